@@ -1,0 +1,184 @@
+//! Address newtypes: what is easily mixed up gets a type of its own.
+//!
+//! Layer 0. An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) *is* IPv4: every constructor here canonicalises, so lists,
+//! labels, logs and reverse lookups further up never meet the mapped form.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The IP version that a connection runs over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// The family of `ip`; a v4-mapped IPv6 address counts as IPv4.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(_) => Self::Ipv4,
+            IpAddr::V6(_) => Self::Ipv6,
+        }
+    }
+
+    /// The label and config word: `ipv4` or `ipv6`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `addr` with a v4-mapped IPv6 address turned into plain IPv4.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+macro_rules! socket_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(SocketAddr);
+
+        impl $name {
+            pub fn new(addr: SocketAddr) -> Self {
+                Self(canonical(addr))
+            }
+
+            pub fn socket(self) -> SocketAddr {
+                self.0
+            }
+
+            pub fn ip(self) -> IpAddr {
+                self.0.ip()
+            }
+
+            pub fn port(self) -> u16 {
+                self.0.port()
+            }
+
+            pub fn family(self) -> Family {
+                Family::of(self.0.ip())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+socket_newtype!(
+    /// The true SMTP client: the peer of the socket, or what a trusted PROXY header said.
+    ClientAddr
+);
+socket_newtype!(
+    /// An MTA behind the gateway.
+    UpstreamAddr
+);
+socket_newtype!(
+    /// Where the client meant to go: our own listener in proxy mode, the MTA in transparent mode.
+    OriginalDst
+);
+
+/// What one client is counted by: IPv4 /32, IPv6 /64 (an IPv6 host owns at least that much).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PrefixKey(IpAddr);
+
+impl PrefixKey {
+    /// The key of `ip`: the address itself for IPv4, its /64 for IPv6.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => Self(IpAddr::V4(v4)),
+            IpAddr::V6(v6) => {
+                let prefix = u128::from(v6) & !u128::from(u64::MAX);
+                Self(IpAddr::V6(Ipv6Addr::from(prefix)))
+            }
+        }
+    }
+}
+
+impl fmt::Display for PrefixKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(v4) => write!(f, "{v4}/32"),
+            IpAddr::V6(v6) => write!(f, "{v6}/64"),
+        }
+    }
+}
+
+/// A set of networks of both families; the empty set contains nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// Networks written in the v4-mapped form (`::ffff:192.0.2.0/120`) are taken as IPv4.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(networks.into_iter().map(canonical_network).collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.iter().any(|net| net.contains(&ip))
+    }
+}
+
+fn canonical_network(net: IpNet) -> IpNet {
+    let mapped: Option<Ipv4Addr> = match net {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6.addr().to_ipv4_mapped(),
+        _ => None,
+    };
+    match mapped {
+        Some(v4) => ipnet::Ipv4Net::new(v4, net.prefix_len() - 96).map_or(net, IpNet::V4),
+        None => net,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v4_mapped_is_ipv4_everywhere() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.7]:25".parse().unwrap();
+        let client = ClientAddr::new(mapped);
+        assert_eq!(client.to_string(), "192.0.2.7:25");
+        assert_eq!(client.family(), Family::Ipv4);
+        assert_eq!(PrefixKey::of(mapped.ip()).to_string(), "192.0.2.7/32");
+
+        let nets = Networks::new(["::ffff:192.0.2.0/120".parse().unwrap()]);
+        assert!(nets.contains("192.0.2.200".parse().unwrap()));
+        assert!(nets.contains(mapped.ip()));
+        assert!(!nets.contains("192.0.3.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn ipv6_is_counted_by_its_64() {
+        let a = PrefixKey::of("2001:db8:1:2:3:4:5:6".parse().unwrap());
+        let b = PrefixKey::of("2001:db8:1:2::1".parse().unwrap());
+        let other = PrefixKey::of("2001:db8:1:3::1".parse().unwrap());
+        assert_eq!(a, b);
+        assert_ne!(a, other);
+        assert_eq!(a.to_string(), "2001:db8:1:2::/64");
+    }
+}

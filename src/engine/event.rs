@@ -1,0 +1,225 @@
+//! Events: everything that happens in a session, as closed sets. Metrics count them and reports tell them; both read
+//! these and nothing else. No variant carries an address, a domain, a HELO name or reply text.
+
+use std::time::Duration;
+
+use crate::addr::Family;
+use crate::engine::SessionRecord;
+use crate::smtp::Verb;
+
+/// Declares an enum whose variants have a label: the closed set of one metric label's values.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $label)] $variant,)*
+        }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The metric label and the word in logs.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)*
+                }
+            }
+
+            /// Position in [`Self::ALL`].
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+pub(crate) use labels;
+
+labels! {
+    /// How a session ended.
+    Outcome {
+        /// QUIT and its reply.
+        Quit = "quit",
+        ClientClosed = "client_closed",
+        UpstreamClosed = "upstream_closed",
+        /// No upstream took the connection, or it closed before its greeting.
+        UpstreamUnavailable = "upstream_unavailable",
+        Timeout = "timeout",
+        /// Refused at connect by an access rule.
+        Refused = "refused",
+        /// A limit of `[limits]`.
+        Limit = "limit",
+        /// Not SMTP, or an SMTP that cannot be followed.
+        Protocol = "protocol",
+        Shutdown = "shutdown",
+        /// A fault of our own.
+        Error = "error",
+    }
+}
+
+labels! {
+    /// Things that a clean session does not contain.
+    Anomaly {
+        /// The client spoke before the greeting.
+        Pregreet = "pregreet",
+        /// An HTTP request line or header.
+        JunkHttp = "junk_http",
+        /// A TLS hello where plaintext SMTP belongs.
+        JunkTls = "junk_tls",
+        /// A PROXY header from a peer that is not trusted.
+        JunkProxy = "junk_proxy",
+        UnknownCommand = "unknown_command",
+        BadSyntax = "bad_syntax",
+        BareLf = "bare_lf",
+        BareCr = "bare_cr",
+        /// A line of `.` that a laxer server takes for the end of data, and that RFC 5321 does not.
+        Smuggling = "smuggling",
+        CommandTooLong = "command_too_long",
+        /// A message line over 1000 octets (RFC 5321 §4.5.3.1.6); relayed.
+        TextLineTooLong = "text_line_too_long",
+        /// Plaintext after STARTTLS, from either side; thrown away.
+        StarttlsPlaintext = "starttls_plaintext",
+        Xclient = "xclient",
+        Xforward = "xforward",
+        /// Message bytes before the 354.
+        EarlyData = "early_data",
+        /// Commands pipelined where upstream did not offer PIPELINING.
+        UnauthorizedPipelining = "unauthorized_pipelining",
+        /// Bytes from upstream that are no SMTP reply.
+        BadReply = "bad_reply",
+        /// A reply from upstream that answers no command.
+        UnexpectedReply = "unexpected_reply",
+    }
+}
+
+labels! {
+    /// Why the gateway itself refused something.
+    Refusal {
+        AccessReject = "access_reject",
+        AccessTempfail = "access_tempfail",
+        Pregreet = "pregreet",
+        Junk = "junk",
+        BareNewline = "bare_newline",
+        CommandSyntax = "command_syntax",
+        Xclient = "xclient",
+        LimitSessions = "limit_sessions",
+        LimitClientSessions = "limit_client_sessions",
+        LimitClientRate = "limit_client_rate",
+        LimitCommands = "limit_commands",
+        LimitErrors = "limit_errors",
+        LimitLine = "limit_line",
+        UpstreamUnavailable = "upstream_unavailable",
+        UpstreamLost = "upstream_lost",
+        /// The upstream did not take our XCLIENT.
+        Identity = "identity",
+        Timeout = "timeout",
+        /// A trusted peer without a valid PROXY header.
+        ProxyHeader = "proxy_header",
+        Shutdown = "shutdown",
+    }
+}
+
+labels! {
+    /// Who wrote a reply.
+    ReplySource {
+        Upstream = "upstream",
+        Gateway = "gateway",
+    }
+}
+
+labels! {
+    /// What became of a STARTTLS command.
+    Starttls {
+        Started = "started",
+        Refused = "refused",
+    }
+}
+
+labels! {
+    /// What became of one connection attempt to an upstream.
+    AttemptOutcome {
+        Connected = "connected",
+        Refused = "refused",
+        Timeout = "timeout",
+        Unreachable = "unreachable",
+        /// Another address answered first.
+        Lost = "lost",
+        Error = "error",
+    }
+}
+
+labels! {
+    /// A portion of a session's time.
+    Phase {
+        /// From accept to the upstream connection.
+        Connect = "connect",
+        /// From the upstream connection to its greeting.
+        Greeting = "greeting",
+        /// From MAIL to the reply to DATA, or to the first BDAT.
+        Envelope = "envelope",
+        /// From the reply to DATA (or the first BDAT) to the end of data.
+        Data = "data",
+        /// From the end of data to its reply.
+        Acceptance = "acceptance",
+        /// The whole session.
+        Session = "session",
+    }
+}
+
+labels! {
+    /// Which way bytes go.
+    Direction {
+        ClientToUpstream = "client_to_upstream",
+        UpstreamToClient = "upstream_to_client",
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    SessionOpened,
+    /// Paired with every `SessionOpened`.
+    SessionClosed(Outcome),
+    Command(Verb),
+    /// A complete reply to the client.
+    Reply {
+        code: u16,
+        source: ReplySource,
+    },
+    /// The reply to an end of data: the message's fate.
+    Message {
+        code: u16,
+        bytes: u64,
+    },
+    Anomaly(Anomaly),
+    Refusal(Refusal),
+    Starttls(Starttls),
+    /// `family` is the upstream's, which need not be the client's.
+    Attempt {
+        family: Family,
+        outcome: AttemptOutcome,
+    },
+    Phase {
+        phase: Phase,
+        duration: Duration,
+    },
+    Bytes {
+        direction: Direction,
+        count: u64,
+    },
+}
+
+/// Who is told. Implementations must be cheap: they run between two reads of a socket.
+pub trait Observe: Send + Sync {
+    /// `family` is the client's.
+    fn event(&self, family: Family, event: Event);
+
+    /// A session is over and this is all of it.
+    fn session(&self, record: &SessionRecord);
+}

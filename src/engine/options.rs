@@ -1,0 +1,119 @@
+//! What a conversation is told when it starts: options, limits, timeouts. Plain data with the defaults of the field.
+
+use std::time::Duration;
+
+use crate::smtp::Keyword;
+
+/// What to do with a bare LF or CR where RFC 5321 §2.3.8 allows CRLF only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BareNewlines {
+    /// A bare LF becomes CRLF, a bare CR becomes a space, and no `.` line that they made can end the message.
+    #[default]
+    Normalize,
+    /// The message or command is refused.
+    Reject,
+    /// Relayed as it came. Only for an upstream that is known to be strict itself.
+    Pass,
+}
+
+/// When a session that an access rule refuses is told so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefuseAt {
+    /// In place of the greeting.
+    Connect,
+    /// At each RCPT, so that the log holds the envelope.
+    #[default]
+    Rcpt,
+}
+
+/// What to do with a client that speaks before the greeting (RFC 5321 §3.1 makes it wait).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pregreet {
+    /// Counted and let through.
+    #[default]
+    Accept,
+    /// Counted and refused, at the point that [`RefuseAt`] says.
+    Reject,
+}
+
+/// `[smtp]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmtpOptions {
+    /// The name in our own EHLO and replies; the host name by default.
+    pub hostname: String,
+    pub bare_newlines: BareNewlines,
+    pub refuse_at: RefuseAt,
+    pub pregreet: Pregreet,
+    /// EHLO keywords not passed on although both sides could.
+    pub hide: Vec<Keyword>,
+}
+
+impl Default for SmtpOptions {
+    fn default() -> Self {
+        Self {
+            hostname: "localhost".to_owned(),
+            bare_newlines: BareNewlines::default(),
+            refuse_at: RefuseAt::default(),
+            pregreet: Pregreet::default(),
+            hide: Vec::new(),
+        }
+    }
+}
+
+/// The limits of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Octets of one command line with its CRLF (RFC 5321 §4.5.3.1.4 asks for 512 and more with extensions).
+    pub line_length: usize,
+    /// Commands since the last message that upstream accepted.
+    pub commands: u32,
+    /// 5xx replies since the last message that upstream accepted.
+    pub errors: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            line_length: 2048,
+            commands: 2000,
+            errors: 20,
+        }
+    }
+}
+
+/// RFC 5321 §4.5.3.2 and what it leaves to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Upstream's greeting, after the connection.
+    pub greeting: Duration,
+    /// The client's next command.
+    pub command: Duration,
+    /// The next piece of a message from the client.
+    pub data: Duration,
+    /// Upstream's reply to a command.
+    pub reply: Duration,
+    /// Upstream's reply to the end of data.
+    pub acceptance: Duration,
+    /// Silence in both directions after STARTTLS.
+    pub opaque: Duration,
+}
+
+impl Timeouts {
+    /// What a server that has time gives: the minutes of RFC 5321 §4.5.3.2.
+    pub const RFC_5321: Self = Self {
+        greeting: Duration::from_secs(300),
+        command: Duration::from_secs(300),
+        data: Duration::from_secs(180),
+        reply: Duration::from_secs(300),
+        acceptance: Duration::from_secs(600),
+        opaque: Duration::from_secs(300),
+    };
+
+    /// Under load, as Postfix's `smtpd_timeout` does: short with silent clients, patient with upstream.
+    pub const STRESS: Self = Self {
+        command: Duration::from_secs(10),
+        data: Duration::from_secs(30),
+        opaque: Duration::from_secs(30),
+        ..Self::RFC_5321
+    };
+}

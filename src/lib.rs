@@ -1,0 +1,23 @@
+//! gatepost: a transparent SMTP gateway for dual-stack mail.
+//!
+//! Modules by layer; imports go downward only (`tests/layering.rs` holds it):
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 5 | `cli`, `config`, `app` |
+//! | 4 | `relay`, `intercept`, `metrics`, `report` |
+//! | 3 | `engine` |
+//! | 2 | `policy` |
+//! | 1 | `smtp` |
+//! | 0 | `addr`, `time` |
+
+pub mod addr;
+pub mod config;
+pub mod engine;
+pub mod intercept;
+pub mod metrics;
+pub mod policy;
+pub mod relay;
+pub mod report;
+pub mod smtp;
+pub mod time;

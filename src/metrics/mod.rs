@@ -1,0 +1,1 @@
+//! Every metric family in one file, and the HTTP endpoint. Layer 4.

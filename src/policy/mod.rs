@@ -1,0 +1,7 @@
+//! Policy: facts in, verdict out, as pure functions.
+//!
+//! Layer 2. Nothing here asks a clock, a socket or a resolver.
+
+mod access;
+
+pub use access::{AccessRule, AccessRules, Action, Verdict};

@@ -1,0 +1,84 @@
+//! What the relay is told: plain data, checked by `config/`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::addr::Networks;
+use crate::engine::{Limits as SessionLimits, SmtpOptions, Timeouts};
+use crate::policy::AccessRules;
+
+/// Everything that decides how sessions are relayed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub listen: Listen,
+    pub upstream: Upstream,
+    /// Peers that must speak the PROXY protocol first; everybody else must not.
+    pub proxy_trusted: Networks,
+    pub access: AccessRules,
+    pub smtp: SmtpOptions,
+    pub limits: Limits,
+    pub timeouts: TimeoutSets,
+    /// How long transactions in progress may take to end after SIGTERM.
+    pub drain: Duration,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Never empty, no duplicates.
+    pub addresses: Vec<SocketAddr>,
+    /// Accept what the kernel intercepts for other hosts' addresses (IP_TRANSPARENT).
+    pub transparent: bool,
+    /// Worker threads, each with its own listener (SO_REUSEPORT); never zero.
+    pub threads: usize,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Empty only with a transparent listener: then the original destination is the upstream.
+    pub addresses: Vec<SocketAddr>,
+    pub identity: Identity,
+    /// RFC 8305 §5 connection attempt delay.
+    pub attempt_delay: Duration,
+    /// For the whole race over all addresses.
+    pub connect_timeout: Duration,
+    /// How long an address that failed is tried last.
+    pub retry_after: Duration,
+    /// Firewall mark (SO_MARK) on the connections to upstream, so that they are not intercepted again.
+    pub mark: Option<u32>,
+}
+
+/// How the upstream learns who the client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// It does not: it sees the gateway's address.
+    #[default]
+    None,
+    /// The gateway connects from the client's own address (IP_TRANSPARENT).
+    Transparent,
+    ProxyV1,
+    ProxyV2,
+    /// Postfix's XCLIENT command.
+    Xclient,
+}
+
+/// `[limits]`: those that span sessions here, those of one session in [`SessionLimits`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub sessions: usize,
+    /// Per IPv4 address or IPv6 /64.
+    pub sessions_per_client: usize,
+    /// Per IPv4 address or IPv6 /64; `None` is no limit.
+    pub new_sessions_per_client_per_minute: Option<u32>,
+    pub session: SessionLimits,
+}
+
+/// `[timeouts]` and `[timeouts.stress]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeoutSets {
+    pub normal: Timeouts,
+    pub stress: Timeouts,
+    /// The stress set is in force while more than this share of `limits.sessions` is in use, in percent.
+    pub stress_above: u8,
+}
