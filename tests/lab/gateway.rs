@@ -1,0 +1,209 @@
+//! The gateway under test: `gatepost run` on the lab's gateway host.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::Signal;
+
+use super::{Family, Lab, Mode, Process, port, until};
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+
+/// Where the gateway serves its metrics.
+pub(crate) const METRICS: &str = "[::1]:9625";
+
+/// A configuration file in the making: sections and their lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    mode: Mode,
+    sections: BTreeMap<String, Vec<String>>,
+}
+
+impl Config {
+    /// Listens for the lab's client in that mode and relays to the lab's server, both in both families.
+    pub(crate) fn new(lab: &Lab, mode: Mode) -> Self {
+        let config = Self {
+            mode,
+            sections: BTreeMap::new(),
+        };
+        let config = config.set("metrics", &format!("address = {METRICS:?}"));
+        match mode {
+            Mode::Proxy => {
+                let listen = Family::ALL.map(|family| lab.entrance(mode, family));
+                config
+                    .set("listen", &addresses(&listen))
+                    .upstream_port(lab, port::SMTP)
+            }
+            Mode::Tproxy => config
+                .set("listen", "mode = \"tproxy\"")
+                .set("listen", "addresses = [\"[::]:2525\", \"0.0.0.0:2525\"]"),
+        }
+    }
+
+    /// Adds a line to a section.
+    pub(crate) fn set(mut self, section: &str, line: &str) -> Self {
+        let lines = self.sections.entry(section.to_owned()).or_default();
+        lines.push(line.to_owned());
+        self
+    }
+
+    /// Relays to another port of the lab's server; in tproxy mode in place of the original destination.
+    pub(crate) fn upstream_port(self, lab: &Lab, port: u16) -> Self {
+        let upstreams = Family::ALL.map(|family| SocketAddr::new(lab.server_ip(family), port));
+        self.upstreams(&upstreams)
+    }
+
+    /// Relays there.
+    pub(crate) fn upstreams(mut self, upstreams: &[SocketAddr]) -> Self {
+        let lines = self.sections.entry("upstream".to_owned()).or_default();
+        lines.retain(|line| !line.starts_with("addresses"));
+        lines.push(addresses(upstreams));
+        self
+    }
+
+    /// No limit that the tests' single client could meet.
+    pub(crate) fn for_crowds(self) -> Self {
+        self.set("limits", "sessions_per_client = 5000")
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(crate) fn toml(&self) -> String {
+        let mut text = String::new();
+        for (section, lines) in &self.sections {
+            writeln!(text, "[{section}]\n{}\n", lines.join("\n")).unwrap();
+        }
+        text
+    }
+}
+
+fn addresses(addresses: &[SocketAddr]) -> String {
+    let quoted: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+    format!("addresses = [{}]", quoted.join(", "))
+}
+
+/// A running `gatepost run`.
+pub(crate) struct Gateway<'lab> {
+    lab: &'lab Lab,
+    file: PathBuf,
+    process: Process,
+}
+
+impl<'lab> Gateway<'lab> {
+    /// Starts it and waits until it says that it is ready.
+    #[track_caller]
+    pub(crate) fn start(lab: &'lab Lab, config: &Config) -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let file = lab.path(&format!("gatepost-{number}.toml"));
+        fs::write(&file, config.toml()).unwrap();
+        let process = run(lab, &file);
+        Self { lab, file, process }
+    }
+
+    /// `kill -9`, then the same configuration again.
+    #[track_caller]
+    pub(crate) fn kill_and_start_again(&mut self) {
+        self.kill();
+        self.process = run(self.lab, &self.file);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM: it lets transactions in progress end.
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::SIGTERM);
+    }
+
+    /// Waits until it has ended by itself.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+
+    /// Writes another configuration and sends SIGHUP.
+    pub(crate) fn reload(&self, toml: &str) {
+        fs::write(&self.file, toml).unwrap();
+        self.process.signal(Signal::SIGHUP);
+    }
+
+    /// `gatepost intercept clean` on the gateway host.
+    pub(crate) fn intercept_clean(lab: &Lab) {
+        lab.gateway.run([GATEPOST, "intercept", "clean"]);
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, wanted: &str) -> String {
+        until(format_args!("{wanted:?} in the gateway's log"), || {
+            let log = self.log();
+            log.lines()
+                .find(|line| line.contains(wanted))
+                .map(str::to_owned)
+        })
+    }
+
+    pub(crate) fn resident_kib(&self) -> u64 {
+        self.process.resident_kib()
+    }
+
+    /// The sum of a metric over the series whose labels contain every one of `labels`, such as `family="ipv6"`.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let mut stream = self.lab.gateway.connect(METRICS.parse().unwrap()).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+
+        let series: Vec<(&str, f64)> = page.lines().filter_map(|line| sample(line, name)).collect();
+        assert!(!series.is_empty(), "no metric {name} in:\n{page}");
+        let wanted = series
+            .iter()
+            .filter(|(found, _)| labels.iter().all(|label| found.contains(label)));
+        wanted.map(|(_, value)| value).sum()
+    }
+}
+
+#[track_caller]
+fn run(lab: &Lab, file: &std::path::Path) -> Process {
+    let config = file.to_str().unwrap();
+    // 1,000 sessions are 2,000 sockets and more, and a login shell's soft limit is 1,024.
+    let limit = "--nofile=20000:20000";
+    let mut process = lab
+        .gateway
+        .spawn(["prlimit", limit, GATEPOST, "run", "--config", config]);
+    until("`ready: ` in the gateway's log", || {
+        assert!(
+            !process.has_ended(),
+            "the gateway ended at once:\n{}",
+            process.log()
+        );
+        process.log().contains("ready: ").then_some(())
+    });
+    process
+}
+
+/// `name{labels} value` to labels and value.
+fn sample<'a>(line: &'a str, name: &str) -> Option<(&'a str, f64)> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let labels = series.strip_prefix(name)?;
+    if !labels.is_empty() && !labels.starts_with('{') {
+        return None;
+    }
+    Some((labels, value.parse().ok()?))
+}

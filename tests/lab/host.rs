@@ -1,0 +1,203 @@
+//! One host: a network namespace, and what runs or connects from inside it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Process, Smtp, until};
+
+/// Seconds that a command may take before it is ended and the test fails.
+const COMMAND_LIMIT: &str = "300";
+
+/// A namespace that the lab made.
+pub(crate) struct Host {
+    name: String,
+    logs: PathBuf,
+}
+
+impl Host {
+    pub(super) fn new(name: &str, logs: &Path) -> Self {
+        ip(&["netns", "add", name]);
+        let host = Self {
+            name: name.to_owned(),
+            logs: logs.to_owned(),
+        };
+        host.in_thread(|| {
+            // No duplicate address detection, also not of link-local addresses: a neighbour answers at once.
+            sysctl("net/ipv6/conf/default/accept_dad", "0");
+            sysctl("net/ipv6/conf/all/accept_dad", "0");
+            // Tens of thousands of short sessions in a minute from one address.
+            sysctl("net/ipv4/ip_local_port_range", "1024 65535");
+            sysctl("net/core/somaxconn", "4096");
+            sysctl("net/ipv4/tcp_max_syn_backlog", "4096");
+        });
+        host.configure("link set lo up\n");
+        host
+    }
+
+    /// Joins two hosts by a veth pair; each names its end after the other.
+    pub(super) fn link(&self, name: &str, other: &Self, name_there: &str) {
+        ip(&[
+            "link",
+            "add",
+            name,
+            "netns",
+            &self.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            name_there,
+            "netns",
+            &other.name,
+        ]);
+        self.configure(&format!("link set {name} up\n"));
+        other.configure(&format!("link set {name_there} up\n"));
+    }
+
+    /// Lines for `ip -batch`.
+    pub(super) fn configure(&self, lines: &str) {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("ip (Debian: iproute2)");
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(lines.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(child.wait().unwrap().success(), "ip -batch: {lines}");
+    }
+
+    /// Makes the host a router of both families.
+    pub(super) fn forward(&self) {
+        self.in_thread(|| {
+            sysctl("net/ipv4/ip_forward", "1");
+            sysctl("net/ipv6/conf/all/forwarding", "1");
+        });
+    }
+
+    /// Ends what still runs here, all of it started by this test, and removes the namespace.
+    pub(super) fn remove(&self) {
+        remove_namespace(&self.name);
+    }
+
+    /// Does the work on a fresh thread inside the namespace. Sockets opened and processes started there stay there.
+    pub(crate) fn in_thread<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(Path::new("/run/netns").join(&self.name)).unwrap();
+        let inside = || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        };
+        thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|panic| panic::resume_unwind(panic))
+    }
+
+    /// Runs a command to its end, whatever that is.
+    pub(crate) fn output<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Output {
+        let mut limited = Command::new("timeout");
+        limited.args(["-k", "5", COMMAND_LIMIT]).args(command);
+        self.in_thread(|| limited.output()).unwrap()
+    }
+
+    /// Runs a command that must succeed; returns its standard output.
+    #[track_caller]
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> String {
+        let command: Vec<S> = command.into_iter().collect();
+        let words: Vec<_> = command
+            .iter()
+            .map(|word| word.as_ref().to_string_lossy())
+            .collect();
+        let output = self.output(&command);
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "`{}` ended with {}\n{stdout}{}",
+            words.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+        );
+        stdout
+    }
+
+    /// Starts a command that runs until it is dropped; its output is its log.
+    pub(crate) fn spawn<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Process {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let log = self.logs.join(format!(
+            "process-{}.log",
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        ));
+        let output = File::create(&log).unwrap();
+
+        let mut words = command.into_iter();
+        let mut command = Command::new(words.next().expect("a program to run"));
+        command
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        let child = self.in_thread(|| command.spawn());
+        Process::new(
+            child.unwrap_or_else(|error| panic!("{command:?}: {error}")),
+            log,
+        )
+    }
+
+    /// Opens a connection from this host.
+    pub(crate) fn connect(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
+        self.in_thread(|| TcpStream::connect_timeout(&to, Duration::from_secs(10)))
+    }
+
+    /// Opens an SMTP session from this host; nothing of it is read yet.
+    #[track_caller]
+    pub(crate) fn smtp(&self, to: SocketAddr) -> Smtp {
+        let stream = self.connect(to);
+        Smtp::new(stream.unwrap_or_else(|error| panic!("connecting to {to}: {error}")))
+    }
+
+    /// Tries until something on this host listens there.
+    pub(crate) fn wait_for_listener(&self, at: SocketAddr) {
+        until(format_args!("a listener at {at}"), || {
+            self.connect(at).ok().map(drop)
+        });
+    }
+}
+
+fn sysctl(path: &str, value: &str) {
+    let file = Path::new("/proc/sys").join(path);
+    fs::write(&file, value).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output();
+    let output = output.expect("ip (Debian: iproute2)");
+    assert!(
+        output.status.success(),
+        "ip {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Ends the processes of a namespace that a lab made, by their ids, and deletes it.
+pub(super) fn remove_namespace(name: &str) {
+    if let Ok(listing) = Command::new("ip").args(["netns", "pids", name]).output() {
+        for pid in String::from_utf8_lossy(&listing.stdout).lines() {
+            let pid: i32 = pid.trim().parse().unwrap_or_default();
+            if pid > 1 && pid.unsigned_abs() != std::process::id() {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+    let _ = Command::new("ip").args(["netns", "del", name]).output();
+}

@@ -1,0 +1,342 @@
+//! A Postfix of the test's own: configuration, queue, log and mailboxes in the lab's folder, every process in one
+//! namespace.
+//!
+//! It listens on [`port::SMTP`] and on more ports for other ways in, takes any recipient of [`DOMAIN`], and stores each
+//! message in a file by virtual(8). Nothing in it waits for DNS. Its own protection against SMTP smuggling is off: the
+//! tests are about the gateway's.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+
+use super::{Authority, DOMAIN, Family, Host, Lab, show_when_failing, until};
+
+/// The ports that a Postfix of the lab listens on.
+pub(crate) mod port {
+    /// What the gateway intercepts, and relays to if not told otherwise.
+    pub(crate) const SMTP: u16 = 25;
+    /// The same service, past the gateway.
+    pub(crate) const DIRECT: u16 = 2500;
+    /// Wants a PROXY header first, v1 or v2 (`smtpd_upstream_proxy_protocol = haproxy`).
+    pub(crate) const PROXY_PROTOCOL: u16 = 2501;
+    /// Takes XCLIENT from the gateway (`smtpd_authorized_xclient_hosts`).
+    pub(crate) const XCLIENT: u16 = 2502;
+}
+
+/// nobody: virtual(8) delivers as somebody, but never as root.
+const MAILBOX_OWNER: u32 = 65534;
+
+pub(crate) struct Postfix<'lab> {
+    host: &'lab Host,
+    folder: PathBuf,
+    log: PathBuf,
+}
+
+/// A message as it lies in the mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// What the receiving Postfix put above it: Return-Path, X-Original-To, Delivered-To and its Received.
+    pub(crate) trace: String,
+    /// The rest: what the client sent, with Unix line ends.
+    pub(crate) content: Vec<u8>,
+}
+
+impl<'lab> Postfix<'lab> {
+    /// Starts a Postfix on a host of the lab; `main_cf` are further lines of its configuration.
+    pub(crate) fn start(
+        lab: &Lab,
+        host: &'lab Host,
+        name: &str,
+        authority: Option<&Authority>,
+        main_cf: &str,
+    ) -> Self {
+        let folder = lab.folder(name);
+        let log = folder.join("maillog");
+        let postfix = Self { host, folder, log };
+        for part in ["etc", "queue", "data", "mail"] {
+            fs::create_dir(postfix.folder.join(part)).unwrap();
+        }
+        let owner = User::from_name("postfix").unwrap();
+        let owner = owner.expect("the user `postfix` (Debian: postfix)");
+        chown(postfix.folder.join("data"), Some(owner.uid.as_raw()), None).unwrap();
+        chown(postfix.folder.join("mail"), Some(MAILBOX_OWNER), None).unwrap();
+
+        let mut settings = settings(&postfix.folder);
+        if let Some(authority) = authority {
+            writeln!(settings, "smtpd_tls_security_level = may").unwrap();
+            for (setting, file) in [
+                ("smtpd_tls_cert_file", authority.server_certificate()),
+                ("smtpd_tls_key_file", authority.server_key()),
+            ] {
+                writeln!(settings, "{setting} = {}", file.display()).unwrap();
+            }
+        }
+        settings.push_str(main_cf);
+        settings.push('\n');
+        fs::write(postfix.folder.join("etc/main.cf"), settings).unwrap();
+        fs::write(postfix.folder.join("etc/master.cf"), services(lab)).unwrap();
+        postfix.start_again();
+        postfix
+    }
+
+    /// The receiving side of most tests: on the server, without TLS.
+    pub(crate) fn receiver(lab: &'lab Lab) -> Self {
+        Self::start(lab, &lab.server, "postfix", None, "")
+    }
+
+    /// Starts it; it listens when this returns.
+    pub(crate) fn start_again(&self) {
+        self.host.run([
+            Path::new("postfix"),
+            Path::new("-c"),
+            &self.folder.join("etc"),
+            "start".as_ref(),
+        ]);
+    }
+
+    /// `postfix stop`: its processes are told to end, also those in the middle of a session.
+    pub(crate) fn stop(&self) {
+        self.host.run([
+            Path::new("postfix"),
+            Path::new("-c"),
+            &self.folder.join("etc"),
+            "stop".as_ref(),
+        ]);
+    }
+
+    /// The machine loses power: nothing of Postfix says a last word.
+    pub(crate) fn kill(&self) {
+        let Some(master) = self.master() else { return };
+        let children = children(master);
+        for pid in std::iter::once(master).chain(children) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        until("the end of Postfix's master", || {
+            self.master().is_none().then_some(())
+        });
+    }
+
+    /// Kills the processes that hold SMTP sessions, and nothing else.
+    pub(crate) fn kill_sessions(&self) {
+        let master = self.master().expect("Postfix runs");
+        for pid in children(master) {
+            if process_name(pid).as_deref() == Some("smtpd") {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The first line of the log that the test wants; waits for it.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        until(format_args!("{what} in Postfix's log"), || {
+            self.log()
+                .lines()
+                .find(|line| wanted(line))
+                .map(str::to_owned)
+        })
+    }
+
+    /// Waits until every message that Postfix took has left its queue.
+    #[track_caller]
+    pub(crate) fn wait_until_idle(&self) {
+        until("an empty queue", || {
+            ["maildrop", "incoming", "active", "deferred"]
+                .iter()
+                .all(|part| is_empty(&self.folder.join("queue").join(part)))
+                .then_some(())
+        });
+    }
+
+    /// Waits for the one message to a recipient, and takes it out of the mailbox.
+    #[track_caller]
+    pub(crate) fn take_message_to(&self, recipient: &str) -> Stored {
+        self.wait_for_message(recipient, |file| fs::remove_file(file).unwrap())
+    }
+
+    /// Waits for the one message to a recipient.
+    #[track_caller]
+    pub(crate) fn message_to(&self, recipient: &str) -> Stored {
+        self.wait_for_message(recipient, |_| ())
+    }
+
+    #[track_caller]
+    fn wait_for_message(&self, recipient: &str, then: impl Fn(&Path)) -> Stored {
+        let mut found = until(format_args!("a message to {recipient}"), || {
+            let found: Vec<_> = self.stored().filter(|(_, to, _)| to == recipient).collect();
+            (!found.is_empty()).then_some(found)
+        });
+        assert_eq!(found.len(), 1, "messages to {recipient}");
+        let (file, _, stored) = found.remove(0);
+        then(&file);
+        stored
+    }
+
+    /// The recipient of every message that is in the mailbox now, in no order.
+    pub(crate) fn recipients(&self) -> Vec<String> {
+        self.stored().map(|(_, recipient, _)| recipient).collect()
+    }
+
+    /// How many messages to a recipient are in the mailbox now.
+    pub(crate) fn count_to(&self, recipient: &str) -> usize {
+        self.stored().filter(|(_, to, _)| to == recipient).count()
+    }
+
+    fn stored(&self) -> impl Iterator<Item = (PathBuf, String, Stored)> {
+        let mailbox = fs::read_dir(self.folder.join("mail/inbox/new"));
+        let files = mailbox.into_iter().flatten().flatten();
+        files.filter_map(|file| {
+            let stored = Stored::read(&file.path())?;
+            let recipient = stored.delivered_to()?.to_owned();
+            Some((file.path(), recipient, stored))
+        })
+    }
+
+    fn master(&self) -> Option<Pid> {
+        let pid = fs::read_to_string(self.folder.join("queue/pid/master.pid")).ok()?;
+        let pid = Pid::from_raw(pid.trim().parse().ok()?);
+        (process_name(pid).as_deref() == Some("master")).then_some(pid)
+    }
+}
+
+impl Drop for Postfix<'_> {
+    fn drop(&mut self) {
+        self.kill();
+        show_when_failing("Postfix's log", &self.log);
+    }
+}
+
+impl Stored {
+    fn read(file: &Path) -> Option<Self> {
+        let bytes = fs::read(file).ok()?;
+        let end = end_of_trace(&bytes)?;
+        Some(Self {
+            trace: String::from_utf8_lossy(bytes.get(..end)?).into_owned(),
+            content: bytes.get(end..)?.to_vec(),
+        })
+    }
+
+    fn delivered_to(&self) -> Option<&str> {
+        self.trace
+            .lines()
+            .find_map(|line| line.strip_prefix("Delivered-To: "))
+    }
+}
+
+/// The trace ends with the first Received header and its folded lines.
+fn end_of_trace(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    let mut in_received = false;
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        if in_received && !line.starts_with(b"\t") {
+            return Some(at);
+        }
+        in_received |= line.starts_with(b"Received: ");
+        at += line.len();
+    }
+    in_received.then_some(at)
+}
+
+fn settings(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "compatibility_level = 3.7
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+maillog_file = {folder}/maillog
+maillog_file_prefixes = {folder}
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = mx.{DOMAIN}
+mydestination =
+mynetworks = 127.0.0.0/8 [::1]/128
+inet_interfaces = all
+inet_protocols = all
+alias_maps =
+smtpd_peername_lookup = no
+disable_dns_lookups = yes
+smtp_host_lookup = native
+
+virtual_mailbox_domains = {DOMAIN}
+virtual_mailbox_base = {folder}/mail
+virtual_mailbox_maps = static:inbox/
+virtual_uid_maps = static:{MAILBOX_OWNER}
+virtual_gid_maps = static:{MAILBOX_OWNER}
+virtual_mailbox_limit = 0
+message_size_limit = 0
+local_header_rewrite_clients =
+smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+smtpd_recipient_restrictions = check_recipient_access static:{{INFO of the lab}}
+
+smtpd_forbid_bare_newline = no
+smtpd_forbid_unauth_pipelining = no
+smtpd_data_restrictions =
+smtpd_client_connection_count_limit = 0
+smtpd_client_connection_rate_limit = 0
+default_process_limit = 1100
+minimal_backoff_time = 1s
+"
+    )
+}
+
+fn services(lab: &Lab) -> String {
+    let gateways = Family::ALL.map(|family| format!("{}", lab.gateway_ip_at_server(family)));
+    let (smtp, direct) = (port::SMTP, port::DIRECT);
+    let (proxy_protocol, xclient) = (port::PROXY_PROTOCOL, port::XCLIENT);
+    format!(
+        "{smtp} inet n - n - - smtpd
+{direct} inet n - n - - smtpd
+{proxy_protocol} inet n - n - - smtpd
+  -o smtpd_upstream_proxy_protocol=haproxy
+{xclient} inet n - n - - smtpd
+  -o {{ smtpd_authorized_xclient_hosts = {} [{}] }}
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+virtual unix - n n - - virtual
+smtp unix - - n - - smtp
+postlog unix-dgram n - n - 1 postlogd
+",
+        gateways[1], gateways[0],
+    )
+}
+
+fn process_name(pid: Pid) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim().to_owned())
+}
+
+fn children(parent: Pid) -> Vec<Pid> {
+    let listing = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let listing = listing.unwrap_or_default();
+    let pids = listing
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    pids.map(Pid::from_raw).collect()
+}
+
+/// Whether no file is in a queue folder, which may be spread over subfolders (`hash_queue_names`).
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| {
+        entries
+            .all(|entry| entry.is_ok_and(|entry| entry.path().is_dir() && is_empty(&entry.path())))
+    })
+}

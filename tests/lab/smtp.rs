@@ -1,0 +1,173 @@
+//! A blocking SMTP client that says exactly what it is told: no Debian tool speaks BDAT, or smuggles.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+
+use super::PATIENCE;
+
+/// What the other side said to one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) code: u16,
+    /// The text after the code of every line.
+    pub(crate) lines: Vec<String>,
+}
+
+impl Reply {
+    /// Postfix names the queue file in the 250 after a message; that is how a 250 is known to be its own.
+    pub(crate) fn queue_id(&self) -> Option<&str> {
+        let (_, id) = self.lines.last()?.split_once("queued as ")?;
+        id.split_whitespace().next()
+    }
+
+    /// Whether the reply to EHLO offers an extension.
+    pub(crate) fn offers(&self, keyword: &str) -> bool {
+        self.lines
+            .iter()
+            .skip(1)
+            .any(|line| line.split(' ').next() == Some(keyword))
+    }
+}
+
+pub(crate) struct Smtp {
+    stream: BufReader<TcpStream>,
+}
+
+impl Smtp {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// The next reply; `UnexpectedEof` when the other side closed instead.
+    pub(crate) fn reply(&mut self) -> io::Result<Reply> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            self.stream.read_until(b'\n', &mut line)?;
+            let Some(line) = line.strip_suffix(b"\r\n") else {
+                return Err(if line.is_empty() {
+                    io::ErrorKind::UnexpectedEof.into()
+                } else {
+                    broken(&line)
+                });
+            };
+            let text = std::str::from_utf8(line).map_err(|_| broken(line))?;
+            let (code, rest) = text.split_at_checked(3).ok_or_else(|| broken(line))?;
+            let code: u16 = code.parse().map_err(|_| broken(line))?;
+            lines.push(rest.get(1..).unwrap_or_default().to_owned());
+            if !rest.starts_with('-') {
+                return Ok(Reply { code, lines });
+            }
+        }
+    }
+
+    /// Sends a command and returns the reply.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, command: &str) -> Reply {
+        self.raw(format!("{command}\r\n").as_bytes()).unwrap();
+        match self.reply() {
+            Ok(reply) => reply,
+            Err(error) => panic!("no reply to {command:?}: {error}"),
+        }
+    }
+
+    /// Plays `C:` lines and expects `S:` lines; `S: 250` is a reply with that code, and text after it starts its last
+    /// line.
+    #[track_caller]
+    pub(crate) fn dialogue(&mut self, script: &str) {
+        let mut said = "nothing".to_owned();
+        for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
+            if let Some(command) = line.strip_prefix("C: ") {
+                self.raw(format!("{command}\r\n").as_bytes()).unwrap();
+                said = format!("{command:?}");
+            } else if let Some(expected) = line.strip_prefix("S: ") {
+                let reply = self.reply();
+                let reply = reply.unwrap_or_else(|error| panic!("after {said}: {error}"));
+                let last = reply.lines.last().cloned().unwrap_or_default();
+                let last = format!("{} {last}", reply.code);
+                assert!(
+                    last.starts_with(expected),
+                    "after {said}: expected {expected:?}, read {last:?}"
+                );
+            } else {
+                panic!("a line of a dialogue starts with `C: ` or `S: `: {line:?}");
+            }
+        }
+    }
+
+    /// All replies until the other side closes or breaks the connection.
+    pub(crate) fn replies_until_closed(&mut self) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        loop {
+            match self.reply() {
+                Ok(reply) => replies.push(reply),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    panic!("neither a reply nor an end in {PATIENCE:?}; before: {replies:?}")
+                }
+                Err(_) => return replies,
+            }
+        }
+    }
+
+    /// Everything until the other side closes, as bytes.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+        rest
+    }
+
+    /// Greeting, EHLO and an envelope with one recipient; what follows is the message.
+    #[track_caller]
+    pub(crate) fn begin(&mut self, sender: &str, recipient: &str) {
+        self.dialogue(&format!(
+            "S: 220
+             C: EHLO client.example.net
+             S: 250
+             C: MAIL FROM:<{sender}>
+             S: 250
+             C: RCPT TO:<{recipient}>
+             S: 250"
+        ));
+    }
+
+    /// Sends a message by DATA and returns the reply to its end.
+    #[track_caller]
+    pub(crate) fn data(&mut self, message: &[u8]) -> Reply {
+        self.dialogue("C: DATA\n S: 354");
+        self.raw(&dot_stuffed(message)).unwrap();
+        self.reply().expect("a reply to the end of data")
+    }
+}
+
+/// A message as DATA wants it: dots at line starts doubled, `.` on a line of its own at the end (RFC 5321 §4.5.2).
+pub(crate) fn dot_stuffed(message: &[u8]) -> Vec<u8> {
+    let mut stuffed = Vec::with_capacity(message.len() + message.len() / 50 + 5);
+    for line in message.split_inclusive(|&byte| byte == b'\n') {
+        if line.starts_with(b".") {
+            stuffed.push(b'.');
+        }
+        stuffed.extend_from_slice(line);
+    }
+    if !message.is_empty() && !message.ends_with(b"\r\n") {
+        stuffed.extend_from_slice(b"\r\n");
+    }
+    stuffed.extend_from_slice(b".\r\n");
+    stuffed
+}
+
+fn broken(line: &[u8]) -> io::Error {
+    io::Error::other(format!(
+        "not an SMTP reply: {:?}",
+        line.escape_ascii().to_string()
+    ))
+}
