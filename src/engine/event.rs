@@ -39,8 +39,6 @@ macro_rules! labels {
         }
     };
 }
-pub(crate) use labels;
-
 labels! {
     /// How a session ended.
     Outcome {
