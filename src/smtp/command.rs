@@ -96,7 +96,7 @@ impl<'a> Command<'a> {
     /// `text` is a line without its ending. Verbs match in any case (RFC 5321 §2.4).
     pub fn parse(text: &'a [u8]) -> Self {
         let is_space = |b: &u8| matches!(b, b' ' | b'\t' | b'\r');
-        let end = text.iter().position(|b| is_space(b)).unwrap_or(text.len());
+        let end = text.iter().position(is_space).unwrap_or(text.len());
         let (word, rest) = text.split_at_checked(end).unwrap_or((text, b""));
         let verb = Verb::ALL
             .into_iter()
