@@ -251,7 +251,11 @@ mod tests {
             let request = format!("{method} {path} HTTP/1.1\r\nHost: gatepost\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
+            // No measurement, only an end to a test that would hang.
+            timeout(Duration::from_secs(60), stream.read_to_string(&mut answer))
+                .await
+                .expect("the endpoint never answered")
+                .unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             let status = head.split(' ').nth(1).unwrap().parse().unwrap();
             (status, head.to_ascii_lowercase(), body.to_owned())
