@@ -13,7 +13,11 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 /// The address is not ours or taken, or the right to bind it (or to use IP_TRANSPARENT: CAP_NET_ADMIN) is missing.
-pub(super) fn open(address: SocketAddr, transparent: bool) -> io::Result<TcpListener> {
+pub(super) fn open(
+    address: SocketAddr,
+    transparent: bool,
+    mark: Option<u32>,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -24,6 +28,11 @@ pub(super) fn open(address: SocketAddr, transparent: bool) -> io::Result<TcpList
     if transparent {
         // Linux hands SOL_IP options of an IPv6 TCP socket to the same code: this is IPV6_TRANSPARENT as well.
         socket.set_ip_transparent_v4(true)?;
+    }
+    if let Some(mark) = mark {
+        // Else `net.ipv4.tcp_fwmark_accept = 1` would give accepted sockets the mark of intercepted packets, and their
+        // replies would be routed to this host.
+        socket.set_mark(mark)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

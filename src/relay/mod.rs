@@ -102,7 +102,8 @@ impl Relay {
     pub fn start(settings: Settings, observer: Arc<dyn Observe>) -> Result<Self, RelayError> {
         let threads = settings.listen.threads.max(1);
         let transparent = settings.listen.transparent;
-        let listeners = open(&settings.listen.addresses, transparent, threads)?;
+        let mark = settings.upstream.mark;
+        let listeners = open(&settings.listen.addresses, transparent, mark, threads)?;
         let shared = Arc::new(Shared {
             in_force: ArcSwap::from_pointee(InForce::new(settings)),
             admission: Arc::default(),
@@ -137,7 +138,8 @@ impl Relay {
         let (kept, left): (Vec<_>, Vec<_>) = self.listening.iter().copied().partition(keeps);
         let is_new = |address: &&SocketAddr| kept.iter().all(|(configured, _)| configured != *address);
         let new: Vec<SocketAddr> = wanted.iter().filter(is_new).copied().collect();
-        let listeners = open(&new, transparent, self.workers.len())?;
+        let mark = settings.upstream.mark;
+        let listeners = open(&new, transparent, mark, self.workers.len())?;
         self.shared.in_force.store(Arc::new(InForce::new(settings)));
         for (configured, _) in left {
             self.workers.iter().for_each(|worker| worker.leave(configured));
@@ -221,15 +223,16 @@ struct Opened {
 fn open(
     addresses: &[SocketAddr],
     transparent: bool,
+    mark: Option<u32>,
     workers: usize,
 ) -> Result<Vec<Opened>, RelayError> {
     let one = |&configured: &SocketAddr| {
         let failed = |source| RelayError::Listen { address: configured, source };
-        let first = listen::open(configured, transparent).map_err(failed)?;
+        let first = listen::open(configured, transparent, mark).map_err(failed)?;
         let bound = first.local_addr().map_err(failed)?;
         let mut listeners = vec![first];
         for _ in 1..workers {
-            listeners.push(listen::open(bound, transparent).map_err(failed)?);
+            listeners.push(listen::open(bound, transparent, mark).map_err(failed)?);
         }
         Ok(Opened { configured, bound, listeners })
     };
