@@ -2,6 +2,12 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test config` rewrites the `.stderr` files; read the difference before it is committed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -260,7 +260,10 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         let path = self.field(key);
         let (table, at) = match self.table {
             Table::Given(table) => match table.get(key) {
-                Some(value) => (self.as_table(value, &path), value.span().start),
+                Some(value) => (
+                    self.as_table(value, &path, &format!("[{path}]")),
+                    value.span().start,
+                ),
                 None => (Table::Absent, 0),
             },
             other => (other, 0),
@@ -306,19 +309,19 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         ));
         let mut out = Vec::with_capacity(entries.len());
         for entry in entries {
-            let table = self.as_table(entry, &path);
+            let table = self.as_table(entry, &path, &format!("[[{path}]]"));
             let at = entry.span().start;
             out.push(read(&mut Section::new(path.clone(), table, at, self.notes)));
         }
         out
     }
 
-    fn as_table(&mut self, value: &'d Value<'d>, path: &str) -> Table<'d> {
+    fn as_table(&mut self, value: &'d Value<'d>, path: &str, header: &str) -> Table<'d> {
         match value.get_ref() {
             DeValue::Table(table) => Table::Given(table),
             other => {
                 let problem = format!("expected a section, found {}", found(other));
-                let advice = format!("write its name once, as [{path}], and its keys below");
+                let advice = format!("write {header} and its keys below");
                 self.notes
                     .mistake(value.span().start, &format!("[{path}]"), problem, advice);
                 Table::Unknowable

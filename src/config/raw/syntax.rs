@@ -6,12 +6,14 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue, Error};
 
 use super::reader::{Notes, Value};
-use super::unknown::printable;
+use super::unknown::{join, printable};
 
 /// Notes the mistakes of `errors`, which `text` gave together with the part of the document that could be read.
 pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: &mut Notes<'_>) {
     let mut values = Vec::new();
     spans(document, &mut values);
+    let mut sections = Vec::new();
+    headers(document, "", &mut sections);
     let mut errors: Vec<(Range<usize>, &str)> = errors
         .iter()
         .map(|error| (error.span().unwrap_or(0..0), error.message()))
@@ -24,7 +26,8 @@ pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: 
         if message == DUPLICATE {
             let key = printable(text.get(span.clone()).unwrap_or_default());
             let advice = "keep one of the places that set it";
-            notes.mistake(span.start, &key, "set more than once", advice);
+            let field = field(&key, span.start, &sections);
+            notes.mistake(span.start, &field, "set more than once", advice);
             continue;
         }
         notes.broken(span.start);
@@ -39,10 +42,11 @@ pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: 
         seen_lines.push(line);
         seen_values.extend(value.cloned());
         let (problem, expected) = message.split_once(", expected ").unwrap_or((message, ""));
-        let advice = if expected.is_empty() {
-            "correct the syntax here (see https://toml.io)".to_owned()
-        } else {
-            format!("write {} here", expected.replace(", ", " or "))
+        let advice = match expected {
+            "" => "correct the syntax here (see https://toml.io)".to_owned(),
+            "literal string" => "put it in quotes".to_owned(),
+            "`,`" => "write `,` here, or close the list before it with `]`".to_owned(),
+            expected => format!("write {} here", expected.replace(", ", " or ")),
         };
         notes.mistake(span.start, "TOML", problem, advice);
     }
@@ -50,6 +54,34 @@ pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: 
 
 /// How `toml` calls a key or section that is there twice. Nothing is lost by it, so reading goes on as usual.
 const DUPLICATE: &str = "duplicate key";
+
+/// `section.key` for a key at `at`, `[section]` for the name in a header.
+fn field(key: &str, at: usize, sections: &[(Range<usize>, String)]) -> String {
+    let before = sections.iter().filter(|(header, _)| header.start <= at);
+    match before.max_by_key(|(header, _)| header.start) {
+        Some((header, path)) if header.contains(&at) => format!("[{path}]"),
+        Some((_, path)) => join(path, key),
+        None => key.to_owned(),
+    }
+}
+
+/// Where the headers of the sections stand, and their names.
+fn headers(table: &DeTable<'_>, path: &str, out: &mut Vec<(Range<usize>, String)>) {
+    for (key, value) in table {
+        let path = join(path, &printable(key.get_ref()));
+        let one = std::slice::from_ref(value);
+        let entries = match value.get_ref() {
+            DeValue::Array(items) => items.iter(),
+            _ => one.iter(),
+        };
+        for entry in entries {
+            if let DeValue::Table(table) = entry.get_ref() {
+                out.push((entry.span(), path.clone()));
+                headers(table, &path, out);
+            }
+        }
+    }
+}
 
 /// Where the values of `table` and the tables in it stand.
 fn spans(table: &DeTable<'_>, out: &mut Vec<Range<usize>>) {
