@@ -237,12 +237,12 @@ impl Lab {
         } = &lab;
         sh(&format!(
             "for n in {c} {g} {s}; do ip netns add $n; ip -n $n link set lo up; done
-             ip -n {c} link add up type veth peer name to-client netns {g}
-             ip -n {s} link add up type veth peer name to-server netns {g}
-             addr() {{ ip -n $1 addr add $3 dev $2; ip -n $1 addr add $4 dev $2 nodad; ip -n $1 link set $2 up; }}
-             addr {c} up 10.1.0.2/24 fd01::2/64
+             ip -n {c} link add uplink type veth peer name to-client netns {g}
+             ip -n {s} link add uplink type veth peer name to-server netns {g}
+             addr() {{ ip -n $1 addr add $3 dev $2; ip -n $1 addr add $4 dev $2 nodad; ip -n $1 link set $2 addrgenmode none up; }}
+             addr {c} uplink 10.1.0.2/24 fd01::2/64
              addr {g} to-client 10.1.0.1/24 fd01::1/64
-             addr {s} up 10.2.0.2/24 fd02::2/64
+             addr {s} uplink 10.2.0.2/24 fd02::2/64
              addr {g} to-server 10.2.0.1/24 fd02::1/64
              ip -n {c} route add default via 10.1.0.1; ip -n {c} route add default via fd01::1
              ip -n {s} route add default via 10.2.0.1; ip -n {s} route add default via fd02::1"
