@@ -1,6 +1,12 @@
 //! Interception in a real kernel: client, gateway and server are network namespaces joined by veth pairs, in both
 //! families. Needs root, nft and ip.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "all of this file is a test; clippy.toml's allowance covers only the test functions"
+)]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -66,7 +72,7 @@ fn mail_is_intercepted_in_both_families_and_nothing_stays_behind() {
     }
 
     gateway.stop();
-    let removed = lab.in_gateway(|| intercept::remove()).unwrap();
+    let removed = lab.in_gateway(intercept::remove).unwrap();
     assert!(removed.table, "{removed}");
     assert_eq!(removed.routing.len(), 4, "{removed}");
     assert_eq!(lab.state(), before);
@@ -108,7 +114,7 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
         !state.contains("0x1111") && !state.contains("table 200"),
         "{state}"
     );
-    let removed = lab.in_gateway(|| intercept::remove()).unwrap();
+    let removed = lab.in_gateway(intercept::remove).unwrap();
     assert_eq!(removed.routing.len(), 2, "{removed}");
     assert_eq!(lab.state(), before);
 
@@ -126,9 +132,9 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
         report.contains("warning: nothing is intercepted"),
         "{report}"
     );
-    lab.in_gateway(|| intercept::remove()).unwrap();
+    lab.in_gateway(intercept::remove).unwrap();
     assert_eq!(lab.state(), before);
-    let nothing = lab.in_gateway(|| intercept::remove()).unwrap();
+    let nothing = lab.in_gateway(intercept::remove).unwrap();
     assert_eq!(
         nothing.to_string(),
         "nothing to remove: no interception is installed"
@@ -236,17 +242,24 @@ impl Lab {
             server: s,
         } = &lab;
         sh(&format!(
-            "for n in {c} {g} {s}; do ip netns add $n; ip -n $n link set lo up; done
-             ip -n {c} link add up type veth peer name to-client netns {g}
-             ip -n {s} link add up type veth peer name to-server netns {g}
+            "for n in {c} {g} {s}; do ip netns add $n; ip -n $n link set lo up
+               ip netns exec $n sh -c 'for c in all default; do echo 0 > /proc/sys/net/ipv6/conf/$c/accept_dad; done'
+             done
+             ip -n {c} link add uplink type veth peer name to-client netns {g}
+             ip -n {s} link add uplink type veth peer name to-server netns {g}
              addr() {{ ip -n $1 addr add $3 dev $2; ip -n $1 addr add $4 dev $2 nodad; ip -n $1 link set $2 up; }}
-             addr {c} up 10.1.0.2/24 fd01::2/64
+             addr {c} uplink 10.1.0.2/24 fd01::2/64
              addr {g} to-client 10.1.0.1/24 fd01::1/64
-             addr {s} up 10.2.0.2/24 fd02::2/64
+             addr {s} uplink 10.2.0.2/24 fd02::2/64
              addr {g} to-server 10.2.0.1/24 fd02::1/64
              ip -n {c} route add default via 10.1.0.1; ip -n {c} route add default via fd01::1
              ip -n {s} route add default via 10.2.0.1; ip -n {s} route add default via fd02::1"
         ));
+        // The kernel adds link-local addresses, and their routes, in its own time.
+        lab.gateway_sh(
+            "n=0; until [ $(ip -6 addr show scope link -tentative | grep -c inet6) = 2 ]
+             do n=$((n+1)); [ $n -lt 200 ]; sleep 0.05; done",
+        );
         lab.gateway_sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
         lab.gateway_sh("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
         Some(lab)
@@ -277,7 +290,7 @@ impl Lab {
     }
 
     fn show(&self) -> String {
-        self.in_gateway(|| intercept::show()).unwrap().to_string()
+        self.in_gateway(intercept::show).unwrap().to_string()
     }
 
     /// All that interception could change, without counters.

@@ -22,9 +22,7 @@ pub enum InterceptError {
     KernelLacks { modules: Vec<&'static str> },
     #[error("nft refused to {what}: {stderr}")]
     NftRefused { what: &'static str, stderr: String },
-    #[error(
-        "expected the JSON of `nft -j`, found something else: {0}; is nftables 0.9.3 or newer?"
-    )]
+    #[error("expected the JSON of `nft -j`, found something else: {0}; is nft built with JSON?")]
     NftOutput(#[source] serde_json::Error),
     #[error("cannot open a netlink socket for routing: {0}; is netlink allowed for this service?")]
     Netlink(#[source] io::Error),

@@ -5,8 +5,8 @@
 //! route in TABLE. Only TCP is touched. The order of the rules is the contract, see `ruleset`.
 //!
 //! **Whose is it?** The table is ours by its name. Rules and routes carry the routing protocol number [`PROTOCOL`] (`ip
-//! rule`, `ip route` print `proto 103`), which the kernel stores and no other program uses, so that they are found after
-//! a kill -9 and a changed configuration, whatever mark and table they were made with. What carries the number but does
+//! rule`, `ip route` print `proto 103`), which the kernel stores and iproute2's list assigns to nobody, so that they are
+//! found after a kill -9 and a changed configuration, whatever mark and table they were made with. What carries the number but does
 //! not have the shape that we make, and whatever lacks the number, is left alone.
 //!
 //! **Which mail?** New connections to one of `ports` that arrive on one of `interfaces` and are not for an address of
@@ -14,8 +14,8 @@
 //! routed through this host as well; it is intercepted only if it arrives on a named interface. Naming the interfaces
 //! that face the clients keeps it out; with none named, mail in both directions is intercepted.
 //!
-//! Facts, each found by experiment on Linux 6.18 with nft 1.0.6 (those of the first five are held by
-//! `tests/intercept.rs`):
+//! Facts: the outcomes were found by experiment on Linux 6.18 with nft 1.0.6, the reasons given are our reading of them.
+//! `tests/intercept.rs` holds the passing by, the wildcard listener, strict rp_filter and SYN cookies (always on).
 //! - *The gateway is dead and the rules stay* (kill -9): `tproxy` without a listening socket does not match, the packet is
 //!   forwarded, and mail goes to the servers directly, in both families. Interception fails open; the last rules
 //!   of chain `intercept` count what passed by. It needs forwarding on: with `ip_forward = 0` intercepted sessions still
@@ -53,7 +53,7 @@ use routing::Routing;
 /// Name of the nftables table, family `inet`.
 pub const TABLE: &str = "gatepost";
 
-/// Routing protocol number (RTPROT, FRA_PROTOCOL) of our ip rules and routes: `g`, unassigned elsewhere.
+/// Routing protocol number (RTPROT, FRA_PROTOCOL) of our ip rules and routes: `g`, which iproute2's `rt_protos` assigns to nobody.
 pub const PROTOCOL: u8 = 103;
 
 /// Priority of our ip rules: behind the local table (0), before whatever looks at all packets (VPNs, main).
