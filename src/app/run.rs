@@ -14,8 +14,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::Config;
 use crate::intercept;
-use crate::metrics::http::{self, ReadyState, Readiness};
 use crate::metrics::Metrics;
+use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::relay::Relay;
 use crate::report::{Level, SessionLog};
 
@@ -61,7 +61,12 @@ impl Gateway {
             })?;
             let (stop, stopped) = oneshot::channel::<()>();
             let shutdown = async { drop(stopped.await) };
-            tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness.clone(), shutdown));
+            tokio::spawn(http::serve(
+                listener,
+                Arc::clone(&metrics),
+                readiness.clone(),
+                shutdown,
+            ));
             endpoint = Some(stop);
         }
         metrics.set_sessions_limit(config.relay.limits.sessions);
@@ -70,24 +75,43 @@ impl Gateway {
         // Only now: what is intercepted needs a listener.
         if let Some(settings) = &config.intercept {
             intercept::install(settings).await?;
+            for warning in intercept::show().await?.warnings {
+                log.notice(Level::Warn, &warning.to_string());
+            }
         }
         tokio::spawn(relay.forget_idle_clients());
         let path = path.to_owned();
-        let gateway = Self { path, config, relay, metrics, log, readiness, endpoint };
+        let gateway = Self {
+            path,
+            config,
+            relay,
+            metrics,
+            log,
+            readiness,
+            endpoint,
+        };
         gateway.say_ready();
         Ok(gateway)
     }
 
     fn say_ready(&self) {
         let addresses: Vec<String> = self.relay.addresses().map(|a| a.to_string()).collect();
-        let how = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
+        let how = if self.config.intercept.is_some() {
+            " for intercepted mail"
+        } else {
+            ""
+        };
         self.readiness.set(ReadyState::Ready);
-        self.log.notice(Level::Info, &format!("ready: listening on {}{how}", addresses.join(", ")));
+        self.log.notice(
+            Level::Info,
+            &format!("ready: listening on {}{how}", addresses.join(", ")),
+        );
     }
 
     /// Until a signal says stop.
     async fn serve(&mut self) -> anyhow::Result<()> {
-        let on = |kind| -> anyhow::Result<Signal> { signal(kind).context("cannot watch for signals") };
+        let on =
+            |kind| -> anyhow::Result<Signal> { signal(kind).context("cannot watch for signals") };
         let mut terminate = on(SignalKind::terminate())?;
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut hangup = on(SignalKind::hangup())?;
@@ -139,13 +163,20 @@ impl Gateway {
         for (changed, key) in [
             (config.metrics != old.metrics, "[metrics]"),
             (config.log != old.log, "[log]"),
-            (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
+            (
+                config.relay.listen.threads != old.relay.listen.threads,
+                "listen.threads",
+            ),
         ] {
             if changed {
-                self.log.notice(Level::Warn, &format!("{key} changed: it takes effect at the next start"));
+                self.log.notice(
+                    Level::Warn,
+                    &format!("{key} changed: it takes effect at the next start"),
+                );
             }
         }
-        self.metrics.set_sessions_limit(config.relay.limits.sessions);
+        self.metrics
+            .set_sessions_limit(config.relay.limits.sessions);
         self.config = config;
         Ok(())
     }
@@ -154,7 +185,10 @@ impl Gateway {
     async fn stop(self) -> anyhow::Result<ExitCode> {
         self.readiness.set(ReadyState::Draining);
         let sessions = self.relay.sessions();
-        self.log.notice(Level::Info, &format!("stopping: {sessions} sessions in progress"));
+        self.log.notice(
+            Level::Info,
+            &format!("stopping: {sessions} sessions in progress"),
+        );
         let cut_off = self.relay.drain().await;
         if cut_off > 0 {
             let late = format!("{cut_off} sessions did not end in time and were ended with 421");
@@ -173,7 +207,10 @@ impl Gateway {
 
 /// A session takes two descriptors, a spliced one up to four more. Returns a warning if the hard limit is too low.
 fn raise_descriptor_limit(sessions: usize) -> Option<String> {
-    let wanted = u64::try_from(sessions).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(512);
+    let wanted = u64::try_from(sessions)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(2)
+        .saturating_add(512);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     if soft < hard {
         let _stays_as_it_is = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

@@ -307,13 +307,22 @@ impl Engine {
             Refusal::LimitClientSessions => {
                 (7, 0, "too many sessions from your network", Outcome::Limit)
             }
-            Refusal::LimitClientRate => {
-                (7, 0, "too many new sessions from your network; slow down", Outcome::Limit)
-            }
+            Refusal::LimitClientRate => (
+                7,
+                0,
+                "too many new sessions from your network; slow down",
+                Outcome::Limit,
+            ),
             Refusal::ProxyHeader => (7, 0, "PROXY protocol header expected", Outcome::Protocol),
             _ => (3, 2, "service not available", Outcome::UpstreamUnavailable),
         };
-        self.fail(EnhancedCode::new(4, subject, detail), text, refusal, outcome, out);
+        self.fail(
+            EnhancedCode::new(4, subject, detail),
+            text,
+            refusal,
+            outcome,
+            out,
+        );
     }
 
     /// 554 or 421 in place of the greeting.

@@ -13,7 +13,10 @@ pub struct Clock {
 
 impl Clock {
     pub fn start() -> Self {
-        Self { wall: Timestamp::from_system_time(SystemTime::now()), anchor: Instant::now() }
+        Self {
+            wall: Timestamp::from_system_time(SystemTime::now()),
+            anchor: Instant::now(),
+        }
     }
 
     pub fn now(&self) -> Timestamp {

@@ -18,7 +18,10 @@ pub(super) enum Header {
     Incomplete,
     Invalid,
     /// `len` octets; no addresses means that the peer speaks for itself (LOCAL, UNKNOWN).
-    Complete { len: usize, addresses: Option<(SocketAddr, SocketAddr)> },
+    Complete {
+        len: usize,
+        addresses: Option<(SocketAddr, SocketAddr)>,
+    },
 }
 
 impl Header {
@@ -26,7 +29,11 @@ impl Header {
         let result = HeaderResult::parse(input);
         if result.is_incomplete() {
             let v1_overlong = input.first() == Some(&b'P') && input.len() > 107;
-            return if v1_overlong || input.len() >= MAX_HEADER { Self::Invalid } else { Self::Incomplete };
+            return if v1_overlong || input.len() >= MAX_HEADER {
+                Self::Invalid
+            } else {
+                Self::Incomplete
+            };
         }
         match result {
             HeaderResult::V1(Ok(header)) => Self::Complete {
@@ -68,15 +75,19 @@ impl Header {
 pub(super) fn header(version: u8, client: ClientAddr, destination: OriginalDst) -> Vec<u8> {
     let source = client.socket();
     let destination = match (source, destination.socket()) {
-        (SocketAddr::V4(_), to @ SocketAddr::V4(_)) | (SocketAddr::V6(_), to @ SocketAddr::V6(_)) => to,
+        (SocketAddr::V4(_), to @ SocketAddr::V4(_))
+        | (SocketAddr::V6(_), to @ SocketAddr::V6(_)) => to,
         (SocketAddr::V4(_), to) => SocketAddr::from(([0, 0, 0, 0], to.port())),
         (SocketAddr::V6(_), to) => SocketAddr::from(([0u16; 8], to.port())),
     };
     if version == 1 {
-        return v1::Addresses::from((source, destination)).to_string().into_bytes();
+        return v1::Addresses::from((source, destination))
+            .to_string()
+            .into_bytes();
     }
     let command = v2::Version::Two | v2::Command::Proxy;
-    let built = v2::Builder::with_addresses(command, v2::Protocol::Stream, (source, destination)).build();
+    let built =
+        v2::Builder::with_addresses(command, v2::Protocol::Stream, (source, destination)).build();
     // Fails only for more than 64 KiB of TLVs, and there are none.
     built.unwrap_or_default()
 }
@@ -86,7 +97,11 @@ mod tests {
     use super::*;
 
     fn ours(version: u8, client: &str, destination: &str) -> Vec<u8> {
-        header(version, ClientAddr::new(client.parse().unwrap()), OriginalDst::new(destination.parse().unwrap()))
+        header(
+            version,
+            ClientAddr::new(client.parse().unwrap()),
+            OriginalDst::new(destination.parse().unwrap()),
+        )
     }
 
     #[test]
@@ -103,17 +118,28 @@ mod tests {
 
     #[test]
     fn what_we_write_we_read_and_every_part_of_it_is_incomplete() {
-        for (client, destination) in
-            [("192.0.2.1:4000", "192.0.2.25:25"), ("[2001:db8::1]:4000", "[2001:db8::25]:25")]
-        {
+        for (client, destination) in [
+            ("192.0.2.1:4000", "192.0.2.25:25"),
+            ("[2001:db8::1]:4000", "[2001:db8::25]:25"),
+        ] {
             for version in [1, 2] {
                 let header = ours(version, client, destination);
                 let addresses = Some((client.parse().unwrap(), destination.parse().unwrap()));
                 let mut with_more = header.clone();
                 with_more.extend_from_slice(b"EHLO a\r\n");
-                assert_eq!(Header::parse(&with_more), Header::Complete { len: header.len(), addresses });
+                assert_eq!(
+                    Header::parse(&with_more),
+                    Header::Complete {
+                        len: header.len(),
+                        addresses
+                    }
+                );
                 for cut in 0..header.len() {
-                    assert_eq!(Header::parse(&header[..cut]), Header::Incomplete, "{version} {cut}");
+                    assert_eq!(
+                        Header::parse(&header[..cut]),
+                        Header::Incomplete,
+                        "{version} {cut}"
+                    );
                 }
             }
         }
@@ -128,7 +154,10 @@ mod tests {
     #[test]
     fn local_and_unknown_speak_for_themselves() {
         let complete = |input: &[u8]| match Header::parse(input) {
-            Header::Complete { len, addresses: None } => len,
+            Header::Complete {
+                len,
+                addresses: None,
+            } => len,
             other => panic!("{other:?}"),
         };
         assert_eq!(complete(b"PROXY UNKNOWN\r\nEHLO"), 15);
@@ -137,7 +166,11 @@ mod tests {
 
     #[test]
     fn smtp_and_overlong_headers_are_invalid() {
-        for wrong in [&b"EHLO mx.example\r\n"[..], b"PROXY TCP9 x\r\n", &[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat()] {
+        for wrong in [
+            &b"EHLO mx.example\r\n"[..],
+            b"PROXY TCP9 x\r\n",
+            &[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat(),
+        ] {
             assert_eq!(Header::parse(wrong), Header::Invalid, "{wrong:?}");
         }
     }

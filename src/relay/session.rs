@@ -14,7 +14,7 @@ use super::admission::Place;
 use super::identity::{self, Header, MAX_HEADER};
 use super::pump::{Leg, Pump};
 use super::upstream::connect;
-use super::{Identity, InForce, Shared, Stage};
+use super::{Identity, InForce, Settings, Shared, Stage};
 use crate::addr::{ClientAddr, OriginalDst};
 use crate::engine::{Engine, Outcome, Refusal};
 
@@ -28,7 +28,9 @@ pub(super) async fn run(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
     let mut place = shared.admission.enter();
     let in_force = shared.in_force.load_full();
     // The address the client meant: ours, or with a transparent listener the one that was intercepted.
-    let Ok(local) = stream.local_addr() else { return };
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     let peer = ClientAddr::new(peer);
     let mut arrival = Arrival {
         client: peer,
@@ -40,7 +42,15 @@ pub(super) async fn run(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
     if in_force.settings.proxy_trusted.contains(peer.ip()) {
         arrival.read_header(&mut stream).await;
     }
-    let mut pump = begin(stream, arrival.client, &mut place, &in_force, &shared, &arrival).await;
+    let mut pump = begin(
+        stream,
+        arrival.client,
+        &mut place,
+        &in_force,
+        &shared,
+        &arrival,
+    )
+    .await;
     let mut stages = shared.stage.subscribe();
     let mut drained = *stages.borrow_and_update() != Stage::Running;
     if drained {
@@ -115,8 +125,14 @@ async fn begin(
 ) -> Pump {
     let settings = &in_force.settings;
     let limits = &settings.limits;
-    let stressed = shared.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
-    let timeouts = if stressed { settings.timeouts.stress } else { settings.timeouts.normal };
+    let stressed = shared
+        .admission
+        .is_stressed(limits.sessions, settings.timeouts.stress_above);
+    let timeouts = if stressed {
+        settings.timeouts.stress
+    } else {
+        settings.timeouts.normal
+    };
     let profile = Arc::clone(&in_force.profile);
     let destination = arrival.destination;
     let engine = Engine::new(profile, timeouts, client, destination, shared.clock.now());
@@ -132,8 +148,18 @@ async fn begin(
     if !pump.tell(|engine, _, out| engine.open(refusal, out)).await {
         return pump;
     }
+    if would_come_back(settings, destination) {
+        pump.tell(|engine, _, out| engine.unavailable(out)).await;
+        return pump;
+    }
     let observe = |event| shared.observer.event(client.family(), event);
-    let connecting = connect(&settings.upstream, &shared.health, client, destination, observe);
+    let connecting = connect(
+        &settings.upstream,
+        &shared.health,
+        client,
+        destination,
+        observe,
+    );
     // Boxed: the race is the largest part of a session, and over before the session is.
     match Box::pin(connecting).await {
         Ok((stream, address)) => {
@@ -142,12 +168,20 @@ async fn begin(
                 Identity::ProxyV2 => identity::header(2, client, destination),
                 Identity::None | Identity::Transparent | Identity::Xclient => Vec::new(),
             };
-            pump.tell(|engine, at, out| engine.connected(address, at, out)).await;
+            pump.tell(|engine, at, out| engine.connected(address, at, out))
+                .await;
             pump.connect(Leg::new(stream, Vec::new(), header));
         }
         Err(_) => pump.tell(|engine, _, out| engine.unavailable(out)).await,
     }
     pump
+}
+
+/// Whether the upstream is the original destination and that is our own listener: the client connected to it directly, and
+/// so would we.
+fn would_come_back(settings: &Settings, destination: OriginalDst) -> bool {
+    let listen = &settings.listen.addresses;
+    settings.upstream.addresses.is_empty() && listen.iter().any(|a| a.port() == destination.port())
 }
 
 /// Closing with unread octets in the socket resets the connection, and a reset may overtake the reply that says why.

@@ -32,12 +32,16 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Self> {
         let (orders, inbox) = unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = Builder::new().name(format!("gatepost-{number}")).spawn(move || {
-            let sessions = LocalSet::new();
-            runtime.block_on(sessions.run_until(work(inbox, shared)));
-            runtime.block_on(sessions);
-        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = Builder::new()
+            .name(format!("gatepost-{number}"))
+            .spawn(move || {
+                let sessions = LocalSet::new();
+                runtime.block_on(sessions.run_until(work(inbox, shared)));
+                runtime.block_on(sessions);
+            })?;
         Ok(Self { orders, thread })
     }
 
@@ -69,7 +73,9 @@ async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>) {
         match order {
             Order::Listen(address, listener) => {
                 // Registering fails only when the process is out of descriptors for epoll itself.
-                let Ok(listener) = TcpListener::from_std(listener) else { continue };
+                let Ok(listener) = TcpListener::from_std(listener) else {
+                    continue;
+                };
                 let task = spawn_local(accept(listener, Arc::clone(&shared)));
                 accepting.insert(address, task);
             }

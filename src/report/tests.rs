@@ -11,8 +11,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{
-    Anomaly, Endpoint, Outcome, RecipientRecord, SmtpFacts,
-    TcpFacts, Tls, TransactionRecord, VerdictRecord,
+    Anomaly, Endpoint, Outcome, RecipientRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
+    VerdictRecord,
 };
 use crate::policy::Action;
 use crate::smtp::{EnhancedCode, Verb};
