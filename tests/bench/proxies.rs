@@ -291,7 +291,7 @@ impl Place<'_> {
                 "[listen]\naddresses = [\"{listen}\"]\nthreads = {threads}\n\n\
                  [upstream]\naddresses = [\"{upstream}\"]\n\n\
                  [limits]\nsessions = {SESSIONS}\nsessions_per_client = {SESSIONS}\n\
-                 commands = 100000000\n\n\
+                 commands = 1000000\n\n\
                  [timeouts]\nstress_above = 100\n\n\
                  [log]\nfile = \"{}\"\n",
                 log.display()
