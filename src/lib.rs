@@ -12,6 +12,7 @@
 //! | 0 | `addr`, `time` |
 
 pub mod addr;
+pub mod app;
 pub mod config;
 pub mod engine;
 pub mod intercept;
