@@ -66,10 +66,14 @@ impl Sums {
         differences
     }
 
-    fn compare(&self, ledger: &Ledger, arrived_in_all: u64, samples: &Samples) -> Vec<String> {
+    pub(super) fn compare(
+        &self,
+        ledger: &Ledger,
+        arrived_in_all: u64,
+        samples: &Samples,
+    ) -> Vec<String> {
         let mut differences = Vec::new();
         let mut differ = |what: String, found: f64, claimed: u64| {
-            #[allow(clippy::cast_precision_loss, reason = "counts of a demo")]
             if found != claimed as f64 {
                 differences.push(format!("{what}: {found}, not {claimed}"));
             }

@@ -77,13 +77,16 @@ impl Claim {
             None => differ("session record", "none".to_owned(), "one".to_owned()),
         }
         let found = refusals.iter().map(|refusal| refusal.as_str());
-        let found = found.collect::<Vec<_>>().join(", ");
+        let mut found = found.collect::<Vec<_>>().join(", ");
+        if found.is_empty() {
+            found.push_str("none");
+        }
         match self.refusal {
             Some(refusal) if refusals.contains(&refusal) => {}
             claimed => differ(
                 "refusals counted",
                 found,
-                claimed.map_or(String::new(), |refusal| refusal.to_string()),
+                claimed.map_or("none".to_owned(), |refusal| refusal.to_string()),
             ),
         }
         if let Some(message) = arrived.first() {
@@ -129,6 +132,9 @@ impl Claim {
             .find(|a| !record.smtp.anomalies.contains(a));
         if missing.is_some() || self.anomalies.is_empty() {
             let words = |list: &[Anomaly]| {
+                if list.is_empty() {
+                    return "none".to_owned();
+                }
                 let list: Vec<_> = list.iter().map(|anomaly| anomaly.as_str()).collect();
                 list.join(", ")
             };

@@ -40,6 +40,13 @@ struct Inner {
     messages: BTreeMap<Family, u64>,
 }
 
+impl Inner {
+    fn remove(&mut self, client: Endpoint) -> Option<SessionRecord> {
+        let at = self.records.iter().position(|r| r.client == client)?;
+        self.records.remove(at)
+    }
+}
+
 impl Ledger {
     /// Takes out the record of the session that came from `client`, waiting for it up to `patience`.
     pub(super) async fn take(
@@ -51,15 +58,13 @@ impl Ledger {
         let found = async {
             loop {
                 let more = self.more.notified();
-                let mut inner = self.lock();
-                if let Some(at) = inner.records.iter().position(|r| r.client == client) {
-                    return inner.records.remove(at);
+                if let Some(record) = self.lock().remove(client) {
+                    return record;
                 }
-                drop(inner);
                 more.await;
             }
         };
-        tokio::time::timeout(patience, found).await.ok().flatten()
+        tokio::time::timeout(patience, found).await.ok()
     }
 
     /// How often `refusal` was counted so far.

@@ -78,8 +78,7 @@ async fn show<W: Write>(table: &mut Table<W>, once: bool) -> anyhow::Result<bool
         let done = stage.perform(&sender).await;
         sums.add(&sender, &done);
         as_claimed &= done.differences.is_empty();
-        let (told, record) = (done.told.as_ref(), done.record.as_ref());
-        table.row(&sender, told, record, done.arrived.len(), &done.differences)?;
+        table.row(&sender, &done)?;
     }
     let total = stage.mta.mailbox.total();
     let differences = sums
@@ -144,8 +143,7 @@ async fn stay<W: Write>(table: &mut Table<W>, stage: &Stage, ipv6: bool) -> anyh
         let done = stage.perform(&sender).await;
         if !done.differences.is_empty() {
             as_claimed = false;
-            let (told, record) = (done.told.as_ref(), done.record.as_ref());
-            table.row(&sender, told, record, done.arrived.len(), &done.differences)?;
+            table.row(&sender, &done)?;
         }
     }
 }

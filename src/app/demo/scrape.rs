@@ -37,7 +37,7 @@ impl Samples {
         matching.map(|sample| sample.value).reduce(|a, b| a + b)
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let lines = text.lines();
         let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
         let samples = lines.map(|line| {
@@ -77,7 +77,7 @@ impl Sample {
 pub(super) async fn scrape(address: SocketAddr) -> anyhow::Result<Samples> {
     let answer = tokio::time::timeout(PATIENCE, get(address))
         .await
-        .map_err(|_| anyhow!("http://{address}/metrics does not answer"))?
+        .with_context(|| format!("http://{address}/metrics does not answer"))?
         .with_context(|| format!("http://{address}/metrics cannot be read"))?;
     let (head, body) = answer
         .split_once("\r\n\r\n")

@@ -36,6 +36,8 @@ pub(super) struct Performance {
     /// `None`: it reached nobody.
     pub told: Option<Told>,
     pub record: Option<SessionRecord>,
+    /// What the gateway counted as its own refusals meanwhile.
+    pub refusals: Vec<Refusal>,
     pub arrived: Vec<Message>,
     /// Empty: as claimed.
     pub differences: Vec<String>,
@@ -57,19 +59,28 @@ impl Stage {
     /// Plays `sender` and compares what happened with its claim.
     pub(super) async fn perform(&self, sender: &Sender) -> Performance {
         let before = self.ledger.refusals();
-        let told = match self.send(sender).await {
-            Ok(told) => told,
-            Err(problem) => {
-                return Performance {
-                    told: None,
-                    record: None,
-                    arrived: self.mta.mailbox.with_token(&sender.token),
-                    differences: vec![problem],
-                };
-            }
-        };
+        match self.send(sender).await {
+            Ok(told) => self.judge(sender, told, &before).await,
+            Err(problem) => Performance {
+                told: None,
+                record: None,
+                refusals: Vec::new(),
+                arrived: self.mta.mailbox.with_token(&sender.token),
+                differences: vec![problem],
+            },
+        }
+    }
+
+    /// Gathers what the gateway and the MTA say of the session that `told` is the sender's view of; `before` is what the
+    /// gateway had refused when it began.
+    pub(super) async fn judge(
+        &self,
+        sender: &Sender,
+        told: Told,
+        before: &BTreeMap<(Family, Refusal), u64>,
+    ) -> Performance {
         let record = self.ledger.take(told.local, self.record_patience).await;
-        let refusals = since(&before, &self.ledger.refusals(), sender.claim.family);
+        let refusals = since(before, &self.ledger.refusals(), sender.claim.family);
         let arrived = self.mta.mailbox.with_token(&sender.token);
         let differences = sender
             .claim
@@ -77,12 +88,13 @@ impl Stage {
         Performance {
             told: Some(told),
             record,
+            refusals,
             arrived,
             differences,
         }
     }
 
-    async fn send(&self, sender: &Sender) -> Result<Told, String> {
+    pub(super) async fn send(&self, sender: &Sender) -> Result<Told, String> {
         let exchanges = zone::exchanges(&self.resolver, sender.domain)
             .await
             .map_err(|why| format!("{why:#}"))?;

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal as _, Write};
 use super::dialogue::Told;
 use super::ledger::Counts;
 use super::senders::Sender;
+use super::stage::Performance;
 use crate::addr::Family;
 use crate::engine::SessionRecord;
 
@@ -94,36 +95,30 @@ impl<W: Write> Table<W> {
         Ok(())
     }
 
-    /// The row of one session, made from evidence only, and `differences` from what is claimed.
-    pub(super) fn row(
-        &mut self,
-        sender: &Sender,
-        told: Option<&Told>,
-        record: Option<&SessionRecord>,
-        arrived: usize,
-        differences: &[String],
-    ) -> io::Result<()> {
+    /// The row of one session, made from evidence only, and its differences from what is claimed.
+    pub(super) fn row(&mut self, sender: &Sender, done: &Performance) -> io::Result<()> {
+        let told = done.told.as_ref();
         let family = told.map(|told| Family::of(told.peer.ip()));
         let line = cells([
             sender.name.to_owned(),
             family.map_or("-", Family::as_str).to_owned(),
             sender.did.to_owned(),
             told.map_or_else(|| "-".to_owned(), answer),
-            match arrived {
+            match done.arrived.len() {
                 0 => "nothing".to_owned(),
                 1 => "1 mail".to_owned(),
                 n => format!("{n} mails"),
             },
-            told.map_or_else(|| "-".to_owned(), |told| refused(told, record)),
+            told.map_or_else(|| "-".to_owned(), |told| refused(told, done)),
         ]);
         if self.style.live {
             write!(self.out, "\r\x1b[K")?;
         }
-        if differences.is_empty() {
+        if done.differences.is_empty() {
             writeln!(self.out, "{line} {}", self.style.paint(GREEN, "ok"))?;
         } else {
             writeln!(self.out, "{}", line.trim_end())?;
-            self.not_as_claimed(differences)?;
+            self.not_as_claimed(&done.differences)?;
         }
         self.out.flush()
     }
@@ -176,30 +171,42 @@ pub(super) fn any_refused(told: &Told) -> bool {
 }
 
 /// Why something was refused: by which rule, for which anomaly, or else by the MTA; or what was made harmless.
-fn refused(told: &Told, record: Option<&SessionRecord>) -> String {
+fn refused(told: &Told, done: &Performance) -> String {
     let refusal = told.replies.iter().find(|reply| reply.code >= 400);
-    let mut why = Vec::new();
-    if let Some(record) = record {
-        let verdict = &record.verdict;
-        let rule = verdict.rule.as_ref().or(verdict.reason.as_ref());
-        why.extend(rule.cloned());
-        if why.is_empty() {
-            let anomalies = record.smtp.anomalies.iter();
-            why.extend(anomalies.map(|anomaly| anomaly.as_str().replace('_', " ")));
-        }
-    }
-    let why = why.join(", ");
+    let why = match &done.record {
+        Some(record) => reason(record, done),
+        None => "not told".to_owned(),
+    };
     match refusal {
-        // The answer column does not show it.
-        Some(reply) if reply.codes() != answer(told) => {
-            let by = if why.is_empty() { "by the MTA" } else { &why };
-            format!("{} {by}", reply.codes())
-        }
-        Some(_) if why.is_empty() => "by the MTA".to_owned(),
         None if why.is_empty() => "-".to_owned(),
+        // Nothing was refused; the gateway only noticed.
         None => format!("no: {why}"),
-        Some(_) => why,
+        Some(reply) => {
+            let why = if why.is_empty() { "by the MTA" } else { &why };
+            // Where the answer column shows another reply, this one is shown here.
+            if reply.codes() == answer(told) {
+                why.to_owned()
+            } else {
+                format!("{} {why}", reply.codes())
+            }
+        }
     }
+}
+
+/// The gateway's own reason; empty where it had none.
+fn reason(record: &SessionRecord, done: &Performance) -> String {
+    let verdict = &record.verdict;
+    if let Some(rule) = verdict.rule.as_ref().or(verdict.reason.as_ref()) {
+        return rule.clone();
+    }
+    let anomalies = record.smtp.anomalies.iter().map(|anomaly| anomaly.as_str());
+    let refusals = done.refusals.iter().map(|refusal| refusal.as_str());
+    let words: Vec<_> = if record.smtp.anomalies.is_empty() {
+        refusals.collect()
+    } else {
+        anomalies.collect()
+    };
+    words.join(", ").replace('_', " ")
 }
 
 /// One line of fixed columns; what is too long for its column is cut.

@@ -29,6 +29,7 @@ pub(super) const DOMAIN: &str = "demo.test";
 pub(super) const HALF_DOMAIN: &str = "half.test";
 
 const SITES: &str = "\
+$TTL 60
 @           IN SOA  ns.demo.test. hostmaster.demo.test. 1 3600 600 86400 60
 @           IN NS   ns.demo.test.
 ns.demo     IN A    127.0.0.1
@@ -41,6 +42,7 @@ mx.half     IN A    127.0.0.1
 ";
 
 const REVERSE: &str = "\
+$TTL 60
 @ IN SOA ns.demo.test. hostmaster.demo.test. 1 3600 600 86400 60
 @ IN NS  ns.demo.test.
 ";
