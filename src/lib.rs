@@ -13,6 +13,7 @@
 
 pub mod addr;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod intercept;

@@ -6,29 +6,59 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
 use super::ledger::Ledger;
 use super::senders::{LISTED, LISTED_RULE};
 use crate::addr::Networks;
 use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts};
+use crate::metrics::Metrics;
+use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::policy::{AccessRule, AccessRules, Action};
-use crate::relay::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
+use crate::relay::{Identity, Limits, Listen, Relay, Settings, TimeoutSets, Upstream};
 
-/// A running gateway; dropping it stops it.
-#[derive(Debug)]
+/// A running gateway.
 pub(super) struct Gateway {
     /// Where `/metrics` is served.
     pub metrics: SocketAddr,
+    relay: Relay,
+    /// Dropped, it ends the metrics endpoint.
+    _endpoint: oneshot::Sender<()>,
 }
 
-/// Starts the relay with `settings`, its metrics on a port of `metrics_on` that the kernel chooses, and both told of
-/// every event: the metrics and `ledger`.
-pub(super) async fn start(
-    settings: Settings,
-    metrics_on: IpAddr,
-    ledger: Arc<Ledger>,
-) -> anyhow::Result<Gateway> {
-    let _ = (settings, metrics_on, ledger);
-    anyhow::bail!("this build has no relay yet, so there is no gateway to show; use a later one")
+impl Gateway {
+    /// Starts the relay with `settings`, and its metrics on a port of `metrics_on` that the kernel chooses. Both the
+    /// metrics and `ledger` are told of every event.
+    pub(super) async fn start(
+        settings: Settings,
+        metrics_on: IpAddr,
+        ledger: Arc<Ledger>,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new()?);
+        let listener = TcpListener::bind((metrics_on, 0)).await;
+        let listener = listener.context("cannot listen for metrics on loopback")?;
+        let address = listener.local_addr()?;
+        metrics.set_sessions_limit(settings.limits.sessions);
+        let relay = Relay::start(settings, Arc::new((Arc::clone(&metrics), ledger)))?;
+        tokio::spawn(relay.forget_idle_clients());
+        let readiness = Readiness::new();
+        readiness.set(ReadyState::Ready);
+        let (endpoint, stopped) = oneshot::channel::<()>();
+        tokio::spawn(http::serve(listener, metrics, readiness, async {
+            drop(stopped.await)
+        }));
+        Ok(Self {
+            metrics: address,
+            relay,
+            _endpoint: endpoint,
+        })
+    }
+
+    pub(super) async fn stop(self) {
+        self.relay.drain().await;
+    }
 }
 
 /// What a configuration file would say: listen here, relay there, refuse the listed host and early talkers.

@@ -44,13 +44,9 @@ const REPEAT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// What kept the demo from being shown at all.
-pub fn run(once: bool) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the demo needs a tokio runtime")?;
+pub(super) async fn run(once: bool) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(io::stdout(), Style::of_stdout());
-    let as_claimed = runtime.block_on(show(&mut table, once))?;
+    let as_claimed = show(&mut table, once).await?;
     Ok(if as_claimed {
         ExitCode::SUCCESS
     } else {
@@ -95,6 +91,7 @@ async fn show<W: Write>(table: &mut Table<W>, once: bool) -> anyhow::Result<bool
     if !once {
         as_claimed &= stay(table, &stage, ipv6).await?;
     }
+    gateway.stop().await;
     Ok(as_claimed)
 }
 
@@ -116,7 +113,7 @@ async fn raise(
     let metrics_on = loopback(if ipv6 { Family::Ipv6 } else { Family::Ipv4 });
     let settings = gateway::settings(listen, stage.mta.addresses.clone());
     let ledger = stage.ledger.clone();
-    gateway::start(settings, metrics_on, ledger)
+    Gateway::start(settings, metrics_on, ledger)
         .await
         .context("the demo's gateway does not start")
 }

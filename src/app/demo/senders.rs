@@ -275,7 +275,7 @@ fn early(run: u64) -> Sender {
     sender.reply("connecting", 220, &[]);
     sender.reply("EHLO", 250, &[]);
     sender.ask("MAIL", "MAIL FROM:<ann@sender.test>\r\n", 250, &["2.1.0"]);
-    sender.ask("RCPT", "RCPT TO:<info@demo.test>\r\n", 550, &["5."]);
+    sender.ask("RCPT", "RCPT TO:<info@demo.test>\r\n", 550, &["5.5.1"]);
     sender.quit();
     sender.claim.rcpt_to = vec![("info@demo.test", 550)];
     sender.claim.anomalies = &[Anomaly::Pregreet];

@@ -100,7 +100,7 @@ async fn without_a_gateway_nobody_is_refused() {
         ),
         (
             "early talker",
-            "RCPT got \"250 2.1.5 Recipient ok\", not 550 5.",
+            "RCPT got \"250 2.1.5 Recipient ok\", not 550 5.5.1",
         ),
         (
             "outsider",

@@ -1,0 +1,106 @@
+//! Worker threads: each with a runtime, listeners and sessions of its own, so that a session never changes its thread.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{JoinHandle as Task, LocalSet, spawn_local};
+
+use super::{Shared, session};
+
+/// After an accept that failed for want of descriptors or memory, for others to be freed.
+const BREATHER: Duration = Duration::from_millis(50);
+
+enum Order {
+    Listen(SocketAddr, StdListener),
+    Leave(SocketAddr),
+    /// No more sessions; the thread ends with its last one.
+    Finish,
+}
+
+/// The handle to a worker thread.
+pub(super) struct Worker {
+    orders: UnboundedSender<Order>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    pub(super) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Self> {
+        let (orders, inbox) = unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = Builder::new()
+            .name(format!("gatepost-{number}"))
+            .spawn(move || {
+                let sessions = LocalSet::new();
+                runtime.block_on(sessions.run_until(work(inbox, shared)));
+                runtime.block_on(sessions);
+            })?;
+        Ok(Self { orders, thread })
+    }
+
+    pub(super) fn listen(&self, address: SocketAddr, listener: StdListener) {
+        self.order(Order::Listen(address, listener));
+    }
+
+    pub(super) fn leave(&self, address: SocketAddr) {
+        self.order(Order::Leave(address));
+    }
+
+    pub(super) fn finish(&self) {
+        self.order(Order::Finish);
+    }
+
+    /// Fails only when the thread is gone, and then there is nothing to do for it.
+    fn order(&self, order: Order) {
+        let _thread_is_gone = self.orders.send(order);
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>) {
+    let mut accepting: HashMap<SocketAddr, Task<()>> = HashMap::new();
+    while let Some(order) = inbox.recv().await {
+        match order {
+            Order::Listen(address, listener) => {
+                // Registering fails only when the process is out of descriptors for epoll itself.
+                let Ok(listener) = TcpListener::from_std(listener) else {
+                    continue;
+                };
+                let task = spawn_local(accept(listener, Arc::clone(&shared)));
+                accepting.insert(address, task);
+            }
+            Order::Leave(address) => {
+                if let Some(task) = accepting.remove(&address) {
+                    task.abort();
+                }
+            }
+            Order::Finish => break,
+        }
+    }
+    for task in accepting.into_values() {
+        task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                spawn_local(session::run(stream, peer, Arc::clone(&shared)));
+            }
+            // The client gave up between its SYN and our accept.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_out_of_resources) => tokio::time::sleep(BREATHER).await,
+        }
+    }
+}
