@@ -165,7 +165,7 @@ mod tests {
         let admission = Arc::new(Admission::default());
         let (limits, rate) = (limits(100, 1), RateLimit::new(None));
         let (mut a, mut b, mut c) = (admission.enter(), admission.enter(), admission.enter());
-        let mut admit = |place: &mut Place, ip: &str| {
+        let admit = |place: &mut Place, ip: &str| {
             let ip = format!("[{ip}]");
             place.admit(client(&ip), &limits, &rate)
         };

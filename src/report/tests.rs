@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{
-    Anomaly, Endpoint, MAX_RECIPIENTS, MAX_TRANSACTIONS, Outcome, RecipientRecord, SmtpFacts,
+    Anomaly, Endpoint, Outcome, RecipientRecord, SmtpFacts,
     TcpFacts, Tls, TransactionRecord, VerdictRecord,
 };
 use crate::policy::Action;
@@ -184,18 +184,18 @@ fn the_largest_record_makes_a_bounded_line() {
     let record = with(|r| {
         let long = "\u{1}".repeat(2000);
         r.smtp.helo = Some(long.clone());
-        let to = vec![recipient(&long, 250, None); MAX_RECIPIENTS];
+        let to = vec![recipient(&long, 250, None); 1000];
         let message = TransactionRecord {
             rcpt_total: 70_000,
             ..transaction(&long, to, Some(250))
         };
-        // As many in full as are shown; all of MAX_TRANSACTIONS would be 200 MB of test.
+        // As many in full as are shown; all of 100 would be 200 MB of test.
         r.smtp.transactions = vec![message.clone(); 10];
         let empty = TransactionRecord {
             rcpt_to: vec![],
             ..message
         };
-        r.smtp.transactions.resize(MAX_TRANSACTIONS, empty);
+        r.smtp.transactions.resize(100, empty);
         r.smtp.transactions_total = 100_000;
     });
     let line = text::session(&record);
