@@ -1,8 +1,9 @@
-//! One file per subcommand, wiring only.
+//! One file or folder per subcommand, wiring only.
 //!
 //! Layer 5: here the modules of layer 4, which do not know each other, are joined.
 
 mod check;
+mod demo;
 mod intercept;
 mod run;
 
@@ -21,7 +22,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config } => block_on(run::run(&config)),
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),
-        Command::Demo { once: _ } => anyhow::bail!("not in this build"),
+        Command::Demo { once } => block_on(demo::run(once)),
     }
 }
 
