@@ -285,6 +285,11 @@ impl Engine {
         matches!(self.stage, Stage::Closing(_))
     }
 
+    /// The client said QUIT and read the reply.
+    pub const fn has_quit(&self) -> bool {
+        matches!(self.stage, Stage::Leaving | Stage::Closing(Outcome::Quit))
+    }
+
     /// Before the greeting was relayed.
     pub fn awaits_greeting(&self) -> bool {
         self.session.owed() == Some(Asked::Greeting)

@@ -504,9 +504,9 @@ impl Pump {
         self.timer_at = at;
     }
 
-    /// Whether the client may still be sending, and would lose our last words if we just closed.
+    /// Whether the client may still be sending, and would lose our last words if we just closed. After QUIT it is not.
     pub(super) const fn wants_lingering(&self) -> bool {
-        !self.client.finished && !self.client.broken
+        !self.client.finished && !self.client.broken && !self.engine.has_quit()
     }
 
     /// Closes upstream, and tells the observer how it all went.

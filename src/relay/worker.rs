@@ -1,4 +1,6 @@
 //! Worker threads: each with a runtime, listeners and sessions of its own, so that a session never changes its thread.
+//!
+//! Sessions are plain tasks, not local ones: waking a task of a `LocalSet` costs a system call even from its own thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,8 +10,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{JoinHandle as Task, LocalSet, spawn_local};
+use tokio::sync::mpsc::{
+    Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel,
+};
+use tokio::task::JoinHandle as Task;
 
 use super::{Shared, session};
 
@@ -37,11 +41,7 @@ impl Worker {
             .build()?;
         let thread = Builder::new()
             .name(format!("gatepost-{number}"))
-            .spawn(move || {
-                let sessions = LocalSet::new();
-                runtime.block_on(sessions.run_until(work(inbox, shared)));
-                runtime.block_on(sessions);
-            })?;
+            .spawn(move || runtime.block_on(work(inbox, shared)))?;
         Ok(Self { orders, thread })
     }
 
@@ -69,6 +69,8 @@ impl Worker {
 
 async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>) {
     let mut accepting: HashMap<SocketAddr, Task<()>> = HashMap::new();
+    // Every session holds a sender until its end; nothing is ever sent.
+    let (in_progress, mut ended): (Sender<()>, Receiver<()>) = channel(1);
     while let Some(order) = inbox.recv().await {
         match order {
             Order::Listen(address, listener) => {
@@ -76,7 +78,8 @@ async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>) {
                 let Ok(listener) = TcpListener::from_std(listener) else {
                     continue;
                 };
-                let task = spawn_local(accept(listener, Arc::clone(&shared)));
+                let task = accept(listener, Arc::clone(&shared), in_progress.clone());
+                let task = tokio::spawn(task);
                 accepting.insert(address, task);
             }
             Order::Leave(address) => {
@@ -90,13 +93,20 @@ async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>) {
     for task in accepting.into_values() {
         task.abort();
     }
+    drop(in_progress);
+    ended.recv().await;
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, in_progress: Sender<()>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                spawn_local(session::run(stream, peer, Arc::clone(&shared)));
+                let session = session::run(stream, peer, Arc::clone(&shared));
+                let in_progress = in_progress.clone();
+                tokio::spawn(async move {
+                    session.await;
+                    drop(in_progress);
+                });
             }
             // The client gave up between its SYN and our accept.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

@@ -22,8 +22,16 @@ struct State {
     /// Lines and octets that were pushed and are not yet settled: in `next` or with the writer.
     pending_lines: usize,
     pending_bytes: usize,
+    /// The writer has nothing to do and is to be woken.
+    idle: bool,
+    /// How many wait in [`Queue::drain`].
+    draining: usize,
     closed: bool,
 }
+
+/// How long the writer lets lines gather before it takes them: waking it for each would cost a busy gateway more than the
+/// line itself.
+const GATHER: Duration = Duration::from_millis(10);
 
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -61,8 +69,11 @@ impl Queue {
         state.pending_lines += 1;
         state.pending_bytes = bytes;
         state.next.lines.push_back(line);
+        let idle = state.idle;
         drop(state);
-        self.work.notify_one();
+        if idle {
+            self.work.notify_one();
+        }
         true
     }
 
@@ -72,21 +83,25 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Waits for work; `None` when the queue is closed and empty.
+    /// Waits for work, and a moment more for what comes with it; `None` when the queue is closed and empty.
     pub(super) fn take(&self) -> Option<Batch> {
         let mut state = self.lock();
-        loop {
-            if state.next != Batch::default() {
-                return Some(std::mem::take(&mut state.next));
-            }
+        while state.next == Batch::default() {
             if state.closed {
                 return None;
             }
+            state.idle = true;
             state = self
                 .work
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
+            state.idle = false;
         }
+        let (mut state, _) = self
+            .work
+            .wait_timeout_while(state, GATHER, |state| !state.closed && state.draining == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        Some(std::mem::take(&mut state.next))
     }
 
     /// The writer is done with `lines` lines of `bytes` octets that it took, written or lost.
@@ -102,10 +117,12 @@ impl Queue {
     pub(super) fn drain(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
+        state.draining += 1;
+        self.work.notify_one();
         while state.pending_lines > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return false;
+                break;
             }
             let (next, _) = self
                 .settled
@@ -113,7 +130,8 @@ impl Queue {
                 .unwrap_or_else(PoisonError::into_inner);
             state = next;
         }
-        true
+        state.draining -= 1;
+        state.pending_lines == 0
     }
 
     /// No more lines; the writer ends after those that there are.
