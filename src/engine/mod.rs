@@ -1,17 +1,438 @@
 //! One conversation: bytes, time and answers in; actions and events out. Knows no socket, clock or metric library.
 //!
-//! Layer 3.
+//! Layer 3. The driver (the live relay; a capture later) feeds what each side says to [`Engine::client`] and
+//! [`Engine::upstream`], carries out the [`Action`]s in order and passes the [`Event`]s on. What the engine did not consume
+//! the driver keeps and offers again, in front of what came since, after anything else happened.
+//!
+//! The engine's rules, in short: a reply that upstream did not give is never a 2xx to a message; replies leave in command
+//! order; nothing that a laxer server could read differently leaves at all; when in doubt 421, so that nothing is lost.
 
+mod client;
 mod event;
+mod identity;
 mod options;
+mod output;
 mod record;
+mod recorder;
+mod upstream;
 
-pub use event::{
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::event::{
     Anomaly, AttemptOutcome, Direction, Event, Observe, Outcome, Phase, Refusal, ReplySource,
     Starttls,
 };
-pub use options::{BareNewlines, Limits, Pregreet, RefuseAt, SmtpOptions, Timeouts};
-pub use record::{
-    Endpoint, MAX_RECIPIENTS, MAX_TRANSACTIONS, RecipientRecord, SessionRecord, SmtpFacts,
-    TcpFacts, Tls, TransactionRecord, VerdictRecord,
+pub use self::options::{Limits, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts};
+pub use self::output::{Action, Output};
+pub use self::record::{
+    Endpoint, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
+    VerdictRecord,
 };
+pub use crate::smtp::BareNewlines;
+
+use self::identity::Identity;
+use self::recorder::Recorder;
+use crate::addr::{ClientAddr, OriginalDst, UpstreamAddr};
+use crate::policy::{Action as PolicyAction, Verdict};
+use crate::smtp::{Asked, EnhancedCode, Extensions, OwnReply, Session, Wait};
+use crate::time::Timestamp;
+
+/// How long upstream may take to close after its 221, before we do.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// A side of the conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Upstream,
+}
+
+/// Where the conversation as a whole stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Refused in place of the greeting; only QUIT is still obeyed (RFC 5321 §3.1).
+    TurnedAway,
+    /// The client read its 221; upstream closes first, so that the TIME_WAIT is not ours.
+    Leaving,
+    Closing(Outcome),
+}
+
+/// The transaction that the client's commands belong to now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Current {
+    /// The recorder's number.
+    number: usize,
+    /// MAIL was forwarded and the message's fate is not known.
+    open: bool,
+    /// Recipients that upstream was asked about, and that we refused ourselves.
+    asked: u32,
+    refused: u32,
+    /// BDAT was used.
+    chunking: bool,
+}
+
+/// One client's conversation with an upstream.
+#[derive(Debug)]
+pub struct Engine {
+    profile: Arc<Profile>,
+    timeouts: Timeouts,
+    session: Session,
+    recorder: Recorder,
+    verdict: Verdict,
+    /// Why each RCPT is refused, if it is.
+    refusing: Option<Refusal>,
+    identity: Identity,
+    stage: Stage,
+    current: Current,
+    extensions: Extensions,
+    /// Since the last message that upstream accepted.
+    commands: u32,
+    errors: u32,
+    /// When either side last brought the conversation forward.
+    active: Timestamp,
+    /// Bytes that came while nothing may come were counted already.
+    impatience_counted: bool,
+    /// Upstream's last reply was a 421: the client knows that upstream closes.
+    said_421: bool,
+    client_closed: bool,
+    upstream_closed: bool,
+    draining: bool,
+}
+
+impl Engine {
+    /// A session that was accepted at `at`. What the access rules say of the client is decided here.
+    pub fn new(
+        profile: Arc<Profile>,
+        timeouts: Timeouts,
+        client: ClientAddr,
+        destination: OriginalDst,
+        at: Timestamp,
+    ) -> Self {
+        let verdict = profile.access.decide(client.ip());
+        let refusing = match verdict.action {
+            PolicyAction::Accept => None,
+            PolicyAction::Tempfail => Some(Refusal::AccessTempfail),
+            PolicyAction::Reject => Some(Refusal::AccessReject),
+        };
+        Self {
+            session: Session::new(profile.smtp.bare_newlines, profile.limits.line_length),
+            recorder: Recorder::new(client, destination, at),
+            identity: Identity::new(profile.xclient, client, destination),
+            profile,
+            timeouts,
+            verdict,
+            refusing,
+            stage: Stage::Running,
+            current: Current::default(),
+            extensions: Extensions::default(),
+            commands: 0,
+            errors: 0,
+            active: at,
+            impatience_counted: false,
+            said_421: false,
+            client_closed: false,
+            upstream_closed: false,
+            draining: false,
+        }
+    }
+
+    /// Before any upstream is involved. `over` is a limit that spans sessions, or what must come first and did not. Returns
+    /// whether an upstream is needed: not for a client that is turned away in place of the greeting.
+    pub fn open(&mut self, over: Option<Refusal>, out: &mut Output) -> bool {
+        out.event(Event::SessionOpened);
+        match (over, self.refusing) {
+            (Some(refusal), _) => self.turn_away_at_once(refusal, out),
+            (None, Some(refusal)) if self.profile.smtp.refuse_at == RefuseAt::Connect => {
+                self.turn_away(refusal, out);
+            }
+            _ => return true,
+        }
+        false
+    }
+
+    /// An upstream took the connection; its greeting comes next.
+    pub fn connected(&mut self, upstream: UpstreamAddr, at: Timestamp, out: &mut Output) {
+        self.recorder.connected(upstream, at, out);
+        self.active = at;
+    }
+
+    /// No upstream took the connection.
+    pub fn unavailable(&mut self, out: &mut Output) {
+        let code = EnhancedCode::new(4, 3, 2);
+        let text = "the mail server behind this gateway is not available; try again later";
+        self.fail(
+            code,
+            text,
+            Refusal::UpstreamUnavailable,
+            Outcome::UpstreamUnavailable,
+            out,
+        );
+    }
+
+    /// `side` will send no more; everything it sent was offered, and what is left was not consumed.
+    pub fn closed(&mut self, side: Side, at: Timestamp, out: &mut Output) {
+        match side {
+            Side::Client => {
+                self.client_closed = true;
+                self.client(&[], at, out);
+            }
+            Side::Upstream => self.upstream_is_closed(out),
+        }
+    }
+
+    /// When [`Engine::tick`] has something to do, unless something happens before.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let patience = match self.stage {
+            Stage::Closing(_) => return None,
+            Stage::Leaving => LEAVING,
+            Stage::TurnedAway => self.timeouts.command,
+            Stage::Running if self.session.is_opaque() => self.timeouts.opaque,
+            Stage::Running if self.session.in_content() => self.timeouts.data,
+            Stage::Running => match self.session.owed() {
+                Some(Asked::Greeting) => self.timeouts.greeting,
+                Some(Asked::Message { .. }) => self.timeouts.acceptance,
+                Some(_) => self.timeouts.reply,
+                None => self.timeouts.command,
+            },
+        };
+        Some(self.active + patience)
+    }
+
+    /// Time has passed; does nothing before the [`Engine::deadline`].
+    pub fn tick(&mut self, at: Timestamp, out: &mut Output) {
+        if self.deadline().is_none_or(|deadline| at < deadline) {
+            return;
+        }
+        match self.stage {
+            Stage::Leaving => return self.close(Outcome::Quit, out),
+            Stage::Running if self.session.is_opaque() => {
+                return self.close(Outcome::Timeout, out);
+            }
+            _ => {}
+        }
+        let upstream_is_late = !self.session.in_content() && self.session.owed().is_some();
+        let text = if upstream_is_late {
+            "the mail server behind this gateway did not answer in time; try again later"
+        } else {
+            "you were silent for too long"
+        };
+        self.fail(
+            EnhancedCode::new(4, 4, 2),
+            text,
+            Refusal::Timeout,
+            Outcome::Timeout,
+            out,
+        );
+    }
+
+    /// The gateway shuts down: a session that is idle ends now, one in a transaction ends after it.
+    pub fn drain(&mut self, out: &mut Output) {
+        self.draining = true;
+        self.end_if_drained(out);
+    }
+
+    /// The gateway's patience is over.
+    pub fn abort(&mut self, outcome: Outcome, out: &mut Output) {
+        if self.session.is_opaque() {
+            return self.close(outcome, out);
+        }
+        let (text, refusal) = match outcome {
+            Outcome::Shutdown => (
+                "the service is shutting down; try again later",
+                Refusal::Shutdown,
+            ),
+            _ => (
+                "internal error; try again later",
+                Refusal::UpstreamUnavailable,
+            ),
+        };
+        self.fail(EnhancedCode::new(4, 3, 2), text, refusal, outcome, out);
+    }
+
+    /// Octets that the driver may pass from `side` without showing them: all of an opaque session, the rest of a chunk.
+    pub fn passable(&self, side: Side) -> u64 {
+        match (self.stage, side) {
+            (Stage::Running, _) if self.session.is_opaque() => u64::MAX,
+            (Stage::Running, Side::Client) => self.session.chunk_remaining(),
+            _ => 0,
+        }
+    }
+
+    /// The driver passed `count` octets from `side` on, no more than [`Engine::passable`] allowed.
+    pub fn passed(&mut self, side: Side, count: u64, at: Timestamp, out: &mut Output) {
+        self.active = at;
+        self.recorder.bytes(side, count, out);
+        if side == Side::Client && !self.session.is_opaque() {
+            self.recorder.content(count);
+            self.session.chunk_passed(count);
+            if self.session.chunk_remaining() == 0 {
+                self.recorder.content_ended(at, out);
+            }
+        }
+    }
+
+    /// Plaintext that was read and thrown away around STARTTLS.
+    pub fn discarded(&mut self, count: usize, out: &mut Output) {
+        if count > 0 && !self.impatience_counted {
+            self.impatience_counted = true;
+            self.recorder.anomaly(Anomaly::StarttlsPlaintext, out);
+        }
+    }
+
+    pub const fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Closing(_))
+    }
+
+    /// The client said QUIT and read the reply.
+    pub const fn has_quit(&self) -> bool {
+        matches!(self.stage, Stage::Leaving | Stage::Closing(Outcome::Quit))
+    }
+
+    /// Before the greeting was relayed.
+    pub fn awaits_greeting(&self) -> bool {
+        self.session.owed() == Some(Asked::Greeting)
+    }
+
+    /// The conversation is over; the record is complete.
+    pub fn finish(&mut self, at: Timestamp, out: &mut Output) -> SessionRecord {
+        let outcome = match self.stage {
+            Stage::Closing(outcome) => outcome,
+            _ if self.upstream_closed => Outcome::UpstreamClosed,
+            _ => Outcome::ClientClosed,
+        };
+        self.recorder.finish(outcome, &self.verdict, at, out)
+    }
+
+    /// 421 in place of the greeting, and the end.
+    fn turn_away_at_once(&mut self, refusal: Refusal, out: &mut Output) {
+        let (subject, detail, text, outcome) = match refusal {
+            Refusal::LimitSessions => (3, 2, "too many sessions; try again later", Outcome::Limit),
+            Refusal::LimitClientSessions => {
+                (7, 0, "too many sessions from your network", Outcome::Limit)
+            }
+            Refusal::LimitClientRate => (
+                7,
+                0,
+                "too many new sessions from your network; slow down",
+                Outcome::Limit,
+            ),
+            Refusal::ProxyHeader => (7, 0, "PROXY protocol header expected", Outcome::Protocol),
+            _ => (3, 2, "service not available", Outcome::UpstreamUnavailable),
+        };
+        self.fail(
+            EnhancedCode::new(4, subject, detail),
+            text,
+            refusal,
+            outcome,
+            out,
+        );
+    }
+
+    /// 554 or 421 in place of the greeting.
+    fn turn_away(&mut self, refusal: Refusal, out: &mut Output) {
+        let reason = self
+            .verdict
+            .rule
+            .as_deref()
+            .unwrap_or("access denied")
+            .to_owned();
+        match refusal {
+            Refusal::AccessReject => {
+                let reply = OwnReply::new(554, EnhancedCode::new(5, 7, 1), &reason);
+                self.stage = Stage::TurnedAway;
+                self.recorder.refusal(refusal, out);
+                self.send(reply, out);
+            }
+            _ => self.fail(
+                EnhancedCode::new(4, 7, 1),
+                &reason,
+                refusal,
+                Outcome::Refused,
+                out,
+            ),
+        }
+    }
+
+    /// 421 now, whatever is pending, and the end. Upstream does not get to finish what it has.
+    fn fail(
+        &mut self,
+        code: EnhancedCode,
+        text: &str,
+        refusal: Refusal,
+        outcome: Outcome,
+        out: &mut Output,
+    ) {
+        match self.stage {
+            Stage::Closing(_) => return,
+            Stage::Leaving => return self.close(Outcome::Quit, out),
+            Stage::Running | Stage::TurnedAway => {}
+        }
+        self.recorder.refusal(refusal, out);
+        let text = format!("{} {text}", self.profile.smtp.hostname);
+        self.send(OwnReply::new(421, code, &text), out);
+        out.act(Action::AbandonUpstream);
+        self.close(outcome, out);
+    }
+
+    /// Answers the client's last command ourselves, in its turn.
+    fn answer(&mut self, code: u16, enhanced: EnhancedCode, text: &str, out: &mut Output) {
+        if let Some(reply) = self.session.answer(OwnReply::new(code, enhanced, text)) {
+            self.send(reply, out);
+        }
+    }
+
+    fn send(&mut self, reply: OwnReply, out: &mut Output) {
+        self.recorder.reply(reply.code, ReplySource::Gateway, out);
+        self.count_error(reply.code);
+        out.act(Action::ToClient(reply.line));
+    }
+
+    const fn count_error(&mut self, code: u16) {
+        if code >= 500 {
+            self.errors = self.errors.saturating_add(1);
+        }
+    }
+
+    fn close(&mut self, outcome: Outcome, out: &mut Output) {
+        if !self.is_closing() {
+            self.stage = Stage::Closing(outcome);
+            out.act(Action::Close);
+        }
+    }
+
+    fn end_if_drained(&mut self, out: &mut Output) {
+        let idle = match self.stage {
+            Stage::TurnedAway => true,
+            Stage::Running => {
+                let busy = self.session.has_pending() || self.session.in_content();
+                !busy && !self.current.open && !self.session.is_opaque()
+            }
+            Stage::Leaving | Stage::Closing(_) => false,
+        };
+        if self.draining && idle {
+            let text = "the service is shutting down; try again later";
+            let code = EnhancedCode::new(4, 3, 2);
+            self.fail(code, text, Refusal::Shutdown, Outcome::Shutdown, out);
+        }
+    }
+
+    /// The client speaks although it has to wait for a reply.
+    fn impatient(&mut self, wait: Wait, out: &mut Output) {
+        let anomaly = match wait {
+            Wait::Greeting => Anomaly::Pregreet,
+            Wait::Data => Anomaly::EarlyData,
+            Wait::Starttls => Anomaly::StarttlsPlaintext,
+            Wait::Own | Wait::Auth | Wait::Room => return,
+        };
+        if self.impatience_counted {
+            return;
+        }
+        self.impatience_counted = true;
+        self.recorder.anomaly(anomaly, out);
+        if wait == Wait::Greeting && self.profile.smtp.pregreet == Pregreet::Reject {
+            self.refusing = self.refusing.or(Some(Refusal::Pregreet));
+        }
+    }
+}

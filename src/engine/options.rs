@@ -2,19 +2,8 @@
 
 use std::time::Duration;
 
-use crate::smtp::Keyword;
-
-/// What to do with a bare LF or CR where RFC 5321 §2.3.8 allows CRLF only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BareNewlines {
-    /// A bare LF becomes CRLF, a bare CR becomes a space, and no `.` line that they made can end the message.
-    #[default]
-    Normalize,
-    /// The message or command is refused.
-    Reject,
-    /// Relayed as it came. Only for an upstream that is known to be strict itself.
-    Pass,
-}
+use crate::policy::AccessRules;
+use crate::smtp::{BareNewlines, Keyword};
 
 /// When a session that an access rule refuses is told so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,4 +105,14 @@ impl Timeouts {
         opaque: Duration::from_secs(30),
         ..Self::RFC_5321
     };
+}
+
+/// Everything about the handling of a session that is the same for all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    pub smtp: SmtpOptions,
+    pub limits: Limits,
+    pub access: AccessRules,
+    /// Upstream is told the client by XCLIENT.
+    pub xclient: bool,
 }

@@ -1,7 +1,8 @@
 //! The record of one session: what the log line, the JSON of `replay` and the status page are made from.
 //!
 //! The serde form *is* the public JSON form. Absent facts are null, never left out, so that a reader can tell "not
-//! known" from "not there". Memory is bounded whatever a client does: see the `MAX_` constants.
+//! known" from "not there". Memory is bounded whatever a client does: 32 KiB of
+//! envelope a session, later recipients and transactions are only counted.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +14,6 @@ use super::{Anomaly, Outcome};
 use crate::addr::Family;
 use crate::smtp::{EnhancedCode, Verb};
 use crate::time::Timestamp;
-
-/// Transactions kept in full; later ones are only counted.
-pub const MAX_TRANSACTIONS: usize = 100;
-/// Recipients kept in full for one transaction; later ones are only counted.
-pub const MAX_RECIPIENTS: usize = 1000;
 
 /// One TCP connection's SMTP dialogue.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -72,7 +68,7 @@ pub struct SmtpFacts {
     /// An AUTH that succeeded.
     pub auth: bool,
     pub transactions: Vec<TransactionRecord>,
-    /// All of them, also those beyond [`MAX_TRANSACTIONS`].
+    /// All of them, also those not kept.
     pub transactions_total: u64,
     pub commands: BTreeMap<Verb, u64>,
     pub replies: BTreeMap<u16, u64>,
@@ -98,11 +94,11 @@ pub struct TransactionRecord {
     pub mail_from: String,
     pub mail_code: Option<u16>,
     pub rcpt_to: Vec<RecipientRecord>,
-    /// All of them, also those beyond [`MAX_RECIPIENTS`].
+    /// All of them, also those not kept.
     pub rcpt_total: u64,
     /// The reply to the end of data.
     pub data_code: Option<u16>,
-    /// Octets of the message as the client sent it, dots and the final line not counted.
+    /// Octets of content as the client sent it, without the final `.` line.
     pub bytes: u64,
     /// Sent by BDAT.
     pub chunking: bool,

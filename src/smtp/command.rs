@@ -1,5 +1,10 @@
 //! Commands: one line to a verb and its argument.
+//!
+//! RFC 5321 §4.1.1. The judge of a command's arguments is the upstream: what is read here is read as leniently as the most
+//! lenient of servers would (`MAIL FROM: <a@b>`, `MAIL FROM:a@b`), because an envelope that upstream accepts and the
+//! gateway cannot read would pass the policy unseen.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -79,6 +84,156 @@ impl Verb {
     }
 }
 
+/// A command line taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command<'a> {
+    pub verb: Verb,
+    /// After the verb and its white space, trailing white space removed.
+    pub argument: &'a [u8],
+}
+
+impl<'a> Command<'a> {
+    /// `text` is a line without its ending. Verbs match in any case (RFC 5321 §2.4).
+    pub fn parse(text: &'a [u8]) -> Self {
+        let is_space = |b: &u8| matches!(b, b' ' | b'\t' | b'\r');
+        let end = text.iter().position(is_space).unwrap_or(text.len());
+        let (word, rest) = text.split_at_checked(end).unwrap_or((text, b""));
+        let verb = Verb::ALL
+            .into_iter()
+            .find(|verb| {
+                *verb != Verb::Unknown && verb.as_str().as_bytes().eq_ignore_ascii_case(word)
+            })
+            .unwrap_or(Verb::Unknown);
+        Self {
+            verb,
+            argument: rest.trim_ascii(),
+        }
+    }
+
+    /// The path of MAIL (`FROM:`) or RCPT (`TO:`), without brackets and source route; empty for `<>`. `None` if there is
+    /// no path to read.
+    pub fn path(&self) -> Option<Cow<'a, str>> {
+        let (_, rest) = split_after(self.argument, b':')?;
+        let rest = rest.trim_ascii_start();
+        let path = match rest.strip_prefix(b"<") {
+            Some(bracketed) => bracketed.get(..closing_bracket(bracketed)?)?,
+            None => rest
+                .split(|&b| b == b' ')
+                .next()
+                .filter(|word| !word.is_empty())?,
+        };
+        // RFC 5321 §4.1.1.3 and appendix C: source routes are accepted and ignored.
+        let mailbox = match path.strip_prefix(b"@") {
+            Some(route) => split_after(route, b':').map_or(path, |(_, mailbox)| mailbox),
+            None => path,
+        };
+        Some(String::from_utf8_lossy(mailbox))
+    }
+
+    /// The argument of BDAT (RFC 3030 §2).
+    ///
+    /// # Errors
+    /// The argument is not `SIZE [LAST]`; how many octets follow is then not known.
+    pub fn chunk(&self) -> Result<Chunk, BdatError> {
+        let argument = std::str::from_utf8(self.argument).map_err(|_not_utf8| BdatError)?;
+        let mut words = argument.split_ascii_whitespace();
+        let digits = words
+            .next()
+            .filter(|word| word.bytes().all(|b| b.is_ascii_digit()));
+        let size = digits.and_then(|word| word.parse().ok()).ok_or(BdatError)?;
+        let last = match words.next() {
+            None => false,
+            Some(word) if word.eq_ignore_ascii_case("LAST") => true,
+            Some(_) => return Err(BdatError),
+        };
+        if words.next().is_some() {
+            Err(BdatError)
+        } else {
+            Ok(Chunk { size, last })
+        }
+    }
+}
+
+/// What BDAT announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Octets that follow the command's CRLF.
+    pub size: u64,
+    pub last: bool,
+}
+
+/// BDAT without a readable size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("BDAT wants an octet count and optionally LAST (RFC 3030)")]
+pub struct BdatError;
+
+/// What sometimes arrives at an SMTP port and is not SMTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Junk {
+    /// An HTTP request line or header: browsers and scanners, and requests forged through them.
+    Http,
+    /// A TLS record where plaintext belongs (RFC 8446 §5.1: content type 22, major version 3).
+    Tls,
+    /// A PROXY header where none may stand.
+    Proxy,
+}
+
+impl Junk {
+    /// Looks at the start of a line. `None` is no proof of the contrary while there are less than 16 octets.
+    pub fn recognise(input: &[u8]) -> Option<Self> {
+        const HTTP: [&[u8]; 9] = [
+            b"GET ",
+            b"POST ",
+            b"HEAD ",
+            b"PUT ",
+            b"CONNECT ",
+            b"OPTIONS ",
+            b"DELETE ",
+            b"HOST: ",
+            b"PRI * HTTP",
+        ];
+        // A record's first octet is control character SYN, which begins nothing in SMTP.
+        if input.first() == Some(&0x16) {
+            return Some(Self::Tls);
+        }
+        if starts_with_ignore_case(input, b"PROXY ") || input.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+            return Some(Self::Proxy);
+        }
+        HTTP.iter()
+            .any(|start| starts_with_ignore_case(input, start))
+            .then_some(Self::Http)
+    }
+}
+
+fn starts_with_ignore_case(input: &[u8], start: &[u8]) -> bool {
+    input
+        .get(..start.len())
+        .is_some_and(|head| head.eq_ignore_ascii_case(start))
+}
+
+fn split_after(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|&b| b == separator)?;
+    Some((bytes.get(..at)?, bytes.get(at + 1..)?))
+}
+
+/// Position of the `>` that ends a path: not one inside a quoted local part (RFC 5321 §4.1.2).
+fn closing_bracket(path: &[u8]) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    path.iter().position(|&b| {
+        if escaped {
+            escaped = false;
+        } else {
+            match b {
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                b'>' => return !quoted,
+                _ => {}
+            }
+        }
+        false
+    })
+}
+
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -88,5 +243,105 @@ impl fmt::Display for Verb {
 impl Serialize for Verb {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn verbs_in_any_case() {
+        let parse = |text: &'static str| {
+            let command = Command::parse(text.as_bytes());
+            (command.verb, std::str::from_utf8(command.argument).unwrap())
+        };
+        assert_eq!(parse("eHLo  mx.example "), (Verb::Ehlo, "mx.example"));
+        assert_eq!(parse("QUIT"), (Verb::Quit, ""));
+        assert_eq!(parse("unknown"), (Verb::Unknown, ""));
+        assert_eq!(parse("MAILFROM:<a@b>"), (Verb::Unknown, ""));
+        assert_eq!(parse(""), (Verb::Unknown, ""));
+    }
+
+    #[test]
+    fn reads_a_path_as_the_most_lenient_server_would() {
+        for (line, path) in [
+            ("MAIL FROM:<a@b>", Some("a@b")),
+            ("MAIL FROM: <a@b> SIZE=3", Some("a@b")),
+            ("MAIL FROM:a@b SIZE=3", Some("a@b")),
+            ("MAIL FROM:<>", Some("")),
+            ("MAIL FROM:<@x,@y:a@b>", Some("a@b")),
+            ("RCPT TO:<postmaster>", Some("postmaster")),
+            ("RCPT TO:<\"a>b\\\"\"@c>", Some("\"a>b\\\"\"@c")),
+            (
+                "RCPT TO:<a@[IPv6:2001:db8::1]>",
+                Some("a@[IPv6:2001:db8::1]"),
+            ),
+            ("RCPT TO:<\u{e4}@b>", Some("\u{e4}@b")),
+            ("RCPT TO:<a@b", None),
+            ("RCPT TO:", None),
+            ("RCPT", None),
+        ] {
+            assert_eq!(
+                Command::parse(line.as_bytes()).path().as_deref(),
+                path,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_counted_exactly_or_not_at_all() {
+        let chunk = |text: &str| Command::parse(text.as_bytes()).chunk();
+        assert_eq!(
+            chunk("BDAT 0 LAST"),
+            Ok(Chunk {
+                size: 0,
+                last: true
+            })
+        );
+        assert_eq!(
+            chunk("bdat 1000"),
+            Ok(Chunk {
+                size: 1000,
+                last: false
+            })
+        );
+        for wrong in [
+            "BDAT",
+            "BDAT x",
+            "BDAT -1",
+            "BDAT +1",
+            "BDAT 1 LASTS",
+            "BDAT 1 LAST x",
+        ] {
+            assert_eq!(chunk(wrong), Err(BdatError), "{wrong}");
+        }
+        assert_eq!(
+            chunk("BDAT 18446744073709551616"),
+            Err(BdatError),
+            "more than u64 holds"
+        );
+    }
+
+    #[test]
+    fn junk_is_recognised() {
+        assert_eq!(Junk::recognise(b"get / HTTP/1.1\r\n"), Some(Junk::Http));
+        assert_eq!(Junk::recognise(b"\x16\x03\x01"), Some(Junk::Tls));
+        assert_eq!(Junk::recognise(b"PROXY TCP4 "), Some(Junk::Proxy));
+        assert_eq!(Junk::recognise(b"\r\n\r\n\0\r\nQUIT\n!"), Some(Junk::Proxy));
+        for smtp in [&b"EHLO a"[..], b"", b"GETTING", b"\r\n"] {
+            assert_eq!(Junk::recognise(smtp), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let command = Command::parse(&text);
+            let _ = (command.path(), command.chunk(), Junk::recognise(&text));
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Reply;
+
 /// An extension keyword that the gateway knows how to carry. What is not here is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Keyword {
@@ -68,5 +70,93 @@ impl fmt::Display for Keyword {
             .find(|(_, keyword)| keyword == self)
             .map_or("", |&(name, _)| name);
         f.write_str(name)
+    }
+}
+
+/// What an EHLO reply offered, as far as the gateway minds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    pub pipelining: bool,
+    pub starttls: bool,
+}
+
+impl Extensions {
+    /// Reads a 250 to EHLO and writes it anew without what the gateway cannot carry or was told to hide (RFC 5321 §4.1.1.1).
+    pub fn filter(reply: &Reply<'_>, hide: &[Keyword]) -> (Self, Vec<u8>) {
+        let mut offered = Self::default();
+        let mut lines: Vec<&[u8]> = Vec::new();
+        for (number, text) in reply.texts().enumerate() {
+            if number == 0 {
+                lines.push(text);
+                continue;
+            }
+            // `AUTH=PLAIN` is how servers before RFC 2554 wrote it; some clients still look for it.
+            let word = text
+                .split(|b| matches!(b, b' ' | b'='))
+                .next()
+                .unwrap_or_default();
+            let keyword = std::str::from_utf8(word).ok().and_then(Keyword::parse);
+            let Some(keyword) = keyword.filter(|keyword| !hide.contains(keyword)) else {
+                continue;
+            };
+            offered.pipelining |= keyword == Keyword::Pipelining;
+            offered.starttls |= keyword == Keyword::Starttls;
+            lines.push(text);
+        }
+        let mut out = Vec::with_capacity(reply.raw.len());
+        for (number, text) in lines.iter().enumerate() {
+            let separator: &[u8] = if number + 1 == lines.len() {
+                b"250 "
+            } else {
+                b"250-"
+            };
+            out.extend_from_slice(separator);
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        }
+        (offered, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::ReplyParse;
+
+    fn filtered(reply: &str, hide: &[Keyword]) -> (Extensions, String) {
+        let ReplyParse::Complete(reply) = Reply::parse(reply.as_bytes()) else {
+            panic!("{reply}")
+        };
+        let (offered, out) = Extensions::filter(&reply, hide);
+        (offered, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn passes_only_what_both_can_do() {
+        let (offered, out) = filtered(
+            "250-mx.example\r\n250-PIPELINING\r\n250-XCLIENT NAME ADDR\r\n250-SIZE 1000\r\n250-auth PLAIN\r\n\
+             250-STARTTLS\r\n250-X-NEW thing\r\n250 XFORWARD NAME\r\n",
+            &[Keyword::Starttls],
+        );
+        assert_eq!(
+            out,
+            "250-mx.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 auth PLAIN\r\n"
+        );
+        assert_eq!(
+            offered,
+            Extensions {
+                pipelining: true,
+                starttls: false
+            }
+        );
+    }
+
+    #[test]
+    fn nothing_left_is_still_a_reply() {
+        assert_eq!(
+            filtered("250-mx.example\r\n250 BURL imap\r\n", &[]).1,
+            "250 mx.example\r\n"
+        );
+        assert_eq!(filtered("250 mx.example\r\n", &[]).1, "250 mx.example\r\n");
     }
 }

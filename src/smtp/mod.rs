@@ -1,13 +1,25 @@
-//! SMTP as bytes: commands, replies, the data scanner, EHLO keywords. No state beyond what one line or message needs.
+//! SMTP as bytes: commands, replies, the data scanner, EHLO keywords, and the session machine that pairs both directions.
 //!
-//! Layer 1. RFC 5321, with 1870 (SIZE), 2034 (enhanced codes), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 3461
-//! (DSN), 4954 (AUTH), 6152 (8BITMIME), 6531 (SMTPUTF8). "Need more bytes" is never the same result as "wrong", and no
-//! parser here panics or indexes unchecked.
+//! Layer 1: no clock, no socket, no policy. RFC 5321, with 1870 (SIZE), 2034 (enhanced codes), 2920 (PIPELINING), 3030
+//! (CHUNKING), 3207 (STARTTLS), 3461 (DSN), 4954 (AUTH), 6152 (8BITMIME), 6531 (SMTPUTF8). "Need more bytes" is never the
+//! same result as "wrong", and no parser here panics or indexes unchecked.
+
+#![warn(clippy::indexing_slicing)]
 
 mod command;
+mod data;
 mod ehlo;
 mod enhanced;
+mod line;
+mod reply;
+mod session;
+mod xclient;
 
-pub use command::Verb;
-pub use ehlo::Keyword;
+pub use command::{BdatError, Chunk, Command, Junk, Verb};
+pub use data::{BareNewlines, DataScanner, Findings, Piece};
+pub use ehlo::{Extensions, Keyword};
 pub use enhanced::EnhancedCode;
+pub use line::{Ending, Line, Split, pieces};
+pub use reply::{MAX_REPLY, OwnReply, Reply, ReplyParse};
+pub use session::{Asked, Item, OwnCommand, Paired, Session, Wait};
+pub use xclient::XclientAttributes;

@@ -1,0 +1,176 @@
+//! What upstream replies, and what becomes of it.
+
+use super::{
+    Action, Anomaly, Engine, Outcome, Output, Refusal, ReplySource, Side, Stage, Starttls, Tls,
+};
+use crate::smtp::{Asked, EnhancedCode, Extensions, Paired, Reply};
+use crate::time::Timestamp;
+
+impl Engine {
+    /// Upstream's bytes, those not consumed before in front. Returns how many were consumed.
+    pub fn upstream(&mut self, input: &[u8], at: Timestamp, out: &mut Output) -> usize {
+        let mut used = 0;
+        while used < input.len() && !self.is_closing() {
+            let rest = input.get(used..).unwrap_or_default();
+            used += match self.session.upstream(rest) {
+                Paired::Incomplete => break,
+                Paired::Opaque => {
+                    out.forward(used..input.len());
+                    rest.len()
+                }
+                Paired::Malformed => {
+                    self.recorder.anomaly(Anomaly::BadReply, out);
+                    self.upstream_is_not_smtp(out);
+                    rest.len()
+                }
+                // The only reply that may come unasked, before a server closes (RFC 5321 §3.8).
+                Paired::Unexpected(reply) if reply.code == 421 => {
+                    self.relay_reply(&reply, used, out);
+                    reply.raw.len()
+                }
+                // Relayed, it would answer the client's next command, and every one after would be off by one.
+                Paired::Unexpected(_) => {
+                    self.recorder.anomaly(Anomaly::UnexpectedReply, out);
+                    self.upstream_is_not_smtp(out);
+                    rest.len()
+                }
+                Paired::Reply { reply, asked } => {
+                    self.reply(&reply, asked, used, at, out);
+                    let opaque = matches!(asked, Asked::Starttls) && self.session.is_opaque();
+                    if opaque {
+                        // RFC 3207 §4.2 for this leg: what upstream said in plaintext after its 220 goes nowhere.
+                        self.discarded(rest.len() - reply.raw.len(), out);
+                        rest.len()
+                    } else {
+                        reply.raw.len()
+                    }
+                }
+            };
+        }
+        if self.is_closing() {
+            used = input.len();
+        }
+        if used > 0 {
+            self.active = at;
+            self.recorder.bytes(Side::Upstream, used as u64, out);
+        }
+        self.end_if_drained(out);
+        used
+    }
+
+    fn reply(
+        &mut self,
+        reply: &Reply<'_>,
+        asked: Asked,
+        from: usize,
+        at: Timestamp,
+        out: &mut Output,
+    ) {
+        if let Asked::Own(own) = asked {
+            return self.introduced(own, reply, out);
+        }
+        if asked == Asked::Starttls && reply.code == 220 {
+            // Before the client reads the 220: what it sends after that is TLS.
+            out.act(Action::DiscardClient);
+        }
+        if asked == Asked::Ehlo && reply.is_positive() {
+            let (extensions, filtered) = Extensions::filter(reply, &self.profile.smtp.hide);
+            self.extensions = extensions;
+            self.recorder.reply(reply.code, ReplySource::Upstream, out);
+            out.act(Action::ToClient(filtered));
+        } else {
+            self.relay_reply(reply, from, out);
+        }
+        self.note(reply, asked, at, out);
+        while let Some(own) = self.session.ready() {
+            self.send(own, out);
+        }
+        if asked == Asked::Quit {
+            self.stage = Stage::Leaving;
+        }
+    }
+
+    /// What a reply means for the record and for what comes next.
+    fn note(&mut self, reply: &Reply<'_>, asked: Asked, at: Timestamp, out: &mut Output) {
+        let code = reply.code;
+        match asked {
+            Asked::Greeting => self.recorder.greeting(code, at, out),
+            Asked::Ehlo if self.extensions.starttls && reply.is_positive() => {
+                self.recorder.tls(Tls::Offered);
+            }
+            Asked::Mail { transaction } => {
+                self.recorder.mail_code(transaction, code);
+                if !reply.is_positive() && self.current.number == transaction {
+                    self.current.open = false;
+                }
+            }
+            Asked::Rcpt {
+                transaction,
+                recipient,
+            } => {
+                self.recorder
+                    .rcpt_code(transaction, recipient, code, reply.enhanced());
+            }
+            Asked::Data { transaction } if code == 354 => {
+                self.recorder.content_begins(transaction, false, at, out);
+            }
+            Asked::Message { transaction } => {
+                self.recorder.message_code(transaction, code, at, out);
+                if self.current.number == transaction {
+                    self.current.open = false;
+                }
+                if reply.is_positive() {
+                    (self.commands, self.errors) = (0, 0);
+                }
+            }
+            Asked::Auth if code == 235 => self.recorder.authenticated(),
+            Asked::Starttls if code == 220 => {
+                self.recorder.tls(Tls::Started);
+                self.recorder.starttls(Starttls::Started, out);
+            }
+            Asked::Starttls => {
+                self.recorder.tls(Tls::Refused);
+                self.recorder.starttls(Starttls::Refused, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn relay_reply(&mut self, reply: &Reply<'_>, from: usize, out: &mut Output) {
+        self.recorder.reply(reply.code, ReplySource::Upstream, out);
+        self.count_error(reply.code);
+        self.said_421 = reply.code == 421;
+        out.forward(from..from + reply.raw.len());
+    }
+
+    fn upstream_is_not_smtp(&mut self, out: &mut Output) {
+        let text = "the mail server behind this gateway cannot be followed; try again later";
+        let code = EnhancedCode::new(4, 5, 0);
+        self.fail(code, text, Refusal::UpstreamLost, Outcome::Protocol, out);
+    }
+
+    /// Upstream closed its side. Whatever it still owed gets a 4xx, never a 2xx, and is not tried again by us: it may have
+    /// taken the message.
+    pub(super) fn upstream_is_closed(&mut self, out: &mut Output) {
+        self.upstream_closed = true;
+        if self.session.is_opaque() {
+            out.act(Action::ShutdownClient);
+            if self.client_closed {
+                self.close(Outcome::ClientClosed, out);
+            }
+            return;
+        }
+        match self.stage {
+            Stage::Closing(_) | Stage::TurnedAway => {}
+            Stage::Leaving => self.close(Outcome::Quit, out),
+            Stage::Running if self.said_421 => self.close(Outcome::UpstreamClosed, out),
+            Stage::Running if self.awaits_greeting() => self.unavailable(out),
+            Stage::Running => {
+                let text = "the connection to the mail server behind this gateway was lost; try again later";
+                let code = EnhancedCode::new(4, 4, 2);
+                let outcome = Outcome::UpstreamClosed;
+                self.fail(code, text, Refusal::UpstreamLost, outcome, out);
+            }
+        }
+    }
+}

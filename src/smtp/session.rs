@@ -1,0 +1,409 @@
+//! The session machine: what the next bytes of each side mean, and in which order replies leave.
+//!
+//! It pairs both directions. Client bytes are commands, message content, a chunk, an AUTH response or opaque, depending on
+//! what upstream answered last; so after DATA, AUTH and STARTTLS nothing is interpreted until the reply is there. Some
+//! commands are answered by the gateway: their replies wait in the same queue, so that a pipelining client (RFC 2920) reads
+//! one reply per command in the order in which it asked.
+
+use std::collections::VecDeque;
+
+use super::{
+    BareNewlines, Chunk, Command, DataScanner, Findings, Junk, Line, OwnReply, Piece, Reply,
+    ReplyParse, Split,
+};
+
+/// Commands that may wait for their replies before the client is read no further.
+const MAX_PENDING: usize = 128;
+
+/// RFC 4954 §4: a line of an AUTH exchange may have 12288 octets.
+const AUTH_LINE: usize = 12288;
+
+/// What upstream was asked, and so what its reply means. Numbers are the caller's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Greeting,
+    Helo,
+    Ehlo,
+    Mail {
+        transaction: usize,
+    },
+    Rcpt {
+        transaction: usize,
+        recipient: usize,
+    },
+    Data {
+        transaction: usize,
+    },
+    /// The end of data, or `BDAT … LAST`.
+    Message {
+        transaction: usize,
+    },
+    /// BDAT without LAST.
+    Chunk {
+        transaction: usize,
+    },
+    Rset,
+    Auth,
+    Starttls,
+    Quit,
+    Other,
+    Own(OwnCommand),
+}
+
+/// A command of the gateway's own; the client hears nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnCommand {
+    Ehlo,
+    Xclient,
+}
+
+/// What the client's bytes cannot be interpreted without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Greeting,
+    /// The reply to a command of our own.
+    Own,
+    Data,
+    Auth,
+    Starttls,
+    /// Any reply: too many commands are unanswered.
+    Room,
+}
+
+/// What stands at the start of the client's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item<'a> {
+    Incomplete,
+    Waiting(Wait),
+    Junk(Junk),
+    Command {
+        line: Line<'a>,
+        command: Command<'a>,
+    },
+    /// `len` octets of a line that is over the limit; `done` with its end. `auth`: upstream waits for it.
+    TooLong {
+        len: usize,
+        done: bool,
+        auth: bool,
+    },
+    /// A line of an AUTH exchange.
+    AuthLine(Line<'a>),
+    /// Message content: give it to [`Session::scan`].
+    Content,
+    /// `len` octets of a BDAT chunk; `done` with its last.
+    Chunk {
+        len: usize,
+        wanted: bool,
+        done: bool,
+    },
+    Opaque,
+}
+
+/// What stands at the start of upstream's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paired<'a> {
+    Incomplete,
+    Malformed,
+    Reply {
+        reply: Reply<'a>,
+        asked: Asked,
+    },
+    /// A reply to nothing.
+    Unexpected(Reply<'a>),
+    Opaque,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Command,
+    /// Inside a line that is over the limit.
+    TooLong {
+        auth: bool,
+    },
+    AuthLine,
+    Content {
+        scanner: DataScanner,
+        transaction: usize,
+        answered: bool,
+    },
+    Chunk {
+        remaining: u64,
+        wanted: bool,
+    },
+    Opaque,
+}
+
+/// A place in the queue of replies.
+#[derive(Debug)]
+enum Slot {
+    Upstream(Asked),
+    Own(OwnReply),
+}
+
+/// One SMTP session between a client and an upstream.
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+    wait: Option<Wait>,
+    /// The first is never `Own`: such a reply leaves at once.
+    pending: VecDeque<Slot>,
+    bare_newlines: BareNewlines,
+    line_limit: usize,
+}
+
+impl Session {
+    /// A session that waits for upstream's greeting. `line_limit` is in octets, CRLF included.
+    pub fn new(bare_newlines: BareNewlines, line_limit: usize) -> Self {
+        Self {
+            phase: Phase::Command,
+            wait: Some(Wait::Greeting),
+            pending: VecDeque::from([Slot::Upstream(Asked::Greeting)]),
+            bare_newlines,
+            line_limit,
+        }
+    }
+
+    /// What `input`, never empty, starts with. Nothing is consumed: the caller says what it did with it.
+    pub fn client<'a>(&mut self, input: &'a [u8]) -> Item<'a> {
+        if let Some(wait) = self.wait {
+            return Item::Waiting(wait);
+        }
+        match &mut self.phase {
+            Phase::Command if self.pending.len() >= MAX_PENDING => Item::Waiting(Wait::Room),
+            Phase::Command => {
+                if let Some(junk) = Junk::recognise(input) {
+                    return Item::Junk(junk);
+                }
+                match Line::split(input, self.line_limit) {
+                    Split::Line(line) => Item::Command {
+                        line,
+                        command: Command::parse(line.text),
+                    },
+                    Split::Incomplete => Item::Incomplete,
+                    Split::TooLong => self.skip(input, false),
+                }
+            }
+            Phase::TooLong { auth } => {
+                let auth = *auth;
+                self.skip(input, auth)
+            }
+            Phase::AuthLine => match Line::split(input, AUTH_LINE) {
+                Split::Line(line) => Item::AuthLine(line),
+                Split::Incomplete => Item::Incomplete,
+                Split::TooLong => self.skip(input, true),
+            },
+            Phase::Content { .. } => Item::Content,
+            Phase::Chunk { remaining, wanted } => {
+                let len = usize::try_from(*remaining)
+                    .unwrap_or(usize::MAX)
+                    .min(input.len());
+                Item::Chunk {
+                    len,
+                    wanted: *wanted,
+                    done: len as u64 == *remaining,
+                }
+            }
+            Phase::Opaque => Item::Opaque,
+        }
+    }
+
+    fn skip<'a>(&mut self, input: &[u8], auth: bool) -> Item<'a> {
+        match memchr::memchr(b'\n', input) {
+            Some(lf) => {
+                self.phase = Phase::Command;
+                Item::TooLong {
+                    len: lf + 1,
+                    done: true,
+                    auth,
+                }
+            }
+            None => {
+                self.phase = Phase::TooLong { auth };
+                Item::TooLong {
+                    len: input.len(),
+                    done: false,
+                    auth,
+                }
+            }
+        }
+    }
+
+    /// Content for the message in progress, see [`DataScanner::scan`]. At the end of data upstream is asked for the
+    /// message's fate, unless it told early.
+    pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> (Option<usize>, Findings) {
+        let Phase::Content {
+            scanner,
+            transaction,
+            answered,
+        } = &mut self.phase
+        else {
+            return (None, Findings::default());
+        };
+        let end = scanner.scan(input, emit);
+        let findings = scanner.findings();
+        if end.is_some() {
+            if !*answered {
+                self.pending.push_back(Slot::Upstream(Asked::Message {
+                    transaction: *transaction,
+                }));
+            }
+            self.phase = Phase::Command;
+        }
+        (end, findings)
+    }
+
+    /// `count` octets of the chunk at hand are dealt with.
+    pub fn chunk_passed(&mut self, count: u64) {
+        if let Phase::Chunk { remaining, .. } = &mut self.phase {
+            *remaining = remaining.saturating_sub(count);
+            if *remaining == 0 {
+                self.phase = Phase::Command;
+            }
+        }
+    }
+
+    /// A command that expects `asked` was forwarded.
+    pub fn ask(&mut self, asked: Asked) {
+        self.wait = match asked {
+            Asked::Data { .. } => Some(Wait::Data),
+            Asked::Auth => Some(Wait::Auth),
+            Asked::Starttls => Some(Wait::Starttls),
+            Asked::Own(_) => Some(Wait::Own),
+            _ => self.wait,
+        };
+        self.pending.push_back(Slot::Upstream(asked));
+    }
+
+    /// BDAT was read: its octets follow. `wanted` is false if upstream is not to see them.
+    pub fn expect_chunk(&mut self, chunk: Chunk, wanted: bool) {
+        if chunk.size > 0 {
+            self.phase = Phase::Chunk {
+                remaining: chunk.size,
+                wanted,
+            };
+        }
+    }
+
+    /// We answer the client's last command ourselves. Returns the reply if it may leave at once.
+    #[must_use]
+    pub fn answer(&mut self, reply: OwnReply) -> Option<OwnReply> {
+        if self.pending.is_empty() {
+            return Some(reply);
+        }
+        self.pending.push_back(Slot::Own(reply));
+        None
+    }
+
+    /// The next of our own replies whose turn has come.
+    pub fn ready(&mut self) -> Option<OwnReply> {
+        if !matches!(self.pending.front(), Some(Slot::Own(_))) {
+            return None;
+        }
+        match self.pending.pop_front() {
+            Some(Slot::Own(reply)) => Some(reply),
+            _ => None,
+        }
+    }
+
+    /// Takes the first reply off `input`, pairs it with what was asked and moves on.
+    pub fn upstream<'a>(&mut self, input: &'a [u8]) -> Paired<'a> {
+        if matches!(self.phase, Phase::Opaque) {
+            return Paired::Opaque;
+        }
+        let reply = match Reply::parse(input) {
+            ReplyParse::Complete(reply) => reply,
+            ReplyParse::Incomplete => return Paired::Incomplete,
+            ReplyParse::Malformed => return Paired::Malformed,
+        };
+        let asked = match self.pending.pop_front() {
+            Some(Slot::Upstream(asked)) => asked,
+            // `Own` is never first; an early reply is the message's, once.
+            Some(Slot::Own(_)) => return Paired::Unexpected(reply),
+            None => match &mut self.phase {
+                Phase::Content {
+                    transaction,
+                    answered,
+                    ..
+                } if !*answered => {
+                    *answered = true;
+                    Asked::Message {
+                        transaction: *transaction,
+                    }
+                }
+                _ => return Paired::Unexpected(reply),
+            },
+        };
+        self.follow(asked, reply.code);
+        Paired::Reply { reply, asked }
+    }
+
+    /// What a reply changes in the meaning of the client's next bytes.
+    fn follow(&mut self, asked: Asked, code: u16) {
+        match (asked, code) {
+            (Asked::Data { transaction }, 354) => {
+                let scanner = DataScanner::new(self.bare_newlines);
+                self.phase = Phase::Content {
+                    scanner,
+                    transaction,
+                    answered: false,
+                };
+            }
+            (Asked::Auth, 334) => self.phase = Phase::AuthLine,
+            (Asked::Auth, _) => self.phase = Phase::Command,
+            (Asked::Starttls, 220) => self.phase = Phase::Opaque,
+            _ => {}
+        }
+        // The caller says when its own exchange is over.
+        if !matches!(asked, Asked::Own(_)) {
+            let ends = match asked {
+                Asked::Greeting => Some(Wait::Greeting),
+                Asked::Data { .. } => Some(Wait::Data),
+                Asked::Auth => Some(Wait::Auth),
+                Asked::Starttls => Some(Wait::Starttls),
+                _ => None,
+            };
+            if ends == self.wait {
+                self.wait = None;
+            }
+        }
+    }
+
+    /// Our own exchange with upstream is over: the client is read again.
+    pub fn resume(&mut self) {
+        if self.wait == Some(Wait::Own) {
+            self.wait = None;
+        }
+    }
+
+    /// What upstream owes a reply to, oldest first.
+    pub fn owed(&self) -> Option<Asked> {
+        self.pending.iter().find_map(|slot| match slot {
+            Slot::Upstream(asked) => Some(*asked),
+            Slot::Own(_) => None,
+        })
+    }
+
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Octets of the chunk at hand that upstream is still to get without anybody looking at them.
+    pub const fn chunk_remaining(&self) -> u64 {
+        match self.phase {
+            Phase::Chunk {
+                remaining,
+                wanted: true,
+            } => remaining,
+            _ => 0,
+        }
+    }
+
+    pub const fn is_opaque(&self) -> bool {
+        matches!(self.phase, Phase::Opaque)
+    }
+
+    /// In the middle of a message or chunk.
+    pub const fn in_content(&self) -> bool {
+        matches!(self.phase, Phase::Content { .. } | Phase::Chunk { .. })
+    }
+}
