@@ -8,6 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
 use super::admission::Place;
@@ -23,8 +24,13 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client that is still sending may go on, unheard, so that it reads our last words before the reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Runs the session of an accepted connection to its end.
-pub(super) async fn run(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+/// Runs the session of an accepted connection to its end, when `_in_progress` is dropped.
+pub(super) async fn run(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    _in_progress: Sender<()>,
+) {
     let mut place = shared.admission.enter();
     let in_force = shared.in_force.load_full();
     // The address the client meant: ours, or with a transparent listener the one that was intercepted.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -184,22 +184,22 @@ fn outcome_of(error: &io::Error) -> AttemptOutcome {
 /// A socket for `address`, from the client's own address if `source` is given (IP_TRANSPARENT; the port is the kernel's
 /// choice, since the client's own may collide in conntrack).
 fn socket(address: SocketAddr, source: Option<IpAddr>, mark: Option<u32>) -> io::Result<TcpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    let socket = if address.is_ipv6() {
+        TcpSocket::new_v6()
+    } else {
+        TcpSocket::new_v4()
+    }?;
+    socket.set_nodelay(true)?;
+    let options = SockRef::from(&socket);
     if let Some(mark) = mark {
-        socket.set_mark(mark)?;
+        options.set_mark(mark)?;
     }
     if let Some(source) = source {
         // Linux hands SOL_IP options of an IPv6 TCP socket to the same code: this is IPV6_TRANSPARENT as well.
-        socket.set_ip_transparent_v4(true)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        options.set_ip_transparent_v4(true)?;
+        socket.bind(SocketAddr::new(source, 0))?;
     }
-    Ok(TcpSocket::from_std_stream(socket.into()))
+    Ok(socket)
 }
 
 #[cfg(test)]
