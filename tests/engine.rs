@@ -19,6 +19,8 @@ mod ends;
 mod hostile;
 #[path = "engine/identity.rs"]
 mod identity;
+#[path = "engine/model.rs"]
+mod model;
 #[path = "engine/refusals.rs"]
 mod refusals;
 #[path = "engine/sessions.rs"]

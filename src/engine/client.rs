@@ -298,8 +298,12 @@ impl Engine {
             ));
             self.session.ask(asked);
         }
-        if chunk.size == 0 && chunk.last {
-            self.recorder.content_ended(at, out);
+        if chunk.last {
+            // What is said next belongs to no transaction, whenever the reply comes.
+            self.current = Current::default();
+            if chunk.size == 0 {
+                self.recorder.content_ended(at, out);
+            }
         }
     }
 
@@ -348,6 +352,7 @@ impl Engine {
         }
         if end.is_some() {
             self.recorder.content_ended(at, out);
+            self.current = Current::default();
         }
         used
     }

@@ -1,7 +1,7 @@
 //! What upstream replies, and what becomes of it.
 
 use super::{
-    Action, Anomaly, Current, Engine, Outcome, Output, Refusal, ReplySource, Side, Stage, Starttls,
+    Action, Anomaly, Engine, Outcome, Output, Refusal, ReplySource, Side, Stage, Starttls,
 };
 use crate::smtp::{Asked, EnhancedCode, Extensions, Paired, Reply};
 use crate::time::Timestamp;
@@ -117,7 +117,7 @@ impl Engine {
             Asked::Message { transaction } => {
                 self.recorder.message_code(transaction, code, at, out);
                 if self.current.number == transaction {
-                    self.current = Current::default();
+                    self.current.open = false;
                 }
                 if reply.is_positive() {
                     (self.commands, self.errors) = (0, 0);
