@@ -143,7 +143,8 @@ impl Networks {
     }
 }
 
-fn canonical_network(net: IpNet) -> IpNet {
+/// `net` with the v4-mapped form turned into plain IPv4.
+pub fn canonical_network(net: IpNet) -> IpNet {
     let mapped: Option<Ipv4Addr> = match net {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => v6.addr().to_ipv4_mapped(),
         _ => None,

@@ -12,6 +12,8 @@
 //! | 0 | `addr`, `time` |
 
 pub mod addr;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod intercept;

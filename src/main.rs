@@ -1,1 +1,18 @@
-fn main() {}
+//! The `gatepost` command.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gatepost::app;
+use gatepost::cli::Cli;
+
+fn main() -> ExitCode {
+    match app::run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            // Everything below writes whole sentences; the causes are part of them.
+            eprintln!("gatepost: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -3,11 +3,14 @@
 //! Layer 5, and plain data. Each part is a type of the module it concerns; this one only says which file they came from.
 //! `raw` reads TOML and tells every mistake in a file at once; nothing else makes a [`Config`] from text.
 
+mod mistake;
 mod raw;
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
-pub use raw::{ConfigErrors, Mistake};
+pub use mistake::{ConfigErrors, Mistake, Position};
 
 use crate::intercept;
 use crate::relay;
@@ -22,4 +25,32 @@ pub struct Config {
     pub log: report::LogSettings,
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
+}
+
+impl Config {
+    /// The configuration that `text` says, in TOML; `file` is its name in messages.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in it at once.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        raw::parse(text, file)
+    }
+
+    /// The configuration in the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in it at once, or that it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = path.display().to_string();
+        let bytes = fs::read(path).map_err(|why| {
+            let problem = format!("cannot be read ({why})");
+            ConfigErrors::whole_file(&file, problem, "name a file that this user may read")
+        })?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, &file),
+            Err(wrong) => Err(ConfigErrors::not_utf8(&file, &bytes, wrong.valid_up_to())),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Events: everything that happens in a session, as closed sets. Metrics count them and reports tell them; both read
 //! these and nothing else. No variant carries an address, a domain, a HELO name or reply text.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Family;
@@ -220,4 +221,27 @@ pub trait Observe: Send + Sync {
 
     /// A session is over and this is all of it.
     fn session(&self, record: &SessionRecord);
+}
+
+impl<T: Observe + ?Sized> Observe for Arc<T> {
+    fn event(&self, family: Family, event: Event) {
+        (**self).event(family, event);
+    }
+
+    fn session(&self, record: &SessionRecord) {
+        (**self).session(record);
+    }
+}
+
+/// Both are told, in order.
+impl<A: Observe, B: Observe> Observe for (A, B) {
+    fn event(&self, family: Family, event: Event) {
+        self.0.event(family, event);
+        self.1.event(family, event);
+    }
+
+    fn session(&self, record: &SessionRecord) {
+        self.0.session(record);
+        self.1.session(record);
+    }
 }

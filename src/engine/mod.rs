@@ -163,44 +163,18 @@ impl Engine {
         }
     }
 
-    /// Before any upstream is involved. Returns whether one is needed: not for a client that is refused in place of the
-    /// greeting.
-    pub fn open(&mut self, out: &mut Output) -> bool {
+    /// Before any upstream is involved. `over` is a limit that spans sessions, or what must come first and did not. Returns
+    /// whether an upstream is needed: not for a client that is turned away in place of the greeting.
+    pub fn open(&mut self, over: Option<Refusal>, out: &mut Output) -> bool {
         out.event(Event::SessionOpened);
-        let Some(refusal) = self.refusing else {
-            return true;
-        };
-        if self.profile.smtp.refuse_at != RefuseAt::Connect {
-            return true;
-        }
-        self.turn_away(refusal, out);
-        false
-    }
-
-    /// The session is over a limit that spans sessions, or lacks what must come first: 421 in place of the greeting.
-    pub fn turn_away_at_once(&mut self, refusal: Refusal, out: &mut Output) {
-        let (subject, detail, text, outcome) = match refusal {
-            Refusal::LimitSessions => (3, 2, "too many sessions; try again later", Outcome::Limit),
-            Refusal::LimitClientSessions => {
-                (7, 0, "too many sessions from your network", Outcome::Limit)
+        match (over, self.refusing) {
+            (Some(refusal), _) => self.turn_away_at_once(refusal, out),
+            (None, Some(refusal)) if self.profile.smtp.refuse_at == RefuseAt::Connect => {
+                self.turn_away(refusal, out);
             }
-            Refusal::LimitClientRate => (
-                7,
-                0,
-                "too many new sessions from your network; slow down",
-                Outcome::Limit,
-            ),
-            Refusal::ProxyHeader => (7, 0, "PROXY protocol header expected", Outcome::Protocol),
-            Refusal::Shutdown => (3, 2, "the service is shutting down", Outcome::Shutdown),
-            _ => (3, 2, "service not available", Outcome::UpstreamUnavailable),
-        };
-        self.fail(
-            EnhancedCode::new(4, subject, detail),
-            text,
-            refusal,
-            outcome,
-            out,
-        );
+            _ => return true,
+        }
+        false
     }
 
     /// An upstream took the connection; its greeting comes next.
@@ -347,6 +321,11 @@ impl Engine {
         matches!(self.stage, Stage::Closing(_))
     }
 
+    /// The client said QUIT and read the reply.
+    pub const fn has_quit(&self) -> bool {
+        matches!(self.stage, Stage::Leaving | Stage::Closing(Outcome::Quit))
+    }
+
     /// Before the greeting was relayed.
     pub fn awaits_greeting(&self) -> bool {
         self.session.owed() == Some(Asked::Greeting)
@@ -361,6 +340,31 @@ impl Engine {
             _ => Outcome::ClientClosed,
         };
         self.recorder.finish(outcome, &self.verdict, at, out)
+    }
+
+    /// 421 in place of the greeting, and the end.
+    fn turn_away_at_once(&mut self, refusal: Refusal, out: &mut Output) {
+        let (subject, detail, text, outcome) = match refusal {
+            Refusal::LimitSessions => (3, 2, "too many sessions; try again later", Outcome::Limit),
+            Refusal::LimitClientSessions => {
+                (7, 0, "too many sessions from your network", Outcome::Limit)
+            }
+            Refusal::LimitClientRate => (
+                7,
+                0,
+                "too many new sessions from your network; slow down",
+                Outcome::Limit,
+            ),
+            Refusal::ProxyHeader => (7, 0, "PROXY protocol header expected", Outcome::Protocol),
+            _ => (3, 2, "service not available", Outcome::UpstreamUnavailable),
+        };
+        self.fail(
+            EnhancedCode::new(4, subject, detail),
+            text,
+            refusal,
+            outcome,
+            out,
+        );
     }
 
     /// 554 or 421 in place of the greeting.

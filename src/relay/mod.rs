@@ -1,5 +1,271 @@
-//! The live relay: listeners, client identity, upstream connections, the pump, limits. Layer 4.
+//! The live relay: listeners, client identity, upstream connections, the pump, limits.
+//!
+//! Layer 4. [`Relay::start`] opens the listeners and starts the workers; a session is [`session::run`], which asks the engine
+//! everything. What happens is told to an [`Observe`]r; metrics and reports are that, not known here.
 
+mod admission;
+mod clock;
+mod identity;
+mod listen;
+mod pump;
+mod session;
 mod settings;
+mod splice;
+mod upstream;
+mod worker;
 
-pub use settings::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+pub use self::clock::Clock;
+pub use self::settings::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
+
+use self::admission::{Admission, RateLimit};
+use self::upstream::Health;
+use self::worker::Worker;
+use crate::engine::{Observe, Profile};
+
+/// How often the end of the last session is looked for, and idle clients are forgotten.
+const LOOK: Duration = Duration::from_millis(20);
+const FORGET: Duration = Duration::from_secs(60);
+/// After the drain deadline: for the last 421s to leave.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What sessions are told about the gateway's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Transactions in progress may end, then sessions do.
+    Draining,
+    /// All sessions end now.
+    Aborting,
+}
+
+/// The configuration in force; a session keeps the one that it began with.
+struct InForce {
+    settings: Settings,
+    profile: Arc<Profile>,
+    rate: RateLimit,
+}
+
+/// What all sessions share.
+struct Shared {
+    in_force: ArcSwap<InForce>,
+    admission: Arc<Admission>,
+    health: Health,
+    observer: Arc<dyn Observe>,
+    clock: Clock,
+    stage: watch::Sender<Stage>,
+}
+
+/// A running relay.
+pub struct Relay {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    /// As configured, and as bound: they differ for port 0.
+    listening: Vec<(SocketAddr, SocketAddr)>,
+    transparent: bool,
+}
+
+/// Why the relay cannot run as configured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    #[error("cannot listen on {address}: {source}; {}", listen_hint(source))]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("cannot start a worker thread: {0}; raise the limit on processes (ulimit -u)")]
+    Thread(io::Error),
+}
+
+fn listen_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has it: `ss -ltnp` shows which",
+        io::ErrorKind::AddrNotAvailable => {
+            "it is no address of this host: `ip address` shows which are"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "run as root, or give CAP_NET_BIND_SERVICE (ports below 1024) and, for tproxy, CAP_NET_ADMIN"
+        }
+        _ => "see `[listen] addresses`",
+    }
+}
+
+impl Relay {
+    /// Opens every listener and starts the workers.
+    ///
+    /// # Errors
+    /// An address cannot be listened on; nothing is left behind then.
+    pub fn start(settings: Settings, observer: Arc<dyn Observe>) -> Result<Self, RelayError> {
+        let threads = settings.listen.threads.max(1);
+        let transparent = settings.listen.transparent;
+        let mark = settings.upstream.mark;
+        let listeners = open(&settings.listen.addresses, transparent, mark, threads)?;
+        let shared = Arc::new(Shared {
+            in_force: ArcSwap::from_pointee(InForce::new(settings)),
+            admission: Arc::default(),
+            health: Health::default(),
+            observer,
+            clock: Clock::start(),
+            stage: watch::Sender::new(Stage::Running),
+        });
+        let workers = (0..threads)
+            .map(|number| Worker::start(number, Arc::clone(&shared)).map_err(RelayError::Thread))
+            .collect::<Result<_, _>>()?;
+        let mut relay = Self {
+            shared,
+            workers,
+            listening: Vec::new(),
+            transparent,
+        };
+        relay.listen(listeners);
+        Ok(relay)
+    }
+
+    /// Where the relay listens.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listening.iter().map(|&(_, bound)| bound)
+    }
+
+    /// Puts `settings` in force for sessions that begin from now on. The number of threads stays as it is.
+    ///
+    /// # Errors
+    /// A new address cannot be listened on; everything stays as it was then.
+    pub fn reload(&mut self, settings: Settings) -> Result<(), RelayError> {
+        let transparent = settings.listen.transparent;
+        let wanted = &settings.listen.addresses;
+        let keeps = |&(configured, _): &(SocketAddr, SocketAddr)| {
+            transparent == self.transparent && wanted.contains(&configured)
+        };
+        let (kept, left): (Vec<_>, Vec<_>) = self.listening.iter().copied().partition(keeps);
+        let is_new =
+            |address: &&SocketAddr| kept.iter().all(|(configured, _)| configured != *address);
+        let new: Vec<SocketAddr> = wanted.iter().filter(is_new).copied().collect();
+        let mark = settings.upstream.mark;
+        let listeners = open(&new, transparent, mark, self.workers.len())?;
+        self.shared.in_force.store(Arc::new(InForce::new(settings)));
+        for (configured, _) in left {
+            self.workers
+                .iter()
+                .for_each(|worker| worker.leave(configured));
+        }
+        (self.listening, self.transparent) = (kept, transparent);
+        self.listen(listeners);
+        Ok(())
+    }
+
+    fn listen(&mut self, opened: Vec<Opened>) {
+        for Opened {
+            configured,
+            bound,
+            listeners,
+        } in opened
+        {
+            for (worker, listener) in self.workers.iter().zip(listeners) {
+                worker.listen(configured, listener);
+            }
+            self.listening.push((configured, bound));
+        }
+    }
+
+    /// Whether every upstream failed lately; never, where the original destination is the upstream.
+    pub fn is_without_upstream(&self) -> bool {
+        let in_force = self.shared.in_force.load();
+        self.shared
+            .health
+            .all_down(&in_force.settings.upstream.addresses)
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.shared.admission.sessions()
+    }
+
+    /// Housekeeping without end: run it beside the relay.
+    pub fn forget_idle_clients(&self) -> impl Future<Output = ()> + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            loop {
+                sleep(FORGET).await;
+                shared.in_force.load().rate.forget_idle();
+            }
+        }
+    }
+
+    /// Stops listening, lets transactions in progress end within the configured time, then ends what is left. Returns the
+    /// number of sessions that had to be cut off.
+    pub async fn drain(self) -> usize {
+        let patience = self.shared.in_force.load().settings.drain;
+        self.workers.iter().for_each(Worker::finish);
+        self.shared.stage.send_replace(Stage::Draining);
+        self.finished_within(patience).await;
+        let cut_off = self.sessions();
+        self.shared.stage.send_replace(Stage::Aborting);
+        self.finished_within(FAREWELL).await;
+        cut_off
+    }
+
+    async fn finished_within(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while !self.workers.iter().all(Worker::is_finished) && Instant::now() < deadline {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+impl InForce {
+    fn new(settings: Settings) -> Self {
+        let profile = Profile {
+            smtp: settings.smtp.clone(),
+            limits: settings.limits.session,
+            access: settings.access.clone(),
+            xclient: settings.upstream.identity == Identity::Xclient,
+        };
+        let rate = RateLimit::new(settings.limits.new_sessions_per_client_per_minute);
+        Self {
+            settings,
+            profile: Arc::new(profile),
+            rate,
+        }
+    }
+}
+
+/// An address with a listener for each worker.
+struct Opened {
+    configured: SocketAddr,
+    bound: SocketAddr,
+    listeners: Vec<TcpListener>,
+}
+
+fn open(
+    addresses: &[SocketAddr],
+    transparent: bool,
+    mark: Option<u32>,
+    workers: usize,
+) -> Result<Vec<Opened>, RelayError> {
+    let one = |&configured: &SocketAddr| {
+        let failed = |source| RelayError::Listen {
+            address: configured,
+            source,
+        };
+        let first = listen::open(configured, transparent, mark).map_err(failed)?;
+        let bound = first.local_addr().map_err(failed)?;
+        let mut listeners = vec![first];
+        for _ in 1..workers {
+            listeners.push(listen::open(bound, transparent, mark).map_err(failed)?);
+        }
+        Ok(Opened {
+            configured,
+            bound,
+            listeners,
+        })
+    };
+    addresses.iter().map(one).collect()
+}

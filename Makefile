@@ -1,0 +1,43 @@
+# gatepost: the obvious way to build, test, show and measure. Each target installs the system packages it lacks.
+
+CARGO ?= cargo
+# The namespace tests need root; everything is built as you, only test binaries run with sudo.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
+RUNNER := $(if $(ROOT),CARGO_TARGET_$(shell $(CARGO) -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER='$(ROOT)')
+
+BUILD_PACKAGES := gcc libc6-dev
+TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables postfix swaks openssl ca-certificates procps prometheus haproxy
+BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream
+NEEDED = $(BUILD_PACKAGES)
+
+.PHONY: help build demo test lint bench fuzz packages
+
+help: ## What can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+build: packages ## The release binary, target/release/gatepost
+	$(CARGO) build --release --locked
+
+demo: packages ## Watch gatepost at work on loopback; no root, no configuration
+	$(CARGO) run --release --locked -- demo $(DEMO)
+
+test: NEEDED = $(TEST_PACKAGES)
+test: packages ## Every test, with real Postfix, kernel and Prometheus; as root, or with sudo
+	$(RUNNER) $(CARGO) test --locked
+
+lint: ## Formatting, clippy, documentation: no warnings
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+bench: NEEDED = $(BENCH_PACKAGES)
+bench: packages ## Beside HAProxy, nginx and the direct path; writes target/bench/relay.json
+	$(RUNNER) $(CARGO) bench --locked --bench relay -- $(BENCH)
+
+fuzz: ## Every fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
+	for target in $$(cd tests/fuzz && $(CARGO) fuzz list --fuzz-dir .); do \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; \
+	done
+
+packages:
+	@sh tests/packages.sh $(NEEDED)

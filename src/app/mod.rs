@@ -1,0 +1,35 @@
+//! One file or folder per subcommand, wiring only.
+//!
+//! Layer 5: here the modules of layer 4, which do not know each other, are joined.
+
+mod check;
+mod demo;
+mod intercept;
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::cli::{Command, ConfigCommand};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// A sentence that says what failed and what to do.
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run { config } => block_on(run::run(&config)),
+        Command::Config(ConfigCommand::Check { file }) => check::check(&file),
+        Command::Intercept(command) => block_on(intercept::intercept(command)),
+        Command::Demo { once } => block_on(demo::run(once)),
+    }
+}
+
+/// Runs what is not relaying itself (signals, HTTP, netlink) on the main thread.
+fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.context("cannot start the runtime")?.block_on(task)
+}

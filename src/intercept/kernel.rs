@@ -1,0 +1,114 @@
+//! Settings and state of the kernel that keep installed interception from working, found by experiment (see the module's
+//! head); what only might is not told.
+
+use std::fs;
+
+use super::report::{Report, Tproxy};
+use crate::addr::Family;
+
+/// Warnings about the network namespace of the calling thread; none if nothing is intercepted.
+pub(super) fn warnings(report: &Report) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for tproxy in report.tproxies() {
+        warnings.extend(not_listening(tproxy));
+        warnings.extend(not_forwarding(tproxy.family));
+    }
+    if report.tproxies().next().is_none() {
+        return warnings;
+    }
+    if report
+        .tproxies()
+        .any(|tproxy| tproxy.family == Family::Ipv4)
+    {
+        warnings.extend(validating_by_mark());
+    }
+    if is_on("/proc/sys/net/ipv4/tcp_fwmark_accept") {
+        warnings.push(
+            "net.ipv4.tcp_fwmark_accept is 1: replies to clients are routed back to this host unless \
+             the listener has a mark of its own; set it to 0"
+                .to_owned(),
+        );
+    }
+    let present = interfaces();
+    for name in report
+        .interfaces()
+        .filter(|name| !present.iter().any(|there| there == name))
+    {
+        warnings.push(format!(
+            "there is no interface {name}: nothing can arrive on it; check intercept.interfaces"
+        ));
+    }
+    warnings
+}
+
+fn not_listening(tproxy: &Tproxy) -> Option<String> {
+    // /proc/net is that of the process's first thread, which may be in another namespace.
+    let (file, any) = match tproxy.family {
+        Family::Ipv4 => ("/proc/thread-self/net/tcp", "00000000"),
+        Family::Ipv6 => (
+            "/proc/thread-self/net/tcp6",
+            "00000000000000000000000000000000",
+        ),
+    };
+    let sockets = fs::read_to_string(file).ok()?;
+    let wanted = format!("{any}:{:04X}", tproxy.listen);
+    let listens = sockets.lines().any(|line| {
+        // sl local_address rem_address st; state 0A is LISTEN
+        let mut words = line.split_whitespace().skip(1);
+        words.next() == Some(&wanted) && words.nth(1) == Some("0A")
+    });
+    (!listens).then(|| {
+        format!(
+            "nobody listens on port {} of the {} wildcard address: mail passes by to the servers \
+             directly; start the gateway, or run `gatepost intercept clean`",
+            tproxy.listen, tproxy.family
+        )
+    })
+}
+
+fn not_forwarding(family: Family) -> Option<String> {
+    let key = match family {
+        Family::Ipv4 => "net.ipv4.ip_forward",
+        Family::Ipv6 => "net.ipv6.conf.all.forwarding",
+    };
+    let off = read(&format!("/proc/sys/{}", key.replace('.', "/")))? == "0";
+    off.then(|| {
+        format!(
+            "{key} is 0: this host does not forward {family}, so no mail passes when the gateway is \
+             not running; set it to 1"
+        )
+    })
+}
+
+fn validating_by_mark() -> Option<String> {
+    let on: Vec<String> = fs::read_dir("/proc/sys/net/ipv4/conf")
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.file_name() != "default")
+        .filter(|entry| is_on(&entry.path().join("src_valid_mark").to_string_lossy()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    (!on.is_empty()).then(|| {
+        format!(
+            "net.ipv4.conf.*.src_valid_mark is 1 for {}: the kernel drops intercepted IPv4 packets; \
+             set it to 0 (WireGuard's wg-quick sets it to 1)",
+            on.join(", ")
+        )
+    })
+}
+
+fn interfaces() -> Vec<String> {
+    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
+        .collect()
+}
+
+fn is_on(file: &str) -> bool {
+    read(file).is_some_and(|value| value != "0")
+}
+
+fn read(file: &str) -> Option<String> {
+    Some(fs::read_to_string(file).ok()?.trim().to_owned())
+}

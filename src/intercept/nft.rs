@@ -1,0 +1,183 @@
+//! Runs `nft`: checks, applies and lists our table, and says what its errors mean.
+
+use std::io::{self, Write as _};
+use std::process::{Command, Stdio};
+
+use nftables::schema::Nftables;
+use serde_json::Value;
+
+use super::report::Chain;
+use super::{InterceptError, Settings, TABLE, ruleset};
+
+/// Services and plain users often lack /usr/sbin in PATH.
+const PROGRAMS: [&str; 2] = ["nft", "/usr/sbin/nft"];
+
+/// Puts our table in place of whatever it was, in one transaction.
+pub(super) async fn replace(settings: &Settings) -> Result<(), InterceptError> {
+    let what = "install the table `inet gatepost`";
+    match apply(&[], ruleset::replace(settings)).await? {
+        Ok(_) => Ok(()),
+        Err(stderr) => Err(refused(what, stderr, &missing_modules().await?)),
+    }
+}
+
+/// Removes our table; false if there was none.
+pub(super) async fn delete() -> Result<bool, InterceptError> {
+    let what = "remove the table `inet gatepost`";
+    match apply(&[], ruleset::delete()).await? {
+        Ok(_) => Ok(true),
+        Err(stderr) if is_absent(&stderr) => Ok(false),
+        Err(stderr) => Err(refused(what, stderr, &[])),
+    }
+}
+
+/// The chains of our table; empty if there is no table.
+pub(super) async fn list() -> Result<Option<Vec<Chain>>, InterceptError> {
+    let what = "list the table `inet gatepost`";
+    match run(&["-j", "list", "table", "inet", TABLE], None).await? {
+        Ok(stdout) => {
+            let value: Value = serde_json::from_str(&stdout).map_err(InterceptError::NftOutput)?;
+            Ok(Some(Chain::all_of(&value)))
+        }
+        Err(stderr) if is_absent(&stderr) => Ok(None),
+        Err(stderr) => Err(refused(what, stderr, &[])),
+    }
+}
+
+async fn missing_modules() -> Result<Vec<&'static str>, InterceptError> {
+    let mut missing = Vec::new();
+    for (module, probe) in ruleset::probes() {
+        if apply(&["-c"], probe)
+            .await?
+            .is_err_and(|stderr| is_absent(&stderr))
+        {
+            missing.push(module);
+        }
+    }
+    Ok(missing)
+}
+
+fn refused(what: &'static str, stderr: String, missing: &[&'static str]) -> InterceptError {
+    if stderr.contains("Operation not permitted") {
+        InterceptError::NotPermitted {
+            what: "access to nftables",
+        }
+    } else if stderr.contains("Unable to initialize Netlink socket") {
+        InterceptError::KernelLacks {
+            modules: vec!["nf_tables"],
+        }
+    } else if !missing.is_empty() {
+        InterceptError::KernelLacks {
+            modules: missing.to_vec(),
+        }
+    } else {
+        InterceptError::NftRefused {
+            what,
+            stderr: first_line(&stderr).to_owned(),
+        }
+    }
+}
+
+/// ENOENT: no such table, or no such expression in this kernel.
+fn is_absent(stderr: &str) -> bool {
+    stderr.contains("No such file or directory")
+}
+
+fn first_line(stderr: &str) -> &str {
+    let line = stderr
+        .lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("no reason given");
+    line.trim().trim_start_matches("internal:0:0-0: ")
+}
+
+async fn apply(
+    args: &'static [&'static str],
+    batch: Nftables<'static>,
+) -> Result<Result<String, String>, InterceptError> {
+    let json = serde_json::to_string(&batch).map_err(InterceptError::NftOutput)?;
+    let mut args = args.to_vec();
+    args.extend(["-j", "-f", "-"]);
+    run(&args, Some(json)).await
+}
+
+/// Standard output, or standard error if `nft` failed.
+///
+/// Not the runner of crate `nftables`: that one leaves standard error to the terminal when it applies a batch, and what
+/// went wrong stands only there.
+async fn run(
+    args: &[&'static str],
+    input: Option<String>,
+) -> Result<Result<String, String>, InterceptError> {
+    let args = args.to_vec();
+    tokio::task::spawn_blocking(move || run_blocking(&args, input.as_deref()))
+        .await
+        .map_err(|panicked| InterceptError::NftRun(io::Error::other(panicked)))?
+}
+
+fn run_blocking(
+    args: &[&str],
+    input: Option<&str>,
+) -> Result<Result<String, String>, InterceptError> {
+    for program in PROGRAMS {
+        let child = Command::new(program)
+            .args(args)
+            // The messages that we look for are the untranslated ones.
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(InterceptError::NftRun(error)),
+        };
+        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+            // An nft that gives up before it has read everything says why on standard error.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = child.wait_with_output().map_err(InterceptError::NftRun)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        return Ok(if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        });
+    }
+    Err(InterceptError::NftMissing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_is_missing() {
+        let words = |stderr: &str, missing: &[&'static str]| {
+            refused(
+                "install the table `inet gatepost`",
+                stderr.to_owned(),
+                missing,
+            )
+            .to_string()
+        };
+        let denied = words(
+            "netlink: Error: cache initialization failed: Operation not permitted",
+            &[],
+        );
+        assert!(denied.contains("CAP_NET_ADMIN"), "{denied}");
+
+        let absent = "internal:0:0-0: Error: Could not process rule: No such file or directory\n";
+        assert_eq!(
+            words(absent, &["nft_tproxy", "nft_socket"]),
+            "this kernel lacks nft_tproxy, nft_socket: load it (modprobe nft_tproxy nft_socket), or \
+             use a kernel built with it"
+        );
+        assert_eq!(
+            words(absent, &[]),
+            "nft refused to install the table `inet gatepost`: Error: Could not process rule: No such \
+             file or directory"
+        );
+    }
+}

@@ -1,0 +1,329 @@
+//! What is installed, and what was removed, in words for a person at 3 a.m.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::TABLE;
+use super::routing::Entry;
+use crate::addr::Family;
+
+/// What [`remove`](super::remove) has removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The nftables table `inet gatepost`.
+    pub table: bool,
+    /// The ip rules and routes, in words.
+    pub routing: Vec<String>,
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.table && self.routing.is_empty() {
+            return f.write_str("nothing to remove: no interception is installed");
+        }
+        let mut lines = Vec::new();
+        if self.table {
+            lines.push(format!("removed nftables table inet {TABLE}"));
+        }
+        lines.extend(self.routing.iter().map(|entry| format!("removed {entry}")));
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+/// What [`show`](super::show) has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The chains of table `inet gatepost`; `None` without the table.
+    pub chains: Option<Vec<Chain>>,
+    /// Our ip rules and routes, in words.
+    pub routing: Vec<String>,
+    /// What keeps interception from working, each with what to do.
+    pub warnings: Vec<String>,
+}
+
+/// One chain of our table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    pub name: String,
+    /// `prerouting, priority -150`; absent for a chain that others lead to.
+    pub hook: Option<String>,
+    pub rules: Vec<Rule>,
+}
+
+/// One rule of our table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Its comment, or that it is not ours.
+    pub words: String,
+    pub packets: u64,
+    pub bytes: u64,
+    /// What is intercepted, if it is a rule that intercepts.
+    pub tproxy: Option<Tproxy>,
+    /// Interfaces that the rule names.
+    pub interfaces: Vec<String>,
+}
+
+/// A rule that hands mail to the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tproxy {
+    pub family: Family,
+    pub ports: Vec<u16>,
+    pub listen: u16,
+    pub mark: Option<u32>,
+}
+
+impl Report {
+    /// With warnings about what does not fit together; the kernel's settings are not looked at.
+    pub(super) fn new(chains: Option<Vec<Chain>>, routing: &[Entry]) -> Self {
+        let mut report = Self {
+            chains,
+            routing: routing.iter().map(ToString::to_string).collect(),
+            warnings: Vec::new(),
+        };
+        let mut warnings = Vec::new();
+        for tproxy in report.tproxies() {
+            let rule = routing.iter().find(|entry| {
+                entry.family() == tproxy.family
+                    && entry.mark().is_some()
+                    && entry.mark() == tproxy.mark
+            });
+            let route = rule.is_some_and(|rule| {
+                routing.iter().any(|entry| {
+                    matches!(entry, Entry::Route(_))
+                        && entry.family() == tproxy.family
+                        && entry.table() == rule.table()
+                })
+            });
+            if !route {
+                warnings.push(format!(
+                    "{} mail is lost: it is marked, but its ip rule or route is missing; restart the \
+                     gateway, or run `gatepost intercept clean`",
+                    tproxy.family
+                ));
+            }
+        }
+        if !routing.is_empty() && report.tproxies().next().is_none() {
+            warnings.push(
+                "nothing is intercepted: there are ip rules or routes, but no nftables rule that uses \
+                 them; restart the gateway, or run `gatepost intercept clean`"
+                    .to_owned(),
+            );
+        }
+        report.warnings = warnings;
+        report
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.chains.is_none() && self.routing.is_empty()
+    }
+
+    pub(super) fn tproxies(&self) -> impl Iterator<Item = &Tproxy> {
+        self.rules().filter_map(|rule| rule.tproxy.as_ref())
+    }
+
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = &str> {
+        self.rules()
+            .flat_map(|rule| &rule.interfaces)
+            .map(String::as_str)
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.chains.iter().flatten().flat_map(|chain| &chain.rules)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("no interception is installed");
+        }
+        match &self.chains {
+            None => write!(f, "nftables table inet {TABLE}: missing")?,
+            Some(chains) => {
+                write!(f, "nftables table inet {TABLE} (packets taken, rule)")?;
+                for chain in chains {
+                    write!(f, "\n  chain {}", chain.name)?;
+                    if let Some(hook) = &chain.hook {
+                        write!(f, ", at {hook}")?;
+                    }
+                    for rule in &chain.rules {
+                        write!(f, "\n    {:>10}  {rule}", rule.packets)?;
+                    }
+                }
+            }
+        }
+        write!(f, "\nrouting")?;
+        if self.routing.is_empty() {
+            write!(f, "\n  none")?;
+        }
+        for entry in &self.routing {
+            write!(f, "\n  {entry}")?;
+        }
+        for warning in &self.warnings {
+            write!(f, "\nwarning: {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)?;
+        if let Some(Tproxy {
+            family,
+            ports,
+            listen,
+            ..
+        }) = &self.tproxy
+        {
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            write!(
+                f,
+                " ({family}, port {} to port {listen} here)",
+                ports.join(", ")
+            )?;
+        }
+        if !self.interfaces.is_empty() {
+            write!(f, " (named: {})", self.interfaces.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Read from the JSON value, not through the schema of crate `nftables`: a newer nft may print what that does not know,
+/// and showing most is better than showing nothing.
+impl Chain {
+    pub(super) fn all_of(listing: &Value) -> Vec<Self> {
+        let objects = listing["nftables"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        let mut chains: Vec<Self> = objects
+            .iter()
+            .filter_map(|object| object.get("chain"))
+            .map(|chain| Self {
+                name: text(&chain["name"]),
+                hook: chain["hook"]
+                    .as_str()
+                    .map(|hook| format!("{hook}, priority {}", chain["prio"])),
+                rules: Vec::new(),
+            })
+            .collect();
+        for rule in objects.iter().filter_map(|object| object.get("rule")) {
+            let name = text(&rule["chain"]);
+            if let Some(chain) = chains.iter_mut().find(|chain| chain.name == name) {
+                chain.rules.push(Rule::of(rule));
+            }
+        }
+        chains
+    }
+}
+
+impl Rule {
+    fn of(rule: &Value) -> Self {
+        let mut read = Self {
+            words: rule["comment"]
+                .as_str()
+                .unwrap_or("a rule that gatepost did not make")
+                .to_owned(),
+            ..Self::default()
+        };
+        let (mut ports, mut mark, mut tproxy) = (Vec::new(), None, None);
+        for statement in rule["expr"].as_array().into_iter().flatten() {
+            if let Some(counter) = statement.get("counter") {
+                read.packets = counter["packets"].as_u64().unwrap_or_default();
+                read.bytes = counter["bytes"].as_u64().unwrap_or_default();
+            }
+            if let Some(mangle) = statement.get("mangle") {
+                mark = mangle["value"]
+                    .as_u64()
+                    .and_then(|mark| u32::try_from(mark).ok());
+            }
+            tproxy = tproxy.or(statement.get("tproxy"));
+            let Some(matched) = statement.get("match") else {
+                continue;
+            };
+            if matched["left"]["payload"]["field"] == "dport" {
+                let numbers = items(&matched["right"]).iter().filter_map(Value::as_u64);
+                ports = numbers
+                    .filter_map(|port| u16::try_from(port).ok())
+                    .collect();
+            }
+            if matched["left"]["meta"]["key"] == "iifname" && matched["op"] == "!=" {
+                read.interfaces = items(&matched["right"]).iter().map(text).collect();
+            }
+        }
+        read.tproxy = tproxy.map(|tproxy| Tproxy {
+            family: if tproxy["family"] == "ip" {
+                Family::Ipv4
+            } else {
+                Family::Ipv6
+            },
+            ports,
+            listen: tproxy["port"]
+                .as_u64()
+                .and_then(|port| u16::try_from(port).ok())
+                .unwrap_or(0),
+            mark,
+        });
+        read
+    }
+}
+
+/// nft prints a set of one element as that element.
+fn items(value: &Value) -> &[Value] {
+    value["set"]
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intercept::ruleset;
+
+    /// What nft prints is what it was given, plus counters and handles.
+    fn listing() -> Vec<Chain> {
+        let given =
+            serde_json::to_value(ruleset::replace(&super::super::tests::settings())).unwrap();
+        let objects = given["nftables"].as_array().unwrap();
+        let added: Vec<&Value> = objects
+            .iter()
+            .filter_map(|object| object.get("add"))
+            .collect();
+        Chain::all_of(&serde_json::json!({ "nftables": added }))
+    }
+
+    #[test]
+    fn a_report_reads_like_this() {
+        let report = Report {
+            chains: Some(listing()),
+            routing: vec!["ipv4 rule: fwmark 0x6770 lookup table 26480".into()],
+            warnings: vec!["something is wrong; do this".into()],
+        };
+        insta::assert_snapshot!(report);
+    }
+
+    #[test]
+    fn nothing_is_one_line() {
+        assert_eq!(
+            Report::default().to_string(),
+            "no interception is installed"
+        );
+        assert_eq!(
+            Removed::default().to_string(),
+            "nothing to remove: no interception is installed"
+        );
+    }
+
+    #[test]
+    fn rules_without_routes_are_told() {
+        let warnings = Report::new(Some(listing()), &[]).warnings;
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].starts_with("ipv4 mail is lost"), "{warnings:?}");
+    }
+}

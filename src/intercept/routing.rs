@@ -1,0 +1,363 @@
+//! Policy routing over netlink: our ip rules and `local` routes, and nobody else's.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Error, Handle, IpVersion, RouteMessageBuilder};
+use tokio::task::JoinHandle;
+
+use super::{InterceptError, PRIORITY, PROTOCOL, Settings};
+use crate::addr::Family;
+
+/// Index of `lo`, the same in every network namespace.
+const LOOPBACK: u32 = 1;
+
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const ESRCH: i32 = 3;
+const EEXIST: i32 = 17;
+
+/// One ip rule or one route of ours, as the kernel told it.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    Rule(RuleMessage),
+    Route(RouteMessage),
+}
+
+/// A netlink connection in the network namespace of the thread that opened it.
+pub(super) struct Routing {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Routing {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Routing {
+    pub(super) fn open() -> Result<Self, InterceptError> {
+        // The strict check makes the kernel filter what is asked for: a router's full table is a long list.
+        let (connection, handle, _) =
+            rtnetlink::new_connection_with_strict_check().map_err(InterceptError::Netlink)?;
+        Ok(Self {
+            handle,
+            connection: tokio::spawn(connection),
+        })
+    }
+
+    /// All that is ours, of any mark and table: rules first, so that deleting in this order never leaves a rule that
+    /// leads to an empty table.
+    pub(super) async fn ours(&self) -> Result<Vec<Entry>, InterceptError> {
+        let mut entries = Vec::new();
+        for family in Family::ALL {
+            entries.extend(self.rules(family).await?.into_iter().map(Entry::Rule));
+        }
+        for family in Family::ALL {
+            let mut wanted = RouteMessage::default();
+            wanted.header.address_family = address_family(family);
+            wanted.header.protocol = RouteProtocol::Other(PROTOCOL);
+            let routes = self.routes(wanted).await?;
+            entries.extend(routes.into_iter().map(Entry::Route));
+        }
+        entries.retain(Entry::is_ours);
+        Ok(entries)
+    }
+
+    /// Adds what `settings` need and is not there yet; `added` tells what, also on an error.
+    pub(super) async fn add(
+        &self,
+        settings: &Settings,
+        added: &mut Vec<Entry>,
+    ) -> Result<(), InterceptError> {
+        for family in settings.families() {
+            self.check_free(family, settings.table).await?;
+        }
+        let present = self.ours().await?;
+        for family in settings.families() {
+            for entry in [route(family, settings.table), rule(family, settings)] {
+                if !present.iter().any(|ours| ours.same(&entry)) && self.create(&entry).await? {
+                    added.push(entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes `entry`; that it is gone already is fine.
+    pub(super) async fn delete(&self, entry: Entry) -> Result<(), InterceptError> {
+        let words = format!("delete {entry}");
+        let result = match entry {
+            Entry::Rule(rule) => self.handle.rule().del(rule).execute().await,
+            Entry::Route(route) => self.handle.route().del(route).execute().await,
+        };
+        match result {
+            Err(error) if matches!(errno(&error), Some(ENOENT | ESRCH)) => Ok(()),
+            result => result.map_err(|error| refused(words, &error)),
+        }
+    }
+
+    /// False if the same rule stands there already, made by somebody else: it does the work, and stays theirs.
+    async fn create(&self, entry: &Entry) -> Result<bool, InterceptError> {
+        let result = match entry {
+            Entry::Route(route) => self.handle.route().add(route.clone()).execute().await,
+            Entry::Rule(rule) => {
+                let mut request = self.handle.rule().add();
+                *request.message_mut() = rule.clone();
+                request.execute().await
+            }
+        };
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) if errno(&error) == Some(EEXIST) => Ok(false),
+            Err(error) => Err(refused(format!("add {entry}"), &error)),
+        }
+    }
+
+    /// A route of somebody else in our table would send intercepted packets elsewhere, or ours would theirs.
+    async fn check_free(&self, family: Family, table: u32) -> Result<(), InterceptError> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = address_family(family);
+        wanted.attributes.push(RouteAttribute::Table(table));
+        let foreign =
+            self.routes(wanted).await?.into_iter().find(|route| {
+                route_table(route) == table && !Entry::Route(route.clone()).is_ours()
+            });
+        match foreign {
+            None => Ok(()),
+            Some(route) => Err(InterceptError::TableInUse {
+                table,
+                found: format!(
+                    "an {family} route of protocol {} with a prefix of {} bits",
+                    u8::from(route.header.protocol),
+                    route.header.destination_prefix_length
+                ),
+            }),
+        }
+    }
+
+    async fn rules(&self, family: Family) -> Result<Vec<RuleMessage>, InterceptError> {
+        let version = match family {
+            Family::Ipv4 => IpVersion::V4,
+            Family::Ipv6 => IpVersion::V6,
+        };
+        let rules = self
+            .handle
+            .rule()
+            .get(version)
+            .execute()
+            .try_collect()
+            .await;
+        listed_or_empty(rules)
+            .map_err(|error| refused(format!("list the {family} ip rules"), &error))
+    }
+
+    async fn routes(&self, wanted: RouteMessage) -> Result<Vec<RouteMessage>, InterceptError> {
+        let routes = self
+            .handle
+            .route()
+            .get(wanted)
+            .execute()
+            .try_collect()
+            .await;
+        listed_or_empty(routes).map_err(|error| refused("list the routes".to_owned(), &error))
+    }
+}
+
+/// A table without routes does not exist for the kernel, nor does a family that is switched off.
+fn listed_or_empty<T>(listed: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
+    const EAFNOSUPPORT: i32 = 97;
+    const EOPNOTSUPP: i32 = 95;
+    match listed {
+        Err(error)
+            if matches!(
+                errno(&error),
+                Some(ENOENT | ESRCH | EAFNOSUPPORT | EOPNOTSUPP)
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        listed => listed,
+    }
+}
+
+impl Entry {
+    pub(super) fn family(&self) -> Family {
+        let family = match self {
+            Self::Rule(rule) => rule.header.family,
+            Self::Route(route) => route.header.address_family,
+        };
+        if family == AddressFamily::Inet {
+            Family::Ipv4
+        } else {
+            Family::Ipv6
+        }
+    }
+
+    /// The mark of a rule.
+    pub(super) fn mark(&self) -> Option<u32> {
+        let Self::Rule(rule) = self else { return None };
+        rule.attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RuleAttribute::FwMark(mark) => Some(*mark),
+                _ => None,
+            })
+    }
+
+    pub(super) fn table(&self) -> u32 {
+        match self {
+            Self::Route(route) => route_table(route),
+            Self::Rule(rule) => rule
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    RuleAttribute::Table(table) => Some(*table),
+                    _ => None,
+                })
+                .unwrap_or(rule.header.table.into()),
+        }
+    }
+
+    /// Whether `settings` ask for this entry.
+    pub(super) fn is_of(&self, settings: &Settings) -> bool {
+        let family = self.family();
+        settings.listen(family).is_some()
+            && (self.same(&route(family, settings.table)) || self.same(&rule(family, settings)))
+    }
+
+    /// Our number, and the shape that only we give it.
+    fn is_ours(&self) -> bool {
+        match self {
+            Self::Rule(rule) => {
+                rule.header.action == RuleAction::ToTable
+                    && self.mark().is_some()
+                    && rule
+                        .attributes
+                        .contains(&RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
+            }
+            Self::Route(route) => {
+                route.header.protocol == RouteProtocol::Other(PROTOCOL)
+                    && route.header.kind == RouteType::Local
+                    && route.header.destination_prefix_length == 0
+                    && route.attributes.contains(&RouteAttribute::Oif(LOOPBACK))
+            }
+        }
+    }
+
+    fn priority(&self) -> Option<u32> {
+        let Self::Rule(rule) = self else { return None };
+        rule.attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RuleAttribute::Priority(priority) => Some(*priority),
+                _ => None,
+            })
+    }
+
+    /// Whether both do the same; the kernel's answer holds more attributes than our question.
+    fn same(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+            && self.family() == other.family()
+            && self.table() == other.table()
+            && self.mark() == other.mark()
+            && self.priority() == other.priority()
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (family, table) = (self.family(), self.table());
+        match self {
+            Self::Rule(_) => {
+                let mark = self.mark().unwrap_or_default();
+                write!(f, "{family} rule: fwmark {mark:#x} lookup table {table}")
+            }
+            Self::Route(_) => write!(f, "{family} route: local default dev lo table {table}"),
+        }
+    }
+}
+
+fn rule(family: Family, settings: &Settings) -> Entry {
+    let mut rule = RuleMessage::default();
+    rule.header.family = address_family(family);
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes = vec![
+        RuleAttribute::Priority(PRIORITY),
+        RuleAttribute::FwMark(settings.mark),
+        RuleAttribute::Table(settings.table),
+        RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
+    ];
+    Entry::Rule(rule)
+}
+
+fn route(family: Family, table: u32) -> Entry {
+    let mut route = match family {
+        Family::Ipv4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        Family::Ipv6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    };
+    route.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    route.header.protocol = RouteProtocol::Other(PROTOCOL);
+    route.header.scope = RouteScope::Host;
+    route.header.kind = RouteType::Local;
+    route
+        .attributes
+        .extend([RouteAttribute::Table(table), RouteAttribute::Oif(LOOPBACK)]);
+    Entry::Route(route)
+}
+
+fn route_table(route: &RouteMessage) -> u32 {
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Table(table) => Some(*table),
+            _ => None,
+        })
+        .unwrap_or(route.header.table.into())
+}
+
+fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    }
+}
+
+fn errno(error: &Error) -> Option<i32> {
+    match error {
+        Error::NetlinkError(message) => Some(message.raw_code().abs()),
+        _ => None,
+    }
+}
+
+fn refused(what: String, error: &Error) -> InterceptError {
+    const EINVAL: i32 = 22;
+    const EAFNOSUPPORT: i32 = 97;
+    const EOPNOTSUPP: i32 = 95;
+    let hint = match errno(error) {
+        Some(EPERM) => {
+            return InterceptError::NotPermitted {
+                what: "policy routing",
+            };
+        }
+        Some(EAFNOSUPPORT | EOPNOTSUPP | EINVAL) => {
+            "; the kernel needs CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES, and IPv6 must \
+             not be switched off (leave the family out of listen.addresses)"
+        }
+        _ => "",
+    };
+    let reason = match errno(error) {
+        Some(code) => io::Error::from_raw_os_error(code).to_string(),
+        None => error.to_string(),
+    };
+    InterceptError::Routing { what, reason, hint }
+}

@@ -1,0 +1,317 @@
+//! The nftables table as data. Its rules, in the order in which a packet meets them:
+//!
+//! ```text
+//! chain prerouting, at priority mangle
+//!   not TCP                           accept
+//!   mark MARK+1                       accept       our own connection to an upstream on this host, over loopback
+//!   for an address of this host       accept       its own listener or MTA takes it
+//!   belongs to a wildcard listener    intercept    a new connection, or none of ours
+//!   belongs to a transparent socket   MARK         of an open session: the client's packets and the upstream's replies
+//!   anything else                     intercept
+//! chain intercept
+//!   not on a named interface          accept
+//!   to an intercepted port            tproxy, MARK
+//!   to an intercepted port            count        no listener took it: the gateway is not running
+//! ```
+//!
+//! `socket wildcard` does not match sockets in TIME_WAIT or those of a handshake, which is why it stands in a rule of its
+//! own: these still reach `socket transparent`. Counters stand behind `tproxy`, so that they count what was taken.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use nftables::batch::Batch;
+use nftables::expr::{
+    Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField,
+    SetItem, Socket, SocketAttr,
+};
+use nftables::schema::{Chain, NfListObject, Nftables, Rule, Table};
+use nftables::stmt::{Accept, Counter, JumpTarget, Mangle, Match, Operator, Statement, TProxy};
+use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+
+use super::{Settings, TABLE};
+use crate::addr::Family;
+
+const PREROUTING: &str = "prerouting";
+const INTERCEPT: &str = "intercept";
+
+/// The kernel's number for "mangle" in prerouting: behind conntrack (-200), before DNAT (-100).
+const MANGLE: i32 = -150;
+
+/// A batch that leaves exactly our table, whatever was there.
+pub(super) fn replace(settings: &Settings) -> Nftables<'static> {
+    let mut batch = Batch::new();
+    // `delete` fails without a table, and nft before 1.0.7 knows no `destroy`.
+    batch.add(table());
+    batch.delete(table());
+    batch.add(table());
+    batch.add(NfListObject::Chain(Chain {
+        _type: Some(NfChainType::Filter),
+        hook: Some(NfHook::Prerouting),
+        prio: Some(MANGLE),
+        policy: Some(NfChainPolicy::Accept),
+        ..chain(PREROUTING)
+    }));
+    batch.add(NfListObject::Chain(chain(INTERCEPT)));
+    for rule in prerouting(settings).into_iter().chain(intercept(settings)) {
+        batch.add(NfListObject::Rule(rule));
+    }
+    batch.to_nftables()
+}
+
+/// A batch that removes our table; it fails without one.
+pub(super) fn delete() -> Nftables<'static> {
+    let mut batch = Batch::new();
+    batch.delete(table());
+    batch.to_nftables()
+}
+
+/// Kernel modules with a batch that only a kernel with that module takes (to be checked, never applied).
+pub(super) fn probes() -> [(&'static str, Nftables<'static>); 3] {
+    let probe = |statements: Vec<Statement<'static>>| {
+        let mut batch = Batch::new();
+        batch.add(table());
+        batch.add(NfListObject::Chain(Chain {
+            _type: Some(NfChainType::Filter),
+            hook: Some(NfHook::Prerouting),
+            prio: Some(MANGLE),
+            ..chain("probe")
+        }));
+        batch.add(NfListObject::Rule(rule("probe", "probe", statements)));
+        batch.to_nftables()
+    };
+    let tcp = || is(meta(MetaKey::L4proto), text("tcp"));
+    [
+        ("nft_tproxy", probe(vec![tcp(), tproxy(Family::Ipv6, 1)])),
+        (
+            "nft_socket",
+            probe(vec![is(
+                socket(&SocketAttr::Transparent),
+                Expression::Number(1),
+            )]),
+        ),
+        (
+            "nft_fib_inet",
+            probe(vec![is(destination_type(), text("local"))]),
+        ),
+    ]
+}
+
+fn prerouting(settings: &Settings) -> Vec<Rule<'static>> {
+    let one = Expression::Number(1);
+    // Settings::check has refused u32::MAX.
+    let upstream = Expression::Number(settings.mark.saturating_add(1));
+    vec![
+        rule(
+            PREROUTING,
+            "not TCP: left alone",
+            vec![
+                not(meta(MetaKey::L4proto), text("tcp")),
+                counter(),
+                accept(),
+            ],
+        ),
+        rule(
+            PREROUTING,
+            "the gateway's own connections to an upstream: left alone",
+            vec![is(meta(MetaKey::Mark), upstream), counter(), accept()],
+        ),
+        rule(
+            PREROUTING,
+            "for an address of this host: left alone",
+            vec![is(destination_type(), text("local")), counter(), accept()],
+        ),
+        rule(
+            PREROUTING,
+            "for a listener, not for an open session: to chain intercept",
+            vec![
+                is(socket(&SocketAttr::Wildcard), one.clone()),
+                counter(),
+                goto(INTERCEPT),
+            ],
+        ),
+        rule(
+            PREROUTING,
+            "of an open session, from its client or its upstream: to the gateway",
+            vec![
+                is(socket(&SocketAttr::Transparent), one),
+                set_mark(settings.mark),
+                counter(),
+                accept(),
+            ],
+        ),
+        rule(
+            PREROUTING,
+            "everything else: to chain intercept",
+            vec![counter(), goto(INTERCEPT)],
+        ),
+    ]
+}
+
+fn intercept(settings: &Settings) -> Vec<Rule<'static>> {
+    let ports = || {
+        let ports = settings
+            .ports
+            .iter()
+            .map(|&port| Expression::Number(port.into()));
+        is(
+            Expression::Named(NamedExpression::Payload(Payload::PayloadField(
+                PayloadField {
+                    protocol: "tcp".into(),
+                    field: "dport".into(),
+                },
+            ))),
+            set(ports),
+        )
+    };
+    let (elsewhere, words) = if settings.interfaces.is_empty() {
+        (
+            is(meta(MetaKey::Iifname), text("lo")),
+            "arrived on loopback: left alone",
+        )
+    } else {
+        let names = settings.interfaces.iter().map(|name| text(name.clone()));
+        (
+            not(meta(MetaKey::Iifname), set(names)),
+            "arrived on another interface: left alone",
+        )
+    };
+    let mut rules = vec![rule(INTERCEPT, words, vec![elsewhere, counter(), accept()])];
+    for family in settings.families() {
+        let Some(port) = settings.listen(family) else {
+            continue;
+        };
+        rules.push(rule(
+            INTERCEPT,
+            "mail: to the gateway",
+            vec![
+                of_family(family),
+                ports(),
+                tproxy(family, port),
+                set_mark(settings.mark),
+                counter(),
+                accept(),
+            ],
+        ));
+    }
+    for family in settings.families() {
+        let words = match family {
+            Family::Ipv4 => "IPv4 mail that passed by, because the gateway was not listening",
+            Family::Ipv6 => "IPv6 mail that passed by, because the gateway was not listening",
+        };
+        rules.push(rule(
+            INTERCEPT,
+            words,
+            vec![of_family(family), ports(), counter()],
+        ));
+    }
+    rules
+}
+
+fn table() -> NfListObject<'static> {
+    NfListObject::Table(Table {
+        family: NfFamily::INet,
+        name: TABLE.into(),
+        handle: None,
+    })
+}
+
+fn chain(name: &'static str) -> Chain<'static> {
+    Chain {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        name: name.into(),
+        ..Chain::default()
+    }
+}
+
+/// nft takes comments of at most 128 bytes.
+fn rule(chain: &'static str, words: &'static str, expr: Vec<Statement<'static>>) -> Rule<'static> {
+    Rule {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        chain: chain.into(),
+        expr: expr.into(),
+        comment: Some(words.into()),
+        ..Rule::default()
+    }
+}
+
+fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    Statement::Match(Match {
+        left,
+        right,
+        op: Operator::EQ,
+    })
+}
+
+fn not(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    Statement::Match(Match {
+        left,
+        right,
+        op: Operator::NEQ,
+    })
+}
+
+fn of_family(family: Family) -> Statement<'static> {
+    is(meta(MetaKey::Nfproto), text(family.as_str()))
+}
+
+fn tproxy(family: Family, port: u16) -> Statement<'static> {
+    let family = match family {
+        Family::Ipv4 => "ip",
+        Family::Ipv6 => "ip6",
+    };
+    Statement::TProxy(TProxy {
+        family: Some(family.into()),
+        port,
+        addr: None,
+    })
+}
+
+fn set_mark(mark: u32) -> Statement<'static> {
+    Statement::Mangle(Mangle {
+        key: meta(MetaKey::Mark),
+        value: Expression::Number(mark),
+    })
+}
+
+fn counter() -> Statement<'static> {
+    Statement::Counter(Counter::Anonymous(None))
+}
+
+fn accept() -> Statement<'static> {
+    Statement::Accept(Some(Accept {}))
+}
+
+fn goto(chain: &'static str) -> Statement<'static> {
+    Statement::Goto(JumpTarget {
+        target: chain.into(),
+    })
+}
+
+fn text(value: impl Into<Cow<'static, str>>) -> Expression<'static> {
+    Expression::String(value.into())
+}
+
+fn set(items: impl Iterator<Item = Expression<'static>>) -> Expression<'static> {
+    Expression::Named(NamedExpression::Set(items.map(SetItem::Element).collect()))
+}
+
+fn meta(key: MetaKey) -> Expression<'static> {
+    Expression::Named(NamedExpression::Meta(Meta { key }))
+}
+
+fn socket(key: &'static SocketAttr) -> Expression<'static> {
+    Expression::Named(NamedExpression::Socket(Socket {
+        key: Cow::Borrowed(key),
+    }))
+}
+
+fn destination_type() -> Expression<'static> {
+    let flags = HashSet::from([FibFlag::Daddr]);
+    Expression::Named(NamedExpression::Fib(Fib {
+        result: FibResult::Type,
+        flags,
+    }))
+}

@@ -1,0 +1,191 @@
+//! Limits that span sessions: how many in all, how many and how fast per client.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use super::Limits;
+use crate::addr::{ClientAddr, PrefixKey};
+use crate::engine::Refusal;
+
+/// Counts of the sessions in progress. They survive a change of configuration; the rate limiter is made anew.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    sessions: AtomicUsize,
+    per_client: Mutex<HashMap<PrefixKey, usize>>,
+}
+
+/// How fast each client may open sessions.
+pub(super) struct RateLimit(Option<DefaultKeyedRateLimiter<PrefixKey>>);
+
+impl RateLimit {
+    pub(super) fn new(per_minute: Option<u32>) -> Self {
+        let quota = per_minute.and_then(NonZeroU32::new).map(Quota::per_minute);
+        Self(quota.map(RateLimiter::keyed))
+    }
+
+    /// Forgets clients that have their whole allowance back.
+    pub(super) fn forget_idle(&self) {
+        if let Some(limiter) = &self.0 {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+    }
+
+    fn admits(&self, key: PrefixKey) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|limiter| limiter.check_key(&key).is_ok())
+    }
+}
+
+/// A session's place; it is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    admission: Arc<Admission>,
+    /// Counted per client only once the client is known and within its limits.
+    key: Option<PrefixKey>,
+}
+
+impl Admission {
+    /// Takes a place, whether or not there is one: who is over the limit is still to be told so.
+    pub(super) fn enter(self: &Arc<Self>) -> Place {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Place {
+            admission: Arc::clone(self),
+            key: None,
+        }
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Whether more than `percent` of `limit` places are taken.
+    pub(super) fn is_stressed(&self, limit: usize, percent: u8) -> bool {
+        self.sessions().saturating_mul(100) > limit.saturating_mul(usize::from(percent))
+    }
+}
+
+impl Place {
+    /// Holds the session against the limits.
+    ///
+    /// # Errors
+    /// The limit that is exceeded.
+    pub(super) fn admit(
+        &mut self,
+        client: ClientAddr,
+        limits: &Limits,
+        rate: &RateLimit,
+    ) -> Result<(), Refusal> {
+        if self.admission.sessions() > limits.sessions {
+            return Err(Refusal::LimitSessions);
+        }
+        let key = PrefixKey::of(client.ip());
+        let mut per_client = self
+            .admission
+            .per_client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let count = per_client.entry(key).or_default();
+        if *count >= limits.sessions_per_client {
+            return Err(Refusal::LimitClientSessions);
+        }
+        *count += 1;
+        self.key = Some(key);
+        drop(per_client);
+        if rate.admits(key) {
+            Ok(())
+        } else {
+            Err(Refusal::LimitClientRate)
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.admission.sessions.fetch_sub(1, Ordering::Relaxed);
+        let Some(key) = self.key else { return };
+        let mut per_client = self
+            .admission
+            .per_client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = per_client.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                per_client.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Limits as SessionLimits;
+
+    fn limits(sessions: usize, sessions_per_client: usize) -> Limits {
+        Limits {
+            sessions,
+            sessions_per_client,
+            new_sessions_per_client_per_minute: None,
+            session: SessionLimits::default(),
+        }
+    }
+
+    fn client(ip: &str) -> ClientAddr {
+        ClientAddr::new(format!("{ip}:1000").parse().unwrap())
+    }
+
+    #[test]
+    fn places_are_counted_and_come_back() {
+        let admission = Arc::new(Admission::default());
+        let (limits, rate) = (limits(2, 10), RateLimit::new(None));
+        let mut first = admission.enter();
+        let mut second = admission.enter();
+        let mut third = admission.enter();
+        assert_eq!(
+            first.admit(client("192.0.2.1"), &limits, &rate),
+            Err(Refusal::LimitSessions)
+        );
+        drop(first);
+        assert_eq!(second.admit(client("192.0.2.1"), &limits, &rate), Ok(()));
+        assert_eq!(third.admit(client("192.0.2.2"), &limits, &rate), Ok(()));
+        drop((second, third));
+        assert_eq!(admission.sessions(), 0);
+        assert!(admission.per_client.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_64() {
+        let admission = Arc::new(Admission::default());
+        let (limits, rate) = (limits(100, 1), RateLimit::new(None));
+        let (mut a, mut b, mut c) = (admission.enter(), admission.enter(), admission.enter());
+        let admit = |place: &mut Place, ip: &str| {
+            let ip = format!("[{ip}]");
+            place.admit(client(&ip), &limits, &rate)
+        };
+        assert_eq!(admit(&mut a, "2001:db8::1"), Ok(()));
+        assert_eq!(
+            admit(&mut b, "2001:db8::2"),
+            Err(Refusal::LimitClientSessions)
+        );
+        assert_eq!(admit(&mut c, "2001:db8:0:1::1"), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_has_its_burst_and_then_holds() {
+        let admission = Arc::new(Admission::default());
+        let (limits, rate) = (limits(100, 100), RateLimit::new(Some(2)));
+        let mut places: Vec<Place> = (0..4).map(|_| admission.enter()).collect();
+        let admitted: Vec<bool> = places
+            .iter_mut()
+            .map(|place| place.admit(client("192.0.2.1"), &limits, &rate).is_ok())
+            .collect();
+        assert_eq!(admitted, [true, true, false, false]);
+    }
+}

@@ -1,0 +1,30 @@
+//! The relay's clock: monotonic, and anchored to the wall clock once.
+
+use std::time::{Instant, SystemTime};
+
+use crate::time::Timestamp;
+
+/// Gives timestamps whose differences are real even when the wall clock is set.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    wall: Timestamp,
+    anchor: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        Self {
+            wall: Timestamp::from_system_time(SystemTime::now()),
+            anchor: Instant::now(),
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.wall + self.anchor.elapsed()
+    }
+
+    /// The moment at which [`Clock::now`] will be `at`; the start for times before it.
+    pub fn instant(&self, at: Timestamp) -> Instant {
+        self.anchor + at.since(self.wall)
+    }
+}

@@ -1,0 +1,548 @@
+//! The pump: moves octets between the two sockets of a session as its engine says.
+//!
+//! One task, two sockets. Whatever is read lands in a buffer of the thread, is shown to the engine and written on from there;
+//! only what the engine did not consume, or a socket did not take, is kept with the session. So an idle session holds no
+//! buffer at all. While one side does not take what is due to it, the other is not read.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::clock::Clock;
+use super::splice::Pipe;
+use crate::addr::Family;
+use crate::engine::{Action, Engine, Observe, Output, Side};
+use crate::time::Timestamp;
+
+/// Octets read at once.
+const READ: usize = 64 * 1024;
+/// Octets that may wait for the engine: the longest line and the longest reply fit.
+const MAX_HELD: usize = 128 * 1024;
+/// Reads of this size make splice worth its system calls.
+const BULK: usize = 32 * 1024;
+/// How long a client may take to read our last words.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// What a thread needs while it pumps, shared by all its sessions.
+struct Scratch {
+    input: Box<[u8]>,
+    out: Output,
+    to_client: Vec<u8>,
+    to_upstream: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        input: vec![0; READ].into_boxed_slice(),
+        out: Output::default(),
+        to_client: Vec::new(),
+        to_upstream: Vec::new(),
+    });
+}
+
+/// One of the two sockets.
+#[derive(Debug)]
+pub(super) struct Leg {
+    stream: TcpStream,
+    /// Read, and not consumed by the engine.
+    held: Vec<u8>,
+    /// To be written, from `written` on.
+    due: Vec<u8>,
+    written: usize,
+    /// To be written after `due`.
+    pipe: Option<Pipe>,
+    /// The peer sends no more.
+    finished: bool,
+    /// The peer takes no more.
+    broken: bool,
+    /// We send no more, once all that is due is written.
+    shutdown: bool,
+    /// The last read was so large that the next may be spliced.
+    bulk: bool,
+}
+
+impl Leg {
+    pub(super) const fn new(stream: TcpStream, held: Vec<u8>, due: Vec<u8>) -> Self {
+        Self {
+            stream,
+            held,
+            due,
+            written: 0,
+            pipe: None,
+            finished: false,
+            broken: false,
+            shutdown: false,
+            bulk: false,
+        }
+    }
+
+    pub(super) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    const fn is_idle(&self) -> bool {
+        self.due.is_empty() && self.pipe.is_none()
+    }
+
+    /// Writes what it can of `bytes` at once and keeps the rest.
+    fn write(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        let mut rest = bytes;
+        while self.is_idle() && !self.broken && !rest.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(count)) => rest = rest.get(count..).unwrap_or_default(),
+                Poll::Ready(Err(_)) => self.broken = true,
+                Poll::Pending => break,
+            }
+        }
+        if !self.broken {
+            self.due.extend_from_slice(rest);
+        }
+    }
+
+    /// Writes what is due. Returns whether anything changed.
+    fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while !self.is_idle() && !self.broken {
+            match self.poll_flush(cx) {
+                Poll::Ready(Ok(())) => moved = true,
+                Poll::Ready(Err(_)) => self.broken = true,
+                Poll::Pending => return moved,
+            }
+        }
+        if self.broken && !self.is_idle() {
+            (self.due, self.pipe, self.written) = (Vec::new(), None, 0);
+            moved = true;
+        }
+        if self.shutdown && !self.broken {
+            self.shutdown = false;
+            let _gone_already = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        }
+        moved
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(rest) = self.due.get(self.written..).filter(|rest| !rest.is_empty()) {
+            self.written += ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if self.written == self.due.len() {
+                (self.due, self.written) = (Vec::new(), 0);
+            }
+        } else if let Some(pipe) = &mut self.pipe {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self
+                .stream
+                .try_io(Interest::WRITABLE, || pipe.drain(&self.stream))
+            {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => _ = result?,
+            }
+            if pipe.is_empty()
+                && let Some(pipe) = self.pipe.take()
+            {
+                pipe.give_back();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What one attempt to read brought.
+enum Read {
+    Nothing,
+    Octets(usize),
+    /// Passed on by splice.
+    Spliced(usize),
+    End,
+}
+
+/// A session's engine between its two sockets.
+pub(super) struct Pump {
+    engine: Engine,
+    family: Family,
+    observer: Arc<dyn Observe>,
+    clock: Clock,
+    client: Leg,
+    upstream: Option<Leg>,
+    timer: Pin<Box<Sleep>>,
+    /// When `timer` fires: never after what it stands for, perhaps before.
+    timer_at: Timestamp,
+    /// When the client must have read our last words.
+    last_words: Option<Timestamp>,
+    recorded: bool,
+}
+
+impl Pump {
+    pub(super) fn new(
+        engine: Engine,
+        family: Family,
+        observer: Arc<dyn Observe>,
+        clock: Clock,
+        client: Leg,
+    ) -> Self {
+        let timer_at = engine.deadline().unwrap_or_default();
+        let timer = Box::pin(sleep_until(Instant::from_std(clock.instant(timer_at))));
+        let (upstream, last_words) = (None, None);
+        Self {
+            engine,
+            family,
+            observer,
+            clock,
+            client,
+            upstream,
+            timer,
+            timer_at,
+            last_words,
+            recorded: false,
+        }
+    }
+
+    pub(super) fn connect(&mut self, upstream: Leg) {
+        self.upstream = Some(upstream);
+    }
+
+    pub(super) const fn client(&self) -> &Leg {
+        &self.client
+    }
+
+    /// Asks the engine something that is not about octets, and does what it says.
+    pub(super) async fn tell<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Engine, Timestamp, &mut Output) -> T,
+    ) -> T {
+        let mut ask = Some(ask);
+        let answer = std::future::poll_fn(|cx| {
+            let Some(ask) = ask.take() else {
+                return Poll::Pending;
+            };
+            Poll::Ready(SCRATCH.with_borrow_mut(|scratch| {
+                let now = self.clock.now();
+                scratch.out.clear();
+                let answer = ask(&mut self.engine, now, &mut scratch.out);
+                self.carry_out(Side::Client, &[], scratch, cx);
+                answer
+            }))
+        });
+        answer.await
+    }
+
+    /// Moves octets until the conversation is over and the client has read the end of it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx))
+    }
+
+    fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut moved = self.client.flush(cx);
+            if let Some(upstream) = &mut self.upstream {
+                moved |= upstream.flush(cx);
+            }
+            if self.client.broken || (self.engine.is_closing() && self.client.is_idle()) {
+                return Poll::Ready(());
+            }
+            moved |= self.pump(Side::Client, scratch, cx);
+            moved |= self.pump(Side::Upstream, scratch, cx);
+            if !moved && !self.poll_timer(scratch, cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads once from `side` and shows it to the engine. Returns whether anything changed.
+    fn pump(&mut self, side: Side, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
+        let read = match self.poll_read(side, scratch, cx) {
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(_)) => Read::End,
+            Poll::Pending => Read::Nothing,
+        };
+        let now = self.clock.now();
+        scratch.out.clear();
+        match read {
+            Read::Nothing => return false,
+            Read::Octets(count) => self.show(side, count, now, scratch, cx),
+            Read::Spliced(count) => {
+                self.engine
+                    .passed(side, count as u64, now, &mut scratch.out);
+                self.carry_out(side, &[], scratch, cx);
+            }
+            Read::End => {
+                if let Some(leg) = self.leg(side) {
+                    leg.finished = true;
+                }
+                self.engine.closed(side, now, &mut scratch.out);
+                self.carry_out(side, &[], scratch, cx);
+            }
+        }
+        true
+    }
+
+    fn leg(&mut self, side: Side) -> Option<&mut Leg> {
+        match side {
+            Side::Client => Some(&mut self.client),
+            Side::Upstream => self.upstream.as_mut(),
+        }
+    }
+
+    fn poll_read(
+        &mut self,
+        side: Side,
+        scratch: &mut Scratch,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Read>> {
+        if self.engine.is_closing() {
+            return Poll::Pending;
+        }
+        let passable = self.engine.passable(side);
+        let (from, to) = match (side, self.upstream.as_mut()) {
+            (Side::Client, upstream) => (&mut self.client, upstream),
+            (Side::Upstream, Some(upstream)) => (upstream, Some(&mut self.client)),
+            (Side::Upstream, None) => return Poll::Pending,
+        };
+        let blocked = to.as_ref().is_some_and(|to| !to.is_idle());
+        if from.finished || blocked || from.held.len() >= MAX_HELD {
+            return Poll::Pending;
+        }
+        if let Some(to) = to
+            && from.bulk
+            && from.held.is_empty()
+            && passable >= BULK as u64
+        {
+            ready!(from.stream.poll_read_ready(cx))?;
+            let mut pipe = Pipe::take()?;
+            let moved = from
+                .stream
+                .try_io(Interest::READABLE, || pipe.fill(&from.stream, passable));
+            return Poll::Ready(match moved {
+                Ok(0) => Ok(Read::End),
+                Ok(count) => {
+                    from.bulk = count >= BULK;
+                    to.pipe = Some(pipe);
+                    Ok(Read::Spliced(count))
+                }
+                Err(error) => {
+                    pipe.give_back();
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        return from
+                            .stream
+                            .poll_read_ready(cx)
+                            .map_ok(|()| Read::Spliced(0));
+                    }
+                    Err(error)
+                }
+            });
+        }
+        let mut buffer = ReadBuf::new(&mut scratch.input);
+        ready!(Pin::new(&mut from.stream).poll_read(cx, &mut buffer))?;
+        let count = buffer.filled().len();
+        from.bulk = count >= BULK;
+        Poll::Ready(Ok(if count == 0 {
+            Read::End
+        } else {
+            Read::Octets(count)
+        }))
+    }
+
+    /// Shows the engine `count` octets of the thread's buffer, behind what it did not consume before.
+    fn show(
+        &mut self,
+        side: Side,
+        count: usize,
+        now: Timestamp,
+        scratch: &mut Scratch,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(leg) = self.leg(side) else { return };
+        let mut held = std::mem::take(&mut leg.held);
+        let input = std::mem::take(&mut scratch.input);
+        let fresh = input.get(..count).unwrap_or_default();
+        let rest = if held.is_empty() {
+            let used = self.offer(side, fresh, now, scratch, cx);
+            fresh.get(used..).unwrap_or_default().to_vec()
+        } else {
+            held.extend_from_slice(fresh);
+            let used = self.offer(side, &held, now, scratch, cx);
+            held.drain(..used);
+            held
+        };
+        scratch.input = input;
+        if let Some(leg) = self.leg(side) {
+            leg.held = rest;
+        }
+        if side == Side::Upstream {
+            self.show_held(now, scratch, cx);
+        }
+    }
+
+    /// After a reply the client's octets may be understood that could not be before.
+    fn show_held(&mut self, now: Timestamp, scratch: &mut Scratch, cx: &mut Context<'_>) {
+        let mut held = std::mem::take(&mut self.client.held);
+        let used = self.offer(Side::Client, &held, now, scratch, cx);
+        held.drain(..used);
+        self.client.held = if held.is_empty() { Vec::new() } else { held };
+    }
+
+    fn offer(
+        &mut self,
+        side: Side,
+        input: &[u8],
+        now: Timestamp,
+        scratch: &mut Scratch,
+        cx: &mut Context<'_>,
+    ) -> usize {
+        scratch.out.clear();
+        let used = match side {
+            Side::Client => self.engine.client(input, now, &mut scratch.out),
+            Side::Upstream => self.engine.upstream(input, now, &mut scratch.out),
+        };
+        self.carry_out(side, input, scratch, cx);
+        used
+    }
+
+    /// Does what the engine said about `input`, which came from `side`.
+    fn carry_out(&mut self, side: Side, input: &[u8], scratch: &mut Scratch, cx: &mut Context<'_>) {
+        let Scratch {
+            out,
+            to_client,
+            to_upstream,
+            ..
+        } = scratch;
+        // The common case is one range to one side: written from where it was read.
+        if let [Action::Forward(range)] = out.actions.as_slice() {
+            let bytes = input.get(range.clone()).unwrap_or_default();
+            let to = match side {
+                Side::Client => self.upstream.as_mut(),
+                Side::Upstream => Some(&mut self.client),
+            };
+            if let Some(to) = to {
+                to.write(bytes, cx);
+            }
+        } else {
+            to_client.clear();
+            to_upstream.clear();
+            let mut discarded = 0;
+            for action in out.actions.drain(..) {
+                let other = match side {
+                    Side::Client => &mut *to_upstream,
+                    Side::Upstream => &mut *to_client,
+                };
+                match action {
+                    Action::Forward(range) => {
+                        other.extend_from_slice(input.get(range).unwrap_or_default());
+                    }
+                    Action::Insert(bytes) => other.extend_from_slice(bytes),
+                    Action::ToClient(bytes) => to_client.extend_from_slice(&bytes),
+                    Action::ToUpstream(bytes) => to_upstream.extend_from_slice(&bytes),
+                    Action::DiscardClient => discarded += discard(&mut self.client),
+                    Action::ShutdownClient => self.client.shutdown = true,
+                    Action::ShutdownUpstream => {
+                        if let Some(upstream) = &mut self.upstream {
+                            upstream.shutdown = true;
+                        }
+                    }
+                    Action::AbandonUpstream => {
+                        to_upstream.clear();
+                        if let Some(upstream) = self.upstream.take() {
+                            abandon(&upstream.stream);
+                        }
+                    }
+                    Action::Close => {}
+                }
+            }
+            self.engine.discarded(discarded, out);
+            self.client.write(to_client, cx);
+            if let Some(upstream) = &mut self.upstream {
+                upstream.write(to_upstream, cx);
+            }
+        }
+        for event in out.events.drain(..) {
+            self.observer.event(self.family, event);
+        }
+    }
+
+    /// Lets the engine know the time if it wants to. Returns whether it did.
+    fn poll_timer(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
+        loop {
+            let deadline = match self.engine.deadline() {
+                Some(deadline) => deadline,
+                None => *self
+                    .last_words
+                    .get_or_insert_with(|| self.clock.now() + LAST_WORDS),
+            };
+            if deadline < self.timer_at {
+                self.set_timer(deadline);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            let now = self.clock.now();
+            if now < deadline {
+                // The conversation went on since the timer was set.
+                self.set_timer(deadline);
+                continue;
+            }
+            if self.engine.is_closing() {
+                self.client.broken = true;
+                return true;
+            }
+            scratch.out.clear();
+            self.engine.tick(now, &mut scratch.out);
+            self.carry_out(Side::Client, &[], scratch, cx);
+            return true;
+        }
+    }
+
+    fn set_timer(&mut self, at: Timestamp) {
+        // A millisecond later than asked: the timer's own resolution.
+        let instant = self.clock.instant(at) + Duration::from_millis(1);
+        self.timer.as_mut().reset(Instant::from_std(instant));
+        self.timer_at = at;
+    }
+
+    /// Whether the client may still be sending, and would lose our last words if we just closed. After QUIT it is not.
+    pub(super) const fn wants_lingering(&self) -> bool {
+        !self.client.finished && !self.client.broken && !self.engine.has_quit()
+    }
+
+    /// Closes upstream, and tells the observer how it all went.
+    pub(super) fn record(&mut self) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        self.upstream = None;
+        let mut out = Output::default();
+        let record = self.engine.finish(self.clock.now(), &mut out);
+        for event in out.events {
+            self.observer.event(self.family, event);
+        }
+        self.observer.session(&record);
+    }
+}
+
+impl Drop for Pump {
+    /// A session that panicked or was cut off is recorded as well.
+    fn drop(&mut self) {
+        self.record();
+    }
+}
+
+/// Throws away what the client sent so far, whether or not it was read. Returns how much.
+fn discard(client: &mut Leg) -> usize {
+    let mut count = client.held.len();
+    client.held = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = client.stream.try_read(&mut buffer) {
+        count += read;
+    }
+    count
+}
+
+/// Resets the connection: upstream must not take what it has for all of it, and no TIME_WAIT shall hold our port.
+fn abandon(stream: &TcpStream) {
+    let _gone_already = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}

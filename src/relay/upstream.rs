@@ -1,0 +1,246 @@
+//! Connections to upstream: addresses raced in the manner of RFC 8305, health remembered.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use super::{Identity, Upstream};
+use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
+use crate::engine::{AttemptOutcome, Event};
+
+/// Which addresses failed lately.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// Until when an address is tried last.
+    down: Mutex<HashMap<SocketAddr, Instant>>,
+}
+
+impl Health {
+    fn failed(&self, address: SocketAddr, retry_after: Duration) {
+        let until = Instant::now() + retry_after;
+        self.down
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(address, until);
+    }
+
+    fn answered(&self, address: SocketAddr) {
+        self.down
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&address);
+    }
+
+    fn is_down(&self, address: SocketAddr, now: Instant) -> bool {
+        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        match down.get(&address) {
+            Some(until) if *until > now => true,
+            Some(_) => {
+                down.remove(&address);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Whether every one of `addresses` failed lately; no addresses are never down.
+    pub(super) fn all_down(&self, addresses: &[SocketAddr]) -> bool {
+        let now = Instant::now();
+        !addresses.is_empty() && addresses.iter().all(|&address| self.is_down(address, now))
+    }
+}
+
+/// The order of attempts: healthy addresses before those that failed lately, the client's family first, then alternating
+/// families (RFC 8305 §4); within a family as configured.
+fn order(
+    addresses: &[SocketAddr],
+    family: Family,
+    is_down: impl Fn(SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let of = |down: bool, same: bool| {
+        addresses
+            .iter()
+            .copied()
+            .filter(|&a| is_down(a) == down && (Family::of(a.ip()) == family) == same)
+            .collect::<Vec<_>>()
+    };
+    let mut ordered = Vec::with_capacity(addresses.len());
+    for down in [false, true] {
+        let (mut same, mut other) = (of(down, true).into_iter(), of(down, false).into_iter());
+        loop {
+            let (a, b) = (same.next(), other.next());
+            if a.is_none() && b.is_none() {
+                break;
+            }
+            ordered.extend(a.into_iter().chain(b));
+        }
+    }
+    ordered
+}
+
+/// Connects to upstream for one client, telling `report` of every attempt.
+///
+/// # Errors
+/// No address took the connection in time.
+pub(super) async fn connect(
+    settings: &Upstream,
+    health: &Health,
+    client: ClientAddr,
+    destination: OriginalDst,
+    mut report: impl FnMut(Event),
+) -> Result<(TcpStream, UpstreamAddr), NoUpstream> {
+    let original = [destination.socket()];
+    let addresses: &[SocketAddr] = if settings.addresses.is_empty() {
+        &original
+    } else {
+        &settings.addresses
+    };
+    let source = (settings.identity == Identity::Transparent).then(|| client.ip());
+    let now = Instant::now();
+    let mut waiting = order(addresses, client.family(), |a| health.is_down(a, now))
+        .into_iter()
+        // From the client's own address only its own family can be reached.
+        .filter(|a| source.is_none() || Family::of(a.ip()) == client.family());
+
+    let mut unfinished = Vec::new();
+    let race = async {
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            let another = waiting.next();
+            unfinished.extend(another);
+            attempts.extend(another.map(async |address| {
+                let connecting = async {
+                    socket(address, source, settings.mark)?
+                        .connect(address)
+                        .await
+                };
+                (address, connecting.await)
+            }));
+            tokio::select! {
+                biased;
+                Some((address, result)) = attempts.next() => {
+                    unfinished.retain(|&other| other != address);
+                    let family = Family::of(address.ip());
+                    match result {
+                        Ok(stream) => {
+                            health.answered(address);
+                            report(Event::Attempt { family, outcome: AttemptOutcome::Connected });
+                            return Some((stream, UpstreamAddr::new(address)));
+                        }
+                        Err(error) => {
+                            health.failed(address, settings.retry_after);
+                            report(Event::Attempt { family, outcome: outcome_of(&error) });
+                        }
+                    }
+                }
+                () = sleep(settings.attempt_delay), if another.is_some() => {}
+                else => return None,
+            }
+        }
+    };
+    let won = timeout(settings.connect_timeout, race).await;
+    let outcome = if won.is_ok() {
+        AttemptOutcome::Lost
+    } else {
+        AttemptOutcome::Timeout
+    };
+    for address in unfinished {
+        if outcome == AttemptOutcome::Timeout {
+            health.failed(address, settings.retry_after);
+        }
+        report(Event::Attempt {
+            family: Family::of(address.ip()),
+            outcome,
+        });
+    }
+    won.ok().flatten().ok_or(NoUpstream)
+}
+
+/// No upstream took the connection; each attempt was reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoUpstream;
+
+fn outcome_of(error: &io::Error) -> AttemptOutcome {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+            AttemptOutcome::Refused
+        }
+        io::ErrorKind::TimedOut => AttemptOutcome::Timeout,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            AttemptOutcome::Unreachable
+        }
+        _ => AttemptOutcome::Error,
+    }
+}
+
+/// A socket for `address`, from the client's own address if `source` is given (IP_TRANSPARENT; the port is the kernel's
+/// choice, since the client's own may collide in conntrack).
+fn socket(address: SocketAddr, source: Option<IpAddr>, mark: Option<u32>) -> io::Result<TcpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    if let Some(source) = source {
+        // Linux hands SOL_IP options of an IPv6 TCP socket to the same code: this is IPV6_TRANSPARENT as well.
+        socket.set_ip_transparent_v4(true)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn healthy_first_then_the_clients_family_then_alternating() {
+        let addresses: Vec<SocketAddr> = [
+            "192.0.2.1:25",
+            "192.0.2.2:25",
+            "[2001:db8::1]:25",
+            "[2001:db8::2]:25",
+        ]
+        .map(|a| a.parse().unwrap())
+        .to_vec();
+        let ordered = |family, down: &[usize]| {
+            order(&addresses, family, |a| {
+                down.iter().any(|&d| addresses[d] == a)
+            })
+            .into_iter()
+            .map(|a| addresses.iter().position(|&b| b == a).unwrap())
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(ordered(Family::Ipv6, &[]), [2, 0, 3, 1]);
+        assert_eq!(ordered(Family::Ipv4, &[]), [0, 2, 1, 3]);
+        assert_eq!(ordered(Family::Ipv6, &[2]), [3, 0, 1, 2]);
+        assert_eq!(ordered(Family::Ipv6, &[2, 3]), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn health_is_forgotten_after_its_time() {
+        let health = Health::default();
+        let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
+        let now = Instant::now();
+        health.failed(address, Duration::from_secs(10));
+        assert!(health.all_down(&[address]));
+        assert!(!health.is_down(address, now + Duration::from_secs(11)));
+        assert!(!health.all_down(&[]));
+        health.failed(address, Duration::from_secs(10));
+        health.answered(address);
+        assert!(!health.all_down(&[address]));
+    }
+}

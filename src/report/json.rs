@@ -1,0 +1,139 @@
+//! The JSON form: one object a line. A session is the serde form of its record, with `"type":"session"` first.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::Serializer;
+
+use super::escape::{Place, Visible, push};
+use super::{Level, MAX_NOTICE};
+use crate::engine::{RecipientRecord, SessionRecord, SmtpFacts, TransactionRecord, VerdictRecord};
+use crate::time::Timestamp;
+
+/// Octets of one line. A record that needs more is shortened to the bounds below; its totals tell how much there was.
+const MAX_LINE: usize = 1 << 20;
+const SHORT_TRANSACTIONS: usize = 10;
+const SHORT_RECIPIENTS: usize = 20;
+/// Octets of one string before JSON's own escapes.
+const SHORT_VALUE: usize = 320;
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Session(&'a SessionRecord),
+    Notice {
+        time: Timestamp,
+        level: Level,
+        message: &'a str,
+    },
+}
+
+/// One line with its line end.
+pub(super) fn session(record: &SessionRecord) -> String {
+    write(&Line::Session(record))
+        .or_else(|| write(&Line::Session(&shortened(record))))
+        .unwrap_or_default()
+}
+
+/// One line with its line end.
+pub(super) fn notice(time: Timestamp, level: Level, message: &str) -> String {
+    let mut bounded = String::new();
+    push(&mut bounded, message, Place::Sentence, MAX_NOTICE);
+    let message = bounded.as_str();
+    write(&Line::Notice {
+        time,
+        level,
+        message,
+    })
+    .unwrap_or_default()
+}
+
+/// `None` if it would be longer than [`MAX_LINE`]; stops there, whatever the record holds.
+fn write(line: &Line<'_>) -> Option<String> {
+    let mut out = Bounded(Vec::with_capacity(1024));
+    line.serialize(&mut Serializer::with_formatter(&mut out, Visible))
+        .ok()?;
+    out.0.push(b'\n');
+    String::from_utf8(out.0).ok()
+}
+
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Room for the line end is kept.
+        if self.0.len() + bytes.len() >= MAX_LINE {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The record within bounds. Every field is named, so that nothing large is cloned on the way.
+fn shortened(record: &SessionRecord) -> SessionRecord {
+    let smtp = &record.smtp;
+    let transactions = smtp.transactions.iter().take(SHORT_TRANSACTIONS);
+    SessionRecord {
+        start: record.start,
+        duration: record.duration,
+        family: record.family,
+        client: record.client,
+        server: record.server,
+        upstream: record.upstream,
+        outcome: record.outcome,
+        tcp: record.tcp.clone(),
+        smtp: SmtpFacts {
+            greeting: smtp.greeting,
+            helo: smtp.helo.as_deref().map(cut),
+            esmtp: smtp.esmtp,
+            tls: smtp.tls,
+            auth: smtp.auth,
+            transactions: transactions.map(shortened_transaction).collect(),
+            transactions_total: smtp.transactions_total,
+            commands: smtp.commands.clone(),
+            replies: smtp.replies.clone(),
+            anomalies: smtp.anomalies.clone(),
+        },
+        verdict: VerdictRecord {
+            action: record.verdict.action,
+            rule: record.verdict.rule.as_deref().map(cut),
+            reason: record.verdict.reason.as_deref().map(cut),
+        },
+    }
+}
+
+fn shortened_transaction(transaction: &TransactionRecord) -> TransactionRecord {
+    let recipients = transaction.rcpt_to.iter().take(SHORT_RECIPIENTS);
+    TransactionRecord {
+        mail_from: cut(&transaction.mail_from),
+        mail_code: transaction.mail_code,
+        rcpt_to: recipients
+            .map(|recipient| RecipientRecord {
+                address: cut(&recipient.address),
+                ..*recipient
+            })
+            .collect(),
+        rcpt_total: transaction.rcpt_total,
+        data_code: transaction.data_code,
+        bytes: transaction.bytes,
+        chunking: transaction.chunking,
+    }
+}
+
+fn cut(value: &str) -> String {
+    let mut end = value.len().min(SHORT_VALUE);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    let (kept, rest) = value.split_at(end);
+    if rest.is_empty() {
+        kept.to_owned()
+    } else {
+        format!("{kept}…")
+    }
+}

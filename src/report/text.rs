@@ -1,0 +1,168 @@
+//! The text form: one line a session, `key=value` in the manner of Postfix, for `grep` at 3 a.m.
+//!
+//! The line's time is the session's end, when the line is written, so that a log is in order. No value contains a
+//! space, but for `rule` and `reason`, which are the operator's own words, quoted and last. What is absent is `-`.
+//!
+//! A transaction is `from= to= code= bytes=`. `code` is the reply that decided it: to the end of data, else to the
+//! recipients when none was accepted, else to MAIL when that was refused. A recipient that was refused has its own code
+//! in brackets. `nrcpt=` counts all recipients where there is more than one. Several transactions stand one after
+//! another with the same keys, so that `grep 'to=<b@b.example>'` finds any of them, each opened by its number (`tx=2`)
+//! and all preceded by how many there were (`transactions=`).
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use super::escape::{Place, push};
+use super::{Level, MAX_NOTICE};
+use crate::engine::{Endpoint, SessionRecord, Tls, TransactionRecord};
+use crate::time::Timestamp;
+
+/// Octets of one escaped value; the longest address of RFC 5321 fits (64 + 1 + 255).
+const MAX_VALUE: usize = 320;
+/// Shown of one session; `transactions=` tells how many there were.
+const MAX_TRANSACTIONS: usize = 10;
+/// Shown of one transaction; `nrcpt=` tells how many there were.
+const MAX_RECIPIENTS: usize = 10;
+
+/// One line with its line end.
+pub(super) fn session(record: &SessionRecord) -> String {
+    let mut line = String::with_capacity(512);
+    write_session(&mut line, record);
+    line.push('\n');
+    line
+}
+
+/// One line with its line end: time, level, message.
+pub(super) fn notice(at: Timestamp, level: Level, message: &str) -> String {
+    let mut line = format!("{at} {level} ");
+    push(&mut line, message, Place::Sentence, MAX_NOTICE);
+    line.push('\n');
+    line
+}
+
+/// Writes to a string, which cannot fail.
+macro_rules! put {
+    ($out:expr, $($arg:tt)*) => {{ let _ = write!($out, $($arg)*); }};
+}
+
+fn write_session(line: &mut String, record: &SessionRecord) {
+    let smtp = &record.smtp;
+    put!(line, "{} session", record.start + record.duration);
+    put!(line, " family={}", record.family);
+    put!(line, " client={}", socket(record.client));
+    put!(line, " server={}", socket(record.server));
+    match record.upstream {
+        Some(upstream) => put!(line, " upstream={}", socket(upstream)),
+        None => line.push_str(" upstream=-"),
+    }
+    if let Some(greeting) = smtp.greeting.filter(|&code| code != 220) {
+        put!(line, " greeting={greeting}");
+    }
+    line.push_str(" helo=");
+    match smtp.helo.as_deref() {
+        None => line.push('-'),
+        Some("-") => line.push_str("\\x2d"),
+        Some(helo) => push(line, helo, Place::Word, MAX_VALUE),
+    }
+    write_transactions(line, record);
+    put!(line, " tls={}", tls(smtp.tls));
+    if smtp.tls == Tls::Started {
+        // All that can be told of what came after.
+        put!(line, " client_bytes={}", record.tcp.client_bytes);
+        put!(line, " server_bytes={}", record.tcp.server_bytes);
+    }
+    if smtp.auth {
+        line.push_str(" auth=yes");
+    }
+    put!(line, " duration={:.3}", record.duration.as_secs_f64());
+    put!(line, " outcome={}", record.outcome);
+    for (i, anomaly) in smtp.anomalies.iter().enumerate() {
+        line.push_str(if i == 0 { " anomalies=" } else { "," });
+        line.push_str(anomaly.as_str());
+    }
+    put!(line, " verdict={}", record.verdict.action);
+    let said = [
+        ("rule", &record.verdict.rule),
+        ("reason", &record.verdict.reason),
+    ];
+    for (key, value) in said {
+        if let Some(value) = value {
+            put!(line, " {key}=\"");
+            push(line, value, Place::Quoted, MAX_VALUE);
+            line.push('"');
+        }
+    }
+}
+
+fn write_transactions(line: &mut String, record: &SessionRecord) {
+    let smtp = &record.smtp;
+    let several = smtp.transactions_total > 1 || smtp.transactions.len() > 1;
+    if several {
+        put!(line, " transactions={}", smtp.transactions_total);
+    }
+    for (i, transaction) in smtp.transactions.iter().take(MAX_TRANSACTIONS).enumerate() {
+        if several {
+            put!(line, " tx={}", i + 1);
+        }
+        write_transaction(line, transaction);
+    }
+}
+
+fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
+    line.push_str(" from=<");
+    push(line, &transaction.mail_from, Place::Word, MAX_VALUE);
+    line.push_str("> to=");
+    if transaction.rcpt_to.is_empty() {
+        line.push('-');
+    }
+    for (i, recipient) in transaction.rcpt_to.iter().take(MAX_RECIPIENTS).enumerate() {
+        line.push_str(if i == 0 { "<" } else { ",<" });
+        push(line, &recipient.address, Place::Word, MAX_VALUE);
+        line.push('>');
+        if let Some(code) = recipient.code.filter(|&code| refused(code)) {
+            put!(line, "({code}");
+            if let Some(enhanced) = recipient.enhanced {
+                put!(line, "/{enhanced}");
+            }
+            line.push(')');
+        }
+    }
+    if transaction.rcpt_total > 1 {
+        put!(line, " nrcpt={}", transaction.rcpt_total);
+    }
+    match deciding_code(transaction) {
+        Some(code) => put!(line, " code={code}"),
+        None => line.push_str(" code=-"),
+    }
+    put!(line, " bytes={}", transaction.bytes);
+}
+
+fn deciding_code(transaction: &TransactionRecord) -> Option<u16> {
+    let recipients = || {
+        let last = transaction.rcpt_to.last()?.code?;
+        let accepted = |code: Option<u16>| code.is_none_or(|code| !refused(code));
+        let any = transaction.rcpt_to.iter().any(|r| accepted(r.code));
+        (!any).then_some(last)
+    };
+    transaction
+        .data_code
+        .or_else(recipients)
+        .or_else(|| transaction.mail_code.filter(|&code| refused(code)))
+}
+
+const fn refused(code: u16) -> bool {
+    code >= 400
+}
+
+fn socket(endpoint: Endpoint) -> SocketAddr {
+    SocketAddr::new(endpoint.address, endpoint.port)
+}
+
+const fn tls(tls: Tls) -> &'static str {
+    match tls {
+        Tls::None => "none",
+        Tls::Offered => "offered",
+        Tls::Started => "started",
+        Tls::Refused => "refused",
+    }
+}
