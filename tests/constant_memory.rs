@@ -47,7 +47,7 @@ fn streamed(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, usize) {
     let timeouts = Timeouts::RFC_5321;
     let mut engine = Engine::new(Profile::default().into(), timeouts, client, server, at);
     let mut out = Output::default();
-    assert!(engine.open(&mut out));
+    assert!(engine.open(None, &mut out));
     engine.upstream(b"220 a\r\n", at, &mut out);
     engine.client(b"EHLO a\r\n", at, &mut out);
     engine.upstream(b"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n", at, &mut out);

@@ -57,7 +57,7 @@ impl Driver {
             shut_upstream: false,
             shut_client: false,
         };
-        let needs_upstream = driver.engine.open(&mut driver.out);
+        let needs_upstream = driver.engine.open(None, &mut driver.out);
         driver.carry_out(&[], Side::Client);
         if needs_upstream {
             let upstream = UpstreamAddr::new("[2001:db8::25]:25".parse().unwrap());
