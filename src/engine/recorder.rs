@@ -22,6 +22,8 @@ struct Message {
     began: Option<Timestamp>,
     bytes: u64,
     chunking: bool,
+    /// Its fate was told before its end.
+    told: bool,
     /// Anomalies of this message that are counted already.
     found: u32,
 }
@@ -199,6 +201,9 @@ impl Recorder {
                 duration: at - began,
             });
         }
+        if self.message.told {
+            return;
+        }
         let end = if self.message.chunking {
             0
         } else {
@@ -216,7 +221,10 @@ impl Recorder {
         at: Timestamp,
         out: &mut Output,
     ) {
-        let (bytes, ended) = self.ended.pop_front().unwrap_or((self.message.bytes, at));
+        let (bytes, ended) = self.ended.pop_front().unwrap_or_else(|| {
+            self.message.told = true;
+            (self.message.bytes, at)
+        });
         out.event(Event::Phase {
             phase: Phase::Acceptance,
             duration: at - ended,
@@ -232,8 +240,11 @@ impl Recorder {
         self.smtp.auth = true;
     }
 
-    pub(super) const fn tls(&mut self, tls: Tls) {
-        self.smtp.tls = tls;
+    /// What became of a STARTTLS tells more than a later offer.
+    pub(super) fn starttls_offered(&mut self) {
+        if self.smtp.tls == Tls::None {
+            self.smtp.tls = Tls::Offered;
+        }
     }
 
     pub(super) fn starttls(&mut self, outcome: Starttls, out: &mut Output) {

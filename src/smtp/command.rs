@@ -140,7 +140,10 @@ impl<'a> Command<'a> {
         let digits = words
             .next()
             .filter(|word| word.bytes().all(|b| b.is_ascii_digit()));
-        let size = digits.and_then(|word| word.parse().ok()).ok_or(BdatError)?;
+        let size = digits
+            .and_then(|word| word.parse().ok())
+            .filter(|size| i64::try_from(*size).is_ok())
+            .ok_or(BdatError)?;
         let last = match words.next() {
             None => false,
             Some(word) if word.eq_ignore_ascii_case("LAST") => true,
@@ -157,9 +160,17 @@ impl<'a> Command<'a> {
 /// What BDAT announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Octets that follow the command's CRLF.
+    /// Octets that follow the command's CRLF; no more than a server's signed counter holds.
     pub size: u64,
     pub last: bool,
+}
+
+impl Chunk {
+    /// The command in its plainest form, without CRLF.
+    pub fn as_command(&self) -> String {
+        let last = if self.last { " LAST" } else { "" };
+        format!("BDAT {}{last}", self.size)
+    }
 }
 
 /// BDAT without a readable size.
@@ -179,7 +190,17 @@ pub enum Junk {
 }
 
 impl Junk {
-    /// Looks at the start of a line. `None` is no proof of the contrary while there are less than 16 octets.
+    /// Looks at what came before the greeting, all of it. `None` is no proof of the contrary while there are less than 16
+    /// octets.
+    pub fn before_greeting(input: &[u8]) -> Option<Self> {
+        if input.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+            return Some(Self::Proxy);
+        }
+        Self::recognise(input)
+    }
+
+    /// Looks at the start of a line, with as little before it as possible: what is recognised must not depend on how many
+    /// lines came at once. So a PROXY v2 header counts from its third line, the first two being empty ones.
     pub fn recognise(input: &[u8]) -> Option<Self> {
         const HTTP: [&[u8]; 9] = [
             b"GET ",
@@ -196,7 +217,7 @@ impl Junk {
         if input.first() == Some(&0x16) {
             return Some(Self::Tls);
         }
-        if starts_with_ignore_case(input, b"PROXY ") || input.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+        if starts_with_ignore_case(input, b"PROXY ") || input.starts_with(b"\0\r\n") {
             return Some(Self::Proxy);
         }
         HTTP.iter()
@@ -320,9 +341,9 @@ mod tests {
             assert_eq!(chunk(wrong), Err(BdatError), "{wrong}");
         }
         assert_eq!(
-            chunk("BDAT 18446744073709551616"),
+            chunk("BDAT 9223372036854775808"),
             Err(BdatError),
-            "more than u64 holds"
+            "more than a signed counter holds"
         );
     }
 
@@ -331,7 +352,9 @@ mod tests {
         assert_eq!(Junk::recognise(b"get / HTTP/1.1\r\n"), Some(Junk::Http));
         assert_eq!(Junk::recognise(b"\x16\x03\x01"), Some(Junk::Tls));
         assert_eq!(Junk::recognise(b"PROXY TCP4 "), Some(Junk::Proxy));
-        assert_eq!(Junk::recognise(b"\r\n\r\n\0\r\nQUIT\n!"), Some(Junk::Proxy));
+        let v2 = b"\r\n\r\n\0\r\nQUIT\n!";
+        assert_eq!(Junk::before_greeting(v2), Some(Junk::Proxy));
+        assert_eq!(Junk::recognise(&v2[4..]), Some(Junk::Proxy));
         for smtp in [&b"EHLO a"[..], b"", b"GETTING", b"\r\n"] {
             assert_eq!(Junk::recognise(smtp), None);
         }

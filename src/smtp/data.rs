@@ -22,7 +22,8 @@ pub enum BareNewlines {
     Normalize,
     /// The message or command is refused.
     Reject,
-    /// Relayed as it came. Only for an upstream that is known to be strict itself.
+    /// A message is relayed as it came; a command is mended all the same. Only for an upstream that is known to be strict
+    /// itself.
     Pass,
 }
 

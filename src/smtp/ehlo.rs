@@ -78,6 +78,7 @@ impl fmt::Display for Keyword {
 pub struct Extensions {
     pub pipelining: bool,
     pub starttls: bool,
+    pub chunking: bool,
 }
 
 impl Extensions {
@@ -101,6 +102,7 @@ impl Extensions {
             };
             offered.pipelining |= keyword == Keyword::Pipelining;
             offered.starttls |= keyword == Keyword::Starttls;
+            offered.chunking |= keyword == Keyword::Chunking;
             lines.push(text);
         }
         let mut out = Vec::with_capacity(reply.raw.len());
@@ -146,7 +148,7 @@ mod tests {
             offered,
             Extensions {
                 pipelining: true,
-                starttls: false
+                ..Extensions::default()
             }
         );
     }

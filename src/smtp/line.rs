@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr_iter};
 
-use super::{BareNewlines, Piece};
+use super::Piece;
 
 /// How a line ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +76,10 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The line as it may go to upstream: whole if it is clean or `mode` is pass, else with CRLF at its end and a space for each
-/// bare CR. Ranges count from the line's start.
-pub fn pieces(line: Line<'_>, mode: BareNewlines, mut emit: impl FnMut(Piece)) {
-    if mode == BareNewlines::Pass || line.is_clean() {
+/// The line as it may go to upstream: whole if it is clean, else with CRLF at its end and a space for each bare CR. In every
+/// mode, also `pass`: gateway and upstream must read the same commands. Ranges count from the line's start.
+pub fn pieces(line: Line<'_>, mut emit: impl FnMut(Piece)) {
+    if line.is_clean() {
         emit(Piece::Input(0..line.len()));
         return;
     }
@@ -122,7 +122,7 @@ mod tests {
             (4, Ending::Lf, true)
         );
         let mut seen = Vec::new();
-        pieces(line, BareNewlines::Normalize, |piece| match piece {
+        pieces(line, |piece| match piece {
             Piece::Input(range) => seen.extend_from_slice(&b"a\rb\nrest"[range]),
             Piece::Insert(bytes) => seen.extend_from_slice(bytes),
         });
