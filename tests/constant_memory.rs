@@ -83,12 +83,7 @@ fn a_hundred_megabytes_allocate_nothing() {
     for (what, open, replies, line) in [
         ("clean data", &data, &replies[..], &clean[..]),
         ("a chunk", &bdat, &replies[..14], &b"\n.\r\n"[..]),
-        (
-            "data with a bare LF in every line",
-            &data,
-            &replies[..],
-            &b"abcdefg\n"[..],
-        ),
+        ("data with a bare LF in every line", &data, &replies[..], &b"abcdefg\n"[..]),
     ] {
         let (allocated, forwarded) = streamed(open, replies, line);
         println!(

@@ -13,10 +13,8 @@ use std::path::Path;
 
 fn over_seeds(target: &str, body: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
-    let seeds: Vec<_> = fs::read_dir(dir.join(target))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let seeds: Vec<_> =
+        fs::read_dir(dir.join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(!seeds.is_empty(), "no seeds for {target}");
     for seed in seeds {
         let input = fs::read(&seed).unwrap();

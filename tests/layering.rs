@@ -134,14 +134,10 @@ fn mistakes(layers: &BTreeMap<String, u8>, module: &str, source: &str) -> Vec<St
     for name in named(&code) {
         match layers.get(&name) {
             Some(&below) if name != module && below > layer => {
-                mistakes.push(format!(
-                    "{module} (layer {layer}) uses {name} (layer {below})"
-                ));
+                mistakes.push(format!("{module} (layer {layer}) uses {name} (layer {below})"));
             }
             Some(4) if name != module && layer == 4 => {
-                mistakes.push(format!(
-                    "{module} and {name} are both of layer 4: `app` joins them"
-                ));
+                mistakes.push(format!("{module} and {name} are both of layer 4: `app` joins them"));
             }
             _ => {}
         }
@@ -168,10 +164,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 fn imports_go_downward_only() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let layers = layers(&fs::read_to_string(src.join("lib.rs")).unwrap());
-    assert!(
-        layers.len() >= 8,
-        "the table in src/lib.rs was not understood"
-    );
+    assert!(layers.len() >= 8, "the table in src/lib.rs was not understood");
     let mut sources = Vec::new();
     files(&src, &mut sources);
     let mut wrong = Vec::new();
@@ -204,16 +197,8 @@ fn upward_and_sideways_are_found() {
         ("engine", "use crate::smtp::Reply;", 0),
         ("smtp", "use crate::engine::Engine;", 1),
         ("smtp", "fn f() { crate::engine::f() }", 1),
-        (
-            "smtp",
-            "use crate::{time::Timestamp, engine::{Engine, smtp}};",
-            1,
-        ),
-        (
-            "smtp",
-            "use crate::{\n    engine,\n    relay::{a, b},\n};",
-            2,
-        ),
+        ("smtp", "use crate::{time::Timestamp, engine::{Engine, smtp}};", 1),
+        ("smtp", "use crate::{\n    engine,\n    relay::{a, b},\n};", 2),
         ("relay", "use crate::engine::Engine;", 0),
         ("relay", "use crate::metrics;", 1),
         ("relay", "use crate::relay::pump;", 0),

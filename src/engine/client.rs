@@ -147,15 +147,10 @@ impl Engine {
         }
         match command.verb {
             Verb::Ehlo | Verb::Helo => {
-                self.recorder
-                    .helo(command.argument, command.verb == Verb::Ehlo);
+                self.recorder.helo(command.argument, command.verb == Verb::Ehlo);
                 self.extensions = Extensions::default();
                 self.current = Current::default();
-                let asked = if command.verb == Verb::Ehlo {
-                    Asked::Ehlo
-                } else {
-                    Asked::Helo
-                };
+                let asked = if command.verb == Verb::Ehlo { Asked::Ehlo } else { Asked::Helo };
                 self.forward(line, from, asked, out);
             }
             Verb::Mail => {
@@ -191,11 +186,7 @@ impl Engine {
             // Only a gateway may speak for others, and there is none in front of this one (trap 4).
             Verb::Xclient | Verb::Xforward => {
                 let xclient = command.verb == Verb::Xclient;
-                let anomaly = if xclient {
-                    Anomaly::Xclient
-                } else {
-                    Anomaly::Xforward
-                };
+                let anomaly = if xclient { Anomaly::Xclient } else { Anomaly::Xforward };
                 self.recorder.anomaly(anomaly, out);
                 self.recorder.refusal(Refusal::Xclient, out);
                 self.answer(
@@ -208,12 +199,7 @@ impl Engine {
             // What we do not know we cannot follow: forwarded, it might change what the next bytes mean.
             Verb::Unknown => {
                 self.recorder.anomaly(Anomaly::UnknownCommand, out);
-                self.answer(
-                    502,
-                    EnhancedCode::new(5, 5, 2),
-                    "command not recognized",
-                    out,
-                );
+                self.answer(502, EnhancedCode::new(5, 5, 2), "command not recognized", out);
             }
         }
     }
@@ -224,15 +210,7 @@ impl Engine {
         let recipient = self.recorder.rcpt(transaction, &path);
         let Some(refusal) = self.refusing else {
             self.current.asked += 1;
-            return self.forward(
-                line,
-                from,
-                Asked::Rcpt {
-                    transaction,
-                    recipient,
-                },
-                out,
-            );
+            return self.forward(line, from, Asked::Rcpt { transaction, recipient }, out);
         };
         self.current.refused += 1;
         self.recorder.refusal(refusal, out);
@@ -248,8 +226,7 @@ impl Engine {
             }
         };
         let reason = reason.to_owned();
-        self.recorder
-            .rcpt_code(transaction, recipient, code, Some(enhanced));
+        self.recorder.rcpt_code(transaction, recipient, code, Some(enhanced));
         self.answer(code, enhanced, &reason, out);
     }
 
@@ -281,21 +258,13 @@ impl Engine {
             self.current.chunking = true;
             self.recorder.content_begins(transaction, true, at, out);
         }
-        let asked = if chunk.last {
-            Asked::Message { transaction }
-        } else {
-            Asked::Chunk { transaction }
-        };
-        if line
-            .text
-            .eq_ignore_ascii_case(chunk.as_command().as_bytes())
-        {
+        let asked =
+            if chunk.last { Asked::Message { transaction } } else { Asked::Chunk { transaction } };
+        if line.text.eq_ignore_ascii_case(chunk.as_command().as_bytes()) {
             self.forward(line, from, asked, out);
         } else {
             // The size must be read in one way only: no leading zeros, no odd white space.
-            out.act(Action::ToUpstream(
-                format!("{}\r\n", chunk.as_command()).into_bytes(),
-            ));
+            out.act(Action::ToUpstream(format!("{}\r\n", chunk.as_command()).into_bytes()));
             self.session.ask(asked);
         }
         if chunk.last {
@@ -378,8 +347,7 @@ impl Engine {
         let text = "the message has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)";
         self.send(OwnReply::new(550, EnhancedCode::new(5, 6, 0), text), out);
         if self.current.number != Current::NONE {
-            self.recorder
-                .message_code(self.current.number, 550, at, out);
+            self.recorder.message_code(self.current.number, 550, at, out);
         }
         out.act(Action::AbandonUpstream);
         self.close(Outcome::Protocol, out);
@@ -399,11 +367,7 @@ impl Engine {
         if line.is_clean() {
             return true;
         }
-        let anomaly = if line.has_bare_cr() {
-            Anomaly::BareCr
-        } else {
-            Anomaly::BareLf
-        };
+        let anomaly = if line.has_bare_cr() { Anomaly::BareCr } else { Anomaly::BareLf };
         self.recorder.anomaly(anomaly, out);
         if self.profile.smtp.bare_newlines != BareNewlines::Reject {
             return true;
@@ -415,10 +379,7 @@ impl Engine {
     fn over_limits(&mut self, out: &mut Output) -> bool {
         let limits = self.profile.limits;
         let (text, refusal) = if self.commands > limits.commands {
-            (
-                "too many commands without a message",
-                Refusal::LimitCommands,
-            )
+            ("too many commands without a message", Refusal::LimitCommands)
         } else if self.errors >= limits.errors {
             ("too many errors", Refusal::LimitErrors)
         } else {
@@ -428,13 +389,7 @@ impl Engine {
         if self.session.owes_message() {
             return false;
         }
-        self.fail(
-            EnhancedCode::new(4, 7, 0),
-            text,
-            refusal,
-            Outcome::Limit,
-            out,
-        );
+        self.fail(EnhancedCode::new(4, 7, 0), text, refusal, Outcome::Limit, out);
         true
     }
 
@@ -503,20 +458,11 @@ impl Engine {
         out.event(Event::Command(verb));
         self.recorder.command(verb);
         if verb == Verb::Quit {
-            self.send(
-                OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"),
-                out,
-            );
+            self.send(OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"), out);
             self.close(Outcome::Refused, out);
         } else if self.errors >= self.profile.limits.errors {
             let code = EnhancedCode::new(4, 7, 0);
-            self.fail(
-                code,
-                "too many errors",
-                Refusal::LimitErrors,
-                Outcome::Limit,
-                out,
-            );
+            self.fail(code, "too many errors", Refusal::LimitErrors, Outcome::Limit, out);
         } else {
             let text = "access was refused; only QUIT is left";
             self.send(OwnReply::new(503, EnhancedCode::new(5, 5, 1), text), out);

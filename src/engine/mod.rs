@@ -190,13 +190,7 @@ impl Engine {
         }
         let code = EnhancedCode::new(4, 3, 2);
         let text = "the mail server behind this gateway is not available; try again later";
-        self.fail(
-            code,
-            text,
-            Refusal::UpstreamUnavailable,
-            Outcome::UpstreamUnavailable,
-            out,
-        );
+        self.fail(code, text, Refusal::UpstreamUnavailable, Outcome::UpstreamUnavailable, out);
     }
 
     /// `side` will send no more; everything it sent was offered, and what is left was not consumed.
@@ -248,13 +242,7 @@ impl Engine {
         } else {
             "you were silent for too long"
         };
-        self.fail(
-            EnhancedCode::new(4, 4, 2),
-            text,
-            Refusal::Timeout,
-            Outcome::Timeout,
-            out,
-        );
+        self.fail(EnhancedCode::new(4, 4, 2), text, Refusal::Timeout, Outcome::Timeout, out);
     }
 
     /// The gateway shuts down: a session that is idle ends now, one in a transaction ends after it.
@@ -269,14 +257,10 @@ impl Engine {
             return self.close(outcome, out);
         }
         let (text, refusal) = match outcome {
-            Outcome::Shutdown => (
-                "the service is shutting down; try again later",
-                Refusal::Shutdown,
-            ),
-            _ => (
-                "internal error; try again later",
-                Refusal::UpstreamUnavailable,
-            ),
+            Outcome::Shutdown => {
+                ("the service is shutting down; try again later", Refusal::Shutdown)
+            }
+            _ => ("internal error; try again later", Refusal::UpstreamUnavailable),
         };
         self.fail(EnhancedCode::new(4, 3, 2), text, refusal, outcome, out);
     }
@@ -349,32 +333,18 @@ impl Engine {
             Refusal::LimitClientSessions => {
                 (7, 0, "too many sessions from your network", Outcome::Limit)
             }
-            Refusal::LimitClientRate => (
-                7,
-                0,
-                "too many new sessions from your network; slow down",
-                Outcome::Limit,
-            ),
+            Refusal::LimitClientRate => {
+                (7, 0, "too many new sessions from your network; slow down", Outcome::Limit)
+            }
             Refusal::ProxyHeader => (7, 0, "PROXY protocol header expected", Outcome::Protocol),
             _ => (3, 2, "service not available", Outcome::UpstreamUnavailable),
         };
-        self.fail(
-            EnhancedCode::new(4, subject, detail),
-            text,
-            refusal,
-            outcome,
-            out,
-        );
+        self.fail(EnhancedCode::new(4, subject, detail), text, refusal, outcome, out);
     }
 
     /// 554 or 421 in place of the greeting.
     fn turn_away(&mut self, refusal: Refusal, out: &mut Output) {
-        let reason = self
-            .verdict
-            .rule
-            .as_deref()
-            .unwrap_or("access denied")
-            .to_owned();
+        let reason = self.verdict.rule.as_deref().unwrap_or("access denied").to_owned();
         match refusal {
             Refusal::AccessReject => {
                 self.instead_of_greeting(refusal, EnhancedCode::new(5, 7, 1), &reason, out);
@@ -384,13 +354,7 @@ impl Engine {
                 self.instead_of_greeting(refusal, code, PREGREET, out);
                 out.act(Action::AbandonUpstream);
             }
-            _ => self.fail(
-                EnhancedCode::new(4, 7, 1),
-                &reason,
-                refusal,
-                Outcome::Refused,
-                out,
-            ),
+            _ => self.fail(EnhancedCode::new(4, 7, 1), &reason, refusal, Outcome::Refused, out),
         }
     }
 

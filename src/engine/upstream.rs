@@ -104,12 +104,8 @@ impl Engine {
                     self.current.open = self.current.nested;
                 }
             }
-            Asked::Rcpt {
-                transaction,
-                recipient,
-            } => {
-                self.recorder
-                    .rcpt_code(transaction, recipient, code, reply.enhanced());
+            Asked::Rcpt { transaction, recipient } => {
+                self.recorder.rcpt_code(transaction, recipient, code, reply.enhanced());
             }
             Asked::Data { transaction } if code == 354 => {
                 self.recorder.content_begins(transaction, false, at, out);

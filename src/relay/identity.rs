@@ -81,9 +81,7 @@ pub(super) fn header(version: u8, client: ClientAddr, destination: OriginalDst) 
         (SocketAddr::V6(_), to) => SocketAddr::from(([0u16; 8], to.port())),
     };
     if version == 1 {
-        return v1::Addresses::from((source, destination))
-            .to_string()
-            .into_bytes();
+        return v1::Addresses::from((source, destination)).to_string().into_bytes();
     }
     let command = v2::Version::Two | v2::Command::Proxy;
     let built =
@@ -118,10 +116,9 @@ mod tests {
 
     #[test]
     fn what_we_write_we_read_and_every_part_of_it_is_incomplete() {
-        for (client, destination) in [
-            ("192.0.2.1:4000", "192.0.2.25:25"),
-            ("[2001:db8::1]:4000", "[2001:db8::25]:25"),
-        ] {
+        for (client, destination) in
+            [("192.0.2.1:4000", "192.0.2.25:25"), ("[2001:db8::1]:4000", "[2001:db8::25]:25")]
+        {
             for version in [1, 2] {
                 let header = ours(version, client, destination);
                 let addresses = Some((client.parse().unwrap(), destination.parse().unwrap()));
@@ -129,10 +126,7 @@ mod tests {
                 with_more.extend_from_slice(b"EHLO a\r\n");
                 assert_eq!(
                     Header::parse(&with_more),
-                    Header::Complete {
-                        len: header.len(),
-                        addresses
-                    }
+                    Header::Complete { len: header.len(), addresses }
                 );
                 for cut in 0..header.len() {
                     assert_eq!(
@@ -154,10 +148,7 @@ mod tests {
     #[test]
     fn local_and_unknown_speak_for_themselves() {
         let complete = |input: &[u8]| match Header::parse(input) {
-            Header::Complete {
-                len,
-                addresses: None,
-            } => len,
+            Header::Complete { len, addresses: None } => len,
             other => panic!("{other:?}"),
         };
         assert_eq!(complete(b"PROXY UNKNOWN\r\nEHLO"), 15);

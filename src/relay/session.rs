@@ -48,15 +48,7 @@ pub(super) async fn run(
     if in_force.settings.proxy_trusted.contains(peer.ip()) {
         arrival.read_header(&mut stream).await;
     }
-    let mut pump = begin(
-        stream,
-        arrival.client,
-        &mut place,
-        &in_force,
-        &shared,
-        &arrival,
-    )
-    .await;
+    let mut pump = begin(stream, arrival.client, &mut place, &in_force, &shared, &arrival).await;
     let mut stages = shared.stage.subscribe();
     let mut drained = *stages.borrow_and_update() != Stage::Running;
     if drained {
@@ -131,14 +123,8 @@ async fn begin(
 ) -> Pump {
     let settings = &in_force.settings;
     let limits = &settings.limits;
-    let stressed = shared
-        .admission
-        .is_stressed(limits.sessions, settings.timeouts.stress_above);
-    let timeouts = if stressed {
-        settings.timeouts.stress
-    } else {
-        settings.timeouts.normal
-    };
+    let stressed = shared.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
+    let timeouts = if stressed { settings.timeouts.stress } else { settings.timeouts.normal };
     let profile = Arc::clone(&in_force.profile);
     let destination = arrival.destination;
     let engine = Engine::new(profile, timeouts, client, destination, shared.clock.now());
@@ -159,13 +145,7 @@ async fn begin(
         return pump;
     }
     let observe = |event| shared.observer.event(client.family(), event);
-    let connecting = connect(
-        &settings.upstream,
-        &shared.health,
-        client,
-        destination,
-        observe,
-    );
+    let connecting = connect(&settings.upstream, &shared.health, client, destination, observe);
     // Boxed: the race is the largest part of a session, and over before the session is.
     match Box::pin(connecting).await {
         Ok((stream, address)) => {
@@ -174,8 +154,7 @@ async fn begin(
                 Identity::ProxyV2 => identity::header(2, client, destination),
                 Identity::None | Identity::Transparent | Identity::Xclient => Vec::new(),
             };
-            pump.tell(|engine, at, out| engine.connected(address, at, out))
-                .await;
+            pump.tell(|engine, at, out| engine.connected(address, at, out)).await;
             pump.connect(Leg::new(stream, Vec::new(), header));
         }
         Err(_) => pump.tell(|engine, _, out| engine.unavailable(out)).await,

@@ -39,9 +39,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Self> {
         let (orders, inbox) = unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = Builder::new()
             .name(format!("gatepost-{number}"))
             .spawn(move || runtime.block_on(work(inbox, shared)))?;
@@ -110,12 +108,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, in_progress: Sender<
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tokio::spawn(session::run(
-                    stream,
-                    peer,
-                    Arc::clone(&shared),
-                    in_progress.clone(),
-                ));
+                tokio::spawn(session::run(stream, peer, Arc::clone(&shared), in_progress.clone()));
             }
             // The client gave up between its SYN and our accept.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

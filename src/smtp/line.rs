@@ -35,22 +35,12 @@ impl<'a> Line<'a> {
     pub fn split(input: &'a [u8], limit: usize) -> Split<'a> {
         let window = input.get(..limit).unwrap_or(input);
         let Some(lf) = memchr(b'\n', window) else {
-            return if input.len() >= limit {
-                Split::TooLong
-            } else {
-                Split::Incomplete
-            };
+            return if input.len() >= limit { Split::TooLong } else { Split::Incomplete };
         };
         let before = input.get(..lf).unwrap_or_default();
         Split::Line(match before.strip_suffix(b"\r") {
-            Some(text) => Self {
-                text,
-                ending: Ending::Crlf,
-            },
-            None => Self {
-                text: before,
-                ending: Ending::Lf,
-            },
+            Some(text) => Self { text, ending: Ending::Crlf },
+            None => Self { text: before, ending: Ending::Lf },
         })
     }
 
@@ -103,10 +93,7 @@ mod tests {
         assert_eq!(Line::split(b"NOOP\r", 8), Split::Incomplete);
         assert_eq!(
             Line::split(b"NOOPAB\r\nQUIT", 8),
-            Split::Line(Line {
-                text: b"NOOPAB",
-                ending: Ending::Crlf
-            })
+            Split::Line(Line { text: b"NOOPAB", ending: Ending::Crlf })
         );
         assert_eq!(Line::split(b"NOOPABC\r\n", 8), Split::TooLong);
         assert_eq!(Line::split(b"NOOPABCD", 8), Split::TooLong);
@@ -114,13 +101,8 @@ mod tests {
 
     #[test]
     fn bare_endings_are_seen_and_mended() {
-        let Split::Line(line) = Line::split(b"a\rb\nrest", 100) else {
-            panic!("a line")
-        };
-        assert_eq!(
-            (line.len(), line.ending, line.has_bare_cr()),
-            (4, Ending::Lf, true)
-        );
+        let Split::Line(line) = Line::split(b"a\rb\nrest", 100) else { panic!("a line") };
+        assert_eq!((line.len(), line.ending, line.has_bare_cr()), (4, Ending::Lf, true));
         let mut seen = Vec::new();
         pieces(line, |piece| match piece {
             Piece::Input(range) => seen.extend_from_slice(&b"a\rb\nrest"[range]),

@@ -196,10 +196,7 @@ impl Session {
                     return Item::Junk(junk);
                 }
                 match Line::split(input, self.line_limit) {
-                    Split::Line(line) => Item::Command {
-                        line,
-                        command: Command::parse(line.text),
-                    },
+                    Split::Line(line) => Item::Command { line, command: Command::parse(line.text) },
                     Split::Incomplete => Item::Incomplete,
                     Split::TooLong => self.skip(input, false),
                 }
@@ -214,16 +211,9 @@ impl Session {
                 Split::TooLong => self.skip(input, true),
             },
             Phase::Content { .. } => Item::Content,
-            Phase::Chunk {
-                remaining, wanted, ..
-            } => {
-                let len = usize::try_from(*remaining)
-                    .unwrap_or(usize::MAX)
-                    .min(input.len());
-                Item::Chunk {
-                    len,
-                    wanted: *wanted,
-                }
+            Phase::Chunk { remaining, wanted, .. } => {
+                let len = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
+                Item::Chunk { len, wanted: *wanted }
             }
             Phase::Opaque { begun } => {
                 let plaintext = input.iter().take_while(|&&b| !*begun && !begins_tls(b));
@@ -242,19 +232,11 @@ impl Session {
         match memchr::memchr(b'\n', input) {
             Some(lf) => {
                 self.phase = Phase::Command;
-                Item::TooLong {
-                    len: lf + 1,
-                    done: true,
-                    auth,
-                }
+                Item::TooLong { len: lf + 1, done: true, auth }
             }
             None => {
                 self.phase = Phase::TooLong { auth };
-                Item::TooLong {
-                    len: input.len(),
-                    done: false,
-                    auth,
-                }
+                Item::TooLong { len: input.len(), done: false, auth }
             }
         }
     }
@@ -262,21 +244,15 @@ impl Session {
     /// Content for the message in progress, see [`DataScanner::scan`]. At the end of data upstream is asked for the
     /// message's fate, unless it told early.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> (Option<usize>, Findings) {
-        let Phase::Content {
-            scanner,
-            transaction,
-            answered,
-        } = &mut self.phase
-        else {
+        let Phase::Content { scanner, transaction, answered } = &mut self.phase else {
             return (None, Findings::default());
         };
         let end = scanner.scan(input, emit);
         let findings = scanner.findings();
         if end.is_some() {
             if !*answered {
-                self.pending.push_back(Slot::Upstream(Asked::Message {
-                    transaction: *transaction,
-                }));
+                self.pending
+                    .push_back(Slot::Upstream(Asked::Message { transaction: *transaction }));
             }
             self.phase = Phase::Command;
         }
@@ -285,12 +261,7 @@ impl Session {
 
     /// `count` octets of the chunk at hand are dealt with.
     pub const fn chunk_passed(&mut self, count: u64) -> Progress {
-        let Phase::Chunk {
-            remaining,
-            wanted,
-            last,
-        } = &mut self.phase
-        else {
+        let Phase::Chunk { remaining, wanted, last } = &mut self.phase else {
             return Progress::Within;
         };
         *remaining = remaining.saturating_sub(count);
@@ -299,11 +270,7 @@ impl Session {
         }
         let (wanted, last) = (*wanted, *last);
         self.phase = Phase::Command;
-        if wanted && last {
-            Progress::MessageEnds
-        } else {
-            Progress::ChunkEnds { wanted }
-        }
+        if wanted && last { Progress::MessageEnds } else { Progress::ChunkEnds { wanted } }
     }
 
     /// A command that expects `asked` was forwarded.
@@ -321,11 +288,7 @@ impl Session {
     /// BDAT was read: its octets follow. `wanted` is false if upstream is not to see them.
     pub fn expect_chunk(&mut self, chunk: Chunk, wanted: bool) {
         if chunk.size > 0 {
-            self.phase = Phase::Chunk {
-                remaining: chunk.size,
-                wanted,
-                last: chunk.last,
-            };
+            self.phase = Phase::Chunk { remaining: chunk.size, wanted, last: chunk.last };
         }
     }
 
@@ -353,11 +316,7 @@ impl Session {
     /// Takes the first reply off `input`, pairs it with what was asked and moves on.
     pub fn upstream<'a>(&mut self, input: &'a [u8]) -> Paired<'a> {
         if let Phase::Opaque { begun } = self.phase {
-            return if begun {
-                Paired::Opaque
-            } else {
-                Paired::Plaintext
-            };
+            return if begun { Paired::Opaque } else { Paired::Plaintext };
         }
         let reply = match Reply::parse(input) {
             ReplyParse::Complete(reply) => reply,
@@ -370,15 +329,9 @@ impl Session {
             // end of data that upstream saw and we did not send.
             Some(Slot::Own(_)) => return Paired::Unexpected(reply),
             None => match &mut self.phase {
-                Phase::Content {
-                    transaction,
-                    answered,
-                    ..
-                } if !*answered && reply.code >= 400 => {
+                Phase::Content { transaction, answered, .. } if !*answered && reply.code >= 400 => {
                     *answered = true;
-                    Asked::Message {
-                        transaction: *transaction,
-                    }
+                    Asked::Message { transaction: *transaction }
                 }
                 _ => return Paired::Unexpected(reply),
             },
@@ -392,11 +345,7 @@ impl Session {
         match (asked, code) {
             (Asked::Data { transaction }, 354) => {
                 let scanner = DataScanner::new(self.bare_newlines);
-                self.phase = Phase::Content {
-                    scanner,
-                    transaction,
-                    answered: false,
-                };
+                self.phase = Phase::Content { scanner, transaction, answered: false };
             }
             (Asked::Auth, 334) => self.phase = Phase::AuthLine,
             (Asked::Auth, _) => self.phase = Phase::Command,
@@ -446,11 +395,7 @@ impl Session {
     /// Octets of the chunk at hand that upstream is still to get without anybody looking at them.
     pub const fn chunk_remaining(&self) -> u64 {
         match self.phase {
-            Phase::Chunk {
-                remaining,
-                wanted: true,
-                ..
-            } => remaining,
+            Phase::Chunk { remaining, wanted: true, .. } => remaining,
             _ => 0,
         }
     }

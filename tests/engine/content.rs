@@ -37,9 +37,7 @@ fn data_then_a_pipelined_next_transaction() {
         S.
         = quit",
     );
-    let [first, second] = &record.smtp.transactions[..] else {
-        panic!("two transactions")
-    };
+    let [first, second] = &record.smtp.transactions[..] else { panic!("two transactions") };
     assert_eq!((first.data_code, first.bytes), (Some(250), 5));
     assert_eq!((second.data_code, second.bytes), (Some(452), 7));
     assert_eq!(second.mail_from, "");
@@ -137,12 +135,7 @@ fn chunks_of_two_messages_are_counted_apart() {
         S: 550 no
         ",
     );
-    let counts: Vec<_> = record
-        .smtp
-        .transactions
-        .iter()
-        .map(|t| (t.data_code, t.bytes))
-        .collect();
+    let counts: Vec<_> = record.smtp.transactions.iter().map(|t| (t.data_code, t.bytes)).collect();
     assert_eq!(counts, [(Some(250), 5), (Some(550), 1)]);
 }
 
@@ -218,10 +211,7 @@ fn smuggling_is_made_unambiguous() {
             = quit"
         );
         let record = with_newlines(BareNewlines::Normalize, &text);
-        assert!(
-            record.smtp.anomalies.contains(&Anomaly::Smuggling),
-            "{sequence}"
-        );
+        assert!(record.smtp.anomalies.contains(&Anomaly::Smuggling), "{sequence}");
         assert_eq!(record.smtp.transactions_total, 1, "{sequence}");
 
         let text = format!(
@@ -233,10 +223,7 @@ fn smuggling_is_made_unambiguous() {
             "
         );
         let record = with_newlines(BareNewlines::Pass, &[&text, BYE].concat());
-        assert!(
-            record.smtp.anomalies.contains(&Anomaly::Smuggling),
-            "{sequence}"
-        );
+        assert!(record.smtp.anomalies.contains(&Anomaly::Smuggling), "{sequence}");
     }
 }
 
@@ -276,10 +263,7 @@ fn rejected(content: &[u8], cut: usize, single: bool) {
         driver.client_says(part);
     }
     let sent = &driver.to_upstream[before..];
-    assert!(
-        content.starts_with(sent) && !sent.ends_with(b"\r\n.\r\n"),
-        "{sent:?}"
-    );
+    assert!(content.starts_with(sent) && !sent.ends_with(b"\r\n.\r\n"), "{sent:?}");
     assert_ne!(sent, b".\r\n");
     assert!(driver.closed && driver.is_abandoned());
     let end =

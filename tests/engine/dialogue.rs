@@ -76,10 +76,7 @@ impl Dialogue {
     pub(crate) fn new(text: &str) -> Self {
         let mut new = Self {
             profile: Profile {
-                smtp: SmtpOptions {
-                    hostname: "gate.example".to_owned(),
-                    ..SmtpOptions::default()
-                },
+                smtp: SmtpOptions { hostname: "gate.example".to_owned(), ..SmtpOptions::default() },
                 ..Profile::default()
             },
             timeouts: Timeouts::RFC_5321,
@@ -139,11 +136,7 @@ impl Dialogue {
     }
 
     fn step(&mut self, step: Step) {
-        self.told.push(Told {
-            step,
-            client_reads: 0,
-            upstream_reads: 0,
-        });
+        self.told.push(Told { step, client_reads: 0, upstream_reads: 0 });
     }
 
     /// # Panics
@@ -152,10 +145,7 @@ impl Dialogue {
     pub(crate) fn run(&self) -> SessionRecord {
         let told: Vec<Step> = self.told.iter().map(|told| told.step.clone()).collect();
         let mut first = None;
-        for (order, steps) in [
-            ("early", flights(&told)),
-            ("late", flights(&hoisted(&told))),
-        ] {
+        for (order, steps) in [("early", flights(&told)), ("late", flights(&hoisted(&told)))] {
             let total: usize = steps.iter().map(|step| bytes_of(step).len()).sum();
             let cuts = (1..total).map(Cut::At);
             let mut reference: Option<SessionRecord> = None;
@@ -206,12 +196,7 @@ impl Dialogue {
             if cut == Cut::Lines && !mid_flight {
                 let told = &self.told[number];
                 let what = format!("{what}, after {:?}", told.step);
-                same(
-                    &driver.to_client,
-                    &self.client_reads[..told.client_reads],
-                    "client",
-                    &what,
-                );
+                same(&driver.to_client, &self.client_reads[..told.client_reads], "client", &what);
                 same(
                     &driver.to_upstream,
                     &self.upstream_reads[..told.upstream_reads],
@@ -245,10 +230,7 @@ fn same(read: &[u8], expected: &[u8], who: &str, what: &str) {
 
 fn same_side(a: &Step, b: &Step) -> bool {
     use Step::{Client, Upstream};
-    matches!(
-        (a, b),
-        (Client { .. }, Client { .. }) | (Upstream(_), Upstream(_))
-    )
+    matches!((a, b), (Client { .. }, Client { .. }) | (Upstream(_), Upstream(_)))
 }
 
 fn bytes_of(step: &Step) -> &[u8] {
@@ -280,9 +262,7 @@ fn hoisted(told: &[Step]) -> Vec<Step> {
             .rposition(|step| !matches!(step, Step::Upstream(_)))
             .map_or(0, |last| last + 1);
         match step {
-            Step::Client {
-                pipelined: true, ..
-            } => steps.insert(after_replies, step.clone()),
+            Step::Client { pipelined: true, .. } => steps.insert(after_replies, step.clone()),
             _ => steps.push(step.clone()),
         }
     }

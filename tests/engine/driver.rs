@@ -74,8 +74,7 @@ impl Driver {
             return;
         }
         let passed = self.pass(Side::Client, self.from_client.is_empty(), bytes);
-        self.from_client
-            .extend_from_slice(bytes.get(passed..).unwrap_or_default());
+        self.from_client.extend_from_slice(bytes.get(passed..).unwrap_or_default());
         self.offer_client();
     }
 
@@ -84,8 +83,7 @@ impl Driver {
             return;
         }
         let passed = self.pass(Side::Upstream, self.from_upstream.is_empty(), bytes);
-        self.from_upstream
-            .extend_from_slice(bytes.get(passed..).unwrap_or_default());
+        self.from_upstream.extend_from_slice(bytes.get(passed..).unwrap_or_default());
         let input = std::mem::take(&mut self.from_upstream);
         let used = self.engine.upstream(&input, self.now, &mut self.out);
         self.from_upstream = input[used..].to_vec();
@@ -127,11 +125,7 @@ impl Driver {
         self.now = end;
         let before = self.out.actions.len();
         self.engine.tick(self.now, &mut self.out);
-        assert_eq!(
-            self.out.actions.len(),
-            before,
-            "nothing is due before the deadline"
-        );
+        assert_eq!(self.out.actions.len(), before, "nothing is due before the deadline");
     }
 
     pub(crate) fn drain(&mut self) {
@@ -171,8 +165,7 @@ impl Driver {
             return 0;
         }
         self.write(side, &bytes[..count]);
-        self.engine
-            .passed(side, count as u64, self.now, &mut self.out);
+        self.engine.passed(side, count as u64, self.now, &mut self.out);
         self.carry_out(&[], side);
         count
     }

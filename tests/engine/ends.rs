@@ -18,19 +18,9 @@ fn time_outs_of_each_kind() {
     ends(&["T 299s\nT 1s\n", LATE]); // greeting
     ends(&["S: 220 a\nT 299s\nC- NOO\\\nT 1s\n", SILENT]); // half a command is none
     ends(&["S: 220 a\nC: NOOP\nT 299s\nT 1s\n", LATE]); // reply
-    ends(&[
-        HELLO,
-        ENVELOPE,
-        "C: DATA\nS: 354 go\nT 179s\nC: x\nT 179s\nT 1s\n",
-        SILENT,
-    ]); // data
+    ends(&[HELLO, ENVELOPE, "C: DATA\nS: 354 go\nT 179s\nC: x\nT 179s\nT 1s\n", SILENT]); // data
     ends(&[HELLO, ENVELOPE, "C: BDAT 10\nC: x\nT 180s\n", SILENT]); // chunk
-    ends(&[
-        HELLO,
-        ENVELOPE,
-        "C: DATA\nS: 354 go\nC: x\nC: .\nT 599s\nT 1s\n",
-        LATE,
-    ]); // acceptance
+    ends(&[HELLO, ENVELOPE, "C: DATA\nS: 354 go\nC: x\nC: .\nT 599s\nT 1s\n", LATE]); // acceptance
     ends(&[HELLO, ENVELOPE, "C: BDAT 1 LAST\nC: x\\\nT 600s\n", LATE]);
     ends(&["S: 220 a\nC: STARTTLS\nS: 220 go\nT 299s\nC: \\x16\nT 300s\n= timeout"]); // opaque
     ends(&["S: 220 a\nC: QUIT\nS: 221 bye\nT 4s\nT 1s\n= quit"]); // leaving
@@ -53,12 +43,7 @@ fn shutdown_ends_idle_sessions_now_and_transactions_after_they_end() {
     ends(&["S: 220 a\nC: NOOP\ndrain\nS: 250 ok\n", SHUTDOWN]);
     ends(&[HELLO, ENVELOPE, "drain\nC: RSET\nS: 250 ok\n", SHUTDOWN]);
     ends(&[HELLO, "C: MAIL FROM:<a>\ndrain\nS: 550 no\n", SHUTDOWN]);
-    ends(&[
-        HELLO,
-        ENVELOPE,
-        "C: DATA\ndrain\nS: 354 go\nC: x\nC: .\nS: 250 queued\n",
-        SHUTDOWN,
-    ]);
+    ends(&[HELLO, ENVELOPE, "C: DATA\ndrain\nS: 354 go\nC: x\nC: .\nS: 250 queued\n", SHUTDOWN]);
     ends(&[
         HELLO,
         ENVELOPE,
@@ -124,17 +109,9 @@ fn a_client_that_leaves() {
     ends(&["S: 220 a\nC- QUI\\\nC.\n= client_closed"]);
     ends(&["S: 220 a\nC: NOOP\nC.\nS: 250 ok\n= client_closed"]);
     ends(&[HELLO, ENVELOPE, "C.\n= client_closed"]);
-    ends(&[
-        HELLO,
-        ENVELOPE,
-        "C: DATA\nS: 354 go\nC: half\nC.\n= client_closed",
-    ]);
+    ends(&[HELLO, ENVELOPE, "C: DATA\nS: 354 go\nC: half\nC.\n= client_closed"]);
     ends(&[HELLO, ENVELOPE, "C: DATA\nC.\nS: 354 go\n= client_closed"]);
-    ends(&[
-        HELLO,
-        ENVELOPE,
-        "C: BDAT 10 LAST\nC: half\nC.\n= client_closed",
-    ]);
+    ends(&[HELLO, ENVELOPE, "C: BDAT 10 LAST\nC: half\nC.\n= client_closed"]);
     let record = ends(&[
         HELLO,
         ENVELOPE,

@@ -74,9 +74,7 @@ fn a_proxy_v2_header_is_recognised_before_and_after_the_greeting() {
     let record = dialogue(&format!("C- {header}\n{NOT_SMTP}"));
     assert!(record.smtp.anomalies.contains(&Anomaly::JunkProxy));
     let unknown = "+C 502 5.5.2 command not recognized\n";
-    dialogue(&format!(
-        "S: 220 mx\nC- {header}\n{unknown}{unknown}{NOT_SMTP}"
-    ));
+    dialogue(&format!("S: 220 mx\nC- {header}\n{unknown}{unknown}{NOT_SMTP}"));
 }
 
 /// 554 now would be read as the fate of the message before it.
@@ -155,10 +153,8 @@ fn bare_newlines_in_commands() {
     }
     let refusal = "+C 500 5.5.2 the command has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)\n";
     for said in ["NOOP\\n\\", "NO\\rOP", "\\rNOOP", "NOOP\\r"] {
-        let record = commands(
-            BareNewlines::Reject,
-            &format!("C- {said}\n{refusal}C| NOOP\nS: 250 ok\n"),
-        );
+        let record =
+            commands(BareNewlines::Reject, &format!("C- {said}\n{refusal}C| NOOP\nS: 250 ok\n"));
         assert_eq!(record.verdict.reason.as_deref(), Some("bare_newline"));
     }
 }

@@ -3,9 +3,7 @@
 use crate::dialogue::Dialogue;
 
 fn with_xclient(text: &str) -> gatepost::engine::SessionRecord {
-    Dialogue::new(text)
-        .with(|profile| profile.xclient = true)
-        .run()
+    Dialogue::new(text).with(|profile| profile.xclient = true).run()
 }
 
 const NOT_TAKEN: &str = "+C 421 4.3.5 gate.example the mail server behind this gateway does not take XCLIENT from it\n= protocol";

@@ -48,11 +48,7 @@ impl Server {
                     return replies;
                 }
             }
-            let end: &[u8] = if self.in_content {
-                b"\r\n.\r\n"
-            } else {
-                b"\r\n"
-            };
+            let end: &[u8] = if self.in_content { b"\r\n.\r\n" } else { b"\r\n" };
             let Some(at) = self.input.windows(end.len()).position(|w| w == end) else {
                 return replies;
             };

@@ -24,10 +24,7 @@ fn refused(action: Action, text: &str) -> gatepost::engine::SessionRecord {
 
 #[test]
 fn every_recipient_is_refused_in_its_turn_and_data_after_them() {
-    for (action, code) in [
-        (Action::Reject, "550 5.7.1"),
-        (Action::Tempfail, "450 4.7.1"),
-    ] {
+    for (action, code) in [(Action::Reject, "550 5.7.1"), (Action::Tempfail, "450 4.7.1")] {
         let text = format!(
             r"C: MAIL FROM:<a@a.example>
             S: 250 ok
@@ -125,9 +122,7 @@ fn too_many_commands() {
         C- NOOP
         +C 421 4.7.0 gate.example too many commands without a message
         = limit";
-    Dialogue::new(text)
-        .with(|profile| profile.limits.commands = 2)
-        .run();
+    Dialogue::new(text).with(|profile| profile.limits.commands = 2).run();
 }
 
 #[test]
@@ -149,9 +144,7 @@ fn a_message_begins_the_count_anew() {
         C: DATA
         S: 354 7
         ";
-    Dialogue::new(text)
-        .with(|profile| profile.limits.commands = 3)
-        .run();
+    Dialogue::new(text).with(|profile| profile.limits.commands = 3).run();
 }
 
 #[test]
@@ -164,9 +157,7 @@ fn too_many_errors_of_either_making() {
         C- NOOP
         +C 421 4.7.0 gate.example too many errors
         = limit";
-    Dialogue::new(text)
-        .with(|profile| profile.limits.errors = 2)
-        .run();
+    Dialogue::new(text).with(|profile| profile.limits.errors = 2).run();
 }
 
 #[test]
@@ -206,9 +197,7 @@ fn no_limit_fires_while_a_message_s_fate_is_open() {
         = quit",
     ]
     .concat();
-    Dialogue::new(&text)
-        .with(|profile| profile.limits.commands = 5)
-        .run();
+    Dialogue::new(&text).with(|profile| profile.limits.commands = 5).run();
 }
 
 #[test]
@@ -218,9 +207,7 @@ fn an_over_long_command_is_one_error_and_the_next_line_a_command() {
         "x".repeat(600),
         "y".repeat(512 - "NOOP \r\n".len()),
     );
-    let record = Dialogue::new(&text)
-        .with(|profile| profile.limits.line_length = 512)
-        .run();
+    let record = Dialogue::new(&text).with(|profile| profile.limits.line_length = 512).run();
     assert_eq!(record.smtp.helo, None);
     assert_eq!(record.verdict.reason.as_deref(), Some("limit_line"));
 }

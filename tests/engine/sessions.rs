@@ -197,9 +197,7 @@ fn what_is_hidden_is_not_carried() {
         .concat(),
     )
     .with(|profile| {
-        profile.smtp.hide = ["STARTTLS", "AUTH", "CHUNKING"]
-            .map(gatepost_keyword)
-            .to_vec();
+        profile.smtp.hide = ["STARTTLS", "AUTH", "CHUNKING"].map(gatepost_keyword).to_vec();
     })
     .run();
 }
@@ -233,10 +231,7 @@ fn one_reply_per_command_in_the_order_asked() {
         .concat(),
     );
     use Anomaly::{BadSyntax, UnknownCommand, Xclient, Xforward};
-    assert_eq!(
-        record.smtp.anomalies,
-        [UnknownCommand, BadSyntax, Xclient, Xforward]
-    );
+    assert_eq!(record.smtp.anomalies, [UnknownCommand, BadSyntax, Xclient, Xforward]);
     assert_eq!(record.verdict.reason.as_deref(), Some("command_syntax"));
 }
 
@@ -287,22 +282,13 @@ fn an_over_long_auth_line_cancels_the_exchange() {
     driver.upstream_says(b"501 cancelled\r\n");
     driver.upstream_says(b"250 noop\r\n");
     assert_eq!(driver.to_upstream, b"AUTH LOGIN\r\n*\r\nNOOP\r\n");
-    assert_eq!(
-        driver.to_client,
-        b"220 a\r\n334 x\r\n501 cancelled\r\n250 noop\r\n"
-    );
+    assert_eq!(driver.to_client, b"220 a\r\n334 x\r\n501 cancelled\r\n250 noop\r\n");
 }
 
 #[test]
 fn an_auth_line_is_mended_or_cancelled() {
     let start = "S: 220 a\nC: AUTH LOGIN\nS: 334 x\n";
-    dialogue(
-        &[
-            start,
-            "C- ab\\rRCPT TO:<x>\\n\\\n+S ab RCPT TO:<x>\nS: 501 no\n",
-        ]
-        .concat(),
-    );
+    dialogue(&[start, "C- ab\\rRCPT TO:<x>\\n\\\n+S ab RCPT TO:<x>\nS: 501 no\n"].concat());
     Dialogue::new(&[start, "C- ab\\n\\\n+S *\nS: 501 cancelled\n"].concat())
         .with(|profile| profile.smtp.bare_newlines = gatepost::engine::BareNewlines::Reject)
         .run();
@@ -396,9 +382,7 @@ fn a_half_closed_client_reads_all_replies() {
     driver.client_says(said);
     driver.client_closes();
     assert!(!driver.closed);
-    let replies = [
-        "220 a", "250 b", "250 c", "250 d", "354 e", "250 f", "221 g",
-    ];
+    let replies = ["220 a", "250 b", "250 c", "250 d", "354 e", "250 f", "221 g"];
     for reply in replies {
         driver.upstream_says(format!("{reply}\r\n").as_bytes());
     }

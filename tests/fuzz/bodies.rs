@@ -1,12 +1,7 @@
 //! What each fuzz target does with its input. `tests/fuzz_seeds.rs` runs the same over the seed corpus.
 
 #![allow(dead_code, reason = "each target uses one of them")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a finding is a panic"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a finding is a panic")]
 
 #[path = "../engine/driver.rs"]
 mod driver;
@@ -50,11 +45,7 @@ pub(crate) fn reply(input: &[u8]) {
     assert!(reply.raw.len() <= input.len() && (200..600).contains(&reply.code));
     assert_eq!(Reply::parse(reply.raw), ReplyParse::Complete(reply));
     for cut in 0..reply.raw.len().min(512) {
-        assert_eq!(
-            Reply::parse(&input[..cut]),
-            ReplyParse::Incomplete,
-            "cut at {cut}"
-        );
+        assert_eq!(Reply::parse(&input[..cut]), ReplyParse::Incomplete, "cut at {cut}");
     }
     let _: Option<EnhancedCode> = reply.enhanced();
     let (_, filtered) = Extensions::filter(&reply, &[]);
@@ -124,10 +115,7 @@ pub(crate) fn engine(input: &[u8]) {
     let Some((&options, script)) = input.split_first() else {
         return;
     };
-    let mut profile = Profile {
-        xclient: options & 1 != 0,
-        ..Profile::default()
-    };
+    let mut profile = Profile { xclient: options & 1 != 0, ..Profile::default() };
     if options & 2 != 0 {
         profile.smtp.pregreet = Pregreet::Reject;
     }
@@ -174,10 +162,7 @@ pub(crate) fn engine(input: &[u8]) {
     let _ = driver.finish();
     let accepted = |event: &&Event| matches!(event, Event::Message { code: 200..300, .. });
     let accepted = driver.events.iter().filter(accepted).count();
-    assert!(
-        accepted <= accepted_by_upstream,
-        "a 2xx that upstream did not give"
-    );
+    assert!(accepted <= accepted_by_upstream, "a 2xx that upstream did not give");
 }
 
 /// `\r`, `\n` and `\0` as in Rust, so that seeds can be read.
