@@ -488,7 +488,7 @@ impl Engine {
         } else if self.session.in_content() {
             out.act(Action::AbandonUpstream);
             self.close(Outcome::ClientClosed, out);
-        } else if !self.session.has_pending() {
+        } else if !self.session.has_pending() || self.awaits_greeting() {
             self.close(Outcome::ClientClosed, out);
         }
         // Else the replies that the client may still read come first; `upstream` looks again after each.
