@@ -24,7 +24,7 @@ impl Engine {
     /// The client's bytes, those not consumed before in front. Returns how many were consumed.
     pub fn client(&mut self, input: &[u8], at: Timestamp, out: &mut Output) -> usize {
         let mut used = 0;
-        let mut waiting = false;
+        self.held_back = false;
         while used < input.len() {
             if self.is_closing() || self.stage == Stage::Leaving {
                 used = input.len(); // After the end nobody answers.
@@ -32,8 +32,8 @@ impl Engine {
             }
             match self.client_step(input, used, at, out) {
                 Step::Consumed(count) => used += count,
-                Step::Stop { waiting: wait } => {
-                    waiting = wait;
+                Step::Stop { waiting } => {
+                    self.held_back = waiting;
                     break;
                 }
             }
@@ -42,7 +42,7 @@ impl Engine {
             self.active = at;
             self.recorder.bytes(Side::Client, used as u64, out);
         }
-        if self.client_closed && !waiting {
+        if self.client_closed {
             self.client_is_closed(out);
         }
         used
@@ -470,9 +470,9 @@ impl Engine {
         Step::Consumed(line.len())
     }
 
-    /// The client will send no more, and nothing that it sent waits for a reply to be understood.
-    fn client_is_closed(&mut self, out: &mut Output) {
-        if self.is_closing() || self.stage == Stage::Leaving {
+    /// The client will send no more. What it sent may still wait for a reply to be understood.
+    pub(super) fn client_is_closed(&mut self, out: &mut Output) {
+        if self.held_back || self.is_closing() || self.stage == Stage::Leaving {
             return;
         }
         if self.stage == Stage::TurnedAway {

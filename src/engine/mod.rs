@@ -118,6 +118,8 @@ pub struct Engine {
     impatience_counted: bool,
     /// Upstream's last reply was one after which it closes, and the client knows.
     said_farewell: bool,
+    /// Octets of the client wait for a reply to be understood.
+    held_back: bool,
     client_closed: bool,
     /// Upstream was told that no more comes.
     upstream_told: bool,
@@ -156,6 +158,7 @@ impl Engine {
             active: at,
             impatience_counted: false,
             said_farewell: false,
+            held_back: false,
             client_closed: false,
             upstream_told: false,
             upstream_closed: false,
@@ -194,11 +197,11 @@ impl Engine {
     }
 
     /// `side` will send no more; everything it sent was offered, and what is left was not consumed.
-    pub fn closed(&mut self, side: Side, at: Timestamp, out: &mut Output) {
+    pub fn closed(&mut self, side: Side, out: &mut Output) {
         match side {
             Side::Client => {
                 self.client_closed = true;
-                self.client(&[], at, out);
+                self.client_is_closed(out);
             }
             Side::Upstream => self.upstream_is_closed(out),
         }

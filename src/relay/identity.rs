@@ -12,6 +12,9 @@ use crate::addr::{ClientAddr, OriginalDst};
 /// More than any sender's header needs: version 1 takes 107 octets, version 2 addresses and a few TLVs.
 pub(super) const MAX_HEADER: usize = 4096;
 
+/// proxy-protocol.txt §2.1: a version 1 line with its CRLF.
+const MAX_V1: usize = 107;
+
 /// What stands at the start of a trusted peer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Header {
@@ -26,14 +29,16 @@ pub(super) enum Header {
 
 impl Header {
     pub(super) fn parse(input: &[u8]) -> Self {
+        // The crate takes some beginnings of a version 1 header for wrong ones; its line end tells when it is whole.
+        let is_v1 = input.starts_with(b"P");
+        if is_v1 && !input.iter().take(MAX_V1).any(|&b| b == b'\n') {
+            let may_become =
+                input.len() < MAX_V1 && b"PROXY ".iter().zip(input).all(|(a, b)| a == b);
+            return if may_become { Self::Incomplete } else { Self::Invalid };
+        }
         let result = HeaderResult::parse(input);
-        if result.is_incomplete() {
-            let v1_overlong = input.first() == Some(&b'P') && input.len() > 107;
-            return if v1_overlong || input.len() >= MAX_HEADER {
-                Self::Invalid
-            } else {
-                Self::Incomplete
-            };
+        if result.is_incomplete() && !is_v1 {
+            return if input.len() < MAX_HEADER { Self::Incomplete } else { Self::Invalid };
         }
         match result {
             HeaderResult::V1(Ok(header)) => Self::Complete {

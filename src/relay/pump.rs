@@ -271,7 +271,7 @@ impl Pump {
                 if let Some(leg) = self.leg(side) {
                     leg.finished = true;
                 }
-                self.engine.closed(side, now, &mut scratch.out);
+                self.engine.closed(side, &mut scratch.out);
                 self.carry_out(side, &[], scratch, cx);
             }
         }

@@ -93,7 +93,7 @@ impl Driver {
 
     pub(crate) fn client_closes(&mut self) {
         if !self.closed {
-            self.engine.closed(Side::Client, self.now, &mut self.out);
+            self.engine.closed(Side::Client, &mut self.out);
             self.carry_out(&[], Side::Client);
             self.offer_client();
         }
@@ -101,7 +101,7 @@ impl Driver {
 
     pub(crate) fn upstream_closes(&mut self) {
         if !self.closed && !self.abandoned {
-            self.engine.closed(Side::Upstream, self.now, &mut self.out);
+            self.engine.closed(Side::Upstream, &mut self.out);
             self.carry_out(&[], Side::Upstream);
             self.offer_client();
         }
