@@ -6,13 +6,7 @@ use clap::{Parser, Subcommand};
 
 /// A transparent SMTP gateway for dual-stack mail.
 #[derive(Debug, Parser)]
-#[command(
-    name = "gatepost",
-    version,
-    about,
-    max_term_width = 100,
-    arg_required_else_help = true
-)]
+#[command(name = "gatepost", version, about, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -21,9 +21,7 @@ use gatepost::relay::Identity;
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/config")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(name)
 }
 
 fn files(name: &str) -> Vec<PathBuf> {
@@ -81,16 +79,10 @@ fn the_smallest_file_has_the_documented_defaults() {
     let addresses = |list: &[&str]| -> Vec<std::net::SocketAddr> {
         list.iter().map(|addr| addr.parse().unwrap()).collect()
     };
-    assert_eq!(
-        relay.listen.addresses,
-        addresses(&["[::1]:2525", "127.0.0.1:2525"])
-    );
+    assert_eq!(relay.listen.addresses, addresses(&["[::1]:2525", "127.0.0.1:2525"]));
     assert!(!relay.listen.transparent);
     assert!(relay.listen.threads >= 1);
-    assert_eq!(
-        relay.upstream.addresses,
-        addresses(&["[::1]:25", "127.0.0.1:25"])
-    );
+    assert_eq!(relay.upstream.addresses, addresses(&["[::1]:25", "127.0.0.1:25"]));
     assert_eq!(relay.upstream.identity, Identity::None);
     assert_eq!(relay.upstream.attempt_delay, Duration::from_millis(250));
     assert_eq!(relay.upstream.connect_timeout, Duration::from_secs(30));
@@ -120,18 +112,12 @@ fn the_full_file_spells_out_the_defaults() {
     assert_eq!(full.log.file.take(), Some("/var/log/gatepost.log".into()));
     let decide = |ip: &str| full.relay.access.decide(ip.parse().unwrap());
     assert_eq!(decide("2001:db8::1").action, Action::Reject);
-    assert_eq!(
-        decide("2001:db8::1").rule.as_deref(),
-        Some("no mail from there")
-    );
+    assert_eq!(decide("2001:db8::1").rule.as_deref(), Some("no mail from there"));
     assert_eq!(decide("2001:db9::1").action, Action::Accept);
     assert_eq!(decide("192.0.2.1").action, Action::Tempfail);
 
     full.relay.listen.threads = smallest.relay.listen.threads;
-    full.relay
-        .smtp
-        .hostname
-        .clone_from(&smallest.relay.smtp.hostname);
+    full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);
     full.relay.access = smallest.relay.access.clone();
     assert_eq!(full, smallest);
 }
@@ -152,16 +138,10 @@ fn every_key_of_the_full_file_is_a_key() {
         broken[n] = &misspelt;
         let errors = Config::parse(&broken.join("\n"), "full.toml").unwrap_err();
         let field = format!("x_{key}");
-        let position = Some(Position {
-            line: n + 1,
-            column: 1,
-        });
+        let position = Some(Position { line: n + 1, column: 1 });
         let told = errors.mistakes().iter().any(|mistake| {
             mistake.position == position
-                && mistake
-                    .field
-                    .as_ref()
-                    .is_some_and(|at| at.ends_with(&field))
+                && mistake.field.as_ref().is_some_and(|at| at.ends_with(&field))
         });
         assert!(told, "{field} went unnoticed: {errors}");
     }
@@ -175,10 +155,7 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!((intercept.mark, intercept.table), (0x6770, 26_480));
     assert_eq!(intercept.ports, [25]);
     assert!(intercept.interfaces.is_empty());
-    assert_eq!(
-        (intercept.listen_ipv4, intercept.listen_ipv6),
-        (Some(2525), Some(2525))
-    );
+    assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (Some(2525), Some(2525)));
     assert!(both.relay.listen.transparent);
     assert!(both.relay.upstream.addresses.is_empty());
     assert_eq!(both.relay.upstream.identity, Identity::Transparent);
@@ -189,16 +166,10 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!((intercept.mark, intercept.table), (0x10, 77));
     assert_eq!(intercept.ports, [25, 587]);
     assert_eq!(intercept.interfaces, ["eth0"]);
-    assert_eq!(
-        (intercept.listen_ipv4, intercept.listen_ipv6),
-        (None, Some(2525))
-    );
+    assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (None, Some(2525)));
     assert_eq!(one.relay.upstream.mark, Some(0x11));
 
-    assert_eq!(
-        valid("tproxy-proxy-v2.toml").relay.upstream.identity,
-        Identity::ProxyV2
-    );
+    assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, Identity::ProxyV2);
 }
 
 #[test]
@@ -210,10 +181,7 @@ fn trusted_networks_are_canonical() {
     for outside in ["2001:db8:2::7", "192.0.3.9", "10.0.0.2"] {
         assert!(!trusted.contains(outside.parse().unwrap()), "{outside}");
     }
-    assert_eq!(
-        Family::of("::ffff:192.0.2.9".parse().unwrap()),
-        Family::Ipv4
-    );
+    assert_eq!(Family::of("::ffff:192.0.2.9".parse().unwrap()), Family::Ipv4);
 }
 
 /// What is left out of `[timeouts.stress]` follows the normal set, and is never longer than it.
@@ -255,12 +223,7 @@ fn deep_nesting_is_only_a_mistake() {
     let n = 100_000;
     let dotted = "a.".repeat(n) + "b = 1";
     let header = format!("[{}b]", "a.".repeat(n));
-    for text in [
-        dotted,
-        header,
-        format!("a = {}", "[".repeat(n)),
-        "a={b=".repeat(n),
-    ] {
+    for text in [dotted, header, format!("a = {}", "[".repeat(n)), "a={b=".repeat(n)] {
         assert!(Config::parse(&text, "deep.toml").is_err());
     }
 }

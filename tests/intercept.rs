@@ -92,28 +92,11 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
     let before = lab.state();
 
     // Killed with one configuration, started with another, which has no IPv6.
-    lab.install(&Settings {
-        mark: 0x1111,
-        table: 200,
-        ..settings()
-    })
-    .unwrap();
-    lab.install(&Settings {
-        mark: 0x2222,
-        table: 70000,
-        listen_ipv6: None,
-        ..settings()
-    })
-    .unwrap();
+    lab.install(&Settings { mark: 0x1111, table: 200, ..settings() }).unwrap();
+    lab.install(&Settings { mark: 0x2222, table: 70000, listen_ipv6: None, ..settings() }).unwrap();
     let state = lab.state();
-    assert!(
-        state.contains("fwmark 0x2222 lookup 70000 proto 103"),
-        "{state}"
-    );
-    assert!(
-        !state.contains("0x1111") && !state.contains("table 200"),
-        "{state}"
-    );
+    assert!(state.contains("fwmark 0x2222 lookup 70000 proto 103"), "{state}");
+    assert!(!state.contains("0x1111") && !state.contains("table 200"), "{state}");
     let removed = lab.in_gateway(intercept::remove).unwrap();
     assert_eq!(removed.routing.len(), 2, "{removed}");
     assert_eq!(lab.state(), before);
@@ -124,21 +107,12 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
         "nft delete table inet gatepost; ip rule del priority 100 fwmark 0x6770 lookup 26480",
     );
     let report = lab.show();
-    assert!(
-        report.contains("nftables table inet gatepost: missing"),
-        "{report}"
-    );
-    assert!(
-        report.contains("warning: nothing is intercepted"),
-        "{report}"
-    );
+    assert!(report.contains("nftables table inet gatepost: missing"), "{report}");
+    assert!(report.contains("warning: nothing is intercepted"), "{report}");
     lab.in_gateway(intercept::remove).unwrap();
     assert_eq!(lab.state(), before);
     let nothing = lab.in_gateway(intercept::remove).unwrap();
-    assert_eq!(
-        nothing.to_string(),
-        "nothing to remove: no interception is installed"
-    );
+    assert_eq!(nothing.to_string(), "nothing to remove: no interception is installed");
 }
 
 #[test]
@@ -146,10 +120,7 @@ fn only_named_interfaces_and_what_is_in_the_way_is_told() {
     let Some(lab) = Lab::new() else { return };
     let _mta = lab.greeting_servers(&[25]);
     let _gateway = lab.transparent_gateway();
-    let towards = |name: &str| Settings {
-        interfaces: vec![name.to_owned()],
-        ..settings()
-    };
+    let towards = |name: &str| Settings { interfaces: vec![name.to_owned()], ..settings() };
 
     // Named are the server's side, where no client arrives, and then the client's.
     lab.install(&towards("to-server")).unwrap();
@@ -172,16 +143,8 @@ fn only_named_interfaces_and_what_is_in_the_way_is_told() {
     // A table of somebody else is not taken, and what is in force stays.
     lab.gateway_sh("ip route add 192.0.2.0/24 dev lo table 26481");
     let before = lab.state();
-    let error = lab
-        .install(&Settings {
-            table: 26481,
-            ..settings()
-        })
-        .unwrap_err();
-    assert!(
-        error.contains("table 26481 already holds an ipv4 route"),
-        "{error}"
-    );
+    let error = lab.install(&Settings { table: 26481, ..settings() }).unwrap_err();
+    assert!(error.contains("table 26481 already holds an ipv4 route"), "{error}");
     assert_eq!(lab.state(), before);
 }
 
@@ -194,10 +157,7 @@ fn without_the_capability_the_error_says_so() {
         async { intercept::install(&settings()).await }
     });
     let error = error.unwrap_err().to_string();
-    assert!(
-        error.contains("needs the capability CAP_NET_ADMIN"),
-        "{error}"
-    );
+    assert!(error.contains("needs the capability CAP_NET_ADMIN"), "{error}");
     assert_eq!(lab.state(), before);
 }
 
@@ -226,21 +186,13 @@ impl Lab {
             println!("SKIPPED: interception is not tested, because network namespaces need root");
             return None;
         }
-        let id = format!(
-            "{}-{}",
-            std::process::id(),
-            LABS.fetch_add(1, Ordering::Relaxed)
-        );
+        let id = format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let lab = Self {
             client: format!("gpi-c-{id}"),
             gateway: format!("gpi-g-{id}"),
             server: format!("gpi-s-{id}"),
         };
-        let Self {
-            client: c,
-            gateway: g,
-            server: s,
-        } = &lab;
+        let Self { client: c, gateway: g, server: s } = &lab;
         sh(&format!(
             "for n in {c} {g} {s}; do ip netns add $n; ip -n $n link set lo up
                ip netns exec $n sh -c 'for c in all default; do echo 0 > /proc/sys/net/ipv6/conf/$c/accept_dad; done'
@@ -310,17 +262,12 @@ impl Lab {
         for &port in ports {
             for any in ["0.0.0.0", "::"] {
                 let address = SocketAddr::new(any.parse().unwrap(), port);
-                services.push(Service::start(
-                    namespace,
-                    address,
-                    false,
-                    |mut stream, client| {
-                        writeln!(stream, "{}", client.ip())?;
-                        let mut reader = stream.try_clone()?;
-                        std::io::copy(&mut reader, &mut stream)?;
-                        Ok(())
-                    },
-                ));
+                services.push(Service::start(namespace, address, false, |mut stream, client| {
+                    writeln!(stream, "{}", client.ip())?;
+                    let mut reader = stream.try_clone()?;
+                    std::io::copy(&mut reader, &mut stream)?;
+                    Ok(())
+                }));
             }
         }
         services
@@ -373,11 +320,7 @@ impl Lab {
             let mut echoed = Vec::new();
             reader.read_to_end(&mut echoed)?;
             writer.join().unwrap()?;
-            assert!(
-                echoed == sent,
-                "{} bytes came back, not those that were sent",
-                echoed.len()
-            );
+            assert!(echoed == sent, "{} bytes came back, not those that were sent", echoed.len());
             Ok(greeting.trim().to_owned())
         };
         match enter(&self.client, talk).join().unwrap() {
@@ -391,9 +334,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for namespace in [&self.client, &self.gateway, &self.server] {
-            let _ = Command::new("ip")
-                .args(["netns", "del", namespace])
-                .status();
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
     }
 }
@@ -444,12 +385,7 @@ impl Service {
                 });
             }
         });
-        Self {
-            namespace: namespace.to_owned(),
-            address,
-            thread: Some(thread),
-            stop,
-        }
+        Self { namespace: namespace.to_owned(), address, thread: Some(thread), stop }
     }
 }
 
@@ -471,12 +407,8 @@ impl Drop for Service {
 }
 
 fn socket(address: SocketAddr, transparent: bool) -> Socket {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )
-    .unwrap();
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_reuse_address(true).unwrap();
     if address.is_ipv6() {
         socket.set_only_v6(true).unwrap();
@@ -492,10 +424,7 @@ fn socket(address: SocketAddr, transparent: bool) -> Socket {
 
 /// What no safe crate offers.
 mod system {
-    #![allow(
-        unsafe_code,
-        reason = "IPV6_TRANSPARENT, and a user ID for one thread only"
-    )]
+    #![allow(unsafe_code, reason = "IPV6_TRANSPARENT, and a user ID for one thread only")]
 
     use std::os::fd::AsRawFd as _;
 
@@ -537,10 +466,7 @@ fn enter<T: Send + 'static>(
 }
 
 fn sh(script: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-e", "-c", script])
-        .output()
-        .unwrap();
+    let output = Command::new("sh").args(["-e", "-c", script]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}\n{stderr}");
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -28,8 +28,6 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Runs what is not relaying itself (signals, HTTP, netlink) on the main thread.
 fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(task)
 }

@@ -61,12 +61,7 @@ impl Gateway {
             })?;
             let (stop, stopped) = oneshot::channel::<()>();
             let shutdown = async { drop(stopped.await) };
-            tokio::spawn(http::serve(
-                listener,
-                Arc::clone(&metrics),
-                readiness.clone(),
-                shutdown,
-            ));
+            tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness.clone(), shutdown));
             endpoint = Some(stop);
         }
         metrics.set_sessions_limit(config.relay.limits.sessions);
@@ -81,31 +76,16 @@ impl Gateway {
         }
         tokio::spawn(relay.forget_idle_clients());
         let path = path.to_owned();
-        let gateway = Self {
-            path,
-            config,
-            relay,
-            metrics,
-            log,
-            readiness,
-            endpoint,
-        };
+        let gateway = Self { path, config, relay, metrics, log, readiness, endpoint };
         gateway.say_ready();
         Ok(gateway)
     }
 
     fn say_ready(&self) {
         let addresses: Vec<String> = self.relay.addresses().map(|a| a.to_string()).collect();
-        let how = if self.config.intercept.is_some() {
-            " for intercepted mail"
-        } else {
-            ""
-        };
+        let how = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
         self.readiness.set(ReadyState::Ready);
-        self.log.notice(
-            Level::Info,
-            &format!("ready: listening on {}{how}", addresses.join(", ")),
-        );
+        self.log.notice(Level::Info, &format!("ready: listening on {}{how}", addresses.join(", ")));
     }
 
     /// Until a signal says stop.
@@ -163,10 +143,7 @@ impl Gateway {
         for (changed, key) in [
             (config.metrics != old.metrics, "[metrics]"),
             (config.log != old.log, "[log]"),
-            (
-                config.relay.listen.threads != old.relay.listen.threads,
-                "listen.threads",
-            ),
+            (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
         ] {
             if changed {
                 self.log.notice(
@@ -175,8 +152,7 @@ impl Gateway {
                 );
             }
         }
-        self.metrics
-            .set_sessions_limit(config.relay.limits.sessions);
+        self.metrics.set_sessions_limit(config.relay.limits.sessions);
         self.config = config;
         Ok(())
     }
@@ -185,10 +161,7 @@ impl Gateway {
     async fn stop(self) -> anyhow::Result<ExitCode> {
         self.readiness.set(ReadyState::Draining);
         let sessions = self.relay.sessions();
-        self.log.notice(
-            Level::Info,
-            &format!("stopping: {sessions} sessions in progress"),
-        );
+        self.log.notice(Level::Info, &format!("stopping: {sessions} sessions in progress"));
         let cut_off = self.relay.drain().await;
         if cut_off > 0 {
             let late = format!("{cut_off} sessions did not end in time and were ended with 421");
@@ -207,10 +180,7 @@ impl Gateway {
 
 /// A session takes two descriptors, a spliced one up to four more. Returns a warning if the hard limit is too low.
 fn raise_descriptor_limit(sessions: usize) -> Option<String> {
-    let wanted = u64::try_from(sessions)
-        .unwrap_or(u64::MAX)
-        .saturating_mul(2)
-        .saturating_add(512);
+    let wanted = u64::try_from(sessions).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(512);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     if soft < hard {
         let _stays_as_it_is = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

@@ -30,20 +30,12 @@ pub struct ConfigErrors {
 
 impl ConfigErrors {
     pub(super) fn new(file: &str, mistakes: Vec<Mistake>) -> Self {
-        Self {
-            file: file.to_owned(),
-            mistakes,
-        }
+        Self { file: file.to_owned(), mistakes }
     }
 
     /// One mistake about the file as a whole.
     pub(super) fn whole_file(file: &str, problem: String, advice: &str) -> Self {
-        let mistake = Mistake {
-            position: None,
-            field: None,
-            problem,
-            advice: advice.to_owned(),
-        };
+        let mistake = Mistake { position: None, field: None, problem, advice: advice.to_owned() };
         Self::new(file, vec![mistake])
     }
 
@@ -103,10 +95,7 @@ impl<'t> Lines<'t> {
     pub(super) fn of(text: &'t str) -> Self {
         let breaks = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         let starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1));
-        Self {
-            text,
-            starts: starts.collect(),
-        }
+        Self { text, starts: starts.collect() }
     }
 
     /// The position of the byte at `offset`; one beyond the end of the text is still on its last line.
@@ -116,9 +105,6 @@ impl<'t> Lines<'t> {
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
         let rest = self.text.get(start..).unwrap_or("").char_indices();
         let column = rest.take_while(|&(at, _)| start + at < offset).count();
-        Position {
-            line,
-            column: column + 1,
-        }
+        Position { line, column: column + 1 }
     }
 }

@@ -1,13 +1,13 @@
 //! What the client says, and what becomes of it.
 
 use super::{
-    Action, Anomaly, BareNewlines, Current, Direction, Engine, Event, Outcome, Output, Refusal,
-    Side, Stage,
+    Action, Anomaly, BareNewlines, Current, Direction, Engine, Event, Outcome, Output, PREGREET,
+    Refusal, Side, Stage,
 };
 use crate::policy::Action as PolicyAction;
 use crate::smtp::{
-    Asked, Command, EnhancedCode, Findings, Item, Junk, Line, OwnReply, Piece, Split, Verb, Wait,
-    pieces,
+    Asked, Command, EnhancedCode, Extensions, Findings, Item, Junk, Keyword, Line, OwnReply, Piece,
+    Progress, Split, Verb, Wait, pieces,
 };
 use crate::time::Timestamp;
 
@@ -24,7 +24,7 @@ impl Engine {
     /// The client's bytes, those not consumed before in front. Returns how many were consumed.
     pub fn client(&mut self, input: &[u8], at: Timestamp, out: &mut Output) -> usize {
         let mut used = 0;
-        let mut waiting = false;
+        self.held_back = false;
         while used < input.len() {
             if self.is_closing() || self.stage == Stage::Leaving {
                 used = input.len(); // After the end nobody answers.
@@ -32,8 +32,8 @@ impl Engine {
             }
             match self.client_step(input, used, at, out) {
                 Step::Consumed(count) => used += count,
-                Step::Stop { waiting: wait } => {
-                    waiting = wait;
+                Step::Stop { waiting } => {
+                    self.held_back = waiting;
                     break;
                 }
             }
@@ -42,7 +42,7 @@ impl Engine {
             self.active = at;
             self.recorder.bytes(Side::Client, used as u64, out);
         }
-        if self.client_closed && !waiting {
+        if self.client_closed {
             self.client_is_closed(out);
         }
         used
@@ -56,15 +56,20 @@ impl Engine {
         match self.session.client(rest) {
             Item::Incomplete => Step::Stop { waiting: false },
             Item::Waiting(wait) => {
+                self.impatient(wait, out);
+                if self.stage == Stage::TurnedAway {
+                    return Step::Consumed(0); // Nothing is waited for any more.
+                }
                 if wait == Wait::Greeting
-                    && let Some(junk) = Junk::recognise(rest)
+                    && let Some(junk) = Junk::before_greeting(rest)
                 {
                     self.junk(junk, out);
                     return Step::Consumed(rest.len());
                 }
-                self.impatient(wait, out);
                 Step::Stop { waiting: true }
             }
+            // Told at once, 554 would be read as the reply to what is still with upstream; a message, say.
+            Item::Junk(_) if self.session.has_pending() => Step::Stop { waiting: true },
             Item::Junk(junk) => {
                 self.junk(junk, out);
                 Step::Consumed(rest.len())
@@ -84,22 +89,28 @@ impl Engine {
                 Step::Consumed(len)
             }
             Item::AuthLine(line) => {
-                out.forward(from..from + line.len());
-                self.session.ask(Asked::Auth);
+                if self.endings_pass(line, out) {
+                    self.forward(line, from, Asked::Auth, out);
+                } else {
+                    self.cancel_auth(out);
+                }
                 Step::Consumed(line.len())
             }
             Item::Content => Step::Consumed(self.content(rest, from, at, out)),
-            Item::Chunk { len, wanted, done } => {
+            Item::Chunk { len, wanted } => {
                 if wanted {
                     out.forward(from..from + len);
                     self.recorder.content(len as u64);
                 }
-                self.session.chunk_passed(len as u64);
-                if done && wanted {
-                    self.recorder.content_ended(at, out);
-                } else if done {
-                    self.no_recipients(out);
+                match self.session.chunk_passed(len as u64) {
+                    Progress::MessageEnds => self.recorder.content_ended(at, out),
+                    Progress::ChunkEnds { wanted: false } => self.unwanted_chunk(out),
+                    Progress::ChunkEnds { wanted: true } | Progress::Within => {}
                 }
+                Step::Consumed(len)
+            }
+            Item::Plaintext { len } => {
+                self.plaintext_after_starttls(out);
                 Step::Consumed(len)
             }
             Item::Opaque => {
@@ -120,21 +131,26 @@ impl Engine {
         out.event(Event::Command(command.verb));
         self.recorder.command(command.verb);
         self.commands = self.commands.saturating_add(1);
-        if self.over_limits(out) || !self.endings_pass(line, out) {
+        if self.over_limits(out) {
             return;
+        }
+        if !self.endings_pass(line, out) {
+            let text =
+                "the command has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)";
+            return self.answer(500, EnhancedCode::new(5, 5, 2), text, out);
         }
         if self.session.has_pending() && !self.extensions.pipelining {
             self.recorder.anomaly(Anomaly::UnauthorizedPipelining, out);
         }
+        if self.is_hidden(command.verb) {
+            return self.not_offered(out);
+        }
         match command.verb {
             Verb::Ehlo | Verb::Helo => {
-                self.recorder
-                    .helo(command.argument, command.verb == Verb::Ehlo);
-                let asked = if command.verb == Verb::Ehlo {
-                    Asked::Ehlo
-                } else {
-                    Asked::Helo
-                };
+                self.recorder.helo(command.argument, command.verb == Verb::Ehlo);
+                self.extensions = Extensions::default();
+                self.current = Current::default();
+                let asked = if command.verb == Verb::Ehlo { Asked::Ehlo } else { Asked::Helo };
                 self.forward(line, from, asked, out);
             }
             Verb::Mail => {
@@ -143,7 +159,8 @@ impl Engine {
                 self.current = Current {
                     number: transaction,
                     open: true,
-                    ..Default::default()
+                    nested: self.current.open,
+                    ..Current::default()
                 };
                 self.forward(line, from, Asked::Mail { transaction }, out);
             }
@@ -157,7 +174,7 @@ impl Engine {
             }
             Verb::Bdat => self.bdat(line, command, from, at, out),
             Verb::Rset => {
-                self.current.open = false;
+                self.current = Current::default();
                 self.forward(line, from, Asked::Rset, out);
             }
             Verb::Auth => self.forward(line, from, Asked::Auth, out),
@@ -169,11 +186,7 @@ impl Engine {
             // Only a gateway may speak for others, and there is none in front of this one (trap 4).
             Verb::Xclient | Verb::Xforward => {
                 let xclient = command.verb == Verb::Xclient;
-                let anomaly = if xclient {
-                    Anomaly::Xclient
-                } else {
-                    Anomaly::Xforward
-                };
+                let anomaly = if xclient { Anomaly::Xclient } else { Anomaly::Xforward };
                 self.recorder.anomaly(anomaly, out);
                 self.recorder.refusal(Refusal::Xclient, out);
                 self.answer(
@@ -186,12 +199,7 @@ impl Engine {
             // What we do not know we cannot follow: forwarded, it might change what the next bytes mean.
             Verb::Unknown => {
                 self.recorder.anomaly(Anomaly::UnknownCommand, out);
-                self.answer(
-                    502,
-                    EnhancedCode::new(5, 5, 2),
-                    "command not recognized",
-                    out,
-                );
+                self.answer(502, EnhancedCode::new(5, 5, 2), "command not recognized", out);
             }
         }
     }
@@ -202,24 +210,12 @@ impl Engine {
         let recipient = self.recorder.rcpt(transaction, &path);
         let Some(refusal) = self.refusing else {
             self.current.asked += 1;
-            return self.forward(
-                line,
-                from,
-                Asked::Rcpt {
-                    transaction,
-                    recipient,
-                },
-                out,
-            );
+            return self.forward(line, from, Asked::Rcpt { transaction, recipient }, out);
         };
         self.current.refused += 1;
         self.recorder.refusal(refusal, out);
         let (code, enhanced, reason) = match refusal {
-            Refusal::Pregreet => (
-                550,
-                EnhancedCode::new(5, 5, 1),
-                "you spoke before the greeting (RFC 5321 section 3.1)",
-            ),
+            Refusal::Pregreet => (550, EnhancedCode::new(5, 5, 1), PREGREET),
             _ => {
                 let rule = self.verdict.rule.as_deref().unwrap_or("access denied");
                 if self.verdict.action == PolicyAction::Tempfail {
@@ -230,8 +226,7 @@ impl Engine {
             }
         };
         let reason = reason.to_owned();
-        self.recorder
-            .rcpt_code(transaction, recipient, code, Some(enhanced));
+        self.recorder.rcpt_code(transaction, recipient, code, Some(enhanced));
         self.answer(code, enhanced, &reason, out);
     }
 
@@ -249,11 +244,12 @@ impl Engine {
             let text = "BDAT wants an octet count and optionally LAST";
             return self.answer(501, EnhancedCode::new(5, 5, 4), text, out);
         };
-        let wanted = !self.all_refused();
+        // An upstream that did not offer CHUNKING would read the octets as commands, and we would not see them.
+        let wanted = self.extensions.chunking && !self.all_refused();
         self.session.expect_chunk(chunk, wanted);
         if !wanted {
             if chunk.size == 0 {
-                self.no_recipients(out);
+                self.unwanted_chunk(out);
             }
             return;
         }
@@ -262,19 +258,53 @@ impl Engine {
             self.current.chunking = true;
             self.recorder.content_begins(transaction, true, at, out);
         }
-        let asked = if chunk.last {
-            Asked::Message { transaction }
+        let asked =
+            if chunk.last { Asked::Message { transaction } } else { Asked::Chunk { transaction } };
+        if line.text.eq_ignore_ascii_case(chunk.as_command().as_bytes()) {
+            self.forward(line, from, asked, out);
         } else {
-            Asked::Chunk { transaction }
-        };
-        self.forward(line, from, asked, out);
-        if chunk.size == 0 {
-            self.recorder.content_ended(at, out);
+            // The size must be read in one way only: no leading zeros, no odd white space.
+            out.act(Action::ToUpstream(format!("{}\r\n", chunk.as_command()).into_bytes()));
+            self.session.ask(asked);
+        }
+        if chunk.last {
+            // What is said next belongs to no transaction, whenever the reply comes.
+            self.current = Current::default();
+            if chunk.size == 0 {
+                self.recorder.content_ended(at, out);
+            }
         }
     }
 
+    /// A chunk that upstream did not get is over.
+    fn unwanted_chunk(&mut self, out: &mut Output) {
+        if self.extensions.chunking {
+            self.no_recipients(out);
+        } else {
+            self.not_offered(out);
+        }
+    }
+
+    fn not_offered(&mut self, out: &mut Output) {
+        let code = EnhancedCode::new(5, 5, 1);
+        self.answer(502, code, "not offered here", out);
+    }
+
+    /// What is hidden from EHLO is not carried either: a client may try without having been offered it.
+    fn is_hidden(&self, verb: Verb) -> bool {
+        let keyword = match verb {
+            Verb::Starttls => Keyword::Starttls,
+            Verb::Auth => Keyword::Auth,
+            Verb::Vrfy => Keyword::Vrfy,
+            Verb::Expn => Keyword::Expn,
+            Verb::Etrn => Keyword::Etrn,
+            _ => return false, // BDAT's octets have to be read first.
+        };
+        self.profile.smtp.hide.contains(&keyword)
+    }
+
     fn content(&mut self, rest: &[u8], from: usize, at: Timestamp, out: &mut Output) -> usize {
-        // The 354 had to come first, so content is always the first thing in an input.
+        // The 354 had to come first, so content is always the first thing in an input, and nothing precedes its actions.
         let before = out.actions.len();
         let (end, findings) = self.session.scan(rest, |piece| match piece {
             Piece::Input(range) => out.forward(from + range.start..from + range.end),
@@ -291,6 +321,7 @@ impl Engine {
         }
         if end.is_some() {
             self.recorder.content_ended(at, out);
+            self.current = Current::default();
         }
         used
     }
@@ -315,77 +346,71 @@ impl Engine {
         self.recorder.refusal(Refusal::BareNewline, out);
         let text = "the message has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)";
         self.send(OwnReply::new(550, EnhancedCode::new(5, 6, 0), text), out);
-        self.recorder
-            .message_code(self.current.number, 550, at, out);
+        if self.current.number != Current::NONE {
+            self.recorder.message_code(self.current.number, 550, at, out);
+        }
         out.act(Action::AbandonUpstream);
         self.close(Outcome::Protocol, out);
     }
 
     /// Forwards a command line, mended if it has to be, and expects the answer.
     fn forward(&mut self, line: Line<'_>, from: usize, asked: Asked, out: &mut Output) {
-        pieces(line, self.profile.smtp.bare_newlines, |piece| match piece {
+        pieces(line, |piece| match piece {
             Piece::Input(range) => out.forward(from + range.start..from + range.end),
             Piece::Insert(bytes) => out.act(Action::Insert(bytes)),
         });
         self.session.ask(asked);
     }
 
-    /// Counts bare newlines in a command line; answers and returns false if the line may not pass.
+    /// Counts bare newlines in a line; returns whether the line may pass.
     fn endings_pass(&mut self, line: Line<'_>, out: &mut Output) -> bool {
         if line.is_clean() {
             return true;
         }
-        let anomaly = if line.has_bare_cr() {
-            Anomaly::BareCr
-        } else {
-            Anomaly::BareLf
-        };
+        let anomaly = if line.has_bare_cr() { Anomaly::BareCr } else { Anomaly::BareLf };
         self.recorder.anomaly(anomaly, out);
         if self.profile.smtp.bare_newlines != BareNewlines::Reject {
             return true;
         }
         self.recorder.refusal(Refusal::BareNewline, out);
-        let text = "the command has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)";
-        self.answer(500, EnhancedCode::new(5, 5, 2), text, out);
         false
     }
 
     fn over_limits(&mut self, out: &mut Output) -> bool {
         let limits = self.profile.limits;
         let (text, refusal) = if self.commands > limits.commands {
-            (
-                "too many commands without a message",
-                Refusal::LimitCommands,
-            )
+            ("too many commands without a message", Refusal::LimitCommands)
         } else if self.errors >= limits.errors {
             ("too many errors", Refusal::LimitErrors)
         } else {
             return false;
         };
         // A message whose fate is open is worth more than the limit: 421 now would make the client send it again.
-        if matches!(self.session.owed(), Some(Asked::Message { .. })) {
+        if self.session.owes_message() {
             return false;
         }
-        self.fail(
-            EnhancedCode::new(4, 7, 0),
-            text,
-            refusal,
-            Outcome::Limit,
-            out,
-        );
+        self.fail(EnhancedCode::new(4, 7, 0), text, refusal, Outcome::Limit, out);
         true
     }
 
     fn too_long(&mut self, auth: bool, out: &mut Output) {
         self.recorder.anomaly(Anomaly::CommandTooLong, out);
-        self.recorder.refusal(Refusal::LimitLine, out);
         if auth {
-            // Upstream waits for a response: `*` cancels the exchange (RFC 4954 §4), and its 501 is the reply.
-            out.act(Action::ToUpstream(b"*\r\n".to_vec()));
-            self.session.ask(Asked::Auth);
-        } else {
-            self.answer(500, EnhancedCode::new(5, 5, 2), "line too long", out);
+            self.recorder.refusal(Refusal::LimitLine, out);
+            return self.cancel_auth(out);
         }
+        self.commands = self.commands.saturating_add(1);
+        if self.over_limits(out) {
+            return;
+        }
+        self.recorder.refusal(Refusal::LimitLine, out);
+        self.answer(500, EnhancedCode::new(5, 5, 2), "line too long", out);
+    }
+
+    /// Upstream waits for a response: `*` cancels the exchange (RFC 4954 §4), and its 501 is the reply.
+    fn cancel_auth(&mut self, out: &mut Output) {
+        out.act(Action::ToUpstream(b"*\r\n".to_vec()));
+        self.session.ask(Asked::Auth);
     }
 
     fn all_refused(&self) -> bool {
@@ -433,20 +458,11 @@ impl Engine {
         out.event(Event::Command(verb));
         self.recorder.command(verb);
         if verb == Verb::Quit {
-            self.send(
-                OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"),
-                out,
-            );
+            self.send(OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"), out);
             self.close(Outcome::Refused, out);
         } else if self.errors >= self.profile.limits.errors {
             let code = EnhancedCode::new(4, 7, 0);
-            self.fail(
-                code,
-                "too many errors",
-                Refusal::LimitErrors,
-                Outcome::Limit,
-                out,
-            );
+            self.fail(code, "too many errors", Refusal::LimitErrors, Outcome::Limit, out);
         } else {
             let text = "access was refused; only QUIT is left";
             self.send(OwnReply::new(503, EnhancedCode::new(5, 5, 1), text), out);
@@ -454,22 +470,25 @@ impl Engine {
         Step::Consumed(line.len())
     }
 
-    /// The client will send no more, and nothing that it sent waits for a reply to be understood.
-    fn client_is_closed(&mut self, out: &mut Output) {
-        if self.is_closing() || self.stage == Stage::Leaving {
+    /// The client will send no more. What it sent may still wait for a reply to be understood.
+    pub(super) fn client_is_closed(&mut self, out: &mut Output) {
+        if self.held_back || self.is_closing() || self.stage == Stage::Leaving {
             return;
         }
         if self.stage == Stage::TurnedAway {
             self.close(Outcome::Refused, out);
         } else if self.session.is_opaque() {
-            out.act(Action::ShutdownUpstream);
+            if !self.upstream_told {
+                self.upstream_told = true;
+                out.act(Action::ShutdownUpstream);
+            }
             if self.upstream_closed {
                 self.close(Outcome::UpstreamClosed, out);
             }
         } else if self.session.in_content() {
             out.act(Action::AbandonUpstream);
             self.close(Outcome::ClientClosed, out);
-        } else if !self.session.has_pending() {
+        } else if !self.session.has_pending() || self.awaits_greeting() {
             self.close(Outcome::ClientClosed, out);
         }
         // Else the replies that the client may still read come first; `upstream` looks again after each.

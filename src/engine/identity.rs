@@ -31,10 +31,7 @@ impl Identity {
         if !xclient {
             return Self::Settled;
         }
-        Self::Due(XclientAttributes {
-            client: client.socket(),
-            destination: destination.socket(),
-        })
+        Self::Due(XclientAttributes { client: client.socket(), destination: destination.socket() })
     }
 }
 
@@ -65,14 +62,10 @@ impl Engine {
         };
         match own {
             OwnCommand::Ehlo => {
-                let offered = reply
-                    .texts()
-                    .find_map(offered_attributes)
-                    .filter(|_| reply.is_positive());
+                let offered =
+                    reply.texts().find_map(offered_attributes).filter(|_| reply.is_positive());
                 let commands = offered.and_then(|offered| {
-                    telling
-                        .attributes
-                        .commands(offered, telling.helo.as_deref(), telling.esmtp)
+                    telling.attributes.commands(offered, telling.helo.as_deref(), telling.esmtp)
                 });
                 let Some(commands) = commands else {
                     return self.not_introduced(out);

@@ -35,11 +35,14 @@ use self::identity::Identity;
 use self::recorder::Recorder;
 use crate::addr::{ClientAddr, OriginalDst, UpstreamAddr};
 use crate::policy::{Action as PolicyAction, Verdict};
-use crate::smtp::{Asked, EnhancedCode, Extensions, OwnReply, Session, Wait};
+use crate::smtp::{Asked, EnhancedCode, Extensions, OwnReply, Progress, Session, Wait};
 use crate::time::Timestamp;
 
 /// How long upstream may take to close after its 221, before we do.
 const LEAVING: Duration = Duration::from_secs(5);
+
+/// What a client hears that speaks first, if that is refused.
+const PREGREET: &str = "you spoke before the greeting (RFC 5321 section 3.1)";
 
 /// A side of the conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,17 +63,36 @@ enum Stage {
 }
 
 /// The transaction that the client's commands belong to now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Current {
-    /// The recorder's number.
+    /// The recorder's number; [`Current::NONE`] between transactions.
     number: usize,
     /// MAIL was forwarded and the message's fate is not known.
     open: bool,
+    /// MAIL came while another transaction was open: if upstream refuses this one, that one goes on.
+    nested: bool,
     /// Recipients that upstream was asked about, and that we refused ourselves.
     asked: u32,
     refused: u32,
     /// BDAT was used.
     chunking: bool,
+}
+
+impl Current {
+    const NONE: usize = usize::MAX;
+}
+
+impl Default for Current {
+    fn default() -> Self {
+        Self {
+            number: Self::NONE,
+            open: false,
+            nested: false,
+            asked: 0,
+            refused: 0,
+            chunking: false,
+        }
+    }
 }
 
 /// One client's conversation with an upstream.
@@ -94,9 +116,13 @@ pub struct Engine {
     active: Timestamp,
     /// Bytes that came while nothing may come were counted already.
     impatience_counted: bool,
-    /// Upstream's last reply was a 421: the client knows that upstream closes.
-    said_421: bool,
+    /// Upstream's last reply was one after which it closes, and the client knows.
+    said_farewell: bool,
+    /// Octets of the client wait for a reply to be understood.
+    held_back: bool,
     client_closed: bool,
+    /// Upstream was told that no more comes.
+    upstream_told: bool,
     upstream_closed: bool,
     draining: bool,
 }
@@ -131,8 +157,10 @@ impl Engine {
             errors: 0,
             active: at,
             impatience_counted: false,
-            said_421: false,
+            said_farewell: false,
+            held_back: false,
             client_closed: false,
+            upstream_told: false,
             upstream_closed: false,
             draining: false,
         }
@@ -160,23 +188,20 @@ impl Engine {
 
     /// No upstream took the connection.
     pub fn unavailable(&mut self, out: &mut Output) {
+        if self.stage == Stage::TurnedAway {
+            return; // The client was told already, and something else.
+        }
         let code = EnhancedCode::new(4, 3, 2);
         let text = "the mail server behind this gateway is not available; try again later";
-        self.fail(
-            code,
-            text,
-            Refusal::UpstreamUnavailable,
-            Outcome::UpstreamUnavailable,
-            out,
-        );
+        self.fail(code, text, Refusal::UpstreamUnavailable, Outcome::UpstreamUnavailable, out);
     }
 
     /// `side` will send no more; everything it sent was offered, and what is left was not consumed.
-    pub fn closed(&mut self, side: Side, at: Timestamp, out: &mut Output) {
+    pub fn closed(&mut self, side: Side, out: &mut Output) {
         match side {
             Side::Client => {
                 self.client_closed = true;
-                self.client(&[], at, out);
+                self.client_is_closed(out);
             }
             Side::Upstream => self.upstream_is_closed(out),
         }
@@ -212,19 +237,15 @@ impl Engine {
             }
             _ => {}
         }
-        let upstream_is_late = !self.session.in_content() && self.session.owed().is_some();
+        let upstream_is_late = self.stage == Stage::Running
+            && !self.session.in_content()
+            && self.session.owed().is_some();
         let text = if upstream_is_late {
             "the mail server behind this gateway did not answer in time; try again later"
         } else {
             "you were silent for too long"
         };
-        self.fail(
-            EnhancedCode::new(4, 4, 2),
-            text,
-            Refusal::Timeout,
-            Outcome::Timeout,
-            out,
-        );
+        self.fail(EnhancedCode::new(4, 4, 2), text, Refusal::Timeout, Outcome::Timeout, out);
     }
 
     /// The gateway shuts down: a session that is idle ends now, one in a transaction ends after it.
@@ -239,14 +260,10 @@ impl Engine {
             return self.close(outcome, out);
         }
         let (text, refusal) = match outcome {
-            Outcome::Shutdown => (
-                "the service is shutting down; try again later",
-                Refusal::Shutdown,
-            ),
-            _ => (
-                "internal error; try again later",
-                Refusal::UpstreamUnavailable,
-            ),
+            Outcome::Shutdown => {
+                ("the service is shutting down; try again later", Refusal::Shutdown)
+            }
+            _ => ("internal error; try again later", Refusal::UpstreamUnavailable),
         };
         self.fail(EnhancedCode::new(4, 3, 2), text, refusal, outcome, out);
     }
@@ -254,7 +271,7 @@ impl Engine {
     /// Octets that the driver may pass from `side` without showing them: all of an opaque session, the rest of a chunk.
     pub fn passable(&self, side: Side) -> u64 {
         match (self.stage, side) {
-            (Stage::Running, _) if self.session.is_opaque() => u64::MAX,
+            (Stage::Running, _) if self.session.is_encrypted() => u64::MAX,
             (Stage::Running, Side::Client) => self.session.chunk_remaining(),
             _ => 0,
         }
@@ -266,16 +283,22 @@ impl Engine {
         self.recorder.bytes(side, count, out);
         if side == Side::Client && !self.session.is_opaque() {
             self.recorder.content(count);
-            self.session.chunk_passed(count);
-            if self.session.chunk_remaining() == 0 {
+            if self.session.chunk_passed(count) == Progress::MessageEnds {
                 self.recorder.content_ended(at, out);
             }
         }
     }
 
-    /// Plaintext that was read and thrown away around STARTTLS.
+    /// The client's plaintext that was read and thrown away after [`Action::DiscardClient`].
     pub fn discarded(&mut self, count: usize, out: &mut Output) {
-        if count > 0 && !self.impatience_counted {
+        if count > 0 {
+            self.recorder.bytes(Side::Client, count as u64, out);
+            self.plaintext_after_starttls(out);
+        }
+    }
+
+    fn plaintext_after_starttls(&mut self, out: &mut Output) {
+        if !self.impatience_counted {
             self.impatience_counted = true;
             self.recorder.anomaly(Anomaly::StarttlsPlaintext, out);
         }
@@ -299,6 +322,7 @@ impl Engine {
     pub fn finish(&mut self, at: Timestamp, out: &mut Output) -> SessionRecord {
         let outcome = match self.stage {
             Stage::Closing(outcome) => outcome,
+            Stage::Leaving => Outcome::Quit,
             _ if self.upstream_closed => Outcome::UpstreamClosed,
             _ => Outcome::ClientClosed,
         };
@@ -312,47 +336,41 @@ impl Engine {
             Refusal::LimitClientSessions => {
                 (7, 0, "too many sessions from your network", Outcome::Limit)
             }
-            Refusal::LimitClientRate => (
-                7,
-                0,
-                "too many new sessions from your network; slow down",
-                Outcome::Limit,
-            ),
+            Refusal::LimitClientRate => {
+                (7, 0, "too many new sessions from your network; slow down", Outcome::Limit)
+            }
             Refusal::ProxyHeader => (7, 0, "PROXY protocol header expected", Outcome::Protocol),
             _ => (3, 2, "service not available", Outcome::UpstreamUnavailable),
         };
-        self.fail(
-            EnhancedCode::new(4, subject, detail),
-            text,
-            refusal,
-            outcome,
-            out,
-        );
+        self.fail(EnhancedCode::new(4, subject, detail), text, refusal, outcome, out);
     }
 
     /// 554 or 421 in place of the greeting.
     fn turn_away(&mut self, refusal: Refusal, out: &mut Output) {
-        let reason = self
-            .verdict
-            .rule
-            .as_deref()
-            .unwrap_or("access denied")
-            .to_owned();
+        let reason = self.verdict.rule.as_deref().unwrap_or("access denied").to_owned();
         match refusal {
             Refusal::AccessReject => {
-                let reply = OwnReply::new(554, EnhancedCode::new(5, 7, 1), &reason);
-                self.stage = Stage::TurnedAway;
-                self.recorder.refusal(refusal, out);
-                self.send(reply, out);
+                self.instead_of_greeting(refusal, EnhancedCode::new(5, 7, 1), &reason, out);
             }
-            _ => self.fail(
-                EnhancedCode::new(4, 7, 1),
-                &reason,
-                refusal,
-                Outcome::Refused,
-                out,
-            ),
+            Refusal::Pregreet => {
+                let code = EnhancedCode::new(5, 5, 1);
+                self.instead_of_greeting(refusal, code, PREGREET, out);
+                out.act(Action::AbandonUpstream);
+            }
+            _ => self.fail(EnhancedCode::new(4, 7, 1), &reason, refusal, Outcome::Refused, out),
         }
+    }
+
+    fn instead_of_greeting(
+        &mut self,
+        refusal: Refusal,
+        code: EnhancedCode,
+        text: &str,
+        out: &mut Output,
+    ) {
+        self.stage = Stage::TurnedAway;
+        self.recorder.refusal(refusal, out);
+        self.send(OwnReply::new(554, code, text), out);
     }
 
     /// 421 now, whatever is pending, and the end. Upstream does not get to finish what it has.
@@ -432,7 +450,10 @@ impl Engine {
         self.impatience_counted = true;
         self.recorder.anomaly(anomaly, out);
         if wait == Wait::Greeting && self.profile.smtp.pregreet == Pregreet::Reject {
-            self.refusing = self.refusing.or(Some(Refusal::Pregreet));
+            let refusal = *self.refusing.get_or_insert(Refusal::Pregreet);
+            if self.profile.smtp.refuse_at == RefuseAt::Connect {
+                self.turn_away(refusal, out);
+            }
         }
     }
 }

@@ -62,11 +62,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            line_length: 2048,
-            commands: 2000,
-            errors: 20,
-        }
+        Self { line_length: 2048, commands: 2000, errors: 20 }
     }
 }
 

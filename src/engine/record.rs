@@ -42,10 +42,7 @@ pub struct Endpoint {
 
 impl From<SocketAddr> for Endpoint {
     fn from(addr: SocketAddr) -> Self {
-        Self {
-            address: addr.ip(),
-            port: addr.port(),
-        }
+        Self { address: addr.ip(), port: addr.port() }
     }
 }
 

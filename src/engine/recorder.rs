@@ -22,6 +22,8 @@ struct Message {
     began: Option<Timestamp>,
     bytes: u64,
     chunking: bool,
+    /// Its fate was told before its end.
+    told: bool,
     /// Anomalies of this message that are counted already.
     found: u32,
 }
@@ -66,19 +68,13 @@ impl Recorder {
 
     pub(super) fn connected(&mut self, upstream: UpstreamAddr, at: Timestamp, out: &mut Output) {
         self.upstream = Some(upstream);
-        out.event(Event::Phase {
-            phase: Phase::Connect,
-            duration: at - self.start,
-        });
+        out.event(Event::Phase { phase: Phase::Connect, duration: at - self.start });
         self.phase_start = at;
     }
 
     pub(super) fn greeting(&mut self, code: u16, at: Timestamp, out: &mut Output) {
         self.smtp.greeting = Some(code);
-        out.event(Event::Phase {
-            phase: Phase::Greeting,
-            duration: at - self.phase_start,
-        });
+        out.event(Event::Phase { phase: Phase::Greeting, duration: at - self.phase_start });
     }
 
     pub(super) fn helo(&mut self, argument: &[u8], esmtp: bool) {
@@ -107,10 +103,7 @@ impl Recorder {
         self.smtp.transactions_total += 1;
         if self.afford(path) {
             let mail_from = path.to_owned();
-            self.smtp.transactions.push(TransactionRecord {
-                mail_from,
-                ..Default::default()
-            });
+            self.smtp.transactions.push(TransactionRecord { mail_from, ..Default::default() });
         }
         number
     }
@@ -131,11 +124,7 @@ impl Recorder {
         transaction.rcpt_total += 1;
         if affordable {
             let address = path.to_owned();
-            transaction.rcpt_to.push(RecipientRecord {
-                address,
-                code: None,
-                enhanced: None,
-            });
+            transaction.rcpt_to.push(RecipientRecord { address, code: None, enhanced: None });
         }
         number
     }
@@ -174,15 +163,8 @@ impl Recorder {
         at: Timestamp,
         out: &mut Output,
     ) {
-        out.event(Event::Phase {
-            phase: Phase::Envelope,
-            duration: at - self.phase_start,
-        });
-        self.message = Message {
-            began: Some(at),
-            chunking,
-            ..Message::default()
-        };
+        out.event(Event::Phase { phase: Phase::Envelope, duration: at - self.phase_start });
+        self.message = Message { began: Some(at), chunking, ..Message::default() };
         if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
             transaction.chunking = chunking;
         }
@@ -194,18 +176,13 @@ impl Recorder {
 
     pub(super) fn content_ended(&mut self, at: Timestamp, out: &mut Output) {
         if let Some(began) = self.message.began.take() {
-            out.event(Event::Phase {
-                phase: Phase::Data,
-                duration: at - began,
-            });
+            out.event(Event::Phase { phase: Phase::Data, duration: at - began });
         }
-        let end = if self.message.chunking {
-            0
-        } else {
-            ".\r\n".len() as u64
-        };
-        self.ended
-            .push_back((self.message.bytes.saturating_sub(end), at));
+        if self.message.told {
+            return;
+        }
+        let end = if self.message.chunking { 0 } else { ".\r\n".len() as u64 };
+        self.ended.push_back((self.message.bytes.saturating_sub(end), at));
     }
 
     /// The message's fate is known.
@@ -216,11 +193,11 @@ impl Recorder {
         at: Timestamp,
         out: &mut Output,
     ) {
-        let (bytes, ended) = self.ended.pop_front().unwrap_or((self.message.bytes, at));
-        out.event(Event::Phase {
-            phase: Phase::Acceptance,
-            duration: at - ended,
+        let (bytes, ended) = self.ended.pop_front().unwrap_or_else(|| {
+            self.message.told = true;
+            (self.message.bytes, at)
         });
+        out.event(Event::Phase { phase: Phase::Acceptance, duration: at - ended });
         out.event(Event::Message { code, bytes });
         if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
             transaction.data_code = Some(code);
@@ -232,8 +209,11 @@ impl Recorder {
         self.smtp.auth = true;
     }
 
-    pub(super) const fn tls(&mut self, tls: Tls) {
-        self.smtp.tls = tls;
+    /// What became of a STARTTLS tells more than a later offer.
+    pub(super) fn starttls_offered(&mut self) {
+        if self.smtp.tls == Tls::None {
+            self.smtp.tls = Tls::Offered;
+        }
     }
 
     pub(super) fn starttls(&mut self, outcome: Starttls, out: &mut Output) {
@@ -271,10 +251,7 @@ impl Recorder {
             Side::Client => self.tcp.client_bytes += count,
             Side::Upstream => self.tcp.server_bytes += count,
         }
-        out.event(Event::Bytes {
-            direction: side.direction(),
-            count,
-        });
+        out.event(Event::Bytes { direction: side.direction(), count });
     }
 
     /// The record, once; the recorder is empty afterwards.
@@ -285,10 +262,7 @@ impl Recorder {
         at: Timestamp,
         out: &mut Output,
     ) -> SessionRecord {
-        out.event(Event::Phase {
-            phase: Phase::Session,
-            duration: at - self.start,
-        });
+        out.event(Event::Phase { phase: Phase::Session, duration: at - self.start });
         out.event(Event::SessionClosed(outcome));
         let mut smtp = std::mem::take(&mut self.smtp);
         smtp.commands = Verb::ALL

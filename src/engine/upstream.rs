@@ -1,7 +1,7 @@
 //! What upstream replies, and what becomes of it.
 
 use super::{
-    Action, Anomaly, Engine, Outcome, Output, Refusal, ReplySource, Side, Stage, Starttls, Tls,
+    Action, Anomaly, Engine, Outcome, Output, Refusal, ReplySource, Side, Stage, Starttls,
 };
 use crate::smtp::{Asked, EnhancedCode, Extensions, Paired, Reply};
 use crate::time::Timestamp;
@@ -10,10 +10,17 @@ impl Engine {
     /// Upstream's bytes, those not consumed before in front. Returns how many were consumed.
     pub fn upstream(&mut self, input: &[u8], at: Timestamp, out: &mut Output) -> usize {
         let mut used = 0;
+        if self.stage == Stage::TurnedAway {
+            return input.len(); // It was abandoned.
+        }
         while used < input.len() && !self.is_closing() {
             let rest = input.get(used..).unwrap_or_default();
             used += match self.session.upstream(rest) {
                 Paired::Incomplete => break,
+                Paired::Plaintext => {
+                    self.plaintext_after_starttls(out);
+                    rest.len()
+                }
                 Paired::Opaque => {
                     out.forward(used..input.len());
                     rest.len()
@@ -25,7 +32,7 @@ impl Engine {
                 }
                 // The only reply that may come unasked, before a server closes (RFC 5321 §3.8).
                 Paired::Unexpected(reply) if reply.code == 421 => {
-                    self.relay_reply(&reply, used, out);
+                    self.relay_reply(&reply, Asked::Other, used, out);
                     reply.raw.len()
                 }
                 // Relayed, it would answer the client's next command, and every one after would be off by one.
@@ -36,14 +43,7 @@ impl Engine {
                 }
                 Paired::Reply { reply, asked } => {
                     self.reply(&reply, asked, used, at, out);
-                    let opaque = matches!(asked, Asked::Starttls) && self.session.is_opaque();
-                    if opaque {
-                        // RFC 3207 §4.2 for this leg: what upstream said in plaintext after its 220 goes nowhere.
-                        self.discarded(rest.len() - reply.raw.len(), out);
-                        rest.len()
-                    } else {
-                        reply.raw.len()
-                    }
+                    reply.raw.len()
                 }
             };
         }
@@ -79,13 +79,13 @@ impl Engine {
             self.recorder.reply(reply.code, ReplySource::Upstream, out);
             out.act(Action::ToClient(filtered));
         } else {
-            self.relay_reply(reply, from, out);
+            self.relay_reply(reply, asked, from, out);
         }
         self.note(reply, asked, at, out);
         while let Some(own) = self.session.ready() {
             self.send(own, out);
         }
-        if asked == Asked::Quit {
+        if asked == Asked::Quit && reply.is_positive() {
             self.stage = Stage::Leaving;
         }
     }
@@ -96,20 +96,16 @@ impl Engine {
         match asked {
             Asked::Greeting => self.recorder.greeting(code, at, out),
             Asked::Ehlo if self.extensions.starttls && reply.is_positive() => {
-                self.recorder.tls(Tls::Offered);
+                self.recorder.starttls_offered();
             }
             Asked::Mail { transaction } => {
                 self.recorder.mail_code(transaction, code);
                 if !reply.is_positive() && self.current.number == transaction {
-                    self.current.open = false;
+                    self.current.open = self.current.nested;
                 }
             }
-            Asked::Rcpt {
-                transaction,
-                recipient,
-            } => {
-                self.recorder
-                    .rcpt_code(transaction, recipient, code, reply.enhanced());
+            Asked::Rcpt { transaction, recipient } => {
+                self.recorder.rcpt_code(transaction, recipient, code, reply.enhanced());
             }
             Asked::Data { transaction } if code == 354 => {
                 self.recorder.content_begins(transaction, false, at, out);
@@ -125,21 +121,21 @@ impl Engine {
             }
             Asked::Auth if code == 235 => self.recorder.authenticated(),
             Asked::Starttls if code == 220 => {
-                self.recorder.tls(Tls::Started);
                 self.recorder.starttls(Starttls::Started, out);
             }
             Asked::Starttls => {
-                self.recorder.tls(Tls::Refused);
                 self.recorder.starttls(Starttls::Refused, out);
             }
             _ => {}
         }
     }
 
-    fn relay_reply(&mut self, reply: &Reply<'_>, from: usize, out: &mut Output) {
+    fn relay_reply(&mut self, reply: &Reply<'_>, asked: Asked, from: usize, out: &mut Output) {
         self.recorder.reply(reply.code, ReplySource::Upstream, out);
         self.count_error(reply.code);
-        self.said_421 = reply.code == 421;
+        // 421: RFC 5321 §3.8; 521: RFC 7504; and one that refuses in place of its greeting may close at once.
+        self.said_farewell =
+            matches!(reply.code, 421 | 521) || asked == Asked::Greeting && reply.code >= 400;
         out.forward(from..from + reply.raw.len());
     }
 
@@ -163,7 +159,7 @@ impl Engine {
         match self.stage {
             Stage::Closing(_) | Stage::TurnedAway => {}
             Stage::Leaving => self.close(Outcome::Quit, out),
-            Stage::Running if self.said_421 => self.close(Outcome::UpstreamClosed, out),
+            Stage::Running if self.said_farewell => self.close(Outcome::UpstreamClosed, out),
             Stage::Running if self.awaits_greeting() => self.unavailable(out),
             Stage::Running => {
                 let text = "the connection to the mail server behind this gateway was lost; try again later";

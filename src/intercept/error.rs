@@ -27,11 +27,7 @@ pub enum InterceptError {
     #[error("cannot open a netlink socket for routing: {0}; is netlink allowed for this service?")]
     Netlink(#[source] io::Error),
     #[error("the kernel refused to {what}: {reason}{hint}")]
-    Routing {
-        what: String,
-        reason: String,
-        hint: &'static str,
-    },
+    Routing { what: String, reason: String, hint: &'static str },
     #[error(
         "routing table {table} already holds {found}, which gatepost did not make: set intercept.table \
          to a number that is free (`ip route show table all`)"

@@ -16,10 +16,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     if report.tproxies().next().is_none() {
         return warnings;
     }
-    if report
-        .tproxies()
-        .any(|tproxy| tproxy.family == Family::Ipv4)
-    {
+    if report.tproxies().any(|tproxy| tproxy.family == Family::Ipv4) {
         warnings.extend(validating_by_mark());
     }
     if is_on("/proc/sys/net/ipv4/tcp_fwmark_accept") {
@@ -30,10 +27,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
         );
     }
     let present = interfaces();
-    for name in report
-        .interfaces()
-        .filter(|name| !present.iter().any(|there| there == name))
-    {
+    for name in report.interfaces().filter(|name| !present.iter().any(|there| there == name)) {
         warnings.push(format!(
             "there is no interface {name}: nothing can arrive on it; check intercept.interfaces"
         ));
@@ -45,10 +39,7 @@ fn not_listening(tproxy: &Tproxy) -> Option<String> {
     // /proc/net is that of the process's first thread, which may be in another namespace.
     let (file, any) = match tproxy.family {
         Family::Ipv4 => ("/proc/thread-self/net/tcp", "00000000"),
-        Family::Ipv6 => (
-            "/proc/thread-self/net/tcp6",
-            "00000000000000000000000000000000",
-        ),
+        Family::Ipv6 => ("/proc/thread-self/net/tcp6", "00000000000000000000000000000000"),
     };
     let sockets = fs::read_to_string(file).ok()?;
     let wanted = format!("{any}:{:04X}", tproxy.listen);
@@ -99,10 +90,7 @@ fn validating_by_mark() -> Option<String> {
 
 fn interfaces() -> Vec<String> {
     let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    table
-        .lines()
-        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
-        .collect()
+    table.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 fn is_on(file: &str) -> bool {

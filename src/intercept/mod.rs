@@ -84,9 +84,7 @@ impl Settings {
     }
 
     fn families(&self) -> impl Iterator<Item = Family> {
-        Family::ALL
-            .into_iter()
-            .filter(|&family| self.listen(family).is_some())
+        Family::ALL.into_iter().filter(|&family| self.listen(family).is_some())
     }
 
     /// What would be harmful to install, whoever made these settings.

@@ -47,10 +47,7 @@ pub(super) async fn list() -> Result<Option<Vec<Chain>>, InterceptError> {
 async fn missing_modules() -> Result<Vec<&'static str>, InterceptError> {
     let mut missing = Vec::new();
     for (module, probe) in ruleset::probes() {
-        if apply(&["-c"], probe)
-            .await?
-            .is_err_and(|stderr| is_absent(&stderr))
-        {
+        if apply(&["-c"], probe).await?.is_err_and(|stderr| is_absent(&stderr)) {
             missing.push(module);
         }
     }
@@ -59,22 +56,13 @@ async fn missing_modules() -> Result<Vec<&'static str>, InterceptError> {
 
 fn refused(what: &'static str, stderr: String, missing: &[&'static str]) -> InterceptError {
     if stderr.contains("Operation not permitted") {
-        InterceptError::NotPermitted {
-            what: "access to nftables",
-        }
+        InterceptError::NotPermitted { what: "access to nftables" }
     } else if stderr.contains("Unable to initialize Netlink socket") {
-        InterceptError::KernelLacks {
-            modules: vec!["nf_tables"],
-        }
+        InterceptError::KernelLacks { modules: vec!["nf_tables"] }
     } else if !missing.is_empty() {
-        InterceptError::KernelLacks {
-            modules: missing.to_vec(),
-        }
+        InterceptError::KernelLacks { modules: missing.to_vec() }
     } else {
-        InterceptError::NftRefused {
-            what,
-            stderr: first_line(&stderr).to_owned(),
-        }
+        InterceptError::NftRefused { what, stderr: first_line(&stderr).to_owned() }
     }
 }
 
@@ -84,10 +72,7 @@ fn is_absent(stderr: &str) -> bool {
 }
 
 fn first_line(stderr: &str) -> &str {
-    let line = stderr
-        .lines()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("no reason given");
+    let line = stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
     line.trim().trim_start_matches("internal:0:0-0: ")
 }
 
@@ -155,17 +140,10 @@ mod tests {
     #[test]
     fn errors_say_what_is_missing() {
         let words = |stderr: &str, missing: &[&'static str]| {
-            refused(
-                "install the table `inet gatepost`",
-                stderr.to_owned(),
-                missing,
-            )
-            .to_string()
+            refused("install the table `inet gatepost`", stderr.to_owned(), missing).to_string()
         };
-        let denied = words(
-            "netlink: Error: cache initialization failed: Operation not permitted",
-            &[],
-        );
+        let denied =
+            words("netlink: Error: cache initialization failed: Operation not permitted", &[]);
         assert!(denied.contains("CAP_NET_ADMIN"), "{denied}");
 
         let absent = "internal:0:0-0: Error: Could not process rule: No such file or directory\n";

@@ -123,9 +123,7 @@ impl Report {
     }
 
     pub(super) fn interfaces(&self) -> impl Iterator<Item = &str> {
-        self.rules()
-            .flat_map(|rule| &rule.interfaces)
-            .map(String::as_str)
+        self.rules().flat_map(|rule| &rule.interfaces).map(String::as_str)
     }
 
     fn rules(&self) -> impl Iterator<Item = &Rule> {
@@ -170,19 +168,9 @@ impl fmt::Display for Report {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words)?;
-        if let Some(Tproxy {
-            family,
-            ports,
-            listen,
-            ..
-        }) = &self.tproxy
-        {
+        if let Some(Tproxy { family, ports, listen, .. }) = &self.tproxy {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-            write!(
-                f,
-                " ({family}, port {} to port {listen} here)",
-                ports.join(", ")
-            )?;
+            write!(f, " ({family}, port {} to port {listen} here)", ports.join(", "))?;
         }
         if !self.interfaces.is_empty() {
             write!(f, " (named: {})", self.interfaces.join(", "))?;
@@ -195,9 +183,7 @@ impl fmt::Display for Rule {
 /// and showing most is better than showing nothing.
 impl Chain {
     pub(super) fn all_of(listing: &Value) -> Vec<Self> {
-        let objects = listing["nftables"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice);
+        let objects = listing["nftables"].as_array().map_or(&[][..], Vec::as_slice);
         let mut chains: Vec<Self> = objects
             .iter()
             .filter_map(|object| object.get("chain"))
@@ -235,9 +221,7 @@ impl Rule {
                 read.bytes = counter["bytes"].as_u64().unwrap_or_default();
             }
             if let Some(mangle) = statement.get("mangle") {
-                mark = mangle["value"]
-                    .as_u64()
-                    .and_then(|mark| u32::try_from(mark).ok());
+                mark = mangle["value"].as_u64().and_then(|mark| u32::try_from(mark).ok());
             }
             tproxy = tproxy.or(statement.get("tproxy"));
             let Some(matched) = statement.get("match") else {
@@ -245,25 +229,16 @@ impl Rule {
             };
             if matched["left"]["payload"]["field"] == "dport" {
                 let numbers = items(&matched["right"]).iter().filter_map(Value::as_u64);
-                ports = numbers
-                    .filter_map(|port| u16::try_from(port).ok())
-                    .collect();
+                ports = numbers.filter_map(|port| u16::try_from(port).ok()).collect();
             }
             if matched["left"]["meta"]["key"] == "iifname" && matched["op"] == "!=" {
                 read.interfaces = items(&matched["right"]).iter().map(text).collect();
             }
         }
         read.tproxy = tproxy.map(|tproxy| Tproxy {
-            family: if tproxy["family"] == "ip" {
-                Family::Ipv4
-            } else {
-                Family::Ipv6
-            },
+            family: if tproxy["family"] == "ip" { Family::Ipv4 } else { Family::Ipv6 },
             ports,
-            listen: tproxy["port"]
-                .as_u64()
-                .and_then(|port| u16::try_from(port).ok())
-                .unwrap_or(0),
+            listen: tproxy["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
             mark,
         });
         read
@@ -272,9 +247,7 @@ impl Rule {
 
 /// nft prints a set of one element as that element.
 fn items(value: &Value) -> &[Value] {
-    value["set"]
-        .as_array()
-        .map_or(std::slice::from_ref(value), Vec::as_slice)
+    value["set"].as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
 }
 
 fn text(value: &Value) -> String {
@@ -291,10 +264,7 @@ mod tests {
         let given =
             serde_json::to_value(ruleset::replace(&super::super::tests::settings())).unwrap();
         let objects = given["nftables"].as_array().unwrap();
-        let added: Vec<&Value> = objects
-            .iter()
-            .filter_map(|object| object.get("add"))
-            .collect();
+        let added: Vec<&Value> = objects.iter().filter_map(|object| object.get("add")).collect();
         Chain::all_of(&serde_json::json!({ "nftables": added }))
     }
 
@@ -310,10 +280,7 @@ mod tests {
 
     #[test]
     fn nothing_is_one_line() {
-        assert_eq!(
-            Report::default().to_string(),
-            "no interception is installed"
-        );
+        assert_eq!(Report::default().to_string(), "no interception is installed");
         assert_eq!(
             Removed::default().to_string(),
             "nothing to remove: no interception is installed"

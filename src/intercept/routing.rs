@@ -48,10 +48,7 @@ impl Routing {
         // The strict check makes the kernel filter what is asked for: a router's full table is a long list.
         let (connection, handle, _) =
             rtnetlink::new_connection_with_strict_check().map_err(InterceptError::Netlink)?;
-        Ok(Self {
-            handle,
-            connection: tokio::spawn(connection),
-        })
+        Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
     /// All that is ours, of any mark and table: rules first, so that deleting in this order never leaves a rule that
@@ -149,25 +146,13 @@ impl Routing {
             Family::Ipv4 => IpVersion::V4,
             Family::Ipv6 => IpVersion::V6,
         };
-        let rules = self
-            .handle
-            .rule()
-            .get(version)
-            .execute()
-            .try_collect()
-            .await;
+        let rules = self.handle.rule().get(version).execute().try_collect().await;
         listed_or_empty(rules)
             .map_err(|error| refused(format!("list the {family} ip rules"), &error))
     }
 
     async fn routes(&self, wanted: RouteMessage) -> Result<Vec<RouteMessage>, InterceptError> {
-        let routes = self
-            .handle
-            .route()
-            .get(wanted)
-            .execute()
-            .try_collect()
-            .await;
+        let routes = self.handle.route().get(wanted).execute().try_collect().await;
         listed_or_empty(routes).map_err(|error| refused("list the routes".to_owned(), &error))
     }
 }
@@ -177,12 +162,7 @@ fn listed_or_empty<T>(listed: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
     const EAFNOSUPPORT: i32 = 97;
     const EOPNOTSUPP: i32 = 95;
     match listed {
-        Err(error)
-            if matches!(
-                errno(&error),
-                Some(ENOENT | ESRCH | EAFNOSUPPORT | EOPNOTSUPP)
-            ) =>
-        {
+        Err(error) if matches!(errno(&error), Some(ENOENT | ESRCH | EAFNOSUPPORT | EOPNOTSUPP)) => {
             Ok(Vec::new())
         }
         listed => listed,
@@ -195,22 +175,16 @@ impl Entry {
             Self::Rule(rule) => rule.header.family,
             Self::Route(route) => route.header.address_family,
         };
-        if family == AddressFamily::Inet {
-            Family::Ipv4
-        } else {
-            Family::Ipv6
-        }
+        if family == AddressFamily::Inet { Family::Ipv4 } else { Family::Ipv6 }
     }
 
     /// The mark of a rule.
     pub(super) fn mark(&self) -> Option<u32> {
         let Self::Rule(rule) = self else { return None };
-        rule.attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                RuleAttribute::FwMark(mark) => Some(*mark),
-                _ => None,
-            })
+        rule.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::FwMark(mark) => Some(*mark),
+            _ => None,
+        })
     }
 
     pub(super) fn table(&self) -> u32 {
@@ -255,12 +229,10 @@ impl Entry {
 
     fn priority(&self) -> Option<u32> {
         let Self::Rule(rule) = self else { return None };
-        rule.attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                RuleAttribute::Priority(priority) => Some(*priority),
-                _ => None,
-            })
+        rule.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::Priority(priority) => Some(*priority),
+            _ => None,
+        })
     }
 
     /// Whether both do the same; the kernel's answer holds more attributes than our question.
@@ -308,9 +280,7 @@ fn route(family: Family, table: u32) -> Entry {
     route.header.protocol = RouteProtocol::Other(PROTOCOL);
     route.header.scope = RouteScope::Host;
     route.header.kind = RouteType::Local;
-    route
-        .attributes
-        .extend([RouteAttribute::Table(table), RouteAttribute::Oif(LOOPBACK)]);
+    route.attributes.extend([RouteAttribute::Table(table), RouteAttribute::Oif(LOOPBACK)]);
     Entry::Route(route)
 }
 
@@ -345,9 +315,7 @@ fn refused(what: String, error: &Error) -> InterceptError {
     const EOPNOTSUPP: i32 = 95;
     let hint = match errno(error) {
         Some(EPERM) => {
-            return InterceptError::NotPermitted {
-                what: "policy routing",
-            };
+            return InterceptError::NotPermitted { what: "policy routing" };
         }
         Some(EAFNOSUPPORT | EOPNOTSUPP | EINVAL) => {
             "; the kernel needs CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES, and IPv6 must \

@@ -83,17 +83,8 @@ pub(super) fn probes() -> [(&'static str, Nftables<'static>); 3] {
     let tcp = || is(meta(MetaKey::L4proto), text("tcp"));
     [
         ("nft_tproxy", probe(vec![tcp(), tproxy(Family::Ipv6, 1)])),
-        (
-            "nft_socket",
-            probe(vec![is(
-                socket(&SocketAttr::Transparent),
-                Expression::Number(1),
-            )]),
-        ),
-        (
-            "nft_fib_inet",
-            probe(vec![is(destination_type(), text("local"))]),
-        ),
+        ("nft_socket", probe(vec![is(socket(&SocketAttr::Transparent), Expression::Number(1))])),
+        ("nft_fib_inet", probe(vec![is(destination_type(), text("local"))])),
     ]
 }
 
@@ -105,11 +96,7 @@ fn prerouting(settings: &Settings) -> Vec<Rule<'static>> {
         rule(
             PREROUTING,
             "not TCP: left alone",
-            vec![
-                not(meta(MetaKey::L4proto), text("tcp")),
-                counter(),
-                accept(),
-            ],
+            vec![not(meta(MetaKey::L4proto), text("tcp")), counter(), accept()],
         ),
         rule(
             PREROUTING,
@@ -124,11 +111,7 @@ fn prerouting(settings: &Settings) -> Vec<Rule<'static>> {
         rule(
             PREROUTING,
             "for a listener, not for an open session: to chain intercept",
-            vec![
-                is(socket(&SocketAttr::Wildcard), one.clone()),
-                counter(),
-                goto(INTERCEPT),
-            ],
+            vec![is(socket(&SocketAttr::Wildcard), one.clone()), counter(), goto(INTERCEPT)],
         ),
         rule(
             PREROUTING,
@@ -140,41 +123,26 @@ fn prerouting(settings: &Settings) -> Vec<Rule<'static>> {
                 accept(),
             ],
         ),
-        rule(
-            PREROUTING,
-            "everything else: to chain intercept",
-            vec![counter(), goto(INTERCEPT)],
-        ),
+        rule(PREROUTING, "everything else: to chain intercept", vec![counter(), goto(INTERCEPT)]),
     ]
 }
 
 fn intercept(settings: &Settings) -> Vec<Rule<'static>> {
     let ports = || {
-        let ports = settings
-            .ports
-            .iter()
-            .map(|&port| Expression::Number(port.into()));
+        let ports = settings.ports.iter().map(|&port| Expression::Number(port.into()));
         is(
-            Expression::Named(NamedExpression::Payload(Payload::PayloadField(
-                PayloadField {
-                    protocol: "tcp".into(),
-                    field: "dport".into(),
-                },
-            ))),
+            Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
+                protocol: "tcp".into(),
+                field: "dport".into(),
+            }))),
             set(ports),
         )
     };
     let (elsewhere, words) = if settings.interfaces.is_empty() {
-        (
-            is(meta(MetaKey::Iifname), text("lo")),
-            "arrived on loopback: left alone",
-        )
+        (is(meta(MetaKey::Iifname), text("lo")), "arrived on loopback: left alone")
     } else {
         let names = settings.interfaces.iter().map(|name| text(name.clone()));
-        (
-            not(meta(MetaKey::Iifname), set(names)),
-            "arrived on another interface: left alone",
-        )
+        (not(meta(MetaKey::Iifname), set(names)), "arrived on another interface: left alone")
     };
     let mut rules = vec![rule(INTERCEPT, words, vec![elsewhere, counter(), accept()])];
     for family in settings.families() {
@@ -199,30 +167,17 @@ fn intercept(settings: &Settings) -> Vec<Rule<'static>> {
             Family::Ipv4 => "IPv4 mail that passed by, because the gateway was not listening",
             Family::Ipv6 => "IPv6 mail that passed by, because the gateway was not listening",
         };
-        rules.push(rule(
-            INTERCEPT,
-            words,
-            vec![of_family(family), ports(), counter()],
-        ));
+        rules.push(rule(INTERCEPT, words, vec![of_family(family), ports(), counter()]));
     }
     rules
 }
 
 fn table() -> NfListObject<'static> {
-    NfListObject::Table(Table {
-        family: NfFamily::INet,
-        name: TABLE.into(),
-        handle: None,
-    })
+    NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None })
 }
 
 fn chain(name: &'static str) -> Chain<'static> {
-    Chain {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        name: name.into(),
-        ..Chain::default()
-    }
+    Chain { family: NfFamily::INet, table: TABLE.into(), name: name.into(), ..Chain::default() }
 }
 
 /// nft takes comments of at most 128 bytes.
@@ -238,19 +193,11 @@ fn rule(chain: &'static str, words: &'static str, expr: Vec<Statement<'static>>)
 }
 
 fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
-    Statement::Match(Match {
-        left,
-        right,
-        op: Operator::EQ,
-    })
+    Statement::Match(Match { left, right, op: Operator::EQ })
 }
 
 fn not(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
-    Statement::Match(Match {
-        left,
-        right,
-        op: Operator::NEQ,
-    })
+    Statement::Match(Match { left, right, op: Operator::NEQ })
 }
 
 fn of_family(family: Family) -> Statement<'static> {
@@ -262,18 +209,11 @@ fn tproxy(family: Family, port: u16) -> Statement<'static> {
         Family::Ipv4 => "ip",
         Family::Ipv6 => "ip6",
     };
-    Statement::TProxy(TProxy {
-        family: Some(family.into()),
-        port,
-        addr: None,
-    })
+    Statement::TProxy(TProxy { family: Some(family.into()), port, addr: None })
 }
 
 fn set_mark(mark: u32) -> Statement<'static> {
-    Statement::Mangle(Mangle {
-        key: meta(MetaKey::Mark),
-        value: Expression::Number(mark),
-    })
+    Statement::Mangle(Mangle { key: meta(MetaKey::Mark), value: Expression::Number(mark) })
 }
 
 fn counter() -> Statement<'static> {
@@ -285,9 +225,7 @@ fn accept() -> Statement<'static> {
 }
 
 fn goto(chain: &'static str) -> Statement<'static> {
-    Statement::Goto(JumpTarget {
-        target: chain.into(),
-    })
+    Statement::Goto(JumpTarget { target: chain.into() })
 }
 
 fn text(value: impl Into<Cow<'static, str>>) -> Expression<'static> {
@@ -303,15 +241,10 @@ fn meta(key: MetaKey) -> Expression<'static> {
 }
 
 fn socket(key: &'static SocketAttr) -> Expression<'static> {
-    Expression::Named(NamedExpression::Socket(Socket {
-        key: Cow::Borrowed(key),
-    }))
+    Expression::Named(NamedExpression::Socket(Socket { key: Cow::Borrowed(key) }))
 }
 
 fn destination_type() -> Expression<'static> {
     let flags = HashSet::from([FibFlag::Daddr]);
-    Expression::Named(NamedExpression::Fib(Fib {
-        result: FibResult::Type,
-        flags,
-    }))
+    Expression::Named(NamedExpression::Fib(Fib { result: FibResult::Type, flags }))
 }

@@ -78,11 +78,9 @@ impl Readiness {
     pub fn set(&self, state: ReadyState) {
         let draining = ReadyState::Draining as u8;
         // An error means that it is draining already.
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-                (now != draining).then_some(state as u8)
-            });
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+            (now != draining).then_some(state as u8)
+        });
     }
 
     pub fn get(&self) -> ReadyState {
@@ -137,10 +135,8 @@ async fn serve_within(
     }
     drop(listener);
     // What is not done by then is aborted with the set.
-    let _ = timeout(bounds.shutdown, async {
-        while connections.join_next().await.is_some() {}
-    })
-    .await;
+    let _ =
+        timeout(bounds.shutdown, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 async fn accept(
@@ -183,10 +179,7 @@ fn router(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
         .route("/readyz", get(show_readiness).with_state(readiness))
         .fallback(async || (StatusCode::NOT_FOUND, format!("not found; {PATHS}\n")))
         .method_not_allowed_fallback(async || {
-            (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method not allowed; ask with GET\n",
-            )
+            (StatusCode::METHOD_NOT_ALLOWED, "method not allowed; ask with GET\n")
         })
 }
 
@@ -229,19 +222,9 @@ mod tests {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let task = tokio::spawn(serve_within(
-            bounds,
-            listener,
-            metrics,
-            readiness.clone(),
-            shutdown,
-        ));
-        Endpoint {
-            address,
-            readiness,
-            stop,
-            task,
-        }
+        let task =
+            tokio::spawn(serve_within(bounds, listener, metrics, readiness.clone(), shutdown));
+        Endpoint { address, readiness, stop, task }
     }
 
     impl Endpoint {
@@ -267,14 +250,8 @@ mod tests {
         let endpoint = start(BOUNDS).await;
         let (status, head, body) = endpoint.ask("GET", "/metrics").await;
         assert_eq!(status, 200);
-        assert!(
-            head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"),
-            "{head}"
-        );
-        assert!(
-            body.contains("\ngatepost_sessions{family=\"ipv6\"} 0\n"),
-            "{body}"
-        );
+        assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+        assert!(body.contains("\ngatepost_sessions{family=\"ipv6\"} 0\n"), "{body}");
         let (status, _, body) = endpoint.ask("GET", "/healthz").await;
         assert_eq!((status, body.as_str()), (200, "ok\n"));
     }
@@ -302,10 +279,7 @@ mod tests {
         let endpoint = start(BOUNDS).await;
         let (status, _, body) = endpoint.ask("GET", "/metric").await;
         assert_eq!(status, 404);
-        assert_eq!(
-            body,
-            "not found; the paths are /metrics, /healthz and /readyz\n"
-        );
+        assert_eq!(body, "not found; the paths are /metrics, /healthz and /readyz\n");
         let (status, head, body) = endpoint.ask("POST", "/metrics").await;
         assert_eq!(status, 405);
         assert!(head.contains("allow: get"), "{head}");
@@ -314,17 +288,11 @@ mod tests {
 
     #[tokio::test]
     async fn silent_and_slow_clients_lose_their_place() {
-        let endpoint = start(Bounds {
-            connections: 2,
-            head: Duration::from_millis(50),
-            ..BOUNDS
-        })
-        .await;
+        let endpoint =
+            start(Bounds { connections: 2, head: Duration::from_millis(50), ..BOUNDS }).await;
         let mut silent = TcpStream::connect(endpoint.address).await.unwrap();
         let mut slow = TcpStream::connect(endpoint.address).await.unwrap();
-        slow.write_all(b"GET /metrics HTTP/1.1\r\nHost:")
-            .await
-            .unwrap();
+        slow.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.unwrap();
         // Both places are taken: this one is served because the two are cut.
         assert_eq!(endpoint.ask("GET", "/healthz").await.0, 200);
         let mut rest = Vec::new();
@@ -366,11 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn shutdown_does_not_wait_for_a_silent_client() {
-        let endpoint = start(Bounds {
-            shutdown: Duration::from_millis(10),
-            ..BOUNDS
-        })
-        .await;
+        let endpoint = start(Bounds { shutdown: Duration::from_millis(10), ..BOUNDS }).await;
         let mut silent = TcpStream::connect(endpoint.address).await.unwrap();
         assert_eq!(endpoint.ask("GET", "/healthz").await.0, 200);
         endpoint.stop.send(()).unwrap();

@@ -24,9 +24,8 @@ const PREFIX: &str = "gatepost";
 
 /// Seconds. From a reply of a host next door to the longest of RFC 5321's time-outs; 30, 60, 300 and 600 are where
 /// usual time-outs lie.
-const PHASE_BUCKETS: [f64; 13] = [
-    0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 600.0,
-];
+const PHASE_BUCKETS: [f64; 13] =
+    [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 600.0];
 
 /// Why the metrics could not be set up: always a mistake in this module, never in the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +81,7 @@ impl Families {
             Opts::new("build_info", "Always 1; the label tells the version.").namespace(PREFIX),
             &["version"],
         )?;
-        build_info
-            .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?
-            .set(1);
+        build_info.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
         register(registry, build_info)?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
 
@@ -231,18 +228,13 @@ impl ByFamily {
             sessions: families.sessions.get_metric_with_label_values(&[family])?,
             commands: each!(commands, Verb::ALL),
             // In the order of their index.
-            replies: [
-                replies(ReplySource::Upstream)?,
-                replies(ReplySource::Gateway)?,
-            ],
-            messages: array(reply_code::CLASSES.iter().map(|class| {
-                families
-                    .messages
-                    .get_metric_with_label_values(&[family, class])
-            }))?,
-            message_bytes: families
-                .message_bytes
-                .get_metric_with_label_values(&[family])?,
+            replies: [replies(ReplySource::Upstream)?, replies(ReplySource::Gateway)?],
+            messages: array(
+                reply_code::CLASSES
+                    .iter()
+                    .map(|class| families.messages.get_metric_with_label_values(&[family, class])),
+            )?,
+            message_bytes: families.message_bytes.get_metric_with_label_values(&[family])?,
             relayed_bytes: each!(relayed_bytes, Direction::ALL),
             phase_duration: each!(phase_duration, Phase::ALL),
             refusals: each!(refusals, Refusal::ALL),
@@ -257,10 +249,8 @@ fn array<T, const N: usize>(
     handles: impl Iterator<Item = prometheus::Result<T>>,
 ) -> Result<[T; N], MetricsError> {
     let handles: Vec<T> = handles.collect::<prometheus::Result<_>>()?;
-    <[T; N]>::try_from(handles).map_err(|handles| MetricsError::LabelSet {
-        expected: N,
-        found: handles.len(),
-    })
+    <[T; N]>::try_from(handles)
+        .map_err(|handles| MetricsError::LabelSet { expected: N, found: handles.len() })
 }
 
 impl Metrics {
@@ -271,11 +261,7 @@ impl Metrics {
     pub fn new() -> Result<Self, MetricsError> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
-        let reloads = |result| {
-            families
-                .config_reloads
-                .get_metric_with_label_values(&[result])
-        };
+        let reloads = |result| families.config_reloads.get_metric_with_label_values(&[result]);
         Ok(Self {
             // In the order of `family as usize`.
             by_family: [
@@ -307,8 +293,7 @@ impl Metrics {
 
     /// `limits.sessions` of the configuration in force.
     pub fn set_sessions_limit(&self, limit: usize) {
-        self.sessions_limit
-            .set(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.sessions_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
     /// All series in Prometheus' text format 0.0.4.
@@ -344,10 +329,9 @@ impl Observe for Metrics {
             Event::Anomaly(anomaly) => of.anomalies[anomaly.index()].inc(),
             Event::Refusal(reason) => of.refusals[reason.index()].inc(),
             Event::Starttls(outcome) => of.starttls[outcome.index()].inc(),
-            Event::Attempt {
-                family: upstream,
-                outcome,
-            } => self.by_family[upstream as usize].upstream_attempts[outcome.index()].inc(),
+            Event::Attempt { family: upstream, outcome } => {
+                self.by_family[upstream as usize].upstream_attempts[outcome.index()].inc()
+            }
             Event::Phase { phase, duration } => {
                 of.phase_duration[phase.index()].observe(duration.as_secs_f64());
             }
@@ -401,16 +385,10 @@ mod tests {
                 }
             }
             for &phase in Phase::ALL {
-                tell(Event::Phase {
-                    phase,
-                    duration: seconds,
-                });
+                tell(Event::Phase { phase, duration: seconds });
             }
             for &direction in Direction::ALL {
-                tell(Event::Bytes {
-                    direction,
-                    count: u64::from(u32::MAX),
-                });
+                tell(Event::Bytes { direction, count: u64::from(u32::MAX) });
             }
         }
         metrics.config_reload_applied();
@@ -466,26 +444,11 @@ mod tests {
             let source = ReplySource::Gateway;
             tell(Event::Reply { code, source });
         }
-        tell(Event::Message {
-            code: 250,
-            bytes: 700,
-        });
-        tell(Event::Message {
-            code: 452,
-            bytes: 5000,
-        });
-        tell(Event::Attempt {
-            family: Family::Ipv4,
-            outcome: AttemptOutcome::Connected,
-        });
-        tell(Event::Phase {
-            phase: Phase::Data,
-            duration: Duration::from_secs(45),
-        });
-        tell(Event::Bytes {
-            direction: Direction::UpstreamToClient,
-            count: 12,
-        });
+        tell(Event::Message { code: 250, bytes: 700 });
+        tell(Event::Message { code: 452, bytes: 5000 });
+        tell(Event::Attempt { family: Family::Ipv4, outcome: AttemptOutcome::Connected });
+        tell(Event::Phase { phase: Phase::Data, duration: Duration::from_secs(45) });
+        tell(Event::Bytes { direction: Direction::UpstreamToClient, count: 12 });
 
         let changed: Vec<String> = series(&metrics)
             .into_iter()

@@ -62,9 +62,7 @@ pub(super) const fn class(code: u16) -> usize {
 
 /// `(class, code)` labels of every slot, in order.
 pub(super) fn labels() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let known = KNOWN
-        .iter()
-        .map(|&(code, label)| (CLASSES[class(code)], label));
+    let known = KNOWN.iter().map(|&(code, label)| (CLASSES[class(code)], label));
     known.chain(CLASSES.iter().map(|&class| (class, "other")))
 }
 
@@ -114,11 +112,7 @@ mod tests {
             };
             assert_eq!(class, expected_class, "class of {code}");
             let known = KNOWN.iter().any(|&(known, _)| known == code);
-            let expected = if known {
-                code.to_string()
-            } else {
-                "other".to_owned()
-            };
+            let expected = if known { code.to_string() } else { "other".to_owned() };
             assert_eq!(label, expected, "label of {code}");
         }
     }

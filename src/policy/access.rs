@@ -50,8 +50,7 @@ pub struct AccessRule {
 
 impl AccessRule {
     fn matches(&self, client: IpAddr) -> bool {
-        self.family
-            .is_none_or(|family| family == Family::of(client))
+        self.family.is_none_or(|family| family == Family::of(client))
             && (self.networks.is_empty() || self.networks.contains(client))
     }
 }
@@ -74,13 +73,9 @@ impl AccessRules {
 
     /// The first rule that fires decides; without one the client is accepted.
     pub fn decide(&self, client: IpAddr) -> Verdict {
-        self.0
-            .iter()
-            .find(|rule| rule.matches(client))
-            .map_or_else(Verdict::default, |rule| Verdict {
-                action: rule.action,
-                rule: Some(Arc::clone(&rule.name)),
-            })
+        self.0.iter().find(|rule| rule.matches(client)).map_or_else(Verdict::default, |rule| {
+            Verdict { action: rule.action, rule: Some(Arc::clone(&rule.name)) }
+        })
     }
 }
 
@@ -90,29 +85,14 @@ mod tests {
 
     fn rule(name: &str, family: Option<Family>, networks: &[&str], action: Action) -> AccessRule {
         let networks = Networks::new(networks.iter().map(|n| n.parse().unwrap()));
-        AccessRule {
-            name: name.into(),
-            family,
-            networks,
-            action,
-        }
+        AccessRule { name: name.into(), family, networks, action }
     }
 
     #[test]
     fn the_first_rule_that_fires_wins() {
         let rules = AccessRules::new(vec![
-            rule(
-                "ours",
-                None,
-                &["192.0.2.0/24", "2001:db8:1::/48"],
-                Action::Accept,
-            ),
-            rule(
-                "documentation",
-                None,
-                &["192.0.0.0/16", "2001:db8::/32"],
-                Action::Reject,
-            ),
+            rule("ours", None, &["192.0.2.0/24", "2001:db8:1::/48"], Action::Accept),
+            rule("documentation", None, &["192.0.0.0/16", "2001:db8::/32"], Action::Reject),
             rule("no ipv6 yet", Some(Family::Ipv6), &[], Action::Tempfail),
         ]);
         let decide = |ip: &str| {
@@ -124,10 +104,7 @@ mod tests {
         assert_eq!(decide("::ffff:192.0.2.1"), (Action::Accept, by("ours")));
         assert_eq!(decide("192.0.3.1"), (Action::Reject, by("documentation")));
         assert_eq!(decide("2001:db8:1::9"), (Action::Accept, by("ours")));
-        assert_eq!(
-            decide("2001:db8:2::9"),
-            (Action::Reject, by("documentation"))
-        );
+        assert_eq!(decide("2001:db8:2::9"), (Action::Reject, by("documentation")));
         assert_eq!(decide("2001:db9::1"), (Action::Tempfail, by("no ipv6 yet")));
         assert_eq!(decide("198.51.100.1"), (Action::Accept, None));
     }

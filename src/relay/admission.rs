@@ -36,9 +36,7 @@ impl RateLimit {
     }
 
     fn admits(&self, key: PrefixKey) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|limiter| limiter.check_key(&key).is_ok())
+        self.0.as_ref().is_none_or(|limiter| limiter.check_key(&key).is_ok())
     }
 }
 
@@ -54,10 +52,7 @@ impl Admission {
     /// Takes a place, whether or not there is one: who is over the limit is still to be told so.
     pub(super) fn enter(self: &Arc<Self>) -> Place {
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        Place {
-            admission: Arc::clone(self),
-            key: None,
-        }
+        Place { admission: Arc::clone(self), key: None }
     }
 
     pub(super) fn sessions(&self) -> usize {
@@ -85,11 +80,8 @@ impl Place {
             return Err(Refusal::LimitSessions);
         }
         let key = PrefixKey::of(client.ip());
-        let mut per_client = self
-            .admission
-            .per_client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut per_client =
+            self.admission.per_client.lock().unwrap_or_else(PoisonError::into_inner);
         let count = per_client.entry(key).or_default();
         if *count >= limits.sessions_per_client {
             return Err(Refusal::LimitClientSessions);
@@ -97,11 +89,7 @@ impl Place {
         *count += 1;
         self.key = Some(key);
         drop(per_client);
-        if rate.admits(key) {
-            Ok(())
-        } else {
-            Err(Refusal::LimitClientRate)
-        }
+        if rate.admits(key) { Ok(()) } else { Err(Refusal::LimitClientRate) }
     }
 }
 
@@ -109,11 +97,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.admission.sessions.fetch_sub(1, Ordering::Relaxed);
         let Some(key) = self.key else { return };
-        let mut per_client = self
-            .admission
-            .per_client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut per_client =
+            self.admission.per_client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = per_client.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
@@ -148,10 +133,7 @@ mod tests {
         let mut first = admission.enter();
         let mut second = admission.enter();
         let mut third = admission.enter();
-        assert_eq!(
-            first.admit(client("192.0.2.1"), &limits, &rate),
-            Err(Refusal::LimitSessions)
-        );
+        assert_eq!(first.admit(client("192.0.2.1"), &limits, &rate), Err(Refusal::LimitSessions));
         drop(first);
         assert_eq!(second.admit(client("192.0.2.1"), &limits, &rate), Ok(()));
         assert_eq!(third.admit(client("192.0.2.2"), &limits, &rate), Ok(()));
@@ -170,10 +152,7 @@ mod tests {
             place.admit(client(&ip), &limits, &rate)
         };
         assert_eq!(admit(&mut a, "2001:db8::1"), Ok(()));
-        assert_eq!(
-            admit(&mut b, "2001:db8::2"),
-            Err(Refusal::LimitClientSessions)
-        );
+        assert_eq!(admit(&mut b, "2001:db8::2"), Err(Refusal::LimitClientSessions));
         assert_eq!(admit(&mut c, "2001:db8:0:1::1"), Ok(()));
     }
 

@@ -13,10 +13,7 @@ pub struct Clock {
 
 impl Clock {
     pub fn start() -> Self {
-        Self {
-            wall: Timestamp::from_system_time(SystemTime::now()),
-            anchor: Instant::now(),
-        }
+        Self { wall: Timestamp::from_system_time(SystemTime::now()), anchor: Instant::now() }
     }
 
     pub fn now(&self) -> Timestamp {

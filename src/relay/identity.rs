@@ -12,6 +12,9 @@ use crate::addr::{ClientAddr, OriginalDst};
 /// More than any sender's header needs: version 1 takes 107 octets, version 2 addresses and a few TLVs.
 pub(super) const MAX_HEADER: usize = 4096;
 
+/// proxy-protocol.txt §2.1: a version 1 line with its CRLF.
+const MAX_V1: usize = 107;
+
 /// What stands at the start of a trusted peer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Header {
@@ -26,14 +29,16 @@ pub(super) enum Header {
 
 impl Header {
     pub(super) fn parse(input: &[u8]) -> Self {
+        // The crate takes some beginnings of a version 1 header for wrong ones; its line end tells when it is whole.
+        let is_v1 = input.starts_with(b"P");
+        if is_v1 && !input.iter().take(MAX_V1).any(|&b| b == b'\n') {
+            let may_become =
+                input.len() < MAX_V1 && b"PROXY ".iter().zip(input).all(|(a, b)| a == b);
+            return if may_become { Self::Incomplete } else { Self::Invalid };
+        }
         let result = HeaderResult::parse(input);
-        if result.is_incomplete() {
-            let v1_overlong = input.first() == Some(&b'P') && input.len() > 107;
-            return if v1_overlong || input.len() >= MAX_HEADER {
-                Self::Invalid
-            } else {
-                Self::Incomplete
-            };
+        if result.is_incomplete() && !is_v1 {
+            return if input.len() < MAX_HEADER { Self::Incomplete } else { Self::Invalid };
         }
         match result {
             HeaderResult::V1(Ok(header)) => Self::Complete {
@@ -81,9 +86,7 @@ pub(super) fn header(version: u8, client: ClientAddr, destination: OriginalDst) 
         (SocketAddr::V6(_), to) => SocketAddr::from(([0u16; 8], to.port())),
     };
     if version == 1 {
-        return v1::Addresses::from((source, destination))
-            .to_string()
-            .into_bytes();
+        return v1::Addresses::from((source, destination)).to_string().into_bytes();
     }
     let command = v2::Version::Two | v2::Command::Proxy;
     let built =
@@ -118,10 +121,9 @@ mod tests {
 
     #[test]
     fn what_we_write_we_read_and_every_part_of_it_is_incomplete() {
-        for (client, destination) in [
-            ("192.0.2.1:4000", "192.0.2.25:25"),
-            ("[2001:db8::1]:4000", "[2001:db8::25]:25"),
-        ] {
+        for (client, destination) in
+            [("192.0.2.1:4000", "192.0.2.25:25"), ("[2001:db8::1]:4000", "[2001:db8::25]:25")]
+        {
             for version in [1, 2] {
                 let header = ours(version, client, destination);
                 let addresses = Some((client.parse().unwrap(), destination.parse().unwrap()));
@@ -129,10 +131,7 @@ mod tests {
                 with_more.extend_from_slice(b"EHLO a\r\n");
                 assert_eq!(
                     Header::parse(&with_more),
-                    Header::Complete {
-                        len: header.len(),
-                        addresses
-                    }
+                    Header::Complete { len: header.len(), addresses }
                 );
                 for cut in 0..header.len() {
                     assert_eq!(
@@ -154,10 +153,7 @@ mod tests {
     #[test]
     fn local_and_unknown_speak_for_themselves() {
         let complete = |input: &[u8]| match Header::parse(input) {
-            Header::Complete {
-                len,
-                addresses: None,
-            } => len,
+            Header::Complete { len, addresses: None } => len,
             other => panic!("{other:?}"),
         };
         assert_eq!(complete(b"PROXY UNKNOWN\r\nEHLO"), 15);

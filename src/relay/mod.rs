@@ -78,10 +78,7 @@ pub struct Relay {
 #[non_exhaustive]
 pub enum RelayError {
     #[error("cannot listen on {address}: {source}; {}", listen_hint(source))]
-    Listen {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Listen { address: SocketAddr, source: io::Error },
     #[error("cannot start a worker thread: {0}; raise the limit on processes (ulimit -u)")]
     Thread(io::Error),
 }
@@ -120,12 +117,7 @@ impl Relay {
         let workers = (0..threads)
             .map(|number| Worker::start(number, Arc::clone(&shared)).map_err(RelayError::Thread))
             .collect::<Result<_, _>>()?;
-        let mut relay = Self {
-            shared,
-            workers,
-            listening: Vec::new(),
-            transparent,
-        };
+        let mut relay = Self { shared, workers, listening: Vec::new(), transparent };
         relay.listen(listeners);
         Ok(relay)
     }
@@ -153,9 +145,7 @@ impl Relay {
         let listeners = open(&new, transparent, mark, self.workers.len())?;
         self.shared.in_force.store(Arc::new(InForce::new(settings)));
         for (configured, _) in left {
-            self.workers
-                .iter()
-                .for_each(|worker| worker.leave(configured));
+            self.workers.iter().for_each(|worker| worker.leave(configured));
         }
         (self.listening, self.transparent) = (kept, transparent);
         self.listen(listeners);
@@ -163,12 +153,7 @@ impl Relay {
     }
 
     fn listen(&mut self, opened: Vec<Opened>) {
-        for Opened {
-            configured,
-            bound,
-            listeners,
-        } in opened
-        {
+        for Opened { configured, bound, listeners } in opened {
             for (worker, listener) in self.workers.iter().zip(listeners) {
                 worker.listen(configured, listener);
             }
@@ -179,9 +164,7 @@ impl Relay {
     /// Whether every upstream failed lately; never, where the original destination is the upstream.
     pub fn is_without_upstream(&self) -> bool {
         let in_force = self.shared.in_force.load();
-        self.shared
-            .health
-            .all_down(&in_force.settings.upstream.addresses)
+        self.shared.health.all_down(&in_force.settings.upstream.addresses)
     }
 
     pub fn sessions(&self) -> usize {
@@ -229,11 +212,7 @@ impl InForce {
             xclient: settings.upstream.identity == Identity::Xclient,
         };
         let rate = RateLimit::new(settings.limits.new_sessions_per_client_per_minute);
-        Self {
-            settings,
-            profile: Arc::new(profile),
-            rate,
-        }
+        Self { settings, profile: Arc::new(profile), rate }
     }
 }
 
@@ -251,21 +230,14 @@ fn open(
     workers: usize,
 ) -> Result<Vec<Opened>, RelayError> {
     let one = |&configured: &SocketAddr| {
-        let failed = |source| RelayError::Listen {
-            address: configured,
-            source,
-        };
+        let failed = |source| RelayError::Listen { address: configured, source };
         let first = listen::open(configured, transparent, mark).map_err(failed)?;
         let bound = first.local_addr().map_err(failed)?;
         let mut listeners = vec![first];
         for _ in 1..workers {
             listeners.push(listen::open(bound, transparent, mark).map_err(failed)?);
         }
-        Ok(Opened {
-            configured,
-            bound,
-            listeners,
-        })
+        Ok(Opened { configured, bound, listeners })
     };
     addresses.iter().map(one).collect()
 }

@@ -136,10 +136,7 @@ impl Leg {
             }
         } else if let Some(pipe) = &mut self.pipe {
             ready!(self.stream.poll_write_ready(cx))?;
-            match self
-                .stream
-                .try_io(Interest::WRITABLE, || pipe.drain(&self.stream))
-            {
+            match self.stream.try_io(Interest::WRITABLE, || pipe.drain(&self.stream)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => _ = result?,
             }
@@ -267,15 +264,14 @@ impl Pump {
             Read::Nothing => return false,
             Read::Octets(count) => self.show(side, count, now, scratch, cx),
             Read::Spliced(count) => {
-                self.engine
-                    .passed(side, count as u64, now, &mut scratch.out);
+                self.engine.passed(side, count as u64, now, &mut scratch.out);
                 self.carry_out(side, &[], scratch, cx);
             }
             Read::End => {
                 if let Some(leg) = self.leg(side) {
                     leg.finished = true;
                 }
-                self.engine.closed(side, now, &mut scratch.out);
+                self.engine.closed(side, &mut scratch.out);
                 self.carry_out(side, &[], scratch, cx);
             }
         }
@@ -315,9 +311,8 @@ impl Pump {
         {
             ready!(from.stream.poll_read_ready(cx))?;
             let mut pipe = Pipe::take()?;
-            let moved = from
-                .stream
-                .try_io(Interest::READABLE, || pipe.fill(&from.stream, passable));
+            let moved =
+                from.stream.try_io(Interest::READABLE, || pipe.fill(&from.stream, passable));
             return Poll::Ready(match moved {
                 Ok(0) => Ok(Read::End),
                 Ok(count) => {
@@ -328,10 +323,7 @@ impl Pump {
                 Err(error) => {
                     pipe.give_back();
                     if error.kind() == io::ErrorKind::WouldBlock {
-                        return from
-                            .stream
-                            .poll_read_ready(cx)
-                            .map_ok(|()| Read::Spliced(0));
+                        return from.stream.poll_read_ready(cx).map_ok(|()| Read::Spliced(0));
                     }
                     Err(error)
                 }
@@ -341,11 +333,7 @@ impl Pump {
         ready!(Pin::new(&mut from.stream).poll_read(cx, &mut buffer))?;
         let count = buffer.filled().len();
         from.bulk = count >= BULK;
-        Poll::Ready(Ok(if count == 0 {
-            Read::End
-        } else {
-            Read::Octets(count)
-        }))
+        Poll::Ready(Ok(if count == 0 { Read::End } else { Read::Octets(count) }))
     }
 
     /// Shows the engine `count` octets of the thread's buffer, behind what it did not consume before.
@@ -406,12 +394,7 @@ impl Pump {
 
     /// Does what the engine said about `input`, which came from `side`.
     fn carry_out(&mut self, side: Side, input: &[u8], scratch: &mut Scratch, cx: &mut Context<'_>) {
-        let Scratch {
-            out,
-            to_client,
-            to_upstream,
-            ..
-        } = scratch;
+        let Scratch { out, to_client, to_upstream, .. } = scratch;
         // The common case is one range to one side: written from where it was read.
         if let [Action::Forward(range)] = out.actions.as_slice() {
             let bytes = input.get(range.clone()).unwrap_or_default();
@@ -470,9 +453,7 @@ impl Pump {
         loop {
             let deadline = match self.engine.deadline() {
                 Some(deadline) => deadline,
-                None => *self
-                    .last_words
-                    .get_or_insert_with(|| self.clock.now() + LAST_WORDS),
+                None => *self.last_words.get_or_insert_with(|| self.clock.now() + LAST_WORDS),
             };
             if deadline < self.timer_at {
                 self.set_timer(deadline);

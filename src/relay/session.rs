@@ -8,6 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
 use super::admission::Place;
@@ -23,8 +24,13 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client that is still sending may go on, unheard, so that it reads our last words before the reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Runs the session of an accepted connection to its end.
-pub(super) async fn run(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+/// Runs the session of an accepted connection to its end, when `_in_progress` is dropped.
+pub(super) async fn run(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    _in_progress: Sender<()>,
+) {
     let mut place = shared.admission.enter();
     let in_force = shared.in_force.load_full();
     // The address the client meant: ours, or with a transparent listener the one that was intercepted.
@@ -42,15 +48,7 @@ pub(super) async fn run(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>
     if in_force.settings.proxy_trusted.contains(peer.ip()) {
         arrival.read_header(&mut stream).await;
     }
-    let mut pump = begin(
-        stream,
-        arrival.client,
-        &mut place,
-        &in_force,
-        &shared,
-        &arrival,
-    )
-    .await;
+    let mut pump = begin(stream, arrival.client, &mut place, &in_force, &shared, &arrival).await;
     let mut stages = shared.stage.subscribe();
     let mut drained = *stages.borrow_and_update() != Stage::Running;
     if drained {
@@ -125,14 +123,8 @@ async fn begin(
 ) -> Pump {
     let settings = &in_force.settings;
     let limits = &settings.limits;
-    let stressed = shared
-        .admission
-        .is_stressed(limits.sessions, settings.timeouts.stress_above);
-    let timeouts = if stressed {
-        settings.timeouts.stress
-    } else {
-        settings.timeouts.normal
-    };
+    let stressed = shared.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
+    let timeouts = if stressed { settings.timeouts.stress } else { settings.timeouts.normal };
     let profile = Arc::clone(&in_force.profile);
     let destination = arrival.destination;
     let engine = Engine::new(profile, timeouts, client, destination, shared.clock.now());
@@ -153,13 +145,7 @@ async fn begin(
         return pump;
     }
     let observe = |event| shared.observer.event(client.family(), event);
-    let connecting = connect(
-        &settings.upstream,
-        &shared.health,
-        client,
-        destination,
-        observe,
-    );
+    let connecting = connect(&settings.upstream, &shared.health, client, destination, observe);
     // Boxed: the race is the largest part of a session, and over before the session is.
     match Box::pin(connecting).await {
         Ok((stream, address)) => {
@@ -168,8 +154,7 @@ async fn begin(
                 Identity::ProxyV2 => identity::header(2, client, destination),
                 Identity::None | Identity::Transparent | Identity::Xclient => Vec::new(),
             };
-            pump.tell(|engine, at, out| engine.connected(address, at, out))
-                .await;
+            pump.tell(|engine, at, out| engine.connected(address, at, out)).await;
             pump.connect(Leg::new(stream, Vec::new(), header));
         }
         Err(_) => pump.tell(|engine, _, out| engine.unavailable(out)).await,

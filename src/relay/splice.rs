@@ -34,12 +34,7 @@ impl Pipe {
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let size = fcntl_setpipe_size(&write, PIPE_SIZE).unwrap_or(64 * 1024);
-        Ok(Self {
-            read,
-            write,
-            size,
-            full: 0,
-        })
+        Ok(Self { read, write, size, full: 0 })
     }
 
     /// Gives an empty pipe back for the next session; one that still holds octets is closed.

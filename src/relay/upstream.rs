@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -26,17 +26,11 @@ pub(super) struct Health {
 impl Health {
     fn failed(&self, address: SocketAddr, retry_after: Duration) {
         let until = Instant::now() + retry_after;
-        self.down
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(address, until);
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).insert(address, until);
     }
 
     fn answered(&self, address: SocketAddr) {
-        self.down
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&address);
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
     }
 
     fn is_down(&self, address: SocketAddr, now: Instant) -> bool {
@@ -98,11 +92,8 @@ pub(super) async fn connect(
     mut report: impl FnMut(Event),
 ) -> Result<(TcpStream, UpstreamAddr), NoUpstream> {
     let original = [destination.socket()];
-    let addresses: &[SocketAddr] = if settings.addresses.is_empty() {
-        &original
-    } else {
-        &settings.addresses
-    };
+    let addresses: &[SocketAddr] =
+        if settings.addresses.is_empty() { &original } else { &settings.addresses };
     let source = (settings.identity == Identity::Transparent).then(|| client.ip());
     let now = Instant::now();
     let mut waiting = order(addresses, client.family(), |a| health.is_down(a, now))
@@ -117,11 +108,8 @@ pub(super) async fn connect(
             let another = waiting.next();
             unfinished.extend(another);
             attempts.extend(another.map(async |address| {
-                let connecting = async {
-                    socket(address, source, settings.mark)?
-                        .connect(address)
-                        .await
-                };
+                let connecting =
+                    async { socket(address, source, settings.mark)?.connect(address).await };
                 (address, connecting.await)
             }));
             tokio::select! {
@@ -147,19 +135,12 @@ pub(super) async fn connect(
         }
     };
     let won = timeout(settings.connect_timeout, race).await;
-    let outcome = if won.is_ok() {
-        AttemptOutcome::Lost
-    } else {
-        AttemptOutcome::Timeout
-    };
+    let outcome = if won.is_ok() { AttemptOutcome::Lost } else { AttemptOutcome::Timeout };
     for address in unfinished {
         if outcome == AttemptOutcome::Timeout {
             health.failed(address, settings.retry_after);
         }
-        report(Event::Attempt {
-            family: Family::of(address.ip()),
-            outcome,
-        });
+        report(Event::Attempt { family: Family::of(address.ip()), outcome });
     }
     won.ok().flatten().ok_or(NoUpstream)
 }
@@ -184,22 +165,18 @@ fn outcome_of(error: &io::Error) -> AttemptOutcome {
 /// A socket for `address`, from the client's own address if `source` is given (IP_TRANSPARENT; the port is the kernel's
 /// choice, since the client's own may collide in conntrack).
 fn socket(address: SocketAddr, source: Option<IpAddr>, mark: Option<u32>) -> io::Result<TcpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+    socket.set_nodelay(true)?;
+    let options = SockRef::from(&socket);
     if let Some(mark) = mark {
-        socket.set_mark(mark)?;
+        options.set_mark(mark)?;
     }
     if let Some(source) = source {
         // Linux hands SOL_IP options of an IPv6 TCP socket to the same code: this is IPV6_TRANSPARENT as well.
-        socket.set_ip_transparent_v4(true)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        options.set_ip_transparent_v4(true)?;
+        socket.bind(SocketAddr::new(source, 0))?;
     }
-    Ok(TcpSocket::from_std_stream(socket.into()))
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -208,21 +185,15 @@ mod tests {
 
     #[test]
     fn healthy_first_then_the_clients_family_then_alternating() {
-        let addresses: Vec<SocketAddr> = [
-            "192.0.2.1:25",
-            "192.0.2.2:25",
-            "[2001:db8::1]:25",
-            "[2001:db8::2]:25",
-        ]
-        .map(|a| a.parse().unwrap())
-        .to_vec();
+        let addresses: Vec<SocketAddr> =
+            ["192.0.2.1:25", "192.0.2.2:25", "[2001:db8::1]:25", "[2001:db8::2]:25"]
+                .map(|a| a.parse().unwrap())
+                .to_vec();
         let ordered = |family, down: &[usize]| {
-            order(&addresses, family, |a| {
-                down.iter().any(|&d| addresses[d] == a)
-            })
-            .into_iter()
-            .map(|a| addresses.iter().position(|&b| b == a).unwrap())
-            .collect::<Vec<_>>()
+            order(&addresses, family, |a| down.iter().any(|&d| addresses[d] == a))
+                .into_iter()
+                .map(|a| addresses.iter().position(|&b| b == a).unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(ordered(Family::Ipv6, &[]), [2, 0, 3, 1]);
         assert_eq!(ordered(Family::Ipv4, &[]), [0, 2, 1, 3]);

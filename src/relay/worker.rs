@@ -17,6 +17,9 @@ use tokio::task::JoinHandle as Task;
 
 use super::{Shared, session};
 
+/// A timer that is earlier than any of a session's: tokio wakes its own thread, by a system call, for each timer that becomes
+/// the first to fire.
+const HEARTBEAT: Duration = Duration::from_millis(250);
 /// After an accept that failed for want of descriptors or memory, for others to be freed.
 const BREATHER: Duration = Duration::from_millis(50);
 
@@ -36,9 +39,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Self> {
         let (orders, inbox) = unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = Builder::new()
             .name(format!("gatepost-{number}"))
             .spawn(move || runtime.block_on(work(inbox, shared)))?;
@@ -71,6 +72,11 @@ async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>) {
     let mut accepting: HashMap<SocketAddr, Task<()>> = HashMap::new();
     // Every session holds a sender until its end; nothing is ever sent.
     let (in_progress, mut ended): (Sender<()>, Receiver<()>) = channel(1);
+    let heartbeat = tokio::spawn(async {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    });
     while let Some(order) = inbox.recv().await {
         match order {
             Order::Listen(address, listener) => {
@@ -95,18 +101,14 @@ async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>) {
     }
     drop(in_progress);
     ended.recv().await;
+    heartbeat.abort();
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, in_progress: Sender<()>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let session = session::run(stream, peer, Arc::clone(&shared));
-                let in_progress = in_progress.clone();
-                tokio::spawn(async move {
-                    session.await;
-                    drop(in_progress);
-                });
+                tokio::spawn(session::run(stream, peer, Arc::clone(&shared), in_progress.clone()));
             }
             // The client gave up between its SYN and our accept.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

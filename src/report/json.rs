@@ -21,11 +21,7 @@ const SHORT_VALUE: usize = 320;
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
     Session(&'a SessionRecord),
-    Notice {
-        time: Timestamp,
-        level: Level,
-        message: &'a str,
-    },
+    Notice { time: Timestamp, level: Level, message: &'a str },
 }
 
 /// One line with its line end.
@@ -40,19 +36,13 @@ pub(super) fn notice(time: Timestamp, level: Level, message: &str) -> String {
     let mut bounded = String::new();
     push(&mut bounded, message, Place::Sentence, MAX_NOTICE);
     let message = bounded.as_str();
-    write(&Line::Notice {
-        time,
-        level,
-        message,
-    })
-    .unwrap_or_default()
+    write(&Line::Notice { time, level, message }).unwrap_or_default()
 }
 
 /// `None` if it would be longer than [`MAX_LINE`]; stops there, whatever the record holds.
 fn write(line: &Line<'_>) -> Option<String> {
     let mut out = Bounded(Vec::with_capacity(1024));
-    line.serialize(&mut Serializer::with_formatter(&mut out, Visible))
-        .ok()?;
+    line.serialize(&mut Serializer::with_formatter(&mut out, Visible)).ok()?;
     out.0.push(b'\n');
     String::from_utf8(out.0).ok()
 }
@@ -113,10 +103,7 @@ fn shortened_transaction(transaction: &TransactionRecord) -> TransactionRecord {
         mail_from: cut(&transaction.mail_from),
         mail_code: transaction.mail_code,
         rcpt_to: recipients
-            .map(|recipient| RecipientRecord {
-                address: cut(&recipient.address),
-                ..*recipient
-            })
+            .map(|recipient| RecipientRecord { address: cut(&recipient.address), ..*recipient })
             .collect(),
         rcpt_total: transaction.rcpt_total,
         data_code: transaction.data_code,
@@ -131,9 +118,5 @@ fn cut(value: &str) -> String {
         end -= 1;
     }
     let (kept, rest) = value.split_at(end);
-    if rest.is_empty() {
-        kept.to_owned()
-    } else {
-        format!("{kept}…")
-    }
+    if rest.is_empty() { kept.to_owned() } else { format!("{kept}…") }
 }

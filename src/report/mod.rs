@@ -183,11 +183,7 @@ fn write_all(shared: &Shared, mut sink: Sink, format: LogFormat) {
     // Lost and not yet told in the log.
     let mut untold = 0;
     while let Some(batch) = shared.queue.take() {
-        let Batch {
-            lines,
-            dropped,
-            reopen,
-        } = batch;
+        let Batch { lines, dropped, reopen } = batch;
         if reopen && let Err(e) = sink.reopen() {
             let message = format!("{e}; the log stays in the file that was open");
             complain(&message);
@@ -206,9 +202,7 @@ fn write_all(shared: &Shared, mut sink: Sink, format: LogFormat) {
                 untold = 0;
             }
         }
-        shared
-            .queue
-            .settle(lines.len(), lines.iter().map(String::len).sum());
+        shared.queue.settle(lines.len(), lines.iter().map(String::len).sum());
     }
 }
 

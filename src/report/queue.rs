@@ -91,10 +91,7 @@ impl Queue {
                 return None;
             }
             state.idle = true;
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle = false;
         }
         let (mut state, _) = self
@@ -124,10 +121,8 @@ impl Queue {
             if left.is_zero() {
                 break;
             }
-            let (next, _) = self
-                .settled
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (next, _) =
+                self.settled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
             state = next;
         }
         state.draining -= 1;

@@ -29,23 +29,14 @@ impl Sink {
             Some(path) => Box::new(open_file(path)?),
             // The descriptor itself: neither the standard library's line buffer nor its lock is between.
             None => Box::new(File::from(
-                io::stdout()
-                    .as_fd()
-                    .try_clone_to_owned()
-                    .map_err(LogError::Stdout)?,
+                io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?,
             )),
         };
         Ok(Self::new(out, path.map(Path::to_owned)))
     }
 
     pub(super) fn new(out: Box<dyn Write + Send>, path: Option<PathBuf>) -> Self {
-        Self {
-            out,
-            path,
-            torn: false,
-            failing: false,
-            chunk: Vec::new(),
-        }
+        Self { out, path, torn: false, failing: false, chunk: Vec::new() }
     }
 
     /// Opens the file anew, for log rotation; nothing to do for standard output. Keeps the old file if that fails.
@@ -142,10 +133,7 @@ fn open_file(path: &Path) -> Result<File, LogError> {
         // It holds addresses of people.
         .mode(0o640)
         .open(path)
-        .map_err(|source| LogError::Open {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(|source| LogError::Open { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

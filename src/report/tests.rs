@@ -22,11 +22,7 @@ fn endpoint(address: &str) -> Endpoint {
 }
 
 fn recipient(address: &str, code: u16, enhanced: Option<EnhancedCode>) -> RecipientRecord {
-    RecipientRecord {
-        address: address.to_owned(),
-        code: Some(code),
-        enhanced,
-    }
+    RecipientRecord { address: address.to_owned(), code: Some(code), enhanced }
 }
 
 fn transaction(from: &str, to: Vec<RecipientRecord>, code: Option<u16>) -> TransactionRecord {
@@ -43,11 +39,7 @@ fn transaction(from: &str, to: Vec<RecipientRecord>, code: Option<u16>) -> Trans
 
 /// One message, accepted.
 fn ordinary() -> SessionRecord {
-    let message = transaction(
-        "a@a.example",
-        vec![recipient("b@b.example", 250, None)],
-        Some(250),
-    );
+    let message = transaction("a@a.example", vec![recipient("b@b.example", 250, None)], Some(250));
     SessionRecord {
         start: Timestamp::from_nanos(1_767_323_045_678_901_234),
         duration: Duration::from_millis(420),
@@ -56,10 +48,7 @@ fn ordinary() -> SessionRecord {
         server: endpoint("[2001:db8:1::25]:25"),
         upstream: Some(endpoint("[2001:db8:2::25]:25")),
         outcome: Outcome::Quit,
-        tcp: TcpFacts {
-            client_bytes: 1400,
-            server_bytes: 300,
-        },
+        tcp: TcpFacts { client_bytes: 1400, server_bytes: 300 },
         smtp: SmtpFacts {
             greeting: Some(220),
             helo: Some("a.example".to_owned()),
@@ -70,11 +59,7 @@ fn ordinary() -> SessionRecord {
             replies: BTreeMap::from([(220, 1), (250, 4)]),
             ..SmtpFacts::default()
         },
-        verdict: VerdictRecord {
-            action: Action::Accept,
-            rule: None,
-            reason: None,
-        },
+        verdict: VerdictRecord { action: Action::Accept, rule: None, reason: None },
     }
 }
 
@@ -88,10 +73,8 @@ fn with(change: impl FnOnce(&mut SessionRecord)) -> SessionRecord {
 fn session_lines() {
     let several = with(|r| {
         let unknown = Some(EnhancedCode::new(5, 1, 1));
-        let to_two = vec![
-            recipient("b@b.example", 250, None),
-            recipient("nobody@b.example", 550, unknown),
-        ];
+        let to_two =
+            vec![recipient("b@b.example", 250, None), recipient("nobody@b.example", 550, unknown)];
         r.smtp.transactions = vec![
             transaction("a@a.example", to_two, Some(250)),
             transaction("", vec![recipient("c@b.example", 250, None)], Some(452)),
@@ -124,9 +107,8 @@ fn session_lines() {
         r.smtp.tls = Tls::Started;
     });
     let many = with(|r| {
-        let to: Vec<_> = (0..12)
-            .map(|i| recipient(&format!("user{i}@b.example"), 250, None))
-            .collect();
+        let to: Vec<_> =
+            (0..12).map(|i| recipient(&format!("user{i}@b.example"), 250, None)).collect();
         r.smtp.transactions[0].rcpt_to = to;
         r.smtp.transactions[0].rcpt_total = 5000;
         r.smtp.auth = true;
@@ -185,16 +167,10 @@ fn the_largest_record_makes_a_bounded_line() {
         let long = "\u{1}".repeat(2000);
         r.smtp.helo = Some(long.clone());
         let to = vec![recipient(&long, 250, None); 1000];
-        let message = TransactionRecord {
-            rcpt_total: 70_000,
-            ..transaction(&long, to, Some(250))
-        };
+        let message = TransactionRecord { rcpt_total: 70_000, ..transaction(&long, to, Some(250)) };
         // As many in full as are shown; all of 100 would be 200 MB of test.
         r.smtp.transactions = vec![message.clone(); 10];
-        let empty = TransactionRecord {
-            rcpt_to: vec![],
-            ..message
-        };
+        let empty = TransactionRecord { rcpt_to: vec![], ..message };
         r.smtp.transactions.resize(100, empty);
         r.smtp.transactions_total = 100_000;
     });
@@ -228,20 +204,12 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
         code,
         enhanced: None,
     });
-    let message = (
-        hostile(),
-        prop::collection::vec(to, 0..14),
-        code(),
-        code(),
-        any::<u64>(),
-    )
-        .prop_map(
-            |(from, to, mail_code, data_code, bytes)| TransactionRecord {
-                mail_code,
-                bytes,
-                ..transaction(&from, to, data_code)
-            },
-        );
+    let message = (hostile(), prop::collection::vec(to, 0..14), code(), code(), any::<u64>())
+        .prop_map(|(from, to, mail_code, data_code, bytes)| TransactionRecord {
+            mail_code,
+            bytes,
+            ..transaction(&from, to, data_code)
+        });
     (
         prop::option::of(hostile()),
         prop::collection::vec(message, 0..13),
@@ -261,13 +229,9 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
 
 /// The line's fields without their values; the quoted rule is left out.
 fn keys(line: &str) -> Vec<&str> {
-    let line = line
-        .split_once(" rule=\"")
-        .map_or(line, |(before, _)| before);
+    let line = line.split_once(" rule=\"").map_or(line, |(before, _)| before);
     let fields = line.trim_end().split(char::is_whitespace).skip(2);
-    fields
-        .map(|field| field.split_once('=').map_or(field, |(key, _)| key))
-        .collect()
+    fields.map(|field| field.split_once('=').map_or(field, |(key, _)| key)).collect()
 }
 
 /// The same record from a client that behaves.
@@ -350,14 +314,7 @@ fn a_blocked_output_costs_lines_and_never_a_session() {
     let (entered, is_blocked) = mpsc::channel();
     let (go_on, wait) = mpsc::channel();
     let (out, written) = mpsc::channel();
-    let sink = Sink::new(
-        Box::new(Blocked {
-            entered,
-            go_on: wait,
-            out,
-        }),
-        None,
-    );
+    let sink = Sink::new(Box::new(Blocked { entered, go_on: wait, out }), None);
     let lost = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&lost);
     let on_lost = Box::new(move |n| {
@@ -408,10 +365,7 @@ fn a_rotated_file_is_opened_again_and_the_end_is_flushed() {
     let folder = Folder::new("rotate");
     let file = folder.0.join("gatepost.log");
     let rotated = folder.0.join("gatepost.log.1");
-    let settings = LogSettings {
-        format: LogFormat::Json,
-        file: Some(file.clone()),
-    };
+    let settings = LogSettings { format: LogFormat::Json, file: Some(file.clone()) };
     let log = SessionLog::start(&settings, Box::new(|_| {})).unwrap();
     log.notice(Level::Info, "before");
     assert!(log.flush(Duration::from_secs(60)));
@@ -441,10 +395,7 @@ fn a_file_that_cannot_be_opened_again_stays_open() {
     let inner = folder.0.join("inner");
     fs::create_dir(&inner).unwrap();
     let file = inner.join("gatepost.log");
-    let settings = LogSettings {
-        format: LogFormat::Text,
-        file: Some(file),
-    };
+    let settings = LogSettings { format: LogFormat::Text, file: Some(file) };
     let log = SessionLog::start(&settings, Box::new(|_| {})).unwrap();
     // The path is gone, the open file only moved.
     let moved = folder.0.join("moved");
@@ -455,19 +406,14 @@ fn a_file_that_cannot_be_opened_again_stays_open() {
     let text = fs::read_to_string(moved.join("gatepost.log")).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
-    assert!(
-        lines[0].contains(" error cannot open the log file "),
-        "{text}"
-    );
+    assert!(lines[0].contains(" error cannot open the log file "), "{text}");
     assert!(lines[1].contains(" session "), "{text}");
 }
 
 #[test]
 fn a_log_that_cannot_be_opened_says_what_to_do() {
-    let settings = LogSettings {
-        format: LogFormat::Text,
-        file: Some("/nonexistent/gatepost.log".into()),
-    };
+    let settings =
+        LogSettings { format: LogFormat::Text, file: Some("/nonexistent/gatepost.log".into()) };
     let Err(e) = SessionLog::start(&settings, Box::new(|_| {})) else {
         panic!("opened {settings:?}");
     };

@@ -81,10 +81,7 @@ fn write_session(line: &mut String, record: &SessionRecord) {
         line.push_str(anomaly.as_str());
     }
     put!(line, " verdict={}", record.verdict.action);
-    let said = [
-        ("rule", &record.verdict.rule),
-        ("reason", &record.verdict.reason),
-    ];
+    let said = [("rule", &record.verdict.rule), ("reason", &record.verdict.reason)];
     for (key, value) in said {
         if let Some(value) = value {
             put!(line, " {key}=\"");

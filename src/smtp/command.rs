@@ -104,10 +104,7 @@ impl<'a> Command<'a> {
                 *verb != Verb::Unknown && verb.as_str().as_bytes().eq_ignore_ascii_case(word)
             })
             .unwrap_or(Verb::Unknown);
-        Self {
-            verb,
-            argument: rest.trim_ascii(),
-        }
+        Self { verb, argument: rest.trim_ascii() }
     }
 
     /// The path of MAIL (`FROM:`) or RCPT (`TO:`), without brackets and source route; empty for `<>`. `None` if there is
@@ -117,10 +114,7 @@ impl<'a> Command<'a> {
         let rest = rest.trim_ascii_start();
         let path = match rest.strip_prefix(b"<") {
             Some(bracketed) => bracketed.get(..closing_bracket(bracketed)?)?,
-            None => rest
-                .split(|&b| b == b' ')
-                .next()
-                .filter(|word| !word.is_empty())?,
+            None => rest.split(|&b| b == b' ').next().filter(|word| !word.is_empty())?,
         };
         // RFC 5321 §4.1.1.3 and appendix C: source routes are accepted and ignored.
         let mailbox = match path.strip_prefix(b"@") {
@@ -137,29 +131,34 @@ impl<'a> Command<'a> {
     pub fn chunk(&self) -> Result<Chunk, BdatError> {
         let argument = std::str::from_utf8(self.argument).map_err(|_not_utf8| BdatError)?;
         let mut words = argument.split_ascii_whitespace();
-        let digits = words
-            .next()
-            .filter(|word| word.bytes().all(|b| b.is_ascii_digit()));
-        let size = digits.and_then(|word| word.parse().ok()).ok_or(BdatError)?;
+        let digits = words.next().filter(|word| word.bytes().all(|b| b.is_ascii_digit()));
+        let size = digits
+            .and_then(|word| word.parse().ok())
+            .filter(|size| i64::try_from(*size).is_ok())
+            .ok_or(BdatError)?;
         let last = match words.next() {
             None => false,
             Some(word) if word.eq_ignore_ascii_case("LAST") => true,
             Some(_) => return Err(BdatError),
         };
-        if words.next().is_some() {
-            Err(BdatError)
-        } else {
-            Ok(Chunk { size, last })
-        }
+        if words.next().is_some() { Err(BdatError) } else { Ok(Chunk { size, last }) }
     }
 }
 
 /// What BDAT announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Octets that follow the command's CRLF.
+    /// Octets that follow the command's CRLF; no more than a server's signed counter holds.
     pub size: u64,
     pub last: bool,
+}
+
+impl Chunk {
+    /// The command in its plainest form, without CRLF.
+    pub fn as_command(&self) -> String {
+        let last = if self.last { " LAST" } else { "" };
+        format!("BDAT {}{last}", self.size)
+    }
 }
 
 /// BDAT without a readable size.
@@ -179,7 +178,17 @@ pub enum Junk {
 }
 
 impl Junk {
-    /// Looks at the start of a line. `None` is no proof of the contrary while there are less than 16 octets.
+    /// Looks at what came before the greeting, all of it. `None` is no proof of the contrary while there are less than 16
+    /// octets.
+    pub fn before_greeting(input: &[u8]) -> Option<Self> {
+        if input.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+            return Some(Self::Proxy);
+        }
+        Self::recognise(input)
+    }
+
+    /// Looks at the start of a line, with as little before it as possible: what is recognised must not depend on how many
+    /// lines came at once. So a PROXY v2 header counts from its third line, the first two being empty ones.
     pub fn recognise(input: &[u8]) -> Option<Self> {
         const HTTP: [&[u8]; 9] = [
             b"GET ",
@@ -196,19 +205,15 @@ impl Junk {
         if input.first() == Some(&0x16) {
             return Some(Self::Tls);
         }
-        if starts_with_ignore_case(input, b"PROXY ") || input.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+        if starts_with_ignore_case(input, b"PROXY ") || input.starts_with(b"\0\r\n") {
             return Some(Self::Proxy);
         }
-        HTTP.iter()
-            .any(|start| starts_with_ignore_case(input, start))
-            .then_some(Self::Http)
+        HTTP.iter().any(|start| starts_with_ignore_case(input, start)).then_some(Self::Http)
     }
 }
 
 fn starts_with_ignore_case(input: &[u8], start: &[u8]) -> bool {
-    input
-        .get(..start.len())
-        .is_some_and(|head| head.eq_ignore_ascii_case(start))
+    input.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
 fn split_after(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
@@ -275,54 +280,28 @@ mod tests {
             ("MAIL FROM:<@x,@y:a@b>", Some("a@b")),
             ("RCPT TO:<postmaster>", Some("postmaster")),
             ("RCPT TO:<\"a>b\\\"\"@c>", Some("\"a>b\\\"\"@c")),
-            (
-                "RCPT TO:<a@[IPv6:2001:db8::1]>",
-                Some("a@[IPv6:2001:db8::1]"),
-            ),
+            ("RCPT TO:<a@[IPv6:2001:db8::1]>", Some("a@[IPv6:2001:db8::1]")),
             ("RCPT TO:<\u{e4}@b>", Some("\u{e4}@b")),
             ("RCPT TO:<a@b", None),
             ("RCPT TO:", None),
             ("RCPT", None),
         ] {
-            assert_eq!(
-                Command::parse(line.as_bytes()).path().as_deref(),
-                path,
-                "{line}"
-            );
+            assert_eq!(Command::parse(line.as_bytes()).path().as_deref(), path, "{line}");
         }
     }
 
     #[test]
     fn a_chunk_is_counted_exactly_or_not_at_all() {
         let chunk = |text: &str| Command::parse(text.as_bytes()).chunk();
-        assert_eq!(
-            chunk("BDAT 0 LAST"),
-            Ok(Chunk {
-                size: 0,
-                last: true
-            })
-        );
-        assert_eq!(
-            chunk("bdat 1000"),
-            Ok(Chunk {
-                size: 1000,
-                last: false
-            })
-        );
-        for wrong in [
-            "BDAT",
-            "BDAT x",
-            "BDAT -1",
-            "BDAT +1",
-            "BDAT 1 LASTS",
-            "BDAT 1 LAST x",
-        ] {
+        assert_eq!(chunk("BDAT 0 LAST"), Ok(Chunk { size: 0, last: true }));
+        assert_eq!(chunk("bdat 1000"), Ok(Chunk { size: 1000, last: false }));
+        for wrong in ["BDAT", "BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 LASTS", "BDAT 1 LAST x"] {
             assert_eq!(chunk(wrong), Err(BdatError), "{wrong}");
         }
         assert_eq!(
-            chunk("BDAT 18446744073709551616"),
+            chunk("BDAT 9223372036854775808"),
             Err(BdatError),
-            "more than u64 holds"
+            "more than a signed counter holds"
         );
     }
 
@@ -331,7 +310,9 @@ mod tests {
         assert_eq!(Junk::recognise(b"get / HTTP/1.1\r\n"), Some(Junk::Http));
         assert_eq!(Junk::recognise(b"\x16\x03\x01"), Some(Junk::Tls));
         assert_eq!(Junk::recognise(b"PROXY TCP4 "), Some(Junk::Proxy));
-        assert_eq!(Junk::recognise(b"\r\n\r\n\0\r\nQUIT\n!"), Some(Junk::Proxy));
+        let v2 = b"\r\n\r\n\0\r\nQUIT\n!";
+        assert_eq!(Junk::before_greeting(v2), Some(Junk::Proxy));
+        assert_eq!(Junk::recognise(&v2[4..]), Some(Junk::Proxy));
         for smtp in [&b"EHLO a"[..], b"", b"GETTING", b"\r\n"] {
             assert_eq!(Junk::recognise(smtp), None);
         }

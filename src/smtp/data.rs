@@ -22,7 +22,8 @@ pub enum BareNewlines {
     Normalize,
     /// The message or command is refused.
     Reject,
-    /// Relayed as it came. Only for an upstream that is known to be strict itself.
+    /// A message is relayed as it came; a command is mended all the same. Only for an upstream that is known to be strict
+    /// itself.
     Pass,
 }
 
@@ -112,17 +113,7 @@ impl DataScanner {
     /// end of data, or `None` if all of `input` belongs to the message and it goes on.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> Option<usize> {
         let carried = !self.state.held().is_empty();
-        Pass {
-            scanner: self,
-            input,
-            emit,
-            run: 0,
-            at: 0,
-            hold: 0,
-            carried,
-            line_start: 0,
-        }
-        .run()
+        Pass { scanner: self, input, emit, run: 0, at: 0, hold: 0, carried, line_start: 0 }.run()
     }
 }
 
@@ -164,11 +155,7 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                 }
                 (State::CrDot, b) => {
                     self.scanner.findings.smuggling = true;
-                    if b == b'\r' {
-                        self.hold(State::Cr)
-                    } else {
-                        self.bare_lf()
-                    }
+                    if b == b'\r' { self.hold(State::Cr) } else { self.bare_lf() }
                 }
                 (State::Dot { strict }, b'\r') => {
                     self.at += 1;
@@ -325,20 +312,14 @@ mod tests {
 
     #[test]
     fn clean_mail_is_untouched() {
-        assert_eq!(
-            normalized("a\r\n..b\r\n.\r\nQUIT"),
-            "a\r\n..b\r\n.\r\n|QUIT"
-        );
+        assert_eq!(normalized("a\r\n..b\r\n.\r\nQUIT"), "a\r\n..b\r\n.\r\n|QUIT");
         assert_eq!(normalized(".\r\n"), ".\r\n|");
         assert_eq!(normalized("\r\n.\r\n"), "\r\n.\r\n|");
         assert_eq!(normalized(".a\r\n.\r"), ".a\r\n|no end");
         let mail = b"Subject: x\r\n\r\nbody\r\n.\r\n";
         let mut scanner = DataScanner::new(BareNewlines::Normalize);
         let mut pieces = Vec::new();
-        assert_eq!(
-            scanner.scan(mail, |piece| pieces.push(piece)),
-            Some(mail.len())
-        );
+        assert_eq!(scanner.scan(mail, |piece| pieces.push(piece)), Some(mail.len()));
         assert_eq!(pieces, [Piece::Input(0..mail.len())], "one range, no copy");
     }
 
@@ -377,10 +358,8 @@ mod tests {
     fn long_lines_are_found_across_chunks() {
         let long = [b'x'; 999];
         let (_, _, fits) = scan(BareNewlines::Normalize, &[&long[..998], b"\r\n.\r\n"]);
-        let (_, _, over) = scan(
-            BareNewlines::Normalize,
-            &[&long[..500], &long[..499], b"\r\n.\r\n"],
-        );
+        let (_, _, over) =
+            scan(BareNewlines::Normalize, &[&long[..500], &long[..499], b"\r\n.\r\n"]);
         assert!(!fits.long_line);
         assert!(over.long_line);
     }

@@ -65,10 +65,8 @@ impl Keyword {
 
 impl fmt::Display for Keyword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = KEYWORDS
-            .iter()
-            .find(|(_, keyword)| keyword == self)
-            .map_or("", |&(name, _)| name);
+        let name =
+            KEYWORDS.iter().find(|(_, keyword)| keyword == self).map_or("", |&(name, _)| name);
         f.write_str(name)
     }
 }
@@ -78,6 +76,7 @@ impl fmt::Display for Keyword {
 pub struct Extensions {
     pub pipelining: bool,
     pub starttls: bool,
+    pub chunking: bool,
 }
 
 impl Extensions {
@@ -91,25 +90,19 @@ impl Extensions {
                 continue;
             }
             // `AUTH=PLAIN` is how servers before RFC 2554 wrote it; some clients still look for it.
-            let word = text
-                .split(|b| matches!(b, b' ' | b'='))
-                .next()
-                .unwrap_or_default();
+            let word = text.split(|b| matches!(b, b' ' | b'=')).next().unwrap_or_default();
             let keyword = std::str::from_utf8(word).ok().and_then(Keyword::parse);
             let Some(keyword) = keyword.filter(|keyword| !hide.contains(keyword)) else {
                 continue;
             };
             offered.pipelining |= keyword == Keyword::Pipelining;
             offered.starttls |= keyword == Keyword::Starttls;
+            offered.chunking |= keyword == Keyword::Chunking;
             lines.push(text);
         }
         let mut out = Vec::with_capacity(reply.raw.len());
         for (number, text) in lines.iter().enumerate() {
-            let separator: &[u8] = if number + 1 == lines.len() {
-                b"250 "
-            } else {
-                b"250-"
-            };
+            let separator: &[u8] = if number + 1 == lines.len() { b"250 " } else { b"250-" };
             out.extend_from_slice(separator);
             out.extend_from_slice(text);
             out.extend_from_slice(b"\r\n");
@@ -124,9 +117,7 @@ mod tests {
     use crate::smtp::ReplyParse;
 
     fn filtered(reply: &str, hide: &[Keyword]) -> (Extensions, String) {
-        let ReplyParse::Complete(reply) = Reply::parse(reply.as_bytes()) else {
-            panic!("{reply}")
-        };
+        let ReplyParse::Complete(reply) = Reply::parse(reply.as_bytes()) else { panic!("{reply}") };
         let (offered, out) = Extensions::filter(&reply, hide);
         (offered, String::from_utf8(out).unwrap())
     }
@@ -138,25 +129,13 @@ mod tests {
              250-STARTTLS\r\n250-X-NEW thing\r\n250 XFORWARD NAME\r\n",
             &[Keyword::Starttls],
         );
-        assert_eq!(
-            out,
-            "250-mx.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 auth PLAIN\r\n"
-        );
-        assert_eq!(
-            offered,
-            Extensions {
-                pipelining: true,
-                starttls: false
-            }
-        );
+        assert_eq!(out, "250-mx.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 auth PLAIN\r\n");
+        assert_eq!(offered, Extensions { pipelining: true, ..Extensions::default() });
     }
 
     #[test]
     fn nothing_left_is_still_a_reply() {
-        assert_eq!(
-            filtered("250-mx.example\r\n250 BURL imap\r\n", &[]).1,
-            "250 mx.example\r\n"
-        );
+        assert_eq!(filtered("250-mx.example\r\n250 BURL imap\r\n", &[]).1, "250 mx.example\r\n");
         assert_eq!(filtered("250 mx.example\r\n", &[]).1, "250 mx.example\r\n");
     }
 }

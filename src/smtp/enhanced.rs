@@ -14,11 +14,7 @@ pub struct EnhancedCode {
 
 impl EnhancedCode {
     pub const fn new(class: u8, subject: u16, detail: u16) -> Self {
-        Self {
-            class,
-            subject,
-            detail,
-        }
+        Self { class, subject, detail }
     }
 
     /// Reads a code at the start of a reply's text, if there is one: `2.1.5 Ok`. RFC 3463 §2: class 2, 4 or 5, and one to
@@ -42,9 +38,7 @@ fn number(digits: &[u8]) -> Option<u16> {
     if digits.is_empty() || digits.len() > 3 {
         return None;
     }
-    digits.iter().try_fold(0u16, |n, &b| {
-        b.is_ascii_digit().then(|| n * 10 + u16::from(b - b'0'))
-    })
+    digits.iter().try_fold(0u16, |n, &b| b.is_ascii_digit().then(|| n * 10 + u16::from(b - b'0')))
 }
 
 impl fmt::Display for EnhancedCode {
@@ -65,24 +59,9 @@ mod tests {
 
     #[test]
     fn reads_codes_and_nothing_else() {
-        assert_eq!(
-            EnhancedCode::parse(b"2.1.5 Ok"),
-            Some(EnhancedCode::new(2, 1, 5))
-        );
-        assert_eq!(
-            EnhancedCode::parse(b"5.7.25"),
-            Some(EnhancedCode::new(5, 7, 25))
-        );
-        for not in [
-            "",
-            "Ok",
-            "3.1.5 x",
-            "2.1 x",
-            "2.1.5.6 x",
-            "2.1.1234 x",
-            "2..5 x",
-            "2.1.5: x",
-        ] {
+        assert_eq!(EnhancedCode::parse(b"2.1.5 Ok"), Some(EnhancedCode::new(2, 1, 5)));
+        assert_eq!(EnhancedCode::parse(b"5.7.25"), Some(EnhancedCode::new(5, 7, 25)));
+        for not in ["", "Ok", "3.1.5 x", "2.1 x", "2.1.5.6 x", "2.1.1234 x", "2..5 x", "2.1.5: x"] {
             assert_eq!(EnhancedCode::parse(not.as_bytes()), None, "{not}");
         }
     }

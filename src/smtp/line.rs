@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr_iter};
 
-use super::{BareNewlines, Piece};
+use super::Piece;
 
 /// How a line ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,22 +35,12 @@ impl<'a> Line<'a> {
     pub fn split(input: &'a [u8], limit: usize) -> Split<'a> {
         let window = input.get(..limit).unwrap_or(input);
         let Some(lf) = memchr(b'\n', window) else {
-            return if input.len() >= limit {
-                Split::TooLong
-            } else {
-                Split::Incomplete
-            };
+            return if input.len() >= limit { Split::TooLong } else { Split::Incomplete };
         };
         let before = input.get(..lf).unwrap_or_default();
         Split::Line(match before.strip_suffix(b"\r") {
-            Some(text) => Self {
-                text,
-                ending: Ending::Crlf,
-            },
-            None => Self {
-                text: before,
-                ending: Ending::Lf,
-            },
+            Some(text) => Self { text, ending: Ending::Crlf },
+            None => Self { text: before, ending: Ending::Lf },
         })
     }
 
@@ -76,10 +66,10 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The line as it may go to upstream: whole if it is clean or `mode` is pass, else with CRLF at its end and a space for each
-/// bare CR. Ranges count from the line's start.
-pub fn pieces(line: Line<'_>, mode: BareNewlines, mut emit: impl FnMut(Piece)) {
-    if mode == BareNewlines::Pass || line.is_clean() {
+/// The line as it may go to upstream: whole if it is clean, else with CRLF at its end and a space for each bare CR. In every
+/// mode, also `pass`: gateway and upstream must read the same commands. Ranges count from the line's start.
+pub fn pieces(line: Line<'_>, mut emit: impl FnMut(Piece)) {
+    if line.is_clean() {
         emit(Piece::Input(0..line.len()));
         return;
     }
@@ -103,10 +93,7 @@ mod tests {
         assert_eq!(Line::split(b"NOOP\r", 8), Split::Incomplete);
         assert_eq!(
             Line::split(b"NOOPAB\r\nQUIT", 8),
-            Split::Line(Line {
-                text: b"NOOPAB",
-                ending: Ending::Crlf
-            })
+            Split::Line(Line { text: b"NOOPAB", ending: Ending::Crlf })
         );
         assert_eq!(Line::split(b"NOOPABC\r\n", 8), Split::TooLong);
         assert_eq!(Line::split(b"NOOPABCD", 8), Split::TooLong);
@@ -114,15 +101,10 @@ mod tests {
 
     #[test]
     fn bare_endings_are_seen_and_mended() {
-        let Split::Line(line) = Line::split(b"a\rb\nrest", 100) else {
-            panic!("a line")
-        };
-        assert_eq!(
-            (line.len(), line.ending, line.has_bare_cr()),
-            (4, Ending::Lf, true)
-        );
+        let Split::Line(line) = Line::split(b"a\rb\nrest", 100) else { panic!("a line") };
+        assert_eq!((line.len(), line.ending, line.has_bare_cr()), (4, Ending::Lf, true));
         let mut seen = Vec::new();
-        pieces(line, BareNewlines::Normalize, |piece| match piece {
+        pieces(line, |piece| match piece {
             Piece::Input(range) => seen.extend_from_slice(&b"a\rb\nrest"[range]),
             Piece::Insert(bytes) => seen.extend_from_slice(bytes),
         });

@@ -21,5 +21,5 @@ pub use ehlo::{Extensions, Keyword};
 pub use enhanced::EnhancedCode;
 pub use line::{Ending, Line, Split, pieces};
 pub use reply::{MAX_REPLY, OwnReply, Reply, ReplyParse};
-pub use session::{Asked, Item, OwnCommand, Paired, Session, Wait};
+pub use session::{Asked, Item, OwnCommand, Paired, Progress, Session, Wait};
 pub use xclient::XclientAttributes;

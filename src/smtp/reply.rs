@@ -36,11 +36,7 @@ impl<'a> Reply<'a> {
             let rest = input.get(at..).unwrap_or_default();
             let Some(lf) = memchr(b'\n', rest) else {
                 let wrong = !plausible_start(rest) || input.len() >= MAX_REPLY;
-                return if wrong {
-                    ReplyParse::Malformed
-                } else {
-                    ReplyParse::Incomplete
-                };
+                return if wrong { ReplyParse::Malformed } else { ReplyParse::Incomplete };
             };
             let Some((code, last)) = code_of(rest.get(..lf).unwrap_or_default()) else {
                 return ReplyParse::Malformed;
@@ -109,10 +105,7 @@ impl OwnReply {
     /// operator's, but nothing must break the line. Greetings and 421 before EHLO carry the enhanced code too, as Postfix's do.
     pub fn new(code: u16, enhanced: EnhancedCode, text: &str) -> Self {
         let mut line = format!("{code} {enhanced} ").into_bytes();
-        line.extend(
-            text.bytes()
-                .map(|b| if (b' '..=b'~').contains(&b) { b } else { b'?' }),
-        );
+        line.extend(text.bytes().map(|b| if (b' '..=b'~').contains(&b) { b } else { b'?' }));
         line.extend_from_slice(b"\r\n");
         Self { code, line }
     }
@@ -145,24 +138,10 @@ mod tests {
 
     #[test]
     fn incomplete_is_not_malformed() {
-        for start in [
-            &b""[..],
-            b"2",
-            b"25",
-            b"250",
-            b"250-a\r\n",
-            b"250-a\r\n250 b\r",
-        ] {
+        for start in [&b""[..], b"2", b"25", b"250", b"250-a\r\n", b"250-a\r\n250 b\r"] {
             assert_eq!(Reply::parse(start), ReplyParse::Incomplete, "{start:?}");
         }
-        for wrong in [
-            &b"hello"[..],
-            b"2x",
-            b"650 a\r\n",
-            b"250_a\r\n",
-            b"\r\n",
-            b"250-a\r\nfoo",
-        ] {
+        for wrong in [&b"hello"[..], b"2x", b"650 a\r\n", b"250_a\r\n", b"\r\n", b"250-a\r\nfoo"] {
             assert_eq!(Reply::parse(wrong), ReplyParse::Malformed, "{wrong:?}");
         }
         let endless = [b"250-".as_slice(), &[b'x'; MAX_REPLY]].concat();

@@ -90,13 +90,28 @@ pub enum Item<'a> {
     AuthLine(Line<'a>),
     /// Message content: give it to [`Session::scan`].
     Content,
-    /// `len` octets of a BDAT chunk; `done` with its last.
+    /// `len` octets of a BDAT chunk: see [`Session::chunk_passed`].
     Chunk {
         len: usize,
         wanted: bool,
-        done: bool,
+    },
+    /// `len` octets after STARTTLS that are no TLS: not for upstream.
+    Plaintext {
+        len: usize,
     },
     Opaque,
+}
+
+/// How far `BDAT` came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Within,
+    /// The chunk's last octet; `wanted` as it was announced.
+    ChunkEnds {
+        wanted: bool,
+    },
+    /// The last octet of a message's last chunk.
+    MessageEnds,
 }
 
 /// What stands at the start of upstream's bytes.
@@ -110,6 +125,8 @@ pub enum Paired<'a> {
     },
     /// A reply to nothing.
     Unexpected(Reply<'a>),
+    /// Said after the 220 to STARTTLS and before the client's hello: a TLS server never speaks first.
+    Plaintext,
     Opaque,
 }
 
@@ -129,8 +146,12 @@ enum Phase {
     Chunk {
         remaining: u64,
         wanted: bool,
+        last: bool,
     },
-    Opaque,
+    /// After STARTTLS; `begun` with the first octet of TLS from the client.
+    Opaque {
+        begun: bool,
+    },
 }
 
 /// A place in the queue of replies.
@@ -175,10 +196,7 @@ impl Session {
                     return Item::Junk(junk);
                 }
                 match Line::split(input, self.line_limit) {
-                    Split::Line(line) => Item::Command {
-                        line,
-                        command: Command::parse(line.text),
-                    },
+                    Split::Line(line) => Item::Command { line, command: Command::parse(line.text) },
                     Split::Incomplete => Item::Incomplete,
                     Split::TooLong => self.skip(input, false),
                 }
@@ -193,17 +211,20 @@ impl Session {
                 Split::TooLong => self.skip(input, true),
             },
             Phase::Content { .. } => Item::Content,
-            Phase::Chunk { remaining, wanted } => {
-                let len = usize::try_from(*remaining)
-                    .unwrap_or(usize::MAX)
-                    .min(input.len());
-                Item::Chunk {
-                    len,
-                    wanted: *wanted,
-                    done: len as u64 == *remaining,
+            Phase::Chunk { remaining, wanted, .. } => {
+                let len = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
+                Item::Chunk { len, wanted: *wanted }
+            }
+            Phase::Opaque { begun } => {
+                let plaintext = input.iter().take_while(|&&b| !*begun && !begins_tls(b));
+                match plaintext.count() {
+                    0 => {
+                        *begun = true;
+                        Item::Opaque
+                    }
+                    len => Item::Plaintext { len },
                 }
             }
-            Phase::Opaque => Item::Opaque,
         }
     }
 
@@ -211,19 +232,11 @@ impl Session {
         match memchr::memchr(b'\n', input) {
             Some(lf) => {
                 self.phase = Phase::Command;
-                Item::TooLong {
-                    len: lf + 1,
-                    done: true,
-                    auth,
-                }
+                Item::TooLong { len: lf + 1, done: true, auth }
             }
             None => {
                 self.phase = Phase::TooLong { auth };
-                Item::TooLong {
-                    len: input.len(),
-                    done: false,
-                    auth,
-                }
+                Item::TooLong { len: input.len(), done: false, auth }
             }
         }
     }
@@ -231,21 +244,15 @@ impl Session {
     /// Content for the message in progress, see [`DataScanner::scan`]. At the end of data upstream is asked for the
     /// message's fate, unless it told early.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> (Option<usize>, Findings) {
-        let Phase::Content {
-            scanner,
-            transaction,
-            answered,
-        } = &mut self.phase
-        else {
+        let Phase::Content { scanner, transaction, answered } = &mut self.phase else {
             return (None, Findings::default());
         };
         let end = scanner.scan(input, emit);
         let findings = scanner.findings();
         if end.is_some() {
             if !*answered {
-                self.pending.push_back(Slot::Upstream(Asked::Message {
-                    transaction: *transaction,
-                }));
+                self.pending
+                    .push_back(Slot::Upstream(Asked::Message { transaction: *transaction }));
             }
             self.phase = Phase::Command;
         }
@@ -253,13 +260,17 @@ impl Session {
     }
 
     /// `count` octets of the chunk at hand are dealt with.
-    pub fn chunk_passed(&mut self, count: u64) {
-        if let Phase::Chunk { remaining, .. } = &mut self.phase {
-            *remaining = remaining.saturating_sub(count);
-            if *remaining == 0 {
-                self.phase = Phase::Command;
-            }
+    pub const fn chunk_passed(&mut self, count: u64) -> Progress {
+        let Phase::Chunk { remaining, wanted, last } = &mut self.phase else {
+            return Progress::Within;
+        };
+        *remaining = remaining.saturating_sub(count);
+        if *remaining > 0 {
+            return Progress::Within;
         }
+        let (wanted, last) = (*wanted, *last);
+        self.phase = Phase::Command;
+        if wanted && last { Progress::MessageEnds } else { Progress::ChunkEnds { wanted } }
     }
 
     /// A command that expects `asked` was forwarded.
@@ -277,10 +288,7 @@ impl Session {
     /// BDAT was read: its octets follow. `wanted` is false if upstream is not to see them.
     pub fn expect_chunk(&mut self, chunk: Chunk, wanted: bool) {
         if chunk.size > 0 {
-            self.phase = Phase::Chunk {
-                remaining: chunk.size,
-                wanted,
-            };
+            self.phase = Phase::Chunk { remaining: chunk.size, wanted, last: chunk.last };
         }
     }
 
@@ -307,8 +315,8 @@ impl Session {
 
     /// Takes the first reply off `input`, pairs it with what was asked and moves on.
     pub fn upstream<'a>(&mut self, input: &'a [u8]) -> Paired<'a> {
-        if matches!(self.phase, Phase::Opaque) {
-            return Paired::Opaque;
+        if let Phase::Opaque { begun } = self.phase {
+            return if begun { Paired::Opaque } else { Paired::Plaintext };
         }
         let reply = match Reply::parse(input) {
             ReplyParse::Complete(reply) => reply,
@@ -317,18 +325,13 @@ impl Session {
         };
         let asked = match self.pending.pop_front() {
             Some(Slot::Upstream(asked)) => asked,
-            // `Own` is never first; an early reply is the message's, once.
+            // `Own` is never first; an early refusal is the message's, once. An early acceptance is none: it answers an
+            // end of data that upstream saw and we did not send.
             Some(Slot::Own(_)) => return Paired::Unexpected(reply),
             None => match &mut self.phase {
-                Phase::Content {
-                    transaction,
-                    answered,
-                    ..
-                } if !*answered => {
+                Phase::Content { transaction, answered, .. } if !*answered && reply.code >= 400 => {
                     *answered = true;
-                    Asked::Message {
-                        transaction: *transaction,
-                    }
+                    Asked::Message { transaction: *transaction }
                 }
                 _ => return Paired::Unexpected(reply),
             },
@@ -342,15 +345,11 @@ impl Session {
         match (asked, code) {
             (Asked::Data { transaction }, 354) => {
                 let scanner = DataScanner::new(self.bare_newlines);
-                self.phase = Phase::Content {
-                    scanner,
-                    transaction,
-                    answered: false,
-                };
+                self.phase = Phase::Content { scanner, transaction, answered: false };
             }
             (Asked::Auth, 334) => self.phase = Phase::AuthLine,
             (Asked::Auth, _) => self.phase = Phase::Command,
-            (Asked::Starttls, 220) => self.phase = Phase::Opaque,
+            (Asked::Starttls, 220) => self.phase = Phase::Opaque { begun: false },
             _ => {}
         }
         // The caller says when its own exchange is over.
@@ -383,6 +382,12 @@ impl Session {
         })
     }
 
+    /// The fate of a message is open: upstream has it or is getting it, and has not said what becomes of it.
+    pub fn owes_message(&self) -> bool {
+        let message = |slot: &Slot| matches!(slot, Slot::Upstream(Asked::Message { .. }));
+        self.pending.iter().any(message)
+    }
+
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -390,20 +395,28 @@ impl Session {
     /// Octets of the chunk at hand that upstream is still to get without anybody looking at them.
     pub const fn chunk_remaining(&self) -> u64 {
         match self.phase {
-            Phase::Chunk {
-                remaining,
-                wanted: true,
-            } => remaining,
+            Phase::Chunk { remaining, wanted: true, .. } => remaining,
             _ => 0,
         }
     }
 
     pub const fn is_opaque(&self) -> bool {
-        matches!(self.phase, Phase::Opaque)
+        matches!(self.phase, Phase::Opaque { .. })
+    }
+
+    /// TLS has begun: neither side's bytes are looked at any more.
+    pub const fn is_encrypted(&self) -> bool {
+        matches!(self.phase, Phase::Opaque { begun: true })
     }
 
     /// In the middle of a message or chunk.
     pub const fn in_content(&self) -> bool {
         matches!(self.phase, Phase::Content { .. } | Phase::Chunk { .. })
     }
+}
+
+/// A hello is a record of type 22 (RFC 8446 §5.1), or in the form of SSL 2, which has the highest bit set. No SMTP command
+/// begins so.
+const fn begins_tls(octet: u8) -> bool {
+    octet == 0x16 || octet >= 0x80
 }

@@ -19,11 +19,8 @@ impl XclientAttributes {
     /// argument of upstream's XCLIENT keyword: what is not offered is not said. `None` if upstream does not take ADDR, since
     /// without it every client would look like the gateway.
     pub fn commands(&self, offered: &str, helo: Option<&str>, esmtp: bool) -> Option<Vec<Vec<u8>>> {
-        let offers = |name: &str| {
-            offered
-                .split_ascii_whitespace()
-                .any(|o| o.eq_ignore_ascii_case(name))
-        };
+        let offers =
+            |name: &str| offered.split_ascii_whitespace().any(|o| o.eq_ignore_ascii_case(name));
         if !offers("ADDR") {
             return None;
         }
@@ -32,14 +29,10 @@ impl XclientAttributes {
             ("NAME", Some("[TEMPUNAVAIL]".to_owned())),
             ("ADDR", Some(address(self.client.ip()))),
             ("PORT", Some(self.client.port().to_string())),
-            (
-                "PROTO",
-                Some(if esmtp { "ESMTP" } else { "SMTP" }.to_owned()),
-            ),
+            ("PROTO", Some(if esmtp { "ESMTP" } else { "SMTP" }.to_owned())),
             (
                 "HELO",
-                helo.filter(|helo| !helo.is_empty())
-                    .map(|helo| helo.chars().take(255).collect()),
+                helo.filter(|helo| !helo.is_empty()).map(|helo| helo.chars().take(255).collect()),
             ),
             ("DESTADDR", Some(address(self.destination.ip()))),
             ("DESTPORT", Some(self.destination.port().to_string())),
@@ -79,16 +72,14 @@ fn address(ip: IpAddr) -> String {
 
 /// RFC 3461 §4: `+`, `=` and everything outside `!` to `~` as `+XX`.
 fn xtext(value: &str) -> String {
-    value
-        .bytes()
-        .fold(String::with_capacity(value.len()), |mut out, b| {
-            if matches!(b, b'!'..=b'~') && b != b'+' && b != b'=' {
-                out.push(char::from(b));
-            } else {
-                let _infallible = write!(out, "+{b:02X}");
-            }
-            out
-        })
+    value.bytes().fold(String::with_capacity(value.len()), |mut out, b| {
+        if matches!(b, b'!'..=b'~') && b != b'+' && b != b'=' {
+            out.push(char::from(b));
+        } else {
+            let _infallible = write!(out, "+{b:02X}");
+        }
+        out
+    })
 }
 
 #[cfg(test)]
@@ -103,12 +94,7 @@ mod tests {
             destination: "[2001:db8::25]:25".parse().unwrap(),
         };
         let commands = attributes.commands(offered, helo, true)?;
-        Some(
-            commands
-                .into_iter()
-                .map(|c| String::from_utf8(c).unwrap())
-                .collect(),
-        )
+        Some(commands.into_iter().map(|c| String::from_utf8(c).unwrap()).collect())
     }
 
     #[test]
@@ -132,9 +118,7 @@ mod tests {
         let helo = "\r\n".repeat(300);
         let said = commands("192.0.2.1:4000", POSTFIX, Some(&helo)).unwrap();
         assert_eq!(
-            said.iter()
-                .map(|c| c.matches("\r\n").count())
-                .collect::<Vec<_>>(),
+            said.iter().map(|c| c.matches("\r\n").count()).collect::<Vec<_>>(),
             vec![1; said.len()]
         );
         let plain = "h".repeat(255);

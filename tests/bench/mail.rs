@@ -41,14 +41,7 @@ pub(crate) fn batch(
         source.arg("-d");
     }
     source
-        .args([
-            "-l",
-            "2048",
-            "-s",
-            &PARALLEL.to_string(),
-            "-m",
-            &messages.to_string(),
-        ])
+        .args(["-l", "2048", "-s", &PARALLEL.to_string(), "-m", &messages.to_string()])
         .arg(proxy.address.to_string());
     let cpu = proxy.cpu()?;
     let took = run("smtp-source", source, Duration::from_secs(120))?.as_secs_f64();
@@ -62,21 +55,14 @@ pub(crate) fn batch(
         counts.messages
     );
     // One more than smtp-source's is the session that waited for smtp-sink to be ready.
-    let sessions = if batch == Batch::OneMessageEach {
-        messages
-    } else {
-        PARALLEL
-    };
+    let sessions = if batch == Batch::OneMessageEach { messages } else { PARALLEL };
     ensure!(
         counts.sessions == u64::from(sessions) + 1,
         "{sessions} sessions made, smtp-sink counted {}",
         counts.sessions - 1
     );
     Ok(vec![
-        (
-            "cpu_s_per_10000_messages",
-            cpu * 10_000.0 / f64::from(messages),
-        ),
+        ("cpu_s_per_10000_messages", cpu * 10_000.0 / f64::from(messages)),
         ("messages_per_s", f64::from(messages) / took),
         ("sessions_per_s", f64::from(sessions) / took),
         ("wall_s", took),
@@ -93,26 +79,15 @@ pub(crate) fn check_path(lab: &Lab, proxy: &Proxy, folder: &Path) -> Result<()> 
     let dump = Dump::new(proxy.peer)?;
     let sink = SmtpSink::start(lab, &["-d", &dump.template()], folder)?;
     let mut source = lab.client.command(&[], "smtp-source");
-    source
-        .args(["-m", "1", "-l", "2048"])
-        .arg(proxy.address.to_string());
+    source.args(["-m", "1", "-l", "2048"]).arg(proxy.address.to_string());
     run("smtp-source", source, Duration::from_secs(30))?;
     drop(sink);
     let message = dump.only_message()?;
-    let address = message
-        .lines()
-        .find_map(|line| line.strip_prefix("X-Client-Addr: "));
-    let address = address
-        .context("smtp-sink's file has no X-Client-Addr")?
-        .trim();
+    let address = message.lines().find_map(|line| line.strip_prefix("X-Client-Addr: "));
+    let address = address.context("smtp-sink's file has no X-Client-Addr")?.trim();
     let bare = address.strip_prefix("ipv6:").unwrap_or(address);
-    let seen: IpAddr = bare
-        .parse()
-        .with_context(|| format!("X-Client-Addr: {address}"))?;
-    ensure!(
-        seen == expected,
-        "smtp-sink's client should be {expected}, it was {seen}"
-    );
+    let seen: IpAddr = bare.parse().with_context(|| format!("X-Client-Addr: {address}"))?;
+    ensure!(seen == expected, "smtp-sink's client should be {expected}, it was {seen}");
     Ok(())
 }
 
@@ -130,18 +105,12 @@ impl SmtpSink {
     /// Starts smtp-sink and returns once it has greeted one session, made directly.
     fn start(lab: &Lab, options: &[&str], folder: &Path) -> Result<Self> {
         let mut command = lab.server.command(&NOBODY, "smtp-sink");
-        command
-            .args(options)
-            .arg(lab.sink_address().to_string())
-            .arg("4096");
+        command.args(options).arg(lab.sink_address().to_string()).arg("4096");
         let mut daemon = Daemon::start("smtp-sink", command, &folder.join("smtp-sink.output"))?;
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
             daemon.check_alive()?;
-            match lab
-                .client
-                .within(|| Session::connect(lab.sink_address())?.quit())
-            {
+            match lab.client.within(|| Session::connect(lab.sink_address())?.quit()) {
                 Ok(()) => return Ok(Self { daemon }),
                 Err(error) if Instant::now() > deadline => {
                     return Err(error).context("smtp-sink is not ready after 5 s");
@@ -154,22 +123,13 @@ impl SmtpSink {
     /// The last whole line of counters: `sess=2030 quit=2030 mesg=7010`, ended by CR.
     fn counts(&self) -> Result<Counts> {
         let output = self.daemon.output()?;
-        let line = output
-            .trim_end_matches('\r')
-            .rsplit('\r')
-            .next()
-            .unwrap_or_default();
+        let line = output.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
         let field = |name: &str| -> Result<u64> {
-            let value = line
-                .split_whitespace()
-                .find_map(|word| word.strip_prefix(name));
+            let value = line.split_whitespace().find_map(|word| word.strip_prefix(name));
             let value = value.with_context(|| format!("no {name} in smtp-sink's {line:?}"))?;
             Ok(value.parse()?)
         };
-        Ok(Counts {
-            sessions: field("sess=")?,
-            messages: field("mesg=")?,
-        })
+        Ok(Counts { sessions: field("sess=")?, messages: field("mesg=")? })
     }
 }
 
@@ -190,11 +150,7 @@ impl Dump {
             .arg(&dump.folder)
             .status()
             .context("chown")?;
-        ensure!(
-            chown.success(),
-            "chown nobody:nogroup {}: {chown}",
-            dump.folder.display()
-        );
+        ensure!(chown.success(), "chown nobody:nogroup {}: {chown}", dump.folder.display());
         Ok(dump)
     }
 
@@ -204,11 +160,7 @@ impl Dump {
 
     fn only_message(&self) -> Result<String> {
         let files: Vec<_> = fs::read_dir(&self.folder)?.collect::<Result<_, _>>()?;
-        ensure!(
-            files.len() == 1,
-            "one message sent, smtp-sink wrote {} files",
-            files.len()
-        );
+        ensure!(files.len() == 1, "one message sent, smtp-sink wrote {} files", files.len());
         let path = files[0].path();
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     }

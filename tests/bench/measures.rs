@@ -41,10 +41,7 @@ pub(crate) fn latency(
         Ok(times)
     })?;
     let arrived = counters.messages() - before;
-    ensure!(
-        arrived == u64::from(sessions),
-        "{sessions} messages sent, the sink counted {arrived}"
-    );
+    ensure!(arrived == u64::from(sessions), "{sessions} messages sent, the sink counted {arrived}");
     times.sort_by(f64::total_cmp);
     Ok(vec![
         ("p50_us", percentile(&times, 0.50)),
@@ -56,10 +53,7 @@ pub(crate) fn latency(
 /// The smallest value that at least this share of the sorted values does not exceed.
 fn percentile(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or(f64::NAN)
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
 /// `messages` of 20 MB on each of the parallel sessions.
@@ -79,10 +73,7 @@ pub(crate) fn large(
         Ok(())
     })?;
     let (sent, arrived) = (u64::from(messages * STREAMS), counters.messages() - before);
-    ensure!(
-        arrived == sent,
-        "{sent} messages sent, the sink counted {arrived}"
-    );
+    ensure!(arrived == sent, "{sent} messages sent, the sink counted {arrived}");
     Ok(figures)
 }
 
@@ -129,14 +120,10 @@ fn bulk(
     let cpu = proxy.cpu()?;
     let started = Instant::now();
     thread::scope(|scope| {
-        let threads: Vec<_> = sessions
-            .iter_mut()
-            .map(|session| scope.spawn(|| work(session)))
-            .collect();
+        let threads: Vec<_> =
+            sessions.iter_mut().map(|session| scope.spawn(|| work(session))).collect();
         threads.into_iter().try_for_each(|thread| {
-            thread
-                .join()
-                .map_err(|_panic| anyhow!("a client thread panicked"))?
+            thread.join().map_err(|_panic| anyhow!("a client thread panicked"))?
         })
     })?;
     let took = started.elapsed().as_secs_f64();
@@ -150,10 +137,7 @@ fn bulk(
     if let (Some(before), Some(after)) = (spliced_before, spliced(proxy)?) {
         let share = (after - before) as f64 / bytes;
         let told_to = proxy.peer == Peer::HaproxySplicing;
-        ensure!(
-            share > 0.0 || !told_to,
-            "HAProxy spliced nothing, though told to"
-        );
+        ensure!(share > 0.0 || !told_to, "HAProxy spliced nothing, though told to");
         figures.push(("spliced_percent", share * 100.0));
     }
     Ok(figures)
@@ -169,10 +153,7 @@ pub(crate) fn idle(
     folder: &Path,
 ) -> Result<Figures> {
     let proxy = Proxy::start(lab, peer, threads, &folder.join("idle"))?;
-    let daemon = proxy
-        .daemon
-        .as_ref()
-        .context("the direct path has no memory of its own")?;
+    let daemon = proxy.daemon.as_ref().context("the direct path has no memory of its own")?;
     let sink = Sink::start(lab)?;
     let before = daemon.memory()?;
     let mut sessions = lab.client.within(|| {
@@ -188,15 +169,10 @@ pub(crate) fn idle(
     thread::sleep(Duration::from_millis(500));
     let after = daemon.memory()?;
     for session in &mut sessions {
-        session
-            .command("NOOP", "250")
-            .context("a session that was idle")?;
+        session.command("NOOP", "250").context("a session that was idle")?;
     }
     let open = sink.counters().open();
-    ensure!(
-        open == u64::from(count),
-        "{count} idle sessions made, the sink holds {open}"
-    );
+    ensure!(open == u64::from(count), "{count} idle sessions made, the sink holds {open}");
     let each = |before: f64, after: f64| (after - before) / f64::from(count) / 1024.0;
     Ok(vec![
         ("rss_kib_per_session", each(before.rss, after.rss)),

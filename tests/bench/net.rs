@@ -64,11 +64,7 @@ impl Netns {
     }
 
     fn path(&self) -> String {
-        format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            self.handle.as_raw_fd()
-        )
+        format!("/proc/{}/fd/{}", std::process::id(), self.handle.as_raw_fd())
     }
 
     fn ip(&self, arguments: &str) -> Result<()> {
@@ -134,12 +130,8 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(family: Family) -> Result<Self> {
-        let lab = Self {
-            family,
-            client: Netns::new()?,
-            gateway: Netns::new()?,
-            server: Netns::new()?,
-        };
+        let lab =
+            Self { family, client: Netns::new()?, gateway: Netns::new()?, server: Netns::new()? };
         for host in [&lab.client, &lab.gateway, &lab.server] {
             host.ip("link set lo up")?;
             host.sysctl(&[
@@ -152,8 +144,7 @@ impl Lab {
         }
         lab.link(&lab.client, 1)?;
         lab.link(&lab.server, 2)?;
-        lab.gateway
-            .sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        lab.gateway.sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
         Ok(lab)
     }
 
@@ -162,19 +153,11 @@ impl Lab {
         let (near, far) = (self.family.address(link, 1), self.family.address(link, 2));
         let prefix = self.family.prefix();
         // Without duplicate address detection the address is usable at once.
-        let nodad = if self.family == Family::Ipv6 {
-            "nodad"
-        } else {
-            ""
-        };
+        let nodad = if self.family == Family::Ipv6 { "nodad" } else { "" };
         let gateway = self.gateway.path();
-        host.ip(&format!(
-            "link add eth0 type veth peer name eth{link} netns {gateway}"
-        ))?;
+        host.ip(&format!("link add eth0 type veth peer name eth{link} netns {gateway}"))?;
         host.ip(&format!("address add {far}/{prefix} dev eth0 {nodad}"))?;
-        self.gateway.ip(&format!(
-            "address add {near}/{prefix} dev eth{link} {nodad}"
-        ))?;
+        self.gateway.ip(&format!("address add {near}/{prefix} dev eth{link} {nodad}"))?;
         host.ip("link set eth0 up")?;
         self.gateway.ip(&format!("link set eth{link} up"))?;
         host.ip(&format!("route add default via {near}"))

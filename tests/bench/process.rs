@@ -45,21 +45,13 @@ impl Daemon {
             .stderr(output)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// An error, with what the program said last, if it is no longer running.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!(
-                "{} ended early ({status}); it said: {}",
-                self.name,
-                self.last_words()
-            );
+            bail!("{} ended early ({status}); it said: {}", self.name, self.last_words());
         }
         Ok(())
     }
@@ -71,10 +63,7 @@ impl Daemon {
 
     fn last_words(&self) -> String {
         let said = self.output().unwrap_or_default();
-        let lines: Vec<&str> = said
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
+        let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
         match lines.get(lines.len().saturating_sub(4)..) {
             Some(last) if !last.is_empty() => last.join(" / "),
             _ => "nothing".to_owned(),
@@ -181,12 +170,7 @@ pub(crate) fn run(name: &str, mut command: Command, limit: Duration) -> Result<D
         bail!("{name} did not end within {} s", limit.as_secs());
     };
     let took = started.elapsed();
-    let said = child
-        .stderr
-        .take()
-        .map(io::read_to_string)
-        .transpose()?
-        .unwrap_or_default();
+    let said = child.stderr.take().map(io::read_to_string).transpose()?.unwrap_or_default();
     ensure!(status.success(), "{name}: {status}: {}", said.trim());
     Ok(took)
 }

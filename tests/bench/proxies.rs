@@ -38,13 +38,8 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Direct,
-        Self::Haproxy,
-        Self::HaproxySplicing,
-        Self::Nginx,
-        Self::Gatepost,
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Direct, Self::Haproxy, Self::HaproxySplicing, Self::Nginx, Self::Gatepost];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -103,12 +98,8 @@ impl Proxy {
             Peer::Direct => lab.sink_address(),
             _ => lab.gateway_address(peer.port()),
         };
-        let place = Place {
-            listen: address,
-            upstream: lab.sink_address(),
-            threads,
-            folder: &folder,
-        };
+        let place =
+            Place { listen: address, upstream: lab.sink_address(), threads, folder: &folder };
         let command = match peer {
             Peer::Direct => None,
             Peer::Haproxy => Some(place.haproxy(lab, "option splice-auto")?),
@@ -120,15 +111,9 @@ impl Proxy {
             Peer::Gatepost => Some(place.gatepost(lab)?),
         };
         let log = folder.join("output");
-        let daemon = command
-            .map(|command| Daemon::start(peer.name(), command, &log))
-            .transpose()?;
-        let mut proxy = Self {
-            peer,
-            address,
-            daemon,
-            folder,
-        };
+        let daemon =
+            command.map(|command| Daemon::start(peer.name(), command, &log)).transpose()?;
+        let mut proxy = Self { peer, address, daemon, folder };
         proxy.wait_ready(lab)?;
         drop(sink);
         Ok(proxy)
@@ -140,13 +125,7 @@ impl Proxy {
 
     /// CPU seconds so far; zero on the direct path.
     pub(crate) fn cpu(&self) -> Result<f64> {
-        Ok(self
-            .daemon
-            .as_ref()
-            .map(Daemon::cpu)
-            .transpose()?
-            .unwrap_or_default()
-            .as_secs_f64())
+        Ok(self.daemon.as_ref().map(Daemon::cpu).transpose()?.unwrap_or_default().as_secs_f64())
     }
 
     /// Bytes HAProxy has moved by splice(2), from its own statistics.
@@ -156,14 +135,10 @@ impl Proxy {
         socket.write_all(b"show info\n")?;
         let info = io::read_to_string(socket)?;
         // The name's spelling changed between HAProxy's versions (2.6: TotalSplicdedBytesOut).
-        let line = info
-            .lines()
-            .find(|line| line.starts_with("TotalSplic") && line.contains("BytesOut: "));
+        let line =
+            info.lines().find(|line| line.starts_with("TotalSplic") && line.contains("BytesOut: "));
         let value = line.and_then(|line| line.split(": ").nth(1));
-        Ok(value
-            .context("HAProxy's `show info` does not count spliced bytes")?
-            .trim()
-            .parse()?)
+        Ok(value.context("HAProxy's `show info` does not count spliced bytes")?.trim().parse()?)
     }
 
     fn wait_ready(&mut self, lab: &Lab) -> Result<()> {
@@ -197,17 +172,8 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn haproxy(&self, lab: &Lab, splicing: &str) -> Result<Command> {
-        let Self {
-            listen,
-            upstream,
-            threads,
-            folder,
-        } = self;
-        let built_with = Command::new("haproxy")
-            .arg("-vv")
-            .output()
-            .context("haproxy")?
-            .stdout;
+        let Self { listen, upstream, threads, folder } = self;
+        let built_with = Command::new("haproxy").arg("-vv").output().context("haproxy")?.stdout;
         ensure!(
             String::from_utf8_lossy(&built_with).contains("+LINUX_SPLICE"),
             "this HAProxy is built without splice; the comparison needs one with it"
@@ -224,33 +190,18 @@ impl Place<'_> {
             ),
         )?;
         // Warnings are errors to us: an option that HAProxy ignores is a comparison that is not made.
-        let check = Command::new("haproxy")
-            .args(["-c", "-dW", "-f"])
-            .arg(&file)
-            .output()?;
+        let check = Command::new("haproxy").args(["-c", "-dW", "-f"]).arg(&file).output()?;
         let said = String::from_utf8_lossy(&check.stderr);
-        ensure!(
-            check.status.success(),
-            "HAProxy refuses its configuration: {}",
-            said.trim()
-        );
+        ensure!(check.status.success(), "HAProxy refuses its configuration: {}", said.trim());
         let mut command = lab.gateway.command(&[], "haproxy");
         command.args(["-db", "-f"]).arg(file);
         Ok(command)
     }
 
     fn nginx(&self, lab: &Lab) -> Result<Command> {
-        let Self {
-            listen,
-            upstream,
-            threads,
-            folder,
-        } = self;
+        let Self { listen, upstream, threads, folder } = self;
         let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
-        ensure!(
-            Path::new(module).exists(),
-            "{module} is needed (package libnginx-mod-stream)"
-        );
+        ensure!(Path::new(module).exists(), "{module} is needed (package libnginx-mod-stream)");
         let folder_name = folder.display();
         let file = self.write(
             "nginx.conf",
@@ -264,21 +215,12 @@ impl Place<'_> {
             ),
         )?;
         let mut command = lab.gateway.command(&[], "nginx");
-        command
-            .arg("-p")
-            .arg(folder)
-            .args(["-e", "stderr", "-c"])
-            .arg(file);
+        command.arg("-p").arg(folder).args(["-e", "stderr", "-c"]).arg(file);
         Ok(command)
     }
 
     fn gatepost(&self, lab: &Lab) -> Result<Command> {
-        let Self {
-            listen,
-            upstream,
-            threads,
-            folder,
-        } = self;
+        let Self { listen, upstream, threads, folder } = self;
         let log = folder.join("session.log");
         if let Err(error) = fs::remove_file(&log)
             && error.kind() != io::ErrorKind::NotFound

@@ -123,24 +123,10 @@ fn bench() -> Result<bool> {
     let machine = report::machine()?;
     let folder = folder()?;
     let lab = Arc::new(Lab::new(plan.family)?);
-    let mut run = Run {
-        lab,
-        plan,
-        folder,
-        results: Results::default(),
-    };
+    let mut run = Run { lab, plan, folder, results: Results::default() };
     let outcome = run.everything();
-    let Run {
-        plan,
-        folder,
-        results,
-        ..
-    } = run;
-    print!(
-        "\n{}{}",
-        report::heading(&plan, &machine),
-        report::table(&results)?
-    );
+    let Run { plan, folder, results, .. } = run;
+    print!("\n{}{}", report::heading(&plan, &machine), report::table(&results)?);
     for failure in results.failures() {
         println!("did not run: {failure}");
     }
@@ -158,48 +144,33 @@ fn raise_open_files() -> Result<()> {
     let found = getrlimit(Resource::Nofile).maximum;
     // No maximum is the highest one.
     let maximum = found.map(|found| found.max(OPEN_FILES));
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(OPEN_FILES),
-            maximum,
-        },
-    )
-    .with_context(|| format!("open files: {OPEN_FILES} needed, at most {found:?} allowed"))
+    setrlimit(Resource::Nofile, Rlimit { current: Some(OPEN_FILES), maximum })
+        .with_context(|| format!("open files: {OPEN_FILES} needed, at most {found:?} allowed"))
 }
 
 /// `target/bench`, which also keeps the proxies' configurations and logs of the last run.
 fn folder() -> Result<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .context("no target folder")?;
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target folder")?;
     let folder = target.join("bench");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     Ok(folder)
 }
 
 fn watch_signals() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
-        (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-        )
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            });
-            INTERRUPTED.store(true, Ordering::Relaxed);
-        })?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    })?;
     Ok(())
 }
 
@@ -258,10 +229,7 @@ impl Run {
                 });
             match started {
                 Ok(proxy) => {
-                    let threads = proxy
-                        .daemon
-                        .as_ref()
-                        .map_or(Ok(0), |daemon| daemon.threads())?;
+                    let threads = proxy.daemon.as_ref().map_or(Ok(0), |daemon| daemon.threads())?;
                     println!("{}: ready, in the path, {threads} threads", peer.name());
                     proxies.push(proxy);
                 }
@@ -318,9 +286,6 @@ impl Run {
 }
 
 fn check_interrupted() -> Result<()> {
-    ensure!(
-        !INTERRUPTED.load(Ordering::Relaxed),
-        "interrupted: the figures above are incomplete"
-    );
+    ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted: the figures above are incomplete");
     Ok(())
 }

@@ -28,11 +28,7 @@ struct Row {
 }
 
 const fn row(label: &'static str, figure: &'static str, decimals: usize) -> Row {
-    Row {
-        label,
-        figure,
-        decimals,
-    }
+    Row { label, figure, decimals }
 }
 
 /// Sections of the table: title, measure, rows.
@@ -64,16 +60,8 @@ const SECTIONS: [(&str, &str, &[Row]); 7] = [
         ],
     ),
     ("20 MB messages", "large_messages", &BULK),
-    (
-        "opaque bytes after STARTTLS, to the server",
-        "opaque_up",
-        &BULK,
-    ),
-    (
-        "opaque bytes after STARTTLS, to the client",
-        "opaque_down",
-        &BULK,
-    ),
+    ("opaque bytes after STARTTLS, to the server", "opaque_up", &BULK),
+    ("opaque bytes after STARTTLS, to the client", "opaque_down", &BULK),
     (
         "idle sessions after EHLO",
         "idle_sessions",
@@ -110,11 +98,7 @@ pub(crate) fn table(results: &Results) -> Result<String> {
         }
     }
     let title = "what gatepost is to reach, in haproxy's";
-    writeln!(
-        text,
-        "\n{title:50}{:20}{:14}with haproxy+splice",
-        "bound", "reached"
-    )?;
+    writeln!(text, "\n{title:50}{:20}{:14}with haproxy+splice", "bound", "reached")?;
     for target in &TARGETS {
         let bound = match target.bound {
             Bound::TimesAtMost(bound) => format!("at most {bound:.2} ×"),
@@ -144,9 +128,7 @@ fn width(peer: Peer) -> usize {
 
 fn cell(results: &Results, measure: &str, peer: Peer, row: &Row) -> String {
     let no_proxy = peer == Peer::Direct && row.figure.starts_with("cpu");
-    let value = results
-        .median(measure, peer, row.figure)
-        .filter(|_| !no_proxy);
+    let value = results.median(measure, peer, row.figure).filter(|_| !no_proxy);
     let Some(value) = value else {
         return "-".to_owned();
     };
@@ -230,10 +212,7 @@ pub(crate) fn machine() -> Result<Value> {
     for peer in Peer::ALL {
         programs.insert(peer.name().to_owned(), json!(peer.version()?));
     }
-    programs.insert(
-        "postfix".to_owned(),
-        json!(said("postconf", &["-dh", "mail_version"])),
-    );
+    programs.insert("postfix".to_owned(), json!(said("postconf", &["-dh", "mail_version"])));
     Ok(json!({
         "kernel": read("/proc/sys/kernel/osrelease")?.trim(),
         "cpu": field(&read("/proc/cpuinfo")?, "model name"),
@@ -249,28 +228,18 @@ pub(crate) fn machine() -> Result<Value> {
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    text.lines()
-        .next()
-        .filter(|_| output.status.success())
-        .map(str::to_owned)
+    text.lines().next().filter(|_| output.status.success()).map(str::to_owned)
 }
 
 /// The load average of the last minute.
 pub(crate) fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ')
-        .next()
-        .and_then(|first| first.parse().ok())
-        .unwrap_or(f64::NAN)
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
 }
 
 /// The line above the table: what was run, where.
 pub(crate) fn heading(plan: &Plan, machine: &Value) -> String {
-    let family = if plan.family == Family::Ipv6 {
-        "IPv6"
-    } else {
-        "IPv4"
-    };
+    let family = if plan.family == Family::Ipv6 { "IPv6" } else { "IPv4" };
     let fact = |name: &str| machine[name].as_str().unwrap_or("unknown").to_owned();
     let load = machine["load_before"].as_f64().unwrap_or(f64::NAN);
     let mut text = format!(

@@ -37,27 +37,15 @@ impl Results {
         load: f64,
         figures: Figures,
     ) {
-        self.samples.push(Sample {
-            measure,
-            peer,
-            round,
-            load,
-            figures,
-        });
+        self.samples.push(Sample { measure, peer, round, load, figures });
     }
 
     pub(crate) fn fail(&mut self, measure: &'static str, peer: Peer, error: &anyhow::Error) {
-        self.failures.push(Failure {
-            measure,
-            peer,
-            reason: format!("{error:#}"),
-        });
+        self.failures.push(Failure { measure, peer, reason: format!("{error:#}") });
     }
 
     pub(crate) fn failed(&self, measure: &str, peer: Peer) -> bool {
-        self.failures
-            .iter()
-            .any(|failure| failure.peer == peer && failure.measure == measure)
+        self.failures.iter().any(|failure| failure.peer == peer && failure.measure == measure)
     }
 
     pub(crate) fn complete(&self) -> bool {
@@ -67,12 +55,7 @@ impl Results {
     /// One line for everything that did not run.
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         self.failures.iter().map(|failure| {
-            format!(
-                "{}, {}: {}",
-                failure.peer.name(),
-                failure.measure,
-                failure.reason
-            )
+            format!("{}, {}: {}", failure.peer.name(), failure.measure, failure.reason)
         })
     }
 
@@ -145,10 +128,7 @@ impl Results {
 
 impl Sample {
     fn get(&self, figure: &str) -> Option<f64> {
-        self.figures
-            .iter()
-            .find(|(name, _)| *name == figure)
-            .map(|(_, value)| *value)
+        self.figures.iter().find(|(name, _)| *name == figure).map(|(_, value)| *value)
     }
 }
 

@@ -53,10 +53,7 @@ impl Session {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
             .with_context(|| format!("connecting to {address}"))?;
         prepare(&stream)?;
-        let mut session = Self {
-            stream,
-            reply: Vec::with_capacity(1024),
-        };
+        let mut session = Self { stream, reply: Vec::with_capacity(1024) };
         session.expect("220").context("the greeting")?;
         Ok(session)
     }
@@ -64,8 +61,7 @@ impl Session {
     /// Sends one command and reads its reply, which must have this code.
     pub(crate) fn command(&mut self, line: &str, code: &str) -> Result<()> {
         self.stream.write_all(format!("{line}\r\n").as_bytes())?;
-        self.expect(code)
-            .with_context(|| format!("the reply to {line}"))
+        self.expect(code).with_context(|| format!("the reply to {line}"))
     }
 
     pub(crate) fn hello(&mut self) -> Result<()> {
@@ -95,14 +91,9 @@ impl Session {
         }
         pour(&self.stream, length).context("sending opaque bytes")?;
         let mut confirmed = [0; 8];
-        self.stream
-            .read_exact(&mut confirmed)
-            .context("the sink's count")?;
+        self.stream.read_exact(&mut confirmed).context("the sink's count")?;
         let confirmed = u64::from_be_bytes(confirmed);
-        ensure!(
-            confirmed == length,
-            "{length} bytes sent, the sink counted {confirmed}"
-        );
+        ensure!(confirmed == length, "{length} bytes sent, the sink counted {confirmed}");
         Ok(())
     }
 
@@ -118,11 +109,7 @@ impl Session {
             self.reply.extend_from_slice(&piece[..length]);
         }
         let said = String::from_utf8_lossy(&self.reply);
-        ensure!(
-            said.starts_with(code),
-            "expected {code}, found {:?}",
-            said.trim_end()
-        );
+        ensure!(said.starts_with(code), "expected {code}, found {:?}", said.trim_end());
         Ok(())
     }
 }

@@ -52,11 +52,7 @@ impl Sink {
             let (lab, counters) = (Arc::clone(lab), Arc::clone(&counters));
             move || serve(&lab, counters, stopped, &report)
         })?;
-        let sink = Self {
-            counters,
-            stop: Some(stop),
-            thread: Some(thread),
-        };
+        let sink = Self { counters, stop: Some(stop), thread: Some(thread) };
         ready.recv().context("the sink's thread ended")??;
         Ok(sink)
     }
@@ -72,11 +68,7 @@ impl Drop for Sink {
             // The thread may have ended already; then there is nobody to tell.
             let _gone = stop.send(());
         }
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             eprintln!("bench: the sink's thread panicked");
         }
     }
@@ -89,11 +81,10 @@ fn serve(
     report: &mpsc::Sender<Result<()>>,
 ) {
     let address = lab.sink_address();
-    let prepared = lab.server.enter().and_then(|()| {
-        Ok(tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?)
-    });
+    let prepared = lab
+        .server
+        .enter()
+        .and_then(|()| Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?));
     let runtime = match prepared {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -118,15 +109,9 @@ fn serve(
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
-    socket
-        .bind(address)
-        .with_context(|| format!("the sink's address {address}"))?;
+    socket.bind(address).with_context(|| format!("the sink's address {address}"))?;
     Ok(socket.listen(4096)?)
 }
 
@@ -161,10 +146,7 @@ async fn session(mut stream: TcpStream, counters: &Counters) -> Result<()> {
                 return Ok(());
             }
         }
-        let verb = line
-            .split(|byte| matches!(byte, b' ' | b'\r'))
-            .next()
-            .unwrap_or_default();
+        let verb = line.split(|byte| matches!(byte, b' ' | b'\r')).next().unwrap_or_default();
         let reply: &[u8] = match verb {
             b"EHLO" => {
                 b"250-sink.example\r\n250-8BITMIME\r\n250-SIZE 104857600\r\n250 STARTTLS\r\n"
@@ -180,13 +162,11 @@ async fn session(mut stream: TcpStream, counters: &Counters) -> Result<()> {
                 stream.write_all(b"220 2.0.0 Ready\r\n").await?;
                 let stream = stream.into_std()?;
                 stream.set_nonblocking(false)?;
-                thread::Builder::new()
-                    .name("opaque".to_owned())
-                    .spawn(move || {
-                        if let Err(error) = opaque(&stream) {
-                            eprintln!("bench: the sink's opaque transfer: {error:#}");
-                        }
-                    })?;
+                thread::Builder::new().name("opaque".to_owned()).spawn(move || {
+                    if let Err(error) = opaque(&stream) {
+                        eprintln!("bench: the sink's opaque transfer: {error:#}");
+                    }
+                })?;
                 return Ok(());
             }
             b"QUIT" => {

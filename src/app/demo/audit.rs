@@ -79,11 +79,7 @@ impl Sums {
             }
         };
         let in_all: u64 = self.seen.iter().map(|counts| counts.messages).sum();
-        differ(
-            "messages at the MTA".to_owned(),
-            arrived_in_all as f64,
-            in_all,
-        );
+        differ("messages at the MTA".to_owned(), arrived_in_all as f64, in_all);
         for family in Family::ALL {
             let seen = self.of(family);
             let label = family.as_str();
@@ -98,16 +94,8 @@ impl Sums {
                 seen.messages,
             );
             for (metric, labels, claimed) in [
-                (
-                    "gatepost_sessions_total",
-                    [("family", label), ("family", label)],
-                    seen.sessions,
-                ),
-                (
-                    "gatepost_messages_total",
-                    [("family", label), ("class", "2xx")],
-                    seen.messages,
-                ),
+                ("gatepost_sessions_total", [("family", label), ("family", label)], seen.sessions),
+                ("gatepost_messages_total", [("family", label), ("class", "2xx")], seen.messages),
             ] {
                 // A series that is not there is not zero: all of them are created at the start.
                 let found = samples.sum(metric, &labels).unwrap_or(f64::NAN);
@@ -118,9 +106,7 @@ impl Sums {
             let labels = [("family", family.as_str()), ("reason", reason)];
             let counted = samples.sum("gatepost_refusals_total", &labels);
             if counted.is_none_or(|counted| counted < 1.0) {
-                differences.push(format!(
-                    "gatepost_refusals_total of {family}, {reason}: none"
-                ));
+                differences.push(format!("gatepost_refusals_total of {family}, {reason}: none"));
             }
         }
         differences

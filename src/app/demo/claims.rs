@@ -62,16 +62,8 @@ impl Claim {
         };
         let family = Family::of(told.peer.ip());
         differ("family", family.to_string(), self.family.to_string());
-        differ(
-            "tried in vain",
-            told.in_vain.len().to_string(),
-            self.in_vain.to_string(),
-        );
-        differ(
-            "arrived",
-            arrived.len().to_string(),
-            self.messages().to_string(),
-        );
+        differ("tried in vain", told.in_vain.len().to_string(), self.in_vain.to_string());
+        differ("arrived", arrived.len().to_string(), self.messages().to_string());
         match record {
             Some(record) => self.compare_record(told, record, &mut differ),
             None => differ("session record", "none".to_owned(), "one".to_owned()),
@@ -102,34 +94,15 @@ impl Claim {
         differ: &mut impl FnMut(&str, String, String),
     ) {
         let at = |what: Endpoint| format!("{} port {}", what.address, what.port);
-        differ(
-            "record: family",
-            record.family.to_string(),
-            self.family.to_string(),
-        );
+        differ("record: family", record.family.to_string(), self.family.to_string());
         differ("record: client", at(record.client), at(told.local.into()));
         differ("record: server", at(record.server), at(told.peer.into()));
-        differ(
-            "record: outcome",
-            record.outcome.to_string(),
-            self.outcome.to_string(),
-        );
+        differ("record: outcome", record.outcome.to_string(), self.outcome.to_string());
         let or_none = |text: Option<&str>| text.unwrap_or("none").to_owned();
-        differ(
-            "record: HELO",
-            or_none(record.smtp.helo.as_deref()),
-            or_none(self.helo),
-        );
-        differ(
-            "record: rule",
-            or_none(record.verdict.rule.as_deref()),
-            or_none(self.rule),
-        );
+        differ("record: HELO", or_none(record.smtp.helo.as_deref()), or_none(self.helo));
+        differ("record: rule", or_none(record.verdict.rule.as_deref()), or_none(self.rule));
 
-        let missing = self
-            .anomalies
-            .iter()
-            .find(|a| !record.smtp.anomalies.contains(a));
+        let missing = self.anomalies.iter().find(|a| !record.smtp.anomalies.contains(a));
         if missing.is_some() || self.anomalies.is_empty() {
             let words = |list: &[Anomaly]| {
                 if list.is_empty() {
@@ -138,28 +111,17 @@ impl Claim {
                 let list: Vec<_> = list.iter().map(|anomaly| anomaly.as_str()).collect();
                 list.join(", ")
             };
-            differ(
-                "record: anomalies",
-                words(&record.smtp.anomalies),
-                words(self.anomalies),
-            );
+            differ("record: anomalies", words(&record.smtp.anomalies), words(self.anomalies));
         }
 
         let accepted = |t: &&crate::engine::TransactionRecord| t.data_code == Some(250);
         let accepted = record.smtp.transactions.iter().filter(accepted).count();
-        differ(
-            "record: messages",
-            accepted.to_string(),
-            self.messages().to_string(),
-        );
+        differ("record: messages", accepted.to_string(), self.messages().to_string());
         let found = record.smtp.transactions.iter().flat_map(|t| {
             let rcpt = t.rcpt_to.iter();
             rcpt.map(|rcpt| format!("{} {}", rcpt.address, rcpt.code.unwrap_or(0)))
         });
-        let claimed = self
-            .rcpt_to
-            .iter()
-            .map(|(address, code)| format!("{address} {code}"));
+        let claimed = self.rcpt_to.iter().map(|(address, code)| format!("{address} {code}"));
         differ(
             "record: recipients",
             found.collect::<Vec<_>>().join(", "),

@@ -169,11 +169,7 @@ impl Told {
         let right = reply.is(expected);
         let found = format!("{} {}", reply.code, reply.text.replace('\n', " "));
         self.replies.push(reply);
-        if right {
-            Ok(())
-        } else {
-            Err(format!("{to} got \"{found}\", not {}", wanted()))
-        }
+        if right { Ok(()) } else { Err(format!("{to} got \"{found}\", not {}", wanted())) }
     }
 
     /// Says nothing more, but hears the server out: whatever it still makes of what was said shows in its replies.

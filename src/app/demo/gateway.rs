@@ -46,14 +46,8 @@ impl Gateway {
         let readiness = Readiness::new();
         readiness.set(ReadyState::Ready);
         let (endpoint, stopped) = oneshot::channel::<()>();
-        tokio::spawn(http::serve(listener, metrics, readiness, async {
-            drop(stopped.await)
-        }));
-        Ok(Self {
-            metrics: address,
-            relay,
-            _endpoint: endpoint,
-        })
+        tokio::spawn(http::serve(listener, metrics, readiness, async { drop(stopped.await) }));
+        Ok(Self { metrics: address, relay, _endpoint: endpoint })
     }
 
     pub(super) async fn stop(self) {
@@ -70,11 +64,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Se
         action: Action::Reject,
     };
     Settings {
-        listen: Listen {
-            addresses: listen,
-            transparent: false,
-            threads: 1,
-        },
+        listen: Listen { addresses: listen, transparent: false, threads: 1 },
         upstream: Upstream {
             addresses: upstream,
             identity: Identity::None,

@@ -49,10 +49,7 @@ impl Mailbox {
     /// The messages kept whose content holds `token`, in order of arrival.
     pub(super) fn with_token(&self, token: &str) -> Vec<Message> {
         let inner = self.lock();
-        let found = inner
-            .messages
-            .iter()
-            .filter(|m| m.contains(token.as_bytes()));
+        let found = inner.messages.iter().filter(|m| m.contains(token.as_bytes()));
         found.cloned().collect()
     }
 

@@ -47,11 +47,7 @@ const REPEAT: Duration = Duration::from_secs(3);
 pub(super) async fn run(once: bool) -> anyhow::Result<ExitCode> {
     let mut table = Table::new(io::stdout(), Style::of_stdout());
     let as_claimed = show(&mut table, once).await?;
-    Ok(if as_claimed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if as_claimed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The whole demo, written to `table`; `false` if anything was not as claimed.
@@ -77,9 +73,7 @@ async fn show<W: Write>(table: &mut Table<W>, once: bool) -> anyhow::Result<bool
         table.row(&sender, &done)?;
     }
     let total = stage.mta.mailbox.total();
-    let differences = sums
-        .differences(&stage.ledger, total, gateway.metrics)
-        .await;
+    let differences = sums.differences(&stage.ledger, total, gateway.metrics).await;
     for family in families(ipv6) {
         table.summary(family, sums.of(family))?;
     }
@@ -113,9 +107,7 @@ async fn raise(
     let metrics_on = loopback(if ipv6 { Family::Ipv6 } else { Family::Ipv4 });
     let settings = gateway::settings(listen, stage.mta.addresses.clone());
     let ledger = stage.ledger.clone();
-    Gateway::start(settings, metrics_on, ledger)
-        .await
-        .context("the demo's gateway does not start")
+    Gateway::start(settings, metrics_on, ledger).await.context("the demo's gateway does not start")
 }
 
 /// Keeps the metrics moving until Ctrl-C; `false` if a sender met something else than it claims.

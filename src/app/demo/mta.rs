@@ -37,11 +37,8 @@ pub(super) struct Mta {
 impl Mta {
     /// Listens on loopback ports that the kernel chooses, and takes mail for the domains in `domains`.
     pub(super) async fn start(ipv6: bool, domains: &'static [&'static str]) -> io::Result<Self> {
-        let mut mta = Self {
-            addresses: Vec::new(),
-            mailbox: Mailbox::default(),
-            listeners: Vec::new(),
-        };
+        let mut mta =
+            Self { addresses: Vec::new(), mailbox: Mailbox::default(), listeners: Vec::new() };
         if ipv6 {
             mta.listen((Ipv6Addr::LOCALHOST, 0).into(), domains).await?;
         }
@@ -158,13 +155,7 @@ impl Session {
                 self.reset();
                 self.say("250-mta.demo.test");
                 self.say(&format!("250-SIZE {MAX_MESSAGE}"));
-                for keyword in [
-                    "PIPELINING",
-                    "8BITMIME",
-                    "SMTPUTF8",
-                    "CHUNKING",
-                    "BINARYMIME",
-                ] {
+                for keyword in ["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME"] {
                     self.say(&format!("250-{keyword}"));
                 }
                 self.say("250 ENHANCEDSTATUSCODES");
@@ -197,17 +188,13 @@ impl Session {
         let Some((mail_from, parameters)) = path(argument, "FROM:") else {
             return self.say("501 5.5.4 MAIL FROM:<address> was expected");
         };
-        let size = parameters
-            .split(' ')
-            .find_map(|p| p.strip_prefix("SIZE=")?.parse::<usize>().ok());
+        let size =
+            parameters.split(' ').find_map(|p| p.strip_prefix("SIZE=")?.parse::<usize>().ok());
         if size.is_some_and(|size| size > MAX_MESSAGE) {
             return self.say("552 5.3.4 Message too big");
         }
         self.reset();
-        self.transaction = Some(Message {
-            mail_from: mail_from.to_owned(),
-            ..Message::default()
-        });
+        self.transaction = Some(Message { mail_from: mail_from.to_owned(), ..Message::default() });
         self.say("250 2.1.0 Sender ok");
     }
 
@@ -408,9 +395,7 @@ mod tests {
         let mut replies = String::new();
         stream.read_to_string(&mut replies).await.unwrap();
         let last_lines = replies.lines().filter(|line| line.as_bytes()[3] == b' ');
-        last_lines
-            .map(|line| line[..9].trim_end().to_owned())
-            .collect()
+        last_lines.map(|line| line[..9].trim_end().to_owned()).collect()
     }
 
     const ENVELOPE: &str =
@@ -426,14 +411,8 @@ mod tests {
         for piece in [1, 2, 3, 7, said.len()] {
             let mta = mta().await;
             let codes = codes(&mta, said.as_bytes(), piece).await;
-            let accepted = [
-                "250 ENHAN",
-                "250 2.1.0",
-                "250 2.1.5",
-                "354 End w",
-                "250 2.0.0",
-                "221 2.0.0",
-            ];
+            let accepted =
+                ["250 ENHAN", "250 2.1.0", "250 2.1.5", "354 End w", "250 2.0.0", "221 2.0.0"];
             assert_eq!(codes[1..], accepted);
             let messages = mta.mailbox.with_token("");
             assert_eq!(messages.len(), 1);
@@ -452,13 +431,7 @@ mod tests {
             let codes = codes(&mta, said.as_bytes(), piece).await;
             assert_eq!(
                 codes[4..],
-                [
-                    "250 2.0.0",
-                    "250 2.0.0",
-                    "250 2.0.0",
-                    "503 5.5.1",
-                    "502 5.5.2"
-                ]
+                ["250 2.0.0", "250 2.0.0", "250 2.0.0", "503 5.5.1", "502 5.5.2"]
             );
             assert_eq!(mta.mailbox.with_token("")[0].content, b".\r\n.\n");
         }
@@ -468,10 +441,7 @@ mod tests {
     async fn bare_line_feeds_end_a_message_here() {
         for end in ["\n.\n", "\r\n.\n", "\n.\r\n"] {
             let mta = mta().await;
-            let said = format!(
-                "{ENVELOPE}DATA\r\none{end}{}DATA\r\ntwo\r\n.\r\n",
-                &ENVELOPE[13..]
-            );
+            let said = format!("{ENVELOPE}DATA\r\none{end}{}DATA\r\ntwo\r\n.\r\n", &ENVELOPE[13..]);
             codes(&mta, said.as_bytes(), said.len()).await;
             assert_eq!(mta.mailbox.total(), 2, "{end:?}");
         }

@@ -53,11 +53,7 @@ impl Sample {
         let value = value.parse().ok()?;
         let Some((name, labels)) = series.split_once('{') else {
             let (name, labels) = (series.to_owned(), Vec::new());
-            return Some(Self {
-                name,
-                labels,
-                value,
-            });
+            return Some(Self { name, labels, value });
         };
         let labels = labels.strip_suffix('}')?.trim_end_matches(',');
         let labels = labels.split("\",").map(|label| {
@@ -65,11 +61,7 @@ impl Sample {
             let value = value.strip_suffix('"').unwrap_or(value);
             Some((name.to_owned(), value.to_owned()))
         });
-        Some(Self {
-            name: name.to_owned(),
-            labels: labels.collect::<Option<_>>()?,
-            value,
-        })
+        Some(Self { name: name.to_owned(), labels: labels.collect::<Option<_>>()?, value })
     }
 }
 
@@ -83,10 +75,7 @@ pub(super) async fn scrape(address: SocketAddr) -> anyhow::Result<Samples> {
         .split_once("\r\n\r\n")
         .ok_or_else(|| anyhow!("http://{address}/metrics gave no HTTP answer"))?;
     let status = head.split(' ').nth(1).unwrap_or_default();
-    ensure!(
-        status == "200",
-        "http://{address}/metrics answered {status}, not 200"
-    );
+    ensure!(status == "200", "http://{address}/metrics answered {status}, not 200");
     Samples::parse(body)
 }
 
@@ -114,10 +103,7 @@ mod tests {
         let samples = Samples::parse(text).unwrap();
         assert_eq!(samples.sum("a_total", &[("family", "ipv6")]), Some(5.0));
         assert_eq!(samples.sum("a_total", &[]), Some(8.0));
-        assert_eq!(
-            samples.sum("a_total", &[("family", "ipv6"), ("outcome", "quit")]),
-            Some(4.0)
-        );
+        assert_eq!(samples.sum("a_total", &[("family", "ipv6"), ("outcome", "quit")]), Some(4.0));
         assert_eq!(samples.sum("b", &[]), Some(1500.0));
         assert_eq!(samples.sum("a_total", &[("family", "ipx")]), None);
         assert_eq!(samples.sum("c", &[]), None);
@@ -126,9 +112,6 @@ mod tests {
     #[test]
     fn what_is_no_sample_is_named() {
         let err = Samples::parse("a_total{family=\"ipv4\" 3\n").unwrap_err();
-        assert_eq!(
-            err.to_string(),
-            r#"/metrics holds the line "a_total{family=\"ipv4\" 3""#
-        );
+        assert_eq!(err.to_string(), r#"/metrics holds the line "a_total{family=\"ipv4\" 3""#);
     }
 }

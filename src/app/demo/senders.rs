@@ -88,9 +88,7 @@ pub(super) fn cast(ipv6: bool, run: u64) -> Vec<Sender> {
         early(run),
         trust(run),
     ];
-    all.into_iter()
-        .filter(|s| ipv6 || !s.needs_ipv6())
-        .collect()
+    all.into_iter().filter(|s| ipv6 || !s.needs_ipv6()).collect()
 }
 
 /// One message, one command at a time.
@@ -98,12 +96,7 @@ pub(super) fn plain(family: Family, run: u64) -> Sender {
     let mut sender = Sender::new("plain", family, 0, "one message with DATA", run);
     let content = sender.content("Gr\u{fc}\u{df}e.\r\n.A line that begins with a dot.\r\n");
     sender.hello();
-    sender.ask(
-        "MAIL",
-        "MAIL FROM:<ann@sender.test> BODY=8BITMIME\r\n",
-        250,
-        &["2.1.0"],
-    );
+    sender.ask("MAIL", "MAIL FROM:<ann@sender.test> BODY=8BITMIME\r\n", 250, &["2.1.0"]);
     sender.ask("RCPT", "RCPT TO:<info@demo.test>\r\n", 250, &["2.1.5"]);
     sender.data(&content, 250, &["2.0.0"]);
     sender.quit();
@@ -113,13 +106,7 @@ pub(super) fn plain(family: Family, run: u64) -> Sender {
 
 /// PIPELINING: all that may go together goes together.
 fn group(run: u64) -> Sender {
-    let mut sender = Sender::new(
-        "pipelining",
-        Family::Ipv4,
-        1,
-        "3 recipients, 1 unknown",
-        run,
-    );
+    let mut sender = Sender::new("pipelining", Family::Ipv4, 1, "3 recipients, 1 unknown", run);
     let content = sender.content("To three of you.\r\n");
     sender.hello();
     sender.send(
@@ -134,24 +121,15 @@ fn group(run: u64) -> Sender {
     sender.send(&[stuffed(&content), b".\r\nQUIT\r\n".to_vec()].concat());
     sender.reply("the message", 250, &["2.0.0"]);
     sender.reply("QUIT", 221, &[]);
-    sender.claim.rcpt_to = vec![
-        ("info@demo.test", 250),
-        ("nobody@demo.test", 550),
-        ("sales@demo.test", 250),
-    ];
+    sender.claim.rcpt_to =
+        vec![("info@demo.test", 250), ("nobody@demo.test", 550), ("sales@demo.test", 250)];
     sender.claim.arrives = Arrives::Exactly(content);
     sender
 }
 
 /// BDAT: octets that DATA could not carry, among them what would end a message there.
 fn binary(run: u64) -> Sender {
-    let mut sender = Sender::new(
-        "binary",
-        Family::Ipv6,
-        0,
-        "BDAT, two chunks, all octets",
-        run,
-    );
+    let mut sender = Sender::new("binary", Family::Ipv6, 0, "BDAT, two chunks, all octets", run);
     let mut content = sender.content("\r\n.\r\n\n.\n");
     let first = content.len();
     content.extend(0..=u8::MAX);
@@ -192,11 +170,7 @@ fn smuggler(family: Family, did: &'static str, end: &[u8], run: u64) -> Sender {
     sender.send(&[content, b".\r\n".to_vec()].concat());
     sender.reply("the message", 250, &["2.0.0"]);
     sender.quit();
-    let pieces = [
-        "The first.",
-        "MAIL FROM:<chief@demo.test>\r\n",
-        "The second, forged.",
-    ];
+    let pieces = ["The first.", "MAIL FROM:<chief@demo.test>\r\n", "The second, forged."];
     sender.claim.arrives = Arrives::Holding(pieces.map(|p| p.as_bytes().to_vec()).into());
     sender.claim.anomalies = &[Anomaly::BareLf, Anomaly::Smuggling];
     sender
@@ -207,12 +181,7 @@ fn listed(run: u64) -> Sender {
     let mut sender = Sender::new("listed host", Family::Ipv4, 3, "one message with DATA", run);
     sender.hello();
     sender.ask("MAIL", "MAIL FROM:<ann@sender.test>\r\n", 250, &["2.1.0"]);
-    sender.ask(
-        "RCPT",
-        "RCPT TO:<info@demo.test>\r\n",
-        550,
-        &["5.7.1", LISTED_RULE],
-    );
+    sender.ask("RCPT", "RCPT TO:<info@demo.test>\r\n", 550, &["5.7.1", LISTED_RULE]);
     sender.quit();
     sender.claim.rcpt_to = vec![("info@demo.test", 550)];
     sender.claim.rule = Some(LISTED_RULE);
@@ -222,13 +191,8 @@ fn listed(run: u64) -> Sender {
 
 /// A dual-stack host that sends to a site whose AAAA record leads nowhere.
 fn dual(run: u64) -> Sender {
-    let mut sender = Sender::new(
-        "dual stack",
-        Family::Ipv4,
-        4,
-        "IPv6 is shut, goes on to IPv4",
-        run,
-    );
+    let mut sender =
+        Sender::new("dual stack", Family::Ipv4, 4, "IPv6 is shut, goes on to IPv4", run);
     sender.stack = Stack::Dual;
     sender.domain = HALF_DOMAIN;
     let content = sender.content("By the other way.\r\n");
@@ -247,11 +211,7 @@ fn dual(run: u64) -> Sender {
 fn web(run: u64) -> Sender {
     let mut sender = Sender::new("web client", Family::Ipv6, 0, "GET / HTTP/1.1", run);
     sender.send(b"GET / HTTP/1.1\r\nHost: mx.demo.test\r\nAccept: */*\r\n\r\n");
-    sender.steps.push(Step::ReplyPastGreeting(Expected {
-        to: "GET",
-        code: 554,
-        says: &["5.5.1"],
-    }));
+    sender.steps.push(Step::ReplyPastGreeting(Expected { to: "GET", code: 554, says: &["5.5.1"] }));
     sender.steps.push(Step::Closed);
     sender.claim.helo = None;
     sender.claim.rcpt_to = Vec::new();
@@ -263,13 +223,7 @@ fn web(run: u64) -> Sender {
 
 /// A client that cannot wait for the greeting, as much bulk-sending malware.
 fn early(run: u64) -> Sender {
-    let mut sender = Sender::new(
-        "early talker",
-        Family::Ipv4,
-        5,
-        "EHLO before the greeting",
-        run,
-    );
+    let mut sender = Sender::new("early talker", Family::Ipv4, 5, "EHLO before the greeting", run);
     let hello = sender.ehlo();
     sender.send(hello.as_bytes());
     sender.reply("connecting", 220, &[]);
@@ -285,13 +239,7 @@ fn early(run: u64) -> Sender {
 
 /// An outsider who claims to be somebody else.
 fn trust(run: u64) -> Sender {
-    let mut sender = Sender::new(
-        "outsider",
-        Family::Ipv4,
-        6,
-        "XCLIENT, then sends as itself",
-        run,
-    );
+    let mut sender = Sender::new("outsider", Family::Ipv4, 6, "XCLIENT, then sends as itself", run);
     let content = sender.content("As myself, then.\r\n");
     sender.hello();
     let xclient = "XCLIENT NAME=mx.demo.test ADDR=192.0.2.25\r\n";
@@ -309,10 +257,7 @@ fn trust(run: u64) -> Sender {
 impl Sender {
     /// A sender whose script is still to be written; `four` is its place in [`FOURS`].
     fn new(name: &'static str, family: Family, four: usize, did: &'static str, run: u64) -> Self {
-        let (host, ipv4) = FOURS
-            .get(four)
-            .copied()
-            .unwrap_or(("plain.sender.test", LISTED));
+        let (host, ipv4) = FOURS.get(four).copied().unwrap_or(("plain.sender.test", LISTED));
         let helo = match family {
             Family::Ipv4 => host,
             Family::Ipv6 => SIX,
@@ -376,13 +321,7 @@ impl Sender {
             "EHLO",
             &hello,
             250,
-            &[
-                "PIPELINING",
-                "8BITMIME",
-                "CHUNKING",
-                "BINARYMIME",
-                "ENHANCEDSTATUSCODES",
-            ],
+            &["PIPELINING", "8BITMIME", "CHUNKING", "BINARYMIME", "ENHANCEDSTATUSCODES"],
         );
     }
 

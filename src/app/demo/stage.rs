@@ -82,16 +82,8 @@ impl Stage {
         let record = self.ledger.take(told.local, self.record_patience).await;
         let refusals = since(before, &self.ledger.refusals(), sender.claim.family);
         let arrived = self.mta.mailbox.with_token(&sender.token);
-        let differences = sender
-            .claim
-            .differences(&told, record.as_ref(), &refusals, &arrived);
-        Performance {
-            told: Some(told),
-            record,
-            refusals,
-            arrived,
-            differences,
-        }
+        let differences = sender.claim.differences(&told, record.as_ref(), &refusals, &arrived);
+        Performance { told: Some(told), record, refusals, arrived, differences }
     }
 
     pub(super) async fn send(&self, sender: &Sender) -> Result<Told, String> {

@@ -14,14 +14,7 @@ use crate::engine::SessionRecord;
 /// Columns of the widest line.
 pub(super) const WIDTH: usize = 100;
 
-const HEAD: [&str; 6] = [
-    "SENDER",
-    "FAMILY",
-    "WHAT IT DID",
-    "ANSWER",
-    "ARRIVED",
-    "REFUSED, FOR",
-];
+const HEAD: [&str; 6] = ["SENDER", "FAMILY", "WHAT IT DID", "ANSWER", "ARRIVED", "REFUSED, FOR"];
 const WIDTHS: [usize; 6] = [12, 6, 30, 9, 7, 25];
 
 /// What the terminal can do.
@@ -38,18 +31,11 @@ impl Style {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
         let live = io::stdout().is_terminal() && !dumb;
-        Self {
-            live,
-            colour: live && !set("NO_COLOR"),
-        }
+        Self { live, colour: live && !set("NO_COLOR") }
     }
 
     fn paint(self, colour: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{colour}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -81,14 +67,7 @@ impl<W: Write> Table<W> {
         if self.style.live {
             let family = sender.claim.family.to_string();
             let [name, did] = [sender.name, sender.did].map(str::to_owned);
-            let line = cells([
-                name,
-                family,
-                did,
-                "...".to_owned(),
-                String::new(),
-                String::new(),
-            ]);
+            let line = cells([name, family, did, "...".to_owned(), String::new(), String::new()]);
             write!(self.out, "{}", self.style.paint(DIM, line.trim_end()))?;
             self.out.flush()?;
         }
@@ -134,11 +113,7 @@ impl<W: Write> Table<W> {
 
     /// One line for `family`.
     pub(super) fn summary(&mut self, family: Family, counts: Counts) -> io::Result<()> {
-        let Counts {
-            sessions,
-            messages,
-            refused,
-        } = counts;
+        let Counts { sessions, messages, refused } = counts;
         let plural = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let line = format!(
             "{family}: {}, {} relayed, something refused in {}",
@@ -201,11 +176,8 @@ fn reason(record: &SessionRecord, done: &Performance) -> String {
     }
     let anomalies = record.smtp.anomalies.iter().map(|anomaly| anomaly.as_str());
     let refusals = done.refusals.iter().map(|refusal| refusal.as_str());
-    let words: Vec<_> = if record.smtp.anomalies.is_empty() {
-        refusals.collect()
-    } else {
-        anomalies.collect()
-    };
+    let words: Vec<_> =
+        if record.smtp.anomalies.is_empty() { refusals.collect() } else { anomalies.collect() };
     words.join(", ").replace('_', " ")
 }
 

@@ -32,11 +32,7 @@ async fn direct() -> (Stage, Reserved, bool) {
     for address in stage.mta.addresses.clone() {
         let family = Family::of(address.ip());
         stage.ports.set(DOMAIN, family, address.port());
-        let half = if family == Family::Ipv6 {
-            shut.port
-        } else {
-            address.port()
-        };
+        let half = if family == Family::Ipv6 { shut.port } else { address.port() };
         stage.ports.set(HALF_DOMAIN, family, half);
     }
     (stage, shut, ipv6)
@@ -46,10 +42,7 @@ async fn direct() -> (Stage, Reserved, bool) {
 async fn all_named(name: &str) -> Vec<(Sender, Performance)> {
     let (stage, _shut, ipv6) = direct().await;
     let mut done = Vec::new();
-    for sender in cast(ipv6, 0)
-        .into_iter()
-        .filter(|sender| sender.name == name)
-    {
+    for sender in cast(ipv6, 0).into_iter().filter(|sender| sender.name == name) {
         let performance = stage.perform(&sender).await;
         done.push((sender, performance));
     }
@@ -90,22 +83,10 @@ async fn without_a_gateway_smuggling_works() {
 #[tokio::test]
 async fn without_a_gateway_nobody_is_refused() {
     let expected = [
-        (
-            "listed host",
-            "RCPT got \"250 2.1.5 Recipient ok\", not 550 5.7.1 demo: listed network",
-        ),
-        (
-            "web client",
-            "GET got \"502 5.5.2 Command not known\", not 554 5.5.1",
-        ),
-        (
-            "early talker",
-            "RCPT got \"250 2.1.5 Recipient ok\", not 550 5.5.1",
-        ),
-        (
-            "outsider",
-            "XCLIENT got \"502 5.5.2 Command not known\", not 550 5.7.0",
-        ),
+        ("listed host", "RCPT got \"250 2.1.5 Recipient ok\", not 550 5.7.1 demo: listed network"),
+        ("web client", "GET got \"502 5.5.2 Command not known\", not 554 5.5.1"),
+        ("early talker", "RCPT got \"250 2.1.5 Recipient ok\", not 550 5.5.1"),
+        ("outsider", "XCLIENT got \"502 5.5.2 Command not known\", not 550 5.7.0"),
     ];
     for (name, difference) in expected {
         for (_, done) in all_named(name).await {
@@ -119,10 +100,7 @@ async fn without_a_gateway_nobody_is_refused() {
 async fn a_dead_end_is_told() {
     let (mut stage, shut, ipv6) = direct().await;
     stage.ports.set(DOMAIN, Family::Ipv4, shut.port);
-    let plain = cast(ipv6, 0)
-        .into_iter()
-        .find(|s| s.claim.family == Family::Ipv4)
-        .unwrap();
+    let plain = cast(ipv6, 0).into_iter().find(|s| s.claim.family == Family::Ipv4).unwrap();
     let done = stage.perform(&plain).await;
     let dead_end = format!("no connection to any of 127.0.0.1:{}", shut.port);
     assert_eq!(done.differences, [dead_end]);
@@ -172,13 +150,7 @@ fn tell(stage: &Stage, sender: &Sender, told: &Told) {
         ledger.event(family, Event::Refusal(refusal));
     }
     for _ in 0..sender.claim.messages() {
-        ledger.event(
-            family,
-            Event::Message {
-                code: 250,
-                bytes: 1,
-            },
-        );
+        ledger.event(family, Event::Message { code: 250, bytes: 1 });
     }
     ledger.event(family, Event::SessionClosed(sender.claim.outcome));
     ledger.session(&as_claimed(sender, told));
@@ -189,30 +161,12 @@ async fn a_record_that_differs_is_told() {
     type Change = fn(&mut SessionRecord);
     let changes: [(Change, &str); 8] = [
         (|_| {}, ""),
-        (
-            |r| r.outcome = Outcome::Timeout,
-            "record: outcome: timeout, not quit",
-        ),
-        (
-            |r| r.smtp.helo = None,
-            "record: HELO: none, not plain.sender.test",
-        ),
-        (
-            |r| r.family = Family::Ipv6,
-            "record: family: ipv6, not ipv4",
-        ),
-        (
-            |r| r.verdict.rule = Some("x".into()),
-            "record: rule: x, not none",
-        ),
-        (
-            |r| r.smtp.anomalies = vec![Anomaly::BareLf],
-            "record: anomalies: bare_lf, not none",
-        ),
-        (
-            |r| r.smtp.transactions[0].data_code = Some(451),
-            "record: messages: 0, not 1",
-        ),
+        (|r| r.outcome = Outcome::Timeout, "record: outcome: timeout, not quit"),
+        (|r| r.smtp.helo = None, "record: HELO: none, not plain.sender.test"),
+        (|r| r.family = Family::Ipv6, "record: family: ipv6, not ipv4"),
+        (|r| r.verdict.rule = Some("x".into()), "record: rule: x, not none"),
+        (|r| r.smtp.anomalies = vec![Anomaly::BareLf], "record: anomalies: bare_lf, not none"),
+        (|r| r.smtp.transactions[0].data_code = Some(451), "record: messages: 0, not 1"),
         (
             |r| r.smtp.transactions[0].rcpt_to.clear(),
             "record: recipients: , not info@demo.test 250",
@@ -230,14 +184,9 @@ async fn a_record_that_differs_is_told() {
         assert_eq!(done.differences.join("; "), difference);
 
         // A refusal that nobody claimed, and a record that is gone already.
-        stage
-            .ledger
-            .event(Family::Ipv4, Event::Refusal(Refusal::Junk));
+        stage.ledger.event(Family::Ipv4, Event::Refusal(Refusal::Junk));
         let done = stage.judge(&plain, told, &before).await;
-        assert_eq!(
-            done.differences,
-            [NO_RECORD, "refusals counted: junk, not none"]
-        );
+        assert_eq!(done.differences, [NO_RECORD, "refusals counted: junk, not none"]);
     }
 }
 
@@ -262,25 +211,17 @@ async fn sums_that_differ_are_told() {
     assert!(differences(1, served).is_empty());
     assert_eq!(differences(2, served), ["messages at the MTA: 2, not 1"]);
     let two = served.replacen("} 1", "} 2", 1);
-    assert_eq!(
-        differences(1, &two),
-        ["gatepost_sessions_total of ipv4: 2, not 1"]
-    );
+    assert_eq!(differences(1, &two), ["gatepost_sessions_total of ipv4: 2, not 1"]);
     let none = served.replace("messages", "letters");
     assert_eq!(differences(1, &none).len(), 2);
-    stage
-        .ledger
-        .event(Family::Ipv6, Event::SessionClosed(Outcome::Quit));
+    stage.ledger.event(Family::Ipv6, Event::SessionClosed(Outcome::Quit));
     assert_eq!(differences(1, served), ["ipv6 sessions told of: 1, not 0"]);
 }
 
 #[tokio::test]
 async fn every_row_fits_and_ends_in_a_judgement() {
     let (stage, _shut, ipv6) = direct().await;
-    let style = Style {
-        live: false,
-        colour: false,
-    };
+    let style = Style { live: false, colour: false };
     let mut out = Vec::new();
     let mut table = Table::new(&mut out, style);
     table.head().unwrap();

@@ -59,10 +59,8 @@ impl Zone {
     pub(super) async fn start(hosts: &[(&str, IpAddr)]) -> anyhow::Result<Self> {
         let mut catalog = Catalog::new();
         let mut sites = String::from(SITES);
-        let mut reverse = [
-            ("127.in-addr.arpa.", String::from(REVERSE)),
-            ("ip6.arpa.", String::from(REVERSE)),
-        ];
+        let mut reverse =
+            [("127.in-addr.arpa.", String::from(REVERSE)), ("ip6.arpa.", String::from(REVERSE))];
         for &(host, ip) in hosts {
             let (kind, back) = match ip {
                 IpAddr::V4(_) => ("A", 0),
@@ -84,11 +82,7 @@ impl Zone {
         let mut server = Server::new(catalog);
         server.register_socket(udp);
         server.register_listener(tcp, Duration::from_secs(5), 64);
-        Ok(Self {
-            udp: udp_address,
-            tcp: tcp_address,
-            server,
-        })
+        Ok(Self { udp: udp_address, tcp: tcp_address, server })
     }
 
     /// A resolver that asks this server and nobody else: no /etc/resolv.conf, no /etc/hosts.
@@ -153,12 +147,7 @@ pub(super) async fn exchanges(
         for kind in [RecordType::AAAA, RecordType::A] {
             let found = resolver.lookup(exchange.clone(), kind).await;
             let found = found.with_context(|| failed("address"))?;
-            addresses.extend(
-                found
-                    .answers()
-                    .iter()
-                    .filter_map(|record| record.data.ip_addr()),
-            );
+            addresses.extend(found.answers().iter().filter_map(|record| record.data.ip_addr()));
         }
     }
     Ok(addresses)
@@ -172,10 +161,7 @@ mod tests {
 
     const HOSTS: [(&str, IpAddr); 2] = [
         ("six.sender.test", IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)),
-        (
-            "listed.sender.test",
-            IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66)),
-        ),
+        ("listed.sender.test", IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66))),
     ];
 
     #[tokio::test]
@@ -186,10 +172,7 @@ mod tests {
         assert_eq!(exchanges(&resolver, DOMAIN).await.unwrap(), both);
         assert_eq!(exchanges(&resolver, HALF_DOMAIN).await.unwrap(), both);
         let err = exchanges(&resolver, "elsewhere.test").await.unwrap_err();
-        assert_eq!(
-            err.to_string(),
-            "the demo's DNS has no MX for elsewhere.test"
-        );
+        assert_eq!(err.to_string(), "the demo's DNS has no MX for elsewhere.test");
 
         let listed = resolver.ipv4_lookup("listed.sender.test.").await.unwrap();
         let listed: Vec<_> = listed.answers().iter().map(|r| r.data.ip_addr()).collect();
@@ -203,10 +186,7 @@ mod tests {
             let mut query = Message::query();
             query.add_query(Query::query(Name::from(ip), RecordType::PTR));
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            socket
-                .send_to(&query.to_vec().unwrap(), zone.udp)
-                .await
-                .unwrap();
+            socket.send_to(&query.to_vec().unwrap(), zone.udp).await.unwrap();
             let mut answer = [0; 512];
             let n = socket.recv(&mut answer).await.unwrap();
             let answer = Message::from_vec(&answer[..n]).unwrap();

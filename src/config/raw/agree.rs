@@ -74,16 +74,8 @@ pub(super) fn upstream(
     for addr in each(&upstream.addresses) {
         let (at, addr) = (addr.span().start, *addr.get_ref());
         if let Some(own) = each(&listen.addresses).find(|own| reaches(addr, *own.get_ref())) {
-            let problem = format!(
-                "{addr} is the gateway itself (it listens on {})",
-                own.get_ref()
-            );
-            notes.mistake(
-                at,
-                FIELD,
-                problem,
-                "write the address and port of the MTA behind it",
-            );
+            let problem = format!("{addr} is the gateway itself (it listens on {})", own.get_ref());
+            notes.mistake(at, FIELD, problem, "write the address and port of the MTA behind it");
         }
     }
     let delays = (
@@ -140,8 +132,7 @@ fn transparent_identity(
     }
     for family in Family::ALL {
         let has = |list: &[Spanned<SocketAddr>]| {
-            list.iter()
-                .any(|addr| Family::of(addr.get_ref().ip()) == family)
+            list.iter().any(|addr| Family::of(addr.get_ref().ip()) == family)
         };
         if has(own.get_ref()) && !has(peers.get_ref()) {
             let problem =
@@ -158,22 +149,15 @@ pub(super) fn metrics(listen: &Listen, metrics: &Field<SocketAddr>, notes: &mut 
         return;
     };
     let (at, address) = (metrics.span().start, *metrics.get_ref());
-    let taken = each(&listen.addresses)
-        .map(|own| *own.get_ref())
-        .find(|own| {
-            let overlap = own.ip() == address.ip()
-                || (own.ip().is_unspecified() || address.ip().is_unspecified())
-                    && Family::of(own.ip()) == Family::of(address.ip());
-            overlap && own.port() == address.port() && own.port() != 0
-        });
+    let taken = each(&listen.addresses).map(|own| *own.get_ref()).find(|own| {
+        let overlap = own.ip() == address.ip()
+            || (own.ip().is_unspecified() || address.ip().is_unspecified())
+                && Family::of(own.ip()) == Family::of(address.ip());
+        overlap && own.port() == address.port() && own.port() != 0
+    });
     if let Some(own) = taken {
         let problem = format!("{address} is taken by {own} in listen.addresses");
-        notes.mistake(
-            at,
-            "metrics.address",
-            problem,
-            "write another port, such as 9625",
-        );
+        notes.mistake(at, "metrics.address", problem, "write another port, such as 9625");
     }
 }
 

@@ -71,9 +71,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         listen: relay::Listen {
             addresses,
             transparent: mode == Mode::Tproxy,
-            threads: listen
-                .threads
-                .or(available_parallelism().map_or(1, NonZero::get)),
+            threads: listen.threads.or(available_parallelism().map_or(1, NonZero::get)),
         },
         upstream: relay::Upstream {
             addresses: plain(upstream.addresses.or(Vec::new())),
@@ -96,12 +94,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         drain: timeouts.drain.clone().or(DRAIN),
         timeouts: timeout_sets(timeouts),
     };
-    Ok(Config {
-        relay,
-        intercept,
-        log,
-        metrics: metrics.given().map(|address| *address.get_ref()),
-    })
+    Ok(Config { relay, intercept, log, metrics: metrics.given().map(|address| *address.get_ref()) })
 }
 
 fn interception(section: Intercept, listen: &[SocketAddr]) -> intercept::Settings {

@@ -77,19 +77,10 @@ pub(super) fn network(value: &Value<'_>) -> Read<IpNet> {
             return Ok(canonical_network(net));
         }
         let right = net.trunc();
-        let advice = format!(
-            "write \"{right}\", or \"{}\" for that one address",
-            net.addr()
-        );
-        return fault(
-            value,
-            format!("\"{shown}\" has bits set after its prefix"),
-            advice,
-        );
+        let advice = format!("write \"{right}\", or \"{}\" for that one address", net.addr());
+        return fault(value, format!("\"{shown}\" has bits set after its prefix"), advice);
     }
-    let ip = written
-        .split_once('/')
-        .and_then(|(ip, _)| ip.parse::<IpAddr>().ok());
+    let ip = written.split_once('/').and_then(|(ip, _)| ip.parse::<IpAddr>().ok());
     let (problem, advice) = match ip {
         Some(ip) => {
             let longest = if ip.is_ipv4() { 32 } else { 128 };
@@ -120,20 +111,14 @@ pub(super) fn hostname(value: &Value<'_>) -> Read<String> {
              (an international name in its xn-- form)"
             .to_owned(),
     };
-    fault(
-        value,
-        format!("\"{}\" is not a domain or address literal", printable(name)),
-        advice,
-    )
+    fault(value, format!("\"{}\" is not a domain or address literal", printable(name)), advice)
 }
 
 /// RFC 5321 §4.1.2 with the lengths of §4.5.3.1.2 and RFC 1035.
 pub(super) fn is_domain(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -142,9 +127,7 @@ pub(super) fn is_domain(name: &str) -> bool {
 
 /// RFC 5321 §4.1.3.
 fn is_literal(name: &str) -> bool {
-    let inside = name
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let inside = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     inside.is_some_and(|inside| match inside.strip_prefix("IPv6:") {
         Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
         None => inside.parse::<Ipv4Addr>().is_ok(),
@@ -159,11 +142,7 @@ pub(super) fn interface(value: &Value<'_>) -> Read<String> {
         return Ok(name.to_owned());
     }
     let problem = format!("\"{}\" cannot be the name of an interface", printable(name));
-    fault(
-        value,
-        problem,
-        "write a name as `ip link` shows it, such as \"eth0\"",
-    )
+    fault(value, problem, "write a name as `ip link` shows it, such as \"eth0\"")
 }
 
 /// An EHLO keyword that the gateway can carry.
@@ -179,9 +158,5 @@ pub(super) fn keyword(value: &Value<'_>) -> Read<Keyword> {
             listed(Keyword::names().map(str::to_owned))
         ),
     };
-    fault(
-        value,
-        format!("\"{}\" is never passed on", printable(word)),
-        advice,
-    )
+    fault(value, format!("\"{}\" is never passed on", printable(word)), advice)
 }

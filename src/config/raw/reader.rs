@@ -118,9 +118,7 @@ impl<'t> Notes<'t> {
     }
 
     fn is_broken(&self, span: &Range<usize>) -> bool {
-        self.broken
-            .iter()
-            .any(|at| (span.start..=span.end).contains(at))
+        self.broken.iter().any(|at| (span.start..=span.end).contains(at))
     }
 
     /// Every mistake in the order of the file, with those about keys that no section asked for.
@@ -132,10 +130,7 @@ impl<'t> Notes<'t> {
             }
         }
         self.mistakes.sort_by_key(|&(at, _)| at);
-        self.mistakes
-            .into_iter()
-            .map(|(_, mistake)| mistake)
-            .collect()
+        self.mistakes.into_iter().map(|(_, mistake)| mistake).collect()
     }
 }
 
@@ -172,12 +167,7 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
             });
             notes.leftover.extend(keys);
         }
-        Self {
-            path,
-            table,
-            at,
-            notes,
-        }
+        Self { path, table, at, notes }
     }
 
     /// Where the section begins, if the file has it.
@@ -201,11 +191,7 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
             Table::Unknowable => return Field::Wrong,
         };
         let Some(value) = value else {
-            return if self.notes.incomplete {
-                Field::Wrong
-            } else {
-                Field::Absent
-            };
+            return if self.notes.incomplete { Field::Wrong } else { Field::Absent };
         };
         if self.notes.is_broken(&value.span()) {
             return Field::Wrong;
@@ -215,8 +201,7 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
             Err(faults) => {
                 let field = self.field(key);
                 for fault in faults {
-                    self.notes
-                        .mistake(fault.span.start, &field, fault.problem, fault.advice);
+                    self.notes.mistake(fault.span.start, &field, fault.problem, fault.advice);
                 }
                 Field::Wrong
             }
@@ -243,15 +228,11 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         let advice = match self.table {
             Table::Given(_) => format!("add a line such as `{example}`"),
             Table::Absent | Table::Unknowable => {
-                format!(
-                    "add the section [{}] with a line such as `{example}`",
-                    self.path
-                )
+                format!("add the section [{}] with a line such as `{example}`", self.path)
             }
         };
         let field = self.field(key);
-        self.notes
-            .mistake(self.at, &field, "missing, and there is no default", advice);
+        self.notes.mistake(self.at, &field, "missing, and there is no default", advice);
     }
 
     /// A table in this one: `[path.key]`.
@@ -260,10 +241,9 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         let path = self.field(key);
         let (table, at) = match self.table {
             Table::Given(table) => match table.get(key) {
-                Some(value) => (
-                    self.as_table(value, &path, &format!("[{path}]")),
-                    value.span().start,
-                ),
+                Some(value) => {
+                    (self.as_table(value, &path, &format!("[{path}]")), value.span().start)
+                }
                 None => (Table::Absent, 0),
             },
             other => (other, 0),
@@ -291,22 +271,14 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
             Some((_, DeValue::Array(entries))) => entries.iter().collect(),
             Some((value, _)) => {
                 let advice = format!("write each as a section [[{path}]]");
-                let problem = format!(
-                    "expected a list of sections, found {}",
-                    found(value.get_ref())
-                );
-                self.notes
-                    .mistake(value.span().start, &format!("[{path}]"), problem, advice);
+                let problem =
+                    format!("expected a list of sections, found {}", found(value.get_ref()));
+                self.notes.mistake(value.span().start, &format!("[{path}]"), problem, advice);
                 Vec::new()
             }
             None => Vec::new(),
         };
-        read(&mut Section::new(
-            path.clone(),
-            Table::Unknowable,
-            0,
-            self.notes,
-        ));
+        read(&mut Section::new(path.clone(), Table::Unknowable, 0, self.notes));
         let mut out = Vec::with_capacity(entries.len());
         for entry in entries {
             let table = self.as_table(entry, &path, &format!("[[{path}]]"));
@@ -322,8 +294,7 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
             other => {
                 let problem = format!("expected a section, found {}", found(other));
                 let advice = format!("write {header} and its keys below");
-                self.notes
-                    .mistake(value.span().start, &format!("[{path}]"), problem, advice);
+                self.notes.mistake(value.span().start, &format!("[{path}]"), problem, advice);
                 Table::Unknowable
             }
         }
@@ -335,11 +306,7 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
     }
 
     fn declare(&mut self, key: &'static str, is_section: bool) {
-        let declared = Declared {
-            section: self.path.clone(),
-            key,
-            is_section,
-        };
+        let declared = Declared { section: self.path.clone(), key, is_section };
         if !self.notes.declared.contains(&declared) {
             self.notes.declared.push(declared);
         }
@@ -350,10 +317,7 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
 fn is_table(value: &DeValue<'_>) -> bool {
     match value {
         DeValue::Table(_) => true,
-        DeValue::Array(items) => items
-            .iter()
-            .next()
-            .is_some_and(|item| item.get_ref().is_table()),
+        DeValue::Array(items) => items.iter().next().is_some_and(|item| item.get_ref().is_table()),
         _ => false,
     }
 }

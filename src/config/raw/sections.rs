@@ -38,16 +38,10 @@ pub(super) struct Listen {
 
 pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Listen {
     const EXAMPLE: &str = r#"addresses = ["[::1]:2525", "127.0.0.1:2525"]"#;
-    let addresses = some(
-        listener,
-        "write at least one address such as \"[::1]:2525\"",
-    );
+    let addresses = some(listener, "write at least one address such as \"[::1]:2525\"");
     Listen {
         addresses: section.require("addresses", EXAMPLE, addresses),
-        mode: section.read(
-            "mode",
-            one_of(&[("proxy", Mode::Proxy), ("tproxy", Mode::Tproxy)]),
-        ),
+        mode: section.read("mode", one_of(&[("proxy", Mode::Proxy), ("tproxy", Mode::Tproxy)])),
         threads: section.read("threads", integer(1..=1024)),
     }
 }
@@ -64,10 +58,7 @@ pub(super) struct Intercept {
 pub(super) fn intercept(section: &mut Section<'_, '_, '_>) -> Intercept {
     Intercept {
         begins: section.begins(),
-        ports: section.read(
-            "ports",
-            some(integer(1..=u16::MAX), "write [25], or leave it out"),
-        ),
+        ports: section.read("ports", some(integer(1..=u16::MAX), "write [25], or leave it out")),
         interfaces: section.read("interfaces", list(interface)),
         // The mark after it is upstream's.
         mark: section.read("mark", integer(1..=u32::MAX - 1)),
@@ -85,11 +76,7 @@ fn routing_table(value: &Value<'_>) -> Read<u32> {
         _ => return Ok(table),
     };
     let problem = format!("{table} is the kernel's own table `{owner}`");
-    fault(
-        value,
-        problem,
-        "write a number that no other routing uses, or leave it out",
-    )
+    fault(value, problem, "write a number that no other routing uses, or leave it out")
 }
 
 pub(super) struct Upstream {
@@ -113,16 +100,12 @@ pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) ->
     // RFC 8305 §5 allows no less than 10 ms and advises no more than 2 s.
     let attempt_delay = Duration::from_millis(10)..=2 * SECOND;
     let upstream = Upstream {
-        addresses: section.read(
-            "addresses",
-            some(peer, "write at least one address such as \"[::1]:25\""),
-        ),
+        addresses: section
+            .read("addresses", some(peer, "write at least one address such as \"[::1]:25\"")),
         identity: section.read("identity", one_of(&identities)),
         attempt_delay: section.read("attempt_delay", duration(attempt_delay)),
-        connect_timeout: section.read(
-            "connect_timeout",
-            duration(Duration::from_millis(100)..=HOUR),
-        ),
+        connect_timeout: section
+            .read("connect_timeout", duration(Duration::from_millis(100)..=HOUR)),
         retry_after: section.read("retry_after", duration(Duration::ZERO..=HOUR)),
     };
     if upstream.addresses.is_absent() && mode == Some(Mode::Proxy) {
@@ -149,39 +132,28 @@ pub(super) fn access(
     let action = section.require("action", r#"action = "reject""#, one_of(&actions));
 
     if let Some(name) = name.given() {
-        match names
-            .iter()
-            .find(|earlier| earlier.get_ref() == name.get_ref())
-        {
+        match names.iter().find(|earlier| earlier.get_ref() == name.get_ref()) {
             Some(earlier) => {
                 let line = section.notes.position(earlier.span().start).line;
                 let problem = format!("the rule on line {line} has the same name");
                 let (field, at) = (section.field("name"), name.span().start);
-                section
-                    .notes
-                    .mistake(at, &field, problem, "give each rule a name of its own");
+                section.notes.mistake(at, &field, problem, "give each rule a name of its own");
             }
             None => names.push(name.clone()),
         }
     }
     if let (Field::Absent, Field::Absent, Some(at)) = (&family, &networks, section.begins()) {
         let advice = "add `family` or `networks`, to say whom it is about";
-        section
-            .notes
-            .mistake(at, "[[access]]", "the rule has no condition", advice);
+        section.notes.mistake(at, "[[access]]", "the rule has no condition", advice);
     }
     if let (Some(family), Some(networks)) = (family.given(), networks.given()) {
         let family = *family.get_ref();
         for network in networks.get_ref() {
             if Family::of(network.get_ref().addr()) != family {
-                let problem = format!(
-                    "{} can never match with family = \"{family}\"",
-                    network.get_ref()
-                );
+                let problem =
+                    format!("{} can never match with family = \"{family}\"", network.get_ref());
                 let (field, at) = (section.field("networks"), network.span().start);
-                section
-                    .notes
-                    .mistake(at, &field, problem, "remove one of the two");
+                section.notes.mistake(at, &field, problem, "remove one of the two");
             }
         }
     }
@@ -232,22 +204,14 @@ pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> Smtp {
 pub(super) fn limits(section: &mut Section<'_, '_, '_>) -> Limits {
     const MOST: u32 = 1_000_000;
     let session = SessionLimits::default();
-    let new_sessions = section
-        .read("new_sessions_per_client_per_minute", integer(0..=MOST))
-        .or(0);
+    let new_sessions = section.read("new_sessions_per_client_per_minute", integer(0..=MOST)).or(0);
     Limits {
         sessions: section.read("sessions", integer(1..=1_000_000)).or(10_000),
-        sessions_per_client: section
-            .read("sessions_per_client", integer(1..=1_000_000))
-            .or(50),
+        sessions_per_client: section.read("sessions_per_client", integer(1..=1_000_000)).or(50),
         new_sessions_per_client_per_minute: (new_sessions > 0).then_some(new_sessions),
         session: SessionLimits {
-            line_length: section
-                .read("line_length", integer(512..=65_536))
-                .or(session.line_length),
-            commands: section
-                .read("commands", integer(1..=MOST))
-                .or(session.commands),
+            line_length: section.read("line_length", integer(512..=65_536)).or(session.line_length),
+            commands: section.read("commands", integer(1..=MOST)).or(session.commands),
             errors: section.read("errors", integer(1..=MOST)).or(session.errors),
         },
     }
@@ -295,10 +259,7 @@ pub(super) fn log(section: &mut Section<'_, '_, '_>) -> LogSettings {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = section.read("format", one_of(&formats)).or(LogFormat::Text);
     let file: Field<PathBuf> = section.read("file", path);
-    LogSettings {
-        format,
-        file: file.given().map(|file| file.get_ref().clone()),
-    }
+    LogSettings { format, file: file.given().map(|file| file.get_ref().clone()) }
 }
 
 pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> Field<SocketAddr> {

@@ -14,10 +14,8 @@ pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: 
     spans(document, &mut values);
     let mut sections = Vec::new();
     headers(document, "", &mut sections);
-    let mut errors: Vec<(Range<usize>, &str)> = errors
-        .iter()
-        .map(|error| (error.span().unwrap_or(0..0), error.message()))
-        .collect();
+    let mut errors: Vec<(Range<usize>, &str)> =
+        errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
     errors.sort_by_key(|(span, _)| span.start);
 
     let mut seen_lines = Vec::new();
@@ -32,9 +30,7 @@ pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: 
         }
         notes.broken(span.start);
         let line = notes.position(span.start).line;
-        let value = values
-            .iter()
-            .find(|value| (value.start..=value.end).contains(&span.start));
+        let value = values.iter().find(|value| (value.start..=value.end).contains(&span.start));
         let seen = seen_lines.contains(&line) || value.is_some_and(|v| seen_values.contains(v));
         if seen {
             continue;

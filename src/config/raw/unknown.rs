@@ -32,11 +32,7 @@ impl Leftover {
     /// As messages name it.
     pub(super) fn field(&self) -> String {
         let field = join(&self.section, &printable(&self.key));
-        if self.is_table {
-            format!("[{field}]")
-        } else {
-            field
-        }
+        if self.is_table { format!("[{field}]") } else { field }
     }
 
     /// What is wrong with it, and what to do.
@@ -127,21 +123,13 @@ fn distance(word: &str, candidate: &str) -> usize {
 }
 
 pub(super) fn join(section: &str, key: &str) -> String {
-    if section.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{section}.{key}")
-    }
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
 }
 
 /// What stands in a file, cut and without control characters, so that it can be shown.
 pub(super) fn printable(text: &str) -> String {
     const SHOWN: usize = 60;
-    let mut shown: String = text
-        .chars()
-        .take(SHOWN)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
     if text.chars().nth(SHOWN).is_some() {
         shown.push('…');
     }

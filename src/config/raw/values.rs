@@ -17,11 +17,7 @@ pub(super) fn fault<T>(
     problem: impl Into<String>,
     advice: impl Into<String>,
 ) -> Read<T> {
-    Err(vec![Fault {
-        span: value.span(),
-        problem: problem.into(),
-        advice: advice.into(),
-    }])
+    Err(vec![Fault { span: value.span(), problem: problem.into(), advice: advice.into() }])
 }
 
 /// A value of the wrong type.
@@ -47,20 +43,14 @@ pub(super) fn found(value: &DeValue<'_>) -> String {
 pub(super) fn text<'v>(value: &'v Value<'_>, expected: &str, example: &str) -> Read<&'v str> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text),
-        _ => mistyped(
-            value,
-            expected,
-            format!("write it in quotes, such as {example}"),
-        ),
+        _ => mistyped(value, expected, format!("write it in quotes, such as {example}")),
     }
 }
 
 /// One of a few words, each with its meaning.
 pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Read<T> {
     move |value| {
-        let example = words
-            .first()
-            .map_or_else(String::new, |(word, _)| format!("\"{word}\""));
+        let example = words.first().map_or_else(String::new, |(word, _)| format!("\"{word}\""));
         let word = text(value, "a word", &example)?;
         if let Some(&(_, meaning)) = words.iter().find(|(name, _)| *name == word) {
             return Ok(meaning);
@@ -71,11 +61,7 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Rea
             Some(meant) => format!("did you mean \"{meant}\"? It is one of {all}"),
             None => format!("write one of {all}"),
         };
-        fault(
-            value,
-            format!("\"{}\" is not known", printable(word)),
-            advice,
-        )
+        fault(value, format!("\"{}\" is not known", printable(word)), advice)
     }
 }
 
@@ -128,11 +114,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Value<'_>) -
             Ok(parsed) => parsed,
             Err(why) => {
                 let advice = format!("write a number with its unit, {EXAMPLES}");
-                return fault(
-                    value,
-                    format!("\"{shown}\" is not a duration ({why})"),
-                    advice,
-                );
+                return fault(value, format!("\"{shown}\" is not a duration ({why})"), advice);
             }
         };
         if range.contains(&parsed) {
@@ -171,11 +153,7 @@ pub(super) fn list<T: PartialEq>(
             let read = item(element).and_then(|read| {
                 if out.iter().any(|earlier| *earlier.get_ref() == read) {
                     let found = found(element.get_ref());
-                    return fault(
-                        element,
-                        format!("{found} is there twice"),
-                        "remove one of them",
-                    );
+                    return fault(element, format!("{found} is there twice"), "remove one of them");
                 }
                 Ok(read)
             });
@@ -184,11 +162,7 @@ pub(super) fn list<T: PartialEq>(
                 Err(wrong) => faults.extend(wrong),
             }
         }
-        if faults.is_empty() {
-            Ok(out)
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(out) } else { Err(faults) }
     }
 }
 
@@ -212,11 +186,7 @@ pub(super) fn path(value: &Value<'_>) -> Read<PathBuf> {
     const EXAMPLE: &str = "\"/var/log/gatepost.log\"";
     let path = text(value, "a path", EXAMPLE)?;
     if path.is_empty() {
-        return fault(
-            value,
-            "the path is empty",
-            "leave it out for standard output",
-        );
+        return fault(value, "the path is empty", "leave it out for standard output");
     }
     if path.contains('\0') || path.ends_with('/') {
         let problem = format!("\"{}\" cannot be the name of a file", printable(path));

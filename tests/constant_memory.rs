@@ -1,0 +1,95 @@
+//! A message of 100 MB costs the engine no memory that grows with it: counted at the allocator, in a process of its own.
+
+#![allow(unsafe_code, reason = "a global allocator cannot be written without")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests end by panicking"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gatepost::addr::{ClientAddr, OriginalDst};
+use gatepost::engine::{Action, Engine, Output, Profile, Timeouts};
+use gatepost::time::Timestamp;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; counting touches no memory of the caller's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are the system allocator's demands.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const TOTAL: usize = 100 << 20;
+
+/// Octets allocated, ever, while 100 MB of `line`s pass in reads of 64 KiB, after the first read; and what was forwarded.
+fn streamed(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, usize) {
+    let at = Timestamp::from_nanos(1);
+    let client = ClientAddr::new("192.0.2.1:4000".parse().unwrap());
+    let server = OriginalDst::new("192.0.2.2:25".parse().unwrap());
+    let timeouts = Timeouts::RFC_5321;
+    let mut engine = Engine::new(Profile::default().into(), timeouts, client, server, at);
+    let mut out = Output::default();
+    assert!(engine.open(None, &mut out));
+    engine.upstream(b"220 a\r\n", at, &mut out);
+    engine.client(b"EHLO a\r\n", at, &mut out);
+    engine.upstream(b"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n", at, &mut out);
+    assert_eq!(engine.client(open, at, &mut out), open.len());
+    engine.upstream(replies, at, &mut out);
+    let read: Vec<u8> = line.iter().copied().cycle().take(64 << 10).collect();
+    let (mut warm, mut forwarded) = (0, 0);
+    for number in 0..TOTAL / read.len() {
+        out.clear();
+        assert_eq!(engine.client(&read, at, &mut out), read.len());
+        for action in &out.actions {
+            match action {
+                Action::Forward(range) => forwarded += range.len(),
+                Action::Insert(bytes) => forwarded += bytes.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+        if number == 1 {
+            warm = ALLOCATED.load(Ordering::Relaxed);
+        }
+    }
+    (ALLOCATED.load(Ordering::Relaxed) - warm, forwarded)
+}
+
+#[test]
+fn a_hundred_megabytes_allocate_nothing() {
+    let envelope = b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\n";
+    let data = [&envelope[..], b"DATA\r\n"].concat();
+    let bdat = [&envelope[..], format!("BDAT {}\r\n", TOTAL + 1).as_bytes()].concat();
+    let replies = b"250 a\r\n250 b\r\n354 c\r\n";
+    let clean = b"0123456789012345678901234567890123456789012345678901234567890\r\n";
+    // 64 KiB hold a whole number of these, so that every read is like the first.
+    for (what, open, replies, line) in [
+        ("clean data", &data, &replies[..], &clean[..]),
+        ("a chunk", &bdat, &replies[..14], &b"\n.\r\n"[..]),
+        ("data with a bare LF in every line", &data, &replies[..], &b"abcdefg\n"[..]),
+    ] {
+        let (allocated, forwarded) = streamed(open, replies, line);
+        println!(
+            "{what}: {forwarded} octets forwarded, {allocated} allocated after the second read"
+        );
+        assert_eq!(allocated, 0, "{what}");
+        assert!(forwarded >= TOTAL - 64, "{what}");
+    }
+}

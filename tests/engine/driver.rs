@@ -1,0 +1,232 @@
+//! A driver for the engine without sockets: does what the contract in `src/engine/mod.rs` asks of the relay, and checks what
+//! the contract promises it.
+
+#![allow(dead_code, reason = "each of its users needs a part of it")]
+
+use std::time::Duration;
+
+use gatepost::addr::{ClientAddr, OriginalDst, UpstreamAddr};
+use gatepost::engine::{
+    Action, Engine, Event, Outcome, Output, Profile, SessionRecord, Side, Timeouts,
+};
+use gatepost::time::Timestamp;
+
+/// 2026-01-02T03:04:05Z.
+pub(crate) const START: Timestamp = Timestamp::from_nanos(1_767_323_045_000_000_000);
+
+pub(crate) struct Driver {
+    engine: Engine,
+    out: Output,
+    now: Timestamp,
+    /// Whether bytes that need not be looked at are passed without showing them, as with splice(2).
+    splice: bool,
+    from_client: Vec<u8>,
+    from_upstream: Vec<u8>,
+    pub(crate) to_client: Vec<u8>,
+    pub(crate) to_upstream: Vec<u8>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) closed: bool,
+    abandoned: bool,
+    shut_upstream: bool,
+    shut_client: bool,
+}
+
+impl Driver {
+    /// A session whose upstream took the connection, if it needs one.
+    pub(crate) fn new(
+        profile: Profile,
+        timeouts: Timeouts,
+        client: &str,
+        destination: &str,
+        splice: bool,
+    ) -> Self {
+        let client = ClientAddr::new(client.parse().unwrap());
+        let destination = OriginalDst::new(destination.parse().unwrap());
+        let mut driver = Self {
+            engine: Engine::new(profile.into(), timeouts, client, destination, START),
+            out: Output::default(),
+            now: START,
+            splice,
+            from_client: Vec::new(),
+            from_upstream: Vec::new(),
+            to_client: Vec::new(),
+            to_upstream: Vec::new(),
+            events: Vec::new(),
+            closed: false,
+            abandoned: false,
+            shut_upstream: false,
+            shut_client: false,
+        };
+        let needs_upstream = driver.engine.open(None, &mut driver.out);
+        driver.carry_out(&[], Side::Client);
+        if needs_upstream {
+            let upstream = UpstreamAddr::new("[2001:db8::25]:25".parse().unwrap());
+            driver.engine.connected(upstream, START, &mut driver.out);
+            driver.carry_out(&[], Side::Client);
+        } else {
+            driver.abandoned = true;
+        }
+        driver
+    }
+
+    pub(crate) fn client_says(&mut self, bytes: &[u8]) {
+        if self.closed {
+            return;
+        }
+        let passed = self.pass(Side::Client, self.from_client.is_empty(), bytes);
+        self.from_client.extend_from_slice(bytes.get(passed..).unwrap_or_default());
+        self.offer_client();
+    }
+
+    pub(crate) fn upstream_says(&mut self, bytes: &[u8]) {
+        if self.closed || self.abandoned {
+            return;
+        }
+        let passed = self.pass(Side::Upstream, self.from_upstream.is_empty(), bytes);
+        self.from_upstream.extend_from_slice(bytes.get(passed..).unwrap_or_default());
+        let input = std::mem::take(&mut self.from_upstream);
+        let used = self.engine.upstream(&input, self.now, &mut self.out);
+        self.from_upstream = input[used..].to_vec();
+        self.carry_out(&input[..used], Side::Upstream);
+        self.offer_client();
+    }
+
+    pub(crate) fn client_closes(&mut self) {
+        if !self.closed {
+            self.engine.closed(Side::Client, &mut self.out);
+            self.carry_out(&[], Side::Client);
+            self.offer_client();
+        }
+    }
+
+    pub(crate) fn upstream_closes(&mut self) {
+        if !self.closed && !self.abandoned {
+            self.engine.closed(Side::Upstream, &mut self.out);
+            self.carry_out(&[], Side::Upstream);
+            self.offer_client();
+        }
+    }
+
+    /// Time passes; the engine is woken at its deadlines.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(deadline) = self.engine.deadline()
+            && deadline <= end
+        {
+            self.now = deadline;
+            self.engine.tick(self.now, &mut self.out);
+            self.carry_out(&[], Side::Client);
+            assert_ne!(
+                self.engine.deadline(),
+                Some(deadline),
+                "a deadline must move when it was met"
+            );
+        }
+        self.now = end;
+        let before = self.out.actions.len();
+        self.engine.tick(self.now, &mut self.out);
+        assert_eq!(self.out.actions.len(), before, "nothing is due before the deadline");
+    }
+
+    pub(crate) fn drain(&mut self) {
+        if !self.closed {
+            self.engine.drain(&mut self.out);
+            self.carry_out(&[], Side::Client);
+        }
+    }
+
+    pub(crate) fn abort(&mut self, outcome: Outcome) {
+        if !self.closed {
+            self.engine.abort(outcome, &mut self.out);
+            self.carry_out(&[], Side::Client);
+        }
+    }
+
+    pub(crate) fn finish(&mut self) -> SessionRecord {
+        let record = self.engine.finish(self.now, &mut self.out);
+        self.events.append(&mut self.out.events);
+        record
+    }
+
+    /// Bytes that the engine has not consumed.
+    pub(crate) fn unconsumed(&self) -> (usize, usize) {
+        (self.from_client.len(), self.from_upstream.len())
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned
+    }
+
+    /// What of `bytes` need not be shown to the engine goes on at once.
+    fn pass(&mut self, side: Side, nothing_before: bool, bytes: &[u8]) -> usize {
+        let passable = usize::try_from(self.engine.passable(side)).unwrap_or(usize::MAX);
+        let count = passable.min(bytes.len());
+        if !self.splice || !nothing_before || count == 0 {
+            return 0;
+        }
+        self.write(side, &bytes[..count]);
+        self.engine.passed(side, count as u64, self.now, &mut self.out);
+        self.carry_out(&[], side);
+        count
+    }
+
+    fn offer_client(&mut self) {
+        if self.closed {
+            return;
+        }
+        let input = std::mem::take(&mut self.from_client);
+        let used = self.engine.client(&input, self.now, &mut self.out);
+        self.from_client = input[used..].to_vec();
+        self.carry_out(&input[..used], Side::Client);
+    }
+
+    /// `input`: what the engine consumed of `side`'s bytes in this call.
+    fn carry_out(&mut self, input: &[u8], side: Side) {
+        for action in std::mem::take(&mut self.out.actions) {
+            assert!(!self.closed, "{action:?} after the end");
+            match action {
+                Action::Forward(range) => self.write(side, &input[range]),
+                Action::Insert(bytes) => self.write(side, bytes),
+                Action::ToClient(bytes) => self.write(Side::Upstream, &bytes),
+                Action::ToUpstream(bytes) => self.write(Side::Client, &bytes),
+                Action::DiscardClient => {
+                    let count = std::mem::take(&mut self.from_client).len();
+                    self.engine.discarded(count, &mut self.out);
+                }
+                Action::ShutdownUpstream => {
+                    assert!(!self.shut_upstream, "shut down twice");
+                    self.shut_upstream = true;
+                }
+                Action::ShutdownClient => {
+                    assert!(!self.shut_client, "shut down twice");
+                    self.shut_client = true;
+                }
+                Action::AbandonUpstream => self.abandoned = true,
+                Action::Close => self.closed = true,
+            }
+        }
+        self.events.append(&mut self.out.events);
+        assert_eq!(self.closed, self.engine.is_closing());
+        match self.engine.deadline() {
+            None => assert!(self.closed, "an open session has a deadline"),
+            Some(deadline) => {
+                assert!(!self.closed, "a closed session has no deadline");
+                assert!(deadline <= self.now + Duration::from_secs(3600));
+            }
+        }
+    }
+
+    /// What goes on from `side` reaches the other.
+    fn write(&mut self, side: Side, bytes: &[u8]) {
+        match side {
+            Side::Client => {
+                assert!(!self.abandoned && !self.shut_upstream, "upstream is gone");
+                self.to_upstream.extend_from_slice(bytes);
+            }
+            Side::Upstream => {
+                assert!(!self.shut_client, "the client was told that this is all");
+                self.to_client.extend_from_slice(bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The fuzz targets' bodies over their seed corpus, without cargo-fuzz.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests end by panicking, and say over which seed"
+)]
+
+#[path = "fuzz/bodies.rs"]
+mod bodies;
+
+use std::fs;
+use std::path::Path;
+
+fn over_seeds(target: &str, body: fn(&[u8])) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let seeds: Vec<_> =
+        fs::read_dir(dir.join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!seeds.is_empty(), "no seeds for {target}");
+    for seed in seeds {
+        let input = fs::read(&seed).unwrap();
+        println!("{}", seed.display());
+        body(&input);
+        for cut in 0..input.len() {
+            body(&input[..cut]);
+        }
+    }
+}
+
+#[test]
+fn command() {
+    over_seeds("command", bodies::command);
+}
+
+#[test]
+fn reply() {
+    over_seeds("reply", bodies::reply);
+}
+
+#[test]
+fn data() {
+    over_seeds("data", bodies::data);
+}
+
+#[test]
+fn engine() {
+    over_seeds("engine", bodies::engine);
+}
