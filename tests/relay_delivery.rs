@@ -4,6 +4,13 @@
 //! The same message goes to the same Postfix twice, past the gateway and through it; what Postfix stored must be equal
 //! but for the trace headers that it put above.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
 mod lab;
 
 use std::fmt;
@@ -30,13 +37,8 @@ enum Transfer {
 }
 
 impl Transfer {
-    const ALL: [Self; 5] = [
-        Self::Data,
-        Self::DataPipelined,
-        Self::Bdat,
-        Self::BdatPipelined,
-        Self::BdatEmptyLast,
-    ];
+    const ALL: [Self; 5] =
+        [Self::Data, Self::DataPipelined, Self::Bdat, Self::BdatPipelined, Self::BdatEmptyLast];
 }
 
 impl fmt::Display for Transfer {
@@ -112,16 +114,10 @@ fn arrives_the_same(
     if directly == through {
         return;
     }
-    let same = directly
-        .iter()
-        .zip(&through)
-        .take_while(|(a, b)| a == b)
-        .count();
+    let same = directly.iter().zip(&through).take_while(|(a, b)| a == b).count();
     let near = |stored: &[u8]| {
         let end = stored.len().min(same + 60);
-        stored[same.saturating_sub(60)..end]
-            .escape_ascii()
-            .to_string()
+        stored[same.saturating_sub(60)..end].escape_ascii().to_string()
     };
     panic!(
         "{case}: {} bytes directly, {} through the gateway, different from byte {same} on:\n{}\n{}",
@@ -218,51 +214,24 @@ fn small() -> Vec<(&'static str, Vec<u8>)> {
         ("one empty line", b"\r\n".to_vec()),
         ("only empty lines", b"\r\n\r\n\r\n\r\n".to_vec()),
         ("a header and no body", header.as_bytes().to_vec()),
-        (
-            "a body and no header",
-            b"no colon in this line\r\nnor in this one\r\n".to_vec(),
-        ),
+        ("a body and no header", b"no colon in this line\r\nnor in this one\r\n".to_vec()),
         ("a short body", with_body("hello\r\n")),
         ("no newline at the end", with_body("hello")),
         ("one dot", b".\r\n".to_vec()),
         ("only dots", b".\r\n..\r\n...\r\n....\r\n.....\r\n".to_vec()),
-        (
-            "dots at line starts",
-            with_body(".\r\n.a\r\n..\r\n..b\r\n...c\r\n. \r\n."),
-        ),
-        (
-            "dots within lines",
-            with_body("a.\r\na.b\r\n .\r\n\t.\r\n \r\n"),
-        ),
+        ("dots at line starts", with_body(".\r\n.a\r\n..\r\n..b\r\n...c\r\n. \r\n.")),
+        ("dots within lines", with_body("a.\r\na.b\r\n .\r\n\t.\r\n \r\n")),
         (
             "commands in the body",
             with_body("QUIT\r\nRSET\r\nMAIL FROM:<x@y>\r\nDATA\r\nBDAT 5\r\n"),
         ),
-        (
-            "8-bit bytes",
-            [with_body(""), eight_bit.clone(), b"\r\n".to_vec()].concat(),
-        ),
-        (
-            "8-bit header",
-            [b"Subject: ".to_vec(), eight_bit, b"\r\n\r\nx\r\n".to_vec()].concat(),
-        ),
+        ("8-bit bytes", [with_body(""), eight_bit.clone(), b"\r\n".to_vec()].concat()),
+        ("8-bit header", [b"Subject: ".to_vec(), eight_bit, b"\r\n\r\nx\r\n".to_vec()].concat()),
         ("NUL bytes", with_body("a\0b\r\n\0\r\n\0\0\r\n")),
-        (
-            "lines of 998 bytes",
-            with_body(&format!("{}\r\n", "x".repeat(998)).repeat(3)),
-        ),
-        (
-            "a line of 100 kB",
-            with_body(&format!("{}\r\n.\r\n", "x".repeat(100_000))),
-        ),
-        (
-            "a long line of dots",
-            with_body(&format!("{}\r\n", ".".repeat(5_000))),
-        ),
-        (
-            "a long header",
-            format!("Subject: {}\r\n\r\nx\r\n", "y ".repeat(9_000)).into_bytes(),
-        ),
+        ("lines of 998 bytes", with_body(&format!("{}\r\n", "x".repeat(998)).repeat(3))),
+        ("a line of 100 kB", with_body(&format!("{}\r\n.\r\n", "x".repeat(100_000)))),
+        ("a long line of dots", with_body(&format!("{}\r\n", ".".repeat(5_000)))),
+        ("a long header", format!("Subject: {}\r\n\r\nx\r\n", "y ".repeat(9_000)).into_bytes()),
     ]
 }
 

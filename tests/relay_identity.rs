@@ -1,5 +1,12 @@
 //! Postfix's own log shows the true client address and HELO, whichever way the gateway tells it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
 mod lab;
 
 use std::net::{IpAddr, SocketAddr};
@@ -48,11 +55,9 @@ fn postfix_logs_the_true_client_transparent_proxy() {
         return;
     };
     for family in ["-4", "-6"] {
+        lab.gateway.run(["ip", family, "rule", "add", "fwmark", "7", "lookup", "77"]);
         lab.gateway
-            .run(["ip", family, "rule", "add", "fwmark", "7", "lookup", "77"]);
-        lab.gateway.run([
-            "ip", family, "route", "add", "local", "default", "dev", "lo", "table", "77",
-        ]);
+            .run(["ip", family, "route", "add", "local", "default", "dev", "lo", "table", "77"]);
     }
     lab.gateway.run([
         "nft",
@@ -91,10 +96,7 @@ fn postfix_logs_the_true_client_of_the_other_family() {
         return;
     };
     let postfix = Postfix::receiver(&lab);
-    for (identity, port) in [
-        ("proxy-v2", port::PROXY_PROTOCOL),
-        ("xclient", port::XCLIENT),
-    ] {
+    for (identity, port) in [("proxy-v2", port::PROXY_PROTOCOL), ("xclient", port::XCLIENT)] {
         for [family, other] in [[Family::Ipv4, Family::Ipv6], [Family::Ipv6, Family::Ipv4]] {
             eprintln!("case: {family} client, {other} upstream, {identity}");
             let config = Config::new(&lab, Mode::Proxy)
@@ -130,11 +132,7 @@ fn expect_client(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, c
         IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
     };
     let hellos = [
-        (
-            "EHLO client.example.net".to_owned(),
-            "ESMTP",
-            "client.example.net",
-        ),
+        ("EHLO client.example.net".to_owned(), "ESMTP", "client.example.net"),
         ("HELO old.example.net".to_owned(), "SMTP", "old.example.net"),
         (format!("EHLO {literal}"), "ESMTP", literal.as_str()),
         (
@@ -144,15 +142,9 @@ fn expect_client(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, c
         ),
     ];
     for (hello, protocol, name) in &hellos {
-        let recipient = format!(
-            "recipient-{}@example.org",
-            COUNTER.fetch_add(1, Ordering::Relaxed)
-        );
-        deliver(
-            lab.client.smtp(lab.entrance(mode, family)),
-            hello,
-            &recipient,
-        );
+        let recipient =
+            format!("recipient-{}@example.org", COUNTER.fetch_add(1, Ordering::Relaxed));
+        deliver(lab.client.smtp(lab.entrance(mode, family)), hello, &recipient);
         let line = postfix.wait_for_log(&recipient, |line| {
             line.contains("info: RCPT from ") && line.contains(&format!("to=<{recipient}>"))
         });
@@ -161,10 +153,7 @@ fn expect_client(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, c
             format!(" proto={protocol} "),
             format!(" helo=<{name}>"),
         ] {
-            assert!(
-                line.contains(&expected),
-                "{hello:?}: no {expected:?} in\n{line}"
-            );
+            assert!(line.contains(&expected), "{hello:?}: no {expected:?} in\n{line}");
         }
         postfix.take_message_to(&recipient);
     }

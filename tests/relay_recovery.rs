@@ -1,5 +1,12 @@
 //! The gateway goes and comes back: kill -9 and start again, `intercept clean`, SIGTERM, SIGHUP.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
 mod lab;
 
 use lab::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
@@ -22,13 +29,7 @@ fn mail_flows_again_after_kill_9(test: &str, mode: Mode) {
         for family in Family::ALL {
             eprintln!("case: {family}, after {round} times kill -9");
             let interrupted = begun(&lab, mode, family, "interrupted@example.org");
-            deliver(
-                &lab,
-                &postfix,
-                mode,
-                family,
-                &format!("{family}-{round}@example.org"),
-            );
+            deliver(&lab, &postfix, mode, family, &format!("{family}-{round}@example.org"));
             gateway.kill_and_start_again();
             drop(interrupted);
         }
@@ -43,21 +44,13 @@ fn intercept_clean_leaves_no_rule_behind() {
     };
     let before = kernel_rules(&lab);
     let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
-    assert_ne!(
-        kernel_rules(&lab),
-        before,
-        "a gateway that intercepts has rules"
-    );
+    assert_ne!(kernel_rules(&lab), before, "a gateway that intercepts has rules");
     gateway.kill();
     assert_ne!(kernel_rules(&lab), before, "nobody cleans up after kill -9");
     Gateway::intercept_clean(&lab);
     assert_eq!(kernel_rules(&lab), before);
     Gateway::intercept_clean(&lab);
-    assert_eq!(
-        kernel_rules(&lab),
-        before,
-        "cleaning what is clean changes nothing"
-    );
+    assert_eq!(kernel_rules(&lab), before, "cleaning what is clean changes nothing");
 }
 
 #[test]
@@ -83,13 +76,7 @@ fn mail_takes_the_direct_path_when_interception_ends() {
     gateway.terminate();
     assert!(gateway.wait().success());
     for family in Family::ALL {
-        deliver(
-            &lab,
-            &postfix,
-            Mode::Tproxy,
-            family,
-            &format!("{family}@example.org"),
-        );
+        deliver(&lab, &postfix, Mode::Tproxy, family, &format!("{family}@example.org"));
     }
 }
 
@@ -112,8 +99,7 @@ fn sigterm_drains(test: &str, mode: Mode) {
         idle.dialogue("S: 220\n C: EHLO client.example.net\n S: 250");
         let mut busy = begun(&lab, mode, family, &format!("{family}@example.org"));
         busy.dialogue("C: DATA\n S: 354");
-        busy.raw(b"Subject: draining\r\n\r\nhalf of it,\r\n")
-            .unwrap();
+        busy.raw(b"Subject: draining\r\n\r\nhalf of it,\r\n").unwrap();
         (family, idle, busy)
     });
 
@@ -125,11 +111,7 @@ fn sigterm_drains(test: &str, mode: Mode) {
         busy.dialogue("S: 250");
         expect_421(busy);
         let stored = postfix.message_to(&format!("{family}@example.org"));
-        assert!(
-            stored
-                .content
-                .ends_with(b"half of it,\nand the other half\n")
-        );
+        assert!(stored.content.ends_with(b"half of it,\nand the other half\n"));
     }
     assert!(gateway.wait().success());
 }
@@ -148,11 +130,7 @@ fn sigterm_does_not_wait_for_ever() {
 
     gateway.terminate();
     assert!(gateway.wait().success());
-    let codes: Vec<u16> = stuck
-        .replies_until_closed()
-        .iter()
-        .map(|reply| reply.code)
-        .collect();
+    let codes: Vec<u16> = stuck.replies_until_closed().iter().map(|reply| reply.code).collect();
     assert!(codes.is_empty() || codes == [421], "{codes:?}");
     assert_eq!(postfix.count_to("stuck@example.org"), 0);
 }
@@ -170,13 +148,7 @@ fn sighup_with_a_wrong_file_keeps_the_old_configuration() {
     gateway.reload(&config.clone().set("smtp", "no_such_key = true").toml());
     gateway.wait_for_log("no_such_key");
     for family in Family::ALL {
-        deliver(
-            &lab,
-            &postfix,
-            Mode::Proxy,
-            family,
-            &format!("{family}@example.org"),
-        );
+        deliver(&lab, &postfix, Mode::Proxy, family, &format!("{family}@example.org"));
     }
 
     let refuse = format!(
@@ -196,19 +168,10 @@ fn sighup_with_a_wrong_file_keeps_the_old_configuration() {
         let reply = smtp.ask("RCPT TO:<refused@example.org>");
         (reply.code == 550 && reply.lines[0].contains("no mail from there")).then_some(())
     });
-    deliver(
-        &lab,
-        &postfix,
-        Mode::Proxy,
-        Family::Ipv6,
-        "other-family@example.org",
-    );
+    deliver(&lab, &postfix, Mode::Proxy, Family::Ipv6, "other-family@example.org");
 
     // A session that began under the old configuration goes on.
-    assert_eq!(
-        opened_before.data(b"Subject: before\r\n\r\nx\r\n").code,
-        250
-    );
+    assert_eq!(opened_before.data(b"Subject: before\r\n\r\nx\r\n").code, 250);
 }
 
 /// Everything that an interception could leave in the kernel of the gateway's host.

@@ -1,6 +1,13 @@
 //! SMTP smuggling: what a laxer server takes for the end of data must not end a message that by RFC 5321 §4.1.1.4 goes
 //! on. The gateway stands before a Postfix whose own protection is off.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
 mod lab;
 
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
@@ -9,13 +16,9 @@ use std::net::SocketAddr;
 use lab::{Config, Family, Gateway, Haproxy, Lab, Mode, Postfix};
 
 /// What may stand before the dot of a line that looks like the end of data to somebody ...
-const BEFORE: [&str; 8] = [
-    "\r\n", "\n", "\r", "\r\r\n", "\r\n\0", "\n\0", "\n\n", "\r\n\r",
-];
+const BEFORE: [&str; 8] = ["\r\n", "\n", "\r", "\r\r\n", "\r\n\0", "\n\0", "\n\n", "\r\n\r"];
 /// ... and what may follow it.
-const AFTER: [&str; 8] = [
-    "\r\n", "\n", "\r", "\r\r\n", "\0\r\n", "\0\n", "\r\0\n", "\n\r\n",
-];
+const AFTER: [&str; 8] = ["\r\n", "\n", "\r", "\r\r\n", "\0\r\n", "\0\n", "\r\0\n", "\n\r\n"];
 
 /// A message with one of the variants in it, and a whole second transaction after that.
 struct Attempt {
@@ -52,6 +55,27 @@ fn smuggling_sequences_are_refused_with_reject_tproxy() {
     refused("smuggling, reject, tproxy", Mode::Tproxy);
 }
 
+/// A client reads a reply when it has sent its message, and learns of the 550 then: a connection that broke before
+/// would be a reason to come back.
+#[test]
+fn a_client_with_much_to_say_reads_the_refusal() {
+    let Some(lab) = Lab::new("a refusal early in a large message") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy).set("smtp", "bare_newlines = \"reject\"");
+    let _gateway = Gateway::start(&lab, &config);
+    let mut message = b"Subject: a bare newline\nat once\r\n\r\n".to_vec();
+    message.extend(b"and much text after it\r\n".repeat(400_000));
+    for family in Family::ALL {
+        eprintln!("case: {family}");
+        let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
+        smtp.begin("sender@example.net", "recipient@example.org");
+        assert_eq!(smtp.data(&message).code, 550);
+    }
+    assert_eq!(postfix.recipients(), [""; 0]);
+}
+
 /// The tests above can fail: through a relay that does not know SMTP, several sequences do become two messages.
 #[test]
 fn smuggling_works_through_a_blind_relay() {
@@ -78,12 +102,13 @@ fn one_message(test: &str, mode: Mode) {
 
 fn refused(test: &str, mode: Mode) {
     through_the_gateway(test, mode, "reject", |attempt| {
-        let expected = if has_bare_newline(&attempt.variant) {
-            [550, 221]
+        let Attempt { variant, codes, .. } = attempt;
+        if has_bare_newline(variant) {
+            // The session may end with the refusal: what follows could be the rest of the message.
+            assert!(codes == &[550] || codes == &[550, 221], "{variant:?}: {codes:?}");
         } else {
-            [250, 221]
-        };
-        assert_eq!(attempt.codes, expected, "{:?}", attempt.variant);
+            assert_eq!(codes, &[250, 221], "{variant:?}");
+        }
     });
 }
 
@@ -100,16 +125,8 @@ fn through_the_gateway(test: &str, mode: Mode, bare_newlines: &str, check: impl 
 
         let recipients = postfix.recipients();
         for attempt in &attempts {
-            let stored = recipients
-                .iter()
-                .filter(|to| **to == attempt.honest)
-                .count();
-            assert_eq!(
-                stored,
-                usize::from(attempt.accepted()),
-                "{:?}",
-                attempt.variant
-            );
+            let stored = recipients.iter().filter(|to| **to == attempt.honest).count();
+            assert_eq!(stored, usize::from(attempt.accepted()), "{:?}", attempt.variant);
         }
     }
 }
@@ -136,12 +153,7 @@ fn attempt_all(lab: &Lab, postfix: &Postfix<'_>, to: SocketAddr, family: Family)
         let honest = format!("honest-{family}-{number}@example.org");
         let smuggled = format!("smuggled-{family}-{number}@example.org");
         let codes = attempt(lab, to, &variant, &honest, &smuggled);
-        Attempt {
-            variant,
-            honest,
-            smuggled,
-            codes,
-        }
+        Attempt { variant, honest, smuggled, codes }
     };
     let attempts = variants().into_iter().enumerate().map(attempt).collect();
     postfix.wait_until_idle();
@@ -161,24 +173,14 @@ fn attempt(lab: &Lab, to: SocketAddr, variant: &str, honest: &str, smuggled: &st
     );
     // Whoever refuses may close before it has read everything.
     if let Err(error) = smtp.raw(message.as_bytes()) {
-        assert!(
-            matches!(error.kind(), BrokenPipe | ConnectionReset),
-            "{error}"
-        );
+        assert!(matches!(error.kind(), BrokenPipe | ConnectionReset), "{error}");
     }
-    smtp.replies_until_closed()
-        .iter()
-        .map(|reply| reply.code)
-        .collect()
+    smtp.replies_until_closed().iter().map(|reply| reply.code).collect()
 }
 
 /// The variants whose smuggled message Postfix stored.
 fn smuggled<'a>(postfix: &Postfix<'_>, attempts: &'a [Attempt]) -> Vec<&'a str> {
     let recipients = postfix.recipients();
     let arrived = |attempt: &&Attempt| recipients.contains(&attempt.smuggled);
-    attempts
-        .iter()
-        .filter(arrived)
-        .map(|attempt| attempt.variant.as_str())
-        .collect()
+    attempts.iter().filter(arrived).map(|attempt| attempt.variant.as_str()).collect()
 }

@@ -1,6 +1,13 @@
 //! STARTTLS with Postfix's certificate works end to end through passthrough: clients that verify it are content, and the
 //! gateway never holds a key.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
 mod lab;
 
 use std::fs;
@@ -39,10 +46,7 @@ fn swaks_verifies_postfix_certificate(test: &str, mode: Mode) {
     let postfix = receiver(&lab, &authority);
     let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));
     for family in Family::ALL {
-        for (way, to) in [
-            ("direct", lab.direct(family)),
-            ("gateway", lab.entrance(mode, family)),
-        ] {
+        for (way, to) in [("direct", lab.direct(family)), ("gateway", lab.entrance(mode, family))] {
             eprintln!("case: {family}, {way}");
             let recipient = format!("{way}-{family}@example.org");
             let shown = lab.path("shown.pem");
@@ -58,17 +62,8 @@ fn swaks_verifies_postfix_certificate(test: &str, mode: Mode) {
             let stored = postfix.message_to(&recipient);
             assert!(stored.trace.contains("using TLS"), "{}", stored.trace);
 
-            let refused = swaks(
-                &lab,
-                to,
-                "nobody@example.org",
-                &stranger.certificate(),
-                &shown,
-            );
-            assert!(
-                !refused.status.success(),
-                "an authority nobody trusts is not noticed"
-            );
+            let refused = swaks(&lab, to, "nobody@example.org", &stranger.certificate(), &shown);
+            assert!(!refused.status.success(), "an authority nobody trusts is not noticed");
         }
     }
 }
@@ -92,16 +87,8 @@ fn postfix_sends_to_postfix(test: &str, mode: Mode) {
             });
             assert!(line.contains("status=sent"), "{line}");
             let stored = postfix.take_message_to(&recipient);
-            assert!(
-                stored.content.ends_with(&body()),
-                "the message is another one"
-            );
-            assert_eq!(
-                stored.trace.contains("using TLS"),
-                logged.is_some(),
-                "{}",
-                stored.trace
-            );
+            assert!(stored.content.ends_with(&body()), "the message is another one");
+            assert_eq!(stored.trace.contains("using TLS"), logged.is_some(), "{}", stored.trace);
             if let Some(words) = logged {
                 let to = lab.entrance(mode, family).ip();
                 sender.wait_for_log(words, |line| {
@@ -121,11 +108,7 @@ fn receiver<'lab>(lab: &'lab Lab, authority: &Authority) -> Postfix<'lab> {
 fn sender(lab: &Lab, mode: Mode, security: &str, authority: &Authority) -> String {
     let routes = Family::ALL.map(|family| {
         let gateway = lab.entrance(mode, family);
-        format!(
-            "{{ {family}@example.org = smtp:[{}]:{} }}",
-            gateway.ip(),
-            gateway.port()
-        )
+        format!("{{ {family}@example.org = smtp:[{}]:{} }}", gateway.ip(), gateway.port())
     });
     format!(
         "myhostname = sender.example.net
@@ -143,9 +126,7 @@ fn sender(lab: &Lab, mode: Mode, security: &str, authority: &Authority) -> Strin
 
 /// Hands a message to the Postfix on the client.
 fn submit(lab: &Lab, recipient: &str) {
-    let mut smtp = lab
-        .client
-        .smtp(SocketAddr::new([127, 0, 0, 1].into(), port::DIRECT));
+    let mut smtp = lab.client.smtp(SocketAddr::new([127, 0, 0, 1].into(), port::DIRECT));
     smtp.begin("sender@example.net", recipient);
     let message = [b"Subject: from Postfix\r\n\r\n".to_vec(), crlf(&body())].concat();
     assert_eq!(smtp.data(&message).code, 250);
@@ -158,9 +139,7 @@ fn body() -> Vec<u8> {
 }
 
 fn crlf(text: &[u8]) -> Vec<u8> {
-    String::from_utf8_lossy(text)
-        .replace('\n', "\r\n")
-        .into_bytes()
+    String::from_utf8_lossy(text).replace('\n', "\r\n").into_bytes()
 }
 
 fn swaks(lab: &Lab, to: SocketAddr, recipient: &str, trusted: &Path, shown: &Path) -> Output {
@@ -193,11 +172,6 @@ fn swaks(lab: &Lab, to: SocketAddr, recipient: &str, trusted: &Path, shown: &Pat
 /// The base64 of the first certificate of a file.
 fn certificate(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let lines = text
-        .lines()
-        .skip_while(|line| !line.starts_with("-----BEGIN CERT"));
-    lines
-        .skip(1)
-        .take_while(|line| !line.starts_with("-----END"))
-        .collect()
+    let lines = text.lines().skip_while(|line| !line.starts_with("-----BEGIN CERT"));
+    lines.skip(1).take_while(|line| !line.starts_with("-----END")).collect()
 }

@@ -12,13 +12,7 @@ pub(crate) struct Authority {
 impl Authority {
     /// Makes an authority and a certificate for `hostname`, both good for a day.
     pub(crate) fn new(folder: PathBuf, hostname: &str) -> Self {
-        let new_key = [
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ];
+        let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
         let authority = Self { folder };
         let san = authority.path("server.ext");
         fs::write(&san, format!("subjectAltName = DNS:{hostname}\n")).unwrap();
@@ -30,10 +24,12 @@ impl Authority {
                 .chain(["-keyout", "ca.key", "-out", "ca.pem"]),
         );
         authority.openssl(
-            ["req", "-subj", &format!("/CN={hostname}")]
-                .into_iter()
-                .chain(new_key)
-                .chain(["-keyout", "server.key", "-out", "server.csr"]),
+            ["req", "-subj", &format!("/CN={hostname}")].into_iter().chain(new_key).chain([
+                "-keyout",
+                "server.key",
+                "-out",
+                "server.csr",
+            ]),
         );
         authority.openssl(
             "x509 -req -days 1 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial \

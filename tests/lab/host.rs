@@ -29,10 +29,7 @@ pub(crate) struct Host {
 impl Host {
     pub(super) fn new(name: &str, logs: &Path) -> Self {
         ip(&["netns", "add", name]);
-        let host = Self {
-            name: name.to_owned(),
-            logs: logs.to_owned(),
-        };
+        let host = Self { name: name.to_owned(), logs: logs.to_owned() };
         host.in_thread(|| {
             // No duplicate address detection, also not of link-local addresses: a neighbour answers at once.
             sysctl("net/ipv6/conf/default/accept_dad", "0");
@@ -67,7 +64,7 @@ impl Host {
     }
 
     /// Lines for `ip -batch`.
-    pub(super) fn configure(&self, lines: &str) {
+    pub(crate) fn configure(&self, lines: &str) {
         let mut child = Command::new("ip")
             .args(["-n", &self.name, "-batch", "-"])
             .stdin(Stdio::piped())
@@ -114,10 +111,7 @@ impl Host {
     #[track_caller]
     pub(crate) fn run<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> String {
         let command: Vec<S> = command.into_iter().collect();
-        let words: Vec<_> = command
-            .iter()
-            .map(|word| word.as_ref().to_string_lossy())
-            .collect();
+        let words: Vec<_> = command.iter().map(|word| word.as_ref().to_string_lossy()).collect();
         let output = self.output(&command);
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
@@ -133,24 +127,15 @@ impl Host {
     /// Starts a command that runs until it is dropped; its output is its log.
     pub(crate) fn spawn<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Process {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let log = self.logs.join(format!(
-            "process-{}.log",
-            COUNTER.fetch_add(1, Ordering::Relaxed)
-        ));
+        let log =
+            self.logs.join(format!("process-{}.log", COUNTER.fetch_add(1, Ordering::Relaxed)));
         let output = File::create(&log).unwrap();
 
         let mut words = command.into_iter();
         let mut command = Command::new(words.next().expect("a program to run"));
-        command
-            .args(words)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output);
+        command.args(words).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let child = self.in_thread(|| command.spawn());
-        Process::new(
-            child.unwrap_or_else(|error| panic!("{command:?}: {error}")),
-            log,
-        )
+        Process::new(child.unwrap_or_else(|error| panic!("{command:?}: {error}")), log)
     }
 
     /// Opens a connection from this host.
@@ -167,9 +152,7 @@ impl Host {
 
     /// Tries until something on this host listens there.
     pub(crate) fn wait_for_listener(&self, at: SocketAddr) {
-        until(format_args!("a listener at {at}"), || {
-            self.connect(at).ok().map(drop)
-        });
+        until(format_args!("a listener at {at}"), || self.connect(at).ok().map(drop));
     }
 }
 

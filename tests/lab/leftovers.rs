@@ -31,9 +31,7 @@ pub(super) fn sweep() {
 }
 
 fn is_of_a_dead_run(name: &str) -> bool {
-    let pid = name
-        .strip_prefix(PREFIX)
-        .and_then(|rest| rest.split('-').next());
+    let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
     pid.and_then(|pid| pid.parse::<u32>().ok())
         .is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }

@@ -107,10 +107,7 @@ impl Lab {
 
         if !nix::unistd::geteuid().is_root() {
             // Not `eprintln!`: the test harness swallows that when a test passes.
-            let _ = writeln!(
-                io::stderr(),
-                "SKIPPED: {test}: needs root (network namespaces)"
-            );
+            let _ = writeln!(io::stderr(), "SKIPPED: {test}: needs root (network namespaces)");
             return None;
         }
         leftovers::sweep();
@@ -224,10 +221,7 @@ pub(crate) fn until<T>(what: impl fmt::Display, mut attempt: impl FnMut() -> Opt
         if let Some(answer) = attempt() {
             return answer;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {PATIENCE:?} in vain for: {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -7,10 +7,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, User};
 
 use super::{Authority, DOMAIN, Family, Host, Lab, show_when_failing, until};
@@ -88,36 +88,32 @@ impl<'lab> Postfix<'lab> {
         Self::start(lab, &lab.server, "postfix", None, "")
     }
 
+    /// Where its `main.cf` is; `MAIL_CONFIG` for Postfix's own commands.
+    pub(crate) fn config_directory(&self) -> PathBuf {
+        self.folder.join("etc")
+    }
+
     /// Starts it; it listens when this returns.
     pub(crate) fn start_again(&self) {
-        self.host.run([
-            Path::new("postfix"),
-            Path::new("-c"),
-            &self.folder.join("etc"),
-            "start".as_ref(),
-        ]);
+        self.control("start");
     }
 
     /// `postfix stop`: its processes are told to end, also those in the middle of a session.
     pub(crate) fn stop(&self) {
-        self.host.run([
-            Path::new("postfix"),
-            Path::new("-c"),
-            &self.folder.join("etc"),
-            "stop".as_ref(),
-        ]);
+        self.control("stop");
+    }
+
+    fn control(&self, command: &str) {
+        let config = self.config_directory();
+        self.host.run(["postfix", "-c", config.to_str().unwrap(), command]);
     }
 
     /// The machine loses power: nothing of Postfix says a last word.
     pub(crate) fn kill(&self) {
         let Some(master) = self.master() else { return };
-        let children = children(master);
-        for pid in std::iter::once(master).chain(children) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-        until("the end of Postfix's master", || {
-            self.master().is_none().then_some(())
-        });
+        // It leads a process group of its own (master(8)), so nobody is missed.
+        let _ = killpg(master, Signal::SIGKILL);
+        until("the end of Postfix's master", || self.master().is_none().then_some(()));
     }
 
     /// Kills the processes that hold SMTP sessions, and nothing else.
@@ -138,10 +134,7 @@ impl<'lab> Postfix<'lab> {
     #[track_caller]
     pub(crate) fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         until(format_args!("{what} in Postfix's log"), || {
-            self.log()
-                .lines()
-                .find(|line| wanted(line))
-                .map(str::to_owned)
+            self.log().lines().find(|line| wanted(line)).map(str::to_owned)
         })
     }
 
@@ -225,9 +218,7 @@ impl Stored {
     }
 
     fn delivered_to(&self) -> Option<&str> {
-        self.trace
-            .lines()
-            .find_map(|line| line.strip_prefix("Delivered-To: "))
+        self.trace.lines().find_map(|line| line.strip_prefix("Delivered-To: "))
     }
 }
 
@@ -282,6 +273,7 @@ smtpd_data_restrictions =
 smtpd_client_connection_count_limit = 0
 smtpd_client_connection_rate_limit = 0
 default_process_limit = 1100
+service_throttle_time = 1s
 minimal_backoff_time = 1s
 "
     )
@@ -319,24 +311,31 @@ postlog unix-dgram n - n - 1 postlogd
     )
 }
 
+/// The name of a process that has not ended; one that has and that nobody has waited for is a zombie.
 fn process_name(pid: Pid) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(name.trim().to_owned())
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.split_once('(')?;
+    let (name, state) = rest.rsplit_once(") ")?;
+    (!state.starts_with('Z')).then(|| name.to_owned())
 }
 
 fn children(parent: Pid) -> Vec<Pid> {
     let listing = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     let listing = listing.unwrap_or_default();
-    let pids = listing
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok());
+    let pids = listing.split_whitespace().filter_map(|pid| pid.parse().ok());
     pids.map(Pid::from_raw).collect()
 }
 
-/// Whether no file is in a queue folder, which may be spread over subfolders (`hash_queue_names`).
+/// Whether no message is in a queue folder, which may be spread over subfolders (`hash_queue_names`). A queue file
+/// becomes executable when it is complete; what a killed process left half written is no message.
 fn is_empty(folder: &Path) -> bool {
-    fs::read_dir(folder).is_ok_and(|mut entries| {
-        entries
-            .all(|entry| entry.is_ok_and(|entry| entry.path().is_dir() && is_empty(&entry.path())))
-    })
+    let holds_no_message = |entry: fs::DirEntry| {
+        if entry.path().is_dir() {
+            return is_empty(&entry.path());
+        }
+        let metadata = entry.metadata();
+        metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o100 == 0)
+    };
+    let mut entries = fs::read_dir(folder).into_iter().flatten();
+    entries.all(|entry| entry.is_ok_and(holds_no_message))
 }

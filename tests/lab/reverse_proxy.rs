@@ -26,15 +26,12 @@ impl Haproxy {
         for family in Family::ALL {
             let listen = SocketAddr::new(lab.gateway_ip(family), port::SMTP);
             let server = SocketAddr::new(lab.server_ip(family), port::SMTP);
-            configuration.push_str(&format!(
-                "listen {family}\n  bind {listen}\n  server mx {server}\n"
-            ));
+            configuration
+                .push_str(&format!("listen {family}\n  bind {listen}\n  server mx {server}\n"));
         }
         let file = lab.path("haproxy.cfg");
         fs::write(&file, configuration).unwrap();
-        let process = lab
-            .gateway
-            .spawn(["haproxy", "-db", "-f", file.to_str().unwrap()]);
+        let process = lab.gateway.spawn(["haproxy", "-db", "-f", file.to_str().unwrap()]);
         for family in Family::ALL {
             let at = SocketAddr::new(lab.gateway_ip(family), port::SMTP);
             lab.gateway.wait_for_listener(at);

@@ -22,10 +22,7 @@ impl Reply {
 
     /// Whether the reply to EHLO offers an extension.
     pub(crate) fn offers(&self, keyword: &str) -> bool {
-        self.lines
-            .iter()
-            .skip(1)
-            .any(|line| line.split(' ').next() == Some(keyword))
+        self.lines.iter().skip(1).any(|line| line.split(' ').next() == Some(keyword))
     }
 }
 
@@ -38,9 +35,7 @@ impl Smtp {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream: BufReader::new(stream),
-        }
+        Self { stream: BufReader::new(stream) }
     }
 
     /// Sends bytes as they are.
@@ -61,9 +56,9 @@ impl Smtp {
                     broken(&line)
                 });
             };
-            let text = std::str::from_utf8(line).map_err(|_| broken(line))?;
+            let text = std::str::from_utf8(line).ok().ok_or_else(|| broken(line))?;
             let (code, rest) = text.split_at_checked(3).ok_or_else(|| broken(line))?;
-            let code: u16 = code.parse().map_err(|_| broken(line))?;
+            let code: u16 = code.parse().ok().ok_or_else(|| broken(line))?;
             lines.push(rest.get(1..).unwrap_or_default().to_owned());
             if !rest.starts_with('-') {
                 return Ok(Reply { code, lines });
@@ -166,8 +161,5 @@ pub(crate) fn dot_stuffed(message: &[u8]) -> Vec<u8> {
 }
 
 fn broken(line: &[u8]) -> io::Error {
-    io::Error::other(format!(
-        "not an SMTP reply: {:?}",
-        line.escape_ascii().to_string()
-    ))
+    io::Error::other(format!("not an SMTP reply: {:?}", line.escape_ascii().to_string()))
 }
