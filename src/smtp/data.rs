@@ -141,6 +141,14 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                         break;
                     };
                     self.at += skip;
+                    if let Some([b'\r', b'\n', next, ..]) = rest.get(skip..)
+                        && !matches!(next, b'.' | b'\r' | b'\n')
+                    {
+                        // Nearly every line: its end is clean and the next begins with nothing special.
+                        self.at += 2;
+                        self.line_end(State::Text);
+                        continue;
+                    }
                     if rest.get(skip) == Some(&b'\r') {
                         self.hold(State::Cr)
                     } else {

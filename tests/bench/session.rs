@@ -83,8 +83,10 @@ impl Session {
 
     /// Goes opaque and moves `length` bytes in `direction`.
     pub(crate) fn transfer(&mut self, direction: Direction, length: u64) -> Result<()> {
-        let mut header = [direction.byte(); 9];
-        header[1..].copy_from_slice(&length.to_be_bytes());
+        // What follows STARTTLS must begin as TLS does: a record of type handshake (RFC 8446 section 5.1).
+        let mut header = [0x16; 10];
+        header[1] = direction.byte();
+        header[2..].copy_from_slice(&length.to_be_bytes());
         self.stream.write_all(&header)?;
         if direction == Direction::Down {
             return discard(&self.stream, length).context("receiving opaque bytes");

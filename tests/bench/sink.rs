@@ -200,9 +200,9 @@ async fn receive_message(stream: &mut TcpStream) -> Result<()> {
 /// The bytes after STARTTLS: a header, then bulk one way.
 fn opaque(mut stream: &StdStream) -> Result<()> {
     prepare(stream)?;
-    let mut header = [0; 9];
+    let mut header = [0; 10];
     stream.read_exact(&mut header).context("the header")?;
-    let [direction, length @ ..] = header;
+    let [_handshake, direction, length @ ..] = header;
     let length = u64::from_be_bytes(length);
     match Direction::from_byte(direction).ok_or_else(|| anyhow!("no direction"))? {
         Direction::Up => {
