@@ -28,7 +28,7 @@ test: packages ## Every test, with real Postfix, kernel and Prometheus; as root,
 lint: ## Formatting, clippy, documentation: no warnings
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
 bench: NEEDED = $(BENCH_PACKAGES)
 bench: packages ## Beside HAProxy, nginx and the direct path; writes target/bench/relay.json

@@ -128,7 +128,9 @@ impl<'lab> Reader<'lab> {
         if command.line.starts_with("gatepost run ") {
             let shell = shell.replace("&& gatepost run", "&& exec gatepost run");
             let gateway = self.host.spawn(["sh", "-c", &shell]);
-            lab::until("the gateway's ready line", || gateway.log().contains("ready: ").then_some(()));
+            lab::until("the gateway's ready line", || {
+                gateway.log().contains("ready: ").then_some(())
+            });
             self.gateway = Some(gateway);
             return;
         }
@@ -184,7 +186,9 @@ fn sections() -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     let mut lines = readme.lines();
     while let Some(line) = lines.next() {
-        if let Some(title) = line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')) {
+        if let Some(title) =
+            line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))
+        {
             sections.push(Section { title: title.to_owned(), blocks: Vec::new() });
         } else if let Some(language) = line.trim_start().strip_prefix("```") {
             let indentation = line.len() - line.trim_start().len();
@@ -225,6 +229,7 @@ fn shape(text: &str) -> Vec<String> {
 
 /// Only words that are all number, address or time differ; a reply code is part of the claim.
 fn without_digits(word: &str) -> String {
-    let is_port = word.contains("://") || word.contains("]:") || word.contains('.') && word.contains(':');
+    let is_port =
+        word.contains("://") || word.contains("]:") || word.contains('.') && word.contains(':');
     if is_port { word.replace(|c: char| c.is_ascii_digit(), "N") } else { word.to_owned() }
 }

@@ -1,6 +1,6 @@
 //! The live relay: listeners, client identity, upstream connections, the pump, limits.
 //!
-//! Layer 4. [`Relay::start`] opens the listeners and starts the workers; a session is [`session::run`], which asks the engine
+//! Layer 4. [`Relay::start`] opens the listeners and starts the workers; a session is `session::run`, which asks the engine
 //! everything. What happens is told to an [`Observe`]r; metrics and reports are that, not known here.
 
 mod admission;
