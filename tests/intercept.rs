@@ -414,35 +414,15 @@ fn socket(address: SocketAddr, transparent: bool) -> Socket {
         socket.set_only_v6(true).unwrap();
     }
     if transparent {
-        match address {
-            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true).unwrap(),
-            SocketAddr::V6(_) => system::set_transparent_v6(&socket),
-        }
+        // Linux hands SOL_IP options of an IPv6 TCP socket to the same code: this is IPV6_TRANSPARENT as well.
+        socket.set_ip_transparent_v4(true).unwrap();
     }
     socket
 }
 
 /// What no safe crate offers.
 mod system {
-    #![allow(unsafe_code, reason = "IPV6_TRANSPARENT, and a user ID for one thread only")]
-
-    use std::os::fd::AsRawFd as _;
-
-    pub(super) fn set_transparent_v6(socket: &socket2::Socket) {
-        let on: libc::c_int = 1;
-        // SAFETY: the descriptor is open as long as `socket` is borrowed, and the value is a live c_int of the length
-        // that is given.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_IPV6,
-                libc::IPV6_TRANSPARENT,
-                std::ptr::from_ref(&on).cast(),
-                size_of_val(&on) as libc::socklen_t,
-            )
-        };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    }
+    #![allow(unsafe_code, reason = "a user ID for one thread only")]
 
     /// For this thread and what it starts; the kernel takes its capabilities with the user ID.
     pub(super) fn become_nobody() {

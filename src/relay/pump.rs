@@ -31,21 +31,24 @@ const BULK: usize = 32 * 1024;
 /// How long a client may take to read our last words.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// What a thread needs while it pumps, shared by all its sessions.
+/// What a thread needs while it pumps, shared by all its sessions. Nothing in it outlives one look at the engine, so a
+/// session that panics leaves nothing for the next.
 struct Scratch {
     input: Box<[u8]>,
+    work: Work,
+}
+
+/// What the engine said, on its way to the sockets.
+#[derive(Default)]
+struct Work {
     out: Output,
     to_client: Vec<u8>,
     to_upstream: Vec<u8>,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        input: vec![0; READ].into_boxed_slice(),
-        out: Output::default(),
-        to_client: Vec::new(),
-        to_upstream: Vec::new(),
-    });
+    static SCRATCH: RefCell<Scratch> =
+        RefCell::new(Scratch { input: vec![0; READ].into_boxed_slice(), work: Work::default() });
 }
 
 /// One of the two sockets.
@@ -152,7 +155,6 @@ impl Leg {
 
 /// What one attempt to read brought.
 enum Read {
-    Nothing,
     Octets(usize),
     /// Passed on by splice.
     Spliced(usize),
@@ -218,11 +220,11 @@ impl Pump {
             let Some(ask) = ask.take() else {
                 return Poll::Pending;
             };
-            Poll::Ready(SCRATCH.with_borrow_mut(|scratch| {
+            Poll::Ready(SCRATCH.with_borrow_mut(|Scratch { work, .. }| {
                 let now = self.clock.now();
-                scratch.out.clear();
-                let answer = ask(&mut self.engine, now, &mut scratch.out);
-                self.carry_out(Side::Client, &[], scratch, cx);
+                work.out.clear();
+                let answer = ask(&mut self.engine, now, &mut work.out);
+                self.carry_out(Side::Client, &[], work, cx);
                 answer
             }))
         });
@@ -245,7 +247,7 @@ impl Pump {
             }
             moved |= self.pump(Side::Client, scratch, cx);
             moved |= self.pump(Side::Upstream, scratch, cx);
-            if !moved && !self.poll_timer(scratch, cx) {
+            if !moved && !self.poll_timer(&mut scratch.work, cx) {
                 return Poll::Pending;
             }
         }
@@ -253,26 +255,29 @@ impl Pump {
 
     /// Reads once from `side` and shows it to the engine. Returns whether anything changed.
     fn pump(&mut self, side: Side, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
-        let read = match self.poll_read(side, scratch, cx) {
+        let read = match self.poll_read(side, &mut scratch.input, cx) {
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => Read::End,
-            Poll::Pending => Read::Nothing,
+            Poll::Pending => return false,
         };
         let now = self.clock.now();
-        scratch.out.clear();
+        let Scratch { input, work } = scratch;
+        work.out.clear();
         match read {
-            Read::Nothing => return false,
-            Read::Octets(count) => self.show(side, count, now, scratch, cx),
+            Read::Octets(count) => {
+                let fresh = input.get(..count).unwrap_or_default();
+                self.show(side, fresh, now, work, cx);
+            }
             Read::Spliced(count) => {
-                self.engine.passed(side, count as u64, now, &mut scratch.out);
-                self.carry_out(side, &[], scratch, cx);
+                self.engine.passed(side, count as u64, now, &mut work.out);
+                self.carry_out(side, &[], work, cx);
             }
             Read::End => {
                 if let Some(leg) = self.leg(side) {
                     leg.finished = true;
                 }
-                self.engine.closed(side, &mut scratch.out);
-                self.carry_out(side, &[], scratch, cx);
+                self.engine.closed(side, &mut work.out);
+                self.carry_out(side, &[], work, cx);
             }
         }
         true
@@ -288,7 +293,7 @@ impl Pump {
     fn poll_read(
         &mut self,
         side: Side,
-        scratch: &mut Scratch,
+        input: &mut [u8],
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Read>> {
         if self.engine.is_closing() {
@@ -329,48 +334,45 @@ impl Pump {
                 }
             });
         }
-        let mut buffer = ReadBuf::new(&mut scratch.input);
+        let mut buffer = ReadBuf::new(input);
         ready!(Pin::new(&mut from.stream).poll_read(cx, &mut buffer))?;
         let count = buffer.filled().len();
         from.bulk = count >= BULK;
         Poll::Ready(Ok(if count == 0 { Read::End } else { Read::Octets(count) }))
     }
 
-    /// Shows the engine `count` octets of the thread's buffer, behind what it did not consume before.
+    /// Shows the engine the octets that were read, behind what it did not consume before.
     fn show(
         &mut self,
         side: Side,
-        count: usize,
+        fresh: &[u8],
         now: Timestamp,
-        scratch: &mut Scratch,
+        work: &mut Work,
         cx: &mut Context<'_>,
     ) {
         let Some(leg) = self.leg(side) else { return };
         let mut held = std::mem::take(&mut leg.held);
-        let input = std::mem::take(&mut scratch.input);
-        let fresh = input.get(..count).unwrap_or_default();
         let rest = if held.is_empty() {
-            let used = self.offer(side, fresh, now, scratch, cx);
+            let used = self.offer(side, fresh, now, work, cx);
             fresh.get(used..).unwrap_or_default().to_vec()
         } else {
             held.extend_from_slice(fresh);
-            let used = self.offer(side, &held, now, scratch, cx);
+            let used = self.offer(side, &held, now, work, cx);
             held.drain(..used);
             held
         };
-        scratch.input = input;
         if let Some(leg) = self.leg(side) {
             leg.held = rest;
         }
         if side == Side::Upstream {
-            self.show_held(now, scratch, cx);
+            self.show_held(now, work, cx);
         }
     }
 
     /// After a reply the client's octets may be understood that could not be before.
-    fn show_held(&mut self, now: Timestamp, scratch: &mut Scratch, cx: &mut Context<'_>) {
+    fn show_held(&mut self, now: Timestamp, work: &mut Work, cx: &mut Context<'_>) {
         let mut held = std::mem::take(&mut self.client.held);
-        let used = self.offer(Side::Client, &held, now, scratch, cx);
+        let used = self.offer(Side::Client, &held, now, work, cx);
         held.drain(..used);
         self.client.held = if held.is_empty() { Vec::new() } else { held };
     }
@@ -380,21 +382,21 @@ impl Pump {
         side: Side,
         input: &[u8],
         now: Timestamp,
-        scratch: &mut Scratch,
+        work: &mut Work,
         cx: &mut Context<'_>,
     ) -> usize {
-        scratch.out.clear();
+        work.out.clear();
         let used = match side {
-            Side::Client => self.engine.client(input, now, &mut scratch.out),
-            Side::Upstream => self.engine.upstream(input, now, &mut scratch.out),
+            Side::Client => self.engine.client(input, now, &mut work.out),
+            Side::Upstream => self.engine.upstream(input, now, &mut work.out),
         };
-        self.carry_out(side, input, scratch, cx);
+        self.carry_out(side, input, work, cx);
         used
     }
 
     /// Does what the engine said about `input`, which came from `side`.
-    fn carry_out(&mut self, side: Side, input: &[u8], scratch: &mut Scratch, cx: &mut Context<'_>) {
-        let Scratch { out, to_client, to_upstream, .. } = scratch;
+    fn carry_out(&mut self, side: Side, input: &[u8], work: &mut Work, cx: &mut Context<'_>) {
+        let Work { out, to_client, to_upstream } = work;
         // The common case is one range to one side: written from where it was read.
         if let [Action::Forward(range)] = out.actions.as_slice() {
             let bytes = input.get(range.clone()).unwrap_or_default();
@@ -449,7 +451,7 @@ impl Pump {
     }
 
     /// Lets the engine know the time if it wants to. Returns whether it did.
-    fn poll_timer(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
+    fn poll_timer(&mut self, work: &mut Work, cx: &mut Context<'_>) -> bool {
         loop {
             let deadline = match self.engine.deadline() {
                 Some(deadline) => deadline,
@@ -471,9 +473,9 @@ impl Pump {
                 self.client.broken = true;
                 return true;
             }
-            scratch.out.clear();
-            self.engine.tick(now, &mut scratch.out);
-            self.carry_out(Side::Client, &[], scratch, cx);
+            work.out.clear();
+            self.engine.tick(now, &mut work.out);
+            self.carry_out(Side::Client, &[], work, cx);
             return true;
         }
     }
