@@ -35,8 +35,10 @@ bench: packages ## Beside HAProxy, nginx and the direct path; writes target/benc
 	$(RUNNER) $(CARGO) bench --locked --bench relay -- $(BENCH)
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
-	for target in $$(cd tests/fuzz && $(CARGO) fuzz list --fuzz-dir .); do \
-	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; \
+	for target in $$($(CARGO) fuzz list --fuzz-dir tests/fuzz); do \
+	  found=tests/fuzz/target/found/$$target && mkdir -p $$found && \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz $$target $$found tests/fuzz/corpus/$$target \
+	    -- -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; \
 	done
 
 packages:
