@@ -47,6 +47,22 @@ fn sessions_per_client() {
     });
 }
 
+/// Neither of the two that are refused has hung up, and the third place is free all the same.
+#[test]
+fn refused_sessions_take_no_places() {
+    let limits = "sessions = 3\nsessions_per_client = 1";
+    for_each_family("refused sessions", "limits", limits, |scene| {
+        let mut held = scene.greeted();
+        let mut refused = [scene.connect(), scene.connect()];
+        for smtp in &mut refused {
+            smtp.last_words("421 4.7.0 ");
+        }
+        scene.connect_from(scene.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        held.dialogue("C: QUIT\n S: 221");
+        drop(refused);
+    });
+}
+
 /// None of the sessions is open when the next begins: only their rate is over the limit.
 #[test]
 fn new_sessions_per_client() {
