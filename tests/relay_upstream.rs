@@ -28,13 +28,18 @@ fn a_black_hole_loses_to_the_other_family() {
     let _postfix = Postfix::receiver(&lab);
     for family in Family::ALL {
         eprintln!("case: {family}");
-        let gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Proxy));
+        let config = Config::new(&lab, Mode::Proxy).set("upstream", "retry_after = \"10m\"");
+        let gateway = Gateway::start(&lab, &config);
         let _hole = BlackHole::dig(&lab, &[family]);
         expect_upstream(&lab, &gateway, family, lab.server_socket(family.other(), port::SMTP));
         gateway.wait_for_metric(ATTEMPTS, &["outcome=\"lost\"", &family.label()], 1.0);
         let other = family.other().label();
         gateway.wait_for_metric(ATTEMPTS, &["outcome=\"connected\"", &other], 1.0);
         gateway.wait_for_metric(ATTEMPTS, &[], 2.0);
+        // The hole is remembered: the next session does not fall into it.
+        expect_upstream(&lab, &gateway, family, lab.server_socket(family.other(), port::SMTP));
+        gateway.wait_for_metric(ATTEMPTS, &["outcome=\"connected\"", &other], 2.0);
+        gateway.wait_for_metric(ATTEMPTS, &[], 3.0);
     }
 }
 

@@ -101,6 +101,13 @@ pub(super) async fn connect(
         // From the client's own address only its own family can be reached.
         .filter(|a| source.is_none() || Family::of(a.ip()) == client.family());
 
+    // Original destinations are as many as there are; among one there is nothing to choose.
+    let remembers = !settings.addresses.is_empty();
+    let failed = |address| {
+        if remembers {
+            health.failed(address, settings.retry_after);
+        }
+    };
     let mut unfinished = Vec::new();
     let race = async {
         let mut attempts = FuturesUnordered::new();
@@ -115,16 +122,19 @@ pub(super) async fn connect(
             tokio::select! {
                 biased;
                 Some((address, result)) = attempts.next() => {
+                    let earlier = unfinished.iter().take_while(|&&other| other != address).count();
                     unfinished.retain(|&other| other != address);
                     let family = Family::of(address.ip());
                     match result {
                         Ok(stream) => {
                             health.answered(address);
+                            // They had a head start and are still silent; the next session shall not wait for them too.
+                            unfinished.iter().take(earlier).for_each(|&silent| failed(silent));
                             report(Event::Attempt { family, outcome: AttemptOutcome::Connected });
                             return Some((stream, UpstreamAddr::new(address)));
                         }
                         Err(error) => {
-                            health.failed(address, settings.retry_after);
+                            failed(address);
                             report(Event::Attempt { family, outcome: outcome_of(&error) });
                         }
                     }
@@ -138,7 +148,7 @@ pub(super) async fn connect(
     let outcome = if won.is_ok() { AttemptOutcome::Lost } else { AttemptOutcome::Timeout };
     for address in unfinished {
         if outcome == AttemptOutcome::Timeout {
-            health.failed(address, settings.retry_after);
+            failed(address);
         }
         report(Event::Attempt { family: Family::of(address.ip()), outcome });
     }
