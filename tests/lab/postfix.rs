@@ -46,7 +46,8 @@ pub(crate) struct Stored {
 }
 
 impl<'lab> Postfix<'lab> {
-    /// Starts a Postfix on a host of the lab; `main_cf` are further lines of its configuration.
+    /// Starts a Postfix on a host of the lab; `main_cf` are further lines of its configuration, and come in place of the
+    /// lab's own of the same name.
     pub(crate) fn start(
         lab: &Lab,
         host: &'lab Host,
@@ -65,7 +66,7 @@ impl<'lab> Postfix<'lab> {
         chown(postfix.folder.join("data"), Some(owner.uid.as_raw()), None).unwrap();
         chown(postfix.folder.join("mail"), Some(MAILBOX_OWNER), None).unwrap();
 
-        let mut settings = settings(&postfix.folder);
+        let mut settings = without(&settings(&postfix.folder), main_cf);
         if let Some(authority) = authority {
             writeln!(settings, "smtpd_tls_security_level = may").unwrap();
             for (setting, file) in [
@@ -277,6 +278,14 @@ service_throttle_time = 1s
 minimal_backoff_time = 1s
 "
     )
+}
+
+/// The settings that are not set again: each process of Postfix warns of a name that comes twice.
+fn without(settings: &str, set_again: &str) -> String {
+    let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let again: Vec<String> = set_again.lines().map(name).collect();
+    let kept = settings.lines().filter(|line| !again.contains(&name(line)));
+    kept.map(|line| format!("{line}\n")).collect()
 }
 
 fn services(lab: &Lab) -> String {
