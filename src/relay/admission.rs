@@ -44,6 +44,8 @@ impl RateLimit {
 #[derive(Debug)]
 pub(super) struct Place {
     admission: Arc<Admission>,
+    /// Until it is refused: it may go on for a while to hear why, and that is nobody else's loss.
+    counted: bool,
     /// Counted per client only once the client is known and within its limits.
     key: Option<PrefixKey>,
 }
@@ -52,7 +54,7 @@ impl Admission {
     /// Takes a place, whether or not there is one: who is over the limit is still to be told so.
     pub(super) fn enter(self: &Arc<Self>) -> Place {
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        Place { admission: Arc::clone(self), key: None }
+        Place { admission: Arc::clone(self), counted: true, key: None }
     }
 
     pub(super) fn sessions(&self) -> usize {
@@ -66,11 +68,24 @@ impl Admission {
 }
 
 impl Place {
-    /// Holds the session against the limits.
+    /// Holds the session against the limits. A session that is over one gives its place back at once.
     ///
     /// # Errors
     /// The limit that is exceeded.
     pub(super) fn admit(
+        &mut self,
+        client: ClientAddr,
+        limits: &Limits,
+        rate: &RateLimit,
+    ) -> Result<(), Refusal> {
+        let admitted = self.hold_against(client, limits, rate);
+        if admitted.is_err() {
+            self.give_back();
+        }
+        admitted
+    }
+
+    fn hold_against(
         &mut self,
         client: ClientAddr,
         limits: &Limits,
@@ -91,12 +106,12 @@ impl Place {
         drop(per_client);
         if rate.admits(key) { Ok(()) } else { Err(Refusal::LimitClientRate) }
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.admission.sessions.fetch_sub(1, Ordering::Relaxed);
-        let Some(key) = self.key else { return };
+    fn give_back(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.admission.sessions.fetch_sub(1, Ordering::Relaxed);
+        }
+        let Some(key) = self.key.take() else { return };
         let mut per_client =
             self.admission.per_client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = per_client.get_mut(&key) {
@@ -105,6 +120,12 @@ impl Drop for Place {
                 per_client.remove(&key);
             }
         }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
@@ -134,6 +155,7 @@ mod tests {
         let mut second = admission.enter();
         let mut third = admission.enter();
         assert_eq!(first.admit(client("192.0.2.1"), &limits, &rate), Err(Refusal::LimitSessions));
+        assert_eq!(admission.sessions(), 2, "who is refused takes no place");
         drop(first);
         assert_eq!(second.admit(client("192.0.2.1"), &limits, &rate), Ok(()));
         assert_eq!(third.admit(client("192.0.2.2"), &limits, &rate), Ok(()));

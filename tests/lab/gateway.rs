@@ -23,17 +23,19 @@ pub(crate) const METRICS: &str = "[::1]:9625";
 pub(crate) struct Config {
     mode: Mode,
     sections: BTreeMap<String, Vec<String>>,
+    /// The lines of each `[[access]]`.
+    rules: Vec<String>,
 }
 
 impl Config {
     /// Listens for the lab's client in that mode and relays to the lab's server, both in both families.
     pub(crate) fn new(lab: &Lab, mode: Mode) -> Self {
-        let config = Self { mode, sections: BTreeMap::new() };
+        let config = Self { mode, sections: BTreeMap::new(), rules: Vec::new() };
         let config = config.set("metrics", &format!("address = {METRICS:?}"));
         match mode {
             Mode::Proxy => {
                 let listen = Family::ALL.map(|family| lab.entrance(mode, family));
-                config.set("listen", &addresses(&listen)).upstream_port(lab, port::SMTP)
+                config.listen(&listen).upstream_port(lab, port::SMTP)
             }
             Mode::Tproxy => config
                 .set("listen", "mode = \"tproxy\"")
@@ -55,10 +57,26 @@ impl Config {
     }
 
     /// Relays there.
-    pub(crate) fn upstreams(mut self, upstreams: &[SocketAddr]) -> Self {
-        let lines = self.sections.entry("upstream".to_owned()).or_default();
+    pub(crate) fn upstreams(self, upstreams: &[SocketAddr]) -> Self {
+        self.addresses("upstream", upstreams)
+    }
+
+    /// Listens there.
+    pub(crate) fn listen(self, listen: &[SocketAddr]) -> Self {
+        self.addresses("listen", listen)
+    }
+
+    fn addresses(mut self, section: &str, addresses: &[SocketAddr]) -> Self {
+        let lines = self.sections.entry(section.to_owned()).or_default();
         lines.retain(|line| !line.starts_with("addresses"));
-        lines.push(addresses(upstreams));
+        let quoted: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+        lines.push(format!("addresses = [{}]", quoted.join(", ")));
+        self
+    }
+
+    /// Adds an access rule behind those that there are: the lines of an `[[access]]`.
+    pub(crate) fn rule(mut self, lines: &str) -> Self {
+        self.rules.push(lines.to_owned());
         self
     }
 
@@ -76,13 +94,11 @@ impl Config {
         for (section, lines) in &self.sections {
             writeln!(text, "[{section}]\n{}\n", lines.join("\n")).unwrap();
         }
+        for rule in &self.rules {
+            writeln!(text, "[[access]]\n{rule}\n").unwrap();
+        }
         text
     }
-}
-
-fn addresses(addresses: &[SocketAddr]) -> String {
-    let quoted: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
-    format!("addresses = [{}]", quoted.join(", "))
 }
 
 /// A running `gatepost run`.
@@ -157,17 +173,39 @@ impl<'lab> Gateway<'lab> {
     /// The sum of a metric over the series whose labels contain every one of `labels`, such as `family="ipv6"`.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let mut stream = self.lab.gateway.connect(METRICS.parse().unwrap()).unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
-
+        let page = self.get("/metrics");
         let series: Vec<(&str, f64)> = page.lines().filter_map(|line| sample(line, name)).collect();
         assert!(!series.is_empty(), "no metric {name} in:\n{page}");
         let wanted =
             series.iter().filter(|(found, _)| labels.iter().all(|label| found.contains(label)));
         wanted.map(|(_, value)| value).sum()
+    }
+
+    /// Waits until a metric has a value: an event is counted just after the client reads of it.
+    #[track_caller]
+    pub(crate) fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
+        until(format_args!("{name} {labels:?} = {value}"), || {
+            (self.metric(name, labels) == value).then_some(())
+        });
+    }
+
+    /// Waits until `/readyz` answers with a status.
+    #[track_caller]
+    pub(crate) fn wait_for_readiness(&self, status: u16) {
+        let wanted = format!("HTTP/1.1 {status} ");
+        until(format_args!("{wanted:?} from /readyz"), || {
+            self.get("/readyz").starts_with(&wanted).then_some(())
+        });
+    }
+
+    /// What the metrics endpoint answers, with its head.
+    fn get(&self, path: &str) -> String {
+        let mut stream = self.lab.gateway.connect(METRICS.parse().unwrap()).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 }
 

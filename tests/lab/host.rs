@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -14,11 +14,14 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
 use super::{Process, Smtp, until};
 
 /// Seconds that a command may take before it is ended and the test fails.
 const COMMAND_LIMIT: &str = "300";
+
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A namespace that the lab made.
 pub(crate) struct Host {
@@ -143,7 +146,7 @@ impl Host {
 
     /// Opens a connection from this host.
     pub(crate) fn connect(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
-        self.in_thread(|| TcpStream::connect_timeout(&to, Duration::from_secs(10)))
+        self.in_thread(|| TcpStream::connect_timeout(&to, CONNECT_PATIENCE))
     }
 
     /// Opens an SMTP session from this host; nothing of it is read yet.
@@ -151,6 +154,18 @@ impl Host {
     pub(crate) fn smtp(&self, to: SocketAddr) -> Smtp {
         let stream = self.connect(to);
         Smtp::new(stream.unwrap_or_else(|error| panic!("connecting to {to}: {error}")))
+    }
+
+    /// As [`Host::smtp`], from one of the host's addresses in particular.
+    #[track_caller]
+    pub(crate) fn smtp_from(&self, from: IpAddr, to: SocketAddr) -> Smtp {
+        let connected = self.in_thread(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+            socket.connect_timeout(&to.into(), CONNECT_PATIENCE)?;
+            Ok::<TcpStream, std::io::Error>(socket.into())
+        });
+        Smtp::new(connected.unwrap_or_else(|error| panic!("from {from} to {to}: {error}")))
     }
 
     /// Tries until something on this host listens there.

@@ -35,6 +35,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 pub(crate) use ca::Authority;
 pub(crate) use gateway::{Config, Gateway, METRICS};
 pub(crate) use host::Host;
@@ -59,6 +61,18 @@ pub(crate) enum Family {
 
 impl Family {
     pub(crate) const ALL: [Self; 2] = [Self::Ipv6, Self::Ipv4];
+
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Ipv4 => Self::Ipv6,
+            Self::Ipv6 => Self::Ipv4,
+        }
+    }
+
+    /// The metric label.
+    pub(crate) fn label(self) -> String {
+        format!("family=\"{self}\"")
+    }
 }
 
 impl fmt::Display for Family {
@@ -167,6 +181,15 @@ impl Lab {
         ip(family, "192.0.2.10", "2001:db8:1::10")
     }
 
+    /// Gives the client another address, of whatever network. It is used by [`Host::smtp_from`] only.
+    pub(crate) fn add_client_ip(&self, ip: IpAddr) {
+        // Deprecated (RFC 4862 §5.5.4), or it might be the source of connections that name none.
+        let options = if ip.is_ipv6() { " nodad preferred_lft 0" } else { "" };
+        let host = IpNet::from(ip);
+        self.client.configure(&format!("addr add {host} dev gateway{options}\n"));
+        self.gateway.configure(&format!("route add {host} dev client\n"));
+    }
+
     /// The gateway's address on the client's link.
     pub(crate) fn gateway_ip(&self, family: Family) -> IpAddr {
         ip(family, "192.0.2.1", "2001:db8:1::1")
@@ -179,6 +202,10 @@ impl Lab {
 
     pub(crate) fn server_ip(&self, family: Family) -> IpAddr {
         ip(family, "198.51.100.25", "2001:db8:2::25")
+    }
+
+    pub(crate) fn server_socket(&self, family: Family, port: u16) -> SocketAddr {
+        SocketAddr::new(self.server_ip(family), port)
     }
 
     /// Where the client has to connect to for mail to pass through the gateway.

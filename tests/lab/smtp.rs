@@ -1,7 +1,7 @@
 //! A blocking SMTP client that says exactly what it is told: no Debian tool speaks BDAT, or smuggles.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
 
@@ -36,6 +36,11 @@ impl Smtp {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream: BufReader::new(stream) }
+    }
+
+    /// Where the other side sees it come from.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().unwrap()
     }
 
     /// Sends bytes as they are.
@@ -112,6 +117,17 @@ impl Smtp {
                 Err(_) => return replies,
             }
         }
+    }
+
+    /// One more reply, which starts like that, and then the end of the connection.
+    #[track_caller]
+    pub(crate) fn last_words(&mut self, expected: &str) -> Reply {
+        let mut replies = self.replies_until_closed();
+        assert_eq!(replies.len(), 1, "expected {expected:?} and the end, read {replies:?}");
+        let reply = replies.remove(0);
+        let said = format!("{} {}", reply.code, reply.lines[0]);
+        assert!(said.starts_with(expected), "expected {expected:?}, read {said:?}");
+        reply
     }
 
     /// Everything until the other side closes, as bytes.
