@@ -41,6 +41,9 @@ impl Host {
             sysctl("net/ipv4/ip_local_port_range", "1024 65535");
             sysctl("net/core/somaxconn", "4096");
             sysctl("net/ipv4/tcp_max_syn_backlog", "4096");
+            // Postfix's postlogd(8) logs to its own socket, and waits for itself for ever once that is full: after ten
+            // lines by default.
+            sysctl("net/unix/max_dgram_qlen", "4096");
         });
         host.configure("link set lo up\n");
         host
