@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::clock::Clock;
 use super::splice::Pipe;
 use crate::addr::Family;
-use crate::engine::{Action, Engine, Observe, Output, Side};
+use crate::engine::{Action, Engine, Observe, Outcome, Output, Side};
 use crate::time::Timestamp;
 
 /// Octets read at once.
@@ -510,6 +510,10 @@ impl Pump {
 impl Drop for Pump {
     /// A session that panicked or was cut off is recorded as well.
     fn drop(&mut self) {
+        if !self.recorded {
+            // What it would say is not sent: the sockets are gone with the task.
+            self.engine.abort(Outcome::Error, &mut Output::default());
+        }
         self.record();
     }
 }
