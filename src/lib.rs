@@ -5,10 +5,10 @@
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
-//! | 4 | `relay`, `intercept`, `metrics`, `report` |
+//! | 4 | `relay`, `source`, `analyst`, `reach`, `intercept`, `metrics`, `report` |
 //! | 3 | `engine` |
-//! | 2 | `policy` |
-//! | 1 | `smtp` |
+//! | 2 | `policy`, `traffic` |
+//! | 1 | `smtp`, `stream`, `wire` |
 //! | 0 | `addr`, `time` |
 
 pub mod addr;
@@ -22,4 +22,7 @@ pub mod policy;
 pub mod relay;
 pub mod report;
 pub mod smtp;
+pub mod source;
+pub mod stream;
 pub mod time;
+pub mod wire;

@@ -499,7 +499,7 @@ impl Side {
     pub(super) const fn direction(self) -> Direction {
         match self {
             Self::Client => Direction::ClientToUpstream,
-            Self::Upstream => Direction::UpstreamToClient,
+            Self::Server => Direction::UpstreamToClient,
         }
     }
 }

@@ -33,6 +33,7 @@ pub use crate::smtp::BareNewlines;
 
 use self::identity::Identity;
 use self::recorder::Recorder;
+pub use crate::addr::Side;
 use crate::addr::{ClientAddr, OriginalDst, UpstreamAddr};
 use crate::policy::{Action as PolicyAction, Verdict};
 use crate::smtp::{Asked, EnhancedCode, Extensions, OwnReply, Progress, Session, Wait};
@@ -43,13 +44,6 @@ const LEAVING: Duration = Duration::from_secs(5);
 
 /// What a client hears that speaks first, if that is refused.
 const PREGREET: &str = "you spoke before the greeting (RFC 5321 section 3.1)";
-
-/// A side of the conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    Client,
-    Upstream,
-}
 
 /// Where the conversation as a whole stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +197,7 @@ impl Engine {
                 self.client_closed = true;
                 self.client_is_closed(out);
             }
-            Side::Upstream => self.upstream_is_closed(out),
+            Side::Server => self.upstream_is_closed(out),
         }
     }
 

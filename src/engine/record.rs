@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::{Anomaly, Outcome};
-use crate::addr::Family;
+use crate::addr::{Family, Side};
 use crate::smtp::{EnhancedCode, Verb};
+use crate::stream::{FlowFacts, FlowOutcome};
 use crate::time::Timestamp;
 
 /// One TCP connection's SMTP dialogue.
@@ -49,8 +50,40 @@ impl From<SocketAddr> for Endpoint {
 /// What is known of the connection below SMTP. The live relay knows only its own counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TcpFacts {
+    pub outcome: Option<FlowOutcome>,
+    #[serde(rename = "handshake_s", serialize_with = "optional_seconds")]
+    pub handshake: Option<Duration>,
     pub client_bytes: u64,
     pub server_bytes: u64,
+    /// SYN segments of the client.
+    pub syns: Option<u32>,
+    pub retransmits: Option<u64>,
+    pub gaps: Option<u64>,
+    pub icmp_errors: Option<u64>,
+    /// The smallest MTU that a packet-too-big told.
+    pub path_mtu: Option<u32>,
+    /// A PMTU black hole is suspected.
+    pub black_hole: Option<bool>,
+    pub closed_by: Option<Side>,
+}
+
+impl From<&FlowFacts> for TcpFacts {
+    fn from(flow: &FlowFacts) -> Self {
+        let [client_bytes, server_bytes] = flow.octets;
+        Self {
+            outcome: Some(flow.outcome),
+            handshake: flow.handshake,
+            client_bytes,
+            server_bytes,
+            syns: Some(flow.syns),
+            retransmits: Some(flow.retransmits.iter().sum()),
+            gaps: Some(flow.gaps),
+            icmp_errors: Some(flow.icmp_errors),
+            path_mtu: flow.path_mtu,
+            black_hole: Some(flow.black_hole),
+            closed_by: flow.closed_by,
+        }
+    }
 }
 
 /// What was said.
@@ -114,6 +147,16 @@ pub struct VerdictRecord {
     pub action: crate::policy::Action,
     pub rule: Option<String>,
     pub reason: Option<String>,
+}
+
+fn optional_seconds<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => seconds(duration, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

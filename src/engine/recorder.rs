@@ -249,7 +249,7 @@ impl Recorder {
     pub(super) fn bytes(&mut self, side: Side, count: u64, out: &mut Output) {
         match side {
             Side::Client => self.tcp.client_bytes += count,
-            Side::Upstream => self.tcp.server_bytes += count,
+            Side::Server => self.tcp.server_bytes += count,
         }
         out.event(Event::Bytes { direction: side.direction(), count });
     }

@@ -52,7 +52,7 @@ impl Engine {
         }
         if used > 0 {
             self.active = at;
-            self.recorder.bytes(Side::Upstream, used as u64, out);
+            self.recorder.bytes(Side::Server, used as u64, out);
         }
         self.end_if_drained(out);
         used

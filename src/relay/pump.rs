@@ -246,7 +246,7 @@ impl Pump {
                 return Poll::Ready(());
             }
             moved |= self.pump(Side::Client, scratch, cx);
-            moved |= self.pump(Side::Upstream, scratch, cx);
+            moved |= self.pump(Side::Server, scratch, cx);
             if !moved && !self.poll_timer(&mut scratch.work, cx) {
                 return Poll::Pending;
             }
@@ -286,7 +286,7 @@ impl Pump {
     fn leg(&mut self, side: Side) -> Option<&mut Leg> {
         match side {
             Side::Client => Some(&mut self.client),
-            Side::Upstream => self.upstream.as_mut(),
+            Side::Server => self.upstream.as_mut(),
         }
     }
 
@@ -302,8 +302,8 @@ impl Pump {
         let passable = self.engine.passable(side);
         let (from, to) = match (side, self.upstream.as_mut()) {
             (Side::Client, upstream) => (&mut self.client, upstream),
-            (Side::Upstream, Some(upstream)) => (upstream, Some(&mut self.client)),
-            (Side::Upstream, None) => return Poll::Pending,
+            (Side::Server, Some(upstream)) => (upstream, Some(&mut self.client)),
+            (Side::Server, None) => return Poll::Pending,
         };
         let blocked = to.as_ref().is_some_and(|to| !to.is_idle());
         if from.finished || blocked || from.held.len() >= MAX_HELD {
@@ -364,7 +364,7 @@ impl Pump {
         if let Some(leg) = self.leg(side) {
             leg.held = rest;
         }
-        if side == Side::Upstream {
+        if side == Side::Server {
             self.show_held(now, work, cx);
         }
     }
@@ -388,7 +388,7 @@ impl Pump {
         work.out.clear();
         let used = match side {
             Side::Client => self.engine.client(input, now, &mut work.out),
-            Side::Upstream => self.engine.upstream(input, now, &mut work.out),
+            Side::Server => self.engine.upstream(input, now, &mut work.out),
         };
         self.carry_out(side, input, work, cx);
         used
@@ -402,7 +402,7 @@ impl Pump {
             let bytes = input.get(range.clone()).unwrap_or_default();
             let to = match side {
                 Side::Client => self.upstream.as_mut(),
-                Side::Upstream => Some(&mut self.client),
+                Side::Server => Some(&mut self.client),
             };
             if let Some(to) = to {
                 to.write(bytes, cx);
@@ -414,7 +414,7 @@ impl Pump {
             for action in out.actions.drain(..) {
                 let other = match side {
                     Side::Client => &mut *to_upstream,
-                    Side::Upstream => &mut *to_client,
+                    Side::Server => &mut *to_client,
                 };
                 match action {
                     Action::Forward(range) => {

@@ -48,7 +48,7 @@ fn ordinary() -> SessionRecord {
         server: endpoint("[2001:db8:1::25]:25"),
         upstream: Some(endpoint("[2001:db8:2::25]:25")),
         outcome: Outcome::Quit,
-        tcp: TcpFacts { client_bytes: 1400, server_bytes: 300 },
+        tcp: TcpFacts { client_bytes: 1400, server_bytes: 300, ..TcpFacts::default() },
         smtp: SmtpFacts {
             greeting: Some(220),
             helo: Some("a.example".to_owned()),

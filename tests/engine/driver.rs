@@ -82,12 +82,12 @@ impl Driver {
         if self.closed || self.abandoned {
             return;
         }
-        let passed = self.pass(Side::Upstream, self.from_upstream.is_empty(), bytes);
+        let passed = self.pass(Side::Server, self.from_upstream.is_empty(), bytes);
         self.from_upstream.extend_from_slice(bytes.get(passed..).unwrap_or_default());
         let input = std::mem::take(&mut self.from_upstream);
         let used = self.engine.upstream(&input, self.now, &mut self.out);
         self.from_upstream = input[used..].to_vec();
-        self.carry_out(&input[..used], Side::Upstream);
+        self.carry_out(&input[..used], Side::Server);
         self.offer_client();
     }
 
@@ -101,8 +101,8 @@ impl Driver {
 
     pub(crate) fn upstream_closes(&mut self) {
         if !self.closed && !self.abandoned {
-            self.engine.closed(Side::Upstream, &mut self.out);
-            self.carry_out(&[], Side::Upstream);
+            self.engine.closed(Side::Server, &mut self.out);
+            self.carry_out(&[], Side::Server);
             self.offer_client();
         }
     }
@@ -187,7 +187,7 @@ impl Driver {
             match action {
                 Action::Forward(range) => self.write(side, &input[range]),
                 Action::Insert(bytes) => self.write(side, bytes),
-                Action::ToClient(bytes) => self.write(Side::Upstream, &bytes),
+                Action::ToClient(bytes) => self.write(Side::Server, &bytes),
                 Action::ToUpstream(bytes) => self.write(Side::Client, &bytes),
                 Action::DiscardClient => {
                     let count = std::mem::take(&mut self.from_client).len();
@@ -223,7 +223,7 @@ impl Driver {
                 assert!(!self.abandoned && !self.shut_upstream, "upstream is gone");
                 self.to_upstream.extend_from_slice(bytes);
             }
-            Side::Upstream => {
+            Side::Server => {
                 assert!(!self.shut_client, "the client was told that this is all");
                 self.to_client.extend_from_slice(bytes);
             }

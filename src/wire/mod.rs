@@ -1,0 +1,124 @@
+//! Packets to segments: link, network and transport headers are read (etherparse) and what SMTP analysis needs is kept.
+//!
+//! Layer 1. Octets and timestamps in, borrowed values out. Addresses are as they stand on the wire; checksums are not
+//! verified, since captures on a sending host show them before the network card fills them in.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::time::Timestamp;
+
+/// How the octets of a packet begin (the `LINKTYPE_` registry of tcpdump.org).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkType {
+    /// `LINKTYPE_ETHERNET`, 1; VLAN and QinQ tags included.
+    Ethernet,
+    /// `LINKTYPE_NULL`, 0, and `LINKTYPE_LOOP`, 108: four octets of address family in either byte order.
+    Loopback,
+    /// `LINKTYPE_RAW`, 101 (and 12, 14, 228, 229): IPv4 or IPv6 by its version.
+    Raw,
+    /// `LINKTYPE_LINUX_SLL`, 113.
+    LinuxCooked,
+    /// `LINKTYPE_LINUX_SLL2`, 276.
+    LinuxCooked2,
+    /// Another number of the registry: nothing of it is read.
+    Other(u16),
+}
+
+/// One captured packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    pub at: Timestamp,
+    pub link: LinkType,
+    /// What was captured.
+    pub octets: &'a [u8],
+    /// Octets that the packet had on the wire; more than were captured where a snap length cut it.
+    pub wire_len: u32,
+}
+
+/// What a packet is to an analyst of SMTP.
+#[derive(Clone, Copy, Debug)]
+pub enum Decoded<'a> {
+    Tcp(Segment<'a>),
+    Udp(Datagram<'a>),
+    Icmp(IcmpError),
+    /// A fragment of a datagram that is not whole yet.
+    Fragment,
+    /// Nothing that concerns us: ARP, other protocols, ICMP that is no error.
+    Other,
+    /// Cannot be read.
+    Damaged(Damage),
+}
+
+/// Why a packet cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Damage {
+    /// A link type that is not supported.
+    Link,
+    /// A header that contradicts itself.
+    Header,
+    /// The capture ends within a header.
+    Cut,
+    /// Fragments that overlap, are too large, or were given up for want of room.
+    Fragments,
+}
+
+/// A TCP segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    pub at: Timestamp,
+    pub src: SocketAddr,
+    pub dst: SocketAddr,
+    pub seq: u32,
+    /// Present with the ACK flag.
+    pub ack: Option<u32>,
+    pub syn: bool,
+    pub fin: bool,
+    pub rst: bool,
+    /// As in the header, not scaled.
+    pub window: u16,
+    /// The option, on SYN segments.
+    pub mss: Option<u16>,
+    /// What was captured of the payload.
+    pub payload: &'a [u8],
+    /// Octets of payload on the wire; `len - payload.len()` were not captured.
+    pub len: u32,
+}
+
+/// A UDP datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    pub at: Timestamp,
+    pub src: SocketAddr,
+    pub dst: SocketAddr,
+    /// What was captured of the payload.
+    pub payload: &'a [u8],
+}
+
+/// An ICMP or ICMPv6 error about a TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpError {
+    pub at: Timestamp,
+    /// Who says it.
+    pub from: IpAddr,
+    pub kind: IcmpKind,
+    /// Sender and receiver of the segment that it is about.
+    pub src: SocketAddr,
+    pub dst: SocketAddr,
+    /// That segment's sequence number; RFC 792 and RFC 4443 promise at least so much of it.
+    pub seq: u32,
+}
+
+/// Kinds of error, by what an operator does about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IcmpKind {
+    /// Destination unreachable: no route, host or port; a filter that says so is `Prohibited`.
+    Unreachable,
+    /// Communication administratively prohibited.
+    Prohibited,
+    /// Packet too big (RFC 4443 §3.2), fragmentation needed (RFC 1191); octets, 0 if it does not say.
+    PacketTooBig {
+        mtu: u32,
+    },
+    TimeExceeded,
+    ParameterProblem,
+}
