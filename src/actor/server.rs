@@ -103,9 +103,8 @@ impl<'a> Play<'a> {
             match (command.verb, code) {
                 (Verb::Quit, _) => return self.stream.shutdown().await,
                 (Verb::Data, b'3') => {
-                    if !self.content().await?
-                        || self.reply(|asked| *asked == Question::Message).await?.is_none()
-                    {
+                    let whole = self.content().await?;
+                    if !whole || self.reply(|asked| *asked == Question::Message).await?.is_none() {
                         return Ok(());
                     }
                 }
