@@ -50,3 +50,8 @@ fn engine() {
 fn wire() {
     over_seeds("wire", bodies::wire);
 }
+
+#[test]
+fn file() {
+    over_seeds("file", bodies::file);
+}
