@@ -20,6 +20,7 @@ pub mod engine;
 pub mod intercept;
 pub mod metrics;
 pub mod policy;
+pub mod reach;
 pub mod relay;
 pub mod report;
 pub mod smtp;

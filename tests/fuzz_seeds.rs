@@ -55,3 +55,8 @@ fn wire() {
 fn file() {
     over_seeds("file", bodies::file);
 }
+
+#[test]
+fn dns() {
+    over_seeds("dns", bodies::dns);
+}

@@ -89,6 +89,8 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
             replies: smtp.replies.clone(),
             anomalies: smtp.anomalies.clone(),
         },
+        // Bounded by the length of names.
+        facts: record.facts.clone(),
         verdict: VerdictRecord {
             action: record.verdict.action,
             rule: record.verdict.rule.as_deref().map(cut),

@@ -10,7 +10,10 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use gatepost::addr::Family;
 use gatepost::engine::{BareNewlines, Event, Outcome, Pregreet, Profile, Timeouts};
+use gatepost::policy::facts::{Answer, DomainName, Lookup, Record};
+use gatepost::reach::Capture;
 use gatepost::smtp::{
     Command, DataScanner, EnhancedCode, Extensions, Findings, Junk, Line, Piece, Reply, ReplyParse,
     Split, pieces,
@@ -240,6 +243,41 @@ fn packets(input: &[u8], at_a_time: usize) -> (Vec<Captured>, Option<String>) {
         octets.len() <= MAX_PACKET as usize && *wire_len as usize >= octets.len()
     }));
     (read, error)
+
+/// DNS responses, each after two octets of length (as over TCP), to a capture with little room.
+pub(crate) fn dns(input: &[u8]) {
+    let mut capture = Capture::with_limit(2048);
+    let (mut rest, mut nanos) = (input, 0);
+    while let Some((&[high, low], after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low])).min(after.len());
+        capture.message(&after[..length], Timestamp::from_nanos(nanos));
+        (rest, nanos) = (&after[length..], nanos + 1);
+    }
+    let client = "2001:db8::25".parse().unwrap();
+    for name in ["a.example", "mx.a.example"].map(|name| DomainName::parse(name).unwrap()) {
+        for lookup in [
+            Lookup::Reverse(client),
+            Lookup::MailExchanges(name.clone()),
+            Lookup::Addresses(name.clone(), Family::Ipv4),
+            Lookup::Addresses(name, Family::Ipv6),
+        ] {
+            let Answer::Records(records) = capture.answer(&lookup, Timestamp::from_nanos(nanos))
+            else {
+                continue;
+            };
+            assert!(!records.is_empty());
+            let asked_for = |record: &Record| match (&lookup, record) {
+                (Lookup::Reverse(_), Record::Name(_)) => true,
+                (Lookup::MailExchanges(_), Record::Exchange { .. }) => true,
+                (Lookup::Addresses(_, family), Record::Address(ip)) => {
+                    ip.is_ipv4() == (*family == Family::Ipv4)
+                }
+                _ => false,
+            };
+            assert!(records.iter().all(asked_for), "{lookup:?}: {records:?}");
+        }
+    }
+    assert!(capture.server_names().of(client).count() <= 64);
 }
 
 /// `\r`, `\n` and `\0` as in Rust, so that seeds can be read.

@@ -135,6 +135,7 @@ fn as_claimed(sender: &Sender, told: &Told) -> SessionRecord {
             anomalies: claim.anomalies.to_vec(),
             ..SmtpFacts::default()
         },
+        facts: None,
         verdict: VerdictRecord {
             action: Action::Accept,
             rule: claim.rule.map(str::to_owned),
