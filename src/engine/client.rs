@@ -50,8 +50,11 @@ impl Engine {
 
     fn client_step(&mut self, input: &[u8], from: usize, at: Timestamp, out: &mut Output) -> Step {
         let rest = input.get(from..).unwrap_or_default();
-        if self.stage == Stage::TurnedAway {
-            return self.turned_away_step(rest, out);
+        match self.stage {
+            Stage::TurnedAway => return self.turned_away_step(rest, out),
+            Stage::Dropping => return Step::Consumed(self.drop_content(rest, at, out)),
+            Stage::Refused => return self.refused_step(rest, out),
+            Stage::Running | Stage::Leaving | Stage::Closing(_) => {}
         }
         match self.session.client(rest) {
             Item::Incomplete => Step::Stop { waiting: false },
@@ -316,14 +319,36 @@ impl Engine {
         if bare && self.profile.smtp.bare_newlines == BareNewlines::Reject {
             // Nothing of this chunk may reach upstream: with it might go the end of data.
             out.actions.truncate(before);
-            self.refuse_message(at, out);
-            return used;
+            out.act(Action::AbandonUpstream);
+            self.stage = Stage::Dropping;
         }
         if end.is_some() {
-            self.recorder.content_ended(at, out);
-            self.current = Current::default();
+            self.content_ends(at, out);
         }
         used
+    }
+
+    /// More of a message that is refused: counted, and not kept.
+    fn drop_content(&mut self, rest: &[u8], at: Timestamp, out: &mut Output) -> usize {
+        let (end, findings) = self.session.scan(rest, |_| {});
+        let used = end.unwrap_or(rest.len());
+        self.recorder.content(used as u64);
+        self.findings(findings, out);
+        if end.is_some() {
+            self.content_ends(at, out);
+        }
+        used
+    }
+
+    fn content_ends(&mut self, at: Timestamp, out: &mut Output) {
+        self.recorder.content_ended(at, out);
+        if self.stage == Stage::Dropping {
+            self.refuse_message(at, out);
+        }
+        self.current = Current::default();
+        if self.stage == Stage::Refused {
+            self.end_if_drained(out);
+        }
     }
 
     /// Counts what a message newly shows. Returns whether it has bare newlines.
@@ -340,17 +365,19 @@ impl Engine {
         findings.bare_lf || findings.bare_cr
     }
 
-    /// A message with bare newlines, in mode `reject`. The client may be in the middle of it, and whatever follows is no
-    /// command, so the session ends.
+    /// The end of a message with bare newlines, in mode `reject`: a client reads replies when it has sent all, and one that
+    /// saw its connection break before would come back with the same message. Upstream is lost with it, so that the
+    /// session ends as RFC 5321 §3.8 has it.
     fn refuse_message(&mut self, at: Timestamp, out: &mut Output) {
+        self.stage = Stage::Refused;
         self.recorder.refusal(Refusal::BareNewline, out);
-        let text = "the message has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)";
-        self.send(OwnReply::new(550, EnhancedCode::new(5, 6, 0), text), out);
-        if self.current.number != Current::NONE {
+        // A refusal that upstream gave before the end was the reply already.
+        if self.session.owes_message() {
+            let text =
+                "the message has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)";
+            self.send(OwnReply::new(550, EnhancedCode::new(5, 6, 0), text), out);
             self.recorder.message_code(self.current.number, 550, at, out);
         }
-        out.act(Action::AbandonUpstream);
-        self.close(Outcome::Protocol, out);
     }
 
     /// Forwards a command line, mended if it has to be, and expects the answer.
@@ -470,6 +497,26 @@ impl Engine {
         Step::Consumed(line.len())
     }
 
+    /// After a refused message: upstream is gone.
+    fn refused_step(&mut self, rest: &[u8], out: &mut Output) -> Step {
+        let verb = match Line::split(rest, self.profile.limits.line_length) {
+            Split::Incomplete => return Step::Stop { waiting: false },
+            Split::Line(line) => Command::parse(line.text).verb,
+            Split::TooLong => Verb::Unknown,
+        };
+        out.event(Event::Command(verb));
+        self.recorder.command(verb);
+        if verb == Verb::Quit {
+            self.send(OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"), out);
+            self.close(Outcome::Quit, out);
+        } else {
+            let text = format!("{} only QUIT was left; closing", self.profile.smtp.hostname);
+            self.send(OwnReply::new(421, EnhancedCode::new(4, 3, 2), &text), out);
+            self.close(Outcome::Protocol, out);
+        }
+        Step::Consumed(rest.len())
+    }
+
     /// The client will send no more. What it sent may still wait for a reply to be understood.
     pub(super) fn client_is_closed(&mut self, out: &mut Output) {
         if self.held_back || self.is_closing() || self.stage == Stage::Leaving {
@@ -477,6 +524,8 @@ impl Engine {
         }
         if self.stage == Stage::TurnedAway {
             self.close(Outcome::Refused, out);
+        } else if matches!(self.stage, Stage::Dropping | Stage::Refused) {
+            self.close(Outcome::ClientClosed, out);
         } else if self.session.is_opaque() {
             if !self.upstream_told {
                 self.upstream_told = true;
