@@ -8,6 +8,8 @@
 //! order; nothing that a laxer server could read differently leaves at all; when in doubt 421, so that nothing is lost.
 
 mod client;
+mod commands;
+mod content;
 mod event;
 mod identity;
 mod options;
