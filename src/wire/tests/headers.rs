@@ -142,10 +142,9 @@ fn extension_headers_are_passed() {
 #[test]
 fn headers_that_contradict_themselves() {
     let damaged = |at: usize, value: u8| {
-        for (mut packet, place) in [(tcp4(MAIL), at)] {
-            packet[place] = value;
-            reads(RAW, &packet, Decoded::Damaged(Damage::Header));
-        }
+        let mut packet = tcp4(MAIL);
+        packet[at] = value;
+        reads(RAW, &packet, Decoded::Damaged(Damage::Header));
     };
     damaged(0, 0x55); // No version of IP.
     damaged(0, 0x44); // A header of 16 octets.
