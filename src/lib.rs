@@ -25,4 +25,5 @@ pub mod smtp;
 pub mod source;
 pub mod stream;
 pub mod time;
+pub mod traffic;
 pub mod wire;
