@@ -151,7 +151,7 @@ impl Reader {
         let mut row =
             |style, who: &str, text: &str| page.line(style, &format!("{time:>9}  {who} {text}"));
         match what {
-            What::Line(line) => return self.line(&time, who, from, line, page),
+            What::Line(line) => self.line(&time, who, from, line, page),
             What::Content(n) => row(DIM, who, &format!("… {} of message", octets(n))),
             What::Encrypted(n) => row(DIM, who, &format!("… {} encrypted", octets(n))),
             What::Gap(n) => {

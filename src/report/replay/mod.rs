@@ -1,7 +1,7 @@
 //! What people read of a replay: a summary by family, a table of sessions, what is odd; and one session's dialogue.
 //!
 //! Pure rendering of [`SessionRecord`]s; no line is wider than 100 columns. Memory does not grow with the capture: the
-//! summary is counts, the table keeps [`MAX_ROWS`](table) rows, each kind of oddity some lines; the rest is counted.
+//! summary is counts, the table keeps 1,000 rows, each kind of oddity 20 lines; the rest is counted.
 //! The JSON form has no bounds: it is written line by line, as each session ends.
 //!
 //! What clients and servers said is escaped; colour is ANSI, and only where the caller asks for it.
@@ -111,7 +111,10 @@ impl Report {
         }
         match self.odd.first() {
             Some((style, line)) => {
-                page.say(style, &format!("{} odd; first: {line}", words::count(self.odd.total())))?;
+                page.say(
+                    style,
+                    &format!("{} odd; the most serious: {line}", words::count(self.odd.total())),
+                )?;
             }
             None => page.say(PLAIN, "Nothing odd.")?,
         }

@@ -135,13 +135,13 @@ impl Oddities {
             }
             Why::Unanswered => "IPv6 SYN unanswered".to_owned(),
             Why::Refused => "IPv6 connection refused".to_owned(),
-            Why::Unreachable => "the IPv6 address was unreachable".to_owned(),
-            Why::BlackHole => "large IPv6 packets were lost on the way".to_owned(),
-            Why::Reset => "the IPv6 connection was reset".to_owned(),
-            Why::Greeting => format!("over IPv6 it was greeted{said}"),
-            Why::Envelope => format!("over IPv6 its mail was refused{said}"),
+            Why::Unreachable => "IPv6 unreachable".to_owned(),
+            Why::BlackHole => "IPv6 loses large packets".to_owned(),
+            Why::Reset => "IPv6 connection reset".to_owned(),
+            Why::Greeting => format!("IPv6 greeted{said}"),
+            Why::Envelope => format!("IPv6 mail refused{said}"),
         };
-        // The same failure, told better.
+        // The same failure, told better. One that was only counted is counted twice.
         for kind in [Kind::NotConnected, Kind::Refused, Kind::Reset] {
             self.forget(kind, from);
         }
@@ -180,23 +180,27 @@ impl Oddities {
             self.add(Kind::NotConnected, n, format!("#{n} {family} {what}{sent}{left}"));
         }
         let mtu = match tcp.path_mtu {
-            Some(mtu) => format!("packet too big, path MTU {}", count(u64::from(mtu))),
-            None => "no packet-too-big came".to_owned(),
+            Some(mtu) => format!("path MTU {}", count(u64::from(mtu))),
+            None => "no packet-too-big seen".to_owned(),
         };
         if tcp.black_hole == Some(true) {
             let line = format!(
-                "#{n} {family} large packets were lost again and again, a PMTU black hole: {mtu}"
+                "#{n} {family} black hole suspected: large packets were lost again and again ({mtu})"
             );
             self.add(Kind::BlackHole, n, line);
         }
         if tcp.outcome == Some(FlowOutcome::Reset) && record.outcome != Outcome::Quit {
-            let by = tcp.closed_by.map_or("one side", words::side);
-            let line =
-                format!("#{n} {family} reset by the {by} after {}", duration(record.duration));
-            self.add(Kind::Reset, n, line.replace("the one side", "one side"));
+            let by =
+                tcp.closed_by.map_or_else(String::new, |by| format!(" by the {}", words::side(by)));
+            let line = format!("#{n} {family} reset{by} after {}", duration(record.duration));
+            self.add(Kind::Reset, n, line);
         }
         if let Some(errors) = tcp.icmp_errors.filter(|&errors| errors > 0) {
-            let mtu = if tcp.path_mtu.is_some() { format!(": {mtu}") } else { String::new() };
+            let mtu = if tcp.path_mtu.is_some() {
+                format!(": packet too big, {mtu}")
+            } else {
+                String::new()
+            };
             self.add(
                 Kind::Icmp,
                 n,

@@ -36,7 +36,7 @@ impl Quantiles {
             seen += count;
             seen >= rank
         })?;
-        Some(Duration::from_nanos(lowest(class)))
+        Some(Duration::from_nanos(highest(class)))
     }
 }
 
@@ -46,10 +46,11 @@ fn class(nanos: u64) -> usize {
     (shift as usize) * CLASSES + usize::try_from(nanos >> shift).unwrap_or(usize::MAX)
 }
 
-/// The smallest of its class.
-fn lowest(class: usize) -> u64 {
+/// The largest of its class.
+fn highest(class: usize) -> u64 {
     let shift = (class / CLASSES).saturating_sub(1);
-    ((class - shift * CLASSES) as u64) << shift
+    let first = ((class - shift * CLASSES) as u64) << shift;
+    first | ((1 << shift) - 1)
 }
 
 #[cfg(test)]
@@ -61,11 +62,11 @@ mod tests {
         for bit in 0..64 {
             for nanos in [1 << bit, (1u64 << bit).saturating_sub(1), (1 << bit) | (1 << (bit / 2))]
             {
-                let lowest = lowest(class(nanos));
-                assert!(lowest <= nanos && nanos - lowest <= nanos / 32, "{nanos}: {lowest}");
+                let highest = highest(class(nanos));
+                assert!(highest >= nanos && highest - nanos <= nanos / 32, "{nanos}: {highest}");
             }
         }
-        assert_eq!(lowest(class(u64::MAX)), 63 << 58);
+        assert_eq!(highest(class(u64::MAX)), u64::MAX);
         Quantiles::default().add(Duration::MAX);
     }
 

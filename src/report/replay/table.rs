@@ -153,11 +153,9 @@ impl Table {
             let more = count(self.unkept);
             page.say(PLAIN, &format!("… and {more} more; --format json lists all"))?;
         }
-        if addresses.alike {
-            page.say(
-                DIM,
-                "~2, ~3: other addresses that look the same when shortened; --format json has them whole",
-            )?;
+        if !addresses.marked.is_empty() {
+            let note = "~1, ~2: addresses that look like others when shortened; --format json has them whole";
+            page.say(DIM, note)?;
         }
         Ok(())
     }
@@ -205,10 +203,10 @@ fn endpoint(address: IpAddr, port: Option<u16>) -> String {
 /// Addresses of the table; two that are not the same never look the same.
 #[derive(Default)]
 struct Addresses {
-    /// Which addresses each short form stands for.
-    shortened: HashMap<String, Vec<IpAddr>>,
-    /// There was more than one.
-    alike: bool,
+    /// Whose short form it is: the first one's.
+    shortened: HashMap<String, IpAddr>,
+    /// The others, by number.
+    marked: HashMap<IpAddr, usize>,
 }
 
 impl Addresses {
@@ -229,28 +227,13 @@ impl Addresses {
         if text.len() <= columns {
             return text;
         }
-        // Without the mark first, so that it is there only where it must be.
         let short = shortened(&text, columns);
-        match self.place(&short, address) {
-            0 => short,
-            _ => {
-                self.alike = true;
-                let marked = shortened(&text, columns.saturating_sub(5));
-                match self.place(&marked, address) {
-                    0 => marked,
-                    place => format!("{marked}~{}", place + 1),
-                }
-            }
+        if *self.shortened.entry(short.clone()).or_insert(address) == address {
+            return short;
         }
-    }
-
-    /// How many other addresses had this short form before.
-    fn place(&mut self, short: &str, address: IpAddr) -> usize {
-        let places = self.shortened.entry(short.to_owned()).or_default();
-        places.iter().position(|other| *other == address).unwrap_or_else(|| {
-            places.push(address);
-            places.len() - 1
-        })
+        let next = self.marked.len() + 1;
+        let mark = format!("~{}", self.marked.entry(address).or_insert(next));
+        format!("{}{mark}", shortened(&text, columns.saturating_sub(mark.len())))
     }
 }
 
@@ -267,10 +250,9 @@ impl Phrase {
     fn of(record: &SessionRecord) -> Self {
         let smtp = &record.smtp;
         let mut ending = ending(record).to_owned();
-        if not_connected(record) {
-            if let Some(syns) = record.tcp.syns.filter(|&syns| syns > 1) {
-                ending = format!("{ending}, {} sent", count(u64::from(syns)));
-            }
+        let syns = record.tcp.syns.filter(|&syns| syns > 1 && not_connected(record));
+        if let Some(syns) = syns {
+            ending = format!("{ending}, {} sent", count(u64::from(syns)));
         }
         let mut rest = String::new();
         match smtp.tls {
