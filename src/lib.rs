@@ -27,4 +27,5 @@ pub mod smtp;
 pub mod source;
 pub mod stream;
 pub mod time;
+pub mod traffic;
 pub mod wire;
