@@ -1,9 +1,7 @@
 //! What the client says, and what becomes of it.
 
-use super::{Action, Anomaly, Direction, Engine, Event, Outcome, Output, Refusal, Side, Stage};
-use crate::smtp::{
-    Asked, Command, EnhancedCode, Item, Junk, Line, OwnReply, Progress, Split, Verb, Wait,
-};
+use super::{Action, Anomaly, Direction, Engine, Outcome, Output, Refusal, Side, Stage};
+use crate::smtp::{Asked, Command, EnhancedCode, Item, Junk, Line, OwnReply, Split, Verb, Wait};
 use crate::time::Timestamp;
 
 /// What one item made of the input.
@@ -18,6 +16,7 @@ enum Step {
 impl Engine {
     /// The client's bytes, those not consumed before in front. Returns how many were consumed.
     pub fn client(&mut self, input: &[u8], at: Timestamp, out: &mut Output) -> usize {
+        self.now = at;
         let mut used = 0;
         self.held_back = false;
         while used < input.len() {
@@ -25,7 +24,7 @@ impl Engine {
                 used = input.len(); // After the end nobody answers.
                 break;
             }
-            match self.client_step(input, used, at, out) {
+            match self.client_step(input, used, out) {
                 Step::Consumed(count) => used += count,
                 Step::Stop { waiting } => {
                     self.held_back = waiting;
@@ -43,11 +42,11 @@ impl Engine {
         used
     }
 
-    fn client_step(&mut self, input: &[u8], from: usize, at: Timestamp, out: &mut Output) -> Step {
+    fn client_step(&mut self, input: &[u8], from: usize, out: &mut Output) -> Step {
         let rest = input.get(from..).unwrap_or_default();
         match self.stage {
             Stage::TurnedAway => return self.turned_away_step(rest, out),
-            Stage::Dropping => return Step::Consumed(self.drop_content(rest, at, out)),
+            Stage::Dropping => return Step::Consumed(self.drop_content(rest, out)),
             Stage::Refused => return self.refused_step(rest, out),
             Stage::Running | Stage::Leaving | Stage::Closing(_) => {}
         }
@@ -77,7 +76,7 @@ impl Engine {
                     return Step::Stop { waiting: true };
                 }
                 self.impatience_counted = false;
-                self.command(line, &command, from, at, out);
+                self.command(line, &command, from, out);
                 Step::Consumed(line.len())
             }
             Item::TooLong { len, done, auth } => {
@@ -87,24 +86,15 @@ impl Engine {
                 Step::Consumed(len)
             }
             Item::AuthLine(line) => {
-                if self.endings_pass(line, out) {
-                    self.forward(line, from, Asked::Auth, out);
-                } else {
-                    self.cancel_auth(out);
-                }
+                self.auth_line(line, from, out);
                 Step::Consumed(line.len())
             }
-            Item::Content => Step::Consumed(self.content(rest, from, at, out)),
+            Item::Content => Step::Consumed(self.content(rest, from, out)),
             Item::Chunk { len, wanted } => {
                 if wanted {
                     out.forward(from..from + len);
-                    self.recorder.content(len as u64);
                 }
-                match self.session.chunk_passed(len as u64) {
-                    Progress::MessageEnds => self.recorder.content_ended(at, out),
-                    Progress::ChunkEnds { wanted: false } => self.unwanted_chunk(out),
-                    Progress::ChunkEnds { wanted: true } | Progress::Within => {}
-                }
+                self.chunk_passed(len as u64, out);
                 Step::Consumed(len)
             }
             Item::Plaintext { len } => {
@@ -112,6 +102,7 @@ impl Engine {
                 Step::Consumed(len)
             }
             Item::Opaque => {
+                self.hear_hello(Side::Client, rest);
                 out.forward(from..from + rest.len());
                 Step::Consumed(rest.len())
             }
@@ -119,15 +110,10 @@ impl Engine {
     }
 
     fn junk(&mut self, junk: Junk, out: &mut Output) {
-        let anomaly = match junk {
-            Junk::Http => Anomaly::JunkHttp,
-            Junk::Tls => Anomaly::JunkTls,
-            Junk::Proxy => Anomaly::JunkProxy,
-        };
-        self.recorder.anomaly(anomaly, out);
-        self.recorder.refusal(Refusal::Junk, out);
+        self.recorder.anomaly(junk.into(), out);
+        self.judgement.refused(Refusal::Junk, out);
         let text = "this is an SMTP server; that was not SMTP";
-        self.send(OwnReply::new(554, EnhancedCode::new(5, 5, 1), text), out);
+        self.send(Asked::Other, OwnReply::new(554, EnhancedCode::new(5, 5, 1), text), out);
         out.act(Action::AbandonUpstream);
         self.close(Outcome::Protocol, out);
     }
@@ -142,37 +128,38 @@ impl Engine {
                 return Step::Consumed(rest.len());
             }
         };
-        let verb = Command::parse(line.text).verb;
-        out.event(Event::Command(verb));
-        self.recorder.command(verb);
-        if verb == Verb::Quit {
-            self.send(OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"), out);
+        let command = Command::parse(line.text);
+        let asked = self.recorder.command(line, &command, self.now, out);
+        if command.verb == Verb::Quit {
+            self.send(asked, OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"), out);
             self.close(Outcome::Refused, out);
-        } else if self.errors >= self.profile.limits.errors {
+        } else if self.judgement.too_many_errors() {
             let code = EnhancedCode::new(4, 7, 0);
-            self.fail(code, "too many errors", Refusal::LimitErrors, Outcome::Limit, out);
+            let text = "too many errors";
+            self.fail_instead(asked, code, text, Refusal::LimitErrors, Outcome::Limit, out);
         } else {
             let text = "access was refused; only QUIT is left";
-            self.send(OwnReply::new(503, EnhancedCode::new(5, 5, 1), text), out);
+            self.send(asked, OwnReply::new(503, EnhancedCode::new(5, 5, 1), text), out);
         }
         Step::Consumed(line.len())
     }
 
     /// After a refused message: upstream is gone.
     fn refused_step(&mut self, rest: &[u8], out: &mut Output) -> Step {
-        let verb = match Line::split(rest, self.profile.limits.line_length) {
+        let (command, asked) = match Line::split(rest, self.profile.limits.line_length) {
             Split::Incomplete => return Step::Stop { waiting: false },
-            Split::Line(line) => Command::parse(line.text).verb,
-            Split::TooLong => Verb::Unknown,
+            Split::TooLong => (None, Asked::Other),
+            Split::Line(line) => {
+                let command = Command::parse(line.text);
+                (Some(command.verb), self.recorder.command(line, &command, self.now, out))
+            }
         };
-        out.event(Event::Command(verb));
-        self.recorder.command(verb);
-        if verb == Verb::Quit {
-            self.send(OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"), out);
+        if command == Some(Verb::Quit) {
+            self.send(asked, OwnReply::new(221, EnhancedCode::new(2, 0, 0), "goodbye"), out);
             self.close(Outcome::Quit, out);
         } else {
             let text = format!("{} only QUIT was left; closing", self.profile.smtp.hostname);
-            self.send(OwnReply::new(421, EnhancedCode::new(4, 3, 2), &text), out);
+            self.send(asked, OwnReply::new(421, EnhancedCode::new(4, 3, 2), &text), out);
             self.close(Outcome::Protocol, out);
         }
         Step::Consumed(rest.len())
@@ -202,6 +189,16 @@ impl Engine {
             self.close(Outcome::ClientClosed, out);
         }
         // Else the replies that the client may still read come first; `upstream` looks again after each.
+    }
+}
+
+impl From<Junk> for Anomaly {
+    fn from(junk: Junk) -> Self {
+        match junk {
+            Junk::Http => Self::JunkHttp,
+            Junk::Tls => Self::JunkTls,
+            Junk::Proxy => Self::JunkProxy,
+        }
     }
 }
 

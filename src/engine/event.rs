@@ -59,6 +59,8 @@ labels! {
         Shutdown = "shutdown",
         /// A fault of our own.
         Error = "error",
+        /// The capture ends before the session does.
+        Unfinished = "unfinished",
     }
 }
 
@@ -94,6 +96,27 @@ labels! {
         BadReply = "bad_reply",
         /// A reply from upstream that answers no command.
         UnexpectedReply = "unexpected_reply",
+        /// Octets of the dialogue that the capture lacks.
+        Gap = "gap",
+    }
+}
+
+labels! {
+    /// Why a dialogue that is only listened to could not be followed. Not the capture's own losses, nor those of
+    /// reassembly: these are what they cost.
+    Desync {
+        /// The capture begins within the session.
+        Midstream = "midstream",
+        /// A gap in the client's commands.
+        ClientGap = "client_gap",
+        /// A gap in the server's replies: what was asked before it is not paired with a reply.
+        ServerGap = "server_gap",
+        /// A reply that cannot be paired: to nothing, not fitting, or none at all.
+        Reply = "reply",
+        /// The server took something else for the end of a message.
+        EndOfData = "end_of_data",
+        /// More octets waited for a reply than are held.
+        Overflow = "overflow",
     }
 }
 
@@ -212,6 +235,7 @@ pub enum Event {
         direction: Direction,
         count: u64,
     },
+    Desync(Desync),
 }
 
 /// Who is told. Implementations must be cheap: they run between two reads of a socket.

@@ -11,7 +11,9 @@ mod client;
 mod commands;
 mod content;
 mod event;
+mod hello;
 mod identity;
+mod judgement;
 mod options;
 mod output;
 mod record;
@@ -23,24 +25,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::event::{
-    Anomaly, AttemptOutcome, Direction, Event, Observe, Outcome, Phase, Refusal, ReplySource,
-    Starttls,
+    Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
+    ReplySource, Starttls,
 };
 pub use self::options::{Limits, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts};
 pub use self::output::{Action, Output};
 pub use self::record::{
-    Endpoint, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
+    Endpoint, Phases, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
     VerdictRecord,
 };
 pub use self::said::{Said, Utterance};
 pub use crate::smtp::BareNewlines;
 
+use self::hello::Hellos;
 use self::identity::Identity;
+use self::judgement::Judgement;
 use self::recorder::Recorder;
 pub use crate::addr::Side;
 use crate::addr::{ClientAddr, OriginalDst, UpstreamAddr};
-use crate::policy::{Action as PolicyAction, Verdict};
-use crate::smtp::{Asked, EnhancedCode, Extensions, OwnReply, Progress, Session, Wait};
+use crate::smtp::{Asked, EnhancedCode, Extensions, OwnReply, Session, Wait};
 use crate::time::Timestamp;
 
 /// How long upstream may take to close after its 221, before we do.
@@ -65,10 +68,8 @@ enum Stage {
 }
 
 /// The transaction that the client's commands belong to now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Current {
-    /// The recorder's number; [`Current::NONE`] between transactions.
-    number: usize,
     /// MAIL was forwarded and the message's fate is not known.
     open: bool,
     /// MAIL came while another transaction was open: if upstream refuses this one, that one goes on.
@@ -76,25 +77,6 @@ struct Current {
     /// Recipients that upstream was asked about, and that we refused ourselves.
     asked: u32,
     refused: u32,
-    /// BDAT was used.
-    chunking: bool,
-}
-
-impl Current {
-    const NONE: usize = usize::MAX;
-}
-
-impl Default for Current {
-    fn default() -> Self {
-        Self {
-            number: Self::NONE,
-            open: false,
-            nested: false,
-            asked: 0,
-            refused: 0,
-            chunking: false,
-        }
-    }
 }
 
 /// One client's conversation with an upstream.
@@ -104,16 +86,16 @@ pub struct Engine {
     timeouts: Timeouts,
     session: Session,
     recorder: Recorder,
-    verdict: Verdict,
-    /// Why each RCPT is refused, if it is.
-    refusing: Option<Refusal>,
+    judgement: Judgement,
+    hellos: Hellos,
     identity: Identity,
     stage: Stage,
     current: Current,
+    /// What the chunk asks that upstream does not get.
+    unwanted: Asked,
     extensions: Extensions,
-    /// Since the last message that upstream accepted.
-    commands: u32,
-    errors: u32,
+    /// The time of what is happening.
+    now: Timestamp,
     /// When either side last brought the conversation forward.
     active: Timestamp,
     /// Bytes that came while nothing may come were counted already.
@@ -138,25 +120,19 @@ impl Engine {
         destination: OriginalDst,
         at: Timestamp,
     ) -> Self {
-        let verdict = profile.access.decide(client.ip());
-        let refusing = match verdict.action {
-            PolicyAction::Accept => None,
-            PolicyAction::Tempfail => Some(Refusal::AccessTempfail),
-            PolicyAction::Reject => Some(Refusal::AccessReject),
-        };
         Self {
             session: Session::new(profile.smtp.bare_newlines, profile.limits.line_length),
             recorder: Recorder::new(client, destination, at),
             identity: Identity::new(profile.xclient, client, destination),
+            judgement: Judgement::new(Arc::clone(&profile), client.ip()),
             profile,
             timeouts,
-            verdict,
-            refusing,
+            hellos: Hellos::default(),
             stage: Stage::Running,
             current: Current::default(),
+            unwanted: Asked::Other,
             extensions: Extensions::default(),
-            commands: 0,
-            errors: 0,
+            now: at,
             active: at,
             impatience_counted: false,
             said_farewell: false,
@@ -172,12 +148,10 @@ impl Engine {
     /// whether an upstream is needed: not for a client that is turned away in place of the greeting.
     pub fn open(&mut self, over: Option<Refusal>, out: &mut Output) -> bool {
         out.event(Event::SessionOpened);
-        match (over, self.refusing) {
+        match (over, self.judgement.at_connect()) {
             (Some(refusal), _) => self.turn_away_at_once(refusal, out),
-            (None, Some(refusal)) if self.profile.smtp.refuse_at == RefuseAt::Connect => {
-                self.turn_away(refusal, out);
-            }
-            _ => return true,
+            (None, Some(refusal)) => self.turn_away(refusal, out),
+            (None, None) => return true,
         }
         false
     }
@@ -185,7 +159,7 @@ impl Engine {
     /// An upstream took the connection; its greeting comes next.
     pub fn connected(&mut self, upstream: UpstreamAddr, at: Timestamp, out: &mut Output) {
         self.recorder.connected(upstream, at, out);
-        self.active = at;
+        (self.now, self.active) = (at, at);
     }
 
     /// No upstream took the connection.
@@ -233,6 +207,7 @@ impl Engine {
         if self.deadline().is_none_or(|deadline| at < deadline) {
             return;
         }
+        self.now = at;
         match self.stage {
             Stage::Leaving => return self.close(Outcome::Quit, out),
             Stage::Running if self.session.is_opaque() => {
@@ -282,13 +257,10 @@ impl Engine {
 
     /// The driver passed `count` octets from `side` on, no more than [`Engine::passable`] allowed.
     pub fn passed(&mut self, side: Side, count: u64, at: Timestamp, out: &mut Output) {
-        self.active = at;
+        (self.now, self.active) = (at, at);
         self.recorder.bytes(side, count, out);
         if side == Side::Client && !self.session.is_opaque() {
-            self.recorder.content(count);
-            if self.session.chunk_passed(count) == Progress::MessageEnds {
-                self.recorder.content_ended(at, out);
-            }
+            self.chunk_passed(count, out);
         }
     }
 
@@ -329,7 +301,7 @@ impl Engine {
             _ if self.upstream_closed => Outcome::UpstreamClosed,
             _ => Outcome::ClientClosed,
         };
-        self.recorder.finish(outcome, &self.verdict, at, out)
+        self.recorder.finish(outcome, self.judgement.verdict(), at, out)
     }
 
     /// 421 in place of the greeting, and the end.
@@ -350,7 +322,7 @@ impl Engine {
 
     /// 554 or 421 in place of the greeting.
     fn turn_away(&mut self, refusal: Refusal, out: &mut Output) {
-        let reason = self.verdict.rule.as_deref().unwrap_or("access denied").to_owned();
+        let reason = self.rule().to_owned();
         match refusal {
             Refusal::AccessReject => {
                 self.instead_of_greeting(refusal, EnhancedCode::new(5, 7, 1), &reason, out);
@@ -372,8 +344,8 @@ impl Engine {
         out: &mut Output,
     ) {
         self.stage = Stage::TurnedAway;
-        self.recorder.refusal(refusal, out);
-        self.send(OwnReply::new(554, code, text), out);
+        self.judgement.refused(refusal, out);
+        self.send(Asked::Other, OwnReply::new(554, code, text), out);
     }
 
     /// 421 now, whatever is pending, and the end. Upstream does not get to finish what it has.
@@ -385,34 +357,61 @@ impl Engine {
         outcome: Outcome,
         out: &mut Output,
     ) {
+        self.fail_instead(Asked::Other, code, text, refusal, outcome, out);
+    }
+
+    /// The same in place of the reply to `asked`, which the client said last.
+    fn fail_instead(
+        &mut self,
+        asked: Asked,
+        code: EnhancedCode,
+        text: &str,
+        refusal: Refusal,
+        outcome: Outcome,
+        out: &mut Output,
+    ) {
         match self.stage {
             Stage::Closing(_) => return,
             Stage::Leaving => return self.close(Outcome::Quit, out),
             Stage::Running | Stage::TurnedAway | Stage::Dropping | Stage::Refused => {}
         }
-        self.recorder.refusal(refusal, out);
+        self.judgement.refused(refusal, out);
         let text = format!("{} {text}", self.profile.smtp.hostname);
-        self.send(OwnReply::new(421, code, &text), out);
+        // To the client it answers what it waits for.
+        let asked = match self.session.unanswered() {
+            Some(Asked::Greeting | Asked::Own(_)) | None => asked,
+            Some(owed) => owed,
+        };
+        self.send(asked, OwnReply::new(421, code, &text), out);
         out.act(Action::AbandonUpstream);
         self.close(outcome, out);
     }
 
     /// Answers the client's last command ourselves, in its turn.
-    fn answer(&mut self, code: u16, enhanced: EnhancedCode, text: &str, out: &mut Output) {
-        if let Some(reply) = self.session.answer(OwnReply::new(code, enhanced, text)) {
-            self.send(reply, out);
+    fn answer(
+        &mut self,
+        asked: Asked,
+        code: u16,
+        enhanced: EnhancedCode,
+        text: &str,
+        out: &mut Output,
+    ) {
+        if let Some(reply) = self.session.answer(OwnReply::new(code, enhanced, text), asked) {
+            self.send(asked, reply, out);
         }
     }
 
-    fn send(&mut self, reply: OwnReply, out: &mut Output) {
+    fn send(&mut self, asked: Asked, reply: OwnReply, out: &mut Output) {
         self.recorder.reply(reply.code, ReplySource::Gateway, out);
-        self.count_error(reply.code);
+        self.recorder.answered(asked, reply.code, Some(reply.enhanced), self.now, out);
+        self.judgement.replied(reply.code);
         out.act(Action::ToClient(reply.line));
     }
 
-    const fn count_error(&mut self, code: u16) {
-        if code >= 500 {
-            self.errors = self.errors.saturating_add(1);
+    /// The hellos of TLS tell its version and who was asked for; the rest passes unseen.
+    fn hear_hello(&mut self, side: Side, octets: &[u8]) {
+        if let Some(told) = self.hellos.hear(side, octets) {
+            self.recorder.hello(told);
         }
     }
 
@@ -452,11 +451,10 @@ impl Engine {
         }
         self.impatience_counted = true;
         self.recorder.anomaly(anomaly, out);
-        if wait == Wait::Greeting && self.profile.smtp.pregreet == Pregreet::Reject {
-            let refusal = *self.refusing.get_or_insert(Refusal::Pregreet);
-            if self.profile.smtp.refuse_at == RefuseAt::Connect {
-                self.turn_away(refusal, out);
-            }
+        if wait == Wait::Greeting
+            && let Some(refusal) = self.judgement.pregreet()
+        {
+            self.turn_away(refusal, out);
         }
     }
 }

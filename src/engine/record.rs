@@ -1,8 +1,8 @@
 //! The record of one session: what the log line, the JSON of `replay` and the status page are made from.
 //!
 //! The serde form *is* the public JSON form. Absent facts are null, never left out, so that a reader can tell "not
-//! known" from "not there". Memory is bounded whatever a client does: 32 KiB of
-//! envelope a session, later recipients and transactions are only counted.
+//! known" from "not there". Memory is bounded whatever either side does: 32 KiB of envelope a session (later recipients and
+//! transactions are only counted), 64 extension keywords, one server name.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{Anomaly, Outcome};
+use super::{Anomaly, Outcome, Phase};
 use crate::addr::{Family, Side};
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::{FlowFacts, FlowOutcome};
@@ -96,7 +96,13 @@ pub struct SmtpFacts {
     /// Argument of the last HELO or EHLO.
     pub helo: Option<String>,
     pub esmtp: bool,
+    /// Keywords that the last EHLO reply offered the client, in upper case; null before there was one.
+    pub extensions: Option<Vec<String>>,
     pub tls: Tls,
+    /// What the server's hello chose, `TLSv1.3` and the like; null when no hello was seen.
+    pub tls_version: Option<&'static str>,
+    /// The server name that the client's hello asked for.
+    pub sni: Option<String>,
     /// An AUTH that succeeded.
     pub auth: bool,
     pub transactions: Vec<TransactionRecord>,
@@ -104,8 +110,42 @@ pub struct SmtpFacts {
     pub transactions_total: u64,
     pub commands: BTreeMap<Verb, u64>,
     pub replies: BTreeMap<u16, u64>,
+    pub phases: Phases,
     /// In order of first appearance, each once.
     pub anomalies: Vec<Anomaly>,
+    /// How often a capture lost the thread of the dialogue, and how often it was found again. Always 0 live.
+    pub desyncs: u64,
+    pub resyncs: u64,
+}
+
+/// How long the phases took, those of all transactions together; null where there was none. The whole session's time is
+/// its `duration_s`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Phases {
+    #[serde(rename = "connect_s", serialize_with = "optional_seconds")]
+    pub connect: Option<Duration>,
+    #[serde(rename = "greeting_s", serialize_with = "optional_seconds")]
+    pub greeting: Option<Duration>,
+    #[serde(rename = "envelope_s", serialize_with = "optional_seconds")]
+    pub envelope: Option<Duration>,
+    #[serde(rename = "data_s", serialize_with = "optional_seconds")]
+    pub data: Option<Duration>,
+    #[serde(rename = "acceptance_s", serialize_with = "optional_seconds")]
+    pub acceptance: Option<Duration>,
+}
+
+impl Phases {
+    pub(super) fn add(&mut self, phase: Phase, duration: Duration) {
+        let sum = match phase {
+            Phase::Connect => &mut self.connect,
+            Phase::Greeting => &mut self.greeting,
+            Phase::Envelope => &mut self.envelope,
+            Phase::Data => &mut self.data,
+            Phase::Acceptance => &mut self.acceptance,
+            Phase::Session => return,
+        };
+        *sum = Some(sum.unwrap_or_default().saturating_add(duration));
+    }
 }
 
 /// How far STARTTLS came.
@@ -128,7 +168,7 @@ pub struct TransactionRecord {
     pub rcpt_to: Vec<RecipientRecord>,
     /// All of them, also those not kept.
     pub rcpt_total: u64,
-    /// The reply to the end of data.
+    /// The reply to the end of data, or the one that came before it and refused the message.
     pub data_code: Option<u16>,
     /// Octets of content as the client sent it, without the final `.` line.
     pub bytes: u64,
@@ -143,11 +183,14 @@ pub struct RecipientRecord {
     pub enhanced: Option<EnhancedCode>,
 }
 
-/// What the policy said, by which rule.
+/// What the gateway did by its policy, or would have done. A refusal of upstream's is not its verdict.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VerdictRecord {
+    /// The strictest thing: tempfail for a 4xx, reject for a 5xx.
     pub action: crate::policy::Action,
+    /// The access rule that fired, also one that accepts.
     pub rule: Option<String>,
+    /// The [`super::Refusal`] behind the action; with accept, one that no policy wants, a time-out for example.
     pub reason: Option<String>,
 }
 

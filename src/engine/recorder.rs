@@ -1,14 +1,16 @@
-//! Writes the record of a session while it happens, and the events that go with it.
+//! Writes the record of a session while it happens, and the events that go with it: what the client said, what it was
+//! told, and which transaction that belongs to. The relay's engine and the witness of a capture write by the same pen.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use super::hello::Told;
 use super::{
-    Anomaly, Event, Outcome, Output, Phase, RecipientRecord, Refusal, ReplySource, SessionRecord,
+    Anomaly, Desync, Event, Outcome, Output, Phase, RecipientRecord, ReplySource, SessionRecord,
     Side, SmtpFacts, Starttls, TcpFacts, Tls, TransactionRecord, VerdictRecord,
 };
 use crate::addr::{ClientAddr, OriginalDst, UpstreamAddr};
-use crate::policy::Verdict;
-use crate::smtp::{EnhancedCode, Verb};
+use crate::smtp::{Asked, Chunk, Command, EnhancedCode, Findings, Line, Verb};
 use crate::time::Timestamp;
 
 /// Octets of envelope that one session's record may hold; what comes later is only counted.
@@ -16,9 +18,13 @@ const ENVELOPE_BUDGET: usize = 32 * 1024;
 /// What one entry costs besides its address.
 const ENTRY: usize = 64;
 
+/// The number of a transaction that there is not.
+const NONE: usize = usize::MAX;
+
 /// Message bytes between the reply to DATA and the reply to the end of data.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Message {
+    transaction: usize,
     began: Option<Timestamp>,
     bytes: u64,
     chunking: bool,
@@ -26,6 +32,12 @@ struct Message {
     told: bool,
     /// Anomalies of this message that are counted already.
     found: u32,
+}
+
+impl Message {
+    const fn new(transaction: usize, chunking: bool, began: Option<Timestamp>) -> Self {
+        Self { transaction, began, bytes: 0, chunking, told: false, found: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -41,10 +53,13 @@ pub(super) struct Recorder {
     commands: [u32; Verb::ALL.len()],
     replies: Vec<(u16, u64)>,
     budget: usize,
+    /// The transaction that the client's commands belong to now.
+    current: usize,
+    /// The one that the last HELO or EHLO ends, if the server takes it.
+    suspended: usize,
     message: Message,
     /// Messages that ended and whose reply is not there yet: octets and when they ended.
     ended: VecDeque<(u64, Timestamp)>,
-    last_refusal: Option<Refusal>,
 }
 
 impl Recorder {
@@ -60,46 +75,120 @@ impl Recorder {
             commands: [0; Verb::ALL.len()],
             replies: Vec::new(),
             budget: ENVELOPE_BUDGET,
-            message: Message::default(),
+            current: NONE,
+            suspended: NONE,
+            message: Message::new(NONE, false, None),
             ended: VecDeque::new(),
-            last_refusal: None,
         }
     }
 
     pub(super) fn connected(&mut self, upstream: UpstreamAddr, at: Timestamp, out: &mut Output) {
         self.upstream = Some(upstream);
-        out.event(Event::Phase { phase: Phase::Connect, duration: at - self.start });
+        self.phase(Phase::Connect, at - self.start, out);
         self.phase_start = at;
     }
 
-    pub(super) fn greeting(&mut self, code: u16, at: Timestamp, out: &mut Output) {
-        self.smtp.greeting = Some(code);
-        out.event(Event::Phase { phase: Phase::Greeting, duration: at - self.phase_start });
-    }
-
-    pub(super) fn helo(&mut self, argument: &[u8], esmtp: bool) {
-        self.smtp.helo = Some(String::from_utf8_lossy(argument).into_owned());
-        self.smtp.esmtp = esmtp;
-    }
-
-    pub(super) fn command(&mut self, verb: Verb) {
+    /// The client said a command; what is wrong with it is noted. Returns what its reply will mean.
+    pub(super) fn command(
+        &mut self,
+        line: Line<'_>,
+        command: &Command<'_>,
+        at: Timestamp,
+        out: &mut Output,
+    ) -> Asked {
+        let verb = command.verb;
+        out.event(Event::Command(verb));
         if let Some(count) = self.commands.get_mut(verb.index()) {
             *count = count.saturating_add(1);
         }
+        self.endings(line, out);
+        match verb {
+            Verb::Helo | Verb::Ehlo => {
+                self.smtp.helo = Some(String::from_utf8_lossy(command.argument).into_owned());
+                self.smtp.esmtp = verb == Verb::Ehlo;
+                self.suspended = std::mem::replace(&mut self.current, NONE);
+                if verb == Verb::Ehlo { Asked::Ehlo } else { Asked::Helo }
+            }
+            Verb::Mail => {
+                let path = self.path(command, out);
+                let transaction = self.mail(&path, at);
+                self.current = transaction;
+                Asked::Mail { transaction }
+            }
+            Verb::Rcpt => {
+                let transaction = self.current;
+                let path = self.path(command, out);
+                Asked::Rcpt { transaction, recipient: self.rcpt(&path) }
+            }
+            Verb::Data => Asked::Data { transaction: self.current },
+            Verb::Rset => {
+                self.current = NONE;
+                Asked::Rset
+            }
+            Verb::Auth => Asked::Auth,
+            Verb::Starttls => Asked::Starttls,
+            Verb::Quit => Asked::Quit,
+            Verb::Xclient | Verb::Xforward | Verb::Unknown => {
+                self.anomaly(
+                    match verb {
+                        Verb::Xclient => Anomaly::Xclient,
+                        Verb::Xforward => Anomaly::Xforward,
+                        _ => Anomaly::UnknownCommand,
+                    },
+                    out,
+                );
+                Asked::Other
+            }
+            Verb::Bdat => {
+                if command.chunk().is_err() {
+                    self.anomaly(Anomaly::BadSyntax, out);
+                }
+                Asked::Other
+            }
+            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn => Asked::Other,
+        }
     }
 
-    pub(super) fn reply(&mut self, code: u16, source: ReplySource, out: &mut Output) {
-        match self.replies.iter_mut().find(|(known, _)| *known == code) {
-            Some((_, count)) => *count += 1,
-            None => self.replies.push((code, 1)),
+    /// The command was a BDAT that can be read. Returns what its reply will mean.
+    pub(super) fn chunk(&mut self, chunk: Chunk, at: Timestamp, out: &mut Output) -> Asked {
+        let transaction = self.current;
+        let message = &self.message;
+        let same = message.chunking && message.transaction == transaction;
+        if !same || message.began.is_none() {
+            self.content_begins(transaction, true, at, out);
         }
-        out.event(Event::Reply { code, source });
+        if !chunk.last {
+            return Asked::Chunk { transaction };
+        }
+        // What is said next belongs to no transaction, whenever the reply comes.
+        self.current = NONE;
+        if chunk.size == 0 {
+            self.content_ended(at, out);
+        }
+        Asked::Message { transaction }
+    }
+
+    /// Notes bare newlines of a line.
+    pub(super) fn endings(&mut self, line: Line<'_>, out: &mut Output) {
+        if !line.is_clean() {
+            let bare_cr = line.has_bare_cr();
+            self.anomaly(if bare_cr { Anomaly::BareCr } else { Anomaly::BareLf }, out);
+        }
+    }
+
+    /// The path of MAIL or RCPT; what cannot be read as one is kept as it came, for the server to judge.
+    fn path(&mut self, command: &Command<'_>, out: &mut Output) -> String {
+        if let Some(path) = command.path() {
+            return path.into_owned();
+        }
+        self.anomaly(Anomaly::BadSyntax, out);
+        String::from_utf8_lossy(command.argument).into_owned()
     }
 
     /// A transaction begins. Returns its number.
-    pub(super) fn mail(&mut self, path: &str, at: Timestamp) -> usize {
+    fn mail(&mut self, path: &str, at: Timestamp) -> usize {
         self.phase_start = at;
-        let number = usize::try_from(self.smtp.transactions_total).unwrap_or(usize::MAX);
+        let number = usize::try_from(self.smtp.transactions_total).unwrap_or(NONE);
         self.smtp.transactions_total += 1;
         if self.afford(path) {
             let mail_from = path.to_owned();
@@ -108,38 +197,19 @@ impl Recorder {
         number
     }
 
-    pub(super) fn mail_code(&mut self, transaction: usize, code: u16) {
-        if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
-            transaction.mail_code = Some(code);
-        }
-    }
-
-    /// Returns the recipient's number within its transaction.
-    pub(super) fn rcpt(&mut self, transaction: usize, path: &str) -> usize {
+    /// Returns the recipient's number within the current transaction.
+    fn rcpt(&mut self, path: &str) -> usize {
         let affordable = self.afford(path);
-        let Some(transaction) = self.smtp.transactions.get_mut(transaction) else {
-            return usize::MAX;
+        let Some(transaction) = self.smtp.transactions.get_mut(self.current) else {
+            return NONE;
         };
-        let number = usize::try_from(transaction.rcpt_total).unwrap_or(usize::MAX);
+        let number = usize::try_from(transaction.rcpt_total).unwrap_or(NONE);
         transaction.rcpt_total += 1;
         if affordable {
             let address = path.to_owned();
             transaction.rcpt_to.push(RecipientRecord { address, code: None, enhanced: None });
         }
         number
-    }
-
-    pub(super) fn rcpt_code(
-        &mut self,
-        transaction: usize,
-        recipient: usize,
-        code: u16,
-        enhanced: Option<EnhancedCode>,
-    ) {
-        let transaction = self.smtp.transactions.get_mut(transaction);
-        if let Some(recipient) = transaction.and_then(|t| t.rcpt_to.get_mut(recipient)) {
-            (recipient.code, recipient.enhanced) = (Some(code), enhanced);
-        }
     }
 
     /// The budget only shrinks: once it is spent no later entry is kept, so numbers stay positions.
@@ -156,6 +226,73 @@ impl Recorder {
         }
     }
 
+    /// The transaction that the client's commands belong to now; a number that no other has.
+    pub(super) const fn current(&self) -> usize {
+        self.current
+    }
+
+    /// The client forgot it, or nobody knows what it is.
+    pub(super) const fn no_transaction(&mut self) {
+        self.current = NONE;
+    }
+
+    /// The client reads a complete reply.
+    pub(super) fn reply(&mut self, code: u16, source: ReplySource, out: &mut Output) {
+        match self.replies.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => *count += 1,
+            None => self.replies.push((code, 1)),
+        }
+        out.event(Event::Reply { code, source });
+    }
+
+    /// What a reply means that answers `asked`.
+    pub(super) fn answered(
+        &mut self,
+        asked: Asked,
+        code: u16,
+        enhanced: Option<EnhancedCode>,
+        at: Timestamp,
+        out: &mut Output,
+    ) {
+        match asked {
+            Asked::Greeting => {
+                self.smtp.greeting = Some(code);
+                self.phase(Phase::Greeting, at - self.phase_start, out);
+            }
+            Asked::Helo | Asked::Ehlo if code >= 400 && self.current == NONE => {
+                self.current = self.suspended; // Nothing has changed (RFC 5321 §4.1.4).
+            }
+            Asked::Mail { transaction } => {
+                if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
+                    transaction.mail_code = Some(code);
+                }
+            }
+            Asked::Rcpt { transaction, recipient } => {
+                let transaction = self.smtp.transactions.get_mut(transaction);
+                if let Some(recipient) = transaction.and_then(|t| t.rcpt_to.get_mut(recipient)) {
+                    (recipient.code, recipient.enhanced) = (Some(code), enhanced);
+                }
+            }
+            Asked::Data { transaction } if code == 354 => {
+                self.content_begins(transaction, false, at, out);
+            }
+            Asked::Message { transaction } => self.message_code(transaction, code, at, out),
+            Asked::Auth if code == 235 => self.smtp.auth = true,
+            Asked::Starttls if code == 220 => self.starttls(Starttls::Started, out),
+            Asked::Starttls => self.starttls(Starttls::Refused, out),
+            _ => {}
+        }
+    }
+
+    /// The client read what the server can do.
+    pub(super) fn offered(&mut self, keywords: Vec<String>) {
+        // What became of a STARTTLS tells more than a later offer.
+        if self.smtp.tls == Tls::None && keywords.iter().any(|keyword| keyword == "STARTTLS") {
+            self.smtp.tls = Tls::Offered;
+        }
+        self.smtp.extensions = Some(keywords);
+    }
+
     pub(super) fn content_begins(
         &mut self,
         transaction: usize,
@@ -163,8 +300,10 @@ impl Recorder {
         at: Timestamp,
         out: &mut Output,
     ) {
-        out.event(Event::Phase { phase: Phase::Envelope, duration: at - self.phase_start });
-        self.message = Message { began: Some(at), chunking, ..Message::default() };
+        if transaction != NONE {
+            self.phase(Phase::Envelope, at - self.phase_start, out);
+        }
+        self.message = Message::new(transaction, chunking, Some(at));
         if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
             transaction.chunking = chunking;
         }
@@ -174,30 +313,31 @@ impl Recorder {
         self.message.bytes += count;
     }
 
+    /// The client has said all of a message.
     pub(super) fn content_ended(&mut self, at: Timestamp, out: &mut Output) {
         if let Some(began) = self.message.began.take() {
-            out.event(Event::Phase { phase: Phase::Data, duration: at - began });
+            self.phase(Phase::Data, at - began, out);
         }
-        if self.message.told {
-            return;
+        if !self.message.chunking {
+            self.current = NONE;
         }
         let end = if self.message.chunking { 0 } else { ".\r\n".len() as u64 };
-        self.ended.push_back((self.message.bytes.saturating_sub(end), at));
+        let bytes = self.message.bytes.saturating_sub(end);
+        if let Some(transaction) = self.smtp.transactions.get_mut(self.message.transaction) {
+            transaction.bytes = bytes;
+        }
+        if !self.message.told {
+            self.ended.push_back((bytes, at));
+        }
     }
 
     /// The message's fate is known.
-    pub(super) fn message_code(
-        &mut self,
-        transaction: usize,
-        code: u16,
-        at: Timestamp,
-        out: &mut Output,
-    ) {
+    fn message_code(&mut self, transaction: usize, code: u16, at: Timestamp, out: &mut Output) {
         let (bytes, ended) = self.ended.pop_front().unwrap_or_else(|| {
             self.message.told = true;
             (self.message.bytes, at)
         });
-        out.event(Event::Phase { phase: Phase::Acceptance, duration: at - ended });
+        self.phase(Phase::Acceptance, at - ended, out);
         out.event(Event::Message { code, bytes });
         if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
             transaction.data_code = Some(code);
@@ -205,23 +345,25 @@ impl Recorder {
         }
     }
 
-    pub(super) const fn authenticated(&mut self) {
-        self.smtp.auth = true;
+    /// The replies to messages that ended were missed: no later one is theirs.
+    pub(super) fn replies_missed(&mut self) {
+        self.ended.clear();
     }
 
-    /// What became of a STARTTLS tells more than a later offer.
-    pub(super) fn starttls_offered(&mut self) {
-        if self.smtp.tls == Tls::None {
-            self.smtp.tls = Tls::Offered;
-        }
-    }
-
-    pub(super) fn starttls(&mut self, outcome: Starttls, out: &mut Output) {
+    fn starttls(&mut self, outcome: Starttls, out: &mut Output) {
         self.smtp.tls = match outcome {
             Starttls::Started => Tls::Started,
             Starttls::Refused => Tls::Refused,
         };
         out.event(Event::Starttls(outcome));
+    }
+
+    /// What a hello of TLS told.
+    pub(super) fn hello(&mut self, told: Told) {
+        match told {
+            Told::Version(version) => self.smtp.tls_version = Some(version),
+            Told::Name(sni) => self.smtp.sni = Some(sni),
+        }
     }
 
     /// Counted each time, listed once.
@@ -232,18 +374,31 @@ impl Recorder {
         out.event(Event::Anomaly(anomaly));
     }
 
-    /// Counted once for each message.
-    pub(super) fn anomaly_of_message(&mut self, anomaly: Anomaly, out: &mut Output) {
-        let bit = 1 << anomaly.index();
-        if self.message.found & bit == 0 {
-            self.message.found |= bit;
-            self.anomaly(anomaly, out);
+    /// Counts what a message newly shows, each thing once. Returns whether it has bare newlines.
+    pub(super) fn findings(&mut self, findings: Findings, out: &mut Output) -> bool {
+        let found = [
+            (findings.bare_lf, Anomaly::BareLf),
+            (findings.bare_cr, Anomaly::BareCr),
+            (findings.smuggling, Anomaly::Smuggling),
+            (findings.long_line, Anomaly::TextLineTooLong),
+        ];
+        for (_, anomaly) in found.into_iter().filter(|(is, _)| *is) {
+            let bit = 1 << anomaly.index();
+            if self.message.found & bit == 0 {
+                self.message.found |= bit;
+                self.anomaly(anomaly, out);
+            }
         }
+        findings.bare_lf || findings.bare_cr
     }
 
-    pub(super) fn refusal(&mut self, refusal: Refusal, out: &mut Output) {
-        self.last_refusal = Some(refusal);
-        out.event(Event::Refusal(refusal));
+    pub(super) fn desync(&mut self, cause: Desync, out: &mut Output) {
+        self.smtp.desyncs += 1;
+        out.event(Event::Desync(cause));
+    }
+
+    pub(super) const fn resync(&mut self) {
+        self.smtp.resyncs += 1;
     }
 
     pub(super) fn bytes(&mut self, side: Side, count: u64, out: &mut Output) {
@@ -254,15 +409,25 @@ impl Recorder {
         out.event(Event::Bytes { direction: side.direction(), count });
     }
 
+    fn phase(&mut self, phase: Phase, duration: Duration, out: &mut Output) {
+        self.smtp.phases.add(phase, duration);
+        out.event(Event::Phase { phase, duration });
+    }
+
+    /// What was seen of the connection below SMTP, in place of our own counts.
+    pub(super) fn tcp(&mut self, tcp: TcpFacts) {
+        self.tcp = tcp;
+    }
+
     /// The record, once; the recorder is empty afterwards.
     pub(super) fn finish(
         &mut self,
         outcome: Outcome,
-        verdict: &Verdict,
+        verdict: VerdictRecord,
         at: Timestamp,
         out: &mut Output,
     ) -> SessionRecord {
-        out.event(Event::Phase { phase: Phase::Session, duration: at - self.start });
+        self.phase(Phase::Session, at - self.start, out);
         out.event(Event::SessionClosed(outcome));
         let mut smtp = std::mem::take(&mut self.smtp);
         smtp.commands = Verb::ALL
@@ -283,11 +448,7 @@ impl Recorder {
             tcp: std::mem::take(&mut self.tcp),
             smtp,
             facts: None,
-            verdict: VerdictRecord {
-                action: verdict.action,
-                rule: verdict.rule.as_deref().map(str::to_owned),
-                reason: self.last_refusal.map(|refusal| refusal.as_str().to_owned()),
-            },
+            verdict,
         }
     }
 }

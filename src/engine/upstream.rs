@@ -1,14 +1,13 @@
 //! What upstream replies, and what becomes of it.
 
-use super::{
-    Action, Anomaly, Engine, Outcome, Output, Refusal, ReplySource, Side, Stage, Starttls,
-};
-use crate::smtp::{Asked, EnhancedCode, Extensions, Paired, Reply};
+use super::{Action, Anomaly, Engine, Outcome, Output, Refusal, ReplySource, Side, Stage};
+use crate::smtp::{Asked, EnhancedCode, Extensions, Paired, Reply, ReplyParse};
 use crate::time::Timestamp;
 
 impl Engine {
     /// Upstream's bytes, those not consumed before in front. Returns how many were consumed.
     pub fn upstream(&mut self, input: &[u8], at: Timestamp, out: &mut Output) -> usize {
+        self.now = at;
         let mut used = 0;
         if matches!(self.stage, Stage::TurnedAway | Stage::Dropping | Stage::Refused) {
             return input.len(); // It was abandoned.
@@ -22,6 +21,7 @@ impl Engine {
                     rest.len()
                 }
                 Paired::Opaque => {
+                    self.hear_hello(Side::Server, rest);
                     out.forward(used..input.len());
                     rest.len()
                 }
@@ -42,7 +42,7 @@ impl Engine {
                     rest.len()
                 }
                 Paired::Reply { reply, asked } => {
-                    self.reply(&reply, asked, used, at, out);
+                    self.reply(&reply, asked, used, out);
                     reply.raw.len()
                 }
             };
@@ -58,14 +58,7 @@ impl Engine {
         used
     }
 
-    fn reply(
-        &mut self,
-        reply: &Reply<'_>,
-        asked: Asked,
-        from: usize,
-        at: Timestamp,
-        out: &mut Output,
-    ) {
+    fn reply(&mut self, reply: &Reply<'_>, asked: Asked, from: usize, out: &mut Output) {
         if let Asked::Own(own) = asked {
             return self.introduced(own, reply, out);
         }
@@ -76,14 +69,17 @@ impl Engine {
         if asked == Asked::Ehlo && reply.is_positive() {
             let (extensions, filtered) = Extensions::filter(reply, &self.profile.smtp.hide);
             self.extensions = extensions;
+            if let ReplyParse::Complete(told) = Reply::parse(&filtered) {
+                self.recorder.offered(Extensions::offered(&told).1);
+            }
             self.recorder.reply(reply.code, ReplySource::Upstream, out);
             out.act(Action::ToClient(filtered));
         } else {
             self.relay_reply(reply, asked, from, out);
         }
-        self.note(reply, asked, at, out);
-        while let Some(own) = self.session.ready() {
-            self.send(own, out);
+        self.note(reply, asked, out);
+        while let Some((own, asked)) = self.session.ready() {
+            self.send(asked, own, out);
         }
         if asked == Asked::Quit && reply.is_positive() {
             self.stage = Stage::Leaving;
@@ -91,40 +87,22 @@ impl Engine {
     }
 
     /// What a reply means for the record and for what comes next.
-    fn note(&mut self, reply: &Reply<'_>, asked: Asked, at: Timestamp, out: &mut Output) {
-        let code = reply.code;
+    fn note(&mut self, reply: &Reply<'_>, asked: Asked, out: &mut Output) {
+        let transaction = self.recorder.current();
+        self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
         match asked {
-            Asked::Greeting => self.recorder.greeting(code, at, out),
-            Asked::Ehlo if self.extensions.starttls && reply.is_positive() => {
-                self.recorder.starttls_offered();
-            }
-            Asked::Mail { transaction } => {
-                self.recorder.mail_code(transaction, code);
-                if !reply.is_positive() && self.current.number == transaction {
+            Asked::Mail { transaction: refused } if !reply.is_positive() => {
+                if refused == transaction {
                     self.current.open = self.current.nested;
                 }
             }
-            Asked::Rcpt { transaction, recipient } => {
-                self.recorder.rcpt_code(transaction, recipient, code, reply.enhanced());
-            }
-            Asked::Data { transaction } if code == 354 => {
-                self.recorder.content_begins(transaction, false, at, out);
-            }
-            Asked::Message { transaction } => {
-                self.recorder.message_code(transaction, code, at, out);
-                if self.current.number == transaction {
+            Asked::Message { transaction: over } => {
+                if over == transaction {
                     self.current.open = false;
                 }
                 if reply.is_positive() {
-                    (self.commands, self.errors) = (0, 0);
+                    self.judgement.accepted();
                 }
-            }
-            Asked::Auth if code == 235 => self.recorder.authenticated(),
-            Asked::Starttls if code == 220 => {
-                self.recorder.starttls(Starttls::Started, out);
-            }
-            Asked::Starttls => {
-                self.recorder.starttls(Starttls::Refused, out);
             }
             _ => {}
         }
@@ -132,7 +110,7 @@ impl Engine {
 
     fn relay_reply(&mut self, reply: &Reply<'_>, asked: Asked, from: usize, out: &mut Output) {
         self.recorder.reply(reply.code, ReplySource::Upstream, out);
-        self.count_error(reply.code);
+        self.judgement.replied(reply.code);
         // 421: RFC 5321 §3.8; 521: RFC 7504; and one that refuses in place of its greeting may close at once.
         self.said_farewell =
             matches!(reply.code, 421 | 521) || asked == Asked::Greeting && reply.code >= 400;

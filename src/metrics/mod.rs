@@ -15,8 +15,8 @@ use prometheus::{
 
 use crate::addr::Family;
 use crate::engine::{
-    Anomaly, AttemptOutcome, Direction, Event, Observe, Outcome, Phase, Refusal, ReplySource,
-    SessionRecord, Starttls,
+    Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
+    ReplySource, SessionRecord, Starttls,
 };
 use crate::smtp::Verb;
 
@@ -61,6 +61,7 @@ struct Families {
     upstream_attempts: IntCounterVec,
     starttls: IntCounterVec,
     anomalies: IntCounterVec,
+    parser_desyncs: IntCounterVec,
     config_reloads: IntCounterVec,
     log_lines_dropped: IntCounter,
     sessions_limit: IntGauge,
@@ -155,6 +156,11 @@ impl Families {
                 "Things that a clean session does not contain.",
                 &["family", "anomaly"],
             )?,
+            parser_desyncs: counter(
+                "parser_desyncs_total",
+                "Dialogues in captured traffic that could not be followed for a while, by why.",
+                &["family", "cause"],
+            )?,
             config_reloads: counter(
                 "config_reloads_total",
                 "Configuration reloads (SIGHUP); after a failed one the old configuration stays.",
@@ -202,6 +208,7 @@ struct ByFamily {
     upstream_attempts: [IntCounter; AttemptOutcome::ALL.len()],
     starttls: [IntCounter; Starttls::ALL.len()],
     anomalies: [IntCounter; Anomaly::ALL.len()],
+    parser_desyncs: [IntCounter; Desync::ALL.len()],
 }
 
 impl ByFamily {
@@ -241,6 +248,7 @@ impl ByFamily {
             upstream_attempts: each!(upstream_attempts, AttemptOutcome::ALL),
             starttls: each!(starttls, Starttls::ALL),
             anomalies: each!(anomalies, Anomaly::ALL),
+            parser_desyncs: each!(parser_desyncs, Desync::ALL),
         })
     }
 }
@@ -328,6 +336,7 @@ impl Observe for Metrics {
             }
             Event::Anomaly(anomaly) => of.anomalies[anomaly.index()].inc(),
             Event::Refusal(reason) => of.refusals[reason.index()].inc(),
+            Event::Desync(cause) => of.parser_desyncs[cause.index()].inc(),
             Event::Starttls(outcome) => of.starttls[outcome.index()].inc(),
             Event::Attempt { family: upstream, outcome } => {
                 self.by_family[upstream as usize].upstream_attempts[outcome.index()].inc()
@@ -375,6 +384,9 @@ mod tests {
             }
             for &reason in Refusal::ALL {
                 tell(Event::Refusal(reason));
+            }
+            for &cause in Desync::ALL {
+                tell(Event::Desync(cause));
             }
             for &outcome in Starttls::ALL {
                 tell(Event::Starttls(outcome));

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Family, Networks};
 
-/// What to do with a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What to do with a session, from the mildest to the strictest.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     #[default]

@@ -124,6 +124,28 @@ impl<'a> Command<'a> {
         Some(String::from_utf8_lossy(mailbox))
     }
 
+    /// A verb that is known, in the form that its RFC gives it. Most prose that begins with a verb is not.
+    pub fn is_well_formed(&self) -> bool {
+        let words =
+            self.argument.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty());
+        let words = words.count();
+        match self.verb {
+            Verb::Helo | Verb::Ehlo | Verb::Vrfy | Verb::Expn | Verb::Etrn => words == 1,
+            Verb::Mail => self.has_path(b"FROM:"),
+            Verb::Rcpt => self.has_path(b"TO:"),
+            Verb::Data | Verb::Rset | Verb::Quit | Verb::Starttls => words == 0,
+            Verb::Bdat => self.chunk().is_ok(),
+            Verb::Noop | Verb::Help => words <= 1,
+            Verb::Auth => words == 1 || words == 2,
+            Verb::Xclient | Verb::Xforward => words > 0 && self.argument.contains(&b'='),
+            Verb::Unknown => false,
+        }
+    }
+
+    fn has_path(&self, keyword: &[u8]) -> bool {
+        starts_with_ignore_case(self.argument, keyword) && self.path().is_some()
+    }
+
     /// The argument of BDAT (RFC 3030 §2).
     ///
     /// # Errors
@@ -287,6 +309,35 @@ mod tests {
             ("RCPT", None),
         ] {
             assert_eq!(Command::parse(line.as_bytes()).path().as_deref(), path, "{line}");
+        }
+    }
+
+    #[test]
+    fn prose_is_no_command() {
+        let well_formed = |line: &str| Command::parse(line.as_bytes()).is_well_formed();
+        for command in [
+            "EHLO a",
+            "mail from:<> SIZE=3",
+            "RCPT TO: a@b",
+            "data",
+            "BDAT 5 last",
+            "NOOP",
+            "AUTH PLAIN AGEAYg==",
+            "XCLIENT ADDR=::1",
+        ] {
+            assert!(well_formed(command), "{command}");
+        }
+        for prose in [
+            "Help us to find the cat",
+            "Mail me",
+            "data is all we have",
+            "Quit smoking",
+            "Received: from a",
+            "EHLO",
+            "Mail: <a@b>",
+            "",
+        ] {
+            assert!(!well_formed(prose), "{prose}");
         }
     }
 

@@ -109,6 +109,12 @@ impl DataScanner {
         self.findings
     }
 
+    /// Octets are missing: where in a line the next one stands is not known.
+    pub fn skip(&mut self) {
+        self.state = State::Text;
+        self.line = 0;
+    }
+
     /// Scans `input` and emits what goes on, the final `.` line included. Returns the number of octets up to and with the
     /// end of data, or `None` if all of `input` belongs to the message and it goes on.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> Option<usize> {

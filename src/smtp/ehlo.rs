@@ -79,7 +79,35 @@ pub struct Extensions {
     pub chunking: bool,
 }
 
+/// Keywords of one EHLO reply that are kept, and octets of each; no server offers so many or so long ones.
+const MAX_KEYWORDS: usize = 64;
+const MAX_KEYWORD: usize = 32;
+
 impl Extensions {
+    /// What a 250 to EHLO offers, and all its keywords in upper case, also those that the gateway does not know.
+    pub fn offered(reply: &Reply<'_>) -> (Self, Vec<String>) {
+        let mut offered = Self::default();
+        let mut keywords: Vec<String> = Vec::new();
+        let words = reply.texts().skip(1).map(keyword_of).filter(|word| !word.is_empty());
+        for word in words.filter(|word| word.len() <= MAX_KEYWORD).take(MAX_KEYWORDS) {
+            let word = String::from_utf8_lossy(word).to_ascii_uppercase();
+            if let Some(keyword) = Keyword::parse(&word) {
+                offered.note(keyword);
+            }
+            // `AUTH LOGIN` and `AUTH=LOGIN` are one.
+            if !keywords.contains(&word) {
+                keywords.push(word);
+            }
+        }
+        (offered, keywords)
+    }
+
+    fn note(&mut self, keyword: Keyword) {
+        self.pipelining |= keyword == Keyword::Pipelining;
+        self.starttls |= keyword == Keyword::Starttls;
+        self.chunking |= keyword == Keyword::Chunking;
+    }
+
     /// Reads a 250 to EHLO and writes it anew without what the gateway cannot carry or was told to hide (RFC 5321 §4.1.1.1).
     pub fn filter(reply: &Reply<'_>, hide: &[Keyword]) -> (Self, Vec<u8>) {
         let mut offered = Self::default();
@@ -89,15 +117,11 @@ impl Extensions {
                 lines.push(text);
                 continue;
             }
-            // `AUTH=PLAIN` is how servers before RFC 2554 wrote it; some clients still look for it.
-            let word = text.split(|b| matches!(b, b' ' | b'=')).next().unwrap_or_default();
-            let keyword = std::str::from_utf8(word).ok().and_then(Keyword::parse);
+            let keyword = std::str::from_utf8(keyword_of(text)).ok().and_then(Keyword::parse);
             let Some(keyword) = keyword.filter(|keyword| !hide.contains(keyword)) else {
                 continue;
             };
-            offered.pipelining |= keyword == Keyword::Pipelining;
-            offered.starttls |= keyword == Keyword::Starttls;
-            offered.chunking |= keyword == Keyword::Chunking;
+            offered.note(keyword);
             lines.push(text);
         }
         let mut out = Vec::with_capacity(reply.raw.len());
@@ -109,6 +133,11 @@ impl Extensions {
         }
         (offered, out)
     }
+}
+
+/// The first word of a line. `AUTH=PLAIN` is how servers before RFC 2554 wrote it; some clients still look for it.
+fn keyword_of(text: &[u8]) -> &[u8] {
+    text.split(|b| matches!(b, b' ' | b'=')).next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -131,6 +160,18 @@ mod tests {
         );
         assert_eq!(out, "250-mx.example\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250 auth PLAIN\r\n");
         assert_eq!(offered, Extensions { pipelining: true, ..Extensions::default() });
+    }
+
+    #[test]
+    fn reads_all_that_is_offered() {
+        let ReplyParse::Complete(reply) = Reply::parse(
+            b"250-mx\r\n250-pipelining\r\n250-X-NEW thing\r\n250-AUTH LOGIN\r\n250 AUTH=LOGIN\r\n",
+        ) else {
+            panic!("a reply")
+        };
+        let (offered, keywords) = Extensions::offered(&reply);
+        assert_eq!(keywords, ["PIPELINING", "X-NEW", "AUTH"]);
+        assert!(offered.pipelining && !offered.starttls);
     }
 
     #[test]

@@ -97,6 +97,7 @@ fn plausible_start(line: &[u8]) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnReply {
     pub code: u16,
+    pub enhanced: EnhancedCode,
     pub line: Vec<u8>,
 }
 
@@ -107,7 +108,7 @@ impl OwnReply {
         let mut line = format!("{code} {enhanced} ").into_bytes();
         line.extend(text.bytes().map(|b| if (b' '..=b'~').contains(&b) { b } else { b'?' }));
         line.extend_from_slice(b"\r\n");
-        Self { code, line }
+        Self { code, enhanced, line }
     }
 }
 

@@ -91,7 +91,7 @@ fn an_early_acceptance_ends_the_session() {
         +C 421 4.5.0 gate.example the mail server behind this gateway cannot be followed; try again later
         = protocol",
     );
-    assert_eq!(record.smtp.transactions[0].data_code, None);
+    assert_eq!(record.smtp.transactions[0].data_code, Some(421), "what the client was told");
     assert!(record.smtp.anomalies.contains(&Anomaly::UnexpectedReply));
 }
 

@@ -1,5 +1,7 @@
 //! How sessions end that do not end in QUIT: time, loss, shutdown.
 
+use gatepost::policy::Action;
+
 use crate::dialogue::{Dialogue, dialogue};
 use crate::sessions::{ENVELOPE, HELLO};
 
@@ -83,8 +85,9 @@ fn an_upstream_that_is_lost_after_the_final_dot() {
         "C: BDAT 2 LAST\nC: ab\\\nC| NOOP\nS.\n",
     ] {
         let record = ends(&[HELLO, ENVELOPE, text, LOST]);
-        assert_eq!(record.smtp.transactions[0].data_code, None);
+        assert_eq!(record.smtp.transactions[0].data_code, Some(421), "what the client was told");
         assert_eq!(record.verdict.reason.as_deref(), Some("upstream_lost"));
+        assert_eq!(record.verdict.action, Action::Accept, "no policy wanted that");
     }
 }
 

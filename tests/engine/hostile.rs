@@ -1,6 +1,7 @@
 //! Clients that are no mail servers, and mail servers that are no friends.
 
 use gatepost::engine::{Anomaly, BareNewlines, Pregreet, RefuseAt, SessionRecord, Tls};
+use gatepost::policy::Action;
 
 use crate::dialogue::{Dialogue, dialogue};
 use crate::sessions::{ENVELOPE, HELLO};
@@ -30,6 +31,7 @@ fn speaking_before_the_greeting_is_refused_at_rcpt() {
     .with(|profile| profile.smtp.pregreet = Pregreet::Reject)
     .run();
     assert_eq!(record.verdict.reason.as_deref(), Some("pregreet"));
+    assert_eq!(record.verdict.action, Action::Reject);
 }
 
 #[test]
@@ -202,5 +204,5 @@ fn a_reply_that_answers_nothing_ends_the_session() {
     assert_eq!(record.smtp.anomalies, [Anomaly::BadReply]);
     let text = format!("C: DATA\nS: 354 go\nC: x\nC: .\nS- 2xx queued\n{cannot}");
     let record = dialogue(&[HELLO, ENVELOPE, &text].concat());
-    assert_eq!(record.smtp.transactions[0].data_code, None);
+    assert_eq!(record.smtp.transactions[0].data_code, Some(421), "what the client was told");
 }

@@ -46,6 +46,8 @@ fn every_recipient_is_refused_in_its_turn_and_data_after_them() {
         assert_eq!(transaction.rcpt_to[1].code, code[..3].parse().ok());
         assert_eq!(record.verdict.rule.as_deref(), Some("no mail from there"));
         assert_eq!(record.verdict.action, action);
+        let reason = format!("access_{action}");
+        assert_eq!(record.verdict.reason, Some(reason));
     }
 }
 
@@ -67,6 +69,29 @@ fn a_chunk_after_refused_recipients_is_swallowed() {
         +C 554 5.5.1 no valid recipients
         ";
     let record = refused(Action::Reject, &[HELLO, text, BYE].concat());
+    let transaction = &record.smtp.transactions[0];
+    assert_eq!(transaction.rcpt_total, 1);
+    assert_eq!((transaction.data_code, transaction.bytes), (Some(554), 21), "said, and refused");
+}
+
+/// A refused HELO or EHLO changes nothing (RFC 5321 §4.1.4).
+#[test]
+fn a_refused_ehlo_leaves_the_transaction() {
+    let text = r"S: 220 a
+        C: HELO a.example
+        S: 250 mx
+        C: MAIL FROM:<a@a.example>
+        S: 250 ok
+        C: EHLO
+        S: 501 5.5.4 who
+        C: RCPT TO:<b@b.example>
+        S: 250 ok
+        C: EHLO a.example
+        S: 250 mx
+        C: RCPT TO:<c@b.example>
+        S: 503 5.5.1 no
+        ";
+    let record = Dialogue::new(text).run();
     assert_eq!(record.smtp.transactions[0].rcpt_total, 1);
 }
 
@@ -89,6 +114,8 @@ fn refused_in_place_of_the_greeting() {
     .with(at_connect)
     .run();
     assert_eq!(record.upstream, None);
+    assert_eq!(record.smtp.helo.as_deref(), Some("a.example"));
+    assert_eq!(record.smtp.transactions[0].mail_code, Some(503), "whom it was about");
     Dialogue::new("C- EHLO a\\\n+C 554 5.7.1 no mail from there\nC.\n= refused")
         .with(at_connect)
         .run();

@@ -90,6 +90,8 @@ fn the_record_as_json() {
         "tcp": {"client_bytes": 148, "server_bytes": 280},
         "smtp": {
             "greeting": 220, "helo": "a.example", "esmtp": true, "tls": "offered", "auth": false,
+            "extensions": ["PIPELINING", "CHUNKING", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES"],
+            "tls_version": null, "sni": null,
             "transactions": [{
                 "mail_from": "a@a.example", "mail_code": 250,
                 "rcpt_to": [
@@ -101,7 +103,10 @@ fn the_record_as_json() {
             "transactions_total": 1,
             "commands": {"EHLO": 1, "MAIL": 1, "RCPT": 2, "DATA": 1, "QUIT": 1},
             "replies": {"220": 1, "221": 1, "250": 4, "354": 1, "550": 1},
-            "anomalies": [],
+            "phases": {
+                "connect_s": 0.0, "greeting_s": 0.0, "envelope_s": 0.0, "data_s": 0.0, "acceptance_s": 0.0,
+            },
+            "anomalies": [], "desyncs": 0, "resyncs": 0,
         },
         "facts": null,
         "verdict": {"action": "accept", "rule": null, "reason": null},

@@ -5,6 +5,8 @@
 //! commands are answered by the gateway: their replies wait in the same queue, so that a pipelining client (RFC 2920) reads
 //! one reply per command in the order in which it asked.
 
+mod presumed;
+
 use std::collections::VecDeque;
 
 use super::{
@@ -106,12 +108,11 @@ pub enum Item<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     Within,
-    /// The chunk's last octet; `wanted` as it was announced.
+    /// The chunk's last octet, and with `last` the message's; `wanted` as it was announced.
     ChunkEnds {
         wanted: bool,
+        last: bool,
     },
-    /// The last octet of a message's last chunk.
-    MessageEnds,
 }
 
 /// What stands at the start of upstream's bytes.
@@ -158,7 +159,7 @@ enum Phase {
 #[derive(Debug)]
 enum Slot {
     Upstream(Asked),
-    Own(OwnReply),
+    Own(OwnReply, Asked),
 }
 
 /// One SMTP session between a client and an upstream.
@@ -270,7 +271,7 @@ impl Session {
         }
         let (wanted, last) = (*wanted, *last);
         self.phase = Phase::Command;
-        if wanted && last { Progress::MessageEnds } else { Progress::ChunkEnds { wanted } }
+        Progress::ChunkEnds { wanted, last }
     }
 
     /// A command that expects `asked` was forwarded.
@@ -292,23 +293,23 @@ impl Session {
         }
     }
 
-    /// We answer the client's last command ourselves. Returns the reply if it may leave at once.
+    /// We answer `asked` ourselves. Returns the reply if it may leave at once.
     #[must_use]
-    pub fn answer(&mut self, reply: OwnReply) -> Option<OwnReply> {
+    pub fn answer(&mut self, reply: OwnReply, asked: Asked) -> Option<OwnReply> {
         if self.pending.is_empty() {
             return Some(reply);
         }
-        self.pending.push_back(Slot::Own(reply));
+        self.pending.push_back(Slot::Own(reply, asked));
         None
     }
 
-    /// The next of our own replies whose turn has come.
-    pub fn ready(&mut self) -> Option<OwnReply> {
-        if !matches!(self.pending.front(), Some(Slot::Own(_))) {
+    /// The next of our own replies whose turn has come, and what it answers.
+    pub fn ready(&mut self) -> Option<(OwnReply, Asked)> {
+        if !matches!(self.pending.front(), Some(Slot::Own(..))) {
             return None;
         }
         match self.pending.pop_front() {
-            Some(Slot::Own(reply)) => Some(reply),
+            Some(Slot::Own(reply, asked)) => Some((reply, asked)),
             _ => None,
         }
     }
@@ -327,7 +328,7 @@ impl Session {
             Some(Slot::Upstream(asked)) => asked,
             // `Own` is never first; an early refusal is the message's, once. An early acceptance is none: it answers an
             // end of data that upstream saw and we did not send.
-            Some(Slot::Own(_)) => return Paired::Unexpected(reply),
+            Some(Slot::Own(..)) => return Paired::Unexpected(reply),
             None => match &mut self.phase {
                 Phase::Content { transaction, answered, .. } if !*answered && reply.code >= 400 => {
                     *answered = true;
@@ -378,8 +379,23 @@ impl Session {
     pub fn owed(&self) -> Option<Asked> {
         self.pending.iter().find_map(|slot| match slot {
             Slot::Upstream(asked) => Some(*asked),
-            Slot::Own(_) => None,
+            Slot::Own(..) => None,
         })
+    }
+
+    /// What a reply would answer that comes now: the oldest that is owed, or the message in progress.
+    pub fn unanswered(&self) -> Option<Asked> {
+        self.owed().or(match self.phase {
+            Phase::Content { transaction, answered: false, .. } => {
+                Some(Asked::Message { transaction })
+            }
+            _ => None,
+        })
+    }
+
+    /// Upstream is gone, and what it owed was settled otherwise.
+    pub fn settle(&mut self) {
+        self.pending.clear();
     }
 
     /// The fate of a message is open: upstream has it or is getting it, and has not said what becomes of it.
