@@ -247,6 +247,13 @@ pub trait Observe: Send + Sync {
     fn session(&self, record: &SessionRecord);
 }
 
+/// Nobody is told.
+impl Observe for () {
+    fn event(&self, _: Family, _: Event) {}
+
+    fn session(&self, _: &SessionRecord) {}
+}
+
 impl<T: Observe + ?Sized> Observe for Arc<T> {
     fn event(&self, family: Family, event: Event) {
         (**self).event(family, event);

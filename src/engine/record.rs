@@ -49,6 +49,12 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
+impl From<Endpoint> for SocketAddr {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(endpoint.address, endpoint.port)
+    }
+}
+
 /// What is known of the connection below SMTP. The live relay knows only its own counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TcpFacts {

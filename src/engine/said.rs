@@ -24,3 +24,18 @@ pub enum Utterance {
     /// No more comes.
     Closed,
 }
+
+impl Utterance {
+    /// Octets of the stream that it stands for.
+    pub const fn len(&self) -> u64 {
+        match self {
+            Self::Line(octets) | Self::Content(octets) => octets.len() as u64,
+            Self::Gap(count) | Self::Encrypted(count) => *count,
+            Self::Closed => 0,
+        }
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

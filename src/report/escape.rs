@@ -10,6 +10,9 @@ use serde_json::ser::Formatter;
 
 use super::columns;
 
+/// Octets of what [`sentence`] shows.
+const LONGEST: usize = 4096;
+
 /// Where escaped text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -35,6 +38,13 @@ pub(super) fn push(out: &mut String, value: &str, place: Place, limit: usize) {
             return;
         }
     }
+}
+
+/// `value` as it may stand in a line, cut where it is longer than any reply is.
+pub fn sentence(value: &str) -> String {
+    let mut out = String::new();
+    push(&mut out, value, Place::Sentence, LONGEST);
+    out
 }
 
 /// `value` in at most `columns` columns of a terminal; a cut falls between two escapes.

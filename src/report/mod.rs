@@ -13,6 +13,8 @@ mod sink;
 mod tests;
 mod text;
 
+pub use self::escape::sentence;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;

@@ -39,6 +39,9 @@ impl Default for Limits {
 pub struct Ports(Vec<u16>);
 
 impl Ports {
+    /// 25, 587 (RFC 6409) and 2525, its common stand-in.
+    pub const DEFAULT: [u16; 3] = [25, 587, 2525];
+
     pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
         Self(ports.into_iter().collect())
     }
@@ -49,9 +52,8 @@ impl Ports {
 }
 
 impl Default for Ports {
-    /// 25, 587 (RFC 6409) and 2525, its common stand-in.
     fn default() -> Self {
-        Self::new([25, 587, 2525])
+        Self::new(Self::DEFAULT)
     }
 }
 

@@ -77,6 +77,18 @@ pub enum Damage {
     Fragments,
 }
 
+impl Damage {
+    /// What becomes of such packets, to follow their number.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Link => "of a link type that is not read",
+            Self::Header => "with a header that contradicts itself",
+            Self::Cut => "cut within their headers",
+            Self::Fragments => "that were fragments and could not be put together",
+        }
+    }
+}
+
 /// A TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {

@@ -243,6 +243,7 @@ fn packets(input: &[u8], at_a_time: usize) -> (Vec<Captured>, Option<String>) {
         octets.len() <= MAX_PACKET as usize && *wire_len as usize >= octets.len()
     }));
     (read, error)
+}
 
 /// DNS responses, each after two octets of length (as over TCP), to a capture with little room.
 pub(crate) fn dns(input: &[u8]) {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::words::{count, duration, ending, has_smtp, several, side};
 use super::{BOLD, DIM, NAME, PLAIN, Page, Told, YELLOW};
 use crate::addr::Side;
-use crate::engine::{Endpoint, Tls};
+use crate::engine::{Endpoint, Said, Tls, Utterance};
 use crate::report::columns::{WIDTH, width};
 use crate::report::escape::{Place, fitted, verbatim};
 use crate::time::Timestamp;
@@ -15,43 +15,21 @@ const MAX_LINES: usize = 5;
 /// Columns before what was said: `+1234.567  C: `.
 const MARGIN: usize = 14;
 
-/// A piece of a dialogue. In order of time, and of each side in the order in which it was said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said<'a> {
-    pub at: Timestamp,
-    pub from: Side,
-    pub what: What<'a>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What<'a> {
-    /// A command line, or one line of a reply, without its line end.
-    Line(&'a [u8]),
-    /// Octets of a message.
-    Content(u64),
-    /// Octets that the capture does not hold.
-    Gap(u64),
-    /// Octets after STARTTLS.
-    Encrypted(u64),
-    /// Says no more.
-    Closed,
-}
-
 /// Writes what is known of a session, then what was said, line by line.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn dialogue<'a>(
+pub fn dialogue(
     told: &Told<'_>,
-    said: impl IntoIterator<Item = Said<'a>>,
+    said: &[Said],
     colour: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let page = &mut Page { out, colour };
     head(told, page)?;
     let mut reader = Reader { start: told.record.start, asked_for_secret: false, any: false };
-    for said in said {
-        reader.write(said, page)?;
+    for same in said.chunk_by(|a, b| a.from == b.from && is_elided(a) && is_elided(b)) {
+        reader.write(same, page)?;
     }
     if !reader.any {
         page.line(PLAIN, "Nothing was said.")?;
@@ -138,27 +116,37 @@ struct Reader {
 }
 
 impl Reader {
-    fn write(&mut self, said: Said<'_>, page: &mut Page<'_>) -> io::Result<()> {
+    /// One thing that was said, or several of one side that are told by their length.
+    fn write(&mut self, said: &[Said], page: &mut Page<'_>) -> io::Result<()> {
+        let Some(Said { at, from, what }) = said.first() else {
+            return Ok(());
+        };
         self.any = true;
-        let Said { at, from, what } = said;
         let offset = at.since(self.start);
         let time = format!("+{}.{:03}", offset.as_secs(), offset.subsec_millis());
         let who = match from {
             Side::Client => "C:",
             Side::Server => "S:",
         };
-        let octets = |n| several(n, "octet");
+        let octets = || several(said.iter().map(|said| said.what.len()).sum(), "octet");
         let mut row =
             |style, who: &str, text: &str| page.line(style, &format!("{time:>9}  {who} {text}"));
         match what {
-            What::Line(line) => self.line(&time, who, from, line, page),
-            What::Content(n) => row(DIM, who, &format!("… {} of message", octets(n))),
-            What::Encrypted(n) => row(DIM, who, &format!("… {} encrypted", octets(n))),
-            What::Gap(n) => {
-                let who_lost = side(from);
-                row(YELLOW, "--", &format!("the capture lost {} of the {who_lost}", octets(n)))
+            Utterance::Line(lines) => {
+                for line in lines.split_inclusive(|&b| b == b'\n') {
+                    let line = line.strip_suffix(b"\n").unwrap_or(line);
+                    let line = line.strip_suffix(b"\r").unwrap_or(line);
+                    self.line(&time, who, *from, line, page)?;
+                }
+                Ok(())
             }
-            What::Closed => row(DIM, "--", &format!("the {} closes", side(from))),
+            Utterance::Content(_) => row(DIM, who, &format!("… {} of message", octets())),
+            Utterance::Encrypted(_) => row(DIM, who, &format!("… {} encrypted", octets())),
+            Utterance::Gap(_) => {
+                let who_lost = side(*from);
+                row(YELLOW, "--", &format!("the capture lost {} of the {who_lost}", octets()))
+            }
+            Utterance::Closed => row(DIM, "--", &format!("the {} closes", side(*from))),
         }
     }
 
@@ -206,6 +194,11 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Told by its length.
+fn is_elided(said: &Said) -> bool {
+    matches!(said.what, Utterance::Content(_) | Utterance::Encrypted(_))
 }
 
 /// Where the secret of `AUTH PLAIN secret` begins.

@@ -19,7 +19,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-pub use self::dialogue::{Said, What, dialogue};
+pub use self::dialogue::dialogue;
 use self::odd::Oddities;
 use self::summary::Summary;
 use self::table::Table;

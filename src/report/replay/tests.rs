@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::{Family, Side};
 use crate::engine::{
-    Anomaly, Outcome, RecipientRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord, VerdictRecord,
+    Anomaly, Outcome, RecipientRecord, Said, SmtpFacts, TcpFacts, Tls, TransactionRecord,
+    Utterance, VerdictRecord,
 };
 use crate::policy::Action;
 use crate::report::columns::width;
@@ -46,6 +47,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
             closed_by: Some(Client),
         },
         smtp: SmtpFacts::default(),
+        facts: None,
         verdict: VerdictRecord { action: Action::Accept, rule: None, reason: None },
     }
 }
@@ -293,20 +295,26 @@ fn a_long_record_is_shortened_as_in_the_log() {
     assert_eq!((&value["number"], &value["smtp"]["transactions_total"]), (&1.into(), &1.into()));
 }
 
-fn dialogue_of(told: &Told<'_>, said: &[(u64, Side, What<'_>)]) -> String {
-    let start = told.record.start;
-    let said = said.iter().map(|&(ms, from, what)| Said {
-        at: start + Duration::from_millis(ms),
-        from,
-        what,
-    });
+fn dialogue_of(told: &Told<'_>, said: &[(u64, Side, Utterance)]) -> String {
+    let at = |ms: &u64| told.record.start + Duration::from_millis(*ms);
+    let said =
+        said.iter().map(|(ms, from, what)| Said { at: at(ms), from: *from, what: what.clone() });
+    let said: Vec<Said> = said.collect();
     let mut out = Vec::new();
-    dialogue(told, said, false, &mut out).unwrap();
+    dialogue(told, &said, false, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
 use Side::{Client, Server};
-use What::{Closed, Content, Encrypted, Gap, Line};
+use Utterance::{Closed, Encrypted, Gap};
+
+fn line(text: &[u8]) -> Utterance {
+    Utterance::Line([text, b"\r\n"].concat())
+}
+
+fn content(octets: usize) -> Utterance {
+    Utterance::Content(vec![b'x'; octets])
+}
 
 #[test]
 fn a_dialogue() {
@@ -315,17 +323,17 @@ fn a_dialogue() {
     let text = dialogue_of(
         &Told { judged: true, unknown: &["reverse name"], ..told(2, &records[1]) },
         &[
-            (1, Server, Line(b"220 mx.b.example ESMTP")),
-            (2, Client, Line(b"EHLO mail.a.example\x1b[2J\xff")),
-            (3, Server, Line(b"250-mx.b.example")),
-            (3, Server, Line(b"250 AUTH PLAIN LOGIN")),
-            (4, Client, Line(b"AUTH PLAIN AGFsaWNlAHNlY3JldA==")),
-            (5, Server, Line(b"535 5.7.8 no")),
-            (6, Client, Line(b"auth login")),
-            (7, Server, Line(b"334 VXNlcm5hbWU6")),
-            (8, Client, Line(b"YWxpY2U=")),
-            (9, Server, Line(&long)),
-            (10, Client, Content(12_345)),
+            (1, Server, line(b"220 mx.b.example ESMTP")),
+            (2, Client, line(b"EHLO mail.a.example\x1b[2J\xff")),
+            (3, Server, line(b"250-mx.b.example")),
+            (3, Server, line(b"250 AUTH PLAIN LOGIN")),
+            (4, Client, line(b"AUTH PLAIN AGFsaWNlAHNlY3JldA==")),
+            (5, Server, line(b"535 5.7.8 no")),
+            (6, Client, line(b"auth login")),
+            (7, Server, line(b"334 VXNlcm5hbWU6")),
+            (8, Client, line(b"YWxpY2U=")),
+            (9, Server, line(&long)),
+            (10, Client, content(12_345)),
             (11, Server, Gap(4380)),
             (12, Client, Encrypted(1)),
             (3_600_000, Client, Closed),
@@ -344,8 +352,8 @@ fn a_dialogue() {
 fn what_was_cut_is_said() {
     let records = troubled();
     let said = |length| {
-        let line = vec![b'x'; length];
-        let text = dialogue_of(&told(2, &records[1]), &[(1, Client, Line(&line))]);
+        let text = vec![b'x'; length];
+        let text = dialogue_of(&told(2, &records[1]), &[(1, Client, line(&text))]);
         narrow(&text);
         (text.matches('x').count(), text)
     };
@@ -429,6 +437,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
             outcome: Outcome::Timeout,
             tcp,
             smtp,
+            facts: None,
             verdict: VerdictRecord { action, rule: said.clone(), reason: said },
         }
     })
@@ -475,10 +484,11 @@ proptest! {
         let said = lines.iter().map(|(at, from_client, line)| Said {
             at: Timestamp::from_nanos(*at),
             from: if *from_client { Client } else { Server },
-            what: Line(line),
+            what: Utterance::Line(line.clone()),
         });
         let mut out = Vec::new();
-        dialogue(&Told { judged: true, ..told(u64::MAX, &record) }, said, false, &mut out).unwrap();
+        let said: Vec<Said> = said.collect();
+        dialogue(&Told { judged: true, ..told(u64::MAX, &record) }, &said, false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         for line in text.lines() {
             prop_assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));

@@ -86,6 +86,7 @@ pub(super) fn ending(record: &SessionRecord) -> &'static str {
         Outcome::Protocol => "not SMTP",
         Outcome::Shutdown => "shut down",
         Outcome::Error => "gatepost failed",
+        Outcome::Unfinished => "unfinished",
     }
 }
 
@@ -125,6 +126,7 @@ pub(super) const fn meaning(anomaly: Anomaly) -> &'static str {
             "the client pipelined although PIPELINING was not offered"
         }
         Anomaly::BadReply => "the server sent what is no SMTP reply",
+        Anomaly::Gap => "the capture lacks a piece of it",
         Anomaly::UnexpectedReply => "the server sent a reply that answers no command",
     }
 }
