@@ -95,6 +95,7 @@ impl<R: Read> CaptureFile<R> {
         Err(match trouble {
             Ok(true) => FileError::Empty { file },
             Ok(false) => {
+                let _ = window.want(8);
                 let start = window.want(1).map(|start| start.iter().take(8).copied().collect());
                 FileError::NoCapture { file, start: start.unwrap_or_default() }
             }

@@ -556,7 +556,7 @@ proptest! {
         let (seen, error) = read(&octets);
         let most = if packed { 1000 * octets.len() } else { octets.len() } / 12;
         prop_assert!(seen.len() <= most);
-        if !packed {
+        if !octets.starts_with(&[0x1f, 0x8b]) {
             let dribble = Dribble { rest: &octets, at_most, reads: 0 };
             prop_assert_eq!(read_from(dribble, 0), (seen, error));
         }
