@@ -5,6 +5,8 @@
 
 #[path = "../engine/driver.rs"]
 mod driver;
+#[path = "segments.rs"]
+mod segments;
 
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use gatepost::smtp::{
 };
 
 use self::driver::Driver;
+pub(crate) use self::segments::stream;
 
 /// A line of a client.
 pub(crate) fn command(input: &[u8]) {
