@@ -83,8 +83,12 @@ pub(crate) fn stream(input: &[u8]) {
         return;
     };
     let held = usize::from(size) * 32;
-    let limits =
-        Limits { flows: 3, held, held_per_flow: held / (1 + usize::from(size & 1)), ..Limits::default() };
+    let limits = Limits {
+        flows: 3,
+        held,
+        held_per_flow: held / (1 + usize::from(size & 1)),
+        ..Limits::default()
+    };
     let mut table = FlowTable::new(limits, Ports::default());
     let (mut flows, mut nanos) = (Flows::default(), 0);
     for record in records.as_chunks::<8>().0 {
@@ -95,7 +99,7 @@ pub(crate) fn stream(input: &[u8]) {
         };
         // Both sides begin a little before the wrap.
         let near = |low: u8, far: u8| match far & 15 {
-            0..12 => u32::MAX - 60 + u32::from(low),
+            0..12 => (u32::MAX - 60).wrapping_add(low.into()),
             high => u32::from(high) << 28 | u32::from(low),
         };
         let at = Timestamp::from_nanos(nanos);
