@@ -246,13 +246,13 @@ impl Scene {
     }
 
     /// What was told since the last time, in words.
-    pub(super) fn heard(&mut self) -> String {
+    pub(super) fn heard(&self) -> String {
         let told: Vec<_> = self.ears.log.take().into_iter().map(|(_, what)| what).collect();
         told.join("; ")
     }
 
     /// The same, with the time since the script began.
-    pub(super) fn heard_when(&mut self) -> String {
+    pub(super) fn heard_when(&self) -> String {
         let told = self.ears.log.take().into_iter();
         let timed = |(at, what): (Timestamp, String)| {
             format!("{}ms {what}", at.since(Timestamp::from_nanos(START)).as_millis())
