@@ -57,6 +57,11 @@ fn file() {
 }
 
 #[test]
+fn stream() {
+    over_seeds("stream", bodies::stream);
+}
+
+#[test]
 fn dns() {
     over_seeds("dns", bodies::dns);
 }

@@ -344,7 +344,7 @@ impl Flow {
             Took::Outside => ear.counts.out_of_window += 1,
             _ => {}
         }
-        if open && took != Took::Outside {
+        if open && matches!(took, Took::Some | Took::NothingNew) {
             let mss = *self.mss.of(from.other());
             self.large.of_mut(from).sent(position, segment.len, at_edge, mss);
         }

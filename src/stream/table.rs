@@ -340,7 +340,13 @@ impl<C: Conversation> FlowTable<C> {
         let waiting_for_greeting = matches!(slot.stage, Stage::Candidate(_));
         match fate {
             Fate::Over => return self.over(id, sink),
-            Fate::TooMuch => self.refuse(id, sink),
+            Fate::TooMuch => {
+                self.refuse(id, sink);
+                if self.slot(id).is_some_and(|slot| matches!(slot.stage, Stage::Told(..))) {
+                    // Nothing of the segment was taken.
+                    return self.follow(id, from_low, segment, sink);
+                }
+            }
             Fate::Live if waiting_for_greeting && segment.len > 0 => self.judge(id, from, sink),
             Fate::Live => {}
         }

@@ -5,6 +5,8 @@
 
 #[path = "../engine/driver.rs"]
 mod driver;
+#[path = "segments.rs"]
+mod segments;
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -23,6 +25,7 @@ use gatepost::time::Timestamp;
 use gatepost::wire::{Decoded, Decoder, LinkType, Packet};
 
 use self::driver::Driver;
+pub(crate) use self::segments::stream;
 
 /// A line of a client.
 pub(crate) fn command(input: &[u8]) {

@@ -28,7 +28,7 @@ fn outcomes() {
         ("S data 0..5; C rst", (Midstream, Some(Side::Client))),
         // Both SYN at once.
         ("C syn; S syn; C synack; S synack; C data 0..1", (Established, None)),
-        ("C syn; S syn; S rst; C rst", (Unanswered, Some(Side::Client))),
+        ("C syn; S syn; S rst; C rst", (Refused, Some(Side::Server))),
     ] {
         assert_eq!(outcome(script), expected, "{script}");
     }

@@ -24,8 +24,10 @@ pub(super) struct Heard {
     number: u64,
     told: [u64; 2],
     at: Timestamp,
-    log: Rc<RefCell<Vec<String>>>,
+    log: Log,
 }
+
+type Log = Rc<RefCell<Vec<(Timestamp, String)>>>;
 
 fn letter(side: Side) -> char {
     if side == Side::Client { 'C' } else { 'S' }
@@ -46,7 +48,7 @@ impl Heard {
         assert!(at >= self.at, "time goes backward at {what}");
         self.at = at;
         let flow = if self.number == 1 { String::new() } else { format!("#{} ", self.number) };
-        self.log.borrow_mut().push(flow + &what);
+        self.log.borrow_mut().push((at, flow + &what));
     }
 }
 
@@ -74,7 +76,7 @@ impl Conversation for Heard {
 
 #[derive(Default)]
 pub(super) struct Ears {
-    log: Rc<RefCell<Vec<String>>>,
+    log: Log,
     pub(super) starts: Vec<FlowStart>,
     pub(super) over: Vec<FlowFacts>,
 }
@@ -106,6 +108,9 @@ impl Sink<Heard> for Ears {
     }
 }
 
+/// When scripts begin.
+const START: u64 = 1_767_323_045_000_000_000;
+
 /// Two hosts and a table that sees their segments.
 pub(super) struct Scene {
     pub(super) table: FlowTable<Heard>,
@@ -129,7 +134,7 @@ impl Scene {
             addresses: ["[2001:db8::1]:40000", "[2001:db8::25]:25"].map(|a| a.parse().unwrap()),
             isn: [1000, u32::MAX - 3],
             said: [0; 2],
-            nanos: 1_767_323_045_000_000_000,
+            nanos: START,
         }
     }
 
@@ -196,10 +201,11 @@ impl Scene {
             match word {
                 "syn" => (segment.syn, segment.ack, segment.seq) = (true, None, self.seq(side, -1)),
                 "synack" => (segment.syn, segment.seq) = (true, self.seq(side, -1)),
-                "ack" => match words.clone().next() {
-                    Some(_) => segment.ack = Some(self.seq(peer, number(&mut words))),
-                    None => {}
-                },
+                "ack" => {
+                    if words.clone().next().is_some_and(|word| word.parse::<i64>().is_ok()) {
+                        segment.ack = Some(self.seq(peer, number(&mut words)));
+                    }
+                }
                 "data" => {
                     let (from, to) = words.next().unwrap().split_once("..").unwrap();
                     let (from, to): (i64, i64) = (from.parse().unwrap(), to.parse().unwrap());
@@ -211,7 +217,7 @@ impl Scene {
                 // The snap length left so many.
                 "cut" => payload.truncate(number(&mut words) as usize),
                 "junk" => payload.fill(b'?'),
-                "fin" => (segment.fin, segment.seq) = (true, segment.seq),
+                "fin" => segment.fin = true,
                 "rst" => segment.rst = true,
                 "at" => segment.seq = self.seq(side, number(&mut words)),
                 "window" => segment.window = number(&mut words) as u16,
@@ -240,8 +246,18 @@ impl Scene {
     }
 
     /// What was told since the last time, in words.
-    pub(super) fn heard(&mut self) -> String {
-        self.ears.log.take().join("; ")
+    pub(super) fn heard(&self) -> String {
+        let told: Vec<_> = self.ears.log.take().into_iter().map(|(_, what)| what).collect();
+        told.join("; ")
+    }
+
+    /// The same, with the time since the script began.
+    pub(super) fn heard_when(&self) -> String {
+        let told = self.ears.log.take().into_iter();
+        let timed = |(at, what): (Timestamp, String)| {
+            format!("{}ms {what}", at.since(Timestamp::from_nanos(START)).as_millis())
+        };
+        told.map(timed).collect::<Vec<_>>().join("; ")
     }
 
     /// Ends the capture; the facts of all flows.

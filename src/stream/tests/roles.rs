@@ -81,6 +81,10 @@ fn between_watched_ports_a_flow_is_told_about_anyway() {
     scene.play("C data 0..3; S data 0..9 junk");
     assert_eq!(scene.heard(), "C 0..3; S 0..9 differs");
     assert_eq!(scene.facts().len(), 1);
+    let mut scene = Scene::new().between("192.0.2.1:25", "192.0.2.2:25");
+    scene.play("C data 0..4000; C data 4000..8000; C data 8000..8001");
+    assert_eq!(scene.heard(), "C 0..4000; C 4000..8000; C 8000..8001");
+    assert_eq!(scene.fact().octets, [8001, 0]);
 }
 
 #[test]
