@@ -1,0 +1,155 @@
+//! Writes pcapng, through pcap-parser: one section in little-endian byte order, times in nanoseconds.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use pcap_parser::{
+    EnhancedPacketBlock, InterfaceDescriptionBlock, Linktype, OptionCode, PcapNGOption,
+    SectionHeaderBlock, ToVec,
+};
+
+use super::MAX_PACKET;
+use crate::time::Timestamp;
+use crate::wire::LinkType;
+
+/// `if_tsresol` of nanoseconds: 10^-9 s.
+const NANOSECONDS: u8 = 9;
+/// Octets that the value of an option may have and still be padded to four.
+const MAX_OPTION: usize = 0xfffc;
+
+/// A pcapng file that is being written. Each block goes out with one `write_all`; nothing is buffered here.
+pub struct Writer<W: Write> {
+    to: W,
+    interfaces: u32,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes the section's header and describes the first interface, 0. `snap` is the most octets that a packet of it
+    /// has, 0 for no limit.
+    ///
+    /// # Errors
+    /// `to` cannot be written.
+    pub fn new(to: W, link: LinkType, snap: u32, name: &str) -> io::Result<Self> {
+        let mut writer = Self { to, interfaces: 0 };
+        let mut section = SectionHeaderBlock {
+            block_type: 0,
+            block_len1: 0,
+            bom: 0,
+            major_version: 1,
+            minor_version: 0,
+            section_len: -1,
+            options: vec![text(
+                OptionCode::ShbUserAppl,
+                concat!("gatepost ", env!("CARGO_PKG_VERSION")),
+            )],
+            block_len2: 0,
+        };
+        writer.block(&mut section)?;
+        writer.interface(link, snap, name)?;
+        Ok(writer)
+    }
+
+    /// Describes another interface and gives its number.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn interface(&mut self, link: LinkType, snap: u32, name: &str) -> io::Result<u32> {
+        let mut interface = InterfaceDescriptionBlock {
+            block_type: 0,
+            block_len1: 0,
+            linktype: Linktype(i32::from(link.number())),
+            reserved: 0,
+            snaplen: snap,
+            options: vec![text(OptionCode::IfName, name)],
+            block_len2: 0,
+            if_tsresol: NANOSECONDS,
+            if_tsoffset: 0,
+        };
+        self.block(&mut interface)?;
+        self.interfaces += 1;
+        Ok(self.interfaces - 1)
+    }
+
+    /// Writes a packet of the first interface. `wire_len` is what it had on the wire; a comment beyond 65,532 octets is
+    /// cut.
+    ///
+    /// # Errors
+    /// The packet is longer than a reader takes ([`MAX_PACKET`]), or the file cannot be written.
+    pub fn packet(
+        &mut self,
+        at: Timestamp,
+        octets: &[u8],
+        wire_len: u32,
+        comment: Option<&str>,
+    ) -> io::Result<()> {
+        self.packet_of(0, at, octets, wire_len, comment)
+    }
+
+    /// Writes a packet of the interface that [`Self::interface`] gave this number.
+    ///
+    /// # Errors
+    /// As [`Self::packet`], or there is no such interface.
+    pub fn packet_of(
+        &mut self,
+        interface: u32,
+        at: Timestamp,
+        octets: &[u8],
+        wire_len: u32,
+        comment: Option<&str>,
+    ) -> io::Result<()> {
+        // Room for the block's other fields and the comment.
+        let limit = MAX_PACKET as usize - (1 << 17);
+        if octets.len() > limit || interface >= self.interfaces {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "a packet of {} octets on interface {interface} cannot be written: expected at \
+                     most {limit}, and an interface below {}",
+                    octets.len(),
+                    self.interfaces
+                ),
+            ));
+        }
+        let nanos = at.as_nanos();
+        let captured = octets.len() as u32;
+        self.block(&mut EnhancedPacketBlock {
+            block_type: 0,
+            block_len1: 0,
+            if_id: interface,
+            ts_high: (nanos >> 32) as u32,
+            ts_low: nanos as u32,
+            caplen: captured,
+            origlen: wire_len.max(captured),
+            data: octets,
+            options: comment
+                .map(|comment| text(OptionCode::Comment, comment))
+                .into_iter()
+                .collect(),
+            block_len2: 0,
+        })
+    }
+
+    /// Flushes, and gives back what was written to.
+    ///
+    /// # Errors
+    /// It cannot be flushed.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.to.flush()?;
+        Ok(self.to)
+    }
+
+    fn block(&mut self, block: &mut impl ToVec) -> io::Result<()> {
+        let octets = block.to_vec().map_err(|error| io::Error::other(format!("{error:?}")))?;
+        self.to.write_all(&octets)
+    }
+}
+
+/// An option whose value is text, cut to what an option may have.
+fn text(code: OptionCode, value: &str) -> PcapNGOption<'_> {
+    let mut end = value.len().min(MAX_OPTION);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    let value = value.get(..end).unwrap_or_default().as_bytes();
+    PcapNGOption { code, len: value.len() as u16, value: Cow::Borrowed(value) }
+}
