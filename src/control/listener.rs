@@ -95,7 +95,8 @@ impl Connection {
         let mut line = String::new();
         let reading = (&mut self.stream).take(MAX_REQUEST).read_line(&mut line).await;
         reading.map_err(|error| format!("the request cannot be read: {error}"))?;
-        serde_json::from_str(&line).map_err(|error| format!("the request is not understood: {error}"))
+        serde_json::from_str(&line)
+            .map_err(|error| format!("the request is not understood: {error}"))
     }
 
     /// # Errors
@@ -176,7 +177,8 @@ mod tests {
             connection.answer(&Answer::Ok).await.unwrap();
             connection.send(b"more").await.unwrap();
         }));
-        let mut stream = ask(&settings.socket, &Request::Record(Selection::default())).await.unwrap();
+        let mut stream =
+            ask(&settings.socket, &Request::Record(Selection::default())).await.unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "more");

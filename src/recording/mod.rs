@@ -37,8 +37,7 @@ pub struct Selection {
 
 impl Selection {
     pub fn takes(&self, client: SocketAddr) -> bool {
-        let of_network =
-            |network: IpNet| Networks::new([network]).contains(client.ip());
+        let of_network = |network: IpNet| Networks::new([network]).contains(client.ip());
         self.family.is_none_or(|family| family == Family::of(client.ip()))
             && self.client.is_none_or(of_network)
     }
@@ -134,7 +133,8 @@ mod tests {
         ending.verdict = "reject".to_owned();
         ending.rule = Some("no \"mail\"".to_owned());
         ending.reason = Some("access_reject".to_owned());
-        let expected = r#"gatepost: verdict=reject rule="no \"mail\"" reason=access_reject outcome=quit"#;
+        let expected =
+            r#"gatepost: verdict=reject rule="no \"mail\"" reason=access_reject outcome=quit"#;
         assert_eq!(ending.to_string(), expected);
     }
 }

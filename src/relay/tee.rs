@@ -61,7 +61,8 @@ impl Recorders {
         if queues.len() >= MOST {
             return Err(TooManyRecorders);
         }
-        let queue = Arc::new(Queue { selection, limit, state: Mutex::default(), wake: Notify::new() });
+        let queue =
+            Arc::new(Queue { selection, limit, state: Mutex::default(), wake: Notify::new() });
         queues.push(Arc::clone(&queue));
         self.attached.store(queues.len(), Ordering::Relaxed);
         Ok(Recorder { recorders: Arc::clone(self), queue, batch: Vec::new() })
@@ -75,7 +76,9 @@ impl Recorders {
     /// Waits until recorders were given everything, or `patience` is over.
     pub async fn settle(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
-        while self.lock().iter().any(|queue| queue.lock().waiting() > 0) && Instant::now() < deadline {
+        while self.lock().iter().any(|queue| queue.lock().waiting() > 0)
+            && Instant::now() < deadline
+        {
             sleep(LOOK).await;
         }
     }
@@ -94,7 +97,8 @@ impl Recorders {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let queues = self.lock();
         let taking = queues.iter().filter(|queue| queue.selection.takes(client));
-        let tapes = taking.filter_map(|queue| Tape::begin(self, queue, session, client, server, at));
+        let tapes =
+            taking.filter_map(|queue| Tape::begin(self, queue, session, client, server, at));
         Tapes(tapes.collect())
     }
 
@@ -407,7 +411,10 @@ mod tests {
         assert!(begin(&recorders).is_empty());
         assert!(begin(&recorders).is_empty());
         let told = told_to(&mut slow);
-        assert!(matches!(told.as_slice(), [What::Begin { .. }, What::Missed { sessions: 2 }]), "{told:?}");
+        assert!(
+            matches!(told.as_slice(), [What::Begin { .. }, What::Missed { sessions: 2 }]),
+            "{told:?}"
+        );
     }
 
     #[test]
