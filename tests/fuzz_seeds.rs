@@ -45,3 +45,8 @@ fn data() {
 fn engine() {
     over_seeds("engine", bodies::engine);
 }
+
+#[test]
+fn wire() {
+    over_seeds("wire", bodies::wire);
+}

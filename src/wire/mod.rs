@@ -1,10 +1,25 @@
 //! Packets to segments: link, network and transport headers are read (etherparse) and what SMTP analysis needs is kept.
 //!
 //! Layer 1. Octets and timestamps in, borrowed values out. Addresses are as they stand on the wire; checksums are not
-//! verified, since captures on a sending host show them before the network card fills them in.
+//! verified, since captures on a sending host show them before the network card fills them in. The other way round,
+//! [`Talk`] makes the packets of a dialogue.
+
+#![warn(clippy::indexing_slicing)]
+
+mod captured;
+mod decode;
+mod fragments;
+mod icmp;
+mod ip;
+mod link;
+mod talk;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use self::decode::Decoder;
+pub use self::talk::Talk;
 use crate::time::Timestamp;
 
 /// How the octets of a packet begin (the `LINKTYPE_` registry of tcpdump.org).
@@ -51,7 +66,7 @@ impl LinkType {
 }
 
 /// One captured packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     pub at: Timestamp,
     pub link: LinkType,
@@ -62,7 +77,7 @@ pub struct Packet<'a> {
 }
 
 /// What a packet is to an analyst of SMTP.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
     Tcp(Segment<'a>),
     Udp(Datagram<'a>),
@@ -89,7 +104,7 @@ pub enum Damage {
 }
 
 /// A TCP segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
     pub at: Timestamp,
     pub src: SocketAddr,
@@ -111,7 +126,7 @@ pub struct Segment<'a> {
 }
 
 /// A UDP datagram.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram<'a> {
     pub at: Timestamp,
     pub src: SocketAddr,

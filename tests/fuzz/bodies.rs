@@ -13,6 +13,8 @@ use gatepost::smtp::{
     Command, DataScanner, EnhancedCode, Extensions, Findings, Junk, Line, Piece, Reply, ReplyParse,
     Split, pieces,
 };
+use gatepost::time::Timestamp;
+use gatepost::wire::{Decoded, Decoder, LinkType, Packet};
 
 use self::driver::Driver;
 
@@ -163,6 +165,29 @@ pub(crate) fn engine(input: &[u8]) {
     let accepted = |event: &&Event| matches!(event, Event::Message { code: 200..300, .. });
     let accepted = driver.events.iter().filter(accepted).count();
     assert!(accepted <= accepted_by_upstream, "a 2xx that upstream did not give");
+}
+
+/// Packets: the first octet chooses the link type. Each packet is two octets of length, one of what was not captured (in
+/// units of 8 octets; 0x80 adds 40 s to the time), and its octets.
+pub(crate) fn wire(input: &[u8]) {
+    const LINKS: [u16; 6] = [1, 0, 101, 113, 276, 105];
+    let Some((&link, mut rest)) = input.split_first() else {
+        return;
+    };
+    let link = LinkType::from_number(LINKS[usize::from(link) % LINKS.len()]);
+    let (mut decoder, mut at) = (Decoder::new(), Timestamp::default());
+    while let [high, low, beyond, octets @ ..] = rest {
+        let len = usize::from(u16::from_be_bytes([*high, *low])).min(octets.len());
+        let (octets, after) = octets.split_at(len);
+        rest = after;
+        at = at + Duration::from_secs(u64::from(beyond >> 7) * 40);
+        let wire_len = u32::try_from(len).unwrap() + u32::from(beyond & 0x7f) * 8;
+        match decoder.decode(&Packet { at, link, octets, wire_len }) {
+            Decoded::Tcp(segment) => assert!(segment.payload.len() <= segment.len as usize),
+            Decoded::Udp(datagram) => assert!(datagram.payload.len() <= 65_535),
+            _ => {}
+        }
+    }
 }
 
 /// `\r`, `\n` and `\0` as in Rust, so that seeds can be read.

@@ -1,0 +1,129 @@
+//! One packet, from its link layer to its transport.
+//!
+//! RFC 9293 (TCP), RFC 768 (UDP). Nothing is copied but fragments.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::err::tcp::HeaderSliceError;
+use etherparse::{TcpHeader, TcpHeaderSlice, UdpHeader, UdpHeaderSlice, ip_number};
+
+use super::captured::Captured;
+use super::fragments::Fragments;
+use super::ip::Ip;
+use super::{Damage, Datagram, Decoded, Packet, Segment, icmp, link};
+use crate::time::Timestamp;
+
+/// Reads packets. It remembers fragments, at most 6 MiB of them: of 64 datagrams, for 60 seconds of the capture's time.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    fragments: Fragments,
+}
+
+impl Decoder {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What `packet` is to us. Tunnels are not looked into.
+    pub fn decode<'a>(&'a mut self, packet: &Packet<'a>) -> Decoded<'a> {
+        self.read(packet).unwrap_or_else(Decoded::Damaged)
+    }
+
+    fn read<'a>(&'a mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, Damage> {
+        let wire_len = usize::try_from(packet.wire_len).unwrap_or(usize::MAX);
+        let frame = Captured::new(packet.octets, wire_len);
+        let Some(network) = link::ip(packet.link, frame)? else {
+            return Ok(Decoded::Other);
+        };
+        let mut ip = Ip::read(network)?;
+        if let Some(fragment) = ip.fragment {
+            let Some((protocol, whole)) = self.fragments.add(packet.at, &ip, fragment)? else {
+                return Ok(Decoded::Fragment);
+            };
+            ip = ip.reassembled(protocol, whole)?;
+        }
+        match (ip.protocol, ip.src) {
+            (ip_number::TCP, _) => segment(packet.at, &ip).map(Decoded::Tcp),
+            (ip_number::UDP, _) => datagram(packet.at, &ip).map(Decoded::Udp),
+            (ip_number::ICMP, IpAddr::V4(_)) | (ip_number::IPV6_ICMP, IpAddr::V6(_)) => {
+                Ok(icmp::error(packet.at, &ip)?.map_or(Decoded::Other, Decoded::Icmp))
+            }
+            _ => Ok(Decoded::Other),
+        }
+    }
+}
+
+fn segment<'a>(at: Timestamp, ip: &Ip<'a>) -> Result<Segment<'a>, Damage> {
+    let octets = ip.body.octets();
+    let header_len = match TcpHeaderSlice::from_slice(octets) {
+        Ok(header) => return build(at, ip, &header, header.slice().len()),
+        Err(HeaderSliceError::Content(_)) => return Err(Damage::Header),
+        Err(HeaderSliceError::Len(error)) => error.required_len,
+    };
+    // A snap length that cuts within the options leaves all that matters: the fixed part is read as a header by itself.
+    let damage = ip.body.lacks(header_len);
+    let mut fixed_part: [u8; TcpHeader::MIN_LEN] = match octets.first_chunk() {
+        Some(octets) if damage == Damage::Cut => *octets,
+        _ => return Err(damage),
+    };
+    fixed_part[12] = 5 << 4;
+    let header = TcpHeaderSlice::from_slice(&fixed_part).or(Err(damage))?;
+    build(at, ip, &header, header_len)
+}
+
+/// `header_len` octets of the header were on the wire.
+fn build<'a>(
+    at: Timestamp,
+    ip: &Ip<'a>,
+    header: &TcpHeaderSlice<'_>,
+    header_len: usize,
+) -> Result<Segment<'a>, Damage> {
+    let len = ip.body.len().checked_sub(header_len).ok_or(Damage::Header)?;
+    Ok(Segment {
+        at,
+        src: SocketAddr::new(ip.src, header.source_port()),
+        dst: SocketAddr::new(ip.dst, header.destination_port()),
+        seq: header.sequence_number(),
+        ack: header.ack().then(|| header.acknowledgment_number()),
+        syn: header.syn(),
+        fin: header.fin(),
+        rst: header.rst(),
+        window: header.window_size(),
+        mss: if header.syn() { mss(header.options()) } else { None },
+        payload: ip.body.octets().get(header_len..).unwrap_or_default(),
+        len: u32::try_from(len).unwrap_or(u32::MAX),
+    })
+}
+
+/// Not by etherparse's iterator, which ends at the first option that it does not know.
+fn mss(mut options: &[u8]) -> Option<u16> {
+    loop {
+        match options {
+            [1, rest @ ..] => options = rest,
+            [2, 4, high, low, ..] => return Some(u16::from_be_bytes([*high, *low])),
+            [0, ..] => return None,
+            [_, len, ..] if *len >= 2 => options = options.get(usize::from(*len)..)?,
+            _ => return None,
+        }
+    }
+}
+
+fn datagram<'a>(at: Timestamp, ip: &Ip<'a>) -> Result<Datagram<'a>, Damage> {
+    let header = UdpHeaderSlice::from_slice(ip.body.octets())
+        .map_err(|error| ip.body.lacks(error.required_len))?;
+    let length = usize::from(header.length());
+    let payload = match length {
+        // More than fits into the field (RFC 2675 §4).
+        0 => ip.body.after(UdpHeader::LEN)?,
+        UdpHeader::LEN.. if length <= ip.body.len() => {
+            ip.body.bounded(length).after(UdpHeader::LEN)?
+        }
+        _ => return Err(Damage::Header),
+    };
+    Ok(Datagram {
+        at,
+        src: SocketAddr::new(ip.src, header.source_port()),
+        dst: SocketAddr::new(ip.dst, header.destination_port()),
+        payload: payload.octets(),
+    })
+}

@@ -1,0 +1,73 @@
+//! Link layers: the registry's numbers, and where the IP packet begins.
+//!
+//! <https://www.tcpdump.org/linktypes.html>; IEEE 802.1Q tags. Read here and not by etherparse, which knows neither
+//! `LINKTYPE_LINUX_SLL2` nor the loopback types and refuses a cooked packet of a loopback device.
+
+use super::captured::Captured;
+use super::{Damage, LinkType};
+
+impl LinkType {
+    /// The type with this number of the registry. A capture file's header keeps more than the number in its 32 bits: give
+    /// the lower 16.
+    pub const fn from_number(number: u16) -> Self {
+        match number {
+            0 | 108 => Self::Loopback,
+            1 => Self::Ethernet,
+            12 | 14 | 101 | 228 | 229 => Self::Raw,
+            113 => Self::LinuxCooked,
+            276 => Self::LinuxCooked2,
+            other => Self::Other(other),
+        }
+    }
+
+    /// The number to write; of several that are read alike, the most usual.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Ethernet => 1,
+            Self::Loopback => 0,
+            Self::Raw => 101,
+            Self::LinuxCooked => 113,
+            Self::LinuxCooked2 => 276,
+            Self::Other(number) => number,
+        }
+    }
+}
+
+/// The IP packet in `frame`; `None` if it carries something else.
+pub(super) fn ip(link: LinkType, frame: Captured<'_>) -> Result<Option<Captured<'_>>, Damage> {
+    match link {
+        LinkType::Ethernet => tagged(frame.u16_at(12)?, frame.after(14)?),
+        LinkType::LinuxCooked => tagged(frame.u16_at(14)?, frame.after(16)?),
+        LinkType::LinuxCooked2 => tagged(frame.u16_at(0)?, frame.after(20)?),
+        LinkType::Loopback => loopback(frame),
+        LinkType::Raw => Ok(Some(frame)),
+        LinkType::Other(_) => Err(Damage::Link),
+    }
+}
+
+/// Past any VLAN tags; `ether_type` says what `payload` is.
+fn tagged(mut ether_type: u16, mut payload: Captured<'_>) -> Result<Option<Captured<'_>>, Damage> {
+    loop {
+        match ether_type {
+            0x0800 | 0x86dd => return Ok(Some(payload)),
+            // 802.1Q, 802.1ad, and QinQ from before 802.1ad.
+            0x8100 | 0x88a8 | 0x9100 => {
+                ether_type = payload.u16_at(2)?;
+                payload = payload.after(4)?;
+            }
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// The family's number is the capturing system's, in its byte order: AF_INET6 is 10 on Linux, 24 on NetBSD and OpenBSD, 28
+/// on FreeBSD, 30 on macOS.
+fn loopback(frame: Captured<'_>) -> Result<Option<Captured<'_>>, Damage> {
+    let (high, low, packet) = (frame.u16_at(0)?, frame.u16_at(2)?, frame.after(4)?);
+    let family = match (high, low) {
+        (0, family) => family,
+        (family, 0) => family.swap_bytes(),
+        _ => return Ok(None),
+    };
+    Ok(matches!(family, 2 | 10 | 24 | 28 | 30).then_some(packet))
+}

@@ -1,0 +1,216 @@
+//! Link layers, IP and its extension headers, TCP, UDP.
+
+use etherparse::{PacketBuilder, TcpOptionElement};
+
+use super::*;
+use crate::wire::{Damage, Datagram};
+
+const MAIL: &[u8] = b"MAIL FROM:<a@a.example>\r\n";
+
+const RAW: LinkType = LinkType::Raw;
+
+fn ethernet(tags: &[u8], ether_type: [u8; 2], packet: &[u8]) -> Vec<u8> {
+    [&[2; 12], tags, &ether_type, packet].concat()
+}
+
+#[test]
+fn every_link_layer_leads_to_the_segment() {
+    let sll2 = |protocol: [u8; 2]| [&protocol[..], &[0; 18]].concat();
+    // Of a loopback device (ARPHRD 772), as most captures on "any" have some.
+    let sll = |protocol: [u8; 2]| [&[0, 0, 3, 4, 0, 6], &[0; 8][..], &protocol].concat();
+    let link_headers = [
+        (LinkType::Raw, vec![], vec![]),
+        (LinkType::Ethernet, ethernet(&[], [8, 0], &[]), ethernet(&[], [0x86, 0xdd], &[])),
+        (
+            LinkType::Ethernet,
+            ethernet(&[0x81, 0, 0, 7], [8, 0], &[]),
+            ethernet(&[0x81, 0, 0, 7], [0x86, 0xdd], &[]),
+        ),
+        (
+            LinkType::Ethernet,
+            ethernet(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9], [8, 0], &[]),
+            ethernet(&[0x91, 0, 0, 7, 0x81, 0, 0, 9], [0x86, 0xdd], &[]),
+        ),
+        (LinkType::LinuxCooked, sll([8, 0]), sll([0x86, 0xdd])),
+        (LinkType::LinuxCooked2, sll2([8, 0]), sll2([0x86, 0xdd])),
+        (LinkType::Loopback, vec![2, 0, 0, 0], vec![10, 0, 0, 0]),
+        (LinkType::Loopback, vec![0, 0, 0, 2], vec![0, 0, 0, 24]),
+        (LinkType::Loopback, vec![2, 0, 0, 0], vec![28, 0, 0, 0]),
+        (LinkType::Loopback, vec![0, 0, 0, 2], vec![0, 0, 0, 30]),
+    ];
+    for (link, before_v4, before_v6) in link_headers {
+        reads(link, &[before_v4, tcp4(MAIL)].concat(), Decoded::Tcp(expected(MAIL, false)));
+        reads(link, &[before_v6, tcp6(MAIL)].concat(), Decoded::Tcp(expected(MAIL, true)));
+    }
+}
+
+#[test]
+fn what_is_not_ip_is_other() {
+    reads(LinkType::Ethernet, &ethernet(&[], [8, 6], &[0; 28]), Decoded::Other);
+    reads(LinkType::Ethernet, &ethernet(&[0x81, 0, 0, 7], [8, 6], &[0; 28]), Decoded::Other);
+    reads(LinkType::Loopback, &[[7, 0, 0, 0], [1; 4]].concat(), Decoded::Other);
+    reads(LinkType::Loopback, &[[7, 1, 0, 0], [1; 4]].concat(), Decoded::Other);
+    reads(LinkType::Other(105), &tcp4(MAIL), Decoded::Damaged(Damage::Link));
+}
+
+#[test]
+fn numbers_of_the_registry() {
+    for (numbers, link) in [
+        (&[1][..], LinkType::Ethernet),
+        (&[0, 108], LinkType::Loopback),
+        (&[101, 12, 14, 228, 229], LinkType::Raw),
+        (&[113], LinkType::LinuxCooked),
+        (&[276], LinkType::LinuxCooked2),
+        (&[105], LinkType::Other(105)),
+    ] {
+        assert_eq!(link.number(), numbers[0]);
+        assert!(numbers.iter().all(|&number| LinkType::from_number(number) == link), "{link:?}");
+    }
+}
+
+#[test]
+fn padding_is_no_payload() {
+    for (ether_type, mut packet, v6) in
+        [([8, 0], tcp4(b"."), false), ([0x86, 0xdd], tcp6(b"."), true)]
+    {
+        packet.extend(*b"padding and a checksum");
+        let frame = ethernet(&[], ether_type, &packet);
+        reads(LinkType::Ethernet, &frame, Decoded::Tcp(expected(b".", v6)));
+    }
+}
+
+/// A card that divides segments gets them with no length in the header.
+#[test]
+fn without_a_length_the_rest_is_payload() {
+    let mut v4 = tcp4(MAIL);
+    v4[2..4].fill(0);
+    reads(RAW, &v4, Decoded::Tcp(expected(MAIL, false)));
+    let mut v6 = tcp6(MAIL);
+    v6[4..6].fill(0);
+    reads(RAW, &v6, Decoded::Tcp(expected(MAIL, true)));
+    // Cut as well: what the file says of the length on the wire.
+    let len = v4.len();
+    let mut decoder = Decoder::new();
+    let Decoded::Tcp(segment) = decoder.decode(&packet(RAW, &v4[..45], len)) else {
+        panic!("a segment")
+    };
+    assert_eq!((segment.payload, segment.len), (&MAIL[..5], 25));
+}
+
+#[test]
+fn a_jumbogram_has_its_length_in_an_option() {
+    let jumbo = [6, 0, 0xc2, 4, 0, 0, 0, 8 + 20 + 25];
+    let mut jumbogram = extended(&tcp6(MAIL), 0, &[&jumbo]);
+    jumbogram[4..6].fill(0);
+    jumbogram.extend(*b"padding");
+    reads(RAW, &jumbogram, Decoded::Tcp(expected(MAIL, true)));
+}
+
+#[test]
+fn extension_headers_are_passed() {
+    let options = |next: u8| vec![next, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let routing = |next: u8| [&[next, 2, 0, 1, 0, 0, 0, 0][..], &V6.1].concat();
+    let atomic = |next: u8| vec![next, 0, 0, 0, 1, 2, 3, 4];
+    let authentication = |next: u8| [&[next, 4, 0, 0][..], &[9; 20]].concat();
+    for (first, headers) in [
+        (0, vec![options(6)]),
+        (60, vec![options(6)]),
+        (43, vec![routing(6)]),
+        (44, vec![atomic(6)]),
+        (51, vec![authentication(6)]),
+        (
+            0,
+            vec![options(60), options(43), routing(44), atomic(51), authentication(60), options(6)],
+        ),
+    ] {
+        let headers: Vec<&[u8]> = headers.iter().map(Vec::as_slice).collect();
+        let packet = extended(&tcp6(MAIL), first, &headers);
+        reads(RAW, &packet, Decoded::Tcp(expected(MAIL, true)));
+    }
+    let late = extended(&tcp6(MAIL), 60, &[&options(0), &options(6)]);
+    reads(RAW, &late, Decoded::Damaged(Damage::Header));
+    let encrypted = extended(&tcp6(MAIL), 50, &[&[0; 16]]);
+    reads(RAW, &encrypted, Decoded::Other);
+
+    let v4 = tcp4(MAIL);
+    let mut v4 = [&v4[..20], &authentication(6), &v4[20..]].concat();
+    (v4[9], v4[3]) = (51, u8::try_from(v4.len()).unwrap());
+    reads(RAW, &v4, Decoded::Tcp(expected(MAIL, false)));
+}
+
+#[test]
+fn headers_that_contradict_themselves() {
+    let damaged = |at: usize, value: u8| {
+        for (mut packet, place) in [(tcp4(MAIL), at)] {
+            packet[place] = value;
+            reads(RAW, &packet, Decoded::Damaged(Damage::Header));
+        }
+    };
+    damaged(0, 0x55); // No version of IP.
+    damaged(0, 0x44); // A header of 16 octets.
+    damaged(3, 19); // Shorter than its header.
+    damaged(3, 39); // Ends within the TCP header.
+    damaged(20 + 12, 4 << 4); // A TCP header of 16 octets.
+    damaged(20 + 12, 15 << 4); // A TCP header beyond the end.
+}
+
+#[test]
+fn a_snap_length_leaves_what_is_before_it() {
+    let syn = |octets: usize| {
+        let mut whole = Vec::new();
+        let options =
+            [TcpOptionElement::Timestamp(1, 2), TcpOptionElement::MaximumSegmentSize(1460)];
+        let tcp = PacketBuilder::ipv4(V4.0, V4.1, 64).tcp(40000, 25, 1000, 500).syn();
+        tcp.options(&options).unwrap().write(&mut whole, MAIL).unwrap();
+        let mut decoder = Decoder::new();
+        match decoder.decode(&packet(RAW, &whole[..octets], whole.len())) {
+            Decoded::Tcp(segment) => {
+                Ok((segment.seq, segment.mss, segment.payload.len(), segment.len))
+            }
+            other => Err(format!("{other:?}")),
+        }
+    };
+    assert_eq!(syn(81), Ok((1000, Some(1460), 25, 25)));
+    assert_eq!(syn(60), Ok((1000, Some(1460), 4, 25)));
+    assert_eq!(syn(56), Ok((1000, Some(1460), 0, 25)));
+    assert_eq!(syn(55), Ok((1000, None, 0, 25)), "within the options");
+    assert_eq!(syn(40), Ok((1000, None, 0, 25)));
+    assert_eq!(syn(39), Err("Damaged(Cut)".to_owned()));
+    assert_eq!(syn(0), Err("Damaged(Cut)".to_owned()));
+}
+
+#[test]
+fn the_mss_stands_behind_unknown_options() {
+    let with = |options: &[u8]| {
+        let mut octets = Vec::new();
+        let tcp = PacketBuilder::ipv4(V4.0, V4.1, 64).tcp(40000, 25, 1000, 500).syn();
+        tcp.options_raw(options).unwrap().write(&mut octets, &[]).unwrap();
+        decoded(RAW, &octets, |decoded| match decoded {
+            Decoded::Tcp(segment) => segment.mss,
+            _ => panic!("a segment"),
+        })
+    };
+    assert_eq!(with(&[34, 2, 1, 1, 2, 4, 5, 0xb4]), Some(1460));
+    assert_eq!(with(&[0, 0, 0, 0, 2, 4, 5, 0xb4]), None, "behind the end");
+    assert_eq!(with(&[34, 0, 2, 4, 5, 0xb4, 0, 0]), None, "an option of no length");
+    assert_eq!(with(&[34, 40, 2, 4]), None, "an option beyond the end");
+    assert_eq!(with(&[1, 1, 1, 2]), None);
+}
+
+#[test]
+fn datagrams() {
+    let mut octets = Vec::new();
+    let udp = PacketBuilder::ipv6(V6.0, V6.1, 64).udp(40000, 25);
+    udp.write(&mut octets, MAIL).unwrap();
+    let (src, dst) = ends(true);
+    let datagram = |payload| Decoded::Udp(Datagram { at: AT, src, dst, payload });
+    reads(RAW, &octets, datagram(MAIL));
+    octets[45] = 8 + 4;
+    reads(RAW, &octets, datagram(b"MAIL"));
+    octets[45] = 7;
+    reads(RAW, &octets, Decoded::Damaged(Damage::Header));
+    octets[45] = 8 + 26;
+    reads(RAW, &octets, Decoded::Damaged(Damage::Header));
+    octets[45] = 0;
+    reads(RAW, &octets, datagram(MAIL));
+}
