@@ -5,12 +5,13 @@
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
-//! | 4 | `relay`, `control`, `source`, `analyst`, `reach`, `intercept`, `metrics`, `report` |
+//! | 4 | `relay`, `control`, `source`, `analyst`, `actor`, `reach`, `intercept`, `metrics`, `report` |
 //! | 3 | `engine` |
 //! | 2 | `policy`, `traffic`, `redact` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
 //! | 0 | `addr`, `time` |
 
+pub mod actor;
 pub mod addr;
 pub mod app;
 pub mod cli;

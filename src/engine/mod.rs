@@ -14,6 +14,7 @@ mod options;
 mod output;
 mod record;
 mod recorder;
+mod said;
 mod upstream;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use self::record::{
     Endpoint, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
     VerdictRecord,
 };
+pub use self::said::{Said, Utterance};
 pub use crate::smtp::BareNewlines;
 
 use self::identity::Identity;

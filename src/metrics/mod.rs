@@ -44,6 +44,7 @@ pub struct Metrics {
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     log_lines_dropped: IntCounter,
+    record_omitted_octets: IntCounter,
     sessions_limit: IntGauge,
 }
 
@@ -63,6 +64,7 @@ struct Families {
     anomalies: IntCounterVec,
     config_reloads: IntCounterVec,
     log_lines_dropped: IntCounter,
+    record_omitted_octets: IntCounter,
     sessions_limit: IntGauge,
 }
 
@@ -170,6 +172,16 @@ impl Families {
                     .namespace(PREFIX),
                 )?,
             )?,
+            record_omitted_octets: register(
+                registry,
+                IntCounter::with_opts(
+                    Opts::new(
+                        "record_omitted_octets_total",
+                        "Octets that `gatepost record` did not get because it was too slow.",
+                    )
+                    .namespace(PREFIX),
+                )?,
+            )?,
             sessions_limit: gauge(
                 "sessions_limit",
                 "Sessions that may be open at once: `limits.sessions` of the configuration in force.",
@@ -271,6 +283,7 @@ impl Metrics {
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             log_lines_dropped: families.log_lines_dropped,
+            record_omitted_octets: families.record_omitted_octets,
             sessions_limit: families.sessions_limit,
             registry,
         })
@@ -289,6 +302,11 @@ impl Metrics {
     /// `count` log lines were lost.
     pub fn log_lines_dropped(&self, count: u64) {
         self.log_lines_dropped.inc_by(count);
+    }
+
+    /// Recorders did not get `count` octets.
+    pub fn record_omitted_octets(&self, count: u64) {
+        self.record_omitted_octets.inc_by(count);
     }
 
     /// `limits.sessions` of the configuration in force.
@@ -394,6 +412,7 @@ mod tests {
         metrics.config_reload_applied();
         metrics.config_reload_failed();
         metrics.log_lines_dropped(3);
+        metrics.record_omitted_octets(5);
         metrics.set_sessions_limit(10_000);
     }
 

@@ -214,14 +214,9 @@ impl Relay {
 
 impl InForce {
     fn new(settings: Settings) -> Self {
-        let profile = Profile {
-            smtp: settings.smtp.clone(),
-            limits: settings.limits.session,
-            access: settings.access.clone(),
-            xclient: settings.upstream.identity == Identity::Xclient,
-        };
+        let profile = Arc::new(settings.profile());
         let rate = RateLimit::new(settings.limits.new_sessions_per_client_per_minute);
-        Self { settings, profile: Arc::new(profile), rate }
+        Self { settings, profile, rate }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::Networks;
-use crate::engine::{Limits as SessionLimits, SmtpOptions, Timeouts};
+use crate::engine::{Limits as SessionLimits, Profile, SmtpOptions, Timeouts};
 use crate::policy::AccessRules;
 
 /// Everything that decides how sessions are relayed.
@@ -20,6 +20,18 @@ pub struct Settings {
     pub timeouts: TimeoutSets,
     /// How long transactions in progress may take to end after SIGTERM.
     pub drain: Duration,
+}
+
+impl Settings {
+    /// What each conversation is told; a replay judges by the same.
+    pub fn profile(&self) -> Profile {
+        Profile {
+            smtp: self.smtp.clone(),
+            limits: self.limits.session,
+            access: self.access.clone(),
+            xclient: self.upstream.identity == Identity::Xclient,
+        }
+    }
 }
 
 /// `[listen]`

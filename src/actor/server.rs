@@ -1,0 +1,193 @@
+//! The recorded server, live: what stands behind the gateway when a capture tests it.
+//!
+//! It answers each command as the recorded one did. The gateway may keep a command to itself, or ask in another order after
+//! it refused one; so a command finds the next exchange that asked the same, else the next with its verb.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::script::{Question, Script, Step};
+use crate::smtp::{BareNewlines, Command, DataScanner, Line, Split, Verb};
+
+/// Octets of one command line.
+const LINE: usize = 64 * 1024;
+/// What a command hears that the capture does not hold.
+const UNKNOWN: &[u8] = b"451 4.3.0 the capture holds no reply to this\r\n";
+
+/// Why there is no recorded server.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address} for the recorded server: {source}; name a free address of this host"
+)]
+pub struct ServerError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Listens where the gateway looks for its upstream.
+#[derive(Debug)]
+pub struct Server(TcpListener);
+
+impl Server {
+    /// # Errors
+    /// The address is not this host's, or taken.
+    pub async fn listen(address: SocketAddr) -> Result<Self, ServerError> {
+        let bound = TcpListener::bind(address).await;
+        bound.map(Self).map_err(|source| ServerError { address, source })
+    }
+
+    /// Where it listens; port 0 has become a real one.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Plays the server of `script` for whoever connects, until dropped.
+    ///
+    /// # Errors
+    /// Connections cannot be accepted.
+    pub async fn perform(&self, script: &Script) -> io::Result<()> {
+        loop {
+            let (stream, _) = self.0.accept().await?;
+            stream.set_nodelay(true)?;
+            // A peer that goes away in the middle is nothing special.
+            let _gone = Play::new(stream, script).run().await;
+        }
+    }
+}
+
+/// A question and its answer; none where the server closed.
+struct Exchange<'a> {
+    asked: &'a Question,
+    reply: Option<&'a [u8]>,
+}
+
+struct Play<'a> {
+    stream: TcpStream,
+    held: Vec<u8>,
+    exchanges: Vec<Exchange<'a>>,
+    /// The first exchange that did not happen yet.
+    at: usize,
+}
+
+impl<'a> Play<'a> {
+    fn new(stream: TcpStream, script: &'a Script) -> Self {
+        let answered = script.steps.iter().filter_map(|step| match step {
+            Step::Reply { octets, asked } => Some(Exchange { asked, reply: Some(octets) }),
+            _ => None,
+        });
+        let unanswered = script.unanswered.iter().map(|asked| Exchange { asked, reply: None });
+        let exchanges = answered.chain(unanswered).collect();
+        Self { stream, held: Vec::new(), exchanges, at: 0 }
+    }
+
+    /// `None` or an error: the connection ends.
+    async fn run(&mut self) -> io::Result<()> {
+        if self.reply(|asked| *asked == Question::Connection).await?.is_none() {
+            return Ok(());
+        }
+        while let Some(line) = self.line().await? {
+            let command = Command::parse(line.trim_ascii_end());
+            let chunk = if command.verb == Verb::Bdat { command.chunk().ok() } else { None };
+            if let Some(chunk) = chunk {
+                self.skip(usize::try_from(chunk.size).unwrap_or(usize::MAX)).await?;
+            }
+            let Some(code) = self.answer(&line, command.verb).await? else {
+                return Ok(());
+            };
+            match (command.verb, code) {
+                (Verb::Quit, _) => return self.stream.shutdown().await,
+                (Verb::Data, b'3') => {
+                    let whole = self.content().await?;
+                    if !whole || self.reply(|asked| *asked == Question::Message).await?.is_none() {
+                        return Ok(());
+                    }
+                }
+                // Its client says what follows; that is a line of its own.
+                (Verb::Starttls, b'2') => return Ok(()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The reply to a command, by its line, else by its verb. Returns the first digit.
+    async fn answer(&mut self, line: &[u8], verb: Verb) -> io::Result<Option<u8>> {
+        let same = |asked: &Question| matches!(asked, Question::Line(recorded) if recorded.trim_ascii_end().eq_ignore_ascii_case(line.trim_ascii_end()));
+        if self.remaining().any(|exchange| same(exchange.asked)) {
+            self.reply(same).await
+        } else {
+            self.reply(|asked| verb != Verb::Unknown && asked.verb() == Some(verb)).await
+        }
+    }
+
+    fn remaining(&self) -> impl Iterator<Item = &Exchange<'a>> {
+        self.exchanges.iter().skip(self.at)
+    }
+
+    /// Says what the next question that `fits` was answered, and moves behind it.
+    async fn reply(&mut self, fits: impl Fn(&Question) -> bool) -> io::Result<Option<u8>> {
+        let found = self.remaining().position(|exchange| fits(exchange.asked));
+        let reply = match found.and_then(|n| self.exchanges.get(self.at + n)) {
+            Some(exchange) => exchange.reply,
+            None => Some(UNKNOWN),
+        };
+        if let Some(n) = found {
+            self.at += n + 1;
+        }
+        let Some(reply) = reply else {
+            return Ok(None);
+        };
+        self.stream.write_all(reply).await?;
+        Ok(reply.first().copied())
+    }
+
+    /// The next line, with its ending; `None` at the end.
+    async fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            match Line::split(&self.held, LINE) {
+                Split::Line(line) => {
+                    let len = line.len();
+                    return Ok(Some(self.held.drain(..len).collect()));
+                }
+                Split::TooLong => return Ok(None),
+                Split::Incomplete => {}
+            }
+            if self.stream.read_buf(&mut self.held).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads a message to its end of data; false if the client left before.
+    async fn content(&mut self) -> io::Result<bool> {
+        let mut scanner = DataScanner::new(BareNewlines::Pass);
+        loop {
+            if let Some(end) = scanner.scan(&self.held, |_| {}) {
+                self.held.drain(..end);
+                return Ok(true);
+            }
+            self.held.clear();
+            if self.stream.read_buf(&mut self.held).await? == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Reads a chunk.
+    async fn skip(&mut self, mut count: usize) -> io::Result<()> {
+        loop {
+            let here = count.min(self.held.len());
+            self.held.drain(..here);
+            count -= here;
+            if count == 0 || self.stream.read_buf(&mut self.held).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+}

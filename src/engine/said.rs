@@ -1,0 +1,26 @@
+//! A dialogue as it was said, piece by piece: what `--session` prints and what an actor says again.
+
+use crate::addr::Side;
+use crate::time::Timestamp;
+
+/// One thing that one side said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub at: Timestamp,
+    pub from: Side,
+    pub what: Utterance,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Utterance {
+    /// A command, a line of an AUTH exchange, or a whole reply with all its lines; with line endings.
+    Line(Vec<u8>),
+    /// A piece of a message or chunk, the `.` that ends it included.
+    Content(Vec<u8>),
+    /// Octets that the capture does not hold.
+    Gap(u64),
+    /// Octets after STARTTLS.
+    Encrypted(u64),
+    /// No more comes.
+    Closed,
+}
