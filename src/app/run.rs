@@ -94,17 +94,8 @@ impl Gateway {
             }))
         });
         let (path, overflowed) = (path.to_owned(), 0);
-        let gateway = Self {
-            path,
-            config,
-            relay,
-            metrics,
-            log,
-            readiness,
-            endpoint,
-            control,
-            overflowed,
-        };
+        let gateway =
+            Self { path, config, relay, metrics, log, readiness, endpoint, control, overflowed };
         gateway.say_ready();
         Ok(gateway)
     }

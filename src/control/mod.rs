@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::recording::Selection;
 
 pub use self::client::ask;
-pub use self::listener::Listener;
+pub use self::listener::{Connection, Listener};
 
 /// Where the socket is if nobody says otherwise.
 pub const SOCKET: &str = "/run/gatepost/control.sock";

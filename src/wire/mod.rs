@@ -39,32 +39,6 @@ pub enum LinkType {
     Other(u16),
 }
 
-impl LinkType {
-    /// The type that capture files give by `number`.
-    pub const fn from_number(number: u16) -> Self {
-        match number {
-            0 | 108 => Self::Loopback,
-            1 => Self::Ethernet,
-            12 | 14 | 101 | 228 | 229 => Self::Raw,
-            113 => Self::LinuxCooked,
-            276 => Self::LinuxCooked2,
-            other => Self::Other(other),
-        }
-    }
-
-    /// The number to write into a capture file; where several mean the same, the usual one.
-    pub const fn number(self) -> u16 {
-        match self {
-            Self::Loopback => 0,
-            Self::Ethernet => 1,
-            Self::Raw => 101,
-            Self::LinuxCooked => 113,
-            Self::LinuxCooked2 => 276,
-            Self::Other(number) => number,
-        }
-    }
-}
-
 /// One captured packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
-use self::scribe::{Scribe, Tally};
+use self::scribe::Scribe;
 use crate::cli::Record;
 use crate::config::Config;
 use crate::control::{self, Request};
@@ -126,7 +126,11 @@ fn open(wanted: &Record) -> anyhow::Result<Box<dyn Write>> {
     let mut options = OpenOptions::new();
     // It holds mail of people.
     options.write(true).mode(0o600);
-    if wanted.force { options.create(true).truncate(true) } else { options.create_new(true) };
+    if wanted.force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
     match options.open(path) {
         Ok(file) => Ok(Box::new(file)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

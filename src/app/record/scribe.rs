@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::recording::{Frame, Omission, What};
 use crate::addr::Side;
-use crate::source::pcapng::Writer;
+use crate::recording::{Frame, Omission, What};
+use crate::source::Writer;
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Talk};
 
@@ -150,7 +150,10 @@ impl fmt::Display for Tally {
         write!(f, "{begun} sessions written, {} of them not to their end, ", begun - ended)?;
         write!(f, "with {octets} octets said")?;
         for (count, why) in [
-            (self.unseen, "octets omitted that the gateway passed on unseen (--content has it copy them)"),
+            (
+                self.unseen,
+                "octets omitted that the gateway passed on unseen (--content has it copy them)",
+            ),
             (self.redacted, "octets omitted by --redact"),
             (self.overflow, "octets omitted because this recorder was too slow"),
             (self.missed, "sessions missed because this recorder was too slow"),
