@@ -158,17 +158,18 @@ mod tests {
     use crate::recording::Selection;
 
     fn settings(name: &str) -> Settings {
-        let folder = std::env::temp_dir().join(format!("gatepost-control-{}", std::process::id()));
-        Settings { socket: folder.join(name), required: true }
+        // A folder of each test's own: it is the listener that makes it.
+        let folder = format!("gatepost-control-{}-{name}", std::process::id());
+        Settings { socket: std::env::temp_dir().join(folder).join("control.sock"), required: true }
     }
 
-    async fn done(settings: &Settings) {
-        let _others_use_it = fs::remove_dir(settings.socket.parent().unwrap());
+    fn done(settings: &Settings) {
+        fs::remove_dir(settings.socket.parent().unwrap()).unwrap();
     }
 
     #[tokio::test]
     async fn asks_and_is_answered() {
-        let settings = settings("asks.sock");
+        let settings = settings("asks");
         let listener = Listener::bind(&settings).unwrap();
         let mode = fs::metadata(&settings.socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -185,12 +186,12 @@ mod tests {
         serving.abort();
         assert!(serving.await.unwrap_err().is_cancelled());
         assert!(!settings.socket.exists());
-        done(&settings).await;
+        done(&settings);
     }
 
     #[tokio::test]
     async fn what_is_not_understood_is_refused_in_words() {
-        let settings = settings("refused.sock");
+        let settings = settings("refused");
         let listener = Listener::bind(&settings).unwrap();
         let serving = tokio::spawn(listener.serve(async |_, _| {}));
         let mut stream = UnixStream::connect(&settings.socket).await.unwrap();
@@ -200,12 +201,12 @@ mod tests {
         assert!(answer.starts_with("{\"error\":\"the request is not understood: "), "{answer}");
         serving.abort();
         let _cancelled = serving.await;
-        done(&settings).await;
+        done(&settings);
     }
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
-        let settings = settings("stale.sock");
+        let settings = settings("stale");
         let first = Listener::bind(&settings).unwrap();
         let error = Listener::bind(&settings).unwrap_err();
         assert!(matches!(error, ControlError::InUse { .. }), "{error}");
@@ -220,6 +221,6 @@ mod tests {
         let error = Listener::bind(&settings).unwrap_err();
         assert!(matches!(error, ControlError::NoSocket { .. }), "{error}");
         fs::remove_file(&settings.socket).unwrap();
-        done(&settings).await;
+        done(&settings);
     }
 }

@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn a_session_that_finds_no_room_is_counted_as_missed() {
         let recorders = Arc::new(Recorders::default());
-        let mut slow = recorders.attach_with(Selection::default(), 100).unwrap();
+        let mut slow = recorders.attach_with(Selection::default(), 80).unwrap();
         let _first = begin(&recorders);
         assert!(begin(&recorders).is_empty());
         assert!(begin(&recorders).is_empty());
