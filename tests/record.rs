@@ -113,10 +113,9 @@ fn redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times() {
     let said = recorders[1].log();
     assert!(said.contains("octets omitted by --redact"), "{said}");
 
-    let raw = fs::read(&redacted).unwrap();
-    let holds =
-        |needle: &[u8]| raw.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle));
-    assert!(holds(b"MAIL FROM:<") && holds(b"@example.org>") && holds(b"verdict=accept"));
+    for kept in [&b"MAIL FROM:<"[..], b"@example.org>", b"verdict=accept"] {
+        assert!(holds(&redacted, kept), "{} is gone", kept.escape_ascii());
+    }
     let mut secrets: Vec<Vec<u8>> =
         ["sender", "receiver", "ipv4@", "ipv6@", "secret", "chunked text"]
             .map(|text| text.as_bytes().to_vec())
@@ -131,10 +130,12 @@ fn redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times() {
         }
     }
     for secret in secrets {
-        assert!(!holds(&secret), "{} is in the file", secret.escape_ascii());
+        assert!(!holds(&redacted, &secret), "{} is in the file", secret.escape_ascii());
     }
     assert_eq!(tshark(&redacted, "_ws.malformed", &["frame.number"]), "");
-    let commands = |file| tshark(file, "smtp.req", &["smtp.req.command"]);
+    // tshark itself loses its way after BDAT, in either file.
+    let known = "smtp.req.command in {\"EHLO\", \"MAIL\", \"RCPT\", \"DATA\"}";
+    let commands = |file| tshark(file, known, &["smtp.req.command"]);
     assert_eq!(commands(&redacted), commands(&plain));
     assert_eq!(octets_by_time(&redacted), octets_by_time(&plain));
 
@@ -180,7 +181,7 @@ fn mail_goes_on_when_a_recorder_is_killed_and_sockets_of_killed_gateways_are_rep
     let file = lab.path("killed.pcapng");
     let mut recorder = record(&lab, &config, &file, &[]);
     let mut smtp = begun(&lab, "while@example.org");
-    lab::until("packets in the file", || (fs::metadata(&file).unwrap().len() > 2000).then_some(()));
+    lab::until("the envelope in the file", || holds(&file, b"RCPT TO:<while@").then_some(()));
     recorder.kill();
     assert_eq!(smtp.data(b"Subject: x\r\n\r\nx\r\n").code, 250);
     smtp.dialogue("C: QUIT\n S: 221");
@@ -240,10 +241,7 @@ fn a_slow_recorder_does_not_slow_mail_and_tells_what_it_missed() {
     recorder.signal(Signal::SIGCONT);
     smtp.dialogue("C: QUIT\n S: 221");
     drop(smtp);
-    lab::until("the session's end in the file", || {
-        let raw = fs::read(&file).unwrap();
-        raw.windows(15).any(|window| window == b"verdict=accept ").then_some(())
-    });
+    lab::until("the session's end in the file", || holds(&file, b"verdict=accept ").then_some(()));
     let mut recorder = recorder;
     recorder.signal(Signal::SIGINT);
     assert!(recorder.wait().success());
@@ -268,6 +266,12 @@ fn record(lab: &Lab, config: &Config, file: &Path, options: &[&str]) -> Process 
         recorder.log().contains(RECORDING).then_some(())
     });
     recorder
+}
+
+/// Whether the file holds these octets, in any case.
+fn holds(file: &Path, wanted: &[u8]) -> bool {
+    let raw = fs::read(file).unwrap();
+    raw.windows(wanted.len()).any(|window| window.eq_ignore_ascii_case(wanted))
 }
 
 fn written(lab: &Lab, config: &Config) -> String {
