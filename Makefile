@@ -9,10 +9,11 @@ BUILD_PACKAGES := gcc libc6-dev
 # swaks only suggests what it needs for TLS and IPv6.
 TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables postfix openssl ca-certificates procps prometheus haproxy curl \
 	swaks libnet-ssleay-perl libio-socket-inet6-perl tshark
+CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool knot
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream
 NEEDED = $(BUILD_PACKAGES)
 
-.PHONY: help build demo test lint bench fuzz packages
+.PHONY: help build demo test captures lint bench fuzz packages
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,6 +27,10 @@ demo: packages ## Watch gatepost at work on loopback; no root, no configuration
 test: NEEDED = $(TEST_PACKAGES)
 test: packages ## Every test, with real Postfix, kernel and Prometheus; as root, or with sudo
 	$(RUNNER) $(CARGO) test --locked
+
+captures: NEEDED = $(CAPTURE_PACKAGES)
+captures: packages ## Record the cases of captures/ again, or those whose test is named CASE; as root, or with sudo
+	$(RUNNER) $(CARGO) test --locked --test captures -- --ignored record::$(CASE)
 
 lint: ## Formatting, clippy, documentation: no warnings
 	$(CARGO) fmt --check

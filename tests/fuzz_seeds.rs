@@ -50,3 +50,13 @@ fn engine() {
 fn wire() {
     over_seeds("wire", bodies::wire);
 }
+
+#[test]
+fn file() {
+    over_seeds("file", bodies::file);
+}
+
+#[test]
+fn dns() {
+    over_seeds("dns", bodies::dns);
+}

@@ -310,6 +310,7 @@ fn json_log() {
                 "replies": { "220": 1, "221": 1, "250": 4, "354": 1, "554": 1 },
                 "anomalies": [],
             },
+            "facts": null,
             "verdict": { "action": "accept", "rule": null, "reason": null },
         });
         assert_eq!(record, expected, "{record:#}");

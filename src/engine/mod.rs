@@ -8,6 +8,8 @@
 //! order; nothing that a laxer server could read differently leaves at all; when in doubt 421, so that nothing is lost.
 
 mod client;
+mod commands;
+mod content;
 mod event;
 mod identity;
 mod options;
@@ -53,6 +55,10 @@ enum Stage {
     Running,
     /// Refused in place of the greeting; only QUIT is still obeyed (RFC 5321 §3.1).
     TurnedAway,
+    /// A message was refused in the middle of it, and upstream is gone: the rest of it is read and dropped.
+    Dropping,
+    /// The refusal was told, and only QUIT is still obeyed.
+    Refused,
     /// The client read its 221; upstream closes first, so that the TIME_WAIT is not ours.
     Leaving,
     Closing(Outcome),
@@ -208,7 +214,8 @@ impl Engine {
         let patience = match self.stage {
             Stage::Closing(_) => return None,
             Stage::Leaving => LEAVING,
-            Stage::TurnedAway => self.timeouts.command,
+            Stage::TurnedAway | Stage::Refused => self.timeouts.command,
+            Stage::Dropping => self.timeouts.data,
             Stage::Running if self.session.is_opaque() => self.timeouts.opaque,
             Stage::Running if self.session.in_content() => self.timeouts.data,
             Stage::Running => match self.session.owed() {
@@ -381,7 +388,7 @@ impl Engine {
         match self.stage {
             Stage::Closing(_) => return,
             Stage::Leaving => return self.close(Outcome::Quit, out),
-            Stage::Running | Stage::TurnedAway => {}
+            Stage::Running | Stage::TurnedAway | Stage::Dropping | Stage::Refused => {}
         }
         self.recorder.refusal(refusal, out);
         let text = format!("{} {text}", self.profile.smtp.hostname);
@@ -418,12 +425,12 @@ impl Engine {
 
     fn end_if_drained(&mut self, out: &mut Output) {
         let idle = match self.stage {
-            Stage::TurnedAway => true,
+            Stage::TurnedAway | Stage::Refused => true,
             Stage::Running => {
                 let busy = self.session.has_pending() || self.session.in_content();
                 !busy && !self.current.open && !self.session.is_opaque()
             }
-            Stage::Leaving | Stage::Closing(_) => false,
+            Stage::Dropping | Stage::Leaving | Stage::Closing(_) => false,
         };
         if self.draining && idle {
             let text = "the service is shutting down; try again later";

@@ -31,6 +31,8 @@ pub struct SessionRecord {
     pub outcome: Outcome,
     pub tcp: TcpFacts,
     pub smtp: SmtpFacts,
+    /// Null when nobody judged.
+    pub facts: Option<crate::policy::facts::Facts>,
     pub verdict: VerdictRecord,
 }
 

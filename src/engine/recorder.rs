@@ -282,6 +282,7 @@ impl Recorder {
             outcome,
             tcp: std::mem::take(&mut self.tcp),
             smtp,
+            facts: None,
             verdict: VerdictRecord {
                 action: verdict.action,
                 rule: verdict.rule.as_deref().map(str::to_owned),

@@ -10,7 +10,7 @@ impl Engine {
     /// Upstream's bytes, those not consumed before in front. Returns how many were consumed.
     pub fn upstream(&mut self, input: &[u8], at: Timestamp, out: &mut Output) -> usize {
         let mut used = 0;
-        if self.stage == Stage::TurnedAway {
+        if matches!(self.stage, Stage::TurnedAway | Stage::Dropping | Stage::Refused) {
             return input.len(); // It was abandoned.
         }
         while used < input.len() && !self.is_closing() {
@@ -157,7 +157,7 @@ impl Engine {
             return;
         }
         match self.stage {
-            Stage::Closing(_) | Stage::TurnedAway => {}
+            Stage::Closing(_) | Stage::TurnedAway | Stage::Dropping | Stage::Refused => {}
             Stage::Leaving => self.close(Outcome::Quit, out),
             Stage::Running if self.said_farewell => self.close(Outcome::UpstreamClosed, out),
             Stage::Running if self.awaits_greeting() => self.unavailable(out),

@@ -8,6 +8,8 @@ use std::io;
 
 use serde_json::ser::Formatter;
 
+use super::columns;
+
 /// Where escaped text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -17,6 +19,8 @@ pub(super) enum Place {
     Quoted,
     /// The rest of a line.
     Sentence,
+    /// The rest of a line, and each escape is one: a backslash is escaped too.
+    Verbatim,
 }
 
 /// Appends `value`, at most about `limit` octets of it after escaping.
@@ -33,11 +37,53 @@ pub(super) fn push(out: &mut String, value: &str, place: Place, limit: usize) {
     }
 }
 
+/// `value` in at most `columns` columns of a terminal; a cut falls between two escapes.
+pub(super) fn fitted(value: &str, place: Place, columns: usize) -> String {
+    let mut out = String::new();
+    let mut width = 0;
+    // Where `…` still fits.
+    let mut cut = 0;
+    for c in value.chars() {
+        let before = out.len();
+        push_char(&mut out, c, place);
+        width += columns::width(out.get(before..).unwrap_or_default());
+        if width > columns {
+            out.truncate(cut);
+            if columns > 0 {
+                out.push('…');
+            }
+            return out;
+        }
+        if width < columns {
+            cut = out.len();
+        }
+    }
+    out
+}
+
+/// `bytes` with what is no UTF-8 as `\xNN`. At most about `limit` octets of them are read; says how many.
+pub(super) fn verbatim(bytes: &[u8], limit: usize) -> (String, usize) {
+    let mut end = bytes.len().min(limit);
+    // Not within a character, unless there is no character.
+    while end + 3 > limit && end < bytes.len() && bytes.get(end).is_some_and(|b| b & 0xc0 == 0x80) {
+        end -= 1;
+    }
+    let mut out = String::new();
+    for chunk in bytes.get(..end).unwrap_or_default().utf8_chunks() {
+        chunk.valid().chars().for_each(|c| push_char(&mut out, c, Place::Verbatim));
+        for b in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "\\x{b:02x}");
+        }
+    }
+    (out, end)
+}
+
 fn push_char(out: &mut String, c: char, place: Place) {
     let structural = match place {
         Place::Word => matches!(c, '"' | '<' | '>' | ',') || c.is_whitespace(),
         Place::Quoted => c == '"',
-        Place::Sentence => false,
+        Place::Sentence | Place::Verbatim => false,
     };
     // Writing to a string cannot fail.
     let _ = match c {
@@ -115,5 +161,24 @@ mod tests {
         assert_eq!(escaped("abcdefg", Place::Word, 6), "abcdef…");
         assert_eq!(escaped("abcd\nx", Place::Word, 6), "abcd…");
         assert_eq!(escaped("aéééé", Place::Word, 6), "aéé…");
+    }
+
+    #[test]
+    fn fitted_into_columns() {
+        let word = |value, columns| fitted(value, Place::Word, columns);
+        assert_eq!(word("abcdef", 6), "abcdef");
+        assert_eq!(word("abcdefg", 6), "abcde…");
+        assert_eq!(word("abcd\nx", 6), "abcd…");
+        assert_eq!(word("ééééééé", 6), "ééééé…");
+        assert_eq!(word("漢漢漢漢", 6), "漢漢…", "two columns each");
+        assert_eq!(word("abc", 1), "…");
+        assert_eq!(word("abc", 0), "");
+    }
+
+    #[test]
+    fn verbatim_octets_can_be_told_from_escapes() {
+        assert_eq!(verbatim(b"250 \\xe9 \xe9 \xc3\xa9", 100).0, "250 \\\\xe9 \\xe9 é");
+        assert_eq!(verbatim("aéé".as_bytes(), 4), ("aé".to_owned(), 3));
+        assert_eq!(verbatim(&[0x80; 9], 4).0.len(), 4 * verbatim(&[0x80; 9], 4).1);
     }
 }

@@ -1,4 +1,5 @@
-//! The JSON form: one object a line. A session is the serde form of its record, with `"type":"session"` first.
+//! The JSON form: one object a line. A session is the serde form of its record, with `"type":"session"` first, and in a
+//! replay the file and the session's number.
 
 use std::io;
 
@@ -9,6 +10,7 @@ use super::escape::{Place, Visible, push};
 use super::{Level, MAX_NOTICE};
 use crate::engine::{RecipientRecord, SessionRecord, SmtpFacts, TransactionRecord, VerdictRecord};
 use crate::time::Timestamp;
+use crate::traffic::pairs::{By, FallBack, Why};
 
 /// Octets of one line. A record that needs more is shortened to the bounds below; its totals tell how much there was.
 const MAX_LINE: usize = 1 << 20;
@@ -21,7 +23,30 @@ const SHORT_VALUE: usize = 320;
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line<'a> {
     Session(&'a SessionRecord),
-    Notice { time: Timestamp, level: Level, message: &'a str },
+    #[serde(rename = "session")]
+    Replayed {
+        file: &'a str,
+        number: u64,
+        #[serde(flatten)]
+        record: &'a SessionRecord,
+    },
+    Fallback {
+        from: u64,
+        to: u64,
+        after_s: f64,
+        why: Why,
+        code: Option<u16>,
+        by: By,
+    },
+    Damage {
+        file: &'a str,
+        message: &'a str,
+    },
+    Notice {
+        time: Timestamp,
+        level: Level,
+        message: &'a str,
+    },
 }
 
 /// One line with its line end.
@@ -29,6 +54,27 @@ pub(super) fn session(record: &SessionRecord) -> String {
     write(&Line::Session(record))
         .or_else(|| write(&Line::Session(&shortened(record))))
         .unwrap_or_default()
+}
+
+/// One line with its line end.
+pub(super) fn replayed(file: &str, number: u64, record: &SessionRecord) -> String {
+    write(&Line::Replayed { file, number, record })
+        .or_else(|| write(&Line::Replayed { file, number, record: &shortened(record) }))
+        .unwrap_or_default()
+}
+
+/// One line with its line end.
+pub(super) fn fall_back(told: &FallBack) -> String {
+    let &FallBack { from, to, after, why, code, by } = told;
+    write(&Line::Fallback { from, to, after_s: after.as_secs_f64(), why, code, by })
+        .unwrap_or_default()
+}
+
+/// One line with its line end.
+pub(super) fn damage(file: &str, message: &str) -> String {
+    let mut bounded = String::new();
+    push(&mut bounded, message, Place::Sentence, MAX_NOTICE);
+    write(&Line::Damage { file, message: &bounded }).unwrap_or_default()
 }
 
 /// One line with its line end.
@@ -89,6 +135,8 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
             replies: smtp.replies.clone(),
             anomalies: smtp.anomalies.clone(),
         },
+        // Bounded by the length of names.
+        facts: record.facts.clone(),
         verdict: VerdictRecord {
             action: record.verdict.action,
             rule: record.verdict.rule.as_deref().map(cut),

@@ -1,11 +1,13 @@
-//! What people and log collectors read: session lines and notices.
+//! What people and log collectors read: session lines and notices, and the report of a replay.
 //!
 //! Layer 4. A line is made by the session that it tells of and written by a thread of its own, through a bounded queue:
 //! a log that blocks or fails costs lines, which are counted and told, and never a session.
 
+pub(crate) mod columns;
 mod escape;
 mod json;
 mod queue;
+pub mod replay;
 mod sink;
 #[cfg(test)]
 mod tests;

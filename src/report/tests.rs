@@ -59,6 +59,7 @@ fn ordinary() -> SessionRecord {
             replies: BTreeMap::from([(220, 1), (250, 4)]),
             ..SmtpFacts::default()
         },
+        facts: None,
         verdict: VerdictRecord { action: Action::Accept, rule: None, reason: None },
     }
 }

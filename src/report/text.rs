@@ -134,7 +134,8 @@ fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
     put!(line, " bytes={}", transaction.bytes);
 }
 
-fn deciding_code(transaction: &TransactionRecord) -> Option<u16> {
+/// The reply that decided a transaction's fate; `None` while none did.
+pub(super) fn deciding_code(transaction: &TransactionRecord) -> Option<u16> {
     let recipients = || {
         let last = transaction.rcpt_to.last()?.code?;
         let accepted = |code: Option<u16>| code.is_none_or(|code| !refused(code));
@@ -147,7 +148,7 @@ fn deciding_code(transaction: &TransactionRecord) -> Option<u16> {
         .or_else(|| transaction.mail_code.filter(|&code| refused(code)))
 }
 
-const fn refused(code: u16) -> bool {
+pub(super) const fn refused(code: u16) -> bool {
     code >= 400
 }
 

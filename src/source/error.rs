@@ -103,7 +103,7 @@ impl Place {
             Part::FileHeader => "its header".to_owned(),
             Part::PacketHeader => format!("the header of packet {number}"),
             Part::Packet => format!("packet {number}"),
-            Part::Block => format!("a block after packet {}", self.packets),
+            Part::Block => format!("a block before packet {number}"),
         }
     }
 

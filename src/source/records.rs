@@ -38,9 +38,9 @@ impl Variant {
                 0xa1b2_3c4d => (1, 24, 16),
                 // Alexey Kuznetzov's patch, "modified": interface, protocol and kind follow the lengths.
                 0xa1b2_cd34 => (1000, 24, 24),
-                // IXIA's, by software and by hardware: the length of all records follows the header.
-                0x1c00_01ab => (1000, 28, 16),
-                0x1c00_01ac => (1, 28, 16),
+                // IXIA's, of software and of hardware: the length of all records follows the header. Microseconds both, as
+                // Wireshark takes them.
+                0x1c00_01ab | 0x1c00_01ac => (1000, 28, 16),
                 _ => return None,
             };
             Some(Self { order, nanos_per_unit, file_header, record_header })

@@ -2,6 +2,36 @@
 //!
 //! Layer 1. Follows both directions of each flow (RFC 9293), hands out the octets in order, each once, and keeps what
 //! the segments show of the path: handshake, retransmits, holes, errors, who closed. Memory is bounded, see [`Limits`].
+//! Time is what the packets say; live sources call [`FlowTable::tick`] when there are none.
+//!
+//! What is decided where TCP or the capture leaves it open:
+//! - **Client** is who sent the SYN; without one, who talks to a watched port; else whose peer greets.
+//! - **Overlaps**: the first copy wins, as it does in most receivers; RFC 9293 §3.10.7.4 lets them choose. Copies that
+//!   differ from one still held are counted ([`Counts::conflicts`]).
+//! - **Holes** become gaps when the peer acknowledges what the capture lacks and it did not come within 64 packets of the
+//!   flow or 100 ms (captures of several queues are out of order by less), when the bound is hit, or when the flow ends. A
+//!   FIN that the capture lacks is one octet too many in such a gap: an ACK does not tell them apart. What lies before the
+//!   first octet of a midstream flow is not told.
+//! - **Order between sides**: octets follow those that their segment acknowledges, waiting for them as long as for a hole.
+//!   Times given with octets never go backward within a flow; octets that waited keep their own time if they can.
+//! - **Retransmits** are data segments without a new octet, but for keep-alives (the last octet again though it is
+//!   acknowledged) and window probes (one octet against a closed window).
+//! - **Windows** are not scaled here: data and ACKs count up to 2^30 ahead (RFC 7323's largest window), a RST from the last
+//!   ACK to 1 MiB past what was sent. What lies outside, and data after a FIN, is only counted.
+
+#![warn(clippy::indexing_slicing)]
+
+mod black_hole;
+mod both;
+mod flow;
+mod half;
+mod key;
+mod limits;
+mod reassembly;
+mod roster;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,8 +41,11 @@ use serde::Serialize;
 use crate::addr::Side;
 use crate::time::Timestamp;
 
+pub use limits::{Counts, Limits, Ports};
+pub use table::FlowTable;
+
 /// Who is told what is said on one flow. Calls come in the order of the sequence numbers of each side; between the sides
-/// in the order in which it became known.
+/// what acknowledges comes after what it acknowledges.
 pub trait Conversation {
     /// The next octets that `from` said.
     fn data(&mut self, from: Side, octets: &[u8], at: Timestamp);
@@ -21,37 +54,51 @@ pub trait Conversation {
     /// of room.
     fn gap(&mut self, from: Side, length: u64, at: Timestamp);
 
-    /// `from` says no more (FIN, RST, or the flow was given up).
+    /// `from` says no more: its FIN, or a RST of either side. Flows that end otherwise (idle, evicted, the capture's end)
+    /// are only over.
     fn closed(&mut self, from: Side, at: Timestamp);
+}
+
+/// Where flows begin and end.
+pub trait Sink<C> {
+    /// A flow of a watched port begins, or the server of another one greeted.
+    fn open(&mut self, start: &FlowStart) -> C;
+
+    /// Whether a server on a port that is not watched begins as ours do; `None` while there is too little to tell.
+    fn greets(&self, first_octets_of_server: &[u8]) -> Option<bool>;
+
+    /// Nothing more comes of this flow.
+    fn over(&mut self, facts: FlowFacts, conversation: C);
 }
 
 /// What became of the attempt to connect, as the capture shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowOutcome {
-    /// The handshake was seen, or data of both sides.
+    /// The SYN was answered: by a SYN-ACK, or, where the capture lacks it, by data or an ACK that takes it for granted.
     Established,
     /// The SYN was answered by RST.
     Refused,
     /// The SYN was never answered.
     Unanswered,
-    /// The SYN was answered by an ICMP error.
+    /// The SYN was answered by an ICMP error, and by nothing else.
     Unreachable,
     /// Established, then ended by RST before either side's FIN.
     Reset,
-    /// The capture does not hold the beginning.
+    /// The capture does not hold the beginning, however the flow ended.
     Midstream,
 }
 
 /// A flow as it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowStart {
-    /// From 1, in the order of the first packets of all flows that are told about.
+    /// From 1, in the order in which flows are told about: those of watched ports with their first packet, others when
+    /// the server greets.
     pub number: u64,
     pub client: SocketAddr,
     pub server: SocketAddr,
     pub at: Timestamp,
-    /// The first packet seen was no SYN.
+    /// The first packet seen was no SYN (nor SYN-ACK).
     pub midstream: bool,
 }
 
@@ -62,7 +109,8 @@ pub struct FlowFacts {
     /// The last packet.
     pub end: Timestamp,
     pub outcome: FlowOutcome,
-    /// SYN to the client's first ACK of the SYN-ACK... by the first SYN, so that retries count.
+    /// The client's first SYN to its ACK of the SYN-ACK: the client's wait by the first SYN, so that retries count, and one
+    /// round trip wherever the capture was taken.
     pub handshake: Option<Duration>,
     /// SYN segments of the client.
     pub syns: u32,
@@ -75,7 +123,11 @@ pub struct FlowFacts {
     pub icmp_errors: u64,
     /// The smallest MTU that a packet-too-big told.
     pub path_mtu: Option<u32>,
-    /// Large segments were sent again and again and never acknowledged while small ones were (trap: PMTU black hole).
+    /// A PMTU black hole is suspected: of one side, a segment of at least 1,000 octets, larger than any that was ever
+    /// acknowledged, was sent at least three times from the same sequence number, with all before it acknowledged and the
+    /// peer's window open, and the ACK did not move; or it moved only when less was sent. Tries before a packet-too-big do
+    /// not count, so where somebody said so this is true only if it did not help. A peer that vanished in that very
+    /// moment looks the same.
     pub black_hole: bool,
     /// Whose FIN or RST came first.
     pub closed_by: Option<Side>,

@@ -61,10 +61,11 @@ fn tagged(mut ether_type: u16, mut payload: Captured<'_>) -> Result<Option<Captu
 }
 
 /// The family's number is the capturing system's, in its byte order: AF_INET6 is 10 on Linux, 24 on NetBSD and OpenBSD, 28
-/// on FreeBSD, 30 on macOS.
+/// on FreeBSD, 30 on macOS. Some writers have an EtherType in the lower half.
 fn loopback(frame: Captured<'_>) -> Result<Option<Captured<'_>>, Damage> {
     let (high, low, packet) = (frame.u16_at(0)?, frame.u16_at(2)?, frame.after(4)?);
     let family = match (high, low) {
+        (_, 0x0800 | 0x86dd) => return Ok(Some(packet)),
         (0, family) => family,
         (family, 0) => family.swap_bytes(),
         _ => return Ok(None),

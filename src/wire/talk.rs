@@ -71,7 +71,7 @@ impl Talk {
     /// The handshake.
     pub fn open(&mut self, at: Timestamp, emit: &mut Emit<'_>) {
         // RFC 6528 §3 without its secret: a clock of 4 µs keeps connections between the same ports apart.
-        let clock = u32::try_from(at.as_nanos() / 4000 & u64::from(u32::MAX)).unwrap_or_default();
+        let clock = u32::try_from((at.as_nanos() / 4000) & u64::from(u32::MAX)).unwrap_or_default();
         self.client.next = clock;
         self.server.next = clock.wrapping_add(1 << 31);
         self.segment(Side::Client, Flag::Syn, &[], at, emit);

@@ -227,16 +227,20 @@ fn smuggling_is_made_unambiguous() {
     }
 }
 
-/// How much of the message went on before the bare newline depends on the cuts; that its end did not must not.
+const REFUSED: &str =
+    "+C 550 5.6.0 the message has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)\n";
+
+/// How much of the message went on before the bare newline depends on the cuts; that its end did not must not. The
+/// refusal comes when the client has said all of it.
 #[test]
-fn a_message_with_bare_newlines_is_rejected_before_its_end() {
+fn a_message_with_bare_newlines_is_refused_at_its_end() {
     let content: [&[u8]; 6] = [
         b"x\n.\ny\r\n.\r\nQUIT\r\n",
-        b"x\r.\ry\r\n.\r\n",
-        b"x\r\n.\r\r\n.\r\n",
-        b"a\r\nb\r\nx\ny\r\n.\r\n",
-        b"\n.\r\n",
-        b"x\r\r\n.\r\n",
+        b"x\r.\ry\r\n.\r\nquit\r\n",
+        b"x\r\n.\r\r\n.\r\nQUIT\r\n",
+        b"a\r\nb\r\nx\ny\r\n.\r\nQUIT\r\n",
+        b"\n.\r\n\r\n.\r\nQUIT\r\n",
+        b"x\r\r\n.\r\nQUIT\r\n",
     ];
     for content in content {
         for cut in 0..=content.len() {
@@ -248,6 +252,30 @@ fn a_message_with_bare_newlines_is_rejected_before_its_end() {
 }
 
 fn rejected(content: &[u8], cut: usize, single: bool) {
+    let mut driver = rejecting();
+    let before = (driver.to_upstream.len(), driver.to_client.len());
+    let (head, tail) = content.split_at(cut);
+    let size = if single { 1 } else { content.len() };
+    for part in head.chunks(size).chain(tail.chunks(size)) {
+        driver.client_says(part);
+    }
+    let sent = &driver.to_upstream[before.0..];
+    assert!(content.starts_with(sent) && !sent.ends_with(b"\r\n.\r\n"), "{sent:?}");
+    assert_ne!(sent, b".\r\n");
+    assert!(driver.closed && driver.is_abandoned());
+    let refused = REFUSED.strip_prefix("+C ").unwrap().trim_end();
+    let told = String::from_utf8_lossy(&driver.to_client[before.1..]).into_owned();
+    assert_eq!(told, format!("{refused}\r\n221 2.0.0 goodbye\r\n"));
+    let record = driver.finish();
+    let end = content.windows(5).position(|five| five == b"\r\n.\r\n").unwrap() + 2;
+    assert_eq!(record.smtp.transactions[0].data_code, Some(550));
+    assert_eq!(record.smtp.transactions[0].bytes, end as u64);
+    assert_eq!(record.verdict.reason.as_deref(), Some("bare_newline"));
+    assert_eq!(record.outcome.as_str(), "quit");
+}
+
+/// In the middle of a message, mode `reject`.
+fn rejecting() -> crate::driver::Driver {
     let mut profile = gatepost::engine::Profile::default();
     profile.smtp.bare_newlines = BareNewlines::Reject;
     let timeouts = gatepost::engine::Timeouts::RFC_5321;
@@ -256,22 +284,62 @@ fn rejected(content: &[u8], cut: usize, single: bool) {
     driver.upstream_says(b"220 a\r\n");
     driver.client_says(b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n");
     driver.upstream_says(b"250 a\r\n250 b\r\n354 c\r\n");
-    let before = driver.to_upstream.len();
-    let (head, tail) = content.split_at(cut);
-    let size = if single { 1 } else { content.len() };
-    for part in head.chunks(size).chain(tail.chunks(size)) {
-        driver.client_says(part);
-    }
-    let sent = &driver.to_upstream[before..];
-    assert!(content.starts_with(sent) && !sent.ends_with(b"\r\n.\r\n"), "{sent:?}");
-    assert_ne!(sent, b".\r\n");
-    assert!(driver.closed && driver.is_abandoned());
-    let end =
-        "550 5.6.0 the message has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)\r\n";
-    assert!(driver.to_client.ends_with(end.as_bytes()));
-    let record = driver.finish();
-    assert_eq!(record.smtp.transactions[0].data_code, Some(550));
-    assert_eq!(record.verdict.reason.as_deref(), Some("bare_newline"));
+    driver
+}
+
+#[test]
+fn upstream_loses_a_refused_message_at_once() {
+    let mut driver = rejecting();
+    driver.client_says(b"x\ny");
+    assert!(driver.is_abandoned() && !driver.closed);
+    driver.client_says(b"and more\r\n");
+    assert!(!driver.to_client.ends_with(b"RFC 5321 section 2.3.8)\r\n"), "not before the end");
+}
+
+fn after_a_refused_message(text: &str) -> SessionRecord {
+    let message = "C: DATA\nS: 354 go\nC- x\\ny\nC- .\n";
+    // What went on before the bare newline depends on the cuts: here nothing did.
+    let message = message.replace("C- x\\ny", "C- \\ny");
+    with_newlines(BareNewlines::Reject, &[&message, REFUSED, text].concat())
+}
+
+#[test]
+fn only_quit_is_left_after_a_refused_message() {
+    after_a_refused_message("C- QUIT\n+C 221 2.0.0 goodbye\n= quit");
+    let closing = "+C 421 4.3.2 gate.example only QUIT was left; closing\n= protocol";
+    after_a_refused_message(&["C- RSET\nC- NOOP\n", closing].concat());
+    after_a_refused_message("C- QUI\\\nC.\n= client_closed");
+    let silent = "+C 421 4.4.2 gate.example you were silent for too long\n= timeout";
+    after_a_refused_message(&["T 299s\nT 1s\n", silent].concat());
+    let shutdown =
+        "+C 421 4.3.2 gate.example the service is shutting down; try again later\n= shutdown";
+    after_a_refused_message(&["drain\n", shutdown].concat());
+    let draining = "C: DATA\nS: 354 go\nC- \\nx\ndrain\nC- .\n";
+    with_newlines(BareNewlines::Reject, &[draining, REFUSED, shutdown].concat());
+}
+
+#[test]
+fn a_message_that_upstream_refused_early_is_refused_once() {
+    let record = with_newlines(
+        BareNewlines::Reject,
+        r"C: DATA
+        S: 354 go
+        S: 552 5.3.4 too big
+        C- \nx
+        C- .
+        C- QUIT
+        +C 221 2.0.0 goodbye
+        = quit",
+    );
+    assert_eq!(record.smtp.transactions[0].data_code, Some(552));
+}
+
+#[test]
+fn a_client_that_leaves_a_refused_message_or_stops() {
+    let start = "C: DATA\nS: 354 go\nC- \\nx\n";
+    with_newlines(BareNewlines::Reject, &[start, "C.\n= client_closed"].concat());
+    let silent = "+C 421 4.4.2 gate.example you were silent for too long\n= timeout";
+    with_newlines(BareNewlines::Reject, &[start, "T 179s\nT 1s\n", silent].concat());
 }
 
 #[test]

@@ -103,6 +103,7 @@ fn the_record_as_json() {
             "replies": {"220": 1, "221": 1, "250": 4, "354": 1, "550": 1},
             "anomalies": [],
         },
+        "facts": null,
         "verdict": {"action": "accept", "rule": null, "reason": null},
     });
     let mut actual = serde_json::to_value(&record).unwrap();

@@ -6,13 +6,19 @@
 #[path = "../engine/driver.rs"]
 mod driver;
 
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
+use gatepost::addr::Family;
 use gatepost::engine::{BareNewlines, Event, Outcome, Pregreet, Profile, Timeouts};
+use gatepost::policy::facts::{Answer, DomainName, Lookup, Record};
+use gatepost::reach::Capture;
 use gatepost::smtp::{
     Command, DataScanner, EnhancedCode, Extensions, Findings, Junk, Line, Piece, Reply, ReplyParse,
     Split, pieces,
 };
+use gatepost::source::{CaptureFile, MAX_PACKET, PacketSource, Writer};
 use gatepost::time::Timestamp;
 use gatepost::wire::{Decoded, Decoder, LinkType, Packet};
 
@@ -188,6 +194,90 @@ pub(crate) fn wire(input: &[u8]) {
             _ => {}
         }
     }
+}
+
+/// A capture file: the same however it comes, and what was read can be written and read.
+pub(crate) fn file(input: &[u8]) {
+    let (read, error) = packets(input, usize::MAX);
+    if !input.starts_with(&[0x1f, 0x8b]) {
+        assert_eq!(packets(input, 5), (read.clone(), error));
+    }
+    let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "").unwrap();
+    for (at, octets, wire_len) in &read {
+        writer.packet(*at, octets, *wire_len, None).unwrap();
+    }
+    assert_eq!(packets(&writer.finish().unwrap(), usize::MAX), (read, None));
+}
+
+type Captured = (Timestamp, Vec<u8>, u32);
+
+struct Pieces<'a> {
+    rest: &'a [u8],
+    at_a_time: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = into.len().min(self.at_a_time);
+        self.rest.read(&mut into[..count])
+    }
+}
+
+/// The packets of `input`, which gives so many octets at a time, and what was wrong.
+fn packets(input: &[u8], at_a_time: usize) -> (Vec<Captured>, Option<String>) {
+    let reader = Pieces { rest: input, at_a_time };
+    let mut file = match CaptureFile::from_reader(Path::new("a"), reader, input.len() as u64) {
+        Ok(file) => file,
+        Err(error) => return (Vec::new(), Some(error.to_string())),
+    };
+    let mut read = Vec::new();
+    let error = loop {
+        match file.next() {
+            Ok(Some(packet)) => read.push((packet.at, packet.octets.to_vec(), packet.wire_len)),
+            Ok(None) => break None,
+            Err(error) => break Some(error.to_string()),
+        }
+    };
+    assert!(matches!(file.next(), Ok(None)), "an error is said once");
+    assert!(read.iter().all(|(_, octets, wire_len)| {
+        octets.len() <= MAX_PACKET as usize && *wire_len as usize >= octets.len()
+    }));
+    (read, error)
+
+/// DNS responses, each after two octets of length (as over TCP), to a capture with little room.
+pub(crate) fn dns(input: &[u8]) {
+    let mut capture = Capture::with_limit(2048);
+    let (mut rest, mut nanos) = (input, 0);
+    while let Some((&[high, low], after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low])).min(after.len());
+        capture.message(&after[..length], Timestamp::from_nanos(nanos));
+        (rest, nanos) = (&after[length..], nanos + 1);
+    }
+    let client = "2001:db8::25".parse().unwrap();
+    for name in ["a.example", "mx.a.example"].map(|name| DomainName::parse(name).unwrap()) {
+        for lookup in [
+            Lookup::Reverse(client),
+            Lookup::MailExchanges(name.clone()),
+            Lookup::Addresses(name.clone(), Family::Ipv4),
+            Lookup::Addresses(name, Family::Ipv6),
+        ] {
+            let Answer::Records(records) = capture.answer(&lookup, Timestamp::from_nanos(nanos))
+            else {
+                continue;
+            };
+            assert!(!records.is_empty());
+            let asked_for = |record: &Record| match (&lookup, record) {
+                (Lookup::Reverse(_), Record::Name(_)) => true,
+                (Lookup::MailExchanges(_), Record::Exchange { .. }) => true,
+                (Lookup::Addresses(_, family), Record::Address(ip)) => {
+                    ip.is_ipv4() == (*family == Family::Ipv4)
+                }
+                _ => false,
+            };
+            assert!(records.iter().all(asked_for), "{lookup:?}: {records:?}");
+        }
+    }
+    assert!(capture.server_names().of(client).count() <= 64);
 }
 
 /// `\r`, `\n` and `\0` as in Rust, so that seeds can be read.

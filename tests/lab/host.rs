@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -27,12 +28,15 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Host {
     name: String,
     logs: PathBuf,
+    /// Stands in for `/etc/resolv.conf`; see [`Host::resolve_at`].
+    resolver: OnceLock<PathBuf>,
 }
 
 impl Host {
     pub(super) fn new(name: &str, logs: &Path) -> Self {
         ip(&["netns", "add", name]);
-        let host = Self { name: name.to_owned(), logs: logs.to_owned() };
+        let (name, logs) = (name.to_owned(), logs.to_owned());
+        let host = Self { name, logs, resolver: OnceLock::new() };
         host.in_thread(|| {
             // No duplicate address detection, also not of link-local addresses: a neighbour answers at once.
             sysctl("net/ipv6/conf/default/accept_dad", "0");
@@ -90,6 +94,24 @@ impl Host {
         });
     }
 
+    /// What is started here from now on asks that DNS server, by a `/etc/resolv.conf` of its own.
+    pub(crate) fn resolve_at(&self, server: IpAddr) {
+        let file = self.logs.join(format!("{}-resolv.conf", self.name));
+        fs::write(&file, format!("nameserver {server}\n")).unwrap();
+        self.resolver.set(file).expect("a host has one resolver");
+    }
+
+    /// The words in front of a command that give it the host's resolver.
+    fn with_resolver(&self) -> Vec<&OsStr> {
+        let Some(file) = self.resolver.get() else { return Vec::new() };
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        ["unshare", "--mount", "sh", "-c", script]
+            .map(OsStr::new)
+            .into_iter()
+            .chain([file.as_os_str()])
+            .collect()
+    }
+
     /// Ends what still runs here, all of it started by this test, and removes the namespace.
     pub(super) fn remove(&self) {
         remove_namespace(&self.name);
@@ -109,7 +131,7 @@ impl Host {
     /// Runs a command to its end, whatever that is.
     pub(crate) fn output<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Output {
         let mut limited = Command::new("timeout");
-        limited.args(["-k", "5", COMMAND_LIMIT]).args(command);
+        limited.args(["-k", "5", COMMAND_LIMIT]).args(self.with_resolver()).args(command);
         self.in_thread(|| limited.output()).unwrap()
     }
 
@@ -137,7 +159,8 @@ impl Host {
             self.logs.join(format!("process-{}.log", COUNTER.fetch_add(1, Ordering::Relaxed)));
         let output = File::create(&log).unwrap();
 
-        let mut words = command.into_iter();
+        let own = self.with_resolver().into_iter().map(OsStr::to_owned);
+        let mut words = own.chain(command.into_iter().map(|word| word.as_ref().to_owned()));
         let mut command = Command::new(words.next().expect("a program to run"));
         command.args(words).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let child = self.in_thread(|| command.spawn());

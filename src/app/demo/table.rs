@@ -10,9 +10,7 @@ use super::senders::Sender;
 use super::stage::Performance;
 use crate::addr::Family;
 use crate::engine::SessionRecord;
-
-/// Columns of the widest line.
-pub(super) const WIDTH: usize = 100;
+use crate::report::columns::{WIDTH, cells, wrapped};
 
 const HEAD: [&str; 6] = ["SENDER", "FAMILY", "WHAT IT DID", "ANSWER", "ARRIVED", "REFUSED, FOR"];
 const WIDTHS: [usize; 6] = [12, 6, 30, 9, 7, 25];
@@ -57,7 +55,7 @@ impl<W: Write> Table<W> {
     }
 
     pub(super) fn head(&mut self) -> io::Result<()> {
-        let line = cells(HEAD.map(str::to_owned));
+        let line = cells(&HEAD.map(str::to_owned), WIDTHS);
         writeln!(self.out, "{}", self.style.paint(BOLD, line.trim_end()))?;
         self.out.flush()
     }
@@ -67,7 +65,8 @@ impl<W: Write> Table<W> {
         if self.style.live {
             let family = sender.claim.family.to_string();
             let [name, did] = [sender.name, sender.did].map(str::to_owned);
-            let line = cells([name, family, did, "...".to_owned(), String::new(), String::new()]);
+            let line =
+                cells(&[name, family, did, "...".to_owned(), String::new(), String::new()], WIDTHS);
             write!(self.out, "{}", self.style.paint(DIM, line.trim_end()))?;
             self.out.flush()?;
         }
@@ -78,7 +77,7 @@ impl<W: Write> Table<W> {
     pub(super) fn row(&mut self, sender: &Sender, done: &Performance) -> io::Result<()> {
         let told = done.told.as_ref();
         let family = told.map(|told| Family::of(told.peer.ip()));
-        let line = cells([
+        let texts = [
             sender.name.to_owned(),
             family.map_or("-", Family::as_str).to_owned(),
             sender.did.to_owned(),
@@ -89,7 +88,8 @@ impl<W: Write> Table<W> {
                 n => format!("{n} mails"),
             },
             told.map_or_else(|| "-".to_owned(), |told| refused(told, done)),
-        ]);
+        ];
+        let line = cells(&texts, WIDTHS);
         if self.style.live {
             write!(self.out, "\r\x1b[K")?;
         }
@@ -179,46 +179,4 @@ fn reason(record: &SessionRecord, done: &Performance) -> String {
     let words: Vec<_> =
         if record.smtp.anomalies.is_empty() { refusals.collect() } else { anomalies.collect() };
     words.join(", ").replace('_', " ")
-}
-
-/// One line of fixed columns; what is too long for its column is cut.
-fn cells(texts: [String; 6]) -> String {
-    let mut line = String::new();
-    for (text, width) in texts.iter().zip(WIDTHS) {
-        let length = text.chars().count();
-        if length > width {
-            line.extend(text.chars().take(width - 1));
-            line.push('\u{2026}');
-        } else {
-            line.push_str(text);
-            line.extend(std::iter::repeat_n(' ', width - length));
-        }
-        line.push(' ');
-    }
-    line.pop();
-    line
-}
-
-/// `text` in lines of at most `width` columns, broken at spaces; a longer word is cut. What replies brought along
-/// of control characters stays out of the terminal.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let (mut line, mut length) = (String::new(), 0);
-    for word in text.split_whitespace() {
-        let word: Vec<char> = word.chars().filter(|c| !c.is_control()).collect();
-        for piece in word.chunks(width) {
-            if length > 0 && length + 1 + piece.len() > width {
-                lines.push(std::mem::take(&mut line));
-                length = 0;
-            }
-            if length > 0 {
-                line.push(' ');
-                length += 1;
-            }
-            line.extend(piece);
-            length += piece.len();
-        }
-    }
-    lines.push(line);
-    lines
 }

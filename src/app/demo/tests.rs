@@ -8,7 +8,7 @@ use super::ports::{Reserved, ipv6_loopback};
 use super::scrape::Samples;
 use super::senders::{Sender, cast};
 use super::stage::{Performance, Stage};
-use super::table::{Style, Table, WIDTH};
+use super::table::{Style, Table};
 use super::zone::{DOMAIN, HALF_DOMAIN};
 use crate::addr::Family;
 use crate::engine::{
@@ -16,6 +16,7 @@ use crate::engine::{
     TcpFacts, TransactionRecord, VerdictRecord,
 };
 use crate::policy::Action;
+use crate::report::columns::WIDTH;
 use crate::time::Timestamp;
 
 const NO_RECORD: &str = "session record: none, not one";
@@ -135,6 +136,7 @@ fn as_claimed(sender: &Sender, told: &Told) -> SessionRecord {
             anomalies: claim.anomalies.to_vec(),
             ..SmtpFacts::default()
         },
+        facts: None,
         verdict: VerdictRecord {
             action: Action::Accept,
             rule: claim.rule.map(str::to_owned),

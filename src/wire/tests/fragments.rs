@@ -16,7 +16,7 @@ fn pieces(whole: &[u8], id: u16, cuts: &[(usize, bool, &[u8])]) -> Vec<Vec<u8>> 
             let len = u16::try_from(packet.len()).unwrap();
             packet[2..4].copy_from_slice(&len.to_be_bytes());
             packet[4..6].copy_from_slice(&id.to_be_bytes());
-            let place = offset / 8 | u16::from(more) << 13;
+            let place = (offset / 8) | (u16::from(more) << 13);
             packet[6..8].copy_from_slice(&place.to_be_bytes());
             packet
         } else {

@@ -37,6 +37,7 @@ fn every_link_layer_leads_to_the_segment() {
         (LinkType::Loopback, vec![0, 0, 0, 2], vec![0, 0, 0, 24]),
         (LinkType::Loopback, vec![2, 0, 0, 0], vec![28, 0, 0, 0]),
         (LinkType::Loopback, vec![0, 0, 0, 2], vec![0, 0, 0, 30]),
+        (LinkType::Loopback, vec![15, 0, 8, 0], vec![15, 0, 0x86, 0xdd]),
     ];
     for (link, before_v4, before_v6) in link_headers {
         reads(link, &[before_v4, tcp4(MAIL)].concat(), Decoded::Tcp(expected(MAIL, false)));
@@ -141,10 +142,9 @@ fn extension_headers_are_passed() {
 #[test]
 fn headers_that_contradict_themselves() {
     let damaged = |at: usize, value: u8| {
-        for (mut packet, place) in [(tcp4(MAIL), at)] {
-            packet[place] = value;
-            reads(RAW, &packet, Decoded::Damaged(Damage::Header));
-        }
+        let mut packet = tcp4(MAIL);
+        packet[at] = value;
+        reads(RAW, &packet, Decoded::Damaged(Damage::Header));
     };
     damaged(0, 0x55); // No version of IP.
     damaged(0, 0x44); // A header of 16 octets.

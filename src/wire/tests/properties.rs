@@ -23,7 +23,7 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
             &[&options(60), &options(6)]
         )),
         (vec(any::<u8>(), 0..60), 0_u8..4, 0_u8..4).prop_map(|(text, offset, more)| {
-            extended(&tcp6(&text), 44, &[&[6, 0, 0, offset << 3 | more & 1, 0, 0, 0, 1]])
+            extended(&tcp6(&text), 44, &[&[6, 0, 0, (offset << 3) | (more & 1), 0, 0, 0, 1]])
         }),
         vec(any::<u8>(), 0..100),
     ]

@@ -1,0 +1,174 @@
+//! Facts about a client and a sender, as pure functions of what the DNS answered.
+//!
+//! Layer 2. Each function takes [`Answers`], all that is known so far, and is either a [`Fact`] or says which lookups it
+//! needs; a driver (`reach::Sources`) answers them and asks again. So nothing here awaits, the order in which answers come
+//! does not matter, and a capture, a master file and a live resolver serve the same code.
+//!
+//! NXDOMAIN and NODATA are answers. SERVFAIL, a time-out and a lookup that nobody can answer leave a fact unknown, unless
+//! another answer decides it.
+
+mod answer;
+mod helo;
+mod name;
+mod return_path;
+mod reverse;
+mod search;
+
+use serde::Serialize;
+
+pub use answer::{Answer, Answered, Answers, Lookup, Record};
+pub use helo::helo_resolves;
+pub use name::{DomainName, Site};
+pub use return_path::{MAX_EXCHANGES, Over, ReturnPath, return_path};
+pub use reverse::{MAX_NAMES, fcrdns, reverse_name};
+
+/// Something about a session that policy rules build on. The serde form is part of the public JSON form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fact {
+    pub state: State,
+    /// Why it is not true; [`Reason::NullSender`] where it is true without being looked at.
+    pub reason: Option<Reason>,
+    pub source: Source,
+    /// What it rests on, for people: the confirmed name, the exchange and its address.
+    pub detail: Option<String>,
+}
+
+impl Fact {
+    pub(super) const fn holds(source: Source, detail: Option<String>) -> Self {
+        Self { state: State::True, reason: None, source, detail }
+    }
+
+    pub(super) const fn fails(reason: Reason, source: Source, detail: Option<String>) -> Self {
+        Self { state: State::False, reason: Some(reason), source, detail }
+    }
+
+    pub(super) const fn unknown(reason: Reason, source: Source) -> Self {
+        Self { state: State::Unknown, reason: Some(reason), source, detail: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    True,
+    False,
+    Unknown,
+}
+
+impl State {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "true",
+            Self::False => "false",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why a fact is not true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The address has no PTR record.
+    NoPtr,
+    /// No PTR name has the address.
+    NotConfirmed,
+    /// The domain does not exist.
+    Nxdomain,
+    /// The domain says that it takes no mail (RFC 7505).
+    NullMx,
+    /// No address at all, none of the family asked for, or only such as cannot be reached from the Internet.
+    NoUsableAddress,
+    /// Neither a domain name nor an address literal.
+    NotADomain,
+    /// `<>`: nothing to reach.
+    NullSender,
+    /// The DNS server failed or refused to answer.
+    Servfail,
+    Timeout,
+    /// The DNS server cannot be reached.
+    Unreachable,
+    /// Nobody was there to ask.
+    NoSource,
+}
+
+impl Reason {
+    pub const ALL: [Self; 11] = [
+        Self::NoPtr,
+        Self::NotConfirmed,
+        Self::Nxdomain,
+        Self::NullMx,
+        Self::NoUsableAddress,
+        Self::NotADomain,
+        Self::NullSender,
+        Self::Servfail,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::NoSource,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoPtr => "no_ptr",
+            Self::NotConfirmed => "not_confirmed",
+            Self::Nxdomain => "nxdomain",
+            Self::NullMx => "null_mx",
+            Self::NoUsableAddress => "no_usable_address",
+            Self::NotADomain => "not_a_domain",
+            Self::NullSender => "null_sender",
+            Self::Servfail => "servfail",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::NoSource => "no_source",
+        }
+    }
+}
+
+/// Who answered. A fact that rests on several answers has the last of their sources in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// DNS answers in the capture.
+    Capture,
+    /// A master file.
+    Zone,
+    /// A resolver, now.
+    Dns,
+    /// Nobody: there was nothing to ask, or nobody who could say.
+    None,
+}
+
+impl Source {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Zone => "zone",
+            Self::Dns => "dns",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Where the making of a fact stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    Fact(Fact),
+    /// Answer all of these and ask again; never empty.
+    Need(Vec<Lookup>),
+}
+
+/// What is known of a session; null is what nobody asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// The client's address has a PTR record.
+    pub reverse_name: Option<Fact>,
+    /// One of its PTR names has that address.
+    pub fcrdns: Option<Fact>,
+    /// The last HELO or EHLO names a domain with an address, or is an address literal.
+    pub helo_resolves: Option<Fact>,
+    /// The domain of MAIL FROM can be mailed.
+    pub return_path: Option<Fact>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Domain names as the DNS compares them, and what clients say where a domain is expected.
+//!
+//! RFC 1035 §2.3.3 (case), RFC 5890 (U-labels become A-labels), RFC 5321 §4.1.3 (address literals).
+
+use std::fmt;
+use std::net::IpAddr;
+
+use hickory_proto::rr::Name;
+use serde::{Serialize, Serializer};
+
+/// An absolute domain name in lower case; equal to what differs from it only in case or in a final dot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DomainName(Name);
+
+impl DomainName {
+    /// A host or mail domain as a client writes it, with or without a final dot. `None` for what cannot be one: empty or
+    /// long labels, other characters than letters, digits, `-` and `_` (sites do name hosts so), an all-numeric last label
+    /// (an address, RFC 3696 §2).
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_name = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if text.is_empty() || !text.chars().all(is_name) {
+            return None;
+        }
+        let name = Self::from(Name::from_str_relaxed(text).ok()?);
+        let last = name.0.iter().next_back()?;
+        let ascii = name.0.iter().flatten().all(u8::is_ascii);
+        (ascii && !last.iter().all(u8::is_ascii_digit)).then_some(name)
+    }
+
+    /// The name under `in-addr.arpa` or `ip6.arpa` that holds the PTR records of `ip`.
+    pub fn reverse(ip: IpAddr) -> Self {
+        Self::from(Name::from(ip.to_canonical()))
+    }
+
+    /// The root: as an MX it means that the domain takes no mail (RFC 7505).
+    pub fn is_root(&self) -> bool {
+        self.0.is_root()
+    }
+
+    /// The name without its first label; the root's is the root.
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        Self(self.0.base_name())
+    }
+
+    /// This name or one below it.
+    pub fn is_within(&self, domain: &Self) -> bool {
+        domain.0.zone_of(&self.0)
+    }
+
+    /// `*` below this name; `None` if that is too long for a name.
+    pub fn wildcard(&self) -> Option<Self> {
+        self.0.prepend_label("*").ok().map(Self)
+    }
+
+    pub fn as_dns(&self) -> &Name {
+        &self.0
+    }
+}
+
+impl From<Name> for DomainName {
+    fn from(name: Name) -> Self {
+        let mut name = name.to_lowercase();
+        name.set_fqdn(true);
+        Self(name)
+    }
+}
+
+/// Without the final dot; the root is `.`.
+impl fmt::Display for DomainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_ascii();
+        f.write_str(if self.is_root() { "." } else { text.trim_end_matches('.') })
+    }
+}
+
+impl Serialize for DomainName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where a client should name a domain: EHLO, or after the `@` of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Site {
+    Domain(DomainName),
+    /// `[192.0.2.1]` or `[IPv6:2001:db8::1]`; as written, so a v4-mapped address is still seen as one.
+    Literal(IpAddr),
+}
+
+impl Site {
+    /// `None` for what is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        let Some(inside) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
+            return DomainName::parse(text).map(Self::Domain);
+        };
+        let v6 = inside.split_at_checked(5).filter(|(tag, _)| tag.eq_ignore_ascii_case("IPv6:"));
+        let literal = match v6 {
+            Some((_, address)) => address.parse().map(IpAddr::V6),
+            None => inside.parse().map(IpAddr::V4),
+        };
+        literal.ok().map(Self::Literal)
+    }
+
+    /// The site of a path without brackets: `user@site`. `None` if there is no `@` or no site after it.
+    pub fn of_path(path: &str) -> Option<Self> {
+        path.rsplit_once('@').and_then(|(_, site)| Self::parse(site))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_as_the_dns_does() {
+        let name = |text| DomainName::parse(text).unwrap();
+        assert_eq!(name("MX.A.Example."), name("mx.a.example"));
+        assert_eq!(name("MX.A.Example.").to_string(), "mx.a.example");
+        assert_eq!(name("büro.example").to_string(), "xn--bro-hoa.example");
+        assert_eq!(name("host_1.a.example").to_string(), "host_1.a.example");
+        assert!(name("mx.a.example").is_within(&name("A.example")));
+        assert!(name("a.example").is_within(&name("a.example")));
+        assert!(!name("ba.example").is_within(&name("a.example")));
+        assert_eq!(DomainName::from(Name::root()).to_string(), ".");
+        let ip = "2001:db8::1".parse().unwrap();
+        assert!(DomainName::reverse(ip).to_string().ends_with("8.b.d.0.1.0.0.2.ip6.arpa"));
+        let mapped = "::ffff:192.0.2.7".parse().unwrap();
+        assert_eq!(DomainName::reverse(mapped).to_string(), "7.2.0.192.in-addr.arpa");
+    }
+
+    #[test]
+    fn what_is_no_domain_is_told() {
+        let long = "a".repeat(64);
+        let longer = format!("{}example", "abcdefgh.".repeat(30));
+        for not in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a b",
+            "a@b",
+            "192.0.2.1",
+            "a.1",
+            "a\\.b",
+            "[a]",
+            "a/b",
+            "*.a",
+            &long,
+            &longer,
+        ] {
+            assert_eq!(DomainName::parse(not), None, "{not}");
+        }
+    }
+
+    #[test]
+    fn literals_follow_rfc_5321() {
+        let literal = |ip: &str| Some(Site::Literal(ip.parse().unwrap()));
+        assert_eq!(Site::parse("[192.0.2.1]"), literal("192.0.2.1"));
+        assert_eq!(Site::parse("[ipv6:2001:db8::1]"), literal("2001:db8::1"));
+        assert_eq!(Site::of_path("a@b@[IPv6:::1]"), literal("::1"));
+        for not in ["[2001:db8::1]", "[IPv6:192.0.2.1]", "[192.0.2.1", "[]", "[IPv6:]", "192.0.2.1"]
+        {
+            assert_eq!(Site::parse(not), None, "{not}");
+        }
+        assert_eq!(Site::of_path("postmaster"), None);
+    }
+}

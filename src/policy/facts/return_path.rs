@@ -1,0 +1,154 @@
+//! Whether the sender can be mailed, as far as the DNS tells: MAIL FROM's domain to exchanges to usable addresses.
+//!
+//! RFC 5321 §5.1 (MX, and the domain itself only where there is no MX), RFC 7505 (null MX).
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::search::addresses;
+use super::{Answer, Answered, Answers, DomainName, Fact, Lookup, Reason, Record, Site};
+use super::{Source, Step};
+use crate::addr::{Family, Networks};
+
+/// Exchanges that are looked at, the preferred first; RFC 7208 §4.6.4 stops there too.
+pub const MAX_EXCHANGES: usize = 10;
+
+/// Over which families mail must be able to go back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Over {
+    /// One of them is enough.
+    #[default]
+    Any,
+    /// The family by which the client came.
+    SameFamily,
+    Ipv6,
+    Ipv4,
+}
+
+impl Over {
+    pub const ALL: [Self; 4] = [Self::Any, Self::SameFamily, Self::Ipv6, Self::Ipv4];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::SameFamily => "same-family",
+            Self::Ipv6 => "ipv6",
+            Self::Ipv4 => "ipv4",
+        }
+    }
+
+    const fn families(self, client: Family) -> &'static [Family] {
+        match (self, client) {
+            (Self::Any, _) => &[Family::Ipv6, Family::Ipv4],
+            (Self::Ipv6, _) | (Self::SameFamily, Family::Ipv6) => &[Family::Ipv6],
+            (Self::Ipv4, _) | (Self::SameFamily, Family::Ipv4) => &[Family::Ipv4],
+        }
+    }
+}
+
+/// What is asked about a sender.
+#[derive(Clone, Copy, Debug)]
+pub struct ReturnPath<'a> {
+    /// The reverse-path without brackets; empty for `<>`.
+    pub sender: &'a str,
+    /// The family by which the client came.
+    pub family: Family,
+    pub over: Over,
+    /// Our own addresses: mail that would come back to us reaches no sender.
+    pub ours: &'a Networks,
+}
+
+/// The sender's domain has an exchange with a usable address. `<>` never fails: a bounce has no sender to reach.
+pub fn return_path(ask: &ReturnPath<'_>, known: &Answers) -> Step {
+    if ask.sender.is_empty() {
+        let exempt = Fact::holds(Source::None, None);
+        return Step::Fact(Fact { reason: Some(Reason::NullSender), ..exempt });
+    }
+    let families = ask.over.families(ask.family);
+    let fit = |address| is_usable(address, ask.ours);
+    let domain = match Site::of_path(ask.sender) {
+        Some(Site::Domain(domain)) => domain,
+        Some(Site::Literal(address)) => {
+            let detail = Some(address.to_string());
+            let good = fit(address) && families.contains(&Family::of(address));
+            return Step::Fact(if good {
+                Fact::holds(Source::None, detail)
+            } else {
+                Fact::fails(Reason::NoUsableAddress, Source::None, detail)
+            });
+        }
+        None => return Step::Fact(Fact::fails(Reason::NotADomain, Source::None, None)),
+    };
+    let (exchanges, source) = match exchanges(domain, known) {
+        Ok(found) => found,
+        Err(step) => return step,
+    };
+    let tell = |name: &DomainName, address| format!("{name} {address}");
+    addresses(known, &exchanges, families, fit).into_step(source, tell, |unfit| {
+        let detail = unfit.map(|(name, address)| tell(&name, address));
+        (Reason::NoUsableAddress, detail)
+    })
+}
+
+/// Where mail for `domain` goes, the preferred first, at most [`MAX_EXCHANGES`]; or how it stands without that.
+fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, Source), Step> {
+    let lookup = Lookup::MailExchanges(domain.clone());
+    let Some(Answered { answer, source }) = known.get(&lookup) else {
+        return Err(Step::Need(vec![lookup]));
+    };
+    let fails = |reason| Err(Step::Fact(Fact::fails(reason, *source, None)));
+    let mut found: Vec<_> = match answer {
+        Answer::Records(records) => records.iter().filter_map(Record::exchange).collect(),
+        Answer::NoData => return Ok((vec![domain], *source)),
+        Answer::NxDomain => return fails(Reason::Nxdomain),
+        Answer::Unknown(reason) => return Err(Step::Fact(Fact::unknown(*reason, *source))),
+    };
+    found.sort();
+    // RFC 7505 §3: a null MX stands alone; beside others it is a mistake, and they count.
+    found.retain(|(_, host)| !host.is_root());
+    if found.is_empty() {
+        return fails(Reason::NullMx);
+    }
+    let mut hosts: Vec<DomainName> = Vec::new();
+    for (_, host) in found {
+        if hosts.len() < MAX_EXCHANGES && !hosts.contains(host) {
+            hosts.push(host.clone());
+        }
+    }
+    Ok((hosts, *source))
+}
+
+/// A host on the Internet may have this address, and it is not ours. An AAAA record with a v4-mapped address is of no use to
+/// anybody (RFC 4291 §2.5.5.2); private IPv4 addresses (RFC 1918) are what unique local ones are in IPv6.
+fn is_usable(address: IpAddr, ours: &Networks) -> bool {
+    let useless = match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_unspecified()
+                || v4.is_link_local()
+                || v4.is_private()
+                || v4.is_broadcast()
+                || v4.is_multicast()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unicast_link_local()
+                || v6.is_unique_local()
+                || v6.is_multicast()
+                || v6.to_ipv4_mapped().is_some()
+        }
+    };
+    !useless && !ours.contains(address)
+}
+
+impl Record {
+    const fn exchange(&self) -> Option<(u16, &DomainName)> {
+        match self {
+            Self::Exchange { preference, host } => Some((*preference, host)),
+            _ => None,
+        }
+    }
+}

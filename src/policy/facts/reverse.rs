@@ -1,0 +1,70 @@
+//! The client's reverse name, and whether it is confirmed.
+//!
+//! RFC 1035 §3.5, RFC 3596 §2.5; confirmation as `iprev` in RFC 8601 §2.7.3. Addresses are compared exactly: a name that
+//! has another address of the same /64 confirms nothing.
+
+use std::net::IpAddr;
+
+use super::search::addresses;
+use super::{Answer, Answered, Answers, DomainName, Fact, Lookup, Reason, Record, Source, Step};
+use crate::addr::Family;
+
+/// PTR names that are looked at; RFC 7208 §4.6.4 stops there too.
+pub const MAX_NAMES: usize = 10;
+
+/// The address of `client` has a PTR record.
+pub fn reverse_name(client: IpAddr, known: &Answers) -> Step {
+    match names(client, known) {
+        Ok((names, source)) => {
+            Step::Fact(Fact::holds(source, names.first().map(ToString::to_string)))
+        }
+        Err(step) => step,
+    }
+}
+
+/// A PTR name of `client` has that very address (A for IPv4, AAAA for IPv6). There are three ways to fail: no PTR record,
+/// none of the names confirmed, or not known. A name that confirms wins over others that are not known.
+pub fn fcrdns(client: IpAddr, known: &Answers) -> Step {
+    let client = client.to_canonical();
+    let (names, source) = match names(client, known) {
+        Ok(found) => found,
+        Err(step) => return step,
+    };
+    // A name may be the root in a hostile PTR: nothing to ask there.
+    let hosts = names.iter().filter(|name| !name.is_root());
+    addresses(known, hosts, &[Family::of(client)], |address| address == client).into_step(
+        source,
+        |name, _| name.to_string(),
+        |_| (Reason::NotConfirmed, names.first().map(ToString::to_string)),
+    )
+}
+
+/// The PTR names, sorted, each once, at most [`MAX_NAMES`]; or how it stands without them.
+fn names(client: IpAddr, known: &Answers) -> Result<(Vec<DomainName>, Source), Step> {
+    let lookup = Lookup::Reverse(client.to_canonical());
+    let Some(Answered { answer, source }) = known.get(&lookup) else {
+        return Err(Step::Need(vec![lookup]));
+    };
+    let mut names: Vec<_> = match answer {
+        Answer::Records(records) => records.iter().filter_map(Record::name).cloned().collect(),
+        Answer::NoData | Answer::NxDomain => Vec::new(),
+        Answer::Unknown(reason) => return Err(Step::Fact(Fact::unknown(*reason, *source))),
+    };
+    if names.is_empty() {
+        return Err(Step::Fact(Fact::fails(Reason::NoPtr, *source, None)));
+    }
+    // Servers rotate what they answer: sorted, the same records give the same fact.
+    names.sort();
+    names.dedup();
+    names.truncate(MAX_NAMES);
+    Ok((names, *source))
+}
+
+impl Record {
+    const fn name(&self) -> Option<&DomainName> {
+        match self {
+            Self::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+}

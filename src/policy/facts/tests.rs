@@ -1,0 +1,417 @@
+//! Tables of worlds and what becomes of each fact in them.
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::addr::{Family, Networks};
+
+const CLIENT: &str = "2001:db8::25";
+
+fn name(text: &str) -> DomainName {
+    match text {
+        "." => DomainName::from(hickory_proto::rr::Name::root()),
+        _ => DomainName::parse(text).unwrap(),
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn lookup(kind: &str, of: &str) -> Lookup {
+    match kind {
+        "PTR" => Lookup::Reverse(ip(of)),
+        "A" => Lookup::Addresses(name(of), Family::Ipv4),
+        "AAAA" => Lookup::Addresses(name(of), Family::Ipv6),
+        "MX" => Lookup::MailExchanges(name(of)),
+        _ => panic!("no type {kind}"),
+    }
+}
+
+fn answer(kind: &str, said: &[&str]) -> Answer {
+    let record = |text: &&str| match (kind, text.split_once('/')) {
+        ("PTR", _) => Record::Name(name(text)),
+        ("MX", Some((preference, host))) => {
+            Record::Exchange { preference: preference.parse().unwrap(), host: name(host) }
+        }
+        _ => Record::Address(ip(text)),
+    };
+    match said {
+        ["nxdomain"] => Answer::NxDomain,
+        ["nodata"] => Answer::NoData,
+        ["servfail"] => Answer::Unknown(Reason::Servfail),
+        ["timeout"] => Answer::Unknown(Reason::Timeout),
+        records => Answer::Records(records.iter().map(record).collect()),
+    }
+}
+
+/// `TYPE OWNER ANSWER…` by `;`; MX as `PREFERENCE/HOST`. What is not there has no source.
+fn world(text: &str) -> Vec<(Lookup, Answered)> {
+    let said = text.split(';').map(str::trim).filter(|line| !line.is_empty());
+    said.map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let answered = Answered { answer: answer(words[0], &words[2..]), source: Source::Zone };
+        (lookup(words[0], words[1]), answered)
+    })
+    .collect()
+}
+
+/// Answers from `world` what `fact` needs, until it is one; `choose` says which of several to answer first.
+fn settle(
+    world: &[(Lookup, Answered)],
+    fact: impl Fn(&Answers) -> Step,
+    mut choose: impl FnMut(usize) -> usize,
+) -> Fact {
+    let mut known = Answers::default();
+    for _ in 0..100 {
+        let needed = match fact(&known) {
+            Step::Fact(fact) => return fact,
+            Step::Need(needed) => needed,
+        };
+        assert!(!needed.is_empty(), "needs nothing and is no fact");
+        assert!(needed.iter().all(|lookup| known.get(lookup).is_none()), "asked twice");
+        let lookup = needed[choose(needed.len())].clone();
+        let said = world.iter().find(|(known, _)| *known == lookup);
+        let unheard = Answered { answer: Answer::Unknown(Reason::NoSource), source: Source::None };
+        known.insert(lookup, said.map_or(unheard, |(_, answered)| answered.clone()));
+    }
+    panic!("never a fact");
+}
+
+/// `true DETAIL`, `false REASON DETAIL`, `unknown REASON`.
+fn told(fact: &Fact) -> String {
+    let words =
+        [Some(fact.state.as_str()), fact.reason.map(Reason::as_str), fact.detail.as_deref()];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+fn table(rows: &[(&str, &str, &str)], fact: impl Fn(&str, &Answers) -> Step) {
+    for (subject, said, expected) in rows {
+        let world = world(said);
+        let found = settle(&world, |known| fact(subject, known), |_| 0);
+        assert_eq!(told(&found), *expected, "{subject} where {said}");
+    }
+}
+
+#[test]
+fn reverse_name_is_whether_there_is_a_ptr() {
+    let rows = [
+        (CLIENT, "PTR 2001:db8::25 mx.a.example", "true mx.a.example"),
+        (CLIENT, "PTR 2001:db8::25 b.example a.example", "true a.example"),
+        (CLIENT, "PTR 2001:db8::25 nxdomain", "false no_ptr"),
+        (CLIENT, "PTR 2001:db8::25 nodata", "false no_ptr"),
+        (CLIENT, "PTR 2001:db8::25 servfail", "unknown servfail"),
+        (CLIENT, "PTR 2001:db8::25 timeout", "unknown timeout"),
+        (CLIENT, "", "unknown no_source"),
+        ("::ffff:192.0.2.1", "PTR 192.0.2.1 mx.a.example", "true mx.a.example"),
+    ];
+    table(&rows, |client, known| reverse_name(ip(client), known));
+}
+
+#[test]
+fn fcrdns_fails_in_three_ways() {
+    let many = (0..MAX_NAMES + 5).map(|n| format!("n{n:02}.example")).collect::<Vec<_>>();
+    let ptrs = format!("PTR 2001:db8::25 {}", many.join(" "));
+    let all = |last: &str| {
+        let asked = many.iter().map(|name| format!("; AAAA {name} nxdomain"));
+        asked.collect::<String>().replace(&format!("{last} nxdomain"), &format!("{last} {CLIENT}"))
+    };
+    let (in_cap, beyond) = (ptrs.clone() + &all("n09.example"), ptrs.clone() + &all("n12.example"));
+    let ours = "PTR 2001:db8::25 mx.a.example; ";
+    let two = "PTR 2001:db8::25 a.example b.example; ";
+    let with = |before: &str, rest: &str| format!("{before}{rest}");
+    let rows = [
+        (with(ours, "AAAA mx.a.example 2001:db8::25"), "true mx.a.example"),
+        (with(ours, "AAAA MX.a.Example. 2001:db8::25"), "true mx.a.example"),
+        (with(ours, "AAAA mx.a.example 2001:db8::24 2001:db8::25"), "true mx.a.example"),
+        // The same /64 is not the same host.
+        (with(ours, "AAAA mx.a.example 2001:db8::24"), "false not_confirmed mx.a.example"),
+        (with(ours, "AAAA mx.a.example nxdomain"), "false not_confirmed mx.a.example"),
+        (with(ours, "AAAA mx.a.example nodata"), "false not_confirmed mx.a.example"),
+        // The other family's address says nothing about this one.
+        (
+            with(ours, "AAAA mx.a.example nodata; A mx.a.example 192.0.2.25"),
+            "false not_confirmed mx.a.example",
+        ),
+        (with(ours, "AAAA mx.a.example servfail"), "unknown servfail"),
+        (with(ours, "AAAA mx.a.example timeout"), "unknown timeout"),
+        (ours.to_owned(), "unknown no_source"),
+        (String::from("PTR 2001:db8::25 nxdomain"), "false no_ptr"),
+        (String::from("PTR 2001:db8::25 nodata"), "false no_ptr"),
+        (String::from("PTR 2001:db8::25 servfail"), "unknown servfail"),
+        (String::from("PTR 2001:db8::25 timeout"), "unknown timeout"),
+        (String::new(), "unknown no_source"),
+        // A hostile PTR.
+        (String::from("PTR 2001:db8::25 ."), "false not_confirmed ."),
+        // One that confirms wins over one that is not known, that over one that does not confirm.
+        (with(two, "AAAA a.example servfail; AAAA b.example 2001:db8::25"), "true b.example"),
+        (with(two, "AAAA a.example 2001:db8::25; AAAA b.example servfail"), "true a.example"),
+        (with(two, "AAAA a.example nxdomain; AAAA b.example 2001:db8::25"), "true b.example"),
+        (with(two, "AAAA a.example nxdomain; AAAA b.example timeout"), "unknown timeout"),
+        (with(two, "AAAA a.example servfail; AAAA b.example nodata"), "unknown servfail"),
+        (with(two, "AAAA a.example ::1; AAAA b.example nodata"), "false not_confirmed a.example"),
+        (in_cap, "true n09.example"),
+        (beyond, "false not_confirmed n00.example"),
+    ];
+    for (said, expected) in &rows {
+        table(&[(CLIENT, said, expected)], |client, known| fcrdns(ip(client), known));
+    }
+    let v4 = "PTR 192.0.2.25 mx.a.example; A mx.a.example 192.0.2.25; AAAA mx.a.example nodata";
+    // An AAAA record with a v4-mapped address is not an A record.
+    let mapped = "PTR 192.0.2.25 m.example; A m.example nodata; AAAA m.example ::ffff:192.0.2.25";
+    let rows = [
+        ("192.0.2.25", v4, "true mx.a.example"),
+        ("::ffff:192.0.2.25", v4, "true mx.a.example"),
+        ("192.0.2.25", mapped, "false not_confirmed m.example"),
+    ];
+    table(&rows, |client, known| fcrdns(ip(client), known));
+}
+
+#[test]
+fn helo_resolves_takes_domains_and_literals() {
+    let rows = [
+        ("mx.a.example", "AAAA mx.a.example 2001:db8::1", "true mx.a.example 2001:db8::1"),
+        (
+            "MX.A.EXAMPLE.",
+            "A mx.a.example 192.0.2.1; AAAA mx.a.example servfail",
+            "true mx.a.example 192.0.2.1",
+        ),
+        ("a.example", "A a.example nodata; AAAA a.example servfail", "unknown servfail"),
+        ("a.example", "A a.example nodata; AAAA a.example nodata", "false no_usable_address"),
+        ("a.example", "A a.example nxdomain; AAAA a.example nxdomain", "false no_usable_address"),
+        (
+            "localhost",
+            "A localhost 127.0.0.1; AAAA localhost ::1",
+            "false no_usable_address localhost 127.0.0.1",
+        ),
+        ("a.example", "", "unknown no_source"),
+        ("[192.0.2.1]", "", "true 192.0.2.1"),
+        ("[IPv6:2001:db8::1]", "", "true 2001:db8::1"),
+        ("[127.0.0.1]", "", "false no_usable_address 127.0.0.1"),
+        ("192.0.2.1", "", "false not_a_domain"),
+        ("[nonsense]", "", "false not_a_domain"),
+        ("", "", "false not_a_domain"),
+    ];
+    table(&rows, helo_resolves);
+}
+
+fn over(over: Over, family: Family) -> impl Fn(&str, &Answers) -> Step {
+    let ours = Networks::new(["2001:db8:25::/48".parse().unwrap()]);
+    move |sender, known| return_path(&ReturnPath { sender, family, over, ours: &ours }, known)
+}
+
+#[test]
+fn return_path_over_any_family() {
+    let both = "MX a.example 10/mx.a.example; A mx.a.example 192.0.2.1; AAAA mx.a.example ";
+    let mx = "MX a.example 10/mx.a.example; A mx.a.example nodata; AAAA mx.a.example ";
+    let none = "false no_usable_address";
+    let rows = [
+        ("u@a.example", format!("{both} 2001:db8::1"), "true mx.a.example 2001:db8::1"),
+        ("u@A.Example", format!("{both} nodata"), "true mx.a.example 192.0.2.1"),
+        // One family that works is enough, whatever the other is.
+        ("u@a.example", format!("{both} servfail"), "true mx.a.example 192.0.2.1"),
+        ("u@a.example", format!("{both} ::1"), "true mx.a.example 192.0.2.1"),
+        ("u@a.example", format!("{mx} nodata"), none),
+        ("u@a.example", format!("{mx} nxdomain"), none),
+        ("u@a.example", format!("{mx} servfail"), "unknown servfail"),
+        ("u@a.example", format!("{mx} ::1"), "false no_usable_address mx.a.example ::1"),
+        ("u@a.example", format!("{mx} ::"), "false no_usable_address mx.a.example ::"),
+        ("u@a.example", format!("{mx} fe80::1"), "false no_usable_address mx.a.example fe80::1"),
+        ("u@a.example", format!("{mx} fd00::1"), "false no_usable_address mx.a.example fd00::1"),
+        ("u@a.example", format!("{mx} ff02::1"), "false no_usable_address mx.a.example ff02::1"),
+        (
+            "u@a.example",
+            format!("{mx} ::ffff:192.0.2.1"),
+            "false no_usable_address mx.a.example ::ffff:192.0.2.1",
+        ),
+        // Ours.
+        (
+            "u@a.example",
+            format!("{mx} 2001:db8:25::1"),
+            "false no_usable_address mx.a.example 2001:db8:25::1",
+        ),
+        ("u@a.example", format!("{mx} ::1 2001:db8::1"), "true mx.a.example 2001:db8::1"),
+        // Implicit MX: only where there is none.
+        (
+            "u@a.example",
+            String::from("MX a.example nodata; A a.example 192.0.2.1; AAAA a.example nodata"),
+            "true a.example 192.0.2.1",
+        ),
+        (
+            "u@a.example",
+            String::from("MX a.example nodata; A a.example nodata; AAAA a.example nodata"),
+            none,
+        ),
+        ("u@a.example", format!("{mx} nodata; A a.example 192.0.2.1"), none),
+        (
+            "u@a.example",
+            String::from("MX a.example servfail; A a.example 192.0.2.1"),
+            "unknown servfail",
+        ),
+        ("u@a.example", String::from("A a.example 192.0.2.1"), "unknown no_source"),
+        ("u@a.example", String::from("MX a.example nxdomain"), "false nxdomain"),
+        ("u@a.example", String::from("MX a.example 0/."), "false null_mx"),
+        (
+            "u@a.example",
+            format!("{both} 2001:db8::1").replace(" 10/", " 0/. 10/"),
+            "true mx.a.example 2001:db8::1",
+        ),
+        (
+            "u@a.example",
+            String::from(
+                "MX a.example 20/b.example 10/c.example; A c.example 10.0.0.1; AAAA c.example nodata; \
+                 AAAA b.example 2001:db8::b; A b.example servfail",
+            ),
+            "true b.example 2001:db8::b",
+        ),
+        (
+            "u@a.example",
+            String::from(
+                "MX a.example 20/b.example 10/c.example; A c.example 169.254.0.1; AAAA c.example nodata; \
+                 AAAA b.example timeout; A b.example nxdomain",
+            ),
+            "unknown timeout",
+        ),
+        ("", String::new(), "true null_sender"),
+        ("postmaster", String::new(), "false not_a_domain"),
+        ("u@", String::new(), "false not_a_domain"),
+        ("u@a..example", String::new(), "false not_a_domain"),
+        ("u@[192.0.2.1]", String::new(), "true 192.0.2.1"),
+        ("u@[127.0.0.1]", String::new(), "false no_usable_address 127.0.0.1"),
+        ("u@[IPv6:2001:db8:25::1]", String::new(), "false no_usable_address 2001:db8:25::1"),
+        ("\"a@b\"@a.example", String::from("MX a.example nxdomain"), "false nxdomain"),
+    ];
+    for (sender, said, expected) in &rows {
+        table(&[(sender, said, expected)], over(Over::Any, Family::Ipv6));
+    }
+}
+
+#[test]
+fn return_path_over_one_family() {
+    let six = "MX a.example 10/m.example; A m.example nodata; AAAA m.example 2001:db8::1";
+    let four = "MX a.example 10/m.example; A m.example 192.0.2.1; AAAA m.example nodata";
+    // What is not asked for cannot make it unknown.
+    let lame = "MX a.example 10/m.example; A m.example 192.0.2.1; AAAA m.example servfail";
+    let (yes6, yes4) = ("true m.example 2001:db8::1", "true m.example 192.0.2.1");
+    let no = "false no_usable_address";
+    for (rule, client, said, expected) in [
+        (Over::Ipv6, Family::Ipv4, six, yes6),
+        (Over::Ipv6, Family::Ipv4, four, no),
+        (Over::Ipv6, Family::Ipv4, lame, "unknown servfail"),
+        (Over::Ipv4, Family::Ipv6, four, yes4),
+        (Over::Ipv4, Family::Ipv6, lame, yes4),
+        (Over::Ipv4, Family::Ipv6, six, no),
+        (Over::SameFamily, Family::Ipv6, six, yes6),
+        (Over::SameFamily, Family::Ipv6, four, no),
+        (Over::SameFamily, Family::Ipv4, four, yes4),
+        (Over::SameFamily, Family::Ipv4, six, no),
+        (Over::Any, Family::Ipv4, six, yes6),
+        (Over::Any, Family::Ipv6, four, yes4),
+    ] {
+        table(&[("u@a.example", said, expected)], over(rule, client));
+    }
+    table(
+        &[("u@[192.0.2.1]", "", "false no_usable_address 192.0.2.1")],
+        over(Over::Ipv6, Family::Ipv6),
+    );
+}
+
+#[test]
+fn a_fact_names_the_last_of_its_sources() {
+    let mut known = Answers::default();
+    let mut say = |kind, of, said: &[&str], source| {
+        known.insert(lookup(kind, of), Answered { answer: answer(kind, said), source });
+    };
+    say("PTR", CLIENT, &["a.example", "b.example"], Source::Capture);
+    say("AAAA", "a.example", &["2001:db8::1"], Source::Dns);
+    say("AAAA", "b.example", &[CLIENT], Source::Zone);
+    let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
+    // a.example is no part of it.
+    assert_eq!((told(&fact), fact.source), (String::from("true b.example"), Source::Zone));
+    known.insert(
+        lookup("AAAA", "b.example"),
+        Answered { answer: Answer::NoData, source: Source::Zone },
+    );
+    let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
+    assert_eq!((fact.state, fact.source), (State::False, Source::Dns));
+}
+
+#[test]
+fn the_json_form() {
+    let facts = Facts {
+        reverse_name: Some(Fact::holds(Source::Capture, Some("mx.a.example".into()))),
+        return_path: Some(Fact::unknown(Reason::NoSource, Source::None)),
+        ..Facts::default()
+    };
+    let json = serde_json::to_string(&facts).unwrap();
+    assert_eq!(
+        json,
+        r#"{"reverse_name":{"state":"true","reason":null,"source":"capture","detail":"mx.a.example"},"fcrdns":null,"helo_resolves":null,"return_path":{"state":"unknown","reason":"no_source","source":"none","detail":null}}"#
+    );
+    for reason in Reason::ALL {
+        assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+    }
+    for over in Over::ALL {
+        assert_eq!(serde_json::to_value(over).unwrap(), over.as_str());
+    }
+}
+
+/// The answers to an address lookup; `X` is the one that is looked for.
+fn any_addresses() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "X",
+        "2001:db8::1 X",
+        "2001:db8::1",
+        "nodata",
+        "nxdomain",
+        "servfail",
+        "timeout",
+    ])
+}
+
+proptest! {
+    /// Whatever comes first: the state is that of the whole truth, and one that is true was not known too soon.
+    #[test]
+    fn the_order_of_answers_does_not_matter(
+        said in prop::collection::vec(any_addresses(), 0..6),
+        order in prop::collection::vec(any::<usize>(), 40),
+        back in any::<bool>(),
+    ) {
+        let fit = if back { "192.0.2.1" } else { CLIENT };
+        let said: Vec<_> = said.iter().map(|said| said.replace('X', CLIENT)).collect();
+        let hosts: Vec<_> = (0..said.len()).map(|n| format!("h{n}.example")).collect();
+        let listed = |with: &str| hosts.iter().map(|h| format!("{with}{h}")).collect::<Vec<_>>().join(" ");
+        let listed = if back { listed("10/") } else { listed("") };
+        let first = if hosts.is_empty() { "nodata" } else { listed.as_str() };
+        let kind = if back { "MX a.example" } else { "PTR 2001:db8::25" };
+        let mut text = format!("{kind} {first}; A a.example nodata; AAAA a.example nodata");
+        for (host, said) in hosts.iter().zip(&said) {
+            let said = said.replace(CLIENT, fit).replace("2001:db8::1", "10.0.0.1");
+            let (asked, other) = if back { ("A", "AAAA") } else { ("AAAA", "A") };
+            let said = if back { said } else { said.replace("10.0.0.1", "2001:db8::1") };
+            text += &format!("; {asked} {host} {said}; {other} {host} nodata");
+        }
+        let world = world(&text);
+        let ours = Networks::default();
+        let ask = ReturnPath { sender: "u@a.example", family: Family::Ipv6, over: Over::Any, ours: &ours };
+        let fact = |known: &Answers| match back {
+            true => return_path(&ask, known),
+            false => fcrdns(ip(CLIENT), known),
+        };
+        let mut numbers = order.iter().cycle();
+        let shuffled = settle(&world, fact, |count| numbers.next().unwrap() % count);
+        let expected = if said.iter().any(|said| said.contains(CLIENT)) {
+            State::True
+        } else if said.iter().any(|said| matches!(said.as_str(), "servfail" | "timeout")) {
+            State::Unknown
+        } else {
+            State::False
+        };
+        prop_assert_eq!(shuffled.state, expected);
+        if expected != State::True {
+            prop_assert_eq!(shuffled, settle(&world, fact, |_| 0));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! DNS messages as they stand in captures.
+
+use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
+use hickory_proto::serialize::txt::Parser;
+
+use super::super::{Capture, question};
+use super::{AT, lookup, name, told};
+use crate::time::Timestamp;
+use crate::wire::Datagram;
+
+/// A response to `asked`; `answers` and `authorities` are lines of a master file, or records of the asked name.
+fn message(asked: &str, code: &str, answers: &str, authorities: &str) -> Message {
+    let (name, kind) = question(&lookup(asked));
+    let records = |text: &str| {
+        let text = text.replace(';', "\n");
+        let owned = |line: &str| match line.trim() {
+            "" => String::new(),
+            line if line.starts_with(|c: char| c.is_lowercase()) => format!("{line}\n"),
+            line => format!("{} {line}\n", name.as_dns()),
+        };
+        let text: String = text.lines().map(owned).collect();
+        let parser = Parser::new(format!("$TTL 60\n{text}"), None, Some(Name::root()));
+        let (_, sets) = parser.parse().unwrap();
+        let sets = sets.into_values();
+        sets.flat_map(|set| set.records_without_rrsigs().cloned().collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    let mut message = Message::response(7, OpCode::Query);
+    message.metadata.response_code = match code {
+        "NXDOMAIN" => ResponseCode::NXDomain,
+        "SERVFAIL" => ResponseCode::ServFail,
+        "REFUSED" => ResponseCode::Refused,
+        _ => ResponseCode::NoError,
+    };
+    message.add_query(Query::query(name.as_dns().clone(), kind));
+    message.insert_answers(records(answers));
+    message.insert_authorities(records(authorities));
+    message
+}
+
+pub(super) fn response(asked: &str, code: &str, answers: &str, authorities: &str) -> Vec<u8> {
+    message(asked, code, answers, authorities).to_vec().unwrap()
+}
+
+const SOA: &str = "example. SOA ns.example. host.example. 1 2 3 4 5";
+
+fn at(nanos: u64) -> Timestamp {
+    Timestamp::from_nanos(nanos)
+}
+
+fn asked(capture: &Capture, text: &str) -> String {
+    told(&capture.answer(&lookup(text), AT))
+}
+
+#[test]
+fn each_kind_of_answer_is_read() {
+    for (question, code, answers, authorities, expected) in [
+        ("A mx.a.example", "NOERROR", "A 192.0.2.2; A 192.0.2.1", "", "192.0.2.1, 192.0.2.2"),
+        ("AAAA mx.a.example", "NOERROR", "AAAA 2001:db8::1", "", "2001:db8::1"),
+        (
+            "MX a.example",
+            "NOERROR",
+            "MX 20 b.example.; MX 10 A.example.",
+            "",
+            "10 a.example, 20 b.example",
+        ),
+        ("MX a.example", "NOERROR", "MX 0 .", "", "0 ."),
+        ("PTR 192.0.2.1", "NOERROR", "PTR MX.A.Example.", "", "mx.a.example"),
+        ("PTR 2001:db8::1", "NXDOMAIN", "", SOA, "nxdomain"),
+        ("MX a.example", "NOERROR", "", SOA, "nodata"),
+        ("MX a.example", "NOERROR", "", "", "nodata"),
+        // A referral says where to ask, not that there is nothing.
+        ("MX a.example", "NOERROR", "", "example. NS ns.example.", "unknown no_source"),
+        ("MX a.example", "SERVFAIL", "", "", "unknown servfail"),
+        ("MX a.example", "REFUSED", "", "", "unknown servfail"),
+        // Through CNAMEs.
+        (
+            "A www.example",
+            "NOERROR",
+            "CNAME a.example.; a.example. CNAME b.example.; b.example. A 192.0.2.9",
+            "",
+            "192.0.2.9",
+        ),
+        ("A www.example", "NXDOMAIN", "CNAME a.example.", SOA, "nxdomain"),
+        ("A www.example", "NOERROR", "CNAME a.example.", SOA, "nodata"),
+        ("A www.example", "NOERROR", "CNAME a.example.", "", "unknown no_source"),
+        // What nobody asked for does not count.
+        ("A a.example", "NOERROR", "b.example. A 192.0.2.9", SOA, "nodata"),
+        (
+            "A a.example",
+            "NOERROR",
+            "CNAME www.example.; www.example. CNAME a.example.",
+            "",
+            "unknown servfail",
+        ),
+    ] {
+        let mut capture = Capture::default();
+        capture.message(&response(question, code, answers, authorities), AT);
+        assert_eq!(asked(&capture, question), expected, "{question}: {code} {answers}");
+        assert_eq!(told(&capture.answer(&lookup(question), at(999))), "unknown no_source");
+    }
+}
+
+#[test]
+fn nxdomain_is_about_every_type_of_its_name() {
+    let mut capture = Capture::default();
+    capture.message(&response("A www.example", "NXDOMAIN", "CNAME gone.example.", SOA), AT);
+    assert_eq!(asked(&capture, "MX gone.example"), "nxdomain");
+    assert_eq!(asked(&capture, "MX www.example"), "nxdomain");
+    assert_eq!(asked(&capture, "AAAA other.example"), "unknown no_source");
+}
+
+#[test]
+fn a_chain_may_stand_in_several_messages() {
+    let mut capture = Capture::default();
+    capture.message(&response("AAAA www.example", "NOERROR", "CNAME host.a.example.", ""), at(1));
+    capture.message(&response("AAAA host.a.example", "NOERROR", "AAAA 2001:db8::1", ""), at(2));
+    assert_eq!(asked(&capture, "AAAA www.example"), "2001:db8::1");
+    assert_eq!(asked(&capture, "A www.example"), "unknown no_source");
+}
+
+#[test]
+fn a_later_answer_counts_from_when_it_was_seen_and_a_failure_takes_none_back() {
+    let mut capture = Capture::default();
+    let mut say = |time, code, answers| {
+        capture.message(&response("A a.example", code, answers, ""), at(time));
+    };
+    say(10, "SERVFAIL", "");
+    say(20, "NOERROR", "A 192.0.2.1");
+    say(30, "SERVFAIL", "");
+    say(40, "NXDOMAIN", "");
+    say(50, "NOERROR", "A 192.0.2.2");
+    for (time, expected) in [
+        (9, "unknown no_source"),
+        (10, "unknown servfail"),
+        (20, "192.0.2.1"),
+        (39, "192.0.2.1"),
+        (40, "nxdomain"),
+        (50, "192.0.2.2"),
+        (u64::MAX, "192.0.2.2"),
+    ] {
+        assert_eq!(told(&capture.answer(&lookup("A a.example"), at(time))), expected, "at {time}");
+    }
+}
+
+#[test]
+fn what_is_no_answer_says_nothing() {
+    let good = message("A a.example", "NOERROR", "A 192.0.2.1", "");
+    let changed = |change: fn(&mut Message)| {
+        let mut message = good.clone();
+        change(&mut message);
+        message.to_vec().unwrap()
+    };
+    let whole = good.to_vec().unwrap();
+    let mut capture = Capture::default();
+    for payload in [
+        changed(|m| m.metadata.truncation = true),
+        changed(|m| m.metadata.message_type = hickory_proto::op::MessageType::Query),
+        changed(|m| m.metadata.op_code = OpCode::Notify),
+        changed(|m| m.queries.clear()),
+        changed(|m| m.queries.push(Query::query(Name::root(), RecordType::A))),
+        changed(|m| m.queries[0].query_class = DNSClass::CH),
+        whole[..whole.len() - 1].to_vec(),
+        Vec::new(),
+        vec![0xff; 40],
+    ] {
+        capture.message(&payload, AT);
+    }
+    let (src, dst) = ("192.0.2.53:5353".parse().unwrap(), "192.0.2.1:4000".parse().unwrap());
+    capture.datagram(&Datagram { at: AT, src, dst, payload: &whole });
+    assert!(capture.is_empty());
+    let src = "192.0.2.53:53".parse().unwrap();
+    capture.datagram(&Datagram { at: AT, src, dst, payload: &whole });
+    assert_eq!(asked(&capture, "A a.example"), "192.0.2.1");
+}
+
+#[test]
+fn memory_is_bounded_and_the_oldest_goes_first() {
+    let mut capture = Capture::with_limit(4 * 1024);
+    for n in 0..1000_u64 {
+        let asked = format!("A n{n}.example");
+        let said = format!("A 192.0.2.{}", n % 256);
+        capture.message(&response(&asked, "NOERROR", &said, ""), at(n));
+        // The same again costs nothing.
+        capture.message(&response(&asked, "NOERROR", &said, ""), at(n));
+    }
+    assert_eq!(capture.dropped(), 992);
+    assert_eq!(asked(&capture, "A n991.example"), "unknown no_source");
+    assert_eq!(asked(&capture, "A n992.example"), "192.0.2.224");
+    assert_eq!(asked(&capture, "A n999.example"), "192.0.2.231");
+    let mut none = Capture::with_limit(0);
+    none.message(&response("A a.example", "NOERROR", "A 192.0.2.1", ""), AT);
+    assert!(none.is_empty());
+}
+
+#[test]
+fn the_families_of_one_server_share_a_name() {
+    let mut capture = Capture::default();
+    for (asked, said) in [
+        ("MX a.example", "MX 10 mx1.example.; MX 20 mx2.example."),
+        ("AAAA mx1.example", "AAAA 2001:db8::1"),
+        ("A mx2.example", "A 192.0.2.2"),
+        ("AAAA www.example", "CNAME host.example.; host.example. AAAA 2001:db8::3"),
+        ("A host.example", "A 192.0.2.3"),
+        ("A lonely.example", "A 192.0.2.4"),
+    ] {
+        capture.message(&response(asked, "NOERROR", said, ""), AT);
+    }
+    let names = capture.server_names();
+    let common = |one: &str, other: &str| {
+        let common = names.common(one.parse().unwrap(), other.parse().unwrap());
+        common.map(ToString::to_string)
+    };
+    assert_eq!(common("2001:db8::1", "192.0.2.2").as_deref(), Some("a.example"));
+    assert_eq!(common("2001:db8::3", "::ffff:192.0.2.3").as_deref(), Some("host.example"));
+    assert_eq!(common("2001:db8::1", "192.0.2.3"), None);
+    assert_eq!(common("2001:db8::1", "203.0.113.1"), None);
+    let of: Vec<_> = names.of("2001:db8::3".parse().unwrap()).cloned().collect();
+    assert_eq!(of, [name("host.example"), name("www.example")]);
+}

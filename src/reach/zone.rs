@@ -1,0 +1,266 @@
+//! Answers from a master file.
+//!
+//! RFC 1035 §5; wildcards by RFC 4592 §3.3. The file may hold several zones. It speaks for what lies at or below the owner
+//! of an SOA record, but not below a delegation in it; where a file has no SOA, for what lies below its `$ORIGIN`. There, what
+//! it does not have does not exist. Of all else it has nothing to say. TTLs and classes may be left out.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_proto::serialize::txt::Parser;
+
+use super::alias::{Found, follow};
+use super::record;
+use crate::policy::facts::{Answer, DomainName, Lookup, Reason, Record};
+
+/// Stands for the origin where the file gives none; no file can name it.
+const NO_ORIGIN: &str = "no-origin.gatepost.invalid.";
+/// Names stay names without a TTL, and nothing here looks at one.
+const PREAMBLE: &str = "$TTL 0\n";
+
+/// Why a master file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ZoneError {
+    #[error("cannot read the master file {}: {why}", file.display())]
+    Read { file: PathBuf, why: io::Error },
+    #[error("{}:{line}: this entry cannot be read: {why}", file.display())]
+    Entry { file: PathBuf, line: usize, why: String },
+    #[error(
+        "{}:{line}: a relative name, and no origin for it; add a line `$ORIGIN example.com.` before it, or end the \
+         name with a dot", file.display()
+    )]
+    NoOrigin { file: PathBuf, line: usize },
+    #[error(
+        "{}:{line}: $ORIGIN must be an absolute name, found {found:?}; end it with a dot", file.display()
+    )]
+    RelativeOrigin { file: PathBuf, line: usize, found: String },
+    #[error("{}: no records of a zone; expected a master file (RFC 1035 section 5)", file.display())]
+    Empty { file: PathBuf },
+}
+
+/// The zones of a master file.
+#[derive(Clone, Debug, Default)]
+pub struct Zone {
+    records: HashMap<(DomainName, RecordType), Vec<Record>>,
+    aliases: HashMap<DomainName, DomainName>,
+    /// Owners of records, and the names between them and their apex.
+    names: HashSet<DomainName>,
+    apexes: HashSet<DomainName>,
+    /// Delegations: what is there and below is for others to say.
+    cuts: HashSet<DomainName>,
+}
+
+impl Zone {
+    /// Reads `file`; `$INCLUDE` is relative to it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no master file; which line, and why.
+    pub fn open(file: &Path) -> Result<Self, ZoneError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|why| ZoneError::Read { file: file.to_owned(), why })?;
+        Self::parse(&text, file)
+    }
+
+    /// Reads `text`, which `file` holds.
+    ///
+    /// # Errors
+    /// `text` is no master file; which line, and why.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ZoneError> {
+        let entries = entries(text);
+        let mut origins = Vec::new();
+        for entry in &entries {
+            let Some(origin) = entry.origin() else {
+                continue;
+            };
+            if !origin.ends_with('.') {
+                let (file, found) = (file.to_owned(), origin.to_owned());
+                return Err(ZoneError::RelativeOrigin { file, line: entry.line, found });
+            }
+            origins.extend(Name::from_ascii(origin).ok().map(DomainName::from));
+        }
+        match read(text, file) {
+            Ok(zone) => {
+                zone.with_apexes(origins).ok_or_else(|| ZoneError::Empty { file: file.to_owned() })
+            }
+            Err(mistake) => {
+                // The parser does not say where: the first entry whose end makes the text bad up to there.
+                let good = entries.partition_point(|entry| read(entry.upto, file).is_ok());
+                let line = entries.get(good).map_or(1, |entry| entry.line);
+                let file = file.to_owned();
+                Err(match mistake {
+                    Mistake::NoOrigin => ZoneError::NoOrigin { file, line },
+                    Mistake::Entry(why) => ZoneError::Entry { file, line, why },
+                })
+            }
+        }
+    }
+
+    /// Decides for which names the zone speaks; `None` if for none.
+    fn with_apexes(mut self, origins: Vec<DomainName>) -> Option<Self> {
+        // A dump of a zone often says `$ORIGIN .` or names the parent's; one below an SOA may be a delegation.
+        let apart = |origin: &DomainName| {
+            let related = |apex: &DomainName| apex.is_within(origin) || origin.is_within(apex);
+            !origin.is_root() && !self.apexes.iter().any(related)
+        };
+        let more: Vec<_> = origins.into_iter().filter(apart).collect();
+        self.apexes.extend(more);
+        self.cuts.retain(|cut| !self.apexes.contains(cut));
+        let above = |name: &DomainName| {
+            std::iter::successors(Some(name.parent()), |up| Some(up.parent()))
+                .take_while(|up| !up.is_root())
+        };
+        let within = |name: &DomainName| self.apexes.iter().any(|apex| name.is_within(apex));
+        let between: Vec<_> = self.names.iter().flat_map(above).filter(within).collect();
+        self.names.extend(between);
+        (!self.names.is_empty()).then_some(self)
+    }
+
+    /// What the file says; [`Reason::NoSource`] for what it does not speak of.
+    pub fn answer(&self, lookup: &Lookup) -> Answer {
+        follow(lookup, |name, kind| self.find(name, kind))
+    }
+
+    fn find(&self, name: &DomainName, kind: RecordType) -> Found {
+        if let Some(found) = self.held(name, kind) {
+            return found;
+        }
+        let unheard = Found::Unknown(Reason::NoSource);
+        let mut upwards = std::iter::successors(Some(name.clone()), |name| {
+            (!name.is_root()).then(|| name.parent())
+        });
+        let ours = upwards.clone().any(|name| self.apexes.contains(&name));
+        if !ours || upwards.clone().any(|name| self.cuts.contains(&name)) {
+            return unheard;
+        }
+        if self.names.contains(name) {
+            return Found::NoData;
+        }
+        let encloser = upwards.find(|name| self.names.contains(name) || self.apexes.contains(name));
+        match encloser.and_then(|encloser| encloser.wildcard()) {
+            Some(wildcard) if self.names.contains(&wildcard) => {
+                self.held(&wildcard, kind).unwrap_or(Found::NoData)
+            }
+            _ => Found::NxDomain,
+        }
+    }
+
+    fn held(&self, name: &DomainName, kind: RecordType) -> Option<Found> {
+        let records = self.records.get(&(name.clone(), kind)).cloned().map(Found::Records);
+        records.or_else(|| self.aliases.get(name).cloned().map(Found::Alias))
+    }
+}
+
+enum Mistake {
+    Entry(String),
+    NoOrigin,
+}
+
+/// The records of `text`; the apexes are those with an SOA.
+fn read(text: &str, file: &Path) -> Result<Zone, Mistake> {
+    let no_origin = Name::from_ascii(NO_ORIGIN).map_err(|why| Mistake::Entry(why.to_string()))?;
+    let parser =
+        Parser::new(format!("{PREAMBLE}{text}\n"), Some(file.to_owned()), Some(no_origin.clone()));
+    let (_, sets) = parser.parse().map_err(|why| Mistake::Entry(printable(&why.to_string())))?;
+    let no_origin = DomainName::from(no_origin);
+    let mut zone = Zone::default();
+    for entry in sets.values().flat_map(|set| set.records_without_rrsigs()) {
+        let name = DomainName::from(entry.name.clone());
+        let held = record(&entry.data);
+        let mut named = vec![name.clone()];
+        match &entry.data {
+            RData::SOA(_) => {
+                zone.apexes.insert(name.clone());
+            }
+            RData::NS(_) => {
+                zone.cuts.insert(name.clone());
+            }
+            RData::CNAME(target) => {
+                let target = DomainName::from(target.0.clone());
+                named.push(target.clone());
+                zone.aliases.insert(name.clone(), target);
+            }
+            _ => {}
+        }
+        if let Some(Record::Name(host) | Record::Exchange { host, .. }) = &held {
+            named.push(host.clone());
+        }
+        if named.iter().any(|name| name.is_within(&no_origin)) {
+            return Err(Mistake::NoOrigin);
+        }
+        if let Some(held) = held {
+            zone.records.entry((name.clone(), entry.record_type())).or_default().push(held);
+        }
+        zone.names.insert(name);
+    }
+    Ok(zone)
+}
+
+/// The parser's messages quote the file, whatever is in it.
+fn printable(why: &str) -> String {
+    let (mut out, mut rest) = (String::new(), why);
+    while let Some(at) = rest.find(char::is_control) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let mut chars = from.chars();
+        out.extend(chars.next().into_iter().flat_map(char::escape_default));
+        rest = chars.as_str();
+    }
+    out + rest
+}
+
+/// A directive or record, over as many lines as its parentheses need.
+struct Entry<'a> {
+    /// The first of its lines that is not blank, from 1.
+    line: usize,
+    text: &'a str,
+    /// The file's text up to its end.
+    upto: &'a str,
+}
+
+impl Entry<'_> {
+    /// What `$ORIGIN` is set to here.
+    fn origin(&self) -> Option<&str> {
+        let mut words = self.text.split_ascii_whitespace();
+        (words.next() == Some("$ORIGIN")).then(|| words.next().unwrap_or_default())
+    }
+}
+
+fn entries(text: &str) -> Vec<Entry<'_>> {
+    let mut found = Vec::new();
+    let (mut depth, mut quoted, mut comment, mut escaped) = (0_usize, false, false, false);
+    let (mut start, mut line, mut first) = (0, 1, None);
+    let ends = text.char_indices().map(|(at, c)| (at + c.len_utf8(), c));
+    for (end, c) in ends.chain([(text.len(), '\n')]) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if !comment => escaped = true,
+            '\n' => comment = false,
+            _ if comment => {}
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            ';' => comment = true,
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if !c.is_whitespace() && !comment {
+            first.get_or_insert(line);
+        }
+        let over = c == '\n' && (depth == 0 && !quoted || end == text.len());
+        line += usize::from(c == '\n');
+        if !over {
+            continue;
+        }
+        let (Some(text_of), Some(upto)) = (text.get(start..end), text.get(..end)) else {
+            continue;
+        };
+        if let Some(line) = first.take() {
+            found.push(Entry { line, text: text_of, upto });
+        }
+        start = end;
+    }
+    found
+}

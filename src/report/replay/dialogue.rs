@@ -1,0 +1,262 @@
+//! One session as it was said: a line each, with its time and direction.
+
+use std::io::{self, Write};
+
+use super::words::{count, duration, ending, has_smtp, several, side};
+use super::{BOLD, DIM, NAME, PLAIN, Page, Told, YELLOW};
+use crate::addr::Side;
+use crate::engine::{Endpoint, Tls};
+use crate::report::columns::{WIDTH, width};
+use crate::report::escape::{Place, fitted, verbatim};
+use crate::time::Timestamp;
+
+/// Lines of the terminal that one line of the dialogue may take.
+const MAX_LINES: usize = 5;
+/// Columns before what was said: `+1234.567  C: `.
+const MARGIN: usize = 14;
+
+/// A piece of a dialogue. In order of time, and of each side in the order in which it was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said<'a> {
+    pub at: Timestamp,
+    pub from: Side,
+    pub what: What<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What<'a> {
+    /// A command line, or one line of a reply, without its line end.
+    Line(&'a [u8]),
+    /// Octets of a message.
+    Content(u64),
+    /// Octets that the capture does not hold.
+    Gap(u64),
+    /// Octets after STARTTLS.
+    Encrypted(u64),
+    /// Says no more.
+    Closed,
+}
+
+/// Writes what is known of a session, then what was said, line by line.
+///
+/// # Errors
+/// Those of `out`.
+pub fn dialogue<'a>(
+    told: &Told<'_>,
+    said: impl IntoIterator<Item = Said<'a>>,
+    colour: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let page = &mut Page { out, colour };
+    head(told, page)?;
+    let mut reader = Reader { start: told.record.start, asked_for_secret: false, any: false };
+    for said in said {
+        reader.write(said, page)?;
+    }
+    if !reader.any {
+        page.line(PLAIN, "Nothing was said.")?;
+    }
+    Ok(())
+}
+
+fn head(told: &Told<'_>, page: &mut Page<'_>) -> io::Result<()> {
+    let record = told.record;
+    let (tcp, smtp) = (&record.tcp, &record.smtp);
+    let ends = [record.client, record.server].map(|Endpoint { address, port }| {
+        let text = address.to_string();
+        format!("{text} port {port}")
+    });
+    let [client, server] = ends;
+    page.say(BOLD, &format!("#{} {}: {client} → {server}", told.number, record.family))?;
+    page.say(PLAIN, &format!("    {}", fitted(told.file, Place::Sentence, NAME)))?;
+    page.say(
+        PLAIN,
+        &format!("from {}, {}: {}", record.start, duration(record.duration), ending(record)),
+    )?;
+
+    let mut path = Vec::new();
+    if let Some(handshake) = tcp.handshake {
+        path.push(format!("handshake {}", duration(handshake)));
+    }
+    path.push(format!("{} of the client", several(tcp.client_bytes, "octet")));
+    path.push(format!("{} of the server", several(tcp.server_bytes, "octet")));
+    for (n, what) in
+        [(tcp.retransmits, "retransmit"), (tcp.icmp_errors, "ICMP error"), (tcp.gaps, "piece")]
+    {
+        if let Some(n) = n.filter(|&n| n > 0) {
+            let lost = if what == "piece" { " lost by the capture" } else { "" };
+            path.push(format!("{}{lost}", several(n, what)));
+        }
+    }
+    if let Some(mtu) = tcp.path_mtu {
+        path.push(format!("path MTU {}", count(u64::from(mtu))));
+    }
+    if tcp.black_hole == Some(true) {
+        path.push("black hole suspected".to_owned());
+    }
+    if let Some(by) = tcp.closed_by {
+        path.push(format!("closed by the {}", side(by)));
+    }
+    page.say(PLAIN, &path.join(", "))?;
+
+    if has_smtp(record) {
+        let tls = match smtp.tls {
+            Tls::None => "STARTTLS not offered",
+            Tls::Offered => "STARTTLS offered and not used",
+            Tls::Started => "STARTTLS started",
+            Tls::Refused => "STARTTLS refused",
+        };
+        let helo = smtp.helo.as_deref().map_or_else(
+            || "no HELO".to_owned(),
+            |helo| format!("HELO {}", fitted(helo, Place::Word, NAME)),
+        );
+        let messages = several(smtp.transactions_total, "transaction");
+        page.say(PLAIN, &format!("{helo}, {tls}, {messages}"))?;
+    }
+    if told.judged {
+        let verdict = &record.verdict;
+        let mut line = format!("verdict {}", verdict.action);
+        for (what, said) in [(" by rule", &verdict.rule), (" for", &verdict.reason)] {
+            if let Some(said) = said {
+                line.push_str(&format!("{what} \"{}\"", fitted(said, Place::Quoted, 160)));
+            }
+        }
+        page.say(PLAIN, &line)?;
+    }
+    if !told.unknown.is_empty() {
+        let facts = fitted(&told.unknown.join(", "), Place::Sentence, 160);
+        page.say(PLAIN, &format!("not known: {facts}"))?;
+    }
+    page.line(PLAIN, "")
+}
+
+struct Reader {
+    start: Timestamp,
+    /// The server said 334: what the client says next is a user's name or password (RFC 4954).
+    asked_for_secret: bool,
+    any: bool,
+}
+
+impl Reader {
+    fn write(&mut self, said: Said<'_>, page: &mut Page<'_>) -> io::Result<()> {
+        self.any = true;
+        let Said { at, from, what } = said;
+        let offset = at.since(self.start);
+        let time = format!("+{}.{:03}", offset.as_secs(), offset.subsec_millis());
+        let who = match from {
+            Side::Client => "C:",
+            Side::Server => "S:",
+        };
+        let octets = |n| several(n, "octet");
+        let mut row =
+            |style, who: &str, text: &str| page.line(style, &format!("{time:>9}  {who} {text}"));
+        match what {
+            What::Line(line) => self.line(&time, who, from, line, page),
+            What::Content(n) => row(DIM, who, &format!("… {} of message", octets(n))),
+            What::Encrypted(n) => row(DIM, who, &format!("… {} encrypted", octets(n))),
+            What::Gap(n) => {
+                let who_lost = side(from);
+                row(YELLOW, "--", &format!("the capture lost {} of the {who_lost}", octets(n)))
+            }
+            What::Closed => row(DIM, "--", &format!("the {} closes", side(from))),
+        }
+    }
+
+    fn line(
+        &mut self,
+        time: &str,
+        who: &str,
+        from: Side,
+        line: &[u8],
+        page: &mut Page<'_>,
+    ) -> io::Result<()> {
+        let secret = match from {
+            Side::Server => {
+                self.asked_for_secret = line.starts_with(b"334");
+                None
+            }
+            Side::Client if std::mem::take(&mut self.asked_for_secret) => Some(0),
+            Side::Client => initial_response(line),
+        };
+        // Time and direction take more room only after some hours.
+        let margin = MARGIN.max(time.len() + 5);
+        let room = WIDTH - margin;
+        let shown = secret.and_then(|at| line.get(..at)).unwrap_or(line);
+        let (text, read) = verbatim(shown, MAX_LINES * room);
+        let (mut lines, rest) = broken(&text, room);
+        if !rest.is_empty() || read < shown.len() {
+            // Escapes are longer than what they stand for: what is left is told in octets of the whole.
+            let all = several(shown.len() as u64, "octet");
+            lines.push(format!("… cut; the line has {all}"));
+        }
+        if let Some(at) = secret.filter(|&at| at < line.len()) {
+            let hidden = several((line.len() - at) as u64, "octet");
+            let note = format!("… {hidden} of credentials");
+            match lines.last_mut() {
+                Some(last) if width(last) + width(&note) <= room => last.push_str(&note),
+                _ => lines.push(note),
+            }
+        }
+        for (i, text) in lines.iter().enumerate() {
+            if i == 0 {
+                page.line(PLAIN, &format!("{time:>9}  {who} {text}"))?;
+            } else {
+                page.line(PLAIN, &format!("{:margin$}{text}", ""))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the secret of `AUTH PLAIN secret` begins.
+fn initial_response(line: &[u8]) -> Option<usize> {
+    let verb = line.get(..4)?;
+    if !verb.eq_ignore_ascii_case(b"AUTH") {
+        return None;
+    }
+    let is_space = |b: &u8| *b == b' ' || *b == b'\t';
+    let words = line.get(4..)?;
+    let mechanism = 4 + words.iter().position(|b| !is_space(b))?;
+    let end = mechanism + line.get(mechanism..)?.iter().position(is_space)?;
+    Some(end + 1)
+}
+
+/// At most [`MAX_LINES`] lines of `columns`, and what is left. No escape of [`verbatim`] spans two lines unless it is
+/// longer than one.
+fn broken(text: &str, columns: usize) -> (Vec<String>, &str) {
+    let mut lines = vec![String::new()];
+    let (mut rest, mut used) = (text, 0);
+    while !rest.is_empty() {
+        let end = escape_end(rest);
+        let (piece, after) = rest.split_at(end);
+        let needed = width(piece);
+        if used + needed > columns && used > 0 {
+            if lines.len() == MAX_LINES {
+                break;
+            }
+            lines.push(String::new());
+            used = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(piece);
+        }
+        used += needed;
+        rest = after;
+    }
+    (lines, rest)
+}
+
+/// Octets of the character, or of the escape, that `text` starts with.
+fn escape_end(text: &str) -> usize {
+    let first = text.chars().next().map_or(0, char::len_utf8);
+    let end = if text.starts_with("\\x") {
+        4
+    } else if text.starts_with("\\u{") {
+        text.find('}').map_or(first, |at| at + 1)
+    } else if text.starts_with("\\\\") {
+        2
+    } else {
+        first
+    };
+    if text.is_char_boundary(end) { end } else { first }
+}

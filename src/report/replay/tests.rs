@@ -1,0 +1,512 @@
+//! What the report looks like, and that no record makes a line that is too wide or not one line.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::addr::{Family, Side};
+use crate::engine::{
+    Anomaly, Outcome, RecipientRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord, VerdictRecord,
+};
+use crate::policy::Action;
+use crate::report::columns::width;
+use crate::smtp::{EnhancedCode, Verb};
+use crate::stream::FlowOutcome;
+use crate::traffic::pairs::{By, Why};
+
+const START: u64 = 1_767_323_045_678_901_234;
+const FILE: &str = "mx1.pcap";
+const PORTS: &[u16] = &[25, 587, 2525];
+
+fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
+    let end = |address: &str| address.parse::<SocketAddr>().unwrap();
+    let (client, server) = (end(client), end(server));
+    SessionRecord {
+        start: Timestamp::from_nanos(START) + Duration::from_millis(started_ms),
+        duration: Duration::from_millis(420),
+        family: Family::of(client.ip()),
+        client: client.into(),
+        server: server.into(),
+        upstream: None,
+        outcome: Outcome::Quit,
+        tcp: TcpFacts {
+            outcome: Some(FlowOutcome::Established),
+            handshake: Some(Duration::from_micros(1100)),
+            client_bytes: 1812,
+            server_bytes: 640,
+            syns: Some(1),
+            retransmits: Some(0),
+            gaps: Some(0),
+            icmp_errors: Some(0),
+            path_mtu: None,
+            black_hole: Some(false),
+            closed_by: Some(Client),
+        },
+        smtp: SmtpFacts::default(),
+        verdict: VerdictRecord { action: Action::Accept, rule: None, reason: None },
+    }
+}
+
+/// One message, and the reply to its recipient or, for 250, to its data.
+fn mail(helo: &str, code: u16, enhanced: Option<EnhancedCode>) -> SmtpFacts {
+    let accepted = code == 250;
+    let to = RecipientRecord { address: "b@b.example".to_owned(), code: Some(code), enhanced };
+    SmtpFacts {
+        greeting: Some(220),
+        helo: Some(helo.to_owned()),
+        esmtp: true,
+        transactions: vec![TransactionRecord {
+            mail_from: "a@a.example".to_owned(),
+            mail_code: Some(250),
+            rcpt_to: vec![to],
+            rcpt_total: 1,
+            data_code: accepted.then_some(250),
+            bytes: if accepted { 1234 } else { 0 },
+            chunking: false,
+        }],
+        transactions_total: 1,
+        commands: BTreeMap::from([(Verb::Ehlo, 1), (Verb::Mail, 1), (Verb::Rcpt, 1)]),
+        replies: BTreeMap::from([(220, 1), (250, 3), (code, 1)]),
+        ..SmtpFacts::default()
+    }
+}
+
+fn with(mut record: SessionRecord, change: impl FnOnce(&mut SessionRecord)) -> SessionRecord {
+    change(&mut record);
+    record
+}
+
+fn told(number: u64, record: &SessionRecord) -> Told<'_> {
+    Told { file: FILE, number, record, judged: false, unknown: &[] }
+}
+
+const A6: &str = "[2001:db8:a::1]:40000";
+const A4: &str = "192.0.2.1:40000";
+const MX6: &str = "[2001:db8:ff::25]:25";
+const MX4: &str = "198.51.100.25:25";
+
+/// A site whose IPv6 is broken in most of the ways that there are.
+fn troubled() -> Vec<SessionRecord> {
+    let unanswered = with(record(A6, MX6, 0), |r| {
+        r.duration = Duration::from_secs(3);
+        r.outcome = Outcome::UpstreamUnavailable;
+        r.tcp.outcome = Some(FlowOutcome::Unanswered);
+        (r.tcp.handshake, r.tcp.syns, r.tcp.closed_by) = (None, Some(3), None);
+        (r.tcp.client_bytes, r.tcp.server_bytes) = (0, 0);
+    });
+    let retry = with(record(A4, MX4, 3200), |r| r.smtp = mail("mail.a.example", 250, None));
+    let no_ptr = with(record("[2001:db8:b::1]:40000", MX6, 5000), |r| {
+        r.smtp = mail("out.b.example", 550, Some(EnhancedCode::new(5, 7, 25)));
+    });
+    let retry_of_it = with(record("192.0.2.2:40000", MX4, 5600), |r| {
+        r.smtp = mail("out.b.example", 250, None);
+    });
+    let black_hole = with(record("[2001:db8:c::1]:40000", MX6, 8000), |r| {
+        r.duration = Duration::from_secs(242);
+        r.outcome = Outcome::ClientClosed;
+        r.smtp = mail("c.example", 250, None);
+        r.smtp.transactions[0].data_code = None;
+        (r.tcp.black_hole, r.tcp.path_mtu) = (Some(true), Some(1280));
+        (r.tcp.retransmits, r.tcp.icmp_errors) = (Some(9), Some(2));
+    });
+    let under_tls = with(record("192.0.2.3:40000", MX4, 9000), |r| {
+        r.smtp = SmtpFacts { tls: Tls::Started, ..mail("d.example", 250, None) };
+        r.smtp.transactions.clear();
+        r.smtp.transactions_total = 0;
+    });
+    let holes = with(record("192.0.2.4:40000", MX4, 9500), |r| {
+        r.smtp = mail("e.example", 452, None);
+        r.tcp.gaps = Some(3);
+    });
+    let odd = with(record("192.0.2.5:40000", "198.51.100.25:587", 9900), |r| {
+        r.smtp = mail("f.example", 250, None);
+        r.smtp.anomalies = vec![Anomaly::Pregreet, Anomaly::Smuggling];
+        r.tcp.outcome = Some(FlowOutcome::Reset);
+        r.tcp.closed_by = Some(Server);
+        r.outcome = Outcome::UpstreamClosed;
+    });
+    vec![unanswered, retry, no_ptr, retry_of_it, black_hole, under_tls, holes, odd]
+}
+
+fn fall_back(from: u64, to: u64, after_ms: u64, why: Why, code: Option<u16>, by: By) -> FallBack {
+    FallBack { from, to, after: Duration::from_millis(after_ms), why, code, by }
+}
+
+fn reading(packets: u64) -> Reading<'static> {
+    let first = Timestamp::from_nanos(START);
+    Reading {
+        files: &[FILE],
+        packets,
+        first: Some(first),
+        last: Some(first + Duration::from_millis(250_123)),
+        ports: PORTS,
+    }
+}
+
+fn written(report: &Report, reading: &Reading<'_>, colour: bool) -> String {
+    let mut out = Vec::new();
+    report.write(reading, colour, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn narrow(text: &str) {
+    for line in text.lines() {
+        assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));
+    }
+}
+
+fn report_of_troubles() -> Report {
+    let mut report = Report::new();
+    for (number, record) in (1..).zip(&troubled()) {
+        report.session(&told(number, record));
+    }
+    report.fall_back(&fall_back(1, 2, 3200, Why::Unanswered, None, By::Names));
+    report.fall_back(&fall_back(3, 4, 600, Why::Envelope, Some(550), By::Window));
+    report.damage(FILE, "ends within a packet after 81,920 octets");
+    report
+}
+
+#[test]
+fn a_troubled_site() {
+    let text = written(&report_of_troubles(), &reading(214), false);
+    narrow(&text);
+    let first_five: Vec<_> = text.lines().take(5).collect();
+    assert!(first_five.concat().contains("fell back to IPv4"), "{first_five:?}");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn judged() {
+    let mut report = Report::new();
+    let mut records = troubled();
+    records[2].verdict = VerdictRecord {
+        action: Action::Reject,
+        rule: Some("no \"reverse\" name".to_owned()),
+        reason: Some("2001:db8:b::1 has no PTR record".to_owned()),
+    };
+    records[6].verdict.action = Action::Tempfail;
+    for (number, record) in (1..).zip(&records) {
+        let unknown: &[_] = if number == 4 { &["reverse name", "return path"] } else { &[] };
+        report.session(&Told { judged: true, unknown, ..told(number, record) });
+    }
+    let text = written(&report, &reading(214), false);
+    narrow(&text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn nothing_odd() {
+    let mut report = Report::new();
+    report.session(&told(1, &with(record(A6, MX6, 0), |r| r.smtp = mail("a.example", 250, None))));
+    insta::assert_snapshot!(written(&report, &reading(31), false));
+}
+
+#[test]
+fn nothing_to_tell() {
+    let none = written(&Report::new(), &Reading { first: None, last: None, ..reading(0) }, false);
+    let no_smtp = written(&Report::new(), &reading(1234), false);
+    let mut damaged = Report::new();
+    damaged.damage(FILE, "is no capture file: it begins with \"GIF8\"");
+    let damaged = written(&damaged, &reading(0), false);
+    insta::assert_snapshot!([none, no_smtp, damaged].join("\n"));
+}
+
+#[test]
+fn long_addresses_several_files_and_days() {
+    let mut report = Report::new();
+    let server = "[2001:db8:1234:5678:9abc:def0:1234:25]:25";
+    for (number, client, file, day) in [
+        (1, "[2001:db8:1:2:3:4:5:6]:1", "a.pcap", 0),
+        (2, "[2001:db8:aaaa:bbbb:1111:2222:3333:4444]:1", "a.pcap", 0),
+        (3, "[2001:db8:aaaa:bbbb:5555:6666:3333:4444]:1", "a.pcap", 1),
+        (4, "[2001:db8:aaaa:bbbb:5555:6666:3333:4444]:1", "b.pcap", 1),
+    ] {
+        let record = with(record(client, server, day * 86_400_000), |r| {
+            r.smtp = mail("a.name.that.is.rather.long.a.example", 250, None);
+        });
+        report.session(&Told { file, ..told(number, &record) });
+    }
+    let reading = Reading { files: &["a.pcap", "b.pcap"], ..reading(80) };
+    let text = written(&report, &reading, false);
+    narrow(&text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn colour_only_when_asked_for() {
+    let report = report_of_troubles();
+    let (plain, coloured) =
+        (written(&report, &reading(214), false), written(&report, &reading(214), true));
+    assert!(!plain.contains('\u{1b}'));
+    assert!(coloured.contains("\u{1b}[31m"), "{coloured}");
+    assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), plain);
+}
+
+#[test]
+fn many_sessions_are_bounded() {
+    let mut report = Report::new();
+    let failed = &troubled()[0];
+    // Told as they end, not as they begin.
+    for number in (1..=13_345).rev() {
+        report.session(&told(number, failed));
+    }
+    let text = written(&report, &reading(40_000), false);
+    assert!(text.contains("… and 12,345 more; --format json lists all"));
+    assert!(text.contains("… and 13,325 more did not connect"));
+    assert_eq!(text.lines().filter(|line| line.contains("03:04:05.678 ipv6")).count(), 1000);
+    assert!(text.lines().count() < 1100);
+}
+
+#[test]
+fn session_as_json() {
+    let records = troubled();
+    let line = json_session(&told(3, &records[2]));
+    let head =
+        r#"{"type":"session","file":"mx1.pcap","number":3,"start":"2026-01-02T03:04:10.678901Z","#;
+    assert!(line.starts_with(head), "{line}");
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let mut expected = serde_json::to_value(&records[2]).unwrap();
+    expected["type"] = "session".into();
+    expected["file"] = FILE.into();
+    expected["number"] = 3.into();
+    assert_eq!(value, expected, "the record's own form and nothing else");
+    let pair = fall_back(3, 4, 600, Why::Envelope, Some(550), By::Window);
+    let race = fall_back(5, 6, 250, Why::Race, None, By::Names);
+    let damage = json_damage(FILE, "ends within a packet\nafter 81,920 octets");
+    insta::assert_snapshot!([line, json_fall_back(&pair), json_fall_back(&race), damage].concat());
+}
+
+#[test]
+fn a_long_record_is_shortened_as_in_the_log() {
+    let long = with(record(A6, MX6, 0), |r| {
+        r.smtp = mail(&"\u{1}".repeat(2000), 250, None);
+        let message = r.smtp.transactions[0].clone();
+        let to = vec![message.rcpt_to[0].clone(); 20_000];
+        r.smtp.transactions = vec![TransactionRecord { rcpt_to: to, ..message }; 3];
+    });
+    let line = json_session(&told(1, &long));
+    assert!(line.len() < 1 << 20);
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&value["number"], &value["smtp"]["transactions_total"]), (&1.into(), &1.into()));
+}
+
+fn dialogue_of(told: &Told<'_>, said: &[(u64, Side, What<'_>)]) -> String {
+    let start = told.record.start;
+    let said = said.iter().map(|&(ms, from, what)| Said {
+        at: start + Duration::from_millis(ms),
+        from,
+        what,
+    });
+    let mut out = Vec::new();
+    dialogue(told, said, false, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+use Side::{Client, Server};
+use What::{Closed, Content, Encrypted, Gap, Line};
+
+#[test]
+fn a_dialogue() {
+    let records = troubled();
+    let long = [b"550 5.7.1 ".as_slice(), &[b'x'; 500]].concat();
+    let text = dialogue_of(
+        &Told { judged: true, unknown: &["reverse name"], ..told(2, &records[1]) },
+        &[
+            (1, Server, Line(b"220 mx.b.example ESMTP")),
+            (2, Client, Line(b"EHLO mail.a.example\x1b[2J\xff")),
+            (3, Server, Line(b"250-mx.b.example")),
+            (3, Server, Line(b"250 AUTH PLAIN LOGIN")),
+            (4, Client, Line(b"AUTH PLAIN AGFsaWNlAHNlY3JldA==")),
+            (5, Server, Line(b"535 5.7.8 no")),
+            (6, Client, Line(b"auth login")),
+            (7, Server, Line(b"334 VXNlcm5hbWU6")),
+            (8, Client, Line(b"YWxpY2U=")),
+            (9, Server, Line(&long)),
+            (10, Client, Content(12_345)),
+            (11, Server, Gap(4380)),
+            (12, Client, Encrypted(1)),
+            (3_600_000, Client, Closed),
+        ],
+    );
+    narrow(&text);
+    for secret in ["AGFsaWNl", "YWxpY2U="] {
+        assert!(!text.contains(secret), "{text}");
+    }
+    insta::assert_snapshot!(text);
+    let silent = dialogue_of(&told(1, &records[0]), &[]);
+    insta::assert_snapshot!("a_dialogue_of_nothing", silent);
+}
+
+#[test]
+fn what_was_cut_is_said() {
+    let records = troubled();
+    let said = |length| {
+        let line = vec![b'x'; length];
+        let text = dialogue_of(&told(2, &records[1]), &[(1, Client, Line(&line))]);
+        narrow(&text);
+        (text.matches('x').count(), text)
+    };
+    let room = 5 * (WIDTH - 14);
+    let (shown, text) = said(room);
+    assert!(!text.contains("cut"), "{text}");
+    let (cut, text) = said(room + 1);
+    assert_eq!(shown, cut);
+    assert!(text.contains("… cut; the line has 431 octets"), "{text}");
+}
+
+fn hostile_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => any::<char>().prop_map(String::from),
+        2 => prop::sample::select(vec![
+            "\r\n", "\u{1b}[31m", "\\", "…", " ", "漢字", "long-long-long-long-long", "\u{202e}", "\u{301}",
+        ]).prop_map(str::to_owned),
+    ];
+    prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+fn hostile_record() -> impl Strategy<Value = SessionRecord> {
+    let outcomes = prop::sample::select(vec![
+        None,
+        Some(FlowOutcome::Established),
+        Some(FlowOutcome::Refused),
+        Some(FlowOutcome::Unanswered),
+        Some(FlowOutcome::Reset),
+        Some(FlowOutcome::Midstream),
+    ]);
+    let number = || prop::option::of(any::<u64>());
+    let tcp =
+        (outcomes, number(), number(), number(), prop::option::of(any::<u32>()), any::<bool>())
+            .prop_map(|(outcome, retransmits, gaps, icmp_errors, mtu, black_hole)| TcpFacts {
+                outcome,
+                handshake: retransmits.map(Duration::from_nanos),
+                client_bytes: gaps.unwrap_or(0),
+                server_bytes: u64::MAX,
+                syns: mtu,
+                retransmits,
+                gaps,
+                icmp_errors,
+                path_mtu: mtu,
+                black_hole: Some(black_hole),
+                closed_by: None,
+            });
+    let smtp = (
+        prop::option::of(hostile_text()),
+        prop::collection::vec(prop::option::of(any::<u16>()), 0..4),
+        any::<u64>(),
+        prop::sample::subsequence(Anomaly::ALL.to_vec(), 0..Anomaly::ALL.len()),
+        prop::option::of(any::<u16>()),
+    )
+        .prop_map(|(helo, codes, total, anomalies, greeting)| SmtpFacts {
+            helo,
+            greeting,
+            transactions_total: total.max(codes.len() as u64),
+            transactions: codes
+                .into_iter()
+                .map(|data_code| TransactionRecord { data_code, ..TransactionRecord::default() })
+                .collect(),
+            replies: BTreeMap::from([(greeting.unwrap_or(250), total)]),
+            anomalies,
+            ..SmtpFacts::default()
+        });
+    let ends = (any::<IpAddr>(), any::<u16>(), any::<IpAddr>(), any::<u16>());
+    let said = (
+        prop::option::of(hostile_text()),
+        prop::sample::select(vec![Action::Accept, Action::Reject]),
+    );
+    let times = (any::<u64>(), any::<u64>());
+    (ends, times, tcp, smtp, said).prop_map(|(ends, (start, took), tcp, smtp, (said, action))| {
+        let (client, client_port, server, server_port) = ends;
+        SessionRecord {
+            start: Timestamp::from_nanos(start),
+            duration: Duration::from_nanos(took),
+            family: Family::of(client),
+            client: SocketAddr::new(client, client_port).into(),
+            server: SocketAddr::new(server, server_port).into(),
+            upstream: None,
+            outcome: Outcome::Timeout,
+            tcp,
+            smtp,
+            verdict: VerdictRecord { action, rule: said.clone(), reason: said },
+        }
+    })
+}
+
+fn hostile_what() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..900),
+        hostile_text().prop_map(String::into_bytes),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_report_is_too_wide(
+        records in prop::collection::vec((any::<u64>(), any::<bool>(), hostile_record()), 0..12),
+        name in hostile_text(),
+        pair in (any::<u64>(), any::<u64>(), any::<u64>(), prop::sample::select(Why::ALL.to_vec())),
+    ) {
+        let mut report = Report::new();
+        for (number, judged, record) in &records {
+            let unknown = [name.as_str()];
+            let unknown = if *judged { unknown.as_slice() } else { &[] };
+            report.session(&Told { file: &name, number: *number, record, judged: *judged, unknown });
+        }
+        let (from, to, after, why) = pair;
+        report.fall_back(&fall_back(from, to, after, why, Some(599), By::Window));
+        report.damage(&name, &name);
+        let reading = Reading { files: &[&name], ..reading(u64::MAX) };
+        let text = written(&report, &reading, false);
+        for line in text.lines() {
+            prop_assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));
+            prop_assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn no_dialogue_is_too_wide(
+        record in hostile_record(),
+        lines in prop::collection::vec((any::<u64>(), any::<bool>(), hostile_what()), 0..8),
+    ) {
+        let said = lines.iter().map(|(at, from_client, line)| Said {
+            at: Timestamp::from_nanos(*at),
+            from: if *from_client { Client } else { Server },
+            what: Line(line),
+        });
+        let mut out = Vec::new();
+        dialogue(&Told { judged: true, ..told(u64::MAX, &record) }, said, false, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for line in text.lines() {
+            prop_assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));
+            prop_assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_addresses_look_the_same(
+        clients in prop::collection::hash_set(
+            (0u16..3, 0u16..3, 0u16..400)
+                .prop_map(|(a, b, c)| IpAddr::from([0x2001, 0xdb8, 0x1234 + a, 0xabcd, b + 0x1000, c + 0x1000, 0xdead, 0xbeef])),
+            1..40,
+        ),
+    ) {
+        let mut report = Report::new();
+        let server = "[2001:db8:1234:5678:9abc:def0:1234:25]:25";
+        for (number, client) in (1..).zip(&clients) {
+            let from = SocketAddr::new(*client, 9).to_string();
+            let record = with(record(&from, server, 0), |r| r.smtp = mail("mail.some.name.example", 250, None));
+            report.session(&told(number, &record));
+        }
+        let text = written(&report, &reading(9), false);
+        let routes: std::collections::HashSet<_> = text
+            .lines()
+            .filter_map(|line| line.split_once(" ipv6 ")?.1.split_once(" → "))
+            .map(|(client, _)| client)
+            .collect();
+        prop_assert_eq!(routes.len(), clients.len(), "{}", text);
+    }
+}

@@ -1,0 +1,165 @@
+//! Numbers, times and outcomes in words.
+
+use std::time::Duration;
+
+use crate::addr::{Family, Side};
+use crate::engine::{Anomaly, Outcome, SessionRecord};
+use crate::stream::FlowOutcome;
+use crate::time::Timestamp;
+
+/// `12,345`
+pub(super) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 piece`, `2 pieces`
+pub(super) fn several(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+/// In six columns at most; what is beyond the unit's precision is dropped.
+pub(super) fn duration(duration: Duration) -> String {
+    let (seconds, tenths) = (duration.as_secs(), duration.subsec_millis() / 100);
+    let (micros, millis) = (duration.subsec_micros(), duration.subsec_millis());
+    match seconds {
+        0 if micros == 0 => "0 s".to_owned(),
+        0 if micros < 1000 => format!("{micros} µs"),
+        0 if micros < 10_000 => format!("{millis}.{} ms", micros % 1000 / 100),
+        0 => format!("{millis} ms"),
+        1..60 => format!("{seconds}.{tenths} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..360_000 => format!("{}.{} h", seconds / 3600, seconds % 3600 / 360),
+        360_000..864_000_000 => format!("{} d", seconds / 86_400),
+        _ => format!("{} y", seconds / 31_557_600),
+    }
+}
+
+/// `2026-01-02`, in UTC.
+pub(super) fn date(at: Timestamp) -> String {
+    at.to_string().chars().take(10).collect()
+}
+
+/// `03:04:05.678`, in UTC.
+pub(super) fn clock(at: Timestamp) -> String {
+    at.to_string().chars().skip(11).take(12).collect()
+}
+
+pub(super) const fn family(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "IPv4",
+        Family::Ipv6 => "IPv6",
+    }
+}
+
+pub(super) const fn side(side: Side) -> &'static str {
+    match side {
+        Side::Client => "client",
+        Side::Server => "server",
+    }
+}
+
+/// How it ended, in two words where two do.
+pub(super) fn ending(record: &SessionRecord) -> &'static str {
+    match record.tcp.outcome {
+        Some(FlowOutcome::Unanswered) => return "SYN unanswered",
+        Some(FlowOutcome::Refused) => return "connection refused",
+        Some(FlowOutcome::Unreachable) => return "unreachable",
+        Some(FlowOutcome::Reset) if record.outcome != Outcome::Quit => return "reset",
+        Some(FlowOutcome::Established | FlowOutcome::Midstream | FlowOutcome::Reset) | None => {}
+    }
+    match record.outcome {
+        Outcome::Quit => "quit",
+        Outcome::ClientClosed => "client closed",
+        Outcome::UpstreamClosed => "server closed",
+        Outcome::UpstreamUnavailable => "no greeting",
+        Outcome::Timeout => "timed out",
+        Outcome::Refused => "turned away",
+        Outcome::Limit => "over a limit",
+        Outcome::Protocol => "not SMTP",
+        Outcome::Shutdown => "shut down",
+        Outcome::Error => "gatepost failed",
+    }
+}
+
+/// The capture shows that there was no connection.
+pub(super) const fn not_connected(record: &SessionRecord) -> bool {
+    matches!(
+        record.tcp.outcome,
+        Some(FlowOutcome::Unanswered | FlowOutcome::Refused | FlowOutcome::Unreachable)
+    )
+}
+
+/// Either side said something of SMTP.
+pub(super) fn has_smtp(record: &SessionRecord) -> bool {
+    let smtp = &record.smtp;
+    smtp.greeting.is_some() || !smtp.commands.is_empty() || !smtp.replies.is_empty()
+}
+
+/// What an anomaly is, to be followed by its label.
+pub(super) const fn meaning(anomaly: Anomaly) -> &'static str {
+    match anomaly {
+        Anomaly::Pregreet => "the client spoke before the greeting",
+        Anomaly::JunkHttp => "the client spoke HTTP",
+        Anomaly::JunkTls => "the client began TLS where plaintext SMTP belongs",
+        Anomaly::JunkProxy => "the client sent a PROXY header",
+        Anomaly::UnknownCommand => "the client sent a command that is not known",
+        Anomaly::BadSyntax => "the client sent a command with bad syntax",
+        Anomaly::BareLf => "a line ends with LF alone",
+        Anomaly::BareCr => "a CR without LF",
+        Anomaly::Smuggling => "a line of \".\" that only a lax server takes for the end of data",
+        Anomaly::CommandTooLong => "a command line is too long",
+        Anomaly::TextLineTooLong => "a line of a message is longer than 1,000 octets",
+        Anomaly::StarttlsPlaintext => "plaintext after STARTTLS",
+        Anomaly::Xclient => "the client sent XCLIENT",
+        Anomaly::Xforward => "the client sent XFORWARD",
+        Anomaly::EarlyData => "the client sent the message before the 354",
+        Anomaly::UnauthorizedPipelining => {
+            "the client pipelined although PIPELINING was not offered"
+        }
+        Anomaly::BadReply => "the server sent what is no SMTP reply",
+        Anomaly::UnexpectedReply => "the server sent a reply that answers no command",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_words() {
+        for (n, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count(n), expected);
+        }
+        assert_eq!(several(1, "piece"), "1 piece");
+        assert_eq!(several(2000, "piece"), "2,000 pieces");
+    }
+
+    #[test]
+    fn durations_fit_six_columns() {
+        for (nanos, expected) in [
+            (0, "0 s"),
+            (999, "0 s"),
+            (999_999, "999 µs"),
+            (1_100_000, "1.1 ms"),
+            (999_999_999, "999 ms"),
+            (59_999_999_999, "59.9 s"),
+            (3_599_000_000_000, "59 min"),
+            (86_400_000_000_000, "24.0 h"),
+            (u64::MAX, "584 y"),
+        ] {
+            assert_eq!(duration(Duration::from_nanos(nanos)), expected);
+        }
+        for digits in 0..20 {
+            let text = duration(Duration::from_nanos(u64::MAX / 10u64.pow(digits)));
+            assert!(text.chars().count() <= 6, "{text}");
+        }
+    }
+}

@@ -1,0 +1,552 @@
+//! The flow table: finds the flow of a segment, begins and ends flows, forgets them in time and under pressure.
+//!
+//! One hash lookup a segment. Flows stand in lists by the time of their last packet, one list for each time limit, so
+//! that expiry and eviction are O(1) a flow; a flow moves to the back of its list once a second at most, so it may live
+//! that much longer than its limit.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::flow::{Fate, Flow, Phase, Syn};
+use super::half::OVERHEAD;
+use super::key::Key;
+use super::limits::{Counts, Limits, Ports};
+use super::reassembly::{Ear, PATIENCE};
+use super::roster::Roster;
+use super::{Conversation, Sink};
+use crate::addr::Side;
+use crate::time::Timestamp;
+use crate::wire::{IcmpError, Segment};
+
+/// After both FINs, or a RST that refused, the last ACK or another SYN may come.
+const ENDING: Duration = Duration::from_secs(10);
+/// What comes on a 4-tuple so long after its flow was over belongs to it, unless it is a SYN (RFC 9293's 2 MSL is longer).
+const OVER: Duration = Duration::from_secs(60);
+/// A flow that is no SMTP and silent for so long is forgotten.
+const IGNORED: Duration = Duration::from_secs(120);
+/// Lists are looked at, and flows move in them, so often.
+const STEP: Duration = Duration::from_secs(1);
+/// What a flow that is not known to be SMTP may hold: 4 KiB and what stands around them.
+const CANDIDATE_HELD: usize = 8 << 10;
+
+/// Lists by age. Under pressure flows go in this order; those from [`Class::Ending`] on by their last packet alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Class {
+    Ignored,
+    Over,
+    Candidate,
+    Ending,
+    Opening,
+    Open,
+}
+
+impl Class {
+    const ALL: [Self; 6] =
+        [Self::Ignored, Self::Over, Self::Candidate, Self::Ending, Self::Opening, Self::Open];
+
+    const fn of(phase: Phase) -> Self {
+        match phase {
+            Phase::Opening => Self::Opening,
+            Phase::Open => Self::Open,
+            Phase::Ending => Self::Ending,
+        }
+    }
+
+    const fn list(self) -> u8 {
+        self as u8
+    }
+}
+
+#[derive(Debug)]
+struct Slot<C> {
+    key: Key,
+    /// The last segment.
+    last: Timestamp,
+    /// When it was placed in its list.
+    placed: Timestamp,
+    class: Class,
+    /// Of what it holds.
+    cost: usize,
+    /// The number of its wait for octets that were acknowledged, and since when.
+    waits: Option<(u64, Timestamp)>,
+    stage: Stage<C>,
+}
+
+#[derive(Debug)]
+enum Stage<C> {
+    Vacant,
+    /// No SMTP.
+    Ignored(Past),
+    /// Told about, and over.
+    Over(Past),
+    /// May become SMTP when the server speaks.
+    Candidate(Box<Flow>),
+    Told(Box<Flow>, Box<C>),
+}
+
+/// Sequence numbers of the SYNs of a flow that is not followed any more.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    client: Option<u32>,
+    server: Option<u32>,
+}
+
+impl Past {
+    const fn of(flow: &Flow) -> Self {
+        let (client, server) = flow.isns();
+        Self { client, server }
+    }
+
+    /// Whether `segment`, which has SYN set, begins another flow.
+    fn is_past(self, segment: &Segment<'_>) -> bool {
+        match segment.ack {
+            None => self.client == Some(segment.seq) || self.server == Some(segment.seq),
+            Some(ack) => {
+                self.server == Some(segment.seq) || self.client == Some(ack.wrapping_sub(1))
+            }
+        }
+    }
+}
+
+/// All flows of a source of packets.
+#[derive(Debug)]
+pub struct FlowTable<C> {
+    limits: Limits,
+    ports: Ports,
+    index: HashMap<Key, u32>,
+    slots: Vec<Slot<C>>,
+    vacant: Vec<u32>,
+    by_age: Roster,
+    waiting: Roster,
+    holding: Roster,
+    /// Sum of the slots' costs.
+    held: usize,
+    now: Timestamp,
+    swept: Timestamp,
+    counts: Counts,
+}
+
+impl<C: Conversation> FlowTable<C> {
+    pub fn new(limits: Limits, ports: Ports) -> Self {
+        Self {
+            limits: Limits { flows: limits.flows.clamp(1, u32::MAX as usize - 1), ..limits },
+            ports,
+            index: HashMap::new(),
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            by_age: Roster::new(6),
+            waiting: Roster::new(1),
+            holding: Roster::new(1),
+            held: 0,
+            now: Timestamp::default(),
+            swept: Timestamp::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Flows of any kind that are remembered; at most [`Limits::flows`].
+    pub fn flows(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Octets held, with what stands around them; at most [`Limits::held`].
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The next segment of the capture. Its time is also the table's, unless it is older than one before.
+    pub fn segment(&mut self, segment: &Segment<'_>, sink: &mut impl Sink<C>) {
+        self.tick(segment.at, sink);
+        self.counts.segments += 1;
+        let (key, from_low) = Key::of(segment.src, segment.dst);
+        let mut found = self.index.get(&key).copied();
+        if let Some(id) = found.filter(|_| segment.syn) {
+            match self.judge_syn(id, from_low, segment) {
+                Syn::OfThisFlow => {}
+                Syn::Stray => {
+                    self.counts.out_of_window += 1;
+                    return;
+                }
+                Syn::OfANewFlow => {
+                    self.remove(id, false, sink);
+                    found = None;
+                }
+                Syn::Answer { isn, at } => {
+                    self.remove(id, false, sink);
+                    let asked = Segment {
+                        at,
+                        src: segment.dst,
+                        dst: segment.src,
+                        seq: isn,
+                        ack: None,
+                        payload: &[],
+                        len: 0,
+                        ..*segment
+                    };
+                    found = self.begin(key, !from_low, &asked, sink);
+                    if let Some(id) = found {
+                        self.follow(id, !from_low, &asked, sink);
+                    }
+                }
+            }
+        }
+        let id = match found {
+            Some(id) => id,
+            None => match self.begin(key, from_low, segment, sink) {
+                Some(id) => id,
+                None => {
+                    self.counts.stray += 1;
+                    return;
+                }
+            },
+        };
+        self.follow(id, from_low, segment, sink);
+    }
+
+    /// An ICMP error: tied to the flow that sent what it quotes.
+    pub fn icmp(&mut self, error: &IcmpError, sink: &mut impl Sink<C>) {
+        self.tick(error.at, sink);
+        let (key, from_low) = Key::of(error.src, error.dst);
+        let slot = self.index.get(&key).and_then(|&id| self.slots.get_mut(id as usize));
+        let tied = match slot.map(|slot| &mut slot.stage) {
+            Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => {
+                flow.icmp(flow.side(from_low), error)
+            }
+            _ => false,
+        };
+        self.counts.stray_icmp += u64::from(!tied);
+    }
+
+    /// Time passes without packets.
+    pub fn tick(&mut self, at: Timestamp, sink: &mut impl Sink<C>) {
+        self.now = self.now.max(at);
+        while let Some(id) = self.waiting.front(0) {
+            let wait = self.slot(id).and_then(|slot| slot.waits);
+            if wait.is_some_and(|(_, since)| self.now < since + PATIENCE) {
+                break;
+            }
+            self.patience_ended(id, sink);
+        }
+        if self.now.since(self.swept) >= STEP {
+            self.swept = self.now;
+            self.sweep(sink);
+        }
+    }
+
+    /// The source has ended: so have all flows, in the order of their numbers.
+    pub fn finish(&mut self, sink: &mut impl Sink<C>) {
+        let known = |slot: &Slot<C>| match &slot.stage {
+            Stage::Vacant => None,
+            Stage::Told(flow, _) => Some(flow.start.number),
+            _ => Some(u64::MAX),
+        };
+        let mut left: Vec<(u64, u32)> = (0u32..)
+            .zip(&self.slots)
+            .filter_map(|(id, slot)| known(slot).map(|number| (number, id)))
+            .collect();
+        left.sort_unstable();
+        for (_, id) in left {
+            self.remove(id, false, sink);
+        }
+    }
+
+    fn slot(&self, id: u32) -> Option<&Slot<C>> {
+        self.slots.get(id as usize)
+    }
+
+    fn judge_syn(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> Syn {
+        match self.slots.get_mut(id as usize).map(|slot| &mut slot.stage) {
+            Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => {
+                flow.judge_syn(flow.side(from_low), segment)
+            }
+            Some(Stage::Ignored(past) | Stage::Over(past)) if past.is_past(segment) => {
+                Syn::OfThisFlow
+            }
+            _ => Syn::OfANewFlow,
+        }
+    }
+
+    /// A flow that begins with `segment`, unless none does.
+    fn begin(
+        &mut self,
+        key: Key,
+        from_low: bool,
+        segment: &Segment<'_>,
+        sink: &mut impl Sink<C>,
+    ) -> Option<u32> {
+        let flow = Box::new(Flow::begin(segment, from_low, &self.ports)?);
+        while self.index.len() >= self.limits.flows && self.evict(sink) {}
+        let told_at_once = flow.told_at_once();
+        let slot = Slot {
+            key,
+            last: self.now,
+            placed: self.now,
+            class: Class::Candidate,
+            cost: 0,
+            waits: None,
+            stage: Stage::Candidate(flow),
+        };
+        let id = match self.vacant.pop() {
+            Some(id) => id,
+            None => u32::try_from(self.slots.len()).ok()?,
+        };
+        match self.slots.get_mut(id as usize) {
+            Some(place) => *place = slot,
+            None => self.slots.push(slot),
+        }
+        self.index.insert(key, id);
+        self.by_age.place(id, Class::Candidate.list());
+        if told_at_once {
+            self.open(id, sink);
+        }
+        Some(id)
+    }
+
+    /// Gives `segment` to the flow in slot `id`.
+    fn follow(&mut self, id: u32, from_low: bool, segment: &Segment<'_>, sink: &mut impl Sink<C>) {
+        self.make_room(segment.payload.len(), sink);
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        let free = self.limits.held.saturating_sub(self.held - slot.cost);
+        let counts = &mut self.counts;
+        let (from, fate) = match &mut slot.stage {
+            Stage::Told(flow, conversation) => {
+                let from = flow.side(from_low);
+                let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
+                let budget = self.limits.held_per_flow.min(free);
+                (from, flow.segment(from, segment, budget, ear))
+            }
+            Stage::Candidate(flow) => {
+                let from = flow.side(from_low);
+                let ear = &mut Ear::<C> { conversation: None, counts };
+                let budget = self.limits.held_per_flow.min(free).min(CANDIDATE_HELD);
+                (from, flow.segment(from, segment, budget, ear))
+            }
+            Stage::Ignored(_) => {
+                self.counts.ignored += 1;
+                slot.last = self.now;
+                return self.keep(id, Class::Ignored);
+            }
+            Stage::Over(_) | Stage::Vacant => {
+                self.counts.stray += 1;
+                return;
+            }
+        };
+        slot.last = self.now;
+        let waiting_for_greeting = matches!(slot.stage, Stage::Candidate(_));
+        match fate {
+            Fate::Over => return self.over(id, sink),
+            Fate::TooMuch => self.refuse(id, sink),
+            Fate::Live if waiting_for_greeting && segment.len > 0 => self.judge(id, from, sink),
+            Fate::Live => {}
+        }
+        self.settle(id);
+    }
+
+    /// Asks whether the octets of `from` are a greeting, where that is not known.
+    fn judge(&mut self, id: u32, from: Side, sink: &mut impl Sink<C>) {
+        let stage = self.slots.get_mut(id as usize).map(|slot| &mut slot.stage);
+        let Some(Stage::Candidate(flow)) = stage else { return };
+        let Some(greets) = flow.greeting(from).and_then(|octets| sink.greets(&octets)) else {
+            return;
+        };
+        if greets {
+            flow.greeted(from);
+            self.open(id, sink);
+        } else if flow.not_greeted(from) {
+            self.refuse(id, sink);
+        }
+    }
+
+    /// A candidate is no SMTP, or will never be known to be; one between watched ports is told about all the same.
+    fn refuse(&mut self, id: u32, sink: &mut impl Sink<C>) {
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        match &slot.stage {
+            Stage::Candidate(flow) if flow.watched => self.open(id, sink),
+            Stage::Candidate(flow) => {
+                slot.stage = Stage::Ignored(Past::of(flow));
+                self.counts.ignored += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells about a candidate.
+    fn open(&mut self, id: u32, sink: &mut impl Sink<C>) {
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        match std::mem::replace(&mut slot.stage, Stage::Vacant) {
+            Stage::Candidate(mut flow) => {
+                self.counts.flows += 1;
+                flow.start.number = self.counts.flows;
+                let mut conversation = Box::new(sink.open(&flow.start));
+                let conversation_heard = Some(conversation.as_mut());
+                flow.heard(&mut Ear { conversation: conversation_heard, counts: &mut self.counts });
+                slot.stage = Stage::Told(flow, conversation);
+            }
+            other => slot.stage = other,
+        }
+    }
+
+    /// A flow ended by itself; what comes late is known to be late.
+    fn over(&mut self, id: u32, sink: &mut impl Sink<C>) {
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        let past = match &slot.stage {
+            Stage::Candidate(flow) => Stage::Ignored(Past::of(flow)),
+            Stage::Told(flow, _) => Stage::Over(Past::of(flow)),
+            _ => return,
+        };
+        let ended = std::mem::replace(&mut slot.stage, past);
+        Self::tell_over(ended, false, &mut self.counts, sink);
+        self.settle(id);
+    }
+
+    /// Takes the flow out of the table.
+    fn remove(&mut self, id: u32, evicted: bool, sink: &mut impl Sink<C>) {
+        if let Some(slot) = self.slots.get(id as usize)
+            && let Stage::Candidate(flow) = &slot.stage
+            && flow.watched
+        {
+            self.open(id, sink);
+        }
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        let ended = std::mem::replace(&mut slot.stage, Stage::Vacant);
+        if matches!(ended, Stage::Vacant) {
+            return;
+        }
+        slot.waits = None;
+        self.held -= std::mem::take(&mut slot.cost);
+        self.index.remove(&slot.key);
+        for roster in [&mut self.by_age, &mut self.waiting, &mut self.holding] {
+            roster.remove(id);
+        }
+        self.vacant.push(id);
+        Self::tell_over(ended, evicted, &mut self.counts, sink);
+    }
+
+    fn tell_over(stage: Stage<C>, evicted: bool, counts: &mut Counts, sink: &mut impl Sink<C>) {
+        match stage {
+            Stage::Told(mut flow, mut conversation) => {
+                counts.evicted += u64::from(evicted);
+                let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
+                let facts = flow.finish(evicted, ear);
+                sink.over(facts, *conversation);
+            }
+            _ => counts.forgotten += u64::from(evicted),
+        }
+    }
+
+    /// Brings what the table knows of the flow up to date with it.
+    fn settle(&mut self, id: u32) {
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        let (class, cost, waiting) = match &slot.stage {
+            Stage::Vacant => return,
+            Stage::Ignored(_) => (Class::Ignored, 0, None),
+            Stage::Over(_) => (Class::Over, 0, None),
+            Stage::Candidate(flow) => (Class::Candidate, flow.cost(), None),
+            Stage::Told(flow, _) => (Class::of(flow.phase()), flow.cost(), flow.waiting()),
+        };
+        if cost != slot.cost {
+            self.held = self.held - slot.cost + cost;
+            slot.cost = cost;
+            if cost == 0 {
+                self.holding.remove(id);
+            } else {
+                self.holding.place(id, 0);
+            }
+        }
+        if waiting != slot.waits.map(|(number, _)| number) {
+            slot.waits = waiting.map(|number| (number, self.now));
+            if waiting.is_some() {
+                self.waiting.place(id, 0);
+            } else {
+                self.waiting.remove(id);
+            }
+        }
+        self.keep(id, class);
+    }
+
+    /// Keeps the flow's place in the lists by age.
+    fn keep(&mut self, id: u32, class: Class) {
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        if slot.class != class || self.now.since(slot.placed) >= STEP {
+            slot.class = class;
+            slot.placed = self.now;
+            self.by_age.place(id, class.list());
+        }
+    }
+
+    fn patience_ended(&mut self, id: u32, sink: &mut impl Sink<C>) {
+        self.waiting.remove(id);
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        slot.waits = None;
+        if let Stage::Told(flow, conversation) = &mut slot.stage {
+            let counts = &mut self.counts;
+            let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
+            if flow.patience_ended(ear) == Fate::Over {
+                return self.over(id, sink);
+            }
+        }
+        self.settle(id);
+    }
+
+    /// Ends what has been silent for too long.
+    fn sweep(&mut self, sink: &mut impl Sink<C>) {
+        for class in Class::ALL {
+            let limit = match class {
+                Class::Ignored => IGNORED,
+                Class::Over => OVER,
+                Class::Ending => ENDING,
+                Class::Candidate | Class::Opening => self.limits.half_open,
+                Class::Open => self.limits.idle,
+            };
+            while let Some(id) = self.by_age.front(class.list()) {
+                let Some(slot) = self.slots.get_mut(id as usize) else { return };
+                if self.now.since(slot.placed) < limit {
+                    break;
+                }
+                if self.now.since(slot.last) >= limit {
+                    self.remove(id, false, sink);
+                } else {
+                    slot.placed = self.now;
+                    self.by_age.place(id, class.list());
+                }
+            }
+        }
+    }
+
+    /// Gives up the flow that is missed least; `false` if there is none.
+    fn evict(&mut self, sink: &mut impl Sink<C>) -> bool {
+        let front = |class: Class| self.by_age.front(class.list());
+        let least = [Class::Ignored, Class::Over, Class::Candidate].into_iter().find_map(front);
+        let oldest = || {
+            [Class::Ending, Class::Opening, Class::Open]
+                .into_iter()
+                .filter_map(front)
+                .min_by_key(|&id| self.slot(id).map(|slot| slot.last))
+        };
+        let Some(id) = least.or_else(oldest) else { return false };
+        self.remove(id, true, sink);
+        true
+    }
+
+    /// Lets flows that hold octets go on without those that they wait for, until `more` have room.
+    fn make_room(&mut self, more: usize, sink: &mut impl Sink<C>) {
+        while self.held > 0 && self.held.saturating_add(more + OVERHEAD) > self.limits.held {
+            let Some(id) = self.holding.front(0) else { return };
+            let Some(slot) = self.slots.get_mut(id as usize) else { return };
+            match &mut slot.stage {
+                Stage::Told(flow, conversation) => {
+                    let counts = &mut self.counts;
+                    let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
+                    flow.release(ear);
+                }
+                _ => self.refuse(id, sink),
+            }
+            self.settle(id);
+        }
+    }
+}

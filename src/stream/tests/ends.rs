@@ -1,0 +1,160 @@
+//! How flows begin and end, and when a 4-tuple is a new flow.
+
+use super::*;
+
+fn outcome(script: &str) -> (FlowOutcome, Option<Side>) {
+    let facts = Scene::new().play(script).fact();
+    (facts.outcome, facts.closed_by)
+}
+
+#[test]
+fn outcomes() {
+    use FlowOutcome::{Established, Midstream, Refused, Reset, Unanswered};
+    let open = "C syn; S synack; C ack";
+    for (script, expected) in [
+        ("C syn; C syn", (Unanswered, None)),
+        ("C syn; C rst", (Unanswered, Some(Side::Client))),
+        ("C syn; S rst ack 0", (Refused, Some(Side::Server))),
+        // Windows tries again, and again.
+        ("C syn; S rst ack 0; C syn; S rst ack 0", (Refused, Some(Side::Server))),
+        ("C syn; S rst ack 0; C syn; S synack; C ack", (Established, None)),
+        ("C syn; S rst ack 77", (Unanswered, None)),
+        ("C syn; S synack", (Established, None)),
+        (open, (Established, None)),
+        (&format!("{open}; C data 0..5; S rst"), (Reset, Some(Side::Server))),
+        (&format!("{open}; C fin; S rst"), (Established, Some(Side::Client))),
+        (&format!("{open}; S fin; C ack 1; C fin; S ack 1"), (Established, Some(Side::Server))),
+        ("C data 0..5; S data 0..9", (Midstream, None)),
+        ("S data 0..5; C rst", (Midstream, Some(Side::Client))),
+        // Both SYN at once.
+        ("C syn; S syn; C synack; S synack; C data 0..1", (Established, None)),
+        ("C syn; S syn; S rst; C rst", (Unanswered, Some(Side::Client))),
+    ] {
+        assert_eq!(outcome(script), expected, "{script}");
+    }
+}
+
+#[test]
+fn handshake_is_from_the_first_syn() {
+    let facts = Scene::new().play("C syn; +1s; C syn; S synack; C ack; C data 0..9").fact();
+    assert_eq!((facts.handshake, facts.syns), (Some(ms(1003)), 2));
+    assert!(!facts.start.midstream);
+}
+
+#[test]
+fn an_error_that_answers_a_syn() {
+    let mut scene = Scene::new();
+    let facts = scene.play("C syn").error(IcmpKind::Prohibited, Side::Client, -1).fact();
+    assert_eq!((facts.outcome, facts.icmp_errors), (FlowOutcome::Unreachable, 1));
+    // Another try went through.
+    let mut scene = Scene::new();
+    scene.play("C syn").error(IcmpKind::Unreachable, Side::Client, -1);
+    let facts = scene.play("C syn; S synack; C ack").fact();
+    assert_eq!((facts.outcome, facts.icmp_errors), (FlowOutcome::Established, 1));
+}
+
+#[test]
+fn a_reset_ends_both_sides_and_tells_what_was_held() {
+    assert_eq!(told("C data 0..5; S rst"), "C 0..5; S end; C end");
+    // What came before it on the wire may come after it in the capture.
+    assert_eq!(told("S rst at 20; S data 0..20"), "S 0..20");
+    assert_eq!(told("S rst at 20; S data 0..20; +1s"), "S 0..20; S end; C end");
+    assert_eq!(told("S data 10..20; S rst at 20; +1s"), "S gap 0..10; S 10..20; S end; C end");
+}
+
+#[test]
+fn a_reset_outside_the_window_is_ignored() {
+    let mut scene = Scene::new();
+    scene.play("C syn; S synack; C ack; S data 0..50; C data 0..9; S rst at 40; S rst at 2000000");
+    scene.play("S data 50..60");
+    assert_eq!(scene.heard(), "S 0..50; C 0..9; S 50..60");
+    assert_eq!(scene.table.counts().out_of_window, 2);
+    assert_eq!(scene.fact().closed_by, None);
+}
+
+#[test]
+fn fins_that_are_acknowledged_end_the_flow_at_once() {
+    let mut scene = Scene::new();
+    scene.play("C syn; S synack; C ack; C data 0..6; S data 0..9 fin; C fin ack 10");
+    assert_eq!(scene.heard(), "C 0..6; S 0..9; S end; C end");
+    assert!(scene.ears.over.is_empty(), "the last ACK is to come");
+    scene.play("S ack 7");
+    assert_eq!(scene.ears.over.len(), 1);
+    scene.play("S ack 7; C data 0..6; C fin");
+    assert_eq!(scene.table.counts().stray, 3, "late ones belong to no other flow");
+    assert_eq!(scene.fact().end + ms(3), scene.now());
+}
+
+#[test]
+fn a_last_ack_that_is_missing_ends_the_flow_soon() {
+    let mut scene = Scene::new();
+    scene.play("C syn; S synack; C ack; C fin; S fin; +9s");
+    assert!(scene.ears.over.is_empty());
+    scene.play("+2s");
+    assert_eq!(scene.ears.over.len(), 1);
+}
+
+#[test]
+fn a_syn_with_another_number_begins_a_new_flow_where_the_old_one_is_over() {
+    for before in [
+        "C syn",
+        "C syn; S rst ack 0",
+        "C syn; S synack; C ack; S rst",
+        "C syn; S synack; C ack; C fin; S fin ack 1; C ack 1",
+        "C syn; S synack; C ack; C fin; S fin",
+        "C syn; S synack; C ack; +2m",
+        "C data 0..5; +2m",
+    ] {
+        let mut scene = Scene::new();
+        scene.play(before).anew([77_000, 5]);
+        scene.play("C syn; S synack; C ack; S data 0..9").heard();
+        let facts = scene.facts();
+        assert_eq!(facts.len(), 2, "{before}");
+        assert_eq!((facts[1].syns, facts[1].octets), (1, [0, 9]), "{before}");
+        assert_eq!(facts[1].start.number, 2);
+    }
+}
+
+#[test]
+fn a_syn_in_the_middle_is_a_new_flow_if_it_is_answered() {
+    let mut scene = Scene::new();
+    scene.play("C syn; S synack; C ack; C data 0..5");
+    scene.anew([77_000, 5]);
+    scene.play("C syn");
+    let asked = scene.now();
+    assert_eq!(scene.table.counts().out_of_window, 1);
+    scene.play("S synack; C ack; C data 0..7");
+    assert_eq!(scene.heard(), "C 0..5; #2 C 0..7");
+    let facts = scene.facts();
+    assert_eq!((facts[1].syns, facts[1].handshake), (1, Some(ms(2))));
+    assert_eq!(facts[1].start.at, asked);
+}
+
+#[test]
+fn a_syn_again_is_no_new_flow() {
+    let facts = Scene::new().play("C syn; C syn; S synack; S synack; C syn; C ack; C syn").fact();
+    assert_eq!((facts.syns, facts.outcome), (4, FlowOutcome::Established));
+}
+
+#[test]
+fn flows_go_when_they_are_silent() {
+    for (script, silence) in [
+        ("C syn", "2m"),
+        ("C syn; S synack; C ack; C data 0..5", "1h"),
+        ("C data 0..5", "1h"),
+        ("C syn; S rst ack 0", "10s"),
+    ] {
+        let mut scene = Scene::new();
+        scene.play(script).play(&format!("+{silence}"));
+        scene.play("+2s");
+        let over = scene.ears.over.len();
+        assert_eq!((over, scene.table.flows()), (1, 0), "{script}");
+        assert!(!scene.ears.over[0].evicted);
+    }
+    let mut scene = Scene::new();
+    scene.play("C syn; S synack; C ack");
+    for _ in 0..5 {
+        scene.play("+50m; C ack");
+    }
+    assert_eq!(scene.table.flows(), 1, "not silent");
+}

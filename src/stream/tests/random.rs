@@ -1,0 +1,257 @@
+//! Conversations cut, shuffled, repeated and lost by chance.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Octets of one side, as told: known ones, and holes.
+#[derive(Default)]
+struct Sides {
+    said: [Vec<Option<u8>>; 2],
+    ended: [bool; 2],
+}
+
+impl Conversation for Sides {
+    fn data(&mut self, from: Side, octets: &[u8], _: Timestamp) {
+        assert!(!self.ended[from.index()]);
+        self.said[from.index()].extend(octets.iter().copied().map(Some));
+    }
+
+    fn gap(&mut self, from: Side, length: u64, _: Timestamp) {
+        let side = &mut self.said[from.index()];
+        side.resize(side.len() + length as usize, None);
+    }
+
+    fn closed(&mut self, from: Side, _: Timestamp) {
+        self.ended[from.index()] = true;
+    }
+}
+
+#[derive(Default)]
+struct Flows(Vec<(FlowFacts, Sides)>);
+
+impl Sink<Sides> for Flows {
+    fn open(&mut self, _: &FlowStart) -> Sides {
+        Sides::default()
+    }
+
+    fn greets(&self, first: &[u8]) -> Option<bool> {
+        Some(first.first() == Some(&b'A'))
+    }
+
+    fn over(&mut self, facts: FlowFacts, sides: Sides) {
+        self.0.push((facts, sides));
+    }
+}
+
+/// A segment of a conversation after its handshake, in positions.
+#[derive(Clone, Debug)]
+struct Cut {
+    side: Side,
+    from: u64,
+    to: u64,
+    ack: u64,
+    fin: bool,
+}
+
+/// Turns: who says how many octets, in segments of which size.
+fn conversation() -> impl Strategy<Value = Vec<Cut>> {
+    let turn = (any::<bool>(), 1u64..400, 1u64..150);
+    proptest::collection::vec(turn, 1..12).prop_map(|turns| {
+        let mut said = [0; 2];
+        let mut cuts = Vec::new();
+        for (client, length, size) in turns {
+            let side = if client { Side::Client } else { Side::Server };
+            let end = said[side.index()] + length;
+            while said[side.index()] < end {
+                let from = said[side.index()];
+                let to = (from + size).min(end);
+                said[side.index()] = to;
+                cuts.push(Cut { side, from, to, ack: said[side.other().index()], fin: false });
+            }
+            // Its peer acknowledges.
+            let (from, ack) = (said[side.other().index()], end);
+            cuts.push(Cut { side: side.other(), from, to: from, ack, fin: false });
+        }
+        let [c, s] = said;
+        cuts.push(Cut { side: Side::Client, from: c, to: c, ack: s, fin: true });
+        cuts.push(Cut { side: Side::Server, from: s, to: s, ack: c + 1, fin: true });
+        cuts.push(Cut { side: Side::Client, from: c + 1, to: c + 1, ack: s + 1, fin: false });
+        cuts
+    })
+}
+
+struct Wire {
+    table: FlowTable<Sides>,
+    flows: Flows,
+    isn: [u32; 2],
+    at: u64,
+}
+
+impl Wire {
+    fn new(isn: [u32; 2], port: u16) -> Self {
+        let ports = Ports::new([port]);
+        let table = FlowTable::new(Limits::default(), ports);
+        let mut wire = Self { table, flows: Flows::default(), isn, at: 0 };
+        let none = Cut { side: Side::Client, from: 0, to: 0, ack: 0, fin: false };
+        wire.send(&none, true);
+        wire.send(&Cut { side: Side::Server, ..none.clone() }, true);
+        wire.send(&none, false);
+        wire
+    }
+
+    fn send(&mut self, cut: &Cut, syn: bool) {
+        self.at += 10_000;
+        let addresses: [SocketAddr; 2] =
+            ["192.0.2.1:4000", "192.0.2.2:25"].map(|a| a.parse().unwrap());
+        let (side, peer) = (cut.side.index(), cut.side.other().index());
+        let payload = octets(cut.side, cut.from..cut.to);
+        let seq = |side: usize, at: u64| self.isn[side].wrapping_add(1).wrapping_add(at as u32);
+        let segment = Segment {
+            at: Timestamp::from_nanos(self.at),
+            src: addresses[side],
+            dst: addresses[peer],
+            seq: seq(side, cut.from).wrapping_sub(u32::from(syn)),
+            ack: (!syn || cut.side == Side::Server).then(|| seq(peer, cut.ack)),
+            syn,
+            fin: cut.fin,
+            rst: false,
+            window: 1000,
+            mss: None,
+            payload: &payload,
+            len: payload.len() as u32,
+        };
+        self.table.segment(&segment, &mut self.flows);
+    }
+
+    fn end(mut self) -> (FlowFacts, Sides) {
+        self.table.finish(&mut self.flows);
+        assert_eq!(self.flows.0.len(), 1);
+        self.flows.0.remove(0)
+    }
+}
+
+/// What each side said in all.
+fn lengths(cuts: &[Cut]) -> [u64; 2] {
+    Side::ALL.map(|side| {
+        let ends = cuts.iter().filter(|cut| cut.side == side && cut.to > cut.from);
+        ends.map(|cut| cut.to).max().unwrap_or(0)
+    })
+}
+
+/// Each moves by less than `window` places; those chosen come again, some with what is around them.
+fn disturbed(cuts: &[Cut], keys: &[u16], window: u64) -> Vec<Cut> {
+    let key = |at: usize| u64::from(keys[at % keys.len()]);
+    let mut placed = Vec::new();
+    for (at, cut) in cuts.iter().enumerate() {
+        placed.push((at as u64 + key(at) % window, cut.clone()));
+        if key(at) & 0x300 == 0 {
+            let wider = Cut { from: cut.from.saturating_sub(key(at + 1) % 100), ..cut.clone() };
+            placed.push((at as u64 + key(at + 1) % window, wider));
+        }
+    }
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, cut)| cut).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn whole_captures_give_every_octet_once(
+        cuts in conversation(),
+        keys in proptest::collection::vec(any::<u16>(), 1..40),
+        window in 1u64..16,
+        isn in prop_oneof![any::<[u32; 2]>(), Just([u32::MAX - 200, u32::MAX - 3])],
+        watched in any::<bool>(),
+    ) {
+        let mut wire = Wire::new(isn, if watched { 25 } else { 26 });
+        for cut in disturbed(&cuts, &keys, window) {
+            wire.send(&cut, false);
+        }
+        let lengths = lengths(&cuts);
+        prop_assume!(watched || lengths[1] > 0);
+        let counts = *wire.table.counts();
+        let (facts, sides) = wire.end();
+        for side in Side::ALL {
+            let expected: Vec<_> = octets(side, 0..lengths[side.index()]).into_iter().map(Some).collect();
+            prop_assert_eq!(&sides.said[side.index()], &expected);
+        }
+        prop_assert_eq!(facts.octets, lengths);
+        prop_assert_eq!((facts.gaps, counts.conflicts, sides.ended), (0, 0, [true; 2]));
+        prop_assert_eq!(facts.outcome, FlowOutcome::Established);
+    }
+
+    #[test]
+    fn lost_segments_leave_holes_where_they_were(
+        cuts in conversation(),
+        keys in proptest::collection::vec(any::<u16>(), 1..40),
+        window in 1u64..16,
+        lost in proptest::collection::vec(any::<bool>(), 1..30),
+        isn in any::<[u32; 2]>(),
+    ) {
+        let mut wire = Wire::new(isn, 25);
+        // The end stays: the capture shows how much was said.
+        let body = cuts.len() - 3;
+        let is_lost = |at: usize| at < body && lost[at % lost.len()];
+        let kept: Vec<Cut> = (0..).zip(&cuts).filter(|(at, _)| !is_lost(*at)).map(|(_, cut)| cut.clone()).collect();
+        let order = disturbed(&kept, &keys, window);
+        let lengths = lengths(&cuts);
+        let mut seen = Side::ALL.map(|side| vec![None; lengths[side.index()] as usize]);
+        for cut in &order {
+            for at in cut.from..cut.to.min(lengths[cut.side.index()]) {
+                seen[cut.side.index()][at as usize] = Some(octet(cut.side, at));
+            }
+            wire.send(cut, false);
+        }
+        let (facts, sides) = wire.end();
+        let holes = |side: &[Option<u8>]| side.chunk_by(|a, b| a.is_none() == b.is_none()).filter(|run| run[0].is_none()).count();
+        prop_assert_eq!(&sides.said, &seen);
+        prop_assert_eq!(facts.octets, lengths);
+        let least = holes(&seen[0]) + holes(&seen[1]);
+        prop_assert!(facts.gaps >= least as u64);
+    }
+
+    #[test]
+    fn any_segments_stay_within_the_bounds(
+        segments in proptest::collection::vec(any::<[u8; 9]>(), 0..400),
+        held in 0usize..4000,
+    ) {
+        let limits = Limits { flows: 3, held_per_flow: held / 2, held, ..Limits::default() };
+        let mut table = FlowTable::new(limits, Ports::default());
+        let mut flows = Flows::default();
+        let mut at = 0;
+        for [hosts, seq, seq_high, ack, flags, len, cut, time, window] in segments {
+            let host = |low: u8| SocketAddr::new([192, 0, 2, low & 3].into(), if low & 4 == 0 { 25 } else { 4000 });
+            at += u64::from(time).pow(4) * 10;
+            let far = |low: u8, high: u8| match high & 0xf0 {
+                0x10 => u32::from(high & 15) << 28 | u32::from(low),
+                _ => 0u32.wrapping_sub(100).wrapping_add(low.into()),
+            };
+            let len = u32::from(len) * if len & 15 == 1 { 40 } else { 1 };
+            let payload: Vec<u8> = (0..len.saturating_sub(u32::from(cut) / 32)).map(|i| i as u8).collect();
+            let segment = Segment {
+                at: Timestamp::from_nanos(at),
+                src: host(hosts),
+                dst: host(hosts >> 3),
+                seq: far(seq, seq_high),
+                ack: (flags & 3 != 0).then(|| far(ack, seq_high)),
+                syn: flags & 12 == 4,
+                fin: flags & 48 == 16,
+                rst: flags & 0xf0 == 0x40,
+                window: window.into(),
+                mss: None,
+                payload: &payload,
+                len,
+            };
+            table.segment(&segment, &mut flows);
+            prop_assert!(table.held() <= held, "{} of {held}", table.held());
+            prop_assert!(table.flows() <= 3);
+        }
+        table.finish(&mut flows);
+        prop_assert_eq!((table.held(), table.flows()), (0, 0));
+        let counts = table.counts();
+        prop_assert_eq!(counts.flows, flows.0.len() as u64);
+        prop_assert!(flows.0.iter().filter(|(facts, _)| facts.evicted).count() as u64 == counts.evicted);
+    }
+}
