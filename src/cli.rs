@@ -89,7 +89,7 @@ fn family(text: &str) -> Result<Family, String> {
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse().or_else(|_| address());
-    network.map_err(|_| {
+    network.map_err(|_no_address_either| {
         "write an address or a network such as 192.0.2.0/24 or 2001:db8::/32".to_owned()
     })
 }

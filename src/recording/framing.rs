@@ -133,7 +133,7 @@ impl Framing {
     ///
     /// # Errors
     /// What came is no frame; there is no going on after it.
-    pub fn next(&mut self) -> Result<Option<Frame>, FramingError> {
+    pub fn frame(&mut self) -> Result<Option<Frame>, FramingError> {
         let rest = self.held.get(self.used..).unwrap_or_default();
         let Some((length, rest)) = rest.split_first_chunk::<4>() else {
             return Ok(None);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     fn all(framing: &mut Framing, into: &mut Vec<Frame>) {
-        while let Some(frame) = framing.next().unwrap() {
+        while let Some(frame) = framing.frame().unwrap() {
             into.push(frame);
         }
     }
@@ -285,7 +285,7 @@ mod tests {
         fn nothing_panics(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut framing = Framing::default();
             framing.push(&octets);
-            while let Ok(Some(_)) = framing.next() {}
+            while let Ok(Some(_)) = framing.frame() {}
         }
     }
 
@@ -312,9 +312,9 @@ mod tests {
     fn too_long_and_unknown_are_said() {
         let mut framing = Framing::default();
         framing.push(&u32::MAX.to_be_bytes());
-        assert_eq!(framing.next(), Err(FramingError::TooLong(u32::MAX as usize)));
+        assert_eq!(framing.frame(), Err(FramingError::TooLong(u32::MAX as usize)));
         let mut framing = Framing::default();
         framing.push(&[0, 0, 0, 1, 9]);
-        assert_eq!(framing.next(), Err(FramingError::Unreadable(9)));
+        assert_eq!(framing.frame(), Err(FramingError::Unreadable(9)));
     }
 }

@@ -23,7 +23,7 @@ use crate::recording::{Frame, What};
 
 /// What replacements depend on: equal keys replace equally, and who has it can undo them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key([u8; Key::OCTETS]);
+pub struct Key([u8; Self::OCTETS]);
 
 impl Key {
     pub const OCTETS: usize = 32;

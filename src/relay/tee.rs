@@ -353,7 +353,7 @@ mod tests {
         while let Some(octets) = recorder.next().now_or_never() {
             framing.push(octets);
         }
-        std::iter::from_fn(|| framing.next().unwrap()).map(|frame| frame.what).collect()
+        std::iter::from_fn(|| framing.frame().unwrap()).map(|frame| frame.what).collect()
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Input {
         path: &Path,
     ) -> anyhow::Result<()> {
         self.framing.push(octets);
-        while let Some(frame) = self.framing.next()? {
+        while let Some(frame) = self.framing.frame()? {
             let mut shown = Vec::new();
             match &mut self.redactor {
                 Some(redactor) => redactor.frame(frame, &mut |frame| shown.push(frame)),
