@@ -5,10 +5,10 @@
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
-//! | 4 | `relay`, `source`, `analyst`, `actor`, `reach`, `intercept`, `metrics`, `report` |
+//! | 4 | `relay`, `control`, `source`, `analyst`, `actor`, `reach`, `intercept`, `metrics`, `report` |
 //! | 3 | `engine` |
-//! | 2 | `policy`, `traffic` |
-//! | 1 | `smtp`, `stream`, `wire` |
+//! | 2 | `policy`, `traffic`, `redact` |
+//! | 1 | `smtp`, `stream`, `wire`, `recording` |
 //! | 0 | `addr`, `time` |
 
 pub mod actor;
@@ -16,11 +16,14 @@ pub mod addr;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod engine;
 pub mod intercept;
 pub mod metrics;
 pub mod policy;
 pub mod reach;
+pub mod recording;
+pub mod redact;
 pub mod relay;
 pub mod report;
 pub mod smtp;

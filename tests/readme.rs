@@ -22,13 +22,15 @@ const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const DEMO: &str = "Two commands";
 const SMALLEST: &str = "The smallest configuration";
 const IN_FRONT: &str = "Inline, step by step: in front of Postfix on the same host";
+const RECORDING: &str = "Recording sessions";
 const ROUTER: &str = "Inline, step by step: on a router in front of other hosts' MTAs";
 
 #[test]
 fn commands_stand_only_in_sections_that_are_run() {
     for section in sections() {
         let has_commands = section.blocks.iter().any(|block| block.language == "console");
-        let is_run = [DEMO, SMALLEST, IN_FRONT, ROUTER].contains(&section.title.as_str());
+        let is_run =
+            [DEMO, SMALLEST, IN_FRONT, ROUTER, RECORDING].contains(&section.title.as_str());
         assert_eq!(has_commands, is_run, "{}", section.title);
     }
 }
@@ -93,17 +95,30 @@ fn on_a_router() {
     }
 }
 
+#[test]
+fn recording_sessions() {
+    let Some(lab) = Lab::new("README, recording") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let mut reader = Reader::new(&lab, &lab.server, &postfix);
+    reader.follow(&section(RECORDING), |text| text.to_owned());
+    let redacted = fs::read(reader.folder.join("for-others.pcapng")).unwrap();
+    let holds = |text: &[u8]| redacted.windows(text.len()).any(|window| window == text);
+    assert!(holds(b"@example.org>") && !holds(b"postmaster"));
+}
+
 /// Somebody who reads a section and does what it says, on one host.
 struct Reader<'lab> {
     host: &'lab Host,
     postfix: &'lab Postfix<'lab>,
     folder: PathBuf,
     gateway: Option<Process>,
+    /// What was started with `&` and is still to end.
+    background: Vec<Process>,
 }
 
 impl<'lab> Reader<'lab> {
     fn new(lab: &Lab, host: &'lab Host, postfix: &'lab Postfix<'lab>) -> Self {
-        Self { host, postfix, folder: lab.folder("reader"), gateway: None }
+        Self { host, postfix, folder: lab.folder("reader"), gateway: None, background: Vec::new() }
     }
 
     /// Writes each configuration to `gatepost.toml` and types each command, in order.
@@ -133,6 +148,18 @@ impl<'lab> Reader<'lab> {
             });
             self.gateway = Some(gateway);
             return;
+        }
+        if let Some(shell) = shell.strip_suffix(" &") {
+            let recorder = self.host.spawn(["sh", "-c", shell]);
+            lab::until("a recorder that records", || {
+                recorder.log().contains("recording sessions").then_some(())
+            });
+            self.background.push(recorder);
+            return;
+        }
+        if !command.line.starts_with("swaks ") {
+            // The reader sees them end.
+            self.background.drain(..).for_each(|mut process| assert!(process.wait().success()));
         }
         let printed = self.host.run(["sh", "-c", &shell]);
         for expected in command.output.lines() {

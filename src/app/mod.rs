@@ -5,6 +5,7 @@
 mod check;
 mod demo;
 mod intercept;
+mod record;
 mod run;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config } => block_on(run::run(&config)),
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),
+        Command::Record(wanted) => block_on(record::record(wanted)),
         Command::Demo { once } => block_on(demo::run(once)),
     }
 }

@@ -10,13 +10,16 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::Config;
+use crate::control::{self, Answer, Connection, Request};
 use crate::intercept;
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
-use crate::relay::Relay;
+use crate::recording::Selection;
+use crate::relay::{Recorders, Relay};
 use crate::report::{Level, SessionLog};
 
 /// How often `/readyz` learns how the upstreams are.
@@ -41,6 +44,9 @@ struct Gateway {
     readiness: Readiness,
     /// Dropped or used, it ends the metrics endpoint.
     endpoint: Option<oneshot::Sender<()>>,
+    control: Option<JoinHandle<()>>,
+    /// Octets that recorders did not get, as far as the metrics know.
+    overflowed: u64,
 }
 
 impl Gateway {
@@ -64,6 +70,7 @@ impl Gateway {
             tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness.clone(), shutdown));
             endpoint = Some(stop);
         }
+        let control = control_socket(&config.control, &log)?;
         metrics.set_sessions_limit(config.relay.limits.sessions);
         let observer = Arc::new((Arc::clone(&metrics), Arc::clone(&log)));
         let relay = Relay::start(config.relay.clone(), observer)?;
@@ -75,8 +82,20 @@ impl Gateway {
             }
         }
         tokio::spawn(relay.forget_idle_clients());
-        let path = path.to_owned();
-        let gateway = Self { path, config, relay, metrics, log, readiness, endpoint };
+        let control = control.map(|listener| {
+            let (recorders, log) = (Arc::clone(relay.recorders()), Arc::clone(&log));
+            tokio::spawn(listener.serve(move |request, connection| {
+                let (recorders, log) = (Arc::clone(&recorders), Arc::clone(&log));
+                async move {
+                    match request {
+                        Request::Record(wanted) => feed(&recorders, wanted, connection, &log).await,
+                    }
+                }
+            }))
+        });
+        let (path, overflowed) = (path.to_owned(), 0);
+        let gateway =
+            Self { path, config, relay, metrics, log, readiness, endpoint, control, overflowed };
         gateway.say_ready();
         Ok(gateway)
     }
@@ -102,13 +121,20 @@ impl Gateway {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 _ = hangup.recv() => self.reload().await,
-                _ = look.tick() => self.readiness.set(if self.relay.is_without_upstream() {
-                    ReadyState::NoUpstream
-                } else {
-                    ReadyState::Ready
-                }),
+                _ = look.tick() => self.look(),
             }
         }
+    }
+
+    fn look(&mut self) {
+        self.readiness.set(if self.relay.is_without_upstream() {
+            ReadyState::NoUpstream
+        } else {
+            ReadyState::Ready
+        });
+        let overflowed = self.relay.recorders().overflowed();
+        self.metrics.record_omitted_octets(overflowed.saturating_sub(self.overflowed));
+        self.overflowed = overflowed;
     }
 
     /// SIGHUP: the new configuration, or the old one and an error.
@@ -143,6 +169,7 @@ impl Gateway {
         for (changed, key) in [
             (config.metrics != old.metrics, "[metrics]"),
             (config.log != old.log, "[log]"),
+            (config.control != old.control, "[control]"),
             (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
         ] {
             if changed {
@@ -162,6 +189,7 @@ impl Gateway {
         self.readiness.set(ReadyState::Draining);
         let sessions = self.relay.sessions();
         self.log.notice(Level::Info, &format!("stopping: {sessions} sessions in progress"));
+        let recorders = Arc::clone(self.relay.recorders());
         let cut_off = self.relay.drain().await;
         if cut_off > 0 {
             let late = format!("{cut_off} sessions did not end in time and were ended with 421");
@@ -171,11 +199,55 @@ impl Gateway {
         if self.config.intercept.is_some() {
             intercept::remove().await?;
         }
+        recorders.settle(LAST_LINES).await;
+        if let Some(control) = self.control {
+            control.abort();
+        }
         self.log.notice(Level::Info, "stopped");
         drop(self.endpoint);
         self.log.flush(LAST_LINES);
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The control socket. Where the file names none, a gateway can do without.
+fn control_socket(
+    settings: &control::Settings,
+    log: &SessionLog,
+) -> anyhow::Result<Option<control::Listener>> {
+    match control::Listener::bind(settings) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if settings.required => Err(error.into()),
+        Err(error) => {
+            log.notice(Level::Warn, &format!("no control socket: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+/// Tells a recorder of sessions until it hangs up.
+async fn feed(
+    recorders: &Arc<Recorders>,
+    selection: Selection,
+    mut connection: Connection,
+    log: &SessionLog,
+) {
+    let mut recorder = match recorders.attach(selection) {
+        Ok(recorder) => recorder,
+        Err(error) => {
+            let _gone_already = connection.answer(&Answer::Error(error.to_string())).await;
+            return;
+        }
+    };
+    log.notice(Level::Info, "a recorder is attached: sessions that begin now are told to it");
+    let mut there = connection.answer(&Answer::Ok).await.is_ok();
+    while there {
+        there = tokio::select! {
+            octets = recorder.next() => connection.send(octets).await.is_ok(),
+            () = connection.hung_up() => false,
+        };
+    }
+    log.notice(Level::Info, "a recorder is gone");
 }
 
 /// A session takes two descriptors, a spliced one up to four more. Returns a warning if the hard limit is too low.

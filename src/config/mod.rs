@@ -12,6 +12,7 @@ use std::path::Path;
 
 pub use mistake::{ConfigErrors, Mistake, Position};
 
+use crate::control;
 use crate::intercept;
 use crate::relay;
 use crate::report;
@@ -25,6 +26,7 @@ pub struct Config {
     pub log: report::LogSettings,
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
+    pub control: control::Settings,
 }
 
 impl Config {

@@ -44,6 +44,7 @@ pub struct Metrics {
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     log_lines_dropped: IntCounter,
+    record_omitted_octets: IntCounter,
     sessions_limit: IntGauge,
 }
 
@@ -64,6 +65,7 @@ struct Families {
     parser_desyncs: IntCounterVec,
     config_reloads: IntCounterVec,
     log_lines_dropped: IntCounter,
+    record_omitted_octets: IntCounter,
     sessions_limit: IntGauge,
 }
 
@@ -176,6 +178,16 @@ impl Families {
                     .namespace(PREFIX),
                 )?,
             )?,
+            record_omitted_octets: register(
+                registry,
+                IntCounter::with_opts(
+                    Opts::new(
+                        "record_omitted_octets_total",
+                        "Octets that `gatepost record` did not get because it was too slow.",
+                    )
+                    .namespace(PREFIX),
+                )?,
+            )?,
             sessions_limit: gauge(
                 "sessions_limit",
                 "Sessions that may be open at once: `limits.sessions` of the configuration in force.",
@@ -279,6 +291,7 @@ impl Metrics {
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             log_lines_dropped: families.log_lines_dropped,
+            record_omitted_octets: families.record_omitted_octets,
             sessions_limit: families.sessions_limit,
             registry,
         })
@@ -297,6 +310,11 @@ impl Metrics {
     /// `count` log lines were lost.
     pub fn log_lines_dropped(&self, count: u64) {
         self.log_lines_dropped.inc_by(count);
+    }
+
+    /// Recorders did not get `count` octets.
+    pub fn record_omitted_octets(&self, count: u64) {
+        self.record_omitted_octets.inc_by(count);
     }
 
     /// `limits.sessions` of the configuration in force.
@@ -406,6 +424,7 @@ mod tests {
         metrics.config_reload_applied();
         metrics.config_reload_failed();
         metrics.log_lines_dropped(3);
+        metrics.record_omitted_octets(5);
         metrics.set_sessions_limit(10_000);
     }
 

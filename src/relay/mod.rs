@@ -11,6 +11,7 @@ mod pump;
 mod session;
 mod settings;
 mod splice;
+mod tee;
 mod upstream;
 mod worker;
 
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep};
 
 pub use self::clock::Clock;
 pub use self::settings::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
+pub use self::tee::{Recorder, Recorders, TooManyRecorders};
 
 use self::admission::{Admission, RateLimit};
 use self::upstream::Health;
@@ -60,6 +62,7 @@ struct Shared {
     admission: Arc<Admission>,
     health: Health,
     observer: Arc<dyn Observe>,
+    recorders: Arc<Recorders>,
     clock: Clock,
     stage: watch::Sender<Stage>,
 }
@@ -111,6 +114,7 @@ impl Relay {
             admission: Arc::default(),
             health: Health::default(),
             observer,
+            recorders: Arc::default(),
             clock: Clock::start(),
             stage: watch::Sender::new(Stage::Running),
         });
@@ -165,6 +169,11 @@ impl Relay {
     pub fn is_without_upstream(&self) -> bool {
         let in_force = self.shared.in_force.load();
         self.shared.health.all_down(&in_force.settings.upstream.addresses)
+    }
+
+    /// Who is told what passes in sessions.
+    pub fn recorders(&self) -> &Arc<Recorders> {
+        &self.shared.recorders
     }
 
     pub fn sessions(&self) -> usize {

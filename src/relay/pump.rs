@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::clock::Clock;
 use super::splice::Pipe;
+use super::tee::Tapes;
 use crate::addr::Family;
 use crate::engine::{Action, Engine, Observe, Outcome, Output, Side};
 use crate::time::Timestamp;
@@ -66,6 +67,8 @@ pub(super) struct Leg {
     finished: bool,
     /// The peer takes no more.
     broken: bool,
+    /// The peer did not close, it broke the connection.
+    reset: bool,
     /// We send no more, once all that is due is written.
     shutdown: bool,
     /// The last read was so large that the next may be spliced.
@@ -82,6 +85,7 @@ impl Leg {
             pipe: None,
             finished: false,
             broken: false,
+            reset: false,
             shutdown: false,
             bulk: false,
         }
@@ -166,6 +170,7 @@ pub(super) struct Pump {
     engine: Engine,
     family: Family,
     observer: Arc<dyn Observe>,
+    tapes: Tapes,
     clock: Clock,
     client: Leg,
     upstream: Option<Leg>,
@@ -182,6 +187,7 @@ impl Pump {
         engine: Engine,
         family: Family,
         observer: Arc<dyn Observe>,
+        tapes: Tapes,
         clock: Clock,
         client: Leg,
     ) -> Self {
@@ -192,6 +198,7 @@ impl Pump {
             engine,
             family,
             observer,
+            tapes,
             clock,
             client,
             upstream,
@@ -257,7 +264,12 @@ impl Pump {
     fn pump(&mut self, side: Side, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
         let read = match self.poll_read(side, &mut scratch.input, cx) {
             Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(_)) => Read::End,
+            Poll::Ready(Err(_)) => {
+                if let Some(leg) = self.leg(side) {
+                    leg.reset = true;
+                }
+                Read::End
+            }
             Poll::Pending => return false,
         };
         let now = self.clock.now();
@@ -266,15 +278,22 @@ impl Pump {
         match read {
             Read::Octets(count) => {
                 let fresh = input.get(..count).unwrap_or_default();
+                if side == Side::Client {
+                    self.tapes.said(side, fresh, now);
+                }
                 self.show(side, fresh, now, work, cx);
             }
             Read::Spliced(count) => {
+                self.tapes.unseen(side, count as u64, now);
                 self.engine.passed(side, count as u64, now, &mut work.out);
                 self.carry_out(side, &[], work, cx);
             }
             Read::End => {
                 if let Some(leg) = self.leg(side) {
                     leg.finished = true;
+                }
+                if side == Side::Client && !self.client.reset {
+                    self.tapes.client_closed(now);
                 }
                 self.engine.closed(side, &mut work.out);
                 self.carry_out(side, &[], work, cx);
@@ -313,6 +332,7 @@ impl Pump {
             && from.bulk
             && from.held.is_empty()
             && passable >= BULK as u64
+            && !self.tapes.want_content()
         {
             ready!(from.stream.poll_read_ready(cx))?;
             let mut pipe = Pipe::take()?;
@@ -400,12 +420,10 @@ impl Pump {
         // The common case is one range to one side: written from where it was read.
         if let [Action::Forward(range)] = out.actions.as_slice() {
             let bytes = input.get(range.clone()).unwrap_or_default();
-            let to = match side {
-                Side::Client => self.upstream.as_mut(),
-                Side::Server => Some(&mut self.client),
-            };
-            if let Some(to) = to {
-                to.write(bytes, cx);
+            match (side, &mut self.upstream) {
+                (Side::Client, Some(upstream)) => upstream.write(bytes, cx),
+                (Side::Client, None) => {}
+                (Side::Server, _) => self.say(bytes, cx),
             }
         } else {
             to_client.clear();
@@ -423,7 +441,7 @@ impl Pump {
                     Action::Insert(bytes) => other.extend_from_slice(bytes),
                     Action::ToClient(bytes) => to_client.extend_from_slice(&bytes),
                     Action::ToUpstream(bytes) => to_upstream.extend_from_slice(&bytes),
-                    Action::DiscardClient => discarded += discard(&mut self.client),
+                    Action::DiscardClient => discarded += self.discard(),
                     Action::ShutdownClient => self.client.shutdown = true,
                     Action::ShutdownUpstream => {
                         if let Some(upstream) = &mut self.upstream {
@@ -440,7 +458,7 @@ impl Pump {
                 }
             }
             self.engine.discarded(discarded, out);
-            self.client.write(to_client, cx);
+            self.say(to_client, cx);
             if let Some(upstream) = &mut self.upstream {
                 upstream.write(to_upstream, cx);
             }
@@ -448,6 +466,27 @@ impl Pump {
         for event in out.events.drain(..) {
             self.observer.event(self.family, event);
         }
+    }
+
+    /// Writes to the client.
+    fn say(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        if !self.tapes.is_empty() && !self.client.broken {
+            self.tapes.said(Side::Server, bytes, self.clock.now());
+        }
+        self.client.write(bytes, cx);
+    }
+
+    /// Throws away what the client sent so far, whether or not it was read. Returns how much.
+    fn discard(&mut self) -> usize {
+        let mut count = self.client.held.len();
+        self.client.held = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = self.client.stream.try_read(&mut buffer) {
+            let octets = buffer.get(..read).unwrap_or_default();
+            self.tapes.said(Side::Client, octets, self.clock.now());
+            count += read;
+        }
+        count
     }
 
     /// Lets the engine know the time if it wants to. Returns whether it did.
@@ -499,11 +538,13 @@ impl Pump {
         }
         self.upstream = None;
         let mut out = Output::default();
-        let record = self.engine.finish(self.clock.now(), &mut out);
+        let now = self.clock.now();
+        let record = self.engine.finish(now, &mut out);
         for event in out.events {
             self.observer.event(self.family, event);
         }
         self.observer.session(&record);
+        self.tapes.end(self.client.reset || self.client.broken, &record, now);
     }
 }
 
@@ -516,17 +557,6 @@ impl Drop for Pump {
         }
         self.record();
     }
-}
-
-/// Throws away what the client sent so far, whether or not it was read. Returns how much.
-fn discard(client: &mut Leg) -> usize {
-    let mut count = client.held.len();
-    client.held = Vec::new();
-    let mut buffer = [0; 4096];
-    while let Ok(read @ 1..) = client.stream.try_read(&mut buffer) {
-        count += read;
-    }
-    count
 }
 
 /// Resets the connection: upstream must not take what it has for all of it, and no TIME_WAIT shall hold our port.

@@ -16,7 +16,7 @@ use super::identity::{self, Header, MAX_HEADER};
 use super::pump::{Leg, Pump};
 use super::upstream::connect;
 use super::{Identity, InForce, Settings, Shared, Stage};
-use crate::addr::{ClientAddr, OriginalDst};
+use crate::addr::{ClientAddr, OriginalDst, Side};
 use crate::engine::{Engine, Outcome, Refusal};
 
 /// How long a trusted peer may take to send its PROXY header; it sends it at once.
@@ -127,10 +127,13 @@ async fn begin(
     let timeouts = if stressed { settings.timeouts.stress } else { settings.timeouts.normal };
     let profile = Arc::clone(&in_force.profile);
     let destination = arrival.destination;
-    let engine = Engine::new(profile, timeouts, client, destination, shared.clock.now());
+    let now = shared.clock.now();
+    let engine = Engine::new(profile, timeouts, client, destination, now);
+    let mut tapes = shared.recorders.begin(client, destination, now);
+    tapes.said(Side::Client, &arrival.early, now);
     let observer = Arc::clone(&shared.observer);
     let leg = Leg::new(stream, arrival.early.clone(), Vec::new());
-    let mut pump = Pump::new(engine, client.family(), observer, shared.clock, leg);
+    let mut pump = Pump::new(engine, client.family(), observer, tapes, shared.clock, leg);
 
     let refusal = if arrival.valid {
         place.admit(client, limits, &in_force.rate).err()

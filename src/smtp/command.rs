@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Serialize, Serializer};
 
@@ -110,18 +111,25 @@ impl<'a> Command<'a> {
     /// The path of MAIL (`FROM:`) or RCPT (`TO:`), without brackets and source route; empty for `<>`. `None` if there is
     /// no path to read.
     pub fn path(&self) -> Option<Cow<'a, str>> {
+        self.argument.get(self.path_range()?).map(String::from_utf8_lossy)
+    }
+
+    /// Where [`Command::path`] stands in the argument.
+    pub fn path_range(&self) -> Option<Range<usize>> {
         let (_, rest) = split_after(self.argument, b':')?;
         let rest = rest.trim_ascii_start();
-        let path = match rest.strip_prefix(b"<") {
-            Some(bracketed) => bracketed.get(..closing_bracket(bracketed)?)?,
-            None => rest.split(|&b| b == b' ').next().filter(|word| !word.is_empty())?,
+        let start = self.argument.len() - rest.len();
+        let (start, path) = match rest.strip_prefix(b"<") {
+            Some(bracketed) => (start + 1, bracketed.get(..closing_bracket(bracketed)?)?),
+            None => (start, rest.split(|&b| b == b' ').next().filter(|word| !word.is_empty())?),
         };
         // RFC 5321 §4.1.1.3 and appendix C: source routes are accepted and ignored.
         let mailbox = match path.strip_prefix(b"@") {
             Some(route) => split_after(route, b':').map_or(path, |(_, mailbox)| mailbox),
             None => path,
         };
-        Some(String::from_utf8_lossy(mailbox))
+        let end = start + path.len();
+        Some(end - mailbox.len()..end)
     }
 
     /// A verb that is known, in the form that its RFC gives it. Most prose that begins with a verb is not.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -25,12 +25,20 @@ pub(crate) struct Config {
     sections: BTreeMap<String, Vec<String>>,
     /// The lines of each `[[access]]`.
     rules: Vec<String>,
+    /// The control socket: one for each configuration, since namespaces share the file system.
+    socket: PathBuf,
 }
 
 impl Config {
     /// Listens for the lab's client in that mode and relays to the lab's server, both in both families.
     pub(crate) fn new(lab: &Lab, mode: Mode) -> Self {
-        let config = Self { mode, sections: BTreeMap::new(), rules: Vec::new() };
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let socket = lab.path(&format!("control-{number}.sock"));
+        let config = Self { mode, sections: BTreeMap::new(), rules: Vec::new(), socket };
+        let line = format!("socket = {:?}", config.socket);
+        let config = config.set("control", &line);
         let config = config.set("metrics", &format!("address = {METRICS:?}"));
         match mode {
             Mode::Proxy => {
@@ -87,6 +95,10 @@ impl Config {
 
     pub(crate) fn mode(&self) -> Mode {
         self.mode
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     pub(crate) fn toml(&self) -> String {
@@ -210,7 +222,7 @@ impl<'lab> Gateway<'lab> {
 }
 
 #[track_caller]
-fn run(lab: &Lab, file: &std::path::Path) -> Process {
+fn run(lab: &Lab, file: &Path) -> Process {
     let config = file.to_str().unwrap();
     let mut process = lab.gateway.spawn([GATEPOST, "run", "--config", config]);
     until("`ready: ` in the gateway's log", || {

@@ -52,6 +52,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let timeouts = sections::timeouts(&mut root.section("timeouts"));
     let log = sections::log(&mut root.section("log"));
     let metrics = sections::metrics(&mut root.section("metrics"));
+    let control = sections::control(&mut root.section("control"));
 
     agree::interception(&listen, &intercept, &mut notes);
     agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);
@@ -94,7 +95,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         drain: timeouts.drain.clone().or(DRAIN),
         timeouts: timeout_sets(timeouts),
     };
-    Ok(Config { relay, intercept, log, metrics: metrics.given().map(|address| *address.get_ref()) })
+    let metrics = metrics.given().map(|address| *address.get_ref());
+    Ok(Config { relay, intercept, log, metrics, control })
 }
 
 fn interception(section: Intercept, listen: &[SocketAddr]) -> intercept::Settings {

@@ -12,6 +12,7 @@ use super::reader::{Field, Read, Section, Value};
 use super::unknown::printable;
 use super::values::{duration, fault, integer, list, one_of, path, some, text};
 use crate::addr::{Family, Networks};
+use crate::control;
 use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt};
 use crate::policy::{AccessRule, Action};
 use crate::relay::{Identity, Limits};
@@ -267,4 +268,27 @@ pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> Field<SocketAddr> {
         Some(_) => section.require("address", r#"address = "[::1]:9625""#, listener),
         None => section.read("address", listener),
     }
+}
+
+pub(super) fn control(section: &mut Section<'_, '_, '_>) -> control::Settings {
+    let socket: Field<PathBuf> = section.read("socket", socket_path);
+    match socket.given() {
+        Some(socket) => control::Settings { socket: socket.get_ref().clone(), required: true },
+        None => control::Settings::default(),
+    }
+}
+
+fn socket_path(value: &Value<'_>) -> Read<PathBuf> {
+    // unix(7): sun_path, with its final NUL.
+    const LONGEST: usize = 107;
+    let path = text(value, "a path", &format!("\"{}\"", control::SOCKET))?;
+    if path.is_empty() || path.contains('\0') || path.ends_with('/') {
+        let problem = format!("\"{}\" cannot be the name of a socket", printable(path));
+        return fault(value, problem, format!("write a path such as \"{}\"", control::SOCKET));
+    }
+    if path.len() > LONGEST {
+        let problem = format!("the path has {} octets, a socket's at most {LONGEST}", path.len());
+        return fault(value, problem, "write a shorter one");
+    }
+    Ok(path.into())
 }

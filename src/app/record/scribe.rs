@@ -1,0 +1,167 @@
+//! From frames to packets in a pcapng file.
+//!
+//! Each packet is written at once and whole, so the file can be read however the recorder ends.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::addr::Side;
+use crate::recording::{Frame, Omission, What};
+use crate::source::Writer;
+use crate::time::Timestamp;
+use crate::wire::{LinkType, Talk};
+
+/// The interface's name in the file.
+const INTERFACE: &str = "gatepost";
+
+pub(super) struct Scribe<W: Write> {
+    writer: Writer<W>,
+    talks: HashMap<u64, Talk>,
+    /// Sessions to write; later ones are not.
+    wanted: Option<u64>,
+    tally: Tally,
+}
+
+/// What was written and what was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    begun: u64,
+    ended: u64,
+    octets: u64,
+    unseen: u64,
+    overflow: u64,
+    redacted: u64,
+    missed: u64,
+}
+
+impl<W: Write> Scribe<W> {
+    /// Writes the head of the file.
+    pub(super) fn new(to: W, wanted: Option<u64>) -> io::Result<Self> {
+        let writer = Writer::new(to, LinkType::Raw, 0, INTERFACE)?;
+        Ok(Self { writer, talks: HashMap::new(), wanted, tally: Tally::default() })
+    }
+
+    pub(super) fn frame(&mut self, frame: Frame) -> io::Result<()> {
+        let Frame { session, at, what } = frame;
+        match what {
+            What::Begin { client, server } => {
+                if self.wanted.is_some_and(|wanted| self.tally.begun >= wanted) {
+                    return Ok(());
+                }
+                self.tally.begun += 1;
+                let mut talk = Talk::new(client, server);
+                let written = self.write(|emit| talk.open(at, emit));
+                self.talks.insert(session, talk);
+                written
+            }
+            What::Said { from, octets } => self.talk(session, |talk, tally, emit| {
+                tally.octets += octets.len() as u64;
+                talk.say(from, &octets, at, emit);
+            }),
+            What::Omitted { from, count, why } => self.talk(session, |talk, tally, emit| {
+                *tally.of(why) += count;
+                talk.omit(from, count, at, emit);
+            }),
+            What::ClientClosed => {
+                self.talk(session, |talk, _, emit| talk.close(Side::Client, at, emit))
+            }
+            What::End { reset, ending } => {
+                let Some(mut talk) = self.talks.remove(&session) else {
+                    return Ok(());
+                };
+                self.tally.ended += 1;
+                let mut packets: Vec<(Timestamp, Vec<u8>, u32)> = Vec::new();
+                let mut keep = |at, packet: &[u8], wire_len| {
+                    packets.push((at, packet.to_vec(), wire_len));
+                };
+                if reset {
+                    talk.reset(Side::Client, at, &mut keep);
+                } else {
+                    talk.close(Side::Server, at, &mut keep);
+                }
+                let last = packets.len().saturating_sub(1);
+                let comment = ending.to_string();
+                for (n, (at, packet, wire_len)) in packets.into_iter().enumerate() {
+                    let comment = (n == last).then_some(comment.as_str());
+                    self.writer.packet(at, &packet, wire_len, comment)?;
+                }
+                Ok(())
+            }
+            What::Missed { sessions } => {
+                self.tally.missed += sessions;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether as many sessions as wanted are there.
+    pub(super) fn is_complete(&self) -> bool {
+        self.wanted.is_some_and(|wanted| self.tally.ended >= wanted)
+    }
+
+    pub(super) fn finish(self) -> io::Result<Tally> {
+        self.writer.finish()?;
+        Ok(self.tally)
+    }
+
+    fn talk(
+        &mut self,
+        session: u64,
+        what: impl FnOnce(&mut Talk, &mut Tally, &mut dyn FnMut(Timestamp, &[u8], u32)),
+    ) -> io::Result<()> {
+        let Some(mut talk) = self.talks.remove(&session) else {
+            return Ok(()); // More than as many as wanted.
+        };
+        let mut tally = self.tally;
+        let written = self.write(|emit| what(&mut talk, &mut tally, emit));
+        self.tally = tally;
+        self.talks.insert(session, talk);
+        written
+    }
+
+    fn write(
+        &mut self,
+        what: impl FnOnce(&mut dyn FnMut(Timestamp, &[u8], u32)),
+    ) -> io::Result<()> {
+        let mut written = Ok(());
+        what(&mut |at, packet, wire_len| {
+            if written.is_ok() {
+                written = self.writer.packet(at, packet, wire_len, None);
+            }
+        });
+        written
+    }
+}
+
+impl Tally {
+    const fn of(&mut self, why: Omission) -> &mut u64 {
+        match why {
+            Omission::Unseen => &mut self.unseen,
+            Omission::Overflow => &mut self.overflow,
+            Omission::Redacted => &mut self.redacted,
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { begun, ended, octets, .. } = self;
+        write!(f, "{begun} sessions written, {} of them not to their end, ", begun - ended)?;
+        write!(f, "with {octets} octets said")?;
+        for (count, why) in [
+            (
+                self.unseen,
+                "octets omitted that the gateway passed on unseen (--content has it copy them)",
+            ),
+            (self.redacted, "octets omitted by --redact"),
+            (self.overflow, "octets omitted because this recorder was too slow"),
+            (self.missed, "sessions missed because this recorder was too slow"),
+        ] {
+            if count > 0 {
+                write!(f, "; {count} {why}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! The other commands' end.
+
+use std::path::Path;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+
+use super::{Answer, ControlError, Request};
+
+/// Asks the gateway whose socket is at `path`; returns what follows its `ok`.
+///
+/// # Errors
+/// There is no gateway, or it refuses.
+pub async fn ask(path: &Path, request: &Request) -> Result<BufReader<UnixStream>, ControlError> {
+    let connecting = UnixStream::connect(path).await;
+    let stream =
+        connecting.map_err(|source| ControlError::Connect { path: path.to_owned(), source })?;
+    let mut stream = BufReader::new(stream);
+    let mut line = serde_json::to_vec(request).map_err(ControlError::Answer)?;
+    line.push(b'\n');
+    stream.get_mut().write_all(&line).await.map_err(ControlError::Lost)?;
+    let mut answer = String::new();
+    stream.read_line(&mut answer).await.map_err(ControlError::Lost)?;
+    match serde_json::from_str(&answer).map_err(ControlError::Answer)? {
+        Answer::Ok => Ok(stream),
+        Answer::Error(why) => Err(ControlError::Refused(why)),
+    }
+}

@@ -1,0 +1,84 @@
+//! The control socket: how other `gatepost` commands on this host talk to a running gateway.
+//!
+//! Layer 4. A Unix socket that only its owner may use (mode 0600). A client sends one [`Request`] as a line of JSON and
+//! reads one [`Answer`] as a line of JSON; what follows an `ok` depends on the request. Knows nothing of what is asked:
+//! `app` hands [`Listener::serve`] who does it.
+
+mod client;
+mod listener;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::recording::Selection;
+
+pub use self::client::ask;
+pub use self::listener::{Connection, Listener};
+
+/// Where the socket is if nobody says otherwise.
+pub const SOCKET: &str = "/run/gatepost/control.sock";
+
+/// `[control]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub socket: PathBuf,
+    /// The file names it: then the gateway does not start without it.
+    pub required: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { socket: Path::new(SOCKET).to_owned(), required: false }
+    }
+}
+
+/// What a gateway is asked: `{"record":{"family":"ipv6"}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Request {
+    /// Frames of sessions that begin from now on (see [`crate::recording`]), until the client hangs up.
+    Record(Selection),
+}
+
+/// What it answers: `"ok"` or `{"error":"…"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Ok,
+    Error(String),
+}
+
+/// Why there is no talking to a gateway.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    #[error("cannot make the directory {}: {source}; make it, or set `[control] socket` to another path", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {}: {source}; make its directory writable, or set `[control] socket` to another path", path.display())]
+    Listen { path: PathBuf, source: io::Error },
+    #[error("{} is the control socket of another running gateway; give this one a path of its own with `[control] socket`", path.display())]
+    InUse { path: PathBuf },
+    #[error("{} is there and is no socket; remove it, or set `[control] socket` to another path", path.display())]
+    NoSocket { path: PathBuf },
+    #[error("cannot reach a gateway at {}: {source}; {}", path.display(), connect_hint(source))]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("the gateway hung up: {0}; its log may say why")]
+    Lost(io::Error),
+    #[error("the gateway's answer cannot be read ({0}): is it of this version?")]
+    Answer(serde_json::Error),
+    #[error("the gateway refuses: {0}")]
+    Refused(String),
+}
+
+fn connect_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "run as the gateway's user",
+        io::ErrorKind::NotFound => {
+            "is `gatepost run` running? Name its socket with --socket, or its file with --config"
+        }
+        _ => "is `gatepost run` running?",
+    }
+}

@@ -1,0 +1,140 @@
+//! Sessions as they are recorded: what a running gateway tells a recorder, frame by frame.
+//!
+//! Layer 1. The relay makes the frames, the control socket carries them, `redact` changes them, `app/record` writes them as
+//! packets. They tell the client's connection only: what the client said to the gateway and what the gateway said to the
+//! client, in the order in which the gateway read and wrote it.
+
+#![warn(clippy::indexing_slicing)]
+
+mod framing;
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{Family, Networks, Side};
+use crate::time::Timestamp;
+
+pub(crate) use self::framing::said;
+pub use self::framing::{Framing, FramingError, MAX_FRAME};
+
+/// Which sessions are recorded, and how much of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selection {
+    /// The client's; `None` is either.
+    #[serde(default)]
+    pub family: Option<Family>,
+    /// The client's; `None` is every address.
+    #[serde(default)]
+    pub client: Option<IpNet>,
+    /// Also the octets that the gateway would pass on unseen (TLS, long BDAT chunks); without it only how many there were.
+    #[serde(default)]
+    pub content: bool,
+}
+
+impl Selection {
+    pub fn takes(&self, client: SocketAddr) -> bool {
+        let of_network = |network: IpNet| Networks::new([network]).contains(client.ip());
+        self.family.is_none_or(|family| family == Family::of(client.ip()))
+            && self.client.is_none_or(of_network)
+    }
+}
+
+/// One thing that happened in a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Numbers of the gateway's own, never used twice.
+    pub session: u64,
+    pub at: Timestamp,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// First of each session.
+    Begin { client: SocketAddr, server: SocketAddr },
+    /// As the dialogue has them. A gateway that ended TLS itself would say here what it decrypted; there is none today.
+    Said { from: Side, octets: Vec<u8> },
+    /// Octets that were said and are not here.
+    Omitted { from: Side, count: u64, why: Omission },
+    /// The client says no more.
+    ClientClosed,
+    /// Last of each session: the gateway closed its side, or the client broke the connection.
+    End { reset: bool, ending: Ending },
+    /// Sessions that began while the recorder was too slow, and of which nothing is told; `session` means nothing here.
+    Missed { sessions: u64 },
+}
+
+/// Why octets are not in a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Omission {
+    /// The gateway passed them on unseen.
+    Unseen,
+    /// The recorder was too slow.
+    Overflow,
+    /// Dropped by `redact`.
+    Redacted,
+}
+
+/// How a session ended and what the policy said of it, in the words of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    pub verdict: String,
+    pub rule: Option<String>,
+    pub reason: Option<String>,
+    pub outcome: String,
+}
+
+/// `gatepost: verdict=reject rule="no mail from there" reason=access_reject outcome=quit`
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gatepost: verdict={}", self.verdict)?;
+        if let Some(rule) = &self.rule {
+            write!(f, " rule={rule:?}")?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, " reason={reason}")?;
+        }
+        write!(f, " outcome={}", self.outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_knows_the_family_and_the_network() {
+        let takes = |family, client: Option<&str>, addr: &str| {
+            let client = client.map(|network| network.parse().unwrap());
+            let selection = Selection { family, client, content: false };
+            selection.takes(addr.parse().unwrap())
+        };
+        assert!(takes(None, None, "192.0.2.1:1"));
+        assert!(takes(Some(Family::Ipv6), None, "[2001:db8::1]:1"));
+        assert!(!takes(Some(Family::Ipv6), None, "192.0.2.1:1"));
+        assert!(takes(None, Some("192.0.2.0/24"), "192.0.2.1:1"));
+        assert!(takes(None, Some("::ffff:192.0.2.0/120"), "192.0.2.1:1"));
+        assert!(!takes(None, Some("2001:db8::/32"), "192.0.2.1:1"));
+    }
+
+    #[test]
+    fn an_ending_reads_as_a_comment() {
+        let mut ending = Ending {
+            verdict: "accept".to_owned(),
+            rule: None,
+            reason: None,
+            outcome: "quit".to_owned(),
+        };
+        assert_eq!(ending.to_string(), "gatepost: verdict=accept outcome=quit");
+        ending.verdict = "reject".to_owned();
+        ending.rule = Some("no \"mail\"".to_owned());
+        ending.reason = Some("access_reject".to_owned());
+        let expected =
+            r#"gatepost: verdict=reject rule="no \"mail\"" reason=access_reject outcome=quit"#;
+        assert_eq!(ending.to_string(), expected);
+    }
+}

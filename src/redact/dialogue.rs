@@ -1,0 +1,519 @@
+//! One session: what its octets are, and what of them may be shown.
+//!
+//! Follows the dialogue with the session machine that the gateway itself uses. Frames leave in the order in which they
+//! came and with their times, each once it is known what all its octets are. What cannot be followed is dropped, and so is
+//! everything after it.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use super::local_parts::LocalParts;
+use super::text::{blank, mask};
+use crate::addr::Side;
+use crate::recording::{Omission, What};
+use crate::smtp::{
+    Asked, BareNewlines, Command, EnhancedCode, Item, Line, Paired, Reply, Session, Verb,
+};
+use crate::time::Timestamp;
+
+type Emit<'e> = dyn FnMut(Timestamp, What) + 'e;
+
+/// More than any gateway is configured to take for a command.
+const LINE: usize = 128 * 1024;
+/// Octets and frames that may wait to be understood.
+const MOST_OCTETS: usize = 1 << 20;
+const MOST_FRAMES: usize = 16 * 1024;
+/// RFC 5321 §4.1.1.4: shown, so that a reader of the capture sees where the content ended.
+const END_OF_DATA: &[u8] = b"\r\n.\r\n";
+/// Of an empty message.
+const END_AT_ONCE: usize = 3;
+
+#[derive(Debug)]
+pub(super) struct Dialogue {
+    session: Session,
+    locals: LocalParts,
+    own: [IpAddr; 2],
+    client: Stream,
+    server: Stream,
+    /// What came and did not leave.
+    waiting: VecDeque<(Timestamp, Waiting)>,
+    /// Octets at the end of the content so far that may be the start of [`END_OF_DATA`]; they wait to be shown or dropped.
+    ending: usize,
+    /// Nothing of the client is SMTP any more.
+    junk: bool,
+    /// Nothing is understood any more.
+    lost: bool,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Said {
+        from: Side,
+        count: usize,
+    },
+    /// Not to be redacted any more.
+    As(What),
+}
+
+/// One side's octets.
+#[derive(Debug, Default)]
+struct Stream {
+    /// Not understood yet.
+    held: Vec<u8>,
+    /// Understood, and not yet left.
+    understood: VecDeque<Piece>,
+    count: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Shown(Vec<u8>),
+    Dropped(usize),
+}
+
+impl Stream {
+    fn show(&mut self, octets: Vec<u8>) {
+        self.count += octets.len();
+        self.understood.push_back(Piece::Shown(octets));
+    }
+
+    fn drop(&mut self, count: usize) {
+        self.count += count;
+        self.understood.push_back(Piece::Dropped(count));
+    }
+
+    /// Takes `count` of what is understood, which are there.
+    fn take(&mut self, count: usize) -> Vec<Piece> {
+        let mut taken: Vec<Piece> = Vec::new();
+        let mut left = count;
+        while left > 0
+            && let Some(piece) = self.understood.pop_front()
+        {
+            let (piece, rest) = piece.split(left);
+            if let Some(rest) = rest {
+                self.understood.push_front(rest);
+            }
+            left -= piece.len();
+            match (taken.last_mut(), piece) {
+                (Some(Piece::Shown(last)), Piece::Shown(more)) => last.extend(more),
+                (Some(Piece::Dropped(last)), Piece::Dropped(more)) => *last += more,
+                (_, piece) => taken.push(piece),
+            }
+        }
+        self.count -= count - left;
+        taken
+    }
+}
+
+impl Piece {
+    const fn len(&self) -> usize {
+        match self {
+            Self::Shown(octets) => octets.len(),
+            Self::Dropped(count) => *count,
+        }
+    }
+
+    /// At most `count` octets, and the rest.
+    fn split(self, count: usize) -> (Self, Option<Self>) {
+        match self {
+            Self::Shown(mut octets) if octets.len() > count => {
+                let rest = octets.split_off(count);
+                (Self::Shown(octets), Some(Self::Shown(rest)))
+            }
+            Self::Dropped(all) if all > count => {
+                (Self::Dropped(count), Some(Self::Dropped(all - count)))
+            }
+            whole => (whole, None),
+        }
+    }
+}
+
+impl Dialogue {
+    pub(super) fn new(locals: LocalParts, client: SocketAddr, server: SocketAddr) -> Self {
+        Self {
+            session: Session::new(BareNewlines::Pass, LINE),
+            locals,
+            own: [client.ip(), server.ip()],
+            client: Stream::default(),
+            server: Stream::default(),
+            waiting: VecDeque::new(),
+            ending: 0,
+            junk: false,
+            lost: false,
+        }
+    }
+
+    pub(super) fn hear(&mut self, at: Timestamp, what: What, emit: &mut Emit<'_>) {
+        match what {
+            What::Said { from, octets } => {
+                self.waiting.push_back((at, Waiting::Said { from, count: octets.len() }));
+                self.stream(from).held.extend(octets);
+                self.understand();
+            }
+            What::Omitted { from, count, .. } => {
+                self.omitted(from, count);
+                self.waiting.push_back((at, Waiting::As(what)));
+            }
+            What::Begin { .. } | What::ClientClosed | What::End { .. } | What::Missed { .. } => {
+                self.waiting.push_back((at, Waiting::As(what)));
+            }
+        }
+        let held = self.client.held.len() + self.server.held.len();
+        let octets = held + self.client.count + self.server.count;
+        self.leave(emit);
+        if octets > MOST_OCTETS || self.waiting.len() > MOST_FRAMES {
+            self.lose();
+            self.leave(emit);
+        }
+    }
+
+    /// The last frame: what is not understood by now never will be.
+    pub(super) fn end(&mut self, at: Timestamp, mut what: What, emit: &mut Emit<'_>) {
+        if let What::End { ending, .. } = &mut what {
+            for text in [&mut ending.rule, &mut ending.reason].into_iter().flatten() {
+                let mut masked = std::mem::take(text).into_bytes();
+                mask(&mut masked, &self.locals, &self.own);
+                *text = String::from_utf8_lossy(&masked).into_owned();
+            }
+        }
+        self.lose();
+        self.waiting.push_back((at, Waiting::As(what)));
+        self.leave(emit);
+    }
+
+    const fn stream(&mut self, side: Side) -> &mut Stream {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    /// Octets are missing. Within a chunk or TLS nothing is lost by that.
+    fn omitted(&mut self, from: Side, count: u64) {
+        let all_understood = self.stream(from).held.is_empty();
+        let in_chunk = from == Side::Client && self.session.chunk_remaining() >= count;
+        if all_understood && self.session.is_opaque() {
+            return;
+        }
+        if all_understood && in_chunk {
+            self.session.chunk_passed(count);
+        } else {
+            self.lose();
+        }
+    }
+
+    fn lose(&mut self) {
+        self.lost = true;
+        self.give_up_ending();
+        for stream in [&mut self.client, &mut self.server] {
+            let count = std::mem::take(&mut stream.held).len();
+            stream.drop(count);
+        }
+    }
+
+    fn give_up_ending(&mut self) {
+        let count = std::mem::take(&mut self.ending);
+        self.client.drop(count);
+    }
+
+    fn understand(&mut self) {
+        if self.lost {
+            return self.lose();
+        }
+        while self.client_step() || self.server_step() {}
+    }
+
+    /// What the client's next octets are. Returns whether that is known.
+    fn client_step(&mut self) -> bool {
+        let held = std::mem::take(&mut self.client.held);
+        let used = if held.is_empty() { 0 } else { self.client_item(&held) };
+        self.client.held = rest(held, used);
+        used > 0
+    }
+
+    /// Returns how many octets were understood.
+    fn client_item(&mut self, held: &[u8]) -> usize {
+        if self.junk {
+            self.client.drop(held.len());
+            return held.len();
+        }
+        match self.session.client(held) {
+            Item::Incomplete | Item::Waiting(_) => 0,
+            Item::Junk(_) if self.session.has_pending() => 0,
+            Item::Junk(_) => {
+                self.junk = true;
+                self.client.drop(held.len());
+                held.len()
+            }
+            Item::Command { line, command } => {
+                let shown = self.command(&command, line);
+                self.client.show(shown);
+                line.len()
+            }
+            Item::AuthLine(line) => {
+                let mut shown = held.get(..line.len()).unwrap_or_default().to_vec();
+                blank(&mut shown);
+                self.client.show(shown);
+                self.session.ask(Asked::Auth);
+                line.len()
+            }
+            Item::TooLong { len, done, auth } => {
+                self.client.drop(len);
+                if done {
+                    self.session.ask(if auth { Asked::Auth } else { Asked::Other });
+                }
+                len
+            }
+            Item::Content => self.content(held),
+            Item::Chunk { len, .. } => {
+                self.client.drop(len);
+                self.session.chunk_passed(len as u64);
+                len
+            }
+            Item::Plaintext { len } => {
+                self.client.drop(len);
+                len
+            }
+            Item::Opaque => {
+                self.client.drop(held.len());
+                held.len()
+            }
+        }
+    }
+
+    /// Drops content but for its end.
+    fn content(&mut self, held: &[u8]) -> usize {
+        let (end, _) = self.session.scan(held, |_| {});
+        let used = end.unwrap_or(held.len());
+        let total = self.ending + used;
+        if end.is_some() {
+            let shown = if total >= END_OF_DATA.len() { END_OF_DATA.len() } else { END_AT_ONCE };
+            self.client.drop(total - shown);
+            let from = END_OF_DATA.len() - shown;
+            self.client.show(END_OF_DATA.get(from..).unwrap_or_default().to_vec());
+            self.ending = 0;
+        } else {
+            let recent = held.get(used.saturating_sub(END_OF_DATA.len())..used).unwrap_or_default();
+            let last = [END_OF_DATA.get(..self.ending).unwrap_or_default(), recent].concat();
+            let begun = |count: &usize| {
+                END_OF_DATA.get(..*count).is_some_and(|begun| last.ends_with(begun))
+            };
+            self.ending = (0..END_OF_DATA.len()).rev().find(begun).unwrap_or_default();
+            self.client.drop(total - self.ending);
+        }
+        used
+    }
+
+    fn server_step(&mut self) -> bool {
+        let held = std::mem::take(&mut self.server.held);
+        let used = if held.is_empty() { 0 } else { self.server_item(&held) };
+        // Who got lost meanwhile understands nothing of the rest.
+        self.server.held = rest(held, used);
+        if self.lost {
+            self.lose();
+        }
+        used > 0 && !self.lost
+    }
+
+    fn server_item(&mut self, held: &[u8]) -> usize {
+        match self.session.upstream(held) {
+            Paired::Incomplete => 0,
+            Paired::Malformed => {
+                self.lost = true;
+                0
+            }
+            // It changes what the client's next octets are, and we do not know to what.
+            Paired::Unexpected(reply) if matches!(reply.code, 220 | 334 | 354) => {
+                self.lost = true;
+                0
+            }
+            Paired::Unexpected(reply) => {
+                let shown = self.reply(&reply, false);
+                self.server.show(shown);
+                reply.raw.len()
+            }
+            Paired::Reply { reply, asked } => {
+                // Replies to VRFY, EXPN and what else there may be can be about anybody.
+                let shown = self.reply(&reply, matches!(asked, Asked::Auth | Asked::Other));
+                self.server.show(shown);
+                reply.raw.len()
+            }
+            Paired::Plaintext | Paired::Opaque => {
+                self.server.drop(held.len());
+                held.len()
+            }
+        }
+    }
+
+    fn reply(&self, reply: &Reply<'_>, hide: bool) -> Vec<u8> {
+        let mut shown = reply.raw.to_vec();
+        for line in shown.split_mut(|&b| b == b'\n') {
+            let Some(text) = line.get_mut(4..) else { continue };
+            if hide || !self.locals.all_known() {
+                let word = text.iter().take_while(|b| !b.is_ascii_whitespace()).count();
+                let code = EnhancedCode::parse(text).map_or(0, |_| word);
+                blank(text.get_mut(code..).unwrap_or_default());
+            } else {
+                mask(text, &self.locals, &self.own);
+            }
+        }
+        shown
+    }
+
+    /// A command as it may be shown, and the reply that it asks for.
+    fn command(&mut self, command: &Command<'_>, line: Line<'_>) -> Vec<u8> {
+        let mut shown = line.text.to_vec();
+        let word = line.text.iter().take_while(|b| !b.is_ascii_whitespace()).count();
+        let blanks = line.text.iter().skip(word).take_while(|b| b.is_ascii_whitespace()).count();
+        let (_, argument) = shown.split_at_mut_checked(word + blanks).unwrap_or_default();
+        let asked = match command.verb {
+            Verb::Helo | Verb::Ehlo => {
+                mask(argument, &self.locals, &self.own);
+                if command.verb == Verb::Ehlo { Asked::Ehlo } else { Asked::Helo }
+            }
+            Verb::Mail => {
+                self.mailbox(argument, command, b"FROM:");
+                Asked::Mail { transaction: 0 }
+            }
+            Verb::Rcpt => {
+                self.mailbox(argument, command, b"TO:");
+                Asked::Rcpt { transaction: 0, recipient: 0 }
+            }
+            Verb::Bdat => match command.chunk() {
+                Ok(chunk) => {
+                    self.session.expect_chunk(chunk, true);
+                    if chunk.last {
+                        Asked::Message { transaction: 0 }
+                    } else {
+                        Asked::Chunk { transaction: 0 }
+                    }
+                }
+                Err(_) => {
+                    blank(argument);
+                    Asked::Other
+                }
+            },
+            Verb::Auth => {
+                // A mechanism's name is no secret; what follows is.
+                let mechanism = known_mechanism(argument);
+                blank(argument.get_mut(mechanism..).unwrap_or_default());
+                Asked::Auth
+            }
+            Verb::Unknown => {
+                blank(&mut shown);
+                Asked::Other
+            }
+            verb => {
+                blank(argument);
+                match verb {
+                    Verb::Data => Asked::Data { transaction: 0 },
+                    Verb::Rset => Asked::Rset,
+                    Verb::Starttls => Asked::Starttls,
+                    Verb::Quit => Asked::Quit,
+                    _ => Asked::Other,
+                }
+            }
+        };
+        self.session.ask(asked);
+        let ending = if line.len() - line.text.len() == 2 { &b"\r\n"[..] } else { b"\n" };
+        shown.extend_from_slice(ending);
+        shown
+    }
+
+    /// The argument of MAIL or RCPT, which begins with `keyword`.
+    fn mailbox(&mut self, argument: &mut [u8], command: &Command<'_>, keyword: &[u8]) {
+        let begins = |argument: &[u8]| {
+            argument.get(..keyword.len()).is_some_and(|head| head.eq_ignore_ascii_case(keyword))
+        };
+        let Some(range) = command.path_range().filter(|_| begins(argument)) else {
+            return blank(argument);
+        };
+        let (head, rest) = argument.split_at_mut_checked(range.start).unwrap_or_default();
+        let (path, parameters) = rest.split_at_mut_checked(range.len()).unwrap_or_default();
+        // Between keyword and mailbox there is a bracket, or a source route besides.
+        let route = head.get_mut(keyword.len()..).unwrap_or_default();
+        for octet in route.iter_mut().filter(|b| !b"<@,: \t".contains(b)) {
+            *octet = b'x';
+        }
+        let at = memchr::memrchr(b'@', path).unwrap_or(path.len());
+        let (local, domain) = path.split_at_mut_checked(at).unwrap_or_default();
+        self.locals.name(local);
+        let letters = self.locals.letters(local);
+        local.copy_from_slice(&letters);
+        let is_domain = |b: &u8| b.is_ascii_alphanumeric() || b"@.-_[]:".contains(b) || *b >= 0x80;
+        if domain.iter().all(is_domain) {
+            mask(domain.get_mut(1..).unwrap_or_default(), &self.locals, &self.own);
+        } else {
+            blank(domain);
+        }
+        for parameter in parameters.split_mut(|b| matches!(b, b' ' | b'\t')) {
+            let name = parameter.iter().take_while(|&&b| b != b'=').count();
+            if !is_harmless(parameter.get(..name).unwrap_or_default()) {
+                blank(parameter);
+            }
+        }
+    }
+
+    /// Lets go what is understood, in the order in which it came.
+    fn leave(&mut self, emit: &mut Emit<'_>) {
+        while let Some((at, waiting)) = self.waiting.pop_front() {
+            match waiting {
+                Waiting::As(what) => emit(at, what),
+                Waiting::Said { from, count } => {
+                    let stream = self.stream(from);
+                    if stream.count < count {
+                        self.waiting.push_front((at, waiting));
+                        return;
+                    }
+                    for piece in stream.take(count) {
+                        emit(
+                            at,
+                            match piece {
+                                Piece::Shown(octets) => What::Said { from, octets },
+                                Piece::Dropped(count) => What::Omitted {
+                                    from,
+                                    count: count as u64,
+                                    why: Omission::Redacted,
+                                },
+                            },
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn rest(mut held: Vec<u8>, used: usize) -> Vec<u8> {
+    held.drain(..used.min(held.len()));
+    held
+}
+
+/// Parameters of MAIL and RCPT that tell nothing of anybody (RFC 1870, 6152, 6531, 8689, 3461, 3030). The bracket that ends
+/// a path is one as well.
+fn is_harmless(name: &[u8]) -> bool {
+    let names: [&[u8]; 8] =
+        [b">", b"", b"SIZE", b"BODY", b"SMTPUTF8", b"REQUIRETLS", b"RET", b"NOTIFY"];
+    names.iter().any(|harmless| harmless.eq_ignore_ascii_case(name))
+}
+
+/// Octets of the mechanism's name if it is one; what else stands there may be a secret.
+fn known_mechanism(argument: &[u8]) -> usize {
+    const KNOWN: [&[u8]; 12] = [
+        b"PLAIN",
+        b"LOGIN",
+        b"CRAM-MD5",
+        b"DIGEST-MD5",
+        b"SCRAM-SHA-1",
+        b"SCRAM-SHA-1-PLUS",
+        b"SCRAM-SHA-256",
+        b"SCRAM-SHA-256-PLUS",
+        b"XOAUTH2",
+        b"OAUTHBEARER",
+        b"GSSAPI",
+        b"EXTERNAL",
+    ];
+    let name = argument.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let known = KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name));
+    if known { name.len() } else { 0 }
+}
