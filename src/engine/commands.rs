@@ -1,7 +1,7 @@
 //! Commands: which of them go to upstream, and what the others are told.
 
 use super::{Action, Anomaly, Current, Engine, Outcome, Output, PREGREET, Refusal};
-use crate::smtp::{Asked, Command, EnhancedCode, Extensions, Keyword, Line, Piece, Verb, pieces};
+use crate::smtp::{Asked, Command, EnhancedCode, Extensions, Line, Piece, Verb, pieces};
 
 impl Engine {
     pub(super) fn command(
@@ -28,7 +28,7 @@ impl Engine {
         if self.session.has_pending() && !self.extensions.pipelining {
             self.recorder.anomaly(Anomaly::UnauthorizedPipelining, out);
         }
-        if self.is_hidden(command.verb) {
+        if self.judgement.hides(command.verb) {
             return self.not_offered(Asked::Other, out);
         }
         if let Some(refusal) = refusal {
@@ -96,19 +96,6 @@ impl Engine {
     pub(super) fn not_offered(&mut self, asked: Asked, out: &mut Output) {
         let code = EnhancedCode::new(5, 5, 1);
         self.answer(asked, 502, code, "not offered here", out);
-    }
-
-    /// What is hidden from EHLO is not carried either: a client may try without having been offered it.
-    fn is_hidden(&self, verb: Verb) -> bool {
-        let keyword = match verb {
-            Verb::Starttls => Keyword::Starttls,
-            Verb::Auth => Keyword::Auth,
-            Verb::Vrfy => Keyword::Vrfy,
-            Verb::Expn => Keyword::Expn,
-            Verb::Etrn => Keyword::Etrn,
-            _ => return false, // BDAT's octets have to be read first.
-        };
-        self.profile.smtp.hide.contains(&keyword)
     }
 
     /// Forwards a command line, mended if it has to be, and expects the answer.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{BareNewlines, Event, Output, Pregreet, Profile, Refusal, RefuseAt, VerdictRecord};
 use crate::policy::Action;
-use crate::smtp::{Command, Line, Verb};
+use crate::smtp::{Command, Keyword, Line, Verb};
 
 /// What is decided of a client from its address on, and the verdict so far.
 #[derive(Debug)]
@@ -80,6 +80,27 @@ impl Judgement {
             Verb::Bdat if command.chunk().is_err() => Some(Refusal::CommandSyntax),
             _ => None,
         }
+    }
+
+    /// Whether the gateway itself answers a command with a 5xx that does not end the session.
+    pub(super) fn answers_itself(&self, verb: Verb, refusal: Option<Refusal>) -> bool {
+        match refusal {
+            Some(refusal) => wanted(refusal) == Action::Reject,
+            None => verb == Verb::Unknown || self.hides(verb),
+        }
+    }
+
+    /// What is hidden from EHLO is not carried either: a client may try without having been offered it.
+    pub(super) fn hides(&self, verb: Verb) -> bool {
+        let keyword = match verb {
+            Verb::Starttls => Keyword::Starttls,
+            Verb::Auth => Keyword::Auth,
+            Verb::Vrfy => Keyword::Vrfy,
+            Verb::Expn => Keyword::Expn,
+            Verb::Etrn => Keyword::Etrn,
+            _ => return false, // BDAT's octets have to be read first.
+        };
+        self.profile.smtp.hide.contains(&keyword)
     }
 
     /// Why the gateway refuses a command line that is longer than it reads.

@@ -1,6 +1,9 @@
 //! One conversation: bytes, time and answers in; actions and events out. Knows no socket, clock or metric library.
 //!
-//! Layer 3. The driver (the live relay; a capture later) feeds what each side says to [`Engine::client`] and
+//! Layer 3. Two may have it: the [`Engine`] takes part in it, as the live relay does; a [`Witness`] only hears it, as from a
+//! capture.
+//!
+//! The engine's driver feeds what each side says to [`Engine::client`] and
 //! [`Engine::upstream`], carries out the [`Action`]s in order and passes the [`Event`]s on. What the engine did not consume
 //! the driver keeps and offers again, in front of what came since, after anything else happened.
 //!
@@ -20,6 +23,7 @@ mod record;
 mod recorder;
 mod said;
 mod upstream;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +39,7 @@ pub use self::record::{
     VerdictRecord,
 };
 pub use self::said::{Said, Utterance};
+pub use self::witness::Witness;
 pub use crate::smtp::BareNewlines;
 
 use self::hello::Hellos;

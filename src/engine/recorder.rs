@@ -345,9 +345,11 @@ impl Recorder {
         }
     }
 
-    /// The replies to messages that ended were missed: no later one is theirs.
-    pub(super) fn replies_missed(&mut self) {
+    /// The replies to messages that ended were missed, but for the last one's if that is still to come.
+    pub(super) fn replies_missed(&mut self, but_last: bool) {
+        let last = self.ended.pop_back().filter(|_| but_last);
         self.ended.clear();
+        self.ended.extend(last);
     }
 
     fn starttls(&mut self, outcome: Starttls, out: &mut Output) {
@@ -356,6 +358,11 @@ impl Recorder {
             Starttls::Refused => Tls::Refused,
         };
         out.event(Event::Starttls(outcome));
+    }
+
+    /// TLS was found to be spoken; nobody heard how it began.
+    pub(super) const fn encrypted(&mut self) {
+        self.smtp.tls = Tls::Started;
     }
 
     /// What a hello of TLS told.

@@ -267,6 +267,7 @@ fn rejected(content: &[u8], cut: usize, single: bool) {
     let told = String::from_utf8_lossy(&driver.to_client[before.1..]).into_owned();
     assert_eq!(told, format!("{refused}\r\n221 2.0.0 goodbye\r\n"));
     let record = driver.finish();
+    driver.replays(&record, &format!("{} cut at {cut}", content.escape_ascii()));
     let end = content.windows(5).position(|five| five == b"\r\n.\r\n").unwrap() + 2;
     assert_eq!(record.smtp.transactions[0].data_code, Some(550));
     assert_eq!(record.smtp.transactions[0].bytes, end as u64);

@@ -209,6 +209,7 @@ impl Dialogue {
         same(&driver.to_upstream, &self.upstream_reads, "upstream", what);
         assert_eq!(driver.closed, self.outcome.is_some(), "closed, {what}");
         let mut record = driver.finish();
+        driver.replays(&record, what);
         record.smtp.anomalies.sort_unstable();
         if let Some(outcome) = &self.outcome {
             assert_eq!(record.outcome.as_str(), outcome, "{what}");

@@ -3,19 +3,30 @@
 
 #![allow(dead_code, reason = "each of its users needs a part of it")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::addr::{ClientAddr, OriginalDst, UpstreamAddr};
 use gatepost::engine::{
-    Action, Engine, Event, Outcome, Output, Profile, SessionRecord, Side, Timeouts,
+    Action, Engine, Event, Outcome, Output, Profile, SessionRecord, Side, TcpFacts, Timeouts,
+    Witness,
 };
+use gatepost::policy;
 use gatepost::time::Timestamp;
 
 /// 2026-01-02T03:04:05Z.
 pub(crate) const START: Timestamp = Timestamp::from_nanos(1_767_323_045_000_000_000);
 
+/// What a capture on the client's leg holds.
+enum Captured {
+    Data(Side, Vec<u8>),
+    Closed(Side),
+}
+
 pub(crate) struct Driver {
     engine: Engine,
+    witness: Witness,
+    captured: Vec<(Timestamp, Captured)>,
     out: Output,
     now: Timestamp,
     /// Whether bytes that need not be looked at are passed without showing them, as with splice(2).
@@ -42,8 +53,11 @@ impl Driver {
     ) -> Self {
         let client = ClientAddr::new(client.parse().unwrap());
         let destination = OriginalDst::new(destination.parse().unwrap());
+        let profile = Arc::new(profile);
         let mut driver = Self {
-            engine: Engine::new(profile.into(), timeouts, client, destination, START),
+            engine: Engine::new(Arc::clone(&profile), timeouts, client, destination, START),
+            witness: Witness::new(profile, client, destination, START, false),
+            captured: Vec::new(),
             out: Output::default(),
             now: START,
             splice,
@@ -73,6 +87,7 @@ impl Driver {
         if self.closed {
             return;
         }
+        self.capture(Captured::Data(Side::Client, bytes.to_vec()));
         let passed = self.pass(Side::Client, self.from_client.is_empty(), bytes);
         self.from_client.extend_from_slice(bytes.get(passed..).unwrap_or_default());
         self.offer_client();
@@ -93,6 +108,7 @@ impl Driver {
 
     pub(crate) fn client_closes(&mut self) {
         if !self.closed {
+            self.capture(Captured::Closed(Side::Client));
             self.engine.closed(Side::Client, &mut self.out);
             self.carry_out(&[], Side::Client);
             self.offer_client();
@@ -148,6 +164,36 @@ impl Driver {
         record
     }
 
+    fn capture(&mut self, what: Captured) {
+        self.captured.push((self.now, what));
+    }
+
+    /// What a witness of the client's leg records.
+    pub(crate) fn witnessed(&mut self) -> SessionRecord {
+        let mut out = Output::default();
+        for (at, captured) in std::mem::take(&mut self.captured) {
+            match captured {
+                Captured::Data(from, octets) => self.witness.data(from, &octets, at, &mut out),
+                Captured::Closed(from) => self.witness.closed(from, at, &mut out),
+            }
+            assert_eq!(out.actions, [], "a witness says nothing");
+        }
+        self.witness.finish(TcpFacts::default(), self.now, &mut out)
+    }
+
+    /// A decision that the gateway took replays to the same decision.
+    #[track_caller]
+    pub(crate) fn replays(&mut self, engine: &SessionRecord, what: &str) {
+        let witness = self.witnessed();
+        assert_eq!(witness.smtp.transactions, engine.smtp.transactions, "transactions, {what}");
+        assert_eq!(witness.smtp.transactions_total, engine.smtp.transactions_total, "{what}");
+        let mut verdict = engine.verdict.clone();
+        if verdict.action == policy::Action::Accept {
+            verdict.reason = None; // Circumstances, which a capture does not tell.
+        }
+        assert_eq!(witness.verdict, verdict, "verdict, {what}");
+    }
+
     /// Bytes that the engine has not consumed.
     pub(crate) fn unconsumed(&self) -> (usize, usize) {
         (self.from_client.len(), self.from_upstream.len())
@@ -199,10 +245,14 @@ impl Driver {
                 }
                 Action::ShutdownClient => {
                     assert!(!self.shut_client, "shut down twice");
+                    self.capture(Captured::Closed(Side::Server));
                     self.shut_client = true;
                 }
                 Action::AbandonUpstream => self.abandoned = true,
-                Action::Close => self.closed = true,
+                Action::Close => {
+                    self.capture(Captured::Closed(Side::Server));
+                    self.closed = true;
+                }
             }
         }
         self.events.append(&mut self.out.events);
@@ -225,6 +275,7 @@ impl Driver {
             }
             Side::Server => {
                 assert!(!self.shut_client, "the client was told that this is all");
+                self.capture(Captured::Data(side, bytes.to_vec()));
                 self.to_client.extend_from_slice(bytes);
             }
         }

@@ -244,6 +244,7 @@ proptest! {
             prop_assert!(!server.got.contains(&"RCPT".to_owned()));
         }
         let record = driver.finish();
+        driver.replays(&record, "a random client before a random server");
         prop_assert_eq!(record.tcp.client_bytes as usize, said + "EHLO a\r\n".len());
         prop_assert_eq!(record.smtp.anomalies.contains(&gatepost::engine::Anomaly::UnexpectedReply), false);
     }

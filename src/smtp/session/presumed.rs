@@ -18,6 +18,11 @@ impl Session {
         }
     }
 
+    /// How much was asked and is not answered.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// The next reply answers what was asked last: the replies before it were missed.
     pub fn only_last(&mut self) {
         let last = self.pending.pop_back();
@@ -82,10 +87,5 @@ impl Session {
             Phase::Chunk { remaining, .. } => remaining,
             _ => 0,
         }
-    }
-
-    /// In the middle of something that ends with a line: a command or a line of an AUTH exchange.
-    pub const fn in_lines(&self) -> bool {
-        matches!(self.phase, Phase::Command | Phase::TooLong { .. } | Phase::AuthLine)
     }
 }

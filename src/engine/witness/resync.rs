@@ -1,0 +1,172 @@
+//! What is presumed where replies are missing, and what counts as proof that the thread is found again.
+//!
+//! **Replies are missing** ([`super::Footing::Unpaired`]): the client is followed as if nothing had happened. After DATA whose reply
+//! is missing its next line is content, unless it is a known verb in the full form of its RFC: then DATA was refused. So with
+//! lines of an AUTH exchange; after STARTTLS it is TLS if it begins like TLS. A reply is paired again when the client
+//! said exactly one thing since the server's last word, or when it is one that nothing else is answered with: 354 to DATA,
+//! 221 to QUIT, 220 to STARTTLS, 334 and 235 to AUTH. The first words of a server are its greeting.
+//!
+//! **Commands are missing** ([`super::Footing::Resync`]): lines are passed over until
+//! - a reply comes directly after one single line since the server's word before it, and that line is a known verb in full
+//!   form; or after such a line that nothing else is answered with so;
+//! - a 354 comes: what follows is content, though nobody knows of which envelope;
+//! - both sides speak in records of TLS;
+//! - the server greets, in a capture that began before anyone spoke.
+//!
+//! A line right behind a gap is a reply if it looks like one: packets begin with lines.
+
+use super::client::Step;
+use super::{MAX_LINE, Witness};
+use crate::engine::{Output, Side};
+use crate::smtp::{Asked, Command, Junk, Line, Reply, Split, Verb, Wait};
+
+impl Witness {
+    /// `rest` of the client waits for a reply that was missed.
+    pub(super) fn presume(&mut self, wait: Wait, rest: &[u8], out: &mut Output) -> Step {
+        let line = match Line::split(rest, MAX_LINE) {
+            Split::Line(line) => Some(line),
+            Split::TooLong => None,
+            Split::Incomplete if matches!(wait, Wait::Data | Wait::Auth) => return Step::Stop,
+            Split::Incomplete => None,
+        };
+        let is_command = line.is_some_and(|line| Command::parse(line.text).is_well_formed());
+        match wait {
+            Wait::Data if !is_command => {
+                let transaction = match self.session.asked_last() {
+                    Some(Asked::Data { transaction }) => transaction,
+                    _ => self.recorder.current(),
+                };
+                self.session.presume_content(transaction);
+                self.recorder.content_begins(transaction, false, self.now, out);
+            }
+            Wait::Auth if !is_command => self.session.presume_auth_line(),
+            Wait::Starttls if Junk::recognise(rest) == Some(Junk::Tls) => {
+                self.session.presume_tls(false);
+                self.recorder.answered(Asked::Starttls, 220, None, self.now, out);
+            }
+            Wait::Greeting | Wait::Own | Wait::Data | Wait::Auth | Wait::Starttls | Wait::Room => {
+                self.session.presume_command();
+            }
+        }
+        Step::Again
+    }
+
+    /// A reply, others being missing.
+    pub(super) fn unpaired(&mut self, reply: &Reply<'_>, out: &mut Output) {
+        if self.session.in_data().is_some() && reply.code == 354 {
+            return; // It comes late, and what it allows was presumed.
+        }
+        let asked = self.session.asked_last();
+        let certain = match asked {
+            None => self.session.in_data().is_some(),
+            Some(Asked::Greeting) => true,
+            Some(asked) => {
+                let only_one = self.flight.said == 1;
+                only_one && (reply.code != 354) || only_answer(asked, reply.code)
+            }
+        };
+        if !certain {
+            self.recorder.replies_missed(false);
+            return self.session.replies_missed();
+        }
+        if asked.is_some() {
+            self.recorder.replies_missed(matches!(asked, Some(Asked::Message { .. })));
+            self.session.only_last();
+            self.regain();
+        }
+        self.paired(reply, out);
+    }
+
+    /// A line, or what of one there is, that may be anything.
+    pub(super) fn adrift(&mut self, rest: &[u8]) -> Step {
+        if self.flight.said == 0 && self.is_tls(Side::Client, rest) {
+            return Step::Consumed(rest.len());
+        }
+        let len = match Line::split(rest, MAX_LINE) {
+            Split::Incomplete => return Step::Stop,
+            Split::Line(line) => line.len(),
+            Split::TooLong => memchr::memchr(b'\n', rest).map_or(rest.len(), |lf| lf + 1),
+        };
+        self.flight.said += 1;
+        self.flight.line.clear();
+        let line = rest.get(..len).unwrap_or_default();
+        if Command::parse(line.trim_ascii_end()).is_well_formed() {
+            self.flight.line.extend_from_slice(line);
+        }
+        Step::Consumed(len)
+    }
+
+    /// A reply, commands being missing: does it prove where the dialogue stands?
+    pub(super) fn proof(&mut self, reply: &Reply<'_>, out: &mut Output) {
+        let line = std::mem::take(&mut self.flight.line);
+        if let Split::Line(line) = Line::split(&line, MAX_LINE)
+            && self.held(Side::Client).is_empty()
+        {
+            let command = Command::parse(line.text);
+            let single = self.flight.whole && self.flight.said == 1 && reply.code != 354;
+            if single || only_answer(asked_by(command.verb), reply.code) {
+                self.regain();
+                self.command(line, &command, out);
+                return self.paired(reply, out);
+            }
+        }
+        if reply.code == 354 {
+            self.regain();
+            let transaction = self.recorder.current();
+            self.session.presume_content(transaction);
+            self.recorder.content_begins(transaction, false, self.now, out);
+        } else if !self.was_heard(Side::Server) && self.greets(reply) {
+            self.recorder.answered(Asked::Greeting, reply.code, None, self.now, out);
+            if !self.was_heard(Side::Client) {
+                self.regain();
+            }
+        }
+    }
+
+    /// Whether the server's first words are its greeting: in a capture that began later only before the client's.
+    fn greets(&self, reply: &Reply<'_>) -> bool {
+        !self.midstream || reply.code == 220 && !self.was_heard(Side::Client)
+    }
+
+    /// Whether octets of `side` begin with a record of TLS. Once both sides' do, they speak it.
+    pub(super) fn is_tls(&mut self, side: Side, octets: &[u8]) -> bool {
+        // RFC 8446 §5.1: content type, version, and at most 2^14 octets and some padding.
+        let [20..=23, 3, 0..=4, high, _, ..] = octets else {
+            return false;
+        };
+        if *high > 0x48 {
+            return false;
+        }
+        if let Some(seen) = self.tls.get_mut(side.index()) {
+            *seen = true;
+        }
+        if self.tls == [true; 2] {
+            self.regain();
+            self.session.presume_tls(true);
+            self.recorder.encrypted();
+        }
+        true
+    }
+}
+
+/// As far as [`only_answer`] minds.
+const fn asked_by(verb: Verb) -> Asked {
+    match verb {
+        Verb::Data => Asked::Data { transaction: 0 },
+        Verb::Quit => Asked::Quit,
+        Verb::Starttls => Asked::Starttls,
+        Verb::Auth => Asked::Auth,
+        _ => Asked::Other,
+    }
+}
+
+/// Whether a reply of this code answers this and nothing else.
+fn only_answer(asked: Asked, code: u16) -> bool {
+    matches!(
+        (asked, code),
+        (Asked::Data { .. }, 354)
+            | (Asked::Quit, 221)
+            | (Asked::Starttls, 220)
+            | (Asked::Auth, 334 | 235)
+    )
+}

@@ -1,0 +1,157 @@
+//! What the server of a recorded dialogue says.
+
+use super::{Footing, Witness};
+use crate::engine::{Anomaly, Desync, Output, ReplySource, Side};
+use crate::smtp::{Asked, Extensions, Junk, Paired, Reply, ReplyParse, Wait};
+
+impl Witness {
+    /// Returns how much of `input` was understood.
+    pub(super) fn server(&mut self, input: &[u8], out: &mut Output) -> usize {
+        let mut used = 0;
+        while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
+            if self.session.is_opaque() {
+                self.opaque(rest, out);
+                return input.len();
+            }
+            match Reply::parse(rest) {
+                ReplyParse::Incomplete => break,
+                ReplyParse::Complete(reply) => {
+                    self.reply(&reply, out);
+                    used += reply.raw.len();
+                }
+                ReplyParse::Malformed => used += self.no_reply(rest, out),
+            }
+        }
+        used
+    }
+
+    fn opaque(&mut self, rest: &[u8], out: &mut Output) {
+        // A TLS server never speaks first.
+        if !self.session.is_encrypted() && Junk::recognise(rest) != Some(Junk::Tls) {
+            self.plaintext_after_starttls(out);
+        } else {
+            self.hear_hello(Side::Server, rest);
+        }
+    }
+
+    /// Octets that are no reply: the rest of the line is passed over. Returns how many.
+    fn no_reply(&mut self, rest: &[u8], out: &mut Output) -> usize {
+        if self.footing == Footing::Resync {
+            if self.is_tls(Side::Server, rest) {
+                return rest.len();
+            }
+        } else {
+            self.recorder.anomaly(Anomaly::BadReply, out);
+            self.replies_missed(Desync::Reply, out);
+        }
+        memchr::memchr(b'\n', rest).map_or(rest.len(), |lf| lf + 1)
+    }
+
+    fn reply(&mut self, reply: &Reply<'_>, out: &mut Output) {
+        self.recorder.reply(reply.code, ReplySource::Upstream, out);
+        match self.judged.checked_sub(1) {
+            Some(left) => self.judged = left,
+            None => self.judgement.replied(reply.code),
+        }
+        match self.footing {
+            Footing::Sure => self.paired(reply, out),
+            Footing::Unpaired => self.unpaired(reply, out),
+            Footing::Resync => self.proof(reply, out),
+        }
+        self.note_heard(Side::Server);
+        self.word_is_over();
+    }
+
+    /// A reply that answers what was asked first, or the message in progress.
+    pub(super) fn paired(&mut self, reply: &Reply<'_>, out: &mut Output) {
+        if self.session.in_data().is_some() && (self.end_uncertain || reply.is_positive()) {
+            return self.ends_message(reply, out);
+        }
+        let waits_for_354 = self.session.wait() == Some(Wait::Data);
+        if reply.code == 354 && waits_for_354 && self.session.owed() != self.session.asked_last() {
+            // Replies before it are missing, and nobody said so.
+            self.recorder.desync(Desync::Reply, out);
+            self.recorder.replies_missed(false);
+            self.session.only_last();
+            self.recorder.resync();
+        }
+        match self.session.upstream(reply.raw) {
+            Paired::Reply { reply, asked } => self.answered(asked, &reply, out),
+            Paired::Unexpected(reply) => {
+                // The only reply that may come unasked, before a server closes (RFC 5321 §3.8).
+                if reply.code == 421 || self.quit {
+                    return;
+                }
+                self.recorder.anomaly(Anomaly::UnexpectedReply, out);
+                // It may answer what is not heard yet: pairing the next one could be off by one.
+                if self.session.in_data().is_none() {
+                    self.recorder.desync(Desync::Reply, out);
+                    self.footing = Footing::Unpaired;
+                }
+            }
+            // It was parsed before, and the session is not opaque.
+            Paired::Incomplete | Paired::Malformed | Paired::Plaintext | Paired::Opaque => {}
+        }
+    }
+
+    fn answered(&mut self, asked: Asked, reply: &Reply<'_>, out: &mut Output) {
+        self.spoken_early(asked, out);
+        self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
+        match asked {
+            Asked::Ehlo if reply.is_positive() => {
+                let (extensions, keywords) = Extensions::offered(reply);
+                self.extensions = extensions;
+                self.recorder.offered(keywords);
+            }
+            Asked::Ehlo | Asked::Helo if !reply.is_positive() => {
+                self.extensions = self.offered_before;
+            }
+            Asked::Message { .. } if reply.is_positive() => self.judgement.accepted(),
+            Asked::Quit if reply.is_positive() => self.quit = true,
+            // An exchange as AUTH's, under a name that we do not know (`X-EXPS`).
+            Asked::Other if reply.code == 334 => self.session.presume_auth_line(),
+            // Something like DATA that we do not know (`XEXCH50`).
+            _ if reply.code == 354 && !matches!(asked, Asked::Data { .. }) => {
+                self.lose(Desync::Reply, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The client said something that the reply at hand should have come before.
+    fn spoken_early(&mut self, asked: Asked, out: &mut Output) {
+        if self.held(Side::Client).is_empty() {
+            return;
+        }
+        match asked {
+            Asked::Greeting => {
+                self.recorder.anomaly(Anomaly::Pregreet, out);
+                if let Some(refusal) = self.judgement.pregreet() {
+                    self.judgement.refused(refusal, out);
+                    self.judgement.ends();
+                }
+            }
+            Asked::Data { .. } => self.recorder.anomaly(Anomaly::EarlyData, out),
+            _ => {}
+        }
+    }
+
+    /// The server's word ends a message whose end was not heard: it is missing, or the server took for it what is none.
+    fn ends_message(&mut self, reply: &Reply<'_>, out: &mut Output) {
+        let Some(transaction) = self.session.in_data().filter(|_| reply.code != 354) else {
+            return;
+        };
+        if !self.end_uncertain {
+            self.recorder.anomaly(Anomaly::UnexpectedReply, out);
+        }
+        let (_, findings) = self.session.scan(&[], |_| {});
+        self.content_ended(findings.bare_lf || findings.bare_cr, out);
+        let asked = Asked::Message { transaction };
+        self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
+        if reply.is_positive() {
+            self.judgement.accepted();
+        }
+        // What of the client's was read as content may have been commands behind the end.
+        self.lose(Desync::EndOfData, out);
+    }
+}
