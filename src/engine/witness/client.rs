@@ -21,12 +21,22 @@ impl Witness {
             if self.quit {
                 return input.len();
             }
+            let (opaque, content) = (self.session.is_opaque(), self.session.in_content());
             let step = match self.footing {
                 Footing::Resync if !self.session.is_opaque() => self.adrift(rest),
                 _ => self.client_step(rest, out),
             };
             match step {
-                Step::Consumed(count) => used += count,
+                Step::Consumed(count) => {
+                    used += count;
+                    let octets = rest.get(..count).unwrap_or_default();
+                    let at = self.said_at(Side::Client);
+                    match (opaque, content) {
+                        (true, _) => self.transcript.encrypted(Side::Client, count, at),
+                        (_, true) => self.transcript.content(Side::Client, octets, at),
+                        _ => self.transcript.line(Side::Client, octets, at),
+                    }
+                }
                 Step::Again => {}
                 Step::Stop => break,
             }

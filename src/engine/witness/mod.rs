@@ -13,14 +13,17 @@
 mod client;
 mod resync;
 mod server;
+mod transcript;
 
 use std::sync::Arc;
 
+use self::transcript::Transcript;
 use super::hello::Hellos;
 use super::judgement::Judgement;
 use super::recorder::Recorder;
 use super::{
-    Anomaly, BareNewlines, Desync, Event, Outcome, Output, Profile, SessionRecord, Side, TcpFacts,
+    Anomaly, BareNewlines, Desync, Event, Outcome, Output, Profile, Said, SessionRecord, Side,
+    TcpFacts,
 };
 use crate::addr::{ClientAddr, OriginalDst};
 use crate::smtp::{Extensions, Session};
@@ -69,7 +72,10 @@ pub struct Witness {
     offered_before: Extensions,
     /// By [`Side::index`]: octets that cannot be understood yet.
     held: [Vec<u8>; 2],
+    /// By [`Side::index`]: since when.
+    since: [Timestamp; 2],
     now: Timestamp,
+    transcript: Transcript,
     midstream: bool,
     opened: bool,
     /// By [`Side::index`]: anything was heard or missed.
@@ -111,7 +117,9 @@ impl Witness {
             extensions: Extensions::default(),
             offered_before: Extensions::default(),
             held: [Vec::new(), Vec::new()],
+            since: [at; 2],
             now: at,
+            transcript: Transcript::default(),
             midstream,
             opened: false,
             heard: [false; 2],
@@ -123,6 +131,16 @@ impl Witness {
             quit: false,
             closed: None,
         }
+    }
+
+    /// Keeps the dialogue too, up to 64 MiB of it.
+    pub const fn keep_transcript(&mut self) {
+        self.transcript.want();
+    }
+
+    /// What was said, if [`Witness::keep_transcript`] came before it.
+    pub fn take_transcript(&mut self) -> Vec<Said> {
+        self.transcript.take()
     }
 
     /// The next octets that `from` said. Only the events of `out` are used.
@@ -152,10 +170,13 @@ impl Witness {
             return;
         }
         if self.session.is_opaque() {
+            self.transcript.gap(from, length, at);
             return self.hellos.gap(from);
         }
         self.recorder.anomaly(Anomaly::Gap, out);
-        self.take_held(from);
+        let held = self.take_held(from);
+        self.transcript.line(from, &held, self.said_at(from));
+        self.transcript.gap(from, length, at);
         match from {
             Side::Client => self.client_gap(length, out),
             Side::Server if self.footing == Footing::Resync => self.word_is_over(),
@@ -168,6 +189,7 @@ impl Witness {
     pub fn closed(&mut self, from: Side, at: Timestamp, out: &mut Output) {
         self.begin(at, out);
         self.closed.get_or_insert(from);
+        self.transcript.closed(from, at);
         if from == Side::Server {
             self.server_is_silent(out);
         }
@@ -219,6 +241,11 @@ impl Witness {
         self.held.get_mut(side.index()).map(std::mem::take).unwrap_or_default()
     }
 
+    /// When the octets of `side` that are looked at began to be said.
+    fn said_at(&self, side: Side) -> Timestamp {
+        self.since.get(side.index()).copied().unwrap_or(self.now)
+    }
+
     fn was_heard(&self, side: Side) -> bool {
         self.heard.get(side.index()).is_some_and(|heard| *heard)
     }
@@ -232,6 +259,11 @@ impl Witness {
     /// Understands what can be understood of `side`: what was held, then `fresh`. Holds the rest.
     fn hear(&mut self, side: Side, fresh: &[u8], out: &mut Output) {
         let mut held = self.take_held(side);
+        if held.is_empty()
+            && let Some(since) = self.since.get_mut(side.index())
+        {
+            *since = self.now;
+        }
         let rest = if held.is_empty() {
             let used = self.understand(side, fresh, out);
             fresh.get(used..).unwrap_or_default().to_vec()

@@ -9,18 +9,22 @@ impl Witness {
     pub(super) fn server(&mut self, input: &[u8], out: &mut Output) -> usize {
         let mut used = 0;
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
+            let at = self.said_at(Side::Server);
             if self.session.is_opaque() {
+                self.transcript.encrypted(Side::Server, rest.len(), at);
                 self.opaque(rest, out);
                 return input.len();
             }
-            match Reply::parse(rest) {
+            let count = match Reply::parse(rest) {
                 ReplyParse::Incomplete => break,
                 ReplyParse::Complete(reply) => {
                     self.reply(&reply, out);
-                    used += reply.raw.len();
+                    reply.raw.len()
                 }
-                ReplyParse::Malformed => used += self.no_reply(rest, out),
-            }
+                ReplyParse::Malformed => self.no_reply(rest, out),
+            };
+            self.transcript.line(Side::Server, rest.get(..count).unwrap_or_default(), at);
+            used += count;
         }
         used
     }

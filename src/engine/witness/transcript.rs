@@ -1,0 +1,89 @@
+//! The dialogue itself, kept where somebody wants to read it or say it again.
+
+use crate::addr::Side;
+use crate::engine::{Said, Utterance};
+use crate::time::Timestamp;
+
+/// Octets of one dialogue that are kept, with what each piece costs; what is said later is told by its length alone.
+const MAX_KEPT: usize = 64 << 20;
+const PIECE: usize = 64;
+
+/// Keeps nothing unless it was asked to.
+#[derive(Debug, Default)]
+pub(super) struct Transcript {
+    wanted: bool,
+    said: Vec<Said>,
+    kept: usize,
+}
+
+impl Transcript {
+    pub(super) const fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// In the order in which it was said; what had to wait to be understood was said before.
+    pub(super) fn take(&mut self) -> Vec<Said> {
+        let mut said = std::mem::take(&mut self.said);
+        said.sort_by_key(|said| said.at);
+        said
+    }
+
+    pub(super) fn line(&mut self, from: Side, octets: &[u8], at: Timestamp) {
+        self.octets(from, octets, at, Utterance::Line);
+    }
+
+    pub(super) fn content(&mut self, from: Side, octets: &[u8], at: Timestamp) {
+        self.octets(from, octets, at, Utterance::Content);
+    }
+
+    pub(super) fn encrypted(&mut self, from: Side, count: usize, at: Timestamp) {
+        self.push(Said { at, from, what: Utterance::Encrypted(count as u64) });
+    }
+
+    pub(super) fn gap(&mut self, from: Side, length: u64, at: Timestamp) {
+        self.push(Said { at, from, what: Utterance::Gap(length) });
+    }
+
+    pub(super) fn closed(&mut self, from: Side, at: Timestamp) {
+        self.push(Said { at, from, what: Utterance::Closed });
+    }
+
+    fn octets(
+        &mut self,
+        from: Side,
+        octets: &[u8],
+        at: Timestamp,
+        what: impl FnOnce(Vec<u8>) -> Utterance,
+    ) {
+        if !self.wanted || octets.is_empty() {
+            return;
+        }
+        let cost = octets.len() + PIECE;
+        if self.kept + cost > MAX_KEPT {
+            return self.gap(from, octets.len() as u64, at);
+        }
+        self.kept += cost;
+        self.push(Said { at, from, what: what(octets.to_vec()) });
+    }
+
+    fn push(&mut self, said: Said) {
+        if !self.wanted {
+            return;
+        }
+        // Beyond its bound a transcript does not grow by pieces either.
+        if let Some(Said { what: Utterance::Gap(before), from, .. }) = self.said.last_mut()
+            && let Utterance::Gap(more) = said.what
+            && *from == said.from
+        {
+            *before = before.saturating_add(more);
+        } else if let Some(Said { what: Utterance::Encrypted(before), from, .. }) =
+            self.said.last_mut()
+            && let Utterance::Encrypted(more) = said.what
+            && *from == said.from
+        {
+            *before = before.saturating_add(more);
+        } else {
+            self.said.push(said);
+        }
+    }
+}
