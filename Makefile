@@ -38,8 +38,9 @@ lint: ## Formatting, clippy, documentation: no warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
 bench: NEEDED = $(BENCH_PACKAGES)
-bench: packages ## Beside HAProxy, nginx and the direct path; writes target/bench/relay.json
+bench: packages ## The relay beside HAProxy and nginx, replay beside tshark; writes target/bench/*.json
 	$(RUNNER) $(CARGO) bench --locked --bench relay -- $(BENCH)
+	$(RUNNER) $(CARGO) bench --locked --bench replay -- $(BENCH)
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
 	for target in $$($(CARGO) fuzz list --fuzz-dir tests/fuzz); do \

@@ -13,6 +13,7 @@
 
 pub mod actor;
 pub mod addr;
+pub mod analyst;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod intercept;
 mod record;
+mod replay;
 mod run;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use crate::cli::{Command, ConfigCommand};
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => block_on(run::run(&config)),
+        Command::Replay(asked) => block_on(replay::replay(&asked)),
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),
         Command::Record(wanted) => block_on(record::record(wanted)),

@@ -1,0 +1,129 @@
+//! Packets to sessions: joins the decoder, the flow table and a witness for each flow.
+//!
+//! Layer 4, and yet without socket and clock: whoever has packets, from a file or from the wire, gives them to
+//! [`Analyst::packet`] and takes what came of them with [`Analyst::sessions`].
+
+mod counts;
+mod heard;
+
+use std::sync::Arc;
+
+pub use self::counts::Counts;
+use self::heard::Heard;
+use crate::engine::{Observe, Profile, Said, SessionRecord, TcpFacts};
+use crate::smtp::{Reply, ReplyParse};
+use crate::stream::{FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink};
+use crate::wire::{Datagram, Decoded, Decoder, Packet};
+
+/// Where DNS servers answer from.
+const DNS: u16 = 53;
+
+/// How packets are looked at.
+#[derive(Clone)]
+pub struct Settings {
+    /// Whose policy is applied in shadow; the default one accepts everything.
+    pub profile: Arc<Profile>,
+    pub ports: Ports,
+    pub limits: Limits,
+    /// Told of every event and every record, as in the live relay.
+    pub observer: Arc<dyn Observe>,
+    pub transcripts: Transcripts,
+}
+
+/// Of which sessions the whole dialogue is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transcripts {
+    #[default]
+    None,
+    /// Of the one with this number.
+    One(u64),
+    All,
+}
+
+/// A session that is over.
+#[derive(Debug)]
+pub struct Session {
+    /// From 1, in the order of the first packets.
+    pub number: u64,
+    pub record: SessionRecord,
+    /// Empty unless asked for.
+    pub transcript: Vec<Said>,
+}
+
+/// Reads packets, tells sessions.
+pub struct Analyst {
+    decoder: Decoder,
+    flows: FlowTable<Heard>,
+    desk: Desk,
+    counts: Counts,
+}
+
+impl Analyst {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            decoder: Decoder::new(),
+            flows: FlowTable::new(settings.limits, settings.ports.clone()),
+            desk: Desk { settings, over: Vec::new() },
+            counts: Counts::default(),
+        }
+    }
+
+    /// The next packet. Returns what a DNS server said, if that is what it holds.
+    pub fn packet<'a>(&'a mut self, packet: &Packet<'a>) -> Option<Datagram<'a>> {
+        let decoded = self.decoder.decode(packet);
+        self.counts.count(packet, &decoded);
+        match decoded {
+            Decoded::Tcp(segment) => self.flows.segment(&segment, &mut self.desk),
+            Decoded::Icmp(error) => self.flows.icmp(&error, &mut self.desk),
+            Decoded::Udp(datagram) if datagram.src.port() == DNS => return Some(datagram),
+            Decoded::Udp(_) | Decoded::Fragment | Decoded::Other | Decoded::Damaged(_) => {}
+        }
+        None
+    }
+
+    /// No more packets come: whatever is open ends here.
+    pub fn finish(&mut self) {
+        self.flows.finish(&mut self.desk);
+    }
+
+    /// The sessions that ended since this was asked last.
+    pub fn sessions(&mut self) -> impl Iterator<Item = Session> {
+        self.desk.over.drain(..)
+    }
+
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+}
+
+/// Opens a witness for each flow, and closes its record.
+struct Desk {
+    settings: Settings,
+    over: Vec<Session>,
+}
+
+impl Sink<Heard> for Desk {
+    fn open(&mut self, start: &FlowStart) -> Heard {
+        let keep = match self.settings.transcripts {
+            Transcripts::None => false,
+            Transcripts::One(number) => number == start.number,
+            Transcripts::All => true,
+        };
+        Heard::new(start, &self.settings, keep)
+    }
+
+    fn greets(&self, octets: &[u8]) -> Option<bool> {
+        match Reply::parse(octets) {
+            ReplyParse::Complete(reply) => Some(heard::is_greeting(&reply)),
+            ReplyParse::Incomplete => None,
+            ReplyParse::Malformed => Some(false),
+        }
+    }
+
+    fn over(&mut self, facts: FlowFacts, heard: Heard) {
+        let number = facts.start.number;
+        let (record, transcript) = heard.finish(TcpFacts::from(&facts), facts.end);
+        self.settings.observer.session(&record);
+        self.over.push(Session { number, record, transcript });
+    }
+}

@@ -1,0 +1,168 @@
+//! To whom a replay tells what: a report for people, lines of JSON, or one dialogue.
+
+use std::io::{IsTerminal as _, Write as _, stderr, stdout};
+
+use anyhow::Context as _;
+
+use super::act::Outcome;
+use crate::analyst::{Counts, Session};
+use crate::cli::{Replay, ReplayFormat};
+use crate::report::replay::{
+    Reading, Report, Told, dialogue, json_damage, json_fall_back, json_session,
+};
+use crate::time::Timestamp;
+use crate::traffic::pairs::FallBack;
+
+pub(super) struct Telling {
+    form: Form,
+    format: ReplayFormat,
+    judged: bool,
+    files: Vec<String>,
+    packets: u64,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+    out: Box<dyn std::io::Write>,
+    colour: bool,
+}
+
+enum Form {
+    Report(Box<Report>),
+    Json,
+    Dialogue {
+        number: u64,
+        found: bool,
+    },
+    /// Only what became of the sessions that were said again.
+    Acting,
+}
+
+impl Telling {
+    pub(super) fn new(asked: &Replay) -> Self {
+        let form = match (asked.session, asked.format) {
+            (Some(number), _) => Form::Dialogue { number, found: false },
+            (None, _) if !asked.act.against.is_empty() => Form::Acting,
+            (None, ReplayFormat::Text) => Form::Report(Box::default()),
+            (None, ReplayFormat::Json) => Form::Json,
+        };
+        Self {
+            form,
+            format: asked.format,
+            judged: asked.judge.config.is_some(),
+            files: asked.files.iter().map(|file| file.display().to_string()).collect(),
+            packets: 0,
+            first: None,
+            last: None,
+            out: Box::new(std::io::BufWriter::new(stdout())),
+            colour: stdout().is_terminal()
+                && anstream::AutoStream::choice(&stdout()) != anstream::ColorChoice::Never,
+        }
+    }
+
+    pub(super) fn packet(&mut self, at: Timestamp) {
+        self.packets += 1;
+        self.first.get_or_insert(at);
+        self.last = self.last.max(Some(at));
+    }
+
+    pub(super) fn session(
+        &mut self,
+        file: &str,
+        session: &Session,
+        unknown: &[&str],
+    ) -> anyhow::Result<()> {
+        let told = Told {
+            file,
+            number: session.number,
+            record: &session.record,
+            judged: self.judged,
+            unknown,
+        };
+        match &mut self.form {
+            Form::Report(report) => report.session(&told),
+            Form::Json => self.out.write_all(json_session(&told).as_bytes()).context(WRITING)?,
+            Form::Dialogue { number, found } if *number == session.number => {
+                *found = true;
+                dialogue(&told, &session.transcript, self.colour, &mut self.out)
+                    .context(WRITING)?;
+            }
+            Form::Dialogue { .. } | Form::Acting => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn performed(&mut self, session: &Session, outcome: &Outcome) -> anyhow::Result<()> {
+        let told = outcome.told(session, self.format);
+        self.out.write_all(told.as_bytes()).context(WRITING)?;
+        self.out.flush().context(WRITING)
+    }
+
+    pub(super) fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()> {
+        match &mut self.form {
+            Form::Report(report) => report.fall_back(pair),
+            Form::Json => self.out.write_all(json_fall_back(pair).as_bytes()).context(WRITING)?,
+            Form::Dialogue { .. } | Form::Acting => {}
+        }
+        Ok(())
+    }
+
+    /// What could not be read of a file, in one line.
+    pub(super) fn damage(&mut self, file: &str, message: &str) -> anyhow::Result<()> {
+        match &mut self.form {
+            Form::Report(report) => report.damage(file, message),
+            Form::Json => {
+                self.out.write_all(json_damage(file, message).as_bytes()).context(WRITING)?;
+            }
+            Form::Dialogue { .. } | Form::Acting => {}
+        }
+        // On standard error too: there it is read where the output goes into a file.
+        if !stdout().is_terminal() || matches!(self.form, Form::Dialogue { .. } | Form::Acting) {
+            writeln!(stderr(), "gatepost: {message}").context(WRITING)?;
+        }
+        Ok(())
+    }
+
+    /// Packets of a file that nothing could be made of.
+    pub(super) fn unread(&mut self, file: &str, counts: &Counts) -> anyhow::Result<()> {
+        for (damage, count) in &counts.damaged {
+            let message = match (damage.why(), counts.unknown_link) {
+                (why, Some(link)) if *damage == crate::wire::Damage::Link => {
+                    format!("{count} packets {why} (LINKTYPE {})", link.number())
+                }
+                (why, _) => format!("{count} packets {why}"),
+            };
+            match &mut self.form {
+                Form::Report(report) => report.damage(file, &message),
+                Form::Json => {
+                    self.out.write_all(json_damage(file, &message).as_bytes()).context(WRITING)?;
+                }
+                Form::Dialogue { .. } | Form::Acting => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&mut self, ports: &[u16]) -> anyhow::Result<()> {
+        match &self.form {
+            Form::Report(report) => {
+                let files: Vec<&str> = self.files.iter().map(String::as_str).collect();
+                let reading = Reading {
+                    files: &files,
+                    packets: self.packets,
+                    first: self.first,
+                    last: self.last,
+                    ports,
+                };
+                report.write(&reading, self.colour, &mut self.out).context(WRITING)?;
+            }
+            Form::Dialogue { number, found: false } => {
+                anyhow::bail!(
+                    "there is no session {number}; without --session a table shows their numbers"
+                );
+            }
+            Form::Json | Form::Dialogue { .. } | Form::Acting => {}
+        }
+        self.out.flush().context(WRITING)
+    }
+}
+
+const WRITING: &str = "cannot write to standard output";
