@@ -10,12 +10,16 @@ mod packets;
 mod smtp;
 mod stream;
 
-pub(crate) use self::capture::capture;
 pub(crate) use self::dns::dns;
 pub(crate) use self::engine::engine;
 pub(crate) use self::packets::{file, wire};
 pub(crate) use self::smtp::{command, data, reply};
 pub(crate) use self::stream::stream;
+
+/// Any octets, as a file.
+pub(crate) fn capture(input: &[u8]) {
+    capture::read(input, capture::LITTLE);
+}
 
 /// `\r`, `\n` and `\0` as in Rust, so that seeds can be read.
 fn unescaped(text: &[u8]) -> Vec<u8> {
