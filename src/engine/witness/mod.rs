@@ -136,9 +136,6 @@ impl Witness {
             self.note_heard(from);
         }
         self.hear(from, octets, out);
-        if from == Side::Server {
-            self.hear(Side::Client, &[], out);
-        }
         if self.held(Side::Client).len() > MAX_HELD {
             // The reply that it all waits for was missed, or the client does not care for replies.
             self.replies_missed(Desync::Overflow, out);

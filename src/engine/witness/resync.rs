@@ -79,8 +79,12 @@ impl Witness {
 
     /// A line, or what of one there is, that may be anything.
     pub(super) fn adrift(&mut self, rest: &[u8]) -> Step {
-        if self.flight.said == 0 && self.is_tls(Side::Client, rest) {
-            return Step::Consumed(rest.len());
+        if self.flight.said == 0 {
+            match self.is_tls(Side::Client, rest) {
+                None => return Step::Stop,
+                Some(true) => return Step::Consumed(rest.len()),
+                Some(false) => {}
+            }
         }
         let len = match Line::split(rest, MAX_LINE) {
             Split::Incomplete => return Step::Stop,
@@ -128,14 +132,15 @@ impl Witness {
         !self.midstream || reply.code == 220 && !self.was_heard(Side::Client)
     }
 
-    /// Whether octets of `side` begin with a record of TLS. Once both sides' do, they speak it.
-    pub(super) fn is_tls(&mut self, side: Side, octets: &[u8]) -> bool {
+    /// Whether octets of `side` begin with a record of TLS; `None` if they are too few. Once both sides' do, they speak it.
+    pub(super) fn is_tls(&mut self, side: Side, octets: &[u8]) -> Option<bool> {
         // RFC 8446 §5.1: content type, version, and at most 2^14 octets and some padding.
-        let [20..=23, 3, 0..=4, high, _, ..] = octets else {
-            return false;
-        };
-        if *high > 0x48 {
-            return false;
+        match octets {
+            [20..=23] | [20..=23, 3] | [20..=23, 3, 0..=4] | [20..=23, 3, 0..=4, 0..=0x48] => {
+                return None;
+            }
+            [20..=23, 3, 0..=4, 0..=0x48, _, ..] => {}
+            _ => return Some(false),
         }
         if let Some(seen) = self.tls.get_mut(side.index()) {
             *seen = true;
@@ -145,7 +150,7 @@ impl Witness {
             self.session.presume_tls(true);
             self.recorder.encrypted();
         }
-        true
+        Some(true)
     }
 }
 

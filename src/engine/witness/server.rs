@@ -18,8 +18,13 @@ impl Witness {
                 ReplyParse::Complete(reply) => {
                     self.reply(&reply, out);
                     used += reply.raw.len();
+                    // What of the client's waited for it comes before the next.
+                    self.hear(Side::Client, &[], out);
                 }
-                ReplyParse::Malformed => used += self.no_reply(rest, out),
+                ReplyParse::Malformed => match self.no_reply(rest, out) {
+                    0 => break,
+                    count => used += count,
+                },
             }
         }
         used
@@ -34,11 +39,13 @@ impl Witness {
         }
     }
 
-    /// Octets that are no reply: the rest of the line is passed over. Returns how many.
+    /// Octets that are no reply: the rest of the line is passed over. Returns how many; 0 if they are too few to tell.
     fn no_reply(&mut self, rest: &[u8], out: &mut Output) -> usize {
         if self.footing == Footing::Resync {
-            if self.is_tls(Side::Server, rest) {
-                return rest.len();
+            match self.is_tls(Side::Server, rest) {
+                None => return 0,
+                Some(true) => return rest.len(),
+                Some(false) => {}
             }
         } else {
             self.recorder.anomaly(Anomaly::BadReply, out);
