@@ -45,3 +45,8 @@ fn data() {
 fn engine() {
     over_seeds("engine", bodies::engine);
 }
+
+#[test]
+fn session() {
+    over_seeds("session", bodies::session);
+}
