@@ -51,6 +51,11 @@ fn engine() {
 }
 
 #[test]
+fn session() {
+    over_seeds("session", bodies::session);
+}
+
+#[test]
 fn wire() {
     over_seeds("wire", bodies::wire);
 }
