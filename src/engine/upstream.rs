@@ -91,10 +91,10 @@ impl Engine {
         let transaction = self.recorder.current();
         self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
         match asked {
-            Asked::Mail { transaction: refused } if !reply.is_positive() => {
-                if refused == transaction {
-                    self.current.open = self.current.nested;
-                }
+            Asked::Mail { transaction: refused }
+                if !reply.is_positive() && refused == transaction =>
+            {
+                self.current.open = self.current.nested;
             }
             Asked::Message { transaction: over } => {
                 if over == transaction {
