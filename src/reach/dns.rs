@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
@@ -15,6 +16,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Refused, NetError};
+use tokio::time::Instant;
 
 use super::{question, record};
 use crate::policy::facts::{Answer, Lookup, Reason};
@@ -53,11 +55,24 @@ pub fn parse_server(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// A resolver with a deadline. Its cache keeps a session's questions from being asked again for the next.
+/// Questions in a row without an answer after which the servers are left alone.
+const GIVE_UP: u32 = 3;
+/// For how long.
+const REST: Duration = Duration::from_secs(30);
+
+/// How long nobody has answered.
+#[derive(Debug, Default)]
+struct Silence {
+    questions: u32,
+    rests_until: Option<Instant>,
+}
+
+/// A resolver with a deadline, which does not ask for a while once nobody answers. Its cache keeps a session's questions from being asked again for the next.
 #[derive(Clone, Debug)]
 pub struct Dns {
     resolver: TokioResolver,
     deadline: Duration,
+    silence: Arc<Mutex<Silence>>,
 }
 
 impl Dns {
@@ -84,7 +99,7 @@ impl Dns {
         options.timeout = deadline / 2;
         options.attempts = 1;
         let resolver = builder.build().map_err(DnsError::Resolver)?;
-        Ok(Self { resolver, deadline })
+        Ok(Self { resolver, deadline, silence: Arc::default() })
     }
 
     /// Asks the servers of `/etc/resolv.conf`.
@@ -101,15 +116,35 @@ impl Dns {
         }
     }
 
+    /// A panic elsewhere leaves nothing half done in it.
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Never later than the deadline.
     pub async fn answer(&self, lookup: &Lookup) -> Answer {
         let (name, kind) = question(lookup);
+        if self.silence().rests() {
+            return Answer::Unknown(Reason::Timeout);
+        }
         let asked = self.resolver.lookup(name.as_dns().clone(), kind);
-        let found = match tokio::time::timeout(self.deadline, asked).await {
+        let found = tokio::time::timeout(self.deadline, asked).await;
+        let found = match found {
             Ok(Ok(found)) => found,
-            Ok(Err(why)) => return without_records(&why),
-            Err(_elapsed) => return Answer::Unknown(Reason::Timeout),
+            Ok(Err(why)) => {
+                let answer = without_records(&why);
+                self.silence().heard(!matches!(
+                    answer,
+                    Answer::Unknown(Reason::Timeout | Reason::Unreachable)
+                ));
+                return answer;
+            }
+            Err(_elapsed) => {
+                self.silence().heard(false);
+                return Answer::Unknown(Reason::Timeout);
+            }
         };
+        self.silence().heard(true);
         let of_kind = found.answers().iter().filter(|answer| answer.record_type() == kind);
         let mut records: Vec<_> = of_kind.filter_map(|answer| record(&answer.data)).collect();
         if records.is_empty() {
@@ -117,6 +152,23 @@ impl Dns {
         }
         records.sort();
         Answer::Records(records)
+    }
+}
+
+impl Silence {
+    fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|end| Instant::now() < end)
+    }
+
+    fn heard(&mut self, answer: bool) {
+        if answer {
+            *self = Self::default();
+            return;
+        }
+        self.questions += 1;
+        if self.questions >= GIVE_UP {
+            self.rests_until = Some(Instant::now() + REST);
+        }
     }
 }
 

@@ -1,0 +1,261 @@
+//! `gatepost replay` as it is typed: what it prints where, and how it ends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
+const ACCESS: [&str; 2] = ["--config", "access-rule/config.toml"];
+
+struct Printed {
+    out: String,
+    err: String,
+    success: bool,
+}
+
+/// Typed in `captures/`.
+fn replay(arguments: &[&str]) -> Printed {
+    read(command(arguments).output().unwrap())
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+    command.arg("replay").args(arguments).current_dir(CAPTURES);
+    command
+}
+
+fn read(output: Output) -> Printed {
+    Printed {
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+        success: output.status.success(),
+    }
+}
+
+fn json(printed: &Printed) -> Vec<Value> {
+    printed.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("gatepost-{test}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self, name: &str, octets: &[u8]) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, octets).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn recording(case: &str) -> Vec<u8> {
+    fs::read(Path::new(CAPTURES).join(case).join("input.pcap")).unwrap()
+}
+
+#[test]
+fn standard_input_and_gzip_are_read_like_files() {
+    let folder = Folder::new("replay-inputs");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&recording("dns")).unwrap();
+    let packed = folder.file("dns.pcap.gz", &packed.finish().unwrap());
+
+    let mut piped = command(&["-"]);
+    let mut piped = piped.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(&recording("dns")).unwrap();
+    let piped = read(piped.wait_with_output().unwrap());
+
+    // The first line names the input.
+    let rest = |printed: &Printed| printed.out.split_once('\n').unwrap().1.to_owned();
+    let expected = replay(&["dns/input.pcap"]);
+    assert!(expected.success && expected.out.contains("fell back to IPv4"), "{}", expected.out);
+    assert_eq!(rest(&replay(&[&packed])), rest(&expected));
+    assert_eq!(rest(&piped), rest(&expected));
+}
+
+#[test]
+fn a_cut_file_is_used_and_told() {
+    let folder = Folder::new("replay-cut");
+    let octets = recording("plain-ipv6");
+    let cut = folder.file("cut.pcap", &octets[..octets.len() - 10]);
+
+    let told = replay(&[&cut]);
+    assert!(!told.success);
+    assert!(told.out.contains("quit, mta.sender.example, mail 1/1 250"), "{}", told.out);
+    assert!(told.out.contains("cut.pcap ends within packet"), "{}", told.out);
+
+    let told = replay(&["--format", "json", &cut]);
+    let kinds: Vec<Value> = json(&told).iter().map(|line| line["type"].clone()).collect();
+    assert_eq!(kinds, ["damage", "session"]);
+    assert!(!told.success && told.err.contains("cut.pcap ends within packet"), "{}", told.err);
+}
+
+#[test]
+fn what_is_no_capture_is_told_and_the_others_are_read() {
+    let folder = Folder::new("replay-none");
+    let none = folder.file("notes.txt", b"no capture at all");
+    let told = replay(&[&none]);
+    assert_eq!((told.out.as_str(), told.success), ("", false));
+    assert!(told.err.contains("notes.txt is no pcap or pcapng file"), "{}", told.err);
+
+    let told = replay(&[&none, "no/such.pcap", "plain-ipv4/input.pcap"]);
+    assert!(!told.success);
+    assert!(told.out.contains("mail 1/1 250"), "{}", told.out);
+    assert!(told.err.contains("cannot open no/such.pcap"), "{}", told.err);
+}
+
+#[test]
+fn sessions_are_numbered_over_all_files() {
+    let files = ["ipv6-refused/input.pcap", "plain-ipv4/input.pcap"];
+    let lines = json(&replay(&[&["--format", "json"], files.as_slice()].concat()));
+    let mut numbers: Vec<(u64, &str)> = lines
+        .iter()
+        .filter(|line| line["type"] == "session")
+        .map(|line| (line["number"].as_u64().unwrap(), line["file"].as_str().unwrap()))
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [(1, files[0]), (2, files[0]), (3, files[1])]);
+
+    let third = replay(&[&["--session", "3"], files.as_slice()].concat());
+    assert!(third.success && third.out.starts_with("#3 ipv4: 192.0.2.10"), "{}", third.out);
+    assert!(third.out.contains("C: EHLO mta.sender.example"), "{}", third.out);
+    let none = replay(&[&["--session", "4"], files.as_slice()].concat());
+    assert!(!none.success && none.err.contains("there is no session 4"), "{}", none.err);
+}
+
+#[test]
+fn facts_come_from_the_capture_then_the_zone_then_nobody() {
+    let folder = Folder::new("replay-facts");
+    let zone = folder.file(
+        "facts.zone",
+        b"$TTL 60\n\
+          10.2.0.192.in-addr.arpa. IN PTR other.sender.example.\n\
+          other.sender.example. IN A 192.0.2.99\n\
+          mta.sender.example. IN A 192.0.2.10\n",
+    );
+    let facts = |more: &[&str], file: &str| {
+        let told = replay(&[&["--format", "json"], ACCESS.as_slice(), more, &[file]].concat());
+        assert!(told.success, "{}", told.err);
+        let sessions = json(&told);
+        let over_ipv4 = sessions.iter().find(|line| line["family"] == "ipv4").unwrap();
+        over_ipv4["facts"].clone()
+    };
+    let short = |fact: &Value| {
+        let word = |key: &str| fact[key].as_str().unwrap_or("-").to_owned();
+        [word("state"), word("reason"), word("source")].join(" ")
+    };
+    let file = "access-rule/input.pcap";
+    let nobody = facts(&[], file);
+    assert_eq!(short(&nobody["reverse_name"]), "unknown no_source none");
+    assert_eq!(short(&nobody["fcrdns"]), "unknown no_source none");
+
+    let known = facts(&["--zone", &zone], file);
+    assert_eq!(short(&known["reverse_name"]), "true - zone");
+    assert_eq!(short(&known["fcrdns"]), "false not_confirmed zone");
+    assert_eq!(short(&known["helo_resolves"]), "true - zone");
+
+    // The capture's own answers come first: its receiver asked for the client's name.
+    let own = facts(&["--zone", &zone], "ptr-refused/input.pcap");
+    assert_eq!(short(&own["reverse_name"]), "true - capture");
+
+    let unjudged = json(&replay(&["--format", "json", file]));
+    assert!(unjudged.iter().all(|line| line["facts"].is_null()));
+}
+
+#[test]
+fn a_resolver_that_is_away_leaves_facts_unknown() {
+    let told = replay(
+        &[&["--format", "json"], ACCESS.as_slice(), &["--dns", "[::1]:9", "plain-ipv6/input.pcap"]]
+            .concat(),
+    );
+    assert!(told.success, "{}", told.err);
+    let session = &json(&told)[0];
+    for fact in ["reverse_name", "fcrdns", "return_path"] {
+        assert_eq!(session["facts"][fact]["state"], "unknown", "{fact}");
+    }
+    assert_eq!(session["verdict"]["action"], "reject");
+    let wrong =
+        replay(&[ACCESS.as_slice(), &["--dns", "x.example", "plain-ipv6/input.pcap"]].concat());
+    assert!(
+        !wrong.success && wrong.err.contains("expected the address of a DNS server"),
+        "{}",
+        wrong.err
+    );
+}
+
+#[test]
+fn metrics_are_those_of_the_live_endpoint() {
+    let folder = Folder::new("replay-metrics");
+    let file = folder.file("metrics.prom", b"");
+    let told = replay(&["--metrics-out", &file, "plain-ipv6/input.pcap", "plain-ipv4/input.pcap"]);
+    assert!(told.success, "{}", told.err);
+    let metrics = fs::read_to_string(&file).unwrap();
+    for family in ["ipv4", "ipv6"] {
+        for (series, value) in [
+            (format!("gatepost_sessions_total{{family=\"{family}\",outcome=\"quit\"}}"), 1),
+            (format!("gatepost_messages_total{{class=\"2xx\",family=\"{family}\"}}"), 1),
+            (format!("gatepost_commands_total{{family=\"{family}\",verb=\"MAIL\"}}"), 1),
+        ] {
+            assert!(metrics.contains(&format!("\n{series} {value}\n")), "{series} in:\n{metrics}");
+        }
+    }
+    let mut promtool = Command::new("promtool");
+    let mut promtool =
+        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).spawn().expect("promtool");
+    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    assert!(promtool.wait().unwrap().success());
+
+    let nowhere = replay(&["--metrics-out", "/no/such/folder/m", "plain-ipv4/input.pcap"]);
+    assert!(
+        !nowhere.success && nowhere.err.contains("cannot write /no/such/folder/m"),
+        "{}",
+        nowhere.err
+    );
+}
+
+/// The recording's port 25 is renamed by hand to one that nobody watches; its server greets as SMTP, so it is found.
+#[test]
+fn other_ports_are_found_by_their_greeting_or_named() {
+    let folder = Folder::new("replay-ports");
+    let mut octets = recording("plain-ipv4");
+    let mut renamed = 0;
+    for at in 0..octets.len() - 4 {
+        // In this recording 0, 25 followed or preceded by an ephemeral port stands only in TCP headers.
+        let ports = [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
+        let is_head = at >= 20 && octets[at - 20] == 0x45;
+        if is_head && ports[..2] == [0, 25] {
+            octets[at + 1] = 26;
+            renamed += 1;
+        } else if is_head && ports[2..] == [0, 25] {
+            octets[at + 3] = 26;
+            renamed += 1;
+        }
+    }
+    assert!(renamed > 10, "{renamed}");
+    let file = folder.file("renamed.pcap", &octets);
+    let lines = json(&replay(&["--format", "json", &file]));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["server"]["port"], 26);
+    assert_eq!(lines[0]["smtp"]["commands"]["QUIT"], 1);
+    assert_eq!(json(&replay(&["--format", "json", "--port", "26", &file])), lines);
+}
