@@ -25,6 +25,8 @@ impl Witness {
             };
             self.transcript.line(Side::Server, rest.get(..count).unwrap_or_default(), at);
             used += count;
+            // What of the client's waited for it comes before the next.
+            self.hear(Side::Client, &[], out);
         }
         used
     }
