@@ -22,6 +22,7 @@ const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const DEMO: &str = "Two commands";
 const SMALLEST: &str = "The smallest configuration";
 const IN_FRONT: &str = "Inline, step by step: in front of Postfix on the same host";
+const READING: &str = "Reading captures";
 const RECORDING: &str = "Recording sessions";
 const ROUTER: &str = "Inline, step by step: on a router in front of other hosts' MTAs";
 
@@ -29,8 +30,8 @@ const ROUTER: &str = "Inline, step by step: on a router in front of other hosts'
 fn commands_stand_only_in_sections_that_are_run() {
     for section in sections() {
         let has_commands = section.blocks.iter().any(|block| block.language == "console");
-        let is_run =
-            [DEMO, SMALLEST, IN_FRONT, ROUTER, RECORDING].contains(&section.title.as_str());
+        let is_run = [DEMO, SMALLEST, IN_FRONT, ROUTER, RECORDING, READING]
+            .contains(&section.title.as_str());
         assert_eq!(has_commands, is_run, "{}", section.title);
     }
 }
@@ -104,6 +105,29 @@ fn recording_sessions() {
     let redacted = fs::read(reader.folder.join("for-others.pcapng")).unwrap();
     let holds = |text: &[u8]| redacted.windows(text.len()).any(|window| window == text);
     assert!(holds(b"@example.org>") && !holds(b"postmaster"));
+}
+
+/// In the checkout, where the captures are. What is shown of a report stands in it line for line.
+#[test]
+fn reading_captures() {
+    let commands = section(READING).commands();
+    assert_eq!(commands.len(), 3);
+    for command in commands {
+        let words: Vec<&str> = command.line.split(' ').collect();
+        assert_eq!(words.first(), Some(&"gatepost"));
+        let folder = env!("CARGO_MANIFEST_DIR");
+        let output = Command::new(GATEPOST).args(&words[1..]).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let is_whole = command.output.lines().count() > 1;
+        let printed = printed.trim_end();
+        let shown = command.output.trim_end();
+        assert!(
+            if is_whole { printed == shown } else { printed.lines().any(|line| line == shown) },
+            "`{}` printed:\n{printed}",
+            command.line
+        );
+    }
 }
 
 /// Somebody who reads a section and does what it says, on one host.

@@ -280,6 +280,13 @@ fn json_log() {
         for measured in ["start", "duration_s", "tcp"] {
             record.as_object_mut().unwrap().remove(measured);
         }
+        let smtp = record["smtp"].as_object_mut().unwrap();
+        let phases = smtp.remove("phases").unwrap();
+        for phase in ["connect_s", "greeting_s", "envelope_s", "data_s", "acceptance_s"] {
+            assert!(phases[phase].as_f64().unwrap() <= seconds, "{phases}");
+        }
+        let offered = smtp.remove("extensions").unwrap();
+        assert!(offered.as_array().unwrap().contains(&json!("PIPELINING")), "{offered}");
         let expected = json!({
             "type": "session",
             "family": family.to_string(),
@@ -292,6 +299,8 @@ fn json_log() {
                 "helo": "client.example.net",
                 "esmtp": true,
                 "tls": "none",
+                "tls_version": null,
+                "sni": null,
                 "auth": false,
                 "transactions": [{
                     "mail_from": "sender@example.net",
@@ -309,6 +318,8 @@ fn json_log() {
                 "commands": { "EHLO": 1, "MAIL": 1, "RCPT": 2, "DATA": 1, "QUIT": 1 },
                 "replies": { "220": 1, "221": 1, "250": 4, "354": 1, "554": 1 },
                 "anomalies": [],
+                "desyncs": 0,
+                "resyncs": 0,
             },
             "facts": null,
             "verdict": { "action": "accept", "rule": null, "reason": null },
