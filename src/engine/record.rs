@@ -99,7 +99,7 @@ impl From<&FlowFacts> for TcpFacts {
 pub struct SmtpFacts {
     /// Code of the server's greeting.
     pub greeting: Option<u16>,
-    /// Argument of the last HELO or EHLO.
+    /// Argument of the last HELO or EHLO that the server took; while it took none, of the last that was said.
     pub helo: Option<String>,
     pub esmtp: bool,
     /// Keywords that the last EHLO reply offered the client, in upper case; null before there was one.

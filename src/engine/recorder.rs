@@ -55,8 +55,10 @@ pub(super) struct Recorder {
     budget: usize,
     /// The transaction that the client's commands belong to now.
     current: usize,
-    /// The one that the last HELO or EHLO ends, if the server takes it.
+    /// The one that the last HELO, EHLO or MAIL puts an end to, if the server takes it.
     suspended: usize,
+    /// Name and kind of the last HELO or EHLO that the server took.
+    introduced: Option<(String, bool)>,
     message: Message,
     /// Messages that ended and whose reply is not there yet: octets and when they ended.
     ended: VecDeque<(u64, Timestamp)>,
@@ -77,6 +79,7 @@ impl Recorder {
             budget: ENVELOPE_BUDGET,
             current: NONE,
             suspended: NONE,
+            introduced: None,
             message: Message::new(NONE, false, None),
             ended: VecDeque::new(),
         }
@@ -112,7 +115,7 @@ impl Recorder {
             Verb::Mail => {
                 let path = self.path(command, out);
                 let transaction = self.mail(&path, at);
-                self.current = transaction;
+                self.suspended = std::mem::replace(&mut self.current, transaction);
                 Asked::Mail { transaction }
             }
             Verb::Rcpt => {
@@ -259,10 +262,22 @@ impl Recorder {
                 self.smtp.greeting = Some(code);
                 self.phase(Phase::Greeting, at - self.phase_start, out);
             }
-            Asked::Helo | Asked::Ehlo if code >= 400 && self.current == NONE => {
-                self.current = self.suspended; // Nothing has changed (RFC 5321 §4.1.4).
+            // What is refused changes nothing (RFC 5321 §4.1.4).
+            Asked::Helo | Asked::Ehlo if code >= 400 => {
+                if self.current == NONE {
+                    self.current = self.suspended;
+                }
+                if let Some((name, esmtp)) = self.introduced.clone() {
+                    (self.smtp.helo, self.smtp.esmtp) = (Some(name), esmtp);
+                }
+            }
+            Asked::Helo | Asked::Ehlo => {
+                self.introduced = self.smtp.helo.clone().map(|name| (name, self.smtp.esmtp));
             }
             Asked::Mail { transaction } => {
+                if code >= 400 && self.current == transaction && self.suspended != NONE {
+                    self.current = self.suspended;
+                }
                 if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
                     transaction.mail_code = Some(code);
                 }

@@ -177,6 +177,35 @@ fn ehlo_passes_on_only_what_both_can_do() {
     assert_eq!(record.smtp.tls, Tls::None);
 }
 
+#[test]
+fn what_is_refused_changes_nothing() {
+    let text = r"C: MAIL FROM:<a@a.example>
+        S: 250 2.1.0 Ok
+        C: HELO
+        S: 501 5.5.4 who
+        C: MAIL FROM:<b@b.example>
+        S: 503 5.5.1 nested
+        C: RCPT TO:<c@c.example>
+        S: 250 2.1.5 Ok
+        C: DATA
+        S: 354 go
+        C: x
+        C: .
+        S: 250 2.0.0 queued
+        ";
+    let record = dialogue(&[HELLO, text, BYE].concat());
+    assert_eq!((record.smtp.helo.as_deref(), record.smtp.esmtp), (Some("a.example"), true));
+    let [open, nested] = &record.smtp.transactions[..] else { panic!("two transactions") };
+    assert_eq!(
+        (open.mail_from.as_str(), open.rcpt_total, open.data_code),
+        ("a@a.example", 1, Some(250))
+    );
+    assert_eq!(
+        (nested.mail_from.as_str(), nested.rcpt_total, nested.mail_code),
+        ("b@b.example", 0, Some(503))
+    );
+}
+
 pub(crate) fn gatepost_keyword(word: &str) -> gatepost::smtp::Keyword {
     gatepost::smtp::Keyword::parse(word).unwrap()
 }

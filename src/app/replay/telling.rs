@@ -61,7 +61,7 @@ impl Telling {
 
     pub(super) fn packet(&mut self, at: Timestamp) {
         self.packets += 1;
-        self.first.get_or_insert(at);
+        self.first = Some(self.first.map_or(at, |first| first.min(at)));
         self.last = self.last.max(Some(at));
     }
 

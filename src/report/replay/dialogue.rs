@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::words::{count, duration, ending, has_smtp, several, side};
+use super::words::{count, duration, ending, file, has_smtp, several, side};
 use super::{BOLD, DIM, NAME, PLAIN, Page, Told, YELLOW};
 use crate::addr::Side;
 use crate::engine::{Endpoint, Said, Tls, Utterance};
@@ -47,7 +47,7 @@ fn head(told: &Told<'_>, page: &mut Page<'_>) -> io::Result<()> {
     });
     let [client, server] = ends;
     page.say(BOLD, &format!("#{} {}: {client} → {server}", told.number, record.family))?;
-    page.say(PLAIN, &format!("    {}", fitted(told.file, Place::Sentence, NAME)))?;
+    page.say(PLAIN, &format!("    {}", file(told.file)))?;
     page.say(
         PLAIN,
         &format!("from {}, {}: {}", record.start, duration(record.duration), ending(record)),
@@ -87,7 +87,10 @@ fn head(told: &Told<'_>, page: &mut Page<'_>) -> io::Result<()> {
         };
         let helo = smtp.helo.as_deref().map_or_else(
             || "no HELO".to_owned(),
-            |helo| format!("HELO {}", fitted(helo, Place::Word, NAME)),
+            |helo| match fitted(helo, Place::Word, NAME) {
+                name if name.is_empty() => "HELO without a name".to_owned(),
+                name => format!("HELO {name}"),
+            },
         );
         let messages = several(smtp.transactions_total, "transaction");
         page.say(PLAIN, &format!("{helo}, {tls}, {messages}"))?;

@@ -24,7 +24,6 @@ use self::odd::Oddities;
 use self::summary::Summary;
 use self::table::Table;
 use super::columns::{WIDTH, wrapped};
-use super::escape::{Place, fitted};
 use super::json;
 use crate::engine::SessionRecord;
 use crate::time::Timestamp;
@@ -132,7 +131,7 @@ impl Report {
     fn head(&self, reading: &Reading<'_>) -> String {
         let name = match reading.files {
             [] => "no file".to_owned(),
-            [file] => fitted(file, Place::Sentence, NAME),
+            [file] => words::file(file),
             files => words::several(files.len() as u64, "file"),
         };
         if reading.packets == 0 {

@@ -5,7 +5,7 @@ use std::io;
 
 use anstyle::Style;
 
-use super::table::{is_accepted, telling_code};
+use super::table::{is_accepted, is_decided, telling_code};
 use super::words::{self, count, duration, several};
 use super::{BOLD, PLAIN, Page, RED, Told, YELLOW};
 use crate::addr::Family;
@@ -253,8 +253,9 @@ impl Oddities {
             let accepted = smtp.transactions.iter().filter(|t| is_accepted(t)).count() as u64;
             let enhanced = enhanced.map_or_else(String::new, |enhanced| format!(" {enhanced}"));
             let messages = several(smtp.transactions_total, "message");
+            let what = if smtp.transactions.iter().any(is_decided) { "mail" } else { "a command" };
             let line = format!(
-                "#{n} {family} mail refused with {code}{enhanced}, {} of {messages} accepted",
+                "#{n} {family} {what} refused with {code}{enhanced}, {} of {messages} accepted",
                 count(accepted)
             );
             self.add(Kind::Refused, n, line);

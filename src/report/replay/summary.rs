@@ -218,7 +218,7 @@ impl Counts {
             of("messages accepted", Kind::Always, self.accepted, messages),
             of("  refused for now (4xx)", Kind::Bad, self.tempfailed, messages),
             of("  refused (5xx)", Kind::Bad, self.rejected, messages),
-            of("  undecided in the capture", Kind::IfAny, self.undecided, messages),
+            of("  given up or cut off", Kind::IfAny, self.undecided, messages),
             plain("  more, only counted", Kind::Doubtful, self.unkept),
             of("replies 2xx", Kind::Always, ok, replies),
             of("  3xx", Kind::IfAny, more, replies),

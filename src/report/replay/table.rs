@@ -5,8 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::words::{clock, count, date, duration, ending, not_connected};
-use super::{BOLD, DIM, NAME, PLAIN, Page, RED, Told, YELLOW};
+use super::words::{clock, count, date, duration, ending, file as file_name, not_connected};
+use super::{BOLD, DIM, PLAIN, Page, RED, Told, YELLOW};
 use crate::addr::Family;
 use crate::engine::{Endpoint, SessionRecord, Tls, TransactionRecord};
 use crate::policy::Action;
@@ -172,7 +172,7 @@ impl Table {
             }
             _ if self.files.len() > 1 => {
                 let file = self.files.get(row.file).map_or("", String::as_str);
-                format!("{}, ", fitted(file, Place::Sentence, NAME))
+                format!("{}, ", file_name(file))
             }
             None => return Ok(()),
             Some(_) => String::new(),
@@ -266,14 +266,16 @@ impl Phrase {
             rest.push_str(&format!(", mail {}/{}", count(accepted), count(total)));
         }
         if let Some((code, enhanced)) = telling_code(record) {
-            rest.push_str(if smtp.transactions_total > 0 { " " } else { ", " });
+            // Else it is not the mail's.
+            rest.push_str(if smtp.transactions.iter().any(is_decided) { " " } else { ", " });
             rest.push_str(&code.to_string());
             if let Some(enhanced) = enhanced {
                 rest.push(' ');
                 rest.push_str(&enhanced);
             }
         }
-        let helo = smtp.helo.as_deref().map(|helo| fitted(helo, Place::Word, HELO));
+        let helo = smtp.helo.as_deref().filter(|helo| !helo.is_empty());
+        let helo = helo.map(|helo| fitted(helo, Place::Word, HELO));
         Self { ending, helo, rest }
     }
 
@@ -295,6 +297,10 @@ impl Phrase {
             _ => format!("{ending}{rest}"),
         }
     }
+}
+
+pub(super) fn is_decided(transaction: &TransactionRecord) -> bool {
+    deciding_code(transaction).is_some()
 }
 
 pub(super) fn is_accepted(transaction: &TransactionRecord) -> bool {

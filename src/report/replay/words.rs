@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::NAME;
 use crate::addr::{Family, Side};
 use crate::engine::{Anomaly, Outcome, SessionRecord};
+use crate::report::columns::width;
+use crate::report::escape::{Place, fitted};
 use crate::stream::FlowOutcome;
 use crate::time::Timestamp;
 
@@ -64,6 +67,20 @@ pub(super) const fn side(side: Side) -> &'static str {
         Side::Client => "client",
         Side::Server => "server",
     }
+}
+
+/// A file's name in [`NAME`] columns. Folders are left out from the front: files of one replay differ at the end.
+pub(super) fn file(name: &str) -> String {
+    let mut rest = name;
+    let mut shown = fitted(name, Place::Sentence, usize::MAX);
+    while width(&shown) > NAME {
+        let Some((_, shorter)) = rest.split_once('/') else {
+            return fitted(rest, Place::Sentence, NAME);
+        };
+        rest = shorter;
+        shown = format!("…/{}", fitted(rest, Place::Sentence, usize::MAX));
+    }
+    shown
 }
 
 /// How it ended, in two words where two do.
@@ -142,6 +159,17 @@ mod tests {
         }
         assert_eq!(several(1, "piece"), "1 piece");
         assert_eq!(several(2000, "piece"), "2,000 pieces");
+    }
+
+    #[test]
+    fn files_are_told_by_their_end() {
+        let long = format!("/captures/{}/smtp-rset/input.pcap", "folder".repeat(8));
+        assert_eq!(file(&long), "…/smtp-rset/input.pcap");
+        assert_eq!(file("a/input.pcap"), "a/input.pcap");
+        let one = file(&format!("a/{}.pcap", "x".repeat(80)));
+        assert!(one.starts_with("xxx") && one.ends_with('…') && width(&one) <= NAME, "{one}");
+        let hostile = file(&"\u{202e}/\n".repeat(40));
+        assert!(hostile.starts_with("…/") && width(&hostile) <= NAME, "{hostile}");
     }
 
     #[test]
