@@ -291,6 +291,7 @@ impl Recorder {
             Asked::Data { transaction } if code == 354 => {
                 self.content_begins(transaction, false, at, out);
             }
+            Asked::Data { transaction } if code >= 400 => self.data_refused(transaction, code),
             Asked::Message { transaction } => self.message_code(transaction, code, at, out),
             Asked::Auth if code == 235 => self.smtp.auth = true,
             Asked::Starttls if code == 220 => self.starttls(Starttls::Started, out),
@@ -343,6 +344,15 @@ impl Recorder {
         }
         if !self.message.told {
             self.ended.push_back((bytes, at));
+        }
+    }
+
+    /// DATA was refused: that is the fate of the message, unless every recipient was refused before it.
+    fn data_refused(&mut self, transaction: usize, code: u16) {
+        if let Some(transaction) = self.smtp.transactions.get_mut(transaction)
+            && transaction.rcpt_to.iter().any(|to| to.code.is_some_and(|code| code / 100 == 2))
+        {
+            transaction.data_code = Some(code);
         }
     }
 
@@ -452,6 +462,13 @@ impl Recorder {
         self.phase(Phase::Session, at - self.start, out);
         out.event(Event::SessionClosed(outcome));
         let mut smtp = std::mem::take(&mut self.smtp);
+        // A message that was cut off: what there was of it.
+        if self.message.began.is_some()
+            && !self.message.told
+            && let Some(transaction) = smtp.transactions.get_mut(self.message.transaction)
+        {
+            transaction.bytes = self.message.bytes;
+        }
         smtp.commands = Verb::ALL
             .into_iter()
             .zip(self.commands)

@@ -48,8 +48,13 @@ fn data_refused_with_commands_behind_it() {
     for code in ["503 5.5.1", "554 5.5.1", "421 4.3.0"] {
         let text = format!("C: DATA\nS: {code} no\nC| RSET\n--\nS: 250 ok\nC| NOOP\nS: 250 ok\n");
         let record = after_envelope(&text);
-        assert_eq!(record.smtp.transactions[0].data_code, None);
+        assert_eq!(record.smtp.transactions[0].data_code, code[..3].parse().ok());
     }
+    // No recipient was accepted: their own replies told why.
+    let refused =
+        "C: MAIL FROM:<a@a.example>\nS: 250 ok\nC: RCPT TO:<b@b.example>\nS: 550 5.1.1 no\n";
+    let record = dialogue(&[HELLO, refused, "C: DATA\nS: 554 5.5.1 no\n"].concat());
+    assert_eq!(record.smtp.transactions[0].data_code, None);
 }
 
 #[test]
