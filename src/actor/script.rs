@@ -26,8 +26,6 @@ pub(super) enum Step {
         octets: Vec<u8>,
         asked: Question,
     },
-    /// STARTTLS was accepted: what follows is encrypted.
-    Encrypted,
 }
 
 /// What a reply answers.
@@ -61,8 +59,10 @@ impl Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     pub(super) steps: Vec<Step>,
-    /// What was asked and never answered: the server closed in place of it.
+    /// What the server closed on in place of an answer.
     pub(super) unanswered: Vec<Question>,
+    /// Why it ends before the recorded client did, in words.
+    pub(super) cut_short: Option<&'static str>,
 }
 
 /// Why a session cannot be said again.
@@ -130,15 +130,23 @@ impl Script {
                     steps.push(Step::Content { octets: octets.clone(), pause });
                 }
                 (Utterance::Encrypted(_), _) => {
-                    steps.push(Step::Encrypted);
-                    break;
+                    return Self::cut(steps, "what follows STARTTLS is encrypted");
                 }
                 (Utterance::Gap(_) | Utterance::Closed, _) => {}
             }
         }
-        let unanswered =
-            if steps.last() == Some(&Step::Encrypted) { vec![] } else { pending.into() };
-        Self { steps, unanswered }
+        let closed = said.iter().find(|said| said.what == Utterance::Closed);
+        if pending.is_empty() || closed.is_some_and(|closed| closed.from == Side::Server) {
+            return Self { steps, unanswered: pending.into(), cut_short: None };
+        }
+        // What the server would have said cannot be compared with what one says now.
+        let answered = steps.iter().rposition(|step| matches!(step, Step::Reply { .. }));
+        steps.truncate(answered.map_or(0, |last| last + 1));
+        Self::cut(steps, "the capture holds no answer to what follows")
+    }
+
+    const fn cut(steps: Vec<Step>, why: &'static str) -> Self {
+        Self { steps, unanswered: Vec::new(), cut_short: Some(why) }
     }
 }
 

@@ -20,6 +20,7 @@ fn said(dialogue: &str) -> Vec<Said> {
             "C=" => Utterance::Content(octets),
             "C~" | "S~" => Utterance::Encrypted(100),
             "C?" | "S?" => Utterance::Gap(100),
+            "C." | "S." => Utterance::Closed,
             _ => panic!("{line}"),
         };
         Said { at: Timestamp::from_nanos(n as u64), from, what }
@@ -42,10 +43,7 @@ async fn performed(client: &str, server: &str) -> Performance {
         introduce: None,
     };
     let (client, server) = (script(client), script(server));
-    tokio::select! {
-        performance = client_of.perform(&client) => performance.unwrap(),
-        ended = stage.perform(&server) => panic!("{ended:?}"),
-    }
+    stage.perform(&server, client_of.perform(&client)).await.unwrap().unwrap()
 }
 
 const ACCEPTED: &str = "
@@ -131,10 +129,21 @@ async fn content_after_a_refused_data_is_left_out() {
 
 #[tokio::test]
 async fn a_server_lost_after_the_dot_is_lost_again() {
-    let lost = ACCEPTED.split("S: 250 2.0.0").next().unwrap();
-    assert_eq!(differs(&performed(lost, lost).await), []);
-    assert_eq!(differs(&performed(lost, ACCEPTED).await), [("the end of data", 0, 2)]);
-    assert_eq!(differs(&performed(ACCEPTED, lost).await), [("the end of data", 2, 0)]);
+    let lost = format!("{}S.", ACCEPTED.split("S: 250 2.0.0").next().unwrap());
+    assert_eq!(differs(&performed(&lost, &lost).await), []);
+    assert_eq!(differs(&performed(&lost, ACCEPTED).await), [("the end of data", 0, 2)]);
+    assert_eq!(differs(&performed(ACCEPTED, &lost).await), [("the end of data", 2, 0)]);
+}
+
+#[tokio::test]
+async fn a_play_ends_where_the_capture_holds_no_more_answers() {
+    // The path swallowed the message; or the client had no patience.
+    for ending in ["", "C."] {
+        let unanswered = format!("{}{ending}", ACCEPTED.split("S: 250 2.0.0").next().unwrap());
+        let performance = performed(&unanswered, ACCEPTED).await;
+        assert_eq!((differs(&performance), performance.replies), (vec![], 6));
+        assert!(performance.cut_short.unwrap().contains("no answer"));
+    }
 }
 
 #[tokio::test]
