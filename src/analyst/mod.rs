@@ -94,6 +94,16 @@ impl Analyst {
     pub const fn counts(&self) -> &Counts {
         &self.counts
     }
+
+    /// Flows that are remembered; at most [`Limits::flows`].
+    pub fn flows(&self) -> usize {
+        self.flows.flows()
+    }
+
+    /// Octets that wait for others before a witness hears them, with what stands around them; at most [`Limits::held`].
+    pub const fn held(&self) -> usize {
+        self.flows.held()
+    }
 }
 
 /// Opens a witness for each flow, and closes its record.

@@ -122,7 +122,9 @@ impl Report {
         self.summary.write(page)?;
         page.say(PLAIN, "")?;
         self.table.write(page)?;
-        page.say(PLAIN, "")?;
+        if !self.odd.is_silent() {
+            page.say(PLAIN, "")?;
+        }
         self.odd.write(page)
     }
 

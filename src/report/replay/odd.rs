@@ -93,6 +93,11 @@ impl Oddities {
         self.kinds.values().map(|lines| lines.total).sum()
     }
 
+    /// There is nothing to tell.
+    pub(super) fn is_silent(&self) -> bool {
+        self.total() == 0 && self.unknown_of == 0
+    }
+
     /// The most serious one.
     pub(super) fn first(&self) -> Option<(Style, &str)> {
         self.kinds
@@ -114,7 +119,9 @@ impl Oddities {
             }
         }
         if self.unknown_of > 0 {
-            page.line(PLAIN, "")?;
+            if self.total() > 0 {
+                page.line(PLAIN, "")?;
+            }
             let facts: Vec<&str> = self.unknown.iter().map(String::as_str).collect();
             let sessions = several(self.unknown_of, "session");
             let note = format!(

@@ -1,7 +1,7 @@
-//! See `data` in `../bodies.rs`.
+//! See `data` in `../bodies/mod.rs`.
 #![no_main]
 
-#[path = "../bodies.rs"]
+#[path = "../bodies/mod.rs"]
 mod bodies;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| bodies::data(input));

@@ -1,7 +1,7 @@
-//! See `command` in `../bodies.rs`.
+//! See `file` in `../bodies/mod.rs`.
 #![no_main]
 
-#[path = "../bodies.rs"]
+#[path = "../bodies/mod.rs"]
 mod bodies;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| bodies::file(input));

@@ -1,7 +1,7 @@
-//! See `stream` in `../bodies.rs`.
+//! See `stream` in `../bodies/mod.rs`.
 #![no_main]
 
-#[path = "../bodies.rs"]
+#[path = "../bodies/mod.rs"]
 mod bodies;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| bodies::stream(input));

@@ -1,0 +1,238 @@
+//! Whole captures, read as `gatepost replay` reads them, and what must hold whatever is in them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use gatepost::addr::Family;
+use gatepost::analyst::{Analyst, Session, Settings, Transcripts};
+use gatepost::engine::{BareNewlines, Event, Observe, Pregreet, Profile, SessionRecord};
+use gatepost::reach::Capture;
+use gatepost::report::replay::{Reading, Report, Told, dialogue, json_damage, json_session};
+use gatepost::source::{CaptureFile, PacketSource};
+use gatepost::stream::{Limits, Ports};
+use gatepost::time::Timestamp;
+use gatepost::wire::Packet;
+
+/// So little room that every bound is met.
+pub(crate) const LITTLE: Limits = Limits {
+    flows: 4,
+    held_per_flow: 3000,
+    held: 4000,
+    idle: Duration::from_secs(60),
+    half_open: Duration::from_secs(10),
+};
+
+/// What is said to be the file's name.
+const FILE: &str = "a.pcap";
+/// Columns of everything that people read.
+const WIDTH: usize = 100;
+
+/// What was in a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) packets: u64,
+    pub(crate) sessions: u64,
+    pub(crate) commands: u64,
+    pub(crate) errors: u64,
+}
+
+/// Reads `octets` to their end, and tells everything in every form.
+pub(crate) fn read(octets: &[u8], limits: Limits) -> Contents {
+    let heard = Arc::new(Heard::default());
+    let mut analyst = Analyst::new(Settings {
+        profile: strict(),
+        ports: Ports::default(),
+        limits,
+        observer: Arc::clone(&heard) as _,
+        transcripts: Transcripts::All,
+    });
+    let mut teller = Teller::default();
+    match CaptureFile::from_reader(Path::new(FILE), octets, octets.len() as u64) {
+        Err(error) => teller.damage(&error.to_string()),
+        Ok(mut file) => {
+            let mut dns = Capture::with_limit(4096);
+            loop {
+                match file.next() {
+                    Ok(None) => break,
+                    Err(error) => teller.damage(&error.to_string()),
+                    Ok(Some(packet)) => {
+                        teller.seen.packet(&packet);
+                        if let Some(datagram) = analyst.packet(&packet) {
+                            dns.datagram(&datagram);
+                        }
+                    }
+                }
+                // A packet takes 16 octets, which gzip makes of less than one.
+                assert!(teller.seen.packets <= 64 * octets.len() as u64, "it does not end");
+                let (held, flows) = (analyst.held(), analyst.flows());
+                assert!(held <= limits.held, "holds {held} octets of {}", limits.held);
+                assert!(flows <= limits.flows, "holds {flows} flows of {}", limits.flows);
+                teller.sessions(&mut analyst);
+            }
+            assert!(teller.contents.errors <= 1, "what is wrong is said once");
+        }
+    }
+    analyst.finish();
+    teller.sessions(&mut analyst);
+    assert_eq!((analyst.held(), analyst.flows()), (0, 0), "nothing is left");
+    let counts = analyst.counts();
+    assert_eq!((counts.packets, counts.octets), (teller.seen.packets, teller.seen.on_the_wire));
+    let damaged: u64 = counts.damaged.iter().map(|(_, count)| count).sum();
+    assert!(counts.segments + damaged <= counts.packets);
+    let contents = teller.end();
+    let told = [&heard.opened, &heard.closed, &heard.records].map(|count| count.load(Relaxed));
+    assert_eq!(told, [contents.sessions; 3], "opened, closed, recorded");
+    contents
+}
+
+/// A policy with an opinion on everything that it hears.
+fn strict() -> Arc<Profile> {
+    let mut profile = Profile::default();
+    profile.smtp.pregreet = Pregreet::Reject;
+    profile.smtp.bare_newlines = BareNewlines::Reject;
+    (profile.limits.commands, profile.limits.errors) = (20, 3);
+    Arc::new(profile)
+}
+
+/// Of the events.
+#[derive(Default)]
+struct Heard {
+    opened: AtomicU64,
+    closed: AtomicU64,
+    records: AtomicU64,
+}
+
+impl Observe for Heard {
+    fn event(&self, _: Family, event: Event) {
+        match event {
+            Event::SessionOpened => self.opened.fetch_add(1, Relaxed),
+            Event::SessionClosed(_) => self.closed.fetch_add(1, Relaxed),
+            _ => return,
+        };
+    }
+
+    fn session(&self, _: &SessionRecord) {
+        self.records.fetch_add(1, Relaxed);
+    }
+}
+
+/// What the packets had, to hold the records against.
+#[derive(Default)]
+struct Seen {
+    packets: u64,
+    captured: u64,
+    on_the_wire: u64,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+}
+
+impl Seen {
+    fn packet(&mut self, packet: &Packet<'_>) {
+        self.packets += 1;
+        self.captured += packet.octets.len() as u64;
+        self.on_the_wire += u64::from(packet.wire_len);
+        self.first = Some(self.first.map_or(packet.at, |first| first.min(packet.at)));
+        self.last = self.last.max(Some(packet.at));
+    }
+
+    /// No record tells of more than there was.
+    fn covers(&self, record: &SessionRecord) {
+        let (first, last) = (self.first.unwrap(), self.last.unwrap());
+        let (tcp, span) = (&record.tcp, last.since(first));
+        assert!((first..=last).contains(&record.start));
+        // A flow starts with its first packet, which in a capture out of order is not its earliest.
+        assert!(record.duration <= span && tcp.handshake.is_none_or(|took| took <= span));
+        for octets in [tcp.client_bytes, tcp.server_bytes] {
+            assert!(octets >> 31 < self.packets, "windows are not so large");
+        }
+        let syns = u64::from(tcp.syns.unwrap());
+        for count in [syns, tcp.retransmits.unwrap(), tcp.icmp_errors.unwrap()] {
+            assert!(count <= self.packets);
+        }
+        assert!(tcp.gaps.unwrap() <= 4 * self.packets);
+
+        let smtp = &record.smtp;
+        let said: u64 = smtp.commands.values().chain(smtp.replies.values()).sum();
+        assert!(said <= self.captured, "{said} commands and replies");
+        assert!(smtp.resyncs <= smtp.desyncs);
+        let kinds: BTreeSet<_> = smtp.anomalies.iter().collect();
+        assert_eq!(kinds.len(), smtp.anomalies.len(), "an anomaly twice");
+        assert!(smtp.transactions.len() as u64 <= smtp.transactions_total);
+        for transaction in &smtp.transactions {
+            assert!(transaction.rcpt_to.len() as u64 <= transaction.rcpt_total);
+        }
+        let content: u64 = smtp.transactions.iter().map(|transaction| transaction.bytes).sum();
+        assert!(content <= tcp.client_bytes, "{content} octets of content");
+    }
+}
+
+#[derive(Default)]
+struct Teller {
+    seen: Seen,
+    numbers: BTreeSet<u64>,
+    report: Report,
+    contents: Contents,
+}
+
+impl Teller {
+    fn damage(&mut self, message: &str) {
+        self.contents.errors += 1;
+        self.report.damage(message);
+        is_a_line(&json_damage(FILE, message));
+    }
+
+    fn sessions(&mut self, analyst: &mut Analyst) {
+        analyst.sessions().for_each(|session| self.session(&session));
+    }
+
+    fn session(&mut self, session: &Session) {
+        let Session { number, record, transcript } = session;
+        assert!(self.numbers.insert(*number), "session {number} twice");
+        self.seen.covers(record);
+        self.contents.sessions += 1;
+        self.contents.commands += record.smtp.commands.values().sum::<u64>();
+        let told = Told { file: FILE, number: *number, record, judged: true, unknown: &[] };
+        self.report.session(&told);
+        let line = is_a_line(&json_session(&told));
+        assert_eq!((&line["type"], &line["number"]), (&"session".into(), &(*number).into()));
+        let mut page = Vec::new();
+        dialogue(&told, transcript, false, &mut page).unwrap();
+        is_readable(page);
+    }
+
+    fn end(mut self) -> Contents {
+        self.contents.packets = self.seen.packets;
+        let last = self.numbers.last().copied().unwrap_or_default();
+        assert_eq!(last, self.contents.sessions, "a number is left out");
+        let reading = Reading {
+            files: &[FILE],
+            packets: self.seen.packets,
+            first: self.seen.first,
+            last: self.seen.last,
+            ports: &Ports::DEFAULT,
+        };
+        let mut page = Vec::new();
+        self.report.write(&reading, false, &mut page).unwrap();
+        is_readable(page);
+        self.contents
+    }
+}
+
+/// One object on one line.
+fn is_a_line(line: &str) -> serde_json::Value {
+    let inside = line.strip_suffix('\n').expect("a line end");
+    assert!(!inside.contains(char::is_control), "{line}");
+    serde_json::from_str(inside).unwrap_or_else(|error| panic!("{error} in {line}"))
+}
+
+/// Does nothing to a terminal, and fits it.
+fn is_readable(page: Vec<u8>) {
+    let page = String::from_utf8(page).unwrap();
+    for line in page.lines() {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert!(line.chars().count() <= WIDTH, "{line}");
+    }
+}

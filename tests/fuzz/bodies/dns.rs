@@ -1,0 +1,42 @@
+//! DNS responses, as a capture holds them.
+
+use gatepost::addr::Family;
+use gatepost::policy::facts::{Answer, DomainName, Lookup, Record};
+use gatepost::reach::Capture;
+use gatepost::time::Timestamp;
+
+/// DNS responses, each after two octets of length (as over TCP), to a capture with little room.
+pub(crate) fn dns(input: &[u8]) {
+    let mut capture = Capture::with_limit(2048);
+    let (mut rest, mut nanos) = (input, 0);
+    while let Some((&[high, low], after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low])).min(after.len());
+        capture.message(&after[..length], Timestamp::from_nanos(nanos));
+        (rest, nanos) = (&after[length..], nanos + 1);
+    }
+    let client = "2001:db8::25".parse().unwrap();
+    for name in ["a.example", "mx.a.example"].map(|name| DomainName::parse(name).unwrap()) {
+        for lookup in [
+            Lookup::Reverse(client),
+            Lookup::MailExchanges(name.clone()),
+            Lookup::Addresses(name.clone(), Family::Ipv4),
+            Lookup::Addresses(name, Family::Ipv6),
+        ] {
+            let Answer::Records(records) = capture.answer(&lookup, Timestamp::from_nanos(nanos))
+            else {
+                continue;
+            };
+            assert!(!records.is_empty());
+            let asked_for = |record: &Record| match (&lookup, record) {
+                (Lookup::Reverse(_), Record::Name(_)) => true,
+                (Lookup::MailExchanges(_), Record::Exchange { .. }) => true,
+                (Lookup::Addresses(_, family), Record::Address(ip)) => {
+                    ip.is_ipv4() == (*family == Family::Ipv4)
+                }
+                _ => false,
+            };
+            assert!(records.iter().all(asked_for), "{lookup:?}: {records:?}");
+        }
+    }
+    assert!(capture.server_names().of(client).count() <= 64);
+}

@@ -1,0 +1,43 @@
+//! What each fuzz target does with its input, by subject. `tests/fuzz_seeds.rs` runs the same over the seed corpus.
+
+#![allow(dead_code, unused_imports, reason = "each target uses one of them")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a finding is a panic")]
+
+mod capture;
+mod dns;
+mod engine;
+mod packets;
+mod session;
+mod smtp;
+mod stream;
+
+pub(crate) use self::dns::dns;
+pub(crate) use self::engine::engine;
+pub(crate) use self::packets::{file, wire};
+pub(crate) use self::session::session;
+pub(crate) use self::smtp::{command, data, reply};
+pub(crate) use self::stream::stream;
+
+/// Any octets, as a file.
+pub(crate) fn capture(input: &[u8]) {
+    capture::read(input, capture::LITTLE);
+}
+
+/// `\r`, `\n` and `\0` as in Rust, so that seeds can be read.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        match (byte, bytes.as_slice().first()) {
+            (b'\\', Some(b'r')) => out.push(b'\r'),
+            (b'\\', Some(b'n')) => out.push(b'\n'),
+            (b'\\', Some(b'0')) => out.push(0),
+            _ => {
+                out.push(byte);
+                continue;
+            }
+        }
+        bytes.next();
+    }
+    out
+}

@@ -1,0 +1,100 @@
+//! What SMTP's parsers are given: lines, replies, messages.
+
+use gatepost::engine::BareNewlines;
+use gatepost::smtp::{
+    Command, DataScanner, EnhancedCode, Extensions, Findings, Junk, Line, Piece, Reply, ReplyParse,
+    Split, pieces,
+};
+
+/// A line of a client.
+pub(crate) fn command(input: &[u8]) {
+    let _ = (Junk::recognise(input), Junk::before_greeting(input));
+    let Split::Line(line) = Line::split(input, 2048) else {
+        return;
+    };
+    assert!(line.len() <= input.len().min(2048));
+    let mut sent = Vec::new();
+    pieces(line, |piece| append(&mut sent, input, piece));
+    // What goes on is one line for whoever reads it, and says the same to us.
+    let inside = sent.strip_suffix(b"\r\n").expect("ends in CRLF");
+    assert!(!inside.contains(&b'\r') && !inside.contains(&b'\n'));
+    let (ours, theirs) = (Command::parse(line.text), Command::parse(inside));
+    assert_eq!(ours.verb, theirs.verb);
+    let _ = ours.path();
+    if let Ok(chunk) = ours.chunk() {
+        let again = chunk.as_command();
+        assert_eq!(Command::parse(again.as_bytes()).chunk(), Ok(chunk));
+    }
+}
+
+/// Upstream's replies, whole and cut.
+pub(crate) fn reply(input: &[u8]) {
+    let ReplyParse::Complete(reply) = Reply::parse(input) else {
+        return;
+    };
+    assert!(reply.raw.len() <= input.len() && (200..600).contains(&reply.code));
+    assert_eq!(Reply::parse(reply.raw), ReplyParse::Complete(reply));
+    for cut in 0..reply.raw.len().min(512) {
+        assert_eq!(Reply::parse(&input[..cut]), ReplyParse::Incomplete, "cut at {cut}");
+    }
+    let _: Option<EnhancedCode> = reply.enhanced();
+    let (_, filtered) = Extensions::filter(&reply, &[]);
+    let ReplyParse::Complete(again) = Reply::parse(&filtered) else {
+        panic!("the filtered reply is none");
+    };
+    assert_eq!((again.raw.len(), again.code), (filtered.len(), 250));
+}
+
+/// A message: the first octet chooses how it is cut.
+pub(crate) fn data(input: &[u8]) {
+    let Some((&size, input)) = input.split_first() else {
+        return;
+    };
+    let size = usize::from(size).max(1);
+    for mode in [BareNewlines::Normalize, BareNewlines::Pass] {
+        let whole = scanned(mode, input, input.len().max(1));
+        let cut = scanned(mode, input, size);
+        assert_eq!(whole, cut, "the same however it is cut");
+        let (sent, end, findings) = whole;
+        match mode {
+            BareNewlines::Normalize => strict(&sent, end.is_some()),
+            _ => assert!(input.starts_with(&sent), "relayed as it came"),
+        }
+        if findings == Findings::default() {
+            assert!(input.starts_with(&sent), "clean mail is not touched");
+        }
+    }
+}
+
+fn scanned(mode: BareNewlines, input: &[u8], size: usize) -> (Vec<u8>, Option<usize>, Findings) {
+    let mut scanner = DataScanner::new(mode);
+    let mut sent = Vec::new();
+    for (number, chunk) in input.chunks(size).enumerate() {
+        if let Some(end) = scanner.scan(chunk, |piece| append(&mut sent, chunk, piece)) {
+            return (sent, Some(number * size + end), scanner.findings());
+        }
+    }
+    (sent, None, scanner.findings())
+}
+
+fn append(sent: &mut Vec<u8>, input: &[u8], piece: Piece) {
+    match piece {
+        Piece::Input(range) => sent.extend_from_slice(&input[range]),
+        Piece::Insert(bytes) => sent.extend_from_slice(bytes),
+    }
+}
+
+/// Normalised content has no bare newline, and its end once, at the end.
+fn strict(sent: &[u8], ended: bool) {
+    for (at, octet) in sent.iter().enumerate() {
+        match octet {
+            b'\r' => assert_eq!(sent.get(at + 1), Some(&b'\n'), "a bare CR"),
+            b'\n' => assert!(at > 0 && sent[at - 1] == b'\r', "a bare LF"),
+            _ => {}
+        }
+    }
+    let with_start = [b"\r\n", sent].concat();
+    let end = with_start.windows(5).position(|five| five == b"\r\n.\r\n");
+    let expected = ended.then(|| with_start.len() - 5);
+    assert_eq!(end, expected, "one end, and at the end");
+}
