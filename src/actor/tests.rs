@@ -34,11 +34,15 @@ fn script(dialogue: &str) -> Script {
 
 /// The client of one dialogue and the server of another.
 async fn performed(client: &str, server: &str) -> Performance {
+    performed_at(Pace::Reply, client, server).await
+}
+
+async fn performed_at(pace: Pace, client: &str, server: &str) -> Performance {
     let any: SocketAddr = "[::1]:0".parse().unwrap();
     let stage = Server::listen(any).await.unwrap();
     let client_of = Client {
         to: stage.address().unwrap(),
-        pace: Pace::Reply,
+        pace,
         patience: Duration::from_secs(10),
         introduce: None,
     };
