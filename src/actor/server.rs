@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::script::{Question, Script, Step};
 use crate::smtp::{BareNewlines, Command, DataScanner, Line, Split, Verb};
@@ -19,8 +19,8 @@ use crate::smtp::{BareNewlines, Command, DataScanner, Line, Split, Verb};
 const LINE: usize = 64 * 1024;
 /// What a command hears that the capture does not hold.
 const UNKNOWN: &[u8] = b"451 4.3.0 the capture holds no reply to this\r\n";
-/// How long the peer may stay after the client has left.
-const LEAVE: Duration = Duration::from_secs(5);
+/// How long the peer may stay after the client has left, and a greeting may be held back at most.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no recorded server.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +73,7 @@ impl Server {
             tokio::select! {
                 () = &mut play => {}
                 performance = &mut client => {
-                    let _patient = timeout(LEAVE, play).await;
+                    let _patient = timeout(PATIENCE, play).await;
                     return Ok(performance);
                 }
             }
@@ -93,6 +93,8 @@ struct Play<'a> {
     exchanges: Vec<Exchange<'a>>,
     /// The first exchange that did not happen yet.
     at: usize,
+    /// A client that does not wait has to be heard first, as it was in the capture.
+    greets_after: Duration,
 }
 
 impl<'a> Play<'a> {
@@ -103,7 +105,8 @@ impl<'a> Play<'a> {
         });
         let unanswered = script.unanswered.iter().map(|asked| Exchange { asked, reply: None });
         let exchanges = answered.chain(unanswered).collect();
-        Self { stream, held: Vec::new(), exchanges, at: 0 }
+        let greets_after = script.greets_after.min(PATIENCE);
+        Self { stream, held: Vec::new(), exchanges, at: 0, greets_after }
     }
 
     /// A peer that goes away in the middle is nothing special.
@@ -112,6 +115,7 @@ impl<'a> Play<'a> {
     }
 
     async fn run(&mut self) -> io::Result<()> {
+        sleep(self.greets_after).await;
         if self.reply(|asked| *asked == Question::Connection).await?.is_none() {
             return Ok(());
         }
