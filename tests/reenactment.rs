@@ -13,7 +13,7 @@ mod lab;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lab::{Config, Gateway, Lab, Mode, until};
+use lab::{Config, Family, Gateway, Lab, Mode, Postfix, port, until};
 use serde_json::Value;
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -48,6 +48,10 @@ fn json(text: &str) -> Vec<Value> {
 /// The sessions of `lines`, by client and verdict.
 fn sessions(lines: &[Value]) -> impl Iterator<Item = &Value> {
     lines.iter().filter(|line| line["type"] == "session")
+}
+
+fn recording(name: &str) -> PathBuf {
+    Path::new(CAPTURES).join(name).join("input.pcap")
 }
 
 /// Says every recording again through a gateway with that configuration and compares verdicts. Returns those that were
@@ -140,4 +144,76 @@ fn pregreet_and_bare_newlines_come_to_the_same_verdicts() {
     assert!(count(&verdicts, "accept/-") >= 5, "{verdicts:?}");
     assert!(count(&verdicts, "reject/pregreet") >= 1, "{verdicts:?}");
     assert!(count(&verdicts, "reject/bare_newline") >= 1, "{verdicts:?}");
+}
+
+/// What replay prints, and whether every answer was as recorded.
+fn said_again_to_a_server(lab: &Lab, recording: &Path, arguments: &[&str]) -> (String, bool) {
+    let [ipv6, ipv4] = [Family::Ipv6, Family::Ipv4]
+        .map(|family| lab.server_socket(family, port::SMTP).to_string());
+    let against = [GATEPOST, "replay", "--against", &ipv6, "--against", &ipv4];
+    let file = recording.to_str().unwrap();
+    let output = lab.client.output([&against, arguments, &[file]].concat());
+    (String::from_utf8(output.stdout).unwrap(), output.status.success())
+}
+
+#[test]
+fn a_real_server_answers_as_recorded_over_either_family() {
+    let Some(lab) = Lab::new("acted-mta") else { return };
+    let domain = "virtual_mailbox_domains = receiver.example\n";
+    let _receiver = Postfix::start(&lab, &lab.server, "receiver", None, domain);
+    let [ipv6, ipv4] =
+        [Family::Ipv6, Family::Ipv4].map(|family| lab.server_socket(family, port::SMTP));
+    for (name, arguments, to) in [
+        ("plain-ipv6", &[][..], ipv6),
+        ("plain-ipv4", &["--pace", "recorded"], ipv4),
+        ("plain-ipv6", &["--family", "ipv4"], ipv4),
+        ("plain-ipv4", &["--family", "ipv6"], ipv6),
+        ("bdat", &[], ipv6),
+    ] {
+        let (told, same) = said_again_to_a_server(&lab, &recording(name), arguments);
+        assert!(same && told.starts_with(&format!("#1 to {to}: ")), "{arguments:?}: {told}");
+        assert!(told.ends_with(" replies, as recorded\n"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn a_recipient_who_has_gone_is_told_as_a_difference() {
+    let Some(lab) = Lab::new("acted-gone") else { return };
+    let users = "virtual_mailbox_domains = receiver.example\n\
+                 virtual_mailbox_maps = inline:{ carol@receiver.example=carol }\n";
+    let _receiver = Postfix::start(&lab, &lab.server, "receiver", None, users);
+    let (told, same) = said_again_to_a_server(&lab, &recording("plain-ipv6"), &[]);
+    assert!(!same, "{told}");
+    let recipient = told.split("    RCPT TO:<bob@receiver.example>").nth(1);
+    let answers = recipient.unwrap_or_else(|| panic!("{told}"));
+    assert!(answers.contains("recorded: 250 2.1.5"), "{told}");
+    assert!(answers.contains("now:      550 5.1.1"), "{told}");
+}
+
+#[test]
+fn what_cannot_be_said_again_is_left_with_the_reason() {
+    let Some(lab) = Lab::new("acted-left") else { return };
+    let _gateway = Gateway::start(&lab, &config(&lab));
+    let left = |name: &str| -> Vec<(u64, String)> {
+        let performed = again(&lab, &recording(name));
+        let reason = |line: &Value| {
+            let why = if line["to"].is_null() { &line["left"] } else { &line["cut_short"] };
+            (line["number"].as_u64().unwrap(), why.as_str().unwrap_or("-").to_owned())
+        };
+        let mut left: Vec<_> = performed.iter().map(reason).collect();
+        left.sort();
+        left
+    };
+    for (name, number, why) in [
+        ("holes", 1, "the capture has holes in it"),
+        ("holes", 2, "the capture has holes in it"),
+        ("one-direction", 1, "the capture has holes in it"),
+        ("ipv6-unanswered", 1, "the client said nothing and no server greeted it"),
+        ("ipv6-unanswered", 2, "-"),
+        ("pmtu-black-hole", 1, "the capture holds no answer to what follows"),
+        ("starttls", 1, "what follows STARTTLS is encrypted"),
+    ] {
+        let left = left(name);
+        assert!(left.contains(&(number, why.to_owned())), "{name}: {left:?}");
+    }
 }

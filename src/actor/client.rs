@@ -89,7 +89,6 @@ impl Play<'_> {
                 Step::Content { octets, pause } => self.say(octets, *pause).await,
                 Step::Reply { asked: Question::Message, .. } if without_message => Next::On,
                 Step::Reply { octets, asked } => self.compare(asked, answer(octets)).await,
-                Step::Encrypted => Next::Over(Some("what follows STARTTLS is encrypted")),
             };
             match next {
                 Next::On => {}
@@ -105,6 +104,7 @@ impl Play<'_> {
                 return;
             }
         }
+        self.performance.cut_short = script.cut_short;
     }
 
     async fn say(&mut self, octets: &[u8], pause: Duration) -> Next {

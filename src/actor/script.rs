@@ -26,8 +26,6 @@ pub(super) enum Step {
         octets: Vec<u8>,
         asked: Question,
     },
-    /// STARTTLS was accepted: what follows is encrypted.
-    Encrypted,
 }
 
 /// What a reply answers.
@@ -61,8 +59,12 @@ impl Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     pub(super) steps: Vec<Step>,
-    /// What was asked and never answered: the server closed in place of it.
+    /// What the server closed on in place of an answer.
     pub(super) unanswered: Vec<Question>,
+    /// Why it ends before the recorded client did, in words.
+    pub(super) cut_short: Option<&'static str>,
+    /// How long the server let a client wait that spoke before its greeting.
+    pub(super) greets_after: Duration,
 }
 
 /// Why a session cannot be said again.
@@ -106,6 +108,7 @@ impl Script {
         let mut pending = VecDeque::from([Question::Connection]);
         let mut in_data = false;
         let mut before: Option<Timestamp> = None;
+        let mut greets_after = Duration::ZERO;
         for said in said {
             let pause = before.map_or(Duration::ZERO, |before| said.at - before);
             before = Some(said.at);
@@ -119,6 +122,9 @@ impl Script {
                     let Some(asked) = pending.pop_front() else {
                         continue; // A reply to nothing: nobody waited for it.
                     };
+                    if asked == Question::Connection && !steps.is_empty() {
+                        greets_after = pause;
+                    }
                     in_data = code(octets) == Some(354) && asked.verb() == Some(Verb::Data);
                     steps.push(Step::Reply { octets: octets.clone(), asked });
                 }
@@ -130,15 +136,21 @@ impl Script {
                     steps.push(Step::Content { octets: octets.clone(), pause });
                 }
                 (Utterance::Encrypted(_), _) => {
-                    steps.push(Step::Encrypted);
-                    break;
+                    let why = Some("what follows STARTTLS is encrypted");
+                    return Self { steps, unanswered: Vec::new(), cut_short: why, greets_after };
                 }
                 (Utterance::Gap(_) | Utterance::Closed, _) => {}
             }
         }
-        let unanswered =
-            if steps.last() == Some(&Step::Encrypted) { vec![] } else { pending.into() };
-        Self { steps, unanswered }
+        let closed = said.iter().find(|said| said.what == Utterance::Closed);
+        if pending.is_empty() || closed.is_some_and(|closed| closed.from == Side::Server) {
+            return Self { steps, unanswered: pending.into(), cut_short: None, greets_after };
+        }
+        // What the server would have said cannot be compared with what one says now.
+        let answered = steps.iter().rposition(|step| matches!(step, Step::Reply { .. }));
+        steps.truncate(answered.map_or(0, |last| last + 1));
+        let why = Some("the capture holds no answer to what follows");
+        Self { steps, unanswered: Vec::new(), cut_short: why, greets_after }
     }
 }
 

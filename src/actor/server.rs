@@ -5,9 +5,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 
 use super::script::{Question, Script, Step};
 use crate::smtp::{BareNewlines, Command, DataScanner, Line, Split, Verb};
@@ -16,6 +19,8 @@ use crate::smtp::{BareNewlines, Command, DataScanner, Line, Split, Verb};
 const LINE: usize = 64 * 1024;
 /// What a command hears that the capture does not hold.
 const UNKNOWN: &[u8] = b"451 4.3.0 the capture holds no reply to this\r\n";
+/// How long the peer may stay after the client has left, and a greeting may be held back at most.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no recorded server.
 #[derive(Debug, thiserror::Error)]
@@ -47,16 +52,31 @@ impl Server {
         self.0.local_addr()
     }
 
-    /// Plays the server of `script` for whoever connects, until dropped.
+    /// Plays the server of `script` for whoever connects, until the client's play is over and the peer has taken its leave:
+    /// left alone before that, a gateway would tell of a lost upstream.
     ///
     /// # Errors
     /// Connections cannot be accepted.
-    pub async fn perform(&self, script: &Script) -> io::Result<()> {
+    pub async fn perform<T>(
+        &self,
+        script: &Script,
+        client: impl Future<Output = T>,
+    ) -> io::Result<T> {
+        let mut client = pin!(client);
         loop {
-            let (stream, _) = self.0.accept().await?;
+            let stream = tokio::select! {
+                accepted = self.0.accept() => accepted?.0,
+                performance = &mut client => return Ok(performance),
+            };
             stream.set_nodelay(true)?;
-            // A peer that goes away in the middle is nothing special.
-            let _gone = Play::new(stream, script).run().await;
+            let mut play = pin!(Play::new(stream, script).run_to_end());
+            tokio::select! {
+                () = &mut play => {}
+                performance = &mut client => {
+                    let _patient = timeout(PATIENCE, play).await;
+                    return Ok(performance);
+                }
+            }
         }
     }
 }
@@ -73,6 +93,8 @@ struct Play<'a> {
     exchanges: Vec<Exchange<'a>>,
     /// The first exchange that did not happen yet.
     at: usize,
+    /// A client that does not wait has to be heard first, as it was in the capture.
+    greets_after: Duration,
 }
 
 impl<'a> Play<'a> {
@@ -83,11 +105,17 @@ impl<'a> Play<'a> {
         });
         let unanswered = script.unanswered.iter().map(|asked| Exchange { asked, reply: None });
         let exchanges = answered.chain(unanswered).collect();
-        Self { stream, held: Vec::new(), exchanges, at: 0 }
+        let greets_after = script.greets_after.min(PATIENCE);
+        Self { stream, held: Vec::new(), exchanges, at: 0, greets_after }
     }
 
-    /// `None` or an error: the connection ends.
+    /// A peer that goes away in the middle is nothing special.
+    async fn run_to_end(mut self) {
+        let _gone = self.run().await;
+    }
+
     async fn run(&mut self) -> io::Result<()> {
+        sleep(self.greets_after).await;
         if self.reply(|asked| *asked == Question::Connection).await?.is_none() {
             return Ok(());
         }
@@ -108,8 +136,8 @@ impl<'a> Play<'a> {
                         return Ok(());
                     }
                 }
-                // Its client says what follows; that is a line of its own.
-                (Verb::Starttls, b'2') => return Ok(()),
+                // The client leaves here, and the gateway after it.
+                (Verb::Starttls, b'2') => return self.skip(usize::MAX).await,
                 _ => {}
             }
         }
@@ -179,7 +207,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Reads a chunk.
+    /// Reads a chunk, or as much of it as comes.
     async fn skip(&mut self, mut count: usize) -> io::Result<()> {
         loop {
             let here = count.min(self.held.len());

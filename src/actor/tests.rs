@@ -20,6 +20,7 @@ fn said(dialogue: &str) -> Vec<Said> {
             "C=" => Utterance::Content(octets),
             "C~" | "S~" => Utterance::Encrypted(100),
             "C?" | "S?" => Utterance::Gap(100),
+            "C." | "S." => Utterance::Closed,
             _ => panic!("{line}"),
         };
         Said { at: Timestamp::from_nanos(n as u64), from, what }
@@ -42,10 +43,7 @@ async fn performed(client: &str, server: &str) -> Performance {
         introduce: None,
     };
     let (client, server) = (script(client), script(server));
-    tokio::select! {
-        performance = client_of.perform(&client) => performance.unwrap(),
-        ended = stage.perform(&server) => panic!("{ended:?}"),
-    }
+    stage.perform(&server, client_of.perform(&client)).await.unwrap().unwrap()
 }
 
 const ACCEPTED: &str = "
@@ -131,10 +129,21 @@ async fn content_after_a_refused_data_is_left_out() {
 
 #[tokio::test]
 async fn a_server_lost_after_the_dot_is_lost_again() {
-    let lost = ACCEPTED.split("S: 250 2.0.0").next().unwrap();
-    assert_eq!(differs(&performed(lost, lost).await), []);
-    assert_eq!(differs(&performed(lost, ACCEPTED).await), [("the end of data", 0, 2)]);
-    assert_eq!(differs(&performed(ACCEPTED, lost).await), [("the end of data", 2, 0)]);
+    let lost = format!("{}S.", ACCEPTED.split("S: 250 2.0.0").next().unwrap());
+    assert_eq!(differs(&performed(&lost, &lost).await), []);
+    assert_eq!(differs(&performed(&lost, ACCEPTED).await), [("the end of data", 0, 2)]);
+    assert_eq!(differs(&performed(ACCEPTED, &lost).await), [("the end of data", 2, 0)]);
+}
+
+#[tokio::test]
+async fn a_play_ends_where_the_capture_holds_no_more_answers() {
+    // The path swallowed the message; or the client had no patience.
+    for ending in ["", "C."] {
+        let unanswered = format!("{}{ending}", ACCEPTED.split("S: 250 2.0.0").next().unwrap());
+        let performance = performed(&unanswered, ACCEPTED).await;
+        assert_eq!((differs(&performance), performance.replies), (vec![], 5));
+        assert!(performance.cut_short.unwrap().contains("no answer"));
+    }
 }
 
 #[tokio::test]
@@ -160,4 +169,27 @@ fn what_was_not_captured_cannot_be_said() {
     assert_eq!(unplayable("C: EHLO a", false), Unplayable::OneSided);
     assert_eq!(unplayable("S: 220 a\nC?", false), Unplayable::Holes);
     assert_eq!(unplayable(ACCEPTED, true), Unplayable::Midstream);
+}
+
+#[tokio::test]
+async fn recorded_pauses_are_kept_where_wanted() {
+    // Ten milliseconds between one thing said and the next.
+    let pause = Duration::from_millis(10);
+    let mut said = said(ACCEPTED);
+    for (n, said) in said.iter_mut().enumerate() {
+        said.at = Timestamp::from_nanos(n as u64 * 10_000_000);
+    }
+    let script = Script::new(&said, false).unwrap();
+    let stage = Server::listen("[::1]:0".parse().unwrap()).await.unwrap();
+    let client = Client {
+        to: stage.address().unwrap(),
+        pace: Pace::Recorded,
+        patience: Duration::from_secs(10),
+        introduce: None,
+    };
+    let began = std::time::Instant::now();
+    let performance = stage.perform(&script, client.perform(&script)).await.unwrap().unwrap();
+    assert_eq!((differs(&performance), performance.replies), (vec![], 7));
+    // EHLO, MAIL, RCPT, DATA, content, QUIT; how much longer it takes is the machine's.
+    assert!(began.elapsed() >= 6 * pause);
 }

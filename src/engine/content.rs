@@ -33,7 +33,7 @@ impl Engine {
         self.recorder.content(count);
         if let Progress::ChunkEnds { wanted, last } = self.session.chunk_passed(count) {
             if last {
-                self.recorder.content_ended(self.now, out);
+                self.recorder.content_ended(Some(self.now), out);
             }
             if !wanted {
                 self.unwanted_chunk(out);
@@ -86,7 +86,7 @@ impl Engine {
     }
 
     fn content_ends(&mut self, out: &mut Output) {
-        self.recorder.content_ended(self.now, out);
+        self.recorder.content_ended(Some(self.now), out);
         self.current = Current::default();
         if self.stage == Stage::Dropping {
             self.refuse_message(out);

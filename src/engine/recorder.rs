@@ -61,7 +61,7 @@ pub(super) struct Recorder {
     introduced: Option<(String, bool)>,
     message: Message,
     /// Messages that ended and whose reply is not there yet: octets and when they ended.
-    ended: VecDeque<(u64, Timestamp)>,
+    ended: VecDeque<(u64, Option<Timestamp>)>,
 }
 
 impl Recorder {
@@ -158,7 +158,7 @@ impl Recorder {
         let message = &self.message;
         let same = message.chunking && message.transaction == transaction;
         if !same || message.began.is_none() {
-            self.content_begins(transaction, true, at, out);
+            self.content_begins(transaction, true, Some(at), out);
         }
         if !chunk.last {
             return Asked::Chunk { transaction };
@@ -166,7 +166,7 @@ impl Recorder {
         // What is said next belongs to no transaction, whenever the reply comes.
         self.current = NONE;
         if chunk.size == 0 {
-            self.content_ended(at, out);
+            self.content_ended(Some(at), out);
         }
         Asked::Message { transaction }
     }
@@ -289,7 +289,7 @@ impl Recorder {
                 }
             }
             Asked::Data { transaction } if code == 354 => {
-                self.content_begins(transaction, false, at, out);
+                self.content_begins(transaction, false, Some(at), out);
             }
             Asked::Data { transaction } if code >= 400 => self.data_refused(transaction, code),
             Asked::Message { transaction } => self.message_code(transaction, code, at, out),
@@ -309,17 +309,18 @@ impl Recorder {
         self.smtp.extensions = Some(keywords);
     }
 
+    /// `at`: none if nobody heard the go-ahead.
     pub(super) fn content_begins(
         &mut self,
         transaction: usize,
         chunking: bool,
-        at: Timestamp,
+        at: Option<Timestamp>,
         out: &mut Output,
     ) {
-        if transaction != NONE {
+        if let Some(at) = at.filter(|_| transaction != NONE) {
             self.phase(Phase::Envelope, at - self.phase_start, out);
         }
-        self.message = Message::new(transaction, chunking, Some(at));
+        self.message = Message::new(transaction, chunking, at);
         if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
             transaction.chunking = chunking;
         }
@@ -329,9 +330,9 @@ impl Recorder {
         self.message.bytes += count;
     }
 
-    /// The client has said all of a message.
-    pub(super) fn content_ended(&mut self, at: Timestamp, out: &mut Output) {
-        if let Some(began) = self.message.began.take() {
+    /// The client has said all of a message. `at`: none if nobody heard when.
+    pub(super) fn content_ended(&mut self, at: Option<Timestamp>, out: &mut Output) {
+        if let (Some(began), Some(at)) = (self.message.began.take(), at) {
             self.phase(Phase::Data, at - began, out);
         }
         if !self.message.chunking {
@@ -360,9 +361,11 @@ impl Recorder {
     fn message_code(&mut self, transaction: usize, code: u16, at: Timestamp, out: &mut Output) {
         let (bytes, ended) = self.ended.pop_front().unwrap_or_else(|| {
             self.message.told = true;
-            (self.message.bytes, at)
+            (self.message.bytes, Some(at))
         });
-        self.phase(Phase::Acceptance, at - ended, out);
+        if let Some(ended) = ended {
+            self.phase(Phase::Acceptance, at - ended, out);
+        }
         out.event(Event::Message { code, bytes });
         if let Some(transaction) = self.smtp.transactions.get_mut(transaction) {
             transaction.data_code = Some(code);

@@ -238,6 +238,18 @@ impl Pump {
         answer.await
     }
 
+    /// Shows the engine what the client said right behind its PROXY header: it did not wait for the greeting.
+    pub(super) async fn hear_early(&mut self) {
+        let heard = std::future::poll_fn(|cx| {
+            SCRATCH.with_borrow_mut(|Scratch { work, .. }| {
+                let now = self.clock.now();
+                self.show_held(now, work, cx);
+            });
+            Poll::Ready(())
+        });
+        heard.await;
+    }
+
     /// Moves octets until the conversation is over and the client has read the end of it.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx))

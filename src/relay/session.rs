@@ -159,6 +159,7 @@ async fn begin(
             };
             pump.tell(|engine, at, out| engine.connected(address, at, out)).await;
             pump.connect(Leg::new(stream, Vec::new(), header));
+            pump.hear_early().await;
         }
         Err(_) => pump.tell(|engine, _, out| engine.unavailable(out)).await,
     }

@@ -556,6 +556,15 @@ fn a_lost_reply_to_data() {
     let message = "C: Subject: x\nC: QUIT\nC: .\nS: 250 queued\n";
     let record = after_envelope(&["C: DATA\nS? 10\n", message, BYE].concat());
     assert_eq!(codes(&record), ["250 250 250 18"]);
+    // The client waited for the 354, so the next reply is the message's whatever is pipelined behind it.
+    let lost = "C: MAIL FROM:<a@a.example>\nC: RCPT TO:<b@b.example>\nC: DATA\nS? 65\n";
+    let rest = "C: Subject: x\nC: .\nC: QUIT\nS: 250 queued\nS: 221 bye\nS.\nC.\n";
+    let record = hear(&[HELLO, lost, rest].concat());
+    assert_eq!(codes(&record), ["- - 250 12"]);
+    assert_eq!(record.outcome, Outcome::Quit);
+    assert_eq!((record.smtp.desyncs, record.smtp.resyncs), (1, 1));
+    // Nobody heard when it began.
+    assert_eq!((record.smtp.phases.envelope, record.smtp.phases.data), (None, None));
     let record = after_envelope(&["C: DATA\nS? 10\nC: RSET\nS: 250 ok\n", BYE].concat());
     assert_eq!(codes(&record), ["250 250 - 0"]);
     assert_eq!(commands(&record), "EHLO 1 MAIL 1 RCPT 1 DATA 1 RSET 1 QUIT 1");

@@ -79,13 +79,10 @@ impl Stage {
         let client = Client { to, pace: self.pace, patience: PATIENCE, introduce };
         let performance = match &self.server {
             None => client.perform(&script).await,
-            Some(server) => tokio::select! {
-                performance = client.perform(&script) => performance,
-                ended = server.perform(&script) => {
-                    ended.context("the recorded server cannot accept connections")?;
-                    return Ok(Outcome::Left("the recorded server ended".to_owned()));
-                }
-            },
+            Some(server) => server
+                .perform(&script, client.perform(&script))
+                .await
+                .context("the recorded server cannot accept connections")?,
         };
         let performance =
             performance.with_context(|| format!("cannot connect to {to}; is a server there?"))?;

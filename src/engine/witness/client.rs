@@ -3,6 +3,7 @@
 use super::{Footing, MAX_LINE, Passing, Witness};
 use crate::engine::{Anomaly, Desync, Output, Refusal, Side};
 use crate::smtp::{Asked, Command, Item, Junk, Line, Progress, Split, Verb, Wait};
+use crate::time::Timestamp;
 
 /// What one item made of the input.
 pub(super) enum Step {
@@ -195,17 +196,18 @@ impl Witness {
         let bare = self.recorder.findings(findings, out);
         if end.is_some() {
             if self.session.has_pending() {
+                self.flight.begins_with_message |= self.flight.said == 0;
                 self.flight.said += 1; // Else the server refused it before its end.
             }
-            self.content_ended(bare, out);
+            self.content_ended(bare, Some(self.now), out);
         }
         used
     }
 
-    /// A message is over. `bare`: it has bare newlines.
-    pub(super) fn content_ended(&mut self, bare: bool, out: &mut Output) {
+    /// A message is over. `bare`: it has bare newlines; `at`: none if its end was not heard.
+    pub(super) fn content_ended(&mut self, bare: bool, at: Option<Timestamp>, out: &mut Output) {
         self.end_uncertain = false;
-        self.recorder.content_ended(self.now, out);
+        self.recorder.content_ended(at, out);
         if bare && self.judgement.rejects_bare_newlines() {
             self.judgement.refused(Refusal::BareNewline, out);
             self.judgement.ends();
@@ -215,7 +217,7 @@ impl Witness {
     fn chunk(&mut self, count: u64, out: &mut Output) {
         self.recorder.content(count);
         if let Progress::ChunkEnds { last: true, .. } = self.session.chunk_passed(count) {
-            self.recorder.content_ended(self.now, out);
+            self.recorder.content_ended(Some(self.now), out);
         }
     }
 

@@ -54,6 +54,8 @@ struct Flight {
     said: usize,
     /// It began after a word of the server's, and nothing of it is missing.
     whole: bool,
+    /// Whatever was asked before it is answered: for its first word, a message, the client had to wait for the go-ahead.
+    begins_with_message: bool,
     /// In [`Footing::Resync`] the last line, if it looks like a command.
     line: Vec<u8>,
 }

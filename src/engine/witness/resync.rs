@@ -3,8 +3,9 @@
 //! **Replies are missing** ([`super::Footing::Unpaired`]): the client is followed as if nothing had happened. After DATA whose reply
 //! is missing its next line is content, unless it is a known verb in the full form of its RFC: then DATA was refused. So with
 //! lines of an AUTH exchange; after STARTTLS it is TLS if it begins like TLS. A reply is paired again when the client
-//! said exactly one thing since the server's last word, or when it is one that nothing else is answered with: 354 to DATA,
-//! 221 to QUIT, 220 to STARTTLS, 334 and 235 to AUTH. The first words of a server are its greeting.
+//! said exactly one thing since the server's last word, or a message and more behind it; or when it is one that nothing else
+//! is answered with: 354 to DATA, 221 to QUIT, 220 to STARTTLS, 334 and 235 to AUTH. The first words of a server are its
+//! greeting.
 //!
 //! **Commands are missing** ([`super::Footing::Resync`]): lines are passed over until
 //! - a reply comes directly after one single line since the server's word before it, and that line is a known verb in full
@@ -37,7 +38,7 @@ impl Witness {
                     _ => self.recorder.current(),
                 };
                 self.session.presume_content(transaction);
-                self.recorder.content_begins(transaction, false, self.now, out);
+                self.recorder.content_begins(transaction, false, None, out);
             }
             Wait::Auth if !is_command => self.session.presume_auth_line(),
             Wait::Starttls if Junk::recognise(rest) == Some(Junk::Tls) => {
@@ -56,10 +57,14 @@ impl Witness {
         if self.session.in_data().is_some() {
             // It may answer what came before the content. If it is the message's, the end was not heard.
             if reply.is_positive() {
-                self.recorder.content_ended(self.now, out);
+                self.recorder.content_ended(None, out);
                 self.lose(Desync::EndOfData, out);
             }
             return;
+        }
+        if self.flight.begins_with_message && reply.code != 354 {
+            self.regain();
+            return self.paired(reply, out);
         }
         let certain = match self.session.asked_last() {
             None => false,
@@ -130,7 +135,7 @@ impl Witness {
             self.regain();
             let transaction = self.recorder.current();
             self.session.presume_content(transaction);
-            self.recorder.content_begins(transaction, false, self.now, out);
+            self.recorder.content_begins(transaction, false, Some(self.now), out);
         } else if !self.was_heard(Side::Server) && self.greets(reply) {
             self.recorder.answered(Asked::Greeting, reply.code, None, self.now, out);
             if !self.was_heard(Side::Client) {

@@ -160,7 +160,7 @@ impl Witness {
             self.recorder.anomaly(Anomaly::UnexpectedReply, out);
         }
         let (_, findings) = self.session.scan(&[], |_| {});
-        self.content_ended(findings.bare_lf || findings.bare_cr, out);
+        self.content_ended(findings.bare_lf || findings.bare_cr, None, out);
         let asked = Asked::Message { transaction };
         self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
         if reply.is_positive() {
