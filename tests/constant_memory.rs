@@ -1,4 +1,4 @@
-//! A message of 100 MB costs the engine no memory that grows with it: counted at the allocator, in a process of its own.
+//! A message of 100 MB costs the engine and the witness no memory that grows with it: counted at the allocator, in a process of its own.
 
 #![allow(unsafe_code, reason = "a global allocator cannot be written without")]
 #![allow(
@@ -13,7 +13,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use gatepost::addr::{ClientAddr, OriginalDst};
-use gatepost::engine::{Action, Engine, Output, Profile, Timeouts};
+use gatepost::engine::{Action, Engine, Output, Profile, Side, TcpFacts, Timeouts, Witness};
 use gatepost::time::Timestamp;
 
 thread_local! {
@@ -94,5 +94,50 @@ fn a_hundred_megabytes_allocate_nothing() {
         );
         assert_eq!(allocated, 0, "{what}");
         assert!(forwarded >= TOTAL - 64, "{what}");
+    }
+}
+
+/// Octets allocated, ever, while a witness hears 100 MB of `line`s in reads of 64 KiB, after the first read; and the message's.
+fn heard(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, u64) {
+    let at = Timestamp::from_nanos(1);
+    let client = ClientAddr::new("192.0.2.1:4000".parse().unwrap());
+    let server = OriginalDst::new("192.0.2.2:25".parse().unwrap());
+    let mut witness = Witness::new(Profile::default().into(), client, server, at, false);
+    let mut out = Output::default();
+    witness.data(Side::Server, b"220 a\r\n", at, &mut out);
+    witness.data(Side::Client, open, at, &mut out);
+    witness.data(Side::Server, replies, at, &mut out);
+    let read: Vec<u8> = line.iter().copied().cycle().take(64 << 10).collect();
+    let mut warm = 0;
+    for number in 0..TOTAL / read.len() {
+        out.clear();
+        witness.data(Side::Client, &read, at, &mut out);
+        assert_eq!(witness.held(), 0, "nothing is held");
+        if number == 1 {
+            warm = ALLOCATED.get();
+        }
+    }
+    let allocated = ALLOCATED.get() - warm;
+    witness.data(Side::Client, b"\r\n.\r\n", at, &mut out);
+    let record = witness.finish(TcpFacts::default(), at, &mut out);
+    (allocated, record.smtp.transactions[0].bytes)
+}
+
+#[test]
+fn a_witness_copies_no_message() {
+    let envelope = b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\n";
+    let data = [&envelope[..], b"DATA\r\n"].concat();
+    let bdat = [&envelope[..], format!("BDAT {} LAST\r\n", TOTAL + 5).as_bytes()].concat();
+    let replies = b"250 a\r\n250 b\r\n354 c\r\n";
+    let clean = b"0123456789012345678901234567890123456789012345678901234567890\r\n";
+    for (what, open, replies, line, end) in [
+        ("clean data", &data, &replies[..], &clean[..], 2),
+        ("a chunk", &bdat, &replies[..14], &b"\n.\r\n"[..], 5),
+        ("data with a bare LF in every line", &data, &replies[..], &b"abcdefg\n"[..], 2),
+    ] {
+        let (allocated, octets) = heard(open, replies, line);
+        println!("{what}: {octets} octets heard, {allocated} allocated after the second read");
+        assert_eq!(allocated, 0, "{what}");
+        assert_eq!(octets, TOTAL as u64 + end, "{what}");
     }
 }

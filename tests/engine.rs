@@ -25,3 +25,5 @@ mod model;
 mod refusals;
 #[path = "engine/sessions.rs"]
 mod sessions;
+#[path = "engine/witness.rs"]
+mod witness;

@@ -74,3 +74,8 @@ fn capture() {
 fn dns() {
     over_seeds("dns", bodies::dns);
 }
+
+#[test]
+fn session() {
+    over_seeds("session", bodies::session);
+}

@@ -283,7 +283,7 @@ fn flights(told: &[Step]) -> Vec<Step> {
     steps
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {

@@ -33,6 +33,8 @@ pub(crate) struct Driver {
     splice: bool,
     from_client: Vec<u8>,
     from_upstream: Vec<u8>,
+    client_said: Vec<u8>,
+    upstream_said: Vec<u8>,
     pub(crate) to_client: Vec<u8>,
     pub(crate) to_upstream: Vec<u8>,
     pub(crate) events: Vec<Event>,
@@ -63,6 +65,8 @@ impl Driver {
             splice,
             from_client: Vec::new(),
             from_upstream: Vec::new(),
+            client_said: Vec::new(),
+            upstream_said: Vec::new(),
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             events: Vec::new(),
@@ -88,6 +92,7 @@ impl Driver {
             return;
         }
         self.capture(Captured::Data(Side::Client, bytes.to_vec()));
+        self.client_said.extend_from_slice(bytes);
         let passed = self.pass(Side::Client, self.from_client.is_empty(), bytes);
         self.from_client.extend_from_slice(bytes.get(passed..).unwrap_or_default());
         self.offer_client();
@@ -97,6 +102,7 @@ impl Driver {
         if self.closed || self.abandoned {
             return;
         }
+        self.upstream_said.extend_from_slice(bytes);
         let passed = self.pass(Side::Server, self.from_upstream.is_empty(), bytes);
         self.from_upstream.extend_from_slice(bytes.get(passed..).unwrap_or_default());
         let input = std::mem::take(&mut self.from_upstream);
@@ -192,6 +198,22 @@ impl Driver {
             verdict.reason = None; // Circumstances, which a capture does not tell.
         }
         assert_eq!(witness.verdict, verdict, "verdict, {what}");
+        if self.is_untouched() && engine.smtp.anomalies.is_empty() {
+            let mut told = engine.smtp.clone();
+            told.phases.connect = None; // The witness knows of one connection.
+            assert_eq!(witness.smtp, told, "what was said, {what}");
+            assert_eq!((witness.start, witness.duration), (engine.start, engine.duration));
+            if let Outcome::Quit | Outcome::ClientClosed | Outcome::UpstreamClosed = engine.outcome
+                && self.closed
+            {
+                assert_eq!(witness.outcome, engine.outcome, "{what}");
+            }
+        }
+    }
+
+    /// Each side read what the other said, and nothing else.
+    fn is_untouched(&self) -> bool {
+        self.to_upstream == self.client_said && self.to_client == self.upstream_said
     }
 
     /// Bytes that the engine has not consumed.

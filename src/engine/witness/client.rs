@@ -1,6 +1,6 @@
 //! What the client of a recorded dialogue says.
 
-use super::{Footing, MAX_LINE, Witness};
+use super::{Footing, MAX_LINE, Passing, Witness};
 use crate::engine::{Anomaly, Desync, Output, Refusal, Side};
 use crate::smtp::{Asked, Command, Item, Junk, Line, Progress, Split, Verb, Wait};
 
@@ -20,6 +20,13 @@ impl Witness {
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
             if self.quit {
                 return input.len();
+            }
+            if !self.session.is_opaque() {
+                let passed = self.pass_over(Side::Client, rest);
+                if passed > 0 {
+                    used += passed;
+                    continue;
+                }
             }
             let (opaque, content) = (self.session.is_opaque(), self.session.in_content());
             let step = match self.footing {
@@ -173,8 +180,10 @@ impl Witness {
                 Step::Consumed(line.len())
             }
             Split::TooLong => {
+                self.junk_counted = false;
                 self.ask(Asked::Other);
-                Step::Consumed(rest.len())
+                self.pass(Side::Client, Passing::Line);
+                Step::Again
             }
         }
     }

@@ -58,6 +58,16 @@ struct Flight {
     line: Vec<u8>,
 }
 
+/// Octets that are passed over, however they are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passing {
+    Nothing,
+    /// The rest of a line.
+    Line,
+    /// So many octets of a record of TLS, in [`Footing::Resync`].
+    Record(usize),
+}
+
 /// Both sides of one recorded dialogue.
 #[derive(Debug)]
 pub struct Witness {
@@ -80,6 +90,8 @@ pub struct Witness {
     opened: bool,
     /// By [`Side::index`]: anything was heard or missed.
     heard: [bool; 2],
+    /// By [`Side::index`]: what is passed over without being looked at.
+    passing: [Passing; 2],
     /// In [`Footing::Resync`], by [`Side::index`]: records of TLS were seen.
     tls: [bool; 2],
     /// Octets of the message are missing, and its end may be among them.
@@ -123,6 +135,7 @@ impl Witness {
             midstream,
             opened: false,
             heard: [false; 2],
+            passing: [Passing::Nothing; 2],
             tls: [false; 2],
             end_uncertain: false,
             plaintext_counted: false,
@@ -154,10 +167,7 @@ impl Witness {
             self.note_heard(from);
         }
         self.hear(from, octets, out);
-        if from == Side::Server {
-            self.hear(Side::Client, &[], out);
-        }
-        if self.held(Side::Client).len() > MAX_HELD {
+        if self.waiting(Side::Client).len() > MAX_HELD {
             // The reply that it all waits for was missed, or the client does not care for replies.
             self.replies_missed(Desync::Overflow, out);
         }
@@ -177,6 +187,7 @@ impl Witness {
         let held = self.take_held(from);
         self.transcript.line(from, &held, self.said_at(from));
         self.transcript.gap(from, length, at);
+        self.pass(from, Passing::Nothing);
         match from {
             Side::Client => self.client_gap(length, out),
             Side::Server if self.footing == Footing::Resync => self.word_is_over(),
@@ -202,6 +213,11 @@ impl Witness {
         let outcome = self.outcome(&tcp);
         self.recorder.tcp(tcp);
         self.recorder.finish(outcome, self.judgement.verdict(), at, out)
+    }
+
+    /// Octets of both sides that wait to be understood.
+    pub fn held(&self) -> usize {
+        self.held.iter().map(Vec::len).sum()
     }
 
     fn begin(&mut self, at: Timestamp, out: &mut Output) {
@@ -233,7 +249,7 @@ impl Witness {
         }
     }
 
-    fn held(&self, side: Side) -> &[u8] {
+    fn waiting(&self, side: Side) -> &[u8] {
         self.held.get(side.index()).map_or(&[], Vec::as_slice)
     }
 
@@ -278,6 +294,39 @@ impl Witness {
         }
     }
 
+    /// How much of `rest` is passed over.
+    fn pass_over(&mut self, side: Side, rest: &[u8]) -> usize {
+        let at = self.said_at(side);
+        let Some(passing) = self.passing.get_mut(side.index()) else {
+            return 0;
+        };
+        match *passing {
+            Passing::Nothing => 0,
+            Passing::Line => {
+                let end = memchr::memchr(b'\n', rest).map(|lf| lf + 1);
+                if end.is_some() {
+                    *passing = Passing::Nothing;
+                }
+                let count = end.unwrap_or(rest.len());
+                self.transcript.line(side, rest.get(..count).unwrap_or_default(), at);
+                count
+            }
+            Passing::Record(left) => {
+                let count = left.min(rest.len());
+                let left = left - count;
+                *passing = if left == 0 { Passing::Nothing } else { Passing::Record(left) };
+                self.transcript.encrypted(side, count, at);
+                count
+            }
+        }
+    }
+
+    fn pass(&mut self, side: Side, what: Passing) {
+        if let Some(passing) = self.passing.get_mut(side.index()) {
+            *passing = what;
+        }
+    }
+
     fn understand(&mut self, side: Side, input: &[u8], out: &mut Output) -> usize {
         match side {
             Side::Client => self.client(input, out),
@@ -292,7 +341,7 @@ impl Witness {
 
     /// No reply will come any more. What waits for one is read as far as that goes without it.
     fn server_is_silent(&mut self, out: &mut Output) {
-        if self.footing == Footing::Sure && !self.held(Side::Client).is_empty() {
+        if self.footing == Footing::Sure && !self.waiting(Side::Client).is_empty() {
             self.footing = Footing::Unpaired;
             self.session.replies_missed();
         }
@@ -301,6 +350,9 @@ impl Witness {
 
     /// Replies are missing, nobody knows how many: what was asked stays unanswered.
     fn replies_missed(&mut self, cause: Desync, out: &mut Output) {
+        if self.end_uncertain {
+            return self.lose(cause, out); // The message's may be among them.
+        }
         if self.footing == Footing::Sure {
             self.recorder.desync(cause, out);
             self.footing = Footing::Unpaired;

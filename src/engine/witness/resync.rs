@@ -16,8 +16,8 @@
 //! A line right behind a gap is a reply if it looks like one: packets begin with lines.
 
 use super::client::Step;
-use super::{MAX_LINE, Witness};
-use crate::engine::{Output, Side};
+use super::{MAX_LINE, Passing, Witness};
+use crate::engine::{Desync, Output, Side};
 use crate::smtp::{Asked, Command, Junk, Line, Reply, Split, Verb, Wait};
 
 impl Witness {
@@ -53,39 +53,55 @@ impl Witness {
 
     /// A reply, others being missing.
     pub(super) fn unpaired(&mut self, reply: &Reply<'_>, out: &mut Output) {
-        if self.session.in_data().is_some() && reply.code == 354 {
-            return; // It comes late, and what it allows was presumed.
+        if self.session.in_data().is_some() {
+            // It may answer what came before the content. If it is the message's, the end was not heard.
+            if reply.is_positive() {
+                self.recorder.content_ended(self.now, out);
+                self.lose(Desync::EndOfData, out);
+            }
+            return;
         }
-        let asked = self.session.asked_last();
-        let certain = match asked {
-            None => self.session.in_data().is_some(),
+        let certain = match self.session.asked_last() {
+            None => false,
             Some(Asked::Greeting) => true,
             Some(asked) => {
-                let only_one = self.flight.said == 1;
-                only_one && (reply.code != 354) || only_answer(asked, reply.code)
+                let only_one = self.flight.said == 1 && reply.code != 354;
+                only_one || only_answer(asked, reply.code)
             }
         };
-        if !certain {
-            self.recorder.replies_missed(false);
-            return self.session.replies_missed();
-        }
-        if asked.is_some() {
-            self.recorder.replies_missed(matches!(asked, Some(Asked::Message { .. })));
-            self.session.only_last();
+        if certain {
+            self.only_last_is_answered();
             self.regain();
+            self.paired(reply, out);
+        } else {
+            self.recorder.replies_missed(false);
+            self.session.replies_missed();
         }
-        self.paired(reply, out);
+    }
+
+    /// The reply at hand answers what was asked last, and those before it were missed.
+    pub(super) fn only_last_is_answered(&mut self) {
+        let message = matches!(self.session.asked_last(), Some(Asked::Message { .. }));
+        self.recorder.replies_missed(message);
+        self.session.only_last();
     }
 
     /// A line, or what of one there is, that may be anything.
     pub(super) fn adrift(&mut self, rest: &[u8]) -> Step {
-        if self.flight.said == 0 && self.is_tls(Side::Client, rest) {
-            return Step::Consumed(rest.len());
+        if self.flight.said == 0 {
+            match self.is_tls(Side::Client, rest) {
+                None => return Step::Stop,
+                Some(true) => return Step::Again,
+                Some(false) => {}
+            }
         }
         let len = match Line::split(rest, MAX_LINE) {
             Split::Incomplete => return Step::Stop,
             Split::Line(line) => line.len(),
-            Split::TooLong => memchr::memchr(b'\n', rest).map_or(rest.len(), |lf| lf + 1),
+            Split::TooLong => {
+                self.pass(Side::Client, Passing::Line);
+                0
+            }
         };
         self.flight.said += 1;
         self.flight.line.clear();
@@ -93,14 +109,14 @@ impl Witness {
         if Command::parse(line.trim_ascii_end()).is_well_formed() {
             self.flight.line.extend_from_slice(line);
         }
-        Step::Consumed(len)
+        if len > 0 { Step::Consumed(len) } else { Step::Again }
     }
 
     /// A reply, commands being missing: does it prove where the dialogue stands?
     pub(super) fn proof(&mut self, reply: &Reply<'_>, out: &mut Output) {
         let line = std::mem::take(&mut self.flight.line);
         if let Split::Line(line) = Line::split(&line, MAX_LINE)
-            && self.held(Side::Client).is_empty()
+            && self.waiting(Side::Client).is_empty()
         {
             let command = Command::parse(line.text);
             let single = self.flight.whole && self.flight.said == 1 && reply.code != 354;
@@ -128,15 +144,18 @@ impl Witness {
         !self.midstream || reply.code == 220 && !self.was_heard(Side::Client)
     }
 
-    /// Whether octets of `side` begin with a record of TLS. Once both sides' do, they speak it.
-    pub(super) fn is_tls(&mut self, side: Side, octets: &[u8]) -> bool {
+    /// Whether octets of `side` begin with a record of TLS, which is passed over then; `None` if they are too few. Once both
+    /// sides' do, they speak it.
+    pub(super) fn is_tls(&mut self, side: Side, octets: &[u8]) -> Option<bool> {
         // RFC 8446 §5.1: content type, version, and at most 2^14 octets and some padding.
-        let [20..=23, 3, 0..=4, high, _, ..] = octets else {
-            return false;
+        let length = match octets {
+            [20..=23] | [20..=23, 3] | [20..=23, 3, 0..=4] | [20..=23, 3, 0..=4, 0..=0x48] => {
+                return None;
+            }
+            [20..=23, 3, 0..=4, high @ 0..=0x48, low, ..] => u16::from_be_bytes([*high, *low]),
+            _ => return Some(false),
         };
-        if *high > 0x48 {
-            return false;
-        }
+        self.pass(side, Passing::Record(5 + usize::from(length)));
         if let Some(seen) = self.tls.get_mut(side.index()) {
             *seen = true;
         }
@@ -145,7 +164,7 @@ impl Witness {
             self.session.presume_tls(true);
             self.recorder.encrypted();
         }
-        true
+        Some(true)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the server of a recorded dialogue says.
 
-use super::{Footing, Witness};
+use super::{Footing, Passing, Witness};
 use crate::engine::{Anomaly, Desync, Output, ReplySource, Side};
-use crate::smtp::{Asked, Extensions, Junk, Paired, Reply, ReplyParse, Wait};
+use crate::smtp::{Asked, Extensions, Paired, Reply, ReplyParse, Wait};
 
 impl Witness {
     /// Returns how much of `input` was understood.
@@ -15,40 +15,52 @@ impl Witness {
                 self.opaque(rest, out);
                 return input.len();
             }
-            let count = match Reply::parse(rest) {
+            let passed = self.pass_over(Side::Server, rest);
+            if passed > 0 {
+                used += passed;
+                continue;
+            }
+            match Reply::parse(rest) {
                 ReplyParse::Incomplete => break,
                 ReplyParse::Complete(reply) => {
                     self.reply(&reply, out);
-                    reply.raw.len()
+                    self.transcript.line(Side::Server, reply.raw, at);
+                    used += reply.raw.len();
+                    // What of the client's waited for it comes before the next.
+                    self.hear(Side::Client, &[], out);
                 }
-                ReplyParse::Malformed => self.no_reply(rest, out),
-            };
-            self.transcript.line(Side::Server, rest.get(..count).unwrap_or_default(), at);
-            used += count;
+                ReplyParse::Malformed => {
+                    if !self.no_reply(rest, out) {
+                        break;
+                    }
+                }
+            }
         }
         used
     }
 
     fn opaque(&mut self, rest: &[u8], out: &mut Output) {
-        // A TLS server never speaks first.
-        if !self.session.is_encrypted() && Junk::recognise(rest) != Some(Junk::Tls) {
-            self.plaintext_after_starttls(out);
-        } else {
+        if self.session.is_encrypted() {
             self.hear_hello(Side::Server, rest);
+        } else {
+            self.plaintext_after_starttls(out); // A TLS server never speaks first.
         }
     }
 
-    /// Octets that are no reply: the rest of the line is passed over. Returns how many.
-    fn no_reply(&mut self, rest: &[u8], out: &mut Output) -> usize {
+    /// Octets that are no reply: the rest of the line is passed over. Returns whether they are enough to tell.
+    fn no_reply(&mut self, rest: &[u8], out: &mut Output) -> bool {
         if self.footing == Footing::Resync {
-            if self.is_tls(Side::Server, rest) {
-                return rest.len();
+            match self.is_tls(Side::Server, rest) {
+                None => return false,
+                Some(true) => return true,
+                Some(false) => {}
             }
         } else {
             self.recorder.anomaly(Anomaly::BadReply, out);
             self.replies_missed(Desync::Reply, out);
         }
-        memchr::memchr(b'\n', rest).map_or(rest.len(), |lf| lf + 1)
+        self.pass(Side::Server, Passing::Line);
+        true
     }
 
     fn reply(&mut self, reply: &Reply<'_>, out: &mut Output) {
@@ -75,8 +87,7 @@ impl Witness {
         if reply.code == 354 && waits_for_354 && self.session.owed() != self.session.asked_last() {
             // Replies before it are missing, and nobody said so.
             self.recorder.desync(Desync::Reply, out);
-            self.recorder.replies_missed(false);
-            self.session.only_last();
+            self.only_last_is_answered();
             self.recorder.resync();
         }
         match self.session.upstream(reply.raw) {
@@ -124,7 +135,7 @@ impl Witness {
 
     /// The client said something that the reply at hand should have come before.
     fn spoken_early(&mut self, asked: Asked, out: &mut Output) {
-        if self.held(Side::Client).is_empty() {
+        if self.waiting(Side::Client).is_empty() {
             return;
         }
         match asked {

@@ -7,12 +7,14 @@ mod capture;
 mod dns;
 mod engine;
 mod packets;
+mod session;
 mod smtp;
 mod stream;
 
 pub(crate) use self::dns::dns;
 pub(crate) use self::engine::engine;
 pub(crate) use self::packets::{file, wire};
+pub(crate) use self::session::session;
 pub(crate) use self::smtp::{command, data, reply};
 pub(crate) use self::stream::stream;
 

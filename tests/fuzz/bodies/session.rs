@@ -1,0 +1,102 @@
+//! Recorded dialogues by script, for the witness.
+
+use gatepost::addr::{ClientAddr, OriginalDst, Side};
+use gatepost::engine::{BareNewlines, Output, Pregreet, Profile, SessionRecord, TcpFacts, Witness};
+use gatepost::time::Timestamp;
+
+use super::unescaped;
+
+/// 2026-01-02T03:04:05Z.
+const START: Timestamp = Timestamp::from_nanos(1_767_323_045_000_000_000);
+
+/// A recorded dialogue: the first octet chooses the options, then each line is `C…`, `S…` (said with CRLF), `c…`, `s…`
+/// (without), `g…`, `h…` (so many octets of the client or the server are missing), `m` (the last text a hundred times),
+/// `x`, `y` (that side closes).
+pub(crate) fn session(input: &[u8]) {
+    let Some((&options, script)) = input.split_first() else {
+        return;
+    };
+    let mut profile = Profile::default();
+    if options & 1 != 0 {
+        profile.smtp.pregreet = Pregreet::Reject;
+        profile.smtp.bare_newlines = BareNewlines::Reject;
+        (profile.limits.commands, profile.limits.errors) = (10, 3);
+    }
+    let told = heard(script);
+    let whole = witnessed(&profile, options & 2 != 0, &told);
+    let single: Vec<Heard> = told.iter().flat_map(Heard::singly).collect();
+    assert_eq!(witnessed(&profile, options & 2 != 0, &single), whole, "however it is cut");
+}
+
+enum Heard {
+    Data(Side, Vec<u8>),
+    Gap(Side, u64),
+    Closed(Side),
+}
+
+impl Heard {
+    fn singly(&self) -> Vec<Self> {
+        match self {
+            Self::Data(side, octets) => {
+                octets.iter().map(|&b| Self::Data(*side, vec![b])).collect()
+            }
+            Self::Gap(side, length) => vec![Self::Gap(*side, *length)],
+            Self::Closed(side) => vec![Self::Closed(*side)],
+        }
+    }
+}
+
+fn heard(script: &[u8]) -> Vec<Heard> {
+    let mut told = Vec::new();
+    for line in script.split(|&b| b == b'\n') {
+        let Some((&what, text)) = line.split_first() else {
+            continue;
+        };
+        let side = |of_client: u8| if what == of_client { Side::Client } else { Side::Server };
+        match what {
+            b'C' | b'S' => {
+                told.push(Heard::Data(side(b'C'), [unescaped(text), b"\r\n".into()].concat()))
+            }
+            b'c' | b's' => told.push(Heard::Data(side(b'c'), unescaped(text))),
+            b'g' | b'h' => {
+                let length = std::str::from_utf8(text).ok().and_then(|n| n.parse().ok());
+                told.push(Heard::Gap(side(b'g'), length.unwrap_or(1)));
+            }
+            b'm' => {
+                if let Some(Heard::Data(side, octets)) = told.last()
+                    && octets.len() <= 1000
+                {
+                    told.push(Heard::Data(*side, octets.repeat(100)));
+                }
+            }
+            b'x' | b'y' => told.push(Heard::Closed(side(b'x'))),
+            _ => {}
+        }
+    }
+    told
+}
+
+fn witnessed(profile: &Profile, midstream: bool, told: &[Heard]) -> SessionRecord {
+    let client = ClientAddr::new("[2001:db8::1]:4000".parse().unwrap());
+    let server = OriginalDst::new("[2001:db8::2]:25".parse().unwrap());
+    let profile = profile.clone().into();
+    let mut witness = Witness::new(profile, client, server, START, midstream);
+    let mut out = Output::default();
+    let mut said = 0;
+    for heard in told {
+        match heard {
+            Heard::Data(side, octets) => {
+                said += octets.len();
+                witness.data(*side, octets, START, &mut out);
+            }
+            Heard::Gap(side, length) => witness.gap(*side, *length, START, &mut out),
+            Heard::Closed(side) => witness.closed(*side, START, &mut out),
+        }
+        assert!(out.actions.is_empty(), "a witness says nothing");
+        assert!(witness.held() <= said.min(256 << 10), "memory is bounded");
+        out.clear();
+    }
+    let mut record = witness.finish(TcpFacts::default(), START, &mut out);
+    record.smtp.anomalies.sort_unstable();
+    record
+}
