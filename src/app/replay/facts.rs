@@ -7,9 +7,8 @@ use anyhow::Context as _;
 use crate::addr::Networks;
 use crate::cli::Judge;
 use crate::engine::SessionRecord;
-use crate::policy::facts::Over;
 use crate::policy::facts::{
-    Answers, Fact, Facts, ReturnPath, State, fcrdns, helo_resolves, return_path, reverse_name,
+    Answers, Facts, Over, ReturnPath, State, fcrdns, helo_resolves, return_path, reverse_name,
 };
 use crate::reach::{Capture, Dns, Sources, Zone, parse_server};
 
@@ -74,13 +73,6 @@ impl FactFinder {
 
 /// The names of those that nobody could answer.
 pub(super) fn unknown(facts: &Facts) -> Vec<&'static str> {
-    let named = [
-        ("reverse name", &facts.reverse_name),
-        ("forward-confirmed reverse name", &facts.fcrdns),
-        ("HELO", &facts.helo_resolves),
-        ("return path", &facts.return_path),
-    ];
-    let is_unknown =
-        |fact: &Option<Fact>| fact.as_ref().is_some_and(|fact| fact.state == State::Unknown);
-    named.into_iter().filter(|(_, fact)| is_unknown(fact)).map(|(name, _)| name).collect()
+    let unknown = facts.named().filter(|(_, fact)| fact.state == State::Unknown);
+    unknown.map(|(name, _)| name).collect()
 }

@@ -104,7 +104,7 @@ impl Replayer {
             Ok(capture) => capture,
             Err(error) => {
                 self.whole = false;
-                return self.telling.damage(&name, &error.to_string());
+                return self.telling.unreadable(&name, &error.to_string());
             }
         };
         let mut reading = Reading::new(self.settings(), self.numbered);

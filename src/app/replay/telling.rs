@@ -12,6 +12,7 @@ use crate::report::replay::{
 };
 use crate::time::Timestamp;
 use crate::traffic::pairs::FallBack;
+use crate::wire::Damage;
 
 pub(super) struct Telling {
     form: Form,
@@ -105,44 +106,49 @@ impl Telling {
         Ok(())
     }
 
-    /// What could not be read of a file, in one line.
-    pub(super) fn damage(&mut self, file: &str, message: &str) -> anyhow::Result<()> {
-        match &mut self.form {
-            Form::Report(report) => report.damage(file, message),
-            Form::Json => {
-                self.out.write_all(json_damage(file, message).as_bytes()).context(WRITING)?;
-            }
-            Form::Dialogue { .. } | Form::Acting => {}
-        }
-        // On standard error too: there it is read where the output goes into a file.
-        if !stdout().is_terminal() || matches!(self.form, Form::Dialogue { .. } | Form::Acting) {
-            writeln!(stderr(), "gatepost: {message}").context(WRITING)?;
+    /// A file of which nothing can be read.
+    pub(super) fn unreadable(&mut self, file: &str, message: &str) -> anyhow::Result<()> {
+        self.files.retain(|readable| readable != file);
+        self.damage(file, message)?;
+        if matches!(self.form, Form::Report(_)) {
+            self.aloud(message)?;
         }
         Ok(())
+    }
+
+    /// What could not be read of a file, in one line that names it.
+    pub(super) fn damage(&mut self, file: &str, message: &str) -> anyhow::Result<()> {
+        match &mut self.form {
+            Form::Report(report) => report.damage(message),
+            Form::Json => {
+                self.out.write_all(json_damage(file, message).as_bytes()).context(WRITING)?;
+                // There too, for whoever reads the lines by a program.
+                self.aloud(message)?;
+            }
+            Form::Dialogue { .. } | Form::Acting => self.aloud(message)?,
+        }
+        Ok(())
+    }
+
+    fn aloud(&self, message: &str) -> anyhow::Result<()> {
+        writeln!(stderr(), "gatepost: {message}").context("cannot write to standard error")
     }
 
     /// Packets of a file that nothing could be made of.
     pub(super) fn unread(&mut self, file: &str, counts: &Counts) -> anyhow::Result<()> {
         for (damage, count) in &counts.damaged {
-            let message = match (damage.why(), counts.unknown_link) {
-                (why, Some(link)) if *damage == crate::wire::Damage::Link => {
-                    format!("{count} packets {why} (LINKTYPE {})", link.number())
-                }
-                (why, _) => format!("{count} packets {why}"),
-            };
-            match &mut self.form {
-                Form::Report(report) => report.damage(file, &message),
-                Form::Json => {
-                    self.out.write_all(json_damage(file, &message).as_bytes()).context(WRITING)?;
-                }
-                Form::Dialogue { .. } | Form::Acting => {}
-            }
+            let link = counts.unknown_link.filter(|_| *damage == Damage::Link);
+            let link =
+                link.map_or_else(String::new, |link| format!(" (LINKTYPE {})", link.number()));
+            let packets = if *count == 1 { "packet" } else { "packets" };
+            self.damage(file, &format!("{file}: {count} {packets} {}{link}", damage.why()))?;
         }
         Ok(())
     }
 
     pub(super) fn end(&mut self, ports: &[u16]) -> anyhow::Result<()> {
         match &self.form {
+            Form::Report(_) if self.files.is_empty() => {}
             Form::Report(report) => {
                 let files: Vec<&str> = self.files.iter().map(String::as_str).collect();
                 let reading = Reading {

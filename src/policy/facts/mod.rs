@@ -170,5 +170,18 @@ pub struct Facts {
     pub return_path: Option<Fact>,
 }
 
+impl Facts {
+    /// Those that somebody asked for, with their names for people.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &Fact)> {
+        let all = [
+            ("reverse name", &self.reverse_name),
+            ("forward-confirmed reverse name", &self.fcrdns),
+            ("HELO resolves", &self.helo_resolves),
+            ("return path", &self.return_path),
+        ];
+        all.into_iter().filter_map(|(name, fact)| Some((name, fact.as_ref()?)))
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use super::words::{count, duration, ending, has_smtp, several, side};
 use super::{BOLD, DIM, NAME, PLAIN, Page, Told, YELLOW};
 use crate::addr::Side;
 use crate::engine::{Endpoint, Said, Tls, Utterance};
+use crate::policy::facts::{Fact, Reason, Source, State};
 use crate::report::columns::{WIDTH, width};
 use crate::report::escape::{Place, fitted, verbatim};
 use crate::time::Timestamp;
@@ -101,11 +102,28 @@ fn head(told: &Told<'_>, page: &mut Page<'_>) -> io::Result<()> {
         }
         page.say(PLAIN, &line)?;
     }
-    if !told.unknown.is_empty() {
-        let facts = fitted(&told.unknown.join(", "), Place::Sentence, 160);
-        page.say(PLAIN, &format!("not known: {facts}"))?;
+    if let Some(facts) = &record.facts {
+        for (name, fact) in facts.named() {
+            page.say(PLAIN, &format!("{name}: {}", told_fact(fact)))?;
+        }
     }
     page.line(PLAIN, "")
+}
+
+/// `yes, mx.a.example (capture)`.
+fn told_fact(fact: &Fact) -> String {
+    let mut line = match fact.state {
+        State::True => "yes".to_owned(),
+        State::False => "no".to_owned(),
+        State::Unknown => "not known".to_owned(),
+    };
+    for said in [fact.reason.map(Reason::as_str), fact.detail.as_deref()].into_iter().flatten() {
+        line.push_str(&format!(", {}", fitted(said, Place::Sentence, 160)));
+    }
+    if fact.source != Source::None {
+        line.push_str(&format!(" ({})", fact.source.as_str()));
+    }
+    line
 }
 
 struct Reader {

@@ -91,9 +91,9 @@ impl Report {
         self.odd.fall_back(pair);
     }
 
-    /// A file is damaged: what could not be read of it.
-    pub fn damage(&mut self, file: &str, message: &str) {
-        self.odd.damage(file, message);
+    /// A file is damaged: what could not be read of it, its name included.
+    pub fn damage(&mut self, message: &str) {
+        self.odd.damage(message);
     }
 
     /// # Errors
@@ -122,11 +122,10 @@ impl Report {
         self.summary.write(page)?;
         page.say(PLAIN, "")?;
         self.table.write(page)?;
-        if self.odd.total() > 0 {
+        if !self.odd.is_silent() {
             page.say(PLAIN, "")?;
-            self.odd.write(page)?;
         }
-        Ok(())
+        self.odd.write(page)
     }
 
     /// One line on the input, or why there is nothing else to tell.

@@ -1,15 +1,15 @@
 //! What is odd: a line each, the most serious first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use anstyle::Style;
 
 use super::table::{is_accepted, telling_code};
 use super::words::{self, count, duration, several};
-use super::{BOLD, NAME, PLAIN, Page, RED, Told, YELLOW};
+use super::{BOLD, PLAIN, Page, RED, Told, YELLOW};
 use crate::addr::Family;
-use crate::engine::{Outcome, SessionRecord};
+use crate::engine::{Anomaly, Outcome, SessionRecord};
 use crate::policy::Action;
 use crate::report::escape::{Place, fitted};
 use crate::report::text::refused;
@@ -18,8 +18,12 @@ use crate::traffic::pairs::{By, FallBack, Why};
 
 /// Lines of one kind; the others are counted.
 const MAX_LINES: usize = 20;
-/// Columns of the operator's own words, and of a message about a file.
+/// Columns of the operator's own words.
 const SAID: usize = 160;
+/// Columns of a message about a file, with its name.
+const MESSAGE: usize = 400;
+/// Kinds of fact whose names are kept.
+const FACTS: usize = 16;
 
 /// Kinds of oddity, the most serious first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +40,6 @@ enum Kind {
     Gaps,
     Beginning,
     Unkept,
-    Unknown,
     Raced,
 }
 
@@ -56,7 +59,6 @@ impl Kind {
             Self::Gaps => "that the capture lost pieces of",
             Self::Beginning => "begun before the capture",
             Self::Unkept => "with more transactions than are kept",
-            Self::Unknown => "with facts that are not known",
             Self::Raced => "lost a race to IPv4",
         }
     }
@@ -65,7 +67,7 @@ impl Kind {
         match self {
             Self::FellBack | Self::NotConnected | Self::BlackHole | Self::Verdict => RED,
             Self::Refused | Self::Reset | Self::Icmp | Self::Damage | Self::Anomaly => YELLOW,
-            Self::Gaps | Self::Beginning | Self::Unkept | Self::Unknown | Self::Raced => PLAIN,
+            Self::Gaps | Self::Beginning | Self::Unkept | Self::Raced => PLAIN,
         }
     }
 }
@@ -73,6 +75,9 @@ impl Kind {
 #[derive(Debug, Default)]
 pub(super) struct Oddities {
     kinds: BTreeMap<Kind, Lines>,
+    /// Facts that nothing answered, and of how many sessions. No oddity of theirs: a capture seldom holds the DNS.
+    unknown: BTreeSet<String>,
+    unknown_of: u64,
 }
 
 /// The lines of the lowest numbers.
@@ -86,6 +91,11 @@ struct Lines {
 impl Oddities {
     pub(super) fn total(&self) -> u64 {
         self.kinds.values().map(|lines| lines.total).sum()
+    }
+
+    /// There is nothing to tell.
+    pub(super) fn is_silent(&self) -> bool {
+        self.total() == 0 && self.unknown_of == 0
     }
 
     /// The most serious one.
@@ -108,13 +118,24 @@ impl Oddities {
                 page.say(kind.style(), &format!("… and {} more {}", count(more), kind.more()))?;
             }
         }
+        if self.unknown_of > 0 {
+            if self.total() > 0 {
+                page.line(PLAIN, "")?;
+            }
+            let facts: Vec<&str> = self.unknown.iter().map(String::as_str).collect();
+            let sessions = several(self.unknown_of, "session");
+            let note = format!(
+                "Not known of {sessions}: {}. The capture holds no DNS answer for it; --zone or --dns can give it.",
+                facts.join(", ")
+            );
+            page.say(PLAIN, &note)?;
+        }
         Ok(())
     }
 
-    pub(super) fn damage(&mut self, file: &str, message: &str) {
-        let file = fitted(file, Place::Sentence, NAME);
-        let message = fitted(message, Place::Sentence, SAID);
-        self.add(Kind::Damage, 0, format!("{file}: {message}"));
+    /// `message` names the file.
+    pub(super) fn damage(&mut self, message: &str) {
+        self.add(Kind::Damage, 0, fitted(message, Place::Sentence, MESSAGE));
     }
 
     pub(super) fn fall_back(&mut self, pair: &FallBack) {
@@ -157,8 +178,10 @@ impl Oddities {
             self.verdict(told.number, told.record);
         }
         if !told.unknown.is_empty() {
-            let facts = fitted(&told.unknown.join(", "), Place::Sentence, SAID);
-            self.add(Kind::Unknown, told.number, format!("#{} not known: {facts}", told.number));
+            self.unknown_of += 1;
+            for fact in told.unknown.iter().take(FACTS.saturating_sub(self.unknown.len())) {
+                self.unknown.insert(fitted(fact, Place::Sentence, SAID));
+            }
         }
     }
 
@@ -236,7 +259,9 @@ impl Oddities {
             );
             self.add(Kind::Refused, n, line);
         }
-        for &anomaly in &smtp.anomalies {
+        // Holes are told by their number.
+        let told = |anomaly: &&Anomaly| **anomaly != Anomaly::Gap || record.tcp.gaps.is_none();
+        for &anomaly in smtp.anomalies.iter().filter(told) {
             let line = format!("#{n} {} ({})", words::meaning(anomaly), anomaly.as_str());
             self.add(Kind::Anomaly, n, line);
         }

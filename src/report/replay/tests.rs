@@ -167,7 +167,7 @@ fn report_of_troubles() -> Report {
     }
     report.fall_back(&fall_back(1, 2, 3200, Why::Unanswered, None, By::Names));
     report.fall_back(&fall_back(3, 4, 600, Why::Envelope, Some(550), By::Window));
-    report.damage(FILE, "ends within a packet after 81,920 octets");
+    report.damage("mx1.pcap ends within a packet after 81,920 octets");
     report
 }
 
@@ -211,7 +211,7 @@ fn nothing_to_tell() {
     let none = written(&Report::new(), &Reading { first: None, last: None, ..reading(0) }, false);
     let no_smtp = written(&Report::new(), &reading(1234), false);
     let mut damaged = Report::new();
-    damaged.damage(FILE, "is no capture file: it begins with \"GIF8\"");
+    damaged.damage("mx1.pcap is no capture file: it begins with \"GIF8\"");
     let damaged = written(&damaged, &reading(0), false);
     insta::assert_snapshot!([none, no_smtp, damaged].join("\n"));
 }
@@ -467,7 +467,7 @@ proptest! {
         }
         let (from, to, after, why) = pair;
         report.fall_back(&fall_back(from, to, after, why, Some(599), By::Window));
-        report.damage(&name, &name);
+        report.damage(&name);
         let reading = Reading { files: &[&name], ..reading(u64::MAX) };
         let text = written(&report, &reading, false);
         for line in text.lines() {
