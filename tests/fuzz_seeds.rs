@@ -51,6 +51,11 @@ fn engine() {
 }
 
 #[test]
+fn session() {
+    over_seeds("session", bodies::session);
+}
+
+#[test]
 fn wire() {
     over_seeds("wire", bodies::wire);
 }
@@ -73,9 +78,4 @@ fn capture() {
 #[test]
 fn dns() {
     over_seeds("dns", bodies::dns);
-}
-
-#[test]
-fn session() {
-    over_seeds("session", bodies::session);
 }

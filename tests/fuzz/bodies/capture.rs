@@ -180,7 +180,7 @@ struct Teller {
 impl Teller {
     fn damage(&mut self, message: &str) {
         self.contents.errors += 1;
-        self.report.damage(FILE, message);
+        self.report.damage(message);
         is_a_line(&json_damage(FILE, message));
     }
 

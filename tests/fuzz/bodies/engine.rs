@@ -1,7 +1,7 @@
 //! Sessions by script, for the engine.
 
 #[path = "../../engine/driver.rs"]
-mod driver;
+pub(super) mod driver;
 
 use std::time::Duration;
 

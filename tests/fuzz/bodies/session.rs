@@ -1,13 +1,10 @@
-//! Recorded dialogues by script, for the witness.
+//! Recorded dialogues, for the witness.
 
 use gatepost::addr::{ClientAddr, OriginalDst, Side};
 use gatepost::engine::{BareNewlines, Output, Pregreet, Profile, SessionRecord, TcpFacts, Witness};
-use gatepost::time::Timestamp;
 
+use super::engine::driver::START;
 use super::unescaped;
-
-/// 2026-01-02T03:04:05Z.
-const START: Timestamp = Timestamp::from_nanos(1_767_323_045_000_000_000);
 
 /// A recorded dialogue: the first octet chooses the options, then each line is `C…`, `S…` (said with CRLF), `c…`, `s…`
 /// (without), `g…`, `h…` (so many octets of the client or the server are missing), `m` (the last text a hundred times),
