@@ -85,7 +85,7 @@ fn a_mutated_capture_is_read_to_its_end_within_bounds() {
             if number > 8 && octets > OCTETS {
                 break;
             }
-            let limits = if number % 3 == 0 { Limits::default() } else { LITTLE };
+            let limits = if number.is_multiple_of(3) { Limits::default() } else { LITTLE };
             let contents = read(&recording, number, &mutant, limits);
             files += 1;
             let told = |of: &Contents| (of.packets, of.sessions, of.commands, of.errors);

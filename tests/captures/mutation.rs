@@ -66,7 +66,7 @@ impl Recording {
     /// The file, damaged in its octets if `number` is even, else in its packets.
     pub(crate) fn mutant(&self, number: u64, chance: &mut Chance) -> Vec<u8> {
         let times = 1 + chance.below(4);
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let mut octets = self.octets.clone();
             (0..times).for_each(|_| damage(&mut octets, chance));
             octets
