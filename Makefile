@@ -46,7 +46,7 @@ fuzz: ## Every fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
 	for target in $$($(CARGO) fuzz list --fuzz-dir tests/fuzz); do \
 	  found=tests/fuzz/target/found/$$target && mkdir -p $$found && \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir tests/fuzz $$target $$found tests/fuzz/corpus/$$target \
-	    -- -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; \
+	    -- -print_funcs=0 -max_total_time=$${FUZZ_SECONDS:-60} || exit 1; \
 	done
 
 packages:

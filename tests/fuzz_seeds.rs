@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 /// Of one seed.
-const MAX_CUTS: usize = 2048;
+const MAX_CUTS: usize = 500;
 
 fn over_seeds(target: &str, body: fn(&[u8])) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");

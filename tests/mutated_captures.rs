@@ -85,10 +85,15 @@ fn a_mutated_capture_is_read_to_its_end_within_bounds() {
             if number > 8 && octets > OCTETS {
                 break;
             }
-            let limits = if number % 3 == 0 { Limits::default() } else { LITTLE };
+            let limits = if number.is_multiple_of(3) { Limits::default() } else { LITTLE };
             let contents = read(&recording, number, &mutant, limits);
             files += 1;
-            damaged += u64::from(contents != whole);
+            let told = |of: &Contents| (of.packets, of.sessions, of.commands, of.errors);
+            damaged += u64::from(told(&contents) != told(&whole));
+            if limits == LITTLE {
+                (all.held, all.flows) =
+                    (all.held.max(contents.held), all.flows.max(contents.flows));
+            }
             all.packets += contents.packets;
             all.sessions += contents.sessions;
             all.commands += contents.commands;
@@ -100,6 +105,8 @@ fn a_mutated_capture_is_read_to_its_end_within_bounds() {
     assert!(damaged > files / 2);
     assert!(all.packets > 10 * files && all.sessions > files / 2 && all.commands > files);
     assert!((1..files / 2).contains(&all.errors));
+    // The bounds were met.
+    assert!(all.held > LITTLE.held * 9 / 10 && all.flows == LITTLE.flows);
 }
 
 /// The program itself: pairs, facts and metrics too.

@@ -114,7 +114,7 @@ fn disorder(packets: &mut Vec<Packet>, chance: &mut Chance) {
         return;
     }
     let (at, to) = (chance.below(packets.len()), chance.below(packets.len()));
-    match chance.below(8) {
+    match chance.below(10) {
         0 => drop(packets.remove(at)),
         1 => drop(packets.drain(chance.part(packets.len()))),
         2 => packets.insert(to, packets[at].clone()),
@@ -129,6 +129,16 @@ fn disorder(packets: &mut Vec<Packet>, chance: &mut Chance) {
         6 => {
             let later = Duration::from_nanos(chance.next() >> chance.below(64));
             packets[at..].iter_mut().for_each(|packet| packet.at = packet.at + later);
+        }
+        // The short ones are lost: nobody acknowledges.
+        7 => {
+            let shortest = packets[at].wire_len;
+            packets.retain(|packet| packet.wire_len >= shortest);
+        }
+        // Time stands still.
+        8 => {
+            let now = packets[at].at;
+            packets[at..].iter_mut().for_each(|packet| packet.at = now);
         }
         _ => {
             let octets = &mut packets[at].octets;

@@ -18,9 +18,9 @@ use gatepost::wire::Packet;
 
 /// So little room that every bound is met.
 pub(crate) const LITTLE: Limits = Limits {
-    flows: 4,
-    held_per_flow: 3000,
-    held: 4000,
+    flows: 2,
+    held_per_flow: 2000,
+    held: 2500,
     idle: Duration::from_secs(60),
     half_open: Duration::from_secs(10),
 };
@@ -37,6 +37,9 @@ pub(crate) struct Contents {
     pub(crate) sessions: u64,
     pub(crate) commands: u64,
     pub(crate) errors: u64,
+    /// At once, as [`Limits`] bounds them.
+    pub(crate) held: usize,
+    pub(crate) flows: usize,
 }
 
 /// Reads `octets` to their end, and tells everything in every form.
@@ -70,6 +73,8 @@ pub(crate) fn read(octets: &[u8], limits: Limits) -> Contents {
                 let (held, flows) = (analyst.held(), analyst.flows());
                 assert!(held <= limits.held, "holds {held} octets of {}", limits.held);
                 assert!(flows <= limits.flows, "holds {flows} flows of {}", limits.flows);
+                let most = &mut teller.contents;
+                (most.held, most.flows) = (most.held.max(held), most.flows.max(flows));
                 teller.sessions(&mut analyst);
             }
             assert!(teller.contents.errors <= 1, "what is wrong is said once");
