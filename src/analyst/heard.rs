@@ -1,6 +1,7 @@
 //! One flow's dialogue: what the stream hands out goes to the witness, and what that makes of it to the observer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Settings;
 use crate::addr::{ClientAddr, Family, OriginalDst, Side};
@@ -9,15 +10,29 @@ use crate::smtp::Reply;
 use crate::stream::{Conversation, FlowStart};
 use crate::time::Timestamp;
 
+/// Octets that all witnesses together hold: lines and replies that are not whole, and what waits for a reply.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    pub(super) fn octets(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 pub(super) struct Heard {
     witness: Witness,
+    /// What this one holds, and where that is counted.
+    holds: usize,
+    held: Held,
+    limit: usize,
     family: Family,
     output: Output,
     observer: Arc<dyn Observe>,
 }
 
 impl Heard {
-    pub(super) fn new(start: &FlowStart, settings: &Settings, keep: bool) -> Self {
+    pub(super) fn new(start: &FlowStart, settings: &Settings, held: Held, keep: bool) -> Self {
         let client = ClientAddr::new(start.client);
         let server = OriginalDst::new(start.server);
         let profile = Arc::clone(&settings.profile);
@@ -27,6 +42,9 @@ impl Heard {
         }
         Self {
             witness,
+            holds: 0,
+            held,
+            limit: settings.limits.held,
             family: client.family(),
             output: Output::default(),
             observer: Arc::clone(&settings.observer),
@@ -36,7 +54,26 @@ impl Heard {
     pub(super) fn finish(mut self, tcp: TcpFacts, at: Timestamp) -> (SessionRecord, Vec<Said>) {
         let record = self.witness.finish(tcp, at, &mut self.output);
         self.tell();
-        (record, self.witness.take_transcript())
+        let transcript = self.witness.take_transcript();
+        (record, transcript)
+    }
+
+    /// Who grows where all hold too much lets go.
+    fn account(&mut self, at: Timestamp) {
+        let before = self.holds;
+        self.count();
+        if self.holds > before && self.held.octets() > self.limit {
+            self.witness.give_up(at, &mut self.output);
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        let now = self.witness.held();
+        if now != self.holds {
+            self.held.0.fetch_add(now.wrapping_sub(self.holds), Ordering::Relaxed);
+            self.holds = now;
+        }
     }
 
     fn tell(&mut self) {
@@ -46,14 +83,22 @@ impl Heard {
     }
 }
 
+impl Drop for Heard {
+    fn drop(&mut self) {
+        self.held.0.fetch_sub(self.holds, Ordering::Relaxed);
+    }
+}
+
 impl Conversation for Heard {
     fn data(&mut self, from: Side, octets: &[u8], at: Timestamp) {
         self.witness.data(from, octets, at, &mut self.output);
+        self.account(at);
         self.tell();
     }
 
     fn gap(&mut self, from: Side, length: u64, at: Timestamp) {
         self.witness.gap(from, length, at, &mut self.output);
+        self.account(at);
         self.tell();
     }
 

@@ -5,11 +5,13 @@
 
 mod counts;
 mod heard;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 pub use self::counts::Counts;
-use self::heard::Heard;
+use self::heard::{Heard, Held};
 use crate::engine::{Observe, Profile, Said, SessionRecord, TcpFacts};
 use crate::smtp::{Reply, ReplyParse};
 use crate::stream::{FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink};
@@ -63,7 +65,7 @@ impl Analyst {
         Self {
             decoder: Decoder::new(),
             flows: FlowTable::new(settings.limits, settings.ports.clone()),
-            desk: Desk { settings, over: Vec::new() },
+            desk: Desk { settings, held: Held::default(), over: Vec::new() },
             counts: Counts::default(),
         }
     }
@@ -100,15 +102,17 @@ impl Analyst {
         self.flows.flows()
     }
 
-    /// Octets that wait for others before a witness hears them, with what stands around them; at most [`Limits::held`].
-    pub const fn held(&self) -> usize {
-        self.flows.held()
+    /// Octets that wait for others: before a witness hears them, and before it can understand them. Each at most
+    /// [`Limits::held`].
+    pub fn held(&self) -> [usize; 2] {
+        [self.flows.held(), self.desk.held.octets()]
     }
 }
 
 /// Opens a witness for each flow, and closes its record.
 struct Desk {
     settings: Settings,
+    held: Held,
     over: Vec<Session>,
 }
 
@@ -119,7 +123,7 @@ impl Sink<Heard> for Desk {
             Transcripts::One(number) => number == start.number,
             Transcripts::All => true,
         };
-        Heard::new(start, &self.settings, keep)
+        Heard::new(start, &self.settings, self.held.clone(), keep)
     }
 
     fn greets(&self, octets: &[u8]) -> Option<bool> {

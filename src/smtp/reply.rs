@@ -31,8 +31,14 @@ pub enum ReplyParse<'a> {
 impl<'a> Reply<'a> {
     /// Takes the first reply off `input`. A bare LF ends a line as well as CRLF.
     pub fn parse(input: &'a [u8]) -> ReplyParse<'a> {
-        let mut at = 0;
+        Self::parse_on(input, &mut 0)
+    }
+
+    /// The same for an `input` that has grown since: `whole` is how many octets of it are lines that were read already, 0 at
+    /// first. So a reply that comes octet by octet is not read from its beginning each time.
+    pub fn parse_on(input: &'a [u8], whole: &mut usize) -> ReplyParse<'a> {
         loop {
+            let at = *whole;
             let rest = input.get(at..).unwrap_or_default();
             let Some(lf) = memchr(b'\n', rest) else {
                 let wrong = !plausible_start(rest) || input.len() >= MAX_REPLY;
@@ -41,7 +47,7 @@ impl<'a> Reply<'a> {
             let Some((code, last)) = code_of(rest.get(..lf).unwrap_or_default()) else {
                 return ReplyParse::Malformed;
             };
-            at += lf + 1;
+            let at = at + lf + 1;
             if at > MAX_REPLY {
                 return ReplyParse::Malformed;
             }
@@ -49,6 +55,7 @@ impl<'a> Reply<'a> {
                 let raw = input.get(..at).unwrap_or_default();
                 return ReplyParse::Complete(Self { code, raw });
             }
+            *whole = at;
         }
     }
 
@@ -167,9 +174,14 @@ mod tests {
             let with_tail = format!("{line}{tail}");
             let reply = complete(with_tail.as_bytes());
             prop_assert_eq!(reply.raw, line.as_bytes());
+            let mut whole = 0;
             for cut in 0..line.len() {
-                prop_assert_eq!(Reply::parse(&line.as_bytes()[..cut]), ReplyParse::Incomplete);
+                let cut = &line.as_bytes()[..cut];
+                prop_assert_eq!(Reply::parse(cut), ReplyParse::Incomplete);
+                prop_assert_eq!(Reply::parse_on(cut, &mut whole), ReplyParse::Incomplete);
             }
+            prop_assert_eq!(whole, line.len() / 2);
+            prop_assert_eq!(Reply::parse_on(line.as_bytes(), &mut whole), Reply::parse(line.as_bytes()));
         }
 
         #[test]

@@ -84,6 +84,8 @@ pub struct Witness {
     offered_before: Extensions,
     /// By [`Side::index`]: octets that cannot be understood yet.
     held: [Vec<u8>; 2],
+    /// Octets of the server's that are whole lines of a reply.
+    reply_lines: usize,
     /// By [`Side::index`]: since when.
     since: [Timestamp; 2],
     now: Timestamp,
@@ -131,6 +133,7 @@ impl Witness {
             extensions: Extensions::default(),
             offered_before: Extensions::default(),
             held: [Vec::new(), Vec::new()],
+            reply_lines: 0,
             since: [at; 2],
             now: at,
             transcript: Transcript::default(),
@@ -187,6 +190,9 @@ impl Witness {
         }
         self.recorder.anomaly(Anomaly::Gap, out);
         let held = self.take_held(from);
+        if from == Side::Server {
+            self.reply_lines = 0;
+        }
         self.transcript.line(from, &held, self.said_at(from));
         self.transcript.gap(from, length, at);
         self.pass(from, Passing::Nothing);
@@ -196,6 +202,14 @@ impl Witness {
             Side::Server => self.replies_missed(Desync::ServerGap, out),
         }
         self.note_heard(from);
+    }
+
+    /// Lets go of what is held, for want of room: as if it had not been captured.
+    pub fn give_up(&mut self, at: Timestamp, out: &mut Output) {
+        for side in Side::ALL {
+            let held = self.waiting(side).len() as u64;
+            self.gap(side, held, at, out);
+        }
     }
 
     /// `from` says no more.

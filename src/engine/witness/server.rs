@@ -20,9 +20,10 @@ impl Witness {
                 used += passed;
                 continue;
             }
-            match Reply::parse(rest) {
+            match Reply::parse_on(rest, &mut self.reply_lines) {
                 ReplyParse::Incomplete => break,
                 ReplyParse::Complete(reply) => {
+                    self.reply_lines = 0;
                     self.reply(&reply, out);
                     self.transcript.line(Side::Server, reply.raw, at);
                     used += reply.raw.len();
@@ -30,6 +31,7 @@ impl Witness {
                     self.hear(Side::Client, &[], out);
                 }
                 ReplyParse::Malformed => {
+                    self.reply_lines = 0;
                     if !self.no_reply(rest, out) {
                         break;
                     }
