@@ -25,6 +25,8 @@ pub enum Command {
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Write sessions that pass a running gateway as pcapng, until SIGINT or SIGTERM.
+    Record(Record),
     /// Read captures and tell what happened on each SMTP session, what a policy would say of it, or say it again.
     #[command(after_long_help = REPLAY_EXIT)]
     Replay(Box<Replay>),
@@ -34,8 +36,6 @@ pub enum Command {
     /// Look at or remove what transparent mode installed in the kernel.
     #[command(subcommand)]
     Intercept(InterceptCommand),
-    /// Write sessions that pass a running gateway as pcapng, until SIGINT or SIGTERM.
-    Record(Record),
     /// Show what gatepost does: an MTA, a DNS zone, the gateway and a handful of senders, all on loopback.
     Demo {
         /// Exit after the table: 0 if everything went as it claims.
