@@ -10,6 +10,9 @@
     reason = "tests end by panicking, and say what they could not do"
 )]
 
+#[path = "captures/shared.rs"]
+mod shared;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -47,42 +50,9 @@ fn read(path: &Path) -> Vec<Seen> {
     seen
 }
 
-/// The shared captures; none, said aloud, where they or Wireshark's tools are not there.
-fn captures() -> Vec<PathBuf> {
-    if Command::new("tshark").arg("-v").output().is_err() {
-        println!("NOT TESTED: tshark (Debian package tshark) is not installed");
-        return Vec::new();
-    }
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures");
-    let folders = [beside, PathBuf::from("/work/shared/captures")];
-    let Some(folder) = folders.iter().find(|folder| folder.is_dir()) else {
-        println!("NOT TESTED: there are no captures in {}", folders[0].display());
-        return Vec::new();
-    };
-    let mut found = Vec::new();
-    collect(folder, &mut found);
-    found.sort();
-    assert!(found.len() > 50, "few captures in {}", folder.display());
-    found
-}
-
-fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, found);
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension.to_str().unwrap().starts_with("pcap"))
-        {
-            found.push(path);
-        }
-    }
-}
-
 /// A shared capture, by the end of its path.
 fn capture(end: &str) -> Option<PathBuf> {
-    let captures = captures();
+    let captures = shared::captures("tshark");
     let found = captures.iter().find(|path| path.ends_with(end)).cloned();
     assert!(captures.is_empty() || found.is_some(), "no capture {end}");
     found
@@ -173,7 +143,7 @@ fn gzip(octets: &[u8]) -> Vec<u8> {
 
 #[test]
 fn every_shared_capture_reads_as_capinfos_does() {
-    for path in captures() {
+    for path in shared::captures("tshark") {
         agrees_with_capinfos(&path);
     }
 }
@@ -268,7 +238,7 @@ fn other_byte_orders_and_magics_are_read_as_tshark_does() {
 
 #[test]
 fn tshark_reads_what_is_written_comments_too() {
-    if captures().is_empty() {
+    if shared::captures("tshark").is_empty() {
         return;
     }
     let path = folder("written").join("written.pcapng");

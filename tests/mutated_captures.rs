@@ -13,6 +13,8 @@
 mod capture;
 #[path = "captures/mutation.rs"]
 mod mutation;
+#[path = "captures/shared.rs"]
+mod shared;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,32 +31,10 @@ const MUTANTS: u64 = 400;
 
 /// The project's own recordings, and the shared ones where they are.
 fn recordings() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = Vec::new();
-    collect(&root.join("captures"), &mut found);
+    let mut found = shared::below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("captures"));
     assert!(found.len() >= 18, "{found:?}");
-    let shared = [root.join("../shared/captures"), PathBuf::from("/work/shared/captures")];
-    match shared.iter().find(|folder| folder.is_dir()) {
-        Some(folder) => collect(folder, &mut found),
-        None => println!("NOT TESTED: there are no captures in {}", shared[0].display()),
-    }
-    found.sort();
+    found.extend(shared::captures("true"));
     found
-}
-
-fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let is_capture = |extension: &std::ffi::OsStr| {
-            let extension = extension.to_str().unwrap();
-            ["pcap", "cap", "trace"].iter().any(|kind| extension.starts_with(kind))
-        };
-        if path.is_dir() {
-            collect(&path, found);
-        } else if path.extension().is_some_and(is_capture) {
-            found.push(path);
-        }
-    }
 }
 
 /// Where a mutant is kept that shows a mistake, or that a program is to read.

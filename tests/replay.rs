@@ -259,3 +259,27 @@ fn other_ports_are_found_by_their_greeting_or_named() {
     assert_eq!(lines[0]["smtp"]["commands"]["QUIT"], 1);
     assert_eq!(json(&replay(&["--format", "json", "--port", "26", &file])), lines);
 }
+
+/// `gatepost replay … | head -1` is no failure.
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let files = ["dns/input.pcap", "plain-ipv6/input.pcap"];
+    let mut piped = command(&[&["--format", "json"], files.as_slice()].concat());
+    let mut piped = piped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(piped.stdout.take());
+    let ended = read(piped.wait_with_output().unwrap());
+    assert_eq!((ended.err.as_str(), ended.success), ("", true));
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command(&["dns/input.pcap"]).stdout(full).output().unwrap();
+    let told = read(output);
+    assert!(!told.success);
+    assert!(
+        told.err.starts_with("gatepost: cannot write to standard output: No space"),
+        "{}",
+        told.err
+    );
+}

@@ -10,6 +10,9 @@
     reason = "tests end by panicking, and say what they could not do"
 )]
 
+#[path = "captures/shared.rs"]
+mod shared;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
@@ -131,7 +134,7 @@ fn every_capture_is_read_and_its_flows_are_tsharks() {
     let Some(captures) = captures("tshark") else { return };
     let (mut differences, mut known, mut compared, mut left) =
         (Vec::new(), Vec::new(), 0, Vec::new());
-    for file in files(&captures) {
+    for file in shared::below(&captures) {
         let name = file.strip_prefix(&captures).unwrap().display().to_string();
         let (sessions, counts) = replay(&file);
         let theirs = tshark(&file);
@@ -308,7 +311,8 @@ fn envelopes_are_suricatas() {
 fn single_captures() {
     let Some(captures) = captures("true") else { return };
     let one = |end: &str| {
-        let file = files(&captures).into_iter().find(|file| file.ends_with(end)).expect(end);
+        let file =
+            shared::below(&captures).into_iter().find(|file| file.ends_with(end)).expect(end);
         replay(&file)
     };
     let (sessions, _) = one("smtp-pipelining/input.pcap");
@@ -338,8 +342,10 @@ fn single_captures() {
     assert_eq!(one("frag-22.pcap").1.damaged.iter().map(|(_, count)| count).sum::<u64>(), 2);
     assert_eq!(one("ip6_fragments.pcap").1.damaged, []);
     // tshark's and our words for the same ICMP error.
-    let file =
-        files(&captures).into_iter().find(|file| file.ends_with("Traces/smtp.pcap")).unwrap();
+    let file = shared::below(&captures)
+        .into_iter()
+        .find(|file| file.ends_with("Traces/smtp.pcap"))
+        .unwrap();
     let mut kinds = Vec::new();
     let (mut capture, mut decoder) = (CaptureFile::open(&file).unwrap(), Decoder::new());
     while let Some(packet) = capture.next().unwrap() {
@@ -589,25 +595,9 @@ impl Filter {
     }
 }
 
-/// The shared captures; none, said aloud, where they or the program to compare with are not there.
+/// Where they are, if they and the program to compare with are there.
 fn captures(program: &str) -> Option<PathBuf> {
-    if Command::new(program).arg("--version").output().is_err() {
-        println!("NOT TESTED: {program} is not installed");
-        return None;
-    }
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures");
-    let folders = [beside, PathBuf::from("/work/shared/captures")];
-    let found = folders.iter().find(|folder| folder.is_dir());
-    if found.is_none() {
-        println!("NOT TESTED: there are no captures in {}", folders[0].display());
-    }
-    found.cloned()
-}
-
-fn files(captures: &Path) -> Vec<PathBuf> {
-    let found = find(captures, &|name| name.ends_with(".pcap") || name.ends_with(".pcapng"));
-    assert!(found.len() > 50, "few captures in {}", captures.display());
-    found
+    (!shared::captures(program).is_empty()).then(shared::folder)
 }
 
 fn find(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {

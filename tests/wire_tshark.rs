@@ -7,10 +7,13 @@
     reason = "tests end by panicking"
 )]
 
+#[path = "captures/shared.rs"]
+mod shared;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use gatepost::addr::Side;
@@ -54,16 +57,7 @@ const FIELDS: [&str; 14] = [
 
 #[test]
 fn captures_of_others_read_as_tshark_reads_them() {
-    let Some(dir) = captures() else {
-        println!("SKIPPED: no captures in ../shared/captures");
-        return;
-    };
-    if !has_tshark() {
-        return;
-    }
-    let mut files = Vec::new();
-    find(&dir, &mut files);
-    assert!(!files.is_empty());
+    let (dir, files) = (shared::folder(), shared::captures("tshark"));
     let mut differences = Vec::new();
     let mut counts = [0; 3];
     for file in &files {
@@ -192,7 +186,7 @@ fn packet_of_tshark(line: &str) -> Option<(u64, String)> {
 
 #[test]
 fn tshark_has_nothing_to_say_against_a_talk() {
-    if !has_tshark() {
+    if !shared::has("tshark") {
         return;
     }
     for (family, client, server) in [
@@ -252,30 +246,4 @@ fn tshark_has_nothing_to_say_against_a_talk() {
         }
         assert_eq!(octets, 22 + 16 + 320_000 + 200_001 + 3 + 8, "{family}");
     }
-}
-
-fn has_tshark() -> bool {
-    let found = Command::new("tshark").arg("--version").output().is_ok();
-    if !found {
-        println!("SKIPPED: no tshark");
-    }
-    found
-}
-
-/// Captures of other projects; they stand beside the checkout and are no part of it.
-fn captures() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures");
-    [beside, PathBuf::from("/work/shared/captures")].into_iter().find(|dir| dir.is_dir())
-}
-
-fn find(dir: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            find(&path, files);
-        } else if path.extension().is_some_and(|name| name == "pcap" || name == "pcapng") {
-            files.push(path);
-        }
-    }
-    files.sort();
 }
