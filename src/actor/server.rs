@@ -25,11 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Why there is no recorded server.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen on {address} for the recorded server: {source}; name a free address of this host"
+    "cannot listen on {address} for the recorded server: {why}; name a free address of this host"
 )]
 pub struct ServerError {
     address: SocketAddr,
-    source: io::Error,
+    why: io::Error,
 }
 
 /// Listens where the gateway looks for its upstream.
@@ -41,7 +41,7 @@ impl Server {
     /// The address is not this host's, or taken.
     pub async fn listen(address: SocketAddr) -> Result<Self, ServerError> {
         let bound = TcpListener::bind(address).await;
-        bound.map(Self).map_err(|source| ServerError { address, source })
+        bound.map(Self).map_err(|why| ServerError { address, why })
     }
 
     /// Where it listens; port 0 has become a real one.

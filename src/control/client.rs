@@ -13,8 +13,7 @@ use super::{Answer, ControlError, Request};
 /// There is no gateway, or it refuses.
 pub async fn ask(path: &Path, request: &Request) -> Result<BufReader<UnixStream>, ControlError> {
     let connecting = UnixStream::connect(path).await;
-    let stream =
-        connecting.map_err(|source| ControlError::Connect { path: path.to_owned(), source })?;
+    let stream = connecting.map_err(|why| ControlError::Connect { path: path.to_owned(), why })?;
     let mut stream = BufReader::new(stream);
     let mut line = serde_json::to_vec(request).map_err(ControlError::Answer)?;
     line.push(b'\n');

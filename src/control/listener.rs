@@ -50,10 +50,10 @@ impl Listener {
         let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
         if let Some(directory) = directory.filter(|directory| !directory.exists()) {
             let made = DirBuilder::new().mode(0o755).create(directory);
-            made.map_err(|source| ControlError::Directory { path: directory.to_owned(), source })?;
+            made.map_err(|why| ControlError::Directory { path: directory.to_owned(), why })?;
         }
         remove_stale(path)?;
-        let failed = |source| ControlError::Listen { path: path.clone(), source };
+        let failed = |why| ControlError::Listen { path: path.clone(), why };
         let listener = listen(path).map_err(failed)?;
         let file = SocketFile(path.clone());
         let listener = UnixListener::from_std(listener).map_err(failed)?;
@@ -133,9 +133,9 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
         Ok(_) => Err(ControlError::InUse { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             let removed = fs::remove_file(path);
-            removed.map_err(|source| ControlError::Listen { path: path.to_owned(), source })
+            removed.map_err(|why| ControlError::Listen { path: path.to_owned(), why })
         }
-        Err(source) => Err(ControlError::Listen { path: path.to_owned(), source }),
+        Err(why) => Err(ControlError::Listen { path: path.to_owned(), why }),
     }
 }
 

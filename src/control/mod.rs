@@ -55,16 +55,16 @@ pub enum Answer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    #[error("cannot make the directory {}: {source}; make it, or set `[control] socket` to another path", path.display())]
-    Directory { path: PathBuf, source: io::Error },
-    #[error("cannot listen on {}: {source}; make its directory writable, or set `[control] socket` to another path", path.display())]
-    Listen { path: PathBuf, source: io::Error },
+    #[error("cannot make the directory {}: {why}; make it, or set `[control] socket` to another path", path.display())]
+    Directory { path: PathBuf, why: io::Error },
+    #[error("cannot listen on {}: {why}; make its directory writable, or set `[control] socket` to another path", path.display())]
+    Listen { path: PathBuf, why: io::Error },
     #[error("{} is the control socket of another running gateway; give this one a path of its own with `[control] socket`", path.display())]
     InUse { path: PathBuf },
     #[error("{} is there and is no socket; remove it, or set `[control] socket` to another path", path.display())]
     NoSocket { path: PathBuf },
-    #[error("cannot reach a gateway at {}: {source}; {}", path.display(), connect_hint(source))]
-    Connect { path: PathBuf, source: io::Error },
+    #[error("cannot reach a gateway at {}: {why}; {}", path.display(), connect_hint(why))]
+    Connect { path: PathBuf, why: io::Error },
     #[error("the gateway hung up: {0}; its log may say why")]
     Lost(io::Error),
     #[error("the gateway's answer cannot be read ({0}): is it of this version?")]

@@ -80,8 +80,8 @@ pub struct Relay {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RelayError {
-    #[error("cannot listen on {address}: {source}; {}", listen_hint(source))]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {address}: {why}; {}", listen_hint(why))]
+    Listen { address: SocketAddr, why: io::Error },
     #[error("cannot start a worker thread: {0}; raise the limit on processes (ulimit -u)")]
     Thread(io::Error),
 }
@@ -234,7 +234,7 @@ fn open(
     workers: usize,
 ) -> Result<Vec<Opened>, RelayError> {
     let one = |&configured: &SocketAddr| {
-        let failed = |source| RelayError::Listen { address: configured, source };
+        let failed = |why| RelayError::Listen { address: configured, why };
         let first = listen::open(configured, transparent, mark).map_err(failed)?;
         let bound = first.local_addr().map_err(failed)?;
         let mut listeners = vec![first];

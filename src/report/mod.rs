@@ -93,8 +93,8 @@ impl fmt::Display for Level {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    #[error("cannot open the log file {}: {source}; make its directory writable or set log.file to another path", path.display())]
-    Open { path: PathBuf, source: io::Error },
+    #[error("cannot open the log file {}: {why}; make its directory writable or set log.file to another path", path.display())]
+    Open { path: PathBuf, why: io::Error },
     #[error("standard output is closed: {0}; open it or set log.file")]
     Stdout(io::Error),
     #[error("cannot start the log's thread: {0}")]

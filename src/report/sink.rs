@@ -133,7 +133,7 @@ fn open_file(path: &Path) -> Result<File, LogError> {
         // It holds addresses of people.
         .mode(0o640)
         .open(path)
-        .map_err(|source| LogError::Open { path: path.to_owned(), source })
+        .map_err(|why| LogError::Open { path: path.to_owned(), why })
 }
 
 #[cfg(test)]
