@@ -14,7 +14,7 @@ pub use self::counts::Counts;
 use self::heard::{Heard, Held};
 use crate::engine::{Observe, Profile, Said, SessionRecord, TcpFacts};
 use crate::smtp::{Reply, ReplyParse};
-use crate::stream::{FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink};
+use crate::stream::{self, FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink};
 use crate::wire::{Datagram, Decoded, Decoder, Packet};
 
 /// Where DNS servers answer from.
@@ -91,6 +91,11 @@ impl Analyst {
     /// The sessions that ended since this was asked last.
     pub fn sessions(&mut self) -> impl Iterator<Item = Session> {
         self.desk.over.drain(..)
+    }
+
+    /// What the flow table has seen and lost.
+    pub const fn given_up(&self) -> &stream::Counts {
+        self.flows.counts()
     }
 
     pub const fn counts(&self) -> &Counts {

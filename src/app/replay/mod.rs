@@ -34,6 +34,14 @@ use crate::traffic::pairs::Pairs;
 const LOOK: Duration = Duration::from_secs(60);
 
 pub(super) async fn replay(asked: &Replay) -> anyhow::Result<ExitCode> {
+    match tell(asked).await {
+        // `| head` has read what it wanted.
+        Err(error) if telling::is_unread(&error) => Ok(ExitCode::SUCCESS),
+        ended => ended,
+    }
+}
+
+async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
     let config = asked.judge.config.as_deref().map(Config::load).transpose()?;
     let metrics = asked.metrics_out.as_ref().map(|_| Metrics::new()).transpose()?.map(Arc::new);
     let observer: Arc<dyn Observe> = match &metrics {
@@ -141,6 +149,7 @@ impl Replayer {
         self.sessions(&name, &mut reading).await?;
         self.fall_backs(&mut reading, None)?;
         self.telling.unread(&name, reading.analyst.counts())?;
+        self.telling.given_up(&name, reading.analyst.given_up(), &reading.dns)?;
         self.numbered = reading.highest;
         Ok(())
     }

@@ -1,15 +1,17 @@
 //! To whom a replay tells what: a report for people, lines of JSON, or one dialogue.
 
-use std::io::{IsTerminal as _, Write as _, stderr, stdout};
+use std::io::{self, IsTerminal as _, Write as _, stderr, stdout};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::act::Outcome;
 use crate::analyst::{Counts, Session};
 use crate::cli::{Replay, ReplayFormat};
+use crate::reach::Capture;
 use crate::report::replay::{
     Reading, Report, Told, dialogue, json_damage, json_fall_back, json_session,
 };
+use crate::stream;
 use crate::time::Timestamp;
 use crate::traffic::pairs::FallBack;
 use crate::wire::Damage;
@@ -22,7 +24,7 @@ pub(super) struct Telling {
     packets: u64,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
-    out: Box<dyn std::io::Write>,
+    out: Box<dyn io::Write>,
     colour: bool,
 }
 
@@ -53,7 +55,7 @@ impl Telling {
             packets: 0,
             first: None,
             last: None,
-            out: Box::new(std::io::BufWriter::new(stdout())),
+            out: Box::new(io::BufWriter::new(stdout())),
             colour: stdout().is_terminal()
                 && anstream::AutoStream::choice(&stdout()) != anstream::ColorChoice::Never,
         }
@@ -146,6 +148,25 @@ impl Telling {
         Ok(())
     }
 
+    /// What was given up to stay within the bounds.
+    pub(super) fn given_up(
+        &mut self,
+        file: &str,
+        counts: &stream::Counts,
+        dns: &Capture,
+    ) -> anyhow::Result<()> {
+        for (count, what) in [
+            (counts.evicted, "flows were given up: too many at once"),
+            (counts.octets_given_up, "octets were not waited for: too much was out of order"),
+            (dns.dropped(), "DNS answers were forgotten: too many"),
+        ] {
+            if count > 0 {
+                self.damage(file, &format!("{file}: {count} {what}"))?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn end(&mut self, ports: &[u16]) -> anyhow::Result<()> {
         match &self.form {
             Form::Report(_) if self.files.is_empty() => {}
@@ -161,7 +182,7 @@ impl Telling {
                 report.write(&reading, self.colour, &mut self.out).context(WRITING)?;
             }
             Form::Dialogue { number, found: false } => {
-                anyhow::bail!(
+                bail!(
                     "there is no session {number}; without --session a table shows their numbers"
                 );
             }
@@ -169,6 +190,13 @@ impl Telling {
         }
         self.out.flush().context(WRITING)
     }
+}
+
+/// Whoever reads standard output has gone away.
+pub(super) fn is_unread(error: &anyhow::Error) -> bool {
+    let gone = |why: &io::Error| why.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<&str>() == Some(&WRITING)
+        && error.root_cause().downcast_ref::<io::Error>().is_some_and(gone)
 }
 
 const WRITING: &str = "cannot write to standard output";
