@@ -5,7 +5,8 @@ CARGO ?= cargo
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
 RUNNER := $(if $(ROOT),CARGO_TARGET_$(shell $(CARGO) -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER='$(ROOT)')
 
-BUILD_PACKAGES := gcc libc6-dev
+# clang and libbpf's headers build what runs in the kernel.
+BUILD_PACKAGES := gcc libc6-dev libpcap-dev clang libbpf-dev linux-libc-dev
 # swaks only suggests what it needs for TLS and IPv6.
 TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables postfix openssl ca-certificates procps prometheus haproxy curl \
 	swaks libnet-ssleay-perl libio-socket-inet6-perl tshark

@@ -89,7 +89,7 @@ fn read(file: &Path) -> BTreeMap<u64, String> {
     let mut found = BTreeMap::new();
     packets(file, |number, link, octets, wire_len| {
         let at = Timestamp::from_nanos(number);
-        let packet = Packet { at, link, octets, wire_len };
+        let packet = Packet::new(at, link, octets, wire_len);
         let text = match decoder.decode(&packet) {
             Decoded::Tcp(segment) => {
                 let payload: String = segment.payload.iter().map(|b| format!("{b:02x}")).collect();

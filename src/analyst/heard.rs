@@ -102,6 +102,12 @@ impl Conversation for Heard {
         self.tell();
     }
 
+    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+        self.witness.omitted(from, length, at, &mut self.output);
+        self.account(at);
+        self.tell();
+    }
+
     fn closed(&mut self, from: Side, at: Timestamp) {
         self.witness.closed(from, at, &mut self.output);
         self.tell();

@@ -47,6 +47,8 @@ pub enum Transcripts {
 pub struct Session {
     /// From 1, in the order of the first packets.
     pub number: u64,
+    /// What its segments showed.
+    pub flow: FlowFacts,
     pub record: SessionRecord,
     /// Empty unless asked for.
     pub transcript: Vec<Said>,
@@ -143,6 +145,6 @@ impl Sink<Heard> for Desk {
         let number = facts.start.number;
         let (record, transcript) = heard.finish(TcpFacts::from(&facts), facts.end);
         self.settings.observer.session(&record);
-        self.over.push(Session { number, record, transcript });
+        self.over.push(Session { number, flow: facts, record, transcript });
     }
 }

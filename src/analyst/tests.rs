@@ -33,7 +33,7 @@ fn lines_that_never_end_are_held_up_to_a_bound_for_all() {
     let mut most = 0;
     for (at, octets) in beginners(10, 1000) {
         let wire_len = u32::try_from(octets.len()).unwrap();
-        analyst.packet(&Packet { at, link: LinkType::Raw, octets: &octets, wire_len });
+        analyst.packet(&Packet::new(at, LinkType::Raw, &octets, wire_len));
         let [_, held] = analyst.held();
         assert!(held <= 2500, "{held}");
         most = most.max(held);

@@ -158,7 +158,7 @@ impl<R: Read> PacketSource for CaptureFile<R> {
             Ok(Some(Found { at, link, octets, wire_len })) => {
                 self.packets += 1;
                 let octets = self.window.consumed(octets);
-                Ok(Some(Packet { at, link, octets, wire_len }))
+                Ok(Some(Packet::new(at, link, octets, wire_len)))
             }
             Ok(None) => self.end().map(|()| None),
             Err(trouble) => Err(self.fail(trouble)),

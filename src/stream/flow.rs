@@ -49,8 +49,11 @@ pub(super) struct Flow {
     /// A RST was believed: its sender.
     rst: Option<Side>,
     closed_by: Option<Side>,
+    data_segments: Both<u64>,
     retransmits: Both<u64>,
+    rtt: Option<Duration>,
     icmp_errors: u64,
+    icmp_kinds: [u64; 5],
     path_mtu: Option<u32>,
     large: Both<LargeSegments>,
     rival: Option<Rival>,
@@ -134,8 +137,11 @@ impl Flow {
             reset: false,
             rst: None,
             closed_by: None,
+            data_segments: Both::default(),
             retransmits: Both::default(),
+            rtt: None,
             icmp_errors: 0,
+            icmp_kinds: [0; 5],
             path_mtu: None,
             large: Both::default(),
             rival: None,
@@ -322,6 +328,7 @@ impl Flow {
         if segment.len == 0 {
             return Took::NothingNew;
         }
+        *self.data_segments.of_mut(from) += 1;
         let (half, peer) = self.streams.halves.split(from);
         let position = half.position(first);
         if position > half.next + WINDOW {
@@ -423,6 +430,9 @@ impl Flow {
         }
         self.end = self.end.max(error.at);
         self.icmp_errors += 1;
+        if let Some(count) = self.icmp_kinds.get_mut(error.kind.index()) {
+            *count += 1;
+        }
         match error.kind {
             IcmpKind::PacketTooBig { mtu } => {
                 if mtu > 0 {
@@ -458,6 +468,7 @@ impl Flow {
         self.streams.halves.swap();
         self.isn.swap();
         self.mss.swap();
+        self.data_segments.swap();
         self.retransmits.swap();
         self.large.swap();
         self.closed_by = self.closed_by.map(Side::other);
@@ -517,12 +528,16 @@ impl Flow {
             handshake: self.handshake,
             syns: self.syns,
             octets: Side::ALL.map(octets),
+            data_segments: Side::ALL.map(|side| *self.data_segments.of(side)),
             retransmits: Side::ALL.map(|side| *self.retransmits.of(side)),
             gaps: self.streams.gaps,
             icmp_errors: self.icmp_errors,
+            icmp_kinds: self.icmp_kinds,
             path_mtu: self.path_mtu,
             black_hole: self.large.client.suspected() || self.large.server.suspected(),
             closed_by: self.closed_by,
+            reset_by: self.rst.filter(|_| self.answered || self.start.midstream),
+            rtt: self.rtt,
             evicted,
         }
     }

@@ -54,6 +54,10 @@ pub trait Conversation {
     /// of room.
     fn gap(&mut self, from: Side, length: u64, at: Timestamp);
 
+    /// The next `length` octets of `from` are there and the source left them out on purpose: content of a message, or
+    /// TLS. Nothing is lost.
+    fn omitted(&mut self, from: Side, length: u64, at: Timestamp);
+
     /// `from` says no more: its FIN, or a RST of either side. Flows that end otherwise (idle, evicted, the capture's end)
     /// are only over.
     fn closed(&mut self, from: Side, at: Timestamp);
@@ -89,6 +93,20 @@ pub enum FlowOutcome {
     Midstream,
 }
 
+/// What a kernel says of a TCP socket of its own, when that changes its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketFacts {
+    pub at: Timestamp,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    /// Smoothed (`tcp_sock.srtt_us`, RFC 6298); `None` before the first measurement.
+    pub rtt: Option<Duration>,
+    /// Segments that it sent again, its SYNs among them (`tcp_sock.total_retrans`).
+    pub retransmits: u32,
+    /// It is closed now: nothing more comes of it.
+    pub closed: bool,
+}
+
 /// A flow as it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowStart {
@@ -116,11 +134,15 @@ pub struct FlowFacts {
     pub syns: u32,
     /// Octets of payload in sequence space, holes included, by [`Side::index`].
     pub octets: [u64; 2],
-    /// Data segments that brought nothing new, by [`Side::index`].
+    /// Segments with data, by [`Side::index`].
+    pub data_segments: [u64; 2],
+    /// Those of them that brought nothing new, by [`Side::index`].
     pub retransmits: [u64; 2],
     /// Holes told as gaps, both sides.
     pub gaps: u64,
     pub icmp_errors: u64,
+    /// By kind, in the order of [`IcmpKind::LABELS`](crate::wire::IcmpKind::LABELS).
+    pub icmp_kinds: [u64; 5],
     /// The smallest MTU that a packet-too-big told.
     pub path_mtu: Option<u32>,
     /// A PMTU black hole is suspected: of one side, a segment of at least 1,000 octets, larger than any that was ever
@@ -131,6 +153,10 @@ pub struct FlowFacts {
     pub black_hole: bool,
     /// Whose FIN or RST came first.
     pub closed_by: Option<Side>,
+    /// Whose RST ended it after it was established, whatever came before.
+    pub reset_by: Option<Side>,
+    /// Smoothed round-trip time, as the kernel of one end last told it ([`SocketFacts`]).
+    pub rtt: Option<Duration>,
     /// Given up to stay within [`Limits`].
     pub evicted: bool,
 }

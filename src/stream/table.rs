@@ -184,6 +184,7 @@ impl<C: Conversation> FlowTable<C> {
                         dst: segment.src,
                         seq: isn,
                         ack: None,
+                        omitted: 0,
                         payload: &[],
                         len: 0,
                         ..*segment

@@ -43,7 +43,7 @@ impl Decoder {
             ip = ip.reassembled(protocol, whole)?;
         }
         match (ip.protocol, ip.src) {
-            (ip_number::TCP, _) => segment(packet.at, &ip).map(Decoded::Tcp),
+            (ip_number::TCP, _) => segment(packet, &ip).map(Decoded::Tcp),
             (ip_number::UDP, _) => datagram(packet.at, &ip).map(Decoded::Udp),
             (ip_number::ICMP, IpAddr::V4(_)) | (ip_number::IPV6_ICMP, IpAddr::V6(_)) => {
                 Ok(icmp::error(packet.at, &ip)?.map_or(Decoded::Other, Decoded::Icmp))
@@ -53,10 +53,10 @@ impl Decoder {
     }
 }
 
-fn segment<'a>(at: Timestamp, ip: &Ip<'a>) -> Result<Segment<'a>, Damage> {
+fn segment<'a>(packet: &Packet<'_>, ip: &Ip<'a>) -> Result<Segment<'a>, Damage> {
     let octets = ip.body.octets();
     let header_len = match TcpHeaderSlice::from_slice(octets) {
-        Ok(header) => return build(at, ip, &header, header.slice().len()),
+        Ok(header) => return build(packet, ip, &header, header.slice().len()),
         Err(HeaderSliceError::Content(_)) => return Err(Damage::Header),
         Err(HeaderSliceError::Len(error)) => error.required_len,
     };
@@ -68,19 +68,20 @@ fn segment<'a>(at: Timestamp, ip: &Ip<'a>) -> Result<Segment<'a>, Damage> {
     };
     fixed_part[12] = 5 << 4;
     let header = TcpHeaderSlice::from_slice(&fixed_part).or(Err(damage))?;
-    build(at, ip, &header, header_len)
+    build(packet, ip, &header, header_len)
 }
 
 /// `header_len` octets of the header were on the wire.
 fn build<'a>(
-    at: Timestamp,
+    packet: &Packet<'_>,
     ip: &Ip<'a>,
     header: &TcpHeaderSlice<'_>,
     header_len: usize,
 ) -> Result<Segment<'a>, Damage> {
     let len = ip.body.len().checked_sub(header_len).ok_or(Damage::Header)?;
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
     Ok(Segment {
-        at,
+        at: packet.at,
         src: SocketAddr::new(ip.src, header.source_port()),
         dst: SocketAddr::new(ip.dst, header.destination_port()),
         seq: header.sequence_number(),
@@ -90,8 +91,10 @@ fn build<'a>(
         rst: header.rst(),
         window: header.window_size(),
         mss: if header.syn() { mss(header.options()) } else { None },
+        omitted: packet.omitted.min(len),
         payload: ip.body.octets().get(header_len..).unwrap_or_default(),
-        len: u32::try_from(len).unwrap_or(u32::MAX),
+        len,
+        interface: packet.interface,
     })
 }
 

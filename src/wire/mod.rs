@@ -48,6 +48,18 @@ pub struct Packet<'a> {
     pub octets: &'a [u8],
     /// Octets that the packet had on the wire; more than were captured where a snap length cut it.
     pub wire_len: u32,
+    /// Octets of TCP payload that the source left out on purpose: what follows the headers in `octets` is the payload
+    /// behind them.
+    pub omitted: u32,
+    /// Which of the source's interfaces saw it; 0 where there is one.
+    pub interface: u32,
+}
+
+impl<'a> Packet<'a> {
+    /// A packet of the only interface, with nothing left out.
+    pub const fn new(at: Timestamp, link: LinkType, octets: &'a [u8], wire_len: u32) -> Self {
+        Self { at, link, octets, wire_len, omitted: 0, interface: 0 }
+    }
 }
 
 /// What a packet is to an analyst of SMTP.
@@ -105,10 +117,14 @@ pub struct Segment<'a> {
     pub window: u16,
     /// The option, on SYN segments.
     pub mss: Option<u16>,
+    /// Octets of payload before [`Self::payload`] that the source left out on purpose.
+    pub omitted: u32,
     /// What was captured of the payload.
     pub payload: &'a [u8],
-    /// Octets of payload on the wire; `len - payload.len()` were not captured.
+    /// Octets of payload on the wire; those behind `omitted` and `payload` were cut by a snap length.
     pub len: u32,
+    /// [`Packet::interface`].
+    pub interface: u32,
 }
 
 /// A UDP datagram.
@@ -148,4 +164,20 @@ pub enum IcmpKind {
     },
     TimeExceeded,
     ParameterProblem,
+}
+
+impl IcmpKind {
+    /// The words for the kinds in metrics, by [`Self::index`].
+    pub const LABELS: [&'static str; 5] =
+        ["unreachable", "prohibited", "packet_too_big", "time_exceeded", "parameter_problem"];
+
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Unreachable => 0,
+            Self::Prohibited => 1,
+            Self::PacketTooBig { .. } => 2,
+            Self::TimeExceeded => 3,
+            Self::ParameterProblem => 4,
+        }
+    }
 }

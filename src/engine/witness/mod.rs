@@ -204,6 +204,12 @@ impl Witness {
         self.note_heard(from);
     }
 
+    /// The next `length` octets of `from` were left out on purpose: content of a message, or TLS. Nothing is lost, unless
+    /// the dialogue is elsewhere.
+    pub fn omitted(&mut self, from: Side, length: u64, at: Timestamp, out: &mut Output) {
+        self.gap(from, length, at, out);
+    }
+
     /// Lets go of what is held, for want of room: as if it had not been captured.
     pub fn give_up(&mut self, at: Timestamp, out: &mut Output) {
         for side in Side::ALL {

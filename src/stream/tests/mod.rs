@@ -69,6 +69,13 @@ impl Conversation for Heard {
         self.note(format!("{} gap {first}..{}", letter(from), first + length), at);
     }
 
+    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+        assert!(length > 0);
+        let first = self.told[from.index()];
+        self.told[from.index()] += length;
+        self.note(format!("{} omitted {first}..{}", letter(from), first + length), at);
+    }
+
     fn closed(&mut self, from: Side, at: Timestamp) {
         self.note(format!("{} end", letter(from)), at);
     }
@@ -191,8 +198,10 @@ impl Scene {
             rst: false,
             window: 1000,
             mss: None,
+            omitted: 0,
             payload: &[],
             len: 0,
+            interface: 0,
         };
         let number = |words: &mut std::str::SplitWhitespace<'_>| {
             words.next().unwrap().parse::<i64>().unwrap()

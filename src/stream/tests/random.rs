@@ -22,6 +22,10 @@ impl Conversation for Sides {
         side.resize(side.len() + length as usize, None);
     }
 
+    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+        self.gap(from, length, at);
+    }
+
     fn closed(&mut self, from: Side, _: Timestamp) {
         self.ended[from.index()] = true;
     }
@@ -55,6 +59,10 @@ impl Conversation for Told {
 
     fn gap(&mut self, from: Side, length: u64, _: Timestamp) {
         self.0[from.index()] += length;
+    }
+
+    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+        self.gap(from, length, at);
     }
 
     fn closed(&mut self, _: Side, _: Timestamp) {}
@@ -159,8 +167,10 @@ impl Wire {
             rst: false,
             window: 1000,
             mss: None,
+            omitted: 0,
             payload: &payload,
             len: payload.len() as u32,
+            interface: 0,
         };
         self.table.segment(&segment, &mut self.flows);
     }
@@ -282,8 +292,10 @@ proptest! {
                 rst: flags & 0xf0 == 0x40,
                 window: window.into(),
                 mss: None,
+                omitted: 0,
                 payload: &payload,
                 len,
+                interface: 0,
             };
             table.segment(&segment, &mut flows);
             prop_assert!(table.held() <= held, "{} of {held}", table.held());

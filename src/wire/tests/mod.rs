@@ -34,8 +34,10 @@ fn expected(payload: &[u8], v6: bool) -> Segment<'_> {
         rst: false,
         window: 500,
         mss: None,
+        omitted: 0,
         payload,
         len,
+        interface: 0,
     }
 }
 
@@ -68,7 +70,7 @@ fn extended(packet: &[u8], next: u8, headers: &[&[u8]]) -> Vec<u8> {
 }
 
 fn packet(link: LinkType, octets: &[u8], wire_len: usize) -> Packet<'_> {
-    Packet { at: AT, link, octets, wire_len: u32::try_from(wire_len).unwrap() }
+    Packet::new(AT, link, octets, u32::try_from(wire_len).unwrap())
 }
 
 /// Decodes one packet by itself; `check` sees what it is.

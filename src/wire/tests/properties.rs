@@ -54,7 +54,7 @@ proptest! {
     fn no_octets_panic(link in links(), packets in vec(vec(any::<u8>(), 0..120), 0..8), wire_len: u32) {
         let mut decoder = Decoder::new();
         for octets in &packets {
-            let _ = decoder.decode(&Packet { at: AT, link, octets, wire_len });
+            let _ = decoder.decode(&Packet::new(AT, link, octets, wire_len));
         }
     }
 
@@ -128,7 +128,7 @@ proptest! {
         let mut next: [Option<u32>; 2] = [None; 2];
         let mut decoder = Decoder::new();
         for (at, octets, wire_len) in &packets {
-            let packet = Packet { at: *at, link: LinkType::Raw, octets, wire_len: *wire_len };
+            let packet = Packet::new(*at, LinkType::Raw, octets, *wire_len);
             let Decoded::Tcp(segment) = decoder.decode(&packet) else { panic!("a segment") };
             let from = usize::from(segment.src == server);
             prop_assert_eq!((segment.src, segment.dst), if from == 0 { (client, server) } else { (server, client) });

@@ -195,7 +195,7 @@ impl Teller {
     }
 
     fn session(&mut self, session: &Session) {
-        let Session { number, record, transcript } = session;
+        let Session { number, record, transcript, .. } = session;
         assert!(self.numbers.insert(*number), "session {number} twice");
         self.seen.covers(record);
         self.contents.sessions += 1;

@@ -23,7 +23,7 @@ pub(crate) fn wire(input: &[u8]) {
         rest = after;
         at = at + Duration::from_secs(u64::from(beyond >> 7) * 40);
         let wire_len = u32::try_from(len).unwrap() + u32::from(beyond & 0x7f) * 8;
-        match decoder.decode(&Packet { at, link, octets, wire_len }) {
+        match decoder.decode(&Packet::new(at, link, octets, wire_len)) {
             Decoded::Tcp(segment) => assert!(segment.payload.len() <= segment.len as usize),
             Decoded::Udp(datagram) => assert!(datagram.payload.len() <= 65_535),
             _ => {}

@@ -46,6 +46,14 @@ impl Conversation for Rising {
         self.gaps += length;
     }
 
+    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+        self.when(from, at);
+        assert!(length > 0);
+        let next = &mut self.next[from.index()];
+        *next = next.map(|due| due.wrapping_add(length as u8));
+        self.told[from.index()] += length;
+    }
+
     fn closed(&mut self, from: Side, at: Timestamp) {
         self.when(from, at);
         self.closed[from.index()] = true;
@@ -126,8 +134,10 @@ pub(crate) fn stream(input: &[u8]) {
             rst: flags & 0xe0 == 0x20,
             window: u16::from(flags & 0xe0 != 0x40),
             mss: None,
+            omitted: 0,
             payload: &payload,
             len,
+            interface: 0,
         };
         table.segment(&segment, &mut flows);
         assert!(table.held() <= held, "holds {} of {held}", table.held());
