@@ -16,11 +16,11 @@ use crate::policy::Action;
 use crate::report::columns::width;
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
+use crate::traffic::pairs::{By, Why};
 use crate::traffic::{
     Accepted, Bound, ByFamily, Destination, ReceivePath, Response, Responses, ReturnPath, Seen,
     Server as Other, Tries,
 };
-use crate::traffic::pairs::{By, Why};
 
 const START: u64 = 1_767_323_045_678_901_234;
 const FILE: &str = "mx1.pcap";
@@ -316,6 +316,28 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
     let (_, from) = text.split_once("EVIDENCE").unwrap();
     let (section, _) = from.split_once("\n\nODD").unwrap();
     insta::assert_snapshot!(format!("EVIDENCE{section}"));
+}
+
+#[test]
+fn evidence_of_very_many_servers_is_shortened_to_the_last_tried() {
+    let others: Vec<Destination> = (0..4096)
+        .map(|n| Destination {
+            server: Other::Name(format!("mx{n}.{}example", "a.long.name.".repeat(16))),
+            ipv4: tries(Response::Answered, n),
+            ipv6: tries(Response::Silent, n),
+        })
+        .collect();
+    let return_path = ReturnPath {
+        destinations_total: others.len() as u64,
+        destinations: others.iter().collect(),
+        ..ReturnPath::default()
+    };
+    let line = json_evidence(&Evidence { at: at(0), receive: ByFamily::default(), return_path });
+    assert!(line.len() < 1 << 20, "{}", line.len());
+    let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let listed = read["return"]["destinations"].as_array().unwrap();
+    assert!((500..4096).contains(&listed.len()), "{}", listed.len());
+    assert_eq!(read["return"]["destinations_total"], 4096);
 }
 
 #[test]
