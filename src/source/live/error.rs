@@ -1,5 +1,8 @@
 //! Why packets of this host cannot be captured, in words that say what to do.
 
+use super::Kind;
+use super::rights::{HOW, Lack};
+
 /// Why packets cannot be captured, or no longer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -21,6 +24,14 @@ pub enum LiveError {
          Linux cooked or BSD loopback; leave it out"
     )]
     Link { name: String, what: String },
+    /// Of what was asked for; the other way to capture may be open.
+    #[error("{lack}; {}{HOW}", other.map_or("", Kind::instead))]
+    Right { lack: Lack, other: Option<Kind> },
+    #[error("neither eBPF nor libpcap can capture: {reason}; {lack}; {HOW}")]
+    Neither { reason: String, lack: Lack },
+    /// It was asked for.
+    #[error("cannot capture by eBPF: {reason}; try --source pcap")]
+    NoEbpf { reason: String },
     #[error("cannot capture on {name}: {source}")]
     Open { name: String, source: ::pcap::Error },
     /// Said once; the others go on.

@@ -7,6 +7,7 @@
 
 mod filter;
 mod handle;
+mod outgoing;
 
 use std::os::fd::AsFd;
 use std::thread;
