@@ -93,6 +93,34 @@ pub enum FlowOutcome {
     Midstream,
 }
 
+impl FlowOutcome {
+    pub const ALL: [Self; 6] = [
+        Self::Established,
+        Self::Refused,
+        Self::Unanswered,
+        Self::Unreachable,
+        Self::Reset,
+        Self::Midstream,
+    ];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word in JSON and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Refused => "refused",
+            Self::Unanswered => "unanswered",
+            Self::Unreachable => "unreachable",
+            Self::Reset => "reset",
+            Self::Midstream => "midstream",
+        }
+    }
+}
+
 /// What a kernel says of a TCP socket of its own, when that changes its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketFacts {
