@@ -340,6 +340,7 @@ impl Flow {
         let (at_edge, open) = (position <= half.acked, peer.window > 0);
         let octets = Octets {
             position,
+            omitted: segment.omitted,
             captured: segment.payload,
             length: segment.len,
             need,

@@ -12,6 +12,8 @@
 //!   flow or 100 ms (captures of several queues are out of order by less), when the bound is hit, or when the flow ends. A
 //!   FIN that the capture lacks is one octet too many in such a gap: an ACK does not tell them apart. What lies before the
 //!   first octet of a midstream flow is not told.
+//! - **Left out** by the source is not lost: such octets take their place in the order and are told as what they are. Of
+//!   copies the first wins here too, though a later one may show more.
 //! - **Order between sides**: octets follow those that their segment acknowledges, waiting for them as long as for a hole.
 //!   Times given with octets never go backward within a flow; octets that waited keep their own time if they can.
 //! - **Retransmits** are data segments without a new octet, but for keep-alives (the last octet again though it is

@@ -223,6 +223,12 @@ impl Scene {
                     segment.len = (to - from) as u32;
                     self.said[side.index()] = self.said[side.index()].max(to.max(0) as u32);
                 }
+                // The source left out so many at the beginning.
+                "omit" => {
+                    let count = number(&mut words) as usize;
+                    payload.drain(..count);
+                    segment.omitted = count as u32;
+                }
                 // The snap length left so many.
                 "cut" => payload.truncate(number(&mut words) as usize),
                 "junk" => payload.fill(b'?'),
