@@ -80,6 +80,8 @@ pub struct Counts {
     pub ignored: u64,
     /// Segments, or ACKs, outside the window; data after a FIN.
     pub out_of_window: u64,
+    /// Segments, and ICMP errors, that another interface had shown.
+    pub elsewhere: u64,
     /// ICMP errors that belong to no flow, or to nothing that it sent.
     pub stray_icmp: u64,
     /// Flows told about that were given up to stay within [`Limits::flows`].

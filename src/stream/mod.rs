@@ -18,6 +18,8 @@
 //!   Times given with octets never go backward within a flow; octets that waited keep their own time if they can.
 //! - **Retransmits** are data segments without a new octet, but for keep-alives (the last octet again though it is
 //!   acknowledged) and window probes (one octet against a closed window).
+//! - **Interfaces** may show the same packets, as those of a router do. Each direction of a flow is taken from the one that
+//!   showed it first, until that is silent for more than a second; the two directions may go different ways.
 //! - **Windows** are not scaled here: data and ACKs count up to 2^30 ahead (RFC 7323's largest window), a RST from the last
 //!   ACK to 1 MiB past what was sent. What lies outside, and data after a FIN, is only counted.
 
@@ -29,6 +31,7 @@ mod flow;
 mod half;
 mod key;
 mod limits;
+mod pin;
 mod reassembly;
 mod roster;
 mod table;

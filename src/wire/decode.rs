@@ -46,7 +46,7 @@ impl Decoder {
             (ip_number::TCP, _) => segment(packet, &ip).map(Decoded::Tcp),
             (ip_number::UDP, _) => datagram(packet.at, &ip).map(Decoded::Udp),
             (ip_number::ICMP, IpAddr::V4(_)) | (ip_number::IPV6_ICMP, IpAddr::V6(_)) => {
-                Ok(icmp::error(packet.at, &ip)?.map_or(Decoded::Other, Decoded::Icmp))
+                Ok(icmp::error(packet, &ip)?.map_or(Decoded::Other, Decoded::Icmp))
             }
             _ => Ok(Decoded::Other),
         }

@@ -152,13 +152,19 @@ struct Wire {
     flows: Flows,
     isn: [u32; 2],
     at: u64,
+    /// By [`Side::index`]: where its segments are seen.
+    seen_on: [u32; 2],
 }
 
 impl Wire {
     fn new(isn: [u32; 2], port: u16) -> Self {
+        Self::seen_on(isn, port, [0; 2])
+    }
+
+    fn seen_on(isn: [u32; 2], port: u16, seen_on: [u32; 2]) -> Self {
         let ports = Ports::new([port]);
         let table = FlowTable::new(Limits::default(), ports);
-        let mut wire = Self { table, flows: Flows::default(), isn, at: 0 };
+        let mut wire = Self { table, flows: Flows::default(), isn, at: 0, seen_on };
         wire.send(&Cut::bare(Side::Client, 0, 0, false), true);
         wire.send(&Cut::bare(Side::Server, 0, 0, false), true);
         wire.send(&Cut::bare(Side::Client, 0, 0, false), false);
@@ -186,7 +192,7 @@ impl Wire {
             omitted: cut.omitted as u32,
             payload: &payload,
             len: (cut.to - cut.from) as u32,
-            interface: 0,
+            interface: self.seen_on[side],
         };
         self.table.segment(&segment, &mut self.flows);
     }
@@ -325,6 +331,37 @@ proptest! {
         prop_assert_eq!(sides.ended, [true; 2]);
     }
 
+    /// Copies on another interface, earlier or later, change nothing.
+    #[test]
+    fn what_another_interface_shows_is_a_copy(
+        cuts in conversation(),
+        keys in proptest::collection::vec(any::<u16>(), 1..40),
+        delays in proptest::collection::vec(-3i64..20, 1..30),
+        way in any::<[bool; 2]>(),
+        window in 1u64..16,
+    ) {
+        let order = disturbed(&cuts, &keys, window);
+        let mut alone = Wire::new([7, 8], 25);
+        order.iter().for_each(|cut| alone.send(cut, false));
+        let mut both: Vec<(i64, bool, &Cut)> = Vec::new();
+        for (at, cut) in (0..).zip(&order) {
+            both.push((at, false, cut));
+            both.push((at + delays[at as usize % delays.len()], true, cut));
+        }
+        both.sort_by_key(|(at, ..)| *at);
+        let way = way.map(u32::from);
+        let mut wire = Wire::seen_on([7, 8], 25, way);
+        for (_, is_copy, cut) in both {
+            wire.seen_on = if is_copy { way.map(|way| 1 - way) } else { way };
+            wire.send(cut, false);
+        }
+        let ((facts, sides), (due, due_sides)) = (wire.end(), alone.end());
+        prop_assert_eq!(sides.said, due_sides.said);
+        prop_assert_eq!((facts.octets, facts.gaps, facts.syns), (due.octets, due.gaps, due.syns));
+        prop_assert_eq!(facts.retransmits, due.retransmits);
+        prop_assert_eq!(facts.data_segments, due.data_segments);
+    }
+
     #[test]
     fn any_segments_stay_within_the_bounds(
         segments in proptest::collection::vec(any::<[u8; 9]>(), 0..400),
@@ -358,7 +395,7 @@ proptest! {
                 omitted,
                 payload: &payload,
                 len,
-                interface: 0,
+                interface: u32::from(hosts >> 6),
             };
             table.segment(&segment, &mut flows);
             prop_assert!(table.held() <= held, "{} of {held}", table.held());
