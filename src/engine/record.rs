@@ -61,6 +61,9 @@ pub struct TcpFacts {
     pub outcome: Option<FlowOutcome>,
     #[serde(rename = "handshake_s", serialize_with = "optional_seconds")]
     pub handshake: Option<Duration>,
+    /// Smoothed round-trip time, as the kernel of one end last told it; null unless it was asked.
+    #[serde(rename = "rtt_s", serialize_with = "optional_seconds")]
+    pub rtt: Option<Duration>,
     pub client_bytes: u64,
     pub server_bytes: u64,
     /// SYN segments of the client.
@@ -81,6 +84,7 @@ impl From<&FlowFacts> for TcpFacts {
         Self {
             outcome: Some(flow.outcome),
             handshake: flow.handshake,
+            rtt: flow.rtt,
             client_bytes,
             server_bytes,
             syns: Some(flow.syns),
@@ -180,6 +184,20 @@ pub struct TransactionRecord {
     pub bytes: u64,
     /// Sent by BDAT.
     pub chunking: bool,
+}
+
+impl TransactionRecord {
+    /// The reply that decided its fate; `None` while none did.
+    pub fn deciding_code(&self) -> Option<u16> {
+        let refused = |code: &u16| *code >= 400;
+        let recipients = || {
+            let last = self.rcpt_to.last()?.code?;
+            let accepted = |code: Option<u16>| code.is_none_or(|code| !refused(&code));
+            let any = self.rcpt_to.iter().any(|recipient| accepted(recipient.code));
+            (!any).then_some(last)
+        };
+        self.data_code.or_else(recipients).or_else(|| self.mail_code.filter(refused))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -40,6 +40,7 @@ pub(super) struct Found {
     pub(super) wire_len: u32,
     /// As in [`Packet`].
     pub(super) omitted: u32,
+    /// By its number within the section.
     pub(super) interface: u32,
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use anstyle::Style;
 
-use super::table::{is_accepted, is_decided, telling_code};
+use super::rows::{is_accepted, is_decided, telling_code};
 use super::words::{self, count, duration, several};
 use super::{BOLD, PLAIN, Page, RED, Told, YELLOW};
 use crate::addr::Family;
@@ -139,7 +139,7 @@ impl Oddities {
     }
 
     pub(super) fn fall_back(&mut self, pair: &FallBack) {
-        let &FallBack { from, to, after, why, code, by } = pair;
+        let &FallBack { from, to, after, why, code, by, .. } = pair;
         let after = duration(after);
         let is = match by {
             By::Names => "is",

@@ -16,6 +16,7 @@ use crate::policy::Action;
 use crate::report::columns::width;
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
+use crate::traffic::Bound;
 use crate::traffic::pairs::{By, Why};
 
 const START: u64 = 1_767_323_045_678_901_234;
@@ -36,6 +37,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
         tcp: TcpFacts {
             outcome: Some(FlowOutcome::Established),
             handshake: Some(Duration::from_micros(1100)),
+            rtt: None,
             client_bytes: 1812,
             server_bytes: 640,
             syns: Some(1),
@@ -134,7 +136,8 @@ fn troubled() -> Vec<SessionRecord> {
 }
 
 fn fall_back(from: u64, to: u64, after_ms: u64, why: Why, code: Option<u16>, by: By) -> FallBack {
-    FallBack { from, to, after: Duration::from_millis(after_ms), why, code, by }
+    let (at, bound) = (Timestamp::default(), Bound::In);
+    FallBack { from, to, at, bound, after: Duration::from_millis(after_ms), why, code, by }
 }
 
 fn reading(packets: u64) -> Reading<'static> {
@@ -390,6 +393,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
             .prop_map(|(outcome, retransmits, gaps, icmp_errors, mtu, black_hole)| TcpFacts {
                 outcome,
                 handshake: retransmits.map(Duration::from_nanos),
+                rtt: gaps.map(Duration::from_nanos),
                 client_bytes: gaps.unwrap_or(0),
                 server_bytes: u64::MAX,
                 syns: mtu,

@@ -3,7 +3,7 @@
 use super::rights::Rights;
 use super::{Choice, Kind, LiveError};
 
-/// Opens what was chosen. With it comes why it is not the other, where that was left to us.
+/// Opens what was chosen. With it comes why it is that and not the other, where that was left to us.
 ///
 /// `ebpf` is `None` where that was not built. It says in a sentence why it cannot be had.
 pub(super) fn decide<T>(
@@ -30,7 +30,7 @@ pub(super) fn decide<T>(
             Some(lack) => instead(lack.to_string(), rights, pcap),
             None => match ebpf() {
                 Ok(by) => {
-                    let why = "eBPF, since this kernel and the rights of this process allow it";
+                    let why = "this kernel and the rights of this process allow it";
                     Ok((by, Some(why.to_owned())))
                 }
                 Err(reason) => instead(reason, rights, pcap),
@@ -62,7 +62,7 @@ fn instead<T>(
     pcap: impl FnOnce() -> Result<T, LiveError>,
 ) -> Result<(T, Option<String>), LiveError> {
     match rights.lack(Kind::Pcap) {
-        None => Ok((pcap()?, Some(format!("libpcap, since {reason}")))),
+        None => Ok((pcap()?, Some(reason))),
         Some(lack) => Err(LiveError::Neither { reason, lack }),
     }
 }

@@ -35,12 +35,12 @@ pub enum LiveError {
     #[error("cannot capture on {name}: {source}")]
     Open { name: String, source: ::pcap::Error },
     /// Said once; the others go on.
-    #[error("no more packets of {name}: {source}; {}", match left {
+    #[error("no more packets of {name}: {reason}; {}", match left {
         0 => "no interface is left".to_owned(),
         1 => "1 other is still watched".to_owned(),
         left => format!("{left} others are still watched"),
     })]
-    Gone { name: String, source: ::pcap::Error, left: usize },
+    Gone { name: String, reason: String, left: usize },
     #[error("no interface is left to watch")]
     Over,
 }

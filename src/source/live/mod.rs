@@ -26,7 +26,7 @@ use crate::wire::Packet;
 pub const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is to be watched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub choice: Choice,
     /// By name; empty for every interface that is up and has a global address.
@@ -104,9 +104,6 @@ pub struct Live {
     interfaces: Vec<Interface>,
 }
 
-/// Opens a capture by eBPF; not in this build.
-const EBPF: Option<fn() -> Result<By, String>> = None;
-
 enum By {
     Pcap(Pcap),
 }
@@ -123,7 +120,9 @@ impl Live {
         let interfaces = interfaces::chosen(&settings.interfaces)?;
         let pcap = || Pcap::open(&interfaces, &settings.ports, settings.buffer).map(By::Pcap);
         let rights = Rights::of_this_thread();
-        let (by, why) = choice::decide(settings.choice, rights, EBPF, pcap)?;
+        // Not in this build.
+        let ebpf = None::<fn() -> Result<By, String>>;
+        let (by, why) = choice::decide(settings.choice, rights, ebpf, pcap)?;
         Ok(Self { by, why, interfaces })
     }
 
@@ -133,7 +132,7 @@ impl Live {
         }
     }
 
-    /// Why not the other, in a sentence; `None` where that was asked for.
+    /// Why this one and not the other, to follow "by libpcap, since"; `None` where it was asked for.
     pub fn why(&self) -> Option<&str> {
         self.why.as_deref()
     }
