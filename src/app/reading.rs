@@ -10,7 +10,7 @@ use crate::addr::Networks;
 use crate::analyst::{Analyst, Session, Settings};
 use crate::metrics::Metrics;
 use crate::reach::Capture;
-use crate::stream::SocketFacts;
+use crate::stream::{self, SocketFacts};
 use crate::time::Timestamp;
 use crate::traffic::pairs::{FallBack, Pairs};
 use crate::traffic::{Bound, Traffic};
@@ -18,6 +18,9 @@ use crate::wire::Packet;
 
 /// How often, in the packets' time, fall-backs are looked for.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How often the metrics learn what was lost.
+const COUNT: Duration = Duration::from_secs(1);
 
 /// One capture, or the wire, from its first packet on.
 pub(super) struct Reading {
@@ -27,6 +30,9 @@ pub(super) struct Reading {
     pairs: Pairs,
     traffic: Traffic,
     metrics: Option<Arc<Metrics>>,
+    /// What the metrics know of the flow table.
+    counted: stream::Counts,
+    next_count: Timestamp,
     over: Vec<Session>,
     found: Vec<FallBack>,
     next_look: Timestamp,
@@ -50,6 +56,8 @@ impl Reading {
             pairs: Pairs::new(),
             traffic,
             metrics: None,
+            counted: stream::Counts::default(),
+            next_count: Timestamp::default(),
             over: Vec::new(),
             found: Vec::new(),
             next_look: Timestamp::default(),
@@ -99,6 +107,7 @@ impl Reading {
         self.analyst.finish();
         self.take();
         self.look(None);
+        self.count();
     }
 
     pub(super) const fn traffic(&self) -> &Traffic {
@@ -125,9 +134,22 @@ impl Reading {
     fn at(&mut self, at: Timestamp) {
         self.traffic.advance(at);
         self.take();
+        if at > self.next_count {
+            self.next_count = at + COUNT;
+            self.count();
+        }
         if at > self.next_look {
             self.next_look = at + LOOK;
             self.look(Some(at));
+        }
+    }
+
+    /// Tells the metrics what reassembly lost.
+    fn count(&mut self) {
+        if let Some(metrics) = &self.metrics {
+            let now = *self.analyst.given_up();
+            metrics.stream_counts(&self.counted, &now);
+            self.counted = now;
         }
     }
 
@@ -145,6 +167,9 @@ impl Reading {
             };
             let passed = passed(&session, bound, name);
             self.traffic.passed(&passed);
+            if let Some(metrics) = &self.metrics {
+                metrics.flow(&passed);
+            }
             self.pairs.push(attempt(&session, &passed));
             self.over.push(session);
         }
@@ -165,6 +190,9 @@ impl Reading {
         }
         for pair in self.found.iter().skip(before) {
             self.traffic.fall_back(pair);
+            if let Some(metrics) = &self.metrics {
+                metrics.fall_back(pair);
+            }
         }
     }
 }

@@ -7,15 +7,18 @@ use serde::Serialize;
 use serde_json::Serializer;
 
 use super::escape::{Place, Visible, push};
+use super::watch::Losses;
 use super::{Level, MAX_NOTICE};
 use crate::engine::{RecipientRecord, SessionRecord, SmtpFacts, TransactionRecord, VerdictRecord};
 use crate::time::Timestamp;
+use crate::traffic::Evidence;
 use crate::traffic::pairs::{By, FallBack, Why};
 
 /// Octets of one line. A record that needs more is shortened to the bounds below; its totals tell how much there was.
 const MAX_LINE: usize = 1 << 20;
 const SHORT_TRANSACTIONS: usize = 10;
 const SHORT_RECIPIENTS: usize = 20;
+const SHORT_DESTINATIONS: usize = 500;
 /// Octets of one string before JSON's own escapes.
 const SHORT_VALUE: usize = 320;
 
@@ -41,6 +44,16 @@ enum Line<'a> {
     Damage {
         file: &'a str,
         message: &'a str,
+    },
+    Evidence(&'a Evidence<'a>),
+    Lost {
+        openings: u64,
+        packets: u64,
+        not_captured: u64,
+        cut: u64,
+        given_up: u64,
+        unfinished: u64,
+        desyncs: u64,
     },
     Notice {
         time: Timestamp,
@@ -75,6 +88,22 @@ pub(super) fn damage(file: &str, message: &str) -> String {
     let mut bounded = String::new();
     push(&mut bounded, message, Place::Sentence, MAX_NOTICE);
     write(&Line::Damage { file, message: &bounded }).unwrap_or_default()
+}
+
+/// One line with its line end.
+pub(super) fn evidence(evidence: &Evidence<'_>) -> String {
+    write(&Line::Evidence(evidence)).unwrap_or_else(|| {
+        let mut short = evidence.clone();
+        short.return_path.destinations.truncate(SHORT_DESTINATIONS);
+        write(&Line::Evidence(&short)).unwrap_or_default()
+    })
+}
+
+/// One line with its line end.
+pub(super) fn losses(losses: &Losses) -> String {
+    let Losses { openings, packets, not_captured, cut, given_up, unfinished, desyncs } = *losses;
+    let line = Line::Lost { openings, packets, not_captured, cut, given_up, unfinished, desyncs };
+    write(&line).unwrap_or_default()
 }
 
 /// One line with its line end.
