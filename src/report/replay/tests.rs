@@ -37,6 +37,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
         tcp: TcpFacts {
             outcome: Some(FlowOutcome::Established),
             handshake: Some(Duration::from_micros(1100)),
+            rtt: None,
             client_bytes: 1812,
             server_bytes: 640,
             syns: Some(1),
@@ -392,6 +393,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
             .prop_map(|(outcome, retransmits, gaps, icmp_errors, mtu, black_hole)| TcpFacts {
                 outcome,
                 handshake: retransmits.map(Duration::from_nanos),
+                rtt: gaps.map(Duration::from_nanos),
                 client_bytes: gaps.unwrap_or(0),
                 server_bytes: u64::MAX,
                 syns: mtu,
