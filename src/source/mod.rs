@@ -4,6 +4,9 @@
 //! draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 
 mod blocks;
+#[cfg(feature = "ebpf")]
+#[cfg_attr(not(test), allow(dead_code, reason = "`live` is to choose it"))]
+mod ebpf;
 mod error;
 mod fields;
 mod file;
