@@ -17,6 +17,7 @@
 #include <linux/pkt_cls.h>
 #include <linux/tcp.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
@@ -181,7 +182,7 @@ discard:
  * Not inlined, and not static: then the verifier looks at it once, by itself, and not again on each of the ways that lead
  * here. Such functions take numbers only; kernels before 5.12 no pointers.
  */
-__noinline int hand_up(struct __sk_buff *skb, __u64 places, __u64 wire_len_omitted, __u64 head_tail, __u32 opening)
+__noinline int hand_up_part(struct __sk_buff *skb, __u64 places, __u64 wire_len_omitted, __u64 head_tail, __u32 opening)
 {
 	struct part part = {
 		.ip = places >> 32,
@@ -212,16 +213,22 @@ __noinline int hand_up(struct __sk_buff *skb, __u64 places, __u64 wire_len_omitt
 
 #define BOTH(high, low) ((__u64)(high) << 32 | (low))
 
+static __always_inline void hand_up(struct __sk_buff *skb, const struct part *part)
+{
+	hand_up_part(skb, BOTH(part->ip, part->tail_at), BOTH(part->wire_len, part->omitted),
+		     BOTH(part->head, part->tail), part->opening);
+}
+
+/* The first `most` octets of a packet. */
+static __always_inline void hand_up_first(struct __sk_buff *skb, __u32 ip, __u32 wire_len, __u32 most)
+{
+	struct part part = { .ip = ip, .wire_len = wire_len, .head = wire_len < most ? wire_len : most };
+
+	hand_up(skb, &part);
+}
+
 /* ---- TCP ---- */
 
-/*
- * Here and below: `part` has its place and wire_len. Whether it is to come up is returned; of it there is told how much.
- */
-static __always_inline bool first(struct part *part, __u32 most)
-{
-	part->head = part->wire_len < most ? part->wire_len : most;
-	return true;
-}
 
 struct segment {
 	struct flow_key key;
@@ -243,7 +250,7 @@ static __always_inline __u32 differs(__u32 a, __u32 b)
 
 /*
  * Whether the last line that a server said, in `len` octets at `payload`, is a reply 354. Before it may stand those to MAIL
- * and RCPT. A function by itself for the same reason as hand_up; and the verifier would follow every branch in the loop.
+ * and RCPT. A function by itself for the same reason as hand_up_part; and the verifier would follow every branch in the loop.
  */
 __noinline int wants_content(struct __sk_buff *skb, __u32 payload, __u32 len)
 {
@@ -258,6 +265,8 @@ __noinline int wants_content(struct __sk_buff *skb, __u32 payload, __u32 len)
 		return 0;
 	if (bpf_skb_load_bytes(skb, payload + len - last, said, last) < 0)
 		return 0;
+	/* Unrolled: an index into the stack that changes needs CAP_PERFMON. */
+#pragma unroll
 	for (__u32 i = 0; i < sizeof(said); i++) {
 		/* Behind the end there are zeros, which begin no line. */
 		__u32 begins = (1 - differs(word & 0xff, '\n')) & differs(said[i], 0);
@@ -347,72 +356,81 @@ static __always_inline __u32 wanted(struct __sk_buff *skb, const struct segment 
 	return segment->len;
 }
 
-/* What the network layer tells of a packet. */
-struct network {
-	__u8 source[16];
-	__u8 destination[16];
-	__u32 family;
-	__u32 transport; /* where its header is */
-};
-
-static __always_inline bool is_wanted_tcp(struct __sk_buff *skb, const struct network *network, struct part *part)
+/* The addresses of the packet at `ip`, client and server as `segment` has them. */
+static __always_inline bool read_addresses(struct __sk_buff *skb, __u32 ip, struct segment *segment)
 {
-	struct segment segment = {};
+	const bool v4 = segment->key.family == AF_INET;
+	__u32 source = ip + (v4 ? offsetof(struct iphdr, saddr) : offsetof(struct ipv6hdr, saddr));
+	__u32 destination = ip + (v4 ? offsetof(struct iphdr, daddr) : offsetof(struct ipv6hdr, daddr));
+	__u32 client = segment->from == CLIENT ? source : destination;
+	__u32 server = segment->from == CLIENT ? destination : source;
+
+	if (v4)
+		return bpf_skb_load_bytes(skb, client, segment->key.client, 4) == 0 &&
+		       bpf_skb_load_bytes(skb, server, segment->key.server, 4) == 0;
+	return bpf_skb_load_bytes(skb, client, segment->key.client, 16) == 0 &&
+	       bpf_skb_load_bytes(skb, server, segment->key.server, 16) == 0;
+}
+
+/* A packet of TCP that is no fragment: `ip` and `transport` are where these headers are. By itself, as hand_up_part is. */
+__noinline int watch_tcp(struct __sk_buff *skb, __u32 ip, __u32 transport, __u32 wire_len, __u32 family)
+{
+	struct part part = { .ip = ip, .wire_len = wire_len };
+	struct segment segment = { .key.family = family };
 	bool to_watched, from_watched;
 	__u16 source, destination;
 	struct tcphdr tcp;
+	__u32 up;
 
-	if (bpf_skb_load_bytes(skb, network->transport, &tcp, sizeof(tcp)) < 0)
-		return false;
+	if (bpf_skb_load_bytes(skb, transport, &tcp, sizeof(tcp)) < 0)
+		return 0;
 	source = bpf_ntohs(tcp.source);
 	destination = bpf_ntohs(tcp.dest);
 	to_watched = is_watched(destination);
 	from_watched = is_watched(source);
 	if (!to_watched && !from_watched)
-		return false;
+		return 0;
 	/* A client may well connect from 2525 to 25. */
 	segment.from = to_watched && (!from_watched || destination <= source) ? CLIENT : SERVER;
-	segment.payload = network->transport + tcp.doff * 4;
-	part->head = segment.payload - part->ip;
-	/* Damaged; whoever reads it says so. */
-	if (tcp.doff < 5 || part->head > part->wire_len)
-		return first(part, WATCH_DATAGRAM);
-	segment.len = part->wire_len - part->head;
-
-	part->opening = tcp.syn && !tcp.ack && to_watched;
-	if (segment.len || part->opening) {
-		__u32 up = segment.len;
-
-		segment.key.family = network->family;
-		if (segment.from == CLIENT) {
-			__builtin_memcpy(segment.key.client, network->source, 16);
-			__builtin_memcpy(segment.key.server, network->destination, 16);
-			segment.key.client_port = tcp.source;
-			segment.key.server_port = tcp.dest;
-		} else {
-			__builtin_memcpy(segment.key.server, network->source, 16);
-			__builtin_memcpy(segment.key.client, network->destination, 16);
-			segment.key.server_port = tcp.source;
-			segment.key.client_port = tcp.dest;
-		}
-		if (part->opening) {
-			bpf_map_delete_elem(&flows, &segment.key);
-		} else {
-			segment.seq = bpf_ntohl(tcp.seq);
-			up = wanted(skb, &segment);
-		}
-		if (up == segment.len) {
-			part->head += up;
-		} else {
-			part->omitted = segment.len - up;
-			part->tail_at = segment.payload + part->omitted;
-			part->tail = up;
-		}
+	segment.payload = transport + tcp.doff * 4;
+	part.head = segment.payload - ip;
+	if (tcp.doff < 5 || part.head > wire_len) {
+		/* Damaged; whoever reads it says so. */
+		hand_up_first(skb, ip, wire_len, WATCH_DATAGRAM);
+		return 0;
 	}
-	return true;
+	segment.len = wire_len - part.head;
+	part.opening = tcp.syn && !tcp.ack && to_watched;
+	up = segment.len;
+	if ((segment.len || part.opening) && read_addresses(skb, ip, &segment)) {
+		segment.key.client_port = segment.from == CLIENT ? tcp.source : tcp.dest;
+		segment.key.server_port = segment.from == CLIENT ? tcp.dest : tcp.source;
+		segment.seq = bpf_ntohl(tcp.seq);
+		if (part.opening)
+			bpf_map_delete_elem(&flows, &segment.key);
+		else
+			up = wanted(skb, &segment);
+	}
+	if (up == segment.len) {
+		part.head += up;
+	} else {
+		part.omitted = segment.len - up;
+		part.tail_at = segment.payload + part.omitted;
+		part.tail = up;
+	}
+	hand_up(skb, &part);
+	return 0;
 }
 
 /* ---- The network layer ---- */
+
+/* A packet and what is known of it. */
+struct network {
+	__u32 family;
+	__u32 ip;	 /* where its header is */
+	__u32 transport; /* where the next one is, behind extension headers */
+	__u32 wire_len;
+};
 
 static __always_inline bool is_dns_answer(struct __sk_buff *skb, const struct network *network)
 {
@@ -434,43 +452,50 @@ static __always_inline bool is_icmp_error(struct __sk_buff *skb, const struct ne
 	return type == 3 || type == 11 || type == 12;
 }
 
-/* `protocol` is that of the transport header. */
-static __always_inline bool is_wanted(struct __sk_buff *skb, const struct network *network, __u8 protocol,
-				      struct part *part)
+static __always_inline __u8 icmp_of(const struct network *network)
 {
-	__u8 icmp = network->family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+	return network->family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+}
 
-	if (protocol == IPPROTO_TCP)
-		return is_wanted_tcp(skb, network, part);
-	if (protocol == IPPROTO_UDP)
-		return is_dns_answer(skb, network) && first(part, WATCH_DATAGRAM);
-	if (protocol == icmp)
-		return is_icmp_error(skb, network) && first(part, WATCH_ICMP);
-	return false;
+/* `protocol` is that of the transport header. */
+static __always_inline void watch_transport(struct __sk_buff *skb, const struct network *network, __u8 protocol)
+{
+	__u32 most;
+
+	if (protocol == IPPROTO_TCP) {
+		watch_tcp(skb, network->ip, network->transport, network->wire_len, network->family);
+		return;
+	}
+	if (protocol == IPPROTO_UDP && is_dns_answer(skb, network))
+		most = WATCH_DATAGRAM;
+	else if (protocol == icmp_of(network) && is_icmp_error(skb, network))
+		most = WATCH_ICMP;
+	else
+		return;
+	hand_up_first(skb, network->ip, network->wire_len, most);
 }
 
 /*
  * A fragment comes up whole, since only the datagram tells what it is. Of a first fragment at least the ports are there; of
  * a later one all that is known is what it cannot be.
  */
-static __always_inline bool is_wanted_fragment(struct __sk_buff *skb, const struct network *network, __u8 protocol,
-					       bool is_first, struct part *part)
+static __always_inline void watch_fragment(struct __sk_buff *skb, const struct network *network, __u8 protocol,
+					   bool is_first)
 {
-	__u8 icmp = network->family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
 	__be16 ports[2];
 
 	if (is_first && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP)) {
 		if (bpf_skb_load_bytes(skb, network->transport, ports, sizeof(ports)) < 0)
-			return false;
+			return;
 		if (protocol == IPPROTO_UDP && ports[0] != bpf_htons(53))
-			return false;
+			return;
 		if (protocol == IPPROTO_TCP && !is_watched(bpf_ntohs(ports[0])) && !is_watched(bpf_ntohs(ports[1])))
-			return false;
-	} else if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != icmp &&
+			return;
+	} else if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != icmp_of(network) &&
 		   !(network->family == AF_INET6 && protocol == IPPROTO_DSTOPTS)) {
-		return false;
+		return;
 	}
-	return first(part, WATCH_LONGEST);
+	hand_up_first(skb, network->ip, network->wire_len, WATCH_LONGEST);
 }
 
 /* What the header says, unless it cannot be true or says nothing (BIG TCP): then all that is there. */
@@ -481,72 +506,69 @@ static __always_inline __u32 wire_len(struct __sk_buff *skb, __u32 ip, __u32 sai
 	return said < least || said > there ? there : said;
 }
 
-/* Extension headers that one packet may have before it is let go. */
-#define EXTENSIONS 8
-
 /* An authentication header may stand behind IPv4, too. */
-#define IS_EXTENSION(protocol)                                                                                        \
-	((protocol) == IPPROTO_HOPOPTS || (protocol) == IPPROTO_ROUTING || (protocol) == IPPROTO_DSTOPTS ||           \
-	 (protocol) == IPPROTO_AH)
-
-static __always_inline bool is_wanted_ipv4(struct __sk_buff *skb, struct part *part)
+static __always_inline void watch_ipv4(struct __sk_buff *skb, __u32 ip)
 {
-	struct network network = { .family = AF_INET };
+	struct network network = { .family = AF_INET, .ip = ip };
 	__u8 extension[2];
 	struct iphdr header;
 	__u16 fragment;
 	__u8 protocol;
 
-	if (bpf_skb_load_bytes(skb, part->ip, &header, sizeof(header)) < 0 || header.version != 4 || header.ihl < 5)
-		return false;
+	if (bpf_skb_load_bytes(skb, ip, &header, sizeof(header)) < 0 || header.version != 4 || header.ihl < 5)
+		return;
 	protocol = header.protocol;
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_ICMP && protocol != IPPROTO_AH)
-		return false;
-	__builtin_memcpy(network.source, &header.saddr, 4);
-	__builtin_memcpy(network.destination, &header.daddr, 4);
-	part->wire_len = wire_len(skb, part->ip, bpf_ntohs(header.tot_len), header.ihl * 4);
-	network.transport = part->ip + header.ihl * 4;
+		return;
+	network.wire_len = wire_len(skb, ip, bpf_ntohs(header.tot_len), header.ihl * 4);
+	network.transport = ip + header.ihl * 4;
 	fragment = bpf_ntohs(header.frag_off) & 0x3fff;
-	if (fragment)
-		return is_wanted_fragment(skb, &network, protocol, !(fragment & 0x1fff), part);
+	if (fragment) {
+		watch_fragment(skb, &network, protocol, !(fragment & 0x1fff));
+		return;
+	}
 	if (protocol == IPPROTO_AH) {
 		if (bpf_skb_load_bytes(skb, network.transport, extension, sizeof(extension)) < 0)
-			return false;
+			return;
 		protocol = extension[0];
 		network.transport += (extension[1] + 2) * 4;
 	}
-	return is_wanted(skb, &network, protocol, part);
+	watch_transport(skb, &network, protocol);
 }
 
-static __always_inline bool is_wanted_ipv6(struct __sk_buff *skb, struct part *part)
+/* Extension headers that one packet may have before it is let go. */
+#define EXTENSIONS 8
+
+/* By itself, as hand_up_part is. */
+__noinline int watch_ipv6(struct __sk_buff *skb, __u32 ip)
 {
-	struct network network = { .family = AF_INET6 };
+	struct network network = { .family = AF_INET6, .ip = ip, .transport = ip + sizeof(struct ipv6hdr) };
 	struct ipv6hdr header;
 	__u8 extension[8];
 	__u8 protocol;
 	__u32 said;
 
-	if (bpf_skb_load_bytes(skb, part->ip, &header, sizeof(header)) < 0 || header.version != 6)
-		return false;
-	__builtin_memcpy(network.source, &header.saddr, 16);
-	__builtin_memcpy(network.destination, &header.daddr, 16);
+	if (bpf_skb_load_bytes(skb, ip, &header, sizeof(header)) < 0 || header.version != 6)
+		return 0;
 	said = bpf_ntohs(header.payload_len);
-	part->wire_len = wire_len(skb, part->ip, said ? said + sizeof(header) : 0, sizeof(header));
-	network.transport = part->ip + sizeof(header);
+	network.wire_len = wire_len(skb, ip, said ? said + sizeof(header) : 0, sizeof(header));
 	protocol = header.nexthdr;
 
 	for (int i = 0; i < EXTENSIONS; i++) {
-		if (!IS_EXTENSION(protocol) && protocol != IPPROTO_FRAGMENT)
+		if (protocol != IPPROTO_HOPOPTS && protocol != IPPROTO_ROUTING && protocol != IPPROTO_DSTOPTS &&
+		    protocol != IPPROTO_AH && protocol != IPPROTO_FRAGMENT)
 			break;
 		if (bpf_skb_load_bytes(skb, network.transport, extension, sizeof(extension)) < 0)
-			return false;
+			return 0;
 		if (protocol == IPPROTO_FRAGMENT) {
 			__u16 fragment = extension[2] << 8 | extension[3];
 
 			/* One without more and at 0 is a whole packet (RFC 6946). */
 			network.transport += 8;
-			if (fragment & 0xfff9)
-				return is_wanted_fragment(skb, &network, extension[0], !(fragment & 0xfff8), part);
+			if (fragment & 0xfff9) {
+				watch_fragment(skb, &network, extension[0], !(fragment & 0xfff8));
+				return 0;
+			}
 		} else if (protocol == IPPROTO_AH) {
 			network.transport += (extension[1] + 2) * 4;
 		} else {
@@ -554,7 +576,8 @@ static __always_inline bool is_wanted_ipv6(struct __sk_buff *skb, struct part *p
 		}
 		protocol = extension[0];
 	}
-	return is_wanted(skb, &network, protocol, part);
+	watch_transport(skb, &network, protocol);
+	return 0;
 }
 
 /* ---- The link layer ---- */
@@ -570,22 +593,22 @@ static __always_inline bool is_tag(__be16 type)
 static __always_inline int watch(struct __sk_buff *skb, bool ethernet)
 {
 	__be16 type = skb->protocol;
-	struct part part = {};
+	__u32 ip = 0;
 
 	if (ethernet) {
-		part.ip = ETH_HLEN;
-		if (bpf_skb_load_bytes(skb, part.ip - 2, &type, sizeof(type)) < 0)
+		ip = ETH_HLEN;
+		if (bpf_skb_load_bytes(skb, ip - 2, &type, sizeof(type)) < 0)
 			return TC_ACT_UNSPEC;
 		for (int i = 0; i < TAGS && is_tag(type); i++) {
-			part.ip += 4;
-			if (bpf_skb_load_bytes(skb, part.ip - 2, &type, sizeof(type)) < 0)
+			ip += 4;
+			if (bpf_skb_load_bytes(skb, ip - 2, &type, sizeof(type)) < 0)
 				return TC_ACT_UNSPEC;
 		}
 	}
-	if ((type == bpf_htons(ETH_P_IP) && is_wanted_ipv4(skb, &part)) ||
-	    (type == bpf_htons(ETH_P_IPV6) && is_wanted_ipv6(skb, &part)))
-		hand_up(skb, BOTH(part.ip, part.tail_at), BOTH(part.wire_len, part.omitted), BOTH(part.head, part.tail),
-			part.opening);
+	if (type == bpf_htons(ETH_P_IP))
+		watch_ipv4(skb, ip);
+	else if (type == bpf_htons(ETH_P_IPV6))
+		watch_ipv6(skb, ip);
 	return TC_ACT_UNSPEC;
 }
 
