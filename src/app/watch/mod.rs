@@ -55,7 +55,7 @@ pub(super) async fn watch(asked: &Watch) -> anyhow::Result<ExitCode> {
     };
     // Only now: without a source there shall be no empty file.
     let copy = match &asked.write {
-        Some(path) => Some(Copy::create(path, asked.force, post.interfaces.clone())?),
+        Some(path) => Some(Copy::create(path, asked.force, live.interfaces())?),
         None => None,
     };
     say(&watching(&live));
