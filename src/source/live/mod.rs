@@ -2,9 +2,12 @@
 //!
 //! Layer 4. [`Live`] is what the rest of the program sees; which of the two captures is decided when it is opened.
 
+mod choice;
 mod error;
 mod interfaces;
 mod pcap;
+mod rights;
+mod writer;
 
 use std::time::Duration;
 
@@ -12,6 +15,11 @@ use ipnet::IpNet;
 
 pub use self::error::LiveError;
 use self::pcap::Pcap;
+pub use self::rights::Lack;
+use self::rights::Rights;
+pub use self::writer::LiveWriter;
+#[cfg(feature = "ebpf")]
+use super::ebpf::{Ebpf, EbpfError};
 use super::{Lost, PacketSource};
 use crate::stream::SocketFacts;
 use crate::wire::Packet;
@@ -20,7 +28,7 @@ use crate::wire::Packet;
 pub const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is to be watched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub choice: Choice,
     /// By name; empty for every interface that is up and has a global address.
@@ -60,6 +68,25 @@ impl Kind {
             Self::Pcap => "pcap",
         }
     }
+
+    /// Its name in a sentence.
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Ebpf => "eBPF",
+            Self::Pcap => "libpcap",
+        }
+    }
+
+    /// What can still be had where the other cannot.
+    const fn instead(self) -> &'static str {
+        match self {
+            Self::Ebpf => "without it there is eBPF (--source ebpf); ",
+            Self::Pcap => {
+                "without it there is libpcap (--source pcap), which copies whole packets and knows no \
+                 round-trip times of sockets; "
+            }
+        }
+    }
 }
 
 /// An interface that is watched; [`Packet::interface`] is its position in [`Live::interfaces`].
@@ -77,10 +104,14 @@ pub struct Live {
     by: By,
     why: Option<String>,
     interfaces: Vec<Interface>,
+    /// Interfaces that are not gone.
+    left: usize,
 }
 
 enum By {
     Pcap(Pcap),
+    #[cfg(feature = "ebpf")]
+    Ebpf(Box<Ebpf>),
 }
 
 impl Live {
@@ -93,19 +124,40 @@ impl Live {
             return Err(LiveError::NoPorts);
         }
         let interfaces = interfaces::chosen(&settings.interfaces)?;
-        let pcap = Pcap::open(&interfaces, &settings.ports, settings.buffer)?;
-        Ok(Self { by: By::Pcap(pcap), why: None, interfaces })
+        let pcap = || Pcap::open(&interfaces, &settings.ports, settings.buffer).map(By::Pcap);
+        let rights = Rights::of_this_thread();
+        #[cfg(feature = "ebpf")]
+        let ebpf = Some(|| {
+            let ebpf = Ebpf::open(&interfaces, &settings.ports, settings.buffer);
+            ebpf.map(|ebpf| By::Ebpf(Box::new(ebpf))).map_err(|error| error.to_string())
+        });
+        #[cfg(not(feature = "ebpf"))]
+        let ebpf = None::<fn() -> Result<By, String>>;
+        let (by, why) = choice::decide(settings.choice, rights, ebpf, pcap)?;
+        let left = interfaces.len();
+        Ok(Self { by, why, interfaces, left })
     }
 
     pub const fn kind(&self) -> Kind {
         match self.by {
             By::Pcap(_) => Kind::Pcap,
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(_) => Kind::Ebpf,
         }
     }
 
-    /// Why not the other, in a sentence; `None` where that was asked for.
+    /// Why this one and not the other, to follow "by libpcap, since"; `None` where it was asked for.
     pub fn why(&self) -> Option<&str> {
         self.why.as_deref()
+    }
+
+    /// Why it knows no round-trip times of sockets, in a sentence; `None` if it does.
+    pub fn without_sockets(&self) -> Option<&str> {
+        match &self.by {
+            By::Pcap(_) => Some("libpcap sees packets only"),
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(ebpf) => ebpf.without_sockets(),
+        }
     }
 
     /// All that the capture began with, also those that are gone since.
@@ -121,18 +173,33 @@ impl PacketSource for Live {
     fn next(&mut self) -> Result<Option<Packet<'_>>, LiveError> {
         match &mut self.by {
             By::Pcap(pcap) => pcap.next(),
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(_) if self.left == 0 => Err(LiveError::Over),
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(ebpf) => ebpf.next().map_err(|error| match error {
+                EbpfError::Gone { name } => {
+                    self.left -= 1;
+                    let reason = "it was removed".to_owned();
+                    LiveError::Gone { name, reason, left: self.left }
+                }
+                error => LiveError::NoEbpf { reason: error.to_string() },
+            }),
         }
     }
 
     fn socket(&mut self) -> Option<SocketFacts> {
         match &mut self.by {
             By::Pcap(_) => None,
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(ebpf) => ebpf.socket(),
         }
     }
 
     fn lost(&mut self) -> Lost {
         match &mut self.by {
             By::Pcap(pcap) => pcap.lost(),
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(ebpf) => ebpf.lost(),
         }
     }
 }

@@ -1,0 +1,39 @@
+//! The file of `--write`: the packets as the source gave them, each under the interface that saw it.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::app::output::{cannot_write, create};
+use crate::source::live::{Interface, LiveWriter};
+use crate::wire::Packet;
+
+pub(super) struct Copy {
+    path: PathBuf,
+    writer: LiveWriter<BufWriter<File>>,
+}
+
+impl Copy {
+    /// Makes the file; `interfaces` are those of the source.
+    pub(super) fn create(
+        path: &Path,
+        force: bool,
+        interfaces: &[Interface],
+    ) -> anyhow::Result<Self> {
+        let file = BufWriter::new(create(path, force)?);
+        let writer = LiveWriter::new(file, interfaces).with_context(|| cannot_write(path))?;
+        Ok(Self { path: path.to_owned(), writer })
+    }
+
+    pub(super) fn packet(&mut self, packet: &Packet<'_>) -> anyhow::Result<()> {
+        self.writer.packet(packet).with_context(|| cannot_write(&self.path))
+    }
+
+    /// All of it is in the file.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        let Self { path, writer } = self;
+        writer.finish().map(drop).with_context(|| cannot_write(&path))
+    }
+}
