@@ -36,7 +36,7 @@ use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::report::watch::{Lines, Post, frame, listed};
-use crate::source::live::{self, Choice, Kind, Live};
+use crate::source::live::{self, Choice, Live};
 use crate::stream::{Limits, Ports};
 
 /// How often the view is drawn.
@@ -109,11 +109,7 @@ fn post(live: &Live) -> Post {
 /// `watching eth0 and eth1 by libpcap, since eBPF needs CAP_BPF, which this process lacks`
 fn watching(live: &Live) -> String {
     let post = post(live);
-    let why = match (live.kind(), live.why()) {
-        (_, None) => String::new(),
-        (Kind::Ebpf, Some(why)) => format!(" ({why})"),
-        (Kind::Pcap, Some(why)) => format!(", since {why}"),
-    };
+    let why = live.why().map_or_else(String::new, |why| format!(", since {why}"));
     format!("watching {} by {}{why}", listed(&post.interfaces), post.source)
 }
 
