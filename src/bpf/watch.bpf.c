@@ -682,6 +682,7 @@ struct tcp_sock {
 #pragma clang attribute pop
 
 /* include/net/tcp_states.h */
+#define TCP_ESTABLISHED 1
 #define TCP_FIN_WAIT1 4
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
@@ -710,7 +711,10 @@ int BPF_PROG(watch_socket, struct sock *sk, int old_state, int new_state)
 	__u16 local_port, peer_port;
 	struct tcp_sock *tcp;
 
-	if (new_state < TCP_FIN_WAIT1 || new_state == TCP_LISTEN || new_state == TCP_NEW_SYN_RECV || old_state == TCP_LISTEN)
+	/* From the handshake on there is a round-trip time; a socket that is reset says nothing before its end. */
+	if (new_state != TCP_ESTABLISHED && new_state < TCP_FIN_WAIT1)
+		return 0;
+	if (new_state == TCP_LISTEN || new_state == TCP_NEW_SYN_RECV || old_state == TCP_LISTEN)
 		return 0;
 	if (sk->sk_protocol != IPPROTO_TCP || (family != AF_INET && family != AF_INET6))
 		return 0;

@@ -12,6 +12,7 @@ mod file;
 pub mod live;
 mod pcapng;
 mod records;
+mod rights;
 mod window;
 
 #[cfg(test)]

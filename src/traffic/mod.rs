@@ -32,6 +32,7 @@ use self::evidence::{Destinations, Received};
 use self::pairs::FallBack;
 use self::windows::Windows;
 use crate::addr::{Family, Networks};
+use crate::stream::FlowOutcome;
 use crate::time::Timestamp;
 
 /// What passed, as far back as an hour, and what it proves.
@@ -77,11 +78,14 @@ impl Traffic {
         Bound::of(client, server, &self.ours)
     }
 
-    /// A flow is over. It counts at the time of its last packet, in every window that still reaches back so far: one that
-    /// nobody answered is told two minutes late, and so is never seen in the window of a minute.
+    /// A flow is over. It counts at the time of its last packet, in every window that still reaches back so far; one that
+    /// nobody answered when that is known, two minutes later: else the window of a minute would never show it.
     pub fn passed(&mut self, passed: &Passed<'_>) {
-        let at = passed.flow.end;
-        self.advance(at);
+        self.advance(passed.flow.end);
+        let at = match passed.flow.outcome {
+            FlowOutcome::Unanswered => self.now,
+            _ => passed.flow.end,
+        };
         let windows = of(&mut self.windows, passed.family(), passed.bound);
         windows.at(at, self.now, |tally| tally.passed(passed));
         self.evidence_of(passed);

@@ -5,15 +5,13 @@ use std::io;
 
 use aya::programs::ProgramError;
 
+use crate::source::rights::{HOW, Lack};
+
 /// Why packets cannot be captured by eBPF, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::source) enum EbpfError {
-    #[error(
-        "eBPF needs {} of capabilities(7), which this process lacks: run as root, or give the service \
-         AmbientCapabilities={}",
-        missing.join(" and "), missing.join(" ")
-    )]
-    Right { missing: Vec<&'static str> },
+    #[error("{0}; {HOW}")]
+    Right(Lack),
     /// It has the capabilities, as far as it sees.
     #[error(
         "the kernel does not permit to {what} ({reason}), although this process has the capabilities: are \

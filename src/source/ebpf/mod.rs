@@ -7,7 +7,6 @@
 mod error;
 mod programs;
 mod record;
-mod rights;
 mod slot;
 #[cfg(test)]
 mod tests;

@@ -13,9 +13,9 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
 
 use super::EbpfError;
-use super::rights::Rights;
 use super::slot::Slot;
-use crate::source::live::Interface;
+use crate::source::live::{Interface, Kind};
+use crate::source::rights::Rights;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watch.bpf.o"));
 
@@ -62,7 +62,9 @@ impl Programs {
         attach: Attach,
     ) -> Result<Self, EbpfError> {
         let rights = Rights::of_this_thread();
-        rights.suffice_for_packets()?;
+        if let Some(lack) = rights.lack(Kind::Ebpf) {
+            return Err(EbpfError::Right(lack));
+        }
         let (mut kernel, mut no_sockets) = load(ports, buffer)?;
         let openings = ring(&mut kernel, "openings")?;
         let packets = ring(&mut kernel, "packets")?;

@@ -9,7 +9,7 @@ pub(super) const HEADER: usize = 32;
 /// `WATCH_TAIL`: the room of a tail, before the rest of the packet.
 pub(super) const TAIL: usize = 256;
 
-pub(super) const PACKET: u32 = 1;
+/// `WATCH_SOCKET`; all else is a packet.
 pub(super) const SOCKET: u32 = 2;
 
 /// Indices of counters.

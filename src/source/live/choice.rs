@@ -1,7 +1,7 @@
 //! Who captures: eBPF where it can, else libpcap.
 
-use super::rights::Rights;
 use super::{Choice, Kind, LiveError};
+use crate::source::rights::Rights;
 
 /// Opens what was chosen. With it comes why it is that and not the other, where that was left to us.
 ///

@@ -1,7 +1,7 @@
 //! Why packets of this host cannot be captured, in words that say what to do.
 
 use super::Kind;
-use super::rights::{HOW, Lack};
+use crate::source::rights::{HOW, Lack};
 
 /// Why packets cannot be captured, or no longer.
 #[derive(Debug, thiserror::Error)]

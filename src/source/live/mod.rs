@@ -6,7 +6,6 @@ mod choice;
 mod error;
 mod interfaces;
 mod pcap;
-mod rights;
 mod writer;
 
 use std::time::Duration;
@@ -15,12 +14,12 @@ use ipnet::IpNet;
 
 pub use self::error::LiveError;
 use self::pcap::Pcap;
-pub use self::rights::Lack;
-use self::rights::Rights;
 pub use self::writer::LiveWriter;
 #[cfg(feature = "ebpf")]
 use super::ebpf::{Ebpf, EbpfError};
 use super::{Lost, PacketSource};
+pub use crate::source::rights::Lack;
+use crate::source::rights::Rights;
 use crate::stream::SocketFacts;
 use crate::wire::Packet;
 
@@ -70,7 +69,7 @@ impl Kind {
     }
 
     /// Its name in a sentence.
-    const fn title(self) -> &'static str {
+    pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Ebpf => "eBPF",
             Self::Pcap => "libpcap",

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use super::super::record::{self, Header, Record, Socket};
-use super::super::rights::Rights;
 use crate::source::ebpf::EbpfError;
 
 fn packet(captured: u32, tail: u32, octets: &[u8]) -> Vec<u8> {
     let mut record = 7_u64.to_ne_bytes().to_vec();
-    for number in [3, 1500, 40, captured, tail, record::PACKET] {
+    for number in [3, 1500, 40, captured, tail, 1] {
         record.extend(u32::to_ne_bytes(number));
     }
     record.extend(octets);
@@ -17,7 +16,7 @@ fn packet(captured: u32, tail: u32, octets: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_packet_is_what_was_captured_and_not_the_room_behind_it() {
-    let header = Header { at: 7, interface: 3, wire_len: 1500, omitted: 40, kind: record::PACKET };
+    let header = Header { at: 7, interface: 3, wire_len: 1500, omitted: 40, kind: 1 };
     let whole = packet(3, 0, b"abc-----");
     let read = Record::read(&whole).unwrap();
     assert_eq!(read, Record { header, head: b"abc", tail: b"" });
@@ -87,36 +86,10 @@ fn the_numbers_are_those_of_the_header_file() {
         let line = header.lines().find(|line| line.starts_with(&format!("#define {name} ")));
         line.unwrap().split_whitespace().nth(2).unwrap().parse::<u32>().unwrap()
     };
-    assert_eq!(defined("WATCH_PACKET"), record::PACKET);
     assert_eq!(defined("WATCH_SOCKET"), record::SOCKET);
     assert_eq!(defined("WATCH_TAIL") as usize, record::TAIL);
     assert_eq!(defined("WATCH_LOST_OPENINGS"), record::LOST_OPENINGS);
     assert_eq!(defined("WATCH_LOST_PACKETS"), record::LOST_PACKETS);
-}
-
-#[test]
-fn rights_that_are_missing_are_named() {
-    let said = |set: u64| {
-        let status = format!("Name:\tgatepost\nCapEff:\t{set:016x}\nCapBnd:\tffffffffffffffff\n");
-        let rights = Rights::in_status(&status).unwrap();
-        (
-            rights.suffice_for_packets().map_err(|error| error.to_string()),
-            rights.missing_for_sockets(),
-        )
-    };
-    let (net_admin, sys_admin, perfmon, bpf) = (1 << 12, 1 << 21, 1 << 38, 1 << 39);
-    assert_eq!(said(net_admin | perfmon | bpf), (Ok(()), None));
-    assert_eq!(said(net_admin | bpf), (Ok(()), Some("CAP_PERFMON")));
-    assert_eq!(said(net_admin | sys_admin), (Ok(()), None));
-    insta::assert_snapshot!(
-        said(bpf).0.unwrap_err(),
-        @"eBPF needs CAP_NET_ADMIN of capabilities(7), which this process lacks: run as root, or give the service AmbientCapabilities=CAP_NET_ADMIN"
-    );
-    insta::assert_snapshot!(
-        said(perfmon).0.unwrap_err(),
-        @"eBPF needs CAP_BPF and CAP_NET_ADMIN of capabilities(7), which this process lacks: run as root, or give the service AmbientCapabilities=CAP_BPF CAP_NET_ADMIN"
-    );
-    assert!(Rights::in_status("Name:\tgatepost\n").is_none());
 }
 
 #[test]

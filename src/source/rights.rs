@@ -6,16 +6,16 @@ use std::fmt;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::Kind;
+use super::live::Kind;
 
 /// How to give a process all that gatepost can use.
-pub(super) const HOW: &str = "to allow all that it can use, give the program \
+pub(in crate::source) const HOW: &str = "to allow all that it can use, give the program \
     `setcap cap_net_raw,cap_bpf,cap_net_admin,cap_perfmon+ep`, or its systemd unit \
     `AmbientCapabilities=CAP_NET_RAW CAP_BPF CAP_NET_ADMIN CAP_PERFMON`, or run it as root";
 
 /// The effective set of a thread.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rights(CapabilitySet);
+pub(in crate::source) struct Rights(CapabilitySet);
 
 /// Capabilities that one way to capture needs and this process lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +27,12 @@ pub struct Lack {
 
 impl Rights {
     /// All of them where the kernel does not tell: then it says what it thinks when it is asked to do something.
-    pub(super) fn of_this_thread() -> Self {
+    pub(in crate::source) fn of_this_thread() -> Self {
         Self(capabilities(None).map_or(CapabilitySet::all(), |sets| sets.effective))
     }
 
     /// What is missing, if that is anything.
-    pub(super) fn lack(self, kind: Kind) -> Option<Lack> {
+    pub(in crate::source) fn lack(self, kind: Kind) -> Option<Lack> {
         const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
         let needed: &[(&str, CapabilitySet)] = match kind {
             Kind::Ebpf => &[
@@ -45,6 +45,13 @@ impl Rights {
         let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
         (!missing.is_empty()).then_some(Lack { kind, missing })
     }
+
+    /// What is missing for a program on a tracepoint, which hears of sockets: eBPF does without.
+    #[cfg(feature = "ebpf")]
+    pub(in crate::source) fn missing_for_sockets(self) -> Option<&'static str> {
+        let any = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+        (!self.0.intersects(any)).then_some("CAP_PERFMON")
+    }
 }
 
 /// "libpcap needs CAP_NET_RAW, which this process lacks"
@@ -56,12 +63,12 @@ impl fmt::Display for Lack {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::source) mod tests {
     use super::*;
 
     impl Rights {
         /// These and no others.
-        pub(in crate::source::live) const fn of(set: CapabilitySet) -> Self {
+        pub(in crate::source) const fn of(set: CapabilitySet) -> Self {
             Self(set)
         }
     }
@@ -85,5 +92,14 @@ pub(super) mod tests {
             let lack = Rights::of(set).lack(kind);
             assert_eq!(lack.map_or(Vec::new(), |lack| lack.missing), missing, "{set:?} {kind:?}");
         }
+    }
+
+    #[test]
+    #[cfg(feature = "ebpf")]
+    fn sockets_need_one_more() {
+        let missing = |set| Rights::of(set).missing_for_sockets();
+        assert_eq!(missing(CapabilitySet::BPF | CapabilitySet::NET_ADMIN), Some("CAP_PERFMON"));
+        assert_eq!(missing(CapabilitySet::PERFMON), None);
+        assert_eq!(missing(CapabilitySet::SYS_ADMIN), None);
     }
 }
