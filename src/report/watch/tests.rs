@@ -170,3 +170,23 @@ fn a_busy_page() {
         assert_snapshot!(format!("busy_{columns}_{lines}"), page(&busy(), columns, lines));
     }
 }
+
+#[test]
+fn every_page_fits_whatever_is_said() {
+    let mut view = busy();
+    let hostile = "\u{1b}[2J漢字\r\n\u{202e}".repeat(20);
+    view.post.interfaces.push(hostile.clone());
+    view.troubles.push(hostile.clone());
+    view.evidence.push(Proof { sentence: hostile.clone(), doubtful: true });
+    let mut record = record("198.51.100.7:1", "192.0.2.25:25", FlowOutcome::Established, 60);
+    record.smtp.helo = Some(hostile.clone());
+    let told =
+        Told { file: &hostile, number: 123_456, record: &record, judged: false, unknown: &[] };
+    view.latest.push(&told);
+    for columns in (20..160).step_by(7) {
+        for lines in (5..60).step_by(5) {
+            let page = page(&view, columns, lines);
+            assert!(!page.contains(|c: char| c.is_control() && c != '\n' || c == '\u{202e}'));
+        }
+    }
+}

@@ -167,12 +167,13 @@ impl PacketSource for Ebpf {
     type Error = EbpfError;
 
     fn next(&mut self) -> Result<Option<Packet<'_>>, EbpfError> {
+        let told = self.sockets.len();
         for turn in 0..=TURNS {
             self.fetch();
             if self.opening.header.is_some() || self.packet.header.is_some() {
                 break;
             }
-            if turn == TURNS || !self.sockets.is_empty() {
+            if turn == TURNS || self.sockets.len() > told {
                 return Ok(None);
             }
             self.look_for_interfaces()?;

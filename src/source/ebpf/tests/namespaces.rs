@@ -17,7 +17,7 @@ use crate::source::live::Interface;
 use crate::stream::SocketFacts;
 use crate::wire::{Decoded, Decoder, LinkType, Packet, Segment};
 
-/// A port of its own, beside those of SMTP.
+/// Watched.
 pub(super) const PORTS: [u16; 2] = [25, 2525];
 
 /// Two namespaces, `near` (where is watched) and `far`, joined by the interfaces `far` and `near`. Named as those of
@@ -49,19 +49,16 @@ impl Pair {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("gatepost-lab-{}-ebpf{number}-{role}", std::process::id());
         let pair = Self { near: name("near"), far: name("far") };
-        for (host, other, address) in [(&pair.near, "far", 1), (&pair.far, "near", 2)] {
+        for host in [&pair.near, &pair.far] {
             ip(&format!("netns add {host}"));
             in_namespace(host, || {
                 fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
                 fs::write("/proc/sys/net/ipv6/conf/all/accept_dad", "0").unwrap();
             });
             ip(&format!("-n {host} link set lo up"));
-            if other == "near" {
-                let (near, far) = (&pair.near, &pair.far);
-                ip(&format!("link add far netns {near} type veth peer name near netns {far}"));
-            }
-            let _ = address;
         }
+        let (near, far) = (&pair.near, &pair.far);
+        ip(&format!("link add far netns {near} type veth peer name near netns {far}"));
         for (host, interface, address) in [(&pair.near, "far", 1), (&pair.far, "near", 2)] {
             ip(&format!("-n {host} link set {interface} up"));
             ip(&format!("-n {host} addr add 192.0.2.{address}/24 dev {interface}"));
@@ -82,17 +79,17 @@ impl Pair {
         &self.near
     }
 
-    /// `ip` on both hosts; the words `NEAR` and `N` become the interface and the number of the host's addresses.
+    /// `ip` on both hosts; the word `LINK` becomes the interface.
     pub(super) fn both(&self, command: &str) {
-        for (host, interface, number) in [(&self.near, "far", "1"), (&self.far, "near", "2")] {
-            let command = command.replace("LINK", interface).replace('#', number);
+        for (host, interface) in [(&self.near, "far"), (&self.far, "near")] {
+            let command = command.replace("LINK", interface);
             ip(&format!("-n {host} {command}"));
         }
     }
 
     /// What is seen at `near` of the interfaces while `work` is done, and what sockets there said.
     pub(super) fn watch(&self, interfaces: &[&str], work: impl FnOnce() + Send) -> Watched {
-        let capture = self.near(|| open(Attach::of_this_kernel(), interfaces).unwrap());
+        let capture = self.near(|| Ebpf::open(&known(interfaces), &PORTS, BUFFER).unwrap());
         work();
         self.near(move || Watched::drain(capture))
     }
@@ -106,10 +103,16 @@ impl Drop for Pair {
     }
 }
 
+/// Two of the largest messages here, whole.
+const BUFFER: usize = 16 << 20;
+
 /// In the namespace of this thread.
 pub(super) fn open(attach: Attach, interfaces: &[&str]) -> Result<Ebpf, EbpfError> {
-    let interfaces: Vec<Interface> = interfaces.iter().map(|name| interface(name)).collect();
-    Ebpf::attached(attach, &interfaces, &PORTS, 16 << 20)
+    Ebpf::attached(attach, &known(interfaces), &PORTS, BUFFER)
+}
+
+fn known(interfaces: &[&str]) -> Vec<Interface> {
+    interfaces.iter().map(|name| interface(name)).collect()
 }
 
 pub(super) fn interface(name: &str) -> Interface {
