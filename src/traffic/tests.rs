@@ -296,6 +296,10 @@ fn model(happenings: &[Happening], window: Window, family: Family, bound: Bound)
             Happening::Time(time) => time,
         };
         now = now.max(Some(time));
+        let time = match *happening {
+            Happening::Passed { outcome: FlowOutcome::Unanswered, .. } => now.unwrap_or(time),
+            _ => time,
+        };
         if now.is_some_and(|now| reaches(now, time)) {
             counted.push((time, happening));
         }
