@@ -297,7 +297,7 @@ fn model(happenings: &[Happening], window: Window, family: Family, bound: Bound)
         };
         now = now.max(Some(time));
         let time = match *happening {
-            Happening::Passed { outcome: FlowOutcome::Unanswered, .. } => now.unwrap_or(time),
+            Happening::Passed { outcome: Unanswered, .. } => now.unwrap_or(time),
             _ => time,
         };
         if now.is_some_and(|now| reaches(now, time)) {
