@@ -74,8 +74,12 @@ pub struct Watch {
     /// Overwrite the file if it is there.
     #[arg(long, requires = "write")]
     pub force: bool,
-    /// Serve /metrics, /healthz and /readyz there, such as [::1]:9625.
-    #[arg(long, value_name = "ADDR:PORT")]
+    // No link, as rustdoc would have it.
+    #[arg(
+        help = "Serve /metrics, /healthz and /readyz there, such as [::1]:9625",
+        long,
+        value_name = "ADDR:PORT"
+    )]
     pub metrics: Option<SocketAddr>,
     /// Octets that may wait in the kernel, such as 256M; more of them lose less under load.
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]

@@ -103,14 +103,16 @@ pub struct Live {
     by: By,
     why: Option<String>,
     interfaces: Vec<Interface>,
-    /// Interfaces that are not gone.
-    left: usize,
 }
 
 enum By {
     Pcap(Pcap),
     #[cfg(feature = "ebpf")]
-    Ebpf(Box<Ebpf>),
+    Ebpf {
+        capture: Box<Ebpf>,
+        /// Interfaces that are not gone.
+        left: usize,
+    },
 }
 
 impl Live {
@@ -127,21 +129,22 @@ impl Live {
         let rights = Rights::of_this_thread();
         #[cfg(feature = "ebpf")]
         let ebpf = Some(|| {
-            let ebpf = Ebpf::open(&interfaces, &settings.ports, settings.buffer);
-            ebpf.map(|ebpf| By::Ebpf(Box::new(ebpf))).map_err(|error| error.to_string())
+            let capture = Ebpf::open(&interfaces, &settings.ports, settings.buffer);
+            let left = interfaces.len();
+            let by = |capture| By::Ebpf { capture: Box::new(capture), left };
+            capture.map(by).map_err(|error| error.to_string())
         });
         #[cfg(not(feature = "ebpf"))]
         let ebpf = None::<fn() -> Result<By, String>>;
         let (by, why) = choice::decide(settings.choice, rights, ebpf, pcap)?;
-        let left = interfaces.len();
-        Ok(Self { by, why, interfaces, left })
+        Ok(Self { by, why, interfaces })
     }
 
     pub const fn kind(&self) -> Kind {
         match self.by {
             By::Pcap(_) => Kind::Pcap,
             #[cfg(feature = "ebpf")]
-            By::Ebpf(_) => Kind::Ebpf,
+            By::Ebpf { .. } => Kind::Ebpf,
         }
     }
 
@@ -155,7 +158,7 @@ impl Live {
         match &self.by {
             By::Pcap(_) => Some("libpcap sees packets only"),
             #[cfg(feature = "ebpf")]
-            By::Ebpf(ebpf) => ebpf.without_sockets(),
+            By::Ebpf { capture, .. } => capture.without_sockets(),
         }
     }
 
@@ -173,13 +176,13 @@ impl PacketSource for Live {
         match &mut self.by {
             By::Pcap(pcap) => pcap.next(),
             #[cfg(feature = "ebpf")]
-            By::Ebpf(_) if self.left == 0 => Err(LiveError::Over),
+            By::Ebpf { left: 0, .. } => Err(LiveError::Over),
             #[cfg(feature = "ebpf")]
-            By::Ebpf(ebpf) => ebpf.next().map_err(|error| match error {
+            By::Ebpf { capture, left } => capture.next().map_err(|error| match error {
                 EbpfError::Gone { name } => {
-                    self.left -= 1;
+                    *left -= 1;
                     let reason = "it was removed".to_owned();
-                    LiveError::Gone { name, reason, left: self.left }
+                    LiveError::Gone { name, reason, left: *left }
                 }
                 error => LiveError::NoEbpf { reason: error.to_string() },
             }),
@@ -190,7 +193,7 @@ impl PacketSource for Live {
         match &mut self.by {
             By::Pcap(_) => None,
             #[cfg(feature = "ebpf")]
-            By::Ebpf(ebpf) => ebpf.socket(),
+            By::Ebpf { capture, .. } => capture.socket(),
         }
     }
 
@@ -198,7 +201,7 @@ impl PacketSource for Live {
         match &mut self.by {
             By::Pcap(pcap) => pcap.lost(),
             #[cfg(feature = "ebpf")]
-            By::Ebpf(ebpf) => ebpf.lost(),
+            By::Ebpf { capture, .. } => capture.lost(),
         }
     }
 }
