@@ -175,6 +175,30 @@ impl Networks {
     }
 }
 
+/// A host on the Internet may have this address: not loopback, link-local, multicast, unspecified, private (RFC 1918) or
+/// unique local (RFC 4193), nor an IPv6 address with an IPv4 address in it (RFC 4291 §2.5.5.2). Those of documentation
+/// (RFC 3849, RFC 5737) count: they stand for global ones wherever they are seen.
+pub const fn is_global(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            !(v4.is_loopback()
+                || v4.is_unspecified()
+                || v4.is_link_local()
+                || v4.is_private()
+                || v4.is_broadcast()
+                || v4.is_multicast())
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unicast_link_local()
+                || v6.is_unique_local()
+                || v6.is_multicast()
+                || v6.to_ipv4_mapped().is_some())
+        }
+    }
+}
+
 /// `net` with the v4-mapped form turned into plain IPv4.
 pub fn canonical_network(net: IpNet) -> IpNet {
     let mapped: Option<Ipv4Addr> = match net {
@@ -203,6 +227,26 @@ mod tests {
         assert!(nets.contains("192.0.2.200".parse().unwrap()));
         assert!(nets.contains(mapped.ip()));
         assert!(!nets.contains("192.0.3.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_a_host_on_the_internet_may_have() {
+        for (ip, expected) in [
+            ("192.0.2.1", true),
+            ("2001:db8::1", true),
+            ("2a00::1", true),
+            ("10.1.2.3", false),
+            ("127.0.0.1", false),
+            ("169.254.1.1", false),
+            ("255.255.255.255", false),
+            ("::1", false),
+            ("fe80::1", false),
+            ("fd00::1", false),
+            ("ff02::1", false),
+            ("::ffff:192.0.2.1", false),
+        ] {
+            assert_eq!(is_global(ip.parse().unwrap()), expected, "{ip}");
+        }
     }
 
     #[test]

@@ -131,6 +131,10 @@ pub struct Replay {
     /// Look for SMTP on this port too, besides 25, 587 and 2525 and wherever a server greets; repeatable.
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<u16>,
+    /// This address or network is ours, such as 192.0.2.0/24: tell also what the traffic proves of the ways to us and from
+    /// us; repeatable.
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    pub local: Vec<IpNet>,
     /// Write what a gateway's /metrics would show after this traffic, as Prometheus text.
     #[arg(long, value_name = "FILE")]
     pub metrics_out: Option<PathBuf>,

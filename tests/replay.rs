@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use gatepost::source::{CaptureFile, PacketSource, Writer};
 use serde_json::Value;
 
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
@@ -91,6 +92,35 @@ fn standard_input_and_gzip_are_read_like_files() {
     assert!(expected.success && expected.out.contains("fell back to IPv4"), "{}", expected.out);
     assert_eq!(rest(&replay(&[&packed])), rest(&expected));
     assert_eq!(rest(&piped), rest(&expected));
+}
+
+/// As a router captures what passes through it.
+#[test]
+fn packets_that_two_interfaces_show_count_once() {
+    let folder = Folder::new("replay-interfaces");
+    let (alone, both) = (folder.0.join("alone.pcap"), folder.0.join("both.pcapng"));
+    fs::write(&alone, recording("plain-ipv6")).unwrap();
+    let mut packets = CaptureFile::open(&alone).unwrap();
+    let mut writer = None;
+    while let Some(packet) = packets.next().unwrap() {
+        let writer = writer.get_or_insert_with(|| {
+            let file = fs::File::create(&both).unwrap();
+            let mut writer = Writer::new(file, packet.link, 0, "inside").unwrap();
+            assert_eq!(writer.interface(packet.link, 0, "outside").unwrap(), 1);
+            writer
+        });
+        for interface in [0, 1] {
+            writer.packet_of(interface, packet.at, packet.octets, packet.wire_len, None).unwrap();
+        }
+    }
+    writer.unwrap().finish().unwrap();
+    let told = [alone, both].map(|path| {
+        let mut session = json(&replay(&["--format", "json", path.to_str().unwrap()])).remove(0);
+        session.as_object_mut().unwrap().remove("file").unwrap();
+        session
+    });
+    assert_eq!(told[0]["tcp"]["retransmits"], 0);
+    assert_eq!(told[1], told[0]);
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Script {
         if midstream {
             return Err(Unplayable::Midstream);
         }
-        if said.iter().any(|said| matches!(said.what, Utterance::Gap(_))) {
+        if said.iter().any(|said| matches!(said.what, Utterance::Gap(_) | Utterance::Omitted(_))) {
             return Err(Unplayable::Holes);
         }
         let spoke = |side| {
@@ -139,7 +139,7 @@ impl Script {
                     let why = Some("what follows STARTTLS is encrypted");
                     return Self { steps, unanswered: Vec::new(), cut_short: why, greets_after };
                 }
-                (Utterance::Gap(_) | Utterance::Closed, _) => {}
+                (Utterance::Gap(_) | Utterance::Omitted(_) | Utterance::Closed, _) => {}
             }
         }
         let closed = said.iter().find(|said| said.what == Utterance::Closed);

@@ -15,6 +15,7 @@ use self::heard::{Heard, Held};
 use crate::engine::{Observe, Profile, Said, SessionRecord, TcpFacts};
 use crate::smtp::{Reply, ReplyParse};
 use crate::stream::{self, FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink};
+use crate::time::Timestamp;
 use crate::wire::{Datagram, Decoded, Decoder, Packet};
 
 /// Where DNS servers answer from.
@@ -83,6 +84,11 @@ impl Analyst {
             Decoded::Udp(_) | Decoded::Fragment | Decoded::Other | Decoded::Damaged(_) => {}
         }
         None
+    }
+
+    /// It is `at`, and no packet came: what waits for one does not wait for ever.
+    pub fn tick(&mut self, at: Timestamp) {
+        self.flows.tick(at, &mut self.desk);
     }
 
     /// No more packets come: whatever is open ends here.

@@ -5,6 +5,8 @@
 mod check;
 mod demo;
 mod intercept;
+mod passed;
+mod reading;
 mod record;
 mod replay;
 mod run;

@@ -182,6 +182,20 @@ pub struct TransactionRecord {
     pub chunking: bool,
 }
 
+impl TransactionRecord {
+    /// The reply that decided its fate; `None` while none did.
+    pub fn deciding_code(&self) -> Option<u16> {
+        let refused = |code: &u16| *code >= 400;
+        let recipients = || {
+            let last = self.rcpt_to.last()?.code?;
+            let accepted = |code: Option<u16>| code.is_none_or(|code| !refused(&code));
+            let any = self.rcpt_to.iter().any(|recipient| accepted(recipient.code));
+            (!any).then_some(last)
+        };
+        self.data_code.or_else(recipients).or_else(|| self.mail_code.filter(refused))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RecipientRecord {
     pub address: String,

@@ -17,6 +17,8 @@ pub enum Utterance {
     Line(Vec<u8>),
     /// A piece of a message or chunk, the `.` that ends it included.
     Content(Vec<u8>),
+    /// Octets of a message or chunk that the source left out on purpose.
+    Omitted(u64),
     /// Octets that the capture does not hold.
     Gap(u64),
     /// Octets after STARTTLS.
@@ -30,7 +32,7 @@ impl Utterance {
     pub const fn len(&self) -> u64 {
         match self {
             Self::Line(octets) | Self::Content(octets) => octets.len() as u64,
-            Self::Gap(count) | Self::Encrypted(count) => *count,
+            Self::Omitted(count) | Self::Gap(count) | Self::Encrypted(count) => *count,
             Self::Closed => 0,
         }
     }

@@ -5,6 +5,7 @@
 //! answer section counts, and of that only what belongs to the question. Memory is bounded by [`MAX_OCTETS`]; the oldest
 //! answers go first.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
@@ -21,7 +22,7 @@ use crate::wire::Datagram;
 pub const MAX_OCTETS: usize = 32 * 1024 * 1024;
 /// About what an answer costs besides its records, and what a record costs.
 const ENTRY: usize = 384;
-const RECORD: usize = 128;
+const RECORD: usize = 256;
 /// Names that one address is known by, at most.
 const MAX_NAMES: usize = 64;
 
@@ -43,6 +44,8 @@ pub struct Capture {
     heard: HashMap<Key, VecDeque<Heard>>,
     /// A key for each entry of `heard`, oldest first.
     order: VecDeque<Key>,
+    /// Whose address each is, in the order in which that was heard: one for each record in `heard`.
+    owners: HashMap<IpAddr, VecDeque<DomainName>>,
     octets: usize,
     limit: usize,
     dropped: u64,
@@ -57,7 +60,8 @@ impl Default for Capture {
 impl Capture {
     /// Holds about `limit` octets.
     pub fn with_limit(limit: usize) -> Self {
-        Self { heard: HashMap::new(), order: VecDeque::new(), octets: 0, limit, dropped: 0 }
+        let (heard, order, owners) = Default::default();
+        Self { heard, order, owners, octets: 0, limit, dropped: 0 }
     }
 
     /// Answers that had to go for want of room.
@@ -148,6 +152,9 @@ impl Capture {
             return;
         }
         self.octets += cost(&found);
+        for ip in addresses(&found) {
+            self.owners.entry(ip).or_default().push_back(key.0.clone());
+        }
         said.push_back(Heard { at, found });
         self.order.push_back(key);
         while self.octets > self.limit {
@@ -166,6 +173,15 @@ impl Capture {
         if let Some(oldest) = said.pop_front() {
             self.octets = self.octets.saturating_sub(cost(&oldest.found));
             self.dropped += 1;
+            for ip in addresses(&oldest.found) {
+                if let Entry::Occupied(mut names) = self.owners.entry(ip) {
+                    let at = names.get().iter().position(|name| *name == key.0);
+                    at.map(|at| names.get_mut().remove(at));
+                    if names.get().is_empty() {
+                        names.remove();
+                    }
+                }
+            }
         }
         if said.is_empty() {
             self.heard.remove(&key);
@@ -183,6 +199,11 @@ impl Capture {
                 .max_by_key(|heard| (!matches!(heard.found, Found::Unknown(_)), heard.at))
                 .map_or(Found::Unknown(Reason::NoSource), |heard| heard.found.clone())
         })
+    }
+
+    /// The host that has the address `ip`: of several, the one that was heard of first, so that a server keeps its name.
+    pub fn host(&self, ip: IpAddr) -> Option<&DomainName> {
+        self.owners.get(&ip.to_canonical())?.front()
     }
 
     /// By which names each address was known, at any time of the capture.
@@ -246,6 +267,17 @@ impl ServerNames {
         let other = self.0.get(&other.to_canonical())?;
         self.of(one).find(|name| other.contains(*name))
     }
+}
+
+fn addresses(found: &Found) -> impl Iterator<Item = IpAddr> {
+    let records = match found {
+        Found::Records(records) => records.as_slice(),
+        _ => &[],
+    };
+    records.iter().filter_map(|record| match record {
+        Record::Address(ip) => Some(ip.to_canonical()),
+        _ => None,
+    })
 }
 
 fn cost(found: &Found) -> usize {

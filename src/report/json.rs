@@ -65,7 +65,7 @@ pub(super) fn replayed(file: &str, number: u64, record: &SessionRecord) -> Strin
 
 /// One line with its line end.
 pub(super) fn fall_back(told: &FallBack) -> String {
-    let &FallBack { from, to, after, why, code, by } = told;
+    let &FallBack { from, to, after, why, code, by, .. } = told;
     write(&Line::Fallback { from, to, after_s: after.as_secs_f64(), why, code, by })
         .unwrap_or_default()
 }

@@ -134,18 +134,8 @@ fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
     put!(line, " bytes={}", transaction.bytes);
 }
 
-/// The reply that decided a transaction's fate; `None` while none did.
 pub(super) fn deciding_code(transaction: &TransactionRecord) -> Option<u16> {
-    let recipients = || {
-        let last = transaction.rcpt_to.last()?.code?;
-        let accepted = |code: Option<u16>| code.is_none_or(|code| !refused(code));
-        let any = transaction.rcpt_to.iter().any(|r| accepted(r.code));
-        (!any).then_some(last)
-    };
-    transaction
-        .data_code
-        .or_else(recipients)
-        .or_else(|| transaction.mail_code.filter(|&code| refused(code)))
+    transaction.deciding_code()
 }
 
 pub(super) const fn refused(code: u16) -> bool {

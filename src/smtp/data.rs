@@ -46,21 +46,27 @@ pub struct Findings {
     pub long_line: bool,
 }
 
+/// What ended the line before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Crlf,
+    /// A bare LF.
+    Bare,
+    /// Octets that nobody saw: perhaps CRLF, or its CR.
+    Unseen,
+}
+
 /// Where in a line the scanner is. The held octets of `Cr`, `Dot` and `DotCr` are not emitted yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// At the start of a line; `strict` if CRLF came before.
-    LineStart {
-        strict: bool,
-    },
+    /// At the start of a line.
+    LineStart(Before),
     /// Held: `.` at the start of a line.
-    Dot {
-        strict: bool,
-    },
+    Dot(Before),
     /// Held: `.` CR at the start of a line.
-    DotCr {
-        strict: bool,
-    },
+    DotCr(Before),
+    /// Right behind octets that nobody saw.
+    Behind,
     Text,
     /// Held: CR.
     Cr,
@@ -71,10 +77,10 @@ enum State {
 impl State {
     const fn held(self) -> &'static [u8] {
         match self {
-            Self::Dot { .. } => b".",
-            Self::DotCr { .. } => b".\r",
+            Self::Dot(_) => b".",
+            Self::DotCr(_) => b".\r",
             Self::Cr => b"\r",
-            Self::LineStart { .. } | Self::Text | Self::CrDot => b"",
+            Self::LineStart(_) | Self::Behind | Self::Text | Self::CrDot => b"",
         }
     }
 }
@@ -87,15 +93,17 @@ pub struct DataScanner {
     /// Octets of the line so far, before this chunk.
     line: usize,
     findings: Findings,
+    doubtful: bool,
 }
 
 impl DataScanner {
     pub const fn new(mode: BareNewlines) -> Self {
         Self {
             // The CRLF of the DATA command counts: `.` CRLF at once is an empty message.
-            state: State::LineStart { strict: true },
+            state: State::LineStart(Before::Crlf),
             mode,
             line: 0,
+            doubtful: false,
             findings: Findings {
                 bare_lf: false,
                 bare_cr: false,
@@ -115,9 +123,23 @@ impl DataScanner {
         self.line = 0;
     }
 
+    /// Octets were left out. A `.` line right behind them ends the data if they ended in CRLF (or in CR, and the line
+    /// begins with LF): such an end is found, and is doubtful.
+    pub fn pass_over(&mut self) {
+        self.state = State::Behind;
+        self.line = 0;
+    }
+
+    /// Whether the end that was found last is none unless octets that nobody saw make it one. If it is none, the scanner
+    /// goes on behind it.
+    pub const fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
     /// Scans `input` and emits what goes on, the final `.` line included. Returns the number of octets up to and with the
     /// end of data, or `None` if all of `input` belongs to the message and it goes on.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> Option<usize> {
+        self.doubtful = false;
         let carried = !self.state.held().is_empty();
         Pass { scanner: self, input, emit, run: 0, at: 0, hold: 0, carried, line_start: 0 }.run()
     }
@@ -161,48 +183,57 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                         self.bare_lf()
                     }
                 }
-                (State::LineStart { strict }, b'.') => self.hold(State::Dot { strict }),
-                (State::LineStart { .. }, b'\r') => self.hold(State::Cr),
-                (State::LineStart { .. }, b'\n') => self.bare_lf(),
-                (State::LineStart { .. } | State::CrDot, b) if b != b'\r' && b != b'\n' => {
+                (State::LineStart(before), b'.') => self.hold(State::Dot(before)),
+                (State::Behind, b'.') => self.hold(State::Dot(Before::Unseen)),
+                (State::Behind, b'\n') => {
+                    self.at += 1;
+                    self.line_end(State::LineStart(Before::Unseen));
+                }
+                (State::LineStart(_) | State::Behind, b'\r') => self.hold(State::Cr),
+                (State::LineStart(_), b'\n') => self.bare_lf(),
+                (State::LineStart(_) | State::Behind | State::CrDot, b)
+                    if b != b'\r' && b != b'\n' =>
+                {
                     self.scanner.state = State::Text;
                 }
                 (State::CrDot, b) => {
                     self.scanner.findings.smuggling = true;
                     if b == b'\r' { self.hold(State::Cr) } else { self.bare_lf() }
                 }
-                (State::Dot { strict }, b'\r') => {
+                (State::Dot(before), b'\r') => {
                     self.at += 1;
                     if self.carried {
                         self.run = self.at; // What is carried is emitted as a whole, this CR with it.
                     }
-                    self.scanner.state = State::DotCr { strict };
+                    self.scanner.state = State::DotCr(before);
                 }
-                (State::Dot { .. }, b'\n') => {
-                    self.scanner.findings.smuggling = true;
+                (State::Dot(before), b'\n') => {
+                    self.scanner.findings.smuggling |= before != Before::Unseen;
                     self.scanner.findings.bare_lf = true;
                     self.replace(b"..\r\n", 1);
-                    self.line_end(State::LineStart { strict: false });
+                    self.line_end(State::LineStart(Before::Bare));
                 }
-                (State::Dot { .. }, _) => self.release(State::Text),
-                (State::DotCr { strict: true }, b'\n') => {
-                    self.release(State::LineStart { strict: true });
+                (State::Dot(_), _) => self.release(State::Text),
+                (State::DotCr(before @ (Before::Crlf | Before::Unseen)), b'\n') => {
+                    self.release(State::LineStart(Before::Crlf));
                     self.flush(self.at + 1);
+                    self.scanner.doubtful = before == Before::Unseen;
+                    self.scanner.line = 0;
                     return Some(self.at + 1);
                 }
-                (State::DotCr { strict: false }, b'\n') => {
+                (State::DotCr(Before::Bare), b'\n') => {
                     self.scanner.findings.smuggling = true;
                     self.replace(b"..\r\n", 1);
-                    self.line_end(State::LineStart { strict: true });
+                    self.line_end(State::LineStart(Before::Crlf));
                 }
-                (State::DotCr { .. }, _) => {
-                    self.scanner.findings.smuggling = true;
+                (State::DotCr(before), _) => {
+                    self.scanner.findings.smuggling |= before != Before::Unseen;
                     self.bare_cr(b". ");
                 }
                 (State::Cr, b'\n') => {
-                    self.release(State::LineStart { strict: true });
+                    self.release(State::LineStart(Before::Crlf));
                     self.at += 1;
-                    self.line_end(State::LineStart { strict: true });
+                    self.line_end(State::LineStart(Before::Crlf));
                 }
                 (State::Cr, b'.') => {
                     self.bare_cr(b" ");
@@ -211,7 +242,7 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                 }
                 (State::Cr, _) => self.bare_cr(b" "),
                 // The guard above took everything but CR and LF, and those have arms of their own.
-                (State::LineStart { .. }, _) => self.scanner.state = State::Text,
+                (State::LineStart(_) | State::Behind, _) => self.scanner.state = State::Text,
             }
         }
         let held = self.scanner.state.held().len();
@@ -262,7 +293,7 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
         self.scanner.findings.bare_lf = true;
         self.hold = self.at;
         self.replace(b"\r\n", 1);
-        self.line_end(State::LineStart { strict: false });
+        self.line_end(State::LineStart(Before::Bare));
     }
 
     /// The held CR (and what is held before it) was a bare one; the octet at hand is looked at anew.
@@ -357,6 +388,41 @@ mod tests {
             let (_, _, findings) = scan(BareNewlines::Normalize, &[input.as_bytes()]);
             assert_eq!(findings.smuggling, smuggles, "{input:?}");
         }
+    }
+
+    /// Where `tail` ends the data, when what is before it was left out, and whether that is in doubt.
+    fn end_behind(tail: &str) -> Option<(usize, bool)> {
+        let mut whole = DataScanner::new(BareNewlines::Pass);
+        whole.pass_over();
+        let mut single = whole.clone();
+        let end = whole.scan(tail.as_bytes(), |_| {});
+        let by_one = tail.bytes().position(|octet| single.scan(&[octet], |_| {}).is_some());
+        assert_eq!(end, by_one.map(|at| at + 1), "{tail:?}");
+        assert_eq!(whole.findings(), single.findings(), "{tail:?}");
+        assert_eq!(whole.findings(), Findings::default(), "{tail:?}");
+        end.map(|end| (end, whole.is_doubtful() && single.is_doubtful()))
+    }
+
+    #[test]
+    fn the_end_is_found_behind_what_was_left_out() {
+        assert_eq!(end_behind("\r\n.\r\nQUIT"), Some((5, false)));
+        assert_eq!(end_behind("text\r\n.\r\n"), Some((9, false)));
+        assert_eq!(end_behind("\n\r\n.\r\n"), Some((6, false)));
+        // What is before it makes it the end, or does not.
+        assert_eq!(end_behind("\n.\r\nQUIT"), Some((4, true)));
+        assert_eq!(end_behind(".\r\n"), Some((3, true)));
+        for text in ["\r\n", "\n..\r\n", "\n", "\ntext\r\n..\r\n", "", ".text\r\n"] {
+            assert_eq!(end_behind(text), None, "{text:?}");
+        }
+        let mut scanner = DataScanner::new(BareNewlines::Pass);
+        scanner.pass_over();
+        scanner.scan(b"\n.\r\n", |_| {});
+        assert_eq!(scanner.scan(b".\r\n", |_| {}), Some(3), "it was none, and this is one");
+        assert!(!scanner.is_doubtful());
+        // A second LF is a bare one.
+        scanner.pass_over();
+        assert_eq!(scanner.scan(b"\n\n.\r\n", |_| {}), None);
+        assert!(scanner.findings().bare_lf && scanner.findings().smuggling);
     }
 
     #[test]

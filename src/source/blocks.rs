@@ -63,6 +63,7 @@ struct Inside {
     start: usize,
     captured: u32,
     wire_len: u32,
+    interface: u32,
 }
 
 impl Sections {
@@ -107,10 +108,11 @@ impl Sections {
                 Ok(inside) => inside,
             };
             let whole = window.consume(length);
-            if let Some(Inside { at, link, start, captured, wire_len }) = inside {
+            if let Some(Inside { at, link, start, captured, wire_len, interface }) = inside {
                 let start = whole.start + start;
                 let octets = start..start + captured as usize;
-                return Ok(Some(Found { at, link, octets, wire_len: wire_len.max(captured) }));
+                let wire_len = wire_len.max(captured);
+                return Ok(Some(Found { at, link, octets, wire_len, interface }));
             }
         }
         Ok(None)
@@ -210,7 +212,8 @@ impl Sections {
             return Err(Damage::Room { captured, room });
         }
         let Interface { link, clock, .. } = self.interface(interface)?;
-        Ok(Inside { at: clock.time(ticks), link, start: HEADER, captured, wire_len })
+        let at = clock.time(ticks);
+        Ok(Inside { at, link, start: HEADER, captured, wire_len, interface })
     }
 
     /// A Simple Packet Block: of the first interface, cut to its snap length.
@@ -224,7 +227,7 @@ impl Sections {
         if captured as usize > room {
             return Err(Damage::Room { captured, room });
         }
-        Ok(Inside { at: self.last, link, start: HEADER, captured, wire_len })
+        Ok(Inside { at: self.last, link, start: HEADER, captured, wire_len, interface: 0 })
     }
 }
 

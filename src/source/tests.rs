@@ -415,6 +415,24 @@ fn damage_within_pcapng_is_stepped_over() {
 }
 
 #[test]
+fn a_packet_tells_its_interface() {
+    let interfaces = |made: Made| {
+        let size = made.octets.len() as u64;
+        let mut file = CaptureFile::from_reader(Path::new("a"), &made.octets[..], size).unwrap();
+        let mut seen = Vec::new();
+        while let Some(packet) = file.next().unwrap() {
+            seen.push(packet.interface);
+        }
+        seen
+    };
+    let made = Made::empty(Big).section(Big).interface(101, 0, &[]).interface(101, 0, &[]);
+    let made = made.enhanced(1, 0, b"a", 1).enhanced(0, 0, b"b", 1).obsolete(1, 0, b"c", 1);
+    let made = made.simple(b"d", 1).section(Little).interface(101, 0, &[]).enhanced(0, 0, b"e", 1);
+    assert_eq!(interfaces(made), [1, 0, 1, 0, 0]);
+    assert_eq!(interfaces(small_pcap(Little)), [0, 0, 0]);
+}
+
+#[test]
 fn a_damaged_interface_keeps_its_number() {
     let made = Made::empty(Little).section(Little).block(1, b"").interface(101, 0, &[]);
     let made = made.enhanced(0, 1, b"lost", 4).enhanced(1, 1, b"good", 4);

@@ -6,6 +6,7 @@ use super::black_hole::LargeSegments;
 use super::both::Both;
 use super::half::{Anchor, WINDOW};
 use super::limits::{Counts, Ports};
+use super::pin::Pin;
 use super::reassembly::{Ear, Loss, Octets, Reassembly, Took};
 use super::{Conversation, FlowFacts, FlowOutcome, FlowStart};
 use crate::addr::{Side, canonical};
@@ -54,6 +55,8 @@ pub(super) struct Flow {
     rtt: Option<Duration>,
     icmp_errors: u64,
     icmp_kinds: [u64; 5],
+    /// Where the errors about what each side sent are seen.
+    icmp_pins: Both<Pin>,
     path_mtu: Option<u32>,
     large: Both<LargeSegments>,
     rival: Option<Rival>,
@@ -65,6 +68,7 @@ struct Rival {
     from: Side,
     isn: u32,
     at: Timestamp,
+    interface: u32,
 }
 
 /// How a flow stands after a segment.
@@ -89,10 +93,11 @@ pub(super) enum Phase {
 pub(super) enum Syn {
     OfThisFlow,
     OfANewFlow,
-    /// The answer to a SYN seen before, with that sequence number at that time: a new flow.
+    /// The answer to a SYN seen before, with that sequence number at that time on that interface: a new flow.
     Answer {
         isn: u32,
         at: Timestamp,
+        interface: u32,
     },
     Stray,
 }
@@ -142,6 +147,7 @@ impl Flow {
             rtt: None,
             icmp_errors: 0,
             icmp_kinds: [0; 5],
+            icmp_pins: Both::default(),
             path_mtu: None,
             large: Both::default(),
             rival: None,
@@ -183,12 +189,15 @@ impl Flow {
                 Syn::OfANewFlow
             }
             None => {
-                self.rival = Some(Rival { from, isn: segment.seq, at: segment.at });
+                let Segment { seq: isn, at, interface, .. } = *segment;
+                self.rival = Some(Rival { from, isn, at, interface });
                 Syn::Stray
             }
             Some(ack) => match self.rival {
-                Some(rival) if rival.from != from && rival.isn.wrapping_add(1) == ack => {
-                    Syn::Answer { isn: rival.isn, at: rival.at }
+                Some(Rival { from: asker, isn, at, interface })
+                    if asker != from && isn.wrapping_add(1) == ack =>
+                {
+                    Syn::Answer { isn, at, interface }
                 }
                 _ if fits && other.is_none_or(|due| ack.wrapping_sub(due) as i32 >= 0) => {
                     Syn::OfThisFlow
@@ -340,6 +349,7 @@ impl Flow {
         let (at_edge, open) = (position <= half.acked, peer.window > 0);
         let octets = Octets {
             position,
+            omitted: segment.omitted,
             captured: segment.payload,
             length: segment.len,
             need,
@@ -419,6 +429,11 @@ impl Flow {
         self.after(segment.at, ear)
     }
 
+    /// Whether the errors about what `from` sent are taken from where this one was seen at `now`.
+    pub(super) fn takes_icmp(&mut self, from: Side, error: &IcmpError, now: Timestamp) -> bool {
+        self.icmp_pins.of_mut(from).takes(error.interface, now)
+    }
+
     /// An ICMP error about a segment that `from` sent; whether it did.
     pub(super) fn icmp(&mut self, from: Side, error: &IcmpError) -> bool {
         let half = self.streams.halves.of(from);
@@ -471,6 +486,7 @@ impl Flow {
         self.data_segments.swap();
         self.retransmits.swap();
         self.large.swap();
+        self.icmp_pins.swap();
         self.closed_by = self.closed_by.map(Side::other);
         self.rst = self.rst.map(Side::other);
         self.rival = self.rival.map(|rival| Rival { from: rival.from.other(), ..rival });

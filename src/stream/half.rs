@@ -22,6 +22,8 @@ pub(super) const OVERHEAD: usize = PIECE + FIRST_PIECE;
 /// Octets that wait, for others before them or for those that they answer.
 #[derive(Debug)]
 pub(super) struct Piece {
+    /// So many come first that the source left out.
+    pub(super) omitted: u32,
     pub(super) octets: Box<[u8]>,
     /// So many follow that were not captured.
     pub(super) missing: u32,
@@ -34,7 +36,7 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) fn len(&self) -> i64 {
-        position_of(self.octets.len()) + i64::from(self.missing)
+        i64::from(self.omitted) + position_of(self.octets.len()) + i64::from(self.missing)
     }
 }
 
@@ -63,7 +65,7 @@ pub(super) struct Half {
     pub(super) anchor: Anchor,
     /// Position of the first octet. Not 0 if the guess was too high.
     pub(super) start: i64,
-    /// The next octet to tell: all before it are told, as octets or as gaps.
+    /// The next octet to tell: all before it are told, as octets, as left out or as gaps.
     pub(super) next: i64,
     /// Behind the last octet seen.
     pub(super) end: i64,
@@ -229,6 +231,7 @@ impl Half {
     pub(super) fn conflicts(&self, position: i64, octets: &[u8]) -> bool {
         let to = position + position_of(octets.len());
         self.around(position, to).any(|(held, piece)| {
+            let held = held + i64::from(piece.omitted);
             let (from, to) = (position.max(held), to.min(held + position_of(piece.octets.len())));
             from < to && part(octets, position, from, to) != part(&piece.octets, held, from, to)
         })
@@ -239,7 +242,7 @@ impl Half {
         let mut octets = Vec::new();
         let mut due = self.start;
         for (&position, piece) in &self.held {
-            if position > due || octets.len() >= most {
+            if position > due || piece.omitted > 0 || octets.len() >= most {
                 break;
             }
             octets.extend_from_slice(&piece.octets);

@@ -57,7 +57,7 @@ impl Default for Ports {
     }
 }
 
-/// What a table has seen and lost. Octets are those told as gaps.
+/// What a table has seen and lost. Octets are those told as gaps, but for [`Self::octets_omitted`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub segments: u64,
@@ -69,6 +69,8 @@ pub struct Counts {
     pub ignored: u64,
     /// Segments, or ACKs, outside the window; data after a FIN.
     pub out_of_window: u64,
+    /// Segments, and ICMP errors, that another interface had shown.
+    pub elsewhere: u64,
     /// ICMP errors that belong to no flow, or to nothing that it sent.
     pub stray_icmp: u64,
     /// Flows told about that were given up to stay within [`Limits::flows`].
@@ -81,6 +83,8 @@ pub struct Counts {
     pub octets_not_captured: u64,
     /// Octets cut by the snap length.
     pub octets_cut: u64,
+    /// Octets that the source left out on purpose: no loss.
+    pub octets_omitted: u64,
     /// Octets not waited for, to stay within [`Limits`]: reassembly loss.
     pub octets_given_up: u64,
     /// Octets before others that were seen, neither seen nor acknowledged when the flow ended.

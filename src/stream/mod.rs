@@ -12,10 +12,14 @@
 //!   flow or 100 ms (captures of several queues are out of order by less), when the bound is hit, or when the flow ends. A
 //!   FIN that the capture lacks is one octet too many in such a gap: an ACK does not tell them apart. What lies before the
 //!   first octet of a midstream flow is not told.
+//! - **Left out** by the source is not lost: such octets take their place in the order and are told as what they are. Of
+//!   copies the first wins here too, though a later one may show more.
 //! - **Order between sides**: octets follow those that their segment acknowledges, waiting for them as long as for a hole.
 //!   Times given with octets never go backward within a flow; octets that waited keep their own time if they can.
 //! - **Retransmits** are data segments without a new octet, but for keep-alives (the last octet again though it is
 //!   acknowledged) and window probes (one octet against a closed window).
+//! - **Interfaces** may show the same packets, as those of a router do. Each direction of a flow is taken from the one that
+//!   showed it first, until that is silent for more than a second; the two directions may go different ways.
 //! - **Windows** are not scaled here: data and ACKs count up to 2^30 ahead (RFC 7323's largest window), a RST from the last
 //!   ACK to 1 MiB past what was sent. What lies outside, and data after a FIN, is only counted.
 
@@ -27,6 +31,7 @@ mod flow;
 mod half;
 mod key;
 mod limits;
+mod pin;
 mod reassembly;
 mod roster;
 mod table;
@@ -91,6 +96,34 @@ pub enum FlowOutcome {
     Reset,
     /// The capture does not hold the beginning, however the flow ended.
     Midstream,
+}
+
+impl FlowOutcome {
+    pub const ALL: [Self; 6] = [
+        Self::Established,
+        Self::Refused,
+        Self::Unanswered,
+        Self::Unreachable,
+        Self::Reset,
+        Self::Midstream,
+    ];
+
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word in JSON and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Refused => "refused",
+            Self::Unanswered => "unanswered",
+            Self::Unreachable => "unreachable",
+            Self::Reset => "reset",
+            Self::Midstream => "midstream",
+        }
+    }
 }
 
 /// What a kernel says of a TCP socket of its own, when that changes its state.

@@ -23,6 +23,8 @@ pub(super) struct Ear<'a, C> {
 #[derive(Clone, Copy)]
 pub(super) struct Octets<'a> {
     pub(super) position: i64,
+    /// So many of them the source left out before [`Self::captured`].
+    pub(super) omitted: u32,
     pub(super) captured: &'a [u8],
     /// On the wire.
     pub(super) length: u32,
@@ -34,6 +36,11 @@ pub(super) struct Octets<'a> {
 impl Octets<'_> {
     const fn to(&self) -> i64 {
         self.position + self.length as i64
+    }
+
+    /// Where [`Self::captured`] begins.
+    const fn known(&self) -> i64 {
+        self.position + self.omitted as i64
     }
 }
 
@@ -111,20 +118,22 @@ impl Reassembly {
         ear: &mut Ear<'_, C>,
     ) -> Took {
         let half = self.halves.of(from);
-        ear.counts.conflicts += u64::from(half.conflicts(octets.position, octets.captured));
+        ear.counts.conflicts += u64::from(half.conflicts(octets.known(), octets.captured));
         let parts = half.unseen(octets.position, to);
         if parts.is_empty() {
             return Took::NothingNew;
         }
         for (first, last) in parts {
-            let captured = part(octets.captured, octets.position, first, last);
+            let omitted = (octets.known().min(last) - first).max(0);
+            let captured = part(octets.captured, octets.known(), first, last);
             loop {
                 let elsewhere = self.halves.of(from.other()).cost();
                 let half = self.halves.of_mut(from);
                 if elsewhere + half.cost() + half.cost_of(captured.len()) <= budget {
                     self.arrivals += 1;
-                    let missing = last - first - position_of(captured.len());
+                    let missing = last - first - omitted - position_of(captured.len());
                     let piece = Piece {
+                        omitted: u32::try_from(omitted).unwrap_or(0),
                         octets: captured.into(),
                         missing: u32::try_from(missing).unwrap_or(0),
                         need: octets.need,
@@ -343,6 +352,7 @@ impl Reassembly {
         if to > self.halves.of(side).next {
             let octets = Octets {
                 position,
+                omitted: piece.omitted,
                 captured: &piece.octets,
                 length: u32::try_from(piece.len()).unwrap_or(u32::MAX),
                 need: piece.need,
@@ -361,8 +371,11 @@ impl Reassembly {
         ear: &mut Ear<'_, C>,
     ) {
         self.told_at = self.told_at.max(octets.at);
+        if octets.omitted > 0 {
+            self.tell_omitted_to(from, octets.known().min(to), ear);
+        }
         let half = self.halves.of_mut(from);
-        let new = part(octets.captured, octets.position, half.next, to);
+        let new = part(octets.captured, octets.known(), half.next, to);
         if !new.is_empty() {
             half.next += position_of(new.len());
             if let Some(conversation) = &mut ear.conversation {
@@ -370,6 +383,20 @@ impl Reassembly {
             }
         }
         self.tell_gap_to(from, to, Loss::Cut, ear);
+    }
+
+    /// Tells that the octets before `to` were left out.
+    fn tell_omitted_to<C: Conversation>(&mut self, from: Side, to: i64, ear: &mut Ear<'_, C>) {
+        let half = self.halves.of_mut(from);
+        let length = u64::try_from(to - half.next).unwrap_or(0);
+        if length == 0 {
+            return;
+        }
+        half.next = to;
+        ear.counts.octets_omitted += length;
+        if let Some(conversation) = &mut ear.conversation {
+            conversation.omitted(from, length, self.told_at);
+        }
     }
 
     /// Tells that the octets before `to` are missing.

@@ -11,6 +11,7 @@ use super::flow::{Fate, Flow, Phase, Syn};
 use super::half::OVERHEAD;
 use super::key::Key;
 use super::limits::{Counts, Limits, Ports};
+use super::pin::Pin;
 use super::reassembly::{Ear, PATIENCE};
 use super::roster::Roster;
 use super::{Conversation, Sink};
@@ -70,6 +71,8 @@ struct Slot<C> {
     cost: usize,
     /// The number of its wait for octets that were acknowledged, and since when.
     waits: Option<(u64, Timestamp)>,
+    /// Where each direction is seen: of the higher endpoint, then of the lower.
+    pins: [Pin; 2],
     stage: Stage<C>,
 }
 
@@ -165,6 +168,10 @@ impl<C: Conversation> FlowTable<C> {
         self.counts.segments += 1;
         let (key, from_low) = Key::of(segment.src, segment.dst);
         let mut found = self.index.get(&key).copied();
+        if found.is_some_and(|id| !self.takes(id, from_low, segment)) {
+            self.counts.elsewhere += 1;
+            return;
+        }
         if let Some(id) = found.filter(|_| segment.syn) {
             match self.judge_syn(id, from_low, segment) {
                 Syn::OfThisFlow => {}
@@ -176,7 +183,7 @@ impl<C: Conversation> FlowTable<C> {
                     self.remove(id, false, sink);
                     found = None;
                 }
-                Syn::Answer { isn, at } => {
+                Syn::Answer { isn, at, interface } => {
                     self.remove(id, false, sink);
                     let asked = Segment {
                         at,
@@ -187,6 +194,7 @@ impl<C: Conversation> FlowTable<C> {
                         omitted: 0,
                         payload: &[],
                         len: 0,
+                        interface,
                         ..*segment
                     };
                     found = self.begin(key, !from_low, &asked, sink);
@@ -216,7 +224,12 @@ impl<C: Conversation> FlowTable<C> {
         let slot = self.index.get(&key).and_then(|&id| self.slots.get_mut(id as usize));
         let tied = match slot.map(|slot| &mut slot.stage) {
             Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => {
-                flow.icmp(flow.side(from_low), error)
+                let from = flow.side(from_low);
+                if !flow.takes_icmp(from, error, self.now) {
+                    self.counts.elsewhere += 1;
+                    return;
+                }
+                flow.icmp(from, error)
             }
             _ => false,
         };
@@ -260,6 +273,17 @@ impl<C: Conversation> FlowTable<C> {
         self.slots.get(id as usize)
     }
 
+    /// Whether `segment` is taken from where it was seen. A new flow may come another way than the last one did.
+    #[inline]
+    fn takes(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> bool {
+        let Some(slot) = self.slots.get_mut(id as usize) else { return false };
+        let [high, low] = &mut slot.pins;
+        let pin = if from_low { low } else { high };
+        pin.takes(segment.interface, self.now)
+            || segment.syn
+                && matches!(slot.stage, Stage::Ignored(past) | Stage::Over(past) if !past.is_past(segment))
+    }
+
     fn judge_syn(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> Syn {
         match self.slots.get_mut(id as usize).map(|slot| &mut slot.stage) {
             Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => {
@@ -283,6 +307,10 @@ impl<C: Conversation> FlowTable<C> {
         let flow = Box::new(Flow::begin(segment, from_low, &self.ports)?);
         while self.index.len() >= self.limits.flows && self.evict(sink) {}
         let told_at_once = flow.told_at_once();
+        let mut pins = [Pin::default(); 2];
+        let [high, low] = &mut pins;
+        let pin = if from_low { low } else { high };
+        pin.takes(segment.interface, self.now);
         let slot = Slot {
             key,
             last: self.now,
@@ -290,6 +318,7 @@ impl<C: Conversation> FlowTable<C> {
             class: Class::Candidate,
             cost: 0,
             waits: None,
+            pins,
             stage: Stage::Candidate(flow),
         };
         let id = match self.vacant.pop() {

@@ -1,5 +1,166 @@
-//! What several flows tell together: the families compared.
+//! What many flows tell together: windows of counts by family and direction, what they prove of the ways that mail takes,
+//! and the families compared.
 //!
-//! Layer 2. Attempts, names and time come in as arguments; nothing here asks a clock or a resolver.
+//! Layer 2. Flows, names and time come in as arguments; nothing here asks a clock or a resolver. The same flows in the
+//! same order give the same windows and the same evidence, live and from a file. Memory is bounded: some 500 KiB of
+//! windows, and [`MAX_DESTINATIONS`] destinations.
 
+mod bound;
+mod evidence;
 pub mod pairs;
+mod passed;
+mod tally;
+mod times;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::bound::Bound;
+pub use self::evidence::{
+    Accepted, ByFamily, Destination, Evidence, MAX_DESTINATIONS, ReceivePath, Response, Responses,
+    ReturnPath, Seen, Server, Tries,
+};
+pub use self::passed::{Messages, Passed, Tls};
+pub use self::tally::Tally;
+pub use self::times::Times;
+pub use self::windows::Window;
+
+use std::net::IpAddr;
+
+use self::evidence::{Destinations, Received};
+use self::pairs::FallBack;
+use self::windows::Windows;
+use crate::addr::{Family, Networks};
+use crate::time::Timestamp;
+
+/// What passed, as far back as an hour, and what it proves.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    ours: Networks,
+    exclude: Networks,
+    now: Timestamp,
+    /// By [`Family`], then by [`Bound::index`].
+    windows: [[Windows<Tally>; Bound::ALL.len()]; Family::ALL.len()],
+    /// By [`Family`].
+    received: [Received; Family::ALL.len()],
+    destinations: Destinations,
+}
+
+impl Traffic {
+    /// `ours` are the addresses of our own side: this host's, or those of the networks whose mail is looked at. Without
+    /// any, all traffic counts as inbound and nothing is evidence.
+    pub fn new(ours: Networks) -> Self {
+        Self {
+            ours,
+            exclude: Networks::default(),
+            now: Timestamp::default(),
+            windows: Default::default(),
+            received: Default::default(),
+            destinations: Destinations::default(),
+        }
+    }
+
+    /// Leaves out of the evidence what goes to or comes from `exclude`: upstreams, smarthosts, monitoring.
+    #[must_use]
+    pub fn excluding(mut self, exclude: Networks) -> Self {
+        self.exclude = exclude;
+        self
+    }
+
+    pub const fn ours(&self) -> &Networks {
+        &self.ours
+    }
+
+    /// Which way a connection goes.
+    pub fn bound(&self, client: IpAddr, server: IpAddr) -> Bound {
+        Bound::of(client, server, &self.ours)
+    }
+
+    /// A flow is over. It counts at the time of its last packet, in every window that still reaches back so far: one that
+    /// nobody answered is told two minutes late, and so is never seen in the window of a minute.
+    pub fn passed(&mut self, passed: &Passed<'_>) {
+        let at = passed.flow.end;
+        self.advance(at);
+        let windows = of(&mut self.windows, passed.family(), passed.bound);
+        windows.at(at, self.now, |tally| tally.passed(passed));
+        self.evidence_of(passed);
+    }
+
+    /// A client left IPv6 for IPv4. It counts at the time when it tried IPv4; what is certain of it is known ten minutes
+    /// later, so only the window of an hour has it.
+    pub fn fall_back(&mut self, told: &FallBack) {
+        self.advance(told.at);
+        let windows = of(&mut self.windows, Family::Ipv6, told.bound);
+        windows.at(told.at, self.now, |tally| tally.fall_back(told));
+    }
+
+    /// It is `at`. Time does not go back: what is earlier is ignored.
+    pub fn advance(&mut self, at: Timestamp) {
+        self.now = self.now.max(at);
+    }
+
+    /// The latest time that this was told of.
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// What passed in the last minute, ten minutes, hour, and at most a slot of the window more.
+    pub fn tally(&self, window: Window, family: Family, bound: Bound) -> Tally {
+        let [ipv4, ipv6] = &self.windows;
+        let windows = match family {
+            Family::Ipv4 => ipv4,
+            Family::Ipv6 => ipv6,
+        };
+        let [inbound, outbound] = windows;
+        match bound {
+            Bound::In => inbound.sum(window, self.now),
+            Bound::Out => outbound.sum(window, self.now),
+        }
+    }
+
+    /// What all of it proves by now.
+    pub fn evidence(&self) -> Evidence<'_> {
+        let [ipv4, ipv6] = &self.received;
+        Evidence {
+            at: self.now,
+            receive: ByFamily { ipv4: ipv4.told(self.now), ipv6: ipv6.told(self.now) },
+            return_path: self.destinations.told(),
+        }
+    }
+
+    fn evidence_of(&mut self, passed: &Passed<'_>) {
+        let [client, server] = [passed.flow.start.client.ip(), passed.flow.start.server.ip()];
+        let [ipv4, ipv6] = &mut self.received;
+        let foreign = match passed.bound {
+            Bound::In if self.ours.contains(server) => client,
+            Bound::Out => server,
+            // Passing through, or from no side of ours.
+            Bound::In => return,
+        };
+        if !evidence::counts(foreign, &self.ours, &self.exclude) {
+            return;
+        }
+        match (passed.bound, passed.family()) {
+            (Bound::In, Family::Ipv4) => ipv4.passed(passed, self.now),
+            (Bound::In, Family::Ipv6) => ipv6.passed(passed, self.now),
+            (Bound::Out, _) => self.destinations.passed(passed),
+        }
+    }
+}
+
+fn of(
+    windows: &mut [[Windows<Tally>; Bound::ALL.len()]; Family::ALL.len()],
+    family: Family,
+    bound: Bound,
+) -> &mut Windows<Tally> {
+    let [ipv4, ipv6] = windows;
+    let [inbound, outbound] = match family {
+        Family::Ipv4 => ipv4,
+        Family::Ipv6 => ipv6,
+    };
+    match bound {
+        Bound::In => inbound,
+        Bound::Out => outbound,
+    }
+}

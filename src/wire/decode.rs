@@ -46,7 +46,7 @@ impl Decoder {
             (ip_number::TCP, _) => segment(packet, &ip).map(Decoded::Tcp),
             (ip_number::UDP, _) => datagram(packet.at, &ip).map(Decoded::Udp),
             (ip_number::ICMP, IpAddr::V4(_)) | (ip_number::IPV6_ICMP, IpAddr::V6(_)) => {
-                Ok(icmp::error(packet.at, &ip)?.map_or(Decoded::Other, Decoded::Icmp))
+                Ok(icmp::error(packet, &ip)?.map_or(Decoded::Other, Decoded::Icmp))
             }
             _ => Ok(Decoded::Other),
         }
@@ -80,6 +80,10 @@ fn build<'a>(
 ) -> Result<Segment<'a>, Damage> {
     let len = ip.body.len().checked_sub(header_len).ok_or(Damage::Header)?;
     let len = u32::try_from(len).unwrap_or(u32::MAX);
+    let omitted = packet.omitted.min(len);
+    let payload = ip.body.octets().get(header_len..).unwrap_or_default();
+    // What is left out makes room for padding behind the packet's end.
+    let payload = payload.get(..(len - omitted) as usize).unwrap_or(payload);
     Ok(Segment {
         at: packet.at,
         src: SocketAddr::new(ip.src, header.source_port()),
@@ -91,8 +95,8 @@ fn build<'a>(
         rst: header.rst(),
         window: header.window_size(),
         mss: if header.syn() { mss(header.options()) } else { None },
-        omitted: packet.omitted.min(len),
-        payload: ip.body.octets().get(header_len..).unwrap_or_default(),
+        omitted,
+        payload,
         len,
         interface: packet.interface,
     })

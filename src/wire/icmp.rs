@@ -9,14 +9,13 @@ use etherparse::{icmpv4, icmpv6, ip_number};
 
 use super::captured::Captured;
 use super::ip::Ip;
-use super::{Damage, IcmpError, IcmpKind};
-use crate::time::Timestamp;
+use super::{Damage, IcmpError, IcmpKind, Packet};
 
 /// Octets before the quoted packet, in both families.
 const HEADER_LEN: usize = 8;
 
-/// The error in `ip`; `None` if it says something else, or is not about TCP.
-pub(super) fn error(at: Timestamp, ip: &Ip<'_>) -> Result<Option<IcmpError>, Damage> {
+/// The error in `ip` of `packet`; `None` if it says something else, or is not about TCP.
+pub(super) fn error(packet: &Packet<'_>, ip: &Ip<'_>) -> Result<Option<IcmpError>, Damage> {
     let quote = ip.body.after(HEADER_LEN)?;
     let &[kind, code, _, _, a, b, c, d, ..] = ip.body.octets() else {
         return Err(ip.body.lacks(HEADER_LEN));
@@ -29,7 +28,9 @@ pub(super) fn error(at: Timestamp, ip: &Ip<'_>) -> Result<Option<IcmpError>, Dam
     let Some(kind) = kind else {
         return Ok(None);
     };
-    Ok(segment(quote)?.map(|(src, dst, seq)| IcmpError { at, from: ip.src, kind, src, dst, seq }))
+    let Packet { at, interface, .. } = *packet;
+    let error = |(src, dst, seq)| IcmpError { at, from: ip.src, kind, src, dst, seq, interface };
+    Ok(segment(quote)?.map(error))
 }
 
 fn kind_v4(kind: u8, code: u8, value: u32) -> Option<IcmpKind> {

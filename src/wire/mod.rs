@@ -149,6 +149,8 @@ pub struct IcmpError {
     pub dst: SocketAddr,
     /// That segment's sequence number; RFC 792 and RFC 4443 promise at least so much of it.
     pub seq: u32,
+    /// [`Packet::interface`].
+    pub interface: u32,
 }
 
 /// Kinds of error, by what an operator does about them.

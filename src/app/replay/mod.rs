@@ -1,7 +1,6 @@
 //! `gatepost replay FILE…`: captures through the core, as an analyst, a judge, or an actor.
 
 mod act;
-mod attempt;
 mod facts;
 mod progress;
 mod telling;
@@ -10,28 +9,23 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
 use self::act::Stage;
-use self::attempt::attempt;
 use self::facts::FactFinder;
 use self::progress::Progress;
 use self::telling::Telling;
-use crate::analyst::{Analyst, Session, Settings, Transcripts};
+use super::reading::Reading;
+use crate::addr::Networks;
+use crate::analyst::{Settings, Transcripts};
 use crate::cli::Replay;
 use crate::config::Config;
 use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;
-use crate::reach::Capture;
 use crate::source::{CaptureFile, PacketSource as _};
 use crate::stream::{Limits, Ports};
-use crate::time::Timestamp;
-use crate::traffic::pairs::Pairs;
-
-/// How often, in the capture's time, fall-backs are looked for and flows are looked over.
-const LOOK: Duration = Duration::from_secs(60);
+use crate::traffic::Traffic;
 
 pub(super) async fn replay(asked: &Replay) -> anyhow::Result<ExitCode> {
     match tell(asked).await {
@@ -63,6 +57,8 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
             false => Some(Stage::set(&asked.act).await?),
         },
         telling: Telling::new(asked),
+        metrics: metrics.clone(),
+        traffic: Traffic::new(Networks::new(asked.local.iter().copied())),
         wanted: asked.session,
         numbered: 0,
         whole: true,
@@ -95,6 +91,9 @@ struct Replayer {
     facts: Option<FactFinder>,
     stage: Option<Stage>,
     telling: Telling,
+    metrics: Option<Arc<Metrics>>,
+    /// Of all files so far.
+    traffic: Traffic,
     /// The session of `--session`.
     wanted: Option<u64>,
     /// Sessions in the files before: numbers go on from file to file.
@@ -115,9 +114,10 @@ impl Replayer {
                 return self.telling.unreadable(&name, &error.to_string());
             }
         };
-        let mut reading = Reading::new(self.settings(), self.numbered);
+        let traffic = std::mem::replace(&mut self.traffic, Traffic::new(Networks::default()));
+        let mut reading = Reading::further(self.settings(), self.numbered, traffic)
+            .counting(self.metrics.clone());
         let mut progress = Progress::new(&name);
-        let mut next_look = Timestamp::default();
         loop {
             let packet = match capture.next() {
                 Ok(Some(packet)) => packet,
@@ -128,29 +128,18 @@ impl Replayer {
                     continue; // A source says what is wrong once, and ends, or goes on behind it.
                 }
             };
-            let at = packet.at;
-            self.telling.packet(at);
-            if let Some(datagram) = reading.analyst.packet(&packet) {
-                reading.dns.datagram(&datagram);
-            }
-            reading.take();
-            if !reading.over.is_empty() {
-                self.sessions(&name, &mut reading).await?;
-            }
-            if at > next_look {
-                next_look = at + LOOK;
-                self.fall_backs(&mut reading, Some(at))?;
-            }
+            self.telling.packet(packet.at);
+            reading.packet(&packet);
+            self.tell(&name, &mut reading).await?;
             progress.at(|| capture.progress());
         }
         progress.end();
-        reading.analyst.finish();
-        reading.take();
-        self.sessions(&name, &mut reading).await?;
-        self.fall_backs(&mut reading, None)?;
-        self.telling.unread(&name, reading.analyst.counts())?;
-        self.telling.given_up(&name, reading.analyst.given_up(), &reading.dns)?;
-        self.numbered = reading.highest;
+        reading.finish();
+        self.tell(&name, &mut reading).await?;
+        self.telling.unread(&name, reading.analyst().counts())?;
+        self.telling.given_up(&name, reading.analyst().given_up(), reading.dns())?;
+        self.numbered = reading.numbered();
+        self.traffic = reading.into_traffic();
         Ok(())
     }
 
@@ -165,16 +154,15 @@ impl Replayer {
         Settings { transcripts, ..self.settings.clone() }
     }
 
-    /// Tells the sessions that are over.
-    async fn sessions(&mut self, file: &str, reading: &mut Reading) -> anyhow::Result<()> {
-        for mut session in std::mem::take(&mut reading.over) {
+    /// Tells the sessions that are over and the fall-backs that are certain.
+    async fn tell(&mut self, file: &str, reading: &mut Reading) -> anyhow::Result<()> {
+        for mut session in reading.sessions() {
             let mut unknown = Vec::new();
             if let Some(finder) = &mut self.facts {
-                let facts = finder.facts(&session.record, &reading.dns).await;
+                let facts = finder.facts(&session.record, reading.dns()).await;
                 unknown = facts::unknown(&facts);
                 session.record.facts = Some(facts);
             }
-            reading.pairs.push(attempt(&session));
             if let Some(stage) = &self.stage {
                 let outcome = stage.perform(&session).await?;
                 self.as_recorded &= outcome.is_as_recorded();
@@ -183,55 +171,6 @@ impl Replayer {
                 self.telling.session(file, &session, &unknown)?;
             }
         }
-        Ok(())
-    }
-
-    /// Tells the fall-backs that are certain by `now`, or all at the end.
-    fn fall_backs(&mut self, reading: &mut Reading, now: Option<Timestamp>) -> anyhow::Result<()> {
-        let names = reading.dns.server_names();
-        let share = |one, other| {
-            let known = names.of(one).next().is_some() && names.of(other).next().is_some();
-            known.then(|| names.common(one, other).is_some())
-        };
-        let mut found = Vec::new();
-        match now {
-            Some(now) => reading.pairs.advance(now, &share, &mut |pair| found.push(pair)),
-            None => reading.pairs.finish(&share, &mut |pair| found.push(pair)),
-        }
-        found.iter().try_for_each(|pair| self.telling.fall_back(pair))
-    }
-}
-
-/// One capture on its way.
-struct Reading {
-    analyst: Analyst,
-    /// What DNS servers said in it.
-    dns: Capture,
-    pairs: Pairs,
-    over: Vec<Session>,
-    /// What was numbered before.
-    base: u64,
-    highest: u64,
-}
-
-impl Reading {
-    fn new(settings: Settings, base: u64) -> Self {
-        Self {
-            analyst: Analyst::new(settings),
-            dns: Capture::default(),
-            pairs: Pairs::new(),
-            over: Vec::new(),
-            base,
-            highest: base,
-        }
-    }
-
-    /// Takes over the sessions that the analyst has finished, with numbers of the whole replay.
-    fn take(&mut self) {
-        for mut session in self.analyst.sessions() {
-            session.number += self.base;
-            self.highest = self.highest.max(session.number);
-            self.over.push(session);
-        }
+        reading.fall_backs().iter().try_for_each(|pair| self.telling.fall_back(pair))
     }
 }

@@ -1,6 +1,6 @@
 //! What the client of a recorded dialogue says.
 
-use super::{Footing, MAX_LINE, Passing, Witness};
+use super::{Footing, MAX_DOUBT, MAX_LINE, Passing, Witness};
 use crate::engine::{Anomaly, Desync, Output, Refusal, Side};
 use crate::smtp::{Asked, Command, Item, Junk, Line, Progress, Split, Verb, Wait};
 use crate::time::Timestamp;
@@ -40,7 +40,7 @@ impl Witness {
                     let octets = rest.get(..count).unwrap_or_default();
                     let at = self.said_at(Side::Client);
                     match (opaque, content) {
-                        (true, _) => self.transcript.encrypted(Side::Client, count, at),
+                        (true, _) => self.transcript.encrypted(Side::Client, count as u64, at),
                         (_, true) => self.transcript.content(Side::Client, octets, at),
                         _ => self.transcript.line(Side::Client, octets, at),
                     }
@@ -82,7 +82,7 @@ impl Witness {
                 self.ask(Asked::Auth);
                 Step::Consumed(line.len())
             }
-            Item::Content => Step::Consumed(self.content(rest, out)),
+            Item::Content => self.content(rest, out),
             Item::Chunk { len, .. } => {
                 self.chunk(len as u64, out);
                 Step::Consumed(len)
@@ -189,24 +189,52 @@ impl Witness {
         }
     }
 
-    fn content(&mut self, rest: &[u8], out: &mut Output) -> usize {
+    fn content(&mut self, rest: &[u8], out: &mut Output) -> Step {
+        if self.doubt.is_some() {
+            if rest.len() < MAX_DOUBT && !self.session.would_end(rest) {
+                return Step::Stop;
+            }
+            self.doubt = None;
+        }
         let (end, findings) = self.session.scan(rest, |_| {});
         let used = end.unwrap_or(rest.len());
         self.recorder.content(used as u64);
         let bare = self.recorder.findings(findings, out);
-        if end.is_some() {
-            if self.session.has_pending() {
-                self.flight.begins_with_message |= self.flight.said == 0;
-                self.flight.said += 1; // Else the server refused it before its end.
-            }
-            self.content_ended(bare, Some(self.now), out);
+        if self.session.end_in_doubt() {
+            self.doubt = Some(self.now);
+        } else if end.is_some() {
+            self.message_said(bare, self.now, out);
         }
-        used
+        Step::Consumed(used)
+    }
+
+    fn message_said(&mut self, bare: bool, at: Timestamp, out: &mut Output) {
+        if self.session.has_pending() {
+            self.flight.begins_with_message |= self.flight.said == 0;
+            self.flight.said += 1; // Else the server refused it before its end.
+        }
+        self.content_ended(bare, Some(at), out);
+    }
+
+    /// The server's word proves that an end of data which was in doubt was one.
+    pub(super) fn end_was_one(&mut self, out: &mut Output) {
+        let Some(at) = self.doubt.take() else { return };
+        let (_, findings) = self.session.scan(&[], |_| {});
+        self.session.presume_end_of_data();
+        self.message_said(findings.bare_lf || findings.bare_cr, at, out);
+        self.hear(Side::Client, &[], out);
+    }
+
+    /// What was in doubt was no end of data, or nobody will ever know.
+    pub(super) fn end_was_none(&mut self, out: &mut Output) {
+        if self.doubt.take().is_some() {
+            self.hear(Side::Client, &[], out);
+        }
     }
 
     /// A message is over. `bare`: it has bare newlines; `at`: none if its end was not heard.
     pub(super) fn content_ended(&mut self, bare: bool, at: Option<Timestamp>, out: &mut Output) {
-        self.end_uncertain = false;
+        (self.end_uncertain, self.left_out, self.doubt) = (false, false, None);
         self.recorder.content_ended(at, out);
         if bare && self.judgement.rejects_bare_newlines() {
             self.judgement.refused(Refusal::BareNewline, out);
@@ -235,6 +263,27 @@ impl Witness {
         if of_chunk < length {
             self.lose(Desync::ClientGap, out);
         }
+    }
+
+    /// Of `length` octets of the client that were left out: how many are content.
+    pub(super) fn content_omitted(&mut self, length: u64, at: Timestamp, out: &mut Output) -> u64 {
+        self.end_was_none(out);
+        let of_chunk = self.session.chunk_left().min(length);
+        let count = if of_chunk > 0 {
+            self.chunk(of_chunk, out);
+            of_chunk
+        } else if self.session.in_data().is_some() {
+            self.pass(Side::Client, Passing::Nothing);
+            self.recorder.content(length);
+            self.session.pass_over_content();
+            self.left_out = true;
+            length
+        } else {
+            return 0;
+        };
+        self.note_heard(Side::Client);
+        self.transcript.omitted(Side::Client, count, at);
+        count
     }
 
     pub(super) fn plaintext_after_starttls(&mut self, out: &mut Output) {

@@ -7,6 +7,10 @@
 //! Captures have holes, and a guess would be worse than a hole. Where octets are missing, see [`Footing`]; what counts as
 //! proof that the thread is found again stands in `resync`. A hole within a BDAT chunk or within TLS loses nothing.
 //!
+//! Sources leave out the content of messages but for its end, and that loses nothing either. Where what they left out
+//! decides whether a line is the end of data, the octets behind it wait: the server's reply says that it was, a further
+//! end among them that it was not.
+//!
 //! Memory: at most [`MAX_HELD`] octets of each side, the longest line and the longest reply among them, and the record.
 //! Octets of messages are never copied.
 
@@ -34,6 +38,8 @@ use crate::time::Timestamp;
 const MAX_HELD: usize = 128 * 1024;
 /// Octets of one command line. Servers read longer ones than the gateway does.
 const MAX_LINE: usize = 64 * 1024;
+/// Octets behind an end of data that is in doubt. More than a client pipelines there is content.
+const MAX_DOUBT: usize = 2048;
 
 /// How well the dialogue is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +106,10 @@ pub struct Witness {
     tls: [bool; 2],
     /// Octets of the message are missing, and its end may be among them.
     end_uncertain: bool,
+    /// Octets of the message were left out.
+    left_out: bool,
+    /// Since then what may be the end of data waits for the server's word, and what was said behind it with it.
+    doubt: Option<Timestamp>,
     plaintext_counted: bool,
     /// An HTTP or PROXY line is recognised before it is whole.
     junk_counted: bool,
@@ -143,6 +153,8 @@ impl Witness {
             passing: [Passing::Nothing; 2],
             tls: [false; 2],
             end_uncertain: false,
+            left_out: false,
+            doubt: None,
             plaintext_counted: false,
             junk_counted: false,
             judged: 0,
@@ -188,6 +200,9 @@ impl Witness {
             self.transcript.gap(from, length, at);
             return self.hellos.gap(from);
         }
+        if from == Side::Client {
+            self.end_was_none(out);
+        }
         self.recorder.anomaly(Anomaly::Gap, out);
         let held = self.take_held(from);
         if from == Side::Server {
@@ -207,11 +222,28 @@ impl Witness {
     /// The next `length` octets of `from` were left out on purpose: content of a message, or TLS. Nothing is lost, unless
     /// the dialogue is elsewhere.
     pub fn omitted(&mut self, from: Side, length: u64, at: Timestamp, out: &mut Output) {
-        self.gap(from, length, at, out);
+        self.begin(at, out);
+        if length == 0 {
+            return;
+        }
+        self.recorder.bytes(from, length, out);
+        if self.quit {
+            return;
+        }
+        if self.session.is_opaque() {
+            self.transcript.encrypted(from, length, at);
+            return self.hellos.gap(from);
+        }
+        let mut left = length - self.record_omitted(from, length, at);
+        if from == Side::Client {
+            left -= self.content_omitted(left, at, out);
+        }
+        self.gap(from, left, at, out);
     }
 
     /// Lets go of what is held, for want of room: as if it had not been captured.
     pub fn give_up(&mut self, at: Timestamp, out: &mut Output) {
+        self.end_was_none(out);
         for side in Side::ALL {
             let held = self.waiting(side).len() as u64;
             self.gap(side, held, at, out);
@@ -337,10 +369,22 @@ impl Witness {
                 let count = left.min(rest.len());
                 let left = left - count;
                 *passing = if left == 0 { Passing::Nothing } else { Passing::Record(left) };
-                self.transcript.encrypted(side, count, at);
+                self.transcript.encrypted(side, count as u64, at);
                 count
             }
         }
+    }
+
+    /// How much of `length` octets that were left out is of a record of TLS that is passed over.
+    fn record_omitted(&mut self, side: Side, length: u64, at: Timestamp) -> u64 {
+        let Some(Passing::Record(left)) = self.passing.get(side.index()) else {
+            return 0;
+        };
+        let count = usize::try_from(length).unwrap_or(usize::MAX).min(*left);
+        let left = left - count;
+        self.pass(side, if left == 0 { Passing::Nothing } else { Passing::Record(left) });
+        self.transcript.encrypted(side, count as u64, at);
+        count as u64
     }
 
     fn pass(&mut self, side: Side, what: Passing) {
@@ -363,6 +407,7 @@ impl Witness {
 
     /// No reply will come any more. What waits for one is read as far as that goes without it.
     fn server_is_silent(&mut self, out: &mut Output) {
+        self.end_was_none(out);
         if self.footing == Footing::Sure && !self.waiting(Side::Client).is_empty() {
             self.footing = Footing::Unpaired;
             self.session.replies_missed();
@@ -372,7 +417,7 @@ impl Witness {
 
     /// Replies are missing, nobody knows how many: what was asked stays unanswered.
     fn replies_missed(&mut self, cause: Desync, out: &mut Output) {
-        if self.end_uncertain {
+        if self.end_uncertain || self.doubt.is_some() {
             return self.lose(cause, out); // The message's may be among them.
         }
         if self.footing == Footing::Sure {
@@ -395,7 +440,8 @@ impl Witness {
         self.session.presume_command();
         self.recorder.no_transaction();
         self.recorder.replies_missed(false);
-        (self.end_uncertain, self.judged) = (false, 0);
+        (self.end_uncertain, self.left_out, self.doubt) = (false, false, None);
+        self.judged = 0;
         self.flight = Flight::default();
         self.tls = [false; 2];
     }

@@ -11,7 +11,7 @@ impl Witness {
         while let Some(rest) = input.get(used..).filter(|rest| !rest.is_empty()) {
             let at = self.said_at(Side::Server);
             if self.session.is_opaque() {
-                self.transcript.encrypted(Side::Server, rest.len(), at);
+                self.transcript.encrypted(Side::Server, rest.len() as u64, at);
                 self.opaque(rest, out);
                 return input.len();
             }
@@ -66,6 +66,9 @@ impl Witness {
     }
 
     fn reply(&mut self, reply: &Reply<'_>, out: &mut Output) {
+        if reply.code != 354 {
+            self.end_was_one(out);
+        }
         self.recorder.reply(reply.code, ReplySource::Upstream, out);
         match self.judged.checked_sub(1) {
             Some(left) => self.judged = left,
@@ -153,12 +156,13 @@ impl Witness {
         }
     }
 
-    /// The server's word ends a message whose end was not heard: it is missing, or the server took for it what is none.
+    /// The server's word ends a message whose end was not heard: it is missing, was left out, or the server took for it what
+    /// is none.
     fn ends_message(&mut self, reply: &Reply<'_>, out: &mut Output) {
         let Some(transaction) = self.session.in_data().filter(|_| reply.code != 354) else {
             return;
         };
-        if !self.end_uncertain {
+        if !(self.end_uncertain || self.left_out) {
             self.recorder.anomaly(Anomaly::UnexpectedReply, out);
         }
         let (_, findings) = self.session.scan(&[], |_| {});

@@ -36,8 +36,16 @@ impl Transcript {
         self.octets(from, octets, at, Utterance::Content);
     }
 
-    pub(super) fn encrypted(&mut self, from: Side, count: usize, at: Timestamp) {
-        self.push(Said { at, from, what: Utterance::Encrypted(count as u64) });
+    pub(super) fn encrypted(&mut self, from: Side, count: u64, at: Timestamp) {
+        self.push(Said { at, from, what: Utterance::Encrypted(count) });
+    }
+
+    pub(super) fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+        if self.kept + PIECE > MAX_KEPT {
+            return self.gap(from, length, at);
+        }
+        self.kept += PIECE;
+        self.push(Said { at, from, what: Utterance::Omitted(length) });
     }
 
     pub(super) fn gap(&mut self, from: Side, length: u64, at: Timestamp) {
@@ -71,17 +79,14 @@ impl Transcript {
             return;
         }
         // Beyond its bound a transcript does not grow by pieces either.
-        if let Some(Said { what: Utterance::Gap(before), from, .. }) = self.said.last_mut()
-            && let Utterance::Gap(more) = said.what
-            && *from == said.from
+        if let Some(last) = self.said.last_mut()
+            && last.from == said.from
+            && let (Utterance::Gap(before), Utterance::Gap(more))
+            | (Utterance::Omitted(before), Utterance::Omitted(more))
+            | (Utterance::Encrypted(before), Utterance::Encrypted(more)) =
+                (&mut last.what, &said.what)
         {
-            *before = before.saturating_add(more);
-        } else if let Some(Said { what: Utterance::Encrypted(before), from, .. }) =
-            self.said.last_mut()
-            && let Utterance::Encrypted(more) = said.what
-            && *from == said.from
-        {
-            *before = before.saturating_add(more);
+            *before = before.saturating_add(*more);
         } else {
             self.said.push(said);
         }

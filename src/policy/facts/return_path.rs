@@ -2,14 +2,12 @@
 //!
 //! RFC 5321 §5.1 (MX, and the domain itself only where there is no MX), RFC 7505 (null MX).
 
-use std::net::IpAddr;
-
 use serde::{Deserialize, Serialize};
 
 use super::search::addresses;
 use super::{Answer, Answered, Answers, DomainName, Fact, Lookup, Reason, Record, Site};
 use super::{Source, Step};
-use crate::addr::{Family, Networks};
+use crate::addr::{Family, Networks, is_global};
 
 /// Exchanges that are looked at, the preferred first; RFC 7208 §4.6.4 stops there too.
 pub const MAX_EXCHANGES: usize = 10;
@@ -67,7 +65,8 @@ pub fn return_path(ask: &ReturnPath<'_>, known: &Answers) -> Step {
         return Step::Fact(Fact { reason: Some(Reason::NullSender), ..exempt });
     }
     let families = ask.over.families(ask.family);
-    let fit = |address| is_usable(address, ask.ours);
+    // An AAAA record with a v4-mapped address is of no use to anybody; private addresses are somebody else's.
+    let fit = |address| is_global(address) && !ask.ours.contains(address);
     let domain = match Site::of_path(ask.sender) {
         Some(Site::Domain(domain)) => domain,
         Some(Site::Literal(address)) => {
@@ -118,30 +117,6 @@ fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, So
         }
     }
     Ok((hosts, *source))
-}
-
-/// A host on the Internet may have this address, and it is not ours. An AAAA record with a v4-mapped address is of no use to
-/// anybody (RFC 4291 §2.5.5.2); private IPv4 addresses (RFC 1918) are what unique local ones are in IPv6.
-fn is_usable(address: IpAddr, ours: &Networks) -> bool {
-    let useless = match address {
-        IpAddr::V4(v4) => {
-            v4.is_loopback()
-                || v4.is_unspecified()
-                || v4.is_link_local()
-                || v4.is_private()
-                || v4.is_broadcast()
-                || v4.is_multicast()
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_unicast_link_local()
-                || v6.is_unique_local()
-                || v6.is_multicast()
-                || v6.to_ipv4_mapped().is_some()
-        }
-    };
-    !useless && !ours.contains(address)
 }
 
 impl Record {

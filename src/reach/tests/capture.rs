@@ -177,7 +177,7 @@ fn what_is_no_answer_says_nothing() {
 
 #[test]
 fn memory_is_bounded_and_the_oldest_goes_first() {
-    let mut capture = Capture::with_limit(4 * 1024);
+    let mut capture = Capture::with_limit(5 * 1024);
     for n in 0..1000_u64 {
         let asked = format!("A n{n}.example");
         let said = format!("A 192.0.2.{}", n % 256);
@@ -189,9 +189,33 @@ fn memory_is_bounded_and_the_oldest_goes_first() {
     assert_eq!(asked(&capture, "A n991.example"), "unknown no_source");
     assert_eq!(asked(&capture, "A n992.example"), "192.0.2.224");
     assert_eq!(asked(&capture, "A n999.example"), "192.0.2.231");
+    let host = |ip: &str| capture.host(ip.parse().unwrap()).map(ToString::to_string);
+    assert_eq!([host("192.0.2.223"), host("192.0.2.224")], [None, Some("n992.example".to_owned())]);
     let mut none = Capture::with_limit(0);
     none.message(&response("A a.example", "NOERROR", "A 192.0.2.1", ""), AT);
     assert!(none.is_empty());
+}
+
+#[test]
+fn a_host_keeps_the_name_that_was_heard_first() {
+    let mut capture = Capture::default();
+    for (asked, said) in [
+        ("AAAA z.example", "AAAA 2001:db8::1"),
+        ("A z.example", "A 192.0.2.1"),
+        ("AAAA a.example", "AAAA 2001:db8::1"),
+        ("MX example", "MX 10 a.example."),
+        ("A www.example", "CNAME c.example.; c.example. A 192.0.2.1"),
+    ] {
+        capture.message(&response(asked, "NOERROR", said, ""), AT);
+    }
+    for (ip, expected) in [
+        ("2001:db8::1", Some("z.example")),
+        ("::ffff:192.0.2.1", Some("z.example")),
+        ("192.0.2.2", None),
+    ] {
+        let host = capture.host(ip.parse().unwrap()).map(ToString::to_string);
+        assert_eq!(host.as_deref(), expected, "{ip}");
+    }
 }
 
 #[test]

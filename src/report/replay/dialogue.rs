@@ -161,7 +161,9 @@ impl Reader {
                 }
                 Ok(())
             }
-            Utterance::Content(_) => row(DIM, who, &format!("… {} of message", octets())),
+            Utterance::Content(_) | Utterance::Omitted(_) => {
+                row(DIM, who, &format!("… {} of message", octets()))
+            }
             Utterance::Encrypted(_) => row(DIM, who, &format!("… {} encrypted", octets())),
             Utterance::Gap(_) => {
                 let who_lost = side(*from);
@@ -219,7 +221,7 @@ impl Reader {
 
 /// Told by its length.
 fn is_elided(said: &Said) -> bool {
-    matches!(said.what, Utterance::Content(_) | Utterance::Encrypted(_))
+    matches!(said.what, Utterance::Content(_) | Utterance::Omitted(_) | Utterance::Encrypted(_))
 }
 
 /// Where the secret of `AUTH PLAIN secret` begins.

@@ -139,7 +139,7 @@ impl Oddities {
     }
 
     pub(super) fn fall_back(&mut self, pair: &FallBack) {
-        let &FallBack { from, to, after, why, code, by } = pair;
+        let &FallBack { from, to, after, why, code, by, .. } = pair;
         let after = duration(after);
         let is = match by {
             By::Names => "is",

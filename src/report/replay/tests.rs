@@ -16,6 +16,7 @@ use crate::policy::Action;
 use crate::report::columns::width;
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
+use crate::traffic::Bound;
 use crate::traffic::pairs::{By, Why};
 
 const START: u64 = 1_767_323_045_678_901_234;
@@ -134,7 +135,8 @@ fn troubled() -> Vec<SessionRecord> {
 }
 
 fn fall_back(from: u64, to: u64, after_ms: u64, why: Why, code: Option<u16>, by: By) -> FallBack {
-    FallBack { from, to, after: Duration::from_millis(after_ms), why, code, by }
+    let (at, bound) = (Timestamp::default(), Bound::In);
+    FallBack { from, to, at, bound, after: Duration::from_millis(after_ms), why, code, by }
 }
 
 fn reading(packets: u64) -> Reading<'static> {

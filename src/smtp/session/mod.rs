@@ -243,14 +243,14 @@ impl Session {
     }
 
     /// Content for the message in progress, see [`DataScanner::scan`]. At the end of data upstream is asked for the
-    /// message's fate, unless it told early.
+    /// message's fate, unless it told early. After an end that is in doubt ([`Session::end_in_doubt`]) content goes on.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> (Option<usize>, Findings) {
         let Phase::Content { scanner, transaction, answered } = &mut self.phase else {
             return (None, Findings::default());
         };
         let end = scanner.scan(input, emit);
         let findings = scanner.findings();
-        if end.is_some() {
+        if end.is_some() && !scanner.is_doubtful() {
             if !*answered {
                 self.pending
                     .push_back(Slot::Upstream(Asked::Message { transaction: *transaction }));

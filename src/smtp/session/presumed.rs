@@ -81,6 +81,36 @@ impl Session {
         }
     }
 
+    /// Octets of message content were left out by the source.
+    pub fn pass_over_content(&mut self) {
+        if let Phase::Content { scanner, .. } = &mut self.phase {
+            scanner.pass_over();
+        }
+    }
+
+    /// The end of data that [`Session::scan`] found last is one only if what was left out before it makes it one.
+    pub const fn end_in_doubt(&self) -> bool {
+        matches!(&self.phase, Phase::Content { scanner, .. } if scanner.is_doubtful())
+    }
+
+    /// Whether the end of data is in `input`, which comes next.
+    pub fn would_end(&self, input: &[u8]) -> bool {
+        match &self.phase {
+            Phase::Content { scanner, .. } => scanner.clone().scan(input, |_| {}).is_some(),
+            _ => false,
+        }
+    }
+
+    /// What was read of the message in progress is all of it.
+    pub fn presume_end_of_data(&mut self) {
+        if let Phase::Content { transaction, answered, .. } = self.phase {
+            if !answered {
+                self.pending.push_back(Slot::Upstream(Asked::Message { transaction }));
+            }
+            self.phase = Phase::Command;
+        }
+    }
+
     /// Octets of the chunk at hand that are to come.
     pub const fn chunk_left(&self) -> u64 {
         match self.phase {

@@ -5,6 +5,7 @@
 
 mod ends;
 mod forgetting;
+mod interfaces;
 mod ordering;
 mod path;
 mod random;
@@ -127,6 +128,8 @@ pub(super) struct Scene {
     /// Behind the last octet said in the script.
     said: [u32; 2],
     nanos: u64,
+    /// Where errors are seen.
+    pub(super) interface: u32,
 }
 
 impl Scene {
@@ -142,6 +145,7 @@ impl Scene {
             isn: [1000, u32::MAX - 3],
             said: [0; 2],
             nanos: START,
+            interface: 0,
         }
     }
 
@@ -223,6 +227,12 @@ impl Scene {
                     segment.len = (to - from) as u32;
                     self.said[side.index()] = self.said[side.index()].max(to.max(0) as u32);
                 }
+                // The source left out so many at the beginning.
+                "omit" => {
+                    let count = number(&mut words) as usize;
+                    payload.drain(..count);
+                    segment.omitted = count as u32;
+                }
                 // The snap length left so many.
                 "cut" => payload.truncate(number(&mut words) as usize),
                 "junk" => payload.fill(b'?'),
@@ -232,6 +242,7 @@ impl Scene {
                 "window" => segment.window = number(&mut words) as u16,
                 "mss" => segment.mss = Some(number(&mut words) as u16),
                 "noack" => segment.ack = None,
+                "on" => segment.interface = number(&mut words) as u32,
                 other => panic!("{step}: what is {other}?"),
             }
         }
@@ -249,6 +260,7 @@ impl Scene {
             src: self.addresses[side.index()],
             dst: self.addresses[side.other().index()],
             seq: self.seq(side, position),
+            interface: self.interface,
         };
         self.table.icmp(&error, &mut self.ears);
         self

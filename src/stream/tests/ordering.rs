@@ -135,6 +135,55 @@ fn a_snap_length_leaves_gaps_of_known_length() {
 }
 
 #[test]
+fn what_the_source_left_out_takes_its_place() {
+    assert_eq!(
+        told("C data 0..100 omit 60; C data 100..200 omit 100; C data 200..210"),
+        "C omitted 0..60; C 60..100; C omitted 100..200; C 200..210"
+    );
+    // Out of order, and with a tail that the snap length cut.
+    assert_eq!(
+        told("C data 10..100 omit 50 cut 20; C data 0..10"),
+        "C 0..10; C omitted 10..60; C 60..80; C gap 80..100"
+    );
+    // Partly told already: within what was left out, and beyond it.
+    assert_eq!(
+        told("C data 0..30; C data 10..100 omit 50"),
+        "C 0..30; C omitted 30..60; C 60..100"
+    );
+    assert_eq!(told("C data 0..80; C data 10..100 omit 50"), "C 0..80; C 80..100");
+    assert_eq!(told("C data 0..50 omit 40; C data 0..60"), "C omitted 0..40; C 40..50; C 50..60");
+    // Among held pieces the first copy wins, whatever it shows.
+    assert_eq!(
+        told("C data 40..60; C data 20..100 omit 50; C data 0..30"),
+        "C 0..20; C omitted 20..40; C 40..60; C omitted 60..70; C 70..100"
+    );
+    assert_eq!(
+        told("C data 20..60 omit 30; C data 10..70; C data 0..10"),
+        "C 0..10; C 10..20; C omitted 20..50; C 50..60; C 60..70"
+    );
+    // An end behind it, and an answer to it.
+    assert_eq!(
+        told("S data 0..9 ack 90; C data 0..90 omit 80 fin ack 0"),
+        "C omitted 0..80; C 80..90; S 0..9; C end"
+    );
+}
+
+#[test]
+fn what_the_source_left_out_is_not_lost() {
+    let mut scene = Scene::new();
+    scene.play("C syn; S synack; C ack; C data 0..100 omit 60 cut 20; C data 100..900 omit 800");
+    scene.play("C data 100..900 omit 700; C data 910..920 omit 5; C data 900..915 junk");
+    let counts = *scene.table.counts();
+    assert_eq!(
+        (counts.octets_omitted, counts.octets_cut, counts.octets_not_captured),
+        (865, 20, 0)
+    );
+    assert_eq!(counts.conflicts, 0, "what was left out differs from nothing");
+    let facts = scene.fact();
+    assert_eq!((facts.gaps, facts.octets, facts.retransmits), (1, [920, 0], [1, 0]));
+}
+
+#[test]
 fn what_is_missing_when_a_flow_ends_is_told_then() {
     let mut scene = Scene::new();
     scene.play("C syn; S synack; C ack; C data 10..20; C data 30..40; S ack 10");

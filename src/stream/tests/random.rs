@@ -4,26 +4,35 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Octets of one side, as told: known ones, and holes.
+/// An octet, as told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Octet {
+    Known(u8),
+    Omitted,
+    Hole,
+}
+
+/// Octets of both sides, as told.
 #[derive(Default)]
 struct Sides {
-    said: [Vec<Option<u8>>; 2],
+    said: [Vec<Octet>; 2],
     ended: [bool; 2],
 }
 
 impl Conversation for Sides {
     fn data(&mut self, from: Side, octets: &[u8], _: Timestamp) {
         assert!(!self.ended[from.index()]);
-        self.said[from.index()].extend(octets.iter().copied().map(Some));
+        self.said[from.index()].extend(octets.iter().copied().map(Octet::Known));
     }
 
     fn gap(&mut self, from: Side, length: u64, _: Timestamp) {
         let side = &mut self.said[from.index()];
-        side.resize(side.len() + length as usize, None);
+        side.resize(side.len() + length as usize, Octet::Hole);
     }
 
-    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
-        self.gap(from, length, at);
+    fn omitted(&mut self, from: Side, length: u64, _: Timestamp) {
+        let side = &mut self.said[from.index()];
+        side.resize(side.len() + length as usize, Octet::Omitted);
     }
 
     fn closed(&mut self, from: Side, _: Timestamp) {
@@ -98,6 +107,14 @@ struct Cut {
     to: u64,
     ack: u64,
     fin: bool,
+    /// So many at its beginning are left out.
+    omitted: u64,
+}
+
+impl Cut {
+    const fn bare(side: Side, at: u64, ack: u64, fin: bool) -> Self {
+        Self { side, from: at, to: at, ack, fin, omitted: 0 }
+    }
 }
 
 /// Turns: who says how many octets, in segments of which size.
@@ -116,16 +133,16 @@ fn conversation() -> impl Strategy<Value = Vec<Cut>> {
                 let from = said[side.index()];
                 let to = (from + size).min(end);
                 said[side.index()] = to;
-                cuts.push(Cut { side, from, to, ack: said[side.other().index()], fin: false });
+                let ack = said[side.other().index()];
+                cuts.push(Cut { side, from, to, ack, fin: false, omitted: 0 });
             }
             // Its peer acknowledges.
-            let (from, ack) = (said[side.other().index()], end);
-            cuts.push(Cut { side: side.other(), from, to: from, ack, fin: false });
+            cuts.push(Cut::bare(side.other(), said[side.other().index()], end, false));
         }
         let [c, s] = said;
-        cuts.push(Cut { side: Side::Client, from: c, to: c, ack: s, fin: true });
-        cuts.push(Cut { side: Side::Server, from: s, to: s, ack: c + 1, fin: true });
-        cuts.push(Cut { side: Side::Client, from: c + 1, to: c + 1, ack: s + 1, fin: false });
+        cuts.push(Cut::bare(Side::Client, c, s, true));
+        cuts.push(Cut::bare(Side::Server, s, c + 1, true));
+        cuts.push(Cut::bare(Side::Client, c + 1, s + 1, false));
         cuts
     })
 }
@@ -135,17 +152,22 @@ struct Wire {
     flows: Flows,
     isn: [u32; 2],
     at: u64,
+    /// By [`Side::index`]: where its segments are seen.
+    seen_on: [u32; 2],
 }
 
 impl Wire {
     fn new(isn: [u32; 2], port: u16) -> Self {
+        Self::seen_on(isn, port, [0; 2])
+    }
+
+    fn seen_on(isn: [u32; 2], port: u16, seen_on: [u32; 2]) -> Self {
         let ports = Ports::new([port]);
         let table = FlowTable::new(Limits::default(), ports);
-        let mut wire = Self { table, flows: Flows::default(), isn, at: 0 };
-        let none = Cut { side: Side::Client, from: 0, to: 0, ack: 0, fin: false };
-        wire.send(&none, true);
-        wire.send(&Cut { side: Side::Server, ..none.clone() }, true);
-        wire.send(&none, false);
+        let mut wire = Self { table, flows: Flows::default(), isn, at: 0, seen_on };
+        wire.send(&Cut::bare(Side::Client, 0, 0, false), true);
+        wire.send(&Cut::bare(Side::Server, 0, 0, false), true);
+        wire.send(&Cut::bare(Side::Client, 0, 0, false), false);
         wire
     }
 
@@ -154,7 +176,7 @@ impl Wire {
         let addresses: [SocketAddr; 2] =
             ["192.0.2.1:4000", "192.0.2.2:25"].map(|a| a.parse().unwrap());
         let (side, peer) = (cut.side.index(), cut.side.other().index());
-        let payload = octets(cut.side, cut.from..cut.to);
+        let payload = octets(cut.side, cut.from + cut.omitted..cut.to);
         let seq = |side: usize, at: u64| self.isn[side].wrapping_add(1).wrapping_add(at as u32);
         let segment = Segment {
             at: Timestamp::from_nanos(self.at),
@@ -167,10 +189,10 @@ impl Wire {
             rst: false,
             window: 1000,
             mss: None,
-            omitted: 0,
+            omitted: cut.omitted as u32,
             payload: &payload,
-            len: payload.len() as u32,
-            interface: 0,
+            len: (cut.to - cut.from) as u32,
+            interface: self.seen_on[side],
         };
         self.table.segment(&segment, &mut self.flows);
     }
@@ -198,7 +220,10 @@ fn disturbed(cuts: &[Cut], keys: &[u16], window: u64) -> Vec<Cut> {
         placed.push((at as u64 + key(at) % window, cut.clone()));
         if key(at) & 0x300 == 0 {
             let before = if cut.to > cut.from { key(at + 1) % 100 } else { 0 };
-            let wider = Cut { from: cut.from.saturating_sub(before), ..cut.clone() };
+            let from = cut.from.saturating_sub(before);
+            // A retransmit shows more, or less.
+            let omitted = if key(at) & 0x400 == 0 { 0 } else { cut.omitted };
+            let wider = Cut { from, omitted, ..cut.clone() };
             placed.push((at as u64 + key(at + 1) % window, wider));
         }
     }
@@ -225,7 +250,7 @@ proptest! {
         let counts = *wire.table.counts();
         let (facts, sides) = wire.end();
         for side in Side::ALL {
-            let expected: Vec<_> = octets(side, 0..lengths[side.index()]).into_iter().map(Some).collect();
+            let expected: Vec<_> = octets(side, 0..lengths[side.index()]).into_iter().map(Octet::Known).collect();
             prop_assert_eq!(&sides.said[side.index()], &expected);
         }
         prop_assert_eq!(facts.octets, lengths);
@@ -248,19 +273,93 @@ proptest! {
         let kept: Vec<Cut> = (0..).zip(&cuts).filter(|(at, _)| !is_lost(*at)).map(|(_, cut)| cut.clone()).collect();
         let order = disturbed(&kept, &keys, window);
         let lengths = lengths(&cuts);
-        let mut seen = Side::ALL.map(|side| vec![None; lengths[side.index()] as usize]);
+        let mut seen = Side::ALL.map(|side| vec![Octet::Hole; lengths[side.index()] as usize]);
         for cut in &order {
             for at in cut.from..cut.to.min(lengths[cut.side.index()]) {
-                seen[cut.side.index()][at as usize] = Some(octet(cut.side, at));
+                seen[cut.side.index()][at as usize] = Octet::Known(octet(cut.side, at));
             }
             wire.send(cut, false);
         }
         let (facts, sides) = wire.end();
-        let holes = |side: &[Option<u8>]| side.chunk_by(|a, b| a.is_none() == b.is_none()).filter(|run| run[0].is_none()).count();
+        let is_hole = |octet: &Octet| *octet == Octet::Hole;
+        let holes = |side: &[Octet]| side.chunk_by(|a, b| is_hole(a) == is_hole(b)).filter(|run| is_hole(&run[0])).count();
         prop_assert_eq!(&sides.said, &seen);
         prop_assert_eq!(facts.octets, lengths);
         let least = holes(&seen[0]) + holes(&seen[1]);
         prop_assert!(facts.gaps >= least as u64);
+    }
+
+    /// What no copy shows is told as left out, what every copy shows is told, and nothing is missing.
+    #[test]
+    fn what_is_left_out_is_never_a_hole(
+        cuts in conversation(),
+        keys in proptest::collection::vec(any::<u16>(), 1..40),
+        omitted in proptest::collection::vec(prop_oneof![Just(0), 0u64..150], 1..30),
+        window in 1u64..16,
+        isn in any::<[u32; 2]>(),
+    ) {
+        let mut wire = Wire::new(isn, 25);
+        let omitting = |(at, cut): (usize, &Cut)| {
+            // The greeting tells who is the server.
+            let most = if at < 2 { 0 } else { cut.to - cut.from };
+            Cut { omitted: omitted[at % omitted.len()].min(most), ..cut.clone() }
+        };
+        let cuts: Vec<Cut> = cuts.iter().enumerate().map(omitting).collect();
+        let lengths = lengths(&cuts);
+        let mut shown = Side::ALL.map(|side| vec![[false; 2]; lengths[side.index()] as usize]);
+        for cut in disturbed(&cuts, &keys, window) {
+            for at in cut.from..cut.to {
+                shown[cut.side.index()][at as usize][usize::from(at >= cut.from + cut.omitted)] = true;
+            }
+            wire.send(&cut, false);
+        }
+        let (table_omitted, (facts, sides)) = {
+            let mut wire = wire;
+            wire.table.finish(&mut wire.flows);
+            (wire.table.counts().octets_omitted, wire.flows.0.remove(0))
+        };
+        let mut left_out = 0;
+        for side in Side::ALL {
+            prop_assert_eq!(sides.said[side.index()].len(), shown[side.index()].len());
+            for (at, (said, shown)) in (0..).zip(sides.said[side.index()].iter().zip(&shown[side.index()])) {
+                let known = Octet::Known(octet(side, at));
+                prop_assert!(*said == known && shown[1] || *said == Octet::Omitted && shown[0], "{said:?} at {at}");
+                left_out += u64::from(*said == Octet::Omitted);
+            }
+        }
+        prop_assert_eq!((facts.gaps, facts.octets, table_omitted), (0, lengths, left_out));
+        prop_assert_eq!(sides.ended, [true; 2]);
+    }
+
+    /// Copies on another interface, earlier or later, change nothing.
+    #[test]
+    fn what_another_interface_shows_is_a_copy(
+        cuts in conversation(),
+        keys in proptest::collection::vec(any::<u16>(), 1..40),
+        delays in proptest::collection::vec(-3i64..20, 1..30),
+        way in any::<[bool; 2]>(),
+        window in 1u64..16,
+    ) {
+        let order = disturbed(&cuts, &keys, window);
+        let mut alone = Wire::new([7, 8], 25);
+        order.iter().for_each(|cut| alone.send(cut, false));
+        let mut both: Vec<(i64, bool, &Cut)> = Vec::new();
+        for (at, cut) in (0..).zip(&order) {
+            both.push((at, false, cut));
+            both.push((at + delays[at as usize % delays.len()], true, cut));
+        }
+        both.sort_by_key(|(at, ..)| *at);
+        let way = way.map(u32::from);
+        let mut wire = Wire::seen_on([7, 8], 25, way);
+        for (_, is_copy, cut) in both {
+            wire.seen_on = if is_copy { way.map(|way| 1 - way) } else { way };
+            wire.send(cut, false);
+        }
+        let ((facts, sides), (due, due_sides)) = (wire.end(), alone.end());
+        prop_assert_eq!(sides.said, due_sides.said);
+        prop_assert_eq!((facts.octets, facts.gaps, facts.syns), (due.octets, due.gaps, due.syns));
+        prop_assert_eq!(facts.retransmits, due.retransmits);
+        prop_assert_eq!(facts.data_segments, due.data_segments);
     }
 
     #[test]
@@ -280,7 +379,8 @@ proptest! {
                 _ => 0u32.wrapping_sub(100).wrapping_add(low.into()),
             };
             let len = u32::from(len) * if len & 15 == 1 { 40 } else { 1 };
-            let payload: Vec<u8> = (0..len.saturating_sub(u32::from(cut) / 32)).map(|i| i as u8).collect();
+            let omitted = u32::from(cut & 31) * 4;
+            let payload: Vec<u8> = (omitted..len.saturating_sub(u32::from(cut) / 32)).map(|i| i as u8).collect();
             let segment = Segment {
                 at: Timestamp::from_nanos(at),
                 src: host(hosts),
@@ -292,10 +392,10 @@ proptest! {
                 rst: flags & 0xf0 == 0x40,
                 window: window.into(),
                 mss: None,
-                omitted: 0,
+                omitted,
                 payload: &payload,
                 len,
-                interface: 0,
+                interface: u32::from(hosts >> 6),
             };
             table.segment(&segment, &mut flows);
             prop_assert!(table.held() <= held, "{} of {held}", table.held());

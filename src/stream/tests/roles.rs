@@ -36,6 +36,17 @@ fn a_server_that_greets_on_any_port_is_told_about() {
 }
 
 #[test]
+fn what_was_left_out_before_somebody_listened_is_told_as_that() {
+    let mut scene = elsewhere();
+    scene.play("C syn; S synack; C ack; C data 0..90 omit 80 ack 0; S data 0..20 ack 0");
+    assert_eq!(scene.heard(), "C omitted 0..80; C 80..90; S 0..20");
+    // It may be a greeting, and nobody can tell.
+    let mut scene = elsewhere();
+    scene.play("C syn; S synack; C ack; S data 0..9 omit 3; S data 9..20");
+    assert_eq!((scene.heard().as_str(), scene.table.counts().ignored), ("", 0));
+}
+
+#[test]
 fn one_that_does_not_greet_is_ignored() {
     let mut scene = elsewhere();
     scene.play("C syn; S synack; C ack; C data 0..400; S data 0..9 junk; S data 9..2000");

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::bound::Bound;
 use crate::addr::Family;
 use crate::time::Timestamp;
 
@@ -63,6 +64,7 @@ pub struct Attempt {
     pub start: Timestamp,
     /// The last packet.
     pub end: Timestamp,
+    pub bound: Bound,
     pub ended: Ended,
     /// The argument of HELO or EHLO, if one was said.
     pub helo: Option<String>,
@@ -117,6 +119,11 @@ impl Why {
         Self::Race,
     ];
 
+    /// Position in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The word in JSON and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -161,6 +168,10 @@ pub struct FallBack {
     pub from: u64,
     /// The first IPv4 attempt after it.
     pub to: u64,
+    /// When that one began.
+    pub at: Timestamp,
+    /// Which way the IPv6 attempt went.
+    pub bound: Bound,
     /// From the start of the IPv6 attempt to the start of the IPv4 attempt: what it cost the mail.
     pub after: Duration,
     pub why: Why,
@@ -331,6 +342,8 @@ impl Pairs {
             found(FallBack {
                 from: left.attempt.number,
                 to: next.number,
+                at: next.start,
+                bound: left.attempt.bound,
                 after: next.start.since(left.attempt.start),
                 why: left.why,
                 code: left.code,

@@ -25,6 +25,7 @@ fn attempts(rows: &[Row]) -> Vec<Attempt> {
         server: server.parse().unwrap(),
         start: at(start),
         end: at(end),
+        bound: Bound::In,
         ended,
         helo: (!helo.is_empty()).then(|| helo.to_owned()),
     };

@@ -46,6 +46,28 @@ fn every_link_layer_leads_to_the_segment() {
 }
 
 #[test]
+fn what_the_source_left_out_stands_before_the_payload() {
+    let whole = tcp4(MAIL);
+    let headers = whole.len() - MAIL.len();
+    for left_out in [1, 7, MAIL.len()] {
+        let octets = [&whole[..headers], &MAIL[left_out..]].concat();
+        let omitted = u32::try_from(left_out).unwrap();
+        let packet = Packet { omitted, interface: 3, ..packet(RAW, &octets, whole.len()) };
+        let expected =
+            Segment { omitted, payload: &MAIL[left_out..], interface: 3, ..expected(MAIL, false) };
+        assert_eq!(Decoder::new().decode(&packet), Decoded::Tcp(expected));
+        // More than there can be is padding.
+        let padded = [&octets[..], &[0; 9]].concat();
+        let packet = Packet { octets: &padded, ..packet };
+        assert_eq!(Decoder::new().decode(&packet), Decoded::Tcp(expected));
+    }
+    let packet = Packet { omitted: u32::MAX, ..packet(RAW, &whole, whole.len()) };
+    let omitted = u32::try_from(MAIL.len()).unwrap();
+    let expected = Segment { omitted, payload: &[], ..expected(MAIL, false) };
+    assert_eq!(Decoder::new().decode(&packet), Decoded::Tcp(expected));
+}
+
+#[test]
 fn what_is_not_ip_is_other() {
     reads(LinkType::Ethernet, &ethernet(&[], [8, 6], &[0; 28]), Decoded::Other);
     reads(LinkType::Ethernet, &ethernet(&[0x81, 0, 0, 7], [8, 6], &[0; 28]), Decoded::Other);

@@ -24,7 +24,7 @@ fn message(v6: bool, kind: u8, code: u8, value: u32, quote: &[u8]) -> Vec<u8> {
 fn error(v6: bool, kind: IcmpKind) -> Decoded<'static> {
     let (src, dst) = ends(v6);
     let from = if v6 { ROUTER_V6.into() } else { ROUTER_V4.into() };
-    Decoded::Icmp(IcmpError { at: AT, from, kind, src, dst, seq: 1000 })
+    Decoded::Icmp(IcmpError { at: AT, from, kind, src, dst, seq: 1000, interface: 0 })
 }
 
 #[test]

@@ -7,8 +7,8 @@ use super::engine::driver::START;
 use super::unescaped;
 
 /// A recorded dialogue: the first octet chooses the options, then each line is `C…`, `S…` (said with CRLF), `c…`, `s…`
-/// (without), `g…`, `h…` (so many octets of the client or the server are missing), `m` (the last text a hundred times),
-/// `x`, `y` (that side closes).
+/// (without), `g…`, `h…` (so many octets of the client or the server are missing), `o…`, `p…` (or are left out), `m` (the
+/// last text a hundred times), `x`, `y` (that side closes).
 pub(crate) fn session(input: &[u8]) {
     let Some((&options, script)) = input.split_first() else {
         return;
@@ -28,6 +28,7 @@ pub(crate) fn session(input: &[u8]) {
 enum Heard {
     Data(Side, Vec<u8>),
     Gap(Side, u64),
+    Omitted(Side, u64),
     Closed(Side),
 }
 
@@ -38,6 +39,7 @@ impl Heard {
                 octets.iter().map(|&b| Self::Data(*side, vec![b])).collect()
             }
             Self::Gap(side, length) => vec![Self::Gap(*side, *length)],
+            Self::Omitted(side, length) => vec![Self::Omitted(*side, *length)],
             Self::Closed(side) => vec![Self::Closed(*side)],
         }
     }
@@ -58,6 +60,10 @@ fn heard(script: &[u8]) -> Vec<Heard> {
             b'g' | b'h' => {
                 let length = std::str::from_utf8(text).ok().and_then(|n| n.parse().ok());
                 told.push(Heard::Gap(side(b'g'), length.unwrap_or(1)));
+            }
+            b'o' | b'p' => {
+                let length = std::str::from_utf8(text).ok().and_then(|n| n.parse().ok());
+                told.push(Heard::Omitted(side(b'o'), length.unwrap_or(1)));
             }
             b'm' => {
                 if let Some(Heard::Data(side, octets)) = told.last()
@@ -87,6 +93,7 @@ fn witnessed(profile: &Profile, midstream: bool, told: &[Heard]) -> SessionRecor
                 witness.data(*side, octets, START, &mut out);
             }
             Heard::Gap(side, length) => witness.gap(*side, *length, START, &mut out),
+            Heard::Omitted(side, length) => witness.omitted(*side, *length, START, &mut out),
             Heard::Closed(side) => witness.closed(*side, START, &mut out),
         }
         assert!(out.actions.is_empty(), "a witness says nothing");

@@ -85,7 +85,8 @@ impl Sink<Rising> for Flows {
     }
 }
 
-/// The first octet chooses the limits; then eight octets are a segment, an ICMP error, or time.
+/// The first octet chooses the limits; then eight octets are a segment, an ICMP error, or time. Of the first of them four
+/// bits are the hosts, one the interface and two how many quarters of the payload are left out.
 pub(crate) fn stream(input: &[u8]) {
     let Some((&size, records)) = input.split_first() else {
         return;
@@ -111,18 +112,21 @@ pub(crate) fn stream(input: &[u8]) {
             high => u32::from(high) << 28 | u32::from(low),
         };
         let at = Timestamp::from_nanos(nanos);
+        let interface = u32::from(hosts >> 4 & 1);
         let (src, dst, seq) = (host(hosts), host(hosts >> 2), near(seq, far));
         if hosts & 0x80 != 0 {
             let kind = IcmpKind::PacketTooBig { mtu: len.into() };
             let kind = if cut & 1 == 0 { kind } else { IcmpKind::Unreachable };
-            let error = IcmpError { at, from: src.ip(), kind, src, dst, seq };
+            let error = IcmpError { at, from: src.ip(), kind, src, dst, seq, interface };
             table.icmp(&error, &mut flows);
             continue;
         }
         let len = u32::from(len) * if flags & 1 == 0 { 1 } else { 16 };
         let first = seq.wrapping_add(u32::from(flags & 2 != 0));
-        let payload: Vec<u8> =
-            (0..len.saturating_sub(cut.into())).map(|n| first.wrapping_add(n) as u8).collect();
+        let omitted = len * u32::from(hosts >> 5 & 3) / 4;
+        let payload: Vec<u8> = (omitted..len.saturating_sub(cut.into()))
+            .map(|n| first.wrapping_add(n) as u8)
+            .collect();
         let segment = Segment {
             at,
             src,
@@ -134,10 +138,10 @@ pub(crate) fn stream(input: &[u8]) {
             rst: flags & 0xe0 == 0x20,
             window: u16::from(flags & 0xe0 != 0x40),
             mss: None,
-            omitted: 0,
+            omitted,
             payload: &payload,
             len,
-            interface: 0,
+            interface,
         };
         table.segment(&segment, &mut flows);
         assert!(table.held() <= held, "holds {} of {held}", table.held());

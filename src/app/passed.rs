@@ -1,11 +1,49 @@
-//! A session as an attempt to bring mail: what fall-backs are found among.
+//! A session as traffic: what windows, evidence, metrics and fall-backs are made of.
 
 use crate::analyst::Session;
 use crate::engine::{SessionRecord, Tls};
 use crate::stream::FlowOutcome;
 use crate::traffic::pairs::{Attempt, Ended};
+use crate::traffic::{self, Bound, Messages, Passed};
 
-pub(super) fn attempt(session: &Session) -> Attempt {
+/// `name` is the server's.
+pub(super) fn passed(session: &Session, bound: Bound, name: Option<String>) -> Passed<'_> {
+    let smtp = &session.record.smtp;
+    let mut messages = Messages::default();
+    for code in smtp.transactions.iter().filter_map(|transaction| transaction.deciding_code()) {
+        *match code {
+            500.. => &mut messages.rejected,
+            400.. => &mut messages.tempfailed,
+            _ => &mut messages.accepted,
+        } += 1;
+    }
+    let mut replies = [0; 4];
+    for (&code, &count) in &smtp.replies {
+        let class = usize::from(code / 100).checked_sub(2);
+        if let Some(replies) = class.and_then(|class| replies.get_mut(class)) {
+            *replies += count;
+        }
+    }
+    Passed {
+        flow: &session.flow,
+        bound,
+        name,
+        spoke: smtp.greeting.is_some() || !smtp.commands.is_empty() || !smtp.replies.is_empty(),
+        greeting: smtp.greeting,
+        messages,
+        replies,
+        tls: match smtp.tls {
+            Tls::None => traffic::Tls::None,
+            Tls::Offered => traffic::Tls::Offered,
+            Tls::Started => traffic::Tls::Started,
+            Tls::Refused => traffic::Tls::Refused,
+        },
+        ended: ended(&session.record),
+    }
+}
+
+/// The same as an attempt to bring mail.
+pub(super) fn attempt(session: &Session, passed: &Passed<'_>) -> Attempt {
     let record = &session.record;
     Attempt {
         number: session.number,
@@ -13,7 +51,8 @@ pub(super) fn attempt(session: &Session) -> Attempt {
         server: record.server.into(),
         start: record.start,
         end: record.start + record.duration,
-        ended: ended(record),
+        bound: passed.bound,
+        ended: passed.ended,
         helo: record.smtp.helo.clone(),
     }
 }

@@ -1,9 +1,17 @@
 //! Packets of this host's interfaces, by eBPF or libpcap.
+//!
+//! Layer 4. [`Live`] is what the rest of the program sees; which of the two captures is decided when it is opened.
+
+mod error;
+mod interfaces;
+mod pcap;
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::error::LiveError;
+use self::pcap::Pcap;
 use super::{Lost, PacketSource};
 use crate::stream::SocketFacts;
 use crate::wire::Packet;
@@ -64,49 +72,67 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
 }
 
-/// Why packets cannot be captured, or no longer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LiveError {}
-
 /// A capture on its way. Dropped, it leaves nothing in the kernel.
-pub struct Live {}
+pub struct Live {
+    by: By,
+    why: Option<String>,
+    interfaces: Vec<Interface>,
+}
+
+enum By {
+    Pcap(Pcap),
+}
 
 impl Live {
     /// Begins to capture.
     ///
     /// # Errors
     /// A right is missing, an interface is not there, or the kernel cannot; the message says which and what to do.
-    pub fn open(_settings: &Settings) -> Result<Self, LiveError> {
-        Ok(Self {})
+    pub fn open(settings: &Settings) -> Result<Self, LiveError> {
+        if settings.ports.is_empty() {
+            return Err(LiveError::NoPorts);
+        }
+        let interfaces = interfaces::chosen(&settings.interfaces)?;
+        let pcap = Pcap::open(&interfaces, &settings.ports, settings.buffer)?;
+        Ok(Self { by: By::Pcap(pcap), why: None, interfaces })
     }
 
     pub const fn kind(&self) -> Kind {
-        Kind::Pcap
+        match self.by {
+            By::Pcap(_) => Kind::Pcap,
+        }
     }
 
     /// Why not the other, in a sentence; `None` where that was asked for.
-    pub const fn why(&self) -> Option<&str> {
-        None
+    pub fn why(&self) -> Option<&str> {
+        self.why.as_deref()
     }
 
-    pub const fn interfaces(&self) -> &[Interface] {
-        &[]
+    /// All that the capture began with, also those that are gone since.
+    pub fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
     }
 }
 
 impl PacketSource for Live {
     type Error = LiveError;
 
+    /// An error may concern one interface: ask again until [`LiveError::is_end`].
     fn next(&mut self) -> Result<Option<Packet<'_>>, LiveError> {
-        Ok(None)
+        match &mut self.by {
+            By::Pcap(pcap) => pcap.next(),
+        }
     }
 
     fn socket(&mut self) -> Option<SocketFacts> {
-        None
+        match &mut self.by {
+            By::Pcap(_) => None,
+        }
     }
 
     fn lost(&mut self) -> Lost {
-        Lost::default()
+        match &mut self.by {
+            By::Pcap(pcap) => pcap.lost(),
+        }
     }
 }

@@ -1,0 +1,197 @@
+//! Packets on their way through the analyst, and what is made of its sessions: the same for a capture and for the wire.
+
+use std::cell::LazyCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::passed::{attempt, passed};
+use crate::addr::Networks;
+use crate::analyst::{Analyst, Session, Settings};
+use crate::metrics::Metrics;
+use crate::reach::Capture;
+use crate::stream::{self, SocketFacts};
+use crate::time::Timestamp;
+use crate::traffic::pairs::{FallBack, Pairs};
+use crate::traffic::{Bound, Traffic};
+use crate::wire::Packet;
+
+/// How often, in the packets' time, fall-backs are looked for.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// How often the metrics learn what was lost.
+const COUNT: Duration = Duration::from_secs(1);
+
+/// One capture, or the wire, from its first packet on.
+pub(super) struct Reading {
+    analyst: Analyst,
+    /// What DNS servers said in it.
+    dns: Capture,
+    pairs: Pairs,
+    traffic: Traffic,
+    metrics: Option<Arc<Metrics>>,
+    /// What the metrics know of the flow table.
+    counted: stream::Counts,
+    next_count: Timestamp,
+    over: Vec<Session>,
+    found: Vec<FallBack>,
+    next_look: Timestamp,
+    /// What was numbered before.
+    base: u64,
+    highest: u64,
+}
+
+#[allow(dead_code, reason = "what looks at the wire has no use of all of it yet")]
+impl Reading {
+    /// Sessions are numbered from `base` + 1; `ours` are the addresses of our own side.
+    pub(super) fn new(settings: Settings, base: u64, ours: Networks) -> Self {
+        Self::further(settings, base, Traffic::new(ours))
+    }
+
+    /// One more capture: what passed in it is added to `traffic`.
+    pub(super) fn further(settings: Settings, base: u64, traffic: Traffic) -> Self {
+        Self {
+            analyst: Analyst::new(settings),
+            dns: Capture::default(),
+            pairs: Pairs::new(),
+            traffic,
+            metrics: None,
+            counted: stream::Counts::default(),
+            next_count: Timestamp::default(),
+            over: Vec::new(),
+            found: Vec::new(),
+            next_look: Timestamp::default(),
+            base,
+            highest: base,
+        }
+    }
+
+    /// Counts flows, fall-backs and what the flow table lost in `metrics`, too.
+    #[must_use]
+    pub(super) fn counting(mut self, metrics: Option<Arc<Metrics>>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    pub(super) fn packet(&mut self, packet: &Packet<'_>) {
+        if let Some(datagram) = self.analyst.packet(packet) {
+            self.dns.datagram(&datagram);
+        }
+        self.at(packet.at);
+    }
+
+    /// What the kernel said of a socket of this host.
+    pub(super) fn socket(&mut self, facts: &SocketFacts) {
+        self.at(facts.at);
+    }
+
+    /// It is `at`, and no packet came.
+    pub(super) fn tick(&mut self, at: Timestamp) {
+        self.analyst.tick(at);
+        self.at(at);
+    }
+
+    /// The sessions that ended since this was asked last, in the order in which they ended.
+    pub(super) fn sessions(&mut self) -> Vec<Session> {
+        std::mem::take(&mut self.over)
+    }
+
+    /// The fall-backs that became certain since this was asked last; their sessions have been told before.
+    pub(super) fn fall_backs(&mut self) -> Vec<FallBack> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// No more packets come: whatever is open ends here.
+    pub(super) fn finish(&mut self) {
+        self.analyst.finish();
+        self.take();
+        self.look(None);
+        self.count();
+    }
+
+    pub(super) const fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    pub(super) fn into_traffic(self) -> Traffic {
+        self.traffic
+    }
+
+    pub(super) const fn dns(&self) -> &Capture {
+        &self.dns
+    }
+
+    pub(super) const fn analyst(&self) -> &Analyst {
+        &self.analyst
+    }
+
+    /// The highest number that a session has so far.
+    pub(super) const fn numbered(&self) -> u64 {
+        self.highest
+    }
+
+    fn at(&mut self, at: Timestamp) {
+        self.traffic.advance(at);
+        self.take();
+        if at > self.next_count {
+            self.next_count = at + COUNT;
+            self.count();
+        }
+        if at > self.next_look {
+            self.next_look = at + LOOK;
+            self.look(Some(at));
+        }
+    }
+
+    /// Tells the metrics what reassembly lost.
+    fn count(&mut self) {
+        if let Some(metrics) = &self.metrics {
+            let now = *self.analyst.given_up();
+            metrics.stream_counts(&self.counted, &now);
+            self.counted = now;
+        }
+    }
+
+    /// Takes over the sessions that the analyst has finished.
+    fn take(&mut self) {
+        for mut session in self.analyst.sessions() {
+            session.number += self.base;
+            self.highest = self.highest.max(session.number);
+            let [client, server] = [session.flow.start.client.ip(), session.flow.start.server.ip()];
+            let bound = self.traffic.bound(client, server);
+            // Others' names are asked for when mail goes to them.
+            let name = match bound {
+                Bound::In => None,
+                Bound::Out => self.dns.host(server).map(ToString::to_string),
+            };
+            let passed = passed(&session, bound, name);
+            self.traffic.passed(&passed);
+            if let Some(metrics) = &self.metrics {
+                metrics.flow(&passed);
+            }
+            self.pairs.push(attempt(&session, &passed));
+            self.over.push(session);
+        }
+    }
+
+    /// Finds the fall-backs that are certain by `now`, or all at the end.
+    fn look(&mut self, now: Option<Timestamp>) {
+        let names = LazyCell::new(|| self.dns.server_names());
+        let share = |one: IpAddr, other: IpAddr| {
+            let known = names.of(one).next().is_some() && names.of(other).next().is_some();
+            known.then(|| names.common(one, other).is_some())
+        };
+        let before = self.found.len();
+        let mut found = |pair| self.found.push(pair);
+        match now {
+            Some(now) => self.pairs.advance(now, &share, &mut found),
+            None => self.pairs.finish(&share, &mut found),
+        }
+        for pair in self.found.iter().skip(before) {
+            self.traffic.fall_back(pair);
+            if let Some(metrics) = &self.metrics {
+                metrics.fall_back(pair);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What happens in sessions, live and captured, by the client's address family.
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::families::Families;
+use super::{Metrics, MetricsError, array, reply_code};
+use crate::addr::Family;
+use crate::engine::{
+    Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
+    ReplySource, SessionRecord, Starttls,
+};
+use crate::smtp::Verb;
+
+/// The handles of one address family's series, in arrays by the `index()` of their label.
+pub(super) struct Sessions {
+    sessions_total: [IntCounter; Outcome::ALL.len()],
+    sessions: IntGauge,
+    commands: [IntCounter; Verb::ALL.len()],
+    /// By source, then by [`reply_code::slot`].
+    replies: [[IntCounter; reply_code::SLOTS]; ReplySource::ALL.len()],
+    /// By [`reply_code::class`].
+    messages: [IntCounter; reply_code::CLASSES.len()],
+    message_bytes: IntCounter,
+    relayed_bytes: [IntCounter; Direction::ALL.len()],
+    phase_duration: [Histogram; Phase::ALL.len()],
+    refusals: [IntCounter; Refusal::ALL.len()],
+    upstream_attempts: [IntCounter; AttemptOutcome::ALL.len()],
+    starttls: [IntCounter; Starttls::ALL.len()],
+    anomalies: [IntCounter; Anomaly::ALL.len()],
+    parser_desyncs: [IntCounter; Desync::ALL.len()],
+}
+
+impl Sessions {
+    /// Makes every series of `family`, at zero.
+    pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
+        let family = family.as_str();
+        /// The series of a `{family, <label>}` counter, one for each value of the label.
+        macro_rules! each {
+            ($vec:ident, $values:expr) => {
+                array($values.iter().map(|value| {
+                    let labels = [family, value.as_str()];
+                    families.$vec.get_metric_with_label_values(&labels)
+                }))?
+            };
+        }
+        let replies = |source: ReplySource| {
+            array(reply_code::labels().map(|(class, code)| {
+                let labels = [family, source.as_str(), class, code];
+                families.replies.get_metric_with_label_values(&labels)
+            }))
+        };
+        Ok(Self {
+            sessions_total: each!(sessions_total, Outcome::ALL),
+            sessions: families.sessions.get_metric_with_label_values(&[family])?,
+            commands: each!(commands, Verb::ALL),
+            // In the order of their index.
+            replies: [replies(ReplySource::Upstream)?, replies(ReplySource::Gateway)?],
+            messages: array(
+                reply_code::CLASSES
+                    .iter()
+                    .map(|class| families.messages.get_metric_with_label_values(&[family, class])),
+            )?,
+            message_bytes: families.message_bytes.get_metric_with_label_values(&[family])?,
+            relayed_bytes: each!(relayed_bytes, Direction::ALL),
+            phase_duration: each!(phase_duration, Phase::ALL),
+            refusals: each!(refusals, Refusal::ALL),
+            upstream_attempts: each!(upstream_attempts, AttemptOutcome::ALL),
+            starttls: each!(starttls, Starttls::ALL),
+            anomalies: each!(anomalies, Anomaly::ALL),
+            parser_desyncs: each!(parser_desyncs, Desync::ALL),
+        })
+    }
+}
+
+impl Observe for Metrics {
+    fn event(&self, family: Family, event: Event) {
+        let of = &self.sessions[family as usize];
+        match event {
+            Event::SessionOpened => of.sessions.inc(),
+            Event::SessionClosed(outcome) => {
+                of.sessions.dec();
+                of.sessions_total[outcome.index()].inc();
+            }
+            Event::Command(verb) => of.commands[verb.index()].inc(),
+            Event::Reply { code, source } => {
+                of.replies[source.index()][reply_code::slot(code)].inc();
+            }
+            Event::Message { code, bytes } => {
+                of.messages[reply_code::class(code)].inc();
+                if (200..300).contains(&code) {
+                    of.message_bytes.inc_by(bytes);
+                }
+            }
+            Event::Anomaly(anomaly) => of.anomalies[anomaly.index()].inc(),
+            Event::Refusal(reason) => of.refusals[reason.index()].inc(),
+            Event::Desync(cause) => of.parser_desyncs[cause.index()].inc(),
+            Event::Starttls(outcome) => of.starttls[outcome.index()].inc(),
+            Event::Attempt { family: upstream, outcome } => {
+                self.sessions[upstream as usize].upstream_attempts[outcome.index()].inc()
+            }
+            Event::Phase { phase, duration } => {
+                of.phase_duration[phase.index()].observe(duration.as_secs_f64());
+            }
+            Event::Bytes { direction, count } => of.relayed_bytes[direction.index()].inc_by(count),
+        }
+    }
+
+    /// Nothing: every fact in the record came as an event before.
+    fn session(&self, _: &SessionRecord) {}
+}

@@ -1,0 +1,191 @@
+//! What captured traffic shows, by address family and direction, and what was lost on the way to it.
+//!
+//! Three different losses: what the kernel could not deliver ([`Metrics::lost`]), what reassembly lacks
+//! ([`Metrics::stream_counts`]), and dialogues that could not be followed (`parser_desyncs_total`, by their events).
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::families::Families;
+use super::{Metrics, MetricsError, array};
+use crate::addr::{Family, Side};
+use crate::stream::{Counts, FlowOutcome};
+use crate::traffic::pairs::{FallBack, Why};
+use crate::traffic::{Bound, Evidence, Passed, Response};
+use crate::wire::IcmpKind;
+
+/// Values of the label `cause`.
+const CAUSES: [&str; 4] = ["not_captured", "cut", "given_up", "unfinished"];
+
+/// The handles of one family's and direction's series, in arrays by the `index()` of their label.
+struct Way {
+    connections: [IntCounter; FlowOutcome::ALL.len()],
+    handshake: Histogram,
+    rtt: Histogram,
+    syn_retransmits: IntCounter,
+    data_segments: IntCounter,
+    retransmitted: IntCounter,
+    resets: [IntCounter; Side::ALL.len()],
+    icmp: [IntCounter; IcmpKind::LABELS.len()],
+    black_holes: IntCounter,
+    gaps: IntCounter,
+}
+
+impl Way {
+    fn resolve(families: &Families, family: Family, bound: Bound) -> Result<Self, MetricsError> {
+        let labels = [family.as_str(), bound.as_str()];
+        macro_rules! each {
+            ($vec:ident, $values:expr) => {
+                array($values.map(|value| {
+                    let labels = [labels[0], labels[1], value];
+                    families.$vec.get_metric_with_label_values(&labels)
+                }))?
+            };
+        }
+        Ok(Self {
+            connections: each!(connections, FlowOutcome::ALL.iter().map(|known| known.as_str())),
+            handshake: families.handshake.get_metric_with_label_values(&labels)?,
+            rtt: families.rtt.get_metric_with_label_values(&labels)?,
+            syn_retransmits: families.syn_retransmits.get_metric_with_label_values(&labels)?,
+            data_segments: families.data_segments.get_metric_with_label_values(&labels)?,
+            retransmitted: families.retransmitted.get_metric_with_label_values(&labels)?,
+            resets: each!(resets, Side::ALL.iter().map(|side| side.as_str())),
+            icmp: each!(icmp, IcmpKind::LABELS.iter().copied()),
+            black_holes: families.black_holes.get_metric_with_label_values(&labels)?,
+            gaps: families.gaps.get_metric_with_label_values(&labels)?,
+        })
+    }
+}
+
+/// The handles of all of it.
+pub(super) struct Traffic {
+    /// By family, then by [`Bound::index`].
+    ways: [[Way; Bound::ALL.len()]; Family::ALL.len()],
+    /// By [`Bound::index`], then by [`Why::index`].
+    fall_backs: [[IntCounter; Why::ALL.len()]; Bound::ALL.len()],
+    fall_back_delay: [Histogram; Bound::ALL.len()],
+    /// In the order of [`CAUSES`].
+    gap_octets: [IntCounter; CAUSES.len()],
+    dropped_openings: IntCounter,
+    dropped_packets: IntCounter,
+    flows_evicted: IntCounter,
+    /// By family.
+    last_accepted: [IntGauge; Family::ALL.len()],
+    /// By family, then by [`Response::index`].
+    destinations: [[IntGauge; Response::ALL.len()]; Family::ALL.len()],
+}
+
+impl Traffic {
+    /// Makes every series, at zero.
+    pub(super) fn resolve(families: &Families) -> Result<Self, MetricsError> {
+        let ways = |family| -> Result<_, MetricsError> {
+            Ok([
+                Way::resolve(families, family, Bound::In)?,
+                Way::resolve(families, family, Bound::Out)?,
+            ])
+        };
+        let fall_backs = |bound: Bound| {
+            array(Why::ALL.iter().map(|why| {
+                let labels = [bound.as_str(), why.as_str()];
+                families.fall_backs.get_metric_with_label_values(&labels)
+            }))
+        };
+        let destinations = |family: Family| {
+            array(Response::ALL.iter().map(|state| {
+                let labels = [family.as_str(), state.as_str()];
+                families.destinations.get_metric_with_label_values(&labels)
+            }))
+        };
+        let dropped = |what| families.capture_dropped.get_metric_with_label_values(&[what]);
+        Ok(Self {
+            ways: [ways(Family::Ipv4)?, ways(Family::Ipv6)?],
+            fall_backs: [fall_backs(Bound::In)?, fall_backs(Bound::Out)?],
+            fall_back_delay: array(Bound::ALL.iter().map(|bound| {
+                families.fall_back_delay.get_metric_with_label_values(&[bound.as_str()])
+            }))?,
+            gap_octets: array(
+                CAUSES
+                    .iter()
+                    .map(|cause| families.gap_octets.get_metric_with_label_values(&[cause])),
+            )?,
+            dropped_openings: dropped("openings")?,
+            dropped_packets: dropped("packets")?,
+            flows_evicted: families.flows_evicted.clone(),
+            last_accepted: array(Family::ALL.iter().map(|family| {
+                families.last_accepted.get_metric_with_label_values(&[family.as_str()])
+            }))?,
+            destinations: [destinations(Family::Ipv4)?, destinations(Family::Ipv6)?],
+        })
+    }
+}
+
+impl Metrics {
+    /// A captured flow is over.
+    pub fn flow(&self, passed: &Passed<'_>) {
+        let flow = passed.flow;
+        let way = &self.traffic.ways[passed.family() as usize][passed.bound.index()];
+        way.connections[flow.outcome.index()].inc();
+        for (histogram, time) in [(&way.handshake, flow.handshake), (&way.rtt, flow.rtt)] {
+            if let Some(time) = time {
+                histogram.observe(time.as_secs_f64());
+            }
+        }
+        way.syn_retransmits.inc_by(passed.syn_retransmits());
+        way.data_segments.inc_by(flow.data_segments.iter().sum());
+        way.retransmitted.inc_by(flow.retransmits.iter().sum());
+        if let Some(side) = flow.reset_by {
+            way.resets[side.index()].inc();
+        }
+        for (counter, errors) in way.icmp.iter().zip(flow.icmp_kinds) {
+            counter.inc_by(errors);
+        }
+        way.black_holes.inc_by(u64::from(flow.black_hole));
+        way.gaps.inc_by(flow.gaps);
+    }
+
+    /// A client left IPv6 for IPv4.
+    pub fn fall_back(&self, told: &FallBack) {
+        let of = told.bound.index();
+        self.traffic.fall_backs[of][told.why.index()].inc();
+        if told.why != Why::Race {
+            self.traffic.fall_back_delay[of].observe(told.after.as_secs_f64());
+        }
+    }
+
+    /// The source could not deliver so many more SYNs of clients and other packets.
+    pub fn lost(&self, openings: u64, packets: u64) {
+        self.traffic.dropped_openings.inc_by(openings);
+        self.traffic.dropped_packets.inc_by(packets);
+    }
+
+    /// A flow table counted `before` when this was told last, and `now` counts that.
+    pub fn stream_counts(&self, before: &Counts, now: &Counts) {
+        // In the order of `CAUSES`.
+        let octets = |counts: &Counts| {
+            [
+                counts.octets_not_captured,
+                counts.octets_cut,
+                counts.octets_given_up,
+                counts.octets_unfinished,
+            ]
+        };
+        let more = octets(now).into_iter().zip(octets(before));
+        for (counter, (now, before)) in self.traffic.gap_octets.iter().zip(more) {
+            counter.inc_by(now.saturating_sub(before));
+        }
+        self.traffic.flows_evicted.inc_by(now.evicted.saturating_sub(before.evicted));
+    }
+
+    /// What is proven of the ways to us and from us.
+    pub fn evidence(&self, evidence: &Evidence<'_>) {
+        for family in Family::ALL {
+            let accepted = evidence.receive.of(family).last_accepted.unwrap_or_default();
+            let seconds = i64::try_from(accepted.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);
+            self.traffic.last_accepted[family as usize].set(seconds);
+            let responses = evidence.return_path.of(family);
+            for state in Response::ALL {
+                let count = i64::try_from(responses.of(state)).unwrap_or(i64::MAX);
+                self.traffic.destinations[family as usize][state.index()].set(count);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The receive path: mail from others that our servers took.
+
+use serde::Serialize;
+
+use crate::time::Timestamp;
+use crate::traffic::passed::Passed;
+use crate::traffic::windows::{Window, Windows};
+
+/// What came over one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReceivePath {
+    /// Sessions in which a message got 250 after its data.
+    pub accepted: Accepted,
+    /// When the last of them ended.
+    pub last_accepted: Option<Timestamp>,
+    /// When the last connection began, whatever became of it.
+    pub last_connection: Option<Timestamp>,
+}
+
+/// By when they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Accepted {
+    pub minute: u64,
+    pub ten_minutes: u64,
+    pub hour: u64,
+    /// Ever.
+    pub total: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(in crate::traffic) struct Received {
+    accepted: Windows<u64>,
+    total: u64,
+    last_accepted: Option<Timestamp>,
+    last_connection: Option<Timestamp>,
+}
+
+impl Received {
+    pub(in crate::traffic) fn passed(&mut self, passed: &Passed<'_>, now: Timestamp) {
+        let (start, end) = (passed.flow.start.at, passed.flow.end);
+        self.last_connection = self.last_connection.max(Some(start));
+        if passed.messages.accepted > 0 {
+            self.accepted.at(end, now, |count| *count += 1);
+            self.total += 1;
+            self.last_accepted = self.last_accepted.max(Some(end));
+        }
+    }
+
+    pub(in crate::traffic) fn told(&self, now: Timestamp) -> ReceivePath {
+        ReceivePath {
+            accepted: Accepted {
+                minute: self.accepted.sum(Window::Minute, now),
+                ten_minutes: self.accepted.sum(Window::TenMinutes, now),
+                hour: self.accepted.sum(Window::Hour, now),
+                total: self.total,
+            },
+            last_accepted: self.last_accepted,
+            last_connection: self.last_connection,
+        }
+    }
+}

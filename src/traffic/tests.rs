@@ -1,0 +1,379 @@
+//! Windows beside a model that keeps every event, and what evidence flows are.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::pairs::{By, Ended, FallBack, Why};
+use super::*;
+use crate::addr::Side;
+use crate::stream::{FlowFacts, FlowOutcome, FlowStart};
+
+const OUR4: &str = "198.51.100.25";
+const OUR6: &str = "2001:db8:2::25";
+const MX4: &str = "192.0.2.10";
+const MX6: &str = "2001:db8:1::10";
+/// 2026-01-02 03:04:05 UTC, in seconds.
+const T0: u64 = 1_767_323_045;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_nanos((T0 + seconds) * 1_000_000_000)
+}
+
+fn ours() -> Networks {
+    Networks::new(["198.51.100.0/24", "2001:db8:2::/48"].map(|net| net.parse().unwrap()))
+}
+
+fn flow(client: &str, server: &str, end: u64, outcome: FlowOutcome) -> FlowFacts {
+    let socket = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+    let start = FlowStart {
+        number: 1,
+        client: socket(client, 40_000),
+        server: socket(server, 25),
+        at: at(end),
+        midstream: false,
+    };
+    let talks = matches!(outcome, Established | Reset);
+    FlowFacts {
+        start,
+        end: at(end),
+        outcome,
+        handshake: talks.then_some(Duration::from_millis(20)),
+        syns: if talks { 1 } else { 3 },
+        octets: if talks { [300, 200] } else { [0, 0] },
+        data_segments: if talks { [5, 4] } else { [0, 0] },
+        retransmits: [0, 0],
+        gaps: 0,
+        icmp_errors: 0,
+        icmp_kinds: [0; 5],
+        path_mtu: None,
+        black_hole: false,
+        closed_by: None,
+        reset_by: None,
+        rtt: None,
+        evicted: false,
+    }
+}
+
+fn passed<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> Passed<'a> {
+    let (client, server) = (flow.start.client.ip(), flow.start.server.ip());
+    let spoke = flow.octets != [0, 0];
+    Passed {
+        flow,
+        bound: Bound::of(client, server, &ours()),
+        name: name.map(str::to_owned),
+        spoke,
+        greeting: spoke.then_some(220),
+        messages: Messages { accepted, ..Messages::default() },
+        replies: if spoke { [4, 1, 0, 0] } else { [0; 4] },
+        tls: Tls::Offered,
+        ended: match flow.outcome {
+            Unanswered => Ended::Unanswered,
+            Refused => Ended::Refused,
+            _ if accepted > 0 => Ended::Accepted,
+            _ => Ended::Other,
+        },
+    }
+}
+
+use FlowOutcome::{Established, Refused, Reset, Unanswered, Unreachable};
+
+#[test]
+fn direction_is_out_only_from_ours_to_others() {
+    let ours = ours();
+    for (client, server, expected) in [
+        (MX6, OUR6, Bound::In),
+        (OUR6, MX6, Bound::Out),
+        (OUR4, OUR6, Bound::In),
+        (MX4, MX6, Bound::In),
+    ] {
+        let bound = Bound::of(client.parse().unwrap(), server.parse().unwrap(), &ours);
+        assert_eq!(bound, expected, "{client} to {server}");
+    }
+}
+
+#[test]
+fn times_are_within_a_tenth() {
+    for exact in [20u64, 45, 300, 1100, 9_999, 100_000, 3_000_000, 400_000_000] {
+        let mut times = Times::default();
+        times.add(Duration::from_micros(exact));
+        let told = times.at(50).unwrap().as_secs_f64() * 1e6;
+        let off = (told / exact as f64 - 1.0).abs();
+        assert!(off < 0.1, "{exact} µs told as {told}");
+    }
+    let mut times = Times::default();
+    assert_eq!(times.at(50), None);
+    for millis in 1..=100 {
+        times.add(Duration::from_millis(millis));
+    }
+    for (percent, exact) in [(50, 50.0), (95, 95.0), (100, 100.0), (0, 1.0)] {
+        let told = times.at(percent).unwrap().as_secs_f64() * 1e3;
+        assert!((told / exact - 1.0).abs() < 0.1, "{percent} %: {told} ms");
+    }
+    times.add(Duration::ZERO);
+    times.add(Duration::MAX);
+    assert_eq!(times.count(), 102);
+}
+
+fn evidence_json(traffic: &Traffic) -> serde_json::Value {
+    serde_json::to_value(traffic.evidence()).unwrap()
+}
+
+#[test]
+fn the_receive_path_is_proven_from_outside_only() {
+    let mut traffic =
+        Traffic::new(ours()).excluding(Networks::new(["192.0.2.99/32".parse().unwrap()]));
+    for (client, server, accepted) in [
+        // Ours, a private one, an excluded one, and one that passes by.
+        (OUR6, OUR6, 1),
+        ("fd00::1", OUR6, 1),
+        ("192.0.2.99", OUR4, 1),
+        (MX4, "203.0.113.25", 1),
+    ] {
+        traffic.passed(&passed(&flow(client, server, 10, Established), None, accepted));
+    }
+    let Evidence { receive, .. } = traffic.evidence();
+    assert_eq!(receive, ByFamily::default());
+
+    // Turned away, then taken.
+    traffic.passed(&passed(&flow(MX6, OUR6, 20, Established), None, 0));
+    traffic.passed(&passed(&flow(MX6, OUR6, 15, Established), None, 2));
+    let Evidence { receive, .. } = traffic.evidence();
+    assert_eq!(receive.ipv4, ReceivePath::default());
+    assert_eq!(receive.ipv6.last_connection, Some(at(20)));
+    assert_eq!(receive.ipv6.last_accepted, Some(at(15)));
+    assert_eq!(receive.ipv6.accepted, Accepted { minute: 1, ten_minutes: 1, hour: 1, total: 1 });
+
+    for (later, expected) in [(100, [0, 1, 1]), (700, [0, 0, 1]), (4000, [0, 0, 0])] {
+        traffic.advance(at(later));
+        let accepted = traffic.evidence().receive.ipv6.accepted;
+        assert_eq!([accepted.minute, accepted.ten_minutes, accepted.hour], expected, "{later}");
+        assert_eq!(accepted.total, 1);
+    }
+}
+
+#[test]
+fn the_return_path_is_what_destinations_did_over_each_family() {
+    let mut traffic = Traffic::new(ours());
+    let mut tried = |server, end, outcome, name| {
+        let client = if server == MX6 { OUR6 } else { OUR4 };
+        traffic.passed(&passed(&flow(client, server, end, outcome), name, 0));
+    };
+    let mx = Some("mx.example");
+    tried(MX6, 10, Established, mx);
+    tried(MX6, 20, Unanswered, mx);
+    tried(MX4, 30, Established, mx);
+    tried("203.0.113.1", 5, Refused, None);
+    // Told late.
+    tried(MX6, 15, Unreachable, mx);
+    // Nobody's business.
+    tried("10.0.0.1", 40, Established, Some("relay.internal"));
+    let told = traffic.evidence().return_path;
+    let mut lines = vec![serde_json::to_string(&told.ipv4).unwrap()];
+    lines.push(serde_json::to_string(&told.ipv6).unwrap());
+    lines.extend(told.destinations.iter().map(|known| serde_json::to_string(known).unwrap()));
+    insta::assert_snapshot!(lines.join(
+        "
+"
+    ));
+
+    let pairs = told.pairs();
+    let pair = |ipv6, ipv4| ByFamily { ipv4, ipv6 };
+    assert_eq!(pairs.len(), 2);
+    assert!(pairs.contains(&(pair(Some(Response::Silent), Some(Response::Answered)), 1)));
+    assert!(pairs.contains(&(pair(None, Some(Response::Refused)), 1)));
+}
+
+#[test]
+fn a_response_needs_octets_both_ways() {
+    let respond = |change: &dyn Fn(&mut FlowFacts)| {
+        let mut flow = flow(OUR6, MX6, 10, Established);
+        change(&mut flow);
+        let mut passed = passed(&flow, None, 0);
+        if flow.black_hole {
+            passed.ended = Ended::BlackHole;
+        }
+        passed.response()
+    };
+    let mute = |flow: &mut FlowFacts| flow.octets = [0, 0];
+    let late = |flow: &mut FlowFacts| flow.end = at(16);
+    assert_eq!(respond(&|_| {}), Some(Response::Answered));
+    assert_eq!(respond(&|flow| flow.black_hole = true), Some(Response::BlackHole));
+    assert_eq!(respond(&mute), None, "lost a race");
+    assert_eq!(respond(&|flow| (mute(flow), late(flow)).0), Some(Response::Silent));
+    let was_reset = |flow: &mut FlowFacts| {
+        mute(flow);
+        late(flow);
+        (flow.outcome, flow.reset_by) = (Reset, Some(Side::Server));
+    };
+    assert_eq!(respond(&was_reset), None);
+    let evicted = |flow: &mut FlowFacts| (flow.outcome, flow.evicted) = (Unanswered, true);
+    assert_eq!(respond(&evicted), None);
+}
+
+#[test]
+fn destinations_are_bounded_and_the_least_recent_goes() {
+    let mut traffic = Traffic::new(ours());
+    let last = MAX_DESTINATIONS as u64 + 9;
+    for n in 0..=last {
+        let name = format!("mx{n}.example");
+        traffic.passed(&passed(&flow(OUR6, MX6, n, Established), Some(&name), 1));
+        if n == last - 5 {
+            // Known, and now the most recent.
+            traffic.passed(&passed(&flow(OUR6, MX6, n, Established), Some("mx8.example"), 1));
+        }
+    }
+    let ReturnPath { destinations, destinations_total, forgotten, .. } =
+        traffic.evidence().return_path;
+    assert_eq!((destinations_total, destinations.len()), (4096, MAX_DESTINATIONS));
+    let known = |n: u64| {
+        let server = Server::Name(format!("mx{n}.example"));
+        destinations.iter().any(|destination| destination.server == server)
+    };
+    assert_eq!(forgotten, 10);
+    assert!(!known(0) && !known(9) && known(8) && known(11) && known(last), "{forgotten}");
+}
+
+/// What happens to a [`Traffic`], with times in seconds.
+#[derive(Clone, Debug)]
+enum Happening {
+    Passed { inbound: bool, six: bool, end: u64, outcome: FlowOutcome, accepted: u64 },
+    FellBack { at: u64, why: Why, inbound: bool },
+    Time(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let seconds = 0..9000u64;
+    prop_oneof![
+        6 => (any::<bool>(), any::<bool>(), seconds.clone(), 0..6usize, 0..3u64).prop_map(
+            |(inbound, six, end, outcome, accepted)| {
+                let outcome = FlowOutcome::ALL[outcome];
+                Happening::Passed { inbound, six, end, outcome, accepted }
+            },
+        ),
+        1 => (seconds.clone(), 0..Why::ALL.len(), any::<bool>())
+            .prop_map(|(at, why, inbound)| Happening::FellBack { at, why: Why::ALL[why], inbound }),
+        2 => seconds.prop_map(Happening::Time),
+    ]
+}
+
+fn happen(traffic: &mut Traffic, happening: &Happening) {
+    match *happening {
+        Happening::Passed { inbound, six, end, outcome, accepted } => {
+            let (mx, our) = if six { (MX6, OUR6) } else { (MX4, OUR4) };
+            let (client, server) = if inbound { (mx, our) } else { (our, mx) };
+            let flow = flow(client, server, end, outcome);
+            traffic.passed(&passed(&flow, Some("mx.example"), accepted));
+        }
+        Happening::FellBack { at: time, why, inbound } => {
+            traffic.fall_back(&FallBack {
+                from: 1,
+                to: 2,
+                at: at(time),
+                bound: if inbound { Bound::In } else { Bound::Out },
+                after: Duration::from_secs(3),
+                why,
+                code: None,
+                by: By::Names,
+            });
+        }
+        Happening::Time(time) => traffic.advance(at(time)),
+    }
+}
+
+/// The same, by looking at every happening again. An event counts if its window reached back to it when it was told, and
+/// does at the end.
+fn model(happenings: &[Happening], window: Window, family: Family, bound: Bound) -> Tally {
+    let slot = |seconds: u64| (T0 + seconds) / window.slot().as_secs();
+    let slots = window.length().as_secs() / window.slot().as_secs();
+    let reaches = |now: u64, time: u64| slot(now) - slot(time) <= slots;
+    let (mut now, mut counted) = (None, Vec::new());
+    for happening in happenings {
+        let time = match *happening {
+            Happening::Passed { end, .. } => end,
+            Happening::FellBack { at, .. } => at,
+            Happening::Time(time) => time,
+        };
+        now = now.max(Some(time));
+        if now.is_some_and(|now| reaches(now, time)) {
+            counted.push((time, happening));
+        }
+    }
+    let mut tally = Tally::default();
+    for (_, happening) in counted.iter().filter(|(time, _)| now.is_some_and(|n| reaches(n, *time)))
+    {
+        let way = |inbound: bool| if inbound { Bound::In } else { Bound::Out };
+        match **happening {
+            Happening::Passed { inbound, six, outcome, accepted, .. } => {
+                let of = if six { Family::Ipv6 } else { Family::Ipv4 };
+                if (of, way(inbound)) != (family, bound) {
+                    continue;
+                }
+                tally.outcomes[outcome.index()] += 1;
+                tally.messages.accepted += accepted;
+                if matches!(outcome, Established | Reset) {
+                    tally.handshakes.add(Duration::from_millis(20));
+                    tally.data_segments += 9;
+                    tally.sessions += 1;
+                    tally.tls[Tls::Offered.index()] += 1;
+                    tally.replies[0] += 4;
+                    tally.replies[1] += 1;
+                } else {
+                    tally.syn_retransmits += 2;
+                }
+            }
+            Happening::FellBack { why, inbound, .. } => {
+                if (Family::Ipv6, way(inbound)) != (family, bound) {
+                    continue;
+                }
+                tally.fall_backs[why.index()] += 1;
+                if why != Why::Race {
+                    tally.fall_back_delays.add(Duration::from_secs(3));
+                }
+            }
+            Happening::Time(_) => {}
+        }
+    }
+    tally
+}
+
+proptest! {
+    #[test]
+    fn windows_are_what_a_model_that_keeps_everything_says(
+        happenings in prop::collection::vec(happening(), 0..80)
+    ) {
+        let mut traffic = Traffic::new(ours());
+        for (n, happening) in happenings.iter().enumerate() {
+            happen(&mut traffic, happening);
+            if n % 20 != 0 && n + 1 != happenings.len() {
+                continue;
+            }
+            let so_far = &happenings[..=n];
+            for window in Window::ALL {
+                for family in Family::ALL {
+                    for bound in Bound::ALL {
+                        let expected = model(so_far, window, family, bound);
+                        prop_assert_eq!(traffic.tally(window, family, bound), expected);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Again gives the same; and while nothing is too late for the longest window, in any order.
+    #[test]
+    fn evidence_does_not_depend_on_the_order(
+        (happenings, shuffled) in prop::collection::vec(happening(), 0..60)
+            .prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle()))
+    ) {
+        let told = |happenings: &[Happening]| {
+            let mut traffic = Traffic::new(ours());
+            happenings.iter().for_each(|happening| happen(&mut traffic, happening));
+            evidence_json(&traffic)
+        };
+        let [first, again, other] = [told(&happenings), told(&happenings), told(&shuffled)];
+        prop_assert_eq!(&first, &again);
+        prop_assert_eq!(&first, &other);
+    }
+}
