@@ -111,7 +111,7 @@ fn recording_sessions() {
 #[test]
 fn reading_captures() {
     let commands = section(READING).commands();
-    assert_eq!(commands.len(), 3);
+    assert_eq!(commands.len(), 4);
     for command in commands {
         let words: Vec<&str> = command.line.split(' ').collect();
         assert_eq!(words.first(), Some(&"gatepost"));

@@ -245,6 +245,12 @@ fn metrics_are_those_of_the_live_endpoint() {
             (format!("gatepost_sessions_total{{family=\"{family}\",outcome=\"quit\"}}"), 1),
             (format!("gatepost_messages_total{{class=\"2xx\",family=\"{family}\"}}"), 1),
             (format!("gatepost_commands_total{{family=\"{family}\",verb=\"MAIL\"}}"), 1),
+            (
+                format!(
+                    "gatepost_tcp_connections_total{{direction=\"in\",family=\"{family}\",outcome=\"established\"}}"
+                ),
+                1,
+            ),
         ] {
             assert!(metrics.contains(&format!("\n{series} {value}\n")), "{series} in:\n{metrics}");
         }
@@ -261,6 +267,73 @@ fn metrics_are_those_of_the_live_endpoint() {
         "{}",
         nowhere.err
     );
+}
+
+/// Of the last line; there is one only where it is known which side is ours.
+fn evidence(arguments: &[&str]) -> Value {
+    let told = json(&replay(&[&["--format", "json"], arguments].concat()));
+    let (last, others) = told.split_last().unwrap();
+    assert!(others.iter().all(|line| line["type"] != "evidence"));
+    assert_eq!(last["type"], "evidence", "{last}");
+    last.clone()
+}
+
+#[test]
+fn evidence_of_the_return_path_is_seen_from_the_sender() {
+    let ours = ["--local", "192.0.2.0/24", "--local", "2001:db8:1::/48"];
+    let sender = [ours.as_slice(), &["dns/input.pcap"]].concat();
+    let found = evidence(&sender);
+    assert_eq!(found, evidence(&sender), "again gives the same");
+
+    let servers = found["return"]["destinations"].as_array().unwrap();
+    assert_eq!(servers.len(), 1, "{servers:?}");
+    assert_eq!(servers[0]["server"], "mx.receiver.example");
+    assert_eq!(servers[0]["ipv6"]["state"], "silent");
+    assert_eq!(servers[0]["ipv6"]["silent"]["count"], 1);
+    assert_eq!(servers[0]["ipv4"]["state"], "answered");
+    assert_eq!(found["return"]["ipv6"]["silent"], 1);
+    assert_eq!(found["return"]["ipv4"]["answered"], 1);
+    assert!(found["receive"]["ipv4"]["last_connection"].is_null());
+
+    // A dialogue under a suspicion of a black hole is no answer; what no name ties stands by its address.
+    let found = evidence(&[ours.as_slice(), &["pmtu-black-hole/input.pcap"]].concat());
+    assert_eq!(found["return"]["ipv6"]["black_hole"], 1);
+    assert_eq!(found["return"]["destinations_total"], 2);
+
+    let told = replay(&sender);
+    let line = told.out.lines().find(|line| line.starts_with("mx.receiver.example")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[1..3], ["silent", "answered"], "{line}");
+}
+
+#[test]
+fn evidence_of_the_receive_path_is_seen_from_the_receiver() {
+    let folder = Folder::new("replay-evidence");
+    let metrics = folder.file("metrics.prom", b"");
+    let ours = ["--local", "198.51.100.25", "--local", "2001:db8:2::/48"];
+    let files = ["ipv6-unanswered/input.pcap", "plain-ipv4/input.pcap"];
+    let found = evidence(&[ours.as_slice(), &["--metrics-out", &metrics], &files].concat());
+    let [ipv4, ipv6] = ["ipv4", "ipv6"].map(|family| &found["receive"][family]);
+    // One in each file.
+    assert_eq!(ipv4["accepted"]["total"], 2);
+    assert!(ipv4["last_accepted"].is_string());
+    assert_eq!(ipv6["accepted"]["total"], 0);
+    assert!(ipv6["last_accepted"].is_null() && ipv6["last_connection"].is_string(), "{ipv6}");
+    assert_eq!(found["return"]["destinations_total"], 0);
+
+    let metrics = fs::read_to_string(&metrics).unwrap();
+    for series in [
+        "gatepost_receive_path_last_accepted_timestamp_seconds{family=\"ipv6\"} 0",
+        "gatepost_tcp_connections_total{direction=\"in\",family=\"ipv6\",outcome=\"unanswered\"} 1",
+        "gatepost_fall_backs_total{direction=\"in\",why=\"unanswered\"} 1",
+    ] {
+        assert!(metrics.lines().any(|line| line == series), "{series} in:\n{metrics}");
+    }
+
+    let unasked = replay(&[&["--format", "json"], files.as_slice()].concat());
+    assert!(json(&unasked).iter().all(|line| line["type"] != "evidence"));
+    let wrong = replay(&["--local", "mx.example", files[0]]);
+    assert!(!wrong.success && wrong.err.contains("192.0.2.0/24"), "{}", wrong.err);
 }
 
 /// The recording's port 25 is renamed by hand to one that nobody watches; its server greets as SMTP, so it is found.

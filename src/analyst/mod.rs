@@ -14,7 +14,7 @@ pub use self::counts::Counts;
 use self::heard::{Heard, Held};
 use crate::engine::{Observe, Profile, Said, SessionRecord, TcpFacts};
 use crate::smtp::{Reply, ReplyParse};
-use crate::stream::{self, FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink};
+use crate::stream::{self, FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink, SocketFacts};
 use crate::time::Timestamp;
 use crate::wire::{Datagram, Decoded, Decoder, Packet};
 
@@ -89,6 +89,11 @@ impl Analyst {
     /// It is `at`, and no packet came: what waits for one does not wait for ever.
     pub fn tick(&mut self, at: Timestamp) {
         self.flows.tick(at, &mut self.desk);
+    }
+
+    /// What a kernel said of a socket; see [`FlowTable::socket`].
+    pub fn socket(&mut self, facts: &SocketFacts) {
+        self.flows.socket(facts, &mut self.desk);
     }
 
     /// No more packets come: whatever is open ends here.

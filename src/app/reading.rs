@@ -82,6 +82,7 @@ impl Reading {
 
     /// What the kernel said of a socket of this host.
     pub(super) fn socket(&mut self, facts: &SocketFacts) {
+        self.analyst.socket(facts);
         self.at(facts.at);
     }
 

@@ -61,6 +61,9 @@ pub struct TcpFacts {
     pub outcome: Option<FlowOutcome>,
     #[serde(rename = "handshake_s", serialize_with = "optional_seconds")]
     pub handshake: Option<Duration>,
+    /// Smoothed round-trip time, as the kernel of one end last told it; null unless it was asked.
+    #[serde(rename = "rtt_s", serialize_with = "optional_seconds")]
+    pub rtt: Option<Duration>,
     pub client_bytes: u64,
     pub server_bytes: u64,
     /// SYN segments of the client.
@@ -81,6 +84,7 @@ impl From<&FlowFacts> for TcpFacts {
         Self {
             outcome: Some(flow.outcome),
             handshake: flow.handshake,
+            rtt: flow.rtt,
             client_bytes,
             server_bytes,
             syns: Some(flow.syns),

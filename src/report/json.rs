@@ -10,12 +10,14 @@ use super::escape::{Place, Visible, push};
 use super::{Level, MAX_NOTICE};
 use crate::engine::{RecipientRecord, SessionRecord, SmtpFacts, TransactionRecord, VerdictRecord};
 use crate::time::Timestamp;
+use crate::traffic::Evidence;
 use crate::traffic::pairs::{By, FallBack, Why};
 
 /// Octets of one line. A record that needs more is shortened to the bounds below; its totals tell how much there was.
 const MAX_LINE: usize = 1 << 20;
 const SHORT_TRANSACTIONS: usize = 10;
 const SHORT_RECIPIENTS: usize = 20;
+const SHORT_DESTINATIONS: usize = 500;
 /// Octets of one string before JSON's own escapes.
 const SHORT_VALUE: usize = 320;
 
@@ -42,6 +44,7 @@ enum Line<'a> {
         file: &'a str,
         message: &'a str,
     },
+    Evidence(&'a Evidence<'a>),
     Notice {
         time: Timestamp,
         level: Level,
@@ -75,6 +78,15 @@ pub(super) fn damage(file: &str, message: &str) -> String {
     let mut bounded = String::new();
     push(&mut bounded, message, Place::Sentence, MAX_NOTICE);
     write(&Line::Damage { file, message: &bounded }).unwrap_or_default()
+}
+
+/// One line with its line end.
+pub(super) fn evidence(evidence: &Evidence<'_>) -> String {
+    write(&Line::Evidence(evidence)).unwrap_or_else(|| {
+        let mut short = evidence.clone();
+        short.return_path.destinations.truncate(SHORT_DESTINATIONS);
+        write(&Line::Evidence(&short)).unwrap_or_default()
+    })
 }
 
 /// One line with its line end.

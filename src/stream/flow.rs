@@ -7,8 +7,8 @@ use super::both::Both;
 use super::half::{Anchor, WINDOW};
 use super::limits::{Counts, Ports};
 use super::pin::Pin;
-use super::reassembly::{Ear, Loss, Octets, Reassembly, Took};
-use super::{Conversation, FlowFacts, FlowOutcome, FlowStart};
+use super::reassembly::{Ear, Loss, Octets, PATIENCE, Reassembly, Took};
+use super::{Conversation, FlowFacts, FlowOutcome, FlowStart, SocketFacts};
 use crate::addr::{Side, canonical};
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, IcmpKind, Segment};
@@ -461,6 +461,13 @@ impl Flow {
             | IcmpKind::ParameterProblem => self.unreachable |= !self.answered,
         }
         true
+    }
+
+    /// What the kernel of one end says. Whether nothing more will come: it gave up to connect, and not because of an answer
+    /// that is still to be seen.
+    pub(super) fn socket(&mut self, facts: &SocketFacts) -> bool {
+        self.rtt = facts.rtt.or(self.rtt);
+        facts.closed && self.phase() == Phase::Opening && facts.at.since(self.end) >= PATIENCE
     }
 
     /// The first octets of `from`, if it may be a server that greets.

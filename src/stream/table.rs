@@ -14,7 +14,7 @@ use super::limits::{Counts, Limits, Ports};
 use super::pin::Pin;
 use super::reassembly::{Ear, PATIENCE};
 use super::roster::Roster;
-use super::{Conversation, Sink};
+use super::{Conversation, Sink, SocketFacts};
 use crate::addr::Side;
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, Segment};
@@ -234,6 +234,21 @@ impl<C: Conversation> FlowTable<C> {
             _ => false,
         };
         self.counts.stray_icmp += u64::from(!tied);
+    }
+
+    /// What a kernel said of a socket, in the order of time among the segments as far as the source can tell. A flow whose
+    /// SYN was not answered is over when its socket is; one that was just sent or answered goes on, since what a kernel
+    /// says may overtake the packets that made it say so.
+    pub fn socket(&mut self, facts: &SocketFacts, sink: &mut impl Sink<C>) {
+        self.tick(facts.at, sink);
+        let (key, _) = Key::of(facts.local, facts.peer);
+        let Some(&id) = self.index.get(&key) else { return };
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        if let Stage::Candidate(flow) | Stage::Told(flow, _) = &mut slot.stage
+            && flow.socket(facts)
+        {
+            self.over(id, sink);
+        }
     }
 
     /// Time passes without packets.

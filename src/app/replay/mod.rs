@@ -67,8 +67,11 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
     for file in &asked.files {
         replayer.file(file).await?;
     }
-    replayer.telling.end(&ports(&asked.ports))?;
+    let evidence = replayer.traffic.evidence();
+    let known = !replayer.traffic.ours().is_empty();
+    replayer.telling.end(&ports(&asked.ports), known.then_some(&evidence))?;
     if let (Some(metrics), Some(path)) = (metrics, &asked.metrics_out) {
+        metrics.evidence(&evidence);
         fs::write(path, metrics.encode()).with_context(|| {
             format!(
                 "cannot write {}; name a file in a directory that this user may write to",

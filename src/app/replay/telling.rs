@@ -9,10 +9,11 @@ use crate::analyst::{Counts, Session};
 use crate::cli::{Replay, ReplayFormat};
 use crate::reach::Capture;
 use crate::report::replay::{
-    Reading, Report, Told, dialogue, json_damage, json_fall_back, json_session,
+    Reading, Report, Told, dialogue, json_damage, json_evidence, json_fall_back, json_session,
 };
 use crate::stream;
 use crate::time::Timestamp;
+use crate::traffic::Evidence;
 use crate::traffic::pairs::FallBack;
 use crate::wire::Damage;
 
@@ -167,7 +168,12 @@ impl Telling {
         Ok(())
     }
 
-    pub(super) fn end(&mut self, ports: &[u16]) -> anyhow::Result<()> {
+    /// `evidence` where it is known which side is ours.
+    pub(super) fn end(
+        &mut self,
+        ports: &[u16],
+        evidence: Option<&Evidence<'_>>,
+    ) -> anyhow::Result<()> {
         match &self.form {
             Form::Report(_) if self.files.is_empty() => {}
             Form::Report(report) => {
@@ -178,6 +184,7 @@ impl Telling {
                     first: self.first,
                     last: self.last,
                     ports,
+                    evidence,
                 };
                 report.write(&reading, self.colour, &mut self.out).context(WRITING)?;
             }
@@ -186,7 +193,12 @@ impl Telling {
                     "there is no session {number}; without --session a table shows their numbers"
                 );
             }
-            Form::Json | Form::Dialogue { .. } | Form::Acting => {}
+            Form::Json => {
+                if let Some(evidence) = evidence {
+                    self.out.write_all(json_evidence(evidence).as_bytes()).context(WRITING)?;
+                }
+            }
+            Form::Dialogue { .. } | Form::Acting => {}
         }
         self.out.flush().context(WRITING)
     }

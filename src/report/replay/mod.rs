@@ -7,6 +7,7 @@
 //! What clients and servers said is escaped; colour is ANSI, and only where the caller asks for it.
 
 mod dialogue;
+mod evidence;
 mod odd;
 mod quantile;
 mod summary;
@@ -27,6 +28,7 @@ use super::columns::{WIDTH, wrapped};
 use super::json;
 use crate::engine::SessionRecord;
 use crate::time::Timestamp;
+use crate::traffic::Evidence;
 use crate::traffic::pairs::FallBack;
 
 const PLAIN: Style = Style::new();
@@ -63,6 +65,8 @@ pub struct Reading<'a> {
     pub last: Option<Timestamp>,
     /// Ports that were taken for SMTP.
     pub ports: &'a [u16],
+    /// What it proves, where it is known which side is ours.
+    pub evidence: Option<&'a Evidence<'a>>,
 }
 
 /// The text report: told everything, then written once.
@@ -121,6 +125,10 @@ impl Report {
         self.summary.write(page)?;
         page.say(PLAIN, "")?;
         self.table.write(page)?;
+        if let Some(evidence) = reading.evidence {
+            page.say(PLAIN, "")?;
+            evidence::write(evidence, page)?;
+        }
         if !self.odd.is_silent() {
             page.say(PLAIN, "")?;
         }
@@ -168,6 +176,12 @@ pub fn json_session(told: &Told<'_>) -> String {
 /// A fall-back's line of `--format json`, with its line end; `from` and `to` are the sessions' numbers.
 pub fn json_fall_back(pair: &FallBack) -> String {
     json::fall_back(pair)
+}
+
+/// The line of `--format json` for what all of it proves, with its line end. Of very many destinations only the last tried
+/// are listed; the total tells how many there are.
+pub fn json_evidence(evidence: &Evidence<'_>) -> String {
+    json::evidence(evidence)
 }
 
 /// The line of `--format json` for what could not be read of a file, with its line end.

@@ -16,7 +16,10 @@ use crate::policy::Action;
 use crate::report::columns::width;
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
-use crate::traffic::Bound;
+use crate::traffic::{
+    Accepted, Bound, ByFamily, Destination, ReceivePath, Response, Responses, ReturnPath, Seen,
+    Server as Other, Tries,
+};
 use crate::traffic::pairs::{By, Why};
 
 const START: u64 = 1_767_323_045_678_901_234;
@@ -37,6 +40,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
         tcp: TcpFacts {
             outcome: Some(FlowOutcome::Established),
             handshake: Some(Duration::from_micros(1100)),
+            rtt: None,
             client_bytes: 1812,
             server_bytes: 640,
             syns: Some(1),
@@ -147,6 +151,7 @@ fn reading(packets: u64) -> Reading<'static> {
         first: Some(first),
         last: Some(first + Duration::from_millis(250_123)),
         ports: PORTS,
+        evidence: None,
     }
 }
 
@@ -237,6 +242,80 @@ fn long_addresses_several_files_and_days() {
     let text = written(&report, &reading, false);
     narrow(&text);
     insta::assert_snapshot!(text);
+}
+
+/// What a server did over one family, last at `ms`.
+fn tries(state: Response, ms: u64) -> Option<Tries> {
+    let none = Seen { count: 0, last: None };
+    let mut tries = Tries {
+        state,
+        answered: none,
+        refused: none,
+        silent: none,
+        unreachable: none,
+        black_hole: none,
+    };
+    *match state {
+        Response::Answered => &mut tries.answered,
+        Response::Refused => &mut tries.refused,
+        Response::Silent => &mut tries.silent,
+        Response::Unreachable => &mut tries.unreachable,
+        Response::BlackHole => &mut tries.black_hole,
+    } = Seen { count: 1, last: Some(at(ms)) };
+    Some(tries)
+}
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_nanos(START) + Duration::from_millis(ms)
+}
+
+#[test]
+fn evidence_stands_between_the_table_and_what_is_odd() {
+    let named = |name: &str| Other::Name(name.to_owned());
+    let mut others = vec![
+        Destination {
+            server: named("mx.answers.example"),
+            ipv4: tries(Response::Answered, 9000),
+            ipv6: tries(Response::Answered, 9000),
+        },
+        Destination {
+            server: named("mx.is.silent.over.ipv6.and.has.a.name.that.is.long.example"),
+            ipv4: tries(Response::Answered, 8000),
+            ipv6: tries(Response::Silent, 7000),
+        },
+        Destination {
+            server: Other::Address("2001:db8::7".parse().unwrap()),
+            ipv4: None,
+            ipv6: tries(Response::BlackHole, 6000),
+        },
+    ];
+    others.extend((0..30).map(|n| Destination {
+        server: named(&format!("mx{n}.example\u{202e}")),
+        ipv4: tries(Response::Answered, n),
+        ipv6: None,
+    }));
+    let received = |accepted, last| ReceivePath {
+        accepted: Accepted { total: accepted, ..Accepted::default() },
+        last_accepted: last,
+        last_connection: Some(at(9500)),
+    };
+    let evidence = Evidence {
+        at: at(10_000),
+        receive: ByFamily { ipv4: received(1200, Some(at(9000))), ipv6: received(0, None) },
+        return_path: ReturnPath {
+            ipv4: Responses { answered: 32, ..Responses::default() },
+            ipv6: Responses { answered: 1, silent: 1, black_hole: 1, ..Responses::default() },
+            destinations_total: others.len() as u64,
+            forgotten: 0,
+            destinations: others.iter().collect(),
+        },
+    };
+    let reading = Reading { evidence: Some(&evidence), ..reading(214) };
+    let text = written(&report_of_troubles(), &reading, false);
+    narrow(&text);
+    let (_, from) = text.split_once("EVIDENCE").unwrap();
+    let (section, _) = from.split_once("\n\nODD").unwrap();
+    insta::assert_snapshot!(format!("EVIDENCE{section}"));
 }
 
 #[test]
@@ -392,6 +471,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
             .prop_map(|(outcome, retransmits, gaps, icmp_errors, mtu, black_hole)| TcpFacts {
                 outcome,
                 handshake: retransmits.map(Duration::from_nanos),
+                rtt: gaps.map(Duration::from_nanos),
                 client_bytes: gaps.unwrap_or(0),
                 server_bytes: u64::MAX,
                 syns: mtu,

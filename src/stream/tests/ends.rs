@@ -54,6 +54,52 @@ fn an_error_that_answers_a_syn() {
 }
 
 #[test]
+fn a_connect_that_times_out_is_over_when_its_socket_is() {
+    let mut scene = Scene::new();
+    scene.play("C syn; +1s; C syn; +2s").socket(None, false);
+    assert_eq!(scene.ears.over.len(), 0);
+    scene.socket(None, true);
+    let facts = scene.ears.over.remove(0);
+    assert_eq!((facts.outcome, facts.syns, facts.rtt), (FlowOutcome::Unanswered, 2, None));
+    // What comes late is late, and another try is another flow.
+    scene.play("S synack");
+    assert_eq!((scene.table.counts().stray, scene.table.counts().flows), (1, 1));
+    scene.anew([5, 6]);
+    scene.play("C syn; S synack; C ack");
+    assert_eq!(scene.fact().outcome, FlowOutcome::Established);
+
+    // What a filter said is the outcome, too.
+    let mut scene = Scene::new();
+    scene.play("C syn").error(IcmpKind::Prohibited, Side::Client, -1);
+    scene.play("+1s").socket(None, true);
+    assert_eq!(scene.ears.over.remove(0).outcome, FlowOutcome::Unreachable);
+}
+
+#[test]
+fn an_answer_may_be_seen_after_its_socket_closed() {
+    let mut scene = Scene::new();
+    scene.play("C syn").socket(None, true).play("S rst ack 0");
+    assert_eq!(scene.fact().outcome, FlowOutcome::Refused);
+    let mut scene = Scene::new();
+    scene.play("C syn; S synack; C ack; C data 0..5; +1s").socket(None, true).play("C fin");
+    assert_eq!(scene.heard(), "C 0..5; C end", "its packets tell");
+}
+
+#[test]
+fn the_last_round_trip_time_is_kept() {
+    let mut scene = Scene::new();
+    scene.play("C syn; S synack; C ack").socket(Some(ms(40)), false);
+    // The kernel of the server has it the other way round.
+    scene.addresses.reverse();
+    scene.socket(Some(ms(30)), false).socket(None, false);
+    scene.addresses.reverse();
+    assert_eq!(scene.fact().rtt, Some(ms(30)));
+    // Of nothing that was seen.
+    scene.socket(Some(ms(30)), true);
+    assert_eq!(scene.table.flows(), 0);
+}
+
+#[test]
 fn a_reset_ends_both_sides_and_tells_what_was_held() {
     assert_eq!(told("C data 0..5; S rst"), "C 0..5; S end; C end");
     // What came before it on the wire may come after it in the capture.

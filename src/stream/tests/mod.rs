@@ -266,6 +266,15 @@ impl Scene {
         self
     }
 
+    /// What the client's kernel says of its socket now.
+    pub(super) fn socket(&mut self, rtt: Option<Duration>, closed: bool) -> &mut Self {
+        self.nanos += 1_000_000;
+        let [local, peer] = self.addresses;
+        let facts = SocketFacts { at: self.now(), local, peer, rtt, retransmits: 0, closed };
+        self.table.socket(&facts, &mut self.ears);
+        self
+    }
+
     /// What was told since the last time, in words.
     pub(super) fn heard(&self) -> String {
         let told: Vec<_> = self.ears.log.take().into_iter().map(|(_, what)| what).collect();
