@@ -10,6 +10,8 @@
 
 #[path = "watch/comparison.rs"]
 mod comparison;
+#[path = "watch/counted.rs"]
+mod counted;
 #[path = "watch/expected.rs"]
 mod expected;
 mod lab;
@@ -22,11 +24,13 @@ mod sites;
 #[path = "watch/watcher.rs"]
 mod watcher;
 
+use std::fs;
+
 use expected::Failed;
 use lab::{Host, Lab};
 use mail::Correspondence;
 use serde_json::Value;
-use watcher::{Source, Told, Watcher};
+use watcher::{Metrics, Source, Told, Watcher};
 
 const TEST: &str = "watch, both sources";
 
@@ -119,13 +123,26 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
     let mut failed = Failed::default();
     let mut reports: Vec<Report> = Vec::new();
     for post in posts {
+        // Those that nobody answered are over after two minutes, and counted then.
+        failed.about(&format!("{}, metrics until the end", post.name()), |failed| {
+            let (told, metrics) = (post.watcher.told(), post.watcher.metrics());
+            counted::check(&metrics, &told, post.place.direction(), failed);
+            let over = told.sessions().len();
+            let all: usize = mail::SESSIONS.iter().map(|(_, sessions)| sessions).sum();
+            failed.unless(over == all - 1, || format!("{over} of {all} sessions were over"));
+        });
         let (name, Post { place, source, watcher, file }) = (post.name(), post);
         let told = watcher.finish();
         failed.about(&name, |failed| {
             expected::check(&told, failed);
             let lost: Vec<&Value> = told.of_type("lost").collect();
             failed.unless(lost.len() == 1 && told.lost() == (0, 0), || format!("lost: {lost:?}"));
-            let replayed = Told::replayed(&lab, &file, &place.local(&lab));
+            let page = lab.path("replayed.metrics");
+            let mut options = place.local(&lab);
+            options.extend(["--metrics-out".to_owned(), page.to_str().unwrap().to_owned()]);
+            let replayed = Told::replayed(&lab, &file, &options);
+            let page = Metrics(fs::read_to_string(page).unwrap());
+            counted::check(&page, &told, place.direction(), failed);
             let (live, offline) = (evidence(&told), evidence(&replayed));
             failed.unless(live.len() == 1 && live == offline, || {
                 format!("evidence: live {live:?}, replayed {offline:?}")

@@ -20,7 +20,7 @@ pub(crate) const SESSIONS: [(Family, usize); 2] = [(Family::Ipv6, 10), (Family::
 pub(crate) struct Correspondence<'lab> {
     lab: &'lab Lab,
     sender: Sender<'lab>,
-    _receiver: Postfix<'lab>,
+    receiver: Postfix<'lab>,
     _dns: Process,
 }
 
@@ -33,6 +33,7 @@ impl<'lab> Correspondence<'lab> {
             Some(&authority),
             "disable_dns_lookups = no
 smtpd_peername_lookup = yes
+smtpd_timeout = 6s
 unknown_client_reject_code = 550
 smtpd_recipient_restrictions = check_recipient_access inline:{
   { nobody6@receiver.example = 550 5.1.1 no such user },
@@ -68,7 +69,7 @@ smtp_data_done_timeout = 5s
                 policies.join(", ")
             ),
         );
-        Self { lab, sender, _receiver: receiver, _dns: dns }
+        Self { lab, sender, receiver, _dns: dns }
     }
 
     /// Everything, one after the other; see [`SESSIONS`].
@@ -92,6 +93,9 @@ smtp_data_done_timeout = 5s
 
         // The sender has no reverse name over IPv6. Last, or the next mail over IPv4 might pass for its fall-back.
         self.sender.send(&["strict@receiver.example"], SHORT, "bounced");
+        // The sender has long gone on; only the receiver's end of the connection ends it.
+        self.receiver
+            .wait_for_log("the end of the black hole", |line| line.contains("timeout after DATA"));
     }
 
     /// What goes well, and a recipient that is refused.

@@ -159,7 +159,7 @@ impl<'lab> Watcher<'lab> {
 }
 
 /// A page of metrics.
-pub(crate) struct Metrics(String);
+pub(crate) struct Metrics(pub(crate) String);
 
 impl Metrics {
     /// The sum over the series of that name whose labels contain every one of `labels`, such as `family="ipv6"`.

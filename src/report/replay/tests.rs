@@ -16,11 +16,11 @@ use crate::policy::Action;
 use crate::report::columns::width;
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
+use crate::traffic::pairs::{By, Why};
 use crate::traffic::{
     Accepted, Bound, ByFamily, Destination, ReceivePath, Response, Responses, ReturnPath, Seen,
     Server as Other, Tries,
 };
-use crate::traffic::pairs::{By, Why};
 
 const START: u64 = 1_767_323_045_678_901_234;
 const FILE: &str = "mx1.pcap";
