@@ -68,9 +68,13 @@ impl Place {
         if self == Self::Sender { &lab.client } else { &lab.gateway }
     }
 
-    /// The sender is a neighbour of the gateway's host and no address of its own, the receiver likewise.
-    fn local(self, lab: &Lab) -> Vec<String> {
-        if self == Self::Sender { Vec::new() } else { mail::local(lab) }
+    /// Who is on this side. A watcher knows its own host's addresses, and a replay those that it is told.
+    fn local(self, lab: &Lab, is_live: bool) -> Vec<String> {
+        match self {
+            Self::Link | Self::BothLinks => mail::local(|family| lab.server_ip(family)),
+            Self::Sender if is_live => Vec::new(),
+            Self::Sender => mail::local(|family| lab.client_ip(family)),
+        }
     }
 }
 
@@ -87,7 +91,7 @@ impl<'lab> Post<'lab> {
     fn new(lab: &'lab Lab, place: Place, source: Source) -> Self {
         let file = lab.path(&format!("{place:?}-{}.pcapng", source.name()));
         let file = file.to_str().unwrap().to_owned();
-        let mut options = place.local(lab);
+        let mut options = place.local(lab, true);
         options.extend(["--write".to_owned(), file.clone()]);
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let watcher = Watcher::start(lab, place.host(lab), source, place.interfaces(), &options);
@@ -138,7 +142,7 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
             let lost: Vec<&Value> = told.of_type("lost").collect();
             failed.unless(lost.len() == 1 && told.lost() == (0, 0), || format!("lost: {lost:?}"));
             let page = lab.path("replayed.metrics");
-            let mut options = place.local(&lab);
+            let mut options = place.local(&lab, false);
             options.extend(["--metrics-out".to_owned(), page.to_str().unwrap().to_owned()]);
             let replayed = Told::replayed(&lab, &file, &options);
             let page = Metrics(fs::read_to_string(page).unwrap());

@@ -154,8 +154,8 @@ fn clear(host: &Host) {
     host.run(["nft", "delete table ip6 path"]);
 }
 
-/// The networks of the server's side, whose mail comes in.
-pub(crate) fn local(lab: &Lab) -> Vec<String> {
-    let of = |ip: IpAddr| ["--local".to_owned(), ip.to_string()];
-    Family::ALL.into_iter().flat_map(|family| of(lab.server_ip(family))).collect()
+/// `--local` with the addresses of one end.
+pub(crate) fn local(of: impl Fn(Family) -> IpAddr) -> Vec<String> {
+    let option = |family| ["--local".to_owned(), of(family).to_string()];
+    Family::ALL.into_iter().flat_map(option).collect()
 }
