@@ -18,6 +18,7 @@ use gatepost::config::{Config, Position};
 use gatepost::engine::{Limits, Timeouts};
 use gatepost::policy::Action;
 use gatepost::relay::Identity;
+use gatepost::source::live::Choice;
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -119,6 +120,11 @@ fn the_full_file_spells_out_the_defaults() {
     assert!(full.control.required, "a socket that the file names must be usable");
     full.control.required = false;
 
+    assert_eq!(
+        (full.watch.take().map(|watch| watch.choice), smallest.watch.as_ref()),
+        (Some(Choice::Auto), None)
+    );
+
     full.relay.listen.threads = smallest.relay.listen.threads;
     full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);
     full.relay.access = smallest.relay.access.clone();
@@ -173,6 +179,23 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!(one.relay.upstream.mark, Some(0x11));
 
     assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, Identity::ProxyV2);
+}
+
+#[test]
+fn what_is_watched_has_defaults() {
+    let full = valid("full.toml").watch.unwrap();
+    let default = Config::parse(
+        "[listen]\naddresses = [\"[::1]:2525\"]\n[upstream]\naddresses = [\"[::1]:25\"]\n[watch]\n",
+        "t",
+    );
+    assert_eq!(default.unwrap().watch.unwrap(), full);
+    assert_eq!((full.ports.as_slice(), full.buffer), ([25, 587, 2525].as_slice(), 64 << 20));
+
+    let watch = valid("watch.toml").watch.unwrap();
+    assert_eq!(watch.choice, Choice::Pcap);
+    assert_eq!(watch.interfaces, ["eth0", "eth1"]);
+    assert_eq!(watch.ports, [25, 587, 2525, 2526]);
+    assert_eq!(watch.buffer, 256 << 10);
 }
 
 #[test]

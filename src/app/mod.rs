@@ -5,11 +5,13 @@
 mod check;
 mod demo;
 mod intercept;
+mod output;
 mod passed;
 mod reading;
 mod record;
 mod replay;
 mod run;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,7 @@ use crate::cli::{Command, ConfigCommand};
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => block_on(run::run(&config)),
+        Command::Watch(asked) => block_on(watch::watch(&asked)),
         Command::Replay(asked) => block_on(replay::replay(&asked)),
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),

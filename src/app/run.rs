@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::watch::Beside;
 use crate::config::Config;
 use crate::control::{self, Answer, Connection, Request};
 use crate::intercept;
@@ -45,6 +46,7 @@ struct Gateway {
     /// Dropped or used, it ends the metrics endpoint.
     endpoint: Option<oneshot::Sender<()>>,
     control: Option<JoinHandle<()>>,
+    watch: Option<Beside>,
     /// Octets that recorders did not get, as far as the metrics know.
     overflowed: u64,
 }
@@ -93,9 +95,28 @@ impl Gateway {
                 }
             }))
         });
+        let watch = match &config.watch {
+            Some(settings) => {
+                let upstreams = &config.relay.upstream.addresses;
+                let (metrics, log) = (Arc::clone(&metrics), Arc::clone(&log));
+                let watch = Beside::start(settings.clone(), upstreams, metrics, log);
+                Some(watch.context("cannot start the thread that watches")?)
+            }
+            None => None,
+        };
         let (path, overflowed) = (path.to_owned(), 0);
-        let gateway =
-            Self { path, config, relay, metrics, log, readiness, endpoint, control, overflowed };
+        let gateway = Self {
+            path,
+            config,
+            relay,
+            metrics,
+            log,
+            readiness,
+            endpoint,
+            control,
+            watch,
+            overflowed,
+        };
         gateway.say_ready();
         Ok(gateway)
     }
@@ -170,6 +191,7 @@ impl Gateway {
             (config.metrics != old.metrics, "[metrics]"),
             (config.log != old.log, "[log]"),
             (config.control != old.control, "[control]"),
+            (config.watch != old.watch, "[watch]"),
             (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
         ] {
             if changed {
@@ -202,6 +224,9 @@ impl Gateway {
         recorders.settle(LAST_LINES).await;
         if let Some(control) = self.control {
             control.abort();
+        }
+        if let Some(watch) = self.watch {
+            watch.stop();
         }
         self.log.notice(Level::Info, "stopped");
         drop(self.endpoint);

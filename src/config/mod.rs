@@ -8,6 +8,7 @@ mod raw;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 pub use mistake::{ConfigErrors, Mistake, Position};
@@ -16,6 +17,10 @@ use crate::control;
 use crate::intercept;
 use crate::relay;
 use crate::report;
+use crate::source::live;
+
+/// What the buffer of a live source may be, in octets.
+pub const WATCH_BUFFER: RangeInclusive<usize> = 64 << 10..=4 << 30;
 
 /// Everything that one file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +32,21 @@ pub struct Config {
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
     pub control: control::Settings,
+    /// `[watch]`; without the section nothing is watched.
+    pub watch: Option<live::Settings>,
+}
+
+/// A number of octets, with K, M or G for powers of 1024.
+pub fn octets(text: &str) -> Option<usize> {
+    let (digits, power) = match text.strip_suffix(['K', 'k']) {
+        Some(digits) => (digits, 10),
+        None => match text.strip_suffix(['M', 'm']) {
+            Some(digits) => (digits, 20),
+            None => text.strip_suffix(['G', 'g']).map_or((text, 0), |digits| (digits, 30)),
+        },
+    };
+    let digits = Some(digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse::<usize>().ok()?.checked_mul(1 << power)
 }
 
 impl Config {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Serializer;
 
 use super::escape::{Place, Visible, push};
+use super::watch::Losses;
 use super::{Level, MAX_NOTICE};
 use crate::engine::{RecipientRecord, SessionRecord, SmtpFacts, TransactionRecord, VerdictRecord};
 use crate::time::Timestamp;
@@ -45,6 +46,15 @@ enum Line<'a> {
         message: &'a str,
     },
     Evidence(&'a Evidence<'a>),
+    Lost {
+        openings: u64,
+        packets: u64,
+        not_captured: u64,
+        cut: u64,
+        given_up: u64,
+        unfinished: u64,
+        desyncs: u64,
+    },
     Notice {
         time: Timestamp,
         level: Level,
@@ -87,6 +97,13 @@ pub(super) fn evidence(evidence: &Evidence<'_>) -> String {
         short.return_path.destinations.truncate(SHORT_DESTINATIONS);
         write(&Line::Evidence(&short)).unwrap_or_default()
     })
+}
+
+/// One line with its line end.
+pub(super) fn losses(losses: &Losses) -> String {
+    let Losses { openings, packets, not_captured, cut, given_up, unfinished, desyncs } = *losses;
+    let line = Line::Lost { openings, packets, not_captured, cut, given_up, unfinished, desyncs };
+    write(&line).unwrap_or_default()
 }
 
 /// One line with its line end.

@@ -12,6 +12,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod watch;
 
 pub use self::escape::sentence;
 

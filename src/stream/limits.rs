@@ -46,6 +46,17 @@ impl Ports {
         Self(ports.into_iter().collect())
     }
 
+    /// The default ones and `more`, each once.
+    pub fn besides(more: &[u16]) -> Vec<u16> {
+        let mut ports = Self::DEFAULT.to_vec();
+        for port in more {
+            if !ports.contains(port) {
+                ports.push(*port);
+            }
+        }
+        ports
+    }
+
     pub fn contains(&self, port: u16) -> bool {
         self.0.contains(&port)
     }

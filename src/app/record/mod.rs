@@ -2,19 +2,19 @@
 
 mod scribe;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use self::scribe::Scribe;
+use super::output::{cannot_write, create};
 use crate::cli::Record;
 use crate::config::Config;
 use crate::control::{self, Request};
@@ -119,29 +119,10 @@ fn key(file: Option<&Path>) -> anyhow::Result<Key> {
 }
 
 fn open(wanted: &Record) -> anyhow::Result<Box<dyn Write>> {
-    let path = &wanted.write;
-    if path.as_os_str() == "-" {
+    if wanted.write.as_os_str() == "-" {
         return Ok(Box::new(io::stdout()));
     }
-    let mut options = OpenOptions::new();
-    // It holds mail of people.
-    options.write(true).mode(0o600);
-    if wanted.force {
-        options.create(true).truncate(true)
-    } else {
-        options.create_new(true)
-    };
-    match options.open(path) {
-        Ok(file) => Ok(Box::new(file)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            bail!("{} is there already; name another file, or add --force", path.display())
-        }
-        Err(error) => Err(error).with_context(|| cannot_write(path)),
-    }
-}
-
-fn cannot_write(path: &Path) -> String {
-    format!("cannot write {}", path.display())
+    Ok(Box::new(create(&wanted.write, wanted.force)?))
 }
 
 /// On standard error: standard output may be the capture.

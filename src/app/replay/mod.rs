@@ -3,7 +3,7 @@
 mod act;
 mod facts;
 mod progress;
-mod telling;
+pub(super) mod telling;
 
 use std::fs;
 use std::path::Path;
@@ -44,7 +44,7 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
     };
     let settings = Settings {
         profile: Arc::new(config.map_or_else(Profile::default, |config| config.relay.profile())),
-        ports: Ports::new(ports(&asked.ports)),
+        ports: Ports::new(Ports::besides(&asked.ports)),
         limits: Limits::default(),
         observer,
         transcripts: Transcripts::None,
@@ -69,7 +69,7 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
     }
     let evidence = replayer.traffic.evidence();
     let known = !replayer.traffic.ours().is_empty();
-    replayer.telling.end(&ports(&asked.ports), known.then_some(&evidence))?;
+    replayer.telling.end(&Ports::besides(&asked.ports), known.then_some(&evidence))?;
     if let (Some(metrics), Some(path)) = (metrics, &asked.metrics_out) {
         metrics.evidence(&evidence);
         fs::write(path, metrics.encode()).with_context(|| {
@@ -80,13 +80,6 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
         })?;
     }
     Ok(if replayer.whole && replayer.as_recorded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Those that are taken for SMTP without a look at the greeting.
-fn ports(more: &[u16]) -> Vec<u16> {
-    let mut ports = Ports::DEFAULT.to_vec();
-    ports.extend(more.iter().filter(|port| !Ports::DEFAULT.contains(port)));
-    ports
 }
 
 struct Replayer {

@@ -205,10 +205,10 @@ impl Telling {
 }
 
 /// Whoever reads standard output has gone away.
-pub(super) fn is_unread(error: &anyhow::Error) -> bool {
+pub(in crate::app) fn is_unread(error: &anyhow::Error) -> bool {
     let gone = |why: &io::Error| why.kind() == io::ErrorKind::BrokenPipe;
     error.downcast_ref::<&str>() == Some(&WRITING)
         && error.root_cause().downcast_ref::<io::Error>().is_some_and(gone)
 }
 
-const WRITING: &str = "cannot write to standard output";
+pub(in crate::app) const WRITING: &str = "cannot write to standard output";

@@ -19,11 +19,13 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use self::reader::{Field, Notes, Section};
-use self::sections::{Intercept, Mode, TimeoutSet, Timeouts};
+use self::sections::{Intercept, Mode, TimeoutSet, Timeouts, Watch};
 use self::values::plain;
 use super::{Config, ConfigErrors};
 use crate::addr::Family;
 use crate::policy::AccessRules;
+use crate::source::live;
+use crate::stream::Ports;
 use crate::{engine, intercept, relay};
 
 const INTERCEPT_PORT: u16 = 25;
@@ -53,6 +55,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let log = sections::log(&mut root.section("log"));
     let metrics = sections::metrics(&mut root.section("metrics"));
     let control = sections::control(&mut root.section("control"));
+    let watch = sections::watch(&mut root.section("watch"));
 
     agree::interception(&listen, &intercept, &mut notes);
     agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);
@@ -96,7 +99,17 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         timeouts: timeout_sets(timeouts),
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
-    Ok(Config { relay, intercept, log, metrics, control })
+    let watch = watch.begins.then(|| watching(watch));
+    Ok(Config { relay, intercept, log, metrics, control, watch })
+}
+
+fn watching(section: Watch) -> live::Settings {
+    live::Settings {
+        choice: section.source.or_default(),
+        interfaces: plain(section.interfaces.or_default()),
+        ports: Ports::besides(&plain(section.ports.or_default())),
+        buffer: section.buffer.or(live::Settings::BUFFER),
+    }
 }
 
 fn interception(section: Intercept, listen: &[SocketAddr]) -> intercept::Settings {

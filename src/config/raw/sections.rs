@@ -10,14 +10,16 @@ use toml::Spanned;
 use super::net::{hostname, interface, keyword, listener, network, peer};
 use super::reader::{Field, Read, Section, Value};
 use super::unknown::printable;
-use super::values::{duration, fault, integer, list, one_of, path, some, text};
+use super::values::{duration, fault, integer, list, one_of, path, size, some, text};
 use crate::addr::{Family, Networks};
+use crate::config::WATCH_BUFFER;
 use crate::control;
 use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt};
 use crate::policy::{AccessRule, Action};
 use crate::relay::{Identity, Limits};
 use crate::report::{LogFormat, LogSettings};
 use crate::smtp::Keyword;
+use crate::source::live::Choice;
 
 type List<T> = Field<Vec<Spanned<T>>>;
 
@@ -275,6 +277,25 @@ pub(super) fn control(section: &mut Section<'_, '_, '_>) -> control::Settings {
     match socket.given() {
         Some(socket) => control::Settings { socket: socket.get_ref().clone(), required: true },
         None => control::Settings::default(),
+    }
+}
+
+pub(super) struct Watch {
+    pub(super) begins: bool,
+    pub(super) source: Field<Choice>,
+    pub(super) interfaces: List<String>,
+    pub(super) ports: List<u16>,
+    pub(super) buffer: Field<usize>,
+}
+
+pub(super) fn watch(section: &mut Section<'_, '_, '_>) -> Watch {
+    let sources = [("auto", Choice::Auto), ("ebpf", Choice::Ebpf), ("pcap", Choice::Pcap)];
+    Watch {
+        begins: section.begins().is_some(),
+        source: section.read("source", one_of(&sources)),
+        interfaces: section.read("interfaces", list(interface)),
+        ports: section.read("ports", list(integer(1..=u16::MAX))),
+        buffer: section.read("buffer", size(WATCH_BUFFER)),
     }
 }
 

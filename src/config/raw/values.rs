@@ -10,6 +10,7 @@ use toml::de::{DeInteger, DeValue};
 
 use super::reader::{Fault, Read, Value};
 use super::unknown::{closest, listed, printable};
+use crate::config::octets;
 
 /// A value that is wrong: what is wrong with it, what to do.
 pub(super) fn fault<T>(
@@ -127,6 +128,30 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Value<'_>) -
             format!("write a duration from {low} to {high}"),
         )
     }
+}
+
+/// A number of octets such as `"64M"`.
+pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&Value<'_>) -> Read<usize> {
+    move |value| {
+        let (low, high) = (in_units(*range.start()), in_units(*range.end()));
+        let advice = format!("write octets from \"{low}\" to \"{high}\", such as \"64M\"");
+        let DeValue::String(text) = value.get_ref() else {
+            return mistyped(value, "a size in quotes", advice);
+        };
+        let shown = printable(text);
+        match octets(text) {
+            Some(octets) if range.contains(&octets) => Ok(octets),
+            Some(_) => fault(value, format!("\"{shown}\" is out of range"), advice),
+            None => fault(value, format!("\"{shown}\" is not a size"), advice),
+        }
+    }
+}
+
+/// With the largest unit that divides it.
+fn in_units(octets: usize) -> String {
+    let units = [(30, "G"), (20, "M"), (10, "K")];
+    let unit = units.into_iter().find(|&(power, _)| octets.is_multiple_of(1 << power));
+    unit.map_or_else(|| octets.to_string(), |(power, unit)| format!("{}{unit}", octets >> power))
 }
 
 /// As a person writes it in the file.

@@ -10,11 +10,12 @@ mod dialogue;
 mod evidence;
 mod odd;
 mod quantile;
+pub(super) mod rows;
 mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(super) mod words;
 
 use std::io::{self, Write};
 
@@ -31,11 +32,11 @@ use crate::time::Timestamp;
 use crate::traffic::Evidence;
 use crate::traffic::pairs::FallBack;
 
-const PLAIN: Style = Style::new();
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
-const RED: Style = AnsiColor::Red.on_default();
-const YELLOW: Style = AnsiColor::Yellow.on_default();
+pub(super) const PLAIN: Style = Style::new();
+pub(super) const BOLD: Style = Style::new().bold();
+pub(super) const DIM: Style = Style::new().dimmed();
+pub(super) const RED: Style = AnsiColor::Red.on_default();
+pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
 
 /// Columns of a file's name.
 const NAME: usize = 60;
@@ -135,6 +136,14 @@ impl Report {
         self.odd.write(page)
     }
 
+    /// The families side by side, then what is odd.
+    pub(super) fn totals(&self, page: &mut Page<'_>) -> io::Result<()> {
+        if self.summary.flows() > 0 {
+            self.summary.write(page)?;
+        }
+        self.odd.write(page)
+    }
+
     /// One line on the input, or why there is nothing else to tell.
     fn head(&self, reading: &Reading<'_>) -> String {
         let name = match reading.files {
@@ -190,14 +199,14 @@ pub fn json_damage(file: &str, message: &str) -> String {
 }
 
 /// Where lines go.
-struct Page<'a> {
-    out: &'a mut dyn Write,
-    colour: bool,
+pub(super) struct Page<'a> {
+    pub(super) out: &'a mut dyn Write,
+    pub(super) colour: bool,
 }
 
 impl Page<'_> {
     /// One line, as it is.
-    fn line(&mut self, style: Style, line: &str) -> io::Result<()> {
+    pub(super) fn line(&mut self, style: Style, line: &str) -> io::Result<()> {
         let line = line.trim_end();
         if self.colour && style != PLAIN && !line.is_empty() {
             writeln!(self.out, "{style}{line}{style:#}")
@@ -207,7 +216,7 @@ impl Page<'_> {
     }
 
     /// A paragraph; lines after the first are set in.
-    fn say(&mut self, style: Style, text: &str) -> io::Result<()> {
+    pub(super) fn say(&mut self, style: Style, text: &str) -> io::Result<()> {
         // Room for the indentation is left in every line, so that it need not be known which is the first.
         for (i, line) in wrapped(text, WIDTH - 4).iter().enumerate() {
             let indent = if i == 0 { "" } else { "    " };

@@ -5,7 +5,7 @@ use std::io;
 
 use anstyle::Style;
 
-use super::table::{is_accepted, is_decided, telling_code};
+use super::rows::{is_accepted, is_decided, telling_code};
 use super::words::{self, count, duration, several};
 use super::{BOLD, PLAIN, Page, RED, Told, YELLOW};
 use crate::addr::Family;

@@ -11,7 +11,7 @@ use crate::stream::FlowOutcome;
 use crate::time::Timestamp;
 
 /// `12,345`
-pub(super) fn count(n: u64) -> String {
+pub(in crate::report) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -24,12 +24,12 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// `1 piece`, `2 pieces`
-pub(super) fn several(n: u64, what: &str) -> String {
+pub(in crate::report) fn several(n: u64, what: &str) -> String {
     format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 /// In six columns at most; what is beyond the unit's precision is dropped.
-pub(super) fn duration(duration: Duration) -> String {
+pub(in crate::report) fn duration(duration: Duration) -> String {
     let (seconds, tenths) = (duration.as_secs(), duration.subsec_millis() / 100);
     let (micros, millis) = (duration.subsec_micros(), duration.subsec_millis());
     match seconds {
@@ -46,23 +46,23 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// `2026-01-02`, in UTC.
-pub(super) fn date(at: Timestamp) -> String {
+pub(in crate::report) fn date(at: Timestamp) -> String {
     at.to_string().chars().take(10).collect()
 }
 
 /// `03:04:05.678`, in UTC.
-pub(super) fn clock(at: Timestamp) -> String {
+pub(in crate::report) fn clock(at: Timestamp) -> String {
     at.to_string().chars().skip(11).take(12).collect()
 }
 
-pub(super) const fn family(family: Family) -> &'static str {
+pub(in crate::report) const fn family(family: Family) -> &'static str {
     match family {
         Family::Ipv4 => "IPv4",
         Family::Ipv6 => "IPv6",
     }
 }
 
-pub(super) const fn side(side: Side) -> &'static str {
+pub(in crate::report) const fn side(side: Side) -> &'static str {
     match side {
         Side::Client => "client",
         Side::Server => "server",
@@ -70,7 +70,7 @@ pub(super) const fn side(side: Side) -> &'static str {
 }
 
 /// A file's name in [`NAME`] columns. Folders are left out from the front: files of one replay differ at the end.
-pub(super) fn file(name: &str) -> String {
+pub(in crate::report) fn file(name: &str) -> String {
     let mut rest = name;
     let mut shown = fitted(name, Place::Sentence, usize::MAX);
     while width(&shown) > NAME {
@@ -84,7 +84,7 @@ pub(super) fn file(name: &str) -> String {
 }
 
 /// How it ended, in two words where two do.
-pub(super) fn ending(record: &SessionRecord) -> &'static str {
+pub(in crate::report) fn ending(record: &SessionRecord) -> &'static str {
     match record.tcp.outcome {
         Some(FlowOutcome::Unanswered) => return "SYN unanswered",
         Some(FlowOutcome::Refused) => return "connection refused",
@@ -108,7 +108,7 @@ pub(super) fn ending(record: &SessionRecord) -> &'static str {
 }
 
 /// The capture shows that there was no connection.
-pub(super) const fn not_connected(record: &SessionRecord) -> bool {
+pub(in crate::report) const fn not_connected(record: &SessionRecord) -> bool {
     matches!(
         record.tcp.outcome,
         Some(FlowOutcome::Unanswered | FlowOutcome::Refused | FlowOutcome::Unreachable)
@@ -116,13 +116,13 @@ pub(super) const fn not_connected(record: &SessionRecord) -> bool {
 }
 
 /// Either side said something of SMTP.
-pub(super) fn has_smtp(record: &SessionRecord) -> bool {
+pub(in crate::report) fn has_smtp(record: &SessionRecord) -> bool {
     let smtp = &record.smtp;
     smtp.greeting.is_some() || !smtp.commands.is_empty() || !smtp.replies.is_empty()
 }
 
 /// What an anomaly is, to be followed by its label.
-pub(super) const fn meaning(anomaly: Anomaly) -> &'static str {
+pub(in crate::report) const fn meaning(anomaly: Anomaly) -> &'static str {
     match anomaly {
         Anomaly::Pregreet => "the client spoke before the greeting",
         Anomaly::JunkHttp => "the client spoke HTTP",

@@ -20,7 +20,7 @@ use crate::wire::Packet;
 pub const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is to be watched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub choice: Choice,
     /// By name; empty for every interface that is up and has a global address.

@@ -1,0 +1,192 @@
+//! To whom `watch` tells what: lines of JSON, lines for people and a summary, or the view that the main thread draws.
+
+use std::io::{self, stdout};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::copy::Copy;
+use super::watcher::Listener;
+use crate::analyst::Session;
+use crate::app::reading::Reading;
+use crate::app::replay::telling::WRITING;
+use crate::report::replay::{Report, Told};
+use crate::report::watch::{
+    Lines, Losses, Post, View, json_damage, json_evidence, json_fall_back, json_losses,
+    json_session, summary,
+};
+use crate::source::Lost;
+use crate::source::live::LiveError;
+use crate::traffic::pairs::FallBack;
+use crate::wire::Packet;
+
+/// The view that the watching thread keeps and the main thread draws.
+#[derive(Clone, Default)]
+pub(super) struct Board(Arc<Mutex<View>>);
+
+impl Board {
+    pub(super) fn lock(&self) -> MutexGuard<'_, View> {
+        // A view is whole between any two changes.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) enum Form {
+    Json,
+    Lines {
+        lines: Lines,
+        report: Box<Report>,
+        colour: bool,
+    },
+    /// Somebody else draws the board.
+    View,
+}
+
+pub(super) struct Telling {
+    form: Form,
+    /// Where `replay` has the file: the interfaces' names, with commas between them.
+    place: String,
+    pub(super) board: Board,
+    began: Instant,
+    /// Sessions that are still wanted.
+    wanted: Option<u64>,
+    copy: Option<Copy>,
+    desyncs: u64,
+}
+
+impl Telling {
+    pub(super) fn new(form: Form, post: Post, wanted: Option<u64>, copy: Option<Copy>) -> Self {
+        let board = Board::default();
+        let place = post.interfaces.join(",");
+        board.lock().post = post;
+        Self { form, place, board, began: Instant::now(), wanted, copy, desyncs: 0 }
+    }
+
+    /// Before anything is told.
+    pub(super) fn begin(&self) -> anyhow::Result<()> {
+        match &self.form {
+            Form::Lines { lines, .. } => lines.head(&mut stdout()).context(WRITING),
+            Form::Json | Form::View => Ok(()),
+        }
+    }
+
+    /// After everything was told.
+    pub(super) fn end(&mut self, reading: &Reading) -> anyhow::Result<()> {
+        if let Some(copy) = self.copy.take() {
+            copy.finish()?;
+        }
+        let view = self.board.lock();
+        match &self.form {
+            Form::Json => {
+                say(&json_evidence(&reading.traffic().evidence()))?;
+                say(&json_losses(&view.losses))
+            }
+            Form::Lines { report, colour, .. } => {
+                let mut text = b"\n".to_vec();
+                summary(&view, report, *colour, &mut text).context(WRITING)?;
+                write(&text)
+            }
+            Form::View => Ok(()),
+        }
+    }
+}
+
+impl Listener for Telling {
+    fn packet(&mut self, packet: &Packet<'_>) -> anyhow::Result<()> {
+        match &mut self.copy {
+            Some(copy) => copy.packet(packet),
+            None => Ok(()),
+        }
+    }
+
+    fn session(&mut self, session: &Session) -> anyhow::Result<()> {
+        let told = Told {
+            file: &self.place,
+            number: session.number,
+            record: &session.record,
+            judged: false,
+            unknown: &[],
+        };
+        self.desyncs = self.desyncs.saturating_add(session.record.smtp.desyncs);
+        self.wanted = self.wanted.map(|wanted| wanted.saturating_sub(1));
+        match &mut self.form {
+            Form::Json => say(&json_session(&told)),
+            Form::Lines { lines, report, .. } => {
+                report.session(&told);
+                let mut line = Vec::new();
+                lines.session(&told, &mut line).context(WRITING)?;
+                write(&line)
+            }
+            Form::View => {
+                self.board.lock().latest.push(&told);
+                Ok(())
+            }
+        }
+    }
+
+    fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()> {
+        match &mut self.form {
+            Form::Json => say(&json_fall_back(pair)),
+            Form::Lines { report, .. } => {
+                report.fall_back(pair);
+                Ok(())
+            }
+            Form::View => Ok(()),
+        }
+    }
+
+    fn look(&mut self, reading: &Reading, lost: Lost) -> anyhow::Result<()> {
+        let mut view = self.board.lock();
+        view.uptime = self.began.elapsed();
+        view.losses = losses(reading, lost, self.desyncs);
+        view.open = reading.analyst().flows() as u64;
+        view.traffic(reading.traffic());
+        Ok(())
+    }
+
+    fn trouble(&mut self, what: &LiveError) -> anyhow::Result<()> {
+        let message = what.to_string();
+        match &mut self.form {
+            Form::Json => say(&json_damage(&self.place, &message)),
+            Form::Lines { report, .. } => {
+                report.damage(&message);
+                super::say(&message);
+                Ok(())
+            }
+            Form::View => {
+                self.board.lock().troubles.push(message);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_content(&self) -> bool {
+        self.wanted == Some(0)
+    }
+}
+
+fn losses(reading: &Reading, lost: Lost, desyncs: u64) -> Losses {
+    let counts = reading.analyst().given_up();
+    Losses {
+        openings: lost.openings,
+        packets: lost.packets,
+        not_captured: counts.octets_not_captured,
+        cut: counts.octets_cut,
+        given_up: counts.octets_given_up,
+        unfinished: counts.octets_unfinished,
+        desyncs,
+    }
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    write(line.as_bytes())
+}
+
+/// At once: whoever reads it waits for it.
+fn write(octets: &[u8]) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    io::Write::write_all(&mut out, octets)
+        .and_then(|()| io::Write::flush(&mut out))
+        .context(WRITING)
+}

@@ -1,0 +1,152 @@
+//! The thread that watches: packets of the wire through the core, and whoever listens told what comes of them.
+//!
+//! A source blocks, so it has this thread to itself. When it ends, in whatever way, the source is dropped and nothing of it
+//! is left in the kernel.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::addr::Networks;
+use crate::analyst::Session;
+use crate::app::reading::Reading;
+use crate::source::live::{Kind, Live, LiveError};
+use crate::source::{Lost, PacketSource as _};
+use crate::time::Timestamp;
+use crate::traffic::pairs::FallBack;
+use crate::wire::Packet;
+
+/// How often listeners look at everything.
+const LOOK: Duration = Duration::from_secs(1);
+/// Packets between two looks at the clock.
+const STRIDE: u32 = 256;
+/// What the kernel still holds at the end is read for so long.
+const LAST_PACKETS: Duration = Duration::from_secs(1);
+
+/// Who is told. Errors are those of its own output, and end the watching.
+pub(super) trait Listener {
+    /// Each packet, before it is looked at.
+    fn packet(&mut self, packet: &Packet<'_>) -> anyhow::Result<()>;
+
+    fn session(&mut self, session: &Session) -> anyhow::Result<()>;
+
+    /// Its sessions have been told before.
+    fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()>;
+
+    /// Once a second, and at the end.
+    fn look(&mut self, reading: &Reading, lost: Lost) -> anyhow::Result<()>;
+
+    /// Something is wrong that the others of the interfaces go on without.
+    fn trouble(&mut self, what: &LiveError) -> anyhow::Result<()>;
+
+    /// It has heard enough.
+    fn is_content(&self) -> bool {
+        false
+    }
+}
+
+/// Why it is over, when it was not told to end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Source(#[from] LiveError),
+    #[error(transparent)]
+    Listener(#[from] anyhow::Error),
+}
+
+/// Watches until `stop`, an error, or the listener is content; tells what is open then as it stands, whatever the reason.
+pub(super) fn watch(
+    mut live: Live,
+    reading: &mut Reading,
+    listener: &mut dyn Listener,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let ended = follow(&mut live, reading, listener, stop);
+    let lost = live.lost();
+    drop(live);
+    if let Err(Failure::Listener(_)) = ended {
+        return ended;
+    }
+    reading.finish();
+    tell(reading, listener)?;
+    listener.look(reading, lost)?;
+    ended
+}
+
+fn follow(
+    live: &mut Live,
+    reading: &mut Reading,
+    listener: &mut dyn Listener,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let mut next_look = Instant::now();
+    let mut packets = 0_u32;
+    let mut until: Option<Instant> = None;
+    loop {
+        let idle = match live.next() {
+            Ok(Some(packet)) => {
+                listener.packet(&packet)?;
+                reading.packet(&packet);
+                packets = packets.wrapping_add(1);
+                false
+            }
+            Ok(None) => true,
+            Err(error) if error.is_end() => return Err(error.into()),
+            Err(error) => {
+                listener.trouble(&error)?;
+                false
+            }
+        };
+        while let Some(facts) = live.socket() {
+            reading.socket(&facts);
+        }
+        if idle {
+            // Nothing is on its way that would be late.
+            reading.tick(now());
+        }
+        tell(reading, listener)?;
+        if listener.is_content() {
+            return Ok(());
+        }
+        if !idle && !packets.is_multiple_of(STRIDE) {
+            continue;
+        }
+        if stop.load(Ordering::Relaxed) {
+            let until = *until.get_or_insert_with(|| Instant::now() + LAST_PACKETS);
+            if idle || Instant::now() >= until {
+                return Ok(());
+            }
+        }
+        if Instant::now() >= next_look {
+            next_look = Instant::now() + LOOK;
+            listener.look(reading, live.lost())?;
+        }
+    }
+}
+
+fn tell(reading: &mut Reading, listener: &mut dyn Listener) -> anyhow::Result<()> {
+    for session in reading.sessions() {
+        if listener.is_content() {
+            break;
+        }
+        listener.session(&session)?;
+    }
+    reading.fall_backs().iter().try_for_each(|pair| listener.fall_back(pair))
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}
+
+/// The addresses of the watched interfaces, and `more`.
+pub(super) fn ours(live: &Live, more: impl IntoIterator<Item = ipnet::IpNet>) -> Networks {
+    let own = live.interfaces().iter().flat_map(|interface| &interface.addresses);
+    Networks::new(own.map(|net| net.addr().into()).chain(more))
+}
+
+/// `eBPF` or `libpcap`
+pub(super) const fn source(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ebpf => "eBPF",
+        Kind::Pcap => "libpcap",
+    }
+}

@@ -1,0 +1,222 @@
+//! What people read of traffic that is watched: a page that is drawn again and again, and lines.
+//!
+//! Pure rendering: whoever watches fills a [`View`], says how large the terminal is, and gets lines that fit. What is
+//! wrong stands at the top, in words and in colour. What clients said is escaped.
+
+mod frame;
+mod numbers;
+mod paths;
+mod proofs;
+#[cfg(test)]
+mod tests;
+mod troubles;
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::time::Duration;
+
+pub use self::frame::{Size, frame, listed};
+use super::json;
+use super::replay::rows::{Layout, Row};
+use super::replay::{Page, Report, Told, words};
+use crate::addr::Family;
+use crate::traffic::pairs::FallBack;
+use crate::traffic::{Bound, Evidence, Tally, Traffic, Window};
+
+/// Sessions that the view keeps; no terminal has more lines to spare.
+const MAX_LATEST: usize = 256;
+
+/// Who watches what, and since when.
+#[derive(Clone, Debug, Default)]
+pub struct Post {
+    /// `eBPF` or `libpcap`.
+    pub source: String,
+    pub interfaces: Vec<String>,
+}
+
+/// What is known at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub post: Post,
+    pub uptime: Duration,
+    /// Sessions that are in progress.
+    pub open: u64,
+    pub losses: Losses,
+    /// What went wrong with the source, in sentences.
+    pub troubles: Vec<String>,
+    /// Of the last minute, ten minutes, hour.
+    pub windows: [Paths; Window::ALL.len()],
+    pub waiting: [Waiting; Family::ALL.len()],
+    pub evidence: Vec<Proof>,
+    pub latest: Latest,
+}
+
+/// What passed, by [`Family::ALL`]'s order and [`Bound::index`].
+pub type Paths = [[Tally; Bound::ALL.len()]; Family::ALL.len()];
+
+impl View {
+    /// What is known of the paths now.
+    pub fn traffic(&mut self, traffic: &Traffic) {
+        self.windows = Window::ALL.map(|window| {
+            Family::ALL.map(|family| Bound::ALL.map(|bound| traffic.tally(window, family, bound)))
+        });
+        self.evidence = proofs::proofs(&traffic.evidence());
+    }
+
+    fn paths(&self, window: Window) -> &Paths {
+        let [minute, ten_minutes, hour] = &self.windows;
+        match window {
+            Window::Minute => minute,
+            Window::TenMinutes => ten_minutes,
+            Window::Hour => hour,
+        }
+    }
+}
+
+/// What was lost on the way, by who lost it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// SYNs that the source could not deliver: perhaps sessions that nobody saw.
+    pub openings: u64,
+    /// Other packets that it could not deliver.
+    pub packets: u64,
+    /// Octets that reassembly went on without: not captured at all, cut by a snap length, not waited for, still missing
+    /// when the flow ended.
+    pub not_captured: u64,
+    pub cut: u64,
+    pub given_up: u64,
+    pub unfinished: u64,
+    /// Times that the thread of a dialogue was lost.
+    pub desyncs: u64,
+}
+
+/// Connections whose SYN nobody has answered yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub count: u64,
+    pub oldest: Duration,
+}
+
+/// What traffic proves, in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    pub sentence: String,
+    pub doubtful: bool,
+}
+
+/// The sessions that ended last.
+#[derive(Clone, Debug, Default)]
+pub struct Latest(VecDeque<(u64, Row)>);
+
+impl Latest {
+    pub fn push(&mut self, told: &Told<'_>) {
+        if self.0.len() == MAX_LATEST {
+            self.0.pop_front();
+        }
+        self.0.push_back((told.number, Row::of(told.record, told.judged)));
+    }
+
+    /// The last `count` of them in lines of `columns`, the head first.
+    fn lines(&self, count: usize, columns: usize) -> Vec<(anstyle::Style, String)> {
+        let rows = self.0.range(self.0.len().saturating_sub(count)..);
+        let last = rows.clone().map(|(number, _)| *number).max().unwrap_or_default();
+        let mut layout = Layout::new(rows.clone().map(|(_, row)| row), last, columns);
+        let mut lines = vec![(super::replay::BOLD, layout.head())];
+        lines.extend(rows.map(|(number, row)| layout.row(*number, row)));
+        lines
+    }
+}
+
+/// Sessions as lines, for who reads them as they end.
+pub struct Lines {
+    layout: Layout,
+    colour: bool,
+}
+
+impl Lines {
+    pub fn new(colour: bool) -> Self {
+        // Room for numbers of four digits; the columns of a longer one are its own.
+        Self { layout: Layout::fixed(1000, super::columns::WIDTH, false), colour }
+    }
+
+    /// # Errors
+    /// Those of `out`.
+    pub fn head(&self, out: &mut dyn Write) -> io::Result<()> {
+        Page { out, colour: self.colour }.line(super::replay::BOLD, &self.layout.head())
+    }
+
+    /// # Errors
+    /// Those of `out`.
+    pub fn session(&mut self, told: &Told<'_>, out: &mut dyn Write) -> io::Result<()> {
+        let (style, line) = self.layout.row(told.number, &Row::of(told.record, told.judged));
+        Page { out, colour: self.colour }.line(style, &line)
+    }
+}
+
+/// The summary at the end: the heading, the families side by side, what is odd, what traffic proves.
+///
+/// # Errors
+/// Those of `out`.
+pub fn summary(view: &View, report: &Report, colour: bool, out: &mut dyn Write) -> io::Result<()> {
+    let page = &mut Page { out, colour };
+    page.say(super::replay::BOLD, &frame::heading(view))?;
+    for (style, line) in troubles::losses(&view.losses) {
+        page.say(style, &line)?;
+    }
+    report.totals(page)?;
+    for proof in &view.evidence {
+        page.say(frame::proof_style(proof), &proof.sentence)?;
+    }
+    Ok(())
+}
+
+/// The session's line of `--format json`, with its line end; `interfaces` stands where `replay` has the file.
+pub fn json_session(told: &Told<'_>) -> String {
+    json::replayed(told.file, told.number, told.record)
+}
+
+/// A fall-back's line of `--format json`, with its line end.
+pub fn json_fall_back(pair: &FallBack) -> String {
+    json::fall_back(pair)
+}
+
+/// The line of `--format json` for what went wrong with a source that goes on, with its line end.
+pub fn json_damage(interfaces: &str, message: &str) -> String {
+    json::damage(interfaces, message)
+}
+
+/// The line of `--format json` for what traffic proves, with its line end. Of very many destinations the last tried are
+/// told; `destinations_total` says how many there are.
+pub fn json_evidence(evidence: &Evidence<'_>) -> String {
+    json::evidence(evidence)
+}
+
+/// The line of `--format json` for what was lost, with its line end.
+pub fn json_losses(losses: &Losses) -> String {
+    json::losses(losses)
+}
+
+/// IPv6 first: it is what is in question.
+const ORDER: [(Family, Bound); 4] = [
+    (Family::Ipv6, Bound::In),
+    (Family::Ipv4, Bound::In),
+    (Family::Ipv6, Bound::Out),
+    (Family::Ipv4, Bound::Out),
+];
+
+fn path(paths: &Paths, (family, bound): (Family, Bound)) -> &Tally {
+    let [ipv4, ipv6] = paths;
+    let [inbound, outbound] = match family {
+        Family::Ipv4 => ipv4,
+        Family::Ipv6 => ipv6,
+    };
+    match bound {
+        Bound::In => inbound,
+        Bound::Out => outbound,
+    }
+}
+
+/// `IPv6 out`
+fn label((family, bound): (Family, Bound)) -> String {
+    format!("{} {bound}", words::family(family))
+}
