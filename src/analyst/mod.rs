@@ -12,9 +12,12 @@ use std::sync::Arc;
 
 pub use self::counts::Counts;
 use self::heard::{Heard, Held};
+use crate::addr::Family;
 use crate::engine::{Observe, Profile, Said, SessionRecord, TcpFacts};
 use crate::smtp::{Reply, ReplyParse};
-use crate::stream::{self, FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink, SocketFacts};
+use crate::stream::{
+    self, FlowFacts, FlowStart, FlowTable, Limits, Opening, Ports, Sink, SocketFacts,
+};
 use crate::time::Timestamp;
 use crate::wire::{Datagram, Decoded, Decoder, Packet};
 
@@ -68,7 +71,12 @@ impl Analyst {
         Self {
             decoder: Decoder::new(),
             flows: FlowTable::new(settings.limits, settings.ports.clone()),
-            desk: Desk { settings, held: Held::default(), over: Vec::new() },
+            desk: Desk {
+                settings,
+                held: Held::default(),
+                open: Default::default(),
+                over: Vec::new(),
+            },
             counts: Counts::default(),
         }
     }
@@ -115,6 +123,17 @@ impl Analyst {
         &self.counts
     }
 
+    /// Sessions that began and are not over, by position in [`Family::ALL`]. Of them [`Self::opening`] are those that
+    /// nobody has answered.
+    pub const fn open_sessions(&self) -> [usize; Family::ALL.len()] {
+        self.desk.open
+    }
+
+    /// What waits for its first answer now, by position in [`Family::ALL`]; see [`FlowTable::opening`].
+    pub fn opening(&self) -> [Opening; Family::ALL.len()] {
+        self.flows.opening()
+    }
+
     /// Flows that are remembered; at most [`Limits::flows`].
     pub fn flows(&self) -> usize {
         self.flows.flows()
@@ -131,11 +150,21 @@ impl Analyst {
 struct Desk {
     settings: Settings,
     held: Held,
+    open: [usize; Family::ALL.len()],
     over: Vec<Session>,
+}
+
+impl Desk {
+    fn open_of(&mut self, start: &FlowStart) -> Option<&mut usize> {
+        self.open.get_mut(Family::of(start.client.ip()) as usize)
+    }
 }
 
 impl Sink<Heard> for Desk {
     fn open(&mut self, start: &FlowStart) -> Heard {
+        if let Some(open) = self.open_of(start) {
+            *open += 1;
+        }
         let keep = match self.settings.transcripts {
             Transcripts::None => false,
             Transcripts::One(number) => number == start.number,
@@ -154,6 +183,9 @@ impl Sink<Heard> for Desk {
 
     fn over(&mut self, facts: FlowFacts, heard: Heard) {
         let number = facts.start.number;
+        if let Some(open) = self.open_of(&facts.start) {
+            *open -= 1;
+        }
         let (record, transcript) = heard.finish(TcpFacts::from(&facts), facts.end);
         self.settings.observer.session(&record);
         self.over.push(Session { number, flow: facts, record, transcript });

@@ -15,6 +15,7 @@ use super::MAX_PACKET;
 use super::error::{Damage, Part};
 use super::fields::{Fields, Order};
 use super::file::{Found, Trouble};
+use super::pcapng::OMITTED;
 use super::window::Window;
 use crate::time::Timestamp;
 use crate::wire::LinkType;
@@ -63,6 +64,7 @@ struct Inside {
     start: usize,
     captured: u32,
     wire_len: u32,
+    omitted: u32,
     interface: u32,
 }
 
@@ -108,11 +110,12 @@ impl Sections {
                 Ok(inside) => inside,
             };
             let whole = window.consume(length);
-            if let Some(Inside { at, link, start, captured, wire_len, interface }) = inside {
-                let start = whole.start + start;
+            if let Some(inside) = inside {
+                let Inside { at, link, captured, wire_len, omitted, interface, .. } = inside;
+                let start = whole.start + inside.start;
                 let octets = start..start + captured as usize;
                 let wire_len = wire_len.max(captured);
-                return Ok(Some(Found { at, link, octets, wire_len, interface }));
+                return Ok(Some(Found { at, link, octets, wire_len, omitted, interface }));
             }
         }
         Ok(None)
@@ -212,8 +215,15 @@ impl Sections {
             return Err(Damage::Room { captured, room });
         }
         let Interface { link, clock, .. } = self.interface(interface)?;
+        let options = block.get(HEADER + (captured as usize).next_multiple_of(4)..block.len() - 4);
+        let omitted = match options {
+            Some(options) if !options.is_empty() => omitted(options, self.order),
+            _ => 0,
+        };
+        // What was left out is a part of what was not captured, or somebody else wrote that.
+        let omitted = if omitted <= wire_len.saturating_sub(captured) { omitted } else { 0 };
         let at = clock.time(ticks);
-        Ok(Inside { at, link, start: HEADER, captured, wire_len, interface })
+        Ok(Inside { at, link, start: HEADER, captured, wire_len, omitted, interface })
     }
 
     /// A Simple Packet Block: of the first interface, cut to its snap length.
@@ -227,8 +237,33 @@ impl Sections {
         if captured as usize > room {
             return Err(Damage::Room { captured, room });
         }
-        Ok(Inside { at: self.last, link, start: HEADER, captured, wire_len, interface: 0 })
+        let (at, start, omitted, interface) = (self.last, HEADER, 0, 0);
+        Ok(Inside { at, link, start, captured, wire_len, omitted, interface })
     }
+}
+
+/// What a comment of our writer among a packet's options says was left out on purpose.
+#[cold]
+fn omitted(mut options: &[u8], order: Order) -> u32 {
+    const END: u16 = 0;
+    const COMMENT: u16 = 1;
+    let mut next = || {
+        let mut fields = Fields::new(options, order);
+        let (code, length) = fields.u16().zip(fields.u16()).filter(|(code, _)| *code != END)?;
+        let value = options.get(4..4 + usize::from(length))?;
+        options = options.get(4 + value.len().next_multiple_of(4)..).unwrap_or_default();
+        Some((code, value))
+    };
+    while let Some((code, value)) = next() {
+        if code == COMMENT
+            && let Some(rest) = value.strip_prefix(OMITTED.as_bytes())
+        {
+            let digits = rest.split(|octet| !octet.is_ascii_digit()).next().unwrap_or_default();
+            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+            return number.unwrap_or(0);
+        }
+    }
+    0
 }
 
 impl Interface {

@@ -38,6 +38,8 @@ pub(super) struct Found {
     pub(super) link: LinkType,
     pub(super) octets: Range<usize>,
     pub(super) wire_len: u32,
+    /// As in [`Packet`].
+    pub(super) omitted: u32,
     /// By its number within the section.
     pub(super) interface: u32,
 }
@@ -157,10 +159,10 @@ impl<R: Read> PacketSource for CaptureFile<R> {
             Format::Pcapng(sections) => sections.next(&mut self.window),
         };
         match found {
-            Ok(Some(Found { at, link, octets, wire_len, interface })) => {
+            Ok(Some(Found { at, link, octets, wire_len, omitted, interface })) => {
                 self.packets += 1;
                 let octets = self.window.consumed(octets);
-                Ok(Some(Packet { interface, ..Packet::new(at, link, octets, wire_len) }))
+                Ok(Some(Packet { at, link, octets, wire_len, omitted, interface }))
             }
             Ok(None) => self.end().map(|()| None),
             Err(trouble) => Err(self.fail(trouble)),

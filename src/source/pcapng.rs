@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
+use ipnet::IpNet;
 use pcap_parser::{
     EnhancedPacketBlock, InterfaceDescriptionBlock, Linktype, OptionCode, PcapNGOption,
     SectionHeaderBlock, ToVec,
@@ -17,6 +18,10 @@ const NANOSECONDS: u8 = 9;
 /// Octets that the value of an option may have and still be padded to four.
 const MAX_OPTION: usize = 0xfffc;
 
+/// How a comment begins that says how many octets of TCP payload [`Packet::omitted`](crate::wire::Packet::omitted); in
+/// decimal they follow.
+pub(super) const OMITTED: &str = "gatepost: omitted=";
+
 /// A pcapng file that is being written. Each block goes out with one `write_all`; nothing is buffered here.
 pub struct Writer<W: Write> {
     to: W,
@@ -30,6 +35,13 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// `to` cannot be written.
     pub fn new(to: W, link: LinkType, snap: u32, name: &str) -> io::Result<Self> {
+        let mut writer = Self::empty(to)?;
+        writer.interface(link, snap, name)?;
+        Ok(writer)
+    }
+
+    /// Writes the section's header and describes no interface yet.
+    pub(super) fn empty(to: W) -> io::Result<Self> {
         let mut writer = Self { to, interfaces: 0 };
         let mut section = SectionHeaderBlock {
             block_type: 0,
@@ -45,7 +57,6 @@ impl<W: Write> Writer<W> {
             block_len2: 0,
         };
         writer.block(&mut section)?;
-        writer.interface(link, snap, name)?;
         Ok(writer)
     }
 
@@ -54,13 +65,26 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// The file cannot be written.
     pub fn interface(&mut self, link: LinkType, snap: u32, name: &str) -> io::Result<u32> {
+        self.interface_with(link, snap, name, &[])
+    }
+
+    /// As [`Self::interface`], with the addresses that it had.
+    pub(super) fn interface_with(
+        &mut self,
+        link: LinkType,
+        snap: u32,
+        name: &str,
+        addresses: &[IpNet],
+    ) -> io::Result<u32> {
+        let mut options = vec![text(OptionCode::IfName, name)];
+        options.extend(addresses.iter().map(address));
         let mut interface = InterfaceDescriptionBlock {
             block_type: 0,
             block_len1: 0,
             linktype: Linktype(i32::from(link.number())),
             reserved: 0,
             snaplen: snap,
-            options: vec![text(OptionCode::IfName, name)],
+            options,
             block_len2: 0,
             if_tsresol: NANOSECONDS,
             if_tsoffset: 0,
@@ -129,6 +153,14 @@ impl<W: Write> Writer<W> {
         })
     }
 
+    /// Hands what is written so far to whoever reads the file.
+    ///
+    /// # Errors
+    /// It cannot be flushed.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+
     /// Flushes, and gives back what was written to.
     ///
     /// # Errors
@@ -142,6 +174,19 @@ impl<W: Write> Writer<W> {
         let octets = block.to_vec().map_err(|error| io::Error::other(format!("{error:?}")))?;
         self.to.write_all(&octets)
     }
+}
+
+/// `if_IPv4addr` (the address, then its mask) or `if_IPv6addr` (the address, then the length of its prefix).
+fn address<'a>(net: &IpNet) -> PcapNGOption<'a> {
+    // Of another block is the name that pcap-parser has for this number.
+    const IF_IPV6_ADDR: OptionCode = OptionCode(5);
+    let (code, value) = match net {
+        IpNet::V4(net) => {
+            (OptionCode::IfIpv4Addr, [net.addr().octets(), net.netmask().octets()].concat())
+        }
+        IpNet::V6(net) => (IF_IPV6_ADDR, [&net.addr().octets()[..], &[net.prefix_len()]].concat()),
+    };
+    PcapNGOption { code, len: value.len() as u16, value: Cow::Owned(value) }
 }
 
 /// An option whose value is text, cut to what an option may have.

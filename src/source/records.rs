@@ -86,8 +86,8 @@ impl Records {
         // Below 2^32 * 10^9 + 2^32 * 1000, which a u64 holds.
         let nanos = u64::from(seconds) * 1_000_000_000 + u64::from(units) * self.nanos_per_unit;
         let at = Timestamp::from_nanos(nanos);
-        let wire_len = wire_len.max(captured);
-        Ok(Some(Found { at, link: self.link, octets, wire_len, interface: 0 }))
+        let (link, wire_len) = (self.link, wire_len.max(captured));
+        Ok(Some(Found { at, link, octets, wire_len, omitted: 0, interface: 0 }))
     }
 
     #[inline]

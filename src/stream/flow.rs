@@ -581,6 +581,11 @@ impl Flow {
         self.streams.cost()
     }
 
+    /// Its SYN was not answered: since when it waits, and how many SYNs it sent.
+    pub(super) fn opening(&self) -> Option<(Timestamp, u32)> {
+        (self.phase() == Phase::Opening).then_some((self.start.at, self.syns))
+    }
+
     /// The number of its wait for octets that were acknowledged, if it waits.
     pub(super) fn waiting(&self) -> Option<u64> {
         self.streams.waiting()

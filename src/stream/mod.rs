@@ -140,6 +140,16 @@ pub struct SocketFacts {
     pub closed: bool,
 }
 
+/// Flows of one family that wait for the first answer to their SYN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    pub flows: usize,
+    /// Those of them that sent their SYN more than once.
+    pub again: usize,
+    /// When the one that waits longest sent its first.
+    pub since: Option<Timestamp>,
+}
+
 /// A flow as it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowStart {

@@ -34,6 +34,12 @@ impl Roster {
         self.lists.get(usize::from(list)).map(|ends| ends.front).filter(|&id| id != NONE)
     }
 
+    /// Those of `list`, from the front.
+    pub(super) fn iter(&self, list: u8) -> impl Iterator<Item = u32> {
+        let after = |&id: &u32| self.links.get(id as usize).map(|links| links.after);
+        std::iter::successors(self.front(list), move |id| after(id).filter(|&id| id != NONE))
+    }
+
     /// Puts `id` at the back of `list`, out of where it stood.
     pub(super) fn place(&mut self, id: u32, list: u8) {
         self.remove(id);
@@ -91,6 +97,8 @@ mod tests {
         roster.place(1, 0);
         roster.place(3, 1);
         roster.remove(7);
+        assert_eq!(roster.iter(0).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(roster.iter(1).collect::<Vec<_>>(), [3]);
         assert_eq!(drained(&mut roster, 0), [2, 0, 1]);
         assert_eq!(drained(&mut roster, 1), [3]);
         roster.place(2, 1);

@@ -14,8 +14,8 @@ use super::limits::{Counts, Limits, Ports};
 use super::pin::Pin;
 use super::reassembly::{Ear, PATIENCE};
 use super::roster::Roster;
-use super::{Conversation, Sink, SocketFacts};
-use crate::addr::Side;
+use super::{Conversation, Opening, Sink, SocketFacts};
+use crate::addr::{Family, Side};
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, Segment};
 
@@ -29,6 +29,8 @@ const IGNORED: Duration = Duration::from_secs(120);
 const STEP: Duration = Duration::from_secs(1);
 /// What a flow that is not known to be SMTP may hold: 4 KiB and what stands around them.
 const CANDIDATE_HELD: usize = 8 << 10;
+/// Flows that are looked at to tell what waits.
+const LOOK: usize = 4096;
 
 /// Lists by age. Under pressure flows go in this order; those from [`Class::Ending`] on by their last packet alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +162,26 @@ impl<C: Conversation> FlowTable<C> {
     /// Octets held, with what stands around them; at most [`Limits::held`].
     pub const fn held(&self) -> usize {
         self.held
+    }
+
+    /// What is told about and waits for its first answer, by position in [`Family::ALL`]; of more than 4,096 flows those
+    /// alone of which nothing was seen for longest.
+    pub fn opening(&self) -> [Opening; Family::ALL.len()] {
+        let mut all = [Opening::default(); Family::ALL.len()];
+        for id in self.by_age.iter(Class::Opening.list()).take(LOOK) {
+            let Some(Stage::Told(flow, _)) = self.slot(id).map(|slot| &slot.stage) else {
+                continue;
+            };
+            let family = Family::of(flow.start.client.ip());
+            if let Some((since, syns)) = flow.opening()
+                && let Some(opening) = all.get_mut(family as usize)
+            {
+                opening.flows += 1;
+                opening.again += usize::from(syns > 1);
+                opening.since = Some(opening.since.map_or(since, |oldest| oldest.min(since)));
+            }
+        }
+        all
     }
 
     /// The next segment of the capture. Its time is also the table's, unless it is older than one before.

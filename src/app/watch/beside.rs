@@ -124,7 +124,7 @@ impl Post {
         let mut reading =
             Reading::further(settings, base, traffic).counting(Some(Arc::clone(&self.metrics)));
         let mut listener = Noting { log: &self.log };
-        let ended = watch(live, &mut reading, &mut listener, &self.stop);
+        let ended = watch(live, &mut reading, &mut listener, &self.stop, Some(&self.metrics));
         let base = reading.numbered();
         self.kept = Some((reading.into_traffic(), base));
         ended

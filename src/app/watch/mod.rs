@@ -55,7 +55,7 @@ pub(super) async fn watch(asked: &Watch) -> anyhow::Result<ExitCode> {
     };
     // Only now: without a source there shall be no empty file.
     let copy = match &asked.write {
-        Some(path) => Some(Copy::create(path, asked.force, post.interfaces.clone())?),
+        Some(path) => Some(Copy::create(path, asked.force, live.interfaces())?),
         None => None,
     };
     say(&watching(&live));
@@ -166,14 +166,14 @@ impl Watcher {
             transcripts: Transcripts::None,
         };
         let ours = ours(&live, asked.local.iter().copied());
-        let mut reading = Reading::new(settings, 0, ours).counting(metrics);
+        let mut reading = Reading::new(settings, 0, ours).counting(metrics.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, over) = oneshot::channel::<()>();
         let told_to_end = Arc::clone(&stop);
         let task = move || {
             let _over_when_dropped = sender;
             telling.begin()?;
-            let ended = follow(live, &mut reading, &mut telling, &told_to_end);
+            let ended = follow(live, &mut reading, &mut telling, &told_to_end, metrics.as_deref());
             match ended {
                 Err(Failure::Listener(error)) => Err(error),
                 Err(Failure::Source(error)) => telling.end(&reading).and(Err(error.into())),

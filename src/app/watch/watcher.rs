@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::addr::Networks;
 use crate::analyst::Session;
 use crate::app::reading::Reading;
+use crate::metrics::Metrics;
 use crate::source::live::{Kind, Live, LiveError};
 use crate::source::{Lost, PacketSource as _};
 use crate::time::Timestamp;
@@ -59,8 +60,10 @@ pub(super) fn watch(
     reading: &mut Reading,
     listener: &mut dyn Listener,
     stop: &AtomicBool,
+    metrics: Option<&Metrics>,
 ) -> Result<(), Failure> {
-    let ended = follow(&mut live, reading, listener, stop);
+    let mut ledger = Ledger { metrics, lost: Lost::default() };
+    let ended = follow(&mut live, reading, listener, stop, &mut ledger);
     let lost = live.lost();
     drop(live);
     if let Err(Failure::Listener(_)) = ended {
@@ -68,8 +71,27 @@ pub(super) fn watch(
     }
     reading.finish();
     tell(reading, listener)?;
+    ledger.enter(reading, lost);
     listener.look(reading, lost)?;
     ended
+}
+
+/// What the metrics know of the source, and what it proved.
+struct Ledger<'a> {
+    metrics: Option<&'a Metrics>,
+    lost: Lost,
+}
+
+impl Ledger<'_> {
+    fn enter(&mut self, reading: &Reading, lost: Lost) {
+        let Some(metrics) = self.metrics else { return };
+        metrics.lost(
+            lost.openings.saturating_sub(self.lost.openings),
+            lost.packets.saturating_sub(self.lost.packets),
+        );
+        metrics.evidence(&reading.traffic().evidence());
+        self.lost = lost;
+    }
 }
 
 fn follow(
@@ -77,6 +99,7 @@ fn follow(
     reading: &mut Reading,
     listener: &mut dyn Listener,
     stop: &AtomicBool,
+    ledger: &mut Ledger<'_>,
 ) -> Result<(), Failure> {
     let mut next_look = Instant::now();
     let mut packets = 0_u32;
@@ -118,7 +141,9 @@ fn follow(
         }
         if Instant::now() >= next_look {
             next_look = Instant::now() + LOOK;
-            listener.look(reading, live.lost())?;
+            let lost = live.lost();
+            ledger.enter(reading, lost);
+            listener.look(reading, lost)?;
         }
     }
 }

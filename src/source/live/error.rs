@@ -1,5 +1,8 @@
 //! Why packets of this host cannot be captured, in words that say what to do.
 
+use super::Kind;
+use super::rights::{HOW, Lack};
+
 /// Why packets cannot be captured, or no longer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -21,15 +24,23 @@ pub enum LiveError {
          Linux cooked or BSD loopback; leave it out"
     )]
     Link { name: String, what: String },
+    /// Of what was asked for; the other way to capture may be open.
+    #[error("{lack}; {}{HOW}", other.map_or("", Kind::instead))]
+    Right { lack: Lack, other: Option<Kind> },
+    #[error("neither eBPF nor libpcap can capture: {reason}; {lack}; {HOW}")]
+    Neither { reason: String, lack: Lack },
+    /// It was asked for.
+    #[error("cannot capture by eBPF: {reason}; try --source pcap")]
+    NoEbpf { reason: String },
     #[error("cannot capture on {name}: {source}")]
     Open { name: String, source: ::pcap::Error },
     /// Said once; the others go on.
-    #[error("no more packets of {name}: {source}; {}", match left {
+    #[error("no more packets of {name}: {reason}; {}", match left {
         0 => "no interface is left".to_owned(),
         1 => "1 other is still watched".to_owned(),
         left => format!("{left} others are still watched"),
     })]
-    Gone { name: String, source: ::pcap::Error, left: usize },
+    Gone { name: String, reason: String, left: usize },
     #[error("no interface is left to watch")]
     Over,
 }

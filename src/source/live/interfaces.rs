@@ -55,3 +55,50 @@ fn is_global(interface: &NetworkInterface) -> bool {
         IpAddr::V6(address) => !address.is_unicast_link_local(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UP: u32 = 1;
+
+    fn one(name: &str, flags: u32, ips: &[&str]) -> NetworkInterface {
+        let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        let (name, description) = (name.to_owned(), String::new());
+        NetworkInterface { name, description, index: 3, mac: None, ips, flags }
+    }
+
+    fn names(chosen: Result<Vec<Interface>, LiveError>) -> String {
+        match chosen {
+            Ok(chosen) => chosen.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" "),
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    #[test]
+    fn those_with_a_global_address_are_the_default() {
+        let all = [
+            one("lo", UP, &["127.0.0.1/8", "::1/128"]),
+            one("eth0", UP, &["198.51.100.1/24", "fe80::1/64"]),
+            one("eth1", UP, &["fe80::1/64"]),
+            one("eth2", UP, &["169.254.7.7/16"]),
+            one("eth3", 0, &["192.0.2.1/24"]),
+            one("eth4", UP, &["10.0.0.1/8"]),
+            one("eth5", UP, &["fd00::1/64"]),
+            one("eth6", UP, &["fe80::1/64", "2001:db8::1/64"]),
+            one("eth7", UP, &[]),
+        ];
+        let name = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let said = [
+            names(choose(&all, &[])),
+            names(choose(&all, &name(&["eth7", "lo", "eth7"]))),
+            names(choose(&all, &name(&["lo", "eth33"]))),
+            names(choose(&all, &name(&["eth3"]))),
+            names(choose(&all[..4][2..], &[])),
+        ];
+        insta::assert_snapshot!(said.join("\n"));
+        let eth6 = choose(&all, &name(&["eth6"])).unwrap().remove(0);
+        let addresses = ["fe80::1/64", "2001:db8::1/64"].map(|net| net.parse().unwrap());
+        assert_eq!((eth6.index, &eth6.addresses[..]), (3, &addresses[..]));
+    }
+}

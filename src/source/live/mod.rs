@@ -2,9 +2,12 @@
 //!
 //! Layer 4. [`Live`] is what the rest of the program sees; which of the two captures is decided when it is opened.
 
+mod choice;
 mod error;
 mod interfaces;
 mod pcap;
+mod rights;
+mod writer;
 
 use std::time::Duration;
 
@@ -12,6 +15,9 @@ use ipnet::IpNet;
 
 pub use self::error::LiveError;
 use self::pcap::Pcap;
+pub use self::rights::Lack;
+use self::rights::Rights;
+pub use self::writer::LiveWriter;
 use super::{Lost, PacketSource};
 use crate::stream::SocketFacts;
 use crate::wire::Packet;
@@ -60,6 +66,25 @@ impl Kind {
             Self::Pcap => "pcap",
         }
     }
+
+    /// Its name in a sentence.
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Ebpf => "eBPF",
+            Self::Pcap => "libpcap",
+        }
+    }
+
+    /// What can still be had where the other cannot.
+    const fn instead(self) -> &'static str {
+        match self {
+            Self::Ebpf => "without it there is eBPF (--source ebpf); ",
+            Self::Pcap => {
+                "without it there is libpcap (--source pcap), which copies whole packets and knows no \
+                 round-trip times of sockets; "
+            }
+        }
+    }
 }
 
 /// An interface that is watched; [`Packet::interface`] is its position in [`Live::interfaces`].
@@ -93,8 +118,12 @@ impl Live {
             return Err(LiveError::NoPorts);
         }
         let interfaces = interfaces::chosen(&settings.interfaces)?;
-        let pcap = Pcap::open(&interfaces, &settings.ports, settings.buffer)?;
-        Ok(Self { by: By::Pcap(pcap), why: None, interfaces })
+        let pcap = || Pcap::open(&interfaces, &settings.ports, settings.buffer).map(By::Pcap);
+        let rights = Rights::of_this_thread();
+        // Not in this build.
+        let ebpf = None::<fn() -> Result<By, String>>;
+        let (by, why) = choice::decide(settings.choice, rights, ebpf, pcap)?;
+        Ok(Self { by, why, interfaces })
     }
 
     pub const fn kind(&self) -> Kind {
@@ -103,7 +132,7 @@ impl Live {
         }
     }
 
-    /// Why not the other, in a sentence; `None` where that was asked for.
+    /// Why this one and not the other, to follow "by libpcap, since"; `None` where it was asked for.
     pub fn why(&self) -> Option<&str> {
         self.why.as_deref()
     }

@@ -76,6 +76,35 @@ fn a_connect_that_times_out_is_over_when_its_socket_is() {
 }
 
 #[test]
+fn what_waits_for_its_first_answer_is_known() {
+    let mut scene = Scene::new();
+    let v6 = scene.addresses;
+    let v4 = ["192.0.2.1:4000", "192.0.2.2:25"].map(|address| address.parse().unwrap());
+    assert_eq!(scene.table.opening(), [Opening::default(); 2]);
+    scene.play("C syn; +1s; C syn");
+    let oldest = Some(Timestamp::from_nanos(START) + ms(1));
+    for port in 1..=3 {
+        scene.addresses[0].set_port(port);
+        scene.play("C syn");
+    }
+    scene.addresses = v4;
+    scene.play("C syn");
+    let of_v4 = Opening { flows: 1, again: 0, since: Some(scene.now()) };
+    // On a port that is not watched nobody knows yet what it will be.
+    scene.addresses[1].set_port(26);
+    scene.play("C syn");
+    assert_eq!(scene.table.opening(), [of_v4, Opening { flows: 4, again: 1, since: oldest }]);
+    scene.addresses = v6;
+    scene.play("S synack");
+    scene.addresses[0].set_port(1);
+    scene.play("S rst ack 0");
+    let [_, left] = scene.table.opening();
+    assert_eq!((left.flows, left.again), (2, 0));
+    scene.play("+3m");
+    assert_eq!(scene.table.opening(), [Opening::default(); 2]);
+}
+
+#[test]
 fn an_answer_may_be_seen_after_its_socket_closed() {
     let mut scene = Scene::new();
     scene.play("C syn").socket(None, true).play("S rst ack 0");

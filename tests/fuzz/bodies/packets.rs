@@ -8,14 +8,15 @@ use gatepost::source::{CaptureFile, MAX_PACKET, PacketSource, Writer};
 use gatepost::time::Timestamp;
 use gatepost::wire::{Decoded, Decoder, LinkType, Packet};
 
-/// Packets: the first octet chooses the link type. Each packet is two octets of length, one of what was not captured (in
+/// Packets: the first octet chooses the link type, and from 0x80 on the source left out the beginning of what was not
+/// captured. Each packet is two octets of length, one of what was not captured (in
 /// units of 8 octets; 0x80 adds 40 s to the time), and its octets.
 pub(crate) fn wire(input: &[u8]) {
     const LINKS: [u16; 6] = [1, 0, 101, 113, 276, 105];
-    let Some((&link, mut rest)) = input.split_first() else {
+    let Some((&choice, mut rest)) = input.split_first() else {
         return;
     };
-    let link = LinkType::from_number(LINKS[usize::from(link) % LINKS.len()]);
+    let link = LinkType::from_number(LINKS[usize::from(choice & 0x7f) % LINKS.len()]);
     let (mut decoder, mut at) = (Decoder::new(), Timestamp::default());
     while let [high, low, beyond, octets @ ..] = rest {
         let len = usize::from(u16::from_be_bytes([*high, *low])).min(octets.len());
@@ -23,8 +24,14 @@ pub(crate) fn wire(input: &[u8]) {
         rest = after;
         at = at + Duration::from_secs(u64::from(beyond >> 7) * 40);
         let wire_len = u32::try_from(len).unwrap() + u32::from(beyond & 0x7f) * 8;
-        match decoder.decode(&Packet::new(at, link, octets, wire_len)) {
-            Decoded::Tcp(segment) => assert!(segment.payload.len() <= segment.len as usize),
+        let omitted = if choice & 0x80 == 0 { 0 } else { u32::from(beyond & 0x7f) * 6 };
+        let packet = Packet { omitted, interface: 7, ..Packet::new(at, link, octets, wire_len) };
+        match decoder.decode(&packet) {
+            Decoded::Tcp(segment) => {
+                assert!(segment.omitted as usize + segment.payload.len() <= segment.len as usize);
+                assert_eq!(segment.interface, 7);
+            }
+            Decoded::Icmp(error) => assert_eq!(error.interface, 7),
             Decoded::Udp(datagram) => assert!(datagram.payload.len() <= 65_535),
             _ => {}
         }

@@ -1,7 +1,8 @@
 //! What libpcap's filter lets through, so that the kernel copies nothing else.
 //!
 //! pcap-filter(7). The filter cannot follow IPv6 extension headers (it has no loop), so packets that have any come whole; the
-//! analyst sees what they are.
+//! analyst sees what they are. VLAN tags are read by offsets: the word `vlan` moves all offsets behind it, and libpcap
+//! 1.10 keeps them on a live capture in registers that it also uses for other sums.
 
 use crate::wire::LinkType;
 
@@ -14,39 +15,129 @@ pub(super) enum Part {
     Packets,
 }
 
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Hop-by-hop options, routing, fragment, authentication, destination options.
+const EXTENSIONS: [u16; 5] = [0, 43, 44, 51, 60];
+/// EtherTypes of VLAN tags.
+const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+
 /// The expression for `part`. No packet is of both parts.
 pub(super) fn filter(part: Part, ports: &[u16], link: LinkType) -> String {
-    let plain = match part {
-        Part::Openings => openings(ports),
-        Part::Packets => packets(ports),
+    let of = |ip: &Ip| match part {
+        Part::Openings => openings(ports, ip),
+        Part::Packets => packets(ports, ip),
     };
-    match link {
-        // Each `vlan` moves the offsets of all that follows behind one more tag.
-        LinkType::Ethernet => format!("({plain}) or (vlan and ({plain})) or (vlan and ({plain}))"),
-        _ => plain,
+    let plain = of(&Ip::Plain);
+    if link != LinkType::Ethernet {
+        return plain;
     }
+    let (one, two) = (of(&Ip::At(18)), of(&Ip::At(22)));
+    let (outer, inner) = (any(&TAGS, &["ether[12:2]"]), any(&TAGS, &["ether[16:2]"]));
+    format!("({plain}) or (({outer}) and (({one}) or (({inner}) and ({two}))))")
 }
 
-/// `tcp[..]` is of IPv4, and of its first fragments only; for IPv6 the offsets are counted from the IP header.
-fn openings(ports: &[u16]) -> String {
-    let v4 = any(ports, &["tcp[2:2]"]);
-    let v6 = any(ports, &["ip6[42:2]"]);
+fn openings(ports: &[u16], ip: &Ip) -> String {
+    let v4 = any(ports, &[&ip.v4_transport("tcp", 2, 2)]);
+    let v6 = any(ports, &[&ip.v6(42, 2)]);
+    let (v4_flags, v6_flags) = (ip.v4_transport("tcp", 13, 1), ip.v6(53, 1));
     format!(
-        "(tcp[13] & 0x12 = 0x02 and ({v4})) or (ip6[6] = 6 and ip6[53] & 0x12 = 0x02 and ({v6}))"
+        "({} and {v4_flags} & 0x12 = 0x02 and ({v4})) or ({} and {v6_flags} & 0x12 = 0x02 and ({v6}))",
+        ip.v4_first(TCP),
+        ip.v6_next(TCP),
     )
 }
 
-fn packets(ports: &[u16]) -> String {
-    let v4 = any(ports, &["tcp[0:2]", "tcp[2:2]"]);
-    let v6 = any(ports, &["ip6[40:2]", "ip6[42:2]"]);
-    let mail = format!("({v4} or (ip6[6] = 6 and ({v6}))) and not ({})", openings(ports));
+fn packets(ports: &[u16], ip: &Ip) -> String {
+    let tcp = |at| ip.v4_transport("tcp", at, 2);
+    let v4 = any(ports, &[&tcp(0), &tcp(2)]);
+    let v6 = any(ports, &[&ip.v6(40, 2), &ip.v6(42, 2)]);
+    let mail = format!(
+        "(({} and ({v4})) or ({} and ({v6}))) and not ({})",
+        ip.v4_first(TCP),
+        ip.v6_next(TCP),
+        openings(ports, ip),
+    );
     // Errors of ICMP and ICMPv6.
-    let errors = "icmp[0] = 3 or icmp[0] = 11 or icmp[0] = 12 \
-                  or (ip6[6] = 58 and ip6[40] >= 1 and ip6[40] <= 4)";
-    let names = "udp src port 53";
-    let fragments = "ip[6:2] & 0x1fff != 0";
-    let extended = any(&[0, 43, 44, 51, 60], &["ip6[6]"]);
+    let errors = format!(
+        "({} and ({})) or ({} and {kind} >= 1 and {kind} <= 4)",
+        ip.v4_first(1),
+        any(&[3, 11, 12], &[&ip.v4_transport("icmp", 0, 1)]),
+        ip.v6_next(58),
+        kind = ip.v6(40, 1),
+    );
+    // DNS answers.
+    let names = format!(
+        "({} and {} = 53) or ({} and {} = 53)",
+        ip.v4_first(UDP),
+        ip.v4_transport("udp", 0, 2),
+        ip.v6_next(UDP),
+        ip.v6(40, 2),
+    );
+    let fragments = format!("({} and {} & 0x1fff != 0)", ip.is_v4(), ip.v4(6, 2));
+    let extended = format!("({} and ({}))", ip.is_v6(), any(&EXTENSIONS, &[&ip.v6(6, 1)]));
     format!("({mail}) or {errors} or {names} or {fragments} or {extended}")
+}
+
+/// Where the IP header is.
+enum Ip {
+    /// Where libpcap finds it.
+    Plain,
+    /// So many octets into the frame, its EtherType before it.
+    At(usize),
+}
+
+impl Ip {
+    fn is_v4(&self) -> String {
+        match self {
+            Self::Plain => "ip".to_owned(),
+            Self::At(start) => format!("ether[{}:2] = 0x0800", start - 2),
+        }
+    }
+
+    fn is_v6(&self) -> String {
+        match self {
+            Self::Plain => "ip6".to_owned(),
+            Self::At(start) => format!("ether[{}:2] = 0x86dd", start - 2),
+        }
+    }
+
+    /// IPv4 and this protocol, not a later fragment of it.
+    fn v4_first(&self, protocol: u8) -> String {
+        let (number, fragment) = (self.v4(9, 1), self.v4(6, 2));
+        format!("{} and {number} = {protocol} and {fragment} & 0x1fff = 0", self.is_v4())
+    }
+
+    /// IPv6 with this next header.
+    fn v6_next(&self, next: u8) -> String {
+        format!("{} and {} = {next}", self.is_v6(), self.v6(6, 1))
+    }
+
+    /// A field of the IPv4 header.
+    fn v4(&self, at: usize, length: usize) -> String {
+        match self {
+            Self::Plain => format!("ip[{at}:{length}]"),
+            Self::At(start) => format!("ether[{}:{length}]", start + at),
+        }
+    }
+
+    /// A field of the header that follows an IPv4 header.
+    fn v4_transport(&self, name: &str, at: usize, length: usize) -> String {
+        match self {
+            Self::Plain => format!("{name}[{at}:{length}]"),
+            Self::At(start) => {
+                format!("ether[{} + 4 * (ether[{start}] & 0x0f):{length}]", start + at)
+            }
+        }
+    }
+
+    /// A field of the IPv6 header, or of what follows it at once.
+    fn v6(&self, at: usize, length: usize) -> String {
+        match self {
+            Self::Plain => format!("ip6[{at}:{length}]"),
+            Self::At(start) => format!("ether[{}:{length}]", start + at),
+        }
+    }
 }
 
 /// One of the fields has one of the values.

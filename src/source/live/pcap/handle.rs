@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use ::pcap::{Active, Capture, Error, Linktype, Precision};
 
 use super::filter::{Part, filter};
+use super::outgoing::ignore_outgoing;
 use crate::source::live::LiveError;
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Packet};
@@ -25,6 +26,9 @@ const WHOLE: i32 = 262_144;
 const HEADERS: i32 = 256;
 /// Room for some ten thousand sessions that begin.
 const OPENINGS_BUFFER: usize = 4 << 20;
+
+/// The kernel's name for it in every network namespace.
+const LOOPBACK: &str = "lo";
 
 pub(super) struct Handle {
     capture: Capture<Active>,
@@ -70,8 +74,11 @@ impl Handle {
             name: name.to_owned(),
             what: datalink.get_name().unwrap_or_else(|_| datalink.0.to_string()),
         })?;
-        let filter = filter(part, ports, link);
-        capture.filter(&filter, true).map_err(failed)?;
+        if name == LOOPBACK {
+            // Before Linux 4.20 libpcap drops them, and losses count twice.
+            let _ = ignore_outgoing(&capture);
+        }
+        capture.filter(&filter(part, ports, link), true).map_err(failed)?;
         let mut handle = Self {
             capture: capture.setnonblock().map_err(failed)?,
             link,

@@ -7,6 +7,7 @@
 
 mod filter;
 mod handle;
+mod outgoing;
 
 use std::os::fd::AsFd;
 use std::thread;
@@ -102,7 +103,7 @@ impl Pcap {
             if until.is_none()
                 && let Err(source) = handle.look()
             {
-                return Err(self.close(number, source));
+                return Err(self.close(number, &source));
             }
             if let Some(at) = self.handles.get(number).and_then(Handle::head)
                 && first.is_none_or(|(first, _)| at < first)
@@ -118,7 +119,7 @@ impl Pcap {
                 continue;
             }
             if let Err(source) = handle.look() {
-                return Err(self.close(number, source));
+                return Err(self.close(number, &source));
             }
             if let Some(at) = self.handles.get(number).and_then(Handle::head)
                 && first.is_none_or(|(first, _)| at < first)
@@ -144,7 +145,7 @@ impl Pcap {
     }
 
     /// Gives up the interface of a handle that failed.
-    fn close(&mut self, number: usize, source: ::pcap::Error) -> LiveError {
+    fn close(&mut self, number: usize, source: &::pcap::Error) -> LiveError {
         let interface = self.handles.get(number).map_or(0, Handle::interface);
         let lost = &mut self.lost;
         self.handles.retain_mut(|handle| {
@@ -155,7 +156,7 @@ impl Pcap {
             stays
         });
         let name = self.names.get(interface as usize).cloned().unwrap_or_default();
-        LiveError::Gone { name, source, left: self.handles.len() / 2 }
+        LiveError::Gone { name, reason: source.to_string(), left: self.handles.len() / 2 }
     }
 }
 

@@ -1,0 +1,89 @@
+//! What this process may do: its effective capabilities (capabilities(7)), and what each way to capture needs.
+//!
+//! CAP_BPF and CAP_PERFMON are of Linux 5.8; before it CAP_SYS_ADMIN was both, and it still is.
+
+use std::fmt;
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::Kind;
+
+/// How to give a process all that gatepost can use.
+pub(super) const HOW: &str = "to allow all that it can use, give the program \
+    `setcap cap_net_raw,cap_bpf,cap_net_admin,cap_perfmon+ep`, or its systemd unit \
+    `AmbientCapabilities=CAP_NET_RAW CAP_BPF CAP_NET_ADMIN CAP_PERFMON`, or run it as root";
+
+/// The effective set of a thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rights(CapabilitySet);
+
+/// Capabilities that one way to capture needs and this process lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub kind: Kind,
+    /// As in capabilities(7).
+    pub missing: Vec<&'static str>,
+}
+
+impl Rights {
+    /// All of them where the kernel does not tell: then it says what it thinks when it is asked to do something.
+    pub(super) fn of_this_thread() -> Self {
+        Self(capabilities(None).map_or(CapabilitySet::all(), |sets| sets.effective))
+    }
+
+    /// What is missing, if that is anything.
+    pub(super) fn lack(self, kind: Kind) -> Option<Lack> {
+        const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
+        let needed: &[(&str, CapabilitySet)] = match kind {
+            Kind::Ebpf => &[
+                ("CAP_BPF", CapabilitySet::BPF.union(ADMIN)),
+                ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+            ],
+            Kind::Pcap => &[("CAP_NET_RAW", CapabilitySet::NET_RAW)],
+        };
+        let missing = needed.iter().filter(|(_, any)| !self.0.intersects(*any));
+        let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
+        (!missing.is_empty()).then_some(Lack { kind, missing })
+    }
+}
+
+/// "libpcap needs CAP_NET_RAW, which this process lacks"
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = self.missing.join(" and ");
+        write!(f, "{} needs {missing}, which this process lacks", self.kind.title())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    impl Rights {
+        /// These and no others.
+        pub(in crate::source::live) const fn of(set: CapabilitySet) -> Self {
+            Self(set)
+        }
+    }
+
+    #[test]
+    fn exactly_what_is_missing_is_named() {
+        let (bpf, admin, raw) =
+            (CapabilitySet::BPF, CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW);
+        let all = ["CAP_BPF", "CAP_NET_ADMIN"];
+        for (set, kind, missing) in [
+            (CapabilitySet::empty(), Kind::Ebpf, &all[..]),
+            (raw, Kind::Ebpf, &all[..]),
+            (bpf, Kind::Ebpf, &all[1..]),
+            (admin, Kind::Ebpf, &all[..1]),
+            (bpf | admin, Kind::Ebpf, &[]),
+            (CapabilitySet::SYS_ADMIN | admin, Kind::Ebpf, &[]),
+            (CapabilitySet::SYS_ADMIN, Kind::Ebpf, &all[1..]),
+            (CapabilitySet::all() - raw, Kind::Pcap, &["CAP_NET_RAW"]),
+            (raw, Kind::Pcap, &[]),
+        ] {
+            let lack = Rights::of(set).lack(kind);
+            assert_eq!(lack.map_or(Vec::new(), |lack| lack.missing), missing, "{set:?} {kind:?}");
+        }
+    }
+}
