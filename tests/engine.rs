@@ -25,5 +25,5 @@ mod model;
 mod refusals;
 #[path = "engine/sessions.rs"]
 mod sessions;
-#[path = "engine/witness.rs"]
+#[path = "engine/witness/mod.rs"]
 mod witness;

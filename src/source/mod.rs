@@ -4,6 +4,8 @@
 //! draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 
 mod blocks;
+#[cfg(feature = "ebpf")]
+mod ebpf;
 mod error;
 mod fields;
 mod file;

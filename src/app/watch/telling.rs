@@ -11,11 +11,10 @@ use super::watcher::Listener;
 use crate::analyst::Session;
 use crate::app::reading::Reading;
 use crate::app::replay::telling::WRITING;
-use crate::report::replay::{Report, Told};
-use crate::report::watch::{
-    Lines, Losses, Post, View, json_damage, json_evidence, json_fall_back, json_losses,
-    json_session, summary,
+use crate::report::replay::{
+    Report, Told, json_damage, json_evidence, json_fall_back, json_session,
 };
+use crate::report::watch::{Lines, Losses, Post, View, json_losses, summary};
 use crate::source::Lost;
 use crate::source::live::LiveError;
 use crate::traffic::pairs::FallBack;

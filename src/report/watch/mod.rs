@@ -20,8 +20,7 @@ use super::json;
 use super::replay::rows::{Layout, Row};
 use super::replay::{Page, Report, Told, words};
 use crate::addr::Family;
-use crate::traffic::pairs::FallBack;
-use crate::traffic::{Bound, Evidence, Tally, Traffic, Window};
+use crate::traffic::{Bound, Tally, Traffic, Window};
 
 /// Sessions that the view keeps; no terminal has more lines to spare.
 const MAX_LATEST: usize = 256;
@@ -168,27 +167,6 @@ pub fn summary(view: &View, report: &Report, colour: bool, out: &mut dyn Write) 
         page.say(frame::proof_style(proof), &proof.sentence)?;
     }
     Ok(())
-}
-
-/// The session's line of `--format json`, with its line end; `interfaces` stands where `replay` has the file.
-pub fn json_session(told: &Told<'_>) -> String {
-    json::replayed(told.file, told.number, told.record)
-}
-
-/// A fall-back's line of `--format json`, with its line end.
-pub fn json_fall_back(pair: &FallBack) -> String {
-    json::fall_back(pair)
-}
-
-/// The line of `--format json` for what went wrong with a source that goes on, with its line end.
-pub fn json_damage(interfaces: &str, message: &str) -> String {
-    json::damage(interfaces, message)
-}
-
-/// The line of `--format json` for what traffic proves, with its line end. Of very many destinations the last tried are
-/// told; `destinations_total` says how many there are.
-pub fn json_evidence(evidence: &Evidence<'_>) -> String {
-    json::evidence(evidence)
 }
 
 /// The line of `--format json` for what was lost, with its line end.

@@ -18,6 +18,8 @@ use self::pcap::Pcap;
 pub use self::rights::Lack;
 use self::rights::Rights;
 pub use self::writer::LiveWriter;
+#[cfg(feature = "ebpf")]
+use super::ebpf::{Ebpf, EbpfError};
 use super::{Lost, PacketSource};
 use crate::stream::SocketFacts;
 use crate::wire::Packet;
@@ -102,10 +104,14 @@ pub struct Live {
     by: By,
     why: Option<String>,
     interfaces: Vec<Interface>,
+    /// Interfaces that are not gone.
+    left: usize,
 }
 
 enum By {
     Pcap(Pcap),
+    #[cfg(feature = "ebpf")]
+    Ebpf(Box<Ebpf>),
 }
 
 impl Live {
@@ -120,21 +126,38 @@ impl Live {
         let interfaces = interfaces::chosen(&settings.interfaces)?;
         let pcap = || Pcap::open(&interfaces, &settings.ports, settings.buffer).map(By::Pcap);
         let rights = Rights::of_this_thread();
-        // Not in this build.
+        #[cfg(feature = "ebpf")]
+        let ebpf = Some(|| {
+            let ebpf = Ebpf::open(&interfaces, &settings.ports, settings.buffer);
+            ebpf.map(|ebpf| By::Ebpf(Box::new(ebpf))).map_err(|error| error.to_string())
+        });
+        #[cfg(not(feature = "ebpf"))]
         let ebpf = None::<fn() -> Result<By, String>>;
         let (by, why) = choice::decide(settings.choice, rights, ebpf, pcap)?;
-        Ok(Self { by, why, interfaces })
+        let left = interfaces.len();
+        Ok(Self { by, why, interfaces, left })
     }
 
     pub const fn kind(&self) -> Kind {
         match self.by {
             By::Pcap(_) => Kind::Pcap,
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(_) => Kind::Ebpf,
         }
     }
 
     /// Why this one and not the other, to follow "by libpcap, since"; `None` where it was asked for.
     pub fn why(&self) -> Option<&str> {
         self.why.as_deref()
+    }
+
+    /// Why it knows no round-trip times of sockets, in a sentence; `None` if it does.
+    pub fn without_sockets(&self) -> Option<&str> {
+        match &self.by {
+            By::Pcap(_) => Some("libpcap sees packets only"),
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(ebpf) => ebpf.without_sockets(),
+        }
     }
 
     /// All that the capture began with, also those that are gone since.
@@ -150,18 +173,33 @@ impl PacketSource for Live {
     fn next(&mut self) -> Result<Option<Packet<'_>>, LiveError> {
         match &mut self.by {
             By::Pcap(pcap) => pcap.next(),
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(_) if self.left == 0 => Err(LiveError::Over),
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(ebpf) => ebpf.next().map_err(|error| match error {
+                EbpfError::Gone { name } => {
+                    self.left -= 1;
+                    let reason = "it was removed".to_owned();
+                    LiveError::Gone { name, reason, left: self.left }
+                }
+                error => LiveError::NoEbpf { reason: error.to_string() },
+            }),
         }
     }
 
     fn socket(&mut self) -> Option<SocketFacts> {
         match &mut self.by {
             By::Pcap(_) => None,
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(ebpf) => ebpf.socket(),
         }
     }
 
     fn lost(&mut self) -> Lost {
         match &mut self.by {
             By::Pcap(pcap) => pcap.lost(),
+            #[cfg(feature = "ebpf")]
+            By::Ebpf(ebpf) => ebpf.lost(),
         }
     }
 }

@@ -219,6 +219,7 @@ impl Teller {
             first: self.seen.first,
             last: self.seen.last,
             ports: &Ports::DEFAULT,
+            evidence: None,
         };
         let mut page = Vec::new();
         self.report.write(&reading, false, &mut page).unwrap();

@@ -1,0 +1,752 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * Copies for user space what concerns SMTP of the packets of an interface, and what becomes of TCP sockets. Nothing is
+ * changed, dropped or delayed: every program of packets ends with TC_ACT_UNSPEC, which is TCX_NEXT.
+ *
+ * Kernel 5.8 or later (ring buffers, bpf_skc_to_tcp_sock is of 5.9). Follows RFC 791, RFC 8200, RFC 4302 (AH), RFC 9293,
+ * IEEE 802.1Q; RFC 5321 for reply 354, RFC 8446 for what TLS begins with.
+ *
+ * While a client sends content (after 354, until the server speaks again) and in TLS, payload stays here. The state of such
+ * flows is in `flows`; a flow without an entry is in neither.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_tracing.h>
+
+#include "watch.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+#define AF_INET 2
+#define AF_INET6 10
+
+/* Set before loading. */
+const volatile __u64 watched_ports[1024]; /* a bit for each port */
+const volatile __u32 own_netns;		  /* inode number */
+const volatile __u32 packets_quarter;	  /* octets: a quarter of the ring `packets` */
+
+#define OPENINGS_SIZE (1 << 20)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, OPENINGS_SIZE);
+} openings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 64 << 20);
+} packets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost SEC(".maps");
+
+struct flow_key {
+	__u8 client[16];
+	__u8 server[16];
+	__be16 client_port;
+	__be16 server_port;
+	__u32 family;
+};
+
+#define CLIENT 0
+#define SERVER 1
+
+struct flow {
+	__u32 server_end; /* sequence number after the newest payload of the server that was looked at */
+	__u16 quiet;	  /* the client sends content */
+	__u16 is_tls;
+	struct tls {
+		__u32 at; /* sequence number of the first segment of a direction */
+		__u16 seen;
+		__u16 over; /* nothing more comes up */
+	} client, server;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+static __always_inline bool is_watched(__u16 port)
+{
+	return watched_ports[port >> 6] >> (port & 63) & 1;
+}
+
+/* ---- Handing up ---- */
+
+/*
+ * Octets that a record takes in its ring with the 8 that the kernel puts before it: space is reserved in these sizes, since
+ * the verifier wants a constant, and what is copied is copied once. Headers; headers and WATCH_TAIL; an Ethernet frame; what
+ * GSO and GRO make.
+ */
+#define HEADERS_SIZE (128 - 8)
+#define TAIL_SIZE (416 - 8)
+#define FRAME_SIZE (1600 - 8)
+#define LARGE_SIZE (16384 - 8)
+#define LONGEST_SIZE (sizeof(struct watch_record) + WATCH_LONGEST)
+
+static __always_inline void count_lost(__u32 counter)
+{
+	__u64 *count = bpf_map_lookup_elem(&lost, &counter);
+
+	if (count)
+		*count += 1;
+}
+
+/* User space looks every few milliseconds by itself. It is woken only when a ring has become a quarter full. */
+static __always_inline __u64 wakeup(void *ring, __u32 quarter)
+{
+	__u64 waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+
+	return waiting - quarter < 2 * LONGEST_SIZE ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/* A part of a packet that is to come up: `head` octets from `ip`, then `tail` octets from `tail_at`. */
+struct part {
+	__u32 ip;
+	__u32 wire_len;
+	__u32 head;
+	__u32 omitted;
+	__u32 tail_at;
+	__u32 tail; /* at most WATCH_TAIL */
+	bool opening;
+};
+
+static __always_inline void put(struct __sk_buff *skb, const struct part *part, const __u32 size)
+{
+	const __u32 counter = part->opening ? WATCH_LOST_OPENINGS : WATCH_LOST_PACKETS;
+	__u32 head = part->head, tail = part->tail;
+	struct watch_record *record;
+	void *octets;
+
+	if (part->opening)
+		record = bpf_ringbuf_reserve(&openings, size, 0);
+	else
+		record = bpf_ringbuf_reserve(&packets, size, 0);
+	if (!record) {
+		count_lost(counter);
+		return;
+	}
+	octets = record + 1;
+	record->at = bpf_ktime_get_ns();
+	record->interface = skb->ifindex;
+	record->wire_len = part->wire_len;
+	record->omitted = part->omitted;
+	record->captured = head;
+	record->tail = tail;
+	record->kind = WATCH_PACKET;
+
+	/* The bounds are known already, but not to the verifier. */
+	asm volatile("" : "+r"(head), "+r"(tail));
+	if (head - 1 >= size - sizeof(*record))
+		goto discard;
+	if (!tail) {
+		if (bpf_skb_load_bytes(skb, part->ip, octets, head) < 0)
+			goto discard;
+	} else {
+		if (size < TAIL_SIZE || head > size - sizeof(*record) - WATCH_TAIL || tail > WATCH_TAIL)
+			goto discard;
+		if (bpf_skb_load_bytes(skb, part->ip, octets + WATCH_TAIL, head) < 0)
+			goto discard;
+		if (bpf_skb_load_bytes(skb, part->tail_at, octets, tail) < 0)
+			goto discard;
+	}
+	if (part->opening)
+		bpf_ringbuf_submit(record, wakeup(&openings, OPENINGS_SIZE / 4));
+	else
+		bpf_ringbuf_submit(record, wakeup(&packets, packets_quarter));
+	return;
+discard:
+	bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+	count_lost(counter);
+}
+
+/*
+ * Not inlined, and not static: then the verifier looks at it once, by itself, and not again on each of the ways that lead
+ * here. Such functions take numbers only; kernels before 5.12 no pointers.
+ */
+__noinline int hand_up_part(struct __sk_buff *skb, __u64 places, __u64 wire_len_omitted, __u64 head_tail, __u32 opening)
+{
+	struct part part = {
+		.ip = places >> 32,
+		.tail_at = places,
+		.wire_len = wire_len_omitted >> 32,
+		.omitted = wire_len_omitted,
+		.head = head_tail >> 32,
+		.tail = head_tail,
+		.opening = opening,
+	};
+	__u32 size;
+
+	if (part.head > WATCH_LONGEST)
+		part.head = WATCH_LONGEST;
+	size = sizeof(struct watch_record) + part.head + (part.tail ? WATCH_TAIL : 0);
+	if (size <= HEADERS_SIZE)
+		put(skb, &part, HEADERS_SIZE);
+	else if (size <= TAIL_SIZE)
+		put(skb, &part, TAIL_SIZE);
+	else if (size <= FRAME_SIZE)
+		put(skb, &part, FRAME_SIZE);
+	else if (size <= LARGE_SIZE)
+		put(skb, &part, LARGE_SIZE);
+	else
+		put(skb, &part, LONGEST_SIZE);
+	return 0;
+}
+
+#define BOTH(high, low) ((__u64)(high) << 32 | (low))
+
+static __always_inline void hand_up(struct __sk_buff *skb, const struct part *part)
+{
+	hand_up_part(skb, BOTH(part->ip, part->tail_at), BOTH(part->wire_len, part->omitted),
+		     BOTH(part->head, part->tail), part->opening);
+}
+
+/* The first `most` octets of a packet. */
+static __always_inline void hand_up_first(struct __sk_buff *skb, __u32 ip, __u32 wire_len, __u32 most)
+{
+	struct part part = { .ip = ip, .wire_len = wire_len, .head = wire_len < most ? wire_len : most };
+
+	hand_up(skb, &part);
+}
+
+/* ---- TCP ---- */
+
+
+struct segment {
+	struct flow_key key;
+	__u32 payload; /* where */
+	__u32 len;     /* of it */
+	__u32 seq;
+	__u32 from; /* CLIENT or SERVER */
+};
+
+/* 1 if `a` is not `b`, else 0, without a branch. */
+static __always_inline __u32 differs(__u32 a, __u32 b)
+{
+	__u32 x = a ^ b, negative = -x;
+
+	/* Or the compiler makes a branch of it again. */
+	asm volatile("" : "+r"(negative));
+	return (x | negative) >> 31;
+}
+
+/*
+ * Whether the last line that a server said, in `len` octets at `payload`, is a reply 354. Before it may stand those to MAIL
+ * and RCPT. A function by itself for the same reason as hand_up_part; and the verifier would follow every branch in the loop.
+ */
+__noinline int wants_content(struct __sk_buff *skb, __u32 payload, __u32 len)
+{
+	const __u32 reply = '\n' << 24 | '3' << 16 | '5' << 8 | '4';
+	__u8 said[128] = {};
+	__u32 last = len < sizeof(said) ? len : sizeof(said);
+	__u32 word = len <= sizeof(said) ? '\n' : 0;
+	__u32 wants = 0;
+
+	asm volatile("" : "+r"(last));
+	if (last - 1 >= sizeof(said))
+		return 0;
+	if (bpf_skb_load_bytes(skb, payload + len - last, said, last) < 0)
+		return 0;
+	/* Unrolled: an index into the stack that changes needs CAP_PERFMON. */
+#pragma unroll
+	for (__u32 i = 0; i < sizeof(said); i++) {
+		/* Behind the end there are zeros, which begin no line. */
+		__u32 begins = (1 - differs(word & 0xff, '\n')) & differs(said[i], 0);
+
+		word = word << 8 | said[i];
+		wants = (wants & ~begins) | (1 - differs(word, reply));
+	}
+	return wants;
+}
+
+/*
+ * A server says nothing binary but TLS, so a record's first three octets are enough. A client may: of it the beginning of a
+ * ClientHello is wanted.
+ */
+static __always_inline bool begins_tls(struct __sk_buff *skb, const struct segment *segment)
+{
+	__u8 said[6];
+
+	if (segment->len < sizeof(said))
+		return false;
+	if (bpf_skb_load_bytes(skb, segment->payload, said, sizeof(said)) < 0)
+		return false;
+	if (said[1] != 3 || said[2] > 4)
+		return false;
+	if (segment->from == SERVER)
+		return said[0] >= 20 && said[0] <= 23;
+	return said[0] == 22 && said[5] == 1;
+}
+
+/* Whether a segment lies within the first octets of TLS of its direction. By sequence number, so retransmits count once. */
+static __always_inline bool is_early_tls(struct flow *flow, const struct segment *segment)
+{
+	struct tls *tls = &flow->client;
+	__s32 offset;
+
+	if (segment->from == SERVER) {
+		tls = &flow->server;
+		/* Not by arithmetic, which needs CAP_PERFMON. */
+		asm volatile("" : "+r"(tls));
+	}
+	if (tls->over)
+		return false;
+	if (!tls->seen) {
+		tls->at = segment->seq;
+		tls->seen = 1;
+	}
+	offset = segment->seq - tls->at;
+	/* Long after it, before sequence numbers come round. */
+	if (offset > 1 << 20)
+		tls->over = 1;
+	return offset < WATCH_TLS;
+}
+
+/* How many octets of its payload are to come up, from its end. Keeps the state of the flow. */
+static __always_inline __u32 wanted(struct __sk_buff *skb, const struct segment *segment)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, &segment->key);
+	__u32 end = segment->seq + segment->len;
+	struct flow new = {};
+
+	if (flow && flow->is_tls)
+		return is_early_tls(flow, segment) ? segment->len : 0;
+	if (segment->from == CLIENT && flow && flow->quiet)
+		return segment->len <= WATCH_SHORT ? segment->len : WATCH_TAIL;
+	/* What was sent again, or was seen on another interface already, says nothing new. */
+	if (segment->from == SERVER && flow && (__s32)(end - flow->server_end) <= 0)
+		return segment->len;
+
+	if (begins_tls(skb, segment)) {
+		new.is_tls = 1;
+		bpf_map_update_elem(&flows, &segment->key, &new, BPF_ANY);
+		flow = bpf_map_lookup_elem(&flows, &segment->key);
+		if (flow)
+			is_early_tls(flow, segment);
+	} else if (segment->from == SERVER) {
+		bool wants = wants_content(skb, segment->payload, segment->len);
+
+		if (flow) {
+			flow->quiet = wants;
+			flow->server_end = end;
+		} else if (wants) {
+			new.quiet = 1;
+			new.server_end = end;
+			bpf_map_update_elem(&flows, &segment->key, &new, BPF_ANY);
+		}
+	}
+	return segment->len;
+}
+
+/* The addresses of the packet at `ip`, client and server as `segment` has them. */
+static __always_inline bool read_addresses(struct __sk_buff *skb, __u32 ip, struct segment *segment)
+{
+	const bool v4 = segment->key.family == AF_INET;
+	__u32 source = ip + (v4 ? offsetof(struct iphdr, saddr) : offsetof(struct ipv6hdr, saddr));
+	__u32 destination = ip + (v4 ? offsetof(struct iphdr, daddr) : offsetof(struct ipv6hdr, daddr));
+	__u32 client = segment->from == CLIENT ? source : destination;
+	__u32 server = segment->from == CLIENT ? destination : source;
+
+	if (v4)
+		return bpf_skb_load_bytes(skb, client, segment->key.client, 4) == 0 &&
+		       bpf_skb_load_bytes(skb, server, segment->key.server, 4) == 0;
+	return bpf_skb_load_bytes(skb, client, segment->key.client, 16) == 0 &&
+	       bpf_skb_load_bytes(skb, server, segment->key.server, 16) == 0;
+}
+
+/* A packet of TCP that is no fragment: `ip` and `transport` are where these headers are. By itself, as hand_up_part is. */
+__noinline int watch_tcp(struct __sk_buff *skb, __u32 ip, __u32 transport, __u32 wire_len, __u32 family)
+{
+	struct part part = { .ip = ip, .wire_len = wire_len };
+	struct segment segment = { .key.family = family };
+	bool to_watched, from_watched;
+	__u16 source, destination;
+	struct tcphdr tcp;
+	__u32 up;
+
+	if (bpf_skb_load_bytes(skb, transport, &tcp, sizeof(tcp)) < 0)
+		return 0;
+	source = bpf_ntohs(tcp.source);
+	destination = bpf_ntohs(tcp.dest);
+	to_watched = is_watched(destination);
+	from_watched = is_watched(source);
+	if (!to_watched && !from_watched)
+		return 0;
+	/* A client may well connect from 2525 to 25. */
+	segment.from = to_watched && (!from_watched || destination <= source) ? CLIENT : SERVER;
+	segment.payload = transport + tcp.doff * 4;
+	part.head = segment.payload - ip;
+	if (tcp.doff < 5 || part.head > wire_len) {
+		/* Damaged; whoever reads it says so. */
+		hand_up_first(skb, ip, wire_len, WATCH_DATAGRAM);
+		return 0;
+	}
+	segment.len = wire_len - part.head;
+	part.opening = tcp.syn && !tcp.ack && to_watched;
+	up = segment.len;
+	if ((segment.len || part.opening) && read_addresses(skb, ip, &segment)) {
+		segment.key.client_port = segment.from == CLIENT ? tcp.source : tcp.dest;
+		segment.key.server_port = segment.from == CLIENT ? tcp.dest : tcp.source;
+		segment.seq = bpf_ntohl(tcp.seq);
+		if (part.opening)
+			bpf_map_delete_elem(&flows, &segment.key);
+		else
+			up = wanted(skb, &segment);
+	}
+	if (up == segment.len) {
+		part.head += up;
+	} else {
+		part.omitted = segment.len - up;
+		part.tail_at = segment.payload + part.omitted;
+		part.tail = up;
+	}
+	hand_up(skb, &part);
+	return 0;
+}
+
+/* ---- The network layer ---- */
+
+/* A packet and what is known of it. */
+struct network {
+	__u32 family;
+	__u32 ip;	 /* where its header is */
+	__u32 transport; /* where the next one is, behind extension headers */
+	__u32 wire_len;
+};
+
+static __always_inline bool is_dns_answer(struct __sk_buff *skb, const struct network *network)
+{
+	__be16 source;
+
+	if (bpf_skb_load_bytes(skb, network->transport, &source, sizeof(source)) < 0)
+		return false;
+	return source == bpf_htons(53);
+}
+
+static __always_inline bool is_icmp_error(struct __sk_buff *skb, const struct network *network)
+{
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, network->transport, &type, sizeof(type)) < 0)
+		return false;
+	if (network->family == AF_INET6)
+		return type >= 1 && type <= 4;
+	return type == 3 || type == 11 || type == 12;
+}
+
+static __always_inline __u8 icmp_of(const struct network *network)
+{
+	return network->family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+}
+
+/* `protocol` is that of the transport header. */
+static __always_inline void watch_transport(struct __sk_buff *skb, const struct network *network, __u8 protocol)
+{
+	__u32 most;
+
+	if (protocol == IPPROTO_TCP) {
+		watch_tcp(skb, network->ip, network->transport, network->wire_len, network->family);
+		return;
+	}
+	if (protocol == IPPROTO_UDP && is_dns_answer(skb, network))
+		most = WATCH_DATAGRAM;
+	else if (protocol == icmp_of(network) && is_icmp_error(skb, network))
+		most = WATCH_ICMP;
+	else
+		return;
+	hand_up_first(skb, network->ip, network->wire_len, most);
+}
+
+/*
+ * A fragment comes up whole, since only the datagram tells what it is. Of a first fragment at least the ports are there; of
+ * a later one all that is known is what it cannot be.
+ */
+static __always_inline void watch_fragment(struct __sk_buff *skb, const struct network *network, __u8 protocol,
+					   bool is_first)
+{
+	__be16 ports[2];
+
+	if (is_first && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP)) {
+		if (bpf_skb_load_bytes(skb, network->transport, ports, sizeof(ports)) < 0)
+			return;
+		if (protocol == IPPROTO_UDP && ports[0] != bpf_htons(53))
+			return;
+		if (protocol == IPPROTO_TCP && !is_watched(bpf_ntohs(ports[0])) && !is_watched(bpf_ntohs(ports[1])))
+			return;
+	} else if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != icmp_of(network) &&
+		   !(network->family == AF_INET6 && protocol == IPPROTO_DSTOPTS)) {
+		return;
+	}
+	hand_up_first(skb, network->ip, network->wire_len, WATCH_LONGEST);
+}
+
+/* What the header says, unless it cannot be true or says nothing (BIG TCP): then all that is there. */
+static __always_inline __u32 wire_len(struct __sk_buff *skb, __u32 ip, __u32 said, __u32 least)
+{
+	__u32 there = skb->len - ip;
+
+	return said < least || said > there ? there : said;
+}
+
+/* An authentication header may stand behind IPv4, too. */
+static __always_inline void watch_ipv4(struct __sk_buff *skb, __u32 ip)
+{
+	struct network network = { .family = AF_INET, .ip = ip };
+	__u8 extension[2];
+	struct iphdr header;
+	__u16 fragment;
+	__u8 protocol;
+
+	if (bpf_skb_load_bytes(skb, ip, &header, sizeof(header)) < 0 || header.version != 4 || header.ihl < 5)
+		return;
+	protocol = header.protocol;
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_ICMP && protocol != IPPROTO_AH)
+		return;
+	network.wire_len = wire_len(skb, ip, bpf_ntohs(header.tot_len), header.ihl * 4);
+	network.transport = ip + header.ihl * 4;
+	fragment = bpf_ntohs(header.frag_off) & 0x3fff;
+	if (fragment) {
+		watch_fragment(skb, &network, protocol, !(fragment & 0x1fff));
+		return;
+	}
+	if (protocol == IPPROTO_AH) {
+		if (bpf_skb_load_bytes(skb, network.transport, extension, sizeof(extension)) < 0)
+			return;
+		protocol = extension[0];
+		network.transport += (extension[1] + 2) * 4;
+	}
+	watch_transport(skb, &network, protocol);
+}
+
+/* Extension headers that one packet may have before it is let go. */
+#define EXTENSIONS 8
+
+/* By itself, as hand_up_part is. */
+__noinline int watch_ipv6(struct __sk_buff *skb, __u32 ip)
+{
+	struct network network = { .family = AF_INET6, .ip = ip, .transport = ip + sizeof(struct ipv6hdr) };
+	struct ipv6hdr header;
+	__u8 extension[8];
+	__u8 protocol;
+	__u32 said;
+
+	if (bpf_skb_load_bytes(skb, ip, &header, sizeof(header)) < 0 || header.version != 6)
+		return 0;
+	said = bpf_ntohs(header.payload_len);
+	network.wire_len = wire_len(skb, ip, said ? said + sizeof(header) : 0, sizeof(header));
+	protocol = header.nexthdr;
+
+	for (int i = 0; i < EXTENSIONS; i++) {
+		if (protocol != IPPROTO_HOPOPTS && protocol != IPPROTO_ROUTING && protocol != IPPROTO_DSTOPTS &&
+		    protocol != IPPROTO_AH && protocol != IPPROTO_FRAGMENT)
+			break;
+		if (bpf_skb_load_bytes(skb, network.transport, extension, sizeof(extension)) < 0)
+			return 0;
+		if (protocol == IPPROTO_FRAGMENT) {
+			__u16 fragment = extension[2] << 8 | extension[3];
+
+			/* One without more and at 0 is a whole packet (RFC 6946). */
+			network.transport += 8;
+			if (fragment & 0xfff9) {
+				watch_fragment(skb, &network, extension[0], !(fragment & 0xfff8));
+				return 0;
+			}
+		} else if (protocol == IPPROTO_AH) {
+			network.transport += (extension[1] + 2) * 4;
+		} else {
+			network.transport += (extension[1] + 1) * 8;
+		}
+		protocol = extension[0];
+	}
+	watch_transport(skb, &network, protocol);
+	return 0;
+}
+
+/* ---- The link layer ---- */
+
+/* Tags in the packet; the kernel mostly keeps the outer one beside it. */
+#define TAGS 3
+
+static __always_inline bool is_tag(__be16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD) || type == bpf_htons(ETH_P_QINQ1);
+}
+
+static __always_inline int watch(struct __sk_buff *skb, bool ethernet)
+{
+	__be16 type = skb->protocol;
+	__u32 ip = 0;
+
+	if (ethernet) {
+		ip = ETH_HLEN;
+		if (bpf_skb_load_bytes(skb, ip - 2, &type, sizeof(type)) < 0)
+			return TC_ACT_UNSPEC;
+		for (int i = 0; i < TAGS && is_tag(type); i++) {
+			ip += 4;
+			if (bpf_skb_load_bytes(skb, ip - 2, &type, sizeof(type)) < 0)
+				return TC_ACT_UNSPEC;
+		}
+	}
+	if (type == bpf_htons(ETH_P_IP))
+		watch_ipv4(skb, ip);
+	else if (type == bpf_htons(ETH_P_IPV6))
+		watch_ipv6(skb, ip);
+	return TC_ACT_UNSPEC;
+}
+
+/* On interfaces whose packets begin with an Ethernet header: also loopback, veth, bridges. */
+SEC("classifier")
+int watch_frames(struct __sk_buff *skb)
+{
+	return watch(skb, true);
+}
+
+/* On those whose packets begin with the IP header: tun, tunnels, WireGuard, PPP. */
+SEC("classifier")
+int watch_bare(struct __sk_buff *skb)
+{
+	return watch(skb, false);
+}
+
+/* ---- Sockets ---- */
+
+/* As much of the kernel's structures as is read; the loader finds the places in the kernel that runs. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+/* Of another name than in linux/in6.h; what stands behind ___ does not count. */
+struct in6_addr___watch {
+	union {
+		__be32 u6_addr32[4];
+	} in6_u;
+};
+
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	unsigned short skc_family;
+	possible_net_t skc_net;
+	struct in6_addr___watch skc_v6_daddr;
+	struct in6_addr___watch skc_v6_rcv_saddr;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol;
+};
+
+struct inet_sock {
+	__be16 inet_sport;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 srtt_us;
+	__u32 total_retrans;
+};
+
+#pragma clang attribute pop
+
+/* include/net/tcp_states.h */
+#define TCP_FIN_WAIT1 4
+#define TCP_CLOSE 7
+#define TCP_LISTEN 10
+#define TCP_NEW_SYN_RECV 12
+
+static __always_inline void copy_address(__u8 *to, const struct in6_addr___watch *from)
+{
+	__be32 *words = (__be32 *)to;
+
+	words[0] = from->in6_u.u6_addr32[0];
+	words[1] = from->in6_u.u6_addr32[1];
+	words[2] = from->in6_u.u6_addr32[2];
+	words[3] = from->in6_u.u6_addr32[3];
+}
+
+/*
+ * Called in every network namespace. The local port is that of the inet_sock: sock_common's is 0 in TCP_CLOSE if the kernel
+ * had chosen it.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(watch_socket, struct sock *sk, int old_state, int new_state)
+{
+	__u16 family = sk->__sk_common.skc_family;
+	struct watch_socket *socket;
+	struct watch_record *record;
+	__u16 local_port, peer_port;
+	struct tcp_sock *tcp;
+
+	if (new_state < TCP_FIN_WAIT1 || new_state == TCP_LISTEN || new_state == TCP_NEW_SYN_RECV || old_state == TCP_LISTEN)
+		return 0;
+	if (sk->sk_protocol != IPPROTO_TCP || (family != AF_INET && family != AF_INET6))
+		return 0;
+	peer_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	if (!peer_port || sk->__sk_common.skc_net.net->ns.inum != own_netns)
+		return 0;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return 0;
+	local_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
+	if (!is_watched(local_port) && !is_watched(peer_port))
+		return 0;
+
+	record = bpf_ringbuf_reserve(&packets, sizeof(*record) + sizeof(*socket), 0);
+	if (!record) {
+		count_lost(WATCH_LOST_PACKETS);
+		return 0;
+	}
+	__builtin_memset(record, 0, sizeof(*record) + sizeof(*socket));
+	record->at = bpf_ktime_get_ns();
+	record->captured = sizeof(*socket);
+	record->kind = WATCH_SOCKET;
+	socket = (void *)(record + 1);
+	if (family == AF_INET) {
+		*(__be32 *)socket->local = sk->__sk_common.skc_rcv_saddr;
+		*(__be32 *)socket->peer = sk->__sk_common.skc_daddr;
+	} else {
+		copy_address(socket->local, &sk->__sk_common.skc_v6_rcv_saddr);
+		copy_address(socket->peer, &sk->__sk_common.skc_v6_daddr);
+	}
+	socket->srtt_us = tcp->srtt_us;
+	socket->total_retrans = tcp->total_retrans;
+	socket->local_port = local_port;
+	socket->peer_port = peer_port;
+	socket->family = family;
+	socket->closed = new_state == TCP_CLOSE;
+	bpf_ringbuf_submit(record, wakeup(&packets, packets_quarter));
+	return 0;
+}

@@ -1,0 +1,194 @@
+//! Two hosts and a link, and what is seen on it.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{panic, thread};
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::source::PacketSource;
+use crate::source::ebpf::programs::Attach;
+use crate::source::ebpf::{Ebpf, EbpfError};
+use crate::source::live::Interface;
+use crate::stream::SocketFacts;
+use crate::wire::{Decoded, Decoder, LinkType, Packet, Segment};
+
+/// A port of its own, beside those of SMTP.
+pub(super) const PORTS: [u16; 2] = [25, 2525];
+
+/// Two namespaces, `near` (where is watched) and `far`, joined by the interfaces `far` and `near`. Named as those of
+/// tests/lab, whose sweep removes what killed tests leave.
+pub(super) struct Pair {
+    near: String,
+    far: String,
+}
+
+/// What was seen of one packet.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) octets: Vec<u8>,
+    pub(super) wire_len: u32,
+    pub(super) omitted: u32,
+    pub(super) interface: u32,
+    pub(super) at: crate::time::Timestamp,
+}
+
+impl Pair {
+    /// Says on standard error why a test cannot run here.
+    pub(super) fn new(test: &str) -> Option<Self> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            let _ =
+                writeln!(io::stderr(), "SKIPPED: {test}: needs root (network namespaces, bpf(2))");
+            return None;
+        }
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = |role: &str| format!("gatepost-lab-{}-ebpf{number}-{role}", std::process::id());
+        let pair = Self { near: name("near"), far: name("far") };
+        for (host, other, address) in [(&pair.near, "far", 1), (&pair.far, "near", 2)] {
+            ip(&format!("netns add {host}"));
+            in_namespace(host, || {
+                fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
+                fs::write("/proc/sys/net/ipv6/conf/all/accept_dad", "0").unwrap();
+            });
+            ip(&format!("-n {host} link set lo up"));
+            if other == "near" {
+                let (near, far) = (&pair.near, &pair.far);
+                ip(&format!("link add far netns {near} type veth peer name near netns {far}"));
+            }
+            let _ = address;
+        }
+        for (host, interface, address) in [(&pair.near, "far", 1), (&pair.far, "near", 2)] {
+            ip(&format!("-n {host} link set {interface} up"));
+            ip(&format!("-n {host} addr add 192.0.2.{address}/24 dev {interface}"));
+            ip(&format!("-n {host} addr add 2001:db8::{address}/64 dev {interface} nodad"));
+        }
+        Some(pair)
+    }
+
+    pub(super) fn near<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_namespace(&self.near, work)
+    }
+
+    pub(super) fn far<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_namespace(&self.far, work)
+    }
+
+    pub(super) fn near_name(&self) -> &str {
+        &self.near
+    }
+
+    /// `ip` on both hosts; the words `NEAR` and `N` become the interface and the number of the host's addresses.
+    pub(super) fn both(&self, command: &str) {
+        for (host, interface, number) in [(&self.near, "far", "1"), (&self.far, "near", "2")] {
+            let command = command.replace("LINK", interface).replace('#', number);
+            ip(&format!("-n {host} {command}"));
+        }
+    }
+
+    /// What is seen at `near` of the interfaces while `work` is done, and what sockets there said.
+    pub(super) fn watch(&self, interfaces: &[&str], work: impl FnOnce() + Send) -> Watched {
+        let capture = self.near(|| open(Attach::of_this_kernel(), interfaces).unwrap());
+        work();
+        self.near(move || Watched::drain(capture))
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for name in [&self.near, &self.far] {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+/// In the namespace of this thread.
+pub(super) fn open(attach: Attach, interfaces: &[&str]) -> Result<Ebpf, EbpfError> {
+    let interfaces: Vec<Interface> = interfaces.iter().map(|name| interface(name)).collect();
+    Ebpf::attached(attach, &interfaces, &PORTS, 16 << 20)
+}
+
+pub(super) fn interface(name: &str) -> Interface {
+    let index = nix::net::if_::if_nametoindex(name).unwrap();
+    Interface { name: name.to_owned(), index, addresses: Vec::new() }
+}
+
+/// All that a capture gave.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    pub(super) packets: Vec<Seen>,
+    pub(super) sockets: Vec<SocketFacts>,
+}
+
+impl Watched {
+    pub(super) fn drain(mut capture: Ebpf) -> Self {
+        assert_eq!(capture.without_sockets(), None);
+        let mut watched = Self::default();
+        let mut silence = 0;
+        while silence < 2 {
+            silence += 1;
+            if let Some(packet) = capture.next().unwrap() {
+                assert_eq!(packet.link, LinkType::Raw);
+                watched.packets.push(Seen {
+                    octets: packet.octets.to_vec(),
+                    wire_len: packet.wire_len,
+                    omitted: packet.omitted,
+                    interface: packet.interface,
+                    at: packet.at,
+                });
+                silence = 0;
+            }
+            while let Some(socket) = capture.socket() {
+                watched.sockets.push(socket);
+            }
+        }
+        let lost = capture.lost();
+        assert_eq!((lost.openings, lost.packets), (0, 0));
+        watched
+    }
+
+    /// Tells `read` every TCP segment, in order.
+    pub(super) fn segments(&self, mut read: impl FnMut(&Segment<'_>)) {
+        let mut decoder = Decoder::new();
+        for seen in &self.packets {
+            if let Decoded::Tcp(segment) = decoder.decode(&seen.packet()) {
+                read(&segment);
+            }
+        }
+    }
+}
+
+impl Seen {
+    pub(super) fn packet(&self) -> Packet<'_> {
+        let packet = Packet::new(self.at, LinkType::Raw, &self.octets, self.wire_len);
+        Packet { omitted: self.omitted, interface: self.interface, ..packet }
+    }
+}
+
+pub(super) fn server(v6: bool, port: u16) -> SocketAddr {
+    let ip = if v6 { "2001:db8::1" } else { "192.0.2.1" };
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+/// Does the work on a thread inside the namespace.
+pub(super) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
+    let inside = || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(inside).join())
+        .unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+#[track_caller]
+pub(super) fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip (iproute2)");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "ip {arguments}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,134 @@
+//! Records by hand.
+
+use std::time::Duration;
+
+use super::super::record::{self, Header, Record, Socket};
+use super::super::rights::Rights;
+use crate::source::ebpf::EbpfError;
+
+fn packet(captured: u32, tail: u32, octets: &[u8]) -> Vec<u8> {
+    let mut record = 7_u64.to_ne_bytes().to_vec();
+    for number in [3, 1500, 40, captured, tail, record::PACKET] {
+        record.extend(u32::to_ne_bytes(number));
+    }
+    record.extend(octets);
+    record
+}
+
+#[test]
+fn a_packet_is_what_was_captured_and_not_the_room_behind_it() {
+    let header = Header { at: 7, interface: 3, wire_len: 1500, omitted: 40, kind: record::PACKET };
+    let whole = packet(3, 0, b"abc-----");
+    let read = Record::read(&whole).unwrap();
+    assert_eq!(read, Record { header, head: b"abc", tail: b"" });
+
+    let mut octets = b"yz".to_vec();
+    octets.resize(record::TAIL, b'-');
+    octets.extend(b"abc-----");
+    let with_tail = packet(3, 2, &octets);
+    let read = Record::read(&with_tail).unwrap();
+    assert_eq!(read, Record { header, head: b"abc", tail: b"yz" });
+}
+
+#[test]
+fn records_that_cannot_be_are_none() {
+    for cut in 0..record::HEADER {
+        assert_eq!(Record::read(&packet(0, 0, b"")[..cut]), None);
+    }
+    let room = vec![0; record::TAIL];
+    for (captured, tail, octets) in [
+        (4, 0, b"abc".as_slice()),
+        (u32::MAX, 0, b"abc"),
+        (0, 1, &room[1..]),
+        (1, 1, &room),
+        (0, 257, &room),
+        (0, u32::MAX, &room),
+    ] {
+        assert_eq!(Record::read(&packet(captured, tail, octets)), None);
+    }
+    for cut in 0..48 {
+        assert_eq!(Socket::read(&socket(10, [0; 16], 0, 0)[..cut]), None);
+    }
+    assert_eq!(Socket::read(&socket(1, [0; 16], 0, 0)), None);
+}
+
+fn socket(family: u16, local: [u8; 16], srtt: u32, closed: u16) -> Vec<u8> {
+    let mut octets = local.to_vec();
+    octets.extend([9; 16]);
+    octets.extend(srtt.to_ne_bytes());
+    octets.extend(2_u32.to_ne_bytes());
+    for number in [25, 40_000, family, closed] {
+        octets.extend(u16::to_ne_bytes(number));
+    }
+    octets
+}
+
+#[test]
+fn sockets_of_both_families() {
+    let mut local = [0; 16];
+    local[..4].copy_from_slice(&[192, 0, 2, 1]);
+    let read = Socket::read(&socket(2, local, 0, 0)).unwrap();
+    assert_eq!((read.local, read.rtt), ("192.0.2.1:25".parse().unwrap(), None));
+    assert_eq!(read.peer, "9.9.9.9:40000".parse().unwrap());
+    assert_eq!((read.retransmits, read.closed), (2, false));
+
+    // IPv4 by an IPv6 socket.
+    let local = "::ffff:192.0.2.1".parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let read = Socket::read(&socket(10, local, 8_001, 1)).unwrap();
+    assert_eq!(read.local, "192.0.2.1:25".parse().unwrap());
+    assert_eq!(read.peer, "[909:909:909:909:909:909:909:909]:40000".parse().unwrap());
+    assert_eq!((read.rtt, read.closed), (Some(Duration::from_nanos(1_000_125)), true));
+}
+
+#[test]
+fn the_numbers_are_those_of_the_header_file() {
+    let header = include_str!("../../../bpf/watch.h");
+    let defined = |name: &str| {
+        let line = header.lines().find(|line| line.starts_with(&format!("#define {name} ")));
+        line.unwrap().split_whitespace().nth(2).unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!(defined("WATCH_PACKET"), record::PACKET);
+    assert_eq!(defined("WATCH_SOCKET"), record::SOCKET);
+    assert_eq!(defined("WATCH_TAIL") as usize, record::TAIL);
+    assert_eq!(defined("WATCH_LOST_OPENINGS"), record::LOST_OPENINGS);
+    assert_eq!(defined("WATCH_LOST_PACKETS"), record::LOST_PACKETS);
+}
+
+#[test]
+fn rights_that_are_missing_are_named() {
+    let said = |set: u64| {
+        let status = format!("Name:\tgatepost\nCapEff:\t{set:016x}\nCapBnd:\tffffffffffffffff\n");
+        let rights = Rights::in_status(&status).unwrap();
+        (
+            rights.suffice_for_packets().map_err(|error| error.to_string()),
+            rights.missing_for_sockets(),
+        )
+    };
+    let (net_admin, sys_admin, perfmon, bpf) = (1 << 12, 1 << 21, 1 << 38, 1 << 39);
+    assert_eq!(said(net_admin | perfmon | bpf), (Ok(()), None));
+    assert_eq!(said(net_admin | bpf), (Ok(()), Some("CAP_PERFMON")));
+    assert_eq!(said(net_admin | sys_admin), (Ok(()), None));
+    insta::assert_snapshot!(
+        said(bpf).0.unwrap_err(),
+        @"eBPF needs CAP_NET_ADMIN of capabilities(7), which this process lacks: run as root, or give the service AmbientCapabilities=CAP_NET_ADMIN"
+    );
+    insta::assert_snapshot!(
+        said(perfmon).0.unwrap_err(),
+        @"eBPF needs CAP_BPF and CAP_NET_ADMIN of capabilities(7), which this process lacks: run as root, or give the service AmbientCapabilities=CAP_BPF CAP_NET_ADMIN"
+    );
+    assert!(Rights::in_status("Name:\tgatepost\n").is_none());
+}
+
+#[test]
+fn what_the_kernel_refuses_says_what_to_do() {
+    let denied = std::io::Error::from_raw_os_error(1);
+    insta::assert_snapshot!(
+        EbpfError::refused("attach programs to an interface", &denied),
+        @"the kernel does not permit to attach programs to an interface (Operation not permitted (os error 1)), although this process has the capabilities: are they those of a user namespace, or does a security module forbid bpf(2)?"
+    );
+    let unknown = std::io::Error::from_raw_os_error(38);
+    insta::assert_snapshot!(
+        EbpfError::refused("load the programs that look at packets", &unknown),
+        @"this kernel cannot load the programs that look at packets: Function not implemented (os error 38); eBPF needs Linux 5.8 or later with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_ACT"
+    );
+}
