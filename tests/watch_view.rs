@@ -10,11 +10,12 @@
 
 mod lab;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use lab::{Config, Family, Gateway, Lab, Mode, Postfix, Process, until};
@@ -25,6 +26,11 @@ use serde_json::Value;
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const PORT: u16 = 25;
+/// Nobody answers there.
+const SILENT: u16 = 587;
+/// Another screen without a cursor, and back.
+const TAKE: &str = "\x1b[?1049h\x1b[?25l";
+const GIVE_BACK: &str = "\x1b[?25h\x1b[?1049l";
 /// On the server's only interface.
 const WATCH: [&str; 3] = ["watch", "-i", "gateway"];
 
@@ -258,32 +264,63 @@ fn a_reader_that_leaves_ends_it_in_peace() {
     assert!(watching.wait().success());
 }
 
-/// What a terminal of that size was sent, and the process's end.
+/// What a terminal was sent so far.
+#[derive(Clone, Default)]
+struct Sent(Arc<Mutex<Vec<u8>>>);
+
+impl Sent {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, what: &str) {
+        until(format_args!("{what:?} on the terminal"), || {
+            plain(&self.text()).contains(what).then_some(())
+        });
+    }
+
+    /// Until nobody holds the other end.
+    fn read(&self, master: OwnedFd) {
+        let mut terminal = File::from(master);
+        let mut chunk = [0; 4096];
+        // EIO (pty(7)) is the end.
+        while let Ok(read @ 1..) = terminal.read(&mut chunk) {
+            self.0.lock().unwrap().extend_from_slice(&chunk[..read]);
+        }
+    }
+}
+
+/// What a terminal of that size was sent: sessions, a connection that nobody answers, and a pause by Ctrl-Z.
 fn on_a_terminal(lab: &Lab, columns: u16, lines: u16) -> String {
     let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pair = openpty(&size, None).unwrap();
     // Its end of the terminal goes with it; ours is the last.
     let mut watching = Watching::telling(lab, &[], pair.slave.into());
-    let terminal = thread::spawn(move || read_all(pair.master));
+    let sent = Sent::default();
+    let reader = {
+        let sent = sent.clone();
+        thread::spawn(move || sent.read(pair.master))
+    };
 
     send(lab, 2);
-    // A frame comes once a second, and the last one when it ends.
-    thread::sleep(std::time::Duration::from_millis(1500));
+    sent.wait_for("mail 1/1 250");
+    let silent = format!("inet:{}", lab.server_socket(Family::Ipv6, SILENT));
+    let caller = lab.client.spawn(["smtp-source", "-m", "1", &silent]);
+    sent.wait_for("waiting for an answer: 1 over IPv6, the oldest for ");
+    drop(caller);
+
+    watching.signal(Signal::SIGTSTP);
+    let stat = format!("/proc/{}/stat", watching.child.id());
+    until("the stop", || fs::read_to_string(&stat).unwrap().contains(") T ").then_some(()));
+    assert!(sent.text().ends_with(GIVE_BACK), "{:?}", sent.text());
+    watching.signal(Signal::SIGCONT);
+    until("another frame", || (!sent.text().ends_with(GIVE_BACK)).then_some(()));
+
     watching.signal(Signal::SIGTERM);
     assert!(watching.wait().success());
-    terminal.join().unwrap()
-}
-
-/// Until nobody holds the other end.
-fn read_all(master: OwnedFd) -> String {
-    let mut terminal = File::from(master);
-    let mut all = Vec::new();
-    let mut chunk = [0; 4096];
-    // EIO (pty(7)) is the end.
-    while let Ok(read @ 1..) = terminal.read(&mut chunk) {
-        all.extend_from_slice(&chunk[..read]);
-    }
-    String::from_utf8(all).unwrap()
+    reader.join().unwrap();
+    sent.text()
 }
 
 /// `text` without control sequences.
@@ -304,18 +341,23 @@ fn a_terminal_gets_a_view_that_fits_and_its_cursor_back() {
         return;
     };
     let _sinks = sinks(&lab);
+    let silence = format!(
+        "add table inet silent; add chain inet silent in {{ type filter hook input priority 0; }}; \
+         add rule inet silent in tcp dport {SILENT} drop"
+    );
+    lab.server.run(["nft", &silence]);
     for (columns, lines) in [(60, 15), (100, 30), (140, 40)] {
         let sent = on_a_terminal(&lab, columns, lines);
-        let (view, after) = sent.rsplit_once("\x1b[?25h\x1b[?1049l").expect("the cursor back");
-        let (before, view) = view.split_once("\x1b[?1049h\x1b[?25l").expect("another screen");
+        assert_eq!(sent.matches(TAKE).count(), 2, "{columns}x{lines}");
+        assert_eq!(sent.matches(GIVE_BACK).count(), 2, "{columns}x{lines}");
+        let (view, after) = sent.rsplit_once(GIVE_BACK).unwrap();
+        let (before, view) = view.split_once(TAKE).unwrap();
         assert_eq!(before, "", "{columns}x{lines}");
-        let frames: Vec<&str> = view.split("\x1b[H").filter(|frame| !frame.is_empty()).collect();
-        assert!(frames.len() >= 2, "{columns}x{lines}: {} frames", frames.len());
-        for frame in frames.into_iter().chain([after]) {
-            let shown = plain(frame);
-            assert!(shown.lines().count() <= usize::from(lines), "{columns}x{lines}:\n{shown}");
+        let frames = view.split("\x1b[H").chain([after]).map(plain);
+        for frame in frames.filter(|frame| !frame.is_empty()) {
+            assert!(frame.lines().count() <= usize::from(lines), "{columns}x{lines}:\n{frame}");
             // The terminal puts a CR before each LF, also where there is one.
-            for line in shown.lines().map(|line| line.trim_end_matches('\r')) {
+            for line in frame.lines().map(|line| line.trim_end_matches('\r')) {
                 assert!(line.chars().count() <= usize::from(columns), "{columns}x{lines}: {line}");
             }
         }

@@ -41,7 +41,6 @@ pub(super) struct Reading {
     highest: u64,
 }
 
-#[allow(dead_code, reason = "what looks at the wire has no use of all of it yet")]
 impl Reading {
     /// Sessions are numbered from `base` + 1; `ours` are the addresses of our own side.
     pub(super) fn new(settings: Settings, base: u64, ours: Networks) -> Self {

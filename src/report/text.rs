@@ -127,15 +127,11 @@ fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
     if transaction.rcpt_total > 1 {
         put!(line, " nrcpt={}", transaction.rcpt_total);
     }
-    match deciding_code(transaction) {
+    match transaction.deciding_code() {
         Some(code) => put!(line, " code={code}"),
         None => line.push_str(" code=-"),
     }
     put!(line, " bytes={}", transaction.bytes);
-}
-
-pub(super) fn deciding_code(transaction: &TransactionRecord) -> Option<u16> {
-    transaction.deciding_code()
 }
 
 pub(super) const fn refused(code: u16) -> bool {

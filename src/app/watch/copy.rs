@@ -1,4 +1,4 @@
-//! The file of `--write`: the packets as the source gave them, each under the interface that saw it.
+//! The file of `--write`: the packets as the source gave them.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -16,7 +16,7 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    /// Makes the file; `interfaces` are those of the source.
+    /// Makes the file.
     pub(super) fn create(
         path: &Path,
         force: bool,
@@ -29,6 +29,11 @@ impl Copy {
 
     pub(super) fn packet(&mut self, packet: &Packet<'_>) -> anyhow::Result<()> {
         self.writer.packet(packet).with_context(|| cannot_write(&self.path))
+    }
+
+    /// Hands what is written so far to whoever reads the file.
+    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
+        self.writer.flush().with_context(|| cannot_write(&self.path))
     }
 
     /// All of it is in the file.

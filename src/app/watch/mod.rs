@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use nix::sys::signal::Signal;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -36,7 +37,7 @@ use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::report::watch::{Lines, Post, frame, listed};
-use crate::source::live::{self, Choice, Kind, Live};
+use crate::source::live::{self, Choice, Live};
 use crate::stream::{Limits, Ports};
 
 /// How often the view is drawn.
@@ -109,11 +110,7 @@ fn post(live: &Live) -> Post {
 /// `watching eth0 and eth1 by libpcap, since eBPF needs CAP_BPF, which this process lacks`
 fn watching(live: &Live) -> String {
     let post = post(live);
-    let why = match (live.kind(), live.why()) {
-        (_, None) => String::new(),
-        (Kind::Ebpf, Some(why)) => format!(" ({why})"),
-        (Kind::Pcap, Some(why)) => format!(", since {why}"),
-    };
+    let why = live.why().map_or_else(String::new, |why| format!(", since {why}"));
     format!("watching {} by {}{why}", listed(&post.interfaces), post.source)
 }
 
@@ -223,6 +220,7 @@ struct Ending {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
     over: std::pin::Pin<Box<tokio::time::Sleep>>,
 }
 
@@ -233,6 +231,7 @@ impl Ending {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
+            quit: on(SignalKind::quit())?,
             over: Box::pin(sleep(time.unwrap_or(FOR_EVER))),
         })
     }
@@ -242,6 +241,7 @@ impl Ending {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
+            _ = self.quit.recv() => {}
             () = &mut self.over => {}
         }
     }
@@ -255,16 +255,19 @@ async fn draw(
     colour: bool,
 ) -> anyhow::Result<()> {
     let mut ending = Ending::watch(asked.duration)?;
-    let mut resized = signal(SignalKind::window_change()).context("cannot watch for signals")?;
+    let on = |kind| signal(kind).context("cannot watch for signals");
+    let mut resized = on(SignalKind::window_change())?;
+    let mut suspended = on(SignalKind::from_raw(Signal::SIGTSTP as i32))?;
     let mut tick = interval(DRAW);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let screen = Screen::take().context("cannot write to the terminal")?;
+    let mut screen = Screen::take().context("cannot write to the terminal")?;
     let mut drawn = Ok(());
     while drawn.is_ok() {
         tokio::select! {
             () = ending.comes() => break,
             () = watcher.over() => break,
             _ = resized.recv() => {}
+            _ = suspended.recv() => screen.suspend().context("cannot write to the terminal")?,
             _ = tick.tick() => {}
         }
         let lines = frame(&board.lock(), screen::size(), colour);

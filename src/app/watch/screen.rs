@@ -2,11 +2,14 @@
 //!
 //! Control sequences are those of ECMA-48 and xterm. A frame is one write.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _, stdout};
+use std::os::fd::AsFd as _;
 use std::panic;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::{Signal, raise};
 use terminal_size::terminal_size_of;
 
 use crate::report::watch::Size;
@@ -22,7 +25,10 @@ const LEAST: Size = Size { columns: 20, lines: 5 };
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// A terminal that is taken. Dropped, it is given back.
-pub(super) struct Screen;
+pub(super) struct Screen {
+    /// Standard output without its buffer of lines, which would make two writes of a frame.
+    terminal: File,
+}
 
 impl Screen {
     /// Standard output can be drawn on.
@@ -43,17 +49,29 @@ impl Screen {
                 before(panic);
             }));
         });
+        let terminal = File::from(stdout().as_fd().try_clone_to_owned()?);
         TAKEN.store(true, Ordering::SeqCst);
-        let screen = Self;
-        write(TAKE)?;
+        let mut screen = Self { terminal };
+        screen.terminal.write_all(TAKE)?;
         Ok(screen)
+    }
+
+    /// Stops this process as the terminal asked (SIGTSTP), and goes on when it is continued.
+    ///
+    /// # Errors
+    /// The terminal cannot be written.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        give_back();
+        raise(Signal::SIGSTOP)?;
+        TAKEN.store(true, Ordering::SeqCst);
+        self.terminal.write_all(TAKE)
     }
 
     /// Draws all of it anew.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) fn draw(&self, lines: &[String]) -> io::Result<()> {
+    pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         if !TAKEN.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -66,7 +84,7 @@ impl Screen {
             frame.push_str("\x1b[K");
         }
         frame.push_str("\x1b[J");
-        write(frame.as_bytes())
+        self.terminal.write_all(frame.as_bytes())
     }
 }
 
@@ -87,12 +105,7 @@ pub(super) fn size() -> Size {
 
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
-        let _nothing_else_can_be_done = write(GIVE_BACK);
+        let mut out = stdout().lock();
+        let _nothing_else_can_be_done = out.write_all(GIVE_BACK).and_then(|()| out.flush());
     }
-}
-
-fn write(octets: &[u8]) -> io::Result<()> {
-    let mut out = stdout().lock();
-    out.write_all(octets)?;
-    out.flush()
 }

@@ -14,7 +14,7 @@ use crate::app::replay::telling::WRITING;
 use crate::report::replay::{
     Report, Told, json_damage, json_evidence, json_fall_back, json_session,
 };
-use crate::report::watch::{Lines, Losses, Post, View, json_losses, summary};
+use crate::report::watch::{Lines, Losses, Post, View, Waiting, json_losses, summary};
 use crate::source::Lost;
 use crate::source::live::LiveError;
 use crate::traffic::pairs::FallBack;
@@ -136,10 +136,19 @@ impl Listener for Telling {
     }
 
     fn look(&mut self, reading: &Reading, lost: Lost) -> anyhow::Result<()> {
+        if let Some(copy) = &mut self.copy {
+            copy.flush()?;
+        }
         let mut view = self.board.lock();
         view.uptime = self.began.elapsed();
         view.losses = losses(reading, lost, self.desyncs);
-        view.open = reading.analyst().flows() as u64;
+        let analyst = reading.analyst();
+        view.open = analyst.open_sessions().iter().sum::<usize>() as u64;
+        let now = reading.traffic().now();
+        view.waiting = analyst.opening().map(|opening| Waiting {
+            count: opening.flows as u64,
+            oldest: opening.since.map(|since| now.since(since)).unwrap_or_default(),
+        });
         view.traffic(reading.traffic());
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::engine::{Endpoint, SessionRecord, Tls, TransactionRecord};
 use crate::policy::Action;
 use crate::report::columns::{cells, width};
 use crate::report::escape::{Place, fitted};
-use crate::report::text::{deciding_code, refused};
+use crate::report::text::refused;
 use crate::time::Timestamp;
 
 /// Milliseconds are the last four.
@@ -293,11 +293,11 @@ impl Phrase {
 }
 
 pub(super) fn is_decided(transaction: &TransactionRecord) -> bool {
-    deciding_code(transaction).is_some()
+    transaction.deciding_code().is_some()
 }
 
 pub(super) fn is_accepted(transaction: &TransactionRecord) -> bool {
-    deciding_code(transaction).is_some_and(|code| !refused(code))
+    transaction.deciding_code().is_some_and(|code| !refused(code))
 }
 
 /// The reply that says how it went: of the last transaction that was decided, else of the greeting or another refusal;
@@ -306,7 +306,7 @@ pub(super) fn telling_code(record: &SessionRecord) -> Option<(u16, Option<String
     let smtp = &record.smtp;
     let last = smtp.transactions.iter().rev();
     let decided = last.filter_map(|transaction| {
-        let code = deciding_code(transaction)?;
+        let code = transaction.deciding_code()?;
         let mut recipients = transaction.rcpt_to.iter().rev();
         let same = recipients.find(|to| transaction.data_code.is_none() && to.code == Some(code));
         Some((code, same.and_then(|to| to.enhanced).map(|enhanced| enhanced.to_string())))

@@ -8,7 +8,7 @@ use super::{BOLD, PLAIN, Page, RED, Told, YELLOW};
 use crate::addr::Family;
 use crate::engine::Tls;
 use crate::policy::Action;
-use crate::report::text::{deciding_code, refused};
+use crate::report::text::refused;
 use crate::stream::FlowOutcome;
 use crate::traffic::pairs::{FallBack, Why};
 
@@ -171,7 +171,7 @@ impl Counts {
             }
         }
         for transaction in &smtp.transactions {
-            *match deciding_code(transaction) {
+            *match transaction.deciding_code() {
                 Some(code) if code >= 500 => &mut self.rejected,
                 Some(code) if refused(code) => &mut self.tempfailed,
                 Some(_) => &mut self.accepted,

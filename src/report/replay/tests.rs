@@ -319,6 +319,28 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
 }
 
 #[test]
+fn evidence_of_very_many_servers_is_shortened_to_the_last_tried() {
+    let others: Vec<Destination> = (0..4096)
+        .map(|n| Destination {
+            server: Other::Name(format!("mx{n}.{}example", "a.long.name.".repeat(16))),
+            ipv4: tries(Response::Answered, n),
+            ipv6: tries(Response::Silent, n),
+        })
+        .collect();
+    let return_path = ReturnPath {
+        destinations_total: others.len() as u64,
+        destinations: others.iter().collect(),
+        ..ReturnPath::default()
+    };
+    let line = json_evidence(&Evidence { at: at(0), receive: ByFamily::default(), return_path });
+    assert!(line.len() < 1 << 20, "{}", line.len());
+    let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let listed = read["return"]["destinations"].as_array().unwrap();
+    assert!((500..4096).contains(&listed.len()), "{}", listed.len());
+    assert_eq!(read["return"]["destinations_total"], 4096);
+}
+
+#[test]
 fn colour_only_when_asked_for() {
     let report = report_of_troubles();
     let (plain, coloured) =
