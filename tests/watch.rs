@@ -127,13 +127,14 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
     let mut failed = Failed::default();
     let mut reports: Vec<Report> = Vec::new();
     for post in posts {
-        // Those that nobody answered are over after two minutes, and counted then.
+        // The one that nobody answered is over after two minutes, and counted then; eBPF on the sender's host hears from
+        // the kernel that it gave up.
         failed.about(&format!("{}, metrics until the end", post.name()), |failed| {
             let (told, metrics) = (post.watcher.told(), post.watcher.metrics());
             counted::check(&metrics, &told, post.place.direction(), failed);
             let over = told.sessions().len();
             let all: usize = mail::SESSIONS.iter().map(|(_, sessions)| sessions).sum();
-            failed.unless(over == all - 1, || format!("{over} of {all} sessions were over"));
+            failed.unless(over >= all - 1, || format!("{over} of {all} sessions were over"));
         });
         let (name, Post { place, source, watcher, file }) = (post.name(), post);
         let told = watcher.finish();
