@@ -9,8 +9,8 @@ RUNNER := $(if $(ROOT),CARGO_TARGET_$(shell $(CARGO) -vV | sed -n 's/^host: //p'
 BUILD_PACKAGES := gcc libc6-dev libpcap-dev clang libbpf-dev linux-libc-dev
 # swaks only suggests what it needs for TLS and IPv6.
 TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables postfix openssl ca-certificates procps prometheus haproxy curl \
-	swaks libnet-ssleay-perl libio-socket-inet6-perl tshark
-CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool knot
+	swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot
+CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream
 NEEDED = $(BUILD_PACKAGES)
 
@@ -39,9 +39,10 @@ lint: ## Formatting, clippy, documentation: no warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
 bench: NEEDED = $(BENCH_PACKAGES)
-bench: packages ## The relay beside HAProxy and nginx, replay beside tshark; writes target/bench/*.json
+bench: packages ## The relay beside HAProxy and nginx, replay beside tshark, watch beside dumpcap; writes target/bench/*.json
 	$(RUNNER) $(CARGO) bench --locked --bench relay -- $(BENCH)
 	$(RUNNER) $(CARGO) bench --locked --bench replay -- $(BENCH)
+	$(RUNNER) $(CARGO) bench --locked --bench watch -- $(BENCH)
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
 	for target in $$($(CARGO) fuzz list --fuzz-dir tests/fuzz); do \

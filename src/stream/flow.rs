@@ -369,11 +369,16 @@ impl Flow {
     }
 
     fn fin(&mut self, from: Side, segment: &Segment<'_>, first: u32, need: i64) {
-        let half = self.streams.halves.of(from);
+        let (half, peer) = self.streams.halves.split(from);
         let position = half.position(first) + i64::from(segment.len);
         // The first wins, unless octets behind it were seen before.
         let due = half.end.max(half.next)..=half.next.saturating_add(WINDOW);
         if half.fin.is_none() && due.contains(&position) {
+            // Of two that cross, which one is seen first depends on where one looks. The server's is the older: it comes
+            // behind the 221 that the client closes upon (RFC 5321 §4.1.1.10).
+            if self.rst.is_none() && peer.fin.is_some_and(|fin| need <= fin.position) {
+                self.closed_by = Some(Side::Server);
+            }
             self.closed_by.get_or_insert(from);
             self.streams.fin(from, position, need, segment.at);
         }

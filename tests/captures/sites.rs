@@ -98,7 +98,8 @@ impl<'lab> Sender<'lab> {
         Self::start(lab, &routes, "")
     }
 
-    fn start(lab: &'lab Lab, routes: &str, main_cf: &str) -> Self {
+    /// It finds the recipients' hosts by `routes`, further entries of its transport table, each after a comma.
+    pub(super) fn start(lab: &'lab Lab, routes: &str, main_cf: &str) -> Self {
         let main_cf = format!(
             "myhostname = mta.sender.example\n\
              virtual_mailbox_domains =\n\

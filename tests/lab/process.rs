@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 use super::{show_when_failing, until};
@@ -37,6 +39,18 @@ impl Process {
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
             .unwrap_or_default()
+    }
+
+    /// Its id; a command that was started through others has taken their place by now.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// CPU time of all its threads until now, those that have ended included: `clock_getcpuclockid(3)`.
+    #[track_caller]
+    pub(crate) fn cpu(&self) -> Duration {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        clock_gettime(clock_getcpuclockid(pid).unwrap()).unwrap().into()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -24,6 +24,10 @@ fn outcomes() {
         (&format!("{open}; C data 0..5; S rst"), (Reset, Some(Side::Server))),
         (&format!("{open}; C fin; S rst"), (Established, Some(Side::Client))),
         (&format!("{open}; S fin; C ack 1; C fin; S ack 1"), (Established, Some(Side::Server))),
+        // They cross.
+        (&format!("{open}; C fin; S fin ack 0"), (Established, Some(Side::Server))),
+        (&format!("{open}; S fin; C fin ack 0"), (Established, Some(Side::Server))),
+        (&format!("{open}; C fin; S fin ack 1"), (Established, Some(Side::Client))),
         ("C data 0..5; S data 0..9", (Midstream, None)),
         ("S data 0..5; C rst", (Midstream, Some(Side::Client))),
         // Both SYN at once.

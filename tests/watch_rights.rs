@@ -1,0 +1,160 @@
+//! What `watch` says when a right is missing, what it still does then, and that nothing of it stays in the kernel.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
+mod lab;
+#[allow(dead_code, reason = "each test of watch uses its own part")]
+#[path = "watch/watcher.rs"]
+mod watcher;
+
+use std::collections::BTreeSet;
+
+use lab::{Family, Host, Lab, port};
+use nix::sys::signal::Signal;
+use watcher::{Source, Watcher};
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+
+/// Every right that watching may need, and what the kernel takes in place of it: CAP_SYS_ADMIN for CAP_BPF.
+const BPF: &str = "-bpf,-sys_admin";
+const NET_ADMIN: &str = "-net_admin,-sys_admin";
+const NET_RAW: &str = "-net_raw";
+const ALL: &str = "-bpf,-net_admin,-net_raw,-perfmon,-sys_admin";
+
+/// How `watch` ended without these rights, and what it said on standard error.
+fn without(lab: &Lab, taken: &str, source: &str) -> (bool, String) {
+    let bounding = format!("--bounding-set={taken}");
+    let inheritable = format!("--inh-caps={taken}");
+    let output = lab.server.output([
+        "setpriv",
+        &bounding,
+        &inheritable,
+        GATEPOST,
+        "watch",
+        "--source",
+        source,
+        "-i",
+        "gateway",
+        "--format",
+        "json",
+        "--duration",
+        "300ms",
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    eprintln!("without {taken}, {source}: {}: {}", output.status, said.trim());
+    (output.status.success(), said)
+}
+
+/// The capabilities that a message says are missing.
+fn missing(said: &str) -> Vec<&str> {
+    let words = said.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    let named: BTreeSet<&str> = words.filter(|word| word.starts_with("CAP_")).collect();
+    named.into_iter().collect()
+}
+
+#[test]
+fn libpcap_without_its_right_says_which() {
+    let Some(lab) = Lab::new("watch, rights of libpcap") else { return };
+    let (ran, said) = without(&lab, NET_RAW, "pcap");
+    assert!(!ran);
+    assert_eq!(missing(&said), ["CAP_NET_RAW"], "{said}");
+    let (ran, said) = without(&lab, BPF, "pcap");
+    assert!(ran, "{said}");
+    let (ran, said) = without(&lab, NET_ADMIN, "pcap");
+    assert!(ran, "{said}");
+}
+
+#[test]
+fn ebpf_without_a_right_says_which() {
+    let test = "watch, rights of eBPF";
+    let Some(lab) = Lab::new(test) else { return };
+    if !Source::Ebpf.runs_here(&lab, test) {
+        return;
+    }
+    for (taken, named) in [(BPF, "CAP_BPF"), (NET_ADMIN, "CAP_NET_ADMIN")] {
+        let (ran, said) = without(&lab, taken, "ebpf");
+        assert!(!ran);
+        assert_eq!(missing(&said), [named], "{said}");
+        let (ran, said) = without(&lab, taken, "auto");
+        assert!(ran, "libpcap still works: {said}");
+        assert!(said.contains("by libpcap, since") && said.contains(named), "{said}");
+    }
+    let (ran, said) = without(&lab, NET_RAW, "auto");
+    assert!(ran && said.contains("by eBPF"), "{said}");
+}
+
+#[test]
+fn without_any_right_every_one_is_named() {
+    let Some(lab) = Lab::new("watch, no rights") else { return };
+    let (ran, said) = without(&lab, ALL, "auto");
+    assert!(!ran);
+    for name in ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+}
+
+/// Told to end, killed, and started again after that: never more in the kernel than one watcher's own.
+#[test]
+fn nothing_stays_in_the_kernel() {
+    let test = "watch, left behind";
+    let Some(lab) = Lab::new(test) else { return };
+    for source in Source::ALL {
+        if !source.runs_here(&lab, test) {
+            continue;
+        }
+        let start = || Watcher::start(&lab, &lab.server, source, &["gateway"], &[]);
+        let nothing = in_kernel(&lab.server);
+        let watcher = start();
+        let one = in_kernel(&lab.server);
+        assert!(one > nothing, "{source:?} has nothing in the kernel: {one:?}");
+        watcher.finish();
+        assert_eq!(in_kernel(&lab.server), nothing, "{source:?}, after SIGTERM");
+
+        let killed = start();
+        killed.signal(Signal::SIGKILL);
+        drop(killed);
+        let watcher = start();
+        assert_eq!(in_kernel(&lab.server), one, "{source:?}, started after kill -9");
+        // And it watches.
+        let at = lab.server_socket(Family::Ipv6, port::SMTP);
+        drop(lab.client.connect(at));
+        watcher.wait_for_sessions(1);
+        assert_eq!(watcher.finish().sessions().len(), 1, "{source:?}, started after kill -9");
+        assert_eq!(in_kernel(&lab.server), nothing, "{source:?}, at the end");
+    }
+}
+
+/// What the kernel holds of watchers on a host: packet sockets, and programs at tcx of either direction.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd)]
+struct InKernel {
+    sockets: usize,
+    programs: usize,
+}
+
+fn in_kernel(host: &Host) -> InKernel {
+    let sockets = host.run(["cat", "/proc/net/packet"]).lines().count() - 1;
+    InKernel { sockets, programs: programs(host) }
+}
+
+#[cfg(feature = "ebpf")]
+fn programs(host: &Host) -> usize {
+    use aya::programs::SchedClassifier;
+    use aya::programs::tc::TcAttachType;
+
+    host.in_thread(|| {
+        let at = [TcAttachType::Ingress, TcAttachType::Egress];
+        let query =
+            |at| SchedClassifier::query_tcx("gateway", at).map_or(0, |(_, found)| found.len());
+        at.into_iter().map(query).sum()
+    })
+}
+
+#[cfg(not(feature = "ebpf"))]
+fn programs(_: &Host) -> usize {
+    0
+}
