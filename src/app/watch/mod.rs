@@ -37,7 +37,7 @@ use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::report::watch::{Lines, Post, frame, listed};
-use crate::source::live::{self, Choice, Live};
+use crate::source::live::{self, Choice, Kind, Live};
 use crate::stream::{Limits, Ports};
 
 /// How often the view is drawn.
@@ -111,7 +111,12 @@ fn post(live: &Live) -> Post {
 fn watching(live: &Live) -> String {
     let post = post(live);
     let why = live.why().map_or_else(String::new, |why| format!(", since {why}"));
-    format!("watching {} by {}{why}", listed(&post.interfaces), post.source)
+    // Of libpcap nobody expects them: there it is no lack to tell.
+    let sockets = live.without_sockets().filter(|_| live.kind() == Kind::Ebpf);
+    let less = sockets.map_or_else(String::new, |lack| {
+        format!("; without the round-trip times of sockets: {lack}")
+    });
+    format!("watching {} by {}{why}{less}", listed(&post.interfaces), post.source)
 }
 
 /// `/metrics` and the others, as long as it lives.
