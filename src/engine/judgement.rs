@@ -28,7 +28,7 @@ impl Judgement {
     pub(super) fn new(profile: Arc<Profile>, client: IpAddr) -> Self {
         let verdict = profile.access.decide(client);
         let refusing = match verdict.action {
-            Action::Accept => None,
+            Action::Accept | Action::Tag => None,
             Action::Tempfail => Some(Refusal::AccessTempfail),
             Action::Reject => Some(Refusal::AccessReject),
         };

@@ -16,6 +16,8 @@ use crate::addr::{Family, Networks};
 pub enum Action {
     #[default]
     Accept,
+    /// The message gets a header field that says why.
+    Tag,
     /// A 4xx: the client tries again, or elsewhere.
     Tempfail,
     /// A 5xx: the client gives up.
@@ -26,6 +28,7 @@ impl Action {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Accept => "accept",
+            Self::Tag => "tag",
             Self::Tempfail => "tempfail",
             Self::Reject => "reject",
         }

@@ -3,6 +3,8 @@
 //! Layer 2. Nothing here asks a clock, a socket or a resolver.
 
 mod access;
+pub mod door;
 pub mod facts;
+pub mod rules;
 
 pub use access::{AccessRule, AccessRules, Action, Verdict};

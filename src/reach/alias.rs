@@ -20,7 +20,9 @@ pub(super) enum Found {
 
 /// The answer to `lookup`, through aliases. Too many of them are what a resolver calls SERVFAIL.
 pub(super) fn follow(lookup: &Lookup, find: impl Fn(&DomainName, RecordType) -> Found) -> Answer {
-    let (mut name, kind) = question(lookup);
+    let Some((mut name, kind)) = question(lookup) else {
+        return Answer::Unknown(Reason::NoSource);
+    };
     for _ in 0..=MAX_ALIASES {
         match find(&name, kind) {
             Found::Alias(target) => name = target,

@@ -123,7 +123,9 @@ impl Dns {
 
     /// Never later than the deadline.
     pub async fn answer(&self, lookup: &Lookup) -> Answer {
-        let (name, kind) = question(lookup);
+        let Some((name, kind)) = question(lookup) else {
+            return Answer::Unknown(Reason::NoSource);
+        };
         if self.silence().rests() {
             return Answer::Unknown(Reason::Timeout);
         }

@@ -8,6 +8,8 @@ mod capture;
 mod dns;
 mod zone;
 
+use std::time::SystemTime;
+
 use futures_util::future::join_all;
 use hickory_proto::rr::{RData, RecordType};
 
@@ -36,18 +38,22 @@ impl Sources<'_> {
         if let Some((capture, at)) = self.capture {
             let answer = capture.answer(lookup, at);
             if answer != silent {
-                return Answered { answer, source: Source::Capture };
+                return Answered { answer, source: Source::Capture, at: Some(at) };
             }
         }
         if let Some(zone) = self.zone {
             let answer = zone.answer(lookup);
             if answer != silent {
-                return Answered { answer, source: Source::Zone };
+                return Answered { answer, source: Source::Zone, at: None };
             }
         }
         match self.dns {
-            Some(dns) => Answered { answer: dns.answer(lookup).await, source: Source::Dns },
-            None => Answered { answer: silent, source: Source::None },
+            Some(dns) => {
+                let answer = dns.answer(lookup).await;
+                let at = Some(Timestamp::from_system_time(SystemTime::now()));
+                Answered { answer, source: Source::Dns, at }
+            }
+            None => Answered { answer: silent, source: Source::None, at: None },
         }
     }
 
@@ -67,14 +73,19 @@ impl Sources<'_> {
     }
 }
 
-/// The owner name and the type of the records that answer `lookup`.
-fn question(lookup: &Lookup) -> (DomainName, RecordType) {
-    match lookup {
+/// The owner name and the type of the records that answer `lookup`; `None` if it is no question to the DNS.
+fn question(lookup: &Lookup) -> Option<(DomainName, RecordType)> {
+    Some(match lookup {
         Lookup::Reverse(ip) => (DomainName::reverse(*ip), RecordType::PTR),
         Lookup::Addresses(name, Family::Ipv4) => (name.clone(), RecordType::A),
         Lookup::Addresses(name, Family::Ipv6) => (name.clone(), RecordType::AAAA),
         Lookup::MailExchanges(domain) => (domain.clone(), RecordType::MX),
-    }
+        Lookup::Connect(_)
+        | Lookup::Greet(_)
+        | Lookup::Callout(..)
+        | Lookup::Recipient(_)
+        | Lookup::ReceivePath(_) => return None,
+    })
 }
 
 /// A record of one of the types that a [`Lookup`] asks for.

@@ -8,7 +8,8 @@ use crate::addr::Networks;
 use crate::cli::Judge;
 use crate::engine::SessionRecord;
 use crate::policy::facts::{
-    Answers, Facts, Over, ReturnPath, State, fcrdns, helo_resolves, return_path, reverse_name,
+    Answers, Facts, Level, Over, ReturnPath, State, fcrdns, helo_resolves, return_path,
+    reverse_name,
 };
 use crate::reach::{Capture, Dns, Sources, Zone, parse_server};
 
@@ -62,6 +63,7 @@ impl FactFinder {
                 sender: &transaction.mail_from,
                 family: record.family,
                 over: Over::Any,
+                level: Level::Dns,
                 ours: &Networks::default(),
             };
             let fact = sources.settle(known, |known| return_path(&ask, known)).await;

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{DomainName, Reason, Source};
 use crate::addr::Family;
+use crate::time::Timestamp;
 
-/// A question to the DNS.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A question: to the DNS, to another mail server, to our own upstream, or about our own receive path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Lookup {
     /// PTR of the address.
     Reverse(IpAddr),
@@ -15,10 +19,21 @@ pub enum Lookup {
     Addresses(DomainName, Family),
     /// MX of the domain.
     MailExchanges(DomainName),
+    /// Whether a server at the address, port 25, takes a connection.
+    Connect(IpAddr),
+    /// Whether it greets us and answers our EHLO, so that octets cross both ways.
+    Greet(IpAddr),
+    /// Whether it takes mail for this path, asked by MAIL FROM:<> and RCPT (a callout).
+    Callout(IpAddr, String),
+    /// Whether our upstream takes mail for this path (call-ahead).
+    Recipient(String),
+    /// Whether mail from the world reaches us over this family.
+    ReceivePath(Family),
 }
 
 /// One record of an answer, of the type that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Record {
     /// PTR
     Name(DomainName),
@@ -29,23 +44,30 @@ pub enum Record {
 }
 
 /// What is known about a [`Lookup`]. CNAMEs are followed by whoever answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// At least one.
+    /// DNS: at least one.
     Records(Vec<Record>),
-    /// The name has no record of this type (NODATA, RFC 2308 §2.2).
+    /// DNS: the name has no record of this type (NODATA, RFC 2308 §2.2).
     NoData,
-    /// There is no such name (NXDOMAIN).
+    /// DNS: there is no such name (NXDOMAIN).
     NxDomain,
-    /// [`Reason::Servfail`], [`Reason::Timeout`], [`Reason::Unreachable`] or [`Reason::NoSource`].
+    /// What was asked about is so; with what it rests on, for people.
+    Yes(Option<String>),
+    /// It is not so.
+    No(Reason, Option<String>),
+    /// Nobody could say.
     Unknown(Reason),
 }
 
-/// An answer and who gave it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An answer, who gave it, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
     pub answer: Answer,
     pub source: Source,
+    /// When it was learnt; `None` where that has no meaning, as in a master file.
+    pub at: Option<Timestamp>,
 }
 
 /// All that is known so far.
@@ -59,5 +81,9 @@ impl Answers {
 
     pub fn get(&self, lookup: &Lookup) -> Option<&Answered> {
         self.0.get(lookup)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Lookup, &Answered)> {
+        self.0.iter()
     }
 }

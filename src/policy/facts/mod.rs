@@ -13,14 +13,18 @@ mod name;
 mod return_path;
 mod reverse;
 mod search;
+mod told;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
 
 pub use answer::{Answer, Answered, Answers, Lookup, Record};
 pub use helo::helo_resolves;
 pub use name::{DomainName, Site};
-pub use return_path::{MAX_EXCHANGES, Over, ReturnPath, return_path};
+pub use return_path::{Level, MAX_EXCHANGES, Over, ReturnPath, return_path};
 pub use reverse::{MAX_NAMES, fcrdns, reverse_name};
+pub use told::{receive_path, recipient};
 
 /// Something about a session that policy rules build on. The serde form is part of the public JSON form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,19 +35,21 @@ pub struct Fact {
     pub source: Source,
     /// What it rests on, for people: the confirmed name, the exchange and its address.
     pub detail: Option<String>,
+    /// When the oldest answer that it rests on was given; null where that has no meaning.
+    pub at: Option<Timestamp>,
 }
 
 impl Fact {
     pub(super) const fn holds(source: Source, detail: Option<String>) -> Self {
-        Self { state: State::True, reason: None, source, detail }
+        Self { state: State::True, reason: None, source, detail, at: None }
     }
 
     pub(super) const fn fails(reason: Reason, source: Source, detail: Option<String>) -> Self {
-        Self { state: State::False, reason: Some(reason), source, detail }
+        Self { state: State::False, reason: Some(reason), source, detail, at: None }
     }
 
     pub(super) const fn unknown(reason: Reason, source: Source) -> Self {
-        Self { state: State::Unknown, reason: Some(reason), source, detail: None }
+        Self { state: State::Unknown, reason: Some(reason), source, detail: None, at: None }
     }
 }
 
@@ -66,7 +72,7 @@ impl State {
 }
 
 /// Why a fact is not true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The address has no PTR record.
@@ -90,10 +96,30 @@ pub enum Reason {
     Unreachable,
     /// Nobody was there to ask.
     NoSource,
+    /// A server resets the connection, or an ICMP error comes in its place.
+    Refused,
+    /// Nothing comes back to a SYN.
+    Silent,
+    /// The connection stands and nothing comes over it in time: no greeting, or no answer to what was said.
+    Stalled,
+    /// What comes is no SMTP, or a greeting or reply that turns us away before the question.
+    TurnedAway,
+    /// The mailbox was refused with a 5xx.
+    NoSuchMailbox,
+    /// The mailbox was refused for now, with a 4xx.
+    Deferred,
+    /// A limit on probes or questions is reached.
+    Limited,
+    /// Nothing proved it lately.
+    NoProof,
+    /// A prober elsewhere did not reach us.
+    NotReached,
+    /// Our upstream does not take connections.
+    UpstreamDown,
 }
 
 impl Reason {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 21] = [
         Self::NoPtr,
         Self::NotConfirmed,
         Self::Nxdomain,
@@ -105,6 +131,16 @@ impl Reason {
         Self::Timeout,
         Self::Unreachable,
         Self::NoSource,
+        Self::Refused,
+        Self::Silent,
+        Self::Stalled,
+        Self::TurnedAway,
+        Self::NoSuchMailbox,
+        Self::Deferred,
+        Self::Limited,
+        Self::NoProof,
+        Self::NotReached,
+        Self::UpstreamDown,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -120,12 +156,22 @@ impl Reason {
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
             Self::NoSource => "no_source",
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+            Self::Stalled => "stalled",
+            Self::TurnedAway => "turned_away",
+            Self::NoSuchMailbox => "no_such_mailbox",
+            Self::Deferred => "deferred",
+            Self::Limited => "limited",
+            Self::NoProof => "no_proof",
+            Self::NotReached => "not_reached",
+            Self::UpstreamDown => "upstream_down",
         }
     }
 }
 
 /// Who answered. A fact that rests on several answers has the last of their sources in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// DNS answers in the capture.
@@ -134,6 +180,12 @@ pub enum Source {
     Zone,
     /// A resolver, now.
     Dns,
+    /// What passed by itself: somebody else's mail, or our MTA's.
+    Traffic,
+    /// A server that we called, or a prober elsewhere that called us.
+    Probe,
+    /// Our own MTA.
+    Upstream,
     /// Nobody: there was nothing to ask, or nobody who could say.
     None,
 }
@@ -144,6 +196,9 @@ impl Source {
             Self::Capture => "capture",
             Self::Zone => "zone",
             Self::Dns => "dns",
+            Self::Traffic => "traffic",
+            Self::Probe => "probe",
+            Self::Upstream => "upstream",
             Self::None => "none",
         }
     }
@@ -168,6 +223,10 @@ pub struct Facts {
     pub helo_resolves: Option<Fact>,
     /// The domain of MAIL FROM can be mailed.
     pub return_path: Option<Fact>,
+    /// Upstream takes mail for the recipient.
+    pub recipient: Option<Fact>,
+    /// Mail from the world reaches us over the session's family.
+    pub receive_path: Option<Fact>,
 }
 
 impl Facts {
@@ -178,6 +237,8 @@ impl Facts {
             ("forward-confirmed reverse name", &self.fcrdns),
             ("HELO resolves", &self.helo_resolves),
             ("return path", &self.return_path),
+            ("recipient", &self.recipient),
+            ("receive path", &self.receive_path),
         ];
         all.into_iter().filter_map(|(name, fact)| Some((name, fact.as_ref()?)))
     }

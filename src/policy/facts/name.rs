@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use hickory_proto::rr::Name;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An absolute domain name in lower case; equal to what differs from it only in case or in a final dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,6 +77,14 @@ impl fmt::Display for DomainName {
 impl Serialize for DomainName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// Any name of the DNS, as [`fmt::Display`] writes it.
+impl<'de> Deserialize<'de> for DomainName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Name::from_ascii(&text).map(Self::from).map_err(serde::de::Error::custom)
     }
 }
 

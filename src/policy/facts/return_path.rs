@@ -46,6 +46,36 @@ impl Over {
     }
 }
 
+/// How far the return path is tried.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The DNS names an address where mail can go.
+    #[default]
+    Dns,
+    /// A server there takes a connection.
+    Tcp,
+    /// It greets and answers EHLO.
+    Smtp,
+    /// It takes mail for the sender's address.
+    Rcpt,
+}
+
+impl Level {
+    pub const ALL: [Self; 4] = [Self::Dns, Self::Tcp, Self::Smtp, Self::Rcpt];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Smtp => "smtp",
+            Self::Rcpt => "rcpt",
+        }
+    }
+}
+
 /// What is asked about a sender.
 #[derive(Clone, Copy, Debug)]
 pub struct ReturnPath<'a> {
@@ -54,6 +84,7 @@ pub struct ReturnPath<'a> {
     /// The family by which the client came.
     pub family: Family,
     pub over: Over,
+    pub level: Level,
     /// Our own addresses: mail that would come back to us reaches no sender.
     pub ours: &'a Networks,
 }
@@ -94,7 +125,7 @@ pub fn return_path(ask: &ReturnPath<'_>, known: &Answers) -> Step {
 /// Where mail for `domain` goes, the preferred first, at most [`MAX_EXCHANGES`]; or how it stands without that.
 fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, Source), Step> {
     let lookup = Lookup::MailExchanges(domain.clone());
-    let Some(Answered { answer, source }) = known.get(&lookup) else {
+    let Some(Answered { answer, source, .. }) = known.get(&lookup) else {
         return Err(Step::Need(vec![lookup]));
     };
     let fails = |reason| Err(Step::Fact(Fact::fails(reason, *source, None)));
@@ -102,6 +133,7 @@ fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, So
         Answer::Records(records) => records.iter().filter_map(Record::exchange).collect(),
         Answer::NoData => return Ok((vec![domain], *source)),
         Answer::NxDomain => return fails(Reason::Nxdomain),
+        Answer::Yes(_) | Answer::No(..) => return fails(Reason::NoSource),
         Answer::Unknown(reason) => return Err(Step::Fact(Fact::unknown(*reason, *source))),
     };
     found.sort();

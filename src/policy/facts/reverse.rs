@@ -42,12 +42,12 @@ pub fn fcrdns(client: IpAddr, known: &Answers) -> Step {
 /// The PTR names, sorted, each once, at most [`MAX_NAMES`]; or how it stands without them.
 fn names(client: IpAddr, known: &Answers) -> Result<(Vec<DomainName>, Source), Step> {
     let lookup = Lookup::Reverse(client.to_canonical());
-    let Some(Answered { answer, source }) = known.get(&lookup) else {
+    let Some(Answered { answer, source, .. }) = known.get(&lookup) else {
         return Err(Step::Need(vec![lookup]));
     };
     let mut names: Vec<_> = match answer {
         Answer::Records(records) => records.iter().filter_map(Record::name).cloned().collect(),
-        Answer::NoData | Answer::NxDomain => Vec::new(),
+        Answer::NoData | Answer::NxDomain | Answer::Yes(_) | Answer::No(..) => Vec::new(),
         Answer::Unknown(reason) => return Err(Step::Fact(Fact::unknown(*reason, *source))),
     };
     if names.is_empty() {

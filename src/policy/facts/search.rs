@@ -59,7 +59,7 @@ pub(super) fn addresses<'a>(
                 Answer::Unknown(reason) => {
                     unknown.get_or_insert((*reason, answered.source));
                 }
-                Answer::NoData | Answer::NxDomain => {}
+                Answer::NoData | Answer::NxDomain | Answer::Yes(_) | Answer::No(..) => {}
             }
         }
     }

@@ -52,7 +52,8 @@ fn world(text: &str) -> Vec<(Lookup, Answered)> {
     let said = text.split(';').map(str::trim).filter(|line| !line.is_empty());
     said.map(|line| {
         let words: Vec<_> = line.split_whitespace().collect();
-        let answered = Answered { answer: answer(words[0], &words[2..]), source: Source::Zone };
+        let answered =
+            Answered { answer: answer(words[0], &words[2..]), source: Source::Zone, at: None };
         (lookup(words[0], words[1]), answered)
     })
     .collect()
@@ -74,7 +75,8 @@ fn settle(
         assert!(needed.iter().all(|lookup| known.get(lookup).is_none()), "asked twice");
         let lookup = needed[choose(needed.len())].clone();
         let said = world.iter().find(|(known, _)| *known == lookup);
-        let unheard = Answered { answer: Answer::Unknown(Reason::NoSource), source: Source::None };
+        let unheard =
+            Answered { answer: Answer::Unknown(Reason::NoSource), source: Source::None, at: None };
         known.insert(lookup, said.map_or(unheard, |(_, answered)| answered.clone()));
     }
     panic!("never a fact");
@@ -199,7 +201,9 @@ fn helo_resolves_takes_domains_and_literals() {
 
 fn over(over: Over, family: Family) -> impl Fn(&str, &Answers) -> Step {
     let ours = Networks::new(["2001:db8:25::/48".parse().unwrap()]);
-    move |sender, known| return_path(&ReturnPath { sender, family, over, ours: &ours }, known)
+    move |sender, known| {
+        return_path(&ReturnPath { sender, family, over, level: Level::Dns, ours: &ours }, known)
+    }
 }
 
 #[test]
@@ -322,7 +326,7 @@ fn return_path_over_one_family() {
 fn a_fact_names_the_last_of_its_sources() {
     let mut known = Answers::default();
     let mut say = |kind, of, said: &[&str], source| {
-        known.insert(lookup(kind, of), Answered { answer: answer(kind, said), source });
+        known.insert(lookup(kind, of), Answered { answer: answer(kind, said), source, at: None });
     };
     say("PTR", CLIENT, &["a.example", "b.example"], Source::Capture);
     say("AAAA", "a.example", &["2001:db8::1"], Source::Dns);
@@ -332,7 +336,7 @@ fn a_fact_names_the_last_of_its_sources() {
     assert_eq!((told(&fact), fact.source), (String::from("true b.example"), Source::Zone));
     known.insert(
         lookup("AAAA", "b.example"),
-        Answered { answer: Answer::NoData, source: Source::Zone },
+        Answered { answer: Answer::NoData, source: Source::Zone, at: None },
     );
     let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
     assert_eq!((fact.state, fact.source), (State::False, Source::Dns));
@@ -395,7 +399,7 @@ proptest! {
         }
         let world = world(&text);
         let ours = Networks::default();
-        let ask = ReturnPath { sender: "u@a.example", family: Family::Ipv6, over: Over::Any, ours: &ours };
+        let ask = ReturnPath { sender: "u@a.example", family: Family::Ipv6, over: Over::Any, level: Level::Dns, ours: &ours };
         let fact = |known: &Answers| match back {
             true => return_path(&ask, known),
             false => fcrdns(ip(CLIENT), known),

@@ -11,7 +11,7 @@ use crate::wire::Datagram;
 
 /// A response to `asked`; `answers` and `authorities` are lines of a master file, or records of the asked name.
 fn message(asked: &str, code: &str, answers: &str, authorities: &str) -> Message {
-    let (name, kind) = question(&lookup(asked));
+    let (name, kind) = question(&lookup(asked)).unwrap();
     let records = |text: &str| {
         let text = text.replace(';', "\n");
         let owned = |line: &str| match line.trim() {

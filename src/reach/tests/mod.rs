@@ -36,6 +36,7 @@ fn told(answer: &Answer) -> String {
         Answer::NoData => String::from("nodata"),
         Answer::NxDomain => String::from("nxdomain"),
         Answer::Unknown(reason) => format!("unknown {}", reason.as_str()),
+        Answer::Yes(_) | Answer::No(..) => panic!("no answer of the DNS: {answer:?}"),
     }
 }
 

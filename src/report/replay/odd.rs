@@ -278,6 +278,7 @@ impl Oddities {
         let verdict = &record.verdict;
         let would = match verdict.action {
             Action::Accept => return,
+            Action::Tag => "would get a header field (tag)",
             Action::Tempfail => "would be refused for now (tempfail)",
             Action::Reject => "would be refused (reject)",
         };

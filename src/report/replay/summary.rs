@@ -67,9 +67,9 @@ impl Summary {
         counts.smtp(told);
         if told.judged {
             counts.judged += 1;
-            let [accept, tempfail, reject] = &mut counts.verdicts;
+            let [accept, tempfail, reject] = &mut counts.verdicts; // a tag is an accept
             *match told.record.verdict.action {
-                Action::Accept => accept,
+                Action::Accept | Action::Tag => accept,
                 Action::Tempfail => tempfail,
                 Action::Reject => reject,
             } += 1;

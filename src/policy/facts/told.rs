@@ -1,0 +1,29 @@
+//! Facts that are one answer: what upstream says of a recipient, and what is known of our own receive path.
+
+use super::{Answer, Answered, Answers, Fact, Lookup, Reason, Step};
+use crate::addr::Family;
+
+/// Our upstream takes mail for `path`, without brackets.
+pub fn recipient(path: &str, known: &Answers) -> Step {
+    told(Lookup::Recipient(path.to_owned()), known)
+}
+
+/// Mail from the world reaches us over `family`.
+pub fn receive_path(family: Family, known: &Answers) -> Step {
+    told(Lookup::ReceivePath(family), known)
+}
+
+fn told(lookup: Lookup, known: &Answers) -> Step {
+    let Some(Answered { answer, source, at }) = known.get(&lookup) else {
+        return Step::Need(vec![lookup]);
+    };
+    let fact = match answer {
+        Answer::Yes(detail) => Fact::holds(*source, detail.clone()),
+        Answer::No(reason, detail) => Fact::fails(*reason, *source, detail.clone()),
+        Answer::Unknown(reason) => Fact::unknown(*reason, *source),
+        Answer::Records(_) | Answer::NoData | Answer::NxDomain => {
+            Fact::unknown(Reason::NoSource, *source)
+        }
+    };
+    Step::Fact(Fact { at: *at, ..fact })
+}
