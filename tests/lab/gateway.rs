@@ -25,6 +25,8 @@ pub(crate) struct Config {
     sections: BTreeMap<String, Vec<String>>,
     /// The lines of each `[[access]]`.
     rules: Vec<String>,
+    /// Whole `[[policy]]` sections.
+    policies: String,
     /// The control socket: one for each configuration, since namespaces share the file system.
     socket: PathBuf,
 }
@@ -36,7 +38,13 @@ impl Config {
 
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let socket = lab.path(&format!("control-{number}.sock"));
-        let config = Self { mode, sections: BTreeMap::new(), rules: Vec::new(), socket };
+        let config = Self {
+            mode,
+            sections: BTreeMap::new(),
+            rules: Vec::new(),
+            policies: String::new(),
+            socket,
+        };
         let line = format!("socket = {:?}", config.socket);
         let config = config.set("control", &line);
         let config = config.set("metrics", &format!("address = {METRICS:?}"));
@@ -88,6 +96,12 @@ impl Config {
         self
     }
 
+    /// Adds `[[policy]]` sections behind those that there are.
+    pub(crate) fn policies(mut self, sections: &str) -> Self {
+        self.policies.push_str(sections);
+        self
+    }
+
     /// No limit that the tests' single client could meet.
     pub(crate) fn for_crowds(self) -> Self {
         self.set("limits", "sessions_per_client = 5000")
@@ -109,6 +123,7 @@ impl Config {
         for rule in &self.rules {
             writeln!(text, "[[access]]\n{rule}\n").unwrap();
         }
+        text.push_str(&self.policies);
         text
     }
 }
