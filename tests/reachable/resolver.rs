@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
@@ -29,6 +29,8 @@ pub(crate) struct Manners {
     pub(crate) silent: Vec<Name>,
     /// Of so many questions one is answered by SERVFAIL; 0 is none.
     pub(crate) fails_one_in: u64,
+    /// Whom a question is about, where that is looked at.
+    pub(crate) about: Option<fn(&Name) -> Option<String>>,
 }
 
 /// What was asked.
@@ -41,6 +43,8 @@ pub(crate) struct Heard {
     /// How often each was asked.
     pub(crate) by_question: Mutex<BTreeMap<(String, RecordType), u64>>,
     open: Mutex<BTreeSet<(Name, RecordType)>>,
+    /// By what [`Manners::about`] says: the first question, and the last answer.
+    pub(crate) spans: Mutex<BTreeMap<String, (Instant, Instant)>>,
 }
 
 impl Heard {
@@ -117,6 +121,7 @@ impl Forwarder {
         if !self.heard.open.lock().unwrap().insert(key.clone()) {
             self.heard.twice.fetch_add(1, Ordering::Relaxed);
         }
+        let asked = Instant::now();
         let within = |name: &Name| name.zone_of(&key.0);
         if self.manners.silent.iter().any(within) {
             self.heard.open.lock().unwrap().remove(&key);
@@ -135,6 +140,10 @@ impl Forwarder {
             self.ask(octets)
         };
         self.heard.open.lock().unwrap().remove(&key);
+        if let Some(about) = self.manners.about.and_then(|about| about(&key.0)) {
+            let mut spans = self.heard.spans.lock().unwrap();
+            spans.entry(about).or_insert((asked, asked)).1 = Instant::now();
+        }
         if let Some(answer) = answer {
             let _ = self.socket.send_to(&answer, from);
         }

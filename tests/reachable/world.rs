@@ -116,7 +116,7 @@ impl<'lab> World<'lab> {
         for (name, _) in RECEIVERS {
             Family::ALL.map(|family| lab.add_client_ip(receiver_ip(name, family)));
         }
-        let knot = knot(lab);
+        let knot = knot(lab, &zones(), &broken());
         let slow = ["slow.client.example.", "slow.sender.example."];
         let mut silent = vec![Name::from_str("silent.sender.example.").unwrap()];
         silent.extend(Family::ALL.map(|family| Name::from(sender_ip("silent", family))));
@@ -134,8 +134,8 @@ impl<'lab> World<'lab> {
     }
 }
 
-/// Knot with all zones. It does not have the file of some, and says SERVFAIL; others it hands to a server that is none.
-pub(crate) fn knot(lab: &Lab) -> Process {
+/// Knot on the gateway's host, with these zones. It does not have the file of the broken ones, and says SERVFAIL.
+pub(crate) fn knot(lab: &Lab, zones: &BTreeMap<String, String>, broken: &[String]) -> Process {
     for server in [KNOT, ASKED] {
         let server: SocketAddr = server.parse().unwrap();
         lab.gateway.configure(&format!("addr add {}/128 dev lo nodad\n", server.ip()));
@@ -150,13 +150,13 @@ pub(crate) fn knot(lab: &Lab) -> Process {
          zone:\n",
         listen.ip()
     );
-    for (zone, records) in zones() {
+    for (zone, records) in zones {
         let head = "$TTL 300\n@ SOA ns.client.example. hostmaster.client.example. 1 3600 600 86400 60\n\
                     @ NS ns.client.example.\n";
-        fs::write(folder.join(&zone), format!("$ORIGIN {zone}.\n{head}{records}")).unwrap();
+        fs::write(folder.join(zone), format!("$ORIGIN {zone}.\n{head}{records}")).unwrap();
         writeln!(configuration, "- domain: {zone}\n  file: {path}/{zone}").unwrap();
     }
-    for zone in broken() {
+    for zone in broken {
         writeln!(configuration, "- domain: {zone}\n  file: {path}/there-is-none").unwrap();
     }
     let file = folder.join("knot.conf");
