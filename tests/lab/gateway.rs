@@ -82,6 +82,12 @@ impl Config {
         self.addresses("listen", listen)
     }
 
+    /// Serves its metrics there in place of [`METRICS`]: for a second gateway on one host.
+    pub(crate) fn metrics(mut self, address: &str) -> Self {
+        self.sections.insert("metrics".to_owned(), vec![format!("address = {address:?}")]);
+        self
+    }
+
     fn addresses(mut self, section: &str, addresses: &[SocketAddr]) -> Self {
         let lines = self.sections.entry(section.to_owned()).or_default();
         lines.retain(|line| !line.starts_with("addresses"));
