@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 const PROGRAMS: &str = "src/bpf/watch.bpf.c";
-const LAYOUT: &str = "src/bpf/watch.h";
+const HEADERS: [&str; 2] = ["src/bpf/socket.h", "src/bpf/watch.h"];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed={PROGRAMS}");
-    println!("cargo::rerun-if-changed={LAYOUT}");
+    for header in HEADERS {
+        println!("cargo::rerun-if-changed={header}");
+    }
     println!("cargo::rerun-if-env-changed=CLANG");
     if env::var_os("CARGO_FEATURE_EBPF").is_none() {
         return ExitCode::SUCCESS;
