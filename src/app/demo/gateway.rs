@@ -75,6 +75,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Se
         },
         proxy_trusted: Networks::default(),
         access: AccessRules::new(vec![listed]),
+        rules: Arc::default(),
         smtp: SmtpOptions {
             hostname: "mx.demo.test".to_owned(),
             pregreet: Pregreet::Reject,
