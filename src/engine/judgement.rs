@@ -181,6 +181,7 @@ impl Judgement {
             action: self.action,
             rule: self.rule().map(str::to_owned),
             reason: self.reason.map(|refusal| refusal.as_str().to_owned()),
+            shadow: Vec::new(),
         }
     }
 }

@@ -21,6 +21,7 @@ mod options;
 mod output;
 mod record;
 mod recorder;
+mod rulings;
 mod said;
 mod upstream;
 mod witness;
@@ -35,9 +36,10 @@ pub use self::event::{
 pub use self::options::{Limits, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts};
 pub use self::output::{Action, Output};
 pub use self::record::{
-    Endpoint, Phases, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
-    VerdictRecord,
+    Endpoint, Phases, RecipientRecord, SessionRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls,
+    TransactionRecord, VerdictRecord,
 };
+pub use self::rulings::Rulings;
 pub use self::said::{Said, Utterance};
 pub use self::witness::Witness;
 pub use crate::smtp::BareNewlines;

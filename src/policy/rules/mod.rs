@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::require::{FactName, Require};
 pub use self::when::{Domains, Exempt, When};
 use super::Action;
-use super::facts::{Answers, Fact, Lookup, State, Step};
+use super::facts::{Answers, Fact, Lookup, Reason, State, Step};
 use crate::addr::Networks;
 
 /// How far a session is, from its beginning on.
@@ -104,6 +104,15 @@ pub struct Fired {
     /// The requirement that did not hold; `None` for a rule without any.
     pub cause: Option<(FactName, Fact)>,
     pub url: Option<Arc<str>>,
+}
+
+impl Fired {
+    /// The requirement and why it does not hold, `fcrdns.no_ptr`; `None` for a rule without any.
+    pub fn reason(&self) -> Option<String> {
+        let (name, fact) = self.cause.as_ref()?;
+        let reason = fact.reason.map_or(fact.state.as_str(), Reason::as_str);
+        Some(format!("{}.{reason}", name.as_str()))
+    }
 }
 
 /// What is decided so far.
