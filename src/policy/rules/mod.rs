@@ -250,3 +250,6 @@ impl Rule {
         Fired { rule: Arc::clone(&self.name), action, cause, url: self.url.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests;
