@@ -4,6 +4,7 @@
 //! the dialogue waits for: what the rules say where a verdict has to be told. An answer that comes after its question was
 //! given up changes nothing, so that one session is judged by one set of answers.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
@@ -79,6 +80,8 @@ pub(super) struct Inquiry {
     /// Facts that were, by [`bit`].
     facts_told: u128,
     facts: Facts,
+    /// The questions that those came from.
+    facts_from: [u64; FactName::ALL.len()],
     waited: Duration,
     /// What is hidden from EHLO: for rules that tag, more than the configuration says.
     pub(super) hidden: Option<Vec<Keyword>>,
@@ -119,6 +122,7 @@ impl Inquiry {
             told: Vec::new(),
             facts_told: 0,
             facts: Facts::default(),
+            facts_from: [0; FactName::ALL.len()],
             waited: Duration::ZERO,
             hidden,
         }))
@@ -195,7 +199,7 @@ impl Inquiry {
     /// The verdict that was wanted, once it is there; inner `None` is accept because no rule fired.
     pub(super) fn ruling(&mut self, out: &mut Output) -> Option<Option<Fired>> {
         let question = self.question.take_if(|question| question.ruling.is_some())?;
-        self.tell_facts(&question.about, out);
+        self.tell_facts(question.number, &question.about, out);
         question.ruling
     }
 
@@ -219,6 +223,7 @@ impl Inquiry {
         }
         for (number, about) in take(&mut self.open) {
             let decision = self.decide(&about);
+            self.tell_facts(number, &about, out);
             self.in_shadow(number, about, decision, out);
         }
         if self.question.is_some() {
@@ -395,7 +400,7 @@ impl Inquiry {
     }
 
     /// The facts that a verdict rests on.
-    fn tell_facts(&mut self, about: &About, out: &mut Output) {
+    fn tell_facts(&mut self, number: u64, about: &About, out: &mut Output) {
         let subject = self.subject_of(about);
         for (name, fact) in self.profile.rules.facts(about.moment, &subject, &self.known) {
             let bit = bit(name, &fact);
@@ -403,9 +408,11 @@ impl Inquiry {
                 self.facts_told |= bit;
                 out.event(Event::Fact { name, state: fact.state, source: fact.source });
             }
-            let place = place(&mut self.facts, name);
-            if place.as_ref().is_none_or(|known| weight(&fact) > weight(known)) {
-                *place = Some(fact);
+            let (place, from) = (place(&mut self.facts, name), &mut self.facts_from[name as usize]);
+            // Of several the worst, and of those the first, whenever it came to be known.
+            let order = |fact: &Fact, number| (weight(fact), Reverse(number));
+            if place.as_ref().is_none_or(|known| order(&fact, number) > order(known, *from)) {
+                (*place, *from) = (Some(fact), number);
             }
         }
     }
@@ -420,7 +427,6 @@ fn cautious(mut fired: Fired) -> Fired {
     fired
 }
 
-/// Of several facts of a name the record keeps the worst.
 const fn weight(fact: &Fact) -> u8 {
     match fact.state {
         State::True => 0,

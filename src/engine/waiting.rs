@@ -212,16 +212,9 @@ impl Engine {
             return (refusal, 450, EnhancedCode::new(4, 7, 1), String::new());
         };
         inquiry.carried_out(fired, out);
-        let (code, enhanced, text) = reply(fired, &inquiry.subject(recipient));
+        let (code, enhanced, text) = policy::reply(fired, &inquiry.subject(recipient));
         (refusal, code, enhanced, text)
     }
-}
-
-/// INTERIM until policy/reply.rs
-fn reply(fired: &Fired, _: &policy::rules::Subject<'_>) -> (u16, EnhancedCode, String) {
-    let class = if fired.action == policy::Action::Reject { 5 } else { 4 };
-    let text = format!("refused (rule \"{}\")", fired.rule);
-    (u16::from(class) * 100 + 50, EnhancedCode::new(class, 7, 1), text)
 }
 
 fn refuses(fired: &Fired) -> bool {
