@@ -148,6 +148,27 @@ impl Rules {
         self.rules.iter()
     }
 
+    /// Whether one of them may tag a message.
+    pub fn tags(&self) -> bool {
+        let tags = |rule: &Rule| [rule.otherwise, rule.on_unknown].contains(&Action::Tag);
+        self.rules.iter().any(|rule| rule.mode == Mode::Enforce && tags(rule))
+    }
+
+    /// The facts that the rules at `moment` build on, as far as they are known; a fact that several build on comes as often.
+    pub fn facts<'a>(
+        &'a self,
+        moment: Moment,
+        subject: &'a Subject<'_>,
+        known: &'a Answers,
+    ) -> impl Iterator<Item = (FactName, Fact)> + 'a {
+        let concerned = self.rules.iter().filter(move |rule| rule.concerns(moment, subject));
+        let required = concerned.flat_map(|rule| &rule.require);
+        required.filter_map(move |require| match require.step(subject, &self.ours, known) {
+            Step::Fact(fact) => Some((require.fact, fact)),
+            Step::Need(_) => None,
+        })
+    }
+
     /// What the rules that can be decided at `moment` say of `subject`.
     pub fn decide(&self, moment: Moment, subject: &Subject<'_>, known: &Answers) -> Decision {
         let mut decision = Decision::default();
@@ -203,6 +224,8 @@ impl Rule {
                 Step::Need(lookups) => need.extend(lookups),
                 Step::Fact(fact) => match fact.state {
                     State::True => {}
+                    // The first in the rule's order is the reason, whatever is known first.
+                    State::False if !need.is_empty() => break,
                     State::False => {
                         return Judged::Fires(
                             self.fired(self.otherwise, Some((require.fact, fact))),
