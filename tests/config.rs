@@ -11,12 +11,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::addr::Family;
 use gatepost::config::{Config, Position};
 use gatepost::engine::{Limits, Timeouts};
 use gatepost::policy::Action;
+use gatepost::policy::facts::{DomainName, Level, Over};
+use gatepost::policy::rules::{Exempt, FactName, Mode, Moment, Require, Rule, When};
 use gatepost::relay::Identity;
 use gatepost::source::live::Choice;
 use proptest::prelude::*;
@@ -127,6 +130,11 @@ fn the_full_file_spells_out_the_defaults() {
 
     full.relay.listen.threads = smallest.relay.listen.threads;
     full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);
+    let names: Vec<_> = full.relay.rules.iter().map(|rule| &*rule.name).collect();
+    assert_eq!(names, ["ipv6 needs a forward-confirmed name", "senders can be reached"]);
+    full.relay.rules = Arc::clone(&smallest.relay.rules);
+    assert_eq!(full.site.domains.len(), 1);
+    full.site = smallest.site.clone();
     full.relay.access = smallest.relay.access.clone();
     assert_eq!(full, smallest);
 }
@@ -150,11 +158,66 @@ fn every_key_of_the_full_file_is_a_key() {
         let position = Some(Position { line: n + 1, column: 1 });
         let told = errors.mistakes().iter().any(|mistake| {
             mistake.position == position
-                && mistake.field.as_ref().is_some_and(|at| at.ends_with(&field))
+                && mistake
+                    .field
+                    .as_ref()
+                    .is_some_and(|at| at.trim_end_matches(']').ends_with(&field))
         });
         assert!(told, "{field} went unnoticed: {errors}");
     }
     assert!(keys.len() >= 35, "only {}: {keys:?}", keys.len());
+}
+
+#[test]
+fn policy_rules_have_defaults() {
+    let policies = valid("policies.toml");
+    let rules: Vec<_> = policies.relay.rules.iter().collect();
+    let [bare, sender, one, other] = rules.as_slice() else { panic!("{} rules", rules.len()) };
+    let dns = |fact| Require { fact, level: Level::Dns, over: Over::Any };
+    let expected = Rule {
+        name: "named".into(),
+        at: Moment::Connect,
+        when: When::default(),
+        exempt: Exempt::ALL.to_vec(),
+        require: vec![dns(FactName::Fcrdns)],
+        otherwise: Action::Tempfail,
+        on_unknown: Action::Tempfail,
+        mode: Mode::Enforce,
+        url: None,
+    };
+    assert_eq!(**bare, expected);
+
+    assert_eq!(sender.at, Moment::Mail, "known no earlier");
+    assert_eq!(sender.exempt, []);
+    let name = |text| DomainName::parse(text).unwrap();
+    assert_eq!(sender.when.sender.exact, [name("a.example")]);
+    assert_eq!(sender.when.sender.below, [name("b.example")]);
+    assert_eq!((sender.otherwise, sender.mode), (Action::Tag, Mode::Shadow));
+
+    let path = Require { level: Level::Rcpt, over: Over::SameFamily, ..dns(FactName::ReturnPath) };
+    assert_eq!(one.require, [path, dns(FactName::Recipient)]);
+    assert_eq!((one.at, one.on_unknown), (Moment::Rcpt, Action::Accept));
+    assert_eq!((other.at, other.when.tls), (Moment::Rcpt, Some(false)), "later than it could be");
+    assert_eq!(other.when.listeners, ["[::1]:2525".parse().unwrap()]);
+    assert_eq!(other.url.as_deref(), Some("https://mx.example.org/why"));
+
+    assert!(policies.site.addresses.contains("2001:db8::7".parse().unwrap()));
+    assert_eq!(policies.site.domains, [name("example.org")]);
+}
+
+/// Their names become labels of metrics.
+#[test]
+fn there_are_at_most_64_policy_rules() {
+    let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
+    let with = |count: usize| {
+        let rules =
+            (0..count).map(|n| format!("[[policy]]\nname = \"{n}\"\nrequire = [\"fcrdns\"]\n"));
+        Config::parse(&(smallest.clone() + &rules.collect::<String>()), "t")
+    };
+    assert_eq!(with(64).unwrap().relay.rules.iter().count(), 64);
+    let errors = with(66).unwrap_err();
+    assert_eq!(errors.mistakes().len(), 1, "said once: {errors}");
+    assert!(errors.to_string().contains("[[policy]]: more than 64 rules; "), "{errors}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ mod hostile;
 mod identity;
 #[path = "engine/model.rs"]
 mod model;
+#[path = "engine/policy.rs"]
+mod policy;
 #[path = "engine/refusals.rs"]
 mod refusals;
 #[path = "engine/sessions.rs"]

@@ -74,8 +74,9 @@ impl Gateway {
         }
         let control = control_socket(&config.control, &log)?;
         metrics.set_sessions_limit(config.relay.limits.sessions);
+        metrics.set_rules(&config.relay.rules)?;
         let observer = Arc::new((Arc::clone(&metrics), Arc::clone(&log)));
-        let relay = Relay::start(config.relay.clone(), observer)?;
+        let relay = Relay::start(config.relay.clone(), observer, Arc::new(()))?;
         // Only now: what is intercepted needs a listener.
         if let Some(settings) = &config.intercept {
             intercept::install(settings).await?;
@@ -202,6 +203,7 @@ impl Gateway {
             }
         }
         self.metrics.set_sessions_limit(config.relay.limits.sessions);
+        self.metrics.set_rules(&config.relay.rules)?;
         self.config = config;
         Ok(())
     }

@@ -13,8 +13,10 @@ use std::path::Path;
 
 pub use mistake::{ConfigErrors, Mistake, Position};
 
+use crate::addr::Networks;
 use crate::control;
 use crate::intercept;
+use crate::policy::facts::DomainName;
 use crate::relay;
 use crate::report;
 use crate::source::live;
@@ -32,6 +34,7 @@ pub struct Config {
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
     pub control: control::Settings,
+    pub site: Site,
     /// `[watch]`; without the section nothing is watched.
     pub watch: Option<live::Settings>,
 }
@@ -47,6 +50,15 @@ pub fn octets(text: &str) -> Option<usize> {
     };
     let digits = Some(digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
     digits.parse::<usize>().ok()?.checked_mul(1 << power)
+}
+
+/// `[site]`: what is ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Our own addresses, by which no sender can be reached.
+    pub addresses: Networks,
+    /// The domains that we take mail for.
+    pub domains: Vec<DomainName>,
 }
 
 impl Config {

@@ -19,6 +19,8 @@ const HANDSHAKE_BUCKETS: [f64; 12] =
     [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0];
 /// Seconds.
 const RTT_BUCKETS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+/// Seconds. Up to the deadlines of lookups; 30 is where a session gives one up.
+const WAIT_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0];
 /// Seconds. 30 is where Postfix gives an address up, 127 where Linux does.
 const FALL_BACK_BUCKETS: [f64; 9] = [0.3, 1.0, 3.0, 10.0, 31.0, 63.0, 130.0, 300.0, 600.0];
 
@@ -54,6 +56,9 @@ pub(super) struct Families {
     pub(super) flows_evicted: IntCounter,
     pub(super) last_accepted: IntGaugeVec,
     pub(super) destinations: IntGaugeVec,
+    pub(super) policy_verdicts: IntCounterVec,
+    pub(super) policy_facts: IntCounterVec,
+    pub(super) policy_wait: HistogramVec,
     pub(super) config_reloads: IntCounterVec,
     pub(super) log_lines_dropped: IntCounter,
     pub(super) record_omitted_octets: IntCounter,
@@ -216,6 +221,22 @@ impl Families {
                 "return_path_destinations",
                 "Other servers that were called from our side, by what they did last.",
                 &["family", "state"],
+            )?,
+            policy_verdicts: to.counters(
+                "policy_verdicts_total",
+                "Sessions in which a policy rule of the configuration in force fired, by what it did; in shadow, would have done.",
+                &["family", "rule", "action", "mode"],
+            )?,
+            policy_facts: to.counters(
+                "policy_facts_total",
+                "Sessions in which a verdict rested on a fact, by its state and who answered.",
+                &["family", "fact", "state", "source"],
+            )?,
+            policy_wait: to.histograms(
+                "policy_wait_seconds",
+                "How long clients waited for verdicts, all in all in a session; sessions that did not wait are left out.",
+                &WAIT_BUCKETS,
+                &["family"],
             )?,
             config_reloads: to.counters(
                 "config_reloads_total",

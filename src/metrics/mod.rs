@@ -6,6 +6,7 @@
 
 mod families;
 pub mod http;
+mod policy;
 mod reply_code;
 mod session;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod traffic;
 use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
 use self::families::Families;
+use self::policy::{Policy, Verdicts};
 use self::session::Sessions;
 use self::traffic::Traffic;
 use crate::addr::Family;
@@ -34,6 +36,9 @@ pub struct Metrics {
     registry: Registry,
     /// By family.
     sessions: [Sessions; Family::ALL.len()],
+    /// By family.
+    policy: [Policy; Family::ALL.len()],
+    verdicts: Verdicts,
     traffic: Traffic,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
@@ -57,6 +62,11 @@ impl Metrics {
                 Sessions::resolve(&families, Family::Ipv4)?,
                 Sessions::resolve(&families, Family::Ipv6)?,
             ],
+            policy: [
+                Policy::resolve(&families, Family::Ipv4)?,
+                Policy::resolve(&families, Family::Ipv6)?,
+            ],
+            verdicts: Verdicts::new(families.policy_verdicts.clone()),
             traffic: Traffic::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,

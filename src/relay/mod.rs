@@ -4,6 +4,7 @@
 //! everything. What happens is told to an [`Observe`]r; metrics and reports are that, not known here.
 
 mod admission;
+mod ask;
 mod clock;
 mod identity;
 mod listen;
@@ -18,12 +19,14 @@ mod worker;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+pub use self::ask::{Ask, Asking};
 pub use self::clock::Clock;
 pub use self::settings::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
 pub use self::tee::{Recorder, Recorders, TooManyRecorders};
@@ -31,6 +34,7 @@ pub use self::tee::{Recorder, Recorders, TooManyRecorders};
 use self::admission::{Admission, RateLimit};
 use self::upstream::Health;
 use self::worker::Worker;
+use crate::addr::Family;
 use crate::engine::{Observe, Profile};
 
 /// How often the end of the last session is looked for, and idle clients are forgotten.
@@ -62,6 +66,9 @@ struct Shared {
     admission: Arc<Admission>,
     health: Health,
     observer: Arc<dyn Observe>,
+    ask: Arc<dyn Ask>,
+    /// By family, whether new sessions are let in.
+    doors: [AtomicBool; Family::ALL.len()],
     recorders: Arc<Recorders>,
     clock: Clock,
     stage: watch::Sender<Stage>,
@@ -100,11 +107,15 @@ fn listen_hint(error: &io::Error) -> &'static str {
 }
 
 impl Relay {
-    /// Opens every listener and starts the workers.
+    /// Opens every listener and starts the workers. What the policy rules want to know is asked of `ask`.
     ///
     /// # Errors
     /// An address cannot be listened on; nothing is left behind then.
-    pub fn start(settings: Settings, observer: Arc<dyn Observe>) -> Result<Self, RelayError> {
+    pub fn start(
+        settings: Settings,
+        observer: Arc<dyn Observe>,
+        ask: Arc<dyn Ask>,
+    ) -> Result<Self, RelayError> {
         let threads = settings.listen.threads.max(1);
         let transparent = settings.listen.transparent;
         let mark = settings.upstream.mark;
@@ -114,6 +125,8 @@ impl Relay {
             admission: Arc::default(),
             health: Health::default(),
             observer,
+            ask,
+            doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
             recorders: Arc::default(),
             clock: Clock::start(),
             stage: watch::Sender::new(Stage::Running),
@@ -171,6 +184,11 @@ impl Relay {
         self.shared.health.all_down(&in_force.settings.upstream.addresses)
     }
 
+    /// Lets new sessions of `family` in, or refuses them with 421 in place of the greeting; those in progress go on.
+    pub fn door(&self, family: Family, admits: bool) {
+        self.shared.doors[family as usize].store(admits, Ordering::Relaxed);
+    }
+
     /// Who is told what passes in sessions.
     pub fn recorders(&self) -> &Arc<Recorders> {
         &self.shared.recorders
@@ -209,6 +227,12 @@ impl Relay {
         while !self.workers.iter().all(Worker::is_finished) && Instant::now() < deadline {
             sleep(LOOK).await;
         }
+    }
+}
+
+impl Shared {
+    fn admits(&self, family: Family) -> bool {
+        self.doors[family as usize].load(Ordering::Relaxed)
     }
 }
 

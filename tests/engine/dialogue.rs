@@ -25,6 +25,7 @@
 use std::time::Duration;
 
 use gatepost::engine::{Outcome, Profile, SessionRecord, SmtpOptions, TcpFacts, Timeouts};
+use gatepost::policy::facts::{Answered, Lookup};
 
 use crate::driver::Driver;
 
@@ -56,10 +57,22 @@ enum Cut {
     At(usize),
 }
 
+/// When what the policy asks is answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Answers {
+    /// Before anything else is said.
+    AtOnce,
+    /// Once the flight that made it ask is over; the last question first.
+    Behind,
+    /// Never.
+    Never,
+}
+
 pub(crate) struct Dialogue {
     pub(crate) profile: Profile,
     pub(crate) timeouts: Timeouts,
     pub(crate) client: &'static str,
+    oracle: Option<fn(&Lookup) -> Answered>,
     told: Vec<Told>,
     client_reads: Vec<u8>,
     upstream_reads: Vec<u8>,
@@ -81,6 +94,7 @@ impl Dialogue {
             },
             timeouts: Timeouts::RFC_5321,
             client: "[2001:db8::1]:40000",
+            oracle: None,
             told: Vec::new(),
             client_reads: Vec::new(),
             upstream_reads: Vec::new(),
@@ -94,6 +108,12 @@ impl Dialogue {
 
     pub(crate) fn with(mut self, set: impl FnOnce(&mut Profile)) -> Self {
         set(&mut self.profile);
+        self
+    }
+
+    /// Who answers what the policy asks; without it nobody does.
+    pub(crate) fn told(mut self, oracle: fn(&Lookup) -> Answered) -> Self {
+        self.oracle = Some(oracle);
         self
     }
 
@@ -145,14 +165,21 @@ impl Dialogue {
     pub(crate) fn run(&self) -> SessionRecord {
         let told: Vec<Step> = self.told.iter().map(|told| told.step.clone()).collect();
         let mut first = None;
+        let answers: &[Answers] = match self.oracle {
+            Some(_) => &[Answers::AtOnce, Answers::Behind],
+            None => &[Answers::Never],
+        };
         for (order, steps) in [("early", flights(&told)), ("late", flights(&hoisted(&told)))] {
             let total: usize = steps.iter().map(|step| bytes_of(step).len()).sum();
             let cuts = (1..total).map(Cut::At);
             let mut reference: Option<SessionRecord> = None;
-            for splice in [false, true] {
+            let ways = answers.iter().flat_map(|&answers| [(answers, false), (answers, true)]);
+            for (answers, splice) in ways {
                 for cut in [Cut::Whole, Cut::Bytes].into_iter().chain(cuts.clone()) {
-                    let what = format!("replies {order}, {cut:?}, splice {splice}");
-                    let mut record = self.play(&steps, cut, splice, &what);
+                    let what = format!(
+                        "replies {order}, answers {answers:?}, {cut:?}, splice {splice}"
+                    );
+                    let mut record = self.play(&steps, cut, answers, splice, &what);
                     if record.outcome == Outcome::Protocol {
                         record.tcp = TcpFacts::default(); // How much was read of what is not SMTP is no matter.
                     }
@@ -163,16 +190,31 @@ impl Dialogue {
             first = first.or(reference);
         }
         for splice in [false, true] {
-            self.play(&told, Cut::Lines, splice, "line by line");
+            self.play(&told, Cut::Lines, answers[0], splice, "line by line");
         }
         first.expect("a dialogue of at least one step")
     }
 
     #[track_caller]
-    fn play(&self, steps: &[Step], cut: Cut, splice: bool, what: &str) -> SessionRecord {
+    fn play(
+        &self,
+        steps: &[Step],
+        cut: Cut,
+        answers: Answers,
+        splice: bool,
+        what: &str,
+    ) -> SessionRecord {
         let destination = "[2001:db8::2]:25";
         let (profile, client) = (self.profile.clone(), self.client);
         let mut driver = Driver::new(profile, self.timeouts, client, destination, splice);
+        let answer_all = |driver: &mut Driver| {
+            while let (false, Some(oracle)) = (driver.needs.is_empty(), self.oracle) {
+                driver.answer(driver.needs.len() - 1, oracle);
+            }
+        };
+        if answers == Answers::AtOnce {
+            answer_all(&mut driver);
+        }
         let mut offset = 0;
         for (number, step) in steps.iter().enumerate() {
             let bytes = bytes_of(step);
@@ -181,7 +223,11 @@ impl Dialogue {
                     Step::Client { .. } => driver.client_says(part),
                     _ => driver.upstream_says(part),
                 }
+                if answers == Answers::AtOnce {
+                    answer_all(&mut driver);
+                }
             }
+            answer_all(&mut driver);
             offset += bytes.len();
             match step {
                 Step::Client { .. } | Step::Upstream(_) | Step::Pause => {}

@@ -1,8 +1,9 @@
 //! What the gateway refuses itself: by access rule, by limit.
 
 use gatepost::addr::Networks;
-use gatepost::engine::{Profile, RefuseAt};
+use gatepost::engine::{Profile, RefuseAt, Tls};
 use gatepost::policy::{AccessRule, AccessRules, Action};
+use gatepost::smtp::Keyword;
 
 use crate::dialogue::Dialogue;
 use crate::sessions::{BYE, HELLO};
@@ -136,6 +137,50 @@ fn deferred_in_place_of_the_greeting() {
             rule(Action::Tempfail)(profile);
             profile.smtp.refuse_at = RefuseAt::Connect;
         })
+        .run();
+}
+
+/// Behind STARTTLS nobody would see its recipients.
+#[test]
+fn a_refused_client_does_not_escape_by_starttls() {
+    let greeted = r"S: 220 mx.example ESMTP
+        C: EHLO client.example
+        S: 250-mx.example
+        S: 250-PIPELINING
+        S: 250 STARTTLS
+        C- STARTTLS
+        ";
+    for (action, last) in [
+        (Action::Reject, "554 5.7.1 no mail from there"),
+        (Action::Tempfail, "421 4.7.1 gate.example no mail from there"),
+    ] {
+        let record = refused(action, &format!("{greeted}+C {last}\n= refused"));
+        assert_eq!(record.verdict.action, action);
+        assert_eq!(record.verdict.reason, Some(format!("access_{action}")));
+        assert_eq!(record.smtp.tls, Tls::Refused);
+    }
+    // What was said before it is answered first.
+    let pipelined = r"S: 220 a
+        C: EHLO client.example
+        S: 250-mx.example
+        S: 250 STARTTLS
+        C: NOOP
+        C|- STARTTLS
+        S: 250 noop
+        +C 554 5.7.1 no mail from there
+        = refused";
+    refused(Action::Reject, pipelined);
+    let hidden = r"S: 220 a
+        C: EHLO client.example
+        S- 250-mx.example
+        S- 250 STARTTLS
+        +C 250 mx.example
+        C- STARTTLS
+        +C 502 5.5.1 not offered here
+        ";
+    Dialogue::new(hidden)
+        .with(rule(Action::Reject))
+        .with(|profile| profile.smtp.hide = vec![Keyword::Starttls])
         .run();
 }
 

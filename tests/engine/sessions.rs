@@ -109,7 +109,7 @@ fn the_record_as_json() {
             "anomalies": [], "desyncs": 0, "resyncs": 0,
         },
         "facts": null,
-        "verdict": {"action": "accept", "rule": null, "reason": null},
+        "verdict": {"action": "accept", "rule": null, "reason": null, "shadow": []},
     });
     let mut actual = serde_json::to_value(&record).unwrap();
     let bytes = actual["tcp"].take();

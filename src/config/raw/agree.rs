@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::policy::Policy;
 use super::reader::{Field, Notes};
 use super::sections::{Intercept, Listen, Mode, TimeoutSet, Timeouts, Upstream};
 use super::values::spoken;
@@ -158,6 +159,31 @@ pub(super) fn metrics(listen: &Listen, metrics: &Field<SocketAddr>, notes: &mut 
     if let Some(own) = taken {
         let problem = format!("{address} is taken by {own} in listen.addresses");
         notes.mistake(at, "metrics.address", problem, "write another port, such as 9625");
+    }
+}
+
+/// A rule about a listener is about one that there is. Behind a trusted proxy or intercepted, clients meant to go anywhere.
+pub(super) fn policies(
+    listen: &Listen,
+    policies: &[Policy],
+    trusted: &Networks,
+    notes: &mut Notes<'_>,
+) {
+    if mode(listen) != Some(Mode::Proxy) || !trusted.is_empty() {
+        return;
+    }
+    let Some(own) = listen.addresses.given() else { return };
+    for addr in policies.iter().flat_map(|policy| each(&policy.listeners)) {
+        let (at, addr) = (addr.span().start, *addr.get_ref());
+        let takes = |own: &Spanned<SocketAddr>| {
+            let own = *own.get_ref();
+            own == addr || own == SocketAddr::new(wildcard(Family::of(addr.ip())), addr.port())
+        };
+        if !own.get_ref().iter().any(takes) {
+            let problem = format!("the gateway does not listen on {addr}");
+            let advice = "write one of listen.addresses, or leave it out for any";
+            notes.mistake(at, "policy.when.listeners", problem, advice);
+        }
     }
 }
 

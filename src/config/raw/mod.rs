@@ -5,6 +5,7 @@
 
 mod agree;
 mod net;
+mod policy;
 mod reader;
 mod sections;
 mod syntax;
@@ -13,6 +14,7 @@ mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use self::values::plain;
 use super::{Config, ConfigErrors};
 use crate::addr::Family;
 use crate::policy::AccessRules;
+use crate::policy::rules::Rules;
 use crate::source::live;
 use crate::stream::Ports;
 use crate::{engine, intercept, relay};
@@ -49,6 +52,9 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let proxy_trusted = sections::proxy_protocol(&mut root.section("proxy_protocol"));
     let mut names = Vec::new();
     let access = root.sections("access", |rule| sections::access(rule, &mut names));
+    let mut count = 0;
+    let policies = root.sections("policy", |rule| policy::policy(rule, &mut names, &mut count));
+    let site = policy::site(&mut root.section("site"));
     let smtp = sections::smtp(&mut root.section("smtp"));
     let limits = sections::limits(&mut root.section("limits"));
     let timeouts = sections::timeouts(&mut root.section("timeouts"));
@@ -59,6 +65,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
 
     agree::interception(&listen, &intercept, &mut notes);
     agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);
+    agree::policies(&listen, &policies, &proxy_trusted, &mut notes);
     agree::metrics(&listen, &metrics, &mut notes);
     agree::timeouts(&timeouts, &mut notes);
     let own_name = smtp.hostname.is_absent().then(|| own_name(&mut notes));
@@ -87,6 +94,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         },
         proxy_trusted,
         access: AccessRules::new(access.into_iter().flatten().collect()),
+        rules: Arc::new(Rules::new(
+            policies.into_iter().filter_map(|policy| policy.rule).collect(),
+            site.addresses.clone(),
+        )),
         smtp: engine::SmtpOptions {
             hostname: smtp.hostname.or(own_name.unwrap_or_default()),
             bare_newlines: smtp.bare_newlines.or_default(),
@@ -100,7 +111,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
-    Ok(Config { relay, intercept, log, metrics, control, watch })
+    Ok(Config { relay, intercept, log, metrics, control, site, watch })
 }
 
 fn watching(section: Watch) -> live::Settings {

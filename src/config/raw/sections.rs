@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::net::{hostname, interface, keyword, listener, network, peer};
@@ -134,32 +135,12 @@ pub(super) fn access(
     let networks = section.read("networks", some(network, "leave it out for every address"));
     let action = section.require("action", r#"action = "reject""#, one_of(&actions));
 
-    if let Some(name) = name.given() {
-        match names.iter().find(|earlier| earlier.get_ref() == name.get_ref()) {
-            Some(earlier) => {
-                let line = section.notes.position(earlier.span().start).line;
-                let problem = format!("the rule on line {line} has the same name");
-                let (field, at) = (section.field("name"), name.span().start);
-                section.notes.mistake(at, &field, problem, "give each rule a name of its own");
-            }
-            None => names.push(name.clone()),
-        }
-    }
+    own_name(section, &name, names);
     if let (Field::Absent, Field::Absent, Some(at)) = (&family, &networks, section.begins()) {
         let advice = "add `family` or `networks`, to say whom it is about";
         section.notes.mistake(at, "[[access]]", "the rule has no condition", advice);
     }
-    if let (Some(family), Some(networks)) = (family.given(), networks.given()) {
-        let family = *family.get_ref();
-        for network in networks.get_ref() {
-            if Family::of(network.get_ref().addr()) != family {
-                let problem =
-                    format!("{} can never match with family = \"{family}\"", network.get_ref());
-                let (field, at) = (section.field("networks"), network.span().start);
-                section.notes.mistake(at, &field, problem, "remove one of the two");
-            }
-        }
-    }
+    can_match(section, &family, &networks);
     Some(AccessRule {
         name: name.given()?.get_ref().as_str().into(),
         family: family.given().map(|family| *family.get_ref()),
@@ -168,8 +149,44 @@ pub(super) fn access(
     })
 }
 
+/// No other rule may have it: verdicts and metrics name a rule by it. `names` are those before it, with their places.
+pub(super) fn own_name(
+    section: &mut Section<'_, '_, '_>,
+    name: &Field<String>,
+    names: &mut Vec<Spanned<String>>,
+) {
+    let Some(name) = name.given() else { return };
+    match names.iter().find(|earlier| earlier.get_ref() == name.get_ref()) {
+        Some(earlier) => {
+            let line = section.notes.position(earlier.span().start).line;
+            let problem = format!("the rule on line {line} has the same name");
+            let (field, at) = (section.field("name"), name.span().start);
+            section.notes.mistake(at, &field, problem, "give each rule a name of its own");
+        }
+        None => names.push(name.clone()),
+    }
+}
+
+/// A rule for one family is not about networks of the other.
+pub(super) fn can_match(
+    section: &mut Section<'_, '_, '_>,
+    family: &Field<Family>,
+    networks: &List<IpNet>,
+) {
+    let (Some(family), Some(networks)) = (family.given(), networks.given()) else { return };
+    let family = *family.get_ref();
+    for network in networks.get_ref() {
+        if Family::of(network.get_ref().addr()) != family {
+            let problem =
+                format!("{} can never match with family = \"{family}\"", network.get_ref());
+            let (field, at) = (section.field("networks"), network.span().start);
+            section.notes.mistake(at, &field, problem, "remove one of the two");
+        }
+    }
+}
+
 /// It is said in replies, so it has to be what a reply can hold.
-fn rule_name(value: &Value<'_>) -> Read<String> {
+pub(super) fn rule_name(value: &Value<'_>) -> Read<String> {
     let name = text(value, "a name", "\"no mail from there\"")?;
     let fits = (1..=64).contains(&name.len());
     if fits && name.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !name.trim().is_empty() {

@@ -66,6 +66,14 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Rea
     }
 }
 
+/// `true` or `false`.
+pub(super) fn boolean(value: &Value<'_>) -> Read<bool> {
+    match value.get_ref() {
+        DeValue::Boolean(truth) => Ok(*truth),
+        _ => mistyped(value, "`true` or `false`", "write one of them, without quotes"),
+    }
+}
+
 /// A whole number.
 pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&Value<'_>) -> Read<T>
 where
