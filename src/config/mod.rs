@@ -19,6 +19,7 @@ use crate::control;
 use crate::intercept;
 use crate::intercept::door::Refuse;
 use crate::policy;
+use crate::policy::facts::DomainName;
 use crate::relay;
 use crate::report;
 use crate::source::live;
@@ -36,6 +37,7 @@ pub struct Config {
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
     pub control: control::Settings,
+    pub site: Site,
     /// `[watch]`; without the section nothing is watched.
     pub watch: Option<live::Settings>,
     /// `[door]`; without the section nothing is ever closed.
@@ -76,6 +78,15 @@ pub fn octets(text: &str) -> Option<usize> {
     };
     let digits = Some(digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
     digits.parse::<usize>().ok()?.checked_mul(1 << power)
+}
+
+/// `[site]`: what is ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Our own addresses, by which no sender can be reached.
+    pub addresses: Networks,
+    /// The domains that we take mail for.
+    pub domains: Vec<DomainName>,
 }
 
 impl Config {

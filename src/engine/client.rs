@@ -75,6 +75,9 @@ impl Engine {
                 if self.introduce(&command, out) {
                     return Step::Stop { waiting: true };
                 }
+                if self.must_wait(&command, out) {
+                    return Step::Stop { waiting: true };
+                }
                 self.impatience_counted = false;
                 self.command(line, &command, from, out);
                 Step::Consumed(line.len())

@@ -38,14 +38,23 @@ impl Engine {
             Verb::Ehlo | Verb::Helo => {
                 self.extensions = Extensions::default();
                 self.current = Current::default();
+                if let Some(inquiry) = &mut self.inquiry {
+                    inquiry.helo(String::from_utf8_lossy(command.argument).into_owned(), out);
+                }
                 self.forward(line, from, asked, out);
             }
             Verb::Mail => {
                 self.current =
                     Current { open: true, nested: self.current.open, ..Current::default() };
+                if let (Some(inquiry), Asked::Mail { transaction }) = (&mut self.inquiry, asked) {
+                    inquiry.mail(path_of(command), transaction, out);
+                }
                 self.forward(line, from, asked, out);
             }
             Verb::Rcpt => {
+                if let Some(fired) = self.rule_on_recipient(out) {
+                    return self.refuse_recipient(&fired, &path_of(command), asked, out);
+                }
                 self.current.asked += 1;
                 self.forward(line, from, asked, out);
             }
@@ -59,6 +68,12 @@ impl Engine {
                 self.current = Current::default();
                 self.forward(line, from, asked, out);
             }
+            Verb::Starttls => {
+                if let Some((refusal, enhanced, text)) = self.rule_on_starttls(out) {
+                    return self.refuse_starttls(refusal, enhanced, &text, out);
+                }
+                self.forward(line, from, asked, out);
+            }
             // What we do not know we cannot follow: forwarded, it might change what the next bytes mean.
             Verb::Unknown => {
                 let code = EnhancedCode::new(5, 5, 2);
@@ -69,6 +84,15 @@ impl Engine {
     }
 
     fn refuse_command(&mut self, refusal: Refusal, asked: Asked, out: &mut Output) {
+        if asked == Asked::Starttls {
+            let (code, text) = match refusal {
+                Refusal::Pregreet => (EnhancedCode::new(5, 5, 1), PREGREET),
+                Refusal::AccessTempfail => (EnhancedCode::new(4, 7, 1), self.rule()),
+                _ => (EnhancedCode::new(5, 7, 1), self.rule()),
+            };
+            let text = text.to_owned();
+            return self.refuse_starttls(refusal, code, &text, out);
+        }
         self.judgement.refused(refusal, out);
         if matches!(asked, Asked::Rcpt { .. }) {
             self.current.refused += 1;
@@ -156,4 +180,10 @@ impl Engine {
     pub(super) fn no_recipients(&mut self, asked: Asked, out: &mut Output) {
         self.answer(asked, 554, EnhancedCode::new(5, 5, 1), "no valid recipients", out);
     }
+}
+
+/// The path of MAIL or RCPT; what cannot be read as one is what came, for the server to judge.
+pub(super) fn path_of(command: &Command<'_>) -> String {
+    let path = command.path().unwrap_or_else(|| String::from_utf8_lossy(command.argument));
+    path.into_owned()
 }

@@ -1,7 +1,7 @@
 //! Messages: content after DATA, and the chunks of BDAT.
 
-use super::{Action, Current, Engine, Output, Refusal, Stage};
-use crate::smtp::{Chunk, EnhancedCode, Line, OwnReply, Piece, Progress};
+use super::{Action, Current, Engine, Output, Refusal, Stage, tagging};
+use crate::smtp::{Chunk, EnhancedCode, Line, OwnReply, Progress};
 
 impl Engine {
     pub(super) fn bdat(&mut self, line: Line<'_>, chunk: Chunk, from: usize, out: &mut Output) {
@@ -54,10 +54,12 @@ impl Engine {
     pub(super) fn content(&mut self, rest: &[u8], from: usize, out: &mut Output) -> usize {
         // The 354 had to come first, so content is always the first thing in an input, and nothing precedes its actions.
         let before = out.actions.len();
-        let (end, findings) = self.session.scan(rest, |piece| match piece {
-            Piece::Input(range) => out.forward(from + range.start..from + range.end),
-            Piece::Insert(bytes) => out.act(Action::Insert(bytes)),
-        });
+        let mut filter = self.inquiry.as_mut().and_then(|inquiry| inquiry.take_filter(out));
+        let (end, findings) =
+            self.session.scan(rest, |piece| tagging::forward(&mut filter, piece, rest, from, out));
+        if let Some(inquiry) = &mut self.inquiry {
+            inquiry.put_back(filter.filter(|_| end.is_none()));
+        }
         let used = end.unwrap_or(rest.len());
         self.recorder.content(used as u64);
         let bare = self.recorder.findings(findings, out);

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::addr::Family;
 use crate::engine::SessionRecord;
+use crate::policy::Action;
+use crate::policy::facts::{Source, State};
+use crate::policy::rules::{FactName, Mode};
 use crate::smtp::Verb;
 
 /// Declares an enum whose variants have a label: the closed set of one metric label's values.
@@ -50,7 +53,7 @@ labels! {
         /// No upstream took the connection, or it closed before its greeting.
         UpstreamUnavailable = "upstream_unavailable",
         Timeout = "timeout",
-        /// Refused at connect by an access rule.
+        /// Refused at connect or at STARTTLS, by an access or policy rule, or by the door.
         Refused = "refused",
         /// A limit of `[limits]`.
         Limit = "limit",
@@ -125,6 +128,10 @@ labels! {
     Refusal {
         AccessReject = "access_reject",
         AccessTempfail = "access_tempfail",
+        PolicyReject = "policy_reject",
+        PolicyTempfail = "policy_tempfail",
+        /// The family's door is closed.
+        Door = "door",
         Pregreet = "pregreet",
         Junk = "junk",
         BareNewline = "bare_newline",
@@ -236,12 +243,33 @@ pub enum Event {
         count: u64,
     },
     Desync(Desync),
+    /// What a policy rule did, or in shadow would have done; each rule and action once a session.
+    Policy {
+        /// Its place among the rules of the session's [`super::Profile`].
+        rule: u16,
+        action: Action,
+        mode: Mode,
+    },
+    /// A fact that a verdict rested on; the same state from the same source once a session.
+    Fact {
+        name: FactName,
+        state: State,
+        source: Source,
+    },
+    /// How long the client waited for verdicts, all in all; once a session, at its end, if it did.
+    Waited(Duration),
 }
 
 /// Who is told. Implementations must be cheap: they run between two reads of a socket.
 pub trait Observe: Send + Sync {
     /// `family` is the client's.
     fn event(&self, family: Family, event: Event);
+
+    /// An [`Event::Policy`], told before it by the name of the rule: a session may go by rules that are not in force any
+    /// more.
+    fn policy(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+        let _nobody_counts = (family, rule, action, mode);
+    }
 
     /// A session is over and this is all of it.
     fn session(&self, record: &SessionRecord);
@@ -259,6 +287,10 @@ impl<T: Observe + ?Sized> Observe for Arc<T> {
         (**self).event(family, event);
     }
 
+    fn policy(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+        (**self).policy(family, rule, action, mode);
+    }
+
     fn session(&self, record: &SessionRecord) {
         (**self).session(record);
     }
@@ -269,6 +301,11 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
     fn event(&self, family: Family, event: Event) {
         self.0.event(family, event);
         self.1.event(family, event);
+    }
+
+    fn policy(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+        self.0.policy(family, rule, action, mode);
+        self.1.policy(family, rule, action, mode);
     }
 
     fn session(&self, record: &SessionRecord) {

@@ -49,6 +49,11 @@ impl Judgement {
         self.refusing.filter(|_| self.profile.smtp.refuse_at == RefuseAt::Connect)
     }
 
+    /// The client's recipients are refused, whoever they are.
+    pub(super) const fn refuses(&self) -> bool {
+        self.refusing.is_some()
+    }
+
     /// The client spoke before the greeting. Returns why it is turned away in its place, if it is.
     pub(super) fn pregreet(&mut self) -> Option<Refusal> {
         if self.profile.smtp.pregreet == Pregreet::Accept || self.over {
@@ -75,6 +80,8 @@ impl Judgement {
         }
         match command.verb {
             Verb::Rcpt => self.refusing,
+            // Behind it there is no RCPT that anybody sees.
+            Verb::Starttls if !self.hides(Verb::Starttls) => self.refusing,
             // Only a gateway may speak for others, and there is none in front of this one (trap 4).
             Verb::Xclient | Verb::Xforward => Some(Refusal::Xclient),
             Verb::Bdat if command.chunk().is_err() => Some(Refusal::CommandSyntax),
@@ -181,6 +188,7 @@ impl Judgement {
             action: self.action,
             rule: self.rule().map(str::to_owned),
             reason: self.reason.map(|refusal| refusal.as_str().to_owned()),
+            shadow: Vec::new(),
         }
     }
 }
@@ -201,7 +209,10 @@ const fn wanted(refusal: Refusal) -> Action {
         | Refusal::LimitClientRate
         | Refusal::LimitCommands
         | Refusal::LimitErrors
-        | Refusal::ProxyHeader => Action::Tempfail,
+        | Refusal::ProxyHeader
+        | Refusal::Door => Action::Tempfail,
+        // What the rules want their rulings say: see `Rulings`.
+        Refusal::PolicyReject | Refusal::PolicyTempfail => Action::Accept,
         Refusal::UpstreamUnavailable
         | Refusal::UpstreamLost
         | Refusal::Identity

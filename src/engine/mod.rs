@@ -13,16 +13,21 @@
 mod client;
 mod commands;
 mod content;
+mod envelope;
 mod event;
 mod hello;
 mod identity;
+mod inquiry;
 mod judgement;
 mod options;
 mod output;
 mod record;
 mod recorder;
+mod rulings;
 mod said;
+mod tagging;
 mod upstream;
+mod waiting;
 mod witness;
 
 use std::sync::Arc;
@@ -35,19 +40,21 @@ pub use self::event::{
 pub use self::options::{Limits, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts};
 pub use self::output::{Action, Output};
 pub use self::record::{
-    Endpoint, Phases, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
-    VerdictRecord,
+    Endpoint, Phases, RecipientRecord, SessionRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls,
+    TransactionRecord, VerdictRecord,
 };
+pub use self::rulings::Rulings;
 pub use self::said::{Said, Utterance};
 pub use self::witness::Witness;
 pub use crate::smtp::BareNewlines;
 
 use self::hello::Hellos;
 use self::identity::Identity;
+use self::inquiry::Inquiry;
 use self::judgement::Judgement;
 use self::recorder::Recorder;
 pub use crate::addr::Side;
-use crate::addr::{ClientAddr, OriginalDst, UpstreamAddr};
+use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
 use crate::smtp::{Asked, EnhancedCode, Extensions, OwnReply, Session, Wait};
 use crate::time::Timestamp;
 
@@ -92,6 +99,12 @@ pub struct Engine {
     session: Session,
     recorder: Recorder,
     judgement: Judgement,
+    /// What the policy rules want to know; `None` without rules.
+    inquiry: Option<Box<Inquiry>>,
+    /// Upstream's greeting waits for the rules.
+    greeting_held: bool,
+    /// Upstream closed while its greeting was held back.
+    closed_early: bool,
     hellos: Hellos,
     identity: Identity,
     stage: Stage,
@@ -130,6 +143,9 @@ impl Engine {
             recorder: Recorder::new(client, destination, at),
             identity: Identity::new(profile.xclient, client, destination),
             judgement: Judgement::new(Arc::clone(&profile), client.ip()),
+            inquiry: Inquiry::new(&profile, client, destination),
+            greeting_held: false,
+            closed_early: false,
             profile,
             timeouts,
             hellos: Hellos::default(),
@@ -156,9 +172,9 @@ impl Engine {
         match (over, self.judgement.at_connect()) {
             (Some(refusal), _) => self.turn_away_at_once(refusal, out),
             (None, Some(refusal)) => self.turn_away(refusal, out),
-            (None, None) => return true,
+            (None, None) => self.inquire(out),
         }
-        false
+        self.needs_upstream()
     }
 
     /// An upstream took the connection; its greeting comes next.
@@ -204,15 +220,25 @@ impl Engine {
                 None => self.timeouts.command,
             },
         };
-        Some(self.active + patience)
+        let due = self.active + patience;
+        Some(match self.verdict_due() {
+            // The client waits for us, and not we for it.
+            Some(verdict) if self.session.owed().is_none() => verdict,
+            Some(verdict) => due.min(verdict),
+            None => due,
+        })
     }
 
-    /// Time has passed; does nothing before the [`Engine::deadline`].
+    /// Time has passed; does nothing before the [`Engine::deadline`]. As after [`Engine::answered`], both sides' octets are to
+    /// be offered again.
     pub fn tick(&mut self, at: Timestamp, out: &mut Output) {
         if self.deadline().is_none_or(|deadline| at < deadline) {
             return;
         }
         self.now = at;
+        if self.verdict_due().is_some_and(|due| at >= due) {
+            return self.give_up_waiting(out);
+        }
         match self.stage {
             Stage::Leaving => return self.close(Outcome::Quit, out),
             Stage::Running if self.session.is_opaque() => {
@@ -293,6 +319,11 @@ impl Engine {
         matches!(self.stage, Stage::Leaving | Stage::Closing(Outcome::Quit))
     }
 
+    /// Whether the conversation still wants an upstream: not after the client was refused in place of the greeting.
+    pub const fn needs_upstream(&self) -> bool {
+        matches!(self.stage, Stage::Running)
+    }
+
     /// Before the greeting was relayed.
     pub fn awaits_greeting(&self) -> bool {
         self.session.owed() == Some(Asked::Greeting)
@@ -306,7 +337,12 @@ impl Engine {
             _ if self.upstream_closed => Outcome::UpstreamClosed,
             _ => Outcome::ClientClosed,
         };
-        self.recorder.finish(outcome, self.judgement.verdict(), at, out)
+        let verdict = self.judgement.verdict();
+        let (verdict, facts) = match &mut self.inquiry {
+            Some(inquiry) => inquiry.finish(verdict, out),
+            None => (verdict, None),
+        };
+        SessionRecord { facts, ..self.recorder.finish(outcome, verdict, at, out) }
     }
 
     /// 421 in place of the greeting, and the end.
@@ -318,6 +354,13 @@ impl Engine {
             }
             Refusal::LimitClientRate => {
                 (7, 0, "too many new sessions from your network; slow down", Outcome::Limit)
+            }
+            Refusal::Door => {
+                let text = match self.recorder.family() {
+                    Family::Ipv4 => "mail is not accepted over IPv4 for now; try IPv6",
+                    Family::Ipv6 => "mail is not accepted over IPv6 for now; try IPv4",
+                };
+                (3, 2, text, Outcome::Refused)
             }
             Refusal::ProxyHeader => (7, 0, "PROXY protocol header expected", Outcome::Protocol),
             _ => (3, 2, "service not available", Outcome::UpstreamUnavailable),

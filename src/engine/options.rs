@@ -1,8 +1,10 @@
 //! What a conversation is told when it starts: options, limits, timeouts. Plain data with the defaults of the field.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::AccessRules;
+use crate::policy::rules::Rules;
 use crate::smtp::{BareNewlines, Keyword};
 
 /// When a session that an access rule refuses is told so.
@@ -109,6 +111,7 @@ pub struct Profile {
     pub smtp: SmtpOptions,
     pub limits: Limits,
     pub access: AccessRules,
+    pub rules: Arc<Rules>,
     /// Upstream is told the client by XCLIENT.
     pub xclient: bool,
 }

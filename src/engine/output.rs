@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Event;
+use crate::policy::facts::Lookup;
 
 /// One thing to do. Those that write are carried out in order for each side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Action {
     ShutdownClient,
     /// Upstream's connection ends now; what it did not read yet is not for it.
     AbandonUpstream,
+    /// The policy wants to know these; none is asked twice. See [`super::Engine::answered`].
+    Need(Vec<Lookup>),
     /// The client gets what is due to it, then both connections end.
     Close,
 }

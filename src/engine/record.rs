@@ -212,9 +212,21 @@ pub struct RecipientRecord {
 pub struct VerdictRecord {
     /// The strictest thing: tempfail for a 4xx, reject for a 5xx.
     pub action: crate::policy::Action,
-    /// The access rule that fired, also one that accepts.
+    /// The access or policy rule that fired, also one that accepts.
     pub rule: Option<String>,
-    /// The [`super::Refusal`] behind the action; with accept, one that no policy wants, a time-out for example.
+    /// Of a policy rule, the fact and its reason, `fcrdns.no_ptr`. Otherwise the [`super::Refusal`] behind the action; with
+    /// accept, one that no policy wants, a time-out for example.
+    pub reason: Option<String>,
+    /// Policy rules in shadow that would have fired, each once.
+    pub shadow: Vec<ShadowRecord>,
+}
+
+/// What a policy rule in shadow would have done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShadowRecord {
+    pub rule: String,
+    pub action: crate::policy::Action,
+    /// As in [`VerdictRecord`].
     pub reason: Option<String>,
 }
 

@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::commands::path_of;
 use super::hello::Told;
 use super::{
     Anomaly, Desync, Event, Outcome, Output, Phase, RecipientRecord, ReplySource, SessionRecord,
     Side, SmtpFacts, Starttls, TcpFacts, Tls, TransactionRecord, VerdictRecord,
 };
-use crate::addr::{ClientAddr, OriginalDst, UpstreamAddr};
+use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
 use crate::smtp::{Asked, Chunk, Command, EnhancedCode, Findings, Line, Verb};
 use crate::time::Timestamp;
 
@@ -181,11 +182,10 @@ impl Recorder {
 
     /// The path of MAIL or RCPT; what cannot be read as one is kept as it came, for the server to judge.
     fn path(&mut self, command: &Command<'_>, out: &mut Output) -> String {
-        if let Some(path) = command.path() {
-            return path.into_owned();
+        if command.path().is_none() {
+            self.anomaly(Anomaly::BadSyntax, out);
         }
-        self.anomaly(Anomaly::BadSyntax, out);
-        String::from_utf8_lossy(command.argument).into_owned()
+        path_of(command)
     }
 
     /// A transaction begins. Returns its number.
@@ -227,6 +227,10 @@ impl Recorder {
                 false
             }
         }
+    }
+
+    pub(super) fn family(&self) -> Family {
+        self.client.family()
     }
 
     /// The transaction that the client's commands belong to now; a number that no other has.

@@ -12,6 +12,9 @@ impl Engine {
         if matches!(self.stage, Stage::TurnedAway | Stage::Dropping | Stage::Refused) {
             return input.len(); // It was abandoned.
         }
+        if self.holds_greeting() {
+            return 0;
+        }
         while used < input.len() && !self.is_closing() {
             let rest = input.get(used..).unwrap_or_default();
             used += match self.session.upstream(rest) {
@@ -54,6 +57,9 @@ impl Engine {
             self.active = at;
             self.recorder.bytes(Side::Server, used as u64, out);
         }
+        if std::mem::take(&mut self.closed_early) {
+            self.upstream_is_closed(out);
+        }
         self.end_if_drained(out);
         used
     }
@@ -67,7 +73,9 @@ impl Engine {
             out.act(Action::DiscardClient);
         }
         if asked == Asked::Ehlo && reply.is_positive() {
-            let (extensions, filtered) = Extensions::filter(reply, &self.profile.smtp.hide);
+            let hidden = self.inquiry.as_ref().and_then(|inquiry| inquiry.hidden.as_ref());
+            let hidden = hidden.unwrap_or(&self.profile.smtp.hide);
+            let (extensions, filtered) = Extensions::filter(reply, hidden);
             self.extensions = extensions;
             if let ReplyParse::Complete(told) = Reply::parse(&filtered) {
                 self.recorder.offered(Extensions::offered(&told).1);
@@ -89,6 +97,9 @@ impl Engine {
     /// What a reply means for the record and for what comes next.
     fn note(&mut self, reply: &Reply<'_>, asked: Asked, out: &mut Output) {
         let transaction = self.recorder.current();
+        if let Some(inquiry) = &mut self.inquiry {
+            inquiry.replied(asked, reply.code);
+        }
         self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
         match asked {
             Asked::Mail { transaction: asked } if asked == transaction && !reply.is_positive() => {
@@ -125,6 +136,10 @@ impl Engine {
     /// taken the message.
     pub(super) fn upstream_is_closed(&mut self, out: &mut Output) {
         self.upstream_closed = true;
+        if self.greeting_held && self.stage == Stage::Running {
+            self.closed_early = true; // Its greeting may be held back: that comes first.
+            return;
+        }
         if self.session.is_opaque() {
             out.act(Action::ShutdownClient);
             if self.client_closed {

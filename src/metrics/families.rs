@@ -2,8 +2,8 @@
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::Collector,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector,
 };
 
 use super::MetricsError;
@@ -19,6 +19,8 @@ const HANDSHAKE_BUCKETS: [f64; 12] =
     [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0];
 /// Seconds.
 const RTT_BUCKETS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+/// Seconds. Up to the deadlines of lookups; 30 is where a session gives one up.
+const WAIT_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0];
 /// Seconds. 30 is where Postfix gives an address up, 127 where Linux does.
 const FALL_BACK_BUCKETS: [f64; 9] = [0.3, 1.0, 3.0, 10.0, 31.0, 63.0, 130.0, 300.0, 600.0];
 
@@ -54,6 +56,13 @@ pub(super) struct Families {
     pub(super) flows_evicted: IntCounter,
     pub(super) last_accepted: IntGaugeVec,
     pub(super) destinations: IntGaugeVec,
+    pub(super) policy_verdicts: IntCounterVec,
+    pub(super) policy_facts: IntCounterVec,
+    pub(super) policy_wait: HistogramVec,
+    pub(super) door_state: IntGaugeVec,
+    pub(super) door_changes: IntCounterVec,
+    pub(super) door_refused: IntCounterVec,
+    pub(super) door_proof_age: GaugeVec,
     pub(super) config_reloads: IntCounterVec,
     pub(super) log_lines_dropped: IntCounter,
     pub(super) record_omitted_octets: IntCounter,
@@ -217,6 +226,44 @@ impl Families {
                 "Other servers that were called from our side, by what they did last.",
                 &["family", "state"],
             )?,
+            policy_verdicts: to.counters(
+                "policy_verdicts_total",
+                "Sessions in which a policy rule of the configuration in force fired, by what it did; in shadow, would have done.",
+                &["family", "rule", "action", "mode"],
+            )?,
+            policy_facts: to.counters(
+                "policy_facts_total",
+                "Sessions in which a verdict rested on a fact, by its state and who answered.",
+                &["family", "fact", "state", "source"],
+            )?,
+            policy_wait: to.histograms(
+                "policy_wait_seconds",
+                "How long clients waited for verdicts, all in all in a session; sessions that did not wait are left out.",
+                &WAIT_BUCKETS,
+                &["family"],
+            )?,
+            door_state: to.gauges(
+                "door_state",
+                "1 for the state that the door of a family is in; all 0 where nothing guards it.",
+                &["family", "state"],
+            )?,
+            door_changes: to.counters(
+                "door_changes_total",
+                "How often a door went into a state.",
+                &["family", "to"],
+            )?,
+            door_refused: to.counters(
+                "door_refused_total",
+                "New sessions that a closed door refused: at the SYN in the kernel, or with 421 by SMTP.",
+                &["family", "how"],
+            )?,
+            door_proof_age: to.register(GaugeVec::new(
+                opts(
+                    "door_proof_age_seconds",
+                    "How long ago mail or a probe from outside last came through; -1 is never.",
+                ),
+                &["family"],
+            )?)?,
             config_reloads: to.counters(
                 "config_reloads_total",
                 "Configuration reloads (SIGHUP); after a failed one the old configuration stays.",

@@ -4,8 +4,10 @@
 //! text. Every series exists from the start at zero, so that `rate()` sees the first event; its handle is resolved then,
 //! and counting an event is an array index and an atomic add.
 
+mod door;
 mod families;
 pub mod http;
+mod policy;
 mod reply_code;
 mod session;
 #[cfg(test)]
@@ -14,7 +16,9 @@ mod traffic;
 
 use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
+use self::door::Door;
 use self::families::Families;
+use self::policy::{Policy, Verdicts};
 use self::session::Sessions;
 use self::traffic::Traffic;
 use crate::addr::Family;
@@ -34,7 +38,12 @@ pub struct Metrics {
     registry: Registry,
     /// By family.
     sessions: [Sessions; Family::ALL.len()],
+    /// By family.
+    policy: [Policy; Family::ALL.len()],
+    verdicts: Verdicts,
     traffic: Traffic,
+    /// By family.
+    doors: [Door; Family::ALL.len()],
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     log_lines_dropped: IntCounter,
@@ -57,7 +66,16 @@ impl Metrics {
                 Sessions::resolve(&families, Family::Ipv4)?,
                 Sessions::resolve(&families, Family::Ipv6)?,
             ],
+            policy: [
+                Policy::resolve(&families, Family::Ipv4)?,
+                Policy::resolve(&families, Family::Ipv6)?,
+            ],
+            verdicts: Verdicts::new(families.policy_verdicts.clone()),
             traffic: Traffic::resolve(&families)?,
+            doors: [
+                Door::resolve(&families, Family::Ipv4)?,
+                Door::resolve(&families, Family::Ipv6)?,
+            ],
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             log_lines_dropped: families.log_lines_dropped,

@@ -9,6 +9,8 @@ use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
     ReplySource, SessionRecord, Starttls,
 };
+use crate::policy::Action;
+use crate::policy::rules::Mode;
 use crate::smtp::Verb;
 
 /// The handles of one address family's series, in arrays by the `index()` of their label.
@@ -92,7 +94,12 @@ impl Observe for Metrics {
                 }
             }
             Event::Anomaly(anomaly) => of.anomalies[anomaly.index()].inc(),
-            Event::Refusal(reason) => of.refusals[reason.index()].inc(),
+            Event::Refusal(reason) => {
+                of.refusals[reason.index()].inc();
+                if reason == Refusal::Door {
+                    self.refused_by_421(family);
+                }
+            }
             Event::Desync(cause) => of.parser_desyncs[cause.index()].inc(),
             Event::Starttls(outcome) => of.starttls[outcome.index()].inc(),
             Event::Attempt { family: upstream, outcome } => {
@@ -101,8 +108,17 @@ impl Observe for Metrics {
             Event::Phase { phase, duration } => {
                 of.phase_duration[phase.index()].observe(duration.as_secs_f64());
             }
+            Event::Policy { .. } => {} // Counted by the rule's name.
+            Event::Fact { name, state, source } => {
+                self.policy[family as usize].fact(name, state, source);
+            }
+            Event::Waited(wait) => self.policy[family as usize].waited(wait.as_secs_f64()),
             Event::Bytes { direction, count } => of.relayed_bytes[direction.index()].inc_by(count),
         }
+    }
+
+    fn policy(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+        self.verdicts.count(family, rule, action, mode);
     }
 
     /// Nothing: every fact in the record came as an event before.

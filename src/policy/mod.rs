@@ -5,6 +5,8 @@
 mod access;
 pub mod door;
 pub mod facts;
+mod reply;
 pub mod rules;
 
 pub use access::{AccessRule, AccessRules, Action, Verdict};
+pub use reply::{MAX_TEXT, reply};

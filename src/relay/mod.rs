@@ -4,6 +4,7 @@
 //! everything. What happens is told to an [`Observe`]r; metrics and reports are that, not known here.
 
 mod admission;
+mod ask;
 mod clock;
 mod identity;
 mod listen;
@@ -18,12 +19,14 @@ mod worker;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+pub use self::ask::{Ask, Asking};
 pub use self::clock::Clock;
 pub use self::settings::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
 pub use self::tee::{Recorder, Recorders, TooManyRecorders};
@@ -31,6 +34,7 @@ pub use self::tee::{Recorder, Recorders, TooManyRecorders};
 use self::admission::{Admission, RateLimit};
 use self::upstream::Health;
 use self::worker::Worker;
+use crate::addr::{ClientAddr, Family, Networks};
 use crate::engine::{Observe, Profile};
 
 /// How often the end of the last session is looked for, and idle clients are forgotten.
@@ -62,6 +66,11 @@ struct Shared {
     admission: Arc<Admission>,
     health: Health,
     observer: Arc<dyn Observe>,
+    ask: Arc<dyn Ask>,
+    /// By family, whether new sessions are let in.
+    doors: [AtomicBool; Family::ALL.len()],
+    /// Who is let in whatever the doors say.
+    exempt: ArcSwap<Networks>,
     recorders: Arc<Recorders>,
     clock: Clock,
     stage: watch::Sender<Stage>,
@@ -100,11 +109,15 @@ fn listen_hint(error: &io::Error) -> &'static str {
 }
 
 impl Relay {
-    /// Opens every listener and starts the workers.
+    /// Opens every listener and starts the workers. What the policy rules want to know is asked of `ask`.
     ///
     /// # Errors
     /// An address cannot be listened on; nothing is left behind then.
-    pub fn start(settings: Settings, observer: Arc<dyn Observe>) -> Result<Self, RelayError> {
+    pub fn start(
+        settings: Settings,
+        observer: Arc<dyn Observe>,
+        ask: Arc<dyn Ask>,
+    ) -> Result<Self, RelayError> {
         let threads = settings.listen.threads.max(1);
         let transparent = settings.listen.transparent;
         let mark = settings.upstream.mark;
@@ -114,6 +127,9 @@ impl Relay {
             admission: Arc::default(),
             health: Health::default(),
             observer,
+            ask,
+            doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
+            exempt: ArcSwap::default(),
             recorders: Arc::default(),
             clock: Clock::start(),
             stage: watch::Sender::new(Stage::Running),
@@ -171,6 +187,11 @@ impl Relay {
         self.shared.health.all_down(&in_force.settings.upstream.addresses)
     }
 
+    /// What the door needs of the relay, for as long as it runs.
+    pub fn gate(&self) -> Gate {
+        Gate(Arc::clone(&self.shared))
+    }
+
     /// Who is told what passes in sessions.
     pub fn recorders(&self) -> &Arc<Recorders> {
         &self.shared.recorders
@@ -209,6 +230,51 @@ impl Relay {
         while !self.workers.iter().all(Worker::is_finished) && Instant::now() < deadline {
             sleep(LOOK).await;
         }
+    }
+}
+
+/// A handle to a relay, for whoever keeps the doors.
+#[derive(Clone)]
+pub struct Gate(Arc<Shared>);
+
+impl Gate {
+    /// Lets new sessions of `family` in, or refuses them with 421 in place of the greeting; those in progress go on.
+    pub fn set(&self, family: Family, admits: bool) {
+        self.0.doors[family as usize].store(admits, Ordering::Relaxed);
+    }
+
+    /// Lets these in always.
+    pub fn exempt(&self, networks: Networks) {
+        self.0.exempt.store(Arc::new(networks));
+    }
+
+    /// Whether every upstream that takes sessions of `family` failed lately; never, where the original destination is the
+    /// upstream.
+    pub fn is_without_upstream(&self, family: Family) -> bool {
+        let in_force = self.0.in_force.load();
+        let upstream = &in_force.settings.upstream;
+        let keeps_family = upstream.identity == Identity::Transparent;
+        let usable = |address: &&SocketAddr| !keeps_family || Family::of(address.ip()) == family;
+        let addresses: Vec<_> = upstream.addresses.iter().filter(usable).copied().collect();
+        self.0.health.all_down(&addresses)
+    }
+
+    /// Where the relay listens, as configured.
+    pub fn listens(&self, family: Family) -> bool {
+        let in_force = self.0.in_force.load();
+        in_force.settings.listen.addresses.iter().any(|own| Family::of(own.ip()) == family)
+    }
+
+    /// The relay's clock, which every record's times are of.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+}
+
+impl Shared {
+    fn admits(&self, client: ClientAddr) -> bool {
+        self.doors[client.family() as usize].load(Ordering::Relaxed)
+            || self.exempt.load().contains(client.ip())
     }
 }
 

@@ -16,11 +16,12 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::ask::Questions;
 use super::clock::Clock;
 use super::splice::Pipe;
 use super::tee::Tapes;
 use crate::addr::Family;
-use crate::engine::{Action, Engine, Observe, Outcome, Output, Side};
+use crate::engine::{Action, Engine, Event, Observe, Outcome, Output, Side};
 use crate::time::Timestamp;
 
 /// Octets read at once.
@@ -171,6 +172,7 @@ pub(super) struct Pump {
     family: Family,
     observer: Arc<dyn Observe>,
     tapes: Tapes,
+    questions: Questions,
     clock: Clock,
     client: Leg,
     upstream: Option<Leg>,
@@ -188,6 +190,7 @@ impl Pump {
         family: Family,
         observer: Arc<dyn Observe>,
         tapes: Tapes,
+        questions: Questions,
         clock: Clock,
         client: Leg,
     ) -> Self {
@@ -199,6 +202,7 @@ impl Pump {
             family,
             observer,
             tapes,
+            questions,
             clock,
             client,
             upstream,
@@ -250,6 +254,35 @@ impl Pump {
         heard.await;
     }
 
+    /// While an upstream is being connected: tells the engine what is answered. Ready once no upstream is needed any more.
+    pub(super) fn poll_without_upstream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        SCRATCH.with_borrow_mut(|Scratch { work, .. }| while self.poll_answers(work, cx) {});
+        if self.engine.needs_upstream() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Tells the engine what was answered. Returns whether anything was.
+    fn poll_answers(&mut self, work: &mut Work, cx: &mut Context<'_>) -> bool {
+        let answers = self.questions.poll(cx);
+        if answers.is_empty() {
+            return false;
+        }
+        let now = self.clock.now();
+        work.out.clear();
+        self.engine.answered(answers, now, &mut work.out);
+        self.carry_out(Side::Client, &[], work, cx);
+        self.show_again(now, work, cx);
+        true
+    }
+
+    /// What waited for the policy may go on.
+    fn show_again(&mut self, now: Timestamp, work: &mut Work, cx: &mut Context<'_>) {
+        if self.upstream.is_some() {
+            self.show(Side::Server, &[], now, work, cx); // And the client's.
+        } else {
+            self.show_held(now, work, cx);
+        }
+    }
+
     /// Moves octets until the conversation is over and the client has read the end of it.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx))
@@ -264,6 +297,7 @@ impl Pump {
             if self.client.broken || (self.engine.is_closing() && self.client.is_idle()) {
                 return Poll::Ready(());
             }
+            moved |= self.poll_answers(&mut scratch.work, cx);
             moved |= self.pump(Side::Client, scratch, cx);
             moved |= self.pump(Side::Server, scratch, cx);
             if !moved && !self.poll_timer(&mut scratch.work, cx) {
@@ -466,6 +500,7 @@ impl Pump {
                             abandon(&upstream.stream);
                         }
                     }
+                    Action::Need(lookups) => self.questions.ask(lookups),
                     Action::Close => {}
                 }
             }
@@ -476,7 +511,7 @@ impl Pump {
             }
         }
         for event in out.events.drain(..) {
-            self.observer.event(self.family, event);
+            tell(&*self.observer, self.family, &self.engine, event);
         }
     }
 
@@ -527,6 +562,7 @@ impl Pump {
             work.out.clear();
             self.engine.tick(now, &mut work.out);
             self.carry_out(Side::Client, &[], work, cx);
+            self.show_again(now, work, cx);
             return true;
         }
     }
@@ -549,11 +585,12 @@ impl Pump {
             return;
         }
         self.upstream = None;
+        self.questions.drop_all();
         let mut out = Output::default();
         let now = self.clock.now();
         let record = self.engine.finish(now, &mut out);
         for event in out.events {
-            self.observer.event(self.family, event);
+            tell(&*self.observer, self.family, &self.engine, event);
         }
         self.observer.session(&record);
         self.tapes.end(self.client.reset || self.client.broken, &record, now);
@@ -569,6 +606,15 @@ impl Drop for Pump {
         }
         self.record();
     }
+}
+
+fn tell(observer: &dyn Observe, family: Family, engine: &Engine, event: Event) {
+    if let Event::Policy { rule, action, mode } = event
+        && let Some(rule) = engine.rule_at(rule)
+    {
+        observer.policy(family, &rule.name, action, mode);
+    }
+    observer.event(family, event);
 }
 
 /// Resets the connection: upstream must not take what it has for all of it, and no TIME_WAIT shall hold our port.

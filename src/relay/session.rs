@@ -12,6 +12,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
 use super::admission::Place;
+use super::ask::Questions;
 use super::identity::{self, Header, MAX_HEADER};
 use super::pump::{Leg, Pump};
 use super::upstream::connect;
@@ -133,12 +134,16 @@ async fn begin(
     tapes.said(Side::Client, &arrival.early, now);
     let observer = Arc::clone(&shared.observer);
     let leg = Leg::new(stream, arrival.early.clone(), Vec::new());
-    let mut pump = Pump::new(engine, client.family(), observer, tapes, shared.clock, leg);
+    let questions = Questions::new(Arc::clone(&shared.ask));
+    let family = client.family();
+    let mut pump = Pump::new(engine, family, observer, tapes, questions, shared.clock, leg);
 
-    let refusal = if arrival.valid {
-        place.admit(client, limits, &in_force.rate).err()
-    } else {
+    let refusal = if !arrival.valid {
         Some(Refusal::ProxyHeader)
+    } else if !shared.admits(client) {
+        Some(Refusal::Door)
+    } else {
+        place.admit(client, limits, &in_force.rate).err()
     };
     if !pump.tell(|engine, _, out| engine.open(refusal, out)).await {
         return pump;
@@ -147,10 +152,17 @@ async fn begin(
         pump.tell(|engine, _, out| engine.unavailable(out)).await;
         return pump;
     }
-    let observe = |event| shared.observer.event(client.family(), event);
+    let observe = |event| shared.observer.event(family, event);
     let connecting = connect(&settings.upstream, &shared.health, client, destination, observe);
     // Boxed: the race is the largest part of a session, and over before the session is.
-    match Box::pin(connecting).await {
+    let mut connecting = Box::pin(connecting);
+    let connected = tokio::select! {
+        biased;
+        connected = &mut connecting => connected,
+        () = poll_fn(|cx| pump.poll_without_upstream(cx)) => return pump,
+    };
+    drop(connecting);
+    match connected {
         Ok((stream, address)) => {
             let header = match settings.upstream.identity {
                 Identity::ProxyV1 => identity::header(1, client, destination),

@@ -1,11 +1,13 @@
 //! What the relay is told: plain data, checked by `config/`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Networks;
 use crate::engine::{Limits as SessionLimits, Profile, SmtpOptions, Timeouts};
 use crate::policy::AccessRules;
+use crate::policy::rules::Rules;
 
 /// Everything that decides how sessions are relayed.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +17,7 @@ pub struct Settings {
     /// Peers that must speak the PROXY protocol first; everybody else must not.
     pub proxy_trusted: Networks,
     pub access: AccessRules,
+    pub rules: Arc<Rules>,
     pub smtp: SmtpOptions,
     pub limits: Limits,
     pub timeouts: TimeoutSets,
@@ -29,6 +32,7 @@ impl Settings {
             smtp: self.smtp.clone(),
             limits: self.limits.session,
             access: self.access.clone(),
+            rules: Arc::clone(&self.rules),
             xclient: self.upstream.identity == Identity::Xclient,
         }
     }

@@ -176,6 +176,8 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
             action: record.verdict.action,
             rule: record.verdict.rule.as_deref().map(cut),
             reason: record.verdict.reason.as_deref().map(cut),
+            // Bounded by the number of rules and the length of their names.
+            shadow: record.verdict.shadow.clone(),
         },
     }
 }

@@ -60,7 +60,12 @@ fn ordinary() -> SessionRecord {
             ..SmtpFacts::default()
         },
         facts: None,
-        verdict: VerdictRecord { action: Action::Accept, rule: None, reason: None },
+        verdict: VerdictRecord {
+            action: Action::Accept,
+            rule: None,
+            reason: None,
+            shadow: Vec::new(),
+        },
     }
 }
 

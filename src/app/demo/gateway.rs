@@ -41,7 +41,7 @@ impl Gateway {
         let listener = listener.context("cannot listen for metrics on loopback")?;
         let address = listener.local_addr()?;
         metrics.set_sessions_limit(settings.limits.sessions);
-        let relay = Relay::start(settings, Arc::new((Arc::clone(&metrics), ledger)))?;
+        let relay = Relay::start(settings, Arc::new((Arc::clone(&metrics), ledger)), Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
         let readiness = Readiness::new();
         readiness.set(ReadyState::Ready);
@@ -75,6 +75,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Se
         },
         proxy_trusted: Networks::default(),
         access: AccessRules::new(vec![listed]),
+        rules: Arc::default(),
         smtp: SmtpOptions {
             hostname: "mx.demo.test".to_owned(),
             pregreet: Pregreet::Reject,

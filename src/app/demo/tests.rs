@@ -141,6 +141,7 @@ fn as_claimed(sender: &Sender, told: &Told) -> SessionRecord {
             action: Action::Accept,
             rule: claim.rule.map(str::to_owned),
             reason: None,
+            shadow: Vec::new(),
         },
     }
 }

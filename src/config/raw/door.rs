@@ -46,7 +46,7 @@ fn family(section: &mut Section<'_, '_, '_>) -> (Settings, bool) {
     not_shorter(section, &retry, &longest, &default);
     let settings = Settings {
         when_unproven: section.read("when_unproven", one_of(&unproven)).or_default(),
-        fresh: section.read("fresh", duration(60 * SECOND..=365 * DAY)).or(default.fresh),
+        fresh: section.read("fresh", duration(60 * SECOND..=30 * DAY)).or(default.fresh),
         failures: section.read("failures", integer(1..=100)).or(default.failures),
         successes: section.read("successes", integer(1..=100)).or(default.successes),
         stalls: section.read("stalls", integer(1..=1_000)).or(default.stalls),

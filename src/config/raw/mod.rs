@@ -14,6 +14,7 @@ mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use toml::de::DeTable;
 use self::reader::{Field, Notes, Section};
 use self::sections::{Intercept, Mode, TimeoutSet, Timeouts, Watch};
 use self::values::plain;
-use super::{Config, ConfigErrors};
+use super::{Config, ConfigErrors, Site};
 use crate::addr::Family;
 use crate::policy::AccessRules;
 use crate::source::live;
@@ -89,6 +90,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         },
         proxy_trusted,
         access: AccessRules::new(access.into_iter().flatten().collect()),
+        rules: Arc::default(),
         smtp: engine::SmtpOptions {
             hostname: smtp.hostname.or(own_name.unwrap_or_default()),
             bare_newlines: smtp.bare_newlines.or_default(),
@@ -102,7 +104,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
-    Ok(Config { relay, intercept, log, metrics, control, watch, door })
+    Ok(Config { relay, intercept, log, metrics, control, site: Site::default(), watch, door })
 }
 
 fn watching(section: Watch) -> live::Settings {

@@ -132,6 +132,12 @@ impl Witness {
         };
         if let Some(refusal) = refusal {
             self.refused(refusal, out);
+            use Refusal::{AccessReject, AccessTempfail, Pregreet};
+            if command.verb == Verb::Starttls
+                && matches!(refusal, AccessReject | AccessTempfail | Pregreet)
+            {
+                self.judgement.ends();
+            }
         }
         // What it answers itself it answers when it reads it, unless other replies come first.
         let at_once = self.session.pending() == self.judged;

@@ -134,8 +134,18 @@ fn listener(address: SocketAddr) -> Listener {
     key
 }
 
-/// The kernel's answer with its causes.
+/// How the lines begin that the verifier ends with.
+const STATISTICS: [&str; 4] = ["processed ", "stack depth ", "verification time ", "mark_read "];
+
+/// The kernel's answer with its causes. Of the verifier's log, the last line that says something.
 fn refused(what: &'static str, error: &(dyn Error + 'static)) -> DoorError {
+    if let Some(ProgramError::LoadError { io_error, verifier_log }) = error.downcast_ref() {
+        let log = verifier_log.to_string();
+        let last =
+            log.lines().rfind(|line| !STATISTICS.iter().any(|begin| line.starts_with(begin)));
+        let reason = format!("{io_error}: {}", last.unwrap_or("no reason was given"));
+        return DoorError::Kernel { what, reason };
+    }
     let mut reason = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -145,7 +155,5 @@ fn refused(what: &'static str, error: &(dyn Error + 'static)) -> DoorError {
         }
         next = cause.source();
     }
-    // A verifier's log is thousands of lines; the first says what failed.
-    let reason = reason.lines().next().unwrap_or_default().to_owned();
     DoorError::Kernel { what, reason }
 }

@@ -207,3 +207,15 @@ pub struct Status {
     pub next_at: Option<Timestamp>,
     pub at: Timestamp,
 }
+
+/// What is told of one family's door: the JSON form of `gatepost door`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pub family: Family,
+    /// Null where nothing guards the family: it is always open.
+    pub status: Option<Status>,
+    /// Who refuses while it is closed: `syn`, the kernel, or `smtp`, the relay.
+    pub refuses: String,
+    /// How many were refused since the start.
+    pub refused: u64,
+}

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::search::addresses;
-use super::{Answers, Fact, Reason, Site, Source, Step};
+use super::{Answers, Basis, Fact, Reason, Site, Step};
 use crate::addr::Family;
 
 /// `helo` is the argument of HELO or EHLO. A domain holds with an address in either family, an address literal (RFC 5321
@@ -14,17 +14,17 @@ use crate::addr::Family;
 pub fn helo_resolves(helo: &str, known: &Answers) -> Step {
     let said = helo.split_ascii_whitespace().next().unwrap_or_default();
     match Site::parse(said) {
-        None => Step::Fact(Fact::fails(Reason::NotADomain, Source::None, None)),
+        None => Step::Fact(Fact::fails(Reason::NotADomain, Basis::NOBODY, None)),
         Some(Site::Literal(ip)) if names_a_host(ip) => {
-            Step::Fact(Fact::holds(Source::None, Some(ip.to_string())))
+            Step::Fact(Fact::holds(Basis::NOBODY, Some(ip.to_string())))
         }
         Some(Site::Literal(ip)) => {
             let detail = Some(ip.to_string());
-            Step::Fact(Fact::fails(Reason::NoUsableAddress, Source::None, detail))
+            Step::Fact(Fact::fails(Reason::NoUsableAddress, Basis::NOBODY, detail))
         }
         Some(Site::Domain(domain)) => addresses(known, [&domain], &Family::ALL, names_a_host)
             .into_step(
-                Source::Capture,
+                Basis::BEGIN,
                 |name, address| format!("{name} {address}"),
                 |unfit| {
                     let detail = unfit.map(|(name, address)| format!("{name} {address}"));

@@ -1,4 +1,4 @@
-//! Facts about a client and a sender, as pure functions of what the DNS answered.
+//! Facts about a client, a sender and our own receive path, as pure functions of what others answered.
 //!
 //! Layer 2. Each function takes [`Answers`], all that is known so far, and is either a [`Fact`] or says which lookups it
 //! needs; a driver (`reach::Sources`) answers them and asks again. So nothing here awaits, the order in which answers come
@@ -8,8 +8,10 @@
 //! another answer decides it.
 
 mod answer;
+mod basis;
 mod helo;
 mod name;
+mod probe;
 mod return_path;
 mod reverse;
 mod search;
@@ -17,11 +19,13 @@ mod told;
 
 use serde::{Deserialize, Serialize};
 
+use self::basis::Basis;
 use crate::time::Timestamp;
 
 pub use answer::{Answer, Answered, Answers, Lookup, Record};
 pub use helo::helo_resolves;
 pub use name::{DomainName, Site};
+pub use probe::MAX_PROBED;
 pub use return_path::{Level, MAX_EXCHANGES, Over, ReturnPath, return_path};
 pub use reverse::{MAX_NAMES, fcrdns, reverse_name};
 pub use told::{receive_path, recipient};
@@ -40,16 +44,16 @@ pub struct Fact {
 }
 
 impl Fact {
-    pub(super) const fn holds(source: Source, detail: Option<String>) -> Self {
-        Self { state: State::True, reason: None, source, detail, at: None }
+    const fn holds(Basis { source, at }: Basis, detail: Option<String>) -> Self {
+        Self { state: State::True, reason: None, source, detail, at }
     }
 
-    pub(super) const fn fails(reason: Reason, source: Source, detail: Option<String>) -> Self {
-        Self { state: State::False, reason: Some(reason), source, detail, at: None }
+    const fn fails(reason: Reason, Basis { source, at }: Basis, detail: Option<String>) -> Self {
+        Self { state: State::False, reason: Some(reason), source, detail, at }
     }
 
-    pub(super) const fn unknown(reason: Reason, source: Source) -> Self {
-        Self { state: State::Unknown, reason: Some(reason), source, detail: None, at: None }
+    const fn unknown(reason: Reason, Basis { source, at }: Basis) -> Self {
+        Self { state: State::Unknown, reason: Some(reason), source, detail: None, at }
     }
 }
 

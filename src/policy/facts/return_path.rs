@@ -1,12 +1,13 @@
-//! Whether the sender can be mailed, as far as the DNS tells: MAIL FROM's domain to exchanges to usable addresses.
+//! Whether the sender can be mailed: MAIL FROM's domain to exchanges to usable addresses, and if asked for, to a server
+//! that answers there.
 //!
 //! RFC 5321 §5.1 (MX, and the domain itself only where there is no MX), RFC 7505 (null MX).
 
 use serde::{Deserialize, Serialize};
 
+use super::probe::Places;
 use super::search::addresses;
-use super::{Answer, Answered, Answers, DomainName, Fact, Lookup, Reason, Record, Site};
-use super::{Source, Step};
+use super::{Answer, Answers, Basis, DomainName, Fact, Lookup, Reason, Record, Site, Step};
 use crate::addr::{Family, Networks, is_global};
 
 /// Exchanges that are looked at, the preferred first; RFC 7208 §4.6.4 stops there too.
@@ -89,10 +90,11 @@ pub struct ReturnPath<'a> {
     pub ours: &'a Networks,
 }
 
-/// The sender's domain has an exchange with a usable address. `<>` never fails: a bounce has no sender to reach.
+/// Mail for the sender has somewhere to go, and as far as `level` says it is taken there. `<>` never fails: a bounce has no
+/// sender to reach.
 pub fn return_path(ask: &ReturnPath<'_>, known: &Answers) -> Step {
     if ask.sender.is_empty() {
-        let exempt = Fact::holds(Source::None, None);
+        let exempt = Fact::holds(Basis::NOBODY, None);
         return Step::Fact(Fact { reason: Some(Reason::NullSender), ..exempt });
     }
     let families = ask.over.families(ask.family);
@@ -103,38 +105,47 @@ pub fn return_path(ask: &ReturnPath<'_>, known: &Answers) -> Step {
         Some(Site::Literal(address)) => {
             let detail = Some(address.to_string());
             let good = fit(address) && families.contains(&Family::of(address));
-            return Step::Fact(if good {
-                Fact::holds(Source::None, detail)
-            } else {
-                Fact::fails(Reason::NoUsableAddress, Source::None, detail)
-            });
+            return match ask.level {
+                _ if !good => {
+                    Step::Fact(Fact::fails(Reason::NoUsableAddress, Basis::NOBODY, detail))
+                }
+                Level::Dns => Step::Fact(Fact::holds(Basis::NOBODY, detail)),
+                level => Places::literal(address).probed(level, ask.sender, known),
+            };
         }
-        None => return Step::Fact(Fact::fails(Reason::NotADomain, Source::None, None)),
+        None => return Step::Fact(Fact::fails(Reason::NotADomain, Basis::NOBODY, None)),
     };
-    let (exchanges, source) = match exchanges(domain, known) {
+    let (exchanges, basis) = match exchanges(domain, known) {
         Ok(found) => found,
         Err(step) => return step,
     };
+    if ask.level > Level::Dns {
+        let places = Places::of(&exchanges, families, fit, basis, known);
+        return places.probed(ask.level, ask.sender, known);
+    }
     let tell = |name: &DomainName, address| format!("{name} {address}");
-    addresses(known, &exchanges, families, fit).into_step(source, tell, |unfit| {
+    addresses(known, &exchanges, families, fit).into_step(basis, tell, |unfit| {
         let detail = unfit.map(|(name, address)| tell(&name, address));
         (Reason::NoUsableAddress, detail)
     })
 }
 
 /// Where mail for `domain` goes, the preferred first, at most [`MAX_EXCHANGES`]; or how it stands without that.
-fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, Source), Step> {
+fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, Basis), Step> {
     let lookup = Lookup::MailExchanges(domain.clone());
-    let Some(Answered { answer, source, .. }) = known.get(&lookup) else {
+    let Some(answered) = known.get(&lookup) else {
         return Err(Step::Need(vec![lookup]));
     };
-    let fails = |reason| Err(Step::Fact(Fact::fails(reason, *source, None)));
-    let mut found: Vec<_> = match answer {
+    let basis = Basis::of(answered);
+    let fails = |reason| Err(Step::Fact(Fact::fails(reason, basis, None)));
+    let unknown = |reason| Err(Step::Fact(Fact::unknown(reason, basis)));
+    let mut found: Vec<_> = match &answered.answer {
         Answer::Records(records) => records.iter().filter_map(Record::exchange).collect(),
-        Answer::NoData => return Ok((vec![domain], *source)),
+        Answer::NoData => return Ok((vec![domain], basis)),
         Answer::NxDomain => return fails(Reason::Nxdomain),
-        Answer::Yes(_) | Answer::No(..) => return fails(Reason::NoSource),
-        Answer::Unknown(reason) => return Err(Step::Fact(Fact::unknown(*reason, *source))),
+        Answer::Unknown(reason) => return unknown(*reason),
+        // No answer to a question of this kind.
+        Answer::Yes(_) | Answer::No(..) => return unknown(Reason::NoSource),
     };
     found.sort();
     // RFC 7505 §3: a null MX stands alone; beside others it is a mistake, and they count.
@@ -148,7 +159,7 @@ fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, So
             hosts.push(host.clone());
         }
     }
-    Ok((hosts, *source))
+    Ok((hosts, basis))
 }
 
 impl Record {

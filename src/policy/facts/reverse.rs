@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::search::addresses;
-use super::{Answer, Answered, Answers, DomainName, Fact, Lookup, Reason, Record, Source, Step};
+use super::{Answer, Answers, Basis, DomainName, Fact, Lookup, Reason, Record, Step};
 use crate::addr::Family;
 
 /// PTR names that are looked at; RFC 7208 §4.6.4 stops there too.
@@ -15,8 +15,8 @@ pub const MAX_NAMES: usize = 10;
 /// The address of `client` has a PTR record.
 pub fn reverse_name(client: IpAddr, known: &Answers) -> Step {
     match names(client, known) {
-        Ok((names, source)) => {
-            Step::Fact(Fact::holds(source, names.first().map(ToString::to_string)))
+        Ok((names, basis)) => {
+            Step::Fact(Fact::holds(basis, names.first().map(ToString::to_string)))
         }
         Err(step) => step,
     }
@@ -26,38 +26,42 @@ pub fn reverse_name(client: IpAddr, known: &Answers) -> Step {
 /// none of the names confirmed, or not known. A name that confirms wins over others that are not known.
 pub fn fcrdns(client: IpAddr, known: &Answers) -> Step {
     let client = client.to_canonical();
-    let (names, source) = match names(client, known) {
+    let (names, basis) = match names(client, known) {
         Ok(found) => found,
         Err(step) => return step,
     };
     // A name may be the root in a hostile PTR: nothing to ask there.
     let hosts = names.iter().filter(|name| !name.is_root());
     addresses(known, hosts, &[Family::of(client)], |address| address == client).into_step(
-        source,
+        basis,
         |name, _| name.to_string(),
         |_| (Reason::NotConfirmed, names.first().map(ToString::to_string)),
     )
 }
 
 /// The PTR names, sorted, each once, at most [`MAX_NAMES`]; or how it stands without them.
-fn names(client: IpAddr, known: &Answers) -> Result<(Vec<DomainName>, Source), Step> {
+fn names(client: IpAddr, known: &Answers) -> Result<(Vec<DomainName>, Basis), Step> {
     let lookup = Lookup::Reverse(client.to_canonical());
-    let Some(Answered { answer, source, .. }) = known.get(&lookup) else {
+    let Some(answered) = known.get(&lookup) else {
         return Err(Step::Need(vec![lookup]));
     };
-    let mut names: Vec<_> = match answer {
+    let basis = Basis::of(answered);
+    let unknown = |reason| Err(Step::Fact(Fact::unknown(reason, basis)));
+    let mut names: Vec<_> = match &answered.answer {
         Answer::Records(records) => records.iter().filter_map(Record::name).cloned().collect(),
-        Answer::NoData | Answer::NxDomain | Answer::Yes(_) | Answer::No(..) => Vec::new(),
-        Answer::Unknown(reason) => return Err(Step::Fact(Fact::unknown(*reason, *source))),
+        Answer::NoData | Answer::NxDomain => Vec::new(),
+        Answer::Unknown(reason) => return unknown(*reason),
+        // No answer to a question of this kind.
+        Answer::Yes(_) | Answer::No(..) => return unknown(Reason::NoSource),
     };
     if names.is_empty() {
-        return Err(Step::Fact(Fact::fails(Reason::NoPtr, *source, None)));
+        return Err(Step::Fact(Fact::fails(Reason::NoPtr, basis, None)));
     }
     // Servers rotate what they answer: sorted, the same records give the same fact.
     names.sort();
     names.dedup();
     names.truncate(MAX_NAMES);
-    Ok((names, *source))
+    Ok((names, basis))
 }
 
 impl Record {

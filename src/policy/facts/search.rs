@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Answer, Answers, DomainName, Fact, Lookup, Reason, Record, Source, Step};
+use super::basis::Basis;
+use super::{Answer, Answers, DomainName, Fact, Lookup, Reason, Record, Step};
 use crate::addr::Family;
 
 /// What the search came to.
@@ -10,19 +11,19 @@ pub(super) enum Search {
     Found {
         name: DomainName,
         address: IpAddr,
-        source: Source,
+        basis: Basis,
     },
     /// One may turn up there.
     Need(Vec<Lookup>),
     /// One may be there, but the answer is not to be had.
     Unknown {
         reason: Reason,
-        source: Source,
+        basis: Basis,
     },
     /// There is none; the first address that would not do, if there was one.
     Absent {
         unfit: Option<(DomainName, IpAddr)>,
-        source: Source,
+        basis: Basis,
     },
 }
 
@@ -37,7 +38,7 @@ pub(super) fn addresses<'a>(
     let mut needed = Vec::new();
     let mut unknown = None;
     let mut unfit = None;
-    let mut source = Source::Capture;
+    let mut basis = Basis::BEGIN;
     for name in names {
         for &family in families {
             let lookup = Lookup::Addresses(name.clone(), family);
@@ -45,55 +46,68 @@ pub(super) fn addresses<'a>(
                 needed.push(lookup);
                 continue;
             };
-            source = source.max(answered.source);
-            match &answered.answer {
-                Answer::Records(records) => {
-                    for address in records.iter().filter_map(Record::address) {
+            basis = basis.and(Basis::of(answered));
+            match answered.answer.addresses() {
+                Ok(addresses) => {
+                    for address in addresses {
                         if fit(address) {
-                            let (name, source) = (name.clone(), answered.source);
-                            return Search::Found { name, address, source };
+                            let (name, basis) = (name.clone(), Basis::of(answered));
+                            return Search::Found { name, address, basis };
                         }
                         unfit.get_or_insert_with(|| (name.clone(), address));
                     }
                 }
-                Answer::Unknown(reason) => {
-                    unknown.get_or_insert((*reason, answered.source));
+                Err(reason) => {
+                    unknown.get_or_insert((reason, Basis::of(answered)));
                 }
-                Answer::NoData | Answer::NxDomain | Answer::Yes(_) | Answer::No(..) => {}
             }
         }
     }
     match unknown {
         _ if !needed.is_empty() => Search::Need(needed),
-        Some((reason, source)) => Search::Unknown { reason, source },
-        None => Search::Absent { unfit, source },
+        Some((reason, basis)) => Search::Unknown { reason, basis },
+        None => Search::Absent { unfit, basis },
     }
 }
 
 impl Search {
-    /// The fact that rests on this search and on an answer of `before` that led to it.
+    /// The fact that rests on this search and on what led to it.
     pub(super) fn into_step(
         self,
-        before: Source,
+        before: Basis,
         found: impl FnOnce(&DomainName, IpAddr) -> String,
         absent: impl FnOnce(Option<(DomainName, IpAddr)>) -> (Reason, Option<String>),
     ) -> Step {
         Step::Fact(match self {
             Self::Need(lookups) => return Step::Need(lookups),
-            Self::Found { name, address, source } => {
-                Fact::holds(source.max(before), Some(found(&name, address)))
+            Self::Found { name, address, basis } => {
+                Fact::holds(before.and(basis), Some(found(&name, address)))
             }
-            Self::Unknown { reason, source } => Fact::unknown(reason, source),
-            Self::Absent { unfit, source } => {
+            Self::Unknown { reason, basis } => Fact::unknown(reason, basis),
+            Self::Absent { unfit, basis } => {
                 let (reason, detail) = absent(unfit);
-                Fact::fails(reason, source.max(before), detail)
+                Fact::fails(reason, before.and(basis), detail)
             }
         })
     }
 }
 
+impl Answer {
+    /// The addresses of an answer to [`Lookup::Addresses`], maybe none; or why nobody knows.
+    pub(super) fn addresses(&self) -> Result<impl Iterator<Item = IpAddr>, Reason> {
+        let records: &[Record] = match self {
+            Self::Records(records) => records,
+            Self::NoData | Self::NxDomain => &[],
+            Self::Unknown(reason) => return Err(*reason),
+            // No answer to a question of this kind.
+            Self::Yes(_) | Self::No(..) => return Err(Reason::NoSource),
+        };
+        Ok(records.iter().filter_map(Record::address))
+    }
+}
+
 impl Record {
-    pub(super) const fn address(&self) -> Option<IpAddr> {
+    const fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address),
             _ => None,

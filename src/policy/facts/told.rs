@@ -1,6 +1,6 @@
 //! Facts that are one answer: what upstream says of a recipient, and what is known of our own receive path.
 
-use super::{Answer, Answered, Answers, Fact, Lookup, Reason, Step};
+use super::{Answer, Answers, Basis, Fact, Lookup, Reason, Step};
 use crate::addr::Family;
 
 /// Our upstream takes mail for `path`, without brackets.
@@ -14,16 +14,17 @@ pub fn receive_path(family: Family, known: &Answers) -> Step {
 }
 
 fn told(lookup: Lookup, known: &Answers) -> Step {
-    let Some(Answered { answer, source, at }) = known.get(&lookup) else {
+    let Some(answered) = known.get(&lookup) else {
         return Step::Need(vec![lookup]);
     };
-    let fact = match answer {
-        Answer::Yes(detail) => Fact::holds(*source, detail.clone()),
-        Answer::No(reason, detail) => Fact::fails(*reason, *source, detail.clone()),
-        Answer::Unknown(reason) => Fact::unknown(*reason, *source),
+    let basis = Basis::of(answered);
+    Step::Fact(match &answered.answer {
+        Answer::Yes(detail) => Fact::holds(basis, detail.clone()),
+        Answer::No(reason, detail) => Fact::fails(*reason, basis, detail.clone()),
+        Answer::Unknown(reason) => Fact::unknown(*reason, basis),
+        // No answer to a question of this kind.
         Answer::Records(_) | Answer::NoData | Answer::NxDomain => {
-            Fact::unknown(Reason::NoSource, *source)
+            Fact::unknown(Reason::NoSource, basis)
         }
-    };
-    Step::Fact(Fact { at: *at, ..fact })
+    })
 }

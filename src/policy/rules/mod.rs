@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::require::{FactName, Require};
 pub use self::when::{Domains, Exempt, When};
 use super::Action;
-use super::facts::{Answers, Fact, Lookup, State, Step};
+use super::facts::{Answers, Fact, Lookup, Reason, State, Step};
 use crate::addr::Networks;
 
 /// How far a session is, from its beginning on.
@@ -106,6 +106,15 @@ pub struct Fired {
     pub url: Option<Arc<str>>,
 }
 
+impl Fired {
+    /// The requirement and why it does not hold, `fcrdns.no_ptr`; `None` for a rule without any.
+    pub fn reason(&self) -> Option<String> {
+        let (name, fact) = self.cause.as_ref()?;
+        let reason = fact.reason.map_or(fact.state.as_str(), Reason::as_str);
+        Some(format!("{}.{reason}", name.as_str()))
+    }
+}
+
 /// What is decided so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
@@ -137,6 +146,27 @@ impl Rules {
 
     pub fn iter(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
+    }
+
+    /// Whether one of them may tag a message.
+    pub fn tags(&self) -> bool {
+        let tags = |rule: &Rule| [rule.otherwise, rule.on_unknown].contains(&Action::Tag);
+        self.rules.iter().any(|rule| rule.mode == Mode::Enforce && tags(rule))
+    }
+
+    /// The facts that the rules at `moment` build on, as far as they are known; a fact that several build on comes as often.
+    pub fn facts<'a>(
+        &'a self,
+        moment: Moment,
+        subject: &'a Subject<'_>,
+        known: &'a Answers,
+    ) -> impl Iterator<Item = (FactName, Fact)> + 'a {
+        let concerned = self.rules.iter().filter(move |rule| rule.concerns(moment, subject));
+        let required = concerned.flat_map(|rule| &rule.require);
+        required.filter_map(move |require| match require.step(subject, &self.ours, known) {
+            Step::Fact(fact) => Some((require.fact, fact)),
+            Step::Need(_) => None,
+        })
     }
 
     /// What the rules that can be decided at `moment` say of `subject`.
@@ -194,6 +224,8 @@ impl Rule {
                 Step::Need(lookups) => need.extend(lookups),
                 Step::Fact(fact) => match fact.state {
                     State::True => {}
+                    // The first in the rule's order is the reason, whatever is known first.
+                    State::False if !need.is_empty() => break,
                     State::False => {
                         return Judged::Fires(
                             self.fired(self.otherwise, Some((require.fact, fact))),
@@ -218,3 +250,6 @@ impl Rule {
         Fired { rule: Arc::clone(&self.name), action, cause, url: self.url.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,12 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
         },
         smtp: SmtpFacts::default(),
         facts: None,
-        verdict: VerdictRecord { action: Action::Accept, rule: None, reason: None },
+        verdict: VerdictRecord {
+            action: Action::Accept,
+            rule: None,
+            reason: None,
+            shadow: Vec::new(),
+        },
     }
 }
 
@@ -195,6 +200,7 @@ fn judged() {
         action: Action::Reject,
         rule: Some("no \"reverse\" name".to_owned()),
         reason: Some("2001:db8:b::1 has no PTR record".to_owned()),
+        shadow: Vec::new(),
     };
     records[6].verdict.action = Action::Tempfail;
     for (number, record) in (1..).zip(&records) {
@@ -542,7 +548,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
             tcp,
             smtp,
             facts: None,
-            verdict: VerdictRecord { action, rule: said.clone(), reason: said },
+            verdict: VerdictRecord { action, rule: said.clone(), reason: said, shadow: Vec::new() },
         }
     })
 }

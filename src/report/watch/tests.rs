@@ -80,7 +80,12 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
         },
         smtp,
         facts: None,
-        verdict: VerdictRecord { action: Action::Accept, rule: None, reason: None },
+        verdict: VerdictRecord {
+            action: Action::Accept,
+            rule: None,
+            reason: None,
+            shadow: Vec::new(),
+        },
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tables of worlds and what becomes of each fact in them.
 
+mod probe;
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;
@@ -26,6 +28,13 @@ fn lookup(kind: &str, of: &str) -> Lookup {
         "A" => Lookup::Addresses(name(of), Family::Ipv4),
         "AAAA" => Lookup::Addresses(name(of), Family::Ipv6),
         "MX" => Lookup::MailExchanges(name(of)),
+        "CONNECT" => Lookup::Connect(ip(of)),
+        "GREET" => Lookup::Greet(ip(of)),
+        "CALLOUT" => Lookup::Callout(ip(of), String::from("u@a.example")),
+        "RECIPIENT" => Lookup::Recipient(String::from(of)),
+        "RECEIVE" => {
+            Lookup::ReceivePath(Family::ALL.into_iter().find(|f| f.as_str() == of).unwrap())
+        }
         _ => panic!("no type {kind}"),
     }
 }
@@ -38,7 +47,11 @@ fn answer(kind: &str, said: &[&str]) -> Answer {
         }
         _ => Record::Address(ip(text)),
     };
+    let reason = |word: &str| Reason::ALL.into_iter().find(|r| r.as_str() == word).unwrap();
     match said {
+        ["yes"] => Answer::Yes(None),
+        ["no", word] => Answer::No(reason(word), None),
+        ["unknown", word] => Answer::Unknown(reason(word)),
         ["nxdomain"] => Answer::NxDomain,
         ["nodata"] => Answer::NoData,
         ["servfail"] => Answer::Unknown(Reason::Servfail),
@@ -47,7 +60,8 @@ fn answer(kind: &str, said: &[&str]) -> Answer {
     }
 }
 
-/// `TYPE OWNER ANSWER…` by `;`; MX as `PREFERENCE/HOST`. What is not there has no source.
+/// `TYPE OWNER ANSWER…` by `;`; MX as `PREFERENCE/HOST`, and `yes`, `no REASON` or `unknown REASON` of what is no question
+/// to the DNS. What is not there has no source.
 fn world(text: &str) -> Vec<(Lookup, Answered)> {
     let said = text.split(';').map(str::trim).filter(|line| !line.is_empty());
     said.map(|line| {
@@ -323,36 +337,99 @@ fn return_path_over_one_family() {
 }
 
 #[test]
-fn a_fact_names_the_last_of_its_sources() {
+fn a_fact_has_the_last_source_and_the_oldest_time_of_what_it_rests_on() {
     let mut known = Answers::default();
-    let mut say = |kind, of, said: &[&str], source| {
-        known.insert(lookup(kind, of), Answered { answer: answer(kind, said), source, at: None });
+    let mut say = |kind, of, said: &[&str], source, at: Option<u64>| {
+        let at = at.map(Timestamp::from_nanos);
+        known.insert(lookup(kind, of), Answered { answer: answer(kind, said), source, at });
     };
-    say("PTR", CLIENT, &["a.example", "b.example"], Source::Capture);
-    say("AAAA", "a.example", &["2001:db8::1"], Source::Dns);
-    say("AAAA", "b.example", &[CLIENT], Source::Zone);
+    say("PTR", CLIENT, &["a.example", "b.example"], Source::Capture, Some(7));
+    say("AAAA", "a.example", &["2001:db8::1"], Source::Dns, Some(3));
+    say("AAAA", "b.example", &[CLIENT], Source::Zone, None);
+    let at = |nanos| Some(Timestamp::from_nanos(nanos));
     let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
     // a.example is no part of it.
-    assert_eq!((told(&fact), fact.source), (String::from("true b.example"), Source::Zone));
-    known.insert(
-        lookup("AAAA", "b.example"),
-        Answered { answer: Answer::NoData, source: Source::Zone, at: None },
+    assert_eq!(told(&fact), "true b.example");
+    assert_eq!((fact.source, fact.at), (Source::Zone, at(7)));
+    let mut change = |answer, source, at| {
+        known.insert(lookup("AAAA", "b.example"), Answered { answer, source, at });
+        let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
+        (fact.state, fact.source, fact.at)
+    };
+    assert_eq!(
+        change(Answer::NoData, Source::Zone, None),
+        (State::False, Source::Dns, at(3)),
+        "all of them"
     );
-    let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
-    assert_eq!((fact.state, fact.source), (State::False, Source::Dns));
+    assert_eq!(
+        change(Answer::Unknown(Reason::Timeout), Source::Zone, at(9)),
+        (State::Unknown, Source::Zone, at(9)),
+        "only what is not known"
+    );
+    let mut known = Answers::default();
+    known.insert(
+        lookup("RECIPIENT", "u@a.example"),
+        Answered { answer: Answer::Yes(None), source: Source::Upstream, at: at(5) },
+    );
+    let Step::Fact(fact) = recipient("u@a.example", &known) else { panic!("all is known") };
+    assert_eq!((fact.source, fact.at), (Source::Upstream, at(5)));
+}
+
+#[test]
+fn what_one_answer_tells() {
+    let rows = [
+        ("u@b.example", "RECIPIENT u@b.example yes", "true"),
+        ("u@b.example", "RECIPIENT u@b.example no no_such_mailbox", "false no_such_mailbox"),
+        ("u@b.example", "RECIPIENT u@b.example unknown upstream_down", "unknown upstream_down"),
+        ("u@b.example", "RECIPIENT u@b.example nxdomain", "unknown no_source"),
+        ("u@b.example", "", "unknown no_source"),
+    ];
+    table(&rows, recipient);
+    let rows = [
+        ("ipv6", "RECEIVE ipv6 yes", "true"),
+        ("ipv6", "RECEIVE ipv6 no not_reached; RECEIVE ipv4 yes", "false not_reached"),
+        ("ipv4", "RECEIVE ipv6 no not_reached; RECEIVE ipv4 yes", "true"),
+        ("ipv4", "RECEIVE ipv4 unknown no_proof", "unknown no_proof"),
+    ];
+    table(&rows, |family, known| {
+        receive_path(Family::ALL.into_iter().find(|f| f.as_str() == family).unwrap(), known)
+    });
+}
+
+/// Whoever answers is asked the right question only by agreement: an answer of the wrong kind proves nothing.
+#[test]
+fn an_answer_of_another_kind_is_unknown() {
+    let rows = [(CLIENT, "PTR 2001:db8::25 yes", "unknown no_source")];
+    table(&rows, |client, known| reverse_name(ip(client), known));
+    let rows = [
+        (CLIENT, "PTR 2001:db8::25 no silent", "unknown no_source"),
+        (CLIENT, "PTR 2001:db8::25 a.example; AAAA a.example no silent", "unknown no_source"),
+    ];
+    table(&rows, |client, known| fcrdns(ip(client), known));
+    let rows = [
+        ("u@a.example", "MX a.example no null_mx", "unknown no_source"),
+        (
+            "u@a.example",
+            "MX a.example 10/m.example; A m.example nodata; AAAA m.example yes",
+            "unknown no_source",
+        ),
+    ];
+    table(&rows, over(Over::Any, Family::Ipv6));
 }
 
 #[test]
 fn the_json_form() {
+    let at = Some(Timestamp::from_nanos(1_000_000_000));
+    let basis = Basis { source: Source::Capture, at };
     let facts = Facts {
-        reverse_name: Some(Fact::holds(Source::Capture, Some("mx.a.example".into()))),
-        return_path: Some(Fact::unknown(Reason::NoSource, Source::None)),
+        reverse_name: Some(Fact::holds(basis, Some("mx.a.example".into()))),
+        return_path: Some(Fact::unknown(Reason::NoSource, Basis::NOBODY)),
         ..Facts::default()
     };
     let json = serde_json::to_string(&facts).unwrap();
     assert_eq!(
         json,
-        r#"{"reverse_name":{"state":"true","reason":null,"source":"capture","detail":"mx.a.example"},"fcrdns":null,"helo_resolves":null,"return_path":{"state":"unknown","reason":"no_source","source":"none","detail":null}}"#
+        r#"{"reverse_name":{"state":"true","reason":null,"source":"capture","detail":"mx.a.example","at":"1970-01-01T00:00:01.000000Z"},"fcrdns":null,"helo_resolves":null,"return_path":{"state":"unknown","reason":"no_source","source":"none","detail":null,"at":null},"recipient":null,"receive_path":null}"#
     );
     for reason in Reason::ALL {
         assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());

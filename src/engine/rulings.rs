@@ -1,0 +1,124 @@
+//! What the policy rules came to in one session, for its verdict: the relay's engine and the review of a recorded session
+//! put it together here, so that both say the same.
+
+use std::cmp::Ordering;
+
+use super::{ShadowRecord, VerdictRecord};
+use crate::policy::Action;
+use crate::policy::rules::Fired;
+
+/// The strictest ruling that was carried out, and what rules in shadow would have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rulings {
+    strictest: Option<Fired>,
+    /// Each rule once.
+    shadow: Vec<Fired>,
+}
+
+impl Rulings {
+    /// The client was treated as `fired` says. Of several that are equally strict the first counts.
+    pub fn told(&mut self, fired: &Fired) {
+        if self.strictest.as_ref().is_none_or(|strictest| fired.action > strictest.action) {
+            self.strictest = Some(fired.clone());
+        }
+    }
+
+    /// It would have been, by a rule in shadow.
+    pub fn in_shadow(&mut self, fired: &Fired) {
+        match self.shadow.iter_mut().find(|known| known.rule == fired.rule) {
+            Some(known) if fired.action > known.action => *known = fired.clone(),
+            Some(_) => {}
+            None => self.shadow.push(fired.clone()),
+        }
+    }
+
+    /// The verdict of the session, where `verdict` is what everything but policy rules came to. Only what is stricter
+    /// replaces it, so it does not matter which of the two was first.
+    #[must_use]
+    pub fn onto(&self, mut verdict: VerdictRecord) -> VerdictRecord {
+        if let Some(fired) = &self.strictest {
+            match fired.action.cmp(&verdict.action) {
+                Ordering::Greater => {
+                    verdict.action = fired.action;
+                    verdict.rule = Some(fired.rule.to_string());
+                    verdict.reason = fired.reason();
+                }
+                // Not over the reason why a session ended that nobody refused.
+                Ordering::Equal if fired.action == Action::Accept => {
+                    verdict.rule.get_or_insert_with(|| fired.rule.to_string());
+                }
+                Ordering::Equal | Ordering::Less => {}
+            }
+        }
+        verdict.shadow = self.shadow.iter().map(ShadowRecord::from).collect();
+        verdict
+    }
+}
+
+impl From<&Fired> for ShadowRecord {
+    fn from(fired: &Fired) -> Self {
+        Self { rule: fired.rule.to_string(), action: fired.action, reason: fired.reason() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::facts::{Fact, Reason, Source, State};
+    use crate::policy::rules::FactName;
+
+    fn fired(rule: &str, action: Action, reason: Option<Reason>) -> Fired {
+        let fact = |reason| Fact {
+            state: State::False,
+            reason: Some(reason),
+            source: Source::Dns,
+            detail: None,
+            at: None,
+        };
+        let cause = reason.map(|reason| (FactName::Fcrdns, fact(reason)));
+        Fired { rule: rule.into(), action, cause, url: None }
+    }
+
+    fn verdict(action: Action, rule: Option<&str>, reason: Option<&str>) -> VerdictRecord {
+        let (rule, reason) = (rule.map(str::to_owned), reason.map(str::to_owned));
+        VerdictRecord { action, rule, reason, shadow: Vec::new() }
+    }
+
+    #[test]
+    fn the_strictest_counts_and_of_equals_the_first() {
+        let mut rulings = Rulings::default();
+        let untouched = verdict(Action::Accept, None, Some("timeout"));
+        assert_eq!(rulings.onto(untouched.clone()), untouched);
+        rulings.told(&fired("let in", Action::Accept, None));
+        let told = verdict(Action::Accept, Some("let in"), Some("timeout"));
+        assert_eq!(rulings.onto(untouched.clone()), told);
+        rulings.told(&fired("a", Action::Tempfail, Some(Reason::NoPtr)));
+        rulings.told(&fired("b", Action::Tempfail, Some(Reason::NotConfirmed)));
+        rulings.told(&fired("c", Action::Tag, None));
+        let told = verdict(Action::Tempfail, Some("a"), Some("fcrdns.no_ptr"));
+        assert_eq!(rulings.onto(untouched), told);
+        let access = verdict(Action::Tempfail, Some("listed"), Some("access_tempfail"));
+        assert_eq!(rulings.onto(access.clone()), access);
+        let limit = verdict(Action::Reject, None, Some("bare_newline"));
+        assert_eq!(rulings.onto(limit.clone()), limit);
+    }
+
+    #[test]
+    fn each_rule_in_shadow_is_there_once_at_its_strictest() {
+        let mut rulings = Rulings::default();
+        rulings.in_shadow(&fired("a", Action::Tempfail, Some(Reason::Timeout)));
+        rulings.in_shadow(&fired("b", Action::Tag, None));
+        rulings.in_shadow(&fired("a", Action::Reject, Some(Reason::NoPtr)));
+        rulings.in_shadow(&fired("a", Action::Tempfail, Some(Reason::Timeout)));
+        let found = rulings.onto(verdict(Action::Accept, None, None));
+        let shadow = |rule: &str, action, reason: Option<&str>| {
+            let (rule, reason) = (rule.to_owned(), reason.map(str::to_owned));
+            ShadowRecord { rule, action, reason }
+        };
+        assert_eq!(
+            found.shadow,
+            [shadow("a", Action::Reject, Some("fcrdns.no_ptr")), shadow("b", Action::Tag, None)]
+        );
+        assert_eq!((found.action, found.rule), (Action::Accept, None));
+    }
+}

@@ -1,0 +1,147 @@
+//! What the policy rules did, what they went by, and how long clients waited for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus::{Histogram, IntCounter, IntCounterVec};
+
+use super::families::Families;
+use super::{Metrics, MetricsError, array};
+use crate::addr::Family;
+use crate::policy::Action;
+use crate::policy::facts::{Source, State};
+use crate::policy::rules::{FactName, Mode, Rule, Rules};
+
+/// In the order of their discriminants.
+const STATES: [State; 3] = [State::True, State::False, State::Unknown];
+const SOURCES: [Source; 7] = [
+    Source::Capture,
+    Source::Zone,
+    Source::Dns,
+    Source::Traffic,
+    Source::Probe,
+    Source::Upstream,
+    Source::None,
+];
+const FACTS: usize = FactName::ALL.len() * STATES.len() * SOURCES.len();
+
+/// The handles of one address family's series.
+pub(super) struct Policy {
+    /// By [`slot`].
+    facts: [IntCounter; FACTS],
+    wait: Histogram,
+}
+
+impl Policy {
+    /// Makes every series of `family`, at zero.
+    pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
+        let family = family.as_str();
+        let all = FactName::ALL.into_iter().flat_map(|name| {
+            STATES.into_iter().flat_map(move |state| SOURCES.map(|source| (name, state, source)))
+        });
+        let facts = array(all.map(|(name, state, source)| {
+            let labels = [family, name.as_str(), state.as_str(), source.as_str()];
+            families.policy_facts.get_metric_with_label_values(&labels)
+        }))?;
+        let wait = families.policy_wait.get_metric_with_label_values(&[family])?;
+        Ok(Self { facts, wait })
+    }
+
+    pub(super) fn fact(&self, name: FactName, state: State, source: Source) {
+        self.facts[slot(name, state, source)].inc();
+    }
+
+    pub(super) fn waited(&self, seconds: f64) {
+        self.wait.observe(seconds);
+    }
+}
+
+const fn slot(name: FactName, state: State, source: Source) -> usize {
+    (name as usize * STATES.len() + state as usize) * SOURCES.len() + source as usize
+}
+
+/// What one rule may do in one family.
+struct Series {
+    family: Family,
+    action: Action,
+    mode: Mode,
+    counter: IntCounter,
+}
+
+/// The series of the rules in force, by rule: the only ones whose label comes from the configuration. It names few rules.
+pub(super) struct Verdicts {
+    vec: IntCounterVec,
+    rules: ArcSwap<HashMap<Arc<str>, Vec<Series>>>,
+}
+
+impl Verdicts {
+    pub(super) fn new(vec: IntCounterVec) -> Self {
+        Self { vec, rules: ArcSwap::default() }
+    }
+
+    fn put_in_force(&self, rules: &Rules) -> Result<(), MetricsError> {
+        let mut new: HashMap<Arc<str>, Vec<Series>> = HashMap::new();
+        for rule in rules.iter() {
+            let all = Family::ALL.into_iter().flat_map(|f| actions(rule).map(move |a| (f, a)));
+            let series = all.map(|(family, action)| {
+                let labels = labels(family, &rule.name, action, rule.mode);
+                let counter = self.vec.get_metric_with_label_values(&labels)?;
+                Ok(Series { family, action, mode: rule.mode, counter })
+            });
+            let series = series.collect::<prometheus::Result<_>>()?;
+            new.insert(Arc::clone(&rule.name), series);
+        }
+        let new = Arc::new(new);
+        let old = self.rules.swap(Arc::clone(&new));
+        for (name, series) in old.iter() {
+            let kept = |old: &Series| {
+                let same = |new: &Series| {
+                    (new.family, new.action, new.mode) == (old.family, old.action, old.mode)
+                };
+                new.get(name).is_some_and(|series| series.iter().any(same))
+            };
+            for gone in series.iter().filter(|series| !kept(series)) {
+                let labels = labels(gone.family, name, gone.action, gone.mode);
+                self.vec.remove_label_values(&labels)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing for a rule that is not in force any more.
+    pub(super) fn count(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+        let rules = self.rules.load();
+        let mut series = rules.get(rule).into_iter().flatten();
+        let same = |s: &&Series| (s.family, s.action, s.mode) == (family, action, mode);
+        if let Some(series) = series.find(same) {
+            series.counter.inc();
+        }
+    }
+}
+
+impl Metrics {
+    /// These rules are in force from now on: their series are there from now on, and those of others are not.
+    ///
+    /// # Errors
+    /// Only if this module names a family's labels wrongly.
+    pub fn set_rules(&self, rules: &Rules) -> Result<(), MetricsError> {
+        self.verdicts.put_in_force(rules)
+    }
+}
+
+/// What a rule can do, each once.
+fn actions(rule: &Rule) -> impl Iterator<Item = Action> + use<> {
+    let unknown = Some(rule.on_unknown)
+        .filter(|&action| !rule.require.is_empty() && action != Action::Accept)
+        .filter(|&action| action != rule.otherwise);
+    [Some(rule.otherwise), unknown].into_iter().flatten()
+}
+
+const fn labels(family: Family, rule: &str, action: Action, mode: Mode) -> [&str; 4] {
+    let mode = match mode {
+        Mode::Enforce => "enforce",
+        Mode::Shadow => "shadow",
+    };
+    [family.as_str(), rule, action.as_str(), mode]
+}
