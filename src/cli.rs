@@ -40,6 +40,8 @@ pub enum Command {
     /// Look at or remove what transparent mode installed in the kernel.
     #[command(subcommand)]
     Intercept(InterceptCommand),
+    /// Tell of each family whether new sessions of it are let in and why, or open or close its door.
+    Door(Door),
     /// Show what gatepost does: an MTA, a DNS zone, the gateway and a handful of senders, all on loopback.
     Demo {
         /// Exit after the table: 0 if everything went as it claims.
@@ -115,6 +117,40 @@ pub enum WatchFormat {
 fn size(text: &str) -> Result<usize, String> {
     let octets = octets(text).filter(|octets| WATCH_BUFFER.contains(octets));
     octets.ok_or_else(|| "write octets from 64K to 4G, such as 256M".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub struct Door {
+    /// ipv6 or ipv4; without it both are told.
+    #[arg(value_parser = family, requires = "mode", value_name = "FAMILY")]
+    pub family: Option<Family>,
+    /// What to do with it; auto: as the signs say.
+    #[arg(value_enum, value_name = "WHAT")]
+    pub mode: Option<DoorMode>,
+    /// The running gateway's configuration file, for its control socket.
+    #[arg(long, short, value_name = "FILE", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
+    /// The running gateway's control socket [default: /run/gatepost/control.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// How to tell it.
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub format: DoorFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DoorMode {
+    Open,
+    Close,
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DoorFormat {
+    #[default]
+    Text,
+    /// A list with an object for each family.
+    Json,
 }
 
 #[derive(Debug, Args)]

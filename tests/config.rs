@@ -17,9 +17,10 @@ use std::time::Duration;
 use gatepost::addr::Family;
 use gatepost::config::{Config, Position};
 use gatepost::engine::{Limits, Timeouts};
-use gatepost::policy::Action;
+use gatepost::intercept::door::Refuse;
 use gatepost::policy::facts::{DomainName, Level, Over};
 use gatepost::policy::rules::{Exempt, FactName, Mode, Moment, Require, Rule, When};
+use gatepost::policy::{Action, door};
 use gatepost::relay::Identity;
 use gatepost::source::live::Choice;
 use proptest::prelude::*;
@@ -127,6 +128,11 @@ fn the_full_file_spells_out_the_defaults() {
         (full.watch.take().map(|watch| watch.choice), smallest.watch.as_ref()),
         (Some(Choice::Auto), None)
     );
+
+    let door = full.door.take().unwrap();
+    assert_eq!((door.refuse, door.exempt.is_empty()), (Refuse::Syn, true));
+    assert_eq!((door.ipv6, door.ipv4), (Some(door::Settings::default()), None));
+    assert_eq!(smallest.door, None, "without the section nothing is ever closed");
 
     full.relay.listen.threads = smallest.relay.listen.threads;
     full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);

@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod door;
 mod intercept;
 mod output;
 mod passed;
@@ -31,6 +32,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),
         Command::Record(wanted) => block_on(record::record(wanted)),
+        Command::Door(wanted) => block_on(door::door(wanted)),
         Command::Demo { once } => block_on(demo::run(once)),
     }
 }

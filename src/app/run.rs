@@ -13,10 +13,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::door::{Heard, Keeper, Parts, Surroundings};
 use super::watch::Beside;
 use crate::config::Config;
-use crate::control::{self, Answer, Connection, Request};
-use crate::intercept;
+use crate::control::{self, Answer, Connection, Request, Turn};
+use crate::intercept::{self, door::Entrance};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::recording::Selection;
@@ -47,6 +48,8 @@ struct Gateway {
     endpoint: Option<oneshot::Sender<()>>,
     control: Option<JoinHandle<()>>,
     watch: Option<Beside>,
+    /// Who keeps the doors, with `[door]`, and the task.
+    door: Option<(Keeper, JoinHandle<()>)>,
     /// Octets that recorders did not get, as far as the metrics know.
     overflowed: u64,
 }
@@ -75,7 +78,10 @@ impl Gateway {
         let control = control_socket(&config.control, &log)?;
         metrics.set_sessions_limit(config.relay.limits.sessions);
         metrics.set_rules(&config.relay.rules)?;
-        let observer = Arc::new((Arc::clone(&metrics), Arc::clone(&log)));
+        let exempt = config.door.as_ref().map(|door| door.exempt.clone()).unwrap_or_default();
+        let heard = Arc::new(Heard::new(exempt));
+        let told = (Arc::clone(&log), Arc::clone(&heard));
+        let observer = Arc::new((Arc::clone(&metrics), told));
         let relay = Relay::start(config.relay.clone(), observer, Arc::new(()))?;
         // Only now: what is intercepted needs a listener.
         if let Some(settings) = &config.intercept {
@@ -85,12 +91,30 @@ impl Gateway {
             }
         }
         tokio::spawn(relay.forget_idle_clients());
+        let door = config.door.clone().map(|settings| {
+            let watched = Arc::clone(&metrics);
+            Keeper::start(Parts {
+                settings,
+                entrance: entrance(&config, &relay),
+                gate: relay.gate(),
+                heard,
+                surroundings: Surroundings {
+                    watched: Some(Box::new(move |family| watched.last_accepted(family))),
+                    ..Surroundings::default()
+                },
+                metrics: Arc::clone(&metrics),
+                log: Arc::clone(&log),
+            })
+        });
         let control = control.map(|listener| {
             let (recorders, log) = (Arc::clone(relay.recorders()), Arc::clone(&log));
+            let keeper = door.as_ref().map(|(keeper, _)| keeper.clone());
             tokio::spawn(listener.serve(move |request, connection| {
                 let (recorders, log) = (Arc::clone(&recorders), Arc::clone(&log));
+                let keeper = keeper.clone();
                 async move {
                     match request {
+                        Request::Door { turn } => turn_door(keeper, turn, connection).await,
                         Request::Record(wanted) => feed(&recorders, wanted, connection, &log).await,
                     }
                 }
@@ -116,6 +140,7 @@ impl Gateway {
             endpoint,
             control,
             watch,
+            door,
             overflowed,
         };
         gateway.say_ready();
@@ -187,8 +212,12 @@ impl Gateway {
                 None => drop(intercept::remove().await?),
             }
         }
+        if let Some((keeper, _)) = &self.door {
+            keeper.renew(entrance(&config, &self.relay)).await;
+        }
         let old = &self.config;
         for (changed, key) in [
+            (config.door != old.door, "[door]"),
             (config.metrics != old.metrics, "[metrics]"),
             (config.log != old.log, "[log]"),
             (config.control != old.control, "[control]"),
@@ -230,6 +259,9 @@ impl Gateway {
         if let Some(watch) = self.watch {
             watch.stop();
         }
+        if let Some((_, keeping)) = self.door {
+            keeping.abort();
+        }
         self.log.notice(Level::Info, "stopped");
         drop(self.endpoint);
         self.log.flush(LAST_LINES);
@@ -250,6 +282,33 @@ fn control_socket(
             Ok(None)
         }
     }
+}
+
+/// What sessions come in by.
+fn entrance(config: &Config, relay: &Relay) -> Entrance {
+    match &config.intercept {
+        Some(settings) => Entrance::Intercepted(settings.clone()),
+        None => Entrance::Listeners(relay.addresses().collect()),
+    }
+}
+
+/// Turns a door, if that is asked, and tells of both.
+async fn turn_door(keeper: Option<Keeper>, turn: Option<Turn>, mut connection: Connection) {
+    let told = match keeper {
+        Some(keeper) => keeper.told(turn).await,
+        None => Err("its configuration has no [door]: it lets both families in always".to_owned()),
+    };
+    let line = told.and_then(|told| serde_json::to_vec(&told).map_err(|error| error.to_string()));
+    let _gone_already = match line {
+        Ok(mut line) => {
+            line.push(b'\n');
+            match connection.answer(&Answer::Ok).await {
+                Ok(()) => connection.send(&line).await,
+                gone => gone,
+            }
+        }
+        Err(why) => connection.answer(&Answer::Error(why)).await,
+    };
 }
 
 /// Tells a recorder of sessions until it hangs up.

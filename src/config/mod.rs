@@ -10,12 +10,15 @@ use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 pub use mistake::{ConfigErrors, Mistake, Position};
 
-use crate::addr::Networks;
+use crate::addr::{Family, Networks};
 use crate::control;
 use crate::intercept;
+use crate::intercept::door::Refuse;
+use crate::policy;
 use crate::policy::facts::DomainName;
 use crate::relay;
 use crate::report;
@@ -37,6 +40,31 @@ pub struct Config {
     pub site: Site,
     /// `[watch]`; without the section nothing is watched.
     pub watch: Option<live::Settings>,
+    /// `[door]`; without the section nothing is ever closed.
+    pub door: Option<Door>,
+}
+
+/// `[door]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Door {
+    pub refuse: Refuse,
+    /// Who is let in whatever the door says: the vantage, monitoring.
+    pub exempt: Networks,
+    /// How often a prober elsewhere is asked.
+    pub probe_every: Duration,
+    /// What guards each family; `None`: nothing does, it is always open.
+    pub ipv6: Option<policy::door::Settings>,
+    pub ipv4: Option<policy::door::Settings>,
+}
+
+impl Door {
+    /// What guards `family`.
+    pub const fn of(&self, family: Family) -> Option<&policy::door::Settings> {
+        match family {
+            Family::Ipv4 => self.ipv4.as_ref(),
+            Family::Ipv6 => self.ipv6.as_ref(),
+        }
+    }
 }
 
 /// A number of octets, with K, M or G for powers of 1024.

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::addr::Family;
+use crate::policy::door::Mode;
 use crate::recording::Selection;
 
 pub use self::client::ask;
@@ -41,6 +43,15 @@ impl Default for Settings {
 pub enum Request {
     /// Frames of sessions that begin from now on (see [`crate::recording`]), until the client hangs up.
     Record(Selection),
+    /// How the doors are, as one line of JSON, a list of [`crate::policy::door::Told`]; after doing what is asked.
+    Door { turn: Option<Turn> },
+}
+
+/// What an operator wants of a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    pub family: Family,
+    pub mode: Mode,
 }
 
 /// What it answers: `"ok"` or `{"error":"…"}`.

@@ -2,8 +2,8 @@
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::Collector,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector,
 };
 
 use super::MetricsError;
@@ -59,6 +59,10 @@ pub(super) struct Families {
     pub(super) policy_verdicts: IntCounterVec,
     pub(super) policy_facts: IntCounterVec,
     pub(super) policy_wait: HistogramVec,
+    pub(super) door_state: IntGaugeVec,
+    pub(super) door_changes: IntCounterVec,
+    pub(super) door_refused: IntCounterVec,
+    pub(super) door_proof_age: GaugeVec,
     pub(super) config_reloads: IntCounterVec,
     pub(super) log_lines_dropped: IntCounter,
     pub(super) record_omitted_octets: IntCounter,
@@ -238,6 +242,28 @@ impl Families {
                 &WAIT_BUCKETS,
                 &["family"],
             )?,
+            door_state: to.gauges(
+                "door_state",
+                "1 for the state that the door of a family is in; all 0 where nothing guards it.",
+                &["family", "state"],
+            )?,
+            door_changes: to.counters(
+                "door_changes_total",
+                "How often a door went into a state.",
+                &["family", "to"],
+            )?,
+            door_refused: to.counters(
+                "door_refused_total",
+                "New sessions that a closed door refused: at the SYN in the kernel, or with 421 by SMTP.",
+                &["family", "how"],
+            )?,
+            door_proof_age: to.register(GaugeVec::new(
+                opts(
+                    "door_proof_age_seconds",
+                    "How long ago mail or a probe from outside last came through; -1 is never.",
+                ),
+                &["family"],
+            )?)?,
             config_reloads: to.counters(
                 "config_reloads_total",
                 "Configuration reloads (SIGHUP); after a failed one the old configuration stays.",

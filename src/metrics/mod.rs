@@ -4,6 +4,7 @@
 //! text. Every series exists from the start at zero, so that `rate()` sees the first event; its handle is resolved then,
 //! and counting an event is an array index and an atomic add.
 
+mod door;
 mod families;
 pub mod http;
 mod policy;
@@ -15,6 +16,7 @@ mod traffic;
 
 use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
+use self::door::Door;
 use self::families::Families;
 use self::policy::{Policy, Verdicts};
 use self::session::Sessions;
@@ -40,6 +42,8 @@ pub struct Metrics {
     policy: [Policy; Family::ALL.len()],
     verdicts: Verdicts,
     traffic: Traffic,
+    /// By family.
+    doors: [Door; Family::ALL.len()],
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     log_lines_dropped: IntCounter,
@@ -68,6 +72,10 @@ impl Metrics {
             ],
             verdicts: Verdicts::new(families.policy_verdicts.clone()),
             traffic: Traffic::resolve(&families)?,
+            doors: [
+                Door::resolve(&families, Family::Ipv4)?,
+                Door::resolve(&families, Family::Ipv6)?,
+            ],
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             log_lines_dropped: families.log_lines_dropped,

@@ -4,6 +4,7 @@
 //! wrong; `agree` holds the sections against each other; without a mistake, [`parse`] puts the parts together.
 
 mod agree;
+mod door;
 mod net;
 mod policy;
 mod reader;
@@ -62,6 +63,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let metrics = sections::metrics(&mut root.section("metrics"));
     let control = sections::control(&mut root.section("control"));
     let watch = sections::watch(&mut root.section("watch"));
+    let door = door::door(&mut root.section("door"));
 
     agree::interception(&listen, &intercept, &mut notes);
     agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);
@@ -111,7 +113,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
-    Ok(Config { relay, intercept, log, metrics, control, site, watch })
+    Ok(Config { relay, intercept, log, metrics, control, site, watch, door })
 }
 
 fn watching(section: Watch) -> live::Settings {
