@@ -8,6 +8,7 @@
 //! another answer decides it.
 
 mod answer;
+mod asked;
 mod helo;
 mod name;
 mod return_path;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::time::Timestamp;
 
 pub use answer::{Answer, Answered, Answers, Lookup, Record};
+pub use asked::{LookupKind, ObserveLookups, Obtained, Told};
 pub use helo::helo_resolves;
 pub use name::{DomainName, Site};
 pub use return_path::{Level, MAX_EXCHANGES, Over, ReturnPath, return_path};

@@ -1,7 +1,10 @@
-//! The three sources, each by itself and one after the other.
+//! The three sources, each by itself and one after the other; and the live answerer.
 
 mod capture;
 mod dns;
+mod live;
+mod probe;
+mod resolver;
 mod zone;
 
 use std::path::Path;
