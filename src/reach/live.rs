@@ -18,6 +18,8 @@ use super::dns::{Dns, DnsError, system_servers};
 use super::flights::{Boarding, Flights};
 use super::life::Entry;
 use super::probe::Prober;
+use super::shared::{Shared, Turn, is_shared};
+use super::store::{self, Store};
 use super::{Settings, now};
 use crate::addr::Family;
 use crate::policy::facts::{
@@ -32,6 +34,18 @@ const TIDY: Duration = Duration::from_secs(10);
 /// Who knows whether mail from the world reaches us over a family.
 pub type ReceivePath = Box<dyn Fn(Family) -> Answered + Send + Sync>;
 
+/// Why lookups cannot be answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReachError {
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+    #[error(
+        "[reach] store names no Redis server: {0}; write one such as \"redis://192.0.2.6:6379/0\""
+    )]
+    Shared(String),
+}
+
 /// Answers lookups; clones share everything.
 #[derive(Clone)]
 pub struct Reach(Arc<Desk>);
@@ -44,6 +58,8 @@ struct Desk {
     dns: Dns,
     prober: Prober,
     call_ahead: CallAhead,
+    shared: Option<Shared>,
+    store: Option<Store>,
     receive_path: ReceivePath,
     observer: Arc<dyn ObserveLookups>,
     /// Where the work is done: lookups shall not hold up sessions, nor end with the thread of whoever asked first.
@@ -51,30 +67,49 @@ struct Desk {
 }
 
 impl Reach {
-    /// Ready to answer; the work is done on the runtime that this is called on.
+    /// Ready to answer; the work is done on the runtime that this is called on. Answers of an earlier process are read
+    /// first. The sentences are for the log: what does not stand in the way of answering.
     ///
     /// # Errors
-    /// No DNS server can be asked.
+    /// Nobody can be asked as the settings say.
     pub fn start(
         settings: Settings,
         receive_path: ReceivePath,
         observer: Arc<dyn ObserveLookups>,
-    ) -> Result<Self, DnsError> {
+    ) -> Result<(Self, Vec<String>), ReachError> {
         let servers = match settings.dns.as_slice() {
             [] => system_servers()?,
             servers => servers.to_vec(),
         };
+        // A little less than the askers', so that they hear why.
+        let dns = Dns::uncached(&servers, settings.deadline * 19 / 20)?;
+        let runtime = Handle::current();
+        let patience = settings.probes.patience;
+        let join = |url: &String| Shared::start(url, patience, &runtime, Arc::clone(&observer));
+        let shared = settings.store.as_ref().map(join).transpose().map_err(ReachError::Shared)?;
+        let cache = Cache::new(&settings);
+        let mut notices = Vec::new();
+        let mut store = None;
+        if let Some(path) = &settings.cache {
+            let opened = store::open(path, settings.keep.entries);
+            for (lookup, entry) in opened.entries {
+                cache.insert(lookup, Arc::new(entry));
+            }
+            notices.extend(opened.notice);
+            store = opened.store;
+        }
         let desk = Arc::new(Desk {
             board: Board::new(settings.traffic_fresh),
-            cache: Cache::new(&settings),
+            cache,
             flights: Flights::default(),
-            // A little less than the askers', so that they hear why.
-            dns: Dns::uncached(&servers, settings.deadline * 19 / 20)?,
+            dns,
             prober: Prober::new(&settings),
             call_ahead: CallAhead::new(&settings),
+            shared,
+            store,
             receive_path,
             observer,
-            runtime: Handle::current(),
+            runtime,
             settings,
         });
         let tidied = Arc::downgrade(&desk);
@@ -87,7 +122,7 @@ impl Reach {
                 desk.tidy();
             }
         });
-        Ok(Self(desk))
+        Ok((Self(desk), notices))
     }
 
     /// The answer, no later than the deadline.
@@ -103,16 +138,47 @@ impl Reach {
     pub fn passed(&self, server: IpAddr, response: Response, at: Timestamp) {
         self.0.board.passed(server, response, at);
     }
+
+    /// What is kept and `matches`, the last to end first.
+    pub fn show(&self, matches: impl Fn(&Lookup) -> bool) -> Vec<(Lookup, Arc<Entry>)> {
+        let now = now();
+        let mut kept = self.0.cache.entries();
+        kept.retain(|(lookup, entry)| entry.is_good(now) && matches(lookup));
+        kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.until));
+        kept
+    }
+
+    /// Forgets what `matches`, also in the file and in the store that gateways share; returns how many.
+    pub async fn purge(&self, matches: impl Fn(&Lookup) -> bool) -> usize {
+        let gone = self.show(matches);
+        for (lookup, _) in &gone {
+            self.0.cache.remove(lookup);
+            if let Some(store) = &self.0.store {
+                store.change(lookup.clone(), None);
+            }
+            if let Some(shared) = self.0.shared.as_ref().filter(|_| is_shared(lookup.kind())) {
+                shared.forget(lookup).await;
+            }
+        }
+        gone.len()
+    }
+
+    /// Waits until what was learnt is on the disk; for the end of the process.
+    pub fn flush(&self) {
+        if let Some(store) = &self.0.store {
+            store.flush();
+        }
+    }
 }
 
 #[cfg(test)]
 impl Reach {
     pub(super) fn kept(&self) -> Vec<(Lookup, Arc<Entry>)> {
-        self.0.cache.entries()
+        self.show(|_| true)
     }
 
     pub(super) fn keep(&self, lookup: Lookup, answered: Answered, life: Duration) {
-        self.0.cache.insert(lookup, Arc::new(Entry::new(answered, now(), life)));
+        self.0.keep(lookup, Entry::new(answered, now(), life));
     }
 
     pub(super) fn make_due(&self, lookup: &Lookup) {
@@ -195,19 +261,54 @@ impl Desk {
 
     /// Asks whoever knows, and keeps the answer. `before` is what it is to replace.
     async fn work(self: Arc<Self>, lookup: Lookup, before: Option<Arc<Entry>>) -> Answered {
+        let sharing = self.shared.as_ref().filter(|_| is_shared(lookup.kind()));
+        let mut ours = None;
+        if let Some(shared) = sharing {
+            match shared.turn(&lookup).await {
+                Turn::Known(entry) if before.as_ref().is_none_or(|old| entry.is_newer(old)) => {
+                    self.observer.taken_over(lookup.kind());
+                    let answered = entry.answered.clone();
+                    self.keep(lookup, *entry);
+                    return answered;
+                }
+                Turn::Known(_) | Turn::Alone => {}
+                Turn::Ours => ours = Some(shared),
+            }
+        }
         let (answered, ttl) = self.find_out(&lookup).await;
         let now = now();
         let unknown = matches!(answered.answer, Answer::Unknown(_));
-        if let Some(old) = before.filter(|old| unknown && old.is_good(now)) {
+        let old = before.filter(|old| unknown && old.is_good(now));
+        let life = self.settings.lives.of(lookup.kind(), &answered, ttl);
+        let fresh = life.filter(|_| old.is_none());
+        let fresh = fresh.map(|life| Entry::new(answered.clone(), now, life));
+        if let Some(shared) = sharing {
+            match (&fresh, ours) {
+                (Some(entry), _) => shared.share(&lookup, entry).await,
+                (None, Some(ours)) => ours.let_go(&lookup).await,
+                (None, None) => {}
+            }
+        }
+        if let Some(old) = old {
             // What is known stands until its end; for a while nobody tries again.
             let renew = now + self.settings.lives.unknown;
             self.cache.insert(lookup, Arc::new(Entry { renew, ..Entry::clone(&old) }));
             return old.answered.clone();
         }
-        if let Some(life) = self.settings.lives.of(lookup.kind(), &answered, ttl) {
-            self.cache.insert(lookup, Arc::new(Entry::new(answered.clone(), now, life)));
+        if let Some(entry) = fresh {
+            self.keep(lookup, entry);
         }
         answered
+    }
+
+    fn keep(&self, lookup: Lookup, entry: Entry) {
+        let entry = Arc::new(entry);
+        // What is unknown is worth no write.
+        let known = !matches!(entry.answered.answer, Answer::Unknown(_));
+        if let Some(store) = self.store.as_ref().filter(|_| known) {
+            store.change(lookup.clone(), Some(Arc::clone(&entry)));
+        }
+        self.cache.insert(lookup, entry);
     }
 
     async fn find_out(&self, lookup: &Lookup) -> (Answered, Option<Duration>) {

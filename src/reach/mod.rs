@@ -16,6 +16,9 @@ mod limits;
 mod live;
 mod probe;
 mod settings;
+mod shared;
+mod store;
+pub mod vantage;
 mod zone;
 
 use std::time::SystemTime;
@@ -26,8 +29,10 @@ use hickory_proto::rr::{RData, RecordType};
 pub use self::capture::{Capture, MAX_OCTETS, ServerNames};
 pub use self::dns::{Dns, DnsError, parse_server};
 pub use self::life::Entry;
-pub use self::live::{Reach, ReceivePath};
+pub use self::live::{Reach, ReachError, ReceivePath};
 pub use self::settings::{Keep, Lives, Probes, Settings};
+pub use self::shared::check_store;
+pub use self::store::{StoreError, purge, read};
 pub use self::zone::{Zone, ZoneError};
 use crate::addr::Family;
 use crate::policy::facts::{

@@ -59,7 +59,9 @@ pub(super) fn settings(dns: SocketAddr) -> Settings {
 pub(super) fn start(settings: Settings) -> (Reach, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let observer = Arc::clone(&seen) as Arc<dyn ObserveLookups>;
-    (Reach::start(settings, Box::new(no_proof), observer).unwrap(), seen)
+    let (reach, notices) = Reach::start(settings, Box::new(no_proof), observer).unwrap();
+    assert_eq!(notices, [String::new(); 0]);
+    (reach, seen)
 }
 
 async fn ask(reach: &Reach, text: &str) -> String {

@@ -5,6 +5,9 @@ mod dns;
 mod live;
 mod probe;
 mod resolver;
+mod shared;
+mod store;
+mod vantage;
 mod zone;
 
 use std::path::Path;

@@ -44,7 +44,7 @@ async fn peer(script: &'static str) -> Peer {
 
 async fn play(stream: TcpStream, script: &str, heard: &Mutex<Vec<String>>) {
     let mut stream = BufReader::new(stream);
-    let mut hear = async |stream: &mut BufReader<TcpStream>| {
+    let hear = async |stream: &mut BufReader<TcpStream>| {
         let mut line = String::new();
         let read = stream.read_line(&mut line).await;
         heard.lock().unwrap().push(line.trim_end().to_owned());
