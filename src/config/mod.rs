@@ -15,6 +15,7 @@ pub use mistake::{ConfigErrors, Mistake, Position};
 
 use crate::control;
 use crate::intercept;
+use crate::reach::{self, vantage};
 use crate::relay;
 use crate::report;
 use crate::source::live;
@@ -34,6 +35,10 @@ pub struct Config {
     pub control: control::Settings,
     /// `[watch]`; without the section nothing is watched.
     pub watch: Option<live::Settings>,
+    /// `[reach]`, and what it takes from other sections.
+    pub reach: reach::Settings,
+    /// `[vantage]`; without the section nobody elsewhere is asked.
+    pub vantage: Option<vantage::Settings>,
 }
 
 /// A number of octets, with K, M or G for powers of 1024.

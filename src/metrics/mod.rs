@@ -6,6 +6,7 @@
 
 mod families;
 pub mod http;
+mod reach;
 mod reply_code;
 mod session;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod traffic;
 use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
 use self::families::Families;
+use self::reach::Lookups;
 use self::session::Sessions;
 use self::traffic::Traffic;
 use crate::addr::Family;
@@ -35,6 +37,7 @@ pub struct Metrics {
     /// By family.
     sessions: [Sessions; Family::ALL.len()],
     traffic: Traffic,
+    lookups: Lookups,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     log_lines_dropped: IntCounter,
@@ -58,6 +61,7 @@ impl Metrics {
                 Sessions::resolve(&families, Family::Ipv6)?,
             ],
             traffic: Traffic::resolve(&families)?,
+            lookups: Lookups::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             log_lines_dropped: families.log_lines_dropped,

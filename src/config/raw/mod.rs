@@ -5,6 +5,7 @@
 
 mod agree;
 mod net;
+mod reach;
 mod reader;
 mod sections;
 mod syntax;
@@ -56,6 +57,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let metrics = sections::metrics(&mut root.section("metrics"));
     let control = sections::control(&mut root.section("control"));
     let watch = sections::watch(&mut root.section("watch"));
+    let reach = reach::reach(&mut root.section("reach"));
+    let vantage = reach::vantage(&mut root.section("vantage"));
 
     agree::interception(&listen, &intercept, &mut notes);
     agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);
@@ -100,7 +103,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
-    Ok(Config { relay, intercept, log, metrics, control, watch })
+    let reach = reach::with_relay(reach, &relay);
+    Ok(Config { relay, intercept, log, metrics, control, watch, reach, vantage })
 }
 
 fn watching(section: Watch) -> live::Settings {

@@ -10,6 +10,7 @@ use super::reader::{Read, Value};
 use super::unknown::{closest, listed, printable};
 use super::values::{fault, text};
 use crate::addr::{canonical, canonical_network};
+use crate::policy::facts::DomainName;
 use crate::smtp::Keyword;
 
 /// An address to listen on; port 0 lets the kernel choose.
@@ -112,6 +113,18 @@ pub(super) fn hostname(value: &Value<'_>) -> Read<String> {
             .to_owned(),
     };
     fault(value, format!("\"{}\" is not a domain or address literal", printable(name)), advice)
+}
+
+/// A mail domain.
+pub(super) fn domain(value: &Value<'_>) -> Read<DomainName> {
+    let name = text(value, "a domain", "\"example.org\"")?;
+    DomainName::parse(name).map_or_else(
+        || {
+            let problem = format!("\"{}\" is not a domain", printable(name));
+            fault(value, problem, "write one such as \"example.org\"")
+        },
+        Ok,
+    )
 }
 
 /// RFC 5321 §4.1.2 with the lengths of §4.5.3.1.2 and RFC 1035.

@@ -66,6 +66,17 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Rea
     }
 }
 
+/// `true` or `false`.
+pub(super) fn truth(value: &Value<'_>) -> Read<bool> {
+    match value.get_ref() {
+        DeValue::Boolean(truth) => Ok(*truth),
+        DeValue::String(text) if matches!(&**text, "true" | "false") => {
+            mistyped(value, "`true` or `false`", "write it without quotes")
+        }
+        _ => mistyped(value, "`true` or `false`", "write true or false"),
+    }
+}
+
 /// A whole number.
 pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&Value<'_>) -> Read<T>
 where
