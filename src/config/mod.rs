@@ -20,6 +20,7 @@ use crate::intercept;
 use crate::intercept::door::Refuse;
 use crate::policy;
 use crate::policy::facts::DomainName;
+use crate::reach::{self, vantage};
 use crate::relay;
 use crate::report;
 use crate::source::live;
@@ -42,6 +43,10 @@ pub struct Config {
     pub watch: Option<live::Settings>,
     /// `[door]`; without the section nothing is ever closed.
     pub door: Option<Door>,
+    /// `[reach]`, and what it takes from other sections.
+    pub reach: reach::Settings,
+    /// `[vantage]`; without the section nobody elsewhere is asked.
+    pub vantage: Option<vantage::Settings>,
 }
 
 /// `[door]`

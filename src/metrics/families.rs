@@ -24,6 +24,9 @@ const WAIT_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5
 /// Seconds. 30 is where Postfix gives an address up, 127 where Linux does.
 const FALL_BACK_BUCKETS: [f64; 9] = [0.3, 1.0, 3.0, 10.0, 31.0, 63.0, 130.0, 300.0, 600.0];
 
+/// Seconds. From what is known to the longest deadline.
+const LOOKUP_BUCKETS: [f64; 8] = [0.000_01, 0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0];
+
 /// The families as registered. Only [`super::Metrics::new`] needs them; counting goes by the handles of their series.
 pub(super) struct Families {
     pub(super) sessions_total: IntCounterVec,
@@ -63,6 +66,15 @@ pub(super) struct Families {
     pub(super) door_changes: IntCounterVec,
     pub(super) door_refused: IntCounterVec,
     pub(super) door_proof_age: GaugeVec,
+    pub(super) lookups: IntCounterVec,
+    pub(super) lookup_answers: IntCounterVec,
+    pub(super) lookup_duration: HistogramVec,
+    pub(super) lookups_renewed: IntCounterVec,
+    pub(super) lookups_taken_over: IntCounterVec,
+    pub(super) lookups_under_way: IntGauge,
+    pub(super) cache_entries: IntGauge,
+    pub(super) cache_octets: IntGauge,
+    pub(super) store_up: IntGauge,
     pub(super) config_reloads: IntCounterVec,
     pub(super) log_lines_dropped: IntCounter,
     pub(super) record_omitted_octets: IntCounter,
@@ -264,6 +276,42 @@ impl Families {
                 ),
                 &["family"],
             )?)?,
+            lookups: to.counters(
+                "lookups_total",
+                "Lookups for the policy, by how they were answered; joined is by another's that was under way.",
+                &["kind", "how"],
+            )?,
+            lookup_answers: to.counters(
+                "lookup_answers_total",
+                "Lookups for the policy, by what the answer comes to.",
+                &["kind", "answer"],
+            )?,
+            lookup_duration: to.histograms(
+                "lookup_duration_seconds",
+                "How long the policy waited for a lookup.",
+                &LOOKUP_BUCKETS,
+                &["kind"],
+            )?,
+            lookups_renewed: to.counters(
+                "lookups_renewed_total",
+                "Answers that were asked for anew shortly before their end, while they still served.",
+                &["kind"],
+            )?,
+            lookups_taken_over: to.counters(
+                "lookups_taken_over_total",
+                "Answers that another gateway had shared.",
+                &["kind"],
+            )?,
+            lookups_under_way: to.gauge("lookups_under_way", "Lookups whose answer is awaited.")?,
+            cache_entries: to.gauge("reach_cache_entries", "Answers kept in memory.")?,
+            cache_octets: to.gauge(
+                "reach_cache_octets",
+                "Octets that the answers kept in memory count for, against `reach.size`.",
+            )?,
+            store_up: to.gauge(
+                "reach_store_up",
+                "1 while the store that gateways share (`reach.store`) answers; 0 also without one.",
+            )?,
             config_reloads: to.counters(
                 "config_reloads_total",
                 "Configuration reloads (SIGHUP); after a failed one the old configuration stays.",

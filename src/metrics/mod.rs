@@ -8,6 +8,7 @@ mod door;
 mod families;
 pub mod http;
 mod policy;
+mod reach;
 mod reply_code;
 mod session;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 use self::door::Door;
 use self::families::Families;
 use self::policy::{Policy, Verdicts};
+use self::reach::Lookups;
 use self::session::Sessions;
 use self::traffic::Traffic;
 use crate::addr::Family;
@@ -44,6 +46,7 @@ pub struct Metrics {
     traffic: Traffic,
     /// By family.
     doors: [Door; Family::ALL.len()],
+    lookups: Lookups,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     log_lines_dropped: IntCounter,
@@ -76,6 +79,7 @@ impl Metrics {
                 Door::resolve(&families, Family::Ipv4)?,
                 Door::resolve(&families, Family::Ipv6)?,
             ],
+            lookups: Lookups::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             log_lines_dropped: families.log_lines_dropped,

@@ -12,6 +12,7 @@ use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Outcome, Phase, Refusal,
     ReplySource, Starttls,
 };
+use crate::policy::facts::{LookupKind, ObserveLookups as _, Obtained, Told};
 use crate::smtp::Verb;
 use crate::stream::{Counts, FlowFacts, FlowOutcome, FlowStart};
 use crate::time::Timestamp;
@@ -61,11 +62,28 @@ fn feed_everything(metrics: &Metrics) {
         }
     }
     feed_traffic(metrics);
+    feed_lookups(metrics);
     metrics.config_reload_applied();
     metrics.config_reload_failed();
     metrics.log_lines_dropped(3);
     metrics.record_omitted_octets(5);
     metrics.set_sessions_limit(10_000);
+}
+
+/// Every kind of lookup, answered in every way.
+fn feed_lookups(metrics: &Metrics) {
+    for kind in LookupKind::ALL {
+        for how in Obtained::ALL {
+            for told in Told::ALL {
+                metrics.answered(kind, how, told, Duration::from_millis(250));
+            }
+        }
+        metrics.renewed(kind);
+        metrics.taken_over(kind);
+    }
+    metrics.store_up(true);
+    metrics.kept(3, 4);
+    metrics.under_way(5);
 }
 
 /// Our own server's, and another's.

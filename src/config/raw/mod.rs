@@ -7,6 +7,7 @@ mod agree;
 mod door;
 mod net;
 mod policy;
+mod reach;
 mod reader;
 mod sections;
 mod syntax;
@@ -64,6 +65,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let control = sections::control(&mut root.section("control"));
     let watch = sections::watch(&mut root.section("watch"));
     let door = door::door(&mut root.section("door"));
+    let reach = reach::reach(&mut root.section("reach"));
+    let vantage = reach::vantage(&mut root.section("vantage"));
 
     agree::interception(&listen, &intercept, &mut notes);
     agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);
@@ -113,7 +116,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
-    Ok(Config { relay, intercept, log, metrics, control, site, watch, door })
+    let reach = reach::with_relay(reach, &relay);
+    Ok(Config { relay, intercept, log, metrics, control, site, watch, door, reach, vantage })
 }
 
 fn watching(section: Watch) -> live::Settings {
