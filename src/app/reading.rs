@@ -13,7 +13,7 @@ use crate::reach::Capture;
 use crate::stream::{self, SocketFacts};
 use crate::time::Timestamp;
 use crate::traffic::pairs::{FallBack, Pairs};
-use crate::traffic::{Bound, Traffic};
+use crate::traffic::{Bound, Passed, Traffic};
 use crate::wire::Packet;
 
 /// How often, in the packets' time, fall-backs are looked for.
@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// How often the metrics learn what was lost.
 const COUNT: Duration = Duration::from_secs(1);
+
+/// Who hears of flows.
+pub(super) type Told = Arc<dyn Fn(&Passed<'_>) + Send + Sync>;
 
 /// One capture, or the wire, from its first packet on.
 pub(super) struct Reading {
@@ -30,6 +33,8 @@ pub(super) struct Reading {
     pairs: Pairs,
     traffic: Traffic,
     metrics: Option<Arc<Metrics>>,
+    /// Told of every flow.
+    told: Option<Told>,
     /// What the metrics know of the flow table.
     counted: stream::Counts,
     next_count: Timestamp,
@@ -55,6 +60,7 @@ impl Reading {
             pairs: Pairs::new(),
             traffic,
             metrics: None,
+            told: None,
             counted: stream::Counts::default(),
             next_count: Timestamp::default(),
             over: Vec::new(),
@@ -69,6 +75,13 @@ impl Reading {
     #[must_use]
     pub(super) fn counting(mut self, metrics: Option<Arc<Metrics>>) -> Self {
         self.metrics = metrics;
+        self
+    }
+
+    /// Tells `told` of every flow that is over, too.
+    #[must_use]
+    pub(super) fn telling(mut self, told: Option<Told>) -> Self {
+        self.told = told;
         self
     }
 
@@ -168,6 +181,9 @@ impl Reading {
             self.traffic.passed(&passed);
             if let Some(metrics) = &self.metrics {
                 metrics.flow(&passed);
+            }
+            if let Some(told) = &self.told {
+                told(&passed);
             }
             self.pairs.push(attempt(&session, &passed));
             self.over.push(session);

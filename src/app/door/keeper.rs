@@ -90,7 +90,6 @@ impl Keeper {
     }
 
     /// The answer to [`crate::policy::facts::Lookup::ReceivePath`].
-    #[allow(dead_code, reason = "asked by whoever answers the policy's questions")]
     pub(in crate::app) async fn receive_path(&self, family: Family) -> Answer {
         let (answer, told) = oneshot::channel();
         let nobody = Answer::Unknown(crate::policy::facts::Reason::NoSource);

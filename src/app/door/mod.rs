@@ -13,6 +13,7 @@ use tokio::io::AsyncBufReadExt as _;
 
 pub(super) use self::heard::Heard;
 pub(super) use self::keeper::{Keeper, Parts, Surroundings};
+pub(super) use self::probes::ProbeResult;
 use crate::cli::{Door, DoorFormat, DoorMode};
 use crate::config::Config;
 use crate::control::{self, Request, Turn};

@@ -5,7 +5,6 @@ use crate::time::Timestamp;
 
 /// What a prober elsewhere found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "made by whoever asks the vantage")]
 pub(in crate::app) enum ProbeResult {
     /// Octets crossed both ways.
     Reached,
