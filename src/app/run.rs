@@ -13,12 +13,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::cache;
 use super::watch::Beside;
 use crate::config::Config;
 use crate::control::{self, Answer, Connection, Request};
 use crate::intercept;
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
+use crate::policy::facts::{self, Answered, ObserveLookups, Reason, Source};
+use crate::reach::{self, Reach};
 use crate::recording::Selection;
 use crate::relay::{Recorders, Relay};
 use crate::report::{Level, SessionLog};
@@ -47,6 +50,8 @@ struct Gateway {
     endpoint: Option<oneshot::Sender<()>>,
     control: Option<JoinHandle<()>>,
     watch: Option<Beside>,
+    /// `None` if nobody can be asked; the log says why.
+    reach: Option<Reach>,
     /// Octets that recorders did not get, as far as the metrics know.
     overflowed: u64,
 }
@@ -84,13 +89,19 @@ impl Gateway {
             }
         }
         tokio::spawn(relay.forget_idle_clients());
+        let reach = look_up(&config.reach, &metrics, &log);
+        let asked = reach.clone();
         let control = control.map(|listener| {
             let (recorders, log) = (Arc::clone(relay.recorders()), Arc::clone(&log));
             tokio::spawn(listener.serve(move |request, connection| {
                 let (recorders, log) = (Arc::clone(&recorders), Arc::clone(&log));
+                let (reach, mut connection) = (asked.clone(), connection);
                 async move {
                     match request {
                         Request::Record(wanted) => feed(&recorders, wanted, connection, &log).await,
+                        Request::Cache(wanted) => {
+                            cache::serve(reach.as_ref(), wanted, &mut connection).await;
+                        }
                     }
                 }
             }))
@@ -115,6 +126,7 @@ impl Gateway {
             endpoint,
             control,
             watch,
+            reach,
             overflowed,
         };
         gateway.say_ready();
@@ -192,6 +204,8 @@ impl Gateway {
             (config.log != old.log, "[log]"),
             (config.control != old.control, "[control]"),
             (config.watch != old.watch, "[watch]"),
+            (config.reach != old.reach, "[reach]"),
+            (config.vantage != old.vantage, "[vantage]"),
             (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
         ] {
             if changed {
@@ -228,6 +242,9 @@ impl Gateway {
         if let Some(watch) = self.watch {
             watch.stop();
         }
+        if let Some(reach) = &self.reach {
+            reach.flush();
+        }
         self.log.notice(Level::Info, "stopped");
         drop(self.endpoint);
         self.log.flush(LAST_LINES);
@@ -246,6 +263,26 @@ fn control_socket(
         Err(error) => {
             log.notice(Level::Warn, &format!("no control socket: {error}"));
             Ok(None)
+        }
+    }
+}
+
+/// Who answers lookups. A gateway without it relays all the same.
+fn look_up(settings: &reach::Settings, metrics: &Arc<Metrics>, log: &SessionLog) -> Option<Reach> {
+    let unproven = |_| Answered {
+        answer: facts::Answer::Unknown(Reason::NoProof),
+        source: Source::None,
+        at: None,
+    };
+    let observer = Arc::clone(metrics) as Arc<dyn ObserveLookups>;
+    match Reach::start(settings.clone(), Box::new(unproven), observer) {
+        Ok((reach, notices)) => {
+            notices.iter().for_each(|notice| log.notice(Level::Warn, notice));
+            Some(reach)
+        }
+        Err(why) => {
+            log.notice(Level::Warn, &format!("nothing can be looked up: {why}"));
+            None
         }
     }
 }

@@ -41,6 +41,16 @@ impl Default for Settings {
 pub enum Request {
     /// Frames of sessions that begin from now on (see [`crate::recording`]), until the client hangs up.
     Record(Selection),
+    /// What it has learnt, a line of JSON each; or how many of them it forgot.
+    Cache(CacheRequest),
+}
+
+/// Whether the kind or the subject of a lookup contains `pattern` is all that it says; null is all lookups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheRequest {
+    Show { pattern: Option<String> },
+    Purge { pattern: Option<String> },
 }
 
 /// What it answers: `"ok"` or `{"error":"…"}`.

@@ -26,8 +26,12 @@ async fn clocks_must_agree_and_questions_be_understood() {
     let settings = ReachSettings { dns, ..ReachSettings::default() };
     let (reach, _) = Reach::start(settings, Box::new(nothing), Arc::new(())).unwrap();
     let questions_per_minute = NonZeroU32::new(60).unwrap();
-    let rules =
-        Rules { key: key.clone(), domains: BTreeSet::new(), questions_per_minute, only_global: true };
+    let rules = Rules {
+        key: key.clone(),
+        domains: BTreeSet::new(),
+        questions_per_minute,
+        only_global: true,
+    };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, Prober::new(rules, reach)));
