@@ -63,6 +63,20 @@ pub struct Door {
 }
 
 impl Door {
+    /// How often a prober elsewhere is asked, if nobody says otherwise.
+    pub const PROBE_EVERY: Duration = Duration::from_secs(60);
+
+    /// Nothing guards either family.
+    pub fn unguarded() -> Self {
+        Self {
+            refuse: Refuse::Smtp,
+            exempt: Networks::default(),
+            probe_every: Self::PROBE_EVERY,
+            ipv6: None,
+            ipv4: None,
+        }
+    }
+
     /// What guards `family`.
     pub const fn of(&self, family: Family) -> Option<&policy::door::Settings> {
         match family {

@@ -45,6 +45,8 @@ pub enum Request {
     Record(Selection),
     /// How the doors are, as one line of JSON, a list of [`crate::policy::door::Told`]; after doing what is asked.
     Door { turn: Option<Turn> },
+    /// What it has learnt, a line of JSON each; or how many of them it forgot.
+    Cache(CacheRequest),
 }
 
 /// What an operator wants of a door.
@@ -52,6 +54,14 @@ pub enum Request {
 pub struct Turn {
     pub family: Family,
     pub mode: Mode,
+}
+
+/// Whether the kind or the subject of a lookup contains `pattern` is all that it says; null is all lookups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheRequest {
+    Show { pattern: Option<String> },
+    Purge { pattern: Option<String> },
 }
 
 /// What it answers: `"ok"` or `{"error":"…"}`.

@@ -21,7 +21,6 @@ use super::probe::Prober;
 use super::shared::{Shared, Turn, is_shared};
 use super::store::{self, Store};
 use super::{Settings, now};
-use crate::addr::Family;
 use crate::policy::facts::{
     Answer, Answered, Lookup, LookupKind, ObserveLookups, Obtained, Reason, Source,
 };
@@ -30,9 +29,6 @@ use crate::traffic::Response;
 
 /// How often what is not needed any more is forgotten, and the size of the cache is told.
 const TIDY: Duration = Duration::from_secs(10);
-
-/// Who knows whether mail from the world reaches us over a family.
-pub type ReceivePath = Box<dyn Fn(Family) -> Answered + Send + Sync>;
 
 /// Why lookups cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +56,6 @@ struct Desk {
     call_ahead: CallAhead,
     shared: Option<Shared>,
     store: Option<Store>,
-    receive_path: ReceivePath,
     observer: Arc<dyn ObserveLookups>,
     /// Where the work is done: lookups shall not hold up sessions, nor end with the thread of whoever asked first.
     runtime: Handle,
@@ -74,7 +69,6 @@ impl Reach {
     /// Nobody can be asked as the settings say.
     pub fn start(
         settings: Settings,
-        receive_path: ReceivePath,
         observer: Arc<dyn ObserveLookups>,
     ) -> Result<(Self, Vec<String>), ReachError> {
         let servers = match settings.dns.as_slice() {
@@ -107,7 +101,6 @@ impl Reach {
             call_ahead: CallAhead::new(&settings),
             shared,
             store,
-            receive_path,
             observer,
             runtime,
             settings,
@@ -199,9 +192,6 @@ fn unknown(reason: Reason) -> Answered {
 
 impl Desk {
     async fn answer(self: &Arc<Self>, lookup: &Lookup) -> (Answered, Obtained) {
-        if let Lookup::ReceivePath(family) = lookup {
-            return ((self.receive_path)(*family), Obtained::Traffic);
-        }
         if let Some(answer) = self.prober.settled(lookup) {
             let how = match answer {
                 Answer::Unknown(Reason::Limited) => Obtained::Limited,

@@ -111,10 +111,10 @@ pub(crate) struct World<'lab> {
 impl<'lab> World<'lab> {
     pub(crate) fn new(lab: &'lab Lab) -> Self {
         for (name, _) in SENDERS {
-            Family::ALL.map(|family| lab.add_client_ip(sender_ip(name, family)));
+            Family::ALL.into_iter().for_each(|family| lab.add_client_ip(sender_ip(name, family)));
         }
         for (name, _) in RECEIVERS {
-            Family::ALL.map(|family| lab.add_client_ip(receiver_ip(name, family)));
+            Family::ALL.into_iter().for_each(|family| lab.add_client_ip(receiver_ip(name, family)));
         }
         let knot = knot(lab, &zones(), &broken());
         let slow = ["slow.client.example.", "slow.sender.example."];

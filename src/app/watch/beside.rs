@@ -123,8 +123,9 @@ impl Post {
             observer: Arc::new(Desyncs(Arc::clone(&self.metrics))),
             transcripts: Transcripts::None,
         };
-        let mut reading =
-            Reading::further(settings, base, traffic).counting(Some(Arc::clone(&self.metrics))).telling(self.told.clone());
+        let mut reading = Reading::further(settings, base, traffic)
+            .counting(Some(Arc::clone(&self.metrics)))
+            .telling(self.told.clone());
         let mut listener = Noting { log: &self.log };
         let ended = watch(live, &mut reading, &mut listener, &self.stop, Some(&self.metrics));
         let base = reading.numbered();

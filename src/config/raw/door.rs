@@ -16,9 +16,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How often a prober elsewhere is asked.
-const PROBE_EVERY: Duration = Duration::from_secs(60);
-
 /// `[door]`; without the section there is no door, and nothing is ever closed. IPv6 is guarded with it, IPv4 only with a section of
 /// its own.
 pub(super) fn door(section: &mut Section<'_, '_, '_>) -> Option<Door> {
@@ -27,7 +24,7 @@ pub(super) fn door(section: &mut Section<'_, '_, '_>) -> Option<Door> {
     let door = Door {
         refuse: section.read("refuse", one_of(&words)).or_default(),
         exempt: Networks::new(exempt.into_iter().map(Spanned::into_inner)),
-        probe_every: section.read("probe_every", duration(SECOND..=HOUR)).or(PROBE_EVERY),
+        probe_every: section.read("probe_every", duration(SECOND..=HOUR)).or(Door::PROBE_EVERY),
         ipv6: Some(family(&mut section.section(Family::Ipv6.as_str())).0),
         ipv4: {
             let (settings, is_there) = family(&mut section.section(Family::Ipv4.as_str()));

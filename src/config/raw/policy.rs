@@ -10,7 +10,7 @@ use super::net::{domain, listener, network};
 use super::reader::{Fault, Field, Read, Section, Value};
 use super::sections::{can_match, own_name, rule_name};
 use super::unknown::{closest, listed, printable};
-use super::values::{truth, fault, list, one_of, plain, some, text};
+use super::values::{fault, list, one_of, plain, some, text, truth};
 use crate::addr::{Family, Networks};
 use crate::config::Site;
 use crate::policy::Action;

@@ -47,11 +47,6 @@ impl Seen {
     }
 }
 
-pub(super) fn no_proof(family: Family) -> Answered {
-    let answer = Answer::No(Reason::NoProof, Some(family.to_string()));
-    Answered { answer, source: Source::Traffic, at: None }
-}
-
 pub(super) fn settings(dns: SocketAddr) -> Settings {
     Settings { dns: vec![dns], hostname: String::from("gate.example"), ..Settings::default() }
 }
@@ -59,7 +54,7 @@ pub(super) fn settings(dns: SocketAddr) -> Settings {
 pub(super) fn start(settings: Settings) -> (Reach, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let observer = Arc::clone(&seen) as Arc<dyn ObserveLookups>;
-    let (reach, notices) = Reach::start(settings, Box::new(no_proof), observer).unwrap();
+    let (reach, notices) = Reach::start(settings, observer).unwrap();
     assert_eq!(notices, [String::new(); 0]);
     (reach, seen)
 }
@@ -265,11 +260,6 @@ async fn traffic_comes_first() {
     reach.passed(ip, Response::Answered, now());
     let answered = reach.ask(&Lookup::Callout(ip, String::from("a@a.example"))).await;
     assert_eq!((answered.answer, answered.source), (no(Reason::Refused), Source::Probe));
-
-    let families = Family::ALL.map(Lookup::ReceivePath);
-    for (lookup, family) in families.iter().zip(Family::ALL) {
-        assert_eq!(reach.ask(lookup).await, no_proof(family));
-    }
 }
 
 #[tokio::test]

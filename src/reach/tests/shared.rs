@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use super::super::{Probes, Reach, Settings};
-use super::live::{no_proof, settings};
+use super::live::settings;
 use super::{Answer, Lookup, Reason};
 use crate::policy::facts::{LookupKind, ObserveLookups, Obtained, Told};
 
@@ -97,7 +97,7 @@ fn gateway(port_of_redis: u16, port_of_mx: u16) -> (Reach, Arc<Seen>) {
     let store = Some(format!("redis://127.0.0.1:{port_of_redis}/"));
     let settings = Settings { probes, store, ..settings((Ipv4Addr::LOCALHOST, 9).into()) };
     let observer = Arc::clone(&seen) as Arc<dyn ObserveLookups>;
-    (Reach::start(settings, Box::new(no_proof), observer).unwrap().0, seen)
+    (Reach::start(settings, observer).unwrap().0, seen)
 }
 
 /// Greets slowly, and counts who calls.

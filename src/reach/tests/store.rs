@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Keep, Probes, Reach, Settings, StoreError, now, purge, read};
-use super::live::{no_proof, settings};
+use super::live::settings;
 use super::{Answer, Answered, Lookup, Reason, Source, lookup};
 
 /// Removed at the end.
@@ -43,7 +43,7 @@ fn with(file: &Path) -> Settings {
 }
 
 fn begin(settings: Settings) -> (Reach, Vec<String>) {
-    Reach::start(settings, Box::new(no_proof), Arc::new(())).unwrap()
+    Reach::start(settings, Arc::new(())).unwrap()
 }
 
 fn answered(answer: Answer, source: Source) -> Answered {

@@ -16,7 +16,7 @@ use super::super::vantage::{
     Found, Key, Probed, Prober, Rules, Settings as Client, Vantage, VantageError, serve,
 };
 use super::super::{Lives, Probes, Reach, Settings};
-use super::live::{no_proof, settings};
+use super::live::settings;
 use super::resolver::Resolver;
 use super::{Answer, Reason, name};
 use crate::addr::Family;
@@ -53,7 +53,7 @@ async fn vantage(key: &KeyFile, resolver: &Resolver, rate: u32, only_global: boo
     let probes = Probes { patience: Duration::from_millis(300), ..Probes::default() };
     let deadline = Duration::from_millis(500);
     let settings = Settings { lives, probes, deadline, ..settings(resolver.address) };
-    let (reach, _) = Reach::start(settings, Box::new(no_proof), Arc::new(())).unwrap();
+    let (reach, _) = Reach::start(settings, Arc::new(())).unwrap();
     let rules = Rules {
         key: Key::read(&key.0).unwrap(),
         domains: BTreeSet::from(

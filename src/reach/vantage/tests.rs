@@ -11,7 +11,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::seal::Role;
 use super::*;
-use crate::policy::facts::{Answered, Source};
 use crate::reach::{Reach, Settings as ReachSettings, now};
 
 #[tokio::test]
@@ -21,13 +20,15 @@ async fn clocks_must_agree_and_questions_be_understood() {
     let key = Key::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let dns = vec![(Ipv4Addr::LOCALHOST, 9).into()];
-    let nothing =
-        |_| Answered { answer: Answer::Unknown(Reason::NoProof), source: Source::None, at: None };
     let settings = ReachSettings { dns, ..ReachSettings::default() };
-    let (reach, _) = Reach::start(settings, Box::new(nothing), Arc::new(())).unwrap();
+    let (reach, _) = Reach::start(settings, Arc::new(())).unwrap();
     let questions_per_minute = NonZeroU32::new(60).unwrap();
-    let rules =
-        Rules { key: key.clone(), domains: BTreeSet::new(), questions_per_minute, only_global: true };
+    let rules = Rules {
+        key: key.clone(),
+        domains: BTreeSet::new(),
+        questions_per_minute,
+        only_global: true,
+    };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, Prober::new(rules, reach)));
