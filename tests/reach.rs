@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gatepost::addr::Family;
-use gatepost::policy::facts::{Answer, Answered, DomainName, Lookup, Reason, Source};
+use gatepost::policy::facts::{Answer, DomainName, Lookup, Reason};
 use gatepost::reach::vantage::{Found, Settings as Client, Vantage, VantageError};
 use gatepost::reach::{Probes, Reach, Settings};
 
@@ -57,18 +57,18 @@ impl Drop for Running {
 impl Running {
     /// Waits for the line that says `ready`, on either output.
     fn start(args: &[&str], ready: &str) -> Self {
-        let mut child = Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", "exec \"$0\" \"$@\" 2>&1", GATEPOST])
             .args(args)
             .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            .spawn();
+        let mut running = Self(child.unwrap());
+        let lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         for line in lines {
             said.push(line.unwrap());
             if said.last().is_some_and(|line| line.contains(ready)) {
-                return Self(child);
+                return running;
             }
         }
         panic!("it ended: {said:?}");
@@ -102,7 +102,7 @@ fn learn(file: &Path, count: u8) {
             ..Settings::default()
         };
         let (reach, notices) = Reach::start(settings, Arc::new(())).unwrap();
-        assert_eq!(notices, [String::new(); 0]);
+        assert!(notices.is_empty(), "{notices:?}");
         for n in 1..=count {
             let answered = reach.ask(&Lookup::Connect([127, 0, 0, n].into())).await;
             assert_eq!(answered.answer, Answer::No(Reason::Refused, None));

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::policy::facts::{Answer, Answered, Lookup, Reason, Source};
@@ -20,7 +21,8 @@ pub(super) struct Board {
 
 impl Board {
     pub(super) fn new(fresh: Duration) -> Self {
-        Self { seen: Cache::builder().max_capacity(SERVERS).time_to_live(fresh).build() }
+        let seen = Cache::builder().eviction_policy(EvictionPolicy::lru());
+        Self { seen: seen.max_capacity(SERVERS).time_to_live(fresh).build() }
     }
 
     pub(super) fn passed(&self, server: IpAddr, response: Response, at: Timestamp) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Moka;
 
 use super::Settings;
@@ -24,7 +25,9 @@ impl Cache {
             u32::try_from(octets).unwrap_or(u32::MAX)
         };
         let most = u64::try_from(keep.size).unwrap_or(u64::MAX);
-        Self(Moka::builder().max_capacity(most).weigher(weigh).expire_after(UntilItsEnd).build())
+        // What was learnt last is asked for next, when the sender comes again: it always gets in.
+        let cache = Moka::builder().eviction_policy(EvictionPolicy::lru());
+        Self(cache.max_capacity(most).weigher(weigh).expire_after(UntilItsEnd).build())
     }
 
     pub(super) fn get(&self, lookup: &Lookup) -> Option<Arc<Entry>> {

@@ -164,7 +164,7 @@ impl Dns {
         let Some((name, kind)) = question(lookup) else {
             return (Answer::Unknown(Reason::NoSource), None);
         };
-        if self.silence().rests(&self.quiet) {
+        if self.silence().rests(&self.quiet, Instant::now()) {
             return (Answer::Unknown(Reason::Timeout), None);
         }
         let asked = self.resolver.lookup(name.as_dns().clone(), kind);
@@ -175,15 +175,15 @@ impl Dns {
                 let told = without_records(&why);
                 let silent =
                     matches!(told.0, Answer::Unknown(Reason::Timeout | Reason::Unreachable));
-                self.silence().heard(!silent, &self.quiet);
+                self.silence().heard(!silent, &self.quiet, Instant::now());
                 return told;
             }
             Err(_elapsed) => {
-                self.silence().heard(false, &self.quiet);
+                self.silence().heard(false, &self.quiet, Instant::now());
                 return (Answer::Unknown(Reason::Timeout), None);
             }
         };
-        self.silence().heard(true, &self.quiet);
+        self.silence().heard(true, &self.quiet, Instant::now());
         let ttl = found.answers().iter().map(|answer| answer.ttl).min();
         let of_kind = found.answers().iter().filter(|answer| answer.record_type() == kind);
         let mut records: Vec<_> = of_kind.filter_map(|answer| record(&answer.data)).collect();
@@ -200,8 +200,7 @@ const fn seconds(ttl: u32) -> Duration {
 }
 
 impl Silence {
-    fn rests(&mut self, quiet: &Quiet) -> bool {
-        let now = Instant::now();
+    fn rests(&mut self, quiet: &Quiet, now: Instant) -> bool {
         let rests = self.rests_until.is_some_and(|end| now < end);
         if !rests && self.rests_until.is_some() {
             // The one that sees whether they are back; the others go on resting.
@@ -210,12 +209,11 @@ impl Silence {
         rests
     }
 
-    fn heard(&mut self, answer: bool, quiet: &Quiet) {
+    fn heard(&mut self, answer: bool, quiet: &Quiet, now: Instant) {
         if answer {
             *self = Self::default();
             return;
         }
-        let now = Instant::now();
         self.questions += 1;
         let since = *self.since.get_or_insert(now);
         if self.questions >= quiet.questions && now - since >= quiet.lasts {
@@ -260,5 +258,54 @@ fn without_records(why: &NetError) -> (Answer, Option<Duration>) {
         NetError::Timeout => unknown(Reason::Timeout),
         NetError::Io(_) | NetError::NoConnections => unknown(Reason::Unreachable),
         _ => unknown(Reason::Servfail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A question at so many milliseconds: whether it is let through.
+    fn asks(silence: &mut Silence, start: Instant, at: u64) -> bool {
+        !silence.rests(&Quiet::LIVE, start + Duration::from_millis(at))
+    }
+
+    #[test]
+    fn only_servers_that_say_nothing_for_a_while_are_left_alone() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut silence = Silence::default();
+        // A thousand lost in nine seconds, and one that is answered.
+        for n in 0..1000 {
+            assert!(asks(&mut silence, start, n * 9));
+            silence.heard(false, &Quiet::LIVE, at(n * 9));
+        }
+        silence.heard(true, &Quiet::LIVE, at(9000));
+        silence.heard(false, &Quiet::LIVE, at(10_500));
+        assert!(asks(&mut silence, start, 11_000));
+        // Few questions: nothing is known of them.
+        let mut silence = Silence::default();
+        for n in 0..19 {
+            silence.heard(false, &Quiet::LIVE, at(n * 5000));
+        }
+        assert!(asks(&mut silence, start, 100_000));
+        // Dead: one question a second, until one is answered.
+        silence.heard(false, &Quiet::LIVE, at(100_000));
+        let through = (0..5000).filter(|n| asks(&mut silence, start, 100_001 + n)).count();
+        assert!((4..=5).contains(&through), "{through}");
+        silence.heard(true, &Quiet::LIVE, at(105_100));
+        assert!(asks(&mut silence, start, 105_101) && asks(&mut silence, start, 105_102));
+    }
+
+    #[test]
+    fn a_report_waits_three_times_for_a_dead_server() {
+        let start = Instant::now();
+        let mut silence = Silence::default();
+        for _ in 0..3 {
+            assert!(!silence.rests(&Quiet::REPORT, start));
+            silence.heard(false, &Quiet::REPORT, start);
+        }
+        assert!(silence.rests(&Quiet::REPORT, start + Duration::from_secs(29)));
+        assert!(!silence.rests(&Quiet::REPORT, start + Duration::from_secs(30)));
     }
 }

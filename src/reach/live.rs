@@ -120,10 +120,17 @@ impl Reach {
 
     /// The answer, no later than the deadline.
     pub async fn ask(&self, lookup: &Lookup) -> Answered {
-        let began = Instant::now();
-        let (answered, how) = self.0.answer(lookup).await;
-        let told = answered.answer.told();
-        self.0.observer.answered(lookup.kind(), how, told, began.elapsed());
+        let desk = &self.0;
+        let (answered, how, took) = match desk.known(lookup) {
+            // No clock is read for what nobody waited for.
+            Some((answered, how)) => (answered, how, Duration::ZERO),
+            None => {
+                let began = Instant::now();
+                let (answered, how) = desk.find(lookup).await;
+                (answered, how, began.elapsed())
+            }
+        };
+        desk.observer.answered(lookup.kind(), how, answered.answer.told(), took);
         answered
     }
 
@@ -191,26 +198,31 @@ fn unknown(reason: Reason) -> Answered {
 }
 
 impl Desk {
-    async fn answer(self: &Arc<Self>, lookup: &Lookup) -> (Answered, Obtained) {
+    /// What can be said without asking anybody.
+    fn known(self: &Arc<Self>, lookup: &Lookup) -> Option<(Answered, Obtained)> {
         if let Some(answer) = self.prober.settled(lookup) {
             let how = match answer {
                 Answer::Unknown(Reason::Limited) => Obtained::Limited,
                 _ => Obtained::Cache,
             };
-            return (Answered { answer, source: Source::None, at: None }, how);
+            return Some((Answered { answer, source: Source::None, at: None }, how));
         }
         if let Some(answered) = self.board.answer(lookup) {
-            return (answered, Obtained::Traffic);
+            return Some((answered, Obtained::Traffic));
         }
-        if let Some(entry) = self.cache.get(lookup) {
-            let now = now();
-            if entry.is_good(now) {
-                if entry.is_due(now) {
-                    self.renew(lookup);
-                }
-                return (entry.answered.clone(), Obtained::Cache);
-            }
+        let entry = self.cache.get(lookup)?;
+        let now = now();
+        if !entry.is_good(now) {
+            return None;
         }
+        if entry.is_due(now) {
+            self.renew(lookup);
+        }
+        Some((entry.answered.clone(), Obtained::Cache))
+    }
+
+    /// On a flight of one's own or of another.
+    async fn find(self: &Arc<Self>, lookup: &Lookup) -> (Answered, Obtained) {
         let (flight, how) = match self.board_flight(lookup, None) {
             Boarding::Started(flight) => (flight, Obtained::Asked),
             Boarding::Joined(flight) => (flight, Obtained::Joined),

@@ -143,7 +143,7 @@ impl Answer {
 
 /// Who is told of lookups.
 pub trait ObserveLookups: Send + Sync {
-    /// One was answered; `took` is the time that the asker waited.
+    /// One was answered; `took` is the time that the asker waited: zero for what was known.
     fn answered(&self, kind: LookupKind, how: Obtained, told: Told, took: Duration);
     /// An answer is asked for anew before it ends.
     fn renewed(&self, kind: LookupKind);

@@ -123,10 +123,11 @@ impl Prober {
             Ok(met) => met,
             Err(turned) => return turned.answer(),
         };
-        if self.settings.large_segments && met.pipelining {
-            if let Err(broken) = large(&mut dialogue).await {
-                return Turned::Broken(broken).answer();
-            }
+        if self.settings.large_segments
+            && met.pipelining
+            && let Err(broken) = large(&mut dialogue).await
+        {
+            return Turned::Broken(broken).answer();
         }
         dialogue.leave();
         Answer::Yes(None)

@@ -68,7 +68,7 @@ pub(super) fn open(path: &Path, most: usize) -> Opened {
     Opened { store, entries, notice }
 }
 
-/// What the file holds, for whoever looks while no gateway runs; the rest as [`open`] has it.
+/// What the file holds, for whoever looks while no gateway runs: what expired is left out.
 ///
 /// # Errors
 /// There is no such file, it is in use, or damaged.

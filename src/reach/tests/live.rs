@@ -1,6 +1,7 @@
 //! Lookups by a running gateway: asked once, kept for their time, never waited for longer than the deadline.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::super::{Keep, Lives, Probes, Reach, Settings, now};
 use super::resolver::{Resolver, SLOW};
 use super::{Answer, Answered, Lookup, Reason, Source, lookup, told};
-use crate::addr::{Family, Networks};
+use crate::addr::Networks;
 use crate::policy::facts::{LookupKind, ObserveLookups, Obtained, Told};
 use crate::traffic::Response;
 
@@ -55,12 +56,25 @@ pub(super) fn start(settings: Settings) -> (Reach, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let observer = Arc::clone(&seen) as Arc<dyn ObserveLookups>;
     let (reach, notices) = Reach::start(settings, observer).unwrap();
-    assert_eq!(notices, [String::new(); 0]);
+    assert!(notices.is_empty(), "{notices:?}");
     (reach, seen)
 }
 
 async fn ask(reach: &Reach, text: &str) -> String {
     told(&reach.ask(&lookup(text)).await.answer)
+}
+
+/// What the relay needs of it.
+#[tokio::test]
+async fn a_question_may_be_asked_from_any_thread() {
+    let resolver = Resolver::start().await;
+    let (reach, _) = start(settings(resolver.address));
+    let asked = reach.clone();
+    let asking: Pin<Box<dyn Future<Output = Answered> + Send>> =
+        Box::pin(async move { asked.ask(&lookup("MX a.example")).await });
+    assert_eq!(told(&asking.await.answer), "10 mx.a.example");
+    let shared: &(dyn std::any::Any + Send + Sync) = &reach;
+    assert!(shared.is::<Reach>());
 }
 
 #[tokio::test]

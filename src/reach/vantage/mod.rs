@@ -1,7 +1,7 @@
 //! A prober on another network: whether the world can reach us is not to be seen from here.
 //!
-//! One HTTP/1.1 POST of a [`Question`] to `/probe`, answered by a [`Report`]; both are JSON and each carries, in a header
-//! [`SIGNATURE`], an HMAC-SHA256 (RFC 2104) by a key that only the two know, over what it is and its octets. A question has a
+//! One HTTP/1.1 POST of a question to `/probe`, answered by a report; both are JSON and each carries, in a header
+//! `gatepost-signature`, an HMAC-SHA256 (RFC 2104) by a key that only the two know, over what it is and its octets. A question has a
 //! time and a nonce: one that is more than [`SKEW`] from the vantage's clock, or was asked before, is refused. The report
 //! repeats the nonce, so it answers this question and no other. Nothing is secret in them, so they are not encrypted.
 //!

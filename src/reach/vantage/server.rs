@@ -18,6 +18,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -66,7 +67,8 @@ impl Prober {
     /// Calls by `reach`, which should keep nothing for long: each question is about now.
     pub fn new(rules: Rules, reach: Reach) -> Self {
         let rate = RateLimiter::direct(Quota::per_minute(rules.questions_per_minute));
-        let nonces = Cache::builder().max_capacity(NONCES).time_to_live(SKEW * 2).build();
+        let nonces = Cache::builder().eviction_policy(EvictionPolicy::lru());
+        let nonces = nonces.max_capacity(NONCES).time_to_live(SKEW * 2).build();
         Self(Arc::new(Desk { rules, reach, rate, nonces }))
     }
 }
