@@ -15,11 +15,9 @@ use super::envelope::Envelope;
 use super::tagging::Tagging;
 use super::{Action, Event, Output, Profile, Rulings, VerdictRecord};
 use crate::addr::{ClientAddr, OriginalDst};
-use crate::policy::facts::{
-    Answer, Answered, Answers, Fact, Facts, Lookup, Reason, Source, State,
-};
-use crate::policy::rules::{Decision, FactName, Fired, Mode, Moment, Rules, Subject};
 use crate::policy;
+use crate::policy::facts::{Answer, Answered, Answers, Fact, Facts, Lookup, Reason, Source, State};
+use crate::policy::rules::{Decision, FactName, Fired, Mode, Moment, Rules, Subject};
 use crate::smtp::{Asked, Keyword};
 use crate::time::Timestamp;
 
@@ -191,7 +189,8 @@ impl Inquiry {
 
     /// The client waits for the verdict that is wanted.
     pub(super) fn felt(&mut self, at: Timestamp) {
-        if let Some(question) = self.question.as_mut().filter(|question| question.ruling.is_none()) {
+        if let Some(question) = self.question.as_mut().filter(|question| question.ruling.is_none())
+        {
             question.felt.get_or_insert(at);
         }
     }
@@ -419,7 +418,7 @@ impl Inquiry {
 }
 
 /// What is unknown is never refused for good, whatever a rule says.
-fn cautious(mut fired: Fired) -> Fired {
+pub(super) fn cautious(mut fired: Fired) -> Fired {
     let unknown = |(_, fact): &(FactName, Fact)| fact.state == State::Unknown;
     if fired.cause.as_ref().is_some_and(unknown) {
         fired.action = fired.action.min(policy::Action::Tempfail);
@@ -427,7 +426,8 @@ fn cautious(mut fired: Fired) -> Fired {
     fired
 }
 
-const fn weight(fact: &Fact) -> u8 {
+/// What counts more of several facts of one name.
+pub(super) const fn weight(fact: &Fact) -> u8 {
     match fact.state {
         State::True => 0,
         State::Unknown => 1,
@@ -435,7 +435,7 @@ const fn weight(fact: &Fact) -> u8 {
     }
 }
 
-const fn place(facts: &mut Facts, name: FactName) -> &mut Option<Fact> {
+pub(super) const fn place(facts: &mut Facts, name: FactName) -> &mut Option<Fact> {
     match name {
         FactName::ReverseName => &mut facts.reverse_name,
         FactName::Fcrdns => &mut facts.fcrdns,
