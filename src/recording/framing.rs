@@ -16,7 +16,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Frame, Omission, What};
+use super::{Ending, Frame, Omission, What};
 use crate::addr::Side;
 use crate::time::Timestamp;
 
@@ -58,8 +58,10 @@ impl Frame {
             What::ClientClosed => frame(out, CLIENT_CLOSED, head, |_| {}),
             What::End { reset, ending } => frame(out, END, head, |out| {
                 out.push(u8::from(*reset));
+                let answers = ending.answers.as_deref().map(|text| Ending::carried(text).into());
+                let ending = Ending { answers, ..ending.clone() };
                 // Strings only: that does not fail.
-                out.extend(serde_json::to_vec(ending).unwrap_or_default());
+                out.extend(serde_json::to_vec(&ending).unwrap_or_default());
             }),
             What::Missed { sessions } => {
                 frame(out, MISSED, head, |out| out.extend(sessions.to_be_bytes()));
@@ -220,7 +222,6 @@ impl<'a> Body<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Ending;
     use super::*;
 
     fn side() -> impl Strategy<Value = Side> {
@@ -243,10 +244,10 @@ mod tests {
                 why: Omission::Overflow
             }),
             Just(What::ClientClosed),
-            (any::<bool>(), ".{0,9}", text.clone(), text).prop_map(
-                |(reset, verdict, rule, reason)| What::End {
+            (any::<bool>(), ".{0,9}", text.clone(), text.clone(), text).prop_map(
+                |(reset, verdict, rule, reason, answers)| What::End {
                     reset,
-                    ending: Ending { verdict, rule, reason, outcome: "quit".to_owned() },
+                    ending: Ending { verdict, rule, reason, outcome: "quit".to_owned(), answers },
                 }
             ),
             any::<u64>().prop_map(|sessions| What::Missed { sessions }),

@@ -8,6 +8,7 @@
 
 mod framing;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -86,6 +87,21 @@ pub struct Ending {
     pub rule: Option<String>,
     pub reason: Option<String>,
     pub outcome: String,
+    /// The answers by which the policy decided, in JSON; of more than [`MAX_ANSWERS`] octets only how many there were.
+    pub answers: Option<String>,
+}
+
+/// Octets of answers that a recording carries for one session: a comment of pcapng holds 64 KiB.
+pub const MAX_ANSWERS: usize = 48 << 10;
+
+impl Ending {
+    /// What is carried of `answers`.
+    pub(crate) fn carried(answers: &str) -> Cow<'_, str> {
+        match answers.len() {
+            ..=MAX_ANSWERS => Cow::Borrowed(answers),
+            count => Cow::Owned(format!("omitted, {count} octets")),
+        }
+    }
 }
 
 /// `gatepost: verdict=reject rule="no mail from there" reason=access_reject outcome=quit`
@@ -122,12 +138,20 @@ mod tests {
     }
 
     #[test]
+    fn answers_beyond_the_limit_are_only_counted() {
+        let most = "x".repeat(MAX_ANSWERS);
+        assert_eq!(Ending::carried(&most), most);
+        assert_eq!(Ending::carried(&(most + "x")), "omitted, 49153 octets");
+    }
+
+    #[test]
     fn an_ending_reads_as_a_comment() {
         let mut ending = Ending {
             verdict: "accept".to_owned(),
             rule: None,
             reason: None,
             outcome: "quit".to_owned(),
+            answers: None,
         };
         assert_eq!(ending.to_string(), "gatepost: verdict=accept outcome=quit");
         ending.verdict = "reject".to_owned();

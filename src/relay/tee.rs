@@ -238,6 +238,7 @@ impl Tapes {
                 rule: record.verdict.rule.clone(),
                 reason: record.verdict.reason.clone(),
                 outcome: record.outcome.to_string(),
+                answers: None,
             };
             tape.tell(at, What::End { reset, ending });
         }

@@ -5,6 +5,7 @@
 //! stepped over, since the next block begins where this one claims to end; a length that cannot be ends the file.
 
 use std::io::Read;
+use std::ops::Range;
 
 use pcap_parser::{
     EPB_MAGIC, IDB_MAGIC, SHB_MAGIC, SPB_MAGIC, parse_interfacedescriptionblock_be,
@@ -15,7 +16,7 @@ use super::MAX_PACKET;
 use super::error::{Damage, Part};
 use super::fields::{Fields, Order};
 use super::file::{Found, Trouble};
-use super::pcapng::OMITTED;
+use super::pcapng::{NOTE, OMITTED};
 use super::window::Window;
 use crate::time::Timestamp;
 use crate::wire::LinkType;
@@ -66,6 +67,8 @@ struct Inside {
     wire_len: u32,
     omitted: u32,
     interface: u32,
+    /// Where a note stands in the block.
+    note: Option<Range<usize>>,
 }
 
 impl Sections {
@@ -112,10 +115,11 @@ impl Sections {
             let whole = window.consume(length);
             if let Some(inside) = inside {
                 let Inside { at, link, captured, wire_len, omitted, interface, .. } = inside;
+                let note = inside.note.map(|note| whole.start + note.start..whole.start + note.end);
                 let start = whole.start + inside.start;
                 let octets = start..start + captured as usize;
                 let wire_len = wire_len.max(captured);
-                return Ok(Some(Found { at, link, octets, wire_len, omitted, interface }));
+                return Ok(Some(Found { at, link, octets, wire_len, omitted, interface, note }));
             }
         }
         Ok(None)
@@ -215,15 +219,16 @@ impl Sections {
             return Err(Damage::Room { captured, room });
         }
         let Interface { link, clock, .. } = self.interface(interface)?;
-        let options = block.get(HEADER + (captured as usize).next_multiple_of(4)..block.len() - 4);
-        let omitted = match options {
-            Some(options) if !options.is_empty() => omitted(options, self.order),
-            _ => 0,
+        let options_at = HEADER + (captured as usize).next_multiple_of(4);
+        let (omitted, note) = match block.get(options_at..block.len() - 4) {
+            Some(options) if !options.is_empty() => comments(options, self.order),
+            _ => (0, None),
         };
+        let note = note.map(|note| options_at + note.start..options_at + note.end);
         // What was left out is a part of what was not captured, or somebody else wrote that.
         let omitted = if omitted <= wire_len.saturating_sub(captured) { omitted } else { 0 };
         let at = clock.time(ticks);
-        Ok(Inside { at, link, start: HEADER, captured, wire_len, omitted, interface })
+        Ok(Inside { at, link, start: HEADER, captured, wire_len, omitted, interface, note })
     }
 
     /// A Simple Packet Block: of the first interface, cut to its snap length.
@@ -237,33 +242,41 @@ impl Sections {
         if captured as usize > room {
             return Err(Damage::Room { captured, room });
         }
-        let (at, start, omitted, interface) = (self.last, HEADER, 0, 0);
-        Ok(Inside { at, link, start, captured, wire_len, omitted, interface })
+        let (at, start, omitted, interface, note) = (self.last, HEADER, 0, 0, None);
+        Ok(Inside { at, link, start, captured, wire_len, omitted, interface, note })
     }
 }
 
-/// What a comment of our writer among a packet's options says was left out on purpose.
+/// What comments of ours among a packet's options say: how much was left out on purpose, and where a note stands.
 #[cold]
-fn omitted(mut options: &[u8], order: Order) -> u32 {
+fn comments(options: &[u8], order: Order) -> (u32, Option<Range<usize>>) {
     const END: u16 = 0;
     const COMMENT: u16 = 1;
-    let mut next = || {
-        let mut fields = Fields::new(options, order);
-        let (code, length) = fields.u16().zip(fields.u16()).filter(|(code, _)| *code != END)?;
-        let value = options.get(4..4 + usize::from(length))?;
-        options = options.get(4 + value.len().next_multiple_of(4)..).unwrap_or_default();
-        Some((code, value))
-    };
-    while let Some((code, value)) = next() {
-        if code == COMMENT
-            && let Some(rest) = value.strip_prefix(OMITTED.as_bytes())
-        {
-            let digits = rest.split(|octet| !octet.is_ascii_digit()).next().unwrap_or_default();
-            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-            return number.unwrap_or(0);
+    let (mut omitted, mut note) = (None, None);
+    let mut at = 0;
+    loop {
+        let rest = options.get(at..).unwrap_or_default();
+        let mut fields = Fields::new(rest, order);
+        let Some((code, length)) = fields.u16().zip(fields.u16()).filter(|(c, _)| *c != END) else {
+            break;
+        };
+        let Some(value) = rest.get(4..4 + usize::from(length)) else { break };
+        if code == COMMENT {
+            if let Some(rest) = value.strip_prefix(OMITTED.as_bytes()) {
+                omitted.get_or_insert_with(|| leading_number(rest));
+            } else if let Some(text) = value.strip_prefix(NOTE.as_bytes()) {
+                let end = at + 4 + value.len();
+                note.get_or_insert(end - text.len()..end);
+            }
         }
+        at += 4 + value.len().next_multiple_of(4);
     }
-    0
+    (omitted.unwrap_or(0), note)
+}
+
+fn leading_number(text: &[u8]) -> u32 {
+    let digits = text.split(|octet| !octet.is_ascii_digit()).next().unwrap_or_default();
+    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 impl Interface {

@@ -42,6 +42,8 @@ pub(super) struct Found {
     pub(super) omitted: u32,
     /// By its number within the section.
     pub(super) interface: u32,
+    /// As in [`Packet`], as a range of the window's buffer too.
+    pub(super) note: Option<Range<usize>>,
 }
 
 /// Why no further packet can be read.
@@ -159,10 +161,12 @@ impl<R: Read> PacketSource for CaptureFile<R> {
             Format::Pcapng(sections) => sections.next(&mut self.window),
         };
         match found {
-            Ok(Some(Found { at, link, octets, wire_len, omitted, interface })) => {
+            Ok(Some(Found { at, link, octets, wire_len, omitted, interface, note })) => {
                 self.packets += 1;
                 let octets = self.window.consumed(octets);
-                Ok(Some(Packet { at, link, octets, wire_len, omitted, interface }))
+                let note =
+                    note.and_then(|note| std::str::from_utf8(self.window.consumed(note)).ok());
+                Ok(Some(Packet { at, link, octets, wire_len, omitted, interface, note }))
             }
             Ok(None) => self.end().map(|()| None),
             Err(trouble) => Err(self.fail(trouble)),

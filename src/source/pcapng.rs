@@ -22,6 +22,9 @@ const MAX_OPTION: usize = 0xfffc;
 /// decimal they follow.
 pub(super) const OMITTED: &str = "gatepost: omitted=";
 
+/// How a comment begins that is a [`Packet::note`](crate::wire::Packet::note); what follows is the note.
+pub(super) const NOTE: &str = "gatepost-answers: ";
+
 /// A pcapng file that is being written. Each block goes out with one `write_all`; nothing is buffered here.
 pub struct Writer<W: Write> {
     to: W,
@@ -109,6 +112,24 @@ impl<W: Write> Writer<W> {
         self.packet_of(0, at, octets, wire_len, comment)
     }
 
+    /// As [`Self::packet`], and with a note for a replay, which [`Packet::note`](crate::wire::Packet::note) is when the file
+    /// is read.
+    ///
+    /// # Errors
+    /// As [`Self::packet`].
+    pub fn noted_packet(
+        &mut self,
+        at: Timestamp,
+        octets: &[u8],
+        wire_len: u32,
+        comment: Option<&str>,
+        note: &str,
+    ) -> io::Result<()> {
+        let note = format!("{NOTE}{note}");
+        let comments: Vec<&str> = comment.into_iter().chain([note.as_str()]).collect();
+        self.commented(0, at, octets, wire_len, &comments)
+    }
+
     /// Writes a packet of the interface that [`Self::interface`] gave this number.
     ///
     /// # Errors
@@ -121,8 +142,19 @@ impl<W: Write> Writer<W> {
         wire_len: u32,
         comment: Option<&str>,
     ) -> io::Result<()> {
-        // Room for the block's other fields and the comment.
-        let limit = MAX_PACKET as usize - (1 << 17);
+        self.commented(interface, at, octets, wire_len, comment.as_slice())
+    }
+
+    fn commented(
+        &mut self,
+        interface: u32,
+        at: Timestamp,
+        octets: &[u8],
+        wire_len: u32,
+        comments: &[&str],
+    ) -> io::Result<()> {
+        // Room for the block's other fields and two comments.
+        let limit = MAX_PACKET as usize - (3 << 16);
         if octets.len() > limit || interface >= self.interfaces {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -145,10 +177,7 @@ impl<W: Write> Writer<W> {
             caplen: captured,
             origlen: wire_len.max(captured),
             data: octets,
-            options: comment
-                .map(|comment| text(OptionCode::Comment, comment))
-                .into_iter()
-                .collect(),
+            options: comments.iter().map(|comment| text(OptionCode::Comment, comment)).collect(),
             block_len2: 0,
         })
     }

@@ -87,7 +87,7 @@ impl Records {
         let nanos = u64::from(seconds) * 1_000_000_000 + u64::from(units) * self.nanos_per_unit;
         let at = Timestamp::from_nanos(nanos);
         let (link, wire_len) = (self.link, wire_len.max(captured));
-        Ok(Some(Found { at, link, octets, wire_len, omitted: 0, interface: 0 }))
+        Ok(Some(Found { at, link, octets, wire_len, omitted: 0, interface: 0, note: None }))
     }
 
     #[inline]

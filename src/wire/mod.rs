@@ -53,12 +53,14 @@ pub struct Packet<'a> {
     pub omitted: u32,
     /// Which of the source's interfaces saw it; 0 where there is one.
     pub interface: u32,
+    /// What the recorder of the session wrote beside it for a replay, without what marks it as such.
+    pub note: Option<&'a str>,
 }
 
 impl<'a> Packet<'a> {
     /// A packet of the only interface, with nothing left out.
     pub const fn new(at: Timestamp, link: LinkType, octets: &'a [u8], wire_len: u32) -> Self {
-        Self { at, link, octets, wire_len, omitted: 0, interface: 0 }
+        Self { at, link, octets, wire_len, omitted: 0, interface: 0, note: None }
     }
 }
 

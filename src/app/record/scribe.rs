@@ -84,7 +84,13 @@ impl<W: Write> Scribe<W> {
                 let comment = ending.to_string();
                 for (n, (at, packet, wire_len)) in packets.into_iter().enumerate() {
                     let comment = (n == last).then_some(comment.as_str());
-                    self.writer.packet(at, &packet, wire_len, comment)?;
+                    // A replay needs them before the session is over for it.
+                    match ending.answers.as_deref().filter(|_| n == 0) {
+                        Some(answers) => {
+                            self.writer.noted_packet(at, &packet, wire_len, comment, answers)?;
+                        }
+                        None => self.writer.packet(at, &packet, wire_len, comment)?,
+                    }
                 }
                 Ok(())
             }

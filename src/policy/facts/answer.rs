@@ -83,6 +83,26 @@ impl Answers {
         self.0.get(lookup)
     }
 
+    /// As a recording carries them: a JSON list of pairs, each a lookup and its answer.
+    pub fn to_json(&self) -> String {
+        let pairs: Vec<_> = self.iter().collect();
+        // Strings, numbers and names only: that does not fail.
+        serde_json::to_string(&pairs).unwrap_or_default()
+    }
+
+    /// What [`Self::to_json`] wrote.
+    ///
+    /// # Errors
+    /// It did not write this.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        let pairs: Vec<(Lookup, Answered)> = serde_json::from_str(text)?;
+        Ok(Self(pairs.into_iter().collect()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&Lookup, &Answered)> {
         self.0.iter()
     }

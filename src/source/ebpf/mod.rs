@@ -194,6 +194,7 @@ impl PacketSource for Ebpf {
             wire_len: header.wire_len,
             omitted: header.omitted,
             interface: position.map_or(0, |(_, position)| position),
+            note: None,
         }))
     }
 

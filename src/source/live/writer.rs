@@ -33,7 +33,7 @@ impl<W: Write> LiveWriter<W> {
     /// # Errors
     /// The file cannot be written, or the packet is longer than a reader takes.
     pub fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
-        let Packet { at, link, octets, wire_len, omitted, interface } = *packet;
+        let Packet { at, link, octets, wire_len, omitted, interface, .. } = *packet;
         let number = self.number(interface, link)?;
         let comment = (omitted > 0).then(|| {
             format!(
@@ -97,7 +97,7 @@ mod tests {
         let mut file = CaptureFile::from_reader(Path::new("a"), octets, 0).unwrap();
         let mut seen = Vec::new();
         while let Some(packet) = file.next().unwrap() {
-            let Packet { at, link, octets, wire_len, omitted, interface } = packet;
+            let Packet { at, link, octets, wire_len, omitted, interface, .. } = packet;
             seen.push((at, link, octets.to_vec(), wire_len, omitted, interface));
         }
         seen
@@ -123,9 +123,10 @@ mod tests {
             writer.packet(packet).unwrap();
         }
         let seen = read(&writer.finish().unwrap());
-        let expected = packets.map(|Packet { at, link, octets, wire_len, omitted, interface }| {
-            (at, link, octets.to_vec(), wire_len, omitted, interface)
-        });
+        let expected =
+            packets.map(|Packet { at, link, octets, wire_len, omitted, interface, .. }| {
+                (at, link, octets.to_vec(), wire_len, omitted, interface)
+            });
         assert_eq!(seen, expected);
     }
 

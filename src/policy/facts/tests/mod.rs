@@ -418,6 +418,29 @@ fn an_answer_of_another_kind_is_unknown() {
 }
 
 #[test]
+fn answers_are_read_back_as_they_were_recorded() {
+    let text = "PTR 2001:db8::25 a.example b_c.example; AAAA a.example 2001:db8::25 ::ffff:192.0.2.1; \
+         A a.example nodata; MX a.example 10/mx.a.example 0/.; MX b.example nxdomain; \
+         MX c.example servfail; CONNECT 192.0.2.1 yes; GREET 2001:db8::1 no stalled; \
+         CALLOUT 192.0.2.1 unknown limited; RECIPIENT \"a\\é\"@b.example no no_such_mailbox; \
+         RECEIVE ipv6 unknown no_proof";
+    let mut known = Answers::default();
+    for (n, (lookup, answered)) in (0..).zip(world(text)) {
+        let at = (n % 2 == 0).then(|| Timestamp::from_nanos(1_767_323_045_000_001_000 + n * 1000));
+        known.insert(lookup, Answered { at, ..answered });
+    }
+    let json = known.to_json();
+    assert_eq!(Answers::from_json(&json).unwrap(), known, "{json}");
+    assert!(Answers::from_json("omitted, 50000 octets").is_err());
+    let mut one = Answers::default();
+    world("PTR 192.0.2.1 a.example").into_iter().for_each(|(l, a)| one.insert(l, a));
+    assert_eq!(
+        one.to_json(),
+        r#"[[{"reverse":"192.0.2.1"},{"answer":{"records":[{"name":"a.example"}]},"source":"zone","at":null}]]"#
+    );
+}
+
+#[test]
 fn the_json_form() {
     let at = Some(Timestamp::from_nanos(1_000_000_000));
     let basis = Basis { source: Source::Capture, at };
