@@ -23,6 +23,8 @@ mod identity;
 mod model;
 #[path = "engine/policy.rs"]
 mod policy;
+#[path = "engine/policy_model.rs"]
+mod policy_model;
 #[path = "engine/refusals.rs"]
 mod refusals;
 #[path = "engine/sessions.rs"]
