@@ -167,6 +167,8 @@ fn run(profile: &Profile, world: &World, mut schedule: Schedule<'_>) -> (String,
         }
     }
     let mut record = driver.finish();
+    let witness = driver.witnessed();
+    driver.judged_again(&witness, &record, "in a random schedule");
     // What was not read any more, and of whom.
     record.tcp = Default::default();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

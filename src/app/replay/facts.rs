@@ -57,10 +57,13 @@ impl FactFinder {
             dns: self.dns.as_ref(),
         };
         // Those that were left out, or are of another version, are as if they had not been recorded.
-        let mut known = recorded.and_then(|json| Answers::from_json(json).ok()).unwrap_or_default();
+        let recorded = recorded.and_then(|json| Answers::from_json(json).ok());
+        let was_judged = recorded.is_some();
+        let mut known = recorded.unwrap_or_default();
         let reviewed = loop {
             let reviewed = review(profile, record, &known);
-            if reviewed.need.is_empty() {
+            // What rules in shadow did not know when the session ended, they did not say.
+            if reviewed.need.is_empty() || was_judged && reviewed.is_decided {
                 break reviewed;
             }
             sources.learn(&mut known, reviewed.need).await;

@@ -11,7 +11,7 @@ use super::inquiry::{cautious, place, weight};
 use super::{Anomaly, Pregreet, Profile, RefuseAt, Rulings, SessionRecord, Tls, VerdictRecord};
 use crate::policy::Action;
 use crate::policy::facts::{Answers, Facts, Lookup};
-use crate::policy::rules::{Moment, Subject};
+use crate::policy::rules::{Mode, Moment, Rule, Subject};
 use crate::smtp::Keyword;
 
 /// What the rules say, as far as is known.
@@ -19,6 +19,8 @@ use crate::smtp::Keyword;
 pub struct Reviewed {
     /// The one of the record, and over it what the rules say; final when nothing is needed any more.
     pub verdict: VerdictRecord,
+    /// Rules in force need no answer any more; some in shadow may.
+    pub is_decided: bool,
     /// What the rules went by: of several recipients the worst.
     pub facts: Facts,
     /// Answer these, each is there once, and review again.
@@ -33,12 +35,14 @@ pub fn review(profile: &Profile, record: &SessionRecord, known: &Answers) -> Rev
         rulings: Rulings::default(),
         facts: Facts::default(),
         need: BTreeSet::new(),
+        is_decided: true,
     };
     if !profile.rules.is_empty() && !refused_otherwise(profile, record) {
         review.session(record);
     }
     Reviewed {
         verdict: review.rulings.onto(record.verdict.clone()),
+        is_decided: review.is_decided,
         facts: review.facts,
         need: review.need.into_iter().collect(),
     }
@@ -57,6 +61,7 @@ struct Review<'a> {
     rulings: Rulings,
     facts: Facts,
     need: BTreeSet<Lookup>,
+    is_decided: bool,
 }
 
 /// How a session went on after a question.
@@ -78,8 +83,13 @@ impl Review<'_> {
             tls: false,
             authenticated: false,
         };
+        // Nobody waits for the greeting where no rule in force could refuse it.
+        let early = |rule: &Rule| rule.at == Moment::Connect && rule.mode == Mode::Enforce;
         let at_connect = self.profile.smtp.refuse_at == RefuseAt::Connect;
-        if at_connect && self.ask(Moment::Connect, &subject) == Next::Over {
+        if at_connect
+            && self.profile.rules.iter().any(early)
+            && self.ask(Moment::Connect, &subject) == Next::Over
+        {
             return;
         }
         subject.helo = record.smtp.helo.as_deref();
@@ -111,7 +121,10 @@ impl Review<'_> {
             }
         }
         match decision.ruling {
-            None => Next::Over,
+            None => {
+                self.is_decided = false;
+                Next::Over
+            }
             Some(None) => Next::On,
             Some(Some(fired)) => {
                 let fired = cautious(fired);
