@@ -15,11 +15,9 @@ use super::envelope::Envelope;
 use super::tagging::Tagging;
 use super::{Action, Event, Output, Profile, Rulings, VerdictRecord};
 use crate::addr::{ClientAddr, OriginalDst};
-use crate::policy::facts::{
-    Answer, Answered, Answers, Fact, Facts, Lookup, Reason, Source, State,
-};
-use crate::policy::rules::{Decision, FactName, Fired, Mode, Moment, Rules, Subject};
 use crate::policy;
+use crate::policy::facts::{Answer, Answered, Answers, Fact, Facts, Lookup, Reason, Source, State};
+use crate::policy::rules::{Decision, FactName, Fired, Mode, Moment, Rules, Subject};
 use crate::smtp::{Asked, Keyword};
 use crate::time::Timestamp;
 
@@ -191,7 +189,8 @@ impl Inquiry {
 
     /// The client waits for the verdict that is wanted.
     pub(super) fn felt(&mut self, at: Timestamp) {
-        if let Some(question) = self.question.as_mut().filter(|question| question.ruling.is_none()) {
+        if let Some(question) = self.question.as_mut().filter(|question| question.ruling.is_none())
+        {
             question.felt.get_or_insert(at);
         }
     }
