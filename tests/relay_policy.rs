@@ -263,7 +263,10 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
     assert!(began.elapsed() < LOOKUP, "MAIL waits for nothing");
     assert_eq!(server.heard().last().unwrap(), "MAIL FROM:<a@a.example>");
     assert_eq!(client.reply(), "250 ok");
-    assert_eq!(client.reply(), "550 5.1.1 there is no <nobody@b.example> here (rule \"recipient\")");
+    assert_eq!(
+        client.reply(),
+        "550 5.1.1 there is no <nobody@b.example> here (rule \"recipient\")"
+    );
     assert!(began.elapsed() >= 2 * LOOKUP);
     assert_eq!(client.reply(), "354 go");
     assert_eq!(client.asks("text\r\n.\r\n"), "250 queued");
@@ -308,7 +311,8 @@ fn in_place_of_the_greeting() {
         let mut settings = settings(server.addr, vec![rule(FactName::ReceivePath)]);
         settings.smtp.refuse_at = RefuseAt::Connect;
         if nameless {
-            settings.rules = Rules::new(vec![rule(FactName::ReverseName)], Networks::default()).into();
+            settings.rules =
+                Rules::new(vec![rule(FactName::ReverseName)], Networks::default()).into();
         }
         let (relay, _) = start(settings, &told, Slow { nameless, ..Slow::default() });
         let began = Instant::now();
@@ -328,13 +332,13 @@ fn in_place_of_the_greeting() {
 #[test]
 fn a_verdict_at_connect_does_not_wait_for_upstream() {
     // A full backlog: SYNs to it are not answered.
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     listener.listen(0).unwrap();
     let addr = listener.local_addr().unwrap().as_socket().unwrap();
-    let _full: Vec<_> = (0..4)
-        .map(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(50)))
-        .collect();
+    let _full: Vec<_> =
+        (0..4).map(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(50))).collect();
     let told = Arc::new(Told::default());
     let mut settings = settings(addr, vec![rule(FactName::ReverseName)]);
     settings.smtp.refuse_at = RefuseAt::Connect;

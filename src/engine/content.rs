@@ -55,9 +55,8 @@ impl Engine {
         // The 354 had to come first, so content is always the first thing in an input, and nothing precedes its actions.
         let before = out.actions.len();
         let mut filter = self.inquiry.as_mut().and_then(|inquiry| inquiry.take_filter(out));
-        let (end, findings) = self
-            .session
-            .scan(rest, |piece| tagging::forward(&mut filter, piece, rest, from, out));
+        let (end, findings) =
+            self.session.scan(rest, |piece| tagging::forward(&mut filter, piece, rest, from, out));
         if let Some(inquiry) = &mut self.inquiry {
             inquiry.put_back(filter.filter(|_| end.is_none()));
         }

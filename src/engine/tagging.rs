@@ -80,7 +80,8 @@ pub(super) fn forward(
 
 /// `Gatepost-Verdict: tag; rule="no name"; fact=fcrdns; reason=no_ptr`
 fn field(fired: &Fired) -> Vec<u8> {
-    let quoted = |b: u8| if matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\') { b } else { b'?' };
+    let quoted =
+        |b: u8| if matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\') { b } else { b'?' };
     let mut field = format!("{NAME}: tag; rule=\"").into_bytes();
     field.extend(fired.rule.bytes().take(MAX_RULE).map(quoted));
     field.push(b'"');

@@ -14,12 +14,7 @@ use crate::time::Timestamp;
 impl Engine {
     /// Answers to what [`Action::Need`] asked for, in any order and any number at once. What neither side's octets were
     /// consumed for before is to be offered again afterwards, upstream's too.
-    pub fn answered(
-        &mut self,
-        answers: Vec<(Lookup, Answered)>,
-        at: Timestamp,
-        out: &mut Output,
-    ) {
+    pub fn answered(&mut self, answers: Vec<(Lookup, Answered)>, at: Timestamp, out: &mut Output) {
         let Some(inquiry) = self.inquiry.as_mut().filter(|_| self.stage == Stage::Running) else {
             return;
         };

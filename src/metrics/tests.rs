@@ -28,11 +28,7 @@ fn rules() -> Rules {
         at: Moment::Connect,
         when: When::default(),
         exempt: Vec::new(),
-        require: vec![Require {
-            fact: FactName::Fcrdns,
-            level: Level::Dns,
-            over: Over::Any,
-        }],
+        require: vec![Require { fact: FactName::Fcrdns, level: Level::Dns, over: Over::Any }],
         otherwise: Action::Reject,
         on_unknown: Action::Tempfail,
         mode: if number % 2 == 0 { Mode::Enforce } else { Mode::Shadow },

@@ -22,11 +22,17 @@ pub enum Kept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// `crlf`: the line before it ended in CRLF.
-    LineStart { crlf: bool },
+    LineStart {
+        crlf: bool,
+    },
     /// CR at the start of a line.
-    EmptyCr { crlf: bool },
+    EmptyCr {
+        crlf: bool,
+    },
     /// So many octets of the line, without a dot before them, are the name, or the name and white space. Held.
-    Name { count: usize },
+    Name {
+        count: usize,
+    },
     Text,
     /// Within a line, after a CR.
     Cr,
@@ -236,15 +242,27 @@ mod tests {
         for (text, expected) in [
             ("A: b\r\n\r\nbody\r\n.\r\n", "A: b\r\n\r\nbody\r\n.\r\n"),
             ("Gatepost-Verdict: x\r\nA: b\r\n\r\n.\r\n", "A: b\r\n\r\n.\r\n"),
-            ("A: b\r\ngatepost-VERDICT \t: x\r\n\ty\r\n z\r\nC: d\r\n e\r\n", "A: b\r\nC: d\r\n e\r\n"),
-            ("Gatepost-Verdict:\r\n\r\nGatepost-Verdict: body\r\n", "\r\nGatepost-Verdict: body\r\n"),
+            (
+                "A: b\r\ngatepost-VERDICT \t: x\r\n\ty\r\n z\r\nC: d\r\n e\r\n",
+                "A: b\r\nC: d\r\n e\r\n",
+            ),
+            (
+                "Gatepost-Verdict:\r\n\r\nGatepost-Verdict: body\r\n",
+                "\r\nGatepost-Verdict: body\r\n",
+            ),
             (".Gatepost-Verdict: x\r\n. y\r\nA: b\r\n. c\r\n", "A: b\r\n. c\r\n"),
             ("..Gatepost-Verdict: x\r\n", "..Gatepost-Verdict: x\r\n"),
             ("Gatepost-Verdict: x\r\n.\r\n", ".\r\n"),
             (".\r\n", ".\r\n"),
             ("\r\nGatepost-Verdict: x\r\n", "\r\nGatepost-Verdict: x\r\n"),
-            ("Gatepost-Verdicts: x\r\nGatepost-Verdic: y\r\n", "Gatepost-Verdicts: x\r\nGatepost-Verdic: y\r\n"),
-            ("Gatepost-Verdict x\r\nX-Gatepost-Verdict: y\r\n", "Gatepost-Verdict x\r\nX-Gatepost-Verdict: y\r\n"),
+            (
+                "Gatepost-Verdicts: x\r\nGatepost-Verdic: y\r\n",
+                "Gatepost-Verdicts: x\r\nGatepost-Verdic: y\r\n",
+            ),
+            (
+                "Gatepost-Verdict x\r\nX-Gatepost-Verdict: y\r\n",
+                "Gatepost-Verdict x\r\nX-Gatepost-Verdict: y\r\n",
+            ),
             (" folded\r\nA: b\r\n", " folded\r\nA: b\r\n"),
             // Bare newlines begin a line, and end no header section.
             ("A: b\nGatepost-Verdict: x\nC: d\r\n", "A: b\nC: d\r\n"),
@@ -285,7 +303,17 @@ mod tests {
     }
 
     fn content(newlines: &'static [&'static str]) -> impl Strategy<Value = String> {
-        let words = ["Gatepost-Verdict", "gatepost-verdict:", "Gatepost-", "Verdict:", ".", " ", "\t", ":", "x"];
+        let words = [
+            "Gatepost-Verdict",
+            "gatepost-verdict:",
+            "Gatepost-",
+            "Verdict:",
+            ".",
+            " ",
+            "\t",
+            ":",
+            "x",
+        ];
         let word = prop_oneof![
             3 => proptest::sample::select(words.to_vec()),
             2 => proptest::sample::select(newlines.to_vec()),

@@ -56,7 +56,9 @@ fn settled(rules: &Rules, subject: &Subject<'_>) -> Result<Answers> {
                     Record::Exchange { preference: 10, host: name("mx1.sender.example")? },
                     Record::Exchange { preference: 20, host: name("mx2.sender.example")? },
                 ]),
-                Lookup::Addresses(host, Family::Ipv6) if *host == name("mta-7.mail.sender.example")? => {
+                Lookup::Addresses(host, Family::Ipv6)
+                    if *host == name("mta-7.mail.sender.example")? =>
+                {
                     Answer::Records(vec![Record::Address(subject.client)])
                 }
                 Lookup::Addresses(_, Family::Ipv6) => {
@@ -109,6 +111,8 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     let judged = if median <= TARGET { "met" } else { "missed" };
-    println!("a cached decision: {median:.0} ns (of {rounds} rounds {best:.0} to {worst:.0}), target {TARGET:.0}: {judged}");
+    println!(
+        "a cached decision: {median:.0} ns (of {rounds} rounds {best:.0} to {worst:.0}), target {TARGET:.0}: {judged}"
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -176,9 +176,8 @@ impl Dialogue {
             let ways = answers.iter().flat_map(|&answers| [(answers, false), (answers, true)]);
             for (answers, splice) in ways {
                 for cut in [Cut::Whole, Cut::Bytes].into_iter().chain(cuts.clone()) {
-                    let what = format!(
-                        "replies {order}, answers {answers:?}, {cut:?}, splice {splice}"
-                    );
+                    let what =
+                        format!("replies {order}, answers {answers:?}, {cut:?}, splice {splice}");
                     let mut record = self.play(&steps, cut, answers, splice, &what);
                     if record.outcome == Outcome::Protocol {
                         record.tcp = TcpFacts::default(); // How much was read of what is not SMTP is no matter.

@@ -91,7 +91,8 @@ fn verdict(record: &SessionRecord) -> (Action, Option<&str>, Option<&str>) {
     (verdict.action, verdict.rule.as_deref(), verdict.reason.as_deref())
 }
 
-const NO_NAME: &str = "5.7.25 your address 2001:db8::1 has no reverse name (PTR record) (rule \"named\")";
+const NO_NAME: &str =
+    "5.7.25 your address 2001:db8::1 has no reverse name (PTR record) (rule \"named\")";
 
 #[test]
 fn each_recipient_is_judged_on_its_own() {
@@ -159,8 +160,9 @@ fn a_client_without_a_name_is_refused_at_rcpt_and_data_after_it() {
     let record = run(&text, Rule { on_unknown: Action::Reject, ..named.clone() }, lame);
     assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.servfail")));
 
-    let text =
-        format!("{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC: RCPT TO:<bob@b.example>\nS: 250 ok\n{BYE}");
+    let text = format!(
+        "{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC: RCPT TO:<bob@b.example>\nS: 250 ok\n{BYE}"
+    );
     for (rule, oracle) in [
         (named.clone(), good as fn(&Lookup) -> Answered),
         (Rule { on_unknown: Action::Accept, ..named.clone() }, lame),
@@ -211,7 +213,8 @@ fn a_rule_in_shadow_only_tells() {
 /// A sender counts until upstream lets go of it, whatever is said in between.
 #[test]
 fn no_recipient_is_judged_by_a_sender_that_upstream_does_not_go_by() {
-    let refused = "+C 450 4.1.8 the domain of <a@nowhere.example> does not exist (rule \"mailable\")";
+    let refused =
+        "+C 450 4.1.8 the domain of <a@nowhere.example> does not exist (rule \"mailable\")";
     let text = format!(
         r"{HELLO}C: MAIL FROM:<a@nowhere.example>
         S: 250 ok
@@ -275,7 +278,10 @@ fn in_place_of_the_greeting() {
     let record = at_connect(Action::Reject, nameless, &text);
     assert_eq!(verdict(&record), (Action::Reject, Some("named"), Some("fcrdns.no_ptr")));
     let no_name = NO_NAME.replacen('5', "4", 1);
-    let text = format!("S- 220 mx.example\n+C 421 {}\n= refused", no_name.replace("4.7.25 ", "4.7.25 gate.example "));
+    let text = format!(
+        "S- 220 mx.example\n+C 421 {}\n= refused",
+        no_name.replace("4.7.25 ", "4.7.25 gate.example ")
+    );
     let record = at_connect(Action::Tempfail, nameless, &text);
     assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.no_ptr")));
     // Whose name is good meets upstream as it is.
@@ -287,9 +293,10 @@ fn in_place_of_the_greeting() {
 /// An upstream that turns the client away and closes while the rules are not heard: that is what the client reads.
 #[test]
 fn a_greeting_that_is_held_back_is_not_lost() {
-    let mut driver = driver_with(vec![rule("named", FactName::Fcrdns, Action::Reject)], |profile| {
-        profile.smtp.refuse_at = RefuseAt::Connect;
-    });
+    let mut driver =
+        driver_with(vec![rule("named", FactName::Fcrdns, Action::Reject)], |profile| {
+            profile.smtp.refuse_at = RefuseAt::Connect;
+        });
     driver.upstream_says(b"554 5.3.2 not today\r\n");
     driver.upstream_closes();
     assert!(driver.to_client.is_empty() && !driver.closed);
@@ -379,8 +386,8 @@ fn answers_that_never_come_are_unknown_after_a_while() {
         {BYE}"#
     );
     for timeouts in [Timeouts::RFC_5321, Timeouts::STRESS] {
-        let mut dialogue = Dialogue::new(&text)
-            .with(rules(vec![rule("named", FactName::Fcrdns, Action::Reject)]));
+        let mut dialogue =
+            Dialogue::new(&text).with(rules(vec![rule("named", FactName::Fcrdns, Action::Reject)]));
         dialogue.timeouts = timeouts;
         let record = dialogue.run();
         assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.timeout")));

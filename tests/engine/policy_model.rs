@@ -115,14 +115,18 @@ fn replies(to_client: &[u8]) -> Vec<String> {
 }
 
 /// Runs the session; returns what both sides read, and the record.
-fn run(profile: &Profile, world: &World, mut schedule: Schedule<'_>) -> (String, String, SessionRecord) {
+fn run(
+    profile: &Profile,
+    world: &World,
+    mut schedule: Schedule<'_>,
+) -> (String, String, SessionRecord) {
     let (client, server_addr) = ("[2001:db8::1]:4", "[2001:db8::2]:25");
-    let mut driver =
-        Driver::new(profile.clone(), Timeouts::RFC_5321, client, server_addr, false);
+    let mut driver = Driver::new(profile.clone(), Timeouts::RFC_5321, client, server_addr, false);
     let mut server = Server::default();
     let mut from_server = b"220 a\r\n".to_vec();
     let mut flight: Vec<u8> = Vec::new();
-    let mut script: Vec<&str> = [&["EHLO client.example\r\n"], &TRANSACTIONS[..], &["QUIT\r\n"]].concat();
+    let mut script: Vec<&str> =
+        [&["EHLO client.example\r\n"], &TRANSACTIONS[..], &["QUIT\r\n"]].concat();
     let mut expected = 1;
     let mut awaits_data = false;
     for turn in 0.. {
@@ -185,8 +189,18 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
     ];
     let parts = (
         proptest::sample::subsequence(facts.to_vec(), 1..=3),
-        proptest::sample::select(vec![Action::Accept, Action::Tag, Action::Tempfail, Action::Reject]),
-        proptest::sample::select(vec![Action::Accept, Action::Tag, Action::Tempfail, Action::Reject]),
+        proptest::sample::select(vec![
+            Action::Accept,
+            Action::Tag,
+            Action::Tempfail,
+            Action::Reject,
+        ]),
+        proptest::sample::select(vec![
+            Action::Accept,
+            Action::Tag,
+            Action::Tempfail,
+            Action::Reject,
+        ]),
         prop_oneof![3 => Just(Mode::Enforce), 1 => Just(Mode::Shadow)],
     );
     let one = parts.prop_map(|(facts, otherwise, on_unknown, mode)| Rule {
