@@ -218,6 +218,20 @@ fn policy_rules_have_defaults() {
     assert_eq!(policies.site.domains, [name("example.org")]);
 }
 
+#[test]
+fn rules_that_starttls_hides_from_are_warned_of() {
+    let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
+    let warnings = |more: &str| Config::parse(&(smallest.clone() + more), "t").unwrap().warnings();
+    let path = "[[policy]]\nname = \"back\"\nrequire = [\"return_path\"]\n";
+    let named = "[[policy]]\nname = \"named\"\nrequire = [\"fcrdns\"]\n";
+    assert_eq!(warnings(named), Vec::<String>::new());
+    let told = warnings(&format!("{path}{named}"));
+    assert_eq!(told.len(), 1);
+    assert!(told[0].starts_with("the policy rule \"back\" looks at MAIL or RCPT, and"), "{told:?}");
+    let hidden = format!("{path}[smtp]\nhide = [\"STARTTLS\"]\n");
+    assert_eq!(warnings(&hidden), Vec::<String>::new());
+}
+
 /// Their names become labels of metrics.
 #[test]
 fn there_are_at_most_64_policy_rules() {

@@ -22,6 +22,7 @@ const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const DEMO: &str = "Two commands";
 const SMALLEST: &str = "The smallest configuration";
 const IN_FRONT: &str = "Inline, step by step: in front of Postfix on the same host";
+const POLICY: &str = "Accepting only who can be reached";
 const READING: &str = "Reading captures";
 const RECORDING: &str = "Recording sessions";
 const ROUTER: &str = "Inline, step by step: on a router in front of other hosts' MTAs";
@@ -30,7 +31,7 @@ const ROUTER: &str = "Inline, step by step: on a router in front of other hosts'
 fn commands_stand_only_in_sections_that_are_run() {
     for section in sections() {
         let has_commands = section.blocks.iter().any(|block| block.language == "console");
-        let is_run = [DEMO, SMALLEST, IN_FRONT, ROUTER, RECORDING, READING]
+        let is_run = [DEMO, SMALLEST, IN_FRONT, ROUTER, POLICY, RECORDING, READING]
             .contains(&section.title.as_str());
         assert_eq!(has_commands, is_run, "{}", section.title);
     }
@@ -94,6 +95,26 @@ fn on_a_router() {
         let client = format!("[{}]", lab.client_ip(family));
         postfix.wait_for_log(&client, |line| line.contains("client=") && line.contains(&client));
     }
+}
+
+#[test]
+fn accepting_only_who_can_be_reached() {
+    let folder = std::env::temp_dir().join(format!("gatepost-readme-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let section = section(POLICY);
+    for block in section.blocks.iter().filter(|block| block.language == "toml") {
+        fs::write(folder.join("gatepost.toml"), &block.text).unwrap();
+    }
+    let checked = section.commands().into_iter().map(|command| {
+        let words: Vec<&str> = command.line.split(' ').skip(1).collect();
+        let output = Command::new(GATEPOST).args(words).current_dir(&folder).output().unwrap();
+        let warned = String::from_utf8(output.stderr).unwrap();
+        (String::from_utf8(output.stdout).unwrap() + &warned, command.output)
+    });
+    let checked: Vec<_> = checked.collect();
+    fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(checked.len(), 1);
+    assert!(checked.iter().all(|(printed, shown)| printed == shown), "{checked:?}");
 }
 
 #[test]

@@ -12,7 +12,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use gatepost::addr::Side;
 use gatepost::source::{CaptureFile, PacketSource, Writer};
+use gatepost::time::Timestamp;
+use gatepost::wire::{LinkType, Talk};
 use serde_json::Value;
 
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
@@ -385,4 +388,103 @@ fn a_full_disk_is_told() {
         "{}",
         told.err
     );
+}
+
+/// A session that a gateway with policy rules recorded, with the answers by which it decided, or without them.
+fn recorded_session(answers: Option<&str>) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "gatepost").unwrap();
+    let (client, server) =
+        ("[2001:db8:a::25]:40000".parse().unwrap(), "[2001:db8:b::25]:25".parse().unwrap());
+    let mut talk = Talk::new(client, server);
+    let start = 1_767_323_045_000_000_000;
+    let mut packets: Vec<(Timestamp, Vec<u8>, u32)> = Vec::new();
+    let mut emit = |at, octets: &[u8], wire_len| packets.push((at, octets.to_vec(), wire_len));
+    let at = |n: u64| Timestamp::from_nanos(start + n * 1_000_000);
+    talk.open(at(0), &mut emit);
+    let dialogue = "S: 220 mx.b.example\nC: EHLO mta.a.example\nS: 250 mx.b.example\n\
+         C: MAIL FROM:<u@a.example>\nS: 250 2.1.0 ok\nC: RCPT TO:<bob@b.example>\n\
+         S: 550 5.7.25 no name (rule \"named\")\nC: QUIT\nS: 221 bye";
+    for (n, line) in (1..).zip(dialogue.lines()) {
+        let (who, text) = line.split_at(3);
+        let side = if who == "C: " { Side::Client } else { Side::Server };
+        talk.say(side, format!("{text}\r\n").as_bytes(), at(n), &mut emit);
+    }
+    talk.close(Side::Server, at(20), &mut emit);
+    let last = packets.len() - 1;
+    for (n, (at, octets, wire_len)) in packets.iter().enumerate() {
+        let comment = "gatepost: verdict=reject rule=\"named\" reason=fcrdns.no_ptr outcome=quit";
+        match answers.filter(|_| n == last) {
+            Some(answers) => {
+                writer.noted_packet(*at, octets, *wire_len, Some(comment), answers).unwrap();
+            }
+            None => writer.packet(*at, octets, *wire_len, None).unwrap(),
+        }
+    }
+    writer.finish().unwrap()
+}
+
+const POLICY: &str = r#"
+[listen]
+addresses = ["[::1]:2525"]
+[upstream]
+addresses = ["[::1]:25"]
+[[policy]]
+name = "reachable"
+require = [{ fact = "return_path", level = "smtp" }]
+mode = "shadow"
+[[policy]]
+name = "named"
+require = ["fcrdns"]
+otherwise = "reject"
+"#;
+
+/// What the gateway knew then is what a replay goes by, whatever can be asked now.
+#[test]
+fn recorded_answers_lead_to_the_recorded_verdict() {
+    let folder = Folder::new("replay-answers");
+    let config = folder.file("policy.toml", POLICY.as_bytes());
+    let at = r#""2026-01-02T03:04:05.000007Z""#;
+    let answers = format!(
+        r#"[[{{"reverse":"2001:db8:a::25"}},{{"answer":"nx_domain","source":"dns","at":{at}}}],
+            [{{"mail_exchanges":"a.example"}},{{"answer":{{"records":[{{"exchange":{{"preference":10,"host":"mx.a.example"}}}}]}},"source":"dns","at":null}}],
+            [{{"addresses":["mx.a.example","ipv6"]}},{{"answer":"no_data","source":"dns","at":null}}],
+            [{{"addresses":["mx.a.example","ipv4"]}},{{"answer":{{"records":[{{"address":"198.41.0.4"}}]}},"source":"dns","at":null}}],
+            [{{"greet":"198.41.0.4"}},{{"answer":{{"no":["stalled",null]}},"source":"probe","at":null}}]]"#
+    );
+    let known = folder.file("known.pcapng", &recorded_session(Some(&answers)));
+    let told = replay(&["--config", &config, "--format", "json", &known]);
+    assert!(told.success, "{}", told.err);
+    let session = &json(&told)[0];
+    assert_eq!(
+        session["verdict"],
+        serde_json::json!({
+            "action": "reject",
+            "rule": "named",
+            "reason": "fcrdns.no_ptr",
+            "shadow": [
+                {"rule": "reachable", "action": "tempfail", "reason": "return_path.stalled"}
+            ],
+        })
+    );
+    let fcrdns = &session["facts"]["fcrdns"];
+    assert_eq!((&fcrdns["state"], &fcrdns["source"]), (&"false".into(), &"dns".into()));
+    assert_eq!(fcrdns["at"].to_string(), at);
+    let path = &session["facts"]["return_path"];
+    assert_eq!((&path["reason"], &path["source"]), (&"stalled".into(), &"probe".into()));
+    assert_eq!(path["detail"], "mx.a.example 198.41.0.4");
+
+    let text = replay(&["--config", &config, &known]).out;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = "#1 would be refused (reject) by rule \"named\": \
+         forward-confirmed reverse name: no PTR record (fcrdns.no_ptr)";
+    assert!(text.contains(line), "{text}");
+
+    // Without them, or where they were too many, nobody knows; and that is no reason for a 5xx.
+    for (name, answers) in [("none", None), ("many", Some("omitted, 50000 octets"))] {
+        let unknown = folder.file(name, &recorded_session(answers));
+        let told = replay(&["--config", &config, "--format", "json", &unknown]);
+        let verdict = &json(&told)[0]["verdict"];
+        let found = (&verdict["action"], &verdict["reason"]);
+        assert_eq!(found, (&"tempfail".into(), &"fcrdns.no_source".into()));
+    }
 }

@@ -8,8 +8,11 @@ use crate::config::Config;
 
 pub(super) fn check(file: &Path) -> anyhow::Result<ExitCode> {
     match Config::load(file) {
-        Ok(_) => {
+        Ok(config) => {
             writeln!(std::io::stdout(), "{}: no mistakes", file.display())?;
+            for warning in config.warnings() {
+                writeln!(std::io::stderr(), "{}: {warning}", file.display())?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Err(mistakes) => {

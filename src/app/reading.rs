@@ -1,12 +1,13 @@
 //! Packets on their way through the analyst, and what is made of its sessions: the same for a capture and for the wire.
 
 use std::cell::LazyCell;
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::passed::{attempt, passed};
-use crate::addr::Networks;
+use crate::addr::{Networks, canonical};
 use crate::analyst::{Analyst, Session, Settings};
 use crate::metrics::Metrics;
 use crate::reach::Capture;
@@ -14,7 +15,7 @@ use crate::stream::{self, SocketFacts};
 use crate::time::Timestamp;
 use crate::traffic::pairs::{FallBack, Pairs};
 use crate::traffic::{Bound, Passed, Traffic};
-use crate::wire::Packet;
+use crate::wire::{Decoded, Decoder, Packet};
 
 /// How often, in the packets' time, fall-backs are looked for.
 const LOOK: Duration = Duration::from_secs(60);
@@ -24,6 +25,9 @@ const COUNT: Duration = Duration::from_secs(1);
 
 /// Who hears of flows.
 pub(super) type Told = Arc<dyn Fn(&Passed<'_>) + Send + Sync>;
+
+/// Notes that wait for their sessions to end; a recorder writes them when they do.
+const MAX_NOTES: usize = 256;
 
 /// One capture, or the wire, from its first packet on.
 pub(super) struct Reading {
@@ -41,6 +45,8 @@ pub(super) struct Reading {
     over: Vec<Session>,
     found: Vec<FallBack>,
     next_look: Timestamp,
+    /// By the two ends of the connection.
+    notes: HashMap<[SocketAddr; 2], String>,
     /// What was numbered before.
     base: u64,
     highest: u64,
@@ -66,6 +72,7 @@ impl Reading {
             over: Vec::new(),
             found: Vec::new(),
             next_look: Timestamp::default(),
+            notes: HashMap::new(),
             base,
             highest: base,
         }
@@ -86,10 +93,27 @@ impl Reading {
     }
 
     pub(super) fn packet(&mut self, packet: &Packet<'_>) {
+        if packet.note.is_some() {
+            self.note(packet);
+        }
         if let Some(datagram) = self.analyst.packet(packet) {
             self.dns.datagram(&datagram);
         }
         self.at(packet.at);
+    }
+
+    /// What the recorder of `session` noted for a replay, once.
+    pub(super) fn noted(&mut self, session: &Session) -> Option<String> {
+        self.notes.remove(&ends(session.flow.start.client, session.flow.start.server))
+    }
+
+    #[cold]
+    fn note(&mut self, packet: &Packet<'_>) {
+        let mut decoder = Decoder::new();
+        let Decoded::Tcp(segment) = decoder.decode(packet) else { return };
+        if let Some(note) = packet.note.filter(|_| self.notes.len() < MAX_NOTES) {
+            self.notes.insert(ends(segment.src, segment.dst), note.to_owned());
+        }
     }
 
     /// What the kernel said of a socket of this host.
@@ -210,4 +234,10 @@ impl Reading {
             }
         }
     }
+}
+
+/// Whichever of them it is that speaks.
+fn ends(one: SocketAddr, other: SocketAddr) -> [SocketAddr; 2] {
+    let (one, other) = (canonical(one), canonical(other));
+    [one.min(other), one.max(other)]
 }

@@ -20,9 +20,11 @@ use crate::intercept;
 use crate::intercept::door::Refuse;
 use crate::policy;
 use crate::policy::facts::DomainName;
+use crate::policy::rules::{Moment, Rule};
 use crate::reach::{self, vantage};
 use crate::relay;
 use crate::report;
+use crate::smtp::Keyword;
 use crate::source::live;
 
 /// What the buffer of a live source may be, in octets.
@@ -109,6 +111,22 @@ pub struct Site {
 }
 
 impl Config {
+    /// What is allowed and may not be what is meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let envelope = |rule: &&Rule| rule.at >= Moment::Mail;
+        let rules = self.relay.rules.iter().filter(envelope);
+        let rules: Vec<_> = rules.map(|rule| format!("\"{}\"", rule.name)).collect();
+        if rules.is_empty() || self.relay.smtp.hide.contains(&Keyword::Starttls) {
+            return Vec::new();
+        }
+        let names = rules.join(", ");
+        let (rule, look) = if rules.len() == 1 { ("rule", "looks") } else { ("rules", "look") };
+        vec![format!(
+            "the policy {rule} {names} {look} at MAIL or RCPT, and after STARTTLS nobody sees these: such sessions are \
+             judged without; hide = [\"STARTTLS\"] in [smtp] has every session judged"
+        )]
+    }
+
     /// The configuration that `text` says, in TOML; `file` is its name in messages.
     ///
     /// # Errors

@@ -418,7 +418,7 @@ impl Inquiry {
 }
 
 /// What is unknown is never refused for good, whatever a rule says.
-fn cautious(mut fired: Fired) -> Fired {
+pub(super) fn cautious(mut fired: Fired) -> Fired {
     let unknown = |(_, fact): &(FactName, Fact)| fact.state == State::Unknown;
     if fired.cause.as_ref().is_some_and(unknown) {
         fired.action = fired.action.min(policy::Action::Tempfail);
@@ -426,7 +426,8 @@ fn cautious(mut fired: Fired) -> Fired {
     fired
 }
 
-const fn weight(fact: &Fact) -> u8 {
+/// What counts more of several facts of one name.
+pub(super) const fn weight(fact: &Fact) -> u8 {
     match fact.state {
         State::True => 0,
         State::Unknown => 1,
@@ -434,7 +435,7 @@ const fn weight(fact: &Fact) -> u8 {
     }
 }
 
-const fn place(facts: &mut Facts, name: FactName) -> &mut Option<Fact> {
+pub(super) const fn place(facts: &mut Facts, name: FactName) -> &mut Option<Fact> {
     match name {
         FactName::ReverseName => &mut facts.reverse_name,
         FactName::Fcrdns => &mut facts.fcrdns,

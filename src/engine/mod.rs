@@ -23,6 +23,7 @@ mod options;
 mod output;
 mod record;
 mod recorder;
+mod review;
 mod rulings;
 mod said;
 mod tagging;
@@ -43,6 +44,7 @@ pub use self::record::{
     Endpoint, Phases, RecipientRecord, SessionRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls,
     TransactionRecord, VerdictRecord,
 };
+pub use self::review::{Reviewed, review};
 pub use self::rulings::Rulings;
 pub use self::said::{Said, Utterance};
 pub use self::witness::Witness;

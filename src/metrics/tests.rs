@@ -12,12 +12,32 @@ use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Outcome, Phase, Refusal,
     ReplySource, Starttls,
 };
-use crate::policy::facts::{LookupKind, ObserveLookups as _, Obtained, Told};
+use crate::policy::Action;
+use crate::policy::facts::{
+    Level, LookupKind, ObserveLookups as _, Obtained, Over, Source, State, Told,
+};
+use crate::policy::rules::{FactName, Mode, Moment, Require, Rule, Rules, When};
 use crate::smtp::Verb;
 use crate::stream::{Counts, FlowFacts, FlowOutcome, FlowStart};
 use crate::time::Timestamp;
 use crate::traffic::pairs::{By, Ended, FallBack, Why};
 use crate::traffic::{self, Bound, Messages, Passed, Response};
+
+/// As many rules as a configuration may have, each with two things that it may do.
+fn rules() -> Rules {
+    let rule = |number| Rule {
+        name: format!("rule {number}").into(),
+        at: Moment::Connect,
+        when: When::default(),
+        exempt: Vec::new(),
+        require: vec![Require { fact: FactName::Fcrdns, level: Level::Dns, over: Over::Any }],
+        otherwise: Action::Reject,
+        on_unknown: Action::Tempfail,
+        mode: if number % 2 == 0 { Mode::Enforce } else { Mode::Shadow },
+        url: None,
+    };
+    Rules::new((0..64).map(rule).collect(), Networks::default())
+}
 
 /// Every event of every closed set, every code there is in a reply, and bytes.
 fn feed_everything(metrics: &Metrics) {
@@ -60,6 +80,27 @@ fn feed_everything(metrics: &Metrics) {
         for &direction in Direction::ALL {
             tell(Event::Bytes { direction, count: u64::from(u32::MAX) });
         }
+        for rule in rules().iter() {
+            for action in [rule.otherwise, rule.on_unknown] {
+                metrics.policy(family, &rule.name, action, rule.mode);
+            }
+        }
+        for name in FactName::ALL {
+            for state in [State::True, State::False, State::Unknown] {
+                for source in [
+                    Source::Capture,
+                    Source::Zone,
+                    Source::Dns,
+                    Source::Traffic,
+                    Source::Probe,
+                    Source::Upstream,
+                    Source::None,
+                ] {
+                    tell(Event::Fact { name, state, source });
+                }
+            }
+        }
+        tell(Event::Waited(seconds));
     }
     feed_traffic(metrics);
     feed_lookups(metrics);
@@ -217,6 +258,7 @@ fn changed(metrics: &Metrics, before: &BTreeMap<String, f64>) -> String {
 #[test]
 fn every_series_is_there_from_the_start_at_zero_and_no_event_adds_one() {
     let metrics = Metrics::new().unwrap();
+    metrics.set_rules(&rules()).unwrap();
     let before = series(&metrics);
     let ours = |name: &str| name.starts_with("gatepost_") && !name.contains("build_info");
     for (name, value) in before.iter().filter(|(name, _)| ours(name)) {
@@ -234,6 +276,33 @@ fn every_series_is_there_from_the_start_at_zero_and_no_event_adds_one() {
         let bucket = name.contains("_bucket");
         assert!(bucket || *value != 0.0, "nothing counts in {name}");
     }
+}
+
+#[test]
+fn verdicts_count_by_rules_that_are_in_force() {
+    let metrics = Metrics::new().unwrap();
+    metrics.set_rules(&rules()).unwrap();
+    let before = series(&metrics);
+    let fired = |name| metrics.policy(Family::Ipv6, name, Action::Reject, Mode::Enforce);
+    fired("rule 2");
+    fired("rule 2");
+    fired("a rule of a configuration that was");
+    metrics.event(
+        Family::Ipv4,
+        Event::Fact { name: FactName::ReturnPath, state: State::False, source: Source::Probe },
+    );
+    insta::assert_snapshot!(changed(&metrics, &before), @r#"
+    gatepost_policy_facts_total{fact="return_path",family="ipv4",source="probe",state="false"} 1
+    gatepost_policy_verdicts_total{action="reject",family="ipv6",mode="enforce",rule="rule 2"} 2
+    "#);
+
+    // A rule that stays keeps its count, and one that goes leaves nothing behind.
+    let kept: Vec<Rule> = rules().iter().filter(|rule| &*rule.name == "rule 2").cloned().collect();
+    metrics.set_rules(&Rules::new(kept, Networks::default())).unwrap();
+    let now = series(&metrics);
+    let verdicts = now.iter().filter(|(name, _)| name.contains("policy_verdicts"));
+    assert_eq!(verdicts.map(|(_, count)| *count).sum::<f64>(), 2.0);
+    assert!(!now.keys().any(|name| name.contains("rule 3")));
 }
 
 #[test]

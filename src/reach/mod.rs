@@ -78,17 +78,22 @@ impl Sources<'_> {
     }
 
     /// Drives one of the functions of [`crate::policy::facts`] to its fact. What is learnt stays in `known`, so nothing is
-    /// asked twice for one session. Ends: each round answers all that is needed, and no fact needs more than three rounds.
+    /// asked twice for one session. Ends: each round answers all that is needed, and no fact needs more than a few rounds.
     pub async fn settle(&self, known: &mut Answers, fact: impl Fn(&Answers) -> Step) -> Fact {
         loop {
             let lookups = match fact(known) {
                 Step::Fact(fact) => return fact,
                 Step::Need(lookups) => lookups,
             };
-            let answers = join_all(lookups.iter().map(|lookup| self.answer(lookup))).await;
-            for (lookup, answered) in lookups.into_iter().zip(answers) {
-                known.insert(lookup, answered);
-            }
+            self.learn(known, lookups).await;
+        }
+    }
+
+    /// Asks all of `lookups` at once and adds their answers to what is known.
+    pub async fn learn(&self, known: &mut Answers, lookups: Vec<Lookup>) {
+        let answers = join_all(lookups.iter().map(|lookup| self.answer(lookup))).await;
+        for (lookup, answered) in lookups.into_iter().zip(answers) {
+            known.insert(lookup, answered);
         }
     }
 }

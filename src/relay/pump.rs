@@ -593,7 +593,10 @@ impl Pump {
             tell(&*self.observer, self.family, &self.engine, event);
         }
         self.observer.session(&record);
-        self.tapes.end(self.client.reset || self.client.broken, &record, now);
+        if !self.tapes.is_empty() {
+            let reset = self.client.reset || self.client.broken;
+            self.tapes.end(reset, &record, answers(&self.engine), now);
+        }
     }
 }
 
@@ -606,6 +609,13 @@ impl Drop for Pump {
         }
         self.record();
     }
+}
+
+/// What the policy was answered, if it asked: a list of pairs, lookup and answer.
+fn answers(engine: &Engine) -> Option<String> {
+    let answers: Vec<_> = engine.answers()?.iter().collect();
+    // The enums of policy are plain data: it cannot fail.
+    serde_json::to_string(&answers).ok().filter(|_| !answers.is_empty())
 }
 
 fn tell(observer: &dyn Observe, family: Family, engine: &Engine, event: Event) {

@@ -2,7 +2,8 @@
 //!
 //! Each recorder has a queue that is bounded in octets. What does not fit is counted, and told as omitted once there is
 //! room again; a session that begins without room is not recorded at all, and counted. So a queue holds [`QUEUE`] octets
-//! and, for each session that it told the beginning of, the end and two omissions (below 1 KiB).
+//! and, for each session that it told the beginning of, the end and two omissions (below 1 KiB, and what the policy was
+//! answered: at most [`crate::recording::MAX_ANSWERS`]).
 //!
 //! Without a recorder a session pays one atomic load.
 
@@ -231,14 +232,21 @@ impl Tapes {
         self.0.iter_mut().for_each(|tape| tape.tell(at, What::ClientClosed));
     }
 
-    pub(super) fn end(&mut self, reset: bool, record: &SessionRecord, at: Timestamp) {
+    /// `answers`: what the policy decided by, in JSON.
+    pub(super) fn end(
+        &mut self,
+        reset: bool,
+        record: &SessionRecord,
+        answers: Option<String>,
+        at: Timestamp,
+    ) {
         for mut tape in self.0.drain(..) {
             let ending = Ending {
                 verdict: record.verdict.action.to_string(),
                 rule: record.verdict.rule.clone(),
                 reason: record.verdict.reason.clone(),
                 outcome: record.outcome.to_string(),
-                answers: None,
+                answers: answers.clone(),
             };
             tape.tell(at, What::End { reset, ending });
         }

@@ -522,10 +522,49 @@ fn the_writer_refuses_what_cannot_be_read() {
     let at = Timestamp::default();
     assert!(writer.packet(at, &vec![0; MAX_PACKET as usize], 0, None).is_err());
     assert!(writer.packet_of(1, at, b"", 0, None).is_err());
-    // The longest packet and a comment longer than it may be.
-    let octets = vec![0; MAX_PACKET as usize - (1 << 17)];
-    writer.packet(at, &octets, 0, Some(&"é".repeat(40_000))).unwrap();
+    // The longest packet and comments longer than they may be.
+    let octets = vec![0; MAX_PACKET as usize - (3 << 16)];
+    let long = "é".repeat(40_000);
+    writer.noted_packet(at, &octets, 0, Some(&long), &long).unwrap();
     assert_eq!(read(&writer.finish().unwrap()).1, None);
+}
+
+#[test]
+fn a_note_is_handed_on_with_its_packet() {
+    let notes = |octets: &[u8]| {
+        let mut file = CaptureFile::from_reader(Path::new("a"), octets, 0).unwrap();
+        let mut notes = Vec::new();
+        while let Some(packet) = file.next().unwrap() {
+            notes.push((packet.note.map(str::to_owned), packet.omitted, packet.octets.to_vec()));
+        }
+        notes
+    };
+    let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
+    let at = Timestamp::default();
+    let odd = b"odd".as_slice();
+    writer.packet(at, odd, 9, Some("gatepost: verdict=accept")).unwrap();
+    writer.noted_packet(at, odd, 9, Some("gatepost: verdict=accept"), "[\"é\"]").unwrap();
+    writer.noted_packet(at, b"even", 9, None, "").unwrap();
+    writer.noted_packet(at, odd, 9, Some("gatepost: omitted=6 octets"), "x").unwrap();
+    writer.packet(at, odd, 9, Some("gatepost-answers:")).unwrap();
+    writer.packet(at, odd, 9, None).unwrap();
+    let file = writer.finish().unwrap();
+    let expected = [
+        (None, 0, odd),
+        (Some("[\"é\"]"), 0, odd),
+        (Some(""), 0, b"even".as_slice()),
+        (Some("x"), 6, odd),
+        (None, 0, odd),
+        (None, 0, odd),
+    ];
+    let expected =
+        expected.map(|(note, omitted, o)| (note.map(str::to_owned), omitted, o.to_vec()));
+    assert_eq!(notes(&file), expected);
+    // What is no text is no note.
+    let mut file = file;
+    let at = file.windows(2).position(|two| two == b"[\"").unwrap();
+    file[at] = 0xff;
+    assert_eq!(notes(&file)[1].0, None);
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gatepost::addr::{ClientAddr, OriginalDst, UpstreamAddr};
 use gatepost::engine::{
     Action, Engine, Event, Outcome, Output, Profile, SessionRecord, Side, TcpFacts, Timeouts,
-    Witness,
+    Witness, review,
 };
 use gatepost::policy;
 use gatepost::policy::facts::{Answered, Lookup};
@@ -28,8 +28,7 @@ pub(crate) struct Driver {
     engine: Engine,
     witness: Witness,
     captured: Vec<(Timestamp, Captured)>,
-    /// With rules the verdict is not the witness's alone.
-    ruled: bool,
+    profile: Arc<Profile>,
     /// Asked, and not answered yet.
     pub(crate) needs: Vec<Lookup>,
     asked: Vec<Lookup>,
@@ -62,9 +61,8 @@ impl Driver {
         let client = ClientAddr::new(client.parse().unwrap());
         let destination = OriginalDst::new(destination.parse().unwrap());
         let profile = Arc::new(profile);
-        let ruled = !profile.rules.is_empty();
         let mut driver = Self {
-            ruled,
+            profile: Arc::clone(&profile),
             needs: Vec::new(),
             asked: Vec::new(),
             engine: Engine::new(Arc::clone(&profile), timeouts, client, destination, START),
@@ -216,13 +214,7 @@ impl Driver {
         let witness = self.witnessed();
         assert_eq!(witness.smtp.transactions, engine.smtp.transactions, "transactions, {what}");
         assert_eq!(witness.smtp.transactions_total, engine.smtp.transactions_total, "{what}");
-        let mut verdict = engine.verdict.clone();
-        if verdict.action == policy::Action::Accept {
-            verdict.reason = None; // Circumstances, which a capture does not tell.
-        }
-        if !self.ruled {
-            assert_eq!(witness.verdict, verdict, "verdict, {what}");
-        }
+        self.judged_again(&witness, engine, what);
         if self.is_untouched() && engine.smtp.anomalies.is_empty() {
             let mut told = engine.smtp.clone();
             told.phases.connect = None; // The witness knows of one connection.
@@ -234,6 +226,19 @@ impl Driver {
                 assert_eq!(witness.outcome, engine.outcome, "{what}");
             }
         }
+    }
+
+    /// By the answers that the gateway had, what a witness recorded gets the same verdict.
+    #[track_caller]
+    pub(crate) fn judged_again(&self, witness: &SessionRecord, engine: &SessionRecord, what: &str) {
+        let mut verdict = engine.verdict.clone();
+        if verdict.action == policy::Action::Accept {
+            verdict.reason = None; // Circumstances, which a capture does not tell.
+        }
+        let known = self.engine.answers().cloned().unwrap_or_default();
+        let reviewed = review(&self.profile, witness, &known);
+        assert_eq!(reviewed.verdict, verdict, "verdict, {what}");
+        assert!(reviewed.is_decided, "the answers do not do, {what}");
     }
 
     /// Each side read what the other said, and nothing else.

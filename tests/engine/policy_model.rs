@@ -171,6 +171,8 @@ fn run(
         }
     }
     let mut record = driver.finish();
+    let witness = driver.witnessed();
+    driver.judged_again(&witness, &record, "in a random schedule");
     // What was not read any more, and of whom.
     record.tcp = Default::default();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -283,5 +285,55 @@ proptest! {
         let read = replies(&driver.to_client);
         prop_assert!(!read.iter().any(|reply| reply.starts_with('5')), "{:?}", read);
         prop_assert!(driver.finish().verdict.action <= Action::Tempfail);
+    }
+}
+
+/// `content` without forged fields, read line by line.
+fn unforged(content: &str) -> String {
+    let name = "gatepost-verdict";
+    let (mut left, mut over, mut forged) = (String::new(), false, true);
+    for line in content.split_inclusive("\r\n") {
+        over |= line == "\r\n";
+        let plain = line.strip_prefix('.').unwrap_or(line).to_ascii_lowercase();
+        let named = plain.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(':'));
+        forged = !over && (named || forged && plain.starts_with([' ', '\t']));
+        if !forged {
+            left.push_str(line);
+        }
+    }
+    left
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn a_tagged_message_is_the_tag_and_what_was_said_without_forged_fields(
+        lines in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "Subject: x", "Gatepost-Verdict: a", "GATEPOST-verdict\t: a", ".Gatepost-Verdict: a", " folded",
+                ". folded", "\tfolded", "Gatepost-Verdicts: a", "..", "", "text",
+            ]),
+            0..12,
+        ),
+        cuts in proptest::collection::vec(1usize..30, 1..12),
+    ) {
+        let tag = Rule { exempt: Vec::new(), require: Vec::new(), ..rule("all", FactName::Fcrdns, Action::Tag) };
+        let profile = Profile { rules: Rules::new(vec![tag], Networks::default()).into(), ..Profile::default() };
+        let mut driver = Driver::new(profile, Timeouts::RFC_5321, "[2001:db8::1]:4", "[2001:db8::2]:25", false);
+        driver.upstream_says(b"220 a\r\n");
+        driver.client_says(b"HELO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
+        driver.upstream_says(b"250 a\r\n250 b\r\n250 c\r\n354 d\r\n");
+        let before = driver.to_upstream.len();
+        let mut content: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        content.push_str(".\r\n");
+        let (mut rest, mut cuts) = (content.as_bytes(), cuts.iter().cycle());
+        while !rest.is_empty() {
+            let (part, more) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
+            driver.client_says(part);
+            rest = more;
+        }
+        let sent = String::from_utf8_lossy(&driver.to_upstream[before..]).into_owned();
+        prop_assert_eq!(sent, format!("Gatepost-Verdict: tag; rule=\"all\"\r\n{}", unforged(&content)));
     }
 }

@@ -171,3 +171,88 @@ impl fmt::Display for Tally {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::addr::Networks;
+    use crate::analyst::{Settings, Transcripts};
+    use crate::app::reading::Reading;
+    use crate::engine::Profile;
+    use crate::recording::Ending;
+    use crate::source::{CaptureFile, PacketSource as _};
+    use crate::stream::{Limits, Ports};
+
+    fn frames(session: u64, reset: bool, answers: Option<&str>) -> Vec<Frame> {
+        let said = |from, text: &str| What::Said { from, octets: text.as_bytes().to_vec() };
+        // The same ports again and again.
+        let client: SocketAddr = "[2001:db8::25]:40000".parse().unwrap();
+        let server: SocketAddr = "[2001:db8::1]:25".parse().unwrap();
+        let ending = Ending {
+            verdict: "accept".to_owned(),
+            rule: None,
+            reason: None,
+            outcome: "quit".to_owned(),
+            answers: answers.map(str::to_owned),
+        };
+        let whats = [
+            What::Begin { client, server },
+            said(Side::Server, "220 mx.b.example\r\n"),
+            said(Side::Client, "QUIT\r\n"),
+            said(Side::Server, "221 bye\r\n"),
+            What::End { reset, ending },
+        ];
+        let at = |n: u64| Timestamp::from_nanos(session * 10_000_000_000 + n * 1_000_000);
+        let numbered = (0..).zip(whats);
+        numbered.map(|(n, what)| Frame { session, at: at(n), what }).collect()
+    }
+
+    /// What a reader is told of each session.
+    fn noted(file: &[u8]) -> Vec<Option<String>> {
+        let mut file = CaptureFile::from_reader(Path::new("a"), file, 0).unwrap();
+        let settings = Settings {
+            profile: Arc::new(Profile::default()),
+            ports: Ports::new(vec![25]),
+            limits: Limits::default(),
+            observer: Arc::new(()),
+            transcripts: Transcripts::None,
+        };
+        let mut reading = Reading::new(settings, 0, Networks::default());
+        let mut notes = Vec::new();
+        while let Some(packet) = file.next().unwrap() {
+            reading.packet(&packet);
+            for session in reading.sessions() {
+                notes.push(reading.noted(&session));
+            }
+        }
+        reading.finish();
+        for session in reading.sessions() {
+            notes.push(reading.noted(&session));
+        }
+        notes
+    }
+
+    #[test]
+    fn answers_are_read_back_with_their_session() {
+        let mut scribe = Scribe::new(Vec::new(), None).unwrap();
+        let sessions = [
+            (false, Some("[1]")),
+            (true, Some("[2]")),
+            (false, None),
+            (true, None),
+            (false, Some("[5]")),
+        ];
+        for (n, (reset, answers)) in (1..).zip(sessions) {
+            for frame in frames(n, reset, answers) {
+                scribe.frame(frame).unwrap();
+            }
+        }
+        let file = scribe.writer.finish().unwrap();
+        let expected = sessions.map(|(_, answers)| answers.map(str::to_owned));
+        assert_eq!(noted(&file), expected);
+    }
+}

@@ -1,4 +1,5 @@
-//! What the policy may ask of a session: answered by the capture itself, a master file, a resolver, in this order.
+//! What the policy asks of a session: answered by the gateway that recorded it, the capture itself, a master file, a
+//! resolver, in this order.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::addr::Networks;
 use crate::cli::Judge;
-use crate::engine::SessionRecord;
+use crate::engine::{Profile, SessionRecord, review};
 use crate::policy::facts::{
     Answers, Facts, Level, Over, ReturnPath, State, fcrdns, helo_resolves, return_path,
     reverse_name,
@@ -39,7 +40,15 @@ impl FactFinder {
         Ok(Some(Self { zone, dns }))
     }
 
-    pub(super) async fn facts(&self, record: &SessionRecord, capture: &Capture) -> Facts {
+    /// Judges `record` by the rules of its profile: what they go by, and its verdict. `recorded` are the answers that the
+    /// gateway decided by, if they are there; they come before all else that is known now.
+    pub(super) async fn judge(
+        &self,
+        profile: &Profile,
+        record: &mut SessionRecord,
+        recorded: Option<&str>,
+        capture: &Capture,
+    ) {
         // Whatever the server asked about its client, it asked after the connection.
         let end = record.start + record.duration;
         let sources = Sources {
@@ -47,30 +56,55 @@ impl FactFinder {
             zone: self.zone.as_ref(),
             dns: self.dns.as_ref(),
         };
-        let known = &mut Answers::default();
-        let client = record.client.address;
-        let mut facts = Facts {
-            reverse_name: Some(sources.settle(known, |known| reverse_name(client, known)).await),
-            fcrdns: Some(sources.settle(known, |known| fcrdns(client, known)).await),
-            ..Facts::default()
+        // Those that were left out, or are of another version, are as if they had not been recorded.
+        let recorded = recorded.and_then(|json| Answers::from_json(json).ok());
+        let was_judged = recorded.is_some();
+        let mut known = recorded.unwrap_or_default();
+        let reviewed = loop {
+            let reviewed = review(profile, record, &known);
+            // What rules in shadow did not know when the session ended, they did not say.
+            if reviewed.need.is_empty() || was_judged && reviewed.is_decided {
+                break reviewed;
+            }
+            sources.learn(&mut known, reviewed.need).await;
         };
-        if let Some(helo) = &record.smtp.helo {
-            let fact = sources.settle(known, |known| helo_resolves(helo, known)).await;
-            facts.helo_resolves = Some(fact);
-        }
-        if let Some(transaction) = record.smtp.transactions.first() {
-            let ask = ReturnPath {
-                sender: &transaction.mail_from,
-                family: record.family,
-                over: Over::Any,
-                level: Level::Dns,
-                ours: &Networks::default(),
-            };
-            let fact = sources.settle(known, |known| return_path(&ask, known)).await;
-            facts.return_path = Some(fact);
-        }
-        facts
+        let facts = reviewed.facts;
+        record.verdict = reviewed.verdict;
+        record.facts = Some(with_usual(facts, record, &sources, &mut known).await);
     }
+}
+
+/// `facts`, and those that a replay tells of every session.
+async fn with_usual(
+    mut facts: Facts,
+    record: &SessionRecord,
+    sources: &Sources<'_>,
+    known: &mut Answers,
+) -> Facts {
+    let client = record.client.address;
+    if facts.reverse_name.is_none() {
+        let fact = sources.settle(known, |known| reverse_name(client, known)).await;
+        facts.reverse_name = Some(fact);
+    }
+    if facts.fcrdns.is_none() {
+        facts.fcrdns = Some(sources.settle(known, |known| fcrdns(client, known)).await);
+    }
+    if let (None, Some(helo)) = (&facts.helo_resolves, &record.smtp.helo) {
+        let fact = sources.settle(known, |known| helo_resolves(helo, known)).await;
+        facts.helo_resolves = Some(fact);
+    }
+    if let (None, Some(transaction)) = (&facts.return_path, record.smtp.transactions.first()) {
+        let ask = ReturnPath {
+            sender: &transaction.mail_from,
+            family: record.family,
+            over: Over::Any,
+            level: Level::Dns,
+            ours: &Networks::default(),
+        };
+        let fact = sources.settle(known, |known| return_path(&ask, known)).await;
+        facts.return_path = Some(fact);
+    }
+    facts
 }
 
 /// The names of those that nobody could answer.

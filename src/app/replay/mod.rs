@@ -154,10 +154,12 @@ impl Replayer {
     async fn tell(&mut self, file: &str, reading: &mut Reading) -> anyhow::Result<()> {
         for mut session in reading.sessions() {
             let mut unknown = Vec::new();
-            if let Some(finder) = &mut self.facts {
-                let facts = finder.facts(&session.record, reading.dns()).await;
-                unknown = facts::unknown(&facts);
-                session.record.facts = Some(facts);
+            if let Some(finder) = &self.facts {
+                let noted = reading.noted(&session);
+                let record = &mut session.record;
+                let profile = &self.settings.profile;
+                finder.judge(profile, record, noted.as_deref(), reading.dns()).await;
+                unknown = record.facts.as_ref().map(facts::unknown).unwrap_or_default();
             }
             if let Some(stage) = &self.stage {
                 let outcome = stage.perform(&session).await?;

@@ -68,6 +68,9 @@ impl Gateway {
         let counted = Arc::clone(&metrics);
         let on_lost = Box::new(move |lines| counted.log_lines_dropped(lines));
         let log = Arc::new(SessionLog::start(&config.log, on_lost)?);
+        for warning in config.warnings() {
+            log.notice(Level::Warn, &warning);
+        }
         if let Some(warning) = raise_descriptor_limit(config.relay.limits.sessions) {
             log.notice(Level::Warn, &warning);
         }

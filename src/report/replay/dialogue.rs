@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::words::{count, duration, ending, file, has_smtp, several, side};
+use super::words::{count, duration, ending, file, has_smtp, reason, several, side};
 use super::{BOLD, DIM, NAME, PLAIN, Page, Told, YELLOW};
 use crate::addr::Side;
 use crate::engine::{Endpoint, Said, Tls, Utterance};
@@ -98,7 +98,8 @@ fn head(told: &Told<'_>, page: &mut Page<'_>) -> io::Result<()> {
     if told.judged {
         let verdict = &record.verdict;
         let mut line = format!("verdict {}", verdict.action);
-        for (what, said) in [(" by rule", &verdict.rule), (" for", &verdict.reason)] {
+        let reason = verdict.reason.as_deref().map(reason);
+        for (what, said) in [(" by rule", &verdict.rule), (" for", &reason)] {
             if let Some(said) = said {
                 line.push_str(&format!("{what} \"{}\"", fitted(said, Place::Quoted, 160)));
             }

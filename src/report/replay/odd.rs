@@ -9,7 +9,7 @@ use super::rows::{is_accepted, is_decided, telling_code};
 use super::words::{self, count, duration, several};
 use super::{BOLD, PLAIN, Page, RED, Told, YELLOW};
 use crate::addr::Family;
-use crate::engine::{Anomaly, Outcome, SessionRecord};
+use crate::engine::{Anomaly, Outcome, SessionRecord, ShadowRecord, VerdictRecord};
 use crate::policy::Action;
 use crate::report::escape::{Place, fitted};
 use crate::report::text::refused;
@@ -275,21 +275,17 @@ impl Oddities {
     }
 
     fn verdict(&mut self, n: u64, record: &SessionRecord) {
-        let verdict = &record.verdict;
-        let would = match verdict.action {
-            Action::Accept => return,
-            Action::Tag => "would get a header field (tag)",
-            Action::Tempfail => "would be refused for now (tempfail)",
-            Action::Reject => "would be refused (reject)",
-        };
-        let mut line = format!("#{n} {would}");
-        if let Some(rule) = &verdict.rule {
-            line.push_str(&format!(" by rule \"{}\"", fitted(rule, Place::Quoted, SAID)));
+        let VerdictRecord { action, rule, reason, shadow } = &record.verdict;
+        if let Some(would) = would(*action) {
+            let line = format!("#{n} {would}{}", by(rule.as_deref(), reason.as_deref()));
+            self.add(Kind::Verdict, n, line);
         }
-        if let Some(reason) = &verdict.reason {
-            line.push_str(&format!(": {}", fitted(reason, Place::Sentence, SAID)));
+        for ShadowRecord { rule, action, reason } in shadow {
+            if let Some(would) = would(*action) {
+                let by = by(Some(rule), reason.as_deref());
+                self.add(Kind::Verdict, n, format!("#{n} {would}, were it not in shadow,{by}"));
+            }
         }
-        self.add(Kind::Verdict, n, line);
     }
 
     fn add(&mut self, kind: Kind, number: u64, line: String) {
@@ -307,4 +303,25 @@ impl Oddities {
         lines.kept.retain(|&(of, _), _| of != number);
         lines.total -= (before - lines.kept.len()) as u64;
     }
+}
+
+const fn would(action: Action) -> Option<&'static str> {
+    match action {
+        Action::Accept => None,
+        Action::Tag => Some("would get a header field (tag)"),
+        Action::Tempfail => Some("would be refused for now (tempfail)"),
+        Action::Reject => Some("would be refused (reject)"),
+    }
+}
+
+/// ` by rule "name": reason`
+fn by(rule: Option<&str>, reason: Option<&str>) -> String {
+    let mut said = String::new();
+    if let Some(rule) = rule {
+        said.push_str(&format!(" by rule \"{}\"", fitted(rule, Place::Quoted, SAID)));
+    }
+    if let Some(reason) = reason {
+        said.push_str(&format!(": {}", fitted(&words::reason(reason), Place::Sentence, SAID)));
+    }
+    said
 }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::{Family, Side};
 use crate::engine::{
-    Anomaly, Outcome, RecipientRecord, Said, SmtpFacts, TcpFacts, Tls, TransactionRecord,
-    Utterance, VerdictRecord,
+    Anomaly, Outcome, RecipientRecord, Said, ShadowRecord, SmtpFacts, TcpFacts, Tls,
+    TransactionRecord, Utterance, VerdictRecord,
 };
 use crate::policy::Action;
 use crate::report::columns::width;
@@ -201,6 +201,16 @@ fn judged() {
         rule: Some("no \"reverse\" name".to_owned()),
         reason: Some("2001:db8:b::1 has no PTR record".to_owned()),
         shadow: Vec::new(),
+    };
+    records[4].verdict = VerdictRecord {
+        action: Action::Tempfail,
+        rule: Some("named".to_owned()),
+        reason: Some("fcrdns.no_ptr".to_owned()),
+        shadow: vec![ShadowRecord {
+            rule: "reachable".to_owned(),
+            action: Action::Reject,
+            reason: Some("return_path.silent".to_owned()),
+        }],
     };
     records[6].verdict.action = Action::Tempfail;
     for (number, record) in (1..).zip(&records) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::NAME;
 use crate::addr::{Family, Side};
 use crate::engine::{Anomaly, Outcome, SessionRecord};
+use crate::policy::facts::Reason;
+use crate::policy::rules::FactName;
 use crate::report::columns::width;
 use crate::report::escape::{Place, fitted};
 use crate::stream::FlowOutcome;
@@ -53,6 +55,53 @@ pub(in crate::report) fn date(at: Timestamp) -> String {
 /// `03:04:05.678`, in UTC.
 pub(in crate::report) fn clock(at: Timestamp) -> String {
     at.to_string().chars().skip(11).take(12).collect()
+}
+
+/// The reason of a policy rule's verdict, `fcrdns.no_ptr`, for people; others as they are.
+pub(in crate::report) fn reason(word: &str) -> String {
+    let found = word.split_once('.').and_then(|(name, reason)| {
+        let name = FactName::ALL.into_iter().find(|fact| fact.as_str() == name)?;
+        let reason = Reason::ALL.into_iter().find(|known| known.as_str() == reason)?;
+        Some(format!("{}: {} ({word})", fact(name), why(reason)))
+    });
+    found.unwrap_or_else(|| word.to_owned())
+}
+
+const fn fact(name: FactName) -> &'static str {
+    match name {
+        FactName::ReverseName => "reverse name",
+        FactName::Fcrdns => "forward-confirmed reverse name",
+        FactName::HeloResolves => "HELO name",
+        FactName::ReturnPath => "return path",
+        FactName::Recipient => "recipient",
+        FactName::ReceivePath => "receive path",
+    }
+}
+
+const fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoPtr => "no PTR record",
+        Reason::NotConfirmed => "no PTR name has the address",
+        Reason::Nxdomain => "no such domain",
+        Reason::NullMx => "the domain takes no mail",
+        Reason::NoUsableAddress => "no usable address",
+        Reason::NotADomain => "not a domain",
+        Reason::NullSender => "there is no sender to reach",
+        Reason::Servfail => "the DNS server failed",
+        Reason::Timeout => "no answer in time",
+        Reason::Unreachable => "the DNS server was not reached",
+        Reason::NoSource => "nobody was there to ask",
+        Reason::Refused => "connections are refused",
+        Reason::Silent => "nothing answers",
+        Reason::Stalled => "connected, and then silent",
+        Reason::TurnedAway => "we are turned away",
+        Reason::NoSuchMailbox => "no such mailbox",
+        Reason::Deferred => "the mailbox is refused for now",
+        Reason::Limited => "too many questions at once",
+        Reason::NoProof => "nothing proved it lately",
+        Reason::NotReached => "not reached from outside",
+        Reason::UpstreamDown => "the MTA behind is down",
+    }
 }
 
 pub(in crate::report) const fn family(family: Family) -> &'static str {
