@@ -157,3 +157,47 @@ fn without_a_section_there_is_no_door() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("its configuration has no [door]"), "{said}");
 }
+
+/// Large packets are lost on the way in: IPv6 sessions come as far as DATA and no further, while IPv4 delivers.
+#[test]
+fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
+    let Some(lab) = Lab::new("a door and stalls") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let mut config = Config::new(&lab, Mode::Proxy).set("timeouts", "data = \"1s\"");
+    for line in [
+        "stalls = 2",
+        "stalled_for = \"1s\"",
+        "confirm = \"0s\"",
+        "dwell = \"1s\"",
+        "retry = \"3s\"",
+    ] {
+        config = config.set("door.ipv6", line);
+    }
+    let gateway = Gateway::start(&lab, &config);
+    let [v6, v4] = Family::ALL.map(|family| lab.entrance(Mode::Proxy, family));
+    for _ in 0..2 {
+        let mut session = lab.client.smtp(v6);
+        session.begin("a@example.net", "stalled@example.org");
+        session.dialogue("C: DATA\n S: 354");
+        session.raw(b"Subject: only as much as fits a small packet\r\n").unwrap();
+        session.last_words("421 4.4.2");
+    }
+    // Until the other family delivers, the fault may be anywhere.
+    assert!(state(&lab, &config, "ipv6")["status"]["admits"].as_bool().unwrap());
+    let mut other = lab.client.smtp(v4);
+    other.begin("a@example.net", "v4@example.org");
+    assert_eq!(other.data(b"Subject: v4\r\n\r\n").code, 250);
+    other.dialogue("C: QUIT\n S: 221");
+
+    gateway.wait_for_log("door ipv6: closed, was closing: 2 sessions in 2 s stalled after DATA");
+    assert_eq!(refused(&lab, v6), Some(std::io::ErrorKind::ConnectionRefused));
+    assert_eq!(refused(&lab, v4), None);
+
+    gateway.wait_for_log("door ipv6: opening, was closed: closed for 3 s, to see (trial)");
+    let mut session = lab.client.smtp(v6);
+    session.begin("a@example.net", "v6@example.org");
+    assert_eq!(session.data(b"Subject: v6\r\n\r\n").code, 250);
+    session.dialogue("C: QUIT\n S: 221");
+    gateway.wait_for_log("door ipv6: open, was opening: a message was taken");
+    assert_eq!(postfix.count_to("stalled@example.org"), 0);
+}

@@ -24,13 +24,14 @@ const SMALLEST: &str = "The smallest configuration";
 const IN_FRONT: &str = "Inline, step by step: in front of Postfix on the same host";
 const READING: &str = "Reading captures";
 const RECORDING: &str = "Recording sessions";
+const DOOR: &str = "The door: IPv6 only while it works";
 const ROUTER: &str = "Inline, step by step: on a router in front of other hosts' MTAs";
 
 #[test]
 fn commands_stand_only_in_sections_that_are_run() {
     for section in sections() {
         let has_commands = section.blocks.iter().any(|block| block.language == "console");
-        let is_run = [DEMO, SMALLEST, IN_FRONT, ROUTER, RECORDING, READING]
+        let is_run = [DEMO, SMALLEST, IN_FRONT, ROUTER, DOOR, RECORDING, READING]
             .contains(&section.title.as_str());
         assert_eq!(has_commands, is_run, "{}", section.title);
     }
@@ -93,6 +94,22 @@ fn on_a_router() {
         postfix.take_message_to(&to);
         let client = format!("[{}]", lab.client_ip(family));
         postfix.wait_for_log(&client, |line| line.contains("client=") && line.contains(&client));
+    }
+}
+
+/// What is shown of `gatepost door` is the page's own snapshot, without what a prober said at length.
+#[test]
+fn the_door() {
+    let Some(lab) = Lab::new("README, the door") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let mut reader = Reader::new(&lab, &lab.server, &postfix);
+    reader.follow(&section(DOOR), |text| text.to_owned());
+    let snapshot = include_str!(
+        "../src/report/snapshots/gatepost__report__door__tests__it_reads_like_this.snap"
+    );
+    let shown = section(DOOR).blocks.into_iter().find(|block| block.language == "text").unwrap();
+    for line in shown.text.lines() {
+        assert!(snapshot.contains(line), "{line:?} is not in the snapshot");
     }
 }
 

@@ -12,6 +12,7 @@ use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Outcome, Phase, Refusal,
     ReplySource, Starttls,
 };
+use crate::policy::door::{self, Change, Door, Mode, Signs, State};
 use crate::smtp::Verb;
 use crate::stream::{Counts, FlowFacts, FlowOutcome, FlowStart};
 use crate::time::Timestamp;
@@ -59,6 +60,7 @@ fn feed_everything(metrics: &Metrics) {
         for &direction in Direction::ALL {
             tell(Event::Bytes { direction, count: u64::from(u32::MAX) });
         }
+        feed_door(metrics, family);
     }
     feed_traffic(metrics);
     metrics.config_reload_applied();
@@ -66,6 +68,28 @@ fn feed_everything(metrics: &Metrics) {
     metrics.log_lines_dropped(3);
     metrics.record_omitted_octets(5);
     metrics.set_sessions_limit(10_000);
+}
+
+/// Through every state, and closed in the end.
+fn feed_door(metrics: &Metrics, family: Family) {
+    let at = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    let mut door = Door::new(family, door::Settings::default(), at);
+    for (&from, &to) in State::ALL.iter().zip(State::ALL.iter().cycle().skip(1)) {
+        let detail = String::new();
+        metrics.door_changed(family, &Change { from, to, at, reason: door::Reason::Trial, detail });
+    }
+    door.set_mode(Mode::Close);
+    door.look(&Signs { accepted: Some(at), ..Signs::default() }, at);
+    metrics.door(&door.status(at + Duration::from_secs(90)));
+    metrics.refused_at_the_syn(family, 7);
+}
+
+#[test]
+fn a_door_is_in_one_state() {
+    let metrics = Metrics::new().unwrap();
+    let before = series(&metrics);
+    feed_door(&metrics, Family::Ipv6);
+    insta::assert_snapshot!(changed(&metrics, &before));
 }
 
 /// Our own server's, and another's.
@@ -214,7 +238,9 @@ fn every_series_is_there_from_the_start_at_zero_and_no_event_adds_one() {
     // Each one can be reached; buckets below the one duration that was fed stay empty.
     for (name, value) in after.iter().filter(|(name, _)| ours(name)) {
         let bucket = name.contains("_bucket");
-        assert!(bucket || *value != 0.0, "nothing counts in {name}");
+        // A door is in one state.
+        let other_state = name.contains("_door_state") && !name.contains("closed");
+        assert!(bucket || other_state || *value != 0.0, "nothing counts in {name}");
     }
 }
 

@@ -69,11 +69,6 @@ impl Door {
         self.mode = mode;
     }
 
-    /// Other settings, from the next look on.
-    pub fn set_settings(&mut self, settings: Settings) {
-        self.settings = settings;
-    }
-
     /// It is `at`, and these are the signs. At most one state further.
     pub fn look(&mut self, signs: &Signs, at: Timestamp) -> Option<Change> {
         self.at = self.at.max(at);
