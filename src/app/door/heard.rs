@@ -71,13 +71,19 @@ fn accepted(record: &SessionRecord) -> bool {
     codes.into_iter().any(|code| (200..300).contains(&code))
 }
 
-/// Content was to come, and neither it nor a refusal came to an end before somebody gave up.
+/// Content was to come, and its end did not before somebody gave up: the client, or the gateway with its 421.
 fn stalled(record: &SessionRecord) -> bool {
-    let gave_up = matches!(record.outcome, Outcome::Timeout | Outcome::ClientClosed);
     let begun = record.smtp.replies.contains_key(&354)
         || record.smtp.commands.get(&Verb::Bdat).is_some_and(|count| *count > 0);
+    let gave_up = |code: Option<u16>| match record.outcome {
+        Outcome::ClientClosed => code.is_none(),
+        Outcome::Timeout => code.is_none_or(|code| code == 421),
+        _ => false,
+    };
     let last = record.smtp.transactions.last();
-    gave_up && begun && last.is_some_and(|transaction| transaction.deciding_code().is_none())
+    // Once the end of data was there, it is upstream that did not answer.
+    let is_whole = record.smtp.phases.data.is_some();
+    begun && !is_whole && last.is_some_and(|last| gave_up(last.deciding_code()))
 }
 
 #[cfg(test)]
@@ -131,7 +137,7 @@ mod tests {
             // Refused, or ended by others.
             (session(client, 1, gone, Some(550)), 0),
             (session(client, 1, Outcome::UpstreamClosed, None), 0),
-            (session(client, 10, Outcome::Timeout, None), 1),
+            (session(client, 10, Outcome::Timeout, Some(421)), 1),
             (session(client, 20, gone, None), 2),
             (session(client, 30, Outcome::Quit, Some(250)), 0),
             (session(client, 40, gone, None), 1),
