@@ -39,11 +39,12 @@ lint: ## Formatting, clippy, documentation: no warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
 bench: NEEDED = $(BENCH_PACKAGES)
-bench: packages ## The relay beside HAProxy and nginx, replay beside tshark, watch beside dumpcap, a decision; writes target/bench/*.json
+bench: packages ## The relay beside HAProxy and nginx, replay beside tshark, watch beside dumpcap, a decision, the door; writes target/bench/*.json
 	$(RUNNER) $(CARGO) bench --locked --bench relay -- $(BENCH)
 	$(RUNNER) $(CARGO) bench --locked --bench replay -- $(BENCH)
 	$(RUNNER) $(CARGO) bench --locked --bench watch -- $(BENCH)
 	$(CARGO) bench --locked --bench decide
+	$(RUNNER) $(CARGO) bench --locked --bench door -- $(BENCH)
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS (60); needs cargo-fuzz
 	for target in $$($(CARGO) fuzz list --fuzz-dir tests/fuzz); do \

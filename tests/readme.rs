@@ -25,13 +25,14 @@ const IN_FRONT: &str = "Inline, step by step: in front of Postfix on the same ho
 const POLICY: &str = "Accepting only who can be reached";
 const READING: &str = "Reading captures";
 const RECORDING: &str = "Recording sessions";
+const DOOR: &str = "The door: IPv6 only while it works";
 const ROUTER: &str = "Inline, step by step: on a router in front of other hosts' MTAs";
 
 #[test]
 fn commands_stand_only_in_sections_that_are_run() {
     for section in sections() {
         let has_commands = section.blocks.iter().any(|block| block.language == "console");
-        let is_run = [DEMO, SMALLEST, IN_FRONT, ROUTER, POLICY, RECORDING, READING]
+        let is_run = [DEMO, SMALLEST, IN_FRONT, ROUTER, POLICY, DOOR, RECORDING, READING]
             .contains(&section.title.as_str());
         assert_eq!(has_commands, is_run, "{}", section.title);
     }
@@ -94,6 +95,22 @@ fn on_a_router() {
         postfix.take_message_to(&to);
         let client = format!("[{}]", lab.client_ip(family));
         postfix.wait_for_log(&client, |line| line.contains("client=") && line.contains(&client));
+    }
+}
+
+/// What is shown of `gatepost door` is the page's own snapshot, without what a prober said at length.
+#[test]
+fn the_door() {
+    let Some(lab) = Lab::new("README, the door") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let mut reader = Reader::new(&lab, &lab.server, &postfix);
+    reader.follow(&section(DOOR), |text| text.to_owned());
+    let snapshot = include_str!(
+        "../src/report/snapshots/gatepost__report__door__tests__it_reads_like_this.snap"
+    );
+    let shown = section(DOOR).blocks.into_iter().find(|block| block.language == "text").unwrap();
+    for line in shown.text.lines() {
+        assert!(snapshot.contains(line), "{line:?} is not in the snapshot");
     }
 }
 

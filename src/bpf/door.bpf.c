@@ -77,12 +77,17 @@ static __always_inline void from_ipv4(struct address *address, __be32 ipv4)
 	address->words[3] = ipv4;
 }
 
+/*
+ * Without CAP_PERFMON the verifier takes no load by a computed pointer into the context. Volatile, and all of it loaded
+ * before the families part, clang computes none.
+ */
 SEC("sk_lookup")
-int door(struct bpf_sk_lookup *lookup)
+int door(volatile struct bpf_sk_lookup *lookup)
 {
 	__u32 family = lookup->family == AF_INET6 ? IPV6 : IPV4;
 	struct listener listener = {};
 	struct network client = { .length = 128 };
+	__be32 local_ipv4, remote_ipv4;
 	__u32 *is_closed;
 	__u64 *count;
 
@@ -93,18 +98,19 @@ int door(struct bpf_sk_lookup *lookup)
 		return SK_PASS;
 
 	listener.port = lookup->local_port;
-	if (family == IPV6) {
-		listener.address.words[0] = lookup->local_ip6[0];
-		listener.address.words[1] = lookup->local_ip6[1];
-		listener.address.words[2] = lookup->local_ip6[2];
-		listener.address.words[3] = lookup->local_ip6[3];
-		client.address.words[0] = lookup->remote_ip6[0];
-		client.address.words[1] = lookup->remote_ip6[1];
-		client.address.words[2] = lookup->remote_ip6[2];
-		client.address.words[3] = lookup->remote_ip6[3];
-	} else {
-		from_ipv4(&listener.address, lookup->local_ip4);
-		from_ipv4(&client.address, lookup->remote_ip4);
+	local_ipv4 = lookup->local_ip4;
+	remote_ipv4 = lookup->remote_ip4;
+	listener.address.words[0] = lookup->local_ip6[0];
+	listener.address.words[1] = lookup->local_ip6[1];
+	listener.address.words[2] = lookup->local_ip6[2];
+	listener.address.words[3] = lookup->local_ip6[3];
+	client.address.words[0] = lookup->remote_ip6[0];
+	client.address.words[1] = lookup->remote_ip6[1];
+	client.address.words[2] = lookup->remote_ip6[2];
+	client.address.words[3] = lookup->remote_ip6[3];
+	if (family == IPV4) {
+		from_ipv4(&listener.address, local_ipv4);
+		from_ipv4(&client.address, remote_ipv4);
 	}
 	if (!bpf_map_lookup_elem(&listeners, &listener)) {
 		/* A listener of the wildcard address. */

@@ -23,8 +23,6 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
         let family = family.as_str();
-        let proof_age = families.door_proof_age.get_metric_with_label_values(&[family])?;
-        proof_age.set(-1.0);
         Ok(Self {
             state: array(State::ALL.iter().map(|state| {
                 families.door_state.get_metric_with_label_values(&[family, state.as_str()])
@@ -36,7 +34,7 @@ impl Door {
                 HOWS.iter()
                     .map(|how| families.door_refused.get_metric_with_label_values(&[family, how])),
             )?,
-            proof_age,
+            proof_age: families.door_proof_age.get_metric_with_label_values(&[family])?,
         })
     }
 }

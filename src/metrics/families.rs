@@ -272,7 +272,7 @@ impl Families {
             door_proof_age: to.register(GaugeVec::new(
                 opts(
                     "door_proof_age_seconds",
-                    "How long ago mail or a probe from outside last came through; -1 is never.",
+                    "How long ago mail or a probe from outside last came through; -1 is never, 0 where nothing guards it.",
                 ),
                 &["family"],
             )?)?,

@@ -13,6 +13,7 @@ use crate::engine::{
     ReplySource, Starttls,
 };
 use crate::policy::Action;
+use crate::policy::door::{self, Change, Door, Signs};
 use crate::policy::facts::{
     Level, LookupKind, ObserveLookups as _, Obtained, Over, Source, State, Told,
 };
@@ -101,6 +102,7 @@ fn feed_everything(metrics: &Metrics) {
             }
         }
         tell(Event::Waited(seconds));
+        feed_door(metrics, family);
     }
     feed_traffic(metrics);
     feed_lookups(metrics);
@@ -125,6 +127,28 @@ fn feed_lookups(metrics: &Metrics) {
     metrics.store_up(true);
     metrics.kept(3, 4);
     metrics.under_way(5);
+}
+
+/// Through every state, and closed in the end.
+fn feed_door(metrics: &Metrics, family: Family) {
+    let at = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    let mut door = Door::new(family, door::Settings::default(), at);
+    for (&from, &to) in door::State::ALL.iter().zip(door::State::ALL.iter().cycle().skip(1)) {
+        let detail = String::new();
+        metrics.door_changed(family, &Change { from, to, at, reason: door::Reason::Trial, detail });
+    }
+    door.set_mode(door::Mode::Close);
+    door.look(&Signs { accepted: Some(at), ..Signs::default() }, at);
+    metrics.door(&door.status(at + Duration::from_secs(90)));
+    metrics.refused_at_the_syn(family, 7);
+}
+
+#[test]
+fn a_door_is_in_one_state() {
+    let metrics = Metrics::new().unwrap();
+    let before = series(&metrics);
+    feed_door(&metrics, Family::Ipv6);
+    insta::assert_snapshot!(changed(&metrics, &before));
 }
 
 /// Our own server's, and another's.
@@ -274,7 +298,9 @@ fn every_series_is_there_from_the_start_at_zero_and_no_event_adds_one() {
     // Each one can be reached; buckets below the one duration that was fed stay empty.
     for (name, value) in after.iter().filter(|(name, _)| ours(name)) {
         let bucket = name.contains("_bucket");
-        assert!(bucket || *value != 0.0, "nothing counts in {name}");
+        // A door is in one state.
+        let other_state = name.contains("_door_state") && !name.contains("closed");
+        assert!(bucket || other_state || *value != 0.0, "nothing counts in {name}");
     }
 }
 

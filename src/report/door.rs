@@ -10,7 +10,7 @@ use crate::policy::door::{Mode, Proof, ProofBy, Status, Told};
 use crate::time::Timestamp;
 
 /// Where sentences begin.
-const INDENT: usize = 9;
+const INDENT: usize = 10;
 /// Columns that the words of others may take: what a prober said.
 const DETAIL: usize = 240;
 
@@ -116,7 +116,9 @@ mod tests {
         let mut door = Door::new(Family::Ipv6, Settings::default(), start);
         let mut text = doors(&[told(&door, start, 0)]);
         let mail = Signs { accepted: Some(at(5)), ..Signs::default() };
-        door.look(&mail, at(5));
+        for minute in [5, 45] {
+            door.look(&mail, at(minute));
+        }
         text += &doors(&[told(&door, at(45), 0)]);
         let probes = Probes {
             last: at(60),

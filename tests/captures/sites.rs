@@ -10,7 +10,7 @@ use super::lab::{Authority, Family, Host, Lab, Postfix, Process, port, until};
 const NAMESERVER: &str = "2001:db8:53::53";
 
 /// Every zone there is. The sender has a reverse name over IPv4 only.
-const ZONES: [(&str, &str); 4] = [
+pub(super) const ZONES: [(&str, &str); 4] = [
     ("receiver.example", "@ MX 10 mx\nmx A 198.51.100.25\nmx AAAA 2001:db8:2::25\n"),
     ("sender.example", "@ MX 10 mta\nmta A 192.0.2.10\nmta AAAA 2001:db8:1::10\n"),
     ("2.0.192.in-addr.arpa", "10 PTR mta.sender.example.\n"),
@@ -33,6 +33,11 @@ pub(super) fn lab(case: &str) -> Option<Lab> {
 
 /// Starts the DNS server; client and server ask it from now on.
 pub(super) fn dns(lab: &Lab) -> Process {
+    dns_with(lab, &ZONES)
+}
+
+/// The same with other zones, each with its records; the name server is that of `sender.example`.
+pub(super) fn dns_with(lab: &Lab, zones: &[(&str, &str)]) -> Process {
     let nameserver: IpAddr = NAMESERVER.parse().unwrap();
     lab.gateway.configure(&format!("addr add {nameserver}/128 dev lo nodad\n"));
     let folder = lab.folder("dns");
@@ -43,10 +48,10 @@ pub(super) fn dns(lab: &Lab) -> Process {
          log:\n- target: stderr\n  any: info\n\
          zone:\n"
     );
-    for (zone, records) in ZONES {
+    for (zone, records) in zones {
         let head = "$TTL 300\n@ SOA ns.sender.example. hostmaster.sender.example. 1 3600 600 86400 300\n\
                     @ NS ns.sender.example.\n";
-        let own = if zone == "sender.example" { "ns AAAA 2001:db8:53::53\n" } else { "" };
+        let own = if *zone == "sender.example" { "ns AAAA 2001:db8:53::53\n" } else { "" };
         fs::write(folder.join(zone), format!("$ORIGIN {zone}.\n{head}{own}{records}")).unwrap();
         configuration.push_str(&format!("- domain: {zone}\n  file: {path}/{zone}\n"));
     }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -63,6 +64,12 @@ impl Config {
     pub(crate) fn set(mut self, section: &str, line: &str) -> Self {
         let lines = self.sections.entry(section.to_owned()).or_default();
         lines.push(line.to_owned());
+        self
+    }
+
+    /// Leaves a section out.
+    pub(crate) fn without(mut self, section: &str) -> Self {
+        self.sections.remove(section);
         self
     }
 
@@ -197,6 +204,11 @@ impl<'lab> Gateway<'lab> {
             let log = self.log();
             log.lines().find(|line| line.contains(wanted)).map(str::to_owned)
         })
+    }
+
+    /// CPU time of all its threads until now.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.process.cpu()
     }
 
     pub(crate) fn resident_kib(&self) -> u64 {

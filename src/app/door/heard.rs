@@ -71,11 +71,83 @@ fn accepted(record: &SessionRecord) -> bool {
     codes.into_iter().any(|code| (200..300).contains(&code))
 }
 
-/// Content was to come, and neither it nor a refusal came to an end before somebody gave up.
+/// Content was to come, and its end did not before somebody gave up: the client, or the gateway with its 421.
 fn stalled(record: &SessionRecord) -> bool {
-    let gave_up = matches!(record.outcome, Outcome::Timeout | Outcome::ClientClosed);
     let begun = record.smtp.replies.contains_key(&354)
         || record.smtp.commands.get(&Verb::Bdat).is_some_and(|count| *count > 0);
+    let gave_up = |code: Option<u16>| match record.outcome {
+        Outcome::ClientClosed => code.is_none(),
+        Outcome::Timeout => code.is_none_or(|code| code == 421),
+        _ => false,
+    };
     let last = record.smtp.transactions.last();
-    gave_up && begun && last.is_some_and(|transaction| transaction.deciding_code().is_none())
+    // Once the end of data was there, it is upstream that did not answer.
+    let is_whole = record.smtp.phases.data.is_some();
+    begun && !is_whole && last.is_some_and(|last| gave_up(last.deciding_code()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::{Endpoint, SmtpFacts, TcpFacts, TransactionRecord, VerdictRecord};
+    use crate::policy::Action;
+
+    /// A session that came to DATA, from second `start` on, for 5 s.
+    fn session(client: &str, start: u64, outcome: Outcome, code: Option<u16>) -> SessionRecord {
+        let address = client.parse().unwrap();
+        let end = Endpoint { address, port: 25 };
+        let transaction = TransactionRecord { data_code: code, ..TransactionRecord::default() };
+        SessionRecord {
+            start: Timestamp::from_nanos(start * 1_000_000_000),
+            duration: Duration::from_secs(5),
+            family: Family::of(address),
+            client: end,
+            server: end,
+            upstream: None,
+            outcome,
+            tcp: TcpFacts::default(),
+            smtp: SmtpFacts {
+                transactions: vec![transaction],
+                replies: [(354, 1)].into(),
+                ..SmtpFacts::default()
+            },
+            facts: None,
+            verdict: VerdictRecord {
+                action: Action::Accept,
+                rule: None,
+                reason: None,
+                shadow: Vec::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn what_comes_through_and_what_stalls() {
+        let heard = Heard::new(Networks::new(["2001:db8:7::/64".parse().unwrap()]));
+        let seconds = |at: Timestamp| at.as_nanos() / 1_000_000_000;
+        let stalls = || heard.of(Family::Ipv6).stalled.map_or(0, |stalled| stalled.sessions);
+        let (client, gone) = ("2001:db8::1", Outcome::ClientClosed);
+        for (session, expected) in [
+            // Nobody outside, or nobody who counts.
+            (session("::1", 1, gone, None), 0),
+            (session("2001:db8:7::1", 1, gone, None), 0),
+            (session("192.0.2.1", 1, gone, None), 0),
+            // Refused, or ended by others.
+            (session(client, 1, gone, Some(550)), 0),
+            (session(client, 1, Outcome::UpstreamClosed, None), 0),
+            (session(client, 10, Outcome::Timeout, Some(421)), 1),
+            (session(client, 20, gone, None), 2),
+            (session(client, 30, Outcome::Quit, Some(250)), 0),
+            (session(client, 40, gone, None), 1),
+        ] {
+            heard.session(&session);
+            assert_eq!(stalls(), expected, "{} {:?}", session.client.address, session.outcome);
+        }
+        assert_eq!(heard.of(Family::Ipv6).accepted.map(seconds), Some(35));
+        assert_eq!(heard.of(Family::Ipv4).accepted, None);
+        heard.forget_stalled(Family::Ipv6);
+        assert_eq!(stalls(), 0);
+    }
 }

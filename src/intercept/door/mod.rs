@@ -79,7 +79,7 @@ pub struct Enforcer {
 
 enum By {
     #[cfg(feature = "ebpf")]
-    Lookup(lookup::Lookup),
+    Lookup(Box<lookup::Lookup>),
     Nft {
         interception: Interception,
         /// What rules counted that are gone. By family.
@@ -99,7 +99,8 @@ impl Enforcer {
             }
             #[cfg(feature = "ebpf")]
             (Refuse::Syn, Entrance::Listeners(addresses)) => {
-                lookup::Lookup::start(&addresses, &exempt).map(By::Lookup)
+                lookup::Lookup::start(&addresses, &exempt)
+                    .map(|lookup| By::Lookup(Box::new(lookup)))
             }
             #[cfg(not(feature = "ebpf"))]
             (Refuse::Syn, Entrance::Listeners(_)) => Err(DoorError::NotBuilt),

@@ -69,11 +69,6 @@ impl Door {
         self.mode = mode;
     }
 
-    /// Other settings, from the next look on.
-    pub fn set_settings(&mut self, settings: Settings) {
-        self.settings = settings;
-    }
-
     /// It is `at`, and these are the signs. At most one state further.
     pub fn look(&mut self, signs: &Signs, at: Timestamp) -> Option<Change> {
         self.at = self.at.max(at);
@@ -221,25 +216,24 @@ impl Door {
             return (format!("`gatepost door {} auto`, and the signs then", self.family), None);
         }
         let closes = || {
-            let mut words = if self.signs.has_vantage {
-                format!("{failures} probes in a row that fail, ")
+            let probes = if self.signs.has_vantage {
+                format!("{failures} probes in a row fail, ")
             } else {
                 String::new()
             };
-            words += &format!("no upstream, or {stalls} sessions that stall");
-            if self.settings.closes_unproven() {
-                words += &format!("; or {} without a proof", spoken(self.settings.fresh));
-            }
-            words
+            let unproven = if self.settings.closes_unproven() {
+                format!(", or after {} without a proof", spoken(self.settings.fresh))
+            } else {
+                String::new()
+            };
+            format!("closes when {probes}no upstream answers or {stalls} sessions stall{unproven}")
         };
         match self.state {
-            State::Open => (format!("closes on {}", closes()), None),
+            State::Open => (closes(), None),
             State::Opening => {
                 let proof = if self.signs.has_vantage { "message or probe" } else { "message" };
-                let words = format!(
-                    "opens with the first {proof} that comes through; closes on {}",
-                    closes()
-                );
+                let words =
+                    format!("opens with the first {proof} that comes through; {}", closes());
                 (words, None)
             }
             State::Closing => {

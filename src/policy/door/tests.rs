@@ -45,10 +45,9 @@ fn probes(reached: bool, count: u32, seconds: u64) -> Signs {
 }
 
 fn stalled(sessions: u32, since: u64, last: u64) -> Signs {
-    let mut signs = Signs::default();
-    signs.stalled = Some(Stalled { sessions, since: at(since), last: at(last) });
-    signs.around.other_accepted = Some(at(last));
-    signs
+    let around = Around { other_accepted: Some(at(last)), ..Around::default() };
+    let stalled = Some(Stalled { sessions, since: at(since), last: at(last) });
+    Signs { stalled, around, ..Signs::default() }
 }
 
 fn down() -> Signs {
