@@ -71,18 +71,15 @@ struct Site<'lab> {
     gateway: Gateway<'lab>,
     recorder: Process,
     config: std::path::PathBuf,
-    log: std::path::PathBuf,
     capture: std::path::PathBuf,
 }
 
 impl<'lab> Site<'lab> {
     fn open(lab: &'lab Lab, name: &str, rules: &str, sessions: usize) -> Self {
         let name = name.replace(' ', "-");
-        let log = lab.path(&format!("{name}.log"));
         let config = Config::new(lab, Mode::Proxy)
             .for_crowds()
             .set("log", "format = \"json\"")
-            .set("log", &format!("file = {log:?}"))
             .set("site", "addresses = [\"198.51.100.0/24\", \"2001:db8:2::/64\"]")
             .set("reach", &format!("dns = [\"{ASKED}\"]"))
             .set("reach", "deadline = \"2s\"")
@@ -94,7 +91,7 @@ impl<'lab> Site<'lab> {
         let file = lab.path(&format!("{name}.toml"));
         fs::write(&file, config.toml()).unwrap();
         let recorder = record(lab, &config, &capture, sessions);
-        Self { lab, gateway, recorder, config: file, log, capture }
+        Self { lab, gateway, recorder, config: file, capture }
     }
 
     /// The client's end of the session, and the reply to RCPT in one line.
@@ -115,8 +112,9 @@ impl<'lab> Site<'lab> {
     /// What differs between the log of the gateway, what was answered, and a replay of the recording.
     fn close(mut self, heard: &[(SocketAddr, Case, String)]) -> Vec<String> {
         assert!(self.recorder.wait().success(), "{}", self.recorder.log());
-        drop(self.gateway);
-        let live = verdicts(&fs::read_to_string(&self.log).unwrap());
+        self.gateway.terminate();
+        self.gateway.wait();
+        let live = verdicts(&self.gateway.log());
         let config = self.config.to_str().unwrap();
         let capture = self.capture.to_str().unwrap();
         let words = [GATEPOST, "replay", "--config", config, "--format", "json", capture];

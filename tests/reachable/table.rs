@@ -116,10 +116,10 @@ names | ipv6 | missing | - | - | - | 450 4.7.25
 names | ipv6 | unconfirmed | - | - | - | 450 4.7.25
 names | ipv6 | many | - | - | - |
 names | ipv6 | too-many | - | - | - | 450 4.7.25
-names | ipv6 | lame | - | - | - | 451 4.4.3
-names | ipv6 | broken | - | - | - | 451 4.4.3
+names | ipv6 | lame | - | - | - | 451 4.7.25
+names | ipv6 | broken | - | - | - | 451 4.7.25
 names | ipv6 | slow | - | - | - |
-names | ipv6 | silent | - | - | - | 451 4.4.3
+names | ipv6 | silent | - | - | - | 451 4.7.25
 names | ipv6 | empty | - | - | - | 450 4.7.25
 names | ipv6 | alias | - | - | - |
 names | ipv6 | missing | - | <> | - |
@@ -129,8 +129,8 @@ names | ipv4 | good | - | - | - |
 names | ipv4 | missing | - | - | - | 550 5.7.25
 names | ipv4 | unconfirmed | - | - | - |
 names | ipv4 | too-many | - | - | - |
-names | ipv4 | lame | - | - | - | 451 4.4.3
-names | ipv4 | broken | - | - | - | 451 4.4.3
+names | ipv4 | lame | - | - | - | 451 4.7.25
+names | ipv4 | broken | - | - | - | 451 4.7.25
 names | ipv4 | empty | - | - | - | 550 5.7.25
 strict names | ipv4 | good | - | - | - |
 strict names | ipv4 | missing | - | - | - | 550 5.7.25
@@ -139,9 +139,9 @@ strict names | ipv4 | many | - | - | - |
 strict names | ipv4 | too-many | - | - | - | 550 5.7.25
 strict names | ipv4 | alias | - | - | - |
 strict names | ipv4 | slow | - | - | - |
-strict names | ipv4 | silent | - | - | - | 451 4.4.3
+strict names | ipv4 | silent | - | - | - | 451 4.7.25
 strict names | ipv6 | unconfirmed | - | - | - | 550 5.7.25
-strict names | ipv6 | broken | - | - | - | 451 4.4.3
+strict names | ipv6 | broken | - | - | - | 451 4.7.25
 return path | ipv6 | good | - | u@good.sender.example | - |
 return path | ipv6 | good | - | u@second.sender.example | - |
 return path | ipv6 | good | - | u@implicit.sender.example | - |

@@ -116,7 +116,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
-    let reach = reach::Settings { ours: site.addresses.clone(), ..reach::with_relay(reach, &relay) };
+    let ours = site.addresses.clone();
+    let reach = crate::reach::Settings { ours, ..reach::with_relay(reach, &relay) };
     Ok(Config { relay, intercept, log, metrics, control, site, watch, door, reach, vantage })
 }
 
