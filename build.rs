@@ -1,5 +1,5 @@
-//! Compiles the kernel programs of `src/bpf`, which `source::ebpf` takes from `OUT_DIR`. Without the feature `ebpf` there is
-//! nothing to do.
+//! Compiles the kernel programs of `src/bpf`, which `source::ebpf` and `intercept::door` take from `OUT_DIR`. Without the
+//! feature `ebpf` there is nothing to do.
 //!
 //! `CLANG` names another compiler than `clang`.
 
@@ -7,31 +7,39 @@ use std::env;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-const PROGRAMS: &str = "src/bpf/watch.bpf.c";
-const LAYOUT: &str = "src/bpf/watch.h";
+const PROGRAMS: [&str; 2] = ["watch", "door"];
+const HEADERS: [&str; 2] = ["src/bpf/socket.h", "src/bpf/watch.h"];
 
 fn main() -> ExitCode {
-    println!("cargo::rerun-if-changed={PROGRAMS}");
-    println!("cargo::rerun-if-changed={LAYOUT}");
+    for name in PROGRAMS {
+        println!("cargo::rerun-if-changed={}", source(name));
+    }
+    for header in HEADERS {
+        println!("cargo::rerun-if-changed={header}");
+    }
     println!("cargo::rerun-if-env-changed=CLANG");
     if env::var_os("CARGO_FEATURE_EBPF").is_none() {
         return ExitCode::SUCCESS;
     }
-    match compile() {
+    match PROGRAMS.into_iter().try_for_each(compile) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             println!(
                 "cargo::error=cannot build the eBPF programs: {why}. Install clang and libbpf's headers (Debian: \
-                 clang libbpf-dev), or build with --no-default-features: then `watch` has libpcap only"
+                 clang libbpf-dev), or build with --no-default-features: then `watch` has libpcap only and a closed door refuses by 421"
             );
             ExitCode::FAILURE
         }
     }
 }
 
-fn compile() -> Result<(), String> {
+fn source(name: &str) -> String {
+    format!("src/bpf/{name}.bpf.c")
+}
+
+fn compile(name: &str) -> Result<(), String> {
     let of_target = |name: &str| env::var(name).map_err(|error| format!("{name}: {error}"));
-    let object = PathBuf::from(of_target("OUT_DIR")?).join("watch.bpf.o");
+    let object = PathBuf::from(of_target("OUT_DIR")?).join(format!("{name}.bpf.o"));
     let target = match of_target("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
         "big" => "bpfeb",
         _ => "bpfel",
@@ -42,7 +50,8 @@ fn compile() -> Result<(), String> {
     // -g for BTF, by which the loader finds the fields of kernel structures. v3 is what kernel 5.1 and later run.
     let output = Command::new(&clang)
         .args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
-        .args(["-target", target, "-mcpu=v3", "-isystem", &of_machine, "-c", PROGRAMS, "-o"])
+        .args(["-target", target, "-mcpu=v3", "-isystem", &of_machine, "-c"])
+        .args([&source(name), "-o"])
         .arg(&object)
         .output()
         .map_err(|error| format!("cannot run {clang}: {error}"))?;

@@ -28,6 +28,14 @@ impl Family {
         }
     }
 
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Ipv4 => Self::Ipv6,
+            Self::Ipv6 => Self::Ipv4,
+        }
+    }
+
     /// The label and config word: `ipv4` or `ipv6`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -167,6 +175,10 @@ impl Networks {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = IpNet> {
+        self.0.iter().copied()
     }
 
     pub fn contains(&self, ip: IpAddr) -> bool {

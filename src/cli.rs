@@ -1,6 +1,7 @@
 //! The command line. Layer 5: what was typed, nothing of what it means.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use ipnet::IpNet;
 
 use crate::addr::Family;
 use crate::config::{WATCH_BUFFER, octets};
+use crate::policy::facts::DomainName;
+use crate::reach::parse_server;
 
 /// A transparent SMTP gateway for dual-stack mail.
 #[derive(Debug, Parser)]
@@ -40,6 +43,13 @@ pub enum Command {
     /// Look at or remove what transparent mode installed in the kernel.
     #[command(subcommand)]
     Intercept(InterceptCommand),
+    /// Tell of each family whether new sessions of it are let in and why, or open or close its door.
+    Door(Door),
+    /// Look at or forget what a gateway has learnt of others.
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Call mail servers for a gateway on another network that asks whether it can be reached, until SIGINT or SIGTERM.
+    Vantage(Vantage),
     /// Show what gatepost does: an MTA, a DNS zone, the gateway and a handful of senders, all on loopback.
     Demo {
         /// Exit after the table: 0 if everything went as it claims.
@@ -118,6 +128,40 @@ fn size(text: &str) -> Result<usize, String> {
 }
 
 #[derive(Debug, Args)]
+pub struct Door {
+    /// ipv6 or ipv4; without it both are told.
+    #[arg(value_parser = family, requires = "mode", value_name = "FAMILY")]
+    pub family: Option<Family>,
+    /// What to do with it; auto: as the signs say.
+    #[arg(value_enum, value_name = "WHAT")]
+    pub mode: Option<DoorMode>,
+    /// The running gateway's configuration file, for its control socket.
+    #[arg(long, short, value_name = "FILE", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
+    /// The running gateway's control socket [default: /run/gatepost/control.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// How to tell it.
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub format: DoorFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DoorMode {
+    Open,
+    Close,
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DoorFormat {
+    #[default]
+    Text,
+    /// A list with an object for each family.
+    Json,
+}
+
+#[derive(Debug, Args)]
 pub struct Record {
     /// The running gateway's configuration file, for its control socket.
     #[arg(long, short, value_name = "FILE", conflicts_with = "socket")]
@@ -185,6 +229,80 @@ pub enum InterceptCommand {
     Show,
     /// Remove all of them.
     Clean,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Print it, the last to expire first.
+    Show {
+        #[command(flatten)]
+        args: CacheArgs,
+        /// How to tell it.
+        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+        format: CacheFormat,
+    },
+    /// Forget it, also in the file and where gateways share it.
+    Purge {
+        #[command(flatten)]
+        args: CacheArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// Only what has this in the columns KIND and ABOUT, such as `greet`, `example.org` or 2001:db8:: [default: all].
+    pub pattern: Option<String>,
+    /// The gateway's configuration file, for its control socket and, while it does not run, its file of answers.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The running gateway's control socket [default: /run/gatepost/control.sock].
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CacheFormat {
+    /// A table.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Vantage {
+    // No link, as rustdoc would have it.
+    #[arg(help = "Where the gateway asks, such as [::]:9626", long, value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+    /// A file with 64 hexadecimal digits (openssl rand -hex 32), the same as the gateway's.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Call the mail servers of this domain; repeatable, and no others are called.
+    #[arg(long = "domain", value_name = "DOMAIN", required = true, value_parser = domain)]
+    pub domains: Vec<DomainName>,
+    #[arg(
+        help = "Ask this DNS server, such as 192.0.2.53 or [2001:db8::53]:5353 [default: the system's]",
+        long,
+        value_name = "ADDR[:PORT]",
+        value_parser = parse_server
+    )]
+    pub dns: Option<SocketAddr>,
+    /// What to say in EHLO [default: the host's name].
+    #[arg(long, value_name = "NAME", value_parser = hostname)]
+    pub hostname: Option<String>,
+    /// Refuse more.
+    #[arg(long, value_name = "N", default_value = "60")]
+    pub questions_per_minute: NonZeroU32,
+}
+
+fn domain(text: &str) -> Result<DomainName, String> {
+    DomainName::parse(text).ok_or_else(|| "write a domain such as example.org".to_owned())
+}
+
+fn hostname(text: &str) -> Result<String, String> {
+    DomainName::parse(text)
+        .map(|name| name.to_string())
+        .ok_or_else(|| "write a name such as vantage.example.net".to_owned())
 }
 
 const REPLAY_EXIT: &str =

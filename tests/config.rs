@@ -17,9 +17,10 @@ use std::time::Duration;
 use gatepost::addr::Family;
 use gatepost::config::{Config, Position};
 use gatepost::engine::{Limits, Timeouts};
-use gatepost::policy::Action;
+use gatepost::intercept::door::Refuse;
 use gatepost::policy::facts::{DomainName, Level, Over};
 use gatepost::policy::rules::{Exempt, FactName, Mode, Moment, Require, Rule, When};
+use gatepost::policy::{Action, door};
 use gatepost::relay::Identity;
 use gatepost::source::live::Choice;
 use proptest::prelude::*;
@@ -127,6 +128,18 @@ fn the_full_file_spells_out_the_defaults() {
         (full.watch.take().map(|watch| watch.choice), smallest.watch.as_ref()),
         (Some(Choice::Auto), None)
     );
+
+    let door = full.door.take().unwrap();
+    assert_eq!((door.refuse, door.exempt.is_empty()), (Refuse::Syn, true));
+    assert_eq!((door.ipv6, door.ipv4), (Some(door::Settings::default()), None));
+    assert_eq!(smallest.door, None, "without the section nothing is ever closed");
+    assert_eq!(full.reach.cache.take(), Some("/var/lib/gatepost/facts.redb".into()));
+    assert_eq!(full.reach.store.take().as_deref(), Some("redis://192.0.2.6:6379/0"));
+    full.reach.hostname.clone_from(&smallest.reach.hostname);
+    let vantage = full.vantage.take().unwrap();
+    assert_eq!(vantage.domains.len(), 1);
+    assert_eq!(vantage.timeout, Duration::from_secs(20));
+    assert_eq!(smallest.vantage, None);
 
     full.relay.listen.threads = smallest.relay.listen.threads;
     full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);
@@ -256,6 +269,24 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!(one.relay.upstream.mark, Some(0x11));
 
     assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, Identity::ProxyV2);
+}
+
+/// What is left out of `[reach]` is as documented, and the rest comes from other sections.
+#[test]
+fn lookups_have_defaults_and_know_the_upstreams() {
+    use gatepost::reach::Settings;
+    let smallest = valid("smallest.toml").reach;
+    let expected = Settings {
+        hostname: smallest.hostname.clone(),
+        upstreams: ["[::1]:25", "127.0.0.1:25"].map(|addr| addr.parse().unwrap()).to_vec(),
+        ..Settings::default()
+    };
+    assert_eq!(smallest, expected);
+    let both = valid("tproxy-proxy-v2.toml");
+    assert_eq!(both.reach.mark, both.relay.upstream.mark);
+    // PROXY v2, LOCAL, no addresses: proxy-protocol.txt §2.2.
+    let header = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x20\x00\x00\x00";
+    assert_eq!(both.reach.upstream_preface, header);
 }
 
 #[test]

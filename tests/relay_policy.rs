@@ -370,7 +370,7 @@ fn a_closed_door_turns_new_sessions_away_and_no_others() {
     let (relay, _) = start(settings(server.addr, Vec::new()), &told, Slow::default());
     let mut inside = Client::connect(&relay);
     assert_eq!(inside.reply(), "220 mx.example");
-    relay.door(Family::Ipv4, false);
+    relay.gate().set(Family::Ipv4, false);
     let mut outside = Client::connect(&relay);
     let expected = "421 4.3.2 gate.example mail is not accepted over IPv4 for now; try IPv6";
     assert_eq!(outside.reply(), expected);
@@ -380,7 +380,7 @@ fn a_closed_door_turns_new_sessions_away_and_no_others() {
     let record = until("record", || told.sessions.lock().unwrap().pop());
     assert_eq!((record.verdict.reason.as_deref(), record.upstream), (Some("door"), None));
     assert_eq!(inside.asks("NOOP\r\n"), "250 ok");
-    relay.door(Family::Ipv4, true);
+    relay.gate().set(Family::Ipv4, true);
     relay.door(Family::Ipv6, false);
     assert_eq!(Client::connect(&relay).reply(), "220 mx.example");
 }

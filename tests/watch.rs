@@ -140,6 +140,9 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
         let told = watcher.finish();
         failed.about(&name, |failed| {
             expected::check(&told, failed);
+            if place == Place::Sender && source == Source::Ebpf {
+                round_trips(&told, failed);
+            }
             let lost: Vec<&Value> = told.of_type("lost").collect();
             failed.unless(lost.len() == 1 && told.lost() == (0, 0), || format!("lost: {lost:?}"));
             let page = lab.path("replayed.metrics");
@@ -162,6 +165,16 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
         });
     }
     assert!(failed.0.is_empty(), "\n{}", failed.0.join("\n"));
+}
+
+/// The kernel knows the round-trip time of each connection that this host itself opened.
+fn round_trips(told: &Told, failed: &mut Failed) {
+    let sessions: Vec<&Value> = told.of_type("session").collect();
+    let established = sessions.iter().filter(|session| !session["tcp"]["handshake_s"].is_null());
+    let without = established.filter(|session| session["tcp"]["rtt_s"].is_null());
+    failed.unless(without.clone().count() == 0, || {
+        format!("without a round-trip time: {:?}", without.collect::<Vec<_>>())
+    });
 }
 
 /// What passed proves, but for when it was told and what is too old for that by then: the clock goes on while a watcher

@@ -2,8 +2,10 @@
 //!
 //! Layer 5: here the modules of layer 4, which do not know each other, are joined.
 
+mod cache;
 mod check;
 mod demo;
+mod door;
 mod intercept;
 mod output;
 mod passed;
@@ -11,6 +13,7 @@ mod reading;
 mod record;
 mod replay;
 mod run;
+mod vantage;
 mod watch;
 
 use std::process::ExitCode;
@@ -31,6 +34,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),
         Command::Record(wanted) => block_on(record::record(wanted)),
+        Command::Door(wanted) => block_on(door::door(wanted)),
+        Command::Cache(command) => block_on(cache::cache(command)),
+        Command::Vantage(asked) => block_on(vantage::vantage(asked)),
         Command::Demo { once } => block_on(demo::run(once)),
     }
 }

@@ -72,14 +72,20 @@ fn ended(record: &SessionRecord) -> Ended {
     if tcp.black_hole == Some(true) {
         return Ended::BlackHole;
     }
-    if tcp.outcome == Some(FlowOutcome::Reset) {
-        return Ended::Reset;
-    }
     if let Some(code) = smtp.greeting.filter(|code| *code >= 400) {
         return Ended::GreetingRefused(code);
     }
+    // Within TLS nobody sees what became of the mail, and clients often end TLS by a reset.
     if smtp.tls == Tls::Started {
         return Ended::Other;
+    }
+    // What was said decides before how it was left.
+    let decided = smtp.transactions.last().and_then(|transaction| transaction.deciding_code());
+    if let Some(code) = decided.filter(|code| *code >= 400) {
+        return Ended::EnvelopeRefused(code);
+    }
+    if tcp.outcome == Some(FlowOutcome::Reset) {
+        return Ended::Reset;
     }
     let refused = smtp.transactions.iter().rev().find_map(|transaction| {
         let recipients = transaction.rcpt_to.iter().rev().filter_map(|recipient| recipient.code);
@@ -88,4 +94,44 @@ fn ended(record: &SessionRecord) -> Ended {
         codes.into_iter().find(|code| *code >= 400)
     });
     refused.map_or(Ended::Other, Ended::EnvelopeRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::addr::{ClientAddr, OriginalDst};
+    use crate::engine::{Engine, Output, Profile, Timeouts, TransactionRecord};
+    use crate::time::Timestamp;
+
+    /// A session over IPv6 that was reset after its handshake.
+    fn reset() -> SessionRecord {
+        let client = ClientAddr::new("[2001:db8::25]:40000".parse().unwrap());
+        let server = OriginalDst::new("[2001:db8::1]:25".parse().unwrap());
+        let at = Timestamp::default();
+        let mut engine =
+            Engine::new(Arc::new(Profile::default()), Timeouts::RFC_5321, client, server, at);
+        let mut record = engine.finish(at, &mut Output::default());
+        record.tcp.outcome = Some(FlowOutcome::Reset);
+        record.smtp.greeting = Some(220);
+        record
+    }
+
+    #[test]
+    fn what_was_said_decides_before_how_it_was_left() {
+        assert_eq!(ended(&reset()), Ended::Reset);
+        let mut refused = reset();
+        let transaction =
+            TransactionRecord { mail_code: Some(450), ..TransactionRecord::default() };
+        refused.smtp.transactions.push(transaction);
+        assert_eq!(ended(&refused), Ended::EnvelopeRefused(450));
+    }
+
+    #[test]
+    fn a_reset_within_tls_says_nothing_of_the_mail() {
+        let mut encrypted = reset();
+        encrypted.smtp.tls = Tls::Started;
+        assert_eq!(ended(&encrypted), Ended::Other);
+    }
 }

@@ -14,7 +14,7 @@ use crate::reach::Capture;
 use crate::stream::{self, SocketFacts};
 use crate::time::Timestamp;
 use crate::traffic::pairs::{FallBack, Pairs};
-use crate::traffic::{Bound, Traffic};
+use crate::traffic::{Bound, Passed, Traffic};
 use crate::wire::{Decoded, Decoder, Packet};
 
 /// How often, in the packets' time, fall-backs are looked for.
@@ -26,6 +26,9 @@ const COUNT: Duration = Duration::from_secs(1);
 /// Notes that wait for their sessions to end; a recorder writes them when they do.
 const MAX_NOTES: usize = 256;
 
+/// Who hears of flows.
+pub(super) type Told = Arc<dyn Fn(&Passed<'_>) + Send + Sync>;
+
 /// One capture, or the wire, from its first packet on.
 pub(super) struct Reading {
     analyst: Analyst,
@@ -34,6 +37,8 @@ pub(super) struct Reading {
     pairs: Pairs,
     traffic: Traffic,
     metrics: Option<Arc<Metrics>>,
+    /// Told of every flow.
+    told: Option<Told>,
     /// What the metrics know of the flow table.
     counted: stream::Counts,
     next_count: Timestamp,
@@ -61,6 +66,7 @@ impl Reading {
             pairs: Pairs::new(),
             traffic,
             metrics: None,
+            told: None,
             counted: stream::Counts::default(),
             next_count: Timestamp::default(),
             over: Vec::new(),
@@ -76,6 +82,13 @@ impl Reading {
     #[must_use]
     pub(super) fn counting(mut self, metrics: Option<Arc<Metrics>>) -> Self {
         self.metrics = metrics;
+        self
+    }
+
+    /// Tells `told` of every flow that is over, too.
+    #[must_use]
+    pub(super) fn telling(mut self, told: Option<Told>) -> Self {
+        self.told = told;
         self
     }
 
@@ -192,6 +205,9 @@ impl Reading {
             self.traffic.passed(&passed);
             if let Some(metrics) = &self.metrics {
                 metrics.flow(&passed);
+            }
+            if let Some(told) = &self.told {
+                told(&passed);
             }
             self.pairs.push(attempt(&session, &passed));
             self.over.push(session);

@@ -10,14 +10,18 @@ use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 pub use mistake::{ConfigErrors, Mistake, Position};
 
-use crate::addr::Networks;
+use crate::addr::{Family, Networks};
 use crate::control;
 use crate::intercept;
+use crate::intercept::door::Refuse;
+use crate::policy;
 use crate::policy::facts::DomainName;
 use crate::policy::rules::{Moment, Rule};
+use crate::reach::{self, vantage};
 use crate::relay;
 use crate::report;
 use crate::smtp::Keyword;
@@ -39,6 +43,49 @@ pub struct Config {
     pub site: Site,
     /// `[watch]`; without the section nothing is watched.
     pub watch: Option<live::Settings>,
+    /// `[door]`; without the section nothing is ever closed.
+    pub door: Option<Door>,
+    /// `[reach]`, and what it takes from other sections.
+    pub reach: reach::Settings,
+    /// `[vantage]`; without the section nobody elsewhere is asked.
+    pub vantage: Option<vantage::Settings>,
+}
+
+/// `[door]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Door {
+    pub refuse: Refuse,
+    /// Who is let in whatever the door says: the vantage, monitoring.
+    pub exempt: Networks,
+    /// How often a prober elsewhere is asked.
+    pub probe_every: Duration,
+    /// What guards each family; `None`: nothing does, it is always open.
+    pub ipv6: Option<policy::door::Settings>,
+    pub ipv4: Option<policy::door::Settings>,
+}
+
+impl Door {
+    /// How often a prober elsewhere is asked, if nobody says otherwise.
+    pub const PROBE_EVERY: Duration = Duration::from_secs(60);
+
+    /// Nothing guards either family.
+    pub fn unguarded() -> Self {
+        Self {
+            refuse: Refuse::Smtp,
+            exempt: Networks::default(),
+            probe_every: Self::PROBE_EVERY,
+            ipv6: None,
+            ipv4: None,
+        }
+    }
+
+    /// What guards `family`.
+    pub const fn of(&self, family: Family) -> Option<&policy::door::Settings> {
+        match family {
+            Family::Ipv4 => self.ipv4.as_ref(),
+            Family::Ipv6 => self.ipv6.as_ref(),
+        }
+    }
 }
 
 /// A number of octets, with K, M or G for powers of 1024.

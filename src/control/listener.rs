@@ -195,7 +195,7 @@ mod tests {
         let listener = Listener::bind(&settings).unwrap();
         let serving = tokio::spawn(listener.serve(async |_, _| {}));
         let mut stream = UnixStream::connect(&settings.socket).await.unwrap();
-        stream.write_all(b"{\"door\":{}}\n").await.unwrap();
+        stream.write_all(b"{\"window\":{}}\n").await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("{\"error\":\"the request is not understood: "), "{answer}");

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::addr::Family;
+use crate::policy::door::Mode;
 use crate::recording::Selection;
 
 pub use self::client::ask;
@@ -41,6 +43,25 @@ impl Default for Settings {
 pub enum Request {
     /// Frames of sessions that begin from now on (see [`crate::recording`]), until the client hangs up.
     Record(Selection),
+    /// How the doors are, as one line of JSON, a list of [`crate::policy::door::Told`]; after doing what is asked.
+    Door { turn: Option<Turn> },
+    /// What it has learnt, a line of JSON each; or how many of them it forgot.
+    Cache(CacheRequest),
+}
+
+/// What an operator wants of a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    pub family: Family,
+    pub mode: Mode,
+}
+
+/// Whether the kind or the subject of a lookup contains `pattern` is all that it says; null is all lookups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheRequest {
+    Show { pattern: Option<String> },
+    Purge { pattern: Option<String> },
 }
 
 /// What it answers: `"ok"` or `{"error":"…"}`.

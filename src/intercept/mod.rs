@@ -37,6 +37,7 @@
 //! The listener must be bound to the wildcard address of its family, transparent (IP_TRANSPARENT). At stop: close the
 //! listener, let sessions end, then [`remove`]; open sessions need the rules.
 
+pub mod door;
 mod error;
 mod kernel;
 mod nft;

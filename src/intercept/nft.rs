@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::report::Chain;
 use super::{InterceptError, Settings, TABLE, ruleset};
+use crate::addr::{Family, Networks};
 
 /// Services and plain users often lack /usr/sbin in PATH.
 const PROGRAMS: [&str; 2] = ["nft", "/usr/sbin/nft"];
@@ -18,6 +19,20 @@ pub(super) async fn replace(settings: &Settings) -> Result<(), InterceptError> {
     match apply(&[], ruleset::replace(settings)).await? {
         Ok(_) => Ok(()),
         Err(stderr) => Err(refused(what, stderr, &missing_modules().await?)),
+    }
+}
+
+/// Opens or closes the door of a family, in one transaction.
+pub(super) async fn turn(
+    settings: &Settings,
+    family: Family,
+    admits: bool,
+    exempt: &Networks,
+) -> Result<(), InterceptError> {
+    let what = if admits { "open the door" } else { "close the door" };
+    match apply(&[], ruleset::turn(settings, family, admits, exempt)).await? {
+        Ok(_) => Ok(()),
+        Err(stderr) => Err(refused(what, stderr, &[])),
     }
 }
 

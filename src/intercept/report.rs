@@ -215,6 +215,7 @@ impl Rule {
             ..Self::default()
         };
         let (mut ports, mut mark, mut tproxy) = (Vec::new(), None, None);
+        let mut is_refused = false;
         for statement in rule["expr"].as_array().into_iter().flatten() {
             if let Some(counter) = statement.get("counter") {
                 read.packets = counter["packets"].as_u64().unwrap_or_default();
@@ -224,6 +225,7 @@ impl Rule {
                 mark = mangle["value"].as_u64().and_then(|mark| u32::try_from(mark).ok());
             }
             tproxy = tproxy.or(statement.get("tproxy"));
+            is_refused |= statement.get("reject").is_some();
             let Some(matched) = statement.get("match") else {
                 continue;
             };
@@ -235,7 +237,8 @@ impl Rule {
                 read.interfaces = items(&matched["right"]).iter().map(text).collect();
             }
         }
-        read.tproxy = tproxy.map(|tproxy| Tproxy {
+        // A door's rule says `tproxy` and hands over nothing.
+        read.tproxy = tproxy.filter(|_| !is_refused).map(|tproxy| Tproxy {
             family: if tproxy["family"] == "ip" { Family::Ipv4 } else { Family::Ipv6 },
             ports,
             listen: tproxy["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0),

@@ -10,9 +10,16 @@
 //!   anything else                     intercept
 //! chain intercept
 //!   not on a named interface          accept
+//!   of a family                       door_ipv4, door_ipv6
 //!   to an intercepted port            tproxy, MARK
 //!   to an intercepted port            count        no listener took it: the gateway is not running
+//! chain door_ipv4, door_ipv6           empty while that door is open
+//!   from an exempt network            return
+//!   a SYN to an intercepted port      tproxy, reject with tcp reset
 //! ```
+//!
+//! The door's rule says `tproxy` because that matches only while the gateway listens: after a kill -9 it refuses nobody.
+//! Sessions in progress never come to it.
 //!
 //! `socket wildcard` does not match sockets in TIME_WAIT or those of a handshake, which is why it stands in a rule of its
 //! own: these still reach `socket transparent`. Counters stand behind `tproxy`, so that they count what was taken.
@@ -20,17 +27,20 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use ipnet::IpNet;
 use nftables::batch::Batch;
 use nftables::expr::{
-    Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField,
-    SetItem, Socket, SocketAttr,
+    BinaryOperation, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload,
+    PayloadField, Prefix, SetItem, Socket, SocketAttr,
 };
-use nftables::schema::{Chain, NfListObject, Nftables, Rule, Table};
-use nftables::stmt::{Accept, Counter, JumpTarget, Mangle, Match, Operator, Statement, TProxy};
+use nftables::schema::{Chain, FlushObject, NfCmd, NfListObject, Nftables, Rule, Table};
+use nftables::stmt::{
+    Accept, Counter, JumpTarget, Mangle, Match, Operator, Reject, RejectType, Statement, TProxy,
+};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use super::{Settings, TABLE};
-use crate::addr::Family;
+use crate::addr::{Family, Networks};
 
 const PREROUTING: &str = "prerouting";
 const INTERCEPT: &str = "intercept";
@@ -53,6 +63,9 @@ pub(super) fn replace(settings: &Settings) -> Nftables<'static> {
         ..chain(PREROUTING)
     }));
     batch.add(NfListObject::Chain(chain(INTERCEPT)));
+    for family in settings.families() {
+        batch.add(NfListObject::Chain(chain(door(family))));
+    }
     for rule in prerouting(settings).into_iter().chain(intercept(settings)) {
         batch.add(NfListObject::Rule(rule));
     }
@@ -128,16 +141,7 @@ fn prerouting(settings: &Settings) -> Vec<Rule<'static>> {
 }
 
 fn intercept(settings: &Settings) -> Vec<Rule<'static>> {
-    let ports = || {
-        let ports = settings.ports.iter().map(|&port| Expression::Number(port.into()));
-        is(
-            Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
-                protocol: "tcp".into(),
-                field: "dport".into(),
-            }))),
-            set(ports),
-        )
-    };
+    let ports = || to_ports(settings);
     let (elsewhere, words) = if settings.interfaces.is_empty() {
         (is(meta(MetaKey::Iifname), text("lo")), "arrived on loopback: left alone")
     } else {
@@ -145,6 +149,10 @@ fn intercept(settings: &Settings) -> Vec<Rule<'static>> {
         (not(meta(MetaKey::Iifname), set(names)), "arrived on another interface: left alone")
     };
     let mut rules = vec![rule(INTERCEPT, words, vec![elsewhere, counter(), accept()])];
+    for family in settings.families() {
+        let jump = Statement::Jump(JumpTarget { target: door(family).into() });
+        rules.push(rule(INTERCEPT, "past the door", vec![of_family(family), counter(), jump]));
+    }
     for family in settings.families() {
         let Some(port) = settings.listen(family) else {
             continue;
@@ -170,6 +178,84 @@ fn intercept(settings: &Settings) -> Vec<Rule<'static>> {
         rules.push(rule(INTERCEPT, words, vec![of_family(family), ports(), counter()]));
     }
     rules
+}
+
+/// The chain of a family's door.
+pub(super) const fn door(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "door_ipv4",
+        Family::Ipv6 => "door_ipv6",
+    }
+}
+
+/// A batch that opens or closes the door of `family`, all but for `exempt`; it fails without our table.
+pub(super) fn turn(
+    settings: &Settings,
+    family: Family,
+    admits: bool,
+    exempt: &Networks,
+) -> Nftables<'static> {
+    let chain_of = chain(door(family));
+    let mut batch = Batch::new();
+    batch.add_cmd(NfCmd::Flush(FlushObject::Chain(chain_of)));
+    if let (false, Some(port)) = (admits, settings.listen(family)) {
+        for rule in closed(settings, family, port, exempt) {
+            batch.add(NfListObject::Rule(rule));
+        }
+    }
+    batch.to_nftables()
+}
+
+fn closed(settings: &Settings, family: Family, port: u16, exempt: &Networks) -> Vec<Rule<'static>> {
+    let protocol = match family {
+        Family::Ipv4 => "ip",
+        Family::Ipv6 => "ip6",
+    };
+    // nft refuses overlapping elements of a set.
+    let networks: Vec<IpNet> =
+        exempt.iter().filter(|network| Family::of(network.addr()) == family).collect();
+    let networks = IpNet::aggregate(&networks);
+    let mut rules = Vec::new();
+    if !networks.is_empty() {
+        let prefixes = networks.iter().map(|network| {
+            let addr = Box::new(text(network.addr().to_string()));
+            let len = network.prefix_len().into();
+            Expression::Named(NamedExpression::Prefix(Prefix { addr, len }))
+        });
+        let exempt = is(field(protocol, "saddr"), set(prefixes));
+        let leave = Statement::Return(None);
+        rules.push(rule(door(family), "exempt: may come in", vec![exempt, counter(), leave]));
+    }
+    let flags = ["fin", "syn", "rst", "ack"].map(text).to_vec();
+    let syn = Expression::BinaryOperation(Box::new(BinaryOperation::AND(
+        field("tcp", "flags"),
+        Expression::List(flags),
+    )));
+    let reset = Reject::new(Some(RejectType::TCPReset), None);
+    rules.push(rule(
+        door(family),
+        "the door is closed: refused",
+        vec![
+            to_ports(settings),
+            is(syn, text("syn")),
+            tproxy(family, port),
+            counter(),
+            Statement::Reject(Some(reset)),
+        ],
+    ));
+    rules
+}
+
+fn to_ports(settings: &Settings) -> Statement<'static> {
+    let ports = settings.ports.iter().map(|&port| Expression::Number(port.into()));
+    is(field("tcp", "dport"), set(ports))
+}
+
+fn field(protocol: &'static str, field: &'static str) -> Expression<'static> {
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
+        protocol: protocol.into(),
+        field: field.into(),
+    })))
 }
 
 fn table() -> NfListObject<'static> {

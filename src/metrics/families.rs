@@ -2,8 +2,8 @@
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::Collector,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector,
 };
 
 use super::MetricsError;
@@ -23,6 +23,9 @@ const RTT_BUCKETS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
 const WAIT_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0];
 /// Seconds. 30 is where Postfix gives an address up, 127 where Linux does.
 const FALL_BACK_BUCKETS: [f64; 9] = [0.3, 1.0, 3.0, 10.0, 31.0, 63.0, 130.0, 300.0, 600.0];
+
+/// Seconds. From what is known to the longest deadline.
+const LOOKUP_BUCKETS: [f64; 8] = [0.000_01, 0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0];
 
 /// The families as registered. Only [`super::Metrics::new`] needs them; counting goes by the handles of their series.
 pub(super) struct Families {
@@ -59,6 +62,19 @@ pub(super) struct Families {
     pub(super) policy_verdicts: IntCounterVec,
     pub(super) policy_facts: IntCounterVec,
     pub(super) policy_wait: HistogramVec,
+    pub(super) door_state: IntGaugeVec,
+    pub(super) door_changes: IntCounterVec,
+    pub(super) door_refused: IntCounterVec,
+    pub(super) door_proof_age: GaugeVec,
+    pub(super) lookups: IntCounterVec,
+    pub(super) lookup_answers: IntCounterVec,
+    pub(super) lookup_duration: HistogramVec,
+    pub(super) lookups_renewed: IntCounterVec,
+    pub(super) lookups_taken_over: IntCounterVec,
+    pub(super) lookups_under_way: IntGauge,
+    pub(super) cache_entries: IntGauge,
+    pub(super) cache_octets: IntGauge,
+    pub(super) store_up: IntGauge,
     pub(super) config_reloads: IntCounterVec,
     pub(super) log_lines_dropped: IntCounter,
     pub(super) record_omitted_octets: IntCounter,
@@ -237,6 +253,64 @@ impl Families {
                 "How long clients waited for verdicts, all in all in a session; sessions that did not wait are left out.",
                 &WAIT_BUCKETS,
                 &["family"],
+            )?,
+            door_state: to.gauges(
+                "door_state",
+                "1 for the state that the door of a family is in; all 0 where nothing guards it.",
+                &["family", "state"],
+            )?,
+            door_changes: to.counters(
+                "door_changes_total",
+                "How often a door went into a state.",
+                &["family", "to"],
+            )?,
+            door_refused: to.counters(
+                "door_refused_total",
+                "New sessions that a closed door refused: at the SYN in the kernel, or with 421 by SMTP.",
+                &["family", "how"],
+            )?,
+            door_proof_age: to.register(GaugeVec::new(
+                opts(
+                    "door_proof_age_seconds",
+                    "How long ago mail or a probe from outside last came through; -1 is never.",
+                ),
+                &["family"],
+            )?)?,
+            lookups: to.counters(
+                "lookups_total",
+                "Lookups for the policy, by how they were answered; joined is by another's that was under way.",
+                &["kind", "how"],
+            )?,
+            lookup_answers: to.counters(
+                "lookup_answers_total",
+                "Lookups for the policy, by what the answer comes to.",
+                &["kind", "answer"],
+            )?,
+            lookup_duration: to.histograms(
+                "lookup_duration_seconds",
+                "How long the policy waited for a lookup.",
+                &LOOKUP_BUCKETS,
+                &["kind"],
+            )?,
+            lookups_renewed: to.counters(
+                "lookups_renewed_total",
+                "Answers that were asked for anew shortly before their end, while they still served.",
+                &["kind"],
+            )?,
+            lookups_taken_over: to.counters(
+                "lookups_taken_over_total",
+                "Answers that another gateway had shared.",
+                &["kind"],
+            )?,
+            lookups_under_way: to.gauge("lookups_under_way", "Lookups whose answer is awaited.")?,
+            cache_entries: to.gauge("reach_cache_entries", "Answers kept in memory.")?,
+            cache_octets: to.gauge(
+                "reach_cache_octets",
+                "Octets that the answers kept in memory count for, against `reach.size`.",
+            )?,
+            store_up: to.gauge(
+                "reach_store_up",
+                "1 while the store that gateways share (`reach.store`) answers; 0 also without one.",
             )?,
             config_reloads: to.counters(
                 "config_reloads_total",

@@ -4,9 +4,11 @@
 //! text. Every series exists from the start at zero, so that `rate()` sees the first event; its handle is resolved then,
 //! and counting an event is an array index and an atomic add.
 
+mod door;
 mod families;
 pub mod http;
 mod policy;
+mod reach;
 mod reply_code;
 mod session;
 #[cfg(test)]
@@ -15,8 +17,10 @@ mod traffic;
 
 use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
+use self::door::Door;
 use self::families::Families;
 use self::policy::{Policy, Verdicts};
+use self::reach::Lookups;
 use self::session::Sessions;
 use self::traffic::Traffic;
 use crate::addr::Family;
@@ -40,6 +44,9 @@ pub struct Metrics {
     policy: [Policy; Family::ALL.len()],
     verdicts: Verdicts,
     traffic: Traffic,
+    /// By family.
+    doors: [Door; Family::ALL.len()],
+    lookups: Lookups,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     log_lines_dropped: IntCounter,
@@ -68,6 +75,11 @@ impl Metrics {
             ],
             verdicts: Verdicts::new(families.policy_verdicts.clone()),
             traffic: Traffic::resolve(&families)?,
+            doors: [
+                Door::resolve(&families, Family::Ipv4)?,
+                Door::resolve(&families, Family::Ipv6)?,
+            ],
+            lookups: Lookups::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             log_lines_dropped: families.log_lines_dropped,

@@ -94,7 +94,12 @@ impl Observe for Metrics {
                 }
             }
             Event::Anomaly(anomaly) => of.anomalies[anomaly.index()].inc(),
-            Event::Refusal(reason) => of.refusals[reason.index()].inc(),
+            Event::Refusal(reason) => {
+                of.refusals[reason.index()].inc();
+                if reason == Refusal::Door {
+                    self.refused_by_421(family);
+                }
+            }
             Event::Desync(cause) => of.parser_desyncs[cause.index()].inc(),
             Event::Starttls(outcome) => of.starttls[outcome.index()].inc(),
             Event::Attempt { family: upstream, outcome } => {

@@ -13,7 +13,9 @@ use crate::engine::{
     ReplySource, Starttls,
 };
 use crate::policy::Action;
-use crate::policy::facts::{Level, Over, Source, State};
+use crate::policy::facts::{
+    Level, LookupKind, ObserveLookups as _, Obtained, Over, Source, State, Told,
+};
 use crate::policy::rules::{FactName, Mode, Moment, Require, Rule, Rules, When};
 use crate::smtp::Verb;
 use crate::stream::{Counts, FlowFacts, FlowOutcome, FlowStart};
@@ -101,11 +103,28 @@ fn feed_everything(metrics: &Metrics) {
         tell(Event::Waited(seconds));
     }
     feed_traffic(metrics);
+    feed_lookups(metrics);
     metrics.config_reload_applied();
     metrics.config_reload_failed();
     metrics.log_lines_dropped(3);
     metrics.record_omitted_octets(5);
     metrics.set_sessions_limit(10_000);
+}
+
+/// Every kind of lookup, answered in every way.
+fn feed_lookups(metrics: &Metrics) {
+    for kind in LookupKind::ALL {
+        for how in Obtained::ALL {
+            for told in Told::ALL {
+                metrics.answered(kind, how, told, Duration::from_millis(250));
+            }
+        }
+        metrics.renewed(kind);
+        metrics.taken_over(kind);
+    }
+    metrics.store_up(true);
+    metrics.kept(3, 4);
+    metrics.under_way(5);
 }
 
 /// Our own server's, and another's.

@@ -9,6 +9,7 @@ use super::families::Families;
 use super::{Metrics, MetricsError, array};
 use crate::addr::{Family, Side};
 use crate::stream::{Counts, FlowOutcome};
+use crate::time::Timestamp;
 use crate::traffic::pairs::{FallBack, Why};
 use crate::traffic::{Bound, Evidence, Passed, Response};
 use crate::wire::IcmpKind;
@@ -173,6 +174,12 @@ impl Metrics {
             counter.inc_by(now.saturating_sub(before));
         }
         self.traffic.flows_evicted.inc_by(now.evicted.saturating_sub(before.evicted));
+    }
+
+    /// When watched traffic last showed a message from outside that was taken, to the second.
+    pub fn last_accepted(&self, family: Family) -> Option<Timestamp> {
+        let seconds = u64::try_from(self.traffic.last_accepted[family as usize].get()).ok()?;
+        (seconds > 0).then(|| Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000)))
     }
 
     /// What is proven of the ways to us and from us.

@@ -55,32 +55,67 @@ pub fn parse_server(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Questions in a row without an answer after which the servers are left alone.
-const GIVE_UP: u32 = 3;
-/// For how long.
-const REST: Duration = Duration::from_secs(30);
+/// When servers that do not answer are left alone, and for how long.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    /// Questions in a row without an answer.
+    questions: u32,
+    /// Time without an answer.
+    lasts: Duration,
+    /// For so long nobody asks; then one question is let through, to see.
+    rest: Duration,
+}
+
+impl Quiet {
+    /// A report shall not wait for a dead server once a session.
+    const REPORT: Self =
+        Self { questions: 3, lasts: Duration::ZERO, rest: Duration::from_secs(30) };
+    /// Under load some packets are always lost: only servers that said nothing at all for a while are dead.
+    const LIVE: Self =
+        Self { questions: 20, lasts: Duration::from_secs(10), rest: Duration::from_secs(1) };
+}
 
 /// How long nobody has answered.
 #[derive(Debug, Default)]
 struct Silence {
     questions: u32,
+    since: Option<Instant>,
     rests_until: Option<Instant>,
 }
 
-/// A resolver with a deadline, which does not ask for a while once nobody answers. Its cache keeps a session's questions from being asked again for the next.
+/// A resolver with a deadline, which does not ask for a while once nobody answers.
 #[derive(Clone, Debug)]
 pub struct Dns {
     resolver: TokioResolver,
     deadline: Duration,
+    quiet: Quiet,
     silence: Arc<Mutex<Silence>>,
 }
 
 impl Dns {
-    /// Asks `servers`, and nobody else: no hosts file, no search list.
+    /// Asks `servers`, and nobody else: no hosts file, no search list. A cache keeps a session's questions from being asked
+    /// again for the next.
     ///
     /// # Errors
     /// The resolver cannot be made.
     pub fn new(servers: &[SocketAddr], deadline: Duration) -> Result<Self, DnsError> {
+        Self::with(servers, deadline, Quiet::REPORT, None)
+    }
+
+    /// For somebody who keeps answers himself and asks much: without a cache.
+    ///
+    /// # Errors
+    /// The resolver cannot be made.
+    pub(super) fn uncached(servers: &[SocketAddr], deadline: Duration) -> Result<Self, DnsError> {
+        Self::with(servers, deadline, Quiet::LIVE, Some(0))
+    }
+
+    fn with(
+        servers: &[SocketAddr],
+        deadline: Duration,
+        quiet: Quiet,
+        cache: Option<u64>,
+    ) -> Result<Self, DnsError> {
         let servers = servers.iter().map(|server| {
             let ports = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
                 connection.port = server.port();
@@ -95,11 +130,14 @@ impl Dns {
         options.use_hosts_file = ResolveHosts::Never;
         options.os_port_selection = true;
         options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-        // Asked again once, when half the time is over.
+        // Asked again once: when half the time is over, or after a SERVFAIL.
         options.timeout = deadline / 2;
         options.attempts = 1;
+        if let Some(entries) = cache {
+            options.cache_size = entries;
+        }
         let resolver = builder.build().map_err(DnsError::Resolver)?;
-        Ok(Self { resolver, deadline, silence: Arc::default() })
+        Ok(Self { resolver, deadline, quiet, silence: Arc::default() })
     }
 
     /// Asks the servers of `/etc/resolv.conf`.
@@ -107,13 +145,7 @@ impl Dns {
     /// # Errors
     /// The file cannot be read or names no server; the resolver cannot be made.
     pub fn system(deadline: Duration) -> Result<Self, DnsError> {
-        let file = PathBuf::from(RESOLV_CONF);
-        let text = fs::read_to_string(&file)
-            .map_err(|why| DnsError::ResolvConf { file: file.clone(), why })?;
-        match name_servers(&text).as_slice() {
-            [] => Err(DnsError::NoServer { file }),
-            servers => Self::new(servers, deadline),
-        }
+        Self::new(&system_servers()?, deadline)
     }
 
     /// A panic elsewhere leaves nothing half done in it.
@@ -123,55 +155,82 @@ impl Dns {
 
     /// Never later than the deadline.
     pub async fn answer(&self, lookup: &Lookup) -> Answer {
+        self.timed(lookup).await.0
+    }
+
+    /// The answer and, where the records or their absence say so, how long it is good: the shortest TTL of what led to it,
+    /// or RFC 2308 §5. Never later than the deadline.
+    pub(super) async fn timed(&self, lookup: &Lookup) -> (Answer, Option<Duration>) {
         let Some((name, kind)) = question(lookup) else {
-            return Answer::Unknown(Reason::NoSource);
+            return (Answer::Unknown(Reason::NoSource), None);
         };
-        if self.silence().rests() {
-            return Answer::Unknown(Reason::Timeout);
+        if self.silence().rests(&self.quiet) {
+            return (Answer::Unknown(Reason::Timeout), None);
         }
         let asked = self.resolver.lookup(name.as_dns().clone(), kind);
         let found = tokio::time::timeout(self.deadline, asked).await;
         let found = match found {
             Ok(Ok(found)) => found,
             Ok(Err(why)) => {
-                let answer = without_records(&why);
-                self.silence().heard(!matches!(
-                    answer,
-                    Answer::Unknown(Reason::Timeout | Reason::Unreachable)
-                ));
-                return answer;
+                let told = without_records(&why);
+                let silent =
+                    matches!(told.0, Answer::Unknown(Reason::Timeout | Reason::Unreachable));
+                self.silence().heard(!silent, &self.quiet);
+                return told;
             }
             Err(_elapsed) => {
-                self.silence().heard(false);
-                return Answer::Unknown(Reason::Timeout);
+                self.silence().heard(false, &self.quiet);
+                return (Answer::Unknown(Reason::Timeout), None);
             }
         };
-        self.silence().heard(true);
+        self.silence().heard(true, &self.quiet);
+        let ttl = found.answers().iter().map(|answer| answer.ttl).min();
         let of_kind = found.answers().iter().filter(|answer| answer.record_type() == kind);
         let mut records: Vec<_> = of_kind.filter_map(|answer| record(&answer.data)).collect();
         if records.is_empty() {
-            return Answer::Unknown(Reason::Servfail);
+            return (Answer::Unknown(Reason::Servfail), None);
         }
         records.sort();
-        Answer::Records(records)
+        (Answer::Records(records), ttl.map(seconds))
     }
 }
 
+const fn seconds(ttl: u32) -> Duration {
+    Duration::from_secs(ttl as u64)
+}
+
 impl Silence {
-    fn rests(&self) -> bool {
-        self.rests_until.is_some_and(|end| Instant::now() < end)
+    fn rests(&mut self, quiet: &Quiet) -> bool {
+        let now = Instant::now();
+        let rests = self.rests_until.is_some_and(|end| now < end);
+        if !rests && self.rests_until.is_some() {
+            // The one that sees whether they are back; the others go on resting.
+            self.rests_until = Some(now + quiet.rest);
+        }
+        rests
     }
 
-    fn heard(&mut self, answer: bool) {
+    fn heard(&mut self, answer: bool, quiet: &Quiet) {
         if answer {
             *self = Self::default();
             return;
         }
+        let now = Instant::now();
         self.questions += 1;
-        if self.questions >= GIVE_UP {
-            self.rests_until = Some(Instant::now() + REST);
+        let since = *self.since.get_or_insert(now);
+        if self.questions >= quiet.questions && now - since >= quiet.lasts {
+            self.rests_until = Some(now + quiet.rest);
         }
     }
+}
+
+/// The servers of `/etc/resolv.conf`.
+pub(super) fn system_servers() -> Result<Vec<SocketAddr>, DnsError> {
+    let file = PathBuf::from(RESOLV_CONF);
+    let text = fs::read_to_string(&file)
+        .map_err(|why| DnsError::ResolvConf { file: file.clone(), why })?;
+    let servers = name_servers(&text);
+    if servers.is_empty() { Err(DnsError::NoServer { file }) } else { Ok(servers) }
 }
 
 /// The `nameserver` lines of resolv.conf(5).
@@ -184,16 +243,22 @@ fn name_servers(text: &str) -> Vec<SocketAddr> {
     addresses.map(|ip| SocketAddr::new(ip, PORT)).take(MAX_SERVERS).collect()
 }
 
-fn without_records(why: &NetError) -> Answer {
+fn without_records(why: &NetError) -> (Answer, Option<Duration>) {
+    let unknown = |reason| (Answer::Unknown(reason), None);
     match why {
-        NetError::Dns(Refused::NoRecordsFound(none)) => match none.response_code {
-            ResponseCode::NXDomain => Answer::NxDomain,
-            // Name servers and no SOA: a referral by a server that does not recurse (RFC 2308 §2.2).
-            ResponseCode::NoError if none.ns.is_none() || none.soa.is_some() => Answer::NoData,
-            _ => Answer::Unknown(Reason::Servfail),
-        },
-        NetError::Timeout => Answer::Unknown(Reason::Timeout),
-        NetError::Io(_) | NetError::NoConnections => Answer::Unknown(Reason::Unreachable),
-        _ => Answer::Unknown(Reason::Servfail),
+        NetError::Dns(Refused::NoRecordsFound(none)) => {
+            let ttl = none.negative_ttl.map(seconds);
+            match none.response_code {
+                ResponseCode::NXDomain => (Answer::NxDomain, ttl),
+                // Name servers and no SOA: a referral by a server that does not recurse (RFC 2308 §2.2).
+                ResponseCode::NoError if none.ns.is_none() || none.soa.is_some() => {
+                    (Answer::NoData, ttl)
+                }
+                _ => unknown(Reason::Servfail),
+            }
+        }
+        NetError::Timeout => unknown(Reason::Timeout),
+        NetError::Io(_) | NetError::NoConnections => unknown(Reason::Unreachable),
+        _ => unknown(Reason::Servfail),
     }
 }

@@ -1,11 +1,25 @@
-//! Answers to what the policy asks: from the DNS in a capture, from a master file, from a live resolver.
+//! Answers to what the policy asks: from the DNS in a capture, from a master file, from a live resolver; and for a running
+//! gateway ([`Reach`]) from passing traffic, a cache, the DNS, calls of other servers and our own upstream.
 //!
 //! Layer 4. A source that has nothing to say of a lookup leaves it to the next; one that heard the DNS fail does not: at
 //! that time the answer *was* unknown, and a replay must decide as the gateway did.
 
 mod alias;
+mod board;
+mod cache;
+mod call_ahead;
 mod capture;
 mod dns;
+mod flights;
+mod life;
+mod limits;
+mod live;
+mod probe;
+mod row;
+mod settings;
+mod shared;
+mod store;
+pub mod vantage;
 mod zone;
 
 use std::time::SystemTime;
@@ -15,6 +29,12 @@ use hickory_proto::rr::{RData, RecordType};
 
 pub use self::capture::{Capture, MAX_OCTETS, ServerNames};
 pub use self::dns::{Dns, DnsError, parse_server};
+pub use self::life::Entry;
+pub use self::live::{Reach, ReachError};
+pub use self::row::{Row, about, matches};
+pub use self::settings::{Keep, Lives, Probes, Settings};
+pub use self::shared::check_store;
+pub use self::store::{StoreError, purge, read};
 pub use self::zone::{Zone, ZoneError};
 use crate::addr::Family;
 use crate::policy::facts::{
@@ -50,7 +70,7 @@ impl Sources<'_> {
         match self.dns {
             Some(dns) => {
                 let answer = dns.answer(lookup).await;
-                let at = Some(Timestamp::from_system_time(SystemTime::now()));
+                let at = Some(now());
                 Answered { answer, source: Source::Dns, at }
             }
             None => Answered { answer: silent, source: Source::None, at: None },
@@ -76,6 +96,10 @@ impl Sources<'_> {
             known.insert(lookup, answered);
         }
     }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
 }
 
 /// The owner name and the type of the records that answer `lookup`; `None` if it is no question to the DNS.

@@ -34,7 +34,7 @@ pub use self::tee::{Recorder, Recorders, TooManyRecorders};
 use self::admission::{Admission, RateLimit};
 use self::upstream::Health;
 use self::worker::Worker;
-use crate::addr::Family;
+use crate::addr::{ClientAddr, Family, Networks};
 use crate::engine::{Observe, Profile};
 
 /// How often the end of the last session is looked for, and idle clients are forgotten.
@@ -69,6 +69,8 @@ struct Shared {
     ask: Arc<dyn Ask>,
     /// By family, whether new sessions are let in.
     doors: [AtomicBool; Family::ALL.len()],
+    /// Who is let in whatever the doors say.
+    exempt: ArcSwap<Networks>,
     recorders: Arc<Recorders>,
     clock: Clock,
     stage: watch::Sender<Stage>,
@@ -127,6 +129,7 @@ impl Relay {
             observer,
             ask,
             doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
+            exempt: ArcSwap::default(),
             recorders: Arc::default(),
             clock: Clock::start(),
             stage: watch::Sender::new(Stage::Running),
@@ -184,9 +187,9 @@ impl Relay {
         self.shared.health.all_down(&in_force.settings.upstream.addresses)
     }
 
-    /// Lets new sessions of `family` in, or refuses them with 421 in place of the greeting; those in progress go on.
-    pub fn door(&self, family: Family, admits: bool) {
-        self.shared.doors[family as usize].store(admits, Ordering::Relaxed);
+    /// What the door needs of the relay, for as long as it runs.
+    pub fn gate(&self) -> Gate {
+        Gate(Arc::clone(&self.shared))
     }
 
     /// Who is told what passes in sessions.
@@ -230,9 +233,48 @@ impl Relay {
     }
 }
 
+/// A handle to a relay, for whoever keeps the doors.
+#[derive(Clone)]
+pub struct Gate(Arc<Shared>);
+
+impl Gate {
+    /// Lets new sessions of `family` in, or refuses them with 421 in place of the greeting; those in progress go on.
+    pub fn set(&self, family: Family, admits: bool) {
+        self.0.doors[family as usize].store(admits, Ordering::Relaxed);
+    }
+
+    /// Lets these in always.
+    pub fn exempt(&self, networks: Networks) {
+        self.0.exempt.store(Arc::new(networks));
+    }
+
+    /// Whether every upstream that takes sessions of `family` failed lately; never, where the original destination is the
+    /// upstream.
+    pub fn is_without_upstream(&self, family: Family) -> bool {
+        let in_force = self.0.in_force.load();
+        let upstream = &in_force.settings.upstream;
+        let keeps_family = upstream.identity == Identity::Transparent;
+        let usable = |address: &&SocketAddr| !keeps_family || Family::of(address.ip()) == family;
+        let addresses: Vec<_> = upstream.addresses.iter().filter(usable).copied().collect();
+        self.0.health.all_down(&addresses)
+    }
+
+    /// Where the relay listens, as configured.
+    pub fn listens(&self, family: Family) -> bool {
+        let in_force = self.0.in_force.load();
+        in_force.settings.listen.addresses.iter().any(|own| Family::of(own.ip()) == family)
+    }
+
+    /// The relay's clock, which every record's times are of.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+}
+
 impl Shared {
-    fn admits(&self, family: Family) -> bool {
-        self.doors[family as usize].load(Ordering::Relaxed)
+    fn admits(&self, client: ClientAddr) -> bool {
+        self.doors[client.family() as usize].load(Ordering::Relaxed)
+            || self.exempt.load().contains(client.ip())
     }
 }
 

@@ -140,7 +140,7 @@ async fn begin(
 
     let refusal = if !arrival.valid {
         Some(Refusal::ProxyHeader)
-    } else if !shared.admits(family) {
+    } else if !shared.admits(client) {
         Some(Refusal::Door)
     } else {
         place.admit(client, limits, &in_force.rate).err()

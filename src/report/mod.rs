@@ -4,6 +4,7 @@
 //! a log that blocks or fails costs lines, which are counted and told, and never a session.
 
 pub(crate) mod columns;
+pub mod door;
 mod escape;
 mod json;
 mod queue;

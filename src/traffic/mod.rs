@@ -6,6 +6,7 @@
 //! windows, and [`MAX_DESTINATIONS`] destinations.
 
 mod bound;
+mod by;
 mod evidence;
 pub mod pairs;
 mod passed;
@@ -17,8 +18,9 @@ mod windows;
 mod tests;
 
 pub use self::bound::Bound;
+pub use self::by::{ByBound, ByFamily};
 pub use self::evidence::{
-    Accepted, ByFamily, Destination, Evidence, MAX_DESTINATIONS, ReceivePath, Response, Responses,
+    Accepted, Destination, Evidence, MAX_DESTINATIONS, ReceivePath, Response, Responses,
     ReturnPath, Seen, Server, Tries,
 };
 pub use self::passed::{Messages, Passed, Tls};
@@ -41,10 +43,8 @@ pub struct Traffic {
     ours: Networks,
     exclude: Networks,
     now: Timestamp,
-    /// By [`Family`], then by [`Bound::index`].
-    windows: [[Windows<Tally>; Bound::ALL.len()]; Family::ALL.len()],
-    /// By [`Family`].
-    received: [Received; Family::ALL.len()],
+    windows: ByFamily<ByBound<Windows<Tally>>>,
+    received: ByFamily<Received>,
     destinations: Destinations,
 }
 
@@ -56,8 +56,8 @@ impl Traffic {
             ours,
             exclude: Networks::default(),
             now: Timestamp::default(),
-            windows: Default::default(),
-            received: Default::default(),
+            windows: ByFamily::default(),
+            received: ByFamily::default(),
             destinations: Destinations::default(),
         }
     }
@@ -86,7 +86,7 @@ impl Traffic {
             FlowOutcome::Unanswered => self.now,
             _ => passed.flow.end,
         };
-        let windows = of(&mut self.windows, passed.family(), passed.bound);
+        let windows = self.windows.of_mut(passed.family()).of_mut(passed.bound);
         windows.at(at, self.now, |tally| tally.passed(passed));
         self.evidence_of(passed);
     }
@@ -95,7 +95,7 @@ impl Traffic {
     /// later, so only the window of an hour has it.
     pub fn fall_back(&mut self, told: &FallBack) {
         self.advance(told.at);
-        let windows = of(&mut self.windows, Family::Ipv6, told.bound);
+        let windows = self.windows.of_mut(Family::Ipv6).of_mut(told.bound);
         windows.at(told.at, self.now, |tally| tally.fall_back(told));
     }
 
@@ -111,31 +111,20 @@ impl Traffic {
 
     /// What passed in the last minute, ten minutes, hour, and at most a slot of the window more.
     pub fn tally(&self, window: Window, family: Family, bound: Bound) -> Tally {
-        let [ipv4, ipv6] = &self.windows;
-        let windows = match family {
-            Family::Ipv4 => ipv4,
-            Family::Ipv6 => ipv6,
-        };
-        let [inbound, outbound] = windows;
-        match bound {
-            Bound::In => inbound.sum(window, self.now),
-            Bound::Out => outbound.sum(window, self.now),
-        }
+        self.windows.of(family).of(bound).sum(window, self.now)
     }
 
     /// What all of it proves by now.
     pub fn evidence(&self) -> Evidence<'_> {
-        let [ipv4, ipv6] = &self.received;
         Evidence {
             at: self.now,
-            receive: ByFamily { ipv4: ipv4.told(self.now), ipv6: ipv6.told(self.now) },
+            receive: ByFamily::each(|family| self.received.of(family).told(self.now)),
             return_path: self.destinations.told(),
         }
     }
 
     fn evidence_of(&mut self, passed: &Passed<'_>) {
         let [client, server] = [passed.flow.start.client.ip(), passed.flow.start.server.ip()];
-        let [ipv4, ipv6] = &mut self.received;
         let foreign = match passed.bound {
             Bound::In if self.ours.contains(server) => client,
             Bound::Out => server,
@@ -145,26 +134,9 @@ impl Traffic {
         if !evidence::counts(foreign, &self.ours, &self.exclude) {
             return;
         }
-        match (passed.bound, passed.family()) {
-            (Bound::In, Family::Ipv4) => ipv4.passed(passed, self.now),
-            (Bound::In, Family::Ipv6) => ipv6.passed(passed, self.now),
-            (Bound::Out, _) => self.destinations.passed(passed),
+        match passed.bound {
+            Bound::In => self.received.of_mut(passed.family()).passed(passed, self.now),
+            Bound::Out => self.destinations.passed(passed),
         }
-    }
-}
-
-fn of(
-    windows: &mut [[Windows<Tally>; Bound::ALL.len()]; Family::ALL.len()],
-    family: Family,
-    bound: Bound,
-) -> &mut Windows<Tally> {
-    let [ipv4, ipv6] = windows;
-    let [inbound, outbound] = match family {
-        Family::Ipv4 => ipv4,
-        Family::Ipv6 => ipv6,
-    };
-    match bound {
-        Bound::In => inbound,
-        Bound::Out => outbound,
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Config {
     sections: BTreeMap<String, Vec<String>>,
     /// The lines of each `[[access]]`.
     rules: Vec<String>,
+    /// Whole `[[policy]]` sections.
+    policies: String,
     /// The control socket: one for each configuration, since namespaces share the file system.
     socket: PathBuf,
 }
@@ -36,7 +38,13 @@ impl Config {
 
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let socket = lab.path(&format!("control-{number}.sock"));
-        let config = Self { mode, sections: BTreeMap::new(), rules: Vec::new(), socket };
+        let config = Self {
+            mode,
+            sections: BTreeMap::new(),
+            rules: Vec::new(),
+            policies: String::new(),
+            socket,
+        };
         let line = format!("socket = {:?}", config.socket);
         let config = config.set("control", &line);
         let config = config.set("metrics", &format!("address = {METRICS:?}"));
@@ -74,6 +82,12 @@ impl Config {
         self.addresses("listen", listen)
     }
 
+    /// Serves its metrics there in place of [`METRICS`]: for a second gateway on one host.
+    pub(crate) fn metrics(mut self, address: &str) -> Self {
+        self.sections.insert("metrics".to_owned(), vec![format!("address = {address:?}")]);
+        self
+    }
+
     fn addresses(mut self, section: &str, addresses: &[SocketAddr]) -> Self {
         let lines = self.sections.entry(section.to_owned()).or_default();
         lines.retain(|line| !line.starts_with("addresses"));
@@ -85,6 +99,12 @@ impl Config {
     /// Adds an access rule behind those that there are: the lines of an `[[access]]`.
     pub(crate) fn rule(mut self, lines: &str) -> Self {
         self.rules.push(lines.to_owned());
+        self
+    }
+
+    /// Adds `[[policy]]` sections behind those that there are.
+    pub(crate) fn policies(mut self, sections: &str) -> Self {
+        self.policies.push_str(sections);
         self
     }
 
@@ -109,6 +129,7 @@ impl Config {
         for rule in &self.rules {
             writeln!(text, "[[access]]\n{rule}\n").unwrap();
         }
+        text.push_str(&self.policies);
         text
     }
 }

@@ -12,7 +12,7 @@ use super::watcher::{Failure, Listener, ours, watch};
 use super::{said, watching};
 use crate::addr::{Family, Networks};
 use crate::analyst::{Session, Settings, Transcripts};
-use crate::app::reading::Reading;
+use crate::app::reading::{Reading, Told};
 use crate::engine::{Event, Observe, Profile, SessionRecord};
 use crate::metrics::Metrics;
 use crate::report::{Level, SessionLog};
@@ -34,7 +34,7 @@ pub(in crate::app) struct Beside {
 
 impl Beside {
     /// Begins to watch; that there is no source is told in the log. `upstreams` are the MTAs behind: mail to them proves
-    /// nothing of the ways to others.
+    /// nothing of the ways to others. `told` hears of each flow that passes.
     ///
     /// # Errors
     /// There is no thread for it.
@@ -43,11 +43,12 @@ impl Beside {
         upstreams: &[SocketAddr],
         metrics: Arc<Metrics>,
         log: Arc<SessionLog>,
+        told: Option<Told>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let upstreams = upstreams.iter().map(|upstream| upstream.ip()).collect();
         let mut post =
-            Post { settings, upstreams, metrics, log, stop: Arc::clone(&stop), kept: None };
+            Post { settings, upstreams, metrics, log, told, stop: Arc::clone(&stop), kept: None };
         let thread = thread::Builder::new().name("watch".to_owned()).spawn(move || post.hold())?;
         Ok(Self { stop, thread })
     }
@@ -66,6 +67,7 @@ struct Post {
     upstreams: Vec<std::net::IpAddr>,
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
+    told: Option<Told>,
     stop: Arc<AtomicBool>,
     /// What passed before the source failed, and how many sessions were numbered.
     kept: Option<(Traffic, u64)>,
@@ -121,8 +123,9 @@ impl Post {
             observer: Arc::new(Desyncs(Arc::clone(&self.metrics))),
             transcripts: Transcripts::None,
         };
-        let mut reading =
-            Reading::further(settings, base, traffic).counting(Some(Arc::clone(&self.metrics)));
+        let mut reading = Reading::further(settings, base, traffic)
+            .counting(Some(Arc::clone(&self.metrics)))
+            .telling(self.told.clone());
         let mut listener = Noting { log: &self.log };
         let ended = watch(live, &mut reading, &mut listener, &self.stop, Some(&self.metrics));
         let base = reading.numbered();

@@ -4,8 +4,10 @@
 //! wrong; `agree` holds the sections against each other; without a mistake, [`parse`] puts the parts together.
 
 mod agree;
+mod door;
 mod net;
 mod policy;
+mod reach;
 mod reader;
 mod sections;
 mod syntax;
@@ -62,6 +64,9 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let metrics = sections::metrics(&mut root.section("metrics"));
     let control = sections::control(&mut root.section("control"));
     let watch = sections::watch(&mut root.section("watch"));
+    let door = door::door(&mut root.section("door"));
+    let reach = reach::reach(&mut root.section("reach"));
+    let vantage = reach::vantage(&mut root.section("vantage"));
 
     agree::interception(&listen, &intercept, &mut notes);
     agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);
@@ -111,7 +116,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
-    Ok(Config { relay, intercept, log, metrics, control, site, watch })
+    let reach = reach::with_relay(reach, &relay);
+    Ok(Config { relay, intercept, log, metrics, control, site, watch, door, reach, vantage })
 }
 
 fn watching(section: Watch) -> live::Settings {

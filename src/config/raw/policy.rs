@@ -10,7 +10,7 @@ use super::net::{domain, listener, network};
 use super::reader::{Fault, Field, Read, Section, Value};
 use super::sections::{can_match, own_name, rule_name};
 use super::unknown::{closest, listed, printable};
-use super::values::{boolean, fault, list, one_of, plain, some, text};
+use super::values::{fault, list, one_of, plain, some, text, truth};
 use crate::addr::{Family, Networks};
 use crate::config::Site;
 use crate::policy::Action;
@@ -118,8 +118,8 @@ fn conditions(section: &mut Section<'_, '_, '_>) -> Conditions {
         helo: section.read("helo", some(pattern, ANY)),
         sender: section.read("sender", some(pattern, ANY)),
         recipient: section.read("recipient", some(pattern, ANY)),
-        tls: section.read("tls", boolean),
-        auth: section.read("auth", boolean),
+        tls: section.read("tls", truth),
+        auth: section.read("auth", truth),
     }
 }
 

@@ -67,10 +67,13 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Value<'_>) -> Rea
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(value: &Value<'_>) -> Read<bool> {
+pub(super) fn truth(value: &Value<'_>) -> Read<bool> {
     match value.get_ref() {
         DeValue::Boolean(truth) => Ok(*truth),
-        _ => mistyped(value, "`true` or `false`", "write one of them, without quotes"),
+        DeValue::String(text) if matches!(&**text, "true" | "false") => {
+            mistyped(value, "`true` or `false`", "write it without quotes")
+        }
+        _ => mistyped(value, "`true` or `false`", "write true or false"),
     }
 }
 

@@ -8,6 +8,7 @@
 //! another answer decides it.
 
 mod answer;
+mod asked;
 mod basis;
 mod helo;
 mod name;
@@ -23,6 +24,7 @@ use self::basis::Basis;
 use crate::time::Timestamp;
 
 pub use answer::{Answer, Answered, Answers, Lookup, Record};
+pub use asked::{LookupKind, ObserveLookups, Obtained, Told};
 pub use helo::helo_resolves;
 pub use name::{DomainName, Site};
 pub use probe::MAX_PROBED;

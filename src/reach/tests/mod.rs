@@ -1,7 +1,13 @@
-//! The three sources, each by itself and one after the other.
+//! The three sources, each by itself and one after the other; and the live answerer.
 
 mod capture;
 mod dns;
+mod live;
+mod probe;
+mod resolver;
+mod shared;
+mod store;
+mod vantage;
 mod zone;
 
 use std::path::Path;

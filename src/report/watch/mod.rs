@@ -20,7 +20,7 @@ use super::json;
 use super::replay::rows::{Layout, Row};
 use super::replay::{Page, Report, Told, words};
 use crate::addr::Family;
-use crate::traffic::{Bound, Tally, Traffic, Window};
+use crate::traffic::{Bound, ByBound, ByFamily, Tally, Traffic, Window};
 
 /// Sessions that the view keeps; no terminal has more lines to spare.
 const MAX_LATEST: usize = 256;
@@ -50,14 +50,14 @@ pub struct View {
     pub latest: Latest,
 }
 
-/// What passed, by [`Family::ALL`]'s order and [`Bound::index`].
-pub type Paths = [[Tally; Bound::ALL.len()]; Family::ALL.len()];
+/// What passed.
+pub type Paths = ByFamily<ByBound<Tally>>;
 
 impl View {
     /// What is known of the paths now.
     pub fn traffic(&mut self, traffic: &Traffic) {
         self.windows = Window::ALL.map(|window| {
-            Family::ALL.map(|family| Bound::ALL.map(|bound| traffic.tally(window, family, bound)))
+            ByFamily::each(|family| ByBound::each(|bound| traffic.tally(window, family, bound)))
         });
         self.evidence = proofs::proofs(&traffic.evidence());
     }
@@ -181,18 +181,6 @@ const ORDER: [(Family, Bound); 4] = [
     (Family::Ipv6, Bound::Out),
     (Family::Ipv4, Bound::Out),
 ];
-
-fn path(paths: &Paths, (family, bound): (Family, Bound)) -> &Tally {
-    let [ipv4, ipv6] = paths;
-    let [inbound, outbound] = match family {
-        Family::Ipv4 => ipv4,
-        Family::Ipv6 => ipv6,
-    };
-    match bound {
-        Bound::In => inbound,
-        Bound::Out => outbound,
-    }
-}
 
 /// `IPv6 out`
 fn label((family, bound): (Family, Bound)) -> String {

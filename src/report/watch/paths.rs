@@ -4,7 +4,7 @@ use anstyle::Style;
 
 use super::frame::Line;
 use super::numbers::{percent, short};
-use super::{ORDER, Paths, label, path};
+use super::{ORDER, Paths, label};
 use crate::report::replay::words::duration;
 use crate::report::replay::{BOLD, PLAIN, RED, YELLOW};
 use crate::stream::FlowOutcome;
@@ -119,9 +119,9 @@ pub(super) fn table(window: Window, paths: &Paths, columns: usize) -> Vec<Line> 
         head.push(BOLD, &format!(" {:>width$}", column.head));
     }
     let mut lines = vec![head];
-    for which in ORDER {
-        let tally = path(paths, which);
-        let mut line = Line::new(PLAIN, &format!("{:<LABEL$}", label(which)));
+    for (family, bound) in ORDER {
+        let tally = paths.of(family).of(bound);
+        let mut line = Line::new(PLAIN, &format!("{:<LABEL$}", label((family, bound))));
         for column in &shown {
             let width = column.width;
             line.push((column.style)(tally), &format!(" {:>width$}", (column.value)(tally)));

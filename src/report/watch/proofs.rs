@@ -42,7 +42,9 @@ fn receive(family: Family, path: &ReceivePath, other: &ReceivePath, now: Timesta
         (None, Some(last)) => {
             format!("{name} receive path: no message was accepted, last connection {}", ago(last))
         }
-        (None, None) => format!("{name} receive path: nothing was ever received over {name}"),
+        (None, None) => {
+            format!("{name} receive path: nothing came over it yet")
+        }
     };
     let doubtful = path.last_accepted.is_none() && other.last_accepted.is_some();
     Proof { sentence, doubtful }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anstyle::Style;
 
-use super::{Losses, ORDER, View, label, path};
+use super::{Losses, ORDER, View, label};
 use crate::addr::Family;
 use crate::report::escape::sentence;
 use crate::report::replay::words::{self, count, duration, several};
@@ -33,11 +33,11 @@ pub(super) fn troubles(view: &View) -> Vec<(Style, String)> {
         ("REFUSED", |tally| tally.outcome(FlowOutcome::Refused)),
     ];
     for (what, of) in kinds {
-        for which in ORDER {
-            let tally = path(view.paths(Window::TenMinutes), which);
+        for (family, bound) in ORDER {
+            let tally = view.paths(Window::TenMinutes).of(family).of(bound);
             if of(tally) > 0 {
                 let connections = several(tally.connections(), "connection");
-                let (label, count) = (label(which), count(of(tally)));
+                let (label, count) = (label((family, bound)), count(of(tally)));
                 let line = format!("{what}: {label}, {count} of {connections} in 10 minutes");
                 lines.push((RED, line));
             }

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use super::ByFamily;
 use crate::addr::Family;
 use crate::time::Timestamp;
+use crate::traffic::by::ByFamily;
 use crate::traffic::passed::Passed;
 
 /// Destinations that are remembered, some 500 octets each. The least recently tried goes first, with its counts.

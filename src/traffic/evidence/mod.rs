@@ -20,7 +20,8 @@ pub use self::destinations::{
 };
 pub(super) use self::receive::Received;
 pub use self::receive::{Accepted, ReceivePath};
-use crate::addr::{Family, Networks, is_global};
+use super::by::ByFamily;
+use crate::addr::{Networks, is_global};
 use crate::time::Timestamp;
 
 /// What is proven at a time.
@@ -30,28 +31,6 @@ pub struct Evidence<'a> {
     pub receive: ByFamily<ReceivePath>,
     #[serde(rename = "return")]
     pub return_path: ReturnPath<'a>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ByFamily<T> {
-    pub ipv4: T,
-    pub ipv6: T,
-}
-
-impl<T> ByFamily<T> {
-    pub const fn of(&self, family: Family) -> &T {
-        match family {
-            Family::Ipv4 => &self.ipv4,
-            Family::Ipv6 => &self.ipv6,
-        }
-    }
-
-    pub(super) const fn of_mut(&mut self, family: Family) -> &mut T {
-        match family {
-            Family::Ipv4 => &mut self.ipv4,
-            Family::Ipv6 => &mut self.ipv6,
-        }
-    }
 }
 
 /// Whether what `foreign` does proves anything.

@@ -1,5 +1,8 @@
 //! `gatepost run --config FILE`
 
+mod answers;
+mod control;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,15 +16,19 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::answers::Answers;
+use self::control::Desk;
+use super::door::{Heard, Keeper, Parts};
 use super::watch::Beside;
-use crate::config::Config;
-use crate::control::{self, Answer, Connection, Request};
-use crate::intercept;
+use crate::config::{self, Config};
+use crate::intercept::{self, door::Entrance};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
-use crate::recording::Selection;
-use crate::relay::{Recorders, Relay};
+use crate::policy::rules::{FactName, Moment, Rule};
+use crate::reach::Reach;
+use crate::relay::Relay;
 use crate::report::{Level, SessionLog};
+use crate::smtp::Keyword;
 
 /// How often `/readyz` learns how the upstreams are.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,6 +54,10 @@ struct Gateway {
     endpoint: Option<oneshot::Sender<()>>,
     control: Option<JoinHandle<()>>,
     watch: Option<Beside>,
+    /// Who keeps the doors, with `[door]`, and the task.
+    door: Option<(Keeper, JoinHandle<()>)>,
+    /// `None` if nobody can be asked; the log says why.
+    reach: Option<Reach>,
     /// Octets that recorders did not get, as far as the metrics know.
     overflowed: u64,
 }
@@ -75,11 +86,16 @@ impl Gateway {
             tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness.clone(), shutdown));
             endpoint = Some(stop);
         }
-        let control = control_socket(&config.control, &log)?;
+        let control = control::bind(&config.control, &log)?;
         metrics.set_sessions_limit(config.relay.limits.sessions);
         metrics.set_rules(&config.relay.rules)?;
-        let observer = Arc::new((Arc::clone(&metrics), Arc::clone(&log)));
-        let relay = Relay::start(config.relay.clone(), observer, Arc::new(()))?;
+        let reach = answers::start(&config.reach, &metrics, &log);
+        let answers = Arc::new(Answers::new(reach.clone()));
+        let exempt = config.door.as_ref().map(|door| door.exempt.clone()).unwrap_or_default();
+        let heard = Arc::new(Heard::new(exempt));
+        let told = (Arc::clone(&log), Arc::clone(&heard));
+        let observer = Arc::new((Arc::clone(&metrics), told));
+        let relay = Relay::start(config.relay.clone(), observer, Arc::clone(&answers) as _)?;
         // Only now: what is intercepted needs a listener.
         if let Some(settings) = &config.intercept {
             intercept::install(settings).await?;
@@ -88,26 +104,41 @@ impl Gateway {
             }
         }
         tokio::spawn(relay.forget_idle_clients());
+        let door = match doors(&config) {
+            Some(settings) => Some(Keeper::start(Parts {
+                settings,
+                entrance: entrance(&config, &relay),
+                gate: relay.gate(),
+                heard,
+                surroundings: answers::surroundings(&config, reach.as_ref(), &metrics)?,
+                metrics: Arc::clone(&metrics),
+                log: Arc::clone(&log),
+            })),
+            None => None,
+        };
+        if let Some((keeper, _)) = &door {
+            answers.kept_by(keeper.clone());
+        }
         let control = control.map(|listener| {
-            let (recorders, log) = (Arc::clone(relay.recorders()), Arc::clone(&log));
-            tokio::spawn(listener.serve(move |request, connection| {
-                let (recorders, log) = (Arc::clone(&recorders), Arc::clone(&log));
-                async move {
-                    match request {
-                        Request::Record(wanted) => feed(&recorders, wanted, connection, &log).await,
-                    }
-                }
-            }))
+            let desk = Desk {
+                recorders: Arc::clone(relay.recorders()),
+                keeper: door.as_ref().map(|(keeper, _)| keeper.clone()),
+                reach: reach.clone(),
+                log: Arc::clone(&log),
+            };
+            tokio::spawn(desk.serve(listener))
         });
         let watch = match &config.watch {
             Some(settings) => {
                 let upstreams = &config.relay.upstream.addresses;
                 let (metrics, log) = (Arc::clone(&metrics), Arc::clone(&log));
-                let watch = Beside::start(settings.clone(), upstreams, metrics, log);
+                let told = reach.clone().map(answers::passing);
+                let watch = Beside::start(settings.clone(), upstreams, metrics, log, told);
                 Some(watch.context("cannot start the thread that watches")?)
             }
             None => None,
         };
+        warn_of_tls(&config, &log);
         let (path, overflowed) = (path.to_owned(), 0);
         let gateway = Self {
             path,
@@ -119,6 +150,8 @@ impl Gateway {
             endpoint,
             control,
             watch,
+            door,
+            reach,
             overflowed,
         };
         gateway.say_ready();
@@ -190,12 +223,18 @@ impl Gateway {
                 None => drop(intercept::remove().await?),
             }
         }
+        if let Some((keeper, _)) = &self.door {
+            keeper.renew(entrance(&config, &self.relay)).await;
+        }
         let old = &self.config;
         for (changed, key) in [
+            (config.door != old.door, "[door]"),
             (config.metrics != old.metrics, "[metrics]"),
             (config.log != old.log, "[log]"),
             (config.control != old.control, "[control]"),
             (config.watch != old.watch, "[watch]"),
+            (config.reach != old.reach, "[reach]"),
+            (config.vantage != old.vantage, "[vantage]"),
             (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
         ] {
             if changed {
@@ -233,6 +272,12 @@ impl Gateway {
         if let Some(watch) = self.watch {
             watch.stop();
         }
+        if let Some((_, keeping)) = self.door {
+            keeping.abort();
+        }
+        if let Some(reach) = &self.reach {
+            reach.flush();
+        }
         self.log.notice(Level::Info, "stopped");
         drop(self.endpoint);
         self.log.flush(LAST_LINES);
@@ -240,44 +285,36 @@ impl Gateway {
     }
 }
 
-/// The control socket. Where the file names none, a gateway can do without.
-fn control_socket(
-    settings: &control::Settings,
-    log: &SessionLog,
-) -> anyhow::Result<Option<control::Listener>> {
-    match control::Listener::bind(settings) {
-        Ok(listener) => Ok(Some(listener)),
-        Err(error) if settings.required => Err(error.into()),
-        Err(error) => {
-            log.notice(Level::Warn, &format!("no control socket: {error}"));
-            Ok(None)
-        }
+/// What sessions come in by.
+fn entrance(config: &Config, relay: &Relay) -> Entrance {
+    match &config.intercept {
+        Some(settings) => Entrance::Intercepted(settings.clone()),
+        None => Entrance::Listeners(relay.addresses().collect()),
     }
 }
 
-/// Tells a recorder of sessions until it hangs up.
-async fn feed(
-    recorders: &Arc<Recorders>,
-    selection: Selection,
-    mut connection: Connection,
-    log: &SessionLog,
-) {
-    let mut recorder = match recorders.attach(selection) {
-        Ok(recorder) => recorder,
-        Err(error) => {
-            let _gone_already = connection.answer(&Answer::Error(error.to_string())).await;
-            return;
-        }
-    };
-    log.notice(Level::Info, "a recorder is attached: sessions that begin now are told to it");
-    let mut there = connection.answer(&Answer::Ok).await.is_ok();
-    while there {
-        there = tokio::select! {
-            octets = recorder.next() => connection.send(octets).await.is_ok(),
-            () = connection.hung_up() => false,
-        };
+/// Whose doors are kept: those of `[door]`; without it none is guarded, and the receive path may be asked for all the same.
+fn doors(config: &Config) -> Option<config::Door> {
+    let asks =
+        |rule: &Rule| rule.require.iter().any(|require| require.fact == FactName::ReceivePath);
+    let unguarded = || config.relay.rules.iter().any(asks).then(config::Door::unguarded);
+    config.door.clone().or_else(unguarded)
+}
+
+/// After STARTTLS nobody sees MAIL and RCPT: rules about them pass such sessions by.
+fn warn_of_tls(config: &Config, log: &SessionLog) {
+    if config.relay.smtp.hide.contains(&Keyword::Starttls) {
+        return;
     }
-    log.notice(Level::Info, "a recorder is gone");
+    let mut late = config.relay.rules.iter().filter(|rule| rule.at >= Moment::Mail);
+    if let Some(rule) = late.next() {
+        let words = format!(
+            "the rule {:?} is about MAIL or RCPT, which sessions within TLS do not show: it applies only to those without; \
+             hide = [\"STARTTLS\"] in [smtp] makes all of them show it",
+            &*rule.name
+        );
+        log.notice(Level::Warn, &words);
+    }
 }
 
 /// A session takes two descriptors, a spliced one up to four more. Returns a warning if the hard limit is too low.

@@ -4,29 +4,22 @@
 //! that expiry and eviction are O(1) a flow; a flow moves to the back of its list once a second at most, so it may live
 //! that much longer than its limit.
 
-use std::collections::HashMap;
-use std::time::Duration;
+mod ageing;
 
-use super::flow::{Fate, Flow, Phase, Syn};
-use super::half::OVERHEAD;
-use super::key::Key;
-use super::limits::{Counts, Limits, Ports};
-use super::pin::Pin;
-use super::reassembly::{Ear, PATIENCE};
-use super::roster::Roster;
-use super::{Conversation, Opening, Sink, SocketFacts};
+use std::collections::HashMap;
+
+use self::ageing::STEP;
 use crate::addr::{Family, Side};
+use crate::stream::flow::{Fate, Flow, Phase, Syn};
+use crate::stream::key::Key;
+use crate::stream::limits::{Counts, Limits, Ports};
+use crate::stream::pin::Pin;
+use crate::stream::reassembly::{Ear, PATIENCE};
+use crate::stream::roster::Roster;
+use crate::stream::{Conversation, Opening, Sink, SocketFacts};
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, Segment};
 
-/// After both FINs, or a RST that refused, the last ACK or another SYN may come.
-const ENDING: Duration = Duration::from_secs(10);
-/// What comes on a 4-tuple so long after its flow was over belongs to it, unless it is a SYN (RFC 9293's 2 MSL is longer).
-const OVER: Duration = Duration::from_secs(60);
-/// A flow that is no SMTP and silent for so long is forgotten.
-const IGNORED: Duration = Duration::from_secs(120);
-/// Lists are looked at, and flows move in them, so often.
-const STEP: Duration = Duration::from_secs(1);
 /// What a flow that is not known to be SMTP may hold: 4 KiB and what stands around them.
 const CANDIDATE_HELD: usize = 8 << 10;
 /// Flows that are looked at to tell what waits.
@@ -509,117 +502,6 @@ impl<C: Conversation> FlowTable<C> {
                 sink.over(facts, *conversation);
             }
             _ => counts.forgotten += u64::from(evicted),
-        }
-    }
-
-    /// Brings what the table knows of the flow up to date with it.
-    fn settle(&mut self, id: u32) {
-        let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        let (class, cost, waiting) = match &slot.stage {
-            Stage::Vacant => return,
-            Stage::Ignored(_) => (Class::Ignored, 0, None),
-            Stage::Over(_) => (Class::Over, 0, None),
-            Stage::Candidate(flow) => (Class::Candidate, flow.cost(), None),
-            Stage::Told(flow, _) => (Class::of(flow.phase()), flow.cost(), flow.waiting()),
-        };
-        if cost != slot.cost {
-            self.held = self.held - slot.cost + cost;
-            slot.cost = cost;
-            if cost == 0 {
-                self.holding.remove(id);
-            } else {
-                self.holding.place(id, 0);
-            }
-        }
-        if waiting != slot.waits.map(|(number, _)| number) {
-            slot.waits = waiting.map(|number| (number, self.now));
-            if waiting.is_some() {
-                self.waiting.place(id, 0);
-            } else {
-                self.waiting.remove(id);
-            }
-        }
-        self.keep(id, class);
-    }
-
-    /// Keeps the flow's place in the lists by age.
-    fn keep(&mut self, id: u32, class: Class) {
-        let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        if slot.class != class || self.now.since(slot.placed) >= STEP {
-            slot.class = class;
-            slot.placed = self.now;
-            self.by_age.place(id, class.list());
-        }
-    }
-
-    fn patience_ended(&mut self, id: u32, sink: &mut impl Sink<C>) {
-        self.waiting.remove(id);
-        let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        slot.waits = None;
-        if let Stage::Told(flow, conversation) = &mut slot.stage {
-            let counts = &mut self.counts;
-            let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
-            if flow.patience_ended(ear) == Fate::Over {
-                return self.over(id, sink);
-            }
-        }
-        self.settle(id);
-    }
-
-    /// Ends what has been silent for too long.
-    fn sweep(&mut self, sink: &mut impl Sink<C>) {
-        for class in Class::ALL {
-            let limit = match class {
-                Class::Ignored => IGNORED,
-                Class::Over => OVER,
-                Class::Ending => ENDING,
-                Class::Candidate | Class::Opening => self.limits.half_open,
-                Class::Open => self.limits.idle,
-            };
-            while let Some(id) = self.by_age.front(class.list()) {
-                let Some(slot) = self.slots.get_mut(id as usize) else { return };
-                if self.now.since(slot.placed) < limit {
-                    break;
-                }
-                if self.now.since(slot.last) >= limit {
-                    self.remove(id, false, sink);
-                } else {
-                    slot.placed = self.now;
-                    self.by_age.place(id, class.list());
-                }
-            }
-        }
-    }
-
-    /// Gives up the flow that is missed least; `false` if there is none.
-    fn evict(&mut self, sink: &mut impl Sink<C>) -> bool {
-        let front = |class: Class| self.by_age.front(class.list());
-        let least = [Class::Ignored, Class::Over, Class::Candidate].into_iter().find_map(front);
-        let oldest = || {
-            [Class::Ending, Class::Opening, Class::Open]
-                .into_iter()
-                .filter_map(front)
-                .min_by_key(|&id| self.slot(id).map(|slot| slot.last))
-        };
-        let Some(id) = least.or_else(oldest) else { return false };
-        self.remove(id, true, sink);
-        true
-    }
-
-    /// Lets flows that hold octets go on without those that they wait for, until `more` have room.
-    fn make_room(&mut self, more: usize, sink: &mut impl Sink<C>) {
-        while self.held > 0 && self.held.saturating_add(more + OVERHEAD) > self.limits.held {
-            let Some(id) = self.holding.front(0) else { return };
-            let Some(slot) = self.slots.get_mut(id as usize) else { return };
-            match &mut slot.stage {
-                Stage::Told(flow, conversation) => {
-                    let counts = &mut self.counts;
-                    let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
-                    flow.release(ear);
-                }
-                _ => self.refuse(id, sink),
-            }
-            self.settle(id);
         }
     }
 }

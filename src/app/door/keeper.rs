@@ -1,0 +1,359 @@
+//! The keeper of the doors: once a second it gathers the signs, lets the doors look, and has the kernel or the relay do it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::Heard;
+use super::probes::{ProbeResult, add};
+use crate::addr::Family;
+use crate::config;
+use crate::control::Turn;
+use crate::intercept::door::{DoorError, Enforcer, Entrance, Refuse};
+use crate::metrics::Metrics;
+use crate::policy::door::{
+    Around, Change, Door, Other, Probes, Settings, Signs, State, Told, receive_path,
+};
+use crate::policy::facts::Answer;
+use crate::relay::Gate;
+use crate::report::{Level, SessionLog};
+use crate::time::Timestamp;
+
+const TICK: Duration = Duration::from_secs(1);
+/// How often the DNS is asked what addresses our MX has.
+const ASK_MX: Duration = Duration::from_secs(300);
+/// How often the kernel is asked whom it refused: where it intercepts, nft(8) is run for it.
+const COUNT: u32 = 5;
+
+type Ask<T> = Box<dyn Fn(Family) -> BoxFuture<'static, T> + Send + Sync>;
+
+/// Who knows more than the relay.
+#[derive(Default)]
+pub(in crate::app) struct Surroundings {
+    /// When what is watched passing by last showed a message that was taken.
+    pub(in crate::app) watched: Option<Box<dyn Fn(Family) -> Option<Timestamp> + Send + Sync>>,
+    /// Whether the MX of each of our domains has an address in the family; `None`: not known.
+    pub(in crate::app) mx_has: Option<Ask<Option<bool>>>,
+    /// A prober elsewhere.
+    pub(in crate::app) vantage: Option<Ask<ProbeResult>>,
+}
+
+/// All that keeps the doors.
+pub(in crate::app) struct Parts {
+    pub(in crate::app) settings: config::Door,
+    pub(in crate::app) entrance: Entrance,
+    pub(in crate::app) gate: Gate,
+    pub(in crate::app) heard: Arc<Heard>,
+    pub(in crate::app) surroundings: Surroundings,
+    pub(in crate::app) metrics: Arc<Metrics>,
+    pub(in crate::app) log: Arc<SessionLog>,
+}
+
+/// The handle to the task that keeps the doors.
+#[derive(Clone)]
+pub(in crate::app) struct Keeper {
+    orders: mpsc::Sender<Order>,
+}
+
+enum Order {
+    Tell { turn: Option<Turn>, answer: oneshot::Sender<Result<Vec<Told>, String>> },
+    ReceivePath { family: Family, answer: oneshot::Sender<Answer> },
+    Renew(Entrance),
+}
+
+enum Found {
+    Probe(Family, ProbeResult),
+    Mx(Family, Option<bool>),
+}
+
+impl Keeper {
+    /// Begins to keep the doors, in the network namespace of this thread. Aborting the task opens them.
+    pub(in crate::app) fn start(parts: Parts) -> (Self, JoinHandle<()>) {
+        let (orders, inbox) = mpsc::channel(16);
+        let (finders, found) = mpsc::channel(16);
+        let keeping = Keeping::new(parts, finders);
+        (Self { orders }, tokio::spawn(keeping.run(inbox, found)))
+    }
+
+    /// How the doors are, after doing what is asked.
+    pub(in crate::app) async fn told(&self, turn: Option<Turn>) -> Result<Vec<Told>, String> {
+        let (answer, told) = oneshot::channel();
+        let gone = "the gateway is stopping".to_owned();
+        if self.orders.send(Order::Tell { turn, answer }).await.is_err() {
+            return Err(gone);
+        }
+        told.await.unwrap_or(Err(gone))
+    }
+
+    /// The answer to [`crate::policy::facts::Lookup::ReceivePath`].
+    pub(in crate::app) async fn receive_path(&self, family: Family) -> Answer {
+        let (answer, told) = oneshot::channel();
+        let nobody = Answer::Unknown(crate::policy::facts::Reason::NoSource);
+        if self.orders.send(Order::ReceivePath { family, answer }).await.is_err() {
+            return nobody;
+        }
+        told.await.unwrap_or(nobody)
+    }
+
+    /// Sessions come in by another entrance now.
+    pub(in crate::app) async fn renew(&self, entrance: Entrance) {
+        let _stopping = self.orders.send(Order::Renew(entrance)).await;
+    }
+}
+
+/// What is kept of one family.
+struct Kept {
+    family: Family,
+    /// `None`: nothing guards it.
+    door: Option<Door>,
+    settings: Settings,
+    probes: Option<Probes>,
+    mx_has: Option<bool>,
+    /// Refused at the SYN, as far as the metrics know.
+    refused: u64,
+}
+
+struct Keeping {
+    /// By family.
+    of: [Kept; Family::ALL.len()],
+    parts: Parts,
+    enforcer: Enforcer,
+    finders: mpsc::Sender<Found>,
+    ticks: u32,
+}
+
+impl Keeping {
+    fn new(parts: Parts, finders: mpsc::Sender<Found>) -> Self {
+        let settings = &parts.settings;
+        let (enforcer, error) =
+            Enforcer::open(settings.refuse, settings.exempt.clone(), parts.entrance.clone());
+        if let Some(error) = error {
+            let words = format!("a closed door refuses with 421 only: {error}");
+            parts.log.notice(Level::Warn, &words);
+        }
+        parts.gate.exempt(settings.exempt.clone());
+        let now = parts.gate.clock().now();
+        let of = Family::ALL.map(|family| {
+            let guarded = settings.of(family);
+            Kept {
+                family,
+                door: guarded.map(|settings| Door::new(family, settings.clone(), now)),
+                settings: guarded.cloned().unwrap_or_default(),
+                probes: None,
+                mx_has: None,
+                refused: 0,
+            }
+        });
+        Self { of, parts, enforcer, finders, ticks: 0 }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Order>, mut found: mpsc::Receiver<Found>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let (mut probed, mut asked_mx): (Option<Instant>, Option<Instant>) = (None, None);
+        let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    if is_due(probed, self.parts.settings.probe_every) {
+                        probed = Some(Instant::now());
+                        self.probe();
+                    }
+                    if is_due(asked_mx, ASK_MX) {
+                        asked_mx = Some(Instant::now());
+                        self.ask_mx();
+                    }
+                    self.look().await;
+                    self.ticks = self.ticks.wrapping_add(1);
+                    if self.ticks.is_multiple_of(COUNT) {
+                        self.count().await;
+                    }
+                }
+                Some(order) = inbox.recv() => self.obey(order).await,
+                Some(found) = found.recv() => self.note(found),
+            }
+        }
+    }
+
+    /// Each in a task of its own: a prober may take its time.
+    fn probe(&self) {
+        let Some(vantage) = &self.parts.surroundings.vantage else { return };
+        for family in self.served() {
+            let (probing, finders) = (vantage(family), self.finders.clone());
+            tokio::spawn(async move {
+                let result = probing.await;
+                let _stopping = finders.send(Found::Probe(family, result)).await;
+            });
+        }
+    }
+
+    fn ask_mx(&self) {
+        let Some(mx_has) = &self.parts.surroundings.mx_has else { return };
+        for family in Family::ALL {
+            let (asking, finders) = (mx_has(family), self.finders.clone());
+            tokio::spawn(async move {
+                let result = asking.await;
+                let _stopping = finders.send(Found::Mx(family, result)).await;
+            });
+        }
+    }
+
+    fn served(&self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(|&family| self.parts.gate.listens(family))
+    }
+
+    fn note(&mut self, found: Found) {
+        let now = self.now();
+        match found {
+            Found::Probe(family, result) => {
+                let kept = &mut self.of[family as usize];
+                kept.probes = add(kept.probes.take(), result, now);
+            }
+            Found::Mx(family, has) => self.of[family as usize].mx_has = has,
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Tell { turn, answer } => {
+                let _asker_is_gone = answer.send(self.turn(turn).await);
+            }
+            Order::ReceivePath { family, answer } => {
+                let kept = &self.of[family as usize];
+                let said = receive_path(&self.signs(family), &kept.settings, self.now());
+                let _asker_is_gone = answer.send(said);
+            }
+            Order::Renew(entrance) => {
+                if let Err(error) = self.enforcer.renew(entrance).await {
+                    self.fall_back(&error);
+                }
+            }
+        }
+    }
+
+    async fn turn(&mut self, turn: Option<Turn>) -> Result<Vec<Told>, String> {
+        if let Some(Turn { family, mode }) = turn {
+            let Some(door) = &mut self.of[family as usize].door else {
+                return Err(format!(
+                    "nothing guards {family}: add [door.{family}] to its configuration"
+                ));
+            };
+            door.set_mode(mode);
+            let by_hand = format!("door {family}: an operator says {mode}");
+            self.parts.log.notice(Level::Info, &by_hand);
+            self.look().await;
+        }
+        self.count().await;
+        let now = self.now();
+        let told = |kept: &Kept| Told {
+            family: kept.family,
+            status: kept.door.as_ref().map(|door| door.status(now)),
+            refuses: self.enforcer.refuses().as_str().to_owned(),
+            refused: kept.refused + self.parts.metrics.door_refusals_by_421(kept.family),
+        };
+        // As people name them: the one that is guarded first.
+        Ok(self.of.iter().rev().map(told).collect())
+    }
+
+    /// What is known of a family, but for the state of the other.
+    fn signs(&self, family: Family) -> Signs {
+        let heard = self.parts.heard.of(family);
+        let watched = self.parts.surroundings.watched.as_ref().and_then(|watched| watched(family));
+        let kept = &self.of[family as usize];
+        Signs {
+            accepted: heard.accepted.max(watched),
+            probes: kept.probes.clone(),
+            has_vantage: self.parts.surroundings.vantage.is_some(),
+            upstream_down: self.parts.gate.is_without_upstream(family),
+            stalled: heard.stalled,
+            around: Around::default(),
+        }
+    }
+
+    async fn look(&mut self) {
+        let now = self.now();
+        let mut signs = Family::ALL.map(|family| self.signs(family));
+        let accepted = Family::ALL.map(|family| signs[family as usize].accepted);
+        for family in Family::ALL {
+            let around = &mut signs[family as usize].around;
+            around.mx_elsewhere = self.of[family.other() as usize].mx_has;
+            around.other_accepted = accepted[family.other() as usize];
+        }
+        // By the signs, not by who looks first: else the first would close on both being bad.
+        let bad = Family::ALL
+            .map(|family| signs[family as usize].is_bad(&self.of[family as usize].settings, now));
+        for family in Family::ALL {
+            let other = family.other();
+            let is_shut = |door: &Door| !door.admits();
+            signs[family as usize].around.other = if !self.parts.gate.listens(other) {
+                Other::NotServed
+            } else if bad[other as usize]
+                || self.of[other as usize].door.as_ref().is_some_and(is_shut)
+            {
+                Other::Down
+            } else {
+                Other::Takes
+            };
+            let Some(door) = &mut self.of[family as usize].door else {
+                self.parts.metrics.no_door(family);
+                continue;
+            };
+            let change = door.look(&signs[family as usize], now);
+            self.parts.metrics.door(&door.status(now));
+            if let Some(change) = change {
+                self.changed(family, &change).await;
+            }
+        }
+    }
+
+    async fn changed(&mut self, family: Family, change: &Change) {
+        let Change { from, to, reason, detail, .. } = change;
+        let level = match to {
+            State::Closing | State::Closed => Level::Warn,
+            State::Opening | State::Open => Level::Info,
+        };
+        let words = format!("door {family}: {to}, was {from}: {detail} ({reason})");
+        self.parts.log.notice(level, &words);
+        self.parts.metrics.door_changed(family, change);
+        if from.admits() != to.admits() {
+            self.parts.heard.forget_stalled(family);
+            self.enforce(family, to.admits()).await;
+        }
+    }
+
+    async fn enforce(&mut self, family: Family, admits: bool) {
+        let set = self.enforcer.set(family, admits).await;
+        let kernel_does = set.is_ok() && self.enforcer.refuses() == Refuse::Syn;
+        if let Err(error) = set {
+            self.fall_back(&error);
+        }
+        self.parts.gate.set(family, admits || kernel_does);
+    }
+
+    /// The kernel did not do it: the relay does.
+    fn fall_back(&self, error: &DoorError) {
+        let words = format!("the kernel did not turn a door, 421 does instead: {error}");
+        self.parts.log.notice(Level::Error, &words);
+        for kept in &self.of {
+            let admits = kept.door.as_ref().is_none_or(Door::admits);
+            self.parts.gate.set(kept.family, admits);
+        }
+    }
+
+    async fn count(&mut self) {
+        for kept in &mut self.of {
+            let refused = self.enforcer.refused(kept.family).await;
+            let more = refused.saturating_sub(kept.refused);
+            self.parts.metrics.refused_at_the_syn(kept.family, more);
+            kept.refused = kept.refused.max(refused);
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.parts.gate.clock().now()
+    }
+}

@@ -1,0 +1,48 @@
+//! `gatepost door [FAMILY open|close|auto]`, and who keeps the doors of a running gateway.
+
+mod heard;
+mod keeper;
+mod probes;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::io::AsyncBufReadExt as _;
+
+pub(super) use self::heard::Heard;
+pub(super) use self::keeper::{Keeper, Parts, Surroundings};
+pub(super) use self::probes::ProbeResult;
+use crate::cli::{Door, DoorFormat, DoorMode};
+use crate::config::Config;
+use crate::control::{self, Request, Turn};
+use crate::policy::door::{Mode, Told};
+use crate::report;
+
+pub(super) async fn door(wanted: Door) -> anyhow::Result<ExitCode> {
+    let socket = match (&wanted.socket, &wanted.config) {
+        (Some(socket), _) => socket.clone(),
+        (None, Some(config)) => Config::load(config)?.control.socket,
+        (None, None) => PathBuf::from(control::SOCKET),
+    };
+    let mode = wanted.mode.map(|mode| match mode {
+        DoorMode::Open => Mode::Open,
+        DoorMode::Close => Mode::Close,
+        DoorMode::Auto => Mode::Auto,
+    });
+    let turn = wanted.family.zip(mode).map(|(family, mode)| Turn { family, mode });
+    let mut answer = control::ask(&socket, &Request::Door { turn }).await?;
+    let mut line = String::new();
+    answer.read_line(&mut line).await.context("the gateway hung up")?;
+    let said = match wanted.format {
+        DoorFormat::Json => line,
+        DoorFormat::Text => {
+            let told: Vec<Told> = serde_json::from_str(&line)
+                .context("the gateway's answer cannot be read: is it of this version?")?;
+            report::door::doors(&told)
+        }
+    };
+    writeln!(std::io::stdout(), "{}", said.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,181 @@
+//! Who answers what sessions ask: the keeper of the doors about our own receive path, `reach` about everything else.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+
+use crate::addr::Family;
+use crate::app::door::{Keeper, ProbeResult, Surroundings};
+use crate::app::reading::Told;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::policy::facts::{
+    Answer, Answered, DomainName, Lookup, ObserveLookups, Reason, Record, Source,
+};
+use crate::reach::vantage::{Found, Vantage};
+use crate::reach::{self, Reach};
+use crate::relay::{Ask, Asking};
+use crate::report::{Level, SessionLog};
+use crate::time::Timestamp;
+use crate::traffic::{Bound, Passed};
+
+/// Who looks things up. A gateway without it relays all the same, and the log says why.
+pub(super) fn start(
+    settings: &reach::Settings,
+    metrics: &Arc<Metrics>,
+    log: &SessionLog,
+) -> Option<Reach> {
+    let observer = Arc::clone(metrics) as Arc<dyn ObserveLookups>;
+    match Reach::start(settings.clone(), observer) {
+        Ok((reach, notices)) => {
+            notices.iter().for_each(|notice| log.notice(Level::Warn, notice));
+            Some(reach)
+        }
+        Err(why) => {
+            log.notice(Level::Warn, &format!("nothing can be looked up: {why}"));
+            None
+        }
+    }
+}
+
+/// What the flows that pass beside the relay tell of other servers.
+pub(super) fn passing(reach: Reach) -> Told {
+    Arc::new(move |passed: &Passed<'_>| {
+        if let (Bound::Out, Some(response)) = (passed.bound, passed.response()) {
+            reach.passed(passed.flow.start.server.ip(), response, passed.flow.end);
+        }
+    })
+}
+
+/// What the doors may know beside what the relay hears.
+///
+/// # Errors
+/// The vantage's key cannot be read.
+pub(super) fn surroundings(
+    config: &Config,
+    reach: Option<&Reach>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Surroundings> {
+    let watched = Arc::clone(metrics);
+    let mut around = Surroundings {
+        watched: Some(Box::new(move |family| watched.last_accepted(family))),
+        ..Surroundings::default()
+    };
+    if let Some(settings) = &config.vantage {
+        let vantage = Vantage::new(settings, config.relay.upstream.mark).context("[vantage]")?;
+        let (vantage, domains) = (Arc::new(vantage), settings.domains.clone());
+        around.vantage = Some(Box::new(move |family| {
+            Box::pin(seen_from(Arc::clone(&vantage), domains.clone(), family))
+        }));
+    }
+    // Those that the vantage is asked about are ours, too.
+    let more = config.vantage.iter().flat_map(|vantage| &vantage.domains);
+    let mut domains: Vec<DomainName> = config.site.domains.iter().chain(more).cloned().collect();
+    domains.sort();
+    domains.dedup();
+    if let (Some(reach), false) = (reach.cloned(), domains.is_empty()) {
+        around.mx_has =
+            Some(Box::new(move |family| Box::pin(mx_has(reach.clone(), domains.clone(), family))));
+    }
+    Ok(around)
+}
+
+/// Given to the relay before there are doors to keep.
+pub(super) struct Answers {
+    /// `None` if nobody can be asked.
+    reach: Option<Reach>,
+    keeper: OnceLock<Keeper>,
+}
+
+impl Answers {
+    pub(super) const fn new(reach: Option<Reach>) -> Self {
+        Self { reach, keeper: OnceLock::new() }
+    }
+
+    /// From now on `keeper` knows of the receive path.
+    pub(super) fn kept_by(&self, keeper: Keeper) {
+        let _there_is_one = self.keeper.set(keeper);
+    }
+}
+
+impl Ask for Answers {
+    fn ask(&self, lookup: Lookup) -> Asking {
+        if let (Lookup::ReceivePath(family), Some(keeper)) = (&lookup, self.keeper.get()) {
+            let (keeper, family) = (keeper.clone(), *family);
+            return Box::pin(async move {
+                let answer = keeper.receive_path(family).await;
+                let at = Some(Timestamp::from_system_time(SystemTime::now()));
+                Answered { answer, source: Source::Traffic, at }
+            });
+        }
+        match &self.reach {
+            Some(reach) => {
+                let reach = reach.clone();
+                Box::pin(async move { reach.ask(&lookup).await })
+            }
+            None => ().ask(lookup),
+        }
+    }
+}
+
+/// Whether the exchanges of each of our domains have an address in the family; `None` if that is not known, or there are no
+/// domains.
+async fn mx_has(reach: Reach, domains: Vec<DomainName>, family: Family) -> Option<bool> {
+    let mut all = None;
+    for domain in domains {
+        let hosts = match reach.ask(&Lookup::MailExchanges(domain.clone())).await.answer {
+            Answer::Records(records) => records
+                .into_iter()
+                .filter_map(|record| match record {
+                    Record::Exchange { host, .. } if !host.is_root() => Some(host),
+                    _ => None,
+                })
+                .collect(),
+            Answer::NoData => vec![domain],
+            Answer::NxDomain => Vec::new(),
+            _ => return None,
+        };
+        let mut has = false;
+        for host in hosts {
+            match reach.ask(&Lookup::Addresses(host, family)).await.answer {
+                Answer::Records(_) => has = true,
+                Answer::NoData | Answer::NxDomain => {}
+                _ => return None,
+            }
+        }
+        if !has {
+            return Some(false);
+        }
+        all = Some(true);
+    }
+    all
+}
+
+/// What a prober elsewhere finds of each of our domains: one that it does not reach is what counts.
+async fn seen_from(vantage: Arc<Vantage>, domains: Vec<DomainName>, family: Family) -> ProbeResult {
+    let mut result = ProbeResult::Unknown;
+    for domain in domains {
+        let Ok(found) = vantage.probe(&domain, family).await else {
+            return ProbeResult::Unknown;
+        };
+        match found.receive_path() {
+            Answer::Yes(_) => result = ProbeResult::Reached,
+            // Nothing is published there, so nobody comes.
+            Answer::No(Reason::NoUsableAddress, _) => {}
+            Answer::No(..) => return ProbeResult::NotReached(addresses(&found)),
+            _ => return ProbeResult::Unknown,
+        }
+    }
+    result
+}
+
+/// `mx.example.org 2001:db8::25 silent`, one after the other.
+fn addresses(found: &Found) -> String {
+    let Found::Addresses(probed) = found else { return String::new() };
+    let each = probed.iter().filter_map(|one| match &one.answer {
+        Answer::No(reason, _) => Some(format!("{} {} {}", one.host, one.ip, reason.as_str())),
+        _ => None,
+    });
+    each.collect::<Vec<_>>().join(", ")
+}

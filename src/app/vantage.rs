@@ -1,0 +1,79 @@
+//! `gatepost vantage --listen ADDR --key FILE --domain DOMAIN…`
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::Vantage;
+use crate::reach::vantage::{Key, Prober, Rules, serve};
+use crate::reach::{Lives, Probes, Reach, Settings};
+
+/// Less than the time that the gateway waits by default.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
+    let key = Key::read(&asked.key)?;
+    let hostname = match asked.hostname {
+        Some(hostname) => hostname,
+        None => nix::unistd::gethostname()
+            .context("cannot learn this host's name; say it with --hostname")?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    let settings = settings(asked.dns, hostname);
+    let (reach, _) = Reach::start(settings, Arc::new(()))?;
+    let listener = TcpListener::bind(asked.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", asked.listen))?;
+    let address = listener.local_addr().context("cannot learn where it listens")?;
+    let domains: Vec<String> = asked.domains.iter().map(ToString::to_string).collect();
+    let note = format!("probes {} for whoever asks at {address}", domains.join(", "));
+    let _nobody_listens = writeln!(std::io::stderr(), "gatepost: {note}");
+    let rules = Rules {
+        key,
+        domains: asked.domains.into_iter().collect(),
+        questions_per_minute: asked.questions_per_minute,
+        only_global: true,
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
+    tokio::select! {
+        never = serve(listener, Prober::new(rules, reach)) => match never {},
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Each question is about now, so next to nothing is kept. The servers that are called belong to whoever asks: something
+/// large may be said to them.
+fn settings(dns: Option<std::net::SocketAddr>, hostname: String) -> Settings {
+    let (at_once, minute) = (Duration::ZERO, Duration::from_secs(60));
+    let default = Settings::default();
+    Settings {
+        dns: dns.into_iter().collect(),
+        hostname,
+        deadline: DEADLINE,
+        lives: Lives {
+            dns_min: at_once,
+            dns_max: minute,
+            dns_negative_max: minute,
+            unknown: at_once,
+            probe_yes: at_once,
+            probe_no: at_once,
+            ..default.lives
+        },
+        probes: Probes {
+            patience: DEADLINE,
+            large_segments: true,
+            // The rate of questions is what limits.
+            per_target_per_minute: 1000,
+            ..default.probes
+        },
+        ..default
+    }
+}

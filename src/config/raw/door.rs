@@ -1,0 +1,76 @@
+//! `[door]`, `[door.ipv6]` and `[door.ipv4]`.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::net::network;
+use super::reader::{Field, Section};
+use super::values::{duration, integer, list, one_of};
+use crate::addr::{Family, Networks};
+use crate::config::Door;
+use crate::intercept::door::Refuse;
+use crate::policy::door::{Settings, WhenUnproven};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// `[door]`; without the section there is no door, and nothing is ever closed. IPv6 is guarded with it, IPv4 only with a section of
+/// its own.
+pub(super) fn door(section: &mut Section<'_, '_, '_>) -> Option<Door> {
+    let words = Refuse::ALL.map(|refuse| (refuse.as_str(), refuse));
+    let exempt = section.read("exempt", list(network)).or(Vec::new());
+    let door = Door {
+        refuse: section.read("refuse", one_of(&words)).or_default(),
+        exempt: Networks::new(exempt.into_iter().map(Spanned::into_inner)),
+        probe_every: section.read("probe_every", duration(SECOND..=HOUR)).or(Door::PROBE_EVERY),
+        ipv6: Some(family(&mut section.section(Family::Ipv6.as_str())).0),
+        ipv4: {
+            let (settings, is_there) = family(&mut section.section(Family::Ipv4.as_str()));
+            is_there.then_some(settings)
+        },
+    };
+    section.begins().map(|_| door)
+}
+
+/// The settings of a family's door, and whether it has a section.
+fn family(section: &mut Section<'_, '_, '_>) -> (Settings, bool) {
+    let unproven = [("open", WhenUnproven::Open), ("close", WhenUnproven::Close)];
+    let default = Settings::default();
+    let retry = section.read("retry", duration(SECOND..=DAY));
+    let longest = section.read("retry_longest", duration(SECOND..=7 * DAY));
+    not_shorter(section, &retry, &longest, &default);
+    let settings = Settings {
+        when_unproven: section.read("when_unproven", one_of(&unproven)).or_default(),
+        fresh: section.read("fresh", duration(60 * SECOND..=30 * DAY)).or(default.fresh),
+        failures: section.read("failures", integer(1..=100)).or(default.failures),
+        successes: section.read("successes", integer(1..=100)).or(default.successes),
+        stalls: section.read("stalls", integer(1..=1_000)).or(default.stalls),
+        stalled_for: section.read("stalled_for", duration(SECOND..=DAY)).or(default.stalled_for),
+        confirm: section.read("confirm", duration(Duration::ZERO..=DAY)).or(default.confirm),
+        dwell: section.read("dwell", duration(SECOND..=DAY)).or(default.dwell),
+        retry_longest: longest.or(default.retry_longest).max(retry.clone().or(default.retry)),
+        retry: retry.or(default.retry),
+    };
+    (settings, section.begins().is_some())
+}
+
+fn not_shorter(
+    section: &mut Section<'_, '_, '_>,
+    retry: &Field<Duration>,
+    longest: &Field<Duration>,
+    default: &Settings,
+) {
+    if let (Some(retry), Some(longest)) = (retry.in_force(default.retry), longest.given())
+        && *longest.get_ref() < retry
+    {
+        let problem = format!(
+            "{} is shorter than retry, which is {}",
+            super::values::spoken(*longest.get_ref()),
+            super::values::spoken(retry)
+        );
+        let (at, field) = (longest.span().start, section.field("retry_longest"));
+        section.notes.mistake(at, &field, problem, "make it longer, or leave it out");
+    }
+}

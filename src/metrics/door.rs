@@ -1,0 +1,81 @@
+//! The doors: what state each is in, how often that changed, who was refused, how old the last proof is.
+
+use prometheus::{Gauge, IntCounter, IntGauge};
+
+use super::families::Families;
+use super::{Metrics, MetricsError, array};
+use crate::addr::Family;
+use crate::policy::door::{Change, State, Status};
+
+/// Values of the label `how`.
+const HOWS: [&str; 2] = ["syn", "smtp"];
+
+/// The handles of one family's series.
+pub(super) struct Door {
+    /// By [`State::index`].
+    state: [IntGauge; State::ALL.len()],
+    changes: [IntCounter; State::ALL.len()],
+    /// In the order of [`HOWS`].
+    refused: [IntCounter; HOWS.len()],
+    proof_age: Gauge,
+}
+
+impl Door {
+    pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
+        let family = family.as_str();
+        let proof_age = families.door_proof_age.get_metric_with_label_values(&[family])?;
+        proof_age.set(-1.0);
+        Ok(Self {
+            state: array(State::ALL.iter().map(|state| {
+                families.door_state.get_metric_with_label_values(&[family, state.as_str()])
+            }))?,
+            changes: array(State::ALL.iter().map(|to| {
+                families.door_changes.get_metric_with_label_values(&[family, to.as_str()])
+            }))?,
+            refused: array(
+                HOWS.iter()
+                    .map(|how| families.door_refused.get_metric_with_label_values(&[family, how])),
+            )?,
+            proof_age,
+        })
+    }
+}
+
+impl Metrics {
+    /// How a door is now.
+    pub fn door(&self, status: &Status) {
+        let door = &self.doors[status.family as usize];
+        for (gauge, state) in door.state.iter().zip(State::ALL) {
+            gauge.set(i64::from(*state == status.state));
+        }
+        let age = status.proof.map(|proof| status.at.since(proof.at).as_secs_f64());
+        door.proof_age.set(age.unwrap_or(-1.0));
+    }
+
+    /// Nothing guards this family.
+    pub fn no_door(&self, family: Family) {
+        self.doors[family as usize].state.iter().for_each(|gauge| gauge.set(0));
+    }
+
+    pub fn door_changed(&self, family: Family, change: &Change) {
+        self.doors[family as usize].changes[change.to.index()].inc();
+    }
+
+    /// So many more were refused in the kernel.
+    pub fn refused_at_the_syn(&self, family: Family, more: u64) {
+        let [syn, _] = &self.doors[family as usize].refused;
+        syn.inc_by(more);
+    }
+
+    /// So were they by the relay, with 421.
+    pub(super) fn refused_by_421(&self, family: Family) {
+        let [_, smtp] = &self.doors[family as usize].refused;
+        smtp.inc();
+    }
+
+    /// How many the relay has refused.
+    pub fn door_refusals_by_421(&self, family: Family) -> u64 {
+        let [_, smtp] = &self.doors[family as usize].refused;
+        smtp.get()
+    }
+}

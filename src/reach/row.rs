@@ -1,0 +1,82 @@
+//! What is kept, as `gatepost cache` shows it.
+
+use serde::{Deserialize, Serialize};
+
+use super::Entry;
+use crate::policy::facts::{Answer, Lookup, Record};
+
+/// One answer that is kept. The serde form is that of `gatepost cache show --format json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    pub lookup: Lookup,
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+impl Row {
+    /// The answer in words.
+    pub fn answer(&self) -> String {
+        let with = |word: String, detail: &Option<String>| match detail {
+            Some(detail) => format!("{word}, {detail}"),
+            None => word,
+        };
+        match &self.entry.answered.answer {
+            Answer::Records(records) => {
+                let words = records.iter().map(|record| match record {
+                    Record::Name(name) => name.to_string(),
+                    Record::Address(ip) => ip.to_string(),
+                    Record::Exchange { preference, host } => format!("{preference} {host}"),
+                });
+                words.collect::<Vec<_>>().join(", ")
+            }
+            Answer::NoData => String::from("no data"),
+            Answer::NxDomain => String::from("no such name"),
+            Answer::Yes(detail) => with(String::from("yes"), detail),
+            Answer::No(reason, detail) => with(format!("no: {}", reason.as_str()), detail),
+            Answer::Unknown(reason) => format!("unknown: {}", reason.as_str()),
+        }
+    }
+}
+
+/// Whom or what a lookup is about, in words.
+pub fn about(lookup: &Lookup) -> String {
+    match lookup {
+        Lookup::Reverse(ip) | Lookup::Connect(ip) | Lookup::Greet(ip) => ip.to_string(),
+        Lookup::Addresses(name, family) => format!("{name} {family}"),
+        Lookup::MailExchanges(name) => name.to_string(),
+        Lookup::Callout(ip, path) => format!("{path} at {ip}"),
+        Lookup::Recipient(path) => path.clone(),
+        Lookup::ReceivePath(family) => family.to_string(),
+    }
+}
+
+/// Whether the kind of `lookup` and whom it is about, a space between, contain `pattern`; without one all do. Letters match
+/// in either case.
+pub fn matches(pattern: Option<&str>, lookup: &Lookup) -> bool {
+    let Some(pattern) = pattern else { return true };
+    let shown = format!("{} {}", lookup.kind().as_str(), about(lookup));
+    shown.to_lowercase().contains(&pattern.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_a_part_of_kind_or_subject() {
+        let ip = "2001:db8::25".parse().unwrap();
+        let greet = Lookup::Greet(ip);
+        let callout = Lookup::Callout(ip, String::from("Joe@a.example"));
+        for (pattern, of_greet, of_callout) in [
+            (None, true, true),
+            (Some("greet"), true, false),
+            (Some("2001:DB8::"), true, true),
+            (Some("joe@"), false, true),
+            (Some("greet 2001"), true, false),
+            (Some("connect"), false, false),
+        ] {
+            assert_eq!(matches(pattern, &greet), of_greet, "{pattern:?}");
+            assert_eq!(matches(pattern, &callout), of_callout, "{pattern:?}");
+        }
+    }
+}
