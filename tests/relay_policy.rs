@@ -381,6 +381,6 @@ fn a_closed_door_turns_new_sessions_away_and_no_others() {
     assert_eq!((record.verdict.reason.as_deref(), record.upstream), (Some("door"), None));
     assert_eq!(inside.asks("NOOP\r\n"), "250 ok");
     relay.gate().set(Family::Ipv4, true);
-    relay.door(Family::Ipv6, false);
+    relay.gate().set(Family::Ipv6, false);
     assert_eq!(Client::connect(&relay).reply(), "220 mx.example");
 }
