@@ -22,6 +22,7 @@ use super::splice::Pipe;
 use super::tee::Tapes;
 use crate::addr::Family;
 use crate::engine::{Action, Engine, Event, Observe, Outcome, Output, Side};
+use crate::policy::facts::Answers;
 use crate::time::Timestamp;
 
 /// Octets read at once.
@@ -611,11 +612,9 @@ impl Drop for Pump {
     }
 }
 
-/// What the policy was answered, if it asked: a list of pairs, lookup and answer.
+/// What the policy was answered, if it asked.
 fn answers(engine: &Engine) -> Option<String> {
-    let answers: Vec<_> = engine.answers()?.iter().collect();
-    // The enums of policy are plain data: it cannot fail.
-    serde_json::to_string(&answers).ok().filter(|_| !answers.is_empty())
+    engine.answers().filter(|answers| !answers.is_empty()).map(Answers::to_json)
 }
 
 fn tell(observer: &dyn Observe, family: Family, engine: &Engine, event: Event) {
