@@ -66,7 +66,7 @@ impl Plan {
         Ok(if quick {
             Self { rounds: 1, connects: 1_000, timed: 100 }
         } else {
-            Self { rounds: 7, connects: 100_000, timed: 5_000 }
+            Self { rounds: 5, connects: 100_000, timed: 5_000 }
         })
     }
 }
