@@ -24,11 +24,10 @@ use crate::config::{self, Config};
 use crate::intercept::{self, door::Entrance};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
-use crate::policy::rules::{FactName, Moment, Rule};
+use crate::policy::rules::{FactName, Rule};
 use crate::reach::Reach;
 use crate::relay::Relay;
 use crate::report::{Level, SessionLog};
-use crate::smtp::Keyword;
 
 /// How often `/readyz` learns how the upstreams are.
 const LOOK: Duration = Duration::from_secs(1);
@@ -138,7 +137,6 @@ impl Gateway {
             }
             None => None,
         };
-        warn_of_tls(&config, &log);
         let (path, overflowed) = (path.to_owned(), 0);
         let gateway = Self {
             path,
@@ -299,22 +297,6 @@ fn doors(config: &Config) -> Option<config::Door> {
         |rule: &Rule| rule.require.iter().any(|require| require.fact == FactName::ReceivePath);
     let unguarded = || config.relay.rules.iter().any(asks).then(config::Door::unguarded);
     config.door.clone().or_else(unguarded)
-}
-
-/// After STARTTLS nobody sees MAIL and RCPT: rules about them pass such sessions by.
-fn warn_of_tls(config: &Config, log: &SessionLog) {
-    if config.relay.smtp.hide.contains(&Keyword::Starttls) {
-        return;
-    }
-    let mut late = config.relay.rules.iter().filter(|rule| rule.at >= Moment::Mail);
-    if let Some(rule) = late.next() {
-        let words = format!(
-            "the rule {:?} is about MAIL or RCPT, which sessions within TLS do not show: it applies only to those without; \
-             hide = [\"STARTTLS\"] in [smtp] makes all of them show it",
-            &*rule.name
-        );
-        log.notice(Level::Warn, &words);
-    }
 }
 
 /// A session takes two descriptors, a spliced one up to four more. Returns a warning if the hard limit is too low.
