@@ -322,7 +322,7 @@ fn json_log() {
                 "resyncs": 0,
             },
             "facts": null,
-            "verdict": { "action": "accept", "rule": null, "reason": null },
+            "verdict": { "action": "accept", "rule": null, "reason": null, "shadow": [] },
         });
         assert_eq!(record, expected, "{record:#}");
 
@@ -343,7 +343,7 @@ fn json_log() {
         drop(smtp);
         let record = record_of(&gateway, client);
         let verdict = json!({
-            "action": "reject", "rule": "no mail from there", "reason": "access_reject"
+            "action": "reject", "rule": "no mail from there", "reason": "access_reject", "shadow": []
         });
         assert_eq!(record["verdict"], verdict, "{record:#}");
         assert_eq!(record["outcome"], json!("client_closed"), "{record:#}");
