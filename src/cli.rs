@@ -290,9 +290,18 @@ pub struct Vantage {
     /// What to say in EHLO [default: the host's name].
     #[arg(long, value_name = "NAME", value_parser = hostname)]
     pub hostname: Option<String>,
+    /// How long a call of one server may take; less than [vantage] timeout at the gateway, 1s to 1m.
+    #[arg(long, value_name = "D", default_value = "8s", value_parser = call_timeout)]
+    pub timeout: Duration,
     /// Refuse more.
     #[arg(long, value_name = "N", default_value = "60")]
     pub questions_per_minute: NonZeroU32,
+}
+
+fn call_timeout(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(60);
+    let parsed = humantime::parse_duration(text).ok().filter(|given| allowed.contains(given));
+    parsed.ok_or_else(|| "write a time from 1s to 1m such as 8s".to_owned())
 }
 
 fn domain(text: &str) -> Result<DomainName, String> {

@@ -130,7 +130,9 @@ fn the_full_file_spells_out_the_defaults() {
     );
 
     let door = full.door.take().unwrap();
-    assert_eq!((door.refuse, door.exempt.is_empty()), (Refuse::Syn, true));
+    assert_eq!(door.refuse, Refuse::Syn);
+    assert!(door.exempt.contains("2001:db8:2::9".parse().unwrap()), "the vantage calls");
+    assert!(!door.exempt.contains("2001:db8:2::8".parse().unwrap()));
     assert_eq!((door.ipv6, door.ipv4), (Some(door::Settings::default()), None));
     assert_eq!(smallest.door, None, "without the section nothing is ever closed");
     assert_eq!(full.reach.cache.take(), Some("/var/lib/gatepost/facts.redb".into()));
@@ -149,6 +151,8 @@ fn the_full_file_spells_out_the_defaults() {
     assert_eq!(names, ["ipv6 needs a forward-confirmed name", "senders can be reached"]);
     full.relay.rules = Arc::clone(&smallest.relay.rules);
     assert_eq!(full.site.domains.len(), 1);
+    assert_eq!(full.reach.ours, full.site.addresses, "what is ours is never called");
+    full.reach.ours = smallest.reach.ours.clone();
     full.site = smallest.site.clone();
     full.relay.access = smallest.relay.access.clone();
     assert_eq!(full, smallest);
@@ -289,6 +293,30 @@ fn lookups_have_defaults_and_know_the_upstreams() {
     // PROXY v2, LOCAL, no addresses: proxy-protocol.txt §2.2.
     let header = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x20\x00\x00\x00";
     assert_eq!(both.reach.upstream_preface, header);
+}
+
+/// What is unproven closes a door only where somebody can prove it open again.
+#[test]
+fn a_vantage_comes_in_and_closes_what_is_unproven() {
+    use gatepost::policy::door::WhenUnproven::{Close, Open};
+    const VANTAGE: &str =
+        "[vantage]\naddress = \"192.0.2.9:9626\"\nkey = \"k\"\ndomains = [\"example.org\"]\n";
+    let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
+    for (sections, unproven, vantage_comes_in) in [
+        ("[door]\n".to_owned(), Open, false),
+        (format!("{VANTAGE}[door]\n"), Close, true),
+        (format!("[door]\n{VANTAGE}"), Close, true),
+        (format!("[door]\nexempt = [\"2001:db8::/32\"]\n{VANTAGE}"), Close, true),
+        (format!("[door.ipv6]\nwhen_unproven = \"open\"\n{VANTAGE}"), Open, true),
+        ("[door.ipv6]\nwhen_unproven = \"close\"\n".to_owned(), Close, false),
+    ] {
+        let door = Config::parse(&(smallest.clone() + &sections), "t").unwrap().door.unwrap();
+        assert_eq!(door.ipv6.unwrap().when_unproven, unproven, "{sections}");
+        let exempt = |address: &str| door.exempt.contains(address.parse().unwrap());
+        assert_eq!(exempt("192.0.2.9"), vantage_comes_in, "{sections}");
+        assert!(!exempt("192.0.2.8"), "{sections}");
+        assert_eq!(exempt("2001:db8::9"), sections.contains("exempt"), "{sections}");
+    }
 }
 
 #[test]

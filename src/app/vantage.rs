@@ -13,8 +13,9 @@ use crate::cli::Vantage;
 use crate::reach::vantage::{Key, Prober, Rules, serve};
 use crate::reach::{Lives, Probes, Reach, Settings};
 
-/// Less than the time that the gateway waits by default.
-const DEADLINE: Duration = Duration::from_secs(8);
+/// What is left to tell of a call that took all its time. Were it nothing, whoever asked would have gone before hearing that
+/// a server is stalled.
+const TO_TELL: Duration = Duration::from_secs(2);
 
 pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
     let key = Key::read(&asked.key)?;
@@ -25,7 +26,7 @@ pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
             .to_string_lossy()
             .into_owned(),
     };
-    let settings = settings(asked.dns, hostname);
+    let settings = settings(asked.dns, hostname, asked.timeout);
     let (reach, _) = Reach::start(settings, Arc::new(()))?;
     let listener = TcpListener::bind(asked.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", asked.listen))?;
@@ -51,13 +52,13 @@ pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
 
 /// Each question is about now, so next to nothing is kept. The servers that are called belong to whoever asks: something
 /// large may be said to them.
-fn settings(dns: Option<std::net::SocketAddr>, hostname: String) -> Settings {
+fn settings(dns: Option<std::net::SocketAddr>, hostname: String, patience: Duration) -> Settings {
     let (at_once, minute) = (Duration::ZERO, Duration::from_secs(60));
     let default = Settings::default();
     Settings {
         dns: dns.into_iter().collect(),
         hostname,
-        deadline: DEADLINE,
+        deadline: patience + TO_TELL,
         lives: Lives {
             dns_min: at_once,
             dns_max: minute,
@@ -68,7 +69,7 @@ fn settings(dns: Option<std::net::SocketAddr>, hostname: String) -> Settings {
             ..default.lives
         },
         probes: Probes {
-            patience: DEADLINE,
+            patience,
             large_segments: true,
             // The rate of questions is what limits.
             per_target_per_minute: 1000,

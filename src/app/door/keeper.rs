@@ -112,6 +112,8 @@ struct Kept {
     door: Option<Door>,
     settings: Settings,
     probes: Option<Probes>,
+    /// A prober is at it: another question now would only be told the same once more.
+    is_probed: bool,
     mx_has: Option<bool>,
     /// Refused at the SYN, as far as the metrics know.
     refused: u64,
@@ -144,6 +146,7 @@ impl Keeping {
                 door: guarded.map(|settings| Door::new(family, settings.clone(), now)),
                 settings: guarded.cloned().unwrap_or_default(),
                 probes: None,
+                is_probed: false,
                 mx_has: None,
                 refused: 0,
             }
@@ -155,7 +158,10 @@ impl Keeping {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (mut probed, mut asked_mx): (Option<Instant>, Option<Instant>) = (None, None);
-        let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        // Ticks are not a second apart to the microsecond; to wait for one more would be a second lost each time.
+        let is_due = |last: Option<Instant>, every| {
+            last.is_none_or(|last| last.elapsed() + TICK / 2 >= every)
+        };
         loop {
             tokio::select! {
                 _ = tick.tick() => {
@@ -180,9 +186,14 @@ impl Keeping {
     }
 
     /// Each in a task of its own: a prober may take its time.
-    fn probe(&self) {
+    fn probe(&mut self) {
         let Some(vantage) = &self.parts.surroundings.vantage else { return };
-        for family in self.served() {
+        for kept in &mut self.of {
+            let family = kept.family;
+            if kept.is_probed || !self.parts.gate.listens(family) {
+                continue;
+            }
+            kept.is_probed = true;
             let (probing, finders) = (vantage(family), self.finders.clone());
             tokio::spawn(async move {
                 let result = probing.await;
@@ -202,15 +213,12 @@ impl Keeping {
         }
     }
 
-    fn served(&self) -> impl Iterator<Item = Family> {
-        Family::ALL.into_iter().filter(|&family| self.parts.gate.listens(family))
-    }
-
     fn note(&mut self, found: Found) {
         let now = self.now();
         match found {
             Found::Probe(family, result) => {
                 let kept = &mut self.of[family as usize];
+                kept.is_probed = false;
                 kept.probes = add(kept.probes.take(), result, now);
             }
             Found::Mx(family, has) => self.of[family as usize].mx_has = has,

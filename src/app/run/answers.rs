@@ -1,6 +1,6 @@
 //! Who answers what sessions ask: the keeper of the doors about our own receive path, `reach` about everything else.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -56,6 +56,7 @@ pub(super) fn surroundings(
     config: &Config,
     reach: Option<&Reach>,
     metrics: &Arc<Metrics>,
+    log: &Arc<SessionLog>,
 ) -> anyhow::Result<Surroundings> {
     let watched = Arc::clone(metrics);
     let mut around = Surroundings {
@@ -64,9 +65,16 @@ pub(super) fn surroundings(
     };
     if let Some(settings) = &config.vantage {
         let vantage = Vantage::new(settings, config.relay.upstream.mark).context("[vantage]")?;
-        let (vantage, domains) = (Arc::new(vantage), settings.domains.clone());
+        let elsewhere = Elsewhere {
+            vantage,
+            domains: settings.domains.clone(),
+            log: Arc::clone(log),
+            trouble: Mutex::default(),
+        };
+        let elsewhere = Arc::new(elsewhere);
         around.vantage = Some(Box::new(move |family| {
-            Box::pin(seen_from(Arc::clone(&vantage), domains.clone(), family))
+            let elsewhere = Arc::clone(&elsewhere);
+            Box::pin(async move { elsewhere.sees(family).await })
         }));
     }
     // Those that the vantage is asked about are ours, too.
@@ -152,22 +160,51 @@ async fn mx_has(reach: Reach, domains: Vec<DomainName>, family: Family) -> Optio
     all
 }
 
-/// What a prober elsewhere finds of each of our domains: one that it does not reach is what counts.
-async fn seen_from(vantage: Arc<Vantage>, domains: Vec<DomainName>, family: Family) -> ProbeResult {
-    let mut result = ProbeResult::Unknown;
-    for domain in domains {
-        let Ok(found) = vantage.probe(&domain, family).await else {
-            return ProbeResult::Unknown;
-        };
-        match found.receive_path() {
-            Answer::Yes(_) => result = ProbeResult::Reached,
-            // Nothing is published there, so nobody comes.
-            Answer::No(Reason::NoUsableAddress, _) => {}
-            Answer::No(..) => return ProbeResult::NotReached(addresses(&found)),
-            _ => return ProbeResult::Unknown,
+/// A prober on another network.
+struct Elsewhere {
+    vantage: Vantage,
+    domains: Vec<DomainName>,
+    log: Arc<SessionLog>,
+    /// Why it told nothing, as the log has it; empty while it tells.
+    trouble: Mutex<String>,
+}
+
+impl Elsewhere {
+    /// What it finds of each of our domains: one that it does not reach is what counts.
+    async fn sees(&self, family: Family) -> ProbeResult {
+        let mut result = ProbeResult::Unknown;
+        for domain in &self.domains {
+            let found = match self.vantage.probe(domain, family).await {
+                Ok(found) => found,
+                Err(why) => {
+                    self.troubled(&why.to_string());
+                    return ProbeResult::Unknown;
+                }
+            };
+            self.troubled("");
+            match found.receive_path() {
+                Answer::Yes(_) => result = ProbeResult::Reached,
+                // Nothing is published there, so nobody comes.
+                Answer::No(Reason::NoUsableAddress, _) => {}
+                Answer::No(..) => return ProbeResult::NotReached(addresses(&found)),
+                _ => return ProbeResult::Unknown,
+            }
         }
+        result
     }
-    result
+
+    /// Once is enough while it is the same.
+    fn troubled(&self, why: &str) {
+        let mut before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *before == why {
+            return;
+        }
+        match why {
+            "" => self.log.notice(Level::Info, "the vantage answers again"),
+            _ => self.log.notice(Level::Warn, &format!("no probes from elsewhere: {why}")),
+        }
+        why.clone_into(&mut before);
+    }
 }
 
 /// `mx.example.org 2001:db8::25 silent`, one after the other.

@@ -109,7 +109,7 @@ impl Gateway {
                 entrance: entrance(&config, &relay),
                 gate: relay.gate(),
                 heard,
-                surroundings: answers::surroundings(&config, reach.as_ref(), &metrics)?,
+                surroundings: answers::surroundings(&config, reach.as_ref(), &metrics, &log)?,
                 metrics: Arc::clone(&metrics),
                 log: Arc::clone(&log),
             })),

@@ -11,6 +11,7 @@ use crate::addr::{Family, Networks};
 use crate::config::Door;
 use crate::intercept::door::Refuse;
 use crate::policy::door::{Settings, WhenUnproven};
+use crate::reach::vantage;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -18,16 +19,27 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// `[door]`; without the section there is no door, and nothing is ever closed. IPv6 is guarded with it, IPv4 only with a section of
 /// its own.
-pub(super) fn door(section: &mut Section<'_, '_, '_>) -> Option<Door> {
+///
+/// With a `vantage` a closed door can be proven to be of use again, so what is unproven closes it, unless the file says otherwise. Its
+/// calls have to come in through a closed door; from its other family they come by an address that only the file can tell.
+pub(super) fn door(
+    section: &mut Section<'_, '_, '_>,
+    vantage: Option<&vantage::Settings>,
+) -> Option<Door> {
+    let unproven = if vantage.is_some() { WhenUnproven::Close } else { WhenUnproven::default() };
+    let default = Settings { when_unproven: unproven, ..Settings::default() };
     let words = Refuse::ALL.map(|refuse| (refuse.as_str(), refuse));
     let exempt = section.read("exempt", list(network)).or(Vec::new());
+    let exempt = exempt.into_iter().map(Spanned::into_inner);
+    let exempt = exempt.chain(vantage.map(|vantage| vantage.address.ip().to_canonical().into()));
     let door = Door {
         refuse: section.read("refuse", one_of(&words)).or_default(),
-        exempt: Networks::new(exempt.into_iter().map(Spanned::into_inner)),
+        exempt: Networks::new(exempt),
         probe_every: section.read("probe_every", duration(SECOND..=HOUR)).or(Door::PROBE_EVERY),
-        ipv6: Some(family(&mut section.section(Family::Ipv6.as_str())).0),
+        ipv6: Some(family(&mut section.section(Family::Ipv6.as_str()), &default).0),
         ipv4: {
-            let (settings, is_there) = family(&mut section.section(Family::Ipv4.as_str()));
+            let (settings, is_there) =
+                family(&mut section.section(Family::Ipv4.as_str()), &default);
             is_there.then_some(settings)
         },
     };
@@ -35,14 +47,13 @@ pub(super) fn door(section: &mut Section<'_, '_, '_>) -> Option<Door> {
 }
 
 /// The settings of a family's door, and whether it has a section.
-fn family(section: &mut Section<'_, '_, '_>) -> (Settings, bool) {
+fn family(section: &mut Section<'_, '_, '_>, default: &Settings) -> (Settings, bool) {
     let unproven = [("open", WhenUnproven::Open), ("close", WhenUnproven::Close)];
-    let default = Settings::default();
     let retry = section.read("retry", duration(SECOND..=DAY));
     let longest = section.read("retry_longest", duration(SECOND..=7 * DAY));
-    not_shorter(section, &retry, &longest, &default);
+    not_shorter(section, &retry, &longest, default);
     let settings = Settings {
-        when_unproven: section.read("when_unproven", one_of(&unproven)).or_default(),
+        when_unproven: section.read("when_unproven", one_of(&unproven)).or(default.when_unproven),
         fresh: section.read("fresh", duration(60 * SECOND..=30 * DAY)).or(default.fresh),
         failures: section.read("failures", integer(1..=100)).or(default.failures),
         successes: section.read("successes", integer(1..=100)).or(default.successes),

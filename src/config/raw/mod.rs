@@ -64,9 +64,9 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let metrics = sections::metrics(&mut root.section("metrics"));
     let control = sections::control(&mut root.section("control"));
     let watch = sections::watch(&mut root.section("watch"));
-    let door = door::door(&mut root.section("door"));
     let reach = reach::reach(&mut root.section("reach"));
     let vantage = reach::vantage(&mut root.section("vantage"));
+    let door = door::door(&mut root.section("door"), vantage.as_ref());
 
     agree::interception(&listen, &intercept, &mut notes);
     agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);

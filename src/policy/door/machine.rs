@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::signs::{Judgment, Signs};
-use super::words::spoken;
+use super::words::{counted, spoken};
 use super::{Change, Mode, Reason, Settings, State, Status};
 use crate::addr::Family;
 use crate::time::Timestamp;
@@ -160,7 +160,8 @@ impl Door {
         if let Some(probes) = self.signs.answering(&self.settings, self.at) {
             let enough = probes.reached && probes.in_a_row >= self.settings.successes;
             return if enough && probes.last > self.since {
-                let words = format!("{} probes in a row reach us again", probes.in_a_row);
+                let (one, many) = ("a probe reaches us again", "probes in a row reach us again");
+                let words = counted(probes.in_a_row, one, many);
                 (State::Opening, Reason::Trial, words)
             } else {
                 stays(self.reason, self.detail.clone())
@@ -217,7 +218,7 @@ impl Door {
         }
         let closes = || {
             let probes = if self.signs.has_vantage {
-                format!("{failures} probes in a row fail, ")
+                counted(failures, "a probe fails, ", "probes in a row fail, ")
             } else {
                 String::new()
             };
@@ -226,7 +227,8 @@ impl Door {
             } else {
                 String::new()
             };
-            format!("closes when {probes}no upstream answers or {stalls} sessions stall{unproven}")
+            let stalls = counted(stalls, "a session stalls", "sessions stall");
+            format!("closes when {probes}no upstream answers or {stalls}{unproven}")
         };
         match self.state {
             State::Open => (closes(), None),
@@ -244,8 +246,8 @@ impl Door {
             State::Closed => {
                 let dwelt = self.turned + self.settings.dwell;
                 if self.signs.answering(&self.settings, self.at).is_some() {
-                    let words =
-                        format!("opens on trial after {successes} probes in a row that reach us");
+                    let (one, many) = ("a probe that reaches us", "probes in a row that reach us");
+                    let words = format!("opens on trial after {}", counted(successes, one, many));
                     (words, Some(dwelt))
                 } else if self.reason == Reason::UpstreamDown {
                     ("opens on trial when an upstream takes connections".to_owned(), Some(dwelt))

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::words::{ago, spoken};
+use super::words::{ago, counted, spoken};
 use super::{Reason, Settings, WhenUnproven};
 use crate::policy::facts::{self, Answer};
 use crate::time::Timestamp;
@@ -130,7 +130,8 @@ impl Signs {
             return None;
         }
         let said = probes.detail.as_deref().map_or_else(String::new, |said| format!(": {said}"));
-        Some(format!("{} probes in a row did not reach us{said}", probes.in_a_row))
+        let probes = counted(probes.in_a_row, "a probe", "probes in a row");
+        Some(format!("{probes} did not reach us{said}"))
     }
 
     /// The prober's results, unless it has fallen silent.

@@ -1,4 +1,4 @@
-//! Times as people say them.
+//! Times and numbers as people say them.
 
 use std::time::Duration;
 
@@ -14,6 +14,11 @@ pub(super) fn spoken(duration: Duration) -> String {
 
 pub(super) fn ago(duration: Duration) -> String {
     format!("{} ago", spoken(duration))
+}
+
+/// `one`, or how many of `many`.
+pub(super) fn counted(count: u32, one: &str, many: &str) -> String {
+    if count == 1 { one.to_owned() } else { format!("{count} {many}") }
 }
 
 #[cfg(test)]
