@@ -17,6 +17,8 @@
 
 #[path = "../../lab/mod.rs"]
 mod lab;
+#[path = "../quick.rs"]
+mod quick;
 #[allow(dead_code, reason = "the replay's benchmark uses the rest")]
 #[path = "../replay/timed.rs"]
 mod timed;
@@ -29,12 +31,13 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use lab::{Config, Family, Gateway, Lab, Mode};
+use quick::is_quick;
 use timed::median;
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -54,16 +57,7 @@ struct Plan {
 
 impl Plan {
     fn from_arguments() -> Result<Self> {
-        // cargo bench passes --bench; without it (cargo test --benches) only the benchmark itself is tried.
-        let mut quick = !std::env::args().any(|argument| argument == "--bench");
-        for argument in std::env::args().skip(1) {
-            match argument.as_str() {
-                "--bench" => {}
-                "--quick" => quick = true,
-                other => bail!("unknown argument {other}: there is --quick"),
-            }
-        }
-        Ok(if quick {
+        Ok(if is_quick()? {
             Self { rounds: 1, connects: 1_000, timed: 100 }
         } else {
             Self { rounds: 5, connects: 100_000, timed: 5_000 }

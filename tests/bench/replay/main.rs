@@ -7,16 +7,19 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod capture;
+#[path = "../quick.rs"]
+mod quick;
 mod timed;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use capture::Made;
+use quick::is_quick;
 use timed::{Run, median, peak_memory, run};
 
 const MIB: u64 = 1 << 20;
@@ -29,16 +32,7 @@ struct Plan {
 
 impl Plan {
     fn from_arguments() -> Result<Self> {
-        // cargo bench passes --bench; without it (cargo test --benches) only the benchmark itself is tried.
-        let mut quick = !std::env::args().any(|argument| argument == "--bench");
-        for argument in std::env::args().skip(1) {
-            match argument.as_str() {
-                "--bench" => {}
-                "--quick" => quick = true,
-                other => bail!("unknown argument {other}: there is --quick"),
-            }
-        }
-        Ok(if quick {
+        Ok(if is_quick()? {
             Self { capture: 4 * MIB, rounds: 1, tshark_rounds: 1 }
         } else {
             Self { capture: 256 * MIB, rounds: 9, tshark_rounds: 3 }

@@ -16,6 +16,8 @@
 #[path = "../../lab/mod.rs"]
 mod lab;
 mod load;
+#[path = "../quick.rs"]
+mod quick;
 mod results;
 #[allow(dead_code, reason = "the replay's benchmark uses the rest")]
 #[path = "../replay/timed.rs"]
@@ -34,6 +36,7 @@ use serde_json::json;
 
 use lab::Lab;
 use load::{Receiver, Running};
+use quick::is_quick;
 use results::Results;
 use watcher::Source;
 use ways::Way;
@@ -49,16 +52,7 @@ struct Plan {
 
 impl Plan {
     fn from_arguments() -> Result<Self> {
-        // cargo bench passes --bench; without it (cargo test --benches) only the benchmark itself is tried.
-        let mut quick = !std::env::args().any(|argument| argument == "--bench");
-        for argument in std::env::args().skip(1) {
-            match argument.as_str() {
-                "--bench" => {}
-                "--quick" => quick = true,
-                other => bail!("unknown argument {other}: there is --quick"),
-            }
-        }
-        Ok(if quick {
+        Ok(if is_quick()? {
             Self { rounds: 1, messages: 20, messages_to_postfix: 10 }
         } else {
             Self { rounds: 9, messages: 300, messages_to_postfix: 150 }
