@@ -20,6 +20,9 @@ use super::resolver::{Manners, Resolver};
 pub(crate) const KNOT: &str = "[2001:db8:53::53]:53";
 pub(crate) const ASKED: &str = "[2001:db8:53::54]:53";
 
+/// Octets of a packet; more do not pass a black hole. Handshake, greeting and EHLO have less.
+pub(crate) const LARGE: usize = 600;
+
 /// Who sends, by name: the last number of its addresses `203.0.113.N` and `2001:db8:c::N`.
 pub(crate) const SENDERS: [(&str, u8); 11] = [
     ("good", 1),
@@ -36,8 +39,14 @@ pub(crate) const SENDERS: [(&str, u8); 11] = [
 ];
 
 /// Who takes mail back, by name: the last number of its addresses `203.0.113.N` and `2001:db8:a::N`.
-pub(crate) const RECEIVERS: [(&str, u8); 5] =
-    [("takes", 101), ("refuses", 102), ("drops", 103), ("turns-away", 104), ("stalls", 105)];
+pub(crate) const RECEIVERS: [(&str, u8); 6] = [
+    ("takes", 101),
+    ("refuses", 102),
+    ("drops", 103),
+    ("turns-away", 104),
+    ("stalls", 105),
+    ("black-hole", 106),
+];
 
 /// Names within `client.example`. Reverse names are sorted before they are looked at, and ten of them are.
 const CLIENTS: &str = "\
@@ -70,6 +79,7 @@ refuses MX 10 refuses.mx.example.
 drops MX 10 drops.mx.example.
 turns-away MX 10 turns-away.mx.example.
 stalls MX 10 stalls.mx.example.
+black-hole MX 10 black-hole.mx.example.
 ";
 
 const EXCHANGES: &str = "\
@@ -230,10 +240,10 @@ fn broken() -> Vec<String> {
 fn receivers(lab: &Lab) -> (Postfix<'_>, Vec<Process>) {
     let takes = Family::ALL.map(|family| receiver_ip("takes", family).to_string());
     let stalls = Family::ALL.map(|family| receiver_ip("stalls", family).to_string());
+    let black_hole = Family::ALL.map(|family| receiver_ip("black-hole", family).to_string());
     let main_cf = format!(
-        "myhostname = takes.mx.example\ninet_interfaces = {}, {}\nvirtual_mailbox_domains = static:all\n",
-        takes.join(", "),
-        stalls.join(", ")
+        "myhostname = takes.mx.example\ninet_interfaces = {}\nvirtual_mailbox_domains = static:all\n",
+        [takes, stalls, black_hole].concat().join(", ")
     );
     let mx = Postfix::start(lab, &lab.client, "mx", None, &main_cf);
     let turns_away = Family::ALL.map(|family| {
@@ -257,6 +267,9 @@ fn receivers(lab: &Lab) -> (Postfix<'_>, Vec<Process>) {
         writeln!(rules, "{ip} daddr {drops} tcp dport 25 drop").unwrap();
         // The handshake passes, and nothing that has octets in it.
         writeln!(rules, "{ip} saddr {stalls} tcp sport 25 tcp flags & psh == psh drop").unwrap();
+        let black_hole = receiver_ip("black-hole", family);
+        writeln!(rules, "{ip} daddr {black_hole} tcp dport 25 meta length > {LARGE} drop").unwrap();
+        writeln!(rules, "{ip} saddr {black_hole} tcp sport 25 meta length > {LARGE} drop").unwrap();
     }
     lab.client.run([
         "nft",
