@@ -40,8 +40,8 @@ const SENDER: [&str; 2] = ["203.0.113.7", "2001:db8:c::7"];
 
 /// What a path does to IPv6, as it is told, and a filter in front of the gateway that does so.
 const PATHS: [(&str, &str); 3] = [
-    ("silent", "chain in { type filter hook input priority -200; TO drop; }"),
-    ("refused", "chain in { type filter hook input priority -200; TO reject with tcp reset; }"),
+    ("silent", "chain in { type filter hook input priority -200; TO SYN drop; }"),
+    ("refused", "chain in { type filter hook input priority -200; TO SYN reject with tcp reset; }"),
     // As a tunnel with a smaller MTU behind a router whose ICMPv6 is filtered.
     (
         "stalled",
@@ -78,10 +78,16 @@ fn the_door_tells_what_a_path_does_to_ipv6() {
     for (does, filter) in PATHS {
         count += 1;
         let began = Instant::now();
-        let to = "meta nfproto ipv6 tcp dport 25";
-        let from = "meta nfproto ipv6 tcp sport 25";
-        let chains =
-            filter.replace("TO", to).replace("FROM", from).replace("LARGE", &LARGE.to_string());
+        let mut chains = filter.to_owned();
+        // Only SYNs: a probe that is under way ends as it would have.
+        for (word, rule) in [
+            ("TO", "meta nfproto ipv6 tcp dport 25"),
+            ("FROM", "meta nfproto ipv6 tcp sport 25"),
+            ("SYN", "tcp flags & (syn | ack) == syn"),
+            ("LARGE", &LARGE.to_string()),
+        ] {
+            chains = chains.replace(word, rule);
+        }
         lab.gateway.run(["nft", &format!("table inet path {{ {chains}\n }}")]);
         let told = wait_for(&lab, &config, "closed");
         let closed_after = began.elapsed();
