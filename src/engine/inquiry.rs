@@ -223,7 +223,7 @@ impl Inquiry {
         for (number, about) in take(&mut self.open) {
             let decision = self.decide(&about);
             self.tell_facts(number, &about, out);
-            self.in_shadow(number, about, decision, out);
+            self.in_shadow(number, &about, decision, out);
         }
         if self.question.is_some() {
             self.consider(at, out);
@@ -325,26 +325,25 @@ impl Inquiry {
 
     /// Looks whether the question can be answered with what is known.
     fn consider(&mut self, at: Timestamp, out: &mut Output) {
-        let Some(question) = self.question.as_ref().filter(|question| question.ruling.is_none())
-        else {
+        let Some(mut question) = self.question.take_if(|question| question.ruling.is_none()) else {
             return;
         };
-        let (number, about) = (question.number, question.about.clone());
-        let mut decision = self.decide(&about);
-        let Some(ruling) = decision.ruling.take() else {
-            return self.need(decision.need, out);
-        };
-        if let Some(question) = &mut self.question {
-            question.ruling = Some(ruling.map(cautious));
-            if let Some(felt) = question.felt {
-                self.waited += at - felt;
+        let mut decision = self.decide(&question.about);
+        match decision.ruling.take() {
+            None => self.need(decision.need, out),
+            Some(ruling) => {
+                question.ruling = Some(ruling.map(cautious));
+                if let Some(felt) = question.felt {
+                    self.waited += at - felt;
+                }
+                self.in_shadow(question.number, &question.about, decision, out);
             }
         }
-        self.in_shadow(number, about, decision, out);
+        self.question = Some(question);
     }
 
     /// What rules in shadow would have done; those that cannot say yet are asked again.
-    fn in_shadow(&mut self, number: u64, about: About, decision: Decision, out: &mut Output) {
+    fn in_shadow(&mut self, number: u64, about: &About, decision: Decision, out: &mut Output) {
         for fired in decision.shadow {
             let fired = cautious(fired);
             let Some(rule) = self.number(&fired) else { continue };
@@ -358,7 +357,7 @@ impl Inquiry {
             }
         }
         if !decision.need.is_empty() && self.open.len() < MAX_OPEN {
-            self.open.push((number, about));
+            self.open.push((number, about.clone()));
             self.need(decision.need, out);
         }
     }

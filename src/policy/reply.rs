@@ -164,6 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::facts::Detail;
 
     const ACTIONS: [Action; 2] = [Action::Tempfail, Action::Reject];
 
@@ -174,7 +175,7 @@ mod tests {
 
     fn fact(state: State, reason: Reason, source: Source) -> Fact {
         // Nothing of this may be told.
-        let detail = Some(String::from("backend.internal said 550"));
+        let detail = Some(Detail::Said(String::from("backend.internal said 550")));
         Fact { state, reason: Some(reason), source, detail, at: None }
     }
 

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::search::addresses;
-use super::{Answers, Basis, Fact, Reason, Site, Step};
+use super::{Answers, Basis, Detail, Fact, Reason, Site, Step};
 use crate::addr::Family;
 
 /// `helo` is the argument of HELO or EHLO. A domain holds with an address in either family, an address literal (RFC 5321
@@ -16,21 +16,16 @@ pub fn helo_resolves(helo: &str, known: &Answers) -> Step {
     match Site::parse(said) {
         None => Step::Fact(Fact::fails(Reason::NotADomain, Basis::NOBODY, None)),
         Some(Site::Literal(ip)) if names_a_host(ip) => {
-            Step::Fact(Fact::holds(Basis::NOBODY, Some(ip.to_string())))
+            Step::Fact(Fact::holds(Basis::NOBODY, Some(Detail::Address(ip))))
         }
         Some(Site::Literal(ip)) => {
-            let detail = Some(ip.to_string());
+            let detail = Some(Detail::Address(ip));
             Step::Fact(Fact::fails(Reason::NoUsableAddress, Basis::NOBODY, detail))
         }
         Some(Site::Domain(domain)) => addresses(known, [&domain], &Family::ALL, names_a_host)
-            .into_step(
-                Basis::BEGIN,
-                |name, address| format!("{name} {address}"),
-                |unfit| {
-                    let detail = unfit.map(|(name, address)| format!("{name} {address}"));
-                    (Reason::NoUsableAddress, detail)
-                },
-            ),
+            .into_step(Basis::BEGIN, Detail::host, |unfit| {
+                (Reason::NoUsableAddress, unfit.map(|(name, address)| Detail::host(name, address)))
+            }),
     }
 }
 

@@ -10,6 +10,7 @@
 mod answer;
 mod asked;
 mod basis;
+mod detail;
 mod helo;
 mod name;
 mod probe;
@@ -25,6 +26,7 @@ use crate::time::Timestamp;
 
 pub use answer::{Answer, Answered, Answers, Lookup, Record};
 pub use asked::{LookupKind, ObserveLookups, Obtained, Told};
+pub use detail::Detail;
 pub use helo::helo_resolves;
 pub use name::{DomainName, Site};
 pub use probe::MAX_PROBED;
@@ -40,17 +42,17 @@ pub struct Fact {
     pub reason: Option<Reason>,
     pub source: Source,
     /// What it rests on, for people: the confirmed name, the exchange and its address.
-    pub detail: Option<String>,
+    pub detail: Option<Detail>,
     /// When the oldest answer that it rests on was given; null where that has no meaning.
     pub at: Option<Timestamp>,
 }
 
 impl Fact {
-    const fn holds(Basis { source, at }: Basis, detail: Option<String>) -> Self {
+    const fn holds(Basis { source, at }: Basis, detail: Option<Detail>) -> Self {
         Self { state: State::True, reason: None, source, detail, at }
     }
 
-    const fn fails(reason: Reason, Basis { source, at }: Basis, detail: Option<String>) -> Self {
+    const fn fails(reason: Reason, Basis { source, at }: Basis, detail: Option<Detail>) -> Self {
         Self { state: State::False, reason: Some(reason), source, detail, at }
     }
 

@@ -21,7 +21,10 @@ impl DomainName {
         if text.is_empty() || !text.chars().all(is_name) {
             return None;
         }
-        let name = Self::from(Name::from_str_relaxed(text).ok()?);
+        // IDNA leaves ASCII as it is, but for its case, and takes long to find that out.
+        let ascii = text.is_ascii();
+        let name = if ascii { Name::from_ascii(text) } else { Name::from_str_relaxed(text) };
+        let name = Self::from(name.ok()?);
         let last = name.0.iter().next_back()?;
         let ascii = name.0.iter().flatten().all(u8::is_ascii);
         (ascii && !last.iter().all(u8::is_ascii_digit)).then_some(name)
@@ -60,7 +63,8 @@ impl DomainName {
 
 impl From<Name> for DomainName {
     fn from(name: Name) -> Self {
-        let mut name = name.to_lowercase();
+        let is_lower = name.iter().flatten().all(|octet| !octet.is_ascii_uppercase());
+        let mut name = if is_lower { name } else { name.to_lowercase() };
         name.set_fqdn(true);
         Self(name)
     }
@@ -118,6 +122,8 @@ impl Site {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -158,6 +164,19 @@ mod tests {
             &longer,
         ] {
             assert_eq!(DomainName::parse(not), None, "{not}");
+        }
+    }
+
+    proptest! {
+        /// ASCII is not given to IDNA, and is read as that reads it.
+        #[test]
+        fn ascii_is_read_as_any_other_name(
+            text in "((xn--|XN--)?[-_A-Za-z0-9]{0,8}[.]?){0,6}|[-_a-z0-9]{60,66}|([a-z]{30}[.]){6,9}[a-z]{0,9}"
+        ) {
+            let read = Name::from_str_relaxed(&text).map(DomainName::from).ok();
+            let is_number = |label: &[u8]| label.iter().all(u8::is_ascii_digit);
+            let host = |name: &DomainName| name.0.iter().next_back().is_some_and(|last| !is_number(last));
+            prop_assert_eq!(DomainName::parse(&text), read.filter(host));
         }
     }
 

@@ -5,27 +5,27 @@
 use std::net::IpAddr;
 
 use super::basis::Basis;
-use super::{Answer, Answered, Answers, DomainName, Fact, Level, Lookup, Reason, Step};
+use super::{Answer, Answered, Answers, Detail, DomainName, Fact, Level, Lookup, Reason, Step};
 use crate::addr::Family;
 
 /// Addresses that are tried for one sender, those of the preferred exchanges first.
 pub const MAX_PROBED: usize = 6;
 
 /// Where mail for the sender goes, as far as the DNS tells.
-pub(super) struct Places {
+pub(super) struct Places<'a> {
     /// The exchange, none for an address literal, and its address; each address once, in order of preference.
-    found: Vec<(Option<DomainName>, IpAddr)>,
+    found: Vec<(Option<&'a DomainName>, IpAddr)>,
     /// What the DNS was not asked yet. Places before it are certain, those after it are not in [`Self::found`].
     needed: Vec<Lookup>,
     /// An address may be missing because the DNS could not be asked.
     unknown: Option<(Reason, Basis)>,
     /// The first address that is of no use to anybody.
-    unfit: Option<(DomainName, IpAddr)>,
+    unfit: Option<(&'a DomainName, IpAddr)>,
     /// What all of this rests on.
     basis: Basis,
 }
 
-impl Places {
+impl<'a> Places<'a> {
     pub(super) fn literal(address: IpAddr) -> Self {
         Self {
             found: vec![(None, address)],
@@ -39,7 +39,7 @@ impl Places {
     /// The addresses of `exchanges` over `families` that are `fit`. Within one exchange the families take turns, so that
     /// many addresses of one do not keep the other from being tried. `before` is what named the exchanges.
     pub(super) fn of(
-        exchanges: &[DomainName],
+        exchanges: &[&'a DomainName],
         families: &[Family],
         fit: impl Fn(IpAddr) -> bool,
         before: Basis,
@@ -52,7 +52,7 @@ impl Places {
             unfit: None,
             basis: before,
         };
-        for name in exchanges {
+        for &name in exchanges {
             if places.found.len() == MAX_PROBED {
                 break;
             }
@@ -74,7 +74,7 @@ impl Places {
 
     fn column(
         &mut self,
-        name: &DomainName,
+        name: &'a DomainName,
         answered: &Answered,
         fit: impl Fn(IpAddr) -> bool,
     ) -> Vec<IpAddr> {
@@ -83,7 +83,7 @@ impl Places {
             Ok(addresses) => {
                 let (mut fits, unfit): (Vec<_>, Vec<_>) = addresses.partition(|ip| fit(*ip));
                 if let Some(address) = unfit.first() {
-                    self.unfit.get_or_insert_with(|| (name.clone(), *address));
+                    self.unfit.get_or_insert((name, *address));
                 }
                 // Servers rotate what they answer: sorted, the same records give the same fact.
                 fits.sort_unstable();
@@ -96,7 +96,7 @@ impl Places {
         }
     }
 
-    fn take_turns(&mut self, name: &DomainName, columns: Vec<Vec<IpAddr>>) {
+    fn take_turns(&mut self, name: &'a DomainName, columns: Vec<Vec<IpAddr>>) {
         let longest = columns.iter().map(Vec::len).max().unwrap_or_default();
         let turns = (0..longest).flat_map(|n| columns.iter().filter_map(move |c| c.get(n)));
         for address in turns {
@@ -104,7 +104,7 @@ impl Places {
                 return;
             }
             if self.found.iter().all(|(_, known)| known != address) {
-                self.found.push((Some(name.clone()), *address));
+                self.found.push((Some(name), *address));
             }
         }
     }
@@ -112,15 +112,15 @@ impl Places {
     /// Whether one of them answers as far as `level`, which is beyond the DNS. One that does is enough; all must fail for
     /// the fact to fail.
     pub(super) fn probed(self, level: Level, sender: &str, known: &Answers) -> Step {
-        let tell = |(name, address): &(Option<DomainName>, IpAddr)| match name {
-            Some(name) => format!("{name} {address}"),
-            None => address.to_string(),
+        let tell = |(name, address): (Option<&DomainName>, IpAddr)| match name {
+            Some(name) => Detail::host(name, address),
+            None => Detail::Address(address),
         };
         let mut ask: Vec<(Family, Lookup)> = Vec::new();
         let mut unknown = self.unknown;
-        let mut failed: Option<(Reason, String)> = None;
+        let mut failed: Option<(Reason, Detail)> = None;
         let mut basis = self.basis;
-        for place in &self.found {
+        for &place in &self.found {
             let lookup = level.lookup(place.1, sender);
             let Some(answered) = known.get(&lookup) else {
                 let family = Family::of(place.1);
@@ -151,7 +151,7 @@ impl Places {
             (Some((reason, basis)), ..) => Fact::unknown(reason, basis),
             (None, Some((reason, detail)), _) => Fact::fails(reason, basis, Some(detail)),
             (None, None, unfit) => {
-                let detail = unfit.map(|(name, address)| tell(&(Some(name), address)));
+                let detail = unfit.map(|(name, address)| Detail::host(name, address));
                 Fact::fails(Reason::NoUsableAddress, basis, detail)
             }
         })

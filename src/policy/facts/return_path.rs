@@ -3,11 +3,13 @@
 //!
 //! RFC 5321 §5.1 (MX, and the domain itself only where there is no MX), RFC 7505 (null MX).
 
+use std::ops::ControlFlow::{self, Break, Continue};
+
 use serde::{Deserialize, Serialize};
 
 use super::probe::Places;
 use super::search::addresses;
-use super::{Answer, Answers, Basis, DomainName, Fact, Lookup, Reason, Record, Site, Step};
+use super::{Answer, Answers, Basis, Detail, DomainName, Fact, Lookup, Reason, Record, Site, Step};
 use crate::addr::{Family, Networks, is_global};
 
 /// Exchanges that are looked at, the preferred first; RFC 7208 §4.6.4 stops there too.
@@ -103,7 +105,7 @@ pub fn return_path(ask: &ReturnPath<'_>, known: &Answers) -> Step {
     let domain = match Site::of_path(ask.sender) {
         Some(Site::Domain(domain)) => domain,
         Some(Site::Literal(address)) => {
-            let detail = Some(address.to_string());
+            let detail = Some(Detail::Address(address));
             let good = fit(address) && families.contains(&Family::of(address));
             return match ask.level {
                 _ if !good => {
@@ -115,33 +117,34 @@ pub fn return_path(ask: &ReturnPath<'_>, known: &Answers) -> Step {
         }
         None => return Step::Fact(Fact::fails(Reason::NotADomain, Basis::NOBODY, None)),
     };
-    let (exchanges, basis) = match exchanges(domain, known) {
-        Ok(found) => found,
-        Err(step) => return step,
+    let (exchanges, basis) = match exchanges(&domain, known) {
+        Continue(found) => found,
+        Break(step) => return step,
     };
     if ask.level > Level::Dns {
         let places = Places::of(&exchanges, families, fit, basis, known);
         return places.probed(ask.level, ask.sender, known);
     }
-    let tell = |name: &DomainName, address| format!("{name} {address}");
-    addresses(known, &exchanges, families, fit).into_step(basis, tell, |unfit| {
-        let detail = unfit.map(|(name, address)| tell(&name, address));
-        (Reason::NoUsableAddress, detail)
+    addresses(known, exchanges, families, fit).into_step(basis, Detail::host, |unfit| {
+        (Reason::NoUsableAddress, unfit.map(|(name, address)| Detail::host(name, address)))
     })
 }
 
 /// Where mail for `domain` goes, the preferred first, at most [`MAX_EXCHANGES`]; or how it stands without that.
-fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, Basis), Step> {
+fn exchanges<'a>(
+    domain: &'a DomainName,
+    known: &'a Answers,
+) -> ControlFlow<Step, (Vec<&'a DomainName>, Basis)> {
     let lookup = Lookup::MailExchanges(domain.clone());
     let Some(answered) = known.get(&lookup) else {
-        return Err(Step::Need(vec![lookup]));
+        return Break(Step::Need(vec![lookup]));
     };
     let basis = Basis::of(answered);
-    let fails = |reason| Err(Step::Fact(Fact::fails(reason, basis, None)));
-    let unknown = |reason| Err(Step::Fact(Fact::unknown(reason, basis)));
+    let fails = |reason| Break(Step::Fact(Fact::fails(reason, basis, None)));
+    let unknown = |reason| Break(Step::Fact(Fact::unknown(reason, basis)));
     let mut found: Vec<_> = match &answered.answer {
         Answer::Records(records) => records.iter().filter_map(Record::exchange).collect(),
-        Answer::NoData => return Ok((vec![domain], basis)),
+        Answer::NoData => return Continue((vec![domain], basis)),
         Answer::NxDomain => return fails(Reason::Nxdomain),
         Answer::Unknown(reason) => return unknown(*reason),
         // No answer to a question of this kind.
@@ -153,13 +156,13 @@ fn exchanges(domain: DomainName, known: &Answers) -> Result<(Vec<DomainName>, Ba
     if found.is_empty() {
         return fails(Reason::NullMx);
     }
-    let mut hosts: Vec<DomainName> = Vec::new();
+    let mut hosts: Vec<&DomainName> = Vec::new();
     for (_, host) in found {
-        if hosts.len() < MAX_EXCHANGES && !hosts.contains(host) {
-            hosts.push(host.clone());
+        if hosts.len() < MAX_EXCHANGES && !hosts.contains(&host) {
+            hosts.push(host);
         }
     }
-    Ok((hosts, basis))
+    Continue((hosts, basis))
 }
 
 impl Record {

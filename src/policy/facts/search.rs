@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use super::basis::Basis;
-use super::{Answer, Answers, DomainName, Fact, Lookup, Reason, Record, Step};
+use super::{Answer, Answers, Detail, DomainName, Fact, Lookup, Reason, Record, Step};
 use crate::addr::Family;
 
 /// What the search came to.
-pub(super) enum Search {
+pub(super) enum Search<'a> {
     Found {
-        name: DomainName,
+        name: &'a DomainName,
         address: IpAddr,
         basis: Basis,
     },
@@ -22,7 +22,7 @@ pub(super) enum Search {
     },
     /// There is none; the first address that would not do, if there was one.
     Absent {
-        unfit: Option<(DomainName, IpAddr)>,
+        unfit: Option<(&'a DomainName, IpAddr)>,
         basis: Basis,
     },
 }
@@ -34,7 +34,7 @@ pub(super) fn addresses<'a>(
     names: impl IntoIterator<Item = &'a DomainName>,
     families: &[Family],
     fit: impl Fn(IpAddr) -> bool,
-) -> Search {
+) -> Search<'a> {
     let mut needed = Vec::new();
     let mut unknown = None;
     let mut unfit = None;
@@ -51,10 +51,9 @@ pub(super) fn addresses<'a>(
                 Ok(addresses) => {
                     for address in addresses {
                         if fit(address) {
-                            let (name, basis) = (name.clone(), Basis::of(answered));
-                            return Search::Found { name, address, basis };
+                            return Search::Found { name, address, basis: Basis::of(answered) };
                         }
-                        unfit.get_or_insert_with(|| (name.clone(), address));
+                        unfit.get_or_insert((name, address));
                     }
                 }
                 Err(reason) => {
@@ -70,18 +69,18 @@ pub(super) fn addresses<'a>(
     }
 }
 
-impl Search {
+impl<'a> Search<'a> {
     /// The fact that rests on this search and on what led to it.
     pub(super) fn into_step(
         self,
         before: Basis,
-        found: impl FnOnce(&DomainName, IpAddr) -> String,
-        absent: impl FnOnce(Option<(DomainName, IpAddr)>) -> (Reason, Option<String>),
+        found: impl FnOnce(&DomainName, IpAddr) -> Detail,
+        absent: impl FnOnce(Option<(&'a DomainName, IpAddr)>) -> (Reason, Option<Detail>),
     ) -> Step {
         Step::Fact(match self {
             Self::Need(lookups) => return Step::Need(lookups),
             Self::Found { name, address, basis } => {
-                Fact::holds(before.and(basis), Some(found(&name, address)))
+                Fact::holds(before.and(basis), Some(found(name, address)))
             }
             Self::Unknown { reason, basis } => Fact::unknown(reason, basis),
             Self::Absent { unfit, basis } => {

@@ -1,6 +1,6 @@
 //! Facts that are one answer: what upstream says of a recipient, and what is known of our own receive path.
 
-use super::{Answer, Answers, Basis, Fact, Lookup, Reason, Step};
+use super::{Answer, Answers, Basis, Detail, Fact, Lookup, Reason, Step};
 use crate::addr::Family;
 
 /// Our upstream takes mail for `path`, without brackets.
@@ -18,9 +18,10 @@ fn told(lookup: Lookup, known: &Answers) -> Step {
         return Step::Need(vec![lookup]);
     };
     let basis = Basis::of(answered);
+    let said = |words: &Option<String>| words.clone().map(Detail::Said);
     Step::Fact(match &answered.answer {
-        Answer::Yes(detail) => Fact::holds(basis, detail.clone()),
-        Answer::No(reason, detail) => Fact::fails(*reason, basis, detail.clone()),
+        Answer::Yes(words) => Fact::holds(basis, said(words)),
+        Answer::No(reason, words) => Fact::fails(*reason, basis, said(words)),
         Answer::Unknown(reason) => Fact::unknown(*reason, basis),
         // No answer to a question of this kind.
         Answer::Records(_) | Answer::NoData | Answer::NxDomain => {

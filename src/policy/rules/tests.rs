@@ -184,7 +184,14 @@ fn those_who_are_exempt_are_left_alone() {
         let told = of(std::slice::from_ref(&none), &exempt, &["no ptr"]);
         assert_eq!(told, "named reject fcrdns.no_ptr", "{exempt:?}");
     }
-    for other in [to("postmasters@b.example"), to("a.postmaster@b.example"), to("")] {
+    for other in [
+        to("postmasters@b.example"),
+        to("a.postmaster@b.example"),
+        to("postmaster@a@b.example"),
+        to("postmaste\u{e9}@b.example"),
+        to("postm"),
+        to(""),
+    ] {
         let told = of(std::slice::from_ref(&all), &other, &["no ptr"]);
         assert_eq!(told, "named reject fcrdns.no_ptr", "{other:?}");
     }

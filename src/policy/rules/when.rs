@@ -113,10 +113,11 @@ impl Exempt {
     }
 
     pub fn covers(self, subject: &Subject<'_>) -> bool {
+        // Every rule asks this of every recipient, and hardly any begins so.
         let mailbox = |name: &str| {
-            subject.recipient.is_some_and(|recipient| {
-                let local = recipient.rsplit_once('@').map_or(recipient, |(local, _)| local);
-                local.eq_ignore_ascii_case(name)
+            let split = subject.recipient.and_then(|path| path.split_at_checked(name.len()));
+            split.is_some_and(|(local, rest)| {
+                local.eq_ignore_ascii_case(name) && (rest.is_empty() || rest.rfind('@') == Some(0))
             })
         };
         match self {

@@ -61,7 +61,7 @@ async fn the_capture_is_asked_first_then_the_zone() {
     let client = "2001:db8::25".parse().unwrap();
     let fact = sources.settle(&mut known, |known| fcrdns(client, known)).await;
     assert_eq!((fact.state, fact.source), (State::True, Source::Zone));
-    assert_eq!(fact.detail.as_deref(), Some("a.example"));
+    assert_eq!(fact.detail.unwrap().to_string(), "a.example");
     assert_eq!(known.get(&lookup("PTR 2001:db8::25")).unwrap().source, Source::Capture);
 
     // The failure that the capture shows is what was known then.

@@ -121,7 +121,8 @@ fn told_fact(fact: &Fact) -> String {
         State::False => "no".to_owned(),
         State::Unknown => "not known".to_owned(),
     };
-    for said in [fact.reason.map(Reason::as_str), fact.detail.as_deref()].into_iter().flatten() {
+    let detail = fact.detail.as_ref().map(ToString::to_string);
+    for said in [fact.reason.map(Reason::as_str), detail.as_deref()].into_iter().flatten() {
         line.push_str(&format!(", {}", fitted(said, Place::Sentence, 160)));
     }
     if fact.source != Source::None {

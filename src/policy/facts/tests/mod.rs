@@ -98,8 +98,8 @@ fn settle(
 
 /// `true DETAIL`, `false REASON DETAIL`, `unknown REASON`.
 fn told(fact: &Fact) -> String {
-    let words =
-        [Some(fact.state.as_str()), fact.reason.map(Reason::as_str), fact.detail.as_deref()];
+    let detail = fact.detail.as_ref().map(ToString::to_string);
+    let words = [Some(fact.state.as_str()), fact.reason.map(Reason::as_str), detail.as_deref()];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
@@ -444,8 +444,9 @@ fn answers_are_read_back_as_they_were_recorded() {
 fn the_json_form() {
     let at = Some(Timestamp::from_nanos(1_000_000_000));
     let basis = Basis { source: Source::Capture, at };
+    let host = DomainName::parse("mx.a.example").unwrap();
     let facts = Facts {
-        reverse_name: Some(Fact::holds(basis, Some("mx.a.example".into()))),
+        reverse_name: Some(Fact::holds(basis, Some(Detail::Name(host)))),
         return_path: Some(Fact::unknown(Reason::NoSource, Basis::NOBODY)),
         ..Facts::default()
     };
