@@ -290,7 +290,7 @@ pub struct Vantage {
     /// What to say in EHLO [default: the host's name].
     #[arg(long, value_name = "NAME", value_parser = hostname)]
     pub hostname: Option<String>,
-    /// How long a call of one server may take; less than [vantage] timeout at the gateway, 1s to 1m.
+    /// How long a call of one server may take; less than the gateway waits (`timeout` of its `[vantage]`), 1s to 1m.
     #[arg(long, value_name = "D", default_value = "8s", value_parser = call_timeout)]
     pub timeout: Duration,
     /// Refuse more.

@@ -14,7 +14,7 @@ const INDENT: usize = 10;
 /// Columns that the words of others may take: what a prober said.
 const DETAIL: usize = 240;
 
-/// Lines of at most [`WIDTH`] columns, with a newline after each.
+/// Lines of at most a hundred columns, with a newline after each.
 pub fn doors(told: &[Told]) -> String {
     let mut text = String::new();
     for door in told {
