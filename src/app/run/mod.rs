@@ -82,7 +82,8 @@ impl Gateway {
             })?;
             let (stop, stopped) = oneshot::channel::<()>();
             let shutdown = async { drop(stopped.await) };
-            tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness.clone(), shutdown));
+            let router = http::routes(Arc::clone(&metrics), readiness.clone()).merge(http::index());
+            tokio::spawn(http::serve(listener, router, shutdown));
             endpoint = Some(stop);
         }
         let control = control::bind(&config.control, &log)?;
