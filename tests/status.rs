@@ -234,6 +234,21 @@ fn in_a_browser() {
     assert_eq!(page.value("window.loaded"), "once");
     assert_eq!(page.text("document.getElementById('link').innerText"), "live");
 
+    // Nobody sees it: it asks for nothing. Seen again, it asks at once.
+    let asked = page.value(
+        "(() => {
+           const [ask, asked] = [window.fetch, []];
+           window.fetch = (...what) => (asked.push(document.hidden), ask(...what));
+           for (const hidden of [true, false]) {
+             Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+             document.dispatchEvent(new Event('visibilitychange'));
+           }
+           window.fetch = ask;
+           return asked;
+         })()",
+    );
+    assert_eq!(asked, json!([false]));
+
     for width in [1280, 768, 390, 320] {
         for scheme in ["light", "dark"] {
             page.screen(width, scheme);

@@ -6,7 +6,7 @@
 use maud::{Markup, html};
 
 use super::hour::{Counts, MINUTES};
-use crate::report::replay::words::several;
+use crate::report::replay::words::count;
 
 /// Of a minute: the bar and the gap beside it.
 const STEP: usize = 4;
@@ -64,7 +64,7 @@ pub(super) fn chart(
         }
         p class="axis" aria-hidden="true" {
             span { "60 min ago" }
-            span { "at most " (several(most.into(), "session")) " a minute" }
+            span class="most" { "at most " (count(most.into())) " a minute" }
             span { "now" }
         }
     }

@@ -41,7 +41,7 @@ impl Headline {
         let tone = said.first().map_or(Tone::Good, |(tone, _)| *tone);
         let mut sentences = said.into_iter().map(|(_, sentence)| sentence);
         match tone {
-            Tone::Good => {
+            Tone::Plain | Tone::Good => {
                 Self { tone, sentence: all_is_well(now, seen), also: sentences.collect() }
             }
             Tone::Fair | Tone::Bad => {

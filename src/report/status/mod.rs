@@ -11,6 +11,7 @@
 mod chart;
 mod curtain;
 mod fact;
+mod families;
 mod headline;
 mod hour;
 mod page;

@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::curtain::shown;
+use super::families::families;
 use super::headline::Headline;
 use super::session::Tone;
 use super::words::{clock, date, lasting};
@@ -33,11 +34,13 @@ pub(super) fn page(gateway: &Gateway, now: &Now, seen: &Snapshot) -> Markup {
                     p id="asof" data-live { "as of " (clock(now.at)) " UTC" }
                     noscript { p { "reloads every " (RELOAD) " s" } }
                     p id="link" role="status" hidden {}
+                    // The title when it changes, for those who hear the page: the page itself changes all the time.
+                    p id="heard" role="status" class="unseen" {}
                 }
                 main {
                     (top(&headline))
                     (parts::doors(now))
-                    (parts::families(seen))
+                    (families(seen))
                     (parts::upstreams(now))
                     (parts::sessions(now, seen))
                     (parts::facts(now, seen))
@@ -50,7 +53,7 @@ pub(super) fn page(gateway: &Gateway, now: &Now, seen: &Snapshot) -> Markup {
 
 const fn title(tone: Tone) -> &'static str {
     match tone {
-        Tone::Good => "all is well",
+        Tone::Good | Tone::Plain => "all is well",
         Tone::Fair => "worth a look",
         Tone::Bad => "something is wrong",
     }
@@ -58,12 +61,12 @@ const fn title(tone: Tone) -> &'static str {
 
 fn top(headline: &Headline) -> Markup {
     let mark = match headline.tone {
-        Tone::Good => "✓",
+        Tone::Good | Tone::Plain => "✓",
         Tone::Fair => "!",
         Tone::Bad => "✕",
     };
     html! {
-        section id="headline" data-live class={ "headline " (headline.tone.class()) } aria-live="polite" {
+        section id="headline" data-live class={ "headline " (headline.tone.class()) } {
             h1 { span class="mark" aria-hidden="true" { (mark) } span { (headline.sentence) } }
             @if !headline.also.is_empty() {
                 ul { @for also in &headline.also { li { (also) } } }

@@ -3,16 +3,12 @@
 //! On a narrow screen the rows of tables become blocks, and the names of columns stand before the values, from `data-label`.
 //! A table that is laid out so is none any more to those who hear the page: the roles say that it still is.
 
-use std::time::Duration;
-
 use maud::{Markup, html};
 
-use super::chart::{Scale, chart};
 use super::curtain::sentence;
-use super::hour::Counts;
 use super::session::Tone;
 use super::words::{ago, attempt, clock, date, lasting};
-use super::{Now, OfFamily, Snapshot, Upstream};
+use super::{Now, Snapshot, Upstream};
 use crate::addr::Family;
 use crate::policy::door::{Mode, Proof, ProofBy, State, Status, Told};
 use crate::report::replay::words::{count, duration, family};
@@ -23,7 +19,7 @@ fn badge(tone: Tone, word: &str) -> Markup {
 }
 
 /// A section with its heading, which the script keeps up to date.
-fn section(id: &str, heading: &str, body: Markup) -> Markup {
+pub(super) fn section(id: &str, heading: &str, body: Markup) -> Markup {
     html! {
         section id=(id) data-live aria-labelledby={ (id) "-h" } {
             h2 id={ (id) "-h" } { (heading) }
@@ -35,7 +31,7 @@ fn section(id: &str, heading: &str, body: Markup) -> Markup {
 /// A table with these columns; each row is what [`cell`]s are in.
 fn table(labelled_by: &str, columns: &[&str], rows: Markup) -> Markup {
     html! {
-        table role="table" aria-labelledby={ (labelled_by) "-h" } {
+        table class="list" role="table" aria-labelledby={ (labelled_by) "-h" } {
             thead role="rowgroup" {
                 tr role="row" { @for column in columns { th scope="col" role="columnheader" data-label=(column) { (column) } } }
             }
@@ -136,84 +132,6 @@ fn proof(proof: Option<Proof>, status: &Status) -> Markup {
     }
 }
 
-pub(super) fn families(seen: &Snapshot) -> Markup {
-    // As people name them.
-    let both: [(Family, &OfFamily); 2] =
-        [Family::Ipv6, Family::Ipv4].map(|family| (family, &seen.families[family as usize]));
-    let scale = Scale::of(both.iter().flat_map(|(_, of)| &of.past.minutes));
-    let row = |name: &str, value: &dyn Fn(&OfFamily) -> Markup| {
-        html! { tr { th scope="row" { (name) } @for (_, of) in &both { td { (value(of)) } } } }
-    };
-    let counted = |name: &str, value: fn(Counts) -> u32| {
-        row(name, &|of| html! { (count(value(of.past.all).into())) })
-    };
-    section(
-        "families",
-        "The last hour",
-        html! {
-            div class="two" {
-                @for (name, of) in both.iter().map(|(of, seen)| (family(*of), seen)) {
-                    figure class="card" {
-                        figcaption { h3 { (name) } }
-                        (chart(name, &of.past.minutes, of.past.all, scale))
-                    }
-                }
-            }
-            p class="legend quiet" {
-                span { span class="key well" {} "above the line: went well" }
-                span { span class="key refused" {} "below it: refused by the gateway" }
-                span { span class="key failed" {} "and failed" }
-            }
-            div class="card" {
-                table class="compare" aria-labelledby="families-h" {
-                    thead {
-                        tr {
-                            td {}
-                            @for (of, _) in &both { th scope="col" { (family(*of)) } }
-                        }
-                    }
-                    tbody {
-                        (row("Sessions open now", &|of| html! { (count(of.open)) }))
-                        (counted("Sessions that ended", Counts::sessions))
-                        (counted("… refused by the gateway", |all| all.refused))
-                        (counted("… failed", |all| all.failed))
-                        (counted("Messages accepted", |all| all.messages_taken))
-                        (counted("Messages refused", |all| all.messages_refused))
-                        (row("Success (of messages)", &|of| success(of.past.all)))
-                        (row("Greeting after, median / p95", &|of| times(of.past.greeting)))
-                        (row("Message answered after, median / p95", &|of| times(of.past.reply)))
-                    }
-                }
-            }
-        },
-    )
-}
-
-fn success(all: Counts) -> Markup {
-    let (taken, of) = (
-        u64::from(all.messages_taken),
-        u64::from(all.messages_taken) + u64::from(all.messages_refused),
-    );
-    html! {
-        @match (of, (taken * 100).checked_div(of)) {
-            (_, Some(0)) if taken > 0 => { "under 1 %" },
-            (_, Some(percent)) => { (percent) " %" },
-            _ => span class="none" { "–" },
-        }
-    }
-}
-
-/// Half of all, and 95 % of them.
-fn times(times: Option<[Duration; 2]>) -> Markup {
-    html! {
-        @if let Some([median, most]) = times {
-            (duration(median)) " / " (duration(most))
-        } @else {
-            span class="none" { "–" }
-        }
-    }
-}
-
 pub(super) fn upstreams(now: &Now) -> Markup {
     const COLUMNS: [&str; 4] = ["Upstream", "Health", "For", "Last error"];
     let [address, health, lasts, error] = COLUMNS;
@@ -253,7 +171,7 @@ const fn healthy(upstream: &Upstream) -> (Tone, &'static str) {
     match upstream.up {
         Some(true) => (Tone::Good, "answers"),
         Some(false) => (Tone::Bad, "does not answer"),
-        None => (Tone::Good, "not tried yet"),
+        None => (Tone::Plain, "not tried yet"),
     }
 }
 

@@ -17,6 +17,8 @@ const SHADOWS: usize = 2;
 /// How something is, for its colour; words say it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tone {
+    /// Neither good nor bad.
+    Plain,
     Good,
     /// Worth a look.
     Fair,
@@ -27,6 +29,7 @@ impl Tone {
     /// The class in the style sheet.
     pub(super) const fn class(self) -> &'static str {
         match self {
+            Self::Plain => "plain",
             Self::Good => "good",
             Self::Fair => "fair",
             Self::Bad => "bad",
@@ -97,8 +100,8 @@ fn verdict(record: &SessionRecord) -> (Tone, &'static str) {
         Went::Failed => (Tone::Bad, "failed"),
         Went::Well if taken > 0 => (Tone::Good, "accepted"),
         Went::Well if refused > 0 => (Tone::Fair, "refused by the MTA"),
-        Went::Well if record.smtp.tls == Tls::Started => (Tone::Good, "passed on under TLS"),
-        Went::Well => (Tone::Good, "no message"),
+        Went::Well if record.smtp.tls == Tls::Started => (Tone::Plain, "passed on under TLS"),
+        Went::Well => (Tone::Plain, "no message"),
     }
 }
 

@@ -22,7 +22,10 @@ async function look() {
     part.className = fresh.className;
     part.replaceChildren(...fresh.childNodes);
   }
-  document.title = next.title;
+  if (document.title !== next.title) {
+    document.title = next.title;
+    document.getElementById("heard").textContent = next.title;
+  }
 }
 
 async function turn() {
