@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gatepost::config::Config;
 use lab::{Family, Host, Lab, Mode, Postfix, Process};
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
@@ -25,6 +26,7 @@ const IN_FRONT: &str = "Inline, step by step: in front of Postfix on the same ho
 const POLICY: &str = "Accepting only who can be reached";
 const READING: &str = "Reading captures";
 const RECORDING: &str = "Recording sessions";
+const STATUS: &str = "The status page";
 const DOOR: &str = "The door: IPv6 only while it works";
 const ROUTER: &str = "Inline, step by step: on a router in front of other hosts' MTAs";
 
@@ -112,6 +114,14 @@ fn the_door() {
     for line in shown.text.lines() {
         assert!(snapshot.contains(line), "{line:?} is not in the snapshot");
     }
+}
+
+#[test]
+fn the_status_page() {
+    let configurations: Vec<_> = section(STATUS).blocks;
+    assert_eq!(configurations.len(), 1);
+    let config = Config::parse(&configurations[0].text, "README.md").unwrap();
+    assert!(config.status.show_addresses);
 }
 
 #[test]

@@ -44,8 +44,8 @@ pub(super) fn chart(
 ) -> Markup {
     let most = minutes.iter().map(|counts| counts.sessions()).max().unwrap_or_default();
     let words = format!(
-        "{family}, sessions of each minute of the last hour: {} went well, {} refused, {} failed; at most {most} in a \
-         minute",
+        "{family}, sessions of each minute of the last hour: {} went well, {} refused, {} failed; \
+         at most {most} in a minute",
         all.well, all.refused, all.failed
     );
     html! {

@@ -34,7 +34,7 @@ pub(super) fn page(gateway: &Gateway, now: &Now, seen: &Snapshot) -> Markup {
                     p id="asof" data-live { "as of " (clock(now.at)) " UTC" }
                     noscript { p { "reloads every " (RELOAD) " s" } }
                     p id="link" role="status" hidden {}
-                    // The title when it changes, for those who hear the page: the page itself changes all the time.
+                    // The title, when it changes, for those who hear the page: all else changes all the time.
                     p id="heard" role="status" class="unseen" {}
                 }
                 main {
@@ -42,7 +42,7 @@ pub(super) fn page(gateway: &Gateway, now: &Now, seen: &Snapshot) -> Markup {
                     (parts::doors(now))
                     (families(seen))
                     (parts::upstreams(now))
-                    (parts::sessions(now, seen))
+                    (parts::sessions(seen))
                     (parts::facts(now, seen))
                 }
                 (bottom(gateway, now))
@@ -77,8 +77,8 @@ fn top(headline: &Headline) -> Markup {
 
 fn bottom(gateway: &Gateway, now: &Now) -> Markup {
     html! {
-        footer id="gateway" data-live {
-            dl class="pairs" {
+        footer {
+            dl id="gateway" data-live class="pairs" {
                 div { dt { "Version" } dd { (gateway.version) } }
                 div {
                     dt { "Up" }
@@ -88,7 +88,7 @@ fn bottom(gateway: &Gateway, now: &Now) -> Markup {
                 div { dt { "Readiness" } dd { (now.readiness) } }
             }
             nav aria-label="for machines" {
-                a href="/metrics" { "/metrics" } " " a href="/readyz" { "/readyz" } " " a href="/healthz" { "/healthz" }
+                @for path in ["/metrics", "/readyz", "/healthz"] { a href=(path) { (path) } " " }
             }
         }
     }

@@ -33,7 +33,11 @@ fn table(labelled_by: &str, columns: &[&str], rows: Markup) -> Markup {
     html! {
         table class="list" role="table" aria-labelledby={ (labelled_by) "-h" } {
             thead role="rowgroup" {
-                tr role="row" { @for column in columns { th scope="col" role="columnheader" data-label=(column) { (column) } } }
+                tr role="row" {
+                    @for column in columns {
+                        th scope="col" role="columnheader" data-label=(column) { (column) }
+                    }
+                }
             }
             tbody role="rowgroup" { (rows) }
         }
@@ -110,7 +114,10 @@ fn guarded(told: &Told, status: &Status) -> Markup {
             dt { "Proof" }
             dd { (proof(status.proof, status)) }
             dt { "Next" }
-            dd { (commands(&sentence(&status.next))) @if let Some(at) = not_before { ", not before " (clock(at)) " UTC" } }
+            dd {
+                (commands(&sentence(&status.next)))
+                @if let Some(at) = not_before { ", not before " (clock(at)) " UTC" }
+            }
             dt { "Refused" }
             dd { (count(told.refused)) " since the start, " (how) }
         }
@@ -175,7 +182,7 @@ const fn healthy(upstream: &Upstream) -> (Tone, &'static str) {
     }
 }
 
-pub(super) fn sessions(now: &Now, seen: &Snapshot) -> Markup {
+pub(super) fn sessions(seen: &Snapshot) -> Markup {
     const COLUMNS: [&str; 10] =
         ["Ended", "Family", "Client", "Verdict", "HELO", "From", "To", "Reply", "Messages", "Took"];
     let [ended, of, client, verdict, helo, from, to, reply, messages, took] = COLUMNS;
@@ -185,7 +192,7 @@ pub(super) fn sessions(now: &Now, seen: &Snapshot) -> Markup {
     let rows = html! {
         @for row in &seen.sessions {
             tr role="row" {
-                (cell(ended, html! { time datetime=(row.end) title=(ago(now.at.since(row.end))) { (clock(row.end)) } }))
+                (cell(ended, html! { time datetime=(row.end) { (clock(row.end)) } }))
                 (cell(of, html! { (family(row.family)) }))
                 @if shows_clients { (may(client, row.client.as_deref())) }
                 (cell(verdict, html! {
