@@ -4,7 +4,7 @@
 //! a few rows, some 200 KiB whatever comes. What only others know, [`Now`], is gathered by `app` for each page. A page is made
 //! at most once a second, however many ask.
 //!
-//! What strangers said is hostile. It is stripped of addresses and local parts ([`Curtain`]), unless the operator wants them,
+//! What strangers said is hostile. It is stripped of addresses and local parts (`curtain`), unless the operator wants them,
 //! and cut and escaped *before it is kept*: what is not to be shown is not there. What is HTML in it is escaped by maud, which
 //! does that to all that is not written in the template itself.
 
