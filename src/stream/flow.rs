@@ -17,6 +17,8 @@ use crate::wire::{IcmpError, IcmpKind, Segment};
 const SILENCE: Duration = Duration::from_secs(60);
 /// A RST is believed so far beyond what was sent.
 const RESET_WINDOW: i64 = 1 << 20;
+/// So many SYNs in the middle of a flow are kept.
+const RIVALS: usize = 8;
 /// So many octets of a server are enough to tell whether it greets.
 const GREETING: usize = 1024;
 
@@ -59,16 +61,22 @@ pub(super) struct Flow {
     icmp_pins: Both<Pin>,
     path_mtu: Option<u32>,
     large: Both<LargeSegments>,
-    rival: Option<Rival>,
+    rivals: Vec<Rival>,
 }
 
-/// A SYN in the middle of a flow: a new flow, if it is answered.
+/// A SYN in the middle of a flow. A new flow, unless what comes next shows that the old one goes on: ports serve again, and
+/// of a connection that ended the capture may lack the end.
 #[derive(Clone, Copy, Debug)]
 struct Rival {
     from: Side,
-    isn: u32,
-    at: Timestamp,
-    interface: u32,
+    syn: Segment<'static>,
+}
+
+impl Rival {
+    /// How far `number`, what `from` says or what the other side acknowledges of it, lies from this SYN.
+    const fn distance(&self, number: u32) -> u32 {
+        number.wrapping_sub(self.syn.seq.wrapping_add(1)).cast_signed().unsigned_abs()
+    }
 }
 
 /// How a flow stands after a segment.
@@ -88,18 +96,14 @@ pub(super) enum Phase {
     Ending,
 }
 
-/// What a SYN or SYN-ACK is to a flow that has its addresses.
+/// What a segment is to a flow that has its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Syn {
-    OfThisFlow,
-    OfANewFlow,
-    /// The answer to a SYN seen before, with that sequence number at that time on that interface: a new flow.
-    Answer {
-        isn: u32,
-        at: Timestamp,
-        interface: u32,
-    },
-    Stray,
+pub(super) enum Belongs {
+    ToThisFlow,
+    /// To one that begins with it, or with the SYNs that were seen in the middle of this one.
+    ToANewFlow,
+    /// That is still open.
+    Nowhere,
 }
 
 impl Flow {
@@ -150,7 +154,7 @@ impl Flow {
             icmp_pins: Both::default(),
             path_mtu: None,
             large: Both::default(),
-            rival: None,
+            rivals: Vec::new(),
         })
     }
 
@@ -168,8 +172,46 @@ impl Flow {
         (self.isn.client, self.isn.server)
     }
 
-    /// What `segment`, which has SYN set, is to this flow.
-    pub(super) fn judge_syn(&mut self, from: Side, segment: &Segment<'_>) -> Syn {
+    /// SYNs in the middle of this flow wait for what comes next.
+    pub(super) const fn is_challenged(&self) -> bool {
+        !self.rivals.is_empty()
+    }
+
+    /// The SYNs in the middle of this flow that nothing of it followed.
+    pub(super) fn rivals(&mut self) -> impl Iterator<Item = Segment<'static>> + use<> {
+        std::mem::take(&mut self.rivals).into_iter().map(|rival| rival.syn)
+    }
+
+    /// What `segment` is to this flow; asked of SYNs, and of others while it [is challenged](Self::is_challenged).
+    pub(super) fn judge(&mut self, from: Side, segment: &Segment<'_>) -> Belongs {
+        if self.answers_rival(from, segment) {
+            return Belongs::ToANewFlow;
+        }
+        if segment.syn {
+            return self.judge_syn(from, segment);
+        }
+        self.rivals.clear();
+        Belongs::ToThisFlow
+    }
+
+    /// Whether `segment` goes on with a rival: it is nearer to that one's beginning than to what this flow said last.
+    fn answers_rival(&self, from: Side, segment: &Segment<'_>) -> bool {
+        self.rivals.iter().any(|rival| {
+            let number = if from == rival.from {
+                (!segment.syn).then_some(segment.seq)
+            } else {
+                segment.ack
+            };
+            let half = self.streams.halves.of(rival.from);
+            number.is_some_and(|number| {
+                let from_ours = (half.position(number) - half.next).unsigned_abs();
+                let from_rival = u64::from(rival.distance(number));
+                if segment.syn { from_rival == 0 } else { from_rival < from_ours }
+            })
+        })
+    }
+
+    fn judge_syn(&mut self, from: Side, segment: &Segment<'_>) -> Belongs {
         let isn = *self.isn.of(from);
         let half = self.streams.halves.of(from);
         let first = segment.seq.wrapping_add(1);
@@ -184,26 +226,21 @@ impl Flow {
         };
         let other = self.isn.of(from.other()).map(|isn| isn.wrapping_add(1));
         match segment.ack {
-            None if fits && (from == Side::Client || !self.answered) => Syn::OfThisFlow,
+            None if fits && (from == Side::Client || !self.answered) => Belongs::ToThisFlow,
             None if self.phase() != Phase::Open || segment.at.since(self.end) >= SILENCE => {
-                Syn::OfANewFlow
+                Belongs::ToANewFlow
             }
             None => {
-                let Segment { seq: isn, at, interface, .. } = *segment;
-                self.rival = Some(Rival { from, isn, at, interface });
-                Syn::Stray
+                if self.rivals.len() < RIVALS {
+                    let syn = Segment { payload: &[], omitted: 0, len: 0, ..*segment };
+                    self.rivals.push(Rival { from, syn });
+                }
+                Belongs::Nowhere
             }
-            Some(ack) => match self.rival {
-                Some(Rival { from: asker, isn, at, interface })
-                    if asker != from && isn.wrapping_add(1) == ack =>
-                {
-                    Syn::Answer { isn, at, interface }
-                }
-                _ if fits && other.is_none_or(|due| ack.wrapping_sub(due) as i32 >= 0) => {
-                    Syn::OfThisFlow
-                }
-                _ => Syn::Stray,
-            },
+            Some(ack) if fits && other.is_none_or(|due| ack.wrapping_sub(due) as i32 >= 0) => {
+                Belongs::ToThisFlow
+            }
+            Some(_) => Belongs::Nowhere,
         }
     }
 
@@ -501,7 +538,9 @@ impl Flow {
         self.icmp_pins.swap();
         self.closed_by = self.closed_by.map(Side::other);
         self.rst = self.rst.map(Side::other);
-        self.rival = self.rival.map(|rival| Rival { from: rival.from.other(), ..rival });
+        for rival in &mut self.rivals {
+            rival.from = rival.from.other();
+        }
     }
 
     /// `from` does not greet; whether that leaves no server.
