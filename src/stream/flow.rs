@@ -8,6 +8,7 @@ use super::half::{Anchor, WINDOW};
 use super::limits::{Counts, Ports};
 use super::pin::Pin;
 use super::reassembly::{Ear, Loss, Octets, PATIENCE, Reassembly, Took};
+use super::rivals::Rivals;
 use super::{Conversation, FlowFacts, FlowOutcome, FlowStart, SocketFacts};
 use crate::addr::{Side, canonical};
 use crate::time::Timestamp;
@@ -17,8 +18,6 @@ use crate::wire::{IcmpError, IcmpKind, Segment};
 const SILENCE: Duration = Duration::from_secs(60);
 /// A RST is believed so far beyond what was sent.
 const RESET_WINDOW: i64 = 1 << 20;
-/// So many SYNs in the middle of a flow are kept.
-const RIVALS: usize = 8;
 /// So many octets of a server are enough to tell whether it greets.
 const GREETING: usize = 1024;
 
@@ -61,22 +60,7 @@ pub(super) struct Flow {
     icmp_pins: Both<Pin>,
     path_mtu: Option<u32>,
     large: Both<LargeSegments>,
-    rivals: Vec<Rival>,
-}
-
-/// A SYN in the middle of a flow. A new flow, unless what comes next shows that the old one goes on: ports serve again, and
-/// of a connection that ended the capture may lack the end.
-#[derive(Clone, Copy, Debug)]
-struct Rival {
-    from: Side,
-    syn: Segment<'static>,
-}
-
-impl Rival {
-    /// How far `number`, what `from` says or what the other side acknowledges of it, lies from this SYN.
-    const fn distance(&self, number: u32) -> u32 {
-        number.wrapping_sub(self.syn.seq.wrapping_add(1)).cast_signed().unsigned_abs()
-    }
+    rivals: Rivals,
 }
 
 /// How a flow stands after a segment.
@@ -154,7 +138,7 @@ impl Flow {
             icmp_pins: Both::default(),
             path_mtu: None,
             large: Both::default(),
-            rivals: Vec::new(),
+            rivals: Rivals::default(),
         })
     }
 
@@ -179,12 +163,16 @@ impl Flow {
 
     /// The SYNs in the middle of this flow that nothing of it followed.
     pub(super) fn rivals(&mut self) -> impl Iterator<Item = Segment<'static>> + use<> {
-        std::mem::take(&mut self.rivals).into_iter().map(|rival| rival.syn)
+        self.rivals.take()
     }
 
     /// What `segment` is to this flow; asked of SYNs, and of others while it [is challenged](Self::is_challenged).
     pub(super) fn judge(&mut self, from: Side, segment: &Segment<'_>) -> Belongs {
-        if self.answers_rival(from, segment) {
+        let from_last = |side, number| {
+            let half = self.streams.halves.of(side);
+            (half.position(number) - half.next).unsigned_abs()
+        };
+        if self.rivals.go_on_with(from, segment, from_last) {
             return Belongs::ToANewFlow;
         }
         if segment.syn {
@@ -192,23 +180,6 @@ impl Flow {
         }
         self.rivals.clear();
         Belongs::ToThisFlow
-    }
-
-    /// Whether `segment` goes on with a rival: it is nearer to that one's beginning than to what this flow said last.
-    fn answers_rival(&self, from: Side, segment: &Segment<'_>) -> bool {
-        self.rivals.iter().any(|rival| {
-            let number = if from == rival.from {
-                (!segment.syn).then_some(segment.seq)
-            } else {
-                segment.ack
-            };
-            let half = self.streams.halves.of(rival.from);
-            number.is_some_and(|number| {
-                let from_ours = (half.position(number) - half.next).unsigned_abs();
-                let from_rival = u64::from(rival.distance(number));
-                if segment.syn { from_rival == 0 } else { from_rival < from_ours }
-            })
-        })
     }
 
     fn judge_syn(&mut self, from: Side, segment: &Segment<'_>) -> Belongs {
@@ -231,10 +202,7 @@ impl Flow {
                 Belongs::ToANewFlow
             }
             None => {
-                if self.rivals.len() < RIVALS {
-                    let syn = Segment { payload: &[], omitted: 0, len: 0, ..*segment };
-                    self.rivals.push(Rival { from, syn });
-                }
+                self.rivals.push(from, segment);
                 Belongs::Nowhere
             }
             Some(ack) if fits && other.is_none_or(|due| ack.wrapping_sub(due) as i32 >= 0) => {
@@ -538,9 +506,7 @@ impl Flow {
         self.icmp_pins.swap();
         self.closed_by = self.closed_by.map(Side::other);
         self.rst = self.rst.map(Side::other);
-        for rival in &mut self.rivals {
-            rival.from = rival.from.other();
-        }
+        self.rivals.swap();
     }
 
     /// `from` does not greet; whether that leaves no server.
