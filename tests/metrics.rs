@@ -74,7 +74,7 @@ fn a_flood_of_odd_input_adds_no_series() {
             let said = odd_dialogue().new_tree(&mut runner).unwrap().current();
             let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
             // Half of them wait for the greeting. The gateway may hang up before it has heard all.
-            if said.len() % 2 == 0 {
+            if said.len().is_multiple_of(2) {
                 smtp.reply().unwrap();
             }
             for line in said {
