@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod door;
 mod intercept;
+mod metrics;
 mod output;
 mod passed;
 mod reading;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::cli::{Command, ConfigCommand};
+use crate::cli::{Command, ConfigCommand, MetricsCommand};
 
 /// Does what the command line says.
 ///
@@ -37,6 +38,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Door(wanted) => block_on(door::door(wanted)),
         Command::Cache(command) => block_on(cache::cache(command)),
         Command::Vantage(asked) => block_on(vantage::vantage(asked)),
+        Command::Metrics(MetricsCommand::List { part, format }) => {
+            metrics::list(part.as_deref(), format)
+        }
         Command::Demo { once } => block_on(demo::run(once)),
     }
 }

@@ -22,6 +22,7 @@ use self::control::Desk;
 use self::status::Surroundings;
 use super::door::{Heard, Keeper, Parts};
 use super::watch::Beside;
+use crate::addr::Family;
 use crate::config::{self, Config};
 use crate::intercept::{self, door::Entrance};
 use crate::metrics::Metrics;
@@ -198,6 +199,12 @@ impl Gateway {
         } else {
             ReadyState::Ready
         });
+        let upstreams = self.relay.upstreams();
+        for family in Family::ALL {
+            let of_family = upstreams.iter().filter(|(at, _)| Family::of(at.ip()) == family);
+            let down = of_family.clone().filter(|(_, is_down)| *is_down).count();
+            self.metrics.set_upstreams(family, of_family.count() - down, down);
+        }
         let overflowed = self.relay.recorders().overflowed();
         self.metrics.record_omitted_octets(overflowed.saturating_sub(self.overflowed));
         self.overflowed = overflowed;

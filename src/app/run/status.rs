@@ -57,7 +57,7 @@ impl Surroundings {
             Some(keeper) => keeper.shown().await.unwrap_or_default(),
             None => Vec::new(),
         };
-        let upstreams = self.gate.get().map(Gate::upstreams).unwrap_or_default();
+        let upstreams = self.gate.get().map(Gate::upstream_health).unwrap_or_default();
         Now {
             // That of the records, where there may be any.
             at: self.gate.get().map_or_else(wall_clock, |gate| gate.clock().now()),
