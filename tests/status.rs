@@ -84,7 +84,7 @@ impl<'lab> Scene<'lab> {
         self.door("close");
         self.mail("second");
         self.gateway.wait_for_metric("gatepost_messages_total", &["class=\"2xx\""], 2.0);
-        self.gateway.wait_for_metric("gatepost_sessions", &[], 0.0);
+        self.gateway.wait_for_metric("gatepost_sessions_open", &[], 0.0);
     }
 
     fn mail(&self, local_part: &str) {
