@@ -106,6 +106,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(config.intercept, None);
     assert_eq!(config.log, gatepost::report::LogSettings::default());
     assert_eq!(config.metrics, Some("[::1]:9625".parse().unwrap()));
+    assert!(!config.status.show_addresses, "addresses of clients are nobody's business");
 }
 
 /// The full file spells out the defaults, so it differs from the smallest only where it says something of its own.

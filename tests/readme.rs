@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gatepost::config::Config;
 use lab::{Family, Host, Lab, Mode, Postfix, Process};
 
 const PAGES: [&str; 2] = [
@@ -28,6 +29,7 @@ const IN_FRONT: &str = "Inline, step by step: in front of Postfix on the same ho
 const POLICY: &str = "Rules";
 const READING: &str = "Reading captures";
 const RECORDING: &str = "Recording sessions";
+const STATUS: &str = "The status page";
 const DOOR: &str = "The door: IPv6 only while it works";
 const ROUTER: &str = "Inline, step by step: on a router in front of other hosts' MTAs";
 
@@ -115,6 +117,14 @@ fn the_door() {
     for line in shown.text.lines() {
         assert!(snapshot.contains(line), "{line:?} is not in the snapshot");
     }
+}
+
+#[test]
+fn the_status_page() {
+    let configurations: Vec<_> = section(STATUS).blocks;
+    assert_eq!(configurations.len(), 1);
+    let config = Config::parse(&configurations[0].text, "README.md").unwrap();
+    assert!(config.status.show_addresses);
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct Config {
     pub log: report::LogSettings,
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
+    /// `[status]`: what the page at `/` of the metrics shows.
+    pub status: report::status::Settings,
     pub control: control::Settings,
     pub site: Site,
     /// `[watch]`; without the section nothing is watched.

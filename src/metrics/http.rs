@@ -1,4 +1,4 @@
-//! The HTTP endpoint: `/metrics`, `/healthz`, `/readyz`.
+//! The HTTP endpoint: `/metrics`, `/healthz`, `/readyz`, and at `/` whatever `app` puts there.
 //!
 //! Layer 4, on axum. One request a connection, and everything about a connection is bounded: how many there are, how
 //! long a request's head may take and be, and how long the whole connection lives. So a client that is slow or says
@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Format, Metrics};
 
-const PATHS: &str = "the paths are /metrics, /healthz and /readyz";
+const PATHS: &str = "the paths are /, /metrics, /healthz and /readyz";
 
 /// Whether the gateway takes sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl ReadyState {
     }
 
     /// What `/readyz` says.
-    const fn sentence(self) -> &'static str {
+    pub const fn sentence(self) -> &'static str {
         match self {
             Self::Starting => "not ready: the gateway is starting, not every listener is open yet",
             Self::Ready => "ready",
@@ -109,24 +109,23 @@ const BOUNDS: Bounds = Bounds {
     buffer: 8192,
 };
 
-/// Serves `listener` until `shutdown` is ready; then gives requests in progress a second to end.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
-    shutdown: impl Future<Output = ()>,
-) {
-    serve_within(BOUNDS, listener, metrics, readiness, shutdown).await;
+/// Serves `router`, which is to have no fallback of its own, on `listener` until `shutdown` is ready; then gives requests in
+/// progress a second to end.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+    serve_within(BOUNDS, listener, router, shutdown).await;
 }
 
 async fn serve_within(
     bounds: Bounds,
     listener: TcpListener,
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
+    router: Router,
     shutdown: impl Future<Output = ()>,
 ) {
-    let router = router(metrics, readiness);
+    let router = router
+        .fallback(async || (StatusCode::NOT_FOUND, format!("not found; {PATHS}\n")))
+        .method_not_allowed_fallback(async || {
+            (StatusCode::METHOD_NOT_ALLOWED, "method not allowed; ask with GET\n")
+        });
     let mut connections = JoinSet::new();
     tokio::select! {
         () = shutdown => {}
@@ -171,15 +170,17 @@ async fn connection(bounds: Bounds, stream: TcpStream, router: Router) {
     let _ = timeout(bounds.connection, serving).await;
 }
 
-fn router(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
+/// `/metrics`, `/healthz` and `/readyz`.
+pub fn routes(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics).with_state((metrics, readiness.clone())))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(show_readiness).with_state(readiness))
-        .fallback(async || (StatusCode::NOT_FOUND, format!("not found; {PATHS}\n")))
-        .method_not_allowed_fallback(async || {
-            (StatusCode::METHOD_NOT_ALLOWED, "method not allowed; ask with GET\n")
-        })
+}
+
+/// `/` for what has no status page: the paths that there are.
+pub fn index() -> Router {
+    Router::new().route("/", get(async || format!("gatepost: {PATHS}\n")))
 }
 
 async fn show_metrics(
@@ -228,8 +229,8 @@ mod tests {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let task =
-            tokio::spawn(serve_within(bounds, listener, metrics, readiness.clone(), shutdown));
+        let router = routes(metrics, readiness.clone()).merge(index());
+        let task = tokio::spawn(serve_within(bounds, listener, router, shutdown));
         Endpoint { address, readiness, stop, task }
     }
 
@@ -285,7 +286,10 @@ mod tests {
         let endpoint = start(BOUNDS).await;
         let (status, _, body) = endpoint.ask("GET", "/metric").await;
         assert_eq!(status, 404);
-        assert_eq!(body, "not found; the paths are /metrics, /healthz and /readyz\n");
+        assert_eq!(body, "not found; the paths are /, /metrics, /healthz and /readyz\n");
+        for path in ["/", "/metrics", "/healthz", "/readyz"] {
+            assert_ne!(endpoint.ask("GET", path).await.0, 404, "{path}");
+        }
         let (status, head, body) = endpoint.ask("POST", "/metrics").await;
         assert_eq!(status, 405);
         assert!(head.contains("allow: get"), "{head}");

@@ -269,6 +269,7 @@ impl Desk {
             match shared.turn(&lookup).await {
                 Turn::Known(entry) if before.as_ref().is_none_or(|old| entry.is_newer(old)) => {
                     self.observer.taken_over(lookup.kind());
+                    self.observer.learnt(&lookup, &entry.answered);
                     let answered = entry.answered.clone();
                     self.keep(lookup, *entry);
                     return answered;
@@ -278,6 +279,7 @@ impl Desk {
             }
         }
         let (answered, ttl) = self.find_out(&lookup).await;
+        self.observer.learnt(&lookup, &answered);
         let now = now();
         let unknown = matches!(answered.answer, Answer::Unknown(_));
         let old = before.filter(|old| unknown && old.is_good(now));

@@ -30,6 +30,7 @@ pub use self::ask::{Ask, Asking};
 pub use self::clock::Clock;
 pub use self::settings::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
 pub use self::tee::{Recorder, Recorders, TooManyRecorders};
+pub use self::upstream::UpstreamHealth;
 
 use self::admission::{Admission, RateLimit};
 use self::upstream::Health;
@@ -240,7 +241,7 @@ impl Relay {
     }
 }
 
-/// A handle to a relay, for whoever keeps the doors.
+/// A handle to a relay, for whoever keeps the doors or tells how things are.
 #[derive(Clone)]
 pub struct Gate(Arc<Shared>);
 
@@ -264,6 +265,12 @@ impl Gate {
         let usable = |address: &&SocketAddr| !keeps_family || Family::of(address.ip()) == family;
         let addresses: Vec<_> = upstream.addresses.iter().filter(usable).copied().collect();
         self.0.health.all_down(&addresses)
+    }
+
+    /// How the configured upstreams answered, in their order; none, where the original destination is the upstream.
+    pub fn upstream_health(&self) -> Vec<UpstreamHealth> {
+        let in_force = self.0.in_force.load();
+        self.0.health.told(&in_force.settings.upstream.addresses)
     }
 
     /// Where the relay listens, as configured.

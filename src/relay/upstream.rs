@@ -16,39 +16,80 @@ use super::{Identity, Upstream};
 use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
 use crate::engine::{AttemptOutcome, Event};
 
-/// Which addresses failed lately.
+/// How the configured upstreams answered.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// Until when an address is tried last.
-    down: Mutex<HashMap<SocketAddr, Instant>>,
+    /// Those that were tried.
+    of: Mutex<HashMap<SocketAddr, Tried>>,
+}
+
+/// How one address answered.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    /// Since when it has answered as it did last.
+    since: Instant,
+    /// Until when it is tried last; `None` if it took the last connection.
+    down: Option<Instant>,
+    failed: Option<(AttemptOutcome, Instant)>,
+}
+
+/// How an upstream answered when it was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamHealth {
+    pub address: SocketAddr,
+    /// Whether it took the last connection; `None` before the first.
+    pub up: Option<bool>,
+    /// For how long that has been so.
+    pub lasts: Duration,
+    /// What went wrong last, and how long ago.
+    pub failed: Option<(AttemptOutcome, Duration)>,
 }
 
 impl Health {
-    fn failed(&self, address: SocketAddr, retry_after: Duration) {
-        let until = Instant::now() + retry_after;
-        self.down.lock().unwrap_or_else(PoisonError::into_inner).insert(address, until);
+    fn failed(&self, address: SocketAddr, outcome: AttemptOutcome, retry_after: Duration) {
+        let now = Instant::now();
+        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = all.entry(address).or_insert(Tried { since: now, down: None, failed: None });
+        if tried.down.is_none() {
+            tried.since = now;
+        }
+        (tried.down, tried.failed) = (Some(now + retry_after), Some((outcome, now)));
     }
 
     fn answered(&self, address: SocketAddr) {
-        self.down.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
+        let now = Instant::now();
+        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = all.entry(address).or_insert(Tried { since: now, down: None, failed: None });
+        if tried.down.take().is_some() {
+            tried.since = now;
+        }
     }
 
     fn is_down(&self, address: SocketAddr, now: Instant) -> bool {
-        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        match down.get(&address) {
-            Some(until) if *until > now => true,
-            Some(_) => {
-                down.remove(&address);
-                false
-            }
-            None => false,
-        }
+        let all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&address).and_then(|tried| tried.down).is_some_and(|until| until > now)
     }
 
     /// Whether every one of `addresses` failed lately; no addresses are never down.
     pub(super) fn all_down(&self, addresses: &[SocketAddr]) -> bool {
         let now = Instant::now();
         !addresses.is_empty() && addresses.iter().all(|&address| self.is_down(address, now))
+    }
+
+    /// How each of `addresses` answered.
+    pub(super) fn told(&self, addresses: &[SocketAddr]) -> Vec<UpstreamHealth> {
+        let now = Instant::now();
+        let all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |&address: &SocketAddr| {
+            let tried = all.get(&address);
+            UpstreamHealth {
+                address,
+                up: tried.map(|tried| tried.down.is_none()),
+                lasts: tried.map(|tried| now - tried.since).unwrap_or_default(),
+                failed: tried.and_then(|tried| tried.failed).map(|(what, at)| (what, now - at)),
+            }
+        };
+        addresses.iter().map(told).collect()
     }
 }
 
@@ -103,9 +144,14 @@ pub(super) async fn connect(
 
     // Original destinations are as many as there are; among one there is nothing to choose.
     let remembers = !settings.addresses.is_empty();
-    let failed = |address| {
+    let answered = |address| {
         if remembers {
-            health.failed(address, settings.retry_after);
+            health.answered(address);
+        }
+    };
+    let failed = |address, outcome| {
+        if remembers {
+            health.failed(address, outcome, settings.retry_after);
         }
     };
     let mut unfinished = Vec::new();
@@ -127,15 +173,17 @@ pub(super) async fn connect(
                     let family = Family::of(address.ip());
                     match result {
                         Ok(stream) => {
-                            health.answered(address);
+                            answered(address);
                             // They had a head start and are still silent; the next session shall not wait for them too.
-                            unfinished.iter().take(earlier).for_each(|&silent| failed(silent));
+                            let silent = unfinished.iter().take(earlier);
+                            silent.for_each(|&silent| failed(silent, AttemptOutcome::Timeout));
                             report(Event::Attempt { family, outcome: AttemptOutcome::Connected });
                             return Some((stream, UpstreamAddr::new(address)));
                         }
                         Err(error) => {
-                            failed(address);
-                            report(Event::Attempt { family, outcome: outcome_of(&error) });
+                            let outcome = outcome_of(&error);
+                            failed(address, outcome);
+                            report(Event::Attempt { family, outcome });
                         }
                     }
                 }
@@ -148,7 +196,7 @@ pub(super) async fn connect(
     let outcome = if won.is_ok() { AttemptOutcome::Lost } else { AttemptOutcome::Timeout };
     for address in unfinished {
         if outcome == AttemptOutcome::Timeout {
-            failed(address);
+            failed(address, outcome);
         }
         report(Event::Attempt { family: Family::of(address.ip()), outcome });
     }
@@ -212,16 +260,40 @@ mod tests {
     }
 
     #[test]
-    fn health_is_forgotten_after_its_time() {
+    fn a_failure_counts_for_its_time() {
         let health = Health::default();
         let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
         let now = Instant::now();
-        health.failed(address, Duration::from_secs(10));
+        let fails = || health.failed(address, AttemptOutcome::Refused, Duration::from_secs(10));
+        fails();
         assert!(health.all_down(&[address]));
         assert!(!health.is_down(address, now + Duration::from_secs(11)));
         assert!(!health.all_down(&[]));
-        health.failed(address, Duration::from_secs(10));
+        fails();
         health.answered(address);
         assert!(!health.all_down(&[address]));
+    }
+
+    #[test]
+    fn what_is_told_of_an_upstream() {
+        let health = Health::default();
+        let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
+        let told = || {
+            let one = health.told(&[address])[0];
+            (one.up, one.failed.map(|(what, _)| what))
+        };
+        assert_eq!(told(), (None, None));
+        health.answered(address);
+        assert_eq!(told(), (Some(true), None));
+        // Its time is over at once: it is tried again, and still it did not answer last.
+        health.failed(address, AttemptOutcome::Timeout, Duration::ZERO);
+        assert!(!health.all_down(&[address]));
+        assert_eq!(told(), (Some(false), Some(AttemptOutcome::Timeout)));
+        let lasts = health.told(&[address])[0].lasts;
+        health.failed(address, AttemptOutcome::Refused, Duration::ZERO);
+        assert_eq!(told(), (Some(false), Some(AttemptOutcome::Refused)));
+        assert!(health.told(&[address])[0].lasts >= lasts, "it was down before");
+        health.answered(address);
+        assert_eq!(told(), (Some(true), Some(AttemptOutcome::Refused)));
     }
 }

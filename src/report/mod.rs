@@ -1,4 +1,4 @@
-//! What people and log collectors read: session lines and notices, and the report of a replay.
+//! What people and log collectors read: session lines and notices, the report of a replay, the status page.
 //!
 //! Layer 4. A line is made by the session that it tells of and written by a thread of its own, through a bounded queue:
 //! a log that blocks or fails costs lines, which are counted and told, and never a session.
@@ -10,6 +10,7 @@ mod json;
 mod queue;
 pub mod replay;
 mod sink;
+pub mod status;
 #[cfg(test)]
 mod tests;
 mod text;

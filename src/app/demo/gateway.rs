@@ -46,7 +46,8 @@ impl Gateway {
         let readiness = Readiness::new();
         readiness.set(ReadyState::Ready);
         let (endpoint, stopped) = oneshot::channel::<()>();
-        tokio::spawn(http::serve(listener, metrics, readiness, async { drop(stopped.await) }));
+        let router = http::routes(metrics, readiness).merge(http::index());
+        tokio::spawn(http::serve(listener, router, async { drop(stopped.await) }));
         Ok(Self { metrics: address, relay, _endpoint: endpoint })
     }
 

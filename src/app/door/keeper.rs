@@ -61,6 +61,7 @@ pub(in crate::app) struct Keeper {
 
 enum Order {
     Tell { turn: Option<Turn>, answer: oneshot::Sender<Result<Vec<Told>, String>> },
+    Show(oneshot::Sender<Vec<Told>>),
     ReceivePath { family: Family, answer: oneshot::Sender<Answer> },
     Renew(Entrance),
 }
@@ -87,6 +88,13 @@ impl Keeper {
             return Err(gone);
         }
         told.await.unwrap_or(Err(gone))
+    }
+
+    /// How the doors are, without asking the kernel whom it refused since it was asked last; `None` while the gateway stops.
+    pub(in crate::app) async fn shown(&self) -> Option<Vec<Told>> {
+        let (answer, told) = oneshot::channel();
+        self.orders.send(Order::Show(answer)).await.ok()?;
+        told.await.ok()
     }
 
     /// The answer to [`crate::policy::facts::Lookup::ReceivePath`].
@@ -230,6 +238,9 @@ impl Keeping {
             Order::Tell { turn, answer } => {
                 let _asker_is_gone = answer.send(self.turn(turn).await);
             }
+            Order::Show(answer) => {
+                let _asker_is_gone = answer.send(self.told());
+            }
             Order::ReceivePath { family, answer } => {
                 let kept = &self.of[family as usize];
                 let said = receive_path(&self.signs(family), &kept.settings, self.now());
@@ -256,6 +267,10 @@ impl Keeping {
             self.look().await;
         }
         self.count().await;
+        Ok(self.told())
+    }
+
+    fn told(&self) -> Vec<Told> {
         let now = self.now();
         let told = |kept: &Kept| Told {
             family: kept.family,
@@ -264,7 +279,7 @@ impl Keeping {
             refused: kept.refused + self.parts.metrics.door_refusals_by_421(kept.family),
         };
         // As people name them: the one that is guarded first.
-        Ok(self.of.iter().rev().map(told).collect())
+        self.of.iter().rev().map(told).collect()
     }
 
     /// What is known of a family, but for the state of the other.

@@ -23,10 +23,9 @@ use crate::traffic::{Bound, Passed};
 /// Who looks things up. A gateway without it relays all the same, and the log says why.
 pub(super) fn start(
     settings: &reach::Settings,
-    metrics: &Arc<Metrics>,
+    observer: Arc<dyn ObserveLookups>,
     log: &SessionLog,
 ) -> Option<Reach> {
-    let observer = Arc::clone(metrics) as Arc<dyn ObserveLookups>;
     match Reach::start(settings.clone(), observer) {
         Ok((reach, notices)) => {
             notices.iter().for_each(|notice| log.notice(Level::Warn, notice));

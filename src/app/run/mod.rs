@@ -2,6 +2,7 @@
 
 mod answers;
 mod control;
+mod status;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::answers::Answers;
 use self::control::Desk;
+use self::status::Surroundings;
 use super::door::{Heard, Keeper, Parts};
 use super::watch::Beside;
 use crate::addr::Family;
@@ -28,6 +30,7 @@ use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::policy::rules::{FactName, Rule};
 use crate::reach::Reach;
 use crate::relay::Relay;
+use crate::report::status::Status;
 use crate::report::{Level, SessionLog};
 
 /// How often `/readyz` learns how the upstreams are.
@@ -75,6 +78,8 @@ impl Gateway {
             log.notice(Level::Warn, &warning);
         }
         let readiness = Readiness::new();
+        let status = Arc::new(Status::new(config.status));
+        let surroundings = Surroundings::default();
         let mut endpoint = None;
         if let Some(address) = config.metrics {
             let listener = TcpListener::bind(address).await;
@@ -83,17 +88,20 @@ impl Gateway {
             })?;
             let (stop, stopped) = oneshot::channel::<()>();
             let shutdown = async { drop(stopped.await) };
-            tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness.clone(), shutdown));
+            let page = surroundings.page(Arc::clone(&status), (path, &config), readiness.clone());
+            let router = http::routes(Arc::clone(&metrics), readiness.clone()).merge(page);
+            tokio::spawn(http::serve(listener, router, shutdown));
             endpoint = Some(stop);
         }
         let control = control::bind(&config.control, &log)?;
         metrics.set_sessions_limit(config.relay.limits.sessions);
         metrics.set_rules(&config.relay.rules)?;
-        let reach = answers::start(&config.reach, &metrics, &log);
+        let lookups = Arc::new((Arc::clone(&metrics), Arc::clone(&status)));
+        let reach = answers::start(&config.reach, lookups, &log);
         let answers = Arc::new(Answers::new(reach.clone()));
         let exempt = config.door.as_ref().map(|door| door.exempt.clone()).unwrap_or_default();
         let heard = Arc::new(Heard::new(exempt));
-        let told = (Arc::clone(&log), Arc::clone(&heard));
+        let told = (Arc::clone(&log), (Arc::clone(&heard), status));
         let observer = Arc::new((Arc::clone(&metrics), told));
         let relay = Relay::start(config.relay.clone(), observer, Arc::clone(&answers) as _)?;
         // Only now: what is intercepted needs a listener.
@@ -116,8 +124,10 @@ impl Gateway {
             })),
             None => None,
         };
+        surroundings.relayed_by(relay.gate());
         if let Some((keeper, _)) = &door {
             answers.kept_by(keeper.clone());
+            surroundings.kept_by(keeper.clone());
         }
         let control = control.map(|listener| {
             let desk = Desk {
@@ -235,6 +245,7 @@ impl Gateway {
         for (changed, key) in [
             (config.door != old.door, "[door]"),
             (config.metrics != old.metrics, "[metrics]"),
+            (config.status != old.status, "[status]"),
             (config.log != old.log, "[log]"),
             (config.control != old.control, "[control]"),
             (config.watch != old.watch, "[watch]"),

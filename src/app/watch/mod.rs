@@ -136,7 +136,8 @@ impl Served {
         readiness.set(ReadyState::Ready);
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };
-        tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness, shutdown));
+        let router = http::routes(Arc::clone(&metrics), readiness).merge(http::index());
+        tokio::spawn(http::serve(listener, router, shutdown));
         Ok(Self { metrics, _stop: stop })
     }
 }

@@ -11,14 +11,14 @@ use toml::Spanned;
 use super::net::{hostname, interface, keyword, listener, network, peer};
 use super::reader::{Field, Read, Section, Value};
 use super::unknown::printable;
-use super::values::{duration, fault, integer, list, one_of, path, size, some, text};
+use super::values::{duration, fault, integer, list, one_of, path, size, some, text, truth};
 use crate::addr::{Family, Networks};
 use crate::config::WATCH_BUFFER;
 use crate::control;
 use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt};
 use crate::policy::{AccessRule, Action};
 use crate::relay::{Identity, Limits};
-use crate::report::{LogFormat, LogSettings};
+use crate::report::{LogFormat, LogSettings, status};
 use crate::smtp::Keyword;
 use crate::source::live::Choice;
 
@@ -286,6 +286,13 @@ pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> Field<SocketAddr> {
     match section.begins() {
         Some(_) => section.require("address", r#"address = "[::1]:9625""#, listener),
         None => section.read("address", listener),
+    }
+}
+
+pub(super) fn status(section: &mut Section<'_, '_, '_>) -> status::Settings {
+    let default = status::Settings::default();
+    status::Settings {
+        show_addresses: section.read("show_addresses", truth).or(default.show_addresses),
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! It stands here, below those who answer and those who count, since these do not know each other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Answer, Lookup};
+use super::{Answer, Answered, Lookup};
 
 /// The kind of a [`Lookup`], without whom it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -145,6 +146,10 @@ impl Answer {
 pub trait ObserveLookups: Send + Sync {
     /// One was answered; `took` is the time that the asker waited: zero for what was known.
     fn answered(&self, kind: LookupKind, how: Obtained, told: Told, took: Duration);
+    /// An answer came that was not known before; of what traffic shows, none.
+    fn learnt(&self, lookup: &Lookup, answered: &Answered) {
+        let _nobody_keeps = (lookup, answered);
+    }
     /// An answer is asked for anew before it ends.
     fn renewed(&self, kind: LookupKind);
     /// What the store that gateways share held was taken.
@@ -165,4 +170,42 @@ impl ObserveLookups for () {
     fn store_up(&self, _: bool) {}
     fn kept(&self, _: u64, _: u64) {}
     fn under_way(&self, _: usize) {}
+}
+
+/// Both are told, in order.
+impl<A: ObserveLookups, B: ObserveLookups> ObserveLookups for (Arc<A>, Arc<B>) {
+    fn answered(&self, kind: LookupKind, how: Obtained, told: Told, took: Duration) {
+        self.0.answered(kind, how, told, took);
+        self.1.answered(kind, how, told, took);
+    }
+
+    fn learnt(&self, lookup: &Lookup, answered: &Answered) {
+        self.0.learnt(lookup, answered);
+        self.1.learnt(lookup, answered);
+    }
+
+    fn renewed(&self, kind: LookupKind) {
+        self.0.renewed(kind);
+        self.1.renewed(kind);
+    }
+
+    fn taken_over(&self, kind: LookupKind) {
+        self.0.taken_over(kind);
+        self.1.taken_over(kind);
+    }
+
+    fn store_up(&self, up: bool) {
+        self.0.store_up(up);
+        self.1.store_up(up);
+    }
+
+    fn kept(&self, entries: u64, octets: u64) {
+        self.0.kept(entries, octets);
+        self.1.kept(entries, octets);
+    }
+
+    fn under_way(&self, flights: usize) {
+        self.0.under_way(flights);
+        self.1.under_way(flights);
+    }
 }

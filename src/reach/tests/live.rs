@@ -22,6 +22,7 @@ const GENEROUS: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) answered: Mutex<Vec<(LookupKind, Obtained, Told)>>,
+    pub(super) learnt: Mutex<Vec<(LookupKind, Told)>>,
     pub(super) renewed: Mutex<usize>,
     pub(super) kept: Mutex<(u64, u64)>,
 }
@@ -29,6 +30,9 @@ pub(super) struct Seen {
 impl ObserveLookups for Seen {
     fn answered(&self, kind: LookupKind, how: Obtained, told: Told, _: Duration) {
         self.answered.lock().unwrap().push((kind, how, told));
+    }
+    fn learnt(&self, lookup: &Lookup, answered: &Answered) {
+        self.learnt.lock().unwrap().push((lookup.kind(), answered.answer.told()));
     }
     fn renewed(&self, _: LookupKind) {
         *self.renewed.lock().unwrap() += 1;
@@ -93,6 +97,8 @@ async fn many_askers_of_one_lookup_are_one_query() {
     assert_eq!((count(Obtained::Asked), count(Obtained::Joined)), (1, 499));
     assert_eq!(ask(&reach, "MX slow.example").await, "10 mx.a.example");
     assert_eq!((resolver.asked("slow.example"), seen.take()), (1, vec![Obtained::Cache]));
+    let learnt = [(LookupKind::MailExchanges, Told::Positive)];
+    assert_eq!(*seen.learnt.lock().unwrap(), learnt, "once, however many asked");
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ const fn fact(name: FactName) -> &'static str {
     }
 }
 
-const fn why(reason: Reason) -> &'static str {
+pub(in crate::report) const fn why(reason: Reason) -> &'static str {
     match reason {
         Reason::NoPtr => "no PTR record",
         Reason::NotConfirmed => "no PTR name has the address",

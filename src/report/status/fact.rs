@@ -1,0 +1,152 @@
+//! One row of what was learnt.
+
+use super::curtain::{Curtain, shown};
+use crate::addr::Family;
+use crate::policy::facts::{Answer, Answered, Lookup, Reason, Record, Source};
+use crate::report::replay::words::{self, several};
+use crate::time::Timestamp;
+
+/// Records of one answer that are named.
+const NAMED: usize = 3;
+
+/// An answer as the page shows it, but for what HTML needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FactRow {
+    pub(super) kind: &'static str,
+    pub(super) about: String,
+    pub(super) result: String,
+    pub(super) source: &'static str,
+    pub(super) at: Option<Timestamp>,
+}
+
+impl FactRow {
+    pub(super) fn new(lookup: &Lookup, answered: &Answered, curtain: Curtain) -> Self {
+        Self {
+            kind: kind(lookup),
+            about: about(lookup, curtain),
+            result: result(&answered.answer, curtain),
+            source: source(answered.source),
+            at: answered.at,
+        }
+    }
+}
+
+const fn kind(lookup: &Lookup) -> &'static str {
+    match lookup {
+        Lookup::Reverse(_) => "name of an address (PTR)",
+        Lookup::Addresses(_, Family::Ipv4) => "addresses of a name (A)",
+        Lookup::Addresses(_, Family::Ipv6) => "addresses of a name (AAAA)",
+        Lookup::MailExchanges(_) => "mail servers of a domain (MX)",
+        Lookup::Connect(_) => "takes connections",
+        Lookup::Greet(_) => "greets and answers",
+        Lookup::Callout(..) => "takes mail for a sender",
+        Lookup::Recipient(_) => "our MTA takes a recipient",
+        Lookup::ReceivePath(_) => "mail reaches us",
+    }
+}
+
+fn about(lookup: &Lookup, curtain: Curtain) -> String {
+    match lookup {
+        Lookup::Reverse(ip) | Lookup::Connect(ip) | Lookup::Greet(ip) => curtain.address(*ip),
+        Lookup::Addresses(name, _) | Lookup::MailExchanges(name) => {
+            curtain.words(&name.to_string())
+        }
+        Lookup::Callout(ip, path) => {
+            format!("{} at {}", curtain.path(path), curtain.address(*ip))
+        }
+        Lookup::Recipient(path) => curtain.path(path),
+        Lookup::ReceivePath(family) => words::family(*family).to_owned(),
+    }
+}
+
+fn result(answer: &Answer, curtain: Curtain) -> String {
+    let why = |word: &str, reason: Reason| format!("{word}: {}", words::why(reason));
+    match answer {
+        Answer::Records(records) => {
+            let named = records.iter().take(NAMED).filter_map(|record| named(record, curtain));
+            let named: Vec<String> = named.collect();
+            match records.len().saturating_sub(NAMED) {
+                _ if named.is_empty() => several(records.len() as u64, "record"),
+                0 => named.join(", "),
+                more => format!("{} and {more} more", named.join(", ")),
+            }
+        }
+        Answer::NoData => "none".to_owned(),
+        Answer::NxDomain => "no such name".to_owned(),
+        Answer::Yes(said) => with("yes".to_owned(), said.as_deref(), curtain),
+        Answer::No(reason, said) => with(why("no", *reason), said.as_deref(), curtain),
+        Answer::Unknown(reason) => why("not known", *reason),
+    }
+}
+
+/// What it rests on, in the words of others: they may quote an address or a path.
+fn with(word: String, said: Option<&str>, curtain: Curtain) -> String {
+    match said.filter(|_| curtain.open) {
+        Some(said) => format!("{word} ({})", shown(said)),
+        None => word,
+    }
+}
+
+/// A name that an address has often is that address in other words.
+fn named(record: &Record, curtain: Curtain) -> Option<String> {
+    match record {
+        Record::Exchange { preference, host } => {
+            Some(format!("{preference} {}", curtain.words(&host.to_string())))
+        }
+        Record::Name(_) | Record::Address(_) if !curtain.open => None,
+        Record::Name(name) => Some(shown(&name.to_string())),
+        Record::Address(ip) => Some(ip.to_string()),
+    }
+}
+
+const fn source(source: Source) -> &'static str {
+    match source {
+        Source::Capture => "a capture",
+        Source::Zone => "a zone file",
+        Source::Dns => "DNS",
+        Source::Traffic => "traffic",
+        Source::Probe => "a probe",
+        Source::Upstream => "our MTA",
+        Source::None => "nobody",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::facts::DomainName;
+
+    #[test]
+    fn with_addresses_and_without() {
+        let ip = "2001:db8::25".parse().unwrap();
+        let name = |name| DomainName::parse(name).unwrap();
+        let host = name("host-192-0-2-7.isp.example");
+        let exchange = |preference| Record::Exchange { preference, host: name("mx.a.example") };
+        let said = Some("550 5.1.1 <joe@a.example>\u{1b}".to_owned());
+        let mut rows = String::new();
+        for (lookup, answer) in [
+            (Lookup::Reverse(ip), Answer::Records(vec![Record::Name(host.clone())])),
+            (Lookup::Reverse(ip), Answer::NxDomain),
+            (Lookup::Addresses(host, Family::Ipv4), Answer::Records(vec![Record::Address(ip); 4])),
+            (
+                Lookup::MailExchanges(name("a.example")),
+                Answer::Records([10, 20, 30, 40, 50].map(exchange).to_vec()),
+            ),
+            (Lookup::Connect(ip), Answer::Yes(None)),
+            (Lookup::Greet(ip), Answer::Unknown(Reason::Timeout)),
+            (
+                Lookup::Callout(ip, "joe@a.example".to_owned()),
+                Answer::No(Reason::NoSuchMailbox, said),
+            ),
+            (Lookup::Recipient("ann@b.example".to_owned()), Answer::Yes(Some("250 ok".to_owned()))),
+            (Lookup::ReceivePath(Family::Ipv6), Answer::NoData),
+        ] {
+            let answered = Answered { answer, source: Source::Probe, at: None };
+            for open in [false, true] {
+                let row = FactRow::new(&lookup, &answered, Curtain { open });
+                rows += &format!("{} | {} | {}\n", row.kind, row.about, row.result);
+            }
+        }
+        insta::assert_snapshot!(rows);
+    }
+}

@@ -1,0 +1,377 @@
+//! The page, with what hostile clients say in it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use self::records::{a_session, at, from};
+use super::page::page;
+use super::*;
+use crate::engine::{Outcome, RecipientRecord, TransactionRecord};
+use crate::policy::Action;
+use crate::policy::door::{Door, Probes, Settings as DoorSettings, Signs};
+use crate::policy::facts::{Answer, DomainName, Reason, Record, Source};
+
+pub(super) mod records {
+    use crate::addr::Family;
+    use crate::engine::{
+        Endpoint, Outcome, SessionRecord, SmtpFacts, TcpFacts, TransactionRecord, VerdictRecord,
+    };
+    use crate::policy::Action;
+    use crate::time::Timestamp;
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    /// So many seconds after 2026-01-02 03:00:00 UTC.
+    pub(in crate::report::status) fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(1_767_322_800_000_000_000) + Duration::from_secs(seconds)
+    }
+
+    /// One message from joe@a.example to ann@example.org, over IPv6.
+    pub(in crate::report::status) fn a_session() -> SessionRecord {
+        from("2001:db8:1::10".parse().unwrap())
+    }
+
+    pub(in crate::report::status) fn from(address: IpAddr) -> SessionRecord {
+        let transaction = TransactionRecord {
+            mail_from: "joe@a.example".to_owned(),
+            mail_code: Some(250),
+            data_code: Some(250),
+            ..TransactionRecord::default()
+        };
+        let mut smtp = SmtpFacts {
+            helo: Some("mail.a.example".to_owned()),
+            transactions: vec![transaction],
+            ..SmtpFacts::default()
+        };
+        smtp.phases.connect = Some(Duration::from_millis(3));
+        smtp.phases.greeting = Some(Duration::from_millis(20));
+        smtp.phases.acceptance = Some(Duration::from_millis(80));
+        SessionRecord {
+            start: at(0),
+            duration: Duration::from_millis(1200),
+            family: Family::of(address),
+            client: Endpoint { address, port: 40_000 },
+            server: Endpoint { address, port: 25 },
+            upstream: None,
+            outcome: Outcome::Quit,
+            tcp: TcpFacts::default(),
+            smtp,
+            facts: None,
+            verdict: VerdictRecord {
+                action: Action::Accept,
+                rule: None,
+                reason: None,
+                shadow: Vec::new(),
+            },
+        }
+    }
+}
+
+fn quiet(at: Timestamp) -> Now {
+    Now { at, ready: true, readiness: "ready", doors: Vec::new(), upstreams: Vec::new() }
+}
+
+fn rendered(status: &Status, now: &Now) -> String {
+    let gateway = Gateway {
+        host: "mx.example.org".to_owned(),
+        version: "1.2.3",
+        config: "/etc/<gatepost>\u{202e}.toml".to_owned(),
+        started: at(0),
+    };
+    page(&gateway, now, &status.snapshot(now.at)).into_string()
+}
+
+/// A gateway that has seen a good deal.
+fn busy(settings: Settings) -> (Status, Now) {
+    let status = Status::new(settings);
+    for minute in (0..50).step_by(10) {
+        let mut record = from("192.0.2.10".parse().unwrap());
+        record.start = at(minute * 60);
+        status.session(&record);
+    }
+    let mut refused = a_session();
+    refused.start = at(3000);
+    refused.smtp.helo = Some("<script>alert(1)</script>\"'&\u{1b}[2J\u{202e}".to_owned());
+    refused.smtp.transactions[0] = TransactionRecord {
+        mail_from: "joe\"<b>@host-192-0-2-7.<i>.example".to_owned(),
+        rcpt_to: vec![RecipientRecord {
+            address: "ann@example.org".to_owned(),
+            code: Some(450),
+            enhanced: None,
+        }],
+        rcpt_total: 3,
+        ..TransactionRecord::default()
+    };
+    refused.verdict.action = Action::Tempfail;
+    refused.verdict.rule = Some("names </td> & more".to_owned());
+    refused.verdict.reason = Some("fcrdns.no_ptr".to_owned());
+    status.session(&refused);
+    let mut failed = a_session();
+    failed.start = at(3100);
+    failed.outcome = Outcome::Timeout;
+    failed.smtp.transactions[0].data_code = None;
+    status.session(&failed);
+    status.event(Family::Ipv6, Event::SessionOpened);
+
+    let ip = "2001:db8:1::10".parse().unwrap();
+    let exchange =
+        Record::Exchange { preference: 10, host: DomainName::parse("mx.a.example").unwrap() };
+    for (lookup, answer) in [
+        (Lookup::Reverse(ip), Answer::NxDomain),
+        (
+            Lookup::MailExchanges(DomainName::parse("a.example").unwrap()),
+            Answer::Records(vec![exchange]),
+        ),
+        (
+            Lookup::Callout(ip, "joe@a.example".to_owned()),
+            Answer::No(Reason::NoSuchMailbox, Some("550 <joe@a.example> unknown".to_owned())),
+        ),
+    ] {
+        status.learnt(&lookup, &Answered { answer, source: Source::Dns, at: Some(at(3100)) });
+    }
+
+    let mut door = Door::new(Family::Ipv6, DoorSettings::default(), at(0));
+    for seconds in [2400, 2461] {
+        let probes = Probes {
+            last: at(seconds),
+            reached: false,
+            in_a_row: 5,
+            last_reached: Some(at(60)),
+            detail: Some("mx.example.org 2001:db8::25 silent <b>\u{202e}".to_owned()),
+        };
+        let signs = Signs { probes: Some(probes), has_vantage: true, ..Signs::default() };
+        door.look(&signs, at(seconds));
+    }
+    let closed = Told {
+        family: Family::Ipv6,
+        status: Some(door.status(at(3200))),
+        refuses: "syn".to_owned(),
+        refused: 1204,
+    };
+    let free = Told { family: Family::Ipv4, status: None, refuses: "syn".to_owned(), refused: 0 };
+    let upstream = |address: &str, up, lasts, failed| Upstream {
+        address: address.parse().unwrap(),
+        up,
+        lasts: Duration::from_secs(lasts),
+        failed,
+    };
+    let refused = Some((AttemptOutcome::Refused, Duration::from_secs(30)));
+    let upstreams = vec![
+        upstream("[2001:db8:2::25]:25", Some(false), 200, refused),
+        upstream("198.51.100.25:25", Some(true), 3100, None),
+        upstream("198.51.100.26:25", None, 0, None),
+    ];
+    (status, Now { doors: vec![closed, free], upstreams, ..quiet(at(3200)) })
+}
+
+#[test]
+fn the_page_of_a_bad_night() {
+    let (status, now) = busy(Settings::default());
+    let html = rendered(&status, &now);
+    // A line an element, as the diff of a change wants it.
+    insta::assert_snapshot!(html.replace("><", ">\n<"));
+}
+
+#[test]
+fn what_strangers_say_is_no_markup() {
+    for show_addresses in [false, true] {
+        let (status, now) = busy(Settings { show_addresses });
+        let html = rendered(&status, &now);
+        for said in ["<script>", "</td> &", "<b>", "<i>", "<gatepost>", "\u{1b}", "\u{202e}"] {
+            assert!(!html.contains(said), "{said:?} in {html}");
+        }
+        for shown in ["&lt;script&gt;", "&lt;/td&gt; &amp; more", "\\u{202e}", "\\x1b"] {
+            assert!(html.contains(shown), "no {shown:?} in {html}");
+        }
+        for word in ["2001:db8:1::10", "joe", "ann@", "550 "] {
+            assert_eq!(html.contains(word), show_addresses, "{word:?}");
+        }
+        assert!(html.contains("2001:db8:2::25"), "an upstream is no client");
+        assert!(!html.contains("style="), "the page's policy forbids it");
+    }
+}
+
+#[test]
+fn the_sentence_at_the_top() {
+    let mut said = String::new();
+    let mut say = |name: &str, status: &Status, now: &Now| {
+        let headline = headline::Headline::of(now, &status.snapshot(now.at));
+        said += &format!("{name}: [{}] {}\n", headline.tone.class(), headline.sentence);
+        headline.also.iter().for_each(|also| said += &format!("  {also}\n"));
+    };
+    let nothing = Status::new(Settings::default());
+    say("nobody yet", &nothing, &quiet(at(0)));
+    let mut draining = quiet(at(0));
+    (draining.ready, draining.readiness) =
+        (false, "not ready: the gateway is draining, it takes no new sessions");
+    say("draining", &nothing, &draining);
+    let (status, mut now) = busy(Settings::default());
+    say("closed, and an upstream down", &status, &now);
+    now.doors.clear();
+    say("an upstream down", &status, &now);
+    now.upstreams.truncate(1);
+    now.ready = false;
+    say("the upstream down", &status, &now);
+    now.upstreams[0].up = Some(true);
+    now.ready = true;
+    say("well", &status, &now);
+    for second in 0..6 {
+        let mut failed = a_session();
+        failed.start = at(3100 + second);
+        failed.outcome = Outcome::Timeout;
+        failed.smtp.transactions.clear();
+        status.session(&failed);
+    }
+    say("IPv6 fails", &status, &now);
+    let by_hand = |mode| {
+        let mut door = Door::new(Family::Ipv6, DoorSettings::default(), at(0));
+        door.set_mode(mode);
+        door.look(&Signs::default(), at(60));
+        let status = Some(door.status(at(3200)));
+        vec![Told { family: Family::Ipv6, status, refuses: "smtp".to_owned(), refused: 0 }]
+    };
+    for mode in crate::policy::door::Mode::ALL {
+        let doors = by_hand(*mode);
+        say(mode.as_str(), &nothing, &Now { doors, ..quiet(at(3200)) });
+    }
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn rows_are_bounded_and_the_latest_is_first() {
+    let status = Status::new(Settings::default());
+    for n in 0..100 {
+        let mut record = a_session();
+        record.smtp.helo = Some(format!("host{n}.example{}", "x".repeat(10_000)));
+        status.session(&record);
+        let name = DomainName::parse(&format!("domain{n}.example")).unwrap();
+        let answer = Answer::Records(vec![Record::Name(name.clone()); 1000]);
+        let answered = Answered { answer, source: Source::Dns, at: None };
+        status.learnt(&Lookup::MailExchanges(name), &answered);
+    }
+    let seen = status.snapshot(at(0));
+    assert_eq!((seen.sessions.len(), seen.facts.len()), (ROWS, ROWS));
+    assert!(seen.sessions[0].helo.as_deref().unwrap().starts_with("host99."));
+    assert_eq!(seen.facts[0].about, "domain99.example");
+    let html = rendered(&status, &quiet(at(0)));
+    assert!(html.len() < 64 << 10, "{} octets", html.len());
+}
+
+#[tokio::test]
+async fn a_page_serves_all_who_ask_at_once() {
+    use std::sync::atomic::AtomicUsize;
+
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&made);
+    let gather: Gather = Box::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { quiet(at(0)) })
+    });
+    let gateway =
+        Gateway { host: String::new(), version: "1", config: String::new(), started: at(0) };
+    let status = Arc::new(Status::new(Settings::default()));
+    let router = routes::routes_within(Duration::MAX, status, gateway, gather);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async { axum::serve(listener, router).await });
+    let asking = (0..20).map(|_| tokio::spawn(asked(address, "GET", "/")));
+    for answer in futures_util::future::join_all(asking).await {
+        assert!(answer.unwrap().starts_with("HTTP/1.1 200 OK"));
+    }
+    assert_eq!(made.load(Ordering::Relaxed), 1);
+    let mut heads = String::new();
+    for (method, path) in [
+        ("GET", "/"),
+        ("HEAD", "/"),
+        ("GET", "/status.css"),
+        ("GET", "/status.js"),
+        ("GET", "/status.svg"),
+        ("POST", "/"),
+        ("GET", "/status"),
+    ] {
+        let answer = asked(address, method, path).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut lines: Vec<&str> = head.lines().collect();
+        lines.retain(|line| !line.starts_with("date:") && !line.starts_with("content-length:"));
+        lines[1..].sort_unstable();
+        let body = if body.is_empty() { "nothing" } else { "something" };
+        heads += &format!("{method} {path}\n{}\n{body}\n\n", lines.join("\n"));
+    }
+    insta::assert_snapshot!(heads);
+    serving.abort();
+}
+
+async fn asked(address: SocketAddr, method: &'static str, path: &'static str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: gatepost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// The page after a client at `ip` said these words, and its address with them.
+fn page_after(ip: IpAddr, words: &[String]) -> String {
+    let [helo, local, domain, rule, reason] = words else { panic!("{words:?}") };
+    let status = Status::new(Settings::default());
+    let dashed = ip.to_string().replace(['.', ':'], "-");
+    for way in [ip.to_string(), format!("[{ip}]"), format!("[IPv6:{ip}]"), dashed] {
+        let mut record = from(ip);
+        record.smtp.helo = Some(format!("{helo} {way}"));
+        record.smtp.transactions[0].mail_from = format!("{local}secret@{way} {domain}");
+        let address = format!("secret{local}@{domain} {way}");
+        let recipient = RecipientRecord { address, code: None, enhanced: None };
+        record.smtp.transactions[0].rcpt_to = vec![recipient];
+        record.verdict.rule = Some(format!("{rule} {way}"));
+        record.verdict.reason = Some(format!("{reason} {way}"));
+        status.session(&record);
+        let callout = Lookup::Callout(ip, format!("secret@{way}"));
+        for lookup in [Lookup::Reverse(ip), Lookup::Greet(ip), callout] {
+            let answer = Answer::No(Reason::Refused, Some(format!("{way} secret")));
+            status.learnt(&lookup, &Answered { answer, source: Source::Probe, at: None });
+        }
+        if let Some(name) = DomainName::parse(&format!("host-{way}.example")) {
+            for about in [name.clone(), DomainName::reverse(ip)] {
+                let answer = Answer::Records(vec![Record::Name(name.clone()), Record::Address(ip)]);
+                let answered = Answered { answer, source: Source::Dns, at: None };
+                status.learnt(&Lookup::Addresses(about, Family::Ipv4), &answered);
+            }
+        }
+    }
+    rendered(&status, &quiet(at(1)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a client says and wherever it says its address: no markup but ours, and no address.
+    #[test]
+    fn no_address_of_a_client_and_no_markup(
+        ip in prop_oneof![
+            any::<u32>().prop_map(|ip| IpAddr::V4(ip.into())),
+            any::<u128>().prop_map(|ip| IpAddr::V6(ip.into())),
+        ],
+        words in proptest::collection::vec("([^@]|[<>&\"'/=a-z]){0,40}", 5),
+    ) {
+        let ip = ip.to_canonical();
+        let html = page_after(ip, &words);
+        let reverse = DomainName::reverse(ip).to_string();
+        let reverse = reverse.trim_end_matches(".in-addr.arpa").trim_end_matches(".ip6.arpa");
+        let dashed = ip.to_string().replace(['.', ':'], "-");
+        for hidden in [&ip.to_string(), &dashed, reverse, "secret"] {
+            prop_assert!(!html.contains(hidden), "{hidden:?} in {html}");
+        }
+        let harmless = page_after(ip, &["a", "b", "c", "d", "e"].map(str::to_owned));
+        for c in ['<', '>', '"'] {
+            let count = |html: &str| html.matches(c).count();
+            prop_assert_eq!(count(&html), count(&harmless), "{}", html);
+        }
+        prop_assert!(!html.chars().any(char::is_control), "{html:?}");
+    }
+}
