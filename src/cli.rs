@@ -50,6 +50,18 @@ pub enum Command {
     Cache(CacheCommand),
     /// Call mail servers for a gateway on another network that asks whether it can be reached, until SIGINT or SIGTERM.
     Vantage(Vantage),
+    /// Print what a shell completes gatepost's commands by.
+    Completions {
+        /// bash, zsh or fish, for instance.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command, to a directory.
+    #[command(hide = true)]
+    Man {
+        /// It must be there.
+        directory: PathBuf,
+    },
     /// Show what gatepost does: an MTA, a DNS zone, the gateway and a handful of senders, all on loopback.
     Demo {
         /// Exit after the table: 0 if everything went as it claims.

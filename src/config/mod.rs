@@ -40,6 +40,8 @@ pub struct Config {
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
     pub control: control::Settings,
+    /// `[process] user`: whom a gateway that root started becomes.
+    pub user: Option<String>,
     pub site: Site,
     /// `[watch]`; without the section nothing is watched.
     pub watch: Option<live::Settings>,

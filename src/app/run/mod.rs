@@ -2,7 +2,11 @@
 
 mod answers;
 mod control;
+mod handed;
+mod rights;
+mod service;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,15 +22,18 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use self::answers::Answers;
 use self::control::Desk;
+use self::rights::Rights;
+use self::service::Service;
 use super::door::{Heard, Keeper, Parts};
 use super::watch::Beside;
 use crate::config::{self, Config};
-use crate::intercept::{self, door::Entrance};
+use crate::intercept::door::{DoorError, Enforcer, Entrance};
+use crate::intercept;
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::policy::rules::{FactName, Rule};
 use crate::reach::Reach;
-use crate::relay::Relay;
+use crate::relay::{Listeners, Relay};
 use crate::report::{Level, SessionLog};
 
 /// How often `/readyz` learns how the upstreams are.
@@ -57,16 +64,20 @@ struct Gateway {
     door: Option<(Keeper, JoinHandle<()>)>,
     /// `None` if nobody can be asked; the log says why.
     reach: Option<Reach>,
+    rights: Rights,
+    service: Service,
     /// Octets that recorders did not get, as far as the metrics know.
     overflowed: u64,
 }
 
 impl Gateway {
     async fn start(path: &Path, config: Config) -> anyhow::Result<Self> {
+        let Begun { listeners, metrics_listener, door, rights } = Begun::begin(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
         let counted = Arc::clone(&metrics);
         let on_lost = Box::new(move |lines| counted.log_lines_dropped(lines));
         let log = Arc::new(SessionLog::start(&config.log, on_lost)?);
+        log.notice(Level::Info, &rights.told(&config));
         for warning in config.warnings() {
             log.notice(Level::Warn, &warning);
         }
@@ -75,11 +86,7 @@ impl Gateway {
         }
         let readiness = Readiness::new();
         let mut endpoint = None;
-        if let Some(address) = config.metrics {
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.with_context(|| {
-                format!("cannot listen on {address} for metrics; change `[metrics] address`")
-            })?;
+        if let Some(listener) = metrics_listener {
             let (stop, stopped) = oneshot::channel::<()>();
             let shutdown = async { drop(stopped.await) };
             tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness.clone(), shutdown));
@@ -94,7 +101,8 @@ impl Gateway {
         let heard = Arc::new(Heard::new(exempt));
         let told = (Arc::clone(&log), Arc::clone(&heard));
         let observer = Arc::new((Arc::clone(&metrics), told));
-        let relay = Relay::start(config.relay.clone(), observer, Arc::clone(&answers) as _)?;
+        let ask = Arc::clone(&answers) as _;
+        let relay = Relay::start(config.relay.clone(), listeners, observer, ask)?;
         // Only now: what is intercepted needs a listener.
         if let Some(settings) = &config.intercept {
             intercept::install(settings).await?;
@@ -103,10 +111,10 @@ impl Gateway {
             }
         }
         tokio::spawn(relay.forget_idle_clients());
-        let door = match doors(&config) {
-            Some(settings) => Some(Keeper::start(Parts {
+        let door = match door {
+            Some((settings, enforcer)) => Some(Keeper::start(Parts {
                 settings,
-                entrance: entrance(&config, &relay),
+                enforcer,
                 gate: relay.gate(),
                 heard,
                 surroundings: answers::surroundings(&config, reach.as_ref(), &metrics, &log)?,
@@ -138,7 +146,7 @@ impl Gateway {
             None => None,
         };
         let (path, overflowed) = (path.to_owned(), 0);
-        let gateway = Self {
+        let mut gateway = Self {
             path,
             config,
             relay,
@@ -150,17 +158,29 @@ impl Gateway {
             watch,
             door,
             reach,
+            rights,
+            service: Service::start(),
             overflowed,
         };
         gateway.say_ready();
         Ok(gateway)
     }
 
-    fn say_ready(&self) {
-        let addresses: Vec<String> = self.relay.addresses().map(|a| a.to_string()).collect();
+    fn say_ready(&mut self) {
+        let listening: Vec<SocketAddr> = self.relay.addresses().collect();
+        for (level, notice) in handed::notices(self.relay.handed(), &listening) {
+            self.log.notice(level, &notice);
+        }
+        let addresses: Vec<String> = listening.iter().map(ToString::to_string).collect();
         let how = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
         self.readiness.set(ReadyState::Ready);
         self.log.notice(Level::Info, &format!("ready: listening on {}{how}", addresses.join(", ")));
+        let status = self.status();
+        self.service.ready(status);
+    }
+
+    fn status(&self) -> String {
+        service::status(&self.config, self.door.as_ref().map(|(keeper, _)| keeper), &self.relay)
     }
 
     /// Until a signal says stop.
@@ -191,10 +211,13 @@ impl Gateway {
         let overflowed = self.relay.recorders().overflowed();
         self.metrics.record_omitted_octets(overflowed.saturating_sub(self.overflowed));
         self.overflowed = overflowed;
+        let status = self.status();
+        self.service.look(status, &self.relay);
     }
 
     /// SIGHUP: the new configuration, or the old one and an error.
     async fn reload(&mut self) {
+        self.service.reloading();
         self.log.reopen();
         match self.try_reload().await {
             Ok(()) => {
@@ -208,12 +231,15 @@ impl Gateway {
                 for line in format!("{error:#}").lines() {
                     self.log.notice(Level::Error, &format!("{kept}: {line}"));
                 }
+                let status = self.status();
+                self.service.ready(status);
             }
         }
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<()> {
         let config = Config::load(&self.path)?;
+        self.rights.allow(&config)?;
         self.relay.reload(config.relay.clone())?;
         if config.intercept != self.config.intercept {
             match &config.intercept {
@@ -222,7 +248,7 @@ impl Gateway {
             }
         }
         if let Some((keeper, _)) = &self.door {
-            keeper.renew(entrance(&config, &self.relay)).await;
+            keeper.renew(entrance(&config, self.relay.addresses())).await;
         }
         let old = &self.config;
         for (changed, key) in [
@@ -230,6 +256,7 @@ impl Gateway {
             (config.metrics != old.metrics, "[metrics]"),
             (config.log != old.log, "[log]"),
             (config.control != old.control, "[control]"),
+            (config.user != old.user, "[process]"),
             (config.watch != old.watch, "[watch]"),
             (config.reach != old.reach, "[reach]"),
             (config.vantage != old.vantage, "[vantage]"),
@@ -249,10 +276,12 @@ impl Gateway {
     }
 
     /// No new sessions, an end for those in progress, and nothing left in the kernel.
-    async fn stop(self) -> anyhow::Result<ExitCode> {
+    async fn stop(mut self) -> anyhow::Result<ExitCode> {
         self.readiness.set(ReadyState::Draining);
         let sessions = self.relay.sessions();
-        self.log.notice(Level::Info, &format!("stopping: {sessions} sessions in progress"));
+        let stopping = format!("stopping: {sessions} sessions in progress");
+        self.log.notice(Level::Info, &stopping);
+        self.service.stopping(stopping);
         let recorders = Arc::clone(self.relay.recorders());
         let cut_off = self.relay.drain().await;
         if cut_off > 0 {
@@ -283,11 +312,43 @@ impl Gateway {
     }
 }
 
+/// What takes rights that are given up after it.
+struct Begun {
+    listeners: Listeners,
+    metrics_listener: Option<TcpListener>,
+    /// Whose doors are kept, and who refuses.
+    door: Option<(config::Door, (Enforcer, Option<DoorError>))>,
+    rights: Rights,
+}
+
+impl Begun {
+    /// Capabilities belong to a thread: whatever starts another comes after this.
+    async fn begin(config: &Config) -> anyhow::Result<Self> {
+        let handed = handed::take()?;
+        rights::begin(config)?;
+        let listeners = Listeners::open(&config.relay, handed)?;
+        let metrics_listener = match config.metrics {
+            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+                format!("cannot listen on {address} for metrics; change `[metrics] address`")
+            })?),
+            None => None,
+        };
+        let door = doors(config).map(|settings| {
+            let entrance = entrance(config, listeners.addresses());
+            let enforcer = Enforcer::open(settings.refuse, settings.exempt.clone(), entrance);
+            (settings, enforcer)
+        });
+        let rights = Rights::of(config);
+        rights.settle()?;
+        Ok(Self { listeners, metrics_listener, door, rights })
+    }
+}
+
 /// What sessions come in by.
-fn entrance(config: &Config, relay: &Relay) -> Entrance {
+fn entrance(config: &Config, listening: impl Iterator<Item = SocketAddr>) -> Entrance {
     match &config.intercept {
         Some(settings) => Entrance::Intercepted(settings.clone()),
-        None => Entrance::Listeners(relay.addresses().collect()),
+        None => Entrance::Listeners(listening.collect()),
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let log = sections::log(&mut root.section("log"));
     let metrics = sections::metrics(&mut root.section("metrics"));
     let control = sections::control(&mut root.section("control"));
+    let user = sections::process(&mut root.section("process"));
     let watch = sections::watch(&mut root.section("watch"));
     let reach = reach::reach(&mut root.section("reach"));
     let vantage = reach::vantage(&mut root.section("vantage"));
@@ -118,7 +119,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let watch = watch.begins.then(|| watching(watch));
     let ours = site.addresses.clone();
     let reach = crate::reach::Settings { ours, ..reach::with_relay(reach, &relay) };
-    Ok(Config { relay, intercept, log, metrics, control, site, watch, door, reach, vantage })
+    Ok(Config { relay, intercept, log, metrics, control, user, site, watch, door, reach, vantage })
 }
 
 fn watching(section: Watch) -> live::Settings {
