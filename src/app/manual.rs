@@ -21,7 +21,10 @@ pub(super) fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
 /// `gatepost.1`, `gatepost-run.1`, `gatepost-config-check.1` and so on; none for what is hidden.
 pub(super) fn pages(directory: &Path) -> anyhow::Result<ExitCode> {
     clap_mangen::generate_to(Cli::command(), directory).with_context(|| {
-        format!("cannot write manual pages to {}; name a directory that is there", directory.display())
+        format!(
+            "cannot write manual pages to {}; name a directory that is there",
+            directory.display()
+        )
     })?;
     Ok(ExitCode::SUCCESS)
 }

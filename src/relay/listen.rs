@@ -120,11 +120,7 @@ fn adopt(socket: &TcpListener, transparent: bool, mark: Option<u32>) -> io::Resu
 ///
 /// # Errors
 /// The address is not ours or taken, or the right to bind it (or to use IP_TRANSPARENT: CAP_NET_ADMIN) is missing.
-fn open(
-    address: SocketAddr,
-    transparent: bool,
-    mark: Option<u32>,
-) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, transparent: bool, mark: Option<u32>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -23,7 +23,9 @@ pub(super) fn take() -> anyhow::Result<Handed> {
         })?;
         let Some(socket) = socket else { continue };
         if !SockRef::from(&socket).is_listener().context("a socket that was handed over")? {
-            bail!("socket {number} that the service manager hands over does not listen: set Accept=no in the .socket unit");
+            bail!(
+                "socket {number} that the service manager hands over does not listen: set Accept=no in the .socket unit"
+            );
         }
         sockets.push(socket);
     }
@@ -36,7 +38,8 @@ pub(super) fn notices(handed: &Handed, listening: &[SocketAddr]) -> Vec<(Level, 
     if all.is_empty() {
         return Vec::new();
     }
-    let (taken, left): (Vec<_>, Vec<_>) = all.iter().partition(|address| listening.contains(address));
+    let (taken, left): (Vec<_>, Vec<_>) =
+        all.iter().partition(|address| listening.contains(address));
     let own: Vec<_> = listening.iter().filter(|address| !all.contains(address)).collect();
     let mut notices = Vec::new();
     if !taken.is_empty() {

@@ -87,7 +87,9 @@ impl Rights {
         for Need { any, part } in relaying(config) {
             if !self.kept.intersects(any) {
                 let lacks = names(privilege::narrowest(any, any).unwrap_or(any));
-                bail!("{part} takes {lacks}, which this process gave up or never had: restart gatepost");
+                bail!(
+                    "{part} takes {lacks}, which this process gave up or never had: restart gatepost"
+                );
             }
         }
         Ok(())
@@ -141,8 +143,7 @@ mod tests {
         (names(kept).to_string(), rights.told(&config))
     }
 
-    const PROXY: &str =
-        "[listen]\naddresses = [\"[2001:db8::1]:25\"]\n[upstream]\naddresses = [\"[2001:db8::2]:25\"]\n";
+    const PROXY: &str = "[listen]\naddresses = [\"[2001:db8::1]:25\"]\n[upstream]\naddresses = [\"[2001:db8::2]:25\"]\n";
     const TPROXY: &str = "[listen]\nmode = \"tproxy\"\naddresses = [\"[::]:2525\"]\n";
 
     #[test]

@@ -114,8 +114,7 @@ mod tests {
 
     #[test]
     fn the_watchdog_is_fed_while_every_worker_lives() {
-        let mut watchdog =
-            Watchdog { every: Some(Duration::from_secs(30)), ..Watchdog::default() };
+        let mut watchdog = Watchdog { every: Some(Duration::from_secs(30)), ..Watchdog::default() };
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(watchdog.is_hungry(at(0), vec![1, 1]));

@@ -120,10 +120,7 @@ pub(super) fn needs() -> Option<CapabilitySet> {
 fn missing() -> Vec<&'static str> {
     let Ok(sets) = capabilities(None) else { return Vec::new() };
     let lacks = |any: CapabilitySet| !sets.effective.intersects(any);
-    let needed = [
-        ("CAP_BPF", BPF),
-        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
-    ];
+    let needed = [("CAP_BPF", BPF), ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN)];
     needed.into_iter().filter(|&(_, any)| lacks(any)).map(|(name, _)| name).collect()
 }
 
