@@ -57,7 +57,6 @@ pub enum Command {
         shell: clap_complete::Shell,
     },
     /// Write the manual pages, one for each command, to a directory.
-    #[command(hide = true)]
     Man {
         /// It must be there.
         directory: PathBuf,

@@ -184,7 +184,11 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
         &[entrance, low],
         &format!("not reloaded, the old one stays in force: cannot listen on {low}"),
     );
-    assert!(read(&log).contains("has given up the former: restart it"), "{}", read(&log));
+    assert!(
+        read(&log).contains("; a running gateway has given that up: restart it"),
+        "{}",
+        read(&log)
+    );
     send(&lab, &postfix, entrance, "kept@example.org");
     reload(&[entrance, high], &format!("ready: listening on {entrance}, {high}"));
     send(&lab, &postfix, high, "high@example.org");
@@ -202,8 +206,7 @@ fn interception_keeps_what_removes_it() {
     let folder = own_folder(&lab);
     let config = as_user(&lab, Mode::Tproxy, &folder).set("door", "refuse = \"syn\"");
     let mut gateway = Gateway::start(&lab, &config);
-    let told =
-        "rights: keeps CAP_NET_ADMIN for [upstream] and [intercept] and [door], runs as nobody";
+    let told = "rights: keeps CAP_NET_ADMIN ([upstream], [intercept], [door]), runs as nobody";
     gateway.wait_for_log(told);
     let expected = Rights::expected(USER_ID, NET_ADMIN, NET_ADMIN);
     all_have(&gateway, &expected, &["gatepost", "gatepost-0", "log"]);
@@ -296,7 +299,7 @@ fn the_clients_address_takes_one_capability() {
     let folder = own_folder(&lab);
     let config = as_user(&lab, Mode::Proxy, &folder).set("upstream", "identity = \"transparent\"");
     let gateway = Gateway::start(&lab, &config);
-    gateway.wait_for_log("rights: keeps CAP_NET_RAW for [upstream], runs as nobody");
+    gateway.wait_for_log("rights: keeps CAP_NET_RAW ([upstream]), runs as nobody");
     all_have(&gateway, &Rights::expected(USER_ID, NET_RAW, 0), &["gatepost-0"]);
     for family in Family::ALL {
         send(&lab, &postfix, lab.entrance(Mode::Proxy, family), &format!("{family}@example.org"));

@@ -18,7 +18,7 @@ pub(super) fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `gatepost.1`, `gatepost-run.1`, `gatepost-config-check.1` and so on; none for what is hidden.
+/// `gatepost.1`, `gatepost-run.1`, `gatepost-config-check.1` and so on.
 pub(super) fn pages(directory: &Path) -> anyhow::Result<ExitCode> {
     clap_mangen::generate_to(Cli::command(), directory).with_context(|| {
         format!(

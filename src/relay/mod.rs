@@ -105,8 +105,7 @@ fn listen_hint(error: &io::Error) -> &'static str {
             "it is no address of this host: `ip address` shows which are"
         }
         io::ErrorKind::PermissionDenied => {
-            "run as root, or give CAP_NET_BIND_SERVICE (ports below 1024) and, for tproxy, CAP_NET_ADMIN; a gateway that \
-             runs has given up the former: restart it"
+            "run as root, or give CAP_NET_BIND_SERVICE (ports below 1024) and, for tproxy, CAP_NET_ADMIN"
         }
         _ => "see `[listen] addresses`",
     }

@@ -6,13 +6,14 @@ mod handed;
 mod rights;
 mod service;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::policy::rules::{FactName, Rule};
 use crate::reach::Reach;
-use crate::relay::{Listeners, Relay};
+use crate::relay::{Listeners, Relay, RelayError};
 use crate::report::{Level, SessionLog};
 
 /// How often `/readyz` learns how the upstreams are.
@@ -240,7 +241,7 @@ impl Gateway {
     async fn try_reload(&mut self) -> anyhow::Result<()> {
         let config = Config::load(&self.path)?;
         self.rights.allow(&config)?;
-        self.relay.reload(config.relay.clone())?;
+        self.relay.reload(config.relay.clone()).map_err(given_up)?;
         if config.intercept != self.config.intercept {
             match &config.intercept {
                 Some(settings) => intercept::install(settings).await?,
@@ -341,6 +342,16 @@ impl Begun {
         let rights = Rights::of(config);
         rights.settle()?;
         Ok(Self { listeners, metrics_listener, door, rights })
+    }
+}
+
+/// The right to bind ports below 1024 is never kept.
+fn given_up(error: RelayError) -> anyhow::Error {
+    match &error {
+        RelayError::Listen { why, .. } if why.kind() == ErrorKind::PermissionDenied => {
+            anyhow!("{error}; a running gateway has given that up: restart it")
+        }
+        _ => error.into(),
     }
 }
 

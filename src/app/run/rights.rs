@@ -66,13 +66,13 @@ impl Rights {
             let for_it = needs.iter().filter(|need| need.any.contains(one));
             let mut parts: Vec<&str> = for_it.map(|need| need.part).collect();
             parts.dedup();
-            let parts = parts.join(" and ");
+            let parts = parts.join(", ");
             match by_parts.iter_mut().find(|(same, _)| *same == parts) {
                 Some((_, set)) => *set |= one,
                 None => by_parts.push((parts, one)),
             }
         }
-        let words = by_parts.iter().map(|(parts, set)| format!("{} for {parts}", names(*set)));
+        let words = by_parts.iter().map(|(parts, set)| format!("{} ({parts})", names(*set)));
         let kept: Vec<String> = words.collect();
         let kept = if kept.is_empty() { "no capability".to_owned() } else { kept.join(", ") };
         let user = self.user.as_ref().map(|user| format!(", runs as {user}")).unwrap_or_default();
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(with("[watch]\nsource = \"ebpf\"").0, "CAP_PERFMON CAP_BPF CAP_NET_ADMIN");
         assert_eq!(
             with("[watch]\nsource = \"ebpf\"").1,
-            "rights: keeps CAP_PERFMON CAP_BPF CAP_NET_ADMIN for [watch]"
+            "rights: keeps CAP_PERFMON CAP_BPF CAP_NET_ADMIN ([watch])"
         );
         assert_eq!(with("[watch]").0, "CAP_PERFMON CAP_BPF CAP_NET_RAW CAP_NET_ADMIN");
         assert_eq!(with("[door]\nrefuse = \"smtp\"").0, "");
@@ -165,7 +165,7 @@ mod tests {
         );
         let (names, told) = kept(TPROXY);
         assert_eq!(names, "CAP_NET_ADMIN", "which does for IP_TRANSPARENT, too");
-        assert_eq!(told, "rights: keeps CAP_NET_ADMIN for [upstream] and [intercept]");
+        assert_eq!(told, "rights: keeps CAP_NET_ADMIN ([upstream], [intercept])");
         assert_eq!(kept(&format!("{TPROXY}[door]")).0, "CAP_NET_ADMIN");
     }
 
