@@ -131,6 +131,29 @@ fn a_socket_is_taken_when_the_configuration_names_it() {
     }
 }
 
+/// Sockets that nobody made transparent: the gateway does, while it still may.
+#[test]
+fn intercepted_mail_comes_in_by_sockets_that_were_handed_over() {
+    let Some(lab) = Lab::new("service, tproxy") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let sockets = ["[::]:2525", "0.0.0.0:2525"]
+        .map(|address| Some(listener(&lab.gateway, address.parse().unwrap()).into()));
+    let config = file(&lab, &Config::new(&lab, Mode::Tproxy));
+    let manager = Manager::new(&lab, &lab.gateway);
+    let mut service = manager.start(&config, sockets);
+    let ready = manager.hear("READY=1");
+    assert!(ready.contains("; relaying to where clients meant to go\n"), "{ready}");
+    for family in Family::ALL {
+        let mut smtp = lab.client.smtp(lab.entrance(Mode::Tproxy, family));
+        let recipient = format!("{family}@example.org");
+        smtp.begin("sender@example.net", &recipient);
+        assert_eq!(smtp.data(b"Subject: tproxy\r\n\r\nhello\r\n").code, 250);
+        postfix.message_to(&recipient);
+    }
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait().success());
+}
+
 #[test]
 fn what_is_no_listener_is_refused_in_words() {
     let Some(lab) = Lab::new("service, wrong sockets") else { return };

@@ -1,6 +1,7 @@
 //! `gatepost run --config FILE`
 
 mod answers;
+mod begun;
 mod control;
 mod handed;
 mod rights;
@@ -15,13 +16,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::answers::Answers;
+use self::begun::Begun;
 use self::control::Desk;
 use self::rights::Rights;
 use self::service::Service;
@@ -29,12 +30,12 @@ use super::door::{Heard, Keeper, Parts};
 use super::watch::Beside;
 use crate::config::{self, Config};
 use crate::intercept;
-use crate::intercept::door::{DoorError, Enforcer, Entrance};
+use crate::intercept::door::Entrance;
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::policy::rules::{FactName, Rule};
 use crate::reach::Reach;
-use crate::relay::{Listeners, Relay, RelayError};
+use crate::relay::{Relay, RelayError};
 use crate::report::{Level, SessionLog};
 
 /// How often `/readyz` learns how the upstreams are.
@@ -73,7 +74,8 @@ struct Gateway {
 
 impl Gateway {
     async fn start(path: &Path, config: Config) -> anyhow::Result<Self> {
-        let Begun { listeners, metrics_listener, door, rights } = Begun::begin(&config).await?;
+        let Begun { control, listeners, metrics_listener, door, rights } =
+            Begun::begin(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
         let counted = Arc::clone(&metrics);
         let on_lost = Box::new(move |lines| counted.log_lines_dropped(lines));
@@ -93,7 +95,7 @@ impl Gateway {
             tokio::spawn(http::serve(listener, Arc::clone(&metrics), readiness.clone(), shutdown));
             endpoint = Some(stop);
         }
-        let control = control::bind(&config.control, &log)?;
+        let control = control.map_err(|why| log.notice(Level::Warn, &why)).ok();
         metrics.set_sessions_limit(config.relay.limits.sessions);
         metrics.set_rules(&config.relay.rules)?;
         let reach = answers::start(&config.reach, &metrics, &log);
@@ -310,38 +312,6 @@ impl Gateway {
         drop(self.endpoint);
         self.log.flush(LAST_LINES);
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// What takes rights that are given up after it.
-struct Begun {
-    listeners: Listeners,
-    metrics_listener: Option<TcpListener>,
-    /// Whose doors are kept, and who refuses.
-    door: Option<(config::Door, (Enforcer, Option<DoorError>))>,
-    rights: Rights,
-}
-
-impl Begun {
-    /// Capabilities belong to a thread: whatever starts another comes after this.
-    async fn begin(config: &Config) -> anyhow::Result<Self> {
-        let handed = handed::take()?;
-        rights::begin(config)?;
-        let listeners = Listeners::open(&config.relay, handed)?;
-        let metrics_listener = match config.metrics {
-            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
-                format!("cannot listen on {address} for metrics; change `[metrics] address`")
-            })?),
-            None => None,
-        };
-        let door = doors(config).map(|settings| {
-            let entrance = entrance(config, listeners.addresses());
-            let enforcer = Enforcer::open(settings.refuse, settings.exempt.clone(), entrance);
-            (settings, enforcer)
-        });
-        let rights = Rights::of(config);
-        rights.settle()?;
-        Ok(Self { listeners, metrics_listener, door, rights })
     }
 }
 
