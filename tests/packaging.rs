@@ -166,6 +166,19 @@ fn maintainer_scripts_are_shell() {
     }
 }
 
+/// To restart the sockets would lose the clients that wait in them; cargo-deb would restart every unit.
+#[test]
+fn an_upgrade_restarts_the_service_alone() {
+    let cargo: toml::Table = fs::read_to_string(here("Cargo.toml")).unwrap().parse().unwrap();
+    let units = &cargo["package"]["metadata"]["deb"]["systemd-units"][0];
+    for key in ["restart-after-upgrade", "stop-on-upgrade", "enable", "start"] {
+        assert_eq!(units[key].as_bool(), Some(false), "{key}");
+    }
+    let script = fs::read_to_string(here("packaging/debian/postinst")).unwrap();
+    assert!(script.contains("try-restart gatepost.service >"), "{script}");
+    assert!(!script.contains("gatepost.socket"), "{script}");
+}
+
 #[test]
 fn every_command_has_a_manual_page_and_groff_reads_it() {
     let folder = Folder::new("man");

@@ -9,6 +9,8 @@ use crate::config::Config;
 use crate::intercept::{self, door};
 use crate::privilege::{self, User, names};
 
+const INTERCEPT: &str = "[intercept]";
+
 /// The capabilities that this process kept.
 pub(super) struct Rights {
     kept: CapabilitySet,
@@ -85,7 +87,9 @@ impl Rights {
     /// It takes a right that this process has not.
     pub(super) fn allow(&self, config: &Config) -> anyhow::Result<()> {
         for Need { any, part } in relaying(config) {
-            if !self.kept.intersects(any) {
+            // nft(8) needs it as well.
+            let has = if part == INTERCEPT { self.inherited } else { self.kept };
+            if !has.intersects(any) {
                 let lacks = names(privilege::narrowest(any, any).unwrap_or(any));
                 bail!(
                     "{part} takes {lacks}, which this process gave up or never had: restart gatepost"
@@ -113,7 +117,7 @@ fn relaying(config: &Config) -> Vec<Need> {
     let any = config.relay.needs().into_iter();
     let mut needs: Vec<Need> = any.map(|any| Need { any, part: "[upstream]" }).collect();
     if config.intercept.is_some() {
-        needs.push(Need { any: intercept::NEEDS, part: "[intercept]" });
+        needs.push(Need { any: intercept::NEEDS, part: INTERCEPT });
     }
     needs
 }
@@ -183,5 +187,9 @@ mod tests {
             said,
             "[upstream] takes CAP_NET_RAW, which this process gave up or never had: restart gatepost"
         );
+        // What [watch] kept is not for nft(8).
+        let rights = Rights { kept: CapabilitySet::NET_ADMIN, ..rights };
+        let said = rights.allow(&config(TPROXY)).unwrap_err().to_string();
+        assert!(said.starts_with("[intercept] takes CAP_NET_ADMIN, which"), "{said}");
     }
 }
