@@ -61,6 +61,9 @@ pub enum Command {
         /// It must be there.
         directory: PathBuf,
     },
+    /// Look at what is counted.
+    #[command(subcommand)]
+    Metrics(MetricsCommand),
     /// Show what gatepost does: an MTA, a DNS zone, the gateway and a handful of senders, all on loopback.
     Demo {
         /// Exit after the table: 0 if everything went as it claims.
@@ -70,6 +73,30 @@ pub enum Command {
 }
 
 const WATCH_RIGHTS: &str = "It needs root, or these capabilities: CAP_BPF and CAP_NET_ADMIN for eBPF, CAP_NET_RAW for libpcap.";
+
+#[derive(Debug, Subcommand)]
+pub enum MetricsCommand {
+    /// Print the name, type, labels and meaning of every metric.
+    List {
+        /// Only those with this in their name, such as door.
+        #[arg(value_name = "PART")]
+        part: Option<String>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+        format: ListFormat,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// For reading in a terminal.
+    #[default]
+    Text,
+    /// One array of objects.
+    Json,
+    /// The table of docs/metrics.md.
+    Markdown,
+}
 
 #[derive(Debug, Args)]
 pub struct Watch {

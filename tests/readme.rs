@@ -1,4 +1,4 @@
-//! The README, word for word: every command in it is run here, and every configuration in it is used.
+//! The README and the policy guide, word for word: every command in them is run here, and every configuration is used.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,13 +16,16 @@ use std::process::Command;
 
 use lab::{Family, Host, Lab, Mode, Postfix, Process};
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const PAGES: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md"),
+];
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
 const DEMO: &str = "Two commands";
 const SMALLEST: &str = "The smallest configuration";
 const IN_FRONT: &str = "Inline, step by step: in front of Postfix on the same host";
-const POLICY: &str = "Accepting only who can be reached";
+const POLICY: &str = "Rules";
 const READING: &str = "Reading captures";
 const RECORDING: &str = "Recording sessions";
 const DOOR: &str = "The door: IPv6 only while it works";
@@ -271,9 +274,9 @@ impl Block {
 }
 
 fn sections() -> Vec<Section> {
-    let readme = fs::read_to_string(README).unwrap();
+    let pages = PAGES.map(|page| fs::read_to_string(page).unwrap()).concat();
     let mut sections: Vec<Section> = Vec::new();
-    let mut lines = readme.lines();
+    let mut lines = pages.lines();
     while let Some(line) = lines.next() {
         if let Some(title) =
             line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))

@@ -53,7 +53,7 @@ fn twenty_thousand_messages(test: &str, mode: Mode) {
         assert!(most >= 0.9 * SESSIONS as f64, "at most {most} sessions were open at once");
         postfix.wait_until_idle();
         expect_each_once(&postfix, family);
-        let sessions = || gateway.metric("gatepost_sessions", &[]);
+        let sessions = || gateway.metric("gatepost_sessions_open", &[]);
         until("the end of all sessions", || (sessions() == 0.0).then_some(()));
         resident.push(gateway.resident_kib());
         eprintln!("resident afterwards: {} KiB", gateway.resident_kib());
@@ -77,7 +77,7 @@ fn send(lab: &Lab, gateway: &Gateway<'_>, to: SocketAddr, family: Family) -> f64
     let mut smtp_source = lab.client.spawn(["timeout", "300", "sh", "-c", &smtp_source]);
     let mut most: f64 = 0.0;
     while !smtp_source.has_ended() {
-        most = most.max(gateway.metric("gatepost_sessions", &[]));
+        most = most.max(gateway.metric("gatepost_sessions_open", &[]));
         thread::sleep(Duration::from_millis(50));
     }
     assert!(smtp_source.wait().success(), "{}", smtp_source.log());

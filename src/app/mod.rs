@@ -8,6 +8,7 @@ mod demo;
 mod door;
 mod intercept;
 mod manual;
+mod metrics;
 mod output;
 mod passed;
 mod reading;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::cli::{Command, ConfigCommand};
+use crate::cli::{Command, ConfigCommand, MetricsCommand};
 
 /// Does what the command line says.
 ///
@@ -40,6 +41,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Vantage(asked) => block_on(vantage::vantage(asked)),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
+        Command::Metrics(MetricsCommand::List { part, format }) => {
+            metrics::list(part.as_deref(), format)
+        }
         Command::Demo { once } => block_on(demo::run(once)),
     }
 }

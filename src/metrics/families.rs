@@ -55,6 +55,7 @@ pub(super) struct Families {
     pub(super) fall_backs: IntCounterVec,
     pub(super) fall_back_delay: HistogramVec,
     pub(super) gap_octets: IntCounterVec,
+    pub(super) capture_up: IntGauge,
     pub(super) capture_dropped: IntCounterVec,
     pub(super) flows_evicted: IntCounter,
     pub(super) last_accepted: IntGaugeVec,
@@ -79,6 +80,8 @@ pub(super) struct Families {
     pub(super) log_lines_dropped: IntCounter,
     pub(super) record_omitted_octets: IntCounter,
     pub(super) sessions_limit: IntGauge,
+    pub(super) upstreams: IntGaugeVec,
+    pub(super) ready: IntGauge,
 }
 
 impl Families {
@@ -94,7 +97,7 @@ impl Families {
                 "Sessions that ended, by how. `family` is the client's here and everywhere but in upstream attempts.",
                 &["family", "outcome"],
             )?,
-            sessions: to.gauges("sessions", "Sessions open now.", &["family"])?,
+            sessions: to.gauges("sessions_open", "Sessions open now.", &["family"])?,
             commands: to.counters(
                 "commands_total",
                 "Commands from clients, before STARTTLS.",
@@ -219,6 +222,10 @@ impl Families {
                 "Octets that captured connections said and that were not heard, by why.",
                 &["cause"],
             )?,
+            capture_up: to.gauge(
+                "capture_up",
+                "1 while packets are captured (`[watch]`); 0 also where that is not asked for.",
+            )?,
             capture_dropped: to.counters(
                 "capture_dropped_total",
                 "What the kernel saw and could not deliver: SYNs of clients (openings), other packets.",
@@ -329,6 +336,12 @@ impl Families {
                 "sessions_limit",
                 "Sessions that may be open at once: `limits.sessions` of the configuration in force.",
             )?,
+            upstreams: to.gauges(
+                "upstreams",
+                "Configured upstreams by how they answered last; one that failed counts as up again after `upstream.retry_after`.",
+                &["family", "state"],
+            )?,
+            ready: to.gauge("ready", "1 while `/readyz` says ready.")?,
         })
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -22,10 +22,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Metrics;
+use super::{Format, Metrics};
 
 const PATHS: &str = "the paths are /metrics, /healthz and /readyz";
-const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Whether the gateway takes sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +173,7 @@ async fn connection(bounds: Bounds, stream: TcpStream, router: Router) {
 
 fn router(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
     Router::new()
-        .route("/metrics", get(show_metrics).with_state(metrics))
+        .route("/metrics", get(show_metrics).with_state((metrics, readiness.clone())))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(show_readiness).with_state(readiness))
         .fallback(async || (StatusCode::NOT_FOUND, format!("not found; {PATHS}\n")))
@@ -183,8 +182,15 @@ fn router(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
         })
 }
 
-async fn show_metrics(State(metrics): State<Arc<Metrics>>) -> Response {
-    ([(header::CONTENT_TYPE, TEXT_FORMAT)], metrics.encode()).into_response()
+async fn show_metrics(
+    State((metrics, readiness)): State<(Arc<Metrics>, Readiness)>,
+    headers: HeaderMap,
+) -> Response {
+    metrics.set_ready(readiness.get() == ReadyState::Ready);
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::preferred(&accept.collect::<Vec<_>>().join(","));
+    let headers = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
+    (headers, metrics.encode(format)).into_response()
 }
 
 async fn show_readiness(State(readiness): State<Readiness>) -> Response {
@@ -251,7 +257,7 @@ mod tests {
         let (status, head, body) = endpoint.ask("GET", "/metrics").await;
         assert_eq!(status, 200);
         assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
-        assert!(body.contains("\ngatepost_sessions{family=\"ipv6\"} 0\n"), "{body}");
+        assert!(body.contains("\ngatepost_sessions_open{family=\"ipv6\"} 0\n"), "{body}");
         let (status, _, body) = endpoint.ask("GET", "/healthz").await;
         assert_eq!((status, body.as_str()), (200, "ok\n"));
     }

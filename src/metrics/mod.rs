@@ -4,9 +4,12 @@
 //! text. Every series exists from the start at zero, so that `rate()` sees the first event; its handle is resolved then,
 //! and counting an event is an array index and an atomic add.
 
+mod catalogue;
 mod door;
+mod exposition;
 mod families;
 pub mod http;
+mod openmetrics;
 mod policy;
 mod reach;
 mod reply_code;
@@ -15,7 +18,10 @@ mod session;
 mod tests;
 mod traffic;
 
-use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{IntCounter, IntGauge, Registry};
+
+pub use catalogue::{Described, Label, catalogue};
+pub use exposition::Format;
 
 use self::door::Door;
 use self::families::Families;
@@ -52,6 +58,9 @@ pub struct Metrics {
     log_lines_dropped: IntCounter,
     record_omitted_octets: IntCounter,
     sessions_limit: IntGauge,
+    /// By family: up, down.
+    upstreams: [[IntGauge; 2]; Family::ALL.len()],
+    ready: IntGauge,
 }
 
 impl Metrics {
@@ -62,6 +71,11 @@ impl Metrics {
     pub fn new() -> Result<Self, MetricsError> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
+        let upstreams = |family: Family| {
+            array(["up", "down"].into_iter().map(|state| {
+                families.upstreams.get_metric_with_label_values(&[family.as_str(), state])
+            }))
+        };
         let reloads = |result| families.config_reloads.get_metric_with_label_values(&[result]);
         Ok(Self {
             // In the order of `family as usize`.
@@ -85,6 +99,8 @@ impl Metrics {
             log_lines_dropped: families.log_lines_dropped,
             record_omitted_octets: families.record_omitted_octets,
             sessions_limit: families.sessions_limit,
+            upstreams: [upstreams(Family::Ipv4)?, upstreams(Family::Ipv6)?],
+            ready: families.ready,
             registry,
         })
     }
@@ -114,14 +130,16 @@ impl Metrics {
         self.sessions_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
-    /// All series in Prometheus' text format 0.0.4.
-    pub fn encode(&self) -> String {
-        let mut text = String::new();
-        if let Err(e) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
-            // The encoder knows one error, a family without series, and `gather` leaves those out.
-            text.push_str(&format!("# incomplete: {e}\n"));
+    /// How many configured upstreams of `family` answered when they were last tried, and how many failed.
+    pub fn set_upstreams(&self, family: Family, up: usize, down: usize) {
+        for (gauge, count) in self.upstreams[family as usize].iter().zip([up, down]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-        text
+    }
+
+    /// Whether the gateway takes sessions.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
     }
 }
 

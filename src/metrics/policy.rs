@@ -109,6 +109,18 @@ impl Verdicts {
         Ok(())
     }
 
+    /// Makes every series that a rule may have, to tell what there is.
+    pub(super) fn show_all(&self) -> Result<(), MetricsError> {
+        for family in Family::ALL {
+            for action in Action::ALL {
+                for mode in [Mode::Enforce, Mode::Shadow] {
+                    self.vec.get_metric_with_label_values(&labels(family, "", action, mode))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing for a rule that is not in force any more.
     pub(super) fn count(&self, family: Family, rule: &str, action: Action, mode: Mode) {
         let rules = self.rules.load();

@@ -26,8 +26,17 @@ use crate::traffic::{self, Bound, Messages, Passed, Response};
 
 /// As many rules as a configuration may have, each with two things that it may do.
 fn rules() -> Rules {
-    let rule = |number| Rule {
-        name: format!("rule {number}").into(),
+    Rules::new((0..64).map(|n| rule(&format!("rule {n}"), n)).collect(), Networks::default())
+}
+
+fn rules_named(name: &str) -> Rules {
+    Rules::new(vec![rule(name, 0)], Networks::default())
+}
+
+/// In shadow if its number is odd.
+fn rule(name: &str, number: u32) -> Rule {
+    Rule {
+        name: name.into(),
         at: Moment::Connect,
         when: When::default(),
         exempt: Vec::new(),
@@ -36,8 +45,7 @@ fn rules() -> Rules {
         on_unknown: Action::Tempfail,
         mode: if number % 2 == 0 { Mode::Enforce } else { Mode::Shadow },
         url: None,
-    };
-    Rules::new((0..64).map(rule).collect(), Networks::default())
+    }
 }
 
 /// Every event of every closed set, every code there is in a reply, and bytes.
@@ -111,6 +119,10 @@ fn feed_everything(metrics: &Metrics) {
     metrics.log_lines_dropped(3);
     metrics.record_omitted_octets(5);
     metrics.set_sessions_limit(10_000);
+    for family in Family::ALL {
+        metrics.set_upstreams(family, 2, 1);
+    }
+    metrics.set_ready(true);
 }
 
 /// Every kind of lookup, answered in every way.
@@ -245,6 +257,7 @@ fn feed_traffic(metrics: &Metrics) {
         }
     }
     metrics.evidence(&seen.evidence());
+    metrics.set_capturing(true);
     metrics.lost(2, 3);
     let now = Counts {
         evicted: 7,
@@ -259,7 +272,7 @@ fn feed_traffic(metrics: &Metrics) {
 
 /// Series (name and labels) to value.
 fn series(metrics: &Metrics) -> BTreeMap<String, f64> {
-    let text = metrics.encode();
+    let text = metrics.encode(Format::Text);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| {
@@ -386,32 +399,64 @@ fn traffic_counts_where_it_belongs() {
     insta::assert_snapshot!(changed(&metrics, &before));
 }
 
-#[test]
-fn promtool_finds_nothing_to_complain_of() {
+/// What `program` of a Debian package says of all series in that format; `None` if it is not there.
+fn judged(package: &str, program: &[&str], format: Format) -> Option<String> {
     let metrics = Metrics::new().unwrap();
     feed_everything(&metrics);
-    let promtool = Command::new("promtool")
-        .args(["check", "metrics"])
+    let judge = Command::new(program[0])
+        .args(&program[1..])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let mut promtool = match promtool {
+    let mut judge = match judge {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             // Past the test harness's capture, so that it is read.
-            let note = "SKIPPED promtool_finds_nothing_to_complain_of: promtool is not installed \
-                        (Debian package prometheus)";
+            let note = format!("SKIPPED {}: it is not here (Debian: {package})", program.join(" "));
             writeln!(std::io::stderr(), "\n{note}").unwrap();
-            return;
+            return None;
         }
         spawned => spawned.unwrap(),
     };
-    let mut stdin = promtool.stdin.take().unwrap();
-    stdin.write_all(metrics.encode().as_bytes()).unwrap();
+    let mut stdin = judge.stdin.take().unwrap();
+    stdin.write_all(metrics.encode(format).as_bytes()).unwrap();
     drop(stdin);
-    let output = promtool.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
+    let output = judge.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert!(output.status.success(), "{}: {said}", output.status);
-    assert_eq!(said, "");
+    Some(said)
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_of() {
+    let said = judged("prometheus", &["promtool", "check", "metrics"], Format::Text);
+    assert!(said.is_none_or(|said| said.is_empty()));
+}
+
+/// The parser of Prometheus' own Python client refuses whatever the standard forbids. It tells how many samples it read.
+#[test]
+fn openmetrics_is_well_formed() {
+    let parse = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse; \
+                 print(sum(len(family.samples) for family in parse(sys.stdin.read())))";
+    let program = ["/usr/bin/python3", "-c", parse];
+    let Some(said) = judged("python3-prometheus-client", &program, Format::OpenMetrics) else {
+        return;
+    };
+    let metrics = Metrics::new().unwrap();
+    assert_eq!(said.trim().parse::<usize>().unwrap(), series(&metrics).len());
+}
+
+#[test]
+fn openmetrics_reads_like_this() {
+    let metrics = Metrics::new().unwrap();
+    metrics.event(Family::Ipv6, Event::Waited(Duration::from_millis(2)));
+    metrics.set_rules(&rules_named(r#"a "b" \ c"#)).unwrap();
+    let text = metrics.encode(Format::OpenMetrics);
+    let shown =
+        ["gatepost_policy_wait_seconds", "gatepost_policy_verdicts", "gatepost_sessions_limit"];
+    let lines = text.lines().filter(|line| {
+        let name = line.strip_prefix("# HELP ").or(line.strip_prefix("# TYPE ")).unwrap_or(line);
+        shown.iter().any(|shown| name.starts_with(shown)) || name.starts_with("# EOF")
+    });
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
 }

@@ -66,6 +66,7 @@ pub(super) struct Traffic {
     fall_back_delay: [Histogram; Bound::ALL.len()],
     /// In the order of [`CAUSES`].
     gap_octets: [IntCounter; CAUSES.len()],
+    capture_up: IntGauge,
     dropped_openings: IntCounter,
     dropped_packets: IntCounter,
     flows_evicted: IntCounter,
@@ -108,6 +109,7 @@ impl Traffic {
                     .iter()
                     .map(|cause| families.gap_octets.get_metric_with_label_values(&[cause])),
             )?,
+            capture_up: families.capture_up.clone(),
             dropped_openings: dropped("openings")?,
             dropped_packets: dropped("packets")?,
             flows_evicted: families.flows_evicted.clone(),
@@ -150,6 +152,11 @@ impl Metrics {
         if told.why != Why::Race {
             self.traffic.fall_back_delay[of].observe(told.after.as_secs_f64());
         }
+    }
+
+    /// Whether packets are captured now.
+    pub fn set_capturing(&self, captures: bool) {
+        self.traffic.capture_up.set(i64::from(captures));
     }
 
     /// The source could not deliver so many more SYNs of clients and other packets.

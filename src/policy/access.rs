@@ -25,6 +25,8 @@ pub enum Action {
 }
 
 impl Action {
+    pub const ALL: [Self; 4] = [Self::Accept, Self::Tag, Self::Tempfail, Self::Reject];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Accept => "accept",

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{
-    Anomaly, Endpoint, Outcome, RecipientRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
-    VerdictRecord,
+    Anomaly, Endpoint, Outcome, RecipientRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls,
+    TransactionRecord, VerdictRecord,
 };
 use crate::policy::Action;
 use crate::smtp::{EnhancedCode, Verb};
@@ -119,6 +119,17 @@ fn session_lines() {
         r.smtp.transactions[0].rcpt_total = 5000;
         r.smtp.auth = true;
     });
+    let in_shadow = with(|r| {
+        let fired = |rule: &str, action, reason: Option<&str>| ShadowRecord {
+            rule: rule.to_owned(),
+            action,
+            reason: reason.map(str::to_owned),
+        };
+        r.verdict.shadow = vec![
+            fired("senders can be \"answered\"", Action::Reject, Some("return_path.silent")),
+            fired("all", Action::Tag, None),
+        ];
+    });
     let hostile = with(|r| {
         r.smtp.greeting = Some(554);
         r.smtp.helo = Some("x code=250\r\n2026-01-02T03:04:05Z session \u{1b}[2J".to_owned());
@@ -127,6 +138,7 @@ fn session_lines() {
     });
     let lines: String = [
         ("ordinary", ordinary()),
+        ("in shadow", in_shadow),
         ("several transactions", several),
         ("refused by a rule", refused),
         ("no upstream", unavailable),

@@ -1,7 +1,8 @@
 //! The text form: one line a session, `key=value` in the manner of Postfix, for `grep` at 3 a.m.
 //!
 //! The line's time is the session's end, when the line is written, so that a log is in order. No value contains a
-//! space, but for `rule` and `reason`, which are the operator's own words, quoted and last. What is absent is `-`.
+//! space, but for `rule`, `reason` and `shadow`, which have the operator's own words, quoted and last. `shadow` is what a rule
+//! in shadow would have done. What is absent is `-`.
 //!
 //! A transaction is `from= to= code= bytes=`. `code` is the reply that decided it: to the end of data, else to the
 //! recipients when none was accepted, else to MAIL when that was refused. A recipient that was refused has its own code
@@ -21,6 +22,8 @@ use crate::time::Timestamp;
 const MAX_VALUE: usize = 320;
 /// Shown of one session; `transactions=` tells how many there were.
 const MAX_TRANSACTIONS: usize = 10;
+/// Shown of one session: rules in shadow that would have fired.
+const MAX_SHADOWS: usize = 10;
 /// Shown of one transaction; `nrcpt=` tells how many there were.
 const MAX_RECIPIENTS: usize = 10;
 
@@ -84,11 +87,19 @@ fn write_session(line: &mut String, record: &SessionRecord) {
     let said = [("rule", &record.verdict.rule), ("reason", &record.verdict.reason)];
     for (key, value) in said {
         if let Some(value) = value {
-            put!(line, " {key}=\"");
-            push(line, value, Place::Quoted, MAX_VALUE);
-            line.push('"');
+            quoted(line, key, value);
         }
     }
+    for shadow in record.verdict.shadow.iter().take(MAX_SHADOWS) {
+        let reason = shadow.reason.as_deref().map_or_else(String::new, |why| format!(" for {why}"));
+        quoted(line, "shadow", &format!("{} by {}{reason}", shadow.action, shadow.rule));
+    }
+}
+
+fn quoted(line: &mut String, key: &str, value: &str) {
+    put!(line, " {key}=\"");
+    push(line, value, Place::Quoted, MAX_VALUE);
+    line.push('"');
 }
 
 fn write_transactions(line: &mut String, record: &SessionRecord) {

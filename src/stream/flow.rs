@@ -8,6 +8,7 @@ use super::half::{Anchor, WINDOW};
 use super::limits::{Counts, Ports};
 use super::pin::Pin;
 use super::reassembly::{Ear, Loss, Octets, PATIENCE, Reassembly, Took};
+use super::rivals::Rivals;
 use super::{Conversation, FlowFacts, FlowOutcome, FlowStart, SocketFacts};
 use crate::addr::{Side, canonical};
 use crate::time::Timestamp;
@@ -59,16 +60,7 @@ pub(super) struct Flow {
     icmp_pins: Both<Pin>,
     path_mtu: Option<u32>,
     large: Both<LargeSegments>,
-    rival: Option<Rival>,
-}
-
-/// A SYN in the middle of a flow: a new flow, if it is answered.
-#[derive(Clone, Copy, Debug)]
-struct Rival {
-    from: Side,
-    isn: u32,
-    at: Timestamp,
-    interface: u32,
+    rivals: Rivals,
 }
 
 /// How a flow stands after a segment.
@@ -88,18 +80,14 @@ pub(super) enum Phase {
     Ending,
 }
 
-/// What a SYN or SYN-ACK is to a flow that has its addresses.
+/// What a segment is to a flow that has its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Syn {
-    OfThisFlow,
-    OfANewFlow,
-    /// The answer to a SYN seen before, with that sequence number at that time on that interface: a new flow.
-    Answer {
-        isn: u32,
-        at: Timestamp,
-        interface: u32,
-    },
-    Stray,
+pub(super) enum Belongs {
+    ToThisFlow,
+    /// To one that begins with it, or with the SYNs that were seen in the middle of this one.
+    ToANewFlow,
+    /// That is still open.
+    Nowhere,
 }
 
 impl Flow {
@@ -150,7 +138,7 @@ impl Flow {
             icmp_pins: Both::default(),
             path_mtu: None,
             large: Both::default(),
-            rival: None,
+            rivals: Rivals::default(),
         })
     }
 
@@ -168,8 +156,33 @@ impl Flow {
         (self.isn.client, self.isn.server)
     }
 
-    /// What `segment`, which has SYN set, is to this flow.
-    pub(super) fn judge_syn(&mut self, from: Side, segment: &Segment<'_>) -> Syn {
+    /// SYNs in the middle of this flow wait for what comes next.
+    pub(super) const fn is_challenged(&self) -> bool {
+        !self.rivals.is_empty()
+    }
+
+    /// The SYNs in the middle of this flow that nothing of it followed.
+    pub(super) fn rivals(&mut self) -> impl Iterator<Item = Segment<'static>> + use<> {
+        self.rivals.take()
+    }
+
+    /// What `segment` is to this flow; asked of SYNs, and of others while it [is challenged](Self::is_challenged).
+    pub(super) fn judge(&mut self, from: Side, segment: &Segment<'_>) -> Belongs {
+        let from_last = |side, number| {
+            let half = self.streams.halves.of(side);
+            (half.position(number) - half.next).unsigned_abs()
+        };
+        if self.rivals.go_on_with(from, segment, from_last) {
+            return Belongs::ToANewFlow;
+        }
+        if segment.syn {
+            return self.judge_syn(from, segment);
+        }
+        self.rivals.clear();
+        Belongs::ToThisFlow
+    }
+
+    fn judge_syn(&mut self, from: Side, segment: &Segment<'_>) -> Belongs {
         let isn = *self.isn.of(from);
         let half = self.streams.halves.of(from);
         let first = segment.seq.wrapping_add(1);
@@ -184,26 +197,18 @@ impl Flow {
         };
         let other = self.isn.of(from.other()).map(|isn| isn.wrapping_add(1));
         match segment.ack {
-            None if fits && (from == Side::Client || !self.answered) => Syn::OfThisFlow,
+            None if fits && (from == Side::Client || !self.answered) => Belongs::ToThisFlow,
             None if self.phase() != Phase::Open || segment.at.since(self.end) >= SILENCE => {
-                Syn::OfANewFlow
+                Belongs::ToANewFlow
             }
             None => {
-                let Segment { seq: isn, at, interface, .. } = *segment;
-                self.rival = Some(Rival { from, isn, at, interface });
-                Syn::Stray
+                self.rivals.push(from, segment);
+                Belongs::Nowhere
             }
-            Some(ack) => match self.rival {
-                Some(Rival { from: asker, isn, at, interface })
-                    if asker != from && isn.wrapping_add(1) == ack =>
-                {
-                    Syn::Answer { isn, at, interface }
-                }
-                _ if fits && other.is_none_or(|due| ack.wrapping_sub(due) as i32 >= 0) => {
-                    Syn::OfThisFlow
-                }
-                _ => Syn::Stray,
-            },
+            Some(ack) if fits && other.is_none_or(|due| ack.wrapping_sub(due) as i32 >= 0) => {
+                Belongs::ToThisFlow
+            }
+            Some(_) => Belongs::Nowhere,
         }
     }
 
@@ -501,7 +506,7 @@ impl Flow {
         self.icmp_pins.swap();
         self.closed_by = self.closed_by.map(Side::other);
         self.rst = self.rst.map(Side::other);
-        self.rival = self.rival.map(|rival| Rival { from: rival.from.other(), ..rival });
+        self.rivals.swap();
     }
 
     /// `from` does not greet; whether that leaves no server.

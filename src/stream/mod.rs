@@ -33,6 +33,7 @@ mod key;
 mod limits;
 mod pin;
 mod reassembly;
+mod rivals;
 mod roster;
 mod table;
 #[cfg(test)]

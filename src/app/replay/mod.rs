@@ -22,7 +22,7 @@ use crate::analyst::{Settings, Transcripts};
 use crate::cli::Replay;
 use crate::config::Config;
 use crate::engine::{Observe, Profile};
-use crate::metrics::Metrics;
+use crate::metrics::{Format, Metrics};
 use crate::source::{CaptureFile, PacketSource as _};
 use crate::stream::{Limits, Ports};
 use crate::traffic::Traffic;
@@ -72,7 +72,7 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
     replayer.telling.end(&Ports::besides(&asked.ports), known.then_some(&evidence))?;
     if let (Some(metrics), Some(path)) = (metrics, &asked.metrics_out) {
         metrics.evidence(&evidence);
-        fs::write(path, metrics.encode()).with_context(|| {
+        fs::write(path, metrics.encode(Format::Text)).with_context(|| {
             format!(
                 "cannot write {}; name a file in a directory that this user may write to",
                 path.display()

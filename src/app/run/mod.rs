@@ -28,6 +28,7 @@ use self::rights::Rights;
 use self::service::Service;
 use super::door::{Heard, Keeper, Parts};
 use super::watch::Beside;
+use crate::addr::Family;
 use crate::config::{self, Config};
 use crate::intercept;
 use crate::intercept::door::Entrance;
@@ -211,6 +212,12 @@ impl Gateway {
         } else {
             ReadyState::Ready
         });
+        let upstreams = self.relay.upstreams();
+        for family in Family::ALL {
+            let of_family = upstreams.iter().filter(|(at, _)| Family::of(at.ip()) == family);
+            let down = of_family.clone().filter(|(_, is_down)| *is_down).count();
+            self.metrics.set_upstreams(family, of_family.count() - down, down);
+        }
         let overflowed = self.relay.recorders().overflowed();
         self.metrics.record_omitted_octets(overflowed.saturating_sub(self.overflowed));
         self.overflowed = overflowed;

@@ -63,7 +63,10 @@ pub(super) fn watch(
     metrics: Option<&Metrics>,
 ) -> Result<(), Failure> {
     let mut ledger = Ledger { metrics, lost: Lost::default() };
+    let capturing = |captures| metrics.inspect(|metrics| metrics.set_capturing(captures));
+    capturing(true);
     let ended = follow(&mut live, reading, listener, stop, &mut ledger);
+    capturing(false);
     let lost = live.lost();
     drop(live);
     if let Err(Failure::Listener(_)) = ended {

@@ -88,7 +88,7 @@ impl<C: Conversation> FlowTable<C> {
                     break;
                 }
                 if self.now.since(slot.last) >= limit {
-                    self.remove(id, false, sink);
+                    self.end(id, sink);
                 } else {
                     slot.placed = self.now;
                     self.by_age.place(id, class.list());

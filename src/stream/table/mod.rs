@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use self::ageing::STEP;
 use crate::addr::{Family, Side};
-use crate::stream::flow::{Fate, Flow, Phase, Syn};
+use crate::stream::flow::{Belongs, Fate, Flow, Phase};
 use crate::stream::key::Key;
 use crate::stream::limits::{Counts, Limits, Ports};
 use crate::stream::pin::Pin;
@@ -181,55 +181,30 @@ impl<C: Conversation> FlowTable<C> {
     pub fn segment(&mut self, segment: &Segment<'_>, sink: &mut impl Sink<C>) {
         self.tick(segment.at, sink);
         self.counts.segments += 1;
+        self.sort(segment, sink);
+    }
+
+    /// Finds or begins the flow of `segment` and gives it to that one.
+    fn sort(&mut self, segment: &Segment<'_>, sink: &mut impl Sink<C>) {
         let (key, from_low) = Key::of(segment.src, segment.dst);
-        let mut found = self.index.get(&key).copied();
-        if found.is_some_and(|id| !self.takes(id, from_low, segment)) {
-            self.counts.elsewhere += 1;
-            return;
-        }
-        if let Some(id) = found.filter(|_| segment.syn) {
-            match self.judge_syn(id, from_low, segment) {
-                Syn::OfThisFlow => {}
-                Syn::Stray => {
+        while let Some(&id) = self.index.get(&key) {
+            if !self.takes(id, from_low, segment) {
+                self.counts.elsewhere += 1;
+                return;
+            }
+            match self.judge(id, from_low, segment) {
+                Belongs::ToThisFlow => return self.follow(id, from_low, segment, sink),
+                Belongs::ToANewFlow => self.end(id, sink),
+                Belongs::Nowhere => {
                     self.counts.out_of_window += 1;
                     return;
                 }
-                Syn::OfANewFlow => {
-                    self.remove(id, false, sink);
-                    found = None;
-                }
-                Syn::Answer { isn, at, interface } => {
-                    self.remove(id, false, sink);
-                    let asked = Segment {
-                        at,
-                        src: segment.dst,
-                        dst: segment.src,
-                        seq: isn,
-                        ack: None,
-                        omitted: 0,
-                        payload: &[],
-                        len: 0,
-                        interface,
-                        ..*segment
-                    };
-                    found = self.begin(key, !from_low, &asked, sink);
-                    if let Some(id) = found {
-                        self.follow(id, !from_low, &asked, sink);
-                    }
-                }
             }
         }
-        let id = match found {
-            Some(id) => id,
-            None => match self.begin(key, from_low, segment, sink) {
-                Some(id) => id,
-                None => {
-                    self.counts.stray += 1;
-                    return;
-                }
-            },
-        };
-        self.follow(id, from_low, segment, sink);
+        match self.begin(key, from_low, segment, sink) {
+            Some(id) => self.follow(id, from_low, segment, sink),
+            None => self.counts.stray += 1,
+        }
     }
 
     /// An ICMP error: tied to the flow that sent what it quotes.
@@ -289,13 +264,16 @@ impl<C: Conversation> FlowTable<C> {
             Stage::Told(flow, _) => Some(flow.start.number),
             _ => Some(u64::MAX),
         };
-        let mut left: Vec<(u64, u32)> = (0u32..)
-            .zip(&self.slots)
-            .filter_map(|(id, slot)| known(slot).map(|number| (number, id)))
-            .collect();
-        left.sort_unstable();
-        for (_, id) in left {
-            self.remove(id, false, sink);
+        // Twice, if SYNs in the middle of one flow begin another.
+        while !self.index.is_empty() {
+            let mut left: Vec<(u64, u32)> = (0u32..)
+                .zip(&self.slots)
+                .filter_map(|(id, slot)| known(slot).map(|number| (number, id)))
+                .collect();
+            left.sort_unstable();
+            for (_, id) in left {
+                self.end(id, sink);
+            }
         }
     }
 
@@ -314,15 +292,19 @@ impl<C: Conversation> FlowTable<C> {
                 && matches!(slot.stage, Stage::Ignored(past) | Stage::Over(past) if !past.is_past(segment))
     }
 
-    fn judge_syn(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> Syn {
+    fn judge(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> Belongs {
         match self.slots.get_mut(id as usize).map(|slot| &mut slot.stage) {
-            Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => {
-                flow.judge_syn(flow.side(from_low), segment)
+            Some(Stage::Candidate(flow) | Stage::Told(flow, _))
+                if segment.syn || flow.is_challenged() =>
+            {
+                flow.judge(flow.side(from_low), segment)
             }
-            Some(Stage::Ignored(past) | Stage::Over(past)) if past.is_past(segment) => {
-                Syn::OfThisFlow
+            Some(Stage::Ignored(past) | Stage::Over(past))
+                if segment.syn && !past.is_past(segment) =>
+            {
+                Belongs::ToANewFlow
             }
-            _ => Syn::OfANewFlow,
+            _ => Belongs::ToThisFlow,
         }
     }
 
@@ -407,14 +389,14 @@ impl<C: Conversation> FlowTable<C> {
                     return self.follow(id, from_low, segment, sink);
                 }
             }
-            Fate::Live if waiting_for_greeting && segment.len > 0 => self.judge(id, from, sink),
+            Fate::Live if waiting_for_greeting && segment.len > 0 => self.listen(id, from, sink),
             Fate::Live => {}
         }
         self.settle(id);
     }
 
     /// Asks whether the octets of `from` are a greeting, where that is not known.
-    fn judge(&mut self, id: u32, from: Side, sink: &mut impl Sink<C>) {
+    fn listen(&mut self, id: u32, from: Side, sink: &mut impl Sink<C>) {
         let stage = self.slots.get_mut(id as usize).map(|slot| &mut slot.stage);
         let Some(Stage::Candidate(flow)) = stage else { return };
         let Some(greets) = flow.greeting(from).and_then(|octets| sink.greets(&octets)) else {
@@ -468,6 +450,18 @@ impl<C: Conversation> FlowTable<C> {
         let ended = std::mem::replace(&mut slot.stage, past);
         Self::tell_over(ended, false, &mut self.counts, sink);
         self.settle(id);
+    }
+
+    /// Takes the flow out of the table. SYNs that were seen in the middle of it begin one of their own.
+    fn end(&mut self, id: u32, sink: &mut impl Sink<C>) {
+        let rivals = match self.slots.get_mut(id as usize).map(|slot| &mut slot.stage) {
+            Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => Some(flow.rivals()),
+            _ => None,
+        };
+        self.remove(id, false, sink);
+        for syn in rivals.into_iter().flatten() {
+            self.sort(&syn, sink);
+        }
     }
 
     /// Takes the flow out of the table.

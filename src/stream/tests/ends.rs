@@ -209,6 +209,50 @@ fn a_syn_in_the_middle_is_a_new_flow_if_it_is_answered() {
     assert_eq!(facts[1].start.at, asked);
 }
 
+/// The capture lacks the end of the first connection, and more and more of the others on the same ports.
+#[test]
+fn syns_in_the_middle_are_flows_if_nothing_of_the_old_one_follows() {
+    for (others, due) in [
+        (["", "", ""], [FlowOutcome::Unanswered; 3]),
+        (["S synack; C ack", "C ack", "C data 0..7"], [FlowOutcome::Established; 3]),
+        (["S data 0..7", "C ack; S ack 5", "C syn; C ack"], [FlowOutcome::Established; 3]),
+        (
+            ["S noack rst ack 0", "C rst", "C syn"],
+            [FlowOutcome::Refused, FlowOutcome::Unanswered, FlowOutcome::Unanswered],
+        ),
+    ] {
+        for last in ["", "+70s", "+2h"] {
+            let mut scene = Scene::new();
+            scene.play("C syn; S synack; C ack; C data 0..5");
+            // As kernels choose them (RFC 6528), 10 s apart.
+            for (other, isn) in others.into_iter().zip([156_000_000, 312_000_000, 468_000_000]) {
+                scene.anew([isn, isn ^ 77]);
+                scene.play("C syn").play(other);
+            }
+            let facts = scene.play(last).facts();
+            let outcomes: Vec<_> = facts.iter().skip(1).map(|facts| facts.outcome).collect();
+            assert_eq!(outcomes, due, "{others:?} {last}");
+            let syns: u32 = facts.iter().map(|facts| facts.syns).sum();
+            let sent = 4 + others.iter().filter(|other| other.contains("C syn")).count();
+            assert_eq!(syns as usize, sent, "{others:?} {last}");
+        }
+    }
+}
+
+/// As a server does that has a connection there (RFC 5961 §4), and then goes on.
+#[test]
+fn a_flow_goes_on_after_a_syn_that_was_no_beginning() {
+    for after in ["S ack 5", "C data 5..9", "S data 0..9", "S ack 5; C data 5..9"] {
+        let mut scene = Scene::new();
+        scene.play("C syn; S synack; C ack; C data 0..5");
+        scene.anew([156_000_000, 5]);
+        scene.play("C syn");
+        scene.anew([1000, u32::MAX - 3]);
+        let facts = scene.play(after).play("+2h").fact();
+        assert_eq!((facts.syns, facts.outcome), (1, FlowOutcome::Established), "{after}");
+    }
+}
+
 #[test]
 fn a_syn_again_is_no_new_flow() {
     let facts = Scene::new().play("C syn; C syn; S synack; S synack; C syn; C ack; C syn").fact();

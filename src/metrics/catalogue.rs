@@ -1,0 +1,63 @@
+//! What there is to count: the families with their types, labels and the values of these.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prometheus::proto::{MetricFamily, MetricType};
+use serde::Serialize;
+
+use super::{Metrics, MetricsError};
+
+/// A metric family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Described {
+    /// As series are named; those of a histogram end in `_bucket`, `_count` and `_sum` besides.
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// In the order of their names.
+    pub labels: Vec<Label>,
+    pub help: String,
+}
+
+/// A label and every value that it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Label {
+    pub name: String,
+    /// In the order of the alphabet; empty where they are names of the configuration or of the build.
+    pub values: Vec<String>,
+}
+
+/// Labels whose values this gateway does not choose.
+const OPEN: [&str; 2] = ["rule", "version"];
+
+/// All families, by name.
+///
+/// # Errors
+/// As [`Metrics::new`].
+pub fn catalogue() -> Result<Vec<Described>, MetricsError> {
+    let metrics = Metrics::new()?;
+    metrics.verdicts.show_all()?;
+    let families = metrics.registry.gather();
+    Ok(families.iter().map(described).collect())
+}
+
+fn described(family: &MetricFamily) -> Described {
+    let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for pair in family.get_metric().iter().flat_map(|metric| metric.get_label()) {
+        labels.entry(pair.name()).or_default().insert(pair.value());
+    }
+    let label = |(name, values): (&str, BTreeSet<&str>)| {
+        let values = values.into_iter().filter(|_| !OPEN.contains(&name)).map(str::to_owned);
+        Label { name: name.to_owned(), values: values.collect() }
+    };
+    Described {
+        name: family.name().to_owned(),
+        kind: match family.get_field_type() {
+            MetricType::COUNTER => "counter",
+            MetricType::HISTOGRAM => "histogram",
+            _ => "gauge",
+        },
+        labels: labels.into_iter().map(label).collect(),
+        help: family.help().to_owned(),
+    }
+}

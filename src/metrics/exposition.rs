@@ -1,0 +1,98 @@
+//! In which form the metrics are told to whoever asks.
+
+use prometheus::TextEncoder;
+
+use super::{Metrics, openmetrics};
+
+/// The formats there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' text format 0.0.4, which people and old tools read.
+    #[default]
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What `accept`, the value of an HTTP header of that name, prefers (RFC 9110 §12.5.1): OpenMetrics if it is named, and with
+    /// no less weight than plain text.
+    pub fn preferred(accept: &str) -> Self {
+        let weight_of = |wanted: &[&str]| {
+            let ranges = accept.split(',').filter_map(|range| {
+                let mut parts = range.split(';').map(str::trim);
+                let media = parts.next()?.to_ascii_lowercase();
+                let (mut weight, mut version) = (1.0, "1.0.0");
+                for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+                    match name.trim().to_ascii_lowercase().as_str() {
+                        "q" => weight = value.trim().parse().unwrap_or(0.0),
+                        "version" => version = value.trim().trim_matches('"'),
+                        _ => {}
+                    }
+                }
+                let known = media != "application/openmetrics-text" || version == "1.0.0";
+                (known && wanted.contains(&media.as_str())).then_some(weight)
+            });
+            ranges.fold(0.0, f64::max)
+        };
+        let open = weight_of(&["application/openmetrics-text"]);
+        if open > 0.0 && open >= weight_of(&["text/plain"]) {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
+    }
+
+    /// The value of `Content-Type`.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+impl Metrics {
+    /// All series.
+    pub fn encode(&self, format: Format) -> String {
+        let families = self.registry.gather();
+        match format {
+            Format::OpenMetrics => openmetrics::encode(&families),
+            Format::Text => {
+                let mut text = String::new();
+                if let Err(e) = TextEncoder::new().encode_utf8(&families, &mut text) {
+                    // The encoder knows one error, a family without series, and `gather` leaves those out.
+                    text.push_str(&format!("# incomplete: {e}\n"));
+                }
+                text
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_names_openmetrics_gets_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                          text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, due) in [
+            (prometheus, Format::OpenMetrics),
+            ("Application/OpenMetrics-Text; Version=\"1.0.0\"", Format::OpenMetrics),
+            ("application/openmetrics-text", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0.5, text/plain;q=0.5", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0.4, text/plain;q=0.5", Format::Text),
+            ("application/openmetrics-text;q=0, text/plain", Format::Text),
+            ("application/openmetrics-text; q=much", Format::Text),
+            ("application/openmetrics-text;version=0.0.1", Format::Text),
+            ("text/html, */*;q=0.8", Format::Text),
+            ("*/*", Format::Text),
+            ("", Format::Text),
+            (";;=,,q=1", Format::Text),
+        ] {
+            assert_eq!(Format::preferred(accept), due, "{accept}");
+        }
+    }
+}
