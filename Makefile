@@ -9,18 +9,28 @@ RUNNER := $(if $(ROOT),CARGO_TARGET_$(shell $(CARGO) -vV | sed -n 's/^host: //p'
 BUILD_PACKAGES := gcc libc6-dev libpcap-dev clang libbpf-dev linux-libc-dev
 # swaks only suggests what it needs for TLS and IPv6.
 TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables postfix openssl ca-certificates procps prometheus haproxy curl \
-	swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium
+	swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
+	systemd man-db groff-base zsh fish
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream
 NEEDED = $(BUILD_PACKAGES)
 
-.PHONY: help build demo test captures lint bench fuzz packages
+.PHONY: help build deb demo test captures lint bench fuzz packages
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 build: packages ## The release binary, target/release/gatepost
 	$(CARGO) build --release --locked
+
+deb: build ## The Debian package, target/debian/*.deb; installs cargo-deb if it is not there
+	command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
+	rm -rf target/packaging && mkdir -p target/packaging/man target/packaging/completions
+	target/release/gatepost man target/packaging/man
+	target/release/gatepost completions bash > target/packaging/completions/gatepost
+	target/release/gatepost completions zsh > target/packaging/completions/_gatepost
+	target/release/gatepost completions fish > target/packaging/completions/gatepost.fish
+	$(CARGO) deb --locked --no-build
 
 demo: packages ## Watch gatepost at work on loopback; no root, no configuration
 	$(CARGO) run --release --locked -- demo $(DEMO)

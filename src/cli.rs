@@ -50,6 +50,17 @@ pub enum Command {
     Cache(CacheCommand),
     /// Call mail servers for a gateway on another network that asks whether it can be reached, until SIGINT or SIGTERM.
     Vantage(Vantage),
+    /// Print what a shell completes gatepost's commands by.
+    Completions {
+        /// bash, zsh or fish, for instance.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command, to a directory.
+    Man {
+        /// It must be there.
+        directory: PathBuf,
+    },
     /// Look at what is counted.
     #[command(subcommand)]
     Metrics(MetricsCommand),

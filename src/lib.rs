@@ -5,7 +5,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
-//! | 4 | `relay`, `control`, `source`, `analyst`, `actor`, `reach`, `intercept`, `metrics`, `report` |
+//! | 4 | `relay`, `control`, `source`, `analyst`, `actor`, `reach`, `intercept`, `privilege`, `metrics`, `report` |
 //! | 3 | `engine` |
 //! | 2 | `policy`, `traffic`, `redact` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
@@ -22,6 +22,7 @@ pub mod engine;
 pub mod intercept;
 pub mod metrics;
 pub mod policy;
+pub mod privilege;
 pub mod reach;
 pub mod recording;
 pub mod redact;

@@ -122,6 +122,7 @@ fn the_full_file_spells_out_the_defaults() {
     assert_eq!(decide("2001:db9::1").action, Action::Accept);
     assert_eq!(decide("192.0.2.1").action, Action::Tempfail);
 
+    assert_eq!((full.user.take().as_deref(), &smallest.user), (Some("gatepost"), &None));
     assert!(full.control.required, "a socket that the file names must be usable");
     full.control.required = false;
 

@@ -23,7 +23,8 @@ use gatepost::policy::rules::{FactName, Mode, Require, Rule, Rules, When};
 use gatepost::policy::{AccessRules, Action};
 use gatepost::recording::{Framing, Selection, What};
 use gatepost::relay::{
-    Ask, Asking, Identity, Limits, Listen, Relay, Settings, TimeoutSets, Upstream,
+    Ask, Asking, Handed, Identity, Limits, Listen, Listeners, Relay, Settings, TimeoutSets,
+    Upstream,
 };
 
 /// How long an answer takes.
@@ -229,7 +230,9 @@ impl Client {
 
 fn start(settings: Settings, told: &Arc<Told>, ask: Slow) -> (Relay, Arc<Slow>) {
     let ask = Arc::new(ask);
-    let relay = Relay::start(settings, Arc::clone(told) as _, Arc::clone(&ask) as _).unwrap();
+    let listeners = Listeners::open(&settings, Handed::default()).unwrap();
+    let relay = Relay::start(settings, listeners, Arc::clone(told) as _, Arc::clone(&ask) as _);
+    let relay = relay.unwrap();
     (relay, ask)
 }
 

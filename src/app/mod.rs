@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod door;
 mod intercept;
+mod manual;
 mod metrics;
 mod output;
 mod passed;
@@ -38,6 +39,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Door(wanted) => block_on(door::door(wanted)),
         Command::Cache(command) => block_on(cache::cache(command)),
         Command::Vantage(asked) => block_on(vantage::vantage(asked)),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::pages(&directory),
         Command::Metrics(MetricsCommand::List { part, format }) => {
             metrics::list(part.as_deref(), format)
         }

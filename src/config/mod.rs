@@ -42,6 +42,8 @@ pub struct Config {
     /// `[status]`: what the page at `/` of the metrics shows.
     pub status: report::status::Settings,
     pub control: control::Settings,
+    /// `[process] user`: whom a gateway that root started becomes.
+    pub user: Option<String>,
     pub site: Site,
     /// `[watch]`; without the section nothing is watched.
     pub watch: Option<live::Settings>,

@@ -48,6 +48,8 @@ mod ruleset;
 pub use error::InterceptError;
 pub use report::{Chain, Removed, Report, Rule, Tproxy};
 
+use rustix::thread::CapabilitySet;
+
 use crate::addr::Family;
 use routing::Routing;
 
@@ -59,6 +61,9 @@ pub const PROTOCOL: u8 = 103;
 
 /// Priority of our ip rules: behind the local table (0), before whatever looks at all packets (VPNs, main).
 pub const PRIORITY: u32 = 100;
+
+/// What interception takes as long as it goes on, for its removal too; also in the programs that it runs, of which nft(8) is one.
+pub const NEEDS: CapabilitySet = CapabilitySet::NET_ADMIN;
 
 /// `[intercept]`, checked by `config/`.
 #[derive(Clone, Debug, PartialEq, Eq)]

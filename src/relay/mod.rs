@@ -1,7 +1,7 @@
 //! The live relay: listeners, client identity, upstream connections, the pump, limits.
 //!
-//! Layer 4. [`Relay::start`] opens the listeners and starts the workers; a session is `session::run`, which asks the engine
-//! everything. What happens is told to an [`Observe`]r; metrics and reports are that, not known here.
+//! Layer 4. [`Listeners`] are opened, then [`Relay::start`] starts the workers; a session is `session::run`, which asks the
+//! engine everything. What happens is told to an [`Observe`]r; metrics and reports are that, not known here.
 
 mod admission;
 mod ask;
@@ -17,7 +17,7 @@ mod upstream;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,11 +28,13 @@ use tokio::time::{Instant, sleep};
 
 pub use self::ask::{Ask, Asking};
 pub use self::clock::Clock;
+pub use self::listen::{Handed, Listeners};
 pub use self::settings::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
 pub use self::tee::{Recorder, Recorders, TooManyRecorders};
 pub use self::upstream::UpstreamHealth;
 
 use self::admission::{Admission, RateLimit};
+use self::listen::Opened;
 use self::upstream::Health;
 use self::worker::Worker;
 use crate::addr::{ClientAddr, Family, Networks};
@@ -84,6 +86,7 @@ pub struct Relay {
     /// As configured, and as bound: they differ for port 0.
     listening: Vec<(SocketAddr, SocketAddr)>,
     transparent: bool,
+    handed: Handed,
 }
 
 /// Why the relay cannot run as configured.
@@ -110,19 +113,19 @@ fn listen_hint(error: &io::Error) -> &'static str {
 }
 
 impl Relay {
-    /// Opens every listener and starts the workers. What the policy rules want to know is asked of `ask`.
+    /// Serves `listeners`, which were opened for `settings`. What the policy rules want to know is asked of `ask`.
     ///
     /// # Errors
-    /// An address cannot be listened on; nothing is left behind then.
+    /// A worker cannot be started.
     pub fn start(
         settings: Settings,
+        listeners: Listeners,
         observer: Arc<dyn Observe>,
         ask: Arc<dyn Ask>,
     ) -> Result<Self, RelayError> {
         let threads = settings.listen.threads.max(1);
         let transparent = settings.listen.transparent;
-        let mark = settings.upstream.mark;
-        let listeners = open(&settings.listen.addresses, transparent, mark, threads)?;
+        let Listeners { opened, handed } = listeners;
         let shared = Arc::new(Shared {
             in_force: ArcSwap::from_pointee(InForce::new(settings)),
             admission: Arc::default(),
@@ -138,8 +141,8 @@ impl Relay {
         let workers = (0..threads)
             .map(|number| Worker::start(number, Arc::clone(&shared)).map_err(RelayError::Thread))
             .collect::<Result<_, _>>()?;
-        let mut relay = Self { shared, workers, listening: Vec::new(), transparent };
-        relay.listen(listeners);
+        let mut relay = Self { shared, workers, listening: Vec::new(), transparent, handed };
+        relay.listen(opened);
         Ok(relay)
     }
 
@@ -163,13 +166,15 @@ impl Relay {
             |address: &&SocketAddr| kept.iter().all(|(configured, _)| configured != *address);
         let new: Vec<SocketAddr> = wanted.iter().filter(is_new).copied().collect();
         let mark = settings.upstream.mark;
-        let listeners = open(&new, transparent, mark, self.workers.len())?;
+        // As many as there are workers, whatever the new file says.
+        let listen = Listen { threads: self.workers.len(), ..settings.listen.clone() };
+        let opened = self.handed.open(&new, &listen, mark)?;
         self.shared.in_force.store(Arc::new(InForce::new(settings)));
         for (configured, _) in left {
             self.workers.iter().for_each(|worker| worker.leave(configured));
         }
         (self.listening, self.transparent) = (kept, transparent);
-        self.listen(listeners);
+        self.listen(opened);
         Ok(())
     }
 
@@ -180,6 +185,16 @@ impl Relay {
             }
             self.listening.push((configured, bound));
         }
+    }
+
+    /// What was handed over, listened on or not.
+    pub const fn handed(&self) -> &Handed {
+        &self.handed
+    }
+
+    /// How often each worker's heart has beaten; one that stands still serves nobody.
+    pub fn heartbeats(&self) -> impl Iterator<Item = u64> {
+        self.workers.iter().map(Worker::heartbeats)
     }
 
     /// Whether every upstream failed lately; never, where the original destination is the upstream.
@@ -298,30 +313,4 @@ impl InForce {
         let rate = RateLimit::new(settings.limits.new_sessions_per_client_per_minute);
         Self { settings, profile, rate }
     }
-}
-
-/// An address with a listener for each worker.
-struct Opened {
-    configured: SocketAddr,
-    bound: SocketAddr,
-    listeners: Vec<TcpListener>,
-}
-
-fn open(
-    addresses: &[SocketAddr],
-    transparent: bool,
-    mark: Option<u32>,
-    workers: usize,
-) -> Result<Vec<Opened>, RelayError> {
-    let one = |&configured: &SocketAddr| {
-        let failed = |why| RelayError::Listen { address: configured, why };
-        let first = listen::open(configured, transparent, mark).map_err(failed)?;
-        let bound = first.local_addr().map_err(failed)?;
-        let mut listeners = vec![first];
-        for _ in 1..workers {
-            listeners.push(listen::open(bound, transparent, mark).map_err(failed)?);
-        }
-        Ok(Opened { configured, bound, listeners })
-    };
-    addresses.iter().map(one).collect()
 }

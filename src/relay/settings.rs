@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::thread::CapabilitySet;
+
 use crate::addr::Networks;
 use crate::engine::{Limits as SessionLimits, Profile, SmtpOptions, Timeouts};
 use crate::policy::AccessRules;
@@ -35,6 +37,17 @@ impl Settings {
             rules: Arc::clone(&self.rules),
             xclient: self.upstream.identity == Identity::Xclient,
         }
+    }
+
+    /// The capabilities that relaying takes as long as it goes on; of each set the kernel takes any. Binding ports below
+    /// 1024 is not among them: that is done once.
+    pub fn needs(&self) -> Vec<CapabilitySet> {
+        const RAW: CapabilitySet = CapabilitySet::NET_RAW.union(CapabilitySet::NET_ADMIN);
+        // IP_TRANSPARENT takes either; SO_MARK does only since Linux 5.17.
+        let transparent = self.upstream.identity == Identity::Transparent;
+        let mark = self.upstream.mark.is_some();
+        let needs = [(transparent, RAW), (mark, CapabilitySet::NET_ADMIN)];
+        needs.into_iter().filter(|&(is_so, _)| is_so).map(|(_, any)| any).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -34,16 +35,19 @@ enum Order {
 pub(super) struct Worker {
     orders: UnboundedSender<Order>,
     thread: JoinHandle<()>,
+    beats: Arc<AtomicU64>,
 }
 
 impl Worker {
     pub(super) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Self> {
         let (orders, inbox) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let beats = Arc::new(AtomicU64::new(0));
+        let heart = Arc::clone(&beats);
         let thread = Builder::new()
             .name(format!("gatepost-{number}"))
-            .spawn(move || runtime.block_on(work(inbox, shared)))?;
-        Ok(Self { orders, thread })
+            .spawn(move || runtime.block_on(work(inbox, shared, heart)))?;
+        Ok(Self { orders, thread, beats })
     }
 
     pub(super) fn listen(&self, address: SocketAddr, listener: StdListener) {
@@ -63,18 +67,23 @@ impl Worker {
         let _thread_is_gone = self.orders.send(order);
     }
 
+    pub(super) fn heartbeats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 }
 
-async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>) {
+async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>, beats: Arc<AtomicU64>) {
     let mut accepting: HashMap<SocketAddr, Task<()>> = HashMap::new();
     // Every session holds a sender until its end; nothing is ever sent.
     let (in_progress, mut ended): (Sender<()>, Receiver<()>) = channel(1);
-    let heartbeat = tokio::spawn(async {
+    let heartbeat = tokio::spawn(async move {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
+            beats.fetch_add(1, Ordering::Relaxed);
         }
     });
     while let Some(order) = inbox.recv().await {

@@ -6,12 +6,39 @@ use std::fmt;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::live::Kind;
+use super::live::{Choice, Kind};
 
 /// How to give a process all that gatepost can use.
 pub(in crate::source) const HOW: &str = "to allow all that it can use, give the program \
     `setcap cap_net_raw,cap_bpf,cap_net_admin,cap_perfmon+ep`, or its systemd unit \
     `AmbientCapabilities=CAP_NET_RAW CAP_BPF CAP_NET_ADMIN CAP_PERFMON`, or run it as root";
+
+/// Beside what a way to capture cannot do without: the name, and what the kernel takes for it.
+const SOCKETS: (&str, CapabilitySet) = ("CAP_PERFMON", CapabilitySet::PERFMON.union(ADMIN));
+const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
+
+/// What a way to capture cannot do without; of each, the kernel takes any.
+const fn needed(kind: Kind) -> &'static [(&'static str, CapabilitySet)] {
+    const EBPF: &[(&str, CapabilitySet)] = &[
+        ("CAP_BPF", CapabilitySet::BPF.union(ADMIN)),
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+    ];
+    match kind {
+        Kind::Ebpf => EBPF,
+        Kind::Pcap => &[("CAP_NET_RAW", CapabilitySet::NET_RAW)],
+    }
+}
+
+/// All that a choice can use, for as long as it watches: a source that failed is opened again. Of each set the kernel takes any.
+pub(in crate::source) fn used(choice: Choice) -> Vec<CapabilitySet> {
+    let of = |kind| needed(kind).iter().map(|&(_, any)| any);
+    let ebpf = || of(Kind::Ebpf).chain([SOCKETS.1]);
+    match choice {
+        Choice::Auto => ebpf().chain(of(Kind::Pcap)).collect(),
+        Choice::Ebpf => ebpf().collect(),
+        Choice::Pcap => of(Kind::Pcap).collect(),
+    }
+}
 
 /// The effective set of a thread.
 #[derive(Clone, Copy, Debug)]
@@ -33,14 +60,7 @@ impl Rights {
 
     /// What is missing, if that is anything.
     pub(in crate::source) fn lack(self, kind: Kind) -> Option<Lack> {
-        const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
-        let needed: &[(&str, CapabilitySet)] = match kind {
-            Kind::Ebpf => &[
-                ("CAP_BPF", CapabilitySet::BPF.union(ADMIN)),
-                ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
-            ],
-            Kind::Pcap => &[("CAP_NET_RAW", CapabilitySet::NET_RAW)],
-        };
+        let needed = needed(kind);
         let missing = needed.iter().filter(|(_, any)| !self.0.intersects(*any));
         let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
         (!missing.is_empty()).then_some(Lack { kind, missing })
@@ -49,8 +69,8 @@ impl Rights {
     /// What is missing for a program on a tracepoint, which hears of sockets: eBPF does without.
     #[cfg(feature = "ebpf")]
     pub(in crate::source) fn missing_for_sockets(self) -> Option<&'static str> {
-        let any = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
-        (!self.0.intersects(any)).then_some("CAP_PERFMON")
+        let (name, any) = SOCKETS;
+        (!self.0.intersects(any)).then_some(name)
     }
 }
 

@@ -206,6 +206,11 @@ impl<'lab> Gateway<'lab> {
         })
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// CPU time of all its threads until now.
     pub(crate) fn cpu(&self) -> Duration {
         self.process.cpu()

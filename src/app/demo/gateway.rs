@@ -17,7 +17,9 @@ use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::policy::{AccessRule, AccessRules, Action};
-use crate::relay::{Identity, Limits, Listen, Relay, Settings, TimeoutSets, Upstream};
+use crate::relay::{
+    Handed, Identity, Limits, Listen, Listeners, Relay, Settings, TimeoutSets, Upstream,
+};
 
 /// A running gateway.
 pub(super) struct Gateway {
@@ -41,7 +43,9 @@ impl Gateway {
         let listener = listener.context("cannot listen for metrics on loopback")?;
         let address = listener.local_addr()?;
         metrics.set_sessions_limit(settings.limits.sessions);
-        let relay = Relay::start(settings, Arc::new((Arc::clone(&metrics), ledger)), Arc::new(()))?;
+        let listeners = Listeners::open(&settings, Handed::default())?;
+        let observer = Arc::new((Arc::clone(&metrics), ledger));
+        let relay = Relay::start(settings, listeners, observer, Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
         let readiness = Readiness::new();
         readiness.set(ReadyState::Ready);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -45,7 +45,8 @@ pub(in crate::app) struct Surroundings {
 /// All that keeps the doors.
 pub(in crate::app) struct Parts {
     pub(in crate::app) settings: config::Door,
-    pub(in crate::app) entrance: Entrance,
+    /// Who refuses, with both doors open; or the relay, and why it is not the kernel.
+    pub(in crate::app) enforcer: (Enforcer, Option<DoorError>),
     pub(in crate::app) gate: Gate,
     pub(in crate::app) heard: Arc<Heard>,
     pub(in crate::app) surroundings: Surroundings,
@@ -57,7 +58,11 @@ pub(in crate::app) struct Parts {
 #[derive(Clone)]
 pub(in crate::app) struct Keeper {
     orders: mpsc::Sender<Order>,
+    states: watch::Receiver<States>,
 }
+
+/// By family; `None`: nothing guards it.
+type States = [Option<State>; Family::ALL.len()];
 
 enum Order {
     Tell { turn: Option<Turn>, answer: oneshot::Sender<Result<Vec<Told>, String>> },
@@ -72,12 +77,17 @@ enum Found {
 }
 
 impl Keeper {
-    /// Begins to keep the doors, in the network namespace of this thread. Aborting the task opens them.
+    /// Begins to keep the doors. Aborting the task opens them.
     pub(in crate::app) fn start(parts: Parts) -> (Self, JoinHandle<()>) {
         let (orders, inbox) = mpsc::channel(16);
         let (finders, found) = mpsc::channel(16);
-        let keeping = Keeping::new(parts, finders);
-        (Self { orders }, tokio::spawn(keeping.run(inbox, found)))
+        let (keeping, states) = Keeping::new(parts, finders);
+        (Self { orders, states }, tokio::spawn(keeping.run(inbox, found)))
+    }
+
+    /// How the door of `family` was at the last look; `None`: nothing guards it.
+    pub(in crate::app) fn state(&self, family: Family) -> Option<State> {
+        self.states.borrow()[family as usize]
     }
 
     /// How the doors are, after doing what is asked.
@@ -127,21 +137,23 @@ struct Kept {
     refused: u64,
 }
 
+fn states(of: &[Kept; Family::ALL.len()], now: Timestamp) -> States {
+    of.each_ref().map(|kept| kept.door.as_ref().map(|door| door.status(now).state))
+}
+
 struct Keeping {
     /// By family.
     of: [Kept; Family::ALL.len()],
     parts: Parts,
-    enforcer: Enforcer,
+    states: watch::Sender<States>,
     finders: mpsc::Sender<Found>,
     ticks: u32,
 }
 
 impl Keeping {
-    fn new(parts: Parts, finders: mpsc::Sender<Found>) -> Self {
+    fn new(mut parts: Parts, finders: mpsc::Sender<Found>) -> (Self, watch::Receiver<States>) {
         let settings = &parts.settings;
-        let (enforcer, error) =
-            Enforcer::open(settings.refuse, settings.exempt.clone(), parts.entrance.clone());
-        if let Some(error) = error {
+        if let Some(error) = parts.enforcer.1.take() {
             let words = format!("a closed door refuses with 421 only: {error}");
             parts.log.notice(Level::Warn, &words);
         }
@@ -159,7 +171,8 @@ impl Keeping {
                 refused: 0,
             }
         });
-        Self { of, parts, enforcer, finders, ticks: 0 }
+        let (states, told) = watch::channel(states(&of, now));
+        (Self { of, parts, states, finders, ticks: 0 }, told)
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Order>, mut found: mpsc::Receiver<Found>) {
@@ -247,7 +260,7 @@ impl Keeping {
                 let _asker_is_gone = answer.send(said);
             }
             Order::Renew(entrance) => {
-                if let Err(error) = self.enforcer.renew(entrance).await {
+                if let Err(error) = self.parts.enforcer.0.renew(entrance).await {
                     self.fall_back(&error);
                 }
             }
@@ -275,7 +288,7 @@ impl Keeping {
         let told = |kept: &Kept| Told {
             family: kept.family,
             status: kept.door.as_ref().map(|door| door.status(now)),
-            refuses: self.enforcer.refuses().as_str().to_owned(),
+            refuses: self.parts.enforcer.0.refuses().as_str().to_owned(),
             refused: kept.refused + self.parts.metrics.door_refusals_by_421(kept.family),
         };
         // As people name them: the one that is guarded first.
@@ -331,6 +344,7 @@ impl Keeping {
                 self.changed(family, &change).await;
             }
         }
+        self.states.send_replace(states(&self.of, now));
     }
 
     async fn changed(&mut self, family: Family, change: &Change) {
@@ -349,8 +363,8 @@ impl Keeping {
     }
 
     async fn enforce(&mut self, family: Family, admits: bool) {
-        let set = self.enforcer.set(family, admits).await;
-        let kernel_does = set.is_ok() && self.enforcer.refuses() == Refuse::Syn;
+        let set = self.parts.enforcer.0.set(family, admits).await;
+        let kernel_does = set.is_ok() && self.parts.enforcer.0.refuses() == Refuse::Syn;
         if let Err(error) = set {
             self.fall_back(&error);
         }
@@ -369,7 +383,7 @@ impl Keeping {
 
     async fn count(&mut self) {
         for kept in &mut self.of {
-            let refused = self.enforcer.refused(kept.family).await;
+            let refused = self.parts.enforcer.0.refused(kept.family).await;
             let more = refused.saturating_sub(kept.refused);
             self.parts.metrics.refused_at_the_syn(kept.family, more);
             kept.refused = kept.refused.max(refused);

@@ -44,18 +44,17 @@ impl Desk {
     }
 }
 
-/// The control socket. Where the file names none, a gateway can do without.
+/// The control socket, or why there is none: where the file names none, a gateway can do without.
+///
+/// # Errors
+/// The socket that the file names cannot be had.
 pub(super) fn bind(
     settings: &control::Settings,
-    log: &SessionLog,
-) -> anyhow::Result<Option<control::Listener>> {
+) -> anyhow::Result<Result<control::Listener, String>> {
     match control::Listener::bind(settings) {
-        Ok(listener) => Ok(Some(listener)),
+        Ok(listener) => Ok(Ok(listener)),
         Err(error) if settings.required => Err(error.into()),
-        Err(error) => {
-            log.notice(Level::Warn, &format!("no control socket: {error}"));
-            Ok(None)
-        }
+        Err(error) => Ok(Err(format!("no control socket: {error}"))),
     }
 }
 

@@ -1,35 +1,44 @@
 //! `gatepost run --config FILE`
 
 mod answers;
+mod begun;
 mod control;
+mod handed;
+mod rights;
+mod service;
 mod status;
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::answers::Answers;
+use self::begun::Begun;
 use self::control::Desk;
+use self::rights::Rights;
+use self::service::Service;
 use self::status::Surroundings;
 use super::door::{Heard, Keeper, Parts};
 use super::watch::Beside;
 use crate::addr::Family;
 use crate::config::{self, Config};
-use crate::intercept::{self, door::Entrance};
+use crate::intercept;
+use crate::intercept::door::Entrance;
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::policy::rules::{FactName, Rule};
 use crate::reach::Reach;
-use crate::relay::Relay;
+use crate::relay::{Relay, RelayError};
 use crate::report::status::Status;
 use crate::report::{Level, SessionLog};
 
@@ -61,16 +70,21 @@ struct Gateway {
     door: Option<(Keeper, JoinHandle<()>)>,
     /// `None` if nobody can be asked; the log says why.
     reach: Option<Reach>,
+    rights: Rights,
+    service: Service,
     /// Octets that recorders did not get, as far as the metrics know.
     overflowed: u64,
 }
 
 impl Gateway {
     async fn start(path: &Path, config: Config) -> anyhow::Result<Self> {
+        let Begun { control, listeners, metrics_listener, door, rights } =
+            Begun::begin(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
         let counted = Arc::clone(&metrics);
         let on_lost = Box::new(move |lines| counted.log_lines_dropped(lines));
         let log = Arc::new(SessionLog::start(&config.log, on_lost)?);
+        log.notice(Level::Info, &rights.told(&config));
         for warning in config.warnings() {
             log.notice(Level::Warn, &warning);
         }
@@ -81,11 +95,7 @@ impl Gateway {
         let status = Arc::new(Status::new(config.status));
         let surroundings = Surroundings::default();
         let mut endpoint = None;
-        if let Some(address) = config.metrics {
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.with_context(|| {
-                format!("cannot listen on {address} for metrics; change `[metrics] address`")
-            })?;
+        if let Some(listener) = metrics_listener {
             let (stop, stopped) = oneshot::channel::<()>();
             let shutdown = async { drop(stopped.await) };
             let page = surroundings.page(Arc::clone(&status), (path, &config), readiness.clone());
@@ -93,7 +103,7 @@ impl Gateway {
             tokio::spawn(http::serve(listener, router, shutdown));
             endpoint = Some(stop);
         }
-        let control = control::bind(&config.control, &log)?;
+        let control = control.map_err(|why| log.notice(Level::Warn, &why)).ok();
         metrics.set_sessions_limit(config.relay.limits.sessions);
         metrics.set_rules(&config.relay.rules)?;
         let lookups = Arc::new((Arc::clone(&metrics), Arc::clone(&status)));
@@ -103,7 +113,8 @@ impl Gateway {
         let heard = Arc::new(Heard::new(exempt));
         let told = (Arc::clone(&log), (Arc::clone(&heard), status));
         let observer = Arc::new((Arc::clone(&metrics), told));
-        let relay = Relay::start(config.relay.clone(), observer, Arc::clone(&answers) as _)?;
+        let ask = Arc::clone(&answers) as _;
+        let relay = Relay::start(config.relay.clone(), listeners, observer, ask)?;
         // Only now: what is intercepted needs a listener.
         if let Some(settings) = &config.intercept {
             intercept::install(settings).await?;
@@ -112,10 +123,10 @@ impl Gateway {
             }
         }
         tokio::spawn(relay.forget_idle_clients());
-        let door = match doors(&config) {
-            Some(settings) => Some(Keeper::start(Parts {
+        let door = match door {
+            Some((settings, enforcer)) => Some(Keeper::start(Parts {
                 settings,
-                entrance: entrance(&config, &relay),
+                enforcer,
                 gate: relay.gate(),
                 heard,
                 surroundings: answers::surroundings(&config, reach.as_ref(), &metrics, &log)?,
@@ -149,7 +160,7 @@ impl Gateway {
             None => None,
         };
         let (path, overflowed) = (path.to_owned(), 0);
-        let gateway = Self {
+        let mut gateway = Self {
             path,
             config,
             relay,
@@ -161,17 +172,29 @@ impl Gateway {
             watch,
             door,
             reach,
+            rights,
+            service: Service::start(),
             overflowed,
         };
         gateway.say_ready();
         Ok(gateway)
     }
 
-    fn say_ready(&self) {
-        let addresses: Vec<String> = self.relay.addresses().map(|a| a.to_string()).collect();
+    fn say_ready(&mut self) {
+        let listening: Vec<SocketAddr> = self.relay.addresses().collect();
+        for (level, notice) in handed::notices(self.relay.handed(), &listening) {
+            self.log.notice(level, &notice);
+        }
+        let addresses: Vec<String> = listening.iter().map(ToString::to_string).collect();
         let how = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
         self.readiness.set(ReadyState::Ready);
         self.log.notice(Level::Info, &format!("ready: listening on {}{how}", addresses.join(", ")));
+        let status = self.status();
+        self.service.ready(status);
+    }
+
+    fn status(&self) -> String {
+        service::status(&self.config, self.door.as_ref().map(|(keeper, _)| keeper), &self.relay)
     }
 
     /// Until a signal says stop.
@@ -208,10 +231,13 @@ impl Gateway {
         let overflowed = self.relay.recorders().overflowed();
         self.metrics.record_omitted_octets(overflowed.saturating_sub(self.overflowed));
         self.overflowed = overflowed;
+        let status = self.status();
+        self.service.look(status, &self.relay);
     }
 
     /// SIGHUP: the new configuration, or the old one and an error.
     async fn reload(&mut self) {
+        self.service.reloading();
         self.log.reopen();
         match self.try_reload().await {
             Ok(()) => {
@@ -225,13 +251,16 @@ impl Gateway {
                 for line in format!("{error:#}").lines() {
                     self.log.notice(Level::Error, &format!("{kept}: {line}"));
                 }
+                let status = self.status();
+                self.service.ready(status);
             }
         }
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<()> {
         let config = Config::load(&self.path)?;
-        self.relay.reload(config.relay.clone())?;
+        self.rights.allow(&config)?;
+        self.relay.reload(config.relay.clone()).map_err(given_up)?;
         if config.intercept != self.config.intercept {
             match &config.intercept {
                 Some(settings) => intercept::install(settings).await?,
@@ -239,7 +268,7 @@ impl Gateway {
             }
         }
         if let Some((keeper, _)) = &self.door {
-            keeper.renew(entrance(&config, &self.relay)).await;
+            keeper.renew(entrance(&config, self.relay.addresses())).await;
         }
         let old = &self.config;
         for (changed, key) in [
@@ -248,6 +277,7 @@ impl Gateway {
             (config.status != old.status, "[status]"),
             (config.log != old.log, "[log]"),
             (config.control != old.control, "[control]"),
+            (config.user != old.user, "[process]"),
             (config.watch != old.watch, "[watch]"),
             (config.reach != old.reach, "[reach]"),
             (config.vantage != old.vantage, "[vantage]"),
@@ -267,10 +297,12 @@ impl Gateway {
     }
 
     /// No new sessions, an end for those in progress, and nothing left in the kernel.
-    async fn stop(self) -> anyhow::Result<ExitCode> {
+    async fn stop(mut self) -> anyhow::Result<ExitCode> {
         self.readiness.set(ReadyState::Draining);
         let sessions = self.relay.sessions();
-        self.log.notice(Level::Info, &format!("stopping: {sessions} sessions in progress"));
+        let stopping = format!("stopping: {sessions} sessions in progress");
+        self.log.notice(Level::Info, &stopping);
+        self.service.stopping(stopping);
         let recorders = Arc::clone(self.relay.recorders());
         let cut_off = self.relay.drain().await;
         if cut_off > 0 {
@@ -301,11 +333,21 @@ impl Gateway {
     }
 }
 
+/// The right to bind ports below 1024 is never kept.
+fn given_up(error: RelayError) -> anyhow::Error {
+    match &error {
+        RelayError::Listen { why, .. } if why.kind() == ErrorKind::PermissionDenied => {
+            anyhow!("{error}; a running gateway has given that up: restart it")
+        }
+        _ => error.into(),
+    }
+}
+
 /// What sessions come in by.
-fn entrance(config: &Config, relay: &Relay) -> Entrance {
+fn entrance(config: &Config, listening: impl Iterator<Item = SocketAddr>) -> Entrance {
     match &config.intercept {
         Some(settings) => Entrance::Intercepted(settings.clone()),
-        None => Entrance::Listeners(relay.addresses().collect()),
+        None => Entrance::Listeners(listening.collect()),
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let metrics = sections::metrics(&mut root.section("metrics"));
     let status = sections::status(&mut root.section("status"));
     let control = sections::control(&mut root.section("control"));
+    let user = sections::process(&mut root.section("process"));
     let watch = sections::watch(&mut root.section("watch"));
     let reach = reach::reach(&mut root.section("reach"));
     let vantage = reach::vantage(&mut root.section("vantage"));
@@ -126,6 +127,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         metrics,
         status,
         control,
+        user,
         site,
         watch,
         door,

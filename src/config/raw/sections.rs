@@ -304,6 +304,23 @@ pub(super) fn control(section: &mut Section<'_, '_, '_>) -> control::Settings {
     }
 }
 
+/// `[process] user`
+pub(super) fn process(section: &mut Section<'_, '_, '_>) -> Option<String> {
+    let user: Field<String> = section.read("user", account);
+    user.given().map(|user| user.get_ref().clone())
+}
+
+/// As adduser(8) lets accounts be named; whether it is there is seen at the start.
+fn account(value: &Value<'_>) -> Read<String> {
+    let name = text(value, "the name of an account", "\"gatepost\"")?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if (1..=32).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['-', '.']) {
+        return Ok(name.to_owned());
+    }
+    let problem = format!("\"{}\" cannot be the name of an account", printable(name));
+    fault(value, problem, "write a name such as \"gatepost\", not a number")
+}
+
 pub(super) struct Watch {
     pub(super) begins: bool,
     pub(super) source: Field<Choice>,

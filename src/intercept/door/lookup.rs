@@ -23,6 +23,9 @@ const LOAD: &str = "load the program that refuses connections";
 const FILL: &str = "tell the program that refuses connections what to refuse";
 const ATTACH: &str = "attach the program that refuses connections";
 
+/// CAP_SYS_ADMIN was that before Linux 5.8, and still is.
+const BPF: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN);
+
 /// An address as IPv6, and a port in the machine's byte order.
 type Listener = [u8; 20];
 
@@ -106,15 +109,18 @@ impl Lookup {
     }
 }
 
+/// Before Linux 5.19 a kernel with `kernel.unprivileged_bpf_disabled` asks for it with every bpf(2), also of maps that are open.
+pub(super) fn needs() -> Option<CapabilitySet> {
+    let asks = KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(5, 19, 0));
+    asks.then_some(BPF)
+}
+
 /// What the kernel asks for, of capabilities(7): CAP_BPF is of Linux 5.8; before, CAP_SYS_ADMIN was that, and still is.
 /// All are taken to be there where the kernel does not tell: then it says what it thinks when it is asked.
 fn missing() -> Vec<&'static str> {
     let Ok(sets) = capabilities(None) else { return Vec::new() };
     let lacks = |any: CapabilitySet| !sets.effective.intersects(any);
-    let needed = [
-        ("CAP_BPF", CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
-        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
-    ];
+    let needed = [("CAP_BPF", BPF), ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN)];
     needed.into_iter().filter(|&(_, any)| lacks(any)).map(|(name, _)| name).collect()
 }
 

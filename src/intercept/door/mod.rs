@@ -12,6 +12,8 @@ mod lookup;
 
 use std::net::SocketAddr;
 
+use rustix::thread::CapabilitySet;
+
 use super::{InterceptError, Settings as Interception, nft, ruleset};
 use crate::addr::{Family, Networks};
 
@@ -33,6 +35,19 @@ impl Refuse {
             Self::Syn => "syn",
             Self::Smtp => "smtp",
         }
+    }
+}
+
+/// What it takes to turn a door in the kernel once its [`Enforcer`] is open; of each set the kernel takes any. An interception's
+/// door takes what the interception takes.
+pub fn needs(refuse: Refuse, intercepts: bool) -> Vec<CapabilitySet> {
+    match refuse {
+        Refuse::Smtp => Vec::new(),
+        Refuse::Syn if intercepts => vec![super::NEEDS],
+        #[cfg(feature = "ebpf")]
+        Refuse::Syn => lookup::needs().into_iter().collect(),
+        #[cfg(not(feature = "ebpf"))]
+        Refuse::Syn => Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ mod writer;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustix::thread::CapabilitySet;
 
 pub use self::error::LiveError;
 use self::pcap::Pcap;
@@ -19,7 +20,7 @@ pub use self::writer::LiveWriter;
 use super::ebpf::{Ebpf, EbpfError};
 use super::{Lost, PacketSource};
 pub use crate::source::rights::Lack;
-use crate::source::rights::Rights;
+use crate::source::rights::{self, Rights};
 use crate::stream::SocketFacts;
 use crate::wire::Packet;
 
@@ -41,6 +42,11 @@ pub struct Settings {
 impl Settings {
     /// 64 MiB: half a second of 1 Gbit/s whole, or some millions of headers.
     pub const BUFFER: usize = 64 << 20;
+
+    /// The capabilities that watching can use; of each set the kernel takes any.
+    pub fn needs(&self) -> Vec<CapabilitySet> {
+        rights::used(self.choice)
+    }
 }
 
 /// Who captures.
