@@ -7,7 +7,7 @@
 //! | 5 | `cli`, `config`, `app` |
 //! | 4 | `relay`, `control`, `source`, `analyst`, `actor`, `reach`, `intercept`, `metrics`, `report` |
 //! | 3 | `engine` |
-//! | 2 | `policy`, `traffic`, `redact` |
+//! | 2 | `policy`, `traffic`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
 //! | 0 | `addr`, `time` |
 
@@ -23,6 +23,7 @@ pub mod intercept;
 pub mod metrics;
 pub mod policy;
 pub mod reach;
+pub mod readiness;
 pub mod recording;
 pub mod redact;
 pub mod relay;
