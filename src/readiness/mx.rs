@@ -31,7 +31,9 @@ pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) -> Ve
     let mut has: [Has; 2] = [Has::No; 2];
     let mut lacks: Vec<(DomainName, [Has; 2])> = Vec::new();
     for name in names {
-        name_of(&name, known, findings);
+        if !name_of(&name, known, findings) {
+            continue;
+        }
         let mut addresses = Vec::new();
         let mut of_host = [Has::No; 2];
         for (at, family) in Family::ALL.into_iter().enumerate() {
@@ -194,12 +196,13 @@ fn implicit(
     }
 }
 
-fn name_of(name: &DomainName, known: &Known, findings: &mut Findings) {
+/// Whether it can be a host at all.
+fn name_of(name: &DomainName, known: &Known, findings: &mut Findings) -> bool {
     let text = name.to_string();
     if text.parse::<IpAddr>().is_ok() || text.starts_with('[') {
         let advice = "Name a host in the MX record, and give that host A and AAAA records.";
         findings.fail(Check::MxName, name, "an address where the name of a host belongs", advice);
-        return;
+        return false;
     }
     match known.alias(name) {
         None | Some(Alias::No) => {}
@@ -214,6 +217,7 @@ fn name_of(name: &DomainName, known: &Known, findings: &mut Findings) {
             findings.unanswered(Check::MxName, name, "whether it is an alias", *reason);
         }
     }
+    true
 }
 
 fn no_use(name: &DomainName, ip: IpAddr, findings: &mut Findings) {

@@ -188,6 +188,7 @@ fn bad(report: &Report) -> String {
 
 #[test]
 fn what_the_dns_says() {
+    let mut wrong = Vec::new();
     for (changes, expected) in [
         ("", ""),
         ("a.example MX !servfail", "unknown mx_records"),
@@ -197,13 +198,10 @@ fn what_the_dns_says() {
             "a.example MX -\na.example AAAA !timeout",
             "unknown mx_records, unknown mx_ipv6, warn mx_ipv4",
         ),
-        (
-            "a.example MX -\na.example AAAA 2001:db8::25\na.example A 192.0.2.25",
-            "warn mx_records, warn smtp_name, warn smtp_name",
-        ),
+        ("a.example MX -\na.example AAAA 2001:db8::25\na.example A 192.0.2.25", "warn mx_records"),
         ("a.example MX 0 .", "warn mx_records"),
         ("a.example MX 0 .\na.example MX 10 mx.a.example", "fail mx_records"),
-        ("a.example MX 10 192.0.2.25.", "fail mx_name, fail mx_ipv6, warn mx_ipv4"),
+        ("a.example MX 10 192.0.2.25.", "fail mx_name"),
         ("mx.a.example CNAME b.a.example", "warn mx_name"),
         ("mx.a.example CNAME !timeout", "unknown mx_name"),
         ("mx.a.example AAAA -", "fail mx_ipv6"),
@@ -277,9 +275,12 @@ fn what_the_dns_says() {
             "fail dmarc_record",
         ),
     ] {
-        let report = World::new(changes).judge(&asked());
-        assert_eq!(bad(&report), expected, "{changes}");
+        let found = bad(&World::new(changes).judge(&asked()));
+        if found != expected {
+            wrong.push(format!("{changes}\n    expected: {expected}\n    found: {found}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -51,8 +51,11 @@ pub async fn survey(server: IpAddr, caller: &Caller) -> Survey {
     }
     if is_good(&survey.ehlo) {
         let pipelines = matches!(&survey.ehlo, Spoken::Said(said) if offers_pipelining(said));
-        let tried =
-            if pipelines { say_large(&mut dialogue, caller).await } else { Large::NotTried };
+        // Over IPv4 routers make packets smaller, and servers note it where commands come together.
+        let tried = match pipelines && server.is_ipv6() {
+            true => say_large(&mut dialogue, caller).await,
+            false => Large::NotTried,
+        };
         survey.path = Some(path(dialogue.stream(), tried));
     }
     dialogue.leave();

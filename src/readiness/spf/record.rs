@@ -127,11 +127,8 @@ impl Record {
 
 fn mechanism(name: &str, rest: &str) -> Result<Mechanism, String> {
     let value = rest.strip_prefix(':');
-    let needed = || {
-        value
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| format!("write {name}: and what is meant"))
-    };
+    let needed =
+        || value.filter(|value| !value.is_empty()).ok_or_else(|| "it names nothing".to_owned());
     Ok(match name {
         "all" if rest.is_empty() => Mechanism::All,
         "all" => return Err("nothing may follow \"all\"".to_owned()),
@@ -195,7 +192,7 @@ fn lengths(rest: &str) -> Result<(&str, (u8, u8)), String> {
 fn prefix(text: &str, longest: u8) -> Result<u8, String> {
     let plain = !text.starts_with('0') || text == "0";
     let length = text.parse().ok().filter(|length| plain && *length <= longest);
-    length.ok_or_else(|| format!("the prefix length /{text} is not from 0 to {longest}"))
+    length.ok_or_else(|| format!("the prefix length /{text} is no number from 0 to {longest}"))
 }
 
 #[cfg(test)]
