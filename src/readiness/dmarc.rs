@@ -135,7 +135,7 @@ fn told(found: &Found, inherited: bool, findings: &mut Findings) {
     let tag = if of_subdomains.is_some() { "sp" } else { "p" };
     let check = Check::DmarcPolicy;
     match policy.as_str() {
-        "quarantine" | "reject" => findings.pass(check, domain, format!("{tag}={policy}")),
+        "quarantine" | "reject" => findings.pass(check, domain, format!("policy {tag}={policy}")),
         "none" => {
             let advice =
                 "Ask for p=quarantine once the reports show that all senders pass, over IPv6 too.";
@@ -181,6 +181,6 @@ fn reports(found: &Found, findings: &mut Findings) {
             let seen = format!("{wrong:?} in rua= is no mailto: URI");
             findings.fail(check, domain, seen, format!("Write rua=mailto:postmaster@{domain}."));
         }
-        None => findings.pass(check, domain, rua),
+        None => findings.pass(check, domain, format!("reports go to {rua}")),
     }
 }

@@ -47,7 +47,7 @@ fn one(about: &str, path: &Path, asked: &Asked, findings: &mut Findings) {
             let narrow = path.mtu.zip(own).filter(|(path, own)| path < own);
             let narrow = if narrow.is_some() { "; narrower than the interface" } else { "" };
             let seen = format!(
-                "{octets} octets in full segments were answered ({way}){narrow}; theirs to us: not seen"
+                "{octets} octets at once were answered ({way}){narrow}; theirs to us: not seen"
             );
             findings.pass(check, about, seen);
         }
@@ -75,11 +75,11 @@ fn interface<'a>(path: &Path, asked: &'a Asked) -> Option<&'a Interface> {
     asked.interfaces.iter().find(has)
 }
 
-/// `eth0 has MTU 1500, the path 1480, MSS 1420`
+/// `interface eth0 has MTU 1500, the path 1480, MSS 1420`
 fn told(path: &Path, interface: Option<&Interface>) -> String {
     let mut text = String::new();
     if let Some(Interface { name, mtu: Some(mtu), .. }) = interface {
-        let _ = write!(text, "{name} has MTU {mtu}");
+        let _ = write!(text, "interface {name} has MTU {mtu}");
     }
     for (what, value) in [("the path", path.mtu), ("MSS", path.mss)] {
         if let Some(value) = value {

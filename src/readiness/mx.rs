@@ -12,6 +12,9 @@ use crate::policy::facts::{Answer, DomainName, Lookup, MAX_EXCHANGES, Record};
 /// Addresses of one exchange that are called.
 const MAX_ADDRESSES: usize = 4;
 
+/// IPv6 is what is asked about.
+const ORDER: [Family; 2] = [Family::Ipv6, Family::Ipv4];
+
 /// An exchange and those of its addresses that can be called.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -36,7 +39,7 @@ pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) -> Ve
         }
         let mut addresses = Vec::new();
         let mut of_host = [Has::No; 2];
-        for (at, family) in Family::ALL.into_iter().enumerate() {
+        for (at, family) in ORDER.into_iter().enumerate() {
             match known.addresses(&name, family) {
                 None => {}
                 Some(Err(reason)) => {
@@ -51,7 +54,11 @@ pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) -> Ve
                     useless.iter().for_each(|ip| no_use(&name, *ip, findings));
                     if !usable.is_empty() {
                         of_host[at] = Has::Yes;
-                        findings.pass(check(family), &name, listed(&usable));
+                        findings.pass(
+                            check(family),
+                            &name,
+                            format!("{} {}", records(family), listed(&usable)),
+                        );
                     } else if !useless.is_empty() {
                         // Said already.
                         of_host[at] = Has::Useless;
@@ -65,7 +72,7 @@ pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) -> Ve
         hosts.push(Host { name, addresses });
     }
     for (name, of_host) in lacks {
-        for (at, family) in Family::ALL.into_iter().enumerate() {
+        for (at, family) in ORDER.into_iter().enumerate() {
             if of_host[at] == Has::No {
                 without(&name, family, has[at] == Has::Yes, findings);
             }
@@ -151,7 +158,7 @@ fn exchanges(
             "Publish no more than ten: many senders read no further.",
         );
     } else {
-        findings.pass(check, domain, told);
+        findings.pass(check, domain, format!("MX {told}"));
     }
     let mut hosts: Vec<DomainName> = Vec::new();
     for (_, host) in found {

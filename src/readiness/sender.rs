@@ -80,7 +80,7 @@ fn names(sender: IpAddr, asked: &Asked, known: &Known, findings: &mut Findings) 
         }
         (State::True, _) => {
             let name = reverse.detail.map(|name| name.to_string()).unwrap_or_default();
-            findings.pass(Check::SenderPtr, sender, name);
+            findings.pass(Check::SenderPtr, sender, format!("reverse name {name}"));
         }
     }
     let Some(confirmed) = known.fact(|answers| fcrdns(sender, answers)) else { return };
@@ -106,7 +106,9 @@ fn names(sender: IpAddr, asked: &Asked, known: &Known, findings: &mut Findings) 
                 advice,
             );
         }
-        (State::True, _) => findings.pass(Check::SenderFcrdns, sender, format!("{name} has it")),
+        (State::True, _) => {
+            findings.pass(Check::SenderFcrdns, sender, format!("forward-confirmed: {name} has it"))
+        }
     }
     let Some((helo, origin)) = &asked.helo else { return };
     let confirmed = (confirmed.state == State::True).then(|| DomainName::parse(&name)).flatten();

@@ -22,11 +22,12 @@ pub(super) fn judge(hosts: &[Host], known: &Known, findings: &mut Findings) {
         .collect();
     // Where nobody anywhere answers, the fault may well be here.
     let somebody = calls.iter().any(|(.., survey)| matches!(survey.reached, Reached::Yes(_)));
-    for (host, ip, survey) in &calls {
-        one(host, *ip, survey, somebody, findings);
-    }
+    // First what a family does beside the other: that is what a tired reader looks for.
     for host in hosts {
         families(host, known, findings);
+    }
+    for (host, ip, survey) in &calls {
+        one(host, *ip, survey, somebody, findings);
     }
 }
 
@@ -79,11 +80,11 @@ fn one(host: &Host, ip: IpAddr, survey: &Survey, somebody: bool, findings: &mut 
     };
     name(&about, &host.name, greeting.name(), ehlo.name(), findings);
     if ehlo.offers("STARTTLS") {
-        findings.pass(Check::SmtpStarttls, &about, "offered");
+        findings.pass(Check::SmtpStarttls, &about, "STARTTLS is offered");
     } else {
         let advice =
             "Configure a certificate for this address (Postfix: smtpd_tls_security_level = may).";
-        findings.warn(Check::SmtpStarttls, &about, "not offered: mail comes in the clear", advice);
+        findings.warn(Check::SmtpStarttls, &about, "no STARTTLS: mail comes in the clear", advice);
     }
 }
 
@@ -93,7 +94,7 @@ fn said(check: Check, about: &str, what: &str, spoken: &Spoken, findings: &mut F
         Spoken::NotAsked => false,
         Spoken::Said(said) if said.code / 100 == 2 => {
             let line = said.lines.first().map(String::as_str).unwrap_or_default();
-            let seen = format!("{} in {}: {line}", said.code, time(said.took));
+            let seen = format!("{what} after {}: {} {line}", time(said.took), said.code);
             if said.took > SLOW {
                 let advice = "Find what the server waits for: the DNS for the client's name, or a list that does not \
                               answer. Some senders leave before.";

@@ -113,8 +113,8 @@ fn all(record: &Record, asked: &Asked, findings: &mut Findings) {
                 advice,
             );
         }
-        (Some(Qualifier::Fail), _) => findings.pass(check, &asked.domain, "-all"),
-        (Some(Qualifier::SoftFail), _) => findings.pass(check, &asked.domain, "~all"),
+        (Some(Qualifier::Fail), _) => findings.pass(check, &asked.domain, "it ends in -all"),
+        (Some(Qualifier::SoftFail), _) => findings.pass(check, &asked.domain, "it ends in ~all"),
         (None, Some(_)) => {
             findings.pass(check, &asked.domain, "the record that redirect= names decides")
         }
