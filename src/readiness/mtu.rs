@@ -46,8 +46,11 @@ fn one(about: &str, path: &Path, asked: &Asked, findings: &mut Findings) {
             let own = interface.and_then(|interface| interface.mtu);
             let narrow = path.mtu.zip(own).filter(|(path, own)| path < own);
             let narrow = if narrow.is_some() { "; narrower than the interface" } else { "" };
+            let larger =
+                path.mss.is_some_and(|mss| usize::try_from(mss).is_ok_and(|mss| mss > octets));
+            let larger = if larger { "; larger packets were not tried" } else { "" };
             let seen = format!(
-                "{octets} octets at once were answered ({way}){narrow}; theirs to us: not seen"
+                "{octets} octets at once were answered ({way}){narrow}{larger}; theirs to us: not seen"
             );
             findings.pass(check, about, seen);
         }

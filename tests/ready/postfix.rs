@@ -49,6 +49,7 @@ const FAULTS: &[Fault] = &[
         &["fail postfix_protocols"],
     ),
     fault("inet_interfaces = loopback-only", "", &["fail postfix_interfaces"]),
+    fault("inet_interfaces = localhost", "", &["fail postfix_interfaces"]),
     fault("inet_interfaces = 198.51.100.1, 127.0.0.1", "", &["fail postfix_interfaces"]),
     fault("smtp_address_preference = ipv4", "", &["warn postfix_preference"]),
     fault("smtp_bind_address6 = 2001:db8:2::9999", "", &["fail postfix_bind"]),

@@ -1,6 +1,6 @@
 //! Whether it listens over IPv6.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::{CLIENT, Postfix, bare, words};
 use crate::addr::is_global;
@@ -38,6 +38,10 @@ fn protocols(postfix: &Postfix, findings: &mut Findings) {
     }
 }
 
+fn literal(word: &str) -> Option<IpAddr> {
+    if word == "localhost" { Some(Ipv6Addr::LOCALHOST.into()) } else { bare(word) }
+}
+
 fn interfaces(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
     let check = Check::PostfixInterfaces;
     let value = postfix.main("inet_interfaces");
@@ -50,7 +54,7 @@ fn interfaces(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
         findings.pass(check, "main.cf", format!("{seen}; port 25 is not left to it"));
         return;
     }
-    let literals: Vec<IpAddr> = words(value).filter_map(bare).collect();
+    let literals: Vec<IpAddr> = words(value).filter_map(literal).collect();
     let only_literals = literals.len() == words(value).count();
     let is_local = |ip: &IpAddr| ip.is_loopback();
     let advice = "Let it listen on this host's IPv6 addresses too. Postfix reads this when it starts, so start it anew.";

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use hickory_proto::rr::Name;
+
 use crate::policy::facts::DomainName;
 
 /// RFC 7208 §7.3: a longer name loses labels on its left.
@@ -62,16 +64,18 @@ impl Spec {
             rest = rest.get(1..).unwrap_or_default();
         }
         let ends_in_macro = plain.is_empty() && !pieces.is_empty();
-        if !ends_in_macro {
-            // The end is known, and has to be one of a domain with a dot in it.
-            let end = if pieces.is_empty() { plain.clone() } else { format!("x{plain}") };
-            let is_name = DomainName::parse(&end).is_some();
-            if !is_name || !end.trim_end_matches('.').contains('.') {
-                return Err(format!("{text:?} is not a full domain name"));
-            }
+        let whole = if pieces.is_empty() { plain.clone() } else { format!("x{plain}") };
+        if !ends_in_macro && !is_domain_end(&whole) {
+            return Err(format!("{text:?} is not a full domain name"));
         }
         pieces.push(Piece::Text(plain));
         Ok(Self(pieces))
+    }
+
+    /// What is wrong with the macros of a text that need not be a name.
+    pub(super) fn check_macros(text: &str) -> Result<(), String> {
+        // With an end that is one of a name, only macros can be wrong.
+        Self::parse(&format!("{text}.example")).map(drop)
     }
 
     /// `None` if no such name can be asked for.
@@ -89,7 +93,8 @@ impl Spec {
         while name.len() > LONGEST {
             name = name.split_once('.')?.1;
         }
-        DomainName::parse(name)
+        let labels = name.split('.').map(str::as_bytes);
+        Name::from_labels(labels).ok().map(DomainName::from)
     }
 
     /// It depends on who sends, so it cannot be followed for everybody.
@@ -104,6 +109,19 @@ impl Spec {
     pub(super) fn asks_for_reverse_name(&self) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Macro { letter: 'p', .. }))
     }
+}
+
+/// RFC 7208 §7.1: it ends in a dot and a label that is no number. Before it nearly all is allowed.
+fn is_domain_end(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let Some((before, label)) = text.rsplit_once('.') else { return false };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let is_label = !label.is_empty() && label.chars().all(is_plain) && !label.starts_with('-');
+    let is_number = label.bytes().all(|b| b.is_ascii_digit());
+    is_label
+        && !label.ends_with('-')
+        && !is_number
+        && before.split('.').all(|label| !label.is_empty())
 }
 
 /// What stands within `%{}`.
@@ -204,18 +222,9 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_told() {
-        for wrong in [
-            "",
-            "localhost",
-            "a b.example",
-            "%{x}",
-            "%{d0}",
-            "%{d",
-            "%a.example",
-            "a..example",
-            "a.1",
-            "%{d!}",
-        ] {
+        for wrong in
+            ["", "localhost", "%{x}", "%{d0}", "%{d", "%a.example", "a..example", "a.1", "%{d!}"]
+        {
             assert!(Spec::parse(wrong).is_err(), "{wrong:?}");
         }
     }

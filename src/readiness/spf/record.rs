@@ -11,6 +11,7 @@ const MECHANISMS: [&str; 8] = ["all", "include", "a", "mx", "ptr", "ip4", "ip6",
 pub(super) struct Record {
     pub(super) directives: Vec<Directive>,
     pub(super) redirect: Option<Spec>,
+    has_exp: bool,
     /// Any of them is a permanent error for whoever evaluates the record.
     pub(super) mistakes: Vec<String>,
     /// Allowed, and surely not meant so.
@@ -106,7 +107,11 @@ impl Record {
         match name.as_str() {
             "redirect" if self.redirect.is_some() => return Err("it stands there twice".to_owned()),
             "redirect" => self.redirect = Some(Spec::parse(value)?),
-            "exp" => drop(Spec::parse(value)?),
+            "exp" if self.has_exp => return Err("it stands there twice".to_owned()),
+            "exp" => {
+                Spec::parse(value)?;
+                self.has_exp = true;
+            }
             _ if name.trim_start_matches(['+', '-', '~', '?']) != name => {
                 return Err("no mechanism is written with \"=\"; write \":\"".to_owned());
             }
@@ -118,8 +123,8 @@ impl Record {
             _ if !name.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                 return Err("neither a mechanism nor a modifier".to_owned());
             }
-            // RFC 7208 §6: unknown modifiers are ignored.
-            _ => {}
+            // RFC 7208 §6: unknown modifiers are ignored, if they are in order.
+            _ => Spec::check_macros(value)?,
         }
         Ok(())
     }
@@ -246,6 +251,8 @@ mod tests {
             "-all redirect=a.example",
             "redirect=a.example redirect=b.example",
             "mailto:postmaster",
+            "exp=a.example exp=b.example",
+            "other=%abc",
             "\u{2013}all",
         ] {
             let record = Record::parse(format!("v=spf1 {wrong}").as_bytes());
