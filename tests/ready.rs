@@ -226,6 +226,15 @@ fn inherits_nothing_where_nothing_is(lab: &Lab) {
         "--format=json",
     ];
     let checked = check(&lab.gateway, &words);
-    let json = serde_json::from_str(&checked.printed).unwrap();
+    let json: Value = serde_json::from_str(&checked.printed).unwrap();
     assert_eq!(not_passed(&json), ["warn dmarc_record"]);
+    let servers = json["servers"].as_array().unwrap();
+    let families: Vec<&str> = servers.iter().map(|one| one["family"].as_str().unwrap()).collect();
+    assert_eq!(families, ["ipv6", "ipv4"], "{json}");
+    for server in servers {
+        for number in ["connect_s", "greeting_s", "ehlo_s"] {
+            assert!(server[number].as_f64().is_some_and(|seconds| seconds > 0.0), "{server}");
+        }
+        assert_eq!((&server["starttls"], &server["path_mtu"]), (&true.into(), &1500.into()));
+    }
 }

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
+use std::net::IpAddr;
+
 use super::Asked;
+use crate::addr::Family;
 
 /// How good it is, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -163,11 +166,30 @@ pub struct Finding {
     pub commands: Vec<String>,
 }
 
+/// One address of an exchange, in numbers. The serde form is part of the public JSON form; null is what it did not come to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Server {
+    pub exchange: String,
+    pub address: IpAddr,
+    pub family: Family,
+    /// Seconds from the SYN to the connection, from there to the greeting, from EHLO to its answer.
+    pub connect_s: Option<f64>,
+    pub greeting_s: Option<f64>,
+    pub ehlo_s: Option<f64>,
+    pub starttls: Option<bool>,
+    /// Octets of the largest packet that gets there, as the kernel has it.
+    pub path_mtu: Option<u32>,
+    /// Octets of a full segment.
+    pub mss: Option<u32>,
+}
+
 /// All of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// In the order of the way.
     pub findings: Vec<Finding>,
+    /// Each address of each exchange that was called, in the order of the MX records.
+    pub servers: Vec<Server>,
     /// What nobody asked for, and how to ask for it.
     pub left_out: Vec<(Portion, &'static str)>,
     /// Lines for a shell after those of the findings; none where they have none.
@@ -261,7 +283,7 @@ impl Findings {
         self.unknown(check, about, seen, ASK_AGAIN);
     }
 
-    pub(super) fn into_report(self, asked: &Asked) -> Report {
+    pub(super) fn into_report(self, asked: &Asked, servers: Vec<Server>) -> Report {
         let mut findings = self.0;
         // The portions of one host are made together; a reader wants them by portion.
         findings.sort_by_key(|one| one.portion);
@@ -281,7 +303,7 @@ impl Findings {
         let restart = findings.iter().filter(changed).any(starts);
         let postfix = asked.postfix.as_ref().filter(|_| findings.iter().any(|one| changed(&one)));
         let activate = postfix.map(|postfix| postfix.activate(restart)).unwrap_or_default();
-        Report { findings, left_out, activate }
+        Report { findings, servers, left_out, activate }
     }
 }
 

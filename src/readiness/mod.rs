@@ -25,7 +25,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use self::finding::Findings;
-pub use self::finding::{Check, Finding, Outcome, Portion, Report};
+pub use self::finding::{Check, Finding, Outcome, Portion, Report, Server};
 pub use self::known::{Alias, Known, Question, Texts};
 pub use self::postfix::{PARAMETERS, Postfix};
 pub use self::survey::{Exchange, Large, Path, Reached, Spoken, Survey};
@@ -77,7 +77,7 @@ pub struct Interface {
 }
 
 /// Where the judging stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Judged {
     Report(Report),
     /// Answer these and judge again; never empty. Those of an earlier round that are not answered yet are among them.
@@ -97,7 +97,7 @@ pub fn judge(asked: &Asked, known: &Known) -> Judged {
     postfix::judge(asked, known, &mut findings);
     let missing = known.take_missing();
     if missing.is_empty() {
-        Judged::Report(findings.into_report(asked))
+        Judged::Report(findings.into_report(asked, smtp::servers(&hosts, known)))
     } else {
         Judged::Need(missing)
     }

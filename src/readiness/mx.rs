@@ -54,11 +54,7 @@ pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) -> Ve
                     useless.iter().for_each(|ip| no_use(&name, *ip, findings));
                     if !usable.is_empty() {
                         of_host[at] = Has::Yes;
-                        findings.pass(
-                            check(family),
-                            &name,
-                            format!("{} {}", records(family), listed(&usable)),
-                        );
+                        findings.pass(check(family), &name, listed(family, &usable));
                     } else if !useless.is_empty() {
                         // Said already.
                         of_host[at] = Has::Useless;
@@ -274,7 +270,13 @@ fn without(name: &DomainName, family: Family, elsewhere: bool, findings: &mut Fi
     }
 }
 
-fn listed(addresses: &[IpAddr]) -> String {
+/// `AAAA 2001:db8::1, 2001:db8::2`
+fn listed(family: Family, addresses: &[IpAddr]) -> String {
     let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    texts.join(", ")
+    let all = if texts.len() > MAX_ADDRESSES {
+        format!("; the first {MAX_ADDRESSES} are called")
+    } else {
+        String::new()
+    };
+    format!("{} {}{all}", records(family), texts.join(", "))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::finding::{Check, Findings};
 use super::mx::Host;
-use super::{Known, Reached, Spoken, Survey};
+use super::{Known, Reached, Server, Spoken, Survey};
 use crate::addr::Family;
 use crate::policy::facts::DomainName;
 
@@ -29,6 +29,30 @@ pub(super) fn judge(hosts: &[Host], known: &Known, findings: &mut Findings) {
     for (host, ip, survey) in &calls {
         one(host, *ip, survey, somebody, findings);
     }
+}
+
+/// What the calls came to, in numbers.
+pub(super) fn servers(hosts: &[Host], known: &Known) -> Vec<Server> {
+    let addresses = hosts.iter().flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)));
+    let server = |(host, ip): (&Host, IpAddr)| {
+        let survey = known.survey(ip)?;
+        let seconds = |spoken: &Spoken| spoken.said().map(|said| said.took.as_secs_f64());
+        Some(Server {
+            exchange: host.name.to_string(),
+            address: ip,
+            family: Family::of(ip),
+            connect_s: match survey.reached {
+                Reached::Yes(took) => Some(took.as_secs_f64()),
+                _ => None,
+            },
+            greeting_s: seconds(&survey.greeting),
+            ehlo_s: seconds(&survey.ehlo),
+            starttls: survey.ehlo.said().map(|ehlo| ehlo.offers("STARTTLS")),
+            path_mtu: survey.path.as_ref().and_then(|path| path.mtu),
+            mss: survey.path.as_ref().and_then(|path| path.mss),
+        })
+    };
+    addresses.filter_map(server).collect()
 }
 
 fn one(host: &Host, ip: IpAddr, survey: &Survey, somebody: bool, findings: &mut Findings) {

@@ -9,7 +9,7 @@ use serde_json::Serializer;
 
 use super::columns::{WIDTH, wrapped};
 use super::escape::{Place, Visible, fitted};
-use crate::readiness::{Asked, Finding, Outcome, Portion, Report};
+use crate::readiness::{Asked, Finding, Outcome, Portion, Report, Server};
 
 /// Where sentences begin.
 const INDENT: usize = 11;
@@ -116,6 +116,7 @@ struct Json<'a> {
     senders_from: &'static str,
     helo: Option<String>,
     findings: &'a [Finding],
+    servers: &'a [Server],
     not_checked: Vec<NotChecked<'a>>,
     activate: &'a [String],
 }
@@ -154,6 +155,7 @@ pub fn json(asked: &Asked, report: &Report) -> String {
         senders_from: asked.senders_from.as_str(),
         helo: asked.helo.as_ref().map(|(name, _)| name.to_string()),
         findings: &report.findings,
+        servers: &report.servers,
         not_checked: report
             .left_out
             .iter()
@@ -166,4 +168,55 @@ pub fn json(asked: &Asked, report: &Report) -> String {
     let _ = object.serialize(&mut Serializer::with_formatter(&mut out, Visible));
     out.push(b'\n');
     String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::policy::facts::DomainName;
+    use crate::readiness::{Check, Origin};
+
+    /// What others said does not reach a terminal as it came, and no line is too wide.
+    #[test]
+    fn hostile_words_are_escaped() {
+        let hostile = format!("\u{1b}[2J\u{202e}\r\nfail x {}", "x".repeat(3000));
+        let finding = Finding {
+            portion: Portion::Smtp,
+            check: Check::SmtpGreeting,
+            outcome: Outcome::Fail,
+            about: hostile.clone(),
+            seen: hostile.clone(),
+            advice: Some(hostile.clone()),
+            commands: vec![hostile],
+        };
+        let findings = vec![finding];
+        let report =
+            Report { findings, servers: Vec::new(), left_out: Vec::new(), activate: Vec::new() };
+        let asked = Asked {
+            domain: DomainName::parse("a.example").unwrap(),
+            senders: Vec::new(),
+            senders_from: Origin::Interfaces,
+            helo: None,
+            selectors: Vec::new(),
+            interfaces: Vec::new(),
+            postfix: None,
+        };
+        let text = text(&asked, &report);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(text.starts_with("a.example: not ready for IPv6 (1 fail)\n"), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\r']), "{text}");
+        let for_people = lines.iter().filter(|line| !line.trim_start().starts_with("$ "));
+        assert!(for_people.clone().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert_eq!(lines.iter().filter(|line| line.starts_with("  fail")).count(), 1, "{text}");
+
+        let json = json(&asked, &report);
+        assert!(
+            !json.contains(['\u{1b}', '\u{202e}', '\r']) && json.lines().count() == 1,
+            "{json}"
+        );
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["outcome"], &json["ready"]), (&"fail".into(), &false.into()));
+    }
 }
