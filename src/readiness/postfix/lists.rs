@@ -174,7 +174,8 @@ fn xclient(postfix: &Postfix, parameter: &str, findings: &mut Findings) {
                 format!("{parameter} has {word}: without brackets Postfix takes it for a table");
             findings.fail(check, place, seen, "Write IPv6 addresses in brackets.").commands = set();
         } else {
-            findings.pass(check, place, seen.trim_end());
+            let seen = if list.is_empty() { format!("{parameter} is empty: nobody") } else { seen };
+            findings.pass(check, place, seen);
         }
     }
 }
