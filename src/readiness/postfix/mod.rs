@@ -15,7 +15,7 @@ use super::{Asked, Known};
 use crate::policy::facts::DomainName;
 
 /// What is read of main.cf.
-pub const PARAMETERS: [&str; 13] = [
+pub const PARAMETERS: [&str; 12] = [
     "inet_interfaces",
     "inet_protocols",
     "myhostname",
@@ -28,7 +28,6 @@ pub const PARAMETERS: [&str; 13] = [
     "smtpd_authorized_xclient_hosts",
     "smtpd_authorized_xforward_hosts",
     "smtpd_upstream_proxy_protocol",
-    "mail_version",
 ];
 
 /// The outgoing SMTP client in master.cf.
