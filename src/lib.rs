@@ -7,7 +7,7 @@
 //! | 5 | `cli`, `config`, `app` |
 //! | 4 | `relay`, `control`, `source`, `analyst`, `actor`, `reach`, `intercept`, `privilege`, `metrics`, `report` |
 //! | 3 | `engine` |
-//! | 2 | `policy`, `traffic`, `redact` |
+//! | 2 | `policy`, `traffic`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
 //! | 0 | `addr`, `time` |
 
@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod policy;
 pub mod privilege;
 pub mod reach;
+pub mod readiness;
 pub mod recording;
 pub mod redact;
 pub mod relay;

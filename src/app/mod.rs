@@ -12,6 +12,7 @@ mod metrics;
 mod output;
 mod passed;
 mod reading;
+mod ready;
 mod record;
 mod replay;
 mod run;
@@ -33,6 +34,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config } => block_on(run::run(&config)),
         Command::Watch(asked) => block_on(watch::watch(&asked)),
         Command::Replay(asked) => block_on(replay::replay(&asked)),
+        Command::Check(asked) => block_on(ready::ready(&asked)),
         Command::Config(ConfigCommand::Check { file }) => check::check(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),
         Command::Record(wanted) => block_on(record::record(wanted)),

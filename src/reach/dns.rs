@@ -10,16 +10,18 @@ use std::time::Duration;
 use std::{fs, io};
 
 use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy,
 };
+use hickory_resolver::lookup::Lookup as Found;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Refused, NetError};
 use tokio::time::Instant;
 
 use super::{question, record};
-use crate::policy::facts::{Answer, Lookup, Reason};
+use crate::policy::facts::{Answer, DomainName, Lookup, Reason};
 
 const PORT: u16 = 53;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -102,6 +104,16 @@ impl Dns {
         Self::with(servers, deadline, Quiet::REPORT, None)
     }
 
+    /// For a single look at many names, some of which may have no server that answers: `server`, or those of
+    /// `/etc/resolv.conf`.
+    ///
+    /// # Errors
+    /// The file cannot be read or names no server; the resolver cannot be made.
+    pub fn for_a_look(server: Option<SocketAddr>, deadline: Duration) -> Result<Self, DnsError> {
+        let servers = server.map_or_else(system_servers, |server| Ok(vec![server]))?;
+        Self::uncached(&servers, deadline)
+    }
+
     /// For somebody who keeps answers himself and asks much: without a cache.
     ///
     /// # Errors
@@ -164,26 +176,10 @@ impl Dns {
         let Some((name, kind)) = question(lookup) else {
             return (Answer::Unknown(Reason::NoSource), None);
         };
-        if self.silence().rests(&self.quiet, Instant::now()) {
-            return (Answer::Unknown(Reason::Timeout), None);
-        }
-        let asked = self.resolver.lookup(name.as_dns().clone(), kind);
-        let found = tokio::time::timeout(self.deadline, asked).await;
-        let found = match found {
-            Ok(Ok(found)) => found,
-            Ok(Err(why)) => {
-                let told = without_records(&why);
-                let silent =
-                    matches!(told.0, Answer::Unknown(Reason::Timeout | Reason::Unreachable));
-                self.silence().heard(!silent, &self.quiet, Instant::now());
-                return told;
-            }
-            Err(_elapsed) => {
-                self.silence().heard(false, &self.quiet, Instant::now());
-                return (Answer::Unknown(Reason::Timeout), None);
-            }
+        let found = match self.records(&name, kind).await {
+            Ok(found) => found,
+            Err(none) => return none,
         };
-        self.silence().heard(true, &self.quiet, Instant::now());
         let ttl = found.answers().iter().map(|answer| answer.ttl).min();
         let of_kind = found.answers().iter().filter(|answer| answer.record_type() == kind);
         let mut records: Vec<_> = of_kind.filter_map(|answer| record(&answer.data)).collect();
@@ -192,6 +188,34 @@ impl Dns {
         }
         records.sort();
         (Answer::Records(records), ttl.map(seconds))
+    }
+
+    /// What the resolver found; else an answer without records, and how long it is good.
+    pub(super) async fn records(
+        &self,
+        name: &DomainName,
+        kind: RecordType,
+    ) -> Result<Found, (Answer, Option<Duration>)> {
+        if self.silence().rests(&self.quiet, Instant::now()) {
+            return Err((Answer::Unknown(Reason::Timeout), None));
+        }
+        let asked = self.resolver.lookup(name.as_dns().clone(), kind);
+        let found = match tokio::time::timeout(self.deadline, asked).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(why)) => {
+                let told = without_records(&why);
+                let silent =
+                    matches!(told.0, Answer::Unknown(Reason::Timeout | Reason::Unreachable));
+                self.silence().heard(!silent, &self.quiet, Instant::now());
+                return Err(told);
+            }
+            Err(_elapsed) => {
+                self.silence().heard(false, &self.quiet, Instant::now());
+                return Err((Answer::Unknown(Reason::Timeout), None));
+            }
+        };
+        self.silence().heard(true, &self.quiet, Instant::now());
+        Ok(found)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod door;
 mod escape;
 mod json;
 mod queue;
+pub mod readiness;
 pub mod replay;
 mod sink;
 pub mod status;

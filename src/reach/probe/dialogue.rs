@@ -63,6 +63,15 @@ impl Dialogue {
         Self { stream, until, held: Vec::new() }
     }
 
+    /// Over by `until` from now on.
+    pub(in crate::reach) const fn end_by(&mut self, until: Instant) {
+        self.until = until;
+    }
+
+    pub(in crate::reach) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Says octets as they are, in as few segments as they fit.
     pub(in crate::reach) async fn say(&mut self, octets: &[u8]) -> Result<(), Broken> {
         let saying = timeout_at(self.until, self.stream.write_all(octets)).await;
@@ -90,18 +99,30 @@ impl Dialogue {
 
     /// The next reply, all its lines.
     pub(in crate::reach) async fn reply(&mut self) -> Result<Said, Broken> {
+        self.read(|reply| Said {
+            code: reply.code,
+            enhanced: reply.enhanced(),
+            pipelining: reply.texts().any(|text| {
+                let keyword = text.split(|octet| *octet == b' ').next();
+                keyword.is_some_and(|word| word.eq_ignore_ascii_case(b"PIPELINING"))
+            }),
+        })
+        .await
+    }
+
+    /// What `take` makes of the next reply.
+    pub(in crate::reach) async fn read<T>(
+        &mut self,
+        take: impl Fn(&Reply<'_>) -> T,
+    ) -> Result<T, Broken> {
         let mut whole = 0;
         loop {
             match Reply::parse_on(&self.held, &mut whole) {
                 ReplyParse::Complete(reply) => {
-                    let pipelining = reply.texts().any(|text| {
-                        let keyword = text.split(|octet| *octet == b' ').next();
-                        keyword.is_some_and(|word| word.eq_ignore_ascii_case(b"PIPELINING"))
-                    });
-                    let said = Said { code: reply.code, enhanced: reply.enhanced(), pipelining };
+                    let taken = take(&reply);
                     let length = reply.raw.len();
                     self.held.drain(..length);
-                    return Ok(said);
+                    return Ok(taken);
                 }
                 ReplyParse::Malformed => return Err(Broken::Nonsense),
                 ReplyParse::Incomplete => {}

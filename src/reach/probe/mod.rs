@@ -26,6 +26,7 @@
 
 mod connect;
 mod dialogue;
+mod survey;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -34,6 +35,7 @@ use tokio::time::Instant;
 
 pub(super) use self::connect::{Missed, connect};
 pub(super) use self::dialogue::{Broken, Dialogue, Said};
+pub use self::survey::{Caller, survey};
 use super::Settings;
 use super::limits::Limits;
 use super::settings::Probes;
@@ -42,6 +44,11 @@ use crate::policy::facts::{Answer, Lookup, Reason};
 
 /// Longest path that is asked about (RFC 5321 §4.5.3.1.3, without brackets).
 const MAX_PATH: usize = 254;
+
+/// What [`large`] says.
+const NOOPS: usize = 4;
+const ARGUMENT: usize = 500;
+const LARGE: usize = NOOPS * (ARGUMENT + "NOOP \r\n".len());
 
 /// Calls other servers, within limits.
 #[derive(Debug)]
@@ -209,8 +216,6 @@ impl Turned {
 /// answer them, but a strict one may take offence; there is nothing else that is long, changes nothing and is in order. So
 /// it is done only where the operator says so (`[reach] large_segments`). What the answers are does not matter.
 async fn large(dialogue: &mut Dialogue) -> Result<(), Broken> {
-    const NOOPS: usize = 4;
-    const ARGUMENT: usize = 500;
     let noop = format!("NOOP {}\r\n", "x".repeat(ARGUMENT));
     dialogue.say(noop.repeat(NOOPS).as_bytes()).await?;
     for _ in 0..NOOPS {

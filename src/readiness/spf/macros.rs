@@ -1,0 +1,231 @@
+//! Macros in domain specifications (RFC 7208 §7).
+
+use std::net::IpAddr;
+
+use hickory_proto::rr::Name;
+
+use crate::policy::facts::DomainName;
+
+/// RFC 7208 §7.3: a longer name loses labels on its left.
+const LONGEST: usize = 253;
+const DELIMITERS: &str = ".-+,/_=";
+
+/// A name that may hold macros.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spec(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Macro { letter: char, keep: Option<usize>, reverse: bool, delimiters: String },
+}
+
+/// What macros stand for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Values<'a> {
+    /// The domain whose mail it is; its sender is taken for the postmaster.
+    pub(super) sender: &'a DomainName,
+    /// The domain whose record is read.
+    pub(super) domain: &'a DomainName,
+    pub(super) ip: IpAddr,
+    pub(super) helo: &'a str,
+}
+
+impl Spec {
+    /// # Errors
+    /// What is wrong, to follow "because".
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            rest = rest.get(c.len_utf8()..).unwrap_or_default();
+            if c != '%' {
+                plain.push(c);
+                continue;
+            }
+            let escaped = rest.chars().next();
+            match escaped {
+                Some('%') => plain.push('%'),
+                Some('_') => plain.push(' '),
+                Some('-') => plain.push_str("%20"),
+                Some('{') => {
+                    let inside = rest.get(1..).and_then(|rest| rest.split_once('}'));
+                    let Some((inside, after)) = inside else {
+                        return Err("a macro has no end".to_owned());
+                    };
+                    pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                    pieces.push(one(inside)?);
+                    rest = after;
+                    continue;
+                }
+                _ => return Err("a % begins no macro".to_owned()),
+            }
+            rest = rest.get(1..).unwrap_or_default();
+        }
+        let ends_in_macro = plain.is_empty() && !pieces.is_empty();
+        let whole = if pieces.is_empty() { plain.clone() } else { format!("x{plain}") };
+        if !ends_in_macro && !is_domain_end(&whole) {
+            return Err(format!("{text:?} is not a full domain name"));
+        }
+        pieces.push(Piece::Text(plain));
+        Ok(Self(pieces))
+    }
+
+    /// What is wrong with the macros of a text that need not be a name.
+    pub(super) fn check_macros(text: &str) -> Result<(), String> {
+        // With an end that is one of a name, only macros can be wrong.
+        Self::parse(&format!("{text}.example")).map(drop)
+    }
+
+    /// `None` if no such name can be asked for.
+    pub(super) fn name(&self, values: &Values<'_>) -> Option<DomainName> {
+        let mut text = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(plain) => text.push_str(plain),
+                Piece::Macro { letter, keep, reverse, delimiters } => {
+                    text.push_str(&value(*letter, values, *keep, *reverse, delimiters));
+                }
+            }
+        }
+        let mut name = text.trim_end_matches('.');
+        while name.len() > LONGEST {
+            name = name.split_once('.')?.1;
+        }
+        let labels = name.split('.').map(str::as_bytes);
+        Name::from_labels(labels).ok().map(DomainName::from)
+    }
+
+    /// It depends on who sends, so it cannot be followed for everybody.
+    pub(super) fn is_fixed(&self) -> bool {
+        let fixed = |piece: &Piece| match piece {
+            Piece::Text(_) => true,
+            Piece::Macro { letter, .. } => matches!(letter, 'd' | 'o'),
+        };
+        self.0.iter().all(fixed)
+    }
+
+    pub(super) fn asks_for_reverse_name(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Macro { letter: 'p', .. }))
+    }
+}
+
+/// RFC 7208 §7.1: it ends in a dot and a label that is no number. Before it nearly all is allowed.
+fn is_domain_end(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let Some((before, label)) = text.rsplit_once('.') else { return false };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let is_label = !label.is_empty() && label.chars().all(is_plain) && !label.starts_with('-');
+    let is_number = label.bytes().all(|b| b.is_ascii_digit());
+    is_label
+        && !label.ends_with('-')
+        && !is_number
+        && before.split('.').all(|label| !label.is_empty())
+}
+
+/// What stands within `%{}`.
+fn one(inside: &str) -> Result<Piece, String> {
+    let wrong = || format!("%{{{inside}}} is no macro");
+    let mut chars = inside.chars();
+    let letter = chars.next().ok_or_else(wrong)?.to_ascii_lowercase();
+    if !matches!(letter, 's' | 'l' | 'o' | 'd' | 'i' | 'p' | 'h' | 'v') {
+        return Err(wrong());
+    }
+    let rest = chars.as_str();
+    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, rest) = rest.split_at(digits);
+    let keep = match number {
+        "" => None,
+        number => Some(number.parse().ok().filter(|keep| *keep > 0).ok_or_else(wrong)?),
+    };
+    let after = rest.strip_prefix(['r', 'R']);
+    let delimiters = after.unwrap_or(rest);
+    if !delimiters.chars().all(|c| DELIMITERS.contains(c)) {
+        return Err(wrong());
+    }
+    let delimiters = if delimiters.is_empty() { "." } else { delimiters }.to_owned();
+    Ok(Piece::Macro { letter, keep, reverse: after.is_some(), delimiters })
+}
+
+fn value(
+    letter: char,
+    values: &Values<'_>,
+    keep: Option<usize>,
+    reverse: bool,
+    delimiters: &str,
+) -> String {
+    let whole = match letter {
+        's' => format!("postmaster@{}", values.sender),
+        'l' => "postmaster".to_owned(),
+        'o' => values.sender.to_string(),
+        'd' => values.domain.to_string(),
+        'i' => dotted(values.ip),
+        'h' => values.helo.to_owned(),
+        'v' => if values.ip.is_ipv6() { "ip6" } else { "in-addr" }.to_owned(),
+        // RFC 7208 §7.3: what is to stand there if no reverse name is confirmed, and nobody should rely on more.
+        _ => "unknown".to_owned(),
+    };
+    let mut parts: Vec<&str> = whole.split(|c| delimiters.contains(c)).collect();
+    if reverse {
+        parts.reverse();
+    }
+    let from = keep.map_or(0, |keep| parts.len().saturating_sub(keep));
+    parts.get(from..).unwrap_or_default().join(".")
+}
+
+/// RFC 7208 §7.3: IPv6 as nibbles.
+fn dotted(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => {
+            let digits = format!("{:032x}", u128::from(v6));
+            let nibbles: Vec<String> = digits.chars().map(String::from).collect();
+            nibbles.join(".")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The examples of RFC 7208 §7.4.
+    #[test]
+    fn macros_expand_as_in_the_rfc() {
+        let name = |text: &str| DomainName::parse(text).unwrap();
+        let sender = name("email.example.com");
+        let v4 = "192.0.2.3".parse().unwrap();
+        let v6 = "2001:db8::cb01".parse().unwrap();
+        for (spec, ip, expected) in [
+            ("%{d}", v4, "email.example.com"),
+            ("%{d3}", v4, "email.example.com"),
+            ("%{d2}", v4, "example.com"),
+            ("%{d1}", v4, "com"),
+            ("%{dr}", v4, "com.example.email"),
+            ("%{d2r}", v4, "example.email"),
+            ("%{ir}.%{v}._spf.%{d2}", v4, "3.2.0.192.in-addr._spf.example.com"),
+            ("%{l}.lp._spf.%{d2}", v4, "postmaster.lp._spf.example.com"),
+            (
+                "%{ir}.%{v}._spf.%{d2}",
+                v6,
+                "1.0.b.c.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6._spf.example.com",
+            ),
+            ("%{h}", v4, "mx.example.net"),
+            ("a.%{p}.example", v4, "a.unknown.example"),
+        ] {
+            let values = Values { sender: &sender, domain: &sender, ip, helo: "mx.example.net" };
+            let found = Spec::parse(spec).unwrap().name(&values);
+            assert_eq!(found.map(|name| name.to_string()).as_deref(), Some(expected), "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_told() {
+        for wrong in
+            ["", "localhost", "%{x}", "%{d0}", "%{d", "%a.example", "a..example", "a.1", "%{d!}"]
+        {
+            assert!(Spec::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

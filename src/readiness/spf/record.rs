@@ -1,0 +1,269 @@
+//! The text of an SPF record (RFC 7208 §4.5, §4.6, §5, §6).
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::macros::Spec;
+
+const MECHANISMS: [&str; 8] = ["all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists"];
+
+/// What could be read of it, and what could not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) directives: Vec<Directive>,
+    pub(super) redirect: Option<Spec>,
+    has_exp: bool,
+    /// Any of them is a permanent error for whoever evaluates the record.
+    pub(super) mistakes: Vec<String>,
+    /// Allowed, and surely not meant so.
+    pub(super) odd: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Directive {
+    pub(super) qualifier: Qualifier,
+    pub(super) mechanism: Mechanism,
+    /// As it stands in the record.
+    pub(super) text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Qualifier {
+    Pass,
+    Fail,
+    SoftFail,
+    Neutral,
+}
+
+/// `None` for a name is the domain itself. Lengths are of prefixes, of IPv4 and of IPv6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mechanism {
+    All,
+    Include(Spec),
+    A(Option<Spec>, (u8, u8)),
+    Mx(Option<Spec>, (u8, u8)),
+    Ptr(Option<Spec>),
+    Network(IpNet),
+    Exists(Spec),
+}
+
+/// It is an SPF record, well-formed or not.
+pub(super) fn is_spf(text: &[u8]) -> bool {
+    has_version(text, b"v=spf1").is_some_and(|rest| rest.is_empty() || rest.starts_with(b" "))
+}
+
+/// It is a Sender ID record (RFC 4406).
+pub(super) fn is_sender_id(text: &[u8]) -> bool {
+    has_version(text, b"spf2.0").is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+fn has_version<'a>(text: &'a [u8], version: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = text.split_at_checked(version.len())?;
+    start.eq_ignore_ascii_case(version).then_some(rest)
+}
+
+impl Record {
+    /// [`is_spf`] comes first.
+    pub(super) fn parse(text: &[u8]) -> Self {
+        let mut record = Self::default();
+        if !text.is_ascii() {
+            record.mistakes.push("the record holds characters other than ASCII".to_owned());
+        }
+        let text = String::from_utf8_lossy(text);
+        for term in text.split(' ').skip(1).filter(|term| !term.is_empty()) {
+            if let Err(why) = record.term(term) {
+                record.mistakes.push(format!("{term}: {why}"));
+            }
+        }
+        let all = record.directives.iter().position(|one| one.mechanism == Mechanism::All);
+        if let Some(after) = all.and_then(|all| record.directives.get(all + 1)) {
+            record.odd.push(format!("{}: nobody reads what stands after \"all\"", after.text));
+        }
+        if all.is_some() && record.redirect.is_some() {
+            record.odd.push("redirect=: nobody reads it beside \"all\"".to_owned());
+        }
+        record
+    }
+
+    fn term(&mut self, term: &str) -> Result<(), String> {
+        let end = term.find([':', '=', '/']).unwrap_or(term.len());
+        let (name, rest) = term.split_at(end);
+        if let Some(value) = rest.strip_prefix('=') {
+            return self.modifier(name, value);
+        }
+        let (qualifier, name) = match name.split_at_checked(1) {
+            Some(("+", name)) => (Qualifier::Pass, name),
+            Some(("-", name)) => (Qualifier::Fail, name),
+            Some(("~", name)) => (Qualifier::SoftFail, name),
+            Some(("?", name)) => (Qualifier::Neutral, name),
+            _ => (Qualifier::Pass, name),
+        };
+        let mechanism = mechanism(&name.to_ascii_lowercase(), rest)?;
+        self.directives.push(Directive { qualifier, mechanism, text: term.to_owned() });
+        Ok(())
+    }
+
+    fn modifier(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let name = name.to_ascii_lowercase();
+        match name.as_str() {
+            "redirect" if self.redirect.is_some() => return Err("it stands there twice".to_owned()),
+            "redirect" => self.redirect = Some(Spec::parse(value)?),
+            "exp" if self.has_exp => return Err("it stands there twice".to_owned()),
+            "exp" => {
+                Spec::parse(value)?;
+                self.has_exp = true;
+            }
+            _ if name.trim_start_matches(['+', '-', '~', '?']) != name => {
+                return Err("no mechanism is written with \"=\"; write \":\"".to_owned());
+            }
+            _ if MECHANISMS.contains(&name.as_str()) => {
+                self.odd.push(format!(
+                    "{name}={value}: read as an unknown modifier, and ignored; write {name}:{value}"
+                ));
+            }
+            _ if !name.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                return Err("neither a mechanism nor a modifier".to_owned());
+            }
+            // RFC 7208 §6: unknown modifiers are ignored, if they are in order.
+            _ => Spec::check_macros(value)?,
+        }
+        Ok(())
+    }
+}
+
+fn mechanism(name: &str, rest: &str) -> Result<Mechanism, String> {
+    let value = rest.strip_prefix(':');
+    let needed =
+        || value.filter(|value| !value.is_empty()).ok_or_else(|| "it names nothing".to_owned());
+    Ok(match name {
+        "all" if rest.is_empty() => Mechanism::All,
+        "all" => return Err("nothing may follow \"all\"".to_owned()),
+        "include" => Mechanism::Include(Spec::parse(needed()?)?),
+        "exists" => Mechanism::Exists(Spec::parse(needed()?)?),
+        "ip4" => Mechanism::Network(ip4(needed()?)?.into()),
+        "ip6" => Mechanism::Network(ip6(needed()?)?.into()),
+        "ptr" if rest.is_empty() => Mechanism::Ptr(None),
+        "ptr" => Mechanism::Ptr(Some(Spec::parse(needed()?)?)),
+        "a" | "mx" => {
+            let (before, lengths) = lengths(rest)?;
+            let spec = match before {
+                "" => None,
+                named => Some(Spec::parse(named.strip_prefix(':').unwrap_or(named))?),
+            };
+            if name == "a" { Mechanism::A(spec, lengths) } else { Mechanism::Mx(spec, lengths) }
+        }
+        "ipv4" | "ip" => return Err("there is no such mechanism; write ip4:".to_owned()),
+        "ipv6" => return Err("there is no such mechanism; write ip6:".to_owned()),
+        _ => return Err("there is no such mechanism".to_owned()),
+    })
+}
+
+fn ip4(value: &str) -> Result<Ipv4Net, String> {
+    let (address, length) = value.split_once('/').map_or((value, None), |(a, b)| (a, Some(b)));
+    let length = length.map_or(Ok(32), |length| prefix(length, 32))?;
+    let address = address.parse().map_err(|_no_address| match address.contains(':') {
+        true => "an IPv6 address; write ip6:".to_owned(),
+        false => format!("{address:?} is no IPv4 address"),
+    })?;
+    Ipv4Net::new(address, length).map_err(|error| error.to_string())
+}
+
+fn ip6(value: &str) -> Result<Ipv6Net, String> {
+    let (address, length) = value.split_once('/').map_or((value, None), |(a, b)| (a, Some(b)));
+    let length = length.map_or(Ok(128), |length| prefix(length, 128))?;
+    let address = address.parse().map_err(|_no_address| match address {
+        bracketed if bracketed.starts_with('[') => {
+            "write the IPv6 address without brackets".to_owned()
+        }
+        v4 if v4.parse::<std::net::Ipv4Addr>().is_ok() => "an IPv4 address; write ip4:".to_owned(),
+        _ => format!("{address:?} is no IPv6 address"),
+    })?;
+    Ipv6Net::new(address, length).map_err(|error| error.to_string())
+}
+
+/// `[:name][/LENGTH][//LENGTH]`: what stands before the lengths, and these.
+fn lengths(rest: &str) -> Result<(&str, (u8, u8)), String> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (rest, v6) = match rest.rsplit_once("//") {
+        Some((before, number)) if is_number(number) => (before, prefix(number, 128)?),
+        _ => (rest, 128),
+    };
+    let (rest, v4) = match rest.rsplit_once('/') {
+        Some((before, number)) if is_number(number) => (before, prefix(number, 32)?),
+        _ => (rest, 32),
+    };
+    Ok((rest, (v4, v6)))
+}
+
+fn prefix(text: &str, longest: u8) -> Result<u8, String> {
+    let plain = !text.starts_with('0') || text == "0";
+    let length = text.parse().ok().filter(|length| plain && *length <= longest);
+    length.ok_or_else(|| format!("the prefix length /{text} is no number from 0 to {longest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_records_are_read_whole() {
+        for good in [
+            "v=spf1",
+            "v=spf1 -all",
+            "v=spf1 a mx:a.example/24 a/24//64 mx//64 -all",
+            "V=SPF1 IP4:192.0.2.0/24 ip6:2001:db8::/32 ~all",
+            "v=spf1 include:_spf.example.org exists:%{ir}.%{v}.a.example ?all",
+            "v=spf1 redirect=_spf.a.example exp=why.a.example unknown=a/b",
+        ] {
+            assert!(is_spf(good.as_bytes()), "{good}");
+            let record = Record::parse(good.as_bytes());
+            assert_eq!((record.mistakes, record.odd), (vec![], vec![]), "{good}");
+        }
+        for other in ["v=spf10 -all", "v=spf2.0/pra", "v=DMARC1; p=none", ""] {
+            assert!(!is_spf(other.as_bytes()), "{other}");
+        }
+        assert!(is_sender_id(b"spf2.0/mfrom,pra -all") && !is_sender_id(b"v=spf1 -all"));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let mut told = String::new();
+        for wrong in [
+            "ip6:2001:db8::/129",
+            "ip6:2001:db8:::1",
+            "ip6:[2001:db8::1]",
+            "ip6:192.0.2.1",
+            "ip6:2001:db8::1/064",
+            "ip6:",
+            "ip6=2001:db8::1",
+            "+ip6=2001:db8::1",
+            "ip4:2001:db8::1",
+            "ip4:192.0.2.256",
+            "ip4:192.0.2.0/33",
+            "ipv6:2001:db8::1",
+            "a:localhost",
+            "a:a.example/33",
+            "mx//129",
+            "include",
+            "include:",
+            "exists:%{z}.example",
+            "all:x",
+            "-all ip6:2001:db8::1",
+            "-all redirect=a.example",
+            "redirect=a.example redirect=b.example",
+            "mailto:postmaster",
+            "exp=a.example exp=b.example",
+            "other=%abc",
+            "\u{2013}all",
+        ] {
+            let record = Record::parse(format!("v=spf1 {wrong}").as_bytes());
+            let said: Vec<String> = record
+                .mistakes
+                .into_iter()
+                .chain(record.odd.into_iter().map(|odd| format!("(odd) {odd}")))
+                .collect();
+            assert!(!said.is_empty(), "{wrong}");
+            told += &format!("{wrong}\n    {}\n", said.join("\n    "));
+        }
+        insta::assert_snapshot!(told);
+    }
+}

@@ -1,0 +1,396 @@
+//! A world in a table: what the DNS and servers say, and what is found.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::addr::Family;
+use crate::policy::facts::{Answer, Answered, Lookup, Reason, Record, Source};
+
+const SENDER: &str = "2001:db8::5";
+const SENDER4: &str = "192.0.2.5";
+
+/// Lines `name TYPE value`: MX, A, AAAA, PTR (of an address), TXT, CNAME; `name TYPE !servfail` has no answer.
+struct World {
+    records: BTreeMap<(String, String), Vec<String>>,
+    surveys: BTreeMap<IpAddr, Survey>,
+}
+
+/// Everything as it should be for `a.example`.
+const GOOD: &str = "\
+a.example MX 10 mx.a.example
+a.example TXT v=spf1 ip6:2001:db8::/64 ip4:192.0.2.0/24 -all
+mx.a.example A 192.0.2.25
+mx.a.example AAAA 2001:db8::25
+2001:db8::5 PTR out.a.example
+192.0.2.5 PTR out.a.example
+out.a.example A 192.0.2.5
+out.a.example AAAA 2001:db8::5
+_dmarc.a.example TXT v=DMARC1; p=reject; rua=mailto:d@a.example
+";
+
+fn name(text: &str) -> DomainName {
+    DomainName::parse(text).unwrap()
+}
+
+fn said(text: &str) -> Spoken {
+    let code = text[..3].parse().unwrap();
+    let lines = text[4..].split('|').map(str::to_owned).collect();
+    Spoken::Said(Exchange { code, lines, took: Duration::from_millis(4) })
+}
+
+fn good_survey() -> Survey {
+    Survey {
+        reached: Reached::Yes(Duration::from_millis(3)),
+        greeting: said("220 mx.a.example ESMTP"),
+        ehlo: said("250 mx.a.example|PIPELINING|STARTTLS"),
+        path: Some(Path {
+            local: None,
+            mtu: Some(1500),
+            mss: Some(1428),
+            large: Large::Answered(2028),
+        }),
+    }
+}
+
+impl World {
+    /// `changes` come in place of what [`GOOD`] has of the same name and type; `name TYPE -` takes it away.
+    fn new(changes: &str) -> Self {
+        let mut records: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        let mut add = |lines: &str, replace: bool| {
+            let mut replaced = Vec::new();
+            for line in lines.lines().filter(|line| !line.is_empty()) {
+                let [owner, kind, value] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+                    panic!("{line}")
+                };
+                let key = (owner.to_owned(), kind.to_owned());
+                if replace && !replaced.contains(&key) {
+                    records.remove(&key);
+                    replaced.push(key.clone());
+                }
+                if value != "-" {
+                    records.entry(key).or_default().push(value.to_owned());
+                }
+            }
+        };
+        add(GOOD, false);
+        add(changes, true);
+        let surveys = ["192.0.2.25", "2001:db8::25"].map(|ip| (ip.parse().unwrap(), good_survey()));
+        Self { records, surveys: surveys.into() }
+    }
+
+    fn find(&self, owner: &str, kind: &str) -> Result<Option<&Vec<String>>, Reason> {
+        let found = self.records.get(&(owner.to_owned(), kind.to_owned()));
+        match found.and_then(|values| values.first()).map(String::as_str) {
+            Some("!servfail") => Err(Reason::Servfail),
+            Some("!timeout") => Err(Reason::Timeout),
+            _ => Ok(found),
+        }
+    }
+
+    fn answer(&self, known: &mut Known, question: Question) {
+        let lookup = match question {
+            Question::Texts(owner) => {
+                let texts = match self.find(&owner.to_string(), "TXT") {
+                    Err(reason) => Texts::Unknown(reason),
+                    Ok(None) => Texts::NoData,
+                    Ok(Some(texts)) => {
+                        Texts::Found(texts.iter().map(|text| text.clone().into_bytes()).collect())
+                    }
+                };
+                return known.texts_are(owner, texts);
+            }
+            Question::Alias(owner) => {
+                let alias = match self.find(&owner.to_string(), "CNAME") {
+                    Err(reason) => Alias::Unknown(reason),
+                    Ok(found) => found.map_or(Alias::No, |found| Alias::Of(name(&found[0]))),
+                };
+                return known.alias_is(owner, alias);
+            }
+            Question::Survey(ip) => {
+                let survey = self.surveys.get(&ip).cloned();
+                let survey = survey
+                    .unwrap_or_else(|| Survey::only(Reached::Silent(Duration::from_secs(10))));
+                return known.surveyed(ip, survey);
+            }
+            Question::Lookup(lookup) => lookup,
+        };
+        let record = |value: &String| match &lookup {
+            Lookup::MailExchanges(_) => {
+                let (preference, host) = value.split_once(' ').unwrap();
+                let host = if host == "." {
+                    hickory_proto::rr::Name::root().into()
+                } else {
+                    name_or_address(host)
+                };
+                Record::Exchange { preference: preference.parse().unwrap(), host }
+            }
+            Lookup::Reverse(_) => Record::Name(name(value)),
+            _ => Record::Address(value.parse().unwrap()),
+        };
+        let (owner, kind) = match &lookup {
+            Lookup::Addresses(owner, Family::Ipv4) => (owner.to_string(), "A"),
+            Lookup::Addresses(owner, Family::Ipv6) => (owner.to_string(), "AAAA"),
+            Lookup::MailExchanges(owner) => (owner.to_string(), "MX"),
+            Lookup::Reverse(ip) => (ip.to_string(), "PTR"),
+            other => panic!("{other:?}"),
+        };
+        let answer = match self.find(&owner, kind) {
+            Err(reason) => Answer::Unknown(reason),
+            Ok(Some(values)) => Answer::Records(values.iter().map(record).collect()),
+            Ok(None) if self.records.contains_key(&(owner, "NXDOMAIN".to_owned())) => {
+                Answer::NxDomain
+            }
+            Ok(None) => Answer::NoData,
+        };
+        known.answer(lookup, Answered { answer, source: Source::Dns, at: None });
+    }
+
+    fn judge(&self, asked: &Asked) -> Report {
+        let mut known = Known::default();
+        for _ in 0..40 {
+            match judge(asked, &known) {
+                Judged::Report(report) => return report,
+                Judged::Need(needed) => {
+                    assert!(!needed.is_empty());
+                    needed.into_iter().for_each(|question| self.answer(&mut known, question));
+                }
+            }
+        }
+        panic!("it asks for ever");
+    }
+}
+
+/// An MX may hold any name, also one that looks like an address.
+fn name_or_address(text: &str) -> DomainName {
+    hickory_proto::rr::Name::from_ascii(text).unwrap().into()
+}
+
+fn asked() -> Asked {
+    Asked {
+        domain: name("a.example"),
+        senders: vec![SENDER.parse().unwrap(), SENDER4.parse().unwrap()],
+        senders_from: Origin::CommandLine,
+        helo: Some((name("out.a.example"), Origin::CommandLine)),
+        selectors: Vec::new(),
+        interfaces: Vec::new(),
+        postfix: None,
+    }
+}
+
+fn bad(report: &Report) -> String {
+    let bad = report.findings.iter().filter(|one| one.outcome != Outcome::Pass);
+    let told: Vec<String> =
+        bad.map(|one| format!("{} {}", one.outcome.as_str(), one.check.as_str())).collect();
+    told.join(", ")
+}
+
+#[test]
+fn what_the_dns_says() {
+    let mut wrong = Vec::new();
+    for (changes, expected) in [
+        ("", ""),
+        ("a.example MX !servfail", "unknown mx_records"),
+        ("a.example MX -\na.example NXDOMAIN x", "fail mx_records"),
+        ("a.example MX -", "fail mx_records"),
+        (
+            "a.example MX -\na.example AAAA !timeout",
+            "unknown mx_records, unknown mx_ipv6, warn mx_ipv4",
+        ),
+        ("a.example MX -\na.example AAAA 2001:db8::25\na.example A 192.0.2.25", "warn mx_records"),
+        ("a.example MX 0 .", "warn mx_records"),
+        ("a.example MX 0 .\na.example MX 10 mx.a.example", "fail mx_records"),
+        ("a.example MX 10 192.0.2.25.", "fail mx_name"),
+        ("mx.a.example CNAME b.a.example", "warn mx_name"),
+        ("mx.a.example CNAME !timeout", "unknown mx_name"),
+        ("mx.a.example AAAA -", "fail mx_ipv6"),
+        ("mx.a.example AAAA !servfail", "unknown mx_ipv6"),
+        ("mx.a.example A -", "warn mx_ipv4"),
+        ("mx.a.example AAAA ::1", "fail mx_address"),
+        ("mx.a.example AAAA ::ffff:192.0.2.25\nmx.a.example AAAA 2001:db8::25", "fail mx_address"),
+        (
+            "a.example MX 10 mx.a.example\na.example MX 20 b.a.example\nb.a.example A 192.0.2.25",
+            "warn mx_ipv6",
+        ),
+        ("2001:db8::5 PTR -", "fail sender_ptr"),
+        ("2001:db8::5 PTR !timeout", "unknown sender_ptr"),
+        ("out.a.example AAAA 2001:db8::6", "fail sender_fcrdns, warn sender_helo"),
+        ("out.a.example AAAA !servfail", "unknown sender_fcrdns, unknown sender_helo"),
+        ("2001:db8::5 PTR other.a.example\nother.a.example AAAA 2001:db8::5", "warn sender_helo"),
+        ("a.example TXT -", "fail spf_record"),
+        ("a.example TXT !servfail", "unknown spf_record"),
+        ("a.example TXT v=spf1 -all\na.example TXT v=spf1 ~all", "fail spf_record"),
+        ("a.example TXT v=spf1 ip4:192.0.2.0/24 -all", "fail spf_sender"),
+        ("a.example TXT v=spf1 ip4:192.0.2.0/24 ip6:2001:db8::/129 -all", "fail spf_syntax"),
+        ("a.example TXT v=spf1 +all", "fail spf_all"),
+        ("a.example TXT v=spf1 ip6:2001:db8::5 ip4:192.0.2.5", "warn spf_all"),
+        ("a.example TXT v=spf1 ip6:2001:db8::5 ip4:192.0.2.5 ?all", "warn spf_all"),
+        ("a.example TXT v=spf1 ptr -all", "warn spf_ptr"),
+        ("a.example TXT v=spf1 a:out.a.example -all", ""),
+        (
+            "a.example TXT v=spf1 exists:%{ir}.x.a.example -all\n5.2.0.192.x.a.example A 127.0.0.2",
+            "fail spf_sender",
+        ),
+        (
+            "a.example TXT v=spf1 redirect=b.example\nb.example TXT v=spf1 mx:a.example a:out.a.example -all",
+            "",
+        ),
+        (
+            "a.example TXT v=spf1 redirect=b.example",
+            "fail spf_syntax, fail spf_sender, fail spf_sender",
+        ),
+        (
+            "a.example TXT v=spf1 include:b.example -all\nb.example TXT !timeout",
+            "unknown spf_lookups, unknown spf_sender, unknown spf_sender",
+        ),
+        (
+            "a.example TXT v=spf1 include:b.example -all\nb.example TXT v=spf1 ip6:2001:db8::5 ip4:192.0.2.5 include:a.example ~all",
+            "fail spf_syntax, fail spf_lookups",
+        ),
+        (
+            "a.example TXT v=spf1 a:x.a.example a:y.a.example a:z.a.example ip4:192.0.2.5 ip6:2001:db8::5 -all\n\
+             x.a.example A 192.0.2.1\ny.a.example A 192.0.2.1\nz.a.example A 192.0.2.1",
+            "fail spf_void_lookups, fail spf_sender",
+        ),
+        (
+            "a.example TXT v=spf1 a:out.a.example -all\na.example TXT spf2.0/pra -all",
+            "warn sender_id",
+        ),
+        ("_dmarc.a.example TXT -", "warn dmarc_record"),
+        ("_dmarc.a.example TXT !timeout", "unknown dmarc_record"),
+        ("_dmarc.a.example TXT -\n_dmarc.example TXT !servfail", "unknown dmarc_record"),
+        (
+            "_dmarc.a.example TXT -\n_dmarc.example TXT v=DMARC1; p=none; sp=reject; rua=mailto:d@b.example",
+            "",
+        ),
+        ("_dmarc.a.example TXT v=DMARC1; p=none; rua=mailto:d@a.example", "warn dmarc_policy"),
+        ("_dmarc.a.example TXT v=DMARC1; p=reject", "warn dmarc_reports"),
+        (
+            "_dmarc.a.example TXT v=DMARC1; p=maybe; rua=d@a.example",
+            "fail dmarc_policy, fail dmarc_reports",
+        ),
+        (
+            "_dmarc.a.example TXT v=DMARC1; p=reject\n_dmarc.a.example TXT v=DMARC1; p=none",
+            "fail dmarc_record",
+        ),
+    ] {
+        let found = bad(&World::new(changes).judge(&asked()));
+        if found != expected {
+            wrong.push(format!("{changes}\n    expected: {expected}\n    found: {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_servers_say() {
+    let (v4, v6): (IpAddr, IpAddr) =
+        ("192.0.2.25".parse().unwrap(), "2001:db8::25".parse().unwrap());
+    let second = Duration::from_secs(1);
+    let silent = || Survey::only(Reached::Silent(second));
+    let greeting =
+        |spoken| Survey { greeting: spoken, ehlo: Spoken::NotAsked, path: None, ..good_survey() };
+    let path = |large| {
+        let path = Path { large, ..good_survey().path.unwrap() };
+        Survey { path: Some(path), ..good_survey() }
+    };
+    let named =
+        |text: &str| Survey { greeting: said(&format!("220 {text} ESMTP")), ..good_survey() };
+    let no_tls = || Survey { ehlo: said("250 mx.a.example|PIPELINING"), ..good_survey() };
+    for (on_v6, on_v4, expected) in [
+        (silent(), good_survey(), "fail smtp_families, fail smtp_connect"),
+        (good_survey(), silent(), "fail smtp_families, fail smtp_connect"),
+        (silent(), silent(), "unknown smtp_connect, unknown smtp_connect"),
+        (Survey::only(Reached::Refused), good_survey(), "fail smtp_families, fail smtp_connect"),
+        (Survey::only(Reached::NoWay), good_survey(), "unknown smtp_connect"),
+        (
+            Survey::only(Reached::Late),
+            Survey::only(Reached::Late),
+            "unknown smtp_connect, unknown smtp_connect",
+        ),
+        (greeting(said("554 no")), good_survey(), "fail smtp_families, fail smtp_greeting"),
+        (greeting(said("421 later")), good_survey(), "fail smtp_families, unknown smtp_greeting"),
+        (
+            greeting(Spoken::Stalled(second)),
+            good_survey(),
+            "fail smtp_families, fail smtp_greeting",
+        ),
+        (greeting(Spoken::Nonsense), good_survey(), "fail smtp_families, fail smtp_greeting"),
+        (greeting(Spoken::Closed), good_survey(), "fail smtp_families, unknown smtp_greeting"),
+        (no_tls(), good_survey(), "fail smtp_families, warn smtp_starttls"),
+        (no_tls(), no_tls(), "warn smtp_starttls, warn smtp_starttls"),
+        (named("localhost"), good_survey(), "warn smtp_name"),
+        (named("[2001:db8::25]"), good_survey(), "warn smtp_name"),
+        (named("mx.b.example"), good_survey(), "warn smtp_name"),
+        (named("other.a.example"), good_survey(), ""),
+        (path(Large::Stalled(second)), good_survey(), "fail path_mtu"),
+        (path(Large::NotTried), good_survey(), "unknown path_mtu"),
+        (path(Large::TurnedAway), good_survey(), "unknown path_mtu"),
+    ] {
+        let mut world = World::new("");
+        world.surveys = [(v6, on_v6.clone()), (v4, on_v4.clone())].into();
+        let report = world.judge(&asked());
+        assert_eq!(bad(&report), expected, "{on_v6:?}\n{on_v4:?}");
+    }
+}
+
+#[test]
+fn slow_is_a_warning() {
+    let mut world = World::new("");
+    let took = Duration::from_secs(8);
+    let slow = Spoken::Said(Exchange { code: 220, lines: vec!["mx.a.example".to_owned()], took });
+    world
+        .surveys
+        .insert("2001:db8::25".parse().unwrap(), Survey { greeting: slow, ..good_survey() });
+    assert_eq!(bad(&world.judge(&asked())), "warn smtp_greeting");
+}
+
+#[test]
+fn no_ipv6_sender_is_a_warning_and_a_private_one_fails() {
+    let only4 = Asked { senders: vec![SENDER4.parse().unwrap()], ..asked() };
+    assert_eq!(bad(&World::new("").judge(&only4)), "warn sender_address");
+    let private = Asked { senders: vec!["fd00::1".parse().unwrap()], ..asked() };
+    assert_eq!(bad(&World::new("").judge(&private)), "fail sender_address");
+}
+
+/// 1,000 strange records neither panic nor ask for ever.
+#[test]
+fn strange_records_are_survived() {
+    let parts = [
+        "%{",
+        "%{i",
+        "include:a.example",
+        "a:%{d}.",
+        "//",
+        "/",
+        "mx/0//0",
+        "redirect=a.example",
+        "=",
+        ":",
+        "ip6:",
+        "\u{e9}",
+        "exists:%{d1r-}.b.example",
+    ];
+    for seed in 0..1000_usize {
+        let picked: Vec<&str> =
+            (0..5).map(|n| parts[(seed * 7 + n * n * (seed % 11 + 1)) % parts.len()]).collect();
+        let changes = format!(
+            "a.example TXT v=spf1 {}\n_dmarc.a.example TXT v=DMARC1;{}",
+            picked.join(" "),
+            picked.concat()
+        );
+        World::new(&changes).judge(&asked());
+    }
+}
+
+#[test]
+fn words_are_lower_case_and_each_is_there_once() {
+    let mut words: Vec<&str> = Check::ALL.iter().map(|check| check.as_str()).collect();
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), Check::ALL.len());
+    assert!(words.iter().all(|word| {
+        word.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'0'..=b'9'))
+    }));
+}
