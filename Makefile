@@ -15,7 +15,7 @@ CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream
 NEEDED = $(BUILD_PACKAGES)
 
-.PHONY: help build deb demo test captures lint bench fuzz packages
+.PHONY: help build deb demo test captures dashboards lint bench fuzz packages
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +42,9 @@ test: packages ## Every test, with real Postfix, kernel and Prometheus; as root,
 captures: NEEDED = $(CAPTURE_PACKAGES)
 captures: packages ## Record the cases of captures/ again, or those whose test is named CASE; as root, or with sudo
 	$(RUNNER) $(CARGO) test --locked --test captures -- --ignored record::$(CASE)
+
+dashboards: ## Make dashboards/*.json again, of dashboards/source/*.toml
+	$(CARGO) test --locked --test dashboards -- --ignored dashboards_are_written
 
 lint: ## Formatting, clippy, documentation: no warnings
 	$(CARGO) fmt --check

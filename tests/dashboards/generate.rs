@@ -1,0 +1,184 @@
+//! From `dashboards/source/*.toml`, which says what a dashboard shows, to the JSON that Grafana takes, which also says how:
+//! places, colours, options and the variables are the same on all of them, and decided here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::panel::Panel;
+use super::selectors;
+
+pub(super) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
+/// The first of Grafana 11.
+const SCHEMA: u32 = 39;
+/// Columns of Grafana's grid.
+const COLUMNS: u32 = 24;
+/// What the dashboards find each other by.
+const TAG: &str = "gatepost";
+/// What every metric is asked for: the gateways that are chosen above the panels.
+pub(super) const CHOSEN: &str = r#"job=~"$job", instance=~"$instance""#;
+
+/// A file of `dashboards/source`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    /// Stays for ever: links and bookmarks name it.
+    uid: String,
+    title: String,
+    description: String,
+    row: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    title: String,
+    /// Of its panels, in Grafana's units of some 30 pixels.
+    height: u32,
+    panel: Vec<Panel>,
+}
+
+/// Every dashboard: the file that it is kept in, and its text.
+pub(super) fn all() -> Vec<(PathBuf, String)> {
+    let mut sources: Vec<PathBuf> = fs::read_dir(Path::new(FOLDER).join("source"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    sources.sort();
+    sources
+        .iter()
+        .map(|path| {
+            let source = toml::from_str::<Source>(&fs::read_to_string(path).unwrap());
+            let source = source.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let name = path.with_extension("json").file_name().unwrap().to_owned();
+            let text = serde_json::to_string_pretty(&dashboard(&source)).unwrap();
+            (Path::new(FOLDER).join(name), format!("{text}\n"))
+        })
+        .collect()
+}
+
+fn dashboard(source: &Source) -> Value {
+    json!({
+        "annotations": { "list": annotations() },
+        "description": source.description,
+        "editable": true,
+        "graphTooltip": 1,
+        "id": null,
+        "links": [{
+            "asDropdown": false, "icon": "external link", "includeVars": true, "keepTime": true,
+            "tags": [TAG], "targetBlank": false, "title": "", "tooltip": "", "type": "dashboards", "url": "",
+        }],
+        "panels": panels(&source.row),
+        "refresh": "30s",
+        "schemaVersion": SCHEMA,
+        "tags": [TAG],
+        "templating": { "list": variables() },
+        "time": { "from": "now-6h", "to": "now" },
+        "timepicker": {},
+        "timezone": "browser",
+        "title": source.title,
+        "uid": source.uid,
+        "version": 1,
+    })
+}
+
+pub(super) fn datasource() -> Value {
+    json!({ "type": "prometheus", "uid": "${datasource}" })
+}
+
+fn variables() -> Value {
+    let of = |name: &str, label: &str, query: &str| {
+        json!({
+            "allValue": ".*",
+            "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
+            "datasource": datasource(),
+            "definition": query,
+            "includeAll": true,
+            "label": label,
+            "multi": true,
+            "name": name,
+            "query": { "query": query, "refId": name },
+            // When the time changes.
+            "refresh": 2,
+            "sort": 1,
+            "type": "query",
+        })
+    };
+    json!([
+        {
+            "current": {}, "label": "Data source", "name": "datasource", "query": "prometheus",
+            "refresh": 1, "type": "datasource",
+        },
+        of("job", "Job", "label_values(gatepost_build_info, job)"),
+        of("instance", "Gateway", r#"label_values(gatepost_build_info{job=~"$job"}, instance)"#),
+    ])
+}
+
+/// Marks on every panel of what happened to gateways.
+fn annotations() -> Value {
+    let of = |name: &str, colour: &str, title: &str, expr: &str| {
+        json!({
+            "datasource": datasource(),
+            "enable": true,
+            "expr": selectors::among(expr, CHOSEN),
+            "hide": false,
+            "iconColor": colour,
+            "name": name,
+            "step": "30s",
+            "tagKeys": "instance",
+            "titleFormat": title,
+            "useValueForTime": false,
+        })
+    };
+    json!([
+        of(
+            "Doors",
+            "purple",
+            "door of {{family}}: {{to}}",
+            "sum by (instance, family, to) (increase(gatepost_door_changes_total[$__rate_interval])) > 0",
+        ),
+        of(
+            "Reloads",
+            "yellow",
+            "configuration {{result}}",
+            "sum by (instance, result) (increase(gatepost_config_reloads_total[$__rate_interval])) > 0",
+        ),
+        of(
+            "Starts",
+            "blue",
+            "started, version {{version}}",
+            "sum by (instance, version) (gatepost_build_info \
+             * on (job, instance) group_left () (changes(process_start_time_seconds[$__rate_interval]) > 0))",
+        ),
+    ])
+}
+
+/// Rows below each other, and in each its panels from left to right.
+fn panels(rows: &[Row]) -> Vec<Value> {
+    let mut panels = Vec::new();
+    let mut y = 0;
+    for row in rows {
+        let id = panels.len() + 1;
+        panels.push(json!({
+            "collapsed": false, "gridPos": { "h": 1, "w": COLUMNS, "x": 0, "y": y },
+            "id": id, "panels": [], "title": row.title, "type": "row",
+        }));
+        y += 1;
+        let (mut x, mut height) = (0, 0);
+        for panel in &row.panel {
+            if x + panel.width > COLUMNS {
+                (x, y, height) = (0, y + height, 0);
+            }
+            let own = panel.height.unwrap_or(row.height);
+            let place = json!({ "h": own, "w": panel.width, "x": x, "y": y });
+            panels.push(panel.json(panels.len() + 1, &place));
+            x += panel.width;
+            height = height.max(own);
+        }
+        y += height;
+    }
+    panels
+}
