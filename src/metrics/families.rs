@@ -77,6 +77,7 @@ pub(super) struct Families {
     pub(super) cache_octets: IntGauge,
     pub(super) store_up: IntGauge,
     pub(super) config_reloads: IntCounterVec,
+    pub(super) config_refused: IntGauge,
     pub(super) log_lines_dropped: IntCounter,
     pub(super) record_omitted_octets: IntCounter,
     pub(super) sessions_limit: IntGauge,
@@ -324,6 +325,10 @@ impl Families {
                 "Configuration reloads (SIGHUP); after a failed one the old configuration stays.",
                 &["result"],
             )?,
+            config_refused: to.gauge(
+                "config_refused",
+                "1 while the configuration that was read last is refused and an older one is in force.",
+            )?,
             log_lines_dropped: to.counter(
                 "log_lines_dropped_total",
                 "Log lines lost because the log took them too slowly or not at all.",
@@ -338,7 +343,7 @@ impl Families {
             )?,
             upstreams: to.gauges(
                 "upstreams",
-                "Configured upstreams by how they answered last; one that failed counts as up again after `upstream.retry_after`.",
+                "Configured upstreams by how they answered last; one that was not tried yet counts as up.",
                 &["family", "state"],
             )?,
             ready: to.gauge("ready", "1 while `/readyz` says ready.")?,

@@ -55,6 +55,7 @@ pub struct Metrics {
     lookups: Lookups,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
+    config_refused: IntGauge,
     log_lines_dropped: IntCounter,
     record_omitted_octets: IntCounter,
     sessions_limit: IntGauge,
@@ -96,6 +97,7 @@ impl Metrics {
             lookups: Lookups::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
+            config_refused: families.config_refused,
             log_lines_dropped: families.log_lines_dropped,
             record_omitted_octets: families.record_omitted_octets,
             sessions_limit: families.sessions_limit,
@@ -108,11 +110,13 @@ impl Metrics {
     /// A new configuration is in force.
     pub fn config_reload_applied(&self) {
         self.config_reloads_applied.inc();
+        self.config_refused.set(0);
     }
 
     /// A configuration was refused and the old one stays.
     pub fn config_reload_failed(&self) {
         self.config_reloads_failed.inc();
+        self.config_refused.set(1);
     }
 
     /// `count` log lines were lost.

@@ -43,7 +43,7 @@ fn rule(name: &str, number: u32) -> Rule {
         require: vec![Require { fact: FactName::Fcrdns, level: Level::Dns, over: Over::Any }],
         otherwise: Action::Reject,
         on_unknown: Action::Tempfail,
-        mode: if number % 2 == 0 { Mode::Enforce } else { Mode::Shadow },
+        mode: if number.is_multiple_of(2) { Mode::Enforce } else { Mode::Shadow },
         url: None,
     }
 }

@@ -203,13 +203,6 @@ impl Relay {
         self.shared.health.all_down(&in_force.settings.upstream.addresses)
     }
 
-    /// The configured upstreams, and whether each failed when it was last tried.
-    pub fn upstreams(&self) -> Vec<(SocketAddr, bool)> {
-        let in_force = self.shared.in_force.load();
-        let addresses = in_force.settings.upstream.addresses.iter();
-        addresses.map(|&address| (address, self.shared.health.all_down(&[address]))).collect()
-    }
-
     /// What the door needs of the relay, for as long as it runs.
     pub fn gate(&self) -> Gate {
         Gate(Arc::clone(&self.shared))

@@ -222,10 +222,11 @@ impl Gateway {
         } else {
             ReadyState::Ready
         });
-        let upstreams = self.relay.upstreams();
+        let upstreams = self.relay.gate().upstream_health();
         for family in Family::ALL {
-            let of_family = upstreams.iter().filter(|(at, _)| Family::of(at.ip()) == family);
-            let down = of_family.clone().filter(|(_, is_down)| *is_down).count();
+            let of_family =
+                upstreams.iter().filter(|known| Family::of(known.address.ip()) == family);
+            let down = of_family.clone().filter(|known| known.up == Some(false)).count();
             self.metrics.set_upstreams(family, of_family.count() - down, down);
         }
         let overflowed = self.relay.recorders().overflowed();
