@@ -10,6 +10,8 @@
 #[path = "ready/cases.rs"]
 mod cases;
 mod lab;
+#[path = "ready/page.rs"]
+mod page;
 #[path = "ready/postfix.rs"]
 mod postfix;
 #[path = "reachable/resolver.rs"]
@@ -127,6 +129,7 @@ fn each_domain_has_its_faults_and_no_others() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 
     reads_well(&lab);
+    page::is_what_is_printed(&lab);
     says_what_it_could_not_reach(&lab);
     takes_this_hosts_addresses(&lab);
     refuses_what_is_no_domain(&lab);

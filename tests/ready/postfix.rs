@@ -27,7 +27,7 @@ smtp inet n - n - - smtpd
 smtp unix - - n - - smtp
 ";
 
-/// `main` comes in place of what [`MAIN`] has of the same name; `master` replaces [`MASTER`] where it is there.
+/// For [`configure`].
 struct Fault {
     main: &'static str,
     master: &'static str,
@@ -77,13 +77,32 @@ const FAULTS: &[Fault] = &[
     fault("smtpd_authorized_xforward_hosts = ::1", "", &["fail postfix_xclient"]),
 ];
 
-/// What is found of Postfix that does not pass, and all of it.
-fn of_postfix(lab: &Lab, folder: &Path) -> (Vec<String>, Value) {
-    // postconf(1) waits for a file that was written just now to be older.
+/// `main` comes in place of what [`MAIN`] has of the same name; `master` replaces [`MASTER`] where it is there.
+pub(crate) fn configure(folder: &Path, main: &str, master: &str) {
+    let name = |line: &str| line.split('=').next().unwrap().trim().to_owned();
+    let set: Vec<String> = main.lines().map(name).collect();
+    let kept: String = MAIN
+        .lines()
+        .filter(|line| !set.contains(&name(line)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(folder.join("main.cf"), format!("{kept}{main}\n")).unwrap();
+    let master = if master.is_empty() { MASTER } else { master };
+    fs::write(folder.join("master.cf"), master).unwrap();
+    age(folder);
+}
+
+/// postconf(1) waits for a file that was written just now to be older.
+fn age(folder: &Path) {
     for file in ["main.cf", "master.cf"] {
         let file = File::options().write(true).open(folder.join(file)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     }
+}
+
+/// What is found of Postfix that does not pass, and all of it.
+fn of_postfix(lab: &Lab, folder: &Path) -> (Vec<String>, Value) {
+    age(folder);
     let domain = format!("good.{SITE}");
     let folder = folder.to_str().unwrap();
     let words = [
@@ -121,16 +140,7 @@ fn what_is_printed_against_a_fault_mends_it() {
     let mut wrong = Vec::new();
     for (number, fault) in FAULTS.iter().enumerate() {
         let folder = lab.folder(&format!("postfix-{number}"));
-        let name = |line: &str| line.split('=').next().unwrap().trim().to_owned();
-        let set: Vec<String> = fault.main.lines().map(name).collect();
-        let kept: String = MAIN
-            .lines()
-            .filter(|line| !set.contains(&name(line)))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        fs::write(folder.join("main.cf"), format!("{kept}{}\n", fault.main)).unwrap();
-        let master = if fault.master.is_empty() { MASTER } else { fault.master };
-        fs::write(folder.join("master.cf"), master).unwrap();
+        configure(&folder, fault.main, fault.master);
 
         let (found, json) = of_postfix(&lab, &folder);
         let what = format!("{} {}", fault.main, fault.master);

@@ -1,9 +1,12 @@
 //! SPF (RFC 7208): the record itself, and whether the senders pass, over IPv6 as over IPv4.
 //!
 //! The evaluation is ours: the mail-auth crate, whose newest release needs a newer Rust, counts no void lookups, takes the
-//! first of several records and reads `/129` as `/128`; these are what this has to tell. Of the RFC 7208 test suite (release
-//! 2014.04) it gives every result that does not hang on the sender's local part or on `%{p}`: mail of the postmaster is what
-//! is evaluated, and `%{p}` is always `unknown`.
+//! first of several records and reads `/129` as `/128`; these are what this has to tell.
+//!
+//! Of the RFC 7208 test suite (that of pyspf 2.0.14) it gives 200 of 203 results; four of these 200 are of what is no
+//! domain name, which is not asked about. Of the others two hang on the sender's local part, which is always `postmaster`
+//! here, and one (`p-macro-multiple`) on `%{p}`, which is always `unknown`. `exp=` is read, not followed: explanations are
+//! no results.
 
 mod macros;
 mod record;

@@ -142,6 +142,7 @@ fn mechanism(name: &str, rest: &str) -> Result<Mechanism, String> {
         "ip4" => Mechanism::Network(ip4(needed()?)?.into()),
         "ip6" => Mechanism::Network(ip6(needed()?)?.into()),
         "ptr" if rest.is_empty() => Mechanism::Ptr(None),
+        "ptr" if rest.starts_with('/') => return Err("no prefix length may follow it".to_owned()),
         "ptr" => Mechanism::Ptr(Some(Spec::parse(needed()?)?)),
         "a" | "mx" => {
             let (before, lengths) = lengths(rest)?;
@@ -160,9 +161,9 @@ fn mechanism(name: &str, rest: &str) -> Result<Mechanism, String> {
 fn ip4(value: &str) -> Result<Ipv4Net, String> {
     let (address, length) = value.split_once('/').map_or((value, None), |(a, b)| (a, Some(b)));
     let length = length.map_or(Ok(32), |length| prefix(length, 32))?;
-    let address = address.parse().map_err(|_no_address| match address.contains(':') {
-        true => "an IPv6 address; write ip6:".to_owned(),
-        false => format!("{address:?} is no IPv4 address"),
+    let address = address.parse().map_err(|_no_address| match address {
+        v6 if v6.parse::<std::net::Ipv6Addr>().is_ok() => "an IPv6 address; write ip6:".to_owned(),
+        _ => format!("{address:?} is no IPv4 address"),
     })?;
     Ipv4Net::new(address, length).map_err(|error| error.to_string())
 }
@@ -237,12 +238,14 @@ mod tests {
             "ip6=2001:db8::1",
             "+ip6=2001:db8::1",
             "ip4:2001:db8::1",
+            "ip4:192.0.2.1:25",
             "ip4:192.0.2.256",
             "ip4:192.0.2.0/33",
             "ipv6:2001:db8::1",
             "a:localhost",
             "a:a.example/33",
             "mx//129",
+            "ptr/24",
             "include",
             "include:",
             "exists:%{z}.example",

@@ -1,0 +1,33 @@
+//! Values that more than one command takes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::addr::Family;
+use crate::policy::facts::DomainName;
+
+pub(super) fn family(text: &str) -> Result<Family, String> {
+    let known = Family::ALL.into_iter().find(|family| family.as_str() == text);
+    known.ok_or_else(|| "write ipv4 or ipv6".to_owned())
+}
+
+/// An address stands for itself alone.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse().or_else(|_| address());
+    network.map_err(|_no_address_either| {
+        "write an address or a network such as 192.0.2.0/24 or 2001:db8::/32".to_owned()
+    })
+}
+
+pub(super) fn domain(text: &str) -> Result<DomainName, String> {
+    DomainName::parse(text).ok_or_else(|| "write a domain such as example.org".to_owned())
+}
+
+pub(super) fn call_timeout(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(60);
+    let parsed = humantime::parse_duration(text).ok().filter(|given| allowed.contains(given));
+    parsed.ok_or_else(|| "write a time from 1s to 1m such as 8s".to_owned())
+}
