@@ -79,8 +79,8 @@ fn said(turns: &[Turn]) -> [Vec<u8>; 2] {
     said
 }
 
-/// Walks through the segments of one conversation, each of them seen once and in order: that what was handed up is what
-/// was said, and what was left out is what `wanted` says of a segment (side, where in the side's stream, length).
+/// Walks through the segments of one conversation in their order: that what was handed up is what was said, and what was
+/// left out is what `wanted` says of a segment (side, where in the side's stream, length).
 fn check(
     watched: &Watched,
     (client, server): (SocketAddr, SocketAddr),
@@ -103,6 +103,10 @@ fn check(
         let expected = next[side].expect("a SYN first");
         let len = segment.len as usize;
         if len == 0 {
+            return;
+        }
+        // A kernel that has little time sends again what was answered already.
+        if expected.wrapping_sub(segment.seq).cast_signed() >= segment.len.cast_signed() {
             return;
         }
         assert_eq!(segment.seq, expected);
