@@ -36,6 +36,8 @@ demo: packages ## Watch gatepost at work on loopback; no root, no configuration
 	$(CARGO) run --release --locked -- demo $(DEMO)
 
 test: NEEDED = $(TEST_PACKAGES)
+# From a clean clone that is faster by a tenth: every file is compiled once.
+test: export CARGO_INCREMENTAL ?= 0
 test: packages ## Every test, with real Postfix, kernel and Prometheus; as root, or with sudo
 	$(RUNNER) $(CARGO) test --locked
 
