@@ -184,7 +184,11 @@ async fn refused_is_not_silent() {
 async fn a_slow_greeting_is_waited_for_in_the_background() {
     let peer = peer("slow\nS: 220 a\nC: EHLO\nS: 250 mx").await;
     let deadline = Duration::from_millis(100);
-    let reach = reach_of(&peer, |settings| settings.deadline = deadline).await;
+    let reach = reach_of(&peer, |settings| {
+        settings.deadline = deadline;
+        settings.probes.patience = GENEROUS;
+    })
+    .await;
     let greet = Lookup::Greet(peer.address.ip());
     assert_eq!(in_words(&reach.ask(&greet).await.answer), "unknown: timeout");
     let began = Instant::now();
@@ -267,7 +271,7 @@ async fn calls_are_limited_in_all_and_of_each_server() {
     let limited = seen.take().into_iter().filter(|how| *how == Obtained::Limited).count();
     assert!((5..=8).contains(&limited), "{limited}");
     // Of one server, whatever is asked of it; and what a limit kept from being asked is not kept.
-    let few = Probes { per_target_per_minute: 2, ..probes(port) };
+    let few = Probes { per_target_per_minute: 2, patience: GENEROUS, ..probes(port) };
     let (reach, _) = start(Settings { probes: few, ..settings(dns) });
     let ip = peer.address.ip();
     let third = Lookup::Callout(ip, String::from("a@a.example"));
@@ -295,7 +299,11 @@ async fn upstream_is_asked_once_about_a_recipient() {
         ("S: 220 mx\nC: EHLO\nS: 250 mx\nC: MAIL\nS: 550 no", down),
     ] {
         let peer = peer(script).await;
-        let reach = reach_of(&peer, |settings| settings.upstreams = vec![peer.address]).await;
+        let reach = reach_of(&peer, |settings| {
+            settings.upstreams = vec![peer.address];
+            settings.probes.patience = GENEROUS;
+        })
+        .await;
         for answered in join_all((0..20).map(|_| reach.ask(&lookup))).await {
             assert_eq!(in_words(&answered.answer), expected, "{script}");
         }
