@@ -60,6 +60,25 @@ fn a_part_of_a_name_finds_its_metrics() {
     assert!(!found && said.contains("no metric has \"flux\" in its name"), "{said}");
 }
 
+/// What cannot be printed is said in the same words whatever it is.
+#[test]
+fn a_full_disk_is_said() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/gatepost.toml");
+    for arguments in
+        [&["metrics", "list"][..], &["completions", "bash"], &["config", "check", example]]
+    {
+        let output = Command::new(GATEPOST).args(arguments).stdout(full()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(
+            said.starts_with("gatepost: cannot write to standard output; send it to")
+                && said.contains("No space left"),
+            "{arguments:?}: {said}"
+        );
+    }
+}
+
 /// Nothing that a client says makes a series, in either format.
 #[test]
 fn a_flood_of_odd_input_adds_no_series() {

@@ -384,7 +384,8 @@ fn a_full_disk_is_told() {
     let told = read(output);
     assert!(!told.success);
     assert!(
-        told.err.starts_with("gatepost: cannot write to standard output: No space"),
+        told.err.starts_with("gatepost: cannot write to standard output; ")
+            && told.err.contains("No space left"),
         "{}",
         told.err
     );

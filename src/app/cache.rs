@@ -2,7 +2,7 @@
 //!
 //! A running gateway is asked by its control socket; while none runs, the file of `[reach] cache` is read.
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 use tokio::io::AsyncReadExt as _;
 
+use super::print::print;
 use crate::cli::{CacheArgs, CacheCommand, CacheFormat};
 use crate::config::Config;
 use crate::control::{self, Answer, CacheRequest, Connection, ControlError, Request};
@@ -76,22 +77,14 @@ async fn show(args: CacheArgs, format: CacheFormat) -> anyhow::Result<ExitCode> 
             kept.into_iter().map(|(lookup, entry)| Row { lookup, entry }).collect()
         }
     };
-    let mut out = io::stdout().lock();
-    let written = match format {
-        CacheFormat::Json => rows.iter().try_for_each(|row| {
-            let line = serde_json::to_string(row)?;
-            writeln!(out, "{line}")
-        }),
-        CacheFormat::Text => {
-            let now = Timestamp::from_system_time(SystemTime::now());
-            table(&rows, now).iter().try_for_each(|line| writeln!(out, "{line}"))
+    let lines = match format {
+        CacheFormat::Json => {
+            rows.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?
         }
+        CacheFormat::Text => table(&rows, Timestamp::from_system_time(SystemTime::now())),
     };
-    match written {
-        // `| head` has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    print(&lines.iter().fold(String::new(), |text, line| text + line + "\n"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn purge(args: CacheArgs) -> anyhow::Result<ExitCode> {
@@ -107,7 +100,7 @@ async fn purge(args: CacheArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let what = if gone == 1 { "answer" } else { "answers" };
-    writeln!(io::stdout(), "{gone} {what} forgotten")?;
+    print(&format!("{gone} {what} forgotten\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,12 +4,13 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::print::print;
 use crate::config::Config;
 
 pub(super) fn check(file: &Path) -> anyhow::Result<ExitCode> {
     match Config::load(file) {
         Ok(config) => {
-            writeln!(std::io::stdout(), "{}: no mistakes", file.display())?;
+            print(&format!("{}: no mistakes\n", file.display()))?;
             for warning in config.warnings() {
                 writeln!(std::io::stderr(), "{}: {warning}", file.display())?;
             }

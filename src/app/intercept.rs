@@ -1,8 +1,8 @@
 //! `gatepost intercept show|clean`
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::print::print;
 use crate::cli::InterceptCommand;
 use crate::intercept;
 
@@ -11,6 +11,6 @@ pub(super) async fn intercept(command: InterceptCommand) -> anyhow::Result<ExitC
         InterceptCommand::Show => intercept::show().await?.to_string(),
         InterceptCommand::Clean => intercept::remove().await?.to_string(),
     };
-    writeln!(std::io::stdout(), "{}", said.trim_end())?;
+    print(&format!("{}\n", said.trim_end()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,5 @@
 //! `gatepost completions SHELL`, `gatepost man DIRECTORY`: both are made of the command line's own description.
 
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,13 +7,14 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
+use super::print::print;
 use crate::cli::Cli;
 
 pub(super) fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
     // Not onto the terminal itself: what is generated there panics when nobody reads it to the end.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "gatepost", &mut script);
-    io::stdout().write_all(&script).context("cannot write the completions")?;
+    print(&String::from_utf8(script).context("the completions")?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,11 +1,11 @@
 //! `gatepost metrics list`
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::bail;
 
+use super::print::print;
 use crate::cli::ListFormat;
 use crate::metrics::{Described, Label, catalogue};
 use crate::report::columns::{WIDTH, wrapped};
@@ -25,11 +25,8 @@ pub(super) fn list(part: Option<&str>, format: ListFormat) -> anyhow::Result<Exi
         ListFormat::Json => serde_json::to_string_pretty(&families)? + "\n",
         ListFormat::Markdown => table(&families),
     };
-    match io::stdout().lock().write_all(printed.as_bytes()) {
-        // `| head` has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    print(&printed)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One family, on lines of their own.

@@ -11,6 +11,7 @@ mod manual;
 mod metrics;
 mod output;
 mod passed;
+mod print;
 mod reading;
 mod ready;
 mod record;

@@ -4,7 +4,6 @@ mod heard;
 mod keeper;
 mod probes;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,6 +13,7 @@ use tokio::io::AsyncBufReadExt as _;
 pub(super) use self::heard::Heard;
 pub(super) use self::keeper::{Keeper, Parts, Surroundings};
 pub(super) use self::probes::ProbeResult;
+use super::print::print;
 use crate::cli::{Door, DoorFormat, DoorMode};
 use crate::config::Config;
 use crate::control::{self, Request, Turn};
@@ -43,6 +43,6 @@ pub(super) async fn door(wanted: Door) -> anyhow::Result<ExitCode> {
             report::door::doors(&told)
         }
     };
-    writeln!(std::io::stdout(), "{}", said.trim_end())?;
+    print(&format!("{}\n", said.trim_end()))?;
     Ok(ExitCode::SUCCESS)
 }

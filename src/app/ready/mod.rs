@@ -5,7 +5,6 @@
 mod host;
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::is_global;
+use crate::app::print::print;
 use crate::cli::{Check, CheckFormat};
 use crate::policy::facts::{Answer, Answered, Reason, Source};
 use crate::reach::{Caller, Dns, Sources, survey};
@@ -50,11 +50,7 @@ pub(super) async fn ready(wanted: &Check) -> anyhow::Result<ExitCode> {
         CheckFormat::Text => readiness::text(&asked, &report),
         CheckFormat::Json => readiness::json(&asked, &report),
     };
-    match io::stdout().write_all(told.as_bytes()) {
-        // `| head` has read what it wanted.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
+    print(&told)?;
     Ok(ExitCode::from(match report.outcome() {
         Outcome::Pass => 0,
         Outcome::Fail => 1,

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::act::Outcome;
 use crate::analyst::{Counts, Session};
+use crate::app::print::WRITING;
 use crate::cli::{Replay, ReplayFormat};
 use crate::reach::Capture;
 use crate::report::replay::{
@@ -210,5 +211,3 @@ pub(in crate::app) fn is_unread(error: &anyhow::Error) -> bool {
     error.downcast_ref::<&str>() == Some(&WRITING)
         && error.root_cause().downcast_ref::<io::Error>().is_some_and(gone)
 }
-
-pub(in crate::app) const WRITING: &str = "cannot write to standard output";

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use super::copy::Copy;
 use super::watcher::Listener;
 use crate::analyst::Session;
+use crate::app::print::WRITING;
 use crate::app::reading::Reading;
-use crate::app::replay::telling::WRITING;
 use crate::report::replay::{
     Report, Told, json_damage, json_evidence, json_fall_back, json_session,
 };
