@@ -232,6 +232,19 @@ impl Findings {
         &mut self.0[at]
     }
 
+    fn advise(
+        &mut self,
+        check: Check,
+        outcome: Outcome,
+        about: impl ToString,
+        seen: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> &mut Finding {
+        let finding = self.push(check, outcome, about.to_string(), seen.into());
+        finding.advice = Some(advice.into());
+        finding
+    }
+
     pub(super) fn pass(&mut self, check: Check, about: impl ToString, seen: impl Into<String>) {
         self.push(check, Outcome::Pass, about.to_string(), seen.into());
     }
@@ -243,9 +256,7 @@ impl Findings {
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) -> &mut Finding {
-        let finding = self.push(check, Outcome::Warn, about.to_string(), seen.into());
-        finding.advice = Some(advice.into());
-        finding
+        self.advise(check, Outcome::Warn, about, seen, advice)
     }
 
     pub(super) fn fail(
@@ -255,9 +266,7 @@ impl Findings {
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) -> &mut Finding {
-        let finding = self.push(check, Outcome::Fail, about.to_string(), seen.into());
-        finding.advice = Some(advice.into());
-        finding
+        self.advise(check, Outcome::Fail, about, seen, advice)
     }
 
     pub(super) fn unknown(
@@ -267,8 +276,7 @@ impl Findings {
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        let finding = self.push(check, Outcome::Unknown, about.to_string(), seen.into());
-        finding.advice = Some(advice.into());
+        self.advise(check, Outcome::Unknown, about, seen, advice);
     }
 
     /// Of a question to the DNS that got no answer.

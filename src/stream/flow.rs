@@ -8,7 +8,7 @@ use super::half::{Anchor, WINDOW};
 use super::limits::{Counts, Ports};
 use super::pin::Pin;
 use super::reassembly::{Ear, Loss, Octets, PATIENCE, Reassembly, Took};
-use super::rivals::Rivals;
+use super::rivals::{Belongs, Rivals};
 use super::{Conversation, FlowFacts, FlowOutcome, FlowStart, SocketFacts};
 use crate::addr::{Side, canonical};
 use crate::time::Timestamp;
@@ -78,16 +78,6 @@ pub(super) enum Phase {
     Opening,
     Open,
     Ending,
-}
-
-/// What a segment is to a flow that has its addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Belongs {
-    ToThisFlow,
-    /// To one that begins with it, or with the SYNs that were seen in the middle of this one.
-    ToANewFlow,
-    /// That is still open.
-    Nowhere,
 }
 
 impl Flow {

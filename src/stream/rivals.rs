@@ -9,6 +9,16 @@ use crate::wire::Segment;
 /// So many are kept of a flow.
 const MOST: usize = 8;
 
+/// What a segment is to a flow that has its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Belongs {
+    ToThisFlow,
+    /// To one that begins with it, or with the SYNs that were seen in the middle of this one.
+    ToANewFlow,
+    /// That is still open.
+    Nowhere,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Rival {
     from: Side,

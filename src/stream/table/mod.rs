@@ -10,11 +10,12 @@ use std::collections::HashMap;
 
 use self::ageing::STEP;
 use crate::addr::{Family, Side};
-use crate::stream::flow::{Belongs, Fate, Flow, Phase};
+use crate::stream::flow::{Fate, Flow, Phase};
 use crate::stream::key::Key;
 use crate::stream::limits::{Counts, Limits, Ports};
 use crate::stream::pin::Pin;
 use crate::stream::reassembly::{Ear, PATIENCE};
+use crate::stream::rivals::Belongs;
 use crate::stream::roster::Roster;
 use crate::stream::{Conversation, Opening, Sink, SocketFacts};
 use crate::time::Timestamp;
