@@ -5,28 +5,28 @@
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
-//! | 4 | `relay`, `control`, `source`, `analyst`, `actor`, `reach`, `intercept`, `privilege`, `metrics`, `report` |
+//! | 4 | `relay`, `control`, `source`, `analyzer`, `reenact`, `lookup`, `intercept`, `privilege`, `metrics`, `report` |
 //! | 3 | `engine` |
 //! | 2 | `policy`, `traffic`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
 //! | 0 | `addr`, `time` |
 
-pub mod actor;
 pub mod addr;
-pub mod analyst;
+pub mod analyzer;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod engine;
 pub mod intercept;
+pub mod lookup;
 pub mod metrics;
 pub mod policy;
 pub mod privilege;
-pub mod reach;
 pub mod readiness;
 pub mod recording;
 pub mod redact;
+pub mod reenact;
 pub mod relay;
 pub mod report;
 pub mod smtp;

@@ -19,7 +19,7 @@ use gatepost::config::{Config, Position};
 use gatepost::engine::{Limits, Timeouts};
 use gatepost::intercept::door::Refuse;
 use gatepost::policy::facts::{DomainName, Level, Over};
-use gatepost::policy::rules::{Exempt, FactName, Mode, Moment, Require, Rule, When};
+use gatepost::policy::rules::{Exempt, FactName, Mode, PolicyStage, Require, Rule, When};
 use gatepost::policy::{Action, door};
 use gatepost::relay::Identity;
 use gatepost::source::live::Choice;
@@ -195,7 +195,7 @@ fn policy_rules_have_defaults() {
     let dns = |fact| Require { fact, level: Level::Dns, over: Over::Any };
     let expected = Rule {
         name: "named".into(),
-        at: Moment::Connect,
+        at: PolicyStage::Connect,
         when: When::default(),
         exempt: Exempt::ALL.to_vec(),
         require: vec![dns(FactName::Fcrdns)],
@@ -206,7 +206,7 @@ fn policy_rules_have_defaults() {
     };
     assert_eq!(**bare, expected);
 
-    assert_eq!(sender.at, Moment::Mail, "known no earlier");
+    assert_eq!(sender.at, PolicyStage::Mail, "known no earlier");
     assert_eq!(sender.exempt, []);
     let name = |text| DomainName::parse(text).unwrap();
     assert_eq!(sender.when.sender.exact, [name("a.example")]);
@@ -215,8 +215,12 @@ fn policy_rules_have_defaults() {
 
     let path = Require { level: Level::Rcpt, over: Over::SameFamily, ..dns(FactName::ReturnPath) };
     assert_eq!(one.require, [path, dns(FactName::Recipient)]);
-    assert_eq!((one.at, one.on_unknown), (Moment::Rcpt, Action::Accept));
-    assert_eq!((other.at, other.when.tls), (Moment::Rcpt, Some(false)), "later than it could be");
+    assert_eq!((one.at, one.on_unknown), (PolicyStage::Rcpt, Action::Accept));
+    assert_eq!(
+        (other.at, other.when.tls),
+        (PolicyStage::Rcpt, Some(false)),
+        "later than it could be"
+    );
     assert_eq!(other.when.listeners, ["[::1]:2525".parse().unwrap()]);
     assert_eq!(other.url.as_deref(), Some("https://mx.example.org/why"));
 
@@ -280,7 +284,7 @@ fn tproxy_derives_marks_ports_and_identity() {
 /// What is left out of `[reach]` is as documented, and the rest comes from other sections.
 #[test]
 fn lookups_have_defaults_and_know_the_upstreams() {
-    use gatepost::reach::Settings;
+    use gatepost::lookup::Settings;
     let smallest = valid("smallest.toml").reach;
     let expected = Settings {
         hostname: smallest.hostname.clone(),

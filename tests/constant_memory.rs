@@ -13,7 +13,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use gatepost::addr::{ClientAddr, OriginalDst};
-use gatepost::engine::{Action, Engine, Output, Profile, Side, TcpFacts, Timeouts, Witness};
+use gatepost::engine::{Action, Engine, Observer, Output, Profile, Side, TcpFacts, Timeouts};
 use gatepost::time::Timestamp;
 
 thread_local! {
@@ -102,7 +102,7 @@ fn heard(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, u64) {
     let at = Timestamp::from_nanos(1);
     let client = ClientAddr::new("192.0.2.1:4000".parse().unwrap());
     let server = OriginalDst::new("192.0.2.2:25".parse().unwrap());
-    let mut witness = Witness::new(Profile::default().into(), client, server, at, false);
+    let mut witness = Observer::new(Profile::default().into(), client, server, at, false);
     let mut out = Output::default();
     witness.data(Side::Server, b"220 a\r\n", at, &mut out);
     witness.data(Side::Client, open, at, &mut out);

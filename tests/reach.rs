@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gatepost::addr::Family;
+use gatepost::lookup::vantage::{Found, Settings as Client, Vantage, VantageError};
+use gatepost::lookup::{LookupService, Probes, Settings};
 use gatepost::policy::facts::{Answer, DomainName, Lookup, Reason};
-use gatepost::reach::vantage::{Found, Settings as Client, Vantage, VantageError};
-use gatepost::reach::{Probes, Reach, Settings};
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const GENEROUS: Duration = Duration::from_secs(30);
@@ -101,7 +101,7 @@ fn learn(file: &Path, count: u8) {
             probes: Probes { port: free, ..Probes::default() },
             ..Settings::default()
         };
-        let (reach, notices) = Reach::start(settings, Arc::new(())).unwrap();
+        let (reach, notices) = LookupService::start(settings, Arc::new(())).unwrap();
         assert!(notices.is_empty(), "{notices:?}");
         for n in 1..=count {
             let answered = reach.ask(&Lookup::Connect([127, 0, 0, n].into())).await;

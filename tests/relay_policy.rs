@@ -18,7 +18,7 @@ use gatepost::addr::{Family, Networks};
 use gatepost::engine::{
     Event, Limits as SessionLimits, Observe, RefuseAt, SessionRecord, SmtpOptions, Timeouts,
 };
-use gatepost::policy::facts::{Answer, Answered, Level, Lookup, Over, Reason, Source};
+use gatepost::policy::facts::{Answer, Level, Lookup, LookupResult, Over, Reason, Source};
 use gatepost::policy::rules::{FactName, Mode, Require, Rule, Rules, When};
 use gatepost::policy::{AccessRules, Action};
 use gatepost::recording::{Framing, Selection, What};
@@ -67,7 +67,7 @@ impl Ask for Slow {
             if silent {
                 std::future::pending::<()>().await;
             }
-            Answered { answer, source: Source::Upstream, at: None }
+            LookupResult { answer, source: Source::Upstream, at: None }
         })
     }
 }
@@ -299,7 +299,7 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
             }
         }
     });
-    let answers: Vec<(Lookup, Answered)> = serde_json::from_str(&answers).unwrap();
+    let answers: Vec<(Lookup, LookupResult)> = serde_json::from_str(&answers).unwrap();
     let mut asked = ask.asked.lock().unwrap().clone();
     asked.sort();
     assert_eq!(answers.iter().map(|(lookup, _)| lookup.clone()).collect::<Vec<_>>(), asked);

@@ -37,7 +37,7 @@ impl End {
 
 /// When Postfix goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
+enum PolicyStage {
     AfterGreeting,
     AfterRecipient,
     /// Half of a message of 1 MB has been sent.
@@ -55,7 +55,7 @@ enum Moment {
     AfterLastChunk,
 }
 
-impl Moment {
+impl PolicyStage {
     const ALL: [Self; 9] = [
         Self::AfterGreeting,
         Self::AfterRecipient,
@@ -69,7 +69,7 @@ impl Moment {
     ];
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for PolicyStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
@@ -94,7 +94,7 @@ fn no_250_that_postfix_did_not_say(test: &str, mode: Mode) {
     let _gateway = Gateway::start(&lab, &config);
 
     for family in Family::ALL {
-        for moment in Moment::ALL {
+        for moment in PolicyStage::ALL {
             for &end in ends_for(moment) {
                 eprintln!("case: {family}, {moment}, {end:?}");
                 let scene = Scene {
@@ -117,10 +117,10 @@ fn no_250_that_postfix_did_not_say(test: &str, mode: Mode) {
 }
 
 /// Starting Postfix again takes its time: not every way to go at every moment.
-fn ends_for(moment: Moment) -> &'static [End] {
+fn ends_for(moment: PolicyStage) -> &'static [End] {
     match moment {
-        Moment::BeforeFinalDot => &[End::SessionKilled, End::Stopped],
-        Moment::AfterFinalDot => &[End::SessionKilled, End::Stopped, End::AllKilled],
+        PolicyStage::BeforeFinalDot => &[End::SessionKilled, End::Stopped],
+        PolicyStage::AfterFinalDot => &[End::SessionKilled, End::Stopped, End::AllKilled],
         _ => &[End::SessionKilled],
     }
 }
@@ -146,15 +146,15 @@ impl Scene<'_> {
     }
 
     /// Plays a session up to the moment, lets Postfix go, and compares what the client read with what Postfix took.
-    fn play(&self, moment: Moment, end: End) {
+    fn play(&self, moment: PolicyStage, end: End) {
         let mut accepted = Vec::new();
         let mut smtp = self.up_to(moment, &mut accepted);
         let question = matches!(
             moment,
-            Moment::AfterFinalDot
-                | Moment::AfterFinalDotPipelined
-                | Moment::SecondMessage
-                | Moment::AfterLastChunk
+            PolicyStage::AfterFinalDot
+                | PolicyStage::AfterFinalDotPipelined
+                | PolicyStage::SecondMessage
+                | PolicyStage::AfterLastChunk
         )
         .then(|| self.gate.question());
         end.come(self.postfix);
@@ -162,10 +162,10 @@ impl Scene<'_> {
 
         // What the client says next; the connection may be gone already.
         let next = match moment {
-            Moment::AfterGreeting => "EHLO client.example.net\r\n",
-            Moment::AfterRecipient => "DATA\r\n",
-            Moment::DuringData | Moment::BeforeFinalDot => "the last line\r\n.\r\n",
-            Moment::DuringChunk => "67890",
+            PolicyStage::AfterGreeting => "EHLO client.example.net\r\n",
+            PolicyStage::AfterRecipient => "DATA\r\n",
+            PolicyStage::DuringData | PolicyStage::BeforeFinalDot => "the last line\r\n.\r\n",
+            PolicyStage::DuringChunk => "67890",
             _ => "",
         };
         let _ = smtp.raw(next.as_bytes());
@@ -179,33 +179,33 @@ impl Scene<'_> {
     }
 
     /// Talks until the moment has come; what was accepted on the way is added to `accepted`.
-    fn up_to(&self, moment: Moment, accepted: &mut Vec<Reply>) -> Smtp {
+    fn up_to(&self, moment: PolicyStage, accepted: &mut Vec<Reply>) -> Smtp {
         let message = b"Subject: lost\r\n\r\nhello\r\n";
-        if moment == Moment::AfterGreeting {
+        if moment == PolicyStage::AfterGreeting {
             let mut smtp = self.connect();
             smtp.dialogue("S: 220");
             return smtp;
         }
         let mut smtp = self.begin();
         match moment {
-            Moment::AfterGreeting | Moment::AfterRecipient => {}
-            Moment::DuringData => {
+            PolicyStage::AfterGreeting | PolicyStage::AfterRecipient => {}
+            PolicyStage::DuringData => {
                 smtp.dialogue("C: DATA\n S: 354");
                 smtp.raw("0123456789abcdef\r\n".repeat(30_000).as_bytes()).unwrap();
             }
-            Moment::BeforeFinalDot => {
+            PolicyStage::BeforeFinalDot => {
                 smtp.dialogue("C: DATA\n S: 354");
                 smtp.raw(message).unwrap();
             }
-            Moment::AfterFinalDot => self.send_data(&mut smtp, ""),
-            Moment::AfterFinalDotPipelined => {
+            PolicyStage::AfterFinalDot => self.send_data(&mut smtp, ""),
+            PolicyStage::AfterFinalDotPipelined => {
                 let second = format!(
                     "MAIL FROM:<sender@example.net>\r\nRCPT TO:<{}>\r\nDATA\r\n",
                     self.recipient
                 );
                 self.send_data(&mut smtp, &second);
             }
-            Moment::SecondMessage => {
+            PolicyStage::SecondMessage => {
                 self.send_data(&mut smtp, "");
                 self.gate.question().answer_dunno();
                 accepted.push(smtp.reply().unwrap());
@@ -218,12 +218,12 @@ impl Scene<'_> {
                 ));
                 self.send_data(&mut smtp, "");
             }
-            Moment::DuringChunk => {
+            PolicyStage::DuringChunk => {
                 smtp.raw(b"BDAT 5\r\na: b\n").unwrap();
                 smtp.dialogue("S: 250");
                 smtp.raw(b"BDAT 10 LAST\r\n12345").unwrap();
             }
-            Moment::AfterLastChunk => smtp.raw(b"BDAT 9 LAST\r\na: b\r\n\r\nc").unwrap(),
+            PolicyStage::AfterLastChunk => smtp.raw(b"BDAT 9 LAST\r\na: b\r\n\r\nc").unwrap(),
         }
         smtp
     }

@@ -22,8 +22,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use gatepost::addr::Side;
-use gatepost::analyst::{Analyst, Counts, Session, Settings, Transcripts};
-use gatepost::engine::{Anomaly, Profile, Tls, TransactionRecord, Utterance};
+use gatepost::analyzer::{Analyzer, Counts, Session, Settings, Transcripts};
+use gatepost::engine::{Anomaly, Profile, Tls, TransactionRecord, TranscriptItem};
 use gatepost::source::{CaptureFile, PacketSource};
 use gatepost::stream::{FlowOutcome, Limits, Ports};
 use gatepost::wire::{Decoded, Decoder, IcmpKind};
@@ -358,7 +358,7 @@ fn single_captures() {
 
 /// Every session of a capture, which must be read to its end.
 fn replay(file: &Path) -> (Vec<Session>, Counts) {
-    let mut analyst = Analyst::new(Settings {
+    let mut analyst = Analyzer::new(Settings {
         profile: Arc::new(Profile::default()),
         ports: Ports::default(),
         limits: Limits::default(),
@@ -388,11 +388,11 @@ fn answer(session: &Session, transaction: Option<usize>) -> String {
     let mut last = String::new();
     for said in &session.transcript {
         match (&said.what, said.from) {
-            (Utterance::Content(_), Side::Client) => {
+            (TranscriptItem::Content(_), Side::Client) => {
                 messages += usize::from(!within);
                 within = true;
             }
-            (Utterance::Line(line), Side::Server) => {
+            (TranscriptItem::Line(line), Side::Server) => {
                 last = String::from_utf8_lossy(line).trim_end().to_owned();
                 if within && Some(messages) == transaction {
                     break;

@@ -14,7 +14,7 @@ use super::print::print;
 use crate::cli::{CacheArgs, CacheCommand, CacheFormat};
 use crate::config::Config;
 use crate::control::{self, Answer, CacheRequest, Connection, ControlError, Request};
-use crate::reach::{self, Reach, Row, about};
+use crate::lookup::{self, LookupService, Row, about};
 use crate::report::columns::{WIDTH, cells};
 use crate::time::Timestamp;
 
@@ -26,7 +26,11 @@ const _: () = {
 };
 
 /// Answers a request of this command.
-pub(super) async fn serve(reach: Option<&Reach>, request: CacheRequest, to: &mut Connection) {
+pub(super) async fn serve(
+    reach: Option<&LookupService>,
+    request: CacheRequest,
+    to: &mut Connection,
+) {
     let Some(reach) = reach else {
         let why = String::from("this gateway looks nothing up; its log says why");
         let _gone_already = to.answer(&Answer::Error(why)).await;
@@ -34,14 +38,14 @@ pub(super) async fn serve(reach: Option<&Reach>, request: CacheRequest, to: &mut
     };
     let lines = match request {
         CacheRequest::Show { pattern } => {
-            let kept = reach.show(|lookup| reach::matches(pattern.as_deref(), lookup));
+            let kept = reach.show(|lookup| lookup::matches(pattern.as_deref(), lookup));
             let rows = kept
                 .into_iter()
-                .map(|(lookup, entry)| Row { lookup, entry: reach::Entry::clone(&entry) });
+                .map(|(lookup, entry)| Row { lookup, entry: lookup::Entry::clone(&entry) });
             rows.filter_map(|row| serde_json::to_string(&row).ok()).collect::<Vec<_>>()
         }
         CacheRequest::Purge { pattern } => {
-            let gone = reach.purge(|lookup| reach::matches(pattern.as_deref(), lookup)).await;
+            let gone = reach.purge(|lookup| lookup::matches(pattern.as_deref(), lookup)).await;
             vec![gone.to_string()]
         }
     };
@@ -71,8 +75,8 @@ async fn show(args: CacheArgs, format: CacheFormat) -> anyhow::Result<ExitCode> 
             .collect::<Result<Vec<Row>, _>>()
             .context("the gateway's answer cannot be read: is it of this version?")?,
         Told::Nobody(file) => {
-            let mut kept = reach::read(&file)?;
-            kept.retain(|(lookup, _)| reach::matches(args.pattern.as_deref(), lookup));
+            let mut kept = lookup::read(&file)?;
+            kept.retain(|(lookup, _)| lookup::matches(args.pattern.as_deref(), lookup));
             kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.until));
             kept.into_iter().map(|(lookup, entry)| Row { lookup, entry }).collect()
         }
@@ -96,7 +100,7 @@ async fn purge(args: CacheArgs) -> anyhow::Result<ExitCode> {
             .parse()
             .context("the gateway's answer cannot be read: is it of this version?")?,
         Told::Nobody(file) => {
-            reach::purge(&file, |lookup| reach::matches(args.pattern.as_deref(), lookup))?
+            lookup::purge(&file, |lookup| lookup::matches(args.pattern.as_deref(), lookup))?
         }
     };
     let what = if gone == 1 { "answer" } else { "answers" };
@@ -190,7 +194,7 @@ mod tests {
 
     use super::*;
     use crate::policy::facts::{
-        Answer as Known, Answered, DomainName, Lookup, Reason, Record, Source,
+        Answer as Known, DomainName, Lookup, LookupResult, Reason, Record, Source,
     };
 
     #[test]
@@ -212,8 +216,8 @@ mod tests {
         let rows = rows.map(|(lookup, answer, age, left)| {
             let at = Timestamp::from_nanos(now.as_nanos() - age * 1_000_000_000);
             let until = now + Duration::from_secs(left);
-            let answered = Answered { answer, source: Source::Upstream, at: Some(at) };
-            Row { lookup, entry: reach::Entry { answered, until, renew: until } }
+            let answered = LookupResult { answer, source: Source::Upstream, at: Some(at) };
+            Row { lookup, entry: lookup::Entry { answered, until, renew: until } }
         });
         let table = table(&rows, now);
         assert!(table.iter().all(|line| line.chars().count() <= WIDTH), "{table:#?}");
@@ -224,8 +228,8 @@ mod tests {
     fn a_row_is_one_object() {
         let until = Timestamp::from_nanos(1_767_323_045_000_000_000);
         let answered =
-            Answered { answer: Known::Yes(None), source: Source::Probe, at: Some(until) };
-        let entry = reach::Entry { answered, until, renew: until };
+            LookupResult { answer: Known::Yes(None), source: Source::Probe, at: Some(until) };
+        let entry = lookup::Entry { answered, until, renew: until };
         let row = Row { lookup: Lookup::Greet("2001:db8::25".parse().unwrap()), entry };
         let json = serde_json::to_string(&row).unwrap();
         assert_eq!(

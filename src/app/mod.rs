@@ -4,6 +4,7 @@
 
 mod cache;
 mod check;
+mod config_check;
 mod demo;
 mod door;
 mod intercept;
@@ -13,7 +14,6 @@ mod output;
 mod passed;
 mod print;
 mod reading;
-mod ready;
 mod record;
 mod replay;
 mod run;
@@ -35,8 +35,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config } => block_on(run::run(&config)),
         Command::Watch(asked) => block_on(watch::watch(&asked)),
         Command::Replay(asked) => block_on(replay::replay(&asked)),
-        Command::Check(asked) => block_on(ready::ready(&asked)),
-        Command::Config(ConfigCommand::Check { file }) => check::check(&file),
+        Command::Check(asked) => block_on(check::run(&asked)),
+        Command::Config(ConfigCommand::Check { file }) => config_check::run(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),
         Command::Record(wanted) => block_on(record::record(wanted)),
         Command::Door(wanted) => block_on(door::door(wanted)),

@@ -1,6 +1,6 @@
 //! A session as traffic: what windows, evidence, metrics and fall-backs are made of.
 
-use crate::analyst::Session;
+use crate::analyzer::Session;
 use crate::engine::{SessionRecord, Tls};
 use crate::stream::FlowOutcome;
 use crate::traffic::pairs::{Attempt, Ended};

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::passed::{attempt, passed};
 use crate::addr::{Networks, canonical};
-use crate::analyst::{Analyst, Session, Settings};
+use crate::analyzer::{Analyzer, Session, Settings};
+use crate::lookup::Capture;
 use crate::metrics::Metrics;
-use crate::reach::Capture;
 use crate::stream::{self, SocketFacts};
 use crate::time::Timestamp;
 use crate::traffic::pairs::{FallBack, Pairs};
@@ -31,7 +31,7 @@ const MAX_NOTES: usize = 256;
 
 /// One capture, or the wire, from its first packet on.
 pub(super) struct Reading {
-    analyst: Analyst,
+    analyst: Analyzer,
     /// What DNS servers said in it.
     dns: Capture,
     pairs: Pairs,
@@ -61,7 +61,7 @@ impl Reading {
     /// One more capture: what passed in it is added to `traffic`.
     pub(super) fn further(settings: Settings, base: u64, traffic: Traffic) -> Self {
         Self {
-            analyst: Analyst::new(settings),
+            analyst: Analyzer::new(settings),
             dns: Capture::default(),
             pairs: Pairs::new(),
             traffic,
@@ -158,7 +158,7 @@ impl Reading {
         &self.dns
     }
 
-    pub(super) const fn analyst(&self) -> &Analyst {
+    pub(super) const fn analyst(&self) -> &Analyzer {
         &self.analyst
     }
 

@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Vantage;
-use crate::reach::vantage::{Key, Prober, Rules, serve};
-use crate::reach::{Lives, Probes, Reach, Settings};
+use crate::lookup::vantage::{Key, Prober, Rules, serve};
+use crate::lookup::{Lives, LookupService, Probes, Settings};
 
 /// What is left to tell of a call that took all its time. Were it nothing, whoever asked would have gone before hearing that
 /// a server is stalled.
@@ -27,7 +27,7 @@ pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
             .into_owned(),
     };
     let settings = settings(asked.dns, hostname, asked.timeout);
-    let (reach, _) = Reach::start(settings, Arc::new(()))?;
+    let (reach, _) = LookupService::start(settings, Arc::new(()))?;
     let listener = TcpListener::bind(asked.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", asked.listen))?;
     let address = listener.local_addr().context("cannot learn where it listens")?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::value::{call_timeout, domain};
+use crate::lookup::parse_server;
 use crate::policy::facts::DomainName;
-use crate::reach::parse_server;
 
 pub(super) const CHECK_EXIT: &str = "Exit status, by the worst that was found: 0 if all of it passes, 3 if there are warnings, 4 if \
     something cannot be learnt, 1 if something fails or the check cannot be made.";

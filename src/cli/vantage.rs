@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::value::{call_timeout, domain};
+use crate::lookup::parse_server;
 use crate::policy::facts::DomainName;
-use crate::reach::parse_server;
 
 #[derive(Debug, Args)]
 pub struct Vantage {

@@ -18,10 +18,10 @@ use crate::addr::{Family, Networks};
 use crate::control;
 use crate::intercept;
 use crate::intercept::door::Refuse;
+use crate::lookup::{self, vantage};
 use crate::policy;
 use crate::policy::facts::DomainName;
-use crate::policy::rules::{Moment, Rule};
-use crate::reach::{self, vantage};
+use crate::policy::rules::{PolicyStage, Rule};
 use crate::relay;
 use crate::report;
 use crate::smtp::Keyword;
@@ -50,7 +50,7 @@ pub struct Config {
     /// `[door]`; without the section nothing is ever closed.
     pub door: Option<Door>,
     /// `[reach]`, and what it takes from other sections.
-    pub reach: reach::Settings,
+    pub reach: lookup::Settings,
     /// `[vantage]`; without the section nobody elsewhere is asked.
     pub vantage: Option<vantage::Settings>,
 }
@@ -117,7 +117,7 @@ pub struct Site {
 impl Config {
     /// What is allowed and may not be what is meant.
     pub fn warnings(&self) -> Vec<String> {
-        let envelope = |rule: &&Rule| rule.at >= Moment::Mail;
+        let envelope = |rule: &&Rule| rule.at >= PolicyStage::Mail;
         let rules = self.relay.rules.iter().filter(envelope);
         let rules: Vec<_> = rules.map(|rule| format!("\"{}\"", rule.name)).collect();
         if rules.is_empty() || self.relay.smtp.hide.contains(&Keyword::Starttls) {

@@ -1,7 +1,9 @@
 //! What the client says, and what becomes of it.
 
 use super::{Action, Anomaly, Direction, Engine, Outcome, Output, Refusal, Side, Stage};
-use crate::smtp::{Asked, Command, EnhancedCode, Item, Junk, Line, OwnReply, Split, Verb, Wait};
+use crate::smtp::{
+    Command, EnhancedCode, ExpectedReply, Item, Junk, Line, OwnReply, Split, Verb, Wait,
+};
 use crate::time::Timestamp;
 
 /// What one item made of the input.
@@ -116,7 +118,7 @@ impl Engine {
         self.recorder.anomaly(junk.into(), out);
         self.judgement.refused(Refusal::Junk, out);
         let text = "this is an SMTP server; that was not SMTP";
-        self.send(Asked::Other, OwnReply::new(554, EnhancedCode::new(5, 5, 1), text), out);
+        self.send(ExpectedReply::Other, OwnReply::new(554, EnhancedCode::new(5, 5, 1), text), out);
         out.act(Action::AbandonUpstream);
         self.close(Outcome::Protocol, out);
     }
@@ -151,7 +153,7 @@ impl Engine {
     fn refused_step(&mut self, rest: &[u8], out: &mut Output) -> Step {
         let (command, asked) = match Line::split(rest, self.profile.limits.line_length) {
             Split::Incomplete => return Step::Stop { waiting: false },
-            Split::TooLong => (None, Asked::Other),
+            Split::TooLong => (None, ExpectedReply::Other),
             Split::Line(line) => {
                 let command = Command::parse(line.text);
                 (Some(command.verb), self.recorder.command(line, &command, self.now, out))

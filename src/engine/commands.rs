@@ -1,7 +1,7 @@
 //! Commands: which of them go to upstream, and what the others are told.
 
 use super::{Action, Anomaly, Current, Engine, Outcome, Output, PREGREET, Refusal};
-use crate::smtp::{Asked, Command, EnhancedCode, Extensions, Line, Piece, Verb, pieces};
+use crate::smtp::{Command, EnhancedCode, ExpectedReply, Extensions, Line, Piece, Verb, pieces};
 
 impl Engine {
     pub(super) fn command(
@@ -29,7 +29,7 @@ impl Engine {
             self.recorder.anomaly(Anomaly::UnauthorizedPipelining, out);
         }
         if self.judgement.hides(command.verb) {
-            return self.not_offered(Asked::Other, out);
+            return self.not_offered(ExpectedReply::Other, out);
         }
         if let Some(refusal) = refusal {
             return self.refuse_command(refusal, asked, out);
@@ -46,7 +46,9 @@ impl Engine {
             Verb::Mail => {
                 self.current =
                     Current { open: true, nested: self.current.open, ..Current::default() };
-                if let (Some(inquiry), Asked::Mail { transaction }) = (&mut self.inquiry, asked) {
+                if let (Some(inquiry), ExpectedReply::Mail { transaction }) =
+                    (&mut self.inquiry, asked)
+                {
                     inquiry.mail(path_of(command), transaction, out);
                 }
                 self.forward(line, from, asked, out);
@@ -83,8 +85,8 @@ impl Engine {
         }
     }
 
-    fn refuse_command(&mut self, refusal: Refusal, asked: Asked, out: &mut Output) {
-        if asked == Asked::Starttls {
+    fn refuse_command(&mut self, refusal: Refusal, asked: ExpectedReply, out: &mut Output) {
+        if asked == ExpectedReply::Starttls {
             let (code, text) = match refusal {
                 Refusal::Pregreet => (EnhancedCode::new(5, 5, 1), PREGREET),
                 Refusal::AccessTempfail => (EnhancedCode::new(4, 7, 1), self.rule()),
@@ -94,7 +96,7 @@ impl Engine {
             return self.refuse_starttls(refusal, code, &text, out);
         }
         self.judgement.refused(refusal, out);
-        if matches!(asked, Asked::Rcpt { .. }) {
+        if matches!(asked, ExpectedReply::Rcpt { .. }) {
             self.current.refused += 1;
         }
         let (code, enhanced, text) = match refusal {
@@ -117,13 +119,19 @@ impl Engine {
         self.judgement.rule().unwrap_or("access denied")
     }
 
-    pub(super) fn not_offered(&mut self, asked: Asked, out: &mut Output) {
+    pub(super) fn not_offered(&mut self, asked: ExpectedReply, out: &mut Output) {
         let code = EnhancedCode::new(5, 5, 1);
         self.answer(asked, 502, code, "not offered here", out);
     }
 
     /// Forwards a command line, mended if it has to be, and expects the answer.
-    pub(super) fn forward(&mut self, line: Line<'_>, from: usize, asked: Asked, out: &mut Output) {
+    pub(super) fn forward(
+        &mut self,
+        line: Line<'_>,
+        from: usize,
+        asked: ExpectedReply,
+        out: &mut Output,
+    ) {
         pieces(line, |piece| match piece {
             Piece::Input(range) => out.forward(from + range.start..from + range.end),
             Piece::Insert(bytes) => out.act(Action::Insert(bytes)),
@@ -135,7 +143,7 @@ impl Engine {
     pub(super) fn auth_line(&mut self, line: Line<'_>, from: usize, out: &mut Output) {
         self.recorder.endings(line, out);
         if self.judgement.endings_pass(line) {
-            self.forward(line, from, Asked::Auth, out);
+            self.forward(line, from, ExpectedReply::Auth, out);
         } else {
             self.judgement.refused(Refusal::BareNewline, out);
             self.cancel_auth(out);
@@ -152,13 +160,13 @@ impl Engine {
             refusal @ Refusal::LimitLine => {
                 self.judgement.refused(refusal, out);
                 let code = EnhancedCode::new(5, 5, 2);
-                self.answer(Asked::Other, 500, code, "line too long", out);
+                self.answer(ExpectedReply::Other, 500, code, "line too long", out);
             }
-            limit => self.over_limit(limit, Asked::Other, out),
+            limit => self.over_limit(limit, ExpectedReply::Other, out),
         }
     }
 
-    fn over_limit(&mut self, limit: Refusal, asked: Asked, out: &mut Output) {
+    fn over_limit(&mut self, limit: Refusal, asked: ExpectedReply, out: &mut Output) {
         let text = match limit {
             Refusal::LimitCommands => "too many commands without a message",
             _ => "too many errors",
@@ -170,14 +178,14 @@ impl Engine {
     /// Upstream waits for a response: `*` cancels the exchange (RFC 4954 §4), and its 501 is the reply.
     fn cancel_auth(&mut self, out: &mut Output) {
         out.act(Action::ToUpstream(b"*\r\n".to_vec()));
-        self.session.ask(Asked::Auth);
+        self.session.ask(ExpectedReply::Auth);
     }
 
     pub(super) const fn all_refused(&self) -> bool {
         self.current.asked == 0 && self.current.refused > 0
     }
 
-    pub(super) fn no_recipients(&mut self, asked: Asked, out: &mut Output) {
+    pub(super) fn no_recipients(&mut self, asked: ExpectedReply, out: &mut Output) {
         self.answer(asked, 554, EnhancedCode::new(5, 5, 1), "no valid recipients", out);
     }
 }

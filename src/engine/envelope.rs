@@ -3,7 +3,7 @@
 //! A client that says MAIL twice, or `RSET now`, must not have its recipients judged by a sender that upstream does not go
 //! by. So a sender counts until upstream said that its transaction is over.
 
-use crate::smtp::Asked;
+use crate::smtp::ExpectedReply;
 
 #[derive(Debug, Default)]
 pub(super) struct Envelope {
@@ -36,9 +36,9 @@ impl Envelope {
     }
 
     /// Upstream answered `asked`. Returns whether that ended a doubt in favour of the last MAIL.
-    pub(super) fn replied(&mut self, asked: Asked, positive: bool) -> bool {
+    pub(super) fn replied(&mut self, asked: ExpectedReply, positive: bool) -> bool {
         match asked {
-            Asked::Mail { transaction } if self.unanswered == Some(transaction) => {
+            ExpectedReply::Mail { transaction } if self.unanswered == Some(transaction) => {
                 self.unanswered = None;
                 match self.before.take() {
                     Some(_) if positive => return true,
@@ -47,7 +47,12 @@ impl Envelope {
                 }
                 false
             }
-            Asked::Rset | Asked::Helo | Asked::Ehlo | Asked::Message { .. } if positive => {
+            ExpectedReply::Rset
+            | ExpectedReply::Helo
+            | ExpectedReply::Ehlo
+            | ExpectedReply::Message { .. }
+                if positive =>
+            {
                 // A MAIL without a reply was said after these, and begins anew.
                 self.open = self.unanswered.is_some();
                 self.before.take().is_some()
@@ -61,8 +66,8 @@ impl Envelope {
 mod tests {
     use super::*;
 
-    const fn mail(transaction: usize) -> Asked {
-        Asked::Mail { transaction }
+    const fn mail(transaction: usize) -> ExpectedReply {
+        ExpectedReply::Mail { transaction }
     }
 
     #[test]
@@ -72,7 +77,7 @@ mod tests {
         assert!(!envelope.is_in_doubt());
         envelope.replied(mail(0), true);
         // `RSET now`, and a second MAIL.
-        envelope.replied(Asked::Rset, false);
+        envelope.replied(ExpectedReply::Rset, false);
         envelope.mail("b".to_owned(), 1);
         assert!(envelope.is_in_doubt());
         assert!(!envelope.replied(mail(1), false));
@@ -84,7 +89,12 @@ mod tests {
 
     #[test]
     fn what_ends_a_transaction_ends_the_doubt() {
-        for end in [Asked::Rset, Asked::Ehlo, Asked::Helo, Asked::Message { transaction: 0 }] {
+        for end in [
+            ExpectedReply::Rset,
+            ExpectedReply::Ehlo,
+            ExpectedReply::Helo,
+            ExpectedReply::Message { transaction: 0 },
+        ] {
             let mut envelope = Envelope::default();
             envelope.mail("a".to_owned(), 0);
             envelope.replied(mail(0), true);

@@ -213,7 +213,7 @@ labels! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     SessionOpened,
-    /// Paired with every `SessionOpened`.
+    /// ServerEvent with every `SessionOpened`.
     SessionClosed(Outcome),
     Command(Verb),
     /// A complete reply to the client.

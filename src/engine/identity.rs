@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 
 use super::{Action, Engine, Outcome, Output, Refusal};
 use crate::addr::{ClientAddr, OriginalDst};
-use crate::smtp::{Asked, Command, EnhancedCode, OwnCommand, Reply, Verb, XclientAttributes};
+use crate::smtp::{
+    Command, EnhancedCode, ExpectedReply, OwnCommand, Reply, Verb, XclientAttributes,
+};
 
 #[derive(Debug)]
 pub(super) enum Identity {
@@ -51,7 +53,7 @@ impl Engine {
         }));
         let ehlo = format!("EHLO {}\r\n", self.profile.smtp.hostname);
         out.act(Action::ToUpstream(ehlo.into_bytes()));
-        self.session.ask(Asked::Own(OwnCommand::Ehlo));
+        self.session.ask(ExpectedReply::Own(OwnCommand::Ehlo));
         true
     }
 
@@ -77,7 +79,7 @@ impl Engine {
         }
         if let Some(command) = telling.commands.pop_front() {
             out.act(Action::ToUpstream(command));
-            self.session.ask(Asked::Own(OwnCommand::Xclient));
+            self.session.ask(ExpectedReply::Own(OwnCommand::Xclient));
         } else {
             self.identity = Identity::Settled;
             self.session.resume();

@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use super::envelope::Envelope;
 use super::tagging::Tagging;
-use super::{Action, Event, Output, Profile, Rulings, VerdictRecord};
+use super::{Action, Event, Output, PolicyOutcome, Profile, VerdictRecord};
 use crate::addr::{ClientAddr, OriginalDst};
 use crate::policy;
-use crate::policy::facts::{Answer, Answered, Answers, Fact, Facts, Lookup, Reason, Source, State};
-use crate::policy::rules::{Decision, FactName, Fired, Mode, Moment, Rules, Subject};
-use crate::smtp::{Asked, Keyword};
+use crate::policy::facts::{
+    Answer, Answers, Fact, Facts, Lookup, LookupResult, Reason, Source, State,
+};
+use crate::policy::rules::{Decision, FactName, Mode, PolicyStage, RuleMatch, Rules, Subject};
+use crate::smtp::{ExpectedReply, Keyword};
 use crate::time::Timestamp;
 
 /// How long a verdict waits for answers. Whoever answers has a deadline of its own, and a shorter one.
@@ -31,7 +33,7 @@ const MAX_OPEN: usize = 32;
 /// What a verdict is wanted of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct About {
-    moment: Moment,
+    moment: PolicyStage,
     helo: Option<String>,
     sender: Option<String>,
     recipient: Option<String>,
@@ -45,7 +47,7 @@ struct Question {
     number: u64,
     about: About,
     /// Outer `None`: not known yet.
-    ruling: Option<Option<Fired>>,
+    ruling: Option<Option<RuleMatch>>,
     /// Since when the question is open, if it is.
     since: Timestamp,
     /// Since when the client waits for it.
@@ -61,7 +63,7 @@ pub(super) struct Inquiry {
     authenticated: bool,
     helo: Option<String>,
     /// How far the session is.
-    moment: Moment,
+    moment: PolicyStage,
     known: Answers,
     count: usize,
     asked: BTreeSet<Lookup>,
@@ -70,8 +72,8 @@ pub(super) struct Inquiry {
     /// What rules in shadow want to know more about.
     open: Vec<(u64, About)>,
     /// What they would have done: the question's number, the rule's, and the ruling; each rule and action once.
-    shadow: Vec<(u64, u16, Fired)>,
-    rulings: Rulings,
+    shadow: Vec<(u64, u16, RuleMatch)>,
+    rulings: PolicyOutcome,
     pub(super) tagging: Tagging,
     /// Rules and actions that were told as events.
     told: Vec<(u16, policy::Action, Mode)>,
@@ -107,7 +109,7 @@ impl Inquiry {
             envelope: Envelope::default(),
             authenticated: false,
             helo: None,
-            moment: Moment::Connect,
+            moment: PolicyStage::Connect,
             known: Answers::default(),
             count: 0,
             asked: BTreeSet::new(),
@@ -115,7 +117,7 @@ impl Inquiry {
             questions: 0,
             open: Vec::new(),
             shadow: Vec::new(),
-            rulings: Rulings::default(),
+            rulings: PolicyOutcome::default(),
             tagging: Tagging::default(),
             told: Vec::new(),
             facts_told: 0,
@@ -129,7 +131,7 @@ impl Inquiry {
     /// The client named itself.
     pub(super) fn helo(&mut self, name: String, out: &mut Output) {
         self.helo = Some(name);
-        self.reached(Moment::Helo, out);
+        self.reached(PolicyStage::Helo, out);
     }
 
     /// MAIL was forwarded.
@@ -138,19 +140,19 @@ impl Inquiry {
         if !self.envelope.is_in_doubt() {
             self.untag();
         }
-        self.reached(Moment::Mail, out);
+        self.reached(PolicyStage::Mail, out);
     }
 
     /// Upstream answered what it was asked.
-    pub(super) fn replied(&mut self, asked: Asked, code: u16) {
-        self.authenticated |= asked == Asked::Auth && code == 235;
+    pub(super) fn replied(&mut self, asked: ExpectedReply, code: u16) {
+        self.authenticated |= asked == ExpectedReply::Auth && code == 235;
         if self.envelope.replied(asked, code < 400) {
             self.untag();
         }
     }
 
     /// Asks for what the rules at `moment` want to know.
-    pub(super) fn reached(&mut self, moment: Moment, out: &mut Output) {
+    pub(super) fn reached(&mut self, moment: PolicyStage, out: &mut Output) {
         self.moment = self.moment.max(moment);
         self.ask_ahead(out);
     }
@@ -164,7 +166,7 @@ impl Inquiry {
     /// A verdict is wanted. Returns whether it is there; asked again for the same, it is the same.
     pub(super) fn wants(
         &mut self,
-        moment: Moment,
+        moment: PolicyStage,
         recipient: Option<&str>,
         at: Timestamp,
         out: &mut Output,
@@ -196,14 +198,14 @@ impl Inquiry {
     }
 
     /// The verdict that was wanted, once it is there; inner `None` is accept because no rule fired.
-    pub(super) fn ruling(&mut self, out: &mut Output) -> Option<Option<Fired>> {
+    pub(super) fn ruling(&mut self, out: &mut Output) -> Option<Option<RuleMatch>> {
         let question = self.question.take_if(|question| question.ruling.is_some())?;
         self.tell_facts(question.number, &question.about, out);
         question.ruling
     }
 
     /// The client is treated as `fired` says.
-    pub(super) fn carried_out(&mut self, fired: &Fired, out: &mut Output) {
+    pub(super) fn carried_out(&mut self, fired: &RuleMatch, out: &mut Output) {
         self.rulings.told(fired);
         self.tell_rule(fired, Mode::Enforce, out);
     }
@@ -211,7 +213,7 @@ impl Inquiry {
     /// Answers came. What they lead to is asked for.
     pub(super) fn hear(
         &mut self,
-        answers: Vec<(Lookup, Answered)>,
+        answers: Vec<(Lookup, LookupResult)>,
         at: Timestamp,
         out: &mut Output,
     ) {
@@ -245,7 +247,7 @@ impl Inquiry {
         while !missing.is_empty() {
             for lookup in missing {
                 let answer = Answer::Unknown(Reason::Timeout);
-                self.learn(lookup, Answered { answer, source: Source::None, at: Some(at) });
+                self.learn(lookup, LookupResult { answer, source: Source::None, at: Some(at) });
             }
             let Some(question) = &self.question else { break };
             let decision = self.decide(&question.about);
@@ -292,8 +294,8 @@ impl Inquiry {
         }
     }
 
-    fn about(&self, moment: Moment, recipient: Option<&str>) -> About {
-        let sender = self.envelope.sender().filter(|_| moment >= Moment::Mail);
+    fn about(&self, moment: PolicyStage, recipient: Option<&str>) -> About {
+        let sender = self.envelope.sender().filter(|_| moment >= PolicyStage::Mail);
         About {
             moment,
             helo: self.helo.clone(),
@@ -370,7 +372,7 @@ impl Inquiry {
         }
     }
 
-    fn learn(&mut self, lookup: Lookup, answered: Answered) {
+    fn learn(&mut self, lookup: Lookup, answered: LookupResult) {
         self.known.insert(lookup, answered);
         self.count += 1;
     }
@@ -383,12 +385,12 @@ impl Inquiry {
         }
     }
 
-    fn number(&self, fired: &Fired) -> Option<u16> {
+    fn number(&self, fired: &RuleMatch) -> Option<u16> {
         let position = self.rules().iter().position(|rule| rule.name == fired.rule)?;
         u16::try_from(position).ok()
     }
 
-    fn tell_rule(&mut self, fired: &Fired, mode: Mode, out: &mut Output) {
+    fn tell_rule(&mut self, fired: &RuleMatch, mode: Mode, out: &mut Output) {
         let Some(rule) = self.number(fired) else { return };
         let told = (rule, fired.action, mode);
         if !self.told.contains(&told) {
@@ -417,7 +419,7 @@ impl Inquiry {
 }
 
 /// What is unknown is never refused for good, whatever a rule says.
-pub(super) fn cautious(mut fired: Fired) -> Fired {
+pub(super) fn cautious(mut fired: RuleMatch) -> RuleMatch {
     let unknown = |(_, fact): &(FactName, Fact)| fact.state == State::Unknown;
     if fired.cause.as_ref().is_some_and(unknown) {
         fired.action = fired.action.min(policy::Action::Tempfail);

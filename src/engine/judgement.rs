@@ -211,7 +211,7 @@ const fn wanted(refusal: Refusal) -> Action {
         | Refusal::LimitErrors
         | Refusal::ProxyHeader
         | Refusal::Door => Action::Tempfail,
-        // What the rules want their rulings say: see `Rulings`.
+        // What the rules want their rulings say: see `PolicyOutcome`.
         Refusal::PolicyReject | Refusal::PolicyTempfail => Action::Accept,
         Refusal::UpstreamUnavailable
         | Refusal::UpstreamLost

@@ -1,6 +1,6 @@
 //! One conversation: bytes, time and answers in; actions and events out. Knows no socket, clock or metric library.
 //!
-//! Layer 3. Two may have it: the [`Engine`] takes part in it, as the live relay does; a [`Witness`] only hears it, as from a
+//! Layer 3. Two may have it: the [`Engine`] takes part in it, as the live relay does; a [`Observer`] only hears it, as from a
 //! capture.
 //!
 //! The engine's driver feeds what each side says to [`Engine::client`] and
@@ -45,9 +45,9 @@ pub use self::record::{
     TransactionRecord, VerdictRecord,
 };
 pub use self::review::{Reviewed, review};
-pub use self::rulings::Rulings;
-pub use self::said::{Said, Utterance};
-pub use self::witness::Witness;
+pub use self::rulings::PolicyOutcome;
+pub use self::said::{TranscriptEntry, TranscriptItem};
+pub use self::witness::Observer;
 pub use crate::smtp::BareNewlines;
 
 use self::hello::Hellos;
@@ -57,7 +57,7 @@ use self::judgement::Judgement;
 use self::recorder::Recorder;
 pub use crate::addr::Side;
 use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
-use crate::smtp::{Asked, EnhancedCode, Extensions, OwnReply, Session, Wait};
+use crate::smtp::{EnhancedCode, ExpectedReply, Extensions, OwnReply, Session, Wait};
 use crate::time::Timestamp;
 
 /// How long upstream may take to close after its 221, before we do.
@@ -112,7 +112,7 @@ pub struct Engine {
     stage: Stage,
     current: Current,
     /// What the chunk asks that upstream does not get.
-    unwanted: Asked,
+    unwanted: ExpectedReply,
     extensions: Extensions,
     /// The time of what is happening.
     now: Timestamp,
@@ -153,7 +153,7 @@ impl Engine {
             hellos: Hellos::default(),
             stage: Stage::Running,
             current: Current::default(),
-            unwanted: Asked::Other,
+            unwanted: ExpectedReply::Other,
             extensions: Extensions::default(),
             now: at,
             active: at,
@@ -216,8 +216,8 @@ impl Engine {
             Stage::Running if self.session.is_opaque() => self.timeouts.opaque,
             Stage::Running if self.session.in_content() => self.timeouts.data,
             Stage::Running => match self.session.owed() {
-                Some(Asked::Greeting) => self.timeouts.greeting,
-                Some(Asked::Message { .. }) => self.timeouts.acceptance,
+                Some(ExpectedReply::Greeting) => self.timeouts.greeting,
+                Some(ExpectedReply::Message { .. }) => self.timeouts.acceptance,
                 Some(_) => self.timeouts.reply,
                 None => self.timeouts.command,
             },
@@ -328,7 +328,7 @@ impl Engine {
 
     /// Before the greeting was relayed.
     pub fn awaits_greeting(&self) -> bool {
-        self.session.owed() == Some(Asked::Greeting)
+        self.session.owed() == Some(ExpectedReply::Greeting)
     }
 
     /// The conversation is over; the record is complete.
@@ -395,7 +395,7 @@ impl Engine {
     ) {
         self.stage = Stage::TurnedAway;
         self.judgement.refused(refusal, out);
-        self.send(Asked::Other, OwnReply::new(554, code, text), out);
+        self.send(ExpectedReply::Other, OwnReply::new(554, code, text), out);
     }
 
     /// 421 now, whatever is pending, and the end. Upstream does not get to finish what it has.
@@ -407,13 +407,13 @@ impl Engine {
         outcome: Outcome,
         out: &mut Output,
     ) {
-        self.fail_instead(Asked::Other, code, text, refusal, outcome, out);
+        self.fail_instead(ExpectedReply::Other, code, text, refusal, outcome, out);
     }
 
     /// The same in place of the reply to `asked`, which the client said last.
     fn fail_instead(
         &mut self,
-        asked: Asked,
+        asked: ExpectedReply,
         code: EnhancedCode,
         text: &str,
         refusal: Refusal,
@@ -429,7 +429,7 @@ impl Engine {
         let text = format!("{} {text}", self.profile.smtp.hostname);
         // To the client it answers what it waits for.
         let asked = match self.session.unanswered() {
-            Some(Asked::Greeting | Asked::Own(_)) | None => asked,
+            Some(ExpectedReply::Greeting | ExpectedReply::Own(_)) | None => asked,
             Some(owed) => owed,
         };
         self.send(asked, OwnReply::new(421, code, &text), out);
@@ -440,7 +440,7 @@ impl Engine {
     /// Answers the client's last command ourselves, in its turn.
     fn answer(
         &mut self,
-        asked: Asked,
+        asked: ExpectedReply,
         code: u16,
         enhanced: EnhancedCode,
         text: &str,
@@ -451,7 +451,7 @@ impl Engine {
         }
     }
 
-    fn send(&mut self, asked: Asked, reply: OwnReply, out: &mut Output) {
+    fn send(&mut self, asked: ExpectedReply, reply: OwnReply, out: &mut Output) {
         self.recorder.reply(reply.code, ReplySource::Gateway, out);
         self.recorder.answered(asked, reply.code, Some(reply.enhanced), self.now, out);
         self.judgement.replied(reply.code);

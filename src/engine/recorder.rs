@@ -11,7 +11,7 @@ use super::{
     Side, SmtpFacts, Starttls, TcpFacts, Tls, TransactionRecord, VerdictRecord,
 };
 use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
-use crate::smtp::{Asked, Chunk, Command, EnhancedCode, Findings, Line, Verb};
+use crate::smtp::{Chunk, Command, EnhancedCode, ExpectedReply, Findings, Line, Verb};
 use crate::time::Timestamp;
 
 /// Octets of envelope that one session's record may hold; what comes later is only counted.
@@ -99,7 +99,7 @@ impl Recorder {
         command: &Command<'_>,
         at: Timestamp,
         out: &mut Output,
-    ) -> Asked {
+    ) -> ExpectedReply {
         let verb = command.verb;
         out.event(Event::Command(verb));
         if let Some(count) = self.commands.get_mut(verb.index()) {
@@ -111,27 +111,27 @@ impl Recorder {
                 self.smtp.helo = Some(String::from_utf8_lossy(command.argument).into_owned());
                 self.smtp.esmtp = verb == Verb::Ehlo;
                 self.suspended = std::mem::replace(&mut self.current, NONE);
-                if verb == Verb::Ehlo { Asked::Ehlo } else { Asked::Helo }
+                if verb == Verb::Ehlo { ExpectedReply::Ehlo } else { ExpectedReply::Helo }
             }
             Verb::Mail => {
                 let path = self.path(command, out);
                 let transaction = self.mail(&path, at);
                 self.suspended = std::mem::replace(&mut self.current, transaction);
-                Asked::Mail { transaction }
+                ExpectedReply::Mail { transaction }
             }
             Verb::Rcpt => {
                 let transaction = self.current;
                 let path = self.path(command, out);
-                Asked::Rcpt { transaction, recipient: self.rcpt(&path) }
+                ExpectedReply::Rcpt { transaction, recipient: self.rcpt(&path) }
             }
-            Verb::Data => Asked::Data { transaction: self.current },
+            Verb::Data => ExpectedReply::Data { transaction: self.current },
             Verb::Rset => {
                 self.current = NONE;
-                Asked::Rset
+                ExpectedReply::Rset
             }
-            Verb::Auth => Asked::Auth,
-            Verb::Starttls => Asked::Starttls,
-            Verb::Quit => Asked::Quit,
+            Verb::Auth => ExpectedReply::Auth,
+            Verb::Starttls => ExpectedReply::Starttls,
+            Verb::Quit => ExpectedReply::Quit,
             Verb::Xclient | Verb::Xforward | Verb::Unknown => {
                 self.anomaly(
                     match verb {
@@ -141,20 +141,20 @@ impl Recorder {
                     },
                     out,
                 );
-                Asked::Other
+                ExpectedReply::Other
             }
             Verb::Bdat => {
                 if command.chunk().is_err() {
                     self.anomaly(Anomaly::BadSyntax, out);
                 }
-                Asked::Other
+                ExpectedReply::Other
             }
-            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn => Asked::Other,
+            Verb::Noop | Verb::Vrfy | Verb::Expn | Verb::Help | Verb::Etrn => ExpectedReply::Other,
         }
     }
 
     /// The command was a BDAT that can be read. Returns what its reply will mean.
-    pub(super) fn chunk(&mut self, chunk: Chunk, at: Timestamp, out: &mut Output) -> Asked {
+    pub(super) fn chunk(&mut self, chunk: Chunk, at: Timestamp, out: &mut Output) -> ExpectedReply {
         let transaction = self.current;
         let message = &self.message;
         let same = message.chunking && message.transaction == transaction;
@@ -162,14 +162,14 @@ impl Recorder {
             self.content_begins(transaction, true, Some(at), out);
         }
         if !chunk.last {
-            return Asked::Chunk { transaction };
+            return ExpectedReply::Chunk { transaction };
         }
         // What is said next belongs to no transaction, whenever the reply comes.
         self.current = NONE;
         if chunk.size == 0 {
             self.content_ended(Some(at), out);
         }
-        Asked::Message { transaction }
+        ExpectedReply::Message { transaction }
     }
 
     /// Notes bare newlines of a line.
@@ -255,19 +255,19 @@ impl Recorder {
     /// What a reply means that answers `asked`.
     pub(super) fn answered(
         &mut self,
-        asked: Asked,
+        asked: ExpectedReply,
         code: u16,
         enhanced: Option<EnhancedCode>,
         at: Timestamp,
         out: &mut Output,
     ) {
         match asked {
-            Asked::Greeting => {
+            ExpectedReply::Greeting => {
                 self.smtp.greeting = Some(code);
                 self.phase(Phase::Greeting, at - self.phase_start, out);
             }
             // What is refused changes nothing (RFC 5321 §4.1.4).
-            Asked::Helo | Asked::Ehlo if code >= 400 => {
+            ExpectedReply::Helo | ExpectedReply::Ehlo if code >= 400 => {
                 if self.current == NONE {
                     self.current = self.suspended;
                 }
@@ -275,10 +275,10 @@ impl Recorder {
                     (self.smtp.helo, self.smtp.esmtp) = (Some(name), esmtp);
                 }
             }
-            Asked::Helo | Asked::Ehlo => {
+            ExpectedReply::Helo | ExpectedReply::Ehlo => {
                 self.introduced = self.smtp.helo.clone().map(|name| (name, self.smtp.esmtp));
             }
-            Asked::Mail { transaction } => {
+            ExpectedReply::Mail { transaction } => {
                 if code >= 400 && self.current == transaction && self.suspended != NONE {
                     self.current = self.suspended;
                 }
@@ -286,20 +286,22 @@ impl Recorder {
                     transaction.mail_code = Some(code);
                 }
             }
-            Asked::Rcpt { transaction, recipient } => {
+            ExpectedReply::Rcpt { transaction, recipient } => {
                 let transaction = self.smtp.transactions.get_mut(transaction);
                 if let Some(recipient) = transaction.and_then(|t| t.rcpt_to.get_mut(recipient)) {
                     (recipient.code, recipient.enhanced) = (Some(code), enhanced);
                 }
             }
-            Asked::Data { transaction } if code == 354 => {
+            ExpectedReply::Data { transaction } if code == 354 => {
                 self.content_begins(transaction, false, Some(at), out);
             }
-            Asked::Data { transaction } if code >= 400 => self.data_refused(transaction, code),
-            Asked::Message { transaction } => self.message_code(transaction, code, at, out),
-            Asked::Auth if code == 235 => self.smtp.auth = true,
-            Asked::Starttls if code == 220 => self.starttls(Starttls::Started, out),
-            Asked::Starttls => self.starttls(Starttls::Refused, out),
+            ExpectedReply::Data { transaction } if code >= 400 => {
+                self.data_refused(transaction, code)
+            }
+            ExpectedReply::Message { transaction } => self.message_code(transaction, code, at, out),
+            ExpectedReply::Auth if code == 235 => self.smtp.auth = true,
+            ExpectedReply::Starttls if code == 220 => self.starttls(Starttls::Started, out),
+            ExpectedReply::Starttls => self.starttls(Starttls::Refused, out),
             _ => {}
         }
     }

@@ -5,26 +5,26 @@ use std::cmp::Ordering;
 
 use super::{ShadowRecord, VerdictRecord};
 use crate::policy::Action;
-use crate::policy::rules::Fired;
+use crate::policy::rules::RuleMatch;
 
 /// The strictest ruling that was carried out, and what rules in shadow would have done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rulings {
-    strictest: Option<Fired>,
+pub struct PolicyOutcome {
+    strictest: Option<RuleMatch>,
     /// Each rule once.
-    shadow: Vec<Fired>,
+    shadow: Vec<RuleMatch>,
 }
 
-impl Rulings {
+impl PolicyOutcome {
     /// The client was treated as `fired` says. Of several that are equally strict the first counts.
-    pub fn told(&mut self, fired: &Fired) {
+    pub fn told(&mut self, fired: &RuleMatch) {
         if self.strictest.as_ref().is_none_or(|strictest| fired.action > strictest.action) {
             self.strictest = Some(fired.clone());
         }
     }
 
     /// It would have been, by a rule in shadow.
-    pub fn in_shadow(&mut self, fired: &Fired) {
+    pub fn in_shadow(&mut self, fired: &RuleMatch) {
         match self.shadow.iter_mut().find(|known| known.rule == fired.rule) {
             Some(known) if fired.action > known.action => *known = fired.clone(),
             Some(_) => {}
@@ -55,8 +55,8 @@ impl Rulings {
     }
 }
 
-impl From<&Fired> for ShadowRecord {
-    fn from(fired: &Fired) -> Self {
+impl From<&RuleMatch> for ShadowRecord {
+    fn from(fired: &RuleMatch) -> Self {
         Self { rule: fired.rule.to_string(), action: fired.action, reason: fired.reason() }
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     use crate::policy::facts::{Fact, Reason, Source, State};
     use crate::policy::rules::FactName;
 
-    fn fired(rule: &str, action: Action, reason: Option<Reason>) -> Fired {
+    fn fired(rule: &str, action: Action, reason: Option<Reason>) -> RuleMatch {
         let fact = |reason| Fact {
             state: State::False,
             reason: Some(reason),
@@ -76,7 +76,7 @@ mod tests {
             at: None,
         };
         let cause = reason.map(|reason| (FactName::Fcrdns, fact(reason)));
-        Fired { rule: rule.into(), action, cause, url: None }
+        RuleMatch { rule: rule.into(), action, cause, url: None }
     }
 
     fn verdict(action: Action, rule: Option<&str>, reason: Option<&str>) -> VerdictRecord {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_strictest_counts_and_of_equals_the_first() {
-        let mut rulings = Rulings::default();
+        let mut rulings = PolicyOutcome::default();
         let untouched = verdict(Action::Accept, None, Some("timeout"));
         assert_eq!(rulings.onto(untouched.clone()), untouched);
         rulings.told(&fired("let in", Action::Accept, None));
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn each_rule_in_shadow_is_there_once_at_its_strictest() {
-        let mut rulings = Rulings::default();
+        let mut rulings = PolicyOutcome::default();
         rulings.in_shadow(&fired("a", Action::Tempfail, Some(Reason::Timeout)));
         rulings.in_shadow(&fired("b", Action::Tag, None));
         rulings.in_shadow(&fired("a", Action::Reject, Some(Reason::NoPtr)));

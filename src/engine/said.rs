@@ -5,14 +5,14 @@ use crate::time::Timestamp;
 
 /// One thing that one side said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct TranscriptEntry {
     pub at: Timestamp,
     pub from: Side,
-    pub what: Utterance,
+    pub what: TranscriptItem,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Utterance {
+pub enum TranscriptItem {
     /// A command, a line of an AUTH exchange, or a whole reply with all its lines; with line endings.
     Line(Vec<u8>),
     /// A piece of a message or chunk, the `.` that ends it included.
@@ -27,7 +27,7 @@ pub enum Utterance {
     Closed,
 }
 
-impl Utterance {
+impl TranscriptItem {
     /// Octets of the stream that it stands for.
     pub const fn len(&self) -> u64 {
         match self {

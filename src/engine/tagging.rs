@@ -3,8 +3,8 @@
 use super::inquiry::Inquiry;
 use super::{Action, Output};
 use crate::policy::facts::Reason;
-use crate::policy::rules::Fired;
-use crate::smtp::{FieldFilter, Kept, Piece};
+use crate::policy::rules::RuleMatch;
+use crate::smtp::{HeaderFilter, Kept, Piece};
 
 /// The field's name.
 const NAME: &str = "Gatepost-Verdict";
@@ -17,12 +17,12 @@ pub(super) struct Tagging {
     /// The field for the transaction's message.
     field: Option<Vec<u8>>,
     /// Within a message.
-    filter: Option<FieldFilter>,
+    filter: Option<HeaderFilter>,
 }
 
 impl Inquiry {
     /// The transaction's message gets the field; the first rule that tags it is the one that is named.
-    pub(super) fn tag(&mut self, fired: &Fired) {
+    pub(super) fn tag(&mut self, fired: &RuleMatch) {
         self.tagging.field.get_or_insert_with(|| field(fired));
     }
 
@@ -32,12 +32,12 @@ impl Inquiry {
     }
 
     /// More content follows. Returns what it goes through, if any rule tags; [`Inquiry::put_back`] takes it again.
-    pub(super) fn take_filter(&mut self, out: &mut Output) -> Option<FieldFilter> {
+    pub(super) fn take_filter(&mut self, out: &mut Output) -> Option<HeaderFilter> {
         self.hidden.as_ref()?;
         let filter = self.tagging.filter.take();
         Some(filter.unwrap_or_else(|| {
             let field = self.tagging.field.take();
-            let filter = FieldFilter::new(NAME, field.is_some());
+            let filter = HeaderFilter::new(NAME, field.is_some());
             if let Some(field) = field {
                 out.act(Action::ToUpstream(field));
             }
@@ -45,14 +45,14 @@ impl Inquiry {
         }))
     }
 
-    pub(super) fn put_back(&mut self, filter: Option<FieldFilter>) {
+    pub(super) fn put_back(&mut self, filter: Option<HeaderFilter>) {
         self.tagging.filter = filter;
     }
 }
 
 /// Forwards `piece` of `input`, which begins `from` octets into what was given, but for what `filter` takes out.
 pub(super) fn forward(
-    filter: &mut Option<FieldFilter>,
+    filter: &mut Option<HeaderFilter>,
     piece: Piece,
     input: &[u8],
     from: usize,
@@ -79,7 +79,7 @@ pub(super) fn forward(
 }
 
 /// `Gatepost-Verdict: tag; rule="no name"; fact=fcrdns; reason=no_ptr`
-fn field(fired: &Fired) -> Vec<u8> {
+fn field(fired: &RuleMatch) -> Vec<u8> {
     let quoted =
         |b: u8| if matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\') { b } else { b'?' };
     let mut field = format!("{NAME}: tag; rule=\"").into_bytes();

@@ -1,7 +1,7 @@
 //! What upstream replies, and what becomes of it.
 
 use super::{Action, Anomaly, Engine, Outcome, Output, Refusal, ReplySource, Side, Stage};
-use crate::smtp::{Asked, EnhancedCode, Extensions, Paired, Reply, ReplyParse};
+use crate::smtp::{EnhancedCode, ExpectedReply, Extensions, Reply, ReplyParse, ServerEvent};
 use crate::time::Timestamp;
 
 impl Engine {
@@ -18,33 +18,33 @@ impl Engine {
         while used < input.len() && !self.is_closing() {
             let rest = input.get(used..).unwrap_or_default();
             used += match self.session.upstream(rest) {
-                Paired::Incomplete => break,
-                Paired::Plaintext => {
+                ServerEvent::Incomplete => break,
+                ServerEvent::Plaintext => {
                     self.plaintext_after_starttls(out);
                     rest.len()
                 }
-                Paired::Opaque => {
+                ServerEvent::Opaque => {
                     self.hear_hello(Side::Server, rest);
                     out.forward(used..input.len());
                     rest.len()
                 }
-                Paired::Malformed => {
+                ServerEvent::Malformed => {
                     self.recorder.anomaly(Anomaly::BadReply, out);
                     self.upstream_is_not_smtp(out);
                     rest.len()
                 }
                 // The only reply that may come unasked, before a server closes (RFC 5321 §3.8).
-                Paired::Unexpected(reply) if reply.code == 421 => {
-                    self.relay_reply(&reply, Asked::Other, used, out);
+                ServerEvent::Unexpected(reply) if reply.code == 421 => {
+                    self.relay_reply(&reply, ExpectedReply::Other, used, out);
                     reply.raw.len()
                 }
                 // Relayed, it would answer the client's next command, and every one after would be off by one.
-                Paired::Unexpected(_) => {
+                ServerEvent::Unexpected(_) => {
                     self.recorder.anomaly(Anomaly::UnexpectedReply, out);
                     self.upstream_is_not_smtp(out);
                     rest.len()
                 }
-                Paired::Reply { reply, asked } => {
+                ServerEvent::Reply { reply, asked } => {
                     self.reply(&reply, asked, used, out);
                     reply.raw.len()
                 }
@@ -64,15 +64,15 @@ impl Engine {
         used
     }
 
-    fn reply(&mut self, reply: &Reply<'_>, asked: Asked, from: usize, out: &mut Output) {
-        if let Asked::Own(own) = asked {
+    fn reply(&mut self, reply: &Reply<'_>, asked: ExpectedReply, from: usize, out: &mut Output) {
+        if let ExpectedReply::Own(own) = asked {
             return self.introduced(own, reply, out);
         }
-        if asked == Asked::Starttls && reply.code == 220 {
+        if asked == ExpectedReply::Starttls && reply.code == 220 {
             // Before the client reads the 220: what it sends after that is TLS.
             out.act(Action::DiscardClient);
         }
-        if asked == Asked::Ehlo && reply.is_positive() {
+        if asked == ExpectedReply::Ehlo && reply.is_positive() {
             let hidden = self.inquiry.as_ref().and_then(|inquiry| inquiry.hidden.as_ref());
             let hidden = hidden.unwrap_or(&self.profile.smtp.hide);
             let (extensions, filtered) = Extensions::filter(reply, hidden);
@@ -89,23 +89,25 @@ impl Engine {
         while let Some((own, asked)) = self.session.ready() {
             self.send(asked, own, out);
         }
-        if asked == Asked::Quit && reply.is_positive() {
+        if asked == ExpectedReply::Quit && reply.is_positive() {
             self.stage = Stage::Leaving;
         }
     }
 
     /// What a reply means for the record and for what comes next.
-    fn note(&mut self, reply: &Reply<'_>, asked: Asked, out: &mut Output) {
+    fn note(&mut self, reply: &Reply<'_>, asked: ExpectedReply, out: &mut Output) {
         let transaction = self.recorder.current();
         if let Some(inquiry) = &mut self.inquiry {
             inquiry.replied(asked, reply.code);
         }
         self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
         match asked {
-            Asked::Mail { transaction: asked } if asked == transaction && !reply.is_positive() => {
+            ExpectedReply::Mail { transaction: asked }
+                if asked == transaction && !reply.is_positive() =>
+            {
                 self.current.open = self.current.nested;
             }
-            Asked::Message { transaction: over } => {
+            ExpectedReply::Message { transaction: over } => {
                 if over == transaction {
                     self.current.open = false;
                 }
@@ -117,12 +119,18 @@ impl Engine {
         }
     }
 
-    fn relay_reply(&mut self, reply: &Reply<'_>, asked: Asked, from: usize, out: &mut Output) {
+    fn relay_reply(
+        &mut self,
+        reply: &Reply<'_>,
+        asked: ExpectedReply,
+        from: usize,
+        out: &mut Output,
+    ) {
         self.recorder.reply(reply.code, ReplySource::Upstream, out);
         self.judgement.replied(reply.code);
         // 421: RFC 5321 §3.8; 521: RFC 7504; and one that refuses in place of its greeting may close at once.
-        self.said_farewell =
-            matches!(reply.code, 421 | 521) || asked == Asked::Greeting && reply.code >= 400;
+        self.said_farewell = matches!(reply.code, 421 | 521)
+            || asked == ExpectedReply::Greeting && reply.code >= 400;
         out.forward(from..from + reply.raw.len());
     }
 

@@ -6,15 +6,20 @@
 use super::commands::path_of;
 use super::{Action, Engine, Outcome, Output, Refusal, RefuseAt, Stage};
 use crate::policy;
-use crate::policy::facts::{Answered, Answers, Lookup};
-use crate::policy::rules::{Fired, Mode, Moment, Rule};
-use crate::smtp::{Asked, Command, EnhancedCode, OwnReply, Verb};
+use crate::policy::facts::{Answers, Lookup, LookupResult};
+use crate::policy::rules::{Mode, PolicyStage, Rule, RuleMatch};
+use crate::smtp::{Command, EnhancedCode, ExpectedReply, OwnReply, Verb};
 use crate::time::Timestamp;
 
 impl Engine {
     /// Answers to what [`Action::Need`] asked for, in any order and any number at once. What neither side's octets were
     /// consumed for before is to be offered again afterwards, upstream's too.
-    pub fn answered(&mut self, answers: Vec<(Lookup, Answered)>, at: Timestamp, out: &mut Output) {
+    pub fn answered(
+        &mut self,
+        answers: Vec<(Lookup, LookupResult)>,
+        at: Timestamp,
+        out: &mut Output,
+    ) {
         let Some(inquiry) = self.inquiry.as_mut().filter(|_| self.stage == Stage::Running) else {
             return;
         };
@@ -59,14 +64,14 @@ impl Engine {
         let Some(inquiry) = &mut self.inquiry else {
             return;
         };
-        let early = |rule: &Rule| rule.at == Moment::Connect && rule.mode == Mode::Enforce;
+        let early = |rule: &Rule| rule.at == PolicyStage::Connect && rule.mode == Mode::Enforce;
         self.greeting_held = self.profile.smtp.refuse_at == RefuseAt::Connect
             && self.profile.rules.iter().any(early);
         if self.greeting_held {
-            inquiry.wants(Moment::Connect, None, self.now, out);
+            inquiry.wants(PolicyStage::Connect, None, self.now, out);
             self.settle_greeting(out);
         } else {
-            inquiry.reached(Moment::Connect, out);
+            inquiry.reached(PolicyStage::Connect, out);
         }
     }
 
@@ -107,11 +112,12 @@ impl Engine {
                 self.inquiry.as_ref().is_some_and(|inquiry| inquiry.envelope.is_in_doubt())
             }
             Verb::Rcpt if !self.judgement.refuses() => {
-                self.inquiry.is_some() && self.awaits(Moment::Rcpt, Some(&path_of(command)), out)
+                self.inquiry.is_some()
+                    && self.awaits(PolicyStage::Rcpt, Some(&path_of(command)), out)
             }
             Verb::Starttls if !self.judgement.hides(Verb::Starttls) => {
                 let refused = self.judgement.refuses();
-                if !refused && self.awaits(Moment::Helo, None, out) {
+                if !refused && self.awaits(PolicyStage::Helo, None, out) {
                     return true;
                 }
                 // What refuses it ends the session: not before what else was said is answered.
@@ -122,11 +128,11 @@ impl Engine {
         }
     }
 
-    fn awaits(&mut self, moment: Moment, recipient: Option<&str>, out: &mut Output) -> bool {
+    fn awaits(&mut self, moment: PolicyStage, recipient: Option<&str>, out: &mut Output) -> bool {
         let Some(inquiry) = &mut self.inquiry else {
             return false;
         };
-        if moment == Moment::Rcpt && inquiry.envelope.is_in_doubt() {
+        if moment == PolicyStage::Rcpt && inquiry.envelope.is_in_doubt() {
             return true;
         }
         let there = inquiry.wants(moment, recipient, self.now, out);
@@ -137,7 +143,7 @@ impl Engine {
     }
 
     /// The ruling on the recipient at hand. Returns it if it refuses.
-    pub(super) fn rule_on_recipient(&mut self, out: &mut Output) -> Option<Fired> {
+    pub(super) fn rule_on_recipient(&mut self, out: &mut Output) -> Option<RuleMatch> {
         let inquiry = self.inquiry.as_mut()?;
         let fired = inquiry.ruling(out)??;
         if refuses(&fired) {
@@ -152,9 +158,9 @@ impl Engine {
 
     pub(super) fn refuse_recipient(
         &mut self,
-        fired: &Fired,
+        fired: &RuleMatch,
         recipient: &str,
-        asked: Asked,
+        asked: ExpectedReply,
         out: &mut Output,
     ) {
         let (refusal, code, enhanced, text) = self.words(fired, Some(recipient), out);
@@ -181,7 +187,7 @@ impl Engine {
         text: &str,
         out: &mut Output,
     ) {
-        let asked = Asked::Starttls;
+        let asked = ExpectedReply::Starttls;
         if enhanced.class == 5 {
             self.judgement.refused(refusal, out);
             self.send(asked, OwnReply::new(554, enhanced, text), out);
@@ -195,7 +201,7 @@ impl Engine {
     /// What the client is told, which is the verdict from then on.
     fn words(
         &mut self,
-        fired: &Fired,
+        fired: &RuleMatch,
         recipient: Option<&str>,
         out: &mut Output,
     ) -> (Refusal, u16, EnhancedCode, String) {
@@ -212,6 +218,6 @@ impl Engine {
     }
 }
 
-fn refuses(fired: &Fired) -> bool {
+fn refuses(fired: &RuleMatch) -> bool {
     fired.action >= policy::Action::Tempfail
 }

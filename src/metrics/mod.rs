@@ -11,7 +11,7 @@ mod families;
 pub mod http;
 mod openmetrics;
 mod policy;
-mod reach;
+mod lookup;
 mod reply_code;
 mod session;
 #[cfg(test)]
@@ -25,8 +25,8 @@ pub use exposition::Format;
 
 use self::door::Door;
 use self::families::Families;
+use self::lookup::Lookups;
 use self::policy::{Policy, Verdicts};
-use self::reach::Lookups;
 use self::session::Sessions;
 use self::traffic::Traffic;
 use crate::addr::Family;

@@ -17,7 +17,7 @@ use crate::policy::door::{self, Change, Door, Signs};
 use crate::policy::facts::{
     Level, LookupKind, ObserveLookups as _, Obtained, Over, Source, State, Told,
 };
-use crate::policy::rules::{FactName, Mode, Moment, Require, Rule, Rules, When};
+use crate::policy::rules::{FactName, Mode, PolicyStage, Require, Rule, Rules, When};
 use crate::smtp::Verb;
 use crate::stream::{Counts, FlowFacts, FlowOutcome, FlowStart};
 use crate::time::Timestamp;
@@ -37,7 +37,7 @@ fn rules_named(name: &str) -> Rules {
 fn rule(name: &str, number: u32) -> Rule {
     Rule {
         name: name.into(),
-        at: Moment::Connect,
+        at: PolicyStage::Connect,
         when: When::default(),
         exempt: Vec::new(),
         require: vec![Require { fact: FactName::Fcrdns, level: Level::Dns, over: Over::Any }],

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::Action;
 use super::facts::{Fact, Reason, Source, State};
-use super::rules::{FactName, Fired, Subject};
+use super::rules::{FactName, RuleMatch, Subject};
 use crate::addr::Family;
 use crate::smtp::EnhancedCode;
 
@@ -20,7 +20,7 @@ const MAX_RULE: usize = 64;
 
 /// How to refuse what `fired` wants refused. The text is printable ASCII of at most [`MAX_TEXT`] octets. A fact that is
 /// unknown is never refused for good, whatever the rule says.
-pub fn reply(fired: &Fired, subject: &Subject<'_>) -> (u16, EnhancedCode, String) {
+pub fn reply(fired: &RuleMatch, subject: &Subject<'_>) -> (u16, EnhancedCode, String) {
     let unknown = matches!(&fired.cause, Some((_, fact)) if fact.state == State::Unknown);
     let class = if fired.action == Action::Reject && !unknown { 5 } else { 4 };
     let code = match (class, unknown) {
@@ -144,7 +144,7 @@ fn printable(text: &str, most: usize) -> String {
 }
 
 /// The sentence, the rule's name, and where there is more to read, if that fits.
-fn line(sentence: &str, fired: &Fired) -> String {
+fn line(sentence: &str, fired: &RuleMatch) -> String {
     let rule = format!(" (rule \"{}\")", printable(&fired.rule, MAX_RULE));
     let mut line = printable(sentence, MAX_TEXT - rule.len());
     line.push_str(&rule);
@@ -168,9 +168,9 @@ mod tests {
 
     const ACTIONS: [Action; 2] = [Action::Tempfail, Action::Reject];
 
-    fn fired(action: Action, cause: Option<(FactName, Fact)>) -> Fired {
+    fn fired(action: Action, cause: Option<(FactName, Fact)>) -> RuleMatch {
         let url = Some("https://mx.receiver.example/policy".into());
-        Fired { rule: "reachable over IPv6".into(), action, cause, url }
+        RuleMatch { rule: "reachable over IPv6".into(), action, cause, url }
     }
 
     fn fact(state: State, reason: Reason, source: Source) -> Fact {
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    fn told(fired: &Fired, subject: &Subject<'_>) -> String {
+    fn told(fired: &RuleMatch, subject: &Subject<'_>) -> String {
         let (code, enhanced, text) = reply(fired, subject);
         format!("{code} {enhanced} {text}")
     }
@@ -301,7 +301,7 @@ mod tests {
         ) {
             let cause = with_fact.then(|| (name, fact(state, reason, Source::Dns)));
             let url = url.map(Into::into);
-            let fired = Fired { rule: rule.as_str().into(), action, cause, url };
+            let fired = RuleMatch { rule: rule.as_str().into(), action, cause, url };
             let subject = Subject {
                 helo: Some(&said[0]),
                 sender: Some(&said[1]),

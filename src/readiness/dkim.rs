@@ -6,14 +6,14 @@ use spki::SubjectPublicKeyInfoRef;
 
 use super::finding::{Check, Findings};
 use super::tags::{tags, value};
-use super::{Asked, Known, Texts};
+use super::{CheckRequest, Known, Texts};
 use crate::policy::facts::DomainName;
 
 /// RFC 8301 §3.2: verifiers take no less, and signers should use no less.
 const MIN_BITS: u32 = 1024;
 const GOOD_BITS: u32 = 2048;
 
-pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     for selector in &asked.selectors {
         let Some(name) = DomainName::parse(&format!("{selector}._domainkey.{}", asked.domain))
         else {

@@ -2,7 +2,7 @@
 
 use super::finding::{Check, Findings};
 use super::tags::{not_tags, tags, value};
-use super::{Asked, Known, Texts};
+use super::{CheckRequest, Known, Texts};
 use crate::policy::facts::{DomainName, Reason};
 
 /// RFC 9989 §4.10: of a longer name the walk goes on with so many labels.
@@ -25,7 +25,7 @@ enum Stands {
     Unknown(Reason),
 }
 
-pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     let domain = &asked.domain;
     let check = Check::DmarcRecord;
     match at(domain, known) {

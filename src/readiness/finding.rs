@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use std::net::IpAddr;
 
-use super::Asked;
+use super::CheckRequest;
 use crate::addr::Family;
 
 /// How good it is, the worst last.
@@ -291,7 +291,7 @@ impl Findings {
         self.unknown(check, about, seen, ASK_AGAIN);
     }
 
-    pub(super) fn into_report(self, asked: &Asked, servers: Vec<Server>) -> Report {
+    pub(super) fn into_report(self, asked: &CheckRequest, servers: Vec<Server>) -> Report {
         let mut findings = self.0;
         // The portions of one host are made together; a reader wants them by portion.
         findings.sort_by_key(|one| one.portion);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::Survey;
 use crate::addr::Family;
 use crate::policy::facts::{
-    Answer, Answered, Answers, DomainName, Fact, Lookup, Reason, Record, Step,
+    Answer, Answers, DomainName, Fact, Lookup, LookupResult, Reason, Record, Step,
 };
 
 /// A question to the DNS, or a call of a mail server.
@@ -52,7 +52,7 @@ pub struct Known {
 }
 
 impl Known {
-    pub fn answer(&mut self, lookup: Lookup, answered: Answered) {
+    pub fn answer(&mut self, lookup: Lookup, answered: LookupResult) {
         self.answers.insert(lookup, answered);
     }
 

@@ -33,7 +33,7 @@ use crate::policy::facts::DomainName;
 
 /// What is to be judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct CheckRequest {
     pub domain: DomainName,
     /// Addresses that mail of the domain is sent from, and who named them.
     pub senders: Vec<IpAddr>,
@@ -85,7 +85,7 @@ pub enum Judged {
 }
 
 /// Judges everything that was asked for. Ends: a judgement needs no more questions than the limits of the RFCs allow.
-pub fn judge(asked: &Asked, known: &Known) -> Judged {
+pub fn judge(asked: &CheckRequest, known: &Known) -> Judged {
     let mut findings = Findings::default();
     let hosts = mx::judge(asked, known, &mut findings);
     smtp::judge(&hosts, known, &mut findings);

@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use super::finding::{Check, Findings};
 use super::mx::Host;
 use super::smtp::time;
-use super::{Asked, Interface, Known, Large, Path};
+use super::{CheckRequest, Interface, Known, Large, Path};
 use crate::addr::Family;
 
 /// RFC 8200 §5: every link has at least that.
 const IPV6_MINIMUM: u32 = 1280;
 
-pub(super) fn judge(hosts: &[Host], asked: &Asked, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(hosts: &[Host], asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     for host in hosts {
         for ip in host.of(Family::Ipv6) {
             let Some(survey) = known.survey(ip) else { continue };
@@ -24,7 +24,7 @@ pub(super) fn judge(hosts: &[Host], asked: &Asked, known: &Known, findings: &mut
     }
 }
 
-fn one(about: &str, path: &Path, asked: &Asked, findings: &mut Findings) {
+fn one(about: &str, path: &Path, asked: &CheckRequest, findings: &mut Findings) {
     let check = Check::PathMtu;
     let interface = interface(path, asked);
     let way = told(path, interface);
@@ -38,11 +38,11 @@ fn one(about: &str, path: &Path, asked: &Asked, findings: &mut Findings) {
                           the narrow link. Messages hang in DATA until then.";
             findings.fail(check, about, seen, advice);
         }
-        Large::Answered(_) if path.mtu.is_some_and(|mtu| mtu < IPV6_MINIMUM) => {
+        Large::LookupResult(_) if path.mtu.is_some_and(|mtu| mtu < IPV6_MINIMUM) => {
             let advice = "Give the link an MTU of at least 1280: IPv6 needs that (RFC 8200 §5).";
             findings.warn(check, about, way, advice);
         }
-        Large::Answered(octets) => {
+        Large::LookupResult(octets) => {
             let own = interface.and_then(|interface| interface.mtu);
             let narrow = path.mtu.zip(own).filter(|(path, own)| path < own);
             let narrow = if narrow.is_some() { "; narrower than the interface" } else { "" };
@@ -65,7 +65,7 @@ fn one(about: &str, path: &Path, asked: &Asked, findings: &mut Findings) {
     }
 }
 
-fn by_hand(asked: &Asked) -> String {
+fn by_hand(asked: &CheckRequest) -> String {
     format!(
         "Send a message of 100 kB to postmaster@{} over IPv6, and see that it arrives.",
         asked.domain
@@ -73,7 +73,7 @@ fn by_hand(asked: &Asked) -> String {
 }
 
 /// By which it goes out.
-fn interface<'a>(path: &Path, asked: &'a Asked) -> Option<&'a Interface> {
+fn interface<'a>(path: &Path, asked: &'a CheckRequest) -> Option<&'a Interface> {
     let has = |one: &&Interface| one.addresses.iter().any(|net| Some(net.addr()) == path.local);
     asked.interfaces.iter().find(has)
 }

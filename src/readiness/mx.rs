@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::finding::{Check, Findings};
-use super::{Alias, Asked, Known};
+use super::{Alias, CheckRequest, Known};
 use crate::addr::{Family, is_global};
 use crate::policy::facts::{Answer, DomainName, Lookup, MAX_EXCHANGES, Record};
 
@@ -28,7 +28,7 @@ impl Host {
     }
 }
 
-pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) -> Vec<Host> {
+pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) -> Vec<Host> {
     let Some(names) = exchanges(&asked.domain, known, findings) else { return Vec::new() };
     let mut hosts = Vec::new();
     let mut has: [Has; 2] = [Has::No; 2];

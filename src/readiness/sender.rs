@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use super::finding::{Check, Findings};
 use super::known::in_words;
 use super::smtp::word;
-use super::{Asked, Known, Origin};
+use super::{CheckRequest, Known, Origin};
 use crate::addr::{Family, is_global};
 use crate::policy::facts::{DomainName, Reason, State, fcrdns, reverse_name};
 
-pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     let from = match asked.senders_from {
         Origin::CommandLine => "--from",
         Origin::Postfix => "Postfix' configuration",
@@ -52,11 +52,11 @@ pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) {
     }
 }
 
-pub(super) fn of(asked: &Asked, family: Family) -> impl Iterator<Item = IpAddr> {
+pub(super) fn of(asked: &CheckRequest, family: Family) -> impl Iterator<Item = IpAddr> {
     asked.senders.iter().copied().filter(move |ip| Family::of(*ip) == family)
 }
 
-fn names(sender: IpAddr, asked: &Asked, known: &Known, findings: &mut Findings) {
+fn names(sender: IpAddr, asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     let Some(reverse) = known.fact(|answers| reverse_name(sender, answers)) else { return };
     let advice = || {
         let zone = DomainName::reverse(sender);

@@ -96,7 +96,7 @@ pub enum Large {
     /// Nobody may send several commands at once there: it offers no PIPELINING.
     NotTried,
     /// This many octets were answered.
-    Answered(usize),
+    LookupResult(usize),
     /// They were not, for that long.
     Stalled(Duration),
     /// The server hung up over them.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::addr::Family;
-use crate::policy::facts::{Answer, Answered, Lookup, Reason, Record, Source};
+use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Record, Source};
 
 const SENDER: &str = "2001:db8::5";
 const SENDER4: &str = "192.0.2.5";
@@ -49,7 +49,7 @@ fn good_survey() -> Survey {
             local: None,
             mtu: Some(1500),
             mss: Some(1428),
-            large: Large::Answered(2028),
+            large: Large::LookupResult(2028),
         }),
     }
 }
@@ -144,10 +144,10 @@ impl World {
             }
             Ok(None) => Answer::NoData,
         };
-        known.answer(lookup, Answered { answer, source: Source::Dns, at: None });
+        known.answer(lookup, LookupResult { answer, source: Source::Dns, at: None });
     }
 
-    fn judge(&self, asked: &Asked) -> Report {
+    fn judge(&self, asked: &CheckRequest) -> Report {
         let mut known = Known::default();
         for _ in 0..40 {
             match judge(asked, &known) {
@@ -167,8 +167,8 @@ fn name_or_address(text: &str) -> DomainName {
     hickory_proto::rr::Name::from_ascii(text).unwrap().into()
 }
 
-fn asked() -> Asked {
-    Asked {
+fn asked() -> CheckRequest {
+    CheckRequest {
         domain: name("a.example"),
         senders: vec![SENDER.parse().unwrap(), SENDER4.parse().unwrap()],
         senders_from: Origin::CommandLine,
@@ -348,9 +348,9 @@ fn slow_is_a_warning() {
 
 #[test]
 fn no_ipv6_sender_is_a_warning_and_a_private_one_fails() {
-    let only4 = Asked { senders: vec![SENDER4.parse().unwrap()], ..asked() };
+    let only4 = CheckRequest { senders: vec![SENDER4.parse().unwrap()], ..asked() };
     assert_eq!(bad(&World::new("").judge(&only4)), "warn sender_address");
-    let private = Asked { senders: vec!["fd00::1".parse().unwrap()], ..asked() };
+    let private = CheckRequest { senders: vec!["fd00::1".parse().unwrap()], ..asked() };
     assert_eq!(bad(&World::new("").judge(&private)), "fail sender_address");
 }
 

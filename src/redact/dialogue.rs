@@ -12,7 +12,8 @@ use super::text::{blank, mask};
 use crate::addr::Side;
 use crate::recording::{Omission, What};
 use crate::smtp::{
-    Asked, BareNewlines, Command, EnhancedCode, Item, Line, Paired, Reply, Session, Verb,
+    BareNewlines, Command, EnhancedCode, ExpectedReply, Item, Line, Reply, ServerEvent, Session,
+    Verb,
 };
 use crate::time::Timestamp;
 
@@ -254,13 +255,13 @@ impl Dialogue {
                 let mut shown = held.get(..line.len()).unwrap_or_default().to_vec();
                 blank(&mut shown);
                 self.client.show(shown);
-                self.session.ask(Asked::Auth);
+                self.session.ask(ExpectedReply::Auth);
                 line.len()
             }
             Item::TooLong { len, done, auth } => {
                 self.client.drop(len);
                 if done {
-                    self.session.ask(if auth { Asked::Auth } else { Asked::Other });
+                    self.session.ask(if auth { ExpectedReply::Auth } else { ExpectedReply::Other });
                 }
                 len
             }
@@ -317,28 +318,29 @@ impl Dialogue {
 
     fn server_item(&mut self, held: &[u8]) -> usize {
         match self.session.upstream(held) {
-            Paired::Incomplete => 0,
-            Paired::Malformed => {
+            ServerEvent::Incomplete => 0,
+            ServerEvent::Malformed => {
                 self.lost = true;
                 0
             }
             // It changes what the client's next octets are, and we do not know to what.
-            Paired::Unexpected(reply) if matches!(reply.code, 220 | 334 | 354) => {
+            ServerEvent::Unexpected(reply) if matches!(reply.code, 220 | 334 | 354) => {
                 self.lost = true;
                 0
             }
-            Paired::Unexpected(reply) => {
+            ServerEvent::Unexpected(reply) => {
                 let shown = self.reply(&reply, false);
                 self.server.show(shown);
                 reply.raw.len()
             }
-            Paired::Reply { reply, asked } => {
+            ServerEvent::Reply { reply, asked } => {
                 // Replies to VRFY, EXPN and what else there may be can be about anybody.
-                let shown = self.reply(&reply, matches!(asked, Asked::Auth | Asked::Other));
+                let shown =
+                    self.reply(&reply, matches!(asked, ExpectedReply::Auth | ExpectedReply::Other));
                 self.server.show(shown);
                 reply.raw.len()
             }
-            Paired::Plaintext | Paired::Opaque => {
+            ServerEvent::Plaintext | ServerEvent::Opaque => {
                 self.server.drop(held.len());
                 held.len()
             }
@@ -369,48 +371,48 @@ impl Dialogue {
         let asked = match command.verb {
             Verb::Helo | Verb::Ehlo => {
                 mask(argument, &self.locals, &self.own);
-                if command.verb == Verb::Ehlo { Asked::Ehlo } else { Asked::Helo }
+                if command.verb == Verb::Ehlo { ExpectedReply::Ehlo } else { ExpectedReply::Helo }
             }
             Verb::Mail => {
                 self.mailbox(argument, command, b"FROM:");
-                Asked::Mail { transaction: 0 }
+                ExpectedReply::Mail { transaction: 0 }
             }
             Verb::Rcpt => {
                 self.mailbox(argument, command, b"TO:");
-                Asked::Rcpt { transaction: 0, recipient: 0 }
+                ExpectedReply::Rcpt { transaction: 0, recipient: 0 }
             }
             Verb::Bdat => match command.chunk() {
                 Ok(chunk) => {
                     self.session.expect_chunk(chunk, true);
                     if chunk.last {
-                        Asked::Message { transaction: 0 }
+                        ExpectedReply::Message { transaction: 0 }
                     } else {
-                        Asked::Chunk { transaction: 0 }
+                        ExpectedReply::Chunk { transaction: 0 }
                     }
                 }
                 Err(_) => {
                     blank(argument);
-                    Asked::Other
+                    ExpectedReply::Other
                 }
             },
             Verb::Auth => {
                 // A mechanism's name is no secret; what follows is.
                 let mechanism = known_mechanism(argument);
                 blank(argument.get_mut(mechanism..).unwrap_or_default());
-                Asked::Auth
+                ExpectedReply::Auth
             }
             Verb::Unknown => {
                 blank(&mut shown);
-                Asked::Other
+                ExpectedReply::Other
             }
             verb => {
                 blank(argument);
                 match verb {
-                    Verb::Data => Asked::Data { transaction: 0 },
-                    Verb::Rset => Asked::Rset,
-                    Verb::Starttls => Asked::Starttls,
-                    Verb::Quit => Asked::Quit,
-                    _ => Asked::Other,
+                    Verb::Data => ExpectedReply::Data { transaction: 0 },
+                    Verb::Rset => ExpectedReply::Rset,
+                    Verb::Starttls => ExpectedReply::Starttls,
+                    Verb::Quit => ExpectedReply::Quit,
+                    _ => ExpectedReply::Other,
                 }
             }
         };

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use crate::policy::facts::{Answer, Answered, Lookup, Reason, Source};
+use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 
 /// An answer on its way.
-pub type Asking = Pin<Box<dyn Future<Output = Answered> + Send>>;
+pub type Asking = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
 
 /// Answers lookups. It has a deadline of its own, shorter than the engine's patience, and answers by
 /// [`Answer::Unknown`] then; a question that nobody waits for any more is dropped.
@@ -22,7 +22,7 @@ pub trait Ask: Send + Sync {
 impl Ask for () {
     fn ask(&self, _: Lookup) -> Asking {
         let answer = Answer::Unknown(Reason::NoSource);
-        Box::pin(ready(Answered { answer, source: Source::None, at: None }))
+        Box::pin(ready(LookupResult { answer, source: Source::None, at: None }))
     }
 }
 
@@ -46,7 +46,7 @@ struct Question {
 }
 
 impl Future for Question {
-    type Output = Option<(Lookup, Answered)>;
+    type Output = Option<(Lookup, LookupResult)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answered = std::task::ready!(self.asking.as_mut().poll(cx));
@@ -68,7 +68,7 @@ impl Questions {
     }
 
     /// The answers that are there; wakes the task of `cx` for the others.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Vec<(Lookup, Answered)> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Vec<(Lookup, LookupResult)> {
         let mut answers = Vec::new();
         if let Some(open) = &mut self.open {
             while let Poll::Ready(Some(answer)) = open.poll_next_unpin(cx) {

@@ -42,7 +42,7 @@ enum State {
 
 /// Scans one message from its first octet on.
 #[derive(Clone, Debug)]
-pub struct FieldFilter {
+pub struct HeaderFilter {
     name: &'static str,
     state: State,
     /// The line at hand, or at its start the line before, is taken out.
@@ -51,7 +51,7 @@ pub struct FieldFilter {
     held: Vec<u8>,
 }
 
-impl FieldFilter {
+impl HeaderFilter {
     /// Takes out the fields called `name`. With `behind_one` a field of that name stands right before the message, and lines
     /// that would be taken for its continuation are taken out too.
     pub const fn new(name: &'static str, behind_one: bool) -> Self {
@@ -72,7 +72,7 @@ impl FieldFilter {
 
 /// One input's pass.
 struct Pass<'a, F> {
-    filter: &'a mut FieldFilter,
+    filter: &'a mut HeaderFilter,
     emit: F,
     /// The first octet that is kept and not emitted.
     kept_from: usize,
@@ -222,7 +222,7 @@ mod tests {
     const NAME: &str = "Gatepost-Verdict";
 
     fn filtered(chunks: &[&[u8]], behind_one: bool) -> Vec<u8> {
-        let mut filter = FieldFilter::new(NAME, behind_one);
+        let mut filter = HeaderFilter::new(NAME, behind_one);
         let mut out = Vec::new();
         for chunk in chunks {
             filter.filter(chunk, |kept| match kept {

@@ -81,7 +81,7 @@ impl Passed<'_> {
             FlowOutcome::Unanswered => (!flow.evicted).then_some(Response::Silent),
             _ if self.ended == Ended::BlackHole => Some(Response::BlackHole),
             // Octets both ways: a handshake alone passes where large segments do not.
-            _ if said > 0 => Some(Response::Answered),
+            _ if said > 0 => Some(Response::LookupResult),
             FlowOutcome::Established | FlowOutcome::Reset => {
                 let waited = flow.end.since(flow.start.at) >= GREETING;
                 (waited && !flow.evicted && flow.reset_by != Some(Side::Server))

@@ -181,7 +181,7 @@ fn the_return_path_is_what_destinations_did_over_each_family() {
     let pairs = told.pairs();
     let pair = |ipv6, ipv4| ByFamily { ipv4, ipv6 };
     assert_eq!(pairs.len(), 2);
-    assert!(pairs.contains(&(pair(Some(Response::Silent), Some(Response::Answered)), 1)));
+    assert!(pairs.contains(&(pair(Some(Response::Silent), Some(Response::LookupResult)), 1)));
     assert!(pairs.contains(&(pair(None, Some(Response::Refused)), 1)));
 }
 
@@ -198,7 +198,7 @@ fn a_response_needs_octets_both_ways() {
     };
     let mute = |flow: &mut FlowFacts| flow.octets = [0, 0];
     let late = |flow: &mut FlowFacts| flow.end = at(16);
-    assert_eq!(respond(&|_| {}), Some(Response::Answered));
+    assert_eq!(respond(&|_| {}), Some(Response::LookupResult));
     assert_eq!(respond(&|flow| flow.black_hole = true), Some(Response::BlackHole));
     assert_eq!(respond(&mute), None, "lost a race");
     assert_eq!(respond(&|flow| (mute(flow), late(flow)).0), Some(Response::Silent));

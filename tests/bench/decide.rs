@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench decide` times, with the rules that people have (a confirmed reverse name, a return path and a
 //! recipient): `Rules::decide` at RCPT, whose target is 1 µs; what the engine does more for a RCPT with these rules than
-//! without any, where the session knows the answers and where it has to ask for one; and `Reach::ask` for what its cache
+//! without any, where the session knows the answers and where it has to ask for one; and `LookupService::ask` for what its cache
 //! has. Each figure is the median of the rounds. Without `--bench` it only checks that all of this works.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -16,14 +16,14 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use gatepost::addr::{ClientAddr, Family, Networks, OriginalDst, UpstreamAddr};
 use gatepost::engine::{Action, Engine, Output, Profile, Timeouts};
+use gatepost::lookup::{LookupService, Settings};
 use gatepost::policy;
 use gatepost::policy::facts::{
-    Answer, Answered, Answers, DomainName, Level, Lookup, Over, Record, Source,
+    Answer, Answers, DomainName, Level, Lookup, LookupResult, Over, Record, Source,
 };
 use gatepost::policy::rules::{
-    Exempt, FactName, Mode, Moment, Require, Rule, Rules, Subject, When,
+    Exempt, FactName, Mode, PolicyStage, Require, Rule, Rules, Subject, When,
 };
-use gatepost::reach::{Reach, Settings};
 use gatepost::time::Timestamp;
 use hickory_proto::op::{Message, OpCode};
 use hickory_proto::rr::rdata::AAAA;
@@ -70,7 +70,7 @@ fn rules() -> Rules {
     )
 }
 
-fn answer(lookup: &Lookup) -> Result<Answered> {
+fn answer(lookup: &Lookup) -> Result<LookupResult> {
     let name = |text: &str| DomainName::parse(text).context("a domain name");
     let answer = match lookup {
         Lookup::Reverse(_) => Answer::Records(vec![Record::Name(name(HOST)?)]),
@@ -89,14 +89,14 @@ fn answer(lookup: &Lookup) -> Result<Answered> {
         }
         _ => Answer::Yes(None),
     };
-    Ok(Answered { answer, source: Source::Dns, at: Some(AT) })
+    Ok(LookupResult { answer, source: Source::Dns, at: Some(AT) })
 }
 
 /// Asks and answers until nothing is asked any more.
 fn settled(rules: &Rules, subject: &Subject<'_>) -> Result<Answers> {
     let mut known = Answers::default();
     loop {
-        let decision = rules.decide(Moment::Rcpt, subject, &known);
+        let decision = rules.decide(PolicyStage::Rcpt, subject, &known);
         if decision.need.is_empty() {
             ensure!(decision.ruling == Some(None), "the session passes every rule");
             return Ok(known);
@@ -275,12 +275,12 @@ fn name_server() -> Result<SocketAddr> {
 fn reach(rounds: usize) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let settings = Settings { dns: vec![name_server()?], ..Settings::default() };
-    let start = async { Reach::start(settings, Arc::new(())) };
+    let start = async { LookupService::start(settings, Arc::new(())) };
     let (reach, _) = runtime.block_on(start)?;
     let lookup = Lookup::Addresses(DomainName::parse(HOST).context("a domain name")?, Family::Ipv6);
     let first = runtime.block_on(reach.ask(&lookup));
     ensure!(matches!(first.answer, Answer::Records(_)), "the server answers: {first:?}");
-    told("Reach::ask of what is cached", rounds, || {
+    told("LookupService::ask of what is cached", rounds, || {
         Cost::of(LOOKUPS, || {
             runtime.block_on(async {
                 for _ in 0..LOOKUPS {
@@ -313,7 +313,7 @@ fn main() -> Result<ExitCode> {
         Cost::of(DECISIONS, || {
             for _ in 0..DECISIONS {
                 let subject = black_box(&subject);
-                black_box(rules.decide(Moment::Rcpt, subject, black_box(&known)));
+                black_box(rules.decide(PolicyStage::Rcpt, subject, black_box(&known)));
             }
             Ok(())
         })

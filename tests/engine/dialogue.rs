@@ -25,7 +25,7 @@
 use std::time::Duration;
 
 use gatepost::engine::{Outcome, Profile, SessionRecord, SmtpOptions, TcpFacts, Timeouts};
-use gatepost::policy::facts::{Answered, Lookup};
+use gatepost::policy::facts::{Lookup, LookupResult};
 
 use crate::driver::Driver;
 
@@ -72,7 +72,7 @@ pub(crate) struct Dialogue {
     pub(crate) profile: Profile,
     pub(crate) timeouts: Timeouts,
     pub(crate) client: &'static str,
-    oracle: Option<fn(&Lookup) -> Answered>,
+    oracle: Option<fn(&Lookup) -> LookupResult>,
     told: Vec<Told>,
     client_reads: Vec<u8>,
     upstream_reads: Vec<u8>,
@@ -112,7 +112,7 @@ impl Dialogue {
     }
 
     /// Who answers what the policy asks; without it nobody does.
-    pub(crate) fn told(mut self, oracle: fn(&Lookup) -> Answered) -> Self {
+    pub(crate) fn told(mut self, oracle: fn(&Lookup) -> LookupResult) -> Self {
         self.oracle = Some(oracle);
         self
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use gatepost::addr::{ClientAddr, OriginalDst, UpstreamAddr};
 use gatepost::engine::{
-    Action, Engine, Event, Outcome, Output, Profile, SessionRecord, Side, TcpFacts, Timeouts,
-    Witness, review,
+    Action, Engine, Event, Observer, Outcome, Output, Profile, SessionRecord, Side, TcpFacts,
+    Timeouts, review,
 };
 use gatepost::policy;
-use gatepost::policy::facts::{Answered, Lookup};
+use gatepost::policy::facts::{Lookup, LookupResult};
 use gatepost::time::Timestamp;
 
 /// 2026-01-02T03:04:05Z.
@@ -26,10 +26,10 @@ enum Captured {
 
 pub(crate) struct Driver {
     engine: Engine,
-    witness: Witness,
+    witness: Observer,
     captured: Vec<(Timestamp, Captured)>,
     profile: Arc<Profile>,
-    /// Asked, and not answered yet.
+    /// ExpectedReply, and not answered yet.
     pub(crate) needs: Vec<Lookup>,
     asked: Vec<Lookup>,
     out: Output,
@@ -66,7 +66,7 @@ impl Driver {
             needs: Vec::new(),
             asked: Vec::new(),
             engine: Engine::new(Arc::clone(&profile), timeouts, client, destination, START),
-            witness: Witness::new(profile, client, destination, START, false),
+            witness: Observer::new(profile, client, destination, START, false),
             captured: Vec::new(),
             out: Output::default(),
             now: START,
@@ -118,7 +118,7 @@ impl Driver {
     }
 
     /// What was asked is answered, by `answer`, in the order that `order` picks: the place among what is open.
-    pub(crate) fn answer(&mut self, order: usize, answer: impl FnOnce(&Lookup) -> Answered) {
+    pub(crate) fn answer(&mut self, order: usize, answer: impl FnOnce(&Lookup) -> LookupResult) {
         if self.needs.is_empty() {
             return;
         }

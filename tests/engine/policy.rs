@@ -5,9 +5,9 @@ use std::time::Duration;
 use gatepost::addr::{Family, Networks};
 use gatepost::engine::{Event, Profile, RefuseAt, SessionRecord, Timeouts, Tls};
 use gatepost::policy::facts::{
-    Answer, Answered, DomainName, Level, Lookup, Over, Reason, Record, Source, State,
+    Answer, DomainName, Level, Lookup, LookupResult, Over, Reason, Record, Source, State,
 };
-use gatepost::policy::rules::{Exempt, FactName, Mode, Moment, Require, Rule, Rules, When};
+use gatepost::policy::rules::{Exempt, FactName, Mode, PolicyStage, Require, Rule, Rules, When};
 use gatepost::policy::{AccessRule, AccessRules, Action};
 
 use crate::dialogue::Dialogue;
@@ -38,7 +38,7 @@ pub(crate) fn rules(rules: Vec<Rule>) -> impl FnOnce(&mut Profile) {
 }
 
 /// What the world says of the client, who is confirmed, of senders at `a.example`, who can be mailed, and of recipients.
-pub(crate) fn good(lookup: &Lookup) -> Answered {
+pub(crate) fn good(lookup: &Lookup) -> LookupResult {
     let name = |text: &str| DomainName::parse(text).unwrap();
     let is = |host: &DomainName, text: &str| host == &name(text);
     let answer = match lookup {
@@ -63,26 +63,26 @@ pub(crate) fn good(lookup: &Lookup) -> Answered {
         }
         _ => Answer::Yes(None),
     };
-    Answered { answer, source: Source::Zone, at: None }
+    LookupResult { answer, source: Source::Zone, at: None }
 }
 
-fn nameless(lookup: &Lookup) -> Answered {
+fn nameless(lookup: &Lookup) -> LookupResult {
     match lookup {
-        Lookup::Reverse(_) => Answered { answer: Answer::NxDomain, ..good(lookup) },
+        Lookup::Reverse(_) => LookupResult { answer: Answer::NxDomain, ..good(lookup) },
         _ => good(lookup),
     }
 }
 
-fn lame(lookup: &Lookup) -> Answered {
+fn lame(lookup: &Lookup) -> LookupResult {
     match lookup {
         Lookup::Reverse(_) => {
-            Answered { answer: Answer::Unknown(Reason::Servfail), ..good(lookup) }
+            LookupResult { answer: Answer::Unknown(Reason::Servfail), ..good(lookup) }
         }
         _ => good(lookup),
     }
 }
 
-fn run(text: &str, rule: Rule, oracle: fn(&Lookup) -> Answered) -> SessionRecord {
+fn run(text: &str, rule: Rule, oracle: fn(&Lookup) -> LookupResult) -> SessionRecord {
     Dialogue::new(text).with(rules(vec![rule])).told(oracle).run()
 }
 
@@ -164,7 +164,7 @@ fn a_client_without_a_name_is_refused_at_rcpt_and_data_after_it() {
         "{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC: RCPT TO:<bob@b.example>\nS: 250 ok\n{BYE}"
     );
     for (rule, oracle) in [
-        (named.clone(), good as fn(&Lookup) -> Answered),
+        (named.clone(), good as fn(&Lookup) -> LookupResult),
         (Rule { on_unknown: Action::Accept, ..named.clone() }, lame),
         (Rule { when: When { auth: Some(true), ..When::default() }, ..named }, nameless),
     ] {
@@ -264,7 +264,7 @@ fn a_recipient_waits_until_it_is_known_whose_mail_it_is_for() {
 
 #[test]
 fn in_place_of_the_greeting() {
-    let at_connect = |action, oracle: fn(&Lookup) -> Answered, text: &str| {
+    let at_connect = |action, oracle: fn(&Lookup) -> LookupResult, text: &str| {
         Dialogue::new(text)
             .with(rules(vec![rule("named", FactName::Fcrdns, action)]))
             .with(|profile| profile.smtp.refuse_at = RefuseAt::Connect)
@@ -485,5 +485,5 @@ fn thousands_of_recipients_are_each_judged() {
         driver.upstream_says(b"250 a\r\n");
     }
     assert!(driver.to_upstream.ends_with(b"RCPT TO:<b1499@b.example>\r\n"));
-    assert_eq!(Moment::Rcpt, FactName::Recipient.moment());
+    assert_eq!(PolicyStage::Rcpt, FactName::Recipient.moment());
 }

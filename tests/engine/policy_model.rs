@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use gatepost::addr::{Family, Networks};
 use gatepost::engine::{Profile, RefuseAt, SessionRecord, Timeouts};
 use gatepost::policy::Action;
-use gatepost::policy::facts::{Answer, Answered, DomainName, Lookup, Reason, Record, Source};
+use gatepost::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Record, Source};
 use gatepost::policy::rules::{FactName, Mode, Rule, Rules};
 
 use crate::driver::Driver;
@@ -17,7 +17,7 @@ use crate::policy::{good, require, rule};
 struct World([u8; 5]);
 
 impl World {
-    fn answer(&self, lookup: &Lookup) -> Answered {
+    fn answer(&self, lookup: &Lookup) -> LookupResult {
         let kind = match lookup {
             Lookup::Reverse(_) => 0,
             Lookup::Addresses(..) => 1,
@@ -25,7 +25,7 @@ impl World {
             Lookup::Recipient(_) => 3,
             _ => 4,
         };
-        let unlike = |answer| Answered { answer, source: Source::Dns, at: None };
+        let unlike = |answer| LookupResult { answer, source: Source::Dns, at: None };
         match (self.0[kind], lookup) {
             (1, _) => unlike(Answer::Unknown(Reason::Timeout)),
             (2, Lookup::Recipient(_) | Lookup::ReceivePath(_)) => {
@@ -257,10 +257,10 @@ proptest! {
         // Whatever is known is good: so are all whom this world names.
         let world = World(kinds);
         let answers = |lookup: &Lookup| match (world.answer(lookup), lookup) {
-            (Answered { answer: Answer::No(..) | Answer::NxDomain, .. }, _) => {
-                Answered { answer: Answer::Unknown(Reason::Servfail), source: Source::Dns, at: None }
+            (LookupResult { answer: Answer::No(..) | Answer::NxDomain, .. }, _) => {
+                LookupResult { answer: Answer::Unknown(Reason::Servfail), source: Source::Dns, at: None }
             }
-            (Answered { answer: Answer::NoData, .. }, Lookup::Addresses(_, Family::Ipv4)) => Answered {
+            (LookupResult { answer: Answer::NoData, .. }, Lookup::Addresses(_, Family::Ipv4)) => LookupResult {
                 answer: Answer::Unknown(Reason::Servfail),
                 source: Source::Dns,
                 at: None,

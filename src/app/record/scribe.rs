@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
     use crate::addr::Networks;
-    use crate::analyst::{Settings, Transcripts};
+    use crate::analyzer::{Settings, Transcripts};
     use crate::app::reading::Reading;
     use crate::engine::Profile;
     use crate::recording::Ending;

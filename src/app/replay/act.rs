@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::net::lookup_host;
 
-use crate::actor::{Client, Pace, Performance, Script, Server};
 use crate::addr::Family;
-use crate::analyst::Session;
+use crate::analyzer::Session;
 use crate::cli::{Act, ActFamily, ActPace, ReplayFormat};
+use crate::reenact::{Client, Pace, Performance, Script, Server};
 use crate::report::sentence;
 use crate::stream::FlowOutcome;
 

@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use crate::addr::Networks;
 use crate::cli::Judge;
 use crate::engine::{Profile, SessionRecord, review};
+use crate::lookup::{Capture, Dns, Sources, Zone, parse_server};
 use crate::policy::facts::{
     Answers, Facts, Level, Over, ReturnPath, State, fcrdns, helo_resolves, return_path,
     reverse_name,
 };
-use crate::reach::{Capture, Dns, Sources, Zone, parse_server};
 
 /// How long a resolver may take for one answer.
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -18,7 +18,7 @@ use self::progress::Progress;
 use self::telling::Telling;
 use super::reading::Reading;
 use crate::addr::Networks;
-use crate::analyst::{Settings, Transcripts};
+use crate::analyzer::{Settings, Transcripts};
 use crate::cli::Replay;
 use crate::config::Config;
 use crate::engine::{Observe, Profile};

@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal as _, Write as _, stderr, stdout};
 use anyhow::{Context as _, bail};
 
 use super::act::Outcome;
-use crate::analyst::{Counts, Session};
+use crate::analyzer::{Counts, Session};
 use crate::app::print::WRITING;
 use crate::cli::{Replay, ReplayFormat};
-use crate::reach::Capture;
+use crate::lookup::Capture;
 use crate::report::replay::{
     Reading, Report, Told, dialogue, json_damage, json_evidence, json_fall_back, json_session,
 };

@@ -1,4 +1,4 @@
-//! Who answers what sessions ask: the keeper of the doors about our own receive path, `reach` about everything else.
+//! Who answers what sessions ask: the keeper of the doors about our own receive path, `lookup` about everything else.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -9,12 +9,12 @@ use crate::addr::Family;
 use crate::app::door::{Keeper, ProbeResult, Surroundings};
 use crate::app::reading::Told;
 use crate::config::Config;
+use crate::lookup::vantage::{Found, Vantage};
+use crate::lookup::{self, LookupService};
 use crate::metrics::Metrics;
 use crate::policy::facts::{
-    Answer, Answered, DomainName, Lookup, ObserveLookups, Reason, Record, Source,
+    Answer, DomainName, Lookup, LookupResult, ObserveLookups, Reason, Record, Source,
 };
-use crate::reach::vantage::{Found, Vantage};
-use crate::reach::{self, Reach};
 use crate::relay::{Ask, Asking};
 use crate::report::{Level, SessionLog};
 use crate::time::Timestamp;
@@ -22,11 +22,11 @@ use crate::traffic::{Bound, Passed};
 
 /// Who looks things up. A gateway without it relays all the same, and the log says why.
 pub(super) fn start(
-    settings: &reach::Settings,
+    settings: &lookup::Settings,
     observer: Arc<dyn ObserveLookups>,
     log: &SessionLog,
-) -> Option<Reach> {
-    match Reach::start(settings.clone(), observer) {
+) -> Option<LookupService> {
+    match LookupService::start(settings.clone(), observer) {
         Ok((reach, notices)) => {
             notices.iter().for_each(|notice| log.notice(Level::Warn, notice));
             Some(reach)
@@ -39,7 +39,7 @@ pub(super) fn start(
 }
 
 /// What the flows that pass beside the relay tell of other servers.
-pub(super) fn passing(reach: Reach) -> Told {
+pub(super) fn passing(reach: LookupService) -> Told {
     Arc::new(move |passed: &Passed<'_>| {
         if let (Bound::Out, Some(response)) = (passed.bound, passed.response()) {
             reach.passed(passed.flow.start.server.ip(), response, passed.flow.end);
@@ -53,7 +53,7 @@ pub(super) fn passing(reach: Reach) -> Told {
 /// The vantage's key cannot be read.
 pub(super) fn surroundings(
     config: &Config,
-    reach: Option<&Reach>,
+    reach: Option<&LookupService>,
     metrics: &Arc<Metrics>,
     log: &Arc<SessionLog>,
 ) -> anyhow::Result<Surroundings> {
@@ -91,12 +91,12 @@ pub(super) fn surroundings(
 /// Given to the relay before there are doors to keep.
 pub(super) struct Answers {
     /// `None` if nobody can be asked.
-    reach: Option<Reach>,
+    reach: Option<LookupService>,
     keeper: OnceLock<Keeper>,
 }
 
 impl Answers {
-    pub(super) const fn new(reach: Option<Reach>) -> Self {
+    pub(super) const fn new(reach: Option<LookupService>) -> Self {
         Self { reach, keeper: OnceLock::new() }
     }
 
@@ -113,7 +113,7 @@ impl Ask for Answers {
             return Box::pin(async move {
                 let answer = keeper.receive_path(family).await;
                 let at = Some(Timestamp::from_system_time(SystemTime::now()));
-                Answered { answer, source: Source::Traffic, at }
+                LookupResult { answer, source: Source::Traffic, at }
             });
         }
         match &self.reach {
@@ -128,7 +128,7 @@ impl Ask for Answers {
 
 /// Whether the exchanges of each of our domains have an address in the family; `None` if that is not known, or there are no
 /// domains.
-async fn mx_has(reach: Reach, domains: Vec<DomainName>, family: Family) -> Option<bool> {
+async fn mx_has(reach: LookupService, domains: Vec<DomainName>, family: Family) -> Option<bool> {
     let mut all = None;
     for domain in domains {
         let hosts = match reach.ask(&Lookup::MailExchanges(domain.clone())).await.answer {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::app::cache;
 use crate::app::door::Keeper;
 use crate::control::{self, Answer, Connection, Request, Turn};
-use crate::reach::Reach;
+use crate::lookup::LookupService;
 use crate::recording::Selection;
 use crate::relay::Recorders;
 use crate::report::{Level, SessionLog};
@@ -17,7 +17,7 @@ pub(super) struct Desk {
     /// `None` without `[door]`.
     pub(super) keeper: Option<Keeper>,
     /// `None` if nobody can be asked.
-    pub(super) reach: Option<Reach>,
+    pub(super) reach: Option<LookupService>,
     pub(super) log: Arc<SessionLog>,
 }
 

@@ -34,10 +34,10 @@ use crate::addr::Family;
 use crate::config::{self, Config};
 use crate::intercept;
 use crate::intercept::door::Entrance;
+use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, Readiness, ReadyState};
 use crate::policy::rules::{FactName, Rule};
-use crate::reach::Reach;
 use crate::relay::{Relay, RelayError};
 use crate::report::status::Status;
 use crate::report::{Level, SessionLog};
@@ -69,7 +69,7 @@ struct Gateway {
     /// Who keeps the doors, with `[door]`, and the task.
     door: Option<(Keeper, JoinHandle<()>)>,
     /// `None` if nobody can be asked; the log says why.
-    reach: Option<Reach>,
+    reach: Option<LookupService>,
     rights: Rights,
     service: Service,
     /// Octets that recorders did not get, as far as the metrics know.

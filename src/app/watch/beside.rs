@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::watcher::{Failure, Listener, ours, watch};
 use super::{said, watching};
 use crate::addr::{Family, Networks};
-use crate::analyst::{Session, Settings, Transcripts};
+use crate::analyzer::{Session, Settings, Transcripts};
 use crate::app::reading::{Reading, Told};
 use crate::engine::{Event, Observe, Profile, SessionRecord};
 use crate::metrics::Metrics;

@@ -31,7 +31,7 @@ use self::telling::{Board, Form, Telling};
 use self::watcher::{Failure, ours, source, watch as follow};
 use super::reading::Reading;
 use super::replay::telling::is_unread;
-use crate::analyst::{Settings, Transcripts};
+use crate::analyzer::{Settings, Transcripts};
 use crate::cli::{Watch, WatchFormat, WatchSource};
 use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;

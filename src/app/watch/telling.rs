@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::copy::Copy;
 use super::watcher::Listener;
-use crate::analyst::Session;
+use crate::analyzer::Session;
 use crate::app::print::WRITING;
 use crate::app::reading::Reading;
 use crate::report::replay::{

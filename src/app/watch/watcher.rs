@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::addr::Networks;
-use crate::analyst::Session;
+use crate::analyzer::Session;
 use crate::app::reading::Reading;
 use crate::metrics::Metrics;
 use crate::source::live::{Kind, Live, LiveError};

@@ -10,8 +10,8 @@ use super::values::{duration, integer, list, one_of};
 use crate::addr::{Family, Networks};
 use crate::config::Door;
 use crate::intercept::door::Refuse;
+use crate::lookup::vantage;
 use crate::policy::door::{Settings, WhenUnproven};
-use crate::reach::vantage;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);

@@ -7,7 +7,7 @@ mod agree;
 mod door;
 mod net;
 mod policy;
-mod reach;
+mod lookup;
 mod reader;
 mod sections;
 mod syntax;
@@ -66,8 +66,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let control = sections::control(&mut root.section("control"));
     let user = sections::process(&mut root.section("process"));
     let watch = sections::watch(&mut root.section("watch"));
-    let reach = reach::reach(&mut root.section("reach"));
-    let vantage = reach::vantage(&mut root.section("vantage"));
+    let reach = lookup::reach(&mut root.section("reach"));
+    let vantage = lookup::vantage(&mut root.section("vantage"));
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
     agree::interception(&listen, &intercept, &mut notes);
@@ -119,7 +119,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
     let ours = site.addresses.clone();
-    let reach = crate::reach::Settings { ours, ..reach::with_relay(reach, &relay) };
+    let reach = crate::lookup::Settings { ours, ..lookup::with_relay(reach, &relay) };
     Ok(Config {
         relay,
         intercept,

@@ -15,7 +15,7 @@ use crate::addr::{Family, Networks};
 use crate::config::Site;
 use crate::policy::Action;
 use crate::policy::facts::{DomainName, Level, Over};
-use crate::policy::rules::{Domains, Exempt, FactName, Mode, Moment, Require, Rule, When};
+use crate::policy::rules::{Domains, Exempt, FactName, Mode, PolicyStage, Require, Rule, When};
 
 /// Rules that a file may have: their names become labels of metrics.
 const MAX_RULES: usize = 64;
@@ -67,7 +67,7 @@ pub(super) fn policy(
     let asked = when.at.clone();
     let facts = require.iter().map(|require| (require.fact.moment(), require.fact.as_str()));
     let latest = facts.chain(when.needs()).max_by_key(|(moment, _)| *moment);
-    let (earliest, needs) = latest.unwrap_or((Moment::Connect, ""));
+    let (earliest, needs) = latest.unwrap_or((PolicyStage::Connect, ""));
     if let Some(at) = asked.given().filter(|at| *at.get_ref() < earliest) {
         let problem = format!("at \"{}\" nobody knows `{needs}`", at.get_ref().as_str());
         let advice = format!("write \"{}\", or leave it out", earliest.as_str());
@@ -92,7 +92,7 @@ pub(super) fn policy(
 
 /// What stands in `when`.
 struct Conditions {
-    at: Field<Moment>,
+    at: Field<PolicyStage>,
     family: Field<Family>,
     networks: Field<Vec<Spanned<IpNet>>>,
     listeners: Field<Vec<Spanned<SocketAddr>>>,
@@ -105,7 +105,7 @@ struct Conditions {
 
 fn conditions(section: &mut Section<'_, '_, '_>) -> Conditions {
     const ANY: &str = "leave it out for any";
-    let moments = Moment::ALL.map(|moment| (moment.as_str(), moment));
+    let moments = PolicyStage::ALL.map(|moment| (moment.as_str(), moment));
     let families = Family::ALL.map(|family| (family.as_str(), family));
     let family = section.read("family", one_of(&families));
     let networks = section.read("networks", some(network, ANY));
@@ -137,13 +137,13 @@ impl Conditions {
     }
 
     /// When what it asks about is known, by the names of the keys.
-    fn needs(&self) -> impl Iterator<Item = (Moment, &'static str)> {
+    fn needs(&self) -> impl Iterator<Item = (PolicyStage, &'static str)> {
         let keys = [
-            ("helo", !self.helo.is_absent(), Moment::Helo),
-            ("tls", !self.tls.is_absent(), Moment::Mail),
-            ("auth", !self.auth.is_absent(), Moment::Mail),
-            ("sender", !self.sender.is_absent(), Moment::Mail),
-            ("recipient", !self.recipient.is_absent(), Moment::Rcpt),
+            ("helo", !self.helo.is_absent(), PolicyStage::Helo),
+            ("tls", !self.tls.is_absent(), PolicyStage::Mail),
+            ("auth", !self.auth.is_absent(), PolicyStage::Mail),
+            ("sender", !self.sender.is_absent(), PolicyStage::Mail),
+            ("recipient", !self.recipient.is_absent(), PolicyStage::Rcpt),
         ];
         keys.into_iter().filter(|(_, asked, _)| *asked).map(|(key, _, moment)| (moment, key))
     }

@@ -8,10 +8,12 @@
 use std::collections::BTreeSet;
 
 use super::inquiry::{cautious, place, weight};
-use super::{Anomaly, Pregreet, Profile, RefuseAt, Rulings, SessionRecord, Tls, VerdictRecord};
+use super::{
+    Anomaly, PolicyOutcome, Pregreet, Profile, RefuseAt, SessionRecord, Tls, VerdictRecord,
+};
 use crate::policy::Action;
 use crate::policy::facts::{Answers, Facts, Lookup};
-use crate::policy::rules::{Mode, Moment, Rule, Subject};
+use crate::policy::rules::{Mode, PolicyStage, Rule, Subject};
 use crate::smtp::Keyword;
 
 /// What the rules say, as far as is known.
@@ -32,7 +34,7 @@ pub fn review(profile: &Profile, record: &SessionRecord, known: &Answers) -> Rev
     let mut review = Review {
         profile,
         known,
-        rulings: Rulings::default(),
+        rulings: PolicyOutcome::default(),
         facts: Facts::default(),
         need: BTreeSet::new(),
         is_decided: true,
@@ -58,7 +60,7 @@ fn refused_otherwise(profile: &Profile, record: &SessionRecord) -> bool {
 struct Review<'a> {
     profile: &'a Profile,
     known: &'a Answers,
-    rulings: Rulings,
+    rulings: PolicyOutcome,
     facts: Facts,
     need: BTreeSet<Lookup>,
     is_decided: bool,
@@ -84,11 +86,11 @@ impl Review<'_> {
             authenticated: false,
         };
         // Nobody waits for the greeting where no rule in force could refuse it.
-        let early = |rule: &Rule| rule.at == Moment::Connect && rule.mode == Mode::Enforce;
+        let early = |rule: &Rule| rule.at == PolicyStage::Connect && rule.mode == Mode::Enforce;
         let at_connect = self.profile.smtp.refuse_at == RefuseAt::Connect;
         if at_connect
             && self.profile.rules.iter().any(early)
-            && self.ask(Moment::Connect, &subject) == Next::Over
+            && self.ask(PolicyStage::Connect, &subject) == Next::Over
         {
             return;
         }
@@ -96,19 +98,19 @@ impl Review<'_> {
         subject.authenticated = record.smtp.auth;
         let hidden = self.profile.smtp.hide.contains(&Keyword::Starttls);
         let said_starttls = matches!(record.smtp.tls, Tls::Started | Tls::Refused);
-        if said_starttls && !hidden && self.ask(Moment::Helo, &subject) == Next::Over {
+        if said_starttls && !hidden && self.ask(PolicyStage::Helo, &subject) == Next::Over {
             return;
         }
         for transaction in &record.smtp.transactions {
             let sender = Some(transaction.mail_from.as_str());
             for recipient in &transaction.rcpt_to {
                 let recipient = Some(recipient.address.as_str());
-                self.ask(Moment::Rcpt, &Subject { sender, recipient, ..subject });
+                self.ask(PolicyStage::Rcpt, &Subject { sender, recipient, ..subject });
             }
         }
     }
 
-    fn ask(&mut self, moment: Moment, subject: &Subject<'_>) -> Next {
+    fn ask(&mut self, moment: PolicyStage, subject: &Subject<'_>) -> Next {
         let decision = self.profile.rules.decide(moment, subject, self.known);
         for fired in decision.shadow {
             self.rulings.in_shadow(&cautious(fired));
@@ -130,7 +132,7 @@ impl Review<'_> {
                 let fired = cautious(fired);
                 let refuses = fired.action >= Action::Tempfail;
                 // Before RCPT only a refusal is carried out: the rest is decided again, with the envelope.
-                if refuses || moment == Moment::Rcpt {
+                if refuses || moment == PolicyStage::Rcpt {
                     self.rulings.told(&fired);
                 }
                 if refuses { Next::Over } else { Next::On }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::addr::{ClientAddr, Networks, OriginalDst, Side};
-use crate::engine::{Output, SmtpOptions, TcpFacts, Witness};
-use crate::policy::facts::{Answer, Answered, DomainName, Level, Over, Reason, Record, Source};
+use crate::engine::{Observer, Output, SmtpOptions, TcpFacts};
+use crate::policy::facts::{Answer, DomainName, Level, LookupResult, Over, Reason, Record, Source};
 use crate::policy::rules::{Exempt, FactName, Mode, Require, Rule, Rules, When};
 use crate::policy::{AccessRule, AccessRules};
 use crate::time::Timestamp;
@@ -45,7 +45,7 @@ fn heard(profile: &Profile, script: &str) -> SessionRecord {
         (CLIENT.parse().unwrap(), SERVER.parse().unwrap());
     let (client, server) = (ClientAddr::new(client), OriginalDst::new(server));
     let mut out = Output::default();
-    let mut witness = Witness::new(Arc::new(profile.clone()), client, server, at, false);
+    let mut witness = Observer::new(Arc::new(profile.clone()), client, server, at, false);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (who, text) = line.split_at(3);
         let side = if who == "C: " { Side::Client } else { Side::Server };
@@ -97,7 +97,7 @@ fn reviewed(profile: &Profile, record: &SessionRecord) -> Reviewed {
         for lookup in reviewed.need {
             assert!(known.get(&lookup).is_none(), "{lookup:?} is asked for twice");
             let answer = world(&lookup);
-            known.insert(lookup, Answered { answer, source: Source::Dns, at: None });
+            known.insert(lookup, LookupResult { answer, source: Source::Dns, at: None });
         }
     }
     panic!("it is never known");

@@ -1,8 +1,8 @@
 //! What the client of a recorded dialogue says.
 
-use super::{Footing, MAX_DOUBT, MAX_LINE, Passing, Witness};
+use super::{Footing, MAX_DOUBT, MAX_LINE, Observer, Passing};
 use crate::engine::{Anomaly, Desync, Output, Refusal, Side};
-use crate::smtp::{Asked, Command, Item, Junk, Line, Progress, Split, Verb, Wait};
+use crate::smtp::{Command, ExpectedReply, Item, Junk, Line, Progress, Split, Verb, Wait};
 use crate::time::Timestamp;
 
 /// What one item made of the input.
@@ -14,7 +14,7 @@ pub(super) enum Step {
     Stop,
 }
 
-impl Witness {
+impl Observer {
     /// Returns how much of `input` was understood.
     pub(super) fn client(&mut self, input: &[u8], out: &mut Output) -> usize {
         let mut used = 0;
@@ -70,7 +70,7 @@ impl Witness {
                 if done {
                     self.recorder.anomaly(Anomaly::CommandTooLong, out);
                     self.judge_too_long(out);
-                    self.ask(if auth { Asked::Auth } else { Asked::Other });
+                    self.ask(if auth { ExpectedReply::Auth } else { ExpectedReply::Other });
                 }
                 Step::Consumed(len)
             }
@@ -79,7 +79,7 @@ impl Witness {
                 if !self.judgement.endings_pass(line) {
                     self.judgement.refused(Refusal::BareNewline, out);
                 }
-                self.ask(Asked::Auth);
+                self.ask(ExpectedReply::Auth);
                 Step::Consumed(line.len())
             }
             Item::Content => self.content(rest, out),
@@ -163,7 +163,7 @@ impl Witness {
     }
 
     /// Something that the server is expected to answer.
-    pub(super) fn ask(&mut self, asked: Asked) {
+    pub(super) fn ask(&mut self, asked: ExpectedReply) {
         self.session.ask(asked);
         self.flight.said += 1;
     }
@@ -188,7 +188,7 @@ impl Witness {
             }
             Split::TooLong => {
                 self.junk_counted = false;
-                self.ask(Asked::Other);
+                self.ask(ExpectedReply::Other);
                 self.pass(Side::Client, Passing::Line);
                 Step::Again
             }

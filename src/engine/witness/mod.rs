@@ -26,8 +26,8 @@ use super::hello::Hellos;
 use super::judgement::Judgement;
 use super::recorder::Recorder;
 use super::{
-    Anomaly, BareNewlines, Desync, Event, Outcome, Output, Profile, Said, SessionRecord, Side,
-    TcpFacts,
+    Anomaly, BareNewlines, Desync, Event, Outcome, Output, Profile, SessionRecord, Side, TcpFacts,
+    TranscriptEntry,
 };
 use crate::addr::{ClientAddr, OriginalDst};
 use crate::smtp::{Extensions, Session};
@@ -78,7 +78,7 @@ enum Passing {
 
 /// Both sides of one recorded dialogue.
 #[derive(Debug)]
-pub struct Witness {
+pub struct Observer {
     session: Session,
     recorder: Recorder,
     judgement: Judgement,
@@ -120,7 +120,7 @@ pub struct Witness {
     closed: Option<Side>,
 }
 
-impl Witness {
+impl Observer {
     /// A dialogue whose connection began at `at`; with `midstream` the capture does not hold its beginning.
     pub fn new(
         profile: Arc<Profile>,
@@ -168,8 +168,8 @@ impl Witness {
         self.transcript.want();
     }
 
-    /// What was said, if [`Witness::keep_transcript`] came before it.
-    pub fn take_transcript(&mut self) -> Vec<Said> {
+    /// What was said, if [`Observer::keep_transcript`] came before it.
+    pub fn take_transcript(&mut self) -> Vec<TranscriptEntry> {
         self.transcript.take()
     }
 

@@ -17,11 +17,11 @@
 //! A line right behind a gap is a reply if it looks like one: packets begin with lines.
 
 use super::client::Step;
-use super::{MAX_LINE, Passing, Witness};
+use super::{MAX_LINE, Observer, Passing};
 use crate::engine::{Desync, Output, Side};
-use crate::smtp::{Asked, Command, Junk, Line, Reply, Split, Verb, Wait};
+use crate::smtp::{Command, ExpectedReply, Junk, Line, Reply, Split, Verb, Wait};
 
-impl Witness {
+impl Observer {
     /// `rest` of the client waits for a reply that was missed.
     pub(super) fn presume(&mut self, wait: Wait, rest: &[u8], out: &mut Output) -> Step {
         let line = match Line::split(rest, MAX_LINE) {
@@ -34,7 +34,7 @@ impl Witness {
         match wait {
             Wait::Data if !is_command => {
                 let transaction = match self.session.asked_last() {
-                    Some(Asked::Data { transaction }) => transaction,
+                    Some(ExpectedReply::Data { transaction }) => transaction,
                     _ => self.recorder.current(),
                 };
                 self.session.presume_content(transaction);
@@ -43,7 +43,7 @@ impl Witness {
             Wait::Auth if !is_command => self.session.presume_auth_line(),
             Wait::Starttls if Junk::recognise(rest) == Some(Junk::Tls) => {
                 self.session.presume_tls(false);
-                self.recorder.answered(Asked::Starttls, 220, None, self.now, out);
+                self.recorder.answered(ExpectedReply::Starttls, 220, None, self.now, out);
             }
             Wait::Greeting | Wait::Own | Wait::Data | Wait::Auth | Wait::Starttls | Wait::Room => {
                 self.session.presume_command();
@@ -68,7 +68,7 @@ impl Witness {
         }
         let certain = match self.session.asked_last() {
             None => false,
-            Some(Asked::Greeting) => true,
+            Some(ExpectedReply::Greeting) => true,
             Some(asked) => {
                 let only_one = self.flight.said == 1 && reply.code != 354;
                 only_one || only_answer(asked, reply.code)
@@ -86,7 +86,7 @@ impl Witness {
 
     /// The reply at hand answers what was asked last, and those before it were missed.
     pub(super) fn only_last_is_answered(&mut self) {
-        let message = matches!(self.session.asked_last(), Some(Asked::Message { .. }));
+        let message = matches!(self.session.asked_last(), Some(ExpectedReply::Message { .. }));
         self.recorder.replies_missed(message);
         self.session.only_last();
     }
@@ -137,7 +137,7 @@ impl Witness {
             self.session.presume_content(transaction);
             self.recorder.content_begins(transaction, false, Some(self.now), out);
         } else if !self.was_heard(Side::Server) && self.greets(reply) {
-            self.recorder.answered(Asked::Greeting, reply.code, None, self.now, out);
+            self.recorder.answered(ExpectedReply::Greeting, reply.code, None, self.now, out);
             if !self.was_heard(Side::Client) {
                 self.regain();
             }
@@ -174,23 +174,23 @@ impl Witness {
 }
 
 /// As far as [`only_answer`] minds.
-const fn asked_by(verb: Verb) -> Asked {
+const fn asked_by(verb: Verb) -> ExpectedReply {
     match verb {
-        Verb::Data => Asked::Data { transaction: 0 },
-        Verb::Quit => Asked::Quit,
-        Verb::Starttls => Asked::Starttls,
-        Verb::Auth => Asked::Auth,
-        _ => Asked::Other,
+        Verb::Data => ExpectedReply::Data { transaction: 0 },
+        Verb::Quit => ExpectedReply::Quit,
+        Verb::Starttls => ExpectedReply::Starttls,
+        Verb::Auth => ExpectedReply::Auth,
+        _ => ExpectedReply::Other,
     }
 }
 
 /// Whether a reply of this code answers this and nothing else.
-fn only_answer(asked: Asked, code: u16) -> bool {
+fn only_answer(asked: ExpectedReply, code: u16) -> bool {
     matches!(
         (asked, code),
-        (Asked::Data { .. }, 354)
-            | (Asked::Quit, 221)
-            | (Asked::Starttls, 220)
-            | (Asked::Auth, 334 | 235)
+        (ExpectedReply::Data { .. }, 354)
+            | (ExpectedReply::Quit, 221)
+            | (ExpectedReply::Starttls, 220)
+            | (ExpectedReply::Auth, 334 | 235)
     )
 }

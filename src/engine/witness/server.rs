@@ -1,10 +1,10 @@
 //! What the server of a recorded dialogue says.
 
-use super::{Footing, Passing, Witness};
+use super::{Footing, Observer, Passing};
 use crate::engine::{Anomaly, Desync, Output, ReplySource, Side};
-use crate::smtp::{Asked, Extensions, Paired, Reply, ReplyParse, Wait};
+use crate::smtp::{ExpectedReply, Extensions, Reply, ReplyParse, ServerEvent, Wait};
 
-impl Witness {
+impl Observer {
     /// Returns how much of `input` was understood.
     pub(super) fn server(&mut self, input: &[u8], out: &mut Output) -> usize {
         let mut used = 0;
@@ -96,8 +96,8 @@ impl Witness {
             self.recorder.resync();
         }
         match self.session.upstream(reply.raw) {
-            Paired::Reply { reply, asked } => self.answered(asked, &reply, out),
-            Paired::Unexpected(reply) => {
+            ServerEvent::Reply { reply, asked } => self.answered(asked, &reply, out),
+            ServerEvent::Unexpected(reply) => {
                 // The only reply that may come unasked, before a server closes (RFC 5321 §3.8).
                 if reply.code == 421 || self.quit {
                     return;
@@ -110,28 +110,31 @@ impl Witness {
                 }
             }
             // It was parsed before, and the session is not opaque.
-            Paired::Incomplete | Paired::Malformed | Paired::Plaintext | Paired::Opaque => {}
+            ServerEvent::Incomplete
+            | ServerEvent::Malformed
+            | ServerEvent::Plaintext
+            | ServerEvent::Opaque => {}
         }
     }
 
-    fn answered(&mut self, asked: Asked, reply: &Reply<'_>, out: &mut Output) {
+    fn answered(&mut self, asked: ExpectedReply, reply: &Reply<'_>, out: &mut Output) {
         self.spoken_early(asked, out);
         self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
         match asked {
-            Asked::Ehlo if reply.is_positive() => {
+            ExpectedReply::Ehlo if reply.is_positive() => {
                 let (extensions, keywords) = Extensions::offered(reply);
                 self.extensions = extensions;
                 self.recorder.offered(keywords);
             }
-            Asked::Ehlo | Asked::Helo if !reply.is_positive() => {
+            ExpectedReply::Ehlo | ExpectedReply::Helo if !reply.is_positive() => {
                 self.extensions = self.offered_before;
             }
-            Asked::Message { .. } if reply.is_positive() => self.judgement.accepted(),
-            Asked::Quit if reply.is_positive() => self.quit = true,
+            ExpectedReply::Message { .. } if reply.is_positive() => self.judgement.accepted(),
+            ExpectedReply::Quit if reply.is_positive() => self.quit = true,
             // An exchange as AUTH's, under a name that we do not know (`X-EXPS`).
-            Asked::Other if reply.code == 334 => self.session.presume_auth_line(),
+            ExpectedReply::Other if reply.code == 334 => self.session.presume_auth_line(),
             // Something like DATA that we do not know (`XEXCH50`).
-            _ if reply.code == 354 && !matches!(asked, Asked::Data { .. }) => {
+            _ if reply.code == 354 && !matches!(asked, ExpectedReply::Data { .. }) => {
                 self.lose(Desync::Reply, out);
             }
             _ => {}
@@ -139,19 +142,19 @@ impl Witness {
     }
 
     /// The client said something that the reply at hand should have come before.
-    fn spoken_early(&mut self, asked: Asked, out: &mut Output) {
+    fn spoken_early(&mut self, asked: ExpectedReply, out: &mut Output) {
         if self.waiting(Side::Client).is_empty() {
             return;
         }
         match asked {
-            Asked::Greeting => {
+            ExpectedReply::Greeting => {
                 self.recorder.anomaly(Anomaly::Pregreet, out);
                 if let Some(refusal) = self.judgement.pregreet() {
                     self.judgement.refused(refusal, out);
                     self.judgement.ends();
                 }
             }
-            Asked::Data { .. } => self.recorder.anomaly(Anomaly::EarlyData, out),
+            ExpectedReply::Data { .. } => self.recorder.anomaly(Anomaly::EarlyData, out),
             _ => {}
         }
     }
@@ -167,7 +170,7 @@ impl Witness {
         }
         let (_, findings) = self.session.scan(&[], |_| {});
         self.content_ended(findings.bare_lf || findings.bare_cr, None, out);
-        let asked = Asked::Message { transaction };
+        let asked = ExpectedReply::Message { transaction };
         self.recorder.answered(asked, reply.code, reply.enhanced(), self.now, out);
         if reply.is_positive() {
             self.judgement.accepted();

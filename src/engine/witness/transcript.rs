@@ -1,7 +1,7 @@
 //! The dialogue itself, kept where somebody wants to read it or say it again.
 
 use crate::addr::Side;
-use crate::engine::{Said, Utterance};
+use crate::engine::{TranscriptEntry, TranscriptItem};
 use crate::time::Timestamp;
 
 /// Octets of one dialogue that are kept, with what each piece costs; what is said later is told by its length alone.
@@ -12,7 +12,7 @@ const PIECE: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Transcript {
     wanted: bool,
-    said: Vec<Said>,
+    said: Vec<TranscriptEntry>,
     kept: usize,
 }
 
@@ -22,22 +22,22 @@ impl Transcript {
     }
 
     /// In the order in which it was said; what had to wait to be understood was said before.
-    pub(super) fn take(&mut self) -> Vec<Said> {
+    pub(super) fn take(&mut self) -> Vec<TranscriptEntry> {
         let mut said = std::mem::take(&mut self.said);
         said.sort_by_key(|said| said.at);
         said
     }
 
     pub(super) fn line(&mut self, from: Side, octets: &[u8], at: Timestamp) {
-        self.octets(from, octets, at, Utterance::Line);
+        self.octets(from, octets, at, TranscriptItem::Line);
     }
 
     pub(super) fn content(&mut self, from: Side, octets: &[u8], at: Timestamp) {
-        self.octets(from, octets, at, Utterance::Content);
+        self.octets(from, octets, at, TranscriptItem::Content);
     }
 
     pub(super) fn encrypted(&mut self, from: Side, count: u64, at: Timestamp) {
-        self.push(Said { at, from, what: Utterance::Encrypted(count) });
+        self.push(TranscriptEntry { at, from, what: TranscriptItem::Encrypted(count) });
     }
 
     pub(super) fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
@@ -45,15 +45,15 @@ impl Transcript {
             return self.gap(from, length, at);
         }
         self.kept += PIECE;
-        self.push(Said { at, from, what: Utterance::Omitted(length) });
+        self.push(TranscriptEntry { at, from, what: TranscriptItem::Omitted(length) });
     }
 
     pub(super) fn gap(&mut self, from: Side, length: u64, at: Timestamp) {
-        self.push(Said { at, from, what: Utterance::Gap(length) });
+        self.push(TranscriptEntry { at, from, what: TranscriptItem::Gap(length) });
     }
 
     pub(super) fn closed(&mut self, from: Side, at: Timestamp) {
-        self.push(Said { at, from, what: Utterance::Closed });
+        self.push(TranscriptEntry { at, from, what: TranscriptItem::Closed });
     }
 
     fn octets(
@@ -61,7 +61,7 @@ impl Transcript {
         from: Side,
         octets: &[u8],
         at: Timestamp,
-        what: impl FnOnce(Vec<u8>) -> Utterance,
+        what: impl FnOnce(Vec<u8>) -> TranscriptItem,
     ) {
         if !self.wanted || octets.is_empty() {
             return;
@@ -71,19 +71,19 @@ impl Transcript {
             return self.gap(from, octets.len() as u64, at);
         }
         self.kept += cost;
-        self.push(Said { at, from, what: what(octets.to_vec()) });
+        self.push(TranscriptEntry { at, from, what: what(octets.to_vec()) });
     }
 
-    fn push(&mut self, said: Said) {
+    fn push(&mut self, said: TranscriptEntry) {
         if !self.wanted {
             return;
         }
         // Beyond its bound a transcript does not grow by pieces either.
         if let Some(last) = self.said.last_mut()
             && last.from == said.from
-            && let (Utterance::Gap(before), Utterance::Gap(more))
-            | (Utterance::Omitted(before), Utterance::Omitted(more))
-            | (Utterance::Encrypted(before), Utterance::Encrypted(more)) =
+            && let (TranscriptItem::Gap(before), TranscriptItem::Gap(more))
+            | (TranscriptItem::Omitted(before), TranscriptItem::Omitted(more))
+            | (TranscriptItem::Encrypted(before), TranscriptItem::Encrypted(more)) =
                 (&mut last.what, &said.what)
         {
             *before = before.saturating_add(*more);

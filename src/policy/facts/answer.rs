@@ -63,7 +63,7 @@ pub enum Answer {
 
 /// An answer, who gave it, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answered {
+pub struct LookupResult {
     pub answer: Answer,
     pub source: Source,
     /// When it was learnt; `None` where that has no meaning, as in a master file.
@@ -72,14 +72,14 @@ pub struct Answered {
 
 /// All that is known so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answers(BTreeMap<Lookup, Answered>);
+pub struct Answers(BTreeMap<Lookup, LookupResult>);
 
 impl Answers {
-    pub fn insert(&mut self, lookup: Lookup, answered: Answered) {
+    pub fn insert(&mut self, lookup: Lookup, answered: LookupResult) {
         self.0.insert(lookup, answered);
     }
 
-    pub fn get(&self, lookup: &Lookup) -> Option<&Answered> {
+    pub fn get(&self, lookup: &Lookup) -> Option<&LookupResult> {
         self.0.get(lookup)
     }
 
@@ -95,7 +95,7 @@ impl Answers {
     /// # Errors
     /// It did not write this.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
-        let pairs: Vec<(Lookup, Answered)> = serde_json::from_str(text)?;
+        let pairs: Vec<(Lookup, LookupResult)> = serde_json::from_str(text)?;
         Ok(Self(pairs.into_iter().collect()))
     }
 
@@ -103,7 +103,7 @@ impl Answers {
         self.0.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Lookup, &Answered)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Lookup, &LookupResult)> {
         self.0.iter()
     }
 }

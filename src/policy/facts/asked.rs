@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Answer, Answered, Lookup};
+use super::{Answer, Lookup, LookupResult};
 
 /// The kind of a [`Lookup`], without whom it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -147,7 +147,7 @@ pub trait ObserveLookups: Send + Sync {
     /// One was answered; `took` is the time that the asker waited: zero for what was known.
     fn answered(&self, kind: LookupKind, how: Obtained, told: Told, took: Duration);
     /// An answer came that was not known before; of what traffic shows, none.
-    fn learnt(&self, lookup: &Lookup, answered: &Answered) {
+    fn learnt(&self, lookup: &Lookup, answered: &LookupResult) {
         let _nobody_keeps = (lookup, answered);
     }
     /// An answer is asked for anew before it ends.
@@ -179,7 +179,7 @@ impl<A: ObserveLookups, B: ObserveLookups> ObserveLookups for (Arc<A>, Arc<B>) {
         self.1.answered(kind, how, told, took);
     }
 
-    fn learnt(&self, lookup: &Lookup, answered: &Answered) {
+    fn learnt(&self, lookup: &Lookup, answered: &LookupResult) {
         self.0.learnt(lookup, answered);
         self.1.learnt(lookup, answered);
     }

@@ -1,6 +1,6 @@
 //! What a fact rests on: who answered, and when.
 
-use super::{Answered, Source};
+use super::{LookupResult, Source};
 use crate::time::Timestamp;
 
 /// Of one or several answers: the last of their sources, the oldest of their times.
@@ -16,7 +16,7 @@ impl Basis {
     /// No answer at all: what the client said tells everything.
     pub(super) const NOBODY: Self = Self { source: Source::None, at: None };
 
-    pub(super) const fn of(answered: &Answered) -> Self {
+    pub(super) const fn of(answered: &LookupResult) -> Self {
         Self { source: answered.source, at: answered.at }
     }
 

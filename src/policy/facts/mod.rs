@@ -1,7 +1,7 @@
 //! Facts about a client, a sender and our own receive path, as pure functions of what others answered.
 //!
 //! Layer 2. Each function takes [`Answers`], all that is known so far, and is either a [`Fact`] or says which lookups it
-//! needs; a driver (`reach::Sources`) answers them and asks again. So nothing here awaits, the order in which answers come
+//! needs; a driver (`lookup::Sources`) answers them and asks again. So nothing here awaits, the order in which answers come
 //! does not matter, and a capture, a master file and a live resolver serve the same code.
 //!
 //! NXDOMAIN and NODATA are answers. SERVFAIL, a time-out and a lookup that nobody can answer leave a fact unknown, unless
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use self::basis::Basis;
 use crate::time::Timestamp;
 
-pub use answer::{Answer, Answered, Answers, Lookup, Record};
+pub use answer::{Answer, Answers, Lookup, LookupResult, Record};
 pub use asked::{LookupKind, ObserveLookups, Obtained, Told};
 pub use detail::Detail;
 pub use helo::helo_resolves;

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::basis::Basis;
-use super::{Answer, Answered, Answers, Detail, DomainName, Fact, Level, Lookup, Reason, Step};
+use super::{Answer, Answers, Detail, DomainName, Fact, Level, Lookup, LookupResult, Reason, Step};
 use crate::addr::Family;
 
 /// Addresses that are tried for one sender, those of the preferred exchanges first.
@@ -75,7 +75,7 @@ impl<'a> Places<'a> {
     fn column(
         &mut self,
         name: &'a DomainName,
-        answered: &Answered,
+        answered: &LookupResult,
         fit: impl Fn(IpAddr) -> bool,
     ) -> Vec<IpAddr> {
         self.basis = self.basis.and(Basis::of(answered));

@@ -3,7 +3,7 @@
 //! [`Rules::decide`] is pure. What it lacks it asks for, and it is asked again with the answers; so the relay, which waits
 //! for them, and a replay, which has them, run the same rules.
 //!
-//! A rule looks at a session from its [`Moment`] on. A refusal is told at RCPT, where the envelope is known and the
+//! A rule looks at a session from its [`PolicyStage`] on. A refusal is told at RCPT, where the envelope is known and the
 //! exemptions too, unless `smtp.refuse_at` or STARTTLS make it come earlier.
 
 mod require;
@@ -26,7 +26,7 @@ use crate::addr::Networks;
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum Moment {
+pub enum PolicyStage {
     /// The client's address is known.
     #[default]
     Connect,
@@ -38,7 +38,7 @@ pub enum Moment {
     Rcpt,
 }
 
-impl Moment {
+impl PolicyStage {
     pub const ALL: [Self; 4] = [Self::Connect, Self::Helo, Self::Mail, Self::Rcpt];
 
     pub const fn as_str(self) -> &'static str {
@@ -67,7 +67,7 @@ pub struct Rule {
     /// Shown in replies, logs and metrics.
     pub name: Arc<str>,
     /// From when on it can be decided: never before what it looks at is known.
-    pub at: Moment,
+    pub at: PolicyStage,
     pub when: When,
     /// Whom it leaves alone.
     pub exempt: Vec<Exempt>,
@@ -98,7 +98,7 @@ pub struct Subject<'a> {
 
 /// A rule that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fired {
+pub struct RuleMatch {
     pub rule: Arc<str>,
     pub action: Action,
     /// The requirement that did not hold; `None` for a rule without any.
@@ -106,7 +106,7 @@ pub struct Fired {
     pub url: Option<Arc<str>>,
 }
 
-impl Fired {
+impl RuleMatch {
     /// The requirement and why it does not hold, `fcrdns.no_ptr`; `None` for a rule without any.
     pub fn reason(&self) -> Option<String> {
         let (name, fact) = self.cause.as_ref()?;
@@ -120,9 +120,9 @@ impl Fired {
 pub struct Decision {
     /// What the rules in force say; inner `None` is accept because none fired. Outer `None`: some of [`Self::need`] is
     /// wanted first.
-    pub ruling: Option<Option<Fired>>,
+    pub ruling: Option<Option<RuleMatch>>,
     /// What rules in shadow would have done, as far as that is known.
-    pub shadow: Vec<Fired>,
+    pub shadow: Vec<RuleMatch>,
     /// What is to be looked up, each once. With a ruling it is only rules in shadow that want it.
     pub need: Vec<Lookup>,
 }
@@ -157,7 +157,7 @@ impl Rules {
     /// The facts that the rules at `moment` build on, as far as they are known; a fact that several build on comes as often.
     pub fn facts<'a>(
         &'a self,
-        moment: Moment,
+        moment: PolicyStage,
         subject: &'a Subject<'_>,
         known: &'a Answers,
     ) -> impl Iterator<Item = (FactName, Fact)> + 'a {
@@ -170,7 +170,7 @@ impl Rules {
     }
 
     /// What the rules that can be decided at `moment` say of `subject`.
-    pub fn decide(&self, moment: Moment, subject: &Subject<'_>, known: &Answers) -> Decision {
+    pub fn decide(&self, moment: PolicyStage, subject: &Subject<'_>, known: &Answers) -> Decision {
         let mut decision = Decision::default();
         let mut need = BTreeSet::new();
         let mut wanted = false;
@@ -203,11 +203,11 @@ impl Rules {
 enum Judged {
     Holds,
     Need(Vec<Lookup>),
-    Fires(Fired),
+    Fires(RuleMatch),
 }
 
 impl Rule {
-    fn concerns(&self, moment: Moment, subject: &Subject<'_>) -> bool {
+    fn concerns(&self, moment: PolicyStage, subject: &Subject<'_>) -> bool {
         self.at <= moment
             && self.when.matches(subject)
             && !self.exempt.iter().any(|exempt| exempt.covers(subject))
@@ -246,8 +246,8 @@ impl Rule {
         }
     }
 
-    fn fired(&self, action: Action, cause: Option<(FactName, Fact)>) -> Fired {
-        Fired { rule: Arc::clone(&self.name), action, cause, url: self.url.clone() }
+    fn fired(&self, action: Action, cause: Option<(FactName, Fact)>) -> RuleMatch {
+        RuleMatch { rule: Arc::clone(&self.name), action, cause, url: self.url.clone() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Subject};
+use super::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
 use crate::policy::facts::{
     Answers, Level, Over, ReturnPath, Step, fcrdns, helo_resolves, receive_path, recipient,
@@ -43,12 +43,12 @@ impl FactName {
     }
 
     /// When all that it is made from is known.
-    pub const fn moment(self) -> Moment {
+    pub const fn moment(self) -> PolicyStage {
         match self {
-            Self::ReverseName | Self::Fcrdns | Self::ReceivePath => Moment::Connect,
-            Self::HeloResolves => Moment::Helo,
-            Self::ReturnPath => Moment::Mail,
-            Self::Recipient => Moment::Rcpt,
+            Self::ReverseName | Self::Fcrdns | Self::ReceivePath => PolicyStage::Connect,
+            Self::HeloResolves => PolicyStage::Helo,
+            Self::ReturnPath => PolicyStage::Mail,
+            Self::Recipient => PolicyStage::Rcpt,
         }
     }
 }

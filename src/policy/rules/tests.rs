@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::Family;
-use crate::policy::facts::{Answer, Answered, DomainName, Level, Over, Record, Source};
+use crate::policy::facts::{Answer, DomainName, Level, LookupResult, Over, Record, Source};
 
 const CLIENT: &str = "2001:db8::25";
 
@@ -43,8 +43,8 @@ fn subject() -> Subject<'static> {
     }
 }
 
-fn answered(answer: Answer) -> Answered {
-    Answered { answer, source: Source::Zone, at: None }
+fn answered(answer: Answer) -> LookupResult {
+    LookupResult { answer, source: Source::Zone, at: None }
 }
 
 fn name(text: &str) -> DomainName {
@@ -74,7 +74,7 @@ fn world(lookup: &Lookup, is: &[&str]) -> Answer {
 /// Asks and answers until all is known: what is decided then, and what was asked.
 fn settle(
     rules: &[Rule],
-    moment: Moment,
+    moment: PolicyStage,
     subject: &Subject<'_>,
     is: &[&str],
 ) -> (Decision, Vec<Lookup>) {
@@ -95,7 +95,7 @@ fn settle(
 }
 
 /// `NAME ACTION REASON`; `none` if no rule fired.
-fn told(fired: Option<&Fired>) -> String {
+fn told(fired: Option<&RuleMatch>) -> String {
     fired.map_or_else(
         || String::from("none"),
         |fired| {
@@ -110,7 +110,7 @@ fn ruling(rules: &[Rule], is: &[&str]) -> String {
 }
 
 fn of(rules: &[Rule], subject: &Subject<'_>, is: &[&str]) -> String {
-    let (decision, _) = settle(rules, Moment::Rcpt, subject, is);
+    let (decision, _) = settle(rules, PolicyStage::Rcpt, subject, is);
     told(decision.ruling.unwrap().as_ref())
 }
 
@@ -149,7 +149,7 @@ fn a_rule_that_accepts_ends_the_search() {
     };
     let named = rule("named", &[FactName::Fcrdns], Action::Reject);
     let rules = [ours, named];
-    let (decision, asked) = settle(&rules, Moment::Rcpt, &subject(), &["no ptr"]);
+    let (decision, asked) = settle(&rules, PolicyStage::Rcpt, &subject(), &["no ptr"]);
     assert_eq!((told(decision.ruling.unwrap().as_ref()).as_str(), asked), ("ours accept", vec![]));
     let other = Subject { client: "2001:db9::1".parse().unwrap(), ..subject() };
     assert_eq!(of(&rules, &other, &["no ptr"]), "named reject fcrdns.no_ptr");
@@ -197,7 +197,7 @@ fn those_who_are_exempt_are_left_alone() {
     }
     // Before the envelope nobody is exempt for it.
     let early = Subject { sender: None, recipient: None, ..subject() };
-    let (decision, _) = settle(&[all], Moment::Connect, &early, &["no ptr"]);
+    let (decision, _) = settle(&[all], PolicyStage::Connect, &early, &["no ptr"]);
     assert_eq!(told(decision.ruling.unwrap().as_ref()), "named reject fcrdns.no_ptr");
 }
 
@@ -245,7 +245,7 @@ fn a_rule_waits_for_its_moment() {
         rule("back", &[FactName::ReturnPath], Action::Reject),
     ];
     let early = Subject { helo: None, sender: None, recipient: None, ..subject() };
-    let (decision, asked) = settle(&rules, Moment::Connect, &early, &["no domain"]);
+    let (decision, asked) = settle(&rules, PolicyStage::Connect, &early, &["no domain"]);
     assert_eq!(decision.ruling, Some(None));
     assert!(!asked.iter().any(|lookup| matches!(lookup, Lookup::MailExchanges(_))));
 }
@@ -261,12 +261,12 @@ fn a_rule_in_shadow_is_recorded_and_changes_nothing() {
         rule("back", &[FactName::ReturnPath], Action::Tempfail),
         shadow("never seen", &[], Action::Reject),
     ];
-    let (decision, _) = settle(&rules, Moment::Rcpt, &subject(), &["no ptr", "no domain"]);
+    let (decision, _) = settle(&rules, PolicyStage::Rcpt, &subject(), &["no ptr", "no domain"]);
     let shadows: Vec<_> = decision.shadow.iter().map(|fired| told(Some(fired))).collect();
     assert_eq!(shadows, ["try named reject fcrdns.no_ptr"]);
     let ruling = decision.ruling.unwrap();
     assert_eq!(told(ruling.as_ref()), "back tempfail return_path.nxdomain");
-    let (decision, _) = settle(&rules, Moment::Rcpt, &subject(), &["no ptr"]);
+    let (decision, _) = settle(&rules, PolicyStage::Rcpt, &subject(), &["no ptr"]);
     assert_eq!(decision.ruling, Some(None));
     assert_eq!(decision.shadow.len(), 2);
 }
@@ -276,7 +276,7 @@ fn the_ruling_does_not_wait_for_rules_in_shadow() {
     let shadow =
         Rule { mode: Mode::Shadow, ..rule("try named", &[FactName::Fcrdns], Action::Reject) };
     let rules = Rules::new(vec![shadow], Networks::default());
-    let decision = rules.decide(Moment::Rcpt, &subject(), &Answers::default());
+    let decision = rules.decide(PolicyStage::Rcpt, &subject(), &Answers::default());
     assert_eq!(decision.ruling, Some(None));
     assert_eq!(decision.need, [Lookup::Reverse(CLIENT.parse().unwrap())]);
 }
@@ -288,7 +288,7 @@ fn what_could_change_nothing_is_not_asked_for() {
         rule("nobody", &[], Action::Reject),
         rule("back", &[FactName::ReturnPath, FactName::Recipient], Action::Reject),
     ];
-    let (decision, asked) = settle(&rules, Moment::Rcpt, &subject(), &[]);
+    let (decision, asked) = settle(&rules, PolicyStage::Rcpt, &subject(), &[]);
     assert_eq!(told(decision.ruling.unwrap().as_ref()), "nobody reject");
     let asked_for = |is: fn(&Lookup) -> bool| asked.iter().any(is);
     assert!(asked_for(|lookup| matches!(lookup, Lookup::Reverse(_))));
@@ -301,7 +301,7 @@ fn what_could_change_nothing_is_not_asked_for() {
     let mut known = Answers::default();
     let no = Answer::No(Reason::NotReached, None);
     known.insert(Lookup::ReceivePath(Family::Ipv6), answered(no));
-    let decision = rules.decide(Moment::Connect, &subject(), &known);
+    let decision = rules.decide(PolicyStage::Connect, &subject(), &known);
     assert_eq!(decision.need, []);
     assert_eq!(told(decision.ruling.unwrap().as_ref()), "both tempfail receive_path.not_reached");
 }
@@ -353,14 +353,14 @@ proptest! {
     fn a_decision_is_reached_and_kept(
         rules in any_rules(),
         answers in prop::collection::vec(any_answer(), 1..20),
-        moment in prop::sample::select(Moment::ALL.to_vec()),
+        moment in prop::sample::select(PolicyStage::ALL.to_vec()),
         one_by_one in any::<bool>(),
     ) {
         let rules = Rules::new(rules, Networks::default());
         let subject = subject();
         let answers = RefCell::new(answers.into_iter().cycle());
         let mut known = Answers::default();
-        let mut early: Option<Option<Fired>> = None;
+        let mut early: Option<Option<RuleMatch>> = None;
         for _ in 0..200 {
             let decision = rules.decide(moment, &subject, &known);
             let needed: BTreeSet<_> = decision.need.iter().cloned().collect();

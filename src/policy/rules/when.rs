@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Subject};
+use super::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
 use crate::policy::facts::{DomainName, Site};
 
@@ -30,15 +30,15 @@ pub struct When {
 
 impl When {
     /// When all that it asks about is known.
-    pub fn moment(&self) -> Moment {
+    pub fn moment(&self) -> PolicyStage {
         if !self.recipient.is_empty() {
-            Moment::Rcpt
+            PolicyStage::Rcpt
         } else if !self.sender.is_empty() || self.auth.is_some() || self.tls.is_some() {
-            Moment::Mail
+            PolicyStage::Mail
         } else if !self.helo.is_empty() {
-            Moment::Helo
+            PolicyStage::Helo
         } else {
-            Moment::Connect
+            PolicyStage::Connect
         }
     }
 

@@ -4,14 +4,14 @@ use ipnet::IpNet;
 
 use super::{Postfix, bare, words};
 use crate::addr::is_global;
-use crate::readiness::Asked;
+use crate::readiness::CheckRequest;
 use crate::readiness::finding::{Check, Findings};
 
 /// A network that is larger than this is no site's own.
 const SHORTEST_V4: u8 = 8;
 const SHORTEST_V6: u8 = 20;
 
-pub(super) fn judge(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
+pub(super) fn judge(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
     mynetworks(postfix, asked, findings);
     for parameter in ["smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts"] {
         xclient(postfix, parameter, findings);
@@ -82,7 +82,7 @@ fn unbracketed(list: &str) -> Option<&str> {
     words(list).find(|word| matches!(entry(word), Entry::Unbracketed(_)))
 }
 
-fn mynetworks(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
+fn mynetworks(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
     let check = Check::PostfixMynetworks;
     let list = postfix.main("mynetworks");
     let seen = format!("mynetworks = {list}");
@@ -117,7 +117,7 @@ fn mynetworks(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
 }
 
 /// IPv6 networks that belong beside the IPv4 ones: loopback, and what is on the same link.
-fn lacking(list: &str, asked: &Asked) -> Vec<IpNet> {
+fn lacking(list: &str, asked: &CheckRequest) -> Vec<IpNet> {
     let networks: Vec<IpNet> = words(list)
         .filter_map(|word| match entry(word) {
             Entry::Network(net) | Entry::Unbracketed(net) => Some(net),

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{CLIENT, Postfix, bare, words};
 use crate::addr::is_global;
-use crate::readiness::Asked;
+use crate::readiness::CheckRequest;
 use crate::readiness::finding::{Check, Findings};
 
-pub(super) fn judge(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
+pub(super) fn judge(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
     protocols(postfix, findings);
     interfaces(postfix, asked, findings);
 }
@@ -42,7 +42,7 @@ fn literal(word: &str) -> Option<IpAddr> {
     if word == "localhost" { Some(Ipv6Addr::LOCALHOST.into()) } else { bare(word) }
 }
 
-fn interfaces(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
+fn interfaces(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
     let check = Check::PostfixInterfaces;
     let value = postfix.main("inet_interfaces");
     let seen = format!("inet_interfaces = {value}");

@@ -7,9 +7,14 @@ use crate::addr::{Family, is_global};
 use crate::policy::facts::{DomainName, State, fcrdns};
 use crate::readiness::finding::{Check, Findings};
 use crate::readiness::sender;
-use crate::readiness::{Asked, Known};
+use crate::readiness::{CheckRequest, Known};
 
-pub(super) fn judge(postfix: &Postfix, asked: &Asked, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(
+    postfix: &Postfix,
+    asked: &CheckRequest,
+    known: &Known,
+    findings: &mut Findings,
+) {
     preference(postfix, findings);
     bind(postfix, asked, findings);
     helo(postfix, asked, known, findings);
@@ -28,7 +33,7 @@ fn preference(postfix: &Postfix, findings: &mut Findings) {
     }
 }
 
-fn bind(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
+fn bind(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
     let check = Check::PostfixBind;
     let (value, own) = postfix.of(CLIENT, "smtp_bind_address6");
     let (ipv4, _) = postfix.of(CLIENT, "smtp_bind_address");
@@ -74,7 +79,7 @@ fn bind(postfix: &Postfix, asked: &Asked, findings: &mut Findings) {
 }
 
 /// A global IPv6 address of the interface that has `ipv4`, or of any.
-fn beside(asked: &Asked, ipv4: Option<IpAddr>) -> Option<IpAddr> {
+fn beside(asked: &CheckRequest, ipv4: Option<IpAddr>) -> Option<IpAddr> {
     let has = |one: &&crate::readiness::Interface| {
         one.addresses.iter().any(|net| Some(net.addr()) == ipv4)
     };
@@ -85,7 +90,7 @@ fn beside(asked: &Asked, ipv4: Option<IpAddr>) -> Option<IpAddr> {
 }
 
 /// The name in EHLO beside the confirmed reverse name of the IPv6 senders.
-fn helo(postfix: &Postfix, asked: &Asked, known: &Known, findings: &mut Findings) {
+fn helo(postfix: &Postfix, asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     let check = Check::PostfixHelo;
     let (value, own) = postfix.helo_name();
     let seen = format!("smtp_helo_name = {value}");

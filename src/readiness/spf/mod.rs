@@ -19,10 +19,10 @@ use self::walk::{MAX_LOOKUPS, MAX_VOID, Stop, Verdict, Walk};
 use super::finding::{Check, Findings};
 use super::known::in_words;
 use super::smtp::word;
-use super::{Asked, Known, Texts};
+use super::{CheckRequest, Known, Texts};
 use crate::addr::{Family, is_global};
 
-pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     let domain = &asked.domain;
     let texts: &[Vec<u8>] = match known.texts(domain) {
         None => return,
@@ -64,7 +64,7 @@ pub(super) fn judge(asked: &Asked, known: &Known, findings: &mut Findings) {
 }
 
 /// A record that names the senders.
-fn proposal(asked: &Asked) -> String {
+fn proposal(asked: &CheckRequest) -> String {
     let mut record = String::from("v=spf1 mx");
     for sender in asked.senders.iter().filter(|sender| is_global(**sender)) {
         record.push(' ');
@@ -80,7 +80,7 @@ fn term(sender: IpAddr) -> String {
     }
 }
 
-fn syntax(record: &Record, asked: &Asked, findings: &mut Findings) {
+fn syntax(record: &Record, asked: &CheckRequest, findings: &mut Findings) {
     let check = Check::SpfSyntax;
     for mistake in &record.mistakes {
         let advice = "Correct this term: receivers take the whole record for broken (permerror).";
@@ -96,7 +96,7 @@ fn syntax(record: &Record, asked: &Asked, findings: &mut Findings) {
     }
 }
 
-fn all(record: &Record, asked: &Asked, findings: &mut Findings) {
+fn all(record: &Record, asked: &CheckRequest, findings: &mut Findings) {
     let check = Check::SpfAll;
     let all = record.directives.iter().find(|one| one.mechanism == Mechanism::All);
     match (all.map(|all| all.qualifier), &record.redirect) {
@@ -136,7 +136,7 @@ fn all(record: &Record, asked: &Asked, findings: &mut Findings) {
 }
 
 /// What the record asks of receivers, over either family.
-fn costs(asked: &Asked, known: &Known, findings: &mut Findings) {
+fn costs(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     let domain = &asked.domain;
     let helo = helo(asked);
     let counted = Family::ALL.map(|family| Walk::count(known, domain, &helo, family));
@@ -195,7 +195,7 @@ fn costs(asked: &Asked, known: &Known, findings: &mut Findings) {
     }
 }
 
-fn senders(asked: &Asked, known: &Known, findings: &mut Findings) {
+fn senders(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     let helo = helo(asked);
     let results: Vec<(IpAddr, Result<Verdict, Stop>)> = asked
         .senders
@@ -241,6 +241,6 @@ fn senders(asked: &Asked, known: &Known, findings: &mut Findings) {
     }
 }
 
-fn helo(asked: &Asked) -> String {
+fn helo(asked: &CheckRequest) -> String {
     asked.helo.as_ref().map_or_else(|| asked.domain.to_string(), |(name, _)| name.to_string())
 }

@@ -9,7 +9,7 @@ use serde_json::Serializer;
 
 use super::columns::{WIDTH, wrapped};
 use super::escape::{Place, Visible, fitted};
-use crate::readiness::{Asked, Finding, Outcome, Portion, Report, Server};
+use crate::readiness::{CheckRequest, Finding, Outcome, Portion, Report, Server};
 
 /// Where sentences begin.
 const INDENT: usize = 11;
@@ -17,7 +17,7 @@ const INDENT: usize = 11;
 const SEEN: usize = 800;
 
 /// Lines of at most a hundred columns, but for those that are meant for a shell, with a newline after each.
-pub fn text(asked: &Asked, report: &Report) -> String {
+pub fn text(asked: &CheckRequest, report: &Report) -> String {
     let mut text = String::new();
     let counts = [Outcome::Fail, Outcome::Unknown, Outcome::Warn, Outcome::Pass];
     let counts: Vec<String> = counts
@@ -136,7 +136,7 @@ struct NotChecked<'a> {
 }
 
 /// One object on a line of its own.
-pub fn json(asked: &Asked, report: &Report) -> String {
+pub fn json(asked: &CheckRequest, report: &Report) -> String {
     let object = Json {
         domain: asked.domain.to_string(),
         outcome: report.outcome(),
@@ -194,7 +194,7 @@ mod tests {
         let findings = vec![finding];
         let report =
             Report { findings, servers: Vec::new(), left_out: Vec::new(), activate: Vec::new() };
-        let asked = Asked {
+        let asked = CheckRequest {
             domain: DomainName::parse("a.example").unwrap(),
             senders: Vec::new(),
             senders_from: Origin::Interfaces,

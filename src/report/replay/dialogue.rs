@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::words::{count, duration, ending, file, has_smtp, reason, several, side};
 use super::{BOLD, DIM, NAME, PLAIN, Page, Told, YELLOW};
 use crate::addr::Side;
-use crate::engine::{Endpoint, Said, Tls, Utterance};
+use crate::engine::{Endpoint, Tls, TranscriptEntry, TranscriptItem};
 use crate::policy::facts::{Fact, Reason, Source, State};
 use crate::report::columns::{WIDTH, width};
 use crate::report::escape::{Place, fitted, verbatim};
@@ -22,7 +22,7 @@ const MARGIN: usize = 14;
 /// Those of `out`.
 pub fn dialogue(
     told: &Told<'_>,
-    said: &[Said],
+    said: &[TranscriptEntry],
     colour: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -140,8 +140,8 @@ struct Reader {
 
 impl Reader {
     /// One thing that was said, or several of one side that are told by their length.
-    fn write(&mut self, said: &[Said], page: &mut Page<'_>) -> io::Result<()> {
-        let Some(Said { at, from, what }) = said.first() else {
+    fn write(&mut self, said: &[TranscriptEntry], page: &mut Page<'_>) -> io::Result<()> {
+        let Some(TranscriptEntry { at, from, what }) = said.first() else {
             return Ok(());
         };
         self.any = true;
@@ -155,7 +155,7 @@ impl Reader {
         let mut row =
             |style, who: &str, text: &str| page.line(style, &format!("{time:>9}  {who} {text}"));
         match what {
-            Utterance::Line(lines) => {
+            TranscriptItem::Line(lines) => {
                 for line in lines.split_inclusive(|&b| b == b'\n') {
                     let line = line.strip_suffix(b"\n").unwrap_or(line);
                     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -163,15 +163,15 @@ impl Reader {
                 }
                 Ok(())
             }
-            Utterance::Content(_) | Utterance::Omitted(_) => {
+            TranscriptItem::Content(_) | TranscriptItem::Omitted(_) => {
                 row(DIM, who, &format!("… {} of message", octets()))
             }
-            Utterance::Encrypted(_) => row(DIM, who, &format!("… {} encrypted", octets())),
-            Utterance::Gap(_) => {
+            TranscriptItem::Encrypted(_) => row(DIM, who, &format!("… {} encrypted", octets())),
+            TranscriptItem::Gap(_) => {
                 let who_lost = side(*from);
                 row(YELLOW, "--", &format!("the capture lost {} of the {who_lost}", octets()))
             }
-            Utterance::Closed => row(DIM, "--", &format!("the {} closes", side(*from))),
+            TranscriptItem::Closed => row(DIM, "--", &format!("the {} closes", side(*from))),
         }
     }
 
@@ -222,8 +222,11 @@ impl Reader {
 }
 
 /// Told by its length.
-fn is_elided(said: &Said) -> bool {
-    matches!(said.what, Utterance::Content(_) | Utterance::Omitted(_) | Utterance::Encrypted(_))
+fn is_elided(said: &TranscriptEntry) -> bool {
+    matches!(
+        said.what,
+        TranscriptItem::Content(_) | TranscriptItem::Omitted(_) | TranscriptItem::Encrypted(_)
+    )
 }
 
 /// Where the secret of `AUTH PLAIN secret` begins.

@@ -33,15 +33,15 @@ pub(super) fn write(evidence: &Evidence<'_>, page: &mut Page<'_>) -> io::Result<
     }
     let returned = FAMILIES.map(|family| evidence.return_path.of(family));
     for (label, response) in [
-        ("other servers that answered", Response::Answered),
+        ("other servers that answered", Response::LookupResult),
         ("  refused", Response::Refused),
         ("  were silent", Response::Silent),
         ("  were unreachable", Response::Unreachable),
         ("  behind a black hole", Response::BlackHole),
     ] {
         let counts = returned.map(|responses| responses.of(response));
-        if response == Response::Answered || counts != [0, 0] {
-            let style = if response == Response::Answered { PLAIN } else { RED };
+        if response == Response::LookupResult || counts != [0, 0] {
+            let style = if response == Response::LookupResult { PLAIN } else { RED };
             page.line(style, &row(label, counts.map(number)))?;
         }
     }
@@ -88,7 +88,7 @@ enum Standing {
 }
 
 fn standing(destination: &Destination) -> Standing {
-    let of = |family| destination.of(family).map(|tries| tries.state == Response::Answered);
+    let of = |family| destination.of(family).map(|tries| tries.state == Response::LookupResult);
     match FAMILIES.map(of) {
         [Some(true), Some(false)] | [Some(false), Some(true)] => Standing::Differs,
         [Some(false), _] | [_, Some(false)] => Standing::Fails,

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::{Family, Side};
 use crate::engine::{
-    Anomaly, Outcome, RecipientRecord, Said, ShadowRecord, SmtpFacts, TcpFacts, Tls,
-    TransactionRecord, Utterance, VerdictRecord,
+    Anomaly, Outcome, RecipientRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
+    TranscriptEntry, TranscriptItem, VerdictRecord,
 };
 use crate::policy::Action;
 use crate::report::columns::width;
@@ -272,7 +272,7 @@ fn tries(state: Response, ms: u64) -> Option<Tries> {
         black_hole: none,
     };
     *match state {
-        Response::Answered => &mut tries.answered,
+        Response::LookupResult => &mut tries.answered,
         Response::Refused => &mut tries.refused,
         Response::Silent => &mut tries.silent,
         Response::Unreachable => &mut tries.unreachable,
@@ -291,12 +291,12 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
     let mut others = vec![
         Destination {
             server: named("mx.answers.example"),
-            ipv4: tries(Response::Answered, 9000),
-            ipv6: tries(Response::Answered, 9000),
+            ipv4: tries(Response::LookupResult, 9000),
+            ipv6: tries(Response::LookupResult, 9000),
         },
         Destination {
             server: named("mx.is.silent.over.ipv6.and.has.a.name.that.is.long.example"),
-            ipv4: tries(Response::Answered, 8000),
+            ipv4: tries(Response::LookupResult, 8000),
             ipv6: tries(Response::Silent, 7000),
         },
         Destination {
@@ -307,7 +307,7 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
     ];
     others.extend((0..30).map(|n| Destination {
         server: named(&format!("mx{n}.example\u{202e}")),
-        ipv4: tries(Response::Answered, n),
+        ipv4: tries(Response::LookupResult, n),
         ipv6: None,
     }));
     let received = |accepted, last| ReceivePath {
@@ -339,7 +339,7 @@ fn evidence_of_very_many_servers_is_shortened_to_the_last_tried() {
     let others: Vec<Destination> = (0..4096)
         .map(|n| Destination {
             server: Other::Name(format!("mx{n}.{}example", "a.long.name.".repeat(16))),
-            ipv4: tries(Response::Answered, n),
+            ipv4: tries(Response::LookupResult, n),
             ipv6: tries(Response::Silent, n),
         })
         .collect();
@@ -414,25 +414,28 @@ fn a_long_record_is_shortened_as_in_the_log() {
     assert_eq!((&value["number"], &value["smtp"]["transactions_total"]), (&1.into(), &1.into()));
 }
 
-fn dialogue_of(told: &Told<'_>, said: &[(u64, Side, Utterance)]) -> String {
+fn dialogue_of(told: &Told<'_>, said: &[(u64, Side, TranscriptItem)]) -> String {
     let at = |ms: &u64| told.record.start + Duration::from_millis(*ms);
-    let said =
-        said.iter().map(|(ms, from, what)| Said { at: at(ms), from: *from, what: what.clone() });
-    let said: Vec<Said> = said.collect();
+    let said = said.iter().map(|(ms, from, what)| TranscriptEntry {
+        at: at(ms),
+        from: *from,
+        what: what.clone(),
+    });
+    let said: Vec<TranscriptEntry> = said.collect();
     let mut out = Vec::new();
     dialogue(told, &said, false, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
 use Side::{Client, Server};
-use Utterance::{Closed, Encrypted, Gap};
+use TranscriptItem::{Closed, Encrypted, Gap};
 
-fn line(text: &[u8]) -> Utterance {
-    Utterance::Line([text, b"\r\n"].concat())
+fn line(text: &[u8]) -> TranscriptItem {
+    TranscriptItem::Line([text, b"\r\n"].concat())
 }
 
-fn content(octets: usize) -> Utterance {
-    Utterance::Content(vec![b'x'; octets])
+fn content(octets: usize) -> TranscriptItem {
+    TranscriptItem::Content(vec![b'x'; octets])
 }
 
 #[test]
@@ -601,13 +604,13 @@ proptest! {
         record in hostile_record(),
         lines in prop::collection::vec((any::<u64>(), any::<bool>(), hostile_what()), 0..8),
     ) {
-        let said = lines.iter().map(|(at, from_client, line)| Said {
+        let said = lines.iter().map(|(at, from_client, line)| TranscriptEntry {
             at: Timestamp::from_nanos(*at),
             from: if *from_client { Client } else { Server },
-            what: Utterance::Line(line.clone()),
+            what: TranscriptItem::Line(line.clone()),
         });
         let mut out = Vec::new();
-        let said: Vec<Said> = said.collect();
+        let said: Vec<TranscriptEntry> = said.collect();
         dialogue(&Told { judged: true, ..told(u64::MAX, &record) }, &said, false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         for line in text.lines() {

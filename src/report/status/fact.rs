@@ -2,7 +2,7 @@
 
 use super::curtain::{Curtain, shown};
 use crate::addr::Family;
-use crate::policy::facts::{Answer, Answered, Lookup, Reason, Record, Source};
+use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Record, Source};
 use crate::report::replay::words::{self, several};
 use crate::time::Timestamp;
 
@@ -20,7 +20,7 @@ pub(super) struct FactRow {
 }
 
 impl FactRow {
-    pub(super) fn new(lookup: &Lookup, answered: &Answered, curtain: Curtain) -> Self {
+    pub(super) fn new(lookup: &Lookup, answered: &LookupResult, curtain: Curtain) -> Self {
         Self {
             kind: kind(lookup),
             about: about(lookup, curtain),
@@ -141,7 +141,7 @@ mod tests {
             (Lookup::Recipient("ann@b.example".to_owned()), Answer::Yes(Some("250 ok".to_owned()))),
             (Lookup::ReceivePath(Family::Ipv6), Answer::NoData),
         ] {
-            let answered = Answered { answer, source: Source::Probe, at: None };
+            let answered = LookupResult { answer, source: Source::Probe, at: None };
             for open in [false, true] {
                 let row = FactRow::new(&lookup, &answered, Curtain { open });
                 rows += &format!("{} | {} | {}\n", row.kind, row.about, row.result);

@@ -37,7 +37,9 @@ use self::session::SessionRow;
 use crate::addr::Family;
 use crate::engine::{AttemptOutcome, Event, Observe, SessionRecord};
 use crate::policy::door::Told;
-use crate::policy::facts::{Answered, Lookup, LookupKind, ObserveLookups, Obtained, Told as Comes};
+use crate::policy::facts::{
+    Lookup, LookupKind, LookupResult, ObserveLookups, Obtained, Told as Comes,
+};
 use crate::time::Timestamp;
 
 /// Rows of sessions, and of facts.
@@ -162,7 +164,7 @@ impl Observe for Status {
 }
 
 impl ObserveLookups for Status {
-    fn learnt(&self, lookup: &Lookup, answered: &Answered) {
+    fn learnt(&self, lookup: &Lookup, answered: &LookupResult) {
         let row = FactRow::new(lookup, answered, self.curtain);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.facts.truncate(ROWS - 1);

@@ -130,7 +130,7 @@ fn busy(settings: Settings) -> (Status, Now) {
             Answer::No(Reason::NoSuchMailbox, Some("550 <joe@a.example> unknown".to_owned())),
         ),
     ] {
-        status.learnt(&lookup, &Answered { answer, source: Source::Dns, at: Some(at(3100)) });
+        status.learnt(&lookup, &LookupResult { answer, source: Source::Dns, at: Some(at(3100)) });
     }
 
     let mut door = Door::new(Family::Ipv6, DoorSettings::default(), at(0));
@@ -249,7 +249,7 @@ fn rows_are_bounded_and_the_latest_is_first() {
         status.session(&record);
         let name = DomainName::parse(&format!("domain{n}.example")).unwrap();
         let answer = Answer::Records(vec![Record::Name(name.clone()); 1000]);
-        let answered = Answered { answer, source: Source::Dns, at: None };
+        let answered = LookupResult { answer, source: Source::Dns, at: None };
         status.learnt(&Lookup::MailExchanges(name), &answered);
     }
     let seen = status.snapshot(at(0));
@@ -334,12 +334,12 @@ fn page_after(ip: IpAddr, words: &[String]) -> String {
         let callout = Lookup::Callout(ip, format!("secret@{way}"));
         for lookup in [Lookup::Reverse(ip), Lookup::Greet(ip), callout] {
             let answer = Answer::No(Reason::Refused, Some(format!("{way} secret")));
-            status.learnt(&lookup, &Answered { answer, source: Source::Probe, at: None });
+            status.learnt(&lookup, &LookupResult { answer, source: Source::Probe, at: None });
         }
         if let Some(name) = DomainName::parse(&format!("host-{way}.example")) {
             for about in [name.clone(), DomainName::reverse(ip)] {
                 let answer = Answer::Records(vec![Record::Name(name.clone()), Record::Address(ip)]);
-                let answered = Answered { answer, source: Source::Dns, at: None };
+                let answered = LookupResult { answer, source: Source::Dns, at: None };
                 status.learnt(&Lookup::Addresses(about, Family::Ipv4), &answered);
             }
         }

@@ -67,8 +67,8 @@ fn one_family_only(evidence: &Evidence<'_>) -> Option<Proof> {
         .iter()
         .filter(|destination| {
             let ByFamily { ipv4, ipv6 } = destination.pair();
-            ipv4 == Some(Response::Answered)
-                && ipv6.is_some_and(|response| response != Response::Answered)
+            ipv4 == Some(Response::LookupResult)
+                && ipv6.is_some_and(|response| response != Response::LookupResult)
         })
         .map(|destination| fitted(&destination.server.to_string(), Place::Word, NAME));
     let shown: Vec<String> = names.by_ref().take(NAMED).collect();
@@ -90,7 +90,7 @@ fn returned(family: Family, responses: &Responses) -> Option<Proof> {
     let all: u64 = Response::ALL.into_iter().map(|response| responses.of(response)).sum();
     let mut parts = Vec::new();
     for (response, what) in [
-        (Response::Answered, "answered"),
+        (Response::LookupResult, "answered"),
         (Response::Silent, "silent"),
         (Response::Refused, "refused"),
         (Response::Unreachable, "unreachable"),

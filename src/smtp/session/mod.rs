@@ -22,7 +22,7 @@ const AUTH_LINE: usize = 12288;
 
 /// What upstream was asked, and so what its reply means. Numbers are the caller's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum ExpectedReply {
     Greeting,
     Helo,
     Ehlo,
@@ -117,12 +117,12 @@ pub enum Progress {
 
 /// What stands at the start of upstream's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paired<'a> {
+pub enum ServerEvent<'a> {
     Incomplete,
     Malformed,
     Reply {
         reply: Reply<'a>,
-        asked: Asked,
+        asked: ExpectedReply,
     },
     /// A reply to nothing.
     Unexpected(Reply<'a>),
@@ -158,8 +158,8 @@ enum Phase {
 /// A place in the queue of replies.
 #[derive(Debug)]
 enum Slot {
-    Upstream(Asked),
-    Own(OwnReply, Asked),
+    Upstream(ExpectedReply),
+    Own(OwnReply, ExpectedReply),
 }
 
 /// One SMTP session between a client and an upstream.
@@ -179,7 +179,7 @@ impl Session {
         Self {
             phase: Phase::Command,
             wait: Some(Wait::Greeting),
-            pending: VecDeque::from([Slot::Upstream(Asked::Greeting)]),
+            pending: VecDeque::from([Slot::Upstream(ExpectedReply::Greeting)]),
             bare_newlines,
             line_limit,
         }
@@ -252,8 +252,9 @@ impl Session {
         let findings = scanner.findings();
         if end.is_some() && !scanner.is_doubtful() {
             if !*answered {
-                self.pending
-                    .push_back(Slot::Upstream(Asked::Message { transaction: *transaction }));
+                self.pending.push_back(Slot::Upstream(ExpectedReply::Message {
+                    transaction: *transaction,
+                }));
             }
             self.phase = Phase::Command;
         }
@@ -275,12 +276,12 @@ impl Session {
     }
 
     /// A command that expects `asked` was forwarded.
-    pub fn ask(&mut self, asked: Asked) {
+    pub fn ask(&mut self, asked: ExpectedReply) {
         self.wait = match asked {
-            Asked::Data { .. } => Some(Wait::Data),
-            Asked::Auth => Some(Wait::Auth),
-            Asked::Starttls => Some(Wait::Starttls),
-            Asked::Own(_) => Some(Wait::Own),
+            ExpectedReply::Data { .. } => Some(Wait::Data),
+            ExpectedReply::Auth => Some(Wait::Auth),
+            ExpectedReply::Starttls => Some(Wait::Starttls),
+            ExpectedReply::Own(_) => Some(Wait::Own),
             _ => self.wait,
         };
         self.pending.push_back(Slot::Upstream(asked));
@@ -295,7 +296,7 @@ impl Session {
 
     /// We answer `asked` ourselves. Returns the reply if it may leave at once.
     #[must_use]
-    pub fn answer(&mut self, reply: OwnReply, asked: Asked) -> Option<OwnReply> {
+    pub fn answer(&mut self, reply: OwnReply, asked: ExpectedReply) -> Option<OwnReply> {
         if self.pending.is_empty() {
             return Some(reply);
         }
@@ -304,7 +305,7 @@ impl Session {
     }
 
     /// The next of our own replies whose turn has come, and what it answers.
-    pub fn ready(&mut self) -> Option<(OwnReply, Asked)> {
+    pub fn ready(&mut self) -> Option<(OwnReply, ExpectedReply)> {
         if !matches!(self.pending.front(), Some(Slot::Own(..))) {
             return None;
         }
@@ -315,51 +316,51 @@ impl Session {
     }
 
     /// Takes the first reply off `input`, pairs it with what was asked and moves on.
-    pub fn upstream<'a>(&mut self, input: &'a [u8]) -> Paired<'a> {
+    pub fn upstream<'a>(&mut self, input: &'a [u8]) -> ServerEvent<'a> {
         if let Phase::Opaque { begun } = self.phase {
-            return if begun { Paired::Opaque } else { Paired::Plaintext };
+            return if begun { ServerEvent::Opaque } else { ServerEvent::Plaintext };
         }
         let reply = match Reply::parse(input) {
             ReplyParse::Complete(reply) => reply,
-            ReplyParse::Incomplete => return Paired::Incomplete,
-            ReplyParse::Malformed => return Paired::Malformed,
+            ReplyParse::Incomplete => return ServerEvent::Incomplete,
+            ReplyParse::Malformed => return ServerEvent::Malformed,
         };
         let asked = match self.pending.pop_front() {
             Some(Slot::Upstream(asked)) => asked,
             // `Own` is never first; an early refusal is the message's, once. An early acceptance is none: it answers an
             // end of data that upstream saw and we did not send.
-            Some(Slot::Own(..)) => return Paired::Unexpected(reply),
+            Some(Slot::Own(..)) => return ServerEvent::Unexpected(reply),
             None => match &mut self.phase {
                 Phase::Content { transaction, answered, .. } if !*answered && reply.code >= 400 => {
                     *answered = true;
-                    Asked::Message { transaction: *transaction }
+                    ExpectedReply::Message { transaction: *transaction }
                 }
-                _ => return Paired::Unexpected(reply),
+                _ => return ServerEvent::Unexpected(reply),
             },
         };
         self.follow(asked, reply.code);
-        Paired::Reply { reply, asked }
+        ServerEvent::Reply { reply, asked }
     }
 
     /// What a reply changes in the meaning of the client's next bytes.
-    fn follow(&mut self, asked: Asked, code: u16) {
+    fn follow(&mut self, asked: ExpectedReply, code: u16) {
         match (asked, code) {
-            (Asked::Data { transaction }, 354) => {
+            (ExpectedReply::Data { transaction }, 354) => {
                 let scanner = DataScanner::new(self.bare_newlines);
                 self.phase = Phase::Content { scanner, transaction, answered: false };
             }
-            (Asked::Auth, 334) => self.phase = Phase::AuthLine,
-            (Asked::Auth, _) => self.phase = Phase::Command,
-            (Asked::Starttls, 220) => self.phase = Phase::Opaque { begun: false },
+            (ExpectedReply::Auth, 334) => self.phase = Phase::AuthLine,
+            (ExpectedReply::Auth, _) => self.phase = Phase::Command,
+            (ExpectedReply::Starttls, 220) => self.phase = Phase::Opaque { begun: false },
             _ => {}
         }
         // The caller says when its own exchange is over.
-        if !matches!(asked, Asked::Own(_)) {
+        if !matches!(asked, ExpectedReply::Own(_)) {
             let ends = match asked {
-                Asked::Greeting => Some(Wait::Greeting),
-                Asked::Data { .. } => Some(Wait::Data),
-                Asked::Auth => Some(Wait::Auth),
-                Asked::Starttls => Some(Wait::Starttls),
+                ExpectedReply::Greeting => Some(Wait::Greeting),
+                ExpectedReply::Data { .. } => Some(Wait::Data),
+                ExpectedReply::Auth => Some(Wait::Auth),
+                ExpectedReply::Starttls => Some(Wait::Starttls),
                 _ => None,
             };
             if ends == self.wait {
@@ -376,7 +377,7 @@ impl Session {
     }
 
     /// What upstream owes a reply to, oldest first.
-    pub fn owed(&self) -> Option<Asked> {
+    pub fn owed(&self) -> Option<ExpectedReply> {
         self.pending.iter().find_map(|slot| match slot {
             Slot::Upstream(asked) => Some(*asked),
             Slot::Own(..) => None,
@@ -384,10 +385,10 @@ impl Session {
     }
 
     /// What a reply would answer that comes now: the oldest that is owed, or the message in progress.
-    pub fn unanswered(&self) -> Option<Asked> {
+    pub fn unanswered(&self) -> Option<ExpectedReply> {
         self.owed().or(match self.phase {
             Phase::Content { transaction, answered: false, .. } => {
-                Some(Asked::Message { transaction })
+                Some(ExpectedReply::Message { transaction })
             }
             _ => None,
         })
@@ -400,7 +401,7 @@ impl Session {
 
     /// The fate of a message is open: upstream has it or is getting it, and has not said what becomes of it.
     pub fn owes_message(&self) -> bool {
-        let message = |slot: &Slot| matches!(slot, Slot::Upstream(Asked::Message { .. }));
+        let message = |slot: &Slot| matches!(slot, Slot::Upstream(ExpectedReply::Message { .. }));
         self.pending.iter().any(message)
     }
 

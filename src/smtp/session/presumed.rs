@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides what is the case; the caller has its proof, or says that it presumes.
 
-use super::{Asked, DataScanner, Phase, Session, Slot, Wait};
+use super::{DataScanner, ExpectedReply, Phase, Session, Slot, Wait};
 
 impl Session {
     /// What the client's bytes are waiting for, as far as replies are concerned.
@@ -11,7 +11,7 @@ impl Session {
     }
 
     /// What was asked last and is not answered.
-    pub fn asked_last(&self) -> Option<Asked> {
+    pub fn asked_last(&self) -> Option<ExpectedReply> {
         match self.pending.back() {
             Some(Slot::Upstream(asked)) => Some(*asked),
             _ => None,
@@ -105,7 +105,7 @@ impl Session {
     pub fn presume_end_of_data(&mut self) {
         if let Phase::Content { transaction, answered, .. } = self.phase {
             if !answered {
-                self.pending.push_back(Slot::Upstream(Asked::Message { transaction }));
+                self.pending.push_back(Slot::Upstream(ExpectedReply::Message { transaction }));
             }
             self.phase = Phase::Command;
         }

@@ -21,7 +21,7 @@ const MAX_NAME: usize = 255;
 #[serde(rename_all = "snake_case")]
 pub enum Response {
     /// It spoke.
-    Answered,
+    LookupResult,
     /// RST in answer to the SYN.
     Refused,
     /// Nothing came, to the SYN or after the handshake.
@@ -34,7 +34,7 @@ pub enum Response {
 
 impl Response {
     pub const ALL: [Self; 5] =
-        [Self::Answered, Self::Refused, Self::Silent, Self::Unreachable, Self::BlackHole];
+        [Self::LookupResult, Self::Refused, Self::Silent, Self::Unreachable, Self::BlackHole];
 
     /// Position in [`Self::ALL`].
     pub const fn index(self) -> usize {
@@ -44,7 +44,7 @@ impl Response {
     /// The word in JSON and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Answered => "answered",
+            Self::LookupResult => "answered",
             Self::Refused => "refused",
             Self::Silent => "silent",
             Self::Unreachable => "unreachable",
@@ -109,7 +109,7 @@ impl Tries {
 
     pub const fn of(&self, response: Response) -> &Seen {
         match response {
-            Response::Answered => &self.answered,
+            Response::LookupResult => &self.answered,
             Response::Refused => &self.refused,
             Response::Silent => &self.silent,
             Response::Unreachable => &self.unreachable,
@@ -124,7 +124,7 @@ impl Tries {
 
     fn tried(&mut self, response: Response, at: Timestamp) {
         let seen = match response {
-            Response::Answered => &mut self.answered,
+            Response::LookupResult => &mut self.answered,
             Response::Refused => &mut self.refused,
             Response::Silent => &mut self.silent,
             Response::Unreachable => &mut self.unreachable,
@@ -132,7 +132,7 @@ impl Tries {
         };
         seen.count += 1;
         seen.last = seen.last.max(Some(at));
-        // Of equals the last is taken: `Answered`.
+        // Of equals the last is taken: `LookupResult`.
         let latest = Response::ALL.into_iter().rev().max_by_key(|response| self.of(*response).last);
         self.state = latest.unwrap_or(response);
     }
@@ -180,7 +180,7 @@ pub struct Responses {
 impl Responses {
     pub const fn of(&self, response: Response) -> u64 {
         match response {
-            Response::Answered => self.answered,
+            Response::LookupResult => self.answered,
             Response::Refused => self.refused,
             Response::Silent => self.silent,
             Response::Unreachable => self.unreachable,
@@ -190,7 +190,7 @@ impl Responses {
 
     const fn count(&mut self, response: Response) {
         *match response {
-            Response::Answered => &mut self.answered,
+            Response::LookupResult => &mut self.answered,
             Response::Refused => &mut self.refused,
             Response::Silent => &mut self.silent,
             Response::Unreachable => &mut self.unreachable,

@@ -1,6 +1,6 @@
 //! Octets that the source left out on purpose: content of messages, and TLS.
 
-use gatepost::engine::{Direction, Utterance};
+use gatepost::engine::{Direction, TranscriptItem};
 
 use super::*;
 
@@ -151,12 +151,13 @@ fn a_transcript_tells_what_was_left_out() {
         }
     }
     let said = witness.take_transcript();
-    let message: Vec<&Utterance> = said.iter().rev().take(4).rev().map(|said| &said.what).collect();
-    let content = |text: &str| Utterance::Content(text.into());
-    let queued = Utterance::Line(b"250 queued\r\n".to_vec());
+    let message: Vec<&TranscriptItem> =
+        said.iter().rev().take(4).rev().map(|said| &said.what).collect();
+    let content = |text: &str| TranscriptItem::Content(text.into());
+    let queued = TranscriptItem::Line(b"250 queued\r\n".to_vec());
     assert_eq!(
         message,
-        [&content("ab\r\n"), &Utterance::Omitted(95), &content("c\r\n.\r\n"), &queued]
+        [&content("ab\r\n"), &TranscriptItem::Omitted(95), &content("c\r\n.\r\n"), &queued]
     );
     let octets = |side| {
         said.iter().filter(|said| said.from == side).map(|said| said.what.len()).sum::<u64>()

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use gatepost::addr::{ClientAddr, Networks, OriginalDst};
 use gatepost::engine::{
-    Anomaly, BareNewlines, Event, Outcome, Output, Pregreet, Profile, RefuseAt, SessionRecord,
-    Side, TcpFacts, Tls, Witness,
+    Anomaly, BareNewlines, Event, Observer, Outcome, Output, Pregreet, Profile, RefuseAt,
+    SessionRecord, Side, TcpFacts, Tls,
 };
 use gatepost::policy::{AccessRule, AccessRules, Action};
 
@@ -132,10 +132,10 @@ impl Record {
         record
     }
 
-    fn witness(&self) -> Witness {
+    fn witness(&self) -> Observer {
         let client = ClientAddr::new("[2001:db8::1]:40000".parse().unwrap());
         let server = OriginalDst::new("[2001:db8::25]:25".parse().unwrap());
-        Witness::new(self.profile.clone().into(), client, server, START, self.midstream)
+        Observer::new(self.profile.clone().into(), client, server, START, self.midstream)
     }
 }
 

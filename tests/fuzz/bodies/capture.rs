@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use gatepost::addr::Family;
-use gatepost::analyst::{Analyst, Session, Settings, Transcripts};
+use gatepost::analyzer::{Analyzer, Session, Settings, Transcripts};
 use gatepost::engine::{BareNewlines, Event, Observe, Pregreet, Profile, SessionRecord};
-use gatepost::reach::Capture;
+use gatepost::lookup::Capture;
 use gatepost::report::replay::{Reading, Report, Told, dialogue, json_damage, json_session};
 use gatepost::source::{CaptureFile, PacketSource};
 use gatepost::stream::{Limits, Ports};
@@ -45,7 +45,7 @@ pub(crate) struct Contents {
 /// Reads `octets` to their end, and tells everything in every form.
 pub(crate) fn read(octets: &[u8], limits: Limits) -> Contents {
     let heard = Arc::new(Heard::default());
-    let mut analyst = Analyst::new(Settings {
+    let mut analyst = Analyzer::new(Settings {
         profile: strict(),
         ports: Ports::default(),
         limits,
@@ -190,7 +190,7 @@ impl Teller {
         is_a_line(&json_damage(FILE, message));
     }
 
-    fn sessions(&mut self, analyst: &mut Analyst) {
+    fn sessions(&mut self, analyst: &mut Analyzer) {
         analyst.sessions().for_each(|session| self.session(&session));
     }
 

@@ -1,8 +1,8 @@
 //! DNS responses, as a capture holds them.
 
 use gatepost::addr::Family;
+use gatepost::lookup::Capture;
 use gatepost::policy::facts::{Answer, DomainName, Lookup, Record};
-use gatepost::reach::Capture;
 use gatepost::time::Timestamp;
 
 /// DNS responses, each after two octets of length (as over TCP), to a capture with little room.

@@ -1,7 +1,9 @@
 //! Recorded dialogues, for the witness.
 
 use gatepost::addr::{ClientAddr, OriginalDst, Side};
-use gatepost::engine::{BareNewlines, Output, Pregreet, Profile, SessionRecord, TcpFacts, Witness};
+use gatepost::engine::{
+    BareNewlines, Observer, Output, Pregreet, Profile, SessionRecord, TcpFacts,
+};
 
 use super::engine::driver::START;
 use super::unescaped;
@@ -83,7 +85,7 @@ fn witnessed(profile: &Profile, midstream: bool, told: &[Heard]) -> SessionRecor
     let client = ClientAddr::new("[2001:db8::1]:4000".parse().unwrap());
     let server = OriginalDst::new("[2001:db8::2]:25".parse().unwrap());
     let profile = profile.clone().into();
-    let mut witness = Witness::new(profile, client, server, START, midstream);
+    let mut witness = Observer::new(profile, client, server, START, midstream);
     let mut out = Output::default();
     let mut said = 0;
     for heard in told {

@@ -62,12 +62,12 @@ fn answer(kind: &str, said: &[&str]) -> Answer {
 
 /// `TYPE OWNER ANSWER…` by `;`; MX as `PREFERENCE/HOST`, and `yes`, `no REASON` or `unknown REASON` of what is no question
 /// to the DNS. What is not there has no source.
-fn world(text: &str) -> Vec<(Lookup, Answered)> {
+fn world(text: &str) -> Vec<(Lookup, LookupResult)> {
     let said = text.split(';').map(str::trim).filter(|line| !line.is_empty());
     said.map(|line| {
         let words: Vec<_> = line.split_whitespace().collect();
         let answered =
-            Answered { answer: answer(words[0], &words[2..]), source: Source::Zone, at: None };
+            LookupResult { answer: answer(words[0], &words[2..]), source: Source::Zone, at: None };
         (lookup(words[0], words[1]), answered)
     })
     .collect()
@@ -75,7 +75,7 @@ fn world(text: &str) -> Vec<(Lookup, Answered)> {
 
 /// Answers from `world` what `fact` needs, until it is one; `choose` says which of several to answer first.
 fn settle(
-    world: &[(Lookup, Answered)],
+    world: &[(Lookup, LookupResult)],
     fact: impl Fn(&Answers) -> Step,
     mut choose: impl FnMut(usize) -> usize,
 ) -> Fact {
@@ -89,8 +89,11 @@ fn settle(
         assert!(needed.iter().all(|lookup| known.get(lookup).is_none()), "asked twice");
         let lookup = needed[choose(needed.len())].clone();
         let said = world.iter().find(|(known, _)| *known == lookup);
-        let unheard =
-            Answered { answer: Answer::Unknown(Reason::NoSource), source: Source::None, at: None };
+        let unheard = LookupResult {
+            answer: Answer::Unknown(Reason::NoSource),
+            source: Source::None,
+            at: None,
+        };
         known.insert(lookup, said.map_or(unheard, |(_, answered)| answered.clone()));
     }
     panic!("never a fact");
@@ -341,7 +344,7 @@ fn a_fact_has_the_last_source_and_the_oldest_time_of_what_it_rests_on() {
     let mut known = Answers::default();
     let mut say = |kind, of, said: &[&str], source, at: Option<u64>| {
         let at = at.map(Timestamp::from_nanos);
-        known.insert(lookup(kind, of), Answered { answer: answer(kind, said), source, at });
+        known.insert(lookup(kind, of), LookupResult { answer: answer(kind, said), source, at });
     };
     say("PTR", CLIENT, &["a.example", "b.example"], Source::Capture, Some(7));
     say("AAAA", "a.example", &["2001:db8::1"], Source::Dns, Some(3));
@@ -352,7 +355,7 @@ fn a_fact_has_the_last_source_and_the_oldest_time_of_what_it_rests_on() {
     assert_eq!(told(&fact), "true b.example");
     assert_eq!((fact.source, fact.at), (Source::Zone, at(7)));
     let mut change = |answer, source, at| {
-        known.insert(lookup("AAAA", "b.example"), Answered { answer, source, at });
+        known.insert(lookup("AAAA", "b.example"), LookupResult { answer, source, at });
         let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
         (fact.state, fact.source, fact.at)
     };
@@ -369,7 +372,7 @@ fn a_fact_has_the_last_source_and_the_oldest_time_of_what_it_rests_on() {
     let mut known = Answers::default();
     known.insert(
         lookup("RECIPIENT", "u@a.example"),
-        Answered { answer: Answer::Yes(None), source: Source::Upstream, at: at(5) },
+        LookupResult { answer: Answer::Yes(None), source: Source::Upstream, at: at(5) },
     );
     let Step::Fact(fact) = recipient("u@a.example", &known) else { panic!("all is known") };
     assert_eq!((fact.source, fact.at), (Source::Upstream, at(5)));
@@ -427,7 +430,7 @@ fn answers_are_read_back_as_they_were_recorded() {
     let mut known = Answers::default();
     for (n, (lookup, answered)) in (0..).zip(world(text)) {
         let at = (n % 2 == 0).then(|| Timestamp::from_nanos(1_767_323_045_000_001_000 + n * 1000));
-        known.insert(lookup, Answered { at, ..answered });
+        known.insert(lookup, LookupResult { at, ..answered });
     }
     let json = known.to_json();
     assert_eq!(Answers::from_json(&json).unwrap(), known, "{json}");

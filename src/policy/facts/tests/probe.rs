@@ -146,7 +146,7 @@ fn rounds(said: &str) -> Vec<Vec<IpAddr>> {
         for lookup in needed {
             let answered = world.iter().find(|(known, _)| *known == lookup).map(|(_, a)| a.clone());
             let answer = Answer::No(Reason::Silent, None);
-            let silent = Answered { answer, source: Source::Probe, at: None };
+            let silent = LookupResult { answer, source: Source::Probe, at: None };
             known.insert(lookup, answered.unwrap_or(silent));
         }
     }

@@ -1,0 +1,170 @@
+//! `[reach]` and `[vantage]`: how lookups are answered.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::net::{domain, peer};
+use super::reader::{Field, Read, Section, Value};
+use super::unknown::printable;
+use super::values::{duration, fault, integer, list, plain, size, some, spoken, text, truth};
+use crate::lookup::{Keep, Lives, Probes, Settings, check_store, parse_server, vantage};
+use crate::relay::{self, Identity};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// As humantime has it: 365.25 days.
+const YEAR: Duration = Duration::from_secs(31_557_600);
+
+/// `[reach]`; what other sections decide is put in by [`with_relay`].
+pub(super) fn reach(section: &mut Section<'_, '_, '_>) -> Settings {
+    const MOST: u32 = 1_000_000;
+    let default = Settings::default();
+    let (keep, probes) = (default.keep, default.probes);
+    let tenth = Duration::from_millis(100);
+    Settings {
+        dns: plain(section.read("dns", list(server)).or(Vec::new())),
+        deadline: section.read("deadline", duration(tenth..=MINUTE)).or(default.deadline),
+        traffic_fresh: section
+            .read("traffic_fresh", duration(SECOND..=60 * MINUTE))
+            .or(default.traffic_fresh),
+        keep: Keep {
+            entries: section.read("entries", integer(100..=100_000_000)).or(keep.entries),
+            size: section.read("size", size(1 << 20..=64 << 30)).or(keep.size),
+        },
+        probes: Probes {
+            port: section.read("port", integer(1..=u16::MAX)).or(probes.port),
+            patience: section
+                .read("probe_timeout", duration(tenth..=5 * MINUTE))
+                .or(probes.patience),
+            callouts: section.read("callouts", truth).or(probes.callouts),
+            large_segments: section.read("large_segments", truth).or(probes.large_segments),
+            at_once: section.read("probes_at_once", integer(1..=100_000)).or(probes.at_once),
+            per_second: section.read("probes_per_second", integer(1..=MOST)).or(probes.per_second),
+            per_target_per_minute: section
+                .read("probes_per_server_per_minute", integer(1..=MOST))
+                .or(probes.per_target_per_minute),
+        },
+        recipients_pending: section
+            .read("recipients_pending", integer(1..=100_000))
+            .or(default.recipients_pending),
+        cache: given(&section.read("cache", file)),
+        store: given(&section.read("store", store)),
+        lives: lives(&mut section.section("keep")),
+        ..default
+    }
+}
+
+/// `[reach.keep]`
+fn lives(section: &mut Section<'_, '_, '_>) -> Lives {
+    const RANGE: RangeInclusive<Duration> = SECOND..=YEAR;
+    let default = Lives::default();
+    let mut read = |key, default| section.read(key, duration(RANGE)).or(default);
+    let lives = Lives {
+        dns_min: read("dns_min", default.dns_min),
+        dns_max: read("dns_max", default.dns_max),
+        dns_negative_max: read("dns_negative_max", default.dns_negative_max),
+        unknown: read("unknown", default.unknown),
+        probe_yes: read("probe_yes", default.probe_yes),
+        probe_no: read("probe_no", default.probe_no),
+        callout_yes: read("callout_yes", default.callout_yes),
+        callout_no: read("callout_no", default.callout_no),
+        recipient_yes: read("recipient_yes", default.recipient_yes),
+        recipient_no: read("recipient_no", default.recipient_no),
+    };
+    let least = lives.dns_min;
+    for (key, most) in [("dns_max", lives.dns_max), ("dns_negative_max", lives.dns_negative_max)] {
+        if let (true, Some(at)) = (most < least, section.begins()) {
+            let field = section.field(key);
+            let problem =
+                format!("{} is less than dns_min, which is {}", spoken(most), spoken(least));
+            section.notes.mistake(at, &field, problem, "make it longer, or dns_min shorter");
+        }
+    }
+    lives
+}
+
+/// What `[reach]` takes from the relay's sections.
+pub(super) fn with_relay(reach: Settings, relay: &relay::Settings) -> Settings {
+    let upstream = &relay.upstream;
+    Settings {
+        hostname: relay.smtp.hostname.clone(),
+        mark: upstream.mark,
+        upstreams: upstream.addresses.clone(),
+        upstream_preface: preface(upstream.identity).to_vec(),
+        ..reach
+    }
+}
+
+/// A PROXY header for a connection of the gateway's own: v1 `UNKNOWN`, v2 `LOCAL`.
+const fn preface(identity: Identity) -> &'static [u8] {
+    match identity {
+        Identity::ProxyV1 => b"PROXY UNKNOWN\r\n",
+        Identity::ProxyV2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        Identity::None | Identity::Transparent | Identity::Xclient => b"",
+    }
+}
+
+/// `[vantage]`: `None` without the section, or when it is wrong.
+pub(super) fn vantage(section: &mut Section<'_, '_, '_>) -> Option<vantage::Settings> {
+    const DOMAINS: &str = "write at least one domain such as \"example.org\"";
+    let begins = section.begins().is_some();
+    let timeout = section.read("timeout", duration(SECOND..=5 * MINUTE));
+    let (address, key, domains) = if begins {
+        (
+            section.require("address", r#"address = "[2001:db8:2::9]:9626""#, peer),
+            section.require("key", r#"key = "/etc/gatepost/vantage.key""#, file),
+            section.require("domains", r#"domains = ["example.org"]"#, some(domain, DOMAINS)),
+        )
+    } else {
+        (
+            section.read("address", peer),
+            section.read("key", file),
+            section.read("domains", some(domain, DOMAINS)),
+        )
+    };
+    Some(vantage::Settings {
+        address: *address.given()?.get_ref(),
+        key: given(&key)?,
+        domains: plain(domains.given()?.get_ref().clone()),
+        timeout: timeout.or(vantage::TIMEOUT),
+    })
+}
+
+fn given<T: Clone>(field: &Field<T>) -> Option<T> {
+    field.given().map(|value| value.get_ref().clone())
+}
+
+/// A DNS server's address, with or without a port.
+fn server(value: &Value<'_>) -> Read<SocketAddr> {
+    const EXAMPLE: &str = "\"192.0.2.53\"";
+    let written = text(value, "an address", EXAMPLE)?;
+    parse_server(written).or_else(|_why| {
+        let problem = format!("\"{}\" is not the address of a DNS server", printable(written));
+        fault(value, problem, "write one such as \"192.0.2.53\" or \"[2001:db8::53]:5353\"")
+    })
+}
+
+fn file(value: &Value<'_>) -> Read<PathBuf> {
+    const EXAMPLE: &str = "\"/var/lib/gatepost/facts.redb\"";
+    let path = text(value, "a path", EXAMPLE)?;
+    if path.is_empty() || path.contains('\0') || path.ends_with('/') {
+        let problem = format!("\"{}\" cannot be the name of a file", printable(path));
+        return fault(value, problem, format!("write a path such as {EXAMPLE}"));
+    }
+    Ok(path.into())
+}
+
+fn store(value: &Value<'_>) -> Read<String> {
+    const EXAMPLE: &str = "\"redis://192.0.2.6:6379/0\"";
+    let url = text(value, "the address of a Redis server", EXAMPLE)?;
+    match check_store(url) {
+        Ok(()) => Ok(url.to_owned()),
+        // The address may hold a password.
+        Err(why) => {
+            let problem = format!("it names no Redis server ({})", printable(&why));
+            fault(value, problem, format!("write one such as {EXAMPLE}"))
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What passing traffic showed of other servers: our MTA's own mail to them, mostly.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
+use crate::time::Timestamp;
+use crate::traffic::Response;
+
+/// Servers that are remembered.
+const SERVERS: u64 = 16_384;
+
+/// The last thing that each server did, while it is fresh.
+#[derive(Clone, Debug)]
+pub(super) struct Board {
+    seen: Cache<IpAddr, (Response, Timestamp)>,
+}
+
+impl Board {
+    pub(super) fn new(fresh: Duration) -> Self {
+        let seen = Cache::builder().eviction_policy(EvictionPolicy::lru());
+        Self { seen: seen.max_capacity(SERVERS).time_to_live(fresh).build() }
+    }
+
+    pub(super) fn passed(&self, server: IpAddr, response: Response, at: Timestamp) {
+        self.seen.insert(server.to_canonical(), (response, at));
+    }
+
+    /// The answer, if traffic gives it. That a server answers our MTA says nothing of a mailbox; that it does not is enough.
+    pub(super) fn answer(&self, lookup: &Lookup) -> Option<LookupResult> {
+        let (Lookup::Connect(ip) | Lookup::Greet(ip) | Lookup::Callout(ip, _)) = lookup else {
+            return None;
+        };
+        let (response, at) = self.seen.get(&ip.to_canonical())?;
+        let no = |reason| Answer::No(reason, None);
+        let answer = match (response, lookup) {
+            (Response::LookupResult, Lookup::Callout(..)) => return None,
+            (Response::LookupResult, _) | (Response::BlackHole, Lookup::Connect(_)) => {
+                Answer::Yes(None)
+            }
+            (Response::Refused | Response::Unreachable, _) => no(Reason::Refused),
+            (Response::Silent, _) => no(Reason::Silent),
+            (Response::BlackHole, _) => no(Reason::Stalled),
+        };
+        Some(LookupResult { answer, source: Source::Traffic, at: Some(at) })
+    }
+}

@@ -1,0 +1,342 @@
+//! Answers for a running gateway: what passes, what is known, and whom to ask.
+//!
+//! A lookup is answered by what traffic showed of its server; else by what is kept; else by a flight, which is under way once
+//! for all who ask the same, and goes on when they leave. What is kept is asked for anew in the last fifth of its life by
+//! whoever reads it, who is answered at once. Nobody waits longer than the deadline: then it is unknown.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::board::Board;
+use super::cache::Cache;
+use super::call_ahead::CallAhead;
+use super::dns::{Dns, DnsError, system_servers};
+use super::flights::{Boarding, Flights};
+use super::life::Entry;
+use super::probe::Prober;
+use super::shared::{Shared, Turn, is_shared};
+use super::store::{self, Store};
+use super::{Settings, now};
+use crate::policy::facts::{
+    Answer, Lookup, LookupKind, LookupResult, ObserveLookups, Obtained, Reason, Source,
+};
+use crate::time::Timestamp;
+use crate::traffic::Response;
+
+/// How often what is not needed any more is forgotten, and the size of the cache is told.
+const TIDY: Duration = Duration::from_secs(10);
+
+/// Why lookups cannot be answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReachError {
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+    #[error(
+        "[reach] store names no Redis server: {0}; write one such as \"redis://192.0.2.6:6379/0\""
+    )]
+    Shared(String),
+}
+
+/// Answers lookups; clones share everything.
+#[derive(Clone)]
+pub struct LookupService(Arc<Desk>);
+
+struct Desk {
+    settings: Settings,
+    board: Board,
+    cache: Cache,
+    flights: Flights,
+    dns: Dns,
+    prober: Prober,
+    call_ahead: CallAhead,
+    shared: Option<Shared>,
+    store: Option<Store>,
+    observer: Arc<dyn ObserveLookups>,
+    /// Where the work is done: lookups shall not hold up sessions, nor end with the thread of whoever asked first.
+    runtime: Handle,
+}
+
+impl LookupService {
+    /// Ready to answer; the work is done on the runtime that this is called on. Answers of an earlier process are read
+    /// first. The sentences are for the log: what does not stand in the way of answering.
+    ///
+    /// # Errors
+    /// Nobody can be asked as the settings say.
+    pub fn start(
+        settings: Settings,
+        observer: Arc<dyn ObserveLookups>,
+    ) -> Result<(Self, Vec<String>), ReachError> {
+        let servers = match settings.dns.as_slice() {
+            [] => system_servers()?,
+            servers => servers.to_vec(),
+        };
+        // A little less than the askers', so that they hear why.
+        let dns = Dns::uncached(&servers, settings.deadline * 19 / 20)?;
+        let runtime = Handle::current();
+        let patience = settings.probes.patience;
+        let join = |url: &String| Shared::start(url, patience, &runtime, Arc::clone(&observer));
+        let shared = settings.store.as_ref().map(join).transpose().map_err(ReachError::Shared)?;
+        let cache = Cache::new(&settings);
+        let mut notices = Vec::new();
+        let mut store = None;
+        if let Some(path) = &settings.cache {
+            let opened = store::open(path, settings.keep.entries);
+            for (lookup, entry) in opened.entries {
+                cache.insert(lookup, Arc::new(entry));
+            }
+            notices.extend(opened.notice);
+            store = opened.store;
+        }
+        let desk = Arc::new(Desk {
+            board: Board::new(settings.traffic_fresh),
+            cache,
+            flights: Flights::default(),
+            dns,
+            prober: Prober::new(&settings),
+            call_ahead: CallAhead::new(&settings),
+            shared,
+            store,
+            observer,
+            runtime,
+            settings,
+        });
+        let tidied = Arc::downgrade(&desk);
+        desk.runtime.spawn(async move {
+            let mut tick = interval(TIDY);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                tick.tick().await;
+                let Some(desk) = tidied.upgrade() else { return };
+                desk.tidy();
+            }
+        });
+        Ok((Self(desk), notices))
+    }
+
+    /// The answer, no later than the deadline.
+    pub async fn ask(&self, lookup: &Lookup) -> LookupResult {
+        let desk = &self.0;
+        let (answered, how, took) = match desk.known(lookup) {
+            // No clock is read for what nobody waited for.
+            Some((answered, how)) => (answered, how, Duration::ZERO),
+            None => {
+                let began = Instant::now();
+                let (answered, how) = desk.find(lookup).await;
+                (answered, how, began.elapsed())
+            }
+        };
+        desk.observer.answered(lookup.kind(), how, answered.answer.told(), took);
+        answered
+    }
+
+    /// What our MTA, or another's traffic, showed of `server` at `at`.
+    pub fn passed(&self, server: IpAddr, response: Response, at: Timestamp) {
+        self.0.board.passed(server, response, at);
+    }
+
+    /// What is kept and `matches`, the last to end first.
+    pub fn show(&self, matches: impl Fn(&Lookup) -> bool) -> Vec<(Lookup, Arc<Entry>)> {
+        let now = now();
+        let mut kept = self.0.cache.entries();
+        kept.retain(|(lookup, entry)| entry.is_good(now) && matches(lookup));
+        kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.until));
+        kept
+    }
+
+    /// Forgets what `matches`, also in the file and in the store that gateways share; returns how many.
+    pub async fn purge(&self, matches: impl Fn(&Lookup) -> bool) -> usize {
+        let gone = self.show(matches);
+        for (lookup, _) in &gone {
+            self.0.cache.remove(lookup);
+            if let Some(store) = &self.0.store {
+                store.change(lookup.clone(), None);
+            }
+            if let Some(shared) = self.0.shared.as_ref().filter(|_| is_shared(lookup.kind())) {
+                shared.forget(lookup).await;
+            }
+        }
+        gone.len()
+    }
+
+    /// Waits until what was learnt is on the disk; for the end of the process.
+    pub fn flush(&self) {
+        if let Some(store) = &self.0.store {
+            store.flush();
+        }
+    }
+}
+
+#[cfg(test)]
+impl LookupService {
+    pub(super) fn kept(&self) -> Vec<(Lookup, Arc<Entry>)> {
+        self.show(|_| true)
+    }
+
+    pub(super) fn keep(&self, lookup: Lookup, answered: LookupResult, life: Duration) {
+        self.0.keep(lookup, Entry::new(answered, now(), life));
+    }
+
+    pub(super) fn make_due(&self, lookup: &Lookup) {
+        if let Some(entry) = self.0.cache.get(lookup) {
+            let due = Entry { renew: now(), ..Entry::clone(&entry) };
+            self.0.cache.insert(lookup.clone(), Arc::new(due));
+        }
+    }
+
+    pub(super) fn tidy(&self) {
+        self.0.tidy();
+    }
+}
+
+fn unknown(reason: Reason) -> LookupResult {
+    LookupResult { answer: Answer::Unknown(reason), source: Source::None, at: Some(now()) }
+}
+
+impl Desk {
+    /// What can be said without asking anybody.
+    fn known(self: &Arc<Self>, lookup: &Lookup) -> Option<(LookupResult, Obtained)> {
+        if let Some(answer) = self.prober.settled(lookup) {
+            let how = match answer {
+                Answer::Unknown(Reason::Limited) => Obtained::Limited,
+                _ => Obtained::Cache,
+            };
+            return Some((LookupResult { answer, source: Source::None, at: None }, how));
+        }
+        if let Some(answered) = self.board.answer(lookup) {
+            return Some((answered, Obtained::Traffic));
+        }
+        let entry = self.cache.get(lookup)?;
+        let now = now();
+        if !entry.is_good(now) {
+            return None;
+        }
+        if entry.is_due(now) {
+            self.renew(lookup);
+        }
+        Some((entry.answered.clone(), Obtained::Cache))
+    }
+
+    /// On a flight of one's own or of another.
+    async fn find(self: &Arc<Self>, lookup: &Lookup) -> (LookupResult, Obtained) {
+        let (flight, how) = match self.board_flight(lookup, None) {
+            Boarding::Started(flight) => (flight, Obtained::Asked),
+            Boarding::Joined(flight) => (flight, Obtained::Joined),
+            Boarding::Landed(answered) => return (answered, Obtained::Cache),
+            Boarding::Full => return (unknown(Reason::Limited), Obtained::Limited),
+        };
+        match timeout(self.settings.deadline, flight).await {
+            Ok(answered) => match answered.answer {
+                Answer::Unknown(Reason::Limited) => (answered, Obtained::Limited),
+                Answer::Unknown(Reason::Timeout) => (answered, Obtained::Timeout),
+                _ => (answered, how),
+            },
+            Err(_elapsed) => (unknown(Reason::Timeout), Obtained::Timeout),
+        }
+    }
+
+    fn board_flight(self: &Arc<Self>, lookup: &Lookup, before: Option<Arc<Entry>>) -> Boarding {
+        let known = || {
+            let kept = self.cache.get(lookup).filter(|entry| entry.is_good(now()));
+            // A renewal is not satisfied by what it renews.
+            let newer = kept.filter(|kept| before.as_ref().is_none_or(|old| kept.is_newer(old)));
+            newer.map(|entry| entry.answered.clone())
+        };
+        let old = before.clone();
+        self.flights.board(lookup, &self.runtime, known, || {
+            let (desk, lookup) = (Arc::clone(self), lookup.clone());
+            async move { desk.work(lookup, old).await }
+        })
+    }
+
+    /// Asks anew for what is kept and ends soon.
+    fn renew(self: &Arc<Self>, lookup: &Lookup) {
+        let Some(entry) = self.cache.get(lookup) else { return };
+        if let Boarding::Started(_nobody_waits) = self.board_flight(lookup, Some(entry)) {
+            self.observer.renewed(lookup.kind());
+        }
+    }
+
+    /// Asks whoever knows, and keeps the answer. `before` is what it is to replace.
+    async fn work(self: Arc<Self>, lookup: Lookup, before: Option<Arc<Entry>>) -> LookupResult {
+        let sharing = self.shared.as_ref().filter(|_| is_shared(lookup.kind()));
+        let mut ours = None;
+        if let Some(shared) = sharing {
+            match shared.turn(&lookup).await {
+                Turn::Known(entry) if before.as_ref().is_none_or(|old| entry.is_newer(old)) => {
+                    self.observer.taken_over(lookup.kind());
+                    self.observer.learnt(&lookup, &entry.answered);
+                    let answered = entry.answered.clone();
+                    self.keep(lookup, *entry);
+                    return answered;
+                }
+                Turn::Known(_) | Turn::Alone => {}
+                Turn::Ours => ours = Some(shared),
+            }
+        }
+        let (answered, ttl) = self.find_out(&lookup).await;
+        self.observer.learnt(&lookup, &answered);
+        let now = now();
+        let unknown = matches!(answered.answer, Answer::Unknown(_));
+        let old = before.filter(|old| unknown && old.is_good(now));
+        let life = self.settings.lives.of(lookup.kind(), &answered, ttl);
+        let fresh = life.filter(|_| old.is_none());
+        let fresh = fresh.map(|life| Entry::new(answered.clone(), now, life));
+        if let Some(shared) = sharing {
+            match (&fresh, ours) {
+                (Some(entry), _) => shared.share(&lookup, entry).await,
+                (None, Some(ours)) => ours.let_go(&lookup).await,
+                (None, None) => {}
+            }
+        }
+        if let Some(old) = old {
+            // What is known stands until its end; for a while nobody tries again.
+            let renew = now + self.settings.lives.unknown;
+            self.cache.insert(lookup, Arc::new(Entry { renew, ..Entry::clone(&old) }));
+            return old.answered.clone();
+        }
+        if let Some(entry) = fresh {
+            self.keep(lookup, entry);
+        }
+        answered
+    }
+
+    fn keep(&self, lookup: Lookup, entry: Entry) {
+        let entry = Arc::new(entry);
+        // What is unknown is worth no write.
+        let known = !matches!(entry.answered.answer, Answer::Unknown(_));
+        if let Some(store) = self.store.as_ref().filter(|_| known) {
+            store.change(lookup.clone(), Some(Arc::clone(&entry)));
+        }
+        self.cache.insert(lookup, entry);
+    }
+
+    async fn find_out(&self, lookup: &Lookup) -> (LookupResult, Option<Duration>) {
+        let (answer, ttl, source) = match lookup.kind() {
+            LookupKind::Reverse | LookupKind::Addresses | LookupKind::MailExchanges => {
+                let (answer, ttl) = self.dns.timed(lookup).await;
+                (answer, ttl, Source::Dns)
+            }
+            LookupKind::Connect | LookupKind::Greet | LookupKind::Callout => {
+                (self.prober.answer(lookup).await, None, Source::Probe)
+            }
+            LookupKind::Recipient | LookupKind::ReceivePath => match lookup {
+                Lookup::Recipient(path) => {
+                    (self.call_ahead.answer(path).await, None, Source::Upstream)
+                }
+                _ => (Answer::Unknown(Reason::NoSource), None, Source::None),
+            },
+        };
+        (LookupResult { answer, source, at: Some(now()) }, ttl)
+    }
+
+    fn tidy(&self) {
+        self.prober.tidy();
+        self.cache.tell(&*self.observer);
+        self.observer.under_way(self.flights.len());
+    }
+}

@@ -1,0 +1,136 @@
+//! Answers to what the policy asks: from the DNS in a capture, from a master file, from a live resolver; and for a running
+//! gateway ([`LookupService`]) from passing traffic, a cache, the DNS, calls of other servers and our own upstream.
+//!
+//! Layer 4. A source that has nothing to say of a lookup leaves it to the next; one that heard the DNS fail does not: at
+//! that time the answer *was* unknown, and a replay must decide as the gateway did.
+
+mod alias;
+mod board;
+mod cache;
+mod call_ahead;
+mod capture;
+mod dns;
+mod flights;
+mod life;
+mod limits;
+mod live;
+mod probe;
+mod records;
+mod row;
+mod settings;
+mod shared;
+mod store;
+pub mod vantage;
+mod zone;
+
+use std::time::SystemTime;
+
+use futures_util::future::join_all;
+use hickory_proto::rr::{RData, RecordType};
+
+pub use self::capture::{Capture, MAX_OCTETS, ServerNames};
+pub use self::dns::{Dns, DnsError, parse_server};
+pub use self::life::Entry;
+pub use self::live::{LookupService, ReachError};
+pub use self::probe::{Caller, survey};
+pub use self::row::{Row, about, matches};
+pub use self::settings::{Keep, Lives, Probes, Settings};
+pub use self::shared::check_store;
+pub use self::store::{StoreError, purge, read};
+pub use self::zone::{Zone, ZoneError};
+use crate::addr::Family;
+use crate::policy::facts::{
+    Answer, Answers, DomainName, Fact, Lookup, LookupResult, Reason, Record, Source, Step,
+};
+use crate::time::Timestamp;
+
+/// Whom to ask, in this order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sources<'a> {
+    /// A capture, as far as it had been heard at that time.
+    pub capture: Option<(&'a Capture, Timestamp)>,
+    pub zone: Option<&'a Zone>,
+    pub dns: Option<&'a Dns>,
+}
+
+impl Sources<'_> {
+    /// Asks one source after the other. Waits only for [`Self::dns`], and no longer than its deadline.
+    pub async fn answer(&self, lookup: &Lookup) -> LookupResult {
+        let silent = Answer::Unknown(Reason::NoSource);
+        if let Some((capture, at)) = self.capture {
+            let answer = capture.answer(lookup, at);
+            if answer != silent {
+                return LookupResult { answer, source: Source::Capture, at: Some(at) };
+            }
+        }
+        if let Some(zone) = self.zone {
+            let answer = zone.answer(lookup);
+            if answer != silent {
+                return LookupResult { answer, source: Source::Zone, at: None };
+            }
+        }
+        match self.dns {
+            Some(dns) => {
+                let answer = dns.answer(lookup).await;
+                let at = Some(now());
+                LookupResult { answer, source: Source::Dns, at }
+            }
+            None => LookupResult { answer: silent, source: Source::None, at: None },
+        }
+    }
+
+    /// Drives one of the functions of [`crate::policy::facts`] to its fact. What is learnt stays in `known`, so nothing is
+    /// asked twice for one session. Ends: each round answers all that is needed, and no fact needs more than a few rounds.
+    pub async fn settle(&self, known: &mut Answers, fact: impl Fn(&Answers) -> Step) -> Fact {
+        loop {
+            let lookups = match fact(known) {
+                Step::Fact(fact) => return fact,
+                Step::Need(lookups) => lookups,
+            };
+            self.learn(known, lookups).await;
+        }
+    }
+
+    /// Asks all of `lookups` at once and adds their answers to what is known.
+    pub async fn learn(&self, known: &mut Answers, lookups: Vec<Lookup>) {
+        let answers = join_all(lookups.iter().map(|lookup| self.answer(lookup))).await;
+        for (lookup, answered) in lookups.into_iter().zip(answers) {
+            known.insert(lookup, answered);
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}
+
+/// The owner name and the type of the records that answer `lookup`; `None` if it is no question to the DNS.
+fn question(lookup: &Lookup) -> Option<(DomainName, RecordType)> {
+    Some(match lookup {
+        Lookup::Reverse(ip) => (DomainName::reverse(*ip), RecordType::PTR),
+        Lookup::Addresses(name, Family::Ipv4) => (name.clone(), RecordType::A),
+        Lookup::Addresses(name, Family::Ipv6) => (name.clone(), RecordType::AAAA),
+        Lookup::MailExchanges(domain) => (domain.clone(), RecordType::MX),
+        Lookup::Connect(_)
+        | Lookup::Greet(_)
+        | Lookup::Callout(..)
+        | Lookup::Recipient(_)
+        | Lookup::ReceivePath(_) => return None,
+    })
+}
+
+/// A record of one of the types that a [`Lookup`] asks for.
+fn record(data: &RData) -> Option<Record> {
+    Some(match data {
+        RData::A(a) => Record::Address(a.0.into()),
+        RData::AAAA(aaaa) => Record::Address(aaaa.0.into()),
+        RData::PTR(ptr) => Record::Name(ptr.0.clone().into()),
+        RData::MX(mx) => {
+            Record::Exchange { preference: mx.preference, host: mx.exchange.clone().into() }
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

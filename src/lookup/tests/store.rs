@@ -1,0 +1,247 @@
+//! The file of answers: what survives which end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{Keep, LookupService, Probes, Settings, StoreError, now, purge, read};
+use super::live::settings;
+use super::{Answer, Lookup, LookupResult, Reason, Source, lookup};
+
+/// Removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gatepost-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("facts.redb")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn with(file: &Path) -> Settings {
+    // Nothing here asks the DNS.
+    let probes = Probes { callouts: true, ..Probes::default() };
+    let nowhere = settings((Ipv4Addr::LOCALHOST, 9).into());
+    Settings { cache: Some(file.to_owned()), probes, ..nowhere }
+}
+
+fn begin(settings: Settings) -> (LookupService, Vec<String>) {
+    LookupService::start(settings, Arc::new(())).unwrap()
+}
+
+fn answered(answer: Answer, source: Source) -> LookupResult {
+    LookupResult { answer, source, at: Some(now()) }
+}
+
+/// One of each form, with the time for which it is good.
+fn some() -> Vec<(Lookup, LookupResult, Duration)> {
+    let minute = Duration::from_secs(60);
+    let ip = "2001:db8::25".parse().unwrap();
+    let path = String::from("a b@a.example");
+    let of = |text| match lookup(text) {
+        Lookup::MailExchanges(name) => {
+            crate::policy::facts::Record::Exchange { preference: 10, host: name }
+        }
+        Lookup::Reverse(ip) => crate::policy::facts::Record::Address(ip),
+        _ => panic!("no record: {text}"),
+    };
+    let records = Answer::Records(vec![of("MX mx.a.example"), of("PTR ::ffff:192.0.2.1")]);
+    let no = Answer::No(Reason::NoSuchMailbox, Some(String::from("550 5.1.1")));
+    vec![
+        (lookup("MX a.example"), answered(records, Source::Dns), minute),
+        (lookup("PTR 2001:db8::25"), answered(Answer::NxDomain, Source::Dns), minute),
+        (lookup("AAAA a.example"), answered(Answer::NoData, Source::Dns), minute),
+        (Lookup::Greet(ip), answered(Answer::Yes(None), Source::Probe), minute),
+        (Lookup::Callout(ip, path), answered(no, Source::Probe), minute),
+    ]
+}
+
+#[tokio::test]
+async fn answers_survive_a_restart_and_expired_ones_do_not() {
+    let folder = Folder::new("restart");
+    let (reach, notices) = begin(with(&folder.file()));
+    assert!(notices.is_empty(), "{notices:?}");
+    for (lookup, answered, life) in some() {
+        reach.keep(lookup, answered, life);
+    }
+    let over = lookup("MX over.example");
+    reach.keep(over.clone(), answered(Answer::NxDomain, Source::Dns), Duration::from_millis(1));
+    // What nobody could say is not written.
+    let unknown = lookup("MX unknown.example");
+    let servfail = answered(Answer::Unknown(Reason::Servfail), Source::Dns);
+    reach.keep(unknown, servfail, Duration::from_secs(60));
+    reach.flush();
+    drop(reach);
+    let mode = fs::metadata(folder.file()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (reach, notices) = begin(with(&folder.file()));
+    assert!(notices.is_empty(), "{notices:?}");
+    for (lookup, answered, _) in some() {
+        let known = reach.ask(&lookup).await;
+        assert_eq!((known.answer, known.source), (answered.answer, answered.source));
+    }
+    assert_eq!(reach.show(|_| true).len(), some().len());
+    assert_eq!(reach.purge(|lookup| matches!(lookup, Lookup::Greet(_))).await, 1);
+    drop(reach);
+    // Without a gateway.
+    assert_eq!(read(&folder.file()).unwrap().len(), some().len() - 1);
+    assert_eq!(purge(&folder.file(), |lookup| *lookup == some()[0].0).unwrap(), 1);
+    assert_eq!(read(&folder.file()).unwrap().len(), some().len() - 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_said_and_nothing_ends() {
+    let folder = Folder::new("use");
+    let (reach, _) = begin(with(&folder.file()));
+    assert!(matches!(read(&folder.file()).unwrap_err(), StoreError::InUse { .. }));
+    let (other, notices) = begin(with(&folder.file()));
+    assert!(notices.concat().contains("in use by a running gateway"), "{notices:?}");
+    let (known, answered, life) = some().remove(0);
+    other.keep(known.clone(), answered.clone(), life);
+    assert_eq!(other.ask(&known).await, answered, "in memory");
+    drop((reach, other));
+
+    let missing = folder.0.join("no/folder/facts.redb");
+    let (_, notices) = begin(with(&missing));
+    assert!(notices.concat().starts_with("answers are kept in memory only: cannot open "));
+    assert!(matches!(read(&missing).unwrap_err(), StoreError::Open { .. }));
+    assert!(!missing.exists());
+}
+
+/// Whatever octets are changed: the gateway starts, and says so if the file could not be used.
+#[tokio::test]
+async fn a_damaged_file_is_set_aside() {
+    let folder = Folder::new("damaged");
+    let (reach, _) = begin(with(&folder.file()));
+    for (lookup, answered, life) in some() {
+        reach.keep(lookup, answered, life);
+    }
+    reach.flush();
+    drop(reach);
+    let whole = fs::read(folder.file()).unwrap();
+    let aside = || -> BTreeSet<PathBuf> {
+        let files = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.to_string_lossy().contains("facts.redb.damaged-")).collect()
+    };
+    let mut damages: Vec<Vec<u8>> = vec![
+        b"this is no database".to_vec(),
+        vec![0xff; 100_000],
+        whole[..whole.len() / 2].to_vec(),
+        whole[..100].to_vec(),
+    ];
+    for at in (0..whole.len()).step_by(whole.len() / 12) {
+        let mut broken = whole.clone();
+        broken[at..].iter_mut().take(4096).for_each(|octet| *octet ^= 0x5a);
+        damages.push(broken);
+    }
+    let mut set_aside = 0;
+    for damage in damages {
+        fs::write(folder.file(), &damage).unwrap();
+        let before = aside();
+        let (reach, notices) = begin(with(&folder.file()));
+        let (known, answered, life) = some().remove(0);
+        reach.keep(known.clone(), answered.clone(), life);
+        assert_eq!(reach.ask(&known).await, answered);
+        reach.flush();
+        drop(reach);
+        let new: Vec<_> = aside().difference(&before).cloned().collect();
+        if notices.is_empty() {
+            assert!(new.is_empty());
+        } else {
+            set_aside += 1;
+            assert!(notices[0].contains("was damaged") && new.len() == 1, "{notices:?} {new:?}");
+            assert_eq!(fs::read(&new[0]).unwrap(), damage, "as it was");
+        }
+        assert!(read(&folder.file()).unwrap().iter().any(|(lookup, _)| *lookup == known));
+    }
+    assert!(set_aside >= 4, "{set_aside}");
+}
+
+#[tokio::test]
+async fn the_file_is_bounded() {
+    let folder = Folder::new("bounded");
+    let name = |n: u64| lookup(&format!("MX n{n}.example"));
+    let (reach, _) = begin(with(&folder.file()));
+    for n in 0..200 {
+        let life = Duration::from_secs(1000 + n);
+        reach.keep(name(n), answered(Answer::NxDomain, Source::Dns), life);
+    }
+    drop(reach);
+    let keep = Keep { entries: 50, size: 64 << 20 };
+    drop(begin(Settings { keep, ..with(&folder.file()) }));
+    // Pruned when it was started; the last to end are left.
+    let (reach, _) = begin(Settings { keep, ..with(&folder.file()) });
+    reach.keep(name(0), answered(Answer::NxDomain, Source::Dns), Duration::from_secs(5000));
+    drop(reach);
+    let left: Vec<_> =
+        read(&folder.file()).unwrap().into_iter().map(|(lookup, _)| lookup).collect();
+    assert!(left.len() <= 51, "{}", left.len());
+    assert!(left.contains(&name(199)) && left.contains(&name(0)) && !left.contains(&name(10)));
+}
+
+const CHILD: &str = "GATEPOST_TEST_STORE";
+
+/// What the parent test kills.
+#[tokio::test]
+async fn writes_until_it_is_killed() {
+    let Some(file) = std::env::var_os(CHILD) else { return };
+    let (reach, notices) = begin(with(Path::new(&file)));
+    for n in 0_u64.. {
+        let lookup = lookup(&format!("MX n{n}.example"));
+        let life = Duration::from_secs(3600);
+        reach.keep(lookup, answered(Answer::NxDomain, Source::Dns), life);
+        if n % 500 == 499 {
+            reach.flush();
+            println!("\nnotices={} written={n}", notices.len());
+        }
+    }
+}
+
+/// What was on the disk when it was killed is there; it goes on from there, several times.
+#[test]
+fn answers_survive_kill_9() {
+    let folder = Folder::new("killed");
+    let mut best = 0;
+    for round in 0..3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "lookup::tests::store::writes_until_it_is_killed", "--nocapture"])
+            .env(CHILD, folder.file())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let written = lines
+            .map(|line| line.unwrap())
+            .filter_map(|line| {
+                Some(line.strip_prefix("notices=0 written=")?.parse::<u64>().unwrap())
+            })
+            .nth(2 + round)
+            .expect("the child ended by itself, or found the file damaged");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        best = best.max(written);
+        let kept: BTreeSet<_> =
+            read(&folder.file()).unwrap().into_iter().map(|(lookup, _)| lookup).collect();
+        for n in 0..=best {
+            assert!(kept.contains(&lookup(&format!("MX n{n}.example"))), "{n} of {best}");
+        }
+    }
+}

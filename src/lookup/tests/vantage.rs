@@ -1,0 +1,237 @@
+//! A vantage on loopback: what it tells, and whom it refuses.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::super::vantage::{
+    Found, Key, Probed, Prober, Rules, Settings as Client, Vantage, VantageError, serve,
+};
+use super::super::{Lives, LookupService, Probes, Settings};
+use super::live::settings;
+use super::resolver::Resolver;
+use super::{Answer, Reason, name};
+use crate::addr::Family;
+
+static FILES: AtomicUsize = AtomicUsize::new(0);
+
+/// Removed at the end.
+struct KeyFile(PathBuf);
+
+impl KeyFile {
+    fn with(text: &str) -> Self {
+        let file = format!("{}-{}", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("gatepost-vantage-{file}.key"));
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn of(digit: char) -> Self {
+        Self::with(&format!("{}\n", digit.to_string().repeat(64)))
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+/// A vantage for the domains, whose every exchange is at the port `mx` of 192.0.2.1, which is nowhere, or of loopback.
+async fn vantage(key: &KeyFile, resolver: &Resolver, rate: u32, only_global: bool) -> SocketAddr {
+    let at_once = Duration::ZERO;
+    let lives =
+        Lives { probe_yes: at_once, probe_no: at_once, unknown: at_once, ..Lives::default() };
+    let probes = Probes { patience: Duration::from_millis(300), ..Probes::default() };
+    let deadline = Duration::from_millis(500);
+    let settings = Settings { lives, probes, deadline, ..settings(resolver.address) };
+    let (reach, _) = LookupService::start(settings, Arc::new(())).unwrap();
+    let rules = Rules {
+        key: Key::read(&key.0).unwrap(),
+        domains: BTreeSet::from(
+            ["nx", "silent", "gone", "a"].map(|it| name(&format!("{it}.example"))),
+        ),
+        questions_per_minute: NonZeroU32::new(rate).unwrap(),
+        only_global,
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, Prober::new(rules, reach)));
+    address
+}
+
+fn client(address: SocketAddr, key: &KeyFile) -> Vantage {
+    let timeout = Duration::from_secs(10);
+    let settings = Client { address, key: key.0.clone(), domains: Vec::new(), timeout };
+    Vantage::new(&settings, None).unwrap()
+}
+
+#[tokio::test]
+async fn it_tells_what_it_sees() {
+    let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
+    let asker = client(vantage(&key, &resolver, 60, true).await, &key);
+    let none = Found::Addresses(Vec::new());
+    assert_eq!(asker.probe(&name("nx.example"), Family::Ipv6).await.unwrap(), none);
+    let unknown = Found::Unknown(Reason::Timeout);
+    assert_eq!(asker.probe(&name("silent.example"), Family::Ipv4).await.unwrap(), unknown);
+    // mx.a.example is at 192.0.2.1, where nobody answers: no route, or nothing comes back.
+    let found = asker.probe(&name("a.example"), Family::Ipv4).await.unwrap();
+    let Found::Addresses(probed) = &found else { panic!("{found:?}") };
+    assert_eq!((probed[0].host.to_string(), probed.len()), (String::from("mx.a.example"), 1));
+    assert_eq!(probed[0].ip, Ipv4Addr::new(192, 0, 2, 1));
+    assert_ne!(probed[0].answer, Answer::Yes(None));
+}
+
+#[test]
+fn what_it_says_of_the_receive_path() {
+    let probed = |answer| Probed { host: name("mx.a.example"), ip: [192, 0, 2, 1].into(), answer };
+    let found = |answers: &[Answer]| {
+        Found::Addresses(answers.iter().cloned().map(probed).collect()).receive_path()
+    };
+    let (yes, no) = (Answer::Yes(None), Answer::No(Reason::Silent, None));
+    let unknown = Answer::Unknown(Reason::TurnedAway);
+    let detail = Some(String::from("mx.a.example 192.0.2.1"));
+    let not_reached = Answer::No(Reason::NotReached, detail.clone());
+    assert_eq!(found(&[no.clone(), unknown.clone(), yes]), Answer::Yes(detail));
+    assert_eq!(found(&[no.clone(), no.clone()]), not_reached);
+    assert_eq!(found(&[no, unknown.clone()]), unknown);
+    assert_eq!(found(&[]), Answer::No(Reason::NoUsableAddress, None));
+    assert_eq!(Found::Unknown(Reason::Servfail).receive_path(), Answer::Unknown(Reason::Servfail));
+}
+
+#[tokio::test]
+async fn who_may_not_ask_is_told_why() {
+    let (key, other) = (KeyFile::of('a'), KeyFile::of('b'));
+    let resolver = Resolver::start().await;
+    let address = vantage(&key, &resolver, 3, true).await;
+    let refused = |error: VantageError| match error {
+        VantageError::Refused { status, why, .. } => (status.as_u16(), why),
+        other => panic!("{other}"),
+    };
+    let asker = client(address, &key);
+    let said = refused(asker.probe(&name("b.example"), Family::Ipv6).await.unwrap_err());
+    assert_eq!(said, (403, String::from("b.example is none of the domains that I probe")));
+    let stranger = client(address, &other);
+    let said = refused(stranger.probe(&name("nx.example"), Family::Ipv6).await.unwrap_err());
+    assert_eq!(said, (401, String::from("the signature is wrong: have both the same key?")));
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.push(asker.probe(&name("nx.example"), Family::Ipv6).await);
+    }
+    let last = told.pop().unwrap().unwrap_err();
+    assert!(told.into_iter().all(|told| told.is_ok()));
+    assert_eq!(refused(last), (429, String::from("too many questions; wait a minute")));
+
+    // Nobody there.
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+    let error = client(free, &key).probe(&name("nx.example"), Family::Ipv6).await.unwrap_err();
+    assert!(matches!(error, VantageError::Connect(_)), "{error}");
+}
+
+/// What is not the client's: each gets its status and a sentence.
+#[tokio::test]
+async fn bad_input_gets_a_clear_error() {
+    let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
+    let address = vantage(&key, &resolver, 60, true).await;
+    let long = format!(
+        "POST /probe HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{}",
+        "x".repeat(5000)
+    );
+    for (request, status, why) in [
+        ("GET /probe HTTP/1.1\r\nHost: a\r\n\r\n", "405", "method not allowed; ask with POST"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "404", "not found; the path is /probe"),
+        (
+            "POST /probe HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            "401",
+            "there is no signature",
+        ),
+        (
+            "POST /probe HTTP/1.1\r\nHost: a\r\ngatepost-signature: zz\r\nContent-Length: 2\r\n\r\n{}",
+            "401",
+            "the signature is wrong: have both the same key?",
+        ),
+        (&long, "413", "length limit exceeded"),
+        ("nonsense\r\n\r\n", "400", ""),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut octets = Vec::new();
+        let _reset_after_413 = stream.read_to_end(&mut octets).await;
+        let said = String::from_utf8_lossy(&octets);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {said}");
+        assert!(said.contains(why), "{request}: {said}");
+    }
+}
+
+/// Whoever listened in says it again, changes it, or says it too late.
+#[tokio::test]
+async fn what_was_heard_is_of_no_use() {
+    let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
+    let address = vantage(&key, &resolver, 60, true).await;
+    // A proxy that keeps what passes.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let between = listener.local_addr().unwrap();
+    let heard = tokio::spawn(async move {
+        let (mut from, _) = listener.accept().await.unwrap();
+        let mut to = TcpStream::connect(address).await.unwrap();
+        let mut octets = vec![0; 4096];
+        let count = from.read(&mut octets).await.unwrap();
+        octets.truncate(count);
+        to.write_all(&octets).await.unwrap();
+        tokio::io::copy(&mut to, &mut from).await.unwrap();
+        octets
+    });
+    let told = client(between, &key).probe(&name("nx.example"), Family::Ipv6).await;
+    assert_eq!(told.unwrap(), Found::Addresses(Vec::new()));
+    let heard = String::from_utf8(heard.await.unwrap()).unwrap();
+    for (said, status, why) in [
+        (heard.clone(), "401", "that was asked before"),
+        (heard.replace("ipv6", "ipv4"), "401", "the signature is wrong"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(why), "{answer}");
+    }
+
+    // A report for another question, and one that is not signed.
+    for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "SSH-2.0-OpenSSH\r\n"] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let forger = client(listener.local_addr().unwrap(), &key);
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut octets = [0; 4096];
+            let _question = stream.read(&mut octets).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let error = forger.probe(&name("nx.example"), Family::Ipv6).await.unwrap_err();
+        assert!(matches!(error, VantageError::Forged(_) | VantageError::Lost { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_key_is_64_hexadecimal_digits() {
+    for (text, good) in [
+        ("a".repeat(64), true),
+        (format!("  {}\n", "0F".repeat(32)), true),
+        ("a".repeat(63), false),
+        ("a".repeat(66), false),
+        ("g".repeat(64), false),
+        (String::new(), false),
+    ] {
+        let file = KeyFile::with(&text);
+        assert_eq!(Key::read(&file.0).is_ok(), good, "{text}");
+    }
+    let error = Key::read(std::path::Path::new("/nowhere/key")).unwrap_err().to_string();
+    assert!(error.contains("openssl rand -hex 32"), "{error}");
+}
