@@ -1,7 +1,7 @@
-//! Address newtypes: what is easily mixed up gets a type of its own.
+//! Address families, address newtypes and network sets.
 //!
-//! Layer 0. An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) *is* IPv4: every constructor here canonicalises, so lists,
-//! labels, logs and reverse lookups further up never meet the mapped form.
+//! Layer 0. An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) is IPv4 (rule 8 of ARCHITECTURE.md). Every constructor here
+//! canonicalises, so no list, label, log line or reverse lookup contains the mapped form.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// The IP version that a connection runs over.
+/// IP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -20,7 +20,7 @@ pub enum Family {
 impl Family {
     pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
 
-    /// The family of `ip`; a v4-mapped IPv6 address counts as IPv4.
+    /// A v4-mapped IPv6 address is IPv4.
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(_) => Self::Ipv4,
@@ -36,7 +36,7 @@ impl Family {
         }
     }
 
-    /// The label and config word: `ipv4` or `ipv6`.
+    /// Value in metric labels, logs and the configuration: `ipv4` or `ipv6`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ipv4 => "ipv4",
@@ -51,7 +51,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// An end of a connection: who opened it and who was asked. To the relay the server is its upstream.
+/// End of a TCP connection: the client opened it. For the relay the server is the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
@@ -83,7 +83,7 @@ impl Side {
     }
 }
 
-/// `addr` with a v4-mapped IPv6 address turned into plain IPv4.
+/// `addr` with a v4-mapped IPv6 address converted to IPv4.
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
@@ -125,7 +125,7 @@ macro_rules! socket_newtype {
 }
 
 socket_newtype!(
-    /// The true SMTP client: the peer of the socket, or what a trusted PROXY header said.
+    /// The SMTP client: the peer of the socket, or the source address in a PROXY header from a trusted peer.
     ClientAddr
 );
 socket_newtype!(
@@ -133,16 +133,16 @@ socket_newtype!(
     UpstreamAddr
 );
 socket_newtype!(
-    /// Where the client meant to go: our own listener in proxy mode, the MTA in transparent mode.
+    /// Original destination of the client's connection: the gateway's listener in proxy mode, the MTA in transparent mode.
     OriginalDst
 );
 
-/// What one client is counted by: IPv4 /32, IPv6 /64 (an IPv6 host owns at least that much).
+/// Key for limits per client: the /32 of an IPv4 address, the /64 of an IPv6 address, since one IPv6 host usually has a
+/// whole /64 (rule 7 of ARCHITECTURE.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PrefixKey(IpAddr);
 
 impl PrefixKey {
-    /// The key of `ip`: the address itself for IPv4, its /64 for IPv6.
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(v4) => Self(IpAddr::V4(v4)),
@@ -163,12 +163,12 @@ impl fmt::Display for PrefixKey {
     }
 }
 
-/// A set of networks of both families; the empty set contains nothing.
+/// Set of networks of both families. The empty set contains no address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
-    /// Networks written in the v4-mapped form (`::ffff:192.0.2.0/120`) are taken as IPv4.
+    /// A network in v4-mapped form (`::ffff:192.0.2.0/120`) becomes an IPv4 network.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self(networks.into_iter().map(canonical_network).collect())
     }
@@ -187,9 +187,9 @@ impl Networks {
     }
 }
 
-/// A host on the Internet may have this address: not loopback, link-local, multicast, unspecified, private (RFC 1918) or
-/// unique local (RFC 4193), nor an IPv6 address with an IPv4 address in it (RFC 4291 §2.5.5.2). Those of documentation
-/// (RFC 3849, RFC 5737) count: they stand for global ones wherever they are seen.
+/// Whether a host on the Internet can have this address: not loopback, link-local, multicast, unspecified, private
+/// (RFC 1918), unique local (RFC 4193) or v4-mapped (RFC 4291 §2.5.5.2). Documentation addresses (RFC 3849, RFC 5737) count
+/// as global, because examples, captures and tests use them in place of global ones.
 pub const fn is_global(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
@@ -211,7 +211,7 @@ pub const fn is_global(ip: IpAddr) -> bool {
     }
 }
 
-/// `net` with the v4-mapped form turned into plain IPv4.
+/// `net` with a v4-mapped network converted to IPv4.
 pub fn canonical_network(net: IpNet) -> IpNet {
     let mapped: Option<Ipv4Addr> = match net {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => v6.addr().to_ipv4_mapped(),
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn v4_mapped_is_ipv4_everywhere() {
+    fn v4_mapped_addresses_become_ipv4() {
         let mapped: SocketAddr = "[::ffff:192.0.2.7]:25".parse().unwrap();
         let client = ClientAddr::new(mapped);
         assert_eq!(client.to_string(), "192.0.2.7:25");
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_host_on_the_internet_may_have() {
+    fn global_addresses() {
         for (ip, expected) in [
             ("192.0.2.1", true),
             ("2001:db8::1", true),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_is_counted_by_its_64() {
+    fn prefix_key_of_ipv6_is_its_64() {
         let a = PrefixKey::of("2001:db8:1:2:3:4:5:6".parse().unwrap());
         let b = PrefixKey::of("2001:db8:1:2::1".parse().unwrap());
         let other = PrefixKey::of("2001:db8:1:3::1".parse().unwrap());

@@ -1,6 +1,7 @@
 //! gatepost: a transparent SMTP gateway for dual-stack mail.
 //!
-//! Modules by layer; imports go downward only (`tests/layering.rs` holds it):
+//! Modules by layer. Imports go downward only, and modules of layer 4 do not import each other; a test (`layering.rs`)
+//! checks both against this table. ARCHITECTURE.md explains the layers.
 //!
 //! | layer | modules |
 //! |---|---|

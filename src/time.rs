@@ -1,8 +1,8 @@
-//! Our own timestamp: the core never asks a clock, it is told the time.
+//! The timestamp type of the core. Layers 0 to 3 never read a clock; their callers pass the time in.
 //!
-//! Layer 0. Nanoseconds since the Unix epoch in a `u64` reach the year 2554, cost a register, and hold every precision
-//! that a capture file can carry. The live relay makes them from a monotonic clock anchored once to the wall clock, so
-//! differences are safe to time out on.
+//! Layer 0. Nanoseconds since the Unix epoch in a `u64` last until the year 2554, fit in a register and have the resolution of
+//! every capture format. The live relay derives them from a monotonic clock that is anchored once to the wall clock, so that
+//! timeouts can rely on differences.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A point in time, in nanoseconds since 1970-01-01T00:00:00Z.
+/// Nanoseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -23,7 +23,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Times before the epoch become the epoch.
+    /// Saturates at both ends; a time before the epoch becomes the epoch.
     pub fn from_system_time(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
@@ -33,7 +33,7 @@ impl Timestamp {
         UNIX_EPOCH + Duration::from_nanos(self.0)
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// Time elapsed since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -42,7 +42,7 @@ impl Timestamp {
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
-    /// Saturates at the end of time.
+    /// Saturates at `u64::MAX` nanoseconds.
     fn add(self, by: Duration) -> Self {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(nanos))
@@ -70,7 +70,7 @@ impl Serialize for Timestamp {
     }
 }
 
-/// As it is written: RFC 3339 in UTC.
+/// Inverse of `Display`: RFC 3339 in UTC.
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn never_negative_never_wraps() {
+    fn arithmetic_saturates() {
         let (early, late) = (Timestamp::from_nanos(5), Timestamp::from_nanos(9));
         assert_eq!(early - late, Duration::ZERO);
         assert_eq!(late - early, Duration::from_nanos(4));
