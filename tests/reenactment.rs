@@ -197,7 +197,7 @@ fn what_cannot_be_said_again_is_left_with_the_reason() {
     let left = |name: &str| -> Vec<(u64, String)> {
         let performed = again(&lab, &recording(name));
         let reason = |line: &Value| {
-            let why = if line["to"].is_null() { &line["left"] } else { &line["cut_short"] };
+            let why = if line["to"].is_null() { &line["skipped"] } else { &line["cut_short"] };
             (line["number"].as_u64().unwrap(), why.as_str().unwrap_or("-").to_owned())
         };
         let mut left: Vec<_> = performed.iter().map(reason).collect();
@@ -205,10 +205,10 @@ fn what_cannot_be_said_again_is_left_with_the_reason() {
         left
     };
     for (name, number, why) in [
-        ("holes", 1, "the capture has holes in it"),
-        ("holes", 2, "the capture has holes in it"),
-        ("one-direction", 1, "the capture has holes in it"),
-        ("ipv6-unanswered", 1, "the client said nothing and no server greeted it"),
+        ("holes", 1, "the capture has gaps in it"),
+        ("holes", 2, "the capture has gaps in it"),
+        ("one-direction", 1, "the capture has gaps in it"),
+        ("ipv6-unanswered", 1, "the session has no greeting and no command"),
         ("ipv6-unanswered", 2, "-"),
         ("pmtu-black-hole", 1, "the capture holds no answer to what follows"),
         ("starttls", 1, "what follows STARTTLS is encrypted"),

@@ -22,7 +22,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use gatepost::addr::Side;
-use gatepost::analyzer::{Analyzer, Counts, Session, Settings, Transcripts};
+use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, PacketCounts, Transcripts};
 use gatepost::engine::{Anomaly, Profile, Tls, TransactionRecord, TranscriptItem};
 use gatepost::source::{CaptureFile, PacketSource};
 use gatepost::stream::{FlowOutcome, Limits, Ports};
@@ -357,32 +357,33 @@ fn single_captures() {
 }
 
 /// Every session of a capture, which must be read to its end.
-fn replay(file: &Path) -> (Vec<Session>, Counts) {
-    let mut analyst = Analyzer::new(Settings {
+fn replay(file: &Path) -> (Vec<FinishedSession>, PacketCounts) {
+    let mut analyzer = Analyzer::new(AnalyzerSettings {
         profile: Arc::new(Profile::default()),
         ports: Ports::default(),
         limits: Limits::default(),
         observer: Arc::new(()),
         transcripts: Transcripts::All,
+        numbered: 0,
     });
     let mut capture = CaptureFile::open(file).unwrap_or_else(|error| panic!("{error}"));
     while let Some(packet) = capture.next().unwrap_or_else(|error| panic!("{error}")) {
-        analyst.packet(&packet);
+        analyzer.packet(&packet);
     }
-    analyst.finish();
-    (analyst.sessions().collect(), analyst.counts().clone())
+    analyzer.finish();
+    (analyzer.sessions().collect(), analyzer.packet_counts().clone())
 }
 
 /// Client, server, and when the flow began, in nanoseconds.
 type Key = (SocketAddr, SocketAddr, u64);
 
-fn key(session: &Session) -> Key {
+fn key(session: &FinishedSession) -> Key {
     let record = &session.record;
     (record.client.into(), record.server.into(), record.start.as_nanos())
 }
 
 /// The reply to the message of this transaction, or the last one that was said in clear.
-fn answer(session: &Session, transaction: Option<usize>) -> String {
+fn answer(session: &FinishedSession, transaction: Option<usize>) -> String {
     let mut messages = 0;
     let mut within = false;
     let mut last = String::new();

@@ -1,18 +1,22 @@
-//! Packets to sessions: joins the decoder, the flow table and a witness for each flow.
+//! Packets to sessions: joins the decoder, the flow table and a passive observer for each flow.
 //!
-//! Layer 4, and yet without socket and clock: whoever has packets, from a file or from the wire, gives them to
-//! [`Analyzer::packet`] and takes what came of them with [`Analyzer::sessions`].
+//! Layer 3, without socket and clock. The caller passes packets of a file or of an interface to [`Analyzer::packet`] and
+//! collects the sessions that ended from [`Analyzer::sessions`].
 
-mod counts;
-mod heard;
+#![warn(clippy::indexing_slicing)]
+
+mod flow_session;
+mod packet_counts;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use self::counts::Counts;
-use self::heard::{Heard, Held};
-use crate::addr::Family;
+use self::flow_session::{FlowSession, HeldBytes};
+pub use self::packet_counts::PacketCounts;
+use crate::addr::{Family, canonical};
 use crate::engine::{Observe, Profile, SessionRecord, TcpFacts, TranscriptEntry};
 use crate::smtp::{Reply, ReplyParse};
 use crate::stream::{
@@ -21,173 +25,211 @@ use crate::stream::{
 use crate::time::Timestamp;
 use crate::wire::{Datagram, Decoded, Decoder, Packet};
 
-/// Where DNS servers answer from.
+/// Source port of DNS answers.
 const DNS: u16 = 53;
 
-/// How packets are looked at.
+/// Notes of sessions that are still open. A recorder writes a note with the last packets of its session, so few wait at
+/// any time.
+const MAX_NOTES: usize = 256;
+
 #[derive(Clone)]
-pub struct Settings {
-    /// Whose policy is applied in shadow; the default one accepts everything.
+pub struct AnalyzerSettings {
+    /// Policy evaluated in shadow; the default profile accepts everything.
     pub profile: Arc<Profile>,
     pub ports: Ports,
     pub limits: Limits,
-    /// Told of every event and every record, as in the live relay.
+    /// Receives every event and every record, as in the live relay.
     pub observer: Arc<dyn Observe>,
     pub transcripts: Transcripts,
+    /// Sessions in captures read before; numbering continues after it.
+    pub numbered: u64,
 }
 
-/// Of which sessions the whole dialogue is kept.
+/// Sessions whose whole dialogue is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transcripts {
     #[default]
     None,
-    /// Of the one with this number.
+    /// The session with this number.
     One(u64),
     All,
 }
 
 /// A session that is over.
 #[derive(Debug)]
-pub struct Session {
-    /// From 1, in the order of the first packets.
+pub struct FinishedSession {
+    /// In the order of the first packets, starting after [`AnalyzerSettings::numbered`].
     pub number: u64,
-    /// What its segments showed.
+    /// TCP facts from its segments.
     pub flow: FlowFacts,
     pub record: SessionRecord,
-    /// Empty unless asked for.
+    /// Empty unless [`AnalyzerSettings::transcripts`] includes this session.
     pub transcript: Vec<TranscriptEntry>,
+    /// The note of the recorder: lookup answers for a replay.
+    pub note: Option<String>,
 }
 
-/// Reads packets, tells sessions.
+/// Turns packets into sessions.
 pub struct Analyzer {
     decoder: Decoder,
-    flows: FlowTable<Heard>,
-    desk: Desk,
-    counts: Counts,
+    flows: FlowTable<FlowSession>,
+    sessions: SessionSink,
+    packets: PacketCounts,
 }
 
 impl Analyzer {
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: AnalyzerSettings) -> Self {
         Self {
             decoder: Decoder::new(),
             flows: FlowTable::new(settings.limits, settings.ports.clone()),
-            desk: Desk {
+            sessions: SessionSink {
+                last_number: settings.numbered,
                 settings,
-                held: Held::default(),
+                held: HeldBytes::default(),
                 open: Default::default(),
                 over: Vec::new(),
+                notes: HashMap::new(),
             },
-            counts: Counts::default(),
+            packets: PacketCounts::default(),
         }
     }
 
-    /// The next packet. Returns what a DNS server said, if that is what it holds.
+    /// Processes the next packet. Returns it if it is a datagram from a DNS server.
     pub fn packet<'a>(&'a mut self, packet: &Packet<'a>) -> Option<Datagram<'a>> {
         let decoded = self.decoder.decode(packet);
-        self.counts.count(packet, &decoded);
+        self.packets.count(packet, &decoded);
         match decoded {
-            Decoded::Tcp(segment) => self.flows.segment(&segment, &mut self.desk),
-            Decoded::Icmp(error) => self.flows.icmp(&error, &mut self.desk),
+            Decoded::Tcp(segment) => {
+                if let Some(note) = packet.note {
+                    self.sessions.note(segment.src, segment.dst, note);
+                }
+                self.flows.segment(&segment, &mut self.sessions);
+            }
+            Decoded::Icmp(error) => self.flows.icmp(&error, &mut self.sessions),
             Decoded::Udp(datagram) if datagram.src.port() == DNS => return Some(datagram),
             Decoded::Udp(_) | Decoded::Fragment | Decoded::Other | Decoded::Damaged(_) => {}
         }
         None
     }
 
-    /// It is `at`, and no packet came: what waits for one does not wait for ever.
+    /// Advances the time to `at` without a packet, so that timeouts expire on an idle link.
     pub fn tick(&mut self, at: Timestamp) {
-        self.flows.tick(at, &mut self.desk);
+        self.flows.tick(at, &mut self.sessions);
     }
 
-    /// What a kernel said of a socket; see [`FlowTable::socket`].
+    /// Facts about a socket from the kernel; see [`FlowTable::socket`].
     pub fn socket(&mut self, facts: &SocketFacts) {
-        self.flows.socket(facts, &mut self.desk);
+        self.flows.socket(facts, &mut self.sessions);
     }
 
-    /// No more packets come: whatever is open ends here.
+    /// Ends every open session: no more packets follow.
     pub fn finish(&mut self) {
-        self.flows.finish(&mut self.desk);
+        self.flows.finish(&mut self.sessions);
     }
 
-    /// The sessions that ended since this was asked last.
-    pub fn sessions(&mut self) -> impl Iterator<Item = Session> {
-        self.desk.over.drain(..)
+    /// The sessions that ended since the last call.
+    pub fn sessions(&mut self) -> impl Iterator<Item = FinishedSession> {
+        self.sessions.over.drain(..)
     }
 
-    /// What the flow table has seen and lost.
-    pub const fn given_up(&self) -> &stream::Counts {
+    /// Flows and bytes that the flow table counted and gave up.
+    pub const fn stream_counts(&self) -> &stream::Counts {
         self.flows.counts()
     }
 
-    pub const fn counts(&self) -> &Counts {
-        &self.counts
+    pub const fn packet_counts(&self) -> &PacketCounts {
+        &self.packets
     }
 
-    /// Sessions that began and are not over, by position in [`Family::ALL`]. Of them [`Self::opening`] are those that
-    /// nobody has answered.
+    /// The highest session number so far.
+    pub const fn last_number(&self) -> u64 {
+        self.sessions.last_number
+    }
+
+    /// Open sessions by position in [`Family::ALL`], including those without an answer to their SYN ([`Self::opening`]).
     pub const fn open_sessions(&self) -> [usize; Family::ALL.len()] {
-        self.desk.open
+        self.sessions.open
     }
 
-    /// What waits for its first answer now, by position in [`Family::ALL`]; see [`FlowTable::opening`].
+    /// Connections that wait for the first answer, by position in [`Family::ALL`]; see [`FlowTable::opening`].
     pub fn opening(&self) -> [Opening; Family::ALL.len()] {
         self.flows.opening()
     }
 
-    /// Flows that are remembered; at most [`Limits::flows`].
+    /// Flows in memory; at most [`Limits::flows`].
     pub fn flows(&self) -> usize {
         self.flows.flows()
     }
 
-    /// Octets that wait for others: before a witness hears them, and before it can understand them. Each at most
-    /// [`Limits::held`].
+    /// Bytes held by reassembly, and bytes held by the observers. Each is at most [`Limits::held`].
     pub fn held(&self) -> [usize; 2] {
-        [self.flows.held(), self.desk.held.octets()]
+        [self.flows.held(), self.sessions.held.total()]
     }
 }
 
-/// Opens a witness for each flow, and closes its record.
-struct Desk {
-    settings: Settings,
-    held: Held,
+/// Opens a [`FlowSession`] for each flow and collects its record at the end.
+struct SessionSink {
+    settings: AnalyzerSettings,
+    held: HeldBytes,
     open: [usize; Family::ALL.len()],
-    over: Vec<Session>,
+    over: Vec<FinishedSession>,
+    /// By the two ends of the connection.
+    notes: HashMap<[SocketAddr; 2], String>,
+    last_number: u64,
 }
 
-impl Desk {
-    fn open_of(&mut self, start: &FlowStart) -> Option<&mut usize> {
+impl SessionSink {
+    fn open_count(&mut self, start: &FlowStart) -> Option<&mut usize> {
         self.open.get_mut(Family::of(start.client.ip()) as usize)
     }
+
+    #[cold]
+    fn note(&mut self, src: SocketAddr, dst: SocketAddr, note: &str) {
+        if self.notes.len() < MAX_NOTES {
+            self.notes.insert(ends(src, dst), note.to_owned());
+        }
+    }
 }
 
-impl Sink<Heard> for Desk {
-    fn open(&mut self, start: &FlowStart) -> Heard {
-        if let Some(open) = self.open_of(start) {
+impl Sink<FlowSession> for SessionSink {
+    fn open(&mut self, start: &FlowStart) -> FlowSession {
+        if let Some(open) = self.open_count(start) {
             *open += 1;
         }
-        let keep = match self.settings.transcripts {
+        let keep_transcript = match self.settings.transcripts {
             Transcripts::None => false,
-            Transcripts::One(number) => number == start.number,
+            Transcripts::One(number) => number == self.settings.numbered + start.number,
             Transcripts::All => true,
         };
-        Heard::new(start, &self.settings, self.held.clone(), keep)
+        FlowSession::new(start, &self.settings, self.held.clone(), keep_transcript)
     }
 
     fn greets(&self, octets: &[u8]) -> Option<bool> {
         match Reply::parse(octets) {
-            ReplyParse::Complete(reply) => Some(heard::is_greeting(&reply)),
+            ReplyParse::Complete(reply) => Some(flow_session::is_greeting(&reply)),
             ReplyParse::Incomplete => None,
             ReplyParse::Malformed => Some(false),
         }
     }
 
-    fn over(&mut self, facts: FlowFacts, heard: Heard) {
-        let number = facts.start.number;
-        if let Some(open) = self.open_of(&facts.start) {
+    fn over(&mut self, facts: FlowFacts, session: FlowSession) {
+        let number = self.settings.numbered + facts.start.number;
+        self.last_number = self.last_number.max(number);
+        if let Some(open) = self.open_count(&facts.start) {
             *open -= 1;
         }
-        let (record, transcript) = heard.finish(TcpFacts::from(&facts), facts.end);
+        let (record, transcript) = session.finish(TcpFacts::from(&facts), facts.end);
         self.settings.observer.session(&record);
-        self.over.push(Session { number, flow: facts, record, transcript });
+        let note = match self.notes.is_empty() {
+            true => None,
+            false => self.notes.remove(&ends(facts.start.client, facts.start.server)),
+        };
+        self.over.push(FinishedSession { number, flow: facts, record, transcript, note });
     }
+}
+
+/// The two ends of a connection, the same for either direction.
+fn ends(one: SocketAddr, other: SocketAddr) -> [SocketAddr; 2] {
+    let (one, other) = (canonical(one), canonical(other));
+    [one.min(other), one.max(other)]
 }

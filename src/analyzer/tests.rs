@@ -1,12 +1,12 @@
-//! What all flows together may hold, and what is known of them before they are over.
+//! The bound on buffered bytes over all flows, and the live counts of open sessions.
 
 use super::*;
 use crate::addr::Side;
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Talk};
 
-/// Clients that begin a line and do not end it, at once.
-fn beginners(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
+/// Concurrent clients that send `octets` bytes of a line without its end.
+fn unfinished_lines(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
     let mut packets = Vec::new();
     let at = Timestamp::from_nanos(1_767_323_045_000_000_000);
     let mut emit = |at, octets: &[u8], _| packets.push((at, octets.to_vec()));
@@ -20,40 +20,40 @@ fn beginners(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
     packets
 }
 
-fn settings(limits: Limits) -> Settings {
-    Settings {
+fn settings(limits: Limits) -> AnalyzerSettings {
+    AnalyzerSettings {
         profile: Arc::default(),
         ports: Ports::default(),
         limits,
         observer: Arc::new(()),
         transcripts: Transcripts::None,
+        numbered: 0,
     }
 }
 
 #[test]
-fn lines_that_never_end_are_held_up_to_a_bound_for_all() {
-    let mut analyst = Analyzer::new(settings(Limits { held: 2500, ..Limits::default() }));
+fn unfinished_lines_are_buffered_within_one_bound_for_all_flows() {
+    let mut analyzer = Analyzer::new(settings(Limits { held: 2500, ..Limits::default() }));
     let mut most = 0;
-    for (at, octets) in beginners(10, 1000) {
+    for (at, octets) in unfinished_lines(10, 1000) {
         let wire_len = u32::try_from(octets.len()).unwrap();
-        analyst.packet(&Packet::new(at, LinkType::Raw, &octets, wire_len));
-        let [_, held] = analyst.held();
+        analyzer.packet(&Packet::new(at, LinkType::Raw, &octets, wire_len));
+        let [_, held] = analyzer.held();
         assert!(held <= 2500, "{held}");
         most = most.max(held);
     }
     assert!(most >= 2000, "{most}");
-    analyst.finish();
-    assert_eq!(analyst.held(), [0, 0]);
-    // Whoever had to let go is told to have lost something; the first two had room.
-    let lost: Vec<u64> = analyst.sessions().map(|session| session.record.smtp.desyncs).collect();
+    analyzer.finish();
+    assert_eq!(analyzer.held(), [0, 0]);
+    // The first two fit; each of the others gave up its buffer, which counts as a desync.
+    let lost: Vec<u64> = analyzer.sessions().map(|session| session.record.smtp.desyncs).collect();
     assert_eq!(lost.iter().filter(|desyncs| **desyncs > 0).count(), 8, "{lost:?}");
 }
 
-/// A live view asks between packets.
 #[test]
-fn what_is_open_and_what_waits_is_known() {
+fn open_and_waiting_sessions_are_counted_between_packets() {
     let at = Timestamp::from_nanos(1_767_323_045_000_000_000);
-    let mut analyst = Analyzer::new(settings(Limits::default()));
+    let mut analyzer = Analyzer::new(settings(Limits::default()));
     for (client, server, packets) in [
         ("[2001:db8::1]:4000", "[2001:db8::25]:25", 3),
         ("[2001:db8::1]:4001", "[2001:db8::25]:25", 1),
@@ -65,26 +65,26 @@ fn what_is_open_and_what_waits_is_known() {
             &mut |at, octets, len| {
                 if left > 0 {
                     left -= 1;
-                    analyst.packet(&Packet::new(at, LinkType::Raw, octets, len));
+                    analyzer.packet(&Packet::new(at, LinkType::Raw, octets, len));
                 }
             },
         );
     }
-    assert_eq!(analyst.open_sessions(), [1, 2]);
+    assert_eq!(analyzer.open_sessions(), [1, 2]);
     let waits = Opening { flows: 1, again: 0, since: Some(at) };
-    assert_eq!(analyst.opening(), [waits; 2]);
+    assert_eq!(analyzer.opening(), [waits; 2]);
 
-    // The kernel of the client says that it gave up.
+    // The client's kernel reports that it gave up.
     let local = "192.0.2.1:4000".parse().unwrap();
     let peer = "192.0.2.25:25".parse().unwrap();
     let at = at + std::time::Duration::from_secs(30);
-    analyst.socket(&SocketFacts { at, local, peer, rtt: None, retransmits: 4, closed: true });
-    assert_eq!((analyst.open_sessions(), analyst.opening()[0]), ([0, 2], Opening::default()));
-    assert_eq!(analyst.sessions().count(), 1);
-    // Time passes without packets.
-    analyst.tick(at + std::time::Duration::from_secs(120));
-    assert_eq!(analyst.open_sessions(), [0, 1]);
-    analyst.tick(at + std::time::Duration::from_secs(4000));
-    assert_eq!(analyst.open_sessions(), [0, 0]);
-    assert_eq!(analyst.sessions().count(), 2);
+    analyzer.socket(&SocketFacts { at, local, peer, rtt: None, retransmits: 4, closed: true });
+    assert_eq!((analyzer.open_sessions(), analyzer.opening()[0]), ([0, 2], Opening::default()));
+    assert_eq!(analyzer.sessions().count(), 1);
+    // Timeouts expire without packets.
+    analyzer.tick(at + std::time::Duration::from_secs(120));
+    assert_eq!(analyzer.open_sessions(), [0, 1]);
+    analyzer.tick(at + std::time::Duration::from_secs(4000));
+    assert_eq!(analyzer.open_sessions(), [0, 0]);
+    assert_eq!(analyzer.sessions().count(), 2);
 }

@@ -1,13 +1,13 @@
 //! A session as traffic: what windows, evidence, metrics and fall-backs are made of.
 
-use crate::analyzer::Session;
+use crate::analyzer::FinishedSession;
 use crate::engine::{SessionRecord, Tls};
 use crate::stream::FlowOutcome;
 use crate::traffic::pairs::{Attempt, Ended};
 use crate::traffic::{self, Bound, Messages, Passed};
 
 /// `name` is the server's.
-pub(super) fn passed(session: &Session, bound: Bound, name: Option<String>) -> Passed<'_> {
+pub(super) fn passed(session: &FinishedSession, bound: Bound, name: Option<String>) -> Passed<'_> {
     let smtp = &session.record.smtp;
     let mut messages = Messages::default();
     for code in smtp.transactions.iter().filter_map(|transaction| transaction.deciding_code()) {
@@ -43,7 +43,7 @@ pub(super) fn passed(session: &Session, bound: Bound, name: Option<String>) -> P
 }
 
 /// The same as an attempt to bring mail.
-pub(super) fn attempt(session: &Session, passed: &Passed<'_>) -> Attempt {
+pub(super) fn attempt(session: &FinishedSession, passed: &Passed<'_>) -> Attempt {
     let record = &session.record;
     Attempt {
         number: session.number,

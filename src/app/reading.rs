@@ -1,21 +1,20 @@
 //! Packets on their way through the analyst, and what is made of its sessions: the same for a capture and for the wire.
 
 use std::cell::LazyCell;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::passed::{attempt, passed};
-use crate::addr::{Networks, canonical};
-use crate::analyzer::{Analyzer, Session, Settings};
+use crate::addr::Networks;
+use crate::analyzer::{Analyzer, AnalyzerSettings, FinishedSession};
 use crate::lookup::Capture;
 use crate::metrics::Metrics;
 use crate::stream::{self, SocketFacts};
 use crate::time::Timestamp;
 use crate::traffic::pairs::{FallBack, Pairs};
 use crate::traffic::{Bound, Passed, Traffic};
-use crate::wire::{Decoded, Decoder, Packet};
+use crate::wire::Packet;
 
 /// How often, in the packets' time, fall-backs are looked for.
 const LOOK: Duration = Duration::from_secs(60);
@@ -25,9 +24,6 @@ const COUNT: Duration = Duration::from_secs(1);
 
 /// Who hears of flows.
 pub(super) type Told = Arc<dyn Fn(&Passed<'_>) + Send + Sync>;
-
-/// Notes that wait for their sessions to end; a recorder writes them when they do.
-const MAX_NOTES: usize = 256;
 
 /// One capture, or the wire, from its first packet on.
 pub(super) struct Reading {
@@ -42,24 +38,19 @@ pub(super) struct Reading {
     /// What the metrics know of the flow table.
     counted: stream::Counts,
     next_count: Timestamp,
-    over: Vec<Session>,
+    over: Vec<FinishedSession>,
     found: Vec<FallBack>,
     next_look: Timestamp,
-    /// By the two ends of the connection.
-    notes: HashMap<[SocketAddr; 2], String>,
-    /// What was numbered before.
-    base: u64,
-    highest: u64,
 }
 
 impl Reading {
-    /// Sessions are numbered from `base` + 1; `ours` are the addresses of our own side.
-    pub(super) fn new(settings: Settings, base: u64, ours: Networks) -> Self {
-        Self::further(settings, base, Traffic::new(ours))
+    /// `ours` are the addresses of our own side.
+    pub(super) fn new(settings: AnalyzerSettings, ours: Networks) -> Self {
+        Self::further(settings, Traffic::new(ours))
     }
 
     /// One more capture: what passed in it is added to `traffic`.
-    pub(super) fn further(settings: Settings, base: u64, traffic: Traffic) -> Self {
+    pub(super) fn further(settings: AnalyzerSettings, traffic: Traffic) -> Self {
         Self {
             analyst: Analyzer::new(settings),
             dns: Capture::default(),
@@ -72,9 +63,6 @@ impl Reading {
             over: Vec::new(),
             found: Vec::new(),
             next_look: Timestamp::default(),
-            notes: HashMap::new(),
-            base,
-            highest: base,
         }
     }
 
@@ -93,27 +81,10 @@ impl Reading {
     }
 
     pub(super) fn packet(&mut self, packet: &Packet<'_>) {
-        if packet.note.is_some() {
-            self.note(packet);
-        }
         if let Some(datagram) = self.analyst.packet(packet) {
             self.dns.datagram(&datagram);
         }
         self.at(packet.at);
-    }
-
-    /// What the recorder of `session` noted for a replay, once.
-    pub(super) fn noted(&mut self, session: &Session) -> Option<String> {
-        self.notes.remove(&ends(session.flow.start.client, session.flow.start.server))
-    }
-
-    #[cold]
-    fn note(&mut self, packet: &Packet<'_>) {
-        let mut decoder = Decoder::new();
-        let Decoded::Tcp(segment) = decoder.decode(packet) else { return };
-        if let Some(note) = packet.note.filter(|_| self.notes.len() < MAX_NOTES) {
-            self.notes.insert(ends(segment.src, segment.dst), note.to_owned());
-        }
     }
 
     /// What the kernel said of a socket of this host.
@@ -129,7 +100,7 @@ impl Reading {
     }
 
     /// The sessions that ended since this was asked last, in the order in which they ended.
-    pub(super) fn sessions(&mut self) -> Vec<Session> {
+    pub(super) fn sessions(&mut self) -> Vec<FinishedSession> {
         std::mem::take(&mut self.over)
     }
 
@@ -162,11 +133,6 @@ impl Reading {
         &self.analyst
     }
 
-    /// The highest number that a session has so far.
-    pub(super) const fn numbered(&self) -> u64 {
-        self.highest
-    }
-
     fn at(&mut self, at: Timestamp) {
         self.traffic.advance(at);
         self.take();
@@ -183,7 +149,7 @@ impl Reading {
     /// Tells the metrics what reassembly lost.
     fn count(&mut self) {
         if let Some(metrics) = &self.metrics {
-            let now = *self.analyst.given_up();
+            let now = *self.analyst.stream_counts();
             metrics.stream_counts(&self.counted, &now);
             self.counted = now;
         }
@@ -191,9 +157,7 @@ impl Reading {
 
     /// Takes over the sessions that the analyst has finished.
     fn take(&mut self) {
-        for mut session in self.analyst.sessions() {
-            session.number += self.base;
-            self.highest = self.highest.max(session.number);
+        for session in self.analyst.sessions() {
             let [client, server] = [session.flow.start.client.ip(), session.flow.start.server.ip()];
             let bound = self.traffic.bound(client, server);
             // Others' names are asked for when mail goes to them.
@@ -234,10 +198,4 @@ impl Reading {
             }
         }
     }
-}
-
-/// Whichever of them it is that speaks.
-fn ends(one: SocketAddr, other: SocketAddr) -> [SocketAddr; 2] {
-    let (one, other) = (canonical(one), canonical(other));
-    [one.min(other), one.max(other)]
 }

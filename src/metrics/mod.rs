@@ -9,9 +9,9 @@ mod door;
 mod exposition;
 mod families;
 pub mod http;
+mod lookup;
 mod openmetrics;
 mod policy;
-mod lookup;
 mod reply_code;
 mod session;
 #[cfg(test)]

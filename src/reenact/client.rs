@@ -5,181 +5,164 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ppp::v2;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::script::{Question, Script, Step, answer};
-use super::{Answer, Difference, Performance};
-use crate::smtp::{Reply, ReplyParse, Verb};
+use super::connection::{Connection, ServerResponse};
+use super::scenario::{ReplyTo, Scenario, Step, parse_response};
+use crate::smtp::Verb;
 
-/// When the client speaks.
+/// When the client sends its next step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pace {
-    /// As soon as the replies that it had waited for are there.
+    /// As soon as the replies that the recorded client waited for have arrived.
     #[default]
     Reply,
-    /// After the recorded pauses too.
+    /// After the recorded pauses as well.
     Recorded,
 }
 
-/// Plays recorded clients against one server.
+/// Runs recorded clients against one server.
 #[derive(Clone, Debug)]
-pub struct Client {
-    pub to: SocketAddr,
+pub struct RecordedClient {
+    pub server: SocketAddr,
     pub pace: Pace,
-    /// How long a connection or a reply may take.
-    pub patience: Duration,
-    /// Told in a PROXY header (version 2): the recorded client and server.
-    pub introduce: Option<(SocketAddr, SocketAddr)>,
+    /// For connecting, and for each reply.
+    pub timeout: Duration,
+    /// Source and destination for a PROXY header (version 2): the recorded client and server.
+    pub proxy_header: Option<(SocketAddr, SocketAddr)>,
 }
 
-impl Client {
-    /// Says one session again.
+/// A live response of another class than the recorded one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplyDifference {
+    /// The command line that was answered, or a description where it was none.
+    pub after: String,
+    pub recorded: ServerResponse,
+    pub now: ServerResponse,
+}
+
+/// Result of one re-enacted session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunReport {
+    /// Replies read and compared.
+    pub replies: u64,
+    pub differences: Vec<ReplyDifference>,
+    /// Why it ended before the recorded session did.
+    pub cut_short: Option<&'static str>,
+}
+
+impl RecordedClient {
+    /// Re-enacts one session.
     ///
     /// # Errors
-    /// The server cannot be reached; whatever happens after that is part of the performance.
-    pub async fn perform(&self, script: &Script) -> io::Result<Performance> {
-        let connected = timeout(self.patience, TcpStream::connect(self.to)).await;
-        let mut stream =
-            connected.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        if let Some((client, server)) = self.introduce {
-            let protocol = v2::Protocol::Stream;
+    /// No connection to the server. Everything after that is part of the report.
+    pub async fn run(&self, scenario: &Scenario) -> io::Result<RunReport> {
+        let mut connection = Connection::open(None, self.server, self.timeout).await?;
+        if let Some((client, server)) = self.proxy_header {
             let header = v2::Builder::with_addresses(
                 v2::Version::Two | v2::Command::Proxy,
-                protocol,
+                v2::Protocol::Stream,
                 (client, server),
             );
-            stream.write_all(&header.build()?).await?;
+            connection.send(&header.build()?).await?;
         }
-        let mut play =
-            Play { stream, held: Vec::new(), client: self, performance: Performance::default() };
-        play.run(script).await;
-        Ok(play.performance)
+        let mut run = ClientRun { connection, pace: self.pace, report: RunReport::default() };
+        run.run(scenario).await;
+        Ok(run.report)
     }
 }
 
-/// How the play goes on.
+/// How the run continues after a reply.
 enum Next {
-    On,
-    /// Content that the live server does not want is left out, and so is the reply to it.
-    WithoutMessage,
-    Over(Option<&'static str>),
+    Continue,
+    /// The live server rejected DATA: skip the content and the reply to it.
+    SkipMessage,
+    Stop(Option<&'static str>),
 }
 
-struct Play<'a> {
-    stream: TcpStream,
-    /// Read and not yet taken.
-    held: Vec<u8>,
-    client: &'a Client,
-    performance: Performance,
+struct ClientRun {
+    connection: Connection,
+    pace: Pace,
+    report: RunReport,
 }
 
-impl Play<'_> {
-    async fn run(&mut self, script: &Script) {
-        let mut without_message = false;
-        for step in &script.steps {
+impl ClientRun {
+    async fn run(&mut self, scenario: &Scenario) {
+        let mut skip_message = false;
+        for step in &scenario.steps {
             let next = match step {
-                Step::Line { octets, pause } => {
-                    without_message = false;
-                    self.say(octets, *pause).await
+                Step::Line { bytes, pause } => {
+                    skip_message = false;
+                    self.send(bytes, *pause).await
                 }
-                Step::Content { .. } if without_message => Next::On,
-                Step::Content { octets, pause } => self.say(octets, *pause).await,
-                Step::Reply { asked: Question::Message, .. } if without_message => Next::On,
-                Step::Reply { octets, asked } => self.compare(asked, answer(octets)).await,
+                Step::Content { .. } | Step::Reply { to: ReplyTo::Message, .. } if skip_message => {
+                    Next::Continue
+                }
+                Step::Content { bytes, pause } => self.send(bytes, *pause).await,
+                Step::Reply { bytes, to } => self.compare(to, parse_response(bytes)).await,
             };
             match next {
-                Next::On => {}
-                Next::WithoutMessage => without_message = true,
-                Next::Over(why) => {
-                    self.performance.cut_short = why;
+                Next::Continue => {}
+                Next::SkipMessage => skip_message = true,
+                Next::Stop(reason) => {
+                    self.report.cut_short = reason;
                     return;
                 }
             }
         }
-        for asked in &script.unanswered {
-            if let Next::Over(_) = self.compare(asked, Answer::Closed).await {
+        for to in &scenario.unanswered {
+            if let Next::Stop(_) = self.compare(to, ServerResponse::Closed).await {
                 return;
             }
         }
-        self.performance.cut_short = script.cut_short;
+        self.report.cut_short = scenario.cut_short;
     }
 
-    async fn say(&mut self, octets: &[u8], pause: Duration) -> Next {
-        if self.client.pace == Pace::Recorded {
+    async fn send(&mut self, bytes: &[u8], pause: Duration) -> Next {
+        if self.pace == Pace::Recorded {
             sleep(pause).await;
         }
-        // A server that closed has said why, and that is still to be read.
-        let _read_tells = timeout(self.client.patience, self.stream.write_all(octets)).await;
-        Next::On
+        // A server that closed has sent its reason before; the next read returns it.
+        let _read_reports_it = self.connection.send(bytes).await;
+        Next::Continue
     }
 
     /// Reads the next reply and compares it with the recorded one.
-    async fn compare(&mut self, asked: &Question, recorded: Answer) -> Next {
-        let now = self.read().await;
-        if matches!(now, Answer::Reply { .. }) {
-            self.performance.replies += 1;
+    async fn compare(&mut self, to: &ReplyTo, recorded: ServerResponse) -> Next {
+        let now = self.connection.reply().await;
+        if now.code().is_some() {
+            self.report.replies += 1;
         }
-        let next = next(asked, &recorded, &now);
+        let next = next(to, &recorded, &now);
         if now.class() != recorded.class() {
-            let after = asked.words();
-            self.performance.differences.push(Difference { after, recorded, now });
+            let after = to.to_string();
+            self.report.differences.push(ReplyDifference { after, recorded, now });
         }
         next
     }
-
-    async fn read(&mut self) -> Answer {
-        loop {
-            match Reply::parse(&self.held) {
-                ReplyParse::Complete(reply) => {
-                    let said = answer(reply.raw);
-                    let len = reply.raw.len();
-                    self.held.drain(..len);
-                    return said;
-                }
-                ReplyParse::Malformed => return Answer::Closed,
-                ReplyParse::Incomplete => {}
-            }
-            match timeout(self.client.patience, self.stream.read_buf(&mut self.held)).await {
-                Err(_elapsed) => return Answer::Silence,
-                Ok(Ok(0) | Err(_)) => return Answer::Closed,
-                Ok(Ok(_)) => {}
-            }
-        }
-    }
 }
 
-/// What the live answer leaves of the play.
-fn next(asked: &Question, recorded: &Answer, now: &Answer) -> Next {
-    let (Answer::Reply { code: now, .. }, recorded) = (now, recorded) else {
-        return Next::Over(None);
+fn next(to: &ReplyTo, recorded: &ServerResponse, now: &ServerResponse) -> Next {
+    let Some(now) = now.code() else {
+        return Next::Stop(None);
     };
-    let recorded = match recorded {
-        Answer::Reply { code, .. } => *code,
-        Answer::Closed | Answer::Silence => 0,
-    };
-    match (asked.verb(), recorded, *now) {
-        (_, _, 421 | 521) => Next::Over(None),
-        (None, _, code) if *asked == Question::Connection && code >= 400 => Next::Over(None),
-        (Some(Verb::Data), 354, 354) => Next::On,
-        (Some(Verb::Data), 354, _) => Next::WithoutMessage,
+    match (to.verb(), recorded.code().unwrap_or(0), now) {
+        (_, _, 421 | 521) => Next::Stop(None),
+        (None, _, code) if *to == ReplyTo::Connection && code >= 400 => Next::Stop(None),
+        (Some(Verb::Data), 354, 354) => Next::Continue,
+        (Some(Verb::Data), 354, _) => Next::SkipMessage,
         (Some(Verb::Data), _, 354) => {
-            Next::Over(Some("the server asks for a message that the capture does not hold"))
+            Next::Stop(Some("the server accepts DATA and the capture holds no message"))
         }
-        (Some(Verb::Auth), 334, code) if code != 334 => {
-            Next::Over(Some("the AUTH exchange takes another way"))
-        }
-        (Some(Verb::Auth), code, 334) if code != 334 => {
-            Next::Over(Some("the AUTH exchange takes another way"))
+        (Some(Verb::Auth), recorded, now) if (recorded == 334) != (now == 334) => {
+            Next::Stop(Some("the AUTH exchange differs"))
         }
         (Some(Verb::Starttls), 220, code) if code != 220 => {
-            Next::Over(Some("what follows STARTTLS is encrypted"))
+            Next::Stop(Some("what follows STARTTLS is encrypted"))
         }
         (Some(Verb::Starttls), code, 220) if code != 220 => {
-            Next::Over(Some("the server begins TLS and the capture does not"))
+            Next::Stop(Some("the server starts TLS and the capture does not"))
         }
-        _ => Next::On,
+        _ => Next::Continue,
     }
 }

@@ -1,7 +1,8 @@
-//! The recorded server, live: what stands behind the gateway when a capture tests it.
+//! The recorded server, live: the upstream of a gateway under test.
 //!
-//! It answers each command as the recorded one did. The gateway may keep a command to itself, or ask in another order after
-//! it refused one; so a command finds the next exchange that asked the same, else the next with its verb.
+//! It answers each command as the recorded server did. A gateway may answer a command itself, or send commands in another
+//! order after it rejected one. A command therefore matches the next recorded exchange with the same line, else the next
+//! one with the same verb.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,111 +13,105 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::script::{Question, Script, Step};
+use super::scenario::{ReplyTo, Scenario, Step};
 use crate::smtp::{BareNewlines, Command, DataScanner, Line, Split, Verb};
 
-/// Octets of one command line.
-const LINE: usize = 64 * 1024;
-/// What a command hears that the capture does not hold.
+/// Bytes of one command line.
+const MAX_LINE: usize = 64 * 1024;
+/// Reply to a command that the capture does not hold.
 const UNKNOWN: &[u8] = b"451 4.3.0 the capture holds no reply to this\r\n";
-/// How long the peer may stay after the client has left, and a greeting may be held back at most.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time for the peer to leave after the client left; also the longest delay of a greeting.
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Why there is no recorded server.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot listen on {address} for the recorded server: {why}; name a free address of this host"
 )]
-pub struct ServerError {
+pub struct RecordedServerError {
     address: SocketAddr,
     why: io::Error,
 }
 
-/// Listens where the gateway looks for its upstream.
+/// Listens at the address that the gateway has as its upstream.
 #[derive(Debug)]
-pub struct Server(TcpListener);
+pub struct RecordedServer(TcpListener);
 
-impl Server {
+impl RecordedServer {
     /// # Errors
-    /// The address is not this host's, or taken.
-    pub async fn listen(address: SocketAddr) -> Result<Self, ServerError> {
+    /// The address belongs to another host, or is in use.
+    pub async fn listen(address: SocketAddr) -> Result<Self, RecordedServerError> {
         let bound = TcpListener::bind(address).await;
-        bound.map(Self).map_err(|why| ServerError { address, why })
+        bound.map(Self).map_err(|why| RecordedServerError { address, why })
     }
 
-    /// Where it listens; port 0 has become a real one.
+    /// The address it listens on; port 0 is replaced by the real port.
     ///
     /// # Errors
-    /// The kernel does not say.
+    /// The kernel does not report it.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// Plays the server of `script` for whoever connects, until the client's play is over and the peer has taken its leave:
-    /// left alone before that, a gateway would tell of a lost upstream.
+    /// Serves `scenario` on each connection until `client` has finished and the peer has left: a server that closes earlier
+    /// looks like a lost upstream to a gateway.
     ///
     /// # Errors
     /// Connections cannot be accepted.
-    pub async fn perform<T>(
+    pub async fn serve<T>(
         &self,
-        script: &Script,
+        scenario: &Scenario,
         client: impl Future<Output = T>,
     ) -> io::Result<T> {
         let mut client = pin!(client);
         loop {
             let stream = tokio::select! {
                 accepted = self.0.accept() => accepted?.0,
-                performance = &mut client => return Ok(performance),
+                finished = &mut client => return Ok(finished),
             };
             stream.set_nodelay(true)?;
-            let mut play = pin!(Play::new(stream, script).run_to_end());
+            let mut run = pin!(ServerRun::new(stream, scenario).run());
             tokio::select! {
-                () = &mut play => {}
-                performance = &mut client => {
-                    let _patient = timeout(PATIENCE, play).await;
-                    return Ok(performance);
+                // A peer that disconnects early is no error.
+                _ended = &mut run => {}
+                finished = &mut client => {
+                    let _ended = timeout(GRACE, run).await;
+                    return Ok(finished);
                 }
             }
         }
     }
 }
 
-/// A question and its answer; none where the server closed.
+/// A recorded request and its reply; `None` where the server closed.
 struct Exchange<'a> {
-    asked: &'a Question,
+    to: &'a ReplyTo,
     reply: Option<&'a [u8]>,
 }
 
-struct Play<'a> {
+struct ServerRun<'a> {
     stream: TcpStream,
-    held: Vec<u8>,
+    received: Vec<u8>,
     exchanges: Vec<Exchange<'a>>,
-    /// The first exchange that did not happen yet.
-    at: usize,
-    /// A client that does not wait has to be heard first, as it was in the capture.
-    greets_after: Duration,
+    /// Index of the first exchange that has not taken place.
+    next: usize,
+    greeting_delay: Duration,
 }
 
-impl<'a> Play<'a> {
-    fn new(stream: TcpStream, script: &'a Script) -> Self {
-        let answered = script.steps.iter().filter_map(|step| match step {
-            Step::Reply { octets, asked } => Some(Exchange { asked, reply: Some(octets) }),
+impl<'a> ServerRun<'a> {
+    fn new(stream: TcpStream, scenario: &'a Scenario) -> Self {
+        let answered = scenario.steps.iter().filter_map(|step| match step {
+            Step::Reply { bytes, to } => Some(Exchange { to, reply: Some(bytes) }),
             _ => None,
         });
-        let unanswered = script.unanswered.iter().map(|asked| Exchange { asked, reply: None });
+        let unanswered = scenario.unanswered.iter().map(|to| Exchange { to, reply: None });
         let exchanges = answered.chain(unanswered).collect();
-        let greets_after = script.greets_after.min(PATIENCE);
-        Self { stream, held: Vec::new(), exchanges, at: 0, greets_after }
+        let greeting_delay = scenario.greeting_delay.min(GRACE);
+        Self { stream, received: Vec::new(), exchanges, next: 0, greeting_delay }
     }
 
-    /// A peer that goes away in the middle is nothing special.
-    async fn run_to_end(mut self) {
-        let _gone = self.run().await;
-    }
-
-    async fn run(&mut self) -> io::Result<()> {
-        sleep(self.greets_after).await;
-        if self.reply(|asked| *asked == Question::Connection).await?.is_none() {
+    async fn run(mut self) -> io::Result<()> {
+        sleep(self.greeting_delay).await;
+        if self.reply(|to| *to == ReplyTo::Connection).await?.is_none() {
             return Ok(());
         }
         while let Some(line) = self.line().await? {
@@ -125,18 +120,18 @@ impl<'a> Play<'a> {
             if let Some(chunk) = chunk {
                 self.skip(usize::try_from(chunk.size).unwrap_or(usize::MAX)).await?;
             }
-            let Some(code) = self.answer(&line, command.verb).await? else {
+            let Some(class) = self.answer(&line, command.verb).await? else {
                 return Ok(());
             };
-            match (command.verb, code) {
+            match (command.verb, class) {
                 (Verb::Quit, _) => return self.stream.shutdown().await,
                 (Verb::Data, b'3') => {
-                    let whole = self.content().await?;
-                    if !whole || self.reply(|asked| *asked == Question::Message).await?.is_none() {
+                    let complete = self.content().await?;
+                    if !complete || self.reply(|to| *to == ReplyTo::Message).await?.is_none() {
                         return Ok(());
                     }
                 }
-                // The client leaves here, and the gateway after it.
+                // The scenario ends here: the client leaves, and the gateway after it.
                 (Verb::Starttls, b'2') => return self.skip(usize::MAX).await,
                 _ => {}
             }
@@ -144,29 +139,30 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// The reply to a command, by its line, else by its verb. Returns the first digit.
+    /// Replies to a command, matched by its line, else by its verb. Returns the first digit.
     async fn answer(&mut self, line: &[u8], verb: Verb) -> io::Result<Option<u8>> {
-        let same = |asked: &Question| matches!(asked, Question::Line(recorded) if recorded.trim_ascii_end().eq_ignore_ascii_case(line.trim_ascii_end()));
-        if self.remaining().any(|exchange| same(exchange.asked)) {
-            self.reply(same).await
+        let line = line.trim_ascii_end();
+        let same_line = |to: &ReplyTo| matches!(to, ReplyTo::Line(recorded) if recorded.trim_ascii_end().eq_ignore_ascii_case(line));
+        if self.remaining().any(|exchange| same_line(exchange.to)) {
+            self.reply(same_line).await
         } else {
-            self.reply(|asked| verb != Verb::Unknown && asked.verb() == Some(verb)).await
+            self.reply(|to| verb != Verb::Unknown && to.verb() == Some(verb)).await
         }
     }
 
     fn remaining(&self) -> impl Iterator<Item = &Exchange<'a>> {
-        self.exchanges.iter().skip(self.at)
+        self.exchanges.iter().skip(self.next)
     }
 
-    /// Says what the next question that `fits` was answered, and moves behind it.
-    async fn reply(&mut self, fits: impl Fn(&Question) -> bool) -> io::Result<Option<u8>> {
-        let found = self.remaining().position(|exchange| fits(exchange.asked));
-        let reply = match found.and_then(|n| self.exchanges.get(self.at + n)) {
+    /// Sends the reply of the next exchange that `matches`, and continues after it.
+    async fn reply(&mut self, matches: impl Fn(&ReplyTo) -> bool) -> io::Result<Option<u8>> {
+        let found = self.remaining().position(|exchange| matches(exchange.to));
+        let reply = match found.and_then(|n| self.exchanges.get(self.next + n)) {
             Some(exchange) => exchange.reply,
             None => Some(UNKNOWN),
         };
         if let Some(n) = found {
-            self.at += n + 1;
+            self.next += n + 1;
         }
         let Some(reply) = reply else {
             return Ok(None);
@@ -175,18 +171,18 @@ impl<'a> Play<'a> {
         Ok(reply.first().copied())
     }
 
-    /// The next line, with its ending; `None` at the end.
+    /// The next line with its line end; `None` at the end of the stream.
     async fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
-            match Line::split(&self.held, LINE) {
+            match Line::split(&self.received, MAX_LINE) {
                 Split::Line(line) => {
                     let len = line.len();
-                    return Ok(Some(self.held.drain(..len).collect()));
+                    return Ok(Some(self.received.drain(..len).collect()));
                 }
                 Split::TooLong => return Ok(None),
                 Split::Incomplete => {}
             }
-            if self.stream.read_buf(&mut self.held).await? == 0 {
+            if self.stream.read_buf(&mut self.received).await? == 0 {
                 return Ok(None);
             }
         }
@@ -196,24 +192,24 @@ impl<'a> Play<'a> {
     async fn content(&mut self) -> io::Result<bool> {
         let mut scanner = DataScanner::new(BareNewlines::Pass);
         loop {
-            if let Some(end) = scanner.scan(&self.held, |_| {}) {
-                self.held.drain(..end);
+            if let Some(end) = scanner.scan(&self.received, |_| {}) {
+                self.received.drain(..end);
                 return Ok(true);
             }
-            self.held.clear();
-            if self.stream.read_buf(&mut self.held).await? == 0 {
+            self.received.clear();
+            if self.stream.read_buf(&mut self.received).await? == 0 {
                 return Ok(false);
             }
         }
     }
 
-    /// Reads a chunk, or as much of it as comes.
+    /// Discards `count` bytes, or fewer if the stream ends.
     async fn skip(&mut self, mut count: usize) -> io::Result<()> {
         loop {
-            let here = count.min(self.held.len());
-            self.held.drain(..here);
+            let here = count.min(self.received.len());
+            self.received.drain(..here);
             count -= here;
-            if count == 0 || self.stream.read_buf(&mut self.held).await? == 0 {
+            if count == 0 || self.stream.read_buf(&mut self.received).await? == 0 {
                 return Ok(());
             }
         }

@@ -1,6 +1,5 @@
-//! Recorded clients and servers play to each other, and to servers that have changed their mind.
+//! Recorded clients against recorded servers: of the same capture, and of one with other replies.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
@@ -9,15 +8,15 @@ use crate::engine::{TranscriptEntry, TranscriptItem};
 use crate::time::Timestamp;
 
 /// `C:` and `S:` lines; `C=` is content. `\n` within a line stands for CRLF.
-fn said(dialogue: &str) -> Vec<TranscriptEntry> {
+fn transcript(dialogue: &str) -> Vec<TranscriptEntry> {
     let lines = dialogue.lines().map(str::trim).filter(|line| !line.is_empty());
-    let said = lines.enumerate().map(|(n, line)| {
-        let (who, text) = line.split_at(2);
-        let from = if who.starts_with('C') { Side::Client } else { Side::Server };
-        let octets = format!("{}\r\n", text.trim_start().replace("\\n", "\r\n")).into_bytes();
-        let what = match who {
-            "C:" | "S:" => TranscriptItem::Line(octets),
-            "C=" => TranscriptItem::Content(octets),
+    let entries = lines.enumerate().map(|(n, line)| {
+        let (kind, text) = line.split_at(2);
+        let from = if kind.starts_with('C') { Side::Client } else { Side::Server };
+        let bytes = format!("{}\r\n", text.trim_start().replace("\\n", "\r\n")).into_bytes();
+        let what = match kind {
+            "C:" | "S:" => TranscriptItem::Line(bytes),
+            "C=" => TranscriptItem::Content(bytes),
             "C~" | "S~" => TranscriptItem::Encrypted(100),
             "C?" | "S?" => TranscriptItem::Gap(100),
             "C." | "S." => TranscriptItem::Closed,
@@ -25,25 +24,32 @@ fn said(dialogue: &str) -> Vec<TranscriptEntry> {
         };
         TranscriptEntry { at: Timestamp::from_nanos(n as u64), from, what }
     });
-    said.collect()
+    entries.collect()
 }
 
-fn script(dialogue: &str) -> Script {
-    Script::new(&said(dialogue), false).unwrap()
+fn scenario(dialogue: &str) -> Scenario {
+    Scenario::new(&transcript(dialogue), false).unwrap()
 }
 
-/// The client of one dialogue and the server of another.
-async fn performed(client: &str, server: &str) -> Performance {
-    let any: SocketAddr = "[::1]:0".parse().unwrap();
-    let stage = Server::listen(any).await.unwrap();
-    let client_of = Client {
-        to: stage.address().unwrap(),
-        pace: Pace::Reply,
-        patience: Duration::from_secs(10),
-        introduce: None,
-    };
-    let (client, server) = (script(client), script(server));
-    stage.perform(&server, client_of.perform(&client)).await.unwrap().unwrap()
+async fn server_on_loopback() -> RecordedServer {
+    RecordedServer::listen("[::1]:0".parse().unwrap()).await.unwrap()
+}
+
+fn client_of(server: &RecordedServer, pace: Pace) -> RecordedClient {
+    RecordedClient {
+        server: server.address().unwrap(),
+        pace,
+        timeout: Duration::from_secs(10),
+        proxy_header: None,
+    }
+}
+
+/// Runs the client of one dialogue against the server of another.
+async fn run(client: &str, server: &str) -> RunReport {
+    let recorded = server_on_loopback().await;
+    let (client, server) = (scenario(client), scenario(server));
+    let run = client_of(&recorded, Pace::Reply);
+    recorded.serve(&server, run.run(&client)).await.unwrap().unwrap()
 }
 
 const ACCEPTED: &str = "
@@ -61,19 +67,20 @@ const ACCEPTED: &str = "
     C: QUIT
     S: 221 bye";
 
-fn differs(performance: &Performance) -> Vec<(&str, u16, u16)> {
-    let each = |d: &'_ Difference| (d.recorded.class(), d.now.class());
-    performance.differences.iter().map(|d| (d.after.as_str(), each(d).0, each(d).1)).collect()
+/// The command, the recorded class and the live class of each difference.
+fn differences(report: &RunReport) -> Vec<(&str, u16, u16)> {
+    let differences = report.differences.iter();
+    differences.map(|d| (d.after.as_str(), d.recorded.class(), d.now.class())).collect()
 }
 
 #[tokio::test]
-async fn both_ends_of_one_capture_agree() {
-    let performance = performed(ACCEPTED, ACCEPTED).await;
-    assert_eq!(performance, Performance { replies: 7, ..Performance::default() });
+async fn client_and_server_of_one_capture_agree() {
+    let report = run(ACCEPTED, ACCEPTED).await;
+    assert_eq!(report, RunReport { replies: 7, ..RunReport::default() });
 }
 
 #[tokio::test]
-async fn chunks_and_auth_are_said_again() {
+async fn chunks_and_auth_are_sent_again() {
     let chunked = "
         S: 220 mx.example ESMTP
         C: EHLO a.example
@@ -91,21 +98,21 @@ async fn chunks_and_auth_are_said_again() {
         C: BDAT 5 LAST
         C= abc
         S: 250 queued";
-    let performance = performed(chunked, chunked).await;
-    assert_eq!(differs(&performance), [], "{performance:?}");
-    assert_eq!(performance.replies, 8);
+    let report = run(chunked, chunked).await;
+    assert_eq!(differences(&report), [], "{report:?}");
+    assert_eq!(report.replies, 8);
 }
 
 #[tokio::test]
-async fn a_recipient_refused_now_is_told() {
-    let refused = ACCEPTED.replace("250 2.1.5 Ok", "550 5.1.1 unknown");
-    let performance = performed(ACCEPTED, &refused).await;
-    assert_eq!(differs(&performance), [("RCPT TO:<b@b.example>", 2, 5)]);
+async fn a_recipient_rejected_now_is_reported() {
+    let rejected = ACCEPTED.replace("250 2.1.5 Ok", "550 5.1.1 unknown");
+    let report = run(ACCEPTED, &rejected).await;
+    assert_eq!(differences(&report), [("RCPT TO:<b@b.example>", 2, 5)]);
 }
 
 #[tokio::test]
-async fn content_after_a_refused_data_is_left_out() {
-    let refused = "
+async fn content_after_a_rejected_data_is_skipped() {
+    let rejected = "
         S: 220 mx.example ESMTP
         C: EHLO a.example
         S: 250 mx.example
@@ -118,36 +125,36 @@ async fn content_after_a_refused_data_is_left_out() {
         C: QUIT
         S: 221 bye";
     // Sent, its third line would be read as QUIT and the last reply would be missing.
-    let performance = performed(ACCEPTED, refused).await;
-    assert_eq!(differs(&performance), [("DATA", 3, 4)]);
-    assert_eq!(performance.cut_short, None);
-    // And a message that was refused is not made up.
-    let performance = performed(refused, ACCEPTED).await;
-    assert_eq!(differs(&performance), [("DATA", 4, 3)]);
-    assert!(performance.cut_short.is_some());
+    let report = run(ACCEPTED, rejected).await;
+    assert_eq!(differences(&report), [("DATA", 3, 4)]);
+    assert_eq!(report.cut_short, None);
+    // Conversely, there is no message for a DATA that was rejected in the capture.
+    let report = run(rejected, ACCEPTED).await;
+    assert_eq!(differences(&report), [("DATA", 4, 3)]);
+    assert!(report.cut_short.is_some());
 }
 
 #[tokio::test]
 async fn a_server_lost_after_the_dot_is_lost_again() {
     let lost = format!("{}S.", ACCEPTED.split("S: 250 2.0.0").next().unwrap());
-    assert_eq!(differs(&performed(&lost, &lost).await), []);
-    assert_eq!(differs(&performed(&lost, ACCEPTED).await), [("the end of data", 0, 2)]);
-    assert_eq!(differs(&performed(ACCEPTED, &lost).await), [("the end of data", 2, 0)]);
+    assert_eq!(differences(&run(&lost, &lost).await), []);
+    assert_eq!(differences(&run(&lost, ACCEPTED).await), [("the end of data", 0, 2)]);
+    assert_eq!(differences(&run(ACCEPTED, &lost).await), [("the end of data", 2, 0)]);
 }
 
 #[tokio::test]
-async fn a_play_ends_where_the_capture_holds_no_more_answers() {
-    // The path swallowed the message; or the client had no patience.
+async fn a_run_ends_where_the_capture_holds_no_more_replies() {
+    // The reply was lost, or the client closed before it came.
     for ending in ["", "C."] {
         let unanswered = format!("{}{ending}", ACCEPTED.split("S: 250 2.0.0").next().unwrap());
-        let performance = performed(&unanswered, ACCEPTED).await;
-        assert_eq!((differs(&performance), performance.replies), (vec![], 5));
-        assert!(performance.cut_short.unwrap().contains("no answer"));
+        let report = run(&unanswered, ACCEPTED).await;
+        assert_eq!((differences(&report), report.replies), (vec![], 5));
+        assert!(report.cut_short.unwrap().contains("no answer"));
     }
 }
 
 #[tokio::test]
-async fn nothing_is_said_after_starttls() {
+async fn nothing_is_sent_after_starttls() {
     let tls = "
         S: 220 mx.example ESMTP
         C: EHLO a.example
@@ -156,40 +163,34 @@ async fn nothing_is_said_after_starttls() {
         S: 220 go ahead
         C~
         S~";
-    let performance = performed(tls, tls).await;
-    assert_eq!(differs(&performance), []);
-    assert_eq!(performance.replies, 3);
-    assert!(performance.cut_short.unwrap().contains("encrypted"));
+    let report = run(tls, tls).await;
+    assert_eq!(differences(&report), []);
+    assert_eq!(report.replies, 3);
+    assert!(report.cut_short.unwrap().contains("encrypted"));
 }
 
 #[test]
-fn what_was_not_captured_cannot_be_said() {
-    let unplayable = |dialogue, midstream| Script::new(&said(dialogue), midstream).unwrap_err();
-    assert_eq!(unplayable("", false), Unplayable::Empty);
-    assert_eq!(unplayable("C: EHLO a", false), Unplayable::OneSided);
-    assert_eq!(unplayable("S: 220 a\nC?", false), Unplayable::Holes);
-    assert_eq!(unplayable(ACCEPTED, true), Unplayable::Midstream);
+fn an_incomplete_capture_is_not_replayable() {
+    let error = |dialogue, midstream| Scenario::new(&transcript(dialogue), midstream).unwrap_err();
+    assert_eq!(error("", false), NotReplayable::Empty);
+    assert_eq!(error("C: EHLO a", false), NotReplayable::OneSided);
+    assert_eq!(error("S: 220 a\nC?", false), NotReplayable::Gaps);
+    assert_eq!(error(ACCEPTED, true), NotReplayable::Midstream);
 }
 
 #[tokio::test]
-async fn recorded_pauses_are_kept_where_wanted() {
-    // Ten milliseconds between one thing said and the next.
+async fn recorded_pauses_are_kept_on_request() {
     let pause = Duration::from_millis(10);
-    let mut said = said(ACCEPTED);
-    for (n, said) in said.iter_mut().enumerate() {
-        said.at = Timestamp::from_nanos(n as u64 * 10_000_000);
+    let mut transcript = transcript(ACCEPTED);
+    for (n, entry) in transcript.iter_mut().enumerate() {
+        entry.at = Timestamp::from_nanos(n as u64 * 10_000_000);
     }
-    let script = Script::new(&said, false).unwrap();
-    let stage = Server::listen("[::1]:0".parse().unwrap()).await.unwrap();
-    let client = Client {
-        to: stage.address().unwrap(),
-        pace: Pace::Recorded,
-        patience: Duration::from_secs(10),
-        introduce: None,
-    };
-    let began = std::time::Instant::now();
-    let performance = stage.perform(&script, client.perform(&script)).await.unwrap().unwrap();
-    assert_eq!((differs(&performance), performance.replies), (vec![], 7));
-    // EHLO, MAIL, RCPT, DATA, content, QUIT; how much longer it takes is the machine's.
-    assert!(began.elapsed() >= 6 * pause);
+    let scenario = Scenario::new(&transcript, false).unwrap();
+    let server = server_on_loopback().await;
+    let client = client_of(&server, Pace::Recorded);
+    let start = std::time::Instant::now();
+    let report = server.serve(&scenario, client.run(&scenario)).await.unwrap().unwrap();
+    assert_eq!((differences(&report), report.replies), (vec![], 7));
+    // EHLO, MAIL, RCPT, DATA, content, QUIT.
+    assert!(start.elapsed() >= 6 * pause);
 }

@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
     use crate::addr::Networks;
-    use crate::analyzer::{Settings, Transcripts};
+    use crate::analyzer::{AnalyzerSettings, Transcripts};
     use crate::app::reading::Reading;
     use crate::engine::Profile;
     use crate::recording::Ending;
@@ -214,25 +214,22 @@ mod tests {
     /// What a reader is told of each session.
     fn noted(file: &[u8]) -> Vec<Option<String>> {
         let mut file = CaptureFile::from_reader(Path::new("a"), file, 0).unwrap();
-        let settings = Settings {
+        let settings = AnalyzerSettings {
             profile: Arc::new(Profile::default()),
             ports: Ports::new(vec![25]),
             limits: Limits::default(),
             observer: Arc::new(()),
             transcripts: Transcripts::None,
+            numbered: 0,
         };
-        let mut reading = Reading::new(settings, 0, Networks::default());
+        let mut reading = Reading::new(settings, Networks::default());
         let mut notes = Vec::new();
         while let Some(packet) = file.next().unwrap() {
             reading.packet(&packet);
-            for session in reading.sessions() {
-                notes.push(reading.noted(&session));
-            }
+            notes.extend(reading.sessions().into_iter().map(|session| session.note));
         }
         reading.finish();
-        for session in reading.sessions() {
-            notes.push(reading.noted(&session));
-        }
+        notes.extend(reading.sessions().into_iter().map(|session| session.note));
         notes
     }
 

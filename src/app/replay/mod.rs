@@ -1,8 +1,8 @@
 //! `gatepost replay FILE…`: captures through the core, as an analyst, a judge, or an actor.
 
-mod act;
 mod facts;
 mod progress;
+mod reenactment;
 pub(super) mod telling;
 
 use std::fs;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use self::act::Stage;
 use self::facts::FactFinder;
 use self::progress::Progress;
+use self::reenactment::Reenactment;
 use self::telling::Telling;
 use super::reading::Reading;
 use crate::addr::Networks;
-use crate::analyzer::{Settings, Transcripts};
+use crate::analyzer::{AnalyzerSettings, FinishedSession, Transcripts};
 use crate::cli::Replay;
 use crate::config::Config;
 use crate::engine::{Observe, Profile};
@@ -42,25 +42,25 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
         Some(metrics) => Arc::clone(metrics) as _,
         None => Arc::new(()),
     };
-    let settings = Settings {
+    let settings = AnalyzerSettings {
         profile: Arc::new(config.map_or_else(Profile::default, |config| config.relay.profile())),
         ports: Ports::new(Ports::besides(&asked.ports)),
         limits: Limits::default(),
         observer,
         transcripts: Transcripts::None,
+        numbered: 0,
     };
     let mut replayer = Replayer {
         settings,
         facts: FactFinder::new(&asked.judge)?,
-        stage: match asked.act.against.is_empty() {
+        reenactment: match asked.act.against.is_empty() {
             true => None,
-            false => Some(Stage::set(&asked.act).await?),
+            false => Some(Reenactment::start(&asked.act).await?),
         },
         telling: Telling::new(asked),
         metrics: metrics.clone(),
         traffic: Traffic::new(Networks::new(asked.local.iter().copied())),
         wanted: asked.session,
-        numbered: 0,
         whole: true,
         as_recorded: true,
     };
@@ -83,17 +83,15 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
 }
 
 struct Replayer {
-    settings: Settings,
+    settings: AnalyzerSettings,
     facts: Option<FactFinder>,
-    stage: Option<Stage>,
+    reenactment: Option<Reenactment>,
     telling: Telling,
     metrics: Option<Arc<Metrics>>,
     /// Of all files so far.
     traffic: Traffic,
     /// The session of `--session`.
     wanted: Option<u64>,
-    /// Sessions in the files before: numbers go on from file to file.
-    numbered: u64,
     /// Every file was read to its end.
     whole: bool,
     /// Every answer was of the recorded class.
@@ -111,8 +109,7 @@ impl Replayer {
             }
         };
         let traffic = std::mem::replace(&mut self.traffic, Traffic::new(Networks::default()));
-        let mut reading = Reading::further(self.settings(), self.numbered, traffic)
-            .counting(self.metrics.clone());
+        let mut reading = Reading::further(self.settings(), traffic).counting(self.metrics.clone());
         let mut progress = Progress::new(&name);
         loop {
             let packet = match capture.next() {
@@ -132,22 +129,20 @@ impl Replayer {
         progress.end();
         reading.finish();
         self.tell(&name, &mut reading).await?;
-        self.telling.unread(&name, reading.analyst().counts())?;
-        self.telling.given_up(&name, reading.analyst().given_up(), reading.dns())?;
-        self.numbered = reading.numbered();
+        self.telling.unread(&name, reading.analyst().packet_counts())?;
+        self.telling.given_up(&name, reading.analyst().stream_counts(), reading.dns())?;
+        self.settings.numbered = reading.analyst().last_number();
         self.traffic = reading.into_traffic();
         Ok(())
     }
 
-    fn settings(&self) -> Settings {
-        let transcripts = match (self.wanted, &self.stage) {
-            (Some(number), _) => {
-                number.checked_sub(self.numbered).map_or(Transcripts::None, Transcripts::One)
-            }
+    fn settings(&self) -> AnalyzerSettings {
+        let transcripts = match (self.wanted, &self.reenactment) {
+            (Some(number), _) => Transcripts::One(number),
             (None, Some(_)) => Transcripts::All,
             (None, None) => Transcripts::None,
         };
-        Settings { transcripts, ..self.settings.clone() }
+        AnalyzerSettings { transcripts, ..self.settings.clone() }
     }
 
     /// Tells the sessions that are over and the fall-backs that are certain.
@@ -155,16 +150,15 @@ impl Replayer {
         for mut session in reading.sessions() {
             let mut unknown = Vec::new();
             if let Some(finder) = &self.facts {
-                let noted = reading.noted(&session);
-                let record = &mut session.record;
+                let FinishedSession { record, note, .. } = &mut session;
                 let profile = &self.settings.profile;
-                finder.judge(profile, record, noted.as_deref(), reading.dns()).await;
+                finder.judge(profile, record, note.as_deref(), reading.dns()).await;
                 unknown = record.facts.as_ref().map(facts::unknown).unwrap_or_default();
             }
-            if let Some(stage) = &self.stage {
-                let outcome = stage.perform(&session).await?;
+            if let Some(reenactment) = &self.reenactment {
+                let outcome = reenactment.run(&session).await?;
                 self.as_recorded &= outcome.is_as_recorded();
-                self.telling.performed(&session, &outcome)?;
+                self.telling.reenacted(&session, &outcome)?;
             } else {
                 self.telling.session(file, &session, &unknown)?;
             }

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _, stderr, stdout};
 
 use anyhow::{Context as _, bail};
 
-use super::act::Outcome;
-use crate::analyzer::{Counts, Session};
+use super::reenactment::Reenacted;
+use crate::analyzer::{FinishedSession, PacketCounts};
 use crate::app::print::WRITING;
 use crate::cli::{Replay, ReplayFormat};
 use crate::lookup::Capture;
@@ -72,7 +72,7 @@ impl Telling {
     pub(super) fn session(
         &mut self,
         file: &str,
-        session: &Session,
+        session: &FinishedSession,
         unknown: &[&str],
     ) -> anyhow::Result<()> {
         let told = Told {
@@ -95,8 +95,12 @@ impl Telling {
         Ok(())
     }
 
-    pub(super) fn performed(&mut self, session: &Session, outcome: &Outcome) -> anyhow::Result<()> {
-        let told = outcome.told(session, self.format);
+    pub(super) fn reenacted(
+        &mut self,
+        session: &FinishedSession,
+        outcome: &Reenacted,
+    ) -> anyhow::Result<()> {
+        let told = outcome.format(session, self.format);
         self.out.write_all(told.as_bytes()).context(WRITING)?;
         self.out.flush().context(WRITING)
     }
@@ -139,7 +143,7 @@ impl Telling {
     }
 
     /// Packets of a file that nothing could be made of.
-    pub(super) fn unread(&mut self, file: &str, counts: &Counts) -> anyhow::Result<()> {
+    pub(super) fn unread(&mut self, file: &str, counts: &PacketCounts) -> anyhow::Result<()> {
         for (damage, count) in &counts.damaged {
             let link = counts.unknown_link.filter(|_| *damage == Damage::Link);
             let link =

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::watcher::{Failure, Listener, ours, watch};
 use super::{said, watching};
 use crate::addr::{Family, Networks};
-use crate::analyzer::{Session, Settings, Transcripts};
+use crate::analyzer::{AnalyzerSettings, FinishedSession, Transcripts};
 use crate::app::reading::{Reading, Told};
 use crate::engine::{Event, Observe, Profile, SessionRecord};
 use crate::metrics::Metrics;
@@ -112,24 +112,25 @@ impl Post {
         self.log.notice(Level::Info, &watching(&live));
         let upstreams = self.upstreams.iter().map(|ip| (*ip).into());
         let ours = ours(&live, []);
-        let (traffic, base) = self
+        let (traffic, numbered) = self
             .kept
             .take()
             .unwrap_or_else(|| (Traffic::new(ours).excluding(Networks::new(upstreams)), 0));
-        let settings = Settings {
+        let settings = AnalyzerSettings {
             profile: Arc::new(Profile::default()),
             ports: Ports::new(self.settings.ports.iter().copied()),
             limits: Limits::default(),
             observer: Arc::new(Desyncs(Arc::clone(&self.metrics))),
             transcripts: Transcripts::None,
+            numbered,
         };
-        let mut reading = Reading::further(settings, base, traffic)
+        let mut reading = Reading::further(settings, traffic)
             .counting(Some(Arc::clone(&self.metrics)))
             .telling(self.told.clone());
         let mut listener = Noting { log: &self.log };
         let ended = watch(live, &mut reading, &mut listener, &self.stop, Some(&self.metrics));
-        let base = reading.numbered();
-        self.kept = Some((reading.into_traffic(), base));
+        let numbered = reading.analyst().last_number();
+        self.kept = Some((reading.into_traffic(), numbered));
         ended
     }
 }
@@ -156,7 +157,7 @@ impl Listener for Noting<'_> {
         Ok(())
     }
 
-    fn session(&mut self, _: &Session) -> anyhow::Result<()> {
+    fn session(&mut self, _: &FinishedSession) -> anyhow::Result<()> {
         Ok(())
     }
 

@@ -31,7 +31,7 @@ use self::telling::{Board, Form, Telling};
 use self::watcher::{Failure, ours, source, watch as follow};
 use super::reading::Reading;
 use super::replay::telling::is_unread;
-use crate::analyzer::{Settings, Transcripts};
+use crate::analyzer::{AnalyzerSettings, Transcripts};
 use crate::cli::{Watch, WatchFormat, WatchSource};
 use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;
@@ -161,15 +161,16 @@ impl Watcher {
             Some(metrics) => Arc::clone(metrics) as _,
             None => Arc::new(()),
         };
-        let settings = Settings {
+        let settings = AnalyzerSettings {
             profile: Arc::new(Profile::default()),
             ports: Ports::new(Ports::besides(&asked.ports)),
             limits: Limits::default(),
             observer,
             transcripts: Transcripts::None,
+            numbered: 0,
         };
         let ours = ours(&live, asked.local.iter().copied());
-        let mut reading = Reading::new(settings, 0, ours).counting(metrics.clone());
+        let mut reading = Reading::new(settings, ours).counting(metrics.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, over) = oneshot::channel::<()>();
         let told_to_end = Arc::clone(&stop);

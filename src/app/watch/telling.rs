@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::copy::Copy;
 use super::watcher::Listener;
-use crate::analyzer::Session;
+use crate::analyzer::FinishedSession;
 use crate::app::print::WRITING;
 use crate::app::reading::Reading;
 use crate::report::replay::{
@@ -99,7 +99,7 @@ impl Listener for Telling {
         }
     }
 
-    fn session(&mut self, session: &Session) -> anyhow::Result<()> {
+    fn session(&mut self, session: &FinishedSession) -> anyhow::Result<()> {
         let told = Told {
             file: &self.place,
             number: session.number,
@@ -175,7 +175,7 @@ impl Listener for Telling {
 }
 
 fn losses(reading: &Reading, lost: Lost, desyncs: u64) -> Losses {
-    let counts = reading.analyst().given_up();
+    let counts = reading.analyst().stream_counts();
     Losses {
         openings: lost.openings,
         packets: lost.packets,

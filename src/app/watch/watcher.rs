@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::addr::Networks;
-use crate::analyzer::Session;
+use crate::analyzer::FinishedSession;
 use crate::app::reading::Reading;
 use crate::metrics::Metrics;
 use crate::source::live::{Kind, Live, LiveError};
@@ -28,7 +28,7 @@ pub(super) trait Listener {
     /// Each packet, before it is looked at.
     fn packet(&mut self, packet: &Packet<'_>) -> anyhow::Result<()>;
 
-    fn session(&mut self, session: &Session) -> anyhow::Result<()>;
+    fn session(&mut self, session: &FinishedSession) -> anyhow::Result<()>;
 
     /// Its sessions have been told before.
     fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()>;

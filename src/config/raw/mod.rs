@@ -5,9 +5,9 @@
 
 mod agree;
 mod door;
+mod lookup;
 mod net;
 mod policy;
-mod lookup;
 mod reader;
 mod sections;
 mod syntax;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use gatepost::addr::Family;
-use gatepost::analyzer::{Analyzer, Session, Settings, Transcripts};
+use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, Transcripts};
 use gatepost::engine::{BareNewlines, Event, Observe, Pregreet, Profile, SessionRecord};
 use gatepost::lookup::Capture;
 use gatepost::report::replay::{Reading, Report, Told, dialogue, json_damage, json_session};
@@ -45,12 +45,13 @@ pub(crate) struct Contents {
 /// Reads `octets` to their end, and tells everything in every form.
 pub(crate) fn read(octets: &[u8], limits: Limits) -> Contents {
     let heard = Arc::new(Heard::default());
-    let mut analyst = Analyzer::new(Settings {
+    let mut analyzer = Analyzer::new(AnalyzerSettings {
         profile: strict(),
         ports: Ports::default(),
         limits,
         observer: Arc::clone(&heard) as _,
         transcripts: Transcripts::All,
+        numbered: 0,
     });
     let mut teller = Teller::default();
     match CaptureFile::from_reader(Path::new(FILE), octets, octets.len() as u64) {
@@ -63,29 +64,29 @@ pub(crate) fn read(octets: &[u8], limits: Limits) -> Contents {
                     Err(error) => teller.damage(&error.to_string()),
                     Ok(Some(packet)) => {
                         teller.seen.packet(&packet);
-                        if let Some(datagram) = analyst.packet(&packet) {
+                        if let Some(datagram) = analyzer.packet(&packet) {
                             dns.datagram(&datagram);
                         }
                     }
                 }
                 // A packet takes 16 octets, which gzip makes of less than one.
                 assert!(teller.seen.packets <= 64 * octets.len() as u64, "it does not end");
-                let (held, flows) = (analyst.held(), analyst.flows());
+                let (held, flows) = (analyzer.held(), analyzer.flows());
                 let most_held = held.into_iter().fold(0, usize::max);
                 assert!(most_held <= limits.held, "holds {held:?} octets of {}", limits.held);
                 assert!(flows <= limits.flows, "holds {flows} flows of {}", limits.flows);
                 let most = &mut teller.contents;
                 (most.held, most.flows) = (most.held.max(held[0]), most.flows.max(flows));
-                teller.sessions(&mut analyst);
+                teller.sessions(&mut analyzer);
             }
             assert!(teller.contents.errors <= 1, "what is wrong is said once");
         }
     }
-    analyst.finish();
-    teller.sessions(&mut analyst);
-    assert_eq!((analyst.held(), analyst.flows()), ([0, 0], 0), "nothing is left");
-    let counts = analyst.counts();
-    assert_eq!((counts.packets, counts.octets), (teller.seen.packets, teller.seen.on_the_wire));
+    analyzer.finish();
+    teller.sessions(&mut analyzer);
+    assert_eq!((analyzer.held(), analyzer.flows()), ([0, 0], 0), "nothing is left");
+    let counts = analyzer.packet_counts();
+    assert_eq!((counts.packets, counts.bytes), (teller.seen.packets, teller.seen.on_the_wire));
     let damaged: u64 = counts.damaged.iter().map(|(_, count)| count).sum();
     assert!(counts.segments + damaged <= counts.packets);
     let contents = teller.end();
@@ -190,12 +191,12 @@ impl Teller {
         is_a_line(&json_damage(FILE, message));
     }
 
-    fn sessions(&mut self, analyst: &mut Analyzer) {
-        analyst.sessions().for_each(|session| self.session(&session));
+    fn sessions(&mut self, analyzer: &mut Analyzer) {
+        analyzer.sessions().for_each(|session| self.session(&session));
     }
 
-    fn session(&mut self, session: &Session) {
-        let Session { number, record, transcript, .. } = session;
+    fn session(&mut self, session: &FinishedSession) {
+        let FinishedSession { number, record, transcript, .. } = session;
         assert!(self.numbers.insert(*number), "session {number} twice");
         self.seen.covers(record);
         self.contents.sessions += 1;

@@ -1,23 +1,24 @@
-//! How many packets there were, and how many of them could not be read.
+//! Packets of a capture, and how many of them cannot be decoded.
 
 use crate::wire::{Damage, Decoded, LinkType, Packet};
 
-/// Counted over a whole capture.
+/// Totals over a whole capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct PacketCounts {
     pub packets: u64,
-    pub octets: u64,
+    /// On the wire, which may be more than the capture holds.
+    pub bytes: u64,
     pub segments: u64,
-    /// Kinds of damage that were met, with how often.
+    /// Each kind of damage that occurred, and how often.
     pub damaged: Vec<(Damage, u64)>,
-    /// The first link type met that cannot be read.
+    /// The first link type without a decoder.
     pub unknown_link: Option<LinkType>,
 }
 
-impl Counts {
+impl PacketCounts {
     pub(super) fn count(&mut self, packet: &Packet<'_>, decoded: &Decoded<'_>) {
         self.packets += 1;
-        self.octets += u64::from(packet.wire_len);
+        self.bytes += u64::from(packet.wire_len);
         match decoded {
             Decoded::Tcp(_) => self.segments += 1,
             Decoded::Damaged(damage) => {
