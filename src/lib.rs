@@ -10,7 +10,7 @@
 //! | 3 | `engine` |
 //! | 2 | `policy`, `traffic`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
-//! | 0 | `addr`, `time` |
+//! | 0 | `addr`, `time`, `humanize` |
 
 pub mod addr;
 pub mod analyzer;
@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod engine;
+pub mod humanize;
 pub mod intercept;
 pub mod lookup;
 pub mod metrics;

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::print::print;
 use crate::cli::ListFormat;
-use crate::metrics::{Described, Label, catalogue};
+use crate::metrics::{MetricDescription, MetricLabel, catalogue};
 use crate::report::columns::{WIDTH, wrapped};
 
 /// Columns of a label's name, with what stands around it.
@@ -30,7 +30,7 @@ pub(super) fn list(part: Option<&str>, format: ListFormat) -> anyhow::Result<Exi
 }
 
 /// One family, on lines of their own.
-fn block(family: &Described) -> String {
+fn block(family: &MetricDescription) -> String {
     let mut block = format!("{} ({})\n", family.name, family.kind);
     for line in wrapped(&family.help, WIDTH - 2) {
         let _ = writeln!(block, "  {line}");
@@ -45,9 +45,9 @@ fn block(family: &Described) -> String {
     block
 }
 
-fn table(families: &[Described]) -> String {
+fn table(families: &[MetricDescription]) -> String {
     let mut table = String::from("| name | type | labels | meaning |\n|---|---|---|---|\n");
-    for Described { name, kind, labels, help } in families {
+    for MetricDescription { name, kind, labels, help } in families {
         let labels = labels.iter().map(|label| format!("`{}`", label.name));
         let labels = labels.collect::<Vec<_>>().join(", ");
         let _ = writeln!(table, "| `{name}` | {kind} | {labels} | {help} |");
@@ -55,7 +55,7 @@ fn table(families: &[Described]) -> String {
     table
 }
 
-fn values(label: &Label) -> String {
+fn values(label: &MetricLabel) -> String {
     match label.name.as_str() {
         "rule" => "the names of the policy rules in force".to_owned(),
         "version" => "the gateway's".to_owned(),

@@ -150,7 +150,7 @@ impl Reading {
     fn count(&mut self) {
         if let Some(metrics) = &self.metrics {
             let now = *self.analyst.stream_counts();
-            metrics.stream_counts(&self.counted, &now);
+            metrics.on_stream_counts(&self.counted, &now);
             self.counted = now;
         }
     }
@@ -168,7 +168,7 @@ impl Reading {
             let passed = passed(&session, bound, name);
             self.traffic.passed(&passed);
             if let Some(metrics) = &self.metrics {
-                metrics.flow(&passed);
+                metrics.on_flow(&passed);
             }
             if let Some(told) = &self.told {
                 told(&passed);
@@ -194,7 +194,7 @@ impl Reading {
         for pair in self.found.iter().skip(before) {
             self.traffic.fall_back(pair);
             if let Some(metrics) = &self.metrics {
-                metrics.fall_back(pair);
+                metrics.on_fallback(pair);
             }
         }
     }

@@ -40,7 +40,7 @@ pub struct Config {
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
     /// `[status]`: what the page at `/` of the metrics shows.
-    pub status: report::status::Settings,
+    pub status: report::status::StatusSettings,
     pub control: control::Settings,
     /// `[process] user`: whom a gateway that root started becomes.
     pub user: Option<String>,

@@ -63,7 +63,7 @@ labels! {
         /// A fault of our own.
         Error = "error",
         /// The capture ends before the session does.
-        Unfinished = "unfinished",
+        CaptureEnded = "capture_ended",
     }
 }
 

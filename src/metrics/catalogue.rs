@@ -9,19 +9,19 @@ use super::{Metrics, MetricsError};
 
 /// A metric family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Described {
+pub struct MetricDescription {
     /// As series are named; those of a histogram end in `_bucket`, `_count` and `_sum` besides.
     pub name: String,
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// In the order of their names.
-    pub labels: Vec<Label>,
+    pub labels: Vec<MetricLabel>,
     pub help: String,
 }
 
 /// A label and every value that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Label {
+pub struct MetricLabel {
     pub name: String,
     /// In the order of the alphabet; empty where they are names of the configuration or of the build.
     pub values: Vec<String>,
@@ -34,23 +34,23 @@ const OPEN: [&str; 2] = ["rule", "version"];
 ///
 /// # Errors
 /// As [`Metrics::new`].
-pub fn catalogue() -> Result<Vec<Described>, MetricsError> {
+pub fn catalogue() -> Result<Vec<MetricDescription>, MetricsError> {
     let metrics = Metrics::new()?;
     metrics.verdicts.show_all()?;
     let families = metrics.registry.gather();
     Ok(families.iter().map(described).collect())
 }
 
-fn described(family: &MetricFamily) -> Described {
+fn described(family: &MetricFamily) -> MetricDescription {
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for pair in family.get_metric().iter().flat_map(|metric| metric.get_label()) {
         labels.entry(pair.name()).or_default().insert(pair.value());
     }
     let label = |(name, values): (&str, BTreeSet<&str>)| {
         let values = values.into_iter().filter(|_| !OPEN.contains(&name)).map(str::to_owned);
-        Label { name: name.to_owned(), values: values.collect() }
+        MetricLabel { name: name.to_owned(), values: values.collect() }
     };
-    Described {
+    MetricDescription {
         name: family.name().to_owned(),
         kind: match family.get_field_type() {
             MetricType::COUNTER => "counter",

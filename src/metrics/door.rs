@@ -41,7 +41,7 @@ impl Door {
 
 impl Metrics {
     /// How a door is now.
-    pub fn door(&self, status: &Status) {
+    pub fn set_door(&self, status: &Status) {
         let door = &self.doors[status.family as usize];
         for (gauge, state) in door.state.iter().zip(State::ALL) {
             gauge.set(i64::from(*state == status.state));
@@ -51,16 +51,16 @@ impl Metrics {
     }
 
     /// Nothing guards this family.
-    pub fn no_door(&self, family: Family) {
+    pub fn clear_door(&self, family: Family) {
         self.doors[family as usize].state.iter().for_each(|gauge| gauge.set(0));
     }
 
-    pub fn door_changed(&self, family: Family, change: &Change) {
+    pub fn on_door_change(&self, family: Family, change: &Change) {
         self.doors[family as usize].changes[change.to.index()].inc();
     }
 
     /// So many more were refused in the kernel.
-    pub fn refused_at_the_syn(&self, family: Family, more: u64) {
+    pub fn add_syn_refusals(&self, family: Family, more: u64) {
         let [syn, _] = &self.doors[family as usize].refused;
         syn.inc_by(more);
     }
@@ -72,7 +72,7 @@ impl Metrics {
     }
 
     /// How many the relay has refused.
-    pub fn door_refusals_by_421(&self, family: Family) -> u64 {
+    pub fn smtp_door_refusals(&self, family: Family) -> u64 {
         let [_, smtp] = &self.doors[family as usize].refused;
         smtp.get()
     }

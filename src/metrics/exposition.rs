@@ -6,7 +6,7 @@ use super::{Metrics, openmetrics};
 
 /// The formats there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     /// Prometheus' text format 0.0.4, which people and old tools read.
     #[default]
     Text,
@@ -14,7 +14,7 @@ pub enum Format {
     OpenMetrics,
 }
 
-impl Format {
+impl ExpositionFormat {
     /// What `accept`, the value of an HTTP header of that name, prefers (RFC 9110 §12.5.1): OpenMetrics if it is named, and with
     /// no less weight than plain text.
     pub fn preferred(accept: &str) -> Self {
@@ -54,11 +54,11 @@ impl Format {
 
 impl Metrics {
     /// All series.
-    pub fn encode(&self, format: Format) -> String {
+    pub fn encode(&self, format: ExpositionFormat) -> String {
         let families = self.registry.gather();
         match format {
-            Format::OpenMetrics => openmetrics::encode(&families),
-            Format::Text => {
+            ExpositionFormat::OpenMetrics => openmetrics::encode(&families),
+            ExpositionFormat::Text => {
                 let mut text = String::new();
                 if let Err(e) = TextEncoder::new().encode_utf8(&families, &mut text) {
                     // The encoder knows one error, a family without series, and `gather` leaves those out.
@@ -79,20 +79,20 @@ mod tests {
         let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                           text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         for (accept, due) in [
-            (prometheus, Format::OpenMetrics),
-            ("Application/OpenMetrics-Text; Version=\"1.0.0\"", Format::OpenMetrics),
-            ("application/openmetrics-text", Format::OpenMetrics),
-            ("application/openmetrics-text;q=0.5, text/plain;q=0.5", Format::OpenMetrics),
-            ("application/openmetrics-text;q=0.4, text/plain;q=0.5", Format::Text),
-            ("application/openmetrics-text;q=0, text/plain", Format::Text),
-            ("application/openmetrics-text; q=much", Format::Text),
-            ("application/openmetrics-text;version=0.0.1", Format::Text),
-            ("text/html, */*;q=0.8", Format::Text),
-            ("*/*", Format::Text),
-            ("", Format::Text),
-            (";;=,,q=1", Format::Text),
+            (prometheus, ExpositionFormat::OpenMetrics),
+            ("Application/OpenMetrics-Text; Version=\"1.0.0\"", ExpositionFormat::OpenMetrics),
+            ("application/openmetrics-text", ExpositionFormat::OpenMetrics),
+            ("application/openmetrics-text;q=0.5, text/plain;q=0.5", ExpositionFormat::OpenMetrics),
+            ("application/openmetrics-text;q=0.4, text/plain;q=0.5", ExpositionFormat::Text),
+            ("application/openmetrics-text;q=0, text/plain", ExpositionFormat::Text),
+            ("application/openmetrics-text; q=much", ExpositionFormat::Text),
+            ("application/openmetrics-text;version=0.0.1", ExpositionFormat::Text),
+            ("text/html, */*;q=0.8", ExpositionFormat::Text),
+            ("*/*", ExpositionFormat::Text),
+            ("", ExpositionFormat::Text),
+            (";;=,,q=1", ExpositionFormat::Text),
         ] {
-            assert_eq!(Format::preferred(accept), due, "{accept}");
+            assert_eq!(ExpositionFormat::preferred(accept), due, "{accept}");
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Format, Metrics};
+use super::{ExpositionFormat, Metrics};
 
 const PATHS: &str = "the paths are /, /metrics, /healthz and /readyz";
 
@@ -64,9 +64,9 @@ impl ReadyState {
 
 /// The state behind `/readyz`; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicU8>);
+pub struct HealthState(Arc<AtomicU8>);
 
-impl Readiness {
+impl HealthState {
     /// [`ReadyState::Starting`].
     pub fn new() -> Self {
         Self::default()
@@ -171,7 +171,7 @@ async fn connection(bounds: Bounds, stream: TcpStream, router: Router) {
 }
 
 /// `/metrics`, `/healthz` and `/readyz`.
-pub fn routes(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
+pub fn routes(metrics: Arc<Metrics>, readiness: HealthState) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics).with_state((metrics, readiness.clone())))
         .route("/healthz", get(async || "ok\n"))
@@ -184,17 +184,17 @@ pub fn index() -> Router {
 }
 
 async fn show_metrics(
-    State((metrics, readiness)): State<(Arc<Metrics>, Readiness)>,
+    State((metrics, readiness)): State<(Arc<Metrics>, HealthState)>,
     headers: HeaderMap,
 ) -> Response {
     metrics.set_ready(readiness.get() == ReadyState::Ready);
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let format = Format::preferred(&accept.collect::<Vec<_>>().join(","));
+    let format = ExpositionFormat::preferred(&accept.collect::<Vec<_>>().join(","));
     let headers = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
     (headers, metrics.encode(format)).into_response()
 }
 
-async fn show_readiness(State(readiness): State<Readiness>) -> Response {
+async fn show_readiness(State(readiness): State<HealthState>) -> Response {
     let state = readiness.get();
     let status = match state {
         ReadyState::Ready => StatusCode::OK,
@@ -215,7 +215,7 @@ mod tests {
 
     struct Endpoint {
         address: SocketAddr,
-        readiness: Readiness,
+        readiness: HealthState,
         stop: oneshot::Sender<()>,
         task: JoinHandle<()>,
     }
@@ -223,7 +223,7 @@ mod tests {
     async fn start(bounds: Bounds) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let readiness = Readiness::new();
+        let readiness = HealthState::new();
         let metrics = Arc::new(Metrics::new().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {

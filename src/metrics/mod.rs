@@ -1,6 +1,6 @@
 //! The gateway's metrics: how events, flows and evidence count. Every family of them is in `families.rs`.
 //!
-//! Layer 4, on crate `prometheus`. Label values are closed sets, and never an address, a domain, a HELO name or reply
+//! Layer 4, on crate `prometheus`. MetricLabel values are closed sets, and never an address, a domain, a HELO name or reply
 //! text. Every series exists from the start at zero, so that `rate()` sees the first event; its handle is resolved then,
 //! and counting an event is an array index and an atomic add.
 
@@ -20,8 +20,8 @@ mod traffic;
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
-pub use catalogue::{Described, Label, catalogue};
-pub use exposition::Format;
+pub use catalogue::{MetricDescription, MetricLabel, catalogue};
+pub use exposition::ExpositionFormat;
 
 use self::door::Door;
 use self::families::Families;
@@ -108,24 +108,24 @@ impl Metrics {
     }
 
     /// A new configuration is in force.
-    pub fn config_reload_applied(&self) {
+    pub fn on_config_applied(&self) {
         self.config_reloads_applied.inc();
         self.config_refused.set(0);
     }
 
     /// A configuration was refused and the old one stays.
-    pub fn config_reload_failed(&self) {
+    pub fn on_config_rejected(&self) {
         self.config_reloads_failed.inc();
         self.config_refused.set(1);
     }
 
     /// `count` log lines were lost.
-    pub fn log_lines_dropped(&self, count: u64) {
+    pub fn add_dropped_log_lines(&self, count: u64) {
         self.log_lines_dropped.inc_by(count);
     }
 
     /// Recorders did not get `count` octets.
-    pub fn record_omitted_octets(&self, count: u64) {
+    pub fn add_record_omitted_bytes(&self, count: u64) {
         self.record_omitted_octets.inc_by(count);
     }
 

@@ -114,10 +114,10 @@ fn feed_everything(metrics: &Metrics) {
     }
     feed_traffic(metrics);
     feed_lookups(metrics);
-    metrics.config_reload_applied();
-    metrics.config_reload_failed();
-    metrics.log_lines_dropped(3);
-    metrics.record_omitted_octets(5);
+    metrics.on_config_applied();
+    metrics.on_config_rejected();
+    metrics.add_dropped_log_lines(3);
+    metrics.add_record_omitted_bytes(5);
     metrics.set_sessions_limit(10_000);
     for family in Family::ALL {
         metrics.set_upstreams(family, 2, 1);
@@ -147,12 +147,13 @@ fn feed_door(metrics: &Metrics, family: Family) {
     let mut door = Door::new(family, door::Settings::default(), at);
     for (&from, &to) in door::State::ALL.iter().zip(door::State::ALL.iter().cycle().skip(1)) {
         let detail = String::new();
-        metrics.door_changed(family, &Change { from, to, at, reason: door::Reason::Trial, detail });
+        metrics
+            .on_door_change(family, &Change { from, to, at, reason: door::Reason::Trial, detail });
     }
     door.set_mode(door::Mode::Close);
     door.look(&Signs { accepted: Some(at), ..Signs::default() }, at);
-    metrics.door(&door.status(at + Duration::from_secs(90)));
-    metrics.refused_at_the_syn(family, 7);
+    metrics.set_door(&door.status(at + Duration::from_secs(90)));
+    metrics.add_syn_refusals(family, 7);
 }
 
 #[test]
@@ -230,12 +231,12 @@ fn feed_traffic(metrics: &Metrics) {
             for outcome in FlowOutcome::ALL {
                 for side in Side::ALL {
                     let flow = flow(family, bound, outcome, side);
-                    metrics.flow(&passed(&flow, bound, Ended::Other));
+                    metrics.on_flow(&passed(&flow, bound, Ended::Other));
                 }
             }
         }
         for why in Why::ALL {
-            metrics.fall_back(&fall_back(bound, why));
+            metrics.on_fallback(&fall_back(bound, why));
         }
     }
     let mut seen = traffic::Traffic::new(Networks::new(ours));
@@ -256,9 +257,9 @@ fn feed_traffic(metrics: &Metrics) {
             seen.passed(&Passed { name, ..passed(&tried, Bound::Out, ended) });
         }
     }
-    metrics.evidence(&seen.evidence());
+    metrics.set_evidence(&seen.evidence());
     metrics.set_capturing(true);
-    metrics.lost(2, 3);
+    metrics.add_capture_drops(2, 3);
     let now = Counts {
         evicted: 7,
         octets_not_captured: 1,
@@ -267,12 +268,12 @@ fn feed_traffic(metrics: &Metrics) {
         octets_unfinished: 4,
         ..Counts::default()
     };
-    metrics.stream_counts(&Counts::default(), &now);
+    metrics.on_stream_counts(&Counts::default(), &now);
 }
 
 /// Series (name and labels) to value.
 fn series(metrics: &Metrics) -> BTreeMap<String, f64> {
-    let text = metrics.encode(Format::Text);
+    let text = metrics.encode(ExpositionFormat::Text);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| {
@@ -373,7 +374,7 @@ fn traffic_counts_where_it_belongs() {
     let before = series(&metrics);
     let bound = Bound::Out;
     let reset = flow(Family::Ipv6, bound, FlowOutcome::Reset, Side::Server);
-    metrics.flow(&passed(&reset, bound, Ended::Reset));
+    metrics.on_flow(&passed(&reset, bound, Ended::Reset));
     let unanswered = FlowFacts {
         handshake: None,
         rtt: None,
@@ -385,22 +386,22 @@ fn traffic_counts_where_it_belongs() {
         gaps: 0,
         ..flow(Family::Ipv4, Bound::In, FlowOutcome::Unanswered, Side::Server)
     };
-    metrics.flow(&passed(&unanswered, Bound::In, Ended::Unanswered));
-    metrics.fall_back(&fall_back(bound, Why::Unanswered));
-    metrics.fall_back(&fall_back(bound, Why::Race));
-    metrics.lost(1, 20);
+    metrics.on_flow(&passed(&unanswered, Bound::In, Ended::Unanswered));
+    metrics.on_fallback(&fall_back(bound, Why::Unanswered));
+    metrics.on_fallback(&fall_back(bound, Why::Race));
+    metrics.add_capture_drops(1, 20);
     let counts = |n| Counts { evicted: n, octets_not_captured: 100 * n, ..Counts::default() };
-    metrics.stream_counts(&counts(1), &counts(3));
+    metrics.on_stream_counts(&counts(1), &counts(3));
     let ours = Networks::new([ENDS[1][0].parse::<IpAddr>().unwrap().into()]);
     let mut seen = traffic::Traffic::new(ours);
     let taken = flow(Family::Ipv6, Bound::In, FlowOutcome::Established, Side::Client);
     seen.passed(&passed(&taken, Bound::In, Ended::Accepted));
-    metrics.evidence(&seen.evidence());
+    metrics.set_evidence(&seen.evidence());
     insta::assert_snapshot!(changed(&metrics, &before));
 }
 
 /// What `program` of a Debian package says of all series in that format; `None` if it is not there.
-fn judged(package: &str, program: &[&str], format: Format) -> Option<String> {
+fn judged(package: &str, program: &[&str], format: ExpositionFormat) -> Option<String> {
     let metrics = Metrics::new().unwrap();
     feed_everything(&metrics);
     let judge = Command::new(program[0])
@@ -429,7 +430,7 @@ fn judged(package: &str, program: &[&str], format: Format) -> Option<String> {
 
 #[test]
 fn promtool_finds_nothing_to_complain_of() {
-    let said = judged("prometheus", &["promtool", "check", "metrics"], Format::Text);
+    let said = judged("prometheus", &["promtool", "check", "metrics"], ExpositionFormat::Text);
     assert!(said.is_none_or(|said| said.is_empty()));
 }
 
@@ -439,7 +440,8 @@ fn openmetrics_is_well_formed() {
     let parse = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse; \
                  print(sum(len(family.samples) for family in parse(sys.stdin.read())))";
     let program = ["/usr/bin/python3", "-c", parse];
-    let Some(said) = judged("python3-prometheus-client", &program, Format::OpenMetrics) else {
+    let Some(said) = judged("python3-prometheus-client", &program, ExpositionFormat::OpenMetrics)
+    else {
         return;
     };
     let metrics = Metrics::new().unwrap();
@@ -451,7 +453,7 @@ fn openmetrics_reads_like_this() {
     let metrics = Metrics::new().unwrap();
     metrics.event(Family::Ipv6, Event::Waited(Duration::from_millis(2)));
     metrics.set_rules(&rules_named(r#"a "b" \ c"#)).unwrap();
-    let text = metrics.encode(Format::OpenMetrics);
+    let text = metrics.encode(ExpositionFormat::OpenMetrics);
     let shown =
         ["gatepost_policy_wait_seconds", "gatepost_policy_verdicts", "gatepost_sessions_limit"];
     let lines = text.lines().filter(|line| {

@@ -123,7 +123,7 @@ impl Traffic {
 
 impl Metrics {
     /// A captured flow is over.
-    pub fn flow(&self, passed: &Passed<'_>) {
+    pub fn on_flow(&self, passed: &Passed<'_>) {
         let flow = passed.flow;
         let way = &self.traffic.ways[passed.family() as usize][passed.bound.index()];
         way.connections[flow.outcome.index()].inc();
@@ -146,7 +146,7 @@ impl Metrics {
     }
 
     /// A client left IPv6 for IPv4.
-    pub fn fall_back(&self, told: &FallBack) {
+    pub fn on_fallback(&self, told: &FallBack) {
         let of = told.bound.index();
         self.traffic.fall_backs[of][told.why.index()].inc();
         if told.why != Why::Race {
@@ -160,13 +160,13 @@ impl Metrics {
     }
 
     /// The source could not deliver so many more SYNs of clients and other packets.
-    pub fn lost(&self, openings: u64, packets: u64) {
+    pub fn add_capture_drops(&self, openings: u64, packets: u64) {
         self.traffic.dropped_openings.inc_by(openings);
         self.traffic.dropped_packets.inc_by(packets);
     }
 
     /// A flow table counted `before` when this was told last, and `now` counts that.
-    pub fn stream_counts(&self, before: &Counts, now: &Counts) {
+    pub fn on_stream_counts(&self, before: &Counts, now: &Counts) {
         // In the order of `CAUSES`.
         let octets = |counts: &Counts| {
             [
@@ -190,7 +190,7 @@ impl Metrics {
     }
 
     /// What is proven of the ways to us and from us.
-    pub fn evidence(&self, evidence: &Evidence<'_>) {
+    pub fn set_evidence(&self, evidence: &Evidence<'_>) {
         for family in Family::ALL {
             let accepted = evidence.receive.of(family).last_accepted.unwrap_or_default();
             let seconds = i64::try_from(accepted.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);

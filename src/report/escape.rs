@@ -10,7 +10,7 @@ use serde_json::ser::Formatter;
 
 use super::columns;
 
-/// Octets of what [`sentence`] shows.
+/// Octets of what [`printable`] shows.
 const LONGEST: usize = 4096;
 
 /// Where escaped text stands.
@@ -41,7 +41,7 @@ pub(super) fn push(out: &mut String, value: &str, place: Place, limit: usize) {
 }
 
 /// `value` as it may stand in a line, cut where it is longer than any reply is.
-pub fn sentence(value: &str) -> String {
+pub fn printable(value: &str) -> String {
     let mut out = String::new();
     push(&mut out, value, Place::Sentence, LONGEST);
     out

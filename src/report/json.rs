@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Serializer;
 
 use super::escape::{Place, Visible, push};
-use super::watch::Losses;
-use super::{Level, MAX_NOTICE};
+use super::watch::CaptureLosses;
+use super::{LogLevel, MAX_NOTICE};
 use crate::engine::{RecipientRecord, SessionRecord, SmtpFacts, TransactionRecord, VerdictRecord};
 use crate::time::Timestamp;
 use crate::traffic::Evidence;
@@ -57,7 +57,7 @@ enum Line<'a> {
     },
     Notice {
         time: Timestamp,
-        level: Level,
+        level: LogLevel,
         message: &'a str,
     },
 }
@@ -100,14 +100,15 @@ pub(super) fn evidence(evidence: &Evidence<'_>) -> String {
 }
 
 /// One line with its line end.
-pub(super) fn losses(losses: &Losses) -> String {
-    let Losses { openings, packets, not_captured, cut, given_up, unfinished, desyncs } = *losses;
+pub(super) fn losses(losses: &CaptureLosses) -> String {
+    let CaptureLosses { openings, packets, not_captured, cut, given_up, unfinished, desyncs } =
+        *losses;
     let line = Line::Lost { openings, packets, not_captured, cut, given_up, unfinished, desyncs };
     write(&line).unwrap_or_default()
 }
 
 /// One line with its line end.
-pub(super) fn notice(time: Timestamp, level: Level, message: &str) -> String {
+pub(super) fn notice(time: Timestamp, level: LogLevel, message: &str) -> String {
     let mut bounded = String::new();
     push(&mut bounded, message, Place::Sentence, MAX_NOTICE);
     let message = bounded.as_str();

@@ -17,7 +17,7 @@ mod tests;
 mod text;
 pub mod watch;
 
-pub use self::escape::sentence;
+pub use self::escape::printable;
 
 use std::fmt;
 use std::io;
@@ -66,7 +66,7 @@ impl LogFormat {
         }
     }
 
-    fn notice(self, at: Timestamp, level: Level, message: &str) -> String {
+    fn notice(self, at: Timestamp, level: LogLevel, message: &str) -> String {
         match self {
             Self::Text => text::notice(at, level, message),
             Self::Json => json::notice(at, level, message),
@@ -77,13 +77,13 @@ impl LogFormat {
 /// How much a notice matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum LogLevel {
     Info,
     Warn,
     Error,
 }
 
-impl fmt::Display for Level {
+impl fmt::Display for LogLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Info => "info",
@@ -147,7 +147,7 @@ impl SessionLog {
     }
 
     /// Logs something that is not a session. `message` is one line; control characters in it are escaped.
-    pub fn notice(&self, level: Level, message: &str) {
+    pub fn notice(&self, level: LogLevel, message: &str) {
         self.push(self.format.notice(now(), level, message));
     }
 
@@ -195,7 +195,7 @@ fn write_all(shared: &Shared, mut sink: Sink, format: LogFormat) {
         if reopen && let Err(e) = sink.reopen() {
             let message = format!("{e}; the log stays in the file that was open");
             complain(&message);
-            sink.write([format.notice(now(), Level::Error, &message).as_str()].into_iter());
+            sink.write([format.notice(now(), LogLevel::Error, &message).as_str()].into_iter());
         }
         let failed = sink.write(lines.iter().map(String::as_str));
         if failed > 0 {
@@ -205,7 +205,7 @@ fn write_all(shared: &Shared, mut sink: Sink, format: LogFormat) {
         if untold > 0 && failed == 0 {
             let message =
                 format!("{untold} log lines were lost because the log could not take them in time");
-            let notice = format.notice(now(), Level::Warn, &message);
+            let notice = format.notice(now(), LogLevel::Warn, &message);
             if sink.write([notice.as_str()].into_iter()) == 0 {
                 untold = 0;
             }

@@ -170,10 +170,10 @@ fn notices() {
     let ready = "ready: listening on [::1]:2525";
     let broken = "cannot read \"a\\b\"\nline 2";
     let lines = [
-        text::notice(at, Level::Info, ready),
-        text::notice(at, Level::Error, broken),
-        json::notice(at, Level::Info, ready),
-        json::notice(at, Level::Error, broken),
+        text::notice(at, LogLevel::Info, ready),
+        text::notice(at, LogLevel::Error, broken),
+        json::notice(at, LogLevel::Info, ready),
+        json::notice(at, LogLevel::Error, broken),
     ];
     insta::assert_snapshot!(lines.concat());
 }
@@ -297,8 +297,8 @@ proptest! {
     #[test]
     fn any_notice_is_one_line(message in hostile()) {
         for line in [
-            text::notice(Timestamp::default(), Level::Warn, &message),
-            json::notice(Timestamp::default(), Level::Warn, &message),
+            text::notice(Timestamp::default(), LogLevel::Warn, &message),
+            json::notice(Timestamp::default(), LogLevel::Warn, &message),
         ] {
             let body = line.strip_suffix('\n').unwrap();
             prop_assert!(!body.contains(char::is_control), "{body:?}");
@@ -385,13 +385,13 @@ fn a_rotated_file_is_opened_again_and_the_end_is_flushed() {
     let rotated = folder.0.join("gatepost.log.1");
     let settings = LogSettings { format: LogFormat::Json, file: Some(file.clone()) };
     let log = SessionLog::start(&settings, Box::new(|_| {})).unwrap();
-    log.notice(Level::Info, "before");
+    log.notice(LogLevel::Info, "before");
     assert!(log.flush(Duration::from_secs(60)));
     fs::rename(&file, &rotated).unwrap();
-    log.notice(Level::Info, "still the old file");
+    log.notice(LogLevel::Info, "still the old file");
     assert!(log.flush(Duration::from_secs(60)));
     log.reopen();
-    log.notice(Level::Info, "after");
+    log.notice(LogLevel::Info, "after");
     drop(log);
 
     let messages = |path| -> Vec<String> {

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::escape::{Place, push};
-use super::{Level, MAX_NOTICE};
+use super::{LogLevel, MAX_NOTICE};
 use crate::engine::{Endpoint, SessionRecord, Tls, TransactionRecord};
 use crate::time::Timestamp;
 
@@ -36,7 +36,7 @@ pub(super) fn session(record: &SessionRecord) -> String {
 }
 
 /// One line with its line end: time, level, message.
-pub(super) fn notice(at: Timestamp, level: Level, message: &str) -> String {
+pub(super) fn notice(at: Timestamp, level: LogLevel, message: &str) -> String {
     let mut line = format!("{at} {level} ");
     push(&mut line, message, Place::Sentence, MAX_NOTICE);
     line.push('\n');

@@ -71,7 +71,7 @@ fn postconf<'a>(
             let said = String::from_utf8_lossy(&output.stderr);
             bail!(
                 "postconf cannot read Postfix' configuration: {}",
-                crate::report::sentence(said.trim())
+                crate::report::printable(said.trim())
             );
         }
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

@@ -15,7 +15,7 @@ use super::senders::{LISTED, LISTED_RULE};
 use crate::addr::Networks;
 use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts};
 use crate::metrics::Metrics;
-use crate::metrics::http::{self, Readiness, ReadyState};
+use crate::metrics::http::{self, HealthState, ReadyState};
 use crate::policy::{AccessRule, AccessRules, Action};
 use crate::relay::{
     Handed, Identity, Limits, Listen, Listeners, Relay, Settings, TimeoutSets, Upstream,
@@ -47,7 +47,7 @@ impl Gateway {
         let observer = Arc::new((Arc::clone(&metrics), ledger));
         let relay = Relay::start(settings, listeners, observer, Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
-        let readiness = Readiness::new();
+        let readiness = HealthState::new();
         readiness.set(ReadyState::Ready);
         let (endpoint, stopped) = oneshot::channel::<()>();
         let router = http::routes(metrics, readiness).merge(http::index());

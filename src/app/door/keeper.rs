@@ -20,7 +20,7 @@ use crate::policy::door::{
 };
 use crate::policy::facts::Answer;
 use crate::relay::Gate;
-use crate::report::{Level, SessionLog};
+use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -155,7 +155,7 @@ impl Keeping {
         let settings = &parts.settings;
         if let Some(error) = parts.enforcer.1.take() {
             let words = format!("a closed door refuses with 421 only: {error}");
-            parts.log.notice(Level::Warn, &words);
+            parts.log.notice(LogLevel::Warn, &words);
         }
         parts.gate.exempt(settings.exempt.clone());
         let now = parts.gate.clock().now();
@@ -276,7 +276,7 @@ impl Keeping {
             };
             door.set_mode(mode);
             let by_hand = format!("door {family}: an operator says {mode}");
-            self.parts.log.notice(Level::Info, &by_hand);
+            self.parts.log.notice(LogLevel::Info, &by_hand);
             self.look().await;
         }
         self.count().await;
@@ -289,7 +289,7 @@ impl Keeping {
             family: kept.family,
             status: kept.door.as_ref().map(|door| door.status(now)),
             refuses: self.parts.enforcer.0.refuses().as_str().to_owned(),
-            refused: kept.refused + self.parts.metrics.door_refusals_by_421(kept.family),
+            refused: kept.refused + self.parts.metrics.smtp_door_refusals(kept.family),
         };
         // As people name them: the one that is guarded first.
         self.of.iter().rev().map(told).collect()
@@ -335,11 +335,11 @@ impl Keeping {
                 Other::Takes
             };
             let Some(door) = &mut self.of[family as usize].door else {
-                self.parts.metrics.no_door(family);
+                self.parts.metrics.clear_door(family);
                 continue;
             };
             let change = door.look(&signs[family as usize], now);
-            self.parts.metrics.door(&door.status(now));
+            self.parts.metrics.set_door(&door.status(now));
             if let Some(change) = change {
                 self.changed(family, &change).await;
             }
@@ -350,12 +350,12 @@ impl Keeping {
     async fn changed(&mut self, family: Family, change: &Change) {
         let Change { from, to, reason, detail, .. } = change;
         let level = match to {
-            State::Closing | State::Closed => Level::Warn,
-            State::Opening | State::Open => Level::Info,
+            State::Closing | State::Closed => LogLevel::Warn,
+            State::Opening | State::Open => LogLevel::Info,
         };
         let words = format!("door {family}: {to}, was {from}: {detail} ({reason})");
         self.parts.log.notice(level, &words);
-        self.parts.metrics.door_changed(family, change);
+        self.parts.metrics.on_door_change(family, change);
         if from.admits() != to.admits() {
             self.parts.heard.forget_stalled(family);
             self.enforce(family, to.admits()).await;
@@ -374,7 +374,7 @@ impl Keeping {
     /// The kernel did not do it: the relay does.
     fn fall_back(&self, error: &DoorError) {
         let words = format!("the kernel did not turn a door, 421 does instead: {error}");
-        self.parts.log.notice(Level::Error, &words);
+        self.parts.log.notice(LogLevel::Error, &words);
         for kept in &self.of {
             let admits = kept.door.as_ref().is_none_or(Door::admits);
             self.parts.gate.set(kept.family, admits);
@@ -385,7 +385,7 @@ impl Keeping {
         for kept in &mut self.of {
             let refused = self.parts.enforcer.0.refused(kept.family).await;
             let more = refused.saturating_sub(kept.refused);
-            self.parts.metrics.refused_at_the_syn(kept.family, more);
+            self.parts.metrics.add_syn_refusals(kept.family, more);
             kept.refused = kept.refused.max(refused);
         }
     }

@@ -22,7 +22,7 @@ use crate::analyzer::{AnalyzerSettings, FinishedSession, Transcripts};
 use crate::cli::Replay;
 use crate::config::Config;
 use crate::engine::{Observe, Profile};
-use crate::metrics::{Format, Metrics};
+use crate::metrics::{ExpositionFormat, Metrics};
 use crate::source::{CaptureFile, PacketSource as _};
 use crate::stream::{Limits, Ports};
 use crate::traffic::Traffic;
@@ -71,8 +71,8 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
     let known = !replayer.traffic.ours().is_empty();
     replayer.telling.end(&Ports::besides(&asked.ports), known.then_some(&evidence))?;
     if let (Some(metrics), Some(path)) = (metrics, &asked.metrics_out) {
-        metrics.evidence(&evidence);
-        fs::write(path, metrics.encode(Format::Text)).with_context(|| {
+        metrics.set_evidence(&evidence);
+        fs::write(path, metrics.encode(ExpositionFormat::Text)).with_context(|| {
             format!(
                 "cannot write {}; name a file in a directory that this user may write to",
                 path.display()

@@ -12,7 +12,7 @@ use crate::addr::Family;
 use crate::analyzer::FinishedSession;
 use crate::cli::{Act, ActFamily, ActPace, ReplayFormat};
 use crate::reenact::{Pace, RecordedClient, RecordedServer, RunReport, Scenario};
-use crate::report::sentence;
+use crate::report::printable;
 use crate::stream::FlowOutcome;
 
 /// For connecting and for each reply: less than RFC 5321 §4.5.3.2 grants a server, more than a healthy one needs.
@@ -127,9 +127,9 @@ impl Reenacted {
         }
         out.push('\n');
         for difference in &report.differences {
-            let after = sentence(&difference.after);
-            let recorded = sentence(&difference.recorded.to_string());
-            let now = sentence(&difference.now.to_string());
+            let after = printable(&difference.after);
+            let recorded = printable(&difference.recorded.to_string());
+            let now = printable(&difference.now.to_string());
             let _ = write!(out, "    {after}\n      recorded: {recorded}\n      now:      {now}\n");
         }
         out

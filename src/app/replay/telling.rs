@@ -10,7 +10,8 @@ use crate::app::print::WRITING;
 use crate::cli::{Replay, ReplayFormat};
 use crate::lookup::Capture;
 use crate::report::replay::{
-    Reading, Report, Told, dialogue, json_damage, json_evidence, json_fall_back, json_session,
+    InputSummary, NumberedSession, ReplayReport, dialogue, json_damage, json_evidence,
+    json_fallback, json_session,
 };
 use crate::stream;
 use crate::time::Timestamp;
@@ -31,7 +32,7 @@ pub(super) struct Telling {
 }
 
 enum Form {
-    Report(Box<Report>),
+    Report(Box<ReplayReport>),
     Json,
     Dialogue {
         number: u64,
@@ -75,15 +76,15 @@ impl Telling {
         session: &FinishedSession,
         unknown: &[&str],
     ) -> anyhow::Result<()> {
-        let told = Told {
+        let told = NumberedSession {
             file,
             number: session.number,
             record: &session.record,
-            judged: self.judged,
-            unknown,
+            policy_applied: self.judged,
+            unknown_facts: unknown,
         };
         match &mut self.form {
-            Form::Report(report) => report.session(&told),
+            Form::Report(report) => report.add_session(&told),
             Form::Json => self.out.write_all(json_session(&told).as_bytes()).context(WRITING)?,
             Form::Dialogue { number, found } if *number == session.number => {
                 *found = true;
@@ -107,8 +108,8 @@ impl Telling {
 
     pub(super) fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()> {
         match &mut self.form {
-            Form::Report(report) => report.fall_back(pair),
-            Form::Json => self.out.write_all(json_fall_back(pair).as_bytes()).context(WRITING)?,
+            Form::Report(report) => report.add_fallback(pair),
+            Form::Json => self.out.write_all(json_fallback(pair).as_bytes()).context(WRITING)?,
             Form::Dialogue { .. } | Form::Acting => {}
         }
         Ok(())
@@ -127,7 +128,7 @@ impl Telling {
     /// What could not be read of a file, in one line that names it.
     pub(super) fn damage(&mut self, file: &str, message: &str) -> anyhow::Result<()> {
         match &mut self.form {
-            Form::Report(report) => report.damage(message),
+            Form::Report(report) => report.add_damage(message),
             Form::Json => {
                 self.out.write_all(json_damage(file, message).as_bytes()).context(WRITING)?;
                 // There too, for whoever reads the lines by a program.
@@ -183,7 +184,7 @@ impl Telling {
             Form::Report(_) if self.files.is_empty() => {}
             Form::Report(report) => {
                 let files: Vec<&str> = self.files.iter().map(String::as_str).collect();
-                let reading = Reading {
+                let reading = InputSummary {
                     files: &files,
                     packets: self.packets,
                     first: self.first,

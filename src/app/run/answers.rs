@@ -16,7 +16,7 @@ use crate::policy::facts::{
     Answer, DomainName, Lookup, LookupResult, ObserveLookups, Reason, Record, Source,
 };
 use crate::relay::{Ask, Asking};
-use crate::report::{Level, SessionLog};
+use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
 use crate::traffic::{Bound, Passed};
 
@@ -28,11 +28,11 @@ pub(super) fn start(
 ) -> Option<LookupService> {
     match LookupService::start(settings.clone(), observer) {
         Ok((reach, notices)) => {
-            notices.iter().for_each(|notice| log.notice(Level::Warn, notice));
+            notices.iter().for_each(|notice| log.notice(LogLevel::Warn, notice));
             Some(reach)
         }
         Err(why) => {
-            log.notice(Level::Warn, &format!("nothing can be looked up: {why}"));
+            log.notice(LogLevel::Warn, &format!("nothing can be looked up: {why}"));
             None
         }
     }
@@ -199,8 +199,8 @@ impl Elsewhere {
             return;
         }
         match why {
-            "" => self.log.notice(Level::Info, "the vantage answers again"),
-            _ => self.log.notice(Level::Warn, &format!("no probes from elsewhere: {why}")),
+            "" => self.log.notice(LogLevel::Info, "the vantage answers again"),
+            _ => self.log.notice(LogLevel::Warn, &format!("no probes from elsewhere: {why}")),
         }
         why.clone_into(&mut before);
     }

@@ -8,7 +8,7 @@ use crate::control::{self, Answer, Connection, Request, Turn};
 use crate::lookup::LookupService;
 use crate::recording::Selection;
 use crate::relay::Recorders;
-use crate::report::{Level, SessionLog};
+use crate::report::{LogLevel, SessionLog};
 
 /// Who does what is asked.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ async fn feed(
             return;
         }
     };
-    log.notice(Level::Info, "a recorder is attached: sessions that begin now are told to it");
+    log.notice(LogLevel::Info, "a recorder is attached: sessions that begin now are told to it");
     let mut there = connection.answer(&Answer::Ok).await.is_ok();
     while there {
         there = tokio::select! {
@@ -99,5 +99,5 @@ async fn feed(
             () = connection.hung_up() => false,
         };
     }
-    log.notice(Level::Info, "a recorder is gone");
+    log.notice(LogLevel::Info, "a recorder is gone");
 }

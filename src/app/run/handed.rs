@@ -8,7 +8,7 @@ use listenfd::ListenFd;
 use socket2::SockRef;
 
 use crate::relay::Handed;
-use crate::report::Level;
+use crate::report::LogLevel;
 
 /// Those of this process, once: the environment tells of them no more.
 ///
@@ -33,7 +33,7 @@ pub(super) fn take() -> anyhow::Result<Handed> {
 }
 
 /// What there is to say of them; nothing where none was handed over.
-pub(super) fn notices(handed: &Handed, listening: &[SocketAddr]) -> Vec<(Level, String)> {
+pub(super) fn notices(handed: &Handed, listening: &[SocketAddr]) -> Vec<(LogLevel, String)> {
     let all: Vec<SocketAddr> = handed.addresses().collect();
     if all.is_empty() {
         return Vec::new();
@@ -44,14 +44,14 @@ pub(super) fn notices(handed: &Handed, listening: &[SocketAddr]) -> Vec<(Level, 
     let mut notices = Vec::new();
     if !taken.is_empty() {
         let words = format!("the service manager keeps {} open over a restart", listed(&taken));
-        notices.push((Level::Info, words));
+        notices.push((LogLevel::Info, words));
     }
     if !own.is_empty() {
         let words = format!(
             "opened here and closed at a restart: {}; to keep it open name it in the .socket unit",
             listed(&own)
         );
-        notices.push((Level::Info, words));
+        notices.push((LogLevel::Info, words));
     }
     if !left.is_empty() {
         let words = format!(
@@ -59,7 +59,7 @@ pub(super) fn notices(handed: &Handed, listening: &[SocketAddr]) -> Vec<(Level, 
              out of the .socket unit",
             listed(&left)
         );
-        notices.push((Level::Warn, words));
+        notices.push((LogLevel::Warn, words));
     }
     let dual: Vec<SocketAddr> = handed.dual_stack().collect();
     if !dual.is_empty() {
@@ -67,7 +67,7 @@ pub(super) fn notices(handed: &Handed, listening: &[SocketAddr]) -> Vec<(Level, 
             "{} takes IPv4 too: set BindIPv6Only=ipv6-only in the .socket unit",
             listed(&dual.iter().collect::<Vec<_>>())
         );
-        notices.push((Level::Warn, words));
+        notices.push((LogLevel::Warn, words));
     }
     notices
 }
@@ -95,7 +95,8 @@ mod tests {
             "handed over and not in [listen] addresses: {left}; who connects there waits in vain: add it there, or take \
              it out of the .socket unit"
         );
-        let expected = [(Level::Info, &*kept), (Level::Info, opened), (Level::Warn, &*vain)];
+        let expected =
+            [(LogLevel::Info, &*kept), (LogLevel::Info, opened), (LogLevel::Warn, &*vain)];
         assert_eq!(words, expected);
         assert!(notices(&Handed::default(), &[own]).is_empty());
     }

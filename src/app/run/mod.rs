@@ -36,11 +36,11 @@ use crate::intercept;
 use crate::intercept::door::Entrance;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
-use crate::metrics::http::{self, Readiness, ReadyState};
+use crate::metrics::http::{self, HealthState, ReadyState};
 use crate::policy::rules::{FactName, Rule};
 use crate::relay::{Relay, RelayError};
 use crate::report::status::Status;
-use crate::report::{Level, SessionLog};
+use crate::report::{LogLevel, SessionLog};
 
 /// How often `/readyz` learns how the upstreams are.
 const LOOK: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ struct Gateway {
     relay: Relay,
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
-    readiness: Readiness,
+    readiness: HealthState,
     /// Dropped or used, it ends the metrics endpoint.
     endpoint: Option<oneshot::Sender<()>>,
     control: Option<JoinHandle<()>>,
@@ -82,16 +82,16 @@ impl Gateway {
             Begun::begin(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
         let counted = Arc::clone(&metrics);
-        let on_lost = Box::new(move |lines| counted.log_lines_dropped(lines));
+        let on_lost = Box::new(move |lines| counted.add_dropped_log_lines(lines));
         let log = Arc::new(SessionLog::start(&config.log, on_lost)?);
-        log.notice(Level::Info, &rights.told(&config));
+        log.notice(LogLevel::Info, &rights.told(&config));
         for warning in config.warnings() {
-            log.notice(Level::Warn, &warning);
+            log.notice(LogLevel::Warn, &warning);
         }
         if let Some(warning) = raise_descriptor_limit(config.relay.limits.sessions) {
-            log.notice(Level::Warn, &warning);
+            log.notice(LogLevel::Warn, &warning);
         }
-        let readiness = Readiness::new();
+        let readiness = HealthState::new();
         let status = Arc::new(Status::new(config.status));
         let surroundings = Surroundings::default();
         let mut endpoint = None;
@@ -103,7 +103,7 @@ impl Gateway {
             tokio::spawn(http::serve(listener, router, shutdown));
             endpoint = Some(stop);
         }
-        let control = control.map_err(|why| log.notice(Level::Warn, &why)).ok();
+        let control = control.map_err(|why| log.notice(LogLevel::Warn, &why)).ok();
         metrics.set_sessions_limit(config.relay.limits.sessions);
         metrics.set_rules(&config.relay.rules)?;
         let lookups = Arc::new((Arc::clone(&metrics), Arc::clone(&status)));
@@ -119,7 +119,7 @@ impl Gateway {
         if let Some(settings) = &config.intercept {
             intercept::install(settings).await?;
             for warning in intercept::show().await?.warnings {
-                log.notice(Level::Warn, &warning.to_string());
+                log.notice(LogLevel::Warn, &warning.to_string());
             }
         }
         tokio::spawn(relay.forget_idle_clients());
@@ -188,7 +188,8 @@ impl Gateway {
         let addresses: Vec<String> = listening.iter().map(ToString::to_string).collect();
         let how = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
         self.readiness.set(ReadyState::Ready);
-        self.log.notice(Level::Info, &format!("ready: listening on {}{how}", addresses.join(", ")));
+        self.log
+            .notice(LogLevel::Info, &format!("ready: listening on {}{how}", addresses.join(", ")));
         let status = self.status();
         self.service.ready(status);
     }
@@ -230,7 +231,7 @@ impl Gateway {
             self.metrics.set_upstreams(family, of_family.count() - down, down);
         }
         let overflowed = self.relay.recorders().overflowed();
-        self.metrics.record_omitted_octets(overflowed.saturating_sub(self.overflowed));
+        self.metrics.add_record_omitted_bytes(overflowed.saturating_sub(self.overflowed));
         self.overflowed = overflowed;
         let status = self.status();
         self.service.look(status, &self.relay);
@@ -242,15 +243,15 @@ impl Gateway {
         self.log.reopen();
         match self.try_reload().await {
             Ok(()) => {
-                self.metrics.config_reload_applied();
-                self.log.notice(Level::Info, "configuration reloaded");
+                self.metrics.on_config_applied();
+                self.log.notice(LogLevel::Info, "configuration reloaded");
                 self.say_ready();
             }
             Err(error) => {
-                self.metrics.config_reload_failed();
+                self.metrics.on_config_rejected();
                 let kept = "configuration not reloaded, the old one stays in force";
                 for line in format!("{error:#}").lines() {
-                    self.log.notice(Level::Error, &format!("{kept}: {line}"));
+                    self.log.notice(LogLevel::Error, &format!("{kept}: {line}"));
                 }
                 let status = self.status();
                 self.service.ready(status);
@@ -286,7 +287,7 @@ impl Gateway {
         ] {
             if changed {
                 self.log.notice(
-                    Level::Warn,
+                    LogLevel::Warn,
                     &format!("{key} changed: it takes effect at the next start"),
                 );
             }
@@ -302,13 +303,13 @@ impl Gateway {
         self.readiness.set(ReadyState::Draining);
         let sessions = self.relay.sessions();
         let stopping = format!("stopping: {sessions} sessions in progress");
-        self.log.notice(Level::Info, &stopping);
+        self.log.notice(LogLevel::Info, &stopping);
         self.service.stopping(stopping);
         let recorders = Arc::clone(self.relay.recorders());
         let cut_off = self.relay.drain().await;
         if cut_off > 0 {
             let late = format!("{cut_off} sessions did not end in time and were ended with 421");
-            self.log.notice(Level::Warn, &late);
+            self.log.notice(LogLevel::Warn, &late);
         }
         // Sessions in progress needed the rules; without a listener new ones passed by.
         if self.config.intercept.is_some() {
@@ -327,7 +328,7 @@ impl Gateway {
         if let Some(reach) = &self.reach {
             reach.flush();
         }
-        self.log.notice(Level::Info, "stopped");
+        self.log.notice(LogLevel::Info, "stopped");
         drop(self.endpoint);
         self.log.flush(LAST_LINES);
         Ok(ExitCode::SUCCESS)

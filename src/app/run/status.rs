@@ -8,9 +8,9 @@ use axum::Router;
 
 use crate::app::door::Keeper;
 use crate::config::Config;
-use crate::metrics::http::{Readiness, ReadyState};
+use crate::metrics::http::{HealthState, ReadyState};
 use crate::relay::{Gate, UpstreamHealth};
-use crate::report::status::{self, Gateway, Now, Status, Upstream};
+use crate::report::status::{self, GatewayInfo, LiveState, Status, UpstreamRow};
 use crate::time::Timestamp;
 
 /// Given to the page before there is a relay, or a door to keep; clones share it.
@@ -36,9 +36,9 @@ impl Surroundings {
         &self,
         status: Arc<Status>,
         (path, config): (&Path, &Config),
-        readiness: Readiness,
+        readiness: HealthState,
     ) -> Router {
-        let gateway = Gateway {
+        let gateway = GatewayInfo {
             host: config.relay.smtp.hostname.clone(),
             version: env!("CARGO_PKG_VERSION"),
             config: path.display().to_string(),
@@ -52,13 +52,13 @@ impl Surroundings {
         status::routes(status, gateway, Box::new(gather))
     }
 
-    async fn now(&self, readiness: ReadyState) -> Now {
+    async fn now(&self, readiness: ReadyState) -> LiveState {
         let doors = match self.keeper.get() {
             Some(keeper) => keeper.shown().await.unwrap_or_default(),
             None => Vec::new(),
         };
         let upstreams = self.gate.get().map(Gate::upstream_health).unwrap_or_default();
-        Now {
+        LiveState {
             // That of the records, where there may be any.
             at: self.gate.get().map_or_else(wall_clock, |gate| gate.clock().now()),
             ready: readiness == ReadyState::Ready,
@@ -69,9 +69,9 @@ impl Surroundings {
     }
 }
 
-fn upstream(health: UpstreamHealth) -> Upstream {
+fn upstream(health: UpstreamHealth) -> UpstreamRow {
     let UpstreamHealth { address, up, lasts, failed } = health;
-    Upstream { address, up, lasts, failed }
+    UpstreamRow { address, up, lasts, failed }
 }
 
 fn wall_clock() -> Timestamp {

@@ -15,7 +15,7 @@ use crate::analyzer::{AnalyzerSettings, FinishedSession, Transcripts};
 use crate::app::reading::{Reading, Told};
 use crate::engine::{Event, Observe, Profile, SessionRecord};
 use crate::metrics::Metrics;
-use crate::report::{Level, SessionLog};
+use crate::report::{LogLevel, SessionLog};
 use crate::source::Lost;
 use crate::source::live::{self, Live, LiveError};
 use crate::stream::{Limits, Ports};
@@ -90,7 +90,7 @@ impl Post {
                 let again = humantime::format_duration(AGAIN);
                 let message =
                     format!("not watching, tried again every {again}, mail goes on: {why}");
-                self.log.notice(Level::Warn, &message);
+                self.log.notice(LogLevel::Warn, &message);
                 before = why;
             }
             self.wait();
@@ -109,7 +109,7 @@ impl Post {
     /// Watches until told to end, or the source fails.
     fn once(&mut self) -> Result<(), Failure> {
         let live = Live::open(&self.settings)?;
-        self.log.notice(Level::Info, &watching(&live));
+        self.log.notice(LogLevel::Info, &watching(&live));
         let upstreams = self.upstreams.iter().map(|ip| (*ip).into());
         let ours = ours(&live, []);
         let (traffic, numbered) = self
@@ -170,7 +170,7 @@ impl Listener for Noting<'_> {
     }
 
     fn trouble(&mut self, what: &LiveError) -> anyhow::Result<()> {
-        self.log.notice(Level::Warn, &what.to_string());
+        self.log.notice(LogLevel::Warn, &what.to_string());
         Ok(())
     }
 }

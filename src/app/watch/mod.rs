@@ -35,8 +35,8 @@ use crate::analyzer::{AnalyzerSettings, Transcripts};
 use crate::cli::{Watch, WatchFormat, WatchSource};
 use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;
-use crate::metrics::http::{self, Readiness, ReadyState};
-use crate::report::watch::{Lines, Post, frame, listed};
+use crate::metrics::http::{self, HealthState, ReadyState};
+use crate::report::watch::{CaptureSource, SessionTable, frame, joined_names};
 use crate::source::live::{self, Choice, Kind, Live};
 use crate::stream::{Limits, Ports};
 
@@ -67,7 +67,7 @@ pub(super) async fn watch(asked: &Watch) -> anyhow::Result<ExitCode> {
         WatchFormat::Json => Form::Json,
         WatchFormat::Text if Screen::is_there() => Form::View,
         WatchFormat::Text => {
-            Form::Lines { lines: Lines::new(colour), report: Box::default(), colour }
+            Form::Lines { lines: SessionTable::new(colour), report: Box::default(), colour }
         }
     };
     let drawn = matches!(form, Form::View);
@@ -100,8 +100,8 @@ fn settings(asked: &Watch) -> live::Settings {
     }
 }
 
-fn post(live: &Live) -> Post {
-    Post {
+fn post(live: &Live) -> CaptureSource {
+    CaptureSource {
         source: source(live.kind()).to_owned(),
         interfaces: live.interfaces().iter().map(|interface| interface.name.clone()).collect(),
     }
@@ -116,7 +116,7 @@ fn watching(live: &Live) -> String {
     let less = sockets.map_or_else(String::new, |lack| {
         format!("; without the round-trip times of sockets: {lack}")
     });
-    format!("watching {} by {}{why}{less}", listed(&post.interfaces), post.source)
+    format!("watching {} by {}{why}{less}", joined_names(&post.interfaces), post.source)
 }
 
 /// `/metrics` and the others, as long as it lives.
@@ -132,7 +132,7 @@ impl Served {
         let listener = listener.with_context(|| {
             format!("cannot listen on {address} for metrics; name another address with --metrics")
         })?;
-        let readiness = Readiness::new();
+        let readiness = HealthState::new();
         readiness.set(ReadyState::Ready);
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };

@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::signal::{Signal, raise};
 use terminal_size::terminal_size_of;
 
-use crate::report::watch::Size;
+use crate::report::watch::TerminalSize;
 
 /// The other screen, and no cursor.
 const TAKE: &[u8] = b"\x1b[?1049h\x1b[?25l";
 const GIVE_BACK: &[u8] = b"\x1b[?25h\x1b[?1049l";
 /// What a terminal has that does not say.
-const USUAL: Size = Size { columns: 80, lines: 24 };
+const USUAL: TerminalSize = TerminalSize { columns: 80, lines: 24 };
 /// Nothing is drawn on less.
-const LEAST: Size = Size { columns: 20, lines: 5 };
+const LEAST: TerminalSize = TerminalSize { columns: 20, lines: 5 };
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -95,8 +95,8 @@ impl Drop for Screen {
 }
 
 /// As large as it is now.
-pub(super) fn size() -> Size {
-    let size = terminal_size_of(stdout()).map(|(columns, lines)| Size {
+pub(super) fn size() -> TerminalSize {
+    let size = terminal_size_of(stdout()).map(|(columns, lines)| TerminalSize {
         columns: usize::from(columns.0).max(LEAST.columns),
         lines: usize::from(lines.0).max(LEAST.lines),
     });

@@ -12,9 +12,11 @@ use crate::analyzer::FinishedSession;
 use crate::app::print::WRITING;
 use crate::app::reading::Reading;
 use crate::report::replay::{
-    Report, Told, json_damage, json_evidence, json_fall_back, json_session,
+    NumberedSession, ReplayReport, json_damage, json_evidence, json_fallback, json_session,
 };
-use crate::report::watch::{Lines, Losses, Post, View, Waiting, json_losses, summary};
+use crate::report::watch::{
+    CaptureLosses, CaptureSource, PendingConnections, SessionTable, WatchView, json_losses, summary,
+};
 use crate::source::Lost;
 use crate::source::live::LiveError;
 use crate::traffic::pairs::FallBack;
@@ -22,10 +24,10 @@ use crate::wire::Packet;
 
 /// The view that the watching thread keeps and the main thread draws.
 #[derive(Clone, Default)]
-pub(super) struct Board(Arc<Mutex<View>>);
+pub(super) struct Board(Arc<Mutex<WatchView>>);
 
 impl Board {
-    pub(super) fn lock(&self) -> MutexGuard<'_, View> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, WatchView> {
         // A view is whole between any two changes.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -34,8 +36,8 @@ impl Board {
 pub(super) enum Form {
     Json,
     Lines {
-        lines: Lines,
-        report: Box<Report>,
+        lines: SessionTable,
+        report: Box<ReplayReport>,
         colour: bool,
     },
     /// Somebody else draws the board.
@@ -55,17 +57,22 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    pub(super) fn new(form: Form, post: Post, wanted: Option<u64>, copy: Option<Copy>) -> Self {
+    pub(super) fn new(
+        form: Form,
+        post: CaptureSource,
+        wanted: Option<u64>,
+        copy: Option<Copy>,
+    ) -> Self {
         let board = Board::default();
         let place = post.interfaces.join(",");
-        board.lock().post = post;
+        board.lock().capture = post;
         Self { form, place, board, began: Instant::now(), wanted, copy, desyncs: 0 }
     }
 
     /// Before anything is told.
     pub(super) fn begin(&self) -> anyhow::Result<()> {
         match &self.form {
-            Form::Lines { lines, .. } => lines.head(&mut stdout()).context(WRITING),
+            Form::Lines { lines, .. } => lines.write_header(&mut stdout()).context(WRITING),
             Form::Json | Form::View => Ok(()),
         }
     }
@@ -100,21 +107,21 @@ impl Listener for Telling {
     }
 
     fn session(&mut self, session: &FinishedSession) -> anyhow::Result<()> {
-        let told = Told {
+        let told = NumberedSession {
             file: &self.place,
             number: session.number,
             record: &session.record,
-            judged: false,
-            unknown: &[],
+            policy_applied: false,
+            unknown_facts: &[],
         };
         self.desyncs = self.desyncs.saturating_add(session.record.smtp.desyncs);
         self.wanted = self.wanted.map(|wanted| wanted.saturating_sub(1));
         match &mut self.form {
             Form::Json => say(&json_session(&told)),
             Form::Lines { lines, report, .. } => {
-                report.session(&told);
+                report.add_session(&told);
                 let mut line = Vec::new();
-                lines.session(&told, &mut line).context(WRITING)?;
+                lines.write_session(&told, &mut line).context(WRITING)?;
                 write(&line)
             }
             Form::View => {
@@ -126,9 +133,9 @@ impl Listener for Telling {
 
     fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()> {
         match &mut self.form {
-            Form::Json => say(&json_fall_back(pair)),
+            Form::Json => say(&json_fallback(pair)),
             Form::Lines { report, .. } => {
-                report.fall_back(pair);
+                report.add_fallback(pair);
                 Ok(())
             }
             Form::View => Ok(()),
@@ -145,11 +152,11 @@ impl Listener for Telling {
         let analyst = reading.analyst();
         view.open = analyst.open_sessions().iter().sum::<usize>() as u64;
         let now = reading.traffic().now();
-        view.waiting = analyst.opening().map(|opening| Waiting {
+        view.pending = analyst.opening().map(|opening| PendingConnections {
             count: opening.flows as u64,
             oldest: opening.since.map(|since| now.since(since)).unwrap_or_default(),
         });
-        view.traffic(reading.traffic());
+        view.set_traffic(reading.traffic());
         Ok(())
     }
 
@@ -158,7 +165,7 @@ impl Listener for Telling {
         match &mut self.form {
             Form::Json => say(&json_damage(&self.place, &message)),
             Form::Lines { report, .. } => {
-                report.damage(&message);
+                report.add_damage(&message);
                 super::say(&message);
                 Ok(())
             }
@@ -174,9 +181,9 @@ impl Listener for Telling {
     }
 }
 
-fn losses(reading: &Reading, lost: Lost, desyncs: u64) -> Losses {
+fn losses(reading: &Reading, lost: Lost, desyncs: u64) -> CaptureLosses {
     let counts = reading.analyst().stream_counts();
-    Losses {
+    CaptureLosses {
         openings: lost.openings,
         packets: lost.packets,
         not_captured: counts.octets_not_captured,

@@ -88,11 +88,11 @@ struct Ledger<'a> {
 impl Ledger<'_> {
     fn enter(&mut self, reading: &Reading, lost: Lost) {
         let Some(metrics) = self.metrics else { return };
-        metrics.lost(
+        metrics.add_capture_drops(
             lost.openings.saturating_sub(self.lost.openings),
             lost.packets.saturating_sub(self.lost.packets),
         );
-        metrics.evidence(&reading.traffic().evidence());
+        metrics.set_evidence(&reading.traffic().evidence());
         self.lost = lost;
     }
 }

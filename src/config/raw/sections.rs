@@ -289,9 +289,9 @@ pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> Field<SocketAddr> {
     }
 }
 
-pub(super) fn status(section: &mut Section<'_, '_, '_>) -> status::Settings {
-    let default = status::Settings::default();
-    status::Settings {
+pub(super) fn status(section: &mut Section<'_, '_, '_>) -> status::StatusSettings {
+    let default = status::StatusSettings::default();
+    status::StatusSettings {
         show_addresses: section.read("show_addresses", truth).or(default.show_addresses),
     }
 }

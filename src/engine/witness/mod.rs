@@ -299,7 +299,7 @@ impl Observer {
             (Some(Refused | Unanswered | Unreachable), _) => Outcome::UpstreamUnavailable,
             (_, Some(Side::Client)) => Outcome::ClientClosed,
             (_, Some(Side::Server)) => Outcome::UpstreamClosed,
-            (_, None) => Outcome::Unfinished,
+            (_, None) => Outcome::CaptureEnded,
         }
     }
 

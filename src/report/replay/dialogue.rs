@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::words::{count, duration, ending, file, has_smtp, reason, several, side};
-use super::{BOLD, DIM, NAME, PLAIN, Page, Told, YELLOW};
+use super::{BOLD, DIM, NAME, NumberedSession, PLAIN, Page, YELLOW};
 use crate::addr::Side;
 use crate::engine::{Endpoint, Tls, TranscriptEntry, TranscriptItem};
 use crate::policy::facts::{Fact, Reason, Source, State};
@@ -21,7 +21,7 @@ const MARGIN: usize = 14;
 /// # Errors
 /// Those of `out`.
 pub fn dialogue(
-    told: &Told<'_>,
+    told: &NumberedSession<'_>,
     said: &[TranscriptEntry],
     colour: bool,
     out: &mut dyn Write,
@@ -38,7 +38,7 @@ pub fn dialogue(
     Ok(())
 }
 
-fn head(told: &Told<'_>, page: &mut Page<'_>) -> io::Result<()> {
+fn head(told: &NumberedSession<'_>, page: &mut Page<'_>) -> io::Result<()> {
     let record = told.record;
     let (tcp, smtp) = (&record.tcp, &record.smtp);
     let ends = [record.client, record.server].map(|Endpoint { address, port }| {
@@ -95,7 +95,7 @@ fn head(told: &Told<'_>, page: &mut Page<'_>) -> io::Result<()> {
         let messages = several(smtp.transactions_total, "transaction");
         page.say(PLAIN, &format!("{helo}, {tls}, {messages}"))?;
     }
-    if told.judged {
+    if told.policy_applied {
         let verdict = &record.verdict;
         let mut line = format!("verdict {}", verdict.action);
         let reason = verdict.reason.as_deref().map(reason);
@@ -221,7 +221,7 @@ impl Reader {
     }
 }
 
-/// Told by its length.
+/// NumberedSession by its length.
 fn is_elided(said: &TranscriptEntry) -> bool {
     matches!(
         said.what,

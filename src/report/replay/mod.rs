@@ -8,7 +8,7 @@
 
 mod dialogue;
 mod evidence;
-mod odd;
+mod findings;
 mod quantile;
 pub(super) mod rows;
 mod summary;
@@ -22,7 +22,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 pub use self::dialogue::dialogue;
-use self::odd::Oddities;
+use self::findings::Findings;
 use self::summary::Summary;
 use self::table::Table;
 use super::columns::{WIDTH, wrapped};
@@ -43,21 +43,21 @@ const NAME: usize = 60;
 
 /// A flow and the session on it, when it is over.
 #[derive(Clone, Copy, Debug)]
-pub struct Told<'a> {
+pub struct NumberedSession<'a> {
     /// Where it was captured.
     pub file: &'a str,
     /// From 1; no two of a report are the same, also over several files.
     pub number: u64,
     pub record: &'a SessionRecord,
     /// A policy was applied, so that the verdict means something.
-    pub judged: bool,
+    pub policy_applied: bool,
     /// Facts that the policy asked for and nothing answered, in words: `reverse name`.
-    pub unknown: &'a [&'a str],
+    pub unknown_facts: &'a [&'a str],
 }
 
 /// What all of the input was.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Reading<'a> {
+pub struct InputSummary<'a> {
     pub files: &'a [&'a str],
     /// Packets of any kind.
     pub packets: u64,
@@ -72,52 +72,55 @@ pub struct Reading<'a> {
 
 /// The text report: told everything, then written once.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct ReplayReport {
     summary: Summary,
     table: Table,
-    odd: Oddities,
+    findings: Findings,
 }
 
-impl Report {
+impl ReplayReport {
     pub fn new() -> Self {
         Self::default()
     }
 
-    pub fn session(&mut self, told: &Told<'_>) {
+    pub fn add_session(&mut self, told: &NumberedSession<'_>) {
         self.summary.session(told);
         self.table.session(told);
-        self.odd.session(told);
+        self.findings.session(told);
     }
 
     /// After both of its sessions.
-    pub fn fall_back(&mut self, pair: &FallBack) {
+    pub fn add_fallback(&mut self, pair: &FallBack) {
         self.summary.fall_back(pair);
-        self.odd.fall_back(pair);
+        self.findings.fall_back(pair);
     }
 
     /// A file is damaged: what could not be read of it, its name included.
-    pub fn damage(&mut self, message: &str) {
-        self.odd.damage(message);
+    pub fn add_damage(&mut self, message: &str) {
+        self.findings.damage(message);
     }
 
     /// # Errors
     /// Those of `out`.
     pub fn write(
         &self,
-        reading: &Reading<'_>,
+        reading: &InputSummary<'_>,
         colour: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let page = &mut Page { out, colour };
         page.say(BOLD, &self.head(reading))?;
         if self.summary.flows() == 0 {
-            return self.odd.write(page);
+            return self.findings.write(page);
         }
-        match self.odd.first() {
+        match self.findings.first() {
             Some((style, line)) => {
                 page.say(
                     style,
-                    &format!("{} odd; the most serious: {line}", words::count(self.odd.total())),
+                    &format!(
+                        "{} odd; the most serious: {line}",
+                        words::count(self.findings.total())
+                    ),
                 )?;
             }
             None => page.say(PLAIN, "Nothing odd.")?,
@@ -130,10 +133,10 @@ impl Report {
             page.say(PLAIN, "")?;
             evidence::write(evidence, page)?;
         }
-        if !self.odd.is_silent() {
+        if !self.findings.is_silent() {
             page.say(PLAIN, "")?;
         }
-        self.odd.write(page)
+        self.findings.write(page)
     }
 
     /// The families side by side, then what is odd.
@@ -141,11 +144,11 @@ impl Report {
         if self.summary.flows() > 0 {
             self.summary.write(page)?;
         }
-        self.odd.write(page)
+        self.findings.write(page)
     }
 
     /// One line on the input, or why there is nothing else to tell.
-    fn head(&self, reading: &Reading<'_>) -> String {
+    fn head(&self, reading: &InputSummary<'_>) -> String {
         let name = match reading.files {
             [] => "no file".to_owned(),
             [file] => words::file(file),
@@ -178,12 +181,12 @@ impl Report {
 
 /// The session's line of `--format json`, with its line end. A record over a megabyte is shortened; its totals tell how
 /// much there was.
-pub fn json_session(told: &Told<'_>) -> String {
+pub fn json_session(told: &NumberedSession<'_>) -> String {
     json::replayed(told.file, told.number, told.record)
 }
 
 /// A fall-back's line of `--format json`, with its line end; `from` and `to` are the sessions' numbers.
-pub fn json_fall_back(pair: &FallBack) -> String {
+pub fn json_fallback(pair: &FallBack) -> String {
     json::fall_back(pair)
 }
 

@@ -62,7 +62,7 @@ struct Phrase {
 impl Row {
     /// `judged`: a policy was applied, so that the verdict means something.
     pub(in crate::report) fn of(record: &SessionRecord, judged: bool) -> Self {
-        let code = telling_code(record);
+        let code = significant_code(record);
         let trouble = if not_connected(record) || code.is_some_and(|(code, _)| refused(code)) {
             Trouble::Failed
         } else if record.smtp.anomalies.is_empty() {
@@ -258,7 +258,7 @@ impl Phrase {
             let (accepted, total) = (accepted.count() as u64, smtp.transactions_total);
             rest.push_str(&format!(", mail {}/{}", count(accepted), count(total)));
         }
-        if let Some((code, enhanced)) = telling_code(record) {
+        if let Some((code, enhanced)) = significant_code(record) {
             // Else it is not the mail's.
             rest.push_str(if smtp.transactions.iter().any(is_decided) { " " } else { ", " });
             rest.push_str(&code.to_string());
@@ -302,7 +302,7 @@ pub(super) fn is_accepted(transaction: &TransactionRecord) -> bool {
 
 /// The reply that says how it went: of the last transaction that was decided, else of the greeting or another refusal;
 /// with the enhanced code of a recipient, where it has one.
-pub(super) fn telling_code(record: &SessionRecord) -> Option<(u16, Option<String>)> {
+pub(super) fn significant_code(record: &SessionRecord) -> Option<(u16, Option<String>)> {
     let smtp = &record.smtp;
     let last = smtp.transactions.iter().rev();
     let decided = last.filter_map(|transaction| {

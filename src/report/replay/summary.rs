@@ -4,7 +4,7 @@ use std::io;
 
 use super::quantile::Quantiles;
 use super::words::{count, duration, has_smtp};
-use super::{BOLD, PLAIN, Page, RED, Told, YELLOW};
+use super::{BOLD, NumberedSession, PLAIN, Page, RED, YELLOW};
 use crate::addr::Family;
 use crate::engine::Tls;
 use crate::policy::Action;
@@ -61,11 +61,11 @@ impl Summary {
         self.families.iter().map(|counts| counts.flows).sum()
     }
 
-    pub(super) fn session(&mut self, told: &Told<'_>) {
+    pub(super) fn session(&mut self, told: &NumberedSession<'_>) {
         let counts = self.of(told.record.family);
         counts.tcp(told);
         counts.smtp(told);
-        if told.judged {
+        if told.policy_applied {
             counts.judged += 1;
             let [accept, tempfail, reject] = &mut counts.verdicts; // a tag is an accept
             *match told.record.verdict.action {
@@ -138,7 +138,7 @@ struct Line {
 }
 
 impl Counts {
-    fn tcp(&mut self, told: &Told<'_>) {
+    fn tcp(&mut self, told: &NumberedSession<'_>) {
         let tcp = &told.record.tcp;
         self.flows += 1;
         match tcp.outcome {
@@ -160,7 +160,7 @@ impl Counts {
         self.black_holes += u64::from(tcp.black_hole == Some(true));
     }
 
-    fn smtp(&mut self, told: &Told<'_>) {
+    fn smtp(&mut self, told: &NumberedSession<'_>) {
         let smtp = &told.record.smtp;
         self.sessions += u64::from(has_smtp(told.record));
         self.tls += u64::from(smtp.tls == Tls::Started);

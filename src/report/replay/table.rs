@@ -5,7 +5,7 @@ use std::io;
 
 use super::rows::{Layout, Row};
 use super::words::{count, date, file as file_name};
-use super::{BOLD, DIM, PLAIN, Page, Told};
+use super::{BOLD, DIM, NumberedSession, PLAIN, Page};
 use crate::report::columns::WIDTH;
 
 /// Rows that are kept and shown; those of the lowest numbers.
@@ -26,7 +26,7 @@ struct Placed {
 }
 
 impl Table {
-    pub(super) fn session(&mut self, told: &Told<'_>) {
+    pub(super) fn session(&mut self, told: &NumberedSession<'_>) {
         if self.files.last().is_none_or(|last| last != told.file) {
             // A file whose sessions are told again after another's gets one more line, and that is right.
             if self.files.len() < MAX_ROWS {
@@ -34,7 +34,8 @@ impl Table {
             }
         }
         let file = self.files.len().saturating_sub(1);
-        self.rows.insert(told.number, Placed { file, row: Row::of(told.record, told.judged) });
+        self.rows
+            .insert(told.number, Placed { file, row: Row::of(told.record, told.policy_applied) });
         if self.rows.len() > MAX_ROWS {
             self.rows.pop_last();
             self.unkept += 1;

@@ -91,8 +91,8 @@ fn with(mut record: SessionRecord, change: impl FnOnce(&mut SessionRecord)) -> S
     record
 }
 
-fn told(number: u64, record: &SessionRecord) -> Told<'_> {
-    Told { file: FILE, number, record, judged: false, unknown: &[] }
+fn told(number: u64, record: &SessionRecord) -> NumberedSession<'_> {
+    NumberedSession { file: FILE, number, record, policy_applied: false, unknown_facts: &[] }
 }
 
 const A6: &str = "[2001:db8:a::1]:40000";
@@ -148,9 +148,9 @@ fn fall_back(from: u64, to: u64, after_ms: u64, why: Why, code: Option<u16>, by:
     FallBack { from, to, at, bound, after: Duration::from_millis(after_ms), why, code, by }
 }
 
-fn reading(packets: u64) -> Reading<'static> {
+fn reading(packets: u64) -> InputSummary<'static> {
     let first = Timestamp::from_nanos(START);
-    Reading {
+    InputSummary {
         files: &[FILE],
         packets,
         first: Some(first),
@@ -160,7 +160,7 @@ fn reading(packets: u64) -> Reading<'static> {
     }
 }
 
-fn written(report: &Report, reading: &Reading<'_>, colour: bool) -> String {
+fn written(report: &ReplayReport, reading: &InputSummary<'_>, colour: bool) -> String {
     let mut out = Vec::new();
     report.write(reading, colour, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -172,14 +172,14 @@ fn narrow(text: &str) {
     }
 }
 
-fn report_of_troubles() -> Report {
-    let mut report = Report::new();
+fn report_of_troubles() -> ReplayReport {
+    let mut report = ReplayReport::new();
     for (number, record) in (1..).zip(&troubled()) {
-        report.session(&told(number, record));
+        report.add_session(&told(number, record));
     }
-    report.fall_back(&fall_back(1, 2, 3200, Why::Unanswered, None, By::Names));
-    report.fall_back(&fall_back(3, 4, 600, Why::Envelope, Some(550), By::Window));
-    report.damage("mx1.pcap ends within a packet after 81,920 octets");
+    report.add_fallback(&fall_back(1, 2, 3200, Why::Unanswered, None, By::Names));
+    report.add_fallback(&fall_back(3, 4, 600, Why::Envelope, Some(550), By::Window));
+    report.add_damage("mx1.pcap ends within a packet after 81,920 octets");
     report
 }
 
@@ -194,7 +194,7 @@ fn a_troubled_site() {
 
 #[test]
 fn judged() {
-    let mut report = Report::new();
+    let mut report = ReplayReport::new();
     let mut records = troubled();
     records[2].verdict = VerdictRecord {
         action: Action::Reject,
@@ -215,7 +215,11 @@ fn judged() {
     records[6].verdict.action = Action::Tempfail;
     for (number, record) in (1..).zip(&records) {
         let unknown: &[_] = if number == 4 { &["reverse name", "return path"] } else { &[] };
-        report.session(&Told { judged: true, unknown, ..told(number, record) });
+        report.add_session(&NumberedSession {
+            policy_applied: true,
+            unknown_facts: unknown,
+            ..told(number, record)
+        });
     }
     let text = written(&report, &reading(214), false);
     narrow(&text);
@@ -224,24 +228,31 @@ fn judged() {
 
 #[test]
 fn nothing_odd() {
-    let mut report = Report::new();
-    report.session(&told(1, &with(record(A6, MX6, 0), |r| r.smtp = mail("a.example", 250, None))));
+    let mut report = ReplayReport::new();
+    report.add_session(&told(
+        1,
+        &with(record(A6, MX6, 0), |r| r.smtp = mail("a.example", 250, None)),
+    ));
     insta::assert_snapshot!(written(&report, &reading(31), false));
 }
 
 #[test]
 fn nothing_to_tell() {
-    let none = written(&Report::new(), &Reading { first: None, last: None, ..reading(0) }, false);
-    let no_smtp = written(&Report::new(), &reading(1234), false);
-    let mut damaged = Report::new();
-    damaged.damage("mx1.pcap is no capture file: it begins with \"GIF8\"");
+    let none = written(
+        &ReplayReport::new(),
+        &InputSummary { first: None, last: None, ..reading(0) },
+        false,
+    );
+    let no_smtp = written(&ReplayReport::new(), &reading(1234), false);
+    let mut damaged = ReplayReport::new();
+    damaged.add_damage("mx1.pcap is no capture file: it begins with \"GIF8\"");
     let damaged = written(&damaged, &reading(0), false);
     insta::assert_snapshot!([none, no_smtp, damaged].join("\n"));
 }
 
 #[test]
 fn long_addresses_several_files_and_days() {
-    let mut report = Report::new();
+    let mut report = ReplayReport::new();
     let server = "[2001:db8:1234:5678:9abc:def0:1234:25]:25";
     for (number, client, file, day) in [
         (1, "[2001:db8:1:2:3:4:5:6]:1", "a.pcap", 0),
@@ -252,9 +263,9 @@ fn long_addresses_several_files_and_days() {
         let record = with(record(client, server, day * 86_400_000), |r| {
             r.smtp = mail("a.name.that.is.rather.long.a.example", 250, None);
         });
-        report.session(&Told { file, ..told(number, &record) });
+        report.add_session(&NumberedSession { file, ..told(number, &record) });
     }
-    let reading = Reading { files: &["a.pcap", "b.pcap"], ..reading(80) };
+    let reading = InputSummary { files: &["a.pcap", "b.pcap"], ..reading(80) };
     let text = written(&report, &reading, false);
     narrow(&text);
     insta::assert_snapshot!(text);
@@ -326,7 +337,7 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
             destinations: others.iter().collect(),
         },
     };
-    let reading = Reading { evidence: Some(&evidence), ..reading(214) };
+    let reading = InputSummary { evidence: Some(&evidence), ..reading(214) };
     let text = written(&report_of_troubles(), &reading, false);
     narrow(&text);
     let (_, from) = text.split_once("EVIDENCE").unwrap();
@@ -368,11 +379,11 @@ fn colour_only_when_asked_for() {
 
 #[test]
 fn many_sessions_are_bounded() {
-    let mut report = Report::new();
+    let mut report = ReplayReport::new();
     let failed = &troubled()[0];
-    // Told as they end, not as they begin.
+    // NumberedSession as they end, not as they begin.
     for number in (1..=13_345).rev() {
-        report.session(&told(number, failed));
+        report.add_session(&told(number, failed));
     }
     let text = written(&report, &reading(40_000), false);
     assert!(text.contains("… and 12,345 more; --format json lists all"));
@@ -397,7 +408,7 @@ fn session_as_json() {
     let pair = fall_back(3, 4, 600, Why::Envelope, Some(550), By::Window);
     let race = fall_back(5, 6, 250, Why::Race, None, By::Names);
     let damage = json_damage(FILE, "ends within a packet\nafter 81,920 octets");
-    insta::assert_snapshot!([line, json_fall_back(&pair), json_fall_back(&race), damage].concat());
+    insta::assert_snapshot!([line, json_fallback(&pair), json_fallback(&race), damage].concat());
 }
 
 #[test]
@@ -414,7 +425,7 @@ fn a_long_record_is_shortened_as_in_the_log() {
     assert_eq!((&value["number"], &value["smtp"]["transactions_total"]), (&1.into(), &1.into()));
 }
 
-fn dialogue_of(told: &Told<'_>, said: &[(u64, Side, TranscriptItem)]) -> String {
+fn dialogue_of(told: &NumberedSession<'_>, said: &[(u64, Side, TranscriptItem)]) -> String {
     let at = |ms: &u64| told.record.start + Duration::from_millis(*ms);
     let said = said.iter().map(|(ms, from, what)| TranscriptEntry {
         at: at(ms),
@@ -443,7 +454,11 @@ fn a_dialogue() {
     let records = troubled();
     let long = [b"550 5.7.1 ".as_slice(), &[b'x'; 500]].concat();
     let text = dialogue_of(
-        &Told { judged: true, unknown: &["reverse name"], ..told(2, &records[1]) },
+        &NumberedSession {
+            policy_applied: true,
+            unknown_facts: &["reverse name"],
+            ..told(2, &records[1])
+        },
         &[
             (1, Server, line(b"220 mx.b.example ESMTP")),
             (2, Client, line(b"EHLO mail.a.example\x1b[2J\xff")),
@@ -582,16 +597,16 @@ proptest! {
         name in hostile_text(),
         pair in (any::<u64>(), any::<u64>(), any::<u64>(), prop::sample::select(Why::ALL.to_vec())),
     ) {
-        let mut report = Report::new();
+        let mut report = ReplayReport::new();
         for (number, judged, record) in &records {
             let unknown = [name.as_str()];
             let unknown = if *judged { unknown.as_slice() } else { &[] };
-            report.session(&Told { file: &name, number: *number, record, judged: *judged, unknown });
+            report.add_session(&NumberedSession { file: &name, number: *number, record, policy_applied: *judged, unknown_facts: unknown });
         }
         let (from, to, after, why) = pair;
-        report.fall_back(&fall_back(from, to, after, why, Some(599), By::Window));
-        report.damage(&name);
-        let reading = Reading { files: &[&name], ..reading(u64::MAX) };
+        report.add_fallback(&fall_back(from, to, after, why, Some(599), By::Window));
+        report.add_damage(&name);
+        let reading = InputSummary { files: &[&name], ..reading(u64::MAX) };
         let text = written(&report, &reading, false);
         for line in text.lines() {
             prop_assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));
@@ -611,7 +626,7 @@ proptest! {
         });
         let mut out = Vec::new();
         let said: Vec<TranscriptEntry> = said.collect();
-        dialogue(&Told { judged: true, ..told(u64::MAX, &record) }, &said, false, &mut out).unwrap();
+        dialogue(&NumberedSession { policy_applied: true, ..told(u64::MAX, &record) }, &said, false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         for line in text.lines() {
             prop_assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));
@@ -627,12 +642,12 @@ proptest! {
             1..40,
         ),
     ) {
-        let mut report = Report::new();
+        let mut report = ReplayReport::new();
         let server = "[2001:db8:1234:5678:9abc:def0:1234:25]:25";
         for (number, client) in (1..).zip(&clients) {
             let from = SocketAddr::new(*client, 9).to_string();
             let record = with(record(&from, server, 0), |r| r.smtp = mail("mail.some.name.example", 250, None));
-            report.session(&told(number, &record));
+            report.add_session(&told(number, &record));
         }
         let text = written(&report, &reading(9), false);
         let routes: std::collections::HashSet<_> = text

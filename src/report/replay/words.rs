@@ -152,7 +152,7 @@ pub(in crate::report) fn ending(record: &SessionRecord) -> &'static str {
         Outcome::Protocol => "not SMTP",
         Outcome::Shutdown => "shut down",
         Outcome::Error => "gatepost failed",
-        Outcome::Unfinished => "unfinished",
+        Outcome::CaptureEnded => "unfinished",
     }
 }
 

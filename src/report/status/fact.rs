@@ -1,6 +1,6 @@
 //! One row of what was learnt.
 
-use super::curtain::{Curtain, shown};
+use super::masking::{AddressMasking, shown};
 use crate::addr::Family;
 use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Record, Source};
 use crate::report::replay::words::{self, several};
@@ -20,11 +20,11 @@ pub(super) struct FactRow {
 }
 
 impl FactRow {
-    pub(super) fn new(lookup: &Lookup, answered: &LookupResult, curtain: Curtain) -> Self {
+    pub(super) fn new(lookup: &Lookup, answered: &LookupResult, masking: AddressMasking) -> Self {
         Self {
             kind: kind(lookup),
-            about: about(lookup, curtain),
-            result: result(&answered.answer, curtain),
+            about: about(lookup, masking),
+            result: result(&answered.answer, masking),
             source: source(answered.source),
             at: answered.at,
         }
@@ -45,25 +45,25 @@ const fn kind(lookup: &Lookup) -> &'static str {
     }
 }
 
-fn about(lookup: &Lookup, curtain: Curtain) -> String {
+fn about(lookup: &Lookup, masking: AddressMasking) -> String {
     match lookup {
-        Lookup::Reverse(ip) | Lookup::Connect(ip) | Lookup::Greet(ip) => curtain.address(*ip),
+        Lookup::Reverse(ip) | Lookup::Connect(ip) | Lookup::Greet(ip) => masking.address(*ip),
         Lookup::Addresses(name, _) | Lookup::MailExchanges(name) => {
-            curtain.words(&name.to_string())
+            masking.words(&name.to_string())
         }
         Lookup::Callout(ip, path) => {
-            format!("{} at {}", curtain.path(path), curtain.address(*ip))
+            format!("{} at {}", masking.path(path), masking.address(*ip))
         }
-        Lookup::Recipient(path) => curtain.path(path),
+        Lookup::Recipient(path) => masking.path(path),
         Lookup::ReceivePath(family) => words::family(*family).to_owned(),
     }
 }
 
-fn result(answer: &Answer, curtain: Curtain) -> String {
+fn result(answer: &Answer, masking: AddressMasking) -> String {
     let why = |word: &str, reason: Reason| format!("{word}: {}", words::why(reason));
     match answer {
         Answer::Records(records) => {
-            let named = records.iter().take(NAMED).filter_map(|record| named(record, curtain));
+            let named = records.iter().take(NAMED).filter_map(|record| named(record, masking));
             let named: Vec<String> = named.collect();
             match records.len().saturating_sub(NAMED) {
                 _ if named.is_empty() => several(records.len() as u64, "record"),
@@ -73,27 +73,27 @@ fn result(answer: &Answer, curtain: Curtain) -> String {
         }
         Answer::NoData => "none".to_owned(),
         Answer::NxDomain => "no such name".to_owned(),
-        Answer::Yes(said) => with("yes".to_owned(), said.as_deref(), curtain),
-        Answer::No(reason, said) => with(why("no", *reason), said.as_deref(), curtain),
+        Answer::Yes(said) => with("yes".to_owned(), said.as_deref(), masking),
+        Answer::No(reason, said) => with(why("no", *reason), said.as_deref(), masking),
         Answer::Unknown(reason) => why("not known", *reason),
     }
 }
 
 /// What it rests on, in the words of others: they may quote an address or a path.
-fn with(word: String, said: Option<&str>, curtain: Curtain) -> String {
-    match said.filter(|_| curtain.open) {
+fn with(word: String, said: Option<&str>, masking: AddressMasking) -> String {
+    match said.filter(|_| masking.open) {
         Some(said) => format!("{word} ({})", shown(said)),
         None => word,
     }
 }
 
 /// A name that an address has often is that address in other words.
-fn named(record: &Record, curtain: Curtain) -> Option<String> {
+fn named(record: &Record, masking: AddressMasking) -> Option<String> {
     match record {
         Record::Exchange { preference, host } => {
-            Some(format!("{preference} {}", curtain.words(&host.to_string())))
+            Some(format!("{preference} {}", masking.words(&host.to_string())))
         }
-        Record::Name(_) | Record::Address(_) if !curtain.open => None,
+        Record::Name(_) | Record::Address(_) if !masking.open => None,
         Record::Name(name) => Some(shown(&name.to_string())),
         Record::Address(ip) => Some(ip.to_string()),
     }
@@ -143,7 +143,7 @@ mod tests {
         ] {
             let answered = LookupResult { answer, source: Source::Probe, at: None };
             for open in [false, true] {
-                let row = FactRow::new(&lookup, &answered, Curtain { open });
+                let row = FactRow::new(&lookup, &answered, AddressMasking { open });
                 rows += &format!("{} | {} | {}\n", row.kind, row.about, row.result);
             }
         }

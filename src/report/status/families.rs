@@ -5,8 +5,8 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::chart::{Scale, chart};
+use super::components::section;
 use super::hour::Counts;
-use super::parts::section;
 use super::{OfFamily, Snapshot};
 use crate::addr::Family;
 use crate::report::replay::words::{count, duration, family};

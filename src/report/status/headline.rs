@@ -1,9 +1,9 @@
 //! One sentence that says what is wrong, or that all is well.
 
-use super::curtain::sentence;
+use super::masking::sentence;
 use super::session::Tone;
-use super::words::{attempt, lasting};
-use super::{Now, Snapshot, Upstream};
+use super::text::{attempt, lasting};
+use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
 use crate::policy::door::{Mode, State, Status, Told};
 use crate::report::replay::words::{family, several};
@@ -22,7 +22,7 @@ pub(super) struct Headline {
 }
 
 impl Headline {
-    pub(super) fn of(now: &Now, seen: &Snapshot) -> Self {
+    pub(super) fn of(now: &LiveState, seen: &Snapshot) -> Self {
         let mut said = Vec::new();
         upstreams(now, &mut said);
         if !now.ready && said.is_empty() {
@@ -52,7 +52,7 @@ impl Headline {
     }
 }
 
-fn all_is_well(now: &Now, seen: &Snapshot) -> String {
+fn all_is_well(now: &LiveState, seen: &Snapshot) -> String {
     let sessions: u32 = seen.families.iter().map(|of| of.past.all.sessions()).sum();
     let shut = now.upstreams.iter().all(|upstream| upstream.up.is_none());
     match sessions {
@@ -68,8 +68,9 @@ fn all_is_well(now: &Now, seen: &Snapshot) -> String {
     }
 }
 
-fn upstreams(now: &Now, said: &mut Vec<(Tone, String)>) {
-    let down: Vec<&Upstream> = now.upstreams.iter().filter(|one| one.up == Some(false)).collect();
+fn upstreams(now: &LiveState, said: &mut Vec<(Tone, String)>) {
+    let down: Vec<&UpstreamRow> =
+        now.upstreams.iter().filter(|one| one.up == Some(false)).collect();
     let Some(first) = down.iter().max_by_key(|one| one.lasts) else { return };
     let (all, count) = (now.upstreams.len(), down.len());
     let since = lasting(first.lasts);

@@ -35,7 +35,7 @@ impl Went {
             return Self::Refused;
         }
         match record.outcome {
-            Outcome::Quit | Outcome::Shutdown | Outcome::Unfinished => Self::Well,
+            Outcome::Quit | Outcome::Shutdown | Outcome::CaptureEnded => Self::Well,
             // Whoever looks in and leaves, as monitoring does, has lost nothing.
             Outcome::ClientClosed if !record.smtp.commands.contains_key(&Verb::Mail) => Self::Well,
             _ => Self::Failed,

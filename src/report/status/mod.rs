@@ -1,26 +1,26 @@
 //! The status page: what a person wants to know at 3 a.m., at `/` of the metrics listener.
 //!
 //! Layer 4. [`Status`] is told of sessions and lookups and keeps the little of it that the page shows: an hour of counts and
-//! a few rows, some 200 KiB whatever comes. What only others know, [`Now`], is gathered by `app` for each page. A page is made
+//! a few rows, some 200 KiB whatever comes. What only others know, [`LiveState`], is gathered by `app` for each page. A page is made
 //! at most once a second, however many ask.
 //!
-//! What strangers said is hostile. It is stripped of addresses and local parts (`curtain`), unless the operator wants them,
+//! What strangers said is hostile. It is stripped of addresses and local parts (`masking`), unless the operator wants them,
 //! and cut and escaped *before it is kept*: what is not to be shown is not there. What is HTML in it is escaped by maud, which
 //! does that to all that is not written in the template itself.
 
 mod chart;
-mod curtain;
+mod components;
 mod fact;
 mod families;
 mod headline;
 mod hour;
+mod masking;
 mod page;
-mod parts;
 mod routes;
 mod session;
 #[cfg(test)]
 mod tests;
-mod words;
+mod text;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -28,11 +28,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-pub use self::routes::{Gather, routes};
+pub use self::routes::{LiveStateProvider, routes};
 
-use self::curtain::Curtain;
 use self::fact::FactRow;
 use self::hour::{Hour, Past};
+use self::masking::AddressMasking;
 use self::session::SessionRow;
 use crate::addr::Family;
 use crate::engine::{AttemptOutcome, Event, Observe, SessionRecord};
@@ -47,14 +47,14 @@ const ROWS: usize = 20;
 
 /// `[status]`, checked by `config/`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct StatusSettings {
     /// Show addresses of clients and whole paths of envelopes.
     pub show_addresses: bool,
 }
 
 /// What does not change while the gateway runs.
 #[derive(Clone, Debug)]
-pub struct Gateway {
+pub struct GatewayInfo {
     /// Its name in SMTP.
     pub host: String,
     pub version: &'static str,
@@ -65,7 +65,7 @@ pub struct Gateway {
 
 /// How things are, as others know.
 #[derive(Clone, Debug)]
-pub struct Now {
+pub struct LiveState {
     pub at: Timestamp,
     pub ready: bool,
     /// What `/readyz` says.
@@ -73,12 +73,12 @@ pub struct Now {
     /// As people name them, IPv6 first; empty where nobody keeps a door.
     pub doors: Vec<Told>,
     /// Those that are configured; empty where mail goes on to where its client meant to go.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<UpstreamRow>,
 }
 
 /// An upstream and how it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamRow {
     pub address: SocketAddr,
     /// Whether it took the last connection; `None` before the first.
     pub up: Option<bool>,
@@ -90,7 +90,7 @@ pub struct Upstream {
 
 /// What the page shows of sessions and lookups. Told by those who are at it, so each call is short.
 pub struct Status {
-    curtain: Curtain,
+    masking: AddressMasking,
     /// Sessions in progress, by family.
     open: [AtomicU64; Family::ALL.len()],
     kept: Mutex<Kept>,
@@ -118,9 +118,9 @@ struct OfFamily {
 }
 
 impl Status {
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: StatusSettings) -> Self {
         Self {
-            curtain: Curtain { open: settings.show_addresses },
+            masking: AddressMasking { open: settings.show_addresses },
             open: Default::default(),
             kept: Mutex::default(),
         }
@@ -155,7 +155,7 @@ impl Observe for Status {
     }
 
     fn session(&self, record: &SessionRecord) {
-        let row = SessionRow::new(record, self.curtain);
+        let row = SessionRow::new(record, self.masking);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.hours[record.family as usize].add(record);
         kept.sessions.truncate(ROWS - 1);
@@ -165,7 +165,7 @@ impl Observe for Status {
 
 impl ObserveLookups for Status {
     fn learnt(&self, lookup: &Lookup, answered: &LookupResult) {
-        let row = FactRow::new(lookup, answered, self.curtain);
+        let row = FactRow::new(lookup, answered, self.masking);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.facts.truncate(ROWS - 1);
         kept.facts.push_front(row);

@@ -2,18 +2,18 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::curtain::shown;
 use super::families::families;
 use super::headline::Headline;
+use super::masking::shown;
 use super::session::Tone;
-use super::words::{clock, date, lasting};
-use super::{Gateway, Now, Snapshot, parts};
+use super::text::{clock, date, lasting};
+use super::{GatewayInfo, LiveState, Snapshot, components};
 
 /// Seconds after which a browser without JavaScript asks again.
 const RELOAD: u32 = 30;
 
 /// The whole of it. Parts with `data-live` are what the script swaps; each has an id.
-pub(super) fn page(gateway: &Gateway, now: &Now, seen: &Snapshot) -> Markup {
+pub(super) fn page(gateway: &GatewayInfo, now: &LiveState, seen: &Snapshot) -> Markup {
     let headline = Headline::of(now, seen);
     html! {
         (DOCTYPE)
@@ -39,11 +39,11 @@ pub(super) fn page(gateway: &Gateway, now: &Now, seen: &Snapshot) -> Markup {
                 }
                 main {
                     (top(&headline))
-                    (parts::doors(now))
+                    (components::doors(now))
                     (families(seen))
-                    (parts::upstreams(now))
-                    (parts::sessions(seen))
-                    (parts::facts(now, seen))
+                    (components::upstreams(now))
+                    (components::sessions(seen))
+                    (components::facts(now, seen))
                 }
                 (bottom(gateway, now))
             }
@@ -75,7 +75,7 @@ fn top(headline: &Headline) -> Markup {
     }
 }
 
-fn bottom(gateway: &Gateway, now: &Now) -> Markup {
+fn bottom(gateway: &GatewayInfo, now: &LiveState) -> Markup {
     html! {
         footer {
             dl id="gateway" data-live class="pairs" {

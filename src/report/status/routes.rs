@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::page::page;
-use super::{Gateway, Now, Status};
+use super::{GatewayInfo, LiveState, Status};
 
 /// A page serves all who ask within that time.
 const FRESH: Duration = Duration::from_millis(900);
@@ -31,27 +31,27 @@ const HEADERS: [(HeaderName, &str); 5] = [
 ];
 
 /// Whoever knows how things are.
-pub type Gather = Box<dyn Fn() -> BoxFuture<'static, Now> + Send + Sync>;
+pub type LiveStateProvider = Box<dyn Fn() -> BoxFuture<'static, LiveState> + Send + Sync>;
 
 struct Served {
     fresh: Duration,
     status: Arc<Status>,
-    gateway: Gateway,
-    gather: Gather,
+    gateway: GatewayInfo,
+    gather: LiveStateProvider,
     /// Held while one is made, so that it is made once.
     latest: Mutex<Option<(Instant, Bytes)>>,
 }
 
 /// `/`, and what belongs to it.
-pub fn routes(status: Arc<Status>, gateway: Gateway, gather: Gather) -> Router {
+pub fn routes(status: Arc<Status>, gateway: GatewayInfo, gather: LiveStateProvider) -> Router {
     routes_within(FRESH, status, gateway, gather)
 }
 
 pub(super) fn routes_within(
     fresh: Duration,
     status: Arc<Status>,
-    gateway: Gateway,
-    gather: Gather,
+    gateway: GatewayInfo,
+    gather: LiveStateProvider,
 ) -> Router {
     let served = Served { fresh, status, gateway, gather, latest: Mutex::default() };
     Router::new()

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::curtain::Curtain;
 use super::hour::{Went, messages};
-use super::words::refusal;
+use super::masking::AddressMasking;
+use super::text::refusal;
 use crate::addr::Family;
 use crate::engine::{Outcome, SessionRecord, Tls};
 use crate::policy::Action;
@@ -58,11 +58,11 @@ pub(super) struct SessionRow {
 }
 
 impl SessionRow {
-    pub(super) fn new(record: &SessionRecord, curtain: Curtain) -> Self {
+    pub(super) fn new(record: &SessionRecord, masking: AddressMasking) -> Self {
         let smtp = &record.smtp;
         let last = smtp.transactions.last();
         let to = last.and_then(|last| {
-            let first = curtain.path(&last.rcpt_to.first()?.address);
+            let first = masking.path(&last.rcpt_to.first()?.address);
             let more = last.rcpt_total.saturating_sub(1);
             Some(if more > 0 { format!("{first} and {more} more") } else { first })
         });
@@ -71,12 +71,12 @@ impl SessionRow {
             end: record.start + record.duration,
             duration: record.duration,
             family: record.family,
-            client: curtain.open.then(|| curtain.address(record.client.address)),
+            client: masking.open.then(|| masking.address(record.client.address)),
             tone,
             verdict,
-            why: why(record, curtain),
-            helo: smtp.helo.as_deref().map(|helo| curtain.words(helo)),
-            from: last.map(|last| curtain.path(&last.mail_from)),
+            why: why(record, masking),
+            helo: smtp.helo.as_deref().map(|helo| masking.words(helo)),
+            from: last.map(|last| masking.path(&last.mail_from)),
             to,
             code: last
                 .and_then(|last| last.deciding_code())
@@ -105,15 +105,15 @@ fn verdict(record: &SessionRecord) -> (Tone, &'static str) {
     }
 }
 
-fn why(record: &SessionRecord, curtain: Curtain) -> String {
+fn why(record: &SessionRecord, masking: AddressMasking) -> String {
     let because = |cause: &str| match refusal(cause) {
         Some(words) => words.to_owned(),
-        None => curtain.words(&reason(cause)),
+        None => masking.words(&reason(cause)),
     };
     let verdict = &record.verdict;
     let mut parts = Vec::new();
     if let Some(rule) = &verdict.rule {
-        parts.push(format!("rule “{}”", curtain.words(rule)));
+        parts.push(format!("rule “{}”", masking.words(rule)));
     }
     // That it was the rule is said.
     let by_rule = |cause: &&str| verdict.rule.is_some() && cause.starts_with("access_");
@@ -131,7 +131,7 @@ fn why(record: &SessionRecord, curtain: Curtain) -> String {
             Action::Tempfail => "refused it for now",
             Action::Reject => "refused it",
         };
-        let rule = curtain.words(&shadow.rule);
+        let rule = masking.words(&shadow.rule);
         parts.push(format!("in shadow, rule “{rule}” would have {would}{cause}"));
     }
     parts.join("; ")

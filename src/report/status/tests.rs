@@ -70,12 +70,12 @@ pub(super) mod records {
     }
 }
 
-fn quiet(at: Timestamp) -> Now {
-    Now { at, ready: true, readiness: "ready", doors: Vec::new(), upstreams: Vec::new() }
+fn quiet(at: Timestamp) -> LiveState {
+    LiveState { at, ready: true, readiness: "ready", doors: Vec::new(), upstreams: Vec::new() }
 }
 
-fn rendered(status: &Status, now: &Now) -> String {
-    let gateway = Gateway {
+fn rendered(status: &Status, now: &LiveState) -> String {
+    let gateway = GatewayInfo {
         host: "mx.example.org".to_owned(),
         version: "1.2.3",
         config: "/etc/<gatepost>\u{202e}.toml".to_owned(),
@@ -85,7 +85,7 @@ fn rendered(status: &Status, now: &Now) -> String {
 }
 
 /// A gateway that has seen a good deal.
-fn busy(settings: Settings) -> (Status, Now) {
+fn busy(settings: StatusSettings) -> (Status, LiveState) {
     let status = Status::new(settings);
     for minute in (0..50).step_by(10) {
         let mut record = from("192.0.2.10".parse().unwrap());
@@ -152,7 +152,7 @@ fn busy(settings: Settings) -> (Status, Now) {
         refused: 1204,
     };
     let free = Told { family: Family::Ipv4, status: None, refuses: "syn".to_owned(), refused: 0 };
-    let upstream = |address: &str, up, lasts, failed| Upstream {
+    let upstream = |address: &str, up, lasts, failed| UpstreamRow {
         address: address.parse().unwrap(),
         up,
         lasts: Duration::from_secs(lasts),
@@ -164,12 +164,12 @@ fn busy(settings: Settings) -> (Status, Now) {
         upstream("198.51.100.25:25", Some(true), 3100, None),
         upstream("198.51.100.26:25", None, 0, None),
     ];
-    (status, Now { doors: vec![closed, free], upstreams, ..quiet(at(3200)) })
+    (status, LiveState { doors: vec![closed, free], upstreams, ..quiet(at(3200)) })
 }
 
 #[test]
 fn the_page_of_a_bad_night() {
-    let (status, now) = busy(Settings::default());
+    let (status, now) = busy(StatusSettings::default());
     let html = rendered(&status, &now);
     // A line an element, as the diff of a change wants it.
     insta::assert_snapshot!(html.replace("><", ">\n<"));
@@ -178,7 +178,7 @@ fn the_page_of_a_bad_night() {
 #[test]
 fn what_strangers_say_is_no_markup() {
     for show_addresses in [false, true] {
-        let (status, now) = busy(Settings { show_addresses });
+        let (status, now) = busy(StatusSettings { show_addresses });
         let html = rendered(&status, &now);
         for said in ["<script>", "</td> &", "<b>", "<i>", "<gatepost>", "\u{1b}", "\u{202e}"] {
             assert!(!html.contains(said), "{said:?} in {html}");
@@ -197,18 +197,18 @@ fn what_strangers_say_is_no_markup() {
 #[test]
 fn the_sentence_at_the_top() {
     let mut said = String::new();
-    let mut say = |name: &str, status: &Status, now: &Now| {
+    let mut say = |name: &str, status: &Status, now: &LiveState| {
         let headline = headline::Headline::of(now, &status.snapshot(now.at));
         said += &format!("{name}: [{}] {}\n", headline.tone.class(), headline.sentence);
         headline.also.iter().for_each(|also| said += &format!("  {also}\n"));
     };
-    let nothing = Status::new(Settings::default());
+    let nothing = Status::new(StatusSettings::default());
     say("nobody yet", &nothing, &quiet(at(0)));
     let mut draining = quiet(at(0));
     (draining.ready, draining.readiness) =
         (false, "not ready: the gateway is draining, it takes no new sessions");
     say("draining", &nothing, &draining);
-    let (status, mut now) = busy(Settings::default());
+    let (status, mut now) = busy(StatusSettings::default());
     say("closed, and an upstream down", &status, &now);
     now.doors.clear();
     say("an upstream down", &status, &now);
@@ -235,14 +235,14 @@ fn the_sentence_at_the_top() {
     };
     for mode in crate::policy::door::Mode::ALL {
         let doors = by_hand(*mode);
-        say(mode.as_str(), &nothing, &Now { doors, ..quiet(at(3200)) });
+        say(mode.as_str(), &nothing, &LiveState { doors, ..quiet(at(3200)) });
     }
     insta::assert_snapshot!(said);
 }
 
 #[test]
 fn rows_are_bounded_and_the_latest_is_first() {
-    let status = Status::new(Settings::default());
+    let status = Status::new(StatusSettings::default());
     for n in 0..100 {
         let mut record = a_session();
         record.smtp.helo = Some(format!("host{n}.example{}", "x".repeat(10_000)));
@@ -266,13 +266,13 @@ async fn a_page_serves_all_who_ask_at_once() {
 
     let made = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&made);
-    let gather: Gather = Box::new(move || {
+    let gather: LiveStateProvider = Box::new(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { quiet(at(0)) })
     });
     let gateway =
-        Gateway { host: String::new(), version: "1", config: String::new(), started: at(0) };
-    let status = Arc::new(Status::new(Settings::default()));
+        GatewayInfo { host: String::new(), version: "1", config: String::new(), started: at(0) };
+    let status = Arc::new(Status::new(StatusSettings::default()));
     let router = routes::routes_within(Duration::MAX, status, gateway, gather);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
@@ -319,7 +319,7 @@ async fn asked(address: SocketAddr, method: &'static str, path: &'static str) ->
 /// The page after a client at `ip` said these words, and its address with them.
 fn page_after(ip: IpAddr, words: &[String]) -> String {
     let [helo, local, domain, rule, reason] = words else { panic!("{words:?}") };
-    let status = Status::new(Settings::default());
+    let status = Status::new(StatusSettings::default());
     let dashed = ip.to_string().replace(['.', ':'], "-");
     for way in [ip.to_string(), format!("[{ip}]"), format!("[IPv6:{ip}]"), dashed] {
         let mut record = from(ip);

@@ -7,21 +7,21 @@ use anstyle::Style;
 
 use super::paths::table;
 use super::troubles::troubles;
-use super::{Proof, View};
+use super::{EvidenceLine, WatchView};
 use crate::report::columns::{cells, width};
 use crate::report::escape::{Place, fitted};
 use crate::report::replay::words::{count, duration, several};
 use crate::report::replay::{BOLD, PLAIN, YELLOW};
 use crate::traffic::Window;
 
-/// Lines from which on blank ones stand between the parts.
+/// SessionTable from which on blank ones stand between the parts.
 const AIRY: usize = 24;
-/// Lines that the latest sessions get at least, with their head.
+/// SessionTable that the latest sessions get at least, with their head.
 const SESSIONS: usize = 4;
 
 /// Of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
+pub struct TerminalSize {
     pub columns: usize,
     pub lines: usize,
 }
@@ -61,7 +61,7 @@ impl Line {
 }
 
 /// The page in lines, at most as many and as long as the terminal has; without line ends.
-pub fn frame(view: &View, size: Size, colour: bool) -> Vec<String> {
+pub fn frame(view: &WatchView, size: TerminalSize, colour: bool) -> Vec<String> {
     let airy = size.lines >= AIRY;
     let blank = || airy.then(Line::default);
     let mut lines = vec![Line::new(BOLD, &heading(view))];
@@ -114,25 +114,25 @@ pub fn frame(view: &View, size: Size, colour: bool) -> Vec<String> {
     lines.iter().map(|line| line.written(size.columns, colour)).collect()
 }
 
-pub(super) const fn proof_style(proof: &Proof) -> Style {
+pub(super) const fn proof_style(proof: &EvidenceLine) -> Style {
     if proof.doubtful { YELLOW } else { PLAIN }
 }
 
 /// `eth0 and eth1 by eBPF, 12 min: 5 sessions open, nothing lost`
-pub(super) fn heading(view: &View) -> String {
-    let post = &view.post;
+pub(super) fn heading(view: &WatchView) -> String {
+    let post = &view.capture;
     let losses = &view.losses;
     let open = several(view.open, "session");
     let state = match losses.openings.saturating_add(losses.packets) {
         0 => format!("{open} open, nothing lost"),
         lost => format!("LOST {} packets, {open} open", count(lost)),
     };
-    let (names, source) = (listed(&post.interfaces), &post.source);
+    let (names, source) = (joined_names(&post.interfaces), &post.source);
     format!("{names} by {source}, {}: {state}", whole(view.uptime))
 }
 
 /// `eth0`, `eth0 and eth1`, `eth0, eth1 and 5 more`
-pub fn listed(names: &[String]) -> String {
+pub fn joined_names(names: &[String]) -> String {
     let shown = |name: &String| fitted(name, Place::Word, 15);
     match names {
         [] => "no interface".to_owned(),

@@ -1,12 +1,12 @@
 //! What people read of traffic that is watched: a page that is drawn again and again, and lines.
 //!
-//! Pure rendering: whoever watches fills a [`View`], says how large the terminal is, and gets lines that fit. What is
+//! Pure rendering: whoever watches fills a [`WatchView`], says how large the terminal is, and gets lines that fit. What is
 //! wrong stands at the top, in words and in colour. What clients said is escaped.
 
+mod evidence;
 mod frame;
 mod numbers;
 mod paths;
-mod proofs;
 #[cfg(test)]
 mod tests;
 mod troubles;
@@ -15,10 +15,10 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::time::Duration;
 
-pub use self::frame::{Size, frame, listed};
+pub use self::frame::{TerminalSize, frame, joined_names};
 use super::json;
 use super::replay::rows::{Layout, Row};
-use super::replay::{Page, Report, Told, words};
+use super::replay::{NumberedSession, Page, ReplayReport, words};
 use crate::addr::Family;
 use crate::traffic::{Bound, ByBound, ByFamily, Tally, Traffic, Window};
 
@@ -27,7 +27,7 @@ const MAX_LATEST: usize = 256;
 
 /// Who watches what, and since when.
 #[derive(Clone, Debug, Default)]
-pub struct Post {
+pub struct CaptureSource {
     /// `eBPF` or `libpcap`.
     pub source: String,
     pub interfaces: Vec<String>,
@@ -35,31 +35,31 @@ pub struct Post {
 
 /// What is known at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct View {
-    pub post: Post,
+pub struct WatchView {
+    pub capture: CaptureSource,
     pub uptime: Duration,
     /// Sessions that are in progress.
     pub open: u64,
-    pub losses: Losses,
+    pub losses: CaptureLosses,
     /// What went wrong with the source, in sentences.
     pub troubles: Vec<String>,
     /// Of the last minute, ten minutes, hour.
     pub windows: [Paths; Window::ALL.len()],
-    pub waiting: [Waiting; Family::ALL.len()],
-    pub evidence: Vec<Proof>,
-    pub latest: Latest,
+    pub pending: [PendingConnections; Family::ALL.len()],
+    pub evidence: Vec<EvidenceLine>,
+    pub latest: LatestSessions,
 }
 
 /// What passed.
 pub type Paths = ByFamily<ByBound<Tally>>;
 
-impl View {
+impl WatchView {
     /// What is known of the paths now.
-    pub fn traffic(&mut self, traffic: &Traffic) {
+    pub fn set_traffic(&mut self, traffic: &Traffic) {
         self.windows = Window::ALL.map(|window| {
             ByFamily::each(|family| ByBound::each(|bound| traffic.tally(window, family, bound)))
         });
-        self.evidence = proofs::proofs(&traffic.evidence());
+        self.evidence = evidence::evidence_lines(&traffic.evidence());
     }
 
     fn paths(&self, window: Window) -> &Paths {
@@ -74,7 +74,7 @@ impl View {
 
 /// What was lost on the way, by who lost it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
+pub struct CaptureLosses {
     /// SYNs that the source could not deliver: perhaps sessions that nobody saw.
     pub openings: u64,
     /// Other packets that it could not deliver.
@@ -91,28 +91,28 @@ pub struct Losses {
 
 /// Connections whose SYN nobody has answered yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingConnections {
     pub count: u64,
     pub oldest: Duration,
 }
 
 /// What traffic proves, in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
+pub struct EvidenceLine {
     pub sentence: String,
     pub doubtful: bool,
 }
 
 /// The sessions that ended last.
 #[derive(Clone, Debug, Default)]
-pub struct Latest(VecDeque<(u64, Row)>);
+pub struct LatestSessions(VecDeque<(u64, Row)>);
 
-impl Latest {
-    pub fn push(&mut self, told: &Told<'_>) {
+impl LatestSessions {
+    pub fn push(&mut self, told: &NumberedSession<'_>) {
         if self.0.len() == MAX_LATEST {
             self.0.pop_front();
         }
-        self.0.push_back((told.number, Row::of(told.record, told.judged)));
+        self.0.push_back((told.number, Row::of(told.record, told.policy_applied)));
     }
 
     /// The last `count` of them in lines of `columns`, the head first.
@@ -127,12 +127,12 @@ impl Latest {
 }
 
 /// Sessions as lines, for who reads them as they end.
-pub struct Lines {
+pub struct SessionTable {
     layout: Layout,
     colour: bool,
 }
 
-impl Lines {
+impl SessionTable {
     pub fn new(colour: bool) -> Self {
         // Room for numbers of four digits; the columns of a longer one are its own.
         Self { layout: Layout::fixed(1000, super::columns::WIDTH, false), colour }
@@ -140,14 +140,19 @@ impl Lines {
 
     /// # Errors
     /// Those of `out`.
-    pub fn head(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub fn write_header(&self, out: &mut dyn Write) -> io::Result<()> {
         Page { out, colour: self.colour }.line(super::replay::BOLD, &self.layout.head())
     }
 
     /// # Errors
     /// Those of `out`.
-    pub fn session(&mut self, told: &Told<'_>, out: &mut dyn Write) -> io::Result<()> {
-        let (style, line) = self.layout.row(told.number, &Row::of(told.record, told.judged));
+    pub fn write_session(
+        &mut self,
+        told: &NumberedSession<'_>,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let (style, line) =
+            self.layout.row(told.number, &Row::of(told.record, told.policy_applied));
         Page { out, colour: self.colour }.line(style, &line)
     }
 }
@@ -156,7 +161,12 @@ impl Lines {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn summary(view: &View, report: &Report, colour: bool, out: &mut dyn Write) -> io::Result<()> {
+pub fn summary(
+    view: &WatchView,
+    report: &ReplayReport,
+    colour: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let page = &mut Page { out, colour };
     page.say(super::replay::BOLD, &frame::heading(view))?;
     for (style, line) in troubles::losses(&view.losses) {
@@ -170,7 +180,7 @@ pub fn summary(view: &View, report: &Report, colour: bool, out: &mut dyn Write) 
 }
 
 /// The line of `--format json` for what was lost, with its line end.
-pub fn json_losses(losses: &Losses) -> String {
+pub fn json_losses(losses: &CaptureLosses) -> String {
     json::losses(losses)
 }
 

@@ -72,7 +72,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
         client: client.into(),
         server: address(server).into(),
         upstream: None,
-        outcome: if established { Outcome::Quit } else { Outcome::Unfinished },
+        outcome: if established { Outcome::Quit } else { Outcome::CaptureEnded },
         tcp: TcpFacts {
             outcome: Some(outcome),
             syns: Some(if established { 1 } else { 6 }),
@@ -89,20 +89,25 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
     }
 }
 
-fn busy() -> View {
+fn busy() -> WatchView {
     let ours = ["192.0.2.25/32", "2001:db8:25::25/128"].map(|net| net.parse().unwrap());
     let mut traffic = Traffic::new(Networks::new(ours));
-    let mut view = View {
-        post: Post {
+    let mut view = WatchView {
+        capture: CaptureSource {
             source: "eBPF".to_owned(),
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
         },
         uptime: Duration::from_secs(754),
         open: 5,
-        losses: Losses { packets: 12, openings: 1, not_captured: 4096, ..Losses::default() },
-        ..View::default()
+        losses: CaptureLosses {
+            packets: 12,
+            openings: 1,
+            not_captured: 4096,
+            ..CaptureLosses::default()
+        },
+        ..WatchView::default()
     };
-    view.waiting[1] = Waiting { count: 3, oldest: Duration::from_secs(31) };
+    view.pending[1] = PendingConnections { count: 3, oldest: Duration::from_secs(31) };
     let connections = [
         ("198.51.100.7:4711", "192.0.2.25:25", FlowOutcome::Established, None),
         ("[2001:db8:1:2:3:4:5:6]:4712", "[2001:db8:25::25]:25", FlowOutcome::Established, None),
@@ -132,20 +137,20 @@ fn busy() -> View {
             ended: if established { Ended::Accepted } else { Ended::Unanswered },
         });
         let record = record(client, server, outcome, end);
-        view.latest.push(&Told {
+        view.latest.push(&NumberedSession {
             file: "eth0,eth1",
             number: n + 1,
             record: &record,
-            judged: false,
-            unknown: &[],
+            policy_applied: false,
+            unknown_facts: &[],
         });
     }
-    view.traffic(&traffic);
+    view.set_traffic(&traffic);
     view
 }
 
-fn page(view: &View, columns: usize, lines: usize) -> String {
-    let page = frame(view, Size { columns, lines }, false);
+fn page(view: &WatchView, columns: usize, lines: usize) -> String {
+    let page = frame(view, TerminalSize { columns, lines }, false);
     assert!(page.len() <= lines, "{} lines", page.len());
     for line in &page {
         assert!(width(line) <= columns, "{} columns: {line}", width(line));
@@ -153,12 +158,15 @@ fn page(view: &View, columns: usize, lines: usize) -> String {
     page.join("\n")
 }
 
-fn empty() -> View {
-    let mut view = View {
-        post: Post { source: "libpcap".to_owned(), interfaces: vec!["eth0".to_owned()] },
-        ..View::default()
+fn empty() -> WatchView {
+    let mut view = WatchView {
+        capture: CaptureSource {
+            source: "libpcap".to_owned(),
+            interfaces: vec!["eth0".to_owned()],
+        },
+        ..WatchView::default()
     };
-    view.traffic(&Traffic::new(Networks::default()));
+    view.set_traffic(&Traffic::new(Networks::default()));
     view
 }
 
@@ -180,13 +188,18 @@ fn a_busy_page() {
 fn every_page_fits_whatever_is_said() {
     let mut view = busy();
     let hostile = "\u{1b}[2J漢字\r\n\u{202e}".repeat(20);
-    view.post.interfaces.push(hostile.clone());
+    view.capture.interfaces.push(hostile.clone());
     view.troubles.push(hostile.clone());
-    view.evidence.push(Proof { sentence: hostile.clone(), doubtful: true });
+    view.evidence.push(EvidenceLine { sentence: hostile.clone(), doubtful: true });
     let mut record = record("198.51.100.7:1", "192.0.2.25:25", FlowOutcome::Established, 60);
     record.smtp.helo = Some(hostile.clone());
-    let told =
-        Told { file: &hostile, number: 123_456, record: &record, judged: false, unknown: &[] };
+    let told = NumberedSession {
+        file: &hostile,
+        number: 123_456,
+        record: &record,
+        policy_applied: false,
+        unknown_facts: &[],
+    };
     view.latest.push(&told);
     for columns in (20..160).step_by(7) {
         for lines in (5..60).step_by(5) {

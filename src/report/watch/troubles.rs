@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anstyle::Style;
 
-use super::{Losses, ORDER, View, label};
+use super::{CaptureLosses, ORDER, WatchView, label};
 use crate::addr::Family;
-use crate::report::escape::sentence;
+use crate::report::escape::printable;
 use crate::report::replay::words::{self, count, duration, several};
 use crate::report::replay::{PLAIN, RED, YELLOW};
 use crate::stream::FlowOutcome;
@@ -21,10 +21,10 @@ type Count = fn(&Tally) -> u64;
 
 /// What went wrong in the last ten minutes (what nobody answered is certain after two only), and what was lost since the
 /// start.
-pub(super) fn troubles(view: &View) -> Vec<(Style, String)> {
+pub(super) fn troubles(view: &WatchView) -> Vec<(Style, String)> {
     let mut lines = waiting(view);
     for trouble in &view.troubles {
-        lines.push((RED, sentence(trouble)));
+        lines.push((RED, printable(trouble)));
     }
     let kinds: [(&str, Count); 4] = [
         ("BLACK HOLE SUSPECTED", |tally| tally.black_holes),
@@ -56,8 +56,8 @@ fn rank(style: Style) -> u8 {
     }
 }
 
-fn waiting(view: &View) -> Vec<(Style, String)> {
-    let mut families: Vec<_> = Family::ALL.into_iter().zip(view.waiting).collect();
+fn waiting(view: &WatchView) -> Vec<(Style, String)> {
+    let mut families: Vec<_> = Family::ALL.into_iter().zip(view.pending).collect();
     families.retain(|(_, waiting)| waiting.count > 0 && waiting.oldest >= WAITS);
     families.sort_by_key(|(_, waiting)| std::cmp::Reverse(waiting.oldest));
     let said = families.into_iter().map(|(family, waiting)| {
@@ -74,7 +74,7 @@ fn waiting(view: &View) -> Vec<(Style, String)> {
 }
 
 /// What the numbers on the page therefore lack.
-pub(super) fn losses(losses: &Losses) -> Vec<(Style, String)> {
+pub(super) fn losses(losses: &CaptureLosses) -> Vec<(Style, String)> {
     let mut lines = Vec::new();
     if losses.openings > 0 {
         let line = format!(
@@ -90,7 +90,7 @@ pub(super) fn losses(losses: &Losses) -> Vec<(Style, String)> {
         );
         lines.push((YELLOW, line));
     }
-    let Losses { not_captured, cut, given_up, unfinished, .. } = *losses;
+    let CaptureLosses { not_captured, cut, given_up, unfinished, .. } = *losses;
     let octets = [not_captured, cut, given_up, unfinished];
     let octets = octets.into_iter().fold(0, u64::saturating_add);
     if octets > 0 {

@@ -10,7 +10,9 @@ use gatepost::addr::Family;
 use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, Transcripts};
 use gatepost::engine::{BareNewlines, Event, Observe, Pregreet, Profile, SessionRecord};
 use gatepost::lookup::Capture;
-use gatepost::report::replay::{Reading, Report, Told, dialogue, json_damage, json_session};
+use gatepost::report::replay::{
+    InputSummary, NumberedSession, ReplayReport, dialogue, json_damage, json_session,
+};
 use gatepost::source::{CaptureFile, PacketSource};
 use gatepost::stream::{Limits, Ports};
 use gatepost::time::Timestamp;
@@ -180,14 +182,14 @@ impl Seen {
 struct Teller {
     seen: Seen,
     numbers: BTreeSet<u64>,
-    report: Report,
+    report: ReplayReport,
     contents: Contents,
 }
 
 impl Teller {
     fn damage(&mut self, message: &str) {
         self.contents.errors += 1;
-        self.report.damage(message);
+        self.report.add_damage(message);
         is_a_line(&json_damage(FILE, message));
     }
 
@@ -201,8 +203,14 @@ impl Teller {
         self.seen.covers(record);
         self.contents.sessions += 1;
         self.contents.commands += record.smtp.commands.values().sum::<u64>();
-        let told = Told { file: FILE, number: *number, record, judged: true, unknown: &[] };
-        self.report.session(&told);
+        let told = NumberedSession {
+            file: FILE,
+            number: *number,
+            record,
+            policy_applied: true,
+            unknown_facts: &[],
+        };
+        self.report.add_session(&told);
         let line = is_a_line(&json_session(&told));
         assert_eq!((&line["type"], &line["number"]), (&"session".into(), &(*number).into()));
         let mut page = Vec::new();
@@ -214,7 +222,7 @@ impl Teller {
         self.contents.packets = self.seen.packets;
         let last = self.numbers.last().copied().unwrap_or_default();
         assert_eq!(last, self.contents.sessions, "a number is left out");
-        let reading = Reading {
+        let reading = InputSummary {
             files: &[FILE],
             packets: self.seen.packets,
             first: self.seen.first,

@@ -5,9 +5,9 @@ use std::io;
 
 use anstyle::Style;
 
-use super::rows::{is_accepted, is_decided, telling_code};
+use super::rows::{is_accepted, is_decided, significant_code};
 use super::words::{self, count, duration, several};
-use super::{BOLD, PLAIN, Page, RED, Told, YELLOW};
+use super::{BOLD, NumberedSession, PLAIN, Page, RED, YELLOW};
 use crate::addr::Family;
 use crate::engine::{Anomaly, Outcome, SessionRecord, ShadowRecord, VerdictRecord};
 use crate::policy::Action;
@@ -73,7 +73,7 @@ impl Kind {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Oddities {
+pub(super) struct Findings {
     kinds: BTreeMap<Kind, Lines>,
     /// Facts that nothing answered, and of how many sessions. No oddity of theirs: a capture seldom holds the DNS.
     unknown: BTreeSet<String>,
@@ -88,7 +88,7 @@ struct Lines {
     total: u64,
 }
 
-impl Oddities {
+impl Findings {
     pub(super) fn total(&self) -> u64 {
         self.kinds.values().map(|lines| lines.total).sum()
     }
@@ -171,15 +171,15 @@ impl Oddities {
         self.add(Kind::FellBack, from, line);
     }
 
-    pub(super) fn session(&mut self, told: &Told<'_>) {
+    pub(super) fn session(&mut self, told: &NumberedSession<'_>) {
         self.path(told.number, told.record);
         self.dialogue(told.number, told.record);
-        if told.judged {
+        if told.policy_applied {
             self.verdict(told.number, told.record);
         }
-        if !told.unknown.is_empty() {
+        if !told.unknown_facts.is_empty() {
             self.unknown_of += 1;
-            for fact in told.unknown.iter().take(FACTS.saturating_sub(self.unknown.len())) {
+            for fact in told.unknown_facts.iter().take(FACTS.saturating_sub(self.unknown.len())) {
                 self.unknown.insert(fitted(fact, Place::Sentence, SAID));
             }
         }
@@ -247,7 +247,7 @@ impl Oddities {
         if let Some(code) = smtp.greeting.filter(|&code| refused(code)) {
             self.add(Kind::Refused, n, format!("#{n} {family} greeted with {code}"));
         } else if let Some((code, enhanced)) =
-            telling_code(record).filter(|(code, _)| refused(*code))
+            significant_code(record).filter(|(code, _)| refused(*code))
             && smtp.transactions_total > 0
         {
             let accepted = smtp.transactions.iter().filter(|t| is_accepted(t)).count() as u64;

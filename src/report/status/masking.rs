@@ -21,11 +21,11 @@ const SENTENCE: usize = 300;
 
 /// Whether addresses and local parts are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Curtain {
+pub(super) struct AddressMasking {
     pub(super) open: bool,
 }
 
-impl Curtain {
+impl AddressMasking {
     /// Words in which there may be addresses: a HELO, the name of a rule.
     pub(super) fn words(self, said: &str) -> String {
         if self.open {
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    const DRAWN: Curtain = Curtain { open: false };
+    const DRAWN: AddressMasking = AddressMasking { open: false };
 
     #[test]
     fn names_stay_and_addresses_go() {
@@ -220,7 +220,7 @@ mod tests {
         ] {
             assert_eq!(DRAWN.words(said), expected, "{said}");
         }
-        assert_eq!(Curtain { open: true }.words("joe@[192.0.2.7]"), "joe@[192.0.2.7]");
+        assert_eq!(AddressMasking { open: true }.words("joe@[192.0.2.7]"), "joe@[192.0.2.7]");
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
         ] {
             assert_eq!(DRAWN.path(path), expected, "{path}");
         }
-        assert_eq!(Curtain { open: true }.path("joe@a.example"), "joe@a.example");
+        assert_eq!(AddressMasking { open: true }.path("joe@a.example"), "joe@a.example");
         assert!(DRAWN.words(&"x".repeat(5000)).len() < 200);
     }
 

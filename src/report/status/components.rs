@@ -5,10 +5,10 @@
 
 use maud::{Markup, html};
 
-use super::curtain::sentence;
+use super::masking::sentence;
 use super::session::Tone;
-use super::words::{ago, attempt, clock, date, lasting};
-use super::{Now, Snapshot, Upstream};
+use super::text::{ago, attempt, clock, date, lasting};
+use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
 use crate::policy::door::{Mode, Proof, ProofBy, State, Status, Told};
 use crate::report::replay::words::{count, duration, family};
@@ -65,7 +65,7 @@ fn commands(sentence: &str) -> Markup {
     }
 }
 
-pub(super) fn doors(now: &Now) -> Markup {
+pub(super) fn doors(now: &LiveState) -> Markup {
     let told = |family| now.doors.iter().find(|told| told.family == family);
     section(
         "doors",
@@ -139,8 +139,8 @@ fn proof(proof: Option<Proof>, status: &Status) -> Markup {
     }
 }
 
-pub(super) fn upstreams(now: &Now) -> Markup {
-    const COLUMNS: [&str; 4] = ["Upstream", "Health", "For", "Last error"];
+pub(super) fn upstreams(now: &LiveState) -> Markup {
+    const COLUMNS: [&str; 4] = ["UpstreamRow", "Health", "For", "Last error"];
     let [address, health, lasts, error] = COLUMNS;
     let rows = html! {
         @for upstream in &now.upstreams {
@@ -174,7 +174,7 @@ pub(super) fn upstreams(now: &Now) -> Markup {
     )
 }
 
-const fn healthy(upstream: &Upstream) -> (Tone, &'static str) {
+const fn healthy(upstream: &UpstreamRow) -> (Tone, &'static str) {
     match upstream.up {
         Some(true) => (Tone::Good, "answers"),
         Some(false) => (Tone::Bad, "does not answer"),
@@ -217,7 +217,7 @@ pub(super) fn sessions(seen: &Snapshot) -> Markup {
     )
 }
 
-pub(super) fn facts(now: &Now, seen: &Snapshot) -> Markup {
+pub(super) fn facts(now: &LiveState, seen: &Snapshot) -> Markup {
     const COLUMNS: [&str; 5] = ["Learnt", "What", "About", "Result", "From"];
     let [learnt, what, about, result, source] = COLUMNS;
     let rows = html! {

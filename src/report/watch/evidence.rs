@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Proof;
+use super::EvidenceLine;
 use crate::addr::Family;
 use crate::report::escape::{Place, fitted};
 use crate::report::replay::words::{count, duration, family as name, several};
@@ -14,7 +14,7 @@ const NAME: usize = 40;
 /// Destinations that are named.
 const NAMED: usize = 3;
 
-pub(super) fn proofs(evidence: &Evidence<'_>) -> Vec<Proof> {
+pub(super) fn evidence_lines(evidence: &Evidence<'_>) -> Vec<EvidenceLine> {
     let mut proofs = Vec::new();
     for family in [Family::Ipv6, Family::Ipv4] {
         let other = match family {
@@ -30,7 +30,12 @@ pub(super) fn proofs(evidence: &Evidence<'_>) -> Vec<Proof> {
     proofs
 }
 
-fn receive(family: Family, path: &ReceivePath, other: &ReceivePath, now: Timestamp) -> Proof {
+fn receive(
+    family: Family,
+    path: &ReceivePath,
+    other: &ReceivePath,
+    now: Timestamp,
+) -> EvidenceLine {
     let ago = |at: Timestamp| ago(now.since(at));
     let name = name(family);
     let sentence = match (path.last_accepted, path.last_connection) {
@@ -47,7 +52,7 @@ fn receive(family: Family, path: &ReceivePath, other: &ReceivePath, now: Timesta
         }
     };
     let doubtful = path.last_accepted.is_none() && other.last_accepted.is_some();
-    Proof { sentence, doubtful }
+    EvidenceLine { sentence, doubtful }
 }
 
 /// `12 s ago`, without fractions of a second.
@@ -60,7 +65,7 @@ fn ago(time: Duration) -> String {
 }
 
 /// Destinations that one family does not reach although the other does.
-fn one_family_only(evidence: &Evidence<'_>) -> Option<Proof> {
+fn one_family_only(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
     let mut names = evidence
         .return_path
         .destinations
@@ -83,10 +88,10 @@ fn one_family_only(evidence: &Evidence<'_>) -> Option<Proof> {
         "IPv6 return path: failed over IPv6, answered over IPv4: {}{more}",
         shown.join(", ")
     );
-    Some(Proof { sentence, doubtful: true })
+    Some(EvidenceLine { sentence, doubtful: true })
 }
 
-fn returned(family: Family, responses: &Responses) -> Option<Proof> {
+fn returned(family: Family, responses: &Responses) -> Option<EvidenceLine> {
     let all: u64 = Response::ALL.into_iter().map(|response| responses.of(response)).sum();
     let mut parts = Vec::new();
     for (response, what) in [
@@ -107,5 +112,5 @@ fn returned(family: Family, responses: &Responses) -> Option<Proof> {
         several(all, "destination"),
         parts.join(", ")
     );
-    (all > 0).then_some(Proof { sentence, doubtful: responses.answered == 0 })
+    (all > 0).then_some(EvidenceLine { sentence, doubtful: responses.answered == 0 })
 }
