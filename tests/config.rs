@@ -17,11 +17,11 @@ use std::time::Duration;
 use gatepost::addr::Family;
 use gatepost::config::{Config, Position};
 use gatepost::engine::{Limits, Timeouts};
-use gatepost::intercept::door::Refuse;
+use gatepost::intercept::door::RefuseMethod;
 use gatepost::policy::facts::{DomainName, Level, Over};
 use gatepost::policy::rules::{Exempt, FactName, Mode, PolicyStage, Require, Rule, When};
 use gatepost::policy::{Action, door};
-use gatepost::relay::Identity;
+use gatepost::relay::UpstreamIdentity;
 use gatepost::source::live::Choice;
 use proptest::prelude::*;
 
@@ -88,7 +88,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert!(!relay.listen.transparent);
     assert!(relay.listen.threads >= 1);
     assert_eq!(relay.upstream.addresses, addresses(&["[::1]:25", "127.0.0.1:25"]));
-    assert_eq!(relay.upstream.identity, Identity::None);
+    assert_eq!(relay.upstream.identity, UpstreamIdentity::None);
     assert_eq!(relay.upstream.attempt_delay, Duration::from_millis(250));
     assert_eq!(relay.upstream.connect_timeout, Duration::from_secs(30));
     assert_eq!(relay.upstream.retry_after, Duration::from_secs(10));
@@ -132,13 +132,13 @@ fn the_full_file_spells_out_the_defaults() {
     );
 
     let door = full.door.take().unwrap();
-    assert_eq!(door.refuse, Refuse::Syn);
+    assert_eq!(door.refuse, RefuseMethod::Syn);
     assert!(door.exempt.contains("2001:db8:2::9".parse().unwrap()), "the vantage calls");
     assert!(!door.exempt.contains("2001:db8:2::8".parse().unwrap()));
     assert_eq!((door.ipv6, door.ipv4), (Some(door::Settings::default()), None));
     assert_eq!(smallest.door, None, "without the section nothing is ever closed");
-    assert_eq!(full.reach.cache.take(), Some("/var/lib/gatepost/facts.redb".into()));
-    assert_eq!(full.reach.store.take().as_deref(), Some("redis://192.0.2.6:6379/0"));
+    assert_eq!(full.reach.cache_file.take(), Some("/var/lib/gatepost/facts.redb".into()));
+    assert_eq!(full.reach.redis.take().as_deref(), Some("redis://192.0.2.6:6379/0"));
     full.reach.hostname.clone_from(&smallest.reach.hostname);
     let vantage = full.vantage.take().unwrap();
     assert_eq!(vantage.domains.len(), 1);
@@ -151,8 +151,8 @@ fn the_full_file_spells_out_the_defaults() {
     assert_eq!(names, ["ipv6 needs a forward-confirmed name", "senders can be reached"]);
     full.relay.rules = Arc::clone(&smallest.relay.rules);
     assert_eq!(full.site.domains.len(), 1);
-    assert_eq!(full.reach.ours, full.site.addresses, "what is ours is never called");
-    full.reach.ours = smallest.reach.ours.clone();
+    assert_eq!(full.reach.own_networks, full.site.addresses, "what is ours is never called");
+    full.reach.own_networks = smallest.reach.own_networks.clone();
     full.site = smallest.site.clone();
     full.relay.access = smallest.relay.access.clone();
     assert_eq!(full, smallest);
@@ -267,7 +267,7 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (Some(2525), Some(2525)));
     assert!(both.relay.listen.transparent);
     assert!(both.relay.upstream.addresses.is_empty());
-    assert_eq!(both.relay.upstream.identity, Identity::Transparent);
+    assert_eq!(both.relay.upstream.identity, UpstreamIdentity::Transparent);
     assert_eq!(both.relay.upstream.mark, Some(0x6771));
 
     let one = valid("tproxy-one-family.toml");
@@ -278,25 +278,25 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (None, Some(2525)));
     assert_eq!(one.relay.upstream.mark, Some(0x11));
 
-    assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, Identity::ProxyV2);
+    assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, UpstreamIdentity::ProxyV2);
 }
 
 /// What is left out of `[reach]` is as documented, and the rest comes from other sections.
 #[test]
 fn lookups_have_defaults_and_know_the_upstreams() {
-    use gatepost::lookup::Settings;
+    use gatepost::lookup::LookupSettings;
     let smallest = valid("smallest.toml").reach;
-    let expected = Settings {
+    let expected = LookupSettings {
         hostname: smallest.hostname.clone(),
         upstreams: ["[::1]:25", "127.0.0.1:25"].map(|addr| addr.parse().unwrap()).to_vec(),
-        ..Settings::default()
+        ..LookupSettings::default()
     };
     assert_eq!(smallest, expected);
     let both = valid("tproxy-proxy-v2.toml");
     assert_eq!(both.reach.mark, both.relay.upstream.mark);
     // PROXY v2, LOCAL, no addresses: proxy-protocol.txt §2.2.
     let header = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x20\x00\x00\x00";
-    assert_eq!(both.reach.upstream_preface, header);
+    assert_eq!(both.reach.upstream_proxy_header, header);
 }
 
 /// What is unproven closes a door only where somebody can prove it open again.

@@ -15,8 +15,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use gatepost::addr::{self, Networks};
-use gatepost::intercept::door::{DoorError, Enforcer, Entrance, Refuse};
-use gatepost::intercept::{self, Settings};
+use gatepost::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
+use gatepost::intercept::{self, InterceptSettings};
 use lab::{Family, Host, Lab};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use socket2::{Domain, Socket, Type};
@@ -84,7 +84,7 @@ fn exempt(lab: &Lab) -> (IpAddr, Networks) {
 }
 
 /// Says aloud when these rights do not allow to refuse at the SYN.
-fn at_the_syn(test: &str, opened: (Enforcer, Option<DoorError>)) -> Option<Enforcer> {
+fn at_the_syn(test: &str, opened: (DoorEnforcer, Option<DoorError>)) -> Option<DoorEnforcer> {
     match opened {
         (enforcer, None) => Some(enforcer),
         (_, Some(why @ DoorError::Rights { .. })) => {
@@ -106,8 +106,9 @@ fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
     let to = |port| SocketAddr::new(own.ip(), port);
     let (friend, networks) = exempt(&lab);
 
-    let entrance = Entrance::Listeners(vec![own, any, own_v4]);
-    let opened = lab.gateway.in_thread(|| Enforcer::open(Refuse::Syn, networks, entrance));
+    let entrance = Ingress::Listeners(vec![own, any, own_v4]);
+    let opened =
+        lab.gateway.in_thread(|| DoorEnforcer::start(RefuseMethod::Syn, networks, entrance));
     let Some(mut door) = at_the_syn(TEST, opened) else { return };
     let running = lab.client.connect(own).unwrap();
     let mut session = listeners[0].accept().unwrap().0;
@@ -125,12 +126,12 @@ fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
     io::Read::read_exact(&mut &running, &mut said).unwrap();
     assert_eq!(&said, b"220 still here\r\n");
     let counts = within(&lab.gateway, || async {
-        [door.refused(V6).await, door.refused(addr::Family::Ipv4).await]
+        [door.refused_syns(V6).await, door.refused_syns(addr::Family::Ipv4).await]
     });
     assert_eq!(counts, [2, 0]);
 
     // Other listeners, after a reload.
-    within(&lab.gateway, || door.renew(Entrance::Listeners(vec![own]))).unwrap();
+    within(&lab.gateway, || door.update(Ingress::Listeners(vec![own]))).unwrap();
     taken(&lab.client, None, to(587));
     refused(&lab.client, own);
 
@@ -146,9 +147,9 @@ fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
 fn without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay() {
     let Some(lab) = Lab::new("the door without rights") else { return };
     let open = || {
-        let entrance = Entrance::Listeners(vec!["[::]:25".parse().unwrap()]);
-        let (door, error) = Enforcer::open(Refuse::Syn, Networks::default(), entrance);
-        (door.refuses(), error.map(|error| error.to_string()))
+        let entrance = Ingress::Listeners(vec!["[::]:25".parse().unwrap()]);
+        let (door, error) = DoorEnforcer::start(RefuseMethod::Syn, Networks::default(), entrance);
+        (door.method(), error.map(|error| error.to_string()))
     };
     let (bpf, admin) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
     for (has, said) in [
@@ -165,9 +166,9 @@ fn without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay() {
         match said {
             Some(said) => {
                 assert!(error.as_ref().unwrap().contains(said), "{has:?}: {error:?}");
-                assert_eq!(refuses, Refuse::Smtp);
+                assert_eq!(refuses, RefuseMethod::Smtp);
             }
-            None => assert_eq!((refuses, error), (Refuse::Syn, None)),
+            None => assert_eq!((refuses, error), (RefuseMethod::Syn, None)),
         }
     }
 }
@@ -179,7 +180,7 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
         ["[::]:25", "0.0.0.0:25"].map(|at| listener(&lab.server, at.parse().unwrap(), false));
     let (friend, networks) = exempt(&lab);
     lab.server.configure("route add 2001:db8:77::/48 via 2001:db8:2::1\n");
-    let settings = Settings {
+    let settings = InterceptSettings {
         ports: vec![25],
         interfaces: vec!["client".to_owned()],
         mark: 0x6770,
@@ -193,8 +194,9 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
     };
     let gateway = open();
     let [v6, v4] = Family::ALL.map(|family| lab.server_socket(family, 25));
-    let entrance = || Entrance::Intercepted(settings.clone());
-    let opened = lab.gateway.in_thread(|| Enforcer::open(Refuse::Syn, networks, entrance()));
+    let entrance = || Ingress::Intercepted(settings.clone());
+    let opened =
+        lab.gateway.in_thread(|| DoorEnforcer::start(RefuseMethod::Syn, networks, entrance()));
     let mut door = opened.0;
     assert!(opened.1.is_none());
 
@@ -209,7 +211,7 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
     session.write_all(b"220 still here\r\n").unwrap();
     let mut said = [0; 16];
     io::Read::read_exact(&mut &running, &mut said).unwrap();
-    assert_eq!(within(&lab.gateway, || door.refused(V6)), 2);
+    assert_eq!(within(&lab.gateway, || door.refused_syns(V6)), 2);
     let report = within(&lab.gateway, intercept::show).unwrap().to_string();
     assert!(report.contains("2  the door is closed: refused"), "{report}");
     assert!(!report.contains("warning"), "{report}");
@@ -217,7 +219,7 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
     // The rules were made anew, as a reload does.
     within(&lab.gateway, || intercept::install(&settings)).unwrap();
     taken(&lab.client, None, v6);
-    within(&lab.gateway, || door.renew(entrance())).unwrap();
+    within(&lab.gateway, || door.update(entrance())).unwrap();
     refused(&lab.client, v6);
 
     // The gateway is dead and the rules stay, as after a kill -9: mail passes by the door, too.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use gatepost::intercept::{self, Settings};
+use gatepost::intercept::{self, InterceptSettings};
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -92,8 +92,9 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
     let before = lab.state();
 
     // Killed with one configuration, started with another, which has no IPv6.
-    lab.install(&Settings { mark: 0x1111, table: 200, ..settings() }).unwrap();
-    lab.install(&Settings { mark: 0x2222, table: 70000, listen_ipv6: None, ..settings() }).unwrap();
+    lab.install(&InterceptSettings { mark: 0x1111, table: 200, ..settings() }).unwrap();
+    lab.install(&InterceptSettings { mark: 0x2222, table: 70000, listen_ipv6: None, ..settings() })
+        .unwrap();
     let state = lab.state();
     assert!(state.contains("fwmark 0x2222 lookup 70000 proto 103"), "{state}");
     assert!(!state.contains("0x1111") && !state.contains("table 200"), "{state}");
@@ -120,7 +121,8 @@ fn only_named_interfaces_and_what_is_in_the_way_is_told() {
     let Some(lab) = Lab::new() else { return };
     let _mta = lab.greeting_servers(&[25]);
     let _gateway = lab.transparent_gateway();
-    let towards = |name: &str| Settings { interfaces: vec![name.to_owned()], ..settings() };
+    let towards =
+        |name: &str| InterceptSettings { interfaces: vec![name.to_owned()], ..settings() };
 
     // Named are the server's side, where no client arrives, and then the client's.
     lab.install(&towards("to-server")).unwrap();
@@ -143,7 +145,7 @@ fn only_named_interfaces_and_what_is_in_the_way_is_told() {
     // A table of somebody else is not taken, and what is in force stays.
     lab.gateway_sh("ip route add 192.0.2.0/24 dev lo table 26481");
     let before = lab.state();
-    let error = lab.install(&Settings { table: 26481, ..settings() }).unwrap_err();
+    let error = lab.install(&InterceptSettings { table: 26481, ..settings() }).unwrap_err();
     assert!(error.contains("table 26481 already holds an ipv4 route"), "{error}");
     assert_eq!(lab.state(), before);
 }
@@ -161,8 +163,8 @@ fn without_the_capability_the_error_says_so() {
     assert_eq!(lab.state(), before);
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> InterceptSettings {
+    InterceptSettings {
         ports: vec![25],
         interfaces: Vec::new(),
         mark: 0x6770,
@@ -235,7 +237,7 @@ impl Lab {
         enter(&self.gateway, run).join().unwrap()
     }
 
-    fn install(&self, settings: &Settings) -> Result<(), String> {
+    fn install(&self, settings: &InterceptSettings) -> Result<(), String> {
         let settings = settings.clone();
         self.in_gateway(|| async move { intercept::install(&settings).await })
             .map_err(|error| error.to_string())

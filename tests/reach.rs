@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gatepost::addr::Family;
-use gatepost::lookup::vantage::{Found, Settings as Client, Vantage, VantageError};
-use gatepost::lookup::{LookupService, Probes, Settings};
+use gatepost::lookup::vantage::{Vantage, VantageError, VantageResult, VantageSettings};
+use gatepost::lookup::{LookupService, LookupSettings, ProbeSettings};
 use gatepost::policy::facts::{Answer, DomainName, Lookup, Reason};
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -95,16 +95,16 @@ fn learn(file: &Path, count: u8) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let settings = Settings {
-            dns: vec!["127.0.0.1:9".parse().unwrap()],
-            cache: Some(file.to_owned()),
-            probes: Probes { port: free, ..Probes::default() },
-            ..Settings::default()
+        let settings = LookupSettings {
+            dns_servers: vec!["127.0.0.1:9".parse().unwrap()],
+            cache_file: Some(file.to_owned()),
+            probes: ProbeSettings { port: free, ..ProbeSettings::default() },
+            ..LookupSettings::default()
         };
         let (reach, notices) = LookupService::start(settings, Arc::new(())).unwrap();
         assert!(notices.is_empty(), "{notices:?}");
         for n in 1..=count {
-            let answered = reach.ask(&Lookup::Connect([127, 0, 0, n].into())).await;
+            let answered = reach.lookup(&Lookup::Connect([127, 0, 0, n].into())).await;
             assert_eq!(answered.answer, Answer::No(Reason::Refused, None));
         }
         reach.flush();
@@ -196,13 +196,13 @@ fn a_vantage_answers_whoever_has_the_key() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ask = |key: &Path, domain: &str| {
         let (timeout, domains) = (GENEROUS, Vec::new());
-        let settings = Client { address: free, key: key.to_owned(), domains, timeout };
+        let settings = VantageSettings { address: free, key: key.to_owned(), domains, timeout };
         let vantage = Vantage::new(&settings, None).unwrap();
         runtime.block_on(vantage.probe(&DomainName::parse(domain).unwrap(), Family::Ipv6))
     };
     // Nobody answers its DNS questions: it does not know, and says so.
     let found = ask(&key, "b.example").unwrap();
-    assert!(matches!(found, Found::Unknown(_)), "{found:?}");
+    assert!(matches!(found, VantageResult::Unknown(_)), "{found:?}");
     for (key, domain, status) in [(&other, "a.example", 401), (&key, "c.example", 403)] {
         match ask(key, domain).unwrap_err() {
             VantageError::Refused { status: said, .. } => assert_eq!(said.as_u16(), status),

@@ -23,8 +23,8 @@ use gatepost::policy::rules::{FactName, Mode, Require, Rule, Rules, When};
 use gatepost::policy::{AccessRules, Action};
 use gatepost::recording::{Framing, Selection, What};
 use gatepost::relay::{
-    Ask, Asking, Handed, Identity, Limits, Listen, Listeners, Relay, Settings, TimeoutSets,
-    Upstream,
+    InheritedSockets, ListenSettings, Listeners, LookupFuture, LookupProvider, Relay, RelayLimits,
+    RelaySettings, TimeoutSets, UpstreamIdentity, UpstreamSettings,
 };
 
 /// How long an answer takes.
@@ -49,8 +49,8 @@ impl Drop for Counted {
     }
 }
 
-impl Ask for Slow {
-    fn ask(&self, lookup: Lookup) -> Asking {
+impl LookupProvider for Slow {
+    fn lookup(&self, lookup: Lookup) -> LookupFuture {
         self.asked.lock().unwrap().push(lookup.clone());
         let answer = match &lookup {
             Lookup::Reverse(_) if self.nameless => Answer::NxDomain,
@@ -107,16 +107,16 @@ fn rule(fact: FactName) -> Rule {
     }
 }
 
-fn settings(upstream: SocketAddr, rules: Vec<Rule>) -> Settings {
-    Settings {
-        listen: Listen {
+fn settings(upstream: SocketAddr, rules: Vec<Rule>) -> RelaySettings {
+    RelaySettings {
+        listen: ListenSettings {
             addresses: vec!["127.0.0.1:0".parse().unwrap()],
             transparent: false,
             threads: 1,
         },
-        upstream: Upstream {
+        upstream: UpstreamSettings {
             addresses: vec![upstream],
-            identity: Identity::None,
+            identity: UpstreamIdentity::None,
             attempt_delay: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(5),
             retry_after: Duration::from_secs(10),
@@ -126,7 +126,7 @@ fn settings(upstream: SocketAddr, rules: Vec<Rule>) -> Settings {
         access: AccessRules::default(),
         rules: Rules::new(rules, Networks::default()).into(),
         smtp: SmtpOptions { hostname: "gate.example".to_owned(), ..SmtpOptions::default() },
-        limits: Limits {
+        limits: RelayLimits {
             sessions: 100,
             sessions_per_client: 100,
             new_sessions_per_client_per_minute: None,
@@ -228,9 +228,9 @@ impl Client {
     }
 }
 
-fn start(settings: Settings, told: &Arc<Told>, ask: Slow) -> (Relay, Arc<Slow>) {
+fn start(settings: RelaySettings, told: &Arc<Told>, ask: Slow) -> (Relay, Arc<Slow>) {
     let ask = Arc::new(ask);
-    let listeners = Listeners::open(&settings, Handed::default()).unwrap();
+    let listeners = Listeners::open(&settings, InheritedSockets::default()).unwrap();
     let relay = Relay::start(settings, listeners, Arc::clone(told) as _, Arc::clone(&ask) as _);
     let relay = relay.unwrap();
     (relay, ask)
@@ -253,7 +253,7 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
     let (relay, ask) =
         start(settings(server.addr, vec![rule(FactName::Recipient)]), &told, Slow::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut recorder = relay.recorders().attach(Selection::default()).unwrap();
+    let mut recorder = relay.taps().attach(Selection::default()).unwrap();
 
     let mut client = Client::connect(&relay);
     assert_eq!(client.reply(), "220 mx.example");
@@ -373,7 +373,7 @@ fn a_closed_door_turns_new_sessions_away_and_no_others() {
     let (relay, _) = start(settings(server.addr, Vec::new()), &told, Slow::default());
     let mut inside = Client::connect(&relay);
     assert_eq!(inside.reply(), "220 mx.example");
-    relay.gate().set(Family::Ipv4, false);
+    relay.handle().set_door(Family::Ipv4, false);
     let mut outside = Client::connect(&relay);
     let expected = "421 4.3.2 gate.example mail is not accepted over IPv4 for now; try IPv6";
     assert_eq!(outside.reply(), expected);
@@ -383,7 +383,7 @@ fn a_closed_door_turns_new_sessions_away_and_no_others() {
     let record = until("record", || told.sessions.lock().unwrap().pop());
     assert_eq!((record.verdict.reason.as_deref(), record.upstream), (Some("door"), None));
     assert_eq!(inside.asks("NOOP\r\n"), "250 ok");
-    relay.gate().set(Family::Ipv4, true);
-    relay.gate().set(Family::Ipv6, false);
+    relay.handle().set_door(Family::Ipv4, true);
+    relay.handle().set_door(Family::Ipv6, false);
     assert_eq!(Client::connect(&relay).reply(), "220 mx.example");
 }

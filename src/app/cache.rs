@@ -13,8 +13,10 @@ use tokio::io::AsyncReadExt as _;
 use super::print::print;
 use crate::cli::{CacheArgs, CacheCommand, CacheFormat};
 use crate::config::Config;
-use crate::control::{self, Answer, CacheRequest, Connection, ControlError, Request};
-use crate::lookup::{self, LookupService, Row, about};
+use crate::control::{
+    self, CacheRequest, ControlConnection, ControlError, ControlRequest, ControlResponse,
+};
+use crate::lookup::{self, CacheRow, LookupService, subject};
 use crate::report::columns::{WIDTH, cells};
 use crate::time::Timestamp;
 
@@ -29,27 +31,29 @@ const _: () = {
 pub(super) async fn serve(
     reach: Option<&LookupService>,
     request: CacheRequest,
-    to: &mut Connection,
+    to: &mut ControlConnection,
 ) {
     let Some(reach) = reach else {
         let why = String::from("this gateway looks nothing up; its log says why");
-        let _gone_already = to.answer(&Answer::Error(why)).await;
+        let _gone_already = to.respond(&ControlResponse::Error(why)).await;
         return;
     };
     let lines = match request {
         CacheRequest::Show { pattern } => {
-            let kept = reach.show(|lookup| lookup::matches(pattern.as_deref(), lookup));
-            let rows = kept
-                .into_iter()
-                .map(|(lookup, entry)| Row { lookup, entry: lookup::Entry::clone(&entry) });
+            let kept = reach.entries(|lookup| lookup::matches_pattern(pattern.as_deref(), lookup));
+            let rows = kept.into_iter().map(|(lookup, entry)| CacheRow {
+                lookup,
+                entry: lookup::CacheEntry::clone(&entry),
+            });
             rows.filter_map(|row| serde_json::to_string(&row).ok()).collect::<Vec<_>>()
         }
         CacheRequest::Purge { pattern } => {
-            let gone = reach.purge(|lookup| lookup::matches(pattern.as_deref(), lookup)).await;
+            let gone =
+                reach.purge(|lookup| lookup::matches_pattern(pattern.as_deref(), lookup)).await;
             vec![gone.to_string()]
         }
     };
-    if to.answer(&Answer::Ok).await.is_ok() {
+    if to.respond(&ControlResponse::Ok).await.is_ok() {
         for line in lines {
             if to.send(format!("{line}\n").as_bytes()).await.is_err() {
                 return;
@@ -72,13 +76,13 @@ async fn show(args: CacheArgs, format: CacheFormat) -> anyhow::Result<ExitCode> 
         Told::Gateway(text) => text
             .lines()
             .map(serde_json::from_str)
-            .collect::<Result<Vec<Row>, _>>()
+            .collect::<Result<Vec<CacheRow>, _>>()
             .context("the gateway's answer cannot be read: is it of this version?")?,
         Told::Nobody(file) => {
-            let mut kept = lookup::read(&file)?;
-            kept.retain(|(lookup, _)| lookup::matches(args.pattern.as_deref(), lookup));
-            kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.until));
-            kept.into_iter().map(|(lookup, entry)| Row { lookup, entry }).collect()
+            let mut kept = lookup::read_disk_cache(&file)?;
+            kept.retain(|(lookup, _)| lookup::matches_pattern(args.pattern.as_deref(), lookup));
+            kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_at));
+            kept.into_iter().map(|(lookup, entry)| CacheRow { lookup, entry }).collect()
         }
     };
     let lines = match format {
@@ -99,9 +103,9 @@ async fn purge(args: CacheArgs) -> anyhow::Result<ExitCode> {
             .trim()
             .parse()
             .context("the gateway's answer cannot be read: is it of this version?")?,
-        Told::Nobody(file) => {
-            lookup::purge(&file, |lookup| lookup::matches(args.pattern.as_deref(), lookup))?
-        }
+        Told::Nobody(file) => lookup::purge_disk_cache(&file, |lookup| {
+            lookup::matches_pattern(args.pattern.as_deref(), lookup)
+        })?,
     };
     let what = if gone == 1 { "answer" } else { "answers" };
     print(&format!("{gone} {what} forgotten\n"))?;
@@ -124,14 +128,15 @@ impl Place {
     fn of(args: &CacheArgs) -> anyhow::Result<Self> {
         let config = args.config.as_deref().map(Config::load).transpose()?;
         let (socket, file) = match config {
-            Some(config) => (config.control.socket, config.reach.cache),
-            None => (PathBuf::from(control::SOCKET), None),
+            Some(config) => (config.control.socket, config.reach.cache_file),
+            None => (PathBuf::from(control::DEFAULT_SOCKET), None),
         };
         Ok(Self { socket: args.socket.clone().unwrap_or(socket), file })
     }
 
     async fn ask(&self, request: CacheRequest) -> anyhow::Result<Told> {
-        let mut stream = match control::ask(&self.socket, &Request::Cache(request)).await {
+        let mut stream = match control::request(&self.socket, &ControlRequest::Cache(request)).await
+        {
             Ok(stream) => stream,
             Err(error @ ControlError::Connect { .. }) => match &self.file {
                 Some(file) => {
@@ -152,7 +157,7 @@ impl Place {
 }
 
 /// A line an answer, with how long ago it was given and how long it is good.
-fn table(rows: &[Row], now: Timestamp) -> Vec<String> {
+fn table(rows: &[CacheRow], now: Timestamp) -> Vec<String> {
     if rows.is_empty() {
         return vec![String::from("nothing is kept")];
     }
@@ -161,11 +166,11 @@ fn table(rows: &[Row], now: Timestamp) -> Vec<String> {
         let age = row.entry.answered.at.map_or_else(|| String::from("-"), |at| brief(now, at));
         [
             row.lookup.kind().as_str().to_owned(),
-            printable(&about(&row.lookup)),
+            printable(&subject(&row.lookup)),
             printable(&row.answer()),
             row.entry.answered.source.as_str().to_owned(),
             age,
-            brief(row.entry.until, now),
+            brief(row.entry.expires_at, now),
         ]
     });
     let lines = std::iter::once(head).chain(body).map(|texts| cells(&texts, WIDTHS));
@@ -217,7 +222,10 @@ mod tests {
             let at = Timestamp::from_nanos(now.as_nanos() - age * 1_000_000_000);
             let until = now + Duration::from_secs(left);
             let answered = LookupResult { answer, source: Source::Upstream, at: Some(at) };
-            Row { lookup, entry: lookup::Entry { answered, until, renew: until } }
+            CacheRow {
+                lookup,
+                entry: lookup::CacheEntry { answered, expires_at: until, refresh_at: until },
+            }
         });
         let table = table(&rows, now);
         assert!(table.iter().all(|line| line.chars().count() <= WIDTH), "{table:#?}");
@@ -229,13 +237,13 @@ mod tests {
         let until = Timestamp::from_nanos(1_767_323_045_000_000_000);
         let answered =
             LookupResult { answer: Known::Yes(None), source: Source::Probe, at: Some(until) };
-        let entry = lookup::Entry { answered, until, renew: until };
-        let row = Row { lookup: Lookup::Greet("2001:db8::25".parse().unwrap()), entry };
+        let entry = lookup::CacheEntry { answered, expires_at: until, refresh_at: until };
+        let row = CacheRow { lookup: Lookup::Greet("2001:db8::25".parse().unwrap()), entry };
         let json = serde_json::to_string(&row).unwrap();
         assert_eq!(
             json,
             r#"{"lookup":{"greet":"2001:db8::25"},"answer":{"yes":null},"source":"probe","at":"2026-01-02T03:04:05.000000Z","until":"2026-01-02T03:04:05.000000Z","renew":"2026-01-02T03:04:05.000000Z"}"#
         );
-        assert_eq!(serde_json::from_str::<Row>(&json).unwrap(), row);
+        assert_eq!(serde_json::from_str::<CacheRow>(&json).unwrap(), row);
     }
 }

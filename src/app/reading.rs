@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::passed::{attempt, passed};
 use crate::addr::Networks;
 use crate::analyzer::{Analyzer, AnalyzerSettings, FinishedSession};
-use crate::lookup::Capture;
+use crate::lookup::PassiveDns;
 use crate::metrics::Metrics;
 use crate::stream::{self, SocketFacts};
 use crate::time::Timestamp;
@@ -29,7 +29,7 @@ pub(super) type Told = Arc<dyn Fn(&Passed<'_>) + Send + Sync>;
 pub(super) struct Reading {
     analyst: Analyzer,
     /// What DNS servers said in it.
-    dns: Capture,
+    dns: PassiveDns,
     pairs: Pairs,
     traffic: Traffic,
     metrics: Option<Arc<Metrics>>,
@@ -53,7 +53,7 @@ impl Reading {
     pub(super) fn further(settings: AnalyzerSettings, traffic: Traffic) -> Self {
         Self {
             analyst: Analyzer::new(settings),
-            dns: Capture::default(),
+            dns: PassiveDns::default(),
             pairs: Pairs::new(),
             traffic,
             metrics: None,
@@ -82,7 +82,7 @@ impl Reading {
 
     pub(super) fn packet(&mut self, packet: &Packet<'_>) {
         if let Some(datagram) = self.analyst.packet(packet) {
-            self.dns.datagram(&datagram);
+            self.dns.on_datagram(&datagram);
         }
         self.at(packet.at);
     }
@@ -125,7 +125,7 @@ impl Reading {
         self.traffic
     }
 
-    pub(super) const fn dns(&self) -> &Capture {
+    pub(super) const fn dns(&self) -> &PassiveDns {
         &self.dns
     }
 

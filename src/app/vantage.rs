@@ -10,15 +10,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Vantage;
-use crate::lookup::vantage::{Key, Prober, Rules, serve};
-use crate::lookup::{Lives, LookupService, Probes, Settings};
+use crate::lookup::vantage::{SharedKey, VantageServer, VantageServerSettings, serve};
+use crate::lookup::{LookupService, LookupSettings, ProbeSettings, Ttls};
 
 /// What is left to tell of a call that took all its time. Were it nothing, whoever asked would have gone before hearing that
 /// a server is stalled.
 const TO_TELL: Duration = Duration::from_secs(2);
 
 pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
-    let key = Key::read(&asked.key)?;
+    let key = SharedKey::read(&asked.key)?;
     let hostname = match asked.hostname {
         Some(hostname) => hostname,
         None => nix::unistd::gethostname()
@@ -34,16 +34,16 @@ pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
     let domains: Vec<String> = asked.domains.iter().map(ToString::to_string).collect();
     let note = format!("probes {} for whoever asks at {address}", domains.join(", "));
     let _nobody_listens = writeln!(std::io::stderr(), "gatepost: {note}");
-    let rules = Rules {
+    let rules = VantageServerSettings {
         key,
         domains: asked.domains.into_iter().collect(),
-        questions_per_minute: asked.questions_per_minute,
+        requests_per_minute: asked.questions_per_minute,
         only_global: true,
     };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
     tokio::select! {
-        never = serve(listener, Prober::new(rules, reach)) => match never {},
+        never = serve(listener, VantageServer::new(rules, reach)) => match never {},
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
@@ -52,27 +52,31 @@ pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
 
 /// Each question is about now, so next to nothing is kept. The servers that are called belong to whoever asks: something
 /// large may be said to them.
-fn settings(dns: Option<std::net::SocketAddr>, hostname: String, patience: Duration) -> Settings {
-    let (at_once, minute) = (Duration::ZERO, Duration::from_secs(60));
-    let default = Settings::default();
-    Settings {
-        dns: dns.into_iter().collect(),
+fn settings(
+    dns: Option<std::net::SocketAddr>,
+    hostname: String,
+    patience: Duration,
+) -> LookupSettings {
+    let (zero, minute) = (Duration::ZERO, Duration::from_secs(60));
+    let default = LookupSettings::default();
+    LookupSettings {
+        dns_servers: dns.into_iter().collect(),
         hostname,
         deadline: patience + TO_TELL,
-        lives: Lives {
-            dns_min: at_once,
+        ttls: Ttls {
+            dns_min: zero,
             dns_max: minute,
             dns_negative_max: minute,
-            unknown: at_once,
-            probe_yes: at_once,
-            probe_no: at_once,
-            ..default.lives
+            unknown: zero,
+            probe_positive: zero,
+            probe_negative: zero,
+            ..default.ttls
         },
-        probes: Probes {
-            patience,
+        probes: ProbeSettings {
+            timeout: patience,
             large_segments: true,
             // The rate of questions is what limits.
-            per_target_per_minute: 1000,
+            per_server_per_minute: 1000,
             ..default.probes
         },
         ..default

@@ -17,7 +17,7 @@ pub use mistake::{ConfigErrors, Mistake, Position};
 use crate::addr::{Family, Networks};
 use crate::control;
 use crate::intercept;
-use crate::intercept::door::Refuse;
+use crate::intercept::door::RefuseMethod;
 use crate::lookup::{self, vantage};
 use crate::policy;
 use crate::policy::facts::DomainName;
@@ -33,15 +33,15 @@ pub const WATCH_BUFFER: RangeInclusive<usize> = 64 << 10..=4 << 30;
 /// Everything that one file says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    pub relay: relay::Settings,
+    pub relay: relay::RelaySettings,
     /// Present exactly with `listen.mode = "tproxy"`.
-    pub intercept: Option<intercept::Settings>,
+    pub intercept: Option<intercept::InterceptSettings>,
     pub log: report::LogSettings,
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
     /// `[status]`: what the page at `/` of the metrics shows.
     pub status: report::status::StatusSettings,
-    pub control: control::Settings,
+    pub control: control::ControlSettings,
     /// `[process] user`: whom a gateway that root started becomes.
     pub user: Option<String>,
     pub site: Site,
@@ -50,15 +50,15 @@ pub struct Config {
     /// `[door]`; without the section nothing is ever closed.
     pub door: Option<Door>,
     /// `[reach]`, and what it takes from other sections.
-    pub reach: lookup::Settings,
+    pub reach: lookup::LookupSettings,
     /// `[vantage]`; without the section nobody elsewhere is asked.
-    pub vantage: Option<vantage::Settings>,
+    pub vantage: Option<vantage::VantageSettings>,
 }
 
 /// `[door]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Door {
-    pub refuse: Refuse,
+    pub refuse: RefuseMethod,
     /// Who is let in whatever the door says: the vantage, monitoring.
     pub exempt: Networks,
     /// How often a prober elsewhere is asked.
@@ -75,7 +75,7 @@ impl Door {
     /// Nothing guards either family.
     pub fn unguarded() -> Self {
         Self {
-            refuse: Refuse::Smtp,
+            refuse: RefuseMethod::Smtp,
             exempt: Networks::default(),
             probe_every: Self::PROBE_EVERY,
             ipv6: None,

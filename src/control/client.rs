@@ -5,13 +5,16 @@ use std::path::Path;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use super::{Answer, ControlError, Request};
+use super::{ControlError, ControlRequest, ControlResponse};
 
 /// Asks the gateway whose socket is at `path`; returns what follows its `ok`.
 ///
 /// # Errors
 /// There is no gateway, or it refuses.
-pub async fn ask(path: &Path, request: &Request) -> Result<BufReader<UnixStream>, ControlError> {
+pub async fn request(
+    path: &Path,
+    request: &ControlRequest,
+) -> Result<BufReader<UnixStream>, ControlError> {
     let connecting = UnixStream::connect(path).await;
     let stream = connecting.map_err(|why| ControlError::Connect { path: path.to_owned(), why })?;
     let mut stream = BufReader::new(stream);
@@ -21,7 +24,7 @@ pub async fn ask(path: &Path, request: &Request) -> Result<BufReader<UnixStream>
     let mut answer = String::new();
     stream.read_line(&mut answer).await.map_err(ControlError::Lost)?;
     match serde_json::from_str(&answer).map_err(ControlError::Answer)? {
-        Answer::Ok => Ok(stream),
-        Answer::Error(why) => Err(ControlError::Refused(why)),
+        ControlResponse::Ok => Ok(stream),
+        ControlResponse::Error(why) => Err(ControlError::Refused(why)),
     }
 }

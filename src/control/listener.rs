@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 
-use super::{Answer, ControlError, Request, Settings};
+use super::{ControlError, ControlRequest, ControlResponse, ControlSettings};
 
 /// Octets of a request.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -26,7 +26,7 @@ const BACKLOG: i32 = 16;
 
 /// The socket of a running gateway; dropped, it is removed.
 #[derive(Debug)]
-pub struct Listener {
+pub struct ControlListener {
     listener: UnixListener,
     _file: SocketFile,
 }
@@ -40,12 +40,12 @@ impl Drop for SocketFile {
     }
 }
 
-impl Listener {
+impl ControlListener {
     /// Makes the socket, and its directory if there is none. A socket that a killed gateway left is replaced.
     ///
     /// # Errors
     /// The path cannot be used, or a running gateway uses it.
-    pub fn bind(settings: &Settings) -> Result<Self, ControlError> {
+    pub fn bind(settings: &ControlSettings) -> Result<Self, ControlError> {
         let path = &settings.socket;
         let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
         if let Some(directory) = directory.filter(|directory| !directory.exists()) {
@@ -60,20 +60,21 @@ impl Listener {
         Ok(Self { listener, _file: file })
     }
 
-    /// Takes requests until it is dropped; `perform` answers them by [`Connection`].
+    /// Takes requests until it is dropped; `perform` answers them by [`ControlConnection`].
     pub async fn serve<F: Future<Output = ()> + Send + 'static>(
         self,
-        perform: impl Fn(Request, Connection) -> F,
+        perform: impl Fn(ControlRequest, ControlConnection) -> F,
     ) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let mut connection = Connection { stream: BufReader::new(stream) };
+                    let mut connection = ControlConnection { stream: BufReader::new(stream) };
                     // One after the other until the request is there: it comes at once, and from one user.
                     match timeout(REQUEST_PATIENCE, connection.request()).await {
                         Ok(Ok(request)) => drop(tokio::spawn(perform(request, connection))),
                         Ok(Err(problem)) => {
-                            let _gone_already = connection.answer(&Answer::Error(problem)).await;
+                            let _gone_already =
+                                connection.respond(&ControlResponse::Error(problem)).await;
                         }
                         Err(_too_slow) => {}
                     }
@@ -86,12 +87,12 @@ impl Listener {
 
 /// A client that asked something.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ControlConnection {
     stream: BufReader<UnixStream>,
 }
 
-impl Connection {
-    async fn request(&mut self) -> Result<Request, String> {
+impl ControlConnection {
+    async fn request(&mut self) -> Result<ControlRequest, String> {
         let mut line = String::new();
         let reading = (&mut self.stream).take(MAX_REQUEST).read_line(&mut line).await;
         reading.map_err(|error| format!("the request cannot be read: {error}"))?;
@@ -101,8 +102,8 @@ impl Connection {
 
     /// # Errors
     /// The client is gone.
-    pub async fn answer(&mut self, answer: &Answer) -> io::Result<()> {
-        let mut line = serde_json::to_vec(answer)?;
+    pub async fn respond(&mut self, response: &ControlResponse) -> io::Result<()> {
+        let mut line = serde_json::to_vec(response)?;
         line.push(b'\n');
         self.send(&line).await
     }
@@ -116,7 +117,7 @@ impl Connection {
     }
 
     /// Waits until the client hangs up.
-    pub async fn hung_up(&mut self) {
+    pub async fn closed(&mut self) {
         let mut unexpected = [0; 64];
         while let Ok(1..) = self.stream.read(&mut unexpected).await {}
     }
@@ -153,33 +154,37 @@ fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ask;
+    use super::super::request;
     use super::*;
     use crate::recording::Selection;
 
-    fn settings(name: &str) -> Settings {
+    fn settings(name: &str) -> ControlSettings {
         // A folder of each test's own: it is the listener that makes it.
         let folder = format!("gatepost-control-{}-{name}", std::process::id());
-        Settings { socket: std::env::temp_dir().join(folder).join("control.sock"), required: true }
+        ControlSettings {
+            socket: std::env::temp_dir().join(folder).join("control.sock"),
+            required: true,
+        }
     }
 
-    fn done(settings: &Settings) {
+    fn done(settings: &ControlSettings) {
         fs::remove_dir(settings.socket.parent().unwrap()).unwrap();
     }
 
     #[tokio::test]
     async fn asks_and_is_answered() {
         let settings = settings("asks");
-        let listener = Listener::bind(&settings).unwrap();
+        let listener = ControlListener::bind(&settings).unwrap();
         let mode = fs::metadata(&settings.socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let serving = tokio::spawn(listener.serve(async |request, mut connection: Connection| {
-            assert_eq!(request, Request::Record(Selection::default()));
-            connection.answer(&Answer::Ok).await.unwrap();
-            connection.send(b"more").await.unwrap();
-        }));
+        let serving =
+            tokio::spawn(listener.serve(async |request, mut connection: ControlConnection| {
+                assert_eq!(request, ControlRequest::Record(Selection::default()));
+                connection.respond(&ControlResponse::Ok).await.unwrap();
+                connection.send(b"more").await.unwrap();
+            }));
         let mut stream =
-            ask(&settings.socket, &Request::Record(Selection::default())).await.unwrap();
+            request(&settings.socket, &ControlRequest::Record(Selection::default())).await.unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "more");
@@ -192,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_understood_is_refused_in_words() {
         let settings = settings("refused");
-        let listener = Listener::bind(&settings).unwrap();
+        let listener = ControlListener::bind(&settings).unwrap();
         let serving = tokio::spawn(listener.serve(async |_, _| {}));
         let mut stream = UnixStream::connect(&settings.socket).await.unwrap();
         stream.write_all(b"{\"window\":{}}\n").await.unwrap();
@@ -207,18 +212,18 @@ mod tests {
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let settings = settings("stale");
-        let first = Listener::bind(&settings).unwrap();
-        let error = Listener::bind(&settings).unwrap_err();
+        let first = ControlListener::bind(&settings).unwrap();
+        let error = ControlListener::bind(&settings).unwrap_err();
         assert!(matches!(error, ControlError::InUse { .. }), "{error}");
         // Killed: the socket stays without a listener.
-        let Listener { listener, _file } = first;
+        let ControlListener { listener, _file } = first;
         std::mem::forget(_file);
         drop(listener);
         assert!(settings.socket.exists());
-        drop(Listener::bind(&settings).unwrap());
+        drop(ControlListener::bind(&settings).unwrap());
 
         fs::write(&settings.socket, "no socket").unwrap();
-        let error = Listener::bind(&settings).unwrap_err();
+        let error = ControlListener::bind(&settings).unwrap_err();
         assert!(matches!(error, ControlError::NoSocket { .. }), "{error}");
         fs::remove_file(&settings.socket).unwrap();
         done(&settings);

@@ -1,8 +1,8 @@
 //! The control socket: how other `gatepost` commands on this host talk to a running gateway.
 //!
-//! Layer 4. A Unix socket that only its owner may use (mode 0600). A client sends one [`Request`] as a line of JSON and
-//! reads one [`Answer`] as a line of JSON; what follows an `ok` depends on the request. Knows nothing of what is asked:
-//! `app` hands [`Listener::serve`] who does it.
+//! Layer 4. A Unix socket that only its owner may use (mode 0600). A client sends one [`ControlRequest`] as a line of JSON and
+//! reads one [`ControlResponse`] as a line of JSON; what follows an `ok` depends on the request. Knows nothing of what is asked:
+//! `app` hands [`ControlListener::serve`] who does it.
 
 mod client;
 mod listener;
@@ -16,23 +16,23 @@ use crate::addr::Family;
 use crate::policy::door::Mode;
 use crate::recording::Selection;
 
-pub use self::client::ask;
-pub use self::listener::{Connection, Listener};
+pub use self::client::request;
+pub use self::listener::{ControlConnection, ControlListener};
 
 /// Where the socket is if nobody says otherwise.
-pub const SOCKET: &str = "/run/gatepost/control.sock";
+pub const DEFAULT_SOCKET: &str = "/run/gatepost/control.sock";
 
 /// `[control]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct ControlSettings {
     pub socket: PathBuf,
     /// The file names it: then the gateway does not start without it.
     pub required: bool,
 }
 
-impl Default for Settings {
+impl Default for ControlSettings {
     fn default() -> Self {
-        Self { socket: Path::new(SOCKET).to_owned(), required: false }
+        Self { socket: Path::new(DEFAULT_SOCKET).to_owned(), required: false }
     }
 }
 
@@ -40,18 +40,18 @@ impl Default for Settings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Request {
+pub enum ControlRequest {
     /// Frames of sessions that begin from now on (see [`crate::recording`]), until the client hangs up.
     Record(Selection),
     /// How the doors are, as one line of JSON, a list of [`crate::policy::door::Told`]; after doing what is asked.
-    Door { turn: Option<Turn> },
+    Door { change: Option<DoorChange> },
     /// What it has learnt, a line of JSON each; or how many of them it forgot.
     Cache(CacheRequest),
 }
 
 /// What an operator wants of a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Turn {
+pub struct DoorChange {
     pub family: Family,
     pub mode: Mode,
 }
@@ -67,7 +67,7 @@ pub enum CacheRequest {
 /// What it answers: `"ok"` or `{"error":"…"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum ControlResponse {
     Ok,
     Error(String),
 }

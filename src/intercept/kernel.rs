@@ -1,13 +1,13 @@
-//! Settings and state of the kernel that keep installed interception from working, found by experiment (see the module's
+//! InterceptSettings and state of the kernel that keep installed interception from working, found by experiment (see the module's
 //! head); what only might is not told.
 
 use std::fs;
 
-use super::report::{Report, Tproxy};
+use super::report::{InterceptReport, TproxyReport};
 use crate::addr::Family;
 
 /// Warnings about the network namespace of the calling thread; none if nothing is intercepted.
-pub(super) fn warnings(report: &Report) -> Vec<String> {
+pub(super) fn warnings(report: &InterceptReport) -> Vec<String> {
     let mut warnings = Vec::new();
     for tproxy in report.tproxies() {
         warnings.extend(not_listening(tproxy));
@@ -35,7 +35,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     warnings
 }
 
-fn not_listening(tproxy: &Tproxy) -> Option<String> {
+fn not_listening(tproxy: &TproxyReport) -> Option<String> {
     // /proc/net is that of the process's first thread, which may be in another namespace.
     let (file, any) = match tproxy.family {
         Family::Ipv4 => ("/proc/thread-self/net/tcp", "00000000"),

@@ -1,4 +1,4 @@
-//! Interception in the kernel: nftables and policy routing for TPROXY, both families. Layer 4.
+//! InterceptSettings in the kernel: nftables and policy routing for TPROXY, both families. Layer 4.
 //!
 //! What is installed, and nothing else: one nftables table `inet gatepost`, replaced in one transaction; and for each
 //! intercepted family one `ip rule` (`fwmark MARK lookup TABLE`, priority [`PRIORITY`]) with one `local default dev lo`
@@ -17,7 +17,7 @@
 //! Facts: the outcomes were found by experiment on Linux 6.18 with nft 1.0.6, the reasons given are our reading of them.
 //! `tests/intercept.rs` holds the passing by, the wildcard listener, strict rp_filter and SYN cookies (always on).
 //! - *The gateway is dead and the rules stay* (kill -9): `tproxy` without a listening socket does not match, the packet is
-//!   forwarded, and mail goes to the servers directly, in both families. Interception fails open; the last rules
+//!   forwarded, and mail goes to the servers directly, in both families. InterceptSettings fails open; the last rules
 //!   of chain `intercept` count what passed by. It needs forwarding on: with `ip_forward = 0` intercepted sessions still
 //!   work, but nothing passes by a dead gateway.
 //! - *Sessions that pass by are reset when the listener comes back*: their packets then meet the listener, which knows no
@@ -46,7 +46,7 @@ mod routing;
 mod ruleset;
 
 pub use error::InterceptError;
-pub use report::{Chain, Removed, Report, Rule, Tproxy};
+pub use report::{ChainReport, InterceptReport, RemovalReport, RuleReport, TproxyReport};
 
 use rustix::thread::CapabilitySet;
 
@@ -63,11 +63,11 @@ pub const PROTOCOL: u8 = 103;
 pub const PRIORITY: u32 = 100;
 
 /// What interception takes as long as it goes on, for its removal too; also in the programs that it runs, of which nft(8) is one.
-pub const NEEDS: CapabilitySet = CapabilitySet::NET_ADMIN;
+pub const REQUIRED_CAPABILITIES: CapabilitySet = CapabilitySet::NET_ADMIN;
 
 /// `[intercept]`, checked by `config/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct InterceptSettings {
     /// Destination ports to intercept; never empty.
     pub ports: Vec<u16>,
     /// Interfaces on which clients arrive; empty means every one but loopback.
@@ -81,7 +81,7 @@ pub struct Settings {
     pub listen_ipv6: Option<u16>,
 }
 
-impl Settings {
+impl InterceptSettings {
     fn listen(&self, family: Family) -> Option<u16> {
         match family {
             Family::Ipv4 => self.listen_ipv4,
@@ -122,7 +122,7 @@ impl Settings {
 /// Routing comes first and the table last, so that no packet is marked before it has a route. On an error the table in
 /// force before, if any, stays in force, and what this call added to the routing is taken back. Warnings are in
 /// [`show`].
-pub async fn install(settings: &Settings) -> Result<(), InterceptError> {
+pub async fn install(settings: &InterceptSettings) -> Result<(), InterceptError> {
     settings.check()?;
     let routing = Routing::open()?;
     let mut added = Vec::new();
@@ -146,12 +146,12 @@ pub async fn install(settings: &Settings) -> Result<(), InterceptError> {
 }
 
 /// Removes all that is ours, whatever configuration it came from. Nothing there is fine.
-pub async fn remove() -> Result<Removed, InterceptError> {
+pub async fn remove() -> Result<RemovalReport, InterceptError> {
     // The table first: a packet marked without a route is worse than a route without packets. An error there must not
     // keep the routing from being cleaned.
     let table = nft::delete().await;
     let routing = Routing::open()?;
-    let mut removed = Removed::default();
+    let mut removed = RemovalReport::default();
     for entry in routing.ours().await? {
         let words = entry.to_string();
         routing.delete(entry).await?;
@@ -162,10 +162,10 @@ pub async fn remove() -> Result<Removed, InterceptError> {
 }
 
 /// What is installed now, with warnings about what keeps it from working.
-pub async fn show() -> Result<Report, InterceptError> {
+pub async fn show() -> Result<InterceptReport, InterceptError> {
     let chains = nft::list().await?;
     let routing = Routing::open()?.ours().await?;
-    let mut report = Report::new(chains, &routing);
+    let mut report = InterceptReport::new(chains, &routing);
     report.warnings.extend(kernel::warnings(&report));
     Ok(report)
 }
@@ -174,8 +174,8 @@ pub async fn show() -> Result<Report, InterceptError> {
 mod tests {
     use super::*;
 
-    pub(super) fn settings() -> Settings {
-        Settings {
+    pub(super) fn settings() -> InterceptSettings {
+        InterceptSettings {
             ports: vec![25, 587],
             interfaces: vec!["eth0".into(), "eth1".into()],
             mark: 0x6770,
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn harmful_settings_are_refused() {
         assert!(settings().check().is_ok());
-        let refused = |change: fn(&mut Settings)| {
+        let refused = |change: fn(&mut InterceptSettings)| {
             let mut settings = settings();
             change(&mut settings);
             settings.check().unwrap_err().to_string()

@@ -6,15 +6,15 @@ use std::process::{Command, Stdio};
 use nftables::schema::Nftables;
 use serde_json::Value;
 
-use super::report::Chain;
-use super::{InterceptError, Settings, TABLE, ruleset};
+use super::report::ChainReport;
+use super::{InterceptError, InterceptSettings, TABLE, ruleset};
 use crate::addr::{Family, Networks};
 
 /// Services and plain users often lack /usr/sbin in PATH.
 const PROGRAMS: [&str; 2] = ["nft", "/usr/sbin/nft"];
 
 /// Puts our table in place of whatever it was, in one transaction.
-pub(super) async fn replace(settings: &Settings) -> Result<(), InterceptError> {
+pub(super) async fn replace(settings: &InterceptSettings) -> Result<(), InterceptError> {
     let what = "install the table `inet gatepost`";
     match apply(&[], ruleset::replace(settings)).await? {
         Ok(_) => Ok(()),
@@ -24,7 +24,7 @@ pub(super) async fn replace(settings: &Settings) -> Result<(), InterceptError> {
 
 /// Opens or closes the door of a family, in one transaction.
 pub(super) async fn turn(
-    settings: &Settings,
+    settings: &InterceptSettings,
     family: Family,
     admits: bool,
     exempt: &Networks,
@@ -47,12 +47,12 @@ pub(super) async fn delete() -> Result<bool, InterceptError> {
 }
 
 /// The chains of our table; empty if there is no table.
-pub(super) async fn list() -> Result<Option<Vec<Chain>>, InterceptError> {
+pub(super) async fn list() -> Result<Option<Vec<ChainReport>>, InterceptError> {
     let what = "list the table `inet gatepost`";
     match run(&["-j", "list", "table", "inet", TABLE], None).await? {
         Ok(stdout) => {
             let value: Value = serde_json::from_str(&stdout).map_err(InterceptError::NftOutput)?;
-            Ok(Some(Chain::all_of(&value)))
+            Ok(Some(ChainReport::all_of(&value)))
         }
         Err(stderr) if is_absent(&stderr) => Ok(None),
         Err(stderr) => Err(refused(what, stderr, &[])),

@@ -10,14 +10,14 @@ use crate::addr::Family;
 
 /// What [`remove`](super::remove) has removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
+pub struct RemovalReport {
     /// The nftables table `inet gatepost`.
     pub table: bool,
     /// The ip rules and routes, in words.
     pub routing: Vec<String>,
 }
 
-impl fmt::Display for Removed {
+impl fmt::Display for RemovalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.table && self.routing.is_empty() {
             return f.write_str("nothing to remove: no interception is installed");
@@ -33,9 +33,9 @@ impl fmt::Display for Removed {
 
 /// What [`show`](super::show) has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct InterceptReport {
     /// The chains of table `inet gatepost`; `None` without the table.
-    pub chains: Option<Vec<Chain>>,
+    pub chains: Option<Vec<ChainReport>>,
     /// Our ip rules and routes, in words.
     pub routing: Vec<String>,
     /// What keeps interception from working, each with what to do.
@@ -44,38 +44,38 @@ pub struct Report {
 
 /// One chain of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Chain {
+pub struct ChainReport {
     pub name: String,
     /// `prerouting, priority -150`; absent for a chain that others lead to.
     pub hook: Option<String>,
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RuleReport>,
 }
 
 /// One rule of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
+pub struct RuleReport {
     /// Its comment, or that it is not ours.
     pub words: String,
     pub packets: u64,
     pub bytes: u64,
     /// What is intercepted, if it is a rule that intercepts.
-    pub tproxy: Option<Tproxy>,
+    pub tproxy: Option<TproxyReport>,
     /// Interfaces that the rule names.
     pub interfaces: Vec<String>,
 }
 
 /// A rule that hands mail to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tproxy {
+pub struct TproxyReport {
     pub family: Family,
     pub ports: Vec<u16>,
     pub listen: u16,
     pub mark: Option<u32>,
 }
 
-impl Report {
+impl InterceptReport {
     /// With warnings about what does not fit together; the kernel's settings are not looked at.
-    pub(super) fn new(chains: Option<Vec<Chain>>, routing: &[Entry]) -> Self {
+    pub(super) fn new(chains: Option<Vec<ChainReport>>, routing: &[Entry]) -> Self {
         let mut report = Self {
             chains,
             routing: routing.iter().map(ToString::to_string).collect(),
@@ -118,7 +118,7 @@ impl Report {
         self.chains.is_none() && self.routing.is_empty()
     }
 
-    pub(super) fn tproxies(&self) -> impl Iterator<Item = &Tproxy> {
+    pub(super) fn tproxies(&self) -> impl Iterator<Item = &TproxyReport> {
         self.rules().filter_map(|rule| rule.tproxy.as_ref())
     }
 
@@ -126,12 +126,12 @@ impl Report {
         self.rules().flat_map(|rule| &rule.interfaces).map(String::as_str)
     }
 
-    fn rules(&self) -> impl Iterator<Item = &Rule> {
+    fn rules(&self) -> impl Iterator<Item = &RuleReport> {
         self.chains.iter().flatten().flat_map(|chain| &chain.rules)
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for InterceptReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("no interception is installed");
@@ -165,10 +165,10 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for RuleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words)?;
-        if let Some(Tproxy { family, ports, listen, .. }) = &self.tproxy {
+        if let Some(TproxyReport { family, ports, listen, .. }) = &self.tproxy {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             write!(f, " ({family}, port {} to port {listen} here)", ports.join(", "))?;
         }
@@ -181,7 +181,7 @@ impl fmt::Display for Rule {
 
 /// Read from the JSON value, not through the schema of crate `nftables`: a newer nft may print what that does not know,
 /// and showing most is better than showing nothing.
-impl Chain {
+impl ChainReport {
     pub(super) fn all_of(listing: &Value) -> Vec<Self> {
         let objects = listing["nftables"].as_array().map_or(&[][..], Vec::as_slice);
         let mut chains: Vec<Self> = objects
@@ -198,14 +198,14 @@ impl Chain {
         for rule in objects.iter().filter_map(|object| object.get("rule")) {
             let name = text(&rule["chain"]);
             if let Some(chain) = chains.iter_mut().find(|chain| chain.name == name) {
-                chain.rules.push(Rule::of(rule));
+                chain.rules.push(RuleReport::of(rule));
             }
         }
         chains
     }
 }
 
-impl Rule {
+impl RuleReport {
     fn of(rule: &Value) -> Self {
         let mut read = Self {
             words: rule["comment"]
@@ -238,7 +238,7 @@ impl Rule {
             }
         }
         // A door's rule says `tproxy` and hands over nothing.
-        read.tproxy = tproxy.filter(|_| !is_refused).map(|tproxy| Tproxy {
+        read.tproxy = tproxy.filter(|_| !is_refused).map(|tproxy| TproxyReport {
             family: if tproxy["family"] == "ip" { Family::Ipv4 } else { Family::Ipv6 },
             ports,
             listen: tproxy["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
@@ -263,17 +263,17 @@ mod tests {
     use crate::intercept::ruleset;
 
     /// What nft prints is what it was given, plus counters and handles.
-    fn listing() -> Vec<Chain> {
+    fn listing() -> Vec<ChainReport> {
         let given =
             serde_json::to_value(ruleset::replace(&super::super::tests::settings())).unwrap();
         let objects = given["nftables"].as_array().unwrap();
         let added: Vec<&Value> = objects.iter().filter_map(|object| object.get("add")).collect();
-        Chain::all_of(&serde_json::json!({ "nftables": added }))
+        ChainReport::all_of(&serde_json::json!({ "nftables": added }))
     }
 
     #[test]
     fn a_report_reads_like_this() {
-        let report = Report {
+        let report = InterceptReport {
             chains: Some(listing()),
             routing: vec!["ipv4 rule: fwmark 0x6770 lookup table 26480".into()],
             warnings: vec!["something is wrong; do this".into()],
@@ -283,16 +283,16 @@ mod tests {
 
     #[test]
     fn nothing_is_one_line() {
-        assert_eq!(Report::default().to_string(), "no interception is installed");
+        assert_eq!(InterceptReport::default().to_string(), "no interception is installed");
         assert_eq!(
-            Removed::default().to_string(),
+            RemovalReport::default().to_string(),
             "nothing to remove: no interception is installed"
         );
     }
 
     #[test]
     fn rules_without_routes_are_told() {
-        let warnings = Report::new(Some(listing()), &[]).warnings;
+        let warnings = InterceptReport::new(Some(listing()), &[]).warnings;
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("ipv4 mail is lost"), "{warnings:?}");
     }

@@ -13,7 +13,7 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Error, Handle, IpVersion, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
-use super::{InterceptError, PRIORITY, PROTOCOL, Settings};
+use super::{InterceptError, InterceptSettings, PRIORITY, PROTOCOL};
 use crate::addr::Family;
 
 /// Index of `lo`, the same in every network namespace.
@@ -72,7 +72,7 @@ impl Routing {
     /// Adds what `settings` need and is not there yet; `added` tells what, also on an error.
     pub(super) async fn add(
         &self,
-        settings: &Settings,
+        settings: &InterceptSettings,
         added: &mut Vec<Entry>,
     ) -> Result<(), InterceptError> {
         for family in settings.families() {
@@ -202,7 +202,7 @@ impl Entry {
     }
 
     /// Whether `settings` ask for this entry.
-    pub(super) fn is_of(&self, settings: &Settings) -> bool {
+    pub(super) fn is_of(&self, settings: &InterceptSettings) -> bool {
         let family = self.family();
         settings.listen(family).is_some()
             && (self.same(&route(family, settings.table)) || self.same(&rule(family, settings)))
@@ -258,7 +258,7 @@ impl fmt::Display for Entry {
     }
 }
 
-fn rule(family: Family, settings: &Settings) -> Entry {
+fn rule(family: Family, settings: &InterceptSettings) -> Entry {
     let mut rule = RuleMessage::default();
     rule.header.family = address_family(family);
     rule.header.action = RuleAction::ToTable;

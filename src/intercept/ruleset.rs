@@ -39,7 +39,7 @@ use nftables::stmt::{
 };
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use super::{Settings, TABLE};
+use super::{InterceptSettings, TABLE};
 use crate::addr::{Family, Networks};
 
 const PREROUTING: &str = "prerouting";
@@ -49,7 +49,7 @@ const INTERCEPT: &str = "intercept";
 const MANGLE: i32 = -150;
 
 /// A batch that leaves exactly our table, whatever was there.
-pub(super) fn replace(settings: &Settings) -> Nftables<'static> {
+pub(super) fn replace(settings: &InterceptSettings) -> Nftables<'static> {
     let mut batch = Batch::new();
     // `delete` fails without a table, and nft before 1.0.7 knows no `destroy`.
     batch.add(table());
@@ -101,9 +101,9 @@ pub(super) fn probes() -> [(&'static str, Nftables<'static>); 3] {
     ]
 }
 
-fn prerouting(settings: &Settings) -> Vec<Rule<'static>> {
+fn prerouting(settings: &InterceptSettings) -> Vec<Rule<'static>> {
     let one = Expression::Number(1);
-    // Settings::check has refused u32::MAX.
+    // InterceptSettings::check has refused u32::MAX.
     let upstream = Expression::Number(settings.mark.saturating_add(1));
     vec![
         rule(
@@ -140,7 +140,7 @@ fn prerouting(settings: &Settings) -> Vec<Rule<'static>> {
     ]
 }
 
-fn intercept(settings: &Settings) -> Vec<Rule<'static>> {
+fn intercept(settings: &InterceptSettings) -> Vec<Rule<'static>> {
     let ports = || to_ports(settings);
     let (elsewhere, words) = if settings.interfaces.is_empty() {
         (is(meta(MetaKey::Iifname), text("lo")), "arrived on loopback: left alone")
@@ -190,7 +190,7 @@ pub(super) const fn door(family: Family) -> &'static str {
 
 /// A batch that opens or closes the door of `family`, all but for `exempt`; it fails without our table.
 pub(super) fn turn(
-    settings: &Settings,
+    settings: &InterceptSettings,
     family: Family,
     admits: bool,
     exempt: &Networks,
@@ -206,7 +206,12 @@ pub(super) fn turn(
     batch.to_nftables()
 }
 
-fn closed(settings: &Settings, family: Family, port: u16, exempt: &Networks) -> Vec<Rule<'static>> {
+fn closed(
+    settings: &InterceptSettings,
+    family: Family,
+    port: u16,
+    exempt: &Networks,
+) -> Vec<Rule<'static>> {
     let protocol = match family {
         Family::Ipv4 => "ip",
         Family::Ipv6 => "ip6",
@@ -246,7 +251,7 @@ fn closed(settings: &Settings, family: Family, port: u16, exempt: &Networks) -> 
     rules
 }
 
-fn to_ports(settings: &Settings) -> Statement<'static> {
+fn to_ports(settings: &InterceptSettings) -> Statement<'static> {
     let ports = settings.ports.iter().map(|&port| Expression::Number(port.into()));
     is(field("tcp", "dport"), set(ports))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::Settings;
+use super::LookupSettings;
 use super::probe::{Broken, Dialogue, connect, is_path};
 use crate::policy::facts::{Answer, Reason};
 
@@ -25,14 +25,14 @@ pub(super) struct CallAhead {
 }
 
 impl CallAhead {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &LookupSettings) -> Self {
         Self {
             upstreams: settings.upstreams.clone(),
-            preface: settings.upstream_preface.clone(),
+            preface: settings.upstream_proxy_header.clone(),
             hostname: settings.hostname.clone(),
             mark: settings.mark,
             deadline: settings.deadline,
-            pending: Arc::new(Semaphore::new(settings.recipients_pending.max(1))),
+            pending: Arc::new(Semaphore::new(settings.max_pending_recipients.max(1))),
         }
     }
 

@@ -109,7 +109,10 @@ impl Dns {
     ///
     /// # Errors
     /// The file cannot be read or names no server; the resolver cannot be made.
-    pub fn for_a_look(server: Option<SocketAddr>, deadline: Duration) -> Result<Self, DnsError> {
+    pub fn for_domain_check(
+        server: Option<SocketAddr>,
+        deadline: Duration,
+    ) -> Result<Self, DnsError> {
         let servers = server.map_or_else(system_servers, |server| Ok(vec![server]))?;
         Self::uncached(&servers, deadline)
     }

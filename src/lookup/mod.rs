@@ -4,40 +4,40 @@
 //! Layer 4. A source that has nothing to say of a lookup leaves it to the next; one that heard the DNS fail does not: at
 //! that time the answer *was* unknown, and a replay must decide as the gateway did.
 
-mod alias;
-mod board;
-mod cache;
+mod cache_entry;
+mod cache_view;
 mod call_ahead;
-mod capture;
+mod cname;
+mod disk_cache;
 mod dns;
-mod flights;
-mod life;
 mod limits;
-mod live;
+mod memory_cache;
+mod passive_dns;
 mod probe;
 mod records;
-mod row;
+mod redis_store;
+mod service;
 mod settings;
-mod shared;
-mod store;
+mod single_flight;
+mod traffic_hints;
 pub mod vantage;
-mod zone;
+mod zone_file;
 
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use hickory_proto::rr::{RData, RecordType};
 
-pub use self::capture::{Capture, MAX_OCTETS, ServerNames};
+pub use self::cache_entry::CacheEntry;
+pub use self::cache_view::{CacheRow, matches_pattern, subject};
+pub use self::disk_cache::{DiskCacheError, purge_disk_cache, read_disk_cache};
 pub use self::dns::{Dns, DnsError, parse_server};
-pub use self::life::Entry;
-pub use self::live::{LookupService, ReachError};
-pub use self::probe::{Caller, survey};
-pub use self::row::{Row, about, matches};
-pub use self::settings::{Keep, Lives, Probes, Settings};
-pub use self::shared::check_store;
-pub use self::store::{StoreError, purge, read};
-pub use self::zone::{Zone, ZoneError};
+pub use self::passive_dns::{MAX_BYTES, PassiveDns, ServerNames};
+pub use self::probe::{SurveySettings, survey};
+pub use self::redis_store::check_redis_url;
+pub use self::service::{LookupError, LookupService};
+pub use self::settings::{CacheLimits, LookupSettings, ProbeSettings, Ttls};
+pub use self::zone_file::{ZoneFile, ZoneFileError};
 use crate::addr::Family;
 use crate::policy::facts::{
     Answer, Answers, DomainName, Fact, Lookup, LookupResult, Reason, Record, Source, Step,
@@ -48,8 +48,8 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sources<'a> {
     /// A capture, as far as it had been heard at that time.
-    pub capture: Option<(&'a Capture, Timestamp)>,
-    pub zone: Option<&'a Zone>,
+    pub passive_dns: Option<(&'a PassiveDns, Timestamp)>,
+    pub zone: Option<&'a ZoneFile>,
     pub dns: Option<&'a Dns>,
 }
 
@@ -57,7 +57,7 @@ impl Sources<'_> {
     /// Asks one source after the other. Waits only for [`Self::dns`], and no longer than its deadline.
     pub async fn answer(&self, lookup: &Lookup) -> LookupResult {
         let silent = Answer::Unknown(Reason::NoSource);
-        if let Some((capture, at)) = self.capture {
+        if let Some((capture, at)) = self.passive_dns {
             let answer = capture.answer(lookup, at);
             if answer != silent {
                 return LookupResult { answer, source: Source::Capture, at: Some(at) };
@@ -81,18 +81,18 @@ impl Sources<'_> {
 
     /// Drives one of the functions of [`crate::policy::facts`] to its fact. What is learnt stays in `known`, so nothing is
     /// asked twice for one session. Ends: each round answers all that is needed, and no fact needs more than a few rounds.
-    pub async fn settle(&self, known: &mut Answers, fact: impl Fn(&Answers) -> Step) -> Fact {
+    pub async fn resolve(&self, known: &mut Answers, fact: impl Fn(&Answers) -> Step) -> Fact {
         loop {
             let lookups = match fact(known) {
                 Step::Fact(fact) => return fact,
                 Step::Need(lookups) => lookups,
             };
-            self.learn(known, lookups).await;
+            self.fetch(known, lookups).await;
         }
     }
 
     /// Asks all of `lookups` at once and adds their answers to what is known.
-    pub async fn learn(&self, known: &mut Answers, lookups: Vec<Lookup>) {
+    pub async fn fetch(&self, known: &mut Answers, lookups: Vec<Lookup>) {
         let answers = join_all(lookups.iter().map(|lookup| self.answer(lookup))).await;
         for (lookup, answered) in lookups.into_iter().zip(answers) {
             known.insert(lookup, answered);

@@ -1,8 +1,8 @@
 //! What this process may do: its user and its capabilities (capabilities(7), credentials(7)), and how it gives them up.
 //!
 //! Layer 4. Both belong to a thread, and threads inherit them: whoever calls this does it while the process has one thread.
-//! The order is: [`User::become_it`] or [`set_up`] before any file is opened, so that what can be opened at the start can be
-//! opened again later; then what takes a right; then [`keep`].
+//! The order is: [`User::assume`] or [`limit_to_setup`] before any file is opened, so that what can be opened at the start can be
+//! opened again later; then what takes a right; then [`limit_to`].
 
 mod user;
 
@@ -72,7 +72,7 @@ pub fn names(set: CapabilitySet) -> impl fmt::Display {
 ///
 /// # Errors
 /// The kernel does not do it.
-pub fn set_up() -> Result<(), PrivilegeError> {
+pub fn limit_to_setup() -> Result<(), PrivilegeError> {
     set_no_new_privs(true).map_err(denied("give up gaining privileges"))?;
     let used = USED.iter().fold(CapabilitySet::SETPCAP, |used, &(_, one)| used | one);
     let sets = capabilities(None).map_err(denied("read the capabilities of this process"))?;
@@ -90,7 +90,7 @@ pub fn set_up() -> Result<(), PrivilegeError> {
 ///
 /// # Errors
 /// The kernel does not do it.
-pub fn keep(kept: CapabilitySet, inherited: CapabilitySet) -> Result<(), PrivilegeError> {
+pub fn limit_to(kept: CapabilitySet, inherited: CapabilitySet) -> Result<(), PrivilegeError> {
     set_no_new_privs(true).map_err(denied("give up gaining privileges"))?;
     let now = capabilities(None).map_err(denied("read the capabilities of this process"))?;
     let failed = denied("give up capabilities");
@@ -145,9 +145,9 @@ mod tests {
         let before = permitted();
         let kept = CapabilitySet::NET_ADMIN & before;
         let after = std::thread::spawn(move || {
-            set_up().unwrap();
+            limit_to_setup().unwrap();
             let during = permitted();
-            keep(kept, kept).unwrap();
+            limit_to(kept, kept).unwrap();
             (during, capabilities(None).unwrap())
         });
         let (during, after) = after.join().unwrap();

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::unistd::{Gid, Uid, geteuid, initgroups, setresgid, setresuid};
 use rustix::thread::set_keep_capabilities;
 
-use super::{PrivilegeError, denied, set_up};
+use super::{PrivilegeError, denied, limit_to_setup};
 
 /// An account of this host, with the groups that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct User {
 impl User {
     /// # Errors
     /// There is none of that name.
-    pub fn named(name: &str) -> Result<Self, PrivilegeError> {
+    pub fn by_name(name: &str) -> Result<Self, PrivilegeError> {
         let owned = || name.to_owned();
         let found = nix::unistd::User::from_name(name);
         let found = found.map_err(|why| PrivilegeError::Lookup { name: owned(), why })?;
@@ -56,10 +56,10 @@ impl User {
     ///
     /// # Errors
     /// It is neither root nor that user, or the kernel does not do it.
-    pub fn become_it(&self) -> Result<(), PrivilegeError> {
+    pub fn assume(&self) -> Result<(), PrivilegeError> {
         let now = geteuid();
         if now == self.uid {
-            return set_up();
+            return limit_to_setup();
         }
         if !now.is_root() {
             let (name, uid) = (self.name.clone(), now.as_raw());
@@ -76,7 +76,7 @@ impl User {
         let failed = |why| PrivilegeError::Become { name: self.name.clone(), why };
         become_it().map_err(failed)?;
         set_keep_capabilities(false).map_err(denied("stop keeping capabilities"))?;
-        set_up()
+        limit_to_setup()
     }
 }
 
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn an_account_is_found_by_name_or_said_to_be_missing() {
-        assert_eq!(User::named("root").unwrap().uid, Uid::from_raw(0));
-        let error = User::named("no-such-user").unwrap_err().to_string();
+        assert_eq!(User::by_name("root").unwrap().uid, Uid::from_raw(0));
+        let error = User::by_name("no-such-user").unwrap_err().to_string();
         assert!(error.starts_with("there is no user \"no-such-user\" on this host"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Limits that span sessions: how many in all, how many and how fast per client.
+//! RelayLimits that span sessions: how many in all, how many and how fast per client.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use super::Limits;
+use super::RelayLimits;
 use crate::addr::{ClientAddr, PrefixKey};
 use crate::engine::Refusal;
 
@@ -42,7 +42,7 @@ impl RateLimit {
 
 /// A session's place; it is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SessionPermit {
     admission: Arc<Admission>,
     /// Until it is refused: it may go on for a while to hear why, and that is nobody else's loss.
     counted: bool,
@@ -52,9 +52,9 @@ pub(super) struct Place {
 
 impl Admission {
     /// Takes a place, whether or not there is one: who is over the limit is still to be told so.
-    pub(super) fn enter(self: &Arc<Self>) -> Place {
+    pub(super) fn enter(self: &Arc<Self>) -> SessionPermit {
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        Place { admission: Arc::clone(self), counted: true, key: None }
+        SessionPermit { admission: Arc::clone(self), counted: true, key: None }
     }
 
     pub(super) fn sessions(&self) -> usize {
@@ -67,7 +67,7 @@ impl Admission {
     }
 }
 
-impl Place {
+impl SessionPermit {
     /// Holds the session against the limits. A session that is over one gives its place back at once.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Place {
     pub(super) fn admit(
         &mut self,
         client: ClientAddr,
-        limits: &Limits,
+        limits: &RelayLimits,
         rate: &RateLimit,
     ) -> Result<(), Refusal> {
         let admitted = self.hold_against(client, limits, rate);
@@ -88,7 +88,7 @@ impl Place {
     fn hold_against(
         &mut self,
         client: ClientAddr,
-        limits: &Limits,
+        limits: &RelayLimits,
         rate: &RateLimit,
     ) -> Result<(), Refusal> {
         if self.admission.sessions() > limits.sessions {
@@ -123,7 +123,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for SessionPermit {
     fn drop(&mut self) {
         self.give_back();
     }
@@ -134,8 +134,8 @@ mod tests {
     use super::*;
     use crate::engine::Limits as SessionLimits;
 
-    fn limits(sessions: usize, sessions_per_client: usize) -> Limits {
-        Limits {
+    fn limits(sessions: usize, sessions_per_client: usize) -> RelayLimits {
+        RelayLimits {
             sessions,
             sessions_per_client,
             new_sessions_per_client_per_minute: None,
@@ -169,7 +169,7 @@ mod tests {
         let admission = Arc::new(Admission::default());
         let (limits, rate) = (limits(100, 1), RateLimit::new(None));
         let (mut a, mut b, mut c) = (admission.enter(), admission.enter(), admission.enter());
-        let admit = |place: &mut Place, ip: &str| {
+        let admit = |place: &mut SessionPermit, ip: &str| {
             let ip = format!("[{ip}]");
             place.admit(client(&ip), &limits, &rate)
         };
@@ -182,7 +182,7 @@ mod tests {
     fn a_rate_has_its_burst_and_then_holds() {
         let admission = Arc::new(Admission::default());
         let (limits, rate) = (limits(100, 100), RateLimit::new(Some(2)));
-        let mut places: Vec<Place> = (0..4).map(|_| admission.enter()).collect();
+        let mut places: Vec<SessionPermit> = (0..4).map(|_| admission.enter()).collect();
         let admitted: Vec<bool> = places
             .iter_mut()
             .map(|place| place.admit(client("192.0.2.1"), &limits, &rate).is_ok())

@@ -6,12 +6,12 @@ use crate::time::Timestamp;
 
 /// Gives timestamps whose differences are real even when the wall clock is set.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub struct RelayClock {
     wall: Timestamp,
     anchor: Instant,
 }
 
-impl Clock {
+impl RelayClock {
     pub fn start() -> Self {
         Self { wall: Timestamp::from_system_time(SystemTime::now()), anchor: Instant::now() }
     }
@@ -20,7 +20,7 @@ impl Clock {
         self.wall + self.anchor.elapsed()
     }
 
-    /// The moment at which [`Clock::now`] will be `at`; the start for times before it.
+    /// The moment at which [`RelayClock::now`] will be `at`; the start for times before it.
     pub fn instant(&self, at: Timestamp) -> Instant {
         self.anchor + at.since(self.wall)
     }

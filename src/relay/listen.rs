@@ -1,14 +1,14 @@
-//! Listening sockets: opened here, or handed over by the service manager, which keeps them open while nobody runs.
+//! Listening sockets: opened here, or inherited over by the service manager, which keeps them open while nobody runs.
 //!
 //! Opened here there is one per address and worker, so that the kernel spreads connections (SO_REUSEPORT, Linux 3.9). One that
-//! was handed over is shared by all workers.
+//! was inherited over is shared by all workers.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{Listen, RelayError, Settings};
+use super::{ListenSettings, RelayError, RelaySettings};
 
 /// The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -17,7 +17,7 @@ const BACKLOG: i32 = 4096;
 /// [`Relay::start`](super::Relay::start) because only this needs the right to bind.
 pub struct Listeners {
     pub(super) opened: Vec<Opened>,
-    pub(super) handed: Handed,
+    pub(super) inherited: InheritedSockets,
 }
 
 /// An address with a listener for each worker.
@@ -28,14 +28,14 @@ pub(super) struct Opened {
 }
 
 impl Listeners {
-    /// Takes those of `handed` that `settings` name, and opens the others.
+    /// Takes those of `inherited` that `settings` name, and opens the others.
     ///
     /// # Errors
     /// An address cannot be listened on; nothing is left behind then.
-    pub fn open(settings: &Settings, handed: Handed) -> Result<Self, RelayError> {
+    pub fn open(settings: &RelaySettings, inherited: InheritedSockets) -> Result<Self, RelayError> {
         let listen = &settings.listen;
-        let opened = handed.open(&listen.addresses, listen, settings.upstream.mark)?;
-        Ok(Self { opened, handed })
+        let opened = inherited.open(&listen.addresses, listen, settings.upstream.mark)?;
+        Ok(Self { opened, inherited })
     }
 
     /// Where clients can connect.
@@ -43,17 +43,17 @@ impl Listeners {
         self.opened.iter().map(|opened| opened.bound)
     }
 
-    /// What was handed over.
-    pub const fn handed(&self) -> &Handed {
-        &self.handed
+    /// What was inherited over.
+    pub const fn inherited(&self) -> &InheritedSockets {
+        &self.inherited
     }
 }
 
 /// Listening sockets that somebody else opened, by their addresses. They are kept for a configuration that names them later.
 #[derive(Debug, Default)]
-pub struct Handed(Vec<(SocketAddr, TcpListener)>);
+pub struct InheritedSockets(Vec<(SocketAddr, TcpListener)>);
 
-impl Handed {
+impl InheritedSockets {
     /// # Errors
     /// One of them is not bound.
     pub fn new(sockets: Vec<TcpListener>) -> io::Result<Self> {
@@ -77,7 +77,7 @@ impl Handed {
     pub(super) fn open(
         &self,
         addresses: &[SocketAddr],
-        listen: &Listen,
+        listen: &ListenSettings,
         mark: Option<u32>,
     ) -> Result<Vec<Opened>, RelayError> {
         let (transparent, workers) = (listen.transparent, listen.threads.max(1));

@@ -4,15 +4,15 @@
 //! engine everything. What happens is told to an [`Observe`]r; metrics and reports are that, not known here.
 
 mod admission;
-mod ask;
+mod capture_tap;
 mod clock;
 mod identity;
 mod listen;
+mod lookups;
 mod pump;
 mod session;
 mod settings;
 mod splice;
-mod tee;
 mod upstream;
 mod worker;
 
@@ -26,11 +26,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-pub use self::ask::{Ask, Asking};
-pub use self::clock::Clock;
-pub use self::listen::{Handed, Listeners};
-pub use self::settings::{Identity, Limits, Listen, Settings, TimeoutSets, Upstream};
-pub use self::tee::{Recorder, Recorders, TooManyRecorders};
+pub use self::capture_tap::{Tap, Taps, TooManyTaps};
+pub use self::clock::RelayClock;
+pub use self::listen::{InheritedSockets, Listeners};
+pub use self::lookups::{LookupFuture, LookupProvider};
+pub use self::settings::{
+    ListenSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamIdentity, UpstreamSettings,
+};
 pub use self::upstream::UpstreamHealth;
 
 use self::admission::{Admission, RateLimit};
@@ -57,25 +59,25 @@ enum Stage {
 }
 
 /// The configuration in force; a session keeps the one that it began with.
-struct InForce {
-    settings: Settings,
+struct ActiveConfig {
+    settings: RelaySettings,
     profile: Arc<Profile>,
     rate: RateLimit,
 }
 
 /// What all sessions share.
 struct Shared {
-    in_force: ArcSwap<InForce>,
+    active: ArcSwap<ActiveConfig>,
     admission: Arc<Admission>,
     health: Health,
     observer: Arc<dyn Observe>,
-    ask: Arc<dyn Ask>,
+    ask: Arc<dyn LookupProvider>,
     /// By family, whether new sessions are let in.
     doors: [AtomicBool; Family::ALL.len()],
     /// Who is let in whatever the doors say.
     exempt: ArcSwap<Networks>,
-    recorders: Arc<Recorders>,
-    clock: Clock,
+    taps: Arc<Taps>,
+    clock: RelayClock,
     stage: watch::Sender<Stage>,
 }
 
@@ -86,7 +88,7 @@ pub struct Relay {
     /// As configured, and as bound: they differ for port 0.
     listening: Vec<(SocketAddr, SocketAddr)>,
     transparent: bool,
-    handed: Handed,
+    inherited: InheritedSockets,
 }
 
 /// Why the relay cannot run as configured.
@@ -118,30 +120,30 @@ impl Relay {
     /// # Errors
     /// A worker cannot be started.
     pub fn start(
-        settings: Settings,
+        settings: RelaySettings,
         listeners: Listeners,
         observer: Arc<dyn Observe>,
-        ask: Arc<dyn Ask>,
+        ask: Arc<dyn LookupProvider>,
     ) -> Result<Self, RelayError> {
         let threads = settings.listen.threads.max(1);
         let transparent = settings.listen.transparent;
-        let Listeners { opened, handed } = listeners;
+        let Listeners { opened, inherited } = listeners;
         let shared = Arc::new(Shared {
-            in_force: ArcSwap::from_pointee(InForce::new(settings)),
+            active: ArcSwap::from_pointee(ActiveConfig::new(settings)),
             admission: Arc::default(),
             health: Health::default(),
             observer,
             ask,
             doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
             exempt: ArcSwap::default(),
-            recorders: Arc::default(),
-            clock: Clock::start(),
+            taps: Arc::default(),
+            clock: RelayClock::start(),
             stage: watch::Sender::new(Stage::Running),
         });
         let workers = (0..threads)
             .map(|number| Worker::start(number, Arc::clone(&shared)).map_err(RelayError::Thread))
             .collect::<Result<_, _>>()?;
-        let mut relay = Self { shared, workers, listening: Vec::new(), transparent, handed };
+        let mut relay = Self { shared, workers, listening: Vec::new(), transparent, inherited };
         relay.listen(opened);
         Ok(relay)
     }
@@ -155,7 +157,7 @@ impl Relay {
     ///
     /// # Errors
     /// A new address cannot be listened on; everything stays as it was then.
-    pub fn reload(&mut self, settings: Settings) -> Result<(), RelayError> {
+    pub fn reload(&mut self, settings: RelaySettings) -> Result<(), RelayError> {
         let transparent = settings.listen.transparent;
         let wanted = &settings.listen.addresses;
         let keeps = |&(configured, _): &(SocketAddr, SocketAddr)| {
@@ -167,9 +169,9 @@ impl Relay {
         let new: Vec<SocketAddr> = wanted.iter().filter(is_new).copied().collect();
         let mark = settings.upstream.mark;
         // As many as there are workers, whatever the new file says.
-        let listen = Listen { threads: self.workers.len(), ..settings.listen.clone() };
-        let opened = self.handed.open(&new, &listen, mark)?;
-        self.shared.in_force.store(Arc::new(InForce::new(settings)));
+        let listen = ListenSettings { threads: self.workers.len(), ..settings.listen.clone() };
+        let opened = self.inherited.open(&new, &listen, mark)?;
+        self.shared.active.store(Arc::new(ActiveConfig::new(settings)));
         for (configured, _) in left {
             self.workers.iter().for_each(|worker| worker.leave(configured));
         }
@@ -187,9 +189,9 @@ impl Relay {
         }
     }
 
-    /// What was handed over, listened on or not.
-    pub const fn handed(&self) -> &Handed {
-        &self.handed
+    /// What was inherited over, listened on or not.
+    pub const fn inherited(&self) -> &InheritedSockets {
+        &self.inherited
     }
 
     /// How often each worker's heart has beaten; one that stands still serves nobody.
@@ -199,18 +201,18 @@ impl Relay {
 
     /// Whether every upstream failed lately; never, where the original destination is the upstream.
     pub fn is_without_upstream(&self) -> bool {
-        let in_force = self.shared.in_force.load();
-        self.shared.health.all_down(&in_force.settings.upstream.addresses)
+        let active = self.shared.active.load();
+        self.shared.health.all_down(&active.settings.upstream.addresses)
     }
 
     /// What the door needs of the relay, for as long as it runs.
-    pub fn gate(&self) -> Gate {
-        Gate(Arc::clone(&self.shared))
+    pub fn handle(&self) -> RelayHandle {
+        RelayHandle(Arc::clone(&self.shared))
     }
 
     /// Who is told what passes in sessions.
-    pub fn recorders(&self) -> &Arc<Recorders> {
-        &self.shared.recorders
+    pub fn taps(&self) -> &Arc<Taps> {
+        &self.shared.taps
     }
 
     pub fn sessions(&self) -> usize {
@@ -223,7 +225,7 @@ impl Relay {
         async move {
             loop {
                 sleep(FORGET).await;
-                shared.in_force.load().rate.forget_idle();
+                shared.active.load().rate.forget_idle();
             }
         }
     }
@@ -231,7 +233,7 @@ impl Relay {
     /// Stops listening, lets transactions in progress end within the configured time, then ends what is left. Returns the
     /// number of sessions that had to be cut off.
     pub async fn drain(self) -> usize {
-        let patience = self.shared.in_force.load().settings.drain;
+        let patience = self.shared.active.load().settings.drain;
         self.workers.iter().for_each(Worker::finish);
         self.shared.stage.send_replace(Stage::Draining);
         self.finished_within(patience).await;
@@ -251,25 +253,25 @@ impl Relay {
 
 /// A handle to a relay, for whoever keeps the doors or tells how things are.
 #[derive(Clone)]
-pub struct Gate(Arc<Shared>);
+pub struct RelayHandle(Arc<Shared>);
 
-impl Gate {
+impl RelayHandle {
     /// Lets new sessions of `family` in, or refuses them with 421 in place of the greeting; those in progress go on.
-    pub fn set(&self, family: Family, admits: bool) {
+    pub fn set_door(&self, family: Family, admits: bool) {
         self.0.doors[family as usize].store(admits, Ordering::Relaxed);
     }
 
     /// Lets these in always.
-    pub fn exempt(&self, networks: Networks) {
+    pub fn set_exempt(&self, networks: Networks) {
         self.0.exempt.store(Arc::new(networks));
     }
 
     /// Whether every upstream that takes sessions of `family` failed lately; never, where the original destination is the
     /// upstream.
     pub fn is_without_upstream(&self, family: Family) -> bool {
-        let in_force = self.0.in_force.load();
-        let upstream = &in_force.settings.upstream;
-        let keeps_family = upstream.identity == Identity::Transparent;
+        let active = self.0.active.load();
+        let upstream = &active.settings.upstream;
+        let keeps_family = upstream.identity == UpstreamIdentity::Transparent;
         let usable = |address: &&SocketAddr| !keeps_family || Family::of(address.ip()) == family;
         let addresses: Vec<_> = upstream.addresses.iter().filter(usable).copied().collect();
         self.0.health.all_down(&addresses)
@@ -277,18 +279,18 @@ impl Gate {
 
     /// How the configured upstreams answered, in their order; none, where the original destination is the upstream.
     pub fn upstream_health(&self) -> Vec<UpstreamHealth> {
-        let in_force = self.0.in_force.load();
-        self.0.health.told(&in_force.settings.upstream.addresses)
+        let active = self.0.active.load();
+        self.0.health.told(&active.settings.upstream.addresses)
     }
 
     /// Where the relay listens, as configured.
-    pub fn listens(&self, family: Family) -> bool {
-        let in_force = self.0.in_force.load();
-        in_force.settings.listen.addresses.iter().any(|own| Family::of(own.ip()) == family)
+    pub fn listens_on(&self, family: Family) -> bool {
+        let active = self.0.active.load();
+        active.settings.listen.addresses.iter().any(|own| Family::of(own.ip()) == family)
     }
 
     /// The relay's clock, which every record's times are of.
-    pub fn clock(&self) -> Clock {
+    pub fn clock(&self) -> RelayClock {
         self.0.clock
     }
 }
@@ -300,8 +302,8 @@ impl Shared {
     }
 }
 
-impl InForce {
-    fn new(settings: Settings) -> Self {
+impl ActiveConfig {
+    fn new(settings: RelaySettings) -> Self {
         let profile = Arc::new(settings.profile());
         let rate = RateLimit::new(settings.limits.new_sessions_per_client_per_minute);
         Self { settings, profile, rate }

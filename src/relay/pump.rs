@@ -16,10 +16,10 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::ask::Questions;
-use super::clock::Clock;
+use super::capture_tap::SessionTap;
+use super::clock::RelayClock;
+use super::lookups::PendingLookups;
 use super::splice::Pipe;
-use super::tee::Tapes;
 use crate::addr::Family;
 use crate::engine::{Action, Engine, Event, Observe, Outcome, Output, Side};
 use crate::policy::facts::Answers;
@@ -56,7 +56,7 @@ thread_local! {
 
 /// One of the two sockets.
 #[derive(Debug)]
-pub(super) struct Leg {
+pub(super) struct Endpoint {
     stream: TcpStream,
     /// Read, and not consumed by the engine.
     held: Vec<u8>,
@@ -77,7 +77,7 @@ pub(super) struct Leg {
     bulk: bool,
 }
 
-impl Leg {
+impl Endpoint {
     pub(super) const fn new(stream: TcpStream, held: Vec<u8>, due: Vec<u8>) -> Self {
         Self {
             stream,
@@ -172,11 +172,11 @@ pub(super) struct Pump {
     engine: Engine,
     family: Family,
     observer: Arc<dyn Observe>,
-    tapes: Tapes,
-    questions: Questions,
-    clock: Clock,
-    client: Leg,
-    upstream: Option<Leg>,
+    tap: SessionTap,
+    questions: PendingLookups,
+    clock: RelayClock,
+    client: Endpoint,
+    upstream: Option<Endpoint>,
     timer: Pin<Box<Sleep>>,
     /// When `timer` fires: never after what it stands for, perhaps before.
     timer_at: Timestamp,
@@ -190,10 +190,10 @@ impl Pump {
         engine: Engine,
         family: Family,
         observer: Arc<dyn Observe>,
-        tapes: Tapes,
-        questions: Questions,
-        clock: Clock,
-        client: Leg,
+        tap: SessionTap,
+        questions: PendingLookups,
+        clock: RelayClock,
+        client: Endpoint,
     ) -> Self {
         let timer_at = engine.deadline().unwrap_or_default();
         let timer = Box::pin(sleep_until(Instant::from_std(clock.instant(timer_at))));
@@ -202,7 +202,7 @@ impl Pump {
             engine,
             family,
             observer,
-            tapes,
+            tap,
             questions,
             clock,
             client,
@@ -214,11 +214,11 @@ impl Pump {
         }
     }
 
-    pub(super) fn connect(&mut self, upstream: Leg) {
+    pub(super) fn connect(&mut self, upstream: Endpoint) {
         self.upstream = Some(upstream);
     }
 
-    pub(super) const fn client(&self) -> &Leg {
+    pub(super) const fn client(&self) -> &Endpoint {
         &self.client
     }
 
@@ -326,12 +326,12 @@ impl Pump {
             Read::Octets(count) => {
                 let fresh = input.get(..count).unwrap_or_default();
                 if side == Side::Client {
-                    self.tapes.said(side, fresh, now);
+                    self.tap.said(side, fresh, now);
                 }
                 self.show(side, fresh, now, work, cx);
             }
             Read::Spliced(count) => {
-                self.tapes.unseen(side, count as u64, now);
+                self.tap.unseen(side, count as u64, now);
                 self.engine.passed(side, count as u64, now, &mut work.out);
                 self.carry_out(side, &[], work, cx);
             }
@@ -340,7 +340,7 @@ impl Pump {
                     leg.finished = true;
                 }
                 if side == Side::Client && !self.client.reset {
-                    self.tapes.client_closed(now);
+                    self.tap.client_closed(now);
                 }
                 self.engine.closed(side, &mut work.out);
                 self.carry_out(side, &[], work, cx);
@@ -349,7 +349,7 @@ impl Pump {
         true
     }
 
-    fn leg(&mut self, side: Side) -> Option<&mut Leg> {
+    fn leg(&mut self, side: Side) -> Option<&mut Endpoint> {
         match side {
             Side::Client => Some(&mut self.client),
             Side::Server => self.upstream.as_mut(),
@@ -379,7 +379,7 @@ impl Pump {
             && from.bulk
             && from.held.is_empty()
             && passable >= BULK as u64
-            && !self.tapes.want_content()
+            && !self.tap.want_content()
         {
             ready!(from.stream.poll_read_ready(cx))?;
             let mut pipe = Pipe::take()?;
@@ -518,8 +518,8 @@ impl Pump {
 
     /// Writes to the client.
     fn say(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        if !self.tapes.is_empty() && !self.client.broken {
-            self.tapes.said(Side::Server, bytes, self.clock.now());
+        if !self.tap.is_empty() && !self.client.broken {
+            self.tap.said(Side::Server, bytes, self.clock.now());
         }
         self.client.write(bytes, cx);
     }
@@ -531,7 +531,7 @@ impl Pump {
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = self.client.stream.try_read(&mut buffer) {
             let octets = buffer.get(..read).unwrap_or_default();
-            self.tapes.said(Side::Client, octets, self.clock.now());
+            self.tap.said(Side::Client, octets, self.clock.now());
             count += read;
         }
         count
@@ -594,9 +594,9 @@ impl Pump {
             tell(&*self.observer, self.family, &self.engine, event);
         }
         self.observer.session(&record);
-        if !self.tapes.is_empty() {
+        if !self.tap.is_empty() {
             let reset = self.client.reset || self.client.broken;
-            self.tapes.end(reset, &record, answers(&self.engine), now);
+            self.tap.end(reset, &record, answers(&self.engine), now);
         }
     }
 }

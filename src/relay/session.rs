@@ -11,12 +11,12 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
-use super::admission::Place;
-use super::ask::Questions;
+use super::admission::SessionPermit;
 use super::identity::{self, Header, MAX_HEADER};
-use super::pump::{Leg, Pump};
+use super::lookups::PendingLookups;
+use super::pump::{Endpoint, Pump};
 use super::upstream::connect;
-use super::{Identity, InForce, Settings, Shared, Stage};
+use super::{ActiveConfig, RelaySettings, Shared, Stage, UpstreamIdentity};
 use crate::addr::{ClientAddr, OriginalDst, Side};
 use crate::engine::{Engine, Outcome, Refusal};
 
@@ -33,7 +33,7 @@ pub(super) async fn run(
     _in_progress: Sender<()>,
 ) {
     let mut place = shared.admission.enter();
-    let in_force = shared.in_force.load_full();
+    let active = shared.active.load_full();
     // The address the client meant: ours, or with a transparent listener the one that was intercepted.
     let Ok(local) = stream.local_addr() else {
         return;
@@ -46,10 +46,10 @@ pub(super) async fn run(
         valid: true,
     };
     let mut stream = stream;
-    if in_force.settings.proxy_trusted.contains(peer.ip()) {
+    if active.settings.proxy_trusted.contains(peer.ip()) {
         arrival.read_header(&mut stream).await;
     }
-    let mut pump = begin(stream, arrival.client, &mut place, &in_force, &shared, &arrival).await;
+    let mut pump = begin(stream, arrival.client, &mut place, &active, &shared, &arrival).await;
     let mut stages = shared.stage.subscribe();
     let mut drained = *stages.borrow_and_update() != Stage::Running;
     if drained {
@@ -117,33 +117,33 @@ impl Arrival {
 async fn begin(
     stream: TcpStream,
     client: ClientAddr,
-    place: &mut Place,
-    in_force: &InForce,
+    place: &mut SessionPermit,
+    active: &ActiveConfig,
     shared: &Arc<Shared>,
     arrival: &Arrival,
 ) -> Pump {
-    let settings = &in_force.settings;
+    let settings = &active.settings;
     let limits = &settings.limits;
     let stressed = shared.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
     let timeouts = if stressed { settings.timeouts.stress } else { settings.timeouts.normal };
-    let profile = Arc::clone(&in_force.profile);
+    let profile = Arc::clone(&active.profile);
     let destination = arrival.destination;
     let now = shared.clock.now();
     let engine = Engine::new(profile, timeouts, client, destination, now);
-    let mut tapes = shared.recorders.begin(client, destination, now);
-    tapes.said(Side::Client, &arrival.early, now);
+    let mut tap = shared.taps.begin(client, destination, now);
+    tap.said(Side::Client, &arrival.early, now);
     let observer = Arc::clone(&shared.observer);
-    let leg = Leg::new(stream, arrival.early.clone(), Vec::new());
-    let questions = Questions::new(Arc::clone(&shared.ask));
+    let leg = Endpoint::new(stream, arrival.early.clone(), Vec::new());
+    let questions = PendingLookups::new(Arc::clone(&shared.ask));
     let family = client.family();
-    let mut pump = Pump::new(engine, family, observer, tapes, questions, shared.clock, leg);
+    let mut pump = Pump::new(engine, family, observer, tap, questions, shared.clock, leg);
 
     let refusal = if !arrival.valid {
         Some(Refusal::ProxyHeader)
     } else if !shared.admits(client) {
         Some(Refusal::Door)
     } else {
-        place.admit(client, limits, &in_force.rate).err()
+        place.admit(client, limits, &active.rate).err()
     };
     if !pump.tell(|engine, _, out| engine.open(refusal, out)).await {
         return pump;
@@ -165,12 +165,14 @@ async fn begin(
     match connected {
         Ok((stream, address)) => {
             let header = match settings.upstream.identity {
-                Identity::ProxyV1 => identity::header(1, client, destination),
-                Identity::ProxyV2 => identity::header(2, client, destination),
-                Identity::None | Identity::Transparent | Identity::Xclient => Vec::new(),
+                UpstreamIdentity::ProxyV1 => identity::header(1, client, destination),
+                UpstreamIdentity::ProxyV2 => identity::header(2, client, destination),
+                UpstreamIdentity::None
+                | UpstreamIdentity::Transparent
+                | UpstreamIdentity::Xclient => Vec::new(),
             };
             pump.tell(|engine, at, out| engine.connected(address, at, out)).await;
-            pump.connect(Leg::new(stream, Vec::new(), header));
+            pump.connect(Endpoint::new(stream, Vec::new(), header));
             pump.hear_early().await;
         }
         Err(_) => pump.tell(|engine, _, out| engine.unavailable(out)).await,
@@ -180,7 +182,7 @@ async fn begin(
 
 /// Whether the upstream is the original destination and that is our own listener: the client connected to it directly, and
 /// so would we.
-fn would_come_back(settings: &Settings, destination: OriginalDst) -> bool {
+fn would_come_back(settings: &RelaySettings, destination: OriginalDst) -> bool {
     let listen = &settings.listen.addresses;
     settings.upstream.addresses.is_empty() && listen.iter().any(|a| a.port() == destination.port())
 }

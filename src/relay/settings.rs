@@ -13,21 +13,21 @@ use crate::policy::rules::Rules;
 
 /// Everything that decides how sessions are relayed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    pub listen: Listen,
-    pub upstream: Upstream,
+pub struct RelaySettings {
+    pub listen: ListenSettings,
+    pub upstream: UpstreamSettings,
     /// Peers that must speak the PROXY protocol first; everybody else must not.
     pub proxy_trusted: Networks,
     pub access: AccessRules,
     pub rules: Arc<Rules>,
     pub smtp: SmtpOptions,
-    pub limits: Limits,
+    pub limits: RelayLimits,
     pub timeouts: TimeoutSets,
     /// How long transactions in progress may take to end after SIGTERM.
     pub drain: Duration,
 }
 
-impl Settings {
+impl RelaySettings {
     /// What each conversation is told; a replay judges by the same.
     pub fn profile(&self) -> Profile {
         Profile {
@@ -35,16 +35,16 @@ impl Settings {
             limits: self.limits.session,
             access: self.access.clone(),
             rules: Arc::clone(&self.rules),
-            xclient: self.upstream.identity == Identity::Xclient,
+            xclient: self.upstream.identity == UpstreamIdentity::Xclient,
         }
     }
 
     /// The capabilities that relaying takes as long as it goes on; of each set the kernel takes any. Binding ports below
     /// 1024 is not among them: that is done once.
-    pub fn needs(&self) -> Vec<CapabilitySet> {
+    pub fn required_capabilities(&self) -> Vec<CapabilitySet> {
         const RAW: CapabilitySet = CapabilitySet::NET_RAW.union(CapabilitySet::NET_ADMIN);
         // IP_TRANSPARENT takes either; SO_MARK does only since Linux 5.17.
-        let transparent = self.upstream.identity == Identity::Transparent;
+        let transparent = self.upstream.identity == UpstreamIdentity::Transparent;
         let mark = self.upstream.mark.is_some();
         let needs = [(transparent, RAW), (mark, CapabilitySet::NET_ADMIN)];
         needs.into_iter().filter(|&(is_so, _)| is_so).map(|(_, any)| any).collect()
@@ -53,7 +53,7 @@ impl Settings {
 
 /// `[listen]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
+pub struct ListenSettings {
     /// Never empty, no duplicates.
     pub addresses: Vec<SocketAddr>,
     /// Accept what the kernel intercepts for other hosts' addresses (IP_TRANSPARENT).
@@ -64,10 +64,10 @@ pub struct Listen {
 
 /// `[upstream]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamSettings {
     /// Empty only with a transparent listener: then the original destination is the upstream.
     pub addresses: Vec<SocketAddr>,
-    pub identity: Identity,
+    pub identity: UpstreamIdentity,
     /// RFC 8305 §5 connection attempt delay.
     pub attempt_delay: Duration,
     /// For the whole race over all addresses.
@@ -80,7 +80,7 @@ pub struct Upstream {
 
 /// How the upstream learns who the client is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Identity {
+pub enum UpstreamIdentity {
     /// It does not: it sees the gateway's address.
     #[default]
     None,
@@ -94,7 +94,7 @@ pub enum Identity {
 
 /// `[limits]`: those that span sessions here, those of one session in [`SessionLimits`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RelayLimits {
     pub sessions: usize,
     /// Per IPv4 address or IPv6 /64.
     pub sessions_per_client: usize,

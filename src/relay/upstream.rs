@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::{Identity, Upstream};
+use super::{UpstreamIdentity, UpstreamSettings};
 use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
 use crate::engine::{AttemptOutcome, Event};
 
@@ -126,7 +126,7 @@ fn order(
 /// # Errors
 /// No address took the connection in time.
 pub(super) async fn connect(
-    settings: &Upstream,
+    settings: &UpstreamSettings,
     health: &Health,
     client: ClientAddr,
     destination: OriginalDst,
@@ -135,7 +135,7 @@ pub(super) async fn connect(
     let original = [destination.socket()];
     let addresses: &[SocketAddr] =
         if settings.addresses.is_empty() { &original } else { &settings.addresses };
-    let source = (settings.identity == Identity::Transparent).then(|| client.ip());
+    let source = (settings.identity == UpstreamIdentity::Transparent).then(|| client.ip());
     let now = Instant::now();
     let mut waiting = order(addresses, client.family(), |a| health.is_down(a, now))
         .into_iter()

@@ -22,9 +22,9 @@ use super::{Shared, session};
 /// the first to fire.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// After an accept that failed for want of descriptors or memory, for others to be freed.
-const BREATHER: Duration = Duration::from_millis(50);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-enum Order {
+enum WorkerCommand {
     Listen(SocketAddr, StdListener),
     Leave(SocketAddr),
     /// No more sessions; the thread ends with its last one.
@@ -33,7 +33,7 @@ enum Order {
 
 /// The handle to a worker thread.
 pub(super) struct Worker {
-    orders: UnboundedSender<Order>,
+    orders: UnboundedSender<WorkerCommand>,
     thread: JoinHandle<()>,
     beats: Arc<AtomicU64>,
 }
@@ -51,19 +51,19 @@ impl Worker {
     }
 
     pub(super) fn listen(&self, address: SocketAddr, listener: StdListener) {
-        self.order(Order::Listen(address, listener));
+        self.order(WorkerCommand::Listen(address, listener));
     }
 
     pub(super) fn leave(&self, address: SocketAddr) {
-        self.order(Order::Leave(address));
+        self.order(WorkerCommand::Leave(address));
     }
 
     pub(super) fn finish(&self) {
-        self.order(Order::Finish);
+        self.order(WorkerCommand::Finish);
     }
 
     /// Fails only when the thread is gone, and then there is nothing to do for it.
-    fn order(&self, order: Order) {
+    fn order(&self, order: WorkerCommand) {
         let _thread_is_gone = self.orders.send(order);
     }
 
@@ -76,7 +76,11 @@ impl Worker {
     }
 }
 
-async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>, beats: Arc<AtomicU64>) {
+async fn work(
+    mut inbox: UnboundedReceiver<WorkerCommand>,
+    shared: Arc<Shared>,
+    beats: Arc<AtomicU64>,
+) {
     let mut accepting: HashMap<SocketAddr, Task<()>> = HashMap::new();
     // Every session holds a sender until its end; nothing is ever sent.
     let (in_progress, mut ended): (Sender<()>, Receiver<()>) = channel(1);
@@ -88,7 +92,7 @@ async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>, beats: A
     });
     while let Some(order) = inbox.recv().await {
         match order {
-            Order::Listen(address, listener) => {
+            WorkerCommand::Listen(address, listener) => {
                 // Registering fails only when the process is out of descriptors for epoll itself.
                 let Ok(listener) = TcpListener::from_std(listener) else {
                     continue;
@@ -97,12 +101,12 @@ async fn work(mut inbox: UnboundedReceiver<Order>, shared: Arc<Shared>, beats: A
                 let task = tokio::spawn(task);
                 accepting.insert(address, task);
             }
-            Order::Leave(address) => {
+            WorkerCommand::Leave(address) => {
                 if let Some(task) = accepting.remove(&address) {
                     task.abort();
                 }
             }
-            Order::Finish => break,
+            WorkerCommand::Finish => break,
         }
     }
     for task in accepting.into_values() {
@@ -121,7 +125,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, in_progress: Sender<
             }
             // The client gave up between its SYN and our accept.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_out_of_resources) => tokio::time::sleep(BREATHER).await,
+            Err(_out_of_resources) => tokio::time::sleep(ACCEPT_BACKOFF).await,
         }
     }
 }

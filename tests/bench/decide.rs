@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench decide` times, with the rules that people have (a confirmed reverse name, a return path and a
 //! recipient): `Rules::decide` at RCPT, whose target is 1 µs; what the engine does more for a RCPT with these rules than
-//! without any, where the session knows the answers and where it has to ask for one; and `LookupService::ask` for what its cache
+//! without any, where the session knows the answers and where it has to ask for one; and `LookupService::lookup` for what its cache
 //! has. Each figure is the median of the rounds. Without `--bench` it only checks that all of this works.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use gatepost::addr::{ClientAddr, Family, Networks, OriginalDst, UpstreamAddr};
 use gatepost::engine::{Action, Engine, Output, Profile, Timeouts};
-use gatepost::lookup::{LookupService, Settings};
+use gatepost::lookup::{LookupService, LookupSettings};
 use gatepost::policy;
 use gatepost::policy::facts::{
     Answer, Answers, DomainName, Level, Lookup, LookupResult, Over, Record, Source,
@@ -274,23 +274,24 @@ fn name_server() -> Result<SocketAddr> {
 
 fn reach(rounds: usize) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let settings = Settings { dns: vec![name_server()?], ..Settings::default() };
+    let settings =
+        LookupSettings { dns_servers: vec![name_server()?], ..LookupSettings::default() };
     let start = async { LookupService::start(settings, Arc::new(())) };
     let (reach, _) = runtime.block_on(start)?;
     let lookup = Lookup::Addresses(DomainName::parse(HOST).context("a domain name")?, Family::Ipv6);
-    let first = runtime.block_on(reach.ask(&lookup));
+    let first = runtime.block_on(reach.lookup(&lookup));
     ensure!(matches!(first.answer, Answer::Records(_)), "the server answers: {first:?}");
-    told("LookupService::ask of what is cached", rounds, || {
+    told("LookupService::lookup of what is cached", rounds, || {
         Cost::of(LOOKUPS, || {
             runtime.block_on(async {
                 for _ in 0..LOOKUPS {
-                    black_box(reach.ask(black_box(&lookup)).await);
+                    black_box(reach.lookup(black_box(&lookup)).await);
                 }
             });
             Ok(())
         })
     })?;
-    ensure!(runtime.block_on(reach.ask(&lookup)) == first, "it is the answer that was cached");
+    ensure!(runtime.block_on(reach.lookup(&lookup)) == first, "it is the answer that was cached");
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::addr::is_global;
 use crate::app::print::print;
 use crate::cli::{Check, CheckFormat};
-use crate::lookup::{Caller, Dns, Sources, survey};
+use crate::lookup::{Dns, Sources, SurveySettings, survey};
 use crate::policy::facts::{Answer, LookupResult, Reason, Source};
 use crate::readiness::{
     Alias, CheckRequest, Judged, Known, Origin, Outcome, Question, Reached, Report, Survey, Texts,
@@ -36,7 +36,8 @@ const SMTP: u16 = 25;
 
 pub(super) async fn run(wanted: &Check) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    let dns = Dns::for_a_look(wanted.dns, wanted.timeout.min(DNS_PATIENCE)).context("--dns")?;
+    let dns =
+        Dns::for_domain_check(wanted.dns, wanted.timeout.min(DNS_PATIENCE)).context("--dns")?;
     let asked = asked(wanted).await?;
     let hostname = match &asked.helo {
         Some((name, _)) => name.to_string(),
@@ -45,7 +46,8 @@ pub(super) async fn run(wanted: &Check) -> anyhow::Result<ExitCode> {
             .to_string_lossy()
             .into_owned(),
     };
-    let world = World { dns, caller: Caller { hostname, port: SMTP, patience: wanted.timeout } };
+    let world =
+        World { dns, caller: SurveySettings { hostname, port: SMTP, timeout: wanted.timeout } };
     let report = find_out(&asked, world, began + wanted.timeout * WHOLE).await;
     let told = match wanted.format {
         CheckFormat::Text => readiness::text(&asked, &report),
@@ -98,7 +100,7 @@ async fn asked(wanted: &Check) -> anyhow::Result<CheckRequest> {
 #[derive(Clone)]
 struct World {
     dns: Dns,
-    caller: Caller,
+    caller: SurveySettings,
 }
 
 enum Heard {

@@ -18,7 +18,8 @@ use crate::metrics::Metrics;
 use crate::metrics::http::{self, HealthState, ReadyState};
 use crate::policy::{AccessRule, AccessRules, Action};
 use crate::relay::{
-    Handed, Identity, Limits, Listen, Listeners, Relay, Settings, TimeoutSets, Upstream,
+    InheritedSockets, ListenSettings, Listeners, Relay, RelayLimits, RelaySettings, TimeoutSets,
+    UpstreamIdentity, UpstreamSettings,
 };
 
 /// A running gateway.
@@ -34,7 +35,7 @@ impl Gateway {
     /// Starts the relay with `settings`, and its metrics on a port of `metrics_on` that the kernel chooses. Both the
     /// metrics and `ledger` are told of every event.
     pub(super) async fn start(
-        settings: Settings,
+        settings: RelaySettings,
         metrics_on: IpAddr,
         ledger: Arc<Ledger>,
     ) -> anyhow::Result<Self> {
@@ -43,7 +44,7 @@ impl Gateway {
         let listener = listener.context("cannot listen for metrics on loopback")?;
         let address = listener.local_addr()?;
         metrics.set_sessions_limit(settings.limits.sessions);
-        let listeners = Listeners::open(&settings, Handed::default())?;
+        let listeners = Listeners::open(&settings, InheritedSockets::default())?;
         let observer = Arc::new((Arc::clone(&metrics), ledger));
         let relay = Relay::start(settings, listeners, observer, Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
@@ -61,18 +62,18 @@ impl Gateway {
 }
 
 /// What a configuration file would say: listen here, relay there, refuse the listed host and early talkers.
-pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Settings {
+pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> RelaySettings {
     let listed = AccessRule {
         name: LISTED_RULE.into(),
         family: None,
         networks: Networks::new([IpAddr::from(LISTED).into()]),
         action: Action::Reject,
     };
-    Settings {
-        listen: Listen { addresses: listen, transparent: false, threads: 1 },
-        upstream: Upstream {
+    RelaySettings {
+        listen: ListenSettings { addresses: listen, transparent: false, threads: 1 },
+        upstream: UpstreamSettings {
             addresses: upstream,
-            identity: Identity::None,
+            identity: UpstreamIdentity::None,
             attempt_delay: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(30),
             retry_after: Duration::from_secs(10),
@@ -86,7 +87,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Se
             pregreet: Pregreet::Reject,
             ..SmtpOptions::default()
         },
-        limits: Limits {
+        limits: RelayLimits {
             sessions: 10_000,
             sessions_per_client: 50,
             new_sessions_per_client_per_minute: None,

@@ -12,14 +12,14 @@ use super::Heard;
 use super::probes::{ProbeResult, add};
 use crate::addr::Family;
 use crate::config;
-use crate::control::Turn;
-use crate::intercept::door::{DoorError, Enforcer, Entrance, Refuse};
+use crate::control::DoorChange;
+use crate::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
 use crate::metrics::Metrics;
 use crate::policy::door::{
     Around, Change, Door, Other, Probes, Settings, Signs, State, Told, receive_path,
 };
 use crate::policy::facts::Answer;
-use crate::relay::Gate;
+use crate::relay::RelayHandle;
 use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
 
@@ -46,8 +46,8 @@ pub(in crate::app) struct Surroundings {
 pub(in crate::app) struct Parts {
     pub(in crate::app) settings: config::Door,
     /// Who refuses, with both doors open; or the relay, and why it is not the kernel.
-    pub(in crate::app) enforcer: (Enforcer, Option<DoorError>),
-    pub(in crate::app) gate: Gate,
+    pub(in crate::app) enforcer: (DoorEnforcer, Option<DoorError>),
+    pub(in crate::app) gate: RelayHandle,
     pub(in crate::app) heard: Arc<Heard>,
     pub(in crate::app) surroundings: Surroundings,
     pub(in crate::app) metrics: Arc<Metrics>,
@@ -65,10 +65,10 @@ pub(in crate::app) struct Keeper {
 type States = [Option<State>; Family::ALL.len()];
 
 enum Order {
-    Tell { turn: Option<Turn>, answer: oneshot::Sender<Result<Vec<Told>, String>> },
+    Tell { turn: Option<DoorChange>, answer: oneshot::Sender<Result<Vec<Told>, String>> },
     Show(oneshot::Sender<Vec<Told>>),
     ReceivePath { family: Family, answer: oneshot::Sender<Answer> },
-    Renew(Entrance),
+    Renew(Ingress),
 }
 
 enum Found {
@@ -91,7 +91,7 @@ impl Keeper {
     }
 
     /// How the doors are, after doing what is asked.
-    pub(in crate::app) async fn told(&self, turn: Option<Turn>) -> Result<Vec<Told>, String> {
+    pub(in crate::app) async fn told(&self, turn: Option<DoorChange>) -> Result<Vec<Told>, String> {
         let (answer, told) = oneshot::channel();
         let gone = "the gateway is stopping".to_owned();
         if self.orders.send(Order::Tell { turn, answer }).await.is_err() {
@@ -118,7 +118,7 @@ impl Keeper {
     }
 
     /// Sessions come in by another entrance now.
-    pub(in crate::app) async fn renew(&self, entrance: Entrance) {
+    pub(in crate::app) async fn renew(&self, entrance: Ingress) {
         let _stopping = self.orders.send(Order::Renew(entrance)).await;
     }
 }
@@ -157,7 +157,7 @@ impl Keeping {
             let words = format!("a closed door refuses with 421 only: {error}");
             parts.log.notice(LogLevel::Warn, &words);
         }
-        parts.gate.exempt(settings.exempt.clone());
+        parts.gate.set_exempt(settings.exempt.clone());
         let now = parts.gate.clock().now();
         let of = Family::ALL.map(|family| {
             let guarded = settings.of(family);
@@ -211,7 +211,7 @@ impl Keeping {
         let Some(vantage) = &self.parts.surroundings.vantage else { return };
         for kept in &mut self.of {
             let family = kept.family;
-            if kept.is_probed || !self.parts.gate.listens(family) {
+            if kept.is_probed || !self.parts.gate.listens_on(family) {
                 continue;
             }
             kept.is_probed = true;
@@ -260,15 +260,15 @@ impl Keeping {
                 let _asker_is_gone = answer.send(said);
             }
             Order::Renew(entrance) => {
-                if let Err(error) = self.parts.enforcer.0.renew(entrance).await {
+                if let Err(error) = self.parts.enforcer.0.update(entrance).await {
                     self.fall_back(&error);
                 }
             }
         }
     }
 
-    async fn turn(&mut self, turn: Option<Turn>) -> Result<Vec<Told>, String> {
-        if let Some(Turn { family, mode }) = turn {
+    async fn turn(&mut self, turn: Option<DoorChange>) -> Result<Vec<Told>, String> {
+        if let Some(DoorChange { family, mode }) = turn {
             let Some(door) = &mut self.of[family as usize].door else {
                 return Err(format!(
                     "nothing guards {family}: add [door.{family}] to its configuration"
@@ -288,7 +288,7 @@ impl Keeping {
         let told = |kept: &Kept| Told {
             family: kept.family,
             status: kept.door.as_ref().map(|door| door.status(now)),
-            refuses: self.parts.enforcer.0.refuses().as_str().to_owned(),
+            refuses: self.parts.enforcer.0.method().as_str().to_owned(),
             refused: kept.refused + self.parts.metrics.smtp_door_refusals(kept.family),
         };
         // As people name them: the one that is guarded first.
@@ -325,7 +325,7 @@ impl Keeping {
         for family in Family::ALL {
             let other = family.other();
             let is_shut = |door: &Door| !door.admits();
-            signs[family as usize].around.other = if !self.parts.gate.listens(other) {
+            signs[family as usize].around.other = if !self.parts.gate.listens_on(other) {
                 Other::NotServed
             } else if bad[other as usize]
                 || self.of[other as usize].door.as_ref().is_some_and(is_shut)
@@ -364,11 +364,11 @@ impl Keeping {
 
     async fn enforce(&mut self, family: Family, admits: bool) {
         let set = self.parts.enforcer.0.set(family, admits).await;
-        let kernel_does = set.is_ok() && self.parts.enforcer.0.refuses() == Refuse::Syn;
+        let kernel_does = set.is_ok() && self.parts.enforcer.0.method() == RefuseMethod::Syn;
         if let Err(error) = set {
             self.fall_back(&error);
         }
-        self.parts.gate.set(family, admits || kernel_does);
+        self.parts.gate.set_door(family, admits || kernel_does);
     }
 
     /// The kernel did not do it: the relay does.
@@ -377,13 +377,13 @@ impl Keeping {
         self.parts.log.notice(LogLevel::Error, &words);
         for kept in &self.of {
             let admits = kept.door.as_ref().is_none_or(Door::admits);
-            self.parts.gate.set(kept.family, admits);
+            self.parts.gate.set_door(kept.family, admits);
         }
     }
 
     async fn count(&mut self) {
         for kept in &mut self.of {
-            let refused = self.parts.enforcer.0.refused(kept.family).await;
+            let refused = self.parts.enforcer.0.refused_syns(kept.family).await;
             let more = refused.saturating_sub(kept.refused);
             self.parts.metrics.add_syn_refusals(kept.family, more);
             kept.refused = kept.refused.max(refused);

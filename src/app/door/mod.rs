@@ -16,7 +16,7 @@ pub(super) use self::probes::ProbeResult;
 use super::print::print;
 use crate::cli::{Door, DoorFormat, DoorMode};
 use crate::config::Config;
-use crate::control::{self, Request, Turn};
+use crate::control::{self, ControlRequest, DoorChange};
 use crate::policy::door::{Mode, Told};
 use crate::report;
 
@@ -24,15 +24,15 @@ pub(super) async fn door(wanted: Door) -> anyhow::Result<ExitCode> {
     let socket = match (&wanted.socket, &wanted.config) {
         (Some(socket), _) => socket.clone(),
         (None, Some(config)) => Config::load(config)?.control.socket,
-        (None, None) => PathBuf::from(control::SOCKET),
+        (None, None) => PathBuf::from(control::DEFAULT_SOCKET),
     };
     let mode = wanted.mode.map(|mode| match mode {
         DoorMode::Open => Mode::Open,
         DoorMode::Close => Mode::Close,
         DoorMode::Auto => Mode::Auto,
     });
-    let turn = wanted.family.zip(mode).map(|(family, mode)| Turn { family, mode });
-    let mut answer = control::ask(&socket, &Request::Door { turn }).await?;
+    let turn = wanted.family.zip(mode).map(|(family, mode)| DoorChange { family, mode });
+    let mut answer = control::request(&socket, &ControlRequest::Door { change: turn }).await?;
     let mut line = String::new();
     answer.read_line(&mut line).await.context("the gateway hung up")?;
     let said = match wanted.format {

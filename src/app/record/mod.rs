@@ -17,7 +17,7 @@ use self::scribe::Scribe;
 use super::output::{cannot_write, create};
 use crate::cli::Record;
 use crate::config::Config;
-use crate::control::{self, Request};
+use crate::control::{self, ControlRequest};
 use crate::recording::{Framing, Selection};
 use crate::redact::{Key, Redactor};
 
@@ -30,7 +30,7 @@ pub(super) async fn record(wanted: Record) -> anyhow::Result<ExitCode> {
     let socket = match (&wanted.socket, &wanted.config) {
         (Some(socket), _) => socket.clone(),
         (None, Some(config)) => Config::load(config)?.control.socket,
-        (None, None) => PathBuf::from(control::SOCKET),
+        (None, None) => PathBuf::from(control::DEFAULT_SOCKET),
     };
     let redactor = match wanted.redact {
         true => Some(Redactor::new(&key(wanted.redact_key.as_deref())?)),
@@ -38,7 +38,7 @@ pub(super) async fn record(wanted: Record) -> anyhow::Result<ExitCode> {
     };
     let Record { family, client, content, .. } = wanted;
     let selection = Selection { family, client, content };
-    let mut stream = control::ask(&socket, &Request::Record(selection)).await?;
+    let mut stream = control::request(&socket, &ControlRequest::Record(selection)).await?;
     // Only now: without a gateway there shall be no empty file.
     let scribe = Scribe::new(open(&wanted)?, wanted.count);
     let mut scribe = scribe.with_context(|| cannot_write(&wanted.write))?;

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::addr::Networks;
 use crate::cli::Judge;
 use crate::engine::{Profile, SessionRecord, review};
-use crate::lookup::{Capture, Dns, Sources, Zone, parse_server};
+use crate::lookup::{Dns, PassiveDns, Sources, ZoneFile, parse_server};
 use crate::policy::facts::{
     Answers, Facts, Level, Over, ReturnPath, State, fcrdns, helo_resolves, return_path,
     reverse_name,
@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Finds facts where `--config` says that they matter.
 pub(super) struct FactFinder {
-    zone: Option<Zone>,
+    zone: Option<ZoneFile>,
     dns: Option<Dns>,
 }
 
@@ -28,7 +28,7 @@ impl FactFinder {
         if judge.config.is_none() {
             return Ok(None);
         }
-        let zone = judge.zone.as_deref().map(Zone::open).transpose()?;
+        let zone = judge.zone.as_deref().map(ZoneFile::open).transpose()?;
         let dns = match &judge.dns {
             None => None,
             Some(None) => Some(Dns::system(DEADLINE).context("--dns")?),
@@ -47,12 +47,12 @@ impl FactFinder {
         profile: &Profile,
         record: &mut SessionRecord,
         recorded: Option<&str>,
-        capture: &Capture,
+        capture: &PassiveDns,
     ) {
         // Whatever the server asked about its client, it asked after the connection.
         let end = record.start + record.duration;
         let sources = Sources {
-            capture: Some((capture, end)),
+            passive_dns: Some((capture, end)),
             zone: self.zone.as_ref(),
             dns: self.dns.as_ref(),
         };
@@ -66,7 +66,7 @@ impl FactFinder {
             if reviewed.need.is_empty() || was_judged && reviewed.is_decided {
                 break reviewed;
             }
-            sources.learn(&mut known, reviewed.need).await;
+            sources.fetch(&mut known, reviewed.need).await;
         };
         let facts = reviewed.facts;
         record.verdict = reviewed.verdict;
@@ -83,14 +83,14 @@ async fn with_usual(
 ) -> Facts {
     let client = record.client.address;
     if facts.reverse_name.is_none() {
-        let fact = sources.settle(known, |known| reverse_name(client, known)).await;
+        let fact = sources.resolve(known, |known| reverse_name(client, known)).await;
         facts.reverse_name = Some(fact);
     }
     if facts.fcrdns.is_none() {
-        facts.fcrdns = Some(sources.settle(known, |known| fcrdns(client, known)).await);
+        facts.fcrdns = Some(sources.resolve(known, |known| fcrdns(client, known)).await);
     }
     if let (None, Some(helo)) = (&facts.helo_resolves, &record.smtp.helo) {
-        let fact = sources.settle(known, |known| helo_resolves(helo, known)).await;
+        let fact = sources.resolve(known, |known| helo_resolves(helo, known)).await;
         facts.helo_resolves = Some(fact);
     }
     if let (None, Some(transaction)) = (&facts.return_path, record.smtp.transactions.first()) {
@@ -101,7 +101,7 @@ async fn with_usual(
             level: Level::Dns,
             ours: &Networks::default(),
         };
-        let fact = sources.settle(known, |known| return_path(&ask, known)).await;
+        let fact = sources.resolve(known, |known| return_path(&ask, known)).await;
         facts.return_path = Some(fact);
     }
     facts

@@ -8,7 +8,7 @@ use super::reenactment::Reenacted;
 use crate::analyzer::{FinishedSession, PacketCounts};
 use crate::app::print::WRITING;
 use crate::cli::{Replay, ReplayFormat};
-use crate::lookup::Capture;
+use crate::lookup::PassiveDns;
 use crate::report::replay::{
     InputSummary, NumberedSession, ReplayReport, dialogue, json_damage, json_evidence,
     json_fallback, json_session,
@@ -160,7 +160,7 @@ impl Telling {
         &mut self,
         file: &str,
         counts: &stream::Counts,
-        dns: &Capture,
+        dns: &PassiveDns,
     ) -> anyhow::Result<()> {
         for (count, what) in [
             (counts.evicted, "flows were given up: too many at once"),

@@ -9,20 +9,20 @@ use crate::addr::Family;
 use crate::app::door::{Keeper, ProbeResult, Surroundings};
 use crate::app::reading::Told;
 use crate::config::Config;
-use crate::lookup::vantage::{Found, Vantage};
+use crate::lookup::vantage::{Vantage, VantageResult};
 use crate::lookup::{self, LookupService};
 use crate::metrics::Metrics;
 use crate::policy::facts::{
     Answer, DomainName, Lookup, LookupResult, ObserveLookups, Reason, Record, Source,
 };
-use crate::relay::{Ask, Asking};
+use crate::relay::{LookupFuture, LookupProvider};
 use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
 use crate::traffic::{Bound, Passed};
 
 /// Who looks things up. A gateway without it relays all the same, and the log says why.
 pub(super) fn start(
-    settings: &lookup::Settings,
+    settings: &lookup::LookupSettings,
     observer: Arc<dyn ObserveLookups>,
     log: &SessionLog,
 ) -> Option<LookupService> {
@@ -42,7 +42,7 @@ pub(super) fn start(
 pub(super) fn passing(reach: LookupService) -> Told {
     Arc::new(move |passed: &Passed<'_>| {
         if let (Bound::Out, Some(response)) = (passed.bound, passed.response()) {
-            reach.passed(passed.flow.start.server.ip(), response, passed.flow.end);
+            reach.on_response(passed.flow.start.server.ip(), response, passed.flow.end);
         }
     })
 }
@@ -106,8 +106,8 @@ impl Answers {
     }
 }
 
-impl Ask for Answers {
-    fn ask(&self, lookup: Lookup) -> Asking {
+impl LookupProvider for Answers {
+    fn lookup(&self, lookup: Lookup) -> LookupFuture {
         if let (Lookup::ReceivePath(family), Some(keeper)) = (&lookup, self.keeper.get()) {
             let (keeper, family) = (keeper.clone(), *family);
             return Box::pin(async move {
@@ -119,9 +119,9 @@ impl Ask for Answers {
         match &self.reach {
             Some(reach) => {
                 let reach = reach.clone();
-                Box::pin(async move { reach.ask(&lookup).await })
+                Box::pin(async move { reach.lookup(&lookup).await })
             }
-            None => ().ask(lookup),
+            None => ().lookup(lookup),
         }
     }
 }
@@ -131,7 +131,7 @@ impl Ask for Answers {
 async fn mx_has(reach: LookupService, domains: Vec<DomainName>, family: Family) -> Option<bool> {
     let mut all = None;
     for domain in domains {
-        let hosts = match reach.ask(&Lookup::MailExchanges(domain.clone())).await.answer {
+        let hosts = match reach.lookup(&Lookup::MailExchanges(domain.clone())).await.answer {
             Answer::Records(records) => records
                 .into_iter()
                 .filter_map(|record| match record {
@@ -145,7 +145,7 @@ async fn mx_has(reach: LookupService, domains: Vec<DomainName>, family: Family) 
         };
         let mut has = false;
         for host in hosts {
-            match reach.ask(&Lookup::Addresses(host, family)).await.answer {
+            match reach.lookup(&Lookup::Addresses(host, family)).await.answer {
                 Answer::Records(_) => has = true,
                 Answer::NoData | Answer::NxDomain => {}
                 _ => return None,
@@ -207,8 +207,8 @@ impl Elsewhere {
 }
 
 /// `mx.example.org 2001:db8::25 silent`, one after the other.
-fn addresses(found: &Found) -> String {
-    let Found::Addresses(probed) = found else { return String::new() };
+fn addresses(found: &VantageResult) -> String {
+    let VantageResult::Addresses(probed) = found else { return String::new() };
     let each = probed.iter().filter_map(|one| match &one.answer {
         Answer::No(reason, _) => Some(format!("{} {} {}", one.host, one.ip, reason.as_str())),
         _ => None,

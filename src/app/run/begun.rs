@@ -7,17 +7,17 @@ use super::rights::{self, Rights};
 use super::{doors, entrance, handed};
 use crate::config::{self, Config};
 use crate::control;
-use crate::intercept::door::{DoorError, Enforcer};
+use crate::intercept::door::{DoorEnforcer, DoorError};
 use crate::relay::Listeners;
 
 /// What takes rights that are given up after it.
 pub(super) struct Begun {
     /// Or why there is none.
-    pub(super) control: Result<control::Listener, String>,
+    pub(super) control: Result<control::ControlListener, String>,
     pub(super) listeners: Listeners,
     pub(super) metrics_listener: Option<TcpListener>,
     /// Whose doors are kept, and who refuses.
-    pub(super) door: Option<(config::Door, (Enforcer, Option<DoorError>))>,
+    pub(super) door: Option<(config::Door, (DoorEnforcer, Option<DoorError>))>,
     pub(super) rights: Rights,
 }
 
@@ -37,7 +37,7 @@ impl Begun {
         };
         let door = doors(config).map(|settings| {
             let entrance = entrance(config, listeners.addresses());
-            let enforcer = Enforcer::open(settings.refuse, settings.exempt.clone(), entrance);
+            let enforcer = DoorEnforcer::start(settings.refuse, settings.exempt.clone(), entrance);
             (settings, enforcer)
         });
         let rights = Rights::of(config);

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use crate::app::cache;
 use crate::app::door::Keeper;
-use crate::control::{self, Answer, Connection, Request, Turn};
+use crate::control::{
+    self, ControlConnection, ControlListener, ControlRequest, ControlResponse, DoorChange,
+};
 use crate::lookup::LookupService;
 use crate::recording::Selection;
-use crate::relay::Recorders;
+use crate::relay::Taps;
 use crate::report::{LogLevel, SessionLog};
 
 /// Who does what is asked.
 #[derive(Clone)]
 pub(super) struct Desk {
-    pub(super) recorders: Arc<Recorders>,
+    pub(super) recorders: Arc<Taps>,
     /// `None` without `[door]`.
     pub(super) keeper: Option<Keeper>,
     /// `None` if nobody can be asked.
@@ -23,7 +25,7 @@ pub(super) struct Desk {
 
 impl Desk {
     /// Without end: abort it.
-    pub(super) async fn serve(self, listener: control::Listener) {
+    pub(super) async fn serve(self, listener: ControlListener) {
         let serve = move |request, connection| {
             let desk = self.clone();
             async move { desk.request(request, connection).await }
@@ -31,13 +33,15 @@ impl Desk {
         listener.serve(serve).await;
     }
 
-    async fn request(&self, request: Request, mut connection: Connection) {
+    async fn request(&self, request: ControlRequest, mut connection: ControlConnection) {
         match request {
-            Request::Record(wanted) => {
+            ControlRequest::Record(wanted) => {
                 feed(&self.recorders, wanted, connection, &self.log).await;
             }
-            Request::Door { turn } => turn_door(self.keeper.as_ref(), turn, connection).await,
-            Request::Cache(wanted) => {
+            ControlRequest::Door { change: turn } => {
+                turn_door(self.keeper.as_ref(), turn, connection).await
+            }
+            ControlRequest::Cache(wanted) => {
                 cache::serve(self.reach.as_ref(), wanted, &mut connection).await;
             }
         }
@@ -49,9 +53,9 @@ impl Desk {
 /// # Errors
 /// The socket that the file names cannot be had.
 pub(super) fn bind(
-    settings: &control::Settings,
-) -> anyhow::Result<Result<control::Listener, String>> {
-    match control::Listener::bind(settings) {
+    settings: &control::ControlSettings,
+) -> anyhow::Result<Result<ControlListener, String>> {
+    match ControlListener::bind(settings) {
         Ok(listener) => Ok(Ok(listener)),
         Err(error) if settings.required => Err(error.into()),
         Err(error) => Ok(Err(format!("no control socket: {error}"))),
@@ -59,7 +63,11 @@ pub(super) fn bind(
 }
 
 /// Turns a door, if that is asked, and tells of both.
-async fn turn_door(keeper: Option<&Keeper>, turn: Option<Turn>, mut connection: Connection) {
+async fn turn_door(
+    keeper: Option<&Keeper>,
+    turn: Option<DoorChange>,
+    mut connection: ControlConnection,
+) {
     let told = match keeper {
         Some(keeper) => keeper.told(turn).await,
         None => Err("its configuration has no [door]: it lets both families in always".to_owned()),
@@ -68,35 +76,36 @@ async fn turn_door(keeper: Option<&Keeper>, turn: Option<Turn>, mut connection: 
     let _gone_already = match line {
         Ok(mut line) => {
             line.push(b'\n');
-            match connection.answer(&Answer::Ok).await {
+            match connection.respond(&ControlResponse::Ok).await {
                 Ok(()) => connection.send(&line).await,
                 gone => gone,
             }
         }
-        Err(why) => connection.answer(&Answer::Error(why)).await,
+        Err(why) => connection.respond(&ControlResponse::Error(why)).await,
     };
 }
 
 /// Tells a recorder of sessions until it hangs up.
 async fn feed(
-    recorders: &Arc<Recorders>,
+    recorders: &Arc<Taps>,
     selection: Selection,
-    mut connection: Connection,
+    mut connection: ControlConnection,
     log: &SessionLog,
 ) {
     let mut recorder = match recorders.attach(selection) {
         Ok(recorder) => recorder,
         Err(error) => {
-            let _gone_already = connection.answer(&Answer::Error(error.to_string())).await;
+            let _gone_already =
+                connection.respond(&ControlResponse::Error(error.to_string())).await;
             return;
         }
     };
     log.notice(LogLevel::Info, "a recorder is attached: sessions that begin now are told to it");
-    let mut there = connection.answer(&Answer::Ok).await.is_ok();
+    let mut there = connection.respond(&ControlResponse::Ok).await.is_ok();
     while there {
         there = tokio::select! {
             octets = recorder.next() => connection.send(octets).await.is_ok(),
-            () = connection.hung_up() => false,
+            () = connection.closed() => false,
         };
     }
     log.notice(LogLevel::Info, "a recorder is gone");

@@ -7,14 +7,14 @@ use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-use crate::relay::Handed;
+use crate::relay::InheritedSockets;
 use crate::report::LogLevel;
 
 /// Those of this process, once: the environment tells of them no more.
 ///
 /// # Errors
 /// There is one that is no TCP listener.
-pub(super) fn take() -> anyhow::Result<Handed> {
+pub(super) fn take() -> anyhow::Result<InheritedSockets> {
     let mut handed = ListenFd::from_env();
     let mut sockets = Vec::new();
     for number in 0..handed.len() {
@@ -29,11 +29,14 @@ pub(super) fn take() -> anyhow::Result<Handed> {
         }
         sockets.push(socket);
     }
-    Handed::new(sockets).context("a socket that was handed over")
+    InheritedSockets::new(sockets).context("a socket that was handed over")
 }
 
 /// What there is to say of them; nothing where none was handed over.
-pub(super) fn notices(handed: &Handed, listening: &[SocketAddr]) -> Vec<(LogLevel, String)> {
+pub(super) fn notices(
+    handed: &InheritedSockets,
+    listening: &[SocketAddr],
+) -> Vec<(LogLevel, String)> {
     let all: Vec<SocketAddr> = handed.addresses().collect();
     if all.is_empty() {
         return Vec::new();
@@ -85,7 +88,7 @@ mod tests {
         let open = |address: &str| TcpListener::bind(address).unwrap();
         let (first, second) = (open("127.0.0.1:0"), open("127.0.0.1:0"));
         let (taken, left) = (first.local_addr().unwrap(), second.local_addr().unwrap());
-        let handed = Handed::new(vec![first, second]).unwrap();
+        let handed = InheritedSockets::new(vec![first, second]).unwrap();
         let own: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let said = notices(&handed, &[taken, own]);
         let words: Vec<_> = said.iter().map(|(level, words)| (*level, words.as_str())).collect();
@@ -98,6 +101,6 @@ mod tests {
         let expected =
             [(LogLevel::Info, &*kept), (LogLevel::Info, opened), (LogLevel::Warn, &*vain)];
         assert_eq!(words, expected);
-        assert!(notices(&Handed::default(), &[own]).is_empty());
+        assert!(notices(&InheritedSockets::default(), &[own]).is_empty());
     }
 }

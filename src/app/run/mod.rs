@@ -33,7 +33,7 @@ use super::watch::Beside;
 use crate::addr::Family;
 use crate::config::{self, Config};
 use crate::intercept;
-use crate::intercept::door::Entrance;
+use crate::intercept::door::Ingress;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, HealthState, ReadyState};
@@ -127,7 +127,7 @@ impl Gateway {
             Some((settings, enforcer)) => Some(Keeper::start(Parts {
                 settings,
                 enforcer,
-                gate: relay.gate(),
+                gate: relay.handle(),
                 heard,
                 surroundings: answers::surroundings(&config, reach.as_ref(), &metrics, &log)?,
                 metrics: Arc::clone(&metrics),
@@ -135,14 +135,14 @@ impl Gateway {
             })),
             None => None,
         };
-        surroundings.relayed_by(relay.gate());
+        surroundings.relayed_by(relay.handle());
         if let Some((keeper, _)) = &door {
             answers.kept_by(keeper.clone());
             surroundings.kept_by(keeper.clone());
         }
         let control = control.map(|listener| {
             let desk = Desk {
-                recorders: Arc::clone(relay.recorders()),
+                recorders: Arc::clone(relay.taps()),
                 keeper: door.as_ref().map(|(keeper, _)| keeper.clone()),
                 reach: reach.clone(),
                 log: Arc::clone(&log),
@@ -182,7 +182,7 @@ impl Gateway {
 
     fn say_ready(&mut self) {
         let listening: Vec<SocketAddr> = self.relay.addresses().collect();
-        for (level, notice) in handed::notices(self.relay.handed(), &listening) {
+        for (level, notice) in handed::notices(self.relay.inherited(), &listening) {
             self.log.notice(level, &notice);
         }
         let addresses: Vec<String> = listening.iter().map(ToString::to_string).collect();
@@ -223,14 +223,14 @@ impl Gateway {
         } else {
             ReadyState::Ready
         });
-        let upstreams = self.relay.gate().upstream_health();
+        let upstreams = self.relay.handle().upstream_health();
         for family in Family::ALL {
             let of_family =
                 upstreams.iter().filter(|known| Family::of(known.address.ip()) == family);
             let down = of_family.clone().filter(|known| known.up == Some(false)).count();
             self.metrics.set_upstreams(family, of_family.count() - down, down);
         }
-        let overflowed = self.relay.recorders().overflowed();
+        let overflowed = self.relay.taps().dropped_bytes();
         self.metrics.add_record_omitted_bytes(overflowed.saturating_sub(self.overflowed));
         self.overflowed = overflowed;
         let status = self.status();
@@ -305,7 +305,7 @@ impl Gateway {
         let stopping = format!("stopping: {sessions} sessions in progress");
         self.log.notice(LogLevel::Info, &stopping);
         self.service.stopping(stopping);
-        let recorders = Arc::clone(self.relay.recorders());
+        let recorders = Arc::clone(self.relay.taps());
         let cut_off = self.relay.drain().await;
         if cut_off > 0 {
             let late = format!("{cut_off} sessions did not end in time and were ended with 421");
@@ -315,7 +315,7 @@ impl Gateway {
         if self.config.intercept.is_some() {
             intercept::remove().await?;
         }
-        recorders.settle(LAST_LINES).await;
+        recorders.flush(LAST_LINES).await;
         if let Some(control) = self.control {
             control.abort();
         }
@@ -346,10 +346,10 @@ fn given_up(error: RelayError) -> anyhow::Error {
 }
 
 /// What sessions come in by.
-fn entrance(config: &Config, listening: impl Iterator<Item = SocketAddr>) -> Entrance {
+fn entrance(config: &Config, listening: impl Iterator<Item = SocketAddr>) -> Ingress {
     match &config.intercept {
-        Some(settings) => Entrance::Intercepted(settings.clone()),
-        None => Entrance::Listeners(listening.collect()),
+        Some(settings) => Ingress::Intercepted(settings.clone()),
+        None => Ingress::Listeners(listening.collect()),
     }
 }
 

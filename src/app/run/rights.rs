@@ -30,15 +30,15 @@ struct Need {
 /// # Errors
 /// It cannot become that user.
 pub(super) fn begin(config: &Config) -> anyhow::Result<()> {
-    let Some(name) = &config.user else { return Ok(privilege::set_up()?) };
-    let user = User::named(name)?;
+    let Some(name) = &config.user else { return Ok(privilege::limit_to_setup()?) };
+    let user = User::by_name(name)?;
     let directory = config.control.socket.parent().filter(|path| !path.as_os_str().is_empty());
     let made = directory.map_or(Ok(()), |directory| user.make_directory(directory));
     // Where the file names no socket, a gateway can do without.
     if config.control.required {
         made?;
     }
-    Ok(user.become_it()?)
+    Ok(user.assume()?)
 }
 
 impl Rights {
@@ -47,7 +47,11 @@ impl Rights {
         let kept = least(&needs(config), privilege::permitted());
         // nft(8) is a program.
         let intercepts = config.intercept.is_some();
-        let inherited = if intercepts { kept & intercept::NEEDS } else { CapabilitySet::empty() };
+        let inherited = if intercepts {
+            kept & intercept::REQUIRED_CAPABILITIES
+        } else {
+            CapabilitySet::empty()
+        };
         Self { kept, inherited, user: config.user.clone() }
     }
 
@@ -56,7 +60,7 @@ impl Rights {
     /// # Errors
     /// The kernel does not do it.
     pub(super) fn settle(&self) -> anyhow::Result<()> {
-        Ok(privilege::keep(self.kept, self.inherited)?)
+        Ok(privilege::limit_to(self.kept, self.inherited)?)
     }
 
     /// What is kept and for what, in a line.
@@ -103,7 +107,7 @@ impl Rights {
 fn needs(config: &Config) -> Vec<Need> {
     let mut needs = relaying(config);
     if let Some(settings) = doors(config) {
-        let any = door::needs(settings.refuse, config.intercept.is_some());
+        let any = door::required_capabilities(settings.refuse, config.intercept.is_some());
         needs.extend(any.into_iter().map(|any| Need { any, part: "[door]" }));
     }
     if let Some(settings) = &config.watch {
@@ -114,10 +118,10 @@ fn needs(config: &Config) -> Vec<Need> {
 
 /// What a reload can change.
 fn relaying(config: &Config) -> Vec<Need> {
-    let any = config.relay.needs().into_iter();
+    let any = config.relay.required_capabilities().into_iter();
     let mut needs: Vec<Need> = any.map(|any| Need { any, part: "[upstream]" }).collect();
     if config.intercept.is_some() {
-        needs.push(Need { any: intercept::NEEDS, part: INTERCEPT });
+        needs.push(Need { any: intercept::REQUIRED_CAPABILITIES, part: INTERCEPT });
     }
     needs
 }

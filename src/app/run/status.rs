@@ -9,20 +9,20 @@ use axum::Router;
 use crate::app::door::Keeper;
 use crate::config::Config;
 use crate::metrics::http::{HealthState, ReadyState};
-use crate::relay::{Gate, UpstreamHealth};
+use crate::relay::{RelayHandle, UpstreamHealth};
 use crate::report::status::{self, GatewayInfo, LiveState, Status, UpstreamRow};
 use crate::time::Timestamp;
 
 /// Given to the page before there is a relay, or a door to keep; clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Surroundings {
-    gate: Arc<OnceLock<Gate>>,
+    gate: Arc<OnceLock<RelayHandle>>,
     keeper: Arc<OnceLock<Keeper>>,
 }
 
 impl Surroundings {
     /// From now on there is a relay.
-    pub(super) fn relayed_by(&self, gate: Gate) {
+    pub(super) fn relayed_by(&self, gate: RelayHandle) {
         let _there_is_one = self.gate.set(gate);
     }
 
@@ -57,7 +57,7 @@ impl Surroundings {
             Some(keeper) => keeper.shown().await.unwrap_or_default(),
             None => Vec::new(),
         };
-        let upstreams = self.gate.get().map(Gate::upstream_health).unwrap_or_default();
+        let upstreams = self.gate.get().map(RelayHandle::upstream_health).unwrap_or_default();
         LiveState {
             // That of the records, where there may be any.
             at: self.gate.get().map_or_else(wall_clock, |gate| gate.clock().now()),

@@ -13,7 +13,7 @@ use super::sections::{Intercept, Listen, Mode, TimeoutSet, Timeouts, Upstream};
 use super::values::spoken;
 use crate::addr::{Family, Networks};
 use crate::engine;
-use crate::relay::Identity;
+use crate::relay::UpstreamIdentity;
 
 /// The mode in force; `None` when it cannot be known.
 pub(super) fn mode(listen: &Listen) -> Option<Mode> {
@@ -21,10 +21,10 @@ pub(super) fn mode(listen: &Listen) -> Option<Mode> {
 }
 
 /// The default of `upstream.identity`: interception is worth its trouble only when the MTA sees the client.
-pub(super) const fn default_identity(mode: Mode) -> Identity {
+pub(super) const fn default_identity(mode: Mode) -> UpstreamIdentity {
     match mode {
-        Mode::Proxy => Identity::None,
-        Mode::Tproxy => Identity::Transparent,
+        Mode::Proxy => UpstreamIdentity::None,
+        Mode::Tproxy => UpstreamIdentity::Transparent,
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) fn upstream(
         notes.mistake(at, "upstream.connect_timeout", problem, advice);
     }
     let Some(mode) = mode(listen) else { return };
-    if upstream.identity.in_force(default_identity(mode)) == Some(Identity::Transparent) {
+    if upstream.identity.in_force(default_identity(mode)) == Some(UpstreamIdentity::Transparent) {
         transparent_identity(mode, listen, upstream, trusted, notes);
     }
 }

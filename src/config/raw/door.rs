@@ -9,7 +9,7 @@ use super::reader::{Field, Section};
 use super::values::{duration, integer, list, one_of};
 use crate::addr::{Family, Networks};
 use crate::config::Door;
-use crate::intercept::door::Refuse;
+use crate::intercept::door::RefuseMethod;
 use crate::lookup::vantage;
 use crate::policy::door::{Settings, WhenUnproven};
 
@@ -24,11 +24,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// calls have to come in through a closed door; from its other family they come by an address that only the file can tell.
 pub(super) fn door(
     section: &mut Section<'_, '_, '_>,
-    vantage: Option<&vantage::Settings>,
+    vantage: Option<&vantage::VantageSettings>,
 ) -> Option<Door> {
     let unproven = if vantage.is_some() { WhenUnproven::Close } else { WhenUnproven::default() };
     let default = Settings { when_unproven: unproven, ..Settings::default() };
-    let words = Refuse::ALL.map(|refuse| (refuse.as_str(), refuse));
+    let words = RefuseMethod::ALL.map(|refuse| (refuse.as_str(), refuse));
     let exempt = section.read("exempt", list(network)).or(Vec::new());
     let exempt = exempt.into_iter().map(Spanned::into_inner);
     let exempt = exempt.chain(vantage.map(|vantage| vantage.address.ip().to_canonical().into()));

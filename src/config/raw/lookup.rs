@@ -9,8 +9,10 @@ use super::net::{domain, peer};
 use super::reader::{Field, Read, Section, Value};
 use super::unknown::printable;
 use super::values::{duration, fault, integer, list, plain, size, some, spoken, text, truth};
-use crate::lookup::{Keep, Lives, Probes, Settings, check_store, parse_server, vantage};
-use crate::relay::{self, Identity};
+use crate::lookup::{
+    CacheLimits, LookupSettings, ProbeSettings, Ttls, check_redis_url, parse_server, vantage,
+};
+use crate::relay::{self, UpstreamIdentity};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -18,63 +20,63 @@ const MINUTE: Duration = Duration::from_secs(60);
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
 /// `[reach]`; what other sections decide is put in by [`with_relay`].
-pub(super) fn reach(section: &mut Section<'_, '_, '_>) -> Settings {
+pub(super) fn reach(section: &mut Section<'_, '_, '_>) -> LookupSettings {
     const MOST: u32 = 1_000_000;
-    let default = Settings::default();
-    let (keep, probes) = (default.keep, default.probes);
+    let default = LookupSettings::default();
+    let (limits, probes) = (default.cache_limits, default.probes);
     let tenth = Duration::from_millis(100);
-    Settings {
-        dns: plain(section.read("dns", list(server)).or(Vec::new())),
+    LookupSettings {
+        dns_servers: plain(section.read("dns", list(server)).or(Vec::new())),
         deadline: section.read("deadline", duration(tenth..=MINUTE)).or(default.deadline),
-        traffic_fresh: section
+        traffic_max_age: section
             .read("traffic_fresh", duration(SECOND..=60 * MINUTE))
-            .or(default.traffic_fresh),
-        keep: Keep {
-            entries: section.read("entries", integer(100..=100_000_000)).or(keep.entries),
-            size: section.read("size", size(1 << 20..=64 << 30)).or(keep.size),
+            .or(default.traffic_max_age),
+        cache_limits: CacheLimits {
+            entries: section.read("entries", integer(100..=100_000_000)).or(limits.entries),
+            bytes: section.read("size", size(1 << 20..=64 << 30)).or(limits.bytes),
         },
-        probes: Probes {
+        probes: ProbeSettings {
             port: section.read("port", integer(1..=u16::MAX)).or(probes.port),
-            patience: section
-                .read("probe_timeout", duration(tenth..=5 * MINUTE))
-                .or(probes.patience),
+            timeout: section.read("probe_timeout", duration(tenth..=5 * MINUTE)).or(probes.timeout),
             callouts: section.read("callouts", truth).or(probes.callouts),
             large_segments: section.read("large_segments", truth).or(probes.large_segments),
-            at_once: section.read("probes_at_once", integer(1..=100_000)).or(probes.at_once),
+            max_concurrent: section
+                .read("probes_at_once", integer(1..=100_000))
+                .or(probes.max_concurrent),
             per_second: section.read("probes_per_second", integer(1..=MOST)).or(probes.per_second),
-            per_target_per_minute: section
+            per_server_per_minute: section
                 .read("probes_per_server_per_minute", integer(1..=MOST))
-                .or(probes.per_target_per_minute),
+                .or(probes.per_server_per_minute),
         },
-        recipients_pending: section
+        max_pending_recipients: section
             .read("recipients_pending", integer(1..=100_000))
-            .or(default.recipients_pending),
-        cache: given(&section.read("cache", file)),
-        store: given(&section.read("store", store)),
-        lives: lives(&mut section.section("keep")),
+            .or(default.max_pending_recipients),
+        cache_file: given(&section.read("cache", file)),
+        redis: given(&section.read("store", store)),
+        ttls: ttls(&mut section.section("keep")),
         ..default
     }
 }
 
 /// `[reach.keep]`
-fn lives(section: &mut Section<'_, '_, '_>) -> Lives {
+fn ttls(section: &mut Section<'_, '_, '_>) -> Ttls {
     const RANGE: RangeInclusive<Duration> = SECOND..=YEAR;
-    let default = Lives::default();
+    let default = Ttls::default();
     let mut read = |key, default| section.read(key, duration(RANGE)).or(default);
-    let lives = Lives {
+    let ttls = Ttls {
         dns_min: read("dns_min", default.dns_min),
         dns_max: read("dns_max", default.dns_max),
         dns_negative_max: read("dns_negative_max", default.dns_negative_max),
         unknown: read("unknown", default.unknown),
-        probe_yes: read("probe_yes", default.probe_yes),
-        probe_no: read("probe_no", default.probe_no),
-        callout_yes: read("callout_yes", default.callout_yes),
-        callout_no: read("callout_no", default.callout_no),
-        recipient_yes: read("recipient_yes", default.recipient_yes),
-        recipient_no: read("recipient_no", default.recipient_no),
+        probe_positive: read("probe_yes", default.probe_positive),
+        probe_negative: read("probe_no", default.probe_negative),
+        callout_positive: read("callout_yes", default.callout_positive),
+        callout_negative: read("callout_no", default.callout_negative),
+        recipient_positive: read("recipient_yes", default.recipient_positive),
+        recipient_negative: read("recipient_no", default.recipient_negative),
     };
-    let least = lives.dns_min;
-    for (key, most) in [("dns_max", lives.dns_max), ("dns_negative_max", lives.dns_negative_max)] {
+    let least = ttls.dns_min;
+    for (key, most) in [("dns_max", ttls.dns_max), ("dns_negative_max", ttls.dns_negative_max)] {
         if let (true, Some(at)) = (most < least, section.begins()) {
             let field = section.field(key);
             let problem =
@@ -82,32 +84,32 @@ fn lives(section: &mut Section<'_, '_, '_>) -> Lives {
             section.notes.mistake(at, &field, problem, "make it longer, or dns_min shorter");
         }
     }
-    lives
+    ttls
 }
 
 /// What `[reach]` takes from the relay's sections.
-pub(super) fn with_relay(reach: Settings, relay: &relay::Settings) -> Settings {
+pub(super) fn with_relay(reach: LookupSettings, relay: &relay::RelaySettings) -> LookupSettings {
     let upstream = &relay.upstream;
-    Settings {
+    LookupSettings {
         hostname: relay.smtp.hostname.clone(),
         mark: upstream.mark,
         upstreams: upstream.addresses.clone(),
-        upstream_preface: preface(upstream.identity).to_vec(),
+        upstream_proxy_header: proxy_header(upstream.identity).to_vec(),
         ..reach
     }
 }
 
 /// A PROXY header for a connection of the gateway's own: v1 `UNKNOWN`, v2 `LOCAL`.
-const fn preface(identity: Identity) -> &'static [u8] {
+const fn proxy_header(identity: UpstreamIdentity) -> &'static [u8] {
     match identity {
-        Identity::ProxyV1 => b"PROXY UNKNOWN\r\n",
-        Identity::ProxyV2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
-        Identity::None | Identity::Transparent | Identity::Xclient => b"",
+        UpstreamIdentity::ProxyV1 => b"PROXY UNKNOWN\r\n",
+        UpstreamIdentity::ProxyV2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        UpstreamIdentity::None | UpstreamIdentity::Transparent | UpstreamIdentity::Xclient => b"",
     }
 }
 
 /// `[vantage]`: `None` without the section, or when it is wrong.
-pub(super) fn vantage(section: &mut Section<'_, '_, '_>) -> Option<vantage::Settings> {
+pub(super) fn vantage(section: &mut Section<'_, '_, '_>) -> Option<vantage::VantageSettings> {
     const DOMAINS: &str = "write at least one domain such as \"example.org\"";
     let begins = section.begins().is_some();
     let timeout = section.read("timeout", duration(SECOND..=5 * MINUTE));
@@ -124,11 +126,11 @@ pub(super) fn vantage(section: &mut Section<'_, '_, '_>) -> Option<vantage::Sett
             section.read("domains", some(domain, DOMAINS)),
         )
     };
-    Some(vantage::Settings {
+    Some(vantage::VantageSettings {
         address: *address.given()?.get_ref(),
         key: given(&key)?,
         domains: plain(domains.given()?.get_ref().clone()),
-        timeout: timeout.or(vantage::TIMEOUT),
+        timeout: timeout.or(vantage::DEFAULT_TIMEOUT),
     })
 }
 
@@ -159,7 +161,7 @@ fn file(value: &Value<'_>) -> Read<PathBuf> {
 fn store(value: &Value<'_>) -> Read<String> {
     const EXAMPLE: &str = "\"redis://192.0.2.6:6379/0\"";
     let url = text(value, "the address of a Redis server", EXAMPLE)?;
-    match check_store(url) {
+    match check_redis_url(url) {
         Ok(()) => Ok(url.to_owned()),
         // The address may hold a password.
         Err(why) => {

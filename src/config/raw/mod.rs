@@ -85,13 +85,13 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mode = mode.unwrap_or_default();
     let addresses = plain(listen.addresses.or(Vec::new()));
     let intercept = (mode == Mode::Tproxy).then(|| interception(intercept, &addresses));
-    let relay = relay::Settings {
-        listen: relay::Listen {
+    let relay = relay::RelaySettings {
+        listen: relay::ListenSettings {
             addresses,
             transparent: mode == Mode::Tproxy,
             threads: listen.threads.or(available_parallelism().map_or(1, NonZero::get)),
         },
-        upstream: relay::Upstream {
+        upstream: relay::UpstreamSettings {
             addresses: plain(upstream.addresses.or(Vec::new())),
             identity: upstream.identity.or(agree::default_identity(mode)),
             attempt_delay: upstream.attempt_delay.or(agree::ATTEMPT_DELAY),
@@ -118,8 +118,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
-    let ours = site.addresses.clone();
-    let reach = crate::lookup::Settings { ours, ..lookup::with_relay(reach, &relay) };
+    let own_networks = site.addresses.clone();
+    let reach = crate::lookup::LookupSettings { own_networks, ..lookup::with_relay(reach, &relay) };
     Ok(Config {
         relay,
         intercept,
@@ -145,12 +145,12 @@ fn watching(section: Watch) -> live::Settings {
     }
 }
 
-fn interception(section: Intercept, listen: &[SocketAddr]) -> intercept::Settings {
+fn interception(section: Intercept, listen: &[SocketAddr]) -> intercept::InterceptSettings {
     let port = |family| {
         let mut own = listen.iter().filter(|addr| Family::of(addr.ip()) == family);
         own.next().map(SocketAddr::port)
     };
-    intercept::Settings {
+    intercept::InterceptSettings {
         ports: section.ports.given().map_or_else(
             || vec![INTERCEPT_PORT],
             |ports| ports.get_ref().iter().map(|port| *port.get_ref()).collect(),

@@ -17,7 +17,7 @@ use crate::config::WATCH_BUFFER;
 use crate::control;
 use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt};
 use crate::policy::{AccessRule, Action};
-use crate::relay::{Identity, Limits};
+use crate::relay::{RelayLimits, UpstreamIdentity};
 use crate::report::{LogFormat, LogSettings, status};
 use crate::smtp::Keyword;
 use crate::source::live::Choice;
@@ -85,7 +85,7 @@ fn routing_table(value: &Value<'_>) -> Read<u32> {
 
 pub(super) struct Upstream {
     pub(super) addresses: List<SocketAddr>,
-    pub(super) identity: Field<Identity>,
+    pub(super) identity: Field<UpstreamIdentity>,
     pub(super) attempt_delay: Field<Duration>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) retry_after: Field<Duration>,
@@ -95,11 +95,11 @@ pub(super) const UPSTREAM_EXAMPLE: &str = r#"addresses = ["[::1]:25", "127.0.0.1
 
 pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) -> Upstream {
     let identities = [
-        ("none", Identity::None),
-        ("transparent", Identity::Transparent),
-        ("proxy-v1", Identity::ProxyV1),
-        ("proxy-v2", Identity::ProxyV2),
-        ("xclient", Identity::Xclient),
+        ("none", UpstreamIdentity::None),
+        ("transparent", UpstreamIdentity::Transparent),
+        ("proxy-v1", UpstreamIdentity::ProxyV1),
+        ("proxy-v2", UpstreamIdentity::ProxyV2),
+        ("xclient", UpstreamIdentity::Xclient),
     ];
     // RFC 8305 §5 allows no less than 10 ms and advises no more than 2 s.
     let attempt_delay = Duration::from_millis(10)..=2 * SECOND;
@@ -221,11 +221,11 @@ pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> Smtp {
     }
 }
 
-pub(super) fn limits(section: &mut Section<'_, '_, '_>) -> Limits {
+pub(super) fn limits(section: &mut Section<'_, '_, '_>) -> RelayLimits {
     const MOST: u32 = 1_000_000;
     let session = SessionLimits::default();
     let new_sessions = section.read("new_sessions_per_client_per_minute", integer(0..=MOST)).or(0);
-    Limits {
+    RelayLimits {
         sessions: section.read("sessions", integer(1..=1_000_000)).or(10_000),
         sessions_per_client: section.read("sessions_per_client", integer(1..=1_000_000)).or(50),
         new_sessions_per_client_per_minute: (new_sessions > 0).then_some(new_sessions),
@@ -296,11 +296,13 @@ pub(super) fn status(section: &mut Section<'_, '_, '_>) -> status::StatusSetting
     }
 }
 
-pub(super) fn control(section: &mut Section<'_, '_, '_>) -> control::Settings {
+pub(super) fn control(section: &mut Section<'_, '_, '_>) -> control::ControlSettings {
     let socket: Field<PathBuf> = section.read("socket", socket_path);
     match socket.given() {
-        Some(socket) => control::Settings { socket: socket.get_ref().clone(), required: true },
-        None => control::Settings::default(),
+        Some(socket) => {
+            control::ControlSettings { socket: socket.get_ref().clone(), required: true }
+        }
+        None => control::ControlSettings::default(),
     }
 }
 
@@ -343,10 +345,14 @@ pub(super) fn watch(section: &mut Section<'_, '_, '_>) -> Watch {
 fn socket_path(value: &Value<'_>) -> Read<PathBuf> {
     // unix(7): sun_path, with its final NUL.
     const LONGEST: usize = 107;
-    let path = text(value, "a path", &format!("\"{}\"", control::SOCKET))?;
+    let path = text(value, "a path", &format!("\"{}\"", control::DEFAULT_SOCKET))?;
     if path.is_empty() || path.contains('\0') || path.ends_with('/') {
         let problem = format!("\"{}\" cannot be the name of a socket", printable(path));
-        return fault(value, problem, format!("write a path such as \"{}\"", control::SOCKET));
+        return fault(
+            value,
+            problem,
+            format!("write a path such as \"{}\"", control::DEFAULT_SOCKET),
+        );
     }
     if path.len() > LONGEST {
         let problem = format!("the path has {} octets, a socket's at most {LONGEST}", path.len());

@@ -8,18 +8,18 @@
 //! refuses the family of the client. Sessions in progress are not touched.
 
 #[cfg(feature = "ebpf")]
-mod lookup;
+mod sk_lookup;
 
 use std::net::SocketAddr;
 
 use rustix::thread::CapabilitySet;
 
-use super::{InterceptError, Settings as Interception, nft, ruleset};
+use super::{InterceptError, InterceptSettings, nft, ruleset};
 use crate::addr::{Family, Networks};
 
 /// `[door] refuse`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Refuse {
+pub enum RefuseMethod {
     /// In the kernel, by a reset.
     #[default]
     Syn,
@@ -27,7 +27,7 @@ pub enum Refuse {
     Smtp,
 }
 
-impl Refuse {
+impl RefuseMethod {
     pub const ALL: [Self; 2] = [Self::Syn, Self::Smtp];
 
     pub const fn as_str(self) -> &'static str {
@@ -38,26 +38,26 @@ impl Refuse {
     }
 }
 
-/// What it takes to turn a door in the kernel once its [`Enforcer`] is open; of each set the kernel takes any. An interception's
+/// What it takes to turn a door in the kernel once its [`DoorEnforcer`] is open; of each set the kernel takes any. An interception's
 /// door takes what the interception takes.
-pub fn needs(refuse: Refuse, intercepts: bool) -> Vec<CapabilitySet> {
+pub fn required_capabilities(refuse: RefuseMethod, intercepts: bool) -> Vec<CapabilitySet> {
     match refuse {
-        Refuse::Smtp => Vec::new(),
-        Refuse::Syn if intercepts => vec![super::NEEDS],
+        RefuseMethod::Smtp => Vec::new(),
+        RefuseMethod::Syn if intercepts => vec![super::REQUIRED_CAPABILITIES],
         #[cfg(feature = "ebpf")]
-        Refuse::Syn => lookup::needs().into_iter().collect(),
+        RefuseMethod::Syn => sk_lookup::required_capabilities().into_iter().collect(),
         #[cfg(not(feature = "ebpf"))]
-        Refuse::Syn => Vec::new(),
+        RefuseMethod::Syn => Vec::new(),
     }
 }
 
 /// What sessions come in by.
 #[derive(Clone, Debug)]
-pub enum Entrance {
+pub enum Ingress {
     /// The gateway's own listeners, as bound.
     Listeners(Vec<SocketAddr>),
     /// An interception that is installed.
-    Intercepted(Interception),
+    Intercepted(InterceptSettings),
 }
 
 /// Why a door cannot be closed, or opened, in the kernel.
@@ -87,16 +87,16 @@ pub enum DoorError {
 
 /// Closes and opens the doors of both families. Dropped, it refuses nobody any more, but for an interception's rules,
 /// which go with the interception.
-pub struct Enforcer {
+pub struct DoorEnforcer {
     by: By,
     exempt: Networks,
 }
 
 enum By {
     #[cfg(feature = "ebpf")]
-    Lookup(Box<lookup::Lookup>),
+    SkLookup(Box<sk_lookup::SkLookupDoor>),
     Nft {
-        interception: Interception,
+        interception: InterceptSettings,
         /// What rules counted that are gone. By family.
         counted: [u64; 2],
         admits: [bool; 2],
@@ -104,21 +104,25 @@ enum By {
     Smtp,
 }
 
-impl Enforcer {
+impl DoorEnforcer {
     /// One that does as `refuse` says, with both doors open; or one that leaves it to the relay, and why.
-    pub fn open(refuse: Refuse, exempt: Networks, entrance: Entrance) -> (Self, Option<DoorError>) {
+    pub fn start(
+        refuse: RefuseMethod,
+        exempt: Networks,
+        entrance: Ingress,
+    ) -> (Self, Option<DoorError>) {
         let by = match (refuse, entrance) {
-            (Refuse::Smtp, _) => Ok(By::Smtp),
-            (Refuse::Syn, Entrance::Intercepted(interception)) => {
+            (RefuseMethod::Smtp, _) => Ok(By::Smtp),
+            (RefuseMethod::Syn, Ingress::Intercepted(interception)) => {
                 Ok(By::Nft { interception, counted: [0; 2], admits: [true; 2] })
             }
             #[cfg(feature = "ebpf")]
-            (Refuse::Syn, Entrance::Listeners(addresses)) => {
-                lookup::Lookup::start(&addresses, &exempt)
-                    .map(|lookup| By::Lookup(Box::new(lookup)))
+            (RefuseMethod::Syn, Ingress::Listeners(addresses)) => {
+                sk_lookup::SkLookupDoor::start(&addresses, &exempt)
+                    .map(|lookup| By::SkLookup(Box::new(lookup)))
             }
             #[cfg(not(feature = "ebpf"))]
-            (Refuse::Syn, Entrance::Listeners(_)) => Err(DoorError::NotBuilt),
+            (RefuseMethod::Syn, Ingress::Listeners(_)) => Err(DoorError::NotBuilt),
         };
         match by {
             Ok(by) => (Self { by, exempt }, None),
@@ -127,10 +131,10 @@ impl Enforcer {
     }
 
     /// Who refuses now.
-    pub const fn refuses(&self) -> Refuse {
+    pub const fn method(&self) -> RefuseMethod {
         match self.by {
-            By::Smtp => Refuse::Smtp,
-            _ => Refuse::Syn,
+            By::Smtp => RefuseMethod::Smtp,
+            _ => RefuseMethod::Syn,
         }
     }
 
@@ -146,7 +150,7 @@ impl Enforcer {
     pub async fn set(&mut self, family: Family, admits: bool) -> Result<(), DoorError> {
         match &mut self.by {
             #[cfg(feature = "ebpf")]
-            By::Lookup(lookup) => lookup.set(family, admits),
+            By::SkLookup(lookup) => lookup.set(family, admits),
             By::Nft { interception, counted, admits: now } => {
                 // Turning it takes the rule away, with its counter.
                 let more = refused_by_rule(family).await.unwrap_or_default();
@@ -163,11 +167,11 @@ impl Enforcer {
     ///
     /// # Errors
     /// The kernel does not take them.
-    pub async fn renew(&mut self, entrance: Entrance) -> Result<(), DoorError> {
+    pub async fn update(&mut self, entrance: Ingress) -> Result<(), DoorError> {
         match (&mut self.by, entrance) {
             #[cfg(feature = "ebpf")]
-            (By::Lookup(lookup), Entrance::Listeners(addresses)) => lookup.listen(&addresses),
-            (By::Nft { interception, admits, .. }, Entrance::Intercepted(new)) => {
+            (By::SkLookup(lookup), Ingress::Listeners(addresses)) => lookup.listen(&addresses),
+            (By::Nft { interception, admits, .. }, Ingress::Intercepted(new)) => {
                 *interception = new;
                 for family in Family::ALL {
                     if !admits[family as usize] {
@@ -181,10 +185,10 @@ impl Enforcer {
     }
 
     /// SYNs of `family` that were refused in the kernel since the start.
-    pub async fn refused(&self, family: Family) -> u64 {
+    pub async fn refused_syns(&self, family: Family) -> u64 {
         match &self.by {
             #[cfg(feature = "ebpf")]
-            By::Lookup(lookup) => lookup.refused(family),
+            By::SkLookup(lookup) => lookup.refused(family),
             By::Nft { counted, admits, .. } => {
                 let before = counted[family as usize];
                 if admits[family as usize] {

@@ -35,10 +35,10 @@ use tokio::time::Instant;
 
 pub(super) use self::connect::{Missed, connect};
 pub(super) use self::dialogue::{Broken, Dialogue, Said};
-pub use self::survey::{Caller, survey};
-use super::Settings;
+pub use self::survey::{SurveySettings, survey};
+use super::LookupSettings;
 use super::limits::Limits;
-use super::settings::Probes;
+use super::settings::ProbeSettings;
 use crate::addr::Networks;
 use crate::policy::facts::{Answer, Lookup, Reason};
 
@@ -53,7 +53,7 @@ const LARGE: usize = NOOPS * (ARGUMENT + "NOOP \r\n".len());
 /// Calls other servers, within limits.
 #[derive(Debug)]
 pub(super) struct Prober {
-    settings: Probes,
+    settings: ProbeSettings,
     /// Of the patience, for the handshake: three SYNs at least with the default deadline.
     handshake: Duration,
     hostname: String,
@@ -63,15 +63,15 @@ pub(super) struct Prober {
 }
 
 impl Prober {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let patience = settings.probes.patience;
+    pub(super) fn new(settings: &LookupSettings) -> Self {
+        let patience = settings.probes.timeout;
         Self {
             settings: settings.probes,
             // That somebody is silent shall be known before the asker leaves.
             handshake: (settings.deadline * 4 / 5).min(patience),
             hostname: settings.hostname.clone(),
             mark: settings.mark,
-            ours: settings.ours.clone(),
+            ours: settings.own_networks.clone(),
             limits: Limits::new(&settings.probes),
         }
     }
@@ -106,7 +106,7 @@ impl Prober {
         let Some(_permit) = self.limits.permit(ip) else {
             return Answer::Unknown(Reason::Limited);
         };
-        let until = Instant::now() + self.settings.patience;
+        let until = Instant::now() + self.settings.timeout;
         let stream = match self.connect(ip).await {
             Ok(stream) => stream,
             Err(missed) => return missed.answer(),
@@ -214,7 +214,7 @@ impl Turned {
 /// It is four NOOPs (RFC 5321 §4.1.1.9, whose argument is ignored) of no more than 512 octets each, in one write, to a
 /// server that offers PIPELINING. RFC 2920 §3.1 wants a NOOP at the end of a group only. Servers that pipeline at all
 /// answer them, but a strict one may take offence; there is nothing else that is long, changes nothing and is in order. So
-/// it is done only where the operator says so (`[reach] large_segments`). What the answers are does not matter.
+/// it is done only where the operator says so (`[service] large_segments`). What the answers are does not matter.
 async fn large(dialogue: &mut Dialogue) -> Result<(), Broken> {
     let noop = format!("NOOP {}\r\n", "x".repeat(ARGUMENT));
     dialogue.say(noop.repeat(NOOPS).as_bytes()).await?;

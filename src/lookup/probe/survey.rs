@@ -17,18 +17,18 @@ const MAX_LINES: usize = 64;
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub struct SurveySettings {
     /// What its EHLO says.
     pub hostname: String,
     pub port: u16,
     /// For the connection, for greeting and EHLO together, and for something large; each.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// Calls `server` as far as it answers; takes three times the patience at most.
-pub async fn survey(server: IpAddr, caller: &Caller) -> Survey {
+pub async fn survey(server: IpAddr, caller: &SurveySettings) -> Survey {
     let began = Instant::now();
-    let stream = match connect(SocketAddr::new(server, caller.port), None, caller.patience).await {
+    let stream = match connect(SocketAddr::new(server, caller.port), None, caller.timeout).await {
         Ok(stream) => stream,
         Err(missed) => {
             return Survey::only(match missed {
@@ -39,7 +39,7 @@ pub async fn survey(server: IpAddr, caller: &Caller) -> Survey {
         }
     };
     let mut survey = Survey::only(Reached::Yes(began.elapsed()));
-    let mut dialogue = Dialogue::new(stream, Instant::now() + caller.patience);
+    let mut dialogue = Dialogue::new(stream, Instant::now() + caller.timeout);
     survey.greeting = hear(&mut dialogue, None).await;
     if !is_good(&survey.greeting) {
         dialogue.leave();
@@ -62,9 +62,9 @@ pub async fn survey(server: IpAddr, caller: &Caller) -> Survey {
     survey
 }
 
-async fn say_large(dialogue: &mut Dialogue, caller: &Caller) -> Large {
+async fn say_large(dialogue: &mut Dialogue, caller: &SurveySettings) -> Large {
     let began = Instant::now();
-    dialogue.end_by(began + caller.patience);
+    dialogue.end_by(began + caller.timeout);
     match large(dialogue).await {
         Ok(()) => Large::LookupResult(LARGE),
         Err(Broken::Stalled) => Large::Stalled(began.elapsed()),

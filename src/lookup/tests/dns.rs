@@ -94,7 +94,7 @@ async fn a_server_is_asked() {
 
     let sources = Sources { dns: Some(&dns), ..Sources::default() };
     let client = "2001:db8::25".parse().unwrap();
-    let fact = sources.settle(&mut Answers::default(), |known| fcrdns(client, known)).await;
+    let fact = sources.resolve(&mut Answers::default(), |known| fcrdns(client, known)).await;
     assert_eq!((fact.state, fact.source), (State::True, Source::Dns));
     assert_eq!(fact.detail.unwrap().to_string(), "mx.a.example");
     server.shutdown_token().cancel();

@@ -1,14 +1,14 @@
 //! The three sources, each by itself and one after the other; and the live answerer.
 
-mod capture;
+mod disk_cache;
 mod dns;
-mod live;
+mod passive_dns;
 mod probe;
+mod redis_store;
 mod resolver;
-mod shared;
-mod store;
+mod service;
 mod vantage;
-mod zone;
+mod zone_file;
 
 use std::path::Path;
 
@@ -50,16 +50,19 @@ const AT: Timestamp = Timestamp::from_nanos(1_000);
 
 #[tokio::test]
 async fn the_capture_is_asked_first_then_the_zone() {
-    let mut capture = Capture::default();
-    capture.message(&capture::response("PTR 2001:db8::25", "NOERROR", "PTR a.example.", ""), AT);
-    capture.message(&capture::response("AAAA lame.example", "SERVFAIL", "", ""), AT);
+    let mut capture = PassiveDns::default();
+    capture.on_message(
+        &passive_dns::response("PTR 2001:db8::25", "NOERROR", "PTR a.example.", ""),
+        AT,
+    );
+    capture.on_message(&passive_dns::response("AAAA lame.example", "SERVFAIL", "", ""), AT);
     let text = "$ORIGIN example.\na AAAA 2001:db8::25\nlame AAAA 2001:db8::25\n";
-    let zone = Zone::parse(text, Path::new("z")).unwrap();
-    let sources = Sources { capture: Some((&capture, AT)), zone: Some(&zone), dns: None };
+    let zone = ZoneFile::parse(text, Path::new("z")).unwrap();
+    let sources = Sources { passive_dns: Some((&capture, AT)), zone: Some(&zone), dns: None };
 
     let mut known = Answers::default();
     let client = "2001:db8::25".parse().unwrap();
-    let fact = sources.settle(&mut known, |known| fcrdns(client, known)).await;
+    let fact = sources.resolve(&mut known, |known| fcrdns(client, known)).await;
     assert_eq!((fact.state, fact.source), (State::True, Source::Zone));
     assert_eq!(fact.detail.unwrap().to_string(), "a.example");
     assert_eq!(known.get(&lookup("PTR 2001:db8::25")).unwrap().source, Source::Capture);

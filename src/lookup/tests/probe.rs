@@ -9,9 +9,9 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::{LookupService, Probes, Settings};
-use super::live::{settings, start};
+use super::super::{LookupService, LookupSettings, ProbeSettings};
 use super::resolver::Resolver;
+use super::service::{settings, start};
 use super::{Answer, Lookup, Reason};
 use crate::policy::facts::Obtained;
 
@@ -72,11 +72,16 @@ async fn play(stream: TcpStream, script: &str, heard: &Mutex<Vec<String>>) {
     }
 }
 
-fn probes(port: u16) -> Probes {
-    Probes { port, callouts: true, patience: Duration::from_millis(700), ..Probes::default() }
+fn probes(port: u16) -> ProbeSettings {
+    ProbeSettings {
+        port,
+        callouts: true,
+        timeout: Duration::from_millis(700),
+        ..ProbeSettings::default()
+    }
 }
 
-async fn reach_of(peer: &Peer, change: impl FnOnce(&mut Settings)) -> LookupService {
+async fn reach_of(peer: &Peer, change: impl FnOnce(&mut LookupSettings)) -> LookupService {
     // Nothing here asks the DNS.
     let mut settings = settings((Ipv4Addr::LOCALHOST, 9).into());
     settings.probes = probes(peer.address.port());
@@ -139,13 +144,13 @@ async fn each_way_of_answering_is_told_apart() {
             [(greeted, Lookup::Connect as fn(_) -> _, connect), (greeted, Lookup::Greet, greet)]
         {
             let peer = peer(script).await;
-            let reach = reach_of(&peer, |_| {}).await;
-            let answered = reach.ask(&of(peer.address.ip())).await;
+            let service = reach_of(&peer, |_| {}).await;
+            let answered = service.lookup(&of(peer.address.ip())).await;
             assert_eq!(in_words(&answered.answer), expected, "{script}");
         }
         let peer = peer(script).await;
-        let reach = reach_of(&peer, |_| {}).await;
-        let answered = reach.ask(&Lookup::Callout(peer.address.ip(), path)).await;
+        let service = reach_of(&peer, |_| {}).await;
+        let answered = service.lookup(&Lookup::Callout(peer.address.ip(), path)).await;
         assert_eq!(in_words(&answered.answer), call_out, "{script}");
     }
 }
@@ -154,9 +159,9 @@ async fn each_way_of_answering_is_told_apart() {
 async fn refused_is_not_silent() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     let gone = Peer { address: free, heard: Arc::default(), calls: Arc::default() };
-    let reach = reach_of(&gone, |_| {}).await;
+    let service = reach_of(&gone, |_| {}).await;
     for lookup in [Lookup::Connect(free.ip()), Lookup::Greet(free.ip())] {
-        assert_eq!(in_words(&reach.ask(&lookup).await.answer), "no: refused");
+        assert_eq!(in_words(&service.lookup(&lookup).await.answer), "no: refused");
     }
     // A listener whose queue is full drops SYNs.
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -171,9 +176,9 @@ async fn refused_is_not_silent() {
         waiting.push(socket);
     }
     let deaf = Peer { address, heard: Arc::default(), calls: Arc::default() };
-    let reach = reach_of(&deaf, |_| {}).await;
+    let service = reach_of(&deaf, |_| {}).await;
     let began = Instant::now();
-    let answered = reach.ask(&Lookup::Greet(address.ip())).await;
+    let answered = service.lookup(&Lookup::Greet(address.ip())).await;
     assert_eq!(in_words(&answered.answer), "no: silent");
     assert!(began.elapsed() < GENEROUS);
     drop(waiting);
@@ -184,15 +189,15 @@ async fn refused_is_not_silent() {
 async fn a_slow_greeting_is_waited_for_in_the_background() {
     let peer = peer("slow\nS: 220 a\nC: EHLO\nS: 250 mx").await;
     let deadline = Duration::from_millis(100);
-    let reach = reach_of(&peer, |settings| {
+    let service = reach_of(&peer, |settings| {
         settings.deadline = deadline;
-        settings.probes.patience = GENEROUS;
+        settings.probes.timeout = GENEROUS;
     })
     .await;
     let greet = Lookup::Greet(peer.address.ip());
-    assert_eq!(in_words(&reach.ask(&greet).await.answer), "unknown: timeout");
+    assert_eq!(in_words(&service.lookup(&greet).await.answer), "unknown: timeout");
     let began = Instant::now();
-    while in_words(&reach.ask(&greet).await.answer) != "yes" {
+    while in_words(&service.lookup(&greet).await.answer) != "yes" {
         assert!(began.elapsed() < GENEROUS);
     }
     assert_eq!(*peer.calls.lock().unwrap(), 1);
@@ -214,8 +219,8 @@ async fn large_segments_are_tried_where_wanted_and_pipelining_is_offered() {
         ),
     ] {
         let peer = peer(script).await;
-        let reach = reach_of(&peer, |settings| settings.probes.large_segments = wanted).await;
-        let answered = reach.ask(&Lookup::Greet(peer.address.ip())).await;
+        let service = reach_of(&peer, |settings| settings.probes.large_segments = wanted).await;
+        let answered = service.lookup(&Lookup::Greet(peer.address.ip())).await;
         assert_eq!(in_words(&answered.answer), expected, "{script}");
         let heard = peer.heard.lock().unwrap().clone();
         let noop: Vec<_> = heard.iter().filter(|line| line.starts_with("NOOP")).collect();
@@ -228,14 +233,14 @@ async fn large_segments_are_tried_where_wanted_and_pipelining_is_offered() {
 #[tokio::test]
 async fn a_path_cannot_say_anything_else() {
     let peer = peer("S: 220 a").await;
-    let reach = reach_of(&peer, |settings| settings.upstreams = vec![peer.address]).await;
+    let service = reach_of(&peer, |settings| settings.upstreams = vec![peer.address]).await;
     for path in ["a@a.example>\r\nDATA", "a\n@a.example", "<a@a.example>", "b\u{e4}@a.example", ""]
     {
         for lookup in [
             Lookup::Callout(peer.address.ip(), path.to_owned()),
             Lookup::Recipient(path.to_owned()),
         ] {
-            let answered = reach.ask(&lookup).await;
+            let answered = service.lookup(&lookup).await;
             assert_eq!(in_words(&answered.answer), "unknown: no_source", "{path:?}");
         }
     }
@@ -257,28 +262,28 @@ async fn calls_are_limited_in_all_and_of_each_server() {
     });
     let dns = (Ipv4Addr::LOCALHOST, 9).into();
     // At once.
-    let few = Probes { at_once: 3, ..probes(everywhere) };
-    let (reach, seen) = start(Settings { probes: few, ..settings(dns) });
+    let few = ProbeSettings { max_concurrent: 3, ..probes(everywhere) };
+    let (service, seen) = start(LookupSettings { probes: few, ..settings(dns) });
     let lookups: Vec<_> = ips(10).map(Lookup::Greet).collect();
-    join_all(lookups.iter().map(|lookup| reach.ask(lookup))).await;
+    join_all(lookups.iter().map(|lookup| service.lookup(lookup))).await;
     let limited = seen.take().into_iter().filter(|how| *how == Obtained::Limited).count();
     assert_eq!(limited, 7);
     // In a second; a second may begin anew in between.
-    let few = Probes { per_second: 2, ..probes(everywhere) };
-    let (reach, seen) = start(Settings { probes: few, ..settings(dns) });
+    let few = ProbeSettings { per_second: 2, ..probes(everywhere) };
+    let (service, seen) = start(LookupSettings { probes: few, ..settings(dns) });
     let lookups: Vec<_> = ips(10).map(Lookup::Connect).collect();
-    join_all(lookups.iter().map(|lookup| reach.ask(lookup))).await;
+    join_all(lookups.iter().map(|lookup| service.lookup(lookup))).await;
     let limited = seen.take().into_iter().filter(|how| *how == Obtained::Limited).count();
     assert!((5..=8).contains(&limited), "{limited}");
     // Of one server, whatever is asked of it; and what a limit kept from being asked is not kept.
-    let few = Probes { per_target_per_minute: 2, patience: GENEROUS, ..probes(port) };
-    let (reach, _) = start(Settings { probes: few, ..settings(dns) });
+    let few = ProbeSettings { per_server_per_minute: 2, timeout: GENEROUS, ..probes(port) };
+    let (service, _) = start(LookupSettings { probes: few, ..settings(dns) });
     let ip = peer.address.ip();
     let third = Lookup::Callout(ip, String::from("a@a.example"));
-    assert_eq!(in_words(&reach.ask(&Lookup::Connect(ip)).await.answer), "yes");
-    assert_eq!(in_words(&reach.ask(&Lookup::Greet(ip)).await.answer), "yes");
-    assert_eq!(in_words(&reach.ask(&third).await.answer), "unknown: limited");
-    assert!(!reach.kept().iter().any(|(lookup, _)| *lookup == third));
+    assert_eq!(in_words(&service.lookup(&Lookup::Connect(ip)).await.answer), "yes");
+    assert_eq!(in_words(&service.lookup(&Lookup::Greet(ip)).await.answer), "yes");
+    assert_eq!(in_words(&service.lookup(&third).await.answer), "unknown: limited");
+    assert!(!service.kept().iter().any(|(lookup, _)| *lookup == third));
 }
 
 #[tokio::test]
@@ -299,18 +304,18 @@ async fn upstream_is_asked_once_about_a_recipient() {
         ("S: 220 mx\nC: EHLO\nS: 250 mx\nC: MAIL\nS: 550 no", down),
     ] {
         let peer = peer(script).await;
-        let reach = reach_of(&peer, |settings| {
+        let service = reach_of(&peer, |settings| {
             settings.upstreams = vec![peer.address];
-            settings.probes.patience = GENEROUS;
+            settings.probes.timeout = GENEROUS;
         })
         .await;
-        for answered in join_all((0..20).map(|_| reach.ask(&lookup))).await {
+        for answered in join_all((0..20).map(|_| service.lookup(&lookup))).await {
             assert_eq!(in_words(&answered.answer), expected, "{script}");
         }
         assert_eq!(*peer.calls.lock().unwrap(), 1, "{script}");
-        let kept = reach.kept();
+        let kept = service.kept();
         let (_, entry) = kept.first().unwrap();
-        let life = entry.until - entry.answered.at.unwrap();
+        let life = entry.expires_at - entry.answered.at.unwrap();
         if expected == down {
             assert!(life < Duration::from_secs(3), "kept for {life:?}");
         }
@@ -322,38 +327,38 @@ async fn another_upstream_is_asked_when_the_first_is_down() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     let (deaf, peer) = (peer("stall").await, peer("C: PROXY UNKNOWN\nS: 220 mx").await);
     let lookup = Lookup::Recipient(String::from("b@b.example"));
-    let reach = reach_of(&peer, |settings| {
+    let service = reach_of(&peer, |settings| {
         settings.upstreams = vec![free, deaf.address, peer.address];
-        settings.upstream_preface = b"PROXY UNKNOWN\r\n".to_vec();
+        settings.upstream_proxy_header = b"PROXY UNKNOWN\r\n".to_vec();
         settings.deadline = Duration::from_secs(2);
     });
-    assert_eq!(in_words(&reach.await.ask(&lookup).await.answer), "yes");
+    assert_eq!(in_words(&service.await.lookup(&lookup).await.answer), "yes");
     let none = reach_of(&peer, |_| {}).await;
-    assert_eq!(none.ask(&lookup).await.answer, Answer::Unknown(Reason::NoSource));
+    assert_eq!(none.lookup(&lookup).await.answer, Answer::Unknown(Reason::NoSource));
 }
 
 #[tokio::test]
 async fn questions_to_upstream_are_capped() {
     let peer = peer("slow\nS: 220 mx").await;
     let resolver = Resolver::start().await;
-    let (upstreams, recipients_pending) = (vec![peer.address], 4);
-    let (reach, seen) =
-        start(Settings { upstreams, recipients_pending, ..settings(resolver.address) });
+    let (upstreams, max_pending_recipients) = (vec![peer.address], 4);
+    let (service, seen) =
+        start(LookupSettings { upstreams, max_pending_recipients, ..settings(resolver.address) });
     let asked: Vec<_> = (0..10).map(|n| Lookup::Recipient(format!("b{n}@b.example"))).collect();
-    join_all(asked.iter().map(|lookup| reach.ask(lookup))).await;
+    join_all(asked.iter().map(|lookup| service.lookup(lookup))).await;
     let how = seen.take();
     assert_eq!(how.iter().filter(|how| **how == Obtained::Limited).count(), 6);
     assert_eq!(*peer.calls.lock().unwrap(), 4);
     // Whoever was refused may ask again at once.
-    assert_eq!(in_words(&reach.ask(&asked[9]).await.answer), "yes");
+    assert_eq!(in_words(&service.lookup(&asked[9]).await.answer), "yes");
 }
 
 /// Octets that follow the leave-taking are no harm.
 #[tokio::test]
 async fn the_server_hears_quit() {
     let peer = peer("S: 220 a\nC: EHLO\nS: 250 mx").await;
-    let reach = reach_of(&peer, |_| {}).await;
-    reach.ask(&Lookup::Greet(peer.address.ip())).await;
+    let service = reach_of(&peer, |_| {}).await;
+    service.lookup(&Lookup::Greet(peer.address.ip())).await;
     let began = Instant::now();
     while !peer.heard.lock().unwrap().iter().any(|line| line == "QUIT") {
         assert!(began.elapsed() < GENEROUS);

@@ -13,11 +13,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::super::vantage::{
-    Found, Key, Probed, Prober, Rules, Settings as Client, Vantage, VantageError, serve,
+    ProbedAddress, SharedKey, Vantage, VantageError, VantageResult, VantageServer,
+    VantageServerSettings, VantageSettings, serve,
 };
-use super::super::{Lives, LookupService, Probes, Settings};
-use super::live::settings;
+use super::super::{LookupService, LookupSettings, ProbeSettings, Ttls};
 use super::resolver::Resolver;
+use super::service::settings;
 use super::{Answer, Reason, name};
 use crate::addr::Family;
 
@@ -47,30 +48,34 @@ impl Drop for KeyFile {
 
 /// A vantage for the domains, whose every exchange is at the port `mx` of 192.0.2.1, which is nowhere, or of loopback.
 async fn vantage(key: &KeyFile, resolver: &Resolver, rate: u32, only_global: bool) -> SocketAddr {
-    let at_once = Duration::ZERO;
-    let lives =
-        Lives { probe_yes: at_once, probe_no: at_once, unknown: at_once, ..Lives::default() };
-    let probes = Probes { patience: Duration::from_millis(300), ..Probes::default() };
+    let max_concurrent = Duration::ZERO;
+    let ttls = Ttls {
+        probe_positive: max_concurrent,
+        probe_negative: max_concurrent,
+        unknown: max_concurrent,
+        ..Ttls::default()
+    };
+    let probes = ProbeSettings { timeout: Duration::from_millis(300), ..ProbeSettings::default() };
     let deadline = Duration::from_millis(500);
-    let settings = Settings { lives, probes, deadline, ..settings(resolver.address) };
-    let (reach, _) = LookupService::start(settings, Arc::new(())).unwrap();
-    let rules = Rules {
-        key: Key::read(&key.0).unwrap(),
+    let settings = LookupSettings { ttls, probes, deadline, ..settings(resolver.address) };
+    let (service, _) = LookupService::start(settings, Arc::new(())).unwrap();
+    let rules = VantageServerSettings {
+        key: SharedKey::read(&key.0).unwrap(),
         domains: BTreeSet::from(
             ["nx", "silent", "gone", "a"].map(|it| name(&format!("{it}.example"))),
         ),
-        questions_per_minute: NonZeroU32::new(rate).unwrap(),
+        requests_per_minute: NonZeroU32::new(rate).unwrap(),
         only_global,
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, Prober::new(rules, reach)));
+    tokio::spawn(serve(listener, VantageServer::new(rules, service)));
     address
 }
 
 fn client(address: SocketAddr, key: &KeyFile) -> Vantage {
     let timeout = Duration::from_secs(10);
-    let settings = Client { address, key: key.0.clone(), domains: Vec::new(), timeout };
+    let settings = VantageSettings { address, key: key.0.clone(), domains: Vec::new(), timeout };
     Vantage::new(&settings, None).unwrap()
 }
 
@@ -78,13 +83,13 @@ fn client(address: SocketAddr, key: &KeyFile) -> Vantage {
 async fn it_tells_what_it_sees() {
     let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
     let asker = client(vantage(&key, &resolver, 60, true).await, &key);
-    let none = Found::Addresses(Vec::new());
+    let none = VantageResult::Addresses(Vec::new());
     assert_eq!(asker.probe(&name("nx.example"), Family::Ipv6).await.unwrap(), none);
-    let unknown = Found::Unknown(Reason::Timeout);
+    let unknown = VantageResult::Unknown(Reason::Timeout);
     assert_eq!(asker.probe(&name("silent.example"), Family::Ipv4).await.unwrap(), unknown);
     // mx.a.example is at 192.0.2.1, where nobody answers: no route, or nothing comes back.
     let found = asker.probe(&name("a.example"), Family::Ipv4).await.unwrap();
-    let Found::Addresses(probed) = &found else { panic!("{found:?}") };
+    let VantageResult::Addresses(probed) = &found else { panic!("{found:?}") };
     assert_eq!((probed[0].host.to_string(), probed.len()), (String::from("mx.a.example"), 1));
     assert_eq!(probed[0].ip, Ipv4Addr::new(192, 0, 2, 1));
     assert_ne!(probed[0].answer, Answer::Yes(None));
@@ -92,9 +97,10 @@ async fn it_tells_what_it_sees() {
 
 #[test]
 fn what_it_says_of_the_receive_path() {
-    let probed = |answer| Probed { host: name("mx.a.example"), ip: [192, 0, 2, 1].into(), answer };
+    let probed =
+        |answer| ProbedAddress { host: name("mx.a.example"), ip: [192, 0, 2, 1].into(), answer };
     let found = |answers: &[Answer]| {
-        Found::Addresses(answers.iter().cloned().map(probed).collect()).receive_path()
+        VantageResult::Addresses(answers.iter().cloned().map(probed).collect()).receive_path()
     };
     let (yes, no) = (Answer::Yes(None), Answer::No(Reason::Silent, None));
     let unknown = Answer::Unknown(Reason::TurnedAway);
@@ -104,7 +110,10 @@ fn what_it_says_of_the_receive_path() {
     assert_eq!(found(&[no.clone(), no.clone()]), not_reached);
     assert_eq!(found(&[no, unknown.clone()]), unknown);
     assert_eq!(found(&[]), Answer::No(Reason::NoUsableAddress, None));
-    assert_eq!(Found::Unknown(Reason::Servfail).receive_path(), Answer::Unknown(Reason::Servfail));
+    assert_eq!(
+        VantageResult::Unknown(Reason::Servfail).receive_path(),
+        Answer::Unknown(Reason::Servfail)
+    );
 }
 
 #[tokio::test]
@@ -190,7 +199,7 @@ async fn what_was_heard_is_of_no_use() {
         octets
     });
     let told = client(between, &key).probe(&name("nx.example"), Family::Ipv6).await;
-    assert_eq!(told.unwrap(), Found::Addresses(Vec::new()));
+    assert_eq!(told.unwrap(), VantageResult::Addresses(Vec::new()));
     let heard = String::from_utf8(heard.await.unwrap()).unwrap();
     for (said, status, why) in [
         (heard.clone(), "401", "that was asked before"),
@@ -230,8 +239,8 @@ fn a_key_is_64_hexadecimal_digits() {
         (String::new(), false),
     ] {
         let file = KeyFile::with(&text);
-        assert_eq!(Key::read(&file.0).is_ok(), good, "{text}");
+        assert_eq!(SharedKey::read(&file.0).is_ok(), good, "{text}");
     }
-    let error = Key::read(std::path::Path::new("/nowhere/key")).unwrap_err().to_string();
+    let error = SharedKey::read(std::path::Path::new("/nowhere/key")).unwrap_err().to_string();
     assert!(error.contains("openssl rand -hex 32"), "{error}");
 }

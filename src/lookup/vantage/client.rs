@@ -10,8 +10,11 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::seal::{Role, nonce};
-use super::{Found, Key, KeyError, MAX_REPORT, PATH, Question, Report, SIGNATURE, Settings};
+use super::signature::{Role, nonce};
+use super::{
+    MAX_RESPONSE, PATH, ProbeRequest, ProbeResponse, SIGNATURE, SharedKey, SharedKeyError,
+    VantageResult, VantageSettings,
+};
 use crate::addr::Family;
 use crate::lookup::now;
 use crate::lookup::probe::{Missed, connect};
@@ -22,7 +25,7 @@ use crate::policy::facts::DomainName;
 #[non_exhaustive]
 pub enum VantageError {
     #[error(transparent)]
-    Key(#[from] KeyError),
+    SharedKey(#[from] SharedKeyError),
     #[error("the vantage at {0} takes no connection: is `gatepost vantage` running there?")]
     Connect(SocketAddr),
     #[error("the vantage at {0} did not answer in time")]
@@ -47,7 +50,7 @@ pub enum VantageError {
 #[derive(Clone, Debug)]
 pub struct Vantage {
     address: SocketAddr,
-    key: Key,
+    key: SharedKey,
     mark: Option<u32>,
     patience: Duration,
 }
@@ -57,8 +60,8 @@ impl Vantage {
     ///
     /// # Errors
     /// There is no key.
-    pub fn new(settings: &Settings, mark: Option<u32>) -> Result<Self, VantageError> {
-        let key = Key::read(&settings.key)?;
+    pub fn new(settings: &VantageSettings, mark: Option<u32>) -> Result<Self, VantageError> {
+        let key = SharedKey::read(&settings.key)?;
         Ok(Self { address: settings.address, key, mark, patience: settings.timeout })
     }
 
@@ -66,19 +69,27 @@ impl Vantage {
     ///
     /// # Errors
     /// Why it told nothing.
-    pub async fn probe(&self, domain: &DomainName, family: Family) -> Result<Found, VantageError> {
+    pub async fn probe(
+        &self,
+        domain: &DomainName,
+        family: Family,
+    ) -> Result<VantageResult, VantageError> {
         let asking = timeout(self.patience, self.ask(domain, family)).await;
         asking.unwrap_or(Err(VantageError::Timeout(self.address)))
     }
 
-    async fn ask(&self, domain: &DomainName, family: Family) -> Result<Found, VantageError> {
+    async fn ask(
+        &self,
+        domain: &DomainName,
+        family: Family,
+    ) -> Result<VantageResult, VantageError> {
         let address = self.address;
         let nonce = nonce().map_err(VantageError::Random)?;
-        let question = Question { domain: domain.clone(), family, at: now(), nonce };
+        let question = ProbeRequest { domain: domain.clone(), family, at: now(), nonce };
         let octets = serde_json::to_vec(&question).map_err(VantageError::Report)?;
         let request = Request::post(PATH)
             .header(header::HOST, address.to_string())
-            .header(SIGNATURE, self.key.sign(Role::Question, &octets))
+            .header(SIGNATURE, self.key.sign(Role::Request, &octets))
             .body(Body::from(octets))
             .map_err(VantageError::Request)?;
 
@@ -94,7 +105,7 @@ impl Vantage {
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(lost)?;
         let (head, body) = response.into_parts();
-        let octets = to_bytes(Body::new(body), MAX_REPORT).await;
+        let octets = to_bytes(Body::new(body), MAX_RESPONSE).await;
         let octets = octets.map_err(|_cut_off_or_endless| VantageError::Forged(address))?;
         if head.status != StatusCode::OK {
             let said: String = String::from_utf8_lossy(&octets).trim().chars().take(300).collect();
@@ -102,10 +113,11 @@ impl Vantage {
             return Err(VantageError::Refused { address, status: head.status, why });
         }
         let signature = head.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-        if !signature.is_some_and(|signature| self.key.verify(Role::Report, &octets, signature)) {
+        if !signature.is_some_and(|signature| self.key.verify(Role::Response, &octets, signature)) {
             return Err(VantageError::Forged(address));
         }
-        let report: Report = serde_json::from_slice(&octets).map_err(VantageError::Report)?;
+        let report: ProbeResponse =
+            serde_json::from_slice(&octets).map_err(VantageError::Report)?;
         if report.nonce != question.nonce {
             return Err(VantageError::Forged(address));
         }

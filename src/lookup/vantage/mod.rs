@@ -1,15 +1,15 @@
-//! A prober on another network: whether the world can reach us is not to be seen from here.
+//! A prober on another network: whether the world can service us is not to be seen from here.
 //!
 //! One HTTP/1.1 POST of a question to `/probe`, answered by a report; both are JSON and each carries, in a header
 //! `gatepost-signature`, an HMAC-SHA256 (RFC 2104) by a key that only the two know, over what it is and its octets. A question has a
-//! time and a nonce: one that is more than [`SKEW`] from the vantage's clock, or was asked before, is refused. The report
+//! time and a nonce: one that is more than [`MAX_CLOCK_SKEW`] from the vantage's clock, or was asked before, is refused. The report
 //! repeats the nonce, so it answers this question and no other. Nothing is secret in them, so they are not encrypted.
 //!
 //! The vantage resolves by itself: what it tells is what any sender there would find.
 
 mod client;
-mod seal;
 mod server;
+mod signature;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,25 +18,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{Vantage, VantageError};
-pub use self::seal::{Key, KeyError};
-pub use self::server::{Prober, Rules, serve};
+pub use self::server::{VantageServer, VantageServerSettings, serve};
+pub use self::signature::{SharedKey, SharedKeyError};
 use crate::addr::Family;
 use crate::policy::facts::{Answer, DomainName, Reason};
 use crate::time::Timestamp;
 
 /// How far the two clocks may be apart.
-pub const SKEW: Duration = Duration::from_secs(300);
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// How long the vantage may take, where nobody says otherwise.
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Header with the signature in hexadecimal digits.
 const SIGNATURE: &str = "gatepost-signature";
 const PATH: &str = "/probe";
 /// Octets of a report; of a question far fewer.
-const MAX_REPORT: usize = 64 * 1024;
+const MAX_RESPONSE: usize = 64 * 1024;
 
 /// `[vantage]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct VantageSettings {
     pub address: SocketAddr,
     /// The file that holds the key.
     pub key: PathBuf,
@@ -48,7 +48,7 @@ pub struct Settings {
 /// Can the exchanges of `domain` be reached over `family`?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
+struct ProbeRequest {
     domain: DomainName,
     family: Family,
     at: Timestamp,
@@ -56,31 +56,31 @@ struct Question {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Report {
+struct ProbeResponse {
     nonce: String,
     at: Timestamp,
-    found: Found,
+    found: VantageResult,
 }
 
 /// What a vantage saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Found {
+pub enum VantageResult {
     /// Each address of the domain's exchanges of that family; none if there is none.
-    Addresses(Vec<Probed>),
+    Addresses(Vec<ProbedAddress>),
     /// The DNS could not say which addresses there are.
     Unknown(Reason),
 }
 
 /// What became of a call of one address: [`crate::policy::facts::Lookup::Greet`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probed {
+pub struct ProbedAddress {
     pub host: DomainName,
     pub ip: IpAddr,
     pub answer: Answer,
 }
 
-impl Found {
+impl VantageResult {
     /// What it says of the receive path: one address that can be reached is enough, as senders try each. That none was
     /// reached is only known if each one is known not to be.
     pub fn receive_path(&self) -> Answer {
@@ -88,7 +88,7 @@ impl Found {
             Self::Addresses(probed) => probed,
             Self::Unknown(reason) => return Answer::Unknown(*reason),
         };
-        let tell = |one: &Probed| Some(format!("{} {}", one.host, one.ip));
+        let tell = |one: &ProbedAddress| Some(format!("{} {}", one.host, one.ip));
         if let Some(reached) = probed.iter().find(|one| matches!(one.answer, Answer::Yes(_))) {
             return Answer::Yes(tell(reached));
         }

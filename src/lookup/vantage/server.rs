@@ -24,14 +24,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::seal::Role;
-use super::{Found, Key, PATH, Probed, Question, Report, SIGNATURE, SKEW};
+use super::signature::Role;
+use super::{
+    MAX_CLOCK_SKEW, PATH, ProbeRequest, ProbeResponse, ProbedAddress, SIGNATURE, SharedKey,
+    VantageResult,
+};
 use crate::addr::{Family, is_global};
 use crate::lookup::{LookupService, now};
 use crate::policy::facts::{Answer, DomainName, Lookup, MAX_EXCHANGES, Reason, Record};
 
 /// Octets of a question.
-const MAX_QUESTION: usize = 4096;
+const MAX_REQUEST: usize = 4096;
 /// Addresses that are called for one question.
 const MAX_ADDRESSES: usize = 20;
 /// Nonces that are remembered; the rate keeps them below it.
@@ -42,46 +45,46 @@ const CONNECTION: Duration = Duration::from_secs(60);
 
 /// Who may ask what.
 #[derive(Clone, Debug)]
-pub struct Rules {
-    pub key: Key,
+pub struct VantageServerSettings {
+    pub key: SharedKey,
     /// Only about these.
     pub domains: BTreeSet<DomainName>,
-    pub questions_per_minute: NonZeroU32,
+    pub requests_per_minute: NonZeroU32,
     /// Call only addresses of the Internet; false in tests.
     pub only_global: bool,
 }
 
 /// What answers questions; clones share everything.
 #[derive(Clone)]
-pub struct Prober(Arc<Desk>);
+pub struct VantageServer(Arc<Desk>);
 
 struct Desk {
-    rules: Rules,
-    reach: LookupService,
+    rules: VantageServerSettings,
+    service: LookupService,
     rate: DefaultDirectRateLimiter,
     /// Those of questions whose time would still do.
     nonces: Cache<String, ()>,
 }
 
-impl Prober {
+impl VantageServer {
     /// Calls by `lookup`, which should keep nothing for long: each question is about now.
-    pub fn new(rules: Rules, reach: LookupService) -> Self {
-        let rate = RateLimiter::direct(Quota::per_minute(rules.questions_per_minute));
+    pub fn new(rules: VantageServerSettings, service: LookupService) -> Self {
+        let rate = RateLimiter::direct(Quota::per_minute(rules.requests_per_minute));
         let nonces = Cache::builder().eviction_policy(EvictionPolicy::lru());
-        let nonces = nonces.max_capacity(NONCES).time_to_live(SKEW * 2).build();
-        Self(Arc::new(Desk { rules, reach, rate, nonces }))
+        let nonces = nonces.max_capacity(NONCES).time_to_live(MAX_CLOCK_SKEW * 2).build();
+        Self(Arc::new(Desk { rules, service, rate, nonces }))
     }
 }
 
 /// Serves `listener` until it is dropped.
-pub async fn serve(listener: TcpListener, prober: Prober) -> Infallible {
+pub async fn serve(listener: TcpListener, prober: VantageServer) -> Infallible {
     let router = Router::new()
         .route(PATH, post(answer).with_state(prober))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "not found; the path is /probe"))
         .method_not_allowed_fallback(async || {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; ask with POST")
         })
-        .layer(DefaultBodyLimit::max(MAX_QUESTION));
+        .layer(DefaultBodyLimit::max(MAX_REQUEST));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -113,17 +116,17 @@ fn refuse(status: StatusCode, why: &str) -> Response {
 }
 
 /// Whoever has no key learns nothing but that.
-async fn answer(State(prober): State<Prober>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(State(prober): State<VantageServer>, headers: HeaderMap, body: Bytes) -> Response {
     let desk = &*prober.0;
     let question = match desk.admit(&headers, &body) {
         Ok(question) => question,
         Err((status, why)) => return refuse(status, &why),
     };
     let found = desk.find(&question.domain, question.family).await;
-    let report = Report { nonce: question.nonce, at: now(), found };
+    let report = ProbeResponse { nonce: question.nonce, at: now(), found };
     match serde_json::to_vec(&report) {
         Ok(octets) => {
-            let signature = desk.rules.key.sign(Role::Report, &octets);
+            let signature = desk.rules.key.sign(Role::Response, &octets);
             ([(SIGNATURE, signature)], octets).into_response()
         }
         Err(why) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
@@ -131,16 +134,20 @@ async fn answer(State(prober): State<Prober>, headers: HeaderMap, body: Bytes) -
 }
 
 impl Desk {
-    fn admit(&self, headers: &HeaderMap, body: &[u8]) -> Result<Question, (StatusCode, String)> {
+    fn admit(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<ProbeRequest, (StatusCode, String)> {
         let no = |status, why: &str| Err((status, why.to_owned()));
         let signature = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
         let Some(signature) = signature else {
             return no(StatusCode::UNAUTHORIZED, "there is no signature");
         };
-        if !self.rules.key.verify(Role::Question, body, signature) {
+        if !self.rules.key.verify(Role::Request, body, signature) {
             return no(StatusCode::UNAUTHORIZED, "the signature is wrong: have both the same key?");
         }
-        let question: Question = match serde_json::from_slice(body) {
+        let question: ProbeRequest = match serde_json::from_slice(body) {
             Ok(question) => question,
             Err(why) => {
                 let why =
@@ -150,7 +157,7 @@ impl Desk {
         };
         let now = now();
         let skew = (now - question.at).max(question.at - now);
-        if skew > SKEW {
+        if skew > MAX_CLOCK_SKEW {
             let why = format!(
                 "it is {now} here, and the question is of {}: set the clocks right",
                 question.at
@@ -171,20 +178,20 @@ impl Desk {
         Ok(question)
     }
 
-    async fn find(&self, domain: &DomainName, family: Family) -> Found {
+    async fn find(&self, domain: &DomainName, family: Family) -> VantageResult {
         let addresses = match self.addresses(domain, family).await {
             Ok(addresses) => addresses,
-            Err(reason) => return Found::Unknown(reason),
+            Err(reason) => return VantageResult::Unknown(reason),
         };
         let calls = addresses.into_iter().map(async |(host, ip)| {
             let answer = if is_global(ip) || !self.rules.only_global {
-                self.reach.ask(&Lookup::Greet(ip)).await.answer
+                self.service.lookup(&Lookup::Greet(ip)).await.answer
             } else {
                 Answer::No(Reason::NoUsableAddress, None)
             };
-            Probed { host, ip, answer }
+            ProbedAddress { host, ip, answer }
         });
-        Found::Addresses(join_all(calls).await)
+        VantageResult::Addresses(join_all(calls).await)
     }
 
     /// As a sender finds them (RFC 5321 §5.1), of one family. If some hosts are known and some are not, the known ones do.
@@ -193,7 +200,7 @@ impl Desk {
         domain: &DomainName,
         family: Family,
     ) -> Result<Vec<(DomainName, IpAddr)>, Reason> {
-        let exchanges = self.reach.ask(&Lookup::MailExchanges(domain.clone())).await;
+        let exchanges = self.service.lookup(&Lookup::MailExchanges(domain.clone())).await;
         let mut hosts: Vec<_> = match exchanges.answer {
             Answer::Records(records) => records
                 .into_iter()
@@ -210,7 +217,7 @@ impl Desk {
         hosts.sort();
         hosts.truncate(MAX_EXCHANGES);
         let lookups = hosts.into_iter().map(async |(_, host)| {
-            let answered = self.reach.ask(&Lookup::Addresses(host.clone(), family)).await;
+            let answered = self.service.lookup(&Lookup::Addresses(host.clone(), family)).await;
             (host, answered.answer)
         });
         let (mut found, mut unknown) = (Vec::new(), None);

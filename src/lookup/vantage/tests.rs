@@ -9,44 +9,44 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::seal::Role;
+use super::signature::Role;
 use super::*;
-use crate::lookup::{LookupService, Settings as ReachSettings, now};
+use crate::lookup::{LookupService, LookupSettings, now};
 
 #[tokio::test]
 async fn clocks_must_agree_and_questions_be_understood() {
     let path = std::env::temp_dir().join(format!("gatepost-skew-{}.key", std::process::id()));
     std::fs::write(&path, "c".repeat(64)).unwrap();
-    let key = Key::read(&path).unwrap();
+    let key = SharedKey::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    let dns = vec![(Ipv4Addr::LOCALHOST, 9).into()];
-    let settings = ReachSettings { dns, ..ReachSettings::default() };
-    let (reach, _) = LookupService::start(settings, Arc::new(())).unwrap();
-    let questions_per_minute = NonZeroU32::new(60).unwrap();
-    let rules = Rules {
+    let dns_servers = vec![(Ipv4Addr::LOCALHOST, 9).into()];
+    let settings = LookupSettings { dns_servers, ..LookupSettings::default() };
+    let (service, _) = LookupService::start(settings, Arc::new(())).unwrap();
+    let requests_per_minute = NonZeroU32::new(60).unwrap();
+    let rules = VantageServerSettings {
         key: key.clone(),
         domains: BTreeSet::new(),
-        questions_per_minute,
+        requests_per_minute,
         only_global: true,
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, Prober::new(rules, reach)));
+    tokio::spawn(serve(listener, VantageServer::new(rules, service)));
 
     let question = |at: Timestamp, nonce: &str| {
         let domain = DomainName::parse("a.example").unwrap();
         let nonce = nonce.to_owned();
-        serde_json::to_vec(&Question { domain, family: Family::Ipv6, at, nonce }).unwrap()
+        serde_json::to_vec(&ProbeRequest { domain, family: Family::Ipv6, at, nonce }).unwrap()
     };
     let minute = Duration::from_secs(60);
     let early = Timestamp::from_nanos(now().as_nanos() - (6 * minute).as_nanos() as u64);
     for (body, role, expected) in [
-        (question(now() + 6 * minute, "1"), Role::Question, "set the clocks right"),
-        (question(early, "2"), Role::Question, "set the clocks right"),
-        (question(now() + 4 * minute, "3"), Role::Question, "none of the domains that I probe"),
-        (question(now(), "4"), Role::Report, "the signature is wrong"),
-        (b"{\"domain\":\"a.example\"}".to_vec(), Role::Question, "the question is not understood"),
-        (b"\xff".to_vec(), Role::Question, "the question is not understood"),
+        (question(now() + 6 * minute, "1"), Role::Request, "set the clocks right"),
+        (question(early, "2"), Role::Request, "set the clocks right"),
+        (question(now() + 4 * minute, "3"), Role::Request, "none of the domains that I probe"),
+        (question(now(), "4"), Role::Response, "the signature is wrong"),
+        (b"{\"domain\":\"a.example\"}".to_vec(), Role::Request, "the question is not understood"),
+        (b"\xff".to_vec(), Role::Request, "the question is not understood"),
     ] {
         let signature = key.sign(role, &body);
         let head = format!(
@@ -66,12 +66,12 @@ async fn clocks_must_agree_and_questions_be_understood() {
 fn the_signature_is_hmac_sha256_over_role_and_octets() {
     let path = std::env::temp_dir().join(format!("gatepost-hmac-{}.key", std::process::id()));
     std::fs::write(&path, "0b".repeat(32)).unwrap();
-    let key = Key::read(&path).unwrap();
+    let key = SharedKey::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(key.sign(Role::Question, b"Hi There"), EXPECTED);
-    assert!(key.verify(Role::Question, b"Hi There", EXPECTED));
-    assert!(!key.verify(Role::Report, b"Hi There", EXPECTED));
-    assert!(!key.verify(Role::Question, b"Hi there", EXPECTED));
+    assert_eq!(key.sign(Role::Request, b"Hi There"), EXPECTED);
+    assert!(key.verify(Role::Request, b"Hi There", EXPECTED));
+    assert!(!key.verify(Role::Response, b"Hi There", EXPECTED));
+    assert!(!key.verify(Role::Request, b"Hi there", EXPECTED));
 }
 
 const EXPECTED: &str = "b2a5f14ddb4c0f81ae8c5b47d689a4d282347581d559a1e9569e17b5bacd9558";

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gatepost::addr::Family;
 use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, Transcripts};
 use gatepost::engine::{BareNewlines, Event, Observe, Pregreet, Profile, SessionRecord};
-use gatepost::lookup::Capture;
+use gatepost::lookup::PassiveDns;
 use gatepost::report::replay::{
     InputSummary, NumberedSession, ReplayReport, dialogue, json_damage, json_session,
 };
@@ -59,7 +59,7 @@ pub(crate) fn read(octets: &[u8], limits: Limits) -> Contents {
     match CaptureFile::from_reader(Path::new(FILE), octets, octets.len() as u64) {
         Err(error) => teller.damage(&error.to_string()),
         Ok(mut file) => {
-            let mut dns = Capture::with_limit(4096);
+            let mut dns = PassiveDns::with_limit(4096);
             loop {
                 match file.next() {
                     Ok(None) => break,
@@ -67,7 +67,7 @@ pub(crate) fn read(octets: &[u8], limits: Limits) -> Contents {
                     Ok(Some(packet)) => {
                         teller.seen.packet(&packet);
                         if let Some(datagram) = analyzer.packet(&packet) {
-                            dns.datagram(&datagram);
+                            dns.on_datagram(&datagram);
                         }
                     }
                 }

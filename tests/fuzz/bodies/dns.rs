@@ -1,17 +1,17 @@
 //! DNS responses, as a capture holds them.
 
 use gatepost::addr::Family;
-use gatepost::lookup::Capture;
+use gatepost::lookup::PassiveDns;
 use gatepost::policy::facts::{Answer, DomainName, Lookup, Record};
 use gatepost::time::Timestamp;
 
 /// DNS responses, each after two octets of length (as over TCP), to a capture with little room.
 pub(crate) fn dns(input: &[u8]) {
-    let mut capture = Capture::with_limit(2048);
+    let mut capture = PassiveDns::with_limit(2048);
     let (mut rest, mut nanos) = (input, 0);
     while let Some((&[high, low], after)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([high, low])).min(after.len());
-        capture.message(&after[..length], Timestamp::from_nanos(nanos));
+        capture.on_message(&after[..length], Timestamp::from_nanos(nanos));
         (rest, nanos) = (&after[length..], nanos + 1);
     }
     let client = "2001:db8::25".parse().unwrap();

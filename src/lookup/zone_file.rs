@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::txt::Parser;
 
-use super::alias::{Found, follow};
+use super::cname::{Found, follow};
 use super::record;
 use crate::policy::facts::{Answer, DomainName, Lookup, Reason, Record};
 
@@ -23,7 +23,7 @@ const PREAMBLE: &str = "$TTL 0\n";
 /// Why a master file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ZoneError {
+pub enum ZoneFileError {
     #[error("cannot read the master file {}: {why}", file.display())]
     Read { file: PathBuf, why: io::Error },
     #[error("{}:{line}: this entry cannot be read: {why}", file.display())]
@@ -43,7 +43,7 @@ pub enum ZoneError {
 
 /// The zones of a master file.
 #[derive(Clone, Debug, Default)]
-pub struct Zone {
+pub struct ZoneFile {
     records: HashMap<(DomainName, RecordType), Vec<Record>>,
     aliases: HashMap<DomainName, DomainName>,
     /// Owners of records, and the names between them and their apex.
@@ -53,14 +53,14 @@ pub struct Zone {
     cuts: HashSet<DomainName>,
 }
 
-impl Zone {
+impl ZoneFile {
     /// Reads `file`; `$INCLUDE` is relative to it.
     ///
     /// # Errors
     /// The file cannot be read, or is no master file; which line, and why.
-    pub fn open(file: &Path) -> Result<Self, ZoneError> {
+    pub fn open(file: &Path) -> Result<Self, ZoneFileError> {
         let text = std::fs::read_to_string(file)
-            .map_err(|why| ZoneError::Read { file: file.to_owned(), why })?;
+            .map_err(|why| ZoneFileError::Read { file: file.to_owned(), why })?;
         Self::parse(&text, file)
     }
 
@@ -68,7 +68,7 @@ impl Zone {
     ///
     /// # Errors
     /// `text` is no master file; which line, and why.
-    pub fn parse(text: &str, file: &Path) -> Result<Self, ZoneError> {
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ZoneFileError> {
         let entries = entries(text);
         let mut origins = Vec::new();
         for entry in &entries {
@@ -77,22 +77,22 @@ impl Zone {
             };
             if !origin.ends_with('.') {
                 let (file, found) = (file.to_owned(), origin.to_owned());
-                return Err(ZoneError::RelativeOrigin { file, line: entry.line, found });
+                return Err(ZoneFileError::RelativeOrigin { file, line: entry.line, found });
             }
             origins.extend(Name::from_ascii(origin).ok().map(DomainName::from));
         }
         match read(text, file) {
-            Ok(zone) => {
-                zone.with_apexes(origins).ok_or_else(|| ZoneError::Empty { file: file.to_owned() })
-            }
+            Ok(zone) => zone
+                .with_apexes(origins)
+                .ok_or_else(|| ZoneFileError::Empty { file: file.to_owned() }),
             Err(mistake) => {
                 // The parser does not say where: the first entry whose end makes the text bad up to there.
                 let good = entries.partition_point(|entry| read(entry.upto, file).is_ok());
                 let line = entries.get(good).map_or(1, |entry| entry.line);
                 let file = file.to_owned();
                 Err(match mistake {
-                    Mistake::NoOrigin => ZoneError::NoOrigin { file, line },
-                    Mistake::Entry(why) => ZoneError::Entry { file, line, why },
+                    Mistake::NoOrigin => ZoneFileError::NoOrigin { file, line },
+                    Mistake::Entry(why) => ZoneFileError::Entry { file, line, why },
                 })
             }
         }
@@ -159,13 +159,13 @@ enum Mistake {
 }
 
 /// The records of `text`; the apexes are those with an SOA.
-fn read(text: &str, file: &Path) -> Result<Zone, Mistake> {
+fn read(text: &str, file: &Path) -> Result<ZoneFile, Mistake> {
     let no_origin = Name::from_ascii(NO_ORIGIN).map_err(|why| Mistake::Entry(why.to_string()))?;
     let parser =
         Parser::new(format!("{PREAMBLE}{text}\n"), Some(file.to_owned()), Some(no_origin.clone()));
     let (_, sets) = parser.parse().map_err(|why| Mistake::Entry(printable(&why.to_string())))?;
     let no_origin = DomainName::from(no_origin);
-    let mut zone = Zone::default();
+    let mut zone = ZoneFile::default();
     for entry in sets.values().flat_map(|set| set.records_without_rrsigs()) {
         let name = DomainName::from(entry.name.clone());
         let held = record(&entry.data);

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::board::Board;
-use super::cache::Cache;
+use super::cache_entry::CacheEntry;
 use super::call_ahead::CallAhead;
+use super::disk_cache::{self, DiskCache};
 use super::dns::{Dns, DnsError, system_servers};
-use super::flights::{Boarding, Flights};
-use super::life::Entry;
+use super::memory_cache::Cache;
 use super::probe::Prober;
-use super::shared::{Shared, Turn, is_shared};
-use super::store::{self, Store};
-use super::{Settings, now};
+use super::redis_store::{Shared, Turn, is_shared};
+use super::single_flight::{Boarding, Flights};
+use super::traffic_hints::Board;
+use super::{LookupSettings, now};
 use crate::policy::facts::{
     Answer, Lookup, LookupKind, LookupResult, ObserveLookups, Obtained, Reason, Source,
 };
@@ -33,11 +33,11 @@ const TIDY: Duration = Duration::from_secs(10);
 /// Why lookups cannot be answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReachError {
+pub enum LookupError {
     #[error(transparent)]
     Dns(#[from] DnsError),
     #[error(
-        "[reach] store names no Redis server: {0}; write one such as \"redis://192.0.2.6:6379/0\""
+        "[service] store names no Redis server: {0}; write one such as \"redis://192.0.2.6:6379/0\""
     )]
     Shared(String),
 }
@@ -47,7 +47,7 @@ pub enum ReachError {
 pub struct LookupService(Arc<Desk>);
 
 struct Desk {
-    settings: Settings,
+    settings: LookupSettings,
     board: Board,
     cache: Cache,
     flights: Flights,
@@ -55,7 +55,7 @@ struct Desk {
     prober: Prober,
     call_ahead: CallAhead,
     shared: Option<Shared>,
-    store: Option<Store>,
+    store: Option<DiskCache>,
     observer: Arc<dyn ObserveLookups>,
     /// Where the work is done: lookups shall not hold up sessions, nor end with the thread of whoever asked first.
     runtime: Handle,
@@ -68,24 +68,24 @@ impl LookupService {
     /// # Errors
     /// Nobody can be asked as the settings say.
     pub fn start(
-        settings: Settings,
+        settings: LookupSettings,
         observer: Arc<dyn ObserveLookups>,
-    ) -> Result<(Self, Vec<String>), ReachError> {
-        let servers = match settings.dns.as_slice() {
+    ) -> Result<(Self, Vec<String>), LookupError> {
+        let servers = match settings.dns_servers.as_slice() {
             [] => system_servers()?,
             servers => servers.to_vec(),
         };
         // A little less than the askers', so that they hear why.
         let dns = Dns::uncached(&servers, settings.deadline * 19 / 20)?;
         let runtime = Handle::current();
-        let patience = settings.probes.patience;
+        let patience = settings.probes.timeout;
         let join = |url: &String| Shared::start(url, patience, &runtime, Arc::clone(&observer));
-        let shared = settings.store.as_ref().map(join).transpose().map_err(ReachError::Shared)?;
+        let shared = settings.redis.as_ref().map(join).transpose().map_err(LookupError::Shared)?;
         let cache = Cache::new(&settings);
         let mut notices = Vec::new();
         let mut store = None;
-        if let Some(path) = &settings.cache {
-            let opened = store::open(path, settings.keep.entries);
+        if let Some(path) = &settings.cache_file {
+            let opened = disk_cache::open(path, settings.cache_limits.entries);
             for (lookup, entry) in opened.entries {
                 cache.insert(lookup, Arc::new(entry));
             }
@@ -93,7 +93,7 @@ impl LookupService {
             store = opened.store;
         }
         let desk = Arc::new(Desk {
-            board: Board::new(settings.traffic_fresh),
+            board: Board::new(settings.traffic_max_age),
             cache,
             flights: Flights::default(),
             dns,
@@ -119,7 +119,7 @@ impl LookupService {
     }
 
     /// The answer, no later than the deadline.
-    pub async fn ask(&self, lookup: &Lookup) -> LookupResult {
+    pub async fn lookup(&self, lookup: &Lookup) -> LookupResult {
         let desk = &self.0;
         let (answered, how, took) = match desk.known(lookup) {
             // No clock is read for what nobody waited for.
@@ -135,22 +135,22 @@ impl LookupService {
     }
 
     /// What our MTA, or another's traffic, showed of `server` at `at`.
-    pub fn passed(&self, server: IpAddr, response: Response, at: Timestamp) {
+    pub fn on_response(&self, server: IpAddr, response: Response, at: Timestamp) {
         self.0.board.passed(server, response, at);
     }
 
     /// What is kept and `matches`, the last to end first.
-    pub fn show(&self, matches: impl Fn(&Lookup) -> bool) -> Vec<(Lookup, Arc<Entry>)> {
+    pub fn entries(&self, matches: impl Fn(&Lookup) -> bool) -> Vec<(Lookup, Arc<CacheEntry>)> {
         let now = now();
         let mut kept = self.0.cache.entries();
-        kept.retain(|(lookup, entry)| entry.is_good(now) && matches(lookup));
-        kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.until));
+        kept.retain(|(lookup, entry)| entry.is_fresh(now) && matches(lookup));
+        kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_at));
         kept
     }
 
     /// Forgets what `matches`, also in the file and in the store that gateways share; returns how many.
     pub async fn purge(&self, matches: impl Fn(&Lookup) -> bool) -> usize {
-        let gone = self.show(matches);
+        let gone = self.entries(matches);
         for (lookup, _) in &gone {
             self.0.cache.remove(lookup);
             if let Some(store) = &self.0.store {
@@ -173,17 +173,17 @@ impl LookupService {
 
 #[cfg(test)]
 impl LookupService {
-    pub(super) fn kept(&self) -> Vec<(Lookup, Arc<Entry>)> {
-        self.show(|_| true)
+    pub(super) fn kept(&self) -> Vec<(Lookup, Arc<CacheEntry>)> {
+        self.entries(|_| true)
     }
 
     pub(super) fn keep(&self, lookup: Lookup, answered: LookupResult, life: Duration) {
-        self.0.keep(lookup, Entry::new(answered, now(), life));
+        self.0.keep(lookup, CacheEntry::new(answered, now(), life));
     }
 
     pub(super) fn make_due(&self, lookup: &Lookup) {
         if let Some(entry) = self.0.cache.get(lookup) {
-            let due = Entry { renew: now(), ..Entry::clone(&entry) };
+            let due = CacheEntry { refresh_at: now(), ..CacheEntry::clone(&entry) };
             self.0.cache.insert(lookup.clone(), Arc::new(due));
         }
     }
@@ -212,10 +212,10 @@ impl Desk {
         }
         let entry = self.cache.get(lookup)?;
         let now = now();
-        if !entry.is_good(now) {
+        if !entry.is_fresh(now) {
             return None;
         }
-        if entry.is_due(now) {
+        if entry.needs_refresh(now) {
             self.renew(lookup);
         }
         Some((entry.answered.clone(), Obtained::Cache))
@@ -239,9 +239,13 @@ impl Desk {
         }
     }
 
-    fn board_flight(self: &Arc<Self>, lookup: &Lookup, before: Option<Arc<Entry>>) -> Boarding {
+    fn board_flight(
+        self: &Arc<Self>,
+        lookup: &Lookup,
+        before: Option<Arc<CacheEntry>>,
+    ) -> Boarding {
         let known = || {
-            let kept = self.cache.get(lookup).filter(|entry| entry.is_good(now()));
+            let kept = self.cache.get(lookup).filter(|entry| entry.is_fresh(now()));
             // A renewal is not satisfied by what it renews.
             let newer = kept.filter(|kept| before.as_ref().is_none_or(|old| kept.is_newer(old)));
             newer.map(|entry| entry.answered.clone())
@@ -262,7 +266,11 @@ impl Desk {
     }
 
     /// Asks whoever knows, and keeps the answer. `before` is what it is to replace.
-    async fn work(self: Arc<Self>, lookup: Lookup, before: Option<Arc<Entry>>) -> LookupResult {
+    async fn work(
+        self: Arc<Self>,
+        lookup: Lookup,
+        before: Option<Arc<CacheEntry>>,
+    ) -> LookupResult {
         let sharing = self.shared.as_ref().filter(|_| is_shared(lookup.kind()));
         let mut ours = None;
         if let Some(shared) = sharing {
@@ -282,10 +290,10 @@ impl Desk {
         self.observer.learnt(&lookup, &answered);
         let now = now();
         let unknown = matches!(answered.answer, Answer::Unknown(_));
-        let old = before.filter(|old| unknown && old.is_good(now));
-        let life = self.settings.lives.of(lookup.kind(), &answered, ttl);
+        let old = before.filter(|old| unknown && old.is_fresh(now));
+        let life = self.settings.ttls.of(lookup.kind(), &answered, ttl);
         let fresh = life.filter(|_| old.is_none());
-        let fresh = fresh.map(|life| Entry::new(answered.clone(), now, life));
+        let fresh = fresh.map(|life| CacheEntry::new(answered.clone(), now, life));
         if let Some(shared) = sharing {
             match (&fresh, ours) {
                 (Some(entry), _) => shared.share(&lookup, entry).await,
@@ -295,8 +303,9 @@ impl Desk {
         }
         if let Some(old) = old {
             // What is known stands until its end; for a while nobody tries again.
-            let renew = now + self.settings.lives.unknown;
-            self.cache.insert(lookup, Arc::new(Entry { renew, ..Entry::clone(&old) }));
+            let refresh_at = now + self.settings.ttls.unknown;
+            self.cache
+                .insert(lookup, Arc::new(CacheEntry { refresh_at, ..CacheEntry::clone(&old) }));
             return old.answered.clone();
         }
         if let Some(entry) = fresh {
@@ -305,7 +314,7 @@ impl Desk {
         answered
     }
 
-    fn keep(&self, lookup: Lookup, entry: Entry) {
+    fn keep(&self, lookup: Lookup, entry: CacheEntry) {
         let entry = Arc::new(entry);
         // What is unknown is worth no write.
         let known = !matches!(entry.answered.answer, Answer::Unknown(_));

@@ -30,14 +30,14 @@ const BPF: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN);
 type Listener = [u8; 20];
 
 /// The program and its maps.
-pub(super) struct Lookup {
+pub(super) struct SkLookupDoor {
     closed: Array<MapData, u32>,
     refused: PerCpuArray<MapData, u64>,
     listeners: HashMap<MapData, Listener, u8>,
     _kernel: aya::Ebpf,
 }
 
-impl Lookup {
+impl SkLookupDoor {
     /// Attached, with both doors open.
     pub(super) fn start(addresses: &[SocketAddr], exempt: &Networks) -> Result<Self, DoorError> {
         let missing = missing();
@@ -110,7 +110,7 @@ impl Lookup {
 }
 
 /// Before Linux 5.19 a kernel with `kernel.unprivileged_bpf_disabled` asks for it with every bpf(2), also of maps that are open.
-pub(super) fn needs() -> Option<CapabilitySet> {
+pub(super) fn required_capabilities() -> Option<CapabilitySet> {
     let asks = KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(5, 19, 0));
     asks.then_some(BPF)
 }

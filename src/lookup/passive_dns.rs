@@ -2,7 +2,7 @@
 //!
 //! RFC 1035 §4.1; RFC 2308 §2 tells NODATA from a referral; RFC 6604 says whose NXDOMAIN it is after CNAMEs. An answer
 //! is good from when it was seen until the end of the capture, whatever its TTL: that is what the hosts in it knew. Only the
-//! answer section counts, and of that only what belongs to the question. Memory is bounded by [`MAX_OCTETS`]; the oldest
+//! answer section counts, and of that only what belongs to the question. Memory is bounded by [`MAX_BYTES`]; the oldest
 //! answers go first.
 
 use std::collections::hash_map::Entry;
@@ -12,14 +12,14 @@ use std::net::IpAddr;
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, RecordType};
 
-use super::alias::{Found, MAX_ALIASES, follow};
+use super::cname::{Found, MAX_ALIASES, follow};
 use super::record;
 use crate::policy::facts::{Answer, DomainName, Lookup, Reason, Record};
 use crate::time::Timestamp;
 use crate::wire::Datagram;
 
 /// Octets that the answers of a capture may hold, about; some 50,000 answers of ordinary size.
-pub const MAX_OCTETS: usize = 32 * 1024 * 1024;
+pub const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// About what an answer costs besides its records, and what a record costs.
 const ENTRY: usize = 384;
 const RECORD: usize = 256;
@@ -39,7 +39,7 @@ struct Heard {
 
 /// The DNS answers of a capture.
 #[derive(Debug)]
-pub struct Capture {
+pub struct PassiveDns {
     /// In the order in which they were heard. NXDOMAIN stands under `ANY`, since it is about every type.
     heard: HashMap<Key, VecDeque<Heard>>,
     /// A key for each entry of `heard`, oldest first.
@@ -51,13 +51,13 @@ pub struct Capture {
     dropped: u64,
 }
 
-impl Default for Capture {
+impl Default for PassiveDns {
     fn default() -> Self {
-        Self::with_limit(MAX_OCTETS)
+        Self::with_limit(MAX_BYTES)
     }
 }
 
-impl Capture {
+impl PassiveDns {
     /// Holds about `limit` octets.
     pub fn with_limit(limit: usize) -> Self {
         let (heard, order, owners) = Default::default();
@@ -74,15 +74,15 @@ impl Capture {
     }
 
     /// Hears a datagram; what does not come from a DNS server's port is not read.
-    pub fn datagram(&mut self, datagram: &Datagram<'_>) {
+    pub fn on_datagram(&mut self, datagram: &Datagram<'_>) {
         if datagram.src.port() == PORT {
-            self.message(datagram.payload, datagram.at);
+            self.on_message(datagram.payload, datagram.at);
         }
     }
 
     /// Hears a DNS message. Queries, truncated responses (the answer then comes by TCP) and what cannot be read say
     /// nothing.
-    pub fn message(&mut self, payload: &[u8], at: Timestamp) {
+    pub fn on_message(&mut self, payload: &[u8], at: Timestamp) {
         let Ok(message) = Message::from_vec(payload) else {
             return;
         };

@@ -11,15 +11,15 @@ use sha2::Sha256;
 /// What is signed begins with what it is: a question can never pass for a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    Question,
-    Report,
+    Request,
+    Response,
 }
 
 impl Role {
     const fn prefix(self) -> &'static [u8] {
         match self {
-            Self::Question => b"gatepost vantage 1 question\n",
-            Self::Report => b"gatepost vantage 1 report\n",
+            Self::Request => b"gatepost vantage 1 question\n",
+            Self::Response => b"gatepost vantage 1 report\n",
         }
     }
 }
@@ -27,7 +27,7 @@ impl Role {
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum KeyError {
+pub enum SharedKeyError {
     #[error("cannot read the key in {}: {why}; make one with `openssl rand -hex 32`", path.display())]
     Read { path: PathBuf, why: io::Error },
     #[error("{}: expected 64 hexadecimal digits, such as `openssl rand -hex 32` prints", path.display())]
@@ -36,27 +36,27 @@ pub enum KeyError {
 
 /// What only the gateway and the vantage know.
 #[derive(Clone)]
-pub struct Key(Hmac<Sha256>);
+pub struct SharedKey(Hmac<Sha256>);
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for SharedKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key")
+        f.write_str("SharedKey")
     }
 }
 
-impl Key {
+impl SharedKey {
     const OCTETS: usize = 32;
 
     /// Reads 64 hexadecimal digits; space around them does not count.
     ///
     /// # Errors
     /// The file cannot be read, or holds something else.
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
+    pub fn read(path: &Path) -> Result<Self, SharedKeyError> {
         let text = std::fs::read(path);
-        let text = text.map_err(|why| KeyError::Read { path: path.to_owned(), why })?;
+        let text = text.map_err(|why| SharedKeyError::Read { path: path.to_owned(), why })?;
         let octets = from_hex(text.trim_ascii()).filter(|octets| octets.len() == Self::OCTETS);
         let key = octets.and_then(|octets| Hmac::new_from_slice(&octets).ok());
-        key.map(Self).ok_or_else(|| KeyError::Form { path: path.to_owned() })
+        key.map(Self).ok_or_else(|| SharedKeyError::Form { path: path.to_owned() })
     }
 
     pub(super) fn sign(&self, role: Role, octets: &[u8]) -> String {

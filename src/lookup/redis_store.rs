@@ -15,7 +15,7 @@ use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::life::Entry;
+use super::cache_entry::CacheEntry;
 use super::now;
 use crate::policy::facts::{Lookup, LookupKind, ObserveLookups};
 
@@ -32,7 +32,7 @@ const SPARE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_store(url: &str) -> Result<(), String> {
+pub fn check_redis_url(url: &str) -> Result<(), String> {
     Client::open(url).map(drop).map_err(|error| error.to_string())
 }
 
@@ -51,7 +51,7 @@ struct Line {
 /// Whose turn it is to call.
 pub(super) enum Turn {
     /// Nobody's: it is known.
-    Known(Box<Entry>),
+    Known(Box<CacheEntry>),
     /// Ours; others wait for what we share, or for [`Shared::let_go`].
     Ours,
     /// Everybody's: Redis is away, or the other gateway had no answer.
@@ -116,9 +116,9 @@ impl Shared {
     }
 
     /// Shares an answer, and gives the lock back.
-    pub(super) async fn share(&self, lookup: &Lookup, entry: &Entry) {
+    pub(super) async fn share(&self, lookup: &Lookup, entry: &CacheEntry) {
         let Some((key, lock)) = keys(lookup) else { return };
-        let life = (entry.until - now()).as_millis().max(1).to_string();
+        let life = (entry.expires_at - now()).as_millis().max(1).to_string();
         if let Ok(value) = serde_json::to_vec(entry) {
             let mut setting = Cmd::new();
             setting.arg("SET").arg(&key).arg(value).arg("PX").arg(life);
@@ -149,8 +149,8 @@ fn keys(lookup: &Lookup) -> Option<(String, String)> {
 }
 
 /// `None` for what another version wrote, or a clock that is ahead of ours.
-fn read(octets: &[u8]) -> Option<Entry> {
-    serde_json::from_slice::<Entry>(octets).ok().filter(|entry| entry.is_good(now()))
+fn read(octets: &[u8]) -> Option<CacheEntry> {
+    serde_json::from_slice::<CacheEntry>(octets).ok().filter(|entry| entry.is_fresh(now()))
 }
 
 impl Line {

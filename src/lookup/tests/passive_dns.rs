@@ -4,7 +4,7 @@ use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use hickory_proto::serialize::txt::Parser;
 
-use super::super::{Capture, question};
+use super::super::{PassiveDns, question};
 use super::{AT, lookup, name, told};
 use crate::time::Timestamp;
 use crate::wire::Datagram;
@@ -49,7 +49,7 @@ fn at(nanos: u64) -> Timestamp {
     Timestamp::from_nanos(nanos)
 }
 
-fn asked(capture: &Capture, text: &str) -> String {
+fn asked(capture: &PassiveDns, text: &str) -> String {
     told(&capture.answer(&lookup(text), AT))
 }
 
@@ -95,8 +95,8 @@ fn each_kind_of_answer_is_read() {
             "unknown servfail",
         ),
     ] {
-        let mut capture = Capture::default();
-        capture.message(&response(question, code, answers, authorities), AT);
+        let mut capture = PassiveDns::default();
+        capture.on_message(&response(question, code, answers, authorities), AT);
         assert_eq!(asked(&capture, question), expected, "{question}: {code} {answers}");
         assert_eq!(told(&capture.answer(&lookup(question), at(999))), "unknown no_source");
     }
@@ -104,8 +104,8 @@ fn each_kind_of_answer_is_read() {
 
 #[test]
 fn nxdomain_is_about_every_type_of_its_name() {
-    let mut capture = Capture::default();
-    capture.message(&response("A www.example", "NXDOMAIN", "CNAME gone.example.", SOA), AT);
+    let mut capture = PassiveDns::default();
+    capture.on_message(&response("A www.example", "NXDOMAIN", "CNAME gone.example.", SOA), AT);
     assert_eq!(asked(&capture, "MX gone.example"), "nxdomain");
     assert_eq!(asked(&capture, "MX www.example"), "nxdomain");
     assert_eq!(asked(&capture, "AAAA other.example"), "unknown no_source");
@@ -113,18 +113,19 @@ fn nxdomain_is_about_every_type_of_its_name() {
 
 #[test]
 fn a_chain_may_stand_in_several_messages() {
-    let mut capture = Capture::default();
-    capture.message(&response("AAAA www.example", "NOERROR", "CNAME host.a.example.", ""), at(1));
-    capture.message(&response("AAAA host.a.example", "NOERROR", "AAAA 2001:db8::1", ""), at(2));
+    let mut capture = PassiveDns::default();
+    capture
+        .on_message(&response("AAAA www.example", "NOERROR", "CNAME host.a.example.", ""), at(1));
+    capture.on_message(&response("AAAA host.a.example", "NOERROR", "AAAA 2001:db8::1", ""), at(2));
     assert_eq!(asked(&capture, "AAAA www.example"), "2001:db8::1");
     assert_eq!(asked(&capture, "A www.example"), "unknown no_source");
 }
 
 #[test]
 fn a_later_answer_counts_from_when_it_was_seen_and_a_failure_takes_none_back() {
-    let mut capture = Capture::default();
+    let mut capture = PassiveDns::default();
     let mut say = |time, code, answers| {
-        capture.message(&response("A a.example", code, answers, ""), at(time));
+        capture.on_message(&response("A a.example", code, answers, ""), at(time));
     };
     say(10, "SERVFAIL", "");
     say(20, "NOERROR", "A 192.0.2.1");
@@ -153,7 +154,7 @@ fn what_is_no_answer_says_nothing() {
         message.to_vec().unwrap()
     };
     let whole = good.to_vec().unwrap();
-    let mut capture = Capture::default();
+    let mut capture = PassiveDns::default();
     for payload in [
         changed(|m| m.metadata.truncation = true),
         changed(|m| m.metadata.message_type = hickory_proto::op::MessageType::Query),
@@ -165,25 +166,25 @@ fn what_is_no_answer_says_nothing() {
         Vec::new(),
         vec![0xff; 40],
     ] {
-        capture.message(&payload, AT);
+        capture.on_message(&payload, AT);
     }
     let (src, dst) = ("192.0.2.53:5353".parse().unwrap(), "192.0.2.1:4000".parse().unwrap());
-    capture.datagram(&Datagram { at: AT, src, dst, payload: &whole });
+    capture.on_datagram(&Datagram { at: AT, src, dst, payload: &whole });
     assert!(capture.is_empty());
     let src = "192.0.2.53:53".parse().unwrap();
-    capture.datagram(&Datagram { at: AT, src, dst, payload: &whole });
+    capture.on_datagram(&Datagram { at: AT, src, dst, payload: &whole });
     assert_eq!(asked(&capture, "A a.example"), "192.0.2.1");
 }
 
 #[test]
 fn memory_is_bounded_and_the_oldest_goes_first() {
-    let mut capture = Capture::with_limit(5 * 1024);
+    let mut capture = PassiveDns::with_limit(5 * 1024);
     for n in 0..1000_u64 {
         let asked = format!("A n{n}.example");
         let said = format!("A 192.0.2.{}", n % 256);
-        capture.message(&response(&asked, "NOERROR", &said, ""), at(n));
+        capture.on_message(&response(&asked, "NOERROR", &said, ""), at(n));
         // The same again costs nothing.
-        capture.message(&response(&asked, "NOERROR", &said, ""), at(n));
+        capture.on_message(&response(&asked, "NOERROR", &said, ""), at(n));
     }
     assert_eq!(capture.dropped(), 992);
     assert_eq!(asked(&capture, "A n991.example"), "unknown no_source");
@@ -191,14 +192,14 @@ fn memory_is_bounded_and_the_oldest_goes_first() {
     assert_eq!(asked(&capture, "A n999.example"), "192.0.2.231");
     let host = |ip: &str| capture.host(ip.parse().unwrap()).map(ToString::to_string);
     assert_eq!([host("192.0.2.223"), host("192.0.2.224")], [None, Some("n992.example".to_owned())]);
-    let mut none = Capture::with_limit(0);
-    none.message(&response("A a.example", "NOERROR", "A 192.0.2.1", ""), AT);
+    let mut none = PassiveDns::with_limit(0);
+    none.on_message(&response("A a.example", "NOERROR", "A 192.0.2.1", ""), AT);
     assert!(none.is_empty());
 }
 
 #[test]
 fn a_host_keeps_the_name_that_was_heard_first() {
-    let mut capture = Capture::default();
+    let mut capture = PassiveDns::default();
     for (asked, said) in [
         ("AAAA z.example", "AAAA 2001:db8::1"),
         ("A z.example", "A 192.0.2.1"),
@@ -206,7 +207,7 @@ fn a_host_keeps_the_name_that_was_heard_first() {
         ("MX example", "MX 10 a.example."),
         ("A www.example", "CNAME c.example.; c.example. A 192.0.2.1"),
     ] {
-        capture.message(&response(asked, "NOERROR", said, ""), AT);
+        capture.on_message(&response(asked, "NOERROR", said, ""), AT);
     }
     for (ip, expected) in [
         ("2001:db8::1", Some("z.example")),
@@ -220,7 +221,7 @@ fn a_host_keeps_the_name_that_was_heard_first() {
 
 #[test]
 fn the_families_of_one_server_share_a_name() {
-    let mut capture = Capture::default();
+    let mut capture = PassiveDns::default();
     for (asked, said) in [
         ("MX a.example", "MX 10 mx1.example.; MX 20 mx2.example."),
         ("AAAA mx1.example", "AAAA 2001:db8::1"),
@@ -229,7 +230,7 @@ fn the_families_of_one_server_share_a_name() {
         ("A host.example", "A 192.0.2.3"),
         ("A lonely.example", "A 192.0.2.4"),
     ] {
-        capture.message(&response(asked, "NOERROR", said, ""), AT);
+        capture.on_message(&response(asked, "NOERROR", said, ""), AT);
     }
     let names = capture.server_names();
     let common = |one: &str, other: &str| {

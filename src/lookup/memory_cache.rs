@@ -7,34 +7,34 @@ use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Moka;
 
-use super::Settings;
-use super::life::Entry;
+use super::LookupSettings;
+use super::cache_entry::CacheEntry;
 use super::now;
 use crate::policy::facts::{Lookup, ObserveLookups};
 
 #[derive(Clone, Debug)]
-pub(super) struct Cache(Moka<Lookup, Arc<Entry>>);
+pub(super) struct Cache(Moka<Lookup, Arc<CacheEntry>>);
 
 impl Cache {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let keep = settings.keep;
+    pub(super) fn new(settings: &LookupSettings) -> Self {
+        let limits = settings.cache_limits;
         // One entry weighs as many octets as it has, and no less than its share: so neither bound is passed.
-        let share = keep.size.div_ceil(keep.entries.max(1));
-        let weigh = move |lookup: &Lookup, entry: &Arc<Entry>| {
+        let share = limits.bytes.div_ceil(limits.entries.max(1));
+        let weigh = move |lookup: &Lookup, entry: &Arc<CacheEntry>| {
             let octets = entry.octets(subject_octets(lookup)).max(share);
             u32::try_from(octets).unwrap_or(u32::MAX)
         };
-        let most = u64::try_from(keep.size).unwrap_or(u64::MAX);
+        let most = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
         // What was learnt last is asked for next, when the sender comes again: it always gets in.
         let cache = Moka::builder().eviction_policy(EvictionPolicy::lru());
         Self(cache.max_capacity(most).weigher(weigh).expire_after(UntilItsEnd).build())
     }
 
-    pub(super) fn get(&self, lookup: &Lookup) -> Option<Arc<Entry>> {
+    pub(super) fn get(&self, lookup: &Lookup) -> Option<Arc<CacheEntry>> {
         self.0.get(lookup)
     }
 
-    pub(super) fn insert(&self, lookup: Lookup, entry: Arc<Entry>) {
+    pub(super) fn insert(&self, lookup: Lookup, entry: Arc<CacheEntry>) {
         self.0.insert(lookup, entry);
     }
 
@@ -43,7 +43,7 @@ impl Cache {
     }
 
     /// All that is good now.
-    pub(super) fn entries(&self) -> Vec<(Lookup, Arc<Entry>)> {
+    pub(super) fn entries(&self) -> Vec<(Lookup, Arc<CacheEntry>)> {
         self.0.iter().map(|(lookup, entry)| (Lookup::clone(&lookup), entry)).collect()
     }
 
@@ -65,18 +65,23 @@ fn subject_octets(lookup: &Lookup) -> usize {
 /// An entry's own end, by the wall clock at the time when it is put in.
 struct UntilItsEnd;
 
-impl Expiry<Lookup, Arc<Entry>> for UntilItsEnd {
-    fn expire_after_create(&self, _: &Lookup, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.until - now())
+impl Expiry<Lookup, Arc<CacheEntry>> for UntilItsEnd {
+    fn expire_after_create(
+        &self,
+        _: &Lookup,
+        entry: &Arc<CacheEntry>,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(entry.expires_at - now())
     }
 
     fn expire_after_update(
         &self,
         _: &Lookup,
-        entry: &Arc<Entry>,
+        entry: &Arc<CacheEntry>,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.until - now())
+        Some(entry.expires_at - now())
     }
 }

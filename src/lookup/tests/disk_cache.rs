@@ -10,8 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Keep, LookupService, Probes, Settings, StoreError, now, purge, read};
-use super::live::settings;
+use super::super::{
+    CacheLimits, DiskCacheError, LookupService, LookupSettings, ProbeSettings, now,
+    purge_disk_cache, read_disk_cache,
+};
+use super::service::settings;
 use super::{Answer, Lookup, LookupResult, Reason, Source, lookup};
 
 /// Removed at the end.
@@ -35,14 +38,14 @@ impl Drop for Folder {
     }
 }
 
-fn with(file: &Path) -> Settings {
+fn with(file: &Path) -> LookupSettings {
     // Nothing here asks the DNS.
-    let probes = Probes { callouts: true, ..Probes::default() };
+    let probes = ProbeSettings { callouts: true, ..ProbeSettings::default() };
     let nowhere = settings((Ipv4Addr::LOCALHOST, 9).into());
-    Settings { cache: Some(file.to_owned()), probes, ..nowhere }
+    LookupSettings { cache_file: Some(file.to_owned()), probes, ..nowhere }
 }
 
-fn begin(settings: Settings) -> (LookupService, Vec<String>) {
+fn begin(settings: LookupSettings) -> (LookupService, Vec<String>) {
     LookupService::start(settings, Arc::new(())).unwrap()
 }
 
@@ -76,52 +79,52 @@ fn some() -> Vec<(Lookup, LookupResult, Duration)> {
 #[tokio::test]
 async fn answers_survive_a_restart_and_expired_ones_do_not() {
     let folder = Folder::new("restart");
-    let (reach, notices) = begin(with(&folder.file()));
+    let (service, notices) = begin(with(&folder.file()));
     assert!(notices.is_empty(), "{notices:?}");
     for (lookup, answered, life) in some() {
-        reach.keep(lookup, answered, life);
+        service.keep(lookup, answered, life);
     }
     let over = lookup("MX over.example");
-    reach.keep(over.clone(), answered(Answer::NxDomain, Source::Dns), Duration::from_millis(1));
+    service.keep(over.clone(), answered(Answer::NxDomain, Source::Dns), Duration::from_millis(1));
     // What nobody could say is not written.
     let unknown = lookup("MX unknown.example");
     let servfail = answered(Answer::Unknown(Reason::Servfail), Source::Dns);
-    reach.keep(unknown, servfail, Duration::from_secs(60));
-    reach.flush();
-    drop(reach);
+    service.keep(unknown, servfail, Duration::from_secs(60));
+    service.flush();
+    drop(service);
     let mode = fs::metadata(folder.file()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let (reach, notices) = begin(with(&folder.file()));
+    let (service, notices) = begin(with(&folder.file()));
     assert!(notices.is_empty(), "{notices:?}");
     for (lookup, answered, _) in some() {
-        let known = reach.ask(&lookup).await;
+        let known = service.lookup(&lookup).await;
         assert_eq!((known.answer, known.source), (answered.answer, answered.source));
     }
-    assert_eq!(reach.show(|_| true).len(), some().len());
-    assert_eq!(reach.purge(|lookup| matches!(lookup, Lookup::Greet(_))).await, 1);
-    drop(reach);
+    assert_eq!(service.entries(|_| true).len(), some().len());
+    assert_eq!(service.purge(|lookup| matches!(lookup, Lookup::Greet(_))).await, 1);
+    drop(service);
     // Without a gateway.
-    assert_eq!(read(&folder.file()).unwrap().len(), some().len() - 1);
-    assert_eq!(purge(&folder.file(), |lookup| *lookup == some()[0].0).unwrap(), 1);
-    assert_eq!(read(&folder.file()).unwrap().len(), some().len() - 2);
+    assert_eq!(read_disk_cache(&folder.file()).unwrap().len(), some().len() - 1);
+    assert_eq!(purge_disk_cache(&folder.file(), |lookup| *lookup == some()[0].0).unwrap(), 1);
+    assert_eq!(read_disk_cache(&folder.file()).unwrap().len(), some().len() - 2);
 }
 
 #[tokio::test]
 async fn what_cannot_be_used_is_said_and_nothing_ends() {
     let folder = Folder::new("use");
-    let (reach, _) = begin(with(&folder.file()));
-    assert!(matches!(read(&folder.file()).unwrap_err(), StoreError::InUse { .. }));
+    let (service, _) = begin(with(&folder.file()));
+    assert!(matches!(read_disk_cache(&folder.file()).unwrap_err(), DiskCacheError::InUse { .. }));
     let (other, notices) = begin(with(&folder.file()));
     assert!(notices.concat().contains("in use by a running gateway"), "{notices:?}");
     let (known, answered, life) = some().remove(0);
     other.keep(known.clone(), answered.clone(), life);
-    assert_eq!(other.ask(&known).await, answered, "in memory");
-    drop((reach, other));
+    assert_eq!(other.lookup(&known).await, answered, "in memory");
+    drop((service, other));
 
     let missing = folder.0.join("no/folder/facts.redb");
     let (_, notices) = begin(with(&missing));
     assert!(notices.concat().starts_with("answers are kept in memory only: cannot open "));
-    assert!(matches!(read(&missing).unwrap_err(), StoreError::Open { .. }));
+    assert!(matches!(read_disk_cache(&missing).unwrap_err(), DiskCacheError::Open { .. }));
     assert!(!missing.exists());
 }
 
@@ -129,12 +132,12 @@ async fn what_cannot_be_used_is_said_and_nothing_ends() {
 #[tokio::test]
 async fn a_damaged_file_is_set_aside() {
     let folder = Folder::new("damaged");
-    let (reach, _) = begin(with(&folder.file()));
+    let (service, _) = begin(with(&folder.file()));
     for (lookup, answered, life) in some() {
-        reach.keep(lookup, answered, life);
+        service.keep(lookup, answered, life);
     }
-    reach.flush();
-    drop(reach);
+    service.flush();
+    drop(service);
     let whole = fs::read(folder.file()).unwrap();
     let aside = || -> BTreeSet<PathBuf> {
         let files = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path());
@@ -155,12 +158,12 @@ async fn a_damaged_file_is_set_aside() {
     for damage in damages {
         fs::write(folder.file(), &damage).unwrap();
         let before = aside();
-        let (reach, notices) = begin(with(&folder.file()));
+        let (service, notices) = begin(with(&folder.file()));
         let (known, answered, life) = some().remove(0);
-        reach.keep(known.clone(), answered.clone(), life);
-        assert_eq!(reach.ask(&known).await, answered);
-        reach.flush();
-        drop(reach);
+        service.keep(known.clone(), answered.clone(), life);
+        assert_eq!(service.lookup(&known).await, answered);
+        service.flush();
+        drop(service);
         let new: Vec<_> = aside().difference(&before).cloned().collect();
         if notices.is_empty() {
             assert!(new.is_empty());
@@ -169,7 +172,9 @@ async fn a_damaged_file_is_set_aside() {
             assert!(notices[0].contains("was damaged") && new.len() == 1, "{notices:?} {new:?}");
             assert_eq!(fs::read(&new[0]).unwrap(), damage, "as it was");
         }
-        assert!(read(&folder.file()).unwrap().iter().any(|(lookup, _)| *lookup == known));
+        assert!(
+            read_disk_cache(&folder.file()).unwrap().iter().any(|(lookup, _)| *lookup == known)
+        );
     }
     assert!(set_aside >= 4, "{set_aside}");
 }
@@ -178,20 +183,20 @@ async fn a_damaged_file_is_set_aside() {
 async fn the_file_is_bounded() {
     let folder = Folder::new("bounded");
     let name = |n: u64| lookup(&format!("MX n{n}.example"));
-    let (reach, _) = begin(with(&folder.file()));
+    let (service, _) = begin(with(&folder.file()));
     for n in 0..200 {
         let life = Duration::from_secs(1000 + n);
-        reach.keep(name(n), answered(Answer::NxDomain, Source::Dns), life);
+        service.keep(name(n), answered(Answer::NxDomain, Source::Dns), life);
     }
-    drop(reach);
-    let keep = Keep { entries: 50, size: 64 << 20 };
-    drop(begin(Settings { keep, ..with(&folder.file()) }));
+    drop(service);
+    let cache_limits = CacheLimits { entries: 50, bytes: 64 << 20 };
+    drop(begin(LookupSettings { cache_limits, ..with(&folder.file()) }));
     // Pruned when it was started; the last to end are left.
-    let (reach, _) = begin(Settings { keep, ..with(&folder.file()) });
-    reach.keep(name(0), answered(Answer::NxDomain, Source::Dns), Duration::from_secs(5000));
-    drop(reach);
+    let (service, _) = begin(LookupSettings { cache_limits, ..with(&folder.file()) });
+    service.keep(name(0), answered(Answer::NxDomain, Source::Dns), Duration::from_secs(5000));
+    drop(service);
     let left: Vec<_> =
-        read(&folder.file()).unwrap().into_iter().map(|(lookup, _)| lookup).collect();
+        read_disk_cache(&folder.file()).unwrap().into_iter().map(|(lookup, _)| lookup).collect();
     assert!(left.len() <= 51, "{}", left.len());
     assert!(left.contains(&name(199)) && left.contains(&name(0)) && !left.contains(&name(10)));
 }
@@ -202,13 +207,13 @@ const CHILD: &str = "GATEPOST_TEST_STORE";
 #[tokio::test]
 async fn writes_until_it_is_killed() {
     let Some(file) = std::env::var_os(CHILD) else { return };
-    let (reach, notices) = begin(with(Path::new(&file)));
+    let (service, notices) = begin(with(Path::new(&file)));
     for n in 0_u64.. {
         let lookup = lookup(&format!("MX n{n}.example"));
         let life = Duration::from_secs(3600);
-        reach.keep(lookup, answered(Answer::NxDomain, Source::Dns), life);
+        service.keep(lookup, answered(Answer::NxDomain, Source::Dns), life);
         if n % 500 == 499 {
-            reach.flush();
+            service.flush();
             println!("\nnotices={} written={n}", notices.len());
         }
     }
@@ -221,7 +226,11 @@ fn answers_survive_kill_9() {
     let mut best = 0;
     for round in 0..3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "lookup::tests::store::writes_until_it_is_killed", "--nocapture"])
+            .args([
+                "--exact",
+                "lookup::tests::disk_cache::writes_until_it_is_killed",
+                "--nocapture",
+            ])
             .env(CHILD, folder.file())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -238,8 +247,11 @@ fn answers_survive_kill_9() {
         child.kill().unwrap();
         child.wait().unwrap();
         best = best.max(written);
-        let kept: BTreeSet<_> =
-            read(&folder.file()).unwrap().into_iter().map(|(lookup, _)| lookup).collect();
+        let kept: BTreeSet<_> = read_disk_cache(&folder.file())
+            .unwrap()
+            .into_iter()
+            .map(|(lookup, _)| lookup)
+            .collect();
         for n in 0..=best {
             assert!(kept.contains(&lookup(&format!("MX n{n}.example"))), "{n} of {best}");
         }

@@ -1,4 +1,4 @@
-//! The tee: what passes in sessions goes to attached recorders as well, and never slows the sessions.
+//! The tee: what passes in sessions goes to attached taps as well, and never slows the sessions.
 //!
 //! Each recorder has a queue that is bounded in octets. What does not fit is counted, and told as omitted once there is
 //! room again; a session that begins without room is not recorded at all, and counted. So a queue holds [`QUEUE`] octets
@@ -24,14 +24,14 @@ use crate::time::Timestamp;
 const QUEUE: usize = 8 << 20;
 /// More than a frame has besides octets that were said.
 const FRAME: usize = 64;
-/// Recorders at once: each costs every recorded session a copy.
+/// Taps at once: each costs every recorded session a copy.
 const MOST: usize = 4;
-/// How often it is looked whether recorders have everything.
+/// How often it is looked whether taps have everything.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// All recorders of a relay.
+/// All taps of a relay.
 #[derive(Debug, Default)]
-pub struct Recorders {
+pub struct Taps {
     attached: AtomicUsize,
     queues: Mutex<Vec<Arc<Queue>>>,
     /// Sessions recorded so far; the number of the next.
@@ -39,17 +39,17 @@ pub struct Recorders {
     overflowed: AtomicU64,
 }
 
-/// There are as many recorders as there may be.
+/// There are as many taps as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MOST} recorders are attached already; end one of them")]
-pub struct TooManyRecorders;
+#[error("{MOST} taps are attached already; end one of them")]
+pub struct TooManyTaps;
 
-impl Recorders {
+impl Taps {
     /// Sessions that begin from now on, and that `selection` takes, are told to the new recorder.
     ///
     /// # Errors
     /// There are as many as there may be.
-    pub fn attach(self: &Arc<Self>, selection: Selection) -> Result<Recorder, TooManyRecorders> {
+    pub fn attach(self: &Arc<Self>, selection: Selection) -> Result<Tap, TooManyTaps> {
         self.attach_with(selection, QUEUE)
     }
 
@@ -57,25 +57,25 @@ impl Recorders {
         self: &Arc<Self>,
         selection: Selection,
         limit: usize,
-    ) -> Result<Recorder, TooManyRecorders> {
+    ) -> Result<Tap, TooManyTaps> {
         let mut queues = self.lock();
         if queues.len() >= MOST {
-            return Err(TooManyRecorders);
+            return Err(TooManyTaps);
         }
         let queue =
             Arc::new(Queue { selection, limit, state: Mutex::default(), wake: Notify::new() });
         queues.push(Arc::clone(&queue));
         self.attached.store(queues.len(), Ordering::Relaxed);
-        Ok(Recorder { recorders: Arc::clone(self), queue, batch: Vec::new() })
+        Ok(Tap { taps: Arc::clone(self), queue, batch: Vec::new() })
     }
 
-    /// Octets that recorders did not get because they were too slow.
-    pub fn overflowed(&self) -> u64 {
+    /// Octets that taps did not get because they were too slow.
+    pub fn dropped_bytes(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    /// Waits until recorders were given everything, or `patience` is over.
-    pub async fn settle(&self, patience: Duration) {
+    /// Waits until taps were given everything, or `patience` is over.
+    pub async fn flush(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         while self.lock().iter().any(|queue| queue.lock().waiting() > 0)
             && Instant::now() < deadline
@@ -84,23 +84,23 @@ impl Recorders {
         }
     }
 
-    /// The tapes of a session that begins.
+    /// The tap of a session that begins.
     pub(super) fn begin(
         self: &Arc<Self>,
         client: ClientAddr,
         destination: OriginalDst,
         at: Timestamp,
-    ) -> Tapes {
+    ) -> SessionTap {
         if self.attached.load(Ordering::Relaxed) == 0 {
-            return Tapes::default();
+            return SessionTap::default();
         }
         let (client, server) = (client.socket(), destination.socket());
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let queues = self.lock();
         let taking = queues.iter().filter(|queue| queue.selection.takes(client));
-        let tapes =
-            taking.filter_map(|queue| Tape::begin(self, queue, session, client, server, at));
-        Tapes(tapes.collect())
+        let tap =
+            taking.filter_map(|queue| TapWriter::begin(self, queue, session, client, server, at));
+        SessionTap(tap.collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
@@ -110,14 +110,14 @@ impl Recorders {
 
 /// One recorder's end of the tee; dropped, it is detached.
 #[derive(Debug)]
-pub struct Recorder {
-    recorders: Arc<Recorders>,
+pub struct Tap {
+    taps: Arc<Taps>,
     queue: Arc<Queue>,
     /// What was given last, and is taken to be on its way until more is asked for.
     batch: Vec<u8>,
 }
 
-impl Recorder {
+impl Tap {
     /// Waits for the next encoded frames, one or many.
     pub async fn next(&mut self) -> &[u8] {
         loop {
@@ -129,11 +129,11 @@ impl Recorder {
     }
 }
 
-impl Drop for Recorder {
+impl Drop for Tap {
     fn drop(&mut self) {
-        let mut queues = self.recorders.lock();
+        let mut queues = self.taps.lock();
         queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
-        self.recorders.attached.store(queues.len(), Ordering::Relaxed);
+        self.taps.attached.store(queues.len(), Ordering::Relaxed);
         drop(queues);
         *self.queue.lock() = State { detached: true, ..State::default() };
     }
@@ -203,9 +203,9 @@ impl Queue {
 
 /// What one session tells: to nobody, as a rule.
 #[derive(Debug, Default)]
-pub(super) struct Tapes(Vec<Tape>);
+pub(super) struct SessionTap(Vec<TapWriter>);
 
-impl Tapes {
+impl SessionTap {
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -255,17 +255,17 @@ impl Tapes {
 
 /// What one session tells one recorder.
 #[derive(Debug)]
-struct Tape {
-    recorders: Arc<Recorders>,
+struct TapWriter {
+    taps: Arc<Taps>,
     queue: Arc<Queue>,
     session: u64,
     /// Octets that found no room, by side, and when the last did.
     overflow: [(u64, Timestamp); 2],
 }
 
-impl Tape {
+impl TapWriter {
     fn begin(
-        recorders: &Arc<Recorders>,
+        taps: &Arc<Taps>,
         queue: &Arc<Queue>,
         session: u64,
         client: SocketAddr,
@@ -278,8 +278,8 @@ impl Tape {
             state.missed = (state.missed.0 + 1, at);
             return None;
         }
-        let (recorders, queue) = (Arc::clone(recorders), Arc::clone(queue));
-        Some(Self { recorders, queue, session, overflow: Default::default() })
+        let (taps, queue) = (Arc::clone(taps), Arc::clone(queue));
+        Some(Self { taps, queue, session, overflow: Default::default() })
     }
 
     fn said(&mut self, from: Side, octets: &[u8], at: Timestamp) {
@@ -291,7 +291,7 @@ impl Tape {
         });
         if !fits {
             let count = octets.len() as u64;
-            self.recorders.overflowed.fetch_add(count, Ordering::Relaxed);
+            self.taps.overflowed.fetch_add(count, Ordering::Relaxed);
             self.overflows(from, count, at);
         }
     }
@@ -352,12 +352,12 @@ mod tests {
         ClientAddr::new(addr.parse().unwrap())
     }
 
-    fn begin(recorders: &Arc<Recorders>) -> Tapes {
+    fn begin(taps: &Arc<Taps>) -> SessionTap {
         let destination = OriginalDst::new("192.0.2.25:25".parse().unwrap());
-        recorders.begin(client("192.0.2.1:1000"), destination, Timestamp::from_nanos(1))
+        taps.begin(client("192.0.2.1:1000"), destination, Timestamp::from_nanos(1))
     }
 
-    fn told_to(recorder: &mut Recorder) -> Vec<What> {
+    fn told_to(recorder: &mut Tap) -> Vec<What> {
         let mut framing = Framing::default();
         while let Some(octets) = recorder.next().now_or_never() {
             framing.push(octets);
@@ -367,29 +367,29 @@ mod tests {
 
     #[test]
     fn nobody_is_told_without_a_recorder_or_of_what_it_did_not_select() {
-        let recorders = Arc::new(Recorders::default());
-        assert!(begin(&recorders).is_empty());
+        let taps = Arc::new(Taps::default());
+        assert!(begin(&taps).is_empty());
         let family = Some(crate::addr::Family::Ipv6);
-        let mut recorder = recorders.attach(Selection { family, ..Default::default() }).unwrap();
-        assert!(begin(&recorders).is_empty());
+        let mut recorder = taps.attach(Selection { family, ..Default::default() }).unwrap();
+        assert!(begin(&taps).is_empty());
         assert_eq!(told_to(&mut recorder), []);
     }
 
     #[test]
     fn what_does_not_fit_is_told_as_omitted_and_nothing_waits() {
-        let recorders = Arc::new(Recorders::default());
-        let mut slow = recorders.attach_with(Selection::default(), 1000).unwrap();
-        let mut tapes = begin(&recorders);
+        let taps = Arc::new(Taps::default());
+        let mut slow = taps.attach_with(Selection::default(), 1000).unwrap();
+        let mut tap = begin(&taps);
         let at = Timestamp::from_nanos(5);
-        tapes.said(Side::Client, &[b'a'; 600], at);
-        tapes.said(Side::Client, &[b'b'; 600], at);
-        tapes.said(Side::Server, &[b'c'; 700], at);
-        tapes.said(Side::Client, &[b'd'; 500], at);
-        assert_eq!(recorders.overflowed(), 600 + 700 + 500);
+        tap.said(Side::Client, &[b'a'; 600], at);
+        tap.said(Side::Client, &[b'b'; 600], at);
+        tap.said(Side::Server, &[b'c'; 700], at);
+        tap.said(Side::Client, &[b'd'; 500], at);
+        assert_eq!(taps.dropped_bytes(), 600 + 700 + 500);
 
         let told = told_to(&mut slow);
         assert!(matches!(told.as_slice(), [What::Begin { .. }, What::Said { .. }]), "{told:?}");
-        tapes.said(Side::Server, b"e", at);
+        tap.said(Side::Server, b"e", at);
         let omitted = |from, count| What::Omitted { from, count, why: Omission::Overflow };
         assert_eq!(
             told_to(&mut slow),
@@ -403,22 +403,22 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_counts_until_more_is_asked_for() {
-        let recorders = Arc::new(Recorders::default());
-        let mut slow = recorders.attach_with(Selection::default(), 1000).unwrap();
-        let mut tapes = begin(&recorders);
-        tapes.said(Side::Client, &[b'a'; 600], Timestamp::default());
+        let taps = Arc::new(Taps::default());
+        let mut slow = taps.attach_with(Selection::default(), 1000).unwrap();
+        let mut tap = begin(&taps);
+        tap.said(Side::Client, &[b'a'; 600], Timestamp::default());
         assert!(slow.next().now_or_never().is_some());
-        tapes.said(Side::Client, &[b'b'; 600], Timestamp::default());
-        assert_eq!(recorders.overflowed(), 600);
+        tap.said(Side::Client, &[b'b'; 600], Timestamp::default());
+        assert_eq!(taps.dropped_bytes(), 600);
     }
 
     #[test]
     fn a_session_that_finds_no_room_is_counted_as_missed() {
-        let recorders = Arc::new(Recorders::default());
-        let mut slow = recorders.attach_with(Selection::default(), 80).unwrap();
-        let _first = begin(&recorders);
-        assert!(begin(&recorders).is_empty());
-        assert!(begin(&recorders).is_empty());
+        let taps = Arc::new(Taps::default());
+        let mut slow = taps.attach_with(Selection::default(), 80).unwrap();
+        let _first = begin(&taps);
+        assert!(begin(&taps).is_empty());
+        assert!(begin(&taps).is_empty());
         let told = told_to(&mut slow);
         assert!(
             matches!(told.as_slice(), [What::Begin { .. }, What::Missed { sessions: 2 }]),
@@ -428,14 +428,13 @@ mod tests {
 
     #[test]
     fn a_recorder_that_goes_away_is_forgotten() {
-        let recorders = Arc::new(Recorders::default());
-        let all: Vec<Recorder> =
-            (0..MOST).map(|_| recorders.attach(Selection::default()).unwrap()).collect();
-        assert_eq!(recorders.attach(Selection::default()).unwrap_err(), TooManyRecorders);
-        let mut tapes = begin(&recorders);
+        let taps = Arc::new(Taps::default());
+        let all: Vec<Tap> = (0..MOST).map(|_| taps.attach(Selection::default()).unwrap()).collect();
+        assert_eq!(taps.attach(Selection::default()).unwrap_err(), TooManyTaps);
+        let mut tap = begin(&taps);
         drop(all);
-        tapes.said(Side::Client, &vec![0; QUEUE * 2], Timestamp::default());
-        assert_eq!(recorders.overflowed(), 0);
-        assert!(begin(&recorders).is_empty());
+        tap.said(Side::Client, &vec![0; QUEUE * 2], Timestamp::default());
+        assert_eq!(taps.dropped_bytes(), 0);
+        assert!(begin(&taps).is_empty());
     }
 }

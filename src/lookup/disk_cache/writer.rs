@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableTable as _, ReadableTableMetadata as _};
 
 use super::FACTS;
-use crate::lookup::life::Entry;
+use crate::lookup::cache_entry::CacheEntry;
 use crate::lookup::now;
 use crate::policy::facts::Lookup;
 
@@ -21,7 +21,7 @@ const PRUNE: Duration = Duration::from_secs(600);
 /// What waits for the disk, at most; more is not written, and forgotten at the end of the process.
 const WAITING: usize = 16_384;
 
-type Change = (Lookup, Option<Arc<Entry>>);
+type Change = (Lookup, Option<Arc<CacheEntry>>);
 
 enum Order {
     Change(Change),
@@ -31,12 +31,12 @@ enum Order {
 
 /// The file of answers, while it is written to. Dropped, it writes what is left.
 #[derive(Debug)]
-pub(in crate::lookup) struct Store {
+pub(in crate::lookup) struct DiskCache {
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Drop for Store {
+impl Drop for DiskCache {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
@@ -45,7 +45,7 @@ impl Drop for Store {
     }
 }
 
-impl Store {
+impl DiskCache {
     /// With room for `most` entries; `prunes` at once if there are more.
     pub(super) fn start(database: Database, most: usize, prunes: bool) -> io::Result<Self> {
         let (orders, inbox) = sync_channel(WAITING);
@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// Keeps an entry, or removes it. Never waits.
-    pub(in crate::lookup) fn change(&self, lookup: Lookup, entry: Option<Arc<Entry>>) {
+    pub(in crate::lookup) fn change(&self, lookup: Lookup, entry: Option<Arc<CacheEntry>>) {
         if let Some(orders) = &self.orders {
             let _too_busy = orders.try_send(Order::Change((lookup, entry)));
         }
@@ -84,7 +84,7 @@ struct Writer {
 
 impl Writer {
     fn run(&mut self, inbox: &Receiver<Order>) {
-        let mut changes: HashMap<Lookup, Option<Arc<Entry>>> = HashMap::new();
+        let mut changes: HashMap<Lookup, Option<Arc<CacheEntry>>> = HashMap::new();
         let mut since = None;
         loop {
             let patience =
@@ -155,19 +155,22 @@ fn prune(database: &Database, most: usize) -> Result<(), redb::Error> {
     {
         let mut table = writing.open_table(FACTS)?;
         table.retain(|_, value| {
-            serde_json::from_slice::<Entry>(value).is_ok_and(|entry| entry.is_good(now))
+            serde_json::from_slice::<CacheEntry>(value).is_ok_and(|entry| entry.is_fresh(now))
         })?;
         let surplus = usize::try_from(table.len()?).unwrap_or(usize::MAX).saturating_sub(most);
         if surplus > 0 {
             let mut ends = Vec::new();
             for row in table.iter()? {
                 let (_, value) = row?;
-                ends.extend(serde_json::from_slice::<Entry>(value.value()).map(|it| it.until));
+                ends.extend(
+                    serde_json::from_slice::<CacheEntry>(value.value()).map(|it| it.expires_at),
+                );
             }
             ends.sort_unstable();
             let last_gone = ends.get(surplus - 1).copied().unwrap_or_default();
             table.retain(|_, value| {
-                serde_json::from_slice::<Entry>(value).is_ok_and(|entry| last_gone < entry.until)
+                serde_json::from_slice::<CacheEntry>(value)
+                    .is_ok_and(|entry| last_gone < entry.expires_at)
             })?;
         }
     }

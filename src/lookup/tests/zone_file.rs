@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::Zone;
+use super::super::ZoneFile;
 use super::{lookup, told};
 
 const TWO_ZONES: &str = r#"; names and addresses
@@ -34,8 +34,8 @@ $ORIGIN 8.b.d.0.1.0.0.2.ip6.arpa.
 5.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0 PTR mx.a.example.
 "#;
 
-fn parsed(text: &str) -> Zone {
-    Zone::parse(text, Path::new("zone.txt")).unwrap()
+fn parsed(text: &str) -> ZoneFile {
+    ZoneFile::parse(text, Path::new("zone.txt")).unwrap()
 }
 
 #[test]
@@ -151,10 +151,10 @@ fn a_mistake_is_told_with_its_line() {
             "zone.txt:1: this entry cannot be read: lexer error: unrecognized character input: \\u{0}",
         ),
     ] {
-        let mistake = Zone::parse(text, Path::new("zone.txt")).unwrap_err();
+        let mistake = ZoneFile::parse(text, Path::new("zone.txt")).unwrap_err();
         assert_eq!(mistake.to_string(), expected, "{text}");
     }
-    let missing = Zone::open(Path::new("/nowhere/zone.txt")).unwrap_err().to_string();
+    let missing = ZoneFile::open(Path::new("/nowhere/zone.txt")).unwrap_err().to_string();
     let expected =
         "cannot read the master file /nowhere/zone.txt: No such file or directory (os error 2)";
     assert_eq!(missing, expected);

@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-use super::super::{LookupService, Probes, Settings};
-use super::live::settings;
+use super::super::{LookupService, LookupSettings, ProbeSettings};
+use super::service::settings;
 use super::{Answer, Lookup, Reason};
 use crate::policy::facts::{LookupKind, ObserveLookups, Obtained, Told};
 
@@ -93,9 +93,9 @@ impl Seen {
 
 fn gateway(port_of_redis: u16, port_of_mx: u16) -> (LookupService, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
-    let probes = Probes { port: port_of_mx, ..Probes::default() };
-    let store = Some(format!("redis://127.0.0.1:{port_of_redis}/"));
-    let settings = Settings { probes, store, ..settings((Ipv4Addr::LOCALHOST, 9).into()) };
+    let probes = ProbeSettings { port: port_of_mx, ..ProbeSettings::default() };
+    let redis = Some(format!("redis://127.0.0.1:{port_of_redis}/"));
+    let settings = LookupSettings { probes, redis, ..settings((Ipv4Addr::LOCALHOST, 9).into()) };
     let observer = Arc::clone(&seen) as Arc<dyn ObserveLookups>;
     (LookupService::start(settings, observer).unwrap().0, seen)
 }
@@ -133,7 +133,7 @@ async fn two_gateways_call_a_server_once() {
     seen_by_one.is(true).await;
     seen_by_other.is(true).await;
     let greet = Lookup::Greet(Ipv4Addr::LOCALHOST.into());
-    let answers = join_all([one.ask(&greet), other.ask(&greet), one.ask(&greet)]).await;
+    let answers = join_all([one.lookup(&greet), other.lookup(&greet), one.lookup(&greet)]).await;
     for answered in &answers {
         assert_eq!(answered.answer, Answer::Yes(None));
         // Shared ones have microseconds.
@@ -146,11 +146,11 @@ async fn two_gateways_call_a_server_once() {
     // One that starts later knows too.
     let (third, seen_by_third) = gateway(redis.port, port);
     seen_by_third.is(true).await;
-    assert_eq!(third.ask(&greet).await.answer, Answer::Yes(None));
+    assert_eq!(third.lookup(&greet).await.answer, Answer::Yes(None));
     assert_eq!((calls.load(Ordering::Relaxed), taken(&seen_by_third)), (1, 1));
     // Purged here is purged there, for whoever asks anew.
     assert_eq!(third.purge(|_| true).await, 1);
-    assert_eq!(third.ask(&greet).await.answer, Answer::Yes(None));
+    assert_eq!(third.lookup(&greet).await.answer, Answer::Yes(None));
     assert_eq!(calls.load(Ordering::Relaxed), 2);
 }
 
@@ -168,7 +168,7 @@ async fn without_redis_each_knows_for_itself_and_loses_no_time() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     let began = Instant::now();
     for n in 1..=40 {
-        assert_eq!(one.ask(&ip(n)).await.answer, refused);
+        assert_eq!(one.lookup(&ip(n)).await.answer, refused);
     }
     // Forty times the patience would be 2 s and more.
     assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
@@ -177,8 +177,8 @@ async fn without_redis_each_knows_for_itself_and_loses_no_time() {
     seen.is(true).await;
     drop(redis);
     seen.is(false).await;
-    assert_eq!(one.ask(&ip(50)).await.answer, refused);
+    assert_eq!(one.lookup(&ip(50)).await.answer, refused);
     let Some(_again) = self::redis(port_of_redis) else { return };
     seen.is(true).await;
-    assert_eq!(one.ask(&ip(51)).await.answer, refused);
+    assert_eq!(one.lookup(&ip(51)).await.answer, refused);
 }

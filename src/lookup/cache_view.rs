@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Entry;
+use super::CacheEntry;
 use crate::policy::facts::{Answer, Lookup, Record};
 
 /// One answer that is kept. The serde form is that of `gatepost cache show --format json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
+pub struct CacheRow {
     pub lookup: Lookup,
     #[serde(flatten)]
-    pub entry: Entry,
+    pub entry: CacheEntry,
 }
 
-impl Row {
+impl CacheRow {
     /// The answer in words.
     pub fn answer(&self) -> String {
         let with = |word: String, detail: &Option<String>| match detail {
@@ -39,7 +39,7 @@ impl Row {
 }
 
 /// Whom or what a lookup is about, in words.
-pub fn about(lookup: &Lookup) -> String {
+pub fn subject(lookup: &Lookup) -> String {
     match lookup {
         Lookup::Reverse(ip) | Lookup::Connect(ip) | Lookup::Greet(ip) => ip.to_string(),
         Lookup::Addresses(name, family) => format!("{name} {family}"),
@@ -52,9 +52,9 @@ pub fn about(lookup: &Lookup) -> String {
 
 /// Whether the kind of `lookup` and whom it is about, a space between, contain `pattern`; without one all do. Letters match
 /// in either case.
-pub fn matches(pattern: Option<&str>, lookup: &Lookup) -> bool {
+pub fn matches_pattern(pattern: Option<&str>, lookup: &Lookup) -> bool {
     let Some(pattern) = pattern else { return true };
-    let shown = format!("{} {}", lookup.kind().as_str(), about(lookup));
+    let shown = format!("{} {}", lookup.kind().as_str(), subject(lookup));
     shown.to_lowercase().contains(&pattern.to_lowercase())
 }
 
@@ -75,8 +75,8 @@ mod tests {
             (Some("greet 2001"), true, false),
             (Some("connect"), false, false),
         ] {
-            assert_eq!(matches(pattern, &greet), of_greet, "{pattern:?}");
-            assert_eq!(matches(pattern, &callout), of_callout, "{pattern:?}");
+            assert_eq!(matches_pattern(pattern, &greet), of_greet, "{pattern:?}");
+            assert_eq!(matches_pattern(pattern, &callout), of_callout, "{pattern:?}");
         }
     }
 }

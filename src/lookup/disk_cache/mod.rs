@@ -17,12 +17,12 @@ use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
 };
 
-pub(super) use self::writer::Store;
-use super::life::Entry;
+pub(super) use self::writer::DiskCache;
+use super::cache_entry::CacheEntry;
 use super::now;
 use crate::policy::facts::Lookup;
 
-/// A lookup as JSON to an [`Entry`] as JSON: what a later version cannot read it leaves out.
+/// A lookup as JSON to an [`CacheEntry`] as JSON: what a later version cannot read it leaves out.
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts-1");
 /// Octets of redb's own cache: entries are read once, at the start.
 const CACHE: usize = 4 << 20;
@@ -30,7 +30,7 @@ const CACHE: usize = 4 << 20;
 /// Why the file of answers cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StoreError {
+pub enum DiskCacheError {
     #[error("{} is in use by a running gateway; ask it by its control socket", path.display())]
     InUse { path: PathBuf },
     #[error("cannot open {}: {why}; make its directory, and let the gateway's user write there", path.display())]
@@ -41,8 +41,8 @@ pub enum StoreError {
 
 /// What was found at the start: the store unless it cannot be used, what it holds, and what has to be said.
 pub(super) struct Opened {
-    pub(super) store: Option<Store>,
-    pub(super) entries: Vec<(Lookup, Entry)>,
+    pub(super) store: Option<DiskCache>,
+    pub(super) entries: Vec<(Lookup, CacheEntry)>,
     pub(super) notice: Option<String>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Opened {
 pub(super) fn open(path: &Path, most: usize) -> Opened {
     let (database, entries, notice) = match load(path, Existing::OrNew) {
         Ok((database, entries)) => (Some(database), entries, None),
-        Err(StoreError::Damaged { why, .. }) => begin_anew(path, &why),
+        Err(DiskCacheError::Damaged { why, .. }) => begin_anew(path, &why),
         Err(error) => {
             let notice = format!("answers are kept in memory only: {error}");
             (None, Vec::new(), Some(notice))
@@ -58,7 +58,7 @@ pub(super) fn open(path: &Path, most: usize) -> Opened {
     };
     let (entries, surplus) = the_last_to_end(entries, most);
     let mut notice = notice;
-    let store = database.and_then(|database| match Store::start(database, most, surplus) {
+    let store = database.and_then(|database| match DiskCache::start(database, most, surplus) {
         Ok(store) => Some(store),
         Err(why) => {
             notice = Some(format!("answers are kept in memory only: cannot start a thread: {why}"));
@@ -72,15 +72,18 @@ pub(super) fn open(path: &Path, most: usize) -> Opened {
 ///
 /// # Errors
 /// There is no such file, it is in use, or damaged.
-pub fn read(path: &Path) -> Result<Vec<(Lookup, Entry)>, StoreError> {
+pub fn read_disk_cache(path: &Path) -> Result<Vec<(Lookup, CacheEntry)>, DiskCacheError> {
     Ok(load(path, Existing::Only)?.1)
 }
 
 /// Removes what `matches` from the file; returns how many.
 ///
 /// # Errors
-/// As [`read`].
-pub fn purge(path: &Path, matches: impl Fn(&Lookup) -> bool) -> Result<usize, StoreError> {
+/// As [`read_disk_cache`].
+pub fn purge_disk_cache(
+    path: &Path,
+    matches: impl Fn(&Lookup) -> bool,
+) -> Result<usize, DiskCacheError> {
     let (database, entries) = load(path, Existing::Only)?;
     let gone: Vec<_> = entries.into_iter().map(|(lookup, _)| lookup).filter(matches).collect();
     let count = gone.len();
@@ -96,7 +99,10 @@ enum Existing {
 }
 
 /// The file is another after this, or there is none.
-fn begin_anew(path: &Path, why: &str) -> (Option<Database>, Vec<(Lookup, Entry)>, Option<String>) {
+fn begin_anew(
+    path: &Path,
+    why: &str,
+) -> (Option<Database>, Vec<(Lookup, CacheEntry)>, Option<String>) {
     let aside = aside(path);
     let moved = fs::rename(path, &aside).map_err(|why| why.to_string());
     let opened =
@@ -127,12 +133,15 @@ fn aside(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn load(path: &Path, existing: Existing) -> Result<(Database, Vec<(Lookup, Entry)>), StoreError> {
+fn load(
+    path: &Path,
+    existing: Existing,
+) -> Result<(Database, Vec<(Lookup, CacheEntry)>), DiskCacheError> {
     // Not redb makes it: it names people's mailboxes.
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(existing == Existing::OrNew).mode(0o600);
     let opened = options.open(path);
-    drop(opened.map_err(|why| StoreError::Open { path: path.to_owned(), why })?);
+    drop(opened.map_err(|why| DiskCacheError::Open { path: path.to_owned(), why })?);
     // What stands in a damaged file must not end the gateway, whatever it leads redb to.
     let loading = catch_unwind(AssertUnwindSafe(|| {
         let mut builder = Database::builder();
@@ -144,26 +153,26 @@ fn load(path: &Path, existing: Existing) -> Result<(Database, Vec<(Lookup, Entry
     loading.unwrap_or_else(|_panic| Err(damaged(path, &"it cannot be made sense of")))
 }
 
-fn damaged(path: &Path, why: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Damaged { path: path.to_owned(), why: why.to_string() }
+fn damaged(path: &Path, why: &dyn std::fmt::Display) -> DiskCacheError {
+    DiskCacheError::Damaged { path: path.to_owned(), why: why.to_string() }
 }
 
-fn refused(path: &Path, error: DatabaseError) -> StoreError {
+fn refused(path: &Path, error: DatabaseError) -> DiskCacheError {
     let path = path.to_owned();
     match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
+        DatabaseError::DatabaseAlreadyOpen => DiskCacheError::InUse { path },
         DatabaseError::Storage(redb::StorageError::Io(why))
             if why.kind() != io::ErrorKind::InvalidData
                 && why.kind() != io::ErrorKind::UnexpectedEof =>
         {
-            StoreError::Open { path, why }
+            DiskCacheError::Open { path, why }
         }
-        other => StoreError::Damaged { path, why: other.to_string() },
+        other => DiskCacheError::Damaged { path, why: other.to_string() },
     }
 }
 
 /// Those that are good now; what cannot be read was written by another version.
-fn entries(database: &Database) -> Result<Vec<(Lookup, Entry)>, redb::Error> {
+fn entries(database: &Database) -> Result<Vec<(Lookup, CacheEntry)>, redb::Error> {
     let reading = database.begin_read()?;
     let table = match reading.open_table(FACTS) {
         Ok(table) => table,
@@ -175,9 +184,9 @@ fn entries(database: &Database) -> Result<Vec<(Lookup, Entry)>, redb::Error> {
     for row in table.iter()? {
         let (key, value) = row?;
         let lookup = serde_json::from_str(key.value());
-        let entry = serde_json::from_slice::<Entry>(value.value());
+        let entry = serde_json::from_slice::<CacheEntry>(value.value());
         if let (Ok(lookup), Ok(entry)) = (lookup, entry)
-            && entry.is_good(now)
+            && entry.is_fresh(now)
         {
             entries.push((lookup, entry));
         }
@@ -186,10 +195,13 @@ fn entries(database: &Database) -> Result<Vec<(Lookup, Entry)>, redb::Error> {
 }
 
 /// At most `most`, and how many there were besides.
-fn the_last_to_end(mut entries: Vec<(Lookup, Entry)>, most: usize) -> (Vec<(Lookup, Entry)>, bool) {
+fn the_last_to_end(
+    mut entries: Vec<(Lookup, CacheEntry)>,
+    most: usize,
+) -> (Vec<(Lookup, CacheEntry)>, bool) {
     let surplus = entries.len() > most;
     if surplus {
-        entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.until));
+        entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_at));
         entries.truncate(most);
     }
     (entries, surplus)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::Lives;
+use super::settings::Ttls;
 use crate::policy::facts::{LookupKind, LookupResult, Reason, Told};
 use crate::time::Timestamp;
 
@@ -13,32 +13,34 @@ const UPSTREAM_DOWN: Duration = Duration::from_secs(2);
 
 /// An answer that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct CacheEntry {
     #[serde(flatten)]
     pub answered: LookupResult,
-    /// Then it is forgotten.
-    pub until: Timestamp,
-    /// From then on it is asked for anew by whoever reads it.
-    pub renew: Timestamp,
+    /// Expiry time.
+    #[serde(rename = "until")]
+    pub expires_at: Timestamp,
+    /// From this time on the first reader triggers a refresh in the background.
+    #[serde(rename = "renew")]
+    pub refresh_at: Timestamp,
 }
 
-impl Entry {
+impl CacheEntry {
     /// Good from `now` on for `life`, due in its last fifth.
     pub(super) fn new(answered: LookupResult, now: Timestamp, life: Duration) -> Self {
-        Self { answered, until: now + life, renew: now + life * 4 / 5 }
+        Self { answered, expires_at: now + life, refresh_at: now + life * 4 / 5 }
     }
 
-    pub(super) fn is_good(&self, now: Timestamp) -> bool {
-        now < self.until
+    pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
+        now < self.expires_at
     }
 
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        self.renew <= now
+    pub(super) fn needs_refresh(&self, now: Timestamp) -> bool {
+        self.refresh_at <= now
     }
 
     /// It came after `other`.
     pub(super) fn is_newer(&self, other: &Self) -> bool {
-        other.until < self.until || other.answered.at < self.answered.at
+        other.expires_at < self.expires_at || other.answered.at < self.answered.at
     }
 
     /// Octets that it takes in memory, about; `subject` is the length of what it is about.
@@ -56,7 +58,7 @@ impl Entry {
     }
 }
 
-impl Lives {
+impl Ttls {
     /// How long an answer is kept; `ttl` is what the DNS says. `None` is not at all: what a limit kept from being asked.
     pub(super) fn of(
         &self,
@@ -70,9 +72,9 @@ impl Lives {
             (ReceivePath, _) | (_, Unknown(Reason::Limited | Reason::NoSource)) => return None,
             (_, Unknown(Reason::UpstreamDown)) => return Some(UPSTREAM_DOWN.min(self.unknown)),
             (_, Unknown(_)) => return Some(self.unknown),
-            (Connect | Greet, _) => (self.probe_yes, self.probe_no),
-            (Callout, _) => (self.callout_yes, self.callout_no),
-            (Recipient, _) => (self.recipient_yes, self.recipient_no),
+            (Connect | Greet, _) => (self.probe_positive, self.probe_negative),
+            (Callout, _) => (self.callout_positive, self.callout_negative),
+            (Recipient, _) => (self.recipient_positive, self.recipient_negative),
             _ => {
                 let ttl = ttl.unwrap_or(self.dns_min).max(self.dns_min);
                 (ttl.min(self.dns_max), ttl.min(self.dns_negative_max).max(self.dns_min))

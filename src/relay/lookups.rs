@@ -10,42 +10,42 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 
 /// An answer on its way.
-pub type Asking = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
+pub type LookupFuture = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
 
 /// Answers lookups. It has a deadline of its own, shorter than the engine's patience, and answers by
 /// [`Answer::Unknown`] then; a question that nobody waits for any more is dropped.
-pub trait Ask: Send + Sync {
-    fn ask(&self, lookup: Lookup) -> Asking;
+pub trait LookupProvider: Send + Sync {
+    fn lookup(&self, lookup: Lookup) -> LookupFuture;
 }
 
 /// Nobody can say.
-impl Ask for () {
-    fn ask(&self, _: Lookup) -> Asking {
+impl LookupProvider for () {
+    fn lookup(&self, _: Lookup) -> LookupFuture {
         let answer = Answer::Unknown(Reason::NoSource);
         Box::pin(ready(LookupResult { answer, source: Source::None, at: None }))
     }
 }
 
-impl<T: Ask + ?Sized> Ask for Arc<T> {
-    fn ask(&self, lookup: Lookup) -> Asking {
-        (**self).ask(lookup)
+impl<T: LookupProvider + ?Sized> LookupProvider for Arc<T> {
+    fn lookup(&self, lookup: Lookup) -> LookupFuture {
+        (**self).lookup(lookup)
     }
 }
 
 /// What one session asked and has no answer to.
-pub(super) struct Questions {
-    ask: Arc<dyn Ask>,
+pub(super) struct PendingLookups {
+    provider: Arc<dyn LookupProvider>,
     /// Nothing where nothing was asked: even an empty set costs an allocation.
-    open: Option<FuturesUnordered<Question>>,
+    open: Option<FuturesUnordered<PendingLookup>>,
 }
 
-struct Question {
+struct PendingLookup {
     /// Until it is answered.
     lookup: Option<Lookup>,
-    asking: Asking,
+    asking: LookupFuture,
 }
 
-impl Future for Question {
+impl Future for PendingLookup {
     type Output = Option<(Lookup, LookupResult)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -54,16 +54,16 @@ impl Future for Question {
     }
 }
 
-impl Questions {
-    pub(super) const fn new(ask: Arc<dyn Ask>) -> Self {
-        Self { ask, open: None }
+impl PendingLookups {
+    pub(super) const fn new(provider: Arc<dyn LookupProvider>) -> Self {
+        Self { provider, open: None }
     }
 
     pub(super) fn ask(&mut self, lookups: Vec<Lookup>) {
         let open = self.open.get_or_insert_default();
         for lookup in lookups {
-            let asking = self.ask.ask(lookup.clone());
-            open.push(Question { lookup: Some(lookup), asking });
+            let asking = self.provider.lookup(lookup.clone());
+            open.push(PendingLookup { lookup: Some(lookup), asking });
         }
     }
 
