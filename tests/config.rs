@@ -137,9 +137,9 @@ fn the_full_file_spells_out_the_defaults() {
     assert!(!door.exempt.contains("2001:db8:2::8".parse().unwrap()));
     assert_eq!((door.ipv6, door.ipv4), (Some(door::Settings::default()), None));
     assert_eq!(smallest.door, None, "without the section nothing is ever closed");
-    assert_eq!(full.reach.cache_file.take(), Some("/var/lib/gatepost/facts.redb".into()));
-    assert_eq!(full.reach.redis.take().as_deref(), Some("redis://192.0.2.6:6379/0"));
-    full.reach.hostname.clone_from(&smallest.reach.hostname);
+    assert_eq!(full.lookup.cache_file.take(), Some("/var/lib/gatepost/facts.redb".into()));
+    assert_eq!(full.lookup.redis.take().as_deref(), Some("redis://192.0.2.6:6379/0"));
+    full.lookup.hostname.clone_from(&smallest.lookup.hostname);
     let vantage = full.vantage.take().unwrap();
     assert_eq!(vantage.domains.len(), 1);
     assert_eq!(vantage.timeout, Duration::from_secs(20));
@@ -151,8 +151,8 @@ fn the_full_file_spells_out_the_defaults() {
     assert_eq!(names, ["ipv6 needs a forward-confirmed name", "senders can be reached"]);
     full.relay.rules = Arc::clone(&smallest.relay.rules);
     assert_eq!(full.site.domains.len(), 1);
-    assert_eq!(full.reach.own_networks, full.site.addresses, "what is ours is never called");
-    full.reach.own_networks = smallest.reach.own_networks.clone();
+    assert_eq!(full.lookup.own_networks, full.site.addresses, "what is ours is never called");
+    full.lookup.own_networks = smallest.lookup.own_networks.clone();
     full.site = smallest.site.clone();
     full.relay.access = smallest.relay.access.clone();
     assert_eq!(full, smallest);
@@ -175,7 +175,7 @@ fn every_key_of_the_full_file_is_a_key() {
         let errors = Config::parse(&broken.join("\n"), "full.toml").unwrap_err();
         let field = format!("x_{key}");
         let position = Some(Position { line: n + 1, column: 1 });
-        let told = errors.mistakes().iter().any(|mistake| {
+        let told = errors.errors().iter().any(|mistake| {
             mistake.position == position
                 && mistake
                     .field
@@ -253,7 +253,7 @@ fn there_are_at_most_64_policy_rules() {
     };
     assert_eq!(with(64).unwrap().relay.rules.iter().count(), 64);
     let errors = with(66).unwrap_err();
-    assert_eq!(errors.mistakes().len(), 1, "said once: {errors}");
+    assert_eq!(errors.errors().len(), 1, "said once: {errors}");
     assert!(errors.to_string().contains("[[policy]]: more than 64 rules; "), "{errors}");
 }
 
@@ -281,11 +281,11 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, UpstreamIdentity::ProxyV2);
 }
 
-/// What is left out of `[reach]` is as documented, and the rest comes from other sections.
+/// What is left out of `[lookup]` is as documented, and the rest comes from other sections.
 #[test]
 fn lookups_have_defaults_and_know_the_upstreams() {
     use gatepost::lookup::LookupSettings;
-    let smallest = valid("smallest.toml").reach;
+    let smallest = valid("smallest.toml").lookup;
     let expected = LookupSettings {
         hostname: smallest.hostname.clone(),
         upstreams: ["[::1]:25", "127.0.0.1:25"].map(|addr| addr.parse().unwrap()).to_vec(),
@@ -293,10 +293,10 @@ fn lookups_have_defaults_and_know_the_upstreams() {
     };
     assert_eq!(smallest, expected);
     let both = valid("tproxy-proxy-v2.toml");
-    assert_eq!(both.reach.mark, both.relay.upstream.mark);
+    assert_eq!(both.lookup.mark, both.relay.upstream.mark);
     // PROXY v2, LOCAL, no addresses: proxy-protocol.txt §2.2.
     let header = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x20\x00\x00\x00";
-    assert_eq!(both.reach.upstream_proxy_header, header);
+    assert_eq!(both.lookup.upstream_proxy_header, header);
 }
 
 /// What is unproven closes a door only where somebody can prove it open again.
@@ -304,7 +304,7 @@ fn lookups_have_defaults_and_know_the_upstreams() {
 fn a_vantage_comes_in_and_closes_what_is_unproven() {
     use gatepost::policy::door::WhenUnproven::{Close, Open};
     const VANTAGE: &str =
-        "[vantage]\naddress = \"192.0.2.9:9626\"\nkey = \"k\"\ndomains = [\"example.org\"]\n";
+        "[vantage]\naddress = \"192.0.2.9:9626\"\nkey_file = \"k\"\ndomains = [\"example.org\"]\n";
     let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
     for (sections, unproven, vantage_comes_in) in [
         ("[door]\n".to_owned(), Open, false),
@@ -356,7 +356,7 @@ fn trusted_networks_are_canonical() {
 #[test]
 fn stress_times_follow_the_normal_ones() {
     let text = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
-    let text = text + "[timeouts]\ncommand = \"5s\"\nreply = \"7s\"\nopaque = \"1m\"\n";
+    let text = text + "[timeouts]\ncommand = \"5s\"\nreply = \"7s\"\npassthrough_idle = \"1m\"\n";
     let stress = Config::parse(&text, "t").unwrap().relay.timeouts.stress;
     assert_eq!(stress.command, Duration::from_secs(5));
     assert_eq!(stress.reply, Duration::from_secs(7));
@@ -419,9 +419,9 @@ proptest! {
         let damaged: String =
             before.iter().copied().chain(put.chars()).chain(after.iter().copied().skip(cut)).collect();
         if let Err(errors) = Config::parse(&damaged, "damaged.toml") {
-            prop_assert!(!errors.mistakes().is_empty());
+            prop_assert!(!errors.errors().is_empty());
             let lines = damaged.lines().count().max(1);
-            for mistake in errors.mistakes() {
+            for mistake in errors.errors() {
                 let line = mistake.position.map_or(0, |position| position.line);
                 prop_assert!((1..=lines + 1).contains(&line), "{}", errors);
             }

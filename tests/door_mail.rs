@@ -106,7 +106,7 @@ fn send(sender: &Sender<'_>, receiver: &Postfix<'_>, local_part: &str) -> Durati
 fn kill_9_leaves_no_closed_door() {
     for mode in Mode::ALL {
         let Some(lab) = Lab::new("the door, kill -9") else { return };
-        let config = Config::new(&lab, mode).set("door.ipv6", "dwell = \"1s\"");
+        let config = Config::new(&lab, mode).set("door.ipv6", "min_hold = \"1s\"");
         let mut gateway = Gateway::start(&lab, &config);
         let (to, v4) = (lab.entrance(mode, Family::Ipv6), lab.entrance(mode, Family::Ipv4));
         door(&lab, &config, &["ipv6", "close"]);
@@ -133,8 +133,8 @@ fn refused(lab: &Lab, to: std::net::SocketAddr) -> Option<std::io::ErrorKind> {
 fn a_door_is_held_open_while_the_other_family_is_down_too() {
     let Some(lab) = Lab::new("a door that is held") else { return };
     let config = Config::new(&lab, Mode::Proxy)
-        .set("door.ipv6", "dwell = \"1s\"")
-        .set("door.ipv6", "confirm = \"0s\"");
+        .set("door.ipv6", "min_hold = \"1s\"")
+        .set("door.ipv6", "grace = \"0s\"");
     let gateway = Gateway::start(&lab, &config);
     let mut session = lab.client.smtp(lab.entrance(Mode::Proxy, Family::Ipv6));
     session.last_words("421 4.3.2");
@@ -165,10 +165,10 @@ fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
     let postfix = Postfix::receiver(&lab);
     let mut config = Config::new(&lab, Mode::Proxy).set("timeouts", "data = \"1s\"");
     for line in [
-        "stalls = 2",
-        "stalled_for = \"1s\"",
-        "confirm = \"0s\"",
-        "dwell = \"1s\"",
+        "stall_threshold = 2",
+        "stall_window = \"1s\"",
+        "grace = \"0s\"",
+        "min_hold = \"1s\"",
         "retry = \"3s\"",
     ] {
         config = config.set("door.ipv6", line);

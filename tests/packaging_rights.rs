@@ -128,7 +128,7 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
     let config = as_user(&lab, Mode::Proxy, &folder)
         .set("listen", "threads = 3")
         .set("log", &format!("file = {log:?}"))
-        .set("reach", &format!("cache = {cache:?}"));
+        .set("lookup", &format!("cache_file = {cache:?}"));
     let path = lab.path("gatepost.toml");
     fs::write(&path, config.toml()).unwrap();
     let mut process = lab.gateway.spawn([GATEPOST, "run", "--config", path.to_str().unwrap()]);

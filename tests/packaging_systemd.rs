@@ -45,8 +45,8 @@ interfaces = [\"lo\"]
 interfaces = [\"lo\"]
 [log]
 file = \"/var/log/gatepost/gatepost.log\"
-[reach]
-cache = \"/var/lib/gatepost/facts.redb\"
+[lookup]
+cache_file = \"/var/lib/gatepost/facts.redb\"
 ";
 
 const HANDED: &str = "

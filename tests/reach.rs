@@ -119,7 +119,7 @@ fn the_cache_is_shown_and_purged_with_a_gateway_and_without() {
     let config = folder.path("gatepost.toml");
     let text = format!(
         "[listen]\naddresses = [\"127.0.0.1:0\"]\n[upstream]\naddresses = [\"127.0.0.1:1\"]\n\
-         [smtp]\nhostname = \"gate.example\"\n[control]\nsocket = {:?}\n[reach]\ndns = [\"127.0.0.1:9\"]\ncache = {file:?}\n",
+         [smtp]\nhostname = \"gate.example\"\n[control]\nsocket = {:?}\n[lookup]\ndns = [\"127.0.0.1:9\"]\ncache_file = {file:?}\n",
         folder.path("control.sock")
     );
     fs::write(&config, text).unwrap();
@@ -225,7 +225,7 @@ fn a_vantage_that_cannot_run_says_why() {
         (most[..4].to_vec(), "--key <FILE>"),
         ([&most[..], &[file, "--domain", "a b"]].concat(), "write a domain such as example.org"),
         ([&most[..], &[file, "--dns", "dns"]].concat(), "expected the address of a DNS server"),
-        ([&most[..], &[file, "--questions-per-minute", "0"]].concat(), "--questions-per-minute"),
+        ([&most[..], &[file, "--requests-per-minute", "0"]].concat(), "--requests-per-minute"),
         (vec!["--listen", "here", "--domain", "a.example", "--key", file], "--listen"),
     ] {
         let said = run(&args);

@@ -81,10 +81,10 @@ impl<'lab> Site<'lab> {
             .for_crowds()
             .set("log", "format = \"json\"")
             .set("site", "addresses = [\"198.51.100.0/24\", \"2001:db8:2::/64\"]")
-            .set("reach", &format!("dns = [\"{ASKED}\"]"))
-            .set("reach", "deadline = \"2s\"")
+            .set("lookup", &format!("dns = [\"{ASKED}\"]"))
+            .set("lookup", "deadline = \"2s\"")
             // Shorter than the deadline, or a server that stalls would be unknown to the first who asks.
-            .set("reach", "probe_timeout = \"1500ms\"")
+            .set("lookup", "probe_timeout = \"1500ms\"")
             .policies(rules);
         let gateway = Gateway::start(lab, &config);
         let capture = lab.path(&format!("{name}.pcapng"));

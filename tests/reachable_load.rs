@@ -75,8 +75,8 @@ fn new_senders_wait_no_longer_than_their_lookups() {
     let config = Config::new(&lab, Mode::Proxy)
         .for_crowds()
         .upstreams(&[at])
-        .set("reach", &format!("dns = [\"{ASKED}\"]"))
-        .set("reach", "entries = 1000");
+        .set("lookup", &format!("dns = [\"{ASKED}\"]"))
+        .set("lookup", "cache_entries = 1000");
     // The same crowd, and nobody asks anything of it.
     let gateway = Gateway::start(&lab, &config);
     let plain = crowd(&lab);

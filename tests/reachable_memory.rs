@@ -41,7 +41,7 @@ fn what_was_looked_up_is_known_after_a_kill() {
     let world = World::new(&lab);
     let _upstream = Postfix::receiver(&lab);
     let config = gateway_config(&lab)
-        .set("reach", &format!("cache = {:?}", lab.path("facts.redb")))
+        .set("lookup", &format!("cache_file = {:?}", lab.path("facts.redb")))
         .policies(RETURN_PATH);
     let mut gateway = Gateway::start(&lab, &config);
     let asked = || {
@@ -95,7 +95,7 @@ require = [{ fact = "return_path", level = "smtp" }]
             let listen = SocketAddr::new(lab.gateway_ip(Family::Ipv6), port);
             let config = gateway_config(&lab)
                 .listen(&[listen])
-                .set("reach", &format!("store = {redis:?}"))
+                .set("lookup", &format!("redis = {redis:?}"))
                 .metrics(&format!("[::1]:{}", port + 1000))
                 .policies(probed);
             (listen, Gateway::start(&lab, &config))
@@ -114,7 +114,7 @@ require = [{ fact = "return_path", level = "smtp" }]
 }
 
 fn gateway_config(lab: &Lab) -> Config {
-    Config::new(lab, Mode::Proxy).for_crowds().set("reach", &format!("dns = [\"{ASKED}\"]"))
+    Config::new(lab, Mode::Proxy).for_crowds().set("lookup", &format!("dns = [\"{ASKED}\"]"))
 }
 
 /// The reply to RCPT.

@@ -135,21 +135,23 @@ fn with_a_vantage(lab: &Lab, domain: &str) -> (Config, Process) {
     fs::write(&key, format!("{}\n", "5a".repeat(32))).unwrap();
     let mut words = vec![GATEPOST, "vantage", "--listen", VANTAGE, "--key", key.to_str().unwrap()];
     words.extend(["--domain", domain, "--dns", NAMESERVER, "--hostname", "vantage.example.net"]);
-    words.extend(["--timeout", "2s", "--questions-per-minute", "600"]);
+    words.extend(["--timeout", "2s", "--requests-per-minute", "600"]);
     let vantage = lab.client.spawn(words);
-    let mut config = Config::new(lab, Mode::Proxy).set("door", "probe_every = \"1s\"");
-    for line in ["failures = 1", "successes = 1", "confirm = \"0s\"", "dwell = \"1s\""] {
+    let mut config = Config::new(lab, Mode::Proxy).set("door", "probe_interval = \"1s\"");
+    for line in
+        ["failure_threshold = 1", "success_threshold = 1", "grace = \"0s\"", "min_hold = \"1s\""]
+    {
         config = config.set("door.ipv6", line);
     }
     for line in [
         &format!("address = {VANTAGE:?}"),
-        &format!("key = {key:?}"),
+        &format!("key_file = {key:?}"),
         &format!("domains = [{domain:?}]"),
     ] {
         config = config.set("vantage", line);
     }
     until("a vantage that probes", || vantage.log().contains("probes ").then_some(()));
-    (config.set("reach", &format!("dns = [{NAMESERVER:?}]")), vantage)
+    (config.set("lookup", &format!("dns = [{NAMESERVER:?}]")), vantage)
 }
 
 /// What `gatepost door --format json` says of a family.
@@ -212,10 +214,10 @@ fn facts_tell_what_a_path_does_and_passing_traffic_comes_first() {
     let config = Config::new(&lab, Mode::Proxy)
         .upstreams(&[loopback("::1"), loopback("127.0.0.1")])
         .set("log", "format = \"json\"")
-        .set("reach", &format!("dns = [{ASKED:?}]"))
-        .set("reach", "deadline = \"2s\"")
+        .set("lookup", &format!("dns = [{ASKED:?}]"))
+        .set("lookup", "deadline = \"2s\"")
         // Shorter than the deadline, or a server that stalls would be unknown to the first who asks.
-        .set("reach", "probe_timeout = \"1500ms\"")
+        .set("lookup", "probe_timeout = \"1500ms\"")
         .policies(WAY_BACK);
 
     // A black hole is none to those who say nothing large.
@@ -225,7 +227,7 @@ fn facts_tell_what_a_path_does_and_passing_traffic_comes_first() {
     gateway.terminate();
     gateway.wait();
 
-    let config = config.set("reach", "large_segments = true");
+    let config = config.set("lookup", "probe_large_segments = true");
     let mut gateway = Gateway::start(&lab, &config);
     for (domain, reply, reason) in SENDERS {
         let exchange = if domain == "good" { "takes" } else { domain };

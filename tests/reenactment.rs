@@ -97,7 +97,7 @@ fn replay(lab: &Lab, recording: &Path, arguments: &[&str]) -> Vec<Value> {
 /// One JSON line for each session of the recording.
 fn again(lab: &Lab, recording: &Path) -> Vec<Value> {
     let [ipv6, ipv4] = GATEWAY;
-    let act = ["--against", ipv6, "--against", ipv4, "--act-upstream", UPSTREAM, "--as-client"];
+    let act = ["--target", ipv6, "--target", ipv4, "--serve-upstream", UPSTREAM, "--proxy-header"];
     replay(lab, recording, &act)
 }
 
@@ -150,7 +150,7 @@ fn pregreet_and_bare_newlines_come_to_the_same_verdicts() {
 fn said_again_to_a_server(lab: &Lab, recording: &Path, arguments: &[&str]) -> (String, bool) {
     let [ipv6, ipv4] = [Family::Ipv6, Family::Ipv4]
         .map(|family| lab.server_socket(family, port::SMTP).to_string());
-    let against = [GATEPOST, "replay", "--against", &ipv6, "--against", &ipv4];
+    let against = [GATEPOST, "replay", "--target", &ipv6, "--target", &ipv4];
     let file = recording.to_str().unwrap();
     let output = lab.client.output([&against, arguments, &[file]].concat());
     (String::from_utf8(output.stdout).unwrap(), output.status.success())

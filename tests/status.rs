@@ -51,7 +51,7 @@ impl<'lab> Scene<'lab> {
         lab.add_client_ip(UNWELCOME.parse().unwrap());
         let config = Config::new(lab, Mode::Proxy)
             .set("door", "refuse = \"smtp\"")
-            .set("reach", "dns = [\"2001:db8:53::53\"]")
+            .set("lookup", "dns = [\"2001:db8:53::53\"]")
             .rule(&format!(
                 "name = \"no <b>guests</b> & co\"\nnetworks = [\"{UNWELCOME}\"]\naction = \"reject\""
             ))

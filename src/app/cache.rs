@@ -1,6 +1,6 @@
 //! `gatepost cache show|purge`: what a gateway has learnt.
 //!
-//! A running gateway is asked by its control socket; while none runs, the file of `[reach] cache` is read.
+//! A running gateway is asked by its control socket; while none runs, the file of `[lookup] cache_file` is read.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use tokio::io::AsyncReadExt as _;
 
 use super::print::print;
-use crate::cli::{CacheArgs, CacheCommand, CacheFormat};
+use crate::cli::{CacheArgs, CacheCommand, OutputFormat};
 use crate::config::Config;
 use crate::control::{
     self, CacheRequest, ControlConnection, ControlError, ControlRequest, ControlResponse,
@@ -69,7 +69,7 @@ pub(super) async fn cache(command: CacheCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn show(args: CacheArgs, format: CacheFormat) -> anyhow::Result<ExitCode> {
+async fn show(args: CacheArgs, format: OutputFormat) -> anyhow::Result<ExitCode> {
     let place = Place::of(&args)?;
     let pattern = args.pattern.clone();
     let rows = match place.ask(CacheRequest::Show { pattern }).await? {
@@ -86,10 +86,10 @@ async fn show(args: CacheArgs, format: CacheFormat) -> anyhow::Result<ExitCode> 
         }
     };
     let lines = match format {
-        CacheFormat::Json => {
+        OutputFormat::Json => {
             rows.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?
         }
-        CacheFormat::Text => table(&rows, Timestamp::from_system_time(SystemTime::now())),
+        OutputFormat::Text => table(&rows, Timestamp::from_system_time(SystemTime::now())),
     };
     print(&lines.iter().fold(String::new(), |text, line| text + line + "\n"))?;
     Ok(ExitCode::SUCCESS)
@@ -128,7 +128,7 @@ impl Place {
     fn of(args: &CacheArgs) -> anyhow::Result<Self> {
         let config = args.config.as_deref().map(Config::load).transpose()?;
         let (socket, file) = match config {
-            Some(config) => (config.control.socket, config.reach.cache_file),
+            Some(config) => (config.control.socket, config.lookup.cache_file),
             None => (PathBuf::from(control::DEFAULT_SOCKET), None),
         };
         Ok(Self { socket: args.socket.clone().unwrap_or(socket), file })
@@ -145,7 +145,7 @@ impl Place {
                     return Ok(Told::Nobody(file.clone()));
                 }
                 None => bail!(
-                    "{error}; while none runs, --config names the file that has `[reach] cache`"
+                    "{error}; while none runs, --config names the file that has `[lookup] cache_file`"
                 ),
             },
             Err(error) => return Err(error.into()),

@@ -10,7 +10,7 @@ use crate::config::Config;
 pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     match Config::load(file) {
         Ok(config) => {
-            print(&format!("{}: no mistakes\n", file.display()))?;
+            print(&format!("{}: OK\n", file.display()))?;
             for warning in config.warnings() {
                 writeln!(std::io::stderr(), "{}: {warning}", file.display())?;
             }

@@ -44,8 +44,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Vantage(asked) => block_on(vantage::vantage(asked)),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
-        Command::Metrics(MetricsCommand::List { part, format }) => {
-            metrics::list(part.as_deref(), format)
+        Command::Metrics(MetricsCommand::List { pattern, format }) => {
+            metrics::list(pattern.as_deref(), format)
         }
         Command::Demo { once } => block_on(demo::run(once)),
     }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::Vantage;
+use crate::cli::VantageArgs;
 use crate::lookup::vantage::{SharedKey, VantageServer, VantageServerSettings, serve};
 use crate::lookup::{LookupService, LookupSettings, ProbeSettings, Ttls};
 
@@ -17,7 +17,7 @@ use crate::lookup::{LookupService, LookupSettings, ProbeSettings, Ttls};
 /// a server is stalled.
 const TO_TELL: Duration = Duration::from_secs(2);
 
-pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
+pub(super) async fn vantage(asked: VantageArgs) -> anyhow::Result<ExitCode> {
     let key = SharedKey::read(&asked.key)?;
     let hostname = match asked.hostname {
         Some(hostname) => hostname,
@@ -37,7 +37,7 @@ pub(super) async fn vantage(asked: Vantage) -> anyhow::Result<ExitCode> {
     let rules = VantageServerSettings {
         key,
         domains: asked.domains.into_iter().collect(),
-        requests_per_minute: asked.questions_per_minute,
+        requests_per_minute: asked.requests_per_minute,
         only_global: true,
     };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for signals")?;

@@ -1,20 +1,22 @@
-//! What `gatepost cache` takes.
+//! Arguments of `gatepost cache`.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+
+use super::OutputFormat;
 
 #[derive(Debug, Subcommand)]
 pub enum CacheCommand {
-    /// Print it, the last to expire first.
+    /// Print cached lookup results, the last to expire first.
     Show {
         #[command(flatten)]
         args: CacheArgs,
-        /// How to tell it.
-        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-        format: CacheFormat,
+        /// Output format: a table, or JSON with one object per line.
+        #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+        format: OutputFormat,
     },
-    /// Forget it, also in the file and where gateways share it.
+    /// Delete cached lookup results from memory, from the cache file and from Redis.
     Purge {
         #[command(flatten)]
         args: CacheArgs,
@@ -23,21 +25,12 @@ pub enum CacheCommand {
 
 #[derive(Debug, Args)]
 pub struct CacheArgs {
-    /// Only what has this in the columns KIND and ABOUT, such as `greet`, `example.org` or 2001:db8:: [default: all].
+    /// Text to match in the columns KIND and ABOUT, such as `greet`, `example.org` or 2001:db8:: [default: all].
     pub pattern: Option<String>,
-    /// The gateway's configuration file, for its control socket and, while it does not run, its file of answers.
+    /// Configuration file of the gateway; names its control socket and, if it is not running, its cache file.
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The running gateway's control socket [default: /run/gatepost/control.sock].
+    /// Control socket of the running gateway [default: /run/gatepost/control.sock].
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     pub socket: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum CacheFormat {
-    /// A table.
-    #[default]
-    Text,
-    /// One object a line.
-    Json,
 }

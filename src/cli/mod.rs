@@ -1,4 +1,4 @@
-//! The command line. Layer 5: what was typed, nothing of what it means.
+//! The command line: names, values and help of every command. Layer 5.
 
 mod cache;
 mod check;
@@ -13,16 +13,16 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub use self::cache::{CacheArgs, CacheCommand, CacheFormat};
+pub use self::cache::{CacheArgs, CacheCommand};
 use self::check::CHECK_EXIT;
-pub use self::check::{Check, CheckFormat};
-pub use self::door::{Door, DoorFormat, DoorMode};
-pub use self::record::Record;
+pub use self::check::CheckArgs;
+pub use self::door::{DoorArgs, DoorMode};
+pub use self::record::RecordArgs;
 use self::replay::REPLAY_EXIT;
-pub use self::replay::{Act, ActFamily, ActPace, Judge, Replay, ReplayFormat};
-pub use self::vantage::Vantage;
-use self::watch::WATCH_RIGHTS;
-pub use self::watch::{Watch, WatchFormat, WatchSource};
+pub use self::replay::{PolicyArgs, ReenactArgs, ReenactFamily, ReenactPace, ReplayArgs};
+pub use self::vantage::VantageArgs;
+use self::watch::WATCH_PRIVILEGES;
+pub use self::watch::{WatchArgs, WatchSource};
 
 /// A transparent SMTP gateway for dual-stack mail.
 #[derive(Debug, Parser)]
@@ -34,53 +34,53 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Relay mail as a configuration file says, until SIGTERM; SIGHUP reads the file again.
+    /// Run the gateway until SIGTERM; SIGHUP reloads the configuration.
     Run {
-        /// The configuration file (TOML).
+        /// Configuration file (TOML).
         #[arg(long, short, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show the SMTP that passes this host's interfaces, without touching it, until SIGINT or SIGTERM.
-    #[command(after_long_help = WATCH_RIGHTS)]
-    Watch(Box<Watch>),
-    /// Write sessions that pass a running gateway as pcapng, until SIGINT or SIGTERM.
-    Record(Record),
-    /// Read captures and tell what happened on each SMTP session, what a policy would say of it, or say it again.
+    /// Show SMTP sessions on this host's interfaces without relaying them, until SIGINT or SIGTERM.
+    #[command(after_long_help = WATCH_PRIVILEGES)]
+    Watch(Box<WatchArgs>),
+    /// Record sessions of a running gateway to a pcapng file, until SIGINT or SIGTERM.
+    Record(RecordArgs),
+    /// Analyze captures: list SMTP sessions, evaluate a policy, or re-send the sessions to a server.
     #[command(after_long_help = REPLAY_EXIT)]
-    Replay(Box<Replay>),
-    /// Tell whether a domain's mail is ready for IPv6, seen from this host, and what to do where it is not.
+    Replay(Box<ReplayArgs>),
+    /// Check whether a domain's mail is ready for IPv6, as seen from this host, and suggest fixes.
     #[command(after_long_help = CHECK_EXIT)]
-    Check(Box<Check>),
-    /// Look at configuration files.
+    Check(Box<CheckArgs>),
+    /// Check configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Look at or remove what transparent mode installed in the kernel.
+    /// Show or remove the kernel rules of transparent mode.
     #[command(subcommand)]
     Intercept(InterceptCommand),
-    /// Tell of each family whether new sessions of it are let in and why, or open or close its door.
-    Door(Door),
-    /// Look at or forget what a gateway has learnt of others.
+    /// Show or set the state of the door of each address family.
+    Door(DoorArgs),
+    /// Show or purge cached lookup results.
     #[command(subcommand)]
     Cache(CacheCommand),
-    /// Call mail servers for a gateway on another network that asks whether it can be reached, until SIGINT or SIGTERM.
-    Vantage(Vantage),
-    /// Print what a shell completes gatepost's commands by.
+    /// Probe mail servers on behalf of a gateway on another network, until SIGINT or SIGTERM.
+    Vantage(VantageArgs),
+    /// Print shell completions.
     Completions {
-        /// bash, zsh or fish, for instance.
+        /// Shell, such as bash, zsh or fish.
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-    /// Write the manual pages, one for each command, to a directory.
+    /// Write the manual pages, one per command.
     Man {
-        /// It must be there.
+        /// Existing directory to write to.
         directory: PathBuf,
     },
-    /// Look at what is counted.
+    /// List metrics.
     #[command(subcommand)]
     Metrics(MetricsCommand),
-    /// Show what gatepost does: an MTA, a DNS zone, the gateway and a handful of senders, all on loopback.
+    /// Run a demonstration on loopback: an MTA, a DNS zone, the gateway and a few senders.
     Demo {
-        /// Exit after the table: 0 if everything went as it claims.
+        /// Exit after the table, with status 0 if every row passed.
         #[arg(long)]
         once: bool,
     },
@@ -88,9 +88,9 @@ pub enum Command {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Tell every mistake in a file, or that there is none.
+    /// Report every error in a configuration file, with its line and a remedy.
     Check {
-        /// The configuration file (TOML).
+        /// Configuration file (TOML).
         file: PathBuf,
     },
 }
@@ -99,30 +99,37 @@ pub enum ConfigCommand {
 pub enum InterceptCommand {
     /// Print gatepost's nftables table, routing rules and routes.
     Show,
-    /// Remove all of them.
+    /// Remove gatepost's nftables table, routing rules and routes.
     Clean,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum MetricsCommand {
-    /// Print the name, type, labels and meaning of every metric.
+    /// Print the name, type, labels and help of every metric.
     List {
-        /// Only those with this in their name, such as door.
-        #[arg(value_name = "PART")]
-        part: Option<String>,
-        /// How to print it.
-        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+        /// Substring of the metric name, such as door [default: all metrics].
+        #[arg(value_name = "PATTERN")]
+        pattern: Option<String>,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
         format: ListFormat,
     },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ListFormat {
-    /// For reading in a terminal.
+    /// Aligned text.
     #[default]
     Text,
     /// One array of objects.
     Json,
-    /// The table of docs/metrics.md.
+    /// The table in docs/metrics.md.
     Markdown,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    #[default]
+    Text,
+    Json,
 }

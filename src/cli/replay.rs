@@ -1,4 +1,4 @@
-//! What `gatepost replay` takes.
+//! Arguments of `gatepost replay`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,84 +6,76 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use super::OutputFormat;
 use super::value::network;
 
 pub(super) const REPLAY_EXIT: &str =
-    "Exit status: 0 if every file was read to its end and no answer differed, 1 otherwise.";
+    "Exit status: 0 if every file was read to its end and no reply differed, 1 otherwise.";
 
 #[derive(Debug, Args)]
-pub struct Replay {
-    /// pcap or pcapng, also as .gz; - is standard input. Each file is read by itself.
+pub struct ReplayArgs {
+    /// pcap or pcapng files, optionally gzipped (.gz), each analyzed on its own; - for standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// How to tell it.
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    pub format: ReplayFormat,
-    /// Print the whole dialogue of this session, by its number in the table.
-    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["against", "format"])]
+    /// Output format: a summary by family, a table of sessions and the findings; or JSON with one session per line.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: OutputFormat,
+    /// Print the full dialogue of one session, by its number in the table.
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["target", "format"])]
     pub session: Option<u64>,
-    /// Look for SMTP on this port too, besides 25, 587 and 2525 and wherever a server greets; repeatable.
+    /// Additional SMTP port besides 25, 587, 2525 and any port where a server greets; repeatable.
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<u16>,
-    /// This address or network is ours, such as 192.0.2.0/24: tell also what the traffic proves of the ways to us and from
-    /// us; repeatable.
+    /// Own address or network, such as 192.0.2.0/24: also report what the traffic proves about the receive path and
+    /// outbound mail; repeatable.
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     pub local: Vec<IpNet>,
-    /// Write what a gateway's /metrics would show after this traffic, as Prometheus text.
+    /// Write the metrics of a gateway after this traffic to a file, in the Prometheus text format.
     #[arg(long, value_name = "FILE")]
     pub metrics_out: Option<PathBuf>,
     #[command(flatten)]
-    pub judge: Judge,
+    pub policy: PolicyArgs,
     #[command(flatten)]
-    pub act: Act,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ReplayFormat {
-    /// A summary by family, a table of sessions, and what is odd.
-    #[default]
-    Text,
-    /// One object a line, one line a session.
-    Json,
+    pub reenact: ReenactArgs,
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What the policy would say")]
-pub struct Judge {
-    /// Apply the policy of this configuration file, in shadow.
+#[command(next_help_heading = "Policy evaluation")]
+pub struct PolicyArgs {
+    /// Evaluate the policy of this configuration file, in shadow mode.
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the capture holds no DNS answer, take it from this master file.
+    /// Zone file (RFC 1035) for DNS answers that the capture lacks.
     #[arg(long, value_name = "FILE", requires = "config")]
     pub zone: Option<PathBuf>,
-    /// Where neither does, ask this DNS server now; without an address the system's.
+    /// DNS server to query for answers that capture and zone file lack [default address: the system's].
     #[arg(long, value_name = "ADDR[:PORT]", num_args = 0..=1, requires = "config")]
     pub dns: Option<Option<String>>,
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Saying it again")]
-pub struct Act {
-    /// Say each captured session again to this server; once for each family, or a name that has both.
+#[command(next_help_heading = "Re-sending")]
+pub struct ReenactArgs {
+    /// Re-send each session to this server; give one for each family, or a name that has addresses of both.
     #[arg(long, value_name = "HOST:PORT")]
-    pub against: Vec<String>,
-    /// Play the recorded server here, for a gateway whose upstream this address is.
-    #[arg(long, value_name = "ADDR:PORT", requires = "against")]
-    pub act_upstream: Option<SocketAddr>,
-    /// Which family to connect over.
-    #[arg(long, value_enum, default_value_t, requires = "against", value_name = "FAMILY")]
-    pub family: ActFamily,
-    /// When to speak.
-    #[arg(long, value_enum, default_value_t, requires = "against", value_name = "PACE")]
-    pub pace: ActPace,
-    /// Begin with a PROXY header that names the recorded client; the gateway must trust this host for it.
-    #[arg(long, requires = "against")]
-    pub as_client: bool,
+    pub target: Vec<String>,
+    /// Serve the recorded upstream's replies on this address, for a gateway between client and upstream.
+    #[arg(long, value_name = "ADDR:PORT", requires = "target")]
+    pub serve_upstream: Option<SocketAddr>,
+    /// Address family of the connection.
+    #[arg(long, value_enum, default_value_t, requires = "target", value_name = "FAMILY")]
+    pub family: ReenactFamily,
+    /// Timing of each command.
+    #[arg(long, value_enum, default_value_t, requires = "target", value_name = "PACE")]
+    pub pace: ReenactPace,
+    /// Start with a PROXY header that names the recorded client; the target must trust this host.
+    #[arg(long, requires = "target")]
+    pub proxy_header: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ActFamily {
-    /// The recorded one.
+pub enum ReenactFamily {
+    /// The recorded family.
     #[default]
     Keep,
     Ipv4,
@@ -91,10 +83,10 @@ pub enum ActFamily {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ActPace {
-    /// As soon as the replies are there that the recorded client had waited for.
+pub enum ReenactPace {
+    /// As soon as the replies arrive that the recorded client waited for.
     #[default]
     Reply,
-    /// With the recorded pauses too.
+    /// The same, with the recorded pauses.
     Recorded,
 }

@@ -1,4 +1,4 @@
-//! Values that more than one command takes.
+//! Parsers of values that several commands share.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(super) fn family(text: &str) -> Result<Family, String> {
     known.ok_or_else(|| "write ipv4 or ipv6".to_owned())
 }
 
-/// An address stands for itself alone.
+/// A bare address is a network of one.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse().or_else(|_| address());
@@ -29,5 +29,5 @@ pub(super) fn domain(text: &str) -> Result<DomainName, String> {
 pub(super) fn call_timeout(text: &str) -> Result<Duration, String> {
     let allowed = Duration::from_secs(1)..=Duration::from_secs(60);
     let parsed = humantime::parse_duration(text).ok().filter(|given| allowed.contains(given));
-    parsed.ok_or_else(|| "write a time from 1s to 1m such as 8s".to_owned())
+    parsed.ok_or_else(|| "write a duration from 1s to 1m, such as 8s".to_owned())
 }

@@ -3,7 +3,7 @@
 //! Layer 5, and plain data. Each part is a type of the module it concerns; this one only says which file they came from.
 //! `raw` reads TOML and tells every mistake in a file at once; nothing else makes a [`Config`] from text.
 
-mod mistake;
+mod error;
 mod raw;
 
 use std::fs;
@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-pub use mistake::{ConfigErrors, Mistake, Position};
+pub use error::{ConfigError, ConfigErrors, Position};
 
 use crate::addr::{Family, Networks};
 use crate::control;
@@ -48,16 +48,16 @@ pub struct Config {
     /// `[watch]`; without the section nothing is watched.
     pub watch: Option<live::Settings>,
     /// `[door]`; without the section nothing is ever closed.
-    pub door: Option<Door>,
-    /// `[reach]`, and what it takes from other sections.
-    pub reach: lookup::LookupSettings,
+    pub door: Option<DoorConfig>,
+    /// `[lookup]`, and what it takes from other sections.
+    pub lookup: lookup::LookupSettings,
     /// `[vantage]`; without the section nobody elsewhere is asked.
     pub vantage: Option<vantage::VantageSettings>,
 }
 
 /// `[door]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Door {
+pub struct DoorConfig {
     pub refuse: RefuseMethod,
     /// Who is let in whatever the door says: the vantage, monitoring.
     pub exempt: Networks,
@@ -68,7 +68,7 @@ pub struct Door {
     pub ipv4: Option<policy::door::Settings>,
 }
 
-impl Door {
+impl DoorConfig {
     /// How often a prober elsewhere is asked, if nobody says otherwise.
     pub const PROBE_EVERY: Duration = Duration::from_secs(60);
 
@@ -93,7 +93,7 @@ impl Door {
 }
 
 /// A number of octets, with K, M or G for powers of 1024.
-pub fn octets(text: &str) -> Option<usize> {
+pub fn parse_size(text: &str) -> Option<usize> {
     let (digits, power) = match text.strip_suffix(['K', 'k']) {
         Some(digits) => (digits, 10),
         None => match text.strip_suffix(['M', 'm']) {

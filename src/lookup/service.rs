@@ -37,7 +37,7 @@ pub enum LookupError {
     #[error(transparent)]
     Dns(#[from] DnsError),
     #[error(
-        "[service] store names no Redis server: {0}; write one such as \"redis://192.0.2.6:6379/0\""
+        "[lookup] redis names no Redis server: {0}; write one such as \"redis://192.0.2.6:6379/0\""
     )]
     Shared(String),
 }

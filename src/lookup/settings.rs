@@ -10,7 +10,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// `[service]`, and what it takes from other sections.
+/// `[lookup]`, and what it takes from other sections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupSettings {
     /// DNS servers in this order; none are those of `/etc/resolv.conf`.

@@ -314,11 +314,11 @@ impl Families {
             cache_entries: to.gauge("reach_cache_entries", "Answers kept in memory.")?,
             cache_octets: to.gauge(
                 "reach_cache_octets",
-                "Octets that the answers kept in memory count for, against `reach.size`.",
+                "Octets that the answers kept in memory count for, against `lookup.cache_size`.",
             )?,
             store_up: to.gauge(
                 "reach_store_up",
-                "1 while the store that gateways share (`reach.store`) answers; 0 also without one.",
+                "1 while the store that gateways share (`lookup.redis`) answers; 0 also without one.",
             )?,
             config_reloads: to.counters(
                 "config_reloads_total",

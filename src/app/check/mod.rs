@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::addr::is_global;
 use crate::app::print::print;
-use crate::cli::{Check, CheckFormat};
+use crate::cli::{CheckArgs, OutputFormat};
 use crate::lookup::{Dns, Sources, SurveySettings, survey};
 use crate::policy::facts::{Answer, LookupResult, Reason, Source};
 use crate::readiness::{
@@ -34,7 +34,7 @@ const DNS_PATIENCE: Duration = Duration::from_secs(5);
 const WHOLE: u32 = 3;
 const SMTP: u16 = 25;
 
-pub(super) async fn run(wanted: &Check) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(wanted: &CheckArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let dns =
         Dns::for_domain_check(wanted.dns, wanted.timeout.min(DNS_PATIENCE)).context("--dns")?;
@@ -50,8 +50,8 @@ pub(super) async fn run(wanted: &Check) -> anyhow::Result<ExitCode> {
         World { dns, caller: SurveySettings { hostname, port: SMTP, timeout: wanted.timeout } };
     let report = find_out(&asked, world, began + wanted.timeout * WHOLE).await;
     let told = match wanted.format {
-        CheckFormat::Text => readiness::text(&asked, &report),
-        CheckFormat::Json => readiness::json(&asked, &report),
+        OutputFormat::Text => readiness::text(&asked, &report),
+        OutputFormat::Json => readiness::json(&asked, &report),
     };
     print(&told)?;
     Ok(ExitCode::from(match report.outcome() {
@@ -62,7 +62,7 @@ pub(super) async fn run(wanted: &Check) -> anyhow::Result<ExitCode> {
     }))
 }
 
-async fn asked(wanted: &Check) -> anyhow::Result<CheckRequest> {
+async fn asked(wanted: &CheckArgs) -> anyhow::Result<CheckRequest> {
     let interfaces = host::interfaces().await;
     let postfix = match wanted.postfix {
         true => Some(host::postfix(wanted.postfix_config.as_deref())?),

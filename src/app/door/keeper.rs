@@ -44,7 +44,7 @@ pub(in crate::app) struct Surroundings {
 
 /// All that keeps the doors.
 pub(in crate::app) struct Parts {
-    pub(in crate::app) settings: config::Door,
+    pub(in crate::app) settings: config::DoorConfig,
     /// Who refuses, with both doors open; or the relay, and why it is not the kernel.
     pub(in crate::app) enforcer: (DoorEnforcer, Option<DoorError>),
     pub(in crate::app) gate: RelayHandle,

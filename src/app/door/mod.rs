@@ -14,13 +14,13 @@ pub(super) use self::heard::Heard;
 pub(super) use self::keeper::{Keeper, Parts, Surroundings};
 pub(super) use self::probes::ProbeResult;
 use super::print::print;
-use crate::cli::{Door, DoorFormat, DoorMode};
+use crate::cli::{DoorArgs, DoorMode, OutputFormat};
 use crate::config::Config;
 use crate::control::{self, ControlRequest, DoorChange};
 use crate::policy::door::{Mode, Told};
 use crate::report;
 
-pub(super) async fn door(wanted: Door) -> anyhow::Result<ExitCode> {
+pub(super) async fn door(wanted: DoorArgs) -> anyhow::Result<ExitCode> {
     let socket = match (&wanted.socket, &wanted.config) {
         (Some(socket), _) => socket.clone(),
         (None, Some(config)) => Config::load(config)?.control.socket,
@@ -36,8 +36,8 @@ pub(super) async fn door(wanted: Door) -> anyhow::Result<ExitCode> {
     let mut line = String::new();
     answer.read_line(&mut line).await.context("the gateway hung up")?;
     let said = match wanted.format {
-        DoorFormat::Json => line,
-        DoorFormat::Text => {
+        OutputFormat::Json => line,
+        OutputFormat::Text => {
             let told: Vec<Told> = serde_json::from_str(&line)
                 .context("the gateway's answer cannot be read: is it of this version?")?;
             report::door::doors(&told)

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use self::scribe::Scribe;
 use super::output::{cannot_write, create};
-use crate::cli::Record;
+use crate::cli::RecordArgs;
 use crate::config::Config;
 use crate::control::{self, ControlRequest};
 use crate::recording::{Framing, Selection};
@@ -26,7 +26,7 @@ const READ: usize = 256 * 1024;
 /// Longer than anybody records.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-pub(super) async fn record(wanted: Record) -> anyhow::Result<ExitCode> {
+pub(super) async fn record(wanted: RecordArgs) -> anyhow::Result<ExitCode> {
     let socket = match (&wanted.socket, &wanted.config) {
         (Some(socket), _) => socket.clone(),
         (None, Some(config)) => Config::load(config)?.control.socket,
@@ -36,7 +36,7 @@ pub(super) async fn record(wanted: Record) -> anyhow::Result<ExitCode> {
         true => Some(Redactor::new(&key(wanted.redact_key.as_deref())?)),
         false => None,
     };
-    let Record { family, client, content, .. } = wanted;
+    let RecordArgs { family, client, content, .. } = wanted;
     let selection = Selection { family, client, content };
     let mut stream = control::request(&socket, &ControlRequest::Record(selection)).await?;
     // Only now: without a gateway there shall be no empty file.
@@ -118,7 +118,7 @@ fn key(file: Option<&Path>) -> anyhow::Result<Key> {
     Key::new(octets).context("the random key is not random; try again")
 }
 
-fn open(wanted: &Record) -> anyhow::Result<Box<dyn Write>> {
+fn open(wanted: &RecordArgs) -> anyhow::Result<Box<dyn Write>> {
     if wanted.write.as_os_str() == "-" {
         return Ok(Box::new(io::stdout()));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::addr::Networks;
-use crate::cli::Judge;
+use crate::cli::PolicyArgs;
 use crate::engine::{Profile, SessionRecord, review};
 use crate::lookup::{Dns, PassiveDns, Sources, ZoneFile, parse_server};
 use crate::policy::facts::{
@@ -24,7 +24,7 @@ pub(super) struct FactFinder {
 }
 
 impl FactFinder {
-    pub(super) fn new(judge: &Judge) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(judge: &PolicyArgs) -> anyhow::Result<Option<Self>> {
         if judge.config.is_none() {
             return Ok(None);
         }

@@ -19,7 +19,7 @@ use self::telling::Telling;
 use super::reading::Reading;
 use crate::addr::Networks;
 use crate::analyzer::{AnalyzerSettings, FinishedSession, Transcripts};
-use crate::cli::Replay;
+use crate::cli::ReplayArgs;
 use crate::config::Config;
 use crate::engine::{Observe, Profile};
 use crate::metrics::{ExpositionFormat, Metrics};
@@ -27,7 +27,7 @@ use crate::source::{CaptureFile, PacketSource as _};
 use crate::stream::{Limits, Ports};
 use crate::traffic::Traffic;
 
-pub(super) async fn replay(asked: &Replay) -> anyhow::Result<ExitCode> {
+pub(super) async fn replay(asked: &ReplayArgs) -> anyhow::Result<ExitCode> {
     match tell(asked).await {
         // `| head` has read what it wanted.
         Err(error) if telling::is_unread(&error) => Ok(ExitCode::SUCCESS),
@@ -35,8 +35,8 @@ pub(super) async fn replay(asked: &Replay) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
-    let config = asked.judge.config.as_deref().map(Config::load).transpose()?;
+async fn tell(asked: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let config = asked.policy.config.as_deref().map(Config::load).transpose()?;
     let metrics = asked.metrics_out.as_ref().map(|_| Metrics::new()).transpose()?.map(Arc::new);
     let observer: Arc<dyn Observe> = match &metrics {
         Some(metrics) => Arc::clone(metrics) as _,
@@ -52,10 +52,10 @@ async fn tell(asked: &Replay) -> anyhow::Result<ExitCode> {
     };
     let mut replayer = Replayer {
         settings,
-        facts: FactFinder::new(&asked.judge)?,
-        reenactment: match asked.act.against.is_empty() {
+        facts: FactFinder::new(&asked.policy)?,
+        reenactment: match asked.reenact.target.is_empty() {
             true => None,
-            false => Some(Reenactment::start(&asked.act).await?),
+            false => Some(Reenactment::start(&asked.reenact).await?),
         },
         telling: Telling::new(asked),
         metrics: metrics.clone(),

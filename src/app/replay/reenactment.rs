@@ -1,4 +1,4 @@
-//! `gatepost replay --against`: re-enacts captured sessions against a live server and reports replies that differ.
+//! `gatepost replay --target`: re-enacts captured sessions against a live server and reports replies that differ.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::net::lookup_host;
 
 use crate::addr::Family;
 use crate::analyzer::FinishedSession;
-use crate::cli::{Act, ActFamily, ActPace, ReplayFormat};
+use crate::cli::{OutputFormat, ReenactArgs, ReenactFamily, ReenactPace};
 use crate::reenact::{Pace, RecordedClient, RecordedServer, RunReport, Scenario};
 use crate::report::printable;
 use crate::stream::FlowOutcome;
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The target of re-enacted clients, and the recorded server behind it.
 pub(super) struct Reenactment {
     targets: Vec<SocketAddr>,
-    family: ActFamily,
+    family: ReenactFamily,
     pace: Pace,
     proxy_header: bool,
     server: Option<RecordedServer>,
@@ -38,23 +38,29 @@ pub(super) enum Reenacted {
 }
 
 impl Reenactment {
-    pub(super) async fn start(options: &Act) -> anyhow::Result<Self> {
+    pub(super) async fn start(options: &ReenactArgs) -> anyhow::Result<Self> {
         let mut targets = Vec::new();
-        for name in &options.against {
+        for name in &options.target {
             let found = lookup_host(name).await.with_context(|| {
-                format!("--against {name}: write HOST:PORT, IPv4:PORT or [IPv6]:PORT of a server")
+                format!("--target {name}: write HOST:PORT, IPv4:PORT or [IPv6]:PORT of a server")
             })?;
             targets.extend(found);
         }
-        let server = match options.act_upstream {
+        let server = match options.serve_upstream {
             Some(address) => Some(RecordedServer::listen(address).await?),
             None => None,
         };
         let pace = match options.pace {
-            ActPace::Reply => Pace::Reply,
-            ActPace::Recorded => Pace::Recorded,
+            ReenactPace::Reply => Pace::Reply,
+            ReenactPace::Recorded => Pace::Recorded,
         };
-        Ok(Self { targets, family: options.family, pace, proxy_header: options.as_client, server })
+        Ok(Self {
+            targets,
+            family: options.family,
+            pace,
+            proxy_header: options.proxy_header,
+            server,
+        })
     }
 
     /// Re-enacts one session.
@@ -66,13 +72,13 @@ impl Reenactment {
             Err(reason) => return Ok(Reenacted::Skipped(reason.to_string())),
         };
         let family = match self.family {
-            ActFamily::Keep => record.family,
-            ActFamily::Ipv4 => Family::Ipv4,
-            ActFamily::Ipv6 => Family::Ipv6,
+            ReenactFamily::Keep => record.family,
+            ReenactFamily::Ipv4 => Family::Ipv4,
+            ReenactFamily::Ipv6 => Family::Ipv6,
         };
         let of_family = |target: &SocketAddr| Family::of(target.ip()) == family;
         let Some(target) = self.targets.iter().copied().find(of_family) else {
-            let reason = format!("--against names no {family} address; name one, or use --family");
+            let reason = format!("--target names no {family} address; name one, or use --family");
             return Ok(Reenacted::Skipped(reason));
         };
         let recorded = (record.client.into(), record.server.into());
@@ -104,10 +110,10 @@ impl Reenacted {
     }
 
     /// One line for the session, with text one more for each difference; with line ends.
-    pub(super) fn format(&self, session: &FinishedSession, format: ReplayFormat) -> String {
+    pub(super) fn format(&self, session: &FinishedSession, format: OutputFormat) -> String {
         match format {
-            ReplayFormat::Text => self.text(session.number),
-            ReplayFormat::Json => self.json(session.number),
+            OutputFormat::Text => self.text(session.number),
+            OutputFormat::Json => self.json(session.number),
         }
     }
 

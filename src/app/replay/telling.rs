@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use super::reenactment::Reenacted;
 use crate::analyzer::{FinishedSession, PacketCounts};
 use crate::app::print::WRITING;
-use crate::cli::{Replay, ReplayFormat};
+use crate::cli::{OutputFormat, ReplayArgs};
 use crate::lookup::PassiveDns;
 use crate::report::replay::{
     InputSummary, NumberedSession, ReplayReport, dialogue, json_damage, json_evidence,
@@ -21,7 +21,7 @@ use crate::wire::Damage;
 
 pub(super) struct Telling {
     form: Form,
-    format: ReplayFormat,
+    format: OutputFormat,
     judged: bool,
     files: Vec<String>,
     packets: u64,
@@ -43,17 +43,17 @@ enum Form {
 }
 
 impl Telling {
-    pub(super) fn new(asked: &Replay) -> Self {
+    pub(super) fn new(asked: &ReplayArgs) -> Self {
         let form = match (asked.session, asked.format) {
             (Some(number), _) => Form::Dialogue { number, found: false },
-            (None, _) if !asked.act.against.is_empty() => Form::Acting,
-            (None, ReplayFormat::Text) => Form::Report(Box::default()),
-            (None, ReplayFormat::Json) => Form::Json,
+            (None, _) if !asked.reenact.target.is_empty() => Form::Acting,
+            (None, OutputFormat::Text) => Form::Report(Box::default()),
+            (None, OutputFormat::Json) => Form::Json,
         };
         Self {
             form,
             format: asked.format,
-            judged: asked.judge.config.is_some(),
+            judged: asked.policy.config.is_some(),
             files: asked.files.iter().map(|file| file.display().to_string()).collect(),
             packets: 0,
             first: None,

@@ -17,7 +17,7 @@ pub(super) struct Begun {
     pub(super) listeners: Listeners,
     pub(super) metrics_listener: Option<TcpListener>,
     /// Whose doors are kept, and who refuses.
-    pub(super) door: Option<(config::Door, (DoorEnforcer, Option<DoorError>))>,
+    pub(super) door: Option<(config::DoorConfig, (DoorEnforcer, Option<DoorError>))>,
     pub(super) rights: Rights,
 }
 

@@ -107,7 +107,7 @@ impl Gateway {
         metrics.set_sessions_limit(config.relay.limits.sessions);
         metrics.set_rules(&config.relay.rules)?;
         let lookups = Arc::new((Arc::clone(&metrics), Arc::clone(&status)));
-        let reach = answers::start(&config.reach, lookups, &log);
+        let reach = answers::start(&config.lookup, lookups, &log);
         let answers = Arc::new(Answers::new(reach.clone()));
         let exempt = config.door.as_ref().map(|door| door.exempt.clone()).unwrap_or_default();
         let heard = Arc::new(Heard::new(exempt));
@@ -281,7 +281,7 @@ impl Gateway {
             (config.control != old.control, "[control]"),
             (config.user != old.user, "[process]"),
             (config.watch != old.watch, "[watch]"),
-            (config.reach != old.reach, "[reach]"),
+            (config.lookup != old.lookup, "[lookup]"),
             (config.vantage != old.vantage, "[vantage]"),
             (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
         ] {
@@ -354,10 +354,10 @@ fn entrance(config: &Config, listening: impl Iterator<Item = SocketAddr>) -> Ing
 }
 
 /// Whose doors are kept: those of `[door]`; without it none is guarded, and the receive path may be asked for all the same.
-fn doors(config: &Config) -> Option<config::Door> {
+fn doors(config: &Config) -> Option<config::DoorConfig> {
     let asks =
         |rule: &Rule| rule.require.iter().any(|require| require.fact == FactName::ReceivePath);
-    let unguarded = || config.relay.rules.iter().any(asks).then(config::Door::unguarded);
+    let unguarded = || config.relay.rules.iter().any(asks).then(config::DoorConfig::unguarded);
     config.door.clone().or_else(unguarded)
 }
 

@@ -32,7 +32,7 @@ use self::watcher::{Failure, ours, source, watch as follow};
 use super::reading::Reading;
 use super::replay::telling::is_unread;
 use crate::analyzer::{AnalyzerSettings, Transcripts};
-use crate::cli::{Watch, WatchFormat, WatchSource};
+use crate::cli::{OutputFormat, WatchArgs, WatchSource};
 use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, HealthState, ReadyState};
@@ -47,7 +47,7 @@ const LAST_LINES: Duration = Duration::from_secs(5);
 /// Longer than anybody watches.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-pub(super) async fn watch(asked: &Watch) -> anyhow::Result<ExitCode> {
+pub(super) async fn watch(asked: &WatchArgs) -> anyhow::Result<ExitCode> {
     let live = Live::open(&settings(asked))?;
     let post = post(&live);
     let metrics = match asked.metrics {
@@ -64,9 +64,9 @@ pub(super) async fn watch(asked: &Watch) -> anyhow::Result<ExitCode> {
     let colour = stdout().is_terminal()
         && anstream::AutoStream::choice(&stdout()) != anstream::ColorChoice::Never;
     let form = match asked.format {
-        WatchFormat::Json => Form::Json,
-        WatchFormat::Text if Screen::is_there() => Form::View,
-        WatchFormat::Text => {
+        OutputFormat::Json => Form::Json,
+        OutputFormat::Text if Screen::is_there() => Form::View,
+        OutputFormat::Text => {
             Form::Lines { lines: SessionTable::new(colour), report: Box::default(), colour }
         }
     };
@@ -87,7 +87,7 @@ pub(super) async fn watch(asked: &Watch) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn settings(asked: &Watch) -> live::Settings {
+fn settings(asked: &WatchArgs) -> live::Settings {
     live::Settings {
         choice: match asked.source {
             WatchSource::Auto => Choice::Auto,
@@ -153,7 +153,7 @@ struct Watcher {
 impl Watcher {
     fn start(
         live: Live,
-        asked: &Watch,
+        asked: &WatchArgs,
         mut telling: Telling,
         metrics: Option<Arc<Metrics>>,
     ) -> anyhow::Result<Self> {
@@ -257,7 +257,7 @@ impl Ending {
 /// The live view, until the end; then its last state stays where lines usually stand.
 async fn draw(
     mut watcher: Watcher,
-    asked: &Watch,
+    asked: &WatchArgs,
     board: &Board,
     colour: bool,
 ) -> anyhow::Result<()> {

@@ -209,7 +209,7 @@ pub(super) fn timeouts(timeouts: &Timeouts, notes: &mut Notes<'_>) {
     check("data", default.data, |set| &set.data);
     check("reply", default.reply, |set| &set.reply);
     check("acceptance", default.acceptance, |set| &set.acceptance);
-    check("opaque", default.opaque, |set| &set.opaque);
+    check("passthrough_idle", default.opaque, |set| &set.opaque);
 }
 
 /// Whether a connection to `peer` ends at the listener `own`. A wildcard listener takes loopback surely; which other

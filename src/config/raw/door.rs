@@ -8,7 +8,7 @@ use super::net::network;
 use super::reader::{Field, Section};
 use super::values::{duration, integer, list, one_of};
 use crate::addr::{Family, Networks};
-use crate::config::Door;
+use crate::config::DoorConfig;
 use crate::intercept::door::RefuseMethod;
 use crate::lookup::vantage;
 use crate::policy::door::{Settings, WhenUnproven};
@@ -25,17 +25,19 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(super) fn door(
     section: &mut Section<'_, '_, '_>,
     vantage: Option<&vantage::VantageSettings>,
-) -> Option<Door> {
+) -> Option<DoorConfig> {
     let unproven = if vantage.is_some() { WhenUnproven::Close } else { WhenUnproven::default() };
     let default = Settings { when_unproven: unproven, ..Settings::default() };
     let words = RefuseMethod::ALL.map(|refuse| (refuse.as_str(), refuse));
     let exempt = section.read("exempt", list(network)).or(Vec::new());
     let exempt = exempt.into_iter().map(Spanned::into_inner);
     let exempt = exempt.chain(vantage.map(|vantage| vantage.address.ip().to_canonical().into()));
-    let door = Door {
+    let door = DoorConfig {
         refuse: section.read("refuse", one_of(&words)).or_default(),
         exempt: Networks::new(exempt),
-        probe_every: section.read("probe_every", duration(SECOND..=HOUR)).or(Door::PROBE_EVERY),
+        probe_every: section
+            .read("probe_interval", duration(SECOND..=HOUR))
+            .or(DoorConfig::PROBE_EVERY),
         ipv6: Some(family(&mut section.section(Family::Ipv6.as_str()), &default).0),
         ipv4: {
             let (settings, is_there) =
@@ -50,17 +52,17 @@ pub(super) fn door(
 fn family(section: &mut Section<'_, '_, '_>, default: &Settings) -> (Settings, bool) {
     let unproven = [("open", WhenUnproven::Open), ("close", WhenUnproven::Close)];
     let retry = section.read("retry", duration(SECOND..=DAY));
-    let longest = section.read("retry_longest", duration(SECOND..=7 * DAY));
+    let longest = section.read("retry_max", duration(SECOND..=7 * DAY));
     not_shorter(section, &retry, &longest, default);
     let settings = Settings {
         when_unproven: section.read("when_unproven", one_of(&unproven)).or(default.when_unproven),
-        fresh: section.read("fresh", duration(60 * SECOND..=30 * DAY)).or(default.fresh),
-        failures: section.read("failures", integer(1..=100)).or(default.failures),
-        successes: section.read("successes", integer(1..=100)).or(default.successes),
-        stalls: section.read("stalls", integer(1..=1_000)).or(default.stalls),
-        stalled_for: section.read("stalled_for", duration(SECOND..=DAY)).or(default.stalled_for),
-        confirm: section.read("confirm", duration(Duration::ZERO..=DAY)).or(default.confirm),
-        dwell: section.read("dwell", duration(SECOND..=DAY)).or(default.dwell),
+        fresh: section.read("proof_max_age", duration(60 * SECOND..=30 * DAY)).or(default.fresh),
+        failures: section.read("failure_threshold", integer(1..=100)).or(default.failures),
+        successes: section.read("success_threshold", integer(1..=100)).or(default.successes),
+        stalls: section.read("stall_threshold", integer(1..=1_000)).or(default.stalls),
+        stalled_for: section.read("stall_window", duration(SECOND..=DAY)).or(default.stalled_for),
+        confirm: section.read("grace", duration(Duration::ZERO..=DAY)).or(default.confirm),
+        dwell: section.read("min_hold", duration(SECOND..=DAY)).or(default.dwell),
         retry_longest: longest.or(default.retry_longest).max(retry.clone().or(default.retry)),
         retry: retry.or(default.retry),
     };
@@ -81,7 +83,7 @@ fn not_shorter(
             super::values::spoken(*longest.get_ref()),
             super::values::spoken(retry)
         );
-        let (at, field) = (longest.span().start, section.field("retry_longest"));
+        let (at, field) = (longest.span().start, section.field("retry_max"));
         section.notes.mistake(at, &field, problem, "make it longer, or leave it out");
     }
 }

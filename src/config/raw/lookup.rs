@@ -1,4 +1,4 @@
-//! `[reach]` and `[vantage]`: how lookups are answered.
+//! `[lookup]` and `[vantage]`: how lookups are answered.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -19,8 +19,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// As humantime has it: 365.25 days.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
-/// `[reach]`; what other sections decide is put in by [`with_relay`].
-pub(super) fn reach(section: &mut Section<'_, '_, '_>) -> LookupSettings {
+/// `[lookup]`; what other sections decide is put in by [`with_relay`].
+pub(super) fn lookup(section: &mut Section<'_, '_, '_>) -> LookupSettings {
     const MOST: u32 = 1_000_000;
     let default = LookupSettings::default();
     let (limits, probes) = (default.cache_limits, default.probes);
@@ -29,19 +29,19 @@ pub(super) fn reach(section: &mut Section<'_, '_, '_>) -> LookupSettings {
         dns_servers: plain(section.read("dns", list(server)).or(Vec::new())),
         deadline: section.read("deadline", duration(tenth..=MINUTE)).or(default.deadline),
         traffic_max_age: section
-            .read("traffic_fresh", duration(SECOND..=60 * MINUTE))
+            .read("traffic_max_age", duration(SECOND..=60 * MINUTE))
             .or(default.traffic_max_age),
         cache_limits: CacheLimits {
-            entries: section.read("entries", integer(100..=100_000_000)).or(limits.entries),
-            bytes: section.read("size", size(1 << 20..=64 << 30)).or(limits.bytes),
+            entries: section.read("cache_entries", integer(100..=100_000_000)).or(limits.entries),
+            bytes: section.read("cache_size", size(1 << 20..=64 << 30)).or(limits.bytes),
         },
         probes: ProbeSettings {
-            port: section.read("port", integer(1..=u16::MAX)).or(probes.port),
+            port: section.read("probe_port", integer(1..=u16::MAX)).or(probes.port),
             timeout: section.read("probe_timeout", duration(tenth..=5 * MINUTE)).or(probes.timeout),
             callouts: section.read("callouts", truth).or(probes.callouts),
-            large_segments: section.read("large_segments", truth).or(probes.large_segments),
+            large_segments: section.read("probe_large_segments", truth).or(probes.large_segments),
             max_concurrent: section
-                .read("probes_at_once", integer(1..=100_000))
+                .read("concurrent_probes", integer(1..=100_000))
                 .or(probes.max_concurrent),
             per_second: section.read("probes_per_second", integer(1..=MOST)).or(probes.per_second),
             per_server_per_minute: section
@@ -51,14 +51,14 @@ pub(super) fn reach(section: &mut Section<'_, '_, '_>) -> LookupSettings {
         max_pending_recipients: section
             .read("recipients_pending", integer(1..=100_000))
             .or(default.max_pending_recipients),
-        cache_file: given(&section.read("cache", file)),
-        redis: given(&section.read("store", store)),
-        ttls: ttls(&mut section.section("keep")),
+        cache_file: given(&section.read("cache_file", file)),
+        redis: given(&section.read("redis", store)),
+        ttls: ttls(&mut section.section("ttl")),
         ..default
     }
 }
 
-/// `[reach.keep]`
+/// `[lookup.ttl]`
 fn ttls(section: &mut Section<'_, '_, '_>) -> Ttls {
     const RANGE: RangeInclusive<Duration> = SECOND..=YEAR;
     let default = Ttls::default();
@@ -68,12 +68,12 @@ fn ttls(section: &mut Section<'_, '_, '_>) -> Ttls {
         dns_max: read("dns_max", default.dns_max),
         dns_negative_max: read("dns_negative_max", default.dns_negative_max),
         unknown: read("unknown", default.unknown),
-        probe_positive: read("probe_yes", default.probe_positive),
-        probe_negative: read("probe_no", default.probe_negative),
-        callout_positive: read("callout_yes", default.callout_positive),
-        callout_negative: read("callout_no", default.callout_negative),
-        recipient_positive: read("recipient_yes", default.recipient_positive),
-        recipient_negative: read("recipient_no", default.recipient_negative),
+        probe_positive: read("probe_positive", default.probe_positive),
+        probe_negative: read("probe_negative", default.probe_negative),
+        callout_positive: read("callout_positive", default.callout_positive),
+        callout_negative: read("callout_negative", default.callout_negative),
+        recipient_positive: read("recipient_positive", default.recipient_positive),
+        recipient_negative: read("recipient_negative", default.recipient_negative),
     };
     let least = ttls.dns_min;
     for (key, most) in [("dns_max", ttls.dns_max), ("dns_negative_max", ttls.dns_negative_max)] {
@@ -87,15 +87,15 @@ fn ttls(section: &mut Section<'_, '_, '_>) -> Ttls {
     ttls
 }
 
-/// What `[reach]` takes from the relay's sections.
-pub(super) fn with_relay(reach: LookupSettings, relay: &relay::RelaySettings) -> LookupSettings {
+/// What `[lookup]` takes from the relay's sections.
+pub(super) fn with_relay(lookup: LookupSettings, relay: &relay::RelaySettings) -> LookupSettings {
     let upstream = &relay.upstream;
     LookupSettings {
         hostname: relay.smtp.hostname.clone(),
         mark: upstream.mark,
         upstreams: upstream.addresses.clone(),
         upstream_proxy_header: proxy_header(upstream.identity).to_vec(),
-        ..reach
+        ..lookup
     }
 }
 
@@ -116,13 +116,13 @@ pub(super) fn vantage(section: &mut Section<'_, '_, '_>) -> Option<vantage::Vant
     let (address, key, domains) = if begins {
         (
             section.require("address", r#"address = "[2001:db8:2::9]:9626""#, peer),
-            section.require("key", r#"key = "/etc/gatepost/vantage.key""#, file),
+            section.require("key_file", r#"key_file = "/etc/gatepost/vantage.key""#, file),
             section.require("domains", r#"domains = ["example.org"]"#, some(domain, DOMAINS)),
         )
     } else {
         (
             section.read("address", peer),
-            section.read("key", file),
+            section.read("key_file", file),
             section.read("domains", some(domain, DOMAINS)),
         )
     };

@@ -66,7 +66,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let control = sections::control(&mut root.section("control"));
     let user = sections::process(&mut root.section("process"));
     let watch = sections::watch(&mut root.section("watch"));
-    let reach = lookup::reach(&mut root.section("reach"));
+    let lookup = lookup::lookup(&mut root.section("lookup"));
     let vantage = lookup::vantage(&mut root.section("vantage"));
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
@@ -119,7 +119,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let metrics = metrics.given().map(|address| *address.get_ref());
     let watch = watch.begins.then(|| watching(watch));
     let own_networks = site.addresses.clone();
-    let reach = crate::lookup::LookupSettings { own_networks, ..lookup::with_relay(reach, &relay) };
+    let lookup =
+        crate::lookup::LookupSettings { own_networks, ..lookup::with_relay(lookup, &relay) };
     Ok(Config {
         relay,
         intercept,
@@ -131,7 +132,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         site,
         watch,
         door,
-        reach,
+        lookup,
         vantage,
     })
 }

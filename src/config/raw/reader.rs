@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::unknown::{Declared, Leftover};
 use super::values::found;
-use crate::config::mistake::{Lines, Mistake, Position};
+use crate::config::error::{ConfigError, Lines, Position};
 
 pub(super) type Value<'d> = Spanned<DeValue<'d>>;
 
@@ -70,7 +70,7 @@ impl<T: Copy> Field<T> {
 #[derive(Debug)]
 pub(super) struct Notes<'t> {
     lines: Lines<'t>,
-    mistakes: Vec<(usize, Mistake)>,
+    mistakes: Vec<(usize, ConfigError)>,
     declared: Vec<Declared>,
     leftover: Vec<Leftover>,
     /// Offsets of syntax errors: a value that holds one is not judged again.
@@ -102,7 +102,7 @@ impl<'t> Notes<'t> {
         problem: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        let mistake = Mistake {
+        let mistake = ConfigError {
             position: Some(self.lines.position(at)),
             field: Some(field.to_owned()),
             problem: problem.into(),
@@ -122,7 +122,7 @@ impl<'t> Notes<'t> {
     }
 
     /// Every mistake in the order of the file, with those about keys that no section asked for.
-    pub(super) fn finish(mut self) -> Vec<Mistake> {
+    pub(super) fn finish(mut self) -> Vec<ConfigError> {
         for key in std::mem::take(&mut self.leftover) {
             if !self.declared.iter().any(|declared| declared.is(&key)) {
                 let (problem, advice) = key.explain(&self.declared);

@@ -271,7 +271,7 @@ fn timeout_set(section: &mut Section<'_, '_, '_>) -> TimeoutSet {
         data: section.read("data", duration(RANGE)),
         reply: section.read("reply", duration(RANGE)),
         acceptance: section.read("acceptance", duration(RANGE)),
-        opaque: section.read("opaque", duration(RANGE)),
+        opaque: section.read("passthrough_idle", duration(RANGE)),
     }
 }
 

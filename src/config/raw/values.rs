@@ -10,7 +10,7 @@ use toml::de::{DeInteger, DeValue};
 
 use super::reader::{Fault, Read, Value};
 use super::unknown::{closest, listed, printable};
-use crate::config::octets;
+use crate::config::parse_size;
 
 /// A value that is wrong: what is wrong with it, what to do.
 pub(super) fn fault<T>(
@@ -150,7 +150,7 @@ pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&Value<'_>) -> Read<
             return mistyped(value, "a size in quotes", advice);
         };
         let shown = printable(text);
-        match octets(text) {
+        match parse_size(text) {
             Some(octets) if range.contains(&octets) => Ok(octets),
             Some(_) => fault(value, format!("\"{shown}\" is out of range"), advice),
             None => fault(value, format!("\"{shown}\" is not a size"), advice),

@@ -214,7 +214,7 @@ impl Turned {
 /// It is four NOOPs (RFC 5321 §4.1.1.9, whose argument is ignored) of no more than 512 octets each, in one write, to a
 /// server that offers PIPELINING. RFC 2920 §3.1 wants a NOOP at the end of a group only. Servers that pipeline at all
 /// answer them, but a strict one may take offence; there is nothing else that is long, changes nothing and is in order. So
-/// it is done only where the operator says so (`[service] large_segments`). What the answers are does not matter.
+/// it is done only where the operator says so (`[lookup] probe_large_segments`). What the answers are does not matter.
 async fn large(dialogue: &mut Dialogue) -> Result<(), Broken> {
     let noop = format!("NOOP {}\r\n", "x".repeat(ARGUMENT));
     dialogue.say(noop.repeat(NOOPS).as_bytes()).await?;

@@ -9,9 +9,9 @@ pub struct Position {
     pub column: usize,
 }
 
-/// One mistake.
+/// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct ConfigError {
     /// Absent when the file as a whole could not be read.
     pub position: Option<Position>,
     /// `section.key`, `[section]`, or `TOML` for its syntax; absent when it is about the file as a whole.
@@ -21,62 +21,62 @@ pub struct Mistake {
     pub advice: String,
 }
 
-/// Every mistake of one file, in the order of the file; never empty.
+/// Every error of one file, in the order of the file; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     file: String,
-    mistakes: Vec<Mistake>,
+    errors: Vec<ConfigError>,
 }
 
 impl ConfigErrors {
-    pub(super) fn new(file: &str, mistakes: Vec<Mistake>) -> Self {
-        Self { file: file.to_owned(), mistakes }
+    pub(super) fn new(file: &str, errors: Vec<ConfigError>) -> Self {
+        Self { file: file.to_owned(), errors }
     }
 
-    /// One mistake about the file as a whole.
+    /// One error about the file as a whole.
     pub(super) fn whole_file(file: &str, problem: String, advice: &str) -> Self {
-        let mistake = Mistake { position: None, field: None, problem, advice: advice.to_owned() };
-        Self::new(file, vec![mistake])
+        let error = ConfigError { position: None, field: None, problem, advice: advice.to_owned() };
+        Self::new(file, vec![error])
     }
 
     /// `bytes` are text up to the one at `offset`.
     pub(super) fn not_utf8(file: &str, bytes: &[u8], offset: usize) -> Self {
         let text = String::from_utf8_lossy(bytes.get(..offset).unwrap_or_default());
         let byte = bytes.get(offset).copied().unwrap_or_default();
-        let mistake = Mistake {
+        let error = ConfigError {
             position: Some(Lines::of(&text).position(offset)),
             field: Some("TOML".to_owned()),
             problem: format!("the byte 0x{byte:02x} here is not UTF-8"),
             advice: "save the file in UTF-8".to_owned(),
         };
-        Self::new(file, vec![mistake])
+        Self::new(file, vec![error])
     }
 
     /// In the order of the file.
-    pub fn mistakes(&self) -> &[Mistake] {
-        &self.mistakes
+    pub fn errors(&self) -> &[ConfigError] {
+        &self.errors
     }
 }
 
-/// One mistake a line, `file:line:column: section.key: what is wrong; what to do`, and the count when there are several.
+/// One error a line, `file:line:column: section.key: what is wrong; what to do`, and the count when there are several.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, mistake) in self.mistakes.iter().enumerate() {
+        for (n, error) in self.errors.iter().enumerate() {
             if n > 0 {
                 writeln!(f)?;
             }
             write!(f, "{}:", self.file)?;
-            if let Some(Position { line, column }) = mistake.position {
+            if let Some(Position { line, column }) = error.position {
                 write!(f, "{line}:{column}:")?;
             }
-            if let Some(field) = &mistake.field {
+            if let Some(field) = &error.field {
                 write!(f, " {field}:")?;
             }
-            write!(f, " {}; {}", mistake.problem, mistake.advice)?;
+            write!(f, " {}; {}", error.problem, error.advice)?;
         }
-        match self.mistakes.len() {
+        match self.errors.len() {
             0 | 1 => Ok(()),
-            count => write!(f, "\n{}: {count} mistakes", self.file),
+            count => write!(f, "\n{}: {count} errors", self.file),
         }
     }
 }
