@@ -15,7 +15,7 @@
     reason = "the lab is that of the tests"
 )]
 
-#[path = "../../lab/mod.rs"]
+#[path = "../../lab/support/mod.rs"]
 mod lab;
 #[path = "../quick.rs"]
 mod quick;

@@ -13,7 +13,7 @@
     reason = "the lab is that of the tests"
 )]
 
-#[path = "../../lab/mod.rs"]
+#[path = "../../lab/support/mod.rs"]
 mod lab;
 mod load;
 #[path = "../quick.rs"]
@@ -22,9 +22,6 @@ mod results;
 #[allow(dead_code, reason = "the replay's benchmark uses the rest")]
 #[path = "../replay/timed.rs"]
 mod timed;
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../../watch/watcher.rs"]
-mod watcher;
 mod ways;
 
 use std::fs;
@@ -35,10 +32,10 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use lab::Lab;
+use lab::watcher::Source;
 use load::{Receiver, Running};
 use quick::is_quick;
 use results::Results;
-use watcher::Source;
 use ways::Way;
 
 const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";

@@ -12,10 +12,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
+use super::lab::watcher::{Source, Told, Watcher};
 use super::lab::{Lab, until};
 use super::load::{Running, send};
 use super::timed;
-use super::watcher::{Source, Told, Watcher};
 
 /// The server's only link.
 const LINK: &str = "gateway";

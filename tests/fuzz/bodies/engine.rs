@@ -1,6 +1,6 @@
 //! Sessions by script, for the engine.
 
-#[path = "../../engine/driver.rs"]
+#[path = "../../core/engine/driver.rs"]
 pub(super) mod driver;
 
 use std::time::Duration;

@@ -1,0 +1,424 @@
+//! Configuration files: what valid ones mean, and the exact words about each invalid one.
+//!
+//! `UPDATE_EXPECT=1 cargo test --test config` rewrites the `.stderr` files; read the difference before it is committed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost::addr::Family;
+use gatepost::config::{Config, Position};
+use gatepost::engine::{Limits, Timeouts};
+use gatepost::intercept::door::RefuseMethod;
+use gatepost::policy::facts::{DomainName, Level, Over};
+use gatepost::policy::rules::{Exempt, FactName, Mode, PolicyStage, Require, Rule, When};
+use gatepost::policy::{Action, door};
+use gatepost::relay::UpstreamIdentity;
+use gatepost::source::live::Choice;
+use proptest::prelude::*;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(name)
+}
+
+fn files(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder(name)).unwrap();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "toml"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn valid(name: &str) -> Config {
+    let path = folder("valid").join(name);
+    Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn every_invalid_file_gets_its_exact_message() {
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let files = files("invalid");
+    assert!(files.len() >= 25, "only {} files", files.len());
+    let mut wrong = Vec::new();
+    for path in files {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let Err(errors) = Config::parse(&text, name) else {
+            wrong.push(format!("{name}: no mistake found"));
+            continue;
+        };
+        let said = format!("{errors}\n");
+        let expected = path.with_extension("stderr");
+        if update {
+            fs::write(&expected, said).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
+            wrong.push(format!("{name}: not as in {}:\n{said}", expected.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_valid_file_is_accepted() {
+    for path in files("valid") {
+        if let Err(errors) = Config::load(&path) {
+            panic!("{errors}");
+        }
+    }
+}
+
+#[test]
+fn the_smallest_file_has_the_documented_defaults() {
+    let config = valid("smallest.toml");
+    let relay = &config.relay;
+    let addresses = |list: &[&str]| -> Vec<std::net::SocketAddr> {
+        list.iter().map(|addr| addr.parse().unwrap()).collect()
+    };
+    assert_eq!(relay.listen.addresses, addresses(&["[::1]:2525", "127.0.0.1:2525"]));
+    assert!(!relay.listen.transparent);
+    assert!(relay.listen.threads >= 1);
+    assert_eq!(relay.upstream.addresses, addresses(&["[::1]:25", "127.0.0.1:25"]));
+    assert_eq!(relay.upstream.identity, UpstreamIdentity::None);
+    assert_eq!(relay.upstream.attempt_delay, Duration::from_millis(250));
+    assert_eq!(relay.upstream.connect_timeout, Duration::from_secs(30));
+    assert_eq!(relay.upstream.retry_after, Duration::from_secs(10));
+    assert_eq!(relay.upstream.mark, None);
+    assert!(relay.proxy_trusted.is_empty());
+    assert!(!relay.smtp.hostname.is_empty());
+    assert_eq!(relay.limits.sessions, 10_000);
+    assert_eq!(relay.limits.sessions_per_client, 50);
+    assert_eq!(relay.limits.new_sessions_per_client_per_minute, None);
+    assert_eq!(relay.limits.session, Limits::default());
+    assert_eq!(relay.timeouts.normal, Timeouts::RFC_5321);
+    assert_eq!(relay.timeouts.stress, Timeouts::STRESS);
+    assert_eq!(relay.timeouts.stress_above, 80);
+    assert_eq!(relay.drain, Duration::from_secs(30));
+    assert_eq!(config.intercept, None);
+    assert_eq!(config.log, gatepost::report::LogSettings::default());
+    assert_eq!(config.metrics, Some("[::1]:9625".parse().unwrap()));
+    assert!(!config.status.show_addresses, "addresses of clients are nobody's business");
+}
+
+/// The full file spells out the defaults, so it differs from the smallest only where it says something of its own.
+#[test]
+fn the_full_file_spells_out_the_defaults() {
+    let (mut full, smallest) = (valid("full.toml"), valid("smallest.toml"));
+    assert_eq!(full.relay.listen.threads, 2);
+    assert_eq!(full.relay.smtp.hostname, "mx.example.org");
+    assert_eq!(full.log.file.take(), Some("/var/log/gatepost.log".into()));
+    let decide = |ip: &str| full.relay.access.decide(ip.parse().unwrap());
+    assert_eq!(decide("2001:db8::1").action, Action::Reject);
+    assert_eq!(decide("2001:db8::1").rule.as_deref(), Some("no mail from there"));
+    assert_eq!(decide("2001:db9::1").action, Action::Accept);
+    assert_eq!(decide("192.0.2.1").action, Action::Tempfail);
+
+    assert_eq!((full.user.take().as_deref(), &smallest.user), (Some("gatepost"), &None));
+    assert!(full.control.required, "a socket that the file names must be usable");
+    full.control.required = false;
+
+    assert_eq!(
+        (full.watch.take().map(|watch| watch.choice), smallest.watch.as_ref()),
+        (Some(Choice::Auto), None)
+    );
+
+    let door = full.door.take().unwrap();
+    assert_eq!(door.refuse, RefuseMethod::Syn);
+    assert!(door.exempt.contains("2001:db8:2::9".parse().unwrap()), "the vantage calls");
+    assert!(!door.exempt.contains("2001:db8:2::8".parse().unwrap()));
+    assert_eq!((door.ipv6, door.ipv4), (Some(door::Settings::default()), None));
+    assert_eq!(smallest.door, None, "without the section nothing is ever closed");
+    assert_eq!(full.lookup.cache_file.take(), Some("/var/lib/gatepost/facts.redb".into()));
+    assert_eq!(full.lookup.redis.take().as_deref(), Some("redis://192.0.2.6:6379/0"));
+    full.lookup.hostname.clone_from(&smallest.lookup.hostname);
+    let vantage = full.vantage.take().unwrap();
+    assert_eq!(vantage.domains.len(), 1);
+    assert_eq!(vantage.timeout, Duration::from_secs(20));
+    assert_eq!(smallest.vantage, None);
+
+    full.relay.listen.threads = smallest.relay.listen.threads;
+    full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);
+    let names: Vec<_> = full.relay.rules.iter().map(|rule| &*rule.name).collect();
+    assert_eq!(names, ["ipv6 needs a forward-confirmed name", "senders can be reached"]);
+    full.relay.rules = Arc::clone(&smallest.relay.rules);
+    assert_eq!(full.site.domains.len(), 1);
+    assert_eq!(full.lookup.own_networks, full.site.addresses, "what is ours is never called");
+    full.lookup.own_networks = smallest.lookup.own_networks.clone();
+    full.site = smallest.site.clone();
+    full.relay.access = smallest.relay.access.clone();
+    assert_eq!(full, smallest);
+}
+
+/// Each key of the full file, misspelt, is missed: so each is read, and no other is taken silently.
+#[test]
+fn every_key_of_the_full_file_is_a_key() {
+    let text = fs::read_to_string(folder("valid").join("full.toml")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut keys = BTreeSet::new();
+    for (n, line) in lines.iter().enumerate() {
+        let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) else {
+            continue;
+        };
+        keys.insert(key);
+        let mut broken = lines.clone();
+        let misspelt = format!("x_{line}");
+        broken[n] = &misspelt;
+        let errors = Config::parse(&broken.join("\n"), "full.toml").unwrap_err();
+        let field = format!("x_{key}");
+        let position = Some(Position { line: n + 1, column: 1 });
+        let told = errors.errors().iter().any(|mistake| {
+            mistake.position == position
+                && mistake
+                    .field
+                    .as_ref()
+                    .is_some_and(|at| at.trim_end_matches(']').ends_with(&field))
+        });
+        assert!(told, "{field} went unnoticed: {errors}");
+    }
+    assert!(keys.len() >= 35, "only {}: {keys:?}", keys.len());
+}
+
+#[test]
+fn policy_rules_have_defaults() {
+    let policies = valid("policies.toml");
+    let rules: Vec<_> = policies.relay.rules.iter().collect();
+    let [bare, sender, one, other] = rules.as_slice() else { panic!("{} rules", rules.len()) };
+    let dns = |fact| Require { fact, level: Level::Dns, over: Over::Any };
+    let expected = Rule {
+        name: "named".into(),
+        at: PolicyStage::Connect,
+        when: When::default(),
+        exempt: Exempt::ALL.to_vec(),
+        require: vec![dns(FactName::Fcrdns)],
+        otherwise: Action::Tempfail,
+        on_unknown: Action::Tempfail,
+        mode: Mode::Enforce,
+        url: None,
+    };
+    assert_eq!(**bare, expected);
+
+    assert_eq!(sender.at, PolicyStage::Mail, "known no earlier");
+    assert_eq!(sender.exempt, []);
+    let name = |text| DomainName::parse(text).unwrap();
+    assert_eq!(sender.when.sender.exact, [name("a.example")]);
+    assert_eq!(sender.when.sender.below, [name("b.example")]);
+    assert_eq!((sender.otherwise, sender.mode), (Action::Tag, Mode::Shadow));
+
+    let path = Require { level: Level::Rcpt, over: Over::SameFamily, ..dns(FactName::ReturnPath) };
+    assert_eq!(one.require, [path, dns(FactName::Recipient)]);
+    assert_eq!((one.at, one.on_unknown), (PolicyStage::Rcpt, Action::Accept));
+    assert_eq!(
+        (other.at, other.when.tls),
+        (PolicyStage::Rcpt, Some(false)),
+        "later than it could be"
+    );
+    assert_eq!(other.when.listeners, ["[::1]:2525".parse().unwrap()]);
+    assert_eq!(other.url.as_deref(), Some("https://mx.example.org/why"));
+
+    assert!(policies.site.addresses.contains("2001:db8::7".parse().unwrap()));
+    assert_eq!(policies.site.domains, [name("example.org")]);
+}
+
+#[test]
+fn rules_that_starttls_hides_from_are_warned_of() {
+    let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
+    let warnings = |more: &str| Config::parse(&(smallest.clone() + more), "t").unwrap().warnings();
+    let path = "[[policy]]\nname = \"back\"\nrequire = [\"return_path\"]\n";
+    let named = "[[policy]]\nname = \"named\"\nrequire = [\"fcrdns\"]\n";
+    assert_eq!(warnings(named), Vec::<String>::new());
+    let told = warnings(&format!("{path}{named}"));
+    assert_eq!(told.len(), 1);
+    assert!(told[0].starts_with("the policy rule \"back\" looks at MAIL or RCPT, and"), "{told:?}");
+    let hidden = format!("{path}[smtp]\nhide = [\"STARTTLS\"]\n");
+    assert_eq!(warnings(&hidden), Vec::<String>::new());
+}
+
+/// Their names become labels of metrics.
+#[test]
+fn there_are_at_most_64_policy_rules() {
+    let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
+    let with = |count: usize| {
+        let rules =
+            (0..count).map(|n| format!("[[policy]]\nname = \"{n}\"\nrequire = [\"fcrdns\"]\n"));
+        Config::parse(&(smallest.clone() + &rules.collect::<String>()), "t")
+    };
+    assert_eq!(with(64).unwrap().relay.rules.iter().count(), 64);
+    let errors = with(66).unwrap_err();
+    assert_eq!(errors.errors().len(), 1, "said once: {errors}");
+    assert!(errors.to_string().contains("[[policy]]: more than 64 rules; "), "{errors}");
+}
+
+#[test]
+fn tproxy_derives_marks_ports_and_identity() {
+    let both = valid("tproxy.toml");
+    let intercept = both.intercept.unwrap();
+    assert_eq!((intercept.mark, intercept.table), (0x6770, 26_480));
+    assert_eq!(intercept.ports, [25]);
+    assert!(intercept.interfaces.is_empty());
+    assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (Some(2525), Some(2525)));
+    assert!(both.relay.listen.transparent);
+    assert!(both.relay.upstream.addresses.is_empty());
+    assert_eq!(both.relay.upstream.identity, UpstreamIdentity::Transparent);
+    assert_eq!(both.relay.upstream.mark, Some(0x6771));
+
+    let one = valid("tproxy-one-family.toml");
+    let intercept = one.intercept.unwrap();
+    assert_eq!((intercept.mark, intercept.table), (0x10, 77));
+    assert_eq!(intercept.ports, [25, 587]);
+    assert_eq!(intercept.interfaces, ["eth0"]);
+    assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (None, Some(2525)));
+    assert_eq!(one.relay.upstream.mark, Some(0x11));
+
+    assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, UpstreamIdentity::ProxyV2);
+}
+
+/// What is left out of `[lookup]` is as documented, and the rest comes from other sections.
+#[test]
+fn lookups_have_defaults_and_know_the_upstreams() {
+    use gatepost::lookup::LookupSettings;
+    let smallest = valid("smallest.toml").lookup;
+    let expected = LookupSettings {
+        hostname: smallest.hostname.clone(),
+        upstreams: ["[::1]:25", "127.0.0.1:25"].map(|addr| addr.parse().unwrap()).to_vec(),
+        ..LookupSettings::default()
+    };
+    assert_eq!(smallest, expected);
+    let both = valid("tproxy-proxy-v2.toml");
+    assert_eq!(both.lookup.mark, both.relay.upstream.mark);
+    // PROXY v2, LOCAL, no addresses: proxy-protocol.txt §2.2.
+    let header = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x20\x00\x00\x00";
+    assert_eq!(both.lookup.upstream_proxy_header, header);
+}
+
+/// What is unproven closes a door only where somebody can prove it open again.
+#[test]
+fn a_vantage_comes_in_and_closes_what_is_unproven() {
+    use gatepost::policy::door::WhenUnproven::{Close, Open};
+    const VANTAGE: &str =
+        "[vantage]\naddress = \"192.0.2.9:9626\"\nkey_file = \"k\"\ndomains = [\"example.org\"]\n";
+    let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
+    for (sections, unproven, vantage_comes_in) in [
+        ("[door]\n".to_owned(), Open, false),
+        (format!("{VANTAGE}[door]\n"), Close, true),
+        (format!("[door]\n{VANTAGE}"), Close, true),
+        (format!("[door]\nexempt = [\"2001:db8::/32\"]\n{VANTAGE}"), Close, true),
+        (format!("[door.ipv6]\nwhen_unproven = \"open\"\n{VANTAGE}"), Open, true),
+        ("[door.ipv6]\nwhen_unproven = \"close\"\n".to_owned(), Close, false),
+    ] {
+        let door = Config::parse(&(smallest.clone() + &sections), "t").unwrap().door.unwrap();
+        assert_eq!(door.ipv6.unwrap().when_unproven, unproven, "{sections}");
+        let exempt = |address: &str| door.exempt.contains(address.parse().unwrap());
+        assert_eq!(exempt("192.0.2.9"), vantage_comes_in, "{sections}");
+        assert!(!exempt("192.0.2.8"), "{sections}");
+        assert_eq!(exempt("2001:db8::9"), sections.contains("exempt"), "{sections}");
+    }
+}
+
+#[test]
+fn what_is_watched_has_defaults() {
+    let full = valid("full.toml").watch.unwrap();
+    let default = Config::parse(
+        "[listen]\naddresses = [\"[::1]:2525\"]\n[upstream]\naddresses = [\"[::1]:25\"]\n[watch]\n",
+        "t",
+    );
+    assert_eq!(default.unwrap().watch.unwrap(), full);
+    assert_eq!((full.ports.as_slice(), full.buffer), ([25, 587, 2525].as_slice(), 64 << 20));
+
+    let watch = valid("watch.toml").watch.unwrap();
+    assert_eq!(watch.choice, Choice::Pcap);
+    assert_eq!(watch.interfaces, ["eth0", "eth1"]);
+    assert_eq!(watch.ports, [25, 587, 2525, 2526]);
+    assert_eq!(watch.buffer, 256 << 10);
+}
+
+#[test]
+fn trusted_networks_are_canonical() {
+    let trusted = valid("proxy-trusted.toml").relay.proxy_trusted;
+    for inside in ["2001:db8:1::7", "192.0.2.9", "::ffff:192.0.2.9", "10.0.0.1"] {
+        assert!(trusted.contains(inside.parse().unwrap()), "{inside}");
+    }
+    for outside in ["2001:db8:2::7", "192.0.3.9", "10.0.0.2"] {
+        assert!(!trusted.contains(outside.parse().unwrap()), "{outside}");
+    }
+    assert_eq!(Family::of("::ffff:192.0.2.9".parse().unwrap()), Family::Ipv4);
+}
+
+/// What is left out of `[timeouts.stress]` follows the normal set, and is never longer than it.
+#[test]
+fn stress_times_follow_the_normal_ones() {
+    let text = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
+    let text = text + "[timeouts]\ncommand = \"5s\"\nreply = \"7s\"\npassthrough_idle = \"1m\"\n";
+    let stress = Config::parse(&text, "t").unwrap().relay.timeouts.stress;
+    assert_eq!(stress.command, Duration::from_secs(5));
+    assert_eq!(stress.reply, Duration::from_secs(7));
+    assert_eq!(stress.opaque, Duration::from_secs(30));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_said_clearly() {
+    let missing = folder("valid").join("no-such-file.toml");
+    let errors = Config::load(&missing).unwrap_err().to_string();
+    let expected = format!(
+        "{}: cannot be read (No such file or directory (os error 2)); name a file that this user may read",
+        missing.display()
+    );
+    assert_eq!(errors, expected);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_located() {
+    let path = std::env::temp_dir().join(format!("gatepost-config-{}.toml", std::process::id()));
+    fs::write(&path, b"[listen]\n# \xc3\xa4 \xff\n").unwrap();
+    let errors = Config::load(&path);
+    fs::remove_file(&path).unwrap();
+    let errors = errors.unwrap_err().to_string();
+    let expected = ":2:5: TOML: the byte 0xff here is not UTF-8; save the file in UTF-8";
+    assert_eq!(errors, format!("{}{expected}", path.display()));
+}
+
+/// However deep or long: an answer, and neither a panic nor an exhausted stack.
+#[test]
+fn deep_nesting_is_only_a_mistake() {
+    let n = 100_000;
+    let dotted = "a.".repeat(n) + "b = 1";
+    let header = format!("[{}b]", "a.".repeat(n));
+    for text in [dotted, header, format!("a = {}", "[".repeat(n)), "a={b=".repeat(n)] {
+        assert!(Config::parse(&text, "deep.toml").is_err());
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        let _ = Config::parse(&text, "any.toml").map_err(|errors| errors.to_string());
+    }
+
+    #[test]
+    fn no_toml_like_text_panics(
+        text in r#"(\[{0,2}(listen|access|timeouts\.stress|x)\]{0,2}|(addresses|mode|ports|networks|name) ?=? ?|["'\[\]{},.=\n#]|0x|-?[0-9]{1,20}|1979-05-27|é|"[a-z:./0-9\[\]]{0,12}"){0,40}"#
+    ) {
+        let _ = Config::parse(&text, "like.toml").map_err(|errors| errors.to_string());
+    }
+
+    /// A valid file with a piece cut out and something put in its place.
+    #[test]
+    fn no_damaged_file_panics(at in any::<prop::sample::Index>(), cut in 0..40_usize, put in ".{0,6}") {
+        let text = fs::read_to_string(folder("valid").join("full.toml")).unwrap();
+        let chars: Vec<char> = text.chars().collect();
+        let at = at.index(chars.len());
+        let (before, after) = chars.split_at(at);
+        let damaged: String =
+            before.iter().copied().chain(put.chars()).chain(after.iter().copied().skip(cut)).collect();
+        if let Err(errors) = Config::parse(&damaged, "damaged.toml") {
+            prop_assert!(!errors.errors().is_empty());
+            let lines = damaged.lines().count().max(1);
+            for mistake in errors.errors() {
+                let line = mistake.position.map_or(0, |position| position.line);
+                prop_assert!((1..=lines + 1).contains(&line), "{}", errors);
+            }
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The language in which the tests of the engine speak, and the stepped pair that runs it under every segmentation.
+//!
+//! A dialogue is told in causal order, one line each, white space before it ignored:
+//!
+//! | line | meaning |
+//! |---|---|
+//! | `C: text` | the client says it and upstream gets it |
+//! | `C- text` | the client says it and upstream does not |
+//! | `C\| text`, `C\|- text` | the same, and the client does not wait for the replies before it |
+//! | `S: text`, `S- text` | upstream says it, and the client gets it or does not |
+//! | `+C text`, `+S text` | the gateway's own words to the client or to upstream |
+//! | `C.`, `S.` | that side closes |
+//! | `T 300s` | time passes |
+//! | `drain`, `abort` | the gateway shuts down, loses patience |
+//! | `= outcome` | the session has ended so; without it, it must still be open |
+//! | `--` | what follows is not said before what precedes it has had its effect |
+//! | `# …` | a remark |
+//!
+//! Each text ends in CRLF unless `\` is its last character. `\r`, `\n`, `\t`, `\0`, `\xNN` and `\\` stand for what they do in Rust.
+//!
+//! Each dialogue runs with replies as early as they can be and as late as the client lets them, each of those in whole
+//! flights, line by line, one byte at a time and cut at every single point, with and without splicing. What each side
+//! reads must always be the same, and so must the record for the same order (its anomalies are sorted).
+
+use std::time::Duration;
+
+use gatepost::engine::{Outcome, Profile, SessionRecord, SmtpOptions, TcpFacts, Timeouts};
+use gatepost::policy::facts::{Lookup, LookupResult};
+
+use crate::engine::driver::Driver;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Client { bytes: Vec<u8>, pipelined: bool },
+    Upstream(Vec<u8>),
+    ClientCloses,
+    UpstreamCloses,
+    Wait(Duration),
+    Drain,
+    Abort,
+    Pause,
+}
+
+/// A step and what each side must have read once it is done.
+#[derive(Clone, Debug)]
+struct Told {
+    step: Step,
+    client_reads: usize,
+    upstream_reads: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cut {
+    Whole,
+    Lines,
+    Bytes,
+    At(usize),
+}
+
+/// When what the policy asks is answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Answers {
+    /// Before anything else is said.
+    AtOnce,
+    /// Once the flight that made it ask is over; the last question first.
+    Behind,
+    /// Never.
+    Never,
+}
+
+pub(crate) struct Dialogue {
+    pub(crate) profile: Profile,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) client: &'static str,
+    oracle: Option<fn(&Lookup) -> LookupResult>,
+    told: Vec<Told>,
+    client_reads: Vec<u8>,
+    upstream_reads: Vec<u8>,
+    outcome: Option<String>,
+}
+
+/// Runs a dialogue with the default profile; returns its record, in the order told.
+#[track_caller]
+pub(crate) fn dialogue(text: &str) -> SessionRecord {
+    Dialogue::new(text).run()
+}
+
+impl Dialogue {
+    pub(crate) fn new(text: &str) -> Self {
+        let mut new = Self {
+            profile: Profile {
+                smtp: SmtpOptions { hostname: "gate.example".to_owned(), ..SmtpOptions::default() },
+                ..Profile::default()
+            },
+            timeouts: Timeouts::RFC_5321,
+            client: "[2001:db8::1]:40000",
+            oracle: None,
+            told: Vec::new(),
+            client_reads: Vec::new(),
+            upstream_reads: Vec::new(),
+            outcome: None,
+        };
+        for line in text.lines().map(str::trim_start) {
+            new.line(line);
+        }
+        new
+    }
+
+    pub(crate) fn with(mut self, set: impl FnOnce(&mut Profile)) -> Self {
+        set(&mut self.profile);
+        self
+    }
+
+    /// Who answers what the policy asks; without it nobody does.
+    pub(crate) fn told(mut self, oracle: fn(&Lookup) -> LookupResult) -> Self {
+        self.oracle = Some(oracle);
+        self
+    }
+
+    fn line(&mut self, line: &str) {
+        let (word, text) = line.split_once(' ').unwrap_or((line, ""));
+        let bytes = unescape(text);
+        match word {
+            "" | "#" => return,
+            "+C" => self.client_reads.extend(bytes),
+            "+S" => self.upstream_reads.extend(bytes),
+            "C:" | "C|" | "C-" | "C|-" => {
+                if !word.ends_with('-') {
+                    self.upstream_reads.extend(&bytes);
+                }
+                let pipelined = word.contains('|');
+                self.step(Step::Client { bytes, pipelined });
+            }
+            "S:" | "S-" => {
+                if word == "S:" {
+                    self.client_reads.extend(&bytes);
+                }
+                self.step(Step::Upstream(bytes));
+            }
+            "C." => self.step(Step::ClientCloses),
+            "S." => self.step(Step::UpstreamCloses),
+            "T" => {
+                let seconds = text.strip_suffix('s').and_then(|n| n.parse().ok());
+                self.step(Step::Wait(Duration::from_secs(seconds.expect(line))));
+            }
+            "--" => self.step(Step::Pause),
+            "drain" => self.step(Step::Drain),
+            "abort" => self.step(Step::Abort),
+            "=" => self.outcome = Some(text.to_owned()),
+            _ => panic!("not a line of a dialogue: {line}"),
+        }
+        if let Some(told) = self.told.last_mut() {
+            told.client_reads = self.client_reads.len();
+            told.upstream_reads = self.upstream_reads.len();
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        self.told.push(Told { step, client_reads: 0, upstream_reads: 0 });
+    }
+
+    /// # Panics
+    /// Something differs from what was told.
+    #[track_caller]
+    pub(crate) fn run(&self) -> SessionRecord {
+        let told: Vec<Step> = self.told.iter().map(|told| told.step.clone()).collect();
+        let mut first = None;
+        let answers: &[Answers] = match self.oracle {
+            Some(_) => &[Answers::AtOnce, Answers::Behind],
+            None => &[Answers::Never],
+        };
+        for (order, steps) in [("early", flights(&told)), ("late", flights(&hoisted(&told)))] {
+            let total: usize = steps.iter().map(|step| bytes_of(step).len()).sum();
+            let cuts = (1..total).map(Cut::At);
+            let mut reference: Option<SessionRecord> = None;
+            let ways = answers.iter().flat_map(|&answers| [(answers, false), (answers, true)]);
+            for (answers, splice) in ways {
+                for cut in [Cut::Whole, Cut::Bytes].into_iter().chain(cuts.clone()) {
+                    let what =
+                        format!("replies {order}, answers {answers:?}, {cut:?}, splice {splice}");
+                    let mut record = self.play(&steps, cut, answers, splice, &what);
+                    if record.outcome == Outcome::Protocol {
+                        record.tcp = TcpFacts::default(); // How much was read of what is not SMTP is no matter.
+                    }
+                    let reference = reference.get_or_insert_with(|| record.clone());
+                    assert_eq!(&record, reference, "the record, {what}");
+                }
+            }
+            first = first.or(reference);
+        }
+        for splice in [false, true] {
+            self.play(&told, Cut::Lines, answers[0], splice, "line by line");
+        }
+        first.expect("a dialogue of at least one step")
+    }
+
+    #[track_caller]
+    fn play(
+        &self,
+        steps: &[Step],
+        cut: Cut,
+        answers: Answers,
+        splice: bool,
+        what: &str,
+    ) -> SessionRecord {
+        let destination = "[2001:db8::2]:25";
+        let (profile, client) = (self.profile.clone(), self.client);
+        let mut driver = Driver::new(profile, self.timeouts, client, destination, splice);
+        let answer_all = |driver: &mut Driver| {
+            while let (false, Some(oracle)) = (driver.needs.is_empty(), self.oracle) {
+                driver.answer(driver.needs.len() - 1, oracle);
+            }
+        };
+        if answers == Answers::AtOnce {
+            answer_all(&mut driver);
+        }
+        let mut offset = 0;
+        for (number, step) in steps.iter().enumerate() {
+            let bytes = bytes_of(step);
+            for part in parts(bytes, cut, offset) {
+                match step {
+                    Step::Client { .. } => driver.client_says(part),
+                    _ => driver.upstream_says(part),
+                }
+                if answers == Answers::AtOnce {
+                    answer_all(&mut driver);
+                }
+            }
+            answer_all(&mut driver);
+            offset += bytes.len();
+            match step {
+                Step::Client { .. } | Step::Upstream(_) | Step::Pause => {}
+                Step::ClientCloses => driver.client_closes(),
+                Step::UpstreamCloses => driver.upstream_closes(),
+                Step::Wait(time) => driver.wait(*time),
+                Step::Drain => driver.drain(),
+                Step::Abort => driver.abort(Outcome::Shutdown),
+            }
+            let more = steps.get(number + 1);
+            let mid_flight = more.is_some_and(|next| same_side(step, next));
+            if cut == Cut::Lines && !mid_flight {
+                let told = &self.told[number];
+                let what = format!("{what}, after {:?}", told.step);
+                same(&driver.to_client, &self.client_reads[..told.client_reads], "client", &what);
+                same(
+                    &driver.to_upstream,
+                    &self.upstream_reads[..told.upstream_reads],
+                    "upstream",
+                    &what,
+                );
+            }
+        }
+        same(&driver.to_client, &self.client_reads, "client", what);
+        same(&driver.to_upstream, &self.upstream_reads, "upstream", what);
+        assert_eq!(driver.closed, self.outcome.is_some(), "closed, {what}");
+        let mut record = driver.finish();
+        driver.replays(&record, what);
+        record.smtp.anomalies.sort_unstable();
+        if let Some(outcome) = &self.outcome {
+            assert_eq!(record.outcome.as_str(), outcome, "{what}");
+        }
+        record
+    }
+}
+
+#[track_caller]
+fn same(read: &[u8], expected: &[u8], who: &str, what: &str) {
+    let lines = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\\n\n");
+    assert!(
+        read == expected,
+        "what the {who} reads, {what}:\n{}\nexpected:\n{}",
+        lines(read),
+        lines(expected)
+    );
+}
+
+fn same_side(a: &Step, b: &Step) -> bool {
+    use Step::{Client, Upstream};
+    matches!((a, b), (Client { .. }, Client { .. }) | (Upstream(_), Upstream(_)))
+}
+
+fn bytes_of(step: &Step) -> &[u8] {
+    match step {
+        Step::Client { bytes, .. } | Step::Upstream(bytes) => bytes,
+        _ => &[],
+    }
+}
+
+/// `bytes`, which begin `offset` octets into everything that is said, in the parts that `cut` makes of them.
+fn parts(bytes: &[u8], cut: Cut, offset: usize) -> Vec<&[u8]> {
+    match cut {
+        Cut::Bytes => bytes.chunks(1).collect(),
+        Cut::At(point) if offset < point && point < offset + bytes.len() => {
+            let (head, tail) = bytes.split_at(point - offset);
+            vec![head, tail]
+        }
+        _ if bytes.is_empty() => Vec::new(),
+        _ => vec![bytes],
+    }
+}
+
+/// The client says as early as it may what it does not wait to say.
+fn hoisted(told: &[Step]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for step in told {
+        let after_replies = steps
+            .iter()
+            .rposition(|step| !matches!(step, Step::Upstream(_)))
+            .map_or(0, |last| last + 1);
+        match step {
+            Step::Client { pipelined: true, .. } => steps.insert(after_replies, step.clone()),
+            _ => steps.push(step.clone()),
+        }
+    }
+    steps
+}
+
+/// What one side says without a word of the other between becomes one.
+fn flights(told: &[Step]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for step in told {
+        match (steps.last_mut(), step) {
+            (Some(Step::Client { bytes, .. }), Step::Client { bytes: more, .. })
+            | (Some(Step::Upstream(bytes)), Step::Upstream(more)) => bytes.extend(more),
+            _ => steps.push(step.clone()),
+        }
+    }
+    steps
+}
+
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.extend(c.encode_utf8(&mut [0; 4]).bytes());
+            continue;
+        }
+        match chars.next() {
+            None => return out,
+            Some('r') => out.push(b'\r'),
+            Some('n') => out.push(b'\n'),
+            Some('0') => out.push(0),
+            Some('t') => out.push(b'\t'),
+            Some('\\') => out.push(b'\\'),
+            Some('x') => {
+                let hex: String = chars.by_ref().take(2).collect();
+                out.push(u8::from_str_radix(&hex, 16).expect("two hexadecimal digits"));
+            }
+            Some(other) => panic!("no such escape: \\{other}"),
+        }
+    }
+    out.extend(b"\r\n");
+    out
+}

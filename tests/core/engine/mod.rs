@@ -1,0 +1,14 @@
+//! The engine under every segmentation of every dialogue: see `engine/dialogue.rs` for the language.
+
+mod content;
+mod dialogue;
+mod driver;
+mod ends;
+mod hostile;
+mod identity;
+mod model;
+mod policy;
+mod policy_model;
+mod refusals;
+mod sessions;
+mod witness;

@@ -1,0 +1,489 @@
+//! Policy rules in a dialogue: what waits for them, and what they do to it.
+
+use std::time::Duration;
+
+use gatepost::addr::{Family, Networks};
+use gatepost::engine::{Event, Profile, RefuseAt, SessionRecord, Timeouts, Tls};
+use gatepost::policy::facts::{
+    Answer, DomainName, Level, Lookup, LookupResult, Over, Reason, Record, Source, State,
+};
+use gatepost::policy::rules::{Exempt, FactName, Mode, PolicyStage, Require, Rule, Rules, When};
+use gatepost::policy::{AccessRule, AccessRules, Action};
+
+use crate::engine::dialogue::Dialogue;
+use crate::engine::driver::Driver;
+use crate::engine::sessions::{BYE, HELLO};
+
+pub(crate) const fn require(fact: FactName) -> Require {
+    Require { fact, level: Level::Dns, over: Over::Any }
+}
+
+/// Enforced, with the exemptions that are the default.
+pub(crate) fn rule(name: &str, fact: FactName, otherwise: Action) -> Rule {
+    Rule {
+        name: name.into(),
+        at: fact.moment(),
+        when: When::default(),
+        exempt: Exempt::ALL.to_vec(),
+        require: vec![require(fact)],
+        otherwise,
+        on_unknown: Action::Tempfail,
+        mode: Mode::Enforce,
+        url: None,
+    }
+}
+
+pub(crate) fn rules(rules: Vec<Rule>) -> impl FnOnce(&mut Profile) {
+    move |profile| profile.rules = Rules::new(rules, Networks::default()).into()
+}
+
+/// What the world says of the client, who is confirmed, of senders at `a.example`, who can be mailed, and of recipients.
+pub(crate) fn good(lookup: &Lookup) -> LookupResult {
+    let name = |text: &str| DomainName::parse(text).unwrap();
+    let is = |host: &DomainName, text: &str| host == &name(text);
+    let answer = match lookup {
+        Lookup::Reverse(_) => Answer::Records(vec![Record::Name(name("client.example"))]),
+        Lookup::Addresses(host, Family::Ipv6) if is(host, "client.example") => {
+            Answer::Records(vec![Record::Address("2001:db8::1".parse().unwrap())])
+        }
+        Lookup::Addresses(host, Family::Ipv4) if is(host, "mx.a.example") => {
+            Answer::Records(vec![Record::Address("8.8.8.8".parse().unwrap())])
+        }
+        Lookup::MailExchanges(domain) if is(domain, "a.example") => {
+            let host = name("mx.a.example");
+            Answer::Records(vec![Record::Exchange { preference: 10, host }])
+        }
+        Lookup::MailExchanges(_) => Answer::NxDomain,
+        Lookup::Addresses(..) => Answer::NoData,
+        Lookup::Recipient(path) if path.starts_with("nobody") => {
+            Answer::No(Reason::NoSuchMailbox, None)
+        }
+        Lookup::Recipient(path) if path.starts_with("later") => {
+            Answer::Unknown(Reason::UpstreamDown)
+        }
+        _ => Answer::Yes(None),
+    };
+    LookupResult { answer, source: Source::Zone, at: None }
+}
+
+fn nameless(lookup: &Lookup) -> LookupResult {
+    match lookup {
+        Lookup::Reverse(_) => LookupResult { answer: Answer::NxDomain, ..good(lookup) },
+        _ => good(lookup),
+    }
+}
+
+fn lame(lookup: &Lookup) -> LookupResult {
+    match lookup {
+        Lookup::Reverse(_) => {
+            LookupResult { answer: Answer::Unknown(Reason::Servfail), ..good(lookup) }
+        }
+        _ => good(lookup),
+    }
+}
+
+fn run(text: &str, rule: Rule, oracle: fn(&Lookup) -> LookupResult) -> SessionRecord {
+    Dialogue::new(text).with(rules(vec![rule])).told(oracle).run()
+}
+
+fn verdict(record: &SessionRecord) -> (Action, Option<&str>, Option<&str>) {
+    let verdict = &record.verdict;
+    (verdict.action, verdict.rule.as_deref(), verdict.reason.as_deref())
+}
+
+const NO_NAME: &str =
+    "5.7.25 your address 2001:db8::1 has no reverse name (PTR record) (rule \"named\")";
+
+#[test]
+fn each_recipient_is_judged_on_its_own() {
+    let text = [
+        HELLO,
+        r#"C: MAIL FROM:<a@a.example>
+        C| RCPT TO:<bob@b.example>
+        C|- RCPT TO:<nobody@b.example>
+        C| RCPT TO:<eve@b.example>
+        C|- RCPT TO:<later@b.example>
+        C| DATA
+        S: 250 mail
+        S: 250 bob
+        +C 550 5.1.1 there is no <nobody@b.example> here (rule "known")
+        S: 250 eve
+        +C 451 4.4.0 whether there is a <later@b.example> cannot be told now (rule "known")
+        S: 354 go
+        C: text
+        C: .
+        S: 250 queued
+        "#,
+        BYE,
+    ]
+    .concat();
+    let record = run(&text, rule("known", FactName::Recipient, Action::Reject), good);
+    let expected = (Action::Reject, Some("known"), Some("recipient.no_such_mailbox"));
+    assert_eq!(verdict(&record), expected);
+    let codes: Vec<_> = record.smtp.transactions[0].rcpt_to.iter().map(|to| to.code).collect();
+    assert_eq!(codes, [Some(250), Some(550), Some(250), Some(451)]);
+    assert_eq!(record.facts.unwrap().recipient.unwrap().state, State::False);
+}
+
+#[test]
+fn a_client_without_a_name_is_refused_at_rcpt_and_data_after_it() {
+    let text = format!(
+        r"{HELLO}C: MAIL FROM:<a@a.example>
+        S: 250 ok
+        C- RCPT TO:<bob@b.example>
+        +C 550 {NO_NAME}
+        C- DATA
+        +C 554 5.5.1 no valid recipients
+        C: RSET
+        S: 250 ok
+        C: MAIL FROM:<>
+        S: 250 ok
+        C: RCPT TO:<bob@b.example>
+        S: 250 a bounce
+        C: RSET
+        S: 250 ok
+        C: MAIL FROM:<a@a.example>
+        S: 250 ok
+        C: RCPT TO:<Postmaster@b.example>
+        S: 250 whom everybody may ask
+        {BYE}"
+    );
+    let named = rule("named", FactName::Fcrdns, Action::Reject);
+    let record = run(&text, named.clone(), nameless);
+    assert_eq!(verdict(&record), (Action::Reject, Some("named"), Some("fcrdns.no_ptr")));
+
+    // What cannot be looked up is not refused for good, and an upstream that is asked nothing is told nothing.
+    let text = format!(
+        "{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC- RCPT TO:<bob@b.example>\n\
+         +C 451 4.7.25 the reverse name of 2001:db8::1 cannot be confirmed now (rule \"named\")\n{BYE}"
+    );
+    let record = run(&text, Rule { on_unknown: Action::Reject, ..named.clone() }, lame);
+    assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.servfail")));
+
+    let text = format!(
+        "{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC: RCPT TO:<bob@b.example>\nS: 250 ok\n{BYE}"
+    );
+    for (rule, oracle) in [
+        (named.clone(), good as fn(&Lookup) -> LookupResult),
+        (Rule { on_unknown: Action::Accept, ..named.clone() }, lame),
+        (Rule { when: When { auth: Some(true), ..When::default() }, ..named }, nameless),
+    ] {
+        assert_eq!(verdict(&run(&text, rule, oracle)), (Action::Accept, None, None));
+    }
+}
+
+#[test]
+fn a_rule_in_shadow_only_tells() {
+    let text = [
+        HELLO,
+        r"C: MAIL FROM:<a@nowhere.example>
+        C| RCPT TO:<bob@b.example>
+        C| RCPT TO:<nobody@b.example>
+        S: 250 ok
+        S: 250 ok
+        S: 250 ok
+        ",
+        BYE,
+    ]
+    .concat();
+    let shadow = |rule: Rule| Rule { mode: Mode::Shadow, ..rule };
+    let record = Dialogue::new(&text)
+        .with(rules(vec![
+            shadow(rule("mailable", FactName::ReturnPath, Action::Tempfail)),
+            shadow(rule("known", FactName::Recipient, Action::Reject)),
+        ]))
+        .told(good)
+        .run();
+    assert_eq!(verdict(&record), (Action::Accept, None, None));
+    let shadow: Vec<_> = record
+        .verdict
+        .shadow
+        .iter()
+        .map(|fired| (fired.rule.as_str(), fired.action, fired.reason.as_deref().unwrap()))
+        .collect();
+    assert_eq!(
+        shadow,
+        [
+            ("mailable", Action::Tempfail, "return_path.nxdomain"),
+            ("known", Action::Reject, "recipient.no_such_mailbox")
+        ]
+    );
+}
+
+/// A sender counts until upstream lets go of it, whatever is said in between.
+#[test]
+fn no_recipient_is_judged_by_a_sender_that_upstream_does_not_go_by() {
+    let refused =
+        "+C 450 4.1.8 the domain of <a@nowhere.example> does not exist (rule \"mailable\")";
+    let text = format!(
+        r"{HELLO}C: MAIL FROM:<a@nowhere.example>
+        S: 250 ok
+        C: MAIL FROM:<a@a.example>
+        S: 503 5.5.1 nested MAIL
+        C- RCPT TO:<bob@b.example>
+        {refused}
+        C: RSET now
+        S: 501 5.5.4 Syntax
+        C: MAIL FROM:<a@a.example>
+        S: 503 5.5.1 nested MAIL
+        C- RCPT TO:<bob@b.example>
+        {refused}
+        C: EHLO
+        S: 501 5.5.4 Syntax
+        C- RCPT TO:<bob@b.example>
+        {refused}
+        C: RSET
+        S: 250 reset
+        C: MAIL FROM:<a@a.example>
+        C| RCPT TO:<bob@b.example>
+        S: 250 mail
+        S: 250 rcpt
+        {BYE}"
+    );
+    run(&text, rule("mailable", FactName::ReturnPath, Action::Tempfail), good);
+}
+
+#[test]
+fn a_recipient_waits_until_it_is_known_whose_mail_it_is_for() {
+    let mut driver =
+        driver_with(vec![rule("mailable", FactName::ReturnPath, Action::Tempfail)], |_| ());
+    driver.upstream_says(b"220 a\r\n");
+    driver.client_says(b"HELO a\r\nMAIL FROM:<a@nowhere.example>\r\n");
+    driver.answer(0, good);
+    driver.upstream_says(b"250 a\r\n250 a\r\n");
+    driver.client_says(b"MAIL FROM:<a@a.example>\r\nRCPT TO:<bob@b.example>\r\nNOOP\r\n");
+    while !driver.needs.is_empty() {
+        driver.answer(0, good);
+    }
+    assert!(driver.to_upstream.ends_with(b"MAIL FROM:<a@a.example>\r\n"));
+    driver.upstream_says(b"503 nested\r\n");
+    let told = String::from_utf8_lossy(&driver.to_client).into_owned();
+    assert!(told.ends_with("does not exist (rule \"mailable\")\r\n"), "{told}");
+    assert!(driver.to_upstream.ends_with(b"NOOP\r\n"));
+}
+
+#[test]
+fn in_place_of_the_greeting() {
+    let at_connect = |action, oracle: fn(&Lookup) -> LookupResult, text: &str| {
+        Dialogue::new(text)
+            .with(rules(vec![rule("named", FactName::Fcrdns, action)]))
+            .with(|profile| profile.smtp.refuse_at = RefuseAt::Connect)
+            .told(oracle)
+            .run()
+    };
+    let text = format!(
+        "S- 220 mx.example\n+C 554 {NO_NAME}\nC- MAIL FROM:<a@b>\n\
+         +C 503 5.5.1 access was refused; only QUIT is left\nC- QUIT\n+C 221 2.0.0 goodbye\n= refused"
+    );
+    let record = at_connect(Action::Reject, nameless, &text);
+    assert_eq!(verdict(&record), (Action::Reject, Some("named"), Some("fcrdns.no_ptr")));
+    let no_name = NO_NAME.replacen('5', "4", 1);
+    let text = format!(
+        "S- 220 mx.example\n+C 421 {}\n= refused",
+        no_name.replace("4.7.25 ", "4.7.25 gate.example ")
+    );
+    let record = at_connect(Action::Tempfail, nameless, &text);
+    assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.no_ptr")));
+    // Whose name is good meets upstream as it is.
+    at_connect(Action::Reject, good, &[HELLO, BYE].concat());
+    let closing = "S: 554 5.3.2 not today\nS.\n= upstream_closed";
+    at_connect(Action::Reject, good, closing);
+}
+
+/// An upstream that turns the client away and closes while the rules are not heard: that is what the client reads.
+#[test]
+fn a_greeting_that_is_held_back_is_not_lost() {
+    let mut driver =
+        driver_with(vec![rule("named", FactName::Fcrdns, Action::Reject)], |profile| {
+            profile.smtp.refuse_at = RefuseAt::Connect;
+        });
+    driver.upstream_says(b"554 5.3.2 not today\r\n");
+    driver.upstream_closes();
+    assert!(driver.to_client.is_empty() && !driver.closed);
+    while !driver.needs.is_empty() {
+        driver.answer(0, good);
+    }
+    assert_eq!(driver.to_client, b"554 5.3.2 not today\r\n");
+    assert!(driver.closed);
+}
+
+#[test]
+fn behind_starttls_no_rule_is_escaped() {
+    let greeted = r"S: 220 mx.example
+        C: EHLO client.example
+        S: 250-mx.example
+        S: 250 STARTTLS
+        C";
+    let text = format!("{greeted}- STARTTLS\n+C 554 {NO_NAME}\n= refused");
+    let named = rule("named", FactName::Fcrdns, Action::Reject);
+    let record = run(&text, named.clone(), nameless);
+    assert_eq!(verdict(&record), (Action::Reject, Some("named"), Some("fcrdns.no_ptr")));
+    assert_eq!(record.smtp.tls, Tls::Refused);
+    let unknown = "4.7.25 gate.example the reverse name of 2001:db8::1 cannot be confirmed now";
+    let text = format!("{greeted}- STARTTLS\n+C 421 {unknown} (rule \"named\")\n= refused");
+    run(&text, named.clone(), lame);
+    // Those who may, and rules that come too late.
+    let started = format!("{greeted}: STARTTLS\nS: 220 go\nC: \\x16tls\\\nS: \\x16tls\\\n");
+    run(&started, named, good);
+    run(&started, rule("mailable", FactName::ReturnPath, Action::Reject), good);
+}
+
+#[test]
+fn a_tagged_message_says_why_and_forged_fields_are_gone() {
+    let text = r#"S: 220 mx.example
+        C: EHLO client.example
+        S- 250-mx.example
+        S- 250-CHUNKING
+        S- 250-BINARYMIME
+        S- 250 PIPELINING
+        +C 250-mx.example
+        +C 250 PIPELINING
+        C: MAIL FROM:<a@a.example>
+        C| RCPT TO:<bob@b.example>
+        C| DATA
+        S: 250 ok
+        S: 250 ok
+        S: 354 go
+        C-  continued
+        +S Gatepost-Verdict: tag; rule="na?ed"; fact=fcrdns; reason=no_ptr
+        C: Subject: x
+        C- gatepost-verdict: accept
+        C-     folded
+        C: To: bob
+        C- .Gatepost-Verdict : accept
+        C: 
+        C: Gatepost-Verdict: in the body
+        C: .
+        S: 250 queued
+        C: MAIL FROM:<a@a.example>
+        S: 250 ok
+        C: RCPT TO:<postmaster@b.example>
+        S: 250 ok
+        C: DATA
+        S: 354 go
+        C- Gatepost-Verdict: accept
+        C: Subject: y
+        C: .
+        S: 250 queued
+        C- BDAT 3
+        C- abc\
+        +C 502 5.5.1 not offered here
+        "#;
+    let record = run(text, rule("na\"ed", FactName::Fcrdns, Action::Tag), nameless);
+    assert_eq!(verdict(&record), (Action::Tag, Some("na\"ed"), Some("fcrdns.no_ptr")));
+}
+
+#[test]
+fn answers_that_never_come_are_unknown_after_a_while() {
+    let text = format!(
+        r#"{HELLO}C: MAIL FROM:<a@a.example>
+        S: 250 ok
+        C- RCPT TO:<bob@b.example>
+        T 29s
+        --
+        T 1s
+        +C 451 4.7.25 the reverse name of 2001:db8::1 cannot be confirmed now (rule "named")
+        {BYE}"#
+    );
+    for timeouts in [Timeouts::RFC_5321, Timeouts::STRESS] {
+        let mut dialogue =
+            Dialogue::new(&text).with(rules(vec![rule("named", FactName::Fcrdns, Action::Reject)]));
+        dialogue.timeouts = timeouts;
+        let record = dialogue.run();
+        assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.timeout")));
+    }
+    // A deadline of ours, and in place of the greeting.
+    Dialogue::new("S- 220 mx.example\nT 30s\n+C 421 4.7.25 gate.example the reverse name of 2001:db8::1 cannot be confirmed now (rule \"named\")\n= refused")
+        .with(rules(vec![rule("named", FactName::Fcrdns, Action::Reject)]))
+        .with(|profile| profile.smtp.refuse_at = RefuseAt::Connect)
+        .run();
+}
+
+fn driver_with(list: Vec<Rule>, set: impl FnOnce(&mut Profile)) -> Driver {
+    let mut profile = Profile::default();
+    rules(list)(&mut profile);
+    set(&mut profile);
+    Driver::new(profile, Timeouts::RFC_5321, "[2001:db8::1]:4", "[2001:db8::2]:25", false)
+}
+
+#[test]
+fn lookups_run_while_the_dialogue_goes_on_and_the_wait_is_told() {
+    let mut driver = driver_with(
+        vec![
+            rule("named", FactName::Fcrdns, Action::Reject),
+            rule("mailable", FactName::ReturnPath, Action::Reject),
+            rule("known", FactName::Recipient, Action::Reject),
+        ],
+        |_| (),
+    );
+    let client = "2001:db8::1".parse().unwrap();
+    let domain = DomainName::parse("a.example").unwrap();
+    assert_eq!(driver.needs, [Lookup::Reverse(client)]);
+    driver.upstream_says(b"220 a\r\n");
+    driver.client_says(b"EHLO client.example\r\n");
+    driver.upstream_says(b"250 a\r\n");
+    driver.client_says(b"MAIL FROM:<a@a.example>\r\n");
+    assert_eq!(driver.needs[1..], [Lookup::MailExchanges(domain)]);
+    driver.answer(0, good);
+    assert_eq!(driver.needs.len(), 2, "the next step of what was answered");
+    driver.upstream_says(b"250 a\r\n");
+    let before = driver.to_upstream.len();
+    driver.client_says(b"RCPT TO:<bob@b.example>\r\nRCPT TO:<nobody@b.example>\r\n");
+    assert_eq!(driver.needs.last(), Some(&Lookup::Recipient("bob@b.example".to_owned())));
+    driver.wait(Duration::from_secs(2));
+    while !driver.needs.is_empty() {
+        driver.answer(0, good);
+    }
+    assert_eq!(&driver.to_upstream[before..], b"RCPT TO:<bob@b.example>\r\n");
+    driver.upstream_says(b"250 a\r\n");
+    driver.finish();
+    let of_policy = |event: &Event| {
+        matches!(event, Event::Policy { .. } | Event::Fact { .. } | Event::Waited(_))
+    };
+    let told: Vec<_> = driver.events.iter().copied().filter(of_policy).collect();
+    let fact = |name, state| Event::Fact { name, state, source: Source::Zone };
+    assert_eq!(
+        told,
+        [
+            fact(FactName::Fcrdns, State::True),
+            fact(FactName::ReturnPath, State::True),
+            fact(FactName::Recipient, State::True),
+            fact(FactName::Recipient, State::False),
+            Event::Policy { rule: 2, action: Action::Reject, mode: Mode::Enforce },
+            Event::Waited(Duration::from_secs(2)),
+        ]
+    );
+}
+
+/// Whom an access rule refuses nobody looks up.
+#[test]
+fn nothing_is_asked_of_whom_an_access_rule_refuses() {
+    let driver = driver_with(vec![rule("named", FactName::Fcrdns, Action::Reject)], |profile| {
+        profile.access = AccessRules::new(vec![AccessRule {
+            name: "listed".into(),
+            family: None,
+            networks: Networks::default(),
+            action: Action::Reject,
+        }]);
+    });
+    assert_eq!(driver.needs, []);
+}
+
+/// The number of lookups that a session keeps is bounded.
+#[test]
+fn thousands_of_recipients_are_each_judged() {
+    let mut driver = driver_with(vec![rule("known", FactName::Recipient, Action::Reject)], |_| ());
+    driver.upstream_says(b"220 a\r\n");
+    driver.client_says(b"EHLO a\r\n");
+    driver.upstream_says(b"250 a\r\n");
+    driver.client_says(b"MAIL FROM:<a@a.example>\r\n");
+    driver.upstream_says(b"250 a\r\n");
+    for number in 0..1500 {
+        driver.client_says(format!("RCPT TO:<b{number}@b.example>\r\n").as_bytes());
+        assert_eq!(driver.needs.len(), 1);
+        driver.answer(0, good);
+        driver.upstream_says(b"250 a\r\n");
+    }
+    assert!(driver.to_upstream.ends_with(b"RCPT TO:<b1499@b.example>\r\n"));
+    assert_eq!(PolicyStage::Rcpt, FactName::Recipient.moment());
+}

@@ -1,0 +1,285 @@
+//! What the gateway refuses itself: by access rule, by limit.
+
+use gatepost::addr::Networks;
+use gatepost::engine::{Profile, RefuseAt, Tls};
+use gatepost::policy::{AccessRule, AccessRules, Action};
+use gatepost::smtp::Keyword;
+
+use crate::engine::dialogue::Dialogue;
+use crate::engine::sessions::{BYE, HELLO};
+
+fn rule(action: Action) -> impl FnOnce(&mut Profile) {
+    move |profile| {
+        profile.access = AccessRules::new(vec![AccessRule {
+            name: "no mail from there".into(),
+            family: None,
+            networks: Networks::new(["2001:db8::/32".parse().unwrap()]),
+            action,
+        }]);
+    }
+}
+
+fn refused(action: Action, text: &str) -> gatepost::engine::SessionRecord {
+    Dialogue::new(text).with(rule(action)).run()
+}
+
+#[test]
+fn every_recipient_is_refused_in_its_turn_and_data_after_them() {
+    for (action, code) in [(Action::Reject, "550 5.7.1"), (Action::Tempfail, "450 4.7.1")] {
+        let text = format!(
+            r"C: MAIL FROM:<a@a.example>
+            S: 250 ok
+            C|- RCPT TO:<b@b.example>
+            +C {code} no mail from there
+            C|- RCPT TO:<c@b.example>
+            +C {code} no mail from there
+            C|- DATA
+            +C 554 5.5.1 no valid recipients
+            C| RSET
+            S: 250 ok
+            "
+        );
+        let record = refused(action, &[HELLO, &text, BYE].concat());
+        let transaction = &record.smtp.transactions[0];
+        assert_eq!(transaction.mail_from, "a@a.example");
+        assert_eq!(transaction.rcpt_to.len(), 2);
+        assert_eq!(transaction.rcpt_to[1].address, "c@b.example");
+        assert_eq!(transaction.rcpt_to[1].code, code[..3].parse().ok());
+        assert_eq!(record.verdict.rule.as_deref(), Some("no mail from there"));
+        assert_eq!(record.verdict.action, action);
+        let reason = format!("access_{action}");
+        assert_eq!(record.verdict.reason, Some(reason));
+    }
+}
+
+#[test]
+fn a_chunk_after_refused_recipients_is_swallowed() {
+    let text = r"C: MAIL FROM:<a@a.example>
+        S: 250 ok
+        C|- RCPT TO:<b@b.example>
+        +C 550 5.7.1 no mail from there
+        C|- BDAT 21
+        C|- RCPT TO:<c@b.example>\
+        +C 554 5.5.1 no valid recipients
+        C|- BDAT 0 LAST
+        +C 554 5.5.1 no valid recipients
+        C| NOOP
+        S: 250 ok
+        C|- BDAT 6 LAST
+        C|- NOOP
+        +C 554 5.5.1 no valid recipients
+        ";
+    let record = refused(Action::Reject, &[HELLO, text, BYE].concat());
+    let transaction = &record.smtp.transactions[0];
+    assert_eq!(transaction.rcpt_total, 1);
+    assert_eq!((transaction.data_code, transaction.bytes), (Some(554), 21), "said, and refused");
+}
+
+/// A refused HELO or EHLO changes nothing (RFC 5321 §4.1.4).
+#[test]
+fn a_refused_ehlo_leaves_the_transaction() {
+    let text = r"S: 220 a
+        C: HELO a.example
+        S: 250 mx
+        C: MAIL FROM:<a@a.example>
+        S: 250 ok
+        C: EHLO
+        S: 501 5.5.4 who
+        C: RCPT TO:<b@b.example>
+        S: 250 ok
+        C: EHLO a.example
+        S: 250 mx
+        C: RCPT TO:<c@b.example>
+        S: 503 5.5.1 no
+        ";
+    let record = Dialogue::new(text).run();
+    assert_eq!(record.smtp.transactions[0].rcpt_total, 1);
+}
+
+#[test]
+fn refused_in_place_of_the_greeting() {
+    let at_connect = |profile: &mut Profile| {
+        rule(Action::Reject)(profile);
+        profile.smtp.refuse_at = RefuseAt::Connect;
+    };
+    let record = Dialogue::new(
+        r"C- EHLO a.example
+        +C 554 5.7.1 no mail from there
+        +C 503 5.5.1 access was refused; only QUIT is left
+        C- MAIL FROM:<a@b>
+        +C 503 5.5.1 access was refused; only QUIT is left
+        C- QUIT
+        +C 221 2.0.0 goodbye
+        = refused",
+    )
+    .with(at_connect)
+    .run();
+    assert_eq!(record.upstream, None);
+    assert_eq!(record.smtp.helo.as_deref(), Some("a.example"));
+    assert_eq!(record.smtp.transactions[0].mail_code, Some(503), "whom it was about");
+    Dialogue::new("C- EHLO a\\\n+C 554 5.7.1 no mail from there\nC.\n= refused")
+        .with(at_connect)
+        .run();
+    Dialogue::new(
+        r"T 300s
+        +C 554 5.7.1 no mail from there
+        +C 421 4.4.2 gate.example you were silent for too long
+        = timeout",
+    )
+    .with(at_connect)
+    .run();
+}
+
+#[test]
+fn deferred_in_place_of_the_greeting() {
+    Dialogue::new("C- QUIT\n+C 421 4.7.1 gate.example no mail from there\n= refused")
+        .with(|profile| {
+            rule(Action::Tempfail)(profile);
+            profile.smtp.refuse_at = RefuseAt::Connect;
+        })
+        .run();
+}
+
+/// Behind STARTTLS nobody would see its recipients.
+#[test]
+fn a_refused_client_does_not_escape_by_starttls() {
+    let greeted = r"S: 220 mx.example ESMTP
+        C: EHLO client.example
+        S: 250-mx.example
+        S: 250-PIPELINING
+        S: 250 STARTTLS
+        C- STARTTLS
+        ";
+    for (action, last) in [
+        (Action::Reject, "554 5.7.1 no mail from there"),
+        (Action::Tempfail, "421 4.7.1 gate.example no mail from there"),
+    ] {
+        let record = refused(action, &format!("{greeted}+C {last}\n= refused"));
+        assert_eq!(record.verdict.action, action);
+        assert_eq!(record.verdict.reason, Some(format!("access_{action}")));
+        assert_eq!(record.smtp.tls, Tls::Refused);
+    }
+    // What was said before it is answered first.
+    let pipelined = r"S: 220 a
+        C: EHLO client.example
+        S: 250-mx.example
+        S: 250 STARTTLS
+        C: NOOP
+        C|- STARTTLS
+        S: 250 noop
+        +C 554 5.7.1 no mail from there
+        = refused";
+    refused(Action::Reject, pipelined);
+    let hidden = r"S: 220 a
+        C: EHLO client.example
+        S- 250-mx.example
+        S- 250 STARTTLS
+        +C 250 mx.example
+        C- STARTTLS
+        +C 502 5.5.1 not offered here
+        ";
+    Dialogue::new(hidden)
+        .with(rule(Action::Reject))
+        .with(|profile| profile.smtp.hide = vec![Keyword::Starttls])
+        .run();
+}
+
+#[test]
+fn too_many_commands() {
+    let text = r"S: 220 a
+        C: NOOP
+        S: 250 1
+        C: NOOP
+        S: 250 2
+        C- NOOP
+        +C 421 4.7.0 gate.example too many commands without a message
+        = limit";
+    Dialogue::new(text).with(|profile| profile.limits.commands = 2).run();
+}
+
+#[test]
+fn a_message_begins_the_count_anew() {
+    let text = r"S: 220 a
+        C: MAIL FROM:<a>
+        S: 250 1
+        C: RCPT TO:<b>
+        S: 250 2
+        C: DATA
+        S: 354 3
+        C: x
+        C: .
+        S: 250 4
+        C: MAIL FROM:<a>
+        S: 250 5
+        C: RCPT TO:<b>
+        S: 250 6
+        C: DATA
+        S: 354 7
+        ";
+    Dialogue::new(text).with(|profile| profile.limits.commands = 3).run();
+}
+
+#[test]
+fn too_many_errors_of_either_making() {
+    let text = r"S: 220 a
+        C: MAIL FROM:<a>
+        S: 550 1
+        C- FROB
+        +C 502 5.5.2 command not recognized
+        C- NOOP
+        +C 421 4.7.0 gate.example too many errors
+        = limit";
+    Dialogue::new(text).with(|profile| profile.limits.errors = 2).run();
+}
+
+#[test]
+fn too_long_lines_count_as_commands_and_errors() {
+    let long = format!("C- {}\n+C 500 5.5.2 line too long\n", "x".repeat(600));
+    let text = format!(
+        "S: 220 a\n{long}{long}C- {}\n+C 421 4.7.0 gate.example too many errors\n= limit",
+        "y".repeat(600)
+    );
+    Dialogue::new(&text)
+        .with(|profile| {
+            profile.limits.errors = 2;
+            profile.limits.line_length = 512;
+        })
+        .run();
+}
+
+/// 421 in place of the reply to a message would have the client send it again.
+#[test]
+fn no_limit_fires_while_a_message_s_fate_is_open() {
+    let text = [
+        HELLO,
+        r"C: MAIL FROM:<a>
+        C| RCPT TO:<b>
+        C| BDAT 2 LAST
+        C| x\n\
+        C| NOOP
+        C| NOOP
+        S: 250 m
+        S: 250 r
+        S: 250 queued
+        S: 250 n
+        S: 250 n
+        C: QUIT
+        S: 221 bye
+        S.
+        = quit",
+    ]
+    .concat();
+    Dialogue::new(&text).with(|profile| profile.limits.commands = 5).run();
+}
+
+#[test]
+fn an_over_long_command_is_one_error_and_the_next_line_a_command() {
+    let text = format!(
+        "S: 220 a\nC- EHLO {}\n+C 500 5.5.2 line too long\nC| NOOP\nS: 250 ok\nC: NOOP {}\nS: 250 ok\n",
+        "x".repeat(600),
+        "y".repeat(512 - "NOOP \r\n".len()),
+    );
+    let record = Dialogue::new(&text).with(|profile| profile.limits.line_length = 512).run();
+    assert_eq!(record.smtp.helo, None);
+    assert_eq!(record.verdict.reason.as_deref(), Some("limit_line"));
+}

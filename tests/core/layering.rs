@@ -1,0 +1,229 @@
+//! Imports go downward only, by the table in `src/lib.rs`, and the core (layers 0 to 3) knows no socket and no clock.
+//!
+//! A scanner of `use` lines and paths, not a parser: comments, string literals and `#[cfg(test)]` modules do not count.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the core must not name. `SystemTime` as a type is fine: a timestamp is made from one.
+const NOT_IN_CORE: [&str; 12] = [
+    "tokio",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "net::Tcp",
+    "net::Udp",
+    "pcap",
+    "prometheus",
+    "socket2",
+    "rustix",
+    "Instant::now",
+    "SystemTime::now",
+];
+
+/// Modules and their layers, from the table in `src/lib.rs`.
+fn layers(lib: &str) -> BTreeMap<String, u8> {
+    let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | "));
+    rows.filter_map(|row| row.split_once(" | "))
+        .filter_map(|(layer, modules)| Some((layer.trim().parse::<u8>().ok()?, modules)))
+        .flat_map(|(layer, modules)| {
+            let names = modules.split('`').skip(1).step_by(2);
+            names.map(move |name| (name.to_owned(), layer))
+        })
+        .collect()
+}
+
+/// `source` without comments, contents of string literals and `#[cfg(test)]` modules.
+fn code(source: &str) -> String {
+    let mut out = String::new();
+    let mut rest = source;
+    while let Some(next) = rest.chars().next() {
+        let skip = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("'\"'") {
+            3
+        } else if next == '"' {
+            string_literal(rest)
+        } else {
+            out.push(next);
+            rest = &rest[next.len_utf8()..];
+            continue;
+        };
+        rest = &rest[skip..];
+    }
+    without_tests(&out)
+}
+
+/// Length of the string literal that `text` starts with.
+fn string_literal(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// A test module is the last thing in its file, or it ends with a `}` in the first column.
+fn without_tests(code: &str) -> String {
+    let Some((before, module)) = code.split_once("#[cfg(test)]\nmod ") else {
+        return code.to_owned();
+    };
+    let after = module.split_once("\n}").map_or("", |(_, after)| after);
+    before.to_owned() + &without_tests(after)
+}
+
+/// The modules of this crate that `code` names: `crate::x`, `crate::{x, y::z}`, `gatepost::x`.
+fn named(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for root in ["crate::", "gatepost::"] {
+        for (at, _) in code.match_indices(root) {
+            let path = &code[at + root.len()..];
+            match path.strip_prefix('{') {
+                Some(group) => names.extend(group_heads(group)),
+                None => names.push(identifier(path)),
+            }
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn identifier(path: &str) -> String {
+    let is_part = |c: &char| c.is_alphanumeric() || *c == '_';
+    path.chars().take_while(is_part).collect()
+}
+
+/// First identifiers of the items of a `{…}` group, which `group` follows the brace of.
+fn group_heads(group: &str) -> Vec<String> {
+    let mut heads = vec![identifier(group.trim_start())];
+    let mut depth = 0;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => heads.push(identifier(group[at + 1..].trim_start())),
+            _ => {}
+        }
+    }
+    heads
+}
+
+/// What is wrong with the imports of `source`, a file of `module`.
+fn mistakes(layers: &BTreeMap<String, u8>, module: &str, source: &str) -> Vec<String> {
+    let Some(&layer) = layers.get(module) else {
+        return vec![format!("{module}: not in the table of src/lib.rs")];
+    };
+    let code = code(source);
+    let mut mistakes = Vec::new();
+    for name in named(&code) {
+        match layers.get(&name) {
+            Some(&below) if name != module && below > layer => {
+                mistakes.push(format!("{module} (layer {layer}) uses {name} (layer {below})"));
+            }
+            Some(4) if name != module && layer == 4 => {
+                mistakes.push(format!("{module} and {name} are both of layer 4: `app` joins them"));
+            }
+            _ => {}
+        }
+    }
+    if layer < 4 {
+        let named = NOT_IN_CORE.iter().filter(|word| code.contains(**word));
+        mistakes.extend(named.map(|word| format!("{module} (layer {layer}) names {word}")));
+    }
+    mistakes
+}
+
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn imports_go_downward_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let layers = layers(&fs::read_to_string(src.join("lib.rs")).unwrap());
+    assert!(layers.len() >= 8, "the table in src/lib.rs was not understood");
+    let mut sources = Vec::new();
+    files(&src, &mut sources);
+    let mut wrong = Vec::new();
+    for path in &sources {
+        let inside = path.strip_prefix(&src).unwrap();
+        let first = inside.components().next().unwrap().as_os_str();
+        let module = first.to_str().unwrap().trim_end_matches(".rs");
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        let source = fs::read_to_string(path).unwrap();
+        for mistake in mistakes(&layers, module, &source) {
+            wrong.push(format!("{}: {mistake}", inside.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(sources.len() > 20, "the sources were not found");
+}
+
+fn table() -> BTreeMap<String, u8> {
+    layers(
+        "//! | layer | modules |\n//! |---|---|\n//! | 5 | `app` |\n//! | 4 | `relay`, `metrics` |\n\
+         //! | 3 | `engine` |\n//! | 1 | `smtp` |\n//! | 0 | `time` |\n",
+    )
+}
+
+#[test]
+fn upward_and_sideways_are_found() {
+    for (module, source, count) in [
+        ("engine", "use crate::smtp::Reply;", 0),
+        ("smtp", "use crate::engine::Engine;", 1),
+        ("smtp", "fn f() { crate::engine::f() }", 1),
+        ("smtp", "use crate::{time::Timestamp, engine::{Engine, smtp}};", 1),
+        ("smtp", "use crate::{\n    engine,\n    relay::{a, b},\n};", 2),
+        ("relay", "use crate::engine::Engine;", 0),
+        ("relay", "use crate::metrics;", 1),
+        ("relay", "use crate::relay::pump;", 0),
+        ("engine", "use crate::app::run;", 1),
+        ("nowhere", "", 1),
+    ] {
+        let found = mistakes(&table(), module, source);
+        assert_eq!(found.len(), count, "{source}: {found:?}");
+    }
+}
+
+#[test]
+fn sockets_and_clocks_are_found_below_layer_4() {
+    for source in [
+        "use tokio::net::TcpStream;",
+        "use std::net::TcpListener;",
+        "use std::net::{IpAddr, UdpSocket};",
+        "let now = std::time::Instant::now();",
+        "SystemTime::now()",
+        "use prometheus::Counter;",
+    ] {
+        assert!(!mistakes(&table(), "engine", source).is_empty(), "{source}");
+        assert!(mistakes(&table(), "relay", source).is_empty(), "{source}");
+    }
+    assert!(mistakes(&table(), "time", "use std::time::{Duration, SystemTime};").is_empty());
+}
+
+#[test]
+fn comments_strings_and_tests_do_not_count() {
+    let source = "//! tokio\n/* crate::relay */ fn f() { g(\"\\\" tokio // \"); } // crate::relay\n\
+                  #[cfg(test)]\nmod tests {\n    use tokio::test;\n}\nfn g() { '\"' }\n";
+    assert_eq!(mistakes(&table(), "engine", source), Vec::<String>::new());
+    let after = format!("{source}use tokio::net;\n");
+    assert_eq!(mistakes(&table(), "engine", &after).len(), 1);
+}

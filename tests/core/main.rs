@@ -1,0 +1,21 @@
+//! Tests that need nothing but this repository: no root, no network namespace, no program besides gatepost.
+//!
+//! `make check` runs them, with the unit tests of `src/`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "clippy excuses test functions, not the functions that they call"
+)]
+
+mod config;
+mod docs;
+mod engine;
+mod fuzz_seeds;
+mod layering;
+mod lookup_cache;
+mod mutated_captures;
+mod relay_policy;
+mod replay;

@@ -1,0 +1,382 @@
+//! The relay with policy rules and a door: real sockets on loopback, an upstream by script, answers that take their time.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gatepost::addr::{Family, Networks};
+use gatepost::engine::{
+    Event, Limits as SessionLimits, Observe, RefuseAt, SessionRecord, SmtpOptions, Timeouts,
+};
+use gatepost::policy::facts::{Answer, Level, Lookup, LookupResult, Over, Reason, Source};
+use gatepost::policy::rules::{FactName, Mode, Require, Rule, Rules, When};
+use gatepost::policy::{AccessRules, Action};
+use gatepost::recording::{Framing, Selection, What};
+use gatepost::relay::{
+    InheritedSockets, ListenSettings, Listeners, LookupFuture, LookupProvider, Relay, RelayLimits,
+    RelaySettings, TimeoutSets, UpstreamIdentity, UpstreamSettings,
+};
+
+/// How long an answer takes.
+const LOOKUP: Duration = Duration::from_millis(150);
+
+/// Answers after a while: a PTR is there or not, nobody is no recipient.
+#[derive(Default)]
+struct Slow {
+    nameless: bool,
+    /// Answers that never come.
+    silent: bool,
+    asked: Mutex<Vec<Lookup>>,
+    /// Questions that were dropped or answered.
+    over: Arc<AtomicUsize>,
+}
+
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl LookupProvider for Slow {
+    fn lookup(&self, lookup: Lookup) -> LookupFuture {
+        self.asked.lock().unwrap().push(lookup.clone());
+        let answer = match &lookup {
+            Lookup::Reverse(_) if self.nameless => Answer::NxDomain,
+            Lookup::Reverse(_) => Answer::Records(Vec::new()),
+            Lookup::Recipient(path) if path.starts_with("nobody") => {
+                Answer::No(Reason::NoSuchMailbox, None)
+            }
+            _ => Answer::Yes(None),
+        };
+        let (silent, counted) = (self.silent, Counted(Arc::clone(&self.over)));
+        Box::pin(async move {
+            let _counted = counted;
+            tokio::time::sleep(LOOKUP).await;
+            if silent {
+                std::future::pending::<()>().await;
+            }
+            LookupResult { answer, source: Source::Upstream, at: None }
+        })
+    }
+}
+
+#[derive(Default)]
+struct Told {
+    events: Mutex<Vec<Event>>,
+    policy: Mutex<Vec<(String, Action, Mode)>>,
+    sessions: Mutex<Vec<SessionRecord>>,
+}
+
+impl Observe for Told {
+    fn event(&self, _: Family, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+
+    fn policy(&self, _: Family, rule: &str, action: Action, mode: Mode) {
+        self.policy.lock().unwrap().push((rule.to_owned(), action, mode));
+    }
+
+    fn session(&self, record: &SessionRecord) {
+        self.sessions.lock().unwrap().push(record.clone());
+    }
+}
+
+fn rule(fact: FactName) -> Rule {
+    Rule {
+        name: fact.as_str().into(),
+        at: fact.moment(),
+        when: When::default(),
+        exempt: Vec::new(),
+        require: vec![Require { fact, level: Level::Dns, over: Over::Any }],
+        otherwise: Action::Reject,
+        on_unknown: Action::Tempfail,
+        mode: Mode::Enforce,
+        url: None,
+    }
+}
+
+fn settings(upstream: SocketAddr, rules: Vec<Rule>) -> RelaySettings {
+    RelaySettings {
+        listen: ListenSettings {
+            addresses: vec!["127.0.0.1:0".parse().unwrap()],
+            transparent: false,
+            threads: 1,
+        },
+        upstream: UpstreamSettings {
+            addresses: vec![upstream],
+            identity: UpstreamIdentity::None,
+            attempt_delay: Duration::from_millis(250),
+            connect_timeout: Duration::from_secs(5),
+            retry_after: Duration::from_secs(10),
+            mark: None,
+        },
+        proxy_trusted: Networks::default(),
+        access: AccessRules::default(),
+        rules: Rules::new(rules, Networks::default()).into(),
+        smtp: SmtpOptions { hostname: "gate.example".to_owned(), ..SmtpOptions::default() },
+        limits: RelayLimits {
+            sessions: 100,
+            sessions_per_client: 100,
+            new_sessions_per_client_per_minute: None,
+            session: SessionLimits::default(),
+        },
+        timeouts: TimeoutSets {
+            normal: Timeouts::RFC_5321,
+            stress: Timeouts::STRESS,
+            stress_above: 80,
+        },
+        drain: Duration::from_secs(1),
+    }
+}
+
+/// An upstream that takes every command, and keeps what it was told.
+struct Server {
+    addr: SocketAddr,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&heard);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, told) = (stream.unwrap(), Arc::clone(&told));
+                thread::spawn(move || Self::session(stream, &told));
+            }
+        });
+        Self { addr, heard }
+    }
+
+    fn session(mut stream: TcpStream, told: &Mutex<Vec<String>>) {
+        let mut lines = BufReader::new(stream.try_clone().unwrap());
+        let mut say = |reply: &str| stream.write_all(reply.as_bytes()).is_ok();
+        let mut there = say("220 mx.example\r\n");
+        let mut content = false;
+        let mut line = String::new();
+        while there && lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+            let command = line.trim_end().to_owned();
+            line.clear();
+            told.lock().unwrap().push(command.clone());
+            if content {
+                content = command != ".";
+                there = content || say("250 queued\r\n");
+            } else if command.starts_with("EHLO") {
+                there = say("250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
+            } else if command == "DATA" {
+                content = true;
+                there = say("354 go\r\n");
+            } else if command == "QUIT" {
+                say("221 bye\r\n");
+                return;
+            } else {
+                there = say("250 ok\r\n");
+            }
+        }
+    }
+
+    fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn connect(relay: &Relay) -> Self {
+        let stream = TcpStream::connect(relay.addresses().next().unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap());
+        Self { stream, lines }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The last line of the next reply.
+    fn reply(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            self.lines.read_line(&mut line).unwrap();
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    fn asks(&mut self, text: &str) -> String {
+        self.say(text);
+        self.reply()
+    }
+}
+
+fn start(settings: RelaySettings, told: &Arc<Told>, ask: Slow) -> (Relay, Arc<Slow>) {
+    let ask = Arc::new(ask);
+    let listeners = Listeners::open(&settings, InheritedSockets::default()).unwrap();
+    let relay = Relay::start(settings, listeners, Arc::clone(told) as _, Arc::clone(&ask) as _);
+    let relay = relay.unwrap();
+    (relay, ask)
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "no {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn recipients_wait_for_answers_and_replies_stay_in_order() {
+    let (server, told) = (Server::start(), Arc::new(Told::default()));
+    let (relay, ask) =
+        start(settings(server.addr, vec![rule(FactName::Recipient)]), &told, Slow::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut recorder = relay.taps().attach(Selection::default()).unwrap();
+
+    let mut client = Client::connect(&relay);
+    assert_eq!(client.reply(), "220 mx.example");
+    assert_eq!(client.asks("EHLO client.example\r\n"), "250 CHUNKING");
+    let began = Instant::now();
+    client.say(
+        "MAIL FROM:<a@a.example>\r\nRCPT TO:<bob@b.example>\r\nRCPT TO:<nobody@b.example>\r\nDATA\r\n",
+    );
+    assert_eq!(client.reply(), "250 ok");
+    assert!(began.elapsed() < LOOKUP, "MAIL waits for nothing");
+    assert_eq!(server.heard().last().unwrap(), "MAIL FROM:<a@a.example>");
+    assert_eq!(client.reply(), "250 ok");
+    assert_eq!(
+        client.reply(),
+        "550 5.1.1 there is no <nobody@b.example> here (rule \"recipient\")"
+    );
+    assert!(began.elapsed() >= 2 * LOOKUP);
+    assert_eq!(client.reply(), "354 go");
+    assert_eq!(client.asks("text\r\n.\r\n"), "250 queued");
+    assert_eq!(client.asks("QUIT\r\n"), "221 bye");
+    let heard = server.heard();
+    assert!(!heard.iter().any(|line| line.contains("nobody")), "{heard:?}");
+
+    let record = until("record", || told.sessions.lock().unwrap().pop());
+    assert_eq!(record.verdict.reason.as_deref(), Some("recipient.no_such_mailbox"));
+    let expected = ("recipient".to_owned(), Action::Reject, Mode::Enforce);
+    assert_eq!(*told.policy.lock().unwrap(), [expected]);
+    let waited = |event: &Event| match event {
+        Event::Waited(duration) => Some(*duration),
+        _ => None,
+    };
+    let waited = told.events.lock().unwrap().iter().find_map(waited).unwrap();
+    assert!((2 * LOOKUP..10 * LOOKUP).contains(&waited), "{waited:?}");
+
+    let mut framing = Framing::default();
+    let answers = runtime.block_on(async {
+        loop {
+            framing.push(recorder.next().await);
+            while let Some(frame) = framing.frame().unwrap() {
+                if let What::End { ending, .. } = frame.what {
+                    return ending.answers.unwrap();
+                }
+            }
+        }
+    });
+    let answers: Vec<(Lookup, LookupResult)> = serde_json::from_str(&answers).unwrap();
+    let mut asked = ask.asked.lock().unwrap().clone();
+    asked.sort();
+    assert_eq!(answers.iter().map(|(lookup, _)| lookup.clone()).collect::<Vec<_>>(), asked);
+    runtime.block_on(relay.drain());
+}
+
+#[test]
+fn in_place_of_the_greeting() {
+    let server = Server::start();
+    for (nameless, first) in [(true, "554 5.7.25 "), (false, "220 mx.example")] {
+        let told = Arc::new(Told::default());
+        let mut settings = settings(server.addr, vec![rule(FactName::ReceivePath)]);
+        settings.smtp.refuse_at = RefuseAt::Connect;
+        if nameless {
+            settings.rules =
+                Rules::new(vec![rule(FactName::ReverseName)], Networks::default()).into();
+        }
+        let (relay, _) = start(settings, &told, Slow { nameless, ..Slow::default() });
+        let began = Instant::now();
+        let mut client = Client::connect(&relay);
+        let reply = client.reply();
+        assert!(reply.starts_with(first), "{reply}");
+        assert!(began.elapsed() >= LOOKUP);
+        let reply = client.asks("QUIT\r\n");
+        assert!(reply.starts_with("221 "), "{reply}");
+        let record = until("record", || told.sessions.lock().unwrap().pop());
+        let expected = if nameless { Action::Reject } else { Action::Accept };
+        assert_eq!(record.verdict.action, expected);
+    }
+}
+
+/// An upstream that takes no connection does not keep the verdict from being told.
+#[test]
+fn a_verdict_at_connect_does_not_wait_for_upstream() {
+    // A full backlog: SYNs to it are not answered.
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    listener.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap().as_socket().unwrap();
+    let _full: Vec<_> =
+        (0..4).map(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(50))).collect();
+    let told = Arc::new(Told::default());
+    let mut settings = settings(addr, vec![rule(FactName::ReverseName)]);
+    settings.smtp.refuse_at = RefuseAt::Connect;
+    let (relay, _) = start(settings, &told, Slow { nameless: true, ..Slow::default() });
+    let began = Instant::now();
+    let mut client = Client::connect(&relay);
+    assert!(client.reply().starts_with("554 5.7.25 "));
+    assert!(began.elapsed() < Duration::from_secs(4));
+    assert!(client.asks("QUIT\r\n").starts_with("221 "));
+    let record = until("record", || told.sessions.lock().unwrap().pop());
+    assert_eq!(record.upstream, None, "it was still being connected");
+}
+
+#[test]
+fn a_session_that_ends_drops_its_questions() {
+    let (server, told) = (Server::start(), Arc::new(Told::default()));
+    let ask = Slow { silent: true, ..Slow::default() };
+    let (relay, ask) = start(settings(server.addr, vec![rule(FactName::ReverseName)]), &told, ask);
+    let mut client = Client::connect(&relay);
+    assert_eq!(client.reply(), "220 mx.example");
+    assert_eq!(ask.over.load(Ordering::Relaxed), 0);
+    drop(client);
+    until("end of the question", || (ask.over.load(Ordering::Relaxed) == 1).then_some(()));
+}
+
+#[test]
+fn a_closed_door_turns_new_sessions_away_and_no_others() {
+    let (server, told) = (Server::start(), Arc::new(Told::default()));
+    let (relay, _) = start(settings(server.addr, Vec::new()), &told, Slow::default());
+    let mut inside = Client::connect(&relay);
+    assert_eq!(inside.reply(), "220 mx.example");
+    relay.handle().set_door(Family::Ipv4, false);
+    let mut outside = Client::connect(&relay);
+    let expected = "421 4.3.2 gate.example mail is not accepted over IPv4 for now; try IPv6";
+    assert_eq!(outside.reply(), expected);
+    let mut rest = Vec::new();
+    outside.lines.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+    let record = until("record", || told.sessions.lock().unwrap().pop());
+    assert_eq!((record.verdict.reason.as_deref(), record.upstream), (Some("door"), None));
+    assert_eq!(inside.asks("NOOP\r\n"), "250 ok");
+    relay.handle().set_door(Family::Ipv4, true);
+    relay.handle().set_door(Family::Ipv6, false);
+    assert_eq!(Client::connect(&relay).reply(), "220 mx.example");
+}

@@ -1,0 +1,133 @@
+//! What becomes of IPv6: it works, or something on the path does not let it, and the sender goes on to IPv4.
+
+use super::super::cases::case;
+use super::super::recorder::{Recorder, SMTP, SMTP_AND_DNS};
+use crate::support::sites::{Sender, dns, lab, mx, receiver};
+use crate::support::{Family, Lab};
+
+const BOB: &str = "bob@receiver.example";
+const SHORT: usize = 400;
+/// More than a segment; less than a sender may have on its way unacknowledged.
+const SEGMENTS: usize = 6_000;
+
+/// The gateway's host routes, and its route to the receiver's IPv6 address has a smaller MTU than the links have.
+const NARROW: &str = "route add 2001:db8:2::25/128 dev server mtu lock 1280\n";
+
+#[test]
+#[ignore = "make captures"]
+fn plain_ipv6() {
+    plain("plain-ipv6", Family::Ipv6);
+}
+
+#[test]
+#[ignore = "make captures"]
+fn plain_ipv4() {
+    plain("plain-ipv4", Family::Ipv4);
+}
+
+fn plain(name: &str, family: Family) {
+    let Some(lab) = lab(name) else { return };
+    let _receiver = receiver(&lab, "");
+    let sender = Sender::to(&lab, &[("receiver.example", mx(&lab, family))]);
+    let recorder = Recorder::start(&lab, &lab.client, SMTP);
+    sender.send(&[BOB], SHORT, "sent");
+    case(name).write(&recorder.stop());
+}
+
+/// A filter on the path drops SMTP over IPv6 and says nothing.
+#[test]
+#[ignore = "make captures"]
+fn ipv6_unanswered() {
+    let Some(lab) = lab("ipv6-unanswered") else { return };
+    drop_ipv6(&lab);
+    fall_back(&lab, "ipv6-unanswered", "", SMTP, SHORT);
+}
+
+/// The same with all that the sender asks of the DNS.
+#[test]
+#[ignore = "make captures"]
+fn dns_answers() {
+    let Some(lab) = lab("dns") else { return };
+    drop_ipv6(&lab);
+    fall_back(&lab, "dns", "", SMTP_AND_DNS, SHORT);
+}
+
+/// The receiver has an AAAA record and listens on IPv4 only.
+#[test]
+#[ignore = "make captures"]
+fn ipv6_refused() {
+    let Some(lab) = lab("ipv6-refused") else { return };
+    fall_back(&lab, "ipv6-refused", "inet_protocols = ipv4\n", SMTP, SHORT);
+}
+
+/// A router on the path has no route to the receiver's IPv6 address.
+#[test]
+#[ignore = "make captures"]
+fn ipv6_unreachable() {
+    let Some(lab) = lab("ipv6-unreachable") else { return };
+    lab.gateway.configure("route add unreachable 2001:db8:2::25/128\n");
+    fall_back(&lab, "ipv6-unreachable", "", SMTP, SHORT);
+}
+
+#[test]
+#[ignore = "make captures"]
+fn packet_too_big() {
+    let Some(lab) = lab("packet-too-big") else { return };
+    lab.gateway.configure(NARROW);
+    fall_back(&lab, "packet-too-big", "", SMTP, SEGMENTS);
+}
+
+/// The router's packet-too-big never leaves it.
+#[test]
+#[ignore = "make captures"]
+fn pmtu_black_hole() {
+    let Some(lab) = lab("pmtu-black-hole") else { return };
+    lab.gateway.configure(NARROW);
+    nft(&lab, "output", "icmpv6 type packet-too-big drop");
+    fall_back(&lab, "pmtu-black-hole", "", SMTP, SEGMENTS);
+}
+
+/// Recorded at the receiver, with all that it asks of the DNS about its client. The code for a client
+/// without a reverse name is 5.7.25 (RFC 7372); Postfix's own restriction for it says 5.7.1, an access table what it is told.
+#[test]
+#[ignore = "make captures"]
+fn ptr_refused() {
+    let Some(lab) = lab("ptr-refused") else { return };
+    let _dns = dns(&lab);
+    let _receiver = receiver(
+        &lab,
+        "disable_dns_lookups = no
+smtpd_peername_lookup = yes
+smtpd_delay_reject = no
+smtpd_client_restrictions = check_reverse_client_hostname_access
+  inline:{ { unknown = 550 5.7.25 no reverse name } }
+",
+    );
+    let sender = Sender::by_mx(&lab, "");
+    let recorder = Recorder::start(&lab, &lab.server, SMTP_AND_DNS);
+    sender.send(&[BOB], SHORT, "sent");
+    case("ptr-refused").write(&recorder.stop());
+}
+
+/// A sender that looks the receiver up sends it a message, which arrives in the end; recorded at the sender.
+fn fall_back(lab: &Lab, name: &str, receiver_cf: &str, filter: &str, size: usize) {
+    let _dns = dns(lab);
+    let _receiver = receiver(lab, receiver_cf);
+    let patience = "smtp_data_xfer_timeout = 5s\nsmtp_data_done_timeout = 5s\n";
+    let sender = Sender::by_mx(lab, patience);
+    let recorder = Recorder::start(lab, &lab.client, filter);
+    sender.send(&[BOB], size, "sent");
+    case(name).write(&recorder.stop());
+}
+
+fn drop_ipv6(lab: &Lab) {
+    nft(lab, "forward", "tcp dport 25 drop");
+}
+
+/// A rule about IPv6 on the gateway's host.
+fn nft(lab: &Lab, hook: &str, rule: &str) {
+    let table = format!(
+        "table ip6 path {{ chain path {{ type filter hook {hook} priority 0; {rule}; }}; }}"
+    );
+    lab.gateway.run(["nft", &table]);
+}

@@ -1,0 +1,33 @@
+//! What docs/check.md shows is what is printed.
+
+use super::GATEPOST;
+use super::postfix::configure;
+use crate::support::Lab;
+use crate::support::world::KNOT;
+
+const PAGE: &str = include_str!("../../../docs/check.md");
+/// The host's main.cf, beside what is right.
+const FAULT: &str = "smtp_address_preference = ipv4";
+
+/// The command is typed here, where a DNS server must be named and nothing is far; each line that the page has below it
+/// is printed, in that order.
+pub(crate) fn is_what_is_printed(lab: &Lab) {
+    let (_, block) = PAGE.split_once("```text\n$ ").unwrap();
+    let (command, rest) = block.split_once('\n').unwrap();
+    let (shown, _) = rest.split_once("```").unwrap();
+    let folder = lab.folder("page");
+    configure(&folder, FAULT, "");
+    let words = command.strip_prefix("gatepost ").unwrap().split(' ');
+    let environment = format!("MAIL_CONFIG={}", folder.display());
+    let here = ["--dns", KNOT, "--timeout=4s"];
+    let output =
+        lab.gateway.output(["env", &environment, GATEPOST].into_iter().chain(words).chain(here));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let mut lines = printed.lines();
+    for line in shown.lines().filter(|line| !line.is_empty()) {
+        assert!(
+            lines.any(|one| one == line),
+            "{line:?} is not printed, or before what is above it:\n{printed}"
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! Configurations of Postfix with a fault each; what is printed against it is run, and then nothing is wrong with it.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::site::{SENDERS, SITE, Site};
+use super::{check, not_passed};
+use crate::support::world::KNOT;
+use crate::support::{Lab, Postfix};
+
+const MAIN: &str = "\
+compatibility_level = 3.7
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = out.ready.example
+inet_protocols = all
+inet_interfaces = all
+mynetworks = 127.0.0.0/8 [::1]/128
+";
+const MASTER: &str = "\
+smtp inet n - n - - smtpd
+[::1]:10025 inet n - n - - smtpd
+  -o smtpd_upstream_proxy_protocol=haproxy
+smtp unix - - n - - smtp
+";
+
+/// For [`configure`].
+struct Fault {
+    main: &'static str,
+    master: &'static str,
+    found: &'static [&'static str],
+}
+
+const fn fault(main: &'static str, master: &'static str, found: &'static [&'static str]) -> Fault {
+    Fault { main, master, found }
+}
+
+const FAULTS: &[Fault] = &[
+    fault("", "", &[]),
+    fault("inet_protocols = ipv4", "", &["fail postfix_protocols"]),
+    fault("inet_protocols = ipv6", "", &["warn postfix_protocols"]),
+    fault(
+        "",
+        "smtp inet n - n - - smtpd\n[::1]:10025 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n\
+         smtp unix - - n - - smtp\n  -o inet_protocols=ipv4\n",
+        &["fail postfix_protocols"],
+    ),
+    fault("inet_interfaces = loopback-only", "", &["fail postfix_interfaces"]),
+    fault("inet_interfaces = localhost", "", &["fail postfix_interfaces"]),
+    fault("inet_interfaces = 198.51.100.1, 127.0.0.1", "", &["fail postfix_interfaces"]),
+    fault("smtp_address_preference = ipv4", "", &["warn postfix_preference"]),
+    fault("smtp_bind_address6 = 2001:db8:2::9999", "", &["fail postfix_bind"]),
+    fault("smtp_bind_address6 = ::1", "", &["fail postfix_bind"]),
+    fault("smtp_bind_address = 198.51.100.1", "", &["warn postfix_bind"]),
+    fault("mynetworks = 127.0.0.0/8", "", &["warn postfix_mynetworks"]),
+    fault("mynetworks = 127.0.0.0/8 [::1]/128 198.51.100.0/24", "", &["warn postfix_mynetworks"]),
+    fault("mynetworks = 127.0.0.0/8 [::1]/128 [::]/0", "", &["fail postfix_mynetworks"]),
+    fault("mynetworks = 127.0.0.0/8 ::1/128", "", &["fail postfix_mynetworks"]),
+    fault("myhostname = only4.ready.example", "", &["warn postfix_helo"]),
+    fault(
+        "",
+        "smtp inet n - n - - smtpd\n127.0.0.1:10025 inet n - n - - smtpd\nsmtp unix - - n - - smtp\n",
+        &["warn postfix_proxy"],
+    ),
+    fault(
+        "",
+        "smtp inet n - n - - smtpd\n10025 inet n - n - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n\
+         smtp unix - - n - - smtp\n",
+        &["fail postfix_proxy"],
+    ),
+    fault("smtpd_upstream_proxy_protocol = haproxy", "", &["fail postfix_proxy"]),
+    fault("postscreen_upstream_proxy_protocol = haproxy", "", &["fail postfix_proxy"]),
+    fault("smtpd_authorized_xclient_hosts = [::]/0 127.0.0.1", "", &["fail postfix_xclient"]),
+    fault("smtpd_authorized_xforward_hosts = ::1", "", &["fail postfix_xclient"]),
+];
+
+/// `main` comes in place of what [`MAIN`] has of the same name; `master` replaces [`MASTER`] where it is there.
+pub(crate) fn configure(folder: &Path, main: &str, master: &str) {
+    let name = |line: &str| line.split('=').next().unwrap().trim().to_owned();
+    let set: Vec<String> = main.lines().map(name).collect();
+    let kept: String = MAIN
+        .lines()
+        .filter(|line| !set.contains(&name(line)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(folder.join("main.cf"), format!("{kept}{main}\n")).unwrap();
+    let master = if master.is_empty() { MASTER } else { master };
+    fs::write(folder.join("master.cf"), master).unwrap();
+    age(folder);
+}
+
+/// postconf(1) waits for a file that was written just now to be older.
+fn age(folder: &Path) {
+    for file in ["main.cf", "master.cf"] {
+        let file = File::options().write(true).open(folder.join(file)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    }
+}
+
+/// What is found of Postfix that does not pass, and all of it.
+fn of_postfix(lab: &Lab, folder: &Path) -> (Vec<String>, Value) {
+    age(folder);
+    let domain = format!("good.{SITE}");
+    let folder = folder.to_str().unwrap();
+    let words = [
+        &domain,
+        "--dns",
+        KNOT,
+        "--from",
+        SENDERS[0],
+        "--from",
+        SENDERS[1],
+        "--postfix",
+        "--postfix-config",
+        folder,
+        "--format=json",
+    ];
+    let checked = check(&lab.gateway, &words);
+    let json: Value =
+        serde_json::from_str(&checked.printed).unwrap_or_else(|_| panic!("{}", checked.complained));
+    let mut found = not_passed(&json);
+    found.retain(|one| one.contains(" postfix_"));
+    (found, json)
+}
+
+/// The lines of all findings.
+fn lines(json: &Value) -> Vec<String> {
+    let findings = json["findings"].as_array().unwrap().iter();
+    let lines = findings.flat_map(|one| one["commands"].as_array().unwrap());
+    lines.map(|line| line.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_is_printed_against_a_fault_mends_it() {
+    let Some(lab) = Lab::new("gatepost check --postfix") else { return };
+    let _site = Site::new(&lab);
+    let mut wrong = Vec::new();
+    for (number, fault) in FAULTS.iter().enumerate() {
+        let folder = lab.folder(&format!("postfix-{number}"));
+        configure(&folder, fault.main, fault.master);
+
+        let (found, json) = of_postfix(&lab, &folder);
+        let what = format!("{} {}", fault.main, fault.master);
+        if found != fault.found {
+            wrong.push(format!(
+                "{what}\n    expected {:?}\n    found {found:?}\n{json}",
+                fault.found
+            ));
+            continue;
+        }
+        let lines = lines(&json);
+        assert_eq!(lines.is_empty(), fault.found.is_empty(), "{what}: {lines:?}");
+        assert_eq!(json["activate"].as_array().unwrap().is_empty(), lines.is_empty(), "{what}");
+        for line in &lines {
+            lab.gateway.run(["sh", "-c", line]);
+        }
+        let (left, json) = of_postfix(&lab, &folder);
+        if !left.is_empty() {
+            wrong.push(format!("{what}\n    {lines:?}\n    left {left:?}\n{json}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+
+    a_running_one_is_mended(&lab);
+}
+
+/// Also what makes the changes count is run: mail then comes in over IPv6, by the gateway's entrance too.
+fn a_running_one_is_mended(lab: &Lab) {
+    let main_cf =
+        "myhostname = out.ready.example\ninet_protocols = ipv4\nmynetworks = 127.0.0.0/8\n";
+    let postfix = Postfix::start(lab, &lab.gateway, "running", None, main_cf);
+    let at = "[2001:db8:2::1]:25".parse().unwrap();
+    assert!(lab.server.connect(at).is_err());
+    let (found, json) = of_postfix(lab, &postfix.config_directory());
+    assert_eq!(
+        found,
+        ["fail postfix_protocols", "fail postfix_proxy", "warn postfix_mynetworks"],
+        "{json}"
+    );
+    let activate =
+        json["activate"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
+    for line in lines(&json).into_iter().chain(activate) {
+        lab.gateway.run(["sh", "-c", &line]);
+    }
+    lab.server.wait_for_listener(at);
+    let (found, json) = of_postfix(lab, &postfix.config_directory());
+    assert_eq!(found, Vec::<String>::new(), "{json}");
+    let mut entrance = lab.gateway.smtp("[::1]:2501".parse().unwrap());
+    entrance.raw(b"PROXY TCP6 2001:db8::7 2001:db8:2::1 4000 25\r\n").unwrap();
+    entrance.dialogue("S: 220\n C: EHLO a.example\n S: 250\n C: QUIT\n S: 221");
+}

@@ -1,0 +1,205 @@
+//! A site for `gatepost check`: mail servers of every kind on the lab's server, and zones of them in Knot on its gateway.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use hickory_proto::rr::Name;
+
+use super::cases::CASES;
+use crate::support::world::knot;
+use crate::support::{Authority, Family, Lab, Postfix, Process};
+
+/// Where all domains of the cases are.
+pub(crate) const SITE: &str = "ready.example";
+/// Senders without fault.
+pub(crate) const SENDERS: [&str; 2] = ["2001:db8:2::1", "198.51.100.1"];
+/// Nobody answers there, to whatever it is.
+pub(crate) const NOBODY: &str = "[2001:db8:2::39]:53";
+
+/// Hosts that take mail, by name: the last number of `198.51.100.N` and `2001:db8:2::N`.
+const SERVERS: [(&str, u8); 10] = [
+    ("mx", 25),
+    ("silent6", 31),
+    ("refuses", 32),
+    ("stalls", 33),
+    ("hole", 34),
+    ("turns-away", 35),
+    ("later", 36),
+    ("plain", 37),
+    ("half", 38),
+    ("silent", 39),
+];
+
+/// Beside what the cases have.
+const ZONE: &str = "\
+_dmarc TXT \"v=DMARC1; p=quarantine; rua=mailto:dmarc@ready.example\"
+out A 198.51.100.1
+out AAAA 2001:db8:2::1
+only4 A 198.51.100.25
+unconfirmed AAAA 2001:db8:2::7777
+named AAAA 2001:db8:2::74
+foreign AAAA 2001:db8:2::41
+loopback A 198.51.100.25\nloopback AAAA ::1
+ula A 198.51.100.25\nula AAAA fd00::25
+link-local A 198.51.100.25\nlink-local AAAA fe80::25
+mapped A 198.51.100.25\nmapped AAAA ::ffff:198.51.100.25
+alias CNAME mx
+";
+
+pub(crate) struct Site<'lab> {
+    _knot: Process,
+    _mx: Postfix<'lab>,
+    _sinks: Vec<Process>,
+}
+
+pub(crate) fn address(n: u8, family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => Ipv4Addr::new(198, 51, 100, n).into(),
+        // The same digits.
+        Family::Ipv6 => format!("2001:db8:2::{n}").parse().unwrap(),
+    }
+}
+
+fn of(name: &str, family: Family) -> IpAddr {
+    let (_, n) = SERVERS.iter().find(|(known, _)| *known == name).unwrap();
+    address(*n, family)
+}
+
+impl<'lab> Site<'lab> {
+    pub(crate) fn new(lab: &'lab Lab) -> Self {
+        for n in SERVERS.iter().map(|(_, n)| *n).chain([41]).filter(|n| *n != 25) {
+            for family in Family::ALL {
+                let (length, options) =
+                    if family == Family::Ipv6 { (64, " nodad") } else { (24, "") };
+                lab.server.configure(&format!(
+                    "addr add {}/{length} dev gateway{options}\n",
+                    address(n, family)
+                ));
+            }
+        }
+        let authority = Authority::new(lab.folder("ca"), &format!("mx.{SITE}"));
+        let mut listening: Vec<String> = ["mx", "silent6", "stalls", "hole"]
+            .iter()
+            .flat_map(|name| Family::ALL.map(|family| of(name, family).to_string()))
+            .collect();
+        listening.push(of("half", Family::Ipv4).to_string());
+        let main_cf =
+            format!("myhostname = mx.{SITE}\ninet_interfaces = {}\n", listening.join(", "));
+        let mx = Postfix::start(lab, &lab.server, "mx", Some(&authority), &main_cf);
+        let mut sinks = Vec::new();
+        for (name, options) in
+            [("turns-away", "-f CONNECT"), ("later", "-r CONNECT"), ("plain", "-p")]
+        {
+            sinks.extend(Family::ALL.map(|family| sink(lab, of(name, family), name, options)));
+        }
+        sinks.push(sink(lab, of("half", Family::Ipv6), "half", ""));
+        sinks.push(sink(lab, address(41, Family::Ipv6), "elsewhere", ""));
+        drops(lab);
+        let knot = knot(lab, &zones(&lab.folder("keys")), &broken());
+        Self { _knot: knot, _mx: mx, _sinks: sinks }
+    }
+}
+
+fn sink(lab: &Lab, ip: IpAddr, name: &str, options: &str) -> Process {
+    let at = SocketAddr::new(ip, 25);
+    let host = if name == "elsewhere" {
+        "mail.elsewhere.example".to_owned()
+    } else {
+        format!("{name}.{SITE}")
+    };
+    let inet = format!("inet:{at}");
+    let words = ["smtp-sink", "-u", "nobody", "-h", &host].into_iter();
+    let words = words.chain(options.split_whitespace()).chain([inet.as_str(), "10"]);
+    let process = lab.server.spawn(words);
+    lab.gateway.wait_for_listener(at);
+    process
+}
+
+fn drops(lab: &Lab) {
+    let mut rules = String::new();
+    let silent6 = of("silent6", Family::Ipv6);
+    writeln!(rules, "ip6 daddr {silent6} tcp dport 25 drop").unwrap();
+    for (family, ip) in [(Family::Ipv4, "ip"), (Family::Ipv6, "ip6")] {
+        let [silent, stalls, hole] = ["silent", "stalls", "hole"].map(|name| of(name, family));
+        writeln!(rules, "{ip} daddr {silent} tcp dport {{ 25, 53 }} drop").unwrap();
+        writeln!(rules, "{ip} daddr {silent} udp dport 53 drop").unwrap();
+        writeln!(rules, "{ip} saddr {stalls} tcp sport 25 tcp flags & psh == psh drop").unwrap();
+        writeln!(rules, "{ip} daddr {hole} tcp dport 25 meta length > 600 drop").unwrap();
+    }
+    lab.server.run([
+        "nft",
+        &format!(
+            "table inet ready {{
+               chain input {{ type filter hook input priority 0; {rules} }}
+               chain output {{ type filter hook output priority 0; {rules} }}
+             }}"
+        ),
+    ]);
+}
+
+fn zones(keys: &Path) -> BTreeMap<String, String> {
+    let mut site = ZONE.to_owned();
+    for (name, _) in SERVERS {
+        for (family, kind) in [(Family::Ipv4, "A"), (Family::Ipv6, "AAAA")] {
+            writeln!(site, "{name} {kind} {}", of(name, family)).unwrap();
+        }
+    }
+    for case in CASES {
+        site.push_str(&case.zone.replace('^', case.name));
+    }
+    for (selector, bits) in [("long", 2048), ("medium", 1024), ("short", 768)] {
+        let key = rsa(keys, bits);
+        let (one, two) = key.split_at(key.len() / 2);
+        writeln!(site, "{selector}._domainkey.keys TXT \"v=DKIM1; k=rsa; p={one}\" \"{two}\"")
+            .unwrap();
+        if bits == 2048 {
+            writeln!(site, "testing._domainkey.keys TXT \"v=DKIM1; t=y; p={one}\" \"{two}\"")
+                .unwrap();
+        }
+    }
+    let mut zones = BTreeMap::from([(SITE.to_owned(), site)]);
+    // Above the site, and a domain that inherits nothing.
+    let alone = format!("alone MX 10 mx.{SITE}.\nalone TXT \"v=spf1 a:out.{SITE} -all\"\n");
+    zones.insert("example".to_owned(), alone);
+    let mut reverse4 = String::new();
+    let mut reverse6 = String::new();
+    for (ip, name) in [
+        (SENDERS[0], "out"),
+        (SENDERS[1], "out"),
+        ("2001:db8:2::72", "unconfirmed"),
+        ("2001:db8:2::74", "named"),
+    ] {
+        let ip: IpAddr = ip.parse().unwrap();
+        let zone = if ip.is_ipv6() { &mut reverse6 } else { &mut reverse4 };
+        writeln!(zone, "{} PTR {name}.{SITE}.", Name::from(ip)).unwrap();
+    }
+    zones.insert("100.51.198.in-addr.arpa".to_owned(), reverse4);
+    zones.insert("8.b.d.0.1.0.0.2.ip6.arpa".to_owned(), reverse6);
+    zones
+}
+
+/// Of these Knot has no file, and says SERVFAIL.
+fn broken() -> Vec<String> {
+    let ptr = Name::from("2001:db8:2::73".parse::<IpAddr>().unwrap()).to_ascii();
+    vec![format!("broken.{SITE}"), ptr.trim_end_matches('.').to_owned()]
+}
+
+/// The public half in base64.
+fn rsa(folder: &Path, bits: u32) -> String {
+    let file = folder.join(bits.to_string());
+    let file = file.to_str().unwrap();
+    let openssl = |words: &[&str]| {
+        let output =
+            Command::new("openssl").args(words).output().expect("openssl (Debian: openssl)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl(&["genrsa", "-out", file, &bits.to_string()]);
+    let public = format!("{file}.pub");
+    openssl(&["rsa", "-in", file, "-pubout", "-out", &public]);
+    let pem = fs::read_to_string(public).unwrap();
+    pem.lines().filter(|line| !line.starts_with("---")).collect()
+}

@@ -1,0 +1,224 @@
+//! The door in a real kernel: client, gateway and server are network namespaces. Needs root; where the gateway listens also
+//! CAP_BPF, where it intercepts nft.
+
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use crate::support::{Family, Host, Lab};
+use gatepost::addr::{self, Networks};
+use gatepost::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
+use gatepost::intercept::{self, InterceptSettings};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use socket2::{Domain, Socket, Type};
+
+/// A reset next door takes microseconds; the kernel sends a SYN again after a second.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+const V6: addr::Family = addr::Family::Ipv6;
+
+/// Runs what is async in the gateway's namespace, on one thread.
+fn within<F: Future<Output = T>, T: Send>(host: &Host, work: impl FnOnce() -> F + Send) -> T {
+    host.in_thread(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(work())
+    })
+}
+
+fn listener(host: &Host, at: SocketAddr, transparent: bool) -> TcpListener {
+    host.in_thread(|| {
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        if at.is_ipv6() {
+            socket.set_only_v6(true).unwrap();
+        }
+        if transparent {
+            socket.set_ip_transparent_v4(true).unwrap();
+        }
+        socket.bind(&at.into()).unwrap();
+        socket.listen(64).unwrap();
+        socket.into()
+    })
+}
+
+/// What connecting came to, and how long it took.
+fn connect(host: &Host, from: Option<IpAddr>, to: SocketAddr) -> (io::Result<()>, Duration) {
+    host.in_thread(|| {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        if let Some(from) = from {
+            socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        }
+        let started = Instant::now();
+        let result = socket.connect_timeout(&to.into(), Duration::from_secs(10));
+        (result, started.elapsed())
+    })
+}
+
+#[track_caller]
+fn refused(host: &Host, to: SocketAddr) {
+    let (result, took) = connect(host, None, to);
+    let error = result.expect_err("refused");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{error}");
+    assert!(took < AT_ONCE, "{took:?}");
+}
+
+#[track_caller]
+fn taken(host: &Host, from: Option<IpAddr>, to: SocketAddr) {
+    connect(host, from, to).0.unwrap_or_else(|error| panic!("{to}: {error}"));
+}
+
+/// Two addresses of the client's: an exempt one, and that which it has by itself.
+fn exempt(lab: &Lab) -> (IpAddr, Networks) {
+    let ip: IpAddr = "2001:db8:77::1".parse().unwrap();
+    lab.add_client_ip(ip);
+    (ip, Networks::new(["2001:db8:77::/48", "2001:db8:77::/64"].map(|net| net.parse().unwrap())))
+}
+
+/// Says aloud when these rights do not allow to refuse at the SYN.
+fn at_the_syn(test: &str, opened: (DoorEnforcer, Option<DoorError>)) -> Option<DoorEnforcer> {
+    match opened {
+        (enforcer, None) => Some(enforcer),
+        (_, Some(why @ DoorError::Rights { .. })) => {
+            let _ = writeln!(io::stderr(), "SKIPPED: {test}: {why}");
+            None
+        }
+        (_, Some(why)) => panic!("{why}"),
+    }
+}
+
+#[test]
+fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
+    const TEST: &str = "the door at the SYN";
+    let Some(lab) = Lab::new(TEST) else { return };
+    // One listener has its address, the other every one; a third is none of the gateway's.
+    let [own, any] = ["[2001:db8:1::1]:25", "[::]:587"].map(|at| at.parse::<SocketAddr>().unwrap());
+    let (own_v4, other) = ("192.0.2.1:25".parse().unwrap(), "[::]:2500".parse().unwrap());
+    let listeners = [own, any, own_v4, other].map(|at| listener(&lab.gateway, at, false));
+    let to = |port| SocketAddr::new(own.ip(), port);
+    let (friend, networks) = exempt(&lab);
+
+    let entrance = Ingress::Listeners(vec![own, any, own_v4]);
+    let opened =
+        lab.gateway.in_thread(|| DoorEnforcer::start(RefuseMethod::Syn, networks, entrance));
+    let Some(mut door) = at_the_syn(TEST, opened) else { return };
+    let running = lab.client.connect(own).unwrap();
+    let mut session = listeners[0].accept().unwrap().0;
+    taken(&lab.client, None, to(587));
+
+    within(&lab.gateway, || door.set(V6, false)).unwrap();
+    refused(&lab.client, own);
+    refused(&lab.client, to(587));
+    // The others go on: the other family, a port that is none of ours, an exempt client, and who is inside already.
+    taken(&lab.client, None, own_v4);
+    taken(&lab.client, None, to(2500));
+    taken(&lab.client, Some(friend), own);
+    session.write_all(b"220 still here\r\n").unwrap();
+    let mut said = [0; 16];
+    io::Read::read_exact(&mut &running, &mut said).unwrap();
+    assert_eq!(&said, b"220 still here\r\n");
+    let counts = within(&lab.gateway, || async {
+        [door.refused_syns(V6).await, door.refused_syns(addr::Family::Ipv4).await]
+    });
+    assert_eq!(counts, [2, 0]);
+
+    // Other listeners, after a reload.
+    within(&lab.gateway, || door.update(Ingress::Listeners(vec![own]))).unwrap();
+    taken(&lab.client, None, to(587));
+    refused(&lab.client, own);
+
+    within(&lab.gateway, || door.set(V6, true)).unwrap();
+    taken(&lab.client, None, own);
+    within(&lab.gateway, || door.set(V6, false)).unwrap();
+    refused(&lab.client, own);
+    drop(door);
+    taken(&lab.client, None, own);
+}
+
+#[test]
+fn without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay() {
+    let Some(lab) = Lab::new("the door without rights") else { return };
+    let open = || {
+        let entrance = Ingress::Listeners(vec!["[::]:25".parse().unwrap()]);
+        let (door, error) = DoorEnforcer::start(RefuseMethod::Syn, Networks::default(), entrance);
+        (door.method(), error.map(|error| error.to_string()))
+    };
+    let (bpf, admin) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
+    for (has, said) in [
+        (admin, Some("needs CAP_BPF, which")),
+        (bpf, Some("needs CAP_NET_ADMIN, which")),
+        (CapabilitySet::NET_RAW, Some("needs CAP_BPF and CAP_NET_ADMIN, which")),
+        (bpf | admin, None),
+    ] {
+        let (refuses, error) = lab.gateway.in_thread(|| {
+            let sets = capabilities(None).unwrap();
+            set_capabilities(None, CapabilitySets { effective: has, ..sets }).unwrap();
+            open()
+        });
+        match said {
+            Some(said) => {
+                assert!(error.as_ref().unwrap().contains(said), "{has:?}: {error:?}");
+                assert_eq!(refuses, RefuseMethod::Smtp);
+            }
+            None => assert_eq!((refuses, error), (RefuseMethod::Syn, None)),
+        }
+    }
+}
+
+#[test]
+fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
+    let Some(lab) = Lab::new("the door of what is intercepted") else { return };
+    let _servers =
+        ["[::]:25", "0.0.0.0:25"].map(|at| listener(&lab.server, at.parse().unwrap(), false));
+    let (friend, networks) = exempt(&lab);
+    lab.server.configure("route add 2001:db8:77::/48 via 2001:db8:2::1\n");
+    let settings = InterceptSettings {
+        ports: vec![25],
+        interfaces: vec!["client".to_owned()],
+        mark: 0x6770,
+        table: 26480,
+        listen_ipv4: Some(2525),
+        listen_ipv6: Some(2525),
+    };
+    within(&lab.gateway, || intercept::install(&settings)).unwrap();
+    let open = || {
+        ["[::]:2525", "0.0.0.0:2525"].map(|at| listener(&lab.gateway, at.parse().unwrap(), true))
+    };
+    let gateway = open();
+    let [v6, v4] = Family::ALL.map(|family| lab.server_socket(family, 25));
+    let entrance = || Ingress::Intercepted(settings.clone());
+    let opened =
+        lab.gateway.in_thread(|| DoorEnforcer::start(RefuseMethod::Syn, networks, entrance()));
+    let mut door = opened.0;
+    assert!(opened.1.is_none());
+
+    let running = lab.client.connect(v6).unwrap();
+    let mut session = gateway[0].accept().unwrap().0;
+    within(&lab.gateway, || door.set(V6, false)).unwrap();
+    refused(&lab.client, v6);
+    refused(&lab.client, v6);
+    taken(&lab.client, None, v4);
+    taken(&lab.client, Some(friend), v6);
+    assert!(gateway[0].accept().unwrap().1.ip() == friend, "the exempt client came to the gateway");
+    session.write_all(b"220 still here\r\n").unwrap();
+    let mut said = [0; 16];
+    io::Read::read_exact(&mut &running, &mut said).unwrap();
+    assert_eq!(within(&lab.gateway, || door.refused_syns(V6)), 2);
+    let report = within(&lab.gateway, intercept::show).unwrap().to_string();
+    assert!(report.contains("2  the door is closed: refused"), "{report}");
+    assert!(!report.contains("warning"), "{report}");
+
+    // The rules were made anew, as a reload does.
+    within(&lab.gateway, || intercept::install(&settings)).unwrap();
+    taken(&lab.client, None, v6);
+    within(&lab.gateway, || door.update(entrance())).unwrap();
+    refused(&lab.client, v6);
+
+    // The gateway is dead and the rules stay, as after a kill -9: mail passes by the door, too.
+    drop((gateway, session, running));
+    taken(&lab.client, None, v6);
+    let _gateway = open();
+    refused(&lab.client, v6);
+    within(&lab.gateway, || door.set(V6, true)).unwrap();
+    taken(&lab.client, None, v6);
+    within(&lab.gateway, intercept::remove).unwrap();
+}

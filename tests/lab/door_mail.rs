@@ -1,0 +1,191 @@
+//! The door of a running gateway: real Postfix as sender prefers IPv6, finds its door closed and brings the message over
+//! IPv4; and what a kill -9 leaves behind.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::support::sites::{Sender, ZONES, dns_with, receiver};
+use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, until};
+use serde_json::Value;
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+/// What the project promises of a message whose family's door is closed.
+const FALL_BACK: Duration = Duration::from_secs(2);
+const SHORT: usize = 600;
+
+/// `gatepost door` on the gateway's host.
+fn door(lab: &Lab, config: &Config, arguments: &[&str]) -> String {
+    let socket = config.socket().to_str().unwrap();
+    lab.gateway.run([&[GATEPOST, "door"], arguments, &["--socket", socket]].concat())
+}
+
+fn state(lab: &Lab, config: &Config, family: &str) -> Value {
+    let all: Value = serde_json::from_str(&door(lab, config, &["--format", "json"])).unwrap();
+    let of_it = |told: &&Value| told["family"] == family;
+    all.as_array().unwrap().iter().find(of_it).unwrap().clone()
+}
+
+#[test]
+fn a_message_goes_over_ipv4_at_once_proxy_syn() {
+    falls_back("the door, proxy, syn", Mode::Proxy, "syn");
+}
+
+#[test]
+fn a_message_goes_over_ipv4_at_once_proxy_smtp() {
+    falls_back("the door, proxy, smtp", Mode::Proxy, "smtp");
+}
+
+#[test]
+fn a_message_goes_over_ipv4_at_once_tproxy_syn() {
+    falls_back("the door, tproxy, syn", Mode::Tproxy, "syn");
+}
+
+fn falls_back(test: &str, mode: Mode, refuse: &str) {
+    let Some(lab) = Lab::new(test) else { return };
+    // As a proxy it is the gateway that the MX points to.
+    let own = "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8:1::1\n";
+    let [(receiver_zone, there), others @ ..] = ZONES;
+    let records = if mode == Mode::Proxy { own } else { there };
+    let zones = [&[(receiver_zone, records)][..], &others].concat();
+    let _dns = dns_with(&lab, &zones);
+    let receiver = receiver(&lab, "");
+    let sender = Sender::by_mx(&lab, "");
+    let config = Config::new(&lab, mode).set("door", &format!("refuse = {refuse:?}"));
+    let gateway = Gateway::start(&lab, &config);
+
+    // IPv6 is preferred, its door is open, and the message proves the way.
+    assert_eq!(state(&lab, &config, "ipv6")["status"]["state"], "opening");
+    send(&sender, &receiver, "first");
+    gateway.wait_for_metric("gatepost_messages_total", &["family=\"ipv6\"", "class=\"2xx\""], 1.0);
+    until("a proven IPv6", || {
+        (state(&lab, &config, "ipv6")["status"]["reason"] == "proven").then_some(())
+    });
+
+    let told = door(&lab, &config, &["ipv6", "close"]);
+    assert!(told.contains("IPv6      CLOSED, by hand: refuses new sessions, since"), "{told}");
+    assert!(told.contains("IPv4      always open"), "{told}");
+    assert!(told.lines().all(|line| line.chars().count() <= 100), "{told}");
+    let took = send(&sender, &receiver, "second");
+    eprintln!("{test}: the message arrived over IPv4 after {} ms", took.as_millis());
+    assert!(took < FALL_BACK, "{took:?}");
+    gateway.wait_for_metric("gatepost_messages_total", &["family=\"ipv4\"", "class=\"2xx\""], 1.0);
+    let how = format!("how=\"{refuse}\"");
+    gateway.wait_for_metric("gatepost_door_refused_total", &["family=\"ipv6\"", &how], 1.0);
+    gateway.wait_for_metric("gatepost_door_state", &["family=\"ipv6\"", "state=\"closed\""], 1.0);
+    assert_eq!(state(&lab, &config, "ipv6")["refused"], 1);
+
+    door(&lab, &config, &["ipv6", "open"]);
+    send(&sender, &receiver, "third");
+    gateway.wait_for_metric("gatepost_messages_total", &["family=\"ipv6\"", "class=\"2xx\""], 2.0);
+    let log = gateway.log();
+    assert!(log.contains("door ipv6: closed, was open: an operator closed it (operator)"), "{log}");
+}
+
+/// Hands the sender a message and waits until it is in the mailbox; how long that took.
+fn send(sender: &Sender<'_>, receiver: &Postfix<'_>, local_part: &str) -> Duration {
+    let recipient = format!("{local_part}@receiver.example");
+    sender.submit(&[&recipient], SHORT);
+    let handed_over = Instant::now();
+    receiver.message_to(&recipient);
+    handed_over.elapsed()
+}
+
+#[test]
+fn kill_9_leaves_no_closed_door() {
+    for mode in Mode::ALL {
+        let Some(lab) = Lab::new("the door, kill -9") else { return };
+        let config = Config::new(&lab, mode).set("door.ipv6", "min_hold = \"1s\"");
+        let mut gateway = Gateway::start(&lab, &config);
+        let (to, v4) = (lab.entrance(mode, Family::Ipv6), lab.entrance(mode, Family::Ipv4));
+        door(&lab, &config, &["ipv6", "close"]);
+        assert_eq!(refused(&lab, to), Some(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(refused(&lab, v4), None);
+        gateway.kill();
+        // Who listens there now is reached: the same host, or the one that mail passes by to.
+        let host = if mode == Mode::Proxy { &lab.gateway } else { &lab.server };
+        let listener = host.in_thread(|| TcpListener::bind(to).unwrap());
+        assert_eq!(refused(&lab, to), None, "{mode}");
+        drop(listener);
+        gateway.kill_and_start_again();
+        assert_eq!(state(&lab, &config, "ipv6")["status"]["state"], "opening");
+        assert_eq!(refused(&lab, to), None);
+    }
+}
+
+fn refused(lab: &Lab, to: std::net::SocketAddr) -> Option<std::io::ErrorKind> {
+    lab.client.connect(to).err().map(|error| error.kind())
+}
+
+/// No upstream over either family: closing IPv6 would help nobody, and it says so.
+#[test]
+fn a_door_is_held_open_while_the_other_family_is_down_too() {
+    let Some(lab) = Lab::new("a door that is held") else { return };
+    let config = Config::new(&lab, Mode::Proxy)
+        .set("door.ipv6", "min_hold = \"1s\"")
+        .set("door.ipv6", "grace = \"0s\"");
+    let gateway = Gateway::start(&lab, &config);
+    let mut session = lab.client.smtp(lab.entrance(Mode::Proxy, Family::Ipv6));
+    session.last_words("421 4.3.2");
+    until("a door that is held open", || {
+        (state(&lab, &config, "ipv6")["status"]["reason"] == "other_family_down").then_some(())
+    });
+    let told = door(&lab, &config, &[]);
+    assert!(told.contains("held open though no upstream takes connections"), "{told}");
+    drop(gateway);
+}
+
+#[test]
+fn without_a_section_there_is_no_door() {
+    let Some(lab) = Lab::new("no door") else { return };
+    let config = Config::new(&lab, Mode::Proxy);
+    let _gateway = Gateway::start(&lab, &config);
+    let socket = config.socket().to_str().unwrap();
+    let output = lab.gateway.output([GATEPOST, "door", "--socket", socket]);
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("its configuration has no [door]"), "{said}");
+}
+
+/// Large packets are lost on the way in: IPv6 sessions come as far as DATA and no further, while IPv4 delivers.
+#[test]
+fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
+    let Some(lab) = Lab::new("a door and stalls") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let mut config = Config::new(&lab, Mode::Proxy).set("timeouts", "data = \"1s\"");
+    for line in [
+        "stall_threshold = 2",
+        "stall_window = \"1s\"",
+        "grace = \"0s\"",
+        "min_hold = \"1s\"",
+        "retry = \"3s\"",
+    ] {
+        config = config.set("door.ipv6", line);
+    }
+    let gateway = Gateway::start(&lab, &config);
+    let [v6, v4] = Family::ALL.map(|family| lab.entrance(Mode::Proxy, family));
+    for _ in 0..2 {
+        let mut session = lab.client.smtp(v6);
+        session.begin("a@example.net", "stalled@example.org");
+        session.dialogue("C: DATA\n S: 354");
+        session.raw(b"Subject: only as much as fits a small packet\r\n").unwrap();
+        session.last_words("421 4.4.2");
+    }
+    // Until the other family delivers, the fault may be anywhere.
+    assert!(state(&lab, &config, "ipv6")["status"]["admits"].as_bool().unwrap());
+    let mut other = lab.client.smtp(v4);
+    other.begin("a@example.net", "v4@example.org");
+    assert_eq!(other.data(b"Subject: v4\r\n\r\n").code, 250);
+    other.dialogue("C: QUIT\n S: 221");
+
+    gateway.wait_for_log("door ipv6: closed, was closing: 2 sessions in ");
+    assert_eq!(refused(&lab, v6), Some(std::io::ErrorKind::ConnectionRefused));
+    assert_eq!(refused(&lab, v4), None);
+
+    gateway.wait_for_log("door ipv6: opening, was closed: closed for ");
+    let mut session = lab.client.smtp(v6);
+    session.begin("a@example.net", "v6@example.org");
+    assert_eq!(session.data(b"Subject: v6\r\n\r\n").code, 250);
+    session.dialogue("C: QUIT\n S: 221");
+    gateway.wait_for_log("door ipv6: open, was opening: a message was taken");
+    assert_eq!(postfix.count_to("stalled@example.org"), 0);
+}

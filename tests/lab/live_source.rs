@@ -1,0 +1,334 @@
+//! Packets of real interfaces by `source::live`: everything that was sent is seen or counted as lost.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use crate::support::{Family, Host, Lab, Process};
+use gatepost::source::live::{Choice, Kind, Live, LiveError, Settings};
+use gatepost::source::{Lost, PacketSource};
+use gatepost::time::Timestamp;
+use gatepost::wire::{Decoded, Decoder, Talk};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+const PORT: u16 = 25;
+
+fn settings(interfaces: &[&str]) -> Settings {
+    Settings {
+        choice: Choice::Pcap,
+        interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
+        ports: vec![PORT],
+        buffer: Settings::BUFFER,
+    }
+}
+
+fn open(host: &Host, settings: &Settings) -> Live {
+    host.in_thread(|| Live::open(settings)).unwrap()
+}
+
+/// What of a TCP segment these tests look at.
+#[derive(Clone, Debug)]
+struct Seen {
+    interface: u32,
+    src: SocketAddr,
+    dst: SocketAddr,
+    syn: bool,
+    ack: bool,
+    /// FIN, or RST: smtp-source does not always wait for the reply to its QUIT.
+    ends: bool,
+    payload: usize,
+}
+
+impl Seen {
+    fn is_opening(&self) -> bool {
+        self.syn && !self.ack
+    }
+}
+
+/// Everything until nothing comes for two pauses; and what was said to be wrong meanwhile.
+fn drain(live: &mut Live) -> (Vec<Seen>, Vec<LiveError>) {
+    let (mut seen, mut errors) = (Vec::new(), Vec::new());
+    let mut decoder = Decoder::new();
+    let mut quiet = 0;
+    while quiet < 2 {
+        let packet = match live.next() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => {
+                quiet += 1;
+                continue;
+            }
+            Err(error) => {
+                let ends = error.is_end();
+                errors.push(error);
+                if ends {
+                    break;
+                }
+                continue;
+            }
+        };
+        quiet = 0;
+        if let Decoded::Tcp(segment) = decoder.decode(&packet) {
+            seen.push(Seen {
+                interface: segment.interface,
+                src: segment.src,
+                dst: segment.dst,
+                syn: segment.syn,
+                ack: segment.ack.is_some(),
+                ends: segment.fin || segment.rst,
+                payload: segment.payload.len(),
+            });
+        }
+    }
+    (seen, errors)
+}
+
+/// Whole sessions: for each client, whether its SYN came first, how many octets came each way, and whether both closed.
+fn check_sessions(seen: &[Seen], expected: usize, least: usize) {
+    let mut sessions: HashMap<(u32, SocketAddr), Vec<&Seen>> = HashMap::new();
+    for segment in seen {
+        let client = if segment.dst.port() == PORT { segment.src } else { segment.dst };
+        sessions.entry((segment.interface, client)).or_default().push(segment);
+    }
+    assert_eq!(sessions.len(), expected);
+    for (client, segments) in sessions {
+        assert!(segments[0].is_opening(), "{client:?} begins with {:?}", segments[0]);
+        assert!(segments[1].syn && segments[1].ack, "{client:?} goes on with {:?}", segments[1]);
+        let said = |server: bool| {
+            let from = segments.iter().filter(|segment| (segment.src.port() == PORT) == server);
+            from.fold((0, false), |(octets, ends), one| (octets + one.payload, ends || one.ends))
+        };
+        let (client_said, server_said) = (said(false), said(true));
+        assert!(
+            client_said.0 >= least && server_said.0 > 0,
+            "{client:?}: {client_said:?} {server_said:?}"
+        );
+        assert!(client_said.1 || server_said.1, "{client:?} has no end");
+    }
+}
+
+/// smtp-sink on the server, for both families.
+fn sinks(lab: &Lab) -> Vec<Process> {
+    let start = |family| {
+        let at = lab.server_socket(family, PORT);
+        let sink = lab.server.spawn(["smtp-sink", "-u", "nobody", &format!("inet:{at}"), "1024"]);
+        lab.server.wait_for_listener(at);
+        sink
+    };
+    Family::ALL.map(start).into()
+}
+
+/// So many sessions of one message each, from the client.
+fn send(lab: &Lab, family: Family, sessions: usize, length: usize) {
+    let to = format!("inet:{}", lab.server_socket(family, PORT));
+    let (sessions, length) = (sessions.to_string(), length.to_string());
+    let words = ["smtp-source", "-s", "4", "-m", &sessions, "-l", &length, "-f", "a@a.example"];
+    lab.client.run(words.iter().chain(&["-t", "b@example.org", &to]));
+}
+
+#[test]
+fn whole_sessions_of_both_families() {
+    let Some(lab) = Lab::new("whole_sessions_of_both_families") else { return };
+    let _sinks = sinks(&lab);
+    let mut live = open(&lab.server, &settings(&["gateway"]));
+    // The same by the names of two interfaces between which it is forwarded.
+    let mut between = open(&lab.gateway, &settings(&["client", "server"]));
+    // What the sinks' readiness took.
+    drain(&mut live);
+    drain(&mut between);
+    for family in Family::ALL {
+        send(&lab, family, 50, 100_000);
+    }
+    let (seen, errors) = drain(&mut live);
+    assert!(errors.is_empty(), "{errors:?}");
+    check_sessions(&seen, 100, 100_000);
+    assert_eq!(live.lost(), Lost::default());
+    let (seen, errors) = drain(&mut between);
+    assert!(errors.is_empty(), "{errors:?}");
+    check_sessions(&seen, 200, 100_000);
+}
+
+/// So many connections to a port where nobody listens: a SYN each, and a reset in answer.
+fn knock(host: &Host, to: IpAddr, times: usize) {
+    host.in_thread(|| {
+        for _ in 0..times {
+            let refused = TcpStream::connect((to, PORT)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{to}: {refused}");
+        }
+    });
+}
+
+/// SYNs and what answered them.
+fn knocks(seen: &[Seen]) -> (usize, usize) {
+    let openings = seen.iter().filter(|segment| segment.is_opening()).count();
+    (openings, seen.len() - openings)
+}
+
+#[test]
+fn what_nobody_takes_in_time_is_counted() {
+    const KNOCKS: usize = 6000;
+    let Some(lab) = Lab::new("what_nobody_takes_in_time_is_counted") else { return };
+    let small = Settings { buffer: 1 << 20, ..settings(&["gateway"]) };
+    let mut live = open(&lab.server, &small);
+    let on_lo = Settings { buffer: 1 << 20, ..settings(&["lo"]) };
+    let mut loopback = open(&lab.server, &on_lo);
+    for family in Family::ALL {
+        knock(&lab.client, lab.server_ip(family), KNOCKS / 2);
+        knock(&lab.server, lab.server_ip(family), KNOCKS / 2);
+    }
+    for live in [&mut live, &mut loopback] {
+        let (seen, errors) = drain(live);
+        assert!(errors.is_empty(), "{errors:?}");
+        let (openings, answers) = knocks(&seen);
+        let lost = live.lost();
+        assert!(lost.openings > 0 && lost.packets > 0, "nothing was lost: {lost:?}");
+        assert_eq!(openings as u64 + lost.openings, KNOCKS as u64, "{lost:?}");
+        // Beside them there may be what neighbours say with hop-by-hop options (RFC 3810), lost or seen.
+        assert!(answers as u64 + lost.packets >= KNOCKS as u64, "{answers} {lost:?}");
+        // It goes on, and what it counted stays counted.
+        assert!(openings > 0 && answers > 0);
+    }
+    knock(&lab.client, lab.server_ip(Family::Ipv6), 3);
+    let before = live.lost();
+    let (seen, _) = drain(&mut live);
+    assert_eq!((knocks(&seen), live.lost()), ((3, 3), before));
+}
+
+#[test]
+fn an_interface_that_goes_is_told_once() {
+    let Some(lab) = Lab::new("an_interface_that_goes_is_told_once") else { return };
+    let mut both = open(&lab.gateway, &settings(&["client", "lo"]));
+    let mut one = open(&lab.gateway, &settings(&["client"]));
+    knock(&lab.client, lab.gateway_ip(Family::Ipv6), 2);
+    for live in [&mut both, &mut one] {
+        let (seen, errors) = drain(live);
+        assert_eq!((knocks(&seen), errors.len()), ((2, 2), 0));
+    }
+    lab.gateway.configure("link del client\n");
+    knock(&lab.gateway, "::1".parse().unwrap(), 3);
+    let (seen, errors) = drain(&mut both);
+    assert_eq!(knocks(&seen), (3, 3));
+    assert!(seen.iter().all(|segment| segment.interface == 1));
+    let said: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("no more packets of client: "), "{said:?}");
+    assert!(said[0].ends_with("; 1 other is still watched"), "{said:?}");
+    knock(&lab.gateway, "127.0.0.1".parse().unwrap(), 3);
+    let (seen, errors) = drain(&mut both);
+    assert_eq!((knocks(&seen), errors.len()), ((3, 3), 0));
+
+    let (_, errors) = drain(&mut one);
+    let said: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].ends_with("; no interface is left"), "{said:?}");
+    assert!(matches!(errors[1], LiveError::Over), "{said:?}");
+    assert!(matches!(one.next(), Err(LiveError::Over)));
+    assert_eq!(one.lost(), Lost::default());
+}
+
+#[test]
+fn an_interface_that_comes_back_is_watched_on() {
+    let Some(lab) = Lab::new("an_interface_that_comes_back_is_watched_on") else { return };
+    let mut live = open(&lab.gateway, &settings(&["client"]));
+    lab.gateway.configure("link set client down\n");
+    let (_, errors) = drain(&mut live);
+    assert!(errors.is_empty(), "{errors:?}");
+    lab.gateway.configure("link set client up\n");
+    crate::support::until("the link", || {
+        lab.client
+            .connect((lab.gateway_ip(Family::Ipv4), PORT).into())
+            .err()
+            .filter(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    drain(&mut live);
+    knock(&lab.client, lab.gateway_ip(Family::Ipv4), 2);
+    let (seen, errors) = drain(&mut live);
+    assert_eq!((knocks(&seen), errors.len()), ((2, 2), 0));
+}
+
+/// Frames of a handshake behind so many tags; nobody is meant, so nobody answers.
+fn tagged_handshake(family: Family, tags: usize) -> Vec<Vec<u8>> {
+    let (client, server) = match family {
+        Family::Ipv4 => ("203.0.113.1:40000", "203.0.113.2:25"),
+        Family::Ipv6 => ("[2001:db8:7::1]:40000", "[2001:db8:7::2]:25"),
+    };
+    let mut frames = Vec::new();
+    let mut talk = Talk::new(client.parse().unwrap(), server.parse().unwrap());
+    talk.open(Timestamp::default(), &mut |_, packet, _| {
+        let mut frame = [[2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 8]].concat();
+        // 802.1ad outside, 802.1Q inside.
+        let tag: [&[u8]; 2] = [&[0x88, 0xa8, 0, 7], &[0x81, 0, 0, 7]];
+        frame.extend(tag[2 - tags..].concat());
+        frame.extend(if family == Family::Ipv4 { [8, 0] } else { [0x86, 0xdd] });
+        frame.extend(packet);
+        frames.push(frame);
+    });
+    frames
+}
+
+#[test]
+fn tags_are_seen_through() {
+    let Some(lab) = Lab::new("tags_are_seen_through") else { return };
+    let mut near = open(&lab.client, &settings(&["gateway"]));
+    let mut far = open(&lab.gateway, &settings(&["client"]));
+    let mut sender =
+        lab.client.in_thread(|| pcap::Capture::from_device("gateway").unwrap().open()).unwrap();
+    for family in Family::ALL {
+        for tags in 0..=2 {
+            for frame in tagged_handshake(family, tags) {
+                sender.sendpacket(frame).unwrap();
+            }
+            for live in [&mut near, &mut far] {
+                let (seen, errors) = drain(live);
+                assert_eq!((knocks(&seen), errors.len()), ((1, 2), 0), "{family}, {tags} tags");
+                assert!(seen[0].is_opening(), "{family}, {tags} tags");
+            }
+        }
+    }
+}
+
+#[test]
+fn interfaces_are_chosen() {
+    let Some(lab) = Lab::new("interfaces_are_chosen") else { return };
+    let names = |settings: &Settings| {
+        let live = lab.gateway.in_thread(|| Live::open(settings));
+        live.map(|live| live.interfaces().iter().map(|one| one.name.clone()).collect::<Vec<_>>())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(names(&settings(&[])).unwrap(), ["client", "server"]);
+    assert_eq!(names(&settings(&["server", "lo"])).unwrap(), ["server", "lo"]);
+    let error = names(&settings(&["eth33"])).unwrap_err();
+    assert_eq!(error, "there is no interface \"eth33\"; there are: lo, client, server");
+    lab.gateway.configure("link set client down\nlink set server down\n");
+    let error = names(&settings(&[])).unwrap_err();
+    assert!(error.contains("-i lo"), "{error}");
+    let error = names(&settings(&["client"])).unwrap_err();
+    assert!(error.contains("ip link set client up"), "{error}");
+}
+
+#[test]
+fn the_rights_of_a_process_decide() {
+    let Some(lab) = Lab::new("the_rights_of_a_process_decide") else { return };
+    let open = |choice, taken: CapabilitySet| {
+        let settings = Settings { choice, ..settings(&["client"]) };
+        lab.gateway.in_thread(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective -= taken;
+            // Of this thread only.
+            set_capabilities(None, sets).unwrap();
+            Live::open(&settings)
+        })
+    };
+    let raw = CapabilitySet::NET_RAW;
+    let admin = CapabilitySet::SYS_ADMIN;
+    let ebpf = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | admin;
+    let live = open(Choice::Pcap, CapabilitySet::all() - raw).unwrap();
+    assert_eq!((live.kind(), live.why()), (Kind::Pcap, None));
+    let live = open(Choice::Auto, ebpf).unwrap();
+    assert_eq!(live.kind(), Kind::Pcap);
+    assert!(live.why().is_some_and(|why| why.contains("eBPF")), "{:?}", live.why());
+    for (choice, taken) in [(Choice::Pcap, raw), (Choice::Auto, CapabilitySet::all())] {
+        let error = open(choice, taken).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("libpcap needs CAP_NET_RAW, which this process lacks"), "{error}");
+        assert!(error.contains("setcap cap_net_raw,"), "{error}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The configurations that are installed, as a postmaster uses them: each is checked, and runs in front of a real Postfix.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Family, Host, Lab, Mode, Postfix, Process, port, until};
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+const PACKAGED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
+
+fn example(name: &str) -> String {
+    fs::read_to_string(Path::new(PACKAGED).join("examples").join(name)).unwrap()
+}
+
+/// Everything that is installed and ends with `.toml`.
+fn all() -> Vec<PathBuf> {
+    let examples = fs::read_dir(Path::new(PACKAGED).join("examples")).unwrap();
+    let mut all: Vec<PathBuf> = examples.map(|entry| entry.unwrap().path()).collect();
+    all.push(Path::new(PACKAGED).join("gatepost.toml"));
+    all
+}
+
+#[test]
+fn each_is_without_a_mistake_or_a_warning() {
+    assert!(all().len() >= 4, "{:?}", all());
+    for file in all() {
+        let check = Command::new(GATEPOST).args(["config", "check"]).arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&check.stdout).into_owned();
+        let warned = String::from_utf8_lossy(&check.stderr).into_owned();
+        assert!(check.status.success() && said.ends_with(": OK\n"), "{said}{warned}");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.lines().all(|line| line.chars().count() <= 128), "{}", file.display());
+    }
+    // What is said of MAIL and RCPT under STARTTLS is meant: no rule of these looks at them.
+}
+
+/// Starts `text` with the parts that belong to the host in the lab's folder.
+fn run(lab: &Lab, host: &Host, text: &str) -> Process {
+    let cache = lab.path("facts.redb");
+    let text = text.replace("/var/lib/gatepost/facts.redb", cache.to_str().unwrap());
+    let text = format!("{text}\n[control]\nsocket = {:?}\n", lab.path("control.sock"));
+    let path = lab.path("gatepost.toml");
+    fs::write(&path, text).unwrap();
+    let mut process = host.spawn([GATEPOST, "run", "--config", path.to_str().unwrap()]);
+    until("the ready line", || {
+        assert!(!process.has_ended(), "{}", process.log());
+        process.log().contains("ready: ").then_some(())
+    });
+    process
+}
+
+fn deliver(smtp: &mut crate::support::Smtp, recipient: &str) {
+    smtp.begin("sender@example.net", recipient);
+    assert_eq!(smtp.data(b"Subject: example\r\n\r\nhello\r\n").code, 250);
+    smtp.dialogue("C: QUIT\n S: 221");
+}
+
+#[test]
+fn the_default_takes_no_port_of_anybody() {
+    let Some(lab) = Lab::new("example, default") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let text = fs::read_to_string(Path::new(PACKAGED).join("gatepost.toml")).unwrap();
+    let _gateway = run(&lab, &lab.server, &text);
+    for at in ["[::1]:2525", "127.0.0.1:2525"] {
+        let at: SocketAddr = at.parse().unwrap();
+        let recipient = format!("default-{}@example.org", Family::ALL[usize::from(at.is_ipv4())]);
+        deliver(&mut lab.server.smtp(at), &recipient);
+        postfix.message_to(&recipient);
+    }
+}
+
+/// The commands in its comments are typed first.
+#[test]
+fn in_front_of_postfix_on_the_same_host() {
+    let Some(lab) = Lab::new("example, same host") else { return };
+    lab.server.configure("addr add 2001:db8::25/128 dev lo nodad\naddr add 192.0.2.25/32 dev lo\n");
+    let postfix = Postfix::receiver(&lab);
+    let text = example("same-host.toml");
+    let typed = text.lines().filter_map(|line| line.strip_prefix("#   "));
+    let typed: Vec<&str> = typed.filter(|line| line.starts_with("post")).collect();
+    assert_eq!(typed.len(), 4, "{typed:?}");
+    for command in typed {
+        let shell = format!("MAIL_CONFIG={} {command}", postfix.config_directory().display());
+        lab.server.run(["sh", "-c", &shell]);
+    }
+    let _gateway = run(&lab, &lab.server, &text);
+    for at in ["[2001:db8::25]:25", "192.0.2.25:25"] {
+        let at: SocketAddr = at.parse().unwrap();
+        let recipient = format!("{}@example.org", if at.is_ipv6() { "v6" } else { "v4" });
+        deliver(&mut lab.server.smtp(at), &recipient);
+        postfix.message_to(&recipient);
+        let client = format!("client=unknown[{}]", at.ip());
+        postfix.wait_for_log(&client, |line| line.contains(&client));
+    }
+}
+
+#[test]
+fn on_a_router() {
+    let Some(lab) = Lab::new("example, router") else { return };
+    let postfix = Postfix::receiver(&lab);
+    // The lab names a link after who is at its other end.
+    let _gateway = run(&lab, &lab.gateway, &example("router.toml").replace("wan0", "client"));
+    for family in Family::ALL {
+        let recipient = format!("{family}@example.org");
+        deliver(&mut lab.client.smtp(lab.entrance(Mode::Tproxy, family)), &recipient);
+        postfix.message_to(&recipient);
+        let client = format!("[{}]", lab.client_ip(family));
+        postfix.wait_for_log(&client, |line| line.contains("client=") && line.contains(&client));
+    }
+}
+
+/// The lab's client is the balancer; behind it are clients of both families.
+#[test]
+fn behind_a_load_balancer() {
+    let Some(lab) = Lab::new("example, load balancer") else { return };
+    let postfix = Postfix::receiver(&lab);
+    lab.gateway
+        .configure("addr add 2001:db8:25::11/128 dev lo nodad\naddr add 192.0.2.11/32 dev lo\n");
+    let balancer = "2001:db8:25::10".parse().unwrap();
+    lab.add_client_ip(balancer);
+    let [v6, v4] = Family::ALL.map(|family| lab.server_socket(family, port::PROXY_PROTOCOL));
+    let text = example("behind-load-balancer.toml")
+        .replace("[2001:db8:25::21]:10025", &v6.to_string())
+        .replace("192.0.2.21:10025", &v4.to_string());
+    let _gateway = run(&lab, &lab.gateway, &text);
+    let clients = [
+        (
+            "[2001:db8:25::11]:2525",
+            balancer,
+            "TCP6 2001:db8:9::9 2001:db8:25::10",
+            "[2001:db8:9::9]",
+        ),
+        (
+            "192.0.2.11:2525",
+            lab.client_ip(Family::Ipv4),
+            "TCP4 203.0.113.9 192.0.2.10",
+            "[203.0.113.9]",
+        ),
+    ];
+    for (number, (at, from, header, client)) in clients.into_iter().enumerate() {
+        let at: SocketAddr = at.parse().unwrap();
+        let mut smtp = lab.client.smtp_from(from, at);
+        smtp.raw(format!("PROXY {header} 4242 25\r\n").as_bytes()).unwrap();
+        let recipient = format!("balanced-{number}@example.org");
+        deliver(&mut smtp, &recipient);
+        postfix.message_to(&recipient);
+        postfix.wait_for_log(client, |line| line.contains("client=") && line.contains(client));
+    }
+    // Who is not the balancer may not say who it is.
+    let from = "2001:db8:25::66".parse().unwrap();
+    lab.add_client_ip(from);
+    let mut outsider = lab.client.smtp_from(from, "[2001:db8:25::11]:2525".parse().unwrap());
+    outsider.raw(b"PROXY TCP6 2001:db8:9::9 2001:db8:25::10 4242 25\r\n").unwrap();
+    let said = outsider.replies_until_closed();
+    assert!(said.iter().any(|reply| reply.code >= 500), "{said:?}");
+}

@@ -1,0 +1,162 @@
+//! A gateway under a service manager: what it tells, the sockets that it is handed, and that no client is lost over a restart.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::manager::{Manager, listener};
+use crate::support::{Config, Family, Lab, Mode, Postfix};
+use nix::sys::signal::Signal;
+
+fn entrances(lab: &Lab) -> [SocketAddr; 2] {
+    Family::ALL.map(|family| lab.entrance(Mode::Proxy, family))
+}
+
+fn file(lab: &Lab, config: &Config) -> PathBuf {
+    let path = lab.path("gatepost.toml");
+    fs::write(&path, config.toml()).unwrap();
+    path
+}
+
+/// Sockets as systemd keeps them: a session in progress ends well, and who connects while nobody runs is served by the next.
+#[test]
+fn nothing_is_lost_over_a_restart() {
+    let Some(lab) = Lab::new("service, restart") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let sockets = entrances(&lab).map(|address| listener(&lab.gateway, address));
+    let handed = || sockets.each_ref().map(|socket| Some(socket.try_clone().unwrap().into()));
+    let config = file(&lab, &Config::new(&lab, Mode::Proxy).set("listen", "threads = 2"));
+    let manager = Manager::new(&lab, &lab.gateway);
+
+    let mut first = manager.start(&config, handed());
+    let ready = manager.hear("READY=1");
+    assert_eq!(
+        ready,
+        "READY=1\nSTATUS=doors: IPv6 always open, IPv4 always open; upstream takes connections\n"
+    );
+    let [v6, v4] = entrances(&lab);
+    first.wait_for_log(&format!("info the service manager keeps {v6}, {v4} open over a restart"));
+
+    let mut in_progress = lab.client.smtp(v6);
+    in_progress.begin("sender@example.net", "before@example.org");
+    in_progress.dialogue("C: DATA\n S: 354");
+    first.signal(Signal::SIGTERM);
+    assert_eq!(manager.hear("STOPPING=1"), "STOPPING=1\nSTATUS=stopping: 1 sessions in progress\n");
+    in_progress.raw(b"Subject: before\r\n\r\nhello\r\n.\r\n").unwrap();
+    in_progress.dialogue("S: 250");
+    assert!(first.wait().success());
+
+    // Nobody runs.
+    let mut waiting = [v6, v4].map(|entrance| lab.client.smtp(entrance));
+    let second = manager.start(&config, handed());
+    for (number, smtp) in waiting.iter_mut().enumerate() {
+        let recipient = format!("waited-{number}@example.org");
+        smtp.begin("sender@example.net", &recipient);
+        assert_eq!(smtp.data(b"Subject: waited\r\n\r\nhello\r\n").code, 250);
+        postfix.message_to(&recipient);
+    }
+    postfix.message_to("before@example.org");
+    drop(second);
+}
+
+#[test]
+fn a_reload_is_told_and_the_watchdog_is_fed() {
+    let Some(lab) = Lab::new("service, reload") else { return };
+    let config = Config::new(&lab, Mode::Proxy).set("door", "refuse = \"smtp\"");
+    let path = file(&lab, &config);
+    let mut manager = Manager::new(&lab, &lab.gateway);
+    manager.watchdog(Duration::from_secs(2));
+    let mut service = manager.start(&path, [None, None]);
+    let ready = manager.hear("READY=1");
+    assert!(ready.contains("STATUS=doors: IPv6 opening, IPv4 always open; "), "{ready}");
+    for _ in 0..2 {
+        assert_eq!(manager.hear("WATCHDOG=1"), "WATCHDOG=1\n");
+    }
+
+    service.signal(Signal::SIGHUP);
+    let reloading = manager.hear("RELOADING=1");
+    let (_, time) = reloading.trim().split_once("\nMONOTONIC_USEC=").expect(&reloading);
+    assert!(time.parse::<u64>().unwrap() > 0);
+    manager.hear("READY=1");
+
+    // One that is refused is ready again as well: with the old configuration.
+    fs::write(&path, config.clone().set("smtp", "no_such_key = true").toml()).unwrap();
+    service.signal(Signal::SIGHUP);
+    manager.hear("RELOADING=1");
+    manager.hear("READY=1");
+    service.wait_for_log("configuration not reloaded, the old one stays in force");
+
+    // Nobody takes the connection: the status says so by itself.
+    lab.client.smtp(entrances(&lab)[0]).last_words("421 4.3.2");
+    manager.hear("; no upstream takes connections\n");
+    service.signal(Signal::SIGTERM);
+    manager.hear("STOPPING=1");
+    assert!(service.wait().success());
+}
+
+/// Handed over and not configured: it is said, and a reload that names it takes it, though the right to bind is gone.
+#[test]
+fn a_socket_is_taken_when_the_configuration_names_it() {
+    let Some(lab) = Lab::new("service, sockets") else { return };
+    let _postfix = Postfix::receiver(&lab);
+    let [v6, v4] = entrances(&lab);
+    let sockets = [v6, v4].map(|address| Some(listener(&lab.gateway, address).into()));
+    let own: SocketAddr = "[::1]:2600".parse().unwrap();
+    let config = Config::new(&lab, Mode::Proxy);
+    let path = file(&lab, &config.clone().listen(&[v6, own]));
+    let manager = Manager::new(&lab, &lab.gateway);
+    let service = manager.start(&path, sockets);
+    manager.hear("READY=1");
+    service.wait_for_log("info opened here and closed at a restart: [::1]:2600; to keep it open");
+    service.wait_for_log(&format!("warn handed over and not in [listen] addresses: {v4}; who"));
+    lab.client.smtp(v6).dialogue("S: 220");
+
+    fs::write(&path, config.listen(&[v6, v4]).toml()).unwrap();
+    service.signal(Signal::SIGHUP);
+    service.wait_for_log("configuration reloaded");
+    for entrance in [v6, v4] {
+        lab.client.smtp(entrance).dialogue("S: 220\n C: QUIT\n S: 221");
+    }
+}
+
+/// Sockets that nobody made transparent: the gateway does, while it still may.
+#[test]
+fn intercepted_mail_comes_in_by_sockets_that_were_handed_over() {
+    let Some(lab) = Lab::new("service, tproxy") else { return };
+    let postfix = Postfix::receiver(&lab);
+    let sockets = ["[::]:2525", "0.0.0.0:2525"]
+        .map(|address| Some(listener(&lab.gateway, address.parse().unwrap()).into()));
+    let config = file(&lab, &Config::new(&lab, Mode::Tproxy));
+    let manager = Manager::new(&lab, &lab.gateway);
+    let mut service = manager.start(&config, sockets);
+    let ready = manager.hear("READY=1");
+    assert!(ready.contains("; relaying to where clients meant to go\n"), "{ready}");
+    for family in Family::ALL {
+        let mut smtp = lab.client.smtp(lab.entrance(Mode::Tproxy, family));
+        let recipient = format!("{family}@example.org");
+        smtp.begin("sender@example.net", &recipient);
+        assert_eq!(smtp.data(b"Subject: tproxy\r\n\r\nhello\r\n").code, 250);
+        postfix.message_to(&recipient);
+    }
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait().success());
+}
+
+#[test]
+fn what_is_no_listener_is_refused_in_words() {
+    let Some(lab) = Lab::new("service, wrong sockets") else { return };
+    let config = file(&lab, &Config::new(&lab, Mode::Proxy));
+    let manager = Manager::new(&lab, &lab.gateway);
+    let udp = lab.gateway.in_thread(|| UdpSocket::bind("[::1]:0").unwrap());
+    let mut service = manager.start(&config, [Some(udp.into()), None]);
+    assert!(!service.wait().success());
+    service.wait_for_log("socket 0 that the service manager hands over is not for TCP");
+
+    // As with Accept=yes: one connection each.
+    let there = listener(&lab.gateway, "[::1]:2601".parse().unwrap());
+    let client = lab.gateway.connect(there.local_addr().unwrap()).unwrap();
+    let mut service = manager.start(&config, [Some(client.into()), None]);
+    assert!(!service.wait().success());
+    service.wait_for_log("does not listen: set Accept=no in the .socket unit");
+}

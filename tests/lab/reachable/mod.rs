@@ -1,0 +1,152 @@
+//! Accept only if reachable: senders of every kind against every kind of rule, through a live gateway and through a replay
+//! of what it recorded, with one verdict.
+
+mod load;
+mod memory;
+mod path;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::support::world::{ASKED, World, sender_ip};
+use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process, until};
+use serde_json::Value;
+use table::{Case, RULES, cases};
+
+const TEST: &str = "accept only if reachable";
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+
+/// Recipients that the upstream knows, one that it does not, and one that it wants later.
+const UPSTREAM: &str = "\
+virtual_mailbox_domains = example.org, closed.example.org
+smtpd_recipient_restrictions = check_recipient_access inline:{
+  { nobody@example.org = 550 5.1.1 no such user },
+  { later@example.org = 450 4.2.1 the mailbox is busy } }
+";
+
+#[test]
+fn every_sender_meets_every_rule_live_and_in_a_replay() {
+    let Some(lab) = Lab::new(TEST) else { return };
+    let _world = World::new(&lab);
+    let _upstream = Postfix::start(&lab, &lab.server, "upstream", None, UPSTREAM);
+    let cases = cases();
+    assert!(cases.len() >= 60, "{} cases", cases.len());
+    let mut wrong = Vec::new();
+    for (name, rules) in RULES {
+        let cases: Vec<Case> = cases.iter().filter(|case| case.rules == name).copied().collect();
+        let site = Site::open(&lab, name, rules, cases.len());
+        let heard: Vec<(SocketAddr, Case, String)> = cases
+            .into_iter()
+            .map(|case| {
+                let (client, reply) = site.say(&lab, &case);
+                if !reply.starts_with(case.reply) {
+                    wrong.push(format!("{case:?}\n    live: {reply}"));
+                }
+                (client, case, reply)
+            })
+            .collect();
+        wrong.extend(site.close(&heard));
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A gateway with some rules, and a recorder of what passes it.
+struct Site<'lab> {
+    lab: &'lab Lab,
+    gateway: Gateway<'lab>,
+    recorder: Process,
+    config: std::path::PathBuf,
+    capture: std::path::PathBuf,
+}
+
+impl<'lab> Site<'lab> {
+    fn open(lab: &'lab Lab, name: &str, rules: &str, sessions: usize) -> Self {
+        let name = name.replace(' ', "-");
+        let config = Config::new(lab, Mode::Proxy)
+            .for_crowds()
+            .set("log", "format = \"json\"")
+            .set("site", "addresses = [\"198.51.100.0/24\", \"2001:db8:2::/64\"]")
+            .set("lookup", &format!("dns = [\"{ASKED}\"]"))
+            .set("lookup", "deadline = \"2s\"")
+            // Shorter than the deadline, or a server that stalls would be unknown to the first who asks.
+            .set("lookup", "probe_timeout = \"1500ms\"")
+            .policies(rules);
+        let gateway = Gateway::start(lab, &config);
+        let capture = lab.path(&format!("{name}.pcapng"));
+        let file = lab.path(&format!("{name}.toml"));
+        fs::write(&file, config.toml()).unwrap();
+        let recorder = record(lab, &config, &capture, sessions);
+        Self { lab, gateway, recorder, config: file, capture }
+    }
+
+    /// The client's end of the session, and the reply to RCPT in one line.
+    fn say(&self, lab: &Lab, case: &Case) -> (SocketAddr, String) {
+        let family = if case.family == "ipv6" { Family::Ipv6 } else { Family::Ipv4 };
+        let from = sender_ip(case.client, family);
+        let mut smtp = lab.client.smtp_from(from, lab.entrance(Mode::Proxy, family));
+        let client = smtp.local_addr();
+        let Case { helo, sender, recipient, .. } = case;
+        smtp.dialogue(&format!(
+            "S: 220\n C: EHLO {helo}\n S: 250\n C: MAIL FROM:<{sender}>\n S: 250"
+        ));
+        let reply = smtp.ask(&format!("RCPT TO:<{recipient}>"));
+        smtp.dialogue("C: QUIT\n S: 221");
+        (client, format!("{} {}", reply.code, reply.lines.join(" / ")))
+    }
+
+    /// What differs between the log of the gateway, what was answered, and a replay of the recording.
+    fn close(mut self, heard: &[(SocketAddr, Case, String)]) -> Vec<String> {
+        assert!(self.recorder.wait().success(), "{}", self.recorder.log());
+        self.gateway.terminate();
+        self.gateway.wait();
+        let live = verdicts(&self.gateway.log());
+        let config = self.config.to_str().unwrap();
+        let capture = self.capture.to_str().unwrap();
+        let words = [GATEPOST, "replay", "--config", config, "--format", "json", capture];
+        let replayed = verdicts(&self.lab.gateway.run(words));
+        let mut wrong = Vec::new();
+        for (client, case, reply) in heard {
+            let (live, replayed) = (live.get(client), replayed.get(client));
+            if live.is_none() || live != replayed {
+                wrong.push(format!("{case:?}\n    live: {live:?}\n    replayed: {replayed:?}"));
+            }
+            let wanted = match reply.as_bytes().first() {
+                Some(b'4') => "tempfail",
+                Some(b'5') => "reject",
+                _ => "accept",
+            };
+            if live.is_some_and(|verdict| verdict["action"] != wanted) {
+                wrong.push(format!("{case:?}\n    answered: {reply}\n    verdict: {live:?}"));
+            }
+        }
+        wrong
+    }
+}
+
+/// The verdicts in lines of JSON, by the client's end.
+fn verdicts(lines: &str) -> BTreeMap<SocketAddr, Value> {
+    let objects = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    objects
+        .filter_map(|session| {
+            let client = &session["client"];
+            let address = client["address"].as_str()?.parse().ok()?;
+            let port = client["port"].as_u64()?.try_into().ok()?;
+            Some((SocketAddr::new(address, port), session["verdict"].clone()))
+        })
+        .collect()
+}
+
+fn record(lab: &Lab, config: &Config, file: &Path, sessions: usize) -> Process {
+    let (socket, file) = (config.socket().to_str().unwrap(), file.to_str().unwrap());
+    let count = sessions.to_string();
+    let words = [GATEPOST, "record", "--socket", socket, "-w", file, "--count", &count];
+    let mut recorder = lab.gateway.spawn(words);
+    until("a recorder that records", || {
+        assert!(!recorder.has_ended(), "{}", recorder.log());
+        recorder.log().contains("recording sessions").then_some(())
+    });
+    recorder
+}

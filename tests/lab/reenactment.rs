@@ -1,0 +1,210 @@
+//! A capture said again through a live gateway, with the recorded server behind it, comes to the verdicts that a replay
+//! gives offline; and where nothing refuses, to the recorded answers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, port, until};
+use serde_json::Value;
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
+/// Where the gateway listens and looks for its upstream, on the gateway host's loopback.
+const GATEWAY: [&str; 2] = ["[::1]:2525", "127.0.0.1:2525"];
+const UPSTREAM: &str = "[::1]:2626";
+
+/// A gateway that believes PROXY headers from its own host, with the policy under test.
+fn config(lab: &Lab) -> Config {
+    Config::new(lab, Mode::Proxy)
+        .listen(&GATEWAY.map(|address| address.parse().unwrap()))
+        .upstreams(&[UPSTREAM.parse().unwrap()])
+        .set("proxy_protocol", "trusted = [\"::1/128\", \"127.0.0.0/8\"]")
+        .set("log", "format = \"json\"")
+}
+
+/// Every recording of the repository, by name.
+fn recordings() -> Vec<PathBuf> {
+    let folders = fs::read_dir(CAPTURES).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        folders.map(|folder| folder.join("input.pcap")).filter(|file| file.exists()).collect();
+    files.sort();
+    assert!(files.len() >= 15, "{files:?}");
+    files
+}
+
+fn json(text: &str) -> Vec<Value> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The sessions of `lines`, by client and verdict.
+fn sessions(lines: &[Value]) -> impl Iterator<Item = &Value> {
+    lines.iter().filter(|line| line["type"] == "session")
+}
+
+fn recording(name: &str) -> PathBuf {
+    Path::new(CAPTURES).join(name).join("input.pcap")
+}
+
+/// Says every recording again through a gateway with that configuration and compares verdicts. Returns those that were
+/// compared, as `action/reason`.
+fn verdicts_agree(lab: &Lab, config: &Config) -> Vec<String> {
+    let file = lab.path("policy.toml");
+    fs::write(&file, config.toml()).unwrap();
+    let gateway = Gateway::start(lab, config);
+    let mut compared = Vec::new();
+    for recording in recordings() {
+        let name = recording.display();
+        let offline = replay(lab, &recording, &["--config", file.to_str().unwrap()]);
+        let again = again(lab, &recording);
+        for performed in again.iter().filter(|line| line["to"].is_string()) {
+            let offline =
+                sessions(&offline).find(|session| session["number"] == performed["number"]);
+            let offline = offline.unwrap_or_else(|| panic!("{name}: {performed}"));
+            let live =
+                until(format_args!("{name}: {} in the gateway's log", offline["client"]), || {
+                    let log = json(&gateway.log());
+                    sessions(&log)
+                        .filter(|live| live["client"] == offline["client"])
+                        .last()
+                        .cloned()
+                });
+            assert_eq!(live["verdict"], offline["verdict"], "{name}: {performed}");
+            let verdict = &live["verdict"];
+            let reason = verdict["reason"].as_str().unwrap_or("-");
+            compared.push(format!("{}/{reason}", verdict["action"].as_str().unwrap()));
+        }
+    }
+    compared
+}
+
+fn replay(lab: &Lab, recording: &Path, arguments: &[&str]) -> Vec<Value> {
+    let file = recording.to_str().unwrap();
+    let command = [&[GATEPOST, "replay", "--format", "json"], arguments, &[file]].concat();
+    // Its exit status tells of differences, which these tests look at themselves.
+    let output = lab.gateway.output(&command);
+    json(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// One JSON line for each session of the recording.
+fn again(lab: &Lab, recording: &Path) -> Vec<Value> {
+    let [ipv6, ipv4] = GATEWAY;
+    let act = ["--target", ipv6, "--target", ipv4, "--serve-upstream", UPSTREAM, "--proxy-header"];
+    replay(lab, recording, &act)
+}
+
+fn count(verdicts: &[String], wanted: &str) -> usize {
+    verdicts.iter().filter(|verdict| *verdict == wanted).count()
+}
+
+#[test]
+fn an_open_gateway_answers_as_recorded() {
+    let Some(lab) = Lab::new("acted") else { return };
+    let _gateway = Gateway::start(&lab, &config(&lab));
+    let mut replies = 0;
+    for recording in recordings() {
+        let name = recording.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        for performed in again(&lab, &recording) {
+            replies += performed["replies"].as_u64().unwrap_or(0);
+            let differences = performed["differences"].as_array().cloned().unwrap_or_default();
+            // There the gateway is what it is for: it makes one message of two.
+            if name != "smuggling" {
+                assert_eq!(differences, [Value::Null; 0], "{name}");
+            }
+        }
+    }
+    assert!(replies > 100, "{replies}");
+}
+
+#[test]
+fn access_rules_come_to_the_same_verdicts() {
+    let Some(lab) = Lab::new("acted-access") else { return };
+    let config = config(&lab)
+        .rule("name = \"documentation\"\nnetworks = [\"2001:db8:1::/48\"]\naction = \"reject\"")
+        .rule("name = \"later\"\nfamily = \"ipv4\"\naction = \"tempfail\"");
+    let verdicts = verdicts_agree(&lab, &config);
+    assert!(count(&verdicts, "reject/access_reject") >= 5, "{verdicts:?}");
+    assert!(count(&verdicts, "tempfail/access_tempfail") >= 5, "{verdicts:?}");
+}
+
+#[test]
+fn pregreet_and_bare_newlines_come_to_the_same_verdicts() {
+    let Some(lab) = Lab::new("acted-smtp") else { return };
+    let config =
+        config(&lab).set("smtp", "pregreet = \"reject\"").set("smtp", "bare_newlines = \"reject\"");
+    let verdicts = verdicts_agree(&lab, &config);
+    assert!(count(&verdicts, "accept/-") >= 5, "{verdicts:?}");
+    assert!(count(&verdicts, "reject/pregreet") >= 1, "{verdicts:?}");
+    assert!(count(&verdicts, "reject/bare_newline") >= 1, "{verdicts:?}");
+}
+
+/// What replay prints, and whether every answer was as recorded.
+fn said_again_to_a_server(lab: &Lab, recording: &Path, arguments: &[&str]) -> (String, bool) {
+    let [ipv6, ipv4] = [Family::Ipv6, Family::Ipv4]
+        .map(|family| lab.server_socket(family, port::SMTP).to_string());
+    let against = [GATEPOST, "replay", "--target", &ipv6, "--target", &ipv4];
+    let file = recording.to_str().unwrap();
+    let output = lab.client.output([&against, arguments, &[file]].concat());
+    (String::from_utf8(output.stdout).unwrap(), output.status.success())
+}
+
+#[test]
+fn a_real_server_answers_as_recorded_over_either_family() {
+    let Some(lab) = Lab::new("acted-mta") else { return };
+    let domain = "virtual_mailbox_domains = receiver.example\n";
+    let _receiver = Postfix::start(&lab, &lab.server, "receiver", None, domain);
+    let [ipv6, ipv4] =
+        [Family::Ipv6, Family::Ipv4].map(|family| lab.server_socket(family, port::SMTP));
+    for (name, arguments, to) in [
+        ("plain-ipv6", &[][..], ipv6),
+        ("plain-ipv4", &["--pace", "recorded"], ipv4),
+        ("plain-ipv6", &["--family", "ipv4"], ipv4),
+        ("plain-ipv4", &["--family", "ipv6"], ipv6),
+        ("bdat", &[], ipv6),
+    ] {
+        let (told, same) = said_again_to_a_server(&lab, &recording(name), arguments);
+        assert!(same && told.starts_with(&format!("#1 to {to}: ")), "{arguments:?}: {told}");
+        assert!(told.ends_with(" replies, as recorded\n"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn a_recipient_who_has_gone_is_told_as_a_difference() {
+    let Some(lab) = Lab::new("acted-gone") else { return };
+    let users = "virtual_mailbox_domains = receiver.example\n\
+                 virtual_mailbox_maps = inline:{ carol@receiver.example=carol }\n";
+    let _receiver = Postfix::start(&lab, &lab.server, "receiver", None, users);
+    let (told, same) = said_again_to_a_server(&lab, &recording("plain-ipv6"), &[]);
+    assert!(!same, "{told}");
+    let recipient = told.split("    RCPT TO:<bob@receiver.example>").nth(1);
+    let answers = recipient.unwrap_or_else(|| panic!("{told}"));
+    assert!(answers.contains("recorded: 250 2.1.5"), "{told}");
+    assert!(answers.contains("now:      550 5.1.1"), "{told}");
+}
+
+#[test]
+fn what_cannot_be_said_again_is_left_with_the_reason() {
+    let Some(lab) = Lab::new("acted-left") else { return };
+    let _gateway = Gateway::start(&lab, &config(&lab));
+    let left = |name: &str| -> Vec<(u64, String)> {
+        let performed = again(&lab, &recording(name));
+        let reason = |line: &Value| {
+            let why = if line["to"].is_null() { &line["skipped"] } else { &line["cut_short"] };
+            (line["number"].as_u64().unwrap(), why.as_str().unwrap_or("-").to_owned())
+        };
+        let mut left: Vec<_> = performed.iter().map(reason).collect();
+        left.sort();
+        left
+    };
+    for (name, number, why) in [
+        ("holes", 1, "the capture has gaps in it"),
+        ("holes", 2, "the capture has gaps in it"),
+        ("one-direction", 1, "the capture has gaps in it"),
+        ("ipv6-unanswered", 1, "the session has no greeting and no command"),
+        ("ipv6-unanswered", 2, "-"),
+        ("pmtu-black-hole", 1, "the capture holds no answer to what follows"),
+        ("starttls", 1, "what follows STARTTLS is encrypted"),
+    ] {
+        let left = left(name);
+        assert!(left.contains(&(number, why.to_owned())), "{name}: {left:?}");
+    }
+}

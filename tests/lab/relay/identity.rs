@@ -1,0 +1,166 @@
+//! Postfix's own log shows the true client address and HELO, whichever way the gateway tells it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, port};
+
+#[test]
+fn postfix_logs_the_true_client_proxy_v1() {
+    for mode in Mode::ALL {
+        postfix_logs_the_true_client(mode, "proxy-v1", port::PROXY_PROTOCOL);
+    }
+}
+
+#[test]
+fn postfix_logs_the_true_client_proxy_v2() {
+    for mode in Mode::ALL {
+        postfix_logs_the_true_client(mode, "proxy-v2", port::PROXY_PROTOCOL);
+    }
+}
+
+#[test]
+fn postfix_logs_the_true_client_xclient() {
+    for mode in Mode::ALL {
+        postfix_logs_the_true_client(mode, "xclient", port::XCLIENT);
+    }
+}
+
+/// Interception is transparent by default: no identity, and no upstream but the original destination.
+#[test]
+fn postfix_logs_the_true_client_transparent_tproxy() {
+    let Some(lab) = Lab::new("transparent, tproxy") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let _gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
+    for family in Family::ALL {
+        expect_client(&lab, &postfix, Mode::Tproxy, family, lab.client_ip(family));
+    }
+}
+
+/// A gateway that clients connect to can be transparent towards the server, if the answers are routed to its sockets.
+#[test]
+fn postfix_logs_the_true_client_transparent_proxy() {
+    let Some(lab) = Lab::new("transparent, proxy") else {
+        return;
+    };
+    for family in ["-4", "-6"] {
+        lab.gateway.run(["ip", family, "rule", "add", "fwmark", "7", "lookup", "77"]);
+        lab.gateway
+            .run(["ip", family, "route", "add", "local", "default", "dev", "lo", "table", "77"]);
+    }
+    lab.gateway.run([
+        "nft",
+        "add table inet answers;
+         add chain inet answers in { type filter hook prerouting priority mangle; };
+         add rule inet answers in iif server tcp sport 25 socket transparent 1 meta mark set 7",
+    ]);
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy).set("upstream", "identity = \"transparent\"");
+    let _gateway = Gateway::start(&lab, &config);
+    for family in Family::ALL {
+        expect_client(&lab, &postfix, Mode::Proxy, family, lab.client_ip(family));
+    }
+}
+
+/// Without an identity Postfix sees the gateway: so the tests above can fail.
+#[test]
+fn postfix_logs_the_gateway_without_an_identity() {
+    let Some(lab) = Lab::new("no identity") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    for family in Family::ALL {
+        let upstream = SocketAddr::new(lab.server_ip(family), port::SMTP);
+        let config = Config::new(&lab, Mode::Proxy).upstreams(&[upstream]);
+        let _gateway = Gateway::start(&lab, &config);
+        let gateway = lab.gateway_ip_at_server(family);
+        expect_client(&lab, &postfix, Mode::Proxy, family, gateway);
+    }
+}
+
+/// The client's family and the upstream's need not be the same.
+#[test]
+fn postfix_logs_the_true_client_of_the_other_family() {
+    let Some(lab) = Lab::new("the other family") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    for (identity, port) in [("proxy-v2", port::PROXY_PROTOCOL), ("xclient", port::XCLIENT)] {
+        for [family, other] in [[Family::Ipv4, Family::Ipv6], [Family::Ipv6, Family::Ipv4]] {
+            eprintln!("case: {family} client, {other} upstream, {identity}");
+            let config = Config::new(&lab, Mode::Proxy)
+                .upstreams(&[SocketAddr::new(lab.server_ip(other), port)])
+                .set("upstream", &format!("identity = {identity:?}"));
+            let _gateway = Gateway::start(&lab, &config);
+            expect_client(&lab, &postfix, Mode::Proxy, family, lab.client_ip(family));
+        }
+    }
+}
+
+fn postfix_logs_the_true_client(mode: Mode, identity: &str, port: u16) {
+    let Some(lab) = Lab::new(&format!("{identity}, {mode}")) else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, mode)
+        .upstream_port(&lab, port)
+        .set("upstream", &format!("identity = {identity:?}"));
+    let _gateway = Gateway::start(&lab, &config);
+    for family in Family::ALL {
+        eprintln!("case: {family}, {mode}, {identity}");
+        expect_client(&lab, &postfix, mode, family, lab.client_ip(family));
+    }
+}
+
+/// Delivers a message after each way to say hello, and looks up what Postfix logged of it.
+fn expect_client(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, client: IpAddr) {
+    static COUNTER: AtomicUsize = AtomicUsize::new(0);
+
+    let literal = match lab.client_ip(family) {
+        IpAddr::V4(v4) => format!("[{v4}]"),
+        IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
+    };
+    let hellos = [
+        ("EHLO client.example.net".to_owned(), "ESMTP", "client.example.net"),
+        ("HELO old.example.net".to_owned(), "SMTP", "old.example.net"),
+        (format!("EHLO {literal}"), "ESMTP", literal.as_str()),
+        (
+            "EHLO first.example.net\r\nEHLO second.example.net".to_owned(),
+            "ESMTP",
+            "second.example.net",
+        ),
+    ];
+    for (hello, protocol, name) in &hellos {
+        let recipient =
+            format!("recipient-{}@example.org", COUNTER.fetch_add(1, Ordering::Relaxed));
+        deliver(lab.client.smtp(lab.entrance(mode, family)), hello, &recipient);
+        let line = postfix.wait_for_log(&recipient, |line| {
+            line.contains("info: RCPT from ") && line.contains(&format!("to=<{recipient}>"))
+        });
+        for expected in [
+            format!(" RCPT from unknown[{client}]: "),
+            format!(" proto={protocol} "),
+            format!(" helo=<{name}>"),
+        ] {
+            assert!(line.contains(&expected), "{hello:?}: no {expected:?} in\n{line}");
+        }
+        postfix.take_message_to(&recipient);
+    }
+}
+
+fn deliver(mut smtp: Smtp, hello: &str, recipient: &str) {
+    smtp.dialogue("S: 220");
+    for line in hello.lines() {
+        assert_eq!(smtp.ask(line).code, 250);
+    }
+    smtp.dialogue(&format!(
+        "C: MAIL FROM:<sender@example.net>
+         S: 250
+         C: RCPT TO:<{recipient}>
+         S: 250"
+    ));
+    assert_eq!(smtp.data(b"Subject: who am I\r\n\r\nhello\r\n").code, 250);
+    smtp.dialogue("C: QUIT\n S: 221");
+}

@@ -1,0 +1,242 @@
+//! Limits and timeouts: who is over one reads why, and nobody else is disturbed.
+
+use std::net::IpAddr;
+
+use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
+
+#[test]
+fn sessions_in_all() {
+    for_each_family("limits.sessions", "limits", "sessions = 2", |scene| {
+        let first = scene.greeted();
+        let other = scene.lab.entrance(Mode::Proxy, scene.family.other());
+        let mut second = scene.lab.client.smtp(other);
+        second.dialogue("S: 220");
+        scene.connect().last_words("421 4.3.2 ");
+        scene.expect_refusals("limit_sessions", 1);
+
+        second.dialogue("C: NOOP\n S: 250");
+        drop(first);
+        until("a place that is free again", || {
+            (scene.connect().reply().unwrap().code == 220).then_some(())
+        });
+    });
+}
+
+#[test]
+fn sessions_per_client() {
+    for_each_family("sessions_per_client", "limits", "sessions_per_client = 1", |scene| {
+        let mut first = scene.greeted();
+        scene.connect_from(scene.same_client()).last_words("421 4.7.0 ");
+        scene.expect_refusals("limit_client_sessions", 1);
+
+        scene.connect_from(scene.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        first.dialogue("C: NOOP\n S: 250\n C: QUIT\n S: 221");
+        until("a place that is free again", || {
+            let mut next = scene.connect_from(scene.same_client());
+            (next.reply().unwrap().code == 220).then_some(())
+        });
+    });
+}
+
+/// Neither of the two that are refused has hung up, and the third place is free all the same.
+#[test]
+fn refused_sessions_take_no_places() {
+    let limits = "sessions = 3\nsessions_per_client = 1";
+    for_each_family("refused sessions", "limits", limits, |scene| {
+        let mut held = scene.greeted();
+        let mut refused = [scene.connect(), scene.connect()];
+        for smtp in &mut refused {
+            smtp.last_words("421 4.7.0 ");
+        }
+        scene.connect_from(scene.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        held.dialogue("C: QUIT\n S: 221");
+        drop(refused);
+    });
+}
+
+/// None of the sessions is open when the next begins: only their rate is over the limit.
+#[test]
+fn new_sessions_per_client() {
+    let limit = "new_sessions_per_client_per_minute = 2";
+    for_each_family("new_sessions_per_client", "limits", limit, |scene| {
+        for client in [scene.lab.client_ip(scene.family), scene.same_client()] {
+            scene.connect_from(client).dialogue("S: 220\n C: QUIT\n S: 221");
+        }
+        scene.connect().last_words("421 4.7.0 ");
+        scene.expect_refusals("limit_client_rate", 1);
+        scene.connect_from(scene.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+    });
+}
+
+/// A message that is accepted gives the whole allowance back.
+#[test]
+fn commands() {
+    for_each_family("limits.commands", "limits", "commands = 5", |scene| {
+        let mut smtp = scene.connect();
+        smtp.begin("sender@example.net", "first@example.org");
+        assert_eq!(smtp.data(b"Subject: one\r\n\r\n").code, 250);
+        smtp.dialogue(
+            "C: MAIL FROM:<sender@example.net>
+             S: 250
+             C: RCPT TO:<second@example.org>
+             S: 250",
+        );
+        assert_eq!(smtp.data(b"Subject: two\r\n\r\n").code, 250);
+        for _ in 0..5 {
+            smtp.dialogue("C: NOOP\n S: 250");
+        }
+        smtp.raw(b"NOOP\r\n").unwrap();
+        smtp.last_words("421 4.7.0 ");
+        scene.expect_refusals("limit_commands", 1);
+    });
+}
+
+/// Our own 5xx count and upstream's.
+#[test]
+fn errors() {
+    for_each_family("limits.errors", "limits", "errors = 3", |scene| {
+        let mut smtp = scene.greeted();
+        smtp.dialogue(
+            "C: EHLO client.example.net
+             S: 250
+             C: NONSENSE
+             S: 502 5.5.2
+             C: RCPT TO:<early@example.org>
+             S: 503 5.5.1
+             C: NOOP
+             S: 250
+             C: NONSENSE
+             S: 502 5.5.2
+             C: NOOP",
+        );
+        smtp.last_words("421 4.7.0 ");
+        scene.expect_refusals("limit_errors", 1);
+    });
+}
+
+/// The limit counts the CRLF. A line over it is one error, and the next line is a command again.
+#[test]
+fn line_length() {
+    for_each_family("limits.line_length", "limits", "line_length = 512", |scene| {
+        let noop = |octets: usize| format!("NOOP {}", "x".repeat(octets - "NOOP \r\n".len()));
+        let mut smtp = scene.greeted();
+        smtp.dialogue(&format!(
+            "C: EHLO client.example.net
+             S: 250
+             C: {}
+             S: 250
+             C: {}
+             S: 500 5.5.2
+             C: {}
+             S: 500 5.5.2
+             C: NOOP
+             S: 250",
+            noop(512),
+            noop(513),
+            noop(100_000),
+        ));
+        scene.expect_refusals("limit_line", 2);
+    });
+}
+
+#[test]
+fn a_silent_client_is_told_that_it_was() {
+    for_each_family("timeouts.command", "timeouts", "command = \"1s\"", |scene| {
+        let mut after_greeting = scene.greeted();
+        let mut in_transaction = scene.connect();
+        in_transaction.begin("sender@example.net", "silent@example.org");
+        after_greeting.last_words("421 4.4.2 ");
+        in_transaction.last_words("421 4.4.2 ");
+        scene.expect_refusals("timeout", 2);
+    });
+}
+
+/// Under load the shorter set is in force, for sessions that begin then.
+#[test]
+fn stress() {
+    let Some(lab) = Lab::new("timeouts.stress") else {
+        return;
+    };
+    let _postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy)
+        .set("limits", "sessions = 10")
+        .set("timeouts", "stress_above = 20")
+        .set("timeouts.stress", "command = \"1s\"");
+    for family in Family::ALL {
+        eprintln!("case: {family}");
+        let gateway = Gateway::start(&lab, &config);
+        let scene = Scene { lab: &lab, gateway: &gateway, family };
+        let mut earlier = [scene.greeted(), scene.greeted()];
+        scene.greeted().last_words("421 4.4.2 ");
+        scene.expect_refusals("timeout", 1);
+        for smtp in &mut earlier {
+            smtp.dialogue("C: NOOP\n S: 250\n C: QUIT\n S: 221");
+        }
+    }
+}
+
+/// Plays a scene in front of a fresh gateway, which has one line more of configuration than others.
+fn for_each_family(test: &str, section: &str, line: &str, play: impl Fn(&Scene<'_>)) {
+    let Some(lab) = Lab::new(test) else { return };
+    let _postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy).set(section, line);
+    for family in Family::ALL {
+        eprintln!("case: {family}");
+        let gateway = Gateway::start(&lab, &config);
+        let scene = Scene { lab: &lab, gateway: &gateway, family };
+        for ip in [scene.same_client(), scene.another_client()] {
+            if ip != lab.client_ip(family) {
+                lab.add_client_ip(ip);
+            }
+        }
+        play(&scene);
+    }
+}
+
+struct Scene<'a> {
+    lab: &'a Lab,
+    gateway: &'a Gateway<'a>,
+    family: Family,
+}
+
+impl Scene<'_> {
+    fn connect(&self) -> Smtp {
+        self.connect_from(self.lab.client_ip(self.family))
+    }
+
+    fn connect_from(&self, client: IpAddr) -> Smtp {
+        self.lab.client.smtp_from(client, self.lab.entrance(Mode::Proxy, self.family))
+    }
+
+    fn greeted(&self) -> Smtp {
+        let mut smtp = self.connect();
+        smtp.dialogue("S: 220");
+        smtp
+    }
+
+    /// An address that counts as the client's own: with IPv6, of the same /64.
+    fn same_client(&self) -> IpAddr {
+        match self.family {
+            Family::Ipv4 => self.lab.client_ip(self.family),
+            Family::Ipv6 => "2001:db8:1::11".parse().unwrap(),
+        }
+    }
+
+    /// The nearest address that does not.
+    fn another_client(&self) -> IpAddr {
+        match self.family {
+            Family::Ipv4 => "192.0.2.11",
+            Family::Ipv6 => "2001:db8:1:1::10",
+        }
+        .parse()
+        .unwrap()
+    }
+
+    fn expect_refusals(&self, reason: &str, count: u32) {
+        let reason = format!("reason=\"{reason}\"");
+        let labels = [reason.as_str(), &self.family.label()];
+        self.gateway.wait_for_metric("gatepost_refusals_total", &labels, f64::from(count));
+        // And nothing else was.
+        self.gateway.wait_for_metric("gatepost_refusals_total", &[], f64::from(count));
+    }
+}

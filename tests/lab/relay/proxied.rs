@@ -1,0 +1,295 @@
+//! The PROXY protocol in front of the gateway: mandatory from trusted peers, refused from all others, and Postfix sees
+//! the client that the header names.
+
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, port};
+
+/// The client of the lab stands for a load balancer.
+const TRUSTED: &str = "trusted = [\"192.0.2.0/24\", \"2001:db8:1::/64\"]";
+
+/// PROXY protocol, version 2, §2.2.
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+#[test]
+fn postfix_sees_the_client_of_the_header_proxy_v2() {
+    postfix_sees_the_client_of_the_header("proxied, proxy-v2", "proxy-v2", port::PROXY_PROTOCOL);
+}
+
+#[test]
+fn postfix_sees_the_client_of_the_header_xclient() {
+    postfix_sees_the_client_of_the_header("proxied, xclient", "xclient", port::XCLIENT);
+}
+
+fn postfix_sees_the_client_of_the_header(test: &str, identity: &str, upstream: u16) {
+    let Some(lab) = Lab::new(test) else { return };
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy)
+        .upstream_port(&lab, upstream)
+        .set("upstream", &format!("identity = {identity:?}"))
+        .set("proxy_protocol", TRUSTED);
+    let gateway = Gateway::start(&lab, &config);
+    let mut number = 0;
+    // The load balancer's family and its client's need not be the same.
+    for family in Family::ALL {
+        for named in Family::ALL {
+            for version in [Version::One, Version::Two, Version::TwoWithTlv, Version::TwoMapped] {
+                for cut in [false, true] {
+                    eprintln!("case: {family}, header of {named}, {version:?}, cut: {cut}");
+                    number += 1;
+                    let client = SocketAddr::new(named_ip(named), 4000 + number);
+                    let server = SocketAddr::new(balanced_ip(named), 25);
+                    let header = version.header(client, server);
+                    let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
+                    send(&mut smtp, &header, cut);
+
+                    let recipient = format!("recipient-{number}@example.org");
+                    deliver(&mut smtp, &recipient);
+                    expect_at_postfix(&postfix, &recipient, client.ip());
+                    let line = gateway.wait_for_log(&format!(" to=<{recipient}> "));
+                    let expected = format!(" family={named} client={client} server={server} ");
+                    assert!(line.contains(&expected), "no {expected:?} in\n{line}");
+                }
+            }
+        }
+    }
+}
+
+/// A peer that speaks for itself, a health check perhaps, is the client.
+#[test]
+fn local_and_unknown_are_the_peer_itself() {
+    let Some(lab) = Lab::new("proxied, LOCAL and UNKNOWN") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy)
+        .upstream_port(&lab, port::PROXY_PROTOCOL)
+        .set("upstream", "identity = \"proxy-v2\"")
+        .set("proxy_protocol", TRUSTED);
+    let gateway = Gateway::start(&lab, &config);
+    let pretended = SocketAddr::new(named_ip(Family::Ipv6), 4000);
+    let mut local_with_addresses = Version::Two.header(pretended, pretended);
+    local_with_addresses[SIGNATURE.len()] = 0x20;
+    let headers = [
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        b"PROXY UNKNOWN 2001:db8:f::7 2001:db8:f::25 4000 25\r\n".to_vec(),
+        [SIGNATURE, b"\x20\x00\x00\x00"].concat(),
+        local_with_addresses,
+    ];
+    for family in Family::ALL {
+        for (number, header) in headers.iter().enumerate() {
+            eprintln!("case: {family}, {}", header.escape_ascii());
+            let entrance = lab.entrance(Mode::Proxy, family);
+            let mut smtp = lab.client.smtp(entrance);
+            send(&mut smtp, header, false);
+            let recipient = format!("{family}-{number}@example.org");
+            deliver(&mut smtp, &recipient);
+            expect_at_postfix(&postfix, &recipient, lab.client_ip(family));
+            let line = gateway.wait_for_log(&format!(" to=<{recipient}> "));
+            let expected = format!(" client={} server={entrance} ", smtp.local_addr());
+            assert!(line.contains(&expected), "no {expected:?} in\n{line}");
+        }
+    }
+}
+
+/// Rules and limits are about the client of the header.
+#[test]
+fn rules_and_limits_are_about_the_client_of_the_header() {
+    let Some(lab) = Lab::new("proxied, rules") else {
+        return;
+    };
+    let _postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy)
+        .set("proxy_protocol", TRUSTED)
+        .set("smtp", "refuse_at = \"connect\"")
+        .set("limits", "sessions_per_client = 1")
+        .rule(
+            "name = \"not named\"\naction = \"reject\"\n\
+             networks = [\"203.0.113.66\", \"2001:db8:f:66::/64\"]",
+        );
+    let _gateway = Gateway::start(&lab, &config);
+    for family in Family::ALL {
+        eprintln!("case: {family}");
+        let open = |client: &str| {
+            let server = SocketAddr::new(balanced_ip(family), 25);
+            let client = SocketAddr::new(client.parse().unwrap(), 4000);
+            let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
+            send(&mut smtp, &Version::Two.header(client, server), false);
+            smtp
+        };
+        let (rejected, first, another) = match family {
+            Family::Ipv4 => ("203.0.113.66", "203.0.113.7", "203.0.113.8"),
+            Family::Ipv6 => ("2001:db8:f:66::7", "2001:db8:f::7", "2001:db8:f:1::7"),
+        };
+        open(rejected).dialogue("S: 554 5.7.1 not named\n C: QUIT\n S: 221");
+        let mut held = open(first);
+        held.dialogue("S: 220");
+        open(first).last_words("421 4.7.0 ");
+        open(another).dialogue("S: 220\n C: QUIT\n S: 221");
+        held.dialogue("C: QUIT\n S: 221");
+    }
+}
+
+/// Never guessed: without a header the client is not known, and 421 loses nothing.
+#[test]
+fn mandatory_from_trusted_peers() {
+    let Some(lab) = Lab::new("proxied, mandatory") else {
+        return;
+    };
+    let _postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy).set("proxy_protocol", TRUSTED);
+    let gateway = Gateway::start(&lab, &config);
+    let connect = |family| lab.client.smtp(lab.entrance(Mode::Proxy, family));
+    // These wait for a greeting, as SMTP clients do; meanwhile come those that speak.
+    let mut silent = Family::ALL.map(connect);
+    let wrong: [&[u8]; 4] = [
+        b"EHLO client.example.net\r\n",
+        b"PROXY TCP4 nonsense\r\n",
+        b"PROXY TCP4 203.0.113.7 203.0.113.25 4000 25 EHLO client.example.net\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x11\x11\x00\x00",
+    ];
+    for family in Family::ALL {
+        for start in wrong {
+            eprintln!("case: {family}, {}", start.escape_ascii());
+            let mut smtp = connect(family);
+            smtp.raw(start).unwrap();
+            smtp.last_words("421 4.7.0 ");
+        }
+    }
+    for smtp in &mut silent {
+        smtp.last_words("421 4.7.0 ");
+    }
+    for family in Family::ALL {
+        let labels = ["reason=\"proxy_header\"", &family.label()];
+        gateway.wait_for_metric("gatepost_refusals_total", &labels, 5.0);
+    }
+    assert_eq!(gateway.metric("gatepost_upstream_attempts_total", &[]), 0.0);
+}
+
+/// A header from anybody else is no SMTP; what it says is not believed.
+#[test]
+fn refused_from_others() {
+    let Some(lab) = Lab::new("proxied, refused") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let elsewhere = "trusted = [\"203.0.113.0/24\", \"2001:db8:f::/48\"]";
+    for trusted in [None, Some(elsewhere)] {
+        let mut config = Config::new(&lab, Mode::Proxy);
+        if let Some(trusted) = trusted {
+            config = config.set("proxy_protocol", trusted);
+        }
+        let gateway = Gateway::start(&lab, &config);
+        for family in Family::ALL {
+            for version in [Version::One, Version::Two] {
+                for greeted in [false, true] {
+                    eprintln!("case: {family}, {version:?}, greeted: {greeted}, {trusted:?}");
+                    let client = SocketAddr::new(named_ip(family), 4000);
+                    let mut header =
+                        version.header(client, SocketAddr::new(balanced_ip(family), 25));
+                    header.extend_from_slice(b"EHLO client.example.net\r\n");
+                    let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
+                    if greeted {
+                        smtp.dialogue("S: 220");
+                    }
+                    smtp.raw(&header).unwrap();
+                    // Before it may be the greeting, and replies to the empty lines that version 2 starts with.
+                    let replies = smtp.replies_until_closed();
+                    let last = replies.last().expect("a reply");
+                    assert_eq!(last.code, 554, "{replies:?}");
+                    assert!(last.lines[0].starts_with("5.5.1 "), "{replies:?}");
+                    let line = gateway.wait_for_log(&format!(" client={} ", smtp.local_addr()));
+                    assert!(line.contains("junk_proxy"), "{line}");
+                }
+            }
+            let labels = ["reason=\"junk\"", &family.label()];
+            gateway.wait_for_metric("gatepost_refusals_total", &labels, 4.0);
+        }
+    }
+    assert!(!postfix.log().contains("helo=<client.example.net>"), "Postfix heard more");
+}
+
+/// How the header is written.
+#[derive(Clone, Copy, Debug)]
+enum Version {
+    One,
+    Two,
+    /// With an extension that says nothing (§2.2.4, PP2_TYPE_NOOP).
+    TwoWithTlv,
+    /// IPv4 addresses in the form `::ffff:a.b.c.d`, as dual-stack load balancers write them.
+    TwoMapped,
+}
+
+impl Version {
+    fn header(self, source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+        if let Self::One = self {
+            let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+            let (from, to) = (source.ip(), destination.ip());
+            let ports = format!("{} {}", source.port(), destination.port());
+            return format!("PROXY {family} {from} {to} {ports}\r\n").into_bytes();
+        }
+        let mapped = matches!(self, Self::TwoMapped);
+        let octets = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) if mapped => ip.to_ipv6_mapped().octets().to_vec(),
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let mut body = [octets(source.ip()), octets(destination.ip())].concat();
+        let family = if body.len() == 8 { 0x11 } else { 0x21 };
+        body.extend(source.port().to_be_bytes());
+        body.extend(destination.port().to_be_bytes());
+        if let Self::TwoWithTlv = self {
+            body.extend(b"\x04\x00\x03\r\n.");
+        }
+        let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+        [SIGNATURE, &[0x21, family], &length, &body].concat()
+    }
+}
+
+/// The client that headers of a family name.
+fn named_ip(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => "203.0.113.7",
+        Family::Ipv6 => "2001:db8:f::7",
+    }
+    .parse()
+    .unwrap()
+}
+
+/// Where that client connected to.
+fn balanced_ip(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => "203.0.113.25",
+        Family::Ipv6 => "2001:db8:f::25",
+    }
+    .parse()
+    .unwrap()
+}
+
+/// Sends at once, or in segments of one octet.
+fn send(smtp: &mut Smtp, bytes: &[u8], cut: bool) {
+    if !cut {
+        return smtp.raw(bytes).unwrap();
+    }
+    for byte in bytes {
+        smtp.raw(&[*byte]).unwrap();
+        // For the gateway to read it alone; the outcome may not depend on whether it does.
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn deliver(smtp: &mut Smtp, recipient: &str) {
+    smtp.begin("sender@example.net", recipient);
+    assert_eq!(smtp.data(b"Subject: proxied\r\n\r\nhello\r\n").code, 250);
+    smtp.dialogue("C: QUIT\n S: 221");
+}
+
+fn expect_at_postfix(postfix: &Postfix<'_>, recipient: &str, client: IpAddr) {
+    let line = postfix.wait_for_log(recipient, |line| {
+        line.contains("info: RCPT from ") && line.contains(&format!("to=<{recipient}>"))
+    });
+    let expected = format!(" RCPT from unknown[{client}]: ");
+    assert!(line.contains(&expected), "no {expected:?} in\n{line}");
+}

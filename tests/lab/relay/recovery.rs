@@ -1,0 +1,200 @@
+//! The gateway goes and comes back: kill -9 and start again, `intercept clean`, SIGTERM, SIGHUP.
+
+use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
+
+#[test]
+fn mail_flows_again_after_kill_9_proxy() {
+    mail_flows_again_after_kill_9("kill -9, proxy", Mode::Proxy);
+}
+
+#[test]
+fn mail_flows_again_after_kill_9_tproxy() {
+    mail_flows_again_after_kill_9("kill -9, tproxy", Mode::Tproxy);
+}
+
+fn mail_flows_again_after_kill_9(test: &str, mode: Mode) {
+    let Some(lab) = Lab::new(test) else { return };
+    let postfix = Postfix::receiver(&lab);
+    let mut gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+    for round in 0..3 {
+        for family in Family::ALL {
+            eprintln!("case: {family}, after {round} times kill -9");
+            let interrupted = begun(&lab, mode, family, "interrupted@example.org");
+            deliver(&lab, &postfix, mode, family, &format!("{family}-{round}@example.org"));
+            gateway.kill_and_start_again();
+            drop(interrupted);
+        }
+    }
+    assert_eq!(postfix.count_to("interrupted@example.org"), 0);
+}
+
+#[test]
+fn intercept_clean_leaves_no_rule_behind() {
+    let Some(lab) = Lab::new("intercept clean") else {
+        return;
+    };
+    let before = kernel_rules(&lab);
+    let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
+    assert_ne!(kernel_rules(&lab), before, "a gateway that intercepts has rules");
+    gateway.kill();
+    assert_ne!(kernel_rules(&lab), before, "nobody cleans up after kill -9");
+    Gateway::intercept_clean(&lab);
+    assert_eq!(kernel_rules(&lab), before);
+    Gateway::intercept_clean(&lab);
+    assert_eq!(kernel_rules(&lab), before, "cleaning what is clean changes nothing");
+}
+
+#[test]
+fn sigterm_leaves_no_rule_behind() {
+    let Some(lab) = Lab::new("SIGTERM, rules") else {
+        return;
+    };
+    let before = kernel_rules(&lab);
+    let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    assert_eq!(kernel_rules(&lab), before);
+}
+
+/// Once the gateway and its rules are gone, mail is routed past it.
+#[test]
+fn mail_takes_the_direct_path_when_interception_ends() {
+    let Some(lab) = Lab::new("the direct path") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    for family in Family::ALL {
+        deliver(&lab, &postfix, Mode::Tproxy, family, &format!("{family}@example.org"));
+    }
+}
+
+#[test]
+fn sigterm_lets_transactions_end_and_sends_idle_sessions_away_proxy() {
+    sigterm_drains("SIGTERM, proxy", Mode::Proxy);
+}
+
+#[test]
+fn sigterm_lets_transactions_end_and_sends_idle_sessions_away_tproxy() {
+    sigterm_drains("SIGTERM, tproxy", Mode::Tproxy);
+}
+
+fn sigterm_drains(test: &str, mode: Mode) {
+    let Some(lab) = Lab::new(test) else { return };
+    let postfix = Postfix::receiver(&lab);
+    let mut gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+    let mut sessions = Family::ALL.map(|family| {
+        let mut idle = lab.client.smtp(lab.entrance(mode, family));
+        idle.dialogue("S: 220\n C: EHLO client.example.net\n S: 250");
+        let mut busy = begun(&lab, mode, family, &format!("{family}@example.org"));
+        busy.dialogue("C: DATA\n S: 354");
+        busy.raw(b"Subject: draining\r\n\r\nhalf of it,\r\n").unwrap();
+        (family, idle, busy)
+    });
+
+    gateway.terminate();
+    for (family, idle, busy) in &mut sessions {
+        eprintln!("case: {family}");
+        expect_421(idle);
+        busy.raw(b"and the other half\r\n.\r\n").unwrap();
+        busy.dialogue("S: 250");
+        expect_421(busy);
+        let stored = postfix.message_to(&format!("{family}@example.org"));
+        assert!(stored.content.ends_with(b"half of it,\nand the other half\n"));
+    }
+    assert!(gateway.wait().success());
+}
+
+/// A transaction that does not end within `timeouts.drain` is cut off, and not with a 250.
+#[test]
+fn sigterm_does_not_wait_for_ever() {
+    let Some(lab) = Lab::new("SIGTERM, deadline") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy).set("timeouts", "drain = \"1s\"");
+    let mut gateway = Gateway::start(&lab, &config);
+    let mut stuck = begun(&lab, Mode::Proxy, Family::Ipv6, "stuck@example.org");
+    stuck.dialogue("C: DATA\n S: 354");
+
+    gateway.terminate();
+    assert!(gateway.wait().success());
+    let codes: Vec<u16> = stuck.replies_until_closed().iter().map(|reply| reply.code).collect();
+    assert!(codes.is_empty() || codes == [421], "{codes:?}");
+    assert_eq!(postfix.count_to("stuck@example.org"), 0);
+}
+
+#[test]
+fn sighup_with_a_wrong_file_keeps_the_old_configuration() {
+    let Some(lab) = Lab::new("SIGHUP") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy);
+    let gateway = Gateway::start(&lab, &config);
+    let mut opened_before = begun(&lab, Mode::Proxy, Family::Ipv6, "before@example.org");
+
+    gateway.reload(&config.clone().set("smtp", "no_such_key = true").toml());
+    gateway.wait_for_log("no_such_key");
+    for family in Family::ALL {
+        deliver(&lab, &postfix, Mode::Proxy, family, &format!("{family}@example.org"));
+    }
+
+    let refuse = format!(
+        "{}[[access]]\nname = \"no mail from there\"\nfamily = \"ipv4\"\naction = \"reject\"\n",
+        config.toml()
+    );
+    gateway.reload(&refuse);
+    until("the new configuration", || {
+        let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, Family::Ipv4));
+        smtp.dialogue(
+            "S: 220
+             C: EHLO client.example.net
+             S: 250
+             C: MAIL FROM:<sender@example.net>
+             S: 250",
+        );
+        let reply = smtp.ask("RCPT TO:<refused@example.org>");
+        (reply.code == 550 && reply.lines[0].contains("no mail from there")).then_some(())
+    });
+    deliver(&lab, &postfix, Mode::Proxy, Family::Ipv6, "other-family@example.org");
+
+    // A session that began under the old configuration goes on.
+    assert_eq!(opened_before.data(b"Subject: before\r\n\r\nx\r\n").code, 250);
+}
+
+/// Everything that an interception could leave in the kernel of the gateway's host.
+fn kernel_rules(lab: &Lab) -> String {
+    let ask = |command: &str| format!("{command}:\n{}\n", lab.gateway.run(command.split(' ')));
+    [
+        "nft list ruleset",
+        "ip -4 rule list",
+        "ip -6 rule list",
+        "ip -4 route show table all",
+        "ip -6 route show table all",
+    ]
+    .map(ask)
+    .concat()
+}
+
+/// A session with an envelope, before DATA.
+fn begun(lab: &Lab, mode: Mode, family: Family, recipient: &str) -> Smtp {
+    let mut smtp = lab.client.smtp(lab.entrance(mode, family));
+    smtp.begin("sender@example.net", recipient);
+    smtp
+}
+
+fn deliver(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, recipient: &str) {
+    let mut smtp = begun(lab, mode, family, recipient);
+    assert_eq!(smtp.data(b"Subject: flows\r\n\r\nhello\r\n").code, 250);
+    smtp.dialogue("C: QUIT\n S: 221");
+    postfix.message_to(recipient);
+}
+
+fn expect_421(smtp: &mut Smtp) {
+    let replies = smtp.replies_until_closed();
+    let codes: Vec<u16> = replies.iter().map(|reply| reply.code).collect();
+    assert_eq!(codes, [421], "{replies:?}");
+}

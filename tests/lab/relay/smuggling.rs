@@ -1,0 +1,177 @@
+//! SMTP smuggling: what a laxer server takes for the end of data must not end a message that by RFC 5321 §4.1.1.4 goes
+//! on. The gateway stands before a Postfix whose own protection is off.
+
+use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+use std::net::SocketAddr;
+
+use crate::support::{Config, Family, Gateway, Haproxy, Lab, Mode, Postfix};
+
+/// What may stand before the dot of a line that looks like the end of data to somebody ...
+const BEFORE: [&str; 8] = ["\r\n", "\n", "\r", "\r\r\n", "\r\n\0", "\n\0", "\n\n", "\r\n\r"];
+/// ... and what may follow it.
+const AFTER: [&str; 8] = ["\r\n", "\n", "\r", "\r\r\n", "\0\r\n", "\0\n", "\r\0\n", "\n\r\n"];
+
+/// A message with one of the variants in it, and a whole second transaction after that.
+struct Attempt {
+    variant: String,
+    honest: String,
+    smuggled: String,
+    /// Codes of all replies after the 354.
+    codes: Vec<u16>,
+}
+
+impl Attempt {
+    fn accepted(&self) -> bool {
+        self.codes.first() == Some(&250)
+    }
+}
+
+#[test]
+fn smuggling_sequences_reach_postfix_as_one_message_normalize_proxy() {
+    one_message("smuggling, normalize, proxy", Mode::Proxy);
+}
+
+#[test]
+fn smuggling_sequences_reach_postfix_as_one_message_normalize_tproxy() {
+    one_message("smuggling, normalize, tproxy", Mode::Tproxy);
+}
+
+#[test]
+fn smuggling_sequences_are_refused_with_reject_proxy() {
+    refused("smuggling, reject, proxy", Mode::Proxy);
+}
+
+#[test]
+fn smuggling_sequences_are_refused_with_reject_tproxy() {
+    refused("smuggling, reject, tproxy", Mode::Tproxy);
+}
+
+/// A client reads a reply when it has sent its message, and learns of the 550 then: a connection that broke before
+/// would be a reason to come back.
+#[test]
+fn a_client_with_much_to_say_reads_the_refusal() {
+    let Some(lab) = Lab::new("a refusal early in a large message") else {
+        return;
+    };
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, Mode::Proxy).set("smtp", "bare_newlines = \"reject\"");
+    let _gateway = Gateway::start(&lab, &config);
+    let mut message = b"Subject: a bare newline\nat once\r\n\r\n".to_vec();
+    message.extend(b"and much text after it\r\n".repeat(400_000));
+    for family in Family::ALL {
+        eprintln!("case: {family}");
+        let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
+        smtp.begin("sender@example.net", "recipient@example.org");
+        assert_eq!(smtp.data(&message).code, 550);
+    }
+    assert_eq!(postfix.recipients(), [""; 0]);
+}
+
+/// The tests above can fail: through a relay that does not know SMTP, several sequences do become two messages.
+#[test]
+fn smuggling_works_through_a_blind_relay() {
+    let test = "smuggling through a blind relay";
+    let Some(lab) = Lab::new(test) else { return };
+    let postfix = Postfix::receiver(&lab);
+    let Some(_haproxy) = Haproxy::start(&lab, test) else {
+        return;
+    };
+    for family in Family::ALL {
+        let attempts = attempt_all(&lab, &postfix, lab.entrance(Mode::Proxy, family), family);
+        let smuggled = smuggled(&postfix, &attempts);
+        for published in ["\n.\n", "\n.\r\n", "\r\n.\n"] {
+            assert!(smuggled.contains(&published), "{family}: only {smuggled:?}");
+        }
+    }
+}
+
+fn one_message(test: &str, mode: Mode) {
+    through_the_gateway(test, mode, "normalize", |attempt| {
+        assert_eq!(attempt.codes, [250, 221], "{:?}", attempt.variant);
+    });
+}
+
+fn refused(test: &str, mode: Mode) {
+    through_the_gateway(test, mode, "reject", |attempt| {
+        let Attempt { variant, codes, .. } = attempt;
+        if has_bare_newline(variant) {
+            // Once, at the true end of data; then QUIT is obeyed.
+            assert_eq!(codes, &[550, 221], "{variant:?}");
+        } else {
+            assert_eq!(codes, &[250, 221], "{variant:?}");
+        }
+    });
+}
+
+fn through_the_gateway(test: &str, mode: Mode, bare_newlines: &str, check: impl Fn(&Attempt)) {
+    let Some(lab) = Lab::new(test) else { return };
+    let postfix = Postfix::receiver(&lab);
+    let config = Config::new(&lab, mode).set("smtp", &format!("bare_newlines = {bare_newlines:?}"));
+    let _gateway = Gateway::start(&lab, &config);
+    for family in Family::ALL {
+        eprintln!("case: {family}");
+        let attempts = attempt_all(&lab, &postfix, lab.entrance(mode, family), family);
+        attempts.iter().for_each(&check);
+        assert_eq!(smuggled(&postfix, &attempts), [""; 0], "{family}");
+
+        let recipients = postfix.recipients();
+        for attempt in &attempts {
+            let stored = recipients.iter().filter(|to| **to == attempt.honest).count();
+            assert_eq!(stored, usize::from(attempt.accepted()), "{:?}", attempt.variant);
+        }
+    }
+}
+
+/// Every combination but the true end of data, with the dot alone and with the dot doubled as dot-stuffing would.
+fn variants() -> Vec<String> {
+    let mut variants = Vec::new();
+    for before in BEFORE {
+        for dot in [".", ".."] {
+            variants.extend(AFTER.map(|after| format!("{before}{dot}{after}")));
+        }
+    }
+    variants.retain(|variant| !variant.contains("\r\n.\r\n"));
+    variants
+}
+
+fn has_bare_newline(variant: &str) -> bool {
+    variant.replace("\r\n", "").contains(['\r', '\n'])
+}
+
+/// Sends every variant to `to` in a session of its own; returns when Postfix has stored what it took.
+fn attempt_all(lab: &Lab, postfix: &Postfix<'_>, to: SocketAddr, family: Family) -> Vec<Attempt> {
+    let attempt = |(number, variant): (usize, String)| {
+        let honest = format!("honest-{family}-{number}@example.org");
+        let smuggled = format!("smuggled-{family}-{number}@example.org");
+        let codes = attempt(lab, to, &variant, &honest, &smuggled);
+        Attempt { variant, honest, smuggled, codes }
+    };
+    let attempts = variants().into_iter().enumerate().map(attempt).collect();
+    postfix.wait_until_idle();
+    attempts
+}
+
+fn attempt(lab: &Lab, to: SocketAddr, variant: &str, honest: &str, smuggled: &str) -> Vec<u16> {
+    let mut smtp = lab.client.smtp(to);
+    smtp.begin("sender@example.net", honest);
+    smtp.dialogue("C: DATA\n S: 354");
+    let message = format!(
+        "Subject: honest\r\n\r\nthe honest message{variant}\
+         MAIL FROM:<sender@example.net>\r\n\
+         RCPT TO:<{smuggled}>\r\n\
+         DATA\r\n\
+         Subject: smuggled\r\n\r\nthe smuggled message\r\n.\r\nQUIT\r\n"
+    );
+    // Whoever refuses may close before it has read everything.
+    if let Err(error) = smtp.raw(message.as_bytes()) {
+        assert!(matches!(error.kind(), BrokenPipe | ConnectionReset), "{error}");
+    }
+    smtp.replies_until_closed().iter().map(|reply| reply.code).collect()
+}
+
+/// The variants whose smuggled message Postfix stored.
+fn smuggled<'a>(postfix: &Postfix<'_>, attempts: &'a [Attempt]) -> Vec<&'a str> {
+    let recipients = postfix.recipients();
+    let arrived = |attempt: &&Attempt| recipients.contains(&attempt.smuggled);
+    attempts.iter().filter(arrived).map(|attempt| attempt.variant.as_str()).collect()
+}

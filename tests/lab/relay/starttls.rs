@@ -1,0 +1,168 @@
+//! STARTTLS with Postfix's certificate works end to end through passthrough: clients that verify it are content, and the
+//! gateway never holds a key.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Output;
+
+use crate::support::{Authority, Config, Family, Gateway, Lab, Mode, Postfix, port};
+
+const HOSTNAME: &str = "mx.example.org";
+
+#[test]
+fn swaks_verifies_postfix_certificate_proxy() {
+    swaks_verifies_postfix_certificate("swaks verifies, proxy", Mode::Proxy);
+}
+
+#[test]
+fn swaks_verifies_postfix_certificate_tproxy() {
+    swaks_verifies_postfix_certificate("swaks verifies, tproxy", Mode::Tproxy);
+}
+
+#[test]
+fn postfix_sends_to_postfix_proxy() {
+    postfix_sends_to_postfix("Postfix sends, proxy", Mode::Proxy);
+}
+
+#[test]
+fn postfix_sends_to_postfix_tproxy() {
+    postfix_sends_to_postfix("Postfix sends, tproxy", Mode::Tproxy);
+}
+
+fn swaks_verifies_postfix_certificate(test: &str, mode: Mode) {
+    let Some(lab) = Lab::new(test) else { return };
+    let authority = Authority::new(lab.folder("ca"), HOSTNAME);
+    let stranger = Authority::new(lab.folder("another-ca"), HOSTNAME);
+    let postfix = receiver(&lab, &authority);
+    let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+    for family in Family::ALL {
+        for (way, to) in [("direct", lab.direct(family)), ("gateway", lab.entrance(mode, family))] {
+            eprintln!("case: {family}, {way}");
+            let recipient = format!("{way}-{family}@example.org");
+            let shown = lab.path("shown.pem");
+
+            let sent = swaks(&lab, to, &recipient, &authority.certificate(), &shown);
+            let transcript = String::from_utf8_lossy(&sent.stdout);
+            assert!(sent.status.success(), "{transcript}");
+            assert_eq!(
+                certificate(&shown),
+                certificate(&authority.server_certificate()),
+                "{transcript}"
+            );
+            let stored = postfix.message_to(&recipient);
+            assert!(stored.trace.contains("using TLS"), "{}", stored.trace);
+
+            let refused = swaks(&lab, to, "nobody@example.org", &stranger.certificate(), &shown);
+            assert!(!refused.status.success(), "an authority nobody trusts is not noticed");
+        }
+    }
+}
+
+fn postfix_sends_to_postfix(test: &str, mode: Mode) {
+    let Some(lab) = Lab::new(test) else { return };
+    let authority = Authority::new(lab.folder("ca"), HOSTNAME);
+    let postfix = receiver(&lab, &authority);
+    let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+
+    for (security, logged) in [("verify", Some("Verified TLS connection")), ("none", None)] {
+        let main_cf = sender(&lab, mode, security, &authority);
+        let name = format!("sender-{security}");
+        let sender = Postfix::start(&lab, &lab.client, &name, None, &main_cf);
+        for family in Family::ALL {
+            eprintln!("case: {family}, {security}");
+            let recipient = format!("{family}@example.org");
+            submit(&lab, &recipient);
+            let line = sender.wait_for_log("a delivery", |line| {
+                line.contains(&format!("to=<{recipient}>")) && line.contains("status=")
+            });
+            assert!(line.contains("status=sent"), "{line}");
+            let stored = postfix.take_message_to(&recipient);
+            assert!(stored.content.ends_with(&body()), "the message is another one");
+            assert_eq!(stored.trace.contains("using TLS"), logged.is_some(), "{}", stored.trace);
+            if let Some(words) = logged {
+                let to = lab.entrance(mode, family).ip();
+                sender.wait_for_log(words, |line| {
+                    line.contains(words) && line.contains(&format!("[{to}]"))
+                });
+            }
+        }
+    }
+}
+
+fn receiver<'lab>(lab: &'lab Lab, authority: &Authority) -> Postfix<'lab> {
+    let main_cf = "smtpd_tls_received_header = yes\nsmtpd_tls_loglevel = 1";
+    Postfix::start(lab, &lab.server, "receiver", Some(authority), main_cf)
+}
+
+/// A Postfix on the client that relays each recipient over the family that it is named after.
+fn sender(lab: &Lab, mode: Mode, security: &str, authority: &Authority) -> String {
+    let routes = Family::ALL.map(|family| {
+        let gateway = lab.entrance(mode, family);
+        format!("{{ {family}@example.org = smtp:[{}]:{} }}", gateway.ip(), gateway.port())
+    });
+    format!(
+        "myhostname = sender.example.net
+         virtual_mailbox_domains =
+         transport_maps = inline:{{ {} }}
+         smtp_tls_security_level = {security}
+         smtp_tls_verify_cert_match = {HOSTNAME}
+         smtp_tls_CAfile = {}
+         smtp_tls_loglevel = 1",
+        routes.join(", "),
+        authority.certificate().display(),
+    )
+    .replace("\n         ", "\n")
+}
+
+/// Hands a message to the Postfix on the client.
+fn submit(lab: &Lab, recipient: &str) {
+    let mut smtp = lab.client.smtp(SocketAddr::new([127, 0, 0, 1].into(), port::DIRECT));
+    smtp.begin("sender@example.net", recipient);
+    let message = [b"Subject: from Postfix\r\n\r\n".to_vec(), crlf(&body())].concat();
+    assert_eq!(smtp.data(&message).code, 250);
+    smtp.dialogue("C: QUIT\n S: 221");
+}
+
+/// As it is stored, with Unix line ends.
+fn body() -> Vec<u8> {
+    ".a line with dots.\n..\n.\n".repeat(40_000).into_bytes()
+}
+
+fn crlf(text: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(text).replace('\n', "\r\n").into_bytes()
+}
+
+fn swaks(lab: &Lab, to: SocketAddr, recipient: &str, trusted: &Path, shown: &Path) -> Output {
+    let _ = fs::remove_file(shown);
+    let (server, port) = (to.ip().to_string(), to.port().to_string());
+    let (trusted, shown) = (trusted.to_str().unwrap(), shown.to_str().unwrap());
+    let family = if to.is_ipv6() { "-6" } else { "-4" };
+    lab.client.output([
+        "swaks",
+        family,
+        "--server",
+        &server,
+        "--port",
+        &port,
+        "--tls",
+        "--tls-verify",
+        "--tls-ca-path",
+        trusted,
+        "--tls-get-peer-cert",
+        shown,
+        "--ehlo",
+        "client.example.net",
+        "--from",
+        "sender@example.net",
+        "--to",
+        recipient,
+    ])
+}
+
+/// The base64 of the first certificate of a file.
+fn certificate(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines = text.lines().skip_while(|line| !line.starts_with("-----BEGIN CERT"));
+    lines.skip(1).take_while(|line| !line.starts_with("-----END")).collect()
+}

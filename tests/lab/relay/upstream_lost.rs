@@ -1,0 +1,254 @@
+//! Postfix stopped in mid-session, before and after the final dot: the client never reads a 250 that Postfix did not
+//! say.
+
+use std::fmt;
+
+use crate::support::{Config, Family, Gateway, Lab, Mode, PolicyGate, Postfix, Reply, Smtp};
+
+/// How Postfix goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The process of the session is killed; others take the next session.
+    SessionKilled,
+    /// `postfix stop`.
+    Stopped,
+    /// Every process is killed at once.
+    AllKilled,
+}
+
+impl End {
+    fn come(self, postfix: &Postfix<'_>) {
+        match self {
+            Self::SessionKilled => postfix.kill_sessions(),
+            Self::Stopped => postfix.stop(),
+            Self::AllKilled => postfix.kill(),
+        }
+    }
+}
+
+/// When Postfix goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PolicyStage {
+    AfterGreeting,
+    AfterRecipient,
+    /// Half of a message of 1 MB has been sent.
+    DuringData,
+    BeforeFinalDot,
+    /// The dot has reached Postfix, and Postfix has not answered it.
+    AfterFinalDot,
+    /// As `AfterFinalDot`, with a second transaction pipelined behind the dot.
+    AfterFinalDotPipelined,
+    /// A first message has been accepted; then as `AfterFinalDot`.
+    SecondMessage,
+    /// `BDAT 5`, its 250, and then half of the next chunk.
+    DuringChunk,
+    /// `BDAT n LAST` has reached Postfix, and Postfix has not answered it.
+    AfterLastChunk,
+}
+
+impl PolicyStage {
+    const ALL: [Self; 9] = [
+        Self::AfterGreeting,
+        Self::AfterRecipient,
+        Self::DuringData,
+        Self::BeforeFinalDot,
+        Self::AfterFinalDot,
+        Self::AfterFinalDotPipelined,
+        Self::SecondMessage,
+        Self::DuringChunk,
+        Self::AfterLastChunk,
+    ];
+}
+
+impl fmt::Display for PolicyStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[test]
+fn no_250_that_postfix_did_not_say_proxy() {
+    no_250_that_postfix_did_not_say("upstream lost, proxy", Mode::Proxy);
+}
+
+#[test]
+fn no_250_that_postfix_did_not_say_tproxy() {
+    no_250_that_postfix_did_not_say("upstream lost, tproxy", Mode::Tproxy);
+}
+
+fn no_250_that_postfix_did_not_say(test: &str, mode: Mode) {
+    let Some(lab) = Lab::new(test) else { return };
+    let gate = PolicyGate::open(lab.path("policy"));
+    let restriction = format!("smtpd_end_of_data_restrictions = {}", gate.restriction());
+    let postfix = Postfix::start(&lab, &lab.server, "postfix", None, &restriction);
+    let config = Config::new(&lab, mode).set("upstream", "retry_after = \"1s\"");
+    let _gateway = Gateway::start(&lab, &config);
+
+    for family in Family::ALL {
+        for moment in PolicyStage::ALL {
+            for &end in ends_for(moment) {
+                eprintln!("case: {family}, {moment}, {end:?}");
+                let scene = Scene {
+                    lab: &lab,
+                    postfix: &postfix,
+                    gate: &gate,
+                    mode,
+                    family,
+                    recipient: format!("{family}-{moment}-{end:?}@example.org").to_lowercase(),
+                };
+                scene.play(moment, end);
+                if end != End::SessionKilled {
+                    scene.expect_unavailable();
+                    postfix.start_again();
+                }
+                scene.expect_mail_to_flow();
+            }
+        }
+    }
+}
+
+/// Starting Postfix again takes its time: not every way to go at every moment.
+fn ends_for(moment: PolicyStage) -> &'static [End] {
+    match moment {
+        PolicyStage::BeforeFinalDot => &[End::SessionKilled, End::Stopped],
+        PolicyStage::AfterFinalDot => &[End::SessionKilled, End::Stopped, End::AllKilled],
+        _ => &[End::SessionKilled],
+    }
+}
+
+struct Scene<'a> {
+    lab: &'a Lab,
+    postfix: &'a Postfix<'a>,
+    gate: &'a PolicyGate,
+    mode: Mode,
+    family: Family,
+    recipient: String,
+}
+
+impl Scene<'_> {
+    fn connect(&self) -> Smtp {
+        self.lab.client.smtp(self.lab.entrance(self.mode, self.family))
+    }
+
+    fn begin(&self) -> Smtp {
+        let mut smtp = self.connect();
+        smtp.begin("sender@example.net", &self.recipient);
+        smtp
+    }
+
+    /// Plays a session up to the moment, lets Postfix go, and compares what the client read with what Postfix took.
+    fn play(&self, moment: PolicyStage, end: End) {
+        let mut accepted = Vec::new();
+        let mut smtp = self.up_to(moment, &mut accepted);
+        let question = matches!(
+            moment,
+            PolicyStage::AfterFinalDot
+                | PolicyStage::AfterFinalDotPipelined
+                | PolicyStage::SecondMessage
+                | PolicyStage::AfterLastChunk
+        )
+        .then(|| self.gate.question());
+        end.come(self.postfix);
+        drop(question);
+
+        // What the client says next; the connection may be gone already.
+        let next = match moment {
+            PolicyStage::AfterGreeting => "EHLO client.example.net\r\n",
+            PolicyStage::AfterRecipient => "DATA\r\n",
+            PolicyStage::DuringData | PolicyStage::BeforeFinalDot => "the last line\r\n.\r\n",
+            PolicyStage::DuringChunk => "67890",
+            _ => "",
+        };
+        let _ = smtp.raw(next.as_bytes());
+
+        let replies = smtp.replies_until_closed();
+        let first = replies.first().expect("a reply before the connection ends");
+        assert_eq!(first.code, 421, "{replies:?}");
+        assert!(first.lines[0].starts_with("4.4.2 "), "{replies:?}");
+        assert!(replies.iter().all(|reply| reply.code / 100 == 4), "{replies:?}");
+        self.compare(&accepted);
+    }
+
+    /// Talks until the moment has come; what was accepted on the way is added to `accepted`.
+    fn up_to(&self, moment: PolicyStage, accepted: &mut Vec<Reply>) -> Smtp {
+        let message = b"Subject: lost\r\n\r\nhello\r\n";
+        if moment == PolicyStage::AfterGreeting {
+            let mut smtp = self.connect();
+            smtp.dialogue("S: 220");
+            return smtp;
+        }
+        let mut smtp = self.begin();
+        match moment {
+            PolicyStage::AfterGreeting | PolicyStage::AfterRecipient => {}
+            PolicyStage::DuringData => {
+                smtp.dialogue("C: DATA\n S: 354");
+                smtp.raw("0123456789abcdef\r\n".repeat(30_000).as_bytes()).unwrap();
+            }
+            PolicyStage::BeforeFinalDot => {
+                smtp.dialogue("C: DATA\n S: 354");
+                smtp.raw(message).unwrap();
+            }
+            PolicyStage::AfterFinalDot => self.send_data(&mut smtp, ""),
+            PolicyStage::AfterFinalDotPipelined => {
+                let second = format!(
+                    "MAIL FROM:<sender@example.net>\r\nRCPT TO:<{}>\r\nDATA\r\n",
+                    self.recipient
+                );
+                self.send_data(&mut smtp, &second);
+            }
+            PolicyStage::SecondMessage => {
+                self.send_data(&mut smtp, "");
+                self.gate.question().answer_dunno();
+                accepted.push(smtp.reply().unwrap());
+                smtp.dialogue(&format!(
+                    "C: MAIL FROM:<sender@example.net>
+                     S: 250
+                     C: RCPT TO:<{}>
+                     S: 250",
+                    self.recipient
+                ));
+                self.send_data(&mut smtp, "");
+            }
+            PolicyStage::DuringChunk => {
+                smtp.raw(b"BDAT 5\r\na: b\n").unwrap();
+                smtp.dialogue("S: 250");
+                smtp.raw(b"BDAT 10 LAST\r\n12345").unwrap();
+            }
+            PolicyStage::AfterLastChunk => smtp.raw(b"BDAT 9 LAST\r\na: b\r\n\r\nc").unwrap(),
+        }
+        smtp
+    }
+
+    fn send_data(&self, smtp: &mut Smtp, pipelined: &str) {
+        smtp.dialogue("C: DATA\n S: 354");
+        smtp.raw(format!("Subject: lost\r\n\r\nhello\r\n.\r\n{pipelined}").as_bytes()).unwrap();
+    }
+
+    /// Each 250 names a queue file of Postfix's, and nothing else is stored.
+    fn compare(&self, accepted: &[Reply]) {
+        for reply in accepted {
+            assert_eq!(reply.code, 250, "{reply:?}");
+            let id = reply.queue_id().expect("a queue id in Postfix's 250");
+            self.postfix.wait_for_log(id, |line| line.contains(id) && line.contains("status=sent"));
+        }
+        assert_eq!(self.postfix.count_to(&self.recipient), accepted.len());
+    }
+
+    /// With no Postfix to connect to the client is told to come back.
+    fn expect_unavailable(&self) {
+        let replies = self.connect().replies_until_closed();
+        let codes: Vec<u16> = replies.iter().map(|reply| reply.code).collect();
+        assert_eq!(codes, [421], "{replies:?}");
+        assert!(replies[0].lines[0].starts_with("4.3.2 "), "{replies:?}");
+    }
+
+    fn expect_mail_to_flow(&self) {
+        let before = self.postfix.count_to(&self.recipient);
+        let mut smtp = self.begin();
+        self.send_data(&mut smtp, "");
+        self.gate.question().answer_dunno();
+        smtp.dialogue("S: 250\n C: QUIT\n S: 221");
+        self.postfix.wait_until_idle();
+        assert_eq!(self.postfix.count_to(&self.recipient), before + 1);
+    }
+}

@@ -1,0 +1,178 @@
+//! A headless Chromium on a host of the lab, driven by the DevTools protocol over a pair of pipes: messages are JSON, each
+//! ended by a NUL (`--remote-debugging-pipe`).
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::{Host, Lab, PATIENCE, Process, until};
+
+pub(crate) struct Browser {
+    _process: Process,
+    to: File,
+    from: Receiver<Value>,
+    /// Of the last command.
+    id: u64,
+    /// What the browser told without being asked.
+    events: Vec<Value>,
+}
+
+impl Browser {
+    /// Starts it with a profile of its own in the lab's folder.
+    #[track_caller]
+    pub(crate) fn start(lab: &Lab, host: &Host) -> Self {
+        let folder = lab.folder("chromium");
+        let pipes = ["commands", "answers"].map(|name| folder.join(name));
+        for pipe in &pipes {
+            assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        }
+        let [commands, answers] = &pipes;
+        let script = "exec chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage \
+                      --no-first-run --disable-background-networking --disable-component-update \
+                      --hide-scrollbars --user-data-dir=\"$2\" --remote-debugging-pipe 3<\"$0\" 4>\"$1\"";
+        let profile = folder.join("profile");
+        let paths = [commands, answers, &profile].map(|path| path.to_str().unwrap());
+        let process = host.spawn([&["sh", "-c", script][..], &paths].concat());
+        // In the order of the shell: each end waits for the other.
+        let to = File::options().write(true).open(commands).unwrap();
+        let from = BufReader::new(File::open(answers).unwrap());
+        let (told, inbox) = channel();
+        thread::spawn(move || {
+            for message in from.split(0).map_while(Result::ok) {
+                let message = serde_json::from_slice(&message).unwrap();
+                if told.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { _process: process, to, from: inbox, id: 0, events: Vec::new() }
+    }
+
+    /// An empty page, which tells what goes wrong in it.
+    #[track_caller]
+    pub(crate) fn page(&mut self) -> Page<'_> {
+        let target = self.ask(None, "Target.createTarget", json!({ "url": "about:blank" }));
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let session = self.ask(None, "Target.attachToTarget", attach);
+        let session = session["sessionId"].as_str().unwrap().to_owned();
+        let mut page = Page { browser: self, session };
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            page.ask(&format!("{domain}.enable"), json!({}));
+        }
+        page
+    }
+
+    #[track_caller]
+    fn ask(&mut self, session: Option<&str>, method: &str, parameters: Value) -> Value {
+        self.id += 1;
+        let mut command = json!({ "id": self.id, "method": method, "params": parameters });
+        if let Some(session) = session {
+            command["sessionId"] = json!(session);
+        }
+        self.to.write_all(format!("{command}\0").as_bytes()).unwrap();
+        loop {
+            let said = self.from.recv_timeout(PATIENCE);
+            let mut said = said.unwrap_or_else(|error| panic!("{method}: chromium: {error}"));
+            if said["id"] == self.id {
+                assert!(said["error"].is_null(), "{command}: {said}");
+                return said["result"].take();
+            }
+            self.events.push(said);
+        }
+    }
+}
+
+pub(crate) struct Page<'browser> {
+    browser: &'browser mut Browser,
+    session: String,
+}
+
+impl Page<'_> {
+    #[track_caller]
+    pub(crate) fn ask(&mut self, method: &str, parameters: Value) -> Value {
+        self.browser.ask(Some(&self.session), method, parameters)
+    }
+
+    /// Loads an address, and waits until all of it is there.
+    #[track_caller]
+    pub(crate) fn open(&mut self, url: &str) {
+        self.ask("Page.navigate", json!({ "url": url }));
+        until(format_args!("{url} to load"), || {
+            let state = self.value("location.protocol + document.readyState");
+            (state == "http:complete").then_some(())
+        });
+    }
+
+    /// What an expression of JavaScript comes to.
+    #[track_caller]
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
+        let asked = json!({ "expression": expression, "returnByValue": true });
+        let mut answer = self.ask("Runtime.evaluate", asked);
+        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
+        answer["result"]["value"].take()
+    }
+
+    #[track_caller]
+    pub(crate) fn text(&mut self, expression: &str) -> String {
+        let value = self.value(expression);
+        value.as_str().unwrap_or_else(|| panic!("{expression}: {value}")).to_owned()
+    }
+
+    /// A screen of that width, in one of the colour schemes `light` and `dark`.
+    pub(crate) fn screen(&mut self, width: u32, scheme: &str) {
+        let screen = json!({
+            "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600,
+        });
+        self.ask("Emulation.setDeviceMetricsOverride", screen);
+        let scheme = json!({ "name": "prefers-color-scheme", "value": scheme });
+        self.ask("Emulation.setEmulatedMedia", json!({ "features": [scheme] }));
+    }
+
+    /// A picture of the whole page.
+    pub(crate) fn shoot(&mut self, file: &Path) {
+        let options = json!({ "format": "png", "captureBeyondViewport": true });
+        let picture = self.ask("Page.captureScreenshot", options);
+        let mut decode = Command::new("base64")
+            .arg("-d")
+            .stdin(Stdio::piped())
+            .stdout(File::create(file).unwrap())
+            .spawn()
+            .unwrap();
+        let base64 = picture["data"].as_str().unwrap();
+        decode.stdin.take().unwrap().write_all(base64.as_bytes()).unwrap();
+        assert!(decode.wait().unwrap().success());
+        assert!(fs::read(file).unwrap().starts_with(b"\x89PNG"), "{}", file.display());
+    }
+
+    /// Errors and warnings until now: of scripts, of the page's policy, of the network.
+    pub(crate) fn complaints(&mut self) -> Vec<Value> {
+        // An answer comes after what happened before it.
+        self.value("0");
+        let wrong = |event: &&Value| match event["method"].as_str() {
+            Some("Log.entryAdded") => {
+                matches!(event["params"]["entry"]["level"].as_str(), Some("error" | "warning"))
+            }
+            Some(
+                "Runtime.consoleAPICalled" | "Runtime.exceptionThrown" | "Network.loadingFailed",
+            ) => true,
+            _ => false,
+        };
+        self.browser.events.iter().filter(wrong).cloned().collect()
+    }
+
+    /// The addresses that it asked for until now.
+    pub(crate) fn requests(&mut self) -> Vec<String> {
+        self.value("0");
+        let asked = self
+            .browser
+            .events
+            .iter()
+            .filter(|event| event["method"] == "Network.requestWillBeSent");
+        asked.map(|event| event["params"]["request"]["url"].as_str().unwrap().to_owned()).collect()
+    }
+}

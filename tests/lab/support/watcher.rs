@@ -1,0 +1,218 @@
+//! A running `gatepost watch --format json` on a host of the lab, and what it told.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{Host, Lab, Process, until};
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+
+/// Nothing was told for so long: what came has been dealt with. A session is told a second or so after its end, when no
+/// late segment can belong to it any more.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// Who captures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Ebpf,
+    Pcap,
+}
+
+impl Source {
+    pub(crate) const ALL: [Self; 2] = [Self::Ebpf, Self::Pcap];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Pcap => "pcap",
+        }
+    }
+
+    /// Whether it can capture here, with all rights; says so on standard error where it cannot.
+    pub(crate) fn runs_here(self, lab: &Lab, test: &str) -> bool {
+        let command =
+            [GATEPOST, "watch", "--source", self.name(), "-i", "lo", "--duration", "10ms"];
+        let output = lab.gateway.output(command.into_iter().chain(["--format", "json"]));
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            // Not `eprintln!`: the test harness swallows that when a test passes.
+            let _ = writeln!(
+                io::stderr(),
+                "SKIPPED: {test}: {} does not run here: {}",
+                self.name(),
+                said.trim()
+            );
+        }
+        output.status.success()
+    }
+}
+
+/// A running `gatepost watch`.
+pub(crate) struct Watcher<'lab> {
+    host: &'lab Host,
+    process: Process,
+    told: PathBuf,
+    metrics: SocketAddr,
+}
+
+impl<'lab> Watcher<'lab> {
+    /// Starts it; when this returns, it misses nothing.
+    #[track_caller]
+    pub(crate) fn start(
+        lab: &Lab,
+        host: &'lab Host,
+        source: Source,
+        interfaces: &[&str],
+        options: &[&str],
+    ) -> Self {
+        // Hosts have their own networks, but not all watchers have a host of their own.
+        static PORT: AtomicU16 = AtomicU16::new(9700);
+
+        let port = PORT.fetch_add(1, Ordering::Relaxed);
+        let metrics = SocketAddr::from(([127, 0, 0, 1], port));
+        let told = lab.path(&format!("watched-{port}.json"));
+        let mut command =
+            vec!["sh", "-c", "told=$0 && exec \"$@\" >\"$told\"", told.to_str().unwrap()];
+        let address = metrics.to_string();
+        command.extend([GATEPOST, "watch", "--source", source.name(), "--format", "json"]);
+        command.extend(["--metrics", &address]);
+        command.extend(interfaces.iter().flat_map(|name| ["-i", name]));
+        command.extend(options);
+        let mut process = host.spawn(command);
+        until(format_args!("`watching` from {}", source.name()), || {
+            assert!(!process.has_ended(), "watch ended at once:\n{}", process.log());
+            process.log().contains("watching").then_some(())
+        });
+        Self { host, process, told, metrics }
+    }
+
+    /// What it told until now, whole lines only.
+    pub(crate) fn told(&self) -> Told {
+        let text = fs::read_to_string(&self.told).unwrap();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        Told::parse(whole)
+    }
+
+    /// Waits until it tells no more, as when what came has been dealt with.
+    pub(crate) fn wait_until_quiet(&self) {
+        let size = || fs::metadata(&self.told).unwrap().len();
+        until("a watcher that tells no more", || {
+            let before = size();
+            thread::sleep(QUIET);
+            (size() == before).then_some(())
+        });
+    }
+
+    /// Waits until it told so many sessions, or tells no more.
+    pub(crate) fn wait_for_sessions(&self, sessions: u64) {
+        let mut told = 0;
+        let mut since = Instant::now();
+        while told < sessions && since.elapsed() < QUIET {
+            thread::sleep(Duration::from_millis(20));
+            let now = self.told().sessions().len() as u64;
+            if now != told {
+                (told, since) = (now, Instant::now());
+            }
+        }
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// SIGTERM, and all that it told.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Told {
+        self.signal(Signal::SIGTERM);
+        let status = self.process.wait();
+        assert!(status.success(), "watch: {status}\n{}", self.process.log());
+        self.told()
+    }
+
+    /// Standard error until now.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Its metrics as they are now.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Metrics {
+        let mut stream = self.host.connect(self.metrics).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        Metrics(page)
+    }
+}
+
+/// A page of metrics.
+pub(crate) struct Metrics(pub(crate) String);
+
+impl Metrics {
+    /// The sum over the series of that name whose labels contain every one of `labels`, such as `family="ipv6"`.
+    #[track_caller]
+    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let series = self.0.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let found = series.strip_prefix(name)?;
+            (found.is_empty() || found.starts_with('{')).then_some((found, value))
+        });
+        let series: Vec<(&str, &str)> = series.collect();
+        assert!(!series.is_empty(), "no metric {name} in:\n{}", self.0);
+        let wanted = series.iter().filter(|(found, _)| labels.iter().all(|l| found.contains(l)));
+        wanted.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+}
+
+/// The lines that a watcher or a replay told.
+pub(crate) struct Told(pub(crate) Vec<Value>);
+
+impl Told {
+    /// What `gatepost replay` tells of a file that a watcher wrote.
+    #[track_caller]
+    pub(crate) fn replayed(lab: &Lab, file: &str, options: &[String]) -> Self {
+        let command = [GATEPOST, "replay", "--format", "json", file].map(str::to_owned);
+        Self::parse(&lab.gateway.run(command.iter().chain(options)))
+    }
+
+    #[track_caller]
+    pub(crate) fn parse(text: &str) -> Self {
+        Self(text.lines().map(|line| serde_json::from_str(line).expect(line)).collect())
+    }
+
+    pub(crate) fn of_type(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.0.iter().filter(move |line| line["type"] == kind)
+    }
+
+    pub(crate) fn sessions(&self) -> Vec<&Value> {
+        self.of_type("session").collect()
+    }
+
+    /// The one line of a type.
+    #[track_caller]
+    pub(crate) fn only(&self, kind: &str) -> &Value {
+        let lines: Vec<&Value> = self.of_type(kind).collect();
+        assert_eq!(lines.len(), 1, "lines of type {kind}");
+        lines[0]
+    }
+
+    /// What the source said that it lost: SYNs of clients, and other packets.
+    #[track_caller]
+    pub(crate) fn lost(&self) -> (u64, u64) {
+        let lost = self.only("lost");
+        (lost["openings"].as_u64().expect("openings"), lost["packets"].as_u64().expect("packets"))
+    }
+}

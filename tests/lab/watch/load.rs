@@ -1,0 +1,130 @@
+//! smtp-source at full speed: whatever a source cannot deliver, it counts. Seen + counted as lost = sent.
+
+use std::collections::BTreeSet;
+
+use crate::support::watcher::{Source, Told, Watcher};
+use crate::support::{Family, Lab, Process, port};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Of each family, one message each.
+const SESSIONS: u64 = 4_000;
+/// Open at once.
+const PARALLEL: u64 = 50;
+const OCTETS: u64 = 4_000;
+
+/// What the client's kernel sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    connections: u64,
+    /// The first of each connection and those sent again.
+    syns: u64,
+}
+
+impl Sent {
+    /// Since the client's host was made.
+    fn by(lab: &Lab) -> Self {
+        let counters = lab.client.run(["nstat", "-asz", "TcpActiveOpens", "TcpExtTCPSynRetrans"]);
+        let value = |name: &str| {
+            let line = counters.lines().find_map(|line| line.strip_prefix(name));
+            let value = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+            value.unwrap_or_else(|| panic!("{name} in {counters:?}"))
+        };
+        let connections = value("TcpActiveOpens");
+        Self { connections, syns: connections + value("TcpExtTCPSynRetrans") }
+    }
+}
+
+#[test]
+fn sessions_at_full_speed_are_seen_or_counted_as_lost() {
+    let test = "watch, full speed";
+    let Some(lab) = Lab::new(test) else { return };
+    let sources = Source::ALL.into_iter().filter(|source| source.runs_here(&lab, test));
+    let sources: Vec<Source> = sources.collect();
+    let _sinks = sinks(&lab);
+    for source in sources {
+        let before = Sent::by(&lab);
+        let watcher = Watcher::start(&lab, &lab.server, source, &["gateway"], &[]);
+        let both = Family::ALL.map(|family| smtp_source(&lab, family));
+        both.into_iter().for_each(finished);
+        watcher.wait_until_quiet();
+        let told = watcher.finish();
+        settle(source, &told, before, Sent::by(&lab));
+    }
+}
+
+/// The reader sleeps through half of the load, and the kernel keeps next to nothing for it. The client has few ports, which
+/// serve again while nobody saw the end of the connection before.
+#[test]
+fn what_a_starved_source_loses_is_counted() {
+    let test = "watch, starved";
+    let Some(lab) = Lab::new(test) else { return };
+    let sources = Source::ALL.into_iter().filter(|source| source.runs_here(&lab, test));
+    let sources: Vec<Source> = sources.collect();
+    let _sinks = sinks(&lab);
+    lab.client.run(["sysctl", "-w", "net.ipv4.ip_local_port_range=20000 24999"]);
+    for source in sources {
+        let before = Sent::by(&lab);
+        let starved = ["--buffer", "64K"];
+        let watcher = Watcher::start(&lab, &lab.server, source, &["gateway"], &starved);
+        watcher.signal(Signal::SIGSTOP);
+        finished(smtp_source(&lab, Family::Ipv6));
+        watcher.signal(Signal::SIGCONT);
+        finished(smtp_source(&lab, Family::Ipv4));
+        watcher.wait_until_quiet();
+        let told = watcher.finish();
+        settle(source, &told, before, Sent::by(&lab));
+        let (_, packets) = told.lost();
+        assert!(packets > 0, "{source:?} lost nothing, though it slept");
+    }
+}
+
+/// Each SYN that was sent is in a session or lost, so each session is seen or lost.
+#[track_caller]
+fn settle(source: Source, told: &Told, before: Sent, after: Sent) {
+    let connections = after.connections - before.connections;
+    assert_eq!(connections, 2 * SESSIONS, "connections that smtp-source opened");
+    let sent = after.syns - before.syns;
+
+    let sessions = told.sessions();
+    // A port may serve again at once where the server closed first, but not at the same time.
+    let begun = |session: &&Value| format!("{} {}", session["client"], session["start"]);
+    let begun: BTreeSet<String> = sessions.iter().map(begun).collect();
+    assert_eq!(begun.len(), sessions.len(), "{source:?}: a session told twice");
+    let syns = |session: &&Value| session["tcp"]["syns"].as_u64().expect("syns");
+    let (opened, joined): (Vec<_>, Vec<_>) = sessions.iter().partition(|s| syns(s) > 0);
+    let seen: u64 = opened.iter().map(syns).sum();
+    let (openings, packets) = told.lost();
+    eprintln!(
+        "{source:?}: {connections} connections, {sent} SYNs sent; {} sessions seen to open and {} joined later; \
+         lost: {openings} openings, {packets} other packets",
+        opened.len(),
+        joined.len(),
+    );
+    assert_eq!(seen + openings, sent, "{source:?}: SYNs seen and lost, SYNs sent");
+    assert!(joined.len() as u64 <= openings, "{source:?}: joined later, and no opening lost");
+}
+
+/// smtp-sink for both families.
+fn sinks(lab: &Lab) -> [Process; 2] {
+    Family::ALL.map(|family| {
+        let at = lab.server_socket(family, port::SMTP);
+        let to = format!("inet:[{}]:{}", at.ip(), at.port());
+        let sink = lab.server.spawn(["smtp-sink", "-u", "nobody", &to, "4096"]);
+        lab.server.wait_for_listener(at);
+        sink
+    })
+}
+
+fn smtp_source(lab: &Lab, family: Family) -> Process {
+    let to = format!("inet:[{}]:{}", lab.server_ip(family), port::SMTP);
+    let (parallel, sessions, octets) =
+        (PARALLEL.to_string(), SESSIONS.to_string(), OCTETS.to_string());
+    lab.client.spawn(["smtp-source", "-s", &parallel, "-m", &sessions, "-l", &octets, &to])
+}
+
+#[track_caller]
+fn finished(mut smtp_source: Process) {
+    let status = smtp_source.wait();
+    assert!(status.success(), "smtp-source: {status}\n{}", smtp_source.log());
+}
