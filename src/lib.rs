@@ -10,7 +10,7 @@
 //! | 3 | `engine` |
 //! | 2 | `policy`, `traffic`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
-//! | 0 | `addr`, `time`, `humanize` |
+//! | 0 | `addr`, `time`, `humanize`, `label` |
 
 pub mod addr;
 pub mod analyzer;
@@ -21,6 +21,7 @@ pub mod control;
 pub mod engine;
 pub mod humanize;
 pub mod intercept;
+mod label;
 pub mod lookup;
 pub mod metrics;
 pub mod policy;

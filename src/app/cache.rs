@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
     use crate::policy::facts::{
-        Answer as Known, DomainName, Lookup, LookupResult, Reason, Record, Source,
+        Answer as Known, DnsRecord, DomainName, Lookup, LookupResult, Reason, Source,
     };
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
         let ip = "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap();
         let long = "a-rather-long-name.of-some-host.in-some-department.example";
         let host = DomainName::parse(long).unwrap();
-        let exchange = Record::Exchange { preference: 10, host: host.clone() };
+        let exchange = DnsRecord::Exchange { preference: 10, host: host.clone() };
         let no = |reason| Known::No(reason, Some(String::from("550 5.1.1")));
         let rows = [
             (Lookup::MailExchanges(host), Known::Records(vec![exchange; 3]), 30, 90_000),

@@ -3,13 +3,17 @@
 use crate::analyzer::FinishedSession;
 use crate::engine::{SessionRecord, Tls};
 use crate::stream::FlowOutcome;
-use crate::traffic::pairs::{Attempt, Ended};
-use crate::traffic::{self, Bound, Messages, Passed};
+use crate::traffic::fallback::{Attempt, DeliveryOutcome};
+use crate::traffic::{self, FlowSummary, MailDirection, MessageCounts};
 
 /// `name` is the server's.
-pub(super) fn passed(session: &FinishedSession, bound: Bound, name: Option<String>) -> Passed<'_> {
+pub(super) fn passed(
+    session: &FinishedSession,
+    direction: MailDirection,
+    name: Option<String>,
+) -> FlowSummary<'_> {
     let smtp = &session.record.smtp;
-    let mut messages = Messages::default();
+    let mut messages = MessageCounts::default();
     for code in smtp.transactions.iter().filter_map(|transaction| transaction.deciding_code()) {
         *match code {
             500.. => &mut messages.rejected,
@@ -24,26 +28,26 @@ pub(super) fn passed(session: &FinishedSession, bound: Bound, name: Option<Strin
             *replies += count;
         }
     }
-    Passed {
+    FlowSummary {
         flow: &session.flow,
-        bound,
+        direction,
         name,
         spoke: smtp.greeting.is_some() || !smtp.commands.is_empty() || !smtp.replies.is_empty(),
         greeting: smtp.greeting,
         messages,
         replies,
         tls: match smtp.tls {
-            Tls::None => traffic::Tls::None,
-            Tls::Offered => traffic::Tls::Offered,
-            Tls::Started => traffic::Tls::Started,
-            Tls::Refused => traffic::Tls::Refused,
+            Tls::None => traffic::StarttlsState::NotOffered,
+            Tls::Offered => traffic::StarttlsState::Offered,
+            Tls::Started => traffic::StarttlsState::Started,
+            Tls::Refused => traffic::StarttlsState::Refused,
         },
         ended: ended(&session.record),
     }
 }
 
 /// The same as an attempt to bring mail.
-pub(super) fn attempt(session: &FinishedSession, passed: &Passed<'_>) -> Attempt {
+pub(super) fn attempt(session: &FinishedSession, passed: &FlowSummary<'_>) -> Attempt {
     let record = &session.record;
     Attempt {
         number: session.number,
@@ -51,41 +55,41 @@ pub(super) fn attempt(session: &FinishedSession, passed: &Passed<'_>) -> Attempt
         server: record.server.into(),
         start: record.start,
         end: record.start + record.duration,
-        bound: passed.bound,
+        direction: passed.direction,
         ended: passed.ended,
         helo: record.smtp.helo.clone(),
     }
 }
 
-fn ended(record: &SessionRecord) -> Ended {
+fn ended(record: &SessionRecord) -> DeliveryOutcome {
     let (tcp, smtp) = (&record.tcp, &record.smtp);
     match tcp.outcome {
-        Some(FlowOutcome::Unanswered) => return Ended::Unanswered,
-        Some(FlowOutcome::Refused) => return Ended::Refused,
-        Some(FlowOutcome::Unreachable) => return Ended::Unreachable,
+        Some(FlowOutcome::Unanswered) => return DeliveryOutcome::Unanswered,
+        Some(FlowOutcome::Refused) => return DeliveryOutcome::Refused,
+        Some(FlowOutcome::Unreachable) => return DeliveryOutcome::Unreachable,
         _ => {}
     }
     let accepted = |code: Option<u16>| code.is_some_and(|code| code / 100 == 2);
     if smtp.transactions.iter().any(|transaction| accepted(transaction.data_code)) {
-        return Ended::Accepted;
+        return DeliveryOutcome::Accepted;
     }
     if tcp.black_hole == Some(true) {
-        return Ended::BlackHole;
+        return DeliveryOutcome::BlackHole;
     }
     if let Some(code) = smtp.greeting.filter(|code| *code >= 400) {
-        return Ended::GreetingRefused(code);
+        return DeliveryOutcome::GreetingRefused(code);
     }
     // Within TLS nobody sees what became of the mail, and clients often end TLS by a reset.
     if smtp.tls == Tls::Started {
-        return Ended::Other;
+        return DeliveryOutcome::Other;
     }
     // What was said decides before how it was left.
     let decided = smtp.transactions.last().and_then(|transaction| transaction.deciding_code());
     if let Some(code) = decided.filter(|code| *code >= 400) {
-        return Ended::EnvelopeRefused(code);
+        return DeliveryOutcome::EnvelopeRefused(code);
     }
     if tcp.outcome == Some(FlowOutcome::Reset) {
-        return Ended::Reset;
+        return DeliveryOutcome::Reset;
     }
     let refused = smtp.transactions.iter().rev().find_map(|transaction| {
         let recipients = transaction.rcpt_to.iter().rev().filter_map(|recipient| recipient.code);
@@ -93,7 +97,7 @@ fn ended(record: &SessionRecord) -> Ended {
             transaction.data_code.into_iter().chain(recipients).chain(transaction.mail_code);
         codes.into_iter().find(|code| *code >= 400)
     });
-    refused.map_or(Ended::Other, Ended::EnvelopeRefused)
+    refused.map_or(DeliveryOutcome::Other, DeliveryOutcome::EnvelopeRefused)
 }
 
 #[cfg(test)]
@@ -120,18 +124,18 @@ mod tests {
 
     #[test]
     fn what_was_said_decides_before_how_it_was_left() {
-        assert_eq!(ended(&reset()), Ended::Reset);
+        assert_eq!(ended(&reset()), DeliveryOutcome::Reset);
         let mut refused = reset();
         let transaction =
             TransactionRecord { mail_code: Some(450), ..TransactionRecord::default() };
         refused.smtp.transactions.push(transaction);
-        assert_eq!(ended(&refused), Ended::EnvelopeRefused(450));
+        assert_eq!(ended(&refused), DeliveryOutcome::EnvelopeRefused(450));
     }
 
     #[test]
     fn a_reset_within_tls_says_nothing_of_the_mail() {
         let mut encrypted = reset();
         encrypted.smtp.tls = Tls::Started;
-        assert_eq!(ended(&encrypted), Ended::Other);
+        assert_eq!(ended(&encrypted), DeliveryOutcome::Other);
     }
 }

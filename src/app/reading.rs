@@ -12,8 +12,8 @@ use crate::lookup::PassiveDns;
 use crate::metrics::Metrics;
 use crate::stream::{self, SocketFacts};
 use crate::time::Timestamp;
-use crate::traffic::pairs::{FallBack, Pairs};
-use crate::traffic::{Bound, Passed, Traffic};
+use crate::traffic::fallback::{Fallback, FallbackDetector};
+use crate::traffic::{FlowSummary, MailDirection, Traffic};
 use crate::wire::Packet;
 
 /// How often, in the packets' time, fall-backs are looked for.
@@ -23,14 +23,14 @@ const LOOK: Duration = Duration::from_secs(60);
 const COUNT: Duration = Duration::from_secs(1);
 
 /// Who hears of flows.
-pub(super) type Told = Arc<dyn Fn(&Passed<'_>) + Send + Sync>;
+pub(super) type Told = Arc<dyn Fn(&FlowSummary<'_>) + Send + Sync>;
 
 /// One capture, or the wire, from its first packet on.
 pub(super) struct Reading {
     analyst: Analyzer,
     /// What DNS servers said in it.
     dns: PassiveDns,
-    pairs: Pairs,
+    pairs: FallbackDetector,
     traffic: Traffic,
     metrics: Option<Arc<Metrics>>,
     /// Told of every flow.
@@ -39,7 +39,7 @@ pub(super) struct Reading {
     counted: stream::Counts,
     next_count: Timestamp,
     over: Vec<FinishedSession>,
-    found: Vec<FallBack>,
+    found: Vec<Fallback>,
     next_look: Timestamp,
 }
 
@@ -54,7 +54,7 @@ impl Reading {
         Self {
             analyst: Analyzer::new(settings),
             dns: PassiveDns::default(),
-            pairs: Pairs::new(),
+            pairs: FallbackDetector::new(),
             traffic,
             metrics: None,
             told: None,
@@ -105,7 +105,7 @@ impl Reading {
     }
 
     /// The fall-backs that became certain since this was asked last; their sessions have been told before.
-    pub(super) fn fall_backs(&mut self) -> Vec<FallBack> {
+    pub(super) fn fall_backs(&mut self) -> Vec<Fallback> {
         std::mem::take(&mut self.found)
     }
 
@@ -159,14 +159,14 @@ impl Reading {
     fn take(&mut self) {
         for session in self.analyst.sessions() {
             let [client, server] = [session.flow.start.client.ip(), session.flow.start.server.ip()];
-            let bound = self.traffic.bound(client, server);
+            let direction = self.traffic.direction(client, server);
             // Others' names are asked for when mail goes to them.
-            let name = match bound {
-                Bound::In => None,
-                Bound::Out => self.dns.host(server).map(ToString::to_string),
+            let name = match direction {
+                MailDirection::Inbound => None,
+                MailDirection::Outbound => self.dns.host(server).map(ToString::to_string),
             };
-            let passed = passed(&session, bound, name);
-            self.traffic.passed(&passed);
+            let passed = passed(&session, direction, name);
+            self.traffic.on_flow(&passed);
             if let Some(metrics) = &self.metrics {
                 metrics.on_flow(&passed);
             }
@@ -192,7 +192,7 @@ impl Reading {
             None => self.pairs.finish(&share, &mut found),
         }
         for pair in self.found.iter().skip(before) {
-            self.traffic.fall_back(pair);
+            self.traffic.on_fallback(pair);
             if let Some(metrics) = &self.metrics {
                 metrics.on_fallback(pair);
             }

@@ -21,7 +21,7 @@ use crate::intercept::door::RefuseMethod;
 use crate::lookup::{self, vantage};
 use crate::policy;
 use crate::policy::facts::DomainName;
-use crate::policy::rules::{PolicyStage, Rule};
+use crate::policy::rules::{PolicyRule, PolicyStage};
 use crate::relay;
 use crate::report;
 use crate::smtp::Keyword;
@@ -64,8 +64,8 @@ pub struct DoorConfig {
     /// How often a prober elsewhere is asked.
     pub probe_every: Duration,
     /// What guards each family; `None`: nothing does, it is always open.
-    pub ipv6: Option<policy::door::Settings>,
-    pub ipv4: Option<policy::door::Settings>,
+    pub ipv6: Option<policy::door::DoorSettings>,
+    pub ipv4: Option<policy::door::DoorSettings>,
 }
 
 impl DoorConfig {
@@ -84,7 +84,7 @@ impl DoorConfig {
     }
 
     /// What guards `family`.
-    pub const fn of(&self, family: Family) -> Option<&policy::door::Settings> {
+    pub const fn of(&self, family: Family) -> Option<&policy::door::DoorSettings> {
         match family {
             Family::Ipv4 => self.ipv4.as_ref(),
             Family::Ipv6 => self.ipv6.as_ref(),
@@ -117,7 +117,7 @@ pub struct Site {
 impl Config {
     /// What is allowed and may not be what is meant.
     pub fn warnings(&self) -> Vec<String> {
-        let envelope = |rule: &&Rule| rule.at >= PolicyStage::Mail;
+        let envelope = |rule: &&PolicyRule| rule.at >= PolicyStage::Mail;
         let rules = self.relay.rules.iter().filter(envelope);
         let rules: Vec<_> = rules.map(|rule| format!("\"{}\"", rule.name)).collect();
         if rules.is_empty() || self.relay.smtp.hide.contains(&Keyword::Starttls) {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
-use crate::policy::door::Mode;
+use crate::policy::door::OperatorMode;
 use crate::recording::Selection;
 
 pub use self::client::request;
@@ -43,7 +43,7 @@ impl Default for ControlSettings {
 pub enum ControlRequest {
     /// Frames of sessions that begin from now on (see [`crate::recording`]), until the client hangs up.
     Record(Selection),
-    /// How the doors are, as one line of JSON, a list of [`crate::policy::door::Told`]; after doing what is asked.
+    /// How the doors are, as one line of JSON, a list of [`crate::policy::door::DoorReport`]; after doing what is asked.
     Door { change: Option<DoorChange> },
     /// What it has learnt, a line of JSON each; or how many of them it forgot.
     Cache(CacheRequest),
@@ -53,7 +53,7 @@ pub enum ControlRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoorChange {
     pub family: Family,
-    pub mode: Mode,
+    pub mode: OperatorMode,
 }
 
 /// Whether the kind or the subject of a lookup contains `pattern` is all that it says; null is all lookups.

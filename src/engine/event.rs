@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::addr::Family;
 use crate::engine::SessionRecord;
-use crate::policy::Action;
-use crate::policy::facts::{Source, State};
-use crate::policy::rules::{FactName, Mode};
+use crate::policy::PolicyAction;
+use crate::policy::facts::{FactState, Source};
+use crate::policy::rules::{FactName, RuleMode};
 use crate::smtp::Verb;
 
 /// Declares an enum whose variants have a label: the closed set of one metric label's values.
@@ -247,13 +247,13 @@ pub enum Event {
     Policy {
         /// Its place among the rules of the session's [`super::Profile`].
         rule: u16,
-        action: Action,
-        mode: Mode,
+        action: PolicyAction,
+        mode: RuleMode,
     },
     /// A fact that a verdict rested on; the same state from the same source once a session.
     Fact {
         name: FactName,
-        state: State,
+        state: FactState,
         source: Source,
     },
     /// How long the client waited for verdicts, all in all; once a session, at its end, if it did.
@@ -267,7 +267,7 @@ pub trait Observe: Send + Sync {
 
     /// An [`Event::Policy`], told before it by the name of the rule: a session may go by rules that are not in force any
     /// more.
-    fn policy(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
         let _nobody_counts = (family, rule, action, mode);
     }
 
@@ -287,7 +287,7 @@ impl<T: Observe + ?Sized> Observe for Arc<T> {
         (**self).event(family, event);
     }
 
-    fn policy(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
         (**self).policy(family, rule, action, mode);
     }
 
@@ -303,7 +303,7 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
         self.1.event(family, event);
     }
 
-    fn policy(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
         self.0.policy(family, rule, action, mode);
         self.1.policy(family, rule, action, mode);
     }

@@ -17,9 +17,11 @@ use super::{Action, Event, Output, PolicyOutcome, Profile, VerdictRecord};
 use crate::addr::{ClientAddr, OriginalDst};
 use crate::policy;
 use crate::policy::facts::{
-    Answer, Answers, Fact, Facts, Lookup, LookupResult, Reason, Source, State,
+    Answer, Answers, Fact, FactState, Facts, Lookup, LookupResult, Reason, Source,
 };
-use crate::policy::rules::{Decision, FactName, Mode, PolicyStage, RuleMatch, Rules, Subject};
+use crate::policy::rules::{
+    Decision, FactName, PolicyRules, PolicyStage, RuleMatch, RuleMode, Subject,
+};
 use crate::smtp::{ExpectedReply, Keyword};
 use crate::time::Timestamp;
 
@@ -76,7 +78,7 @@ pub(super) struct Inquiry {
     rulings: PolicyOutcome,
     pub(super) tagging: Tagging,
     /// Rules and actions that were told as events.
-    told: Vec<(u16, policy::Action, Mode)>,
+    told: Vec<(u16, policy::PolicyAction, RuleMode)>,
     /// Facts that were, by [`bit`].
     facts_told: u128,
     facts: Facts,
@@ -186,7 +188,7 @@ impl Inquiry {
     pub(super) fn refuses(&self) -> bool {
         let ruling = self.question.as_ref().and_then(|question| question.ruling.as_ref());
         let fired = ruling.and_then(Option::as_ref);
-        fired.is_some_and(|fired| fired.action >= policy::Action::Tempfail)
+        fired.is_some_and(|fired| fired.action >= policy::PolicyAction::Tempfail)
     }
 
     /// The client waits for the verdict that is wanted.
@@ -207,7 +209,7 @@ impl Inquiry {
     /// The client is treated as `fired` says.
     pub(super) fn carried_out(&mut self, fired: &RuleMatch, out: &mut Output) {
         self.rulings.told(fired);
-        self.tell_rule(fired, Mode::Enforce, out);
+        self.tell_rule(fired, RuleMode::Enforce, out);
     }
 
     /// Answers came. What they lead to is asked for.
@@ -305,7 +307,7 @@ impl Inquiry {
         }
     }
 
-    fn rules(&self) -> &Rules {
+    fn rules(&self) -> &PolicyRules {
         &self.profile.rules
     }
 
@@ -349,7 +351,7 @@ impl Inquiry {
         for fired in decision.shadow {
             let fired = cautious(fired);
             let Some(rule) = self.number(&fired) else { continue };
-            self.tell_rule(&fired, Mode::Shadow, out);
+            self.tell_rule(&fired, RuleMode::Shadow, out);
             let known = self.shadow.iter_mut();
             let mut known = known.filter(|(_, r, f)| *r == rule && f.action == fired.action);
             match known.next() {
@@ -390,7 +392,7 @@ impl Inquiry {
         u16::try_from(position).ok()
     }
 
-    fn tell_rule(&mut self, fired: &RuleMatch, mode: Mode, out: &mut Output) {
+    fn tell_rule(&mut self, fired: &RuleMatch, mode: RuleMode, out: &mut Output) {
         let Some(rule) = self.number(fired) else { return };
         let told = (rule, fired.action, mode);
         if !self.told.contains(&told) {
@@ -420,9 +422,9 @@ impl Inquiry {
 
 /// What is unknown is never refused for good, whatever a rule says.
 pub(super) fn cautious(mut fired: RuleMatch) -> RuleMatch {
-    let unknown = |(_, fact): &(FactName, Fact)| fact.state == State::Unknown;
+    let unknown = |(_, fact): &(FactName, Fact)| fact.state == FactState::Unknown;
     if fired.cause.as_ref().is_some_and(unknown) {
-        fired.action = fired.action.min(policy::Action::Tempfail);
+        fired.action = fired.action.min(policy::PolicyAction::Tempfail);
     }
     fired
 }
@@ -430,9 +432,9 @@ pub(super) fn cautious(mut fired: RuleMatch) -> RuleMatch {
 /// What counts more of several facts of one name.
 pub(super) const fn weight(fact: &Fact) -> u8 {
     match fact.state {
-        State::True => 0,
-        State::Unknown => 1,
-        State::False => 2,
+        FactState::True => 0,
+        FactState::Unknown => 1,
+        FactState::False => 2,
     }
 }
 

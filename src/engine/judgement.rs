@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{BareNewlines, Event, Output, Pregreet, Profile, Refusal, RefuseAt, VerdictRecord};
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::smtp::{Command, Keyword, Line, Verb};
 
 /// What is decided of a client from its address on, and the verdict so far.
@@ -18,7 +18,7 @@ pub(super) struct Judgement {
     /// Since the last message that the server accepted.
     commands: u32,
     errors: u32,
-    action: Action,
+    action: PolicyAction,
     reason: Option<Refusal>,
     /// The session is over for the gateway; a witness may hear more of it.
     over: bool,
@@ -28,9 +28,9 @@ impl Judgement {
     pub(super) fn new(profile: Arc<Profile>, client: IpAddr) -> Self {
         let verdict = profile.access.decide(client);
         let refusing = match verdict.action {
-            Action::Accept | Action::Tag => None,
-            Action::Tempfail => Some(Refusal::AccessTempfail),
-            Action::Reject => Some(Refusal::AccessReject),
+            PolicyAction::Accept | PolicyAction::Tag => None,
+            PolicyAction::Tempfail => Some(Refusal::AccessTempfail),
+            PolicyAction::Reject => Some(Refusal::AccessReject),
         };
         Self {
             profile,
@@ -92,7 +92,7 @@ impl Judgement {
     /// Whether the gateway itself answers a command with a 5xx that does not end the session.
     pub(super) fn answers_itself(&self, verb: Verb, refusal: Option<Refusal>) -> bool {
         match refusal {
-            Some(refusal) => wanted(refusal) == Action::Reject,
+            Some(refusal) => wanted(refusal) == PolicyAction::Reject,
             None => verb == Verb::Unknown || self.hides(verb),
         }
     }
@@ -194,7 +194,7 @@ impl Judgement {
 }
 
 /// What the policy wants where this is the reason; accept where no policy does, but circumstances are against it.
-const fn wanted(refusal: Refusal) -> Action {
+const fn wanted(refusal: Refusal) -> PolicyAction {
     match refusal {
         Refusal::AccessReject
         | Refusal::Pregreet
@@ -202,7 +202,7 @@ const fn wanted(refusal: Refusal) -> Action {
         | Refusal::BareNewline
         | Refusal::CommandSyntax
         | Refusal::Xclient
-        | Refusal::LimitLine => Action::Reject,
+        | Refusal::LimitLine => PolicyAction::Reject,
         Refusal::AccessTempfail
         | Refusal::LimitSessions
         | Refusal::LimitClientSessions
@@ -210,13 +210,13 @@ const fn wanted(refusal: Refusal) -> Action {
         | Refusal::LimitCommands
         | Refusal::LimitErrors
         | Refusal::ProxyHeader
-        | Refusal::Door => Action::Tempfail,
+        | Refusal::Door => PolicyAction::Tempfail,
         // What the rules want their rulings say: see `PolicyOutcome`.
-        Refusal::PolicyReject | Refusal::PolicyTempfail => Action::Accept,
+        Refusal::PolicyReject | Refusal::PolicyTempfail => PolicyAction::Accept,
         Refusal::UpstreamUnavailable
         | Refusal::UpstreamLost
         | Refusal::Identity
         | Refusal::Timeout
-        | Refusal::Shutdown => Action::Accept,
+        | Refusal::Shutdown => PolicyAction::Accept,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::AccessRules;
-use crate::policy::rules::Rules;
+use crate::policy::rules::PolicyRules;
 use crate::smtp::{BareNewlines, Keyword};
 
 /// When a session that an access rule refuses is told so.
@@ -111,7 +111,7 @@ pub struct Profile {
     pub smtp: SmtpOptions,
     pub limits: Limits,
     pub access: AccessRules,
-    pub rules: Arc<Rules>,
+    pub rules: Arc<PolicyRules>,
     /// Upstream is told the client by XCLIENT.
     pub xclient: bool,
 }

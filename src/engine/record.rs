@@ -211,7 +211,7 @@ pub struct RecipientRecord {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VerdictRecord {
     /// The strictest thing: tempfail for a 4xx, reject for a 5xx.
-    pub action: crate::policy::Action,
+    pub action: crate::policy::PolicyAction,
     /// The access or policy rule that fired, also one that accepts.
     pub rule: Option<String>,
     /// Of a policy rule, the fact and its reason, `fcrdns.no_ptr`. Otherwise the [`super::Refusal`] behind the action; with
@@ -225,7 +225,7 @@ pub struct VerdictRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShadowRecord {
     pub rule: String,
-    pub action: crate::policy::Action,
+    pub action: crate::policy::PolicyAction,
     /// As in [`VerdictRecord`].
     pub reason: Option<String>,
 }

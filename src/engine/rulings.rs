@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use super::{ShadowRecord, VerdictRecord};
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMatch;
 
 /// The strictest ruling that was carried out, and what rules in shadow would have done.
@@ -44,7 +44,7 @@ impl PolicyOutcome {
                     verdict.reason = fired.reason();
                 }
                 // Not over the reason why a session ended that nobody refused.
-                Ordering::Equal if fired.action == Action::Accept => {
+                Ordering::Equal if fired.action == PolicyAction::Accept => {
                     verdict.rule.get_or_insert_with(|| fired.rule.to_string());
                 }
                 Ordering::Equal | Ordering::Less => {}
@@ -64,12 +64,12 @@ impl From<&RuleMatch> for ShadowRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::facts::{Fact, Reason, Source, State};
+    use crate::policy::facts::{Fact, FactState, Reason, Source};
     use crate::policy::rules::FactName;
 
-    fn fired(rule: &str, action: Action, reason: Option<Reason>) -> RuleMatch {
+    fn fired(rule: &str, action: PolicyAction, reason: Option<Reason>) -> RuleMatch {
         let fact = |reason| Fact {
-            state: State::False,
+            state: FactState::False,
             reason: Some(reason),
             source: Source::Dns,
             detail: None,
@@ -79,7 +79,7 @@ mod tests {
         RuleMatch { rule: rule.into(), action, cause, url: None }
     }
 
-    fn verdict(action: Action, rule: Option<&str>, reason: Option<&str>) -> VerdictRecord {
+    fn verdict(action: PolicyAction, rule: Option<&str>, reason: Option<&str>) -> VerdictRecord {
         let (rule, reason) = (rule.map(str::to_owned), reason.map(str::to_owned));
         VerdictRecord { action, rule, reason, shadow: Vec::new() }
     }
@@ -87,38 +87,41 @@ mod tests {
     #[test]
     fn the_strictest_counts_and_of_equals_the_first() {
         let mut rulings = PolicyOutcome::default();
-        let untouched = verdict(Action::Accept, None, Some("timeout"));
+        let untouched = verdict(PolicyAction::Accept, None, Some("timeout"));
         assert_eq!(rulings.onto(untouched.clone()), untouched);
-        rulings.told(&fired("let in", Action::Accept, None));
-        let told = verdict(Action::Accept, Some("let in"), Some("timeout"));
+        rulings.told(&fired("let in", PolicyAction::Accept, None));
+        let told = verdict(PolicyAction::Accept, Some("let in"), Some("timeout"));
         assert_eq!(rulings.onto(untouched.clone()), told);
-        rulings.told(&fired("a", Action::Tempfail, Some(Reason::NoPtr)));
-        rulings.told(&fired("b", Action::Tempfail, Some(Reason::NotConfirmed)));
-        rulings.told(&fired("c", Action::Tag, None));
-        let told = verdict(Action::Tempfail, Some("a"), Some("fcrdns.no_ptr"));
+        rulings.told(&fired("a", PolicyAction::Tempfail, Some(Reason::NoPtr)));
+        rulings.told(&fired("b", PolicyAction::Tempfail, Some(Reason::NotConfirmed)));
+        rulings.told(&fired("c", PolicyAction::Tag, None));
+        let told = verdict(PolicyAction::Tempfail, Some("a"), Some("fcrdns.no_ptr"));
         assert_eq!(rulings.onto(untouched), told);
-        let access = verdict(Action::Tempfail, Some("listed"), Some("access_tempfail"));
+        let access = verdict(PolicyAction::Tempfail, Some("listed"), Some("access_tempfail"));
         assert_eq!(rulings.onto(access.clone()), access);
-        let limit = verdict(Action::Reject, None, Some("bare_newline"));
+        let limit = verdict(PolicyAction::Reject, None, Some("bare_newline"));
         assert_eq!(rulings.onto(limit.clone()), limit);
     }
 
     #[test]
     fn each_rule_in_shadow_is_there_once_at_its_strictest() {
         let mut rulings = PolicyOutcome::default();
-        rulings.in_shadow(&fired("a", Action::Tempfail, Some(Reason::Timeout)));
-        rulings.in_shadow(&fired("b", Action::Tag, None));
-        rulings.in_shadow(&fired("a", Action::Reject, Some(Reason::NoPtr)));
-        rulings.in_shadow(&fired("a", Action::Tempfail, Some(Reason::Timeout)));
-        let found = rulings.onto(verdict(Action::Accept, None, None));
+        rulings.in_shadow(&fired("a", PolicyAction::Tempfail, Some(Reason::Timeout)));
+        rulings.in_shadow(&fired("b", PolicyAction::Tag, None));
+        rulings.in_shadow(&fired("a", PolicyAction::Reject, Some(Reason::NoPtr)));
+        rulings.in_shadow(&fired("a", PolicyAction::Tempfail, Some(Reason::Timeout)));
+        let found = rulings.onto(verdict(PolicyAction::Accept, None, None));
         let shadow = |rule: &str, action, reason: Option<&str>| {
             let (rule, reason) = (rule.to_owned(), reason.map(str::to_owned));
             ShadowRecord { rule, action, reason }
         };
         assert_eq!(
             found.shadow,
-            [shadow("a", Action::Reject, Some("fcrdns.no_ptr")), shadow("b", Action::Tag, None)]
+            [
+                shadow("a", PolicyAction::Reject, Some("fcrdns.no_ptr")),
+                shadow("b", PolicyAction::Tag, None)
+            ]
         );
-        assert_eq!((found.action, found.rule), (Action::Accept, None));
+        assert_eq!((found.action, found.rule), (PolicyAction::Accept, None));
     }
 }

@@ -7,7 +7,7 @@ use super::commands::path_of;
 use super::{Action, Engine, Outcome, Output, Refusal, RefuseAt, Stage};
 use crate::policy;
 use crate::policy::facts::{Answers, Lookup, LookupResult};
-use crate::policy::rules::{Mode, PolicyStage, Rule, RuleMatch};
+use crate::policy::rules::{PolicyRule, PolicyStage, RuleMatch, RuleMode};
 use crate::smtp::{Command, EnhancedCode, ExpectedReply, OwnReply, Verb};
 use crate::time::Timestamp;
 
@@ -38,7 +38,7 @@ impl Engine {
     }
 
     /// The rule that an [`super::Event::Policy`] is about.
-    pub fn rule_at(&self, place: u16) -> Option<&Rule> {
+    pub fn rule_at(&self, place: u16) -> Option<&PolicyRule> {
         self.profile.rules.iter().nth(usize::from(place))
     }
 
@@ -64,7 +64,8 @@ impl Engine {
         let Some(inquiry) = &mut self.inquiry else {
             return;
         };
-        let early = |rule: &Rule| rule.at == PolicyStage::Connect && rule.mode == Mode::Enforce;
+        let early =
+            |rule: &PolicyRule| rule.at == PolicyStage::Connect && rule.mode == RuleMode::Enforce;
         self.greeting_held = self.profile.smtp.refuse_at == RefuseAt::Connect
             && self.profile.rules.iter().any(early);
         if self.greeting_held {
@@ -150,7 +151,7 @@ impl Engine {
             return Some(fired);
         }
         inquiry.carried_out(&fired, out);
-        if fired.action == policy::Action::Tag {
+        if fired.action == policy::PolicyAction::Tag {
             inquiry.tag(&fired);
         }
         None
@@ -206,7 +207,7 @@ impl Engine {
         out: &mut Output,
     ) -> (Refusal, u16, EnhancedCode, String) {
         let refusal = match fired.action {
-            policy::Action::Reject => Refusal::PolicyReject,
+            policy::PolicyAction::Reject => Refusal::PolicyReject,
             _ => Refusal::PolicyTempfail,
         };
         let Some(inquiry) = &mut self.inquiry else {
@@ -219,5 +220,5 @@ impl Engine {
 }
 
 fn refuses(fired: &RuleMatch) -> bool {
-    fired.action >= policy::Action::Tempfail
+    fired.action >= policy::PolicyAction::Tempfail
 }

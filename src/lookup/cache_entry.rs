@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::settings::Ttls;
-use crate::policy::facts::{LookupKind, LookupResult, Reason, Told};
+use crate::policy::facts::{AnswerKind, LookupKind, LookupResult, Reason};
 use crate::time::Timestamp;
 
 /// Upstream comes back soon, and mail waits for it.
@@ -69,7 +69,9 @@ impl Ttls {
         use crate::policy::facts::Answer::Unknown;
         use LookupKind::{Callout, Connect, Greet, ReceivePath, Recipient};
         let (yes, no) = match (kind, &answered.answer) {
-            (ReceivePath, _) | (_, Unknown(Reason::Limited | Reason::NoSource)) => return None,
+            (ReceivePath, _) | (_, Unknown(Reason::RateLimited | Reason::NoResolver)) => {
+                return None;
+            }
             (_, Unknown(Reason::UpstreamDown)) => return Some(UPSTREAM_DOWN.min(self.unknown)),
             (_, Unknown(_)) => return Some(self.unknown),
             (Connect | Greet, _) => (self.probe_positive, self.probe_negative),
@@ -80,6 +82,6 @@ impl Ttls {
                 (ttl.min(self.dns_max), ttl.min(self.dns_negative_max).max(self.dns_min))
             }
         };
-        Some(if answered.answer.told() == Told::Positive { yes } else { no })
+        Some(if answered.answer.kind() == AnswerKind::Positive { yes } else { no })
     }
 }

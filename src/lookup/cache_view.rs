@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::CacheEntry;
-use crate::policy::facts::{Answer, Lookup, Record};
+use crate::policy::facts::{Answer, DnsRecord, Lookup};
 
 /// One answer that is kept. The serde form is that of `gatepost cache show --format json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +23,9 @@ impl CacheRow {
         match &self.entry.answered.answer {
             Answer::Records(records) => {
                 let words = records.iter().map(|record| match record {
-                    Record::Name(name) => name.to_string(),
-                    Record::Address(ip) => ip.to_string(),
-                    Record::Exchange { preference, host } => format!("{preference} {host}"),
+                    DnsRecord::Name(name) => name.to_string(),
+                    DnsRecord::Address(ip) => ip.to_string(),
+                    DnsRecord::Exchange { preference, host } => format!("{preference} {host}"),
                 });
                 words.collect::<Vec<_>>().join(", ")
             }

@@ -39,10 +39,10 @@ impl CallAhead {
     /// Asks one upstream after the other, until one answers; none of them may use up the time of all.
     pub(super) async fn answer(&self, path: &str) -> Answer {
         if self.upstreams.is_empty() || !is_path(path) {
-            return Answer::Unknown(Reason::NoSource);
+            return Answer::Unknown(Reason::NoResolver);
         }
         let Ok(_pending) = self.pending.try_acquire() else {
-            return Answer::Unknown(Reason::Limited);
+            return Answer::Unknown(Reason::RateLimited);
         };
         let until = Instant::now() + self.deadline;
         let mut left = u32::try_from(self.upstreams.len()).unwrap_or(u32::MAX);

@@ -3,7 +3,7 @@
 use hickory_proto::rr::RecordType;
 
 use super::question;
-use crate::policy::facts::{Answer, DomainName, Lookup, Reason, Record};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, Reason};
 
 /// CNAMEs followed for one lookup; resolvers stop at about as many. A loop ends here too.
 pub(super) const MAX_ALIASES: usize = 8;
@@ -11,7 +11,7 @@ pub(super) const MAX_ALIASES: usize = 8;
 /// What a source holds at one name for one record type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    Records(Vec<Record>),
+    Records(Vec<DnsRecord>),
     Alias(DomainName),
     NoData,
     NxDomain,
@@ -21,7 +21,7 @@ pub(super) enum Found {
 /// The answer to `lookup`, through aliases. Too many of them are what a resolver calls SERVFAIL.
 pub(super) fn follow(lookup: &Lookup, find: impl Fn(&DomainName, RecordType) -> Found) -> Answer {
     let Some((mut name, kind)) = question(lookup) else {
-        return Answer::Unknown(Reason::NoSource);
+        return Answer::Unknown(Reason::NoResolver);
     };
     for _ in 0..=MAX_ALIASES {
         match find(&name, kind) {

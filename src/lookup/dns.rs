@@ -177,7 +177,7 @@ impl Dns {
     /// or RFC 2308 §5. Never later than the deadline.
     pub(super) async fn timed(&self, lookup: &Lookup) -> (Answer, Option<Duration>) {
         let Some((name, kind)) = question(lookup) else {
-            return (Answer::Unknown(Reason::NoSource), None);
+            return (Answer::Unknown(Reason::NoResolver), None);
         };
         let found = match self.records(&name, kind).await {
             Ok(found) => found,

@@ -10,7 +10,7 @@ use moka::sync::Cache as Moka;
 use super::LookupSettings;
 use super::cache_entry::CacheEntry;
 use super::now;
-use crate::policy::facts::{Lookup, ObserveLookups};
+use crate::policy::facts::{Lookup, LookupObserver};
 
 #[derive(Clone, Debug)]
 pub(super) struct Cache(Moka<Lookup, Arc<CacheEntry>>);
@@ -48,9 +48,9 @@ impl Cache {
     }
 
     /// Tidies up, and tells how much is kept.
-    pub(super) fn tell(&self, observer: &dyn ObserveLookups) {
+    pub(super) fn tell(&self, observer: &dyn LookupObserver) {
         self.0.run_pending_tasks();
-        observer.kept(self.0.entry_count(), self.0.weighted_size());
+        observer.on_cache_size(self.0.entry_count(), self.0.weighted_size());
     }
 }
 

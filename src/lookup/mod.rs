@@ -40,7 +40,7 @@ pub use self::settings::{CacheLimits, LookupSettings, ProbeSettings, Ttls};
 pub use self::zone_file::{ZoneFile, ZoneFileError};
 use crate::addr::Family;
 use crate::policy::facts::{
-    Answer, Answers, DomainName, Fact, Lookup, LookupResult, Reason, Record, Source, Step,
+    Answer, Answers, DnsRecord, DomainName, Evaluation, Fact, Lookup, LookupResult, Reason, Source,
 };
 use crate::time::Timestamp;
 
@@ -56,7 +56,7 @@ pub struct Sources<'a> {
 impl Sources<'_> {
     /// Asks one source after the other. Waits only for [`Self::dns`], and no longer than its deadline.
     pub async fn answer(&self, lookup: &Lookup) -> LookupResult {
-        let silent = Answer::Unknown(Reason::NoSource);
+        let silent = Answer::Unknown(Reason::NoResolver);
         if let Some((capture, at)) = self.passive_dns {
             let answer = capture.answer(lookup, at);
             if answer != silent {
@@ -81,11 +81,15 @@ impl Sources<'_> {
 
     /// Drives one of the functions of [`crate::policy::facts`] to its fact. What is learnt stays in `known`, so nothing is
     /// asked twice for one session. Ends: each round answers all that is needed, and no fact needs more than a few rounds.
-    pub async fn resolve(&self, known: &mut Answers, fact: impl Fn(&Answers) -> Step) -> Fact {
+    pub async fn resolve(
+        &self,
+        known: &mut Answers,
+        fact: impl Fn(&Answers) -> Evaluation,
+    ) -> Fact {
         loop {
             let lookups = match fact(known) {
-                Step::Fact(fact) => return fact,
-                Step::Need(lookups) => lookups,
+                Evaluation::Known(fact) => return fact,
+                Evaluation::NeedsLookups(lookups) => lookups,
             };
             self.fetch(known, lookups).await;
         }
@@ -120,13 +124,13 @@ fn question(lookup: &Lookup) -> Option<(DomainName, RecordType)> {
 }
 
 /// A record of one of the types that a [`Lookup`] asks for.
-fn record(data: &RData) -> Option<Record> {
+fn record(data: &RData) -> Option<DnsRecord> {
     Some(match data {
-        RData::A(a) => Record::Address(a.0.into()),
-        RData::AAAA(aaaa) => Record::Address(aaaa.0.into()),
-        RData::PTR(ptr) => Record::Name(ptr.0.clone().into()),
+        RData::A(a) => DnsRecord::Address(a.0.into()),
+        RData::AAAA(aaaa) => DnsRecord::Address(aaaa.0.into()),
+        RData::PTR(ptr) => DnsRecord::Name(ptr.0.clone().into()),
         RData::MX(mx) => {
-            Record::Exchange { preference: mx.preference, host: mx.exchange.clone().into() }
+            DnsRecord::Exchange { preference: mx.preference, host: mx.exchange.clone().into() }
         }
         _ => return None,
     })

@@ -14,7 +14,7 @@ use hickory_proto::rr::{DNSClass, RData, RecordType};
 
 use super::cname::{Found, MAX_ALIASES, follow};
 use super::record;
-use crate::policy::facts::{Answer, DomainName, Lookup, Reason, Record};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, Reason};
 use crate::time::Timestamp;
 use crate::wire::Datagram;
 
@@ -197,7 +197,7 @@ impl PassiveDns {
                 .flatten()
                 .filter(|heard| heard.at <= at)
                 .max_by_key(|heard| (!matches!(heard.found, Found::Unknown(_)), heard.at))
-                .map_or(Found::Unknown(Reason::NoSource), |heard| heard.found.clone())
+                .map_or(Found::Unknown(Reason::NoResolver), |heard| heard.found.clone())
         })
     }
 
@@ -219,13 +219,13 @@ impl PassiveDns {
                     Found::Records(records) => {
                         for record in records {
                             match record {
-                                Record::Address(ip) => {
+                                DnsRecord::Address(ip) => {
                                     owners.entry(ip.to_canonical()).or_default().insert(name);
                                 }
-                                Record::Exchange { host, .. } => {
+                                DnsRecord::Exchange { host, .. } => {
                                     above.entry(host).or_default().insert(name);
                                 }
-                                Record::Name(_) => {}
+                                DnsRecord::Name(_) => {}
                             }
                         }
                     }
@@ -275,7 +275,7 @@ fn addresses(found: &Found) -> impl Iterator<Item = IpAddr> {
         _ => &[],
     };
     records.iter().filter_map(|record| match record {
-        Record::Address(ip) => Some(ip.to_canonical()),
+        DnsRecord::Address(ip) => Some(ip.to_canonical()),
         _ => None,
     })
 }

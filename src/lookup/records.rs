@@ -4,20 +4,20 @@ use hickory_proto::rr::{RData, RecordType};
 
 use super::Dns;
 use crate::policy::facts::{Answer, DomainName, Reason};
-use crate::readiness::{Alias, Texts};
+use crate::readiness::{CnameAnswer, TxtAnswer};
 
 impl Dns {
     /// TXT of `name`, each with its strings joined. Never later than the deadline.
-    pub async fn texts(&self, name: &DomainName) -> Texts {
+    pub async fn texts(&self, name: &DomainName) -> TxtAnswer {
         let found = match self.records(name, RecordType::TXT).await {
             Ok(found) => found,
             Err((answer, _)) => {
                 return match answer {
-                    Answer::NoData => Texts::NoData,
-                    Answer::NxDomain => Texts::NxDomain,
-                    Answer::Unknown(reason) => Texts::Unknown(reason),
+                    Answer::NoData => TxtAnswer::NoData,
+                    Answer::NxDomain => TxtAnswer::NxDomain,
+                    Answer::Unknown(reason) => TxtAnswer::Unknown(reason),
                     Answer::Records(_) | Answer::Yes(_) | Answer::No(..) => {
-                        Texts::Unknown(Reason::NoSource)
+                        TxtAnswer::Unknown(Reason::NoResolver)
                     }
                 };
             }
@@ -32,21 +32,25 @@ impl Dns {
             .collect();
         // Servers rotate what they answer.
         texts.sort();
-        if texts.is_empty() { Texts::Unknown(Reason::Servfail) } else { Texts::Found(texts) }
+        if texts.is_empty() {
+            TxtAnswer::Unknown(Reason::Servfail)
+        } else {
+            TxtAnswer::Found(texts)
+        }
     }
 
     /// What `name` is an alias of. Never later than the deadline.
-    pub async fn alias(&self, name: &DomainName) -> Alias {
+    pub async fn alias(&self, name: &DomainName) -> CnameAnswer {
         match self.records(name, RecordType::CNAME).await {
             Ok(found) => {
                 let mut targets = found.answers().iter().filter_map(|answer| match &answer.data {
                     RData::CNAME(target) => Some(target.0.clone().into()),
                     _ => None,
                 });
-                targets.next().map_or(Alias::No, Alias::Of)
+                targets.next().map_or(CnameAnswer::None, CnameAnswer::Target)
             }
-            Err((Answer::Unknown(reason), _)) => Alias::Unknown(reason),
-            Err(_) => Alias::No,
+            Err((Answer::Unknown(reason), _)) => CnameAnswer::Unknown(reason),
+            Err(_) => CnameAnswer::None,
         }
     }
 }

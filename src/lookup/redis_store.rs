@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::cache_entry::CacheEntry;
 use super::now;
-use crate::policy::facts::{Lookup, LookupKind, ObserveLookups};
+use crate::policy::facts::{Lookup, LookupKind, LookupObserver};
 
 /// What a question may lose by Redis, a command.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -45,7 +45,7 @@ pub(super) struct Shared {
 struct Line {
     connection: Mutex<Option<MultiplexedConnection>>,
     up: AtomicBool,
-    observer: Arc<dyn ObserveLookups>,
+    observer: Arc<dyn LookupObserver>,
 }
 
 /// Whose turn it is to call.
@@ -72,7 +72,7 @@ impl Shared {
         url: &str,
         patience: Duration,
         runtime: &Handle,
-        observer: Arc<dyn ObserveLookups>,
+        observer: Arc<dyn LookupObserver>,
     ) -> Result<Self, String> {
         let client = Client::open(url).map_err(|error| error.to_string())?;
         let connection = Mutex::default();
@@ -175,7 +175,7 @@ impl Line {
 
     fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
-        self.observer.store_up(up);
+        self.observer.on_store_state(up);
     }
 
     async fn look(&self, client: &Client, config: &AsyncConnectionConfig) {

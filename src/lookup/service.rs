@@ -22,10 +22,10 @@ use super::single_flight::{Boarding, Flights};
 use super::traffic_hints::Board;
 use super::{LookupSettings, now};
 use crate::policy::facts::{
-    Answer, Lookup, LookupKind, LookupResult, ObserveLookups, Obtained, Reason, Source,
+    Answer, Lookup, LookupKind, LookupObserver, LookupResult, Reason, Resolution, Source,
 };
 use crate::time::Timestamp;
-use crate::traffic::Response;
+use crate::traffic::ServerResponse;
 
 /// How often what is not needed any more is forgotten, and the size of the cache is told.
 const TIDY: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ struct Desk {
     call_ahead: CallAhead,
     shared: Option<Shared>,
     store: Option<DiskCache>,
-    observer: Arc<dyn ObserveLookups>,
+    observer: Arc<dyn LookupObserver>,
     /// Where the work is done: lookups shall not hold up sessions, nor end with the thread of whoever asked first.
     runtime: Handle,
 }
@@ -69,7 +69,7 @@ impl LookupService {
     /// Nobody can be asked as the settings say.
     pub fn start(
         settings: LookupSettings,
-        observer: Arc<dyn ObserveLookups>,
+        observer: Arc<dyn LookupObserver>,
     ) -> Result<(Self, Vec<String>), LookupError> {
         let servers = match settings.dns_servers.as_slice() {
             [] => system_servers()?,
@@ -130,12 +130,12 @@ impl LookupService {
                 (answered, how, began.elapsed())
             }
         };
-        desk.observer.answered(lookup.kind(), how, answered.answer.told(), took);
+        desk.observer.on_answer(lookup.kind(), how, answered.answer.kind(), took);
         answered
     }
 
     /// What our MTA, or another's traffic, showed of `server` at `at`.
-    pub fn on_response(&self, server: IpAddr, response: Response, at: Timestamp) {
+    pub fn on_response(&self, server: IpAddr, response: ServerResponse, at: Timestamp) {
         self.0.board.passed(server, response, at);
     }
 
@@ -199,16 +199,16 @@ fn unknown(reason: Reason) -> LookupResult {
 
 impl Desk {
     /// What can be said without asking anybody.
-    fn known(self: &Arc<Self>, lookup: &Lookup) -> Option<(LookupResult, Obtained)> {
+    fn known(self: &Arc<Self>, lookup: &Lookup) -> Option<(LookupResult, Resolution)> {
         if let Some(answer) = self.prober.settled(lookup) {
             let how = match answer {
-                Answer::Unknown(Reason::Limited) => Obtained::Limited,
-                _ => Obtained::Cache,
+                Answer::Unknown(Reason::RateLimited) => Resolution::RateLimited,
+                _ => Resolution::CacheHit,
             };
             return Some((LookupResult { answer, source: Source::None, at: None }, how));
         }
         if let Some(answered) = self.board.answer(lookup) {
-            return Some((answered, Obtained::Traffic));
+            return Some((answered, Resolution::Traffic));
         }
         let entry = self.cache.get(lookup)?;
         let now = now();
@@ -218,24 +218,24 @@ impl Desk {
         if entry.needs_refresh(now) {
             self.renew(lookup);
         }
-        Some((entry.answered.clone(), Obtained::Cache))
+        Some((entry.answered.clone(), Resolution::CacheHit))
     }
 
     /// On a flight of one's own or of another.
-    async fn find(self: &Arc<Self>, lookup: &Lookup) -> (LookupResult, Obtained) {
+    async fn find(self: &Arc<Self>, lookup: &Lookup) -> (LookupResult, Resolution) {
         let (flight, how) = match self.board_flight(lookup, None) {
-            Boarding::Started(flight) => (flight, Obtained::Asked),
-            Boarding::Joined(flight) => (flight, Obtained::Joined),
-            Boarding::Landed(answered) => return (answered, Obtained::Cache),
-            Boarding::Full => return (unknown(Reason::Limited), Obtained::Limited),
+            Boarding::Started(flight) => (flight, Resolution::Queried),
+            Boarding::Joined(flight) => (flight, Resolution::Coalesced),
+            Boarding::Landed(answered) => return (answered, Resolution::CacheHit),
+            Boarding::Full => return (unknown(Reason::RateLimited), Resolution::RateLimited),
         };
         match timeout(self.settings.deadline, flight).await {
             Ok(answered) => match answered.answer {
-                Answer::Unknown(Reason::Limited) => (answered, Obtained::Limited),
-                Answer::Unknown(Reason::Timeout) => (answered, Obtained::Timeout),
+                Answer::Unknown(Reason::RateLimited) => (answered, Resolution::RateLimited),
+                Answer::Unknown(Reason::Timeout) => (answered, Resolution::Timeout),
                 _ => (answered, how),
             },
-            Err(_elapsed) => (unknown(Reason::Timeout), Obtained::Timeout),
+            Err(_elapsed) => (unknown(Reason::Timeout), Resolution::Timeout),
         }
     }
 
@@ -261,7 +261,7 @@ impl Desk {
     fn renew(self: &Arc<Self>, lookup: &Lookup) {
         let Some(entry) = self.cache.get(lookup) else { return };
         if let Boarding::Started(_nobody_waits) = self.board_flight(lookup, Some(entry)) {
-            self.observer.renewed(lookup.kind());
+            self.observer.on_refresh(lookup.kind());
         }
     }
 
@@ -276,8 +276,8 @@ impl Desk {
         if let Some(shared) = sharing {
             match shared.turn(&lookup).await {
                 Turn::Known(entry) if before.as_ref().is_none_or(|old| entry.is_newer(old)) => {
-                    self.observer.taken_over(lookup.kind());
-                    self.observer.learnt(&lookup, &entry.answered);
+                    self.observer.on_shared_hit(lookup.kind());
+                    self.observer.on_new_answer(&lookup, &entry.answered);
                     let answered = entry.answered.clone();
                     self.keep(lookup, *entry);
                     return answered;
@@ -287,7 +287,7 @@ impl Desk {
             }
         }
         let (answered, ttl) = self.find_out(&lookup).await;
-        self.observer.learnt(&lookup, &answered);
+        self.observer.on_new_answer(&lookup, &answered);
         let now = now();
         let unknown = matches!(answered.answer, Answer::Unknown(_));
         let old = before.filter(|old| unknown && old.is_fresh(now));
@@ -337,7 +337,7 @@ impl Desk {
                 Lookup::Recipient(path) => {
                     (self.call_ahead.answer(path).await, None, Source::Upstream)
                 }
-                _ => (Answer::Unknown(Reason::NoSource), None, Source::None),
+                _ => (Answer::Unknown(Reason::NoResolver), None, Source::None),
             },
         };
         (LookupResult { answer, source, at: Some(now()) }, ttl)
@@ -346,6 +346,6 @@ impl Desk {
     fn tidy(&self) {
         self.prober.tidy();
         self.cache.tell(&*self.observer);
-        self.observer.under_way(self.flights.len());
+        self.observer.on_in_flight(self.flights.len());
     }
 }

@@ -8,7 +8,7 @@ use moka::sync::Cache;
 
 use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 use crate::time::Timestamp;
-use crate::traffic::Response;
+use crate::traffic::ServerResponse;
 
 /// Servers that are remembered.
 const SERVERS: u64 = 16_384;
@@ -16,7 +16,7 @@ const SERVERS: u64 = 16_384;
 /// The last thing that each server did, while it is fresh.
 #[derive(Clone, Debug)]
 pub(super) struct Board {
-    seen: Cache<IpAddr, (Response, Timestamp)>,
+    seen: Cache<IpAddr, (ServerResponse, Timestamp)>,
 }
 
 impl Board {
@@ -25,7 +25,7 @@ impl Board {
         Self { seen: seen.max_capacity(SERVERS).time_to_live(fresh).build() }
     }
 
-    pub(super) fn passed(&self, server: IpAddr, response: Response, at: Timestamp) {
+    pub(super) fn passed(&self, server: IpAddr, response: ServerResponse, at: Timestamp) {
         self.seen.insert(server.to_canonical(), (response, at));
     }
 
@@ -37,13 +37,13 @@ impl Board {
         let (response, at) = self.seen.get(&ip.to_canonical())?;
         let no = |reason| Answer::No(reason, None);
         let answer = match (response, lookup) {
-            (Response::LookupResult, Lookup::Callout(..)) => return None,
-            (Response::LookupResult, _) | (Response::BlackHole, Lookup::Connect(_)) => {
+            (ServerResponse::Answered, Lookup::Callout(..)) => return None,
+            (ServerResponse::Answered, _) | (ServerResponse::BlackHole, Lookup::Connect(_)) => {
                 Answer::Yes(None)
             }
-            (Response::Refused | Response::Unreachable, _) => no(Reason::Refused),
-            (Response::Silent, _) => no(Reason::Silent),
-            (Response::BlackHole, _) => no(Reason::Stalled),
+            (ServerResponse::Refused | ServerResponse::Unreachable, _) => no(Reason::Refused),
+            (ServerResponse::NoResponse, _) => no(Reason::NoResponse),
+            (ServerResponse::BlackHole, _) => no(Reason::EstablishedButStalled),
         };
         Some(LookupResult { answer, source: Source::Traffic, at: Some(at) })
     }

@@ -13,7 +13,7 @@ use hickory_proto::serialize::txt::Parser;
 
 use super::cname::{Found, follow};
 use super::record;
-use crate::policy::facts::{Answer, DomainName, Lookup, Reason, Record};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, Reason};
 
 /// Stands for the origin where the file gives none; no file can name it.
 const NO_ORIGIN: &str = "no-origin.gatepost.invalid.";
@@ -44,7 +44,7 @@ pub enum ZoneFileError {
 /// The zones of a master file.
 #[derive(Clone, Debug, Default)]
 pub struct ZoneFile {
-    records: HashMap<(DomainName, RecordType), Vec<Record>>,
+    records: HashMap<(DomainName, RecordType), Vec<DnsRecord>>,
     aliases: HashMap<DomainName, DomainName>,
     /// Owners of records, and the names between them and their apex.
     names: HashSet<DomainName>,
@@ -118,7 +118,7 @@ impl ZoneFile {
         (!self.names.is_empty()).then_some(self)
     }
 
-    /// What the file says; [`Reason::NoSource`] for what it does not speak of.
+    /// What the file says; [`Reason::NoResolver`] for what it does not speak of.
     pub fn answer(&self, lookup: &Lookup) -> Answer {
         follow(lookup, |name, kind| self.find(name, kind))
     }
@@ -127,7 +127,7 @@ impl ZoneFile {
         if let Some(found) = self.held(name, kind) {
             return found;
         }
-        let unheard = Found::Unknown(Reason::NoSource);
+        let unheard = Found::Unknown(Reason::NoResolver);
         let mut upwards = std::iter::successors(Some(name.clone()), |name| {
             (!name.is_root()).then(|| name.parent())
         });
@@ -184,7 +184,7 @@ fn read(text: &str, file: &Path) -> Result<ZoneFile, Mistake> {
             }
             _ => {}
         }
-        if let Some(Record::Name(host) | Record::Exchange { host, .. }) = &held {
+        if let Some(DnsRecord::Name(host) | DnsRecord::Exchange { host, .. }) = &held {
             named.push(host.clone());
         }
         if named.iter().any(|name| name.is_within(&no_origin)) {

@@ -5,16 +5,16 @@ use prometheus::{Gauge, IntCounter, IntGauge};
 use super::families::Families;
 use super::{Metrics, MetricsError, array};
 use crate::addr::Family;
-use crate::policy::door::{Change, State, Status};
+use crate::policy::door::{DoorState, DoorStatus, DoorTransition};
 
 /// Values of the label `how`.
 const HOWS: [&str; 2] = ["syn", "smtp"];
 
 /// The handles of one family's series.
 pub(super) struct Door {
-    /// By [`State::index`].
-    state: [IntGauge; State::ALL.len()],
-    changes: [IntCounter; State::ALL.len()],
+    /// By [`DoorState::index`].
+    state: [IntGauge; DoorState::ALL.len()],
+    changes: [IntCounter; DoorState::ALL.len()],
     /// In the order of [`HOWS`].
     refused: [IntCounter; HOWS.len()],
     proof_age: Gauge,
@@ -24,10 +24,10 @@ impl Door {
     pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
         let family = family.as_str();
         Ok(Self {
-            state: array(State::ALL.iter().map(|state| {
+            state: array(DoorState::ALL.iter().map(|state| {
                 families.door_state.get_metric_with_label_values(&[family, state.as_str()])
             }))?,
-            changes: array(State::ALL.iter().map(|to| {
+            changes: array(DoorState::ALL.iter().map(|to| {
                 families.door_changes.get_metric_with_label_values(&[family, to.as_str()])
             }))?,
             refused: array(
@@ -41,10 +41,10 @@ impl Door {
 
 impl Metrics {
     /// How a door is now.
-    pub fn set_door(&self, status: &Status) {
+    pub fn set_door(&self, status: &DoorStatus) {
         let door = &self.doors[status.family as usize];
-        for (gauge, state) in door.state.iter().zip(State::ALL) {
-            gauge.set(i64::from(*state == status.state));
+        for (gauge, state) in door.state.iter().zip(DoorState::ALL) {
+            gauge.set(i64::from(state == status.state));
         }
         let age = status.proof.map(|proof| status.at.since(proof.at).as_secs_f64());
         door.proof_age.set(age.unwrap_or(-1.0));
@@ -55,7 +55,7 @@ impl Metrics {
         self.doors[family as usize].state.iter().for_each(|gauge| gauge.set(0));
     }
 
-    pub fn on_door_change(&self, family: Family, change: &Change) {
+    pub fn on_door_change(&self, family: Family, change: &DoorTransition) {
         self.doors[family as usize].changes[change.to.index()].inc();
     }
 

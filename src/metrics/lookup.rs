@@ -6,14 +6,14 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::families::Families;
 use super::{Metrics, MetricsError, array};
-use crate::policy::facts::{LookupKind, ObserveLookups, Obtained, Told};
+use crate::policy::facts::{AnswerKind, LookupKind, LookupObserver, Resolution};
 
 /// The handles of all of it.
 pub(super) struct Lookups {
-    /// By [`LookupKind::index`], then by [`Obtained::index`].
-    lookups: [[IntCounter; Obtained::ALL.len()]; LookupKind::ALL.len()],
-    /// By [`LookupKind::index`], then by [`Told::index`].
-    answers: [[IntCounter; Told::ALL.len()]; LookupKind::ALL.len()],
+    /// By [`LookupKind::index`], then by [`Resolution::index`].
+    lookups: [[IntCounter; Resolution::ALL.len()]; LookupKind::ALL.len()],
+    /// By [`LookupKind::index`], then by [`AnswerKind::index`].
+    answers: [[IntCounter; AnswerKind::ALL.len()]; LookupKind::ALL.len()],
     /// By [`LookupKind::index`].
     duration: [Histogram; LookupKind::ALL.len()],
     renewed: [IntCounter; LookupKind::ALL.len()],
@@ -29,11 +29,11 @@ impl Lookups {
     pub(super) fn resolve(families: &Families) -> Result<Self, MetricsError> {
         let mut by_kind = Vec::new();
         for kind in LookupKind::ALL {
-            let lookups = array(Obtained::ALL.iter().map(|how| {
+            let lookups = array(Resolution::ALL.iter().map(|how| {
                 let labels = [kind.as_str(), how.as_str()];
                 families.lookups.get_metric_with_label_values(&labels)
             }))?;
-            let answers = array(Told::ALL.iter().map(|told| {
+            let answers = array(AnswerKind::ALL.iter().map(|told| {
                 let labels = [kind.as_str(), told.as_str()];
                 families.lookup_answers.get_metric_with_label_values(&labels)
             }))?;
@@ -63,32 +63,32 @@ fn gauge(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-impl ObserveLookups for Metrics {
-    fn answered(&self, kind: LookupKind, how: Obtained, told: Told, took: Duration) {
+impl LookupObserver for Metrics {
+    fn on_answer(&self, kind: LookupKind, how: Resolution, told: AnswerKind, took: Duration) {
         let kind = kind.index();
         self.lookups.lookups[kind][how.index()].inc();
         self.lookups.answers[kind][told.index()].inc();
         self.lookups.duration[kind].observe(took.as_secs_f64());
     }
 
-    fn renewed(&self, kind: LookupKind) {
+    fn on_refresh(&self, kind: LookupKind) {
         self.lookups.renewed[kind.index()].inc();
     }
 
-    fn taken_over(&self, kind: LookupKind) {
+    fn on_shared_hit(&self, kind: LookupKind) {
         self.lookups.taken_over[kind.index()].inc();
     }
 
-    fn store_up(&self, up: bool) {
+    fn on_store_state(&self, up: bool) {
         self.lookups.store_up.set(i64::from(up));
     }
 
-    fn kept(&self, entries: u64, octets: u64) {
+    fn on_cache_size(&self, entries: u64, octets: u64) {
         self.lookups.cache_entries.set(gauge(entries));
         self.lookups.cache_octets.set(gauge(octets));
     }
 
-    fn under_way(&self, flights: usize) {
+    fn on_in_flight(&self, flights: usize) {
         self.lookups.under_way.set(i64::try_from(flights).unwrap_or(i64::MAX));
     }
 }

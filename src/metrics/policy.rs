@@ -9,12 +9,12 @@ use prometheus::{Histogram, IntCounter, IntCounterVec};
 use super::families::Families;
 use super::{Metrics, MetricsError, array};
 use crate::addr::Family;
-use crate::policy::Action;
-use crate::policy::facts::{Source, State};
-use crate::policy::rules::{FactName, Mode, Rule, Rules};
+use crate::policy::PolicyAction;
+use crate::policy::facts::{FactState, Source};
+use crate::policy::rules::{FactName, PolicyRule, PolicyRules, RuleMode};
 
 /// In the order of their discriminants.
-const STATES: [State; 3] = [State::True, State::False, State::Unknown];
+const STATES: [FactState; 3] = [FactState::True, FactState::False, FactState::Unknown];
 const SOURCES: [Source; 7] = [
     Source::Capture,
     Source::Zone,
@@ -48,7 +48,7 @@ impl Policy {
         Ok(Self { facts, wait })
     }
 
-    pub(super) fn fact(&self, name: FactName, state: State, source: Source) {
+    pub(super) fn fact(&self, name: FactName, state: FactState, source: Source) {
         self.facts[slot(name, state, source)].inc();
     }
 
@@ -57,15 +57,15 @@ impl Policy {
     }
 }
 
-const fn slot(name: FactName, state: State, source: Source) -> usize {
+const fn slot(name: FactName, state: FactState, source: Source) -> usize {
     (name as usize * STATES.len() + state as usize) * SOURCES.len() + source as usize
 }
 
 /// What one rule may do in one family.
 struct Series {
     family: Family,
-    action: Action,
-    mode: Mode,
+    action: PolicyAction,
+    mode: RuleMode,
     counter: IntCounter,
 }
 
@@ -80,7 +80,7 @@ impl Verdicts {
         Self { vec, rules: ArcSwap::default() }
     }
 
-    fn put_in_force(&self, rules: &Rules) -> Result<(), MetricsError> {
+    fn put_in_force(&self, rules: &PolicyRules) -> Result<(), MetricsError> {
         let mut new: HashMap<Arc<str>, Vec<Series>> = HashMap::new();
         for rule in rules.iter() {
             let all = Family::ALL.into_iter().flat_map(|f| actions(rule).map(move |a| (f, a)));
@@ -112,8 +112,8 @@ impl Verdicts {
     /// Makes every series that a rule may have, to tell what there is.
     pub(super) fn show_all(&self) -> Result<(), MetricsError> {
         for family in Family::ALL {
-            for action in Action::ALL {
-                for mode in [Mode::Enforce, Mode::Shadow] {
+            for action in PolicyAction::ALL {
+                for mode in [RuleMode::Enforce, RuleMode::Shadow] {
                     self.vec.get_metric_with_label_values(&labels(family, "", action, mode))?;
                 }
             }
@@ -122,7 +122,7 @@ impl Verdicts {
     }
 
     /// Nothing for a rule that is not in force any more.
-    pub(super) fn count(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+    pub(super) fn count(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
         let rules = self.rules.load();
         let mut series = rules.get(rule).into_iter().flatten();
         let same = |s: &&Series| (s.family, s.action, s.mode) == (family, action, mode);
@@ -137,23 +137,23 @@ impl Metrics {
     ///
     /// # Errors
     /// Only if this module names a family's labels wrongly.
-    pub fn set_rules(&self, rules: &Rules) -> Result<(), MetricsError> {
+    pub fn set_rules(&self, rules: &PolicyRules) -> Result<(), MetricsError> {
         self.verdicts.put_in_force(rules)
     }
 }
 
 /// What a rule can do, each once.
-fn actions(rule: &Rule) -> impl Iterator<Item = Action> + use<> {
+fn actions(rule: &PolicyRule) -> impl Iterator<Item = PolicyAction> + use<> {
     let unknown = Some(rule.on_unknown)
-        .filter(|&action| !rule.require.is_empty() && action != Action::Accept)
+        .filter(|&action| !rule.require.is_empty() && action != PolicyAction::Accept)
         .filter(|&action| action != rule.otherwise);
     [Some(rule.otherwise), unknown].into_iter().flatten()
 }
 
-const fn labels(family: Family, rule: &str, action: Action, mode: Mode) -> [&str; 4] {
+const fn labels(family: Family, rule: &str, action: PolicyAction, mode: RuleMode) -> [&str; 4] {
     let mode = match mode {
-        Mode::Enforce => "enforce",
-        Mode::Shadow => "shadow",
+        RuleMode::Enforce => "enforce",
+        RuleMode::Shadow => "shadow",
     };
     [family.as_str(), rule, action.as_str(), mode]
 }

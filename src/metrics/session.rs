@@ -9,8 +9,8 @@ use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
     ReplySource, SessionRecord, Starttls,
 };
-use crate::policy::Action;
-use crate::policy::rules::Mode;
+use crate::policy::PolicyAction;
+use crate::policy::rules::RuleMode;
 use crate::smtp::Verb;
 
 /// The handles of one address family's series, in arrays by the `index()` of their label.
@@ -117,7 +117,7 @@ impl Observe for Metrics {
         }
     }
 
-    fn policy(&self, family: Family, rule: &str, action: Action, mode: Mode) {
+    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
         self.verdicts.count(family, rule, action, mode);
     }
 

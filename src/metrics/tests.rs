@@ -12,38 +12,45 @@ use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Outcome, Phase, Refusal,
     ReplySource, Starttls,
 };
-use crate::policy::Action;
-use crate::policy::door::{self, Change, Door, Signs};
+use crate::policy::PolicyAction;
+use crate::policy::door::{self, Door, DoorTransition, Signals};
 use crate::policy::facts::{
-    Level, LookupKind, ObserveLookups as _, Obtained, Over, Source, State, Told,
+    AnswerKind, FactState, FamilyRequirement, LookupKind, LookupObserver as _, Resolution,
+    ReturnPathLevel, Source,
 };
-use crate::policy::rules::{FactName, Mode, PolicyStage, Require, Rule, Rules, When};
+use crate::policy::rules::{
+    FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, When,
+};
 use crate::smtp::Verb;
 use crate::stream::{Counts, FlowFacts, FlowOutcome, FlowStart};
 use crate::time::Timestamp;
-use crate::traffic::pairs::{By, Ended, FallBack, Why};
-use crate::traffic::{self, Bound, Messages, Passed, Response};
+use crate::traffic::fallback::{DeliveryOutcome, Fallback, FallbackReason, ServerMatch};
+use crate::traffic::{self, FlowSummary, MailDirection, MessageCounts, ServerResponse};
 
 /// As many rules as a configuration may have, each with two things that it may do.
-fn rules() -> Rules {
-    Rules::new((0..64).map(|n| rule(&format!("rule {n}"), n)).collect(), Networks::default())
+fn rules() -> PolicyRules {
+    PolicyRules::new((0..64).map(|n| rule(&format!("rule {n}"), n)).collect(), Networks::default())
 }
 
-fn rules_named(name: &str) -> Rules {
-    Rules::new(vec![rule(name, 0)], Networks::default())
+fn rules_named(name: &str) -> PolicyRules {
+    PolicyRules::new(vec![rule(name, 0)], Networks::default())
 }
 
 /// In shadow if its number is odd.
-fn rule(name: &str, number: u32) -> Rule {
-    Rule {
+fn rule(name: &str, number: u32) -> PolicyRule {
+    PolicyRule {
         name: name.into(),
         at: PolicyStage::Connect,
         when: When::default(),
         exempt: Vec::new(),
-        require: vec![Require { fact: FactName::Fcrdns, level: Level::Dns, over: Over::Any }],
-        otherwise: Action::Reject,
-        on_unknown: Action::Tempfail,
-        mode: if number.is_multiple_of(2) { Mode::Enforce } else { Mode::Shadow },
+        require: vec![Requirement {
+            fact: FactName::Fcrdns,
+            level: ReturnPathLevel::Dns,
+            over: FamilyRequirement::Any,
+        }],
+        otherwise: PolicyAction::Reject,
+        on_unknown: PolicyAction::Tempfail,
+        mode: if number.is_multiple_of(2) { RuleMode::Enforce } else { RuleMode::Shadow },
         url: None,
     }
 }
@@ -95,7 +102,7 @@ fn feed_everything(metrics: &Metrics) {
             }
         }
         for name in FactName::ALL {
-            for state in [State::True, State::False, State::Unknown] {
+            for state in [FactState::True, FactState::False, FactState::Unknown] {
                 for source in [
                     Source::Capture,
                     Source::Zone,
@@ -128,30 +135,33 @@ fn feed_everything(metrics: &Metrics) {
 /// Every kind of lookup, answered in every way.
 fn feed_lookups(metrics: &Metrics) {
     for kind in LookupKind::ALL {
-        for how in Obtained::ALL {
-            for told in Told::ALL {
-                metrics.answered(kind, how, told, Duration::from_millis(250));
+        for how in Resolution::ALL {
+            for told in AnswerKind::ALL {
+                metrics.on_answer(kind, how, told, Duration::from_millis(250));
             }
         }
-        metrics.renewed(kind);
-        metrics.taken_over(kind);
+        metrics.on_refresh(kind);
+        metrics.on_shared_hit(kind);
     }
-    metrics.store_up(true);
-    metrics.kept(3, 4);
-    metrics.under_way(5);
+    metrics.on_store_state(true);
+    metrics.on_cache_size(3, 4);
+    metrics.on_in_flight(5);
 }
 
 /// Through every state, and closed in the end.
 fn feed_door(metrics: &Metrics, family: Family) {
     let at = Timestamp::from_nanos(1_700_000_000_000_000_000);
-    let mut door = Door::new(family, door::Settings::default(), at);
-    for (&from, &to) in door::State::ALL.iter().zip(door::State::ALL.iter().cycle().skip(1)) {
+    let mut door = Door::new(family, door::DoorSettings::default(), at);
+    for (&from, &to) in door::DoorState::ALL.iter().zip(door::DoorState::ALL.iter().cycle().skip(1))
+    {
         let detail = String::new();
-        metrics
-            .on_door_change(family, &Change { from, to, at, reason: door::Reason::Trial, detail });
+        metrics.on_door_change(
+            family,
+            &DoorTransition { from, to, at, reason: door::DoorReason::Trial, detail },
+        );
     }
-    door.set_mode(door::Mode::Close);
-    door.look(&Signs { accepted: Some(at), ..Signs::default() }, at);
+    door.set_mode(door::OperatorMode::Close);
+    door.update(&Signals { accepted: Some(at), ..Signals::default() }, at);
     metrics.set_door(&door.status(at + Duration::from_secs(90)));
     metrics.add_syn_refusals(family, 7);
 }
@@ -169,11 +179,16 @@ const ENDS: [[&str; 2]; 2] =
     [["198.51.100.25", "192.0.2.10"], ["2001:db8:2::25", "2001:db8:1::10"]];
 
 /// A flow with something of everything.
-fn flow(family: Family, bound: Bound, outcome: FlowOutcome, reset_by: Side) -> FlowFacts {
+fn flow(
+    family: Family,
+    direction: MailDirection,
+    outcome: FlowOutcome,
+    reset_by: Side,
+) -> FlowFacts {
     let [our, other] = ENDS[family as usize].map(|ip| (ip.parse::<IpAddr>().unwrap(), 25).into());
-    let (client, server) = match bound {
-        Bound::In => (other, our),
-        Bound::Out => (our, other),
+    let (client, server) = match direction {
+        MailDirection::Inbound => (other, our),
+        MailDirection::Outbound => (our, other),
     };
     FlowFacts {
         start: FlowStart { number: 1, client, server, at: Timestamp::default(), midstream: false },
@@ -196,65 +211,65 @@ fn flow(family: Family, bound: Bound, outcome: FlowOutcome, reset_by: Side) -> F
     }
 }
 
-fn passed(flow: &FlowFacts, bound: Bound, ended: Ended) -> Passed<'_> {
-    Passed {
+fn passed(flow: &FlowFacts, direction: MailDirection, ended: DeliveryOutcome) -> FlowSummary<'_> {
+    FlowSummary {
         flow,
-        bound,
+        direction,
         name: None,
         spoke: true,
         greeting: Some(220),
-        messages: Messages { accepted: 1, ..Messages::default() },
+        messages: MessageCounts { accepted: 1, ..MessageCounts::default() },
         replies: [1; 4],
-        tls: traffic::Tls::Started,
+        tls: traffic::StarttlsState::Started,
         ended,
     }
 }
 
-fn fall_back(bound: Bound, why: Why) -> FallBack {
-    FallBack {
+fn fall_back(direction: MailDirection, why: FallbackReason) -> Fallback {
+    Fallback {
         from: 1,
         to: 2,
         at: Timestamp::default(),
-        bound,
+        direction,
         after: Duration::from_secs(30),
         why,
         code: None,
-        by: By::Names,
+        by: ServerMatch::Names,
     }
 }
 
 /// Every outcome in both directions, every way in which another server may respond, every loss.
 fn feed_traffic(metrics: &Metrics) {
     let ours = ENDS.map(|[our, _]| our.parse::<IpAddr>().unwrap().into());
-    for bound in Bound::ALL {
+    for direction in MailDirection::ALL {
         for family in Family::ALL {
             for outcome in FlowOutcome::ALL {
                 for side in Side::ALL {
-                    let flow = flow(family, bound, outcome, side);
-                    metrics.on_flow(&passed(&flow, bound, Ended::Other));
+                    let flow = flow(family, direction, outcome, side);
+                    metrics.on_flow(&passed(&flow, direction, DeliveryOutcome::Other));
                 }
             }
         }
-        for why in Why::ALL {
-            metrics.on_fallback(&fall_back(bound, why));
+        for why in FallbackReason::ALL {
+            metrics.on_fallback(&fall_back(direction, why));
         }
     }
     let mut seen = traffic::Traffic::new(Networks::new(ours));
     let responses = [
-        (FlowOutcome::Established, Ended::Other),
-        (FlowOutcome::Established, Ended::BlackHole),
-        (FlowOutcome::Refused, Ended::Refused),
-        (FlowOutcome::Unanswered, Ended::Unanswered),
-        (FlowOutcome::Unreachable, Ended::Unreachable),
+        (FlowOutcome::Established, DeliveryOutcome::Other),
+        (FlowOutcome::Established, DeliveryOutcome::BlackHole),
+        (FlowOutcome::Refused, DeliveryOutcome::Refused),
+        (FlowOutcome::Unanswered, DeliveryOutcome::Unanswered),
+        (FlowOutcome::Unreachable, DeliveryOutcome::Unreachable),
     ];
-    assert_eq!(responses.len(), Response::ALL.len());
+    assert_eq!(responses.len(), ServerResponse::ALL.len());
     for family in Family::ALL {
-        let taken = flow(family, Bound::In, FlowOutcome::Established, Side::Client);
-        seen.passed(&passed(&taken, Bound::In, Ended::Accepted));
+        let taken = flow(family, MailDirection::Inbound, FlowOutcome::Established, Side::Client);
+        seen.on_flow(&passed(&taken, MailDirection::Inbound, DeliveryOutcome::Accepted));
         for (n, (outcome, ended)) in responses.into_iter().enumerate() {
-            let tried = flow(family, Bound::Out, outcome, Side::Client);
+            let tried = flow(family, MailDirection::Outbound, outcome, Side::Client);
             let name = Some(format!("mx{n}.example"));
-            seen.passed(&Passed { name, ..passed(&tried, Bound::Out, ended) });
+            seen.on_flow(&FlowSummary { name, ..passed(&tried, MailDirection::Outbound, ended) });
         }
     }
     metrics.set_evidence(&seen.evidence());
@@ -323,13 +338,13 @@ fn verdicts_count_by_rules_that_are_in_force() {
     let metrics = Metrics::new().unwrap();
     metrics.set_rules(&rules()).unwrap();
     let before = series(&metrics);
-    let fired = |name| metrics.policy(Family::Ipv6, name, Action::Reject, Mode::Enforce);
+    let fired = |name| metrics.policy(Family::Ipv6, name, PolicyAction::Reject, RuleMode::Enforce);
     fired("rule 2");
     fired("rule 2");
     fired("a rule of a configuration that was");
     metrics.event(
         Family::Ipv4,
-        Event::Fact { name: FactName::ReturnPath, state: State::False, source: Source::Probe },
+        Event::Fact { name: FactName::ReturnPath, state: FactState::False, source: Source::Probe },
     );
     insta::assert_snapshot!(changed(&metrics, &before), @r#"
     gatepost_policy_facts_total{fact="return_path",family="ipv4",source="probe",state="false"} 1
@@ -337,8 +352,9 @@ fn verdicts_count_by_rules_that_are_in_force() {
     "#);
 
     // A rule that stays keeps its count, and one that goes leaves nothing behind.
-    let kept: Vec<Rule> = rules().iter().filter(|rule| &*rule.name == "rule 2").cloned().collect();
-    metrics.set_rules(&Rules::new(kept, Networks::default())).unwrap();
+    let kept: Vec<PolicyRule> =
+        rules().iter().filter(|rule| &*rule.name == "rule 2").cloned().collect();
+    metrics.set_rules(&PolicyRules::new(kept, Networks::default())).unwrap();
     let now = series(&metrics);
     let verdicts = now.iter().filter(|(name, _)| name.contains("policy_verdicts"));
     assert_eq!(verdicts.map(|(_, count)| *count).sum::<f64>(), 2.0);
@@ -372,9 +388,9 @@ fn each_event_counts_where_it_belongs() {
 fn traffic_counts_where_it_belongs() {
     let metrics = Metrics::new().unwrap();
     let before = series(&metrics);
-    let bound = Bound::Out;
-    let reset = flow(Family::Ipv6, bound, FlowOutcome::Reset, Side::Server);
-    metrics.on_flow(&passed(&reset, bound, Ended::Reset));
+    let direction = MailDirection::Outbound;
+    let reset = flow(Family::Ipv6, direction, FlowOutcome::Reset, Side::Server);
+    metrics.on_flow(&passed(&reset, direction, DeliveryOutcome::Reset));
     let unanswered = FlowFacts {
         handshake: None,
         rtt: None,
@@ -384,18 +400,18 @@ fn traffic_counts_where_it_belongs() {
         data_segments: [0; 2],
         retransmits: [0; 2],
         gaps: 0,
-        ..flow(Family::Ipv4, Bound::In, FlowOutcome::Unanswered, Side::Server)
+        ..flow(Family::Ipv4, MailDirection::Inbound, FlowOutcome::Unanswered, Side::Server)
     };
-    metrics.on_flow(&passed(&unanswered, Bound::In, Ended::Unanswered));
-    metrics.on_fallback(&fall_back(bound, Why::Unanswered));
-    metrics.on_fallback(&fall_back(bound, Why::Race));
+    metrics.on_flow(&passed(&unanswered, MailDirection::Inbound, DeliveryOutcome::Unanswered));
+    metrics.on_fallback(&fall_back(direction, FallbackReason::Unanswered));
+    metrics.on_fallback(&fall_back(direction, FallbackReason::Race));
     metrics.add_capture_drops(1, 20);
     let counts = |n| Counts { evicted: n, octets_not_captured: 100 * n, ..Counts::default() };
     metrics.on_stream_counts(&counts(1), &counts(3));
     let ours = Networks::new([ENDS[1][0].parse::<IpAddr>().unwrap().into()]);
     let mut seen = traffic::Traffic::new(ours);
-    let taken = flow(Family::Ipv6, Bound::In, FlowOutcome::Established, Side::Client);
-    seen.passed(&passed(&taken, Bound::In, Ended::Accepted));
+    let taken = flow(Family::Ipv6, MailDirection::Inbound, FlowOutcome::Established, Side::Client);
+    seen.on_flow(&passed(&taken, MailDirection::Inbound, DeliveryOutcome::Accepted));
     metrics.set_evidence(&seen.evidence());
     insta::assert_snapshot!(changed(&metrics, &before));
 }

@@ -10,8 +10,8 @@ use super::{Metrics, MetricsError, array};
 use crate::addr::{Family, Side};
 use crate::stream::{Counts, FlowOutcome};
 use crate::time::Timestamp;
-use crate::traffic::pairs::{FallBack, Why};
-use crate::traffic::{Bound, Evidence, Passed, Response};
+use crate::traffic::fallback::{Fallback, FallbackReason};
+use crate::traffic::{Evidence, FlowSummary, MailDirection, ServerResponse};
 use crate::wire::IcmpKind;
 
 /// Values of the label `cause`.
@@ -32,8 +32,12 @@ struct Way {
 }
 
 impl Way {
-    fn resolve(families: &Families, family: Family, bound: Bound) -> Result<Self, MetricsError> {
-        let labels = [family.as_str(), bound.as_str()];
+    fn resolve(
+        families: &Families,
+        family: Family,
+        direction: MailDirection,
+    ) -> Result<Self, MetricsError> {
+        let labels = [family.as_str(), direction.as_str()];
         macro_rules! each {
             ($vec:ident, $values:expr) => {
                 array($values.map(|value| {
@@ -59,11 +63,11 @@ impl Way {
 
 /// The handles of all of it.
 pub(super) struct Traffic {
-    /// By family, then by [`Bound::index`].
-    ways: [[Way; Bound::ALL.len()]; Family::ALL.len()],
-    /// By [`Bound::index`], then by [`Why::index`].
-    fall_backs: [[IntCounter; Why::ALL.len()]; Bound::ALL.len()],
-    fall_back_delay: [Histogram; Bound::ALL.len()],
+    /// By family, then by [`MailDirection::index`].
+    ways: [[Way; MailDirection::ALL.len()]; Family::ALL.len()],
+    /// By [`MailDirection::index`], then by [`FallbackReason::index`].
+    fall_backs: [[IntCounter; FallbackReason::ALL.len()]; MailDirection::ALL.len()],
+    fall_back_delay: [Histogram; MailDirection::ALL.len()],
     /// In the order of [`CAUSES`].
     gap_octets: [IntCounter; CAUSES.len()],
     capture_up: IntGauge,
@@ -72,8 +76,8 @@ pub(super) struct Traffic {
     flows_evicted: IntCounter,
     /// By family.
     last_accepted: [IntGauge; Family::ALL.len()],
-    /// By family, then by [`Response::index`].
-    destinations: [[IntGauge; Response::ALL.len()]; Family::ALL.len()],
+    /// By family, then by [`ServerResponse::index`].
+    destinations: [[IntGauge; ServerResponse::ALL.len()]; Family::ALL.len()],
 }
 
 impl Traffic {
@@ -81,18 +85,18 @@ impl Traffic {
     pub(super) fn resolve(families: &Families) -> Result<Self, MetricsError> {
         let ways = |family| -> Result<_, MetricsError> {
             Ok([
-                Way::resolve(families, family, Bound::In)?,
-                Way::resolve(families, family, Bound::Out)?,
+                Way::resolve(families, family, MailDirection::Inbound)?,
+                Way::resolve(families, family, MailDirection::Outbound)?,
             ])
         };
-        let fall_backs = |bound: Bound| {
-            array(Why::ALL.iter().map(|why| {
-                let labels = [bound.as_str(), why.as_str()];
+        let fall_backs = |direction: MailDirection| {
+            array(FallbackReason::ALL.iter().map(|why| {
+                let labels = [direction.as_str(), why.as_str()];
                 families.fall_backs.get_metric_with_label_values(&labels)
             }))
         };
         let destinations = |family: Family| {
-            array(Response::ALL.iter().map(|state| {
+            array(ServerResponse::ALL.iter().map(|state| {
                 let labels = [family.as_str(), state.as_str()];
                 families.destinations.get_metric_with_label_values(&labels)
             }))
@@ -100,9 +104,9 @@ impl Traffic {
         let dropped = |what| families.capture_dropped.get_metric_with_label_values(&[what]);
         Ok(Self {
             ways: [ways(Family::Ipv4)?, ways(Family::Ipv6)?],
-            fall_backs: [fall_backs(Bound::In)?, fall_backs(Bound::Out)?],
-            fall_back_delay: array(Bound::ALL.iter().map(|bound| {
-                families.fall_back_delay.get_metric_with_label_values(&[bound.as_str()])
+            fall_backs: [fall_backs(MailDirection::Inbound)?, fall_backs(MailDirection::Outbound)?],
+            fall_back_delay: array(MailDirection::ALL.iter().map(|direction| {
+                families.fall_back_delay.get_metric_with_label_values(&[direction.as_str()])
             }))?,
             gap_octets: array(
                 CAUSES
@@ -123,9 +127,9 @@ impl Traffic {
 
 impl Metrics {
     /// A captured flow is over.
-    pub fn on_flow(&self, passed: &Passed<'_>) {
+    pub fn on_flow(&self, passed: &FlowSummary<'_>) {
         let flow = passed.flow;
-        let way = &self.traffic.ways[passed.family() as usize][passed.bound.index()];
+        let way = &self.traffic.ways[passed.family() as usize][passed.direction.index()];
         way.connections[flow.outcome.index()].inc();
         for (histogram, time) in [(&way.handshake, flow.handshake), (&way.rtt, flow.rtt)] {
             if let Some(time) = time {
@@ -146,10 +150,10 @@ impl Metrics {
     }
 
     /// A client left IPv6 for IPv4.
-    pub fn on_fallback(&self, told: &FallBack) {
-        let of = told.bound.index();
+    pub fn on_fallback(&self, told: &Fallback) {
+        let of = told.direction.index();
         self.traffic.fall_backs[of][told.why.index()].inc();
-        if told.why != Why::Race {
+        if told.why != FallbackReason::Race {
             self.traffic.fall_back_delay[of].observe(told.after.as_secs_f64());
         }
     }
@@ -196,7 +200,7 @@ impl Metrics {
             let seconds = i64::try_from(accepted.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);
             self.traffic.last_accepted[family as usize].set(seconds);
             let responses = evidence.return_path.of(family);
-            for state in Response::ALL {
+            for state in ServerResponse::ALL {
                 let count = i64::try_from(responses.of(state)).unwrap_or(i64::MAX);
                 self.traffic.destinations[family as usize][state.index()].set(count);
             }

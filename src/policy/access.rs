@@ -1,45 +1,23 @@
-//! Access rules: accept, tempfail or reject a client by family and network, in file order, the first that fires wins.
+//! Access rules: accept, tempfail or reject a client by family and network. The first matching rule decides.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::addr::{Family, Networks};
+use crate::label::labels;
 
-/// What to do with a session, from the mildest to the strictest.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    #[default]
-    Accept,
-    /// The message gets a header field that says why.
-    Tag,
-    /// A 4xx: the client tries again, or elsewhere.
-    Tempfail,
-    /// A 5xx: the client gives up.
-    Reject,
-}
-
-impl Action {
-    pub const ALL: [Self; 4] = [Self::Accept, Self::Tag, Self::Tempfail, Self::Reject];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Tag => "tag",
-            Self::Tempfail => "tempfail",
-            Self::Reject => "reject",
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+labels! {
+    /// The verdict on a session or message, from the mildest to the strictest.
+    #[derive(Default)]
+    pub enum PolicyAction {
+        #[default]
+        Accept = "accept",
+        /// Accept, and add a header field with the reason.
+        Tag = "tag",
+        /// A 4xx reply: the client retries, or tries another server.
+        Tempfail = "tempfail",
+        /// A 5xx reply: permanent failure.
+        Reject = "reject",
     }
 }
 
@@ -48,11 +26,11 @@ impl fmt::Display for Action {
 pub struct AccessRule {
     /// Shown in replies and logs.
     pub name: Arc<str>,
-    /// `None` is either family.
+    /// `None` matches both families.
     pub family: Option<Family>,
-    /// Empty is every address.
+    /// Empty matches every address.
     pub networks: Networks,
-    pub action: Action,
+    pub action: PolicyAction,
 }
 
 impl AccessRule {
@@ -62,10 +40,10 @@ impl AccessRule {
     }
 }
 
-/// What was decided and by which rule; no rule means the default, accept.
+/// The action and the rule it comes from; without a rule it is the default, accept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    pub action: Action,
+    pub action: PolicyAction,
     pub rule: Option<Arc<str>>,
 }
 
@@ -78,7 +56,7 @@ impl AccessRules {
         Self(rules)
     }
 
-    /// The first rule that fires decides; without one the client is accepted.
+    /// The first matching rule decides; without one the client is accepted.
     pub fn decide(&self, client: IpAddr) -> Verdict {
         self.0.iter().find(|rule| rule.matches(client)).map_or_else(Verdict::default, |rule| {
             Verdict { action: rule.action, rule: Some(Arc::clone(&rule.name)) }
@@ -90,29 +68,34 @@ impl AccessRules {
 mod tests {
     use super::*;
 
-    fn rule(name: &str, family: Option<Family>, networks: &[&str], action: Action) -> AccessRule {
+    fn rule(
+        name: &str,
+        family: Option<Family>,
+        networks: &[&str],
+        action: PolicyAction,
+    ) -> AccessRule {
         let networks = Networks::new(networks.iter().map(|n| n.parse().unwrap()));
         AccessRule { name: name.into(), family, networks, action }
     }
 
     #[test]
-    fn the_first_rule_that_fires_wins() {
+    fn the_first_matching_rule_decides() {
         let rules = AccessRules::new(vec![
-            rule("ours", None, &["192.0.2.0/24", "2001:db8:1::/48"], Action::Accept),
-            rule("documentation", None, &["192.0.0.0/16", "2001:db8::/32"], Action::Reject),
-            rule("no ipv6 yet", Some(Family::Ipv6), &[], Action::Tempfail),
+            rule("ours", None, &["192.0.2.0/24", "2001:db8:1::/48"], PolicyAction::Accept),
+            rule("documentation", None, &["192.0.0.0/16", "2001:db8::/32"], PolicyAction::Reject),
+            rule("no ipv6 yet", Some(Family::Ipv6), &[], PolicyAction::Tempfail),
         ]);
         let decide = |ip: &str| {
             let verdict = rules.decide(ip.parse().unwrap());
             (verdict.action, verdict.rule.as_deref().map(str::to_owned))
         };
         let by = |rule: &str| Some(rule.to_owned());
-        assert_eq!(decide("192.0.2.1"), (Action::Accept, by("ours")));
-        assert_eq!(decide("::ffff:192.0.2.1"), (Action::Accept, by("ours")));
-        assert_eq!(decide("192.0.3.1"), (Action::Reject, by("documentation")));
-        assert_eq!(decide("2001:db8:1::9"), (Action::Accept, by("ours")));
-        assert_eq!(decide("2001:db8:2::9"), (Action::Reject, by("documentation")));
-        assert_eq!(decide("2001:db9::1"), (Action::Tempfail, by("no ipv6 yet")));
-        assert_eq!(decide("198.51.100.1"), (Action::Accept, None));
+        assert_eq!(decide("192.0.2.1"), (PolicyAction::Accept, by("ours")));
+        assert_eq!(decide("::ffff:192.0.2.1"), (PolicyAction::Accept, by("ours")));
+        assert_eq!(decide("192.0.3.1"), (PolicyAction::Reject, by("documentation")));
+        assert_eq!(decide("2001:db8:1::9"), (PolicyAction::Accept, by("ours")));
+        assert_eq!(decide("2001:db8:2::9"), (PolicyAction::Reject, by("documentation")));
+        assert_eq!(decide("2001:db9::1"), (PolicyAction::Tempfail, by("no ipv6 yet")));
+        assert_eq!(decide("198.51.100.1"), (PolicyAction::Accept, None));
     }
 }

@@ -1,6 +1,6 @@
 //! Policy: facts in, verdict out, as pure functions.
 //!
-//! Layer 2. Nothing here asks a clock, a socket or a resolver.
+//! Layer 2: no clock, no socket, no resolver.
 
 mod access;
 pub mod door;
@@ -8,5 +8,5 @@ pub mod facts;
 mod reply;
 pub mod rules;
 
-pub use access::{AccessRule, AccessRules, Action, Verdict};
+pub use access::{AccessRule, AccessRules, PolicyAction, Verdict};
 pub use reply::{MAX_TEXT, reply};

@@ -4,22 +4,22 @@ use data_encoding::BASE64;
 use pkcs1::RsaPublicKeyRef;
 use spki::SubjectPublicKeyInfoRef;
 
-use super::finding::{Check, Findings};
+use super::finding::{CheckName, Findings};
 use super::tags::{tags, value};
-use super::{CheckRequest, Known, Texts};
+use super::{CheckRequest, KnownAnswers, TxtAnswer};
 use crate::policy::facts::DomainName;
 
 /// RFC 8301 §3.2: verifiers take no less, and signers should use no less.
 const MIN_BITS: u32 = 1024;
 const GOOD_BITS: u32 = 2048;
 
-pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
     for selector in &asked.selectors {
         let Some(name) = DomainName::parse(&format!("{selector}._domainkey.{}", asked.domain))
         else {
             let seen = format!("{selector} makes no domain name");
             findings.fail(
-                Check::DkimKey,
+                CheckName::DkimKey,
                 selector,
                 seen,
                 "Name the selector as s= in DKIM-Signature has it.",
@@ -30,20 +30,20 @@ pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings
     }
 }
 
-fn one(name: &DomainName, known: &Known, findings: &mut Findings) {
-    let check = Check::DkimKey;
+fn one(name: &DomainName, known: &KnownAnswers, findings: &mut Findings) {
+    let check = CheckName::DkimKey;
     let texts = match known.texts(name) {
         None => return,
-        Some(Texts::Unknown(reason)) => {
+        Some(TxtAnswer::Unknown(reason)) => {
             findings.unanswered(check, name, "the key", *reason);
             return;
         }
-        Some(Texts::NoData | Texts::NxDomain) => {
+        Some(TxtAnswer::NoData | TxtAnswer::NxDomain) => {
             let advice = "Publish the public key there, or correct the name of the selector.";
             findings.fail(check, name, "no key (TXT record)", advice);
             return;
         }
-        Some(Texts::Found(texts)) => texts,
+        Some(TxtAnswer::Found(texts)) => texts,
     };
     let [text] = texts.as_slice() else {
         let seen = format!("{} TXT records; verifiers may take any of them", texts.len());

@@ -1,8 +1,8 @@
 //! DMARC: the domain's own policy, or the one that it inherits by the DNS tree walk (RFC 9989 §4.10).
 
-use super::finding::{Check, Findings};
+use super::finding::{CheckName, Findings};
 use super::tags::{not_tags, tags, value};
-use super::{CheckRequest, Known, Texts};
+use super::{CheckRequest, KnownAnswers, TxtAnswer};
 use crate::policy::facts::{DomainName, Reason};
 
 /// RFC 9989 §4.10: of a longer name the walk goes on with so many labels.
@@ -25,9 +25,9 @@ enum Stands {
     Unknown(Reason),
 }
 
-pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
     let domain = &asked.domain;
-    let check = Check::DmarcRecord;
+    let check = CheckName::DmarcRecord;
     match at(domain, known) {
         Stands::Pending => {}
         Stands::Unknown(reason) => findings.unanswered(check, domain, "the DMARC record", reason),
@@ -53,13 +53,13 @@ pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings
     }
 }
 
-fn at(domain: &DomainName, known: &Known) -> Stands {
+fn at(domain: &DomainName, known: &KnownAnswers) -> Stands {
     let Some(name) = DomainName::parse(&format!("_dmarc.{domain}")) else { return Stands::Nothing };
     let texts = match known.texts(&name) {
         None => return Stands::Pending,
-        Some(Texts::NoData | Texts::NxDomain) => return Stands::Nothing,
-        Some(Texts::Unknown(reason)) => return Stands::Unknown(*reason),
-        Some(Texts::Found(texts)) => texts,
+        Some(TxtAnswer::NoData | TxtAnswer::NxDomain) => return Stands::Nothing,
+        Some(TxtAnswer::Unknown(reason)) => return Stands::Unknown(*reason),
+        Some(TxtAnswer::Found(texts)) => texts,
     };
     let mut records = texts.iter().map(|text| String::from_utf8_lossy(text)).filter_map(|text| {
         let tags = tags(&text);
@@ -74,7 +74,7 @@ fn at(domain: &DomainName, known: &Known) -> Stands {
 }
 
 /// The record of the organisational domain. All parents are asked at once.
-fn inherited(domain: &DomainName, known: &Known) -> Stands {
+fn inherited(domain: &DomainName, known: &KnownAnswers) -> Stands {
     let text = domain.to_string();
     let labels: Vec<&str> = text.split('.').collect();
     let longest = labels.len().saturating_sub(1).min(LABELS);
@@ -125,15 +125,20 @@ fn told(found: &Found, inherited: bool, findings: &mut Findings) {
     let from = if inherited { format!("inherited from {domain}: ") } else { String::new() };
     if let Some(odd) = not_tags(&found.text).next() {
         let advice = "Correct the record: it is a list of tag=value, with semicolons between.";
-        findings.fail(Check::DmarcRecord, domain, format!("{from}{odd:?} is no tag=value"), advice);
+        findings.fail(
+            CheckName::DmarcRecord,
+            domain,
+            format!("{from}{odd:?} is no tag=value"),
+            advice,
+        );
     } else {
-        findings.pass(Check::DmarcRecord, domain, format!("{from}{}", found.text));
+        findings.pass(CheckName::DmarcRecord, domain, format!("{from}{}", found.text));
     }
     let own = value(&found.tags, "p");
     let of_subdomains = value(&found.tags, "sp").filter(|_| inherited);
     let policy = of_subdomains.or(own).unwrap_or("none").to_ascii_lowercase();
     let tag = if of_subdomains.is_some() { "sp" } else { "p" };
-    let check = Check::DmarcPolicy;
+    let check = CheckName::DmarcPolicy;
     match policy.as_str() {
         "quarantine" | "reject" => findings.pass(check, domain, format!("policy {tag}={policy}")),
         "none" => {
@@ -161,7 +166,7 @@ fn told(found: &Found, inherited: bool, findings: &mut Findings) {
 
 fn reports(found: &Found, findings: &mut Findings) {
     let domain = &found.domain;
-    let check = Check::DmarcReports;
+    let check = CheckName::DmarcReports;
     let Some(rua) = value(&found.tags, "rua").filter(|rua| !rua.is_empty()) else {
         let advice = format!(
             "Add rua=mailto:postmaster@{domain}: the reports tell which senders fail, by address."

@@ -6,85 +6,42 @@ use std::net::IpAddr;
 
 use super::CheckRequest;
 use crate::addr::Family;
+use crate::label::labels;
 
-/// How good it is, the worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    Pass,
-    Warn,
-    Unknown,
-    Fail,
-}
-
-impl Outcome {
-    pub const ALL: [Self; 4] = [Self::Pass, Self::Warn, Self::Unknown, Self::Fail];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Warn => "warn",
-            Self::Unknown => "unknown",
-            Self::Fail => "fail",
-        }
+labels! {
+    /// How good it is, the worst last.
+    pub enum CheckStatus {
+        Pass = "pass",
+        Warn = "warn",
+        Unknown = "unknown",
+        Fail = "fail",
     }
 }
 
-/// A part of the way that mail goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Portion {
-    Mx,
-    Smtp,
-    Mtu,
-    Senders,
-    Spf,
-    Dkim,
-    Dmarc,
-    Postfix,
-}
-
-impl Portion {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Mx => "mx",
-            Self::Smtp => "smtp",
-            Self::Mtu => "mtu",
-            Self::Senders => "senders",
-            Self::Spf => "spf",
-            Self::Dkim => "dkim",
-            Self::Dmarc => "dmarc",
-            Self::Postfix => "postfix",
-        }
+labels! {
+    /// A part of the way that mail goes.
+    pub enum Portion {
+        Mx = "mx",
+        Smtp = "smtp",
+        Mtu = "mtu",
+        Senders = "senders",
+        Spf = "spf",
+        Dkim = "dkim",
+        Dmarc = "dmarc",
+        Postfix = "postfix",
     }
-
-    pub const ALL: [Self; 8] = [
-        Self::Mx,
-        Self::Smtp,
-        Self::Mtu,
-        Self::Senders,
-        Self::Spf,
-        Self::Dkim,
-        Self::Dmarc,
-        Self::Postfix,
-    ];
 }
 
 macro_rules! checks {
     ($($(#[$doc:meta])* $name:ident $word:literal $portion:ident,)*) => {
-        /// What was looked at. The words are part of the JSON form and stay as they are.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-        pub enum Check {
-            $($(#[$doc])* #[serde(rename = $word)] $name,)*
+        labels! {
+            /// What a finding is about. The words are part of the JSON form and stay as they are.
+            pub enum CheckName {
+                $($(#[$doc])* $name = $word,)*
+            }
         }
 
-        impl Check {
-            pub const ALL: &[Self] = &[$(Self::$name),*];
-
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $word,)* }
-            }
-
+        impl CheckName {
             pub const fn portion(self) -> Portion {
                 match self { $(Self::$name => Portion::$portion,)* }
             }
@@ -154,8 +111,8 @@ checks! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub portion: Portion,
-    pub check: Check,
-    pub outcome: Outcome,
+    pub check: CheckName,
+    pub outcome: CheckStatus,
     /// The name, address or setting that it is about.
     pub about: String,
     /// May hold words of others, as they came.
@@ -168,7 +125,7 @@ pub struct Finding {
 
 /// One address of an exchange, in numbers. The serde form is part of the public JSON form; null is what it did not come to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Server {
+pub struct ServerMeasurement {
     pub exchange: String,
     pub address: IpAddr,
     pub family: Family,
@@ -185,23 +142,23 @@ pub struct Server {
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub struct CheckReport {
     /// In the order of the way.
     pub findings: Vec<Finding>,
     /// Each address of each exchange that was called, in the order of the MX records.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerMeasurement>,
     /// What nobody asked for, and how to ask for it.
     pub left_out: Vec<(Portion, &'static str)>,
     /// Lines for a shell after those of the findings; none where they have none.
     pub activate: Vec<String>,
 }
 
-impl Report {
-    pub fn outcome(&self) -> Outcome {
-        self.findings.iter().map(|one| one.outcome).max().unwrap_or(Outcome::Unknown)
+impl CheckReport {
+    pub fn outcome(&self) -> CheckStatus {
+        self.findings.iter().map(|one| one.outcome).max().unwrap_or(CheckStatus::Unknown)
     }
 
-    pub fn count(&self, outcome: Outcome) -> usize {
+    pub fn count(&self, outcome: CheckStatus) -> usize {
         self.findings.iter().filter(|one| one.outcome == outcome).count()
     }
 
@@ -219,8 +176,8 @@ pub(super) struct Findings(Vec<Finding>);
 impl Findings {
     fn push(
         &mut self,
-        check: Check,
-        outcome: Outcome,
+        check: CheckName,
+        outcome: CheckStatus,
         about: String,
         seen: String,
     ) -> &mut Finding {
@@ -234,8 +191,8 @@ impl Findings {
 
     fn advise(
         &mut self,
-        check: Check,
-        outcome: Outcome,
+        check: CheckName,
+        outcome: CheckStatus,
         about: impl ToString,
         seen: impl Into<String>,
         advice: impl Into<String>,
@@ -245,44 +202,44 @@ impl Findings {
         finding
     }
 
-    pub(super) fn pass(&mut self, check: Check, about: impl ToString, seen: impl Into<String>) {
-        self.push(check, Outcome::Pass, about.to_string(), seen.into());
+    pub(super) fn pass(&mut self, check: CheckName, about: impl ToString, seen: impl Into<String>) {
+        self.push(check, CheckStatus::Pass, about.to_string(), seen.into());
     }
 
     pub(super) fn warn(
         &mut self,
-        check: Check,
+        check: CheckName,
         about: impl ToString,
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) -> &mut Finding {
-        self.advise(check, Outcome::Warn, about, seen, advice)
+        self.advise(check, CheckStatus::Warn, about, seen, advice)
     }
 
     pub(super) fn fail(
         &mut self,
-        check: Check,
+        check: CheckName,
         about: impl ToString,
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) -> &mut Finding {
-        self.advise(check, Outcome::Fail, about, seen, advice)
+        self.advise(check, CheckStatus::Fail, about, seen, advice)
     }
 
     pub(super) fn unknown(
         &mut self,
-        check: Check,
+        check: CheckName,
         about: impl ToString,
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        self.advise(check, Outcome::Unknown, about, seen, advice);
+        self.advise(check, CheckStatus::Unknown, about, seen, advice);
     }
 
     /// Of a question to the DNS that got no answer.
     pub(super) fn unanswered(
         &mut self,
-        check: Check,
+        check: CheckName,
         about: impl ToString,
         what: &str,
         reason: crate::policy::facts::Reason,
@@ -291,7 +248,11 @@ impl Findings {
         self.unknown(check, about, seen, ASK_AGAIN);
     }
 
-    pub(super) fn into_report(self, asked: &CheckRequest, servers: Vec<Server>) -> Report {
+    pub(super) fn into_report(
+        self,
+        asked: &CheckRequest,
+        servers: Vec<ServerMeasurement>,
+    ) -> CheckReport {
         let mut findings = self.0;
         // The portions of one host are made together; a reader wants them by portion.
         findings.sort_by_key(|one| one.portion);
@@ -306,12 +267,13 @@ impl Findings {
             left_out.push((Portion::Postfix, "this host's Postfix: add --postfix"));
         }
         let changed = |one: &&Finding| !one.commands.is_empty();
-        let starts =
-            |one: &Finding| matches!(one.check, Check::PostfixProtocols | Check::PostfixInterfaces);
+        let starts = |one: &Finding| {
+            matches!(one.check, CheckName::PostfixProtocols | CheckName::PostfixInterfaces)
+        };
         let restart = findings.iter().filter(changed).any(starts);
         let postfix = asked.postfix.as_ref().filter(|_| findings.iter().any(|one| changed(&one)));
         let activate = postfix.map(|postfix| postfix.activate(restart)).unwrap_or_default();
-        Report { findings, servers, left_out, activate }
+        CheckReport { findings, servers, left_out, activate }
     }
 }
 

@@ -7,24 +7,24 @@ use std::net::IpAddr;
 use super::Survey;
 use crate::addr::Family;
 use crate::policy::facts::{
-    Answer, Answers, DomainName, Fact, Lookup, LookupResult, Reason, Record, Step,
+    Answer, Answers, DnsRecord, DomainName, Evaluation, Fact, Lookup, LookupResult, Reason,
 };
 
 /// A question to the DNS, or a call of a mail server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Question {
+pub enum CheckQuestion {
     Lookup(Lookup),
     /// TXT of the name.
-    Texts(DomainName),
+    Txt(DomainName),
     /// CNAME of the name.
-    Alias(DomainName),
+    Cname(DomainName),
     /// Greeting, EHLO and something large, at port 25 of the address.
     Survey(IpAddr),
 }
 
 /// TXT records, each with its strings joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Texts {
+pub enum TxtAnswer {
     /// At least one.
     Found(Vec<Vec<u8>>),
     NoData,
@@ -34,33 +34,33 @@ pub enum Texts {
 
 /// Whether a name is another's alias.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Alias {
-    Of(DomainName),
+pub enum CnameAnswer {
+    Target(DomainName),
     /// It has no CNAME record.
-    No,
+    None,
     Unknown(Reason),
 }
 
-/// All that is known so far. What is asked of it and not known is noted, for [`super::Judged::Need`].
+/// All that is known so far. What is asked of it and not known is noted, for [`super::CheckEvaluation::Need`].
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct KnownAnswers {
     answers: Answers,
-    texts: BTreeMap<DomainName, Texts>,
-    aliases: BTreeMap<DomainName, Alias>,
+    texts: BTreeMap<DomainName, TxtAnswer>,
+    aliases: BTreeMap<DomainName, CnameAnswer>,
     surveys: BTreeMap<IpAddr, Survey>,
-    missing: RefCell<BTreeSet<Question>>,
+    missing: RefCell<BTreeSet<CheckQuestion>>,
 }
 
-impl Known {
+impl KnownAnswers {
     pub fn answer(&mut self, lookup: Lookup, answered: LookupResult) {
         self.answers.insert(lookup, answered);
     }
 
-    pub fn texts_are(&mut self, name: DomainName, texts: Texts) {
+    pub fn texts_are(&mut self, name: DomainName, texts: TxtAnswer) {
         self.texts.insert(name, texts);
     }
 
-    pub fn alias_is(&mut self, name: DomainName, alias: Alias) {
+    pub fn alias_is(&mut self, name: DomainName, alias: CnameAnswer) {
         self.aliases.insert(name, alias);
     }
 
@@ -68,24 +68,24 @@ impl Known {
         self.surveys.insert(address, survey);
     }
 
-    pub(super) fn texts(&self, name: &DomainName) -> Option<&Texts> {
+    pub(super) fn texts(&self, name: &DomainName) -> Option<&TxtAnswer> {
         let found = self.texts.get(name);
-        self.or_missing(found, || Question::Texts(name.clone()))
+        self.or_missing(found, || CheckQuestion::Txt(name.clone()))
     }
 
-    pub(super) fn alias(&self, name: &DomainName) -> Option<&Alias> {
+    pub(super) fn alias(&self, name: &DomainName) -> Option<&CnameAnswer> {
         let found = self.aliases.get(name);
-        self.or_missing(found, || Question::Alias(name.clone()))
+        self.or_missing(found, || CheckQuestion::Cname(name.clone()))
     }
 
     pub(super) fn survey(&self, address: IpAddr) -> Option<&Survey> {
         let found = self.surveys.get(&address);
-        self.or_missing(found, || Question::Survey(address))
+        self.or_missing(found, || CheckQuestion::Survey(address))
     }
 
     pub(super) fn lookup(&self, lookup: Lookup) -> Option<&Answer> {
         let found = self.answers.get(&lookup).map(|answered| &answered.answer);
-        self.or_missing(found, || Question::Lookup(lookup))
+        self.or_missing(found, || CheckQuestion::Lookup(lookup))
     }
 
     /// The addresses of `name`, none where it has none; or why nobody knows.
@@ -103,21 +103,25 @@ impl Known {
     }
 
     /// One of the functions of [`crate::policy::facts`].
-    pub(super) fn fact(&self, fact: impl FnOnce(&Answers) -> Step) -> Option<Fact> {
+    pub(super) fn fact(&self, fact: impl FnOnce(&Answers) -> Evaluation) -> Option<Fact> {
         match fact(&self.answers) {
-            Step::Fact(fact) => Some(fact),
-            Step::Need(lookups) => {
-                self.missing.borrow_mut().extend(lookups.into_iter().map(Question::Lookup));
+            Evaluation::Known(fact) => Some(fact),
+            Evaluation::NeedsLookups(lookups) => {
+                self.missing.borrow_mut().extend(lookups.into_iter().map(CheckQuestion::Lookup));
                 None
             }
         }
     }
 
-    pub(super) fn take_missing(&self) -> Vec<Question> {
+    pub(super) fn take_missing(&self) -> Vec<CheckQuestion> {
         self.missing.take().into_iter().collect()
     }
 
-    fn or_missing<T>(&self, found: Option<T>, question: impl FnOnce() -> Question) -> Option<T> {
+    fn or_missing<T>(
+        &self,
+        found: Option<T>,
+        question: impl FnOnce() -> CheckQuestion,
+    ) -> Option<T> {
         if found.is_none() {
             self.missing.borrow_mut().insert(question());
         }
@@ -125,10 +129,10 @@ impl Known {
     }
 }
 
-const fn address(record: &Record) -> Option<IpAddr> {
+const fn address(record: &DnsRecord) -> Option<IpAddr> {
     match record {
-        Record::Address(address) => Some(*address),
-        Record::Name(_) | Record::Exchange { .. } => None,
+        DnsRecord::Address(address) => Some(*address),
+        DnsRecord::Name(_) | DnsRecord::Exchange { .. } => None,
     }
 }
 

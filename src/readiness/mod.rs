@@ -1,9 +1,9 @@
 //! Whether a domain's mail is ready for IPv6: findings, as pure functions of what others answered.
 //!
-//! Layer 2. [`judge`] is given all that is known so far, and is either a [`Report`] or says what it must ask; a driver asks,
-//! adds the answers to [`Known`] and judges again. So nothing here awaits, and a table of answers tests all of it.
+//! Layer 2. [`judge`] is given all that is known so far, and is either a [`CheckReport`] or says what it must ask; a driver asks,
+//! adds the answers to [`KnownAnswers`] and judges again. So nothing here awaits, and a table of answers tests all of it.
 //!
-//! NXDOMAIN and NODATA are answers. SERVFAIL and a time-out leave a finding [`Outcome::Unknown`], which is neither a pass nor
+//! NXDOMAIN and NODATA are answers. SERVFAIL and a time-out leave a finding [`CheckStatus::Unknown`], which is neither a pass nor
 //! a fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
 //! RFC 9989 for DMARC.
 
@@ -25,10 +25,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use self::finding::Findings;
-pub use self::finding::{Check, Finding, Outcome, Portion, Report, Server};
-pub use self::known::{Alias, Known, Question, Texts};
+pub use self::finding::{CheckName, CheckReport, CheckStatus, Finding, Portion, ServerMeasurement};
+pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers, TxtAnswer};
 pub use self::postfix::{PARAMETERS, Postfix};
-pub use self::survey::{Exchange, Large, Path, Reached, Spoken, Survey};
+pub use self::survey::{ConnectResult, LargeProbe, NetworkPath, ReplyResult, Survey, SurveyReply};
+use crate::label::labels;
 use crate::policy::facts::DomainName;
 
 /// What is to be judged.
@@ -43,33 +44,23 @@ pub struct CheckRequest {
     /// DKIM selectors of its signers; without any no key is judged.
     pub selectors: Vec<String>,
     /// Of this host, those that are up.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<HostInterface>,
     /// Of this host, if that is to be judged.
     pub postfix: Option<Postfix>,
 }
 
-/// Who named something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    CommandLine,
-    Postfix,
-    Interfaces,
-}
-
-impl Origin {
-    /// The word of the JSON form.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CommandLine => "command_line",
-            Self::Postfix => "postfix",
-            Self::Interfaces => "interfaces",
-        }
+labels! {
+    /// Who named something.
+    pub enum Origin {
+        CommandLine = "command_line",
+        Postfix = "postfix",
+        Interfaces = "interfaces",
     }
 }
 
 /// A network interface of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub struct HostInterface {
     pub name: String,
     pub addresses: Vec<IpNet>,
     /// Octets of its largest packet, if the system says so.
@@ -78,14 +69,14 @@ pub struct Interface {
 
 /// Where the judging stands.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Judged {
-    Report(Report),
+pub enum CheckEvaluation {
+    Done(CheckReport),
     /// Answer these and judge again; never empty. Those of an earlier round that are not answered yet are among them.
-    Need(Vec<Question>),
+    Needs(Vec<CheckQuestion>),
 }
 
 /// Judges everything that was asked for. Ends: a judgement needs no more questions than the limits of the RFCs allow.
-pub fn judge(asked: &CheckRequest, known: &Known) -> Judged {
+pub fn judge(asked: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation {
     let mut findings = Findings::default();
     let hosts = mx::judge(asked, known, &mut findings);
     smtp::judge(&hosts, known, &mut findings);
@@ -97,9 +88,9 @@ pub fn judge(asked: &CheckRequest, known: &Known) -> Judged {
     postfix::judge(asked, known, &mut findings);
     let missing = known.take_missing();
     if missing.is_empty() {
-        Judged::Report(findings.into_report(asked, smtp::servers(&hosts, known)))
+        CheckEvaluation::Done(findings.into_report(asked, smtp::servers(&hosts, known)))
     } else {
-        Judged::Need(missing)
+        CheckEvaluation::Needs(missing)
     }
 }
 

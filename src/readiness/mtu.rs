@@ -5,16 +5,21 @@
 
 use std::fmt::Write as _;
 
-use super::finding::{Check, Findings};
+use super::finding::{CheckName, Findings};
 use super::mx::Host;
 use super::smtp::time;
-use super::{CheckRequest, Interface, Known, Large, Path};
+use super::{CheckRequest, HostInterface, KnownAnswers, LargeProbe, NetworkPath};
 use crate::addr::Family;
 
 /// RFC 8200 §5: every link has at least that.
 const IPV6_MINIMUM: u32 = 1280;
 
-pub(super) fn judge(hosts: &[Host], asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(
+    hosts: &[Host],
+    asked: &CheckRequest,
+    known: &KnownAnswers,
+    findings: &mut Findings,
+) {
     for host in hosts {
         for ip in host.of(Family::Ipv6) {
             let Some(survey) = known.survey(ip) else { continue };
@@ -24,12 +29,12 @@ pub(super) fn judge(hosts: &[Host], asked: &CheckRequest, known: &Known, finding
     }
 }
 
-fn one(about: &str, path: &Path, asked: &CheckRequest, findings: &mut Findings) {
-    let check = Check::PathMtu;
+fn one(about: &str, path: &NetworkPath, asked: &CheckRequest, findings: &mut Findings) {
+    let check = CheckName::PathMtu;
     let interface = interface(path, asked);
     let way = told(path, interface);
     match path.large {
-        Large::Stalled(after) => {
+        LargeProbe::Stalled(after) => {
             let seen = format!(
                 "small packets pass, large ones get no answer in {} ({way}): a path MTU black hole",
                 time(after)
@@ -38,11 +43,11 @@ fn one(about: &str, path: &Path, asked: &CheckRequest, findings: &mut Findings) 
                           the narrow link. Messages hang in DATA until then.";
             findings.fail(check, about, seen, advice);
         }
-        Large::LookupResult(_) if path.mtu.is_some_and(|mtu| mtu < IPV6_MINIMUM) => {
+        LargeProbe::Answered(_) if path.mtu.is_some_and(|mtu| mtu < IPV6_MINIMUM) => {
             let advice = "Give the link an MTU of at least 1280: IPv6 needs that (RFC 8200 §5).";
             findings.warn(check, about, way, advice);
         }
-        Large::LookupResult(octets) => {
+        LargeProbe::Answered(octets) => {
             let own = interface.and_then(|interface| interface.mtu);
             let narrow = path.mtu.zip(own).filter(|(path, own)| path < own);
             let narrow = if narrow.is_some() { "; narrower than the interface" } else { "" };
@@ -54,11 +59,11 @@ fn one(about: &str, path: &Path, asked: &CheckRequest, findings: &mut Findings) 
             );
             findings.pass(check, about, seen);
         }
-        Large::NotTried => {
+        LargeProbe::NotTried => {
             let seen = format!("nothing large could be said: it offers no PIPELINING ({way})");
             findings.unknown(check, about, seen, by_hand(asked));
         }
-        Large::TurnedAway => {
+        LargeProbe::Closed => {
             let seen = format!("it hung up over something large ({way})");
             findings.unknown(check, about, seen, by_hand(asked));
         }
@@ -73,15 +78,15 @@ fn by_hand(asked: &CheckRequest) -> String {
 }
 
 /// By which it goes out.
-fn interface<'a>(path: &Path, asked: &'a CheckRequest) -> Option<&'a Interface> {
-    let has = |one: &&Interface| one.addresses.iter().any(|net| Some(net.addr()) == path.local);
+fn interface<'a>(path: &NetworkPath, asked: &'a CheckRequest) -> Option<&'a HostInterface> {
+    let has = |one: &&HostInterface| one.addresses.iter().any(|net| Some(net.addr()) == path.local);
     asked.interfaces.iter().find(has)
 }
 
 /// `interface eth0 has MTU 1500, the path 1480, MSS 1420`
-fn told(path: &Path, interface: Option<&Interface>) -> String {
+fn told(path: &NetworkPath, interface: Option<&HostInterface>) -> String {
     let mut text = String::new();
-    if let Some(Interface { name, mtu: Some(mtu), .. }) = interface {
+    if let Some(HostInterface { name, mtu: Some(mtu), .. }) = interface {
         let _ = write!(text, "interface {name} has MTU {mtu}");
     }
     for (what, value) in [("the path", path.mtu), ("MSS", path.mss)] {

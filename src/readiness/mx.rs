@@ -4,10 +4,10 @@
 
 use std::net::IpAddr;
 
-use super::finding::{Check, Findings};
-use super::{Alias, CheckRequest, Known};
+use super::finding::{CheckName, Findings};
+use super::{CheckRequest, CnameAnswer, KnownAnswers};
 use crate::addr::{Family, is_global};
-use crate::policy::facts::{Answer, DomainName, Lookup, MAX_EXCHANGES, Record};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES};
 
 /// Addresses of one exchange that are called.
 const MAX_ADDRESSES: usize = 4;
@@ -28,7 +28,11 @@ impl Host {
     }
 }
 
-pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) -> Vec<Host> {
+pub(super) fn judge(
+    asked: &CheckRequest,
+    known: &KnownAnswers,
+    findings: &mut Findings,
+) -> Vec<Host> {
     let Some(names) = exchanges(&asked.domain, known, findings) else { return Vec::new() };
     let mut hosts = Vec::new();
     let mut has: [Has; 2] = [Has::No; 2];
@@ -86,10 +90,10 @@ enum Has {
     Yes,
 }
 
-const fn check(family: Family) -> Check {
+const fn check(family: Family) -> CheckName {
     match family {
-        Family::Ipv6 => Check::MxIpv6,
-        Family::Ipv4 => Check::MxIpv4,
+        Family::Ipv6 => CheckName::MxIpv6,
+        Family::Ipv4 => CheckName::MxIpv4,
     }
 }
 
@@ -103,16 +107,16 @@ const fn records(family: Family) -> &'static str {
 /// The hosts that take its mail, the preferred first.
 fn exchanges(
     domain: &DomainName,
-    known: &Known,
+    known: &KnownAnswers,
     findings: &mut Findings,
 ) -> Option<Vec<DomainName>> {
-    let check = Check::MxRecords;
+    let check = CheckName::MxRecords;
     let answer = known.lookup(Lookup::MailExchanges(domain.clone()))?;
     let mut found: Vec<(u16, &DomainName)> = match answer {
         Answer::Records(records) => records
             .iter()
             .filter_map(|record| match record {
-                Record::Exchange { preference, host } => Some((*preference, host)),
+                DnsRecord::Exchange { preference, host } => Some((*preference, host)),
                 _ => None,
             })
             .collect(),
@@ -168,12 +172,12 @@ fn exchanges(
 /// Without MX the domain itself is the host, if it has an address.
 fn implicit(
     domain: &DomainName,
-    known: &Known,
+    known: &KnownAnswers,
     findings: &mut Findings,
 ) -> Option<Vec<DomainName>> {
     let found = Family::ALL.map(|family| known.addresses(domain, family));
     let [Some(v4), Some(v6)] = found else { return None };
-    let check = Check::MxRecords;
+    let check = CheckName::MxRecords;
     match (v4, v6) {
         (Ok(v4), Ok(v6)) if v4.is_empty() && v6.is_empty() => {
             let advice = format!("Publish one, such as: {domain}. MX 10 mx.{domain}.");
@@ -200,24 +204,29 @@ fn implicit(
 }
 
 /// Whether it can be a host at all.
-fn name_of(name: &DomainName, known: &Known, findings: &mut Findings) -> bool {
+fn name_of(name: &DomainName, known: &KnownAnswers, findings: &mut Findings) -> bool {
     let text = name.to_string();
     if text.parse::<IpAddr>().is_ok() || text.starts_with('[') {
         let advice = "Name a host in the MX record, and give that host A and AAAA records.";
-        findings.fail(Check::MxName, name, "an address where the name of a host belongs", advice);
+        findings.fail(
+            CheckName::MxName,
+            name,
+            "an address where the name of a host belongs",
+            advice,
+        );
         return false;
     }
     match known.alias(name) {
-        None | Some(Alias::No) => {}
-        Some(Alias::Of(target)) => {
+        None | Some(CnameAnswer::None) => {}
+        Some(CnameAnswer::Target(target)) => {
             let seen = format!("an alias (CNAME) of {target}");
             let advice = format!(
                 "Name {target} in the MX record: an MX must not name an alias (RFC 2181 §10.3)."
             );
-            findings.warn(Check::MxName, name, seen, advice);
+            findings.warn(CheckName::MxName, name, seen, advice);
         }
-        Some(Alias::Unknown(reason)) => {
-            findings.unanswered(Check::MxName, name, "whether it is an alias", *reason);
+        Some(CnameAnswer::Unknown(reason)) => {
+            findings.unanswered(CheckName::MxName, name, "whether it is an alias", *reason);
         }
     }
     true
@@ -240,7 +249,7 @@ fn no_use(name: &DomainName, ip: IpAddr, findings: &mut Findings) {
     let advice =
         format!("Remove this {kind} record, or replace it by a global address of the server.");
     findings.fail(
-        Check::MxAddress,
+        CheckName::MxAddress,
         format!("{name} {ip}"),
         format!("{what}: nobody outside reaches it"),
         advice,

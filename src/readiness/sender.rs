@@ -4,14 +4,14 @@
 
 use std::net::IpAddr;
 
-use super::finding::{Check, Findings};
+use super::finding::{CheckName, Findings};
 use super::known::in_words;
 use super::smtp::word;
-use super::{CheckRequest, Known, Origin};
+use super::{CheckRequest, KnownAnswers, Origin};
 use crate::addr::{Family, is_global};
-use crate::policy::facts::{DomainName, Reason, State, fcrdns, reverse_name};
+use crate::policy::facts::{DomainName, FactState, Reason, fcrdns, reverse_name};
 
-pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
     let from = match asked.senders_from {
         Origin::CommandLine => "--from",
         Origin::Postfix => "Postfix' configuration",
@@ -19,7 +19,7 @@ pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings
     };
     for family in [Family::Ipv6, Family::Ipv4] {
         let of: Vec<String> = of(asked, family).map(|ip| ip.to_string()).collect();
-        let check = Check::SenderAddress;
+        let check = CheckName::SenderAddress;
         match (of.is_empty(), family) {
             (false, _) => {
                 findings.pass(check, word(family), format!("{} (from {from})", of.join(", ")))
@@ -41,7 +41,7 @@ pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings
         if !is_global(*sender) {
             let advice = "Send from a global address, or name the one that others see with --from.";
             findings.fail(
-                Check::SenderAddress,
+                CheckName::SenderAddress,
                 sender,
                 "not a global address: others see another one",
                 advice,
@@ -56,7 +56,7 @@ pub(super) fn of(asked: &CheckRequest, family: Family) -> impl Iterator<Item = I
     asked.senders.iter().copied().filter(move |ip| Family::of(*ip) == family)
 }
 
-fn names(sender: IpAddr, asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+fn names(sender: IpAddr, asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
     let Some(reverse) = known.fact(|answers| reverse_name(sender, answers)) else { return };
     let advice = || {
         let zone = DomainName::reverse(sender);
@@ -65,53 +65,56 @@ fn names(sender: IpAddr, asked: &CheckRequest, known: &Known, findings: &mut Fin
         )
     };
     match (reverse.state, reverse.reason) {
-        (State::Unknown, reason) => {
+        (FactState::Unknown, reason) => {
             findings.unanswered(
-                Check::SenderPtr,
+                CheckName::SenderPtr,
                 sender,
                 "the reverse name",
                 reason.unwrap_or(Reason::Timeout),
             );
             return;
         }
-        (State::False, _) => {
-            findings.fail(Check::SenderPtr, sender, "no reverse name (PTR record)", advice());
+        (FactState::False, _) => {
+            findings.fail(CheckName::SenderPtr, sender, "no reverse name (PTR record)", advice());
             return;
         }
-        (State::True, _) => {
+        (FactState::True, _) => {
             let name = reverse.detail.map(|name| name.to_string()).unwrap_or_default();
-            findings.pass(Check::SenderPtr, sender, format!("reverse name {name}"));
+            findings.pass(CheckName::SenderPtr, sender, format!("reverse name {name}"));
         }
     }
     let Some(confirmed) = known.fact(|answers| fcrdns(sender, answers)) else { return };
     let name = confirmed.detail.as_ref().map(ToString::to_string).unwrap_or_default();
     match (confirmed.state, confirmed.reason) {
-        (State::Unknown, reason) => {
+        (FactState::Unknown, reason) => {
             let reason = reason.unwrap_or(Reason::Timeout);
             findings.unanswered(
-                Check::SenderFcrdns,
+                CheckName::SenderFcrdns,
                 sender,
                 "whether the reverse name is confirmed",
                 reason,
             );
         }
-        (State::False, _) => {
+        (FactState::False, _) => {
             let kind = if Family::of(sender) == Family::Ipv6 { "AAAA" } else { "A" };
             let advice =
                 format!("Publish {kind} of {name} with {sender}, or correct the PTR record.");
             findings.fail(
-                Check::SenderFcrdns,
+                CheckName::SenderFcrdns,
                 sender,
                 format!("its reverse name {name} does not have it"),
                 advice,
             );
         }
-        (State::True, _) => {
-            findings.pass(Check::SenderFcrdns, sender, format!("forward-confirmed: {name} has it"))
-        }
+        (FactState::True, _) => findings.pass(
+            CheckName::SenderFcrdns,
+            sender,
+            format!("forward-confirmed: {name} has it"),
+        ),
     }
     let Some((helo, origin)) = &asked.helo else { return };
-    let confirmed = (confirmed.state == State::True).then(|| DomainName::parse(&name)).flatten();
+    let confirmed =
+        (confirmed.state == FactState::True).then(|| DomainName::parse(&name)).flatten();
     said(sender, helo, *origin, confirmed.as_ref(), known, findings);
 }
 
@@ -121,10 +124,10 @@ fn said(
     helo: &DomainName,
     origin: Origin,
     confirmed: Option<&DomainName>,
-    known: &Known,
+    known: &KnownAnswers,
     findings: &mut Findings,
 ) {
-    let check = Check::SenderHelo;
+    let check = CheckName::SenderHelo;
     let family = Family::of(sender);
     let Some(found) = known.addresses(helo, family) else { return };
     let by = if origin == Origin::Postfix { "Postfix says" } else { "EHLO says" };

@@ -5,23 +5,24 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::finding::{Check, Findings};
+use super::finding::{CheckName, Findings};
 use super::mx::Host;
-use super::{Known, Reached, Server, Spoken, Survey};
+use super::{ConnectResult, KnownAnswers, ReplyResult, ServerMeasurement, Survey};
 use crate::addr::Family;
 use crate::policy::facts::DomainName;
 
 /// postscreen(8) waits six seconds by default; whoever takes longer is slow.
 const SLOW: Duration = Duration::from_secs(7);
 
-pub(super) fn judge(hosts: &[Host], known: &Known, findings: &mut Findings) {
+pub(super) fn judge(hosts: &[Host], known: &KnownAnswers, findings: &mut Findings) {
     let calls: Vec<(&Host, IpAddr, &Survey)> = hosts
         .iter()
         .flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)))
         .filter_map(|(host, ip)| Some((host, ip, known.survey(ip)?)))
         .collect();
     // Where nobody anywhere answers, the fault may well be here.
-    let somebody = calls.iter().any(|(.., survey)| matches!(survey.reached, Reached::Yes(_)));
+    let somebody =
+        calls.iter().any(|(.., survey)| matches!(survey.reached, ConnectResult::Connected(_)));
     // First what a family does beside the other: that is what a tired reader looks for.
     for host in hosts {
         families(host, known, findings);
@@ -32,17 +33,17 @@ pub(super) fn judge(hosts: &[Host], known: &Known, findings: &mut Findings) {
 }
 
 /// What the calls came to, in numbers.
-pub(super) fn servers(hosts: &[Host], known: &Known) -> Vec<Server> {
+pub(super) fn servers(hosts: &[Host], known: &KnownAnswers) -> Vec<ServerMeasurement> {
     let addresses = hosts.iter().flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)));
     let server = |(host, ip): (&Host, IpAddr)| {
         let survey = known.survey(ip)?;
-        let seconds = |spoken: &Spoken| spoken.said().map(|said| said.took.as_secs_f64());
-        Some(Server {
+        let seconds = |spoken: &ReplyResult| spoken.said().map(|said| said.took.as_secs_f64());
+        Some(ServerMeasurement {
             exchange: host.name.to_string(),
             address: ip,
             family: Family::of(ip),
             connect_s: match survey.reached {
-                Reached::Yes(took) => Some(took.as_secs_f64()),
+                ConnectResult::Connected(took) => Some(took.as_secs_f64()),
                 _ => None,
             },
             greeting_s: seconds(&survey.greeting),
@@ -57,34 +58,36 @@ pub(super) fn servers(hosts: &[Host], known: &Known) -> Vec<Server> {
 
 fn one(host: &Host, ip: IpAddr, survey: &Survey, somebody: bool, findings: &mut Findings) {
     let about = format!("{} {ip}", host.name);
-    let check = Check::SmtpConnect;
+    let check = CheckName::SmtpConnect;
     match survey.reached {
-        Reached::Yes(took) => findings.pass(check, &about, format!("connected in {}", time(took))),
-        Reached::Refused => {
+        ConnectResult::Connected(took) => {
+            findings.pass(check, &about, format!("connected in {}", time(took)))
+        }
+        ConnectResult::Refused => {
             let advice =
                 "Let the server listen on port 25 of this address, and let firewalls pass it.";
             findings.fail(check, &about, "the connection is refused", advice);
             return;
         }
-        Reached::Silent(after) if somebody => {
+        ConnectResult::NoResponse(after) if somebody => {
             let seen = format!("no answer to the SYN in {}", time(after));
             let advice = "Find what drops SYNs to port 25 of this address: a firewall, an appliance, or a route that \
                           leads nowhere. If it cannot be mended, remove the record: silence delays each message.";
             findings.fail(check, &about, seen, advice);
             return;
         }
-        Reached::Silent(after) => {
+        ConnectResult::NoResponse(after) => {
             let seen = format!("no answer in {}, nor from any other exchange", time(after));
             let advice = "Run this from a host that may send mail: many networks drop what leaves for port 25.";
             findings.unknown(check, &about, seen, advice);
             return;
         }
-        Reached::Late => {
+        ConnectResult::OutOfTime => {
             let advice = "Run this again with a longer --timeout, or ask what is slow here.";
             findings.unknown(check, &about, "not called: the time was over before", advice);
             return;
         }
-        Reached::NoWay => {
+        ConnectResult::NoRoute => {
             let family = word(Family::of(ip));
             let seen = format!("this host has no way to there over {family}");
             findings.unknown(
@@ -96,27 +99,38 @@ fn one(host: &Host, ip: IpAddr, survey: &Survey, somebody: bool, findings: &mut 
             return;
         }
     }
-    let spoke = said(Check::SmtpGreeting, &about, "greeting", &survey.greeting, findings)
-        && said(Check::SmtpEhlo, &about, "answer to EHLO", &survey.ehlo, findings);
+    let spoke = said(CheckName::SmtpGreeting, &about, "greeting", &survey.greeting, findings)
+        && said(CheckName::SmtpEhlo, &about, "answer to EHLO", &survey.ehlo, findings);
     let (Some(greeting), Some(ehlo), true) = (survey.greeting.said(), survey.ehlo.said(), spoke)
     else {
         return;
     };
     name(&about, &host.name, greeting.name(), ehlo.name(), findings);
     if ehlo.offers("STARTTLS") {
-        findings.pass(Check::SmtpStarttls, &about, "STARTTLS is offered");
+        findings.pass(CheckName::SmtpStarttls, &about, "STARTTLS is offered");
     } else {
         let advice =
             "Configure a certificate for this address (Postfix: smtpd_tls_security_level = may).";
-        findings.warn(Check::SmtpStarttls, &about, "no STARTTLS: mail comes in the clear", advice);
+        findings.warn(
+            CheckName::SmtpStarttls,
+            &about,
+            "no STARTTLS: mail comes in the clear",
+            advice,
+        );
     }
 }
 
 /// Whether it is as it should be.
-fn said(check: Check, about: &str, what: &str, spoken: &Spoken, findings: &mut Findings) -> bool {
+fn said(
+    check: CheckName,
+    about: &str,
+    what: &str,
+    spoken: &ReplyResult,
+    findings: &mut Findings,
+) -> bool {
     match spoken {
-        Spoken::NotAsked => false,
-        Spoken::Said(said) if said.code / 100 == 2 => {
+        ReplyResult::NotRequested => false,
+        ReplyResult::Received(said) if said.code / 100 == 2 => {
             let line = said.lines.first().map(String::as_str).unwrap_or_default();
             let seen = format!("{what} after {}: {} {line}", time(said.took), said.code);
             if said.took > SLOW {
@@ -128,7 +142,7 @@ fn said(check: Check, about: &str, what: &str, spoken: &Spoken, findings: &mut F
             }
             true
         }
-        Spoken::Said(said) => {
+        ReplyResult::Received(said) => {
             let seen = format!("{}: {}", said.code, said.lines.join(" "));
             if said.code / 100 == 4 {
                 let advice = "Run this again later: the server says that it is about now.";
@@ -139,20 +153,20 @@ fn said(check: Check, about: &str, what: &str, spoken: &Spoken, findings: &mut F
             }
             false
         }
-        Spoken::Stalled(after) => {
+        ReplyResult::TimedOut(after) => {
             let seen = format!("connected, but no {what} in {}", time(*after));
             let advice = "Look at what stands between: a proxy or filter that takes connections for a server that is \
                           away, or a server that waits for the DNS.";
             findings.fail(check, about, seen, advice);
             false
         }
-        Spoken::Closed => {
+        ReplyResult::Closed => {
             let advice =
                 "Look into the server's log for why it hung up; it may limit or list this host.";
             findings.unknown(check, about, format!("it hung up in place of the {what}"), advice);
             false
         }
-        Spoken::Nonsense => {
+        ReplyResult::NotSmtp => {
             let advice = "Look at what listens there: it does not speak SMTP.";
             findings.fail(check, about, format!("the {what} is no SMTP"), advice);
             false
@@ -161,7 +175,7 @@ fn said(check: Check, about: &str, what: &str, spoken: &Spoken, findings: &mut F
 }
 
 fn name(about: &str, exchange: &DomainName, greeting: &str, ehlo: &str, findings: &mut Findings) {
-    let check = Check::SmtpName;
+    let check = CheckName::SmtpName;
     let said = if greeting.eq_ignore_ascii_case(ehlo) {
         format!("it calls itself {greeting}")
     } else {
@@ -203,17 +217,20 @@ fn related(one: &DomainName, other: &DomainName) -> bool {
 }
 
 /// What one family does beside the other.
-fn families(host: &Host, known: &Known, findings: &mut Findings) {
+fn families(host: &Host, known: &KnownAnswers, findings: &mut Findings) {
     let surveys = |family| {
         let found: Option<Vec<&Survey>> = host.of(family).map(|ip| known.survey(ip)).collect();
         found.filter(|found| !found.is_empty())
     };
     let (Some(v6), Some(v4)) = (surveys(Family::Ipv6), surveys(Family::Ipv4)) else { return };
-    let check = Check::SmtpFamilies;
+    let check = CheckName::SmtpFamilies;
     let works = |of: &[&Survey]| of.iter().any(|survey| greets(survey));
-    let silent = |of: &[&Survey]| of.iter().all(|one| matches!(one.reached, Reached::Silent(_)));
-    let no_way =
-        |of: &[&Survey]| of.iter().any(|one| matches!(one.reached, Reached::NoWay | Reached::Late));
+    let silent =
+        |of: &[&Survey]| of.iter().all(|one| matches!(one.reached, ConnectResult::NoResponse(_)));
+    let no_way = |of: &[&Survey]| {
+        of.iter()
+            .any(|one| matches!(one.reached, ConnectResult::NoRoute | ConnectResult::OutOfTime))
+    };
     match (works(&v6), works(&v4)) {
         (true, true) => {
             let tls = |of: &[&Survey]| {
@@ -267,7 +284,7 @@ fn families(host: &Host, known: &Known, findings: &mut Findings) {
 }
 
 fn greets(survey: &Survey) -> bool {
-    let good = |spoken: &Spoken| spoken.said().is_some_and(|said| said.code / 100 == 2);
+    let good = |spoken: &ReplyResult| spoken.said().is_some_and(|said| said.code / 100 == 2);
     good(&survey.greeting) && good(&survey.ehlo)
 }
 
@@ -275,7 +292,7 @@ fn greets(survey: &Survey) -> bool {
 fn beside(v6: &[&Survey], v4: &[&Survey]) -> String {
     let fastest = |of: &[&Survey]| {
         let whole = of.iter().filter_map(|survey| {
-            let Reached::Yes(connect) = survey.reached else { return None };
+            let ConnectResult::Connected(connect) = survey.reached else { return None };
             Some(connect + survey.greeting.said()?.took + survey.ehlo.said()?.took)
         });
         whole.min().unwrap_or_default()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::addr::Family;
-use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Record, Source};
+use crate::policy::facts::{Answer, DnsRecord, Lookup, LookupResult, Reason, Source};
 
 const SENDER: &str = "2001:db8::5";
 const SENDER4: &str = "192.0.2.5";
@@ -34,22 +34,22 @@ fn name(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
 }
 
-fn said(text: &str) -> Spoken {
+fn said(text: &str) -> ReplyResult {
     let code = text[..3].parse().unwrap();
     let lines = text[4..].split('|').map(str::to_owned).collect();
-    Spoken::Said(Exchange { code, lines, took: Duration::from_millis(4) })
+    ReplyResult::Received(SurveyReply { code, lines, took: Duration::from_millis(4) })
 }
 
 fn good_survey() -> Survey {
     Survey {
-        reached: Reached::Yes(Duration::from_millis(3)),
+        reached: ConnectResult::Connected(Duration::from_millis(3)),
         greeting: said("220 mx.a.example ESMTP"),
         ehlo: said("250 mx.a.example|PIPELINING|STARTTLS"),
-        path: Some(Path {
+        path: Some(NetworkPath {
             local: None,
             mtu: Some(1500),
             mss: Some(1428),
-            large: Large::LookupResult(2028),
+            large: LargeProbe::Answered(2028),
         }),
     }
 }
@@ -89,32 +89,34 @@ impl World {
         }
     }
 
-    fn answer(&self, known: &mut Known, question: Question) {
+    fn answer(&self, known: &mut KnownAnswers, question: CheckQuestion) {
         let lookup = match question {
-            Question::Texts(owner) => {
+            CheckQuestion::Txt(owner) => {
                 let texts = match self.find(&owner.to_string(), "TXT") {
-                    Err(reason) => Texts::Unknown(reason),
-                    Ok(None) => Texts::NoData,
-                    Ok(Some(texts)) => {
-                        Texts::Found(texts.iter().map(|text| text.clone().into_bytes()).collect())
-                    }
+                    Err(reason) => TxtAnswer::Unknown(reason),
+                    Ok(None) => TxtAnswer::NoData,
+                    Ok(Some(texts)) => TxtAnswer::Found(
+                        texts.iter().map(|text| text.clone().into_bytes()).collect(),
+                    ),
                 };
                 return known.texts_are(owner, texts);
             }
-            Question::Alias(owner) => {
+            CheckQuestion::Cname(owner) => {
                 let alias = match self.find(&owner.to_string(), "CNAME") {
-                    Err(reason) => Alias::Unknown(reason),
-                    Ok(found) => found.map_or(Alias::No, |found| Alias::Of(name(&found[0]))),
+                    Err(reason) => CnameAnswer::Unknown(reason),
+                    Ok(found) => found
+                        .map_or(CnameAnswer::None, |found| CnameAnswer::Target(name(&found[0]))),
                 };
                 return known.alias_is(owner, alias);
             }
-            Question::Survey(ip) => {
+            CheckQuestion::Survey(ip) => {
                 let survey = self.surveys.get(&ip).cloned();
-                let survey = survey
-                    .unwrap_or_else(|| Survey::only(Reached::Silent(Duration::from_secs(10))));
+                let survey = survey.unwrap_or_else(|| {
+                    Survey::only(ConnectResult::NoResponse(Duration::from_secs(10)))
+                });
                 return known.surveyed(ip, survey);
             }
-            Question::Lookup(lookup) => lookup,
+            CheckQuestion::Lookup(lookup) => lookup,
         };
         let record = |value: &String| match &lookup {
             Lookup::MailExchanges(_) => {
@@ -124,10 +126,10 @@ impl World {
                 } else {
                     name_or_address(host)
                 };
-                Record::Exchange { preference: preference.parse().unwrap(), host }
+                DnsRecord::Exchange { preference: preference.parse().unwrap(), host }
             }
-            Lookup::Reverse(_) => Record::Name(name(value)),
-            _ => Record::Address(value.parse().unwrap()),
+            Lookup::Reverse(_) => DnsRecord::Name(name(value)),
+            _ => DnsRecord::Address(value.parse().unwrap()),
         };
         let (owner, kind) = match &lookup {
             Lookup::Addresses(owner, Family::Ipv4) => (owner.to_string(), "A"),
@@ -147,12 +149,12 @@ impl World {
         known.answer(lookup, LookupResult { answer, source: Source::Dns, at: None });
     }
 
-    fn judge(&self, asked: &CheckRequest) -> Report {
-        let mut known = Known::default();
+    fn judge(&self, asked: &CheckRequest) -> CheckReport {
+        let mut known = KnownAnswers::default();
         for _ in 0..40 {
             match judge(asked, &known) {
-                Judged::Report(report) => return report,
-                Judged::Need(needed) => {
+                CheckEvaluation::Done(report) => return report,
+                CheckEvaluation::Needs(needed) => {
                     assert!(!needed.is_empty());
                     needed.into_iter().for_each(|question| self.answer(&mut known, question));
                 }
@@ -179,8 +181,8 @@ fn asked() -> CheckRequest {
     }
 }
 
-fn bad(report: &Report) -> String {
-    let bad = report.findings.iter().filter(|one| one.outcome != Outcome::Pass);
+fn bad(report: &CheckReport) -> String {
+    let bad = report.findings.iter().filter(|one| one.outcome != CheckStatus::Pass);
     let told: Vec<String> =
         bad.map(|one| format!("{} {}", one.outcome.as_str(), one.check.as_str())).collect();
     told.join(", ")
@@ -288,11 +290,15 @@ fn what_servers_say() {
     let (v4, v6): (IpAddr, IpAddr) =
         ("192.0.2.25".parse().unwrap(), "2001:db8::25".parse().unwrap());
     let second = Duration::from_secs(1);
-    let silent = || Survey::only(Reached::Silent(second));
-    let greeting =
-        |spoken| Survey { greeting: spoken, ehlo: Spoken::NotAsked, path: None, ..good_survey() };
+    let silent = || Survey::only(ConnectResult::NoResponse(second));
+    let greeting = |spoken| Survey {
+        greeting: spoken,
+        ehlo: ReplyResult::NotRequested,
+        path: None,
+        ..good_survey()
+    };
     let path = |large| {
-        let path = Path { large, ..good_survey().path.unwrap() };
+        let path = NetworkPath { large, ..good_survey().path.unwrap() };
         Survey { path: Some(path), ..good_survey() }
     };
     let named =
@@ -302,31 +308,35 @@ fn what_servers_say() {
         (silent(), good_survey(), "fail smtp_families, fail smtp_connect"),
         (good_survey(), silent(), "fail smtp_families, fail smtp_connect"),
         (silent(), silent(), "unknown smtp_connect, unknown smtp_connect"),
-        (Survey::only(Reached::Refused), good_survey(), "fail smtp_families, fail smtp_connect"),
-        (Survey::only(Reached::NoWay), good_survey(), "unknown smtp_connect"),
         (
-            Survey::only(Reached::Late),
-            Survey::only(Reached::Late),
+            Survey::only(ConnectResult::Refused),
+            good_survey(),
+            "fail smtp_families, fail smtp_connect",
+        ),
+        (Survey::only(ConnectResult::NoRoute), good_survey(), "unknown smtp_connect"),
+        (
+            Survey::only(ConnectResult::OutOfTime),
+            Survey::only(ConnectResult::OutOfTime),
             "unknown smtp_connect, unknown smtp_connect",
         ),
         (greeting(said("554 no")), good_survey(), "fail smtp_families, fail smtp_greeting"),
         (greeting(said("421 later")), good_survey(), "fail smtp_families, unknown smtp_greeting"),
         (
-            greeting(Spoken::Stalled(second)),
+            greeting(ReplyResult::TimedOut(second)),
             good_survey(),
             "fail smtp_families, fail smtp_greeting",
         ),
-        (greeting(Spoken::Nonsense), good_survey(), "fail smtp_families, fail smtp_greeting"),
-        (greeting(Spoken::Closed), good_survey(), "fail smtp_families, unknown smtp_greeting"),
+        (greeting(ReplyResult::NotSmtp), good_survey(), "fail smtp_families, fail smtp_greeting"),
+        (greeting(ReplyResult::Closed), good_survey(), "fail smtp_families, unknown smtp_greeting"),
         (no_tls(), good_survey(), "fail smtp_families, warn smtp_starttls"),
         (no_tls(), no_tls(), "warn smtp_starttls, warn smtp_starttls"),
         (named("localhost"), good_survey(), "warn smtp_name"),
         (named("[2001:db8::25]"), good_survey(), "warn smtp_name"),
         (named("mx.b.example"), good_survey(), "warn smtp_name"),
         (named("other.a.example"), good_survey(), ""),
-        (path(Large::Stalled(second)), good_survey(), "fail path_mtu"),
-        (path(Large::NotTried), good_survey(), "unknown path_mtu"),
-        (path(Large::TurnedAway), good_survey(), "unknown path_mtu"),
+        (path(LargeProbe::Stalled(second)), good_survey(), "fail path_mtu"),
+        (path(LargeProbe::NotTried), good_survey(), "unknown path_mtu"),
+        (path(LargeProbe::Closed), good_survey(), "unknown path_mtu"),
     ] {
         let mut world = World::new("");
         world.surveys = [(v6, on_v6.clone()), (v4, on_v4.clone())].into();
@@ -339,7 +349,11 @@ fn what_servers_say() {
 fn slow_is_a_warning() {
     let mut world = World::new("");
     let took = Duration::from_secs(8);
-    let slow = Spoken::Said(Exchange { code: 220, lines: vec!["mx.a.example".to_owned()], took });
+    let slow = ReplyResult::Received(SurveyReply {
+        code: 220,
+        lines: vec!["mx.a.example".to_owned()],
+        took,
+    });
     world
         .surveys
         .insert("2001:db8::25".parse().unwrap(), Survey { greeting: slow, ..good_survey() });
@@ -386,10 +400,10 @@ fn strange_records_are_survived() {
 
 #[test]
 fn words_are_lower_case_and_each_is_there_once() {
-    let mut words: Vec<&str> = Check::ALL.iter().map(|check| check.as_str()).collect();
+    let mut words: Vec<&str> = CheckName::ALL.iter().map(|check| check.as_str()).collect();
     words.sort_unstable();
     words.dedup();
-    assert_eq!(words.len(), Check::ALL.len());
+    assert_eq!(words.len(), CheckName::ALL.len());
     assert!(words.iter().all(|word| {
         word.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'0'..=b'9'))
     }));

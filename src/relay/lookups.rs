@@ -21,7 +21,7 @@ pub trait LookupProvider: Send + Sync {
 /// Nobody can say.
 impl LookupProvider for () {
     fn lookup(&self, _: Lookup) -> LookupFuture {
-        let answer = Answer::Unknown(Reason::NoSource);
+        let answer = Answer::Unknown(Reason::NoResolver);
         Box::pin(ready(LookupResult { answer, source: Source::None, at: None }))
     }
 }

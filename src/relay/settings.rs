@@ -9,7 +9,7 @@ use rustix::thread::CapabilitySet;
 use crate::addr::Networks;
 use crate::engine::{Limits as SessionLimits, Profile, SmtpOptions, Timeouts};
 use crate::policy::AccessRules;
-use crate::policy::rules::Rules;
+use crate::policy::rules::PolicyRules;
 
 /// Everything that decides how sessions are relayed.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub struct RelaySettings {
     /// Peers that must speak the PROXY protocol first; everybody else must not.
     pub proxy_trusted: Networks,
     pub access: AccessRules,
-    pub rules: Arc<Rules>,
+    pub rules: Arc<PolicyRules>,
     pub smtp: SmtpOptions,
     pub limits: RelayLimits,
     pub timeouts: TimeoutSets,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::columns::WIDTH;
 use super::escape::{Place, fitted};
 use crate::addr::Family;
-use crate::policy::door::{Mode, Proof, ProofBy, Status, Told};
+use crate::policy::door::{DoorReport, DoorStatus, OperatorMode, PathProof, ProofSource};
 use crate::time::Timestamp;
 
 /// Where sentences begin.
@@ -15,7 +15,7 @@ const INDENT: usize = 10;
 const DETAIL: usize = 240;
 
 /// Lines of at most a hundred columns, with a newline after each.
-pub fn doors(told: &[Told]) -> String {
+pub fn doors(told: &[DoorReport]) -> String {
     let mut text = String::new();
     for door in told {
         let name = match door.family {
@@ -33,11 +33,11 @@ pub fn doors(told: &[Told]) -> String {
     text
 }
 
-fn one(text: &mut String, name: &str, status: &Status, door: &Told) {
+fn one(text: &mut String, name: &str, status: &DoorStatus, door: &DoorReport) {
     let lets_in = if status.admits { "lets new sessions in" } else { "refuses new sessions" };
     let mode = match status.mode {
-        Mode::Auto => "",
-        Mode::Open | Mode::Close => ", by hand",
+        OperatorMode::Auto => "",
+        OperatorMode::Open | OperatorMode::Close => ", by hand",
     };
     let state = status.state.as_str().to_uppercase();
     let since = since(status.since, status.at);
@@ -52,13 +52,13 @@ fn one(text: &mut String, name: &str, status: &Status, door: &Told) {
     line(text, "refused", &format!("{} since the start, {how}", door.refused));
 }
 
-fn proof(proof: Option<Proof>, now: Timestamp) -> String {
+fn proof(proof: Option<PathProof>, now: Timestamp) -> String {
     match proof {
         None => "none since the start: no message came in, and no probe reached us".to_owned(),
-        Some(Proof { at, by }) => {
+        Some(PathProof { at, by }) => {
             let what = match by {
-                ProofBy::Message => "a message was taken",
-                ProofBy::Probe => "a probe from elsewhere reached us",
+                ProofSource::Message => "a message was taken",
+                ProofSource::Probe => "a probe from elsewhere reached us",
             };
             format!("{what} at {}", since(at, now))
         }
@@ -102,36 +102,37 @@ fn line(text: &mut String, first: &str, sentence: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::door::{Door, Probes, Settings, Signs};
+    use crate::policy::door::{Door, DoorSettings, ProbeResults, Signals};
 
-    fn told(door: &Door, at: Timestamp, refused: u64) -> Told {
+    fn told(door: &Door, at: Timestamp, refused: u64) -> DoorReport {
         let refuses = "syn".to_owned();
-        Told { family: door.family(), status: Some(door.status(at)), refuses, refused }
+        DoorReport { family: door.family(), status: Some(door.status(at)), refuses, refused }
     }
 
     #[test]
     fn it_reads_like_this() {
         let start = Timestamp::from_nanos(1_767_323_045_000_000_000);
         let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
-        let mut door = Door::new(Family::Ipv6, Settings::default(), start);
+        let mut door = Door::new(Family::Ipv6, DoorSettings::default(), start);
         let mut text = doors(&[told(&door, start, 0)]);
-        let mail = Signs { accepted: Some(at(5)), ..Signs::default() };
+        let mail = Signals { accepted: Some(at(5)), ..Signals::default() };
         for minute in [5, 45] {
-            door.look(&mail, at(minute));
+            door.update(&mail, at(minute));
         }
         text += &doors(&[told(&door, at(45), 0)]);
-        let probes = Probes {
+        let probes = ProbeResults {
             last: at(60),
             reached: false,
             in_a_row: 5,
             last_reached: Some(at(30)),
             detail: Some(format!("mx.example.org 2001:db8::25 silent {}", "x".repeat(80))),
         };
-        let signs = Signs { probes: Some(probes), has_vantage: true, ..mail };
+        let signs = Signals { probes: Some(probes), has_vantage: true, ..mail };
         for minute in 60..62 {
-            door.look(&signs, at(minute));
+            door.update(&signs, at(minute));
         }
-        let open = Told { family: Family::Ipv4, status: None, refuses: String::new(), refused: 0 };
+        let open =
+            DoorReport { family: Family::Ipv4, status: None, refuses: String::new(), refused: 0 };
         text += &doors(&[told(&door, at(62), 1_204), open]);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         insta::assert_snapshot!(text);

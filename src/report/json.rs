@@ -12,7 +12,7 @@ use super::{LogLevel, MAX_NOTICE};
 use crate::engine::{RecipientRecord, SessionRecord, SmtpFacts, TransactionRecord, VerdictRecord};
 use crate::time::Timestamp;
 use crate::traffic::Evidence;
-use crate::traffic::pairs::{By, FallBack, Why};
+use crate::traffic::fallback::{Fallback, FallbackReason, ServerMatch};
 
 /// Octets of one line. A record that needs more is shortened to the bounds below; its totals tell how much there was.
 const MAX_LINE: usize = 1 << 20;
@@ -37,9 +37,9 @@ enum Line<'a> {
         from: u64,
         to: u64,
         after_s: f64,
-        why: Why,
+        why: FallbackReason,
         code: Option<u16>,
-        by: By,
+        by: ServerMatch,
     },
     Damage {
         file: &'a str,
@@ -77,8 +77,8 @@ pub(super) fn replayed(file: &str, number: u64, record: &SessionRecord) -> Strin
 }
 
 /// One line with its line end.
-pub(super) fn fall_back(told: &FallBack) -> String {
-    let &FallBack { from, to, after, why, code, by, .. } = told;
+pub(super) fn fall_back(told: &Fallback) -> String {
+    let &Fallback { from, to, after, why, code, by, .. } = told;
     write(&Line::Fallback { from, to, after_s: after.as_secs_f64(), why, code, by })
         .unwrap_or_default()
 }

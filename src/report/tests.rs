@@ -14,7 +14,7 @@ use crate::engine::{
     Anomaly, Endpoint, Outcome, RecipientRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls,
     TransactionRecord, VerdictRecord,
 };
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::smtp::{EnhancedCode, Verb};
 
 fn endpoint(address: &str) -> Endpoint {
@@ -61,7 +61,7 @@ fn ordinary() -> SessionRecord {
         },
         facts: None,
         verdict: VerdictRecord {
-            action: Action::Accept,
+            action: PolicyAction::Accept,
             rule: None,
             reason: None,
             shadow: Vec::new(),
@@ -97,7 +97,7 @@ fn session_lines() {
         r.smtp.transactions = vec![transaction("a@a.example", to, None)];
         r.smtp.anomalies = vec![Anomaly::Pregreet, Anomaly::UnknownCommand];
         r.outcome = Outcome::Refused;
-        r.verdict.action = Action::Reject;
+        r.verdict.action = PolicyAction::Reject;
         r.verdict.rule = Some("no \"mail\" from there".to_owned());
     });
     let unavailable = with(|r| {
@@ -126,8 +126,12 @@ fn session_lines() {
             reason: reason.map(str::to_owned),
         };
         r.verdict.shadow = vec![
-            fired("senders can be \"answered\"", Action::Reject, Some("return_path.silent")),
-            fired("all", Action::Tag, None),
+            fired(
+                "senders can be \"answered\"",
+                PolicyAction::Reject,
+                Some("return_path.no_response"),
+            ),
+            fired("all", PolicyAction::Tag, None),
         ];
     });
     let hostile = with(|r| {

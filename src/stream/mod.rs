@@ -42,9 +42,8 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::addr::Side;
+use crate::label::labels;
 use crate::time::Timestamp;
 
 pub use limits::{Counts, Limits, Ports};
@@ -81,49 +80,21 @@ pub trait Sink<C> {
     fn over(&mut self, facts: FlowFacts, conversation: C);
 }
 
-/// What became of the attempt to connect, as the capture shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FlowOutcome {
-    /// The SYN was answered: by a SYN-ACK, or, where the capture lacks it, by data or an ACK that takes it for granted.
-    Established,
-    /// The SYN was answered by RST.
-    Refused,
-    /// The SYN was never answered.
-    Unanswered,
-    /// The SYN was answered by an ICMP error, and by nothing else.
-    Unreachable,
-    /// Established, then ended by RST before either side's FIN.
-    Reset,
-    /// The capture does not hold the beginning, however the flow ended.
-    Midstream,
-}
-
-impl FlowOutcome {
-    pub const ALL: [Self; 6] = [
-        Self::Established,
-        Self::Refused,
-        Self::Unanswered,
-        Self::Unreachable,
-        Self::Reset,
-        Self::Midstream,
-    ];
-
-    /// Position in [`Self::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The word in JSON and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::Refused => "refused",
-            Self::Unanswered => "unanswered",
-            Self::Unreachable => "unreachable",
-            Self::Reset => "reset",
-            Self::Midstream => "midstream",
-        }
+labels! {
+    /// What became of the attempt to connect, as the capture shows it.
+    pub enum FlowOutcome {
+        /// The SYN was answered: by a SYN-ACK, or, where the capture lacks it, by data or an ACK that takes it for granted.
+        Established = "established",
+        /// The SYN was answered by RST.
+        Refused = "refused",
+        /// The SYN was never answered.
+        Unanswered = "unanswered",
+        /// The SYN was answered by an ICMP error, and by nothing else.
+        Unreachable = "unreachable",
+        /// Established, then ended by RST before either side's FIN.
+        Reset = "reset",
+        /// The capture does not hold the beginning, however the flow ended.
+        Midstream = "midstream",
     }
 }
 

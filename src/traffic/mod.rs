@@ -5,33 +5,33 @@
 //! same order give the same windows and the same evidence, live and from a file. Memory is bounded: some 500 KiB of
 //! windows, and [`MAX_DESTINATIONS`] destinations.
 
-mod bound;
-mod by;
+mod counts;
+mod direction;
 mod evidence;
-pub mod pairs;
-mod passed;
-mod tally;
-mod times;
+pub mod fallback;
+mod flow_summary;
+mod histogram;
+mod per;
 mod windows;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::bound::Bound;
-pub use self::by::{ByBound, ByFamily};
+pub use self::counts::FlowCounts;
+pub use self::direction::MailDirection;
 pub use self::evidence::{
-    Accepted, Destination, Evidence, MAX_DESTINATIONS, ReceivePath, Response, Responses,
-    ReturnPath, Seen, Server, Tries,
+    AcceptedCounts, Destination, DestinationKey, Evidence, FamilyResponses, MAX_DESTINATIONS,
+    ReceivePathEvidence, ResponseCount, ResponseTotals, ReturnPathEvidence, ServerResponse,
 };
-pub use self::passed::{Messages, Passed, Tls};
-pub use self::tally::Tally;
-pub use self::times::Times;
-pub use self::windows::Window;
+pub use self::flow_summary::{FlowSummary, MessageCounts, StarttlsState};
+pub use self::histogram::DurationHistogram;
+pub use self::per::{PerDirection, PerFamily};
+pub use self::windows::TrafficWindow;
 
 use std::net::IpAddr;
 
 use self::evidence::{Destinations, Received};
-use self::pairs::FallBack;
+use self::fallback::Fallback;
 use self::windows::Windows;
 use crate::addr::{Family, Networks};
 use crate::stream::FlowOutcome;
@@ -43,8 +43,8 @@ pub struct Traffic {
     ours: Networks,
     exclude: Networks,
     now: Timestamp,
-    windows: ByFamily<ByBound<Windows<Tally>>>,
-    received: ByFamily<Received>,
+    windows: PerFamily<PerDirection<Windows<FlowCounts>>>,
+    received: PerFamily<Received>,
     destinations: Destinations,
 }
 
@@ -56,8 +56,8 @@ impl Traffic {
             ours,
             exclude: Networks::default(),
             now: Timestamp::default(),
-            windows: ByFamily::default(),
-            received: ByFamily::default(),
+            windows: PerFamily::default(),
+            received: PerFamily::default(),
             destinations: Destinations::default(),
         }
     }
@@ -74,28 +74,28 @@ impl Traffic {
     }
 
     /// Which way a connection goes.
-    pub fn bound(&self, client: IpAddr, server: IpAddr) -> Bound {
-        Bound::of(client, server, &self.ours)
+    pub fn direction(&self, client: IpAddr, server: IpAddr) -> MailDirection {
+        MailDirection::of(client, server, &self.ours)
     }
 
     /// A flow is over. It counts at the time of its last packet, in every window that still reaches back so far; one that
     /// nobody answered when that is known, two minutes later: else the window of a minute would never show it.
-    pub fn passed(&mut self, passed: &Passed<'_>) {
+    pub fn on_flow(&mut self, passed: &FlowSummary<'_>) {
         self.advance(passed.flow.end);
         let at = match passed.flow.outcome {
             FlowOutcome::Unanswered => self.now,
             _ => passed.flow.end,
         };
-        let windows = self.windows.of_mut(passed.family()).of_mut(passed.bound);
+        let windows = self.windows.of_mut(passed.family()).of_mut(passed.direction);
         windows.at(at, self.now, |tally| tally.passed(passed));
         self.evidence_of(passed);
     }
 
     /// A client left IPv6 for IPv4. It counts at the time when it tried IPv4; what is certain of it is known ten minutes
     /// later, so only the window of an hour has it.
-    pub fn fall_back(&mut self, told: &FallBack) {
+    pub fn on_fallback(&mut self, told: &Fallback) {
         self.advance(told.at);
-        let windows = self.windows.of_mut(Family::Ipv6).of_mut(told.bound);
+        let windows = self.windows.of_mut(Family::Ipv6).of_mut(told.direction);
         windows.at(told.at, self.now, |tally| tally.fall_back(told));
     }
 
@@ -110,33 +110,40 @@ impl Traffic {
     }
 
     /// What passed in the last minute, ten minutes, hour, and at most a slot of the window more.
-    pub fn tally(&self, window: Window, family: Family, bound: Bound) -> Tally {
-        self.windows.of(family).of(bound).sum(window, self.now)
+    pub fn tally(
+        &self,
+        window: TrafficWindow,
+        family: Family,
+        direction: MailDirection,
+    ) -> FlowCounts {
+        self.windows.of(family).of(direction).sum(window, self.now)
     }
 
     /// What all of it proves by now.
     pub fn evidence(&self) -> Evidence<'_> {
         Evidence {
             at: self.now,
-            receive: ByFamily::each(|family| self.received.of(family).told(self.now)),
+            receive: PerFamily::each(|family| self.received.of(family).told(self.now)),
             return_path: self.destinations.told(),
         }
     }
 
-    fn evidence_of(&mut self, passed: &Passed<'_>) {
+    fn evidence_of(&mut self, passed: &FlowSummary<'_>) {
         let [client, server] = [passed.flow.start.client.ip(), passed.flow.start.server.ip()];
-        let foreign = match passed.bound {
-            Bound::In if self.ours.contains(server) => client,
-            Bound::Out => server,
+        let foreign = match passed.direction {
+            MailDirection::Inbound if self.ours.contains(server) => client,
+            MailDirection::Outbound => server,
             // Passing through, or from no side of ours.
-            Bound::In => return,
+            MailDirection::Inbound => return,
         };
         if !evidence::counts(foreign, &self.ours, &self.exclude) {
             return;
         }
-        match passed.bound {
-            Bound::In => self.received.of_mut(passed.family()).passed(passed, self.now),
-            Bound::Out => self.destinations.passed(passed),
+        match passed.direction {
+            MailDirection::Inbound => {
+                self.received.of_mut(passed.family()).passed(passed, self.now)
+            }
+            MailDirection::Outbound => self.destinations.passed(passed),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::pairs::{By, Ended, FallBack, Why};
+use super::fallback::{DeliveryOutcome, Fallback, FallbackReason, ServerMatch};
 use super::*;
 use crate::addr::Side;
 use crate::stream::{FlowFacts, FlowOutcome, FlowStart};
@@ -56,23 +56,23 @@ fn flow(client: &str, server: &str, end: u64, outcome: FlowOutcome) -> FlowFacts
     }
 }
 
-fn passed<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> Passed<'a> {
+fn passed<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> FlowSummary<'a> {
     let (client, server) = (flow.start.client.ip(), flow.start.server.ip());
     let spoke = flow.octets != [0, 0];
-    Passed {
+    FlowSummary {
         flow,
-        bound: Bound::of(client, server, &ours()),
+        direction: MailDirection::of(client, server, &ours()),
         name: name.map(str::to_owned),
         spoke,
         greeting: spoke.then_some(220),
-        messages: Messages { accepted, ..Messages::default() },
+        messages: MessageCounts { accepted, ..MessageCounts::default() },
         replies: if spoke { [4, 1, 0, 0] } else { [0; 4] },
-        tls: Tls::Offered,
+        tls: StarttlsState::Offered,
         ended: match flow.outcome {
-            Unanswered => Ended::Unanswered,
-            Refused => Ended::Refused,
-            _ if accepted > 0 => Ended::Accepted,
-            _ => Ended::Other,
+            Unanswered => DeliveryOutcome::Unanswered,
+            Refused => DeliveryOutcome::Refused,
+            _ if accepted > 0 => DeliveryOutcome::Accepted,
+            _ => DeliveryOutcome::Other,
         },
     }
 }
@@ -83,26 +83,26 @@ use FlowOutcome::{Established, Refused, Reset, Unanswered, Unreachable};
 fn direction_is_out_only_from_ours_to_others() {
     let ours = ours();
     for (client, server, expected) in [
-        (MX6, OUR6, Bound::In),
-        (OUR6, MX6, Bound::Out),
-        (OUR4, OUR6, Bound::In),
-        (MX4, MX6, Bound::In),
+        (MX6, OUR6, MailDirection::Inbound),
+        (OUR6, MX6, MailDirection::Outbound),
+        (OUR4, OUR6, MailDirection::Inbound),
+        (MX4, MX6, MailDirection::Inbound),
     ] {
-        let bound = Bound::of(client.parse().unwrap(), server.parse().unwrap(), &ours);
-        assert_eq!(bound, expected, "{client} to {server}");
+        let direction = MailDirection::of(client.parse().unwrap(), server.parse().unwrap(), &ours);
+        assert_eq!(direction, expected, "{client} to {server}");
     }
 }
 
 #[test]
 fn times_are_within_a_tenth() {
     for exact in [20u64, 45, 300, 1100, 9_999, 100_000, 3_000_000, 400_000_000] {
-        let mut times = Times::default();
+        let mut times = DurationHistogram::default();
         times.add(Duration::from_micros(exact));
         let told = times.at(50).unwrap().as_secs_f64() * 1e6;
         let off = (told / exact as f64 - 1.0).abs();
         assert!(off < 0.1, "{exact} µs told as {told}");
     }
-    let mut times = Times::default();
+    let mut times = DurationHistogram::default();
     assert_eq!(times.at(50), None);
     for millis in 1..=100 {
         times.add(Duration::from_millis(millis));
@@ -131,19 +131,22 @@ fn the_receive_path_is_proven_from_outside_only() {
         ("192.0.2.99", OUR4, 1),
         (MX4, "203.0.113.25", 1),
     ] {
-        traffic.passed(&passed(&flow(client, server, 10, Established), None, accepted));
+        traffic.on_flow(&passed(&flow(client, server, 10, Established), None, accepted));
     }
     let Evidence { receive, .. } = traffic.evidence();
-    assert_eq!(receive, ByFamily::default());
+    assert_eq!(receive, PerFamily::default());
 
     // Turned away, then taken.
-    traffic.passed(&passed(&flow(MX6, OUR6, 20, Established), None, 0));
-    traffic.passed(&passed(&flow(MX6, OUR6, 15, Established), None, 2));
+    traffic.on_flow(&passed(&flow(MX6, OUR6, 20, Established), None, 0));
+    traffic.on_flow(&passed(&flow(MX6, OUR6, 15, Established), None, 2));
     let Evidence { receive, .. } = traffic.evidence();
-    assert_eq!(receive.ipv4, ReceivePath::default());
+    assert_eq!(receive.ipv4, ReceivePathEvidence::default());
     assert_eq!(receive.ipv6.last_connection, Some(at(20)));
     assert_eq!(receive.ipv6.last_accepted, Some(at(15)));
-    assert_eq!(receive.ipv6.accepted, Accepted { minute: 1, ten_minutes: 1, hour: 1, total: 1 });
+    assert_eq!(
+        receive.ipv6.accepted,
+        AcceptedCounts { minute: 1, ten_minutes: 1, hour: 1, total: 1 }
+    );
 
     for (later, expected) in [(100, [0, 1, 1]), (700, [0, 0, 1]), (4000, [0, 0, 0])] {
         traffic.advance(at(later));
@@ -158,7 +161,7 @@ fn the_return_path_is_what_destinations_did_over_each_family() {
     let mut traffic = Traffic::new(ours());
     let mut tried = |server, end, outcome, name| {
         let client = if server == MX6 { OUR6 } else { OUR4 };
-        traffic.passed(&passed(&flow(client, server, end, outcome), name, 0));
+        traffic.on_flow(&passed(&flow(client, server, end, outcome), name, 0));
     };
     let mx = Some("mx.example");
     tried(MX6, 10, Established, mx);
@@ -179,10 +182,13 @@ fn the_return_path_is_what_destinations_did_over_each_family() {
     ));
 
     let pairs = told.pairs();
-    let pair = |ipv6, ipv4| ByFamily { ipv4, ipv6 };
+    let pair = |ipv6, ipv4| PerFamily { ipv4, ipv6 };
     assert_eq!(pairs.len(), 2);
-    assert!(pairs.contains(&(pair(Some(Response::Silent), Some(Response::LookupResult)), 1)));
-    assert!(pairs.contains(&(pair(None, Some(Response::Refused)), 1)));
+    assert!(
+        pairs
+            .contains(&(pair(Some(ServerResponse::NoResponse), Some(ServerResponse::Answered)), 1))
+    );
+    assert!(pairs.contains(&(pair(None, Some(ServerResponse::Refused)), 1)));
 }
 
 #[test]
@@ -192,16 +198,16 @@ fn a_response_needs_octets_both_ways() {
         change(&mut flow);
         let mut passed = passed(&flow, None, 0);
         if flow.black_hole {
-            passed.ended = Ended::BlackHole;
+            passed.ended = DeliveryOutcome::BlackHole;
         }
         passed.response()
     };
     let mute = |flow: &mut FlowFacts| flow.octets = [0, 0];
     let late = |flow: &mut FlowFacts| flow.end = at(16);
-    assert_eq!(respond(&|_| {}), Some(Response::LookupResult));
-    assert_eq!(respond(&|flow| flow.black_hole = true), Some(Response::BlackHole));
+    assert_eq!(respond(&|_| {}), Some(ServerResponse::Answered));
+    assert_eq!(respond(&|flow| flow.black_hole = true), Some(ServerResponse::BlackHole));
     assert_eq!(respond(&mute), None, "lost a race");
-    assert_eq!(respond(&|flow| (mute(flow), late(flow)).0), Some(Response::Silent));
+    assert_eq!(respond(&|flow| (mute(flow), late(flow)).0), Some(ServerResponse::NoResponse));
     let was_reset = |flow: &mut FlowFacts| {
         mute(flow);
         late(flow);
@@ -218,17 +224,17 @@ fn destinations_are_bounded_and_the_least_recent_goes() {
     let last = MAX_DESTINATIONS as u64 + 9;
     for n in 0..=last {
         let name = format!("mx{n}.example");
-        traffic.passed(&passed(&flow(OUR6, MX6, n, Established), Some(&name), 1));
+        traffic.on_flow(&passed(&flow(OUR6, MX6, n, Established), Some(&name), 1));
         if n == last - 5 {
             // Known, and now the most recent.
-            traffic.passed(&passed(&flow(OUR6, MX6, n, Established), Some("mx8.example"), 1));
+            traffic.on_flow(&passed(&flow(OUR6, MX6, n, Established), Some("mx8.example"), 1));
         }
     }
-    let ReturnPath { destinations, destinations_total, forgotten, .. } =
+    let ReturnPathEvidence { destinations, destinations_total, forgotten, .. } =
         traffic.evidence().return_path;
     assert_eq!((destinations_total, destinations.len()), (4096, MAX_DESTINATIONS));
     let known = |n: u64| {
-        let server = Server::Name(format!("mx{n}.example"));
+        let server = DestinationKey::Name(format!("mx{n}.example"));
         destinations.iter().any(|destination| destination.server == server)
     };
     assert_eq!(forgotten, 10);
@@ -238,8 +244,8 @@ fn destinations_are_bounded_and_the_least_recent_goes() {
 /// What happens to a [`Traffic`], with times in seconds.
 #[derive(Clone, Debug)]
 enum Happening {
-    Passed { inbound: bool, six: bool, end: u64, outcome: FlowOutcome, accepted: u64 },
-    FellBack { at: u64, why: Why, inbound: bool },
+    FlowEnded { inbound: bool, six: bool, end: u64, outcome: FlowOutcome, accepted: u64 },
+    FellBack { at: u64, why: FallbackReason, inbound: bool },
     Time(u64),
 }
 
@@ -249,33 +255,33 @@ fn happening() -> impl Strategy<Value = Happening> {
         6 => (any::<bool>(), any::<bool>(), seconds.clone(), 0..6usize, 0..3u64).prop_map(
             |(inbound, six, end, outcome, accepted)| {
                 let outcome = FlowOutcome::ALL[outcome];
-                Happening::Passed { inbound, six, end, outcome, accepted }
+                Happening::FlowEnded { inbound, six, end, outcome, accepted }
             },
         ),
-        1 => (seconds.clone(), 0..Why::ALL.len(), any::<bool>())
-            .prop_map(|(at, why, inbound)| Happening::FellBack { at, why: Why::ALL[why], inbound }),
+        1 => (seconds.clone(), 0..FallbackReason::ALL.len(), any::<bool>())
+            .prop_map(|(at, why, inbound)| Happening::FellBack { at, why: FallbackReason::ALL[why], inbound }),
         2 => seconds.prop_map(Happening::Time),
     ]
 }
 
 fn happen(traffic: &mut Traffic, happening: &Happening) {
     match *happening {
-        Happening::Passed { inbound, six, end, outcome, accepted } => {
+        Happening::FlowEnded { inbound, six, end, outcome, accepted } => {
             let (mx, our) = if six { (MX6, OUR6) } else { (MX4, OUR4) };
             let (client, server) = if inbound { (mx, our) } else { (our, mx) };
             let flow = flow(client, server, end, outcome);
-            traffic.passed(&passed(&flow, Some("mx.example"), accepted));
+            traffic.on_flow(&passed(&flow, Some("mx.example"), accepted));
         }
         Happening::FellBack { at: time, why, inbound } => {
-            traffic.fall_back(&FallBack {
+            traffic.on_fallback(&Fallback {
                 from: 1,
                 to: 2,
                 at: at(time),
-                bound: if inbound { Bound::In } else { Bound::Out },
+                direction: if inbound { MailDirection::Inbound } else { MailDirection::Outbound },
                 after: Duration::from_secs(3),
                 why,
                 code: None,
-                by: By::Names,
+                by: ServerMatch::Names,
             });
         }
         Happening::Time(time) => traffic.advance(at(time)),
@@ -284,34 +290,40 @@ fn happen(traffic: &mut Traffic, happening: &Happening) {
 
 /// The same, by looking at every happening again. An event counts if its window reached back to it when it was told, and
 /// does at the end.
-fn model(happenings: &[Happening], window: Window, family: Family, bound: Bound) -> Tally {
+fn model(
+    happenings: &[Happening],
+    window: TrafficWindow,
+    family: Family,
+    direction: MailDirection,
+) -> FlowCounts {
     let slot = |seconds: u64| (T0 + seconds) / window.slot().as_secs();
     let slots = window.length().as_secs() / window.slot().as_secs();
     let reaches = |now: u64, time: u64| slot(now) - slot(time) <= slots;
     let (mut now, mut counted) = (None, Vec::new());
     for happening in happenings {
         let time = match *happening {
-            Happening::Passed { end, .. } => end,
+            Happening::FlowEnded { end, .. } => end,
             Happening::FellBack { at, .. } => at,
             Happening::Time(time) => time,
         };
         now = now.max(Some(time));
         let time = match *happening {
-            Happening::Passed { outcome: Unanswered, .. } => now.unwrap_or(time),
+            Happening::FlowEnded { outcome: Unanswered, .. } => now.unwrap_or(time),
             _ => time,
         };
         if now.is_some_and(|now| reaches(now, time)) {
             counted.push((time, happening));
         }
     }
-    let mut tally = Tally::default();
+    let mut tally = FlowCounts::default();
     for (_, happening) in counted.iter().filter(|(time, _)| now.is_some_and(|n| reaches(n, *time)))
     {
-        let way = |inbound: bool| if inbound { Bound::In } else { Bound::Out };
+        let way =
+            |inbound: bool| if inbound { MailDirection::Inbound } else { MailDirection::Outbound };
         match **happening {
-            Happening::Passed { inbound, six, outcome, accepted, .. } => {
+            Happening::FlowEnded { inbound, six, outcome, accepted, .. } => {
                 let of = if six { Family::Ipv6 } else { Family::Ipv4 };
-                if (of, way(inbound)) != (family, bound) {
+                if (of, way(inbound)) != (family, direction) {
                     continue;
                 }
                 tally.outcomes[outcome.index()] += 1;
@@ -320,7 +332,7 @@ fn model(happenings: &[Happening], window: Window, family: Family, bound: Bound)
                     tally.handshakes.add(Duration::from_millis(20));
                     tally.data_segments += 9;
                     tally.sessions += 1;
-                    tally.tls[Tls::Offered.index()] += 1;
+                    tally.tls[StarttlsState::Offered.index()] += 1;
                     tally.replies[0] += 4;
                     tally.replies[1] += 1;
                 } else {
@@ -328,11 +340,11 @@ fn model(happenings: &[Happening], window: Window, family: Family, bound: Bound)
                 }
             }
             Happening::FellBack { why, inbound, .. } => {
-                if (Family::Ipv6, way(inbound)) != (family, bound) {
+                if (Family::Ipv6, way(inbound)) != (family, direction) {
                     continue;
                 }
                 tally.fall_backs[why.index()] += 1;
-                if why != Why::Race {
+                if why != FallbackReason::Race {
                     tally.fall_back_delays.add(Duration::from_secs(3));
                 }
             }
@@ -354,11 +366,11 @@ proptest! {
                 continue;
             }
             let so_far = &happenings[..=n];
-            for window in Window::ALL {
+            for window in TrafficWindow::ALL {
                 for family in Family::ALL {
-                    for bound in Bound::ALL {
-                        let expected = model(so_far, window, family, bound);
-                        prop_assert_eq!(traffic.tally(window, family, bound), expected);
+                    for direction in MailDirection::ALL {
+                        let expected = model(so_far, window, family, direction);
+                        prop_assert_eq!(traffic.tally(window, family, direction), expected);
                     }
                 }
             }

@@ -6,19 +6,18 @@
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use crate::label::labels;
 use crate::time::Timestamp;
 
-/// How far back is looked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Window {
-    Minute,
-    TenMinutes,
-    Hour,
+labels! {
+    pub enum TrafficWindow {
+        Minute = "1 min",
+        TenMinutes = "10 min",
+        Hour = "1 h",
+    }
 }
 
-impl Window {
-    pub const ALL: [Self; 3] = [Self::Minute, Self::TenMinutes, Self::Hour];
-
+impl TrafficWindow {
     pub const fn length(self) -> Duration {
         Duration::from_secs(match self {
             Self::Minute => 60,
@@ -34,14 +33,6 @@ impl Window {
             Self::TenMinutes => 30,
             Self::Hour => 120,
         })
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Minute => "1 min",
-            Self::TenMinutes => "10 min",
-            Self::Hour => "1 h",
-        }
     }
 
     /// One more than its length has, so that the whole of it is always there.
@@ -60,7 +51,7 @@ pub(super) struct Windows<T> {
 
 impl<T: Clone + Default> Default for Windows<T> {
     fn default() -> Self {
-        let [minute, ten_minutes, hour] = Window::ALL.map(Ring::new);
+        let [minute, ten_minutes, hour] = TrafficWindow::ALL.map(Ring::new);
         Self { minute, ten_minutes, hour }
     }
 }
@@ -75,11 +66,11 @@ impl<T: Clone + Default + for<'a> AddAssign<&'a T>> Windows<T> {
         }
     }
 
-    pub(super) fn sum(&self, window: Window, now: Timestamp) -> T {
+    pub(super) fn sum(&self, window: TrafficWindow, now: Timestamp) -> T {
         match window {
-            Window::Minute => self.minute.sum(now),
-            Window::TenMinutes => self.ten_minutes.sum(now),
-            Window::Hour => self.hour.sum(now),
+            TrafficWindow::Minute => self.minute.sum(now),
+            TrafficWindow::TenMinutes => self.ten_minutes.sum(now),
+            TrafficWindow::Hour => self.hour.sum(now),
         }
     }
 }
@@ -99,7 +90,7 @@ struct Slot<T> {
 }
 
 impl<T: Clone + Default> Ring<T> {
-    fn new(window: Window) -> Self {
+    fn new(window: TrafficWindow) -> Self {
         let width = window.slot().as_secs() * 1_000_000_000;
         Self { width, slots: vec![Slot::default(); window.slots()] }
     }

@@ -19,10 +19,11 @@ use gatepost::engine::{Action, Engine, Output, Profile, Timeouts};
 use gatepost::lookup::{LookupService, LookupSettings};
 use gatepost::policy;
 use gatepost::policy::facts::{
-    Answer, Answers, DomainName, Level, Lookup, LookupResult, Over, Record, Source,
+    Answer, Answers, DnsRecord, DomainName, FamilyRequirement, Lookup, LookupResult,
+    ReturnPathLevel, Source,
 };
 use gatepost::policy::rules::{
-    Exempt, FactName, Mode, PolicyStage, Require, Rule, Rules, Subject, When,
+    Exemption, FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, Subject, When,
 };
 use gatepost::time::Timestamp;
 use hickory_proto::op::{Message, OpCode};
@@ -45,22 +46,26 @@ const CLIENT: &str = "2a00:1450:4001:1::25";
 const LISTENER: &str = "[2001:db8::25]:25";
 const HOST: &str = "mta-7.mail.sender.example";
 
-fn rule(name: &str, fact: FactName, family: Option<Family>) -> Rule {
-    Rule {
+fn rule(name: &str, fact: FactName, family: Option<Family>) -> PolicyRule {
+    PolicyRule {
         name: name.into(),
         at: fact.moment(),
         when: When { family, ..When::default() },
-        exempt: Exempt::ALL.to_vec(),
-        require: vec![Require { fact, level: Level::Dns, over: Over::Any }],
-        otherwise: policy::Action::Tempfail,
-        on_unknown: policy::Action::Tempfail,
-        mode: Mode::Enforce,
+        exempt: Exemption::ALL.to_vec(),
+        require: vec![Requirement {
+            fact,
+            level: ReturnPathLevel::Dns,
+            over: FamilyRequirement::Any,
+        }],
+        otherwise: policy::PolicyAction::Tempfail,
+        on_unknown: policy::PolicyAction::Tempfail,
+        mode: RuleMode::Enforce,
         url: None,
     }
 }
 
-fn rules() -> Rules {
-    Rules::new(
+fn rules() -> PolicyRules {
+    PolicyRules::new(
         vec![
             rule("ipv6 needs a forward-confirmed name", FactName::Fcrdns, Some(Family::Ipv6)),
             rule("senders can be mailed", FactName::ReturnPath, None),
@@ -73,19 +78,19 @@ fn rules() -> Rules {
 fn answer(lookup: &Lookup) -> Result<LookupResult> {
     let name = |text: &str| DomainName::parse(text).context("a domain name");
     let answer = match lookup {
-        Lookup::Reverse(_) => Answer::Records(vec![Record::Name(name(HOST)?)]),
+        Lookup::Reverse(_) => Answer::Records(vec![DnsRecord::Name(name(HOST)?)]),
         Lookup::MailExchanges(_) => Answer::Records(vec![
-            Record::Exchange { preference: 10, host: name("mx1.sender.example")? },
-            Record::Exchange { preference: 20, host: name("mx2.sender.example")? },
+            DnsRecord::Exchange { preference: 10, host: name("mx1.sender.example")? },
+            DnsRecord::Exchange { preference: 20, host: name("mx2.sender.example")? },
         ]),
         Lookup::Addresses(host, Family::Ipv6) if *host == name(HOST)? => {
-            Answer::Records(vec![Record::Address(CLIENT.parse()?)])
+            Answer::Records(vec![DnsRecord::Address(CLIENT.parse()?)])
         }
         Lookup::Addresses(_, Family::Ipv6) => {
-            Answer::Records(vec![Record::Address("2a00:1450:4001::25".parse()?)])
+            Answer::Records(vec![DnsRecord::Address("2a00:1450:4001::25".parse()?)])
         }
         Lookup::Addresses(_, Family::Ipv4) => {
-            Answer::Records(vec![Record::Address("8.8.4.4".parse()?)])
+            Answer::Records(vec![DnsRecord::Address("8.8.4.4".parse()?)])
         }
         _ => Answer::Yes(None),
     };
@@ -93,7 +98,7 @@ fn answer(lookup: &Lookup) -> Result<LookupResult> {
 }
 
 /// Asks and answers until nothing is asked any more.
-fn settled(rules: &Rules, subject: &Subject<'_>) -> Result<Answers> {
+fn settled(rules: &PolicyRules, subject: &Subject<'_>) -> Result<Answers> {
     let mut known = Answers::default();
     loop {
         let decision = rules.decide(PolicyStage::Rcpt, subject, &known);

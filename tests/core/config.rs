@@ -12,9 +12,11 @@ use gatepost::addr::Family;
 use gatepost::config::{Config, Position};
 use gatepost::engine::{Limits, Timeouts};
 use gatepost::intercept::door::RefuseMethod;
-use gatepost::policy::facts::{DomainName, Level, Over};
-use gatepost::policy::rules::{Exempt, FactName, Mode, PolicyStage, Require, Rule, When};
-use gatepost::policy::{Action, door};
+use gatepost::policy::facts::{DomainName, FamilyRequirement, ReturnPathLevel};
+use gatepost::policy::rules::{
+    Exemption, FactName, PolicyRule, PolicyStage, Requirement, RuleMode, When,
+};
+use gatepost::policy::{PolicyAction, door};
 use gatepost::relay::UpstreamIdentity;
 use gatepost::source::live::Choice;
 use proptest::prelude::*;
@@ -111,10 +113,10 @@ fn the_full_file_spells_out_the_defaults() {
     assert_eq!(full.relay.smtp.hostname, "mx.example.org");
     assert_eq!(full.log.file.take(), Some("/var/log/gatepost.log".into()));
     let decide = |ip: &str| full.relay.access.decide(ip.parse().unwrap());
-    assert_eq!(decide("2001:db8::1").action, Action::Reject);
+    assert_eq!(decide("2001:db8::1").action, PolicyAction::Reject);
     assert_eq!(decide("2001:db8::1").rule.as_deref(), Some("no mail from there"));
-    assert_eq!(decide("2001:db9::1").action, Action::Accept);
-    assert_eq!(decide("192.0.2.1").action, Action::Tempfail);
+    assert_eq!(decide("2001:db9::1").action, PolicyAction::Accept);
+    assert_eq!(decide("192.0.2.1").action, PolicyAction::Tempfail);
 
     assert_eq!((full.user.take().as_deref(), &smallest.user), (Some("gatepost"), &None));
     assert!(full.control.required, "a socket that the file names must be usable");
@@ -129,7 +131,7 @@ fn the_full_file_spells_out_the_defaults() {
     assert_eq!(door.refuse, RefuseMethod::Syn);
     assert!(door.exempt.contains("2001:db8:2::9".parse().unwrap()), "the vantage calls");
     assert!(!door.exempt.contains("2001:db8:2::8".parse().unwrap()));
-    assert_eq!((door.ipv6, door.ipv4), (Some(door::Settings::default()), None));
+    assert_eq!((door.ipv6, door.ipv4), (Some(door::DoorSettings::default()), None));
     assert_eq!(smallest.door, None, "without the section nothing is ever closed");
     assert_eq!(full.lookup.cache_file.take(), Some("/var/lib/gatepost/facts.redb".into()));
     assert_eq!(full.lookup.redis.take().as_deref(), Some("redis://192.0.2.6:6379/0"));
@@ -186,16 +188,17 @@ fn policy_rules_have_defaults() {
     let policies = valid("policies.toml");
     let rules: Vec<_> = policies.relay.rules.iter().collect();
     let [bare, sender, one, other] = rules.as_slice() else { panic!("{} rules", rules.len()) };
-    let dns = |fact| Require { fact, level: Level::Dns, over: Over::Any };
-    let expected = Rule {
+    let dns =
+        |fact| Requirement { fact, level: ReturnPathLevel::Dns, over: FamilyRequirement::Any };
+    let expected = PolicyRule {
         name: "named".into(),
         at: PolicyStage::Connect,
         when: When::default(),
-        exempt: Exempt::ALL.to_vec(),
+        exempt: Exemption::ALL.to_vec(),
         require: vec![dns(FactName::Fcrdns)],
-        otherwise: Action::Tempfail,
-        on_unknown: Action::Tempfail,
-        mode: Mode::Enforce,
+        otherwise: PolicyAction::Tempfail,
+        on_unknown: PolicyAction::Tempfail,
+        mode: RuleMode::Enforce,
         url: None,
     };
     assert_eq!(**bare, expected);
@@ -205,11 +208,15 @@ fn policy_rules_have_defaults() {
     let name = |text| DomainName::parse(text).unwrap();
     assert_eq!(sender.when.sender.exact, [name("a.example")]);
     assert_eq!(sender.when.sender.below, [name("b.example")]);
-    assert_eq!((sender.otherwise, sender.mode), (Action::Tag, Mode::Shadow));
+    assert_eq!((sender.otherwise, sender.mode), (PolicyAction::Tag, RuleMode::Shadow));
 
-    let path = Require { level: Level::Rcpt, over: Over::SameFamily, ..dns(FactName::ReturnPath) };
+    let path = Requirement {
+        level: ReturnPathLevel::Rcpt,
+        over: FamilyRequirement::SameFamily,
+        ..dns(FactName::ReturnPath)
+    };
     assert_eq!(one.require, [path, dns(FactName::Recipient)]);
-    assert_eq!((one.at, one.on_unknown), (PolicyStage::Rcpt, Action::Accept));
+    assert_eq!((one.at, one.on_unknown), (PolicyStage::Rcpt, PolicyAction::Accept));
     assert_eq!(
         (other.at, other.when.tls),
         (PolicyStage::Rcpt, Some(false)),

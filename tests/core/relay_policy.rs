@@ -11,9 +11,11 @@ use gatepost::addr::{Family, Networks};
 use gatepost::engine::{
     Event, Limits as SessionLimits, Observe, RefuseAt, SessionRecord, SmtpOptions, Timeouts,
 };
-use gatepost::policy::facts::{Answer, Level, Lookup, LookupResult, Over, Reason, Source};
-use gatepost::policy::rules::{FactName, Mode, Require, Rule, Rules, When};
-use gatepost::policy::{AccessRules, Action};
+use gatepost::policy::facts::{
+    Answer, FamilyRequirement, Lookup, LookupResult, Reason, ReturnPathLevel, Source,
+};
+use gatepost::policy::rules::{FactName, PolicyRule, PolicyRules, Requirement, RuleMode, When};
+use gatepost::policy::{AccessRules, PolicyAction};
 use gatepost::recording::{Framing, Selection, What};
 use gatepost::relay::{
     InheritedSockets, ListenSettings, Listeners, LookupFuture, LookupProvider, Relay, RelayLimits,
@@ -68,7 +70,7 @@ impl LookupProvider for Slow {
 #[derive(Default)]
 struct Told {
     events: Mutex<Vec<Event>>,
-    policy: Mutex<Vec<(String, Action, Mode)>>,
+    policy: Mutex<Vec<(String, PolicyAction, RuleMode)>>,
     sessions: Mutex<Vec<SessionRecord>>,
 }
 
@@ -77,7 +79,7 @@ impl Observe for Told {
         self.events.lock().unwrap().push(event);
     }
 
-    fn policy(&self, _: Family, rule: &str, action: Action, mode: Mode) {
+    fn policy(&self, _: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
         self.policy.lock().unwrap().push((rule.to_owned(), action, mode));
     }
 
@@ -86,21 +88,25 @@ impl Observe for Told {
     }
 }
 
-fn rule(fact: FactName) -> Rule {
-    Rule {
+fn rule(fact: FactName) -> PolicyRule {
+    PolicyRule {
         name: fact.as_str().into(),
         at: fact.moment(),
         when: When::default(),
         exempt: Vec::new(),
-        require: vec![Require { fact, level: Level::Dns, over: Over::Any }],
-        otherwise: Action::Reject,
-        on_unknown: Action::Tempfail,
-        mode: Mode::Enforce,
+        require: vec![Requirement {
+            fact,
+            level: ReturnPathLevel::Dns,
+            over: FamilyRequirement::Any,
+        }],
+        otherwise: PolicyAction::Reject,
+        on_unknown: PolicyAction::Tempfail,
+        mode: RuleMode::Enforce,
         url: None,
     }
 }
 
-fn settings(upstream: SocketAddr, rules: Vec<Rule>) -> RelaySettings {
+fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
     RelaySettings {
         listen: ListenSettings {
             addresses: vec!["127.0.0.1:0".parse().unwrap()],
@@ -117,7 +123,7 @@ fn settings(upstream: SocketAddr, rules: Vec<Rule>) -> RelaySettings {
         },
         proxy_trusted: Networks::default(),
         access: AccessRules::default(),
-        rules: Rules::new(rules, Networks::default()).into(),
+        rules: PolicyRules::new(rules, Networks::default()).into(),
         smtp: SmtpOptions { hostname: "gate.example".to_owned(), ..SmtpOptions::default() },
         limits: RelayLimits {
             sessions: 100,
@@ -272,7 +278,7 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
 
     let record = until("record", || told.sessions.lock().unwrap().pop());
     assert_eq!(record.verdict.reason.as_deref(), Some("recipient.no_such_mailbox"));
-    let expected = ("recipient".to_owned(), Action::Reject, Mode::Enforce);
+    let expected = ("recipient".to_owned(), PolicyAction::Reject, RuleMode::Enforce);
     assert_eq!(*told.policy.lock().unwrap(), [expected]);
     let waited = |event: &Event| match event {
         Event::Waited(duration) => Some(*duration),
@@ -308,7 +314,7 @@ fn in_place_of_the_greeting() {
         settings.smtp.refuse_at = RefuseAt::Connect;
         if nameless {
             settings.rules =
-                Rules::new(vec![rule(FactName::ReverseName)], Networks::default()).into();
+                PolicyRules::new(vec![rule(FactName::ReverseName)], Networks::default()).into();
         }
         let (relay, _) = start(settings, &told, Slow { nameless, ..Slow::default() });
         let began = Instant::now();
@@ -319,7 +325,7 @@ fn in_place_of_the_greeting() {
         let reply = client.asks("QUIT\r\n");
         assert!(reply.starts_with("221 "), "{reply}");
         let record = until("record", || told.sessions.lock().unwrap().pop());
-        let expected = if nameless { Action::Reject } else { Action::Accept };
+        let expected = if nameless { PolicyAction::Reject } else { PolicyAction::Accept };
         assert_eq!(record.verdict.action, expected);
     }
 }

@@ -192,8 +192,8 @@ fn facts_come_from_the_capture_then_the_zone_then_nobody() {
     };
     let file = "access-rule/input.pcap";
     let nobody = facts(&[], file);
-    assert_eq!(short(&nobody["reverse_name"]), "unknown no_source none");
-    assert_eq!(short(&nobody["fcrdns"]), "unknown no_source none");
+    assert_eq!(short(&nobody["reverse_name"]), "unknown no_resolver none");
+    assert_eq!(short(&nobody["fcrdns"]), "unknown no_resolver none");
 
     let known = facts(&["--zone", &zone], file);
     assert_eq!(short(&known["reverse_name"]), "true - zone");
@@ -456,7 +456,7 @@ fn recorded_answers_lead_to_the_recorded_verdict() {
             "rule": "named",
             "reason": "fcrdns.no_ptr",
             "shadow": [
-                {"rule": "reachable", "action": "tempfail", "reason": "return_path.stalled"}
+                {"rule": "reachable", "action": "tempfail", "reason": "return_path.established_but_stalled"}
             ],
         })
     );
@@ -464,7 +464,10 @@ fn recorded_answers_lead_to_the_recorded_verdict() {
     assert_eq!((&fcrdns["state"], &fcrdns["source"]), (&"false".into(), &"dns".into()));
     assert_eq!(fcrdns["at"].to_string(), at);
     let path = &session["facts"]["return_path"];
-    assert_eq!((&path["reason"], &path["source"]), (&"stalled".into(), &"probe".into()));
+    assert_eq!(
+        (&path["reason"], &path["source"]),
+        (&"established_but_stalled".into(), &"probe".into())
+    );
     assert_eq!(path["detail"], "mx.a.example 198.41.0.4");
 
     let text = replay(&["--config", &config, &known]).out;
@@ -479,6 +482,6 @@ fn recorded_answers_lead_to_the_recorded_verdict() {
         let told = replay(&["--config", &config, "--format", "json", &unknown]);
         let verdict = &json(&told)[0]["verdict"];
         let found = (&verdict["action"], &verdict["reason"]);
-        assert_eq!(found, (&"tempfail".into(), &"fcrdns.no_source".into()));
+        assert_eq!(found, (&"tempfail".into(), &"fcrdns.no_resolver".into()));
     }
 }

@@ -11,15 +11,15 @@ use ipnet::IpNet;
 use pnet::datalink;
 use rtnetlink::packet_route::link::LinkAttribute;
 
-use crate::readiness::{Interface, PARAMETERS, Postfix};
+use crate::readiness::{HostInterface, PARAMETERS, Postfix};
 
 /// Those that are up.
-pub(super) async fn interfaces() -> Vec<Interface> {
+pub(super) async fn interfaces() -> Vec<HostInterface> {
     // Without them the path's MTU is told alone.
     let mtus = mtus().await.unwrap_or_default();
     let net = |net: &pnet::ipnetwork::IpNetwork| IpNet::new(net.ip(), net.prefix()).ok();
     let up = datalink::interfaces().into_iter().filter(datalink::NetworkInterface::is_up);
-    up.map(|one| Interface {
+    up.map(|one| HostInterface {
         addresses: one.ips.iter().filter_map(net).collect(),
         mtu: mtus.get(&one.index).copied(),
         name: one.name,

@@ -20,8 +20,8 @@ use crate::cli::{CheckArgs, OutputFormat};
 use crate::lookup::{Dns, Sources, SurveySettings, survey};
 use crate::policy::facts::{Answer, LookupResult, Reason, Source};
 use crate::readiness::{
-    Alias, CheckRequest, Judged, Known, Origin, Outcome, Question, Reached, Report, Survey, Texts,
-    judge,
+    CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
+    ConnectResult, KnownAnswers, Origin, Survey, TxtAnswer, judge,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -55,10 +55,10 @@ pub(super) async fn run(wanted: &CheckArgs) -> anyhow::Result<ExitCode> {
     };
     print(&told)?;
     Ok(ExitCode::from(match report.outcome() {
-        Outcome::Pass => 0,
-        Outcome::Fail => 1,
-        Outcome::Warn => 3,
-        Outcome::Unknown => 4,
+        CheckStatus::Pass => 0,
+        CheckStatus::Fail => 1,
+        CheckStatus::Warn => 3,
+        CheckStatus::Unknown => 4,
     }))
 }
 
@@ -105,28 +105,28 @@ struct World {
 
 enum Heard {
     Answer(LookupResult),
-    Texts(Texts),
-    Alias(Alias),
+    Texts(TxtAnswer),
+    Alias(CnameAnswer),
     Survey(Survey),
 }
 
 impl World {
-    async fn ask(&self, question: &Question) -> Heard {
+    async fn ask(&self, question: &CheckQuestion) -> Heard {
         match question {
-            Question::Lookup(lookup) => {
+            CheckQuestion::Lookup(lookup) => {
                 let sources = Sources { dns: Some(&self.dns), ..Sources::default() };
                 Heard::Answer(sources.answer(lookup).await)
             }
-            Question::Texts(name) => Heard::Texts(self.dns.texts(name).await),
-            Question::Alias(name) => Heard::Alias(self.dns.alias(name).await),
-            Question::Survey(address) => Heard::Survey(survey(*address, &self.caller).await),
+            CheckQuestion::Txt(name) => Heard::Texts(self.dns.texts(name).await),
+            CheckQuestion::Cname(name) => Heard::Alias(self.dns.alias(name).await),
+            CheckQuestion::Survey(address) => Heard::Survey(survey(*address, &self.caller).await),
         }
     }
 }
 
 /// Asks until all is known, or the time is over; what is not known by then is unknown.
-async fn find_out(asked: &CheckRequest, world: World, until: Instant) -> Report {
-    let mut known = Known::default();
+async fn find_out(asked: &CheckRequest, world: World, until: Instant) -> CheckReport {
+    let mut known = KnownAnswers::default();
     let mut begun = BTreeSet::new();
     let mut waiting = BTreeSet::new();
     let mut tasks = JoinSet::new();
@@ -134,8 +134,8 @@ async fn find_out(asked: &CheckRequest, world: World, until: Instant) -> Report 
     let mut late = false;
     loop {
         let needed = match judge(asked, &known) {
-            Judged::Report(report) => return report,
-            Judged::Need(needed) => needed,
+            CheckEvaluation::Done(report) => return report,
+            CheckEvaluation::Needs(needed) => needed,
         };
         for question in needed {
             if late {
@@ -169,27 +169,27 @@ async fn find_out(asked: &CheckRequest, world: World, until: Instant) -> Report 
     }
 }
 
-fn note(known: &mut Known, question: Question, heard: Heard) {
+fn note(known: &mut KnownAnswers, question: CheckQuestion, heard: Heard) {
     match (question, heard) {
-        (Question::Lookup(lookup), Heard::Answer(answered)) => known.answer(lookup, answered),
-        (Question::Texts(name), Heard::Texts(texts)) => known.texts_are(name, texts),
-        (Question::Alias(name), Heard::Alias(alias)) => known.alias_is(name, alias),
-        (Question::Survey(address), Heard::Survey(survey)) => known.surveyed(address, survey),
+        (CheckQuestion::Lookup(lookup), Heard::Answer(answered)) => known.answer(lookup, answered),
+        (CheckQuestion::Txt(name), Heard::Texts(texts)) => known.texts_are(name, texts),
+        (CheckQuestion::Cname(name), Heard::Alias(alias)) => known.alias_is(name, alias),
+        (CheckQuestion::Survey(address), Heard::Survey(survey)) => known.surveyed(address, survey),
         // A question gets an answer of its kind.
         _ => {}
     }
 }
 
 /// What is heard when the time is over.
-fn nobody(question: &Question) -> Heard {
+fn nobody(question: &CheckQuestion) -> Heard {
     let late = Reason::Timeout;
     match question {
-        Question::Lookup(_) => {
+        CheckQuestion::Lookup(_) => {
             let at = Some(Timestamp::from_system_time(SystemTime::now()));
             Heard::Answer(LookupResult { answer: Answer::Unknown(late), source: Source::None, at })
         }
-        Question::Texts(_) => Heard::Texts(Texts::Unknown(late)),
-        Question::Alias(_) => Heard::Alias(Alias::Unknown(late)),
-        Question::Survey(_) => Heard::Survey(Survey::only(Reached::Late)),
+        CheckQuestion::Txt(_) => Heard::Texts(TxtAnswer::Unknown(late)),
+        CheckQuestion::Cname(_) => Heard::Alias(CnameAnswer::Unknown(late)),
+        CheckQuestion::Survey(_) => Heard::Survey(Survey::only(ConnectResult::OutOfTime)),
     }
 }

@@ -16,7 +16,7 @@ use crate::addr::Networks;
 use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, HealthState, ReadyState};
-use crate::policy::{AccessRule, AccessRules, Action};
+use crate::policy::{AccessRule, AccessRules, PolicyAction};
 use crate::relay::{
     InheritedSockets, ListenSettings, Listeners, Relay, RelayLimits, RelaySettings, TimeoutSets,
     UpstreamIdentity, UpstreamSettings,
@@ -67,7 +67,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
         name: LISTED_RULE.into(),
         family: None,
         networks: Networks::new([IpAddr::from(LISTED).into()]),
-        action: Action::Reject,
+        action: PolicyAction::Reject,
     };
     RelaySettings {
         listen: ListenSettings { addresses: listen, transparent: false, threads: 1 },

@@ -15,7 +15,7 @@ use crate::engine::{
     Anomaly, Event, Observe as _, Outcome, RecipientRecord, Refusal, SessionRecord, SmtpFacts,
     TcpFacts, TransactionRecord, VerdictRecord,
 };
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::report::columns::WIDTH;
 use crate::time::Timestamp;
 
@@ -138,7 +138,7 @@ fn as_claimed(sender: &Sender, told: &Told) -> SessionRecord {
         },
         facts: None,
         verdict: VerdictRecord {
-            action: Action::Accept,
+            action: PolicyAction::Accept,
             rule: claim.rule.map(str::to_owned),
             reason: None,
             shadow: Vec::new(),

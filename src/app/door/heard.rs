@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::addr::{Family, Networks, is_global};
 use crate::engine::{Event, Observe, Outcome, SessionRecord};
-use crate::policy::door::Stalled;
+use crate::policy::door::StalledSessions;
 use crate::smtp::Verb;
 use crate::time::Timestamp;
 
@@ -22,7 +22,7 @@ pub(super) struct Of {
     /// When the latest session from outside ended in which a message got its 250.
     pub(super) accepted: Option<Timestamp>,
     /// Those since.
-    pub(super) stalled: Option<Stalled>,
+    pub(super) stalled: Option<StalledSessions>,
 }
 
 impl Heard {
@@ -55,9 +55,12 @@ impl Observe for Heard {
             of.accepted = of.accepted.max(Some(end));
             of.stalled = None;
         } else if stalled(record) {
-            let before =
-                of.stalled.unwrap_or(Stalled { sessions: 0, since: record.start, last: end });
-            of.stalled = Some(Stalled {
+            let before = of.stalled.unwrap_or(StalledSessions {
+                sessions: 0,
+                since: record.start,
+                last: end,
+            });
+            of.stalled = Some(StalledSessions {
                 sessions: before.sessions.saturating_add(1),
                 since: before.since.min(record.start),
                 last: before.last.max(end),
@@ -92,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Endpoint, SmtpFacts, TcpFacts, TransactionRecord, VerdictRecord};
-    use crate::policy::Action;
+    use crate::policy::PolicyAction;
 
     /// A session that came to DATA, from second `start` on, for 5 s.
     fn session(client: &str, start: u64, outcome: Outcome, code: Option<u16>) -> SessionRecord {
@@ -115,7 +118,7 @@ mod tests {
             },
             facts: None,
             verdict: VerdictRecord {
-                action: Action::Accept,
+                action: PolicyAction::Accept,
                 rule: None,
                 reason: None,
                 shadow: Vec::new(),

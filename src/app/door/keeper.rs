@@ -16,7 +16,8 @@ use crate::control::DoorChange;
 use crate::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
 use crate::metrics::Metrics;
 use crate::policy::door::{
-    Around, Change, Door, Other, Probes, Settings, Signs, State, Told, receive_path,
+    Alternatives, Door, DoorReport, DoorSettings, DoorState, DoorTransition, OtherFamily,
+    ProbeResults, Signals, receive_path,
 };
 use crate::policy::facts::Answer;
 use crate::relay::RelayHandle;
@@ -62,11 +63,11 @@ pub(in crate::app) struct Keeper {
 }
 
 /// By family; `None`: nothing guards it.
-type States = [Option<State>; Family::ALL.len()];
+type States = [Option<DoorState>; Family::ALL.len()];
 
 enum Order {
-    Tell { turn: Option<DoorChange>, answer: oneshot::Sender<Result<Vec<Told>, String>> },
-    Show(oneshot::Sender<Vec<Told>>),
+    Tell { turn: Option<DoorChange>, answer: oneshot::Sender<Result<Vec<DoorReport>, String>> },
+    Show(oneshot::Sender<Vec<DoorReport>>),
     ReceivePath { family: Family, answer: oneshot::Sender<Answer> },
     Renew(Ingress),
 }
@@ -86,12 +87,15 @@ impl Keeper {
     }
 
     /// How the door of `family` was at the last look; `None`: nothing guards it.
-    pub(in crate::app) fn state(&self, family: Family) -> Option<State> {
+    pub(in crate::app) fn state(&self, family: Family) -> Option<DoorState> {
         self.states.borrow()[family as usize]
     }
 
     /// How the doors are, after doing what is asked.
-    pub(in crate::app) async fn told(&self, turn: Option<DoorChange>) -> Result<Vec<Told>, String> {
+    pub(in crate::app) async fn told(
+        &self,
+        turn: Option<DoorChange>,
+    ) -> Result<Vec<DoorReport>, String> {
         let (answer, told) = oneshot::channel();
         let gone = "the gateway is stopping".to_owned();
         if self.orders.send(Order::Tell { turn, answer }).await.is_err() {
@@ -101,7 +105,7 @@ impl Keeper {
     }
 
     /// How the doors are, without asking the kernel whom it refused since it was asked last; `None` while the gateway stops.
-    pub(in crate::app) async fn shown(&self) -> Option<Vec<Told>> {
+    pub(in crate::app) async fn shown(&self) -> Option<Vec<DoorReport>> {
         let (answer, told) = oneshot::channel();
         self.orders.send(Order::Show(answer)).await.ok()?;
         told.await.ok()
@@ -110,7 +114,7 @@ impl Keeper {
     /// The answer to [`crate::policy::facts::Lookup::ReceivePath`].
     pub(in crate::app) async fn receive_path(&self, family: Family) -> Answer {
         let (answer, told) = oneshot::channel();
-        let nobody = Answer::Unknown(crate::policy::facts::Reason::NoSource);
+        let nobody = Answer::Unknown(crate::policy::facts::Reason::NoResolver);
         if self.orders.send(Order::ReceivePath { family, answer }).await.is_err() {
             return nobody;
         }
@@ -128,8 +132,8 @@ struct Kept {
     family: Family,
     /// `None`: nothing guards it.
     door: Option<Door>,
-    settings: Settings,
-    probes: Option<Probes>,
+    settings: DoorSettings,
+    probes: Option<ProbeResults>,
     /// A prober is at it: another question now would only be told the same once more.
     is_probed: bool,
     mx_has: Option<bool>,
@@ -267,7 +271,7 @@ impl Keeping {
         }
     }
 
-    async fn turn(&mut self, turn: Option<DoorChange>) -> Result<Vec<Told>, String> {
+    async fn turn(&mut self, turn: Option<DoorChange>) -> Result<Vec<DoorReport>, String> {
         if let Some(DoorChange { family, mode }) = turn {
             let Some(door) = &mut self.of[family as usize].door else {
                 return Err(format!(
@@ -283,9 +287,9 @@ impl Keeping {
         Ok(self.told())
     }
 
-    fn told(&self) -> Vec<Told> {
+    fn told(&self) -> Vec<DoorReport> {
         let now = self.now();
-        let told = |kept: &Kept| Told {
+        let told = |kept: &Kept| DoorReport {
             family: kept.family,
             status: kept.door.as_ref().map(|door| door.status(now)),
             refuses: self.parts.enforcer.0.method().as_str().to_owned(),
@@ -296,17 +300,17 @@ impl Keeping {
     }
 
     /// What is known of a family, but for the state of the other.
-    fn signs(&self, family: Family) -> Signs {
+    fn signs(&self, family: Family) -> Signals {
         let heard = self.parts.heard.of(family);
         let watched = self.parts.surroundings.watched.as_ref().and_then(|watched| watched(family));
         let kept = &self.of[family as usize];
-        Signs {
+        Signals {
             accepted: heard.accepted.max(watched),
             probes: kept.probes.clone(),
             has_vantage: self.parts.surroundings.vantage.is_some(),
             upstream_down: self.parts.gate.is_without_upstream(family),
             stalled: heard.stalled,
-            around: Around::default(),
+            alternatives: Alternatives::default(),
         }
     }
 
@@ -315,30 +319,30 @@ impl Keeping {
         let mut signs = Family::ALL.map(|family| self.signs(family));
         let accepted = Family::ALL.map(|family| signs[family as usize].accepted);
         for family in Family::ALL {
-            let around = &mut signs[family as usize].around;
-            around.mx_elsewhere = self.of[family.other() as usize].mx_has;
-            around.other_accepted = accepted[family.other() as usize];
+            let alternatives = &mut signs[family as usize].alternatives;
+            alternatives.mx_in_other_family = self.of[family.other() as usize].mx_has;
+            alternatives.other_accepted = accepted[family.other() as usize];
         }
         // By the signs, not by who looks first: else the first would close on both being bad.
         let bad = Family::ALL
-            .map(|family| signs[family as usize].is_bad(&self.of[family as usize].settings, now));
+            .map(|family| signs[family as usize].are_bad(&self.of[family as usize].settings, now));
         for family in Family::ALL {
             let other = family.other();
             let is_shut = |door: &Door| !door.admits();
-            signs[family as usize].around.other = if !self.parts.gate.listens_on(other) {
-                Other::NotServed
+            signs[family as usize].alternatives.other = if !self.parts.gate.listens_on(other) {
+                OtherFamily::NotServed
             } else if bad[other as usize]
                 || self.of[other as usize].door.as_ref().is_some_and(is_shut)
             {
-                Other::Down
+                OtherFamily::Down
             } else {
-                Other::Takes
+                OtherFamily::Up
             };
             let Some(door) = &mut self.of[family as usize].door else {
                 self.parts.metrics.clear_door(family);
                 continue;
             };
-            let change = door.look(&signs[family as usize], now);
+            let change = door.update(&signs[family as usize], now);
             self.parts.metrics.set_door(&door.status(now));
             if let Some(change) = change {
                 self.changed(family, &change).await;
@@ -347,11 +351,11 @@ impl Keeping {
         self.states.send_replace(states(&self.of, now));
     }
 
-    async fn changed(&mut self, family: Family, change: &Change) {
-        let Change { from, to, reason, detail, .. } = change;
+    async fn changed(&mut self, family: Family, change: &DoorTransition) {
+        let DoorTransition { from, to, reason, detail, .. } = change;
         let level = match to {
-            State::Closing | State::Closed => LogLevel::Warn,
-            State::Opening | State::Open => LogLevel::Info,
+            DoorState::Closing | DoorState::Closed => LogLevel::Warn,
+            DoorState::Opening | DoorState::Open => LogLevel::Info,
         };
         let words = format!("door {family}: {to}, was {from}: {detail} ({reason})");
         self.parts.log.notice(level, &words);

@@ -17,7 +17,7 @@ use super::print::print;
 use crate::cli::{DoorArgs, DoorMode, OutputFormat};
 use crate::config::Config;
 use crate::control::{self, ControlRequest, DoorChange};
-use crate::policy::door::{Mode, Told};
+use crate::policy::door::{DoorReport, OperatorMode};
 use crate::report;
 
 pub(super) async fn door(wanted: DoorArgs) -> anyhow::Result<ExitCode> {
@@ -27,9 +27,9 @@ pub(super) async fn door(wanted: DoorArgs) -> anyhow::Result<ExitCode> {
         (None, None) => PathBuf::from(control::DEFAULT_SOCKET),
     };
     let mode = wanted.mode.map(|mode| match mode {
-        DoorMode::Open => Mode::Open,
-        DoorMode::Close => Mode::Close,
-        DoorMode::Auto => Mode::Auto,
+        DoorMode::Open => OperatorMode::Open,
+        DoorMode::Close => OperatorMode::Close,
+        DoorMode::Auto => OperatorMode::Auto,
     });
     let turn = wanted.family.zip(mode).map(|(family, mode)| DoorChange { family, mode });
     let mut answer = control::request(&socket, &ControlRequest::Door { change: turn }).await?;
@@ -38,7 +38,7 @@ pub(super) async fn door(wanted: DoorArgs) -> anyhow::Result<ExitCode> {
     let said = match wanted.format {
         OutputFormat::Json => line,
         OutputFormat::Text => {
-            let told: Vec<Told> = serde_json::from_str(&line)
+            let told: Vec<DoorReport> = serde_json::from_str(&line)
                 .context("the gateway's answer cannot be read: is it of this version?")?;
             report::door::doors(&told)
         }

@@ -1,6 +1,6 @@
 //! What a prober elsewhere said of each family, one after the other.
 
-use crate::policy::door::Probes;
+use crate::policy::door::ProbeResults;
 use crate::time::Timestamp;
 
 /// What a prober elsewhere found.
@@ -15,7 +15,11 @@ pub(in crate::app) enum ProbeResult {
 }
 
 /// `result` came at `at`, after `before`.
-pub(super) fn add(before: Option<Probes>, result: ProbeResult, at: Timestamp) -> Option<Probes> {
+pub(super) fn add(
+    before: Option<ProbeResults>,
+    result: ProbeResult,
+    at: Timestamp,
+) -> Option<ProbeResults> {
     let (reached, detail) = match result {
         ProbeResult::Reached => (true, None),
         ProbeResult::NotReached(why) => (false, Some(why)),
@@ -25,7 +29,7 @@ pub(super) fn add(before: Option<Probes>, result: ProbeResult, at: Timestamp) ->
     let in_a_row = same.map_or(1, |before| before.in_a_row.saturating_add(1));
     let last_reached =
         if reached { Some(at) } else { before.and_then(|before| before.last_reached) };
-    Some(Probes { last: at, reached, in_a_row, last_reached, detail })
+    Some(ProbeResults { last: at, reached, in_a_row, last_reached, detail })
 }
 
 #[cfg(test)]
@@ -43,7 +47,7 @@ mod tests {
         {
             probes = add(probes, result, at(nanos));
         }
-        let expected = Probes {
+        let expected = ProbeResults {
             last: at(5),
             reached: false,
             in_a_row: 2,

@@ -10,8 +10,8 @@ use crate::cli::PolicyArgs;
 use crate::engine::{Profile, SessionRecord, review};
 use crate::lookup::{Dns, PassiveDns, Sources, ZoneFile, parse_server};
 use crate::policy::facts::{
-    Answers, Facts, Level, Over, ReturnPath, State, fcrdns, helo_resolves, return_path,
-    reverse_name,
+    Answers, FactState, Facts, FamilyRequirement, ReturnPathCheck, ReturnPathLevel, fcrdns,
+    helo_resolves, return_path, reverse_name,
 };
 
 /// How long a resolver may take for one answer.
@@ -94,11 +94,11 @@ async fn with_usual(
         facts.helo_resolves = Some(fact);
     }
     if let (None, Some(transaction)) = (&facts.return_path, record.smtp.transactions.first()) {
-        let ask = ReturnPath {
+        let ask = ReturnPathCheck {
             sender: &transaction.mail_from,
             family: record.family,
-            over: Over::Any,
-            level: Level::Dns,
+            over: FamilyRequirement::Any,
+            level: ReturnPathLevel::Dns,
             ours: &Networks::default(),
         };
         let fact = sources.resolve(known, |known| return_path(&ask, known)).await;
@@ -109,6 +109,6 @@ async fn with_usual(
 
 /// The names of those that nobody could answer.
 pub(super) fn unknown(facts: &Facts) -> Vec<&'static str> {
-    let unknown = facts.named().filter(|(_, fact)| fact.state == State::Unknown);
+    let unknown = facts.named().filter(|(_, fact)| fact.state == FactState::Unknown);
     unknown.map(|(name, _)| name).collect()
 }

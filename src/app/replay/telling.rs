@@ -16,7 +16,7 @@ use crate::report::replay::{
 use crate::stream;
 use crate::time::Timestamp;
 use crate::traffic::Evidence;
-use crate::traffic::pairs::FallBack;
+use crate::traffic::fallback::Fallback;
 use crate::wire::Damage;
 
 pub(super) struct Telling {
@@ -106,7 +106,7 @@ impl Telling {
         self.out.flush().context(WRITING)
     }
 
-    pub(super) fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()> {
+    pub(super) fn fall_back(&mut self, pair: &Fallback) -> anyhow::Result<()> {
         match &mut self.form {
             Form::Report(report) => report.add_fallback(pair),
             Form::Json => self.out.write_all(json_fallback(pair).as_bytes()).context(WRITING)?,

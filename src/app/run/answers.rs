@@ -13,17 +13,17 @@ use crate::lookup::vantage::{Vantage, VantageResult};
 use crate::lookup::{self, LookupService};
 use crate::metrics::Metrics;
 use crate::policy::facts::{
-    Answer, DomainName, Lookup, LookupResult, ObserveLookups, Reason, Record, Source,
+    Answer, DnsRecord, DomainName, Lookup, LookupObserver, LookupResult, Reason, Source,
 };
 use crate::relay::{LookupFuture, LookupProvider};
 use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
-use crate::traffic::{Bound, Passed};
+use crate::traffic::{FlowSummary, MailDirection};
 
 /// Who looks things up. A gateway without it relays all the same, and the log says why.
 pub(super) fn start(
     settings: &lookup::LookupSettings,
-    observer: Arc<dyn ObserveLookups>,
+    observer: Arc<dyn LookupObserver>,
     log: &SessionLog,
 ) -> Option<LookupService> {
     match LookupService::start(settings.clone(), observer) {
@@ -40,8 +40,8 @@ pub(super) fn start(
 
 /// What the flows that pass beside the relay tell of other servers.
 pub(super) fn passing(reach: LookupService) -> Told {
-    Arc::new(move |passed: &Passed<'_>| {
-        if let (Bound::Out, Some(response)) = (passed.bound, passed.response()) {
+    Arc::new(move |passed: &FlowSummary<'_>| {
+        if let (MailDirection::Outbound, Some(response)) = (passed.direction, passed.response()) {
             reach.on_response(passed.flow.start.server.ip(), response, passed.flow.end);
         }
     })
@@ -135,7 +135,7 @@ async fn mx_has(reach: LookupService, domains: Vec<DomainName>, family: Family) 
             Answer::Records(records) => records
                 .into_iter()
                 .filter_map(|record| match record {
-                    Record::Exchange { host, .. } if !host.is_root() => Some(host),
+                    DnsRecord::Exchange { host, .. } if !host.is_root() => Some(host),
                     _ => None,
                 })
                 .collect(),

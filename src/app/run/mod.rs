@@ -37,7 +37,7 @@ use crate::intercept::door::Ingress;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, HealthState, ReadyState};
-use crate::policy::rules::{FactName, Rule};
+use crate::policy::rules::{FactName, PolicyRule};
 use crate::relay::{Relay, RelayError};
 use crate::report::status::Status;
 use crate::report::{LogLevel, SessionLog};
@@ -355,8 +355,9 @@ fn entrance(config: &Config, listening: impl Iterator<Item = SocketAddr>) -> Ing
 
 /// Whose doors are kept: those of `[door]`; without it none is guarded, and the receive path may be asked for all the same.
 fn doors(config: &Config) -> Option<config::DoorConfig> {
-    let asks =
-        |rule: &Rule| rule.require.iter().any(|require| require.fact == FactName::ReceivePath);
+    let asks = |rule: &PolicyRule| {
+        rule.require.iter().any(|require| require.fact == FactName::ReceivePath)
+    };
     let unguarded = || config.relay.rules.iter().any(asks).then(config::DoorConfig::unguarded);
     config.door.clone().or_else(unguarded)
 }

@@ -20,7 +20,7 @@ use crate::source::Lost;
 use crate::source::live::{self, Live, LiveError};
 use crate::stream::{Limits, Ports};
 use crate::traffic::Traffic;
-use crate::traffic::pairs::FallBack;
+use crate::traffic::fallback::Fallback;
 use crate::wire::Packet;
 
 /// Between two tries to open the source.
@@ -161,7 +161,7 @@ impl Listener for Noting<'_> {
         Ok(())
     }
 
-    fn fall_back(&mut self, _: &FallBack) -> anyhow::Result<()> {
+    fn fall_back(&mut self, _: &Fallback) -> anyhow::Result<()> {
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use crate::report::watch::{
 };
 use crate::source::Lost;
 use crate::source::live::LiveError;
-use crate::traffic::pairs::FallBack;
+use crate::traffic::fallback::Fallback;
 use crate::wire::Packet;
 
 /// The view that the watching thread keeps and the main thread draws.
@@ -131,7 +131,7 @@ impl Listener for Telling {
         }
     }
 
-    fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()> {
+    fn fall_back(&mut self, pair: &Fallback) -> anyhow::Result<()> {
         match &mut self.form {
             Form::Json => say(&json_fallback(pair)),
             Form::Lines { report, .. } => {

@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::source::live::{Kind, Live, LiveError};
 use crate::source::{Lost, PacketSource as _};
 use crate::time::Timestamp;
-use crate::traffic::pairs::FallBack;
+use crate::traffic::fallback::Fallback;
 use crate::wire::Packet;
 
 /// How often listeners look at everything.
@@ -31,7 +31,7 @@ pub(super) trait Listener {
     fn session(&mut self, session: &FinishedSession) -> anyhow::Result<()>;
 
     /// Its sessions have been told before.
-    fn fall_back(&mut self, pair: &FallBack) -> anyhow::Result<()>;
+    fn fall_back(&mut self, pair: &Fallback) -> anyhow::Result<()>;
 
     /// Once a second, and at the end.
     fn look(&mut self, reading: &Reading, lost: Lost) -> anyhow::Result<()>;

@@ -11,7 +11,7 @@ use crate::addr::{Family, Networks};
 use crate::config::DoorConfig;
 use crate::intercept::door::RefuseMethod;
 use crate::lookup::vantage;
-use crate::policy::door::{Settings, WhenUnproven};
+use crate::policy::door::{DoorSettings, WhenUnproven};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -27,7 +27,7 @@ pub(super) fn door(
     vantage: Option<&vantage::VantageSettings>,
 ) -> Option<DoorConfig> {
     let unproven = if vantage.is_some() { WhenUnproven::Close } else { WhenUnproven::default() };
-    let default = Settings { when_unproven: unproven, ..Settings::default() };
+    let default = DoorSettings { when_unproven: unproven, ..DoorSettings::default() };
     let words = RefuseMethod::ALL.map(|refuse| (refuse.as_str(), refuse));
     let exempt = section.read("exempt", list(network)).or(Vec::new());
     let exempt = exempt.into_iter().map(Spanned::into_inner);
@@ -49,21 +49,21 @@ pub(super) fn door(
 }
 
 /// The settings of a family's door, and whether it has a section.
-fn family(section: &mut Section<'_, '_, '_>, default: &Settings) -> (Settings, bool) {
+fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSettings, bool) {
     let unproven = [("open", WhenUnproven::Open), ("close", WhenUnproven::Close)];
     let retry = section.read("retry", duration(SECOND..=DAY));
     let longest = section.read("retry_max", duration(SECOND..=7 * DAY));
     not_shorter(section, &retry, &longest, default);
-    let settings = Settings {
+    let settings = DoorSettings {
         when_unproven: section.read("when_unproven", one_of(&unproven)).or(default.when_unproven),
-        fresh: section.read("proof_max_age", duration(60 * SECOND..=30 * DAY)).or(default.fresh),
-        failures: section.read("failure_threshold", integer(1..=100)).or(default.failures),
-        successes: section.read("success_threshold", integer(1..=100)).or(default.successes),
-        stalls: section.read("stall_threshold", integer(1..=1_000)).or(default.stalls),
-        stalled_for: section.read("stall_window", duration(SECOND..=DAY)).or(default.stalled_for),
-        confirm: section.read("grace", duration(Duration::ZERO..=DAY)).or(default.confirm),
-        dwell: section.read("min_hold", duration(SECOND..=DAY)).or(default.dwell),
-        retry_longest: longest.or(default.retry_longest).max(retry.clone().or(default.retry)),
+        proof_max_age: section.read("proof_max_age", duration(60 * SECOND..=30 * DAY)).or(default.proof_max_age),
+        failure_threshold: section.read("failure_threshold", integer(1..=100)).or(default.failure_threshold),
+        success_threshold: section.read("success_threshold", integer(1..=100)).or(default.success_threshold),
+        stall_threshold: section.read("stall_threshold", integer(1..=1_000)).or(default.stall_threshold),
+        stall_window: section.read("stall_window", duration(SECOND..=DAY)).or(default.stall_window),
+        grace: section.read("grace", duration(Duration::ZERO..=DAY)).or(default.grace),
+        min_hold: section.read("min_hold", duration(SECOND..=DAY)).or(default.min_hold),
+        retry_max: longest.or(default.retry_max).max(retry.clone().or(default.retry)),
         retry: retry.or(default.retry),
     };
     (settings, section.begins().is_some())
@@ -73,7 +73,7 @@ fn not_shorter(
     section: &mut Section<'_, '_, '_>,
     retry: &Field<Duration>,
     longest: &Field<Duration>,
-    default: &Settings,
+    default: &DoorSettings,
 ) {
     if let (Some(retry), Some(longest)) = (retry.in_force(default.retry), longest.given())
         && *longest.get_ref() < retry

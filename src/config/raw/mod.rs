@@ -28,7 +28,7 @@ use self::values::plain;
 use super::{Config, ConfigErrors};
 use crate::addr::Family;
 use crate::policy::AccessRules;
-use crate::policy::rules::Rules;
+use crate::policy::rules::PolicyRules;
 use crate::source::live;
 use crate::stream::Ports;
 use crate::{engine, intercept, relay};
@@ -101,7 +101,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         },
         proxy_trusted,
         access: AccessRules::new(access.into_iter().flatten().collect()),
-        rules: Arc::new(Rules::new(
+        rules: Arc::new(PolicyRules::new(
             policies.into_iter().filter_map(|policy| policy.rule).collect(),
             site.addresses.clone(),
         )),

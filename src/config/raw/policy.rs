@@ -13,16 +13,18 @@ use super::unknown::{closest, listed, printable};
 use super::values::{fault, list, one_of, plain, some, text, truth};
 use crate::addr::{Family, Networks};
 use crate::config::Site;
-use crate::policy::Action;
-use crate::policy::facts::{DomainName, Level, Over};
-use crate::policy::rules::{Domains, Exempt, FactName, Mode, PolicyStage, Require, Rule, When};
+use crate::policy::PolicyAction;
+use crate::policy::facts::{DomainName, FamilyRequirement, ReturnPathLevel};
+use crate::policy::rules::{
+    Domains, Exemption, FactName, PolicyRule, PolicyStage, Requirement, RuleMode, When,
+};
 
 /// Rules that a file may have: their names become labels of metrics.
 const MAX_RULES: usize = 64;
 
 /// One `[[policy]]` rule and what has to agree with other sections; `None` when it is wrong.
 pub(super) struct Policy {
-    pub(super) rule: Option<Rule>,
+    pub(super) rule: Option<PolicyRule>,
     /// Of `when`.
     pub(super) listeners: Field<Vec<Spanned<SocketAddr>>>,
 }
@@ -33,10 +35,12 @@ pub(super) fn policy(
     names: &mut Vec<Spanned<String>>,
     count: &mut usize,
 ) -> Policy {
-    let words = |actions: &[Action]| actions.iter().map(|a| (a.as_str(), *a)).collect::<Vec<_>>();
-    let any = [Action::Accept, Action::Tag, Action::Tempfail, Action::Reject];
-    let modes = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
-    let exempt = Exempt::ALL.map(|exempt| (exempt.as_str(), exempt));
+    let words =
+        |actions: &[PolicyAction]| actions.iter().map(|a| (a.as_str(), *a)).collect::<Vec<_>>();
+    let any =
+        [PolicyAction::Accept, PolicyAction::Tag, PolicyAction::Tempfail, PolicyAction::Reject];
+    let modes = [("enforce", RuleMode::Enforce), ("shadow", RuleMode::Shadow)];
+    let exempt = Exemption::ALL.map(|exempt| (exempt.as_str(), exempt));
     let name = section.require("name", r#"name = "ipv6 needs a name""#, rule_name);
     let when = conditions(&mut section.section("when"));
     let exempt = section.read("exempt", list(one_of(&exempt)));
@@ -74,17 +78,17 @@ pub(super) fn policy(
         let field = section.field("when.at");
         section.notes.mistake(at.span().start, &field, problem, advice);
     }
-    let rule = name.given().map(|name| Rule {
+    let rule = name.given().map(|name| PolicyRule {
         name: name.get_ref().as_str().into(),
         at: asked.or(earliest),
         when: when.checked(),
         exempt: exempt
             .given()
-            .map_or(Exempt::ALL.to_vec(), |exempt| plain(exempt.get_ref().clone())),
+            .map_or(Exemption::ALL.to_vec(), |exempt| plain(exempt.get_ref().clone())),
         require,
-        otherwise: otherwise.or(Action::Tempfail),
-        on_unknown: on_unknown.or(Action::Tempfail),
-        mode: mode.or(Mode::Enforce),
+        otherwise: otherwise.or(PolicyAction::Tempfail),
+        on_unknown: on_unknown.or(PolicyAction::Tempfail),
+        mode: mode.or(RuleMode::Enforce),
         url: url.given().map(|url| url.get_ref().as_str().into()),
     });
     Policy { rule, listeners: when.listeners }
@@ -201,14 +205,18 @@ fn domains(patterns: &Field<Vec<Spanned<Pattern>>>) -> Domains {
 }
 
 /// `"fcrdns"`, or `{ fact = "return_path", level = "smtp", over = "any" }`.
-fn requirement(value: &Value<'_>) -> Read<Require> {
+fn requirement(value: &Value<'_>) -> Read<Requirement> {
     const KEYS: [&str; 3] = ["fact", "level", "over"];
     let facts = FactName::ALL.map(|fact| (fact.as_str(), fact));
-    let levels = Level::ALL.map(|level| (level.as_str(), level));
-    let overs = Over::ALL.map(|over| (over.as_str(), over));
+    let levels = ReturnPathLevel::ALL.map(|level| (level.as_str(), level));
+    let overs = FamilyRequirement::ALL.map(|over| (over.as_str(), over));
     let DeValue::Table(table) = value.get_ref() else {
         let fact = one_of(&facts)(value)?;
-        return Ok(Require { fact, level: Level::default(), over: Over::default() });
+        return Ok(Requirement {
+            fact,
+            level: ReturnPathLevel::default(),
+            over: FamilyRequirement::default(),
+        });
     };
     let mut faults: Vec<Fault> = Vec::new();
     for (key, _) in table {
@@ -242,7 +250,7 @@ fn requirement(value: &Value<'_>) -> Read<Require> {
         }
     }
     match fact {
-        Some(fact) if faults.is_empty() => Ok(Require {
+        Some(fact) if faults.is_empty() => Ok(Requirement {
             fact,
             level: level.flatten().unwrap_or_default(),
             over: over.flatten().unwrap_or_default(),
@@ -256,8 +264,9 @@ fn keep<T>(read: Read<T>, faults: &mut Vec<Fault>) -> Option<T> {
 }
 
 /// What is done where nobody can say: anything but a 5xx.
-fn when_unknown(value: &Value<'_>) -> Read<Action> {
-    let actions = [Action::Accept, Action::Tag, Action::Tempfail].map(|a| (a.as_str(), a));
+fn when_unknown(value: &Value<'_>) -> Read<PolicyAction> {
+    let actions =
+        [PolicyAction::Accept, PolicyAction::Tag, PolicyAction::Tempfail].map(|a| (a.as_str(), a));
     if matches!(value.get_ref(), DeValue::String(word) if word == "reject") {
         let problem = "\"reject\" would turn mail away for good because a lookup failed here";
         let advice = "write \"tempfail\": the sender tries again when the lookup works";

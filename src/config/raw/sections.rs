@@ -16,7 +16,7 @@ use crate::addr::{Family, Networks};
 use crate::config::WATCH_BUFFER;
 use crate::control;
 use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt};
-use crate::policy::{AccessRule, Action};
+use crate::policy::{AccessRule, PolicyAction};
 use crate::relay::{RelayLimits, UpstreamIdentity};
 use crate::report::{LogFormat, LogSettings, status};
 use crate::smtp::Keyword;
@@ -128,7 +128,8 @@ pub(super) fn access(
     section: &mut Section<'_, '_, '_>,
     names: &mut Vec<Spanned<String>>,
 ) -> Option<AccessRule> {
-    let actions = [Action::Accept, Action::Tempfail, Action::Reject].map(|a| (a.as_str(), a));
+    let actions = [PolicyAction::Accept, PolicyAction::Tempfail, PolicyAction::Reject]
+        .map(|a| (a.as_str(), a));
     let families = Family::ALL.map(|family| (family.as_str(), family));
     let name = section.require("name", r#"name = "no mail from there""#, rule_name);
     let family = section.read("family", one_of(&families));

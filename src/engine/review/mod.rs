@@ -11,9 +11,9 @@ use super::inquiry::{cautious, place, weight};
 use super::{
     Anomaly, PolicyOutcome, Pregreet, Profile, RefuseAt, SessionRecord, Tls, VerdictRecord,
 };
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::policy::facts::{Answers, Facts, Lookup};
-use crate::policy::rules::{Mode, PolicyStage, Rule, Subject};
+use crate::policy::rules::{PolicyRule, PolicyStage, RuleMode, Subject};
 use crate::smtp::Keyword;
 
 /// What the rules say, as far as is known.
@@ -53,7 +53,7 @@ pub fn review(profile: &Profile, record: &SessionRecord, known: &Answers) -> Rev
 /// Whether every recipient was refused whatever the rules say: then they are not asked.
 fn refused_otherwise(profile: &Profile, record: &SessionRecord) -> bool {
     let early = || record.smtp.anomalies.contains(&Anomaly::Pregreet);
-    profile.access.decide(record.client.address).action >= Action::Tempfail
+    profile.access.decide(record.client.address).action >= PolicyAction::Tempfail
         || profile.smtp.pregreet == Pregreet::Reject && early()
 }
 
@@ -86,7 +86,8 @@ impl Review<'_> {
             authenticated: false,
         };
         // Nobody waits for the greeting where no rule in force could refuse it.
-        let early = |rule: &Rule| rule.at == PolicyStage::Connect && rule.mode == Mode::Enforce;
+        let early =
+            |rule: &PolicyRule| rule.at == PolicyStage::Connect && rule.mode == RuleMode::Enforce;
         let at_connect = self.profile.smtp.refuse_at == RefuseAt::Connect;
         if at_connect
             && self.profile.rules.iter().any(early)
@@ -130,7 +131,7 @@ impl Review<'_> {
             Some(None) => Next::On,
             Some(Some(fired)) => {
                 let fired = cautious(fired);
-                let refuses = fired.action >= Action::Tempfail;
+                let refuses = fired.action >= PolicyAction::Tempfail;
                 // Before RCPT only a refusal is carried out: the rest is decided again, with the envelope.
                 if refuses || moment == PolicyStage::Rcpt {
                     self.rulings.told(&fired);

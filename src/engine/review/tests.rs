@@ -6,30 +6,38 @@ use std::sync::Arc;
 use super::*;
 use crate::addr::{ClientAddr, Networks, OriginalDst, Side};
 use crate::engine::{Observer, Output, SmtpOptions, TcpFacts};
-use crate::policy::facts::{Answer, DomainName, Level, LookupResult, Over, Reason, Record, Source};
-use crate::policy::rules::{Exempt, FactName, Mode, Require, Rule, Rules, When};
+use crate::policy::facts::{
+    Answer, DnsRecord, DomainName, FamilyRequirement, LookupResult, Reason, ReturnPathLevel, Source,
+};
+use crate::policy::rules::{
+    Exemption, FactName, PolicyRule, PolicyRules, Requirement, RuleMode, When,
+};
 use crate::policy::{AccessRule, AccessRules};
 use crate::time::Timestamp;
 
 const CLIENT: &str = "[2001:db8::25]:40000";
 const SERVER: &str = "[2001:db8::1]:25";
 
-fn rule(name: &str, fact: FactName, otherwise: Action) -> Rule {
-    Rule {
+fn rule(name: &str, fact: FactName, otherwise: PolicyAction) -> PolicyRule {
+    PolicyRule {
         name: name.into(),
         at: fact.moment(),
         when: When::default(),
-        exempt: Exempt::ALL.to_vec(),
-        require: vec![Require { fact, level: Level::Dns, over: Over::Any }],
+        exempt: Exemption::ALL.to_vec(),
+        require: vec![Requirement {
+            fact,
+            level: ReturnPathLevel::Dns,
+            over: FamilyRequirement::Any,
+        }],
         otherwise,
-        on_unknown: Action::Tempfail,
-        mode: Mode::Enforce,
+        on_unknown: PolicyAction::Tempfail,
+        mode: RuleMode::Enforce,
         url: None,
     }
 }
 
-fn profile(rules: &[Rule]) -> Profile {
-    let rules = Arc::new(Rules::new(rules.to_vec(), Networks::default()));
+fn profile(rules: &[PolicyRule]) -> Profile {
+    let rules = Arc::new(PolicyRules::new(rules.to_vec(), Networks::default()));
     Profile { rules, ..Profile::default() }
 }
 
@@ -74,10 +82,10 @@ fn world(lookup: &Lookup) -> Answer {
         }
         Lookup::MailExchanges(_) => {
             let host = DomainName::parse("mx.a.example").unwrap();
-            Answer::Records(vec![Record::Exchange { preference: 10, host }])
+            Answer::Records(vec![DnsRecord::Exchange { preference: 10, host }])
         }
         Lookup::Addresses(..) => {
-            Answer::Records(vec![Record::Address("198.41.0.4".parse().unwrap())])
+            Answer::Records(vec![DnsRecord::Address("198.41.0.4".parse().unwrap())])
         }
         Lookup::Recipient(path) if path.starts_with("nobody") => {
             Answer::No(Reason::NoSuchMailbox, None)
@@ -106,7 +114,7 @@ fn reviewed(profile: &Profile, record: &SessionRecord) -> Reviewed {
 /// `ACTION RULE REASON` and the same of rules in shadow.
 fn told(profile: &Profile, script: &str) -> String {
     let verdict = reviewed(profile, &heard(profile, script)).verdict;
-    let line = |action: Action, rule: Option<&str>, reason: Option<&str>| {
+    let line = |action: PolicyAction, rule: Option<&str>, reason: Option<&str>| {
         let words = [Some(action.as_str()), rule, reason];
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     };
@@ -118,17 +126,18 @@ fn told(profile: &Profile, script: &str) -> String {
     out
 }
 
-fn named() -> Rule {
-    rule("named", FactName::Fcrdns, Action::Tempfail)
+fn named() -> PolicyRule {
+    rule("named", FactName::Fcrdns, PolicyAction::Tempfail)
 }
 
-fn back() -> Rule {
-    rule("back", FactName::ReturnPath, Action::Reject)
+fn back() -> PolicyRule {
+    rule("back", FactName::ReturnPath, PolicyAction::Reject)
 }
 
 #[test]
 fn every_recipient_is_judged_and_the_strictest_counts() {
-    let rules = profile(&[rule("known", FactName::Recipient, Action::Reject), back(), named()]);
+    let rules =
+        profile(&[rule("known", FactName::Recipient, PolicyAction::Reject), back(), named()]);
     let good = "u@a.example";
     assert_eq!(told(&rules, &mail(good, &["bob@b.example"])), "tempfail named fcrdns.no_ptr");
     let told_of = |recipients: &[&str]| told(&rules, &mail(good, recipients));
@@ -146,7 +155,7 @@ fn every_recipient_is_judged_and_the_strictest_counts() {
 
 #[test]
 fn the_facts_are_those_that_the_rules_went_by_and_of_several_the_worst() {
-    let rules = profile(&[back(), rule("path", FactName::ReceivePath, Action::Tempfail)]);
+    let rules = profile(&[back(), rule("path", FactName::ReceivePath, PolicyAction::Tempfail)]);
     let script = mail("u@a.example", &["bob@b.example"]);
     let other = mail("u@nowhere.example", &["bob@b.example"]);
     let both = script.replace("C: QUIT\n S: 221 bye", "C: RSET\n S: 250 ok\n")
@@ -177,7 +186,7 @@ fn with_refuse_at_connect_the_greeting_is_the_last_moment() {
     assert_eq!(told(&at_connect(rules.clone()), GREETED), "tempfail named fcrdns.no_ptr");
     assert_eq!(told(&rules, GREETED), "accept");
     // What does not refuse is not told before the envelope.
-    let tag = Rule { otherwise: Action::Tag, ..named() };
+    let tag = PolicyRule { otherwise: PolicyAction::Tag, ..named() };
     assert_eq!(told(&at_connect(profile(std::slice::from_ref(&tag))), GREETED), "accept");
     let script = mail("u@a.example", &["bob@b.example"]);
     assert_eq!(told(&at_connect(profile(&[tag])), &script), "tag named fcrdns.no_ptr");
@@ -197,7 +206,7 @@ fn starttls_is_the_last_word_that_is_heard() {
 
 #[test]
 fn rules_in_shadow_are_told_apart() {
-    let shadow = |rule: Rule| Rule { mode: Mode::Shadow, ..rule };
+    let shadow = |rule: PolicyRule| PolicyRule { mode: RuleMode::Shadow, ..rule };
     let rules = profile(&[shadow(named()), back()]);
     let told_of = |sender| told(&rules, &mail(sender, &["bob@b.example", "eve@b.example"]));
     assert_eq!(told_of("u@a.example"), "accept; tempfail named fcrdns.no_ptr");
@@ -211,9 +220,9 @@ fn what_is_refused_anyway_is_not_judged() {
         name: "listed".into(),
         family: None,
         networks: Networks::new(["2001:db8::/32".parse().unwrap()]),
-        action: Action::Tempfail,
+        action: PolicyAction::Tempfail,
     };
-    let mut rules = profile(&[rule("known", FactName::Recipient, Action::Reject)]);
+    let mut rules = profile(&[rule("known", FactName::Recipient, PolicyAction::Reject)]);
     rules.access = AccessRules::new(vec![access]);
     let script = mail("u@a.example", &["nobody@b.example"]);
     assert_eq!(told(&rules, &script), "tempfail listed access_tempfail");
@@ -226,7 +235,7 @@ fn a_limit_that_is_stricter_stays_the_verdict() {
     rules.limits.commands = 2;
     let script = mail("u@a.example", &["bob@b.example"]);
     assert_eq!(told(&rules, &script), "tempfail limit_commands");
-    let stricter = Rule { otherwise: Action::Reject, ..named() };
+    let stricter = PolicyRule { otherwise: PolicyAction::Reject, ..named() };
     let mut rules = profile(&[stricter]);
     rules.smtp.bare_newlines = crate::engine::BareNewlines::Reject;
     assert_eq!(told(&rules, &script), "reject named fcrdns.no_ptr");

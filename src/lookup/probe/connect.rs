@@ -28,9 +28,9 @@ impl Missed {
     pub(in crate::lookup) const fn answer(self) -> Answer {
         match self {
             Self::Refused => Answer::No(Reason::Refused, None),
-            Self::Silent => Answer::No(Reason::Silent, None),
+            Self::Silent => Answer::No(Reason::NoResponse, None),
             Self::NoRoute => Answer::Unknown(Reason::Unreachable),
-            Self::Exhausted => Answer::Unknown(Reason::Limited),
+            Self::Exhausted => Answer::Unknown(Reason::RateLimited),
         }
     }
 }

@@ -8,8 +8,8 @@
 //! | seen | connect | greet | callout |
 //! |---|---|---|---|
 //! | RST, or an ICMP error | no: refused | no: refused | no: refused |
-//! | nothing in answer to the SYNs | no: silent | no: silent | no: silent |
-//! | a connection, and then nothing | yes | no: stalled | no: stalled |
+//! | nothing in answer to the SYNs | no: no_response | no: no_response | no: no_response |
+//! | a connection, and then nothing | yes | no: established_but_stalled | no: established_but_stalled |
 //! | it hangs up without a word of why | yes | unknown: turned away | unknown: turned away |
 //! | 4xx for a greeting or to EHLO | yes | unknown: turned away | unknown: turned away |
 //! | 5xx for a greeting or to EHLO, or no SMTP | yes | no: turned away | unknown: turned away |
@@ -90,9 +90,9 @@ impl Prober {
         }
         match lookup {
             Lookup::Callout(..) if !self.settings.callouts => {
-                Some(Answer::Unknown(Reason::Limited))
+                Some(Answer::Unknown(Reason::RateLimited))
             }
-            Lookup::Callout(_, path) if !is_path(path) => Some(Answer::Unknown(Reason::NoSource)),
+            Lookup::Callout(_, path) if !is_path(path) => Some(Answer::Unknown(Reason::NoResolver)),
             _ => None,
         }
     }
@@ -100,11 +100,11 @@ impl Prober {
     /// Calls; takes as long as `probe_timeout` at most. [`Self::settled`] comes first.
     pub(super) async fn answer(&self, lookup: &Lookup) -> Answer {
         let (Lookup::Connect(ip) | Lookup::Greet(ip) | Lookup::Callout(ip, _)) = lookup else {
-            return Answer::Unknown(Reason::NoSource);
+            return Answer::Unknown(Reason::NoResolver);
         };
         let ip = ip.to_canonical();
         let Some(_permit) = self.limits.permit(ip) else {
-            return Answer::Unknown(Reason::Limited);
+            return Answer::Unknown(Reason::RateLimited);
         };
         let until = Instant::now() + self.settings.timeout;
         let stream = match self.connect(ip).await {
@@ -157,7 +157,7 @@ impl Prober {
             Ok(said)
                 if said.class() == 5 && said.enhanced.is_some_and(|code| code.subject == 7) =>
             {
-                Answer::Unknown(Reason::TurnedAway)
+                Answer::Unknown(Reason::RejectedBeforeRcpt)
             }
             Ok(said) if said.class() == 5 => {
                 Answer::No(Reason::NoSuchMailbox, Some(said.to_string()))
@@ -190,19 +190,19 @@ enum Turned {
 impl Turned {
     fn answer(self) -> Answer {
         match self {
-            Self::Said(said) if said.class() == 4 => Answer::Unknown(Reason::TurnedAway),
-            Self::Said(said) => Answer::No(Reason::TurnedAway, Some(said.to_string())),
-            Self::Broken(Broken::Stalled) => Answer::No(Reason::Stalled, None),
-            Self::Broken(Broken::Nonsense) => Answer::No(Reason::TurnedAway, None),
-            Self::Broken(Broken::Closed) => Answer::Unknown(Reason::TurnedAway),
+            Self::Said(said) if said.class() == 4 => Answer::Unknown(Reason::RejectedBeforeRcpt),
+            Self::Said(said) => Answer::No(Reason::RejectedBeforeRcpt, Some(said.to_string())),
+            Self::Broken(Broken::Stalled) => Answer::No(Reason::EstablishedButStalled, None),
+            Self::Broken(Broken::Nonsense) => Answer::No(Reason::RejectedBeforeRcpt, None),
+            Self::Broken(Broken::Closed) => Answer::Unknown(Reason::RejectedBeforeRcpt),
         }
     }
 
     /// Of the mailbox it says nothing, unless the server cannot be talked to at all.
     fn answer_of_a_mailbox(self) -> Answer {
         match self {
-            Self::Broken(Broken::Stalled) => Answer::No(Reason::Stalled, None),
-            Self::Said(_) | Self::Broken(_) => Answer::Unknown(Reason::TurnedAway),
+            Self::Broken(Broken::Stalled) => Answer::No(Reason::EstablishedButStalled, None),
+            Self::Said(_) | Self::Broken(_) => Answer::Unknown(Reason::RejectedBeforeRcpt),
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Broken, Dialogue, LARGE, Missed, connect, large};
-use crate::readiness::{Exchange, Large, Path, Reached, Spoken, Survey};
+use crate::readiness::{ConnectResult, LargeProbe, NetworkPath, ReplyResult, Survey, SurveyReply};
 use crate::smtp::Reply;
 
 /// Of one reply, lines that are kept.
@@ -32,13 +32,13 @@ pub async fn survey(server: IpAddr, caller: &SurveySettings) -> Survey {
         Ok(stream) => stream,
         Err(missed) => {
             return Survey::only(match missed {
-                Missed::Refused => Reached::Refused,
-                Missed::Silent => Reached::Silent(began.elapsed()),
-                Missed::NoRoute | Missed::Exhausted => Reached::NoWay,
+                Missed::Refused => ConnectResult::Refused,
+                Missed::Silent => ConnectResult::NoResponse(began.elapsed()),
+                Missed::NoRoute | Missed::Exhausted => ConnectResult::NoRoute,
             });
         }
     };
-    let mut survey = Survey::only(Reached::Yes(began.elapsed()));
+    let mut survey = Survey::only(ConnectResult::Connected(began.elapsed()));
     let mut dialogue = Dialogue::new(stream, Instant::now() + caller.timeout);
     survey.greeting = hear(&mut dialogue, None).await;
     if !is_good(&survey.greeting) {
@@ -46,15 +46,16 @@ pub async fn survey(server: IpAddr, caller: &SurveySettings) -> Survey {
         return survey;
     }
     survey.ehlo = hear(&mut dialogue, Some(&format!("EHLO {}", caller.hostname))).await;
-    if let Spoken::Said(Exchange { code: 500 | 502 | 504 | 550, .. }) = survey.ehlo {
+    if let ReplyResult::Received(SurveyReply { code: 500 | 502 | 504 | 550, .. }) = survey.ehlo {
         survey.ehlo = hear(&mut dialogue, Some(&format!("HELO {}", caller.hostname))).await;
     }
     if is_good(&survey.ehlo) {
-        let pipelines = matches!(&survey.ehlo, Spoken::Said(said) if offers_pipelining(said));
+        let pipelines =
+            matches!(&survey.ehlo, ReplyResult::Received(said) if offers_pipelining(said));
         // Over IPv4 routers make packets smaller, and servers note it where commands come together.
         let tried = match pipelines && server.is_ipv6() {
             true => say_large(&mut dialogue, caller).await,
-            false => Large::NotTried,
+            false => LargeProbe::NotTried,
         };
         survey.path = Some(path(dialogue.stream(), tried));
     }
@@ -62,17 +63,17 @@ pub async fn survey(server: IpAddr, caller: &SurveySettings) -> Survey {
     survey
 }
 
-async fn say_large(dialogue: &mut Dialogue, caller: &SurveySettings) -> Large {
+async fn say_large(dialogue: &mut Dialogue, caller: &SurveySettings) -> LargeProbe {
     let began = Instant::now();
     dialogue.end_by(began + caller.timeout);
     match large(dialogue).await {
-        Ok(()) => Large::LookupResult(LARGE),
-        Err(Broken::Stalled) => Large::Stalled(began.elapsed()),
-        Err(Broken::Closed | Broken::Nonsense) => Large::TurnedAway,
+        Ok(()) => LargeProbe::Answered(LARGE),
+        Err(Broken::Stalled) => LargeProbe::Stalled(began.elapsed()),
+        Err(Broken::Closed | Broken::Nonsense) => LargeProbe::Closed,
     }
 }
 
-async fn hear(dialogue: &mut Dialogue, command: Option<&str>) -> Spoken {
+async fn hear(dialogue: &mut Dialogue, command: Option<&str>) -> ReplyResult {
     let began = Instant::now();
     if let Some(command) = command
         && let Err(broken) = dialogue.say(format!("{command}\r\n").as_bytes()).await
@@ -82,29 +83,31 @@ async fn hear(dialogue: &mut Dialogue, command: Option<&str>) -> Spoken {
     let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
     let read = |reply: &Reply<'_>| (reply.code, reply.texts().take(MAX_LINES).map(text).collect());
     match dialogue.read(read).await {
-        Ok((code, lines)) => Spoken::Said(Exchange { code, lines, took: began.elapsed() }),
+        Ok((code, lines)) => {
+            ReplyResult::Received(SurveyReply { code, lines, took: began.elapsed() })
+        }
         Err(broken) => spoken(broken, began),
     }
 }
 
-fn spoken(broken: Broken, began: Instant) -> Spoken {
+fn spoken(broken: Broken, began: Instant) -> ReplyResult {
     match broken {
-        Broken::Stalled => Spoken::Stalled(began.elapsed()),
-        Broken::Closed => Spoken::Closed,
-        Broken::Nonsense => Spoken::Nonsense,
+        Broken::Stalled => ReplyResult::TimedOut(began.elapsed()),
+        Broken::Closed => ReplyResult::Closed,
+        Broken::Nonsense => ReplyResult::NotSmtp,
     }
 }
 
-const fn is_good(spoken: &Spoken) -> bool {
-    matches!(spoken, Spoken::Said(Exchange { code: 200..=299, .. }))
+const fn is_good(spoken: &ReplyResult) -> bool {
+    matches!(spoken, ReplyResult::Received(SurveyReply { code: 200..=299, .. }))
 }
 
-fn offers_pipelining(said: &Exchange) -> bool {
+fn offers_pipelining(said: &SurveyReply) -> bool {
     said.lines.iter().skip(1).any(|line| line.eq_ignore_ascii_case("PIPELINING"))
 }
 
 /// What the kernel knows of the way; what it does not tell is left out.
-fn path(stream: &TcpStream, large: Large) -> Path {
+fn path(stream: &TcpStream, large: LargeProbe) -> NetworkPath {
     let peer = stream.peer_addr().ok();
     let mtu = match peer {
         Some(SocketAddr::V6(_)) => sockopt::ipv6_mtu(stream).ok(),
@@ -113,5 +116,5 @@ fn path(stream: &TcpStream, large: Large) -> Path {
     };
     let mss = SockRef::from(stream).tcp_mss().ok();
     let local = stream.local_addr().ok().map(|own| own.ip());
-    Path { local, mtu, mss, large }
+    NetworkPath { local, mtu, mss, large }
 }

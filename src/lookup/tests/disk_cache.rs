@@ -60,9 +60,9 @@ fn some() -> Vec<(Lookup, LookupResult, Duration)> {
     let path = String::from("a b@a.example");
     let of = |text| match lookup(text) {
         Lookup::MailExchanges(name) => {
-            crate::policy::facts::Record::Exchange { preference: 10, host: name }
+            crate::policy::facts::DnsRecord::Exchange { preference: 10, host: name }
         }
-        Lookup::Reverse(ip) => crate::policy::facts::Record::Address(ip),
+        Lookup::Reverse(ip) => crate::policy::facts::DnsRecord::Address(ip),
         _ => panic!("no record: {text}"),
     };
     let records = Answer::Records(vec![of("MX mx.a.example"), of("PTR ::ffff:192.0.2.1")]);

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::super::{Dns, Sources, parse_server};
 use super::{Answers, Source, lookup, told};
-use crate::policy::facts::{State, fcrdns};
+use crate::policy::facts::{FactState, fcrdns};
 
 const EXAMPLE: &str = "\
 @ SOA ns.a.example. host.a.example. 1 2 3 4 5
@@ -95,7 +95,7 @@ async fn a_server_is_asked() {
     let sources = Sources { dns: Some(&dns), ..Sources::default() };
     let client = "2001:db8::25".parse().unwrap();
     let fact = sources.resolve(&mut Answers::default(), |known| fcrdns(client, known)).await;
-    assert_eq!((fact.state, fact.source), (State::True, Source::Dns));
+    assert_eq!((fact.state, fact.source), (FactState::True, Source::Dns));
     assert_eq!(fact.detail.unwrap().to_string(), "mx.a.example");
     server.shutdown_token().cancel();
 }

@@ -13,7 +13,7 @@ mod zone_file;
 use std::path::Path;
 
 use super::*;
-use crate::policy::facts::{State, fcrdns};
+use crate::policy::facts::{FactState, fcrdns};
 
 fn name(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
@@ -32,10 +32,10 @@ fn lookup(text: &str) -> Lookup {
 
 /// An answer in words: `192.0.2.1`, `10 mx.a.example`, `nxdomain`, `unknown servfail`.
 fn told(answer: &Answer) -> String {
-    let record = |record: &Record| match record {
-        Record::Name(name) => name.to_string(),
-        Record::Address(ip) => ip.to_string(),
-        Record::Exchange { preference, host } => format!("{preference} {host}"),
+    let record = |record: &DnsRecord| match record {
+        DnsRecord::Name(name) => name.to_string(),
+        DnsRecord::Address(ip) => ip.to_string(),
+        DnsRecord::Exchange { preference, host } => format!("{preference} {host}"),
     };
     match answer {
         Answer::Records(records) => records.iter().map(record).collect::<Vec<_>>().join(", "),
@@ -63,7 +63,7 @@ async fn the_capture_is_asked_first_then_the_zone() {
     let mut known = Answers::default();
     let client = "2001:db8::25".parse().unwrap();
     let fact = sources.resolve(&mut known, |known| fcrdns(client, known)).await;
-    assert_eq!((fact.state, fact.source), (State::True, Source::Zone));
+    assert_eq!((fact.state, fact.source), (FactState::True, Source::Zone));
     assert_eq!(fact.detail.unwrap().to_string(), "a.example");
     assert_eq!(known.get(&lookup("PTR 2001:db8::25")).unwrap().source, Source::Capture);
 
@@ -71,7 +71,10 @@ async fn the_capture_is_asked_first_then_the_zone() {
     let lame = sources.answer(&lookup("AAAA lame.example")).await;
     assert_eq!((told(&lame.answer).as_str(), lame.source), ("unknown servfail", Source::Capture));
     let nobody = sources.answer(&lookup("AAAA a.elsewhere")).await;
-    assert_eq!((told(&nobody.answer).as_str(), nobody.source), ("unknown no_source", Source::None));
+    assert_eq!(
+        (told(&nobody.answer).as_str(), nobody.source),
+        ("unknown no_resolver", Source::None)
+    );
     let missing = sources.answer(&lookup("MX b.example")).await;
     assert_eq!((told(&missing.answer).as_str(), missing.source), ("nxdomain", Source::Zone));
 }

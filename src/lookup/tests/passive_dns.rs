@@ -71,7 +71,7 @@ fn each_kind_of_answer_is_read() {
         ("MX a.example", "NOERROR", "", SOA, "nodata"),
         ("MX a.example", "NOERROR", "", "", "nodata"),
         // A referral says where to ask, not that there is nothing.
-        ("MX a.example", "NOERROR", "", "example. NS ns.example.", "unknown no_source"),
+        ("MX a.example", "NOERROR", "", "example. NS ns.example.", "unknown no_resolver"),
         ("MX a.example", "SERVFAIL", "", "", "unknown servfail"),
         ("MX a.example", "REFUSED", "", "", "unknown servfail"),
         // Through CNAMEs.
@@ -84,7 +84,7 @@ fn each_kind_of_answer_is_read() {
         ),
         ("A www.example", "NXDOMAIN", "CNAME a.example.", SOA, "nxdomain"),
         ("A www.example", "NOERROR", "CNAME a.example.", SOA, "nodata"),
-        ("A www.example", "NOERROR", "CNAME a.example.", "", "unknown no_source"),
+        ("A www.example", "NOERROR", "CNAME a.example.", "", "unknown no_resolver"),
         // What nobody asked for does not count.
         ("A a.example", "NOERROR", "b.example. A 192.0.2.9", SOA, "nodata"),
         (
@@ -98,7 +98,7 @@ fn each_kind_of_answer_is_read() {
         let mut capture = PassiveDns::default();
         capture.on_message(&response(question, code, answers, authorities), AT);
         assert_eq!(asked(&capture, question), expected, "{question}: {code} {answers}");
-        assert_eq!(told(&capture.answer(&lookup(question), at(999))), "unknown no_source");
+        assert_eq!(told(&capture.answer(&lookup(question), at(999))), "unknown no_resolver");
     }
 }
 
@@ -108,7 +108,7 @@ fn nxdomain_is_about_every_type_of_its_name() {
     capture.on_message(&response("A www.example", "NXDOMAIN", "CNAME gone.example.", SOA), AT);
     assert_eq!(asked(&capture, "MX gone.example"), "nxdomain");
     assert_eq!(asked(&capture, "MX www.example"), "nxdomain");
-    assert_eq!(asked(&capture, "AAAA other.example"), "unknown no_source");
+    assert_eq!(asked(&capture, "AAAA other.example"), "unknown no_resolver");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_chain_may_stand_in_several_messages() {
         .on_message(&response("AAAA www.example", "NOERROR", "CNAME host.a.example.", ""), at(1));
     capture.on_message(&response("AAAA host.a.example", "NOERROR", "AAAA 2001:db8::1", ""), at(2));
     assert_eq!(asked(&capture, "AAAA www.example"), "2001:db8::1");
-    assert_eq!(asked(&capture, "A www.example"), "unknown no_source");
+    assert_eq!(asked(&capture, "A www.example"), "unknown no_resolver");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_later_answer_counts_from_when_it_was_seen_and_a_failure_takes_none_back() {
     say(40, "NXDOMAIN", "");
     say(50, "NOERROR", "A 192.0.2.2");
     for (time, expected) in [
-        (9, "unknown no_source"),
+        (9, "unknown no_resolver"),
         (10, "unknown servfail"),
         (20, "192.0.2.1"),
         (39, "192.0.2.1"),
@@ -187,7 +187,7 @@ fn memory_is_bounded_and_the_oldest_goes_first() {
         capture.on_message(&response(&asked, "NOERROR", &said, ""), at(n));
     }
     assert_eq!(capture.dropped(), 992);
-    assert_eq!(asked(&capture, "A n991.example"), "unknown no_source");
+    assert_eq!(asked(&capture, "A n991.example"), "unknown no_resolver");
     assert_eq!(asked(&capture, "A n992.example"), "192.0.2.224");
     assert_eq!(asked(&capture, "A n999.example"), "192.0.2.231");
     let host = |ip: &str| capture.host(ip.parse().unwrap()).map(ToString::to_string);

@@ -13,7 +13,7 @@ use super::super::{LookupService, LookupSettings, ProbeSettings};
 use super::resolver::Resolver;
 use super::service::{settings, start};
 use super::{Answer, Lookup, Reason};
-use crate::policy::facts::Obtained;
+use crate::policy::facts::Resolution;
 
 const GENEROUS: Duration = Duration::from_secs(20);
 
@@ -108,34 +108,49 @@ async fn each_way_of_answering_is_told_apart() {
         Box::leak(format!("{callout}S: 250 ok\nC: RCPT TO:<a@a.example>\n{reply}").into())
     };
     let unreached = Box::leak(format!("{callout}S: 550 5.7.1 no bounces").into());
-    let turned_away = "unknown: turned_away";
+    let rejected_before_rcpt = "unknown: rejected_before_rcpt";
     for (script, connect, greet, call_out) in [
         ("S: 220-a\nS: 220 b\nC: EHLO gate.example\nS: 250-mx\nS: 250 DSN", "yes", "yes", "yes"),
         ("S: 220 a\nC: EHLO\nS: 502 what\nC: HELO gate.example\nS: 250 mx", "yes", "yes", "yes"),
-        ("stall", "yes", "no: stalled", "no: stalled"),
-        ("S: 220 a\nC: EHLO\nstall", "yes", "no: stalled", "no: stalled"),
-        ("S: 220-and it goes on\nstall", "yes", "no: stalled", "no: stalled"),
-        ("hang up", "yes", turned_away, turned_away),
-        ("S: 220 a\nC: EHLO\nhang up", "yes", turned_away, turned_away),
-        ("S: 421 4.3.2 later", "yes", turned_away, turned_away),
-        ("S: 554 5.7.1 not you", "yes", "no: turned_away 554 5.7.1", turned_away),
-        ("S: SSH-2.0-OpenSSH", "yes", "no: turned_away", turned_away),
-        ("S: 220 a\nC: EHLO\nS: 450 4.7.1 later", "yes", turned_away, turned_away),
+        ("stall", "yes", "no: established_but_stalled", "no: established_but_stalled"),
+        (
+            "S: 220 a\nC: EHLO\nstall",
+            "yes",
+            "no: established_but_stalled",
+            "no: established_but_stalled",
+        ),
+        (
+            "S: 220-and it goes on\nstall",
+            "yes",
+            "no: established_but_stalled",
+            "no: established_but_stalled",
+        ),
+        ("hang up", "yes", rejected_before_rcpt, rejected_before_rcpt),
+        ("S: 220 a\nC: EHLO\nhang up", "yes", rejected_before_rcpt, rejected_before_rcpt),
+        ("S: 421 4.3.2 later", "yes", rejected_before_rcpt, rejected_before_rcpt),
+        ("S: 554 5.7.1 not you", "yes", "no: rejected_before_rcpt 554 5.7.1", rejected_before_rcpt),
+        ("S: SSH-2.0-OpenSSH", "yes", "no: rejected_before_rcpt", rejected_before_rcpt),
+        (
+            "S: 220 a\nC: EHLO\nS: 450 4.7.1 later",
+            "yes",
+            rejected_before_rcpt,
+            rejected_before_rcpt,
+        ),
         (
             "S: 220 a\nC: EHLO\nS: 550 no\nC: HELO\nS: 550 5.7.1 no",
             "yes",
-            "no: turned_away 550 5.7.1",
-            turned_away,
+            "no: rejected_before_rcpt 550 5.7.1",
+            rejected_before_rcpt,
         ),
-        (unreached, "yes", "yes", turned_away),
+        (unreached, "yes", "yes", rejected_before_rcpt),
         (rcpt("S: 250 2.1.5 ok"), "yes", "yes", "yes"),
         (rcpt("S: 251 will forward"), "yes", "yes", "yes"),
         (rcpt("S: 550 5.1.1 who"), "yes", "yes", "no: no_such_mailbox 550 5.1.1"),
         (rcpt("S: 550 who"), "yes", "yes", "no: no_such_mailbox 550"),
-        (rcpt("S: 550 5.7.1 you are listed"), "yes", "yes", turned_away),
+        (rcpt("S: 550 5.7.1 you are listed"), "yes", "yes", rejected_before_rcpt),
         (rcpt("S: 450 4.2.0 greylisted"), "yes", "yes", "unknown: deferred"),
-        (rcpt("hang up"), "yes", "yes", turned_away),
-        (rcpt("stall"), "yes", "yes", "no: stalled"),
+        (rcpt("hang up"), "yes", "yes", rejected_before_rcpt),
+        (rcpt("stall"), "yes", "yes", "no: established_but_stalled"),
     ] {
         // A script that expects MAIL would mind QUIT.
         let greeted = script.split("C: MAIL").next().unwrap();
@@ -179,7 +194,7 @@ async fn refused_is_not_silent() {
     let service = reach_of(&deaf, |_| {}).await;
     let began = Instant::now();
     let answered = service.lookup(&Lookup::Greet(address.ip())).await;
-    assert_eq!(in_words(&answered.answer), "no: silent");
+    assert_eq!(in_words(&answered.answer), "no: no_response");
     assert!(began.elapsed() < GENEROUS);
     drop(waiting);
 }
@@ -215,7 +230,7 @@ async fn large_segments_are_tried_where_wanted_and_pipelining_is_offered() {
             "S: 220 a\nC: EHLO\nS: 250-mx\nS: 250 PIPELINING\nC: NOOP\nC: NOOP\nstall",
             true,
             2,
-            "no: stalled",
+            "no: established_but_stalled",
         ),
     ] {
         let peer = peer(script).await;
@@ -241,7 +256,7 @@ async fn a_path_cannot_say_anything_else() {
             Lookup::Recipient(path.to_owned()),
         ] {
             let answered = service.lookup(&lookup).await;
-            assert_eq!(in_words(&answered.answer), "unknown: no_source", "{path:?}");
+            assert_eq!(in_words(&answered.answer), "unknown: no_resolver", "{path:?}");
         }
     }
     assert_eq!(*peer.calls.lock().unwrap(), 0);
@@ -266,14 +281,14 @@ async fn calls_are_limited_in_all_and_of_each_server() {
     let (service, seen) = start(LookupSettings { probes: few, ..settings(dns) });
     let lookups: Vec<_> = ips(10).map(Lookup::Greet).collect();
     join_all(lookups.iter().map(|lookup| service.lookup(lookup))).await;
-    let limited = seen.take().into_iter().filter(|how| *how == Obtained::Limited).count();
+    let limited = seen.take().into_iter().filter(|how| *how == Resolution::RateLimited).count();
     assert_eq!(limited, 7);
     // In a second; a second may begin anew in between.
     let few = ProbeSettings { per_second: 2, ..probes(everywhere) };
     let (service, seen) = start(LookupSettings { probes: few, ..settings(dns) });
     let lookups: Vec<_> = ips(10).map(Lookup::Connect).collect();
     join_all(lookups.iter().map(|lookup| service.lookup(lookup))).await;
-    let limited = seen.take().into_iter().filter(|how| *how == Obtained::Limited).count();
+    let limited = seen.take().into_iter().filter(|how| *how == Resolution::RateLimited).count();
     assert!((5..=8).contains(&limited), "{limited}");
     // Of one server, whatever is asked of it; and what a limit kept from being asked is not kept.
     let few = ProbeSettings { per_server_per_minute: 2, timeout: GENEROUS, ..probes(port) };
@@ -282,7 +297,7 @@ async fn calls_are_limited_in_all_and_of_each_server() {
     let third = Lookup::Callout(ip, String::from("a@a.example"));
     assert_eq!(in_words(&service.lookup(&Lookup::Connect(ip)).await.answer), "yes");
     assert_eq!(in_words(&service.lookup(&Lookup::Greet(ip)).await.answer), "yes");
-    assert_eq!(in_words(&service.lookup(&third).await.answer), "unknown: limited");
+    assert_eq!(in_words(&service.lookup(&third).await.answer), "unknown: rate_limited");
     assert!(!service.kept().iter().any(|(lookup, _)| *lookup == third));
 }
 
@@ -334,7 +349,7 @@ async fn another_upstream_is_asked_when_the_first_is_down() {
     });
     assert_eq!(in_words(&service.await.lookup(&lookup).await.answer), "yes");
     let none = reach_of(&peer, |_| {}).await;
-    assert_eq!(none.lookup(&lookup).await.answer, Answer::Unknown(Reason::NoSource));
+    assert_eq!(none.lookup(&lookup).await.answer, Answer::Unknown(Reason::NoResolver));
 }
 
 #[tokio::test]
@@ -347,7 +362,7 @@ async fn questions_to_upstream_are_capped() {
     let asked: Vec<_> = (0..10).map(|n| Lookup::Recipient(format!("b{n}@b.example"))).collect();
     join_all(asked.iter().map(|lookup| service.lookup(lookup))).await;
     let how = seen.take();
-    assert_eq!(how.iter().filter(|how| **how == Obtained::Limited).count(), 6);
+    assert_eq!(how.iter().filter(|how| **how == Resolution::RateLimited).count(), 6);
     assert_eq!(*peer.calls.lock().unwrap(), 4);
     // Whoever was refused may ask again at once.
     assert_eq!(in_words(&service.lookup(&asked[9]).await.answer), "yes");

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::super::{LookupService, LookupSettings, ProbeSettings};
 use super::service::settings;
 use super::{Answer, Lookup, Reason};
-use crate::policy::facts::{LookupKind, ObserveLookups, Obtained, Told};
+use crate::policy::facts::{AnswerKind, LookupKind, LookupObserver, Resolution};
 
 const GENEROUS: Duration = Duration::from_secs(20);
 
@@ -68,17 +68,17 @@ struct Seen {
     taken_over: AtomicUsize,
 }
 
-impl ObserveLookups for Seen {
-    fn answered(&self, _: LookupKind, _: Obtained, _: Told, _: Duration) {}
-    fn renewed(&self, _: LookupKind) {}
-    fn taken_over(&self, _: LookupKind) {
+impl LookupObserver for Seen {
+    fn on_answer(&self, _: LookupKind, _: Resolution, _: AnswerKind, _: Duration) {}
+    fn on_refresh(&self, _: LookupKind) {}
+    fn on_shared_hit(&self, _: LookupKind) {
         self.taken_over.fetch_add(1, Ordering::Relaxed);
     }
-    fn store_up(&self, up: bool) {
+    fn on_store_state(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
     }
-    fn kept(&self, _: u64, _: u64) {}
-    fn under_way(&self, _: usize) {}
+    fn on_cache_size(&self, _: u64, _: u64) {}
+    fn on_in_flight(&self, _: usize) {}
 }
 
 impl Seen {
@@ -96,7 +96,7 @@ fn gateway(port_of_redis: u16, port_of_mx: u16) -> (LookupService, Arc<Seen>) {
     let probes = ProbeSettings { port: port_of_mx, ..ProbeSettings::default() };
     let redis = Some(format!("redis://127.0.0.1:{port_of_redis}/"));
     let settings = LookupSettings { probes, redis, ..settings((Ipv4Addr::LOCALHOST, 9).into()) };
-    let observer = Arc::clone(&seen) as Arc<dyn ObserveLookups>;
+    let observer = Arc::clone(&seen) as Arc<dyn LookupObserver>;
     (LookupService::start(settings, observer).unwrap().0, seen)
 }
 

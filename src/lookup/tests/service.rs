@@ -13,41 +13,41 @@ use super::super::{CacheLimits, LookupService, LookupSettings, ProbeSettings, Tt
 use super::resolver::{Resolver, SLOW};
 use super::{Answer, Lookup, LookupResult, Reason, Source, lookup, told};
 use crate::addr::Networks;
-use crate::policy::facts::{LookupKind, ObserveLookups, Obtained, Told};
-use crate::traffic::Response;
+use crate::policy::facts::{AnswerKind, LookupKind, LookupObserver, Resolution};
+use crate::traffic::ServerResponse;
 
 /// Longer than any of these takes; a test that needs it fails.
 const GENEROUS: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 pub(super) struct Seen {
-    pub(super) answered: Mutex<Vec<(LookupKind, Obtained, Told)>>,
-    pub(super) learnt: Mutex<Vec<(LookupKind, Told)>>,
+    pub(super) answered: Mutex<Vec<(LookupKind, Resolution, AnswerKind)>>,
+    pub(super) learnt: Mutex<Vec<(LookupKind, AnswerKind)>>,
     pub(super) renewed: Mutex<usize>,
     pub(super) kept: Mutex<(u64, u64)>,
 }
 
-impl ObserveLookups for Seen {
-    fn answered(&self, kind: LookupKind, how: Obtained, told: Told, _: Duration) {
+impl LookupObserver for Seen {
+    fn on_answer(&self, kind: LookupKind, how: Resolution, told: AnswerKind, _: Duration) {
         self.answered.lock().unwrap().push((kind, how, told));
     }
-    fn learnt(&self, lookup: &Lookup, answered: &LookupResult) {
-        self.learnt.lock().unwrap().push((lookup.kind(), answered.answer.told()));
+    fn on_new_answer(&self, lookup: &Lookup, answered: &LookupResult) {
+        self.learnt.lock().unwrap().push((lookup.kind(), answered.answer.kind()));
     }
-    fn renewed(&self, _: LookupKind) {
+    fn on_refresh(&self, _: LookupKind) {
         *self.renewed.lock().unwrap() += 1;
     }
-    fn taken_over(&self, _: LookupKind) {}
-    fn store_up(&self, _: bool) {}
-    fn kept(&self, entries: u64, octets: u64) {
+    fn on_shared_hit(&self, _: LookupKind) {}
+    fn on_store_state(&self, _: bool) {}
+    fn on_cache_size(&self, entries: u64, octets: u64) {
         *self.kept.lock().unwrap() = (entries, octets);
     }
-    fn under_way(&self, _: usize) {}
+    fn on_in_flight(&self, _: usize) {}
 }
 
 impl Seen {
     /// How lookups were answered, so far; forgets it.
-    pub(super) fn take(&self) -> Vec<Obtained> {
+    pub(super) fn take(&self) -> Vec<Resolution> {
         std::mem::take(&mut *self.answered.lock().unwrap()).into_iter().map(|it| it.1).collect()
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn settings(dns: SocketAddr) -> LookupSettings {
 
 pub(super) fn start(settings: LookupSettings) -> (LookupService, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
-    let observer = Arc::clone(&seen) as Arc<dyn ObserveLookups>;
+    let observer = Arc::clone(&seen) as Arc<dyn LookupObserver>;
     let (service, notices) = LookupService::start(settings, observer).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
     (service, seen)
@@ -98,10 +98,10 @@ async fn many_askers_of_one_lookup_are_one_query() {
     assert_eq!(resolver.asked("slow.example"), 1);
     let how = seen.take();
     let count = |what| how.iter().filter(|&&how| how == what).count();
-    assert_eq!((count(Obtained::Asked), count(Obtained::Joined)), (1, 499));
+    assert_eq!((count(Resolution::Queried), count(Resolution::Coalesced)), (1, 499));
     assert_eq!(ask(&service, "MX slow.example").await, "10 mx.a.example");
-    assert_eq!((resolver.asked("slow.example"), seen.take()), (1, vec![Obtained::Cache]));
-    let learnt = [(LookupKind::MailExchanges, Told::Positive)];
+    assert_eq!((resolver.asked("slow.example"), seen.take()), (1, vec![Resolution::CacheHit]));
+    let learnt = [(LookupKind::MailExchanges, AnswerKind::Positive)];
     assert_eq!(*seen.learnt.lock().unwrap(), learnt, "once, however many asked");
 }
 
@@ -112,7 +112,7 @@ async fn the_work_goes_on_when_the_first_asker_leaves() {
     let question = lookup("AAAA slow.example");
     assert!(timeout(SLOW / 10, service.lookup(&question)).await.is_err(), "it was to be too early");
     assert_eq!(told(&service.lookup(&question).await.answer), "2001:db8::1");
-    assert_eq!(seen.take(), [Obtained::Joined]);
+    assert_eq!(seen.take(), [Resolution::Coalesced]);
     assert_eq!(resolver.asked("slow.example"), 1);
 }
 
@@ -148,10 +148,10 @@ async fn the_deadline_holds_and_a_failure_is_unknown() {
     let began = Instant::now();
     assert_eq!(ask(&service, "MX silent.example").await, "unknown timeout");
     assert!(began.elapsed() < GENEROUS);
-    assert_eq!(seen.take(), [Obtained::Timeout]);
+    assert_eq!(seen.take(), [Resolution::Timeout]);
     // Kept for a while: the next one does not wait again.
     assert_eq!(ask(&service, "MX silent.example").await, "unknown timeout");
-    assert_eq!(seen.take(), [Obtained::Cache]);
+    assert_eq!(seen.take(), [Resolution::CacheHit]);
 
     assert_eq!(ask(&service, "MX lame.example").await, "unknown servfail");
     assert_eq!(resolver.asked("lame.example"), 2, "asked once more, and no further");
@@ -213,11 +213,11 @@ async fn what_ends_soon_is_asked_for_anew_while_it_still_serves() {
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(*seen.renewed.lock().unwrap(), 1);
-    assert_eq!(seen.take(), [Obtained::Cache], "whoever reads it is answered at once");
+    assert_eq!(seen.take(), [Resolution::CacheHit], "whoever reads it is answered at once");
     // The renewal came in time, or the entry would have ended.
     sleep(SLOW * 2).await;
     assert_eq!(ask(&service, "MX slow.example").await, "10 mx.a.example");
-    assert_eq!((seen.take(), resolver.asked("slow.example")), (vec![Obtained::Cache], 2));
+    assert_eq!((seen.take(), resolver.asked("slow.example")), (vec![Resolution::CacheHit], 2));
 }
 
 /// The first answer is good, the one that should replace it is none.
@@ -236,7 +236,7 @@ async fn a_failed_renewal_leaves_what_is_known() {
         assert_eq!(service.lookup(&question).await, known);
         sleep(deadline * 2).await;
     }
-    assert_eq!(seen.take(), [Obtained::Cache; 3]);
+    assert_eq!(seen.take(), [Resolution::CacheHit; 3]);
     assert_eq!(*seen.renewed.lock().unwrap(), 1, "not again at once");
 }
 
@@ -272,11 +272,11 @@ async fn traffic_comes_first() {
     let ip = free.ip();
     let no = |reason| Answer::No(reason, None);
     for (response, connect, greet) in [
-        (Response::LookupResult, Answer::Yes(None), Answer::Yes(None)),
-        (Response::BlackHole, Answer::Yes(None), no(Reason::Stalled)),
-        (Response::Silent, no(Reason::Silent), no(Reason::Silent)),
-        (Response::Refused, no(Reason::Refused), no(Reason::Refused)),
-        (Response::Unreachable, no(Reason::Refused), no(Reason::Refused)),
+        (ServerResponse::Answered, Answer::Yes(None), Answer::Yes(None)),
+        (ServerResponse::BlackHole, Answer::Yes(None), no(Reason::EstablishedButStalled)),
+        (ServerResponse::NoResponse, no(Reason::NoResponse), no(Reason::NoResponse)),
+        (ServerResponse::Refused, no(Reason::Refused), no(Reason::Refused)),
+        (ServerResponse::Unreachable, no(Reason::Refused), no(Reason::Refused)),
     ] {
         let at = now();
         service.on_response(ip, response, at);
@@ -286,9 +286,9 @@ async fn traffic_comes_first() {
             assert_eq!((answered.source, answered.at), (Source::Traffic, Some(at)));
         }
     }
-    assert_eq!(seen.take(), [Obtained::Traffic; 10]);
+    assert_eq!(seen.take(), [Resolution::Traffic; 10]);
     // That it talks to our MTA says nothing of a mailbox.
-    service.on_response(ip, Response::LookupResult, now());
+    service.on_response(ip, ServerResponse::Answered, now());
     let answered = service.lookup(&Lookup::Callout(ip, String::from("a@a.example"))).await;
     assert_eq!((answered.answer, answered.source), (no(Reason::Refused), Source::Probe));
 }
@@ -307,7 +307,7 @@ async fn nobody_calls_himself_nor_asks_about_mailboxes_unless_he_may() {
     }
     let (service, _) = start(LookupSettings { probes, ..settings(resolver.address) });
     let callout = Lookup::Callout(here.ip(), String::from("a@a.example"));
-    assert_eq!(service.lookup(&callout).await.answer, Answer::Unknown(Reason::Limited));
+    assert_eq!(service.lookup(&callout).await.answer, Answer::Unknown(Reason::RateLimited));
     // Nobody has called so far.
     assert!(timeout(Duration::from_millis(50), listener.accept()).await.is_err());
     assert_eq!(resolver.asked_in_all(), 0);

@@ -102,8 +102,8 @@ fn what_it_says_of_the_receive_path() {
     let found = |answers: &[Answer]| {
         VantageResult::Addresses(answers.iter().cloned().map(probed).collect()).receive_path()
     };
-    let (yes, no) = (Answer::Yes(None), Answer::No(Reason::Silent, None));
-    let unknown = Answer::Unknown(Reason::TurnedAway);
+    let (yes, no) = (Answer::Yes(None), Answer::No(Reason::NoResponse, None));
+    let unknown = Answer::Unknown(Reason::RejectedBeforeRcpt);
     let detail = Some(String::from("mx.a.example 192.0.2.1"));
     let not_reached = Answer::No(Reason::NotReached, detail.clone());
     assert_eq!(found(&[no.clone(), unknown.clone(), yes]), Answer::Yes(detail));

@@ -56,20 +56,20 @@ fn it_answers_for_its_zones_and_for_nothing_else() {
         ("A nowhere.a.example", "nxdomain"),
         ("AAAA alias.a.example", "2001:db8::25"),
         ("MX alias.a.example", "nodata"),
-        ("A outside.a.example", "unknown no_source"),
+        ("A outside.a.example", "unknown no_resolver"),
         ("A loop.a.example", "unknown servfail"),
         ("A h7.dyn.a.example", "192.0.2.99"),
         ("AAAA h7.dyn.a.example", "nodata"),
         ("A dyn.a.example", "nodata"),
         // Delegated: only the glue is here.
         ("A ns.sub.a.example", "192.0.2.54"),
-        ("AAAA ns.sub.a.example", "unknown no_source"),
-        ("A host.sub.a.example", "unknown no_source"),
-        ("A b.example", "unknown no_source"),
+        ("AAAA ns.sub.a.example", "unknown no_resolver"),
+        ("A host.sub.a.example", "unknown no_resolver"),
+        ("A b.example", "unknown no_resolver"),
         ("PTR 2001:db8::25", "mx.a.example"),
         ("PTR 2001:db8::26", "nxdomain"),
-        ("PTR 2001:db9::25", "unknown no_source"),
-        ("PTR 192.0.2.25", "unknown no_source"),
+        ("PTR 2001:db9::25", "unknown no_resolver"),
+        ("PTR 192.0.2.25", "unknown no_resolver"),
     ] {
         assert_eq!(told(&zone.answer(&lookup(asked))), expected, "{asked}");
     }
@@ -82,8 +82,8 @@ fn without_an_soa_it_speaks_for_its_origins() {
         ("A mx.a.example", "192.0.2.1"),
         ("A no.a.example", "nxdomain"),
         ("A mx.b.example", "192.0.2.2"),
-        ("AAAA mx.b.example", "unknown no_source"),
-        ("A no.b.example", "unknown no_source"),
+        ("AAAA mx.b.example", "unknown no_resolver"),
+        ("A no.b.example", "unknown no_resolver"),
     ] {
         assert_eq!(told(&zone.answer(&lookup(asked))), expected, "{asked}");
     }
@@ -92,8 +92,8 @@ fn without_an_soa_it_speaks_for_its_origins() {
                 $ORIGIN example.\nmx.a A 192.0.2.1\n";
     let zone = parsed(dump);
     assert_eq!(told(&zone.answer(&lookup("A mx.a.example"))), "192.0.2.1");
-    assert_eq!(told(&zone.answer(&lookup("A mx.a.test"))), "unknown no_source");
-    assert_eq!(told(&zone.answer(&lookup("A mx.b.example"))), "unknown no_source");
+    assert_eq!(told(&zone.answer(&lookup("A mx.a.test"))), "unknown no_resolver");
+    assert_eq!(told(&zone.answer(&lookup("A mx.b.example"))), "unknown no_resolver");
 }
 
 #[test]

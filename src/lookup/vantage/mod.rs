@@ -95,7 +95,7 @@ impl VantageResult {
         let unknown = probed.iter().find_map(|one| match &one.answer {
             Answer::No(..) => None,
             Answer::Unknown(reason) => Some(*reason),
-            _ => Some(Reason::NoSource),
+            _ => Some(Reason::NoResolver),
         });
         match (unknown, probed.first()) {
             (Some(reason), _) => Answer::Unknown(reason),

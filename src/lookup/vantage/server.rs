@@ -31,7 +31,7 @@ use super::{
 };
 use crate::addr::{Family, is_global};
 use crate::lookup::{LookupService, now};
-use crate::policy::facts::{Answer, DomainName, Lookup, MAX_EXCHANGES, Reason, Record};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES, Reason};
 
 /// Octets of a question.
 const MAX_REQUEST: usize = 4096;
@@ -205,7 +205,7 @@ impl Desk {
             Answer::Records(records) => records
                 .into_iter()
                 .filter_map(|record| match record {
-                    Record::Exchange { preference, host } => Some((preference, host)),
+                    DnsRecord::Exchange { preference, host } => Some((preference, host)),
                     _ => None,
                 })
                 .filter(|(_, host)| !host.is_root())
@@ -225,7 +225,7 @@ impl Desk {
             match answer {
                 Answer::Records(records) => {
                     found.extend(records.into_iter().filter_map(|record| match record {
-                        Record::Address(ip) => Some((host.clone(), ip)),
+                        DnsRecord::Address(ip) => Some((host.clone(), ip)),
                         _ => None,
                     }));
                 }

@@ -1,50 +1,51 @@
-//! The states of a door and what leads from one to another.
+//! The state machine of a door.
 
 use std::time::Duration;
 
-use super::signs::{Judgment, Signs};
-use super::words::{counted, spoken};
-use super::{Change, Mode, Reason, Settings, State, Status};
+use super::signals::{Assessment, Signals};
+use super::state::{DoorReason, DoorSettings, DoorState, DoorStatus, DoorTransition, OperatorMode};
 use crate::addr::Family;
+use crate::humanize::{counted, duration};
 use crate::time::Timestamp;
 
 /// One family's door.
 #[derive(Clone, Debug)]
 pub struct Door {
     family: Family,
-    settings: Settings,
-    mode: Mode,
-    state: State,
+    settings: DoorSettings,
+    mode: OperatorMode,
+    state: DoorState,
     since: Timestamp,
-    /// Since when it admits, or refuses.
+    /// When it last began to admit, or to refuse.
     turned: Timestamp,
-    reason: Reason,
+    reason: DoorReason,
     detail: String,
-    /// Why it closed: a reason may go, and another come, while it is closed.
-    cause: Reason,
-    /// How often it closed without a proof in between.
-    trials: u32,
-    /// What was looked at last, and when.
-    signs: Signs,
-    at: Timestamp,
+    /// Why it closed; `reason` may change while it is closed.
+    cause: DoorReason,
+    /// Closings without a proof in between.
+    failed_trials: u32,
+    /// Of the latest update.
+    signals: Signals,
+    /// Time of the latest update.
+    now: Timestamp,
 }
 
 impl Door {
-    /// A door that begins at `at`, on trial.
-    pub fn new(family: Family, settings: Settings, at: Timestamp) -> Self {
+    /// A new door is on trial.
+    pub fn new(family: Family, settings: DoorSettings, now: Timestamp) -> Self {
         Self {
             family,
             settings,
-            mode: Mode::Auto,
-            state: State::Opening,
-            since: at,
-            turned: at,
-            reason: Reason::Started,
-            detail: "nothing has proved it since the gateway started".to_owned(),
-            cause: Reason::Started,
-            trials: 0,
-            signs: Signs::default(),
-            at,
+            mode: OperatorMode::Auto,
+            state: DoorState::Opening,
+            since: now,
+            turned: now,
+            reason: DoorReason::Started,
+            detail: "no proof since the gateway started".to_owned(),
+            cause: DoorReason::Started,
+            failed_trials: 0,
+            signals: Signals::default(),
+            now,
         }
     }
 
@@ -52,11 +53,11 @@ impl Door {
         self.family
     }
 
-    pub const fn settings(&self) -> &Settings {
+    pub const fn settings(&self) -> &DoorSettings {
         &self.settings
     }
 
-    pub const fn state(&self) -> State {
+    pub const fn state(&self) -> DoorState {
         self.state
     }
 
@@ -64,138 +65,143 @@ impl Door {
         self.state.admits()
     }
 
-    /// What the operator wants; it holds from the next [`Self::look`] on.
-    pub fn set_mode(&mut self, mode: Mode) {
+    /// Takes effect at the next [`Self::update`].
+    pub fn set_mode(&mut self, mode: OperatorMode) {
         self.mode = mode;
     }
 
-    /// It is `at`, and these are the signs. At most one state further.
-    pub fn look(&mut self, signs: &Signs, at: Timestamp) -> Option<Change> {
-        self.at = self.at.max(at);
-        self.signs = signs.clone();
-        // What stalled before it turned was judged then; a trial is not to end by it.
-        self.signs.stalled = signs.stalled.filter(|stalled| stalled.since >= self.turned);
+    /// Evaluates the signals. Makes at most one transition.
+    pub fn update(&mut self, signals: &Signals, now: Timestamp) -> Option<DoorTransition> {
+        self.now = self.now.max(now);
+        self.signals = signals.clone();
+        // Earlier stalls led to the present state; they must not end a trial.
+        self.signals.stalled = signals.stalled.filter(|stalled| stalled.since >= self.turned);
         let (to, reason, detail) = match self.mode {
-            Mode::Open => (State::Open, Reason::Operator, "an operator opened it".to_owned()),
-            Mode::Close => (State::Closed, Reason::Operator, "an operator closed it".to_owned()),
-            Mode::Auto => self.auto(),
+            OperatorMode::Open => {
+                (DoorState::Open, DoorReason::Operator, "opened by an operator".to_owned())
+            }
+            OperatorMode::Close => {
+                (DoorState::Closed, DoorReason::Operator, "closed by an operator".to_owned())
+            }
+            OperatorMode::Auto => self.evaluate(),
         };
         self.reason = reason;
         self.detail.clone_from(&detail);
         let from = self.state;
         (to != from).then(|| {
-            self.go(to);
-            Change { from, to, at: self.at, reason, detail }
+            self.enter(to);
+            DoorTransition { from, to, at: self.now, reason, detail }
         })
     }
 
-    fn go(&mut self, to: State) {
+    fn enter(&mut self, to: DoorState) {
         if to.admits() != self.state.admits() {
-            self.turned = self.at;
+            self.turned = self.now;
         }
         match to {
-            State::Closed => {
-                self.trials = self.trials.saturating_add(1);
+            DoorState::Closed => {
+                self.failed_trials = self.failed_trials.saturating_add(1);
                 self.cause = self.reason;
             }
-            State::Open => self.trials = 0,
-            State::Closing | State::Opening => {}
+            DoorState::Open => self.failed_trials = 0,
+            DoorState::Closing | DoorState::Opening => {}
         }
-        (self.state, self.since) = (to, self.at);
+        (self.state, self.since) = (to, self.now);
     }
 
-    fn auto(&self) -> (State, Reason, String) {
-        let judgment = self.signs.judge(&self.settings, self.at);
-        if self.state == State::Closed { self.closed(judgment) } else { self.admitting(judgment) }
+    fn evaluate(&self) -> (DoorState, DoorReason, String) {
+        let assessment = self.signals.assess(&self.settings, self.now);
+        match self.state {
+            DoorState::Closed => self.evaluate_closed(assessment),
+            _ => self.evaluate_admitting(assessment),
+        }
     }
 
-    fn admitting(&self, judgment: Judgment) -> (State, Reason, String) {
-        let (reason, detail) = match judgment {
-            Judgment::Proven(proof) => {
-                return (self.good(), Reason::Proven, proof.words(self.at));
+    fn evaluate_admitting(&self, assessment: Assessment) -> (DoorState, DoorReason, String) {
+        let (reason, detail) = match assessment {
+            Assessment::Proven(proof) => {
+                return (self.good(), DoorReason::Proven, proof.text(self.now));
             }
-            Judgment::Unproven => {
-                let detail = self.signs.unproven(self.at);
-                if !self.settings.closes_unproven() || !self.dwelt() {
-                    // What it is on trial for is still what is to be said.
+            Assessment::Unproven => {
+                let detail = self.signals.unproven(self.now);
+                if !self.settings.closes_unproven() || !self.min_hold_is_over() {
+                    // The reason for a trial remains while there is no news.
                     return match (self.state, self.reason) {
-                        (State::Opening, Reason::Started | Reason::Trial) => {
-                            (State::Opening, self.reason, self.detail.clone())
+                        (DoorState::Opening, DoorReason::Started | DoorReason::Trial) => {
+                            (DoorState::Opening, self.reason, self.detail.clone())
                         }
-                        _ => (self.good(), Reason::Unproven, detail),
+                        _ => (self.good(), DoorReason::Unproven, detail),
                     };
                 }
-                (Reason::Unproven, detail)
+                (DoorReason::Unproven, detail)
             }
-            Judgment::Bad(reason, detail) => (reason, detail),
+            Assessment::Bad(reason, detail) => (reason, detail),
         };
-        if let Some((held, why)) = self.signs.held() {
-            let detail = format!("held open though {detail}: {why}");
-            let to = if self.state == State::Closing { self.good() } else { self.state };
+        if let Some((held, why)) = self.signals.held_open() {
+            let detail = format!("held open although {detail}: {why}");
+            let to = if self.state == DoorState::Closing { self.good() } else { self.state };
             return (to, held, detail);
         }
-        let confirmed = self.state == State::Closing
-            && self.at.since(self.since) >= self.settings.confirm
-            && self.dwelt();
-        (if confirmed { State::Closed } else { State::Closing }, reason, detail)
+        let confirmed = self.state == DoorState::Closing
+            && self.now.since(self.since) >= self.settings.grace
+            && self.min_hold_is_over();
+        (if confirmed { DoorState::Closed } else { DoorState::Closing }, reason, detail)
     }
 
-    /// The state that nothing tells against: open with a proof since it began to admit.
-    fn good(&self) -> State {
-        let proven = self.signs.proof().is_some_and(|proof| proof.at > self.turned);
-        if proven || self.state == State::Open { State::Open } else { State::Opening }
+    /// The state without bad signals: open after a proof since it began to admit, else on trial.
+    fn good(&self) -> DoorState {
+        let proven = self.signals.proof().is_some_and(|proof| proof.at > self.turned);
+        if proven || self.state == DoorState::Open { DoorState::Open } else { DoorState::Opening }
     }
 
-    fn closed(&self, judgment: Judgment) -> (State, Reason, String) {
-        if let Some((held, why)) = self.signs.held() {
-            return (State::Opening, held, format!("opened again: {why}"));
+    fn evaluate_closed(&self, assessment: Assessment) -> (DoorState, DoorReason, String) {
+        if let Some((held, why)) = self.signals.held_open() {
+            return (DoorState::Opening, held, format!("opened again: {why}"));
         }
-        let stays = |reason, detail| (State::Closed, reason, detail);
-        if let Judgment::Bad(reason, detail) = judgment {
+        let stays = |reason, detail| (DoorState::Closed, reason, detail);
+        let trial = |detail: String| (DoorState::Opening, DoorReason::Trial, detail);
+        if let Assessment::Bad(reason, detail) = assessment {
             return stays(reason, detail);
         }
-        if !self.dwelt() {
+        if !self.min_hold_is_over() {
             return stays(self.reason, self.detail.clone());
         }
-        if let Some(probes) = self.signs.answering(&self.settings, self.at) {
-            let enough = probes.reached && probes.in_a_row >= self.settings.successes;
+        if let Some(probes) = self.signals.current_probes(&self.settings, self.now) {
+            let enough = probes.reached && probes.in_a_row >= self.settings.success_threshold;
             return if enough && probes.last > self.since {
-                let (one, many) = ("a probe reaches us again", "probes in a row reach us again");
-                let words = counted(probes.in_a_row, one, many);
-                (State::Opening, Reason::Trial, words)
+                trial(match probes.in_a_row {
+                    1 => "a probe reached us again".to_owned(),
+                    many => format!("{many} probes in a row reached us"),
+                })
             } else {
                 stays(self.reason, self.detail.clone())
             };
         }
+        let closed_for = self.now.since(self.since);
         match self.cause {
-            Reason::UpstreamDown => {
-                (State::Opening, Reason::Trial, "an upstream may take mail again".to_owned())
-            }
-            Reason::Operator => {
-                (State::Opening, Reason::Trial, "no longer closed by an operator".to_owned())
-            }
-            _ if self.at.since(self.since) >= self.patience() => {
-                let words = format!("closed for {}, to see", spoken(self.at.since(self.since)));
-                (State::Opening, Reason::Trial, words)
+            DoorReason::UpstreamDown => trial("an upstream may accept mail again".to_owned()),
+            DoorReason::Operator => trial("no longer closed by an operator".to_owned()),
+            _ if closed_for >= self.retry_delay() => {
+                trial(format!("trial after {} closed", duration(closed_for)))
             }
             _ => stays(self.reason, self.detail.clone()),
         }
     }
 
-    fn dwelt(&self) -> bool {
-        self.at.since(self.turned) >= self.settings.dwell
+    fn min_hold_is_over(&self) -> bool {
+        self.now.since(self.turned) >= self.settings.min_hold
     }
 
     /// How long it stays closed before the next trial.
-    fn patience(&self) -> Duration {
-        let doublings = self.trials.saturating_sub(1).min(16);
+    fn retry_delay(&self) -> Duration {
+        let doublings = self.failed_trials.saturating_sub(1).min(16);
         let doubled = self.settings.retry.saturating_mul(1 << doublings);
-        doubled.min(self.settings.retry_longest).max(self.settings.dwell)
+        doubled.min(self.settings.retry_max).max(self.settings.min_hold)
     }
 
-    pub fn status(&self, at: Timestamp) -> Status {
+    pub fn status(&self, now: Timestamp) -> DoorStatus {
         let (next, next_at) = self.next();
-        Status {
+        DoorStatus {
             family: self.family,
             state: self.state,
             admits: self.admits(),
@@ -203,59 +209,62 @@ impl Door {
             mode: self.mode,
             reason: self.reason,
             detail: self.detail.clone(),
-            proof: self.signs.proof(),
+            proof: self.signals.proof(),
             next,
             next_at,
-            at: self.at.max(at),
+            at: self.now.max(now),
         }
     }
 
-    /// What would change the state, and when at the earliest.
+    /// The condition of the next transition, and its earliest time.
     fn next(&self) -> (String, Option<Timestamp>) {
-        let Settings { failures, successes, stalls, .. } = self.settings;
-        if self.mode != Mode::Auto {
-            return (format!("`gatepost door {} auto`, and the signs then", self.family), None);
+        if self.mode != OperatorMode::Auto {
+            return (format!("stays until `gatepost door {} auto`", self.family), None);
         }
-        let closes = || {
-            let probes = if self.signs.has_vantage {
-                counted(failures, "a probe fails, ", "probes in a row fail, ")
-            } else {
-                String::new()
-            };
-            let unproven = if self.settings.closes_unproven() {
-                format!(", or after {} without a proof", spoken(self.settings.fresh))
-            } else {
-                String::new()
-            };
-            let stalls = counted(stalls, "a session stalls", "sessions stall");
-            format!("closes when {probes}no upstream answers or {stalls}{unproven}")
-        };
+        let held_until = self.turned + self.settings.min_hold;
         match self.state {
-            State::Open => (closes(), None),
-            State::Opening => {
-                let proof = if self.signs.has_vantage { "message or probe" } else { "message" };
-                let words =
-                    format!("opens with the first {proof} that comes through; {}", closes());
-                (words, None)
+            DoorState::Open => (format!("closes on {}", self.closing_conditions()), None),
+            DoorState::Opening => {
+                let probe = if self.signals.has_vantage { " or successful probe" } else { "" };
+                let closes = self.closing_conditions();
+                (format!("opens on the first accepted message{probe}; closes on {closes}"), None)
             }
-            State::Closing => {
-                let confirmed = self.since + self.settings.confirm;
-                let dwelt = self.turned + self.settings.dwell;
-                ("closes, unless the signs turn good before".to_owned(), Some(confirmed.max(dwelt)))
+            DoorState::Closing => {
+                let confirmed = self.since + self.settings.grace;
+                let text = "closes unless signals become good".to_owned();
+                (text, Some(confirmed.max(held_until)))
             }
-            State::Closed => {
-                let dwelt = self.turned + self.settings.dwell;
-                if self.signs.answering(&self.settings, self.at).is_some() {
-                    let (one, many) = ("a probe that reaches us", "probes in a row that reach us");
-                    let words = format!("opens on trial after {}", counted(successes, one, many));
-                    (words, Some(dwelt))
-                } else if self.reason == Reason::UpstreamDown {
-                    ("opens on trial when an upstream takes connections".to_owned(), Some(dwelt))
+            DoorState::Closed => {
+                if self.signals.current_probes(&self.settings, self.now).is_some() {
+                    let text = match self.settings.success_threshold {
+                        1 => "opens on trial after a successful probe".to_owned(),
+                        many => format!("opens on trial after {many} successful probes in a row"),
+                    };
+                    (text, Some(held_until))
+                } else if self.reason == DoorReason::UpstreamDown {
+                    let text = "opens on trial when an upstream accepts connections".to_owned();
+                    (text, Some(held_until))
                 } else {
-                    let trial = self.since + self.patience();
-                    ("opens on trial, to see".to_owned(), Some(trial))
+                    ("opens on trial".to_owned(), Some(self.since + self.retry_delay()))
                 }
             }
         }
+    }
+
+    fn closing_conditions(&self) -> String {
+        let DoorSettings { failure_threshold, stall_threshold, proof_max_age, .. } = self.settings;
+        let mut conditions = Vec::new();
+        if self.signals.has_vantage {
+            conditions.push(match failure_threshold {
+                1 => "a failed probe".to_owned(),
+                many => format!("{many} failed probes in a row"),
+            });
+        }
+        conditions.push("upstream failure".to_owned());
+        if self.settings.closes_unproven() {
+            conditions.push(format!("{} without a proof", duration(proof_max_age)));
+        }
+        let stalls = counted(stall_threshold.into(), "stalled session");
+        format!("{} or {stalls}", conditions.join(", "))
     }
 }

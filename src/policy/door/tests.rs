@@ -3,7 +3,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::addr::Family;
 use crate::policy::facts::{self, Answer};
+use crate::time::Timestamp;
 
 const START: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
 
@@ -11,16 +13,16 @@ fn at(seconds: u64) -> Timestamp {
     START + Duration::from_secs(seconds)
 }
 
-fn settings() -> Settings {
+fn settings() -> DoorSettings {
     let seconds = Duration::from_secs;
-    Settings {
-        confirm: seconds(30),
-        dwell: seconds(120),
+    DoorSettings {
+        grace: seconds(30),
+        min_hold: seconds(120),
         retry: seconds(300),
-        retry_longest: seconds(1_000),
-        stalled_for: seconds(60),
-        fresh: seconds(3_600),
-        ..Settings::default()
+        retry_max: seconds(1_000),
+        stall_window: seconds(60),
+        proof_max_age: seconds(3_600),
+        ..DoorSettings::default()
     }
 }
 
@@ -28,38 +30,38 @@ fn door() -> Door {
     Door::new(Family::Ipv6, settings(), START)
 }
 
-fn mail(seconds: u64) -> Signs {
-    Signs { accepted: Some(at(seconds)), ..Signs::default() }
+fn mail(seconds: u64) -> Signals {
+    Signals { accepted: Some(at(seconds)), ..Signals::default() }
 }
 
 /// `count` probes in a row, one each minute, the last at `seconds`.
-fn probes(reached: bool, count: u32, seconds: u64) -> Signs {
-    let probes = Probes {
+fn probes(reached: bool, count: u32, seconds: u64) -> Signals {
+    let probes = ProbeResults {
         last: at(seconds),
         reached,
         in_a_row: count,
         last_reached: reached.then(|| at(seconds)),
         detail: Some("connect: timed out".to_owned()),
     };
-    Signs { probes: Some(probes), has_vantage: true, ..Signs::default() }
+    Signals { probes: Some(probes), has_vantage: true, ..Signals::default() }
 }
 
-fn stalled(sessions: u32, since: u64, last: u64) -> Signs {
-    let around = Around { other_accepted: Some(at(last)), ..Around::default() };
-    let stalled = Some(Stalled { sessions, since: at(since), last: at(last) });
-    Signs { stalled, around, ..Signs::default() }
+fn stalled(sessions: u32, since: u64, last: u64) -> Signals {
+    let alternatives = Alternatives { other_accepted: Some(at(last)), ..Alternatives::default() };
+    let stalled = Some(StalledSessions { sessions, since: at(since), last: at(last) });
+    Signals { stalled, alternatives, ..Signals::default() }
 }
 
-fn down() -> Signs {
-    Signs { upstream_down: true, ..Signs::default() }
+fn down() -> Signals {
+    Signals { upstream_down: true, ..Signals::default() }
 }
 
-/// Looks each second until that time, with signs of each; returns `second: state (reason)` of each change.
-fn play(door: &mut Door, until: u64, signs: impl Fn(u64) -> Signs) -> Vec<String> {
+/// Updates the door every second until `until`; returns `second: state (reason)` of each change.
+fn run(door: &mut Door, until: u64, signals: impl Fn(u64) -> Signals) -> Vec<String> {
     let from = door.status(START).at.since(START).as_secs();
     let mut changes = Vec::new();
     for second in from..=until {
-        if let Some(change) = door.look(&signs(second), at(second)) {
+        if let Some(change) = door.update(&signals(second), at(second)) {
             assert_eq!(change.to, door.state());
             changes.push(format!("{second}: {} ({})", change.to, change.reason));
         }
@@ -68,27 +70,27 @@ fn play(door: &mut Door, until: u64, signs: impl Fn(u64) -> Signs) -> Vec<String
 }
 
 #[test]
-fn the_first_message_opens_it_and_a_quiet_night_leaves_it_open() {
+fn a_message_opens_and_a_quiet_night_keeps_open() {
     let mut door = door();
-    let changes = play(&mut door, 90_000, |s| if s < 10 { Signs::default() } else { mail(10) });
+    let changes = run(&mut door, 90_000, |s| if s < 10 { Signals::default() } else { mail(10) });
     assert_eq!(changes, ["10: open (proven)"]);
     let status = door.status(at(90_000));
-    assert_eq!((status.state, status.reason), (State::Open, Reason::Unproven));
-    assert_eq!(status.detail, "not proven for 24 h");
+    assert_eq!((status.state, status.reason), (DoorState::Open, DoorReason::Unproven));
+    assert_eq!(status.detail, "no proof for 1 d");
 }
 
 #[test]
-fn nothing_proven_at_all_stays_on_trial() {
+fn without_proof_it_stays_on_trial() {
     let mut door = door();
-    assert!(play(&mut door, 90_000, |_| Signs::default()).is_empty());
-    assert_eq!(door.status(at(90_000)).reason, Reason::Started);
+    assert!(run(&mut door, 90_000, |_| Signals::default()).is_empty());
+    assert_eq!(door.status(at(90_000)).reason, DoorReason::Started);
 }
 
 #[test]
-fn unproven_closes_where_that_is_wanted_and_tries_again_later_and_later() {
-    let settings = Settings { when_unproven: WhenUnproven::Close, ..settings() };
+fn when_unproven_close_closes_and_retries_with_doubling_delay() {
+    let settings = DoorSettings { when_unproven: WhenUnproven::Close, ..settings() };
     let mut door = Door::new(Family::Ipv6, settings, START);
-    let changes = play(&mut door, 2_400, |_| Signs::default());
+    let changes = run(&mut door, 2_400, |_| Signals::default());
     assert_eq!(
         changes,
         [
@@ -106,10 +108,10 @@ fn unproven_closes_where_that_is_wanted_and_tries_again_later_and_later() {
 }
 
 #[test]
-fn probes_that_fail_close_it_and_probes_that_come_through_open_it() {
+fn failed_probes_close_and_successful_probes_open() {
     let mut door = door();
-    let changes = play(&mut door, 1_000, |s| match s {
-        0 => Signs::default(),
+    let changes = run(&mut door, 1_000, |s| match s {
+        0 => Signals::default(),
         1..60 => probes(true, 1, 1),
         60..400 => probes(false, u32::try_from(s / 60).unwrap(), s - s % 60),
         _ => probes(true, u32::try_from((s - 400) / 60 + 1).unwrap(), s - (s - 400) % 60),
@@ -127,9 +129,9 @@ fn probes_that_fail_close_it_and_probes_that_come_through_open_it() {
 }
 
 #[test]
-fn mail_that_comes_through_outweighs_probes_that_do_not() {
+fn accepted_mail_outweighs_failed_probes() {
     let mut door = door();
-    let changes = play(&mut door, 1_000, |s| Signs {
+    let changes = run(&mut door, 1_000, |s| Signals {
         accepted: Some(at(s / 100 * 100)),
         ..probes(false, 9, s)
     });
@@ -137,20 +139,20 @@ fn mail_that_comes_through_outweighs_probes_that_do_not() {
 }
 
 #[test]
-fn signs_that_turn_good_in_time_leave_it_open() {
+fn signals_that_recover_within_the_grace_keep_it_open() {
     let mut door = door();
-    let changes = play(&mut door, 400, |s| Signs {
+    let changes = run(&mut door, 400, |s| Signals {
         accepted: (s >= 5).then(|| at(5)),
         upstream_down: (200..220).contains(&s),
-        ..Signs::default()
+        ..Signals::default()
     });
     assert_eq!(changes, ["5: open (proven)", "200: closing (upstream_down)", "220: open (proven)"]);
 }
 
 #[test]
-fn an_upstream_that_is_back_opens_it_without_waiting_for_a_trial() {
+fn a_recovered_upstream_opens_without_the_retry_delay() {
     let mut door = door();
-    let changes = play(&mut door, 600, |s| if s < 200 { down() } else { Signs::default() });
+    let changes = run(&mut door, 600, |s| if s < 200 { down() } else { Signals::default() });
     assert_eq!(
         changes,
         ["0: closing (upstream_down)", "120: closed (upstream_down)", "240: opening (trial)",]
@@ -158,10 +160,10 @@ fn an_upstream_that_is_back_opens_it_without_waiting_for_a_trial() {
 }
 
 #[test]
-fn sessions_that_stall_close_it_and_a_trial_is_not_ended_by_them() {
+fn stalled_sessions_close_it_and_old_stalls_do_not_end_a_trial() {
     let mut door = door();
     let changes =
-        play(&mut door, 800, |s| if s < 200 { Signs::default() } else { stalled(3, 130, 195) });
+        run(&mut door, 800, |s| if s < 200 { Signals::default() } else { stalled(3, 130, 195) });
     assert_eq!(
         changes,
         ["200: closing (stalled)", "230: closed (stalled)", "530: opening (trial)"]
@@ -169,149 +171,164 @@ fn sessions_that_stall_close_it_and_a_trial_is_not_ended_by_them() {
 }
 
 #[test]
-fn stalls_tell_nothing_unless_they_are_many_long_and_of_this_family_alone() {
-    let bad = |signs: Signs| signs.is_bad(&settings(), at(100));
+fn stalls_count_only_if_many_long_and_of_this_family_alone() {
+    let bad = |signals: Signals| signals.are_bad(&settings(), at(100));
     assert!(bad(stalled(3, 1, 61)));
     assert!(!bad(stalled(2, 1, 61)), "few");
-    assert!(!bad(stalled(3, 1, 60)), "in a short time");
+    assert!(!bad(stalled(3, 1, 60)), "within a short time");
     let mut both = stalled(3, 1, 61);
-    both.around.other_accepted = Some(at(1));
-    assert!(!bad(both), "the other family delivers nothing either");
-    let through = Signs { accepted: Some(at(2)), ..stalled(3, 1, 61) };
-    assert!(!bad(through), "a message came through");
+    both.alternatives.other_accepted = Some(at(1));
+    assert!(!bad(both), "the other family accepts nothing either");
+    let accepted = Signals { accepted: Some(at(2)), ..stalled(3, 1, 61) };
+    assert!(!bad(accepted), "a message was accepted");
 }
 
 #[test]
-fn it_is_held_open_where_there_is_no_other_way_in() {
-    let arounds = [
-        (Around { mx_elsewhere: Some(false), ..Around::default() }, Reason::NoOtherAddress),
-        (Around { other: Other::Down, ..Around::default() }, Reason::OtherFamilyDown),
-        (Around { other: Other::NotServed, ..Around::default() }, Reason::OtherNotServed),
+fn it_is_held_open_without_an_alternative() {
+    let cases = [
+        (
+            Alternatives { mx_in_other_family: Some(false), ..Alternatives::default() },
+            DoorReason::NoOtherAddress,
+        ),
+        (
+            Alternatives { other: OtherFamily::Down, ..Alternatives::default() },
+            DoorReason::OtherFamilyDown,
+        ),
+        (
+            Alternatives { other: OtherFamily::NotServed, ..Alternatives::default() },
+            DoorReason::OtherNotServed,
+        ),
     ];
-    for (around, reason) in arounds {
+    for (alternatives, reason) in cases {
         let mut door = door();
-        assert!(play(&mut door, 600, |_| Signs { around, ..down() }).is_empty());
+        assert!(run(&mut door, 600, |_| Signals { alternatives, ..down() }).is_empty());
         let status = door.status(at(600));
-        assert_eq!((status.state, status.reason), (State::Opening, reason));
-        assert!(status.detail.starts_with("held open though no upstream"), "{}", status.detail);
+        assert_eq!((status.state, status.reason), (DoorState::Opening, reason));
+        assert!(status.detail.starts_with("held open although no upstream"), "{}", status.detail);
     }
-    // Whether the MX has one is not known: that holds nothing.
+    // An unknown MX holds nothing.
     let mut door = door();
-    play(&mut door, 600, |_| down());
-    assert_eq!(door.state(), State::Closed);
-    // Held while it is closed: at once, whatever dwell says.
-    let around = Around { other: Other::Down, ..Around::default() };
-    let change = door.look(&Signs { around, ..down() }, at(601)).unwrap();
-    assert_eq!((change.to, change.reason), (State::Opening, Reason::OtherFamilyDown));
+    run(&mut door, 600, |_| down());
+    assert_eq!(door.state(), DoorState::Closed);
+    // A closed door opens at once, whatever `min_hold` is.
+    let alternatives = Alternatives { other: OtherFamily::Down, ..Alternatives::default() };
+    let change = door.update(&Signals { alternatives, ..down() }, at(601)).unwrap();
+    assert_eq!((change.to, change.reason), (DoorState::Opening, DoorReason::OtherFamilyDown));
 }
 
 #[test]
-fn the_operator_is_above_all_of_it() {
+fn the_operator_overrides_everything() {
     let mut door = door();
-    let around = Around { mx_elsewhere: Some(false), ..Around::default() };
-    door.set_mode(Mode::Close);
-    assert_eq!(play(&mut door, 500, |_| Signs { around, ..mail(1) }), ["0: closed (operator)"]);
-    door.set_mode(Mode::Open);
-    assert_eq!(play(&mut door, 900, |_| down()), ["500: open (operator)"]);
-    door.set_mode(Mode::Close);
-    play(&mut door, 901, |_| down());
-    door.set_mode(Mode::Auto);
-    // It goes on from closed, and dwells.
-    assert_eq!(play(&mut door, 1_200, |_| mail(1)), ["1020: opening (trial)"]);
+    let alternatives = Alternatives { mx_in_other_family: Some(false), ..Alternatives::default() };
+    door.set_mode(OperatorMode::Close);
+    assert_eq!(
+        run(&mut door, 500, |_| Signals { alternatives, ..mail(1) }),
+        ["0: closed (operator)"]
+    );
+    door.set_mode(OperatorMode::Open);
+    assert_eq!(run(&mut door, 900, |_| down()), ["500: open (operator)"]);
+    door.set_mode(OperatorMode::Close);
+    run(&mut door, 901, |_| down());
+    door.set_mode(OperatorMode::Auto);
+    // It continues from closed, for `min_hold`.
+    assert_eq!(run(&mut door, 1_200, |_| mail(1)), ["1020: opening (trial)"]);
 }
 
 #[test]
-fn the_receive_path_is_what_the_signs_say() {
-    let told = |signs: &Signs, second| receive_path(signs, &settings(), at(second));
-    assert_eq!(told(&Signs::default(), 1), Answer::Unknown(facts::Reason::NoProof));
-    assert_eq!(told(&mail(1), 3_602), Answer::Unknown(facts::Reason::NoProof));
-    assert_eq!(told(&mail(1), 300), Answer::Yes(Some("a message was taken 4 min ago".to_owned())));
-    for (signs, expected) in [
+fn the_receive_path_follows_the_signals() {
+    let answer = |signals: &Signals, second| receive_path(signals, &settings(), at(second));
+    assert_eq!(answer(&Signals::default(), 1), Answer::Unknown(facts::Reason::NoProof));
+    assert_eq!(answer(&mail(1), 3_602), Answer::Unknown(facts::Reason::NoProof));
+    assert_eq!(
+        answer(&mail(1), 300),
+        Answer::Yes(Some("a message was accepted 4 min 59 s ago".to_owned()))
+    );
+    for (signals, expected) in [
         (down(), facts::Reason::UpstreamDown),
         (probes(false, 3, 290), facts::Reason::NotReached),
-        (stalled(5, 1, 290), facts::Reason::Stalled),
+        (stalled(5, 1, 290), facts::Reason::EstablishedButStalled),
     ] {
-        assert!(matches!(told(&signs, 300), Answer::No(reason, Some(_)) if reason == expected));
+        assert!(matches!(answer(&signals, 300), Answer::No(reason, Some(_)) if reason == expected));
     }
 }
 
 #[test]
-fn what_would_change_it_is_said() {
+fn status_names_the_next_transition() {
     let mut door = door();
-    assert!(door.status(START).next.starts_with("opens with the first message"));
-    play(&mut door, 130, |_| down());
+    assert!(door.status(START).next.starts_with("opens on the first accepted message; closes on "));
+    run(&mut door, 130, |_| down());
     let status = door.status(at(130));
-    assert_eq!(status.next, "opens on trial when an upstream takes connections");
+    assert_eq!(status.next, "opens on trial when an upstream accepts connections");
     assert_eq!(status.next_at, Some(at(240)));
-    door.set_mode(Mode::Open);
-    assert_eq!(door.status(at(130)).next, "`gatepost door ipv6 auto`, and the signs then");
+    door.set_mode(OperatorMode::Open);
+    assert_eq!(door.status(at(130)).next, "stays until `gatepost door ipv6 auto`");
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum DoorStep {
     Quiet,
     Mail,
     Down,
     Probe(bool),
     Stall,
     Held(bool),
-    Mode(Mode),
+    Mode(OperatorMode),
 }
 
-fn steps(operator: bool) -> impl Strategy<Value = Vec<(Step, u64)>> {
+fn steps(operator: bool) -> impl Strategy<Value = Vec<(DoorStep, u64)>> {
     let step = prop_oneof![
-        3 => Just(Step::Quiet),
-        1 => Just(Step::Mail),
-        2 => Just(Step::Down),
-        2 => any::<bool>().prop_map(Step::Probe),
-        1 => Just(Step::Stall),
-        1 => any::<bool>().prop_map(Step::Held),
-        u32::from(operator) => prop::sample::select(Mode::ALL).prop_map(Step::Mode),
+        3 => Just(DoorStep::Quiet),
+        1 => Just(DoorStep::Mail),
+        2 => Just(DoorStep::Down),
+        2 => any::<bool>().prop_map(DoorStep::Probe),
+        1 => Just(DoorStep::Stall),
+        1 => any::<bool>().prop_map(DoorStep::Held),
+        u32::from(operator) => prop::sample::select(OperatorMode::ALL.to_vec()).prop_map(DoorStep::Mode),
     ];
     prop::collection::vec((step, 1_u64..90), 1..120)
 }
 
-/// The signs as they build up, and what the door did, second by second.
-fn walk(
-    steps: &[(Step, u64)],
-    settings: &Settings,
-    mut seen: impl FnMut(&Door, &Signs, u64, Option<&Change>, Mode),
+/// Runs the steps, and calls `observe` every second.
+fn simulate(
+    steps: &[(DoorStep, u64)],
+    settings: &DoorSettings,
+    mut observe: impl FnMut(&Door, &Signals, u64, Option<&DoorTransition>, OperatorMode),
 ) {
     let mut door = Door::new(Family::Ipv6, settings.clone(), START);
-    let (mut signs, mut mode, mut second) = (Signs::default(), Mode::Auto, 0);
+    let (mut signals, mut mode, mut second) = (Signals::default(), OperatorMode::Auto, 0);
     for &(step, lasts) in steps {
-        signs.upstream_down = false;
+        signals.upstream_down = false;
         match step {
-            Step::Quiet => {}
-            Step::Mail => (signs.accepted, signs.stalled) = (Some(at(second)), None),
-            Step::Down => signs.upstream_down = true,
-            Step::Probe(reached) => {
-                let before = signs.probes.take().filter(|before| before.reached == reached);
+            DoorStep::Quiet => {}
+            DoorStep::Mail => (signals.accepted, signals.stalled) = (Some(at(second)), None),
+            DoorStep::Down => signals.upstream_down = true,
+            DoorStep::Probe(reached) => {
+                let before = signals.probes.take().filter(|before| before.reached == reached);
                 let in_a_row = before.map_or(1, |before| before.in_a_row + 1);
-                signs.probes = Some(Probes {
+                signals.probes = Some(ProbeResults {
                     last: at(second),
                     reached,
                     in_a_row,
                     last_reached: reached.then(|| at(second)),
                     detail: None,
                 });
-                signs.has_vantage = true;
+                signals.has_vantage = true;
             }
-            Step::Stall => {
-                let since = signs.stalled.map_or(at(second), |stalled| stalled.since);
-                let sessions = signs.stalled.map_or(1, |stalled| stalled.sessions + 1);
-                signs.stalled = Some(Stalled { sessions, since, last: at(second) });
-                signs.around.other_accepted = Some(at(second));
+            DoorStep::Stall => {
+                let since = signals.stalled.map_or(at(second), |stalled| stalled.since);
+                let sessions = signals.stalled.map_or(1, |stalled| stalled.sessions + 1);
+                signals.stalled = Some(StalledSessions { sessions, since, last: at(second) });
+                signals.alternatives.other_accepted = Some(at(second));
             }
-            Step::Held(held) => signs.around.mx_elsewhere = Some(!held),
-            Step::Mode(wanted) => {
+            DoorStep::Held(held) => signals.alternatives.mx_in_other_family = Some(!held),
+            DoorStep::Mode(wanted) => {
                 mode = wanted;
                 door.set_mode(mode);
             }
         }
         for _ in 0..lasts {
-            let change = door.look(&signs, at(second));
-            seen(&door, &signs, second, change.as_ref(), mode);
+            let change = door.update(&signals, at(second));
+            observe(&door, &signals, second, change.as_ref(), mode);
             second += 1;
         }
     }
@@ -319,14 +336,14 @@ fn walk(
 
 proptest! {
     #[test]
-    fn never_two_turns_within_the_dwell(steps in steps(false), close in any::<bool>()) {
+    fn never_two_turns_within_min_hold(steps in steps(false), close in any::<bool>()) {
         let when_unproven = if close { WhenUnproven::Close } else { WhenUnproven::Open };
-        let settings = Settings { when_unproven, ..settings() };
+        let settings = DoorSettings { when_unproven, ..settings() };
         let mut turned = 0;
-        walk(&steps, &settings, |_, _, second, change, _| {
+        simulate(&steps, &settings, |_, _, second, change, _| {
             let Some(change) = change else { return };
             if change.from.admits() == change.to.admits() { return }
-            let held = change.reason == Reason::NoOtherAddress;
+            let held = change.reason == DoorReason::NoOtherAddress;
             assert!(held || second - turned >= 120, "{second}: {change:?}, after {turned}");
             turned = second;
         });
@@ -335,27 +352,27 @@ proptest! {
     #[test]
     fn never_closed_when_held(steps in steps(false), close in any::<bool>()) {
         let when_unproven = if close { WhenUnproven::Close } else { WhenUnproven::Open };
-        walk(&steps, &Settings { when_unproven, ..settings() }, |door, signs, second, _, _| {
-            let held = signs.around.mx_elsewhere == Some(false);
+        simulate(&steps, &DoorSettings { when_unproven, ..settings() }, |door, signals, second, _, _| {
+            let held = signals.alternatives.mx_in_other_family == Some(false);
             assert!(!held || door.admits(), "{second}");
         });
     }
 
     #[test]
-    fn the_operator_always_wins(steps in steps(true)) {
-        walk(&steps, &settings(), |door, _, second, _, mode| match mode {
-            Mode::Open => assert_eq!(door.state(), State::Open, "{second}"),
-            Mode::Close => assert_eq!(door.state(), State::Closed, "{second}"),
-            Mode::Auto => {}
+    fn the_operator_always_prevails(steps in steps(true)) {
+        simulate(&steps, &settings(), |door, _, second, _, mode| match mode {
+            OperatorMode::Open => assert_eq!(door.state(), DoorState::Open, "{second}"),
+            OperatorMode::Close => assert_eq!(door.state(), DoorState::Closed, "{second}"),
+            OperatorMode::Auto => {}
         });
     }
 
     #[test]
-    fn it_closes_only_on_bad_signs(steps in steps(false)) {
+    fn it_closes_only_on_bad_signals(steps in steps(false)) {
         let settings = settings();
-        walk(&steps, &settings, |_, signs, second, change, _| {
-            if change.is_some_and(|change| change.to == State::Closed) {
-                assert!(signs.is_bad(&settings, at(second)), "{second}: {change:?}");
+        simulate(&steps, &settings, |_, signals, second, change, _| {
+            if change.is_some_and(|change| change.to == DoorState::Closed) {
+                assert!(signals.are_bad(&settings, at(second)), "{second}: {change:?}");
             }
         });
     }
@@ -364,13 +381,13 @@ proptest! {
     fn time_alone_never_closes(steps in steps(false), days in 1_u64..400) {
         let settings = settings();
         let mut end = None;
-        walk(&steps, &settings, |door, signs, second, _, _| {
-            end = Some((door.clone(), signs.clone(), second));
+        simulate(&steps, &settings, |door, signals, second, _, _| {
+            end = Some((door.clone(), signals.clone(), second));
         });
-        let (mut door, signs, second) = end.unwrap();
-        prop_assume!(door.state() != State::Closed && !signs.is_bad(&settings, at(second)));
+        let (mut door, signals, second) = end.unwrap();
+        prop_assume!(door.state() != DoorState::Closed && !signals.are_bad(&settings, at(second)));
         for day in 1..=days {
-            door.look(&signs, at(second + day * 86_400));
+            door.update(&signals, at(second + day * 86_400));
             prop_assert!(door.admits());
         }
     }
@@ -378,22 +395,21 @@ proptest! {
     #[test]
     fn a_closed_door_opens_again_by_itself(steps in steps(false)) {
         let mut end = None;
-        walk(&steps, &settings(), |door, _, second, _, _| end = Some((door.clone(), second)));
+        simulate(&steps, &settings(), |door, _, second, _, _| end = Some((door.clone(), second)));
         let (mut door, second) = end.unwrap();
-        // Nothing is heard any more, and the vantage is silent.
+        // No more signals, and no response of the vantage.
         for later in 0..2_000 {
-            door.look(&Signs::default(), at(second + later));
+            door.update(&Signals::default(), at(second + later));
         }
         prop_assert!(door.admits());
     }
 
-    /// Every door says why it is as it is, and what would change it.
     #[test]
-    fn there_is_always_a_reason(steps in steps(true)) {
-        walk(&steps, &settings(), |door, _, second, change, _| {
+    fn status_always_has_a_reason_and_a_next_transition(steps in steps(true)) {
+        simulate(&steps, &settings(), |door, _, second, change, _| {
             let status = door.status(at(second));
             assert!(!status.detail.is_empty() && !status.next.is_empty());
-            assert_eq!(status.admits, status.state != State::Closed);
+            assert_eq!(status.admits, status.state != DoorState::Closed);
             assert!(change.is_none_or(|change| change.reason == status.reason));
         });
     }

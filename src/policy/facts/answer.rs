@@ -1,4 +1,4 @@
-//! What the facts ask, and what they are told.
+//! Lookups that facts depend on, and their answers.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use super::{DomainName, Reason, Source};
 use crate::addr::Family;
 use crate::time::Timestamp;
 
-/// A question: to the DNS, to another mail server, to our own upstream, or about our own receive path.
+/// A question to the DNS, to another mail server, to our upstream, or about our own receive path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lookup {
@@ -19,81 +19,105 @@ pub enum Lookup {
     Addresses(DomainName, Family),
     /// MX of the domain.
     MailExchanges(DomainName),
-    /// Whether a server at the address, port 25, takes a connection.
+    /// Whether a server accepts a connection to port 25 of the address.
     Connect(IpAddr),
-    /// Whether it greets us and answers our EHLO, so that octets cross both ways.
+    /// Whether it also sends a greeting and replies to our EHLO, which proves that data passes in both directions.
     Greet(IpAddr),
-    /// Whether it takes mail for this path, asked by MAIL FROM:<> and RCPT (a callout).
+    /// Whether it accepts mail for this path, tested by MAIL FROM:<> and RCPT (a callout).
     Callout(IpAddr, String),
-    /// Whether our upstream takes mail for this path (call-ahead).
+    /// Whether our upstream accepts mail for this path (call-ahead).
     Recipient(String),
-    /// Whether mail from the world reaches us over this family.
+    /// Whether mail from the Internet reaches us over this family.
     ReceivePath(Family),
 }
 
-/// One record of an answer, of the type that was asked for.
+/// One record of a DNS answer, of the queried type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Record {
+pub enum DnsRecord {
     /// PTR
     Name(DomainName),
-    /// A or AAAA; not canonicalised, so that an AAAA that holds a v4-mapped address is seen as one.
+    /// A or AAAA. Not canonicalised, so that an AAAA record with a v4-mapped address can be recognised.
     Address(IpAddr),
     /// MX
     Exchange { preference: u16, host: DomainName },
 }
 
-/// What is known about a [`Lookup`]. CNAMEs are followed by whoever answers.
+impl DnsRecord {
+    pub const fn name(&self) -> Option<&DomainName> {
+        match self {
+            Self::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    pub const fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// Preference and host of an MX record.
+    pub const fn exchange(&self) -> Option<(u16, &DomainName)> {
+        match self {
+            Self::Exchange { preference, host } => Some((*preference, host)),
+            _ => None,
+        }
+    }
+}
+
+/// The answer to a [`Lookup`]. Whoever answers has followed CNAMEs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// DNS: at least one.
-    Records(Vec<Record>),
+    Records(Vec<DnsRecord>),
     /// DNS: the name has no record of this type (NODATA, RFC 2308 §2.2).
     NoData,
-    /// DNS: there is no such name (NXDOMAIN).
+    /// DNS: the name does not exist (NXDOMAIN).
     NxDomain,
-    /// What was asked about is so; with what it rests on, for people.
+    /// Yes, with the evidence for people.
     Yes(Option<String>),
-    /// It is not so.
+    /// No, with the evidence for people.
     No(Reason, Option<String>),
-    /// Nobody could say.
+    /// The lookup failed.
     Unknown(Reason),
 }
 
-/// An answer, who gave it, and when.
+/// An answer with its source and time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LookupResult {
     pub answer: Answer,
     pub source: Source,
-    /// When it was learnt; `None` where that has no meaning, as in a master file.
+    /// When it was obtained; `None` where that has no meaning, as for a master file.
     pub at: Option<Timestamp>,
 }
 
-/// All that is known so far.
+/// The answers available so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers(BTreeMap<Lookup, LookupResult>);
 
 impl Answers {
-    pub fn insert(&mut self, lookup: Lookup, answered: LookupResult) {
-        self.0.insert(lookup, answered);
+    pub fn insert(&mut self, lookup: Lookup, result: LookupResult) {
+        self.0.insert(lookup, result);
     }
 
     pub fn get(&self, lookup: &Lookup) -> Option<&LookupResult> {
         self.0.get(lookup)
     }
 
-    /// As a recording carries them: a JSON list of pairs, each a lookup and its answer.
+    /// The form in a recording: a JSON list of pairs, each a lookup and its result.
     pub fn to_json(&self) -> String {
         let pairs: Vec<_> = self.iter().collect();
-        // Strings, numbers and names only: that does not fail.
+        // Cannot fail: strings, numbers and names only.
         serde_json::to_string(&pairs).unwrap_or_default()
     }
 
-    /// What [`Self::to_json`] wrote.
+    /// Parses the output of [`Self::to_json`].
     ///
     /// # Errors
-    /// It did not write this.
+    /// The text has another form.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
         let pairs: Vec<(Lookup, LookupResult)> = serde_json::from_str(text)?;
         Ok(Self(pairs.into_iter().collect()))

@@ -1,4 +1,4 @@
-//! What a fact rests on, for people.
+//! The evidence for a fact, for people.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,15 +7,15 @@ use serde::{Serialize, Serializer};
 
 use super::DomainName;
 
-/// Made into text by who shows it: most facts are looked at once for a verdict and then forgotten.
+/// Formatted only when shown: most facts are used once for a verdict and then dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detail {
     Name(DomainName),
     Address(IpAddr),
-    /// A host and that address of it which decides.
+    /// A host and its deciding address.
     Host(DomainName, IpAddr),
-    /// In the words of whoever answered.
-    Said(String),
+    /// Text from the source of the answer.
+    Text(String),
 }
 
 impl Detail {
@@ -30,7 +30,7 @@ impl fmt::Display for Detail {
             Self::Name(name) => name.fmt(f),
             Self::Address(address) => address.fmt(f),
             Self::Host(name, address) => write!(f, "{name} {address}"),
-            Self::Said(words) => f.write_str(words),
+            Self::Text(text) => f.write_str(text),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Domain names as the DNS compares them, and what clients say where a domain is expected.
+//! Domain names as the DNS compares them, and domains or address literals in SMTP arguments.
 //!
 //! RFC 1035 §2.3.3 (case), RFC 5890 (U-labels become A-labels), RFC 5321 §4.1.3 (address literals).
 
@@ -8,20 +8,20 @@ use std::net::IpAddr;
 use hickory_proto::rr::Name;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An absolute domain name in lower case; equal to what differs from it only in case or in a final dot.
+/// An absolute domain name in lower case. Names that differ only in case or in a final dot are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DomainName(Name);
 
 impl DomainName {
-    /// A host or mail domain as a client writes it, with or without a final dot. `None` for what cannot be one: empty or
-    /// long labels, other characters than letters, digits, `-` and `_` (sites do name hosts so), an all-numeric last label
-    /// (an address, RFC 3696 §2).
+    /// A host or mail domain in an SMTP argument, with or without a final dot. `None` for empty or long labels, characters
+    /// other than letters, digits, `-` and `_` (found in real host names), and an all-numeric last label (an address,
+    /// RFC 3696 §2).
     pub fn parse(text: &str) -> Option<Self> {
         let is_name = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
         if text.is_empty() || !text.chars().all(is_name) {
             return None;
         }
-        // IDNA leaves ASCII as it is, but for its case, and takes long to find that out.
+        // IDNA processing is slow and changes nothing but the case of ASCII.
         let ascii = text.is_ascii();
         let name = if ascii { Name::from_ascii(text) } else { Name::from_str_relaxed(text) };
         let name = Self::from(name.ok()?);
@@ -35,12 +35,12 @@ impl DomainName {
         Self::from(Name::from(ip.to_canonical()))
     }
 
-    /// The root: as an MX it means that the domain takes no mail (RFC 7505).
+    /// The root: as an MX it means that the domain accepts no mail (RFC 7505).
     pub fn is_root(&self) -> bool {
         self.0.is_root()
     }
 
-    /// The name without its first label; the root's is the root.
+    /// The name without its first label; the root is its own parent.
     #[must_use]
     pub fn parent(&self) -> Self {
         Self(self.0.base_name())
@@ -51,7 +51,7 @@ impl DomainName {
         domain.0.zone_of(&self.0)
     }
 
-    /// `*` below this name; `None` if that is too long for a name.
+    /// `*` below this name; `None` if the result is too long for a name.
     pub fn wildcard(&self) -> Option<Self> {
         self.0.prepend_label("*").ok().map(Self)
     }
@@ -84,7 +84,7 @@ impl Serialize for DomainName {
     }
 }
 
-/// Any name of the DNS, as [`fmt::Display`] writes it.
+/// Accepts any DNS name in the form of [`fmt::Display`].
 impl<'de> Deserialize<'de> for DomainName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -92,31 +92,31 @@ impl<'de> Deserialize<'de> for DomainName {
     }
 }
 
-/// Where a client should name a domain: EHLO, or after the `@` of a path.
+/// `Domain / address-literal` (RFC 5321 §4.1.2): the argument of EHLO, and the part of a path after `@`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Site {
+pub enum DomainOrLiteral {
     Domain(DomainName),
-    /// `[192.0.2.1]` or `[IPv6:2001:db8::1]`; as written, so a v4-mapped address is still seen as one.
+    /// `[192.0.2.1]` or `[IPv6:2001:db8::1]`. Not canonicalised, so that a v4-mapped address can be recognised.
     Literal(IpAddr),
 }
 
-impl Site {
-    /// `None` for what is neither.
+impl DomainOrLiteral {
+    /// `None` if `text` is neither.
     pub fn parse(text: &str) -> Option<Self> {
-        let Some(inside) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
+        let Some(literal) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
             return DomainName::parse(text).map(Self::Domain);
         };
-        let v6 = inside.split_at_checked(5).filter(|(tag, _)| tag.eq_ignore_ascii_case("IPv6:"));
-        let literal = match v6 {
+        let v6 = literal.split_at_checked(5).filter(|(tag, _)| tag.eq_ignore_ascii_case("IPv6:"));
+        let address = match v6 {
             Some((_, address)) => address.parse().map(IpAddr::V6),
-            None => inside.parse().map(IpAddr::V4),
+            None => literal.parse().map(IpAddr::V4),
         };
-        literal.ok().map(Self::Literal)
+        address.ok().map(Self::Literal)
     }
 
-    /// The site of a path without brackets: `user@site`. `None` if there is no `@` or no site after it.
+    /// Of a path without angle brackets: `user@domain`. `None` if there is no `@` or neither form after it.
     pub fn of_path(path: &str) -> Option<Self> {
-        path.rsplit_once('@').and_then(|(_, site)| Self::parse(site))
+        path.rsplit_once('@').and_then(|(_, domain)| Self::parse(domain))
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_compared_as_the_dns_does() {
+    fn names_compare_without_case_and_final_dot() {
         let name = |text| DomainName::parse(text).unwrap();
         assert_eq!(name("MX.A.Example."), name("mx.a.example"));
         assert_eq!(name("MX.A.Example.").to_string(), "mx.a.example");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_domain_is_told() {
+    fn malformed_domains_are_refused() {
         let long = "a".repeat(64);
         let longer = format!("{}example", "abcdefgh.".repeat(30));
         for not in [
@@ -168,9 +168,9 @@ mod tests {
     }
 
     proptest! {
-        /// ASCII is not given to IDNA, and is read as that reads it.
+        /// The fast path for ASCII gives the same names as IDNA processing.
         #[test]
-        fn ascii_is_read_as_any_other_name(
+        fn ascii_and_idna_parsing_agree(
             text in "((xn--|XN--)?[-_A-Za-z0-9]{0,8}[.]?){0,6}|[-_a-z0-9]{60,66}|([a-z]{30}[.]){6,9}[a-z]{0,9}"
         ) {
             let read = Name::from_str_relaxed(&text).map(DomainName::from).ok();
@@ -182,14 +182,14 @@ mod tests {
 
     #[test]
     fn literals_follow_rfc_5321() {
-        let literal = |ip: &str| Some(Site::Literal(ip.parse().unwrap()));
-        assert_eq!(Site::parse("[192.0.2.1]"), literal("192.0.2.1"));
-        assert_eq!(Site::parse("[ipv6:2001:db8::1]"), literal("2001:db8::1"));
-        assert_eq!(Site::of_path("a@b@[IPv6:::1]"), literal("::1"));
+        let literal = |ip: &str| Some(DomainOrLiteral::Literal(ip.parse().unwrap()));
+        assert_eq!(DomainOrLiteral::parse("[192.0.2.1]"), literal("192.0.2.1"));
+        assert_eq!(DomainOrLiteral::parse("[ipv6:2001:db8::1]"), literal("2001:db8::1"));
+        assert_eq!(DomainOrLiteral::of_path("a@b@[IPv6:::1]"), literal("::1"));
         for not in ["[2001:db8::1]", "[IPv6:192.0.2.1]", "[192.0.2.1", "[]", "[IPv6:]", "192.0.2.1"]
         {
-            assert_eq!(Site::parse(not), None, "{not}");
+            assert_eq!(DomainOrLiteral::parse(not), None, "{not}");
         }
-        assert_eq!(Site::of_path("postmaster"), None);
+        assert_eq!(DomainOrLiteral::of_path("postmaster"), None);
     }
 }

@@ -1,171 +1,167 @@
-//! Whether a server answers at one of the addresses where mail for the sender goes.
+//! Whether a server responds at one of the addresses where mail for the sender goes.
 //!
-//! To be polite, at most [`MAX_PROBED`] addresses are tried for one sender, and no more than one of each family at a time.
+//! To limit the load on others, at most [`MAX_PROBED`] addresses are probed for one sender, one of each family at a time
+//! (rule 12 of ARCHITECTURE.md).
 
 use std::net::IpAddr;
 
-use super::basis::Basis;
-use super::{Answer, Answers, Detail, DomainName, Fact, Level, Lookup, LookupResult, Reason, Step};
+use super::provenance::Provenance;
+use super::{
+    Answer, Answers, Detail, DomainName, Evaluation, Fact, Lookup, LookupResult, Reason,
+    ReturnPathLevel,
+};
 use crate::addr::Family;
 
-/// Addresses that are tried for one sender, those of the preferred exchanges first.
+/// Addresses that are probed for one sender, those of the preferred exchanges first.
 pub const MAX_PROBED: usize = 6;
 
-/// Where mail for the sender goes, as far as the DNS tells.
-pub(super) struct Places<'a> {
-    /// The exchange, none for an address literal, and its address; each address once, in order of preference.
+/// The addresses where mail for the sender goes, as far as the DNS answers are available.
+pub(super) struct ProbeTargets<'a> {
+    /// The exchange, `None` for an address literal, and its address. Each address once, in order of preference.
     found: Vec<(Option<&'a DomainName>, IpAddr)>,
-    /// What the DNS was not asked yet. Places before it are certain, those after it are not in [`Self::found`].
+    /// Pending DNS lookups. [`Self::found`] holds only addresses that precede them in the order of preference.
     needed: Vec<Lookup>,
-    /// An address may be missing because the DNS could not be asked.
-    unknown: Option<(Reason, Basis)>,
-    /// The first address that is of no use to anybody.
-    unfit: Option<(&'a DomainName, IpAddr)>,
-    /// What all of this rests on.
-    basis: Basis,
+    /// A failed lookup: an address may be missing.
+    unknown: Option<(Reason, Provenance)>,
+    /// The first address that the Internet cannot reach.
+    unsuitable: Option<(&'a DomainName, IpAddr)>,
+    /// Of all answers used.
+    provenance: Provenance,
 }
 
-impl<'a> Places<'a> {
+impl<'a> ProbeTargets<'a> {
     pub(super) fn literal(address: IpAddr) -> Self {
-        Self {
-            found: vec![(None, address)],
-            needed: Vec::new(),
-            unknown: None,
-            unfit: None,
-            basis: Basis::BEGIN,
-        }
+        Self { found: vec![(None, address)], ..Self::empty(Provenance::START) }
     }
 
-    /// The addresses of `exchanges` over `families` that are `fit`. Within one exchange the families take turns, so that
-    /// many addresses of one do not keep the other from being tried. `before` is what named the exchanges.
+    const fn empty(provenance: Provenance) -> Self {
+        Self { found: Vec::new(), needed: Vec::new(), unknown: None, unsuitable: None, provenance }
+    }
+
+    /// The `suitable` addresses of `exchanges` over `families`. Within one exchange the families alternate, so that many
+    /// addresses of one family do not keep the other from being probed. `before` is the provenance of `exchanges`.
     pub(super) fn of(
         exchanges: &[&'a DomainName],
         families: &[Family],
-        fit: impl Fn(IpAddr) -> bool,
-        before: Basis,
+        suitable: impl Fn(IpAddr) -> bool,
+        before: Provenance,
         known: &Answers,
     ) -> Self {
-        let mut places = Self {
-            found: Vec::new(),
-            needed: Vec::new(),
-            unknown: None,
-            unfit: None,
-            basis: before,
-        };
+        let mut targets = Self::empty(before);
         for &name in exchanges {
-            if places.found.len() == MAX_PROBED {
+            if targets.found.len() == MAX_PROBED {
                 break;
             }
             let mut columns = Vec::with_capacity(families.len());
             for &family in families {
                 let lookup = Lookup::Addresses(name.clone(), family);
                 match known.get(&lookup) {
-                    Some(answered) => columns.push(places.column(name, answered, &fit)),
-                    None => places.needed.push(lookup),
+                    Some(result) => columns.push(targets.column(name, result, &suitable)),
+                    None => targets.needed.push(lookup),
                 }
             }
-            // What comes after a gap is not certain to be among those that are tried.
-            if places.needed.is_empty() {
-                places.take_turns(name, columns);
+            // Addresses behind a pending lookup may turn out to be beyond the limit.
+            if targets.needed.is_empty() {
+                targets.interleave(name, columns);
             }
         }
-        places
+        targets
     }
 
     fn column(
         &mut self,
         name: &'a DomainName,
-        answered: &LookupResult,
-        fit: impl Fn(IpAddr) -> bool,
+        result: &LookupResult,
+        suitable: impl Fn(IpAddr) -> bool,
     ) -> Vec<IpAddr> {
-        self.basis = self.basis.and(Basis::of(answered));
-        match answered.answer.addresses() {
+        self.provenance = self.provenance.and(Provenance::of(result));
+        match result.answer.addresses() {
             Ok(addresses) => {
-                let (mut fits, unfit): (Vec<_>, Vec<_>) = addresses.partition(|ip| fit(*ip));
-                if let Some(address) = unfit.first() {
-                    self.unfit.get_or_insert((name, *address));
+                let (mut usable, rest): (Vec<_>, Vec<_>) = addresses.partition(|ip| suitable(*ip));
+                if let Some(address) = rest.first() {
+                    self.unsuitable.get_or_insert((name, *address));
                 }
-                // Servers rotate what they answer: sorted, the same records give the same fact.
-                fits.sort_unstable();
-                fits
+                // DNS servers rotate records: sorted, the same records give the same fact.
+                usable.sort_unstable();
+                usable
             }
             Err(reason) => {
-                self.unknown.get_or_insert((reason, Basis::of(answered)));
+                self.unknown.get_or_insert((reason, Provenance::of(result)));
                 Vec::new()
             }
         }
     }
 
-    fn take_turns(&mut self, name: &'a DomainName, columns: Vec<Vec<IpAddr>>) {
+    fn interleave(&mut self, name: &'a DomainName, columns: Vec<Vec<IpAddr>>) {
         let longest = columns.iter().map(Vec::len).max().unwrap_or_default();
-        let turns = (0..longest).flat_map(|n| columns.iter().filter_map(move |c| c.get(n)));
-        for address in turns {
+        let rows = (0..longest).flat_map(|n| columns.iter().filter_map(move |c| c.get(n)));
+        for address in rows {
             if self.found.len() == MAX_PROBED {
                 return;
             }
-            if self.found.iter().all(|(_, known)| known != address) {
+            if self.found.iter().all(|(_, found)| found != address) {
                 self.found.push((Some(name), *address));
             }
         }
     }
 
-    /// Whether one of them answers as far as `level`, which is beyond the DNS. One that does is enough; all must fail for
-    /// the fact to fail.
-    pub(super) fn probed(self, level: Level, sender: &str, known: &Answers) -> Step {
-        let tell = |(name, address): (Option<&DomainName>, IpAddr)| match name {
+    /// Whether one of the targets passes `level`, which is beyond [`ReturnPathLevel::Dns`]. One success is enough; the fact
+    /// fails only if all of them fail.
+    pub(super) fn probe(self, level: ReturnPathLevel, sender: &str, known: &Answers) -> Evaluation {
+        let detail = |(name, address): (Option<&DomainName>, IpAddr)| match name {
             Some(name) => Detail::host(name, address),
             None => Detail::Address(address),
         };
-        let mut ask: Vec<(Family, Lookup)> = Vec::new();
+        let mut probes: Vec<(Family, Lookup)> = Vec::new();
         let mut unknown = self.unknown;
         let mut failed: Option<(Reason, Detail)> = None;
-        let mut basis = self.basis;
-        for &place in &self.found {
-            let lookup = level.lookup(place.1, sender);
-            let Some(answered) = known.get(&lookup) else {
-                let family = Family::of(place.1);
-                if ask.iter().all(|(asked, _)| *asked != family) {
-                    ask.push((family, lookup));
+        let mut provenance = self.provenance;
+        for &target in &self.found {
+            let lookup = level.lookup(target.1, sender);
+            let Some(result) = known.get(&lookup) else {
+                let family = Family::of(target.1);
+                if probes.iter().all(|(other, _)| *other != family) {
+                    probes.push((family, lookup));
                 }
                 continue;
             };
-            match level.told(&answered.answer) {
-                Told::Yes => {
-                    let basis = self.basis.and(Basis::of(answered));
-                    return Step::Fact(Fact::holds(basis, Some(tell(place))));
+            match level.outcome(&result.answer) {
+                ProbeOutcome::Passed => {
+                    let provenance = self.provenance.and(Provenance::of(result));
+                    return Evaluation::Known(Fact::holds(provenance, Some(detail(target))));
                 }
-                Told::No(reason) => {
-                    basis = basis.and(Basis::of(answered));
-                    failed.get_or_insert_with(|| (reason, tell(place)));
+                ProbeOutcome::Failed(reason) => {
+                    provenance = provenance.and(Provenance::of(result));
+                    failed.get_or_insert_with(|| (reason, detail(target)));
                 }
-                Told::Unknown(reason) => {
-                    unknown.get_or_insert((reason, Basis::of(answered)));
+                ProbeOutcome::Unknown(reason) => {
+                    unknown.get_or_insert((reason, Provenance::of(result)));
                 }
             }
         }
-        let need: Vec<_> = ask.into_iter().map(|(_, lookup)| lookup).chain(self.needed).collect();
-        if !need.is_empty() {
-            return Step::Need(need);
+        let needed: Vec<_> =
+            probes.into_iter().map(|(_, lookup)| lookup).chain(self.needed).collect();
+        if !needed.is_empty() {
+            return Evaluation::NeedsLookups(needed);
         }
-        Step::Fact(match (unknown, failed, self.unfit) {
-            (Some((reason, basis)), ..) => Fact::unknown(reason, basis),
-            (None, Some((reason, detail)), _) => Fact::fails(reason, basis, Some(detail)),
-            (None, None, unfit) => {
-                let detail = unfit.map(|(name, address)| Detail::host(name, address));
-                Fact::fails(Reason::NoUsableAddress, basis, detail)
+        Evaluation::Known(match (unknown, failed, self.unsuitable) {
+            (Some((reason, provenance)), ..) => Fact::unknown(reason, provenance),
+            (None, Some((reason, detail)), _) => Fact::fails(reason, provenance, Some(detail)),
+            (None, None, unsuitable) => {
+                let detail = unsuitable.map(|(name, address)| Detail::host(name, address));
+                Fact::fails(Reason::NoUsableAddress, provenance, detail)
             }
         })
     }
 }
 
-/// What an answer says of the sender.
-enum Told {
-    Yes,
-    No(Reason),
+enum ProbeOutcome {
+    Passed,
+    Failed(Reason),
     Unknown(Reason),
 }
 
-impl Level {
+impl ReturnPathLevel {
     fn lookup(self, address: IpAddr, sender: &str) -> Lookup {
         match self {
             Self::Dns | Self::Tcp => Lookup::Connect(address),
@@ -174,18 +170,18 @@ impl Level {
         }
     }
 
-    /// A callout proves nothing against a mailbox unless the mailbox itself was refused: what comes before that, or does
-    /// not come, may be about us.
-    fn told(self, answer: &Answer) -> Told {
+    /// A callout disproves a mailbox only if the mailbox itself was rejected: earlier rejections and missing replies may be
+    /// due to us.
+    fn outcome(self, answer: &Answer) -> ProbeOutcome {
         match answer {
-            Answer::Yes(_) => Told::Yes,
+            Answer::Yes(_) => ProbeOutcome::Passed,
             Answer::No(reason, _) if self != Self::Rcpt || *reason == Reason::NoSuchMailbox => {
-                Told::No(*reason)
+                ProbeOutcome::Failed(*reason)
             }
-            Answer::No(reason, _) | Answer::Unknown(reason) => Told::Unknown(*reason),
-            // No answer to a question of this kind.
+            Answer::No(reason, _) | Answer::Unknown(reason) => ProbeOutcome::Unknown(*reason),
+            // Not an answer to a probe.
             Answer::Records(_) | Answer::NoData | Answer::NxDomain => {
-                Told::Unknown(Reason::NoSource)
+                ProbeOutcome::Unknown(Reason::NoResolver)
             }
         }
     }

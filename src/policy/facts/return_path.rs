@@ -1,45 +1,37 @@
-//! Whether the sender can be mailed: MAIL FROM's domain to exchanges to usable addresses, and if asked for, to a server
-//! that answers there.
+//! Whether the sender can be reached: from MAIL FROM's domain to its exchanges, to usable addresses, and optionally to a
+//! server that responds there.
 //!
-//! RFC 5321 §5.1 (MX, and the domain itself only where there is no MX), RFC 7505 (null MX).
+//! RFC 5321 §5.1 (MX, and the domain itself only where there is no MX), RFC 7505 (null MX); rule 11 of ARCHITECTURE.md.
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use serde::{Deserialize, Serialize};
-
-use super::probe::Places;
-use super::search::addresses;
-use super::{Answer, Answers, Basis, Detail, DomainName, Fact, Lookup, Reason, Record, Site, Step};
+use super::address_search::find_address;
+use super::probe::ProbeTargets;
+use super::{
+    Answer, Answers, Detail, DnsRecord, DomainName, DomainOrLiteral, Evaluation, Fact, Lookup,
+    Provenance, Reason,
+};
 use crate::addr::{Family, Networks, is_global};
+use crate::label::labels;
 
-/// Exchanges that are looked at, the preferred first; RFC 7208 §4.6.4 stops there too.
+/// Exchanges that are considered, the preferred first; the limit of RFC 7208 §4.6.4.
 pub const MAX_EXCHANGES: usize = 10;
 
-/// Over which families mail must be able to go back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Over {
-    /// One of them is enough.
-    #[default]
-    Any,
-    /// The family by which the client came.
-    SameFamily,
-    Ipv6,
-    Ipv4,
+labels! {
+    /// The families over which mail must be able to return.
+    #[derive(Default)]
+    pub enum FamilyRequirement {
+        /// Either family.
+        #[default]
+        Any = "any",
+        /// The client's family.
+        SameFamily = "same-family",
+        Ipv6 = "ipv6",
+        Ipv4 = "ipv4",
+    }
 }
 
-impl Over {
-    pub const ALL: [Self; 4] = [Self::Any, Self::SameFamily, Self::Ipv6, Self::Ipv4];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Any => "any",
-            Self::SameFamily => "same-family",
-            Self::Ipv6 => "ipv6",
-            Self::Ipv4 => "ipv4",
-        }
-    }
-
+impl FamilyRequirement {
     const fn families(self, client: Family) -> &'static [Family] {
         match (self, client) {
             (Self::Any, _) => &[Family::Ipv6, Family::Ipv4],
@@ -49,109 +41,102 @@ impl Over {
     }
 }
 
-/// How far the return path is tried.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// The DNS names an address where mail can go.
-    #[default]
-    Dns,
-    /// A server there takes a connection.
-    Tcp,
-    /// It greets and answers EHLO.
-    Smtp,
-    /// It takes mail for the sender's address.
-    Rcpt,
-}
-
-impl Level {
-    pub const ALL: [Self; 4] = [Self::Dns, Self::Tcp, Self::Smtp, Self::Rcpt];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::Tcp => "tcp",
-            Self::Smtp => "smtp",
-            Self::Rcpt => "rcpt",
-        }
+labels! {
+    /// How far the return path is tested.
+    #[derive(Default)]
+    pub enum ReturnPathLevel {
+        /// The DNS names an address where mail can go.
+        #[default]
+        Dns = "dns",
+        /// A server there accepts a connection.
+        Tcp = "tcp",
+        /// It sends a greeting and replies to EHLO.
+        Smtp = "smtp",
+        /// It accepts mail for the sender's address.
+        Rcpt = "rcpt",
     }
 }
 
-/// What is asked about a sender.
+/// The arguments of [`return_path`].
 #[derive(Clone, Copy, Debug)]
-pub struct ReturnPath<'a> {
+pub struct ReturnPathCheck<'a> {
     /// The reverse-path without brackets; empty for `<>`.
     pub sender: &'a str,
-    /// The family by which the client came.
+    /// The client's family.
     pub family: Family,
-    pub over: Over,
-    pub level: Level,
-    /// Our own addresses: mail that would come back to us reaches no sender.
+    pub over: FamilyRequirement,
+    pub level: ReturnPathLevel,
+    /// Our own addresses: mail that would return to us reaches no sender.
     pub ours: &'a Networks,
 }
 
-/// Mail for the sender has somewhere to go, and as far as `level` says it is taken there. `<>` never fails: a bounce has no
-/// sender to reach.
-pub fn return_path(ask: &ReturnPath<'_>, known: &Answers) -> Step {
-    if ask.sender.is_empty() {
-        let exempt = Fact::holds(Basis::NOBODY, None);
-        return Step::Fact(Fact { reason: Some(Reason::NullSender), ..exempt });
+/// The DNS names a destination for mail to the sender, and it passes `level`. `<>` always holds: a bounce has no sender to
+/// reach (rule 10 of ARCHITECTURE.md).
+pub fn return_path(check: &ReturnPathCheck<'_>, known: &Answers) -> Evaluation {
+    if check.sender.is_empty() {
+        let exempt = Fact::holds(Provenance::NO_LOOKUP, None);
+        return Evaluation::Known(Fact { reason: Some(Reason::NullSender), ..exempt });
     }
-    let families = ask.over.families(ask.family);
-    // An AAAA record with a v4-mapped address is of no use to anybody; private addresses are somebody else's.
-    let fit = |address| is_global(address) && !ask.ours.contains(address);
-    let domain = match Site::of_path(ask.sender) {
-        Some(Site::Domain(domain)) => domain,
-        Some(Site::Literal(address)) => {
+    let families = check.over.families(check.family);
+    // Not v4-mapped addresses in AAAA records, nor private addresses, which belong to some other network.
+    let suitable = |address| is_global(address) && !check.ours.contains(address);
+    let without_lookup =
+        |reason, detail| Evaluation::Known(Fact::fails(reason, Provenance::NO_LOOKUP, detail));
+    let domain = match DomainOrLiteral::of_path(check.sender) {
+        Some(DomainOrLiteral::Domain(domain)) => domain,
+        Some(DomainOrLiteral::Literal(address)) => {
             let detail = Some(Detail::Address(address));
-            let good = fit(address) && families.contains(&Family::of(address));
-            return match ask.level {
-                _ if !good => {
-                    Step::Fact(Fact::fails(Reason::NoUsableAddress, Basis::NOBODY, detail))
+            let usable = suitable(address) && families.contains(&Family::of(address));
+            return match check.level {
+                _ if !usable => without_lookup(Reason::NoUsableAddress, detail),
+                ReturnPathLevel::Dns => {
+                    Evaluation::Known(Fact::holds(Provenance::NO_LOOKUP, detail))
                 }
-                Level::Dns => Step::Fact(Fact::holds(Basis::NOBODY, detail)),
-                level => Places::literal(address).probed(level, ask.sender, known),
+                level => ProbeTargets::literal(address).probe(level, check.sender, known),
             };
         }
-        None => return Step::Fact(Fact::fails(Reason::NotADomain, Basis::NOBODY, None)),
+        None => return without_lookup(Reason::NotADomain, None),
     };
-    let (exchanges, basis) = match exchanges(&domain, known) {
+    let (exchanges, provenance) = match exchanges(&domain, known) {
         Continue(found) => found,
-        Break(step) => return step,
+        Break(evaluation) => return evaluation,
     };
-    if ask.level > Level::Dns {
-        let places = Places::of(&exchanges, families, fit, basis, known);
-        return places.probed(ask.level, ask.sender, known);
+    if check.level > ReturnPathLevel::Dns {
+        let targets = ProbeTargets::of(&exchanges, families, suitable, provenance, known);
+        return targets.probe(check.level, check.sender, known);
     }
-    addresses(known, exchanges, families, fit).into_step(basis, Detail::host, |unfit| {
-        (Reason::NoUsableAddress, unfit.map(|(name, address)| Detail::host(name, address)))
-    })
+    find_address(known, exchanges, families, suitable).into_evaluation(
+        provenance,
+        Detail::host,
+        |unsuitable| {
+            let detail = unsuitable.map(|(name, address)| Detail::host(name, address));
+            (Reason::NoUsableAddress, detail)
+        },
+    )
 }
 
-/// Where mail for `domain` goes, the preferred first, at most [`MAX_EXCHANGES`]; or how it stands without that.
+/// The exchanges of `domain`, the preferred first, at most [`MAX_EXCHANGES`]; or the result without them.
 fn exchanges<'a>(
     domain: &'a DomainName,
     known: &'a Answers,
-) -> ControlFlow<Step, (Vec<&'a DomainName>, Basis)> {
+) -> ControlFlow<Evaluation, (Vec<&'a DomainName>, Provenance)> {
     let lookup = Lookup::MailExchanges(domain.clone());
-    let Some(answered) = known.get(&lookup) else {
-        return Break(Step::Need(vec![lookup]));
+    let Some(result) = known.get(&lookup) else {
+        return Break(Evaluation::NeedsLookups(vec![lookup]));
     };
-    let basis = Basis::of(answered);
-    let fails = |reason| Break(Step::Fact(Fact::fails(reason, basis, None)));
-    let unknown = |reason| Break(Step::Fact(Fact::unknown(reason, basis)));
-    let mut found: Vec<_> = match &answered.answer {
-        Answer::Records(records) => records.iter().filter_map(Record::exchange).collect(),
-        Answer::NoData => return Continue((vec![domain], basis)),
+    let provenance = Provenance::of(result);
+    let fails = |reason| Break(Evaluation::Known(Fact::fails(reason, provenance, None)));
+    let unknown = |reason| Break(Evaluation::Known(Fact::unknown(reason, provenance)));
+    let mut found: Vec<_> = match &result.answer {
+        Answer::Records(records) => records.iter().filter_map(DnsRecord::exchange).collect(),
+        Answer::NoData => return Continue((vec![domain], provenance)),
         Answer::NxDomain => return fails(Reason::Nxdomain),
         Answer::Unknown(reason) => return unknown(*reason),
-        // No answer to a question of this kind.
-        Answer::Yes(_) | Answer::No(..) => return unknown(Reason::NoSource),
+        // Not an answer to a DNS query.
+        Answer::Yes(_) | Answer::No(..) => return unknown(Reason::NoResolver),
     };
     found.sort();
-    // RFC 7505 §3: a null MX stands alone; beside others it is a mistake, and they count.
+    // RFC 7505 §3: a null MX stands alone. Beside other records it is a mistake and ignored.
     found.retain(|(_, host)| !host.is_root());
     if found.is_empty() {
         return fails(Reason::NullMx);
@@ -162,14 +147,5 @@ fn exchanges<'a>(
             hosts.push(host);
         }
     }
-    Continue((hosts, basis))
-}
-
-impl Record {
-    const fn exchange(&self) -> Option<(u16, &DomainName)> {
-        match self {
-            Self::Exchange { preference, host } => Some((*preference, host)),
-            _ => None,
-        }
-    }
+    Continue((hosts, provenance))
 }

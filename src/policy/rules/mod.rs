@@ -1,6 +1,6 @@
 //! `[[policy]]` rules: facts to a verdict, in file order, the first that fires wins.
 //!
-//! [`Rules::decide`] is pure. What it lacks it asks for, and it is asked again with the answers; so the relay, which waits
+//! [`PolicyRules::decide`] is pure. What it lacks it asks for, and it is asked again with the answers; so the relay, which waits
 //! for them, and a replay, which has them, run the same rules.
 //!
 //! A rule looks at a session from its [`PolicyStage`] on. A refusal is told at RCPT, where the envelope is known and the
@@ -13,71 +13,57 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-pub use self::require::{FactName, Require};
-pub use self::when::{Domains, Exempt, When};
-use super::Action;
-use super::facts::{Answers, Fact, Lookup, Reason, State, Step};
+pub use self::require::{FactName, Requirement};
+pub use self::when::{Domains, Exemption, When};
+use super::PolicyAction;
+use super::facts::{Answers, Evaluation, Fact, FactState, Lookup, Reason};
 use crate::addr::Networks;
+use crate::label::labels;
 
-/// How far a session is, from its beginning on.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum PolicyStage {
-    /// The client's address is known.
-    #[default]
-    Connect,
-    /// Its HELO or EHLO name too.
-    Helo,
-    /// And MAIL FROM.
-    Mail,
-    /// And one RCPT TO.
-    Rcpt,
-}
-
-impl PolicyStage {
-    pub const ALL: [Self; 4] = [Self::Connect, Self::Helo, Self::Mail, Self::Rcpt];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Helo => "helo",
-            Self::Mail => "mail",
-            Self::Rcpt => "rcpt",
-        }
+labels! {
+    /// How far a session is, from its beginning on.
+    #[derive(Default)]
+    pub enum PolicyStage {
+        /// The client's address is known.
+        #[default]
+        Connect = "connect",
+        /// Its HELO or EHLO name too.
+        Helo = "helo",
+        /// And MAIL FROM.
+        Mail = "mail",
+        /// And one RCPT TO.
+        Rcpt = "rcpt",
     }
 }
 
-/// Whether a rule's verdict is carried out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    #[default]
-    Enforce,
-    /// Decided and recorded only.
-    Shadow,
+labels! {
+    /// Whether a rule's verdict is carried out.
+    #[derive(Default)]
+    pub enum RuleMode {
+        #[default]
+        Enforce = "enforce",
+        /// Evaluated and recorded, not enforced.
+        Shadow = "shadow",
+    }
 }
 
 /// One `[[policy]]` rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct PolicyRule {
     /// Shown in replies, logs and metrics.
     pub name: Arc<str>,
     /// From when on it can be decided: never before what it looks at is known.
     pub at: PolicyStage,
     pub when: When,
     /// Whom it leaves alone.
-    pub exempt: Vec<Exempt>,
+    pub exempt: Vec<Exemption>,
     /// It fires unless all of these hold; one without any fires always.
-    pub require: Vec<Require>,
-    pub otherwise: Action,
-    /// When no requirement fails and one is unknown. Never [`Action::Reject`]. [`Action::Accept`] lets the rules after it
+    pub require: Vec<Requirement>,
+    pub otherwise: PolicyAction,
+    /// When no requirement fails and one is unknown. Never [`PolicyAction::Reject`]. [`PolicyAction::Accept`] lets the rules after it
     /// decide.
-    pub on_unknown: Action,
-    pub mode: Mode,
+    pub on_unknown: PolicyAction,
+    pub mode: RuleMode,
     /// Where people read more; told in replies.
     pub url: Option<Arc<str>>,
 }
@@ -100,7 +86,7 @@ pub struct Subject<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleMatch {
     pub rule: Arc<str>,
-    pub action: Action,
+    pub action: PolicyAction,
     /// The requirement that did not hold; `None` for a rule without any.
     pub cause: Option<(FactName, Fact)>,
     pub url: Option<Arc<str>>,
@@ -129,14 +115,14 @@ pub struct Decision {
 
 /// The `[[policy]]` rules in file order, and what they all need to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    rules: Vec<Rule>,
+pub struct PolicyRules {
+    rules: Vec<PolicyRule>,
     /// Our own addresses: mail that would come back to us reaches no sender.
     ours: Networks,
 }
 
-impl Rules {
-    pub fn new(rules: Vec<Rule>, ours: Networks) -> Self {
+impl PolicyRules {
+    pub fn new(rules: Vec<PolicyRule>, ours: Networks) -> Self {
         Self { rules, ours }
     }
 
@@ -144,14 +130,15 @@ impl Rules {
         self.rules.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+    pub fn iter(&self) -> impl Iterator<Item = &PolicyRule> {
         self.rules.iter()
     }
 
     /// Whether one of them may tag a message.
     pub fn tags(&self) -> bool {
-        let tags = |rule: &Rule| [rule.otherwise, rule.on_unknown].contains(&Action::Tag);
-        self.rules.iter().any(|rule| rule.mode == Mode::Enforce && tags(rule))
+        let tags =
+            |rule: &PolicyRule| [rule.otherwise, rule.on_unknown].contains(&PolicyAction::Tag);
+        self.rules.iter().any(|rule| rule.mode == RuleMode::Enforce && tags(rule))
     }
 
     /// The facts that the rules at `moment` build on, as far as they are known; a fact that several build on comes as often.
@@ -164,8 +151,8 @@ impl Rules {
         let concerned = self.rules.iter().filter(move |rule| rule.concerns(moment, subject));
         let required = concerned.flat_map(|rule| &rule.require);
         required.filter_map(move |require| match require.step(subject, &self.ours, known) {
-            Step::Fact(fact) => Some((require.fact, fact)),
-            Step::Need(_) => None,
+            Evaluation::Known(fact) => Some((require.fact, fact)),
+            Evaluation::NeedsLookups(_) => None,
         })
     }
 
@@ -179,9 +166,11 @@ impl Rules {
                 Judged::Holds => {}
                 Judged::Need(lookups) => {
                     need.extend(lookups);
-                    wanted |= rule.mode == Mode::Enforce;
+                    wanted |= rule.mode == RuleMode::Enforce;
                 }
-                Judged::Fires(fired) if rule.mode == Mode::Shadow => decision.shadow.push(fired),
+                Judged::Fires(fired) if rule.mode == RuleMode::Shadow => {
+                    decision.shadow.push(fired)
+                }
                 // What is asked for beyond this rule could change nothing.
                 Judged::Fires(fired) => {
                     if !wanted {
@@ -206,7 +195,7 @@ enum Judged {
     Fires(RuleMatch),
 }
 
-impl Rule {
+impl PolicyRule {
     fn concerns(&self, moment: PolicyStage, subject: &Subject<'_>) -> bool {
         self.at <= moment
             && self.when.matches(subject)
@@ -221,17 +210,17 @@ impl Rule {
         let mut unknown = None;
         for require in &self.require {
             match require.step(subject, ours, known) {
-                Step::Need(lookups) => need.extend(lookups),
-                Step::Fact(fact) => match fact.state {
-                    State::True => {}
+                Evaluation::NeedsLookups(lookups) => need.extend(lookups),
+                Evaluation::Known(fact) => match fact.state {
+                    FactState::True => {}
                     // The first in the rule's order is the reason, whatever is known first.
-                    State::False if !need.is_empty() => break,
-                    State::False => {
+                    FactState::False if !need.is_empty() => break,
+                    FactState::False => {
                         return Judged::Fires(
                             self.fired(self.otherwise, Some((require.fact, fact))),
                         );
                     }
-                    State::Unknown => {
+                    FactState::Unknown => {
                         unknown.get_or_insert((require.fact, fact));
                     }
                 },
@@ -239,14 +228,14 @@ impl Rule {
         }
         match unknown {
             _ if !need.is_empty() => Judged::Need(need),
-            Some(cause) if self.on_unknown != Action::Accept => {
+            Some(cause) if self.on_unknown != PolicyAction::Accept => {
                 Judged::Fires(self.fired(self.on_unknown, Some(cause)))
             }
             _ => Judged::Holds,
         }
     }
 
-    fn fired(&self, action: Action, cause: Option<(FactName, Fact)>) -> RuleMatch {
+    fn fired(&self, action: PolicyAction, cause: Option<(FactName, Fact)>) -> RuleMatch {
         RuleMatch { rule: Arc::clone(&self.name), action, cause, url: self.url.clone() }
     }
 }

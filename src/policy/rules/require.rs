@@ -1,47 +1,26 @@
 //! What a rule may require, and how the fact is made.
 
-use serde::{Deserialize, Serialize};
-
 use super::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
+use crate::label::labels;
 use crate::policy::facts::{
-    Answers, Level, Over, ReturnPath, Step, fcrdns, helo_resolves, receive_path, recipient,
-    return_path, reverse_name,
+    Answers, Evaluation, FamilyRequirement, ReturnPathCheck, ReturnPathLevel, fcrdns,
+    helo_resolves, receive_path, recipient, return_path, reverse_name,
 };
 
-/// The facts by the names that rules and metrics use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FactName {
-    ReverseName,
-    Fcrdns,
-    HeloResolves,
-    ReturnPath,
-    Recipient,
-    ReceivePath,
+labels! {
+    /// The facts by the names that rules and metrics use.
+    pub enum FactName {
+        ReverseName = "reverse_name",
+        Fcrdns = "fcrdns",
+        HeloResolves = "helo_resolves",
+        ReturnPath = "return_path",
+        Recipient = "recipient",
+        ReceivePath = "receive_path",
+    }
 }
 
 impl FactName {
-    pub const ALL: [Self; 6] = [
-        Self::ReverseName,
-        Self::Fcrdns,
-        Self::HeloResolves,
-        Self::ReturnPath,
-        Self::Recipient,
-        Self::ReceivePath,
-    ];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ReverseName => "reverse_name",
-            Self::Fcrdns => "fcrdns",
-            Self::HeloResolves => "helo_resolves",
-            Self::ReturnPath => "return_path",
-            Self::Recipient => "recipient",
-            Self::ReceivePath => "receive_path",
-        }
-    }
-
     /// When all that it is made from is known.
     pub const fn moment(self) -> PolicyStage {
         match self {
@@ -55,18 +34,23 @@ impl FactName {
 
 /// One requirement: `"fcrdns"`, or `{ fact = "return_path", level = "smtp", over = "any" }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Require {
+pub struct Requirement {
     pub fact: FactName,
     /// Of the return path.
-    pub level: Level,
+    pub level: ReturnPathLevel,
     /// Of the return path.
-    pub over: Over,
+    pub over: FamilyRequirement,
 }
 
-impl Require {
+impl Requirement {
     /// The fact, or what it needs. What `subject` does not tell yet cannot be required: rules come no earlier than
     /// [`FactName::moment`], so that is as if the client had said nothing.
-    pub(super) fn step(&self, subject: &Subject<'_>, ours: &Networks, known: &Answers) -> Step {
+    pub(super) fn step(
+        &self,
+        subject: &Subject<'_>,
+        ours: &Networks,
+        known: &Answers,
+    ) -> Evaluation {
         let family = Family::of(subject.client);
         match self.fact {
             FactName::ReverseName => reverse_name(subject.client, known),
@@ -75,7 +59,7 @@ impl Require {
             FactName::ReturnPath => {
                 let sender = subject.sender.unwrap_or_default();
                 let (over, level) = (self.over, self.level);
-                return_path(&ReturnPath { sender, family, over, level, ours }, known)
+                return_path(&ReturnPathCheck { sender, family, over, level, ours }, known)
             }
             FactName::Recipient => recipient(subject.recipient.unwrap_or_default(), known),
             FactName::ReceivePath => receive_path(family, known),

@@ -8,25 +8,27 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::Family;
-use crate::policy::facts::{Answer, DomainName, Level, LookupResult, Over, Record, Source};
+use crate::policy::facts::{
+    Answer, DnsRecord, DomainName, FamilyRequirement, LookupResult, ReturnPathLevel, Source,
+};
 
 const CLIENT: &str = "2001:db8::25";
 
-fn require(fact: FactName) -> Require {
-    Require { fact, level: Level::Dns, over: Over::Any }
+fn require(fact: FactName) -> Requirement {
+    Requirement { fact, level: ReturnPathLevel::Dns, over: FamilyRequirement::Any }
 }
 
 /// Enforced, with no exemption, from the moment on that what it requires is known.
-fn rule(name: &str, facts: &[FactName], otherwise: Action) -> Rule {
-    Rule {
+fn rule(name: &str, facts: &[FactName], otherwise: PolicyAction) -> PolicyRule {
+    PolicyRule {
         name: name.into(),
         at: facts.iter().map(|fact| fact.moment()).max().unwrap_or_default(),
         when: When::default(),
         exempt: Vec::new(),
         require: facts.iter().copied().map(require).collect(),
         otherwise,
-        on_unknown: Action::Tempfail,
-        mode: Mode::Enforce,
+        on_unknown: PolicyAction::Tempfail,
+        mode: RuleMode::Enforce,
         url: None,
     }
 }
@@ -58,9 +60,9 @@ fn world(lookup: &Lookup, is: &[&str]) -> Answer {
     match lookup {
         Lookup::Reverse(_) if says("no ptr") => Answer::NxDomain,
         Lookup::Reverse(_) if says("ptr unknown") => Answer::Unknown(Reason::Servfail),
-        Lookup::Reverse(_) => Answer::Records(vec![Record::Name(name("mta.a.example"))]),
+        Lookup::Reverse(_) => Answer::Records(vec![DnsRecord::Name(name("mta.a.example"))]),
         Lookup::Addresses(..) if says("no address") => Answer::NoData,
-        Lookup::Addresses(_, Family::Ipv6) => Answer::Records(vec![Record::Address(client)]),
+        Lookup::Addresses(_, Family::Ipv6) => Answer::Records(vec![DnsRecord::Address(client)]),
         Lookup::Addresses(_, Family::Ipv4) => Answer::NoData,
         Lookup::MailExchanges(_) if says("no domain") => Answer::NxDomain,
         Lookup::MailExchanges(_) => Answer::NoData,
@@ -73,12 +75,12 @@ fn world(lookup: &Lookup, is: &[&str]) -> Answer {
 
 /// Asks and answers until all is known: what is decided then, and what was asked.
 fn settle(
-    rules: &[Rule],
+    rules: &[PolicyRule],
     moment: PolicyStage,
     subject: &Subject<'_>,
     is: &[&str],
 ) -> (Decision, Vec<Lookup>) {
-    let rules = Rules::new(rules.to_vec(), Networks::default());
+    let rules = PolicyRules::new(rules.to_vec(), Networks::default());
     let mut known = Answers::default();
     let mut asked = Vec::new();
     loop {
@@ -105,19 +107,19 @@ fn told(fired: Option<&RuleMatch>) -> String {
     )
 }
 
-fn ruling(rules: &[Rule], is: &[&str]) -> String {
+fn ruling(rules: &[PolicyRule], is: &[&str]) -> String {
     of(rules, &subject(), is)
 }
 
-fn of(rules: &[Rule], subject: &Subject<'_>, is: &[&str]) -> String {
+fn of(rules: &[PolicyRule], subject: &Subject<'_>, is: &[&str]) -> String {
     let (decision, _) = settle(rules, PolicyStage::Rcpt, subject, is);
     told(decision.ruling.unwrap().as_ref())
 }
 
 #[test]
 fn the_first_that_fires_wins() {
-    let fcrdns = rule("named", &[FactName::Fcrdns], Action::Tempfail);
-    let path = rule("back", &[FactName::ReturnPath], Action::Reject);
+    let fcrdns = rule("named", &[FactName::Fcrdns], PolicyAction::Tempfail);
+    let path = rule("back", &[FactName::ReturnPath], PolicyAction::Reject);
     let rules = [fcrdns.clone(), path.clone()];
     assert_eq!(ruling(&rules, &[]), "none");
     assert_eq!(ruling(&rules, &["no ptr"]), "named tempfail fcrdns.no_ptr");
@@ -129,7 +131,7 @@ fn the_first_that_fires_wins() {
 
 #[test]
 fn all_that_a_rule_requires_must_hold() {
-    let both = rule("both", &[FactName::Fcrdns, FactName::ReturnPath], Action::Reject);
+    let both = rule("both", &[FactName::Fcrdns, FactName::ReturnPath], PolicyAction::Reject);
     assert_eq!(ruling(std::slice::from_ref(&both), &[]), "none");
     assert_eq!(ruling(std::slice::from_ref(&both), &["no ptr"]), "both reject fcrdns.no_ptr");
     // What fails counts more than what is unknown, also when that comes first.
@@ -140,14 +142,14 @@ fn all_that_a_rule_requires_must_hold() {
 
 #[test]
 fn a_rule_that_accepts_ends_the_search() {
-    let ours = Rule {
+    let ours = PolicyRule {
         when: When {
             networks: Networks::new(["2001:db8::/32".parse().unwrap()]),
             ..When::default()
         },
-        ..rule("ours", &[], Action::Accept)
+        ..rule("ours", &[], PolicyAction::Accept)
     };
-    let named = rule("named", &[FactName::Fcrdns], Action::Reject);
+    let named = rule("named", &[FactName::Fcrdns], PolicyAction::Reject);
     let rules = [ours, named];
     let (decision, asked) = settle(&rules, PolicyStage::Rcpt, &subject(), &["no ptr"]);
     assert_eq!((told(decision.ruling.unwrap().as_ref()).as_str(), asked), ("ours accept", vec![]));
@@ -157,9 +159,11 @@ fn a_rule_that_accepts_ends_the_search() {
 
 #[test]
 fn unknown_that_is_accepted_leaves_it_to_the_rules_after_it() {
-    let lenient =
-        Rule { on_unknown: Action::Accept, ..rule("named", &[FactName::Fcrdns], Action::Reject) };
-    let back = rule("back", &[FactName::ReturnPath], Action::Tempfail);
+    let lenient = PolicyRule {
+        on_unknown: PolicyAction::Accept,
+        ..rule("named", &[FactName::Fcrdns], PolicyAction::Reject)
+    };
+    let back = rule("back", &[FactName::ReturnPath], PolicyAction::Tempfail);
     let rules = [lenient, back];
     assert_eq!(ruling(&rules, &["ptr unknown"]), "none");
     let told = ruling(&rules, &["ptr unknown", "no domain"]);
@@ -169,9 +173,11 @@ fn unknown_that_is_accepted_leaves_it_to_the_rules_after_it() {
 
 #[test]
 fn those_who_are_exempt_are_left_alone() {
-    let all =
-        Rule { exempt: Exempt::ALL.to_vec(), ..rule("named", &[FactName::Fcrdns], Action::Reject) };
-    let none = rule("named", &[FactName::Fcrdns], Action::Reject);
+    let all = PolicyRule {
+        exempt: Exemption::ALL.to_vec(),
+        ..rule("named", &[FactName::Fcrdns], PolicyAction::Reject)
+    };
+    let none = rule("named", &[FactName::Fcrdns], PolicyAction::Reject);
     let to = |recipient| Subject { recipient: Some(recipient), ..subject() };
     for exempt in [
         Subject { sender: Some(""), ..subject() },
@@ -204,7 +210,7 @@ fn those_who_are_exempt_are_left_alone() {
 #[test]
 fn conditions_say_whom_a_rule_is_about() {
     let fires = |when: When, subject: &Subject<'_>| {
-        of(&[Rule { when, ..rule("r", &[], Action::Tempfail) }], subject, &[]) != "none"
+        of(&[PolicyRule { when, ..rule("r", &[], PolicyAction::Tempfail) }], subject, &[]) != "none"
     };
     let any = When::default;
     let v4 = Subject { client: "::ffff:192.0.2.1".parse().unwrap(), ..subject() };
@@ -241,8 +247,8 @@ fn conditions_say_whom_a_rule_is_about() {
 #[test]
 fn a_rule_waits_for_its_moment() {
     let rules = [
-        rule("named", &[FactName::Fcrdns], Action::Tempfail),
-        rule("back", &[FactName::ReturnPath], Action::Reject),
+        rule("named", &[FactName::Fcrdns], PolicyAction::Tempfail),
+        rule("back", &[FactName::ReturnPath], PolicyAction::Reject),
     ];
     let early = Subject { helo: None, sender: None, recipient: None, ..subject() };
     let (decision, asked) = settle(&rules, PolicyStage::Connect, &early, &["no domain"]);
@@ -252,14 +258,14 @@ fn a_rule_waits_for_its_moment() {
 
 #[test]
 fn a_rule_in_shadow_is_recorded_and_changes_nothing() {
-    let shadow = |name, facts: &[FactName], otherwise| Rule {
-        mode: Mode::Shadow,
+    let shadow = |name, facts: &[FactName], otherwise| PolicyRule {
+        mode: RuleMode::Shadow,
         ..rule(name, facts, otherwise)
     };
     let rules = [
-        shadow("try named", &[FactName::Fcrdns], Action::Reject),
-        rule("back", &[FactName::ReturnPath], Action::Tempfail),
-        shadow("never seen", &[], Action::Reject),
+        shadow("try named", &[FactName::Fcrdns], PolicyAction::Reject),
+        rule("back", &[FactName::ReturnPath], PolicyAction::Tempfail),
+        shadow("never seen", &[], PolicyAction::Reject),
     ];
     let (decision, _) = settle(&rules, PolicyStage::Rcpt, &subject(), &["no ptr", "no domain"]);
     let shadows: Vec<_> = decision.shadow.iter().map(|fired| told(Some(fired))).collect();
@@ -273,9 +279,11 @@ fn a_rule_in_shadow_is_recorded_and_changes_nothing() {
 
 #[test]
 fn the_ruling_does_not_wait_for_rules_in_shadow() {
-    let shadow =
-        Rule { mode: Mode::Shadow, ..rule("try named", &[FactName::Fcrdns], Action::Reject) };
-    let rules = Rules::new(vec![shadow], Networks::default());
+    let shadow = PolicyRule {
+        mode: RuleMode::Shadow,
+        ..rule("try named", &[FactName::Fcrdns], PolicyAction::Reject)
+    };
+    let rules = PolicyRules::new(vec![shadow], Networks::default());
     let decision = rules.decide(PolicyStage::Rcpt, &subject(), &Answers::default());
     assert_eq!(decision.ruling, Some(None));
     assert_eq!(decision.need, [Lookup::Reverse(CLIENT.parse().unwrap())]);
@@ -284,9 +292,9 @@ fn the_ruling_does_not_wait_for_rules_in_shadow() {
 #[test]
 fn what_could_change_nothing_is_not_asked_for() {
     let rules = [
-        rule("named", &[FactName::Fcrdns], Action::Tempfail),
-        rule("nobody", &[], Action::Reject),
-        rule("back", &[FactName::ReturnPath, FactName::Recipient], Action::Reject),
+        rule("named", &[FactName::Fcrdns], PolicyAction::Tempfail),
+        rule("nobody", &[], PolicyAction::Reject),
+        rule("back", &[FactName::ReturnPath, FactName::Recipient], PolicyAction::Reject),
     ];
     let (decision, asked) = settle(&rules, PolicyStage::Rcpt, &subject(), &[]);
     assert_eq!(told(decision.ruling.unwrap().as_ref()), "nobody reject");
@@ -294,8 +302,8 @@ fn what_could_change_nothing_is_not_asked_for() {
     assert!(asked_for(|lookup| matches!(lookup, Lookup::Reverse(_))));
     assert!(!asked_for(|lookup| matches!(lookup, Lookup::MailExchanges(_) | Lookup::Recipient(_))));
     // A rule that fails on one fact does not wait for its others.
-    let rules = Rules::new(
-        vec![rule("both", &[FactName::ReceivePath, FactName::Fcrdns], Action::Tempfail)],
+    let rules = PolicyRules::new(
+        vec![rule("both", &[FactName::ReceivePath, FactName::Fcrdns], PolicyAction::Tempfail)],
         Networks::default(),
     );
     let mut known = Answers::default();
@@ -306,24 +314,30 @@ fn what_could_change_nothing_is_not_asked_for() {
     assert_eq!(told(decision.ruling.unwrap().as_ref()), "both tempfail receive_path.not_reached");
 }
 
-fn any_action() -> impl Strategy<Value = Action> {
-    prop::sample::select(vec![Action::Accept, Action::Tag, Action::Tempfail, Action::Reject])
+fn any_action() -> impl Strategy<Value = PolicyAction> {
+    prop::sample::select(vec![
+        PolicyAction::Accept,
+        PolicyAction::Tag,
+        PolicyAction::Tempfail,
+        PolicyAction::Reject,
+    ])
 }
 
-fn any_rule() -> impl Strategy<Value = Rule> {
+fn any_rule() -> impl Strategy<Value = PolicyRule> {
     let facts = prop::collection::vec(prop::sample::select(FactName::ALL.to_vec()), 0..4);
-    let lenient = prop::sample::select(vec![Action::Accept, Action::Tag, Action::Tempfail]);
+    let lenient =
+        prop::sample::select(vec![PolicyAction::Accept, PolicyAction::Tag, PolicyAction::Tempfail]);
     (facts, any_action(), lenient, any::<bool>(), any::<bool>()).prop_map(
-        |(facts, otherwise, on_unknown, shadow, exempt)| Rule {
+        |(facts, otherwise, on_unknown, shadow, exempt)| PolicyRule {
             on_unknown,
-            mode: if shadow { Mode::Shadow } else { Mode::Enforce },
-            exempt: if exempt { Exempt::ALL.to_vec() } else { Vec::new() },
+            mode: if shadow { RuleMode::Shadow } else { RuleMode::Enforce },
+            exempt: if exempt { Exemption::ALL.to_vec() } else { Vec::new() },
             ..rule("r", &facts, otherwise)
         },
     )
 }
 
-fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+fn any_rules() -> impl Strategy<Value = Vec<PolicyRule>> {
     prop::collection::vec(any_rule(), 0..6).prop_map(|mut rules| {
         for (n, rule) in rules.iter_mut().enumerate() {
             rule.name = format!("r{n}").into();
@@ -335,14 +349,14 @@ fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
 fn any_answer() -> impl Strategy<Value = Answer> {
     let client: IpAddr = CLIENT.parse().unwrap();
     prop::sample::select(vec![
-        Answer::Records(vec![Record::Address(client)]),
-        Answer::Records(vec![Record::Name(name("mta.a.example"))]),
+        Answer::Records(vec![DnsRecord::Address(client)]),
+        Answer::Records(vec![DnsRecord::Name(name("mta.a.example"))]),
         Answer::NoData,
         Answer::NxDomain,
         Answer::Yes(None),
         Answer::No(Reason::NoSuchMailbox, None),
         Answer::Unknown(Reason::Timeout),
-        Answer::Unknown(Reason::Limited),
+        Answer::Unknown(Reason::RateLimited),
     ])
 }
 
@@ -356,7 +370,7 @@ proptest! {
         moment in prop::sample::select(PolicyStage::ALL.to_vec()),
         one_by_one in any::<bool>(),
     ) {
-        let rules = Rules::new(rules, Networks::default());
+        let rules = PolicyRules::new(rules, Networks::default());
         let subject = subject();
         let answers = RefCell::new(answers.into_iter().cycle());
         let mut known = Answers::default();
@@ -367,8 +381,8 @@ proptest! {
             prop_assert_eq!(needed.len(), decision.need.len(), "asked twice at once");
             for fired in decision.shadow.iter().chain(decision.ruling.iter().flatten()) {
                 let unknown =
-                    matches!(&fired.cause, Some((_, fact)) if fact.state == State::Unknown);
-                prop_assert!(!unknown || fired.action < Action::Reject);
+                    matches!(&fired.cause, Some((_, fact)) if fact.state == FactState::Unknown);
+                prop_assert!(!unknown || fired.action < PolicyAction::Reject);
             }
             if let Some(early) = &early {
                 prop_assert_eq!(decision.ruling.as_ref(), Some(early));

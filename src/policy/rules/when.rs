@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
-
 use super::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
-use crate::policy::facts::{DomainName, Site};
+use crate::label::labels;
+use crate::policy::facts::{DomainName, DomainOrLiteral};
 
 /// Conditions; all of those given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,11 +42,11 @@ impl When {
     }
 
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        let path = |path: Option<&str>| path.and_then(Site::of_path);
+        let path = |path: Option<&str>| path.and_then(DomainOrLiteral::of_path);
         self.family.is_none_or(|family| family == Family::of(subject.client))
             && (self.networks.is_empty() || self.networks.contains(subject.client))
             && (self.listeners.is_empty() || self.listeners.contains(&subject.listener))
-            && self.helo.cover(|| subject.helo.and_then(Site::parse))
+            && self.helo.cover(|| subject.helo.and_then(DomainOrLiteral::parse))
             && self.sender.cover(|| path(subject.sender))
             && self.recipient.cover(|| path(subject.recipient))
             && self.tls.is_none_or(|tls| tls == subject.tls)
@@ -74,44 +73,32 @@ impl Domains {
     }
 
     /// Whether there is no condition, or `said` fulfils it.
-    fn cover(&self, said: impl FnOnce() -> Option<Site>) -> bool {
+    fn cover(&self, said: impl FnOnce() -> Option<DomainOrLiteral>) -> bool {
         if self.is_empty() {
             return true;
         }
         match said() {
-            Some(Site::Domain(domain)) => self.contain(&domain),
-            Some(Site::Literal(_)) | None => false,
+            Some(DomainOrLiteral::Domain(domain)) => self.contain(&domain),
+            Some(DomainOrLiteral::Literal(_)) | None => false,
         }
     }
 }
 
-/// Whom a rule leaves alone unless its `exempt` says otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Exempt {
-    /// `MAIL FROM:<>`: bounces.
-    NullSender,
-    /// `postmaster` at any domain or none (RFC 5321 §4.5.1).
-    Postmaster,
-    /// `abuse` at any domain (RFC 2142 §4).
-    Abuse,
-    /// A client whose AUTH succeeded.
-    Authenticated,
+labels! {
+    /// Whom a rule leaves alone unless its `exempt` says otherwise.
+    pub enum Exemption {
+        /// `MAIL FROM:<>`: bounces.
+        NullSender = "null-sender",
+        /// `postmaster` at any domain or none (RFC 5321 §4.5.1).
+        Postmaster = "postmaster",
+        /// `abuse` at any domain (RFC 2142 §4).
+        Abuse = "abuse",
+        /// A client whose AUTH succeeded.
+        Authenticated = "authenticated",
+    }
 }
 
-impl Exempt {
-    pub const ALL: [Self; 4] =
-        [Self::NullSender, Self::Postmaster, Self::Abuse, Self::Authenticated];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NullSender => "null-sender",
-            Self::Postmaster => "postmaster",
-            Self::Abuse => "abuse",
-            Self::Authenticated => "authenticated",
-        }
-    }
-
+impl Exemption {
     pub fn covers(self, subject: &Subject<'_>) -> bool {
         // Every rule asks this of every recipient, and hardly any begins so.
         let mailbox = |name: &str| {

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::{Postfix, bare, words};
 use crate::addr::is_global;
 use crate::readiness::CheckRequest;
-use crate::readiness::finding::{Check, Findings};
+use crate::readiness::finding::{CheckName, Findings};
 
 /// A network that is larger than this is no site's own.
 const SHORTEST_V4: u8 = 8;
@@ -83,7 +83,7 @@ fn unbracketed(list: &str) -> Option<&str> {
 }
 
 fn mynetworks(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
-    let check = Check::PostfixMynetworks;
+    let check = CheckName::PostfixMynetworks;
     let list = postfix.main("mynetworks");
     let seen = format!("mynetworks = {list}");
     let open = open(list);
@@ -153,7 +153,7 @@ fn lacking(list: &str, asked: &CheckRequest) -> Vec<IpNet> {
 }
 
 fn xclient(postfix: &Postfix, parameter: &str, findings: &mut Findings) {
-    let check = Check::PostfixXclient;
+    let check = CheckName::PostfixXclient;
     let own = postfix.own.iter().filter(|((_, name), _)| name == parameter);
     let own = own.map(|((service, _), value)| (service.as_str(), value.as_str()));
     let mut all = vec![("main.cf", postfix.main(parameter))];

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::finding::Findings;
-use super::{CheckRequest, Known};
+use super::{CheckRequest, KnownAnswers};
 use crate::policy::facts::DomainName;
 
 /// What is read of main.cf.
@@ -167,7 +167,7 @@ impl Postfix {
     }
 }
 
-pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
     let Some(postfix) = &asked.postfix else { return };
     receiving::judge(postfix, asked, findings);
     sending::judge(postfix, asked, known, findings);

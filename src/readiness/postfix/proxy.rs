@@ -3,7 +3,7 @@
 
 use super::lists::trusts_loopback;
 use super::{Postfix, Service, bare, quoted};
-use crate::readiness::finding::{Check, Findings};
+use crate::readiness::finding::{CheckName, Findings};
 
 const SMTPD: &str = "smtpd_upstream_proxy_protocol";
 const POSTSCREEN: &str = "postscreen_upstream_proxy_protocol";
@@ -11,7 +11,7 @@ const POSTSCREEN: &str = "postscreen_upstream_proxy_protocol";
 const PORT: u16 = 10025;
 
 pub(super) fn judge(postfix: &Postfix, findings: &mut Findings) {
-    let check = Check::PostfixProxy;
+    let check = CheckName::PostfixProxy;
     for parameter in [SMTPD, POSTSCREEN] {
         let everywhere = postfix.main(parameter);
         if !everywhere.is_empty() {

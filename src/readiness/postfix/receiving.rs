@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{CLIENT, Postfix, bare, words};
 use crate::addr::is_global;
 use crate::readiness::CheckRequest;
-use crate::readiness::finding::{Check, Findings};
+use crate::readiness::finding::{CheckName, Findings};
 
 pub(super) fn judge(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
     protocols(postfix, findings);
@@ -13,7 +13,7 @@ pub(super) fn judge(postfix: &Postfix, asked: &CheckRequest, findings: &mut Find
 }
 
 fn protocols(postfix: &Postfix, findings: &mut Findings) {
-    let check = Check::PostfixProtocols;
+    let check = CheckName::PostfixProtocols;
     let has = |value: &str, protocol| words(value).any(|word| word == "all" || word == protocol);
     let value = postfix.main("inet_protocols");
     let seen = format!("inet_protocols = {value}");
@@ -43,7 +43,7 @@ fn literal(word: &str) -> Option<IpAddr> {
 }
 
 fn interfaces(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
-    let check = Check::PostfixInterfaces;
+    let check = CheckName::PostfixInterfaces;
     let value = postfix.main("inet_interfaces");
     let seen = format!("inet_interfaces = {value}");
     if !postfix

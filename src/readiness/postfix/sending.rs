@@ -4,15 +4,15 @@ use std::net::IpAddr;
 
 use super::{CLIENT, Postfix, bare};
 use crate::addr::{Family, is_global};
-use crate::policy::facts::{DomainName, State, fcrdns};
-use crate::readiness::finding::{Check, Findings};
+use crate::policy::facts::{DomainName, FactState, fcrdns};
+use crate::readiness::finding::{CheckName, Findings};
 use crate::readiness::sender;
-use crate::readiness::{CheckRequest, Known};
+use crate::readiness::{CheckRequest, KnownAnswers};
 
 pub(super) fn judge(
     postfix: &Postfix,
     asked: &CheckRequest,
-    known: &Known,
+    known: &KnownAnswers,
     findings: &mut Findings,
 ) {
     preference(postfix, findings);
@@ -21,7 +21,7 @@ pub(super) fn judge(
 }
 
 fn preference(postfix: &Postfix, findings: &mut Findings) {
-    let check = Check::PostfixPreference;
+    let check = CheckName::PostfixPreference;
     let (value, own) = postfix.of(CLIENT, "smtp_address_preference");
     let seen = format!("smtp_address_preference = {value}");
     if value == "ipv4" {
@@ -34,7 +34,7 @@ fn preference(postfix: &Postfix, findings: &mut Findings) {
 }
 
 fn bind(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
-    let check = Check::PostfixBind;
+    let check = CheckName::PostfixBind;
     let (value, own) = postfix.of(CLIENT, "smtp_bind_address6");
     let (ipv4, _) = postfix.of(CLIENT, "smtp_bind_address");
     let seen = format!("smtp_bind_address6 = {value}");
@@ -80,7 +80,7 @@ fn bind(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
 
 /// A global IPv6 address of the interface that has `ipv4`, or of any.
 fn beside(asked: &CheckRequest, ipv4: Option<IpAddr>) -> Option<IpAddr> {
-    let has = |one: &&crate::readiness::Interface| {
+    let has = |one: &&crate::readiness::HostInterface| {
         one.addresses.iter().any(|net| Some(net.addr()) == ipv4)
     };
     let same = asked.interfaces.iter().filter(has);
@@ -90,14 +90,15 @@ fn beside(asked: &CheckRequest, ipv4: Option<IpAddr>) -> Option<IpAddr> {
 }
 
 /// The name in EHLO beside the confirmed reverse name of the IPv6 senders.
-fn helo(postfix: &Postfix, asked: &CheckRequest, known: &Known, findings: &mut Findings) {
-    let check = Check::PostfixHelo;
+fn helo(postfix: &Postfix, asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
+    let check = CheckName::PostfixHelo;
     let (value, own) = postfix.helo_name();
     let seen = format!("smtp_helo_name = {value}");
     let mut names: Vec<DomainName> = Vec::new();
     for sender in sender::of(asked, Family::Ipv6).filter(|ip| is_global(*ip)) {
         let Some(fact) = known.fact(|answers| fcrdns(sender, answers)) else { return };
-        let name = fact.detail.filter(|_| fact.state == State::True).map(|name| name.to_string());
+        let name =
+            fact.detail.filter(|_| fact.state == FactState::True).map(|name| name.to_string());
         names.extend(name.as_deref().and_then(DomainName::parse));
     }
     names.sort();

@@ -8,52 +8,52 @@
 //! here, and one (`p-macro-multiple`) on `%{p}`, which is always `unknown`. `exp=` is read, not followed: explanations are
 //! no results.
 
+mod eval;
 mod macros;
 mod record;
-mod walk;
 
 use std::net::IpAddr;
 
+use self::eval::{MAX_LOOKUPS, MAX_VOID, Stop, Verdict, Walk};
 use self::record::{Mechanism, Qualifier, Record, is_sender_id, is_spf};
-use self::walk::{MAX_LOOKUPS, MAX_VOID, Stop, Verdict, Walk};
-use super::finding::{Check, Findings};
+use super::finding::{CheckName, Findings};
 use super::known::in_words;
 use super::smtp::word;
-use super::{CheckRequest, Known, Texts};
+use super::{CheckRequest, KnownAnswers, TxtAnswer};
 use crate::addr::{Family, is_global};
 
-pub(super) fn judge(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+pub(super) fn judge(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
     let domain = &asked.domain;
     let texts: &[Vec<u8>] = match known.texts(domain) {
         None => return,
-        Some(Texts::Unknown(reason)) => {
-            findings.unanswered(Check::SpfRecord, domain, "TXT", *reason);
+        Some(TxtAnswer::Unknown(reason)) => {
+            findings.unanswered(CheckName::SpfRecord, domain, "TXT", *reason);
             return;
         }
-        Some(Texts::NoData | Texts::NxDomain) => &[],
-        Some(Texts::Found(texts)) => texts,
+        Some(TxtAnswer::NoData | TxtAnswer::NxDomain) => &[],
+        Some(TxtAnswer::Found(texts)) => texts,
     };
     if let Some(text) = texts.iter().find(|text| is_sender_id(text)) {
         let seen = format!("a Sender ID record: {}", String::from_utf8_lossy(text));
         let advice = "Remove it: Sender ID is historic (RFC 4406, RFC 6686), and nobody reads it.";
-        findings.warn(Check::SenderId, domain, seen, advice);
+        findings.warn(CheckName::SenderId, domain, seen, advice);
     }
     let records: Vec<&Vec<u8>> = texts.iter().filter(|text| is_spf(text)).collect();
     let text = match records.as_slice() {
         [] => {
             let advice = format!("Publish TXT of {domain}: \"{}\".", proposal(asked));
-            findings.fail(Check::SpfRecord, domain, "no SPF record", advice);
+            findings.fail(CheckName::SpfRecord, domain, "no SPF record", advice);
             return;
         }
         [one] => one,
         several => {
             let seen =
                 format!("{} SPF records; receivers then take none (RFC 7208 §4.5)", several.len());
-            findings.fail(Check::SpfRecord, domain, seen, "Join them into one record.");
+            findings.fail(CheckName::SpfRecord, domain, seen, "Join them into one record.");
             return;
         }
     };
-    findings.pass(Check::SpfRecord, domain, String::from_utf8_lossy(text));
+    findings.pass(CheckName::SpfRecord, domain, String::from_utf8_lossy(text));
     let record = Record::parse(text);
     syntax(&record, asked, findings);
     all(&record, asked, findings);
@@ -81,7 +81,7 @@ fn term(sender: IpAddr) -> String {
 }
 
 fn syntax(record: &Record, asked: &CheckRequest, findings: &mut Findings) {
-    let check = Check::SpfSyntax;
+    let check = CheckName::SpfSyntax;
     for mistake in &record.mistakes {
         let advice = "Correct this term: receivers take the whole record for broken (permerror).";
         findings.fail(check, &asked.domain, mistake, advice);
@@ -97,7 +97,7 @@ fn syntax(record: &Record, asked: &CheckRequest, findings: &mut Findings) {
 }
 
 fn all(record: &Record, asked: &CheckRequest, findings: &mut Findings) {
-    let check = Check::SpfAll;
+    let check = CheckName::SpfAll;
     let all = record.directives.iter().find(|one| one.mechanism == Mechanism::All);
     match (all.map(|all| all.qualifier), &record.redirect) {
         (Some(Qualifier::Pass), _) => {
@@ -136,7 +136,7 @@ fn all(record: &Record, asked: &CheckRequest, findings: &mut Findings) {
 }
 
 /// What the record asks of receivers, over either family.
-fn costs(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+fn costs(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
     let domain = &asked.domain;
     let helo = helo(asked);
     let counted = Family::ALL.map(|family| Walk::count(known, domain, &helo, family));
@@ -144,18 +144,23 @@ fn costs(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     if v4.asks_for_reverse_name {
         let advice = "Replace ptr and %{p} by ip6: and ip4: terms: RFC 7208 §5.5 says not to use them, and some \
                       receivers skip them.";
-        findings.warn(Check::SpfPtr, domain, "it asks for the sender's reverse name (ptr)", advice);
+        findings.warn(
+            CheckName::SpfPtr,
+            domain,
+            "it asks for the sender's reverse name (ptr)",
+            advice,
+        );
     }
     for why in &v4.broken {
         let advice = "Correct it, or leave the term out: receivers take the whole record for broken (permerror).";
-        findings.fail(Check::SpfSyntax, domain, why, advice);
+        findings.fail(CheckName::SpfSyntax, domain, why, advice);
     }
     let lookups = v4.lookups;
     if lookups > MAX_LOOKUPS {
         let seen = format!("{lookups} terms ask the DNS; RFC 7208 §4.6.4 allows {MAX_LOOKUPS}");
         let advice = "Replace include:, a and mx by the ip6: and ip4: terms that they stand for, or drop what sends no \
                       more.";
-        findings.fail(Check::SpfLookups, domain, seen, advice);
+        findings.fail(CheckName::SpfLookups, domain, seen, advice);
     } else if let Some(reason) = v4.unknown.or(v6.unknown) {
         let seen = format!(
             "at least {lookups} terms ask the DNS; not all could be followed: {}",
@@ -163,10 +168,10 @@ fn costs(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
         );
         let advice =
             "Check the name servers of the domains that the record names, then run this again.";
-        findings.unknown(Check::SpfLookups, domain, seen, advice);
+        findings.unknown(CheckName::SpfLookups, domain, seen, advice);
     } else {
         let seen = format!("{lookups} of at most {MAX_LOOKUPS} terms ask the DNS");
-        findings.pass(Check::SpfLookups, domain, seen);
+        findings.pass(CheckName::SpfLookups, domain, seen);
     }
     let worse = if v6.voids.len() >= v4.voids.len() { &v6 } else { &v4 };
     let over = if v6.voids.len() == v4.voids.len() {
@@ -179,23 +184,23 @@ fn costs(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     };
     let names = worse.voids.join(", ");
     match worse.voids.len() {
-        0 => findings.pass(Check::SpfVoidLookups, domain, "each question has an answer"),
+        0 => findings.pass(CheckName::SpfVoidLookups, domain, "each question has an answer"),
         few if few <= MAX_VOID => {
             let seen =
                 format!("{few} of at most {MAX_VOID} questions{over} without an answer: {names}");
-            findings.pass(Check::SpfVoidLookups, domain, seen);
+            findings.pass(CheckName::SpfVoidLookups, domain, seen);
         }
         many => {
             let seen =
                 format!("{many} questions{over} have no answer, {MAX_VOID} are allowed: {names}");
             let advice = "Remove the terms that name nothing, or publish what they name: a host without AAAA counts \
                           for each sender over IPv6.";
-            findings.fail(Check::SpfVoidLookups, domain, seen, advice);
+            findings.fail(CheckName::SpfVoidLookups, domain, seen, advice);
         }
     }
 }
 
-fn senders(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
+fn senders(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
     let helo = helo(asked);
     let results: Vec<(IpAddr, Result<Verdict, Stop>)> = asked
         .senders
@@ -208,7 +213,7 @@ fn senders(asked: &CheckRequest, known: &Known, findings: &mut Findings) {
     };
     let ipv4_passes = results.iter().any(|(ip, result)| ip.is_ipv4() && passes(result));
     for (sender, result) in &results {
-        let check = Check::SpfSender;
+        let check = CheckName::SpfSender;
         match result {
             Err(Stop::Pending) => {}
             Err(Stop::Temporary(reason)) => {

@@ -9,7 +9,9 @@ use serde_json::Serializer;
 
 use super::columns::{WIDTH, wrapped};
 use super::escape::{Place, Visible, fitted};
-use crate::readiness::{CheckRequest, Finding, Outcome, Portion, Report, Server};
+use crate::readiness::{
+    CheckReport, CheckRequest, CheckStatus, Finding, Portion, ServerMeasurement,
+};
 
 /// Where sentences begin.
 const INDENT: usize = 11;
@@ -17,9 +19,9 @@ const INDENT: usize = 11;
 const SEEN: usize = 800;
 
 /// Lines of at most a hundred columns, but for those that are meant for a shell, with a newline after each.
-pub fn text(asked: &CheckRequest, report: &Report) -> String {
+pub fn text(asked: &CheckRequest, report: &CheckReport) -> String {
     let mut text = String::new();
-    let counts = [Outcome::Fail, Outcome::Unknown, Outcome::Warn, Outcome::Pass];
+    let counts = [CheckStatus::Fail, CheckStatus::Unknown, CheckStatus::Warn, CheckStatus::Pass];
     let counts: Vec<String> = counts
         .into_iter()
         .filter(|outcome| report.count(*outcome) > 0)
@@ -27,7 +29,7 @@ pub fn text(asked: &CheckRequest, report: &Report) -> String {
         .collect();
     let answer = answer(report.outcome());
     push(&mut text, "", "", &format!("{}: {answer} ({})", asked.domain, counts.join(", ")));
-    if let Some(worst) = report.worst().filter(|worst| worst.outcome != Outcome::Pass) {
+    if let Some(worst) = report.worst().filter(|worst| worst.outcome != CheckStatus::Pass) {
         push(&mut text, "", "  ", &format!("first of all: {}", sentence(worst)));
     }
     for portion in Portion::ALL {
@@ -54,12 +56,12 @@ pub fn text(asked: &CheckRequest, report: &Report) -> String {
 }
 
 /// Is it ready?
-const fn answer(outcome: Outcome) -> &'static str {
+const fn answer(outcome: CheckStatus) -> &'static str {
     match outcome {
-        Outcome::Pass => "ready for IPv6",
-        Outcome::Warn => "ready for IPv6, with warnings",
-        Outcome::Unknown => "nobody can say whether it is ready for IPv6",
-        Outcome::Fail => "not ready for IPv6",
+        CheckStatus::Pass => "ready for IPv6",
+        CheckStatus::Warn => "ready for IPv6, with warnings",
+        CheckStatus::Unknown => "nobody can say whether it is ready for IPv6",
+        CheckStatus::Fail => "not ready for IPv6",
     }
 }
 
@@ -109,14 +111,14 @@ fn push(text: &mut String, head: &str, indent: &str, sentence: &str) {
 #[derive(Serialize)]
 struct Json<'a> {
     domain: String,
-    outcome: Outcome,
+    outcome: CheckStatus,
     ready: Option<bool>,
     counts: Counts,
     senders: &'a [std::net::IpAddr],
     senders_from: &'static str,
     helo: Option<String>,
     findings: &'a [Finding],
-    servers: &'a [Server],
+    servers: &'a [ServerMeasurement],
     not_checked: Vec<NotChecked<'a>>,
     activate: &'a [String],
 }
@@ -136,20 +138,20 @@ struct NotChecked<'a> {
 }
 
 /// One object on a line of its own.
-pub fn json(asked: &CheckRequest, report: &Report) -> String {
+pub fn json(asked: &CheckRequest, report: &CheckReport) -> String {
     let object = Json {
         domain: asked.domain.to_string(),
         outcome: report.outcome(),
         ready: match report.outcome() {
-            Outcome::Pass | Outcome::Warn => Some(true),
-            Outcome::Unknown => None,
-            Outcome::Fail => Some(false),
+            CheckStatus::Pass | CheckStatus::Warn => Some(true),
+            CheckStatus::Unknown => None,
+            CheckStatus::Fail => Some(false),
         },
         counts: Counts {
-            pass: report.count(Outcome::Pass),
-            warn: report.count(Outcome::Warn),
-            unknown: report.count(Outcome::Unknown),
-            fail: report.count(Outcome::Fail),
+            pass: report.count(CheckStatus::Pass),
+            warn: report.count(CheckStatus::Warn),
+            unknown: report.count(CheckStatus::Unknown),
+            fail: report.count(CheckStatus::Fail),
         },
         senders: &asked.senders,
         senders_from: asked.senders_from.as_str(),
@@ -176,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::policy::facts::DomainName;
-    use crate::readiness::{Check, Origin};
+    use crate::readiness::{CheckName, Origin};
 
     /// What others said does not reach a terminal as it came, and no line is too wide.
     #[test]
@@ -184,16 +186,20 @@ mod tests {
         let hostile = format!("\u{1b}[2J\u{202e}\r\nfail x {}", "x".repeat(3000));
         let finding = Finding {
             portion: Portion::Smtp,
-            check: Check::SmtpGreeting,
-            outcome: Outcome::Fail,
+            check: CheckName::SmtpGreeting,
+            outcome: CheckStatus::Fail,
             about: hostile.clone(),
             seen: hostile.clone(),
             advice: Some(hostile.clone()),
             commands: vec![hostile],
         };
         let findings = vec![finding];
-        let report =
-            Report { findings, servers: Vec::new(), left_out: Vec::new(), activate: Vec::new() };
+        let report = CheckReport {
+            findings,
+            servers: Vec::new(),
+            left_out: Vec::new(),
+            activate: Vec::new(),
+        };
         let asked = CheckRequest {
             domain: DomainName::parse("a.example").unwrap(),
             senders: Vec::new(),

@@ -6,7 +6,7 @@ use super::words::{count, duration, ending, file, has_smtp, reason, several, sid
 use super::{BOLD, DIM, NAME, NumberedSession, PLAIN, Page, YELLOW};
 use crate::addr::Side;
 use crate::engine::{Endpoint, Tls, TranscriptEntry, TranscriptItem};
-use crate::policy::facts::{Fact, Reason, Source, State};
+use crate::policy::facts::{Fact, FactState, Reason, Source};
 use crate::report::columns::{WIDTH, width};
 use crate::report::escape::{Place, fitted, verbatim};
 use crate::time::Timestamp;
@@ -117,9 +117,9 @@ fn head(told: &NumberedSession<'_>, page: &mut Page<'_>) -> io::Result<()> {
 /// `yes, mx.a.example (capture)`.
 fn told_fact(fact: &Fact) -> String {
     let mut line = match fact.state {
-        State::True => "yes".to_owned(),
-        State::False => "no".to_owned(),
-        State::Unknown => "not known".to_owned(),
+        FactState::True => "yes".to_owned(),
+        FactState::False => "no".to_owned(),
+        FactState::Unknown => "not known".to_owned(),
     };
     let detail = fact.detail.as_ref().map(ToString::to_string);
     for said in [fact.reason.map(Reason::as_str), detail.as_deref()].into_iter().flatten() {

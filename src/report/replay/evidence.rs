@@ -8,7 +8,7 @@ use crate::addr::Family;
 use crate::report::columns::cells;
 use crate::report::escape::{Place, fitted};
 use crate::time::Timestamp;
-use crate::traffic::{Destination, Evidence, Response};
+use crate::traffic::{Destination, Evidence, ServerResponse};
 
 /// Destinations that are shown.
 const MAX_DESTINATIONS: usize = 20;
@@ -33,15 +33,15 @@ pub(super) fn write(evidence: &Evidence<'_>, page: &mut Page<'_>) -> io::Result<
     }
     let returned = FAMILIES.map(|family| evidence.return_path.of(family));
     for (label, response) in [
-        ("other servers that answered", Response::LookupResult),
-        ("  refused", Response::Refused),
-        ("  were silent", Response::Silent),
-        ("  were unreachable", Response::Unreachable),
-        ("  behind a black hole", Response::BlackHole),
+        ("other servers that answered", ServerResponse::Answered),
+        ("  refused", ServerResponse::Refused),
+        ("  were silent", ServerResponse::NoResponse),
+        ("  were unreachable", ServerResponse::Unreachable),
+        ("  behind a black hole", ServerResponse::BlackHole),
     ] {
         let counts = returned.map(|responses| responses.of(response));
-        if response == Response::LookupResult || counts != [0, 0] {
-            let style = if response == Response::LookupResult { PLAIN } else { RED };
+        if response == ServerResponse::Answered || counts != [0, 0] {
+            let style = if response == ServerResponse::Answered { PLAIN } else { RED };
             page.line(style, &row(label, counts.map(number)))?;
         }
     }
@@ -88,7 +88,7 @@ enum Standing {
 }
 
 fn standing(destination: &Destination) -> Standing {
-    let of = |family| destination.of(family).map(|tries| tries.state == Response::LookupResult);
+    let of = |family| destination.of(family).map(|tries| tries.state == ServerResponse::Answered);
     match FAMILIES.map(of) {
         [Some(true), Some(false)] | [Some(false), Some(true)] => Standing::Differs,
         [Some(false), _] | [_, Some(false)] => Standing::Fails,
@@ -96,10 +96,10 @@ fn standing(destination: &Destination) -> Standing {
     }
 }
 
-const fn word(response: Option<Response>) -> &'static str {
+const fn word(response: Option<ServerResponse>) -> &'static str {
     match response {
         None => "-",
-        Some(Response::BlackHole) => "black hole",
+        Some(ServerResponse::BlackHole) => "black hole",
         Some(other) => other.as_str(),
     }
 }

@@ -10,11 +10,11 @@ use super::words::{self, count, duration, several};
 use super::{BOLD, NumberedSession, PLAIN, Page, RED, YELLOW};
 use crate::addr::Family;
 use crate::engine::{Anomaly, Outcome, SessionRecord, ShadowRecord, VerdictRecord};
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::report::escape::{Place, fitted};
 use crate::report::text::refused;
 use crate::stream::FlowOutcome;
-use crate::traffic::pairs::{By, FallBack, Why};
+use crate::traffic::fallback::{Fallback, FallbackReason, ServerMatch};
 
 /// Lines of one kind; the others are counted.
 const MAX_LINES: usize = 20;
@@ -138,29 +138,29 @@ impl Findings {
         self.add(Kind::Damage, 0, fitted(message, Place::Sentence, MESSAGE));
     }
 
-    pub(super) fn fall_back(&mut self, pair: &FallBack) {
-        let &FallBack { from, to, after, why, code, by, .. } = pair;
+    pub(super) fn fall_back(&mut self, pair: &Fallback) {
+        let &Fallback { from, to, after, why, code, by, .. } = pair;
         let after = duration(after);
         let is = match by {
-            By::Names => "is",
-            By::Window => "is probably",
+            ServerMatch::Names => "is",
+            ServerMatch::Window => "is probably",
         };
         let said = code.map_or_else(String::new, |code| format!(" with {code}"));
         let why = match why {
-            Why::Race => {
+            FallbackReason::Race => {
                 let line = format!(
                     "#{from} lost a race: the client also tried IPv4 {after} later and went on with it \
                      (session {to})"
                 );
                 return self.add(Kind::Raced, from, line);
             }
-            Why::Unanswered => "IPv6 SYN unanswered".to_owned(),
-            Why::Refused => "IPv6 connection refused".to_owned(),
-            Why::Unreachable => "IPv6 unreachable".to_owned(),
-            Why::BlackHole => "IPv6 loses large packets".to_owned(),
-            Why::Reset => "IPv6 connection reset".to_owned(),
-            Why::Greeting => format!("IPv6 greeted{said}"),
-            Why::Envelope => format!("IPv6 mail refused{said}"),
+            FallbackReason::Unanswered => "IPv6 SYN unanswered".to_owned(),
+            FallbackReason::Refused => "IPv6 connection refused".to_owned(),
+            FallbackReason::Unreachable => "IPv6 unreachable".to_owned(),
+            FallbackReason::BlackHole => "IPv6 loses large packets".to_owned(),
+            FallbackReason::Reset => "IPv6 connection reset".to_owned(),
+            FallbackReason::Greeting => format!("IPv6 greeted{said}"),
+            FallbackReason::Envelope => format!("IPv6 mail refused{said}"),
         };
         // The same failure, told better. One that was only counted is counted twice.
         for kind in [Kind::NotConnected, Kind::Refused, Kind::Reset] {
@@ -305,12 +305,12 @@ impl Findings {
     }
 }
 
-const fn would(action: Action) -> Option<&'static str> {
+const fn would(action: PolicyAction) -> Option<&'static str> {
     match action {
-        Action::Accept => None,
-        Action::Tag => Some("would get a header field (tag)"),
-        Action::Tempfail => Some("would be refused for now (tempfail)"),
-        Action::Reject => Some("would be refused (reject)"),
+        PolicyAction::Accept => None,
+        PolicyAction::Tag => Some("would get a header field (tag)"),
+        PolicyAction::Tempfail => Some("would be refused for now (tempfail)"),
+        PolicyAction::Reject => Some("would be refused (reject)"),
     }
 }
 

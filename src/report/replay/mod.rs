@@ -30,7 +30,7 @@ use super::json;
 use crate::engine::SessionRecord;
 use crate::time::Timestamp;
 use crate::traffic::Evidence;
-use crate::traffic::pairs::FallBack;
+use crate::traffic::fallback::Fallback;
 
 pub(super) const PLAIN: Style = Style::new();
 pub(super) const BOLD: Style = Style::new().bold();
@@ -90,7 +90,7 @@ impl ReplayReport {
     }
 
     /// After both of its sessions.
-    pub fn add_fallback(&mut self, pair: &FallBack) {
+    pub fn add_fallback(&mut self, pair: &Fallback) {
         self.summary.fall_back(pair);
         self.findings.fall_back(pair);
     }
@@ -186,7 +186,7 @@ pub fn json_session(told: &NumberedSession<'_>) -> String {
 }
 
 /// A fall-back's line of `--format json`, with its line end; `from` and `to` are the sessions' numbers.
-pub fn json_fallback(pair: &FallBack) -> String {
+pub fn json_fallback(pair: &Fallback) -> String {
     json::fall_back(pair)
 }
 

@@ -10,7 +10,7 @@ use super::words::{clock, count, duration, ending, not_connected};
 use super::{PLAIN, RED, YELLOW};
 use crate::addr::Family;
 use crate::engine::{Endpoint, SessionRecord, Tls, TransactionRecord};
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::report::columns::{cells, width};
 use crate::report::escape::{Place, fitted};
 use crate::report::text::refused;
@@ -40,7 +40,7 @@ pub(in crate::report) struct Row {
     server: Endpoint,
     what: Phrase,
     took: Duration,
-    pub(super) verdict: Option<Action>,
+    pub(super) verdict: Option<PolicyAction>,
     trouble: Trouble,
 }
 

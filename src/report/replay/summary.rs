@@ -7,10 +7,10 @@ use super::words::{count, duration, has_smtp};
 use super::{BOLD, NumberedSession, PLAIN, Page, RED, YELLOW};
 use crate::addr::Family;
 use crate::engine::Tls;
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::report::text::refused;
 use crate::stream::FlowOutcome;
-use crate::traffic::pairs::{FallBack, Why};
+use crate::traffic::fallback::{Fallback, FallbackReason};
 
 const LABEL: usize = 40;
 const VALUE: usize = 19;
@@ -69,17 +69,17 @@ impl Summary {
             counts.judged += 1;
             let [accept, tempfail, reject] = &mut counts.verdicts; // a tag is an accept
             *match told.record.verdict.action {
-                Action::Accept | Action::Tag => accept,
-                Action::Tempfail => tempfail,
-                Action::Reject => reject,
+                PolicyAction::Accept | PolicyAction::Tag => accept,
+                PolicyAction::Tempfail => tempfail,
+                PolicyAction::Reject => reject,
             } += 1;
         }
     }
 
-    pub(super) fn fall_back(&mut self, pair: &FallBack) {
+    pub(super) fn fall_back(&mut self, pair: &Fallback) {
         let counts = self.of(Family::Ipv6);
         match pair.why {
-            Why::Race => counts.races += 1,
+            FallbackReason::Race => counts.races += 1,
             _ => counts.fall_backs += 1,
         }
     }

@@ -12,14 +12,15 @@ use crate::engine::{
     Anomaly, Outcome, RecipientRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
     TranscriptEntry, TranscriptItem, VerdictRecord,
 };
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::report::columns::width;
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
-use crate::traffic::pairs::{By, Why};
+use crate::traffic::fallback::{FallbackReason, ServerMatch};
 use crate::traffic::{
-    Accepted, Bound, ByFamily, Destination, ReceivePath, Response, Responses, ReturnPath, Seen,
-    Server as Other, Tries,
+    AcceptedCounts, Destination, DestinationKey as Other, FamilyResponses, MailDirection,
+    PerFamily, ReceivePathEvidence, ResponseCount, ResponseTotals, ReturnPathEvidence,
+    ServerResponse,
 };
 
 const START: u64 = 1_767_323_045_678_901_234;
@@ -54,7 +55,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
         smtp: SmtpFacts::default(),
         facts: None,
         verdict: VerdictRecord {
-            action: Action::Accept,
+            action: PolicyAction::Accept,
             rule: None,
             reason: None,
             shadow: Vec::new(),
@@ -143,9 +144,16 @@ fn troubled() -> Vec<SessionRecord> {
     vec![unanswered, retry, no_ptr, retry_of_it, black_hole, under_tls, holes, odd]
 }
 
-fn fall_back(from: u64, to: u64, after_ms: u64, why: Why, code: Option<u16>, by: By) -> FallBack {
-    let (at, bound) = (Timestamp::default(), Bound::In);
-    FallBack { from, to, at, bound, after: Duration::from_millis(after_ms), why, code, by }
+fn fall_back(
+    from: u64,
+    to: u64,
+    after_ms: u64,
+    why: FallbackReason,
+    code: Option<u16>,
+    by: ServerMatch,
+) -> Fallback {
+    let (at, direction) = (Timestamp::default(), MailDirection::Inbound);
+    Fallback { from, to, at, direction, after: Duration::from_millis(after_ms), why, code, by }
 }
 
 fn reading(packets: u64) -> InputSummary<'static> {
@@ -177,8 +185,22 @@ fn report_of_troubles() -> ReplayReport {
     for (number, record) in (1..).zip(&troubled()) {
         report.add_session(&told(number, record));
     }
-    report.add_fallback(&fall_back(1, 2, 3200, Why::Unanswered, None, By::Names));
-    report.add_fallback(&fall_back(3, 4, 600, Why::Envelope, Some(550), By::Window));
+    report.add_fallback(&fall_back(
+        1,
+        2,
+        3200,
+        FallbackReason::Unanswered,
+        None,
+        ServerMatch::Names,
+    ));
+    report.add_fallback(&fall_back(
+        3,
+        4,
+        600,
+        FallbackReason::Envelope,
+        Some(550),
+        ServerMatch::Window,
+    ));
     report.add_damage("mx1.pcap ends within a packet after 81,920 octets");
     report
 }
@@ -197,22 +219,22 @@ fn judged() {
     let mut report = ReplayReport::new();
     let mut records = troubled();
     records[2].verdict = VerdictRecord {
-        action: Action::Reject,
+        action: PolicyAction::Reject,
         rule: Some("no \"reverse\" name".to_owned()),
         reason: Some("2001:db8:b::1 has no PTR record".to_owned()),
         shadow: Vec::new(),
     };
     records[4].verdict = VerdictRecord {
-        action: Action::Tempfail,
+        action: PolicyAction::Tempfail,
         rule: Some("named".to_owned()),
         reason: Some("fcrdns.no_ptr".to_owned()),
         shadow: vec![ShadowRecord {
             rule: "reachable".to_owned(),
-            action: Action::Reject,
-            reason: Some("return_path.silent".to_owned()),
+            action: PolicyAction::Reject,
+            reason: Some("return_path.no_response".to_owned()),
         }],
     };
-    records[6].verdict.action = Action::Tempfail;
+    records[6].verdict.action = PolicyAction::Tempfail;
     for (number, record) in (1..).zip(&records) {
         let unknown: &[_] = if number == 4 { &["reverse name", "return path"] } else { &[] };
         report.add_session(&NumberedSession {
@@ -272,23 +294,23 @@ fn long_addresses_several_files_and_days() {
 }
 
 /// What a server did over one family, last at `ms`.
-fn tries(state: Response, ms: u64) -> Option<Tries> {
-    let none = Seen { count: 0, last: None };
-    let mut tries = Tries {
+fn tries(state: ServerResponse, ms: u64) -> Option<FamilyResponses> {
+    let none = ResponseCount { count: 0, last: None };
+    let mut tries = FamilyResponses {
         state,
         answered: none,
         refused: none,
-        silent: none,
+        no_response: none,
         unreachable: none,
         black_hole: none,
     };
     *match state {
-        Response::LookupResult => &mut tries.answered,
-        Response::Refused => &mut tries.refused,
-        Response::Silent => &mut tries.silent,
-        Response::Unreachable => &mut tries.unreachable,
-        Response::BlackHole => &mut tries.black_hole,
-    } = Seen { count: 1, last: Some(at(ms)) };
+        ServerResponse::Answered => &mut tries.answered,
+        ServerResponse::Refused => &mut tries.refused,
+        ServerResponse::NoResponse => &mut tries.no_response,
+        ServerResponse::Unreachable => &mut tries.unreachable,
+        ServerResponse::BlackHole => &mut tries.black_hole,
+    } = ResponseCount { count: 1, last: Some(at(ms)) };
     Some(tries)
 }
 
@@ -302,36 +324,41 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
     let mut others = vec![
         Destination {
             server: named("mx.answers.example"),
-            ipv4: tries(Response::LookupResult, 9000),
-            ipv6: tries(Response::LookupResult, 9000),
+            ipv4: tries(ServerResponse::Answered, 9000),
+            ipv6: tries(ServerResponse::Answered, 9000),
         },
         Destination {
             server: named("mx.is.silent.over.ipv6.and.has.a.name.that.is.long.example"),
-            ipv4: tries(Response::LookupResult, 8000),
-            ipv6: tries(Response::Silent, 7000),
+            ipv4: tries(ServerResponse::Answered, 8000),
+            ipv6: tries(ServerResponse::NoResponse, 7000),
         },
         Destination {
             server: Other::Address("2001:db8::7".parse().unwrap()),
             ipv4: None,
-            ipv6: tries(Response::BlackHole, 6000),
+            ipv6: tries(ServerResponse::BlackHole, 6000),
         },
     ];
     others.extend((0..30).map(|n| Destination {
         server: named(&format!("mx{n}.example\u{202e}")),
-        ipv4: tries(Response::LookupResult, n),
+        ipv4: tries(ServerResponse::Answered, n),
         ipv6: None,
     }));
-    let received = |accepted, last| ReceivePath {
-        accepted: Accepted { total: accepted, ..Accepted::default() },
+    let received = |accepted, last| ReceivePathEvidence {
+        accepted: AcceptedCounts { total: accepted, ..AcceptedCounts::default() },
         last_accepted: last,
         last_connection: Some(at(9500)),
     };
     let evidence = Evidence {
         at: at(10_000),
-        receive: ByFamily { ipv4: received(1200, Some(at(9000))), ipv6: received(0, None) },
-        return_path: ReturnPath {
-            ipv4: Responses { answered: 32, ..Responses::default() },
-            ipv6: Responses { answered: 1, silent: 1, black_hole: 1, ..Responses::default() },
+        receive: PerFamily { ipv4: received(1200, Some(at(9000))), ipv6: received(0, None) },
+        return_path: ReturnPathEvidence {
+            ipv4: ResponseTotals { answered: 32, ..ResponseTotals::default() },
+            ipv6: ResponseTotals {
+                answered: 1,
+                no_response: 1,
+                black_hole: 1,
+                ..ResponseTotals::default()
+            },
             destinations_total: others.len() as u64,
             forgotten: 0,
             destinations: others.iter().collect(),
@@ -350,16 +377,16 @@ fn evidence_of_very_many_servers_is_shortened_to_the_last_tried() {
     let others: Vec<Destination> = (0..4096)
         .map(|n| Destination {
             server: Other::Name(format!("mx{n}.{}example", "a.long.name.".repeat(16))),
-            ipv4: tries(Response::LookupResult, n),
-            ipv6: tries(Response::Silent, n),
+            ipv4: tries(ServerResponse::Answered, n),
+            ipv6: tries(ServerResponse::NoResponse, n),
         })
         .collect();
-    let return_path = ReturnPath {
+    let return_path = ReturnPathEvidence {
         destinations_total: others.len() as u64,
         destinations: others.iter().collect(),
-        ..ReturnPath::default()
+        ..ReturnPathEvidence::default()
     };
-    let line = json_evidence(&Evidence { at: at(0), receive: ByFamily::default(), return_path });
+    let line = json_evidence(&Evidence { at: at(0), receive: PerFamily::default(), return_path });
     assert!(line.len() < 1 << 20, "{}", line.len());
     let read: serde_json::Value = serde_json::from_str(&line).unwrap();
     let listed = read["return"]["destinations"].as_array().unwrap();
@@ -405,8 +432,8 @@ fn session_as_json() {
     expected["file"] = FILE.into();
     expected["number"] = 3.into();
     assert_eq!(value, expected, "the record's own form and nothing else");
-    let pair = fall_back(3, 4, 600, Why::Envelope, Some(550), By::Window);
-    let race = fall_back(5, 6, 250, Why::Race, None, By::Names);
+    let pair = fall_back(3, 4, 600, FallbackReason::Envelope, Some(550), ServerMatch::Window);
+    let race = fall_back(5, 6, 250, FallbackReason::Race, None, ServerMatch::Names);
     let damage = json_damage(FILE, "ends within a packet\nafter 81,920 octets");
     insta::assert_snapshot!([line, json_fallback(&pair), json_fallback(&race), damage].concat());
 }
@@ -560,7 +587,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
     let ends = (any::<IpAddr>(), any::<u16>(), any::<IpAddr>(), any::<u16>());
     let said = (
         prop::option::of(hostile_text()),
-        prop::sample::select(vec![Action::Accept, Action::Reject]),
+        prop::sample::select(vec![PolicyAction::Accept, PolicyAction::Reject]),
     );
     let times = (any::<u64>(), any::<u64>());
     (ends, times, tcp, smtp, said).prop_map(|(ends, (start, took), tcp, smtp, (said, action))| {
@@ -595,7 +622,7 @@ proptest! {
     fn no_report_is_too_wide(
         records in prop::collection::vec((any::<u64>(), any::<bool>(), hostile_record()), 0..12),
         name in hostile_text(),
-        pair in (any::<u64>(), any::<u64>(), any::<u64>(), prop::sample::select(Why::ALL.to_vec())),
+        pair in (any::<u64>(), any::<u64>(), any::<u64>(), prop::sample::select(FallbackReason::ALL.to_vec())),
     ) {
         let mut report = ReplayReport::new();
         for (number, judged, record) in &records {
@@ -604,7 +631,7 @@ proptest! {
             report.add_session(&NumberedSession { file: &name, number: *number, record, policy_applied: *judged, unknown_facts: unknown });
         }
         let (from, to, after, why) = pair;
-        report.add_fallback(&fall_back(from, to, after, why, Some(599), By::Window));
+        report.add_fallback(&fall_back(from, to, after, why, Some(599), ServerMatch::Window));
         report.add_damage(&name);
         let reading = InputSummary { files: &[&name], ..reading(u64::MAX) };
         let text = written(&report, &reading, false);

@@ -10,7 +10,9 @@ use super::session::Tone;
 use super::text::{ago, attempt, clock, date, lasting};
 use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
-use crate::policy::door::{Mode, Proof, ProofBy, State, Status, Told};
+use crate::policy::door::{
+    DoorReport, DoorState, DoorStatus, OperatorMode, PathProof, ProofSource,
+};
 use crate::report::replay::words::{count, duration, family};
 
 /// A word in its colour.
@@ -78,7 +80,7 @@ pub(super) fn doors(now: &LiveState) -> Markup {
     )
 }
 
-fn door(of: Family, told: Option<&Told>) -> Markup {
+fn door(of: Family, told: Option<&DoorReport>) -> Markup {
     let known = told.and_then(|told| Some((told, told.status.as_ref()?)));
     html! {
         article class="card" {
@@ -93,12 +95,12 @@ fn door(of: Family, told: Option<&Told>) -> Markup {
     }
 }
 
-fn guarded(told: &Told, status: &Status) -> Markup {
+fn guarded(told: &DoorReport, status: &DoorStatus) -> Markup {
     let (tone, word) = match status.state {
-        State::Open => (Tone::Good, "open"),
-        State::Opening => (Tone::Good, "open on trial"),
-        State::Closing => (Tone::Fair, "about to close"),
-        State::Closed => (Tone::Bad, "closed"),
+        DoorState::Open => (Tone::Good, "open"),
+        DoorState::Opening => (Tone::Good, "open on trial"),
+        DoorState::Closing => (Tone::Fair, "about to close"),
+        DoorState::Closed => (Tone::Bad, "closed"),
     };
     let does = if status.admits { "lets new sessions in" } else { "refuses new sessions" };
     let how = if told.refuses == "syn" { "at the SYN" } else { "with 421" };
@@ -106,7 +108,7 @@ fn guarded(told: &Told, status: &Status) -> Markup {
     html! {
         p {
             (badge(tone, word)) " for " strong { (lasting(status.at.since(status.since))) } ", " (does)
-            @if status.mode != Mode::Auto { ", by hand" }
+            @if status.mode != OperatorMode::Auto { ", by hand" }
         }
         dl {
             dt { "Why" }
@@ -124,14 +126,14 @@ fn guarded(told: &Told, status: &Status) -> Markup {
     }
 }
 
-fn proof(proof: Option<Proof>, status: &Status) -> Markup {
+fn proof(proof: Option<PathProof>, status: &DoorStatus) -> Markup {
     html! {
         @match proof {
             None => { "none since the start" },
-            Some(Proof { at, by }) => {
+            Some(PathProof { at, by }) => {
                 @let what = match by {
-                    ProofBy::Message => "a message was taken",
-                    ProofBy::Probe => "a probe from elsewhere reached us",
+                    ProofSource::Message => "a message was taken",
+                    ProofSource::Probe => "a probe from elsewhere reached us",
                 };
                 (what) " " span title=(date(at)) { (ago(status.at.since(at))) }
             },

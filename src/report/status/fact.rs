@@ -2,7 +2,7 @@
 
 use super::masking::{AddressMasking, shown};
 use crate::addr::Family;
-use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Record, Source};
+use crate::policy::facts::{Answer, DnsRecord, Lookup, LookupResult, Reason, Source};
 use crate::report::replay::words::{self, several};
 use crate::time::Timestamp;
 
@@ -88,14 +88,14 @@ fn with(word: String, said: Option<&str>, masking: AddressMasking) -> String {
 }
 
 /// A name that an address has often is that address in other words.
-fn named(record: &Record, masking: AddressMasking) -> Option<String> {
+fn named(record: &DnsRecord, masking: AddressMasking) -> Option<String> {
     match record {
-        Record::Exchange { preference, host } => {
+        DnsRecord::Exchange { preference, host } => {
             Some(format!("{preference} {}", masking.words(&host.to_string())))
         }
-        Record::Name(_) | Record::Address(_) if !masking.open => None,
-        Record::Name(name) => Some(shown(&name.to_string())),
-        Record::Address(ip) => Some(ip.to_string()),
+        DnsRecord::Name(_) | DnsRecord::Address(_) if !masking.open => None,
+        DnsRecord::Name(name) => Some(shown(&name.to_string())),
+        DnsRecord::Address(ip) => Some(ip.to_string()),
     }
 }
 
@@ -121,13 +121,16 @@ mod tests {
         let ip = "2001:db8::25".parse().unwrap();
         let name = |name| DomainName::parse(name).unwrap();
         let host = name("host-192-0-2-7.isp.example");
-        let exchange = |preference| Record::Exchange { preference, host: name("mx.a.example") };
+        let exchange = |preference| DnsRecord::Exchange { preference, host: name("mx.a.example") };
         let said = Some("550 5.1.1 <joe@a.example>\u{1b}".to_owned());
         let mut rows = String::new();
         for (lookup, answer) in [
-            (Lookup::Reverse(ip), Answer::Records(vec![Record::Name(host.clone())])),
+            (Lookup::Reverse(ip), Answer::Records(vec![DnsRecord::Name(host.clone())])),
             (Lookup::Reverse(ip), Answer::NxDomain),
-            (Lookup::Addresses(host, Family::Ipv4), Answer::Records(vec![Record::Address(ip); 4])),
+            (
+                Lookup::Addresses(host, Family::Ipv4),
+                Answer::Records(vec![DnsRecord::Address(ip); 4]),
+            ),
             (
                 Lookup::MailExchanges(name("a.example")),
                 Answer::Records([10, 20, 30, 40, 50].map(exchange).to_vec()),

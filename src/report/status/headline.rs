@@ -5,7 +5,7 @@ use super::session::Tone;
 use super::text::{attempt, lasting};
 use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
-use crate::policy::door::{Mode, State, Status, Told};
+use crate::policy::door::{DoorReport, DoorState, DoorStatus, OperatorMode};
 use crate::report::replay::words::{family, several};
 
 /// Minutes over which sessions are judged.
@@ -91,18 +91,20 @@ fn upstreams(now: &LiveState, said: &mut Vec<(Tone, String)>) {
     });
 }
 
-fn door(told: &Told, status: &Status) -> Option<(Tone, String)> {
+fn door(told: &DoorReport, status: &DoorStatus) -> Option<(Tone, String)> {
     let name = family(told.family);
     let (since, detail) = (lasting(status.at.since(status.since)), sentence(&status.detail));
-    let by_hand = status.mode != Mode::Auto;
+    let by_hand = status.mode != OperatorMode::Auto;
     Some(match status.state {
-        State::Closed => (Tone::Bad, format!("{name} has been closed for {since}: {detail}.")),
-        State::Closing => (Tone::Fair, format!("{name} is about to close: {detail}.")),
-        State::Open if by_hand => {
+        DoorState::Closed => (Tone::Bad, format!("{name} has been closed for {since}: {detail}.")),
+        DoorState::Closing => (Tone::Fair, format!("{name} is about to close: {detail}.")),
+        DoorState::Open if by_hand => {
             (Tone::Good, format!("{name} is held open by hand, for {since}."))
         }
-        State::Opening => (Tone::Good, format!("{name} is open on trial, for {since}: {detail}.")),
-        State::Open => return None,
+        DoorState::Opening => {
+            (Tone::Good, format!("{name} is open on trial, for {since}: {detail}."))
+        }
+        DoorState::Open => return None,
     })
 }
 

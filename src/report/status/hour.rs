@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::{Outcome, SessionRecord};
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::smtp::Verb;
 use crate::time::Timestamp;
 
@@ -31,7 +31,7 @@ impl Went {
             return Self::Well;
         }
         let refused = matches!(record.outcome, Outcome::Refused | Outcome::Limit);
-        if refused || record.verdict.action >= Action::Tempfail {
+        if refused || record.verdict.action >= PolicyAction::Tempfail {
             return Self::Refused;
         }
         match record.outcome {

@@ -36,9 +36,9 @@ use self::masking::AddressMasking;
 use self::session::SessionRow;
 use crate::addr::Family;
 use crate::engine::{AttemptOutcome, Event, Observe, SessionRecord};
-use crate::policy::door::Told;
+use crate::policy::door::DoorReport;
 use crate::policy::facts::{
-    Lookup, LookupKind, LookupResult, ObserveLookups, Obtained, Told as Comes,
+    AnswerKind, Lookup, LookupKind, LookupObserver, LookupResult, Resolution,
 };
 use crate::time::Timestamp;
 
@@ -71,7 +71,7 @@ pub struct LiveState {
     /// What `/readyz` says.
     pub readiness: &'static str,
     /// As people name them, IPv6 first; empty where nobody keeps a door.
-    pub doors: Vec<Told>,
+    pub doors: Vec<DoorReport>,
     /// Those that are configured; empty where mail goes on to where its client meant to go.
     pub upstreams: Vec<UpstreamRow>,
 }
@@ -163,18 +163,18 @@ impl Observe for Status {
     }
 }
 
-impl ObserveLookups for Status {
-    fn learnt(&self, lookup: &Lookup, answered: &LookupResult) {
+impl LookupObserver for Status {
+    fn on_new_answer(&self, lookup: &Lookup, answered: &LookupResult) {
         let row = FactRow::new(lookup, answered, self.masking);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.facts.truncate(ROWS - 1);
         kept.facts.push_front(row);
     }
 
-    fn answered(&self, _: LookupKind, _: Obtained, _: Comes, _: Duration) {}
-    fn renewed(&self, _: LookupKind) {}
-    fn taken_over(&self, _: LookupKind) {}
-    fn store_up(&self, _: bool) {}
-    fn kept(&self, _: u64, _: u64) {}
-    fn under_way(&self, _: usize) {}
+    fn on_answer(&self, _: LookupKind, _: Resolution, _: AnswerKind, _: Duration) {}
+    fn on_refresh(&self, _: LookupKind) {}
+    fn on_shared_hit(&self, _: LookupKind) {}
+    fn on_store_state(&self, _: bool) {}
+    fn on_cache_size(&self, _: u64, _: u64) {}
+    fn on_in_flight(&self, _: usize) {}
 }

@@ -7,7 +7,7 @@ use super::masking::AddressMasking;
 use super::text::refusal;
 use crate::addr::Family;
 use crate::engine::{Outcome, SessionRecord, Tls};
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::report::replay::words::{ending, reason};
 use crate::time::Timestamp;
 
@@ -89,11 +89,13 @@ impl SessionRow {
 fn verdict(record: &SessionRecord) -> (Tone, &'static str) {
     let (taken, refused) = messages(record);
     match record.verdict.action {
-        Action::Tempfail | Action::Reject if taken > 0 => return (Tone::Fair, "accepted in part"),
-        Action::Tempfail => return (Tone::Fair, "refused for now"),
-        Action::Reject => return (Tone::Bad, "refused"),
-        Action::Tag if taken > 0 => return (Tone::Fair, "accepted, tagged"),
-        Action::Accept | Action::Tag => {}
+        PolicyAction::Tempfail | PolicyAction::Reject if taken > 0 => {
+            return (Tone::Fair, "accepted in part");
+        }
+        PolicyAction::Tempfail => return (Tone::Fair, "refused for now"),
+        PolicyAction::Reject => return (Tone::Bad, "refused"),
+        PolicyAction::Tag if taken > 0 => return (Tone::Fair, "accepted, tagged"),
+        PolicyAction::Accept | PolicyAction::Tag => {}
     }
     match Went::of(record) {
         Went::Refused => (Tone::Fair, "refused for now"),
@@ -126,10 +128,10 @@ fn why(record: &SessionRecord, masking: AddressMasking) -> String {
         let cause = shadow.reason.as_deref().map(because);
         let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
         let would = match shadow.action {
-            Action::Accept => "accepted",
-            Action::Tag => "tagged",
-            Action::Tempfail => "refused it for now",
-            Action::Reject => "refused it",
+            PolicyAction::Accept => "accepted",
+            PolicyAction::Tag => "tagged",
+            PolicyAction::Tempfail => "refused it for now",
+            PolicyAction::Reject => "refused it",
         };
         let rule = masking.words(&shadow.rule);
         parts.push(format!("in shadow, rule “{rule}” would have {would}{cause}"));

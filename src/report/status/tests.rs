@@ -10,16 +10,16 @@ use self::records::{a_session, at, from};
 use super::page::page;
 use super::*;
 use crate::engine::{Outcome, RecipientRecord, TransactionRecord};
-use crate::policy::Action;
-use crate::policy::door::{Door, Probes, Settings as DoorSettings, Signs};
-use crate::policy::facts::{Answer, DomainName, Reason, Record, Source};
+use crate::policy::PolicyAction;
+use crate::policy::door::{Door, DoorSettings, ProbeResults, Signals};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, Reason, Source};
 
 pub(super) mod records {
     use crate::addr::Family;
     use crate::engine::{
         Endpoint, Outcome, SessionRecord, SmtpFacts, TcpFacts, TransactionRecord, VerdictRecord,
     };
-    use crate::policy::Action;
+    use crate::policy::PolicyAction;
     use crate::time::Timestamp;
     use std::net::IpAddr;
     use std::time::Duration;
@@ -61,7 +61,7 @@ pub(super) mod records {
             smtp,
             facts: None,
             verdict: VerdictRecord {
-                action: Action::Accept,
+                action: PolicyAction::Accept,
                 rule: None,
                 reason: None,
                 shadow: Vec::new(),
@@ -105,7 +105,7 @@ fn busy(settings: StatusSettings) -> (Status, LiveState) {
         rcpt_total: 3,
         ..TransactionRecord::default()
     };
-    refused.verdict.action = Action::Tempfail;
+    refused.verdict.action = PolicyAction::Tempfail;
     refused.verdict.rule = Some("names </td> & more".to_owned());
     refused.verdict.reason = Some("fcrdns.no_ptr".to_owned());
     status.session(&refused);
@@ -118,7 +118,7 @@ fn busy(settings: StatusSettings) -> (Status, LiveState) {
 
     let ip = "2001:db8:1::10".parse().unwrap();
     let exchange =
-        Record::Exchange { preference: 10, host: DomainName::parse("mx.a.example").unwrap() };
+        DnsRecord::Exchange { preference: 10, host: DomainName::parse("mx.a.example").unwrap() };
     for (lookup, answer) in [
         (Lookup::Reverse(ip), Answer::NxDomain),
         (
@@ -130,28 +130,32 @@ fn busy(settings: StatusSettings) -> (Status, LiveState) {
             Answer::No(Reason::NoSuchMailbox, Some("550 <joe@a.example> unknown".to_owned())),
         ),
     ] {
-        status.learnt(&lookup, &LookupResult { answer, source: Source::Dns, at: Some(at(3100)) });
+        status.on_new_answer(
+            &lookup,
+            &LookupResult { answer, source: Source::Dns, at: Some(at(3100)) },
+        );
     }
 
     let mut door = Door::new(Family::Ipv6, DoorSettings::default(), at(0));
     for seconds in [2400, 2461] {
-        let probes = Probes {
+        let probes = ProbeResults {
             last: at(seconds),
             reached: false,
             in_a_row: 5,
             last_reached: Some(at(60)),
             detail: Some("mx.example.org 2001:db8::25 silent <b>\u{202e}".to_owned()),
         };
-        let signs = Signs { probes: Some(probes), has_vantage: true, ..Signs::default() };
-        door.look(&signs, at(seconds));
+        let signs = Signals { probes: Some(probes), has_vantage: true, ..Signals::default() };
+        door.update(&signs, at(seconds));
     }
-    let closed = Told {
+    let closed = DoorReport {
         family: Family::Ipv6,
         status: Some(door.status(at(3200))),
         refuses: "syn".to_owned(),
         refused: 1204,
     };
-    let free = Told { family: Family::Ipv4, status: None, refuses: "syn".to_owned(), refused: 0 };
+    let free =
+        DoorReport { family: Family::Ipv4, status: None, refuses: "syn".to_owned(), refused: 0 };
     let upstream = |address: &str, up, lasts, failed| UpstreamRow {
         address: address.parse().unwrap(),
         up,
@@ -229,12 +233,12 @@ fn the_sentence_at_the_top() {
     let by_hand = |mode| {
         let mut door = Door::new(Family::Ipv6, DoorSettings::default(), at(0));
         door.set_mode(mode);
-        door.look(&Signs::default(), at(60));
+        door.update(&Signals::default(), at(60));
         let status = Some(door.status(at(3200)));
-        vec![Told { family: Family::Ipv6, status, refuses: "smtp".to_owned(), refused: 0 }]
+        vec![DoorReport { family: Family::Ipv6, status, refuses: "smtp".to_owned(), refused: 0 }]
     };
-    for mode in crate::policy::door::Mode::ALL {
-        let doors = by_hand(*mode);
+    for mode in crate::policy::door::OperatorMode::ALL {
+        let doors = by_hand(mode);
         say(mode.as_str(), &nothing, &LiveState { doors, ..quiet(at(3200)) });
     }
     insta::assert_snapshot!(said);
@@ -248,9 +252,9 @@ fn rows_are_bounded_and_the_latest_is_first() {
         record.smtp.helo = Some(format!("host{n}.example{}", "x".repeat(10_000)));
         status.session(&record);
         let name = DomainName::parse(&format!("domain{n}.example")).unwrap();
-        let answer = Answer::Records(vec![Record::Name(name.clone()); 1000]);
+        let answer = Answer::Records(vec![DnsRecord::Name(name.clone()); 1000]);
         let answered = LookupResult { answer, source: Source::Dns, at: None };
-        status.learnt(&Lookup::MailExchanges(name), &answered);
+        status.on_new_answer(&Lookup::MailExchanges(name), &answered);
     }
     let seen = status.snapshot(at(0));
     assert_eq!((seen.sessions.len(), seen.facts.len()), (ROWS, ROWS));
@@ -334,13 +338,15 @@ fn page_after(ip: IpAddr, words: &[String]) -> String {
         let callout = Lookup::Callout(ip, format!("secret@{way}"));
         for lookup in [Lookup::Reverse(ip), Lookup::Greet(ip), callout] {
             let answer = Answer::No(Reason::Refused, Some(format!("{way} secret")));
-            status.learnt(&lookup, &LookupResult { answer, source: Source::Probe, at: None });
+            status
+                .on_new_answer(&lookup, &LookupResult { answer, source: Source::Probe, at: None });
         }
         if let Some(name) = DomainName::parse(&format!("host-{way}.example")) {
             for about in [name.clone(), DomainName::reverse(ip)] {
-                let answer = Answer::Records(vec![Record::Name(name.clone()), Record::Address(ip)]);
+                let answer =
+                    Answer::Records(vec![DnsRecord::Name(name.clone()), DnsRecord::Address(ip)]);
                 let answered = LookupResult { answer, source: Source::Dns, at: None };
-                status.learnt(&Lookup::Addresses(about, Family::Ipv4), &answered);
+                status.on_new_answer(&Lookup::Addresses(about, Family::Ipv4), &answered);
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::addr::Family;
 use crate::report::escape::{Place, fitted};
 use crate::report::replay::words::{count, duration, family as name, several};
 use crate::time::Timestamp;
-use crate::traffic::{ByFamily, Evidence, ReceivePath, Response, Responses};
+use crate::traffic::{Evidence, PerFamily, ReceivePathEvidence, ResponseTotals, ServerResponse};
 
 /// Columns of a destination's name.
 const NAME: usize = 40;
@@ -32,8 +32,8 @@ pub(super) fn evidence_lines(evidence: &Evidence<'_>) -> Vec<EvidenceLine> {
 
 fn receive(
     family: Family,
-    path: &ReceivePath,
-    other: &ReceivePath,
+    path: &ReceivePathEvidence,
+    other: &ReceivePathEvidence,
     now: Timestamp,
 ) -> EvidenceLine {
     let ago = |at: Timestamp| ago(now.since(at));
@@ -71,9 +71,9 @@ fn one_family_only(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
         .destinations
         .iter()
         .filter(|destination| {
-            let ByFamily { ipv4, ipv6 } = destination.pair();
-            ipv4 == Some(Response::LookupResult)
-                && ipv6.is_some_and(|response| response != Response::LookupResult)
+            let PerFamily { ipv4, ipv6 } = destination.pair();
+            ipv4 == Some(ServerResponse::Answered)
+                && ipv6.is_some_and(|response| response != ServerResponse::Answered)
         })
         .map(|destination| fitted(&destination.server.to_string(), Place::Word, NAME));
     let shown: Vec<String> = names.by_ref().take(NAMED).collect();
@@ -91,15 +91,15 @@ fn one_family_only(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
     Some(EvidenceLine { sentence, doubtful: true })
 }
 
-fn returned(family: Family, responses: &Responses) -> Option<EvidenceLine> {
-    let all: u64 = Response::ALL.into_iter().map(|response| responses.of(response)).sum();
+fn returned(family: Family, responses: &ResponseTotals) -> Option<EvidenceLine> {
+    let all: u64 = ServerResponse::ALL.into_iter().map(|response| responses.of(response)).sum();
     let mut parts = Vec::new();
     for (response, what) in [
-        (Response::LookupResult, "answered"),
-        (Response::Silent, "silent"),
-        (Response::Refused, "refused"),
-        (Response::Unreachable, "unreachable"),
-        (Response::BlackHole, "black hole suspected"),
+        (ServerResponse::Answered, "answered"),
+        (ServerResponse::NoResponse, "silent"),
+        (ServerResponse::Refused, "refused"),
+        (ServerResponse::Unreachable, "unreachable"),
+        (ServerResponse::BlackHole, "black hole suspected"),
     ] {
         let n = responses.of(response);
         if n > 0 {

@@ -12,7 +12,7 @@ use crate::report::columns::{cells, width};
 use crate::report::escape::{Place, fitted};
 use crate::report::replay::words::{count, duration, several};
 use crate::report::replay::{BOLD, PLAIN, YELLOW};
-use crate::traffic::Window;
+use crate::traffic::TrafficWindow;
 
 /// SessionTable from which on blank ones stand between the parts.
 const AIRY: usize = 24;
@@ -81,7 +81,7 @@ pub fn frame(view: &WatchView, size: TerminalSize, colour: bool) -> Vec<String> 
     }
     let mut left = size.lines.saturating_sub(lines.len());
     let mut tables = Vec::new();
-    for window in Window::ALL {
+    for window in TrafficWindow::ALL {
         let table = table(window, view.paths(window), size.columns);
         let others = evidence.len() + SESSIONS + if airy { 3 } else { 0 };
         // The last minute always; the others where all the rest has room.

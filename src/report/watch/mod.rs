@@ -20,7 +20,7 @@ use super::json;
 use super::replay::rows::{Layout, Row};
 use super::replay::{NumberedSession, Page, ReplayReport, words};
 use crate::addr::Family;
-use crate::traffic::{Bound, ByBound, ByFamily, Tally, Traffic, Window};
+use crate::traffic::{FlowCounts, MailDirection, PerDirection, PerFamily, Traffic, TrafficWindow};
 
 /// Sessions that the view keeps; no terminal has more lines to spare.
 const MAX_LATEST: usize = 256;
@@ -44,30 +44,32 @@ pub struct WatchView {
     /// What went wrong with the source, in sentences.
     pub troubles: Vec<String>,
     /// Of the last minute, ten minutes, hour.
-    pub windows: [Paths; Window::ALL.len()],
+    pub windows: [Paths; TrafficWindow::ALL.len()],
     pub pending: [PendingConnections; Family::ALL.len()],
     pub evidence: Vec<EvidenceLine>,
     pub latest: LatestSessions,
 }
 
 /// What passed.
-pub type Paths = ByFamily<ByBound<Tally>>;
+pub type Paths = PerFamily<PerDirection<FlowCounts>>;
 
 impl WatchView {
     /// What is known of the paths now.
     pub fn set_traffic(&mut self, traffic: &Traffic) {
-        self.windows = Window::ALL.map(|window| {
-            ByFamily::each(|family| ByBound::each(|bound| traffic.tally(window, family, bound)))
+        self.windows = TrafficWindow::ALL.map(|window| {
+            PerFamily::each(|family| {
+                PerDirection::each(|bound| traffic.tally(window, family, bound))
+            })
         });
         self.evidence = evidence::evidence_lines(&traffic.evidence());
     }
 
-    fn paths(&self, window: Window) -> &Paths {
+    fn paths(&self, window: TrafficWindow) -> &Paths {
         let [minute, ten_minutes, hour] = &self.windows;
         match window {
-            Window::Minute => minute,
-            Window::TenMinutes => ten_minutes,
-            Window::Hour => hour,
+            TrafficWindow::Minute => minute,
+            TrafficWindow::TenMinutes => ten_minutes,
+            TrafficWindow::Hour => hour,
         }
     }
 }
@@ -185,14 +187,14 @@ pub fn json_losses(losses: &CaptureLosses) -> String {
 }
 
 /// IPv6 first: it is what is in question.
-const ORDER: [(Family, Bound); 4] = [
-    (Family::Ipv6, Bound::In),
-    (Family::Ipv4, Bound::In),
-    (Family::Ipv6, Bound::Out),
-    (Family::Ipv4, Bound::Out),
+const ORDER: [(Family, MailDirection); 4] = [
+    (Family::Ipv6, MailDirection::Inbound),
+    (Family::Ipv4, MailDirection::Inbound),
+    (Family::Ipv6, MailDirection::Outbound),
+    (Family::Ipv4, MailDirection::Outbound),
 ];
 
 /// `IPv6 out`
-fn label((family, bound): (Family, Bound)) -> String {
+fn label((family, bound): (Family, MailDirection)) -> String {
     format!("{} {bound}", words::family(family))
 }

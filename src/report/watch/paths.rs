@@ -8,7 +8,7 @@ use super::{ORDER, Paths, label};
 use crate::report::replay::words::duration;
 use crate::report::replay::{BOLD, PLAIN, RED, YELLOW};
 use crate::stream::FlowOutcome;
-use crate::traffic::{Tally, Tls, Window};
+use crate::traffic::{FlowCounts, StarttlsState, TrafficWindow};
 
 /// `IPv6 out`
 const LABEL: usize = 8;
@@ -17,8 +17,8 @@ struct Column {
     width: usize,
     /// The lowest stays longest where the line is short.
     rank: u8,
-    value: fn(&Tally) -> String,
-    style: fn(&Tally) -> Style,
+    value: fn(&FlowCounts) -> String,
+    style: fn(&FlowCounts) -> Style,
 }
 
 static COLUMNS: [Column; 13] = [
@@ -110,7 +110,7 @@ static COLUMNS: [Column; 13] = [
 ];
 
 /// A head and four lines.
-pub(super) fn table(window: Window, paths: &Paths, columns: usize) -> Vec<Line> {
+pub(super) fn table(window: TrafficWindow, paths: &Paths, columns: usize) -> Vec<Line> {
     let shown = fitting(columns);
     let name = window.as_str().to_uppercase();
     let mut head = Line::new(BOLD, &format!("{name:<LABEL$}"));
@@ -146,23 +146,23 @@ fn fitting(columns: usize) -> Vec<&'static Column> {
     COLUMNS.iter().filter(|column| most.is_some_and(|most| column.rank <= most)).collect()
 }
 
-fn handshake(tally: &Tally, percent: u8) -> String {
+fn handshake(tally: &FlowCounts, percent: u8) -> String {
     tally.handshakes.at(percent).map_or_else(|| "-".to_owned(), duration)
 }
 
-fn resets(tally: &Tally) -> u64 {
+fn resets(tally: &FlowCounts) -> u64 {
     tally.resets.iter().sum()
 }
 
-fn replies(tally: &Tally, class: usize) -> u64 {
+fn replies(tally: &FlowCounts, class: usize) -> u64 {
     tally.replies.get(class - 2).copied().unwrap_or_default()
 }
 
-fn tls(tally: &Tally) -> u64 {
-    tally.tls.get(Tls::Started.index()).copied().unwrap_or_default()
+fn tls(tally: &FlowCounts) -> u64 {
+    tally.tls.get(StarttlsState::Started.index()).copied().unwrap_or_default()
 }
 
-const fn plain(_: &Tally) -> Style {
+const fn plain(_: &FlowCounts) -> Style {
     PLAIN
 }
 
@@ -175,6 +175,6 @@ const fn doubtful(n: u64) -> Style {
 }
 
 /// More than one in twenty.
-const fn resent(tally: &Tally) -> Style {
+const fn resent(tally: &FlowCounts) -> Style {
     if tally.retransmitted.saturating_mul(20) > tally.data_segments { YELLOW } else { PLAIN }
 }

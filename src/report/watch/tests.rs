@@ -10,12 +10,12 @@ use crate::addr::{Networks, Side};
 use crate::engine::{
     Outcome, SessionRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord, VerdictRecord,
 };
-use crate::policy::Action;
+use crate::policy::PolicyAction;
 use crate::report::columns::width;
 use crate::stream::{FlowFacts, FlowOutcome, FlowStart};
 use crate::time::Timestamp;
-use crate::traffic::pairs::Ended;
-use crate::traffic::{self, Messages, Passed};
+use crate::traffic::fallback::DeliveryOutcome;
+use crate::traffic::{self, FlowSummary, MessageCounts};
 
 /// 2026-11-23T02:47:04Z
 const START: u64 = 1_795_402_024_000_000_000;
@@ -81,7 +81,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
         smtp,
         facts: None,
         verdict: VerdictRecord {
-            action: Action::Accept,
+            action: PolicyAction::Accept,
             rule: None,
             reason: None,
             shadow: Vec::new(),
@@ -125,16 +125,27 @@ fn busy() -> WatchView {
         let end = 60 + n * 15;
         let flow = flow(client, server, outcome, end);
         let established = outcome == FlowOutcome::Established;
-        traffic.passed(&Passed {
+        traffic.on_flow(&FlowSummary {
             flow: &flow,
-            bound: traffic.bound(flow.start.client.ip(), flow.start.server.ip()),
+            direction: traffic.direction(flow.start.client.ip(), flow.start.server.ip()),
             name: name.map(str::to_owned),
             spoke: established,
             greeting: established.then_some(220),
-            messages: Messages { accepted: u64::from(established), ..Messages::default() },
+            messages: MessageCounts {
+                accepted: u64::from(established),
+                ..MessageCounts::default()
+            },
             replies: if established { [6, 1, 0, u64::from(n.is_multiple_of(7))] } else { [0; 4] },
-            tls: if n.is_multiple_of(3) { traffic::Tls::Started } else { traffic::Tls::Offered },
-            ended: if established { Ended::Accepted } else { Ended::Unanswered },
+            tls: if n.is_multiple_of(3) {
+                traffic::StarttlsState::Started
+            } else {
+                traffic::StarttlsState::Offered
+            },
+            ended: if established {
+                DeliveryOutcome::Accepted
+            } else {
+                DeliveryOutcome::Unanswered
+            },
         });
         let record = record(client, server, outcome, end);
         view.latest.push(&NumberedSession {

@@ -10,14 +10,14 @@ use crate::report::escape::printable;
 use crate::report::replay::words::{self, count, duration, several};
 use crate::report::replay::{PLAIN, RED, YELLOW};
 use crate::stream::FlowOutcome;
-use crate::traffic::{Tally, Window};
+use crate::traffic::{FlowCounts, TrafficWindow};
 
 /// A SYN that waits for less is on its way; after one second it is sent again (RFC 6298 §2).
 const WAITS: Duration = Duration::from_secs(1);
 /// The second SYN was lost too.
 const WAITS_LONG: Duration = Duration::from_secs(3);
 
-type Count = fn(&Tally) -> u64;
+type Count = fn(&FlowCounts) -> u64;
 
 /// What went wrong in the last ten minutes (what nobody answered is certain after two only), and what was lost since the
 /// start.
@@ -34,7 +34,7 @@ pub(super) fn troubles(view: &WatchView) -> Vec<(Style, String)> {
     ];
     for (what, of) in kinds {
         for (family, bound) in ORDER {
-            let tally = view.paths(Window::TenMinutes).of(family).of(bound);
+            let tally = view.paths(TrafficWindow::TenMinutes).of(family).of(bound);
             if of(tally) > 0 {
                 let connections = several(tally.connections(), "connection");
                 let (label, count) = (label((family, bound)), count(of(tally)));

@@ -16,11 +16,12 @@ use serde::Serialize;
 
 pub(super) use self::destinations::Destinations;
 pub use self::destinations::{
-    Destination, MAX_DESTINATIONS, Response, Responses, ReturnPath, Seen, Server, Tries,
+    Destination, DestinationKey, FamilyResponses, MAX_DESTINATIONS, ResponseCount, ResponseTotals,
+    ReturnPathEvidence, ServerResponse,
 };
 pub(super) use self::receive::Received;
-pub use self::receive::{Accepted, ReceivePath};
-use super::by::ByFamily;
+pub use self::receive::{AcceptedCounts, ReceivePathEvidence};
+use super::per::PerFamily;
 use crate::addr::{Networks, is_global};
 use crate::time::Timestamp;
 
@@ -28,9 +29,9 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Evidence<'a> {
     pub at: Timestamp,
-    pub receive: ByFamily<ReceivePath>,
+    pub receive: PerFamily<ReceivePathEvidence>,
     #[serde(rename = "return")]
-    pub return_path: ReturnPath<'a>,
+    pub return_path: ReturnPathEvidence<'a>,
 }
 
 /// Whether what `foreign` does proves anything.

@@ -3,14 +3,14 @@
 use serde::Serialize;
 
 use crate::time::Timestamp;
-use crate::traffic::passed::Passed;
-use crate::traffic::windows::{Window, Windows};
+use crate::traffic::flow_summary::FlowSummary;
+use crate::traffic::windows::{TrafficWindow, Windows};
 
 /// What came over one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ReceivePath {
+pub struct ReceivePathEvidence {
     /// Sessions in which a message got 250 after its data.
-    pub accepted: Accepted,
+    pub accepted: AcceptedCounts,
     /// When the last of them ended.
     pub last_accepted: Option<Timestamp>,
     /// When the last connection began, whatever became of it.
@@ -19,7 +19,7 @@ pub struct ReceivePath {
 
 /// By when they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Accepted {
+pub struct AcceptedCounts {
     pub minute: u64,
     pub ten_minutes: u64,
     pub hour: u64,
@@ -36,7 +36,7 @@ pub(in crate::traffic) struct Received {
 }
 
 impl Received {
-    pub(in crate::traffic) fn passed(&mut self, passed: &Passed<'_>, now: Timestamp) {
+    pub(in crate::traffic) fn passed(&mut self, passed: &FlowSummary<'_>, now: Timestamp) {
         let (start, end) = (passed.flow.start.at, passed.flow.end);
         self.last_connection = self.last_connection.max(Some(start));
         if passed.messages.accepted > 0 {
@@ -46,12 +46,12 @@ impl Received {
         }
     }
 
-    pub(in crate::traffic) fn told(&self, now: Timestamp) -> ReceivePath {
-        ReceivePath {
-            accepted: Accepted {
-                minute: self.accepted.sum(Window::Minute, now),
-                ten_minutes: self.accepted.sum(Window::TenMinutes, now),
-                hour: self.accepted.sum(Window::Hour, now),
+    pub(in crate::traffic) fn told(&self, now: Timestamp) -> ReceivePathEvidence {
+        ReceivePathEvidence {
+            accepted: AcceptedCounts {
+                minute: self.accepted.sum(TrafficWindow::Minute, now),
+                ten_minutes: self.accepted.sum(TrafficWindow::TenMinutes, now),
+                hour: self.accepted.sum(TrafficWindow::Hour, now),
                 total: self.total,
             },
             last_accepted: self.last_accepted,

@@ -232,7 +232,7 @@ impl Driver {
     #[track_caller]
     pub(crate) fn judged_again(&self, witness: &SessionRecord, engine: &SessionRecord, what: &str) {
         let mut verdict = engine.verdict.clone();
-        if verdict.action == policy::Action::Accept {
+        if verdict.action == policy::PolicyAction::Accept {
             verdict.reason = None; // Circumstances, which a capture does not tell.
         }
         let known = self.engine.answers().cloned().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! How sessions end that do not end in QUIT: time, loss, shutdown.
 
-use gatepost::policy::Action;
+use gatepost::policy::PolicyAction;
 
 use crate::engine::dialogue::{Dialogue, dialogue};
 use crate::engine::sessions::{ENVELOPE, HELLO};
@@ -87,7 +87,7 @@ fn an_upstream_that_is_lost_after_the_final_dot() {
         let record = ends(&[HELLO, ENVELOPE, text, LOST]);
         assert_eq!(record.smtp.transactions[0].data_code, Some(421), "what the client was told");
         assert_eq!(record.verdict.reason.as_deref(), Some("upstream_lost"));
-        assert_eq!(record.verdict.action, Action::Accept, "no policy wanted that");
+        assert_eq!(record.verdict.action, PolicyAction::Accept, "no policy wanted that");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Clients that are no mail servers, and mail servers that are no friends.
 
 use gatepost::engine::{Anomaly, BareNewlines, Pregreet, RefuseAt, SessionRecord, Tls};
-use gatepost::policy::Action;
+use gatepost::policy::PolicyAction;
 
 use crate::engine::dialogue::{Dialogue, dialogue};
 use crate::engine::sessions::{ENVELOPE, HELLO};
@@ -31,7 +31,7 @@ fn speaking_before_the_greeting_is_refused_at_rcpt() {
     .with(|profile| profile.smtp.pregreet = Pregreet::Reject)
     .run();
     assert_eq!(record.verdict.reason.as_deref(), Some("pregreet"));
-    assert_eq!(record.verdict.action, Action::Reject);
+    assert_eq!(record.verdict.action, PolicyAction::Reject);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use gatepost::addr::Networks;
 use gatepost::engine::{Event, Profile, Timeouts};
-use gatepost::policy::{AccessRule, AccessRules, Action};
+use gatepost::policy::{AccessRule, AccessRules, PolicyAction};
 
 use crate::engine::driver::Driver;
 
@@ -148,7 +148,7 @@ proptest! {
                 name: "rule".into(),
                 family: None,
                 networks: Networks::default(),
-                action: Action::Reject,
+                action: PolicyAction::Reject,
             }]);
         }
         let timeouts = Timeouts::RFC_5321;

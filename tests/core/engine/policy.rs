@@ -5,36 +5,39 @@ use std::time::Duration;
 use gatepost::addr::{Family, Networks};
 use gatepost::engine::{Event, Profile, RefuseAt, SessionRecord, Timeouts, Tls};
 use gatepost::policy::facts::{
-    Answer, DomainName, Level, Lookup, LookupResult, Over, Reason, Record, Source, State,
+    Answer, DnsRecord, DomainName, FactState, FamilyRequirement, Lookup, LookupResult, Reason,
+    ReturnPathLevel, Source,
 };
-use gatepost::policy::rules::{Exempt, FactName, Mode, PolicyStage, Require, Rule, Rules, When};
-use gatepost::policy::{AccessRule, AccessRules, Action};
+use gatepost::policy::rules::{
+    Exemption, FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, When,
+};
+use gatepost::policy::{AccessRule, AccessRules, PolicyAction};
 
 use crate::engine::dialogue::Dialogue;
 use crate::engine::driver::Driver;
 use crate::engine::sessions::{BYE, HELLO};
 
-pub(crate) const fn require(fact: FactName) -> Require {
-    Require { fact, level: Level::Dns, over: Over::Any }
+pub(crate) const fn require(fact: FactName) -> Requirement {
+    Requirement { fact, level: ReturnPathLevel::Dns, over: FamilyRequirement::Any }
 }
 
 /// Enforced, with the exemptions that are the default.
-pub(crate) fn rule(name: &str, fact: FactName, otherwise: Action) -> Rule {
-    Rule {
+pub(crate) fn rule(name: &str, fact: FactName, otherwise: PolicyAction) -> PolicyRule {
+    PolicyRule {
         name: name.into(),
         at: fact.moment(),
         when: When::default(),
-        exempt: Exempt::ALL.to_vec(),
+        exempt: Exemption::ALL.to_vec(),
         require: vec![require(fact)],
         otherwise,
-        on_unknown: Action::Tempfail,
-        mode: Mode::Enforce,
+        on_unknown: PolicyAction::Tempfail,
+        mode: RuleMode::Enforce,
         url: None,
     }
 }
 
-pub(crate) fn rules(rules: Vec<Rule>) -> impl FnOnce(&mut Profile) {
-    move |profile| profile.rules = Rules::new(rules, Networks::default()).into()
+pub(crate) fn rules(rules: Vec<PolicyRule>) -> impl FnOnce(&mut Profile) {
+    move |profile| profile.rules = PolicyRules::new(rules, Networks::default()).into()
 }
 
 /// What the world says of the client, who is confirmed, of senders at `a.example`, who can be mailed, and of recipients.
@@ -42,16 +45,16 @@ pub(crate) fn good(lookup: &Lookup) -> LookupResult {
     let name = |text: &str| DomainName::parse(text).unwrap();
     let is = |host: &DomainName, text: &str| host == &name(text);
     let answer = match lookup {
-        Lookup::Reverse(_) => Answer::Records(vec![Record::Name(name("client.example"))]),
+        Lookup::Reverse(_) => Answer::Records(vec![DnsRecord::Name(name("client.example"))]),
         Lookup::Addresses(host, Family::Ipv6) if is(host, "client.example") => {
-            Answer::Records(vec![Record::Address("2001:db8::1".parse().unwrap())])
+            Answer::Records(vec![DnsRecord::Address("2001:db8::1".parse().unwrap())])
         }
         Lookup::Addresses(host, Family::Ipv4) if is(host, "mx.a.example") => {
-            Answer::Records(vec![Record::Address("8.8.8.8".parse().unwrap())])
+            Answer::Records(vec![DnsRecord::Address("8.8.8.8".parse().unwrap())])
         }
         Lookup::MailExchanges(domain) if is(domain, "a.example") => {
             let host = name("mx.a.example");
-            Answer::Records(vec![Record::Exchange { preference: 10, host }])
+            Answer::Records(vec![DnsRecord::Exchange { preference: 10, host }])
         }
         Lookup::MailExchanges(_) => Answer::NxDomain,
         Lookup::Addresses(..) => Answer::NoData,
@@ -82,11 +85,11 @@ fn lame(lookup: &Lookup) -> LookupResult {
     }
 }
 
-fn run(text: &str, rule: Rule, oracle: fn(&Lookup) -> LookupResult) -> SessionRecord {
+fn run(text: &str, rule: PolicyRule, oracle: fn(&Lookup) -> LookupResult) -> SessionRecord {
     Dialogue::new(text).with(rules(vec![rule])).told(oracle).run()
 }
 
-fn verdict(record: &SessionRecord) -> (Action, Option<&str>, Option<&str>) {
+fn verdict(record: &SessionRecord) -> (PolicyAction, Option<&str>, Option<&str>) {
     let verdict = &record.verdict;
     (verdict.action, verdict.rule.as_deref(), verdict.reason.as_deref())
 }
@@ -117,12 +120,12 @@ fn each_recipient_is_judged_on_its_own() {
         BYE,
     ]
     .concat();
-    let record = run(&text, rule("known", FactName::Recipient, Action::Reject), good);
-    let expected = (Action::Reject, Some("known"), Some("recipient.no_such_mailbox"));
+    let record = run(&text, rule("known", FactName::Recipient, PolicyAction::Reject), good);
+    let expected = (PolicyAction::Reject, Some("known"), Some("recipient.no_such_mailbox"));
     assert_eq!(verdict(&record), expected);
     let codes: Vec<_> = record.smtp.transactions[0].rcpt_to.iter().map(|to| to.code).collect();
     assert_eq!(codes, [Some(250), Some(550), Some(250), Some(451)]);
-    assert_eq!(record.facts.unwrap().recipient.unwrap().state, State::False);
+    assert_eq!(record.facts.unwrap().recipient.unwrap().state, FactState::False);
 }
 
 #[test]
@@ -148,27 +151,27 @@ fn a_client_without_a_name_is_refused_at_rcpt_and_data_after_it() {
         S: 250 whom everybody may ask
         {BYE}"
     );
-    let named = rule("named", FactName::Fcrdns, Action::Reject);
+    let named = rule("named", FactName::Fcrdns, PolicyAction::Reject);
     let record = run(&text, named.clone(), nameless);
-    assert_eq!(verdict(&record), (Action::Reject, Some("named"), Some("fcrdns.no_ptr")));
+    assert_eq!(verdict(&record), (PolicyAction::Reject, Some("named"), Some("fcrdns.no_ptr")));
 
     // What cannot be looked up is not refused for good, and an upstream that is asked nothing is told nothing.
     let text = format!(
         "{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC- RCPT TO:<bob@b.example>\n\
          +C 451 4.7.25 the reverse name of 2001:db8::1 cannot be confirmed now (rule \"named\")\n{BYE}"
     );
-    let record = run(&text, Rule { on_unknown: Action::Reject, ..named.clone() }, lame);
-    assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.servfail")));
+    let record = run(&text, PolicyRule { on_unknown: PolicyAction::Reject, ..named.clone() }, lame);
+    assert_eq!(verdict(&record), (PolicyAction::Tempfail, Some("named"), Some("fcrdns.servfail")));
 
     let text = format!(
         "{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC: RCPT TO:<bob@b.example>\nS: 250 ok\n{BYE}"
     );
     for (rule, oracle) in [
         (named.clone(), good as fn(&Lookup) -> LookupResult),
-        (Rule { on_unknown: Action::Accept, ..named.clone() }, lame),
-        (Rule { when: When { auth: Some(true), ..When::default() }, ..named }, nameless),
+        (PolicyRule { on_unknown: PolicyAction::Accept, ..named.clone() }, lame),
+        (PolicyRule { when: When { auth: Some(true), ..When::default() }, ..named }, nameless),
     ] {
-        assert_eq!(verdict(&run(&text, rule, oracle)), (Action::Accept, None, None));
+        assert_eq!(verdict(&run(&text, rule, oracle)), (PolicyAction::Accept, None, None));
     }
 }
 
@@ -186,15 +189,15 @@ fn a_rule_in_shadow_only_tells() {
         BYE,
     ]
     .concat();
-    let shadow = |rule: Rule| Rule { mode: Mode::Shadow, ..rule };
+    let shadow = |rule: PolicyRule| PolicyRule { mode: RuleMode::Shadow, ..rule };
     let record = Dialogue::new(&text)
         .with(rules(vec![
-            shadow(rule("mailable", FactName::ReturnPath, Action::Tempfail)),
-            shadow(rule("known", FactName::Recipient, Action::Reject)),
+            shadow(rule("mailable", FactName::ReturnPath, PolicyAction::Tempfail)),
+            shadow(rule("known", FactName::Recipient, PolicyAction::Reject)),
         ]))
         .told(good)
         .run();
-    assert_eq!(verdict(&record), (Action::Accept, None, None));
+    assert_eq!(verdict(&record), (PolicyAction::Accept, None, None));
     let shadow: Vec<_> = record
         .verdict
         .shadow
@@ -204,8 +207,8 @@ fn a_rule_in_shadow_only_tells() {
     assert_eq!(
         shadow,
         [
-            ("mailable", Action::Tempfail, "return_path.nxdomain"),
-            ("known", Action::Reject, "recipient.no_such_mailbox")
+            ("mailable", PolicyAction::Tempfail, "return_path.nxdomain"),
+            ("known", PolicyAction::Reject, "recipient.no_such_mailbox")
         ]
     );
 }
@@ -240,13 +243,13 @@ fn no_recipient_is_judged_by_a_sender_that_upstream_does_not_go_by() {
         S: 250 rcpt
         {BYE}"
     );
-    run(&text, rule("mailable", FactName::ReturnPath, Action::Tempfail), good);
+    run(&text, rule("mailable", FactName::ReturnPath, PolicyAction::Tempfail), good);
 }
 
 #[test]
 fn a_recipient_waits_until_it_is_known_whose_mail_it_is_for() {
     let mut driver =
-        driver_with(vec![rule("mailable", FactName::ReturnPath, Action::Tempfail)], |_| ());
+        driver_with(vec![rule("mailable", FactName::ReturnPath, PolicyAction::Tempfail)], |_| ());
     driver.upstream_says(b"220 a\r\n");
     driver.client_says(b"HELO a\r\nMAIL FROM:<a@nowhere.example>\r\n");
     driver.answer(0, good);
@@ -275,26 +278,26 @@ fn in_place_of_the_greeting() {
         "S- 220 mx.example\n+C 554 {NO_NAME}\nC- MAIL FROM:<a@b>\n\
          +C 503 5.5.1 access was refused; only QUIT is left\nC- QUIT\n+C 221 2.0.0 goodbye\n= refused"
     );
-    let record = at_connect(Action::Reject, nameless, &text);
-    assert_eq!(verdict(&record), (Action::Reject, Some("named"), Some("fcrdns.no_ptr")));
+    let record = at_connect(PolicyAction::Reject, nameless, &text);
+    assert_eq!(verdict(&record), (PolicyAction::Reject, Some("named"), Some("fcrdns.no_ptr")));
     let no_name = NO_NAME.replacen('5', "4", 1);
     let text = format!(
         "S- 220 mx.example\n+C 421 {}\n= refused",
         no_name.replace("4.7.25 ", "4.7.25 gate.example ")
     );
-    let record = at_connect(Action::Tempfail, nameless, &text);
-    assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.no_ptr")));
+    let record = at_connect(PolicyAction::Tempfail, nameless, &text);
+    assert_eq!(verdict(&record), (PolicyAction::Tempfail, Some("named"), Some("fcrdns.no_ptr")));
     // Whose name is good meets upstream as it is.
-    at_connect(Action::Reject, good, &[HELLO, BYE].concat());
+    at_connect(PolicyAction::Reject, good, &[HELLO, BYE].concat());
     let closing = "S: 554 5.3.2 not today\nS.\n= upstream_closed";
-    at_connect(Action::Reject, good, closing);
+    at_connect(PolicyAction::Reject, good, closing);
 }
 
 /// An upstream that turns the client away and closes while the rules are not heard: that is what the client reads.
 #[test]
 fn a_greeting_that_is_held_back_is_not_lost() {
     let mut driver =
-        driver_with(vec![rule("named", FactName::Fcrdns, Action::Reject)], |profile| {
+        driver_with(vec![rule("named", FactName::Fcrdns, PolicyAction::Reject)], |profile| {
             profile.smtp.refuse_at = RefuseAt::Connect;
         });
     driver.upstream_says(b"554 5.3.2 not today\r\n");
@@ -315,9 +318,9 @@ fn behind_starttls_no_rule_is_escaped() {
         S: 250 STARTTLS
         C";
     let text = format!("{greeted}- STARTTLS\n+C 554 {NO_NAME}\n= refused");
-    let named = rule("named", FactName::Fcrdns, Action::Reject);
+    let named = rule("named", FactName::Fcrdns, PolicyAction::Reject);
     let record = run(&text, named.clone(), nameless);
-    assert_eq!(verdict(&record), (Action::Reject, Some("named"), Some("fcrdns.no_ptr")));
+    assert_eq!(verdict(&record), (PolicyAction::Reject, Some("named"), Some("fcrdns.no_ptr")));
     assert_eq!(record.smtp.tls, Tls::Refused);
     let unknown = "4.7.25 gate.example the reverse name of 2001:db8::1 cannot be confirmed now";
     let text = format!("{greeted}- STARTTLS\n+C 421 {unknown} (rule \"named\")\n= refused");
@@ -325,7 +328,7 @@ fn behind_starttls_no_rule_is_escaped() {
     // Those who may, and rules that come too late.
     let started = format!("{greeted}: STARTTLS\nS: 220 go\nC: \\x16tls\\\nS: \\x16tls\\\n");
     run(&started, named, good);
-    run(&started, rule("mailable", FactName::ReturnPath, Action::Reject), good);
+    run(&started, rule("mailable", FactName::ReturnPath, PolicyAction::Reject), good);
 }
 
 #[test]
@@ -369,8 +372,8 @@ fn a_tagged_message_says_why_and_forged_fields_are_gone() {
         C- abc\
         +C 502 5.5.1 not offered here
         "#;
-    let record = run(text, rule("na\"ed", FactName::Fcrdns, Action::Tag), nameless);
-    assert_eq!(verdict(&record), (Action::Tag, Some("na\"ed"), Some("fcrdns.no_ptr")));
+    let record = run(text, rule("na\"ed", FactName::Fcrdns, PolicyAction::Tag), nameless);
+    assert_eq!(verdict(&record), (PolicyAction::Tag, Some("na\"ed"), Some("fcrdns.no_ptr")));
 }
 
 #[test]
@@ -386,20 +389,26 @@ fn answers_that_never_come_are_unknown_after_a_while() {
         {BYE}"#
     );
     for timeouts in [Timeouts::RFC_5321, Timeouts::STRESS] {
-        let mut dialogue =
-            Dialogue::new(&text).with(rules(vec![rule("named", FactName::Fcrdns, Action::Reject)]));
+        let mut dialogue = Dialogue::new(&text).with(rules(vec![rule(
+            "named",
+            FactName::Fcrdns,
+            PolicyAction::Reject,
+        )]));
         dialogue.timeouts = timeouts;
         let record = dialogue.run();
-        assert_eq!(verdict(&record), (Action::Tempfail, Some("named"), Some("fcrdns.timeout")));
+        assert_eq!(
+            verdict(&record),
+            (PolicyAction::Tempfail, Some("named"), Some("fcrdns.timeout"))
+        );
     }
     // A deadline of ours, and in place of the greeting.
     Dialogue::new("S- 220 mx.example\nT 30s\n+C 421 4.7.25 gate.example the reverse name of 2001:db8::1 cannot be confirmed now (rule \"named\")\n= refused")
-        .with(rules(vec![rule("named", FactName::Fcrdns, Action::Reject)]))
+        .with(rules(vec![rule("named", FactName::Fcrdns, PolicyAction::Reject)]))
         .with(|profile| profile.smtp.refuse_at = RefuseAt::Connect)
         .run();
 }
 
-fn driver_with(list: Vec<Rule>, set: impl FnOnce(&mut Profile)) -> Driver {
+fn driver_with(list: Vec<PolicyRule>, set: impl FnOnce(&mut Profile)) -> Driver {
     let mut profile = Profile::default();
     rules(list)(&mut profile);
     set(&mut profile);
@@ -410,9 +419,9 @@ fn driver_with(list: Vec<Rule>, set: impl FnOnce(&mut Profile)) -> Driver {
 fn lookups_run_while_the_dialogue_goes_on_and_the_wait_is_told() {
     let mut driver = driver_with(
         vec![
-            rule("named", FactName::Fcrdns, Action::Reject),
-            rule("mailable", FactName::ReturnPath, Action::Reject),
-            rule("known", FactName::Recipient, Action::Reject),
+            rule("named", FactName::Fcrdns, PolicyAction::Reject),
+            rule("mailable", FactName::ReturnPath, PolicyAction::Reject),
+            rule("known", FactName::Recipient, PolicyAction::Reject),
         ],
         |_| (),
     );
@@ -445,11 +454,11 @@ fn lookups_run_while_the_dialogue_goes_on_and_the_wait_is_told() {
     assert_eq!(
         told,
         [
-            fact(FactName::Fcrdns, State::True),
-            fact(FactName::ReturnPath, State::True),
-            fact(FactName::Recipient, State::True),
-            fact(FactName::Recipient, State::False),
-            Event::Policy { rule: 2, action: Action::Reject, mode: Mode::Enforce },
+            fact(FactName::Fcrdns, FactState::True),
+            fact(FactName::ReturnPath, FactState::True),
+            fact(FactName::Recipient, FactState::True),
+            fact(FactName::Recipient, FactState::False),
+            Event::Policy { rule: 2, action: PolicyAction::Reject, mode: RuleMode::Enforce },
             Event::Waited(Duration::from_secs(2)),
         ]
     );
@@ -458,21 +467,23 @@ fn lookups_run_while_the_dialogue_goes_on_and_the_wait_is_told() {
 /// Whom an access rule refuses nobody looks up.
 #[test]
 fn nothing_is_asked_of_whom_an_access_rule_refuses() {
-    let driver = driver_with(vec![rule("named", FactName::Fcrdns, Action::Reject)], |profile| {
-        profile.access = AccessRules::new(vec![AccessRule {
-            name: "listed".into(),
-            family: None,
-            networks: Networks::default(),
-            action: Action::Reject,
-        }]);
-    });
+    let driver =
+        driver_with(vec![rule("named", FactName::Fcrdns, PolicyAction::Reject)], |profile| {
+            profile.access = AccessRules::new(vec![AccessRule {
+                name: "listed".into(),
+                family: None,
+                networks: Networks::default(),
+                action: PolicyAction::Reject,
+            }]);
+        });
     assert_eq!(driver.needs, []);
 }
 
 /// The number of lookups that a session keeps is bounded.
 #[test]
 fn thousands_of_recipients_are_each_judged() {
-    let mut driver = driver_with(vec![rule("known", FactName::Recipient, Action::Reject)], |_| ());
+    let mut driver =
+        driver_with(vec![rule("known", FactName::Recipient, PolicyAction::Reject)], |_| ());
     driver.upstream_says(b"220 a\r\n");
     driver.client_says(b"EHLO a\r\n");
     driver.upstream_says(b"250 a\r\n");

@@ -5,9 +5,11 @@ use proptest::prelude::*;
 
 use gatepost::addr::{Family, Networks};
 use gatepost::engine::{Profile, RefuseAt, SessionRecord, Timeouts};
-use gatepost::policy::Action;
-use gatepost::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Record, Source};
-use gatepost::policy::rules::{FactName, Mode, Rule, Rules};
+use gatepost::policy::PolicyAction;
+use gatepost::policy::facts::{
+    Answer, DnsRecord, DomainName, Lookup, LookupResult, Reason, Source,
+};
+use gatepost::policy::rules::{FactName, PolicyRule, PolicyRules, RuleMode};
 
 use crate::engine::driver::Driver;
 use crate::engine::policy::{good, require, rule};
@@ -35,7 +37,7 @@ impl World {
             // Several names, of which the last is the client's.
             (3, Lookup::Reverse(_)) => unlike(Answer::Records(
                 ["a.other.example", "b.other.example", "client.example"]
-                    .map(|name| Record::Name(DomainName::parse(name).unwrap()))
+                    .map(|name| DnsRecord::Name(DomainName::parse(name).unwrap()))
                     .to_vec(),
             )),
             _ => good(lookup),
@@ -179,7 +181,7 @@ fn run(
     (text(&driver.to_client), text(&driver.to_upstream), record)
 }
 
-fn rules() -> impl Strategy<Value = Vec<Rule>> {
+fn rules() -> impl Strategy<Value = Vec<PolicyRule>> {
     let facts = [
         FactName::Fcrdns,
         FactName::HeloResolves,
@@ -190,20 +192,20 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let parts = (
         proptest::sample::subsequence(facts.to_vec(), 1..=3),
         proptest::sample::select(vec![
-            Action::Accept,
-            Action::Tag,
-            Action::Tempfail,
-            Action::Reject,
+            PolicyAction::Accept,
+            PolicyAction::Tag,
+            PolicyAction::Tempfail,
+            PolicyAction::Reject,
         ]),
         proptest::sample::select(vec![
-            Action::Accept,
-            Action::Tag,
-            Action::Tempfail,
-            Action::Reject,
+            PolicyAction::Accept,
+            PolicyAction::Tag,
+            PolicyAction::Tempfail,
+            PolicyAction::Reject,
         ]),
-        prop_oneof![3 => Just(Mode::Enforce), 1 => Just(Mode::Shadow)],
+        prop_oneof![3 => Just(RuleMode::Enforce), 1 => Just(RuleMode::Shadow)],
     );
-    let one = parts.prop_map(|(facts, otherwise, on_unknown, mode)| Rule {
+    let one = parts.prop_map(|(facts, otherwise, on_unknown, mode)| PolicyRule {
         at: facts.iter().map(|fact| fact.moment()).max().unwrap(),
         require: facts.into_iter().map(require).collect(),
         on_unknown,
@@ -229,7 +231,7 @@ proptest! {
         schedule in proptest::collection::vec((any::<u8>(), 0u8..40), 1..60),
         other in proptest::collection::vec((any::<u8>(), 0u8..40), 1..60),
     ) {
-        let mut profile = Profile { rules: Rules::new(list, Networks::default()).into(), ..Profile::default() };
+        let mut profile = Profile { rules: PolicyRules::new(list, Networks::default()).into(), ..Profile::default() };
         if at_connect {
             profile.smtp.refuse_at = RefuseAt::Connect;
         }
@@ -250,7 +252,7 @@ proptest! {
         at_connect in any::<bool>(),
         schedule in proptest::collection::vec((any::<u8>(), 0u8..40), 1..60),
     ) {
-        let mut profile = Profile { rules: Rules::new(list, Networks::default()).into(), ..Profile::default() };
+        let mut profile = Profile { rules: PolicyRules::new(list, Networks::default()).into(), ..Profile::default() };
         if at_connect {
             profile.smtp.refuse_at = RefuseAt::Connect;
         }
@@ -284,7 +286,7 @@ proptest! {
         }
         let read = replies(&driver.to_client);
         prop_assert!(!read.iter().any(|reply| reply.starts_with('5')), "{:?}", read);
-        prop_assert!(driver.finish().verdict.action <= Action::Tempfail);
+        prop_assert!(driver.finish().verdict.action <= PolicyAction::Tempfail);
     }
 }
 
@@ -318,8 +320,8 @@ proptest! {
         ),
         cuts in proptest::collection::vec(1usize..30, 1..12),
     ) {
-        let tag = Rule { exempt: Vec::new(), require: Vec::new(), ..rule("all", FactName::Fcrdns, Action::Tag) };
-        let profile = Profile { rules: Rules::new(vec![tag], Networks::default()).into(), ..Profile::default() };
+        let tag = PolicyRule { exempt: Vec::new(), require: Vec::new(), ..rule("all", FactName::Fcrdns, PolicyAction::Tag) };
+        let profile = Profile { rules: PolicyRules::new(vec![tag], Networks::default()).into(), ..Profile::default() };
         let mut driver = Driver::new(profile, Timeouts::RFC_5321, "[2001:db8::1]:4", "[2001:db8::2]:25", false);
         driver.upstream_says(b"220 a\r\n");
         driver.client_says(b"HELO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");

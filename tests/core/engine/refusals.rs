@@ -2,13 +2,13 @@
 
 use gatepost::addr::Networks;
 use gatepost::engine::{Profile, RefuseAt, Tls};
-use gatepost::policy::{AccessRule, AccessRules, Action};
+use gatepost::policy::{AccessRule, AccessRules, PolicyAction};
 use gatepost::smtp::Keyword;
 
 use crate::engine::dialogue::Dialogue;
 use crate::engine::sessions::{BYE, HELLO};
 
-fn rule(action: Action) -> impl FnOnce(&mut Profile) {
+fn rule(action: PolicyAction) -> impl FnOnce(&mut Profile) {
     move |profile| {
         profile.access = AccessRules::new(vec![AccessRule {
             name: "no mail from there".into(),
@@ -19,13 +19,15 @@ fn rule(action: Action) -> impl FnOnce(&mut Profile) {
     }
 }
 
-fn refused(action: Action, text: &str) -> gatepost::engine::SessionRecord {
+fn refused(action: PolicyAction, text: &str) -> gatepost::engine::SessionRecord {
     Dialogue::new(text).with(rule(action)).run()
 }
 
 #[test]
 fn every_recipient_is_refused_in_its_turn_and_data_after_them() {
-    for (action, code) in [(Action::Reject, "550 5.7.1"), (Action::Tempfail, "450 4.7.1")] {
+    for (action, code) in
+        [(PolicyAction::Reject, "550 5.7.1"), (PolicyAction::Tempfail, "450 4.7.1")]
+    {
         let text = format!(
             r"C: MAIL FROM:<a@a.example>
             S: 250 ok
@@ -69,7 +71,7 @@ fn a_chunk_after_refused_recipients_is_swallowed() {
         C|- NOOP
         +C 554 5.5.1 no valid recipients
         ";
-    let record = refused(Action::Reject, &[HELLO, text, BYE].concat());
+    let record = refused(PolicyAction::Reject, &[HELLO, text, BYE].concat());
     let transaction = &record.smtp.transactions[0];
     assert_eq!(transaction.rcpt_total, 1);
     assert_eq!((transaction.data_code, transaction.bytes), (Some(554), 21), "said, and refused");
@@ -99,7 +101,7 @@ fn a_refused_ehlo_leaves_the_transaction() {
 #[test]
 fn refused_in_place_of_the_greeting() {
     let at_connect = |profile: &mut Profile| {
-        rule(Action::Reject)(profile);
+        rule(PolicyAction::Reject)(profile);
         profile.smtp.refuse_at = RefuseAt::Connect;
     };
     let record = Dialogue::new(
@@ -134,7 +136,7 @@ fn refused_in_place_of_the_greeting() {
 fn deferred_in_place_of_the_greeting() {
     Dialogue::new("C- QUIT\n+C 421 4.7.1 gate.example no mail from there\n= refused")
         .with(|profile| {
-            rule(Action::Tempfail)(profile);
+            rule(PolicyAction::Tempfail)(profile);
             profile.smtp.refuse_at = RefuseAt::Connect;
         })
         .run();
@@ -151,8 +153,8 @@ fn a_refused_client_does_not_escape_by_starttls() {
         C- STARTTLS
         ";
     for (action, last) in [
-        (Action::Reject, "554 5.7.1 no mail from there"),
-        (Action::Tempfail, "421 4.7.1 gate.example no mail from there"),
+        (PolicyAction::Reject, "554 5.7.1 no mail from there"),
+        (PolicyAction::Tempfail, "421 4.7.1 gate.example no mail from there"),
     ] {
         let record = refused(action, &format!("{greeted}+C {last}\n= refused"));
         assert_eq!(record.verdict.action, action);
@@ -169,7 +171,7 @@ fn a_refused_client_does_not_escape_by_starttls() {
         S: 250 noop
         +C 554 5.7.1 no mail from there
         = refused";
-    refused(Action::Reject, pipelined);
+    refused(PolicyAction::Reject, pipelined);
     let hidden = r"S: 220 a
         C: EHLO client.example
         S- 250-mx.example
@@ -179,7 +181,7 @@ fn a_refused_client_does_not_escape_by_starttls() {
         +C 502 5.5.1 not offered here
         ";
     Dialogue::new(hidden)
-        .with(rule(Action::Reject))
+        .with(rule(PolicyAction::Reject))
         .with(|profile| profile.smtp.hide = vec![Keyword::Starttls])
         .run();
 }

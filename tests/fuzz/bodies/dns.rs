@@ -2,7 +2,7 @@
 
 use gatepost::addr::Family;
 use gatepost::lookup::PassiveDns;
-use gatepost::policy::facts::{Answer, DomainName, Lookup, Record};
+use gatepost::policy::facts::{Answer, DnsRecord, DomainName, Lookup};
 use gatepost::time::Timestamp;
 
 /// DNS responses, each after two octets of length (as over TCP), to a capture with little room.
@@ -27,10 +27,10 @@ pub(crate) fn dns(input: &[u8]) {
                 continue;
             };
             assert!(!records.is_empty());
-            let asked_for = |record: &Record| match (&lookup, record) {
-                (Lookup::Reverse(_), Record::Name(_)) => true,
-                (Lookup::MailExchanges(_), Record::Exchange { .. }) => true,
-                (Lookup::Addresses(_, family), Record::Address(ip)) => {
+            let asked_for = |record: &DnsRecord| match (&lookup, record) {
+                (Lookup::Reverse(_), DnsRecord::Name(_)) => true,
+                (Lookup::MailExchanges(_), DnsRecord::Exchange { .. }) => true,
+                (Lookup::Addresses(_, family), DnsRecord::Address(ip)) => {
                     ip.is_ipv4() == (*family == Family::Ipv4)
                 }
                 _ => false,

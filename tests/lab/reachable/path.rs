@@ -22,11 +22,11 @@ const SENDER: [&str; 2] = ["203.0.113.7", "2001:db8:c::7"];
 
 /// What a path does to IPv6, as it is told, and a filter in front of the gateway that does so.
 const PATHS: [(&str, &str); 3] = [
-    ("silent", "chain in { type filter hook input priority -200; TO SYN drop; }"),
+    ("no_response", "chain in { type filter hook input priority -200; TO SYN drop; }"),
     ("refused", "chain in { type filter hook input priority -200; TO SYN reject with tcp reset; }"),
     // As a tunnel with a smaller MTU behind a router whose ICMPv6 is filtered.
     (
-        "stalled",
+        "established_but_stalled",
         "chain in { type filter hook input priority -200; TO meta length > LARGE drop; }
          chain out { type filter hook output priority -200; FROM meta length > LARGE drop; }",
     ),
@@ -84,7 +84,7 @@ fn the_door_tells_what_a_path_does_to_ipv6() {
         let took = send(&sender, &receiver, &format!("{does}-closed"));
         delivered("ipv4", count);
         // Where the SYN comes through, the closed door answers it; a filter that drops it costs the time-out (3 s).
-        let most = Duration::from_secs(if does == "silent" { 5 } else { 2 });
+        let most = Duration::from_secs(if does == "no_response" { 5 } else { 2 });
         assert!(took < most, "{does}: {took:?}");
         assert_eq!(state(&lab, &config, "ipv6")["status"]["state"], "closed");
 
@@ -169,9 +169,9 @@ require = [{ fact = "return_path", level = "smtp", over = "same-family" }]
 /// Sender domains by their exchange, the reply to RCPT, and why.
 const SENDERS: [(&str, &str, Option<&str>); 4] = [
     ("good", "250", None),
-    ("drops", "450 4.4.1", Some("return_path.silent")),
+    ("drops", "450 4.4.1", Some("return_path.no_response")),
     ("refuses", "450 4.4.1", Some("return_path.refused")),
-    ("black-hole", "450 4.4.1", Some("return_path.stalled")),
+    ("black-hole", "450 4.4.1", Some("return_path.established_but_stalled")),
 ];
 
 #[test]
@@ -228,7 +228,7 @@ fn facts_tell_what_a_path_does_and_passing_traffic_comes_first() {
     let watching = gateway.wait_for_log("watching client by ");
     let mut known = vec![("good", "takes", "answered"), ("refuses", "refuses", "refused")];
     if watching.contains("eBPF") {
-        known.push(("drops", "drops", "silent"));
+        known.push(("drops", "drops", "no_response"));
     } else {
         // Only the kernel of the MTA's own host tells that it gave up; libpcap waits two minutes for another SYN.
         eprintln!("SKIPPED: a destination that stays silent: needs eBPF, {watching}");

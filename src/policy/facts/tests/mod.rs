@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::{Family, Networks};
+use crate::time::Timestamp;
 
 const CLIENT: &str = "2001:db8::25";
 
@@ -41,11 +42,11 @@ fn lookup(kind: &str, of: &str) -> Lookup {
 
 fn answer(kind: &str, said: &[&str]) -> Answer {
     let record = |text: &&str| match (kind, text.split_once('/')) {
-        ("PTR", _) => Record::Name(name(text)),
+        ("PTR", _) => DnsRecord::Name(name(text)),
         ("MX", Some((preference, host))) => {
-            Record::Exchange { preference: preference.parse().unwrap(), host: name(host) }
+            DnsRecord::Exchange { preference: preference.parse().unwrap(), host: name(host) }
         }
-        _ => Record::Address(ip(text)),
+        _ => DnsRecord::Address(ip(text)),
     };
     let reason = |word: &str| Reason::ALL.into_iter().find(|r| r.as_str() == word).unwrap();
     match said {
@@ -76,21 +77,21 @@ fn world(text: &str) -> Vec<(Lookup, LookupResult)> {
 /// Answers from `world` what `fact` needs, until it is one; `choose` says which of several to answer first.
 fn settle(
     world: &[(Lookup, LookupResult)],
-    fact: impl Fn(&Answers) -> Step,
+    fact: impl Fn(&Answers) -> Evaluation,
     mut choose: impl FnMut(usize) -> usize,
 ) -> Fact {
     let mut known = Answers::default();
     for _ in 0..100 {
         let needed = match fact(&known) {
-            Step::Fact(fact) => return fact,
-            Step::Need(needed) => needed,
+            Evaluation::Known(fact) => return fact,
+            Evaluation::NeedsLookups(needed) => needed,
         };
         assert!(!needed.is_empty(), "needs nothing and is no fact");
         assert!(needed.iter().all(|lookup| known.get(lookup).is_none()), "asked twice");
         let lookup = needed[choose(needed.len())].clone();
         let said = world.iter().find(|(known, _)| *known == lookup);
         let unheard = LookupResult {
-            answer: Answer::Unknown(Reason::NoSource),
+            answer: Answer::Unknown(Reason::NoResolver),
             source: Source::None,
             at: None,
         };
@@ -106,7 +107,7 @@ fn told(fact: &Fact) -> String {
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-fn table(rows: &[(&str, &str, &str)], fact: impl Fn(&str, &Answers) -> Step) {
+fn table(rows: &[(&str, &str, &str)], fact: impl Fn(&str, &Answers) -> Evaluation) {
     for (subject, said, expected) in rows {
         let world = world(said);
         let found = settle(&world, |known| fact(subject, known), |_| 0);
@@ -123,7 +124,7 @@ fn reverse_name_is_whether_there_is_a_ptr() {
         (CLIENT, "PTR 2001:db8::25 nodata", "false no_ptr"),
         (CLIENT, "PTR 2001:db8::25 servfail", "unknown servfail"),
         (CLIENT, "PTR 2001:db8::25 timeout", "unknown timeout"),
-        (CLIENT, "", "unknown no_source"),
+        (CLIENT, "", "unknown no_resolver"),
         ("::ffff:192.0.2.1", "PTR 192.0.2.1 mx.a.example", "true mx.a.example"),
     ];
     table(&rows, |client, known| reverse_name(ip(client), known));
@@ -156,12 +157,12 @@ fn fcrdns_fails_in_three_ways() {
         ),
         (with(ours, "AAAA mx.a.example servfail"), "unknown servfail"),
         (with(ours, "AAAA mx.a.example timeout"), "unknown timeout"),
-        (ours.to_owned(), "unknown no_source"),
+        (ours.to_owned(), "unknown no_resolver"),
         (String::from("PTR 2001:db8::25 nxdomain"), "false no_ptr"),
         (String::from("PTR 2001:db8::25 nodata"), "false no_ptr"),
         (String::from("PTR 2001:db8::25 servfail"), "unknown servfail"),
         (String::from("PTR 2001:db8::25 timeout"), "unknown timeout"),
-        (String::new(), "unknown no_source"),
+        (String::new(), "unknown no_resolver"),
         // A hostile PTR.
         (String::from("PTR 2001:db8::25 ."), "false not_confirmed ."),
         // One that confirms wins over one that is not known, that over one that does not confirm.
@@ -205,7 +206,7 @@ fn helo_resolves_takes_domains_and_literals() {
             "A localhost 127.0.0.1; AAAA localhost ::1",
             "false no_usable_address localhost 127.0.0.1",
         ),
-        ("a.example", "", "unknown no_source"),
+        ("a.example", "", "unknown no_resolver"),
         ("[192.0.2.1]", "", "true 192.0.2.1"),
         ("[IPv6:2001:db8::1]", "", "true 2001:db8::1"),
         ("[127.0.0.1]", "", "false no_usable_address 127.0.0.1"),
@@ -216,10 +217,13 @@ fn helo_resolves_takes_domains_and_literals() {
     table(&rows, helo_resolves);
 }
 
-fn over(over: Over, family: Family) -> impl Fn(&str, &Answers) -> Step {
+fn over(over: FamilyRequirement, family: Family) -> impl Fn(&str, &Answers) -> Evaluation {
     let ours = Networks::new(["2001:db8:25::/48".parse().unwrap()]);
     move |sender, known| {
-        return_path(&ReturnPath { sender, family, over, level: Level::Dns, ours: &ours }, known)
+        return_path(
+            &ReturnPathCheck { sender, family, over, level: ReturnPathLevel::Dns, ours: &ours },
+            known,
+        )
     }
 }
 
@@ -271,7 +275,7 @@ fn return_path_over_any_family() {
             String::from("MX a.example servfail; A a.example 192.0.2.1"),
             "unknown servfail",
         ),
-        ("u@a.example", String::from("A a.example 192.0.2.1"), "unknown no_source"),
+        ("u@a.example", String::from("A a.example 192.0.2.1"), "unknown no_resolver"),
         ("u@a.example", String::from("MX a.example nxdomain"), "false nxdomain"),
         ("u@a.example", String::from("MX a.example 0/."), "false null_mx"),
         (
@@ -305,7 +309,7 @@ fn return_path_over_any_family() {
         ("\"a@b\"@a.example", String::from("MX a.example nxdomain"), "false nxdomain"),
     ];
     for (sender, said, expected) in &rows {
-        table(&[(sender, said, expected)], over(Over::Any, Family::Ipv6));
+        table(&[(sender, said, expected)], over(FamilyRequirement::Any, Family::Ipv6));
     }
 }
 
@@ -318,24 +322,24 @@ fn return_path_over_one_family() {
     let (yes6, yes4) = ("true m.example 2001:db8::1", "true m.example 192.0.2.1");
     let no = "false no_usable_address";
     for (rule, client, said, expected) in [
-        (Over::Ipv6, Family::Ipv4, six, yes6),
-        (Over::Ipv6, Family::Ipv4, four, no),
-        (Over::Ipv6, Family::Ipv4, lame, "unknown servfail"),
-        (Over::Ipv4, Family::Ipv6, four, yes4),
-        (Over::Ipv4, Family::Ipv6, lame, yes4),
-        (Over::Ipv4, Family::Ipv6, six, no),
-        (Over::SameFamily, Family::Ipv6, six, yes6),
-        (Over::SameFamily, Family::Ipv6, four, no),
-        (Over::SameFamily, Family::Ipv4, four, yes4),
-        (Over::SameFamily, Family::Ipv4, six, no),
-        (Over::Any, Family::Ipv4, six, yes6),
-        (Over::Any, Family::Ipv6, four, yes4),
+        (FamilyRequirement::Ipv6, Family::Ipv4, six, yes6),
+        (FamilyRequirement::Ipv6, Family::Ipv4, four, no),
+        (FamilyRequirement::Ipv6, Family::Ipv4, lame, "unknown servfail"),
+        (FamilyRequirement::Ipv4, Family::Ipv6, four, yes4),
+        (FamilyRequirement::Ipv4, Family::Ipv6, lame, yes4),
+        (FamilyRequirement::Ipv4, Family::Ipv6, six, no),
+        (FamilyRequirement::SameFamily, Family::Ipv6, six, yes6),
+        (FamilyRequirement::SameFamily, Family::Ipv6, four, no),
+        (FamilyRequirement::SameFamily, Family::Ipv4, four, yes4),
+        (FamilyRequirement::SameFamily, Family::Ipv4, six, no),
+        (FamilyRequirement::Any, Family::Ipv4, six, yes6),
+        (FamilyRequirement::Any, Family::Ipv6, four, yes4),
     ] {
         table(&[("u@a.example", said, expected)], over(rule, client));
     }
     table(
         &[("u@[192.0.2.1]", "", "false no_usable_address 192.0.2.1")],
-        over(Over::Ipv6, Family::Ipv6),
+        over(FamilyRequirement::Ipv6, Family::Ipv6),
     );
 }
 
@@ -350,23 +354,23 @@ fn a_fact_has_the_last_source_and_the_oldest_time_of_what_it_rests_on() {
     say("AAAA", "a.example", &["2001:db8::1"], Source::Dns, Some(3));
     say("AAAA", "b.example", &[CLIENT], Source::Zone, None);
     let at = |nanos| Some(Timestamp::from_nanos(nanos));
-    let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
+    let Evaluation::Known(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
     // a.example is no part of it.
     assert_eq!(told(&fact), "true b.example");
     assert_eq!((fact.source, fact.at), (Source::Zone, at(7)));
     let mut change = |answer, source, at| {
         known.insert(lookup("AAAA", "b.example"), LookupResult { answer, source, at });
-        let Step::Fact(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
+        let Evaluation::Known(fact) = fcrdns(ip(CLIENT), &known) else { panic!("all is known") };
         (fact.state, fact.source, fact.at)
     };
     assert_eq!(
         change(Answer::NoData, Source::Zone, None),
-        (State::False, Source::Dns, at(3)),
+        (FactState::False, Source::Dns, at(3)),
         "all of them"
     );
     assert_eq!(
         change(Answer::Unknown(Reason::Timeout), Source::Zone, at(9)),
-        (State::Unknown, Source::Zone, at(9)),
+        (FactState::Unknown, Source::Zone, at(9)),
         "only what is not known"
     );
     let mut known = Answers::default();
@@ -374,7 +378,7 @@ fn a_fact_has_the_last_source_and_the_oldest_time_of_what_it_rests_on() {
         lookup("RECIPIENT", "u@a.example"),
         LookupResult { answer: Answer::Yes(None), source: Source::Upstream, at: at(5) },
     );
-    let Step::Fact(fact) = recipient("u@a.example", &known) else { panic!("all is known") };
+    let Evaluation::Known(fact) = recipient("u@a.example", &known) else { panic!("all is known") };
     assert_eq!((fact.source, fact.at), (Source::Upstream, at(5)));
 }
 
@@ -384,8 +388,8 @@ fn what_one_answer_tells() {
         ("u@b.example", "RECIPIENT u@b.example yes", "true"),
         ("u@b.example", "RECIPIENT u@b.example no no_such_mailbox", "false no_such_mailbox"),
         ("u@b.example", "RECIPIENT u@b.example unknown upstream_down", "unknown upstream_down"),
-        ("u@b.example", "RECIPIENT u@b.example nxdomain", "unknown no_source"),
-        ("u@b.example", "", "unknown no_source"),
+        ("u@b.example", "RECIPIENT u@b.example nxdomain", "unknown no_resolver"),
+        ("u@b.example", "", "unknown no_resolver"),
     ];
     table(&rows, recipient);
     let rows = [
@@ -402,30 +406,34 @@ fn what_one_answer_tells() {
 /// Whoever answers is asked the right question only by agreement: an answer of the wrong kind proves nothing.
 #[test]
 fn an_answer_of_another_kind_is_unknown() {
-    let rows = [(CLIENT, "PTR 2001:db8::25 yes", "unknown no_source")];
+    let rows = [(CLIENT, "PTR 2001:db8::25 yes", "unknown no_resolver")];
     table(&rows, |client, known| reverse_name(ip(client), known));
     let rows = [
-        (CLIENT, "PTR 2001:db8::25 no silent", "unknown no_source"),
-        (CLIENT, "PTR 2001:db8::25 a.example; AAAA a.example no silent", "unknown no_source"),
+        (CLIENT, "PTR 2001:db8::25 no no_response", "unknown no_resolver"),
+        (
+            CLIENT,
+            "PTR 2001:db8::25 a.example; AAAA a.example no no_response",
+            "unknown no_resolver",
+        ),
     ];
     table(&rows, |client, known| fcrdns(ip(client), known));
     let rows = [
-        ("u@a.example", "MX a.example no null_mx", "unknown no_source"),
+        ("u@a.example", "MX a.example no null_mx", "unknown no_resolver"),
         (
             "u@a.example",
             "MX a.example 10/m.example; A m.example nodata; AAAA m.example yes",
-            "unknown no_source",
+            "unknown no_resolver",
         ),
     ];
-    table(&rows, over(Over::Any, Family::Ipv6));
+    table(&rows, over(FamilyRequirement::Any, Family::Ipv6));
 }
 
 #[test]
 fn answers_are_read_back_as_they_were_recorded() {
     let text = "PTR 2001:db8::25 a.example b_c.example; AAAA a.example 2001:db8::25 ::ffff:192.0.2.1; \
          A a.example nodata; MX a.example 10/mx.a.example 0/.; MX b.example nxdomain; \
-         MX c.example servfail; CONNECT 192.0.2.1 yes; GREET 2001:db8::1 no stalled; \
-         CALLOUT 192.0.2.1 unknown limited; RECIPIENT \"a\\é\"@b.example no no_such_mailbox; \
+         MX c.example servfail; CONNECT 192.0.2.1 yes; GREET 2001:db8::1 no established_but_stalled; \
+         CALLOUT 192.0.2.1 unknown rate_limited; RECIPIENT \"a\\é\"@b.example no no_such_mailbox; \
          RECEIVE ipv6 unknown no_proof";
     let mut known = Answers::default();
     for (n, (lookup, answered)) in (0..).zip(world(text)) {
@@ -446,22 +454,22 @@ fn answers_are_read_back_as_they_were_recorded() {
 #[test]
 fn the_json_form() {
     let at = Some(Timestamp::from_nanos(1_000_000_000));
-    let basis = Basis { source: Source::Capture, at };
+    let basis = Provenance { source: Source::Capture, at };
     let host = DomainName::parse("mx.a.example").unwrap();
     let facts = Facts {
         reverse_name: Some(Fact::holds(basis, Some(Detail::Name(host)))),
-        return_path: Some(Fact::unknown(Reason::NoSource, Basis::NOBODY)),
+        return_path: Some(Fact::unknown(Reason::NoResolver, Provenance::NO_LOOKUP)),
         ..Facts::default()
     };
     let json = serde_json::to_string(&facts).unwrap();
     assert_eq!(
         json,
-        r#"{"reverse_name":{"state":"true","reason":null,"source":"capture","detail":"mx.a.example","at":"1970-01-01T00:00:01.000000Z"},"fcrdns":null,"helo_resolves":null,"return_path":{"state":"unknown","reason":"no_source","source":"none","detail":null,"at":null},"recipient":null,"receive_path":null}"#
+        r#"{"reverse_name":{"state":"true","reason":null,"source":"capture","detail":"mx.a.example","at":"1970-01-01T00:00:01.000000Z"},"fcrdns":null,"helo_resolves":null,"return_path":{"state":"unknown","reason":"no_resolver","source":"none","detail":null,"at":null},"recipient":null,"receive_path":null}"#
     );
     for reason in Reason::ALL {
         assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
     }
-    for over in Over::ALL {
+    for over in FamilyRequirement::ALL {
         assert_eq!(serde_json::to_value(over).unwrap(), over.as_str());
     }
 }
@@ -503,7 +511,7 @@ proptest! {
         }
         let world = world(&text);
         let ours = Networks::default();
-        let ask = ReturnPath { sender: "u@a.example", family: Family::Ipv6, over: Over::Any, level: Level::Dns, ours: &ours };
+        let ask = ReturnPathCheck { sender: "u@a.example", family: Family::Ipv6, over: FamilyRequirement::Any, level: ReturnPathLevel::Dns, ours: &ours };
         let fact = |known: &Answers| match back {
             true => return_path(&ask, known),
             false => fcrdns(ip(CLIENT), known),
@@ -511,14 +519,14 @@ proptest! {
         let mut numbers = order.iter().cycle();
         let shuffled = settle(&world, fact, |count| numbers.next().unwrap() % count);
         let expected = if said.iter().any(|said| said.contains(CLIENT)) {
-            State::True
+            FactState::True
         } else if said.iter().any(|said| matches!(said.as_str(), "servfail" | "timeout")) {
-            State::Unknown
+            FactState::Unknown
         } else {
-            State::False
+            FactState::False
         };
         prop_assert_eq!(shuffled.state, expected);
-        if expected != State::True {
+        if expected != FactState::True {
             prop_assert_eq!(shuffled, settle(&world, fact, |_| 0));
         }
     }

@@ -7,10 +7,10 @@ const SENDER: &str = "u@a.example";
 /// One exchange with an address in each family, `v6` and `v4`.
 const TWO: &str = "MX a.example 10/m.example; AAAA m.example 2600::6; A m.example 198.41.0.4; ";
 
-fn to(level: Level, over: Over) -> impl Fn(&str, &Answers) -> Step {
+fn to(level: ReturnPathLevel, over: FamilyRequirement) -> impl Fn(&str, &Answers) -> Evaluation {
     let ours = Networks::new(["2600:25::/32".parse().unwrap()]);
     move |sender, known| {
-        let ask = ReturnPath { sender, family: Family::Ipv6, over, level, ours: &ours };
+        let ask = ReturnPathCheck { sender, family: Family::Ipv6, over, level, ours: &ours };
         return_path(&ask, known)
     }
 }
@@ -21,27 +21,30 @@ fn a_connection_that_is_answered_is_enough_for_tcp() {
     for (said, expected) in [
         ("CONNECT 2600::6 yes", yes6),
         ("CONNECT 2600::6 yes; CONNECT 198.41.0.4 yes", yes6),
-        ("CONNECT 2600::6 no silent; CONNECT 198.41.0.4 yes", yes4),
-        ("CONNECT 2600::6 unknown limited; CONNECT 198.41.0.4 yes", yes4),
+        ("CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 yes", yes4),
+        ("CONNECT 2600::6 unknown rate_limited; CONNECT 198.41.0.4 yes", yes4),
         (
-            "CONNECT 2600::6 no silent; CONNECT 198.41.0.4 no refused",
-            "false silent m.example 2600::6",
+            "CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 no refused",
+            "false no_response m.example 2600::6",
         ),
-        ("CONNECT 2600::6 no silent; CONNECT 198.41.0.4 unknown limited", "unknown limited"),
+        (
+            "CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 unknown rate_limited",
+            "unknown rate_limited",
+        ),
         ("CONNECT 2600::6 unknown timeout; CONNECT 198.41.0.4 no refused", "unknown timeout"),
-        ("CONNECT 2600::6 no silent", "unknown no_source"),
+        ("CONNECT 2600::6 no no_response", "unknown no_resolver"),
         // Answers to other questions.
-        ("GREET 2600::6 yes; GREET 198.41.0.4 yes", "unknown no_source"),
-        ("CONNECT 2600::6 nodata; CONNECT 198.41.0.4 no silent", "unknown no_source"),
+        ("GREET 2600::6 yes; GREET 198.41.0.4 yes", "unknown no_resolver"),
+        ("CONNECT 2600::6 nodata; CONNECT 198.41.0.4 no no_response", "unknown no_resolver"),
     ] {
         let said = format!("{TWO}{said}");
-        table(&[(SENDER, &said, expected)], to(Level::Tcp, Over::Any));
+        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Tcp, FamilyRequirement::Any));
     }
 }
 
 #[test]
 fn what_the_dns_says_comes_first() {
-    let both = "CONNECT 2600::6 no silent; CONNECT 198.41.0.4 no silent";
+    let both = "CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 no no_response";
     for (said, expected) in [
         (String::from("MX a.example nxdomain"), "false nxdomain"),
         (String::from("MX a.example 0/."), "false null_mx"),
@@ -70,31 +73,31 @@ fn what_the_dns_says_comes_first() {
             "true a.example 198.41.0.4",
         ),
     ] {
-        table(&[(SENDER, &said, expected)], to(Level::Tcp, Over::Any));
+        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Tcp, FamilyRequirement::Any));
     }
     let rows = [
         ("", "", "true null_sender"),
         ("u", "", "false not_a_domain"),
         ("u@[198.41.0.4]", "CONNECT 198.41.0.4 yes", "true 198.41.0.4"),
         ("u@[198.41.0.4]", "CONNECT 198.41.0.4 no refused", "false refused 198.41.0.4"),
-        ("u@[198.41.0.4]", "", "unknown no_source"),
+        ("u@[198.41.0.4]", "", "unknown no_resolver"),
         ("u@[10.0.0.1]", "CONNECT 10.0.0.1 yes", "false no_usable_address 10.0.0.1"),
         ("u@[IPv6:2600:25::1]", "CONNECT 2600:25::1 yes", "false no_usable_address 2600:25::1"),
     ];
-    table(&rows, to(Level::Tcp, Over::Any));
+    table(&rows, to(ReturnPathLevel::Tcp, FamilyRequirement::Any));
 }
 
 #[test]
 fn only_the_families_asked_for_are_tried() {
-    let said = format!("{TWO}CONNECT 2600::6 no silent; CONNECT 198.41.0.4 yes");
-    let no = "false silent m.example 2600::6";
+    let said = format!("{TWO}CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 yes");
+    let no = "false no_response m.example 2600::6";
     for (over, expected) in [
-        (Over::Any, "true m.example 198.41.0.4"),
-        (Over::Ipv4, "true m.example 198.41.0.4"),
-        (Over::Ipv6, no),
-        (Over::SameFamily, no),
+        (FamilyRequirement::Any, "true m.example 198.41.0.4"),
+        (FamilyRequirement::Ipv4, "true m.example 198.41.0.4"),
+        (FamilyRequirement::Ipv6, no),
+        (FamilyRequirement::SameFamily, no),
     ] {
-        table(&[(SENDER, &said, expected)], to(Level::Tcp, over));
+        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Tcp, over));
     }
 }
 
@@ -103,14 +106,14 @@ fn smtp_wants_a_greeting_and_rcpt_the_mailbox() {
     let rows = [
         ("GREET 2600::6 yes", "true m.example 2600::6"),
         (
-            "GREET 2600::6 no stalled; GREET 198.41.0.4 no turned_away",
-            "false stalled m.example 2600::6",
+            "GREET 2600::6 no established_but_stalled; GREET 198.41.0.4 no rejected_before_rcpt",
+            "false established_but_stalled m.example 2600::6",
         ),
-        ("CONNECT 2600::6 yes; CONNECT 198.41.0.4 yes", "unknown no_source"),
+        ("CONNECT 2600::6 yes; CONNECT 198.41.0.4 yes", "unknown no_resolver"),
     ];
     for (said, expected) in rows {
         let said = format!("{TWO}{said}");
-        table(&[(SENDER, &said, expected)], to(Level::Smtp, Over::Any));
+        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Smtp, FamilyRequirement::Any));
     }
     // Whoever turns us away before RCPT says nothing of the mailbox.
     let rows = [
@@ -120,15 +123,18 @@ fn smtp_wants_a_greeting_and_rcpt_the_mailbox() {
             "false no_such_mailbox m.example 2600::6",
         ),
         (
-            "CALLOUT 2600::6 no turned_away; CALLOUT 198.41.0.4 no no_such_mailbox",
-            "unknown turned_away",
+            "CALLOUT 2600::6 no rejected_before_rcpt; CALLOUT 198.41.0.4 no no_such_mailbox",
+            "unknown rejected_before_rcpt",
         ),
-        ("CALLOUT 2600::6 no silent; CALLOUT 198.41.0.4 no turned_away", "unknown silent"),
-        ("CALLOUT 2600::6 unknown deferred; CALLOUT 198.41.0.4 no silent", "unknown deferred"),
+        (
+            "CALLOUT 2600::6 no no_response; CALLOUT 198.41.0.4 no rejected_before_rcpt",
+            "unknown no_response",
+        ),
+        ("CALLOUT 2600::6 unknown deferred; CALLOUT 198.41.0.4 no no_response", "unknown deferred"),
     ];
     for (said, expected) in rows {
         let said = format!("{TWO}{said}");
-        table(&[(SENDER, &said, expected)], to(Level::Rcpt, Over::Any));
+        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Rcpt, FamilyRequirement::Any));
     }
 }
 
@@ -137,7 +143,9 @@ fn rounds(said: &str) -> Vec<Vec<IpAddr>> {
     let world = world(said);
     let mut known = Answers::default();
     let mut rounds = Vec::new();
-    while let Step::Need(needed) = to(Level::Tcp, Over::Any)(SENDER, &known) {
+    while let Evaluation::NeedsLookups(needed) =
+        to(ReturnPathLevel::Tcp, FamilyRequirement::Any)(SENDER, &known)
+    {
         let asked = needed.iter().filter_map(|lookup| match lookup {
             Lookup::Connect(ip) => Some(*ip),
             _ => None,
@@ -145,7 +153,7 @@ fn rounds(said: &str) -> Vec<Vec<IpAddr>> {
         rounds.push(asked.collect());
         for lookup in needed {
             let answered = world.iter().find(|(known, _)| *known == lookup).map(|(_, a)| a.clone());
-            let answer = Answer::No(Reason::Silent, None);
+            let answer = Answer::No(Reason::NoResponse, None);
             let silent = LookupResult { answer, source: Source::Probe, at: None };
             known.insert(lookup, answered.unwrap_or(silent));
         }
@@ -181,7 +189,7 @@ fn few_are_asked_and_not_all_at_once() {
 
 /// The answers to one probe.
 fn any_probe() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["yes", "no silent", "no refused", "unknown limited"])
+    prop::sample::select(vec!["yes", "no no_response", "no refused", "unknown rate_limited"])
 }
 
 proptest! {
@@ -204,13 +212,13 @@ proptest! {
             text += &format!("; CONNECT {place} {said}");
         }
         let world = world(&text);
-        let fact = |known: &Answers| to(Level::Tcp, Over::Any)(SENDER, known);
+        let fact = |known: &Answers| to(ReturnPathLevel::Tcp, FamilyRequirement::Any)(SENDER, known);
         let mut numbers = order.iter().cycle();
         let shuffled = settle(&world, fact, |count| numbers.next().unwrap() % count);
         let straight = settle(&world, fact, |_| 0);
         prop_assert_eq!(shuffled.state, straight.state, "{}", text);
         // Of several that answer, the one that is heard first is enough.
-        if straight.state != State::True {
+        if straight.state != FactState::True {
             prop_assert_eq!(shuffled, straight);
         }
     }

@@ -12,7 +12,7 @@ use gatepost::engine::{
     Anomaly, BareNewlines, Event, Observer, Outcome, Output, Pregreet, Profile, RefuseAt,
     SessionRecord, Side, TcpFacts, Tls,
 };
-use gatepost::policy::{AccessRule, AccessRules, Action};
+use gatepost::policy::{AccessRule, AccessRules, PolicyAction};
 
 use crate::engine::dialogue::unescape;
 use crate::engine::driver::START;
@@ -335,7 +335,7 @@ fn pairing_is_sure_again_after_one_command_and_its_reply() {
     assert_eq!((record.smtp.desyncs, record.smtp.resyncs), (1, 1));
 }
 
-fn rule(action: Action) -> impl FnOnce(&mut Profile) {
+fn rule(action: PolicyAction) -> impl FnOnce(&mut Profile) {
     move |profile| {
         profile.access = AccessRules::new(vec![AccessRule {
             name: "no mail from there".into(),
@@ -349,16 +349,16 @@ fn rule(action: Action) -> impl FnOnce(&mut Profile) {
 #[test]
 fn refusals_are_recorded_and_the_dialogue_goes_on() {
     let text = [HELLO, ENVELOPE, "C: DATA\nS: 354 go\nC: x\nC: .\nS: 250 queued\n", BYE].concat();
-    let record = Record::of(&text).with(rule(Action::Tempfail)).heard();
+    let record = Record::of(&text).with(rule(PolicyAction::Tempfail)).heard();
     assert_eq!(codes(&record), ["250 250 250 3"], "as it went");
-    assert_eq!(record.verdict.action, Action::Tempfail);
+    assert_eq!(record.verdict.action, PolicyAction::Tempfail);
     assert_eq!(record.verdict.rule.as_deref(), Some("no mail from there"));
     assert_eq!(record.verdict.reason.as_deref(), Some("access_tempfail"));
 
     // The gateway would have turned it away, and not have seen the bare newline.
     let text = text.replace("C: x", "C: \\n");
     let at_connect = |profile: &mut Profile| {
-        rule(Action::Tempfail)(profile);
+        rule(PolicyAction::Tempfail)(profile);
         profile.smtp.refuse_at = RefuseAt::Connect;
         profile.smtp.bare_newlines = BareNewlines::Reject;
     };
@@ -366,7 +366,7 @@ fn refusals_are_recorded_and_the_dialogue_goes_on() {
     assert_eq!(record.verdict.reason.as_deref(), Some("access_tempfail"));
     let record =
         Record::of(&text).with(|profile| profile.smtp.bare_newlines = BareNewlines::Reject).heard();
-    assert_eq!(record.verdict.action, Action::Reject);
+    assert_eq!(record.verdict.action, PolicyAction::Reject);
     assert_eq!(record.verdict.reason.as_deref(), Some("bare_newline"));
     assert_eq!(codes(&record), ["250 250 250 3"]);
 }
@@ -375,7 +375,7 @@ fn refusals_are_recorded_and_the_dialogue_goes_on() {
 #[test]
 fn a_refusal_of_the_server_is_no_verdict() {
     let record = hear(&[HELLO, "C: MAIL FROM:<a>\nS: 550 5.7.25 no PTR\n", BYE].concat());
-    assert_eq!(record.verdict.action, Action::Accept);
+    assert_eq!(record.verdict.action, PolicyAction::Accept);
     assert_eq!(record.verdict.reason, None);
 }
 

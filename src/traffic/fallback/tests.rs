@@ -3,7 +3,7 @@
 use super::*;
 
 /// `who → where  start..end  what it came to  helo`, times in milliseconds. Numbers count from 1 in the given order.
-type Row = (&'static str, &'static str, (u64, u64), Ended, &'static str);
+type Row = (&'static str, &'static str, (u64, u64), DeliveryOutcome, &'static str);
 
 const NO_HELO: &str = "";
 const A6: &str = "2001:db8:a::1";
@@ -25,24 +25,24 @@ fn attempts(rows: &[Row]) -> Vec<Attempt> {
         server: server.parse().unwrap(),
         start: at(start),
         end: at(end),
-        bound: Bound::In,
+        direction: MailDirection::Inbound,
         ended,
         helo: (!helo.is_empty()).then(|| helo.to_owned()),
     };
     rows.iter().enumerate().map(attempt).collect()
 }
 
-fn told(found: &[FallBack]) -> Vec<String> {
-    let one = |f: &FallBack| {
+fn told(found: &[Fallback]) -> Vec<String> {
+    let one = |f: &Fallback| {
         let code = f.code.map_or_else(String::new, |code| format!(" {code}"));
-        let by = if f.by == By::Names { "names" } else { "window" };
+        let by = if f.by == ServerMatch::Names { "names" } else { "window" };
         format!("{} to {} after {} ms: {}{code}, by {by}", f.from, f.to, f.after.as_millis(), f.why)
     };
     found.iter().map(one).collect()
 }
 
-fn pairs_of(attempts: Vec<Attempt>, share: ShareName<'_>) -> Vec<String> {
-    let (mut pairs, mut found) = (Pairs::new(), Vec::new());
+fn pairs_of(attempts: Vec<Attempt>, share: SharesName<'_>) -> Vec<String> {
+    let (mut pairs, mut found) = (FallbackDetector::new(), Vec::new());
     for attempt in attempts {
         pairs.push(attempt);
     }
@@ -64,15 +64,17 @@ fn named(rows: &[Row]) -> Vec<String> {
     pairs_of(attempts(rows), &|a, b| Some(name(a)? == name(b)?))
 }
 
-use Ended::{Accepted, EnvelopeRefused, GreetingRefused, Other, Refused, Reset, Unanswered};
+use DeliveryOutcome::{
+    Accepted, EnvelopeRefused, GreetingRefused, Other, Refused, Reset, Unanswered,
+};
 
 #[test]
 fn why_is_what_became_of_ipv6() {
     for (ended, start, expected) in [
         (Unanswered, 3200, "unanswered"),
         (Refused, 3200, "refused"),
-        (Ended::Unreachable, 3200, "unreachable"),
-        (Ended::BlackHole, 3200, "black_hole"),
+        (DeliveryOutcome::Unreachable, 3200, "unreachable"),
+        (DeliveryOutcome::BlackHole, 3200, "black_hole"),
         (Reset, 3200, "reset"),
         (GreetingRefused(554), 3200, "greeting 554"),
         (EnvelopeRefused(550), 3200, "envelope 550"),
@@ -116,7 +118,7 @@ fn an_answered_attempt_is_left_after_its_answer_only() {
     };
     assert!(beside(EnvelopeRefused(550)).is_empty());
     // Segments are sent again long after the client has given up.
-    assert_eq!(beside(Ended::BlackHole), ["1 to 2 after 2000 ms: black_hole, by names"]);
+    assert_eq!(beside(DeliveryOutcome::BlackHole), ["1 to 2 after 2000 ms: black_hole, by names"]);
     // The last packets may cross.
     let rows = [
         (A6, MX6, (0, 900), EnvelopeRefused(450), "a.example"),
@@ -271,7 +273,7 @@ fn the_order_of_telling_does_not_matter() {
 fn told_as_soon_as_time_has_passed() {
     let rows =
         [(A6, MX6, (0, 0), Unanswered, NO_HELO), (A4, MX4, (500, 900), Accepted, "a.example")];
-    let (mut pairs, mut found) = (Pairs::new(), Vec::new());
+    let (mut pairs, mut found) = (FallbackDetector::new(), Vec::new());
     for attempt in attempts(&rows) {
         pairs.push(attempt);
     }
@@ -285,7 +287,7 @@ fn told_as_soon_as_time_has_passed() {
 
 #[test]
 fn memory_is_bounded() {
-    let mut pairs = Pairs::new();
+    let mut pairs = FallbackDetector::new();
     for number in 0..MAX_KEPT as u64 + 10 {
         for (client, server) in [(A6, MX6), (A4, MX4)] {
             let row = (client, server, (number, number), Unanswered, NO_HELO);

@@ -3,8 +3,8 @@
 //! The two attempts have different addresses at both ends, so each end must be shown to be the same, and when that is in
 //! doubt nothing is said:
 //!
-//! - *The same server*: both addresses belong to one name ([`By::Names`]); or the names of one of them are not known, and
-//!   the IPv4 attempt came soon after ([`By::Window`]). Where both are known and share no name, or the ports differ, it
+//! - *The same server*: both addresses belong to one name ([`ServerMatch::Names`]); or the names of one of them are not known, and
+//!   the IPv4 attempt came soon after ([`ServerMatch::Window`]). Where both are known and share no name, or the ports differ, it
 //!   is another server.
 //! - *The same client*: both addresses belong to one name; or both said the same HELO, which must be a host name with a
 //!   domain; or one of them said none (a SYN that nobody answers carries no HELO) and there is no other client to confuse
@@ -23,14 +23,12 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
-use super::bound::Bound;
+use super::direction::MailDirection;
 use crate::addr::Family;
+use crate::label::labels;
 use crate::time::Timestamp;
 
 /// From giving up to the IPv4 attempt, where names tie the servers: five other addresses (`smtp_mx_address_limit`) may
@@ -52,7 +50,7 @@ const MAX_KEPT: usize = 4096;
 const MAX_HELO: usize = 255;
 
 /// Whether the capture's DNS answers gave two addresses to one name; `None` if it has no name for one of them.
-pub type ShareName<'a> = &'a dyn Fn(IpAddr, IpAddr) -> Option<bool>;
+pub type SharesName<'a> = &'a dyn Fn(IpAddr, IpAddr) -> Option<bool>;
 
 /// One attempt of a client to bring mail to a server, when it is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,15 +62,15 @@ pub struct Attempt {
     pub start: Timestamp,
     /// The last packet.
     pub end: Timestamp,
-    pub bound: Bound,
-    pub ended: Ended,
+    pub direction: MailDirection,
+    pub ended: DeliveryOutcome,
     /// The argument of HELO or EHLO, if one was said.
     pub helo: Option<String>,
 }
 
 /// What an attempt came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum DeliveryOutcome {
     /// No answer to the SYN.
     Unanswered,
     /// RST in answer to the SYN.
@@ -93,77 +91,34 @@ pub enum Ended {
     Other,
 }
 
-/// Why IPv6 was given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Why {
-    Unanswered,
-    Refused,
-    Unreachable,
-    BlackHole,
-    Reset,
-    Greeting,
-    Envelope,
-    /// Nothing was wrong with it; IPv4 was faster.
-    Race,
-}
-
-impl Why {
-    pub const ALL: [Self; 8] = [
-        Self::Unanswered,
-        Self::Refused,
-        Self::Unreachable,
-        Self::BlackHole,
-        Self::Reset,
-        Self::Greeting,
-        Self::Envelope,
-        Self::Race,
-    ];
-
-    /// Position in [`Self::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The word in JSON and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unanswered => "unanswered",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-            Self::BlackHole => "black_hole",
-            Self::Reset => "reset",
-            Self::Greeting => "greeting",
-            Self::Envelope => "envelope",
-            Self::Race => "race",
-        }
+labels! {
+    /// Why IPv6 was given up.
+    pub enum FallbackReason {
+        Unanswered = "unanswered",
+        Refused = "refused",
+        Unreachable = "unreachable",
+        BlackHole = "black_hole",
+        Reset = "reset",
+        Greeting = "greeting",
+        Envelope = "envelope",
+        /// Nothing was wrong with it; IPv4 was faster.
+        Race = "race",
     }
 }
 
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+labels! {
+    /// Evidence that both attempts went to the same server.
+    pub enum ServerMatch {
+        /// Both addresses belong to one name.
+        Names = "names",
+        /// The one attempt followed soon after the other.
+        Window = "window",
     }
-}
-
-impl Serialize for Why {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-/// What ties the two servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum By {
-    /// They share a name.
-    Names,
-    /// Only that the one attempt followed the other.
-    Window,
 }
 
 /// A client left IPv6 for IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FallBack {
+pub struct Fallback {
     /// The IPv6 attempt.
     pub from: u64,
     /// The first IPv4 attempt after it.
@@ -171,13 +126,13 @@ pub struct FallBack {
     /// When that one began.
     pub at: Timestamp,
     /// Which way the IPv6 attempt went.
-    pub bound: Bound,
+    pub direction: MailDirection,
     /// From the start of the IPv6 attempt to the start of the IPv4 attempt: what it cost the mail.
     pub after: Duration,
-    pub why: Why,
+    pub why: FallbackReason,
     /// The reply, where one was why.
     pub code: Option<u16>,
-    pub by: By,
+    pub by: ServerMatch,
 }
 
 impl Attempt {
@@ -186,28 +141,31 @@ impl Attempt {
     }
 
     /// Why it may have been left for IPv4; `None` if it succeeded or it cannot be told.
-    fn why(&self) -> Option<(Why, Option<u16>)> {
+    fn why(&self) -> Option<(FallbackReason, Option<u16>)> {
         Some(match self.ended {
-            Ended::Unanswered => (Why::Unanswered, None),
-            Ended::Refused => (Why::Refused, None),
-            Ended::Unreachable => (Why::Unreachable, None),
-            Ended::BlackHole => (Why::BlackHole, None),
-            Ended::Reset => (Why::Reset, None),
-            Ended::GreetingRefused(code) => (Why::Greeting, Some(code)),
-            Ended::EnvelopeRefused(code) => (Why::Envelope, Some(code)),
-            Ended::Other if self.helo.is_none() => (Why::Race, None),
-            Ended::Other | Ended::Accepted => return None,
+            DeliveryOutcome::Unanswered => (FallbackReason::Unanswered, None),
+            DeliveryOutcome::Refused => (FallbackReason::Refused, None),
+            DeliveryOutcome::Unreachable => (FallbackReason::Unreachable, None),
+            DeliveryOutcome::BlackHole => (FallbackReason::BlackHole, None),
+            DeliveryOutcome::Reset => (FallbackReason::Reset, None),
+            DeliveryOutcome::GreetingRefused(code) => (FallbackReason::Greeting, Some(code)),
+            DeliveryOutcome::EnvelopeRefused(code) => (FallbackReason::Envelope, Some(code)),
+            DeliveryOutcome::Other if self.helo.is_none() => (FallbackReason::Race, None),
+            DeliveryOutcome::Other | DeliveryOutcome::Accepted => return None,
         })
     }
 
     /// The client waited for something that did not come.
     const fn waited(&self) -> bool {
-        matches!(self.ended, Ended::Unanswered | Ended::Unreachable | Ended::BlackHole)
+        matches!(
+            self.ended,
+            DeliveryOutcome::Unanswered | DeliveryOutcome::Unreachable | DeliveryOutcome::BlackHole
+        )
     }
 
     /// No earlier can an attempt begin that this one is the reason of.
     fn earliest_next(&self) -> Timestamp {
-        if self.waited() || self.ended == Ended::Other {
+        if self.waited() || self.ended == DeliveryOutcome::Other {
             return self.start;
         }
         self.start + self.end.since(self.start).saturating_sub(SLACK)
@@ -227,7 +185,7 @@ impl Attempt {
 #[derive(Debug)]
 struct Left {
     attempt: Attempt,
-    why: Why,
+    why: FallbackReason,
     code: Option<u16>,
     /// Another IPv6 client was failing at the same time: at this server, and at any.
     crowded_here: bool,
@@ -245,7 +203,7 @@ enum Tie {
 
 /// Finds fall-backs among attempts, which may be told in any order.
 #[derive(Debug, Default)]
-pub struct Pairs {
+pub struct FallbackDetector {
     /// IPv6, by the time at which everything about them is known, and number.
     left: BTreeMap<(Timestamp, u64), Left>,
     /// IPv4, by start and number.
@@ -253,7 +211,7 @@ pub struct Pairs {
     forgotten: u64,
 }
 
-impl Pairs {
+impl FallbackDetector {
     pub fn new() -> Self {
         Self::default()
     }
@@ -310,8 +268,8 @@ impl Pairs {
     pub fn advance(
         &mut self,
         now: Timestamp,
-        share: ShareName<'_>,
-        found: &mut dyn FnMut(FallBack),
+        share: SharesName<'_>,
+        found: &mut dyn FnMut(Fallback),
     ) {
         while let Some(first) = self.left.first_entry()
             && first.key().0 < now
@@ -327,23 +285,24 @@ impl Pairs {
     }
 
     /// No attempt follows.
-    pub fn finish(&mut self, share: ShareName<'_>, found: &mut dyn FnMut(FallBack)) {
+    pub fn finish(&mut self, share: SharesName<'_>, found: &mut dyn FnMut(Fallback)) {
         while let Some((_, left)) = self.left.pop_first() {
             self.decide(&left, share, found);
         }
         self.tried.clear();
     }
 
-    fn decide(&self, left: &Left, share: ShareName<'_>, found: &mut dyn FnMut(FallBack)) {
-        let next = self.next(left, By::Names, share);
-        let next = next.map(|next| (next, By::Names));
-        let next = next.or_else(|| Some((self.next(left, By::Window, share)?, By::Window)));
+    fn decide(&self, left: &Left, share: SharesName<'_>, found: &mut dyn FnMut(Fallback)) {
+        let next = self.next(left, ServerMatch::Names, share);
+        let next = next.map(|next| (next, ServerMatch::Names));
+        let next = next
+            .or_else(|| Some((self.next(left, ServerMatch::Window, share)?, ServerMatch::Window)));
         if let Some((next, by)) = next {
-            found(FallBack {
+            found(Fallback {
                 from: left.attempt.number,
                 to: next.number,
                 at: next.start,
-                bound: left.attempt.bound,
+                direction: left.attempt.direction,
                 after: next.start.since(left.attempt.start),
                 why: left.why,
                 code: left.code,
@@ -353,20 +312,20 @@ impl Pairs {
     }
 
     /// The first IPv4 attempt that was made instead, if that is beyond doubt.
-    fn next(&self, left: &Left, by: By, share: ShareName<'_>) -> Option<&Attempt> {
+    fn next(&self, left: &Left, by: ServerMatch, share: SharesName<'_>) -> Option<&Attempt> {
         let six = &left.attempt;
         let latest = match (left.why, by) {
-            (Why::Race, _) => (six.start + RACE).min(six.end),
-            (_, By::Names) => six.given_up() + NAMED,
-            (_, By::Window) => six.given_up() + UNNAMED,
+            (FallbackReason::Race, _) => (six.start + RACE).min(six.end),
+            (_, ServerMatch::Names) => six.given_up() + NAMED,
+            (_, ServerMatch::Window) => six.given_up() + UNNAMED,
         };
         let crowded = match by {
-            By::Names => left.crowded_here,
-            By::Window => left.crowded,
+            ServerMatch::Names => left.crowded_here,
+            ServerMatch::Window => left.crowded,
         };
         let same_server = match by {
-            By::Names => Some(true),
-            By::Window => None,
+            ServerMatch::Names => Some(true),
+            ServerMatch::Window => None,
         };
         let earliest = six.earliest_next();
         if earliest > latest {
@@ -375,7 +334,7 @@ impl Pairs {
         let (mut shown, mut possible) = (First::None, First::None);
         for four in self.tried.range((earliest, 0)..=(latest, u64::MAX)).map(|(_, four)| four) {
             if four.server.port() != six.server.port()
-                || (left.why == Why::Race && four.why().is_some())
+                || (left.why == FallbackReason::Race && four.why().is_some())
             {
                 continue;
             }
@@ -385,10 +344,11 @@ impl Pairs {
             match tie(six, four, share) {
                 // Names are enough to tell one of many servers.
                 Tie::Shown => {
-                    shown.is(four, |first| by == By::Names || first.server == four.server)
+                    shown.is(four, |first| by == ServerMatch::Names || first.server == four.server)
                 }
                 Tie::Possible if !crowded => possible.is(four, |first| {
-                    first.client == four.client && (by == By::Names || first.server == four.server)
+                    first.client == four.client
+                        && (by == ServerMatch::Names || first.server == four.server)
                 }),
                 Tie::Possible | Tie::No => {}
             }
@@ -421,7 +381,7 @@ impl<'a> First<'a> {
     }
 }
 
-fn tie(six: &Attempt, four: &Attempt, share: ShareName<'_>) -> Tie {
+fn tie(six: &Attempt, four: &Attempt, share: SharesName<'_>) -> Tie {
     match share(six.client, four.client) {
         Some(true) => return Tie::Shown,
         Some(false) => return Tie::No,

@@ -19,18 +19,18 @@ const FROM: [u64; CLASSES] = {
 
 /// How many durations lay where. 404 octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Times {
+pub struct DurationHistogram {
     counts: [u32; CLASSES],
     total: u32,
 }
 
-impl Default for Times {
+impl Default for DurationHistogram {
     fn default() -> Self {
         Self { counts: [0; CLASSES], total: 0 }
     }
 }
 
-impl Times {
+impl DurationHistogram {
     pub fn add(&mut self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let class = FROM.partition_point(|from| *from <= nanos).saturating_sub(1);
@@ -57,7 +57,7 @@ impl Times {
     }
 }
 
-impl AddAssign<&Self> for Times {
+impl AddAssign<&Self> for DurationHistogram {
     fn add_assign(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count = count.saturating_add(*more);

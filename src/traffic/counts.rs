@@ -2,19 +2,19 @@
 
 use std::ops::AddAssign;
 
-use super::pairs::{FallBack, Why};
-use super::passed::{Messages, Passed, Tls};
-use super::times::Times;
+use super::fallback::{Fallback, FallbackReason};
+use super::flow_summary::{FlowSummary, MessageCounts, StarttlsState};
+use super::histogram::DurationHistogram;
 use crate::addr::Side;
 use crate::stream::FlowOutcome;
 use crate::wire::IcmpKind;
 
 /// What passed. Connections count when they are over. Some 1.2 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct FlowCounts {
     /// By [`FlowOutcome::index`].
     pub outcomes: [u64; FlowOutcome::ALL.len()],
-    pub handshakes: Times,
+    pub handshakes: DurationHistogram,
     pub syn_retransmits: u64,
     /// Of both sides.
     pub data_segments: u64,
@@ -27,19 +27,19 @@ pub struct Tally {
     pub black_holes: u64,
     /// Connections on which either side said something of SMTP.
     pub sessions: u64,
-    pub messages: Messages,
+    pub messages: MessageCounts,
     /// 2xx, 3xx, 4xx, 5xx.
     pub replies: [u64; 4],
-    /// Sessions by [`Tls::index`].
-    pub tls: [u64; Tls::ALL.len()],
-    /// By [`Why::index`]; a race is none, see [`Self::fell_back`].
-    pub fall_backs: [u64; Why::ALL.len()],
+    /// Sessions by [`StarttlsState::index`].
+    pub tls: [u64; StarttlsState::ALL.len()],
+    /// By [`FallbackReason::index`]; a race is none, see [`Self::fell_back`].
+    pub fall_backs: [u64; FallbackReason::ALL.len()],
     /// From the first attempt over IPv6 to that over IPv4, races left out.
-    pub fall_back_delays: Times,
+    pub fall_back_delays: DurationHistogram,
 }
 
-impl Tally {
-    pub(super) fn passed(&mut self, passed: &Passed<'_>) {
+impl FlowCounts {
+    pub(super) fn passed(&mut self, passed: &FlowSummary<'_>) {
         let flow = passed.flow;
         add_at(&mut self.outcomes, flow.outcome.index(), 1);
         if let Some(handshake) = flow.handshake {
@@ -61,9 +61,9 @@ impl Tally {
         }
     }
 
-    pub(super) fn fall_back(&mut self, told: &FallBack) {
+    pub(super) fn fall_back(&mut self, told: &Fallback) {
         add_at(&mut self.fall_backs, told.why.index(), 1);
-        if told.why != Why::Race {
+        if told.why != FallbackReason::Race {
             self.fall_back_delays.add(told.after);
         }
     }
@@ -79,12 +79,12 @@ impl Tally {
 
     /// Clients that left IPv6 because it failed.
     pub fn fell_back(&self) -> u64 {
-        let races = self.fall_backs.get(Why::Race.index()).copied().unwrap_or_default();
+        let races = self.fall_backs.get(FallbackReason::Race.index()).copied().unwrap_or_default();
         self.fall_backs.iter().sum::<u64>() - races
     }
 }
 
-impl AddAssign<&Self> for Tally {
+impl AddAssign<&Self> for FlowCounts {
     fn add_assign(&mut self, other: &Self) {
         add(&mut self.outcomes, &other.outcomes);
         self.handshakes += &other.handshakes;
@@ -103,7 +103,7 @@ impl AddAssign<&Self> for Tally {
     }
 }
 
-impl AddAssign<&Self> for Messages {
+impl AddAssign<&Self> for MessageCounts {
     fn add_assign(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.tempfailed += other.tempfailed;

@@ -2,16 +2,16 @@
 
 use serde::Serialize;
 
-use super::Bound;
+use super::MailDirection;
 use crate::addr::Family;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ByFamily<T> {
+pub struct PerFamily<T> {
     pub ipv4: T,
     pub ipv6: T,
 }
 
-impl<T> ByFamily<T> {
+impl<T> PerFamily<T> {
     /// What `make` makes for each.
     pub fn each(make: impl Fn(Family) -> T) -> Self {
         Self { ipv4: make(Family::Ipv4), ipv6: make(Family::Ipv6) }
@@ -33,28 +33,28 @@ impl<T> ByFamily<T> {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByBound<T> {
+pub struct PerDirection<T> {
     pub inbound: T,
     pub outbound: T,
 }
 
-impl<T> ByBound<T> {
+impl<T> PerDirection<T> {
     /// What `make` makes for each.
-    pub fn each(make: impl Fn(Bound) -> T) -> Self {
-        Self { inbound: make(Bound::In), outbound: make(Bound::Out) }
+    pub fn each(make: impl Fn(MailDirection) -> T) -> Self {
+        Self { inbound: make(MailDirection::Inbound), outbound: make(MailDirection::Outbound) }
     }
 
-    pub const fn of(&self, bound: Bound) -> &T {
-        match bound {
-            Bound::In => &self.inbound,
-            Bound::Out => &self.outbound,
+    pub const fn of(&self, direction: MailDirection) -> &T {
+        match direction {
+            MailDirection::Inbound => &self.inbound,
+            MailDirection::Outbound => &self.outbound,
         }
     }
 
-    pub(super) const fn of_mut(&mut self, bound: Bound) -> &mut T {
-        match bound {
-            Bound::In => &mut self.inbound,
-            Bound::Out => &mut self.outbound,
+    pub(super) const fn of_mut(&mut self, direction: MailDirection) -> &mut T {
+        match direction {
+            MailDirection::Inbound => &mut self.inbound,
+            MailDirection::Outbound => &mut self.outbound,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `check_host()` (RFC 7208 §4), for one sending address, or for nobody in particular to count what the record costs.
 //!
-//! The walk does not wait: what is not known yet is noted in [`Known`], and [`Stop::Pending`] says so.
+//! The walk does not wait: what is not known yet is noted in [`KnownAnswers`], and [`Stop::Pending`] says so.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use super::macros::{Spec, Values};
 use super::record::{Mechanism, Qualifier, Record, is_spf};
 use crate::addr::Family;
-use crate::policy::facts::{Answer, DomainName, Lookup, Reason, Record as DnsRecord};
-use crate::readiness::{Known, Texts};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, Reason};
+use crate::readiness::{KnownAnswers, TxtAnswer};
 
 /// RFC 7208 §4.6.4.
 pub(super) const MAX_LOOKUPS: usize = 10;
@@ -41,7 +41,7 @@ pub(super) enum Stop {
 /// One walk through a record and those that it names.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
-    known: &'a Known,
+    known: &'a KnownAnswers,
     sender: &'a DomainName,
     helo: &'a str,
     family: Family,
@@ -60,7 +60,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(known: &'a Known, sender: &'a DomainName, helo: &'a str, family: Family) -> Self {
+    fn new(known: &'a KnownAnswers, sender: &'a DomainName, helo: &'a str, family: Family) -> Self {
         Self {
             known,
             sender,
@@ -78,7 +78,7 @@ impl<'a> Walk<'a> {
 
     /// What a receiver comes to for mail of `domain` that `ip` sends.
     pub(super) fn evaluate(
-        known: &'a Known,
+        known: &'a KnownAnswers,
         domain: &'a DomainName,
         helo: &'a str,
         ip: IpAddr,
@@ -91,7 +91,7 @@ impl<'a> Walk<'a> {
 
     /// What the record costs whom it does not name; `None` while something is not known yet.
     pub(super) fn count(
-        known: &'a Known,
+        known: &'a KnownAnswers,
         domain: &'a DomainName,
         helo: &'a str,
         family: Family,
@@ -161,9 +161,9 @@ impl<'a> Walk<'a> {
     fn record(&mut self, domain: &DomainName) -> Result<Option<Record>, Stop> {
         let texts = match self.known.texts(domain) {
             None => return Err(self.pending()),
-            Some(Texts::Unknown(reason)) => return Err(Stop::Temporary(*reason)),
-            Some(Texts::NoData | Texts::NxDomain) => return Ok(None),
-            Some(Texts::Found(texts)) => texts,
+            Some(TxtAnswer::Unknown(reason)) => return Err(Stop::Temporary(*reason)),
+            Some(TxtAnswer::NoData | TxtAnswer::NxDomain) => return Ok(None),
+            Some(TxtAnswer::Found(texts)) => texts,
         };
         let mut records = texts.iter().filter(|text| is_spf(text));
         let (first, second) = (records.next(), records.next());

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::Response;
-use super::bound::Bound;
-use super::pairs::Ended;
+use super::ServerResponse;
+use super::direction::MailDirection;
+use super::fallback::DeliveryOutcome;
 use crate::addr::{Family, Side};
+use crate::label::labels;
 use crate::stream::{FlowFacts, FlowOutcome};
 
 /// A server that took the connection and said nothing for so long is silent; one that was left sooner may only have lost
@@ -14,25 +15,25 @@ const GREETING: Duration = Duration::from_secs(5);
 
 /// A flow that is over.
 #[derive(Clone, Debug)]
-pub struct Passed<'a> {
+pub struct FlowSummary<'a> {
     pub flow: &'a FlowFacts,
-    pub bound: Bound,
+    pub direction: MailDirection,
     /// The server's name, where the DNS gave one.
     pub name: Option<String>,
     /// Either side said something of SMTP.
     pub spoke: bool,
     /// Code of the server's greeting.
     pub greeting: Option<u16>,
-    pub messages: Messages,
+    pub messages: MessageCounts,
     /// Replies of the server: 2xx, 3xx, 4xx, 5xx.
     pub replies: [u64; 4],
-    pub tls: Tls,
-    pub ended: Ended,
+    pub tls: StarttlsState,
+    pub ended: DeliveryOutcome,
 }
 
 /// Messages by the class of the reply that decided their fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Messages {
+pub struct MessageCounts {
     /// 2xx in answer to the end of data.
     pub accepted: u64,
     /// 4xx, to the end of data or before.
@@ -41,26 +42,19 @@ pub struct Messages {
     pub rejected: u64,
 }
 
-/// How far STARTTLS came in a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tls {
-    #[default]
-    None,
-    Offered,
-    Started,
-    Refused,
-}
-
-impl Tls {
-    pub const ALL: [Self; 4] = [Self::None, Self::Offered, Self::Started, Self::Refused];
-
-    /// Position in [`Self::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
+labels! {
+    /// How far a session got with STARTTLS.
+    #[derive(Default)]
+    pub enum StarttlsState {
+        #[default]
+        NotOffered = "not_offered",
+        Offered = "offered",
+        Started = "started",
+        Refused = "refused",
     }
 }
 
-impl Passed<'_> {
+impl FlowSummary<'_> {
     pub fn family(&self) -> Family {
         Family::of(self.flow.start.server.ip())
     }
@@ -71,21 +65,21 @@ impl Passed<'_> {
     }
 
     /// What the server did, as far as that says something of the way to it; `None` where it says nothing.
-    pub fn response(&self) -> Option<Response> {
+    pub fn response(&self) -> Option<ServerResponse> {
         let flow = self.flow;
         let [_, said] = flow.octets;
         match flow.outcome {
-            FlowOutcome::Refused => Some(Response::Refused),
-            FlowOutcome::Unreachable => Some(Response::Unreachable),
+            FlowOutcome::Refused => Some(ServerResponse::Refused),
+            FlowOutcome::Unreachable => Some(ServerResponse::Unreachable),
             // What was given up for want of room might have been answered.
-            FlowOutcome::Unanswered => (!flow.evicted).then_some(Response::Silent),
-            _ if self.ended == Ended::BlackHole => Some(Response::BlackHole),
+            FlowOutcome::Unanswered => (!flow.evicted).then_some(ServerResponse::NoResponse),
+            _ if self.ended == DeliveryOutcome::BlackHole => Some(ServerResponse::BlackHole),
             // Octets both ways: a handshake alone passes where large segments do not.
-            _ if said > 0 => Some(Response::LookupResult),
+            _ if said > 0 => Some(ServerResponse::Answered),
             FlowOutcome::Established | FlowOutcome::Reset => {
                 let waited = flow.end.since(flow.start.at) >= GREETING;
                 (waited && !flow.evicted && flow.reset_by != Some(Side::Server))
-                    .then_some(Response::Silent)
+                    .then_some(ServerResponse::NoResponse)
             }
             FlowOutcome::Midstream => None,
         }

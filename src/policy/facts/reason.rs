@@ -1,0 +1,75 @@
+//! Why a fact is not true, and the sources of answers.
+
+use crate::label::labels;
+
+labels! {
+    /// Why a fact is not true. The aliases are the words that older versions wrote to recordings and caches.
+    pub enum Reason {
+        /// The address has no PTR record.
+        NoPtr = "no_ptr",
+        /// No PTR name has the address.
+        NotConfirmed = "not_confirmed",
+        /// The domain does not exist.
+        Nxdomain = "nxdomain",
+        /// The domain publishes a null MX (RFC 7505): it accepts no mail.
+        NullMx = "null_mx",
+        /// No address at all, none of the required family, or none that the Internet can reach.
+        NoUsableAddress = "no_usable_address",
+        /// Neither a domain name nor an address literal.
+        NotADomain = "not_a_domain",
+        /// `<>`: there is no sender to reach.
+        NullSender = "null_sender",
+        /// The DNS server failed or refused to answer.
+        Servfail = "servfail",
+        Timeout = "timeout",
+        /// The DNS server cannot be reached.
+        Unreachable = "unreachable",
+        /// Nothing is configured, or in the capture, that could answer.
+        #[serde(alias = "no_source")]
+        NoResolver = "no_resolver",
+        /// The SYN was answered by RST or an ICMP error.
+        Refused = "refused",
+        /// The SYN was not answered.
+        #[serde(alias = "silent")]
+        NoResponse = "no_response",
+        /// The connection was established, but the greeting or the reply to a command did not arrive in time.
+        #[serde(alias = "stalled")]
+        EstablishedButStalled = "established_but_stalled",
+        /// The server does not speak SMTP, or its greeting or an earlier reply rejects us before RCPT.
+        #[serde(alias = "turned_away")]
+        RejectedBeforeRcpt = "rejected_before_rcpt",
+        /// The mailbox was rejected with a 5xx.
+        NoSuchMailbox = "no_such_mailbox",
+        /// The mailbox was deferred with a 4xx.
+        Deferred = "deferred",
+        /// A limit on probes or queries is reached.
+        #[serde(alias = "limited")]
+        RateLimited = "rate_limited",
+        /// No recent proof.
+        NoProof = "no_proof",
+        /// A vantage did not reach us.
+        NotReached = "not_reached",
+        /// Our upstream does not accept connections.
+        UpstreamDown = "upstream_down",
+    }
+}
+
+labels! {
+    /// The source of an answer. A fact that rests on several answers has the greatest of their sources in this order.
+    pub enum Source {
+        /// DNS answers in the capture.
+        Capture = "capture",
+        /// A master file.
+        Zone = "zone",
+        /// A resolver.
+        Dns = "dns",
+        /// Observed traffic: mail of others, or of our MTA.
+        Traffic = "traffic",
+        /// A server that we probed, or a vantage that probed us.
+        Probe = "probe",
+        /// Our own MTA.
+        Upstream = "upstream",
+        /// No lookup was needed, or none was possible.
+        None = "none",
+    }
+}
