@@ -56,10 +56,18 @@ fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSet
     not_shorter(section, &retry, &longest, default);
     let settings = DoorSettings {
         when_unproven: section.read("when_unproven", one_of(&unproven)).or(default.when_unproven),
-        proof_max_age: section.read("proof_max_age", duration(60 * SECOND..=30 * DAY)).or(default.proof_max_age),
-        failure_threshold: section.read("failure_threshold", integer(1..=100)).or(default.failure_threshold),
-        success_threshold: section.read("success_threshold", integer(1..=100)).or(default.success_threshold),
-        stall_threshold: section.read("stall_threshold", integer(1..=1_000)).or(default.stall_threshold),
+        proof_max_age: section
+            .read("proof_max_age", duration(60 * SECOND..=30 * DAY))
+            .or(default.proof_max_age),
+        failure_threshold: section
+            .read("failure_threshold", integer(1..=100))
+            .or(default.failure_threshold),
+        success_threshold: section
+            .read("success_threshold", integer(1..=100))
+            .or(default.success_threshold),
+        stall_threshold: section
+            .read("stall_threshold", integer(1..=1_000))
+            .or(default.stall_threshold),
         stall_window: section.read("stall_window", duration(SECOND..=DAY)).or(default.stall_window),
         grace: section.read("grace", duration(Duration::ZERO..=DAY)).or(default.grace),
         min_hold: section.read("min_hold", duration(SECOND..=DAY)).or(default.min_hold),
