@@ -7,7 +7,7 @@ use super::AnalyzerSettings;
 use crate::addr::{ClientAddr, Family, OriginalDst, Side};
 use crate::engine::{Observe, Observer, Output, SessionRecord, TcpFacts, TranscriptEntry};
 use crate::smtp::Reply;
-use crate::stream::{Conversation, FlowStart};
+use crate::stream::{FlowHandler, FlowStart};
 use crate::time::Timestamp;
 
 /// Bytes that the observers of all flows buffer together: incomplete lines and replies, and commands without a reply.
@@ -99,26 +99,26 @@ impl Drop for FlowSession {
     }
 }
 
-impl Conversation for FlowSession {
-    fn data(&mut self, from: Side, octets: &[u8], at: Timestamp) {
+impl FlowHandler for FlowSession {
+    fn on_data(&mut self, from: Side, octets: &[u8], at: Timestamp) {
         self.observer.data(from, octets, at, &mut self.output);
         self.limit_held(at);
         self.publish_events();
     }
 
-    fn gap(&mut self, from: Side, length: u64, at: Timestamp) {
+    fn on_gap(&mut self, from: Side, length: u64, at: Timestamp) {
         self.observer.gap(from, length, at, &mut self.output);
         self.limit_held(at);
         self.publish_events();
     }
 
-    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+    fn on_omitted(&mut self, from: Side, length: u64, at: Timestamp) {
         self.observer.omitted(from, length, at, &mut self.output);
         self.limit_held(at);
         self.publish_events();
     }
 
-    fn closed(&mut self, from: Side, at: Timestamp) {
+    fn on_close(&mut self, from: Side, at: Timestamp) {
         self.observer.closed(from, at, &mut self.output);
         self.publish_events();
     }

@@ -20,7 +20,8 @@ use crate::addr::{Family, canonical};
 use crate::engine::{Observe, Profile, SessionRecord, TcpFacts, TranscriptEntry};
 use crate::smtp::{Reply, ReplyParse};
 use crate::stream::{
-    self, FlowFacts, FlowStart, FlowTable, Limits, Opening, Ports, Sink, SocketFacts,
+    self, FlowFacts, FlowLimits, FlowSink, FlowStart, FlowTable, PendingConnections, SocketEvent,
+    WatchedPorts,
 };
 use crate::time::Timestamp;
 use crate::wire::{Datagram, Decoded, Decoder, Packet};
@@ -36,8 +37,8 @@ const MAX_NOTES: usize = 256;
 pub struct AnalyzerSettings {
     /// Policy evaluated in shadow; the default profile accepts everything.
     pub profile: Arc<Profile>,
-    pub ports: Ports,
-    pub limits: Limits,
+    pub ports: WatchedPorts,
+    pub limits: FlowLimits,
     /// Receives every event and every record, as in the live relay.
     pub observer: Arc<dyn Observe>,
     pub transcripts: Transcripts,
@@ -103,11 +104,11 @@ impl Analyzer {
                 if let Some(note) = packet.note {
                     self.sessions.note(segment.src, segment.dst, note);
                 }
-                self.flows.segment(&segment, &mut self.sessions);
+                self.flows.on_segment(&segment, &mut self.sessions);
             }
-            Decoded::Icmp(error) => self.flows.icmp(&error, &mut self.sessions),
+            Decoded::Icmp(error) => self.flows.on_icmp_error(&error, &mut self.sessions),
             Decoded::Udp(datagram) if datagram.src.port() == DNS => return Some(datagram),
-            Decoded::Udp(_) | Decoded::Fragment | Decoded::Other | Decoded::Damaged(_) => {}
+            Decoded::Udp(_) | Decoded::Fragment | Decoded::Other | Decoded::Error(_) => {}
         }
         None
     }
@@ -118,8 +119,8 @@ impl Analyzer {
     }
 
     /// Facts about a socket from the kernel; see [`FlowTable::socket`].
-    pub fn socket(&mut self, facts: &SocketFacts) {
-        self.flows.socket(facts, &mut self.sessions);
+    pub fn socket(&mut self, facts: &SocketEvent) {
+        self.flows.on_socket_event(facts, &mut self.sessions);
     }
 
     /// Ends every open session: no more packets follow.
@@ -133,8 +134,8 @@ impl Analyzer {
     }
 
     /// Flows and bytes that the flow table counted and gave up.
-    pub const fn stream_counts(&self) -> &stream::Counts {
-        self.flows.counts()
+    pub const fn stream_counts(&self) -> &stream::StreamCounters {
+        self.flows.counters()
     }
 
     pub const fn packet_counts(&self) -> &PacketCounts {
@@ -152,16 +153,16 @@ impl Analyzer {
     }
 
     /// Connections that wait for the first answer, by position in [`Family::ALL`]; see [`FlowTable::opening`].
-    pub fn opening(&self) -> [Opening; Family::ALL.len()] {
-        self.flows.opening()
+    pub fn opening(&self) -> [PendingConnections; Family::ALL.len()] {
+        self.flows.pending_connections()
     }
 
-    /// Flows in memory; at most [`Limits::flows`].
+    /// Flows in memory; at most [`FlowLimits::flows`].
     pub fn flows(&self) -> usize {
         self.flows.flows()
     }
 
-    /// Bytes held by reassembly, and bytes held by the observers. Each is at most [`Limits::held`].
+    /// Bytes held by reassembly, and bytes held by the observers. Each is at most [`FlowLimits::held`].
     pub fn held(&self) -> [usize; 2] {
         [self.flows.held(), self.sessions.held.total()]
     }
@@ -191,8 +192,8 @@ impl SessionSink {
     }
 }
 
-impl Sink<FlowSession> for SessionSink {
-    fn open(&mut self, start: &FlowStart) -> FlowSession {
+impl FlowSink<FlowSession> for SessionSink {
+    fn on_start(&mut self, start: &FlowStart) -> FlowSession {
         if let Some(open) = self.open_count(start) {
             *open += 1;
         }
@@ -204,7 +205,7 @@ impl Sink<FlowSession> for SessionSink {
         FlowSession::new(start, &self.settings, self.held.clone(), keep_transcript)
     }
 
-    fn greets(&self, octets: &[u8]) -> Option<bool> {
+    fn is_greeting(&self, octets: &[u8]) -> Option<bool> {
         match Reply::parse(octets) {
             ReplyParse::Complete(reply) => Some(flow_session::is_greeting(&reply)),
             ReplyParse::Incomplete => None,
@@ -212,7 +213,7 @@ impl Sink<FlowSession> for SessionSink {
         }
     }
 
-    fn over(&mut self, facts: FlowFacts, session: FlowSession) {
+    fn on_end(&mut self, facts: FlowFacts, session: FlowSession) {
         let number = self.settings.numbered + facts.start.number;
         self.last_number = self.last_number.max(number);
         if let Some(open) = self.open_count(&facts.start) {

@@ -1,6 +1,6 @@
 //! Packets of a capture, and how many of them cannot be decoded.
 
-use crate::wire::{Damage, Decoded, LinkType, Packet};
+use crate::wire::{DecodeError, Decoded, LinkType, Packet};
 
 /// Totals over a whole capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct PacketCounts {
     pub bytes: u64,
     pub segments: u64,
     /// Each kind of damage that occurred, and how often.
-    pub damaged: Vec<(Damage, u64)>,
+    pub damaged: Vec<(DecodeError, u64)>,
     /// The first link type without a decoder.
     pub unknown_link: Option<LinkType>,
 }
@@ -21,12 +21,12 @@ impl PacketCounts {
         self.bytes += u64::from(packet.wire_len);
         match decoded {
             Decoded::Tcp(_) => self.segments += 1,
-            Decoded::Damaged(damage) => {
+            Decoded::Error(damage) => {
                 match self.damaged.iter_mut().find(|(known, _)| known == damage) {
                     Some((_, count)) => *count += 1,
                     None => self.damaged.push((*damage, 1)),
                 }
-                if *damage == Damage::Link {
+                if *damage == DecodeError::UnsupportedLink {
                     self.unknown_link.get_or_insert(packet.link);
                 }
             }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::addr::Side;
 use crate::time::Timestamp;
-use crate::wire::{LinkType, Talk};
+use crate::wire::{LinkType, SyntheticConnection};
 
 /// Concurrent clients that send `octets` bytes of a line without its end.
 fn unfinished_lines(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
@@ -12,7 +12,7 @@ fn unfinished_lines(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
     let mut emit = |at, octets: &[u8], _| packets.push((at, octets.to_vec()));
     for port in 0..clients {
         let client = format!("[2001:db8::1]:{}", 1024 + port).parse().unwrap();
-        let mut talk = Talk::new(client, "[2001:db8::25]:25".parse().unwrap());
+        let mut talk = SyntheticConnection::new(client, "[2001:db8::25]:25".parse().unwrap());
         talk.open(at, &mut emit);
         talk.say(Side::Server, b"220 mx.example ESMTP\r\n", at, &mut emit);
         talk.say(Side::Client, &vec![b'x'; octets], at, &mut emit);
@@ -20,10 +20,10 @@ fn unfinished_lines(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
     packets
 }
 
-fn settings(limits: Limits) -> AnalyzerSettings {
+fn settings(limits: FlowLimits) -> AnalyzerSettings {
     AnalyzerSettings {
         profile: Arc::default(),
-        ports: Ports::default(),
+        ports: WatchedPorts::default(),
         limits,
         observer: Arc::new(()),
         transcripts: Transcripts::None,
@@ -33,7 +33,7 @@ fn settings(limits: Limits) -> AnalyzerSettings {
 
 #[test]
 fn unfinished_lines_are_buffered_within_one_bound_for_all_flows() {
-    let mut analyzer = Analyzer::new(settings(Limits { held: 2500, ..Limits::default() }));
+    let mut analyzer = Analyzer::new(settings(FlowLimits { held: 2500, ..FlowLimits::default() }));
     let mut most = 0;
     for (at, octets) in unfinished_lines(10, 1000) {
         let wire_len = u32::try_from(octets.len()).unwrap();
@@ -53,14 +53,14 @@ fn unfinished_lines_are_buffered_within_one_bound_for_all_flows() {
 #[test]
 fn open_and_waiting_sessions_are_counted_between_packets() {
     let at = Timestamp::from_nanos(1_767_323_045_000_000_000);
-    let mut analyzer = Analyzer::new(settings(Limits::default()));
+    let mut analyzer = Analyzer::new(settings(FlowLimits::default()));
     for (client, server, packets) in [
         ("[2001:db8::1]:4000", "[2001:db8::25]:25", 3),
         ("[2001:db8::1]:4001", "[2001:db8::25]:25", 1),
         ("192.0.2.1:4000", "192.0.2.25:25", 1),
     ] {
         let mut left = packets;
-        Talk::new(client.parse().unwrap(), server.parse().unwrap()).open(
+        SyntheticConnection::new(client.parse().unwrap(), server.parse().unwrap()).open(
             at,
             &mut |at, octets, len| {
                 if left > 0 {
@@ -71,15 +71,18 @@ fn open_and_waiting_sessions_are_counted_between_packets() {
         );
     }
     assert_eq!(analyzer.open_sessions(), [1, 2]);
-    let waits = Opening { flows: 1, again: 0, since: Some(at) };
+    let waits = PendingConnections { flows: 1, again: 0, since: Some(at) };
     assert_eq!(analyzer.opening(), [waits; 2]);
 
     // The client's kernel reports that it gave up.
     let local = "192.0.2.1:4000".parse().unwrap();
     let peer = "192.0.2.25:25".parse().unwrap();
     let at = at + std::time::Duration::from_secs(30);
-    analyzer.socket(&SocketFacts { at, local, peer, rtt: None, retransmits: 4, closed: true });
-    assert_eq!((analyzer.open_sessions(), analyzer.opening()[0]), ([0, 2], Opening::default()));
+    analyzer.socket(&SocketEvent { at, local, peer, rtt: None, retransmits: 4, closed: true });
+    assert_eq!(
+        (analyzer.open_sessions(), analyzer.opening()[0]),
+        ([0, 2], PendingConnections::default())
+    );
     assert_eq!(analyzer.sessions().count(), 1);
     // Timeouts expire without packets.
     analyzer.tick(at + std::time::Duration::from_secs(120));

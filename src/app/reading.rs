@@ -10,7 +10,7 @@ use crate::addr::Networks;
 use crate::analyzer::{Analyzer, AnalyzerSettings, FinishedSession};
 use crate::lookup::PassiveDns;
 use crate::metrics::Metrics;
-use crate::stream::{self, SocketFacts};
+use crate::stream::{self, SocketEvent};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{Fallback, FallbackDetector};
 use crate::traffic::{FlowSummary, MailDirection, Traffic};
@@ -36,7 +36,7 @@ pub(super) struct Reading {
     /// Told of every flow.
     told: Option<Told>,
     /// What the metrics know of the flow table.
-    counted: stream::Counts,
+    counted: stream::StreamCounters,
     next_count: Timestamp,
     over: Vec<FinishedSession>,
     found: Vec<Fallback>,
@@ -58,7 +58,7 @@ impl Reading {
             traffic,
             metrics: None,
             told: None,
-            counted: stream::Counts::default(),
+            counted: stream::StreamCounters::default(),
             next_count: Timestamp::default(),
             over: Vec::new(),
             found: Vec::new(),
@@ -88,7 +88,7 @@ impl Reading {
     }
 
     /// What the kernel said of a socket of this host.
-    pub(super) fn socket(&mut self, facts: &SocketFacts) {
+    pub(super) fn socket(&mut self, facts: &SocketEvent) {
         self.analyst.socket(facts);
         self.at(facts.at);
     }

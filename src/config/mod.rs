@@ -46,7 +46,7 @@ pub struct Config {
     pub user: Option<String>,
     pub site: Site,
     /// `[watch]`; without the section nothing is watched.
-    pub watch: Option<live::Settings>,
+    pub watch: Option<live::CaptureSettings>,
     /// `[door]`; without the section nothing is ever closed.
     pub door: Option<DoorConfig>,
     /// `[lookup]`, and what it takes from other sections.

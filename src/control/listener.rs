@@ -156,7 +156,7 @@ fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 mod tests {
     use super::super::request;
     use super::*;
-    use crate::recording::Selection;
+    use crate::recording::RecordingFilter;
 
     fn settings(name: &str) -> ControlSettings {
         // A folder of each test's own: it is the listener that makes it.
@@ -179,12 +179,14 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let serving =
             tokio::spawn(listener.serve(async |request, mut connection: ControlConnection| {
-                assert_eq!(request, ControlRequest::Record(Selection::default()));
+                assert_eq!(request, ControlRequest::Record(RecordingFilter::default()));
                 connection.respond(&ControlResponse::Ok).await.unwrap();
                 connection.send(b"more").await.unwrap();
             }));
         let mut stream =
-            request(&settings.socket, &ControlRequest::Record(Selection::default())).await.unwrap();
+            request(&settings.socket, &ControlRequest::Record(RecordingFilter::default()))
+                .await
+                .unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "more");

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
 use crate::policy::door::OperatorMode;
-use crate::recording::Selection;
+use crate::recording::RecordingFilter;
 
 pub use self::client::request;
 pub use self::listener::{ControlConnection, ControlListener};
@@ -42,7 +42,7 @@ impl Default for ControlSettings {
 #[non_exhaustive]
 pub enum ControlRequest {
     /// Frames of sessions that begin from now on (see [`crate::recording`]), until the client hangs up.
-    Record(Selection),
+    Record(RecordingFilter),
     /// How the doors are, as one line of JSON, a list of [`crate::policy::door::DoorReport`]; after doing what is asked.
     Door { change: Option<DoorChange> },
     /// What it has learnt, a line of JSON each; or how many of them it forgot.

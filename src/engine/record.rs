@@ -80,7 +80,7 @@ pub struct TcpFacts {
 
 impl From<&FlowFacts> for TcpFacts {
     fn from(flow: &FlowFacts) -> Self {
-        let [client_bytes, server_bytes] = flow.octets;
+        let [client_bytes, server_bytes] = flow.bytes;
         Self {
             outcome: Some(flow.outcome),
             handshake: flow.handshake,

@@ -22,7 +22,7 @@ use crate::policy::rules::{
     FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, When,
 };
 use crate::smtp::Verb;
-use crate::stream::{Counts, FlowFacts, FlowOutcome, FlowStart};
+use crate::stream::{FlowFacts, FlowOutcome, FlowStart, StreamCounters};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{DeliveryOutcome, Fallback, FallbackReason, ServerMatch};
 use crate::traffic::{self, FlowSummary, MailDirection, MessageCounts, ServerResponse};
@@ -196,7 +196,7 @@ fn flow(
         outcome,
         handshake: Some(Duration::from_millis(3100)),
         syns: 3,
-        octets: [200, 100],
+        bytes: [200, 100],
         data_segments: [20, 10],
         retransmits: [2, 1],
         gaps: 1,
@@ -275,15 +275,15 @@ fn feed_traffic(metrics: &Metrics) {
     metrics.set_evidence(&seen.evidence());
     metrics.set_capturing(true);
     metrics.add_capture_drops(2, 3);
-    let now = Counts {
+    let now = StreamCounters {
         evicted: 7,
-        octets_not_captured: 1,
-        octets_cut: 2,
-        octets_given_up: 3,
-        octets_unfinished: 4,
-        ..Counts::default()
+        bytes_not_captured: 1,
+        bytes_cut: 2,
+        bytes_given_up: 3,
+        bytes_unfinished: 4,
+        ..StreamCounters::default()
     };
-    metrics.on_stream_counts(&Counts::default(), &now);
+    metrics.on_stream_counts(&StreamCounters::default(), &now);
 }
 
 /// Series (name and labels) to value.
@@ -406,7 +406,8 @@ fn traffic_counts_where_it_belongs() {
     metrics.on_fallback(&fall_back(direction, FallbackReason::Unanswered));
     metrics.on_fallback(&fall_back(direction, FallbackReason::Race));
     metrics.add_capture_drops(1, 20);
-    let counts = |n| Counts { evicted: n, octets_not_captured: 100 * n, ..Counts::default() };
+    let counts =
+        |n| StreamCounters { evicted: n, bytes_not_captured: 100 * n, ..StreamCounters::default() };
     metrics.on_stream_counts(&counts(1), &counts(3));
     let ours = Networks::new([ENDS[1][0].parse::<IpAddr>().unwrap().into()]);
     let mut seen = traffic::Traffic::new(ours);

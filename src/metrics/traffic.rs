@@ -8,7 +8,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use super::families::Families;
 use super::{Metrics, MetricsError, array};
 use crate::addr::{Family, Side};
-use crate::stream::{Counts, FlowOutcome};
+use crate::stream::{FlowOutcome, StreamCounters};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{Fallback, FallbackReason};
 use crate::traffic::{Evidence, FlowSummary, MailDirection, ServerResponse};
@@ -170,14 +170,14 @@ impl Metrics {
     }
 
     /// A flow table counted `before` when this was told last, and `now` counts that.
-    pub fn on_stream_counts(&self, before: &Counts, now: &Counts) {
+    pub fn on_stream_counts(&self, before: &StreamCounters, now: &StreamCounters) {
         // In the order of `CAUSES`.
-        let octets = |counts: &Counts| {
+        let octets = |counts: &StreamCounters| {
             [
-                counts.octets_not_captured,
-                counts.octets_cut,
-                counts.octets_given_up,
-                counts.octets_unfinished,
+                counts.bytes_not_captured,
+                counts.bytes_cut,
+                counts.bytes_given_up,
+                counts.bytes_unfinished,
             ]
         };
         let more = octets(now).into_iter().zip(octets(before));

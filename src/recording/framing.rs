@@ -1,13 +1,13 @@
-//! Frames as octets.
+//! Frames as bytes.
 //!
 //! ```text
 //! length  u32   of what follows, at most MAX_FRAME
 //! kind    u8    1 begin, 2 said, 3 omitted, 4 client closed, 5 end, 6 missed
 //! session u64
 //! at      u64   nanoseconds since 1970
-//! begin         client and server, each: family u8 (4 or 6), address 4 or 16 octets, port u16
-//! said          side u8 (0 client, 1 server), octets
-//! omitted       side u8, why u8 (0 unseen, 1 overflow, 2 redacted), count u64
+//! begin         client and server, each: family u8 (4 or 6), address 4 or 16 bytes, port u16
+//! said          side u8 (0 client, 1 server), bytes
+//! omitted       side u8, reason u8 (0 unseen, 1 overflow, 2 redacted), count u64
 //! end           reset u8, the ending in JSON
 //! missed        sessions u64
 //! ```
@@ -16,15 +16,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Ending, Frame, Omission, What};
+use super::{EndSummary, Frame, FrameBody, Omission};
 use crate::addr::Side;
 use crate::time::Timestamp;
 
-/// Octets of the largest frame, its length not counted.
+/// Bytes of the largest frame, its length not counted.
 pub const MAX_FRAME: usize = 1 << 20;
 
 const BEGIN: u8 = 1;
-const SAID: u8 = 2;
+const DATA: u8 = 2;
 const OMITTED: u8 = 3;
 const CLIENT_CLOSED: u8 = 4;
 const END: u8 = 5;
@@ -33,47 +33,54 @@ const MISSED: u8 = 6;
 /// A frame that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum FramingError {
-    #[error("a frame of {0} octets, more than {MAX_FRAME}: is the gateway of this version?")]
+pub enum FrameError {
+    #[error("a frame of {0} bytes, more than {MAX_FRAME}: is the gateway of this version?")]
     TooLong(usize),
     #[error("a frame of kind {0} that cannot be read: is the gateway of this version?")]
     Unreadable(u8),
 }
 
 impl Frame {
-    /// Appends the frame. Octets that one frame cannot hold go into several.
+    /// Appends the frame. Bytes that one frame cannot hold go into several.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Self { session, at, what } = self;
         let head = (*session, *at);
         match what {
-            What::Begin { client, server } => frame(out, BEGIN, head, |out| {
+            FrameBody::Begin { client, server } => frame(out, BEGIN, head, |out| {
                 address(out, *client);
                 address(out, *server);
             }),
-            What::Said { from, octets } => said(out, *session, *at, *from, octets),
-            What::Omitted { from, count, why } => frame(out, OMITTED, head, |out| {
-                out.extend([side(*from), *why as u8]);
+            FrameBody::Data { from, bytes } => encode_data(out, *session, *at, *from, bytes),
+            FrameBody::Omitted { from, count, reason } => frame(out, OMITTED, head, |out| {
+                out.extend([side(*from), *reason as u8]);
                 out.extend(count.to_be_bytes());
             }),
-            What::ClientClosed => frame(out, CLIENT_CLOSED, head, |_| {}),
-            What::End { reset, ending } => frame(out, END, head, |out| {
+            FrameBody::ClientClosed => frame(out, CLIENT_CLOSED, head, |_| {}),
+            FrameBody::End { reset, ending } => frame(out, END, head, |out| {
                 out.push(u8::from(*reset));
-                let answers = ending.answers.as_deref().map(|text| Ending::carried(text).into());
-                let ending = Ending { answers, ..ending.clone() };
+                let answers =
+                    ending.answers.as_deref().map(|text| EndSummary::carried(text).into());
+                let ending = EndSummary { answers, ..ending.clone() };
                 // Strings only: that does not fail.
                 out.extend(serde_json::to_vec(&ending).unwrap_or_default());
             }),
-            What::Missed { sessions } => {
+            FrameBody::Missed { sessions } => {
                 frame(out, MISSED, head, |out| out.extend(sessions.to_be_bytes()));
             }
         }
     }
 }
 
-/// As [`Frame::encode`] of a [`What::Said`], without a copy of the octets in between.
-pub(crate) fn said(out: &mut Vec<u8>, session: u64, at: Timestamp, from: Side, octets: &[u8]) {
-    for part in octets.chunks(MAX_FRAME / 2) {
-        frame(out, SAID, (session, at), |out| {
+/// As [`Frame::encode`] of a [`FrameBody::Data`], without a copy of the bytes in between.
+pub(crate) fn encode_data(
+    out: &mut Vec<u8>,
+    session: u64,
+    at: Timestamp,
+    from: Side,
+    bytes: &[u8],
+) {
+    for part in bytes.chunks(MAX_FRAME / 2) {
+        frame(out, DATA, (session, at), |out| {
             out.push(side(from));
             out.extend_from_slice(part);
         });
@@ -116,67 +123,67 @@ fn address(out: &mut Vec<u8>, addr: SocketAddr) {
     out.extend(addr.port().to_be_bytes());
 }
 
-/// Octets back to frames, however they were cut on their way.
+/// Bytes back to frames, however they were cut on their way.
 #[derive(Debug, Default)]
-pub struct Framing {
+pub struct FrameDecoder {
     held: Vec<u8>,
-    /// Octets of `held` that were handed out already.
+    /// Bytes of `held` that were handed out already.
     used: usize,
 }
 
-impl Framing {
-    pub fn push(&mut self, octets: &[u8]) {
+impl FrameDecoder {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.held.drain(..self.used);
         self.used = 0;
-        self.held.extend_from_slice(octets);
+        self.held.extend_from_slice(bytes);
     }
 
     /// The next frame; `None` if it is not whole yet.
     ///
     /// # Errors
     /// What came is no frame; there is no going on after it.
-    pub fn frame(&mut self) -> Result<Option<Frame>, FramingError> {
+    pub fn frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let rest = self.held.get(self.used..).unwrap_or_default();
         let Some((length, rest)) = rest.split_first_chunk::<4>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
         if length > MAX_FRAME {
-            return Err(FramingError::TooLong(length));
+            return Err(FrameError::TooLong(length));
         }
         let Some(body) = rest.get(..length) else {
             return Ok(None);
         };
         self.used += 4 + length;
         let kind = body.first().copied().unwrap_or_default();
-        read(body).map(Some).ok_or(FramingError::Unreadable(kind))
+        read(body).map(Some).ok_or(FrameError::Unreadable(kind))
     }
 }
 
 fn read(body: &[u8]) -> Option<Frame> {
     let mut body = Body(body);
-    let kind = body.octet()?;
+    let kind = body.byte()?;
     let session = body.number()?;
     let at = Timestamp::from_nanos(body.number()?);
     let what = match kind {
-        BEGIN => What::Begin { client: body.address()?, server: body.address()? },
-        SAID => What::Said { from: body.side()?, octets: body.rest().to_vec() },
-        OMITTED => What::Omitted {
+        BEGIN => FrameBody::Begin { client: body.address()?, server: body.address()? },
+        DATA => FrameBody::Data { from: body.side()?, bytes: body.rest().to_vec() },
+        OMITTED => FrameBody::Omitted {
             from: body.side()?,
-            why: match body.octet()? {
-                0 => Omission::Unseen,
+            reason: match body.byte()? {
+                0 => Omission::Uninspected,
                 1 => Omission::Overflow,
                 2 => Omission::Redacted,
                 _ => return None,
             },
             count: body.number()?,
         },
-        CLIENT_CLOSED => What::ClientClosed,
-        END => What::End {
-            reset: body.octet()? != 0,
+        CLIENT_CLOSED => FrameBody::ClientClosed,
+        END => FrameBody::End {
+            reset: body.byte()? != 0,
             ending: serde_json::from_slice(body.rest()).ok()?,
         },
-        MISSED => What::Missed { sessions: body.number()? },
+        MISSED => FrameBody::Missed { sessions: body.number()? },
         _ => return None,
     };
     body.0.is_empty().then_some(Frame { session, at, what })
@@ -192,8 +199,8 @@ impl<'a> Body<'a> {
         Some(*taken)
     }
 
-    fn octet(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[octet]| octet)
+    fn byte(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
     }
 
     fn number(&mut self) -> Option<u64> {
@@ -201,11 +208,11 @@ impl<'a> Body<'a> {
     }
 
     fn side(&mut self) -> Option<Side> {
-        Side::ALL.get(usize::from(self.octet()?)).copied()
+        Side::ALL.get(usize::from(self.byte()?)).copied()
     }
 
     fn address(&mut self) -> Option<SocketAddr> {
-        let ip = match self.octet()? {
+        let ip = match self.byte()? {
             4 => IpAddr::V4(Ipv4Addr::from(self.take::<4>()?)),
             6 => IpAddr::V6(Ipv6Addr::from(self.take::<16>()?)),
             _ => return None,
@@ -228,29 +235,35 @@ mod tests {
         prop_oneof![Just(Side::Client), Just(Side::Server)]
     }
 
-    fn what() -> impl Strategy<Value = What> {
+    fn what() -> impl Strategy<Value = FrameBody> {
         let text = proptest::option::of(".{0,20}");
         prop_oneof![
-            any::<(SocketAddr, SocketAddr)>().prop_map(|(client, server)| What::Begin {
+            any::<(SocketAddr, SocketAddr)>().prop_map(|(client, server)| FrameBody::Begin {
                 // The wire holds neither scope nor flow label.
                 client: SocketAddr::new(client.ip(), client.port()),
                 server: SocketAddr::new(server.ip(), server.port()),
             }),
             (side(), proptest::collection::vec(any::<u8>(), 1..50))
-                .prop_map(|(from, octets)| What::Said { from, octets }),
-            (side(), any::<u64>()).prop_map(|(from, count)| What::Omitted {
+                .prop_map(|(from, bytes)| FrameBody::Data { from, bytes }),
+            (side(), any::<u64>()).prop_map(|(from, count)| FrameBody::Omitted {
                 from,
                 count,
-                why: Omission::Overflow
+                reason: Omission::Overflow
             }),
-            Just(What::ClientClosed),
+            Just(FrameBody::ClientClosed),
             (any::<bool>(), ".{0,9}", text.clone(), text.clone(), text).prop_map(
-                |(reset, verdict, rule, reason, answers)| What::End {
+                |(reset, verdict, rule, reason, answers)| FrameBody::End {
                     reset,
-                    ending: Ending { verdict, rule, reason, outcome: "quit".to_owned(), answers },
+                    ending: EndSummary {
+                        verdict,
+                        rule,
+                        reason,
+                        outcome: "quit".to_owned(),
+                        answers
+                    },
                 }
             ),
-            any::<u64>().prop_map(|sessions| What::Missed { sessions }),
+            any::<u64>().prop_map(|sessions| FrameBody::Missed { sessions }),
         ]
     }
 
@@ -263,7 +276,7 @@ mod tests {
         proptest::collection::vec(frame, 0..8)
     }
 
-    fn all(framing: &mut Framing, into: &mut Vec<Frame>) {
+    fn all(framing: &mut FrameDecoder, into: &mut Vec<Frame>) {
         while let Some(frame) = framing.frame().unwrap() {
             into.push(frame);
         }
@@ -272,10 +285,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_however_it_is_cut(frames in frames(), size in 1..40usize) {
-            let mut octets = Vec::new();
-            frames.iter().for_each(|frame| frame.encode(&mut octets));
-            let (mut framing, mut read) = (Framing::default(), Vec::new());
-            for part in octets.chunks(size) {
+            let mut bytes = Vec::new();
+            frames.iter().for_each(|frame| frame.encode(&mut bytes));
+            let (mut framing, mut read) = (FrameDecoder::default(), Vec::new());
+            for part in bytes.chunks(size) {
                 framing.push(part);
                 all(&mut framing, &mut read);
             }
@@ -283,39 +296,39 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut framing = Framing::default();
-            framing.push(&octets);
+        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut framing = FrameDecoder::default();
+            framing.push(&bytes);
             while let Ok(Some(_)) = framing.frame() {}
         }
     }
 
     #[test]
     fn what_one_frame_cannot_hold_goes_into_several() {
-        let octets = vec![7; MAX_FRAME + 1];
+        let bytes = vec![7; MAX_FRAME + 1];
         let mut encoded = Vec::new();
-        said(&mut encoded, 1, Timestamp::default(), Side::Server, &octets);
-        let mut framing = Framing::default();
+        encode_data(&mut encoded, 1, Timestamp::default(), Side::Server, &bytes);
+        let mut framing = FrameDecoder::default();
         framing.push(&encoded);
         let mut frames = Vec::new();
         all(&mut framing, &mut frames);
         let total: usize = frames
             .iter()
             .map(|frame| match &frame.what {
-                What::Said { from: Side::Server, octets } => octets.len(),
+                FrameBody::Data { from: Side::Server, bytes } => bytes.len(),
                 other => panic!("{other:?}"),
             })
             .sum();
-        assert_eq!(total, octets.len());
+        assert_eq!(total, bytes.len());
     }
 
     #[test]
     fn too_long_and_unknown_are_said() {
-        let mut framing = Framing::default();
+        let mut framing = FrameDecoder::default();
         framing.push(&u32::MAX.to_be_bytes());
-        assert_eq!(framing.frame(), Err(FramingError::TooLong(u32::MAX as usize)));
-        let mut framing = Framing::default();
+        assert_eq!(framing.frame(), Err(FrameError::TooLong(u32::MAX as usize)));
+        let mut framing = FrameDecoder::default();
         framing.push(&[0, 0, 0, 1, 9]);
-        assert_eq!(framing.frame(), Err(FramingError::Unreadable(9)));
+        assert_eq!(framing.frame(), Err(FrameError::Unreadable(9)));
     }
 }

@@ -18,25 +18,25 @@ use serde::{Deserialize, Serialize};
 use crate::addr::{Family, Networks, Side};
 use crate::time::Timestamp;
 
-pub(crate) use self::framing::said;
-pub use self::framing::{Framing, FramingError, MAX_FRAME};
+pub(crate) use self::framing::encode_data;
+pub use self::framing::{FrameDecoder, FrameError, MAX_FRAME};
 
 /// Which sessions are recorded, and how much of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Selection {
+pub struct RecordingFilter {
     /// The client's; `None` is either.
     #[serde(default)]
     pub family: Option<Family>,
     /// The client's; `None` is every address.
     #[serde(default)]
     pub client: Option<IpNet>,
-    /// Also the octets that the gateway would pass on unseen (TLS, long BDAT chunks); without it only how many there were.
+    /// Also the bytes that the gateway would pass on unseen (TLS, long BDAT chunks); without it only how many there were.
     #[serde(default)]
     pub content: bool,
 }
 
-impl Selection {
+impl RecordingFilter {
     pub fn takes(&self, client: SocketAddr) -> bool {
         let of_network = |network: IpNet| Networks::new([network]).contains(client.ip());
         self.family.is_none_or(|family| family == Family::of(client.ip()))
@@ -50,30 +50,30 @@ pub struct Frame {
     /// Numbers of the gateway's own, never used twice.
     pub session: u64,
     pub at: Timestamp,
-    pub what: What,
+    pub what: FrameBody,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum FrameBody {
     /// First of each session.
     Begin { client: SocketAddr, server: SocketAddr },
     /// As the dialogue has them. A gateway that ended TLS itself would say here what it decrypted; there is none today.
-    Said { from: Side, octets: Vec<u8> },
-    /// Octets that were said and are not here.
-    Omitted { from: Side, count: u64, why: Omission },
+    Data { from: Side, bytes: Vec<u8> },
+    /// Bytes that were said and are not here.
+    Omitted { from: Side, count: u64, reason: Omission },
     /// The client says no more.
     ClientClosed,
     /// Last of each session: the gateway closed its side, or the client broke the connection.
-    End { reset: bool, ending: Ending },
+    End { reset: bool, ending: EndSummary },
     /// Sessions that began while the recorder was too slow, and of which nothing is told; `session` means nothing here.
     Missed { sessions: u64 },
 }
 
-/// Why octets are not in a recording.
+/// Why bytes are not in a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Omission {
     /// The gateway passed them on unseen.
-    Unseen,
+    Uninspected,
     /// The recorder was too slow.
     Overflow,
     /// Dropped by `redact`.
@@ -82,30 +82,30 @@ pub enum Omission {
 
 /// How a session ended and what the policy said of it, in the words of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending {
+pub struct EndSummary {
     pub verdict: String,
     pub rule: Option<String>,
     pub reason: Option<String>,
     pub outcome: String,
-    /// The answers by which the policy decided, in JSON; of more than [`MAX_ANSWERS`] octets only how many there were.
+    /// The answers by which the policy decided, in JSON; of more than [`MAX_ANSWERS`] bytes only how many there were.
     pub answers: Option<String>,
 }
 
-/// Octets of answers that a recording carries for one session: a comment of pcapng holds 64 KiB.
+/// Bytes of answers that a recording carries for one session: a comment of pcapng holds 64 KiB.
 pub const MAX_ANSWERS: usize = 48 << 10;
 
-impl Ending {
+impl EndSummary {
     /// What is carried of `answers`.
     pub(crate) fn carried(answers: &str) -> Cow<'_, str> {
         match answers.len() {
             ..=MAX_ANSWERS => Cow::Borrowed(answers),
-            count => Cow::Owned(format!("omitted, {count} octets")),
+            count => Cow::Owned(format!("omitted, {count} bytes")),
         }
     }
 }
 
 /// `gatepost: verdict=reject rule="no mail from there" reason=access_reject outcome=quit`
-impl fmt::Display for Ending {
+impl fmt::Display for EndSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "gatepost: verdict={}", self.verdict)?;
         if let Some(rule) = &self.rule {
@@ -126,7 +126,7 @@ mod tests {
     fn a_selection_knows_the_family_and_the_network() {
         let takes = |family, client: Option<&str>, addr: &str| {
             let client = client.map(|network| network.parse().unwrap());
-            let selection = Selection { family, client, content: false };
+            let selection = RecordingFilter { family, client, content: false };
             selection.takes(addr.parse().unwrap())
         };
         assert!(takes(None, None, "192.0.2.1:1"));
@@ -140,13 +140,13 @@ mod tests {
     #[test]
     fn answers_beyond_the_limit_are_only_counted() {
         let most = "x".repeat(MAX_ANSWERS);
-        assert_eq!(Ending::carried(&most), most);
-        assert_eq!(Ending::carried(&(most + "x")), "omitted, 49153 octets");
+        assert_eq!(EndSummary::carried(&most), most);
+        assert_eq!(EndSummary::carried(&(most + "x")), "omitted, 49153 bytes");
     }
 
     #[test]
     fn an_ending_reads_as_a_comment() {
-        let mut ending = Ending {
+        let mut ending = EndSummary {
             verdict: "accept".to_owned(),
             rule: None,
             reason: None,

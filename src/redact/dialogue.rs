@@ -10,14 +10,14 @@ use std::net::{IpAddr, SocketAddr};
 use super::local_parts::LocalParts;
 use super::text::{blank, mask};
 use crate::addr::Side;
-use crate::recording::{Omission, What};
+use crate::recording::{FrameBody, Omission};
 use crate::smtp::{
     BareNewlines, Command, EnhancedCode, ExpectedReply, Item, Line, Reply, ServerEvent, Session,
     Verb,
 };
 use crate::time::Timestamp;
 
-type Emit<'e> = dyn FnMut(Timestamp, What) + 'e;
+type Emit<'e> = dyn FnMut(Timestamp, FrameBody) + 'e;
 
 /// More than any gateway is configured to take for a command.
 const LINE: usize = 128 * 1024;
@@ -53,7 +53,7 @@ enum Waiting {
         count: usize,
     },
     /// Not to be redacted any more.
-    As(What),
+    As(FrameBody),
 }
 
 /// One side's octets.
@@ -144,18 +144,21 @@ impl Dialogue {
         }
     }
 
-    pub(super) fn hear(&mut self, at: Timestamp, what: What, emit: &mut Emit<'_>) {
+    pub(super) fn hear(&mut self, at: Timestamp, what: FrameBody, emit: &mut Emit<'_>) {
         match what {
-            What::Said { from, octets } => {
+            FrameBody::Data { from, bytes: octets } => {
                 self.waiting.push_back((at, Waiting::Said { from, count: octets.len() }));
                 self.stream(from).held.extend(octets);
                 self.understand();
             }
-            What::Omitted { from, count, .. } => {
+            FrameBody::Omitted { from, count, .. } => {
                 self.omitted(from, count);
                 self.waiting.push_back((at, Waiting::As(what)));
             }
-            What::Begin { .. } | What::ClientClosed | What::End { .. } | What::Missed { .. } => {
+            FrameBody::Begin { .. }
+            | FrameBody::ClientClosed
+            | FrameBody::End { .. }
+            | FrameBody::Missed { .. } => {
                 self.waiting.push_back((at, Waiting::As(what)));
             }
         }
@@ -169,8 +172,8 @@ impl Dialogue {
     }
 
     /// The last frame: what is not understood by now never will be.
-    pub(super) fn end(&mut self, at: Timestamp, mut what: What, emit: &mut Emit<'_>) {
-        if let What::End { ending, .. } = &mut what {
+    pub(super) fn end(&mut self, at: Timestamp, mut what: FrameBody, emit: &mut Emit<'_>) {
+        if let FrameBody::End { ending, .. } = &mut what {
             for text in [&mut ending.rule, &mut ending.reason].into_iter().flatten() {
                 let mut masked = std::mem::take(text).into_bytes();
                 mask(&mut masked, &self.locals, &self.own);
@@ -471,11 +474,11 @@ impl Dialogue {
                         emit(
                             at,
                             match piece {
-                                Piece::Shown(octets) => What::Said { from, octets },
-                                Piece::Dropped(count) => What::Omitted {
+                                Piece::Shown(octets) => FrameBody::Data { from, bytes: octets },
+                                Piece::Dropped(count) => FrameBody::Omitted {
                                     from,
                                     count: count as u64,
-                                    why: Omission::Redacted,
+                                    reason: Omission::Redacted,
                                 },
                             },
                         );

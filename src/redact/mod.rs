@@ -19,7 +19,7 @@ use ipcrypt_rs::IpcryptPfx;
 
 use self::dialogue::Dialogue;
 use self::local_parts::LocalParts;
-use crate::recording::{Frame, What};
+use crate::recording::{Frame, FrameBody};
 
 /// What replacements depend on: equal keys replace equally, and who has it can undo them.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,22 +68,22 @@ impl Redactor {
     pub fn frame(&mut self, frame: Frame, emit: &mut dyn FnMut(Frame)) {
         let Frame { session, at, what } = frame;
         match what {
-            What::Begin { client, server } => {
+            FrameBody::Begin { client, server } => {
                 let dialogue = Dialogue::new(self.local_parts.clone(), client, server);
                 self.sessions.insert(session, dialogue);
                 let (client, server) = (self.address(client), self.address(server));
-                emit(Frame { session, at, what: What::Begin { client, server } });
+                emit(Frame { session, at, what: FrameBody::Begin { client, server } });
             }
-            What::Missed { .. } => emit(Frame { session, at, what }),
-            What::End { reset, mut ending } => {
+            FrameBody::Missed { .. } => emit(Frame { session, at, what }),
+            FrameBody::End { reset, mut ending } => {
                 // They are about addresses and mailboxes, and a replay could not match them to what is shown.
                 ending.answers = None;
-                let what = What::End { reset, ending };
+                let what = FrameBody::End { reset, ending };
                 if let Some(mut dialogue) = self.sessions.remove(&session) {
                     dialogue.end(at, what, &mut |at, what| emit(Frame { session, at, what }));
                 }
             }
-            What::Said { .. } | What::Omitted { .. } | What::ClientClosed => {
+            FrameBody::Data { .. } | FrameBody::Omitted { .. } | FrameBody::ClientClosed => {
                 // A session whose beginning is not known is not shown at all.
                 if let Some(dialogue) = self.sessions.get_mut(&session) {
                     dialogue.hear(at, what, &mut |at, what| emit(Frame { session, at, what }));

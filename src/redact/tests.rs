@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::Side;
-use crate::recording::{Ending, Omission};
+use crate::recording::{EndSummary, Omission};
 use crate::time::Timestamp;
 
 const CLIENT: &str = "[2001:db8:1::10]:40000";
@@ -14,24 +14,24 @@ fn redactor() -> Redactor {
     Redactor::new(&Key::new(std::array::from_fn(|n| n as u8)).unwrap())
 }
 
-fn frame(at: u64, what: What) -> Frame {
+fn frame(at: u64, what: FrameBody) -> Frame {
     Frame { session: 7, at: Timestamp::from_nanos(at), what }
 }
 
 fn begin() -> Frame {
     let (client, server) = (CLIENT.parse().unwrap(), SERVER.parse().unwrap());
-    frame(0, What::Begin { client, server })
+    frame(0, FrameBody::Begin { client, server })
 }
 
 fn end(at: u64) -> Frame {
-    let ending = Ending {
+    let ending = EndSummary {
         verdict: "reject".to_owned(),
         rule: Some("192.0.2.7 is bad".to_owned()),
         reason: None,
         outcome: "quit".to_owned(),
         answers: Some("[[{\"reverse\":\"192.0.2.7\"}]]".to_owned()),
     };
-    frame(at, What::End { reset: false, ending })
+    frame(at, FrameBody::End { reset: false, ending })
 }
 
 fn redacted(frames: impl IntoIterator<Item = Frame>) -> Vec<Frame> {
@@ -53,7 +53,7 @@ fn session(script: &str) -> Vec<Frame> {
             other => panic!("{other:?}"),
         };
         let from = if from.starts_with('C') { Side::Client } else { Side::Server };
-        frame(n as u64 + 1, What::Said { from, octets })
+        frame(n as u64 + 1, FrameBody::Data { from, bytes: octets })
     });
     [begin()].into_iter().chain(said).chain([end(1000)]).collect()
 }
@@ -62,12 +62,12 @@ fn session(script: &str) -> Vec<Frame> {
 fn script(frames: &[Frame]) -> String {
     let side = |from: &Side| if *from == Side::Client { "C" } else { "S" };
     let lines = frames.iter().filter_map(|frame| match &frame.what {
-        What::Said { from, octets } => {
+        FrameBody::Data { from, bytes: octets } => {
             let text = octets.escape_ascii().to_string();
             let text = text.strip_suffix("\\r\\n").map_or(text.clone(), str::to_owned);
             Some(format!("{}: {text}\n", side(from)))
         }
-        What::Omitted { from, count, .. } => Some(format!("{}: *{count}\n", side(from))),
+        FrameBody::Omitted { from, count, .. } => Some(format!("{}: *{count}\n", side(from))),
         _ => None,
     });
     lines.collect()
@@ -133,7 +133,7 @@ S: 221 2.0.0 Bye
     );
     // The CRLF before the dot is shown as the end of data: alone it reads as an empty line.
     assert_eq!(script(&out).replace("C: \n", "C: \\r\\n\n"), expected);
-    let Some(What::End { ending, .. }) = out.last().map(|frame| &frame.what) else {
+    let Some(FrameBody::End { ending, .. }) = out.last().map(|frame| &frame.what) else {
         panic!("no end: {out:?}")
     };
     assert_eq!(ending.rule.as_deref(), Some("xxx.x.x.x is bad"));
@@ -191,13 +191,13 @@ S: *8
 
 #[test]
 fn after_a_hole_in_what_must_be_followed_nothing_is_shown() {
-    let hole = |what: What| {
+    let hole = |what: FrameBody| {
         let mut frames =
             session("S: 220 mx\n C: NOOP\n C: MAIL FROM:<mary@example.net>\n S: 250 mary");
         frames.insert(2, frame(1, what));
         script(&redacted(frames))
     };
-    let omitted = |from| What::Omitted { from, count: 9, why: Omission::Overflow };
+    let omitted = |from| FrameBody::Omitted { from, count: 9, reason: Omission::Overflow };
     let expected = |side: &str| format!("S: 220 mx\n{side}: *9\nC: *6\nC: *30\nS: *10\n");
     assert_eq!(hole(omitted(Side::Client)), expected("C"));
     assert_eq!(hole(omitted(Side::Server)), expected("S"));
@@ -311,7 +311,7 @@ proptest! {
         for (from, octets) in &said {
             for part in octets.chunks(size) {
                 at += 1;
-                frames.push(frame(at, What::Said { from: *from, octets: part.to_vec() }));
+                frames.push(frame(at, FrameBody::Data { from: *from, bytes: part.to_vec() }));
             }
         }
         frames.push(end(at + 1));
@@ -321,10 +321,10 @@ proptest! {
             let mut lengths: std::collections::BTreeMap<_, u64> = Default::default();
             for frame in frames {
                 match &frame.what {
-                    What::Said { from, octets } => {
+                    FrameBody::Data { from, bytes: octets } => {
                         *lengths.entry((frame.at, *from)).or_default() += octets.len() as u64;
                     }
-                    What::Omitted { from, count, .. } => {
+                    FrameBody::Omitted { from, count, .. } => {
                         *lengths.entry((frame.at, *from)).or_default() += count;
                     }
                     _ => {}
@@ -337,7 +337,7 @@ proptest! {
 
         let shown = |side| -> Vec<u8> {
             let octets = out.iter().filter_map(|frame| match &frame.what {
-                What::Said { from, octets } if *from == side => Some(octets.clone()),
+                FrameBody::Data { from, bytes: octets } if *from == side => Some(octets.clone()),
                 _ => None,
             });
             octets.flatten().collect()
@@ -361,14 +361,14 @@ proptest! {
     ) {
         let frames = said.into_iter().map(|(client, text)| {
             let from = if client { Side::Client } else { Side::Server };
-            frame(1, What::Said { from, octets: text.into_bytes() })
+            frame(1, FrameBody::Data { from, bytes: text.into_bytes() })
         });
         let frames: Vec<Frame> = [begin()].into_iter().chain(frames).chain([end(2)]).collect();
         let out = redacted(frames.clone());
         let count = |frames: &[Frame]| -> u64 {
             let counts = frames.iter().map(|frame| match &frame.what {
-                What::Said { octets, .. } => octets.len() as u64,
-                What::Omitted { count, .. } => *count,
+                FrameBody::Data { bytes: octets, .. } => octets.len() as u64,
+                FrameBody::Omitted { count, .. } => *count,
                 _ => 0,
             });
             counts.sum()

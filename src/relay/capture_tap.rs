@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::addr::{ClientAddr, OriginalDst, Side};
 use crate::engine::SessionRecord;
-use crate::recording::{Ending, Frame, Omission, Selection, What, said};
+use crate::recording::{EndSummary, Frame, FrameBody, Omission, RecordingFilter, encode_data};
 use crate::time::Timestamp;
 
 /// Octets that may wait for one recorder.
@@ -49,13 +49,13 @@ impl Taps {
     ///
     /// # Errors
     /// There are as many as there may be.
-    pub fn attach(self: &Arc<Self>, selection: Selection) -> Result<Tap, TooManyTaps> {
+    pub fn attach(self: &Arc<Self>, selection: RecordingFilter) -> Result<Tap, TooManyTaps> {
         self.attach_with(selection, QUEUE)
     }
 
     fn attach_with(
         self: &Arc<Self>,
-        selection: Selection,
+        selection: RecordingFilter,
         limit: usize,
     ) -> Result<Tap, TooManyTaps> {
         let mut queues = self.lock();
@@ -141,7 +141,7 @@ impl Drop for Tap {
 
 #[derive(Debug)]
 struct Queue {
-    selection: Selection,
+    selection: RecordingFilter,
     limit: usize,
     state: Mutex<State>,
     wake: Notify,
@@ -175,7 +175,8 @@ impl Queue {
         let mut state = self.lock();
         let (sessions, at) = std::mem::take(&mut state.missed);
         if sessions > 0 {
-            Frame { session: 0, at, what: What::Missed { sessions } }.encode(&mut state.octets);
+            Frame { session: 0, at, what: FrameBody::Missed { sessions } }
+                .encode(&mut state.octets);
         }
         std::mem::swap(&mut state.octets, batch);
         state.on_their_way = batch.len();
@@ -229,7 +230,7 @@ impl SessionTap {
     }
 
     pub(super) fn client_closed(&mut self, at: Timestamp) {
-        self.0.iter_mut().for_each(|tape| tape.tell(at, What::ClientClosed));
+        self.0.iter_mut().for_each(|tape| tape.tell(at, FrameBody::ClientClosed));
     }
 
     /// `answers`: what the policy decided by, in JSON.
@@ -241,14 +242,14 @@ impl SessionTap {
         at: Timestamp,
     ) {
         for mut tape in self.0.drain(..) {
-            let ending = Ending {
+            let ending = EndSummary {
                 verdict: record.verdict.action.to_string(),
                 rule: record.verdict.rule.clone(),
                 reason: record.verdict.reason.clone(),
                 outcome: record.outcome.to_string(),
                 answers: answers.clone(),
             };
-            tape.tell(at, What::End { reset, ending });
+            tape.tell(at, FrameBody::End { reset, ending });
         }
     }
 }
@@ -272,7 +273,7 @@ impl TapWriter {
         server: SocketAddr,
         at: Timestamp,
     ) -> Option<Self> {
-        let frame = Frame { session, at, what: What::Begin { client, server } };
+        let frame = Frame { session, at, what: FrameBody::Begin { client, server } };
         if !queue.push(FRAME, |out| frame.encode(out)) {
             let mut state = queue.lock();
             state.missed = (state.missed.0 + 1, at);
@@ -287,7 +288,7 @@ impl TapWriter {
         let overflow = &mut self.overflow;
         let fits = self.queue.push(octets.len() + 3 * FRAME, |out| {
             told(overflow, session, out);
-            said(out, session, at, from, octets);
+            encode_data(out, session, at, from, octets);
         });
         if !fits {
             let count = octets.len() as u64;
@@ -297,7 +298,7 @@ impl TapWriter {
     }
 
     fn unseen(&mut self, from: Side, count: u64, at: Timestamp) {
-        let what = What::Omitted { from, count, why: Omission::Unseen };
+        let what = FrameBody::Omitted { from, count, reason: Omission::Uninspected };
         let frame = Frame { session: self.session, at, what };
         let (session, overflow) = (self.session, &mut self.overflow);
         let fits = self.queue.push(3 * FRAME, |out| {
@@ -317,7 +318,7 @@ impl TapWriter {
     }
 
     /// What a session must not end without is told whether or not there is room: it is small, and told once a session.
-    fn tell(&mut self, at: Timestamp, what: What) {
+    fn tell(&mut self, at: Timestamp, what: FrameBody) {
         let frame = Frame { session: self.session, at, what };
         let mut state = self.queue.lock();
         if state.detached {
@@ -335,7 +336,7 @@ fn told(overflow: &mut [(u64, Timestamp); 2], session: u64, out: &mut Vec<u8>) {
     for (from, (count, at)) in Side::ALL.into_iter().zip(overflow) {
         let count = std::mem::take(count);
         if count > 0 {
-            let what = What::Omitted { from, count, why: Omission::Overflow };
+            let what = FrameBody::Omitted { from, count, reason: Omission::Overflow };
             Frame { session, at: *at, what }.encode(out);
         }
     }
@@ -346,7 +347,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::recording::Framing;
+    use crate::recording::FrameDecoder;
 
     fn client(addr: &str) -> ClientAddr {
         ClientAddr::new(addr.parse().unwrap())
@@ -357,8 +358,8 @@ mod tests {
         taps.begin(client("192.0.2.1:1000"), destination, Timestamp::from_nanos(1))
     }
 
-    fn told_to(recorder: &mut Tap) -> Vec<What> {
-        let mut framing = Framing::default();
+    fn told_to(recorder: &mut Tap) -> Vec<FrameBody> {
+        let mut framing = FrameDecoder::default();
         while let Some(octets) = recorder.next().now_or_never() {
             framing.push(octets);
         }
@@ -370,7 +371,7 @@ mod tests {
         let taps = Arc::new(Taps::default());
         assert!(begin(&taps).is_empty());
         let family = Some(crate::addr::Family::Ipv6);
-        let mut recorder = taps.attach(Selection { family, ..Default::default() }).unwrap();
+        let mut recorder = taps.attach(RecordingFilter { family, ..Default::default() }).unwrap();
         assert!(begin(&taps).is_empty());
         assert_eq!(told_to(&mut recorder), []);
     }
@@ -378,7 +379,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told_as_omitted_and_nothing_waits() {
         let taps = Arc::new(Taps::default());
-        let mut slow = taps.attach_with(Selection::default(), 1000).unwrap();
+        let mut slow = taps.attach_with(RecordingFilter::default(), 1000).unwrap();
         let mut tap = begin(&taps);
         let at = Timestamp::from_nanos(5);
         tap.said(Side::Client, &[b'a'; 600], at);
@@ -388,15 +389,18 @@ mod tests {
         assert_eq!(taps.dropped_bytes(), 600 + 700 + 500);
 
         let told = told_to(&mut slow);
-        assert!(matches!(told.as_slice(), [What::Begin { .. }, What::Said { .. }]), "{told:?}");
+        assert!(
+            matches!(told.as_slice(), [FrameBody::Begin { .. }, FrameBody::Data { .. }]),
+            "{told:?}"
+        );
         tap.said(Side::Server, b"e", at);
-        let omitted = |from, count| What::Omitted { from, count, why: Omission::Overflow };
+        let omitted = |from, count| FrameBody::Omitted { from, count, reason: Omission::Overflow };
         assert_eq!(
             told_to(&mut slow),
             [
                 omitted(Side::Client, 1100),
                 omitted(Side::Server, 700),
-                What::Said { from: Side::Server, octets: b"e".to_vec() }
+                FrameBody::Data { from: Side::Server, bytes: b"e".to_vec() }
             ]
         );
     }
@@ -404,7 +408,7 @@ mod tests {
     #[test]
     fn what_is_on_its_way_counts_until_more_is_asked_for() {
         let taps = Arc::new(Taps::default());
-        let mut slow = taps.attach_with(Selection::default(), 1000).unwrap();
+        let mut slow = taps.attach_with(RecordingFilter::default(), 1000).unwrap();
         let mut tap = begin(&taps);
         tap.said(Side::Client, &[b'a'; 600], Timestamp::default());
         assert!(slow.next().now_or_never().is_some());
@@ -415,13 +419,13 @@ mod tests {
     #[test]
     fn a_session_that_finds_no_room_is_counted_as_missed() {
         let taps = Arc::new(Taps::default());
-        let mut slow = taps.attach_with(Selection::default(), 80).unwrap();
+        let mut slow = taps.attach_with(RecordingFilter::default(), 80).unwrap();
         let _first = begin(&taps);
         assert!(begin(&taps).is_empty());
         assert!(begin(&taps).is_empty());
         let told = told_to(&mut slow);
         assert!(
-            matches!(told.as_slice(), [What::Begin { .. }, What::Missed { sessions: 2 }]),
+            matches!(told.as_slice(), [FrameBody::Begin { .. }, FrameBody::Missed { sessions: 2 }]),
             "{told:?}"
         );
     }
@@ -429,8 +433,9 @@ mod tests {
     #[test]
     fn a_recorder_that_goes_away_is_forgotten() {
         let taps = Arc::new(Taps::default());
-        let all: Vec<Tap> = (0..MOST).map(|_| taps.attach(Selection::default()).unwrap()).collect();
-        assert_eq!(taps.attach(Selection::default()).unwrap_err(), TooManyTaps);
+        let all: Vec<Tap> =
+            (0..MOST).map(|_| taps.attach(RecordingFilter::default()).unwrap()).collect();
+        assert_eq!(taps.attach(RecordingFilter::default()).unwrap_err(), TooManyTaps);
         let mut tap = begin(&taps);
         drop(all);
         tap.said(Side::Client, &vec![0; QUEUE * 2], Timestamp::default());

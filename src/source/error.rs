@@ -21,30 +21,30 @@ pub enum FileError {
     )]
     NoCapture { file: PathBuf, start: Vec<u8> },
     #[error("cannot read on in {} at {}: {source}; {}", named(&place.file), place.offset(), place.so_far())]
-    Read { place: Place, source: io::Error },
-    #[error("cannot unpack more of {} than {} octets: {source}; {}", named(&place.file), place.offset, place.so_far())]
-    Unpack { place: Place, source: io::Error },
+    Read { place: FilePosition, source: io::Error },
+    #[error("cannot unpack more of {} than {} bytes: {source}; {}", named(&place.file), place.offset, place.so_far())]
+    Unpack { place: FilePosition, source: io::Error },
     #[error(
-        "{} ends within {} (wanted {wanted} octets at {}, {there} are there); {}",
+        "{} ends within {} (wanted {wanted} bytes at {}, {there} are there); {}",
         named(&place.file), place.part(*within), place.offset(), place.so_far()
     )]
-    Cut { place: Place, within: Part, wanted: usize, there: usize },
+    Cut { place: FilePosition, within: FilePart, wanted: usize, there: usize },
     #[error("{} is damaged at {}: {damage}; {}", named(&place.file), place.offset(), place.so_far())]
-    Damaged { place: Place, damage: Damage },
+    Damaged { place: FilePosition, damage: FileDamage },
     /// Said at the end of the file: damage that could be stepped over, the first of `blocks`.
     #[error(
         "{} is damaged at {}: {damage}; {blocks} damaged {} skipped, {} {} read",
         named(&place.file), place.offset(), if *blocks == 1 { "block was" } else { "blocks were" },
         place.packets, if place.packets == 1 { "packet was" } else { "packets were" }
     )]
-    Skipped { place: Place, damage: Damage, blocks: u64 },
+    Skipped { place: FilePosition, damage: FileDamage, blocks: u64 },
 }
 
 /// Where in a file something is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FilePosition {
     pub file: PathBuf,
-    /// Octets before it.
+    /// Bytes before it.
     pub offset: u64,
     /// The offset counts what the file unpacks to.
     pub packed: bool,
@@ -56,7 +56,7 @@ pub struct Place {
 
 /// What a file ends within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum FilePart {
     FileHeader,
     PacketHeader,
     Packet,
@@ -66,14 +66,14 @@ pub enum Part {
 
 /// What is wrong where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    #[error("a packet that claims {0} octets (expected at most {MAX_PACKET})")]
+pub enum FileDamage {
+    #[error("a packet that claims {0} bytes (expected at most {MAX_PACKET})")]
     PacketLength(u32),
-    #[error("a block that claims {0} octets (expected a multiple of 4 from {least} to {MAX_PACKET})", least = super::blocks::LEAST)]
+    #[error("a block that claims {0} bytes (expected a multiple of 4 from {least} to {MAX_PACKET})", least = super::pcapng_reader::LEAST)]
     BlockLength(u32),
-    #[error("a block that claims {first} octets at its start and {last} at its end")]
+    #[error("a block that claims {first} bytes at its start and {last} at its end")]
     Trailer { first: u32, last: u32 },
-    #[error("a packet of {captured} octets in a block that has room for {room}")]
+    #[error("a packet of {captured} bytes in a block that has room for {room}")]
     Room { captured: u32, room: usize },
     #[error("a block too short for what it holds")]
     Short,
@@ -91,19 +91,19 @@ pub enum Damage {
     Version(u16),
 }
 
-impl Place {
+impl FilePosition {
     fn offset(&self) -> String {
         let of = if self.packed { " of what it unpacks to" } else { "" };
         format!("offset {}{of}", self.offset)
     }
 
-    fn part(&self, part: Part) -> String {
+    fn part(&self, part: FilePart) -> String {
         let number = self.packets + 1;
         match part {
-            Part::FileHeader => "its header".to_owned(),
-            Part::PacketHeader => format!("the header of packet {number}"),
-            Part::Packet => format!("packet {number}"),
-            Part::Block => format!("a block before packet {number}"),
+            FilePart::FileHeader => "its header".to_owned(),
+            FilePart::PacketHeader => format!("the header of packet {number}"),
+            FilePart::Packet => format!("packet {number}"),
+            FilePart::Block => format!("a block before packet {number}"),
         }
     }
 
@@ -125,17 +125,17 @@ fn named(file: &std::path::Path) -> std::path::Display<'_> {
     if file.as_os_str() == "-" { std::path::Path::new("standard input") } else { file }.display()
 }
 
-/// The first octets of a file: as text if they are, else in hex.
+/// The first bytes of a file: as text if they are, else in hex.
 struct Start<'a>(&'a [u8]);
 
 impl fmt::Display for Start<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let start = self.0.get(..8).unwrap_or(self.0);
-        if start.iter().all(|&octet| matches!(octet, b' '..=b'~' | b'\r' | b'\n' | b'\t')) {
+        if start.iter().all(|&byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n' | b'\t')) {
             return write!(f, "{:?}", String::from_utf8_lossy(start));
         }
-        for (at, octet) in start.iter().enumerate() {
-            write!(f, "{}{octet:02x}", if at == 0 { "" } else { " " })?;
+        for (at, byte) in start.iter().enumerate() {
+            write!(f, "{}{byte:02x}", if at == 0 { "" } else { " " })?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Capture files: pcap and pcapng of every byte order and resolution, and a `.gz` of either.
 //!
 //! What is readable is used and the rest is one error, at the end. Memory is bounded whatever the file claims: the buffer
-//! of `window` never has more than [`MAX_PACKET`](super::MAX_PACKET) octets.
+//! of `window` never has more than [`MAX_PACKET`](super::MAX_PACKET) bytes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,10 +10,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::PacketSource;
-use super::blocks::{Sections, Skipped};
-use super::error::{Damage, FileError, Part, Place};
-use super::records::Records;
-use super::window::{Lack, Window};
+use super::error::{FileDamage, FileError, FilePart, FilePosition};
+use super::pcap_reader::PcapReader;
+use super::pcapng_reader::{PcapngReader, SkippedBlocks};
+use super::window::{ShortRead, Window};
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Packet};
 
@@ -28,15 +28,15 @@ pub struct CaptureFile<R = File> {
 }
 
 enum Format {
-    Pcap(Records),
-    Pcapng(Sections),
+    Pcap(PcapReader),
+    Pcapng(PcapngReader),
 }
 
-/// A packet, its octets as a range of the window's buffer.
-pub(super) struct Found {
+/// A packet, its bytes as a range of the window's buffer.
+pub(super) struct BufferedPacket {
     pub(super) at: Timestamp,
     pub(super) link: LinkType,
-    pub(super) octets: Range<usize>,
+    pub(super) bytes: Range<usize>,
     pub(super) wire_len: u32,
     /// As in [`Packet`].
     pub(super) omitted: u32,
@@ -47,14 +47,14 @@ pub(super) struct Found {
 }
 
 /// Why no further packet can be read.
-pub(super) enum Trouble {
-    Lack { within: Part, lack: Lack },
-    Damage { offset: u64, damage: Damage },
+pub(super) enum ReadError {
+    ShortRead { within: FilePart, lack: ShortRead },
+    FileDamage { offset: u64, damage: FileDamage },
 }
 
-impl Trouble {
-    pub(super) fn within(within: Part) -> impl Fn(Lack) -> Self {
-        move |lack| Self::Lack { within, lack }
+impl ReadError {
+    pub(super) fn within(within: FilePart) -> impl Fn(ShortRead) -> Self {
+        move |lack| Self::ShortRead { within, lack }
     }
 }
 
@@ -76,7 +76,7 @@ impl CaptureFile {
 }
 
 impl<R: Read> CaptureFile<R> {
-    /// Reads a capture of `size` octets (0 if that is not known) from `reader`; `name` is for messages.
+    /// Reads a capture of `size` bytes (0 if that is not known) from `reader`; `name` is for messages.
     ///
     /// # Errors
     /// As [`CaptureFile::open`].
@@ -86,15 +86,15 @@ impl<R: Read> CaptureFile<R> {
             Ok(window) => window,
             Err(source) => return Err(FileError::Open { file, source }),
         };
-        let trouble = match Records::open(&mut window) {
+        let trouble = match PcapReader::open(&mut window) {
             Ok(Some(records)) => {
                 return Ok(Self::reading(file, size, window, Format::Pcap(records)));
             }
-            Ok(None) => match Sections::open(&mut window) {
+            Ok(None) => match PcapngReader::open(&mut window) {
                 Some(sections) => {
                     return Ok(Self::reading(file, size, window, Format::Pcapng(sections)));
                 }
-                None => window.is_over().map_err(Trouble::within(Part::FileHeader)),
+                None => window.is_over().map_err(ReadError::within(FilePart::FileHeader)),
             },
             Err(trouble) => Err(trouble),
         };
@@ -109,7 +109,7 @@ impl<R: Read> CaptureFile<R> {
         })
     }
 
-    /// Octets of the file that are read, and its size; 0 if that is not known. Both of the file as it is, packed or not.
+    /// Bytes of the file that are read, and its size; 0 if that is not known. Both of the file as it is, packed or not.
     pub fn progress(&self) -> (u64, u64) {
         (self.window.progress(), self.size)
     }
@@ -121,15 +121,15 @@ impl<R: Read> CaptureFile<R> {
     /// Nothing more is there: is there something to say?
     fn end(&mut self) -> Result<(), FileError> {
         self.over = true;
-        let Some(Skipped { offset, damage, blocks }) = self.skipped() else {
+        let Some(SkippedBlocks { offset, damage, blocks }) = self.skipped() else {
             return Ok(());
         };
         let (file, packed) = (self.name.clone(), self.window.is_packed());
-        let place = Place { file, offset, packed, packets: self.packets, skipped: 0 };
+        let place = FilePosition { file, offset, packed, packets: self.packets, skipped: 0 };
         Err(FileError::Skipped { place, damage, blocks })
     }
 
-    fn skipped(&self) -> Option<Skipped> {
+    fn skipped(&self) -> Option<SkippedBlocks> {
         match &self.format {
             Format::Pcap(_) => None,
             Format::Pcapng(sections) => sections.skipped(),
@@ -137,7 +137,7 @@ impl<R: Read> CaptureFile<R> {
     }
 
     #[cold]
-    fn fail(&mut self, trouble: Trouble) -> FileError {
+    fn fail(&mut self, trouble: ReadError) -> FileError {
         self.over = true;
         let skipped = self.skipped().map_or(0, |skipped| skipped.blocks);
         error(self.name.clone(), self.window.is_packed(), self.packets, skipped, trouble)
@@ -161,12 +161,12 @@ impl<R: Read> PacketSource for CaptureFile<R> {
             Format::Pcapng(sections) => sections.next(&mut self.window),
         };
         match found {
-            Ok(Some(Found { at, link, octets, wire_len, omitted, interface, note })) => {
+            Ok(Some(BufferedPacket { at, link, bytes, wire_len, omitted, interface, note })) => {
                 self.packets += 1;
-                let octets = self.window.consumed(octets);
+                let bytes = self.window.consumed(bytes);
                 let note =
                     note.and_then(|note| std::str::from_utf8(self.window.consumed(note)).ok());
-                Ok(Some(Packet { at, link, octets, wire_len, omitted, interface, note }))
+                Ok(Some(Packet { at, link, bytes, wire_len, omitted, interface, note }))
             }
             Ok(None) => self.end().map(|()| None),
             Err(trouble) => Err(self.fail(trouble)),
@@ -174,16 +174,20 @@ impl<R: Read> PacketSource for CaptureFile<R> {
     }
 }
 
-fn error(file: PathBuf, packed: bool, packets: u64, skipped: u64, trouble: Trouble) -> FileError {
-    let place = |offset| Place { file, offset, packed, packets, skipped };
+fn error(file: PathBuf, packed: bool, packets: u64, skipped: u64, trouble: ReadError) -> FileError {
+    let place = |offset| FilePosition { file, offset, packed, packets, skipped };
     match trouble {
-        Trouble::Damage { offset, damage } => FileError::Damaged { place: place(offset), damage },
-        Trouble::Lack { within, lack: Lack { offset, wanted, there, failure } } => match failure {
-            None => FileError::Cut { place: place(offset), within, wanted, there },
-            Some(source) if packed => {
-                FileError::Unpack { place: place(offset + there as u64), source }
+        ReadError::FileDamage { offset, damage } => {
+            FileError::Damaged { place: place(offset), damage }
+        }
+        ReadError::ShortRead { within, lack: ShortRead { offset, wanted, there, failure } } => {
+            match failure {
+                None => FileError::Cut { place: place(offset), within, wanted, there },
+                Some(source) if packed => {
+                    FileError::Unpack { place: place(offset + there as u64), source }
+                }
+                Some(source) => FileError::Read { place: place(offset + there as u64), source },
             }
-            Some(source) => FileError::Read { place: place(offset + there as u64), source },
-        },
+        }
     }
 }

@@ -8,8 +8,8 @@ use flate2::write::GzEncoder;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::fields::Order::{self, Big, Little};
-use super::{CaptureFile, MAX_PACKET, PacketSource, Writer};
+use super::byte_order::ByteOrder::{self, Big, Little};
+use super::{CaptureFile, MAX_PACKET, PacketSource, PcapngWriter};
 use crate::time::Timestamp;
 use crate::wire::LinkType;
 
@@ -21,26 +21,26 @@ const MODIFIED: u32 = 0xa1b2_cd34;
 struct Seen {
     nanos: u64,
     link: LinkType,
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     wire_len: u32,
 }
 
 /// A file that is being made. `ends` tells where each packet ends, `pieces` where each record or block does.
 #[derive(Clone)]
 struct Made {
-    order: Order,
-    octets: Vec<u8>,
+    order: ByteOrder,
+    bytes: Vec<u8>,
     record_header: usize,
     ends: Vec<usize>,
     pieces: Vec<usize>,
 }
 
 impl Made {
-    fn empty(order: Order) -> Self {
-        Self { order, octets: Vec::new(), record_header: 16, ends: Vec::new(), pieces: Vec::new() }
+    fn empty(order: ByteOrder) -> Self {
+        Self { order, bytes: Vec::new(), record_header: 16, ends: Vec::new(), pieces: Vec::new() }
     }
 
-    fn pcap(order: Order, magic: u32, network: u32) -> Self {
+    fn pcap(order: ByteOrder, magic: u32, network: u32) -> Self {
         let mut made = Self::empty(order).u32(magic).u16(2).u16(4).u32(0).u32(0);
         made = made.u32(262_144).u32(network);
         if magic == MODIFIED {
@@ -49,16 +49,16 @@ impl Made {
         made.piece()
     }
 
-    fn record(self, seconds: u32, units: u32, octets: &[u8], wire_len: u32) -> Self {
+    fn record(self, seconds: u32, units: u32, bytes: &[u8], wire_len: u32) -> Self {
         let padding = vec![0x55; self.record_header - 16];
-        let made = self.u32(seconds).u32(units).u32(octets.len() as u32).u32(wire_len);
-        made.raw(&padding).raw(octets).packet_end()
+        let made = self.u32(seconds).u32(units).u32(bytes.len() as u32).u32(wire_len);
+        made.raw(&padding).raw(bytes).packet_end()
     }
 
-    fn section(mut self, order: Order) -> Self {
+    fn section(mut self, order: ByteOrder) -> Self {
         self.order = order;
         let body = Self::empty(order).u32(0x1a2b_3c4d).u16(1).u16(0).u32(u32::MAX).u32(u32::MAX);
-        self.block(0x0a0d_0d0a, &body.octets)
+        self.block(0x0a0d_0d0a, &body.bytes)
     }
 
     fn interface(self, link: u16, snap: u32, options: &[(u16, &[u8])]) -> Self {
@@ -66,24 +66,24 @@ impl Made {
         for (code, value) in options {
             body = body.u16(*code).u16(value.len() as u16).raw(value).padded();
         }
-        self.block(1, &body.octets)
+        self.block(1, &body.bytes)
     }
 
-    fn enhanced(self, interface: u32, ticks: u64, octets: &[u8], wire_len: u32) -> Self {
+    fn enhanced(self, interface: u32, ticks: u64, bytes: &[u8], wire_len: u32) -> Self {
         let body = Self::empty(self.order).u32(interface).u32((ticks >> 32) as u32);
-        let body = body.u32(ticks as u32).u32(octets.len() as u32).u32(wire_len);
-        self.block(6, &body.raw(octets).padded().octets).packet_end()
+        let body = body.u32(ticks as u32).u32(bytes.len() as u32).u32(wire_len);
+        self.block(6, &body.raw(bytes).padded().bytes).packet_end()
     }
 
-    fn obsolete(self, interface: u16, ticks: u64, octets: &[u8], wire_len: u32) -> Self {
+    fn obsolete(self, interface: u16, ticks: u64, bytes: &[u8], wire_len: u32) -> Self {
         let body = Self::empty(self.order).u16(interface).u16(7).u32((ticks >> 32) as u32);
-        let body = body.u32(ticks as u32).u32(octets.len() as u32).u32(wire_len);
-        self.block(2, &body.raw(octets).padded().octets).packet_end()
+        let body = body.u32(ticks as u32).u32(bytes.len() as u32).u32(wire_len);
+        self.block(2, &body.raw(bytes).padded().bytes).packet_end()
     }
 
-    fn simple(self, octets: &[u8], wire_len: u32) -> Self {
-        let body = Self::empty(self.order).u32(wire_len).raw(octets).padded();
-        self.block(3, &body.octets).packet_end()
+    fn simple(self, bytes: &[u8], wire_len: u32) -> Self {
+        let body = Self::empty(self.order).u32(wire_len).raw(bytes).padded();
+        self.block(3, &body.bytes).packet_end()
     }
 
     fn block(self, kind: u32, body: &[u8]) -> Self {
@@ -92,37 +92,37 @@ impl Made {
     }
 
     fn u16(self, value: u16) -> Self {
-        let octets = if self.order == Big { value.to_be_bytes() } else { value.to_le_bytes() };
-        self.raw(&octets)
+        let bytes = if self.order == Big { value.to_be_bytes() } else { value.to_le_bytes() };
+        self.raw(&bytes)
     }
 
     fn u32(self, value: u32) -> Self {
-        let octets = if self.order == Big { value.to_be_bytes() } else { value.to_le_bytes() };
-        self.raw(&octets)
+        let bytes = if self.order == Big { value.to_be_bytes() } else { value.to_le_bytes() };
+        self.raw(&bytes)
     }
 
-    fn raw(mut self, octets: &[u8]) -> Self {
-        self.octets.extend_from_slice(octets);
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.bytes.extend_from_slice(bytes);
         self
     }
 
     fn padded(mut self) -> Self {
-        self.octets.resize(self.octets.len().next_multiple_of(4), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self
     }
 
     fn piece(mut self) -> Self {
-        self.pieces.push(self.octets.len());
+        self.pieces.push(self.bytes.len());
         self
     }
 
     fn packet_end(mut self) -> Self {
-        self.ends.push(self.octets.len());
+        self.ends.push(self.bytes.len());
         self.piece()
     }
 }
 
-/// Gives at most so many octets at a time, and is interrupted now and then.
+/// Gives at most so many bytes at a time, and is interrupted now and then.
 struct Dribble<'a> {
     rest: &'a [u8],
     at_most: usize,
@@ -152,7 +152,7 @@ fn read_from(reader: impl Read, size: u64) -> (Vec<Seen>, Option<String>) {
             Ok(Some(packet)) => seen.push(Seen {
                 nanos: packet.at.as_nanos(),
                 link: packet.link,
-                octets: packet.octets.to_vec(),
+                bytes: packet.bytes.to_vec(),
                 wire_len: packet.wire_len,
             }),
             Ok(None) => break None,
@@ -164,31 +164,31 @@ fn read_from(reader: impl Read, size: u64) -> (Vec<Seen>, Option<String>) {
     (seen, error)
 }
 
-fn read(octets: &[u8]) -> (Vec<Seen>, Option<String>) {
-    read_from(octets, octets.len() as u64)
+fn read(bytes: &[u8]) -> (Vec<Seen>, Option<String>) {
+    read_from(bytes, bytes.len() as u64)
 }
 
-fn read_well(octets: &[u8]) -> Vec<Seen> {
-    let (seen, error) = read(octets);
+fn read_well(bytes: &[u8]) -> Vec<Seen> {
+    let (seen, error) = read(bytes);
     assert_eq!(error, None);
     for at_most in [1, 7, 4096] {
-        let dribble = Dribble { rest: octets, at_most, reads: 0 };
-        assert_eq!(read_from(dribble, 0), (seen.clone(), None), "{at_most} octets at a time");
+        let dribble = Dribble { rest: bytes, at_most, reads: 0 };
+        assert_eq!(read_from(dribble, 0), (seen.clone(), None), "{at_most} bytes at a time");
     }
     seen
 }
 
-fn seen(nanos: u64, link: LinkType, octets: &[u8], wire_len: u32) -> Seen {
-    Seen { nanos, link, octets: octets.to_vec(), wire_len }
+fn seen(nanos: u64, link: LinkType, bytes: &[u8], wire_len: u32) -> Seen {
+    Seen { nanos, link, bytes: bytes.to_vec(), wire_len }
 }
 
-fn gzip(octets: &[u8]) -> Vec<u8> {
+fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(octets).unwrap();
+    encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-fn small_pcap(order: Order) -> Made {
+fn small_pcap(order: ByteOrder) -> Made {
     Made::pcap(order, NANOS, 1).record(1, 2, b"first", 5).record(3, 999_999_999, b"", 60).record(
         u32::MAX,
         u32::MAX,
@@ -197,7 +197,7 @@ fn small_pcap(order: Order) -> Made {
     )
 }
 
-fn small_pcapng(order: Order) -> Made {
+fn small_pcapng(order: ByteOrder) -> Made {
     let other = if order == Big { Little } else { Big };
     Made::empty(order)
         .section(order)
@@ -228,7 +228,7 @@ fn every_pcap_variant_is_read() {
                 seen(end * 1_000_000_000 + end * unit, link, b"", 0),
                 seen(0, link, b"longer than it was", 18),
             ];
-            assert_eq!(read_well(&made.octets), expected, "{order:?} {magic:#x}");
+            assert_eq!(read_well(&made.bytes), expected, "{order:?} {magic:#x}");
         }
     }
 }
@@ -239,7 +239,7 @@ fn ixia_writes_a_longer_header() {
         for magic in [0x1c00_01ab, 0x1c00_01ac] {
             let made = Made::pcap(order, magic, 1).u32(20).record(1, 2, b"abcd", 4);
             let expected = [seen(1_000_002_000, LinkType::Ethernet, b"abcd", 4)];
-            assert_eq!(read_well(&made.octets), expected);
+            assert_eq!(read_well(&made.bytes), expected);
         }
     }
 }
@@ -255,14 +255,14 @@ fn sections_interfaces_and_every_kind_of_packet() {
             seen(7000, LinkType::LinuxCooked2, b"the third", 9),
             seen((1 << 40) * 1000, LinkType::Loopback, b"old", 4),
         ];
-        assert_eq!(read_well(&made.octets), expected);
+        assert_eq!(read_well(&made.bytes), expected);
     }
 }
 
 #[test]
 fn a_simple_packet_is_cut_to_the_snap_length() {
     let made = Made::empty(Little).section(Little).interface(1, 5, &[]).simple(b"first", 60);
-    assert_eq!(read_well(&made.octets), [seen(0, LinkType::Ethernet, b"first", 60)]);
+    assert_eq!(read_well(&made.bytes), [seen(0, LinkType::Ethernet, b"first", 60)]);
 }
 
 #[test]
@@ -289,12 +289,12 @@ fn resolutions_and_offsets_never_overflow() {
         (6, i64::MAX, 5, u64::MAX),
     ] {
         for order in [Little, Big] {
-            let offset_octets =
+            let offset_bytes =
                 if order == Big { offset.to_be_bytes() } else { i64::to_le_bytes(offset) };
-            let options: [(u16, &[u8]); 2] = [(9, &[resolution]), (14, &offset_octets)];
+            let options: [(u16, &[u8]); 2] = [(9, &[resolution]), (14, &offset_bytes)];
             let made = Made::empty(order).section(order).interface(1, 0, &options);
             let made = made.enhanced(0, ticks, b"", 0);
-            let times: Vec<u64> = read_well(&made.octets).iter().map(|seen| seen.nanos).collect();
+            let times: Vec<u64> = read_well(&made.bytes).iter().map(|seen| seen.nanos).collect();
             assert_eq!(times, [nanos], "{resolution:#x} {offset} {ticks} {order:?}");
         }
     }
@@ -303,9 +303,9 @@ fn resolutions_and_offsets_never_overflow() {
 #[test]
 fn gzip_is_known_by_its_magic_and_may_have_several_members() {
     for made in [small_pcap(Big), small_pcapng(Little)] {
-        let expected = read_well(&made.octets);
-        assert_eq!(read_well(&gzip(&made.octets)), expected);
-        let (first, second) = made.octets.split_at(41);
+        let expected = read_well(&made.bytes);
+        assert_eq!(read_well(&gzip(&made.bytes)), expected);
+        let (first, second) = made.bytes.split_at(41);
         assert_eq!(read_well(&[gzip(first), gzip(b""), gzip(second)].concat()), expected);
     }
 }
@@ -313,9 +313,9 @@ fn gzip_is_known_by_its_magic_and_may_have_several_members() {
 #[test]
 fn cut_at_each_octet_all_whole_packets_are_read() {
     for made in [small_pcap(Little), small_pcap(Big), small_pcapng(Little), small_pcapng(Big)] {
-        let all = read_well(&made.octets);
-        for cut in 0..made.octets.len() {
-            let (seen, error) = read(&made.octets[..cut]);
+        let all = read_well(&made.bytes);
+        for cut in 0..made.bytes.len() {
+            let (seen, error) = read(&made.bytes[..cut]);
             let whole = made.ends.iter().filter(|end| **end <= cut).count();
             assert_eq!(seen, all[..whole], "cut at {cut}");
             assert_eq!(error.is_none(), made.pieces.contains(&cut), "cut at {cut}: {error:?}");
@@ -329,16 +329,16 @@ fn cut_at_each_octet_of_a_gz_nothing_is_lost_and_nothing_invented() {
     let mut made = Made::pcap(Little, MICROS, 1);
     let mut noise = 1_u32;
     for number in 0..40 {
-        let octets: Vec<u8> = (0..60)
+        let bytes: Vec<u8> = (0..60)
             .map(|_| {
                 noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (noise >> 24) as u8
             })
             .collect();
-        made = made.record(number, 0, &octets, 60);
+        made = made.record(number, 0, &bytes, 60);
     }
-    let all = read_well(&made.octets);
-    let packed = gzip(&made.octets);
+    let all = read_well(&made.bytes);
+    let packed = gzip(&made.bytes);
     for cut in 1..packed.len() {
         let (seen, error) = read(&packed[..cut]);
         assert!(all.starts_with(&seen) && error.is_some(), "cut at {cut}");
@@ -357,9 +357,9 @@ fn cut_at_each_octet_of_a_gz_nothing_is_lost_and_nothing_invented() {
 #[test]
 fn progress_is_of_the_file_as_it_is() {
     let made = small_pcap(Little);
-    for octets in [made.octets.clone(), gzip(&made.octets)] {
-        let size = octets.len() as u64;
-        let mut file = CaptureFile::from_reader(Path::new("a"), &*octets, size).unwrap();
+    for bytes in [made.bytes.clone(), gzip(&made.bytes)] {
+        let size = bytes.len() as u64;
+        let mut file = CaptureFile::from_reader(Path::new("a"), &*bytes, size).unwrap();
         let mut before = 0;
         while file.next().unwrap().is_some() {
             let (now, of) = file.progress();
@@ -375,8 +375,8 @@ fn a_claimed_length_allocates_nothing() {
     let pcap = Made::pcap(Little, MICROS, 1).u32(0).u32(0).u32(MAX_PACKET).u32(MAX_PACKET);
     let pcapng = Made::empty(Big).section(Big).interface(1, 0, &[]).u32(6).u32(MAX_PACKET);
     for made in [pcap, pcapng] {
-        let octets = made.raw(&[0; 1000]).octets;
-        let mut file = CaptureFile::from_reader(Path::new("a"), &*octets, 0).unwrap();
+        let bytes = made.raw(&[0; 1000]).bytes;
+        let mut file = CaptureFile::from_reader(Path::new("a"), &*bytes, 0).unwrap();
         assert!(file.next().is_err());
         assert!(file.buffered() <= 1 << 20);
     }
@@ -384,19 +384,19 @@ fn a_claimed_length_allocates_nothing() {
 
 #[test]
 fn the_longest_packet_is_read() {
-    let octets = vec![b'x'; MAX_PACKET as usize];
-    let made = Made::pcap(Little, MICROS, 1).record(0, 0, &octets, MAX_PACKET);
-    let (seen, error) = read(&made.record(1, 0, b"next", 4).octets);
+    let bytes = vec![b'x'; MAX_PACKET as usize];
+    let made = Made::pcap(Little, MICROS, 1).record(0, 0, &bytes, MAX_PACKET);
+    let (seen, error) = read(&made.record(1, 0, b"next", 4).bytes);
     assert_eq!((seen.len(), error), (2, None));
-    assert!(seen[0].octets == octets && seen[1].octets == b"next");
+    assert!(seen[0].bytes == bytes && seen[1].bytes == b"next");
 }
 
 #[test]
 fn damage_within_pcapng_is_stepped_over() {
     let start = Made::empty(Big).section(Big).interface(1, 0, &[]).interface(101, 0, &[]);
     let damages = [
-        // 99 octets in a block of none
-        start.clone().block(6, &Made::empty(Big).u32(0).u32(0).u32(0).u32(99).u32(99).octets),
+        // 99 bytes in a block of none
+        start.clone().block(6, &Made::empty(Big).u32(0).u32(0).u32(0).u32(99).u32(99).bytes),
         // no such interface, and a block too short to name one
         start.clone().enhanced(2, 0, b"lost", 4),
         start.clone().block(6, b"abcd"),
@@ -407,7 +407,7 @@ fn damage_within_pcapng_is_stepped_over() {
     let good = [seen(1000, LinkType::Ethernet, b"good", 4), seen(2000, LinkType::Raw, b"too", 3)];
     for made in damages {
         let made = made.enhanced(0, 1, b"good", 4).enhanced(1, 2, b"too", 3);
-        let (seen, error) = read(&made.octets);
+        let (seen, error) = read(&made.bytes);
         assert_eq!(seen, good);
         let error = error.unwrap();
         assert!(error.contains("1 damaged block was skipped, 2 packets were read"), "{error}");
@@ -417,8 +417,8 @@ fn damage_within_pcapng_is_stepped_over() {
 #[test]
 fn a_packet_tells_its_interface() {
     let interfaces = |made: Made| {
-        let size = made.octets.len() as u64;
-        let mut file = CaptureFile::from_reader(Path::new("a"), &made.octets[..], size).unwrap();
+        let size = made.bytes.len() as u64;
+        let mut file = CaptureFile::from_reader(Path::new("a"), &made.bytes[..], size).unwrap();
         let mut seen = Vec::new();
         while let Some(packet) = file.next().unwrap() {
             seen.push(packet.interface);
@@ -436,7 +436,7 @@ fn a_packet_tells_its_interface() {
 fn a_damaged_interface_keeps_its_number() {
     let made = Made::empty(Little).section(Little).block(1, b"").interface(101, 0, &[]);
     let made = made.enhanced(0, 1, b"lost", 4).enhanced(1, 1, b"good", 4);
-    let (packets, error) = read(&made.octets);
+    let (packets, error) = read(&made.bytes);
     assert_eq!(packets, [seen(1000, LinkType::Raw, b"good", 4)]);
     assert!(error.unwrap().contains("2 damaged blocks were skipped, 1 packet was read"));
 }
@@ -447,7 +447,7 @@ fn interfaces_are_bounded() {
     for _ in 0..70_000 {
         made = made.interface(1, 0, &[]);
     }
-    let (_, error) = read(&made.enhanced(65_536, 0, b"", 0).octets);
+    let (_, error) = read(&made.enhanced(65_536, 0, b"", 0).bytes);
     assert!(error.unwrap().contains("4465 damaged blocks were skipped"));
 }
 
@@ -469,10 +469,10 @@ fn what_is_said() {
     let ng = small_pcapng(Little);
     let section = Made::empty(Little).section(Little);
     let with_damage = section.clone().interface(1, 0, &[]).block(6, b"").enhanced(0, 0, b"", 0);
-    let packed = gzip(&pcap.octets);
+    let packed = gzip(&pcap.bytes);
     let mut no_gzip = packed.clone();
     no_gzip[2] = 0;
-    let second = pcap.clone().octets[..60].to_vec();
+    let second = pcap.clone().bytes[..60].to_vec();
     let length = |claims| Made::pcap(Big, MICROS, 1).record(0, 0, b"", 0).u32(0).u32(0).u32(claims);
     let mut said: Vec<String> = [
         Vec::new(),
@@ -483,16 +483,16 @@ fn what_is_said() {
         no_gzip,
         packed[..5].to_vec(),
         packed[..packed.len() - 5].to_vec(),
-        pcap.octets[..20].to_vec(),
-        pcap.octets[..30].to_vec(),
+        pcap.bytes[..20].to_vec(),
+        pcap.bytes[..30].to_vec(),
         second,
-        pcap.octets[..pcap.octets.len() - 1].to_vec(),
-        length(u32::MAX).u32(0).octets,
-        ng.octets[..ng.octets.len() - 30].to_vec(),
-        ng.octets[..60].to_vec(),
-        section.clone().u32(6).u32(0xffff_fff0).u32(0).octets,
-        section.clone().u32(6).u32(0).u32(0).octets,
-        section.clone().u32(0x0a0d_0d0a).u32(28).u32(0x1234_5678).octets,
+        pcap.bytes[..pcap.bytes.len() - 1].to_vec(),
+        length(u32::MAX).u32(0).bytes,
+        ng.bytes[..ng.bytes.len() - 30].to_vec(),
+        ng.bytes[..60].to_vec(),
+        section.clone().u32(6).u32(0xffff_fff0).u32(0).bytes,
+        section.clone().u32(6).u32(0).u32(0).bytes,
+        section.clone().u32(0x0a0d_0d0a).u32(28).u32(0x1234_5678).bytes,
         Made::empty(Little)
             .u32(0x0a0d_0d0a)
             .u32(28)
@@ -500,16 +500,16 @@ fn what_is_said() {
             .u16(2)
             .raw(&[0; 10])
             .u32(28)
-            .octets,
-        with_damage.octets.clone(),
-        with_damage.clone().block(6, b"").octets,
-        with_damage.clone().raw(b"abc").octets,
-        section.u32(3).u32(12).u32(44).octets,
+            .bytes,
+        with_damage.bytes.clone(),
+        with_damage.clone().block(6, b"").bytes,
+        with_damage.clone().raw(b"abc").bytes,
+        section.u32(3).u32(12).u32(44).bytes,
     ]
     .iter()
-    .map(|octets| read(octets).1.unwrap())
+    .map(|bytes| read(bytes).1.unwrap())
     .collect();
-    said.push(read_from(Failing(&pcap.octets), 0).1.unwrap());
+    said.push(read_from(Failing(&pcap.bytes), 0).1.unwrap());
     said.push(read_from(Failing(b""), 0).1.unwrap());
     said.push(CaptureFile::open(Path::new("/nowhere/a.pcap")).map(|_| ()).unwrap_err().to_string());
     said.push(CaptureFile::open(Path::new("/")).map(|_| ()).unwrap_err().to_string());
@@ -518,34 +518,34 @@ fn what_is_said() {
 
 #[test]
 fn the_writer_refuses_what_cannot_be_read() {
-    let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
+    let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
     let at = Timestamp::default();
     assert!(writer.packet(at, &vec![0; MAX_PACKET as usize], 0, None).is_err());
     assert!(writer.packet_of(1, at, b"", 0, None).is_err());
     // The longest packet and comments longer than they may be.
-    let octets = vec![0; MAX_PACKET as usize - (3 << 16)];
+    let bytes = vec![0; MAX_PACKET as usize - (3 << 16)];
     let long = "é".repeat(40_000);
-    writer.noted_packet(at, &octets, 0, Some(&long), &long).unwrap();
+    writer.noted_packet(at, &bytes, 0, Some(&long), &long).unwrap();
     assert_eq!(read(&writer.finish().unwrap()).1, None);
 }
 
 #[test]
 fn a_note_is_handed_on_with_its_packet() {
-    let notes = |octets: &[u8]| {
-        let mut file = CaptureFile::from_reader(Path::new("a"), octets, 0).unwrap();
+    let notes = |bytes: &[u8]| {
+        let mut file = CaptureFile::from_reader(Path::new("a"), bytes, 0).unwrap();
         let mut notes = Vec::new();
         while let Some(packet) = file.next().unwrap() {
-            notes.push((packet.note.map(str::to_owned), packet.omitted, packet.octets.to_vec()));
+            notes.push((packet.note.map(str::to_owned), packet.omitted, packet.bytes.to_vec()));
         }
         notes
     };
-    let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
+    let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
     let at = Timestamp::default();
     let odd = b"odd".as_slice();
     writer.packet(at, odd, 9, Some("gatepost: verdict=accept")).unwrap();
     writer.noted_packet(at, odd, 9, Some("gatepost: verdict=accept"), "[\"é\"]").unwrap();
     writer.noted_packet(at, b"even", 9, None, "").unwrap();
-    writer.noted_packet(at, odd, 9, Some("gatepost: omitted=6 octets"), "x").unwrap();
+    writer.noted_packet(at, odd, 9, Some("gatepost: omitted=6 bytes"), "x").unwrap();
     writer.packet(at, odd, 9, Some("gatepost-answers:")).unwrap();
     writer.packet(at, odd, 9, None).unwrap();
     let file = writer.finish().unwrap();
@@ -573,16 +573,16 @@ proptest! {
         links in vec(any::<u16>().prop_map(LinkType::from_number), 1..4),
         packets in vec((any::<u64>(), vec(any::<u8>(), 0..50), any::<u32>(), any::<usize>(), any::<Option<String>>()), 0..8),
     ) {
-        let mut writer = Writer::new(Vec::new(), links[0], 0, "eth0").unwrap();
+        let mut writer = PcapngWriter::new(Vec::new(), links[0], 0, "eth0").unwrap();
         for link in &links[1..] {
             writer.interface(*link, 65_535, "ein Gerät").unwrap();
         }
         let mut expected = Vec::new();
-        for (nanos, octets, wire_len, of, comment) in &packets {
+        for (nanos, bytes, wire_len, of, comment) in &packets {
             let of = of % links.len();
             let at = Timestamp::from_nanos(*nanos);
-            writer.packet_of(of as u32, at, octets, *wire_len, comment.as_deref()).unwrap();
-            expected.push(seen(*nanos, links[of], octets, (*wire_len).max(octets.len() as u32)));
+            writer.packet_of(of as u32, at, bytes, *wire_len, comment.as_deref()).unwrap();
+            expected.push(seen(*nanos, links[of], bytes, (*wire_len).max(bytes.len() as u32)));
         }
         let (seen, error) = read(&writer.finish().unwrap());
         prop_assert_eq!((seen, error), (expected, None));
@@ -599,22 +599,22 @@ proptest! {
     ) {
         let order = if which % 2 == 0 { Little } else { Big };
         let made = if which < 2 { small_pcap(order) } else { small_pcapng(order) };
-        let mut octets = if packed { gzip(&made.octets) } else { made.octets };
+        let mut bytes = if packed { gzip(&made.bytes) } else { made.bytes };
         for (at, value) in changes {
-            let at = at.index(octets.len());
+            let at = at.index(bytes.len());
             let value = value.to_le_bytes();
-            let end = octets.len().min(at + 4);
+            let end = bytes.len().min(at + 4);
             let count = if value[1..] == [0; 3] { 1 } else { end - at };
-            octets[at..at + count].copy_from_slice(&value[..count]);
+            bytes[at..at + count].copy_from_slice(&value[..count]);
         }
         let (at, inserted) = inserted;
-        let at = at.index(octets.len());
-        octets.splice(at..at, inserted);
-        let (seen, error) = read(&octets);
-        let most = if packed { 1000 * octets.len() } else { octets.len() } / 12;
+        let at = at.index(bytes.len());
+        bytes.splice(at..at, inserted);
+        let (seen, error) = read(&bytes);
+        let most = if packed { 1000 * bytes.len() } else { bytes.len() } / 12;
         prop_assert!(seen.len() <= most);
-        if !octets.starts_with(&[0x1f, 0x8b]) {
-            let dribble = Dribble { rest: &octets, at_most, reads: 0 };
+        if !bytes.starts_with(&[0x1f, 0x8b]) {
+            let dribble = Dribble { rest: &bytes, at_most, reads: 0 };
             prop_assert_eq!(read_from(dribble, 0), (seen, error));
         }
     }

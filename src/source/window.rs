@@ -1,7 +1,7 @@
 //! The part of a file that is in memory: a buffer that moves over the input, which is unpacked if gzip packed it.
 //!
-//! Packets are lent out of the buffer, so that none is copied. It begins with [`SIZE`] octets and grows only when it is
-//! full of octets that are really there: a claimed length allocates nothing.
+//! Packets are lent out of the buffer, so that none is copied. It begins with [`SIZE`] bytes and grows only when it is
+//! full of bytes that are really there: a claimed length allocates nothing.
 
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
@@ -18,16 +18,16 @@ pub(super) struct Window<R> {
     /// What is read and not consumed. Invariant: `start <= end <= buffer.len()`.
     start: usize,
     end: usize,
-    /// Octets consumed.
+    /// Bytes consumed.
     offset: u64,
     ended: bool,
     /// Why the input ended; said when somebody wants more than there is.
     failure: Option<io::Error>,
 }
 
-/// The input has fewer octets than wanted.
+/// The input has fewer bytes than wanted.
 #[derive(Debug)]
-pub(super) struct Lack {
+pub(super) struct ShortRead {
     pub(super) offset: u64,
     pub(super) wanted: usize,
     pub(super) there: usize,
@@ -36,7 +36,7 @@ pub(super) struct Lack {
 }
 
 impl<R: Read> Window<R> {
-    /// Reads the first octets to see whether gzip packed them: its magic tells, names lie.
+    /// Reads the first bytes to see whether gzip packed them: its magic tells, names lie.
     pub(super) fn new(mut reader: R) -> io::Result<Self> {
         let mut first = vec![0; Packed::<R>::SIZE];
         let mut end = 0;
@@ -75,9 +75,9 @@ impl<R: Read> Window<R> {
         })
     }
 
-    /// The octets that are next, at least `count` of them.
+    /// The bytes that are next, at least `count` of them.
     #[inline]
-    pub(super) fn want(&mut self, count: usize) -> Result<&[u8], Lack> {
+    pub(super) fn want(&mut self, count: usize) -> Result<&[u8], ShortRead> {
         if self.end - self.start < count {
             self.refill(count)?;
         }
@@ -86,15 +86,15 @@ impl<R: Read> Window<R> {
 
     /// Nothing is left.
     #[inline]
-    pub(super) fn is_over(&mut self) -> Result<bool, Lack> {
+    pub(super) fn is_over(&mut self) -> Result<bool, ShortRead> {
         match self.want(1) {
             Ok(_) => Ok(false),
-            Err(Lack { failure: None, .. }) => Ok(true),
+            Err(ShortRead { failure: None, .. }) => Ok(true),
             Err(lack) => Err(lack),
         }
     }
 
-    /// Steps over `count` octets (of those seen at the last [`Self::want`]) and tells where in the buffer they stay until
+    /// Steps over `count` bytes (of those seen at the last [`Self::want`]) and tells where in the buffer they stay until
     /// the next one.
     #[inline]
     pub(super) fn consume(&mut self, count: usize) -> Range<usize> {
@@ -109,7 +109,7 @@ impl<R: Read> Window<R> {
         self.buffer.get(range).unwrap_or_default()
     }
 
-    /// Octets consumed; of what the file unpacks to, if it is packed.
+    /// Bytes consumed; of what the file unpacks to, if it is packed.
     pub(super) const fn offset(&self) -> u64 {
         self.offset
     }
@@ -118,7 +118,7 @@ impl<R: Read> Window<R> {
         matches!(self.input, Input::Gzip(_))
     }
 
-    /// Octets of the file that are dealt with.
+    /// Bytes of the file that are dealt with.
     pub(super) fn progress(&self) -> u64 {
         match &self.input {
             Input::Plain(_) => self.offset,
@@ -126,14 +126,14 @@ impl<R: Read> Window<R> {
         }
     }
 
-    /// Octets of memory that the buffer takes.
+    /// Bytes of memory that the buffer takes.
     #[cfg(test)]
     pub(super) const fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
 
     #[cold]
-    fn refill(&mut self, count: usize) -> Result<(), Lack> {
+    fn refill(&mut self, count: usize) -> Result<(), ShortRead> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -156,7 +156,7 @@ impl<R: Read> Window<R> {
             return Ok(());
         }
         let failure = self.failure.take();
-        Err(Lack { offset: self.offset, wanted: count, there: self.end, failure })
+        Err(ShortRead { offset: self.offset, wanted: count, there: self.end, failure })
     }
 }
 
@@ -180,7 +180,7 @@ struct Packed<R> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Octets that the decoder took.
+    /// Bytes that the decoder took.
     offset: u64,
 }
 

@@ -29,7 +29,7 @@ struct Stuck {
 }
 
 impl LargeSegments {
-    /// A segment of `size` octets was sent from `position`, with all before it acknowledged or not; `mss` is what its
+    /// A segment of `size` bytes was sent from `position`, with all before it acknowledged or not; `mss` is what its
     /// receiver takes at most.
     pub(super) fn sent(&mut self, position: i64, size: u32, at_edge: bool, mss: Option<u16>) {
         let size = mss.map_or(size, |mss| size.min(mss.into()));

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::black_hole::LargeSegments;
-use super::both::Both;
-use super::half::{Anchor, WINDOW};
-use super::limits::{Counts, Ports};
-use super::pin::Pin;
-use super::reassembly::{Ear, Loss, Octets, PATIENCE, Reassembly, Took};
-use super::rivals::{Belongs, Rivals};
-use super::{Conversation, FlowFacts, FlowOutcome, FlowStart, SocketFacts};
+use super::half_stream::{Anchor, WINDOW};
+use super::interface_pin::InterfacePin;
+use super::limits::{StreamCounters, WatchedPorts};
+use super::per_side::PerSide;
+use super::reassembly::{Accepted, Bytes, Consumer, Loss, PATIENCE, Reassembly};
+use super::syn_candidates::{Match, SynCandidates};
+use super::{FlowFacts, FlowHandler, FlowOutcome, FlowStart, SocketEvent};
 use crate::addr::{Side, canonical};
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, IcmpKind, Segment};
@@ -18,7 +18,7 @@ use crate::wire::{IcmpError, IcmpKind, Segment};
 const SILENCE: Duration = Duration::from_secs(60);
 /// A RST is believed so far beyond what was sent.
 const RESET_WINDOW: i64 = 1 << 20;
-/// So many octets of a server are enough to tell whether it greets.
+/// So many bytes of a server are enough to tell whether it greets.
 const GREETING: usize = 1024;
 
 /// One flow, from its first segment to its facts.
@@ -31,12 +31,12 @@ pub(super) struct Flow {
     roles_known: bool,
     /// Told about whatever the server says.
     pub(super) watched: bool,
-    /// Sides whose first octets are no greeting.
-    silent: Both<bool>,
+    /// Sides whose first bytes are no greeting.
+    silent: PerSide<bool>,
     streams: Reassembly,
-    isn: Both<Option<u32>>,
+    isn: PerSide<Option<u32>>,
     /// What each side takes at most in a segment.
-    mss: Both<Option<u16>>,
+    mss: PerSide<Option<u16>>,
     syns: u32,
     syn_at: Option<Timestamp>,
     handshake: Option<Duration>,
@@ -51,21 +51,21 @@ pub(super) struct Flow {
     /// A RST was believed: its sender.
     rst: Option<Side>,
     closed_by: Option<Side>,
-    data_segments: Both<u64>,
-    retransmits: Both<u64>,
+    data_segments: PerSide<u64>,
+    retransmits: PerSide<u64>,
     rtt: Option<Duration>,
     icmp_errors: u64,
     icmp_kinds: [u64; 5],
     /// Where the errors about what each side sent are seen.
-    icmp_pins: Both<Pin>,
+    icmp_pins: PerSide<InterfacePin>,
     path_mtu: Option<u32>,
-    large: Both<LargeSegments>,
-    rivals: Rivals,
+    large: PerSide<LargeSegments>,
+    rivals: SynCandidates,
 }
 
 /// How a flow stands after a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum FlowStatus {
     Live,
     Over,
     /// More than a flow may hold that is not known to be SMTP.
@@ -75,14 +75,18 @@ pub(super) enum Fate {
 /// How long a flow may be silent depends on this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    Opening,
+    Connecting,
     Open,
     Ending,
 }
 
 impl Flow {
     /// A flow that begins with `segment`, of the lower endpoint of the key or not; `None` if none begins with such.
-    pub(super) fn begin(segment: &Segment<'_>, from_low: bool, ports: &Ports) -> Option<Self> {
+    pub(super) fn begin(
+        segment: &Segment<'_>,
+        from_low: bool,
+        ports: &WatchedPorts,
+    ) -> Option<Self> {
         if segment.rst || !segment.syn && segment.len == 0 {
             return None;
         }
@@ -105,10 +109,10 @@ impl Flow {
             client_low: client_sent == from_low,
             roles_known: sender.is_some(),
             watched: ports.contains(server.port()),
-            silent: Both::default(),
+            silent: PerSide::default(),
             streams: Reassembly::default(),
-            isn: Both::default(),
-            mss: Both::default(),
+            isn: PerSide::default(),
+            mss: PerSide::default(),
             syns: 0,
             syn_at: None,
             handshake: None,
@@ -120,15 +124,15 @@ impl Flow {
             reset: false,
             rst: None,
             closed_by: None,
-            data_segments: Both::default(),
-            retransmits: Both::default(),
+            data_segments: PerSide::default(),
+            retransmits: PerSide::default(),
             rtt: None,
             icmp_errors: 0,
             icmp_kinds: [0; 5],
-            icmp_pins: Both::default(),
+            icmp_pins: PerSide::default(),
             path_mtu: None,
-            large: Both::default(),
-            rivals: Rivals::default(),
+            large: PerSide::default(),
+            rivals: SynCandidates::default(),
         })
     }
 
@@ -157,22 +161,22 @@ impl Flow {
     }
 
     /// What `segment` is to this flow; asked of SYNs, and of others while it [is challenged](Self::is_challenged).
-    pub(super) fn judge(&mut self, from: Side, segment: &Segment<'_>) -> Belongs {
+    pub(super) fn judge(&mut self, from: Side, segment: &Segment<'_>) -> Match {
         let from_last = |side, number| {
             let half = self.streams.halves.of(side);
             (half.position(number) - half.next).unsigned_abs()
         };
         if self.rivals.go_on_with(from, segment, from_last) {
-            return Belongs::ToANewFlow;
+            return Match::ToANewFlow;
         }
         if segment.syn {
             return self.judge_syn(from, segment);
         }
         self.rivals.clear();
-        Belongs::ToThisFlow
+        Match::ToThisFlow
     }
 
-    fn judge_syn(&mut self, from: Side, segment: &Segment<'_>) -> Belongs {
+    fn judge_syn(&mut self, from: Side, segment: &Segment<'_>) -> Match {
         let isn = *self.isn.of(from);
         let half = self.streams.halves.of(from);
         let first = segment.seq.wrapping_add(1);
@@ -187,72 +191,79 @@ impl Flow {
         };
         let other = self.isn.of(from.other()).map(|isn| isn.wrapping_add(1));
         match segment.ack {
-            None if fits && (from == Side::Client || !self.answered) => Belongs::ToThisFlow,
+            None if fits && (from == Side::Client || !self.answered) => Match::ToThisFlow,
             None if self.phase() != Phase::Open || segment.at.since(self.end) >= SILENCE => {
-                Belongs::ToANewFlow
+                Match::ToANewFlow
             }
             None => {
                 self.rivals.push(from, segment);
-                Belongs::Nowhere
+                Match::Nowhere
             }
             Some(ack) if fits && other.is_none_or(|due| ack.wrapping_sub(due) as i32 >= 0) => {
-                Belongs::ToThisFlow
+                Match::ToThisFlow
             }
-            Some(_) => Belongs::Nowhere,
+            Some(_) => Match::Nowhere,
         }
     }
 
     /// A segment of this flow. What is held must not cost more than `budget` afterwards.
-    pub(super) fn segment<C: Conversation>(
+    pub(super) fn segment<C: FlowHandler>(
         &mut self,
         from: Side,
         segment: &Segment<'_>,
         budget: usize,
-        ear: &mut Ear<'_, C>,
-    ) -> Fate {
+        consumer: &mut Consumer<'_, C>,
+    ) -> FlowStatus {
         self.end = self.end.max(segment.at);
         if segment.rst {
-            return self.rst(from, segment, ear);
+            return self.rst(from, segment, consumer);
         }
         let mut first = segment.seq;
         if segment.syn {
             first = first.wrapping_add(1);
             self.syn(from, segment, first);
         }
-        let need = self.place(from, segment, first, ear.counts);
+        let need = self.place(from, segment, first, consumer.counters);
         self.progress(from, segment);
-        let took = self.octets(from, segment, first, need, budget, ear);
-        if took == Took::NoRoom {
-            return Fate::TooMuch;
+        let took = self.bytes(from, segment, first, need, budget, consumer);
+        if took == Accepted::NoRoom {
+            return FlowStatus::TooMuch;
         }
         if segment.fin {
             self.fin(from, segment, first, need);
         }
-        self.streams.drain(ear);
-        self.after(segment.at, ear)
+        self.streams.drain(consumer);
+        self.after(segment.at, consumer)
     }
 
     /// Waiting goes on or ends; so may the flow.
-    fn after<C: Conversation>(&mut self, at: Timestamp, ear: &mut Ear<'_, C>) -> Fate {
-        let ended = self.streams.waited(at, self.rst.is_some(), ear);
-        if ended && self.rst.is_some() { Fate::Over } else { self.fate() }
+    fn after<C: FlowHandler>(
+        &mut self,
+        at: Timestamp,
+        consumer: &mut Consumer<'_, C>,
+    ) -> FlowStatus {
+        let ended = self.streams.waited(at, self.rst.is_some(), consumer);
+        if ended && self.rst.is_some() { FlowStatus::Over } else { self.fate() }
     }
 
-    fn fate(&self) -> Fate {
+    fn fate(&self) -> FlowStatus {
         let done = |side| {
             let half = self.streams.halves.of(side);
             half.closed && half.fin.is_some_and(|fin| half.acked > fin.position)
         };
-        if done(Side::Client) && done(Side::Server) { Fate::Over } else { Fate::Live }
+        if done(Side::Client) && done(Side::Server) { FlowStatus::Over } else { FlowStatus::Live }
     }
 
-    /// Octets that the capture lacks were waited for long enough.
-    pub(super) fn patience_ended<C: Conversation>(&mut self, ear: &mut Ear<'_, C>) -> Fate {
-        self.streams.give_up_waiting(ear);
+    /// Bytes that the capture lacks were waited for long enough.
+    pub(super) fn patience_ended<C: FlowHandler>(
+        &mut self,
+        consumer: &mut Consumer<'_, C>,
+    ) -> FlowStatus {
+        self.streams.give_up_waiting(consumer);
         if self.rst.is_some() {
-            return Fate::Over;
+            return FlowStatus::Over;
         }
-        self.after(self.end, ear)
+        self.after(self.end, consumer)
     }
 
     fn syn(&mut self, from: Side, segment: &Segment<'_>, first: u32) {
@@ -281,7 +292,13 @@ impl Flow {
     }
 
     /// Where the segment stands in both directions; the position that it acknowledges, if any.
-    fn place(&mut self, from: Side, segment: &Segment<'_>, first: u32, counts: &mut Counts) -> i64 {
+    fn place(
+        &mut self,
+        from: Side,
+        segment: &Segment<'_>,
+        first: u32,
+        counters: &mut StreamCounters,
+    ) -> i64 {
         let (half, peer) = self.streams.halves.split(from);
         half.window = segment.window;
         let sure = self.start.midstream;
@@ -294,7 +311,7 @@ impl Flow {
         }
         let position = peer.position(ack);
         if position > peer.next.max(peer.end) + WINDOW {
-            counts.out_of_window += 1;
+            counters.out_of_window += 1;
             return i64::MIN;
         }
         if position > peer.acked {
@@ -320,29 +337,29 @@ impl Flow {
         }
     }
 
-    fn octets<C: Conversation>(
+    fn bytes<C: FlowHandler>(
         &mut self,
         from: Side,
         segment: &Segment<'_>,
         first: u32,
         need: i64,
         budget: usize,
-        ear: &mut Ear<'_, C>,
-    ) -> Took {
+        consumer: &mut Consumer<'_, C>,
+    ) -> Accepted {
         if segment.len == 0 {
-            return Took::NothingNew;
+            return Accepted::NothingNew;
         }
         *self.data_segments.of_mut(from) += 1;
         let (half, peer) = self.streams.halves.split(from);
         let position = half.position(first);
         if position > half.next + WINDOW {
-            ear.counts.out_of_window += 1;
-            return Took::Outside;
+            consumer.counters.out_of_window += 1;
+            return Accepted::Outside;
         }
         let keep_alive = position + 1 == half.end && half.acked >= half.end;
         let probe = segment.len == 1 && (keep_alive || peer.window == 0);
         let (at_edge, open) = (position <= half.acked, peer.window > 0);
-        let octets = Octets {
+        let bytes = Bytes {
             position,
             omitted: segment.omitted,
             captured: segment.payload,
@@ -350,13 +367,13 @@ impl Flow {
             need,
             at: segment.at,
         };
-        let took = self.streams.data(from, octets, budget, ear);
+        let took = self.streams.data(from, bytes, budget, consumer);
         match took {
-            Took::NothingNew if !probe => *self.retransmits.of_mut(from) += 1,
-            Took::Outside => ear.counts.out_of_window += 1,
+            Accepted::NothingNew if !probe => *self.retransmits.of_mut(from) += 1,
+            Accepted::Outside => consumer.counters.out_of_window += 1,
             _ => {}
         }
-        if open && matches!(took, Took::Some | Took::NothingNew) {
+        if open && matches!(took, Accepted::Some | Accepted::NothingNew) {
             let mss = *self.mss.of(from.other());
             self.large.of_mut(from).sent(position, segment.len, at_edge, mss);
         }
@@ -366,7 +383,7 @@ impl Flow {
     fn fin(&mut self, from: Side, segment: &Segment<'_>, first: u32, need: i64) {
         let (half, peer) = self.streams.halves.split(from);
         let position = half.position(first) + i64::from(segment.len);
-        // The first wins, unless octets behind it were seen before.
+        // The first wins, unless bytes behind it were seen before.
         let due = half.end.max(half.next)..=half.next.saturating_add(WINDOW);
         if half.fin.is_none() && due.contains(&position) {
             // Of two that cross, which one is seen first depends on where one looks. The server's is the older: it comes
@@ -379,12 +396,12 @@ impl Flow {
         }
     }
 
-    fn rst<C: Conversation>(
+    fn rst<C: FlowHandler>(
         &mut self,
         from: Side,
         segment: &Segment<'_>,
-        ear: &mut Ear<'_, C>,
-    ) -> Fate {
+        consumer: &mut Consumer<'_, C>,
+    ) -> FlowStatus {
         let (half, peer) = self.streams.halves.split(from);
         if !self.answered && !self.start.midstream {
             let ours = match (from, segment.ack) {
@@ -397,17 +414,21 @@ impl Flow {
             if ours {
                 self.refused |= from == Side::Server;
                 self.closed_by.get_or_insert(from);
-                return if ear.conversation.is_none() { Fate::Over } else { Fate::Live };
+                return if consumer.conversation.is_none() {
+                    FlowStatus::Over
+                } else {
+                    FlowStatus::Live
+                };
             }
-            ear.counts.out_of_window += 1;
-            return Fate::Live;
+            consumer.counters.out_of_window += 1;
+            return FlowStatus::Live;
         }
         let position = half.position(segment.seq);
         let least = half.acked.max(half.start - 1);
         let most = half.end.max(half.next).max(half.acked) + RESET_WINDOW;
         if half.settled() && !(least..=most).contains(&position) {
-            ear.counts.out_of_window += 1;
-            return Fate::Live;
+            consumer.counters.out_of_window += 1;
+            return FlowStatus::Live;
         }
         let ended = half.fin.is_some() || peer.fin.is_some();
         if self.rst.is_none() {
@@ -423,10 +444,10 @@ impl Flow {
                 peer.acked = peer.acked.max(position);
             }
         }
-        if ear.conversation.is_none() || whole && self.streams.idle() {
-            return Fate::Over;
+        if consumer.conversation.is_none() || whole && self.streams.idle() {
+            return FlowStatus::Over;
         }
-        self.after(segment.at, ear)
+        self.after(segment.at, consumer)
     }
 
     /// Whether the errors about what `from` sent are taken from where this one was seen at `now`.
@@ -465,18 +486,18 @@ impl Flow {
 
     /// What the kernel of one end says. Whether nothing more will come: it gave up to connect, and not because of an answer
     /// that is still to be seen.
-    pub(super) fn socket(&mut self, facts: &SocketFacts) -> bool {
+    pub(super) fn socket(&mut self, facts: &SocketEvent) -> bool {
         self.rtt = facts.rtt.or(self.rtt);
-        facts.closed && self.phase() == Phase::Opening && facts.at.since(self.end) >= PATIENCE
+        facts.closed && self.phase() == Phase::Connecting && facts.at.since(self.end) >= PATIENCE
     }
 
-    /// The first octets of `from`, if it may be a server that greets.
+    /// The first bytes of `from`, if it may be a server that greets.
     pub(super) fn greeting(&self, from: Side) -> Option<Vec<u8>> {
         if self.roles_known && from == Side::Client || *self.silent.of(from) {
             return None;
         }
-        let octets = self.streams.halves.of(from).first_octets(GREETING);
-        (!octets.is_empty()).then_some(octets)
+        let bytes = self.streams.halves.of(from).first_bytes(GREETING);
+        (!bytes.is_empty()).then_some(bytes)
     }
 
     /// `from` greets: it is the server.
@@ -506,26 +527,26 @@ impl Flow {
     }
 
     /// Somebody listens now: tells what was held.
-    pub(super) fn heard<C: Conversation>(&mut self, ear: &mut Ear<'_, C>) {
-        self.streams.drain(ear);
-        self.streams.waited(self.end, false, ear);
+    pub(super) fn heard<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
+        self.streams.drain(consumer);
+        self.streams.waited(self.end, false, consumer);
     }
 
     /// Tells all that is held, for want of room.
-    pub(super) fn release<C: Conversation>(&mut self, ear: &mut Ear<'_, C>) {
-        self.streams.release(ear);
+    pub(super) fn release<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
+        self.streams.release(consumer);
     }
 
     /// Nothing more comes: tells what is left and says what was seen.
-    pub(super) fn finish<C: Conversation>(
+    pub(super) fn finish<C: FlowHandler>(
         &mut self,
         evicted: bool,
-        ear: &mut Ear<'_, C>,
+        consumer: &mut Consumer<'_, C>,
     ) -> FlowFacts {
-        self.streams.flush(if evicted { Loss::GivenUp } else { Loss::Unfinished }, ear);
+        self.streams.flush(if evicted { Loss::GivenUp } else { Loss::Unfinished }, consumer);
         let before = self.closed_by.filter(|_| !self.answered && !self.start.midstream);
         if let Some(first) = self.rst.or(before) {
-            self.streams.close(first, self.end, ear);
+            self.streams.close(first, self.end, consumer);
         }
         let outcome = if self.start.midstream {
             FlowOutcome::Midstream
@@ -540,7 +561,7 @@ impl Flow {
         } else {
             FlowOutcome::Unanswered
         };
-        let octets = |side| {
+        let bytes = |side| {
             let half = self.streams.halves.of(side);
             u64::try_from(half.next - half.start).unwrap_or(0)
         };
@@ -550,7 +571,7 @@ impl Flow {
             outcome,
             handshake: self.handshake,
             syns: self.syns,
-            octets: Side::ALL.map(octets),
+            bytes: Side::ALL.map(bytes),
             data_segments: Side::ALL.map(|side| *self.data_segments.of(side)),
             retransmits: Side::ALL.map(|side| *self.retransmits.of(side)),
             gaps: self.streams.gaps,
@@ -573,7 +594,7 @@ impl Flow {
         } else if self.answered || self.start.midstream {
             Phase::Open
         } else {
-            Phase::Opening
+            Phase::Connecting
         }
     }
 
@@ -583,10 +604,10 @@ impl Flow {
 
     /// Its SYN was not answered: since when it waits, and how many SYNs it sent.
     pub(super) fn opening(&self) -> Option<(Timestamp, u32)> {
-        (self.phase() == Phase::Opening).then_some((self.start.at, self.syns))
+        (self.phase() == Phase::Connecting).then_some((self.start.at, self.syns))
     }
 
-    /// The number of its wait for octets that were acknowledged, if it waits.
+    /// The number of its wait for bytes that were acknowledged, if it waits.
     pub(super) fn waiting(&self) -> Option<u64> {
         self.streams.waiting()
     }

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 /// Bounds of a [`super::FlowTable`].
 ///
-/// A flow takes about 1 KiB and its conversation; one on another port that did not greet about 150 octets. Held octets
-/// count with 128 octets a piece, and 512 for the first, for what stands around them.
+/// A flow takes about 1 KiB and its conversation; one on another port that did not greet about 150 bytes. Held bytes
+/// count with 128 bytes a piece, and 512 for the first, for what stands around them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct FlowLimits {
     /// Flows of any kind. At the bound, the least recently active goes: first those that are no SMTP, then those that
     /// have ended, then others.
     pub flows: usize,
-    /// Octets that one flow may hold, waiting for others. At the bound its hole is given up; nothing else is lost.
+    /// Bytes that one flow may hold, waiting for others. At the bound its hole is given up; nothing else is lost.
     pub held_per_flow: usize,
-    /// Octets that all may hold. At the bound the least recently active that holds any gives its holes up.
+    /// Bytes that all may hold. At the bound the least recently active that holds any gives its holes up.
     pub held: usize,
     /// An established flow without a packet is over after this.
     pub idle: Duration,
@@ -21,7 +21,7 @@ pub struct Limits {
     pub half_open: Duration,
 }
 
-impl Default for Limits {
+impl Default for FlowLimits {
     /// 65,536 flows; 4 MiB held of one, 64 MiB of all; one hour; two minutes (Linux leaves 64 s between its last SYNs).
     fn default() -> Self {
         Self {
@@ -34,11 +34,11 @@ impl Default for Limits {
     }
 }
 
-/// Ports of servers whose flows are told about whatever is said on them.
+/// WatchedPorts of servers whose flows are told about whatever is said on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ports(Vec<u16>);
+pub struct WatchedPorts(Vec<u16>);
 
-impl Ports {
+impl WatchedPorts {
     /// 25, 587 (RFC 6409) and 2525, its common stand-in.
     pub const DEFAULT: [u16; 3] = [25, 587, 2525];
 
@@ -47,7 +47,7 @@ impl Ports {
     }
 
     /// The default ones and `more`, each once.
-    pub fn besides(more: &[u16]) -> Vec<u16> {
+    pub fn with_defaults(more: &[u16]) -> Vec<u16> {
         let mut ports = Self::DEFAULT.to_vec();
         for port in more {
             if !ports.contains(port) {
@@ -62,15 +62,15 @@ impl Ports {
     }
 }
 
-impl Default for Ports {
+impl Default for WatchedPorts {
     fn default() -> Self {
         Self::new(Self::DEFAULT)
     }
 }
 
-/// What a table has seen and lost. Octets are those told as gaps, but for [`Self::octets_omitted`].
+/// What a table has seen and lost. Bytes are those told as gaps, but for [`Self::bytes_omitted`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StreamCounters {
     pub segments: u64,
     /// Flows told about.
     pub flows: u64,
@@ -84,20 +84,20 @@ pub struct Counts {
     pub elsewhere: u64,
     /// ICMP errors that belong to no flow, or to nothing that it sent.
     pub stray_icmp: u64,
-    /// Flows told about that were given up to stay within [`Limits::flows`].
+    /// Flows told about that were given up to stay within [`FlowLimits::flows`].
     pub evicted: u64,
     /// Others that were forgotten for it: never told about, or over already.
     pub forgotten: u64,
-    /// Segments with other octets than an earlier copy that was still held.
+    /// Segments with other bytes than an earlier copy that was still held.
     pub conflicts: u64,
-    /// Octets that the peer acknowledged and the capture lacks: capture loss.
-    pub octets_not_captured: u64,
-    /// Octets cut by the snap length.
-    pub octets_cut: u64,
-    /// Octets that the source left out on purpose: no loss.
-    pub octets_omitted: u64,
-    /// Octets not waited for, to stay within [`Limits`]: reassembly loss.
-    pub octets_given_up: u64,
-    /// Octets before others that were seen, neither seen nor acknowledged when the flow ended.
-    pub octets_unfinished: u64,
+    /// Bytes that the peer acknowledged and the capture lacks: capture loss.
+    pub bytes_not_captured: u64,
+    /// Bytes cut by the snap length.
+    pub bytes_cut: u64,
+    /// Bytes that the source left out on purpose: no loss.
+    pub bytes_omitted: u64,
+    /// Bytes not waited for, to stay within [`FlowLimits`]: reassembly loss.
+    pub bytes_given_up: u64,
+    /// Bytes before others that were seen, neither seen nor acknowledged when the flow ended.
+    pub bytes_unfinished: u64,
 }

@@ -1,23 +1,23 @@
 //! Segments to conversations: the flow table and TCP reassembly.
 //!
-//! Layer 1. Follows both directions of each flow (RFC 9293), hands out the octets in order, each once, and keeps what
-//! the segments show of the path: handshake, retransmits, holes, errors, who closed. Memory is bounded, see [`Limits`].
+//! Layer 1. Follows both directions of each flow (RFC 9293), hands out the bytes in order, each once, and keeps what
+//! the segments show of the path: handshake, retransmits, holes, errors, who closed. Memory is bounded, see [`FlowLimits`].
 //! Time is what the packets say; live sources call [`FlowTable::tick`] when there are none.
 //!
 //! What is decided where TCP or the capture leaves it open:
 //! - **Client** is who sent the SYN; without one, who talks to a watched port; else whose peer greets.
 //! - **Overlaps**: the first copy wins, as it does in most receivers; RFC 9293 §3.10.7.4 lets them choose. Copies that
-//!   differ from one still held are counted ([`Counts::conflicts`]).
+//!   differ from one still held are counted ([`StreamCounters::conflicts`]).
 //! - **Holes** become gaps when the peer acknowledges what the capture lacks and it did not come within 64 packets of the
 //!   flow or 100 ms (captures of several queues are out of order by less), when the bound is hit, or when the flow ends. A
-//!   FIN that the capture lacks is one octet too many in such a gap: an ACK does not tell them apart. What lies before the
-//!   first octet of a midstream flow is not told.
-//! - **Left out** by the source is not lost: such octets take their place in the order and are told as what they are. Of
+//!   FIN that the capture lacks is one byte too many in such a gap: an ACK does not tell them apart. What lies before the
+//!   first byte of a midstream flow is not told.
+//! - **Left out** by the source is not lost: such bytes take their place in the order and are told as what they are. Of
 //!   copies the first wins here too, though a later one may show more.
-//! - **Order between sides**: octets follow those that their segment acknowledges, waiting for them as long as for a hole.
-//!   Times given with octets never go backward within a flow; octets that waited keep their own time if they can.
-//! - **Retransmits** are data segments without a new octet, but for keep-alives (the last octet again though it is
-//!   acknowledged) and window probes (one octet against a closed window).
+//! - **Order between sides**: bytes follow those that their segment acknowledges, waiting for them as long as for a hole.
+//!   Times given with bytes never go backward within a flow; bytes that waited keep their own time if they can.
+//! - **Retransmits** are data segments without a new byte, but for keep-alives (the last byte again though it is
+//!   acknowledged) and window probes (one byte against a closed window).
 //! - **Interfaces** may show the same packets, as those of a router do. Each direction of a flow is taken from the one that
 //!   showed it first, until that is silent for more than a second; the two directions may go different ways.
 //! - **Windows** are not scaled here: data and ACKs count up to 2^30 ahead (RFC 7323's largest window), a RST from the last
@@ -26,15 +26,15 @@
 #![warn(clippy::indexing_slicing)]
 
 mod black_hole;
-mod both;
 mod flow;
-mod half;
-mod key;
+mod flow_key;
+mod half_stream;
+mod interface_pin;
 mod limits;
-mod pin;
+mod lru_lists;
+mod per_side;
 mod reassembly;
-mod rivals;
-mod roster;
+mod syn_candidates;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -46,38 +46,38 @@ use crate::addr::Side;
 use crate::label::labels;
 use crate::time::Timestamp;
 
-pub use limits::{Counts, Limits, Ports};
+pub use limits::{FlowLimits, StreamCounters, WatchedPorts};
 pub use table::FlowTable;
 
 /// Who is told what is said on one flow. Calls come in the order of the sequence numbers of each side; between the sides
 /// what acknowledges comes after what it acknowledges.
-pub trait Conversation {
-    /// The next octets that `from` said.
-    fn data(&mut self, from: Side, octets: &[u8], at: Timestamp);
+pub trait FlowHandler {
+    /// The next bytes that `from` said.
+    fn on_data(&mut self, from: Side, bytes: &[u8], at: Timestamp);
 
-    /// `length` octets of `from` are missing for good: lost by the capture, cut by its snap length, or given up for want
+    /// `length` bytes of `from` are missing for good: lost by the capture, cut by its snap length, or given up for want
     /// of room.
-    fn gap(&mut self, from: Side, length: u64, at: Timestamp);
+    fn on_gap(&mut self, from: Side, length: u64, at: Timestamp);
 
-    /// The next `length` octets of `from` are there and the source left them out on purpose: content of a message, or
+    /// The next `length` bytes of `from` are there and the source left them out on purpose: content of a message, or
     /// TLS. Nothing is lost.
-    fn omitted(&mut self, from: Side, length: u64, at: Timestamp);
+    fn on_omitted(&mut self, from: Side, length: u64, at: Timestamp);
 
     /// `from` says no more: its FIN, or a RST of either side. Flows that end otherwise (idle, evicted, the capture's end)
     /// are only over.
-    fn closed(&mut self, from: Side, at: Timestamp);
+    fn on_close(&mut self, from: Side, at: Timestamp);
 }
 
 /// Where flows begin and end.
-pub trait Sink<C> {
+pub trait FlowSink<C> {
     /// A flow of a watched port begins, or the server of another one greeted.
-    fn open(&mut self, start: &FlowStart) -> C;
+    fn on_start(&mut self, start: &FlowStart) -> C;
 
     /// Whether a server on a port that is not watched begins as ours do; `None` while there is too little to tell.
-    fn greets(&self, first_octets_of_server: &[u8]) -> Option<bool>;
+    fn is_greeting(&self, first_octets_of_server: &[u8]) -> Option<bool>;
 
     /// Nothing more comes of this flow.
-    fn over(&mut self, facts: FlowFacts, conversation: C);
+    fn on_end(&mut self, facts: FlowFacts, conversation: C);
 }
 
 labels! {
@@ -100,7 +100,7 @@ labels! {
 
 /// What a kernel says of a TCP socket of its own, when that changes its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketFacts {
+pub struct SocketEvent {
     pub at: Timestamp,
     pub local: SocketAddr,
     pub peer: SocketAddr,
@@ -114,7 +114,7 @@ pub struct SocketFacts {
 
 /// Flows of one family that wait for the first answer to their SYN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Opening {
+pub struct PendingConnections {
     pub flows: usize,
     /// Those of them that sent their SYN more than once.
     pub again: usize,
@@ -147,8 +147,8 @@ pub struct FlowFacts {
     pub handshake: Option<Duration>,
     /// SYN segments of the client.
     pub syns: u32,
-    /// Octets of payload in sequence space, holes included, by [`Side::index`].
-    pub octets: [u64; 2],
+    /// Bytes of payload in sequence space, holes included, by [`Side::index`].
+    pub bytes: [u64; 2],
     /// Segments with data, by [`Side::index`].
     pub data_segments: [u64; 2],
     /// Those of them that brought nothing new, by [`Side::index`].
@@ -160,7 +160,7 @@ pub struct FlowFacts {
     pub icmp_kinds: [u64; 5],
     /// The smallest MTU that a packet-too-big told.
     pub path_mtu: Option<u32>,
-    /// A PMTU black hole is suspected: of one side, a segment of at least 1,000 octets, larger than any that was ever
+    /// A PMTU black hole is suspected: of one side, a segment of at least 1,000 bytes, larger than any that was ever
     /// acknowledged, was sent at least three times from the same sequence number, with all before it acknowledged and the
     /// peer's window open, and the ACK did not move; or it moved only when less was sent. Tries before a packet-too-big do
     /// not count, so where somebody said so this is true only if it did not help. A peer that vanished in that very
@@ -170,8 +170,8 @@ pub struct FlowFacts {
     pub closed_by: Option<Side>,
     /// Whose RST ended it after it was established, whatever came before.
     pub reset_by: Option<Side>,
-    /// Smoothed round-trip time, as the kernel of one end last told it ([`SocketFacts`]).
+    /// Smoothed round-trip time, as the kernel of one end last told it ([`SocketEvent`]).
     pub rtt: Option<Duration>,
-    /// Given up to stay within [`Limits`].
+    /// Given up to stay within [`FlowLimits`].
     pub evicted: bool,
 }

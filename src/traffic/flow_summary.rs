@@ -67,7 +67,7 @@ impl FlowSummary<'_> {
     /// What the server did, as far as that says something of the way to it; `None` where it says nothing.
     pub fn response(&self) -> Option<ServerResponse> {
         let flow = self.flow;
-        let [_, said] = flow.octets;
+        let [_, said] = flow.bytes;
         match flow.outcome {
             FlowOutcome::Refused => Some(ServerResponse::Refused),
             FlowOutcome::Unreachable => Some(ServerResponse::Unreachable),

@@ -41,7 +41,7 @@ fn flow(client: &str, server: &str, end: u64, outcome: FlowOutcome) -> FlowFacts
         outcome,
         handshake: talks.then_some(Duration::from_millis(20)),
         syns: if talks { 1 } else { 3 },
-        octets: if talks { [300, 200] } else { [0, 0] },
+        bytes: if talks { [300, 200] } else { [0, 0] },
         data_segments: if talks { [5, 4] } else { [0, 0] },
         retransmits: [0, 0],
         gaps: 0,
@@ -58,7 +58,7 @@ fn flow(client: &str, server: &str, end: u64, outcome: FlowOutcome) -> FlowFacts
 
 fn passed<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> FlowSummary<'a> {
     let (client, server) = (flow.start.client.ip(), flow.start.server.ip());
-    let spoke = flow.octets != [0, 0];
+    let spoke = flow.bytes != [0, 0];
     FlowSummary {
         flow,
         direction: MailDirection::of(client, server, &ours()),
@@ -202,7 +202,7 @@ fn a_response_needs_octets_both_ways() {
         }
         passed.response()
     };
-    let mute = |flow: &mut FlowFacts| flow.octets = [0, 0];
+    let mute = |flow: &mut FlowFacts| flow.bytes = [0, 0];
     let late = |flow: &mut FlowFacts| flow.end = at(16);
     assert_eq!(respond(&|_| {}), Some(ServerResponse::Answered));
     assert_eq!(respond(&|flow| flow.black_hole = true), Some(ServerResponse::BlackHole));

@@ -7,16 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 use etherparse::err::tcp::HeaderSliceError;
 use etherparse::{TcpHeader, TcpHeaderSlice, UdpHeader, UdpHeaderSlice, ip_number};
 
-use super::captured::Captured;
-use super::fragments::Fragments;
+use super::defragment::Defragmenter;
 use super::ip::Ip;
-use super::{Damage, Datagram, Decoded, Packet, Segment, icmp, link};
+use super::slice::CapturedSlice;
+use super::{Datagram, DecodeError, Decoded, Packet, Segment, icmp, link};
 use crate::time::Timestamp;
 
 /// Reads packets. It remembers fragments, at most 6 MiB of them: of 64 datagrams, for 60 seconds of the capture's time.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    fragments: Fragments,
+    fragments: Defragmenter,
 }
 
 impl Decoder {
@@ -26,12 +26,12 @@ impl Decoder {
 
     /// What `packet` is to us. Tunnels are not looked into.
     pub fn decode<'a>(&'a mut self, packet: &Packet<'a>) -> Decoded<'a> {
-        self.read(packet).unwrap_or_else(Decoded::Damaged)
+        self.read(packet).unwrap_or_else(Decoded::Error)
     }
 
-    fn read<'a>(&'a mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, Damage> {
+    fn read<'a>(&'a mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         let wire_len = usize::try_from(packet.wire_len).unwrap_or(usize::MAX);
-        let frame = Captured::new(packet.octets, wire_len);
+        let frame = CapturedSlice::new(packet.bytes, wire_len);
         let Some(network) = link::ip(packet.link, frame)? else {
             return Ok(Decoded::Other);
         };
@@ -53,17 +53,17 @@ impl Decoder {
     }
 }
 
-fn segment<'a>(packet: &Packet<'_>, ip: &Ip<'a>) -> Result<Segment<'a>, Damage> {
-    let octets = ip.body.octets();
-    let header_len = match TcpHeaderSlice::from_slice(octets) {
+fn segment<'a>(packet: &Packet<'_>, ip: &Ip<'a>) -> Result<Segment<'a>, DecodeError> {
+    let bytes = ip.body.bytes();
+    let header_len = match TcpHeaderSlice::from_slice(bytes) {
         Ok(header) => return build(packet, ip, &header, header.slice().len()),
-        Err(HeaderSliceError::Content(_)) => return Err(Damage::Header),
+        Err(HeaderSliceError::Content(_)) => return Err(DecodeError::InvalidHeader),
         Err(HeaderSliceError::Len(error)) => error.required_len,
     };
     // A snap length that cuts within the options leaves all that matters: the fixed part is read as a header by itself.
     let damage = ip.body.lacks(header_len);
-    let mut fixed_part: [u8; TcpHeader::MIN_LEN] = match octets.first_chunk() {
-        Some(octets) if damage == Damage::Cut => *octets,
+    let mut fixed_part: [u8; TcpHeader::MIN_LEN] = match bytes.first_chunk() {
+        Some(bytes) if damage == DecodeError::Truncated => *bytes,
         _ => return Err(damage),
     };
     fixed_part[12] = 5 << 4;
@@ -71,17 +71,17 @@ fn segment<'a>(packet: &Packet<'_>, ip: &Ip<'a>) -> Result<Segment<'a>, Damage> 
     build(packet, ip, &header, header_len)
 }
 
-/// `header_len` octets of the header were on the wire.
+/// `header_len` bytes of the header were on the wire.
 fn build<'a>(
     packet: &Packet<'_>,
     ip: &Ip<'a>,
     header: &TcpHeaderSlice<'_>,
     header_len: usize,
-) -> Result<Segment<'a>, Damage> {
-    let len = ip.body.len().checked_sub(header_len).ok_or(Damage::Header)?;
+) -> Result<Segment<'a>, DecodeError> {
+    let len = ip.body.len().checked_sub(header_len).ok_or(DecodeError::InvalidHeader)?;
     let len = u32::try_from(len).unwrap_or(u32::MAX);
     let omitted = packet.omitted.min(len);
-    let payload = ip.body.octets().get(header_len..).unwrap_or_default();
+    let payload = ip.body.bytes().get(header_len..).unwrap_or_default();
     // What is left out makes room for padding behind the packet's end.
     let payload = payload.get(..(len - omitted) as usize).unwrap_or(payload);
     Ok(Segment {
@@ -115,8 +115,8 @@ fn mss(mut options: &[u8]) -> Option<u16> {
     }
 }
 
-fn datagram<'a>(at: Timestamp, ip: &Ip<'a>) -> Result<Datagram<'a>, Damage> {
-    let header = UdpHeaderSlice::from_slice(ip.body.octets())
+fn datagram<'a>(at: Timestamp, ip: &Ip<'a>) -> Result<Datagram<'a>, DecodeError> {
+    let header = UdpHeaderSlice::from_slice(ip.body.bytes())
         .map_err(|error| ip.body.lacks(error.required_len))?;
     let length = usize::from(header.length());
     let payload = match length {
@@ -125,12 +125,12 @@ fn datagram<'a>(at: Timestamp, ip: &Ip<'a>) -> Result<Datagram<'a>, Damage> {
         UdpHeader::LEN.. if length <= ip.body.len() => {
             ip.body.bounded(length).after(UdpHeader::LEN)?
         }
-        _ => return Err(Damage::Header),
+        _ => return Err(DecodeError::InvalidHeader),
     };
     Ok(Datagram {
         at,
         src: SocketAddr::new(ip.src, header.source_port()),
         dst: SocketAddr::new(ip.dst, header.destination_port()),
-        payload: payload.octets(),
+        payload: payload.bytes(),
     })
 }

@@ -1,23 +1,23 @@
 //! ICMP and ICMPv6 errors about TCP segments.
 //!
-//! RFC 792, RFC 1191 (fragmentation needed), RFC 1812 §5.2.7.1 (prohibited), RFC 4443. Of the segment only 8 octets are
+//! RFC 792, RFC 1191 (fragmentation needed), RFC 1812 §5.2.7.1 (prohibited), RFC 4443. Of the segment only 8 bytes are
 //! promised: ports and sequence number.
 
 use std::net::SocketAddr;
 
 use etherparse::{icmpv4, icmpv6, ip_number};
 
-use super::captured::Captured;
 use super::ip::Ip;
-use super::{Damage, IcmpError, IcmpKind, Packet};
+use super::slice::CapturedSlice;
+use super::{DecodeError, IcmpError, IcmpKind, Packet};
 
-/// Octets before the quoted packet, in both families.
+/// Bytes before the quoted packet, in both families.
 const HEADER_LEN: usize = 8;
 
 /// The error in `ip` of `packet`; `None` if it says something else, or is not about TCP.
-pub(super) fn error(packet: &Packet<'_>, ip: &Ip<'_>) -> Result<Option<IcmpError>, Damage> {
+pub(super) fn error(packet: &Packet<'_>, ip: &Ip<'_>) -> Result<Option<IcmpError>, DecodeError> {
     let quote = ip.body.after(HEADER_LEN)?;
-    let &[kind, code, _, _, a, b, c, d, ..] = ip.body.octets() else {
+    let &[kind, code, _, _, a, b, c, d, ..] = ip.body.bytes() else {
         return Err(ip.body.lacks(HEADER_LEN));
     };
     let value = u32::from_be_bytes([a, b, c, d]);
@@ -70,13 +70,13 @@ fn kind_v6(kind: u8, code: u8, value: u32) -> Option<IcmpKind> {
 }
 
 /// Sender, receiver and sequence number of the TCP segment in `quote`; `None` if there is none, or no first fragment of one.
-fn segment(quote: Captured<'_>) -> Result<Option<(SocketAddr, SocketAddr, u32)>, Damage> {
+fn segment(quote: CapturedSlice<'_>) -> Result<Option<(SocketAddr, SocketAddr, u32)>, DecodeError> {
     let ip = Ip::quoted(quote)?;
     let is_later = ip.fragment.is_some_and(|fragment| fragment.offset.value() != 0);
     if ip.protocol != ip_number::TCP || is_later {
         return Ok(None);
     }
-    let &[s0, s1, d0, d1, q0, q1, q2, q3, ..] = ip.body.octets() else {
+    let &[s0, s1, d0, d1, q0, q1, q2, q3, ..] = ip.body.bytes() else {
         return Err(ip.body.lacks(8));
     };
     let src = SocketAddr::new(ip.src, u16::from_be_bytes([s0, s1]));

@@ -10,9 +10,9 @@ use etherparse::{
     Ipv6RawExtHeaderSlice, ip_number,
 };
 
-use super::Damage;
-use super::captured::Captured;
-use super::fragments::Fragment;
+use super::DecodeError;
+use super::defragment::Fragment;
+use super::slice::CapturedSlice;
 
 /// An IP packet, read up to its payload.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Ip<'a> {
     pub(super) dst: IpAddr,
     /// What `body` begins with.
     pub(super) protocol: IpNumber,
-    pub(super) body: Captured<'a>,
+    pub(super) body: CapturedSlice<'a>,
     /// Where `body` belongs, if it is not the whole payload.
     pub(super) fragment: Option<Fragment>,
 }
@@ -36,34 +36,34 @@ enum Length {
 }
 
 impl<'a> Ip<'a> {
-    pub(super) fn read(packet: Captured<'a>) -> Result<Self, Damage> {
+    pub(super) fn read(packet: CapturedSlice<'a>) -> Result<Self, DecodeError> {
         Self::by_version(packet, Length::Header)
     }
 
     /// The packet that an ICMP error is about.
-    pub(super) fn quoted(packet: Captured<'a>) -> Result<Self, Damage> {
+    pub(super) fn quoted(packet: CapturedSlice<'a>) -> Result<Self, DecodeError> {
         Self::by_version(packet, Length::Rest)
     }
 
-    fn by_version(packet: Captured<'a>, length: Length) -> Result<Self, Damage> {
-        match packet.octets().first().ok_or_else(|| packet.lacks(1))? >> 4 {
+    fn by_version(packet: CapturedSlice<'a>, length: Length) -> Result<Self, DecodeError> {
+        match packet.bytes().first().ok_or_else(|| packet.lacks(1))? >> 4 {
             4 => Self::v4(packet, length),
             6 => Self::v6(packet, length),
-            _ => Err(Damage::Header),
+            _ => Err(DecodeError::InvalidHeader),
         }
     }
 
-    fn v4(packet: Captured<'a>, length: Length) -> Result<Self, Damage> {
-        let header = Ipv4HeaderSlice::from_slice(packet.octets()).map_err(|error| match error {
+    fn v4(packet: CapturedSlice<'a>, length: Length) -> Result<Self, DecodeError> {
+        let header = Ipv4HeaderSlice::from_slice(packet.bytes()).map_err(|error| match error {
             ipv4::HeaderSliceError::Len(error) => lacks(packet, &error),
-            ipv4::HeaderSliceError::Content(_) => Damage::Header,
+            ipv4::HeaderSliceError::Content(_) => DecodeError::InvalidHeader,
         })?;
         let header_len = header.slice().len();
         let body = packet.after(header_len)?;
         let body = match usize::from(header.total_len()) {
             _ if length == Length::Rest => body,
             0 => body,
-            total => body.bounded(total.checked_sub(header_len).ok_or(Damage::Header)?),
+            total => body.bounded(total.checked_sub(header_len).ok_or(DecodeError::InvalidHeader)?),
         };
         let ip = Self {
             src: header.source_addr().into(),
@@ -79,10 +79,10 @@ impl<'a> Ip<'a> {
         if ip.fragment.is_some() { Ok(ip) } else { ip.past_extensions() }
     }
 
-    fn v6(packet: Captured<'a>, length: Length) -> Result<Self, Damage> {
-        let header = Ipv6HeaderSlice::from_slice(packet.octets()).map_err(|error| match error {
+    fn v6(packet: CapturedSlice<'a>, length: Length) -> Result<Self, DecodeError> {
+        let header = Ipv6HeaderSlice::from_slice(packet.bytes()).map_err(|error| match error {
             ipv6::HeaderSliceError::Len(error) => lacks(packet, &error),
-            ipv6::HeaderSliceError::Content(_) => Damage::Header,
+            ipv6::HeaderSliceError::Content(_) => DecodeError::InvalidHeader,
         })?;
         let mut body = packet.after(header.slice().len())?;
         let mut protocol = header.next_header();
@@ -108,22 +108,26 @@ impl<'a> Ip<'a> {
     }
 
     /// The packet of which this was the last fragment to come; `protocol` as its first fragment has it.
-    pub(super) fn reassembled(self, protocol: IpNumber, whole: &'a [u8]) -> Result<Self, Damage> {
-        let body = Captured::new(whole, whole.len());
+    pub(super) fn reassembled(
+        self,
+        protocol: IpNumber,
+        whole: &'a [u8],
+    ) -> Result<Self, DecodeError> {
+        let body = CapturedSlice::new(whole, whole.len());
         let ip = Self { protocol, body, fragment: None, ..self }.past_extensions()?;
-        if ip.fragment.is_some() { Err(Damage::Header) } else { Ok(ip) }
+        if ip.fragment.is_some() { Err(DecodeError::InvalidHeader) } else { Ok(ip) }
     }
 
     /// Up to the transport header, or to the payload of a fragment, which only the whole datagram tells how to read.
-    fn past_extensions(mut self) -> Result<Self, Damage> {
+    fn past_extensions(mut self) -> Result<Self, DecodeError> {
         loop {
             let (len, next) = match (self.protocol, self.src) {
                 (ip_number::AUTH, _) => {
                     let header =
-                        IpAuthHeaderSlice::from_slice(self.body.octets()).map_err(|error| {
+                        IpAuthHeaderSlice::from_slice(self.body.bytes()).map_err(|error| {
                             match error {
                                 ip_auth::HeaderSliceError::Len(error) => lacks(self.body, &error),
-                                ip_auth::HeaderSliceError::Content(_) => Damage::Header,
+                                ip_auth::HeaderSliceError::Content(_) => DecodeError::InvalidHeader,
                             }
                         })?;
                     (header.slice().len(), header.next_header())
@@ -133,7 +137,7 @@ impl<'a> Ip<'a> {
                     (header.slice().len(), header.next_header())
                 }
                 (ip_number::IPV6_FRAG, IpAddr::V6(_)) => {
-                    let header = Ipv6FragmentHeaderSlice::from_slice(self.body.octets())
+                    let header = Ipv6FragmentHeaderSlice::from_slice(self.body.bytes())
                         .map_err(|error| lacks(self.body, &error))?;
                     // An atomic fragment (RFC 6946) is a whole packet.
                     self.fragment = header.is_fragmenting_payload().then(|| Fragment {
@@ -143,7 +147,9 @@ impl<'a> Ip<'a> {
                     });
                     (header.slice().len(), header.next_header())
                 }
-                (ip_number::IPV6_HOP_BY_HOP, IpAddr::V6(_)) => return Err(Damage::Header),
+                (ip_number::IPV6_HOP_BY_HOP, IpAddr::V6(_)) => {
+                    return Err(DecodeError::InvalidHeader);
+                }
                 _ => return Ok(self),
             };
             self.body = self.body.after(len)?;
@@ -155,15 +161,15 @@ impl<'a> Ip<'a> {
     }
 }
 
-fn raw_extension(body: Captured<'_>) -> Result<Ipv6RawExtHeaderSlice<'_>, Damage> {
-    Ipv6RawExtHeaderSlice::from_slice(body.octets()).map_err(|error| lacks(body, &error))
+fn raw_extension(body: CapturedSlice<'_>) -> Result<Ipv6RawExtHeaderSlice<'_>, DecodeError> {
+    Ipv6RawExtHeaderSlice::from_slice(body.bytes()).map_err(|error| lacks(body, &error))
 }
 
-fn lacks(part: Captured<'_>, error: &LenError) -> Damage {
+fn lacks(part: CapturedSlice<'_>, error: &LenError) -> DecodeError {
     part.lacks(error.required_len)
 }
 
-/// The jumbo payload option (RFC 2675 §2) among hop-by-hop options: octets after the IPv6 header.
+/// The jumbo payload option (RFC 2675 §2) among hop-by-hop options: bytes after the IPv6 header.
 fn jumbo_length(mut options: &[u8]) -> Option<usize> {
     loop {
         match options {

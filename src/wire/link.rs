@@ -3,8 +3,8 @@
 //! <https://www.tcpdump.org/linktypes.html>; IEEE 802.1Q tags. Read here and not by etherparse, which knows neither
 //! `LINKTYPE_LINUX_SLL2` nor the loopback types and refuses a cooked packet of a loopback device.
 
-use super::captured::Captured;
-use super::{Damage, LinkType};
+use super::slice::CapturedSlice;
+use super::{DecodeError, LinkType};
 
 impl LinkType {
     /// The type with this number of the registry. A capture file's header keeps more than the number in its 32 bits: give
@@ -34,19 +34,25 @@ impl LinkType {
 }
 
 /// The IP packet in `frame`; `None` if it carries something else.
-pub(super) fn ip(link: LinkType, frame: Captured<'_>) -> Result<Option<Captured<'_>>, Damage> {
+pub(super) fn ip(
+    link: LinkType,
+    frame: CapturedSlice<'_>,
+) -> Result<Option<CapturedSlice<'_>>, DecodeError> {
     match link {
         LinkType::Ethernet => tagged(frame.u16_at(12)?, frame.after(14)?),
         LinkType::LinuxCooked => tagged(frame.u16_at(14)?, frame.after(16)?),
         LinkType::LinuxCooked2 => tagged(frame.u16_at(0)?, frame.after(20)?),
         LinkType::Loopback => loopback(frame),
         LinkType::Raw => Ok(Some(frame)),
-        LinkType::Other(_) => Err(Damage::Link),
+        LinkType::Other(_) => Err(DecodeError::UnsupportedLink),
     }
 }
 
 /// Past any VLAN tags; `ether_type` says what `payload` is.
-fn tagged(mut ether_type: u16, mut payload: Captured<'_>) -> Result<Option<Captured<'_>>, Damage> {
+fn tagged(
+    mut ether_type: u16,
+    mut payload: CapturedSlice<'_>,
+) -> Result<Option<CapturedSlice<'_>>, DecodeError> {
     loop {
         match ether_type {
             0x0800 | 0x86dd => return Ok(Some(payload)),
@@ -62,7 +68,7 @@ fn tagged(mut ether_type: u16, mut payload: Captured<'_>) -> Result<Option<Captu
 
 /// The family's number is the capturing system's, in its byte order: AF_INET6 is 10 on Linux, 24 on NetBSD and OpenBSD, 28
 /// on FreeBSD, 30 on macOS. Some writers have an EtherType in the lower half.
-fn loopback(frame: Captured<'_>) -> Result<Option<Captured<'_>>, Damage> {
+fn loopback(frame: CapturedSlice<'_>) -> Result<Option<CapturedSlice<'_>>, DecodeError> {
     let (high, low, packet) = (frame.u16_at(0)?, frame.u16_at(2)?, frame.after(4)?);
     let family = match (high, low) {
         (_, 0x0800 | 0x86dd) => return Ok(Some(packet)),

@@ -1,33 +1,33 @@
 //! Packets to segments: link, network and transport headers are read (etherparse) and what SMTP analysis needs is kept.
 //!
-//! Layer 1. Octets and timestamps in, borrowed values out. Addresses are as they stand on the wire; checksums are not
+//! Layer 1. Bytes and timestamps in, borrowed values out. Addresses are as they stand on the wire; checksums are not
 //! verified, since captures on a sending host show them before the network card fills them in. The other way round,
-//! [`Talk`] makes the packets of a dialogue.
+//! [`SyntheticConnection`] makes the packets of a dialogue.
 
 #![warn(clippy::indexing_slicing)]
 
-mod captured;
 mod decode;
-mod fragments;
+mod defragment;
 mod icmp;
 mod ip;
 mod link;
-mod talk;
+mod slice;
+mod synth;
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use self::decode::Decoder;
-pub use self::talk::Talk;
+pub use self::synth::SyntheticConnection;
 use crate::time::Timestamp;
 
-/// How the octets of a packet begin (the `LINKTYPE_` registry of tcpdump.org).
+/// How the bytes of a packet begin (the `LINKTYPE_` registry of tcpdump.org).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkType {
     /// `LINKTYPE_ETHERNET`, 1; VLAN and QinQ tags included.
     Ethernet,
-    /// `LINKTYPE_NULL`, 0, and `LINKTYPE_LOOP`, 108: four octets of address family in either byte order.
+    /// `LINKTYPE_NULL`, 0, and `LINKTYPE_LOOP`, 108: four bytes of address family in either byte order.
     Loopback,
     /// `LINKTYPE_RAW`, 101 (and 12, 14, 228, 229): IPv4 or IPv6 by its version.
     Raw,
@@ -45,10 +45,10 @@ pub struct Packet<'a> {
     pub at: Timestamp,
     pub link: LinkType,
     /// What was captured.
-    pub octets: &'a [u8],
-    /// Octets that the packet had on the wire; more than were captured where a snap length cut it.
+    pub bytes: &'a [u8],
+    /// Bytes that the packet had on the wire; more than were captured where a snap length cut it.
     pub wire_len: u32,
-    /// Octets of TCP payload that the source left out on purpose: what follows the headers in `octets` is the payload
+    /// Bytes of TCP payload that the source left out on purpose: what follows the headers in `bytes` is the payload
     /// behind them.
     pub omitted: u32,
     /// Which of the source's interfaces saw it; 0 where there is one.
@@ -59,8 +59,8 @@ pub struct Packet<'a> {
 
 impl<'a> Packet<'a> {
     /// A packet of the only interface, with nothing left out.
-    pub const fn new(at: Timestamp, link: LinkType, octets: &'a [u8], wire_len: u32) -> Self {
-        Self { at, link, octets, wire_len, omitted: 0, interface: 0, note: None }
+    pub const fn new(at: Timestamp, link: LinkType, bytes: &'a [u8], wire_len: u32) -> Self {
+        Self { at, link, bytes, wire_len, omitted: 0, interface: 0, note: None }
     }
 }
 
@@ -75,30 +75,30 @@ pub enum Decoded<'a> {
     /// Nothing that concerns us: ARP, other protocols, ICMP that is no error.
     Other,
     /// Cannot be read.
-    Damaged(Damage),
+    Error(DecodeError),
 }
 
 /// Why a packet cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Damage {
+pub enum DecodeError {
     /// A link type that is not supported.
-    Link,
+    UnsupportedLink,
     /// A header that contradicts itself.
-    Header,
+    InvalidHeader,
     /// The capture ends within a header.
-    Cut,
-    /// Fragments that overlap, are too large, or were given up for want of room.
-    Fragments,
+    Truncated,
+    /// Defragmenter that overlap, are too large, or were given up for want of room.
+    Reassembly,
 }
 
-impl Damage {
+impl DecodeError {
     /// What becomes of such packets, to follow their number.
-    pub const fn why(self) -> &'static str {
+    pub const fn description(self) -> &'static str {
         match self {
-            Self::Link => "of a link type that is not read",
-            Self::Header => "with a header that contradicts itself",
-            Self::Cut => "cut within their headers",
-            Self::Fragments => "that were fragments and could not be put together",
+            Self::UnsupportedLink => "of a link type that is not read",
+            Self::InvalidHeader => "with a header that contradicts itself",
+            Self::Truncated => "cut within their headers",
+            Self::Reassembly => "that were fragments and could not be put together",
         }
     }
 }
@@ -119,11 +119,11 @@ pub struct Segment<'a> {
     pub window: u16,
     /// The option, on SYN segments.
     pub mss: Option<u16>,
-    /// Octets of payload before [`Self::payload`] that the source left out on purpose.
+    /// Bytes of payload before [`Self::payload`] that the source left out on purpose.
     pub omitted: u32,
     /// What was captured of the payload.
     pub payload: &'a [u8],
-    /// Octets of payload on the wire; those behind `omitted` and `payload` were cut by a snap length.
+    /// Bytes of payload on the wire; those behind `omitted` and `payload` were cut by a snap length.
     pub len: u32,
     /// [`Packet::interface`].
     pub interface: u32,
@@ -162,7 +162,7 @@ pub enum IcmpKind {
     Unreachable,
     /// Communication administratively prohibited.
     Prohibited,
-    /// Packet too big (RFC 4443 §3.2), fragmentation needed (RFC 1191); octets, 0 if it does not say.
+    /// Packet too big (RFC 4443 §3.2), fragmentation needed (RFC 1191); bytes, 0 if it does not say.
     PacketTooBig {
         mtu: u32,
     },

@@ -18,7 +18,7 @@ use gatepost::policy::rules::{
 };
 use gatepost::policy::{PolicyAction, door};
 use gatepost::relay::UpstreamIdentity;
-use gatepost::source::live::Choice;
+use gatepost::source::live::SourceChoice;
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -124,7 +124,7 @@ fn the_full_file_spells_out_the_defaults() {
 
     assert_eq!(
         (full.watch.take().map(|watch| watch.choice), smallest.watch.as_ref()),
-        (Some(Choice::Auto), None)
+        (Some(SourceChoice::Auto), None)
     );
 
     let door = full.door.take().unwrap();
@@ -335,7 +335,7 @@ fn what_is_watched_has_defaults() {
     assert_eq!((full.ports.as_slice(), full.buffer), ([25, 587, 2525].as_slice(), 64 << 20));
 
     let watch = valid("watch.toml").watch.unwrap();
-    assert_eq!(watch.choice, Choice::Pcap);
+    assert_eq!(watch.choice, SourceChoice::Pcap);
     assert_eq!(watch.interfaces, ["eth0", "eth1"]);
     assert_eq!(watch.ports, [25, 587, 2525, 2526]);
     assert_eq!(watch.buffer, 256 << 10);

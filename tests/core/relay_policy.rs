@@ -16,7 +16,7 @@ use gatepost::policy::facts::{
 };
 use gatepost::policy::rules::{FactName, PolicyRule, PolicyRules, Requirement, RuleMode, When};
 use gatepost::policy::{AccessRules, PolicyAction};
-use gatepost::recording::{Framing, Selection, What};
+use gatepost::recording::{FrameBody, FrameDecoder, RecordingFilter};
 use gatepost::relay::{
     InheritedSockets, ListenSettings, Listeners, LookupFuture, LookupProvider, Relay, RelayLimits,
     RelaySettings, TimeoutSets, UpstreamIdentity, UpstreamSettings,
@@ -252,7 +252,7 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
     let (relay, ask) =
         start(settings(server.addr, vec![rule(FactName::Recipient)]), &told, Slow::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut recorder = relay.taps().attach(Selection::default()).unwrap();
+    let mut recorder = relay.taps().attach(RecordingFilter::default()).unwrap();
 
     let mut client = Client::connect(&relay);
     assert_eq!(client.reply(), "220 mx.example");
@@ -287,12 +287,12 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
     let waited = told.events.lock().unwrap().iter().find_map(waited).unwrap();
     assert!((2 * LOOKUP..10 * LOOKUP).contains(&waited), "{waited:?}");
 
-    let mut framing = Framing::default();
+    let mut framing = FrameDecoder::default();
     let answers = runtime.block_on(async {
         loop {
             framing.push(recorder.next().await);
             while let Some(frame) = framing.frame().unwrap() {
-                if let What::End { ending, .. } = frame.what {
+                if let FrameBody::End { ending, .. } = frame.what {
                     return ending.answers.unwrap();
                 }
             }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use gatepost::addr::Side;
-use gatepost::source::{CaptureFile, PacketSource, Writer};
+use gatepost::source::{CaptureFile, PacketSource, PcapngWriter};
 use gatepost::time::Timestamp;
-use gatepost::wire::{LinkType, Talk};
+use gatepost::wire::{LinkType, SyntheticConnection};
 use serde_json::Value;
 
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
@@ -101,12 +101,12 @@ fn packets_that_two_interfaces_show_count_once() {
     while let Some(packet) = packets.next().unwrap() {
         let writer = writer.get_or_insert_with(|| {
             let file = fs::File::create(&both).unwrap();
-            let mut writer = Writer::new(file, packet.link, 0, "inside").unwrap();
+            let mut writer = PcapngWriter::new(file, packet.link, 0, "inside").unwrap();
             assert_eq!(writer.interface(packet.link, 0, "outside").unwrap(), 1);
             writer
         });
         for interface in [0, 1] {
-            writer.packet_of(interface, packet.at, packet.octets, packet.wire_len, None).unwrap();
+            writer.packet_of(interface, packet.at, packet.bytes, packet.wire_len, None).unwrap();
         }
     }
     writer.unwrap().finish().unwrap();
@@ -386,10 +386,10 @@ fn a_full_disk_is_told() {
 
 /// A session that a gateway with policy rules recorded, with the answers by which it decided, or without them.
 fn recorded_session(answers: Option<&str>) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "gatepost").unwrap();
+    let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "gatepost").unwrap();
     let (client, server) =
         ("[2001:db8:a::25]:40000".parse().unwrap(), "[2001:db8:b::25]:25".parse().unwrap());
-    let mut talk = Talk::new(client, server);
+    let mut talk = SyntheticConnection::new(client, server);
     let start = 1_767_323_045_000_000_000;
     let mut packets: Vec<(Timestamp, Vec<u8>, u32)> = Vec::new();
     let mut emit = |at, octets: &[u8], wire_len| packets.push((at, octets.to_vec(), wire_len));

@@ -12,7 +12,7 @@ use std::process::Command;
 use crate::support::shared;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use gatepost::source::{CaptureFile, PacketSource, Writer};
+use gatepost::source::{CaptureFile, PacketSource, PcapngWriter};
 use gatepost::time::Timestamp;
 use gatepost::wire::LinkType;
 
@@ -31,7 +31,7 @@ fn read(path: &Path) -> Vec<Seen> {
         seen.push(Seen {
             nanos: packet.at.as_nanos(),
             link: packet.link,
-            octets: packet.octets.to_vec(),
+            octets: packet.bytes.to_vec(),
             wire_len: packet.wire_len,
         });
     }
@@ -233,7 +233,7 @@ fn tshark_reads_what_is_written_comments_too() {
     }
     let path = folder("written").join("written.pcapng");
     let file = fs::File::create(&path).unwrap();
-    let mut writer = Writer::new(file, LinkType::Raw, 262_144, "client").unwrap();
+    let mut writer = PcapngWriter::new(file, LinkType::Raw, 262_144, "client").unwrap();
     let ether = writer.interface(LinkType::Ethernet, 0, "upstream").unwrap();
     let at = |nanos: u64| Timestamp::from_nanos(1_767_323_045_000_000_000 + nanos);
     let ip = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2];

@@ -5,25 +5,25 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use crate::support::{Family, Host, Lab, Process};
-use gatepost::source::live::{Choice, Kind, Live, LiveError, Settings};
-use gatepost::source::{Lost, PacketSource};
+use gatepost::source::live::{CaptureSettings, LiveCapture, LiveError, SourceChoice, SourceKind};
+use gatepost::source::{CaptureLoss, PacketSource};
 use gatepost::time::Timestamp;
-use gatepost::wire::{Decoded, Decoder, Talk};
+use gatepost::wire::{Decoded, Decoder, SyntheticConnection};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 const PORT: u16 = 25;
 
-fn settings(interfaces: &[&str]) -> Settings {
-    Settings {
-        choice: Choice::Pcap,
+fn settings(interfaces: &[&str]) -> CaptureSettings {
+    CaptureSettings {
+        choice: SourceChoice::Pcap,
         interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
         ports: vec![PORT],
-        buffer: Settings::BUFFER,
+        buffer: CaptureSettings::BUFFER,
     }
 }
 
-fn open(host: &Host, settings: &Settings) -> Live {
-    host.in_thread(|| Live::open(settings)).unwrap()
+fn open(host: &Host, settings: &CaptureSettings) -> LiveCapture {
+    host.in_thread(|| LiveCapture::open(settings)).unwrap()
 }
 
 /// What of a TCP segment these tests look at.
@@ -46,7 +46,7 @@ impl Seen {
 }
 
 /// Everything until nothing comes for two pauses; and what was said to be wrong meanwhile.
-fn drain(live: &mut Live) -> (Vec<Seen>, Vec<LiveError>) {
+fn drain(live: &mut LiveCapture) -> (Vec<Seen>, Vec<LiveError>) {
     let (mut seen, mut errors) = (Vec::new(), Vec::new());
     let mut decoder = Decoder::new();
     let mut quiet = 0;
@@ -141,7 +141,7 @@ fn whole_sessions_of_both_families() {
     let (seen, errors) = drain(&mut live);
     assert!(errors.is_empty(), "{errors:?}");
     check_sessions(&seen, 100, 100_000);
-    assert_eq!(live.lost(), Lost::default());
+    assert_eq!(live.loss(), CaptureLoss::default());
     let (seen, errors) = drain(&mut between);
     assert!(errors.is_empty(), "{errors:?}");
     check_sessions(&seen, 200, 100_000);
@@ -167,9 +167,9 @@ fn knocks(seen: &[Seen]) -> (usize, usize) {
 fn what_nobody_takes_in_time_is_counted() {
     const KNOCKS: usize = 6000;
     let Some(lab) = Lab::new("what_nobody_takes_in_time_is_counted") else { return };
-    let small = Settings { buffer: 1 << 20, ..settings(&["gateway"]) };
+    let small = CaptureSettings { buffer: 1 << 20, ..settings(&["gateway"]) };
     let mut live = open(&lab.server, &small);
-    let on_lo = Settings { buffer: 1 << 20, ..settings(&["lo"]) };
+    let on_lo = CaptureSettings { buffer: 1 << 20, ..settings(&["lo"]) };
     let mut loopback = open(&lab.server, &on_lo);
     for family in Family::ALL {
         knock(&lab.client, lab.server_ip(family), KNOCKS / 2);
@@ -179,18 +179,18 @@ fn what_nobody_takes_in_time_is_counted() {
         let (seen, errors) = drain(live);
         assert!(errors.is_empty(), "{errors:?}");
         let (openings, answers) = knocks(&seen);
-        let lost = live.lost();
-        assert!(lost.openings > 0 && lost.packets > 0, "nothing was lost: {lost:?}");
-        assert_eq!(openings as u64 + lost.openings, KNOCKS as u64, "{lost:?}");
+        let lost = live.loss();
+        assert!(lost.syns > 0 && lost.packets > 0, "nothing was lost: {lost:?}");
+        assert_eq!(openings as u64 + lost.syns, KNOCKS as u64, "{lost:?}");
         // Beside them there may be what neighbours say with hop-by-hop options (RFC 3810), lost or seen.
         assert!(answers as u64 + lost.packets >= KNOCKS as u64, "{answers} {lost:?}");
         // It goes on, and what it counted stays counted.
         assert!(openings > 0 && answers > 0);
     }
     knock(&lab.client, lab.server_ip(Family::Ipv6), 3);
-    let before = live.lost();
+    let before = live.loss();
     let (seen, _) = drain(&mut live);
-    assert_eq!((knocks(&seen), live.lost()), ((3, 3), before));
+    assert_eq!((knocks(&seen), live.loss()), ((3, 3), before));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn an_interface_that_goes_is_told_once() {
     assert!(said[0].ends_with("; no interface is left"), "{said:?}");
     assert!(matches!(errors[1], LiveError::Over), "{said:?}");
     assert!(matches!(one.next(), Err(LiveError::Over)));
-    assert_eq!(one.lost(), Lost::default());
+    assert_eq!(one.loss(), CaptureLoss::default());
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn tagged_handshake(family: Family, tags: usize) -> Vec<Vec<u8>> {
         Family::Ipv6 => ("[2001:db8:7::1]:40000", "[2001:db8:7::2]:25"),
     };
     let mut frames = Vec::new();
-    let mut talk = Talk::new(client.parse().unwrap(), server.parse().unwrap());
+    let mut talk = SyntheticConnection::new(client.parse().unwrap(), server.parse().unwrap());
     talk.open(Timestamp::default(), &mut |_, packet, _| {
         let mut frame = [[2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 8]].concat();
         // 802.1ad outside, 802.1Q inside.
@@ -289,8 +289,8 @@ fn tags_are_seen_through() {
 #[test]
 fn interfaces_are_chosen() {
     let Some(lab) = Lab::new("interfaces_are_chosen") else { return };
-    let names = |settings: &Settings| {
-        let live = lab.gateway.in_thread(|| Live::open(settings));
+    let names = |settings: &CaptureSettings| {
+        let live = lab.gateway.in_thread(|| LiveCapture::open(settings));
         live.map(|live| live.interfaces().iter().map(|one| one.name.clone()).collect::<Vec<_>>())
             .map_err(|error| error.to_string())
     };
@@ -309,24 +309,28 @@ fn interfaces_are_chosen() {
 fn the_rights_of_a_process_decide() {
     let Some(lab) = Lab::new("the_rights_of_a_process_decide") else { return };
     let open = |choice, taken: CapabilitySet| {
-        let settings = Settings { choice, ..settings(&["client"]) };
+        let settings = CaptureSettings { choice, ..settings(&["client"]) };
         lab.gateway.in_thread(|| {
             let mut sets = capabilities(None).unwrap();
             sets.effective -= taken;
             // Of this thread only.
             set_capabilities(None, sets).unwrap();
-            Live::open(&settings)
+            LiveCapture::open(&settings)
         })
     };
     let raw = CapabilitySet::NET_RAW;
     let admin = CapabilitySet::SYS_ADMIN;
     let ebpf = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | admin;
-    let live = open(Choice::Pcap, CapabilitySet::all() - raw).unwrap();
-    assert_eq!((live.kind(), live.why()), (Kind::Pcap, None));
-    let live = open(Choice::Auto, ebpf).unwrap();
-    assert_eq!(live.kind(), Kind::Pcap);
-    assert!(live.why().is_some_and(|why| why.contains("eBPF")), "{:?}", live.why());
-    for (choice, taken) in [(Choice::Pcap, raw), (Choice::Auto, CapabilitySet::all())] {
+    let live = open(SourceChoice::Pcap, CapabilitySet::all() - raw).unwrap();
+    assert_eq!((live.kind(), live.choice_reason()), (SourceKind::Pcap, None));
+    let live = open(SourceChoice::Auto, ebpf).unwrap();
+    assert_eq!(live.kind(), SourceKind::Pcap);
+    assert!(
+        live.choice_reason().is_some_and(|why| why.contains("eBPF")),
+        "{:?}",
+        live.choice_reason()
+    );
+    for (choice, taken) in [(SourceChoice::Pcap, raw), (SourceChoice::Auto, CapabilitySet::all())] {
         let error = open(choice, taken).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("libpcap needs CAP_NET_RAW, which this process lacks"), "{error}");
         assert!(error.contains("setcap cap_net_raw,"), "{error}");

@@ -15,7 +15,7 @@ use gatepost::addr::Side;
 use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, PacketCounts, Transcripts};
 use gatepost::engine::{Anomaly, Profile, Tls, TransactionRecord, TranscriptItem};
 use gatepost::source::{CaptureFile, PacketSource};
-use gatepost::stream::{FlowOutcome, Limits, Ports};
+use gatepost::stream::{FlowLimits, FlowOutcome, WatchedPorts};
 use gatepost::wire::{Decoded, Decoder, IcmpKind};
 
 /// One thing in which tshark's account of a flow is another than ours, and why ours is right.
@@ -350,8 +350,8 @@ fn single_captures() {
 fn replay(file: &Path) -> (Vec<FinishedSession>, PacketCounts) {
     let mut analyzer = Analyzer::new(AnalyzerSettings {
         profile: Arc::new(Profile::default()),
-        ports: Ports::default(),
-        limits: Limits::default(),
+        ports: WatchedPorts::default(),
+        limits: FlowLimits::default(),
         observer: Arc::new(()),
         transcripts: Transcripts::All,
         numbered: 0,

@@ -1,4 +1,5 @@
-//! What tshark makes of the same octets: of every packet of real captures, and of the packets that `Talk` writes.
+//! What tshark makes of the same octets: of every packet of real captures, and of the packets that
+//! `SyntheticConnection` makes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,7 +10,7 @@ use std::process::Command;
 use crate::support::shared;
 use gatepost::addr::Side;
 use gatepost::time::Timestamp;
-use gatepost::wire::{Decoded, Decoder, LinkType, Packet, Talk};
+use gatepost::wire::{Decoded, Decoder, LinkType, Packet, SyntheticConnection};
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
 /// Differences that are right: file, packet, what it is to us, and why.
@@ -89,7 +90,7 @@ fn read(file: &Path) -> BTreeMap<u64, String> {
             }
             Decoded::Udp(datagram) => format!("udp {} {}", datagram.src, datagram.dst),
             Decoded::Icmp(error) => format!("icmp {}", error.from),
-            Decoded::Damaged(damage) => format!("damaged {damage:?}"),
+            Decoded::Error(damage) => format!("damaged {damage:?}"),
             Decoded::Fragment | Decoded::Other => return,
         };
         found.insert(number, text);
@@ -196,7 +197,7 @@ fn tshark_has_nothing_to_say_against_a_talk() {
             }
             file.extend(octets);
         };
-        let mut talk = Talk::new(client.parse().unwrap(), server.parse().unwrap());
+        let mut talk = SyntheticConnection::new(client.parse().unwrap(), server.parse().unwrap());
         let mut nanos = 1_767_323_045_678_901_234;
         let mut at = || {
             nanos += 1_000_000;

@@ -18,7 +18,7 @@ use super::output::{cannot_write, create};
 use crate::cli::RecordArgs;
 use crate::config::Config;
 use crate::control::{self, ControlRequest};
-use crate::recording::{Framing, Selection};
+use crate::recording::{FrameDecoder, RecordingFilter};
 use crate::redact::{Key, Redactor};
 
 /// Octets read from the gateway at once.
@@ -37,7 +37,7 @@ pub(super) async fn record(wanted: RecordArgs) -> anyhow::Result<ExitCode> {
         false => None,
     };
     let RecordArgs { family, client, content, .. } = wanted;
-    let selection = Selection { family, client, content };
+    let selection = RecordingFilter { family, client, content };
     let mut stream = control::request(&socket, &ControlRequest::Record(selection)).await?;
     // Only now: without a gateway there shall be no empty file.
     let scribe = Scribe::new(open(&wanted)?, wanted.count);
@@ -52,7 +52,7 @@ pub(super) async fn record(wanted: RecordArgs) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
     let mut over = Box::pin(sleep(wanted.duration.unwrap_or(FOR_EVER)));
-    let mut input = Input { framing: Framing::default(), redactor };
+    let mut input = Input { framing: FrameDecoder::default(), redactor };
     let mut chunk = vec![0; READ];
     let why = loop {
         let read = tokio::select! {
@@ -74,7 +74,7 @@ pub(super) async fn record(wanted: RecordArgs) -> anyhow::Result<ExitCode> {
 
 /// From the gateway's octets to what the scribe writes.
 struct Input {
-    framing: Framing,
+    framing: FrameDecoder,
     redactor: Option<Redactor>,
 }
 

@@ -7,17 +7,17 @@ use std::fmt;
 use std::io::{self, Write};
 
 use crate::addr::Side;
-use crate::recording::{Frame, Omission, What};
-use crate::source::Writer;
+use crate::recording::{Frame, FrameBody, Omission};
+use crate::source::PcapngWriter;
 use crate::time::Timestamp;
-use crate::wire::{LinkType, Talk};
+use crate::wire::{LinkType, SyntheticConnection};
 
 /// The interface's name in the file.
 const INTERFACE: &str = "gatepost";
 
 pub(super) struct Scribe<W: Write> {
-    writer: Writer<W>,
-    talks: HashMap<u64, Talk>,
+    writer: PcapngWriter<W>,
+    talks: HashMap<u64, SyntheticConnection>,
     /// Sessions to write; later ones are not.
     wanted: Option<u64>,
     tally: Tally,
@@ -38,35 +38,37 @@ pub(super) struct Tally {
 impl<W: Write> Scribe<W> {
     /// Writes the head of the file.
     pub(super) fn new(to: W, wanted: Option<u64>) -> io::Result<Self> {
-        let writer = Writer::new(to, LinkType::Raw, 0, INTERFACE)?;
+        let writer = PcapngWriter::new(to, LinkType::Raw, 0, INTERFACE)?;
         Ok(Self { writer, talks: HashMap::new(), wanted, tally: Tally::default() })
     }
 
     pub(super) fn frame(&mut self, frame: Frame) -> io::Result<()> {
         let Frame { session, at, what } = frame;
         match what {
-            What::Begin { client, server } => {
+            FrameBody::Begin { client, server } => {
                 if self.wanted.is_some_and(|wanted| self.tally.begun >= wanted) {
                     return Ok(());
                 }
                 self.tally.begun += 1;
-                let mut talk = Talk::new(client, server);
+                let mut talk = SyntheticConnection::new(client, server);
                 let written = self.write(|emit| talk.open(at, emit));
                 self.talks.insert(session, talk);
                 written
             }
-            What::Said { from, octets } => self.talk(session, |talk, tally, emit| {
+            FrameBody::Data { from, bytes: octets } => self.talk(session, |talk, tally, emit| {
                 tally.octets += octets.len() as u64;
                 talk.say(from, &octets, at, emit);
             }),
-            What::Omitted { from, count, why } => self.talk(session, |talk, tally, emit| {
-                *tally.of(why) += count;
-                talk.omit(from, count, at, emit);
-            }),
-            What::ClientClosed => {
+            FrameBody::Omitted { from, count, reason } => {
+                self.talk(session, |talk, tally, emit| {
+                    *tally.of(reason) += count;
+                    talk.omit(from, count, at, emit);
+                })
+            }
+            FrameBody::ClientClosed => {
                 self.talk(session, |talk, _, emit| talk.close(Side::Client, at, emit))
             }
-            What::End { reset, ending } => {
+            FrameBody::End { reset, ending } => {
                 let Some(mut talk) = self.talks.remove(&session) else {
                     return Ok(());
                 };
@@ -94,7 +96,7 @@ impl<W: Write> Scribe<W> {
                 }
                 Ok(())
             }
-            What::Missed { sessions } => {
+            FrameBody::Missed { sessions } => {
                 self.tally.missed += sessions;
                 Ok(())
             }
@@ -114,7 +116,7 @@ impl<W: Write> Scribe<W> {
     fn talk(
         &mut self,
         session: u64,
-        what: impl FnOnce(&mut Talk, &mut Tally, &mut dyn FnMut(Timestamp, &[u8], u32)),
+        what: impl FnOnce(&mut SyntheticConnection, &mut Tally, &mut dyn FnMut(Timestamp, &[u8], u32)),
     ) -> io::Result<()> {
         let Some(mut talk) = self.talks.remove(&session) else {
             return Ok(()); // More than as many as wanted.
@@ -141,9 +143,9 @@ impl<W: Write> Scribe<W> {
 }
 
 impl Tally {
-    const fn of(&mut self, why: Omission) -> &mut u64 {
-        match why {
-            Omission::Unseen => &mut self.unseen,
+    const fn of(&mut self, reason: Omission) -> &mut u64 {
+        match reason {
+            Omission::Uninspected => &mut self.unseen,
             Omission::Overflow => &mut self.overflow,
             Omission::Redacted => &mut self.redacted,
         }
@@ -183,16 +185,16 @@ mod tests {
     use crate::analyzer::{AnalyzerSettings, Transcripts};
     use crate::app::reading::Reading;
     use crate::engine::Profile;
-    use crate::recording::Ending;
+    use crate::recording::EndSummary;
     use crate::source::{CaptureFile, PacketSource as _};
-    use crate::stream::{Limits, Ports};
+    use crate::stream::{FlowLimits, WatchedPorts};
 
     fn frames(session: u64, reset: bool, answers: Option<&str>) -> Vec<Frame> {
-        let said = |from, text: &str| What::Said { from, octets: text.as_bytes().to_vec() };
+        let said = |from, text: &str| FrameBody::Data { from, bytes: text.as_bytes().to_vec() };
         // The same ports again and again.
         let client: SocketAddr = "[2001:db8::25]:40000".parse().unwrap();
         let server: SocketAddr = "[2001:db8::1]:25".parse().unwrap();
-        let ending = Ending {
+        let ending = EndSummary {
             verdict: "accept".to_owned(),
             rule: None,
             reason: None,
@@ -200,11 +202,11 @@ mod tests {
             answers: answers.map(str::to_owned),
         };
         let whats = [
-            What::Begin { client, server },
+            FrameBody::Begin { client, server },
             said(Side::Server, "220 mx.b.example\r\n"),
             said(Side::Client, "QUIT\r\n"),
             said(Side::Server, "221 bye\r\n"),
-            What::End { reset, ending },
+            FrameBody::End { reset, ending },
         ];
         let at = |n: u64| Timestamp::from_nanos(session * 10_000_000_000 + n * 1_000_000);
         let numbered = (0..).zip(whats);
@@ -216,8 +218,8 @@ mod tests {
         let mut file = CaptureFile::from_reader(Path::new("a"), file, 0).unwrap();
         let settings = AnalyzerSettings {
             profile: Arc::new(Profile::default()),
-            ports: Ports::new(vec![25]),
-            limits: Limits::default(),
+            ports: WatchedPorts::new(vec![25]),
+            limits: FlowLimits::default(),
             observer: Arc::new(()),
             transcripts: Transcripts::None,
             numbered: 0,

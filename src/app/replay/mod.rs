@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::engine::{Observe, Profile};
 use crate::metrics::{ExpositionFormat, Metrics};
 use crate::source::{CaptureFile, PacketSource as _};
-use crate::stream::{Limits, Ports};
+use crate::stream::{FlowLimits, WatchedPorts};
 use crate::traffic::Traffic;
 
 pub(super) async fn replay(asked: &ReplayArgs) -> anyhow::Result<ExitCode> {
@@ -44,8 +44,8 @@ async fn tell(asked: &ReplayArgs) -> anyhow::Result<ExitCode> {
     };
     let settings = AnalyzerSettings {
         profile: Arc::new(config.map_or_else(Profile::default, |config| config.relay.profile())),
-        ports: Ports::new(Ports::besides(&asked.ports)),
-        limits: Limits::default(),
+        ports: WatchedPorts::new(WatchedPorts::with_defaults(&asked.ports)),
+        limits: FlowLimits::default(),
         observer,
         transcripts: Transcripts::None,
         numbered: 0,
@@ -69,7 +69,7 @@ async fn tell(asked: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     let evidence = replayer.traffic.evidence();
     let known = !replayer.traffic.ours().is_empty();
-    replayer.telling.end(&Ports::besides(&asked.ports), known.then_some(&evidence))?;
+    replayer.telling.end(&WatchedPorts::with_defaults(&asked.ports), known.then_some(&evidence))?;
     if let (Some(metrics), Some(path)) = (metrics, &asked.metrics_out) {
         metrics.set_evidence(&evidence);
         fs::write(path, metrics.encode(ExpositionFormat::Text)).with_context(|| {

@@ -17,7 +17,7 @@ use crate::stream;
 use crate::time::Timestamp;
 use crate::traffic::Evidence;
 use crate::traffic::fallback::Fallback;
-use crate::wire::Damage;
+use crate::wire::DecodeError;
 
 pub(super) struct Telling {
     form: Form,
@@ -146,11 +146,14 @@ impl Telling {
     /// Packets of a file that nothing could be made of.
     pub(super) fn unread(&mut self, file: &str, counts: &PacketCounts) -> anyhow::Result<()> {
         for (damage, count) in &counts.damaged {
-            let link = counts.unknown_link.filter(|_| *damage == Damage::Link);
+            let link = counts.unknown_link.filter(|_| *damage == DecodeError::UnsupportedLink);
             let link =
                 link.map_or_else(String::new, |link| format!(" (LINKTYPE {})", link.number()));
             let packets = if *count == 1 { "packet" } else { "packets" };
-            self.damage(file, &format!("{file}: {count} {packets} {}{link}", damage.why()))?;
+            self.damage(
+                file,
+                &format!("{file}: {count} {packets} {}{link}", damage.description()),
+            )?;
         }
         Ok(())
     }
@@ -159,12 +162,12 @@ impl Telling {
     pub(super) fn given_up(
         &mut self,
         file: &str,
-        counts: &stream::Counts,
+        counts: &stream::StreamCounters,
         dns: &PassiveDns,
     ) -> anyhow::Result<()> {
         for (count, what) in [
             (counts.evicted, "flows were given up: too many at once"),
-            (counts.octets_given_up, "octets were not waited for: too much was out of order"),
+            (counts.bytes_given_up, "octets were not waited for: too much was out of order"),
             (dns.dropped(), "DNS answers were forgotten: too many"),
         ] {
             if count > 0 {

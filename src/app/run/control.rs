@@ -8,7 +8,7 @@ use crate::control::{
     self, ControlConnection, ControlListener, ControlRequest, ControlResponse, DoorChange,
 };
 use crate::lookup::LookupService;
-use crate::recording::Selection;
+use crate::recording::RecordingFilter;
 use crate::relay::Taps;
 use crate::report::{LogLevel, SessionLog};
 
@@ -88,7 +88,7 @@ async fn turn_door(
 /// Tells a recorder of sessions until it hangs up.
 async fn feed(
     recorders: &Arc<Taps>,
-    selection: Selection,
+    selection: RecordingFilter,
     mut connection: ControlConnection,
     log: &SessionLog,
 ) {

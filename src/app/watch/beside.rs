@@ -16,9 +16,9 @@ use crate::app::reading::{Reading, Told};
 use crate::engine::{Event, Observe, Profile, SessionRecord};
 use crate::metrics::Metrics;
 use crate::report::{LogLevel, SessionLog};
-use crate::source::Lost;
-use crate::source::live::{self, Live, LiveError};
-use crate::stream::{Limits, Ports};
+use crate::source::CaptureLoss;
+use crate::source::live::{self, LiveCapture, LiveError};
+use crate::stream::{FlowLimits, WatchedPorts};
 use crate::traffic::Traffic;
 use crate::traffic::fallback::Fallback;
 use crate::wire::Packet;
@@ -39,7 +39,7 @@ impl Beside {
     /// # Errors
     /// There is no thread for it.
     pub(in crate::app) fn start(
-        settings: live::Settings,
+        settings: live::CaptureSettings,
         upstreams: &[SocketAddr],
         metrics: Arc<Metrics>,
         log: Arc<SessionLog>,
@@ -63,7 +63,7 @@ impl Beside {
 }
 
 struct Post {
-    settings: live::Settings,
+    settings: live::CaptureSettings,
     upstreams: Vec<std::net::IpAddr>,
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
@@ -108,7 +108,7 @@ impl Post {
 
     /// Watches until told to end, or the source fails.
     fn once(&mut self) -> Result<(), Failure> {
-        let live = Live::open(&self.settings)?;
+        let live = LiveCapture::open(&self.settings)?;
         self.log.notice(LogLevel::Info, &watching(&live));
         let upstreams = self.upstreams.iter().map(|ip| (*ip).into());
         let ours = ours(&live, []);
@@ -118,8 +118,8 @@ impl Post {
             .unwrap_or_else(|| (Traffic::new(ours).excluding(Networks::new(upstreams)), 0));
         let settings = AnalyzerSettings {
             profile: Arc::new(Profile::default()),
-            ports: Ports::new(self.settings.ports.iter().copied()),
-            limits: Limits::default(),
+            ports: WatchedPorts::new(self.settings.ports.iter().copied()),
+            limits: FlowLimits::default(),
             observer: Arc::new(Desyncs(Arc::clone(&self.metrics))),
             transcripts: Transcripts::None,
             numbered,
@@ -165,7 +165,7 @@ impl Listener for Noting<'_> {
         Ok(())
     }
 
-    fn look(&mut self, _: &Reading, _: Lost) -> anyhow::Result<()> {
+    fn look(&mut self, _: &Reading, _: CaptureLoss) -> anyhow::Result<()> {
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::app::output::{cannot_write, create};
-use crate::source::live::{Interface, LiveWriter};
+use crate::source::live::{LiveWriter, WatchedInterface};
 use crate::wire::Packet;
 
 pub(super) struct Copy {
@@ -20,7 +20,7 @@ impl Copy {
     pub(super) fn create(
         path: &Path,
         force: bool,
-        interfaces: &[Interface],
+        interfaces: &[WatchedInterface],
     ) -> anyhow::Result<Self> {
         let file = BufWriter::new(create(path, force)?);
         let writer = LiveWriter::new(file, interfaces).with_context(|| cannot_write(path))?;

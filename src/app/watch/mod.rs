@@ -37,8 +37,8 @@ use crate::engine::{Observe, Profile};
 use crate::metrics::Metrics;
 use crate::metrics::http::{self, HealthState, ReadyState};
 use crate::report::watch::{CaptureSource, SessionTable, frame, joined_names};
-use crate::source::live::{self, Choice, Kind, Live};
-use crate::stream::{Limits, Ports};
+use crate::source::live::{self, LiveCapture, SourceChoice, SourceKind};
+use crate::stream::{FlowLimits, WatchedPorts};
 
 /// How often the view is drawn.
 const DRAW: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ const LAST_LINES: Duration = Duration::from_secs(5);
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 pub(super) async fn watch(asked: &WatchArgs) -> anyhow::Result<ExitCode> {
-    let live = Live::open(&settings(asked))?;
+    let live = LiveCapture::open(&settings(asked))?;
     let post = post(&live);
     let metrics = match asked.metrics {
         Some(address) => Some(Served::at(address).await?),
@@ -87,20 +87,20 @@ pub(super) async fn watch(asked: &WatchArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn settings(asked: &WatchArgs) -> live::Settings {
-    live::Settings {
+fn settings(asked: &WatchArgs) -> live::CaptureSettings {
+    live::CaptureSettings {
         choice: match asked.source {
-            WatchSource::Auto => Choice::Auto,
-            WatchSource::Ebpf => Choice::Ebpf,
-            WatchSource::Pcap => Choice::Pcap,
+            WatchSource::Auto => SourceChoice::Auto,
+            WatchSource::Ebpf => SourceChoice::Ebpf,
+            WatchSource::Pcap => SourceChoice::Pcap,
         },
         interfaces: asked.interfaces.clone(),
-        ports: Ports::besides(&asked.ports),
+        ports: WatchedPorts::with_defaults(&asked.ports),
         buffer: asked.buffer,
     }
 }
 
-fn post(live: &Live) -> CaptureSource {
+fn post(live: &LiveCapture) -> CaptureSource {
     CaptureSource {
         source: source(live.kind()).to_owned(),
         interfaces: live.interfaces().iter().map(|interface| interface.name.clone()).collect(),
@@ -108,11 +108,11 @@ fn post(live: &Live) -> CaptureSource {
 }
 
 /// `watching eth0 and eth1 by libpcap, since eBPF needs CAP_BPF, which this process lacks`
-fn watching(live: &Live) -> String {
+fn watching(live: &LiveCapture) -> String {
     let post = post(live);
-    let why = live.why().map_or_else(String::new, |why| format!(", since {why}"));
+    let why = live.choice_reason().map_or_else(String::new, |why| format!(", since {why}"));
     // Of libpcap nobody expects them: there it is no lack to tell.
-    let sockets = live.without_sockets().filter(|_| live.kind() == Kind::Ebpf);
+    let sockets = live.socket_events_unavailable().filter(|_| live.kind() == SourceKind::Ebpf);
     let less = sockets.map_or_else(String::new, |lack| {
         format!("; without the round-trip times of sockets: {lack}")
     });
@@ -152,7 +152,7 @@ struct Watcher {
 
 impl Watcher {
     fn start(
-        live: Live,
+        live: LiveCapture,
         asked: &WatchArgs,
         mut telling: Telling,
         metrics: Option<Arc<Metrics>>,
@@ -163,8 +163,8 @@ impl Watcher {
         };
         let settings = AnalyzerSettings {
             profile: Arc::new(Profile::default()),
-            ports: Ports::new(Ports::besides(&asked.ports)),
-            limits: Limits::default(),
+            ports: WatchedPorts::new(WatchedPorts::with_defaults(&asked.ports)),
+            limits: FlowLimits::default(),
             observer,
             transcripts: Transcripts::None,
             numbered: 0,

@@ -17,7 +17,7 @@ use crate::report::replay::{
 use crate::report::watch::{
     CaptureLosses, CaptureSource, PendingConnections, SessionTable, WatchView, json_losses, summary,
 };
-use crate::source::Lost;
+use crate::source::CaptureLoss;
 use crate::source::live::LiveError;
 use crate::traffic::fallback::Fallback;
 use crate::wire::Packet;
@@ -142,7 +142,7 @@ impl Listener for Telling {
         }
     }
 
-    fn look(&mut self, reading: &Reading, lost: Lost) -> anyhow::Result<()> {
+    fn look(&mut self, reading: &Reading, lost: CaptureLoss) -> anyhow::Result<()> {
         if let Some(copy) = &mut self.copy {
             copy.flush()?;
         }
@@ -181,15 +181,15 @@ impl Listener for Telling {
     }
 }
 
-fn losses(reading: &Reading, lost: Lost, desyncs: u64) -> CaptureLosses {
+fn losses(reading: &Reading, lost: CaptureLoss, desyncs: u64) -> CaptureLosses {
     let counts = reading.analyst().stream_counts();
     CaptureLosses {
-        openings: lost.openings,
+        openings: lost.syns,
         packets: lost.packets,
-        not_captured: counts.octets_not_captured,
-        cut: counts.octets_cut,
-        given_up: counts.octets_given_up,
-        unfinished: counts.octets_unfinished,
+        not_captured: counts.bytes_not_captured,
+        cut: counts.bytes_cut,
+        given_up: counts.bytes_given_up,
+        unfinished: counts.bytes_unfinished,
         desyncs,
     }
 }

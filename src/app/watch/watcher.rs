@@ -10,8 +10,8 @@ use crate::addr::Networks;
 use crate::analyzer::FinishedSession;
 use crate::app::reading::Reading;
 use crate::metrics::Metrics;
-use crate::source::live::{Kind, Live, LiveError};
-use crate::source::{Lost, PacketSource as _};
+use crate::source::live::{LiveCapture, LiveError, SourceKind};
+use crate::source::{CaptureLoss, PacketSource as _};
 use crate::time::Timestamp;
 use crate::traffic::fallback::Fallback;
 use crate::wire::Packet;
@@ -34,7 +34,7 @@ pub(super) trait Listener {
     fn fall_back(&mut self, pair: &Fallback) -> anyhow::Result<()>;
 
     /// Once a second, and at the end.
-    fn look(&mut self, reading: &Reading, lost: Lost) -> anyhow::Result<()>;
+    fn look(&mut self, reading: &Reading, lost: CaptureLoss) -> anyhow::Result<()>;
 
     /// Something is wrong that the others of the interfaces go on without.
     fn trouble(&mut self, what: &LiveError) -> anyhow::Result<()>;
@@ -56,18 +56,18 @@ pub(super) enum Failure {
 
 /// Watches until `stop`, an error, or the listener is content; tells what is open then as it stands, whatever the reason.
 pub(super) fn watch(
-    mut live: Live,
+    mut live: LiveCapture,
     reading: &mut Reading,
     listener: &mut dyn Listener,
     stop: &AtomicBool,
     metrics: Option<&Metrics>,
 ) -> Result<(), Failure> {
-    let mut ledger = Ledger { metrics, lost: Lost::default() };
+    let mut ledger = Ledger { metrics, lost: CaptureLoss::default() };
     let capturing = |captures| metrics.inspect(|metrics| metrics.set_capturing(captures));
     capturing(true);
     let ended = follow(&mut live, reading, listener, stop, &mut ledger);
     capturing(false);
-    let lost = live.lost();
+    let lost = live.loss();
     drop(live);
     if let Err(Failure::Listener(_)) = ended {
         return ended;
@@ -82,14 +82,14 @@ pub(super) fn watch(
 /// What the metrics know of the source, and what it proved.
 struct Ledger<'a> {
     metrics: Option<&'a Metrics>,
-    lost: Lost,
+    lost: CaptureLoss,
 }
 
 impl Ledger<'_> {
-    fn enter(&mut self, reading: &Reading, lost: Lost) {
+    fn enter(&mut self, reading: &Reading, lost: CaptureLoss) {
         let Some(metrics) = self.metrics else { return };
         metrics.add_capture_drops(
-            lost.openings.saturating_sub(self.lost.openings),
+            lost.syns.saturating_sub(self.lost.syns),
             lost.packets.saturating_sub(self.lost.packets),
         );
         metrics.set_evidence(&reading.traffic().evidence());
@@ -98,7 +98,7 @@ impl Ledger<'_> {
 }
 
 fn follow(
-    live: &mut Live,
+    live: &mut LiveCapture,
     reading: &mut Reading,
     listener: &mut dyn Listener,
     stop: &AtomicBool,
@@ -122,7 +122,7 @@ fn follow(
                 false
             }
         };
-        while let Some(facts) = live.socket() {
+        while let Some(facts) = live.next_socket_event() {
             reading.socket(&facts);
         }
         if idle {
@@ -144,7 +144,7 @@ fn follow(
         }
         if Instant::now() >= next_look {
             next_look = Instant::now() + LOOK;
-            let lost = live.lost();
+            let lost = live.loss();
             ledger.enter(reading, lost);
             listener.look(reading, lost)?;
         }
@@ -166,15 +166,15 @@ fn now() -> Timestamp {
 }
 
 /// The addresses of the watched interfaces, and `more`.
-pub(super) fn ours(live: &Live, more: impl IntoIterator<Item = ipnet::IpNet>) -> Networks {
+pub(super) fn ours(live: &LiveCapture, more: impl IntoIterator<Item = ipnet::IpNet>) -> Networks {
     let own = live.interfaces().iter().flat_map(|interface| &interface.addresses);
     Networks::new(own.map(|net| net.addr().into()).chain(more))
 }
 
 /// `eBPF` or `libpcap`
-pub(super) const fn source(kind: Kind) -> &'static str {
+pub(super) const fn source(kind: SourceKind) -> &'static str {
     match kind {
-        Kind::Ebpf => "eBPF",
-        Kind::Pcap => "libpcap",
+        SourceKind::Ebpf => "eBPF",
+        SourceKind::Pcap => "libpcap",
     }
 }

@@ -30,7 +30,7 @@ use crate::addr::Family;
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
 use crate::source::live;
-use crate::stream::Ports;
+use crate::stream::WatchedPorts;
 use crate::{engine, intercept, relay};
 
 const INTERCEPT_PORT: u16 = 25;
@@ -137,12 +137,12 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     })
 }
 
-fn watching(section: Watch) -> live::Settings {
-    live::Settings {
+fn watching(section: Watch) -> live::CaptureSettings {
+    live::CaptureSettings {
         choice: section.source.or_default(),
         interfaces: plain(section.interfaces.or_default()),
-        ports: Ports::besides(&plain(section.ports.or_default())),
-        buffer: section.buffer.or(live::Settings::BUFFER),
+        ports: WatchedPorts::with_defaults(&plain(section.ports.or_default())),
+        buffer: section.buffer.or(live::CaptureSettings::BUFFER),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::policy::{AccessRule, PolicyAction};
 use crate::relay::{RelayLimits, UpstreamIdentity};
 use crate::report::{LogFormat, LogSettings, status};
 use crate::smtp::Keyword;
-use crate::source::live::Choice;
+use crate::source::live::SourceChoice;
 
 type List<T> = Field<Vec<Spanned<T>>>;
 
@@ -326,14 +326,15 @@ fn account(value: &Value<'_>) -> Read<String> {
 
 pub(super) struct Watch {
     pub(super) begins: bool,
-    pub(super) source: Field<Choice>,
+    pub(super) source: Field<SourceChoice>,
     pub(super) interfaces: List<String>,
     pub(super) ports: List<u16>,
     pub(super) buffer: Field<usize>,
 }
 
 pub(super) fn watch(section: &mut Section<'_, '_, '_>) -> Watch {
-    let sources = [("auto", Choice::Auto), ("ebpf", Choice::Ebpf), ("pcap", Choice::Pcap)];
+    let sources =
+        [("auto", SourceChoice::Auto), ("ebpf", SourceChoice::Ebpf), ("pcap", SourceChoice::Pcap)];
     Watch {
         begins: section.begins().is_some(),
         source: section.read("source", one_of(&sources)),

@@ -38,7 +38,7 @@ fn flow(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> FlowFacts
         outcome,
         handshake: established.then_some(Duration::from_millis(12)),
         syns: 1,
-        octets: [400, 300],
+        bytes: [400, 300],
         data_segments: [8, 7],
         retransmits: [1, 0],
         gaps: 0,

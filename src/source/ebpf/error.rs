@@ -5,13 +5,13 @@ use std::io;
 
 use aya::programs::ProgramError;
 
-use crate::source::rights::{HOW, Lack};
+use crate::source::capabilities::{CAPABILITY_HINT, MissingCapabilities};
 
 /// Why packets cannot be captured by eBPF, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::source) enum EbpfError {
-    #[error("{0}; {HOW}")]
-    Right(Lack),
+    #[error("{0}; {CAPABILITY_HINT}")]
+    Right(MissingCapabilities),
     /// It has the capabilities, as far as it sees.
     #[error(
         "the kernel does not permit to {what} ({reason}), although this process has the capabilities: are \

@@ -1,7 +1,7 @@
 //! Packets that programs in the kernel hand up: headers, and payload only where it is SMTP's control dialogue.
 //!
 //! Layer 4. aya loads what `build.rs` compiles of `src/bpf`. Attached by tcx (Linux 6.6), else as filters of clsact (5.8).
-//! Two rings of the kernel bring records: SYNs of clients have one of their own, which hardly ever overflows. Records of
+//! Two rings of the kernel bring records: SYNs of clients have one of their own, which hardly ever overflows. PcapReader of
 //! both are merged by time.
 
 mod error;
@@ -24,9 +24,9 @@ pub(in crate::source) use error::EbpfError;
 
 use self::programs::{Attach, Programs};
 use self::record::{Header, Record};
-use super::live::{Interface, PAUSE};
-use super::{Lost, PacketSource};
-use crate::stream::SocketFacts;
+use super::live::{POLL_TIMEOUT, WatchedInterface};
+use super::{CaptureLoss, PacketSource};
+use crate::stream::SocketEvent;
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Packet};
 
@@ -34,8 +34,8 @@ use crate::wire::{LinkType, Packet};
 /// would cost more than all else.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Turns in [`PAUSE`].
-const TURNS: u32 = (PAUSE.as_millis() / TURN.as_millis()) as u32;
+/// Turns in [`POLL_TIMEOUT`].
+const TURNS: u32 = (POLL_TIMEOUT.as_millis() / TURN.as_millis()) as u32;
 
 /// How often is looked whether interfaces are still there.
 const ROUND: Duration = Duration::from_secs(1);
@@ -49,20 +49,20 @@ pub(in crate::source) struct Ebpf {
     interfaces: Vec<Watched>,
     opening: Next,
     packet: Next,
-    sockets: VecDeque<SocketFacts>,
+    sockets: VecDeque<SocketEvent>,
     clock: Clock,
     alarm: OwnedFd,
     looked: Instant,
-    lost: Lost,
+    lost: CaptureLoss,
 }
 
 impl Ebpf {
-    /// Begins to capture. `buffer` is in octets, for all interfaces.
+    /// Begins to capture. `buffer` is in bytes, for all interfaces.
     ///
     /// # Errors
     /// A capability is missing, the kernel cannot, or an interface is not there (any more).
     pub(in crate::source) fn open(
-        interfaces: &[Interface],
+        interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, EbpfError> {
@@ -71,7 +71,7 @@ impl Ebpf {
 
     fn attached(
         attach: Attach,
-        interfaces: &[Interface],
+        interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, EbpfError> {
@@ -87,12 +87,12 @@ impl Ebpf {
             clock: Clock::now(),
             alarm,
             looked: Instant::now(),
-            lost: Lost::default(),
+            lost: CaptureLoss::default(),
         })
     }
 
     /// Why nothing is heard of sockets, in a sentence; `None` if they are heard.
-    pub(in crate::source) fn without_sockets(&self) -> Option<&str> {
+    pub(in crate::source) fn socket_events_unavailable(&self) -> Option<&str> {
         self.programs.no_sockets.as_deref()
     }
 
@@ -117,11 +117,11 @@ impl Ebpf {
     }
 
     fn note_socket(&mut self, at: u64) {
-        let Some(socket) = record::Socket::read(&self.packet.octets) else { return };
+        let Some(socket) = record::Socket::read(&self.packet.bytes) else { return };
         if self.sockets.len() == SOCKETS {
             self.sockets.pop_front();
         }
-        self.sockets.push_back(SocketFacts {
+        self.sockets.push_back(SocketEvent {
             at: self.clock.at(at),
             local: socket.local,
             peer: socket.peer,
@@ -190,7 +190,7 @@ impl PacketSource for Ebpf {
         Ok(Some(Packet {
             at: self.clock.at(header.at),
             link: LinkType::Raw,
-            octets: &next.octets,
+            bytes: &next.bytes,
             wire_len: header.wire_len,
             omitted: header.omitted,
             interface: position.map_or(0, |(_, position)| position),
@@ -198,16 +198,16 @@ impl PacketSource for Ebpf {
         }))
     }
 
-    fn socket(&mut self) -> Option<SocketFacts> {
+    fn next_socket_event(&mut self) -> Option<SocketEvent> {
         self.sockets.pop_front()
     }
 
     /// Asks the kernel: one call for each of both numbers.
-    fn lost(&mut self) -> Lost {
+    fn loss(&mut self) -> CaptureLoss {
         let lost = &self.programs.lost;
         let sum = |counter: u32| Some(lost.get(&counter, 0).ok()?.iter().sum::<u64>());
         let (openings, packets) = (sum(record::LOST_OPENINGS), sum(record::LOST_PACKETS));
-        self.lost.openings = openings.unwrap_or(self.lost.openings);
+        self.lost.syns = openings.unwrap_or(self.lost.syns);
         self.lost.packets = packets.unwrap_or(self.lost.packets);
         self.lost
     }
@@ -222,7 +222,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(interface: &Interface) -> Self {
+    fn new(interface: &WatchedInterface) -> Self {
         Self { name: interface.name.clone(), index: interface.index, is_gone: false }
     }
 }
@@ -231,7 +231,7 @@ impl Watched {
 #[derive(Debug, Default)]
 struct Next {
     header: Option<Header>,
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 impl Next {
@@ -241,9 +241,9 @@ impl Next {
         while self.header.is_none() {
             let Some(item) = ring.next() else { return false };
             if let Some(Record { header, head, tail }) = Record::read(&item) {
-                self.octets.clear();
-                self.octets.extend_from_slice(head);
-                self.octets.extend_from_slice(tail);
+                self.bytes.clear();
+                self.bytes.extend_from_slice(head);
+                self.bytes.extend_from_slice(tail);
                 self.header = Some(header);
             }
         }

@@ -14,12 +14,12 @@ use nix::sys::resource::{Resource, rlim_t, setrlimit};
 
 use super::EbpfError;
 use super::slot::Slot;
-use crate::source::live::{Interface, Kind};
-use crate::source::rights::Rights;
+use crate::source::capabilities::Capabilities;
+use crate::source::live::{SourceKind, WatchedInterface};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watch.bpf.o"));
 
-/// The ring of packets has at least so many octets: two of the longest records.
+/// The ring of packets has at least so many bytes: two of the longest records.
 const LEAST: usize = 256 << 10;
 
 /// And at most: what nobody needs is refused by no kernel yet.
@@ -56,13 +56,13 @@ pub(super) struct Programs {
 
 impl Programs {
     pub(super) fn start(
-        interfaces: &[Interface],
+        interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
         attach: Attach,
     ) -> Result<Self, EbpfError> {
-        let rights = Rights::of_this_thread();
-        if let Some(lack) = rights.lack(Kind::Ebpf) {
+        let rights = Capabilities::of_this_thread();
+        if let Some(lack) = rights.missing_for(SourceKind::Ebpf) {
             return Err(EbpfError::Right(lack));
         }
         let (mut kernel, mut no_sockets) = load(ports, buffer)?;
@@ -90,7 +90,7 @@ impl Programs {
         Ok(programs)
     }
 
-    fn attach(&mut self, interface: &Interface) -> Result<(), EbpfError> {
+    fn attach(&mut self, interface: &WatchedInterface) -> Result<(), EbpfError> {
         let name = interface.name.as_str();
         let gone = || EbpfError::Gone { name: name.to_owned() };
         if if_nametoindex(name).ok() != Some(interface.index) {

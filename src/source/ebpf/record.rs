@@ -77,34 +77,34 @@ impl<'a> Record<'a> {
 
 impl Socket {
     /// From what follows the header; `None` if that is no socket of IPv4 or IPv6.
-    pub(super) fn read(octets: &[u8]) -> Option<Self> {
-        let octets: &[u8; SOCKET_LEN] = octets.first_chunk()?;
-        let family = u16_at(octets, 44)?;
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; SOCKET_LEN] = bytes.first_chunk()?;
+        let family = u16_at(bytes, 44)?;
         let socket = |address: usize, port: usize| {
-            let address: &[u8; 16] = octets.get(address..)?.first_chunk()?;
+            let address: &[u8; 16] = bytes.get(address..)?.first_chunk()?;
             let ip = match family {
                 AF_INET => IpAddr::V4(Ipv4Addr::from(*address.first_chunk::<4>()?)),
                 // An IPv6 socket may speak IPv4.
                 AF_INET6 => Ipv6Addr::from(*address).to_canonical(),
                 _ => return None,
             };
-            Some(SocketAddr::new(ip, u16_at(octets, port)?))
+            Some(SocketAddr::new(ip, u16_at(bytes, port)?))
         };
-        let eighths = u32_at(octets, 32)?;
+        let eighths = u32_at(bytes, 32)?;
         Some(Self {
             local: socket(0, 40)?,
             peer: socket(16, 42)?,
             rtt: (eighths > 0).then(|| Duration::from_nanos(u64::from(eighths) * 125)),
-            retransmits: u32_at(octets, 36)?,
-            closed: u16_at(octets, 46)? != 0,
+            retransmits: u32_at(bytes, 36)?,
+            closed: u16_at(bytes, 46)? != 0,
         })
     }
 }
 
-fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
-    octets.get(at..)?.first_chunk().map(|&octets| u32::from_ne_bytes(octets))
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes))
 }
 
-fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
-    octets.get(at..)?.first_chunk().map(|&octets| u16::from_ne_bytes(octets))
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|&bytes| u16::from_ne_bytes(bytes))
 }

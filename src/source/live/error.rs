@@ -1,7 +1,7 @@
 //! Why packets of this host cannot be captured, in words that say what to do.
 
-use super::Kind;
-use crate::source::rights::{HOW, Lack};
+use super::SourceKind;
+use crate::source::capabilities::{CAPABILITY_HINT, MissingCapabilities};
 
 /// Why packets cannot be captured, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -25,10 +25,10 @@ pub enum LiveError {
     )]
     Link { name: String, what: String },
     /// Of what was asked for; the other way to capture may be open.
-    #[error("{lack}; {}{HOW}", other.map_or("", Kind::instead))]
-    Right { lack: Lack, other: Option<Kind> },
-    #[error("neither eBPF nor libpcap can capture: {reason}; {lack}; {HOW}")]
-    Neither { reason: String, lack: Lack },
+    #[error("{lack}; {}{CAPABILITY_HINT}", other.map_or("", SourceKind::instead))]
+    Right { lack: MissingCapabilities, other: Option<SourceKind> },
+    #[error("neither eBPF nor libpcap can capture: {reason}; {lack}; {CAPABILITY_HINT}")]
+    Neither { reason: String, lack: MissingCapabilities },
     /// It was asked for.
     #[error("cannot capture by eBPF: {reason}; try --source pcap")]
     NoEbpf { reason: String },

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use pnet::datalink::{self, NetworkInterface};
 
-use super::{Interface, LiveError};
+use super::{LiveError, WatchedInterface};
 
 /// Those with these names, in that order and each once; without any, all that are up and have a global address.
-pub(super) fn chosen(names: &[String]) -> Result<Vec<Interface>, LiveError> {
+pub(super) fn chosen(names: &[String]) -> Result<Vec<WatchedInterface>, LiveError> {
     choose(&datalink::interfaces(), names)
 }
 
-fn choose(all: &[NetworkInterface], names: &[String]) -> Result<Vec<Interface>, LiveError> {
+fn choose(all: &[NetworkInterface], names: &[String]) -> Result<Vec<WatchedInterface>, LiveError> {
     let there = || all.iter().map(|interface| interface.name.clone()).collect();
-    let mut chosen: Vec<Interface> = Vec::new();
+    let mut chosen: Vec<WatchedInterface> = Vec::new();
     if names.is_empty() {
         chosen.extend(all.iter().filter(|one| one.is_up() && is_global(one)).map(read));
         if chosen.is_empty() {
@@ -35,9 +35,9 @@ fn choose(all: &[NetworkInterface], names: &[String]) -> Result<Vec<Interface>, 
     Ok(chosen)
 }
 
-fn read(interface: &NetworkInterface) -> Interface {
+fn read(interface: &NetworkInterface) -> WatchedInterface {
     let net = |net: &pnet::ipnetwork::IpNetwork| IpNet::new(net.ip(), net.prefix()).ok();
-    Interface {
+    WatchedInterface {
         name: interface.name.clone(),
         index: interface.index,
         addresses: interface.ips.iter().filter_map(net).collect(),
@@ -68,7 +68,7 @@ mod tests {
         NetworkInterface { name, description, index: 3, mac: None, ips, flags }
     }
 
-    fn names(chosen: Result<Vec<Interface>, LiveError>) -> String {
+    fn names(chosen: Result<Vec<WatchedInterface>, LiveError>) -> String {
         match chosen {
             Ok(chosen) => chosen.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" "),
             Err(error) => format!("error: {error}"),

@@ -1,6 +1,6 @@
 //! Packets of this host's interfaces, by eBPF or libpcap.
 //!
-//! Layer 4. [`Live`] is what the rest of the program sees; which of the two captures is decided when it is opened.
+//! Layer 4. [`LiveCapture`] is what the rest of the program sees; which of the two captures is decided when it is opened.
 
 mod choice;
 mod error;
@@ -18,40 +18,40 @@ use self::pcap::Pcap;
 pub use self::writer::LiveWriter;
 #[cfg(feature = "ebpf")]
 use super::ebpf::{Ebpf, EbpfError};
-use super::{Lost, PacketSource};
-pub use crate::source::rights::Lack;
-use crate::source::rights::{self, Rights};
-use crate::stream::SocketFacts;
+use super::{CaptureLoss, PacketSource};
+pub use crate::source::capabilities::MissingCapabilities;
+use crate::source::capabilities::{self, Capabilities};
+use crate::stream::SocketEvent;
 use crate::wire::Packet;
 
 /// So long [`PacketSource::next`] waits for a packet.
-pub const PAUSE: Duration = Duration::from_millis(100);
+pub const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What is to be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    pub choice: Choice,
+pub struct CaptureSettings {
+    pub choice: SourceChoice,
     /// By name; empty for every interface that is up and has a global address.
     pub interfaces: Vec<String>,
     /// Of SMTP servers.
     pub ports: Vec<u16>,
-    /// Octets that may wait in the kernel, for each interface (libpcap) or for all (eBPF).
+    /// Bytes that may wait in the kernel, for each interface (libpcap) or for all (eBPF).
     pub buffer: usize,
 }
 
-impl Settings {
+impl CaptureSettings {
     /// 64 MiB: half a second of 1 Gbit/s whole, or some millions of headers.
     pub const BUFFER: usize = 64 << 20;
 
     /// The capabilities that watching can use; of each set the kernel takes any.
     pub fn needs(&self) -> Vec<CapabilitySet> {
-        rights::used(self.choice)
+        capabilities::usable_by(self.choice)
     }
 }
 
 /// Who captures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
+pub enum SourceChoice {
     /// eBPF where the kernel and rights allow, else libpcap.
     #[default]
     Auto,
@@ -61,12 +61,12 @@ pub enum Choice {
 
 /// Who captures, once it is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SourceKind {
     Ebpf,
     Pcap,
 }
 
-impl Kind {
+impl SourceKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ebpf => "ebpf",
@@ -94,9 +94,9 @@ impl Kind {
     }
 }
 
-/// An interface that is watched; [`Packet::interface`] is its position in [`Live::interfaces`].
+/// An interface that is watched; [`Packet::interface`] is its position in [`LiveCapture::interfaces`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub struct WatchedInterface {
     pub name: String,
     /// `ifindex`.
     pub index: u32,
@@ -105,10 +105,10 @@ pub struct Interface {
 }
 
 /// A capture on its way. Dropped, it leaves nothing in the kernel.
-pub struct Live {
+pub struct LiveCapture {
     by: By,
     why: Option<String>,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<WatchedInterface>,
 }
 
 enum By {
@@ -121,18 +121,18 @@ enum By {
     },
 }
 
-impl Live {
+impl LiveCapture {
     /// Begins to capture.
     ///
     /// # Errors
     /// A right is missing, an interface is not there, or the kernel cannot; the message says which and what to do.
-    pub fn open(settings: &Settings) -> Result<Self, LiveError> {
+    pub fn open(settings: &CaptureSettings) -> Result<Self, LiveError> {
         if settings.ports.is_empty() {
             return Err(LiveError::NoPorts);
         }
         let interfaces = interfaces::chosen(&settings.interfaces)?;
         let pcap = || Pcap::open(&interfaces, &settings.ports, settings.buffer).map(By::Pcap);
-        let rights = Rights::of_this_thread();
+        let rights = Capabilities::of_this_thread();
         #[cfg(feature = "ebpf")]
         let ebpf = Some(|| {
             let capture = Ebpf::open(&interfaces, &settings.ports, settings.buffer);
@@ -146,35 +146,35 @@ impl Live {
         Ok(Self { by, why, interfaces })
     }
 
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> SourceKind {
         match self.by {
-            By::Pcap(_) => Kind::Pcap,
+            By::Pcap(_) => SourceKind::Pcap,
             #[cfg(feature = "ebpf")]
-            By::Ebpf { .. } => Kind::Ebpf,
+            By::Ebpf { .. } => SourceKind::Ebpf,
         }
     }
 
     /// Why this one and not the other, to follow "by libpcap, since"; `None` where it was asked for.
-    pub fn why(&self) -> Option<&str> {
+    pub fn choice_reason(&self) -> Option<&str> {
         self.why.as_deref()
     }
 
     /// Why it knows no round-trip times of sockets, in a sentence; `None` if it does.
-    pub fn without_sockets(&self) -> Option<&str> {
+    pub fn socket_events_unavailable(&self) -> Option<&str> {
         match &self.by {
             By::Pcap(_) => Some("libpcap sees packets only"),
             #[cfg(feature = "ebpf")]
-            By::Ebpf { capture, .. } => capture.without_sockets(),
+            By::Ebpf { capture, .. } => capture.socket_events_unavailable(),
         }
     }
 
     /// All that the capture began with, also those that are gone since.
-    pub fn interfaces(&self) -> &[Interface] {
+    pub fn interfaces(&self) -> &[WatchedInterface] {
         &self.interfaces
     }
 }
 
-impl PacketSource for Live {
+impl PacketSource for LiveCapture {
     type Error = LiveError;
 
     /// An error may concern one interface: ask again until [`LiveError::is_end`].
@@ -195,19 +195,19 @@ impl PacketSource for Live {
         }
     }
 
-    fn socket(&mut self) -> Option<SocketFacts> {
+    fn next_socket_event(&mut self) -> Option<SocketEvent> {
         match &mut self.by {
             By::Pcap(_) => None,
             #[cfg(feature = "ebpf")]
-            By::Ebpf { capture, .. } => capture.socket(),
+            By::Ebpf { capture, .. } => capture.next_socket_event(),
         }
     }
 
-    fn lost(&mut self) -> Lost {
+    fn loss(&mut self) -> CaptureLoss {
         match &mut self.by {
-            By::Pcap(pcap) => pcap.lost(),
+            By::Pcap(pcap) => pcap.loss(),
             #[cfg(feature = "ebpf")]
-            By::Ebpf { capture, .. } => capture.lost(),
+            By::Ebpf { capture, .. } => capture.loss(),
         }
     }
 }

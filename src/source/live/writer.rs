@@ -6,14 +6,14 @@
 
 use std::io::{self, Write};
 
-use super::Interface;
-use crate::source::pcapng::{OMITTED, Writer};
+use super::WatchedInterface;
+use crate::source::pcapng_writer::{OMITTED, PcapngWriter};
 use crate::wire::{LinkType, Packet};
 
 /// A pcapng file of several interfaces that is being written. Each block goes out with one `write_all`.
 pub struct LiveWriter<W: Write> {
-    writer: Writer<W>,
-    interfaces: Vec<Interface>,
+    writer: PcapngWriter<W>,
+    interfaces: Vec<WatchedInterface>,
     /// What is described already: position in `interfaces`, link type, number in the file.
     described: Vec<(u32, LinkType, u32)>,
 }
@@ -23,8 +23,8 @@ impl<W: Write> LiveWriter<W> {
     ///
     /// # Errors
     /// `to` cannot be written.
-    pub fn new(to: W, interfaces: &[Interface]) -> io::Result<Self> {
-        let writer = Writer::empty(to)?;
+    pub fn new(to: W, interfaces: &[WatchedInterface]) -> io::Result<Self> {
+        let writer = PcapngWriter::empty(to)?;
         Ok(Self { writer, interfaces: interfaces.to_vec(), described: Vec::new() })
     }
 
@@ -33,14 +33,14 @@ impl<W: Write> LiveWriter<W> {
     /// # Errors
     /// The file cannot be written, or the packet is longer than a reader takes.
     pub fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
-        let Packet { at, link, octets, wire_len, omitted, interface, .. } = *packet;
+        let Packet { at, link, bytes, wire_len, omitted, interface, .. } = *packet;
         let number = self.number(interface, link)?;
         let comment = (omitted > 0).then(|| {
             format!(
-                "{OMITTED}{omitted} octets of TCP payload, between the headers and what is captured"
+                "{OMITTED}{omitted} bytes of TCP payload, between the headers and what is captured"
             )
         });
-        self.writer.packet_of(number, at, octets, wire_len, comment.as_deref())
+        self.writer.packet_of(number, at, bytes, wire_len, comment.as_deref())
     }
 
     /// Hands what is written so far to whoever reads the file.
@@ -66,7 +66,7 @@ impl<W: Write> LiveWriter<W> {
             return Ok(*number);
         }
         let number = match self.interfaces.get(interface as usize) {
-            Some(Interface { name, addresses, .. }) => {
+            Some(WatchedInterface { name, addresses, .. }) => {
                 self.writer.interface_with(link, 0, name, addresses)?
             }
             None => self.writer.interface(link, 0, "unknown")?,
@@ -84,21 +84,21 @@ mod tests {
     use crate::source::{CaptureFile, PacketSource};
     use crate::time::Timestamp;
 
-    fn interface(name: &str, addresses: &[&str]) -> Interface {
+    fn interface(name: &str, addresses: &[&str]) -> WatchedInterface {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Interface { name: name.to_owned(), index: 7, addresses }
+        WatchedInterface { name: name.to_owned(), index: 7, addresses }
     }
 
-    fn packet(nanos: u64, link: LinkType, octets: &[u8]) -> Packet<'_> {
-        Packet::new(Timestamp::from_nanos(nanos), link, octets, octets.len() as u32)
+    fn packet(nanos: u64, link: LinkType, bytes: &[u8]) -> Packet<'_> {
+        Packet::new(Timestamp::from_nanos(nanos), link, bytes, bytes.len() as u32)
     }
 
-    fn read(octets: &[u8]) -> Vec<(Timestamp, LinkType, Vec<u8>, u32, u32, u32)> {
-        let mut file = CaptureFile::from_reader(Path::new("a"), octets, 0).unwrap();
+    fn read(bytes: &[u8]) -> Vec<(Timestamp, LinkType, Vec<u8>, u32, u32, u32)> {
+        let mut file = CaptureFile::from_reader(Path::new("a"), bytes, 0).unwrap();
         let mut seen = Vec::new();
         while let Some(packet) = file.next().unwrap() {
-            let Packet { at, link, octets, wire_len, omitted, interface, .. } = packet;
-            seen.push((at, link, octets.to_vec(), wire_len, omitted, interface));
+            let Packet { at, link, bytes, wire_len, omitted, interface, .. } = packet;
+            seen.push((at, link, bytes.to_vec(), wire_len, omitted, interface));
         }
         seen
     }
@@ -124,8 +124,8 @@ mod tests {
         }
         let seen = read(&writer.finish().unwrap());
         let expected =
-            packets.map(|Packet { at, link, octets, wire_len, omitted, interface, .. }| {
-                (at, link, octets.to_vec(), wire_len, omitted, interface)
+            packets.map(|Packet { at, link, bytes, wire_len, omitted, interface, .. }| {
+                (at, link, bytes.to_vec(), wire_len, omitted, interface)
             });
         assert_eq!(seen, expected);
     }
@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn only_what_can_be_true_is_believed() {
         let file = |comment: &str| {
-            let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
-            writer.packet(Timestamp::default(), b"octets", 100, Some(comment)).unwrap();
+            let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
+            writer.packet(Timestamp::default(), b"bytes", 100, Some(comment)).unwrap();
             let [packet] = read(&writer.finish().unwrap()).try_into().unwrap();
             packet.4
         };
@@ -155,17 +155,17 @@ mod tests {
 
     #[test]
     fn comments_of_others_are_stepped_over() {
-        let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
-        writer.packet(Timestamp::default(), b"octets", 100, Some("gatepost: omitted=50")).unwrap();
-        let octets = writer.finish().unwrap();
-        // epb_flags, and a comment of five octets, before ours.
+        let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
+        writer.packet(Timestamp::default(), b"bytes", 100, Some("gatepost: omitted=50")).unwrap();
+        let bytes = writer.finish().unwrap();
+        // epb_flags, and a comment of five bytes, before ours.
         let others = [&[2, 0, 4, 0, 1, 0, 0, 0][..], &[1, 0, 5, 0], b"hello\0\0\0"].concat();
-        let ours = octets.windows(9).position(|window| window == b"gatepost:").unwrap() - 4;
+        let ours = bytes.windows(9).position(|window| window == b"gatepost:").unwrap() - 4;
         let start = ours - 28 - 8;
-        let length = (octets.len() - start + others.len()) as u32;
-        let mut patched = octets[..ours].to_vec();
+        let length = (bytes.len() - start + others.len()) as u32;
+        let mut patched = bytes[..ours].to_vec();
         patched.extend(others);
-        patched.extend(&octets[ours..]);
+        patched.extend(&bytes[ours..]);
         let end = patched.len();
         patched[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
         patched[end - 4..].copy_from_slice(&length.to_le_bytes());

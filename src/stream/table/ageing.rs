@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{Class, FlowTable, Stage};
-use crate::stream::flow::Fate;
-use crate::stream::half::OVERHEAD;
-use crate::stream::reassembly::Ear;
-use crate::stream::{Conversation, Sink};
+use crate::stream::flow::FlowStatus;
+use crate::stream::half_stream::OVERHEAD;
+use crate::stream::reassembly::Consumer;
+use crate::stream::{FlowHandler, FlowSink};
 
 /// After both FINs, or a RST that refused, the last ACK or another SYN may come.
 const ENDING: Duration = Duration::from_secs(10);
@@ -17,7 +17,7 @@ const IGNORED: Duration = Duration::from_secs(120);
 /// Lists are looked at, and flows move in them, so often.
 pub(super) const STEP: Duration = Duration::from_secs(1);
 
-impl<C: Conversation> FlowTable<C> {
+impl<C: FlowHandler> FlowTable<C> {
     /// Brings what the table knows of the flow up to date with it.
     pub(super) fn settle(&mut self, id: u32) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
@@ -58,14 +58,14 @@ impl<C: Conversation> FlowTable<C> {
         }
     }
 
-    pub(super) fn patience_ended(&mut self, id: u32, sink: &mut impl Sink<C>) {
+    pub(super) fn patience_ended(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         self.waiting.remove(id);
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         slot.waits = None;
         if let Stage::Told(flow, conversation) = &mut slot.stage {
-            let counts = &mut self.counts;
-            let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
-            if flow.patience_ended(ear) == Fate::Over {
+            let counters = &mut self.counters;
+            let consumer = &mut Consumer { conversation: Some(conversation.as_mut()), counters };
+            if flow.patience_ended(consumer) == FlowStatus::Over {
                 return self.over(id, sink);
             }
         }
@@ -73,13 +73,13 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// Ends what has been silent for too long.
-    pub(super) fn sweep(&mut self, sink: &mut impl Sink<C>) {
+    pub(super) fn sweep(&mut self, sink: &mut impl FlowSink<C>) {
         for class in Class::ALL {
             let limit = match class {
                 Class::Ignored => IGNORED,
                 Class::Over => OVER,
                 Class::Ending => ENDING,
-                Class::Candidate | Class::Opening => self.limits.half_open,
+                Class::Candidate | Class::Connecting => self.limits.half_open,
                 Class::Open => self.limits.idle,
             };
             while let Some(id) = self.by_age.front(class.list()) {
@@ -98,11 +98,11 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// Gives up the flow that is missed least; `false` if there is none.
-    pub(super) fn evict(&mut self, sink: &mut impl Sink<C>) -> bool {
+    pub(super) fn evict(&mut self, sink: &mut impl FlowSink<C>) -> bool {
         let front = |class: Class| self.by_age.front(class.list());
         let least = [Class::Ignored, Class::Over, Class::Candidate].into_iter().find_map(front);
         let oldest = || {
-            [Class::Ending, Class::Opening, Class::Open]
+            [Class::Ending, Class::Connecting, Class::Open]
                 .into_iter()
                 .filter_map(front)
                 .min_by_key(|&id| self.slot(id).map(|slot| slot.last))
@@ -112,16 +112,17 @@ impl<C: Conversation> FlowTable<C> {
         true
     }
 
-    /// Lets flows that hold octets go on without those that they wait for, until `more` have room.
-    pub(super) fn make_room(&mut self, more: usize, sink: &mut impl Sink<C>) {
+    /// Lets flows that hold bytes go on without those that they wait for, until `more` have room.
+    pub(super) fn make_room(&mut self, more: usize, sink: &mut impl FlowSink<C>) {
         while self.held > 0 && self.held.saturating_add(more + OVERHEAD) > self.limits.held {
             let Some(id) = self.holding.front(0) else { return };
             let Some(slot) = self.slots.get_mut(id as usize) else { return };
             match &mut slot.stage {
                 Stage::Told(flow, conversation) => {
-                    let counts = &mut self.counts;
-                    let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
-                    flow.release(ear);
+                    let counters = &mut self.counters;
+                    let consumer =
+                        &mut Consumer { conversation: Some(conversation.as_mut()), counters };
+                    flow.release(consumer);
                 }
                 _ => self.refuse(id, sink),
             }

@@ -10,14 +10,14 @@ use std::collections::HashMap;
 
 use self::ageing::STEP;
 use crate::addr::{Family, Side};
-use crate::stream::flow::{Fate, Flow, Phase};
-use crate::stream::key::Key;
-use crate::stream::limits::{Counts, Limits, Ports};
-use crate::stream::pin::Pin;
-use crate::stream::reassembly::{Ear, PATIENCE};
-use crate::stream::rivals::Belongs;
-use crate::stream::roster::Roster;
-use crate::stream::{Conversation, Opening, Sink, SocketFacts};
+use crate::stream::flow::{Flow, FlowStatus, Phase};
+use crate::stream::flow_key::FlowKey;
+use crate::stream::interface_pin::InterfacePin;
+use crate::stream::limits::{FlowLimits, StreamCounters, WatchedPorts};
+use crate::stream::lru_lists::LruLists;
+use crate::stream::reassembly::{Consumer, PATIENCE};
+use crate::stream::syn_candidates::Match;
+use crate::stream::{FlowHandler, FlowSink, PendingConnections, SocketEvent};
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, Segment};
 
@@ -34,17 +34,17 @@ enum Class {
     Over,
     Candidate,
     Ending,
-    Opening,
+    Connecting,
     Open,
 }
 
 impl Class {
     const ALL: [Self; 6] =
-        [Self::Ignored, Self::Over, Self::Candidate, Self::Ending, Self::Opening, Self::Open];
+        [Self::Ignored, Self::Over, Self::Candidate, Self::Ending, Self::Connecting, Self::Open];
 
     const fn of(phase: Phase) -> Self {
         match phase {
-            Phase::Opening => Self::Opening,
+            Phase::Connecting => Self::Connecting,
             Phase::Open => Self::Open,
             Phase::Ending => Self::Ending,
         }
@@ -57,7 +57,7 @@ impl Class {
 
 #[derive(Debug)]
 struct Slot<C> {
-    key: Key,
+    key: FlowKey,
     /// The last segment.
     last: Timestamp,
     /// When it was placed in its list.
@@ -65,10 +65,10 @@ struct Slot<C> {
     class: Class,
     /// Of what it holds.
     cost: usize,
-    /// The number of its wait for octets that were acknowledged, and since when.
+    /// The number of its wait for bytes that were acknowledged, and since when.
     waits: Option<(u64, Timestamp)>,
     /// Where each direction is seen: of the higher endpoint, then of the lower.
-    pins: [Pin; 2],
+    pins: [InterfacePin; 2],
     stage: Stage<C>,
 }
 
@@ -111,58 +111,58 @@ impl Past {
 /// All flows of a source of packets.
 #[derive(Debug)]
 pub struct FlowTable<C> {
-    limits: Limits,
-    ports: Ports,
-    index: HashMap<Key, u32>,
+    limits: FlowLimits,
+    ports: WatchedPorts,
+    index: HashMap<FlowKey, u32>,
     slots: Vec<Slot<C>>,
     vacant: Vec<u32>,
-    by_age: Roster,
-    waiting: Roster,
-    holding: Roster,
+    by_age: LruLists,
+    waiting: LruLists,
+    holding: LruLists,
     /// Sum of the slots' costs.
     held: usize,
     now: Timestamp,
     swept: Timestamp,
-    counts: Counts,
+    counters: StreamCounters,
 }
 
-impl<C: Conversation> FlowTable<C> {
-    pub fn new(limits: Limits, ports: Ports) -> Self {
+impl<C: FlowHandler> FlowTable<C> {
+    pub fn new(limits: FlowLimits, ports: WatchedPorts) -> Self {
         Self {
-            limits: Limits { flows: limits.flows.clamp(1, u32::MAX as usize - 1), ..limits },
+            limits: FlowLimits { flows: limits.flows.clamp(1, u32::MAX as usize - 1), ..limits },
             ports,
             index: HashMap::new(),
             slots: Vec::new(),
             vacant: Vec::new(),
-            by_age: Roster::new(6),
-            waiting: Roster::new(1),
-            holding: Roster::new(1),
+            by_age: LruLists::new(6),
+            waiting: LruLists::new(1),
+            holding: LruLists::new(1),
             held: 0,
             now: Timestamp::default(),
             swept: Timestamp::default(),
-            counts: Counts::default(),
+            counters: StreamCounters::default(),
         }
     }
 
-    pub const fn counts(&self) -> &Counts {
-        &self.counts
+    pub const fn counters(&self) -> &StreamCounters {
+        &self.counters
     }
 
-    /// Flows of any kind that are remembered; at most [`Limits::flows`].
+    /// Flows of any kind that are remembered; at most [`FlowLimits::flows`].
     pub fn flows(&self) -> usize {
         self.index.len()
     }
 
-    /// Octets held, with what stands around them; at most [`Limits::held`].
+    /// Bytes held, with what stands around them; at most [`FlowLimits::held`].
     pub const fn held(&self) -> usize {
         self.held
     }
 
     /// What is told about and waits for its first answer, by position in [`Family::ALL`]; of more than 4,096 flows those
     /// alone of which nothing was seen for longest.
-    pub fn opening(&self) -> [Opening; Family::ALL.len()] {
-        let mut all = [Opening::default(); Family::ALL.len()];
-        for id in self.by_age.iter(Class::Opening.list()).take(LOOK) {
+    pub fn pending_connections(&self) -> [PendingConnections; Family::ALL.len()] {
+        let mut all = [PendingConnections::default(); Family::ALL.len()];
+        for id in self.by_age.iter(Class::Connecting.list()).take(LOOK) {
             let Some(Stage::Told(flow, _)) = self.slot(id).map(|slot| &slot.stage) else {
                 continue;
             };
@@ -179,60 +179,60 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// The next segment of the capture. Its time is also the table's, unless it is older than one before.
-    pub fn segment(&mut self, segment: &Segment<'_>, sink: &mut impl Sink<C>) {
+    pub fn on_segment(&mut self, segment: &Segment<'_>, sink: &mut impl FlowSink<C>) {
         self.tick(segment.at, sink);
-        self.counts.segments += 1;
+        self.counters.segments += 1;
         self.sort(segment, sink);
     }
 
     /// Finds or begins the flow of `segment` and gives it to that one.
-    fn sort(&mut self, segment: &Segment<'_>, sink: &mut impl Sink<C>) {
-        let (key, from_low) = Key::of(segment.src, segment.dst);
+    fn sort(&mut self, segment: &Segment<'_>, sink: &mut impl FlowSink<C>) {
+        let (key, from_low) = FlowKey::of(segment.src, segment.dst);
         while let Some(&id) = self.index.get(&key) {
             if !self.takes(id, from_low, segment) {
-                self.counts.elsewhere += 1;
+                self.counters.elsewhere += 1;
                 return;
             }
             match self.judge(id, from_low, segment) {
-                Belongs::ToThisFlow => return self.follow(id, from_low, segment, sink),
-                Belongs::ToANewFlow => self.end(id, sink),
-                Belongs::Nowhere => {
-                    self.counts.out_of_window += 1;
+                Match::ToThisFlow => return self.follow(id, from_low, segment, sink),
+                Match::ToANewFlow => self.end(id, sink),
+                Match::Nowhere => {
+                    self.counters.out_of_window += 1;
                     return;
                 }
             }
         }
         match self.begin(key, from_low, segment, sink) {
             Some(id) => self.follow(id, from_low, segment, sink),
-            None => self.counts.stray += 1,
+            None => self.counters.stray += 1,
         }
     }
 
     /// An ICMP error: tied to the flow that sent what it quotes.
-    pub fn icmp(&mut self, error: &IcmpError, sink: &mut impl Sink<C>) {
+    pub fn on_icmp_error(&mut self, error: &IcmpError, sink: &mut impl FlowSink<C>) {
         self.tick(error.at, sink);
-        let (key, from_low) = Key::of(error.src, error.dst);
+        let (key, from_low) = FlowKey::of(error.src, error.dst);
         let slot = self.index.get(&key).and_then(|&id| self.slots.get_mut(id as usize));
         let tied = match slot.map(|slot| &mut slot.stage) {
             Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => {
                 let from = flow.side(from_low);
                 if !flow.takes_icmp(from, error, self.now) {
-                    self.counts.elsewhere += 1;
+                    self.counters.elsewhere += 1;
                     return;
                 }
                 flow.icmp(from, error)
             }
             _ => false,
         };
-        self.counts.stray_icmp += u64::from(!tied);
+        self.counters.stray_icmp += u64::from(!tied);
     }
 
     /// What a kernel said of a socket, in the order of time among the segments as far as the source can tell. A flow whose
     /// SYN was not answered is over when its socket is; one that was just sent or answered goes on, since what a kernel
     /// says may overtake the packets that made it say so.
-    pub fn socket(&mut self, facts: &SocketFacts, sink: &mut impl Sink<C>) {
+    pub fn on_socket_event(&mut self, facts: &SocketEvent, sink: &mut impl FlowSink<C>) {
         self.tick(facts.at, sink);
-        let (key, _) = Key::of(facts.local, facts.peer);
+        let (key, _) = FlowKey::of(facts.local, facts.peer);
         let Some(&id) = self.index.get(&key) else { return };
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         if let Stage::Candidate(flow) | Stage::Told(flow, _) = &mut slot.stage
@@ -243,7 +243,7 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// Time passes without packets.
-    pub fn tick(&mut self, at: Timestamp, sink: &mut impl Sink<C>) {
+    pub fn tick(&mut self, at: Timestamp, sink: &mut impl FlowSink<C>) {
         self.now = self.now.max(at);
         while let Some(id) = self.waiting.front(0) {
             let wait = self.slot(id).and_then(|slot| slot.waits);
@@ -259,7 +259,7 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// The source has ended: so have all flows, in the order of their numbers.
-    pub fn finish(&mut self, sink: &mut impl Sink<C>) {
+    pub fn finish(&mut self, sink: &mut impl FlowSink<C>) {
         let known = |slot: &Slot<C>| match &slot.stage {
             Stage::Vacant => None,
             Stage::Told(flow, _) => Some(flow.start.number),
@@ -293,7 +293,7 @@ impl<C: Conversation> FlowTable<C> {
                 && matches!(slot.stage, Stage::Ignored(past) | Stage::Over(past) if !past.is_past(segment))
     }
 
-    fn judge(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> Belongs {
+    fn judge(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> Match {
         match self.slots.get_mut(id as usize).map(|slot| &mut slot.stage) {
             Some(Stage::Candidate(flow) | Stage::Told(flow, _))
                 if segment.syn || flow.is_challenged() =>
@@ -303,24 +303,24 @@ impl<C: Conversation> FlowTable<C> {
             Some(Stage::Ignored(past) | Stage::Over(past))
                 if segment.syn && !past.is_past(segment) =>
             {
-                Belongs::ToANewFlow
+                Match::ToANewFlow
             }
-            _ => Belongs::ToThisFlow,
+            _ => Match::ToThisFlow,
         }
     }
 
     /// A flow that begins with `segment`, unless none does.
     fn begin(
         &mut self,
-        key: Key,
+        key: FlowKey,
         from_low: bool,
         segment: &Segment<'_>,
-        sink: &mut impl Sink<C>,
+        sink: &mut impl FlowSink<C>,
     ) -> Option<u32> {
         let flow = Box::new(Flow::begin(segment, from_low, &self.ports)?);
         while self.index.len() >= self.limits.flows && self.evict(sink) {}
         let told_at_once = flow.told_at_once();
-        let mut pins = [Pin::default(); 2];
+        let mut pins = [InterfacePin::default(); 2];
         let [high, low] = &mut pins;
         let pin = if from_low { low } else { high };
         pin.takes(segment.interface, self.now);
@@ -351,56 +351,65 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// Gives `segment` to the flow in slot `id`.
-    fn follow(&mut self, id: u32, from_low: bool, segment: &Segment<'_>, sink: &mut impl Sink<C>) {
+    fn follow(
+        &mut self,
+        id: u32,
+        from_low: bool,
+        segment: &Segment<'_>,
+        sink: &mut impl FlowSink<C>,
+    ) {
         self.make_room(segment.payload.len(), sink);
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         let free = self.limits.held.saturating_sub(self.held - slot.cost);
-        let counts = &mut self.counts;
+        let counters = &mut self.counters;
         let (from, fate) = match &mut slot.stage {
             Stage::Told(flow, conversation) => {
                 let from = flow.side(from_low);
-                let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
+                let consumer =
+                    &mut Consumer { conversation: Some(conversation.as_mut()), counters };
                 let budget = self.limits.held_per_flow.min(free);
-                (from, flow.segment(from, segment, budget, ear))
+                (from, flow.segment(from, segment, budget, consumer))
             }
             Stage::Candidate(flow) => {
                 let from = flow.side(from_low);
-                let ear = &mut Ear::<C> { conversation: None, counts };
+                let consumer = &mut Consumer::<C> { conversation: None, counters };
                 let budget = self.limits.held_per_flow.min(free).min(CANDIDATE_HELD);
-                (from, flow.segment(from, segment, budget, ear))
+                (from, flow.segment(from, segment, budget, consumer))
             }
             Stage::Ignored(_) => {
-                self.counts.ignored += 1;
+                self.counters.ignored += 1;
                 slot.last = self.now;
                 return self.keep(id, Class::Ignored);
             }
             Stage::Over(_) | Stage::Vacant => {
-                self.counts.stray += 1;
+                self.counters.stray += 1;
                 return;
             }
         };
         slot.last = self.now;
         let waiting_for_greeting = matches!(slot.stage, Stage::Candidate(_));
         match fate {
-            Fate::Over => return self.over(id, sink),
-            Fate::TooMuch => {
+            FlowStatus::Over => return self.over(id, sink),
+            FlowStatus::TooMuch => {
                 self.refuse(id, sink);
                 if self.slot(id).is_some_and(|slot| matches!(slot.stage, Stage::Told(..))) {
                     // Nothing of the segment was taken.
                     return self.follow(id, from_low, segment, sink);
                 }
             }
-            Fate::Live if waiting_for_greeting && segment.len > 0 => self.listen(id, from, sink),
-            Fate::Live => {}
+            FlowStatus::Live if waiting_for_greeting && segment.len > 0 => {
+                self.listen(id, from, sink)
+            }
+            FlowStatus::Live => {}
         }
         self.settle(id);
     }
 
-    /// Asks whether the octets of `from` are a greeting, where that is not known.
-    fn listen(&mut self, id: u32, from: Side, sink: &mut impl Sink<C>) {
+    /// Asks whether the bytes of `from` are a greeting, where that is not known.
+    fn listen(&mut self, id: u32, from: Side, sink: &mut impl FlowSink<C>) {
         let stage = self.slots.get_mut(id as usize).map(|slot| &mut slot.stage);
         let Some(Stage::Candidate(flow)) = stage else { return };
-        let Some(greets) = flow.greeting(from).and_then(|octets| sink.greets(&octets)) else {
+        let Some(greets) = flow.greeting(from).and_then(|bytes| sink.is_greeting(&bytes)) else {
             return;
         };
         if greets {
@@ -412,28 +421,31 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// A candidate is no SMTP, or will never be known to be; one between watched ports is told about all the same.
-    fn refuse(&mut self, id: u32, sink: &mut impl Sink<C>) {
+    fn refuse(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         match &slot.stage {
             Stage::Candidate(flow) if flow.watched => self.open(id, sink),
             Stage::Candidate(flow) => {
                 slot.stage = Stage::Ignored(Past::of(flow));
-                self.counts.ignored += 1;
+                self.counters.ignored += 1;
             }
             _ => {}
         }
     }
 
     /// Tells about a candidate.
-    fn open(&mut self, id: u32, sink: &mut impl Sink<C>) {
+    fn open(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         match std::mem::replace(&mut slot.stage, Stage::Vacant) {
             Stage::Candidate(mut flow) => {
-                self.counts.flows += 1;
-                flow.start.number = self.counts.flows;
-                let mut conversation = Box::new(sink.open(&flow.start));
+                self.counters.flows += 1;
+                flow.start.number = self.counters.flows;
+                let mut conversation = Box::new(sink.on_start(&flow.start));
                 let conversation_heard = Some(conversation.as_mut());
-                flow.heard(&mut Ear { conversation: conversation_heard, counts: &mut self.counts });
+                flow.heard(&mut Consumer {
+                    conversation: conversation_heard,
+                    counters: &mut self.counters,
+                });
                 slot.stage = Stage::Told(flow, conversation);
             }
             other => slot.stage = other,
@@ -441,7 +453,7 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// A flow ended by itself; what comes late is known to be late.
-    fn over(&mut self, id: u32, sink: &mut impl Sink<C>) {
+    fn over(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         let past = match &slot.stage {
             Stage::Candidate(flow) => Stage::Ignored(Past::of(flow)),
@@ -449,12 +461,12 @@ impl<C: Conversation> FlowTable<C> {
             _ => return,
         };
         let ended = std::mem::replace(&mut slot.stage, past);
-        Self::tell_over(ended, false, &mut self.counts, sink);
+        Self::tell_over(ended, false, &mut self.counters, sink);
         self.settle(id);
     }
 
     /// Takes the flow out of the table. SYNs that were seen in the middle of it begin one of their own.
-    fn end(&mut self, id: u32, sink: &mut impl Sink<C>) {
+    fn end(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         let rivals = match self.slots.get_mut(id as usize).map(|slot| &mut slot.stage) {
             Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => Some(flow.rivals()),
             _ => None,
@@ -466,7 +478,7 @@ impl<C: Conversation> FlowTable<C> {
     }
 
     /// Takes the flow out of the table.
-    fn remove(&mut self, id: u32, evicted: bool, sink: &mut impl Sink<C>) {
+    fn remove(&mut self, id: u32, evicted: bool, sink: &mut impl FlowSink<C>) {
         if let Some(slot) = self.slots.get(id as usize)
             && let Stage::Candidate(flow) = &slot.stage
             && flow.watched
@@ -485,18 +497,24 @@ impl<C: Conversation> FlowTable<C> {
             roster.remove(id);
         }
         self.vacant.push(id);
-        Self::tell_over(ended, evicted, &mut self.counts, sink);
+        Self::tell_over(ended, evicted, &mut self.counters, sink);
     }
 
-    fn tell_over(stage: Stage<C>, evicted: bool, counts: &mut Counts, sink: &mut impl Sink<C>) {
+    fn tell_over(
+        stage: Stage<C>,
+        evicted: bool,
+        counters: &mut StreamCounters,
+        sink: &mut impl FlowSink<C>,
+    ) {
         match stage {
             Stage::Told(mut flow, mut conversation) => {
-                counts.evicted += u64::from(evicted);
-                let ear = &mut Ear { conversation: Some(conversation.as_mut()), counts };
-                let facts = flow.finish(evicted, ear);
-                sink.over(facts, *conversation);
+                counters.evicted += u64::from(evicted);
+                let consumer =
+                    &mut Consumer { conversation: Some(conversation.as_mut()), counters };
+                let facts = flow.finish(evicted, consumer);
+                sink.on_end(facts, *conversation);
             }
-            _ => counts.forgotten += u64::from(evicted),
+            _ => counters.forgotten += u64::from(evicted),
         }
     }
 }

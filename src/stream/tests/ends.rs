@@ -30,7 +30,7 @@ fn outcomes() {
         (&format!("{open}; C fin; S fin ack 1"), (Established, Some(Side::Client))),
         ("C data 0..5; S data 0..9", (Midstream, None)),
         ("S data 0..5; C rst", (Midstream, Some(Side::Client))),
-        // Both SYN at once.
+        // PerSide SYN at once.
         ("C syn; S syn; C synack; S synack; C data 0..1", (Established, None)),
         ("C syn; S syn; S rst; C rst", (Refused, Some(Side::Server))),
     ] {
@@ -67,7 +67,7 @@ fn a_connect_that_times_out_is_over_when_its_socket_is() {
     assert_eq!((facts.outcome, facts.syns, facts.rtt), (FlowOutcome::Unanswered, 2, None));
     // What comes late is late, and another try is another flow.
     scene.play("S synack");
-    assert_eq!((scene.table.counts().stray, scene.table.counts().flows), (1, 1));
+    assert_eq!((scene.table.counters().stray, scene.table.counters().flows), (1, 1));
     scene.anew([5, 6]);
     scene.play("C syn; S synack; C ack");
     assert_eq!(scene.fact().outcome, FlowOutcome::Established);
@@ -84,7 +84,7 @@ fn what_waits_for_its_first_answer_is_known() {
     let mut scene = Scene::new();
     let v6 = scene.addresses;
     let v4 = ["192.0.2.1:4000", "192.0.2.2:25"].map(|address| address.parse().unwrap());
-    assert_eq!(scene.table.opening(), [Opening::default(); 2]);
+    assert_eq!(scene.table.pending_connections(), [PendingConnections::default(); 2]);
     scene.play("C syn; +1s; C syn");
     let oldest = Some(Timestamp::from_nanos(START) + ms(1));
     for port in 1..=3 {
@@ -93,19 +93,22 @@ fn what_waits_for_its_first_answer_is_known() {
     }
     scene.addresses = v4;
     scene.play("C syn");
-    let of_v4 = Opening { flows: 1, again: 0, since: Some(scene.now()) };
+    let of_v4 = PendingConnections { flows: 1, again: 0, since: Some(scene.now()) };
     // On a port that is not watched nobody knows yet what it will be.
     scene.addresses[1].set_port(26);
     scene.play("C syn");
-    assert_eq!(scene.table.opening(), [of_v4, Opening { flows: 4, again: 1, since: oldest }]);
+    assert_eq!(
+        scene.table.pending_connections(),
+        [of_v4, PendingConnections { flows: 4, again: 1, since: oldest }]
+    );
     scene.addresses = v6;
     scene.play("S synack");
     scene.addresses[0].set_port(1);
     scene.play("S rst ack 0");
-    let [_, left] = scene.table.opening();
+    let [_, left] = scene.table.pending_connections();
     assert_eq!((left.flows, left.again), (2, 0));
     scene.play("+3m");
-    assert_eq!(scene.table.opening(), [Opening::default(); 2]);
+    assert_eq!(scene.table.pending_connections(), [PendingConnections::default(); 2]);
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn a_reset_outside_the_window_is_ignored() {
     scene.play("C syn; S synack; C ack; S data 0..50; C data 0..9; S rst at 40; S rst at 2000000");
     scene.play("S data 50..60");
     assert_eq!(scene.heard(), "S 0..50; C 0..9; S 50..60");
-    assert_eq!(scene.table.counts().out_of_window, 2);
+    assert_eq!(scene.table.counters().out_of_window, 2);
     assert_eq!(scene.fact().closed_by, None);
 }
 
@@ -160,7 +163,7 @@ fn fins_that_are_acknowledged_end_the_flow_at_once() {
     scene.play("S ack 7");
     assert_eq!(scene.ears.over.len(), 1);
     scene.play("S ack 7; C data 0..6; C fin");
-    assert_eq!(scene.table.counts().stray, 3, "late ones belong to no other flow");
+    assert_eq!(scene.table.counters().stray, 3, "late ones belong to no other flow");
     assert_eq!(scene.fact().end + ms(3), scene.now());
 }
 
@@ -189,7 +192,7 @@ fn a_syn_with_another_number_begins_a_new_flow_where_the_old_one_is_over() {
         scene.play("C syn; S synack; C ack; S data 0..9").heard();
         let facts = scene.facts();
         assert_eq!(facts.len(), 2, "{before}");
-        assert_eq!((facts[1].syns, facts[1].octets), (1, [0, 9]), "{before}");
+        assert_eq!((facts[1].syns, facts[1].bytes), (1, [0, 9]), "{before}");
         assert_eq!(facts[1].start.number, 2);
     }
 }
@@ -201,7 +204,7 @@ fn a_syn_in_the_middle_is_a_new_flow_if_it_is_answered() {
     scene.anew([77_000, 5]);
     scene.play("C syn");
     let asked = scene.now();
-    assert_eq!(scene.table.counts().out_of_window, 1);
+    assert_eq!(scene.table.counters().out_of_window, 1);
     scene.play("S synack; C ack; C data 0..7");
     assert_eq!(scene.heard(), "C 0..5; #2 C 0..7");
     let facts = scene.facts();

@@ -4,8 +4,8 @@ use super::*;
 
 const OPEN: &str = "C syn; S synack; C ack";
 
-fn small() -> Limits {
-    Limits { flows: 3, held_per_flow: 2000, held: 3000, ..Limits::default() }
+fn small() -> FlowLimits {
+    FlowLimits { flows: 3, held_per_flow: 2000, held: 3000, ..FlowLimits::default() }
 }
 
 #[test]
@@ -16,8 +16,8 @@ fn a_flow_at_its_bound_gives_up_its_hole() {
     assert!(scene.table.held() <= 2000);
     scene.play("C data 500..600; C data 1000..1100; C data 0..10");
     assert_eq!(scene.heard(), "C 500..600; C 600..1000; C 1000..1100; C 1100..1800");
-    let counts = *scene.table.counts();
-    assert_eq!((counts.octets_given_up, counts.octets_not_captured), (10, 0));
+    let counts = *scene.table.counters();
+    assert_eq!((counts.bytes_given_up, counts.bytes_not_captured), (10, 0));
     assert_eq!(scene.fact().retransmits, [1, 0]);
 }
 
@@ -26,7 +26,7 @@ fn a_segment_too_large_to_be_held_is_told() {
     let mut scene = Scene::with(small());
     scene.play(OPEN).play("C data 10..5000; C data 5000..5001");
     assert_eq!(scene.heard(), "C gap 0..10; C 10..5000; C 5000..5001");
-    // The octets that fill the hole are never given up for it.
+    // The bytes that fill the hole are never given up for it.
     let mut scene = Scene::with(small());
     scene.play(OPEN).play("C data 1300..1310; C data 0..1300 ack 5");
     assert_eq!(scene.heard(), "C 0..1300; C 1300..1310");
@@ -34,7 +34,7 @@ fn a_segment_too_large_to_be_held_is_told() {
 
 #[test]
 fn all_flows_together_are_bounded() {
-    let mut scene = Scene::with(Limits { flows: 100, ..small() });
+    let mut scene = Scene::with(FlowLimits { flows: 100, ..small() });
     for port in 1..50 {
         scene.addresses[0].set_port(port);
         scene.anew([port.into(), 9]);
@@ -61,7 +61,7 @@ fn the_least_recently_active_flow_is_evicted() {
     assert_eq!(scene.table.flows(), 3);
     let evicted = scene.ears.over.remove(0);
     assert_eq!((evicted.start.number, evicted.evicted, evicted.gaps), (2, true, 1));
-    assert_eq!(scene.table.counts().evicted, 1);
+    assert_eq!(scene.table.counters().evicted, 1);
     assert!(scene.facts().iter().all(|facts| !facts.evicted));
 }
 
@@ -75,7 +75,7 @@ fn flows_that_are_no_smtp_are_forgotten_first() {
         scene.play("C syn; S synack; C ack; C data 0..5; S data 0..9 junk");
     }
     assert_eq!(scene.table.flows(), 3);
-    assert_eq!((scene.table.counts().evicted, scene.table.counts().forgotten), (0, 17));
+    assert_eq!((scene.table.counters().evicted, scene.table.counters().forgotten), (0, 17));
     let facts = scene.fact();
     assert_eq!(facts.start.server.port(), 25);
 }

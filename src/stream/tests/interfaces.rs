@@ -12,10 +12,10 @@ fn each_packet_counts_once() {
     let mut scene = Scene::new();
     scene.play(FORWARDED);
     assert_eq!(scene.heard(), "S 0..9; C 0..5; C end; S end");
-    assert_eq!((scene.table.counts().elsewhere, scene.table.counts().stray), (9, 0));
+    assert_eq!((scene.table.counters().elsewhere, scene.table.counters().stray), (9, 0));
     let facts = scene.fact();
     assert_eq!((facts.syns, facts.retransmits, facts.data_segments), (1, [0, 0], [1, 1]));
-    assert_eq!((facts.outcome, facts.octets), (FlowOutcome::Established, [5, 9]));
+    assert_eq!((facts.outcome, facts.bytes), (FlowOutcome::Established, [5, 9]));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_route_may_change() {
     assert_eq!(scene.heard(), "C 0..5");
     scene.play("+1s; C data 5..7 on 2; C data 7..9 on 2; C data 7..9 on 1; S data 0..9 ack 9 on 1");
     assert_eq!(scene.heard(), "C 5..7; C 7..9; S 0..9");
-    assert_eq!(scene.table.counts().elsewhere, 2);
+    assert_eq!(scene.table.counters().elsewhere, 2);
 }
 
 #[test]
@@ -76,6 +76,6 @@ fn errors_count_once() {
     }
     // What the other side sent comes another way.
     scene.error(IcmpKind::TimeExceeded, Side::Server, -1);
-    assert_eq!(scene.table.counts().elsewhere, 5);
+    assert_eq!(scene.table.counters().elsewhere, 5);
     assert_eq!(scene.fact().icmp_errors, 3);
 }

@@ -1,6 +1,6 @@
 //! Flows as scripts: `C syn; S synack; C data 0..10; S ack 10; +2s; C fin`.
 //!
-//! A step takes a millisecond, `+TIME` more. Positions count each side's octets from 0; octet `n` of a side is always the
+//! A step takes a millisecond, `+TIME` more. Positions count each side's bytes from 0; byte `n` of a side is always the
 //! same. A step acknowledges what its peer has said in the script so far, or `ack N`.
 
 mod ends;
@@ -34,14 +34,14 @@ fn letter(side: Side) -> char {
     if side == Side::Client { 'C' } else { 'S' }
 }
 
-/// Octet `position` of `side`.
-fn octet(side: Side, position: u64) -> u8 {
+/// Byte `position` of `side`.
+fn byte(side: Side, position: u64) -> u8 {
     let first = if side == Side::Client { b'a' } else { b'A' };
     first + (position % 23) as u8
 }
 
-fn octets(side: Side, range: Range<u64>) -> Vec<u8> {
-    range.map(|position| octet(side, position)).collect()
+fn bytes(side: Side, range: Range<u64>) -> Vec<u8> {
+    range.map(|position| byte(side, position)).collect()
 }
 
 impl Heard {
@@ -53,31 +53,31 @@ impl Heard {
     }
 }
 
-impl Conversation for Heard {
-    fn data(&mut self, from: Side, said: &[u8], at: Timestamp) {
+impl FlowHandler for Heard {
+    fn on_data(&mut self, from: Side, said: &[u8], at: Timestamp) {
         assert!(!said.is_empty());
         let first = self.told[from.index()];
         let next = first + said.len() as u64;
-        let differs = if said == octets(from, first..next) { "" } else { " differs" };
+        let differs = if said == bytes(from, first..next) { "" } else { " differs" };
         self.told[from.index()] = next;
         self.note(format!("{} {first}..{next}{differs}", letter(from)), at);
     }
 
-    fn gap(&mut self, from: Side, length: u64, at: Timestamp) {
+    fn on_gap(&mut self, from: Side, length: u64, at: Timestamp) {
         assert!(length > 0);
         let first = self.told[from.index()];
         self.told[from.index()] += length;
         self.note(format!("{} gap {first}..{}", letter(from), first + length), at);
     }
 
-    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+    fn on_omitted(&mut self, from: Side, length: u64, at: Timestamp) {
         assert!(length > 0);
         let first = self.told[from.index()];
         self.told[from.index()] += length;
         self.note(format!("{} omitted {first}..{}", letter(from), first + length), at);
     }
 
-    fn closed(&mut self, from: Side, at: Timestamp) {
+    fn on_close(&mut self, from: Side, at: Timestamp) {
         self.note(format!("{} end", letter(from)), at);
     }
 }
@@ -89,8 +89,8 @@ pub(super) struct Ears {
     pub(super) over: Vec<FlowFacts>,
 }
 
-impl Sink<Heard> for Ears {
-    fn open(&mut self, start: &FlowStart) -> Heard {
+impl FlowSink<Heard> for Ears {
+    fn on_start(&mut self, start: &FlowStart) -> Heard {
         self.starts.push(*start);
         Heard {
             number: start.number,
@@ -100,8 +100,8 @@ impl Sink<Heard> for Ears {
         }
     }
 
-    /// Octets of a server in the script begin with `ABC`.
-    fn greets(&self, first: &[u8]) -> Option<bool> {
+    /// Bytes of a server in the script begin with `ABC`.
+    fn is_greeting(&self, first: &[u8]) -> Option<bool> {
         let due = b"ABC";
         if due.starts_with(first) && first.len() < due.len() {
             return None;
@@ -109,9 +109,9 @@ impl Sink<Heard> for Ears {
         Some(first.starts_with(due))
     }
 
-    fn over(&mut self, facts: FlowFacts, conversation: Heard) {
+    fn on_end(&mut self, facts: FlowFacts, conversation: Heard) {
         assert_eq!(facts.start.number, conversation.number);
-        assert_eq!(facts.octets, conversation.told, "what was told adds up");
+        assert_eq!(facts.bytes, conversation.told, "what was told adds up");
         self.over.push(facts);
     }
 }
@@ -125,7 +125,7 @@ pub(super) struct Scene {
     pub(super) ears: Ears,
     pub(super) addresses: [SocketAddr; 2],
     pub(super) isn: [u32; 2],
-    /// Behind the last octet said in the script.
+    /// Behind the last byte said in the script.
     said: [u32; 2],
     nanos: u64,
     /// Where errors are seen.
@@ -134,12 +134,12 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn new() -> Self {
-        Self::with(Limits::default())
+        Self::with(FlowLimits::default())
     }
 
-    pub(super) fn with(limits: Limits) -> Self {
+    pub(super) fn with(limits: FlowLimits) -> Self {
         Self {
-            table: FlowTable::new(limits, Ports::default()),
+            table: FlowTable::new(limits, WatchedPorts::default()),
             ears: Ears::default(),
             addresses: ["[2001:db8::1]:40000", "[2001:db8::25]:25"].map(|a| a.parse().unwrap()),
             isn: [1000, u32::MAX - 3],
@@ -222,7 +222,7 @@ impl Scene {
                 "data" => {
                     let (from, to) = words.next().unwrap().split_once("..").unwrap();
                     let (from, to): (i64, i64) = (from.parse().unwrap(), to.parse().unwrap());
-                    payload = (from..to).map(|at| octet(side, at.max(0) as u64)).collect();
+                    payload = (from..to).map(|at| byte(side, at.max(0) as u64)).collect();
                     segment.seq = self.seq(side, from);
                     segment.len = (to - from) as u32;
                     self.said[side.index()] = self.said[side.index()].max(to.max(0) as u32);
@@ -247,7 +247,7 @@ impl Scene {
             }
         }
         segment.payload = &payload;
-        self.table.segment(&segment, &mut self.ears);
+        self.table.on_segment(&segment, &mut self.ears);
     }
 
     /// An ICMP error about the segment of `side` at `position`.
@@ -262,7 +262,7 @@ impl Scene {
             seq: self.seq(side, position),
             interface: self.interface,
         };
-        self.table.icmp(&error, &mut self.ears);
+        self.table.on_icmp_error(&error, &mut self.ears);
         self
     }
 
@@ -270,8 +270,8 @@ impl Scene {
     pub(super) fn socket(&mut self, rtt: Option<Duration>, closed: bool) -> &mut Self {
         self.nanos += 1_000_000;
         let [local, peer] = self.addresses;
-        let facts = SocketFacts { at: self.now(), local, peer, rtt, retransmits: 0, closed };
-        self.table.socket(&facts, &mut self.ears);
+        let facts = SocketEvent { at: self.now(), local, peer, rtt, retransmits: 0, closed };
+        self.table.on_socket_event(&facts, &mut self.ears);
         self
     }
 

@@ -25,7 +25,7 @@ fn of_overlaps_the_first_copy_wins_and_the_rest_is_new() {
     );
     let mut scene = Scene::new();
     scene.play("C syn; S synack; C ack; C data 10..20; C data 5..25 junk; C data 8..22");
-    assert_eq!(scene.table.counts().conflicts, 2, "what differs is counted");
+    assert_eq!(scene.table.counters().conflicts, 2, "what differs is counted");
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn keep_alives_and_window_probes_are_no_retransmits() {
 }
 
 #[test]
-fn octets_follow_those_that_they_acknowledge() {
+fn bytes_follow_those_that_they_acknowledge() {
     assert_eq!(
         told("C data 0..10 ack 50; S data 0..50 ack 0; S data 50..60 ack 10"),
         "S 0..50; C 0..10; S 50..60"
@@ -95,7 +95,7 @@ fn what_waited_keeps_its_time() {
         scene.heard_when(),
         "4ms S gap 0..200; 4ms C 0..10; 25ms S gap 200..250; 25ms C 10..20"
     );
-    assert_eq!(scene.table.counts().octets_not_captured, 250);
+    assert_eq!(scene.table.counters().bytes_not_captured, 250);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn the_silent_side_of_a_one_sided_capture_is_known_by_acks() {
     );
     let facts = scene.fact();
     assert_eq!((facts.outcome, facts.handshake), (FlowOutcome::Established, Some(ms(1))));
-    assert_eq!((facts.octets, facts.gaps), ([30, 300], 3));
+    assert_eq!((facts.bytes, facts.gaps), ([30, 300], 3));
 }
 
 #[test]
@@ -130,8 +130,8 @@ fn a_snap_length_leaves_gaps_of_known_length() {
     assert_eq!(told("C data 10..100 cut 5; C data 0..10"), "C 0..10; C 10..15; C gap 15..100");
     let mut scene = Scene::new();
     scene.play("C syn; S synack; C ack; C data 0..100 cut 60; S ack 100");
-    let counts = *scene.table.counts();
-    assert_eq!((counts.octets_cut, counts.octets_not_captured), (40, 0));
+    let counts = *scene.table.counters();
+    assert_eq!((counts.bytes_cut, counts.bytes_not_captured), (40, 0));
 }
 
 #[test]
@@ -173,14 +173,11 @@ fn what_the_source_left_out_is_not_lost() {
     let mut scene = Scene::new();
     scene.play("C syn; S synack; C ack; C data 0..100 omit 60 cut 20; C data 100..900 omit 800");
     scene.play("C data 100..900 omit 700; C data 910..920 omit 5; C data 900..915 junk");
-    let counts = *scene.table.counts();
-    assert_eq!(
-        (counts.octets_omitted, counts.octets_cut, counts.octets_not_captured),
-        (865, 20, 0)
-    );
+    let counts = *scene.table.counters();
+    assert_eq!((counts.bytes_omitted, counts.bytes_cut, counts.bytes_not_captured), (865, 20, 0));
     assert_eq!(counts.conflicts, 0, "what was left out differs from nothing");
     let facts = scene.fact();
-    assert_eq!((facts.gaps, facts.octets, facts.retransmits), (1, [920, 0], [1, 0]));
+    assert_eq!((facts.gaps, facts.bytes, facts.retransmits), (1, [920, 0], [1, 0]));
 }
 
 #[test]
@@ -189,9 +186,9 @@ fn what_is_missing_when_a_flow_ends_is_told_then() {
     scene.play("C syn; S synack; C ack; C data 10..20; C data 30..40; S ack 10");
     let facts = scene.fact();
     assert_eq!(scene.heard(), "C gap 0..10; C 10..20; C gap 20..30; C 30..40");
-    assert_eq!((facts.gaps, facts.octets), (2, [40, 0]));
-    let counts = scene.table.counts();
-    assert_eq!((counts.octets_not_captured, counts.octets_unfinished), (10, 10));
+    assert_eq!((facts.gaps, facts.bytes), (2, [40, 0]));
+    let counts = scene.table.counters();
+    assert_eq!((counts.bytes_not_captured, counts.bytes_unfinished), (10, 10));
 }
 
 #[test]
@@ -205,7 +202,7 @@ fn sequence_numbers_wrap() {
 #[test]
 fn nothing_follows_a_fin() {
     assert_eq!(told("C data 0..10 fin; C data 10..20; C data 5..30"), "C 0..10; C end");
-    // A FIN before octets that were seen is none.
+    // A FIN before bytes that were seen is none.
     assert_eq!(told("C data 10..20; C fin at 5; C data 0..10"), "C 0..10; C 10..20");
     // It waits for its turn.
     assert_eq!(told("C fin at 10; C data 0..10"), "C 0..10; C end");
@@ -217,7 +214,7 @@ fn segments_far_outside_are_only_counted() {
     scene.play("C syn; S synack; C ack; C data 2000000000..2000000010; S ack 2000000000");
     scene.play("C data 0..10 ack 0; +1s");
     assert_eq!(scene.heard(), "C 0..10");
-    assert_eq!(scene.table.counts().out_of_window, 2);
+    assert_eq!(scene.table.counters().out_of_window, 2);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn errors_belong_to_what_was_sent() {
     scene.error(IcmpKind::PacketTooBig { mtu: 1350 }, Side::Server, 10);
     scene.addresses[0].set_port(7);
     scene.error(IcmpKind::PacketTooBig { mtu: 1290 }, Side::Client, 0);
-    assert_eq!(scene.table.counts().stray_icmp, 2);
+    assert_eq!(scene.table.counters().stray_icmp, 2);
     let facts = scene.fact();
     assert_eq!((facts.icmp_errors, facts.path_mtu), (2, Some(1350)));
     assert_eq!(facts.outcome, FlowOutcome::Established);

@@ -4,38 +4,38 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An octet, as told.
+/// An byte, as told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Octet {
+enum Byte {
     Known(u8),
     Omitted,
     Hole,
 }
 
-/// Octets of both sides, as told.
+/// Bytes of both sides, as told.
 #[derive(Default)]
 struct Sides {
-    said: [Vec<Octet>; 2],
+    said: [Vec<Byte>; 2],
     ended: [bool; 2],
 }
 
-impl Conversation for Sides {
-    fn data(&mut self, from: Side, octets: &[u8], _: Timestamp) {
+impl FlowHandler for Sides {
+    fn on_data(&mut self, from: Side, bytes: &[u8], _: Timestamp) {
         assert!(!self.ended[from.index()]);
-        self.said[from.index()].extend(octets.iter().copied().map(Octet::Known));
+        self.said[from.index()].extend(bytes.iter().copied().map(Byte::Known));
     }
 
-    fn gap(&mut self, from: Side, length: u64, _: Timestamp) {
+    fn on_gap(&mut self, from: Side, length: u64, _: Timestamp) {
         let side = &mut self.said[from.index()];
-        side.resize(side.len() + length as usize, Octet::Hole);
+        side.resize(side.len() + length as usize, Byte::Hole);
     }
 
-    fn omitted(&mut self, from: Side, length: u64, _: Timestamp) {
+    fn on_omitted(&mut self, from: Side, length: u64, _: Timestamp) {
         let side = &mut self.said[from.index()];
-        side.resize(side.len() + length as usize, Octet::Omitted);
+        side.resize(side.len() + length as usize, Byte::Omitted);
     }
 
-    fn closed(&mut self, from: Side, _: Timestamp) {
+    fn on_close(&mut self, from: Side, _: Timestamp) {
         self.ended[from.index()] = true;
     }
 }
@@ -43,16 +43,16 @@ impl Conversation for Sides {
 #[derive(Default)]
 struct Flows(Vec<(FlowFacts, Sides)>);
 
-impl Sink<Sides> for Flows {
-    fn open(&mut self, _: &FlowStart) -> Sides {
+impl FlowSink<Sides> for Flows {
+    fn on_start(&mut self, _: &FlowStart) -> Sides {
         Sides::default()
     }
 
-    fn greets(&self, first: &[u8]) -> Option<bool> {
+    fn is_greeting(&self, first: &[u8]) -> Option<bool> {
         Some(first.first() == Some(&b'A'))
     }
 
-    fn over(&mut self, facts: FlowFacts, sides: Sides) {
+    fn on_end(&mut self, facts: FlowFacts, sides: Sides) {
         self.0.push((facts, sides));
     }
 }
@@ -61,20 +61,20 @@ impl Sink<Sides> for Flows {
 #[derive(Default)]
 struct Told([u64; 2]);
 
-impl Conversation for Told {
-    fn data(&mut self, from: Side, octets: &[u8], _: Timestamp) {
-        self.0[from.index()] += octets.len() as u64;
+impl FlowHandler for Told {
+    fn on_data(&mut self, from: Side, bytes: &[u8], _: Timestamp) {
+        self.0[from.index()] += bytes.len() as u64;
     }
 
-    fn gap(&mut self, from: Side, length: u64, _: Timestamp) {
+    fn on_gap(&mut self, from: Side, length: u64, _: Timestamp) {
         self.0[from.index()] += length;
     }
 
-    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
-        self.gap(from, length, at);
+    fn on_omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+        self.on_gap(from, length, at);
     }
 
-    fn closed(&mut self, _: Side, _: Timestamp) {}
+    fn on_close(&mut self, _: Side, _: Timestamp) {}
 }
 
 #[derive(Default)]
@@ -83,17 +83,17 @@ struct Lengths {
     evicted: u64,
 }
 
-impl Sink<Told> for Lengths {
-    fn open(&mut self, _: &FlowStart) -> Told {
+impl FlowSink<Told> for Lengths {
+    fn on_start(&mut self, _: &FlowStart) -> Told {
         Told::default()
     }
 
-    fn greets(&self, first: &[u8]) -> Option<bool> {
-        first.first().map(|octet| *octet < 3)
+    fn is_greeting(&self, first: &[u8]) -> Option<bool> {
+        first.first().map(|byte| *byte < 3)
     }
 
-    fn over(&mut self, facts: FlowFacts, told: Told) {
-        assert_eq!(facts.octets, told.0);
+    fn on_end(&mut self, facts: FlowFacts, told: Told) {
+        assert_eq!(facts.bytes, told.0);
         self.over += 1;
         self.evicted += u64::from(facts.evicted);
     }
@@ -117,7 +117,7 @@ impl Cut {
     }
 }
 
-/// Turns: who says how many octets, in segments of which size.
+/// Turns: who says how many bytes, in segments of which size.
 fn conversation() -> impl Strategy<Value = Vec<Cut>> {
     // No shorter: what comes again, with what is before it, comes before patience ends.
     let turn = (any::<bool>(), 1u64..400, 10u64..150);
@@ -162,8 +162,8 @@ impl Wire {
     }
 
     fn seen_on(isn: [u32; 2], port: u16, seen_on: [u32; 2]) -> Self {
-        let ports = Ports::new([port]);
-        let table = FlowTable::new(Limits::default(), ports);
+        let ports = WatchedPorts::new([port]);
+        let table = FlowTable::new(FlowLimits::default(), ports);
         let mut wire = Self { table, flows: Flows::default(), isn, at: 0, seen_on };
         wire.send(&Cut::bare(Side::Client, 0, 0, false), true);
         wire.send(&Cut::bare(Side::Server, 0, 0, false), true);
@@ -176,7 +176,7 @@ impl Wire {
         let addresses: [SocketAddr; 2] =
             ["192.0.2.1:4000", "192.0.2.2:25"].map(|a| a.parse().unwrap());
         let (side, peer) = (cut.side.index(), cut.side.other().index());
-        let payload = octets(cut.side, cut.from + cut.omitted..cut.to);
+        let payload = bytes(cut.side, cut.from + cut.omitted..cut.to);
         let seq = |side: usize, at: u64| self.isn[side].wrapping_add(1).wrapping_add(at as u32);
         let segment = Segment {
             at: Timestamp::from_nanos(self.at),
@@ -194,7 +194,7 @@ impl Wire {
             len: (cut.to - cut.from) as u32,
             interface: self.seen_on[side],
         };
-        self.table.segment(&segment, &mut self.flows);
+        self.table.on_segment(&segment, &mut self.flows);
     }
 
     fn end(mut self) -> (FlowFacts, Sides) {
@@ -247,13 +247,13 @@ proptest! {
             wire.send(&cut, false);
         }
         let lengths = lengths(&cuts);
-        let counts = *wire.table.counts();
+        let counts = *wire.table.counters();
         let (facts, sides) = wire.end();
         for side in Side::ALL {
-            let expected: Vec<_> = octets(side, 0..lengths[side.index()]).into_iter().map(Octet::Known).collect();
+            let expected: Vec<_> = bytes(side, 0..lengths[side.index()]).into_iter().map(Byte::Known).collect();
             prop_assert_eq!(&sides.said[side.index()], &expected);
         }
-        prop_assert_eq!(facts.octets, lengths);
+        prop_assert_eq!(facts.bytes, lengths);
         prop_assert_eq!((facts.gaps, counts.conflicts, sides.ended), (0, 0, [true; 2]));
         prop_assert_eq!(facts.outcome, FlowOutcome::Established);
     }
@@ -273,18 +273,18 @@ proptest! {
         let kept: Vec<Cut> = (0..).zip(&cuts).filter(|(at, _)| !is_lost(*at)).map(|(_, cut)| cut.clone()).collect();
         let order = disturbed(&kept, &keys, window);
         let lengths = lengths(&cuts);
-        let mut seen = Side::ALL.map(|side| vec![Octet::Hole; lengths[side.index()] as usize]);
+        let mut seen = Side::ALL.map(|side| vec![Byte::Hole; lengths[side.index()] as usize]);
         for cut in &order {
             for at in cut.from..cut.to.min(lengths[cut.side.index()]) {
-                seen[cut.side.index()][at as usize] = Octet::Known(octet(cut.side, at));
+                seen[cut.side.index()][at as usize] = Byte::Known(byte(cut.side, at));
             }
             wire.send(cut, false);
         }
         let (facts, sides) = wire.end();
-        let is_hole = |octet: &Octet| *octet == Octet::Hole;
-        let holes = |side: &[Octet]| side.chunk_by(|a, b| is_hole(a) == is_hole(b)).filter(|run| is_hole(&run[0])).count();
+        let is_hole = |byte: &Byte| *byte == Byte::Hole;
+        let holes = |side: &[Byte]| side.chunk_by(|a, b| is_hole(a) == is_hole(b)).filter(|run| is_hole(&run[0])).count();
         prop_assert_eq!(&sides.said, &seen);
-        prop_assert_eq!(facts.octets, lengths);
+        prop_assert_eq!(facts.bytes, lengths);
         let least = holes(&seen[0]) + holes(&seen[1]);
         prop_assert!(facts.gaps >= least as u64);
     }
@@ -316,18 +316,18 @@ proptest! {
         let (table_omitted, (facts, sides)) = {
             let mut wire = wire;
             wire.table.finish(&mut wire.flows);
-            (wire.table.counts().octets_omitted, wire.flows.0.remove(0))
+            (wire.table.counters().bytes_omitted, wire.flows.0.remove(0))
         };
         let mut left_out = 0;
         for side in Side::ALL {
             prop_assert_eq!(sides.said[side.index()].len(), shown[side.index()].len());
             for (at, (said, shown)) in (0..).zip(sides.said[side.index()].iter().zip(&shown[side.index()])) {
-                let known = Octet::Known(octet(side, at));
-                prop_assert!(*said == known && shown[1] || *said == Octet::Omitted && shown[0], "{said:?} at {at}");
-                left_out += u64::from(*said == Octet::Omitted);
+                let known = Byte::Known(byte(side, at));
+                prop_assert!(*said == known && shown[1] || *said == Byte::Omitted && shown[0], "{said:?} at {at}");
+                left_out += u64::from(*said == Byte::Omitted);
             }
         }
-        prop_assert_eq!((facts.gaps, facts.octets, table_omitted), (0, lengths, left_out));
+        prop_assert_eq!((facts.gaps, facts.bytes, table_omitted), (0, lengths, left_out));
         prop_assert_eq!(sides.ended, [true; 2]);
     }
 
@@ -357,7 +357,7 @@ proptest! {
         }
         let ((facts, sides), (due, due_sides)) = (wire.end(), alone.end());
         prop_assert_eq!(sides.said, due_sides.said);
-        prop_assert_eq!((facts.octets, facts.gaps, facts.syns), (due.octets, due.gaps, due.syns));
+        prop_assert_eq!((facts.bytes, facts.gaps, facts.syns), (due.bytes, due.gaps, due.syns));
         prop_assert_eq!(facts.retransmits, due.retransmits);
         prop_assert_eq!(facts.data_segments, due.data_segments);
     }
@@ -367,8 +367,8 @@ proptest! {
         segments in proptest::collection::vec(any::<[u8; 9]>(), 0..400),
         held in 0usize..4000,
     ) {
-        let limits = Limits { flows: 3, held_per_flow: held / 2, held, ..Limits::default() };
-        let mut table = FlowTable::new(limits, Ports::default());
+        let limits = FlowLimits { flows: 3, held_per_flow: held / 2, held, ..FlowLimits::default() };
+        let mut table = FlowTable::new(limits, WatchedPorts::default());
         let mut flows = Lengths::default();
         let mut at = 0;
         for [hosts, seq, seq_high, ack, flags, len, cut, time, window] in segments {
@@ -397,13 +397,13 @@ proptest! {
                 len,
                 interface: u32::from(hosts >> 6),
             };
-            table.segment(&segment, &mut flows);
+            table.on_segment(&segment, &mut flows);
             prop_assert!(table.held() <= held, "{} of {held}", table.held());
             prop_assert!(table.flows() <= 3);
         }
         table.finish(&mut flows);
         prop_assert_eq!((table.held(), table.flows()), (0, 0));
-        let counts = table.counts();
+        let counts = table.counters();
         prop_assert_eq!(counts.flows, flows.over);
         prop_assert_eq!(counts.evicted, flows.evicted);
     }

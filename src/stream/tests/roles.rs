@@ -43,14 +43,14 @@ fn what_was_left_out_before_somebody_listened_is_told_as_that() {
     // It may be a greeting, and nobody can tell.
     let mut scene = elsewhere();
     scene.play("C syn; S synack; C ack; S data 0..9 omit 3; S data 9..20");
-    assert_eq!((scene.heard().as_str(), scene.table.counts().ignored), ("", 0));
+    assert_eq!((scene.heard().as_str(), scene.table.counters().ignored), ("", 0));
 }
 
 #[test]
 fn one_that_does_not_greet_is_ignored() {
     let mut scene = elsewhere();
     scene.play("C syn; S synack; C ack; C data 0..400; S data 0..9 junk; S data 9..2000");
-    assert_eq!((scene.table.held(), scene.table.counts().ignored), (0, 2));
+    assert_eq!((scene.table.held(), scene.table.counters().ignored), (0, 2));
     assert!(scene.facts().is_empty());
     // Another connection between the same may be SMTP.
     scene.play("C syn; S synack; C ack; S data 0..9 junk");
@@ -95,7 +95,7 @@ fn between_watched_ports_a_flow_is_told_about_anyway() {
     let mut scene = Scene::new().between("192.0.2.1:25", "192.0.2.2:25");
     scene.play("C data 0..4000; C data 4000..8000; C data 8000..8001");
     assert_eq!(scene.heard(), "C 0..4000; C 4000..8000; C 8000..8001");
-    assert_eq!(scene.fact().octets, [8001, 0]);
+    assert_eq!(scene.fact().bytes, [8001, 0]);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn flows_that_were_never_answered_are_told_on_watched_ports_only() {
 fn strays_begin_nothing() {
     let mut scene = Scene::new();
     scene.play("C ack 5; S fin; S rst; C rst");
-    assert_eq!((scene.table.flows(), scene.table.counts().stray), (0, 4));
+    assert_eq!((scene.table.flows(), scene.table.counters().stray), (0, 4));
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Fragments in every order, and those that must not be put together.
+//! Defragmenter in every order, and those that must not be put together.
 
 use std::time::Duration;
 
 use super::*;
-use crate::wire::Damage;
+use crate::wire::DecodeError;
 
 const FRAGMENT: &str = "fragment";
 
@@ -41,17 +41,17 @@ fn cut(whole: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
     pieces(whole, id, &cuts)
 }
 
-/// What `decoder` makes of `octets`: the payload of a segment, or a word.
-fn said(decoder: &mut Decoder, octets: &[u8], at: Timestamp) -> String {
-    let packet = Packet { at, ..packet(LinkType::Raw, octets, octets.len()) };
+/// What `decoder` makes of `bytes`: the payload of a segment, or a word.
+fn said(decoder: &mut Decoder, bytes: &[u8], at: Timestamp) -> String {
+    let packet = Packet { at, ..packet(LinkType::Raw, bytes, bytes.len()) };
     match decoder.decode(&packet) {
         Decoded::Tcp(segment) => {
-            assert_eq!((segment.src, segment.dst), ends(octets[0] >> 4 == 6));
+            assert_eq!((segment.src, segment.dst), ends(bytes[0] >> 4 == 6));
             assert_eq!(usize::try_from(segment.len), Ok(segment.payload.len()));
             String::from_utf8_lossy(segment.payload).into_owned()
         }
         Decoded::Fragment => FRAGMENT.to_owned(),
-        Decoded::Damaged(damage) => format!("{damage:?}"),
+        Decoded::Error(damage) => format!("{damage:?}"),
         other => panic!("{other:?}"),
     }
 }
@@ -70,7 +70,7 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
     orders(last).into_iter().flat_map(insert).collect()
 }
 
-const TEXT: &[u8] = b"DATA of a segment that came in pieces of sixteen octets";
+const TEXT: &[u8] = b"DATA of a segment that came in pieces of sixteen bytes";
 
 #[test]
 fn in_every_order() {
@@ -114,7 +114,7 @@ fn what_is_divided_may_begin_with_options() {
     }
     fragments.reverse();
     let mut decoder = Decoder::new();
-    let said: Vec<_> = fragments.iter().map(|octets| said(&mut decoder, octets, AT)).collect();
+    let said: Vec<_> = fragments.iter().map(|bytes| said(&mut decoder, bytes, AT)).collect();
     assert_eq!(said.last().unwrap().as_bytes(), TEXT);
 }
 
@@ -124,16 +124,16 @@ fn overlaps_spoil_the_datagram() {
         let fragments = cut(&whole, 7, 16);
         for overlap in [
             (8, true, &b"overlaps two of them...."[..]),
-            (16, true, b"other octets...."),
+            (16, true, b"other bytes...."),
             (16, false, &whole[whole.len() - 59..][..16]),
             (0, true, &[b'.'; 32]),
         ] {
             let overlap = pieces(&whole, 7, &[overlap]).remove(0);
             let mut decoder = Decoder::new();
             let sent = [&fragments[0], &fragments[1], &overlap, &fragments[2], &fragments[3]];
-            let said = sent.map(|octets| said(&mut decoder, octets, AT));
+            let said = sent.map(|bytes| said(&mut decoder, bytes, AT));
             assert_eq!(said[..2], [FRAGMENT, FRAGMENT]);
-            assert_eq!(said[2..], ["Fragments"; 3]);
+            assert_eq!(said[2..], ["Defragmenter"; 3]);
         }
     }
 }
@@ -143,24 +143,24 @@ fn fragments_that_fit_nowhere() {
     for (whole, first) in [(tcp4(TEXT), 20), (tcp6(TEXT), 40)] {
         for wrong in [
             (0, true, &whole[first..first + 15]), // Not a multiple of 8.
-            (65528, false, &whole[first..first + 16]), // Beyond 65,535 octets.
+            (65528, false, &whole[first..first + 16]), // Beyond 65,535 bytes.
             (16, false, &[][..]),                 // Nothing.
         ] {
             let mut decoder = Decoder::new();
             let wrong = pieces(&whole, 7, &[wrong]).remove(0);
-            assert_eq!(said(&mut decoder, &wrong, AT), "Fragments");
+            assert_eq!(said(&mut decoder, &wrong, AT), "Defragmenter");
         }
         // An end before the end.
         let ends = [(32, true, &whole[first..first + 16]), (16, false, &whole[first..first + 8])];
         let ends = pieces(&whole, 7, &ends);
         let mut decoder = Decoder::new();
         assert_eq!(said(&mut decoder, &ends[0], AT), FRAGMENT);
-        assert_eq!(said(&mut decoder, &ends[1], AT), "Fragments");
+        assert_eq!(said(&mut decoder, &ends[1], AT), "Defragmenter");
         // Of a cut one nothing is kept.
         let fragments = cut(&whole, 7, 32);
         let short = &fragments[0][..fragments[0].len() - 1];
         let cut = decoder.decode(&packet(LinkType::Raw, short, short.len() + 1));
-        assert_eq!(cut, Decoded::Damaged(Damage::Cut));
+        assert_eq!(cut, Decoded::Error(DecodeError::Truncated));
     }
 }
 
@@ -169,13 +169,13 @@ fn an_attacker_can_not_grow_it() {
     let mut decoder = Decoder::new();
     let fragments: Vec<_> = (0..1000).map(|id| cut(&tcp6(TEXT), id, 16)).collect();
     for (number, fragment) in fragments.iter().enumerate() {
-        let expected = if number < 64 { FRAGMENT } else { "Fragments" };
+        let expected = if number < 64 { FRAGMENT } else { "Defragmenter" };
         assert_eq!(said(&mut decoder, &fragment[0], AT), expected, "{number}");
     }
     // The youngest are there, an old one is not.
     for (id, expected) in [(999, TEXT), (936, TEXT), (935, FRAGMENT.as_bytes())] {
         let rest = &fragments[id][1..];
-        let said: Vec<_> = rest.iter().map(|octets| said(&mut decoder, octets, AT)).collect();
+        let said: Vec<_> = rest.iter().map(|bytes| said(&mut decoder, bytes, AT)).collect();
         assert_eq!(said.last().unwrap().as_bytes(), expected, "{id}");
     }
 }

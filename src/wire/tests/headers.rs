@@ -3,7 +3,7 @@
 use etherparse::{PacketBuilder, TcpOptionElement};
 
 use super::*;
-use crate::wire::{Damage, Datagram};
+use crate::wire::{Datagram, DecodeError};
 
 const MAIL: &[u8] = b"MAIL FROM:<a@a.example>\r\n";
 
@@ -50,15 +50,15 @@ fn what_the_source_left_out_stands_before_the_payload() {
     let whole = tcp4(MAIL);
     let headers = whole.len() - MAIL.len();
     for left_out in [1, 7, MAIL.len()] {
-        let octets = [&whole[..headers], &MAIL[left_out..]].concat();
+        let bytes = [&whole[..headers], &MAIL[left_out..]].concat();
         let omitted = u32::try_from(left_out).unwrap();
-        let packet = Packet { omitted, interface: 3, ..packet(RAW, &octets, whole.len()) };
+        let packet = Packet { omitted, interface: 3, ..packet(RAW, &bytes, whole.len()) };
         let expected =
             Segment { omitted, payload: &MAIL[left_out..], interface: 3, ..expected(MAIL, false) };
         assert_eq!(Decoder::new().decode(&packet), Decoded::Tcp(expected));
         // More than there can be is padding.
-        let padded = [&octets[..], &[0; 9]].concat();
-        let packet = Packet { octets: &padded, ..packet };
+        let padded = [&bytes[..], &[0; 9]].concat();
+        let packet = Packet { bytes: &padded, ..packet };
         assert_eq!(Decoder::new().decode(&packet), Decoded::Tcp(expected));
     }
     let packet = Packet { omitted: u32::MAX, ..packet(RAW, &whole, whole.len()) };
@@ -73,7 +73,7 @@ fn what_is_not_ip_is_other() {
     reads(LinkType::Ethernet, &ethernet(&[0x81, 0, 0, 7], [8, 6], &[0; 28]), Decoded::Other);
     reads(LinkType::Loopback, &[[7, 0, 0, 0], [1; 4]].concat(), Decoded::Other);
     reads(LinkType::Loopback, &[[7, 1, 0, 0], [1; 4]].concat(), Decoded::Other);
-    reads(LinkType::Other(105), &tcp4(MAIL), Decoded::Damaged(Damage::Link));
+    reads(LinkType::Other(105), &tcp4(MAIL), Decoded::Error(DecodeError::UnsupportedLink));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn extension_headers_are_passed() {
         reads(RAW, &packet, Decoded::Tcp(expected(MAIL, true)));
     }
     let late = extended(&tcp6(MAIL), 60, &[&options(0), &options(6)]);
-    reads(RAW, &late, Decoded::Damaged(Damage::Header));
+    reads(RAW, &late, Decoded::Error(DecodeError::InvalidHeader));
     let encrypted = extended(&tcp6(MAIL), 50, &[&[0; 16]]);
     reads(RAW, &encrypted, Decoded::Other);
 
@@ -166,26 +166,26 @@ fn headers_that_contradict_themselves() {
     let damaged = |at: usize, value: u8| {
         let mut packet = tcp4(MAIL);
         packet[at] = value;
-        reads(RAW, &packet, Decoded::Damaged(Damage::Header));
+        reads(RAW, &packet, Decoded::Error(DecodeError::InvalidHeader));
     };
     damaged(0, 0x55); // No version of IP.
-    damaged(0, 0x44); // A header of 16 octets.
+    damaged(0, 0x44); // A header of 16 bytes.
     damaged(3, 19); // Shorter than its header.
     damaged(3, 39); // Ends within the TCP header.
-    damaged(20 + 12, 4 << 4); // A TCP header of 16 octets.
+    damaged(20 + 12, 4 << 4); // A TCP header of 16 bytes.
     damaged(20 + 12, 15 << 4); // A TCP header beyond the end.
 }
 
 #[test]
 fn a_snap_length_leaves_what_is_before_it() {
-    let syn = |octets: usize| {
+    let syn = |bytes: usize| {
         let mut whole = Vec::new();
         let options =
             [TcpOptionElement::Timestamp(1, 2), TcpOptionElement::MaximumSegmentSize(1460)];
         let tcp = PacketBuilder::ipv4(V4.0, V4.1, 64).tcp(40000, 25, 1000, 500).syn();
         tcp.options(&options).unwrap().write(&mut whole, MAIL).unwrap();
         let mut decoder = Decoder::new();
-        match decoder.decode(&packet(RAW, &whole[..octets], whole.len())) {
+        match decoder.decode(&packet(RAW, &whole[..bytes], whole.len())) {
             Decoded::Tcp(segment) => {
                 Ok((segment.seq, segment.mss, segment.payload.len(), segment.len))
             }
@@ -204,10 +204,10 @@ fn a_snap_length_leaves_what_is_before_it() {
 #[test]
 fn the_mss_stands_behind_unknown_options() {
     let with = |options: &[u8]| {
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         let tcp = PacketBuilder::ipv4(V4.0, V4.1, 64).tcp(40000, 25, 1000, 500).syn();
-        tcp.options_raw(options).unwrap().write(&mut octets, &[]).unwrap();
-        decoded(RAW, &octets, |decoded| match decoded {
+        tcp.options_raw(options).unwrap().write(&mut bytes, &[]).unwrap();
+        decoded(RAW, &bytes, |decoded| match decoded {
             Decoded::Tcp(segment) => segment.mss,
             _ => panic!("a segment"),
         })
@@ -221,18 +221,18 @@ fn the_mss_stands_behind_unknown_options() {
 
 #[test]
 fn datagrams() {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     let udp = PacketBuilder::ipv6(V6.0, V6.1, 64).udp(40000, 25);
-    udp.write(&mut octets, MAIL).unwrap();
+    udp.write(&mut bytes, MAIL).unwrap();
     let (src, dst) = ends(true);
     let datagram = |payload| Decoded::Udp(Datagram { at: AT, src, dst, payload });
-    reads(RAW, &octets, datagram(MAIL));
-    octets[45] = 8 + 4;
-    reads(RAW, &octets, datagram(b"MAIL"));
-    octets[45] = 7;
-    reads(RAW, &octets, Decoded::Damaged(Damage::Header));
-    octets[45] = 8 + 26;
-    reads(RAW, &octets, Decoded::Damaged(Damage::Header));
-    octets[45] = 0;
-    reads(RAW, &octets, datagram(MAIL));
+    reads(RAW, &bytes, datagram(MAIL));
+    bytes[45] = 8 + 4;
+    reads(RAW, &bytes, datagram(b"MAIL"));
+    bytes[45] = 7;
+    reads(RAW, &bytes, Decoded::Error(DecodeError::InvalidHeader));
+    bytes[45] = 8 + 26;
+    reads(RAW, &bytes, Decoded::Error(DecodeError::InvalidHeader));
+    bytes[45] = 0;
+    reads(RAW, &bytes, datagram(MAIL));
 }

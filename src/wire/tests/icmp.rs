@@ -3,7 +3,7 @@
 use etherparse::PacketBuilder;
 
 use super::*;
-use crate::wire::{Damage, IcmpError, IcmpKind};
+use crate::wire::{DecodeError, IcmpError, IcmpKind};
 
 const ROUTER_V4: [u8; 4] = [198, 51, 100, 1];
 const ROUTER_V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe];
@@ -68,9 +68,9 @@ fn of_the_segment_eight_octets_are_enough() {
         reads(LinkType::Raw, &unreachable(is_v6, quote), expected);
     };
     is(false, &v4[..28], error(false, IcmpKind::Unreachable));
-    is(false, &v4[..27], Decoded::Damaged(Damage::Header));
+    is(false, &v4[..27], Decoded::Error(DecodeError::InvalidHeader));
     is(true, &v6[..48], error(true, IcmpKind::Unreachable));
-    is(true, &v6[..47], Decoded::Damaged(Damage::Header));
+    is(true, &v6[..47], Decoded::Error(DecodeError::InvalidHeader));
     // Options before it, and the first fragment of a datagram; of another the ports are not there.
     let options = extended(&v6, 0, &[&[60, 0, 1, 4, 0, 0, 0, 0], &[6, 0, 1, 4, 0, 0, 0, 0]]);
     is(true, &options[..64], error(true, IcmpKind::Unreachable));
@@ -101,5 +101,5 @@ fn what_is_no_error_about_tcp() {
     let short = &message(false, 8, 0, 0, b"")[..27];
     let mut decoder = Decoder::new();
     let cut = decoder.decode(&packet(LinkType::Raw, short, 28));
-    assert_eq!(cut, Decoded::Damaged(Damage::Cut));
+    assert_eq!(cut, Decoded::Error(DecodeError::Truncated));
 }

@@ -69,16 +69,16 @@ fn extended(packet: &[u8], next: u8, headers: &[&[u8]]) -> Vec<u8> {
     extended
 }
 
-fn packet(link: LinkType, octets: &[u8], wire_len: usize) -> Packet<'_> {
-    Packet::new(AT, link, octets, u32::try_from(wire_len).unwrap())
+fn packet(link: LinkType, bytes: &[u8], wire_len: usize) -> Packet<'_> {
+    Packet::new(AT, link, bytes, u32::try_from(wire_len).unwrap())
 }
 
 /// Decodes one packet by itself; `check` sees what it is.
-fn decoded<R>(link: LinkType, octets: &[u8], check: impl FnOnce(Decoded<'_>) -> R) -> R {
-    check(Decoder::new().decode(&packet(link, octets, octets.len())))
+fn decoded<R>(link: LinkType, bytes: &[u8], check: impl FnOnce(Decoded<'_>) -> R) -> R {
+    check(Decoder::new().decode(&packet(link, bytes, bytes.len())))
 }
 
 #[track_caller]
-fn reads(link: LinkType, octets: &[u8], expected: Decoded<'_>) {
-    decoded(link, octets, |decoded| assert_eq!(decoded, expected, "{link:?}"));
+fn reads(link: LinkType, bytes: &[u8], expected: Decoded<'_>) {
+    decoded(link, bytes, |decoded| assert_eq!(decoded, expected, "{link:?}"));
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gatepost::addr::Side;
-use gatepost::source::Writer;
+use gatepost::source::PcapngWriter;
 use gatepost::time::Timestamp;
-use gatepost::wire::{LinkType, Talk};
+use gatepost::wire::{LinkType, SyntheticConnection};
 
 /// Sessions open at once.
 const AT_ONCE: usize = 64;
@@ -28,7 +28,7 @@ pub(crate) struct Made {
 
 /// One session on its way.
 struct Speaker {
-    talk: Talk,
+    talk: SyntheticConnection,
     /// What is still to be said, the last first.
     script: Vec<(Side, Vec<u8>)>,
     messages: u64,
@@ -65,7 +65,7 @@ impl Speaker {
         script.push((Side::Client, b"QUIT\r\n".to_vec()));
         script.push((Side::Server, b"221 2.0.0 Bye\r\n".to_vec()));
         script.reverse();
-        let talk = Talk::new(address(client), address(server));
+        let talk = SyntheticConnection::new(address(client), address(server));
         Self { talk, script, messages, opened: false }
     }
 }
@@ -90,7 +90,7 @@ fn body(seed: u64) -> Vec<u8> {
 
 /// Writes about `octets` of capture to `path`.
 pub(crate) fn make(path: &Path, octets: u64) -> Result<Made> {
-    let mut writer = Writer::new(
+    let mut writer = PcapngWriter::new(
         BufWriter::with_capacity(1 << 20, File::create(path)?),
         LinkType::Raw,
         0,

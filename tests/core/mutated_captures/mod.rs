@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use capture::{Contents, LITTLE};
-use gatepost::stream::Limits;
+use gatepost::stream::FlowLimits;
 use mutation::{Chance, Recording};
 
 /// Octets of mutants that are read of each recording, in whole files, and how many files at most.
@@ -36,7 +36,7 @@ fn kept(name: &str, octets: &[u8]) -> PathBuf {
 }
 
 /// Reads `octets` with `limits`; says which mutant it was if that ends in a panic.
-fn read(recording: &Recording, number: u64, octets: &[u8], limits: Limits) -> Contents {
+fn read(recording: &Recording, number: u64, octets: &[u8], limits: FlowLimits) -> Contents {
     catch_unwind(AssertUnwindSafe(|| capture::read(octets, limits))).unwrap_or_else(|_| {
         let path = kept("capture.pcap", octets);
         panic!("mutant {number} of {}, kept in {}", recording.path.display(), path.display())
@@ -48,7 +48,7 @@ fn a_mutated_capture_is_read_to_its_end_within_bounds() {
     let (mut files, mut damaged, mut all) = (0, 0, Contents::default());
     for path in recordings() {
         let recording = Recording::open(path);
-        let whole = capture::read(&recording.octets, Limits::default());
+        let whole = capture::read(&recording.octets, FlowLimits::default());
         let (mut octets, mut chance) = (0, Chance::new(1));
         for number in 0..MUTANTS {
             let mutant = recording.mutant(number, &mut chance);
@@ -56,7 +56,7 @@ fn a_mutated_capture_is_read_to_its_end_within_bounds() {
             if number > 8 && octets > OCTETS {
                 break;
             }
-            let limits = if number.is_multiple_of(3) { Limits::default() } else { LITTLE };
+            let limits = if number.is_multiple_of(3) { FlowLimits::default() } else { LITTLE };
             let contents = read(&recording, number, &mutant, limits);
             files += 1;
             let told = |of: &Contents| (of.packets, of.sessions, of.commands, of.errors);

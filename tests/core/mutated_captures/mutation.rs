@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gatepost::source::{CaptureFile, PacketSource, Writer};
+use gatepost::source::{CaptureFile, PacketSource, PcapngWriter};
 use gatepost::time::Timestamp;
 use gatepost::wire::LinkType;
 
@@ -57,7 +57,7 @@ impl Recording {
         if let Ok(mut file) = CaptureFile::open(&path) {
             while let Ok(Some(packet)) = file.next() {
                 let (at, link, wire_len) = (packet.at, packet.link, packet.wire_len);
-                packets.push(Packet { at, link, octets: packet.octets.to_vec(), wire_len });
+                packets.push(Packet { at, link, octets: packet.bytes.to_vec(), wire_len });
             }
         }
         Self { path, octets, packets }
@@ -152,7 +152,7 @@ fn disorder(packets: &mut Vec<Packet>, chance: &mut Chance) {
 
 fn written(packets: &[Packet]) -> Vec<u8> {
     let first = packets.first().map_or(LinkType::Raw, |packet| packet.link);
-    let mut writer = Writer::new(Vec::new(), first, 0, "").unwrap();
+    let mut writer = PcapngWriter::new(Vec::new(), first, 0, "").unwrap();
     let mut interfaces = vec![(first, 0)];
     for packet in packets {
         let known = interfaces.iter().find(|(link, _)| *link == packet.link);

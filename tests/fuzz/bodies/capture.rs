@@ -14,12 +14,12 @@ use gatepost::report::replay::{
     InputSummary, NumberedSession, ReplayReport, dialogue, json_damage, json_session,
 };
 use gatepost::source::{CaptureFile, PacketSource};
-use gatepost::stream::{Limits, Ports};
+use gatepost::stream::{FlowLimits, WatchedPorts};
 use gatepost::time::Timestamp;
 use gatepost::wire::Packet;
 
 /// So little room that every bound is met.
-pub(crate) const LITTLE: Limits = Limits {
+pub(crate) const LITTLE: FlowLimits = FlowLimits {
     flows: 2,
     held_per_flow: 2000,
     held: 2500,
@@ -39,17 +39,17 @@ pub(crate) struct Contents {
     pub(crate) sessions: u64,
     pub(crate) commands: u64,
     pub(crate) errors: u64,
-    /// At once, as [`Limits`] bounds them.
+    /// At once, as [`FlowLimits`] bounds them.
     pub(crate) held: usize,
     pub(crate) flows: usize,
 }
 
 /// Reads `octets` to their end, and tells everything in every form.
-pub(crate) fn read(octets: &[u8], limits: Limits) -> Contents {
+pub(crate) fn read(octets: &[u8], limits: FlowLimits) -> Contents {
     let heard = Arc::new(Heard::default());
     let mut analyzer = Analyzer::new(AnalyzerSettings {
         profile: strict(),
-        ports: Ports::default(),
+        ports: WatchedPorts::default(),
         limits,
         observer: Arc::clone(&heard) as _,
         transcripts: Transcripts::All,
@@ -141,7 +141,7 @@ struct Seen {
 impl Seen {
     fn packet(&mut self, packet: &Packet<'_>) {
         self.packets += 1;
-        self.captured += packet.octets.len() as u64;
+        self.captured += packet.bytes.len() as u64;
         self.on_the_wire += u64::from(packet.wire_len);
         self.first = Some(self.first.map_or(packet.at, |first| first.min(packet.at)));
         self.last = self.last.max(Some(packet.at));
@@ -227,7 +227,7 @@ impl Teller {
             packets: self.seen.packets,
             first: self.seen.first,
             last: self.seen.last,
-            ports: &Ports::DEFAULT,
+            ports: &WatchedPorts::DEFAULT,
             evidence: None,
         };
         let mut page = Vec::new();

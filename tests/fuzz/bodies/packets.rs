@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use gatepost::source::{CaptureFile, MAX_PACKET, PacketSource, Writer};
+use gatepost::source::{CaptureFile, MAX_PACKET, PacketSource, PcapngWriter};
 use gatepost::time::Timestamp;
 use gatepost::wire::{Decoded, Decoder, LinkType, Packet};
 
@@ -44,7 +44,7 @@ pub(crate) fn file(input: &[u8]) {
     if !input.starts_with(&[0x1f, 0x8b]) {
         assert_eq!(packets(input, 5), (read.clone(), error));
     }
-    let mut writer = Writer::new(Vec::new(), LinkType::Raw, 0, "").unwrap();
+    let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "").unwrap();
     for (at, octets, wire_len) in &read {
         writer.packet(*at, octets, *wire_len, None).unwrap();
     }
@@ -75,7 +75,7 @@ fn packets(input: &[u8], at_a_time: usize) -> (Vec<Captured>, Option<String>) {
     let mut read = Vec::new();
     let error = loop {
         match file.next() {
-            Ok(Some(packet)) => read.push((packet.at, packet.octets.to_vec(), packet.wire_len)),
+            Ok(Some(packet)) => read.push((packet.at, packet.bytes.to_vec(), packet.wire_len)),
             Ok(None) => break None,
             Err(error) => break Some(error.to_string()),
         }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use gatepost::addr::Side;
-use gatepost::stream::{Conversation, FlowFacts, FlowStart, FlowTable, Limits, Ports, Sink};
+use gatepost::stream::{
+    FlowFacts, FlowHandler, FlowLimits, FlowSink, FlowStart, FlowTable, WatchedPorts,
+};
 use gatepost::time::Timestamp;
 use gatepost::wire::{IcmpError, IcmpKind, Segment};
 
@@ -25,8 +27,8 @@ impl Rising {
     }
 }
 
-impl Conversation for Rising {
-    fn data(&mut self, from: Side, octets: &[u8], at: Timestamp) {
+impl FlowHandler for Rising {
+    fn on_data(&mut self, from: Side, octets: &[u8], at: Timestamp) {
         self.when(from, at);
         assert!(!octets.is_empty());
         let next = &mut self.next[from.index()];
@@ -37,7 +39,7 @@ impl Conversation for Rising {
         self.told[from.index()] += octets.len() as u64;
     }
 
-    fn gap(&mut self, from: Side, length: u64, at: Timestamp) {
+    fn on_gap(&mut self, from: Side, length: u64, at: Timestamp) {
         self.when(from, at);
         assert!(length > 0);
         let next = &mut self.next[from.index()];
@@ -46,7 +48,7 @@ impl Conversation for Rising {
         self.gaps += length;
     }
 
-    fn omitted(&mut self, from: Side, length: u64, at: Timestamp) {
+    fn on_omitted(&mut self, from: Side, length: u64, at: Timestamp) {
         self.when(from, at);
         assert!(length > 0);
         let next = &mut self.next[from.index()];
@@ -54,7 +56,7 @@ impl Conversation for Rising {
         self.told[from.index()] += length;
     }
 
-    fn closed(&mut self, from: Side, at: Timestamp) {
+    fn on_close(&mut self, from: Side, at: Timestamp) {
         self.when(from, at);
         self.closed[from.index()] = true;
     }
@@ -67,19 +69,19 @@ struct Flows {
     gaps: u64,
 }
 
-impl Sink<Rising> for Flows {
-    fn open(&mut self, start: &FlowStart) -> Rising {
+impl FlowSink<Rising> for Flows {
+    fn on_start(&mut self, start: &FlowStart) -> Rising {
         self.opened += 1;
         assert_eq!(start.number, self.opened);
         Rising::default()
     }
 
-    fn greets(&self, first: &[u8]) -> Option<bool> {
+    fn is_greeting(&self, first: &[u8]) -> Option<bool> {
         first.get(1).map(|octet| octet & 1 == 0)
     }
 
-    fn over(&mut self, facts: FlowFacts, told: Rising) {
-        assert_eq!(facts.octets, told.told);
+    fn on_end(&mut self, facts: FlowFacts, told: Rising) {
+        assert_eq!(facts.bytes, told.told);
         self.over += 1;
         self.gaps += told.gaps;
     }
@@ -92,13 +94,13 @@ pub(crate) fn stream(input: &[u8]) {
         return;
     };
     let held = usize::from(size) * 32;
-    let limits = Limits {
+    let limits = FlowLimits {
         flows: 3,
         held,
         held_per_flow: held / (1 + usize::from(size & 1)),
-        ..Limits::default()
+        ..FlowLimits::default()
     };
-    let mut table = FlowTable::new(limits, Ports::default());
+    let mut table = FlowTable::new(limits, WatchedPorts::default());
     let (mut flows, mut nanos) = (Flows::default(), 0);
     for record in records.as_chunks::<8>().0 {
         let &[hosts, flags, seq, ack, far, len, cut, time] = record;
@@ -118,7 +120,7 @@ pub(crate) fn stream(input: &[u8]) {
             let kind = IcmpKind::PacketTooBig { mtu: len.into() };
             let kind = if cut & 1 == 0 { kind } else { IcmpKind::Unreachable };
             let error = IcmpError { at, from: src.ip(), kind, src, dst, seq, interface };
-            table.icmp(&error, &mut flows);
+            table.on_icmp_error(&error, &mut flows);
             continue;
         }
         let len = u32::from(len) * if flags & 1 == 0 { 1 } else { 16 };
@@ -143,17 +145,17 @@ pub(crate) fn stream(input: &[u8]) {
             len,
             interface,
         };
-        table.segment(&segment, &mut flows);
+        table.on_segment(&segment, &mut flows);
         assert!(table.held() <= held, "holds {} of {held}", table.held());
         assert!(table.flows() <= 3);
     }
     table.finish(&mut flows);
     assert_eq!((table.held(), table.flows()), (0, 0));
-    let counts = table.counts();
+    let counts = table.counters();
     assert_eq!((counts.flows, flows.over), (flows.opened, flows.opened));
-    let lost = counts.octets_not_captured
-        + counts.octets_cut
-        + counts.octets_given_up
-        + counts.octets_unfinished;
+    let lost = counts.bytes_not_captured
+        + counts.bytes_cut
+        + counts.bytes_given_up
+        + counts.bytes_unfinished;
     assert_eq!(lost, flows.gaps, "every gap has a reason");
 }

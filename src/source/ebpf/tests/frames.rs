@@ -47,7 +47,7 @@ fn ipv4(protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) -> Vec<u8> 
     packet
 }
 
-/// Each extension header is its number and its octets, but for the first (the next header).
+/// Each extension header is its number and its bytes, but for the first (the next header).
 fn ipv6(extensions: &[(u8, &[u8])], protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut numbers: Vec<u8> = extensions.iter().map(|(number, _)| *number).collect();
     numbers.push(protocol);
@@ -91,7 +91,7 @@ fn icmp(kind: u8, len: usize) -> Vec<u8> {
     message
 }
 
-/// Options of 6 octets of padding, as the hop-by-hop, destination and (unused) routing headers have it.
+/// Options of 6 bytes of padding, as the hop-by-hop, destination and (unused) routing headers have it.
 const OPTIONS: &[u8] = &[0, 1, 4, 0, 0, 0, 0];
 /// AH counts in fours, less two.
 const AUTHENTICATION: &[u8] =
@@ -103,7 +103,7 @@ fn fragment(field: u16) -> [u8; 7] {
     [0, high, low, 0, 0, 0, 5]
 }
 
-/// Frames to send and what is to come up: octets from the IP header, the packet's length, what is omitted.
+/// Frames to send and what is to come up: bytes from the IP header, the packet's length, what is omitted.
 #[derive(Default)]
 struct Cases {
     frames: Vec<Vec<u8>>,
@@ -124,7 +124,7 @@ impl Cases {
         self.expected.push((ip[..most.min(ip.len())].to_vec(), ip.len() as u32, 0));
     }
 
-    /// All but `omitted` octets after the first `head`.
+    /// All but `omitted` bytes after the first `head`.
     fn without(&mut self, ip: &[u8], head: usize, omitted: usize) {
         self.frames.push(ethernet(&[], ip));
         let up = [&ip[..head], &ip[head + omitted..]].concat();
@@ -137,7 +137,7 @@ impl Cases {
         let watched = pair.watch(&["far"], || pair.far(|| send(&self.frames)));
         let seen = watched.packets.iter();
         let seen: Vec<_> = seen
-            .map(|Seen { octets, wire_len, omitted, .. }| (octets.clone(), *wire_len, *omitted))
+            .map(|Seen { bytes, wire_len, omitted, .. }| (bytes.clone(), *wire_len, *omitted))
             .collect();
         for (number, (seen, expected)) in seen.iter().zip(&self.expected).enumerate() {
             assert_eq!(seen, expected, "packet {number}");
@@ -177,7 +177,7 @@ fn headers_of_every_kind_are_read() {
     cases.whole(&[], &ipv4(TCP, &[1; 40], 0, &syn));
     cases.whole(&[], &ipv4(51, &[], 0, &[&[TCP], AUTHENTICATION, &syn].concat()));
 
-    // Octets behind a packet that was too short for Ethernet, and a packet that claims more than there is.
+    // Bytes behind a packet that was too short for Ethernet, and a packet that claims more than there is.
     let mut padded = ethernet(&[], &v4);
     padded.extend([0; 18]);
     cases.no(padded);

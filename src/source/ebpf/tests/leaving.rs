@@ -83,7 +83,7 @@ fn holds_a_capture() {
     let attach = if attach == "tcx" { Attach::Tcx } else { Attach::Netlink };
     match open(attach, &["far"]) {
         Ok(mut capture) => {
-            println!("held; without sockets: {:?}", capture.without_sockets());
+            println!("held; without sockets: {:?}", capture.socket_events_unavailable());
             while capture.next().is_ok() {}
         }
         Err(error) => println!("refused: {error}"),

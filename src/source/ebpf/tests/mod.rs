@@ -1,4 +1,4 @@
-//! Records by hand, and real traffic in namespaces.
+//! PcapReader by hand, and real traffic in namespaces.
 
 mod frames;
 mod leaving;

@@ -13,8 +13,8 @@ use nix::sched::{CloneFlags, setns};
 use crate::source::PacketSource;
 use crate::source::ebpf::programs::Attach;
 use crate::source::ebpf::{Ebpf, EbpfError};
-use crate::source::live::Interface;
-use crate::stream::SocketFacts;
+use crate::source::live::WatchedInterface;
+use crate::stream::SocketEvent;
 use crate::wire::{Decoded, Decoder, LinkType, Packet, Segment};
 
 /// Watched.
@@ -30,7 +30,7 @@ pub(super) struct Pair {
 /// What was seen of one packet.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    pub(super) octets: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     pub(super) wire_len: u32,
     pub(super) omitted: u32,
     pub(super) interface: u32,
@@ -111,25 +111,25 @@ pub(super) fn open(attach: Attach, interfaces: &[&str]) -> Result<Ebpf, EbpfErro
     Ebpf::attached(attach, &known(interfaces), &PORTS, BUFFER)
 }
 
-fn known(interfaces: &[&str]) -> Vec<Interface> {
+fn known(interfaces: &[&str]) -> Vec<WatchedInterface> {
     interfaces.iter().map(|name| interface(name)).collect()
 }
 
-pub(super) fn interface(name: &str) -> Interface {
+pub(super) fn interface(name: &str) -> WatchedInterface {
     let index = nix::net::if_::if_nametoindex(name).unwrap();
-    Interface { name: name.to_owned(), index, addresses: Vec::new() }
+    WatchedInterface { name: name.to_owned(), index, addresses: Vec::new() }
 }
 
 /// All that a capture gave.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     pub(super) packets: Vec<Seen>,
-    pub(super) sockets: Vec<SocketFacts>,
+    pub(super) sockets: Vec<SocketEvent>,
 }
 
 impl Watched {
     pub(super) fn drain(mut capture: Ebpf) -> Self {
-        assert_eq!(capture.without_sockets(), None);
+        assert_eq!(capture.socket_events_unavailable(), None);
         let mut watched = Self::default();
         let mut silence = 0;
         while silence < 2 {
@@ -137,7 +137,7 @@ impl Watched {
             if let Some(packet) = capture.next().unwrap() {
                 assert_eq!(packet.link, LinkType::Raw);
                 watched.packets.push(Seen {
-                    octets: packet.octets.to_vec(),
+                    bytes: packet.bytes.to_vec(),
                     wire_len: packet.wire_len,
                     omitted: packet.omitted,
                     interface: packet.interface,
@@ -145,12 +145,12 @@ impl Watched {
                 });
                 silence = 0;
             }
-            while let Some(socket) = capture.socket() {
+            while let Some(socket) = capture.next_socket_event() {
                 watched.sockets.push(socket);
             }
         }
-        let lost = capture.lost();
-        assert_eq!((lost.openings, lost.packets), (0, 0));
+        let lost = capture.loss();
+        assert_eq!((lost.syns, lost.packets), (0, 0));
         watched
     }
 
@@ -167,7 +167,7 @@ impl Watched {
 
 impl Seen {
     pub(super) fn packet(&self) -> Packet<'_> {
-        let packet = Packet::new(self.at, LinkType::Raw, &self.octets, self.wire_len);
+        let packet = Packet::new(self.at, LinkType::Raw, &self.bytes, self.wire_len);
         Packet { omitted: self.omitted, interface: self.interface, ..packet }
     }
 }

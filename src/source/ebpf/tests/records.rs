@@ -1,16 +1,16 @@
-//! Records by hand.
+//! PcapReader by hand.
 
 use std::time::Duration;
 
 use super::super::record::{self, Header, Record, Socket};
 use crate::source::ebpf::EbpfError;
 
-fn packet(captured: u32, tail: u32, octets: &[u8]) -> Vec<u8> {
+fn packet(captured: u32, tail: u32, bytes: &[u8]) -> Vec<u8> {
     let mut record = 7_u64.to_ne_bytes().to_vec();
     for number in [3, 1500, 40, captured, tail, 1] {
         record.extend(u32::to_ne_bytes(number));
     }
-    record.extend(octets);
+    record.extend(bytes);
     record
 }
 
@@ -21,10 +21,10 @@ fn a_packet_is_what_was_captured_and_not_the_room_behind_it() {
     let read = Record::read(&whole).unwrap();
     assert_eq!(read, Record { header, head: b"abc", tail: b"" });
 
-    let mut octets = b"yz".to_vec();
-    octets.resize(record::TAIL, b'-');
-    octets.extend(b"abc-----");
-    let with_tail = packet(3, 2, &octets);
+    let mut bytes = b"yz".to_vec();
+    bytes.resize(record::TAIL, b'-');
+    bytes.extend(b"abc-----");
+    let with_tail = packet(3, 2, &bytes);
     let read = Record::read(&with_tail).unwrap();
     assert_eq!(read, Record { header, head: b"abc", tail: b"yz" });
 }
@@ -35,7 +35,7 @@ fn records_that_cannot_be_are_none() {
         assert_eq!(Record::read(&packet(0, 0, b"")[..cut]), None);
     }
     let room = vec![0; record::TAIL];
-    for (captured, tail, octets) in [
+    for (captured, tail, bytes) in [
         (4, 0, b"abc".as_slice()),
         (u32::MAX, 0, b"abc"),
         (0, 1, &room[1..]),
@@ -43,7 +43,7 @@ fn records_that_cannot_be_are_none() {
         (0, 257, &room),
         (0, u32::MAX, &room),
     ] {
-        assert_eq!(Record::read(&packet(captured, tail, octets)), None);
+        assert_eq!(Record::read(&packet(captured, tail, bytes)), None);
     }
     for cut in 0..48 {
         assert_eq!(Socket::read(&socket(10, [0; 16], 0, 0)[..cut]), None);
@@ -52,14 +52,14 @@ fn records_that_cannot_be_are_none() {
 }
 
 fn socket(family: u16, local: [u8; 16], srtt: u32, closed: u16) -> Vec<u8> {
-    let mut octets = local.to_vec();
-    octets.extend([9; 16]);
-    octets.extend(srtt.to_ne_bytes());
-    octets.extend(2_u32.to_ne_bytes());
+    let mut bytes = local.to_vec();
+    bytes.extend([9; 16]);
+    bytes.extend(srtt.to_ne_bytes());
+    bytes.extend(2_u32.to_ne_bytes());
     for number in [25, 40_000, family, closed] {
-        octets.extend(u16::to_ne_bytes(number));
+        bytes.extend(u16::to_ne_bytes(number));
     }
-    octets
+    bytes
 }
 
 #[test]

@@ -52,13 +52,13 @@ fn converse(pair: &Pair, at: SocketAddr, turns: &[Turn]) -> (SocketAddr, SocketA
 
 fn play(mut stream: TcpStream, turns: &[Turn], is_ours: impl Fn(&Turn) -> bool) {
     for turn in turns {
-        let (Client(octets) | Server(octets)) = turn;
+        let (Client(bytes) | Server(bytes)) = turn;
         if is_ours(turn) {
-            stream.write_all(octets).unwrap();
+            stream.write_all(bytes).unwrap();
         } else {
-            let mut heard = vec![0; octets.len()];
+            let mut heard = vec![0; bytes.len()];
             stream.read_exact(&mut heard).unwrap();
-            assert!(heard == *octets);
+            assert!(heard == *bytes);
         }
     }
     stream.shutdown(Shutdown::Write).unwrap();
@@ -72,8 +72,8 @@ fn said(turns: &[Turn]) -> [Vec<u8>; 2] {
     let mut said = [Vec::new(), Vec::new()];
     for turn in turns {
         match turn {
-            Client(octets) => said[0].extend(octets),
-            Server(octets) => said[1].extend(octets),
+            Client(bytes) => said[0].extend(bytes),
+            Server(bytes) => said[1].extend(bytes),
         }
     }
     said
@@ -218,7 +218,7 @@ fn tunnels_begin_with_the_ip_header() {
     watched.segments(|segment| syns.push((segment.dst.port(), segment.syn, segment.mss.is_some())));
     assert_eq!(syns, [(25, true, true), (2525, true, true)]);
     let gave_up = |port| {
-        let of_it = |socket: &&crate::stream::SocketFacts| socket.peer.port() == port;
+        let of_it = |socket: &&crate::stream::SocketEvent| socket.peer.port() == port;
         watched.sockets.iter().filter(of_it).all(|socket| socket.closed && socket.rtt.is_none())
     };
     assert!(gave_up(25) && gave_up(2525) && watched.sockets.len() == 2, "{:?}", watched.sockets);
@@ -260,11 +260,11 @@ fn of_tls_only_the_hellos_come_up() {
             if at < hello[side] + 4096 { 0 } else { len }
         },
     );
-    let up: usize = watched.packets.iter().map(|packet| packet.octets.len()).sum();
-    assert!(up < 200_000, "{up} octets came up");
+    let up: usize = watched.packets.iter().map(|packet| packet.bytes.len()).sum();
+    assert!(up < 200_000, "{up} bytes came up");
 }
 
-/// Octets that a side says before a turn.
+/// Bytes that a side says before a turn.
 fn said_until(turns: &[Turn], turn: usize, side: usize) -> usize {
     said(&turns[..turn])[side].len()
 }

@@ -8,7 +8,7 @@ use crate::wire::LinkType;
 
 /// What of a packet a filter selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum PacketClass {
     /// SYNs without ACK to a watched port: sessions that begin.
     Openings,
     /// All else that concerns SMTP.
@@ -23,21 +23,21 @@ const EXTENSIONS: [u16; 5] = [0, 43, 44, 51, 60];
 const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
 /// The expression for `part`. No packet is of both parts.
-pub(super) fn filter(part: Part, ports: &[u16], link: LinkType) -> String {
-    let of = |ip: &Ip| match part {
-        Part::Openings => openings(ports, ip),
-        Part::Packets => packets(ports, ip),
+pub(super) fn filter(part: PacketClass, ports: &[u16], link: LinkType) -> String {
+    let of = |ip: &IpOffset| match part {
+        PacketClass::Openings => openings(ports, ip),
+        PacketClass::Packets => packets(ports, ip),
     };
-    let plain = of(&Ip::Plain);
+    let plain = of(&IpOffset::Plain);
     if link != LinkType::Ethernet {
         return plain;
     }
-    let (one, two) = (of(&Ip::At(18)), of(&Ip::At(22)));
+    let (one, two) = (of(&IpOffset::At(18)), of(&IpOffset::At(22)));
     let (outer, inner) = (any(&TAGS, &["ether[12:2]"]), any(&TAGS, &["ether[16:2]"]));
     format!("({plain}) or (({outer}) and (({one}) or (({inner}) and ({two}))))")
 }
 
-fn openings(ports: &[u16], ip: &Ip) -> String {
+fn openings(ports: &[u16], ip: &IpOffset) -> String {
     let v4 = any(ports, &[&ip.v4_transport("tcp", 2, 2)]);
     let v6 = any(ports, &[&ip.v6(42, 2)]);
     let (v4_flags, v6_flags) = (ip.v4_transport("tcp", 13, 1), ip.v6(53, 1));
@@ -48,7 +48,7 @@ fn openings(ports: &[u16], ip: &Ip) -> String {
     )
 }
 
-fn packets(ports: &[u16], ip: &Ip) -> String {
+fn packets(ports: &[u16], ip: &IpOffset) -> String {
     let tcp = |at| ip.v4_transport("tcp", at, 2);
     let v4 = any(ports, &[&tcp(0), &tcp(2)]);
     let v6 = any(ports, &[&ip.v6(40, 2), &ip.v6(42, 2)]);
@@ -80,14 +80,14 @@ fn packets(ports: &[u16], ip: &Ip) -> String {
 }
 
 /// Where the IP header is.
-enum Ip {
+enum IpOffset {
     /// Where libpcap finds it.
     Plain,
-    /// So many octets into the frame, its EtherType before it.
+    /// So many bytes into the frame, its EtherType before it.
     At(usize),
 }
 
-impl Ip {
+impl IpOffset {
     fn is_v4(&self) -> String {
         match self {
             Self::Plain => "ip".to_owned(),
@@ -165,7 +165,7 @@ mod tests {
         // The one that libpcap numbers otherwise than the registry.
         let number = if link == LinkType::Raw { 12 } else { link.number() };
         let dead = Capture::dead(Linktype(i32::from(number))).unwrap();
-        [Part::Openings, Part::Packets]
+        [PacketClass::Openings, PacketClass::Packets]
             .map(|part| dead.compile(&filter(part, &PORTS, link), true).unwrap())
     }
 
@@ -230,8 +230,8 @@ mod tests {
 
         /// Which of the parts take the frame: alike behind every number of tags, and without a link layer.
         fn parts(&self, frame: &[u8]) -> [bool; 2] {
-            let of = |programs: &[BpfProgram; 2], octets: &[u8]| {
-                [programs[0].filter(octets), programs[1].filter(octets)]
+            let of = |programs: &[BpfProgram; 2], bytes: &[u8]| {
+                [programs[0].filter(bytes), programs[1].filter(bytes)]
             };
             let plain = of(&self.ethernet, frame);
             for tags in 1..=2 {
@@ -279,9 +279,9 @@ mod tests {
     #[test]
     fn what_explains_sessions_comes_too() {
         let filters = Filters::new();
-        let octets = [0; 40];
+        let bytes = [0; 40];
         for kind in 0..=255 {
-            let mut error = octets;
+            let mut error = bytes;
             error[0] = kind;
             let expected = if matches!(kind, 3 | 11 | 12) { PACKET } else { NEITHER };
             assert_eq!(filters.parts(&ip(false, 1, &error)), expected, "ICMP {kind}");
@@ -293,19 +293,19 @@ mod tests {
         for v6 in [false, true] {
             assert_eq!(filters.parts(&ip(v6, 17, &udp(53, 4000))), PACKET);
             assert_eq!(filters.parts(&ip(v6, 17, &udp(4000, 53))), NEITHER);
-            assert_eq!(filters.parts(&ip(v6, 132, &octets)), NEITHER);
+            assert_eq!(filters.parts(&ip(v6, 132, &bytes)), NEITHER);
         }
         for next in 0..=255 {
             // UDP and the like look at ports of 0.
             let expected = if matches!(next, 0 | 43 | 44 | 51 | 60) { PACKET } else { NEITHER };
-            assert_eq!(filters.parts(&ip(true, next, &octets)), expected, "next header {next}");
+            assert_eq!(filters.parts(&ip(true, next, &bytes)), expected, "next header {next}");
         }
-        let mut frame = ip(false, 47, &octets);
+        let mut frame = ip(false, 47, &bytes);
         frame[ETHERNET + 6..ETHERNET + 8].copy_from_slice(&[0x20, 0]);
         assert_eq!(filters.parts(&frame), NEITHER, "the first fragment of something else");
         frame[ETHERNET + 6..ETHERNET + 8].copy_from_slice(&[0, 1]);
         assert_eq!(filters.parts(&frame), PACKET, "not the first fragment");
-        let arp = [&frame[..12], &[8, 6], &octets].concat();
+        let arp = [&frame[..12], &[8, 6], &bytes].concat();
         assert_eq!([0, 1].map(|part| filters.ethernet[part].filter(&arp)), NEITHER);
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use ::pcap::{Active, Capture, Error, Linktype, Precision};
 
-use super::filter::{Part, filter};
+use super::filter::{PacketClass, filter};
 use super::outgoing::ignore_outgoing;
 use crate::source::live::LiveError;
 use crate::time::Timestamp;
@@ -33,18 +33,18 @@ const LOOPBACK: &str = "lo";
 pub(super) struct Handle {
     capture: Capture<Active>,
     link: LinkType,
-    part: Part,
+    part: PacketClass,
     /// Position in the list of interfaces.
     interface: u32,
     /// The packet that is next, if [`Self::is_full`].
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     at: Timestamp,
     wire_len: u32,
     is_full: bool,
     /// When the ring was last found empty, if nothing was taken out of it since.
     empty_at: Option<Timestamp>,
     lost: Count,
-    /// Lost before the card or driver handed them to the kernel.
+    /// CaptureLoss before the card or driver handed them to the kernel.
     never_seen: Count,
 }
 
@@ -52,7 +52,7 @@ impl Handle {
     pub(super) fn open(
         name: &str,
         interface: u32,
-        part: Part,
+        part: PacketClass,
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, LiveError> {
@@ -60,11 +60,11 @@ impl Handle {
         let inactive = Capture::from_device(name).map_err(failed)?;
         let inactive = inactive.promisc(false).precision(Precision::Nano);
         let inactive = match part {
-            Part::Openings => inactive
+            PacketClass::Openings => inactive
                 .snaplen(HEADERS)
                 .immediate_mode(true)
                 .buffer_size(size(buffer.min(OPENINGS_BUFFER))),
-            Part::Packets => {
+            PacketClass::Packets => {
                 inactive.snaplen(WHOLE).timeout(BLOCK.as_millis() as i32).buffer_size(size(buffer))
             }
         };
@@ -84,7 +84,7 @@ impl Handle {
             link,
             part,
             interface,
-            octets: Vec::new(),
+            bytes: Vec::new(),
             at: Timestamp::default(),
             wire_len: 0,
             is_full: false,
@@ -99,7 +99,7 @@ impl Handle {
         Ok(handle)
     }
 
-    pub(super) const fn part(&self) -> Part {
+    pub(super) const fn part(&self) -> PacketClass {
         self.part
     }
 
@@ -115,8 +115,8 @@ impl Handle {
     /// Every packet until then was taken out.
     pub(super) fn complete_until(&self) -> Option<Timestamp> {
         let late = match self.part {
-            Part::Openings => Duration::ZERO,
-            Part::Packets => LATE,
+            PacketClass::Openings => Duration::ZERO,
+            PacketClass::Packets => LATE,
         };
         let nanos = self.empty_at?.as_nanos().saturating_sub(late.as_nanos() as u64);
         Some(Timestamp::from_nanos(nanos))
@@ -128,10 +128,10 @@ impl Handle {
             return Ok(());
         }
         let now = Timestamp::from_system_time(SystemTime::now());
-        let Self { capture, octets, at, wire_len, .. } = self;
+        let Self { capture, bytes, at, wire_len, .. } = self;
         let count = capture.dispatch(Some(1), |packet| {
-            octets.clear();
-            octets.extend_from_slice(packet.data);
+            bytes.clear();
+            bytes.extend_from_slice(packet.data);
             // Of nanosecond precision, in spite of its name.
             let (seconds, nanos) = (packet.header.ts.tv_sec, packet.header.ts.tv_usec);
             let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
@@ -148,7 +148,7 @@ impl Handle {
         self.is_full = false;
         Packet {
             interface: self.interface,
-            ..Packet::new(self.at, self.link, &self.octets, self.wire_len)
+            ..Packet::new(self.at, self.link, &self.bytes, self.wire_len)
         }
     }
 
@@ -187,8 +187,8 @@ impl Count {
     }
 }
 
-fn size(octets: usize) -> i32 {
-    i32::try_from(octets).unwrap_or(i32::MAX)
+fn size(bytes: usize) -> i32 {
+    i32::try_from(bytes).unwrap_or(i32::MAX)
 }
 
 /// libpcap's numbers are those of the registry for all that is read.

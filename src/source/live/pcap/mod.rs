@@ -15,10 +15,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::filter::Part;
+use self::filter::PacketClass;
 use self::handle::{Handle, LATE};
-use super::{Interface, LiveError, PAUSE};
-use crate::source::Lost;
+use super::{LiveError, POLL_TIMEOUT, WatchedInterface};
+use crate::source::CaptureLoss;
 use crate::time::Timestamp;
 use crate::wire::Packet;
 
@@ -30,7 +30,7 @@ pub(super) struct Pcap {
     handles: Vec<Handle>,
     names: Vec<String>,
     /// By handles that are closed.
-    lost: Lost,
+    lost: CaptureLoss,
 }
 
 /// What is next.
@@ -44,18 +44,18 @@ enum Next {
 
 impl Pcap {
     pub(super) fn open(
-        interfaces: &[Interface],
+        interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, LiveError> {
         let mut handles = Vec::with_capacity(2 * interfaces.len());
-        for part in [Part::Openings, Part::Packets] {
+        for part in [PacketClass::Openings, PacketClass::Packets] {
             for (number, interface) in (0..).zip(interfaces) {
                 handles.push(Handle::open(&interface.name, number, part, ports, buffer)?);
             }
         }
         let names = interfaces.iter().map(|interface| interface.name.clone()).collect();
-        Ok(Self { handles, names, lost: Lost::default() })
+        Ok(Self { handles, names, lost: CaptureLoss::default() })
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Packet<'_>>, LiveError> {
@@ -63,7 +63,7 @@ impl Pcap {
         Ok(ready.and_then(|ready| self.handles.get_mut(ready)).map(Handle::take))
     }
 
-    pub(super) fn lost(&mut self) -> Lost {
+    pub(super) fn loss(&mut self) -> CaptureLoss {
         let mut lost = self.lost;
         for handle in &mut self.handles {
             add(&mut lost, handle);
@@ -71,7 +71,7 @@ impl Pcap {
         lost
     }
 
-    /// The handle whose packet is next, at most [`PAUSE`] from now.
+    /// The handle whose packet is next, at most [`POLL_TIMEOUT`] from now.
     fn wait(&mut self) -> Result<Option<usize>, LiveError> {
         let mut deadline = None;
         loop {
@@ -83,7 +83,7 @@ impl Pcap {
                 return Ok(Some(ready));
             }
             let now = Instant::now();
-            let left = deadline.get_or_insert(now + PAUSE).saturating_duration_since(now);
+            let left = deadline.get_or_insert(now + POLL_TIMEOUT).saturating_duration_since(now);
             if left.is_zero() {
                 return Ok(None);
             }
@@ -161,11 +161,11 @@ impl Pcap {
 }
 
 /// The card does not say what it dropped, so that counts once, as packets.
-fn add(lost: &mut Lost, handle: &mut Handle) {
+fn add(lost: &mut CaptureLoss, handle: &mut Handle) {
     let (dropped, never_seen) = handle.lost();
     match handle.part() {
-        Part::Openings => lost.openings += dropped,
-        Part::Packets => lost.packets += dropped + never_seen,
+        PacketClass::Openings => lost.syns += dropped,
+        PacketClass::Packets => lost.packets += dropped + never_seen,
     }
 }
 

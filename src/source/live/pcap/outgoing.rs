@@ -13,7 +13,7 @@ use nix::libc;
 
 pub(super) fn ignore_outgoing(socket: &impl AsFd) -> io::Result<()> {
     let yes: libc::c_int = 1;
-    // SAFETY: the descriptor is open while `socket` is borrowed, and the kernel reads the four octets of `yes` at most.
+    // SAFETY: the descriptor is open while `socket` is borrowed, and the kernel reads the four bytes of `yes` at most.
     let status = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),

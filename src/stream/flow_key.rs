@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 /// The lower endpoint, then the higher; each an address (IPv4 in its v4-mapped form) and a port. One array, so that it
 /// is hashed in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 36]);
+pub(super) struct FlowKey([u8; 36]);
 
-impl Key {
+impl FlowKey {
     /// The key of a segment, and whether its sender is the lower endpoint.
     pub(super) fn of(src: SocketAddr, dst: SocketAddr) -> (Self, bool) {
         let (from, to) = (endpoint(src), endpoint(dst));
@@ -26,11 +26,11 @@ fn endpoint(addr: SocketAddr) -> [u8; 18] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     };
-    let mut octets = [0; 18];
-    let (address, port) = octets.split_at_mut(16);
+    let mut bytes = [0; 18];
+    let (address, port) = bytes.split_at_mut(16);
     address.copy_from_slice(&ip);
     port.copy_from_slice(&addr.port().to_be_bytes());
-    octets
+    bytes
 }
 
 #[cfg(test)]
@@ -40,10 +40,14 @@ mod tests {
     #[test]
     fn both_directions_are_one_flow() {
         let (a, b) = ("192.0.2.1:25".parse().unwrap(), "192.0.2.1:4000".parse().unwrap());
-        let ((key, a_low), (same, b_low)) = (Key::of(a, b), Key::of(b, a));
+        let ((key, a_low), (same, b_low)) = (FlowKey::of(a, b), FlowKey::of(b, a));
         assert_eq!(key, same);
         assert_ne!(a_low, b_low);
-        assert_ne!(key, Key::of(a, "192.0.2.1:4001".parse().unwrap()).0);
-        assert_eq!(key, Key::of("[::ffff:192.0.2.1]:25".parse().unwrap(), b).0, "mapped is IPv4");
+        assert_ne!(key, FlowKey::of(a, "192.0.2.1:4001".parse().unwrap()).0);
+        assert_eq!(
+            key,
+            FlowKey::of("[::ffff:192.0.2.1]:25".parse().unwrap(), b).0,
+            "mapped is IPv4"
+        );
     }
 }

@@ -11,7 +11,7 @@ const MOST: usize = 8;
 
 /// What a segment is to a flow that has its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Belongs {
+pub(super) enum Match {
     ToThisFlow,
     /// To one that begins with it, or with the SYNs that were seen in the middle of this one.
     ToANewFlow,
@@ -20,15 +20,15 @@ pub(super) enum Belongs {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Rival {
+struct SynCandidate {
     from: Side,
     syn: Segment<'static>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Rivals(Vec<Rival>);
+pub(super) struct SynCandidates(Vec<SynCandidate>);
 
-impl Rivals {
+impl SynCandidates {
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -36,7 +36,10 @@ impl Rivals {
     /// Another SYN, of `from`.
     pub(super) fn push(&mut self, from: Side, syn: &Segment<'_>) {
         if self.0.len() < MOST {
-            self.0.push(Rival { from, syn: Segment { payload: &[], omitted: 0, len: 0, ..*syn } });
+            self.0.push(SynCandidate {
+                from,
+                syn: Segment { payload: &[], omitted: 0, len: 0, ..*syn },
+            });
         }
     }
 

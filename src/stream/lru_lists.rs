@@ -2,7 +2,7 @@
 
 /// Disjoint lists: a slot stands in at most one of them.
 #[derive(Debug)]
-pub(super) struct Roster {
+pub(super) struct LruLists {
     links: Vec<Links>,
     lists: Vec<Ends>,
 }
@@ -24,7 +24,7 @@ struct Ends {
 /// No slot: a table never holds 2^32 - 1.
 const NONE: u32 = u32::MAX;
 
-impl Roster {
+impl LruLists {
     pub(super) fn new(lists: u8) -> Self {
         let empty = Ends { front: NONE, back: NONE };
         Self { links: Vec::new(), lists: vec![empty; usize::from(lists)] }
@@ -79,7 +79,7 @@ impl Roster {
 mod tests {
     use super::*;
 
-    fn drained(roster: &mut Roster, list: u8) -> Vec<u32> {
+    fn drained(roster: &mut LruLists, list: u8) -> Vec<u32> {
         std::iter::from_fn(|| {
             let id = roster.front(list)?;
             roster.remove(id);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn order_is_that_of_the_last_placing() {
-        let mut roster = Roster::new(2);
+        let mut roster = LruLists::new(2);
         for id in [3, 1, 2, 0] {
             roster.place(id, 0);
         }

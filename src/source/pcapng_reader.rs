@@ -1,7 +1,7 @@
 //! pcapng: sections of blocks (draft-ietf-opsawg-pcapng).
 //!
 //! pcap-parser reads the interface descriptions; frames and packets are read by hand, because its readers cannot go on
-//! after damage nor say where it is, and make a list of options for each packet that has one. Damage within a block is
+//! after damage nor say where it is, and make a list of options for each packet that has one. FileDamage within a block is
 //! stepped over, since the next block begins where this one claims to end; a length that cannot be ends the file.
 
 use std::io::Read;
@@ -13,10 +13,10 @@ use pcap_parser::{
 };
 
 use super::MAX_PACKET;
-use super::error::{Damage, Part};
-use super::fields::{Fields, Order};
-use super::file::{Found, Trouble};
-use super::pcapng::{NOTE, OMITTED};
+use super::byte_order::{ByteOrder, FieldReader};
+use super::error::{FileDamage, FilePart};
+use super::file::{BufferedPacket, ReadError};
+use super::pcapng_writer::{NOTE, OMITTED};
 use super::window::Window;
 use crate::time::Timestamp;
 use crate::wire::LinkType;
@@ -28,24 +28,24 @@ const SECTION_LEAST: u32 = 28;
 const PACKET_BLOCK: u32 = 2;
 /// Interfaces of a section that are remembered.
 const MAX_INTERFACES: usize = 1 << 16;
-/// Octets of an interface description; pcap-parser makes a list of its options.
+/// Bytes of an interface description; pcap-parser makes a list of its options.
 const MAX_DESCRIPTION: usize = 1 << 18;
 
 /// The section that is being read.
-pub(super) struct Sections {
-    order: Order,
+pub(super) struct PcapngReader {
+    order: ByteOrder,
     /// `None` for one whose description is damaged, so that those after it keep their numbers.
     interfaces: Vec<Option<Interface>>,
     /// When the last packet was captured: simple packets do not say when they were.
     last: Timestamp,
-    skipped: Option<Skipped>,
+    skipped: Option<SkippedBlocks>,
 }
 
-/// Damage that was stepped over: the first, and how many blocks.
+/// FileDamage that was stepped over: the first, and how many blocks.
 #[derive(Clone, Copy)]
-pub(super) struct Skipped {
+pub(super) struct SkippedBlocks {
     pub(super) offset: u64,
-    pub(super) damage: Damage,
+    pub(super) damage: FileDamage,
     pub(super) blocks: u64,
 }
 
@@ -61,7 +61,7 @@ struct Interface {
 struct Inside {
     at: Timestamp,
     link: LinkType,
-    /// Where its octets begin in the block.
+    /// Where its bytes begin in the block.
     start: usize,
     captured: u32,
     wire_len: u32,
@@ -71,42 +71,43 @@ struct Inside {
     note: Option<Range<usize>>,
 }
 
-impl Sections {
+impl PcapngReader {
     /// `None` if this is not how a pcapng file begins. Its first section is read with the first packet.
     pub(super) fn open<R: Read>(window: &mut Window<R>) -> Option<Self> {
         let kind = window.want(4).ok()?.first_chunk()?;
-        (Order::Little.u32(*kind) == SHB_MAGIC).then(|| Self {
-            order: Order::Little,
+        (ByteOrder::Little.u32(*kind) == SHB_MAGIC).then(|| Self {
+            order: ByteOrder::Little,
             interfaces: Vec::new(),
             last: Timestamp::default(),
             skipped: None,
         })
     }
 
-    pub(super) const fn skipped(&self) -> Option<Skipped> {
+    pub(super) const fn skipped(&self) -> Option<SkippedBlocks> {
         self.skipped
     }
 
     pub(super) fn next<R: Read>(
         &mut self,
         window: &mut Window<R>,
-    ) -> Result<Option<Found>, Trouble> {
-        while !window.is_over().map_err(Trouble::within(Part::Block))? {
+    ) -> Result<Option<BufferedPacket>, ReadError> {
+        while !window.is_over().map_err(ReadError::within(FilePart::Block))? {
             let offset = window.offset();
-            let stop = |damage| Trouble::Damage { offset, damage };
-            let head = window.want(LEAST).map_err(Trouble::within(Part::Block))?;
+            let stop = |damage| ReadError::FileDamage { offset, damage };
+            let head = window.want(LEAST).map_err(ReadError::within(FilePart::Block))?;
             let (kind, length) = self.frame(head).map_err(stop)?;
             let part = match kind {
-                EPB_MAGIC | SPB_MAGIC | PACKET_BLOCK => Part::Packet,
-                _ => Part::Block,
+                EPB_MAGIC | SPB_MAGIC | PACKET_BLOCK => FilePart::Packet,
+                _ => FilePart::Block,
             };
-            let block = window.want(length).map_err(Trouble::within(part))?;
+            let block = window.want(length).map_err(ReadError::within(part))?;
             let block = block.get(..length).unwrap_or_default();
             let inside = match self.block(kind, block) {
                 // What follows cannot be understood.
                 Err(damage) if kind == SHB_MAGIC => return Err(stop(damage)),
                 Err(damage) => {
-                    let skipped = self.skipped.get_or_insert(Skipped { offset, damage, blocks: 0 });
+                    let skipped =
+                        self.skipped.get_or_insert(SkippedBlocks { offset, damage, blocks: 0 });
                     skipped.blocks += 1;
                     None
                 }
@@ -117,9 +118,17 @@ impl Sections {
                 let Inside { at, link, captured, wire_len, omitted, interface, .. } = inside;
                 let note = inside.note.map(|note| whole.start + note.start..whole.start + note.end);
                 let start = whole.start + inside.start;
-                let octets = start..start + captured as usize;
+                let bytes = start..start + captured as usize;
                 let wire_len = wire_len.max(captured);
-                return Ok(Some(Found { at, link, octets, wire_len, omitted, interface, note }));
+                return Ok(Some(BufferedPacket {
+                    at,
+                    link,
+                    bytes,
+                    wire_len,
+                    omitted,
+                    interface,
+                    note,
+                }));
             }
         }
         Ok(None)
@@ -127,37 +136,38 @@ impl Sections {
 
     /// Kind and length of the block that begins with `head`; a section's header brings its byte order.
     #[inline]
-    fn frame(&mut self, head: &[u8]) -> Result<(u32, usize), Damage> {
-        let kind_of = |order| Fields::new(head, order).u32();
+    fn frame(&mut self, head: &[u8]) -> Result<(u32, usize), FileDamage> {
+        let kind_of = |order| FieldReader::new(head, order).u32();
         let mut least = LEAST as u32;
         if kind_of(self.order) == Some(SHB_MAGIC) {
             let mark = head.get(8..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
-            self.order = match Order::Little.u32(mark) {
-                0x1a2b_3c4d => Order::Little,
-                0x4d3c_2b1a => Order::Big,
-                other => return Err(Damage::ByteOrder(other)),
+            self.order = match ByteOrder::Little.u32(mark) {
+                0x1a2b_3c4d => ByteOrder::Little,
+                0x4d3c_2b1a => ByteOrder::Big,
+                other => return Err(FileDamage::ByteOrder(other)),
             };
             least = SECTION_LEAST;
         }
-        let mut fields = Fields::new(head, self.order);
-        let (kind, length) = fields.u32().zip(fields.u32()).ok_or(Damage::Short)?;
+        let mut fields = FieldReader::new(head, self.order);
+        let (kind, length) = fields.u32().zip(fields.u32()).ok_or(FileDamage::Short)?;
         if length < least || length > MAX_PACKET || length % 4 != 0 {
-            return Err(Damage::BlockLength(length));
+            return Err(FileDamage::BlockLength(length));
         }
         Ok((kind, length as usize))
     }
 
     /// Takes note of `block`, and finds the packet in it.
-    fn block(&mut self, kind: u32, block: &[u8]) -> Result<Option<Inside>, Damage> {
+    fn block(&mut self, kind: u32, block: &[u8]) -> Result<Option<Inside>, FileDamage> {
         // Also if its frame is damaged: the interface counts.
         let described = match kind {
             IDB_MAGIC => self.describe(block),
             _ => Ok(()),
         };
-        let (first, last) = block.get(4..8).zip(block.last_chunk::<4>()).ok_or(Damage::Short)?;
+        let (first, last) =
+            block.get(4..8).zip(block.last_chunk::<4>()).ok_or(FileDamage::Short)?;
         if first != last {
-            let first = Fields::new(first, self.order).u32().unwrap_or_default();
-            return Err(Damage::Trailer { first, last: self.order.u32(*last) });
+            let first = FieldReader::new(first, self.order).u32().unwrap_or_default();
+            return Err(FileDamage::Trailer { first, last: self.order.u32(*last) });
         }
         described?;
         let packet = match kind {
@@ -170,38 +180,38 @@ impl Sections {
         Ok(Some(packet))
     }
 
-    fn section(&mut self, block: &[u8]) -> Result<(), Damage> {
-        let version = block.get(12..).ok_or(Damage::Short)?;
-        match Fields::new(version, self.order).u16() {
+    fn section(&mut self, block: &[u8]) -> Result<(), FileDamage> {
+        let version = block.get(12..).ok_or(FileDamage::Short)?;
+        match FieldReader::new(version, self.order).u16() {
             Some(1) => self.interfaces.clear(),
-            other => return Err(Damage::Version(other.unwrap_or_default())),
+            other => return Err(FileDamage::Version(other.unwrap_or_default())),
         }
         Ok(())
     }
 
-    fn describe(&mut self, block: &[u8]) -> Result<(), Damage> {
+    fn describe(&mut self, block: &[u8]) -> Result<(), FileDamage> {
         if self.interfaces.len() == MAX_INTERFACES {
-            return Err(Damage::Interfaces(MAX_INTERFACES));
+            return Err(FileDamage::Interfaces(MAX_INTERFACES));
         }
         let interface = Interface::parse(block, self.order);
         self.interfaces.push(interface);
-        interface.map(|_| ()).ok_or(Damage::Description)
+        interface.map(|_| ()).ok_or(FileDamage::Description)
     }
 
-    fn interface(&self, number: u32) -> Result<Interface, Damage> {
+    fn interface(&self, number: u32) -> Result<Interface, FileDamage> {
         let interface = self.interfaces.get(number as usize).copied().flatten();
         interface.ok_or_else(|| {
             let known = self.interfaces.iter().flatten().count();
-            Damage::Interface { interface: number, known }
+            FileDamage::Interface { interface: number, known }
         })
     }
 
     /// An Enhanced Packet Block, or the one that it made obsolete: there the interface shares its field with a count of
     /// losses.
     #[inline]
-    fn packet(&self, kind: u32, block: &[u8]) -> Result<Inside, Damage> {
+    fn packet(&self, kind: u32, block: &[u8]) -> Result<Inside, FileDamage> {
         const HEADER: usize = 28;
-        let mut fields = Fields::new(block.get(8..).unwrap_or_default(), self.order);
+        let mut fields = FieldReader::new(block.get(8..).unwrap_or_default(), self.order);
         let mut fields = || {
             let interface = match kind {
                 PACKET_BLOCK => {
@@ -213,10 +223,10 @@ impl Sections {
             };
             Some((interface, fields.high_low()?, fields.u32()?, fields.u32()?))
         };
-        let room = block.len().checked_sub(HEADER + 4).ok_or(Damage::Short)?;
-        let (interface, ticks, captured, wire_len) = fields().ok_or(Damage::Short)?;
+        let room = block.len().checked_sub(HEADER + 4).ok_or(FileDamage::Short)?;
+        let (interface, ticks, captured, wire_len) = fields().ok_or(FileDamage::Short)?;
         if captured as usize > room {
-            return Err(Damage::Room { captured, room });
+            return Err(FileDamage::Room { captured, room });
         }
         let Interface { link, clock, .. } = self.interface(interface)?;
         let options_at = HEADER + (captured as usize).next_multiple_of(4);
@@ -232,15 +242,15 @@ impl Sections {
     }
 
     /// A Simple Packet Block: of the first interface, cut to its snap length.
-    fn simple_packet(&self, block: &[u8]) -> Result<Inside, Damage> {
+    fn simple_packet(&self, block: &[u8]) -> Result<Inside, FileDamage> {
         const HEADER: usize = 12;
-        let room = block.len().checked_sub(HEADER + 4).ok_or(Damage::Short)?;
+        let room = block.len().checked_sub(HEADER + 4).ok_or(FileDamage::Short)?;
         let fields = block.get(8..).unwrap_or_default();
-        let wire_len = Fields::new(fields, self.order).u32().ok_or(Damage::Short)?;
+        let wire_len = FieldReader::new(fields, self.order).u32().ok_or(FileDamage::Short)?;
         let Interface { link, snap, .. } = self.interface(0)?;
         let captured = if snap == 0 { wire_len } else { wire_len.min(snap) };
         if captured as usize > room {
-            return Err(Damage::Room { captured, room });
+            return Err(FileDamage::Room { captured, room });
         }
         let (at, start, omitted, interface, note) = (self.last, HEADER, 0, 0, None);
         Ok(Inside { at, link, start, captured, wire_len, omitted, interface, note })
@@ -249,14 +259,14 @@ impl Sections {
 
 /// What comments of ours among a packet's options say: how much was left out on purpose, and where a note stands.
 #[cold]
-fn comments(options: &[u8], order: Order) -> (u32, Option<Range<usize>>) {
+fn comments(options: &[u8], order: ByteOrder) -> (u32, Option<Range<usize>>) {
     const END: u16 = 0;
     const COMMENT: u16 = 1;
     let (mut omitted, mut note) = (None, None);
     let mut at = 0;
     loop {
         let rest = options.get(at..).unwrap_or_default();
-        let mut fields = Fields::new(rest, order);
+        let mut fields = FieldReader::new(rest, order);
         let Some((code, length)) = fields.u16().zip(fields.u16()).filter(|(c, _)| *c != END) else {
             break;
         };
@@ -275,22 +285,22 @@ fn comments(options: &[u8], order: Order) -> (u32, Option<Range<usize>>) {
 }
 
 fn leading_number(text: &[u8]) -> u32 {
-    let digits = text.split(|octet| !octet.is_ascii_digit()).next().unwrap_or_default();
+    let digits = text.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default();
     std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 impl Interface {
-    fn parse(block: &[u8], order: Order) -> Option<Self> {
+    fn parse(block: &[u8], order: ByteOrder) -> Option<Self> {
         let block = (block.len() <= MAX_DESCRIPTION).then_some(block)?;
         let parsed = match order {
-            Order::Little => parse_interfacedescriptionblock_le(block),
-            Order::Big => parse_interfacedescriptionblock_be(block),
+            ByteOrder::Little => parse_interfacedescriptionblock_le(block),
+            ByteOrder::Big => parse_interfacedescriptionblock_be(block),
         };
         let (_, description) = parsed.ok()?;
         // pcap-parser takes the offset for little-endian always.
         let offset = match order {
-            Order::Little => description.if_tsoffset,
-            Order::Big => description.if_tsoffset.swap_bytes(),
+            ByteOrder::Little => description.if_tsoffset,
+            ByteOrder::Big => description.if_tsoffset.swap_bytes(),
         };
         Some(Self {
             link: LinkType::from_number(description.linktype.0 as u16),

@@ -3,12 +3,12 @@
 use crate::addr::Side;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Both<T> {
+pub(super) struct PerSide<T> {
     pub(super) client: T,
     pub(super) server: T,
 }
 
-impl<T> Both<T> {
+impl<T> PerSide<T> {
     pub(super) const fn of(&self, side: Side) -> &T {
         match side {
             Side::Client => &self.client,

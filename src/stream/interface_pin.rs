@@ -9,14 +9,14 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// The interface that first showed one direction of a flow.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pin {
+pub(super) struct InterfacePin {
     /// When it showed something last.
     last: Timestamp,
     interface: u32,
     pinned: bool,
 }
 
-impl Pin {
+impl InterfacePin {
     /// Whether what `interface` shows at `now` is taken; what another one shows is a copy of it.
     #[inline]
     pub(super) fn takes(&mut self, interface: u32, now: Timestamp) -> bool {
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn the_first_to_show_it_is_listened_to_while_it_speaks() {
-        let mut pin = Pin::default();
+        let mut pin = InterfacePin::default();
         let mut takes = |interface, ms: u64| {
             pin.takes(interface, Timestamp::from_nanos(0) + Duration::from_millis(ms))
         };

@@ -1,7 +1,7 @@
 //! One direction of a flow in sequence space.
 //!
-//! Positions count octets from the first one known, without wrapping: sequence numbers become positions near the next
-//! octet that is due, so a flow may say any number of octets.
+//! Positions count bytes from the first one known, without wrapping: sequence numbers become positions near the next
+//! byte that is due, so a flow may say any number of bytes.
 
 use std::collections::BTreeMap;
 
@@ -10,24 +10,24 @@ use crate::time::Timestamp;
 /// The largest window that TCP can have (RFC 7323 §2.3): nothing valid lies further ahead.
 pub(super) const WINDOW: i64 = 1 << 30;
 
-/// Octets of a flow's beginning may come so far late in a capture that lacks the SYN.
+/// Bytes of a flow's beginning may come so far late in a capture that lacks the SYN.
 const LATE: i64 = 1 << 20;
 
-/// What a piece takes besides its octets, and what the first one takes besides (a node of the tree).
+/// What a piece takes besides its bytes, and what the first one takes besides (a node of the tree).
 const PIECE: usize = 128;
 const FIRST_PIECE: usize = 512;
-/// What holding a segment costs at most besides its octets, if it is held in one piece.
+/// What holding a segment costs at most besides its bytes, if it is held in one piece.
 pub(super) const OVERHEAD: usize = PIECE + FIRST_PIECE;
 
-/// Octets that wait, for others before them or for those that they answer.
+/// Bytes that wait, for others before them or for those that they answer.
 #[derive(Debug)]
 pub(super) struct Piece {
     /// So many come first that the source left out.
     pub(super) omitted: u32,
-    pub(super) octets: Box<[u8]>,
+    pub(super) bytes: Box<[u8]>,
     /// So many follow that were not captured.
     pub(super) missing: u32,
-    /// The peer's octets before this position come first.
+    /// The peer's bytes before this position come first.
     pub(super) need: i64,
     /// By number of the flow's waiting pieces.
     pub(super) arrived: u64,
@@ -36,7 +36,7 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) fn len(&self) -> i64 {
-        i64::from(self.omitted) + position_of(self.octets.len()) + i64::from(self.missing)
+        i64::from(self.omitted) + position_of(self.bytes.len()) + i64::from(self.missing)
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Fin {
     pub(super) at: Timestamp,
 }
 
-/// How well the first octet's sequence number is known.
+/// How well the first byte's sequence number is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
     Unknown,
@@ -59,15 +59,15 @@ pub(super) enum Anchor {
 }
 
 #[derive(Debug)]
-pub(super) struct Half {
+pub(super) struct HalfStream {
     /// Sequence number of position 0.
     origin: u32,
     pub(super) anchor: Anchor,
-    /// Position of the first octet. Not 0 if the guess was too high.
+    /// Position of the first byte. Not 0 if the guess was too high.
     pub(super) start: i64,
-    /// The next octet to tell: all before it are told, as octets, as left out or as gaps.
+    /// The next byte to tell: all before it are told, as bytes, as left out or as gaps.
     pub(super) next: i64,
-    /// Behind the last octet seen.
+    /// Behind the last byte seen.
     pub(super) end: i64,
     /// The peer has all before it; `i64::MIN` before its first ACK. A FIN counts as one.
     pub(super) acked: i64,
@@ -78,10 +78,10 @@ pub(super) struct Half {
     pub(super) window: u16,
     /// By position, disjoint.
     held: BTreeMap<i64, Piece>,
-    held_octets: usize,
+    held_bytes: usize,
 }
 
-impl Default for Half {
+impl Default for HalfStream {
     fn default() -> Self {
         Self {
             origin: 0,
@@ -94,19 +94,19 @@ impl Default for Half {
             closed: false,
             window: u16::MAX,
             held: BTreeMap::new(),
-            held_octets: 0,
+            held_bytes: 0,
         }
     }
 }
 
-impl Half {
-    /// The position of `seq`: the one within 2^31 of the next octet.
+impl HalfStream {
+    /// The position of `seq`: the one within 2^31 of the next byte.
     pub(super) const fn position(&self, seq: u32) -> i64 {
         let next = self.origin.wrapping_add(self.next as u32);
         self.next + (seq.wrapping_sub(next) as i32) as i64
     }
 
-    /// The first octet has `seq`, surely.
+    /// The first byte has `seq`, surely.
     pub(super) fn anchor(&mut self, seq: u32) {
         match self.anchor {
             Anchor::Unknown => self.origin = seq,
@@ -120,7 +120,7 @@ impl Half {
         self.anchor = Anchor::Known;
     }
 
-    /// An octet at `seq` was sent, or comes next.
+    /// An byte at `seq` was sent, or comes next.
     pub(super) fn guess(&mut self, seq: u32) {
         match self.anchor {
             Anchor::Unknown => {
@@ -146,26 +146,26 @@ impl Half {
     }
 
     /// How far the peer has it, the FIN not counted.
-    pub(super) fn acked_octets(&self) -> i64 {
+    pub(super) fn acked_bytes(&self) -> i64 {
         self.fin.map_or(self.acked, |fin| self.acked.min(fin.position))
     }
 
-    /// The peer has octets that were not told, or we do not know where they begin.
+    /// The peer has bytes that were not told, or we do not know where they begin.
     pub(super) fn behind(&self) -> bool {
-        self.anchor == Anchor::Guess || self.acked_octets() > self.next
+        self.anchor == Anchor::Guess || self.acked_bytes() > self.next
     }
 
     pub(super) fn settled(&self) -> bool {
         self.anchor == Anchor::Known
     }
 
-    /// Its octets before `need` were told.
+    /// Its bytes before `need` were told.
     pub(super) fn reached(&self, need: i64) -> bool {
         need == i64::MIN
             || self.settled() && self.next >= self.fin.map_or(need, |fin| need.min(fin.position))
     }
 
-    /// Something waits: octets, or the end.
+    /// Something waits: bytes, or the end.
     pub(super) fn waits(&self) -> bool {
         !self.held.is_empty() || self.fin.is_some() && !self.closed
     }
@@ -174,17 +174,17 @@ impl Half {
         !self.held.is_empty()
     }
 
-    /// What is held, in octets, with what stands around them.
+    /// What is held, in bytes, with what stands around them.
     pub(super) fn cost(&self) -> usize {
         match self.held.len() {
             0 => 0,
-            pieces => self.held_octets + pieces * PIECE + FIRST_PIECE,
+            pieces => self.held_bytes + pieces * PIECE + FIRST_PIECE,
         }
     }
 
     /// What holding a further piece would add.
-    pub(super) fn cost_of(&self, octets: usize) -> usize {
-        octets + PIECE + if self.held.is_empty() { FIRST_PIECE } else { 0 }
+    pub(super) fn cost_of(&self, bytes: usize) -> usize {
+        bytes + PIECE + if self.held.is_empty() { FIRST_PIECE } else { 0 }
     }
 
     pub(super) fn front(&self) -> Option<(i64, &Piece)> {
@@ -193,15 +193,15 @@ impl Half {
 
     pub(super) fn take_front(&mut self) -> Option<(i64, Piece)> {
         let (position, piece) = self.held.pop_first()?;
-        self.held_octets -= piece.octets.len();
+        self.held_bytes -= piece.bytes.len();
         Some((position, piece))
     }
 
     /// Holds a piece where nothing is held yet: [`Self::unseen`] says where.
     pub(super) fn hold(&mut self, position: i64, piece: Piece) {
-        self.held_octets += piece.octets.len();
+        self.held_bytes += piece.bytes.len();
         if let Some(previous) = self.held.insert(position, piece) {
-            self.held_octets -= previous.octets.len();
+            self.held_bytes -= previous.bytes.len();
         }
     }
 
@@ -227,38 +227,38 @@ impl Half {
         parts
     }
 
-    /// Whether `octets`, from `position`, differ from what is held of them.
-    pub(super) fn conflicts(&self, position: i64, octets: &[u8]) -> bool {
-        let to = position + position_of(octets.len());
+    /// Whether `bytes`, from `position`, differ from what is held of them.
+    pub(super) fn conflicts(&self, position: i64, bytes: &[u8]) -> bool {
+        let to = position + position_of(bytes.len());
         self.around(position, to).any(|(held, piece)| {
             let held = held + i64::from(piece.omitted);
-            let (from, to) = (position.max(held), to.min(held + position_of(piece.octets.len())));
-            from < to && part(octets, position, from, to) != part(&piece.octets, held, from, to)
+            let (from, to) = (position.max(held), to.min(held + position_of(piece.bytes.len())));
+            from < to && part(bytes, position, from, to) != part(&piece.bytes, held, from, to)
         })
     }
 
-    /// The octets held from the first one on without a hole, at most about `most`.
-    pub(super) fn first_octets(&self, most: usize) -> Vec<u8> {
-        let mut octets = Vec::new();
+    /// The bytes held from the first one on without a hole, at most about `most`.
+    pub(super) fn first_bytes(&self, most: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
         let mut due = self.start;
         for (&position, piece) in &self.held {
-            if position > due || piece.omitted > 0 || octets.len() >= most {
+            if position > due || piece.omitted > 0 || bytes.len() >= most {
                 break;
             }
-            octets.extend_from_slice(&piece.octets);
+            bytes.extend_from_slice(&piece.bytes);
             if piece.missing > 0 {
                 break;
             }
             due = position + piece.len();
         }
-        octets
+        bytes
     }
 }
 
-/// What of `octets`, which begin at `position`, stands at `from..to`; less if it was not captured.
-pub(super) fn part(octets: &[u8], position: i64, from: i64, to: i64) -> &[u8] {
-    let index = |at: i64| usize::try_from(at - position).unwrap_or(0).min(octets.len());
-    octets.get(index(from)..index(to)).unwrap_or_default()
+/// What of `bytes`, which begin at `position`, stands at `from..to`; less if it was not captured.
+pub(super) fn part(bytes: &[u8], position: i64, from: i64, to: i64) -> &[u8] {
+    let index = |at: i64| usize::try_from(at - position).unwrap_or(0).min(bytes.len());
+    bytes.get(index(from)..index(to)).unwrap_or_default()
 }
 
 /// A length as a distance between positions.

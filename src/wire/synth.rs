@@ -9,22 +9,22 @@ use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement};
 use crate::addr::{Side, canonical};
 use crate::time::Timestamp;
 
-/// Told each packet: when, what was captured of it, and how many octets it had on the wire.
+/// Told each packet: when, what was captured of it, and how many bytes it had on the wire.
 type Emit<'e> = dyn FnMut(Timestamp, &[u8], u32) + 'e;
 
-/// Payload of a segment where the path takes 1500 octets.
+/// Payload of a segment where the path takes 1500 bytes.
 const MSS_V4: u16 = 1460;
 const MSS_V6: u16 = 1440;
 /// As in the header; not scaled, so no burst is longer.
 const WINDOW: u16 = 65535;
-/// What stands for octets that are not shown.
+/// What stands for bytes that are not shown.
 static NOT_SHOWN: [u8; MSS_V4 as usize] = [0; MSS_V4 as usize];
 
 /// Writes the packets of one TCP connection.
 ///
 /// A side that closed or reset says no more: what it is then told to say is not written.
 #[derive(Debug)]
-pub struct Talk {
+pub struct SyntheticConnection {
     client: End,
     server: End,
     mss: u16,
@@ -34,7 +34,7 @@ pub struct Talk {
 #[derive(Debug)]
 struct End {
     address: SocketAddr,
-    /// The sequence number of the next octet that it says.
+    /// The sequence number of the next byte that it says.
     next: u32,
     closed: bool,
 }
@@ -50,7 +50,7 @@ enum Flag {
     Reset,
 }
 
-impl Talk {
+impl SyntheticConnection {
     /// A connection of `client` to `server`. Both are of one family; of two, the IPv4 address is written as IPv6
     /// (`::ffff:a.b.c.d`).
     pub fn new(client: SocketAddr, server: SocketAddr) -> Self {
@@ -61,7 +61,7 @@ impl Talk {
         Self { client, server, mss, packet: Vec::new() }
     }
 
-    /// Segments carry at most `mss` octets: no more than the family's usual, and at least 1.
+    /// Segments carry at most `mss` bytes: no more than the family's usual, and at least 1.
     #[must_use]
     pub fn with_mss(mut self, mss: u16) -> Self {
         self.mss = mss.clamp(1, self.mss);
@@ -79,12 +79,12 @@ impl Talk {
         self.segment(Side::Client, Flag::None, &[], at, emit);
     }
 
-    /// `from` says `octets`.
-    pub fn say(&mut self, from: Side, octets: &[u8], at: Timestamp, emit: &mut Emit<'_>) {
+    /// `from` says `bytes`.
+    pub fn say(&mut self, from: Side, bytes: &[u8], at: Timestamp, emit: &mut Emit<'_>) {
         if self.end(from).closed {
             return;
         }
-        for burst in octets.chunks(self.burst()) {
+        for burst in bytes.chunks(self.burst()) {
             let mut segments = burst.chunks(self.mss.into()).peekable();
             while let Some(payload) = segments.next() {
                 let flag = if segments.peek().is_none() { Flag::Push } else { Flag::None };
@@ -94,7 +94,7 @@ impl Talk {
         }
     }
 
-    /// `from` says `count` octets of which the capture holds only the headers.
+    /// `from` says `count` bytes of which the capture holds only the headers.
     pub fn omit(&mut self, from: Side, count: u64, at: Timestamp, emit: &mut Emit<'_>) {
         let mut left = count;
         while left > 0 && !self.end(from).closed {
@@ -143,7 +143,7 @@ impl Talk {
         }
     }
 
-    /// Octets that are sent before they are acknowledged: whole segments, half a window.
+    /// Bytes that are sent before they are acknowledged: whole segments, half a window.
     fn burst(&self) -> usize {
         let mss = usize::from(self.mss);
         (usize::from(WINDOW / 2) / mss).max(1) * mss
@@ -175,13 +175,13 @@ impl Talk {
                 }
             }
         };
-        let octets = payload.len() + usize::from(matches!(flag, Flag::Syn | Flag::Fin));
-        let (Ok(octets), Ok(wire_len)) =
-            (u32::try_from(octets), u32::try_from(header.size(payload.len())))
+        let bytes = payload.len() + usize::from(matches!(flag, Flag::Syn | Flag::Fin));
+        let (Ok(bytes), Ok(wire_len)) =
+            (u32::try_from(bytes), u32::try_from(header.size(payload.len())))
         else {
             return; // No payload is longer than a segment.
         };
-        self.end_mut(from).next = seq.wrapping_add(octets);
+        self.end_mut(from).next = seq.wrapping_add(bytes);
         self.packet.clear();
         // Writing to memory, and within the lengths of both families.
         if header.write_to_vec(&mut self.packet, payload).is_ok() {

@@ -15,10 +15,10 @@ use crate::wire::LinkType;
 
 /// `if_tsresol` of nanoseconds: 10^-9 s.
 const NANOSECONDS: u8 = 9;
-/// Octets that the value of an option may have and still be padded to four.
+/// Bytes that the value of an option may have and still be padded to four.
 const MAX_OPTION: usize = 0xfffc;
 
-/// How a comment begins that says how many octets of TCP payload [`Packet::omitted`](crate::wire::Packet::omitted); in
+/// How a comment begins that says how many bytes of TCP payload [`Packet::omitted`](crate::wire::Packet::omitted); in
 /// decimal they follow.
 pub(super) const OMITTED: &str = "gatepost: omitted=";
 
@@ -26,13 +26,13 @@ pub(super) const OMITTED: &str = "gatepost: omitted=";
 pub(super) const NOTE: &str = "gatepost-answers: ";
 
 /// A pcapng file that is being written. Each block goes out with one `write_all`; nothing is buffered here.
-pub struct Writer<W: Write> {
+pub struct PcapngWriter<W: Write> {
     to: W,
     interfaces: u32,
 }
 
-impl<W: Write> Writer<W> {
-    /// Writes the section's header and describes the first interface, 0. `snap` is the most octets that a packet of it
+impl<W: Write> PcapngWriter<W> {
+    /// Writes the section's header and describes the first interface, 0. `snap` is the most bytes that a packet of it
     /// has, 0 for no limit.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl<W: Write> Writer<W> {
         Ok(self.interfaces - 1)
     }
 
-    /// Writes a packet of the first interface. `wire_len` is what it had on the wire; a comment beyond 65,532 octets is
+    /// Writes a packet of the first interface. `wire_len` is what it had on the wire; a comment beyond 65,532 bytes is
     /// cut.
     ///
     /// # Errors
@@ -105,11 +105,11 @@ impl<W: Write> Writer<W> {
     pub fn packet(
         &mut self,
         at: Timestamp,
-        octets: &[u8],
+        bytes: &[u8],
         wire_len: u32,
         comment: Option<&str>,
     ) -> io::Result<()> {
-        self.packet_of(0, at, octets, wire_len, comment)
+        self.packet_of(0, at, bytes, wire_len, comment)
     }
 
     /// As [`Self::packet`], and with a note for a replay, which [`Packet::note`](crate::wire::Packet::note) is when the file
@@ -120,14 +120,14 @@ impl<W: Write> Writer<W> {
     pub fn noted_packet(
         &mut self,
         at: Timestamp,
-        octets: &[u8],
+        bytes: &[u8],
         wire_len: u32,
         comment: Option<&str>,
         note: &str,
     ) -> io::Result<()> {
         let note = format!("{NOTE}{note}");
         let comments: Vec<&str> = comment.into_iter().chain([note.as_str()]).collect();
-        self.commented(0, at, octets, wire_len, &comments)
+        self.commented(0, at, bytes, wire_len, &comments)
     }
 
     /// Writes a packet of the interface that [`Self::interface`] gave this number.
@@ -138,36 +138,36 @@ impl<W: Write> Writer<W> {
         &mut self,
         interface: u32,
         at: Timestamp,
-        octets: &[u8],
+        bytes: &[u8],
         wire_len: u32,
         comment: Option<&str>,
     ) -> io::Result<()> {
-        self.commented(interface, at, octets, wire_len, comment.as_slice())
+        self.commented(interface, at, bytes, wire_len, comment.as_slice())
     }
 
     fn commented(
         &mut self,
         interface: u32,
         at: Timestamp,
-        octets: &[u8],
+        bytes: &[u8],
         wire_len: u32,
         comments: &[&str],
     ) -> io::Result<()> {
         // Room for the block's other fields and two comments.
         let limit = MAX_PACKET as usize - (3 << 16);
-        if octets.len() > limit || interface >= self.interfaces {
+        if bytes.len() > limit || interface >= self.interfaces {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
-                    "a packet of {} octets on interface {interface} cannot be written: expected at \
+                    "a packet of {} bytes on interface {interface} cannot be written: expected at \
                      most {limit}, and an interface below {}",
-                    octets.len(),
+                    bytes.len(),
                     self.interfaces
                 ),
             ));
         }
         let nanos = at.as_nanos();
-        let captured = octets.len() as u32;
+        let captured = bytes.len() as u32;
         self.block(&mut EnhancedPacketBlock {
             block_type: 0,
             block_len1: 0,
@@ -176,7 +176,7 @@ impl<W: Write> Writer<W> {
             ts_low: nanos as u32,
             caplen: captured,
             origlen: wire_len.max(captured),
-            data: octets,
+            data: bytes,
             options: comments.iter().map(|comment| text(OptionCode::Comment, comment)).collect(),
             block_len2: 0,
         })
@@ -200,8 +200,8 @@ impl<W: Write> Writer<W> {
     }
 
     fn block(&mut self, block: &mut impl ToVec) -> io::Result<()> {
-        let octets = block.to_vec().map_err(|error| io::Error::other(format!("{error:?}")))?;
-        self.to.write_all(&octets)
+        let bytes = block.to_vec().map_err(|error| io::Error::other(format!("{error:?}")))?;
+        self.to.write_all(&bytes)
     }
 }
 
