@@ -1,6 +1,6 @@
-//! The seam: starts a gateway inside this process, from settings, and has it report to the [`Ledger`].
+//! Starts a gateway inside this process.
 //!
-//! Layer 5. Everything else of the demo knows the gateway by its ports only.
+//! Layer 5. The rest of the demo knows only its ports and its session records.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::ledger::Ledger;
-use super::senders::{LISTED, LISTED_RULE};
+use super::clients::{LISTED, LISTED_RULE};
+use super::environment::RecordSender;
 use crate::addr::Networks;
 use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts};
 use crate::metrics::Metrics;
@@ -22,22 +22,20 @@ use crate::relay::{
     UpstreamIdentity, UpstreamSettings,
 };
 
-/// A running gateway.
-pub(super) struct Gateway {
-    /// Where `/metrics` is served.
+pub(super) struct DemoGateway {
+    /// Serves `/metrics`.
     pub metrics: SocketAddr,
     relay: Relay,
-    /// Dropped, it ends the metrics endpoint.
+    /// Ends the metrics endpoint when dropped.
     _endpoint: oneshot::Sender<()>,
 }
 
-impl Gateway {
-    /// Starts the relay with `settings`, and its metrics on a port of `metrics_on` that the kernel chooses. Both the
-    /// metrics and `ledger` are told of every event.
+impl DemoGateway {
+    /// Starts the relay with `settings`, and its metrics on a free port of `metrics_on`.
     pub(super) async fn start(
         settings: RelaySettings,
         metrics_on: IpAddr,
-        ledger: Arc<Ledger>,
+        records: RecordSender,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new()?);
         let listener = TcpListener::bind((metrics_on, 0)).await;
@@ -45,7 +43,7 @@ impl Gateway {
         let address = listener.local_addr()?;
         metrics.set_sessions_limit(settings.limits.sessions);
         let listeners = Listeners::open(&settings, InheritedSockets::default())?;
-        let observer = Arc::new((Arc::clone(&metrics), ledger));
+        let observer = Arc::new((Arc::clone(&metrics), records));
         let relay = Relay::start(settings, listeners, observer, Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
         let readiness = HealthState::new();
@@ -61,7 +59,7 @@ impl Gateway {
     }
 }
 
-/// What a configuration file would say: listen here, relay there, refuse the listed host and early talkers.
+/// The configuration: relays from `listen` to `upstream`, rejects the listed host and early talkers.
 pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> RelaySettings {
     let listed = AccessRule {
         name: LISTED_RULE.into(),

@@ -1,7 +1,7 @@
-//! Ports for the gateway: free ones, the same number in both families, as port 25 would be.
+//! Free ports for the gateway, with the same number in both families, like port 25.
 //!
-//! Layer 5. Each is held by a bound socket that never listens. With SO_REUSEPORT the gateway's listeners may bind it all
-//! the same and nobody else's socket can; where the gateway does not listen, a connection is refused.
+//! Layer 5. A bound socket that never listens reserves each port. SO_REUSEPORT lets the gateway's listeners bind it too, and
+//! no other program's. Where the gateway does not listen, the kernel refuses connections.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,17 +11,17 @@ use socket2::{Domain, Socket, Type};
 
 use crate::addr::Family;
 
-/// Attempts at a number that is free in both families.
+/// Attempts to find a number that is free in both families.
 const ATTEMPTS: usize = 32;
 
-/// A port number that stays ours while this lives.
+/// A port number that is reserved until this is dropped.
 #[derive(Debug)]
-pub(super) struct Reserved {
+pub(super) struct ReservedPort {
     pub port: u16,
-    _held: Vec<Socket>,
+    _sockets: Vec<Socket>,
 }
 
-impl Reserved {
+impl ReservedPort {
     pub(super) fn new(ipv6: bool) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..ATTEMPTS {
@@ -37,11 +37,11 @@ impl Reserved {
         let ipv4 = hold((Ipv4Addr::LOCALHOST, 0).into())?;
         let own = ipv4.local_addr()?.as_socket();
         let port = own.ok_or(io::ErrorKind::AddrNotAvailable)?.port();
-        let mut held = vec![ipv4];
+        let mut sockets = vec![ipv4];
         if ipv6 {
-            held.push(hold((Ipv6Addr::LOCALHOST, port).into())?);
+            sockets.push(hold((Ipv6Addr::LOCALHOST, port).into())?);
         }
-        Ok(Self { port, _held: held })
+        Ok(Self { port, _sockets: sockets })
     }
 }
 
@@ -60,16 +60,16 @@ pub(super) fn ipv6_loopback() -> bool {
     std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
-/// Which port stands for 25 at a site, per family: all that the senders are told besides the DNS.
+/// The port that replaces 25 at a site, by family: the clients' only knowledge besides the DNS.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ports(BTreeMap<(&'static str, Family), u16>);
+pub(super) struct PortMap(BTreeMap<(&'static str, Family), u16>);
 
-impl Ports {
+impl PortMap {
     pub(super) fn set(&mut self, domain: &'static str, family: Family, port: u16) {
         self.0.insert((domain, family), port);
     }
 
-    /// `ip` with the port of `domain`; where none is set, nobody can be reached.
+    /// `ip` with the port of `domain`, if one is set.
     pub(super) fn destination(&self, domain: &'static str, ip: IpAddr) -> Option<SocketAddr> {
         let port = self.0.get(&(domain, Family::of(ip)))?;
         Some(SocketAddr::new(ip, *port))
@@ -83,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_reuseport_listeners_get_a_held_port() {
-        let reserved = Reserved::new(false).unwrap();
+    fn only_reuseport_listeners_get_a_reserved_port() {
+        let reserved = ReservedPort::new(false).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, reserved.port));
         let stranger = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         assert!(stranger.bind(&address.into()).is_err());

@@ -1,21 +1,19 @@
-//! The table of the demo: one row a session, as it ends.
+//! The demo's table: one row a session, as it ends.
 //!
-//! Layer 5. Everything fits [`WIDTH`] columns; only differences from the claim may take further lines.
+//! Layer 5. Everything fits [`WIDTH`] columns; only differences from the expectation take further lines.
 
 use std::io::{self, IsTerminal as _, Write};
 
-use super::dialogue::Told;
-use super::ledger::Counts;
-use super::senders::Sender;
-use super::stage::Performance;
+use super::clients::DemoClient;
+use super::environment::SessionResult;
+use super::expectation::Row;
 use crate::addr::Family;
-use crate::engine::SessionRecord;
 use crate::report::columns::{WIDTH, cells, wrapped};
 
-const HEAD: [&str; 6] = ["SENDER", "FAMILY", "WHAT IT DID", "ANSWER", "ARRIVED", "REFUSED, FOR"];
+const HEAD: [&str; 6] = ["CLIENT", "FAMILY", "ACTION", "REPLY", "ARRIVED", "REASON"];
 const WIDTHS: [usize; 6] = [12, 6, 30, 9, 7, 25];
 
-/// What the terminal can do.
+/// Capabilities of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Style {
     /// Lines may be overwritten in place.
@@ -42,14 +40,23 @@ const DIM: &str = "2";
 const RED: &str = "31";
 const GREEN: &str = "32";
 
-/// Writes rows to `out` as they come.
+/// Totals of one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub sessions: u64,
+    /// Stored by the MTA.
+    pub messages: u64,
+    /// Sessions with a 4xx or 5xx reply.
+    pub rejected: u64,
+}
+
 #[derive(Debug)]
-pub(super) struct Table<W> {
+pub(super) struct DemoTable<W> {
     pub out: W,
     style: Style,
 }
 
-impl<W: Write> Table<W> {
+impl<W: Write> DemoTable<W> {
     pub(super) fn new(out: W, style: Style) -> Self {
         Self { out, style }
     }
@@ -60,123 +67,60 @@ impl<W: Write> Table<W> {
         self.out.flush()
     }
 
-    /// Shows who is sending now, until its row takes the place.
-    pub(super) fn under_way(&mut self, sender: &Sender) -> io::Result<()> {
+    /// Shows the client that runs now, until [`Self::row`] overwrites it.
+    pub(super) fn running(&mut self, client: &DemoClient) -> io::Result<()> {
         if self.style.live {
-            let family = sender.claim.family.to_string();
-            let [name, did] = [sender.name, sender.did].map(str::to_owned);
-            let line =
-                cells(&[name, family, did, "...".to_owned(), String::new(), String::new()], WIDTHS);
+            let family = client.expected.family.to_string();
+            let [name, action] = [client.name, client.action].map(str::to_owned);
+            let texts = [name, family, action, "...".to_owned(), String::new(), String::new()];
+            let line = cells(&texts, WIDTHS);
             write!(self.out, "{}", self.style.paint(DIM, line.trim_end()))?;
             self.out.flush()?;
         }
         Ok(())
     }
 
-    /// The row of one session, made from evidence only, and its differences from what is claimed.
-    pub(super) fn row(&mut self, sender: &Sender, done: &Performance) -> io::Result<()> {
-        let told = done.told.as_ref();
-        let family = told.map(|told| Family::of(told.peer.ip()));
-        let texts = [
-            sender.name.to_owned(),
-            family.map_or("-", Family::as_str).to_owned(),
-            sender.did.to_owned(),
-            told.map_or_else(|| "-".to_owned(), answer),
-            match done.arrived.len() {
-                0 => "nothing".to_owned(),
-                1 => "1 mail".to_owned(),
-                n => format!("{n} mails"),
-            },
-            told.map_or_else(|| "-".to_owned(), |told| refused(told, done)),
-        ];
-        let line = cells(&texts, WIDTHS);
+    /// The row of one session; returns whether it is as expected.
+    pub(super) fn row(&mut self, client: &DemoClient, result: &SessionResult) -> io::Result<bool> {
+        let Row { family, reply, arrived, reason } = Row::of(result);
+        let arrived = match arrived {
+            0 => "nothing".to_owned(),
+            1 => "1 mail".to_owned(),
+            n => format!("{n} mails"),
+        };
+        let [name, action, family] = [client.name, client.action, family].map(str::to_owned);
+        let line = cells(&[name, family, action, reply, arrived, reason], WIDTHS);
         if self.style.live {
             write!(self.out, "\r\x1b[K")?;
         }
-        if done.differences.is_empty() {
+        let differences = client.expected.differences(result);
+        if differences.is_empty() {
             writeln!(self.out, "{line} {}", self.style.paint(GREEN, "ok"))?;
         } else {
             writeln!(self.out, "{}", line.trim_end())?;
-            self.not_as_claimed(&done.differences)?;
+            for line in wrapped(&format!("FAILED: {}", differences.join("; ")), WIDTH - 4) {
+                writeln!(self.out, "    {}", self.style.paint(RED, &line))?;
+            }
         }
-        self.out.flush()
+        self.out.flush()?;
+        Ok(differences.is_empty())
     }
 
-    /// Differences that belong to the line above.
-    pub(super) fn not_as_claimed(&mut self, differences: &[String]) -> io::Result<()> {
-        let text = format!("NOT AS CLAIMED: {}", differences.join("; "));
-        for line in wrapped(&text, WIDTH - 4) {
-            writeln!(self.out, "    {}", self.style.paint(RED, &line))?;
-        }
-        Ok(())
-    }
-
-    /// One line for `family`.
-    pub(super) fn summary(&mut self, family: Family, counts: Counts) -> io::Result<()> {
-        let Counts { sessions, messages, refused } = counts;
+    /// The totals of `family` on one line.
+    pub(super) fn totals(&mut self, family: Family, totals: Totals) -> io::Result<()> {
+        let Totals { sessions, messages, rejected } = totals;
         let plural = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let line = format!(
-            "{family}: {}, {} relayed, something refused in {}",
+            "{family}: {}, {} relayed, rejections in {}",
             plural(sessions, "session"),
             plural(messages, "message"),
-            plural(refused, "session"),
+            plural(rejected, "session"),
         );
         writeln!(self.out, "{}", self.style.paint(BOLD, &line))
     }
 
-    /// Any other text, wrapped.
-    pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
-        for line in wrapped(text, WIDTH) {
-            writeln!(self.out, "{line}")?;
-        }
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "{text}")?;
         self.out.flush()
     }
-}
-
-/// The reply that decided: the last one that is not just the answer to QUIT.
-fn answer(told: &Told) -> String {
-    let mut replies = told.replies.iter().rev();
-    let decisive = replies.find(|reply| reply.code != 221);
-    decisive.map_or_else(|| "-".to_owned(), super::dialogue::Reply::codes)
-}
-
-/// Whether anything was refused in the session.
-pub(super) fn any_refused(told: &Told) -> bool {
-    told.replies.iter().any(|reply| reply.code >= 400)
-}
-
-/// Why something was refused: by which rule, for which anomaly, or else by the MTA; or what was made harmless.
-fn refused(told: &Told, done: &Performance) -> String {
-    let refusal = told.replies.iter().find(|reply| reply.code >= 400);
-    let why = match &done.record {
-        Some(record) => reason(record, done),
-        None => "not told".to_owned(),
-    };
-    match refusal {
-        None if why.is_empty() => "-".to_owned(),
-        // Nothing was refused; the gateway only noticed.
-        None => format!("no: {why}"),
-        Some(reply) => {
-            let why = if why.is_empty() { "by the MTA" } else { &why };
-            // Where the answer column shows another reply, this one is shown here.
-            if reply.codes() == answer(told) {
-                why.to_owned()
-            } else {
-                format!("{} {why}", reply.codes())
-            }
-        }
-    }
-}
-
-/// The gateway's own reason; empty where it had none.
-fn reason(record: &SessionRecord, done: &Performance) -> String {
-    let verdict = &record.verdict;
-    if let Some(rule) = verdict.rule.as_ref().or(verdict.reason.as_ref()) {
-        return rule.clone();
-    }
-    let anomalies = record.smtp.anomalies.iter().map(|anomaly| anomaly.as_str());
-    let refusals = done.refusals.iter().map(|refusal| refusal.as_str());
-    let words: Vec<_> =
-        if record.smtp.anomalies.is_empty() { refusals.collect() } else { anomalies.collect() };
-    words.join(", ").replace('_', " ")
 }

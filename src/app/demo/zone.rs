@@ -1,11 +1,11 @@
-//! The demo's DNS: one small zone set on loopback, UDP and TCP, and the senders' resolver for it.
+//! The demo's DNS: a few zones on loopback, over UDP and TCP, and the clients' resolver for them.
 //!
-//! Layer 5. RFC 1035, AAAA (3596); `.test` is set aside for this (6761). The senders find the gateway as real MTAs do (RFC
+//! Layer 5. RFC 1035, AAAA (3596); `.test` is reserved for testing (6761). The clients find the gateway as real MTAs do (RFC
 //! 5321 §5.1): MX, then AAAA and A of each exchange. Only the port is not in the DNS: the demo runs without root, so it
 //! cannot be 25.
 //!
-//! hickory-resolver answers reverse queries for loopback addresses itself (RFC 6761 §6.3), so the PTR records here are
-//! for whoever asks the server directly.
+//! hickory-resolver answers reverse queries for loopback addresses itself (RFC 6761 §6.3), so only direct queries reach
+//! the PTR records here.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,9 +23,9 @@ use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneHandler, ZoneType};
 use tokio::net::{TcpListener, UdpSocket};
 
-/// The site that the gateway fronts.
+/// The site behind the gateway.
 pub(super) const DOMAIN: &str = "demo.test";
-/// A site of which the IPv6 address is published, but nothing listens there.
+/// A site without a listener at its published IPv6 address.
 pub(super) const HALF_DOMAIN: &str = "half.test";
 
 const SITES: &str = "\
@@ -47,14 +47,14 @@ $TTL 60
 @ IN NS  ns.demo.test.
 ";
 
-/// The running DNS server; dropping it stops it.
-pub(super) struct Zone {
+/// The running DNS server; stops when dropped.
+pub(super) struct DemoZone {
     pub udp: SocketAddr,
     pub tcp: SocketAddr,
     server: Server<Catalog>,
 }
 
-impl Zone {
+impl DemoZone {
     /// Serves [`DOMAIN`], [`HALF_DOMAIN`] and, forward and reverse, each host of `hosts`.
     pub(super) async fn start(hosts: &[(&str, IpAddr)]) -> anyhow::Result<Self> {
         let mut catalog = Catalog::new();
@@ -85,7 +85,7 @@ impl Zone {
         Ok(Self { udp: udp_address, tcp: tcp_address, server })
     }
 
-    /// A resolver that asks this server and nobody else: no /etc/resolv.conf, no /etc/hosts.
+    /// A resolver for this server alone: without /etc/resolv.conf and /etc/hosts.
     pub(super) fn resolver(&self) -> anyhow::Result<TokioResolver> {
         let mut udp = ConnectionConfig::udp();
         udp.port = self.udp.port();
@@ -102,7 +102,7 @@ impl Zone {
     }
 }
 
-impl Drop for Zone {
+impl Drop for DemoZone {
     fn drop(&mut self) {
         self.server.shutdown_token().cancel();
     }
@@ -119,18 +119,18 @@ fn add(catalog: &mut Catalog, origin: &str, text: &str) -> anyhow::Result<()> {
         ZoneType::Primary,
         AxfrPolicy::Deny,
     )
-    .map_err(|why| anyhow!("the demo's own zone is refused: {why}"))?;
+    .map_err(|why| anyhow!("the demo's own zone is rejected: {why}"))?;
     let handlers: Vec<Arc<dyn ZoneHandler>> = vec![Arc::new(zone)];
     catalog.upsert(origin.into(), handlers);
     Ok(())
 }
 
-/// The addresses at which `domain` takes mail, in the order to try them: by MX preference, IPv6 first.
+/// The addresses of the mail exchanges of `domain` in the order to try them: by MX preference, IPv6 first.
 pub(super) async fn exchanges(
     resolver: &TokioResolver,
     domain: &str,
 ) -> anyhow::Result<Vec<IpAddr>> {
-    let failed = |what: &str| format!("the demo's DNS has no {what} for {domain}");
+    let failed = |record: &str| format!("the demo's DNS has no {record} for {domain}");
     let found = resolver.mx_lookup(format!("{domain}.")).await;
     let found = found.with_context(|| failed("MX"))?;
     let mut exchanges: Vec<_> = found
@@ -165,8 +165,8 @@ mod tests {
     ];
 
     #[tokio::test]
-    async fn senders_find_both_families_through_mx() {
-        let zone = Zone::start(&HOSTS).await.unwrap();
+    async fn mx_leads_to_both_families() {
+        let zone = DemoZone::start(&HOSTS).await.unwrap();
         let resolver = zone.resolver().unwrap();
         let both: Vec<IpAddr> = vec!["::1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
         assert_eq!(exchanges(&resolver, DOMAIN).await.unwrap(), both);
@@ -180,8 +180,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_server_knows_every_sender_by_its_reverse_name() {
-        let zone = Zone::start(&HOSTS).await.unwrap();
+    async fn every_client_has_a_ptr_record() {
+        let zone = DemoZone::start(&HOSTS).await.unwrap();
         for (host, ip) in HOSTS {
             let mut query = Message::query();
             query.add_query(Query::query(Name::from(ip), RecordType::PTR));
