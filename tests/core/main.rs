@@ -11,6 +11,7 @@
 )]
 
 mod config;
+mod demo;
 mod docs;
 mod engine;
 mod fuzz_seeds;
