@@ -14,6 +14,7 @@
 mod capture_files;
 mod captures;
 mod dashboards;
+mod docs;
 mod domain_check;
 mod door;
 mod door_mail;
@@ -22,7 +23,6 @@ mod live_source;
 mod metrics;
 mod packaging;
 mod reachable;
-mod readme;
 mod record;
 mod reenactment;
 mod relay;

@@ -1,0 +1,248 @@
+//! The documents name only what exists: links, files, functions, commands, make targets and configurations.
+//!
+//! The commands that need other hosts or root run in `tests/lab/docs.rs`.
+
+mod page;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use gatepost::cli::Cli;
+use gatepost::config::Config;
+
+use page::{Page, Section};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+
+#[test]
+fn the_readme_is_short() {
+    let lines = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap().lines().count();
+    assert!(lines < 200, "{lines} lines");
+}
+
+#[test]
+fn links_lead_to_files_and_headings() {
+    let mut count = 0;
+    for page in Page::all() {
+        for target in page.links() {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => page.path.clone(),
+                _ => page.path.parent().unwrap().join(file),
+            };
+            assert!(path.exists(), "{}: nothing is at {target}", page.name());
+            if !anchor.is_empty() {
+                let there = Page::open(path.to_str().unwrap()).anchors();
+                assert!(there.iter().any(|it| it == anchor), "{}: {target}", page.name());
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 30, "only {count} links were found");
+}
+
+#[test]
+fn files_that_are_named_exist() {
+    const FOLDERS: [&str; 6] =
+        ["src/", "tests/", "docs/", "packaging/", "captures/", "dashboards/"];
+    let mut count = 0;
+    for page in Page::all() {
+        for span in page.code_spans() {
+            let is_path = FOLDERS.iter().any(|folder| span.starts_with(folder))
+                && !span.contains(['*', ' ', '…'])
+                && !span.contains("NAME");
+            if is_path {
+                assert!(Path::new(ROOT).join(&span).exists(), "{}: `{span}`", page.name());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 2, "only {count} files were found");
+}
+
+/// Each `gatepost …` of a console block is one that the program accepts. Prose may name it without its values.
+#[test]
+fn commands_are_accepted_by_the_command_line() {
+    let mut count = 0;
+    for page in Page::all() {
+        let is_ours = |command: &str| command.starts_with("gatepost ");
+        let commands = page.sections.iter().flat_map(Section::commands);
+        for command in commands.map(|command| command.line).filter(|line| is_ours(line)) {
+            if let Err(error) = Cli::try_parse_from(words(&command)) {
+                panic!("{}: `{command}`: {error}", page.name());
+            }
+            count += 1;
+        }
+        for command in page.code_spans().into_iter().filter(|span| is_ours(span)) {
+            // Placeholders are taken for values.
+            let filled = command.replace("ADDR:PORT", "[2001:db8::1]:9626");
+            let words = words(&filled);
+            let ends_early = words.last().is_some_and(|word| word.starts_with("--"));
+            let parsed = Cli::try_parse_from(words).map_err(|error| (error.kind(), error));
+            match parsed {
+                Ok(_) => {}
+                Err((
+                    ErrorKind::MissingRequiredArgument
+                    | ErrorKind::DisplayVersion
+                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+                    _,
+                )) => {}
+                Err((ErrorKind::InvalidValue, _)) if ends_early => {}
+                Err((_, error)) => panic!("{}: `{command}`: {error}", page.name()),
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 60, "only {count} commands were found");
+}
+
+/// As a shell splits a command without variables and without quotes inside words; the rest after `|`, `&` or `>` is not ours.
+fn words(command: &str) -> Vec<&str> {
+    let ours = command.split(['|', '&', '>']).next().unwrap();
+    ours.split_whitespace().map(|word| word.trim_matches('\'')).collect()
+}
+
+#[test]
+fn make_targets_exist() {
+    let makefile = fs::read_to_string(Path::new(ROOT).join("Makefile")).unwrap();
+    let mut count = 0;
+    for page in Page::all() {
+        let commands = page.sections.iter().flat_map(Section::commands);
+        let lines = commands.map(|command| command.line).chain(page.code_spans());
+        for line in lines.filter(|line| line.starts_with("make ")) {
+            let target = line.split(' ').nth(1).unwrap();
+            let rule = format!("\n{target}:");
+            assert!(makefile.contains(&rule), "{}: `{line}`", page.name());
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} targets were found");
+}
+
+#[test]
+fn configurations_are_valid() {
+    let mut count = 0;
+    for page in Page::all() {
+        for block in page.blocks("toml").filter(|block| block.text.contains("[listen]")) {
+            if let Err(error) = Config::parse(&block.text, &page.name()) {
+                panic!("{}: {error}", page.name());
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 6, "only {count} configurations were found");
+}
+
+/// `section.key`, `[section]`, `[section] key` and `key = value`, against the file that holds every key.
+#[test]
+fn configuration_keys_exist() {
+    const NOT_A_SECTION: [&str; 2] = ["[PART]", "[]"];
+    let full = fs::read_to_string(Path::new(ROOT).join("tests/config/valid/full.toml")).unwrap();
+    // [intercept] excludes the mode of that file, so it is commented out there.
+    let full = full.replace("# [intercept]", "[intercept] #");
+    let full = full.replace("\n# ports = [25]", "\nports = [25]");
+    let full = full.replace("\n# interfaces = []", "\ninterfaces = []");
+    let full = full.replace("\n# mark =", "\nmark =").replace("\n# table =", "\ntable =");
+    let mut known = Vec::new();
+    collect(&toml::from_str(&full).unwrap(), "", &mut known);
+    let is_known = |path: &str| known.iter().any(|it| it == &path.replace(".ipv4", ".ipv6"));
+    let is_section = |path: &str| is_known(path) && !path.is_empty();
+    let mut count = 0;
+    for page in Page::all() {
+        for span in page.code_spans() {
+            let (section, rest) = match span.strip_prefix('[').and_then(|it| it.split_once(']')) {
+                Some((section, rest)) => (section.trim_matches('['), rest.trim_matches(']').trim()),
+                None => match span.split_once('.') {
+                    Some((section, _)) if is_section(section) => ("", span.as_str()),
+                    _ => continue,
+                },
+            };
+            if NOT_A_SECTION.contains(&&*span)
+                || section.contains([':', '('])
+                || rest.starts_with('(')
+            {
+                continue;
+            }
+            let key = rest.split([' ', '=']).next().unwrap();
+            let path = [section, key].into_iter().filter(|part| !part.is_empty());
+            let path = path.collect::<Vec<_>>().join(".");
+            assert!(is_known(&path), "{}: `{span}`", page.name());
+            count += 1;
+        }
+    }
+    assert!(count > 50, "only {count} keys were found");
+}
+
+/// Paths of all sections and keys below `table`.
+fn collect(table: &toml::Table, prefix: &str, known: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        known.push(path.clone());
+        match value {
+            toml::Value::Table(inner) => collect(inner, &path, known),
+            toml::Value::Array(items) => {
+                let tables = items.iter().filter_map(toml::Value::as_table);
+                tables.for_each(|inner| collect(inner, &path, known));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A line of output stands in the report; output of several lines is the report.
+#[test]
+fn replay_prints_what_is_documented() {
+    let page = Page::open("docs/replay.md");
+    let commands: Vec<_> = page.sections.iter().flat_map(Section::commands).collect();
+    assert_eq!(commands.len(), 4);
+    for command in commands {
+        let arguments = command.line.strip_prefix("gatepost ").unwrap().split(' ');
+        let output = Command::new(GATEPOST).args(arguments).current_dir(ROOT).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let (printed, shown) = (printed.trim_end(), command.output.trim_end());
+        assert!(
+            match shown.lines().count() {
+                1 => printed.lines().any(|line| line == shown),
+                _ => printed == shown,
+            },
+            "`{}` printed:\n{printed}",
+            command.line
+        );
+    }
+}
+
+/// `config check` of the policy guide's rules has the documented output, and no warning.
+#[test]
+fn the_policy_guide_is_checked_as_documented() {
+    let page = Page::open("docs/policy.md");
+    let section = page.section("Rules");
+    let folder = std::env::temp_dir().join(format!("gatepost-docs-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let toml = section.blocks.iter().find(|block| block.language == "toml").unwrap();
+    fs::write(folder.join("gatepost.toml"), &toml.text).unwrap();
+    let commands = section.commands();
+    assert_eq!(commands.len(), 1);
+    let arguments = commands[0].line.strip_prefix("gatepost ").unwrap().split(' ');
+    let output = Command::new(GATEPOST).args(arguments).current_dir(&folder).output().unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(printed, commands[0].output);
+}
+
+/// The example of `gatepost door` is the report's own snapshot.
+#[test]
+fn the_door_is_shown_as_documented() {
+    const SNAPSHOT: &str = include_str!(
+        "../../../src/report/snapshots/gatepost__report__door__tests__it_reads_like_this.snap"
+    );
+    let page = Page::open("docs/policy.md");
+    let shown = page.section("The door").blocks.iter().find(|block| block.language == "text");
+    for line in shown.unwrap().text.lines() {
+        assert!(SNAPSHOT.contains(line), "{line:?} is not in the snapshot");
+    }
+}
