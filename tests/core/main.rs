@@ -10,13 +10,18 @@
     reason = "clippy excuses test functions, not the functions that they call"
 )]
 
+mod captures;
 mod config;
+mod dashboards;
 mod demo;
 mod docs;
 mod engine;
 mod fuzz_seeds;
 mod layering;
 mod lookup_cache;
+mod metrics;
 mod mutated_captures;
+mod packaging;
 mod relay_policy;
 mod replay;
+mod watch;

@@ -9,12 +9,22 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::shared;
+use crate::harness::tests;
+use crate::support::{require_program, shared};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use gatepost::source::{CaptureFile, PacketSource, PcapngWriter};
 use gatepost::time::Timestamp;
 use gatepost::wire::LinkType;
+
+tests![
+    every_shared_capture_reads_as_capinfos_does,
+    many_interfaces_read_as_tshark_does,
+    what_editcap_writes_is_the_same_capture,
+    sections_and_interfaces_that_mergecap_joins,
+    other_byte_orders_and_magics_are_read_as_tshark_does,
+    tshark_reads_what_is_written_comments_too,
+];
 
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
@@ -41,11 +51,15 @@ fn read(path: &Path) -> Vec<Seen> {
 }
 
 /// A shared capture, by the end of its path.
-fn capture(end: &str) -> Option<PathBuf> {
-    let captures = shared::captures("tshark");
-    let found = captures.iter().find(|path| path.ends_with(end)).cloned();
-    assert!(captures.is_empty() || found.is_some(), "no capture {end}");
-    found
+fn capture(end: &str) -> PathBuf {
+    require_tshark();
+    let found = shared::captures().into_iter().find(|path| path.ends_with(end));
+    found.unwrap_or_else(|| panic!("no capture {end}"))
+}
+
+/// With capinfos, editcap and mergecap.
+fn require_tshark() {
+    require_program("tshark", "tshark");
 }
 
 /// What a program says.
@@ -131,27 +145,21 @@ fn gzip(octets: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-#[test]
 fn every_shared_capture_reads_as_capinfos_does() {
-    for path in shared::captures("tshark") {
+    require_tshark();
+    for path in shared::captures() {
         agrees_with_capinfos(&path);
     }
 }
 
-#[test]
 fn many_interfaces_read_as_tshark_does() {
-    if let Some(path) = capture("many_interfaces-1.pcapng") {
-        agrees_with_tshark(&path);
-    }
+    agrees_with_tshark(&capture("many_interfaces-1.pcapng"));
 }
 
-#[test]
 fn what_editcap_writes_is_the_same_capture() {
     let folder = folder("editcap");
     for end in ["nanosecs_big_endian.pcap", "smtp-pipelining/input.pcap", "truncated-header.pcap"] {
-        let Some(path) = capture(end) else {
-            return;
-        };
+        let path = capture(end);
         let original = agrees_with_tshark(&path);
         for format in ["nsecpcap", "pcapng", "modpcap", "pcap"] {
             let converted = folder.join(format!("{}.{format}", original.len()));
@@ -172,15 +180,12 @@ fn what_editcap_writes_is_the_same_capture() {
     }
 }
 
-#[test]
 fn sections_and_interfaces_that_mergecap_joins() {
     let folder = folder("mergecap");
     let merged = folder.join("merged.pcapng");
     let ends = ["smtp-rset/input.pcap", "raw_ip.pcap", "zeek/testing/btest/Traces/smtp.pcap"];
-    let paths: Vec<PathBuf> = ends.iter().filter_map(|end| capture(end)).collect();
-    let [loopback, raw, ether] = &paths[..] else {
-        return;
-    };
+    let paths = ends.map(capture);
+    let [loopback, raw, ether] = &paths;
     run("mergecap", &[&"-F", &"pcapng", &"-a", &"-w", &merged, loopback, raw, ether]);
     let separate: Vec<Seen> = paths.iter().flat_map(|path| read(path)).collect();
     assert!(agrees_with_tshark(&merged) == separate);
@@ -206,11 +211,8 @@ fn swapped(octets: &[u8]) -> Vec<u8> {
     swapped
 }
 
-#[test]
 fn other_byte_orders_and_magics_are_read_as_tshark_does() {
-    let Some(path) = capture("smtp-pipelining/input.pcap") else {
-        return;
-    };
+    let path = capture("smtp-pipelining/input.pcap");
     let folder = folder("magics");
     let original = read(&path);
     let octets = fs::read(&path).unwrap();
@@ -226,11 +228,8 @@ fn other_byte_orders_and_magics_are_read_as_tshark_does() {
     }
 }
 
-#[test]
 fn tshark_reads_what_is_written_comments_too() {
-    if shared::captures("tshark").is_empty() {
-        return;
-    }
+    require_tshark();
     let path = folder("written").join("written.pcapng");
     let file = fs::File::create(&path).unwrap();
     let mut writer = PcapngWriter::new(file, LinkType::Raw, 262_144, "client").unwrap();

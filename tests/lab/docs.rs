@@ -9,8 +9,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::harness::tests;
 use crate::support::{Family, Host, Lab, Mode, Postfix, Process, until};
 use page::{DocumentedCommand, Page, Section};
+
+tests![
+    every_documented_command_runs,
+    the_two_commands,
+    the_smallest_deployment,
+    in_front_of_postfix_on_one_host,
+    on_a_router,
+    the_door,
+    recording_sessions,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
@@ -36,7 +47,6 @@ const ELSEWHERE: [(&str, &str); 8] = [
     ("CONTRIBUTING.md", "Set-up"),
 ];
 
-#[test]
 fn every_documented_command_runs() {
     let here = [COMMANDS, SMALLEST, POSTFIX, ROUTER, DOOR, RECORDING];
     for page in Page::all() {
@@ -50,7 +60,6 @@ fn every_documented_command_runs() {
 }
 
 /// `make demo` and `make check` themselves would build all of this again, so the programs that they start run instead.
-#[test]
 fn the_two_commands() {
     let commands = commands(COMMANDS);
     let names: Vec<&str> = commands.iter().map(|command| &*command.line).collect();
@@ -64,9 +73,8 @@ fn the_two_commands() {
     assert_eq!(shape(&printed), shape(&commands[0].output));
 }
 
-#[test]
 fn the_smallest_deployment() {
-    let Some(lab) = Lab::new("docs, smallest deployment") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let mut reader = Reader::new(&lab, &lab.server, &postfix);
     reader.follow(SMALLEST, |text| text.to_owned());
@@ -79,9 +87,8 @@ fn the_smallest_deployment() {
     }
 }
 
-#[test]
 fn in_front_of_postfix_on_one_host() {
-    let Some(lab) = Lab::new("docs, in front of Postfix") else { return };
+    let lab = Lab::new();
     lab.server.configure("addr add 2001:db8::25/128 dev lo nodad\naddr add 192.0.2.25/32 dev lo\n");
     let postfix = Postfix::receiver(&lab);
     let mut reader = Reader::new(&lab, &lab.server, &postfix);
@@ -92,9 +99,8 @@ fn in_front_of_postfix_on_one_host() {
     }
 }
 
-#[test]
 fn on_a_router() {
-    let Some(lab) = Lab::new("docs, router") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let mut reader = Reader::new(&lab, &lab.gateway, &postfix);
     // The lab names a link after the host at its other end.
@@ -109,17 +115,15 @@ fn on_a_router() {
     }
 }
 
-#[test]
 fn the_door() {
-    let Some(lab) = Lab::new("docs, the door") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let mut reader = Reader::new(&lab, &lab.server, &postfix);
     reader.follow(DOOR, |text| text.to_owned());
 }
 
-#[test]
 fn recording_sessions() {
-    let Some(lab) = Lab::new("docs, recording") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let mut reader = Reader::new(&lab, &lab.server, &postfix);
     reader.follow(RECORDING, |text| text.to_owned());

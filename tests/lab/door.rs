@@ -5,12 +5,19 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use crate::support::{Family, Host, Lab};
+use crate::harness::tests;
+use crate::support::{Family, Host, Lab, cannot_run};
 use gatepost::addr::{self, Networks};
 use gatepost::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
 use gatepost::intercept::{self, InterceptSettings};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use socket2::{Domain, Socket, Type};
+
+tests![
+    a_closed_door_refuses_one_family_where_the_gateway_listens,
+    without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay,
+    a_closed_door_refuses_one_family_of_what_is_intercepted,
+];
 
 /// A reset next door takes microseconds; the kernel sends a SYN again after a second.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -74,22 +81,17 @@ fn exempt(lab: &Lab) -> (IpAddr, Networks) {
     (ip, Networks::new(["2001:db8:77::/48", "2001:db8:77::/64"].map(|net| net.parse().unwrap())))
 }
 
-/// Says aloud when these rights do not allow to refuse at the SYN.
-fn at_the_syn(test: &str, opened: (DoorEnforcer, Option<DoorError>)) -> Option<DoorEnforcer> {
+/// Ends the test as ignored when these rights do not allow to refuse at the SYN.
+fn at_the_syn(opened: (DoorEnforcer, Option<DoorError>)) -> DoorEnforcer {
     match opened {
-        (enforcer, None) => Some(enforcer),
-        (_, Some(why @ DoorError::Rights { .. })) => {
-            let _ = writeln!(io::stderr(), "SKIPPED: {test}: {why}");
-            None
-        }
+        (enforcer, None) => enforcer,
+        (_, Some(why @ DoorError::Rights { .. })) => cannot_run(why),
         (_, Some(why)) => panic!("{why}"),
     }
 }
 
-#[test]
 fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
-    const TEST: &str = "the door at the SYN";
-    let Some(lab) = Lab::new(TEST) else { return };
+    let lab = Lab::new();
     // One listener has its address, the other every one; a third is none of the gateway's.
     let [own, any] = ["[2001:db8:1::1]:25", "[::]:587"].map(|at| at.parse::<SocketAddr>().unwrap());
     let (own_v4, other) = ("192.0.2.1:25".parse().unwrap(), "[::]:2500".parse().unwrap());
@@ -100,7 +102,7 @@ fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
     let entrance = Ingress::Listeners(vec![own, any, own_v4]);
     let opened =
         lab.gateway.in_thread(|| DoorEnforcer::start(RefuseMethod::Syn, networks, entrance));
-    let Some(mut door) = at_the_syn(TEST, opened) else { return };
+    let mut door = at_the_syn(opened);
     let running = lab.client.connect(own).unwrap();
     let mut session = listeners[0].accept().unwrap().0;
     taken(&lab.client, None, to(587));
@@ -134,9 +136,8 @@ fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
     taken(&lab.client, None, own);
 }
 
-#[test]
 fn without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay() {
-    let Some(lab) = Lab::new("the door without rights") else { return };
+    let lab = Lab::new();
     let open = || {
         let entrance = Ingress::Listeners(vec!["[::]:25".parse().unwrap()]);
         let (door, error) = DoorEnforcer::start(RefuseMethod::Syn, Networks::default(), entrance);
@@ -164,9 +165,8 @@ fn without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay() {
     }
 }
 
-#[test]
 fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
-    let Some(lab) = Lab::new("the door of what is intercepted") else { return };
+    let lab = Lab::new();
     let _servers =
         ["[::]:25", "0.0.0.0:25"].map(|at| listener(&lab.server, at.parse().unwrap(), false));
     let (friend, networks) = exempt(&lab);

@@ -4,9 +4,20 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use crate::harness::tests;
 use crate::support::sites::{Sender, ZONES, dns_with, receiver};
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, until};
 use serde_json::Value;
+
+tests![
+    a_message_goes_over_ipv4_at_once_proxy_syn,
+    a_message_goes_over_ipv4_at_once_proxy_smtp,
+    a_message_goes_over_ipv4_at_once_tproxy_syn,
+    kill_9_leaves_no_closed_door,
+    a_door_is_held_open_while_the_other_family_is_down_too,
+    without_a_section_there_is_no_door,
+    sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 /// What the project promises of a message whose family's door is closed.
@@ -25,23 +36,20 @@ fn state(lab: &Lab, config: &Config, family: &str) -> Value {
     all.as_array().unwrap().iter().find(of_it).unwrap().clone()
 }
 
-#[test]
 fn a_message_goes_over_ipv4_at_once_proxy_syn() {
-    falls_back("the door, proxy, syn", Mode::Proxy, "syn");
+    falls_back(Mode::Proxy, "syn");
 }
 
-#[test]
 fn a_message_goes_over_ipv4_at_once_proxy_smtp() {
-    falls_back("the door, proxy, smtp", Mode::Proxy, "smtp");
+    falls_back(Mode::Proxy, "smtp");
 }
 
-#[test]
 fn a_message_goes_over_ipv4_at_once_tproxy_syn() {
-    falls_back("the door, tproxy, syn", Mode::Tproxy, "syn");
+    falls_back(Mode::Tproxy, "syn");
 }
 
-fn falls_back(test: &str, mode: Mode, refuse: &str) {
-    let Some(lab) = Lab::new(test) else { return };
+fn falls_back(mode: Mode, refuse: &str) {
+    let lab = Lab::new();
     // As a proxy it is the gateway that the MX points to.
     let own = "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8:1::1\n";
     let [(receiver_zone, there), others @ ..] = ZONES;
@@ -66,7 +74,7 @@ fn falls_back(test: &str, mode: Mode, refuse: &str) {
     assert!(told.contains("IPv4      always open"), "{told}");
     assert!(told.lines().all(|line| line.chars().count() <= 100), "{told}");
     let took = send(&sender, &receiver, "second");
-    eprintln!("{test}: the message arrived over IPv4 after {} ms", took.as_millis());
+    eprintln!("{mode}, {refuse}: the message arrived over IPv4 after {} ms", took.as_millis());
     assert!(took < FALL_BACK, "{took:?}");
     gateway.wait_for_metric("gatepost_messages_total", &["family=\"ipv4\"", "class=\"2xx\""], 1.0);
     let how = format!("how=\"{refuse}\"");
@@ -90,10 +98,9 @@ fn send(sender: &Sender<'_>, receiver: &Postfix<'_>, local_part: &str) -> Durati
     handed_over.elapsed()
 }
 
-#[test]
 fn kill_9_leaves_no_closed_door() {
     for mode in Mode::ALL {
-        let Some(lab) = Lab::new("the door, kill -9") else { return };
+        let lab = Lab::new();
         let config = Config::new(&lab, mode).set("door.ipv6", "min_hold = \"1s\"");
         let mut gateway = Gateway::start(&lab, &config);
         let (to, v4) = (lab.entrance(mode, Family::Ipv6), lab.entrance(mode, Family::Ipv4));
@@ -117,9 +124,8 @@ fn refused(lab: &Lab, to: std::net::SocketAddr) -> Option<std::io::ErrorKind> {
 }
 
 /// No upstream over either family: closing IPv6 would help nobody, and it says so.
-#[test]
 fn a_door_is_held_open_while_the_other_family_is_down_too() {
-    let Some(lab) = Lab::new("a door that is held") else { return };
+    let lab = Lab::new();
     let config = Config::new(&lab, Mode::Proxy)
         .set("door.ipv6", "min_hold = \"1s\"")
         .set("door.ipv6", "grace = \"0s\"");
@@ -134,9 +140,8 @@ fn a_door_is_held_open_while_the_other_family_is_down_too() {
     drop(gateway);
 }
 
-#[test]
 fn without_a_section_there_is_no_door() {
-    let Some(lab) = Lab::new("no door") else { return };
+    let lab = Lab::new();
     let config = Config::new(&lab, Mode::Proxy);
     let _gateway = Gateway::start(&lab, &config);
     let socket = config.socket().to_str().unwrap();
@@ -147,9 +152,8 @@ fn without_a_section_there_is_no_door() {
 }
 
 /// Large packets are lost on the way in: IPv6 sessions come as far as DATA and no further, while IPv4 delivers.
-#[test]
 fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
-    let Some(lab) = Lab::new("a door and stalls") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let mut config = Config::new(&lab, Mode::Proxy).set("timeouts", "data = \"1s\"");
     for line in [

@@ -8,9 +8,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::harness::tests;
+use crate::support::require_root;
 use gatepost::intercept::{self, InterceptSettings};
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
+
+tests![
+    mail_is_intercepted_in_both_families_and_nothing_stays_behind,
+    leftovers_of_another_configuration_are_replaced_and_removed,
+    only_named_interfaces_and_what_is_in_the_way_is_told,
+    without_the_capability_the_error_says_so,
+];
 
 /// Longer than anything here takes; only a failing test ever waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,9 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The server's addresses, each with the client's of the same family.
 const PATHS: [(&str, &str); 2] = [("10.2.0.2", "10.1.0.2"), ("fd02::2", "fd01::2")];
 
-#[test]
 fn mail_is_intercepted_in_both_families_and_nothing_stays_behind() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     lab.gateway_sh("nft add table ip other; nft add chain ip other c '{ type filter hook forward priority 0; }'");
     lab.gateway_sh("ip rule add fwmark 9 lookup 99; ip route add local default dev lo table 99");
     let before = lab.state();
@@ -76,9 +84,8 @@ fn mail_is_intercepted_in_both_families_and_nothing_stays_behind() {
     }
 }
 
-#[test]
 fn leftovers_of_another_configuration_are_replaced_and_removed() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     // Looks like ours but for the protocol number or the shape: never ours.
     lab.gateway_sh("ip rule add fwmark 0x6770 lookup 77 priority 100");
     lab.gateway_sh("ip rule add from 192.0.2.1 lookup 78 protocol 103");
@@ -110,9 +117,8 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
     assert_eq!(nothing.to_string(), "nothing to remove: no interception is installed");
 }
 
-#[test]
 fn only_named_interfaces_and_what_is_in_the_way_is_told() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let _mta = lab.greeting_servers(&[25]);
     let _gateway = lab.transparent_gateway();
     let towards =
@@ -144,9 +150,8 @@ fn only_named_interfaces_and_what_is_in_the_way_is_told() {
     assert_eq!(lab.state(), before);
 }
 
-#[test]
 fn without_the_capability_the_error_says_so() {
-    let Some(lab) = Lab::new() else { return };
+    let lab = Lab::new();
     let before = lab.state();
     let error = lab.in_gateway(|| {
         system::become_nobody();
@@ -176,12 +181,9 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Option<Self> {
+    fn new() -> Self {
         static LABS: AtomicU32 = AtomicU32::new(0);
-        if !nix::unistd::geteuid().is_root() {
-            println!("SKIPPED: interception is not tested, because network namespaces need root");
-            return None;
-        }
+        require_root();
         let id = format!("{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let lab = Self {
             client: format!("gpi-c-{id}"),
@@ -210,7 +212,7 @@ impl Lab {
         );
         lab.gateway_sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
         lab.gateway_sh("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
-        Some(lab)
+        lab
     }
 
     fn gateway_sh(&self, script: &str) -> String {

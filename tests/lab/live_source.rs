@@ -4,12 +4,23 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
+use crate::harness::tests;
 use crate::support::{Family, Host, Lab, Process};
 use gatepost::source::live::{CaptureSettings, LiveCapture, LiveError, SourceChoice, SourceKind};
 use gatepost::source::{CaptureLoss, PacketSource};
 use gatepost::time::Timestamp;
 use gatepost::wire::{Decoded, Decoder, SyntheticConnection};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+tests![
+    whole_sessions_of_both_families,
+    what_nobody_takes_in_time_is_counted,
+    an_interface_that_goes_is_told_once,
+    an_interface_that_comes_back_is_watched_on,
+    tags_are_seen_through,
+    interfaces_are_chosen,
+    the_rights_of_a_process_decide,
+];
 
 const PORT: u16 = 25;
 
@@ -125,9 +136,8 @@ fn send(lab: &Lab, family: Family, sessions: usize, length: usize) {
     lab.client.run(words.iter().chain(&["-t", "b@example.org", &to]));
 }
 
-#[test]
 fn whole_sessions_of_both_families() {
-    let Some(lab) = Lab::new("whole_sessions_of_both_families") else { return };
+    let lab = Lab::new();
     let _sinks = sinks(&lab);
     let mut live = open(&lab.server, &settings(&["gateway"]));
     // The same by the names of two interfaces between which it is forwarded.
@@ -163,10 +173,9 @@ fn knocks(seen: &[Seen]) -> (usize, usize) {
     (openings, seen.len() - openings)
 }
 
-#[test]
 fn what_nobody_takes_in_time_is_counted() {
     const KNOCKS: usize = 6000;
-    let Some(lab) = Lab::new("what_nobody_takes_in_time_is_counted") else { return };
+    let lab = Lab::new();
     let small = CaptureSettings { buffer: 1 << 20, ..settings(&["gateway"]) };
     let mut live = open(&lab.server, &small);
     let on_lo = CaptureSettings { buffer: 1 << 20, ..settings(&["lo"]) };
@@ -193,9 +202,8 @@ fn what_nobody_takes_in_time_is_counted() {
     assert_eq!((knocks(&seen), live.loss()), ((3, 3), before));
 }
 
-#[test]
 fn an_interface_that_goes_is_told_once() {
-    let Some(lab) = Lab::new("an_interface_that_goes_is_told_once") else { return };
+    let lab = Lab::new();
     let mut both = open(&lab.gateway, &settings(&["client", "lo"]));
     let mut one = open(&lab.gateway, &settings(&["client"]));
     knock(&lab.client, lab.gateway_ip(Family::Ipv6), 2);
@@ -225,9 +233,8 @@ fn an_interface_that_goes_is_told_once() {
     assert_eq!(one.loss(), CaptureLoss::default());
 }
 
-#[test]
 fn an_interface_that_comes_back_is_watched_on() {
-    let Some(lab) = Lab::new("an_interface_that_comes_back_is_watched_on") else { return };
+    let lab = Lab::new();
     let mut live = open(&lab.gateway, &settings(&["client"]));
     lab.gateway.configure("link set client down\n");
     let (_, errors) = drain(&mut live);
@@ -265,9 +272,8 @@ fn tagged_handshake(family: Family, tags: usize) -> Vec<Vec<u8>> {
     frames
 }
 
-#[test]
 fn tags_are_seen_through() {
-    let Some(lab) = Lab::new("tags_are_seen_through") else { return };
+    let lab = Lab::new();
     let mut near = open(&lab.client, &settings(&["gateway"]));
     let mut far = open(&lab.gateway, &settings(&["client"]));
     let mut sender =
@@ -286,9 +292,8 @@ fn tags_are_seen_through() {
     }
 }
 
-#[test]
 fn interfaces_are_chosen() {
-    let Some(lab) = Lab::new("interfaces_are_chosen") else { return };
+    let lab = Lab::new();
     let names = |settings: &CaptureSettings| {
         let live = lab.gateway.in_thread(|| LiveCapture::open(settings));
         live.map(|live| live.interfaces().iter().map(|one| one.name.clone()).collect::<Vec<_>>())
@@ -305,9 +310,8 @@ fn interfaces_are_chosen() {
     assert!(error.contains("ip link set client up"), "{error}");
 }
 
-#[test]
 fn the_rights_of_a_process_decide() {
-    let Some(lab) = Lab::new("the_rights_of_a_process_decide") else { return };
+    let lab = Lab::new();
     let open = |choice, taken: CapabilitySet| {
         let settings = CaptureSettings { choice, ..settings(&["client"]) };
         lab.gateway.in_thread(|| {

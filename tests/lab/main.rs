@@ -1,6 +1,7 @@
 //! Tests with real peers (Postfix, Knot, Prometheus, Chromium, tshark), most of them in network namespaces.
 //!
-//! `make test` runs them as root.
+//! `make test` installs the programs and runs the tests as root. What a test lacks makes it ignored, with the reason: see
+//! `harness`. A new test goes into the `tests!` list of its file, a new file's list into `main`.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,9 +19,11 @@ mod docs;
 mod domain_check;
 mod door;
 mod door_mail;
+mod harness;
 mod intercept;
 mod live_source;
 mod metrics;
+mod mutated_captures;
 mod packaging;
 mod reachable;
 mod record;
@@ -31,3 +34,56 @@ mod status;
 mod support;
 mod watch;
 mod wire_tshark;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    harness::run(&[
+        capture_files::TESTS,
+        captures::TESTS,
+        captures::record::dialogues::TESTS,
+        captures::record::families::TESTS,
+        captures::record::gateway::TESTS,
+        captures::record::incomplete::TESTS,
+        dashboards::live::TESTS,
+        dashboards::promtool::TESTS,
+        docs::TESTS,
+        domain_check::TESTS,
+        domain_check::postfix::TESTS,
+        door::TESTS,
+        door_mail::TESTS,
+        intercept::TESTS,
+        live_source::TESTS,
+        metrics::TESTS,
+        mutated_captures::TESTS,
+        packaging::TESTS,
+        packaging::examples::TESTS,
+        packaging::rights::TESTS,
+        packaging::service::TESTS,
+        packaging::systemd::TESTS,
+        reachable::TESTS,
+        reachable::load::TESTS,
+        reachable::memory::TESTS,
+        reachable::path::TESTS,
+        record::TESTS,
+        reenactment::TESTS,
+        relay::access::TESTS,
+        relay::delivery::TESTS,
+        relay::identity::TESTS,
+        relay::limits::TESTS,
+        relay::load::TESTS,
+        relay::proxied::TESTS,
+        relay::recovery::TESTS,
+        relay::smuggling::TESTS,
+        relay::starttls::TESTS,
+        relay::upstream::TESTS,
+        relay::upstream_lost::TESTS,
+        shared_captures::TESTS,
+        status::TESTS,
+        watch::TESTS,
+        watch::load::TESTS,
+        watch::rights::TESTS,
+        watch::view::TESTS,
+        wire_tshark::TESTS,
+    ])
+}

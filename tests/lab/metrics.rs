@@ -1,79 +1,25 @@
-//! What is counted: told alike by the program and the manual, and of the same size whatever clients say.
+//! The number of series stays the same, whatever clients send.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
-use std::process::Command;
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, METRICS, Mode, Postfix};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
-const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+tests![a_flood_of_odd_input_adds_no_series,];
 
 /// As many rules as a configuration may have.
 const RULES: usize = 64;
 /// Of each family.
 const SESSIONS: usize = 150;
 
-#[test]
-fn the_manual_has_the_table_that_the_program_prints() {
-    let listed = Command::new(GATEPOST).args(["metrics", "list", "--format", "markdown"]).output();
-    let table = String::from_utf8(listed.unwrap().stdout).unwrap();
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
-    let (_, shown) = page.split_once("\n\n| name |").expect("a table");
-    assert_eq!(
-        format!("| name |{shown}"),
-        table,
-        "replace it in docs/metrics.md by what is printed"
-    );
-}
-
-#[test]
-fn a_part_of_a_name_finds_its_metrics() {
-    let list = |arguments: &[&str]| {
-        let output = Command::new(GATEPOST).args(["metrics", "list"]).args(arguments).output();
-        let output = output.unwrap();
-        let [stdout, stderr] = [output.stdout, output.stderr].map(String::from_utf8);
-        (output.status.success(), stdout.unwrap(), stderr.unwrap())
-    };
-    let (_, doors, _) = list(&["door", "--format", "json"]);
-    let doors: Vec<serde_json::Value> = serde_json::from_str(&doors).unwrap();
-    let names: Vec<_> = doors.iter().map(|family| family["name"].as_str().unwrap()).collect();
-    assert_eq!(
-        names,
-        ["changes_total", "proof_age_seconds", "refused_total", "state"]
-            .map(|name| format!("gatepost_door_{name}"))
-    );
-    let (found, _, said) = list(&["flux"]);
-    assert!(!found && said.contains("no metric has \"flux\" in its name"), "{said}");
-}
-
-/// What cannot be printed is said in the same words whatever it is.
-#[test]
-fn a_full_disk_is_said() {
-    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/gatepost.toml");
-    for arguments in
-        [&["metrics", "list"][..], &["completions", "bash"], &["config", "check", example]]
-    {
-        let output = Command::new(GATEPOST).args(arguments).stdout(full()).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success(), "{arguments:?}");
-        assert!(
-            said.starts_with("gatepost: cannot write to standard output; send it to")
-                && said.contains("No space left"),
-            "{arguments:?}: {said}"
-        );
-    }
-}
-
 /// Nothing that a client says makes a series, in either format.
-#[test]
 fn a_flood_of_odd_input_adds_no_series() {
-    let Some(lab) = Lab::new("metrics, odd input") else { return };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).for_crowds().policies(&rules());
     let gateway = Gateway::start(&lab, &config);

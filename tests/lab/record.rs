@@ -6,16 +6,24 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process, Smtp};
 use nix::sys::signal::Signal;
+
+tests![
+    tshark_reads_what_passed_with_the_verdict,
+    redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times,
+    spliced_octets_are_counted_and_with_content_they_are_there,
+    mail_goes_on_when_a_recorder_is_killed_and_sockets_of_killed_gateways_are_replaced,
+    a_slow_recorder_does_not_slow_mail_and_tells_what_it_missed,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 /// What the recorder says when sessions are told to it.
 const RECORDING: &str = "gatepost: recording sessions";
 
-#[test]
 fn tshark_reads_what_passed_with_the_verdict() {
-    let Some(lab) = Lab::new("record") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let listed: IpAddr = "203.0.113.9".parse().unwrap();
     lab.add_client_ip(listed);
@@ -81,9 +89,8 @@ fn tshark_reads_what_passed_with_the_verdict() {
 }
 
 /// Two recorders of the same sessions: what the redacted one must not hold, and that both have the same lengths and times.
-#[test]
 fn redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times() {
-    let Some(lab) = Lab::new("record --redact") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy);
     let _gateway = Gateway::start(&lab, &config);
@@ -134,9 +141,8 @@ fn redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times() {
     assert_eq!(addresses.len(), 2, "{addresses:?}");
 }
 
-#[test]
 fn spliced_octets_are_counted_and_with_content_they_are_there() {
-    let Some(lab) = Lab::new("record, splice") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy);
     let gateway = Gateway::start(&lab, &config);
@@ -163,9 +169,8 @@ fn spliced_octets_are_counted_and_with_content_they_are_there() {
     drop(gateway);
 }
 
-#[test]
 fn mail_goes_on_when_a_recorder_is_killed_and_sockets_of_killed_gateways_are_replaced() {
-    let Some(lab) = Lab::new("record, kill -9") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy);
     let mut gateway = Gateway::start(&lab, &config);
@@ -206,10 +211,9 @@ fn mail_goes_on_when_a_recorder_is_killed_and_sockets_of_killed_gateways_are_rep
 }
 
 /// SIGSTOP: nobody reads, the queue is full, mail flows on; later the hole is told and is of the right length.
-#[test]
 fn a_slow_recorder_does_not_slow_mail_and_tells_what_it_missed() {
     const MESSAGE: usize = 8 << 20;
-    let Some(lab) = Lab::new("record, slow") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy);
     let gateway = Gateway::start(&lab, &config);

@@ -4,8 +4,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, port, until};
 use serde_json::Value;
+
+tests![
+    an_open_gateway_answers_as_recorded,
+    access_rules_come_to_the_same_verdicts,
+    pregreet_and_bare_newlines_come_to_the_same_verdicts,
+    a_real_server_answers_as_recorded_over_either_family,
+    a_recipient_who_has_gone_is_told_as_a_difference,
+    what_cannot_be_said_again_is_left_with_the_reason,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
@@ -96,9 +106,8 @@ fn count(verdicts: &[String], wanted: &str) -> usize {
     verdicts.iter().filter(|verdict| *verdict == wanted).count()
 }
 
-#[test]
 fn an_open_gateway_answers_as_recorded() {
-    let Some(lab) = Lab::new("acted") else { return };
+    let lab = Lab::new();
     let _gateway = Gateway::start(&lab, &config(&lab));
     let mut replies = 0;
     for recording in recordings() {
@@ -115,9 +124,8 @@ fn an_open_gateway_answers_as_recorded() {
     assert!(replies > 100, "{replies}");
 }
 
-#[test]
 fn access_rules_come_to_the_same_verdicts() {
-    let Some(lab) = Lab::new("acted-access") else { return };
+    let lab = Lab::new();
     let config = config(&lab)
         .rule("name = \"documentation\"\nnetworks = [\"2001:db8:1::/48\"]\naction = \"reject\"")
         .rule("name = \"later\"\nfamily = \"ipv4\"\naction = \"tempfail\"");
@@ -126,9 +134,8 @@ fn access_rules_come_to_the_same_verdicts() {
     assert!(count(&verdicts, "tempfail/access_tempfail") >= 5, "{verdicts:?}");
 }
 
-#[test]
 fn pregreet_and_bare_newlines_come_to_the_same_verdicts() {
-    let Some(lab) = Lab::new("acted-smtp") else { return };
+    let lab = Lab::new();
     let config =
         config(&lab).set("smtp", "pregreet = \"reject\"").set("smtp", "bare_newlines = \"reject\"");
     let verdicts = verdicts_agree(&lab, &config);
@@ -147,9 +154,8 @@ fn said_again_to_a_server(lab: &Lab, recording: &Path, arguments: &[&str]) -> (S
     (String::from_utf8(output.stdout).unwrap(), output.status.success())
 }
 
-#[test]
 fn a_real_server_answers_as_recorded_over_either_family() {
-    let Some(lab) = Lab::new("acted-mta") else { return };
+    let lab = Lab::new();
     let domain = "virtual_mailbox_domains = receiver.example\n";
     let _receiver = Postfix::start(&lab, &lab.server, "receiver", None, domain);
     let [ipv6, ipv4] =
@@ -167,9 +173,8 @@ fn a_real_server_answers_as_recorded_over_either_family() {
     }
 }
 
-#[test]
 fn a_recipient_who_has_gone_is_told_as_a_difference() {
-    let Some(lab) = Lab::new("acted-gone") else { return };
+    let lab = Lab::new();
     let users = "virtual_mailbox_domains = receiver.example\n\
                  virtual_mailbox_maps = inline:{ carol@receiver.example=carol }\n";
     let _receiver = Postfix::start(&lab, &lab.server, "receiver", None, users);
@@ -181,9 +186,8 @@ fn a_recipient_who_has_gone_is_told_as_a_difference() {
     assert!(answers.contains("now:      550 5.1.1"), "{told}");
 }
 
-#[test]
 fn what_cannot_be_said_again_is_left_with_the_reason() {
-    let Some(lab) = Lab::new("acted-left") else { return };
+    let lab = Lab::new();
     let _gateway = Gateway::start(&lab, &config(&lab));
     let left = |name: &str| -> Vec<(u64, String)> {
         let performed = again(&lab, &recording(name));

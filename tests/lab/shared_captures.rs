@@ -10,13 +10,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::support::shared;
+use crate::harness::tests;
+use crate::support::{require_program, shared};
 use gatepost::addr::Side;
 use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, PacketCounts, Transcripts};
 use gatepost::engine::{Anomaly, Profile, Tls, TransactionRecord, TranscriptItem};
 use gatepost::source::{CaptureFile, PacketSource};
 use gatepost::stream::{FlowLimits, FlowOutcome, WatchedPorts};
 use gatepost::wire::{Decoded, Decoder, IcmpKind};
+
+tests![
+    every_capture_is_read_and_its_flows_are_tsharks,
+    envelopes_and_last_replies_are_zeeks,
+    tls_and_chunks_are_zeeks,
+    envelopes_are_suricatas,
+    single_captures,
+];
 
 /// One thing in which tshark's account of a flow is another than ours, and why ours is right.
 struct Difference {
@@ -119,9 +128,9 @@ const NOT_WHOLE: [&str; 1] = ["zeek/testing/btest/Traces/tcp/truncated-header.pc
 /// So many flows are there to compare at least.
 const COMPARED: usize = 41;
 
-#[test]
 fn every_capture_is_read_and_its_flows_are_tsharks() {
-    let Some(captures) = captures("tshark") else { return };
+    require_program("tshark", "tshark");
+    let captures = shared::folder();
     let (mut differences, mut known, mut compared, mut left) =
         (Vec::new(), Vec::new(), 0, Vec::new());
     for file in shared::below(&captures) {
@@ -208,9 +217,8 @@ const BASELINES: [(&str, &str); 3] = [
     ("scripts.base.protocols.smtp.starttls", "tls/smtp-starttls.pcap"),
 ];
 
-#[test]
 fn envelopes_and_last_replies_are_zeeks() {
-    let Some(captures) = captures("true") else { return };
+    let captures = shared::folder();
     let zeek = captures.join("zeek/testing/btest");
     let mut rows = 0;
     for (baseline, trace) in BASELINES {
@@ -249,9 +257,8 @@ fn envelopes_and_last_replies_are_zeeks() {
 }
 
 /// What was said of TLS, and of a chunk, in Zeek's other logs.
-#[test]
 fn tls_and_chunks_are_zeeks() {
-    let Some(captures) = captures("true") else { return };
+    let captures = shared::folder();
     let zeek = captures.join("zeek/testing/btest");
     let (sessions, _) = replay(&zeek.join("Traces/tls/smtp-starttls.pcap"));
     let ssl = log(&zeek.join("Baseline/scripts.base.protocols.smtp.starttls/ssl.log"));
@@ -267,9 +274,8 @@ fn tls_and_chunks_are_zeeks() {
     assert_eq!((transaction.bytes, transaction.chunking), (86, true));
 }
 
-#[test]
 fn envelopes_are_suricatas() {
-    let Some(captures) = captures("true") else { return };
+    let captures = shared::folder();
     let mut checked = 0;
     for test in find(&captures.join("suricata-verify"), &|name| name == "test.yaml") {
         let text = fs::read_to_string(&test).unwrap();
@@ -297,9 +303,8 @@ fn envelopes_are_suricatas() {
 }
 
 /// What is right of single captures and stands in nobody's log.
-#[test]
 fn single_captures() {
-    let Some(captures) = captures("true") else { return };
+    let captures = shared::folder();
     let one = |end: &str| {
         let file =
             shared::below(&captures).into_iter().find(|file| file.ends_with(end)).expect(end);
@@ -584,11 +589,6 @@ impl Filter {
             && (0..3).all(|i| is(&format!("smtp.rcpt_to[{i}]"), to.get(i).copied()))
             && self.absent.iter().all(|&i| to.len() <= i)
     }
-}
-
-/// Where they are, if they and the program to compare with are there.
-fn captures(program: &str) -> Option<PathBuf> {
-    (!shared::captures(program).is_empty()).then(shared::folder)
 }
 
 fn find(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<PathBuf> {

@@ -7,11 +7,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::shared;
+use crate::harness::tests;
+use crate::support::{require_program, shared};
 use gatepost::addr::Side;
 use gatepost::time::Timestamp;
 use gatepost::wire::{Decoded, Decoder, LinkType, Packet, SyntheticConnection};
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
+
+tests![captures_of_others_read_as_tshark_reads_them, tshark_has_nothing_to_say_against_a_talk,];
 
 /// Differences that are right: file, packet, what it is to us, and why.
 const KNOWN: [(&str, u64, &str, &str); 2] = [
@@ -47,9 +50,9 @@ const FIELDS: [&str; 14] = [
     "udp.dstport",
 ];
 
-#[test]
 fn captures_of_others_read_as_tshark_reads_them() {
-    let (dir, files) = (shared::folder(), shared::captures("tshark"));
+    require_program("tshark", "tshark");
+    let (dir, files) = (shared::folder(), shared::captures());
     let mut differences = Vec::new();
     let mut counts = [0; 3];
     for file in &files {
@@ -176,11 +179,8 @@ fn packet_of_tshark(line: &str) -> Option<(u64, String)> {
     Some((number.parse().unwrap(), text))
 }
 
-#[test]
 fn tshark_has_nothing_to_say_against_a_talk() {
-    if !shared::has("tshark") {
-        return;
-    }
+    require_program("tshark", "tshark");
     for (family, client, server) in [
         ("ipv4", "192.0.2.1:40000", "192.0.2.25:25"),
         ("ipv6", "[2001:db8::1]:40000", "[2001:db8::25]:25"),

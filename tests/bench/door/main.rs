@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -82,7 +82,8 @@ impl Figures {
 
 fn main() -> Result<ExitCode> {
     let plan = Plan::from_arguments()?;
-    let lab = Lab::new("bench").context("the benchmark needs root")?;
+    ensure!(lab::is_root(), "the benchmark needs root");
+    let lab = Lab::new();
     let ways = ["syn", "smtp"].map(|refuse| (refuse, port_of(refuse)));
     let gateways = ways.map(|(refuse, port)| start(&lab, refuse, port));
     let gateways = [&gateways[0], &gateways[1]];

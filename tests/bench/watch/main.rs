@@ -28,7 +28,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, ensure};
 use serde_json::json;
 
 use lab::Lab;
@@ -60,11 +60,11 @@ impl Plan {
 fn main() -> Result<ExitCode> {
     let plan = Plan::from_arguments()?;
     let folder = folder()?;
-    let lab = Lab::new("bench").context("the benchmark needs root")?;
+    ensure!(lab::is_root(), "the benchmark needs root");
+    let lab = Lab::new();
     // All four of them, or the ratios mean nothing.
-    let ready = Source::ALL.map(|source| source.runs_here(&lab, "bench"));
-    if ready.contains(&false) {
-        bail!("a source does not run here; see above");
+    for source in Source::ALL {
+        source.check(&lab).map_err(Error::msg)?;
     }
     let capture = folder.join("watch.pcapng");
     let mut results = Results::default();

@@ -8,9 +8,10 @@ use super::prometheus::{Prometheus, Series};
 use super::rules::rules;
 use super::scenario::Scenario;
 use super::selectors::{Selector, selectors};
+use crate::harness::tests;
 use crate::support::Lab;
 
-const TEST: &str = "every expression of every dashboard";
+tests![every_expression_shows_something_and_every_name_in_it_exists];
 
 /// What stays at zero where nobody reads too slowly, without gateways that share a store, and in so short a time (CPU is told
 /// in whole seconds). It must be there all the same.
@@ -56,11 +57,10 @@ fn complaint(name: &str, expr: &str, result: Result<Vec<Series>, String>) -> Opt
     }
 }
 
-#[test]
 fn every_expression_shows_something_and_every_name_in_it_exists() {
-    let Some(lab) = Lab::new(TEST) else { return };
+    let lab = Lab::new();
     let mut scenario = Scenario::new(&lab);
-    let Some(prometheus) = Prometheus::start(&lab, TEST) else { return };
+    let prometheus = Prometheus::start(&lab);
     scenario.pass(&prometheus);
 
     let mut wrong = Vec::new();

@@ -1,17 +1,16 @@
 //! Debian's Prometheus beside a gateway of the lab, with the rules of `dashboards/prometheus`, and its HTTP API.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::generate::FOLDER;
+use super::board::FOLDER;
 use super::recorded::RECORDED;
-use crate::support::{Host, Lab, METRICS, Process, until};
+use crate::support::{Host, Lab, METRICS, Process, require_program, until};
 
 /// Loopback of the gateway's host, which is a network of its own.
 const AT: &str = "127.0.0.1:9090";
@@ -31,12 +30,9 @@ pub(super) struct Series {
 }
 
 impl<'lab> Prometheus<'lab> {
-    /// Starts it and waits for the first scrape; says so on standard error where it is not installed.
-    pub(super) fn start(lab: &'lab Lab, test: &str) -> Option<Self> {
-        if Command::new("prometheus").arg("--version").output().is_err() {
-            let _ = writeln!(io::stderr(), "SKIPPED: {test}: needs prometheus");
-            return None;
-        }
+    /// Starts it and waits for the first scrape.
+    pub(super) fn start(lab: &'lab Lab) -> Self {
+        require_program("prometheus", "prometheus");
         let folder = lab.folder("prometheus");
         let rules = Path::new(FOLDER).join("prometheus");
         let configuration = format!(
@@ -59,7 +55,7 @@ impl<'lab> Prometheus<'lab> {
         lab.gateway.wait_for_listener(AT.parse().unwrap());
         let prometheus = Self { host: &lab.gateway, started: now(), _process: process };
         prometheus.wait_for("sum(up) == 2");
-        Some(prometheus)
+        prometheus
     }
 
     /// Waits until an expression has a result.

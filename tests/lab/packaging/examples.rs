@@ -5,7 +5,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::harness::tests;
 use crate::support::{Family, Host, Lab, Mode, Postfix, Process, port, until};
+
+tests![
+    each_is_without_a_mistake_or_a_warning,
+    the_default_takes_no_port_of_anybody,
+    in_front_of_postfix_on_the_same_host,
+    on_a_router,
+    behind_a_load_balancer,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const PACKAGED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
@@ -22,7 +31,6 @@ fn all() -> Vec<PathBuf> {
     all
 }
 
-#[test]
 fn each_is_without_a_mistake_or_a_warning() {
     assert!(all().len() >= 4, "{:?}", all());
     for file in all() {
@@ -57,9 +65,8 @@ fn deliver(smtp: &mut crate::support::Smtp, recipient: &str) {
     smtp.dialogue("C: QUIT\n S: 221");
 }
 
-#[test]
 fn the_default_takes_no_port_of_anybody() {
-    let Some(lab) = Lab::new("example, default") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let text = fs::read_to_string(Path::new(PACKAGED).join("gatepost.toml")).unwrap();
     let _gateway = run(&lab, &lab.server, &text);
@@ -72,9 +79,8 @@ fn the_default_takes_no_port_of_anybody() {
 }
 
 /// The commands in its comments are typed first.
-#[test]
 fn in_front_of_postfix_on_the_same_host() {
-    let Some(lab) = Lab::new("example, same host") else { return };
+    let lab = Lab::new();
     lab.server.configure("addr add 2001:db8::25/128 dev lo nodad\naddr add 192.0.2.25/32 dev lo\n");
     let postfix = Postfix::receiver(&lab);
     let text = example("same-host.toml");
@@ -96,9 +102,8 @@ fn in_front_of_postfix_on_the_same_host() {
     }
 }
 
-#[test]
 fn on_a_router() {
-    let Some(lab) = Lab::new("example, router") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     // The lab names a link after who is at its other end.
     let _gateway = run(&lab, &lab.gateway, &example("router.toml").replace("wan0", "client"));
@@ -112,9 +117,8 @@ fn on_a_router() {
 }
 
 /// The lab's client is the balancer; behind it are clients of both families.
-#[test]
 fn behind_a_load_balancer() {
-    let Some(lab) = Lab::new("example, load balancer") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     lab.gateway
         .configure("addr add 2001:db8:25::11/128 dev lo nodad\naddr add 192.0.2.11/32 dev lo\n");

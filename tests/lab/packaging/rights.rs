@@ -6,8 +6,21 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use crate::harness::tests;
 use crate::support::watcher::Source;
-use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, port, until};
+use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, cannot_run, port, until};
+
+tests![
+    a_proxy_keeps_nothing_and_its_files_are_its_users,
+    interception_keeps_what_removes_it,
+    a_door_of_the_kernel_keeps_nothing,
+    watching_keeps_what_its_source_takes_ebpf,
+    watching_keeps_what_its_source_takes_pcap,
+    watching_keeps_what_its_source_takes_auto,
+    the_clients_address_takes_one_capability,
+    capabilities_without_root_do,
+    who_cannot_become_the_user_says_so,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 /// On every Debian, and nobody's.
@@ -107,9 +120,8 @@ fn send(lab: &Lab, postfix: &Postfix<'_>, to: SocketAddr, recipient: &str) {
     postfix.message_to(recipient);
 }
 
-#[test]
 fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
-    let Some(lab) = Lab::new("rights, proxy") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let folder = own_folder(&lab);
     let (log, cache) = (folder.join("gatepost.log"), folder.join("facts.redb"));
@@ -186,9 +198,8 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
     until(refused, || read(&log).contains(refused).then_some(()));
 }
 
-#[test]
 fn interception_keeps_what_removes_it() {
-    let Some(lab) = Lab::new("rights, tproxy") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let folder = own_folder(&lab);
     let config = as_user(&lab, Mode::Tproxy, &folder).set("door", "refuse = \"syn\"");
@@ -220,16 +231,14 @@ fn interception_keeps_what_removes_it() {
 }
 
 /// Root's own identity stays, its power over others does not.
-#[test]
 fn a_door_of_the_kernel_keeps_nothing() {
-    let Some(lab) = Lab::new("rights, door") else { return };
+    let lab = Lab::new();
     let config = Config::new(&lab, Mode::Proxy).set("door", "refuse = \"syn\"");
     let gateway = Gateway::start(&lab, &config);
     gateway.wait_for_log("rights: keeps no capability");
     all_have(&gateway, &Rights::expected(0, 0, 0), &["gatepost", "gatepost-0", "log"]);
     if gateway.log().contains("a closed door refuses with 421 only") {
-        eprintln!("SKIPPED: rights, door: {}", gateway.log());
-        return;
+        cannot_run("needs CAP_BPF for a door at the SYN");
     }
     let to = lab.entrance(Mode::Proxy, Family::Ipv6);
     let turn = |what| {
@@ -241,39 +250,38 @@ fn a_door_of_the_kernel_keeps_nothing() {
     assert_eq!(turn("open"), None);
 }
 
-#[test]
-fn watching_keeps_what_its_source_takes() {
-    let test = "rights, watch";
-    let Some(lab) = Lab::new(test) else { return };
+fn watching_keeps_what_its_source_takes_ebpf() {
+    watching_keeps(Source::Ebpf, "ebpf", BPF | PERFMON | NET_ADMIN);
+}
+
+fn watching_keeps_what_its_source_takes_pcap() {
+    watching_keeps(Source::Pcap, "pcap", NET_RAW);
+}
+
+/// Either source may be the one at the next reload.
+fn watching_keeps_what_its_source_takes_auto() {
+    watching_keeps(Source::Ebpf, "auto", BPF | PERFMON | NET_ADMIN | NET_RAW);
+}
+
+fn watching_keeps(source: Source, word: &str, kept: u64) {
+    let lab = Lab::new();
+    source.require(&lab);
     let _postfix = Postfix::receiver(&lab);
     let folder = own_folder(&lab);
-    let (ebpf, pcap) = (BPF | PERFMON | NET_ADMIN, NET_RAW);
-    for (source, word, kept) in [
-        (Source::Ebpf, "ebpf", ebpf),
-        (Source::Pcap, "pcap", pcap),
-        (Source::Ebpf, "auto", ebpf | pcap),
-    ] {
-        if !source.runs_here(&lab, test) {
-            continue;
-        }
-        let config = as_user(&lab, Mode::Proxy, &folder)
-            .set("watch", &format!("source = {word:?}"))
-            .set("watch", "interfaces = [\"client\"]");
-        let gateway = Gateway::start(&lab, &config);
-        gateway.wait_for_log("watching client by ");
-        all_have(&gateway, &Rights::expected(USER_ID, kept, 0), &["gatepost-0", "watch"]);
-        lab.client
-            .smtp(lab.entrance(Mode::Proxy, Family::Ipv6))
-            .dialogue("S: 220\nC: QUIT\nS: 221");
-        let labels = ["family=\"ipv6\"", "outcome=\"established\""];
-        gateway.wait_for_metric("gatepost_tcp_connections_total", &labels, 1.0);
-    }
+    let config = as_user(&lab, Mode::Proxy, &folder)
+        .set("watch", &format!("source = {word:?}"))
+        .set("watch", "interfaces = [\"client\"]");
+    let gateway = Gateway::start(&lab, &config);
+    gateway.wait_for_log("watching client by ");
+    all_have(&gateway, &Rights::expected(USER_ID, kept, 0), &["gatepost-0", "watch"]);
+    lab.client.smtp(lab.entrance(Mode::Proxy, Family::Ipv6)).dialogue("S: 220\nC: QUIT\nS: 221");
+    let labels = ["family=\"ipv6\"", "outcome=\"established\""];
+    gateway.wait_for_metric("gatepost_tcp_connections_total", &labels, 1.0);
 }
 
 /// A proxy that connects from the client's address; the way back to it is the host's own affair.
-#[test]
 fn the_clients_address_takes_one_capability() {
-    let Some(lab) = Lab::new("rights, transparent identity") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     for inet in ["-4", "-6"] {
         let smtp = port::SMTP.to_string();
@@ -296,9 +304,8 @@ fn the_clients_address_takes_one_capability() {
 }
 
 /// As systemd starts it with `User=` and `AmbientCapabilities=`: no root at any time.
-#[test]
 fn capabilities_without_root_do() {
-    let Some(lab) = Lab::new("rights, ambient") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let folder = own_folder(&lab);
     let path = lab.path("gatepost.toml");
@@ -339,9 +346,8 @@ fn capabilities_without_root_do() {
     assert_eq!(lab.gateway.run(["nft", "list", "tables"]), "");
 }
 
-#[test]
 fn who_cannot_become_the_user_says_so() {
-    let Some(lab) = Lab::new("rights, user") else { return };
+    let lab = Lab::new();
     let path = lab.path("gatepost.toml");
     let run = |user: &str, setpriv: &[&str]| {
         let config = Config::new(&lab, Mode::Proxy).set("process", &format!("user = {user:?}"));

@@ -6,8 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::manager::{Manager, listener};
+use crate::harness::tests;
 use crate::support::{Config, Family, Lab, Mode, Postfix};
 use nix::sys::signal::Signal;
+
+tests![
+    nothing_is_lost_over_a_restart,
+    a_reload_is_told_and_the_watchdog_is_fed,
+    a_socket_is_taken_when_the_configuration_names_it,
+    intercepted_mail_comes_in_by_sockets_that_were_handed_over,
+    what_is_no_listener_is_refused_in_words,
+];
 
 fn entrances(lab: &Lab) -> [SocketAddr; 2] {
     Family::ALL.map(|family| lab.entrance(Mode::Proxy, family))
@@ -20,9 +29,8 @@ fn file(lab: &Lab, config: &Config) -> PathBuf {
 }
 
 /// Sockets as systemd keeps them: a session in progress ends well, and who connects while nobody runs is served by the next.
-#[test]
 fn nothing_is_lost_over_a_restart() {
-    let Some(lab) = Lab::new("service, restart") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let sockets = entrances(&lab).map(|address| listener(&lab.gateway, address));
     let handed = || sockets.each_ref().map(|socket| Some(socket.try_clone().unwrap().into()));
@@ -60,9 +68,8 @@ fn nothing_is_lost_over_a_restart() {
     drop(second);
 }
 
-#[test]
 fn a_reload_is_told_and_the_watchdog_is_fed() {
-    let Some(lab) = Lab::new("service, reload") else { return };
+    let lab = Lab::new();
     let config = Config::new(&lab, Mode::Proxy).set("door", "refuse = \"smtp\"");
     let path = file(&lab, &config);
     let mut manager = Manager::new(&lab, &lab.gateway);
@@ -96,9 +103,8 @@ fn a_reload_is_told_and_the_watchdog_is_fed() {
 }
 
 /// Handed over and not configured: it is said, and a reload that names it takes it, though the right to bind is gone.
-#[test]
 fn a_socket_is_taken_when_the_configuration_names_it() {
-    let Some(lab) = Lab::new("service, sockets") else { return };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let [v6, v4] = entrances(&lab);
     let sockets = [v6, v4].map(|address| Some(listener(&lab.gateway, address).into()));
@@ -121,9 +127,8 @@ fn a_socket_is_taken_when_the_configuration_names_it() {
 }
 
 /// Sockets that nobody made transparent: the gateway does, while it still may.
-#[test]
 fn intercepted_mail_comes_in_by_sockets_that_were_handed_over() {
-    let Some(lab) = Lab::new("service, tproxy") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let sockets = ["[::]:2525", "0.0.0.0:2525"]
         .map(|address| Some(listener(&lab.gateway, address.parse().unwrap()).into()));
@@ -143,9 +148,8 @@ fn intercepted_mail_comes_in_by_sockets_that_were_handed_over() {
     assert!(service.wait().success());
 }
 
-#[test]
 fn what_is_no_listener_is_refused_in_words() {
-    let Some(lab) = Lab::new("service, wrong sockets") else { return };
+    let lab = Lab::new();
     let config = file(&lab, &Config::new(&lab, Mode::Proxy));
     let manager = Manager::new(&lab, &lab.gateway);
     let udp = lab.gateway.in_thread(|| UdpSocket::bind("[::1]:0").unwrap());

@@ -1,13 +1,16 @@
 //! The units as they are installed, under a real systemd that has them and nothing else: its sandbox leaves the gateway what it
 //! needs, in each way that it can be run.
 
+use crate::harness::tests;
+use crate::support::{cannot_run, require_root};
 use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+tests![the_units_run_under_systemd];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const SYSTEMD: &str = "/lib/systemd/systemd";
@@ -60,18 +63,10 @@ struct System {
 }
 
 impl System {
-    /// Or it says why there is none here.
-    fn boot() -> Option<Self> {
-        let skip = |why: &str| {
-            let _ = writeln!(io::stderr(), "SKIPPED: units under systemd: {why}");
-        };
-        if !nix::unistd::geteuid().is_root() {
-            skip("needs root (namespaces)");
-            return None;
-        }
+    fn boot() -> Self {
+        require_root();
         if !Path::new(SYSTEMD).exists() {
-            skip("needs systemd");
-            return None;
+            cannot_run("needs systemd (Debian package systemd)");
         }
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = std::env::temp_dir().join(format!("gatepost-systemd-{}", std::process::id()));
@@ -95,10 +90,9 @@ impl System {
         let process = boot.spawn().unwrap();
         let mut system = Self { folder, process, id: String::new() };
         if !system.comes_up() {
-            skip(&format!("it does not start:\n{}", system.console()));
-            return None;
+            cannot_run(format_args!("systemd does not start here: {}", system.console()));
         }
-        Some(system)
+        system
     }
 
     fn comes_up(&mut self) -> bool {
@@ -204,9 +198,8 @@ fn remove(group: &Path) {
     }
 }
 
-#[test]
 fn the_units_run_under_systemd() {
-    let Some(system) = System::boot() else { return };
+    let system = System::boot();
 
     // As it is installed.
     let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/gatepost.toml");

@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::harness::tests;
 use crate::support::world::{ASKED, World, sender_ip};
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process, until};
 use hickory_proto::rr::RecordType;
+
+tests![what_was_looked_up_is_known_after_a_kill, two_gateways_with_one_store_probe_once];
 
 const RETURN_PATH: &str = r#"
 [[policy]]
@@ -20,9 +23,8 @@ require = ["return_path"]
 /// Once a second is how often what is new is written.
 const WRITTEN: Duration = Duration::from_secs(3);
 
-#[test]
 fn what_was_looked_up_is_known_after_a_kill() {
-    let Some(lab) = Lab::new("facts after a kill") else { return };
+    let lab = Lab::new();
     let world = World::new(&lab);
     let _upstream = Postfix::receiver(&lab);
     let config = gateway_config(&lab)
@@ -59,10 +61,8 @@ fn what_was_looked_up_is_known_after_a_kill() {
     assert_eq!(code(&lab, entrance, "u@nobody.sender.example"), 450);
 }
 
-#[test]
 fn two_gateways_with_one_store_probe_once() {
-    let test = "facts in Redis";
-    let Some(lab) = Lab::new(test) else { return };
+    let lab = Lab::new();
     let _world = World::new(&lab);
     let _upstream = Postfix::receiver(&lab);
     let redis = redis(&lab);

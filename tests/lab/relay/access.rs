@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, PolicyGate, Postfix};
 use serde_json::{Value, json};
+
+tests![refused_at_rcpt, refused_at_connect, refused_by_family, clients_that_speak_first, json_log,];
 
 /// The first rule that fires decides: the friends are in the network that is refused.
 fn by_network(config: Config) -> Config {
@@ -45,22 +48,19 @@ impl Client {
     }
 }
 
-fn lab_with_clients(test: &str) -> Option<Lab> {
-    let lab = Lab::new(test)?;
+fn lab_with_clients() -> Lab {
+    let lab = Lab::new();
     for family in Family::ALL {
         for client in Client::ALL {
             lab.add_client_ip(client.ip(family));
         }
     }
-    Some(lab)
+    lab
 }
 
 /// The refusal waits for the recipients, so that the log has them; upstream never hears of those.
-#[test]
 fn refused_at_rcpt() {
-    let Some(lab) = lab_with_clients("refuse_at = rcpt") else {
-        return;
-    };
+    let lab = lab_with_clients();
     let postfix = Postfix::receiver(&lab);
     for mode in Mode::ALL {
         let gateway = Gateway::start(&lab, &by_network(Config::new(&lab, mode)));
@@ -129,11 +129,8 @@ fn refused_at_rcpt() {
 }
 
 /// In place of the greeting; upstream is not even connected to.
-#[test]
 fn refused_at_connect() {
-    let Some(lab) = lab_with_clients("refuse_at = connect") else {
-        return;
-    };
+    let lab = lab_with_clients();
     let _postfix = Postfix::receiver(&lab);
     let config = by_network(Config::new(&lab, Mode::Proxy)).set("smtp", "refuse_at = \"connect\"");
     for family in Family::ALL {
@@ -166,11 +163,8 @@ fn refused_at_connect() {
     }
 }
 
-#[test]
 fn refused_by_family() {
-    let Some(lab) = Lab::new("access by family") else {
-        return;
-    };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     for family in Family::ALL {
         eprintln!("case: {family}");
@@ -192,11 +186,8 @@ fn refused_by_family() {
 }
 
 /// Postfix asks before its greeting, so the client is early as long as the question is open.
-#[test]
 fn clients_that_speak_first() {
-    let Some(lab) = Lab::new("pregreet") else {
-        return;
-    };
+    let lab = Lab::new();
     let gate = PolicyGate::open(lab.path("policy"));
     let restrictions =
         format!("smtpd_delay_reject = no\nsmtpd_client_restrictions = {}", gate.restriction());
@@ -241,11 +232,8 @@ fn clients_that_speak_first() {
 }
 
 /// The JSON form has every field of the record, with what was said in it.
-#[test]
 fn json_log() {
-    let Some(lab) = lab_with_clients("log.format = json") else {
-        return;
-    };
+    let lab = lab_with_clients();
     let _postfix = Postfix::receiver(&lab);
     let config = by_network(Config::new(&lab, Mode::Proxy)).set("log", "format = \"json\"");
     let gateway = Gateway::start(&lab, &config);

@@ -8,7 +8,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, dot_stuffed};
+
+tests![
+    small_messages_arrive_byte_for_byte_proxy,
+    small_messages_arrive_byte_for_byte_tproxy,
+    large_messages_arrive_byte_for_byte_proxy,
+    large_messages_arrive_byte_for_byte_tproxy,
+];
 
 const MB: usize = 1_000_000;
 
@@ -38,28 +46,24 @@ impl fmt::Display for Transfer {
     }
 }
 
-#[test]
 fn small_messages_arrive_byte_for_byte_proxy() {
-    small_messages("small messages, proxy", Mode::Proxy);
+    small_messages(Mode::Proxy);
 }
 
-#[test]
 fn small_messages_arrive_byte_for_byte_tproxy() {
-    small_messages("small messages, tproxy", Mode::Tproxy);
+    small_messages(Mode::Tproxy);
 }
 
-#[test]
 fn large_messages_arrive_byte_for_byte_proxy() {
-    large_messages("large messages, proxy", Mode::Proxy);
+    large_messages(Mode::Proxy);
 }
 
-#[test]
 fn large_messages_arrive_byte_for_byte_tproxy() {
-    large_messages("large messages, tproxy", Mode::Tproxy);
+    large_messages(Mode::Tproxy);
 }
 
-fn small_messages(test: &str, mode: Mode) {
-    let Some(lab) = Lab::new(test) else { return };
+fn small_messages(mode: Mode) {
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));
     for family in Family::ALL {
@@ -72,8 +76,8 @@ fn small_messages(test: &str, mode: Mode) {
     }
 }
 
-fn large_messages(test: &str, mode: Mode) {
-    let Some(lab) = Lab::new(test) else { return };
+fn large_messages(mode: Mode) {
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));
     let cases = [

@@ -3,23 +3,31 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, port};
 
-#[test]
+tests![
+    postfix_logs_the_true_client_proxy_v1,
+    postfix_logs_the_true_client_proxy_v2,
+    postfix_logs_the_true_client_xclient,
+    postfix_logs_the_true_client_transparent_tproxy,
+    postfix_logs_the_true_client_transparent_proxy,
+    postfix_logs_the_gateway_without_an_identity,
+    postfix_logs_the_true_client_of_the_other_family,
+];
+
 fn postfix_logs_the_true_client_proxy_v1() {
     for mode in Mode::ALL {
         postfix_logs_the_true_client(mode, "proxy-v1", port::PROXY_PROTOCOL);
     }
 }
 
-#[test]
 fn postfix_logs_the_true_client_proxy_v2() {
     for mode in Mode::ALL {
         postfix_logs_the_true_client(mode, "proxy-v2", port::PROXY_PROTOCOL);
     }
 }
 
-#[test]
 fn postfix_logs_the_true_client_xclient() {
     for mode in Mode::ALL {
         postfix_logs_the_true_client(mode, "xclient", port::XCLIENT);
@@ -27,11 +35,8 @@ fn postfix_logs_the_true_client_xclient() {
 }
 
 /// Interception is transparent by default: no identity, and no upstream but the original destination.
-#[test]
 fn postfix_logs_the_true_client_transparent_tproxy() {
-    let Some(lab) = Lab::new("transparent, tproxy") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let _gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
     for family in Family::ALL {
@@ -40,11 +45,8 @@ fn postfix_logs_the_true_client_transparent_tproxy() {
 }
 
 /// A gateway that clients connect to can be transparent towards the server, if the answers are routed to its sockets.
-#[test]
 fn postfix_logs_the_true_client_transparent_proxy() {
-    let Some(lab) = Lab::new("transparent, proxy") else {
-        return;
-    };
+    let lab = Lab::new();
     for family in ["-4", "-6"] {
         lab.gateway.run(["ip", family, "rule", "add", "fwmark", "7", "lookup", "77"]);
         lab.gateway
@@ -65,11 +67,8 @@ fn postfix_logs_the_true_client_transparent_proxy() {
 }
 
 /// Without an identity Postfix sees the gateway: so the tests above can fail.
-#[test]
 fn postfix_logs_the_gateway_without_an_identity() {
-    let Some(lab) = Lab::new("no identity") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     for family in Family::ALL {
         let upstream = SocketAddr::new(lab.server_ip(family), port::SMTP);
@@ -81,11 +80,8 @@ fn postfix_logs_the_gateway_without_an_identity() {
 }
 
 /// The client's family and the upstream's need not be the same.
-#[test]
 fn postfix_logs_the_true_client_of_the_other_family() {
-    let Some(lab) = Lab::new("the other family") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     for (identity, port) in [("proxy-v2", port::PROXY_PROTOCOL), ("xclient", port::XCLIENT)] {
         for [family, other] in [[Family::Ipv4, Family::Ipv6], [Family::Ipv6, Family::Ipv4]] {
@@ -100,9 +96,7 @@ fn postfix_logs_the_true_client_of_the_other_family() {
 }
 
 fn postfix_logs_the_true_client(mode: Mode, identity: &str, port: u16) {
-    let Some(lab) = Lab::new(&format!("{identity}, {mode}")) else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, mode)
         .upstream_port(&lab, port)

@@ -2,11 +2,23 @@
 
 use std::net::IpAddr;
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
 
-#[test]
+tests![
+    sessions_in_all,
+    sessions_per_client,
+    refused_sessions_take_no_places,
+    new_sessions_per_client,
+    commands,
+    errors,
+    line_length,
+    a_silent_client_is_told_that_it_was,
+    stress,
+];
+
 fn sessions_in_all() {
-    for_each_family("limits.sessions", "limits", "sessions = 2", |scene| {
+    for_each_family("limits", "sessions = 2", |scene| {
         let first = scene.greeted();
         let other = scene.lab.entrance(Mode::Proxy, scene.family.other());
         let mut second = scene.lab.client.smtp(other);
@@ -22,9 +34,8 @@ fn sessions_in_all() {
     });
 }
 
-#[test]
 fn sessions_per_client() {
-    for_each_family("sessions_per_client", "limits", "sessions_per_client = 1", |scene| {
+    for_each_family("limits", "sessions_per_client = 1", |scene| {
         let mut first = scene.greeted();
         scene.connect_from(scene.same_client()).last_words("421 4.7.0 ");
         scene.expect_refusals("limit_client_sessions", 1);
@@ -39,10 +50,9 @@ fn sessions_per_client() {
 }
 
 /// Neither of the two that are refused has hung up, and the third place is free all the same.
-#[test]
 fn refused_sessions_take_no_places() {
     let limits = "sessions = 3\nsessions_per_client = 1";
-    for_each_family("refused sessions", "limits", limits, |scene| {
+    for_each_family("limits", limits, |scene| {
         let mut held = scene.greeted();
         let mut refused = [scene.connect(), scene.connect()];
         for smtp in &mut refused {
@@ -55,10 +65,9 @@ fn refused_sessions_take_no_places() {
 }
 
 /// None of the sessions is open when the next begins: only their rate is over the limit.
-#[test]
 fn new_sessions_per_client() {
     let limit = "new_sessions_per_client_per_minute = 2";
-    for_each_family("new_sessions_per_client", "limits", limit, |scene| {
+    for_each_family("limits", limit, |scene| {
         for client in [scene.lab.client_ip(scene.family), scene.same_client()] {
             scene.connect_from(client).dialogue("S: 220\n C: QUIT\n S: 221");
         }
@@ -69,9 +78,8 @@ fn new_sessions_per_client() {
 }
 
 /// A message that is accepted gives the whole allowance back.
-#[test]
 fn commands() {
-    for_each_family("limits.commands", "limits", "commands = 5", |scene| {
+    for_each_family("limits", "commands = 5", |scene| {
         let mut smtp = scene.connect();
         smtp.begin("sender@example.net", "first@example.org");
         assert_eq!(smtp.data(b"Subject: one\r\n\r\n").code, 250);
@@ -92,9 +100,8 @@ fn commands() {
 }
 
 /// Our own 5xx count and upstream's.
-#[test]
 fn errors() {
-    for_each_family("limits.errors", "limits", "errors = 3", |scene| {
+    for_each_family("limits", "errors = 3", |scene| {
         let mut smtp = scene.greeted();
         smtp.dialogue(
             "C: EHLO client.example.net
@@ -115,9 +122,8 @@ fn errors() {
 }
 
 /// The limit counts the CRLF. A line over it is one error, and the next line is a command again.
-#[test]
 fn line_length() {
-    for_each_family("limits.line_length", "limits", "line_length = 512", |scene| {
+    for_each_family("limits", "line_length = 512", |scene| {
         let noop = |octets: usize| format!("NOOP {}", "x".repeat(octets - "NOOP \r\n".len()));
         let mut smtp = scene.greeted();
         smtp.dialogue(&format!(
@@ -139,9 +145,8 @@ fn line_length() {
     });
 }
 
-#[test]
 fn a_silent_client_is_told_that_it_was() {
-    for_each_family("timeouts.command", "timeouts", "command = \"1s\"", |scene| {
+    for_each_family("timeouts", "command = \"1s\"", |scene| {
         let mut after_greeting = scene.greeted();
         let mut in_transaction = scene.connect();
         in_transaction.begin("sender@example.net", "silent@example.org");
@@ -152,11 +157,8 @@ fn a_silent_client_is_told_that_it_was() {
 }
 
 /// Under load the shorter set is in force, for sessions that begin then.
-#[test]
 fn stress() {
-    let Some(lab) = Lab::new("timeouts.stress") else {
-        return;
-    };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy)
         .set("limits", "sessions = 10")
@@ -176,8 +178,8 @@ fn stress() {
 }
 
 /// Plays a scene in front of a fresh gateway, which has one line more of configuration than others.
-fn for_each_family(test: &str, section: &str, line: &str, play: impl Fn(&Scene<'_>)) {
-    let Some(lab) = Lab::new(test) else { return };
+fn for_each_family(section: &str, line: &str, play: impl Fn(&Scene<'_>)) {
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set(section, line);
     for family in Family::ALL {

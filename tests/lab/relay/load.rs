@@ -2,11 +2,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, until};
+
+tests![
+    Alone:
+    twenty_thousand_messages_in_a_thousand_sessions_at_once_proxy,
+    twenty_thousand_messages_in_a_thousand_sessions_at_once_tproxy
+];
 
 const SESSIONS: usize = 1_000;
 
@@ -16,22 +22,17 @@ const MESSAGES: usize = 10_000;
 /// Beside what the first half needed; an allocator's arenas settle within it. A leak of 1 kB a session is 10 MB.
 const SLACK_KIB: u64 = 4 * 1024;
 
-#[test]
 fn twenty_thousand_messages_in_a_thousand_sessions_at_once_proxy() {
-    twenty_thousand_messages("load, proxy", Mode::Proxy);
+    twenty_thousand_messages(Mode::Proxy);
 }
 
-#[test]
 fn twenty_thousand_messages_in_a_thousand_sessions_at_once_tproxy() {
-    twenty_thousand_messages("load, tproxy", Mode::Tproxy);
+    twenty_thousand_messages(Mode::Tproxy);
 }
 
-fn twenty_thousand_messages(test: &str, mode: Mode) {
+fn twenty_thousand_messages(mode: Mode) {
     // Each of the two is a load for the whole machine.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(lab) = Lab::new(test) else { return };
+    let lab = Lab::new();
     // Its discard(8) logs each recipient once, and no disk has to hold the mail.
     let main_cf = "virtual_transport = discard";
     let postfix = Postfix::start(&lab, &lab.server, "postfix", None, main_cf);

@@ -1,13 +1,13 @@
 //! `gatepost run` between a client and a real Postfix.
 
-mod access;
-mod delivery;
-mod identity;
-mod limits;
-mod load;
-mod proxied;
-mod recovery;
-mod smuggling;
-mod starttls;
-mod upstream;
-mod upstream_lost;
+pub(crate) mod access;
+pub(crate) mod delivery;
+pub(crate) mod identity;
+pub(crate) mod limits;
+pub(crate) mod load;
+pub(crate) mod proxied;
+pub(crate) mod recovery;
+pub(crate) mod smuggling;
+pub(crate) mod starttls;
+pub(crate) mod upstream;
+pub(crate) mod upstream_lost;

@@ -5,7 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, port};
+
+tests![
+    postfix_sees_the_client_of_the_header_proxy_v2,
+    postfix_sees_the_client_of_the_header_xclient,
+    local_and_unknown_are_the_peer_itself,
+    rules_and_limits_are_about_the_client_of_the_header,
+    mandatory_from_trusted_peers,
+    refused_from_others,
+];
 
 /// The client of the lab stands for a load balancer.
 const TRUSTED: &str = "trusted = [\"192.0.2.0/24\", \"2001:db8:1::/64\"]";
@@ -13,18 +23,16 @@ const TRUSTED: &str = "trusted = [\"192.0.2.0/24\", \"2001:db8:1::/64\"]";
 /// PROXY protocol, version 2, §2.2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-#[test]
 fn postfix_sees_the_client_of_the_header_proxy_v2() {
-    postfix_sees_the_client_of_the_header("proxied, proxy-v2", "proxy-v2", port::PROXY_PROTOCOL);
+    postfix_sees_the_client_of_the_header("proxy-v2", port::PROXY_PROTOCOL);
 }
 
-#[test]
 fn postfix_sees_the_client_of_the_header_xclient() {
-    postfix_sees_the_client_of_the_header("proxied, xclient", "xclient", port::XCLIENT);
+    postfix_sees_the_client_of_the_header("xclient", port::XCLIENT);
 }
 
-fn postfix_sees_the_client_of_the_header(test: &str, identity: &str, upstream: u16) {
-    let Some(lab) = Lab::new(test) else { return };
+fn postfix_sees_the_client_of_the_header(identity: &str, upstream: u16) {
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy)
         .upstream_port(&lab, upstream)
@@ -58,11 +66,8 @@ fn postfix_sees_the_client_of_the_header(test: &str, identity: &str, upstream: u
 }
 
 /// A peer that speaks for itself, a health check perhaps, is the client.
-#[test]
 fn local_and_unknown_are_the_peer_itself() {
-    let Some(lab) = Lab::new("proxied, LOCAL and UNKNOWN") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy)
         .upstream_port(&lab, port::PROXY_PROTOCOL)
@@ -95,11 +100,8 @@ fn local_and_unknown_are_the_peer_itself() {
 }
 
 /// Rules and limits are about the client of the header.
-#[test]
 fn rules_and_limits_are_about_the_client_of_the_header() {
-    let Some(lab) = Lab::new("proxied, rules") else {
-        return;
-    };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy)
         .set("proxy_protocol", TRUSTED)
@@ -133,11 +135,8 @@ fn rules_and_limits_are_about_the_client_of_the_header() {
 }
 
 /// Never guessed: without a header the client is not known, and 421 loses nothing.
-#[test]
 fn mandatory_from_trusted_peers() {
-    let Some(lab) = Lab::new("proxied, mandatory") else {
-        return;
-    };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("proxy_protocol", TRUSTED);
     let gateway = Gateway::start(&lab, &config);
@@ -169,11 +168,8 @@ fn mandatory_from_trusted_peers() {
 }
 
 /// A header from anybody else is no SMTP; what it says is not believed.
-#[test]
 fn refused_from_others() {
-    let Some(lab) = Lab::new("proxied, refused") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let elsewhere = "trusted = [\"203.0.113.0/24\", \"2001:db8:f::/48\"]";
     for trusted in [None, Some(elsewhere)] {

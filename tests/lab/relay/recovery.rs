@@ -1,19 +1,30 @@
 //! The gateway goes and comes back: kill -9 and start again, `intercept clean`, SIGTERM, SIGHUP.
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
 
-#[test]
+tests![
+    mail_flows_again_after_kill_9_proxy,
+    mail_flows_again_after_kill_9_tproxy,
+    intercept_clean_leaves_no_rule_behind,
+    sigterm_leaves_no_rule_behind,
+    mail_takes_the_direct_path_when_interception_ends,
+    sigterm_lets_transactions_end_and_sends_idle_sessions_away_proxy,
+    sigterm_lets_transactions_end_and_sends_idle_sessions_away_tproxy,
+    sigterm_does_not_wait_for_ever,
+    sighup_with_a_wrong_file_keeps_the_old_configuration,
+];
+
 fn mail_flows_again_after_kill_9_proxy() {
-    mail_flows_again_after_kill_9("kill -9, proxy", Mode::Proxy);
+    mail_flows_again_after_kill_9(Mode::Proxy);
 }
 
-#[test]
 fn mail_flows_again_after_kill_9_tproxy() {
-    mail_flows_again_after_kill_9("kill -9, tproxy", Mode::Tproxy);
+    mail_flows_again_after_kill_9(Mode::Tproxy);
 }
 
-fn mail_flows_again_after_kill_9(test: &str, mode: Mode) {
-    let Some(lab) = Lab::new(test) else { return };
+fn mail_flows_again_after_kill_9(mode: Mode) {
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let mut gateway = Gateway::start(&lab, &Config::new(&lab, mode));
     for round in 0..3 {
@@ -28,11 +39,8 @@ fn mail_flows_again_after_kill_9(test: &str, mode: Mode) {
     assert_eq!(postfix.count_to("interrupted@example.org"), 0);
 }
 
-#[test]
 fn intercept_clean_leaves_no_rule_behind() {
-    let Some(lab) = Lab::new("intercept clean") else {
-        return;
-    };
+    let lab = Lab::new();
     let before = kernel_rules(&lab);
     let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
     assert_ne!(kernel_rules(&lab), before, "a gateway that intercepts has rules");
@@ -44,11 +52,8 @@ fn intercept_clean_leaves_no_rule_behind() {
     assert_eq!(kernel_rules(&lab), before, "cleaning what is clean changes nothing");
 }
 
-#[test]
 fn sigterm_leaves_no_rule_behind() {
-    let Some(lab) = Lab::new("SIGTERM, rules") else {
-        return;
-    };
+    let lab = Lab::new();
     let before = kernel_rules(&lab);
     let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
     gateway.terminate();
@@ -57,11 +62,8 @@ fn sigterm_leaves_no_rule_behind() {
 }
 
 /// Once the gateway and its rules are gone, mail is routed past it.
-#[test]
 fn mail_takes_the_direct_path_when_interception_ends() {
-    let Some(lab) = Lab::new("the direct path") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
     gateway.terminate();
@@ -71,18 +73,16 @@ fn mail_takes_the_direct_path_when_interception_ends() {
     }
 }
 
-#[test]
 fn sigterm_lets_transactions_end_and_sends_idle_sessions_away_proxy() {
-    sigterm_drains("SIGTERM, proxy", Mode::Proxy);
+    sigterm_drains(Mode::Proxy);
 }
 
-#[test]
 fn sigterm_lets_transactions_end_and_sends_idle_sessions_away_tproxy() {
-    sigterm_drains("SIGTERM, tproxy", Mode::Tproxy);
+    sigterm_drains(Mode::Tproxy);
 }
 
-fn sigterm_drains(test: &str, mode: Mode) {
-    let Some(lab) = Lab::new(test) else { return };
+fn sigterm_drains(mode: Mode) {
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let mut gateway = Gateway::start(&lab, &Config::new(&lab, mode));
     let mut sessions = Family::ALL.map(|family| {
@@ -108,11 +108,8 @@ fn sigterm_drains(test: &str, mode: Mode) {
 }
 
 /// A transaction that does not end within `timeouts.drain` is cut off, and not with a 250.
-#[test]
 fn sigterm_does_not_wait_for_ever() {
-    let Some(lab) = Lab::new("SIGTERM, deadline") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("timeouts", "drain = \"1s\"");
     let mut gateway = Gateway::start(&lab, &config);
@@ -126,11 +123,8 @@ fn sigterm_does_not_wait_for_ever() {
     assert_eq!(postfix.count_to("stuck@example.org"), 0);
 }
 
-#[test]
 fn sighup_with_a_wrong_file_keeps_the_old_configuration() {
-    let Some(lab) = Lab::new("SIGHUP") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy);
     let gateway = Gateway::start(&lab, &config);

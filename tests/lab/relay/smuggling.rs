@@ -4,7 +4,17 @@
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
 use std::net::SocketAddr;
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Haproxy, Lab, Mode, Postfix};
+
+tests![
+    smuggling_sequences_reach_postfix_as_one_message_normalize_proxy,
+    smuggling_sequences_reach_postfix_as_one_message_normalize_tproxy,
+    smuggling_sequences_are_refused_with_reject_proxy,
+    smuggling_sequences_are_refused_with_reject_tproxy,
+    a_client_with_much_to_say_reads_the_refusal,
+    smuggling_works_through_a_blind_relay,
+];
 
 /// What may stand before the dot of a line that looks like the end of data to somebody ...
 const BEFORE: [&str; 8] = ["\r\n", "\n", "\r", "\r\r\n", "\r\n\0", "\n\0", "\n\n", "\r\n\r"];
@@ -26,33 +36,26 @@ impl Attempt {
     }
 }
 
-#[test]
 fn smuggling_sequences_reach_postfix_as_one_message_normalize_proxy() {
-    one_message("smuggling, normalize, proxy", Mode::Proxy);
+    one_message(Mode::Proxy);
 }
 
-#[test]
 fn smuggling_sequences_reach_postfix_as_one_message_normalize_tproxy() {
-    one_message("smuggling, normalize, tproxy", Mode::Tproxy);
+    one_message(Mode::Tproxy);
 }
 
-#[test]
 fn smuggling_sequences_are_refused_with_reject_proxy() {
-    refused("smuggling, reject, proxy", Mode::Proxy);
+    refused(Mode::Proxy);
 }
 
-#[test]
 fn smuggling_sequences_are_refused_with_reject_tproxy() {
-    refused("smuggling, reject, tproxy", Mode::Tproxy);
+    refused(Mode::Tproxy);
 }
 
 /// A client reads a reply when it has sent its message, and learns of the 550 then: a connection that broke before
 /// would be a reason to come back.
-#[test]
 fn a_client_with_much_to_say_reads_the_refusal() {
-    let Some(lab) = Lab::new("a refusal early in a large message") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("smtp", "bare_newlines = \"reject\"");
     let _gateway = Gateway::start(&lab, &config);
@@ -68,14 +71,10 @@ fn a_client_with_much_to_say_reads_the_refusal() {
 }
 
 /// The tests above can fail: through a relay that does not know SMTP, several sequences do become two messages.
-#[test]
 fn smuggling_works_through_a_blind_relay() {
-    let test = "smuggling through a blind relay";
-    let Some(lab) = Lab::new(test) else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let Some(_haproxy) = Haproxy::start(&lab, test) else {
-        return;
-    };
+    let _haproxy = Haproxy::start(&lab);
     for family in Family::ALL {
         let attempts = attempt_all(&lab, &postfix, lab.entrance(Mode::Proxy, family), family);
         let smuggled = smuggled(&postfix, &attempts);
@@ -85,14 +84,14 @@ fn smuggling_works_through_a_blind_relay() {
     }
 }
 
-fn one_message(test: &str, mode: Mode) {
-    through_the_gateway(test, mode, "normalize", |attempt| {
+fn one_message(mode: Mode) {
+    through_the_gateway(mode, "normalize", |attempt| {
         assert_eq!(attempt.codes, [250, 221], "{:?}", attempt.variant);
     });
 }
 
-fn refused(test: &str, mode: Mode) {
-    through_the_gateway(test, mode, "reject", |attempt| {
+fn refused(mode: Mode) {
+    through_the_gateway(mode, "reject", |attempt| {
         let Attempt { variant, codes, .. } = attempt;
         if has_bare_newline(variant) {
             // Once, at the true end of data; then QUIT is obeyed.
@@ -103,8 +102,8 @@ fn refused(test: &str, mode: Mode) {
     });
 }
 
-fn through_the_gateway(test: &str, mode: Mode, bare_newlines: &str, check: impl Fn(&Attempt)) {
-    let Some(lab) = Lab::new(test) else { return };
+fn through_the_gateway(mode: Mode, bare_newlines: &str, check: impl Fn(&Attempt)) {
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, mode).set("smtp", &format!("bare_newlines = {bare_newlines:?}"));
     let _gateway = Gateway::start(&lab, &config);

@@ -6,32 +6,36 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Output;
 
+use crate::harness::tests;
 use crate::support::{Authority, Config, Family, Gateway, Lab, Mode, Postfix, port};
+
+tests![
+    swaks_verifies_postfix_certificate_proxy,
+    swaks_verifies_postfix_certificate_tproxy,
+    postfix_sends_to_postfix_proxy,
+    postfix_sends_to_postfix_tproxy,
+];
 
 const HOSTNAME: &str = "mx.example.org";
 
-#[test]
 fn swaks_verifies_postfix_certificate_proxy() {
-    swaks_verifies_postfix_certificate("swaks verifies, proxy", Mode::Proxy);
+    swaks_verifies_postfix_certificate(Mode::Proxy);
 }
 
-#[test]
 fn swaks_verifies_postfix_certificate_tproxy() {
-    swaks_verifies_postfix_certificate("swaks verifies, tproxy", Mode::Tproxy);
+    swaks_verifies_postfix_certificate(Mode::Tproxy);
 }
 
-#[test]
 fn postfix_sends_to_postfix_proxy() {
-    postfix_sends_to_postfix("Postfix sends, proxy", Mode::Proxy);
+    postfix_sends_to_postfix(Mode::Proxy);
 }
 
-#[test]
 fn postfix_sends_to_postfix_tproxy() {
-    postfix_sends_to_postfix("Postfix sends, tproxy", Mode::Tproxy);
+    postfix_sends_to_postfix(Mode::Tproxy);
 }
 
-fn swaks_verifies_postfix_certificate(test: &str, mode: Mode) {
-    let Some(lab) = Lab::new(test) else { return };
+fn swaks_verifies_postfix_certificate(mode: Mode) {
+    let lab = Lab::new();
     let authority = Authority::new(lab.folder("ca"), HOSTNAME);
     let stranger = Authority::new(lab.folder("another-ca"), HOSTNAME);
     let postfix = receiver(&lab, &authority);
@@ -59,8 +63,8 @@ fn swaks_verifies_postfix_certificate(test: &str, mode: Mode) {
     }
 }
 
-fn postfix_sends_to_postfix(test: &str, mode: Mode) {
-    let Some(lab) = Lab::new(test) else { return };
+fn postfix_sends_to_postfix(mode: Mode) {
+    let lab = Lab::new();
     let authority = Authority::new(lab.folder("ca"), HOSTNAME);
     let postfix = receiver(&lab, &authority);
     let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));

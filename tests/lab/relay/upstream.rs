@@ -3,7 +3,17 @@
 
 use std::net::SocketAddr;
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, port, until};
+
+tests![
+    a_black_hole_loses_to_the_other_family,
+    black_holes_everywhere_end_with_421,
+    a_refusal_does_not_wait_for_the_attempt_delay,
+    what_failed_is_tried_last_until_retry_after,
+    without_an_upstream_it_is_not_ready,
+    sighup_moves_new_sessions_and_leaves_those_in_progress,
+];
 
 /// Nobody listens there.
 const DEAD: u16 = 26;
@@ -11,11 +21,8 @@ const DEAD_TOO: u16 = 27;
 
 const ATTEMPTS: &str = "gatepost_upstream_attempts_total";
 
-#[test]
 fn a_black_hole_loses_to_the_other_family() {
-    let Some(lab) = Lab::new("black hole") else {
-        return;
-    };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     for family in Family::ALL {
         eprintln!("case: {family}");
@@ -34,11 +41,8 @@ fn a_black_hole_loses_to_the_other_family() {
     }
 }
 
-#[test]
 fn black_holes_everywhere_end_with_421() {
-    let Some(lab) = Lab::new("black holes") else {
-        return;
-    };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy)
         .set("upstream", "attempt_delay = \"50ms\"")
@@ -61,11 +65,8 @@ fn black_holes_everywhere_end_with_421() {
 }
 
 /// After a refusal the next address is tried at once: waiting for the attempt delay each time would end the session first.
-#[test]
 fn a_refusal_does_not_wait_for_the_attempt_delay() {
-    let Some(lab) = Lab::new("refused") else {
-        return;
-    };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     for family in Family::ALL {
         eprintln!("case: {family}");
@@ -86,11 +87,8 @@ fn a_refusal_does_not_wait_for_the_attempt_delay() {
     }
 }
 
-#[test]
 fn what_failed_is_tried_last_until_retry_after() {
-    let Some(lab) = Lab::new("health") else {
-        return;
-    };
+    let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     for family in Family::ALL {
         let dead = lab.server_socket(family, DEAD);
@@ -122,11 +120,8 @@ fn what_failed_is_tried_last_until_retry_after() {
     }
 }
 
-#[test]
 fn without_an_upstream_it_is_not_ready() {
-    let Some(lab) = Lab::new("no upstream") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     // So long that only a session that tries all the same makes it ready again.
     let config = Config::new(&lab, Mode::Proxy).set("upstream", "retry_after = \"1h\"");
@@ -150,11 +145,8 @@ fn without_an_upstream_it_is_not_ready() {
 }
 
 /// A session keeps the configuration that it began with.
-#[test]
 fn sighup_moves_new_sessions_and_leaves_those_in_progress() {
-    let Some(lab) = Lab::new("SIGHUP, addresses") else {
-        return;
-    };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let old = Family::ALL.map(|family| SocketAddr::new(lab.gateway_ip(family), port::SMTP));
     let new = Family::ALL.map(|family| SocketAddr::new(lab.gateway_ip(family), 2525));

@@ -5,11 +5,14 @@ mod browser;
 
 use std::path::Path;
 
+use crate::harness::tests;
 use serde_json::json;
 
 use crate::support::sites::{Sender, ZONES, dns_with, receiver};
 use crate::support::{Config, Family, Gateway, Lab, METRICS, Mode, Postfix, Process, until};
 use browser::{Browser, Page};
+
+tests![what_the_page_says, addresses_where_the_operator_wants_them, in_a_browser];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 /// Another client, which a rule refuses.
@@ -118,9 +121,8 @@ impl<'lab> Scene<'lab> {
     }
 }
 
-#[test]
 fn what_the_page_says() {
-    let Some(lab) = Lab::new("status, what the page says") else { return };
+    let lab = Lab::new();
     let scene = Scene::new(&lab, |config| config);
     let (head, page) = scene.curl(&[], "/");
     assert!(head.starts_with("http/1.1 200 "), "{head}");
@@ -181,9 +183,8 @@ fn what_the_page_says() {
     assert_eq!(ready, "ready\n");
 }
 
-#[test]
 fn addresses_where_the_operator_wants_them() {
-    let Some(lab) = Lab::new("status, addresses") else { return };
+    let lab = Lab::new();
     let scene = Scene::new(&lab, |config| config.set("status", "show_addresses = true"));
     scene.play();
     let page = scene.page_with("IPv6 has been closed");
@@ -195,9 +196,8 @@ fn addresses_where_the_operator_wants_them() {
     assert!(!page.contains("<script>d"), "{page}");
 }
 
-#[test]
 fn in_a_browser() {
-    let Some(lab) = Lab::new("status, in a browser") else { return };
+    let lab = Lab::new();
     let mut scene = Scene::new(&lab, |config| config);
     let url = format!("http://{METRICS}/");
     let mut browser = Browser::start(&lab, &lab.gateway);

@@ -8,7 +8,7 @@
 //!
 //! The gateway's host routes between both links, so the direct path works before gatepost runs. A [`Lab`] belongs to
 //! one test; dropping it, also on panic, ends what runs in it and takes the namespaces and its folder away. Namespaces
-//! need root: without it [`Lab::new`] says `SKIPPED` and returns nothing.
+//! need root: without it [`Lab::new`] ends the test as ignored.
 
 #![allow(
     dead_code,
@@ -23,6 +23,7 @@ mod leftovers;
 mod policy_gate;
 mod postfix;
 mod process;
+mod requirements;
 pub(crate) mod resolver;
 mod reverse_proxy;
 pub(crate) mod shared;
@@ -33,7 +34,6 @@ pub(crate) mod world;
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,6 +41,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use requirements::is_failing;
 
 pub(crate) use ca::Authority;
 pub(crate) use gateway::{Config, Gateway, METRICS};
@@ -48,6 +49,7 @@ pub(crate) use host::Host;
 pub(crate) use policy_gate::PolicyGate;
 pub(crate) use postfix::{Postfix, Stored, port};
 pub(crate) use process::Process;
+pub(crate) use requirements::{CannotRun, cannot_run, is_root, require_program, require_root};
 pub(crate) use reverse_proxy::Haproxy;
 pub(crate) use smtp::{Reply, Smtp, dot_stuffed};
 
@@ -120,15 +122,11 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Builds the lab for a test, or says on standard error why the test cannot run here.
-    pub(crate) fn new(test: &str) -> Option<Self> {
+    /// Builds the lab for a test; without root the test is ignored.
+    pub(crate) fn new() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-        if !nix::unistd::geteuid().is_root() {
-            // Not `eprintln!`: the test harness swallows that when a test passes.
-            let _ = writeln!(io::stderr(), "SKIPPED: {test}: needs root (network namespaces)");
-            return None;
-        }
+        require_root();
         leftovers::sweep();
 
         let name = format!(
@@ -167,7 +165,7 @@ impl Lab {
              addr add 2001:db8:2::1/64 dev server nodad\n",
         );
         lab.gateway.forward();
-        Some(lab)
+        lab
     }
 
     /// A new folder of that name inside the lab's own.
@@ -260,7 +258,7 @@ pub(crate) fn until<T>(what: impl fmt::Display, mut attempt: impl FnMut() -> Opt
 
 /// Prints the end of a log when a test fails, so that its output says why.
 fn show_when_failing(title: &str, log: &Path) {
-    if !thread::panicking() {
+    if !is_failing() {
         return;
     }
     let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();

@@ -2,23 +2,20 @@
 //! shows that it can fail.
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{Family, Lab, Process, port};
+use super::{Family, Lab, Process, cannot_run, port};
 
 pub(crate) struct Haproxy {
     process: Process,
 }
 
 impl Haproxy {
-    /// Relays [`port::SMTP`] of the gateway to the same port of the server, in both families; says so on standard error
-    /// where HAProxy is not installed.
-    pub(crate) fn start(lab: &Lab, test: &str) -> Option<Self> {
+    /// Relays [`port::SMTP`] of the gateway to the same port of the server, in both families.
+    pub(crate) fn start(lab: &Lab) -> Self {
         if !Path::new("/usr/sbin/haproxy").exists() {
-            let _ = writeln!(io::stderr(), "SKIPPED: {test}: needs haproxy");
-            return None;
+            cannot_run("needs haproxy (Debian package haproxy)");
         }
         let mut configuration = String::from(
             "defaults\n  mode tcp\n  timeout connect 30s\n  timeout client 5m\n  timeout server 5m\n",
@@ -36,6 +33,6 @@ impl Haproxy {
             let at = SocketAddr::new(lab.gateway_ip(family), port::SMTP);
             lab.gateway.wait_for_listener(at);
         }
-        Some(Self { process })
+        Self { process }
     }
 }

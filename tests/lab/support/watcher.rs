@@ -1,7 +1,7 @@
 //! A running `gatepost watch --format json` on a host of the lab, and what it told.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{Host, Lab, Process, until};
+use super::{Host, Lab, Process, cannot_run, until};
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
@@ -36,22 +36,23 @@ impl Source {
         }
     }
 
-    /// Whether it can capture here, with all rights; says so on standard error where it cannot.
-    pub(crate) fn runs_here(self, lab: &Lab, test: &str) -> bool {
+    /// Ends the test as ignored where this source cannot capture although the process has all rights.
+    pub(crate) fn require(self, lab: &Lab) {
+        if let Err(why) = self.check(lab) {
+            cannot_run(why);
+        }
+    }
+
+    /// Captures for a moment; why that failed.
+    pub(crate) fn check(self, lab: &Lab) -> Result<(), String> {
         let command =
             [GATEPOST, "watch", "--source", self.name(), "-i", "lo", "--duration", "10ms"];
         let output = lab.gateway.output(command.into_iter().chain(["--format", "json"]));
-        let said = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            // Not `eprintln!`: the test harness swallows that when a test passes.
-            let _ = writeln!(
-                io::stderr(),
-                "SKIPPED: {test}: {} does not run here: {}",
-                self.name(),
-                said.trim()
-            );
+        if output.status.success() {
+            return Ok(());
         }
-        output.status.success()
+        let error = String::from_utf8_lossy(&output.stderr);
+        Err(format!("needs {}: {}", self.name(), error.trim()))
     }
 }
 

@@ -2,10 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use crate::harness::tests;
 use crate::support::watcher::{Source, Told, Watcher};
 use crate::support::{Family, Lab, Process, port};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+
+tests![
+    Alone:
+        sessions_at_full_speed_are_seen_or_counted_as_lost_ebpf,
+        sessions_at_full_speed_are_seen_or_counted_as_lost_pcap,
+        a_starved_source_counts_its_losses_ebpf,
+        a_starved_source_counts_its_losses_pcap
+];
 
 /// Of each family, one message each.
 const SESSIONS: u64 = 4_000;
@@ -35,48 +44,54 @@ impl Sent {
     }
 }
 
-#[test]
-fn sessions_at_full_speed_are_seen_or_counted_as_lost() {
-    let test = "watch, full speed";
-    let Some(lab) = Lab::new(test) else { return };
-    let sources = Source::ALL.into_iter().filter(|source| source.runs_here(&lab, test));
-    let sources: Vec<Source> = sources.collect();
+fn sessions_at_full_speed_are_seen_or_counted_as_lost_ebpf() {
+    sessions_at_full_speed(Source::Ebpf);
+}
+
+fn sessions_at_full_speed_are_seen_or_counted_as_lost_pcap() {
+    sessions_at_full_speed(Source::Pcap);
+}
+
+fn sessions_at_full_speed(source: Source) {
+    let lab = Lab::new();
+    source.require(&lab);
     let _sinks = sinks(&lab);
-    for source in sources {
-        let before = Sent::by(&lab);
-        let watcher = Watcher::start(&lab, &lab.server, source, &["gateway"], &[]);
-        let both = Family::ALL.map(|family| smtp_source(&lab, family));
-        both.into_iter().for_each(finished);
-        watcher.wait_until_quiet();
-        let told = watcher.finish();
-        settle(source, &told, before, Sent::by(&lab));
-    }
+    let before = Sent::by(&lab);
+    let watcher = Watcher::start(&lab, &lab.server, source, &["gateway"], &[]);
+    let both = Family::ALL.map(|family| smtp_source(&lab, family));
+    both.into_iter().for_each(finished);
+    watcher.wait_until_quiet();
+    let told = watcher.finish();
+    settle(source, &told, before, Sent::by(&lab));
+}
+
+fn a_starved_source_counts_its_losses_ebpf() {
+    starved(Source::Ebpf);
+}
+
+fn a_starved_source_counts_its_losses_pcap() {
+    starved(Source::Pcap);
 }
 
 /// The reader sleeps through half of the load, and the kernel keeps next to nothing for it. The client has few ports, which
 /// serve again while nobody saw the end of the connection before.
-#[test]
-fn what_a_starved_source_loses_is_counted() {
-    let test = "watch, starved";
-    let Some(lab) = Lab::new(test) else { return };
-    let sources = Source::ALL.into_iter().filter(|source| source.runs_here(&lab, test));
-    let sources: Vec<Source> = sources.collect();
+fn starved(source: Source) {
+    let lab = Lab::new();
+    source.require(&lab);
     let _sinks = sinks(&lab);
     lab.client.run(["sysctl", "-w", "net.ipv4.ip_local_port_range=20000 24999"]);
-    for source in sources {
-        let before = Sent::by(&lab);
-        let starved = ["--buffer", "64K"];
-        let watcher = Watcher::start(&lab, &lab.server, source, &["gateway"], &starved);
-        watcher.signal(Signal::SIGSTOP);
-        finished(smtp_source(&lab, Family::Ipv6));
-        watcher.signal(Signal::SIGCONT);
-        finished(smtp_source(&lab, Family::Ipv4));
-        watcher.wait_until_quiet();
-        let told = watcher.finish();
-        settle(source, &told, before, Sent::by(&lab));
-        let (_, packets) = told.lost();
-        assert!(packets > 0, "{source:?} lost nothing, though it slept");
-    }
+    let before = Sent::by(&lab);
+    let starved = ["--buffer", "64K"];
+    let watcher = Watcher::start(&lab, &lab.server, source, &["gateway"], &starved);
+    watcher.signal(Signal::SIGSTOP);
+    finished(smtp_source(&lab, Family::Ipv6));
+    watcher.signal(Signal::SIGCONT);
+    finished(smtp_source(&lab, Family::Ipv4));
+    watcher.wait_until_quiet();
+    let told = watcher.finish();
+    settle(source, &told, before, Sent::by(&lab));
+    let (_, packets) = told.lost();
+    assert!(packets > 0, "{source:?} lost nothing, though it slept");
 }
 
 /// Each SYN that was sent is in a session or lost, so each session is seen or lost.

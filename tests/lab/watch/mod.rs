@@ -4,20 +4,21 @@
 mod comparison;
 mod counted;
 mod expected;
-mod load;
+pub(crate) mod load;
 mod mail;
-mod rights;
-mod view;
+pub(crate) mod rights;
+pub(crate) mod view;
 
 use std::fs;
 
+use crate::harness::tests;
 use crate::support::watcher::{Metrics, Source, Told, Watcher};
 use crate::support::{Host, Lab};
 use expected::Failed;
 use mail::Correspondence;
 use serde_json::Value;
 
-const TEST: &str = "watch, both sources";
+tests![real_mail_is_told_as_what_it_is_and_by_both_sources_alike];
 
 /// Where watchers stand: the gateway's host forwards everything, the sender's host opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +96,14 @@ struct Report {
     told: Told,
 }
 
-#[test]
 fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
-    let Some(lab) = Lab::new(TEST) else { return };
-    let sources = Source::ALL.into_iter().filter(|source| source.runs_here(&lab, TEST));
-    let sources: Vec<Source> = sources.collect();
+    let lab = Lab::new();
+    for source in Source::ALL {
+        source.require(&lab);
+    }
     let correspondence = Correspondence::new(&lab);
     let mut posts = Vec::new();
-    for (place, source) in Place::ALL.iter().flat_map(|p| sources.iter().map(|s| (*p, *s))) {
+    for (place, source) in Place::ALL.iter().flat_map(|p| Source::ALL.map(|s| (*p, s))) {
         posts.push(Post::new(&lab, place, source));
     }
     correspondence.pass();

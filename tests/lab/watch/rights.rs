@@ -2,9 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use crate::harness::tests;
 use crate::support::watcher::{Source, Watcher};
 use crate::support::{Family, Host, Lab, port};
 use nix::sys::signal::Signal;
+
+tests![
+    libpcap_without_its_right_says_which,
+    ebpf_without_a_right_says_which,
+    without_any_right_every_one_is_named,
+    nothing_stays_in_the_kernel_ebpf,
+    nothing_stays_in_the_kernel_pcap,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
@@ -51,9 +60,8 @@ fn missing(said: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-#[test]
 fn libpcap_without_its_right_says_which() {
-    let Some(lab) = Lab::new("watch, rights of libpcap") else { return };
+    let lab = Lab::new();
     let (ran, said) = without(&lab, NET_RAW, "pcap");
     assert!(!ran);
     assert_eq!(missing(&said), ["CAP_NET_RAW"].into(), "{said}");
@@ -64,13 +72,9 @@ fn libpcap_without_its_right_says_which() {
     assert!(ran, "{said}");
 }
 
-#[test]
 fn ebpf_without_a_right_says_which() {
-    let test = "watch, rights of eBPF";
-    let Some(lab) = Lab::new(test) else { return };
-    if !Source::Ebpf.runs_here(&lab, test) {
-        return;
-    }
+    let lab = Lab::new();
+    Source::Ebpf.require(&lab);
     for (taken, named) in [(BPF, "CAP_BPF"), (NET_ADMIN, "CAP_NET_ADMIN")] {
         let (ran, said) = without(&lab, taken, "ebpf");
         assert!(!ran);
@@ -87,47 +91,45 @@ fn ebpf_without_a_right_says_which() {
     assert!(ran && said.contains("CAP_PERFMON"), "{said}");
 }
 
-#[test]
 fn without_any_right_every_one_is_named() {
-    let test = "watch, no rights";
-    let Some(lab) = Lab::new(test) else { return };
-    if !Source::Ebpf.runs_here(&lab, test) {
-        return;
-    }
+    let lab = Lab::new();
+    Source::Ebpf.require(&lab);
     let (ran, said) = without(&lab, ALL, "auto");
     assert!(!ran);
     assert_eq!(missing(&said), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"].into(), "{said}");
 }
 
-/// Told to end, killed, and started again after that: never more in the kernel than one watcher's own.
-#[test]
-fn nothing_stays_in_the_kernel() {
-    let test = "watch, left behind";
-    let Some(lab) = Lab::new(test) else { return };
-    for source in Source::ALL {
-        if !source.runs_here(&lab, test) {
-            continue;
-        }
-        let start = || Watcher::start(&lab, &lab.server, source, &["gateway"], &[]);
-        let nothing = in_kernel(&lab.server);
-        let watcher = start();
-        let one = in_kernel(&lab.server);
-        assert!(one > nothing, "{source:?} has nothing in the kernel: {one:?}");
-        watcher.finish();
-        assert_eq!(in_kernel(&lab.server), nothing, "{source:?}, after SIGTERM");
+fn nothing_stays_in_the_kernel_ebpf() {
+    left_behind(Source::Ebpf);
+}
 
-        let killed = start();
-        killed.signal(Signal::SIGKILL);
-        drop(killed);
-        let watcher = start();
-        assert_eq!(in_kernel(&lab.server), one, "{source:?}, started after kill -9");
-        // And it watches.
-        let at = lab.server_socket(Family::Ipv6, port::SMTP);
-        drop(lab.client.connect(at));
-        watcher.wait_for_sessions(1);
-        assert_eq!(watcher.finish().sessions().len(), 1, "{source:?}, started after kill -9");
-        assert_eq!(in_kernel(&lab.server), nothing, "{source:?}, at the end");
-    }
+fn nothing_stays_in_the_kernel_pcap() {
+    left_behind(Source::Pcap);
+}
+
+/// Told to end, killed, and started again after that: never more in the kernel than one watcher's own.
+fn left_behind(source: Source) {
+    let lab = Lab::new();
+    source.require(&lab);
+    let start = || Watcher::start(&lab, &lab.server, source, &["gateway"], &[]);
+    let nothing = in_kernel(&lab.server);
+    let watcher = start();
+    let one = in_kernel(&lab.server);
+    assert!(one > nothing, "{source:?} has nothing in the kernel: {one:?}");
+    watcher.finish();
+    assert_eq!(in_kernel(&lab.server), nothing, "{source:?}, after SIGTERM");
+
+    let killed = start();
+    killed.signal(Signal::SIGKILL);
+    drop(killed);
+    let watcher = start();
+    assert_eq!(in_kernel(&lab.server), one, "{source:?}, started after kill -9");
+    // And it watches.
+    let at = lab.server_socket(Family::Ipv6, port::SMTP);
+    drop(lab.client.connect(at));
+    watcher.wait_for_sessions(1);
+    assert_eq!(watcher.finish().sessions().len(), 1, "{source:?}, started after kill -9");
+    assert_eq!(in_kernel(&lab.server), nothing, "{source:?}, at the end");
 }
 
 /// What the kernel holds of watchers on a host: packet sockets, and programs at tcx of either direction.

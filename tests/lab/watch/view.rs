@@ -5,15 +5,25 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process, until};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+tests![
+    sessions_are_told_as_they_end_counted_and_copied,
+    people_get_a_line_a_session_and_a_summary,
+    a_reader_that_leaves_ends_it_in_peace,
+    a_terminal_gets_a_view_that_fits_and_its_cursor_back,
+    a_gateway_counts_what_passes_beside_its_relay,
+    a_gateway_that_cannot_watch_relays,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const PORT: u16 = 25;
@@ -24,43 +34,6 @@ const TAKE: &str = "\x1b[?1049h\x1b[?25l";
 const GIVE_BACK: &str = "\x1b[?25h\x1b[?1049l";
 /// On the server's only interface.
 const WATCH: [&str; 3] = ["watch", "-i", "gateway"];
-
-fn typed(arguments: &[&str]) -> Output {
-    Command::new(GATEPOST).arg("watch").args(arguments).output().unwrap()
-}
-
-/// What it says on standard error, and that it fails.
-fn refused(arguments: &[&str]) -> String {
-    let output = typed(arguments);
-    assert!(!output.status.success(), "{arguments:?}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
-
-#[test]
-fn what_cannot_be_watched_is_said() {
-    for (arguments, expected) in [
-        (["--buffer", "5T"], "write octets from 64K to 4G, such as 256M"),
-        (["--buffer", "8G"], "write octets from 64K to 4G, such as 256M"),
-        (["--source", "libpcap"], "[possible values: auto, ebpf, pcap]"),
-        (["--format", "xml"], "[possible values: text, json]"),
-        (["--port", "0"], "0 is not in 1..=65535"),
-        (["--local", "2001:db8::/129"], "write an address or a network such as 192.0.2.0/24"),
-        (["--duration", "1 fortnight"], "unknown time unit"),
-        (["--count", "0"], "0 is not in 1.."),
-        (["--metrics", "9625"], "invalid socket address syntax"),
-    ] {
-        let said = refused(&arguments);
-        assert!(said.contains(expected), "{arguments:?}: {said}");
-    }
-    let said = refused(&["--force"]);
-    assert!(said.contains("--write <FILE.pcapng>"), "{said}");
-    let said = refused(&["-i", "no-such-one"]);
-    assert!(
-        said.starts_with("gatepost: there is no interface \"no-such-one\"; there are: "),
-        "{said}"
-    );
-}
 
 /// smtp-sink on the server, for both families.
 fn sinks(lab: &Lab) -> Vec<Process> {
@@ -145,9 +118,8 @@ fn metric(lab: &Lab, at: SocketAddr, name: &str, labels: &[&str]) -> Option<f64>
     Some(wanted.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
 }
 
-#[test]
 fn sessions_are_told_as_they_end_counted_and_copied() {
-    let Some(lab) = Lab::new("sessions_are_told_as_they_end_counted_and_copied") else { return };
+    let lab = Lab::new();
     let _sinks = sinks(&lab);
     let metrics: SocketAddr = "[::1]:9626".parse().unwrap();
     for source in ["pcap", "auto"] {
@@ -221,9 +193,8 @@ fn check_copy(copy: &str, told: &[Value]) {
     assert_eq!(again, told, "{copy}");
 }
 
-#[test]
 fn people_get_a_line_a_session_and_a_summary() {
-    let Some(lab) = Lab::new("people_get_a_line_a_session_and_a_summary") else { return };
+    let lab = Lab::new();
     let _sinks = sinks(&lab);
     let mut watching = Watching::start(&lab, &["--count", "6"]);
     let lines = watching.lines();
@@ -242,9 +213,8 @@ fn people_get_a_line_a_session_and_a_summary() {
     assert!(text.contains("IPv6 receive path: last message accepted"), "{text}");
 }
 
-#[test]
 fn a_reader_that_leaves_ends_it_in_peace() {
-    let Some(lab) = Lab::new("a_reader_that_leaves_ends_it_in_peace") else { return };
+    let lab = Lab::new();
     let _sinks = sinks(&lab);
     let mut watching = Watching::start(&lab, &["--format", "json"]);
     let mut lines = watching.lines();
@@ -326,11 +296,8 @@ fn plain(text: &str) -> String {
     out + rest
 }
 
-#[test]
 fn a_terminal_gets_a_view_that_fits_and_its_cursor_back() {
-    let Some(lab) = Lab::new("a_terminal_gets_a_view_that_fits_and_its_cursor_back") else {
-        return;
-    };
+    let lab = Lab::new();
     let _sinks = sinks(&lab);
     let silence = format!(
         "add table inet silent; add chain inet silent in {{ type filter hook input priority 0; }}; \
@@ -360,9 +327,8 @@ fn a_terminal_gets_a_view_that_fits_and_its_cursor_back() {
     }
 }
 
-#[test]
 fn a_gateway_counts_what_passes_beside_its_relay() {
-    let Some(lab) = Lab::new("a_gateway_counts_what_passes_beside_its_relay") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("watch", "source = \"auto\"");
     let mut gateway = Gateway::start(&lab, &config);
@@ -389,9 +355,8 @@ fn a_gateway_counts_what_passes_beside_its_relay() {
     assert!(gateway.wait().success());
 }
 
-#[test]
 fn a_gateway_that_cannot_watch_relays() {
-    let Some(lab) = Lab::new("a_gateway_that_cannot_watch_relays") else { return };
+    let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("watch", "interfaces = [\"none0\"]");
     let gateway = Gateway::start(&lab, &config);

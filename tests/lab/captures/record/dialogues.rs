@@ -2,13 +2,21 @@
 
 use super::super::cases::case;
 use super::super::recorder::{Recorder, SMTP};
+use crate::harness::tests;
 use crate::support::sites::{Sender, dns, lab, message, mx, receiver, receiver_with};
 use crate::support::{Authority, Family, Smtp};
 
-#[test]
-#[ignore = "make captures"]
+tests![
+    OnRequest:
+        starttls,
+        bdat,
+        pipelining,
+        pregreet,
+        smuggling
+];
+
 fn starttls() {
-    let Some(lab) = lab("starttls") else { return };
+    let lab = lab();
     let _dns = dns(&lab);
     let authority = Authority::new(lab.folder("ca"), "mx.receiver.example");
     let _receiver = receiver_with(&lab, Some(&authority), "");
@@ -26,10 +34,8 @@ fn starttls() {
 
 /// Postfix takes BDAT and does not speak it: a script is the client. The second chunk has a line of a single dot in it,
 /// and its command comes in one segment with the third.
-#[test]
-#[ignore = "make captures"]
 fn bdat() {
-    let Some(lab) = lab("bdat") else { return };
+    let lab = lab();
     let _receiver = receiver(&lab, "");
     let recorder = Recorder::start(&lab, &lab.client, SMTP);
     let mut smtp = lab.client.smtp(mx(&lab, Family::Ipv6));
@@ -43,10 +49,8 @@ fn bdat() {
     case("bdat").write(&recorder.stop());
 }
 
-#[test]
-#[ignore = "make captures"]
 fn pipelining() {
-    let Some(lab) = lab("pipelining") else { return };
+    let lab = lab();
     let _receiver = receiver(
         &lab,
         "virtual_mailbox_maps = inline:{ { bob@receiver.example = inbox/ }, { carol@receiver.example = inbox/ } }\n",
@@ -59,10 +63,8 @@ fn pipelining() {
 }
 
 /// The receiver takes two seconds to greet, and minds who cannot wait; not from the sender's IPv4 address.
-#[test]
-#[ignore = "make captures"]
 fn pregreet() {
-    let Some(lab) = lab("pregreet") else { return };
+    let lab = lab();
     let _receiver = receiver(
         &lab,
         "smtpd_delay_reject = no
@@ -92,10 +94,8 @@ smtpd_client_restrictions = sleep 2, check_client_access inline:{ 192.0.2.10=OK 
 }
 
 /// Recorded at the receiver, which takes LF.LF for the end of data: its protection is off in the lab.
-#[test]
-#[ignore = "make captures"]
 fn smuggling() {
-    let Some(lab) = lab("smuggling") else { return };
+    let lab = lab();
     let receiver = receiver(&lab, "");
     let recorder = Recorder::start(&lab, &lab.server, SMTP);
     let mut smtp = lab.client.smtp(mx(&lab, Family::Ipv6));

@@ -2,8 +2,22 @@
 
 use super::super::cases::case;
 use super::super::recorder::{Recorder, SMTP, SMTP_AND_DNS};
+use crate::harness::tests;
 use crate::support::sites::{Sender, dns, lab, mx, receiver};
 use crate::support::{Family, Lab};
+
+tests![
+    OnRequest:
+        plain_ipv6,
+        plain_ipv4,
+        ipv6_unanswered,
+        dns_answers,
+        ipv6_refused,
+        ipv6_unreachable,
+        packet_too_big,
+        pmtu_black_hole,
+        ptr_refused
+];
 
 const BOB: &str = "bob@receiver.example";
 const SHORT: usize = 400;
@@ -13,20 +27,16 @@ const SEGMENTS: usize = 6_000;
 /// The gateway's host routes, and its route to the receiver's IPv6 address has a smaller MTU than the links have.
 const NARROW: &str = "route add 2001:db8:2::25/128 dev server mtu lock 1280\n";
 
-#[test]
-#[ignore = "make captures"]
 fn plain_ipv6() {
     plain("plain-ipv6", Family::Ipv6);
 }
 
-#[test]
-#[ignore = "make captures"]
 fn plain_ipv4() {
     plain("plain-ipv4", Family::Ipv4);
 }
 
 fn plain(name: &str, family: Family) {
-    let Some(lab) = lab(name) else { return };
+    let lab = lab();
     let _receiver = receiver(&lab, "");
     let sender = Sender::to(&lab, &[("receiver.example", mx(&lab, family))]);
     let recorder = Recorder::start(&lab, &lab.client, SMTP);
@@ -35,53 +45,41 @@ fn plain(name: &str, family: Family) {
 }
 
 /// A filter on the path drops SMTP over IPv6 and says nothing.
-#[test]
-#[ignore = "make captures"]
 fn ipv6_unanswered() {
-    let Some(lab) = lab("ipv6-unanswered") else { return };
+    let lab = lab();
     drop_ipv6(&lab);
     fall_back(&lab, "ipv6-unanswered", "", SMTP, SHORT);
 }
 
 /// The same with all that the sender asks of the DNS.
-#[test]
-#[ignore = "make captures"]
 fn dns_answers() {
-    let Some(lab) = lab("dns") else { return };
+    let lab = lab();
     drop_ipv6(&lab);
     fall_back(&lab, "dns", "", SMTP_AND_DNS, SHORT);
 }
 
 /// The receiver has an AAAA record and listens on IPv4 only.
-#[test]
-#[ignore = "make captures"]
 fn ipv6_refused() {
-    let Some(lab) = lab("ipv6-refused") else { return };
+    let lab = lab();
     fall_back(&lab, "ipv6-refused", "inet_protocols = ipv4\n", SMTP, SHORT);
 }
 
 /// A router on the path has no route to the receiver's IPv6 address.
-#[test]
-#[ignore = "make captures"]
 fn ipv6_unreachable() {
-    let Some(lab) = lab("ipv6-unreachable") else { return };
+    let lab = lab();
     lab.gateway.configure("route add unreachable 2001:db8:2::25/128\n");
     fall_back(&lab, "ipv6-unreachable", "", SMTP, SHORT);
 }
 
-#[test]
-#[ignore = "make captures"]
 fn packet_too_big() {
-    let Some(lab) = lab("packet-too-big") else { return };
+    let lab = lab();
     lab.gateway.configure(NARROW);
     fall_back(&lab, "packet-too-big", "", SMTP, SEGMENTS);
 }
 
 /// The router's packet-too-big never leaves it.
-#[test]
-#[ignore = "make captures"]
 fn pmtu_black_hole() {
-    let Some(lab) = lab("pmtu-black-hole") else { return };
+    let lab = lab();
     lab.gateway.configure(NARROW);
     nft(&lab, "output", "icmpv6 type packet-too-big drop");
     fall_back(&lab, "pmtu-black-hole", "", SMTP, SEGMENTS);
@@ -89,10 +87,8 @@ fn pmtu_black_hole() {
 
 /// Recorded at the receiver, with all that it asks of the DNS about its client. The code for a client
 /// without a reverse name is 5.7.25 (RFC 7372); Postfix's own restriction for it says 5.7.1, an access table what it is told.
-#[test]
-#[ignore = "make captures"]
 fn ptr_refused() {
-    let Some(lab) = lab("ptr-refused") else { return };
+    let lab = lab();
     let _dns = dns(&lab);
     let _receiver = receiver(
         &lab,

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::harness::tests;
 use serde_json::Value;
 
 use super::super::cases::case;
@@ -10,11 +11,15 @@ use super::super::recorder::{Recorder, SMTP};
 use crate::support::sites::{Sender, lab, receiver};
 use crate::support::{Config, Family, Gateway, Lab, Mode, PolicyGate};
 
+tests![
+    OnRequest:
+        upstream_lost,
+        access_rule
+];
+
 /// The receiver goes when it has read the final dot and has not answered it.
-#[test]
-#[ignore = "make captures"]
 fn upstream_lost() {
-    let Some(lab) = lab("upstream-lost") else { return };
+    let lab = lab();
     let gate = PolicyGate::open(lab.path("policy"));
     let main_cf = format!("smtpd_end_of_data_restrictions = {}\n", gate.restriction());
     let receiver = receiver(&lab, &main_cf);
@@ -31,10 +36,8 @@ fn upstream_lost() {
 }
 
 /// A rule refuses the sender over IPv6; what the gateway decided is kept beside the recording.
-#[test]
-#[ignore = "make captures"]
 fn access_rule() {
-    let Some(lab) = lab("access-rule") else { return };
+    let lab = lab();
     let _receiver = receiver(&lab, "");
     let config = config(&lab).set("log", "format = \"json\"").rule(
         "name = \"no mail over IPv6 from there\"\n\

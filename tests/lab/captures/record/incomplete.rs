@@ -4,15 +4,20 @@ use std::path::Path;
 
 use super::super::cases::{case, frames};
 use super::super::recorder::{Recorder, SMTP, without_packets};
+use crate::harness::tests;
 use crate::support::Family;
 use crate::support::sites::{Sender, lab, mx, receiver};
 
+tests![
+    OnRequest:
+        holes,
+        one_direction
+];
+
 /// Two segments of the first message's content are taken out, and of the second session the replies to MAIL, RCPT and
 /// DATA.
-#[test]
-#[ignore = "make captures"]
 fn holes() {
-    let Some(lab) = lab("holes") else { return };
+    let lab = lab();
     let _receiver = receiver(&lab, "");
     let sender = Sender::to(&lab, &[("receiver.example", mx(&lab, Family::Ipv6))]);
     let recorder = Recorder::start(&lab, &lab.client, SMTP);
@@ -32,10 +37,8 @@ fn holes() {
 }
 
 /// The way that mail takes when routes are not symmetric: the client's octets only over IPv6, the server's only over IPv4.
-#[test]
-#[ignore = "make captures"]
 fn one_direction() {
-    let Some(lab) = lab("one-direction") else { return };
+    let lab = lab();
     let _receiver = receiver(&lab, "");
     let [bob, carol] = ["bob@receiver.example", "carol@receiver.example"];
     let routes = [(bob, mx(&lab, Family::Ipv6)), (carol, mx(&lab, Family::Ipv4))];

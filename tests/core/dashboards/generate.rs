@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::board::FOLDER;
 use super::panel::Panel;
-use super::selectors;
+use super::selectors::names;
 
-pub(super) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
 /// The first of Grafana 11.
 const SCHEMA: u32 = 39;
 /// Columns of Grafana's grid.
@@ -123,7 +123,7 @@ fn annotations() -> Value {
         json!({
             "datasource": datasource(),
             "enable": true,
-            "expr": selectors::among(expr, CHOSEN),
+            "expr": among(expr, CHOSEN),
             "hide": false,
             "iconColor": colour,
             "name": name,
@@ -181,4 +181,24 @@ fn panels(rows: &[Row]) -> Vec<Value> {
         y += height;
     }
     panels
+}
+
+/// The expression with a further matcher in every selector.
+pub(super) fn among(expr: &str, further: &str) -> String {
+    let mut text = String::new();
+    let mut copied = 0;
+    for (_, end) in names(expr) {
+        text.push_str(&expr[copied..end]);
+        (text, copied) = match expr[end..].strip_prefix('{') {
+            Some(_) => (text + "{" + further + ", ", end + 1),
+            None => (text + "{" + further + "}", end),
+        };
+    }
+    text + &expr[copied..]
+}
+
+#[test]
+fn a_matcher_is_added_to_each_selector() {
+    let among = among("rate(up[1m]) + gatepost_b{c=\"d\"}", "a=\"b\"");
+    assert_eq!(among, "rate(up{a=\"b\"}[1m]) + gatepost_b{a=\"b\", c=\"d\"}");
 }

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::generate::{CHOSEN, datasource};
-use super::selectors;
+use super::generate::{CHOSEN, among, datasource};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,7 +156,7 @@ impl Panel {
             json!({
                 "datasource": datasource(),
                 "editorMode": "code",
-                "expr": selectors::among(&query.expr, CHOSEN),
+                "expr": among(&query.expr, CHOSEN),
                 "format": format,
                 "instant": is_instant,
                 "legendFormat": query.legend,

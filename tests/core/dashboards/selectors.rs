@@ -38,7 +38,7 @@ impl Selector {
 }
 
 /// Where a metric's name begins and ends: ours, the process's, `up`, and what recording rules make of them.
-fn names(expr: &str) -> Vec<(usize, usize)> {
+pub(super) fn names(expr: &str) -> Vec<(usize, usize)> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut found = Vec::new();
     let mut at = 0;
@@ -76,20 +76,6 @@ pub(super) fn selectors(expr: &str) -> Vec<Selector> {
         .collect()
 }
 
-/// The expression with a further matcher in every selector.
-pub(super) fn among(expr: &str, further: &str) -> String {
-    let mut text = String::new();
-    let mut copied = 0;
-    for (_, end) in names(expr) {
-        text.push_str(&expr[copied..end]);
-        (text, copied) = match expr[end..].strip_prefix('{') {
-            Some(_) => (text + "{" + further + ", ", end + 1),
-            None => (text + "{" + further + "}", end),
-        };
-    }
-    text + &expr[copied..]
-}
-
 /// At the commas that are in no string.
 fn split(matchers: &str) -> Vec<&str> {
     let mut in_string = false;
@@ -119,6 +105,4 @@ fn selectors_are_found_and_told_apart() {
     let meant = [r#"gatepost_a_total{x=~"b", y="d,"}"#, r#"gatepost_a_total{x=~"c", y="d,"}"#];
     assert_eq!(found[0].each_meant(), meant);
     assert_eq!(found[1].each_meant(), ["up{}"]);
-    let among = among("rate(up[1m]) + gatepost_b{c=\"d\"}", "a=\"b\"");
-    assert_eq!(among, "rate(up{a=\"b\"}[1m]) + gatepost_b{a=\"b\", c=\"d\"}");
 }

@@ -1,52 +1,16 @@
-//! Recording rules and alerts, as promtool reads them and as people do.
+//! Every rule has its tests, and every alert a runbook entry with a command to run.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::generate::FOLDER;
+use super::board::FOLDER;
+use super::rules::{Rule, rules, yaml};
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-
-/// One entry of a file of rules.
-#[derive(Clone, Debug)]
-pub(super) struct Rule {
-    /// Of the alert, or of the series that it records.
-    pub(super) name: String,
-    pub(super) expr: String,
-    /// Labels and annotations of alerts.
-    pub(super) alert: Option<BTreeMap<String, String>>,
-}
-
-pub(super) fn yaml(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-/// Every recording rule and every alert.
-pub(super) fn rules() -> Vec<Rule> {
-    let files = ["recording.yml", "alerts.yml"];
-    let files = files.map(|name| yaml(&Path::new(FOLDER).join("prometheus").join(name)));
-    let groups = files.iter().flat_map(|file| file["groups"].as_array().unwrap());
-    let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
-    rules.map(rule).collect()
-}
-
-fn rule(rule: &Value) -> Rule {
-    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{rule}")).to_owned();
-    let expr = text(&rule["expr"]);
-    if let Some(name) = rule["record"].as_str() {
-        return Rule { name: name.to_owned(), expr, alert: None };
-    }
-    let said =
-        ["labels", "annotations"].into_iter().flat_map(|part| rule[part].as_object().unwrap());
-    let said = said.map(|(name, value)| (name.clone(), text(value))).collect();
-    Rule { name: text(&rule["alert"]), expr, alert: Some(said) }
-}
 
 fn alerts() -> Vec<(Rule, BTreeMap<String, String>)> {
     rules().into_iter().filter_map(|rule| Some((rule.clone(), rule.alert?))).collect()
@@ -65,37 +29,6 @@ fn test_files() -> Vec<String> {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let files = files.map(|path| path.to_str().unwrap().to_owned());
     files.filter(|path| path.ends_with(".test.yml")).collect()
-}
-
-/// Runs promtool, or says that it cannot.
-fn promtool(test: &str, arguments: &[&str]) {
-    let output = match Command::new("promtool").args(arguments).output() {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let why = "promtool is not installed (Debian package prometheus)";
-            let _ = writeln!(io::stderr(), "SKIPPED: {test}: {why}");
-            return;
-        }
-        output => output.unwrap(),
-    };
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
-}
-
-#[test]
-fn promtool_takes_the_configuration_and_its_rules() {
-    let file = format!("{FOLDER}/prometheus/prometheus.yml");
-    promtool("the rules' syntax", &["check", "config", "--lint-fatal", &file]);
-    for name in ["recording.yml", "alerts.yml"] {
-        let file = format!("{FOLDER}/prometheus/{name}");
-        promtool("the rules' syntax", &["check", "rules", "--lint-fatal", &file]);
-    }
-}
-
-#[test]
-fn every_rule_does_what_its_tests_say() {
-    let files = test_files();
-    let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    promtool("the rules' tests", &[&["test", "rules"], files.as_slice()].concat());
 }
 
 #[test]

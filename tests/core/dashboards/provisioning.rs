@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::board::boards;
-use super::generate::FOLDER;
+use super::board::{FOLDER, boards};
 use super::rules::yaml;
 
 fn file(name: &str) -> Value {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::generate::FOLDER;
+pub(super) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
 
 pub(super) struct Board {
     /// Its file's, without `.json`.
@@ -28,10 +28,6 @@ pub(super) fn boards() -> Vec<Board> {
 }
 
 impl Board {
-    pub(super) fn text(&self, field: &str) -> &str {
-        self.json[field].as_str().unwrap()
-    }
-
     /// Rows too.
     pub(super) fn all_panels(&self) -> impl Iterator<Item = &Value> {
         self.json["panels"].as_array().unwrap().iter()

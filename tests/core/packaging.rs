@@ -1,0 +1,107 @@
+//! The contents of the Debian package: units, file list and maintainer scripts.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// What the program can keep, and the right to bind: no more is given to it.
+#[test]
+fn the_service_has_the_capabilities_that_the_program_knows() {
+    let unit = fs::read_to_string(here("packaging/gatepost.service")).unwrap();
+    let value = |key: &str| -> BTreeSet<String> {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.split(' ').map(str::to_owned).collect()
+    };
+    let ambient = value("AmbientCapabilities=");
+    assert_eq!(ambient, value("CapabilityBoundingSet="));
+    let said = fs::read_to_string(here("src/privilege/mod.rs")).unwrap();
+    let (_, table) = said.split_once("const USED").unwrap();
+    let (table, _) = table.split_once("];").unwrap();
+    let known = table.split('"').filter(|word| word.starts_with("CAP_"));
+    // The unit is for kernels that have CAP_BPF.
+    let known: BTreeSet<String> =
+        known.filter(|name| *name != "CAP_SYS_ADMIN").map(str::to_owned).collect();
+    assert_eq!(ambient, known);
+}
+
+#[test]
+fn every_file_of_the_package_is_there() {
+    let cargo: toml::Table = fs::read_to_string(here("Cargo.toml")).unwrap().parse().unwrap();
+    let deb = &cargo["package"]["metadata"]["deb"];
+    let assets: Vec<[&str; 3]> = deb["assets"].as_array().unwrap().iter().map(triple).collect();
+    let made = ["target/release/gatepost", "target/packaging/"];
+    for [source, ..] in &assets {
+        if made.iter().any(|made| source.starts_with(made)) {
+            continue;
+        }
+        let there = match source.split_once('*') {
+            None => here(source).is_file(),
+            Some((folder, suffix)) => fs::read_dir(here(folder))
+                .unwrap()
+                .any(|entry| entry.unwrap().file_name().to_str().unwrap().ends_with(suffix)),
+        };
+        assert!(there, "{source} is not there");
+    }
+    let places: Vec<String> =
+        assets.iter().map(|[source, place, _]| installed(source, place)).collect();
+    for file in deb["conf-files"].as_array().unwrap() {
+        let file = file.as_str().unwrap().trim_start_matches('/');
+        assert!(places.iter().any(|place| place == file), "{file} is not installed: {places:?}");
+    }
+    assert!(here(deb["changelog"].as_str().unwrap()).is_file());
+    // What is made is what `make deb` makes.
+    let makefile = fs::read_to_string(here("Makefile")).unwrap();
+    for [source, ..] in assets.iter().filter(|[source, ..]| source.starts_with("target/packaging/"))
+    {
+        let (made, _) = source.split_once('*').unwrap_or((source, ""));
+        assert!(makefile.contains(made.trim_end_matches('/')), "make deb does not make {source}");
+    }
+}
+
+fn triple(asset: &toml::Value) -> [&str; 3] {
+    let words: Vec<&str> =
+        asset.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    words.try_into().unwrap()
+}
+
+/// A place that ends with a slash is a folder.
+fn installed(source: &str, place: &str) -> String {
+    match place.strip_suffix('/') {
+        Some(folder) => format!("{folder}/{}", source.rsplit('/').next().unwrap()),
+        None => place.to_owned(),
+    }
+}
+
+#[test]
+fn maintainer_scripts_are_shell() {
+    for entry in fs::read_dir(here("packaging/debian")).unwrap() {
+        let path = entry.unwrap().path();
+        let output = Command::new("sh").arg("-n").arg(&path).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}: {}",
+            path.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\n#DEBHELPER#\n"), "cargo-deb has no place for its own in {path:?}");
+    }
+}
+
+/// To restart the sockets would lose the clients that wait in them; cargo-deb would restart every unit.
+#[test]
+fn an_upgrade_restarts_the_service_alone() {
+    let cargo: toml::Table = fs::read_to_string(here("Cargo.toml")).unwrap().parse().unwrap();
+    let units = &cargo["package"]["metadata"]["deb"]["systemd-units"][0];
+    for key in ["restart-after-upgrade", "stop-on-upgrade", "enable", "start"] {
+        assert_eq!(units[key].as_bool(), Some(false), "{key}");
+    }
+    let script = fs::read_to_string(here("packaging/debian/postinst")).unwrap();
+    assert!(script.contains("try-restart gatepost.service >"), "{script}");
+    assert!(!script.contains("gatepost.socket"), "{script}");
+}

@@ -1,0 +1,42 @@
+//! `gatepost watch` with options that it rejects.
+
+use std::process::{Command, Output};
+
+const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
+
+#[test]
+fn what_cannot_be_watched_is_said() {
+    for (arguments, expected) in [
+        (["--buffer", "5T"], "write octets from 64K to 4G, such as 256M"),
+        (["--buffer", "8G"], "write octets from 64K to 4G, such as 256M"),
+        (["--source", "libpcap"], "[possible values: auto, ebpf, pcap]"),
+        (["--format", "xml"], "[possible values: text, json]"),
+        (["--port", "0"], "0 is not in 1..=65535"),
+        (["--local", "2001:db8::/129"], "write an address or a network such as 192.0.2.0/24"),
+        (["--duration", "1 fortnight"], "unknown time unit"),
+        (["--count", "0"], "0 is not in 1.."),
+        (["--metrics", "9625"], "invalid socket address syntax"),
+    ] {
+        let said = refused(&arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    let said = refused(&["--force"]);
+    assert!(said.contains("--write <FILE.pcapng>"), "{said}");
+    let said = refused(&["-i", "no-such-one"]);
+    assert!(
+        said.starts_with("gatepost: there is no interface \"no-such-one\"; there are: "),
+        "{said}"
+    );
+}
+
+/// What it says on standard error, and that it fails.
+fn refused(arguments: &[&str]) -> String {
+    let output = typed(arguments);
+    assert!(!output.status.success(), "{arguments:?}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn typed(arguments: &[&str]) -> Output {
+    Command::new(GATEPOST).arg("watch").args(arguments).output().unwrap()
+}
