@@ -6,8 +6,8 @@
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
-//! | 4 | `relay`, `control`, `source`, `analyzer`, `reenact`, `lookup`, `intercept`, `privilege`, `metrics`, `report` |
-//! | 3 | `engine` |
+//! | 4 | `relay`, `control`, `source`, `reenact`, `lookup`, `intercept`, `privilege`, `metrics`, `report` |
+//! | 3 | `engine`, `analyzer` |
 //! | 2 | `policy`, `traffic`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
 //! | 0 | `addr`, `time`, `humanize`, `label` |

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::AnalyzerSettings;
+use super::settings::AnalyzerSettings;
 use crate::addr::{ClientAddr, Family, OriginalDst, Side};
 use crate::engine::{Observe, Observer, Output, SessionRecord, TcpFacts, TranscriptEntry};
 use crate::smtp::Reply;

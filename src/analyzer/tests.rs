@@ -1,9 +1,10 @@
 //! The bound on buffered bytes over all flows, and the live counts of open sessions.
 
-use super::*;
+use super::{Analyzer, AnalyzerSettings};
 use crate::addr::Side;
+use crate::stream::{FlowLimits, PendingConnections, SocketEvent};
 use crate::time::Timestamp;
-use crate::wire::{LinkType, SyntheticConnection};
+use crate::wire::{LinkType, Packet, SyntheticConnection};
 
 /// Concurrent clients that send `octets` bytes of a line without its end.
 fn unfinished_lines(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
@@ -21,14 +22,7 @@ fn unfinished_lines(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
 }
 
 fn settings(limits: FlowLimits) -> AnalyzerSettings {
-    AnalyzerSettings {
-        profile: Arc::default(),
-        ports: WatchedPorts::default(),
-        limits,
-        observer: Arc::new(()),
-        transcripts: Transcripts::None,
-        numbered: 0,
-    }
+    AnalyzerSettings { limits, ..AnalyzerSettings::default() }
 }
 
 #[test]

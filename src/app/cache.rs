@@ -1,8 +1,7 @@
-//! `gatepost cache show|purge`: what a gateway has learnt.
+//! `gatepost cache show|purge`: cached lookup results.
 //!
-//! A running gateway is asked by its control socket; while none runs, the file of `[lookup] cache_file` is read.
+//! A running gateway answers over its control socket. While none runs, the commands use the file of `[lookup] cache_file`.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -10,52 +9,53 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 use tokio::io::AsyncReadExt as _;
 
-use super::print::print;
+use super::control_client::UNREADABLE;
+use super::output::{note, print};
 use crate::cli::{CacheArgs, CacheCommand, OutputFormat};
 use crate::config::Config;
 use crate::control::{
     self, CacheRequest, ControlConnection, ControlError, ControlRequest, ControlResponse,
 };
-use crate::lookup::{self, CacheRow, LookupService, subject};
+use crate::humanize::short_duration;
+use crate::lookup::{self, CacheEntry, CacheRow, LookupService, subject};
 use crate::report::columns::{WIDTH, cells};
+use crate::report::printable;
 use crate::time::Timestamp;
 
-/// Columns of the table, a space between two.
+/// Widths of the table's columns, with a space between two.
 const WIDTHS: [usize; 6] = [14, 39, 22, 8, 6, 6];
 const _: () = {
     let [a, b, c, d, e, f] = WIDTHS;
     assert!(a + b + c + d + e + f + WIDTHS.len() - 1 <= WIDTH, "the table is too wide");
 };
 
-/// Answers a request of this command.
+/// Serves a request of this command in a running gateway.
 pub(super) async fn serve(
-    reach: Option<&LookupService>,
+    lookup: Option<&LookupService>,
     request: CacheRequest,
-    to: &mut ControlConnection,
+    connection: &mut ControlConnection,
 ) {
-    let Some(reach) = reach else {
-        let why = String::from("this gateway looks nothing up; its log says why");
-        let _gone_already = to.respond(&ControlResponse::Error(why)).await;
+    let Some(service) = lookup else {
+        let reason = String::from("lookups are disabled in this gateway; its log has the reason");
+        let _closed = connection.respond(&ControlResponse::Error(reason)).await;
         return;
     };
     let lines = match request {
         CacheRequest::Show { pattern } => {
-            let kept = reach.entries(|lookup| lookup::matches_pattern(pattern.as_deref(), lookup));
-            let rows = kept.into_iter().map(|(lookup, entry)| CacheRow {
-                lookup,
-                entry: lookup::CacheEntry::clone(&entry),
-            });
+            let is_wanted = |lookup: &_| lookup::matches_pattern(pattern.as_deref(), lookup);
+            let rows = service.entries(is_wanted).into_iter();
+            let rows =
+                rows.map(|(lookup, entry)| CacheRow { lookup, entry: CacheEntry::clone(&entry) });
             rows.filter_map(|row| serde_json::to_string(&row).ok()).collect::<Vec<_>>()
         }
         CacheRequest::Purge { pattern } => {
-            let gone =
-                reach.purge(|lookup| lookup::matches_pattern(pattern.as_deref(), lookup)).await;
-            vec![gone.to_string()]
+            let is_wanted = |lookup: &_| lookup::matches_pattern(pattern.as_deref(), lookup);
+            vec![service.purge(is_wanted).await.to_string()]
         }
     };
-    if to.respond(&ControlResponse::Ok).await.is_ok() {
+    if connection.respond(&ControlResponse::Ok).await.is_ok() {
         for line in lines {
-            if to.send(format!("{line}\n").as_bytes()).await.is_err() {
+            if connection.send(format!("{line}\n").as_bytes()).await.is_err() {
                 return;
             }
         }
@@ -70,19 +70,18 @@ pub(super) async fn cache(command: CacheCommand) -> anyhow::Result<ExitCode> {
 }
 
 async fn show(args: CacheArgs, format: OutputFormat) -> anyhow::Result<ExitCode> {
-    let place = Place::of(&args)?;
     let pattern = args.pattern.clone();
-    let rows = match place.ask(CacheRequest::Show { pattern }).await? {
-        Told::Gateway(text) => text
+    let rows = match request(&args, CacheRequest::Show { pattern }).await? {
+        CacheSource::Gateway(response) => response
             .lines()
             .map(serde_json::from_str)
             .collect::<Result<Vec<CacheRow>, _>>()
-            .context("the gateway's answer cannot be read: is it of this version?")?,
-        Told::Nobody(file) => {
-            let mut kept = lookup::read_disk_cache(&file)?;
-            kept.retain(|(lookup, _)| lookup::matches_pattern(args.pattern.as_deref(), lookup));
-            kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_at));
-            kept.into_iter().map(|(lookup, entry)| CacheRow { lookup, entry }).collect()
+            .context(UNREADABLE)?,
+        CacheSource::File(file) => {
+            let mut entries = lookup::read_disk_cache(&file)?;
+            entries.retain(|(lookup, _)| lookup::matches_pattern(args.pattern.as_deref(), lookup));
+            entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_at));
+            entries.into_iter().map(|(lookup, entry)| CacheRow { lookup, entry }).collect()
         }
     };
     let lines = match format {
@@ -96,101 +95,69 @@ async fn show(args: CacheArgs, format: OutputFormat) -> anyhow::Result<ExitCode>
 }
 
 async fn purge(args: CacheArgs) -> anyhow::Result<ExitCode> {
-    let place = Place::of(&args)?;
     let pattern = args.pattern.clone();
-    let gone = match place.ask(CacheRequest::Purge { pattern }).await? {
-        Told::Gateway(text) => text
-            .trim()
-            .parse()
-            .context("the gateway's answer cannot be read: is it of this version?")?,
-        Told::Nobody(file) => lookup::purge_disk_cache(&file, |lookup| {
+    let deleted = match request(&args, CacheRequest::Purge { pattern }).await? {
+        CacheSource::Gateway(response) => response.trim().parse().context(UNREADABLE)?,
+        CacheSource::File(file) => lookup::purge_disk_cache(&file, |lookup| {
             lookup::matches_pattern(args.pattern.as_deref(), lookup)
         })?,
     };
-    let what = if gone == 1 { "answer" } else { "answers" };
-    print(&format!("{gone} {what} forgotten\n"))?;
+    let answers = if deleted == 1 { "answer" } else { "answers" };
+    print(&format!("{deleted} {answers} deleted\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where a gateway keeps what it learns.
-struct Place {
-    socket: PathBuf,
-    file: Option<PathBuf>,
-}
-
-enum Told {
+enum CacheSource {
+    /// The response of a running gateway.
     Gateway(String),
-    /// No gateway runs; the file that it left.
-    Nobody(PathBuf),
+    /// No gateway runs; its cache file.
+    File(PathBuf),
 }
 
-impl Place {
-    fn of(args: &CacheArgs) -> anyhow::Result<Self> {
-        let config = args.config.as_deref().map(Config::load).transpose()?;
-        let (socket, file) = match config {
-            Some(config) => (config.control.socket, config.lookup.cache_file),
-            None => (PathBuf::from(control::DEFAULT_SOCKET), None),
-        };
-        Ok(Self { socket: args.socket.clone().unwrap_or(socket), file })
-    }
-
-    async fn ask(&self, request: CacheRequest) -> anyhow::Result<Told> {
-        let mut stream = match control::request(&self.socket, &ControlRequest::Cache(request)).await
-        {
-            Ok(stream) => stream,
-            Err(error @ ControlError::Connect { .. }) => match &self.file {
-                Some(file) => {
-                    let note = format!("no gateway runs; taken from {}", file.display());
-                    let _nobody_listens = writeln!(io::stderr(), "gatepost: {note}");
-                    return Ok(Told::Nobody(file.clone()));
-                }
-                None => bail!(
-                    "{error}; while none runs, --config names the file that has `[lookup] cache_file`"
-                ),
-            },
-            Err(error) => return Err(error.into()),
-        };
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.map_err(ControlError::Lost)?;
-        Ok(Told::Gateway(text))
-    }
+async fn request(args: &CacheArgs, request: CacheRequest) -> anyhow::Result<CacheSource> {
+    let config = args.config.as_deref().map(Config::load).transpose()?;
+    let (socket, file) = match config {
+        Some(config) => (config.control.socket, config.lookup.cache_file),
+        None => (PathBuf::from(control::DEFAULT_SOCKET), None),
+    };
+    let socket = args.socket.as_ref().unwrap_or(&socket);
+    let mut stream = match control::request(socket, &ControlRequest::Cache(request)).await {
+        Ok(stream) => stream,
+        Err(error @ ControlError::Connect { .. }) => {
+            let Some(file) = file else {
+                bail!(
+                    "{error}; without a running gateway, pass --config with the file that has `[lookup] cache_file`"
+                );
+            };
+            note(&format!("no gateway is running; reading {}", file.display()));
+            return Ok(CacheSource::File(file));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.map_err(ControlError::Lost)?;
+    Ok(CacheSource::Gateway(response))
 }
 
-/// A line an answer, with how long ago it was given and how long it is good.
+/// One line an answer, with its age and its remaining lifetime.
 fn table(rows: &[CacheRow], now: Timestamp) -> Vec<String> {
     if rows.is_empty() {
-        return vec![String::from("nothing is kept")];
+        return vec![String::from("the cache is empty")];
     }
-    let head = ["KIND", "ABOUT", "ANSWER", "SOURCE", "AGE", "LEFT"].map(String::from);
+    let head = ["KIND", "SUBJECT", "ANSWER", "SOURCE", "AGE", "TTL"].map(String::from);
     let body = rows.iter().map(|row| {
-        let age = row.entry.answered.at.map_or_else(|| String::from("-"), |at| brief(now, at));
+        let age = row.entry.answered.at.map(|at| short_duration(now - at));
         [
             row.lookup.kind().as_str().to_owned(),
             printable(&subject(&row.lookup)),
             printable(&row.answer()),
             row.entry.answered.source.as_str().to_owned(),
-            age,
-            brief(row.entry.expires_at, now),
+            age.unwrap_or_else(|| String::from("-")),
+            short_duration(row.entry.expires_at - now),
         ]
     });
     let lines = std::iter::once(head).chain(body).map(|texts| cells(&texts, WIDTHS));
     lines.map(|line| line.trim_end().to_owned()).collect()
-}
-
-/// What strangers said, on a terminal.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(char::escape_debug).collect()
-}
-
-/// How long `later` is after `earlier`, in six columns.
-fn brief(later: Timestamp, earlier: Timestamp) -> String {
-    let seconds = (later - earlier).as_secs();
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86_400 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]
@@ -203,7 +170,7 @@ mod tests {
     };
 
     #[test]
-    fn the_table_fits_whatever_is_kept() {
+    fn every_row_fits_its_columns() {
         let now = Timestamp::from_nanos(1_767_323_045_000_000_000);
         let ip = "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap();
         let long = "a-rather-long-name.of-some-host.in-some-department.example";
@@ -224,7 +191,7 @@ mod tests {
             let answered = LookupResult { answer, source: Source::Upstream, at: Some(at) };
             CacheRow {
                 lookup,
-                entry: lookup::CacheEntry { answered, expires_at: until, refresh_at: until },
+                entry: CacheEntry { answered, expires_at: until, refresh_at: until },
             }
         });
         let table = table(&rows, now);
@@ -233,11 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_one_object() {
+    fn a_row_is_one_json_object() {
         let until = Timestamp::from_nanos(1_767_323_045_000_000_000);
         let answered =
             LookupResult { answer: Known::Yes(None), source: Source::Probe, at: Some(until) };
-        let entry = lookup::CacheEntry { answered, expires_at: until, refresh_at: until };
+        let entry = CacheEntry { answered, expires_at: until, refresh_at: until };
         let row = CacheRow { lookup: Lookup::Greet("2001:db8::25".parse().unwrap()), entry };
         let json = serde_json::to_string(&row).unwrap();
         assert_eq!(

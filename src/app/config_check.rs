@@ -1,10 +1,10 @@
-//! `gatepost config check FILE`
+//! `gatepost config check FILE`.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::print::print;
+use super::output::print;
 use crate::config::Config;
 
 pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
@@ -16,8 +16,8 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(mistakes) => {
-            writeln!(std::io::stderr(), "{mistakes}")?;
+        Err(errors) => {
+            writeln!(std::io::stderr(), "{errors}")?;
             Ok(ExitCode::FAILURE)
         }
     }

@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use super::print::print;
+use super::output::print;
 use crate::cli::InterceptCommand;
 use crate::intercept;
 
 pub(super) async fn intercept(command: InterceptCommand) -> anyhow::Result<ExitCode> {
-    let said = match command {
+    let text = match command {
         InterceptCommand::Show => intercept::show().await?.to_string(),
         InterceptCommand::Clean => intercept::remove().await?.to_string(),
     };
-    print(&format!("{}\n", said.trim_end()))?;
+    print(&format!("{}\n", text.trim_end()))?;
     Ok(ExitCode::SUCCESS)
 }

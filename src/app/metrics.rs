@@ -1,16 +1,16 @@
-//! `gatepost metrics list`
+//! `gatepost metrics list`.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::print::print;
+use super::output::print;
 use crate::cli::ListFormat;
 use crate::metrics::{MetricDescription, MetricLabel, catalogue};
 use crate::report::columns::{WIDTH, wrapped};
 
-/// Columns of a label's name, with what stands around it.
+/// Width of the label column.
 const LABEL: usize = 14;
 
 pub(super) fn list(part: Option<&str>, format: ListFormat) -> anyhow::Result<ExitCode> {
@@ -18,7 +18,7 @@ pub(super) fn list(part: Option<&str>, format: ListFormat) -> anyhow::Result<Exi
     let part = part.unwrap_or_default().to_ascii_lowercase();
     families.retain(|family| family.name.contains(&part));
     if families.is_empty() {
-        bail!("no metric has {part:?} in its name; `gatepost metrics list` prints all of them");
+        bail!("no metric name contains {part:?}; `gatepost metrics list` prints all");
     }
     let printed = match format {
         ListFormat::Text => families.iter().map(block).collect::<Vec<_>>().join("\n"),
@@ -29,7 +29,7 @@ pub(super) fn list(part: Option<&str>, format: ListFormat) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// One family, on lines of their own.
+/// One family in several lines.
 fn block(family: &MetricDescription) -> String {
     let mut block = format!("{} ({})\n", family.name, family.kind);
     for line in wrapped(&family.help, WIDTH - 2) {
@@ -57,8 +57,8 @@ fn table(families: &[MetricDescription]) -> String {
 
 fn values(label: &MetricLabel) -> String {
     match label.name.as_str() {
-        "rule" => "the names of the policy rules in force".to_owned(),
-        "version" => "the gateway's".to_owned(),
+        "rule" => "the names of the active policy rules".to_owned(),
+        "version" => "the version of the gateway".to_owned(),
         _ => label.values.join(", "),
     }
 }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_reads_like_this() {
+    fn families_as_text() {
         let families = catalogue().unwrap();
         let shown = ["gatepost_door_refused_total", "gatepost_policy_verdicts_total"];
         let shown = families.iter().filter(|family| shown.contains(&family.name.as_str()));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_too_wide_and_no_cell_ends_early() {
+    fn lines_fit_and_help_cannot_break_the_table() {
         let families = catalogue().unwrap();
         for family in &families {
             let block = block(family);

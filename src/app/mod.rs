@@ -1,22 +1,24 @@
-//! One file or folder per subcommand, wiring only.
+//! One file or folder per subcommand.
 //!
-//! Layer 5: here the modules of layer 4, which do not know each other, are joined.
+//! Layer 5. Joins the modules of layer 4, which do not import each other; rules belong in the layers below.
 
 mod cache;
 mod check;
 mod config_check;
+mod control_client;
 mod demo;
 mod door;
+mod hostname;
 mod intercept;
 mod manual;
 mod metrics;
+mod metrics_endpoint;
 mod output;
-mod passed;
-mod print;
-mod reading;
+mod pipeline;
 mod record;
 mod replay;
 mod run;
+mod signals;
 mod vantage;
 mod watch;
 
@@ -26,10 +28,10 @@ use anyhow::Context as _;
 
 use crate::cli::{Command, ConfigCommand, MetricsCommand};
 
-/// Does what the command line says.
+/// Runs a command.
 ///
 /// # Errors
-/// A sentence that says what failed and what to do.
+/// What failed and its remedy, in one sentence.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => block_on(run::run(&config)),
@@ -51,7 +53,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Runs what is not relaying itself (signals, HTTP, netlink) on the main thread.
+/// Runs everything but the relay's workers (signals, HTTP, netlink) on the main thread.
 fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(task)

@@ -1,68 +1,56 @@
-//! `gatepost vantage --listen ADDR --key FILE --domain DOMAIN…`
+//! `gatepost vantage --listen ADDR --key FILE --domain DOMAIN…`.
 
-use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::hostname::hostname;
+use super::output::note;
+use super::signals::Shutdown;
 use crate::cli::VantageArgs;
 use crate::lookup::vantage::{SharedKey, VantageServer, VantageServerSettings, serve};
 use crate::lookup::{LookupService, LookupSettings, ProbeSettings, Ttls};
 
-/// What is left to tell of a call that took all its time. Were it nothing, whoever asked would have gone before hearing that
-/// a server is stalled.
-const TO_TELL: Duration = Duration::from_secs(2);
+/// Time to report a probe that took all of its own time. Without it the requester would time out before it receives the
+/// result "stalled".
+const REPORT_TIME: Duration = Duration::from_secs(2);
 
-pub(super) async fn vantage(asked: VantageArgs) -> anyhow::Result<ExitCode> {
-    let key = SharedKey::read(&asked.key)?;
-    let hostname = match asked.hostname {
-        Some(hostname) => hostname,
-        None => nix::unistd::gethostname()
-            .context("cannot learn this host's name; say it with --hostname")?
-            .to_string_lossy()
-            .into_owned(),
-    };
-    let settings = settings(asked.dns, hostname, asked.timeout);
-    let (reach, _) = LookupService::start(settings, Arc::new(()))?;
-    let listener = TcpListener::bind(asked.listen).await;
-    let listener = listener.with_context(|| format!("cannot listen on {}", asked.listen))?;
-    let address = listener.local_addr().context("cannot learn where it listens")?;
-    let domains: Vec<String> = asked.domains.iter().map(ToString::to_string).collect();
-    let note = format!("probes {} for whoever asks at {address}", domains.join(", "));
-    let _nobody_listens = writeln!(std::io::stderr(), "gatepost: {note}");
-    let rules = VantageServerSettings {
+pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
+    let key = SharedKey::read(&args.key)?;
+    let hostname = args.hostname.map_or_else(|| hostname("--hostname"), Ok)?;
+    let settings = settings(args.dns, hostname, args.timeout);
+    let (lookup, _) = LookupService::start(settings, Arc::new(()))?;
+    let listener = TcpListener::bind(args.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr().context("cannot read the listening address")?;
+    let domains: Vec<String> = args.domains.iter().map(ToString::to_string).collect();
+    note(&format!("listening on {address}, probes {}", domains.join(", ")));
+    let server = VantageServerSettings {
         key,
-        domains: asked.domains.into_iter().collect(),
-        requests_per_minute: asked.requests_per_minute,
+        domains: args.domains.into_iter().collect(),
+        requests_per_minute: args.requests_per_minute,
         only_global: true,
     };
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for signals")?;
+    let mut shutdown = Shutdown::new(None)?;
     tokio::select! {
-        never = serve(listener, VantageServer::new(rules, reach)) => match never {},
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        never = serve(listener, VantageServer::new(server, lookup)) => match never {},
+        _ = shutdown.requested() => Ok(ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Each question is about now, so next to nothing is kept. The servers that are called belong to whoever asks: something
-/// large may be said to them.
-fn settings(
-    dns: Option<std::net::SocketAddr>,
-    hostname: String,
-    patience: Duration,
-) -> LookupSettings {
+/// Each request is about the present, so almost nothing is cached. The probed servers belong to the requester, so large
+/// segments may be sent to them.
+fn settings(dns: Option<SocketAddr>, hostname: String, timeout: Duration) -> LookupSettings {
     let (zero, minute) = (Duration::ZERO, Duration::from_secs(60));
     let default = LookupSettings::default();
     LookupSettings {
         dns_servers: dns.into_iter().collect(),
         hostname,
-        deadline: patience + TO_TELL,
+        deadline: timeout + REPORT_TIME,
         ttls: Ttls {
             dns_min: zero,
             dns_max: minute,
@@ -73,9 +61,9 @@ fn settings(
             ..default.ttls
         },
         probes: ProbeSettings {
-            timeout: patience,
+            timeout,
             large_segments: true,
-            // The rate of questions is what limits.
+            // Higher than the limit on requests, which applies instead.
             per_server_per_minute: 1000,
             ..default.probes
         },

@@ -5,6 +5,7 @@
 //! answer section counts, and of that only what belongs to the question. Memory is bounded by [`MAX_BYTES`]; the oldest
 //! answers go first.
 
+use std::cell::LazyCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use hickory_proto::rr::{DNSClass, RData, RecordType};
 
 use super::cname::{Found, MAX_ALIASES, follow};
 use super::record;
+use crate::analyzer::NameSource;
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, Reason};
 use crate::time::Timestamp;
 use crate::wire::Datagram;
@@ -266,6 +268,24 @@ impl ServerNames {
     pub fn common(&self, one: IpAddr, other: IpAddr) -> Option<&DomainName> {
         let other = self.0.get(&other.to_canonical())?;
         self.of(one).find(|name| other.contains(*name))
+    }
+}
+
+impl NameSource for PassiveDns {
+    fn on_datagram(&mut self, datagram: &Datagram<'_>) {
+        Self::on_datagram(self, datagram);
+    }
+
+    fn host(&self, ip: IpAddr) -> Option<String> {
+        Self::host(self, ip).map(ToString::to_string)
+    }
+
+    fn shares_name(&self) -> impl Fn(IpAddr, IpAddr) -> Option<bool> {
+        let names = LazyCell::new(|| self.server_names());
+        move |one, other| {
+            let both_known = names.of(one).next().is_some() && names.of(other).next().is_some();
+            both_known.then(|| names.common(one, other).is_some())
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::policy::facts::{
     Answer, Lookup, LookupKind, LookupObserver, LookupResult, Reason, Resolution, Source,
 };
 use crate::time::Timestamp;
-use crate::traffic::ServerResponse;
+use crate::traffic::{FlowObserver, FlowSummary, MailDirection, ServerResponse};
 
 /// How often what is not needed any more is forgotten, and the size of the cache is told.
 const TIDY: Duration = Duration::from_secs(10);
@@ -134,7 +134,7 @@ impl LookupService {
         answered
     }
 
-    /// What our MTA, or another's traffic, showed of `server` at `at`.
+    /// Traffic of our MTA, or of another host, showed this response of `server` at `at`.
     pub fn on_response(&self, server: IpAddr, response: ServerResponse, at: Timestamp) {
         self.0.board.passed(server, response, at);
     }
@@ -195,6 +195,15 @@ impl LookupService {
 
 fn unknown(reason: Reason) -> LookupResult {
     LookupResult { answer: Answer::Unknown(reason), source: Source::None, at: Some(now()) }
+}
+
+/// Only outbound flows show the servers of others; inbound ones end at our own.
+impl FlowObserver for LookupService {
+    fn on_flow(&self, flow: &FlowSummary<'_>) {
+        if let (MailDirection::Outbound, Some(response)) = (flow.direction, flow.response()) {
+            self.on_response(flow.flow.start.server.ip(), response, flow.flow.end);
+        }
+    }
 }
 
 impl Desk {

@@ -25,7 +25,9 @@ use crate::smtp::Verb;
 use crate::stream::{FlowFacts, FlowOutcome, FlowStart, StreamCounters};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{DeliveryOutcome, Fallback, FallbackReason, ServerMatch};
-use crate::traffic::{self, FlowSummary, MailDirection, MessageCounts, ServerResponse};
+use crate::traffic::{
+    self, FlowObserver as _, FlowSummary, MailDirection, MessageCounts, ServerResponse,
+};
 
 /// As many rules as a configuration may have, each with two things that it may do.
 fn rules() -> PolicyRules {

@@ -1,7 +1,7 @@
 //! What captured traffic shows, by address family and direction, and what was lost on the way to it.
 //!
-//! Three different losses: what the kernel could not deliver ([`Metrics::lost`]), what reassembly lacks
-//! ([`Metrics::stream_counts`]), and dialogues that could not be followed (`parser_desyncs_total`, by their events).
+//! Three different losses: what the kernel could not deliver ([`Metrics::add_capture_drops`]), what reassembly lacks
+//! ([`FlowObserver::on_stream_counts`]), and dialogues that could not be followed (`parser_desyncs_total`, by their events).
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
@@ -11,7 +11,7 @@ use crate::addr::{Family, Side};
 use crate::stream::{FlowOutcome, StreamCounters};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{Fallback, FallbackReason};
-use crate::traffic::{Evidence, FlowSummary, MailDirection, ServerResponse};
+use crate::traffic::{Evidence, FlowObserver, FlowSummary, MailDirection, ServerResponse};
 use crate::wire::IcmpKind;
 
 /// Values of the label `cause`.
@@ -125,9 +125,8 @@ impl Traffic {
     }
 }
 
-impl Metrics {
-    /// A captured flow is over.
-    pub fn on_flow(&self, passed: &FlowSummary<'_>) {
+impl FlowObserver for Metrics {
+    fn on_flow(&self, passed: &FlowSummary<'_>) {
         let flow = passed.flow;
         let way = &self.traffic.ways[passed.family() as usize][passed.direction.index()];
         way.connections[flow.outcome.index()].inc();
@@ -149,8 +148,7 @@ impl Metrics {
         way.gaps.inc_by(flow.gaps);
     }
 
-    /// A client left IPv6 for IPv4.
-    pub fn on_fallback(&self, told: &Fallback) {
+    fn on_fallback(&self, told: &Fallback) {
         let of = told.direction.index();
         self.traffic.fall_backs[of][told.why.index()].inc();
         if told.why != FallbackReason::Race {
@@ -158,19 +156,7 @@ impl Metrics {
         }
     }
 
-    /// Whether packets are captured now.
-    pub fn set_capturing(&self, captures: bool) {
-        self.traffic.capture_up.set(i64::from(captures));
-    }
-
-    /// The source could not deliver so many more SYNs of clients and other packets.
-    pub fn add_capture_drops(&self, openings: u64, packets: u64) {
-        self.traffic.dropped_openings.inc_by(openings);
-        self.traffic.dropped_packets.inc_by(packets);
-    }
-
-    /// A flow table counted `before` when this was told last, and `now` counts that.
-    pub fn on_stream_counts(&self, before: &StreamCounters, now: &StreamCounters) {
+    fn on_stream_counts(&self, before: &StreamCounters, now: &StreamCounters) {
         // In the order of `CAUSES`.
         let octets = |counts: &StreamCounters| {
             [
@@ -185,6 +171,19 @@ impl Metrics {
             counter.inc_by(now.saturating_sub(before));
         }
         self.traffic.flows_evicted.inc_by(now.evicted.saturating_sub(before.evicted));
+    }
+}
+
+impl Metrics {
+    /// Whether packets are captured now.
+    pub fn set_capturing(&self, captures: bool) {
+        self.traffic.capture_up.set(i64::from(captures));
+    }
+
+    /// The source could not deliver so many more SYNs of clients and other packets.
+    pub fn add_capture_drops(&self, openings: u64, packets: u64) {
+        self.traffic.dropped_openings.inc_by(openings);
+        self.traffic.dropped_packets.inc_by(packets);
     }
 
     /// When watched traffic last showed a message from outside that was taken, to the second.

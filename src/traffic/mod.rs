@@ -6,9 +6,11 @@
 //! windows, and [`MAX_DESTINATIONS`] destinations.
 
 mod counts;
+mod delivery_outcome;
 mod direction;
 mod evidence;
 pub mod fallback;
+mod flow_observer;
 mod flow_summary;
 mod histogram;
 mod per;
@@ -18,11 +20,13 @@ mod windows;
 mod tests;
 
 pub use self::counts::FlowCounts;
+pub use self::delivery_outcome::DeliveryFacts;
 pub use self::direction::MailDirection;
 pub use self::evidence::{
     AcceptedCounts, Destination, DestinationKey, Evidence, FamilyResponses, MAX_DESTINATIONS,
     ReceivePathEvidence, ResponseCount, ResponseTotals, ReturnPathEvidence, ServerResponse,
 };
+pub use self::flow_observer::FlowObserver;
 pub use self::flow_summary::{FlowSummary, MessageCounts, StarttlsState};
 pub use self::histogram::DurationHistogram;
 pub use self::per::{PerDirection, PerFamily};

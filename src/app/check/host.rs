@@ -1,4 +1,4 @@
-//! What this host tells of itself: its interfaces, and its Postfix by postconf(1).
+//! Facts about this host: its interfaces, and its Postfix by postconf(1).
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -13,9 +13,9 @@ use rtnetlink::packet_route::link::LinkAttribute;
 
 use crate::readiness::{HostInterface, PARAMETERS, Postfix};
 
-/// Those that are up.
+/// The interfaces that are up.
 pub(super) async fn interfaces() -> Vec<HostInterface> {
-    // Without them the path's MTU is told alone.
+    // Optional: without them the report has the path MTU only.
     let mtus = mtus().await.unwrap_or_default();
     let net = |net: &pnet::ipnetwork::IpNetwork| IpNet::new(net.ip(), net.prefix()).ok();
     let up = datalink::interfaces().into_iter().filter(datalink::NetworkInterface::is_up);
@@ -27,7 +27,7 @@ pub(super) async fn interfaces() -> Vec<HostInterface> {
     .collect()
 }
 
-/// By the interface's number.
+/// MTUs by interface index.
 async fn mtus() -> anyhow::Result<BTreeMap<u32, u32>> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
@@ -52,29 +52,29 @@ pub(super) fn postfix(directory: Option<&Path>) -> anyhow::Result<Postfix> {
     Ok(Postfix::new(directory, &parameters, &services, &own))
 }
 
-/// What it prints; users have no /usr/sbin in their PATH.
+/// The output of postconf. Users often have no /usr/sbin in their PATH.
 fn postconf<'a>(
     directory: Option<&Path>,
-    words: impl IntoIterator<Item = &'a str>,
+    arguments: impl IntoIterator<Item = &'a str>,
 ) -> anyhow::Result<String> {
-    let words: Vec<&str> = words.into_iter().collect();
+    let arguments: Vec<&str> = arguments.into_iter().collect();
     for program in ["postconf", "/usr/sbin/postconf"] {
         let mut command = Command::new(program);
         if let Some(directory) = directory {
             command.arg("-c").arg(directory);
         }
-        let output = match command.args(&words).output() {
+        let output = match command.args(&arguments).output() {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             ended => ended.with_context(|| format!("cannot run {program}"))?,
         };
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
+            let error = String::from_utf8_lossy(&output.stderr);
             bail!(
                 "postconf cannot read Postfix' configuration: {}",
-                crate::report::printable(said.trim())
+                crate::report::printable(error.trim())
             );
         }
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    bail!("--postfix needs postconf(1), which is not here; run this on the host of Postfix")
+    bail!("--postfix needs postconf(1), which is not installed; run this on the Postfix host")
 }

@@ -1,10 +1,11 @@
-//! `gatepost check DOMAIN`: is its mail ready for IPv6?
+//! `gatepost check DOMAIN`: whether the domain's mail is ready for IPv6.
 //!
-//! What is to be known is asked for as [`crate::readiness`] wants it, many things at once and none of them for ever.
+//! Performs the queries that [`crate::readiness`] requests, many at once, within a time limit.
 
 mod host;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,10 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::is_global;
-use crate::app::print::print;
+use crate::app::hostname::hostname;
+use crate::app::output::print;
 use crate::cli::{CheckArgs, OutputFormat};
 use crate::lookup::{Dns, Sources, SurveySettings, survey};
-use crate::policy::facts::{Answer, LookupResult, Reason, Source};
+use crate::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Source};
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
     ConnectResult, KnownAnswers, Origin, Survey, TxtAnswer, judge,
@@ -26,34 +28,30 @@ use crate::readiness::{
 use crate::report::readiness;
 use crate::time::Timestamp;
 
-/// Questions and calls at once.
+/// Queries in flight.
 const AT_ONCE: usize = 32;
-/// No DNS answer is waited for longer, so that there is time for what hangs on it.
-const DNS_PATIENCE: Duration = Duration::from_secs(5);
-/// Of the patience with one thing, for all of it.
-const WHOLE: u32 = 3;
+/// Limit of one DNS query, so that time remains for the queries that depend on it.
+const DNS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The limit of the whole check, as a multiple of the limit of one query.
+const TOTAL: u32 = 3;
 const SMTP: u16 = 25;
 
-pub(super) async fn run(wanted: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let began = Instant::now();
-    let dns =
-        Dns::for_domain_check(wanted.dns, wanted.timeout.min(DNS_PATIENCE)).context("--dns")?;
-    let asked = asked(wanted).await?;
-    let hostname = match &asked.helo {
+pub(super) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let dns = Dns::for_domain_check(args.dns, args.timeout.min(DNS_TIMEOUT)).context("--dns")?;
+    let request = request(args).await?;
+    let hostname = match &request.helo {
         Some((name, _)) => name.to_string(),
-        None => nix::unistd::gethostname()
-            .context("cannot learn this host's name; say it with --helo")?
-            .to_string_lossy()
-            .into_owned(),
+        None => hostname("--helo")?,
     };
-    let world =
-        World { dns, caller: SurveySettings { hostname, port: SMTP, timeout: wanted.timeout } };
-    let report = find_out(&asked, world, began + wanted.timeout * WHOLE).await;
-    let told = match wanted.format {
-        OutputFormat::Text => readiness::text(&asked, &report),
-        OutputFormat::Json => readiness::json(&asked, &report),
+    let survey = SurveySettings { hostname, port: SMTP, timeout: args.timeout };
+    let sources = QuerySources { dns, survey };
+    let report = check(&request, sources, start + args.timeout * TOTAL).await;
+    let text = match args.format {
+        OutputFormat::Text => readiness::text(&request, &report),
+        OutputFormat::Json => readiness::json(&request, &report),
     };
-    print(&told)?;
+    print(&text)?;
     Ok(ExitCode::from(match report.outcome() {
         CheckStatus::Pass => 0,
         CheckStatus::Fail => 1,
@@ -62,10 +60,10 @@ pub(super) async fn run(wanted: &CheckArgs) -> anyhow::Result<ExitCode> {
     }))
 }
 
-async fn asked(wanted: &CheckArgs) -> anyhow::Result<CheckRequest> {
+async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
     let interfaces = host::interfaces().await;
-    let postfix = match wanted.postfix {
-        true => Some(host::postfix(wanted.postfix_config.as_deref())?),
+    let postfix = match args.postfix {
+        true => Some(host::postfix(args.postfix_config.as_deref())?),
         false => None,
     };
     let bound = postfix.as_ref().map(|postfix| postfix.bound()).unwrap_or_default();
@@ -73,123 +71,132 @@ async fn asked(wanted: &CheckArgs) -> anyhow::Result<CheckRequest> {
         let nets = interfaces.iter().flat_map(|one| &one.addresses);
         nets.map(ipnet::IpNet::addr).filter(|ip| is_global(*ip))
     };
-    let (senders, senders_from) = if !wanted.from.is_empty() {
-        (wanted.from.iter().map(std::net::IpAddr::to_canonical).collect(), Origin::CommandLine)
+    let (senders, senders_from): (Vec<IpAddr>, _) = if !args.from.is_empty() {
+        (args.from.iter().map(IpAddr::to_canonical).collect(), Origin::CommandLine)
     } else if !bound.is_empty() {
-        // Of the other family the kernel chooses.
+        // In a family without a bound address the kernel chooses one.
         let others = own().filter(|ip| bound.iter().all(|bound| bound.is_ipv6() != ip.is_ipv6()));
         (bound.iter().copied().chain(others).collect(), Origin::Postfix)
     } else {
         (own().collect(), Origin::Interfaces)
     };
-    let senders: BTreeSet<_> = Vec::into_iter(senders).collect();
-    let by_postfix = || Some((postfix.as_ref()?.helo()?, Origin::Postfix));
+    let senders: BTreeSet<IpAddr> = senders.into_iter().collect();
+    let helo_of_postfix = || Some((postfix.as_ref()?.helo()?, Origin::Postfix));
     Ok(CheckRequest {
-        domain: wanted.domain.clone(),
+        domain: args.domain.clone(),
         // IPv6 first.
         senders: senders.into_iter().rev().collect(),
         senders_from,
-        helo: wanted.helo.clone().map(|name| (name, Origin::CommandLine)).or_else(by_postfix),
-        selectors: wanted.selectors.clone(),
+        helo: args.helo.clone().map(|name| (name, Origin::CommandLine)).or_else(helo_of_postfix),
+        selectors: args.selectors.clone(),
         interfaces,
         postfix,
     })
 }
 
-/// Whom to ask.
 #[derive(Clone)]
-struct World {
+struct QuerySources {
     dns: Dns,
-    caller: SurveySettings,
+    survey: SurveySettings,
 }
 
-enum Heard {
-    Answer(LookupResult),
-    Texts(TxtAnswer),
-    Alias(CnameAnswer),
-    Survey(Survey),
+/// A query with its answer.
+enum Answered {
+    Lookup(Lookup, LookupResult),
+    Txt(DomainName, TxtAnswer),
+    Cname(DomainName, CnameAnswer),
+    Survey(IpAddr, Survey),
 }
 
-impl World {
-    async fn ask(&self, question: &CheckQuestion) -> Heard {
-        match question {
+impl QuerySources {
+    async fn answer(&self, query: CheckQuestion) -> Answered {
+        match query {
             CheckQuestion::Lookup(lookup) => {
                 let sources = Sources { dns: Some(&self.dns), ..Sources::default() };
-                Heard::Answer(sources.answer(lookup).await)
+                let result = sources.answer(&lookup).await;
+                Answered::Lookup(lookup, result)
             }
-            CheckQuestion::Txt(name) => Heard::Texts(self.dns.texts(name).await),
-            CheckQuestion::Cname(name) => Heard::Alias(self.dns.alias(name).await),
-            CheckQuestion::Survey(address) => Heard::Survey(survey(*address, &self.caller).await),
+            CheckQuestion::Txt(name) => {
+                let answer = self.dns.texts(&name).await;
+                Answered::Txt(name, answer)
+            }
+            CheckQuestion::Cname(name) => {
+                let answer = self.dns.alias(&name).await;
+                Answered::Cname(name, answer)
+            }
+            CheckQuestion::Survey(address) => {
+                Answered::Survey(address, survey(address, &self.survey).await)
+            }
         }
     }
 }
 
-/// Asks until all is known, or the time is over; what is not known by then is unknown.
-async fn find_out(asked: &CheckRequest, world: World, until: Instant) -> CheckReport {
+impl Answered {
+    fn timed_out(query: CheckQuestion) -> Self {
+        let reason = Reason::Timeout;
+        match query {
+            CheckQuestion::Lookup(lookup) => {
+                let at = Some(Timestamp::from_system_time(SystemTime::now()));
+                let answer = Answer::Unknown(reason);
+                Self::Lookup(lookup, LookupResult { answer, source: Source::None, at })
+            }
+            CheckQuestion::Txt(name) => Self::Txt(name, TxtAnswer::Unknown(reason)),
+            CheckQuestion::Cname(name) => Self::Cname(name, CnameAnswer::Unknown(reason)),
+            CheckQuestion::Survey(address) => {
+                Self::Survey(address, Survey::only(ConnectResult::OutOfTime))
+            }
+        }
+    }
+
+    fn add_to(self, known: &mut KnownAnswers) {
+        match self {
+            Self::Lookup(lookup, result) => known.answer(lookup, result),
+            Self::Txt(name, answer) => known.texts_are(name, answer),
+            Self::Cname(name, answer) => known.alias_is(name, answer),
+            Self::Survey(address, survey) => known.surveyed(address, survey),
+        }
+    }
+}
+
+/// Performs queries until none is needed. Those without an answer by `deadline` time out.
+async fn check(request: &CheckRequest, sources: QuerySources, deadline: Instant) -> CheckReport {
     let mut known = KnownAnswers::default();
-    let mut begun = BTreeSet::new();
-    let mut waiting = BTreeSet::new();
+    let mut started = BTreeSet::new();
+    let mut pending = BTreeSet::new();
     let mut tasks = JoinSet::new();
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
-    let mut late = false;
+    let mut is_late = false;
     loop {
-        let needed = match judge(asked, &known) {
+        let needed = match judge(request, &known) {
             CheckEvaluation::Done(report) => return report,
             CheckEvaluation::Needs(needed) => needed,
         };
-        for question in needed {
-            if late {
-                note(&mut known, question.clone(), nobody(&question));
-            } else if begun.insert(question.clone()) {
-                waiting.insert(question.clone());
-                let (world, at_once) = (world.clone(), Arc::clone(&at_once));
+        for query in needed {
+            if is_late {
+                Answered::timed_out(query).add_to(&mut known);
+            } else if started.insert(query.clone()) {
+                pending.insert(query.clone());
+                let (sources, at_once) = (sources.clone(), Arc::clone(&at_once));
                 tasks.spawn(async move {
                     let _permit = at_once.acquire_owned().await;
-                    let heard = world.ask(&question).await;
-                    (question, heard)
+                    (query.clone(), sources.answer(query).await)
                 });
             }
         }
-        match timeout_at(until, tasks.join_next()).await {
-            Ok(Some(Ok((question, heard)))) => {
-                waiting.remove(&question);
-                note(&mut known, question, heard);
+        match timeout_at(deadline, tasks.join_next()).await {
+            Ok(Some(Ok((query, answered)))) => {
+                pending.remove(&query);
+                answered.add_to(&mut known);
             }
-            // A task that ended without an answer leaves its question waiting.
+            // A task that panicked leaves its query pending.
             Ok(Some(Err(_))) => {}
             Ok(None) | Err(_) => {
-                late = true;
+                is_late = true;
                 tasks.abort_all();
-                for question in std::mem::take(&mut waiting) {
-                    let heard = nobody(&question);
-                    note(&mut known, question, heard);
+                for query in std::mem::take(&mut pending) {
+                    Answered::timed_out(query).add_to(&mut known);
                 }
             }
         }
-    }
-}
-
-fn note(known: &mut KnownAnswers, question: CheckQuestion, heard: Heard) {
-    match (question, heard) {
-        (CheckQuestion::Lookup(lookup), Heard::Answer(answered)) => known.answer(lookup, answered),
-        (CheckQuestion::Txt(name), Heard::Texts(texts)) => known.texts_are(name, texts),
-        (CheckQuestion::Cname(name), Heard::Alias(alias)) => known.alias_is(name, alias),
-        (CheckQuestion::Survey(address), Heard::Survey(survey)) => known.surveyed(address, survey),
-        // A question gets an answer of its kind.
-        _ => {}
-    }
-}
-
-/// What is heard when the time is over.
-fn nobody(question: &CheckQuestion) -> Heard {
-    let late = Reason::Timeout;
-    match question {
-        CheckQuestion::Lookup(_) => {
-            let at = Some(Timestamp::from_system_time(SystemTime::now()));
-            Heard::Answer(LookupResult { answer: Answer::Unknown(late), source: Source::None, at })
-        }
-        CheckQuestion::Txt(_) => Heard::Texts(TxtAnswer::Unknown(late)),
-        CheckQuestion::Cname(_) => Heard::Alias(CnameAnswer::Unknown(late)),
-        CheckQuestion::Survey(_) => Heard::Survey(Survey::only(ConnectResult::OutOfTime)),
     }
 }

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use super::clients::{self, DemoClient};
 use super::dialogue::{self, ClientView};
-use super::mailbox::StoredMessage;
 use super::mta::DemoMta;
 use super::ports::PortMap;
+use super::result::SessionResult;
 use super::zone::{self, DOMAIN, DemoZone, HALF_DOMAIN};
 use crate::addr::Family;
 use crate::engine::{Endpoint, Event, Observe, SessionRecord};
@@ -39,15 +39,6 @@ impl Observe for RecordSender {
     fn session(&self, record: &SessionRecord) {
         let _demo_is_over = self.0.send(record.clone());
     }
-}
-
-/// One session, as seen by the client, the gateway and the MTA.
-#[derive(Debug)]
-pub(super) struct SessionResult {
-    /// Or why the client reached no server.
-    pub view: Result<ClientView, String>,
-    pub record: Option<SessionRecord>,
-    pub arrived: Vec<StoredMessage>,
 }
 
 impl Environment {

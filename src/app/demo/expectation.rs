@@ -4,8 +4,8 @@
 //! Layer 5.
 
 use super::dialogue::ClientView;
-use super::environment::SessionResult;
 use super::mailbox::StoredMessage;
+use super::result::SessionResult;
 use crate::addr::Family;
 use crate::engine::SessionRecord;
 

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use super::clients::{LISTED, LISTED_RULE};
 use super::environment::RecordSender;
 use crate::addr::Networks;
+use crate::app::metrics_endpoint::{Endpoint, serve_with_index};
 use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts};
 use crate::metrics::Metrics;
-use crate::metrics::http::{self, HealthState, ReadyState};
 use crate::policy::{AccessRule, AccessRules, PolicyAction};
 use crate::relay::{
     InheritedSockets, ListenSettings, Listeners, Relay, RelayLimits, RelaySettings, TimeoutSets,
@@ -26,8 +25,7 @@ pub(super) struct DemoGateway {
     /// Serves `/metrics`.
     pub metrics: SocketAddr,
     relay: Relay,
-    /// Ends the metrics endpoint when dropped.
-    _endpoint: oneshot::Sender<()>,
+    _endpoint: Endpoint,
 }
 
 impl DemoGateway {
@@ -46,11 +44,7 @@ impl DemoGateway {
         let observer = Arc::new((Arc::clone(&metrics), records));
         let relay = Relay::start(settings, listeners, observer, Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
-        let readiness = HealthState::new();
-        readiness.set(ReadyState::Ready);
-        let (endpoint, stopped) = oneshot::channel::<()>();
-        let router = http::routes(metrics, readiness).merge(http::index());
-        tokio::spawn(http::serve(listener, router, async { drop(stopped.await) }));
+        let endpoint = serve_with_index(listener, metrics);
         Ok(Self { metrics: address, relay, _endpoint: endpoint })
     }
 

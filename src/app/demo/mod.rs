@@ -12,6 +12,7 @@ mod gateway;
 mod mailbox;
 mod mta;
 mod ports;
+mod result;
 mod table;
 mod zone;
 

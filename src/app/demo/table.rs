@@ -5,8 +5,8 @@
 use std::io::{self, IsTerminal as _, Write};
 
 use super::clients::DemoClient;
-use super::environment::SessionResult;
 use super::expectation::Row;
+use super::result::SessionResult;
 use crate::addr::Family;
 use crate::report::columns::{WIDTH, cells, wrapped};
 

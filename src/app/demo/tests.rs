@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::clients::{DemoClient, all};
-use super::environment::{Environment, SessionResult};
+use super::environment::Environment;
 use super::ports::{ReservedPort, ipv6_loopback};
+use super::result::SessionResult;
 use super::table::{DemoTable, Style};
 use super::zone::{DOMAIN, HALF_DOMAIN};
 use crate::addr::Family;

@@ -1,48 +1,41 @@
-//! `gatepost door [FAMILY open|close|auto]`, and who keeps the doors of a running gateway.
+//! `gatepost door [FAMILY open|close|auto]`, and the controller of a running gateway's doors.
 
-mod heard;
-mod keeper;
-mod probes;
+mod controller;
+mod inbound_evidence;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tokio::io::AsyncBufReadExt as _;
 
-pub(super) use self::heard::Heard;
-pub(super) use self::keeper::{Keeper, Parts, Surroundings};
-pub(super) use self::probes::ProbeResult;
-use super::print::print;
+pub(super) use self::controller::{DoorController, DoorHandle, EvidenceSources};
+pub(super) use self::inbound_evidence::SharedEvidence;
+use super::control_client;
+use super::output::print;
 use crate::cli::{DoorArgs, DoorMode, OutputFormat};
-use crate::config::Config;
 use crate::control::{self, ControlRequest, DoorChange};
 use crate::policy::door::{DoorReport, OperatorMode};
 use crate::report;
 
-pub(super) async fn door(wanted: DoorArgs) -> anyhow::Result<ExitCode> {
-    let socket = match (&wanted.socket, &wanted.config) {
-        (Some(socket), _) => socket.clone(),
-        (None, Some(config)) => Config::load(config)?.control.socket,
-        (None, None) => PathBuf::from(control::DEFAULT_SOCKET),
-    };
-    let mode = wanted.mode.map(|mode| match mode {
+pub(super) async fn door(args: DoorArgs) -> anyhow::Result<ExitCode> {
+    let socket = control_client::socket(args.socket, args.config.as_deref())?;
+    let mode = args.mode.map(|mode| match mode {
         DoorMode::Open => OperatorMode::Open,
         DoorMode::Close => OperatorMode::Close,
         DoorMode::Auto => OperatorMode::Auto,
     });
-    let turn = wanted.family.zip(mode).map(|(family, mode)| DoorChange { family, mode });
-    let mut answer = control::request(&socket, &ControlRequest::Door { change: turn }).await?;
+    let change = args.family.zip(mode).map(|(family, mode)| DoorChange { family, mode });
+    let mut response = control::request(&socket, &ControlRequest::Door { change }).await?;
     let mut line = String::new();
-    answer.read_line(&mut line).await.context("the gateway hung up")?;
-    let said = match wanted.format {
+    response.read_line(&mut line).await.context("the gateway closed the connection")?;
+    let text = match args.format {
         OutputFormat::Json => line,
         OutputFormat::Text => {
-            let told: Vec<DoorReport> = serde_json::from_str(&line)
-                .context("the gateway's answer cannot be read: is it of this version?")?;
-            report::door::doors(&told)
+            let doors: Vec<DoorReport> =
+                serde_json::from_str(&line).context(control_client::UNREADABLE)?;
+            report::door::doors(&doors)
         }
     };
-    print(&format!("{}\n", said.trim_end()))?;
+    print(&format!("{}\n", text.trim_end()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,9 @@
-//! `gatepost replay FILE…`: captures through the core, as an analyst, a judge, or an actor.
+//! `gatepost replay FILE…`: analyses captures, evaluates a policy on them, or re-enacts their sessions.
 
-mod facts;
+mod output;
+mod policy_evaluator;
 mod progress;
 mod reenactment;
-pub(super) mod telling;
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use self::facts::FactFinder;
-use self::progress::Progress;
+use self::output::ReplayReporter;
+use self::policy_evaluator::{PolicyEvaluator, unknown_facts};
+use self::progress::FileProgress;
 use self::reenactment::Reenactment;
-use self::telling::Telling;
-use super::reading::Reading;
+use super::output::is_closed_pipe;
+use super::pipeline::AnalysisPipeline;
 use crate::addr::Networks;
 use crate::analyzer::{AnalyzerSettings, FinishedSession, Transcripts};
 use crate::cli::ReplayArgs;
@@ -24,78 +25,75 @@ use crate::config::Config;
 use crate::engine::{Observe, Profile};
 use crate::metrics::{ExpositionFormat, Metrics};
 use crate::source::{CaptureFile, PacketSource as _};
-use crate::stream::{FlowLimits, WatchedPorts};
-use crate::traffic::Traffic;
+use crate::stream::WatchedPorts;
+use crate::traffic::{FlowObserver, Traffic};
 
-pub(super) async fn replay(asked: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    match tell(asked).await {
-        // `| head` has read what it wanted.
-        Err(error) if telling::is_unread(&error) => Ok(ExitCode::SUCCESS),
+pub(super) async fn replay(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    match run(args).await {
+        // The reader has closed the pipe, like `| head`.
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         ended => ended,
     }
 }
 
-async fn tell(asked: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    let config = asked.policy.config.as_deref().map(Config::load).transpose()?;
-    let metrics = asked.metrics_out.as_ref().map(|_| Metrics::new()).transpose()?.map(Arc::new);
+async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let config = args.policy.config.as_deref().map(Config::load).transpose()?;
+    let metrics = args.metrics_out.as_ref().map(|_| Metrics::new()).transpose()?.map(Arc::new);
     let observer: Arc<dyn Observe> = match &metrics {
         Some(metrics) => Arc::clone(metrics) as _,
         None => Arc::new(()),
     };
     let settings = AnalyzerSettings {
         profile: Arc::new(config.map_or_else(Profile::default, |config| config.relay.profile())),
-        ports: WatchedPorts::new(WatchedPorts::with_defaults(&asked.ports)),
-        limits: FlowLimits::default(),
+        ports: WatchedPorts::new(WatchedPorts::with_defaults(&args.ports)),
         observer,
-        transcripts: Transcripts::None,
-        numbered: 0,
+        ..AnalyzerSettings::default()
     };
     let mut replayer = Replayer {
         settings,
-        facts: FactFinder::new(&asked.policy)?,
-        reenactment: match asked.reenact.target.is_empty() {
+        policy: PolicyEvaluator::new(&args.policy)?,
+        reenactment: match args.reenact.target.is_empty() {
             true => None,
-            false => Some(Reenactment::start(&asked.reenact).await?),
+            false => Some(Reenactment::start(&args.reenact).await?),
         },
-        telling: Telling::new(asked),
-        metrics: metrics.clone(),
-        traffic: Traffic::new(Networks::new(asked.local.iter().copied())),
-        wanted: asked.session,
-        whole: true,
-        as_recorded: true,
+        reporter: ReplayReporter::new(args),
+        flow_observers: metrics.iter().map(|metrics| Arc::clone(metrics) as _).collect(),
+        traffic: Traffic::new(Networks::new(args.local.iter().copied())),
+        wanted: args.session,
+        is_complete: true,
+        is_as_recorded: true,
     };
-    for file in &asked.files {
+    for file in &args.files {
         replayer.file(file).await?;
     }
     let evidence = replayer.traffic.evidence();
-    let known = !replayer.traffic.ours().is_empty();
-    replayer.telling.end(&WatchedPorts::with_defaults(&asked.ports), known.then_some(&evidence))?;
-    if let (Some(metrics), Some(path)) = (metrics, &asked.metrics_out) {
+    let is_known = !replayer.traffic.ours().is_empty();
+    let ports = WatchedPorts::with_defaults(&args.ports);
+    replayer.reporter.end(&ports, is_known.then_some(&evidence))?;
+    if let (Some(metrics), Some(path)) = (metrics, &args.metrics_out) {
         metrics.set_evidence(&evidence);
         fs::write(path, metrics.encode(ExpositionFormat::Text)).with_context(|| {
-            format!(
-                "cannot write {}; name a file in a directory that this user may write to",
-                path.display()
-            )
+            format!("cannot write {}; name a file in a writable directory", path.display())
         })?;
     }
-    Ok(if replayer.whole && replayer.as_recorded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_success = replayer.is_complete && replayer.is_as_recorded;
+    Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Replayer {
     settings: AnalyzerSettings,
-    facts: Option<FactFinder>,
+    policy: Option<PolicyEvaluator>,
     reenactment: Option<Reenactment>,
-    telling: Telling,
-    metrics: Option<Arc<Metrics>>,
+    reporter: ReplayReporter,
+    flow_observers: Vec<Arc<dyn FlowObserver>>,
     /// Of all files so far.
     traffic: Traffic,
     /// The session of `--session`.
     wanted: Option<u64>,
     /// Every file was read to its end.
-    whole: bool,
-    /// Every answer was of the recorded class.
-    as_recorded: bool,
+    is_complete: bool,
+    /// Every live reply was of the recorded class.
+    is_as_recorded: bool,
 }
 
 impl Replayer {
@@ -104,39 +102,41 @@ impl Replayer {
         let mut capture = match CaptureFile::open(path) {
             Ok(capture) => capture,
             Err(error) => {
-                self.whole = false;
-                return self.telling.unreadable(&name, &error.to_string());
+                self.is_complete = false;
+                return self.reporter.unreadable(&name, &error.to_string());
             }
         };
         let traffic = std::mem::replace(&mut self.traffic, Traffic::new(Networks::default()));
-        let mut reading = Reading::further(self.settings(), traffic).counting(self.metrics.clone());
-        let mut progress = Progress::new(&name);
+        let observers = self.flow_observers.clone();
+        let mut pipeline = AnalysisPipeline::new(self.analyzer_settings(), traffic, observers);
+        let mut progress = FileProgress::new(&name);
         loop {
             let packet = match capture.next() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break,
                 Err(error) => {
-                    self.whole = false;
-                    self.telling.damage(&name, &error.to_string())?;
-                    continue; // A source says what is wrong once, and ends, or goes on behind it.
+                    self.is_complete = false;
+                    self.reporter.damage(&name, &error.to_string())?;
+                    continue; // A source reports an error once, and then ends or continues after it.
                 }
             };
-            self.telling.packet(packet.at);
-            reading.packet(&packet);
-            self.tell(&name, &mut reading).await?;
-            progress.at(|| capture.progress());
+            self.reporter.packet(packet.at);
+            pipeline.packet(&packet);
+            self.publish(&name, &mut pipeline).await?;
+            progress.on_packet(|| capture.progress());
         }
-        progress.end();
-        reading.finish();
-        self.tell(&name, &mut reading).await?;
-        self.telling.unread(&name, reading.analyst().packet_counts())?;
-        self.telling.given_up(&name, reading.analyst().stream_counts(), reading.dns())?;
-        self.settings.numbered = reading.analyst().last_number();
-        self.traffic = reading.into_traffic();
+        progress.finish();
+        pipeline.finish();
+        self.publish(&name, &mut pipeline).await?;
+        let analyzer = pipeline.analyzer();
+        self.reporter.undecoded(&name, analyzer.packet_counts())?;
+        self.reporter.given_up(&name, analyzer.stream_counts(), pipeline.dns())?;
+        self.settings.numbered = analyzer.last_number();
+        self.traffic = pipeline.into_traffic();
         Ok(())
     }
 
-    fn settings(&self) -> AnalyzerSettings {
+    fn analyzer_settings(&self) -> AnalyzerSettings {
         let transcripts = match (self.wanted, &self.reenactment) {
             (Some(number), _) => Transcripts::One(number),
             (None, Some(_)) => Transcripts::All,
@@ -145,24 +145,24 @@ impl Replayer {
         AnalyzerSettings { transcripts, ..self.settings.clone() }
     }
 
-    /// Tells the sessions that are over and the fall-backs that are certain.
-    async fn tell(&mut self, file: &str, reading: &mut Reading) -> anyhow::Result<()> {
-        for mut session in reading.sessions() {
+    /// Evaluates, re-enacts or reports the sessions that ended.
+    async fn publish(&mut self, file: &str, pipeline: &mut AnalysisPipeline) -> anyhow::Result<()> {
+        for mut session in pipeline.sessions() {
             let mut unknown = Vec::new();
-            if let Some(finder) = &self.facts {
+            if let Some(policy) = &self.policy {
                 let FinishedSession { record, note, .. } = &mut session;
                 let profile = &self.settings.profile;
-                finder.judge(profile, record, note.as_deref(), reading.dns()).await;
-                unknown = record.facts.as_ref().map(facts::unknown).unwrap_or_default();
+                policy.evaluate(profile, record, note.as_deref(), pipeline.dns()).await;
+                unknown = record.facts.as_ref().map(unknown_facts).unwrap_or_default();
             }
             if let Some(reenactment) = &self.reenactment {
-                let outcome = reenactment.run(&session).await?;
-                self.as_recorded &= outcome.is_as_recorded();
-                self.telling.reenacted(&session, &outcome)?;
+                let result = reenactment.run(&session).await?;
+                self.is_as_recorded &= result.is_as_recorded();
+                self.reporter.reenacted(&session, &result)?;
             } else {
-                self.telling.session(file, &session, &unknown)?;
+                self.reporter.session(file, &session, &unknown)?;
             }
         }
-        reading.fall_backs().iter().try_for_each(|pair| self.telling.fall_back(pair))
+        pipeline.fallbacks().iter().try_for_each(|fallback| self.reporter.fallback(fallback))
     }
 }

@@ -1,112 +1,98 @@
-//! What a running gateway does for other commands of this host.
+//! Serves the requests of other commands on this host.
 
 use std::sync::Arc;
 
 use crate::app::cache;
-use crate::app::door::Keeper;
+use crate::app::door::DoorHandle;
 use crate::control::{
-    self, ControlConnection, ControlListener, ControlRequest, ControlResponse, DoorChange,
+    ControlConnection, ControlListener, ControlRequest, ControlResponse, ControlSettings,
+    DoorChange,
 };
 use crate::lookup::LookupService;
 use crate::recording::RecordingFilter;
 use crate::relay::Taps;
 use crate::report::{LogLevel, SessionLog};
 
-/// Who does what is asked.
 #[derive(Clone)]
-pub(super) struct Desk {
-    pub(super) recorders: Arc<Taps>,
+pub(super) struct ControlService {
+    pub(super) taps: Arc<Taps>,
     /// `None` without `[door]`.
-    pub(super) keeper: Option<Keeper>,
-    /// `None` if nobody can be asked.
-    pub(super) reach: Option<LookupService>,
+    pub(super) doors: Option<DoorHandle>,
+    /// `None` if lookups are disabled.
+    pub(super) lookup: Option<LookupService>,
     pub(super) log: Arc<SessionLog>,
 }
 
-impl Desk {
-    /// Without end: abort it.
+impl ControlService {
+    /// Serves until it is aborted.
     pub(super) async fn serve(self, listener: ControlListener) {
         let serve = move |request, connection| {
-            let desk = self.clone();
-            async move { desk.request(request, connection).await }
+            let service = self.clone();
+            async move { service.handle(request, connection).await }
         };
         listener.serve(serve).await;
     }
 
-    async fn request(&self, request: ControlRequest, mut connection: ControlConnection) {
+    async fn handle(&self, request: ControlRequest, mut connection: ControlConnection) {
         match request {
-            ControlRequest::Record(wanted) => {
-                feed(&self.recorders, wanted, connection, &self.log).await;
-            }
-            ControlRequest::Door { change: turn } => {
-                turn_door(self.keeper.as_ref(), turn, connection).await
-            }
-            ControlRequest::Cache(wanted) => {
-                cache::serve(self.reach.as_ref(), wanted, &mut connection).await;
+            ControlRequest::Record(filter) => self.record(filter, connection).await,
+            ControlRequest::Door { change } => self.change_door(change, connection).await,
+            ControlRequest::Cache(request) => {
+                cache::serve(self.lookup.as_ref(), request, &mut connection).await;
             }
         }
     }
+
+    async fn change_door(&self, change: Option<DoorChange>, mut connection: ControlConnection) {
+        let reports = match &self.doors {
+            Some(doors) => doors.change(change).await,
+            None => {
+                Err("its configuration has no [door], so both families are always open".to_owned())
+            }
+        };
+        let line = reports
+            .and_then(|reports| serde_json::to_vec(&reports).map_err(|error| error.to_string()));
+        let _closed = match line {
+            Ok(mut line) => {
+                line.push(b'\n');
+                match connection.respond(&ControlResponse::Ok).await {
+                    Ok(()) => connection.send(&line).await,
+                    closed => closed,
+                }
+            }
+            Err(error) => connection.respond(&ControlResponse::Error(error)).await,
+        };
+    }
+
+    /// Sends frames of new sessions to a recorder until it disconnects.
+    async fn record(&self, filter: RecordingFilter, mut connection: ControlConnection) {
+        let mut tap = match self.taps.attach(filter) {
+            Ok(tap) => tap,
+            Err(error) => {
+                let _closed = connection.respond(&ControlResponse::Error(error.to_string())).await;
+                return;
+            }
+        };
+        self.log.notice(LogLevel::Info, "recorder attached; new sessions are recorded");
+        let mut is_open = connection.respond(&ControlResponse::Ok).await.is_ok();
+        while is_open {
+            is_open = tokio::select! {
+                bytes = tap.next() => connection.send(bytes).await.is_ok(),
+                () = connection.closed() => false,
+            };
+        }
+        self.log.notice(LogLevel::Info, "recorder detached");
+    }
 }
 
-/// The control socket, or why there is none: where the file names none, a gateway can do without.
+/// The control socket, or why there is none. A socket that the configuration does not name is optional.
 ///
 /// # Errors
-/// The socket that the file names cannot be had.
-pub(super) fn bind(
-    settings: &control::ControlSettings,
-) -> anyhow::Result<Result<ControlListener, String>> {
+/// The configured socket cannot be opened.
+pub(super) fn bind(settings: &ControlSettings) -> anyhow::Result<Result<ControlListener, String>> {
     match ControlListener::bind(settings) {
         Ok(listener) => Ok(Ok(listener)),
         Err(error) if settings.required => Err(error.into()),
         Err(error) => Ok(Err(format!("no control socket: {error}"))),
     }
-}
-
-/// Turns a door, if that is asked, and tells of both.
-async fn turn_door(
-    keeper: Option<&Keeper>,
-    turn: Option<DoorChange>,
-    mut connection: ControlConnection,
-) {
-    let told = match keeper {
-        Some(keeper) => keeper.told(turn).await,
-        None => Err("its configuration has no [door]: it lets both families in always".to_owned()),
-    };
-    let line = told.and_then(|told| serde_json::to_vec(&told).map_err(|error| error.to_string()));
-    let _gone_already = match line {
-        Ok(mut line) => {
-            line.push(b'\n');
-            match connection.respond(&ControlResponse::Ok).await {
-                Ok(()) => connection.send(&line).await,
-                gone => gone,
-            }
-        }
-        Err(why) => connection.respond(&ControlResponse::Error(why)).await,
-    };
-}
-
-/// Tells a recorder of sessions until it hangs up.
-async fn feed(
-    recorders: &Arc<Taps>,
-    selection: RecordingFilter,
-    mut connection: ControlConnection,
-    log: &SessionLog,
-) {
-    let mut recorder = match recorders.attach(selection) {
-        Ok(recorder) => recorder,
-        Err(error) => {
-            let _gone_already =
-                connection.respond(&ControlResponse::Error(error.to_string())).await;
-            return;
-        }
-    };
-    log.notice(LogLevel::Info, "a recorder is attached: sessions that begin now are told to it");
-    let mut there = connection.respond(&ControlResponse::Ok).await.is_ok();
-    while there {
-        there = tokio::select! {
-            octets = recorder.next() => connection.send(octets).await.is_ok(),
-            () = connection.closed() => false,
-        };
-    }
-    log.notice(LogLevel::Info, "a recorder is gone");
 }

@@ -1,4 +1,4 @@
-//! The file of `--write`: the packets as the source gave them.
+//! The file of `--write`: an unchanged copy of the source's packets.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -10,13 +10,12 @@ use crate::app::output::{cannot_write, create};
 use crate::source::live::{LiveWriter, WatchedInterface};
 use crate::wire::Packet;
 
-pub(super) struct Copy {
+pub(super) struct PacketCopy {
     path: PathBuf,
     writer: LiveWriter<BufWriter<File>>,
 }
 
-impl Copy {
-    /// Makes the file.
+impl PacketCopy {
     pub(super) fn create(
         path: &Path,
         force: bool,
@@ -31,12 +30,12 @@ impl Copy {
         self.writer.packet(packet).with_context(|| cannot_write(&self.path))
     }
 
-    /// Hands what is written so far to whoever reads the file.
+    /// Makes the packets so far visible to readers of the file.
     pub(super) fn flush(&mut self) -> anyhow::Result<()> {
         self.writer.flush().with_context(|| cannot_write(&self.path))
     }
 
-    /// All of it is in the file.
+    /// Completes the file.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         let Self { path, writer } = self;
         writer.finish().map(drop).with_context(|| cannot_write(&path))

@@ -1,4 +1,4 @@
-//! A terminal that is drawn on: taken for as long as it lasts, and given back as it was, also on panic.
+//! The terminal's alternate screen, restored on drop and on panic.
 //!
 //! Control sequences are those of ECMA-48 and xterm. A frame is one write.
 
@@ -14,65 +14,65 @@ use terminal_size::terminal_size_of;
 
 use crate::report::watch::TerminalSize;
 
-/// The other screen, and no cursor.
-const TAKE: &[u8] = b"\x1b[?1049h\x1b[?25l";
-const GIVE_BACK: &[u8] = b"\x1b[?25h\x1b[?1049l";
-/// What a terminal has that does not say.
-const USUAL: TerminalSize = TerminalSize { columns: 80, lines: 24 };
-/// Nothing is drawn on less.
-const LEAST: TerminalSize = TerminalSize { columns: 20, lines: 5 };
+/// Alternate screen, hidden cursor.
+const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
+const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
+/// For a terminal of unknown size.
+const DEFAULT_SIZE: TerminalSize = TerminalSize { columns: 80, lines: 24 };
+/// Smaller terminals are drawn as if they had this size.
+const MIN_SIZE: TerminalSize = TerminalSize { columns: 20, lines: 5 };
 
-static TAKEN: AtomicBool = AtomicBool::new(false);
+static IS_ACTIVE: AtomicBool = AtomicBool::new(false);
 
-/// A terminal that is taken. Dropped, it is given back.
+/// Leaves the alternate screen when dropped.
 pub(super) struct Screen {
-    /// Standard output without its buffer of lines, which would make two writes of a frame.
+    /// Standard output without line buffering, so that a frame is one write.
     terminal: File,
 }
 
 impl Screen {
-    /// Standard output can be drawn on.
-    pub(super) fn is_there() -> bool {
+    /// Whether standard output is a terminal that supports control sequences.
+    pub(super) fn is_available() -> bool {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
         stdout().is_terminal() && !dumb
     }
 
     /// # Errors
-    /// It cannot be written.
-    pub(super) fn take() -> io::Result<Self> {
+    /// The terminal cannot be written.
+    pub(super) fn open() -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let before = panic::take_hook();
-            // Whoever panics, in whatever thread: what is said of it must not go with the other screen.
+            // A panic in any thread prints its message, which must appear on the normal screen.
             panic::set_hook(Box::new(move |panic| {
-                give_back();
+                restore();
                 before(panic);
             }));
         });
         let terminal = File::from(stdout().as_fd().try_clone_to_owned()?);
-        TAKEN.store(true, Ordering::SeqCst);
+        IS_ACTIVE.store(true, Ordering::SeqCst);
         let mut screen = Self { terminal };
-        screen.terminal.write_all(TAKE)?;
+        screen.terminal.write_all(ENTER)?;
         Ok(screen)
     }
 
-    /// Stops this process as the terminal asked (SIGTSTP), and goes on when it is continued.
+    /// Stops this process as requested by SIGTSTP, and returns when it is continued.
     ///
     /// # Errors
     /// The terminal cannot be written.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
-        give_back();
+        restore();
         raise(Signal::SIGSTOP)?;
-        TAKEN.store(true, Ordering::SeqCst);
-        self.terminal.write_all(TAKE)
+        IS_ACTIVE.store(true, Ordering::SeqCst);
+        self.terminal.write_all(ENTER)
     }
 
-    /// Draws all of it anew.
+    /// Draws a whole frame.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The terminal cannot be written.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
-        if !TAKEN.load(Ordering::SeqCst) {
+        if !IS_ACTIVE.load(Ordering::SeqCst) {
             return Ok(());
         }
         let mut frame = String::from("\x1b[H");
@@ -90,22 +90,22 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
-/// As large as it is now.
+/// The current size.
 pub(super) fn size() -> TerminalSize {
     let size = terminal_size_of(stdout()).map(|(columns, lines)| TerminalSize {
-        columns: usize::from(columns.0).max(LEAST.columns),
-        lines: usize::from(lines.0).max(LEAST.lines),
+        columns: usize::from(columns.0).max(MIN_SIZE.columns),
+        lines: usize::from(lines.0).max(MIN_SIZE.lines),
     });
-    size.unwrap_or(USUAL)
+    size.unwrap_or(DEFAULT_SIZE)
 }
 
-fn give_back() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
+fn restore() {
+    if IS_ACTIVE.swap(false, Ordering::SeqCst) {
         let mut out = stdout().lock();
-        let _nothing_else_can_be_done = out.write_all(GIVE_BACK).and_then(|()| out.flush());
+        let _no_terminal_any_more = out.write_all(LEAVE).and_then(|()| out.flush());
     }
 }

@@ -33,6 +33,8 @@
 //!
 //! Time does not go back: an earlier time than the last counts as the last.
 
+mod inbound;
+mod inputs;
 mod machine;
 mod proof;
 mod signals;
@@ -40,6 +42,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use self::inbound::{FamilyEvidence, InboundEvidence, InboundSession, SessionEnd};
+pub use self::inputs::{DoorInputs, FamilyInputs, ProbeResult, signals_of};
 pub use self::machine::Door;
 pub use self::proof::{PathProof, ProofSource};
 pub use self::signals::{

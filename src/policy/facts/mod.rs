@@ -20,6 +20,7 @@ mod reason;
 mod return_path;
 mod reverse;
 mod single_lookup;
+mod site_mx;
 #[cfg(test)]
 mod tests;
 
@@ -37,3 +38,4 @@ pub use self::return_path::{
 };
 pub use self::reverse::{MAX_NAMES, fcrdns, reverse_name};
 pub use self::single_lookup::{receive_path, recipient};
+pub use self::site_mx::site_mx_has_address;

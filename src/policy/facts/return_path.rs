@@ -116,7 +116,7 @@ pub fn return_path(check: &ReturnPathCheck<'_>, known: &Answers) -> Evaluation {
 }
 
 /// The exchanges of `domain`, the preferred first, at most [`MAX_EXCHANGES`]; or the result without them.
-fn exchanges<'a>(
+pub(super) fn exchanges<'a>(
     domain: &'a DomainName,
     known: &'a Answers,
 ) -> ControlFlow<Evaluation, (Vec<&'a DomainName>, Provenance)> {

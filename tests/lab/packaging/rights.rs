@@ -137,7 +137,7 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
         assert!(!process.has_ended(), "{}", process.log());
         read(&log).contains("ready: ").then_some(())
     });
-    assert!(read(&log).contains("info rights: keeps no capability, runs as nobody"));
+    assert!(read(&log).contains("info capabilities: none; user: nobody"));
     let found = threads(process.id());
     let expected = Rights::expected(USER_ID, 0, 0);
     for name in ["gatepost", "gatepost-0", "gatepost-2", "log"] {
@@ -204,7 +204,7 @@ fn interception_keeps_what_removes_it() {
     let folder = own_folder(&lab);
     let config = as_user(&lab, Mode::Tproxy, &folder).set("door", "refuse = \"syn\"");
     let mut gateway = Gateway::start(&lab, &config);
-    let told = "rights: keeps CAP_NET_ADMIN ([upstream], [intercept], [door]), runs as nobody";
+    let told = "capabilities: CAP_NET_ADMIN ([upstream], [intercept], [door]); user: nobody";
     gateway.wait_for_log(told);
     let expected = Rights::expected(USER_ID, NET_ADMIN, NET_ADMIN);
     all_have(&gateway, &expected, &["gatepost", "gatepost-0", "log"]);
@@ -235,7 +235,7 @@ fn a_door_of_the_kernel_keeps_nothing() {
     let lab = Lab::new();
     let config = Config::new(&lab, Mode::Proxy).set("door", "refuse = \"syn\"");
     let gateway = Gateway::start(&lab, &config);
-    gateway.wait_for_log("rights: keeps no capability");
+    gateway.wait_for_log("capabilities: none");
     all_have(&gateway, &Rights::expected(0, 0, 0), &["gatepost", "gatepost-0", "log"]);
     if gateway.log().contains("a closed door refuses with 421 only") {
         cannot_run("needs CAP_BPF for a door at the SYN");
@@ -294,7 +294,7 @@ fn the_clients_address_takes_one_capability() {
     let folder = own_folder(&lab);
     let config = as_user(&lab, Mode::Proxy, &folder).set("upstream", "identity = \"transparent\"");
     let gateway = Gateway::start(&lab, &config);
-    gateway.wait_for_log("rights: keeps CAP_NET_RAW ([upstream]), runs as nobody");
+    gateway.wait_for_log("capabilities: CAP_NET_RAW ([upstream]); user: nobody");
     all_have(&gateway, &Rights::expected(USER_ID, NET_RAW, 0), &["gatepost-0"]);
     for family in Family::ALL {
         send(&lab, &postfix, lab.entrance(Mode::Proxy, family), &format!("{family}@example.org"));

@@ -41,10 +41,10 @@ fn nothing_is_lost_over_a_restart() {
     let ready = manager.hear("READY=1");
     assert_eq!(
         ready,
-        "READY=1\nSTATUS=doors: IPv6 always open, IPv4 always open; upstream takes connections\n"
+        "READY=1\nSTATUS=doors: IPv6 always open, IPv4 always open; upstream accepts connections\n"
     );
     let [v6, v4] = entrances(&lab);
-    first.wait_for_log(&format!("info the service manager keeps {v6}, {v4} open over a restart"));
+    first.wait_for_log(&format!("info inherited sockets, open across restarts: {v6}, {v4}"));
 
     let mut in_progress = lab.client.smtp(v6);
     in_progress.begin("sender@example.net", "before@example.org");
@@ -96,7 +96,7 @@ fn a_reload_is_told_and_the_watchdog_is_fed() {
 
     // Nobody takes the connection: the status says so by itself.
     lab.client.smtp(entrances(&lab)[0]).last_words("421 4.3.2");
-    manager.hear("; no upstream takes connections\n");
+    manager.hear("; no upstream accepts connections\n");
     service.signal(Signal::SIGTERM);
     manager.hear("STOPPING=1");
     assert!(service.wait().success());
@@ -115,7 +115,7 @@ fn a_socket_is_taken_when_the_configuration_names_it() {
     let service = manager.start(&path, sockets);
     manager.hear("READY=1");
     service.wait_for_log("info opened here and closed at a restart: [::1]:2600; to keep it open");
-    service.wait_for_log(&format!("warn handed over and not in [listen] addresses: {v4}; who"));
+    service.wait_for_log(&format!("warn inherited sockets that are not in [listen] addresses, where clients wait in vain: {v4}; add"));
     lab.client.smtp(v6).dialogue("S: 220");
 
     fs::write(&path, config.listen(&[v6, v4]).toml()).unwrap();
@@ -155,7 +155,7 @@ fn what_is_no_listener_is_refused_in_words() {
     let udp = lab.gateway.in_thread(|| UdpSocket::bind("[::1]:0").unwrap());
     let mut service = manager.start(&config, [Some(udp.into()), None]);
     assert!(!service.wait().success());
-    service.wait_for_log("socket 0 that the service manager hands over is not for TCP");
+    service.wait_for_log("inherited socket 0 is not TCP");
 
     // As with Accept=yes: one connection each.
     let there = listener(&lab.gateway, "[::1]:2601".parse().unwrap());

@@ -206,7 +206,7 @@ fn the_units_run_under_systemd() {
     system.configure(&fs::read_to_string(packaged).unwrap());
     system.run(&["systemctl", "start", "gatepost"]);
     assert_eq!(system.property("ActiveState"), "active");
-    let said = "doors: IPv6 always open, IPv4 always open; upstream takes connections";
+    let said = "doors: IPv6 always open, IPv4 always open; upstream accepts connections";
     assert_eq!(system.property("StatusText"), said);
     assert_eq!(system.status("CapEff"), ["0000000000000000"]);
     assert_eq!(system.status("Uid"), ["65533"]);
@@ -246,7 +246,7 @@ fn the_units_run_under_systemd() {
         let said = system.run(&["bash", "-c", &script]);
         assert!(said.starts_with("421 4.3.2"), "nobody is behind it: {said}");
     }
-    system.wait_for_log("info the service manager keeps [::]:25, 0.0.0.0:25 open over a restart");
+    system.wait_for_log("info inherited sockets, open across restarts: [::]:25, 0.0.0.0:25");
     assert_eq!(system.status("CapBnd"), ["0000000000000000"]);
     system.run(&["systemctl", "restart", "gatepost"]);
 

@@ -350,7 +350,7 @@ fn a_gateway_counts_what_passes_beside_its_relay() {
         assert_eq!(gateway.metric("gatepost_return_path_destinations", &states), 0.0);
     }
     gateway.reload(&config.clone().set("watch", "buffer = \"32M\"").toml());
-    gateway.wait_for_log("[watch] changed: it takes effect at the next start");
+    gateway.wait_for_log("[watch] changed: restart gatepost to apply it");
     gateway.terminate();
     assert!(gateway.wait().success());
 }
@@ -362,7 +362,7 @@ fn a_gateway_that_cannot_watch_relays() {
     let gateway = Gateway::start(&lab, &config);
     let said = gateway.wait_for_log("not watching");
     let expected =
-        "not watching, tried again every 30s, mail goes on: there is no interface \"none0\"";
+        "not watching, retried every 30s; mail is not affected: there is no interface \"none0\"";
     assert!(said.contains(expected), "{said}");
     deliver(&lab, Family::Ipv6, "there@example.org");
     postfix.message_to("there@example.org");

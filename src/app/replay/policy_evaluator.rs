@@ -1,5 +1,5 @@
-//! What the policy asks of a session: answered by the gateway that recorded it, the capture itself, a master file, a
-//! resolver, in this order.
+//! Facts for the policy evaluation of captured sessions. Lookups are answered by the gateway's recording, the capture's
+//! own DNS, a zone file and a resolver, in this order.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use crate::policy::facts::{
     helo_resolves, return_path, reverse_name,
 };
 
-/// How long a resolver may take for one answer.
+/// Limit of one DNS query.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Finds facts where `--config` says that they matter.
-pub(super) struct FactFinder {
+/// Evaluates the policy of `--config`.
+pub(super) struct PolicyEvaluator {
     zone: Option<ZoneFile>,
     dns: Option<Dns>,
 }
 
-impl FactFinder {
-    pub(super) fn new(judge: &PolicyArgs) -> anyhow::Result<Option<Self>> {
-        if judge.config.is_none() {
+impl PolicyEvaluator {
+    pub(super) fn new(args: &PolicyArgs) -> anyhow::Result<Option<Self>> {
+        if args.config.is_none() {
             return Ok(None);
         }
-        let zone = judge.zone.as_deref().map(ZoneFile::open).transpose()?;
-        let dns = match &judge.dns {
+        let zone = args.zone.as_deref().map(ZoneFile::open).transpose()?;
+        let dns = match &args.dns {
             None => None,
             Some(None) => Some(Dns::system(DEADLINE).context("--dns")?),
             Some(Some(server)) => {
@@ -40,42 +40,42 @@ impl FactFinder {
         Ok(Some(Self { zone, dns }))
     }
 
-    /// Judges `record` by the rules of its profile: what they go by, and its verdict. `recorded` are the answers that the
-    /// gateway decided by, if they are there; they come before all else that is known now.
-    pub(super) async fn judge(
+    /// Evaluates the rules of `profile` on `record`, and sets its facts and verdict. `recorded` are the lookup answers of the
+    /// gateway's own decision, if the capture has them; they take precedence over present answers.
+    pub(super) async fn evaluate(
         &self,
         profile: &Profile,
         record: &mut SessionRecord,
         recorded: Option<&str>,
-        capture: &PassiveDns,
+        dns_in_capture: &PassiveDns,
     ) {
-        // Whatever the server asked about its client, it asked after the connection.
+        // The server looks up its client after the connection, so answers until the end count.
         let end = record.start + record.duration;
         let sources = Sources {
-            passive_dns: Some((capture, end)),
+            passive_dns: Some((dns_in_capture, end)),
             zone: self.zone.as_ref(),
             dns: self.dns.as_ref(),
         };
-        // Those that were left out, or are of another version, are as if they had not been recorded.
+        // Answers that were omitted, or are of another version, count as not recorded.
         let recorded = recorded.and_then(|json| Answers::from_json(json).ok());
-        let was_judged = recorded.is_some();
+        let was_recorded = recorded.is_some();
         let mut known = recorded.unwrap_or_default();
         let reviewed = loop {
             let reviewed = review(profile, record, &known);
-            // What rules in shadow did not know when the session ended, they did not say.
-            if reviewed.need.is_empty() || was_judged && reviewed.is_decided {
+            // Shadow rules that waited for an answer when the session ended had no effect then either.
+            if reviewed.need.is_empty() || was_recorded && reviewed.is_decided {
                 break reviewed;
             }
             sources.fetch(&mut known, reviewed.need).await;
         };
         let facts = reviewed.facts;
         record.verdict = reviewed.verdict;
-        record.facts = Some(with_usual(facts, record, &sources, &mut known).await);
+        record.facts = Some(with_common_facts(facts, record, &sources, &mut known).await);
     }
 }
 
-/// `facts`, and those that a replay tells of every session.
-async fn with_usual(
+/// Adds the facts that a replay reports for every session.
+async fn with_common_facts(
     mut facts: Facts,
     record: &SessionRecord,
     sources: &Sources<'_>,
@@ -94,21 +94,21 @@ async fn with_usual(
         facts.helo_resolves = Some(fact);
     }
     if let (None, Some(transaction)) = (&facts.return_path, record.smtp.transactions.first()) {
-        let ask = ReturnPathCheck {
+        let check = ReturnPathCheck {
             sender: &transaction.mail_from,
             family: record.family,
             over: FamilyRequirement::Any,
             level: ReturnPathLevel::Dns,
             ours: &Networks::default(),
         };
-        let fact = sources.resolve(known, |known| return_path(&ask, known)).await;
+        let fact = sources.resolve(known, |known| return_path(&check, known)).await;
         facts.return_path = Some(fact);
     }
     facts
 }
 
-/// The names of those that nobody could answer.
-pub(super) fn unknown(facts: &Facts) -> Vec<&'static str> {
+/// The names of the unknown facts.
+pub(super) fn unknown_facts(facts: &Facts) -> Vec<&'static str> {
     let unknown = facts.named().filter(|(_, fact)| fact.state == FactState::Unknown);
     unknown.map(|(name, _)| name).collect()
 }

@@ -1,0 +1,390 @@
+//! The task that controls the doors: once a second it collects signals, updates each door, and has the kernel or the relay
+//! enforce the result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::inbound_evidence::SharedEvidence;
+use crate::addr::Family;
+use crate::config;
+use crate::control::DoorChange;
+use crate::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
+use crate::metrics::Metrics;
+use crate::policy::door::{
+    Alternatives, Door, DoorInputs, DoorReport, DoorSettings, DoorState, DoorTransition,
+    FamilyInputs, ProbeResult, ProbeResults, Signals, receive_path, signals_of,
+};
+use crate::policy::facts::{Answer, Reason};
+use crate::relay::RelayHandle;
+use crate::report::{LogLevel, SessionLog};
+use crate::time::Timestamp;
+
+const TICK: Duration = Duration::from_secs(1);
+/// Interval of the MX lookups.
+const MX_EVERY: Duration = Duration::from_secs(300);
+/// Interval, in ticks, at which the kernel's counters are read. Interception runs nft(8) for it.
+const COUNT_EVERY: u32 = 5;
+
+type Query<T> = Box<dyn Fn(Family) -> BoxFuture<'static, T> + Send + Sync>;
+
+/// Evidence besides the relay's own sessions.
+#[derive(Default)]
+pub(in crate::app) struct EvidenceSources {
+    /// The latest accepted message in watched traffic.
+    pub(in crate::app) watched: Option<Box<dyn Fn(Family) -> Option<Timestamp> + Send + Sync>>,
+    /// Whether the MX of each of our domains has an address in the family; `None` if unknown.
+    pub(in crate::app) mx_has_address: Option<Query<Option<bool>>>,
+    pub(in crate::app) vantage: Option<Query<ProbeResult>>,
+}
+
+/// The parts of a running gateway that doors read and change.
+pub(in crate::app) struct DoorController {
+    pub(in crate::app) settings: config::DoorConfig,
+    /// With both doors open; and why the kernel does not enforce them, if so.
+    pub(in crate::app) enforcer: (DoorEnforcer, Option<DoorError>),
+    pub(in crate::app) relay: RelayHandle,
+    pub(in crate::app) evidence: Arc<SharedEvidence>,
+    pub(in crate::app) sources: EvidenceSources,
+    pub(in crate::app) metrics: Arc<Metrics>,
+    pub(in crate::app) log: Arc<SessionLog>,
+}
+
+/// Sends requests to the controller's task.
+#[derive(Clone)]
+pub(in crate::app) struct DoorHandle {
+    requests: mpsc::Sender<DoorRequest>,
+    states: watch::Receiver<DoorStates>,
+}
+
+/// By family; `None` without a door.
+type DoorStates = [Option<DoorState>; Family::ALL.len()];
+
+enum DoorRequest {
+    Change { change: Option<DoorChange>, reply: oneshot::Sender<Result<Vec<DoorReport>, String>> },
+    Report(oneshot::Sender<Vec<DoorReport>>),
+    ReceivePath { family: Family, reply: oneshot::Sender<Answer> },
+    SetIngress(Ingress),
+}
+
+/// A result of one of [`EvidenceSources`].
+enum SourceResult {
+    Probe(Family, ProbeResult),
+    Mx(Family, Option<bool>),
+}
+
+impl DoorHandle {
+    /// The door's state after the last tick; `None` without a door.
+    pub(in crate::app) fn state(&self, family: Family) -> Option<DoorState> {
+        self.states.borrow()[family as usize]
+    }
+
+    /// Applies `change`, reads the kernel's counters and reports both doors.
+    pub(in crate::app) async fn change(
+        &self,
+        change: Option<DoorChange>,
+    ) -> Result<Vec<DoorReport>, String> {
+        let (reply, report) = oneshot::channel();
+        let stopping = || Err("the gateway is stopping".to_owned());
+        if self.requests.send(DoorRequest::Change { change, reply }).await.is_err() {
+            return stopping();
+        }
+        report.await.unwrap_or_else(|_| stopping())
+    }
+
+    /// Both doors with the counters last read; `None` while the gateway stops.
+    pub(in crate::app) async fn report(&self) -> Option<Vec<DoorReport>> {
+        let (reply, report) = oneshot::channel();
+        self.requests.send(DoorRequest::Report(reply)).await.ok()?;
+        report.await.ok()
+    }
+
+    /// The answer to [`crate::policy::facts::Lookup::ReceivePath`].
+    pub(in crate::app) async fn receive_path(&self, family: Family) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let stopping = Answer::Unknown(Reason::NoResolver);
+        if self.requests.send(DoorRequest::ReceivePath { family, reply }).await.is_err() {
+            return stopping;
+        }
+        answer.await.unwrap_or(stopping)
+    }
+
+    /// Enforces the doors at another ingress from now on.
+    pub(in crate::app) async fn set_ingress(&self, ingress: Ingress) {
+        let _stopping = self.requests.send(DoorRequest::SetIngress(ingress)).await;
+    }
+}
+
+struct FamilyState {
+    family: Family,
+    /// `None` without a door.
+    door: Option<Door>,
+    settings: DoorSettings,
+    probes: Option<ProbeResults>,
+    /// A probe is in flight; a second one would return the same result.
+    is_probing: bool,
+    mx_has_address: Option<bool>,
+    /// SYNs refused, as reported to the metrics.
+    refused: u64,
+}
+
+fn states(families: &[FamilyState; Family::ALL.len()], now: Timestamp) -> DoorStates {
+    families.each_ref().map(|state| state.door.as_ref().map(|door| door.status(now).state))
+}
+
+struct DoorTask {
+    families: [FamilyState; Family::ALL.len()],
+    parts: DoorController,
+    states: watch::Sender<DoorStates>,
+    results: mpsc::Sender<SourceResult>,
+    ticks: u32,
+}
+
+impl DoorController {
+    /// Starts the task. Aborting it opens the doors.
+    pub(in crate::app) fn start(mut self) -> (DoorHandle, JoinHandle<()>) {
+        if let Some(error) = self.enforcer.1.take() {
+            let notice = format!("a closed door refuses with 421 only: {error}");
+            self.log.notice(LogLevel::Warn, &notice);
+        }
+        self.relay.set_exempt(self.settings.exempt.clone());
+        let now = self.relay.clock().now();
+        let families = Family::ALL.map(|family| {
+            let settings = self.settings.of(family);
+            FamilyState {
+                family,
+                door: settings.map(|settings| Door::new(family, settings.clone(), now)),
+                settings: settings.cloned().unwrap_or_default(),
+                probes: None,
+                is_probing: false,
+                mx_has_address: None,
+                refused: 0,
+            }
+        });
+        let (requests, inbox) = mpsc::channel(16);
+        let (results, finished) = mpsc::channel(16);
+        let (sender, states) = watch::channel(states(&families, now));
+        let task = DoorTask { families, parts: self, states: sender, results, ticks: 0 };
+        (DoorHandle { requests, states }, tokio::spawn(task.run(inbox, finished)))
+    }
+}
+
+impl DoorTask {
+    async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<DoorRequest>,
+        mut results: mpsc::Receiver<SourceResult>,
+    ) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let (mut last_probe, mut last_mx): (Option<Instant>, Option<Instant>) = (None, None);
+        // Ticks drift by microseconds; without the tolerance an interval would often be one tick longer.
+        let is_due = |last: Option<Instant>, every| {
+            last.is_none_or(|last| last.elapsed() + TICK / 2 >= every)
+        };
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    if is_due(last_probe, self.parts.settings.probe_every) {
+                        last_probe = Some(Instant::now());
+                        self.start_probes();
+                    }
+                    if is_due(last_mx, MX_EVERY) {
+                        last_mx = Some(Instant::now());
+                        self.start_mx_lookups();
+                    }
+                    self.update_doors().await;
+                    self.ticks = self.ticks.wrapping_add(1);
+                    if self.ticks.is_multiple_of(COUNT_EVERY) {
+                        self.read_counters().await;
+                    }
+                }
+                Some(request) = requests.recv() => self.handle(request).await,
+                Some(result) = results.recv() => self.on_result(result),
+            }
+        }
+    }
+
+    /// A vantage may take longer than a tick, so each probe has its own task.
+    fn start_probes(&mut self) {
+        let Some(vantage) = &self.parts.sources.vantage else { return };
+        for state in &mut self.families {
+            let family = state.family;
+            if state.is_probing || !self.parts.relay.listens_on(family) {
+                continue;
+            }
+            state.is_probing = true;
+            let (probe, results) = (vantage(family), self.results.clone());
+            tokio::spawn(async move {
+                let result = probe.await;
+                let _stopping = results.send(SourceResult::Probe(family, result)).await;
+            });
+        }
+    }
+
+    fn start_mx_lookups(&self) {
+        let Some(mx_has_address) = &self.parts.sources.mx_has_address else { return };
+        for family in Family::ALL {
+            let (lookup, results) = (mx_has_address(family), self.results.clone());
+            tokio::spawn(async move {
+                let result = lookup.await;
+                let _stopping = results.send(SourceResult::Mx(family, result)).await;
+            });
+        }
+    }
+
+    fn on_result(&mut self, result: SourceResult) {
+        let now = self.now();
+        match result {
+            SourceResult::Probe(family, result) => {
+                let state = &mut self.families[family as usize];
+                state.is_probing = false;
+                state.probes = ProbeResults::with(state.probes.take(), result, now);
+            }
+            SourceResult::Mx(family, has) => self.families[family as usize].mx_has_address = has,
+        }
+    }
+
+    async fn handle(&mut self, request: DoorRequest) {
+        match request {
+            DoorRequest::Change { change, reply } => {
+                let _client_is_gone = reply.send(self.change(change).await);
+            }
+            DoorRequest::Report(reply) => {
+                let _client_is_gone = reply.send(self.report());
+            }
+            DoorRequest::ReceivePath { family, reply } => {
+                let settings = &self.families[family as usize].settings;
+                let answer = receive_path(&self.signals(family), settings, self.now());
+                let _client_is_gone = reply.send(answer);
+            }
+            DoorRequest::SetIngress(ingress) => {
+                if let Err(error) = self.parts.enforcer.0.update(ingress).await {
+                    self.fall_back_to_421(&error);
+                }
+            }
+        }
+    }
+
+    async fn change(&mut self, change: Option<DoorChange>) -> Result<Vec<DoorReport>, String> {
+        if let Some(DoorChange { family, mode }) = change {
+            let Some(door) = &mut self.families[family as usize].door else {
+                return Err(format!(
+                    "{family} has no door: add [door.{family}] to the configuration"
+                ));
+            };
+            door.set_mode(mode);
+            let notice = format!("door {family}: set to {mode} by an operator");
+            self.parts.log.notice(LogLevel::Info, &notice);
+            self.update_doors().await;
+        }
+        self.read_counters().await;
+        Ok(self.report())
+    }
+
+    fn report(&self) -> Vec<DoorReport> {
+        let now = self.now();
+        let report = |state: &FamilyState| DoorReport {
+            family: state.family,
+            status: state.door.as_ref().map(|door| door.status(now)),
+            refuses: self.parts.enforcer.0.method().as_str().to_owned(),
+            refused: state.refused + self.parts.metrics.smtp_door_refusals(state.family),
+        };
+        // IPv6 first: it is the family that usually has a door.
+        self.families.iter().rev().map(report).collect()
+    }
+
+    /// The signals of one family, without alternatives.
+    fn signals(&self, family: Family) -> Signals {
+        let evidence = self.parts.evidence.lock().of(family);
+        let sources = &self.parts.sources;
+        let watched = sources.watched.as_ref().and_then(|watched| watched(family));
+        Signals {
+            accepted: evidence.accepted.max(watched),
+            probes: self.families[family as usize].probes.clone(),
+            has_vantage: sources.vantage.is_some(),
+            upstream_down: self.parts.relay.is_without_upstream(family),
+            stalled: evidence.stalled,
+            alternatives: Alternatives::default(),
+        }
+    }
+
+    fn inputs(&self) -> DoorInputs {
+        self.families.each_ref().map(|state| FamilyInputs {
+            signals: self.signals(state.family),
+            settings: state.settings.clone(),
+            is_served: self.parts.relay.listens_on(state.family),
+            is_closed: state.door.as_ref().is_some_and(|door| !door.admits()),
+            mx_has_address: state.mx_has_address,
+        })
+    }
+
+    async fn update_doors(&mut self) {
+        let now = self.now();
+        let mut inputs = self.inputs();
+        for family in Family::ALL {
+            let Some(door) = &mut self.families[family as usize].door else {
+                self.parts.metrics.clear_door(family);
+                continue;
+            };
+            let transition = door.update(&signals_of(family, &inputs, now), now);
+            inputs[family as usize].is_closed = !door.admits();
+            self.parts.metrics.set_door(&door.status(now));
+            if let Some(transition) = transition {
+                self.on_transition(family, &transition).await;
+            }
+        }
+        self.states.send_replace(states(&self.families, now));
+    }
+
+    async fn on_transition(&mut self, family: Family, transition: &DoorTransition) {
+        let DoorTransition { from, to, reason, detail, .. } = transition;
+        let level = match to {
+            DoorState::Closing | DoorState::Closed => LogLevel::Warn,
+            DoorState::Opening | DoorState::Open => LogLevel::Info,
+        };
+        let notice = format!("door {family}: {to}, was {from}: {detail} ({reason})");
+        self.parts.log.notice(level, &notice);
+        self.parts.metrics.on_door_change(family, transition);
+        if from.admits() != to.admits() {
+            self.parts.evidence.lock().clear_stalled(family);
+            self.enforce(family, to.admits()).await;
+        }
+    }
+
+    async fn enforce(&mut self, family: Family, admits: bool) {
+        let set = self.parts.enforcer.0.set(family, admits).await;
+        let is_in_kernel = set.is_ok() && self.parts.enforcer.0.method() == RefuseMethod::Syn;
+        if let Err(error) = set {
+            self.fall_back_to_421(&error);
+        }
+        self.parts.relay.set_door(family, admits || is_in_kernel);
+    }
+
+    fn fall_back_to_421(&self, error: &DoorError) {
+        let notice =
+            format!("the kernel did not change a door; the gateway refuses with 421: {error}");
+        self.parts.log.notice(LogLevel::Error, &notice);
+        for state in &self.families {
+            let admits = state.door.as_ref().is_none_or(Door::admits);
+            self.parts.relay.set_door(state.family, admits);
+        }
+    }
+
+    async fn read_counters(&mut self) {
+        for state in &mut self.families {
+            let refused = self.parts.enforcer.0.refused_syns(state.family).await;
+            let more = refused.saturating_sub(state.refused);
+            self.parts.metrics.add_syn_refusals(state.family, more);
+            state.refused = state.refused.max(refused);
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.parts.relay.clock().now()
+    }
+}

@@ -1,0 +1,48 @@
+//! Start-up on the only thread: everything that needs privileges, then the privileges are dropped.
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::capabilities::{self, KeptCapabilities};
+use super::door_config::{door_config, ingress};
+use super::{control, inherited};
+use crate::config::{Config, DoorConfig};
+use crate::control::ControlListener;
+use crate::intercept::door::{DoorEnforcer, DoorError};
+use crate::relay::Listeners;
+
+/// The parts of a gateway that need privileges to be created.
+pub(super) struct Bootstrap {
+    /// Or why there is no control socket.
+    pub(super) control: Result<ControlListener, String>,
+    pub(super) listeners: Listeners,
+    pub(super) metrics_listener: Option<TcpListener>,
+    /// With the reason why the kernel does not enforce the doors, if so.
+    pub(super) doors: Option<(DoorConfig, (DoorEnforcer, Option<DoorError>))>,
+    pub(super) capabilities: KeptCapabilities,
+}
+
+impl Bootstrap {
+    /// Capabilities belong to a thread, so all other threads must be started after this.
+    pub(super) async fn run(config: &Config) -> anyhow::Result<Self> {
+        let sockets = inherited::take()?;
+        capabilities::change_user(config)?;
+        // Before everything else: a second gateway with this configuration fails here.
+        let control = control::bind(&config.control)?;
+        let listeners = Listeners::open(&config.relay, sockets)?;
+        let metrics_listener = match config.metrics {
+            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+                format!("cannot listen on {address} for metrics; change `[metrics] address`")
+            })?),
+            None => None,
+        };
+        let doors = door_config(config).map(|settings| {
+            let ingress = ingress(config, listeners.addresses());
+            let enforcer = DoorEnforcer::start(settings.refuse, settings.exempt.clone(), ingress);
+            (settings, enforcer)
+        });
+        let capabilities = KeptCapabilities::choose(config);
+        capabilities.drop_others()?;
+        Ok(Self { control, listeners, metrics_listener, doors, capabilities })
+    }
+}

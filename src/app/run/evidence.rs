@@ -1,0 +1,136 @@
+//! Evidence for the doors besides the relay's own sessions: watched traffic, our MX records, a vantage.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+
+use crate::addr::Family;
+use crate::app::door::EvidenceSources;
+use crate::config::Config;
+use crate::lookup::LookupService;
+use crate::lookup::vantage::{Vantage, VantageResult};
+use crate::metrics::Metrics;
+use crate::policy::door::ProbeResult;
+use crate::policy::facts::{
+    Answer, Answers, DomainName, Evaluation, FactState, site_mx_has_address,
+};
+use crate::report::{LogLevel, SessionLog};
+
+/// # Errors
+/// The vantage's key cannot be read.
+pub(super) fn evidence_sources(
+    config: &Config,
+    lookup: Option<&LookupService>,
+    metrics: &Arc<Metrics>,
+    log: &Arc<SessionLog>,
+) -> anyhow::Result<EvidenceSources> {
+    let watched = Arc::clone(metrics);
+    let mut sources = EvidenceSources {
+        watched: Some(Box::new(move |family| watched.last_accepted(family))),
+        ..EvidenceSources::default()
+    };
+    if let Some(settings) = &config.vantage {
+        let vantage = Vantage::new(settings, config.relay.upstream.mark).context("[vantage]")?;
+        let prober = Arc::new(VantageProber {
+            vantage,
+            domains: settings.domains.clone(),
+            log: Arc::clone(log),
+            logged_error: Mutex::default(),
+        });
+        sources.vantage = Some(Box::new(move |family| {
+            let prober = Arc::clone(&prober);
+            Box::pin(async move { prober.probe(family).await })
+        }));
+    }
+    // The domains that the vantage probes are ours as well.
+    let probed = config.vantage.iter().flat_map(|vantage| &vantage.domains);
+    let mut domains: Vec<DomainName> = config.site.domains.iter().chain(probed).cloned().collect();
+    domains.sort();
+    domains.dedup();
+    if let (Some(lookup), false) = (lookup.cloned(), domains.is_empty()) {
+        sources.mx_has_address = Some(Box::new(move |family| {
+            Box::pin(mx_has_address(lookup.clone(), domains.clone(), family))
+        }));
+    }
+    Ok(sources)
+}
+
+async fn mx_has_address(
+    lookup: LookupService,
+    domains: Vec<DomainName>,
+    family: Family,
+) -> Option<bool> {
+    let mut known = Answers::default();
+    loop {
+        match site_mx_has_address(&domains, family, &known) {
+            Evaluation::Known(fact) => {
+                return match fact.state {
+                    FactState::True => Some(true),
+                    FactState::False => Some(false),
+                    FactState::Unknown => None,
+                };
+            }
+            Evaluation::NeedsLookups(lookups) => {
+                for needed in lookups {
+                    let result = lookup.lookup(&needed).await;
+                    known.insert(needed, result);
+                }
+            }
+        }
+    }
+}
+
+/// Probes our domains from a vantage.
+struct VantageProber {
+    vantage: Vantage,
+    domains: Vec<DomainName>,
+    log: Arc<SessionLog>,
+    /// The vantage's error that was logged last; empty while it works.
+    logged_error: Mutex<String>,
+}
+
+impl VantageProber {
+    /// The first domain that is not reached, or whose result is unknown, decides.
+    async fn probe(&self, family: Family) -> ProbeResult {
+        let mut all = ProbeResult::Unknown;
+        for domain in &self.domains {
+            let found = match self.vantage.probe(domain, family).await {
+                Ok(found) => found,
+                Err(error) => {
+                    self.log_once(&error.to_string());
+                    return ProbeResult::Unknown;
+                }
+            };
+            self.log_once("");
+            match ProbeResult::of_domain(&found.receive_path(), || failures(&found)) {
+                None => {}
+                Some(ProbeResult::Reached) => all = ProbeResult::Reached,
+                Some(decisive) => return decisive,
+            }
+        }
+        all
+    }
+
+    /// Logs a change of the vantage's error.
+    fn log_once(&self, error: &str) {
+        let mut logged = self.logged_error.lock().unwrap_or_else(PoisonError::into_inner);
+        if *logged == error {
+            return;
+        }
+        match error {
+            "" => self.log.notice(LogLevel::Info, "vantage probes work again"),
+            _ => self.log.notice(LogLevel::Warn, &format!("vantage probes fail: {error}")),
+        }
+        error.clone_into(&mut logged);
+    }
+}
+
+/// `mx.example.org 2001:db8::25 no_response`, for each address that failed.
+fn failures(found: &VantageResult) -> String {
+    let VantageResult::Addresses(probed) = found else { return String::new() };
+    let failed = probed.iter().filter_map(|one| match &one.answer {
+        Answer::No(reason, _) => Some(format!("{} {} {}", one.host, one.ip, reason.as_str())),
+        _ => None,
+    });
+    failed.collect::<Vec<_>>().join(", ")
+}

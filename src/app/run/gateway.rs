@@ -1,0 +1,348 @@
+//! A running gateway: its parts, their start and stop, reloads, and the work of each second.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::SignalKind;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::bootstrap::Bootstrap;
+use super::capabilities::KeptCapabilities;
+use super::control::ControlService;
+use super::door_config::ingress;
+use super::evidence::evidence_sources;
+use super::inherited;
+use super::lookup_router::{LookupRouter, start_lookups};
+use super::service_manager::{self, ServiceManager};
+use super::status_page::StatusSources;
+use crate::addr::Family;
+use crate::app::door::{DoorController, DoorHandle, SharedEvidence};
+use crate::app::metrics_endpoint::{self, Endpoint};
+use crate::app::signals::{Shutdown, on};
+use crate::app::watch::BackgroundWatch;
+use crate::config::Config;
+use crate::intercept;
+use crate::lookup::LookupService;
+use crate::metrics::Metrics;
+use crate::metrics::http::{HealthState, ReadyState};
+use crate::relay::{Relay, RelayError};
+use crate::report::status::Status;
+use crate::report::{LogLevel, SessionLog};
+
+/// Interval at which metrics, `/readyz` and the service manager are updated.
+const TICK: Duration = Duration::from_secs(1);
+/// Time to write the last lines of the log, and the last frames to recorders.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) struct Gateway {
+    path: PathBuf,
+    config: Config,
+    relay: Relay,
+    metrics: Arc<Metrics>,
+    log: Arc<SessionLog>,
+    health: HealthState,
+    endpoint: Option<Endpoint>,
+    control: Option<JoinHandle<()>>,
+    watch: Option<BackgroundWatch>,
+    /// With its task.
+    doors: Option<(DoorHandle, JoinHandle<()>)>,
+    /// `None` if lookups are disabled.
+    lookup: Option<LookupService>,
+    capabilities: KeptCapabilities,
+    manager: ServiceManager,
+    /// Bytes that recorders missed, as reported to the metrics.
+    missed_bytes: u64,
+}
+
+impl Gateway {
+    pub(super) async fn start(path: &Path, config: Config) -> anyhow::Result<Self> {
+        let Bootstrap { control, listeners, metrics_listener, doors, capabilities } =
+            Bootstrap::run(&config).await?;
+        let metrics = Arc::new(Metrics::new()?);
+        let log = start_log(&config, &metrics)?;
+        log.notice(LogLevel::Info, &capabilities.summary(&config));
+        for warning in config.warnings() {
+            log.notice(LogLevel::Warn, &warning);
+        }
+        if let Some(warning) = raise_descriptor_limit(config.relay.limits.sessions) {
+            log.notice(LogLevel::Warn, &warning);
+        }
+        let health = HealthState::new();
+        let status = Arc::new(Status::new(config.status));
+        let sources = StatusSources::default();
+        let endpoint = metrics_listener.map(|listener| {
+            let page = sources.page(Arc::clone(&status), (path, &config), health.clone());
+            metrics_endpoint::serve(listener, Arc::clone(&metrics), health.clone(), page)
+        });
+        let control = control.map_err(|error| log.notice(LogLevel::Warn, &error)).ok();
+        metrics.set_sessions_limit(config.relay.limits.sessions);
+        metrics.set_rules(&config.relay.rules)?;
+        let lookup_observer = Arc::new((Arc::clone(&metrics), Arc::clone(&status)));
+        let lookup = start_lookups(&config.lookup, lookup_observer, &log);
+        let router = Arc::new(LookupRouter::new(lookup.clone()));
+        let exempt = config.door.as_ref().map(|door| door.exempt.clone()).unwrap_or_default();
+        let evidence = Arc::new(SharedEvidence::new(exempt));
+        let session_observers = (Arc::clone(&log), (Arc::clone(&evidence), status));
+        let observer = Arc::new((Arc::clone(&metrics), session_observers));
+        let provider = Arc::clone(&router) as _;
+        let relay = Relay::start(config.relay.clone(), listeners, observer, provider)?;
+        // After the relay: intercepted connections need a listener.
+        if let Some(settings) = &config.intercept {
+            intercept::install(settings).await?;
+            for warning in intercept::show().await?.warnings {
+                log.notice(LogLevel::Warn, &warning.to_string());
+            }
+        }
+        tokio::spawn(relay.forget_idle_clients());
+        let doors = match doors {
+            Some((settings, enforcer)) => {
+                let controller = DoorController {
+                    settings,
+                    enforcer,
+                    relay: relay.handle(),
+                    evidence,
+                    sources: evidence_sources(&config, lookup.as_ref(), &metrics, &log)?,
+                    metrics: Arc::clone(&metrics),
+                    log: Arc::clone(&log),
+                };
+                Some(controller.start())
+            }
+            None => None,
+        };
+        sources.set_relay(relay.handle());
+        if let Some((handle, _)) = &doors {
+            router.set_doors(handle.clone());
+            sources.set_doors(handle.clone());
+        }
+        let control = control.map(|listener| {
+            let service = ControlService {
+                taps: Arc::clone(relay.taps()),
+                doors: doors.as_ref().map(|(handle, _)| handle.clone()),
+                lookup: lookup.clone(),
+                log: Arc::clone(&log),
+            };
+            tokio::spawn(service.serve(listener))
+        });
+        let watch = match &config.watch {
+            Some(settings) => {
+                let upstreams = &config.relay.upstream.addresses;
+                let (metrics, log) = (Arc::clone(&metrics), Arc::clone(&log));
+                let watch = BackgroundWatch::start(
+                    settings.clone(),
+                    upstreams,
+                    metrics,
+                    log,
+                    lookup.clone(),
+                );
+                Some(watch.context("cannot start the capture thread")?)
+            }
+            None => None,
+        };
+        let mut gateway = Self {
+            path: path.to_owned(),
+            config,
+            relay,
+            metrics,
+            log,
+            health,
+            endpoint,
+            control,
+            watch,
+            doors,
+            lookup,
+            capabilities,
+            manager: ServiceManager::new(),
+            missed_bytes: 0,
+        };
+        gateway.report_ready();
+        Ok(gateway)
+    }
+
+    fn report_ready(&mut self) {
+        let listening: Vec<SocketAddr> = self.relay.addresses().collect();
+        for (level, notice) in inherited::notices(self.relay.inherited(), &listening) {
+            self.log.notice(level, &notice);
+        }
+        let addresses: Vec<String> = listening.iter().map(ToString::to_string).collect();
+        let mode = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
+        self.health.set(ReadyState::Ready);
+        let notice = format!("ready: listening on {}{mode}", addresses.join(", "));
+        self.log.notice(LogLevel::Info, &notice);
+        let status = self.status();
+        self.manager.notify_ready(status);
+    }
+
+    fn status(&self) -> String {
+        let doors = self.doors.as_ref().map(|(handle, _)| handle);
+        service_manager::status(&self.config, doors, &self.relay)
+    }
+
+    /// Runs until SIGTERM or SIGINT.
+    pub(super) async fn serve(&mut self) -> anyhow::Result<()> {
+        let mut shutdown = Shutdown::new(None)?;
+        let mut hangup = on(SignalKind::hangup())?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = shutdown.requested() => return Ok(()),
+                _ = hangup.recv() => self.reload().await,
+                _ = tick.tick() => self.on_tick(),
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        self.health.set(if self.relay.is_without_upstream() {
+            ReadyState::NoUpstream
+        } else {
+            ReadyState::Ready
+        });
+        let upstreams = self.relay.handle().upstream_health();
+        for family in Family::ALL {
+            let of_family =
+                upstreams.iter().filter(|known| Family::of(known.address.ip()) == family);
+            let down = of_family.clone().filter(|known| known.up == Some(false)).count();
+            self.metrics.set_upstreams(family, of_family.count() - down, down);
+        }
+        let missed = self.relay.taps().dropped_bytes();
+        self.metrics.add_record_omitted_bytes(missed.saturating_sub(self.missed_bytes));
+        self.missed_bytes = missed;
+        let status = self.status();
+        self.manager.on_tick(status, &self.relay);
+    }
+
+    /// SIGHUP: applies the new configuration, or keeps the old one and logs the error.
+    async fn reload(&mut self) {
+        self.manager.notify_reloading();
+        self.log.reopen();
+        match self.try_reload().await {
+            Ok(()) => {
+                self.metrics.on_config_applied();
+                self.log.notice(LogLevel::Info, "configuration reloaded");
+                self.report_ready();
+            }
+            Err(error) => {
+                self.metrics.on_config_rejected();
+                for line in format!("{error:#}").lines() {
+                    let notice =
+                        format!("configuration not reloaded, the old one stays in force: {line}");
+                    self.log.notice(LogLevel::Error, &notice);
+                }
+                let status = self.status();
+                self.manager.notify_ready(status);
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> anyhow::Result<()> {
+        let config = Config::load(&self.path)?;
+        self.capabilities.check(&config)?;
+        self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
+        if config.intercept != self.config.intercept {
+            match &config.intercept {
+                Some(settings) => intercept::install(settings).await?,
+                None => drop(intercept::remove().await?),
+            }
+        }
+        if let Some((handle, _)) = &self.doors {
+            handle.set_ingress(ingress(&config, self.relay.addresses())).await;
+        }
+        let old = &self.config;
+        for (changed, key) in [
+            (config.door != old.door, "[door]"),
+            (config.metrics != old.metrics, "[metrics]"),
+            (config.status != old.status, "[status]"),
+            (config.log != old.log, "[log]"),
+            (config.control != old.control, "[control]"),
+            (config.user != old.user, "[process]"),
+            (config.watch != old.watch, "[watch]"),
+            (config.lookup != old.lookup, "[lookup]"),
+            (config.vantage != old.vantage, "[vantage]"),
+            (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
+        ] {
+            if changed {
+                let notice = format!("{key} changed: restart gatepost to apply it");
+                self.log.notice(LogLevel::Warn, &notice);
+            }
+        }
+        self.metrics.set_sessions_limit(config.relay.limits.sessions);
+        self.metrics.set_rules(&config.relay.rules)?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Stops accepting sessions, drains those in progress, and removes everything from the kernel.
+    pub(super) async fn stop(mut self) -> anyhow::Result<ExitCode> {
+        self.health.set(ReadyState::Draining);
+        let sessions = self.relay.sessions();
+        let stopping = format!("stopping: {sessions} sessions in progress");
+        self.log.notice(LogLevel::Info, &stopping);
+        self.manager.notify_stopping(stopping);
+        let taps = Arc::clone(self.relay.taps());
+        let cut_off = self.relay.drain().await;
+        if cut_off > 0 {
+            let notice = format!("{cut_off} sessions exceeded the drain time and got a 421");
+            self.log.notice(LogLevel::Warn, &notice);
+        }
+        // After the drain: sessions in progress need the rules, and new ones pass by without a listener.
+        if self.config.intercept.is_some() {
+            intercept::remove().await?;
+        }
+        taps.flush(FLUSH_TIMEOUT).await;
+        if let Some(control) = self.control {
+            control.abort();
+        }
+        if let Some(watch) = self.watch {
+            watch.stop();
+        }
+        if let Some((_, task)) = self.doors {
+            task.abort();
+        }
+        if let Some(lookup) = &self.lookup {
+            lookup.flush();
+        }
+        self.log.notice(LogLevel::Info, "stopped");
+        drop(self.endpoint);
+        self.log.flush(FLUSH_TIMEOUT);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn start_log(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<SessionLog>> {
+    let metrics = Arc::clone(metrics);
+    let on_dropped = Box::new(move |lines| metrics.add_dropped_log_lines(lines));
+    Ok(Arc::new(SessionLog::start(&config.log, on_dropped)?))
+}
+
+/// The capability to bind ports below 1024 is always dropped.
+fn explain_permission(error: RelayError) -> anyhow::Error {
+    match &error {
+        RelayError::Listen { why, .. } if why.kind() == ErrorKind::PermissionDenied => {
+            anyhow!("{error}; a running gateway has dropped that privilege: restart it")
+        }
+        _ => error.into(),
+    }
+}
+
+/// A session takes two descriptors, a spliced one up to four more. Returns a warning if the hard limit is too low.
+fn raise_descriptor_limit(sessions: usize) -> Option<String> {
+    let wanted = u64::try_from(sessions).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(512);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    if soft < hard {
+        let _unchanged = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    (hard < wanted).then(|| {
+        format!(
+            "limits.sessions = {sessions} needs {wanted} file descriptors and the hard limit is {hard}; \
+             raise it (LimitNOFILE= or ulimit -Hn) or lower limits.sessions"
+        )
+    })
+}

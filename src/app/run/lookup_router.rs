@@ -1,0 +1,66 @@
+//! The lookups of sessions: the door controller answers for our own receive path, the lookup service for the rest.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use crate::app::door::DoorHandle;
+use crate::lookup::{LookupService, LookupSettings};
+use crate::policy::facts::{Lookup, LookupObserver, LookupResult, Source};
+use crate::relay::{LookupFuture, LookupProvider};
+use crate::report::{LogLevel, SessionLog};
+use crate::time::Timestamp;
+
+/// Starts the lookup service. Without it a gateway still relays; the log has the reason.
+pub(super) fn start_lookups(
+    settings: &LookupSettings,
+    observer: Arc<dyn LookupObserver>,
+    log: &SessionLog,
+) -> Option<LookupService> {
+    match LookupService::start(settings.clone(), observer) {
+        Ok((service, notices)) => {
+            notices.iter().for_each(|notice| log.notice(LogLevel::Warn, notice));
+            Some(service)
+        }
+        Err(error) => {
+            log.notice(LogLevel::Warn, &format!("lookups are disabled: {error}"));
+            None
+        }
+    }
+}
+
+/// Created before the relay, and so before the doors.
+pub(super) struct LookupRouter {
+    /// `None` if lookups are disabled.
+    service: Option<LookupService>,
+    doors: OnceLock<DoorHandle>,
+}
+
+impl LookupRouter {
+    pub(super) const fn new(service: Option<LookupService>) -> Self {
+        Self { service, doors: OnceLock::new() }
+    }
+
+    pub(super) fn set_doors(&self, doors: DoorHandle) {
+        let _set_before = self.doors.set(doors);
+    }
+}
+
+impl LookupProvider for LookupRouter {
+    fn lookup(&self, lookup: Lookup) -> LookupFuture {
+        if let (Lookup::ReceivePath(family), Some(doors)) = (&lookup, self.doors.get()) {
+            let (doors, family) = (doors.clone(), *family);
+            return Box::pin(async move {
+                let answer = doors.receive_path(family).await;
+                let at = Some(Timestamp::from_system_time(SystemTime::now()));
+                LookupResult { answer, source: Source::Traffic, at }
+            });
+        }
+        match &self.service {
+            Some(service) => {
+                let service = service.clone();
+                Box::pin(async move { service.lookup(&lookup).await })
+            }
+            None => ().lookup(lookup),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The parts of the status page besides sessions and lookups: doors, upstreams, readiness.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use axum::Router;
+
+use crate::app::door::DoorHandle;
+use crate::config::Config;
+use crate::metrics::http::{HealthState, ReadyState};
+use crate::relay::{RelayHandle, UpstreamHealth};
+use crate::report::status::{self, GatewayInfo, LiveState, Status, UpstreamRow};
+use crate::time::Timestamp;
+
+/// Created before the relay and the doors; clones share it.
+#[derive(Clone, Default)]
+pub(super) struct StatusSources {
+    relay: Arc<OnceLock<RelayHandle>>,
+    doors: Arc<OnceLock<DoorHandle>>,
+}
+
+impl StatusSources {
+    pub(super) fn set_relay(&self, relay: RelayHandle) {
+        let _set_before = self.relay.set(relay);
+    }
+
+    pub(super) fn set_doors(&self, doors: DoorHandle) {
+        let _set_before = self.doors.set(doors);
+    }
+
+    /// The route `/` of a gateway that starts now, with `config` from the file at `path`.
+    pub(super) fn page(
+        &self,
+        status: Arc<Status>,
+        (path, config): (&Path, &Config),
+        health: HealthState,
+    ) -> Router {
+        let gateway = GatewayInfo {
+            host: config.relay.smtp.hostname.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            config: path.display().to_string(),
+            started: wall_clock(),
+        };
+        let sources = self.clone();
+        let collect = move || {
+            let (sources, ready) = (sources.clone(), health.get());
+            Box::pin(async move { sources.collect(ready).await }) as _
+        };
+        status::routes(status, gateway, Box::new(collect))
+    }
+
+    async fn collect(&self, ready: ReadyState) -> LiveState {
+        let doors = match self.doors.get() {
+            Some(doors) => doors.report().await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let upstreams = self.relay.get().map(RelayHandle::upstream_health).unwrap_or_default();
+        LiveState {
+            // The relay's clock, by which the session records are dated.
+            at: self.relay.get().map_or_else(wall_clock, |relay| relay.clock().now()),
+            ready: ready == ReadyState::Ready,
+            readiness: ready.sentence(),
+            doors,
+            upstreams: upstreams.into_iter().map(upstream).collect(),
+        }
+    }
+}
+
+fn upstream(health: UpstreamHealth) -> UpstreamRow {
+    let UpstreamHealth { address, up, lasts, failed } = health;
+    UpstreamRow { address, up, lasts, failed }
+}
+
+fn wall_clock() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}

@@ -1,0 +1,215 @@
+//! Capturing: packets of the interfaces through the pipeline, and the results to a sink.
+//!
+//! A source blocks, so it has a thread to itself. However the capture ends, the source is dropped and leaves nothing in the
+//! kernel.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::addr::Networks;
+use crate::analyzer::FinishedSession;
+use crate::app::pipeline::AnalysisPipeline;
+use crate::metrics::Metrics;
+use crate::report::watch::{CaptureSource, joined_names};
+use crate::source::live::{LiveCapture, LiveError, SourceKind};
+use crate::source::{CaptureLoss, PacketSource as _};
+use crate::time::Timestamp;
+use crate::traffic::fallback::Fallback;
+use crate::wire::Packet;
+
+/// Interval of [`CaptureSink::on_tick`].
+const TICK: Duration = Duration::from_secs(1);
+/// Packets between two looks at the clock.
+const STRIDE: u32 = 256;
+/// Time to read the packets that the kernel still holds at the end.
+const LAST_PACKETS: Duration = Duration::from_secs(1);
+
+/// Receives the results of a capture. An error is that of the sink's own output and ends the capture.
+pub(super) trait CaptureSink {
+    /// Each packet, before it is analysed.
+    fn on_packet(&mut self, _: &Packet<'_>) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn on_session(&mut self, _: &FinishedSession) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// [`Self::on_session`] has received its sessions before.
+    fn on_fallback(&mut self, _: &Fallback) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Once a second, and at the end.
+    fn on_tick(&mut self, _: &AnalysisPipeline, _: CaptureLoss) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// An interface failed and the others continue.
+    fn on_error(&mut self, error: &LiveError) -> anyhow::Result<()>;
+
+    /// The sink needs no more sessions.
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
+/// Why a capture ended on its own.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CaptureFailure {
+    #[error(transparent)]
+    Source(#[from] LiveError),
+    #[error(transparent)]
+    Sink(#[from] anyhow::Error),
+}
+
+/// Captures until `stop` is set, the source fails, or the sink is done. Then ends the open sessions as they are.
+pub(super) fn capture(
+    mut live: LiveCapture,
+    pipeline: &mut AnalysisPipeline,
+    sink: &mut dyn CaptureSink,
+    stop: &AtomicBool,
+    metrics: Option<&Metrics>,
+) -> Result<(), CaptureFailure> {
+    let mut counter = LossCounter { metrics, reported: CaptureLoss::default() };
+    let set_capturing = |active| metrics.inspect(|metrics| metrics.set_capturing(active));
+    set_capturing(true);
+    let ended = run(&mut live, pipeline, sink, stop, &mut counter);
+    set_capturing(false);
+    let loss = live.loss();
+    drop(live);
+    if let Err(CaptureFailure::Sink(_)) = ended {
+        return ended;
+    }
+    pipeline.finish();
+    publish(pipeline, sink)?;
+    counter.report(pipeline, loss);
+    sink.on_tick(pipeline, loss)?;
+    ended
+}
+
+/// Reports losses and evidence to the metrics.
+struct LossCounter<'a> {
+    metrics: Option<&'a Metrics>,
+    reported: CaptureLoss,
+}
+
+impl LossCounter<'_> {
+    fn report(&mut self, pipeline: &AnalysisPipeline, loss: CaptureLoss) {
+        let Some(metrics) = self.metrics else { return };
+        metrics.add_capture_drops(
+            loss.syns.saturating_sub(self.reported.syns),
+            loss.packets.saturating_sub(self.reported.packets),
+        );
+        metrics.set_evidence(&pipeline.traffic().evidence());
+        self.reported = loss;
+    }
+}
+
+fn run(
+    live: &mut LiveCapture,
+    pipeline: &mut AnalysisPipeline,
+    sink: &mut dyn CaptureSink,
+    stop: &AtomicBool,
+    counter: &mut LossCounter<'_>,
+) -> Result<(), CaptureFailure> {
+    let mut next_tick = Instant::now();
+    let mut packets = 0_u32;
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let is_idle = match live.next() {
+            Ok(Some(packet)) => {
+                sink.on_packet(&packet)?;
+                pipeline.packet(&packet);
+                packets = packets.wrapping_add(1);
+                false
+            }
+            Ok(None) => true,
+            Err(error) if error.is_end() => return Err(error.into()),
+            Err(error) => {
+                sink.on_error(&error)?;
+                false
+            }
+        };
+        while let Some(event) = live.next_socket_event() {
+            pipeline.socket(&event);
+        }
+        if is_idle {
+            // Only when no packet is queued: packets older than the clock would then seem late.
+            pipeline.tick(now());
+        }
+        publish(pipeline, sink)?;
+        if sink.is_done() {
+            return Ok(());
+        }
+        if !is_idle && !packets.is_multiple_of(STRIDE) {
+            continue;
+        }
+        if stop.load(Ordering::Relaxed) {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + LAST_PACKETS);
+            if is_idle || Instant::now() >= deadline {
+                return Ok(());
+            }
+        }
+        if Instant::now() >= next_tick {
+            next_tick = Instant::now() + TICK;
+            let loss = live.loss();
+            counter.report(pipeline, loss);
+            sink.on_tick(pipeline, loss)?;
+        }
+    }
+}
+
+fn publish(pipeline: &mut AnalysisPipeline, sink: &mut dyn CaptureSink) -> anyhow::Result<()> {
+    for session in pipeline.sessions() {
+        if sink.is_done() {
+            break;
+        }
+        sink.on_session(&session)?;
+    }
+    pipeline.fallbacks().iter().try_for_each(|fallback| sink.on_fallback(fallback))
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
+}
+
+/// The addresses of our own side: those of the watched interfaces, and `more`.
+pub(super) fn own_networks(
+    live: &LiveCapture,
+    more: impl IntoIterator<Item = ipnet::IpNet>,
+) -> Networks {
+    let own = live.interfaces().iter().flat_map(|interface| &interface.addresses);
+    Networks::new(own.map(|net| net.addr().into()).chain(more))
+}
+
+pub(super) fn source(live: &LiveCapture) -> CaptureSource {
+    let source = match live.kind() {
+        SourceKind::Ebpf => "eBPF",
+        SourceKind::Pcap => "libpcap",
+    };
+    CaptureSource {
+        source: source.to_owned(),
+        interfaces: live.interfaces().iter().map(|interface| interface.name.clone()).collect(),
+    }
+}
+
+/// `watching eth0 and eth1 by libpcap, since eBPF needs CAP_BPF, which this process lacks`
+pub(super) fn description(live: &LiveCapture) -> String {
+    let CaptureSource { source, interfaces } = source(live);
+    let reason =
+        live.choice_reason().map_or_else(String::new, |reason| format!(", since {reason}"));
+    // libpcap never has socket events.
+    let missing = live.socket_events_unavailable().filter(|_| live.kind() == SourceKind::Ebpf);
+    let missing = missing.map_or_else(String::new, |reason| {
+        format!("; without round-trip times of sockets: {reason}")
+    });
+    format!("watching {} by {source}{reason}{missing}", joined_names(&interfaces))
+}
+
+/// The message of a panic.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
