@@ -1,4 +1,4 @@
-//! What there is to count: the families with their types, labels and the values of these.
+//! The list of all metric families, with their types, labels and label values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,24 +10,24 @@ use super::{Metrics, MetricsError};
 /// A metric family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MetricDescription {
-    /// As series are named; those of a histogram end in `_bucket`, `_count` and `_sum` besides.
+    /// The series of a histogram add `_bucket`, `_count` and `_sum`.
     pub name: String,
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// In the order of their names.
+    /// Sorted by name.
     pub labels: Vec<MetricLabel>,
     pub help: String,
 }
 
-/// A label and every value that it has.
+/// A label and all its values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MetricLabel {
     pub name: String,
-    /// In the order of the alphabet; empty where they are names of the configuration or of the build.
+    /// Sorted; empty for labels whose values come from the configuration or the build.
     pub values: Vec<String>,
 }
 
-/// Labels whose values this gateway does not choose.
+/// Labels whose values come from the configuration or the build.
 const OPEN: [&str; 2] = ["rule", "version"];
 
 /// All families, by name.
@@ -36,12 +36,12 @@ const OPEN: [&str; 2] = ["rule", "version"];
 /// As [`Metrics::new`].
 pub fn catalogue() -> Result<Vec<MetricDescription>, MetricsError> {
     let metrics = Metrics::new()?;
-    metrics.verdicts.show_all()?;
+    metrics.verdicts.create_all()?;
     let families = metrics.registry.gather();
-    Ok(families.iter().map(described).collect())
+    Ok(families.iter().map(description).collect())
 }
 
-fn described(family: &MetricFamily) -> MetricDescription {
+fn description(family: &MetricFamily) -> MetricDescription {
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for pair in family.get_metric().iter().flat_map(|metric| metric.get_label()) {
         labels.entry(pair.name()).or_default().insert(pair.value());

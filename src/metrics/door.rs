@@ -1,4 +1,4 @@
-//! The doors: what state each is in, how often that changed, who was refused, how old the last proof is.
+//! Doors: current state, changes, refused sessions, age of the last proof.
 
 use prometheus::{Gauge, IntCounter, IntGauge};
 
@@ -7,40 +7,39 @@ use super::{Metrics, MetricsError, array};
 use crate::addr::Family;
 use crate::policy::door::{DoorState, DoorStatus, DoorTransition};
 
-/// Values of the label `how`.
-const HOWS: [&str; 2] = ["syn", "smtp"];
+/// Values of the label `method`.
+const METHODS: [&str; 2] = ["syn", "smtp"];
 
 /// The handles of one family's series.
-pub(super) struct Door {
+pub(super) struct DoorSeries {
     /// By [`DoorState::index`].
     state: [IntGauge; DoorState::ALL.len()],
     changes: [IntCounter; DoorState::ALL.len()],
-    /// In the order of [`HOWS`].
-    refused: [IntCounter; HOWS.len()],
+    /// In the order of [`METHODS`].
+    refused: [IntCounter; METHODS.len()],
     proof_age: Gauge,
 }
 
-impl Door {
+impl DoorSeries {
     pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
         let family = family.as_str();
         Ok(Self {
             state: array(DoorState::ALL.iter().map(|state| {
                 families.door_state.get_metric_with_label_values(&[family, state.as_str()])
             }))?,
-            changes: array(DoorState::ALL.iter().map(|to| {
-                families.door_changes.get_metric_with_label_values(&[family, to.as_str()])
+            changes: array(DoorState::ALL.iter().map(|state| {
+                families.door_changes.get_metric_with_label_values(&[family, state.as_str()])
             }))?,
-            refused: array(
-                HOWS.iter()
-                    .map(|how| families.door_refused.get_metric_with_label_values(&[family, how])),
-            )?,
+            refused: array(METHODS.iter().map(|method| {
+                families.door_refused.get_metric_with_label_values(&[family, method])
+            }))?,
             proof_age: families.door_proof_age.get_metric_with_label_values(&[family])?,
         })
     }
 }
 
 impl Metrics {
-    /// How a door is now.
+    /// The current state and proof of a door.
     pub fn set_door(&self, status: &DoorStatus) {
         let door = &self.doors[status.family as usize];
         for (gauge, state) in door.state.iter().zip(DoorState::ALL) {
@@ -50,7 +49,7 @@ impl Metrics {
         door.proof_age.set(age.unwrap_or(-1.0));
     }
 
-    /// Nothing guards this family.
+    /// This family has no door.
     pub fn clear_door(&self, family: Family) {
         self.doors[family as usize].state.iter().for_each(|gauge| gauge.set(0));
     }
@@ -59,19 +58,19 @@ impl Metrics {
         self.doors[family as usize].changes[change.to.index()].inc();
     }
 
-    /// So many more were refused in the kernel.
+    /// New connections that the kernel refused since the last call.
     pub fn add_syn_refusals(&self, family: Family, more: u64) {
         let [syn, _] = &self.doors[family as usize].refused;
         syn.inc_by(more);
     }
 
-    /// So were they by the relay, with 421.
-    pub(super) fn refused_by_421(&self, family: Family) {
+    /// The relay refused a session with 421.
+    pub(super) fn on_smtp_door_refusal(&self, family: Family) {
         let [_, smtp] = &self.doors[family as usize].refused;
         smtp.inc();
     }
 
-    /// How many the relay has refused.
+    /// Sessions that the relay refused with 421.
     pub fn smtp_door_refusals(&self, family: Family) -> u64 {
         let [_, smtp] = &self.doors[family as usize].refused;
         smtp.get()

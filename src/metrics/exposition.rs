@@ -1,13 +1,12 @@
-//! In which form the metrics are told to whoever asks.
+//! The exposition formats and their negotiation.
 
 use prometheus::TextEncoder;
 
 use super::{Metrics, openmetrics};
 
-/// The formats there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExpositionFormat {
-    /// Prometheus' text format 0.0.4, which people and old tools read.
+    /// Prometheus' text format 0.0.4.
     #[default]
     Text,
     /// OpenMetrics 1.0.
@@ -15,8 +14,8 @@ pub enum ExpositionFormat {
 }
 
 impl ExpositionFormat {
-    /// What `accept`, the value of an HTTP header of that name, prefers (RFC 9110 §12.5.1): OpenMetrics if it is named, and with
-    /// no less weight than plain text.
+    /// The format preferred by an `Accept` header (RFC 9110 §12.5.1): OpenMetrics if it is listed with at least the weight of
+    /// plain text.
     pub fn preferred(accept: &str) -> Self {
         let weight_of = |wanted: &[&str]| {
             let ranges = accept.split(',').filter_map(|range| {
@@ -35,8 +34,8 @@ impl ExpositionFormat {
             });
             ranges.fold(0.0, f64::max)
         };
-        let open = weight_of(&["application/openmetrics-text"]);
-        if open > 0.0 && open >= weight_of(&["text/plain"]) {
+        let openmetrics = weight_of(&["application/openmetrics-text"]);
+        if openmetrics > 0.0 && openmetrics >= weight_of(&["text/plain"]) {
             Self::OpenMetrics
         } else {
             Self::Text
@@ -53,7 +52,7 @@ impl ExpositionFormat {
 }
 
 impl Metrics {
-    /// All series.
+    /// All series as text.
     pub fn encode(&self, format: ExpositionFormat) -> String {
         let families = self.registry.gather();
         match format {
@@ -61,7 +60,7 @@ impl Metrics {
             ExpositionFormat::Text => {
                 let mut text = String::new();
                 if let Err(e) = TextEncoder::new().encode_utf8(&families, &mut text) {
-                    // The encoder knows one error, a family without series, and `gather` leaves those out.
+                    // The encoder's only error is a family without series, and `gather` leaves those out.
                     text.push_str(&format!("# incomplete: {e}\n"));
                 }
                 text
@@ -75,10 +74,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_names_openmetrics_gets_it() {
+    fn openmetrics_is_preferred_if_listed() {
         let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                           text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
-        for (accept, due) in [
+        for (accept, expected) in [
             (prometheus, ExpositionFormat::OpenMetrics),
             ("Application/OpenMetrics-Text; Version=\"1.0.0\"", ExpositionFormat::OpenMetrics),
             ("application/openmetrics-text", ExpositionFormat::OpenMetrics),
@@ -92,7 +91,7 @@ mod tests {
             ("", ExpositionFormat::Text),
             (";;=,,q=1", ExpositionFormat::Text),
         ] {
-            assert_eq!(ExpositionFormat::preferred(accept), due, "{accept}");
+            assert_eq!(ExpositionFormat::preferred(accept), expected, "{accept}");
         }
     }
 }

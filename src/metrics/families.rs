@@ -1,4 +1,7 @@
-//! The one place that names metric families: names, labels, help texts, buckets.
+//! The one place that defines metric families: names, labels, help texts, buckets.
+//!
+//! Base units (`_bytes`, `_seconds`); counters end in `_total`. One label name for one idea: `reason`, `result`, `state`,
+//! `outcome`, `direction`. No label holds an address, a domain or other client data (rule 17 of ARCHITECTURE.md).
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -10,24 +13,22 @@ use super::MetricsError;
 
 const PREFIX: &str = "gatepost";
 
-/// Seconds. From a reply of a host next door to the longest of RFC 5321's time-outs; 30, 60, 300 and 600 are where
-/// usual time-outs lie.
+/// Seconds. From a local reply to the longest timeout of RFC 5321 §4.5.3.2; 30, 60, 300 and 600 are common timeouts.
 const PHASE_BUCKETS: [f64; 13] =
     [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 600.0];
-/// Seconds. From 1 on these are where a SYN is sent again (RFC 6298 §5: after 1 s, then twice as long each time).
+/// Seconds. From 1 on: the times of SYN retransmissions (RFC 6298 §5: after 1 s, then doubled).
 const HANDSHAKE_BUCKETS: [f64; 12] =
     [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0];
 /// Seconds.
 const RTT_BUCKETS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
-/// Seconds. Up to the deadlines of lookups; 30 is where a session gives one up.
+/// Seconds. Up to the lookup deadlines; a session waits 30 s at most.
 const WAIT_BUCKETS: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 30.0];
-/// Seconds. 30 is where Postfix gives an address up, 127 where Linux does.
-const FALL_BACK_BUCKETS: [f64; 9] = [0.3, 1.0, 3.0, 10.0, 31.0, 63.0, 130.0, 300.0, 600.0];
-
-/// Seconds. From what is known to the longest deadline.
+/// Seconds. 30 is the connect timeout of Postfix, 127 that of Linux.
+const FALLBACK_BUCKETS: [f64; 9] = [0.3, 1.0, 3.0, 10.0, 31.0, 63.0, 130.0, 300.0, 600.0];
+/// Seconds. From a cache hit to the longest deadline.
 const LOOKUP_BUCKETS: [f64; 8] = [0.000_01, 0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0];
 
-/// The families as registered. Only [`super::Metrics::new`] needs them; counting goes by the handles of their series.
+/// The registered families. Only [`super::Metrics::new`] uses them; counting goes through the resolved series.
 pub(super) struct Families {
     pub(super) sessions_total: IntCounterVec,
     pub(super) sessions: IntGaugeVec,
@@ -52,9 +53,9 @@ pub(super) struct Families {
     pub(super) icmp: IntCounterVec,
     pub(super) black_holes: IntCounterVec,
     pub(super) gaps: IntCounterVec,
-    pub(super) fall_backs: IntCounterVec,
-    pub(super) fall_back_delay: HistogramVec,
-    pub(super) gap_octets: IntCounterVec,
+    pub(super) ipv6_fallbacks: IntCounterVec,
+    pub(super) ipv6_fallback_delay: HistogramVec,
+    pub(super) gap_bytes: IntCounterVec,
     pub(super) capture_up: IntGauge,
     pub(super) capture_dropped: IntCounterVec,
     pub(super) flows_evicted: IntCounter,
@@ -70,16 +71,16 @@ pub(super) struct Families {
     pub(super) lookups: IntCounterVec,
     pub(super) lookup_answers: IntCounterVec,
     pub(super) lookup_duration: HistogramVec,
-    pub(super) lookups_renewed: IntCounterVec,
-    pub(super) lookups_taken_over: IntCounterVec,
-    pub(super) lookups_under_way: IntGauge,
+    pub(super) lookups_refreshed: IntCounterVec,
+    pub(super) lookups_shared: IntCounterVec,
+    pub(super) lookups_in_flight: IntGauge,
     pub(super) cache_entries: IntGauge,
-    pub(super) cache_octets: IntGauge,
-    pub(super) store_up: IntGauge,
+    pub(super) cache_bytes: IntGauge,
+    pub(super) redis_up: IntGauge,
     pub(super) config_reloads: IntCounterVec,
     pub(super) config_refused: IntGauge,
     pub(super) log_lines_dropped: IntCounter,
-    pub(super) record_omitted_octets: IntCounter,
+    pub(super) record_omitted_bytes: IntCounter,
     pub(super) sessions_limit: IntGauge,
     pub(super) upstreams: IntGaugeVec,
     pub(super) ready: IntGauge,
@@ -88,270 +89,274 @@ pub(super) struct Families {
 impl Families {
     pub(super) fn register(registry: &Registry) -> Result<Self, MetricsError> {
         let to = Registrar(registry);
-        to.gauges("build_info", "Always 1; the label tells the version.", &["version"])?
-            .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?
-            .set(1);
+        to.gauges(
+            "build_info",
+            "Always 1; the label `version` is the gateway's version.",
+            &["version"],
+        )?
+        .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?
+        .set(1);
         registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
             sessions_total: to.counters(
                 "sessions_total",
-                "Sessions that ended, by how. `family` is the client's here and everywhere but in upstream attempts.",
+                "Finished sessions, by outcome. `family` is the client's, except in upstream metrics.",
                 &["family", "outcome"],
             )?,
-            sessions: to.gauges("sessions_open", "Sessions open now.", &["family"])?,
+            sessions: to.gauges("sessions_open", "Open sessions.", &["family"])?,
             commands: to.counters(
                 "commands_total",
-                "Commands from clients, before STARTTLS.",
+                "Client commands before STARTTLS, by verb.",
                 &["family", "verb"],
             )?,
             replies: to.counters(
                 "replies_total",
-                "Complete replies to clients, by who wrote them.",
+                "Complete replies to clients, by source (upstream or gateway), class and code.",
                 &["family", "source", "class", "code"],
             )?,
             messages: to.counters(
                 "messages_total",
-                "Messages by the class of the reply to their end of data; 2xx is accepted.",
+                "Completely transferred messages, by the class of the reply to the end of data; 2xx is accepted.",
                 &["family", "class"],
             )?,
             message_bytes: to.counters(
                 "message_bytes_total",
-                "Octets of the messages that upstream accepted.",
+                "Bytes of messages accepted by the upstream.",
                 &["family"],
             )?,
             relayed_bytes: to.counters(
                 "relayed_bytes_total",
-                "Octets relayed, also those after STARTTLS.",
+                "Relayed bytes, including those after STARTTLS.",
                 &["family", "direction"],
             )?,
             phase_duration: to.histograms(
                 "phase_duration_seconds",
-                "How long the phases of a session took.",
+                "Duration of the phases of a session.",
                 &PHASE_BUCKETS,
                 &["family", "phase"],
             )?,
             refusals: to.counters(
                 "refusals_total",
-                "What the gateway itself refused, by reason.",
+                "Refusals by the gateway itself, by reason.",
                 &["family", "reason"],
             )?,
             upstream_attempts: to.counters(
                 "upstream_attempts_total",
-                "Connection attempts to upstreams; `family` is the upstream's.",
+                "Connection attempts to upstreams, by outcome; `family` is the upstream's.",
                 &["family", "outcome"],
             )?,
             starttls: to.counters(
                 "starttls_total",
-                "STARTTLS commands by what became of them.",
+                "STARTTLS commands, by outcome.",
                 &["family", "outcome"],
             )?,
             anomalies: to.counters(
                 "anomalies_total",
-                "Things that a clean session does not contain.",
+                "Protocol violations and suspicious input, by kind.",
                 &["family", "anomaly"],
             )?,
             parser_desyncs: to.counters(
                 "parser_desyncs_total",
-                "Dialogues in captured traffic that could not be followed for a while, by why.",
-                &["family", "cause"],
+                "Losses of parser synchronisation in captured sessions, by reason.",
+                &["family", "reason"],
             )?,
             connections: to.counters(
                 "tcp_connections_total",
-                "Connections seen in captured traffic, when they are over, by what became of them. `direction` is out from our side to others.",
+                "Finished TCP connections in captured traffic, by outcome. `direction` is `in` to our servers or `out` from our side.",
                 &["family", "direction", "outcome"],
             )?,
             handshake: to.histograms(
                 "tcp_handshake_seconds",
-                "From a client's first SYN to the end of the handshake; buckets from 1 on are where SYNs are sent again.",
+                "Time from a client's first SYN to the end of the handshake; buckets from 1 on match SYN retransmissions.",
                 &HANDSHAKE_BUCKETS,
                 &["family", "direction"],
             )?,
             rtt: to.histograms(
                 "tcp_rtt_seconds",
-                "Smoothed round-trip time of a connection at its end, where the kernel told it.",
+                "Smoothed round-trip time at the end of a connection, from the kernel (eBPF only).",
                 &RTT_BUCKETS,
                 &["family", "direction"],
             )?,
             syn_retransmits: to.counters(
                 "tcp_syn_retransmits_total",
-                "SYNs that clients had to send again.",
+                "SYNs retransmitted by clients.",
                 &["family", "direction"],
             )?,
             data_segments: to.counters(
                 "tcp_data_segments_total",
-                "Segments with data, of both sides.",
+                "TCP segments with data, from both sides.",
                 &["family", "direction"],
             )?,
             retransmitted: to.counters(
                 "tcp_retransmitted_segments_total",
-                "Segments with data that brought nothing new, of both sides.",
+                "TCP segments without new data, from both sides.",
                 &["family", "direction"],
             )?,
             resets: to.counters(
                 "tcp_resets_total",
-                "Established connections that ended by RST, by who sent it.",
+                "Established connections that ended with a RST, by its sender.",
                 &["family", "direction", "side"],
             )?,
             icmp: to.counters(
                 "icmp_errors_total",
-                "ICMP and ICMPv6 errors about connections.",
+                "ICMP and ICMPv6 errors about captured connections, by type.",
                 &["family", "direction", "type"],
             )?,
             black_holes: to.counters(
                 "tcp_pmtu_black_holes_total",
-                "Connections on which large segments were lost again and again: a path MTU black hole is suspected.",
+                "Connections that repeatedly lost large segments: suspected path MTU black holes.",
                 &["family", "direction"],
             )?,
             gaps: to.counters(
                 "reassembly_gaps_total",
-                "Holes in what captured connections said.",
+                "Gaps in the reassembled data of captured connections.",
                 &["family", "direction"],
             )?,
-            fall_backs: to.counters(
-                "fall_backs_total",
-                "Clients that left IPv6 for IPv4, by why; a race is no failure.",
-                &["direction", "why"],
+            ipv6_fallbacks: to.counters(
+                "ipv6_fallbacks_total",
+                "Clients that fell back from IPv6 to IPv4, by reason; `race` is no failure.",
+                &["direction", "reason"],
             )?,
-            fall_back_delay: to.histograms(
-                "fall_back_delay_seconds",
-                "From the failed attempt over IPv6 to the attempt over IPv4, races left out.",
-                &FALL_BACK_BUCKETS,
+            ipv6_fallback_delay: to.histograms(
+                "ipv6_fallback_delay_seconds",
+                "Time from the failed IPv6 attempt to the IPv4 attempt, without races.",
+                &FALLBACK_BUCKETS,
                 &["direction"],
             )?,
-            gap_octets: to.counters(
-                "reassembly_gap_octets_total",
-                "Octets that captured connections said and that were not heard, by why.",
-                &["cause"],
+            gap_bytes: to.counters(
+                "reassembly_gap_bytes_total",
+                "Bytes missing from captured connections, by reason.",
+                &["reason"],
             )?,
             capture_up: to.gauge(
                 "capture_up",
-                "1 while packets are captured (`[watch]`); 0 also where that is not asked for.",
+                "1 while packets are captured (`[watch]`), otherwise 0, also without `[watch]`.",
             )?,
             capture_dropped: to.counters(
                 "capture_dropped_total",
-                "What the kernel saw and could not deliver: SYNs of clients (openings), other packets.",
-                &["what"],
+                "Captured packets that the kernel could not deliver: client SYNs (syn) or others.",
+                &["kind"],
             )?,
             flows_evicted: to.counter(
                 "flows_evicted_total",
-                "Captured connections given up because there were too many at once.",
+                "Captured connections evicted because too many were tracked at once.",
             )?,
             last_accepted: to.gauges(
                 "receive_path_last_accepted_timestamp_seconds",
-                "When a session from outside last ended in which our server took a message; 0 is never.",
+                "End of the last captured session from outside with an accepted message, in Unix time; 0 is never.",
                 &["family"],
             )?,
             destinations: to.gauges(
                 "return_path_destinations",
-                "Other servers that were called from our side, by what they did last.",
+                "Remote servers that our side connected to, by last response.",
                 &["family", "state"],
             )?,
             policy_verdicts: to.counters(
                 "policy_verdicts_total",
-                "Sessions in which a policy rule of the configuration in force fired, by what it did; in shadow, would have done.",
+                "Sessions in which a rule of the active policy matched, by action; in shadow mode the action is not enforced.",
                 &["family", "rule", "action", "mode"],
             )?,
             policy_facts: to.counters(
                 "policy_facts_total",
-                "Sessions in which a verdict rested on a fact, by its state and who answered.",
+                "Sessions whose verdict depends on a fact, by its state and source.",
                 &["family", "fact", "state", "source"],
             )?,
             policy_wait: to.histograms(
                 "policy_wait_seconds",
-                "How long clients waited for verdicts, all in all in a session; sessions that did not wait are left out.",
+                "Total time a client waited for verdicts in a session; sessions without a wait are not counted.",
                 &WAIT_BUCKETS,
                 &["family"],
             )?,
             door_state: to.gauges(
                 "door_state",
-                "1 for the state that the door of a family is in; all 0 where nothing guards it.",
+                "1 for the current state of a family's door, 0 for the others; all 0 without a door.",
                 &["family", "state"],
             )?,
             door_changes: to.counters(
                 "door_changes_total",
-                "How often a door went into a state.",
-                &["family", "to"],
+                "Door changes, by new state.",
+                &["family", "state"],
             )?,
             door_refused: to.counters(
                 "door_refused_total",
-                "New sessions that a closed door refused: at the SYN in the kernel, or with 421 by SMTP.",
-                &["family", "how"],
+                "Sessions refused by a closed door, by method: syn (in the kernel) or smtp (reply 421).",
+                &["family", "method"],
             )?,
             door_proof_age: to.register(GaugeVec::new(
                 opts(
                     "door_proof_age_seconds",
-                    "How long ago mail or a probe from outside last came through; -1 is never, 0 where nothing guards it.",
+                    "Age of the last mail or probe from outside; -1 is never, 0 without a door.",
                 ),
                 &["family"],
             )?)?,
             lookups: to.counters(
                 "lookups_total",
-                "Lookups for the policy, by how they were answered; joined is by another's that was under way.",
-                &["kind", "how"],
+                "Lookups for the policy, by result; coalesced ones share another session's lookup.",
+                &["kind", "result"],
             )?,
             lookup_answers: to.counters(
                 "lookup_answers_total",
-                "Lookups for the policy, by what the answer comes to.",
+                "Lookups for the policy, by answer.",
                 &["kind", "answer"],
             )?,
             lookup_duration: to.histograms(
                 "lookup_duration_seconds",
-                "How long the policy waited for a lookup.",
+                "Time the policy waited for a lookup, cache hits included.",
                 &LOOKUP_BUCKETS,
                 &["kind"],
             )?,
-            lookups_renewed: to.counters(
-                "lookups_renewed_total",
-                "Answers that were asked for anew shortly before their end, while they still served.",
+            lookups_refreshed: to.counters(
+                "lookups_refreshed_total",
+                "Cached answers refreshed in the background before they expire.",
                 &["kind"],
             )?,
-            lookups_taken_over: to.counters(
-                "lookups_taken_over_total",
-                "Answers that another gateway had shared.",
+            lookups_shared: to.counters(
+                "lookups_shared_total",
+                "Answers taken from Redis, where another gateway stored them.",
                 &["kind"],
             )?,
-            lookups_under_way: to.gauge("lookups_under_way", "Lookups whose answer is awaited.")?,
-            cache_entries: to.gauge("reach_cache_entries", "Answers kept in memory.")?,
-            cache_octets: to.gauge(
-                "reach_cache_octets",
-                "Octets that the answers kept in memory count for, against `lookup.cache_size`.",
+            lookups_in_flight: to.gauge("lookups_in_flight", "Lookups without an answer yet.")?,
+            cache_entries: to.gauge("lookup_cache_entries", "Answers cached in memory.")?,
+            cache_bytes: to.gauge(
+                "lookup_cache_bytes",
+                "Size of the answers cached in memory; the limit is `lookup.cache_size`.",
             )?,
-            store_up: to.gauge(
-                "reach_store_up",
-                "1 while the store that gateways share (`lookup.redis`) answers; 0 also without one.",
+            redis_up: to.gauge(
+                "lookup_redis_up",
+                "1 while the shared Redis cache (`lookup.redis`) responds, otherwise 0, also without one.",
             )?,
             config_reloads: to.counters(
                 "config_reloads_total",
-                "Configuration reloads (SIGHUP); after a failed one the old configuration stays.",
+                "Configuration reloads (SIGHUP), by result; a failed one leaves the previous configuration active.",
                 &["result"],
             )?,
             config_refused: to.gauge(
                 "config_refused",
-                "1 while the configuration that was read last is refused and an older one is in force.",
+                "1 while the configuration read last has errors and an older one is active.",
             )?,
             log_lines_dropped: to.counter(
                 "log_lines_dropped_total",
-                "Log lines lost because the log took them too slowly or not at all.",
+                "Log lines lost because the log was written too slowly or not at all.",
             )?,
-            record_omitted_octets: to.counter(
-                "record_omitted_octets_total",
-                "Octets that `gatepost record` did not get because it was too slow.",
+            record_omitted_bytes: to.counter(
+                "record_omitted_bytes_total",
+                "Bytes missing from recordings because `gatepost record` was too slow.",
             )?,
             sessions_limit: to.gauge(
                 "sessions_limit",
-                "Sessions that may be open at once: `limits.sessions` of the configuration in force.",
+                "Maximum number of open sessions (`limits.sessions`).",
             )?,
             upstreams: to.gauges(
                 "upstreams",
-                "Configured upstreams by how they answered last; one that was not tried yet counts as up.",
+                "Configured upstreams, by last result; one that was never tried counts as up.",
                 &["family", "state"],
             )?,
-            ready: to.gauge("ready", "1 while `/readyz` says ready.")?,
+            ready: to.gauge("ready", "1 while `/readyz` reports ready.")?,
         })
     }
 }
 
-/// Makes families and registers them.
+/// Creates and registers families.
 struct Registrar<'a>(&'a Registry);
 
 impl Registrar<'_> {

@@ -1,8 +1,8 @@
-//! The HTTP endpoint: `/metrics`, `/healthz`, `/readyz`, and at `/` whatever `app` puts there.
+//! The HTTP endpoint: `/metrics`, `/healthz`, `/readyz`, and the page that `app` mounts at `/`.
 //!
-//! Layer 4, on axum. One request a connection, and everything about a connection is bounded: how many there are, how
-//! long a request's head may take and be, and how long the whole connection lives. So a client that is slow or says
-//! nothing holds a few kilobytes for a few seconds; while all places are taken, others wait in the kernel's queue.
+//! Layer 4, on axum. One request per connection. The number of connections, the size and time of a request head and the
+//! lifetime of a connection are bounded: a slow or silent client holds a few kilobytes for a few seconds. Above the limit,
+//! clients wait in the listener's backlog.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,18 +24,18 @@ use tokio::time::{sleep, timeout};
 
 use super::{ExpositionFormat, Metrics};
 
-const PATHS: &str = "the paths are /, /metrics, /healthz and /readyz";
+const PATHS: &str = "paths: /, /metrics, /healthz, /readyz";
 
-/// Whether the gateway takes sessions.
+/// Whether the gateway accepts sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ReadyState {
     /// Not every listener is open yet.
     Starting,
     Ready,
-    /// Every upstream failed when it was last tried.
+    /// The last connection attempt to every upstream failed.
     NoUpstream,
-    /// Told to stop.
+    /// Shutting down.
     Draining,
 }
 
@@ -49,15 +49,15 @@ impl ReadyState {
         }
     }
 
-    /// What `/readyz` says.
+    /// The text of `/readyz`.
     pub const fn sentence(self) -> &'static str {
         match self {
-            Self::Starting => "not ready: the gateway is starting, not every listener is open yet",
+            Self::Starting => "not ready: starting, not every listener is open",
             Self::Ready => "ready",
             Self::NoUpstream => {
-                "not ready: no upstream is healthy, each one failed when it was last tried"
+                "not ready: no healthy upstream, the last attempt to each one failed"
             }
-            Self::Draining => "not ready: the gateway is draining, it takes no new sessions",
+            Self::Draining => "not ready: draining, no new sessions are accepted",
         }
     }
 }
@@ -72,11 +72,11 @@ impl HealthState {
         Self::default()
     }
 
-    /// `Draining` is the last state: whatever is set after it is ignored, so that an upstream that comes back
-    /// while the gateway stops does not make it ready again.
+    /// `Draining` is final: later calls are ignored, so that a recovered upstream does not make a stopping gateway ready
+    /// again.
     pub fn set(&self, state: ReadyState) {
         let draining = ReadyState::Draining as u8;
-        // An error means that it is draining already.
+        // An error means that the state is already `Draining`.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
             (now != draining).then_some(state as u8)
         });
@@ -87,21 +87,21 @@ impl HealthState {
     }
 }
 
-/// What one endpoint grants its clients.
+/// Limits of one endpoint.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+struct HttpLimits {
     connections: usize,
-    /// From the connection to the end of the request's head.
+    /// From accept to the end of the request head.
     head: Duration,
-    /// From the connection to its end.
+    /// From accept to close.
     connection: Duration,
-    /// What requests in progress get at shutdown.
+    /// For requests in progress at shutdown.
     shutdown: Duration,
-    /// Octets of a request's head; hyper takes no less than 8192.
+    /// Bytes of a request head; hyper's minimum is 8192.
     buffer: usize,
 }
 
-const BOUNDS: Bounds = Bounds {
+const LIMITS: HttpLimits = HttpLimits {
     connections: 64,
     head: Duration::from_secs(5),
     connection: Duration::from_secs(15),
@@ -109,14 +109,14 @@ const BOUNDS: Bounds = Bounds {
     buffer: 8192,
 };
 
-/// Serves `router`, which is to have no fallback of its own, on `listener` until `shutdown` is ready; then gives requests in
-/// progress a second to end.
+/// Serves `router`, which must have no fallback of its own, on `listener` until `shutdown` completes, then waits up to a
+/// second for requests in progress.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    serve_within(BOUNDS, listener, router, shutdown).await;
+    serve_within(LIMITS, listener, router, shutdown).await;
 }
 
 async fn serve_within(
-    bounds: Bounds,
+    limits: HttpLimits,
     listener: TcpListener,
     router: Router,
     shutdown: impl Future<Output = ()>,
@@ -124,50 +124,50 @@ async fn serve_within(
     let router = router
         .fallback(async || (StatusCode::NOT_FOUND, format!("not found; {PATHS}\n")))
         .method_not_allowed_fallback(async || {
-            (StatusCode::METHOD_NOT_ALLOWED, "method not allowed; ask with GET\n")
+            (StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use GET\n")
         });
     let mut connections = JoinSet::new();
     tokio::select! {
         () = shutdown => {}
-        never = accept(bounds, &listener, &router, &mut connections) => match never {},
+        never = accept(limits, &listener, &router, &mut connections) => match never {},
     }
     drop(listener);
-    // What is not done by then is aborted with the set.
+    // Dropping the set aborts the rest.
     let _ =
-        timeout(bounds.shutdown, async { while connections.join_next().await.is_some() {} }).await;
+        timeout(limits.shutdown, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 async fn accept(
-    bounds: Bounds,
+    limits: HttpLimits,
     listener: &TcpListener,
     router: &Router,
     connections: &mut JoinSet<()>,
 ) -> Infallible {
     loop {
         while connections.try_join_next().is_some() {}
-        if connections.len() >= bounds.connections {
+        if connections.len() >= limits.connections {
             connections.join_next().await;
             continue;
         }
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.spawn(connection(bounds, stream, router.clone()));
+                connections.spawn(connection(limits, stream, router.clone()));
             }
-            // Out of descriptors, or the peer has gone: either passes, and the relay tells of the first.
+            // Out of file descriptors, which the relay reports, or the peer is gone: both are temporary.
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-async fn connection(bounds: Bounds, stream: TcpStream, router: Router) {
+async fn connection(limits: HttpLimits, stream: TcpStream, router: Router) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
-        .header_read_timeout(bounds.head)
-        .max_buf_size(bounds.buffer)
+        .header_read_timeout(limits.head)
+        .max_buf_size(limits.buffer)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // What went wrong with one scrape is the scraper's to tell.
-    let _ = timeout(bounds.connection, serving).await;
+    // A failed scrape shows up in Prometheus.
+    let _ = timeout(limits.connection, serving).await;
 }
 
 /// `/metrics`, `/healthz` and `/readyz`.
@@ -178,7 +178,7 @@ pub fn routes(metrics: Arc<Metrics>, readiness: HealthState) -> Router {
         .route("/readyz", get(show_readiness).with_state(readiness))
 }
 
-/// `/` for what has no status page: the paths that there are.
+/// `/` without a status page: a list of the paths.
 pub fn index() -> Router {
     Router::new().route("/", get(async || format!("gatepost: {PATHS}\n")))
 }
@@ -220,7 +220,7 @@ mod tests {
         task: JoinHandle<()>,
     }
 
-    async fn start(bounds: Bounds) -> Endpoint {
+    async fn start(limits: HttpLimits) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let readiness = HealthState::new();
@@ -230,21 +230,21 @@ mod tests {
             let _ = stopped.await;
         };
         let router = routes(metrics, readiness.clone()).merge(index());
-        let task = tokio::spawn(serve_within(bounds, listener, router, shutdown));
+        let task = tokio::spawn(serve_within(limits, listener, router, shutdown));
         Endpoint { address, readiness, stop, task }
     }
 
     impl Endpoint {
         /// Status code, head and body.
-        async fn ask(&self, method: &str, path: &str) -> (u16, String, String) {
+        async fn request(&self, method: &str, path: &str) -> (u16, String, String) {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
             let request = format!("{method} {path} HTTP/1.1\r\nHost: gatepost\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
-            // No measurement, only an end to a test that would hang.
+            // Only to end a test that would hang.
             timeout(Duration::from_secs(60), stream.read_to_string(&mut answer))
                 .await
-                .expect("the endpoint never answered")
+                .expect("no response")
                 .unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -254,19 +254,19 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_and_health() {
-        let endpoint = start(BOUNDS).await;
-        let (status, head, body) = endpoint.ask("GET", "/metrics").await;
+        let endpoint = start(LIMITS).await;
+        let (status, head, body) = endpoint.request("GET", "/metrics").await;
         assert_eq!(status, 200);
         assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
         assert!(body.contains("\ngatepost_sessions_open{family=\"ipv6\"} 0\n"), "{body}");
-        let (status, _, body) = endpoint.ask("GET", "/healthz").await;
+        let (status, _, body) = endpoint.request("GET", "/healthz").await;
         assert_eq!((status, body.as_str()), (200, "ok\n"));
     }
 
     #[tokio::test]
-    async fn readiness_tells_the_reason_and_draining_is_final() {
-        let endpoint = start(BOUNDS).await;
-        let mut said = String::new();
+    async fn readyz_reports_the_reason_and_draining_is_final() {
+        let endpoint = start(LIMITS).await;
+        let mut responses = String::new();
         for state in [
             ReadyState::Starting,
             ReadyState::Ready,
@@ -275,36 +275,36 @@ mod tests {
             ReadyState::Ready,
         ] {
             endpoint.readiness.set(state);
-            let (status, _, body) = endpoint.ask("GET", "/readyz").await;
-            said.push_str(&format!("set {state:?}: {status} {body}"));
+            let (status, _, body) = endpoint.request("GET", "/readyz").await;
+            responses.push_str(&format!("set {state:?}: {status} {body}"));
         }
-        insta::assert_snapshot!(said);
+        insta::assert_snapshot!(responses);
     }
 
     #[tokio::test]
-    async fn other_paths_and_methods_are_told_what_to_ask() {
-        let endpoint = start(BOUNDS).await;
-        let (status, _, body) = endpoint.ask("GET", "/metric").await;
+    async fn errors_list_the_valid_paths_and_method() {
+        let endpoint = start(LIMITS).await;
+        let (status, _, body) = endpoint.request("GET", "/metric").await;
         assert_eq!(status, 404);
-        assert_eq!(body, "not found; the paths are /, /metrics, /healthz and /readyz\n");
+        assert_eq!(body, "not found; paths: /, /metrics, /healthz, /readyz\n");
         for path in ["/", "/metrics", "/healthz", "/readyz"] {
-            assert_ne!(endpoint.ask("GET", path).await.0, 404, "{path}");
+            assert_ne!(endpoint.request("GET", path).await.0, 404, "{path}");
         }
-        let (status, head, body) = endpoint.ask("POST", "/metrics").await;
+        let (status, head, body) = endpoint.request("POST", "/metrics").await;
         assert_eq!(status, 405);
         assert!(head.contains("allow: get"), "{head}");
-        assert_eq!(body, "method not allowed; ask with GET\n");
+        assert_eq!(body, "method not allowed; use GET\n");
     }
 
     #[tokio::test]
-    async fn silent_and_slow_clients_lose_their_place() {
+    async fn silent_and_slow_clients_are_disconnected() {
         let endpoint =
-            start(Bounds { connections: 2, head: Duration::from_millis(50), ..BOUNDS }).await;
+            start(HttpLimits { connections: 2, head: Duration::from_millis(50), ..LIMITS }).await;
         let mut silent = TcpStream::connect(endpoint.address).await.unwrap();
         let mut slow = TcpStream::connect(endpoint.address).await.unwrap();
         slow.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.unwrap();
-        // Both places are taken: this one is served because the two are cut.
-        assert_eq!(endpoint.ask("GET", "/healthz").await.0, 200);
+        // Both connections are in use: this request is served once they are closed.
+        assert_eq!(endpoint.request("GET", "/healthz").await.0, 200);
         let mut rest = Vec::new();
         silent.read_to_end(&mut rest).await.unwrap();
         slow.read_to_end(&mut rest).await.unwrap();
@@ -313,29 +313,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_connection_outlives_its_time() {
-        let endpoint = start(Bounds {
+    async fn connections_have_a_maximum_lifetime() {
+        let endpoint = start(HttpLimits {
             connections: 1,
             head: Duration::from_secs(3600),
             connection: Duration::from_millis(50),
-            ..BOUNDS
+            ..LIMITS
         })
         .await;
         let mut silent = TcpStream::connect(endpoint.address).await.unwrap();
-        // The one place is taken, and the head's time is not what frees it.
-        assert_eq!(endpoint.ask("GET", "/healthz").await.0, 200);
+        // The only connection is in use, and the head timeout is too long to free it.
+        assert_eq!(endpoint.request("GET", "/healthz").await.0, 200);
         let mut rest = Vec::new();
         let _ = silent.read_to_end(&mut rest).await;
         assert!(rest.is_empty());
     }
 
     #[tokio::test]
-    async fn an_endless_head_is_refused() {
-        let endpoint = start(BOUNDS).await;
+    async fn an_endless_head_is_rejected() {
+        let endpoint = start(LIMITS).await;
         let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
         let endless = vec![b'a'; 64 * 1024];
         stream.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
-        // The endpoint may close before it has read all of it.
+        // The endpoint may close the connection first.
         let _ = stream.write_all(&endless).await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
@@ -344,9 +344,9 @@ mod tests {
 
     #[tokio::test]
     async fn shutdown_does_not_wait_for_a_silent_client() {
-        let endpoint = start(Bounds { shutdown: Duration::from_millis(10), ..BOUNDS }).await;
+        let endpoint = start(HttpLimits { shutdown: Duration::from_millis(10), ..LIMITS }).await;
         let mut silent = TcpStream::connect(endpoint.address).await.unwrap();
-        assert_eq!(endpoint.ask("GET", "/healthz").await.0, 200);
+        assert_eq!(endpoint.request("GET", "/healthz").await.0, 200);
         endpoint.stop.send(()).unwrap();
         endpoint.task.await.unwrap();
         let mut rest = Vec::new();

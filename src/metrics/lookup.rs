@@ -1,4 +1,4 @@
-//! Lookups: by kind, by how they were answered, and by what the answer comes to.
+//! Lookups, by kind, result and answer.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use super::families::Families;
 use super::{Metrics, MetricsError, array};
 use crate::policy::facts::{AnswerKind, LookupKind, LookupObserver, Resolution};
 
-/// The handles of all of it.
-pub(super) struct Lookups {
+/// The handles of the lookup series.
+pub(super) struct LookupSeries {
     /// By [`LookupKind::index`], then by [`Resolution::index`].
     lookups: [[IntCounter; Resolution::ALL.len()]; LookupKind::ALL.len()],
     /// By [`LookupKind::index`], then by [`AnswerKind::index`].
     answers: [[IntCounter; AnswerKind::ALL.len()]; LookupKind::ALL.len()],
     /// By [`LookupKind::index`].
     duration: [Histogram; LookupKind::ALL.len()],
-    renewed: [IntCounter; LookupKind::ALL.len()],
-    taken_over: [IntCounter; LookupKind::ALL.len()],
-    store_up: IntGauge,
+    refreshed: [IntCounter; LookupKind::ALL.len()],
+    shared: [IntCounter; LookupKind::ALL.len()],
+    redis_up: IntGauge,
     cache_entries: IntGauge,
-    cache_octets: IntGauge,
-    under_way: IntGauge,
+    cache_bytes: IntGauge,
+    in_flight: IntGauge,
 }
 
-impl Lookups {
-    /// Makes every series, at zero.
+impl LookupSeries {
+    /// Creates every series, at zero.
     pub(super) fn resolve(families: &Families) -> Result<Self, MetricsError> {
         let mut by_kind = Vec::new();
         for kind in LookupKind::ALL {
@@ -49,12 +49,12 @@ impl Lookups {
             lookups: array(lookups.into_iter().map(Ok))?,
             answers: array(answers.into_iter().map(Ok))?,
             duration: array(kinds().map(|kind| duration.get_metric_with_label_values(&kind)))?,
-            renewed: counters(&families.lookups_renewed)?,
-            taken_over: counters(&families.lookups_taken_over)?,
-            store_up: families.store_up.clone(),
+            refreshed: counters(&families.lookups_refreshed)?,
+            shared: counters(&families.lookups_shared)?,
+            redis_up: families.redis_up.clone(),
             cache_entries: families.cache_entries.clone(),
-            cache_octets: families.cache_octets.clone(),
-            under_way: families.lookups_under_way.clone(),
+            cache_bytes: families.cache_bytes.clone(),
+            in_flight: families.lookups_in_flight.clone(),
         })
     }
 }
@@ -72,23 +72,23 @@ impl LookupObserver for Metrics {
     }
 
     fn on_refresh(&self, kind: LookupKind) {
-        self.lookups.renewed[kind.index()].inc();
+        self.lookups.refreshed[kind.index()].inc();
     }
 
     fn on_shared_hit(&self, kind: LookupKind) {
-        self.lookups.taken_over[kind.index()].inc();
+        self.lookups.shared[kind.index()].inc();
     }
 
     fn on_store_state(&self, up: bool) {
-        self.lookups.store_up.set(i64::from(up));
+        self.lookups.redis_up.set(i64::from(up));
     }
 
-    fn on_cache_size(&self, entries: u64, octets: u64) {
+    fn on_cache_size(&self, entries: u64, bytes: u64) {
         self.lookups.cache_entries.set(gauge(entries));
-        self.lookups.cache_octets.set(gauge(octets));
+        self.lookups.cache_bytes.set(gauge(bytes));
     }
 
-    fn on_in_flight(&self, flights: usize) {
-        self.lookups.under_way.set(i64::try_from(flights).unwrap_or(i64::MAX));
+    fn on_in_flight(&self, lookups: usize) {
+        self.lookups.in_flight.set(gauge(lookups as u64));
     }
 }

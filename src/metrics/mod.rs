@@ -1,8 +1,8 @@
-//! The gateway's metrics: how events, flows and evidence count. Every family of them is in `families.rs`.
+//! The gateway's metrics: counters for events, flows and evidence. `families.rs` defines every family.
 //!
-//! Layer 4, on crate `prometheus`. MetricLabel values are closed sets, and never an address, a domain, a HELO name or reply
-//! text. Every series exists from the start at zero, so that `rate()` sees the first event; its handle is resolved then,
-//! and counting an event is an array index and an atomic add.
+//! Layer 4, on crate `prometheus`. Label values are closed sets, never an address, a domain, a HELO name or reply text
+//! (rule 17 of ARCHITECTURE.md). Every series exists from the start at zero, so that `rate()` sees the first event. Its
+//! handle is resolved then: counting an event is an array index and an atomic add.
 
 mod catalogue;
 mod door;
@@ -23,41 +23,41 @@ use prometheus::{IntCounter, IntGauge, Registry};
 pub use catalogue::{MetricDescription, MetricLabel, catalogue};
 pub use exposition::ExpositionFormat;
 
-use self::door::Door;
+use self::door::DoorSeries;
 use self::families::Families;
-use self::lookup::Lookups;
-use self::policy::{Policy, Verdicts};
-use self::session::Sessions;
-use self::traffic::Traffic;
+use self::lookup::LookupSeries;
+use self::policy::{PolicySeries, VerdictSeries};
+use self::session::SessionSeries;
+use self::traffic::TrafficSeries;
 use crate::addr::Family;
 
-/// Why the metrics could not be set up: always a mistake in this module, never in the configuration.
+/// A bug in this module, never an error in the configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsError {
-    #[error("could not set up a metric family: {0}")]
+    #[error("cannot set up a metric family: {0}")]
     Prometheus(#[from] prometheus::Error),
-    #[error("a metric label has {found} values where its set has {expected}")]
+    #[error("a metric label has {found} values instead of {expected}")]
     LabelSet { expected: usize, found: usize },
 }
 
-/// All metric families, with a registry of their own.
+/// All metric families, in a registry of their own.
 pub struct Metrics {
     registry: Registry,
     /// By family.
-    sessions: [Sessions; Family::ALL.len()],
+    sessions: [SessionSeries; Family::ALL.len()],
     /// By family.
-    policy: [Policy; Family::ALL.len()],
-    verdicts: Verdicts,
-    traffic: Traffic,
+    policy: [PolicySeries; Family::ALL.len()],
+    verdicts: VerdictSeries,
+    traffic: TrafficSeries,
     /// By family.
-    doors: [Door; Family::ALL.len()],
-    lookups: Lookups,
+    doors: [DoorSeries; Family::ALL.len()],
+    lookups: LookupSeries,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
     config_refused: IntGauge,
     log_lines_dropped: IntCounter,
-    record_omitted_octets: IntCounter,
+    record_omitted_bytes: IntCounter,
     sessions_limit: IntGauge,
     /// By family: up, down.
     upstreams: [[IntGauge; 2]; Family::ALL.len()],
@@ -65,10 +65,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Every series of the closed label sets, at zero.
+    /// Creates every series of the closed label sets, at zero.
     ///
     /// # Errors
-    /// Only if this module names a family wrongly or twice.
+    /// Only if this module defines a family wrongly or twice.
     pub fn new() -> Result<Self, MetricsError> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
@@ -81,25 +81,25 @@ impl Metrics {
         Ok(Self {
             // In the order of `family as usize`.
             sessions: [
-                Sessions::resolve(&families, Family::Ipv4)?,
-                Sessions::resolve(&families, Family::Ipv6)?,
+                SessionSeries::resolve(&families, Family::Ipv4)?,
+                SessionSeries::resolve(&families, Family::Ipv6)?,
             ],
             policy: [
-                Policy::resolve(&families, Family::Ipv4)?,
-                Policy::resolve(&families, Family::Ipv6)?,
+                PolicySeries::resolve(&families, Family::Ipv4)?,
+                PolicySeries::resolve(&families, Family::Ipv6)?,
             ],
-            verdicts: Verdicts::new(families.policy_verdicts.clone()),
-            traffic: Traffic::resolve(&families)?,
+            verdicts: VerdictSeries::new(families.policy_verdicts.clone()),
+            traffic: TrafficSeries::resolve(&families)?,
             doors: [
-                Door::resolve(&families, Family::Ipv4)?,
-                Door::resolve(&families, Family::Ipv6)?,
+                DoorSeries::resolve(&families, Family::Ipv4)?,
+                DoorSeries::resolve(&families, Family::Ipv6)?,
             ],
-            lookups: Lookups::resolve(&families)?,
+            lookups: LookupSeries::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,
             config_refused: families.config_refused,
             log_lines_dropped: families.log_lines_dropped,
-            record_omitted_octets: families.record_omitted_octets,
+            record_omitted_bytes: families.record_omitted_bytes,
             sessions_limit: families.sessions_limit,
             upstreams: [upstreams(Family::Ipv4)?, upstreams(Family::Ipv6)?],
             ready: families.ready,
@@ -107,41 +107,40 @@ impl Metrics {
         })
     }
 
-    /// A new configuration is in force.
+    /// A new configuration became active.
     pub fn on_config_applied(&self) {
         self.config_reloads_applied.inc();
         self.config_refused.set(0);
     }
 
-    /// A configuration was refused and the old one stays.
+    /// A new configuration was rejected; the previous one stays active.
     pub fn on_config_rejected(&self) {
         self.config_reloads_failed.inc();
         self.config_refused.set(1);
     }
 
-    /// `count` log lines were lost.
     pub fn add_dropped_log_lines(&self, count: u64) {
         self.log_lines_dropped.inc_by(count);
     }
 
-    /// Recorders did not get `count` octets.
+    /// Bytes that recorders did not receive.
     pub fn add_record_omitted_bytes(&self, count: u64) {
-        self.record_omitted_octets.inc_by(count);
+        self.record_omitted_bytes.inc_by(count);
     }
 
-    /// `limits.sessions` of the configuration in force.
+    /// `limits.sessions` of the active configuration.
     pub fn set_sessions_limit(&self, limit: usize) {
         self.sessions_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
-    /// How many configured upstreams of `family` answered when they were last tried, and how many failed.
+    /// Numbers of configured upstreams of `family` whose last connection attempt succeeded and failed.
     pub fn set_upstreams(&self, family: Family, up: usize, down: usize) {
         for (gauge, count) in self.upstreams[family as usize].iter().zip([up, down]) {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// Whether the gateway takes sessions.
+    /// Whether the gateway accepts sessions.
     pub fn set_ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
     }

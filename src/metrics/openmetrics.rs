@@ -1,14 +1,12 @@
-//! OpenMetrics 1.0, the text form (prometheus.io/docs/specs/om/open_metrics_spec), which crate `prometheus` does not write.
+//! The text form of OpenMetrics 1.0 (prometheus.io/docs/specs/om/open_metrics_spec), which crate `prometheus` does not write.
 //!
-//! No exemplars, no timestamps. From Prometheus' own format it differs in that counters are named without `_total` where they
-//! are described, bounds of buckets are always decimal fractions, quotation marks in help texts are escaped, and it ends
-//! with `# EOF`, so that a part of it is never taken for the whole.
+//! No exemplars, no timestamps. Differences from Prometheus' text format: HELP and TYPE name counters without `_total`, bucket
+//! bounds are decimal fractions, quotation marks in help texts are escaped, and `# EOF` at the end reveals truncation.
 
 use std::fmt::Write as _;
 
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
-/// All `families`.
 pub(super) fn encode(families: &[MetricFamily]) -> String {
     let mut text = String::new();
     for family in families {
@@ -24,7 +22,7 @@ fn encode_family(text: &mut String, family: &MetricFamily) {
         MetricType::COUNTER => (family.name().trim_end_matches("_total"), "counter"),
         MetricType::GAUGE => (family.name(), "gauge"),
         MetricType::HISTOGRAM => (family.name(), "histogram"),
-        // Nobody here makes them.
+        // Not used here.
         MetricType::SUMMARY | MetricType::UNTYPED => return,
     };
     let help = escaped(family.help());
@@ -48,7 +46,7 @@ fn histogram(text: &mut String, name: &str, metric: &Metric) {
     let (labels, histogram) = (metric.get_label(), metric.get_histogram());
     for bucket in histogram.get_bucket() {
         let bound = bucket.upper_bound();
-        // The last one follows from the count.
+        // The infinite bucket is written from the count below.
         if bound.is_finite() {
             let bound = format!("{bound:?}");
             sample(text, name, "_bucket", labels, Some(&bound), bucket.cumulative_count() as f64);

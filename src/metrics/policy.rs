@@ -1,4 +1,4 @@
-//! What the policy rules did, what they went by, and how long clients waited for them.
+//! Verdicts of the policy rules, the facts behind them, and client waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ const SOURCES: [Source; 7] = [
 const FACTS: usize = FactName::ALL.len() * STATES.len() * SOURCES.len();
 
 /// The handles of one address family's series.
-pub(super) struct Policy {
+pub(super) struct PolicySeries {
     /// By [`slot`].
     facts: [IntCounter; FACTS],
     wait: Histogram,
 }
 
-impl Policy {
-    /// Makes every series of `family`, at zero.
+impl PolicySeries {
+    /// Creates every series of `family`, at zero.
     pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
         let family = family.as_str();
         let all = FactName::ALL.into_iter().flat_map(|name| {
@@ -48,11 +48,11 @@ impl Policy {
         Ok(Self { facts, wait })
     }
 
-    pub(super) fn fact(&self, name: FactName, state: FactState, source: Source) {
+    pub(super) fn on_fact(&self, name: FactName, state: FactState, source: Source) {
         self.facts[slot(name, state, source)].inc();
     }
 
-    pub(super) fn waited(&self, seconds: f64) {
+    pub(super) fn on_wait(&self, seconds: f64) {
         self.wait.observe(seconds);
     }
 }
@@ -61,33 +61,33 @@ const fn slot(name: FactName, state: FactState, source: Source) -> usize {
     (name as usize * STATES.len() + state as usize) * SOURCES.len() + source as usize
 }
 
-/// What one rule may do in one family.
-struct Series {
+/// One action of a rule in one family.
+struct RuleSeries {
     family: Family,
     action: PolicyAction,
     mode: RuleMode,
     counter: IntCounter,
 }
 
-/// The series of the rules in force, by rule: the only ones whose label comes from the configuration. It names few rules.
-pub(super) struct Verdicts {
+/// The series of the active rules, by rule name: the only label whose values come from the configuration (64 rules at most).
+pub(super) struct VerdictSeries {
     vec: IntCounterVec,
-    rules: ArcSwap<HashMap<Arc<str>, Vec<Series>>>,
+    rules: ArcSwap<HashMap<Arc<str>, Vec<RuleSeries>>>,
 }
 
-impl Verdicts {
+impl VerdictSeries {
     pub(super) fn new(vec: IntCounterVec) -> Self {
         Self { vec, rules: ArcSwap::default() }
     }
 
-    fn put_in_force(&self, rules: &PolicyRules) -> Result<(), MetricsError> {
-        let mut new: HashMap<Arc<str>, Vec<Series>> = HashMap::new();
+    fn set_rules(&self, rules: &PolicyRules) -> Result<(), MetricsError> {
+        let mut new: HashMap<Arc<str>, Vec<RuleSeries>> = HashMap::new();
         for rule in rules.iter() {
             let all = Family::ALL.into_iter().flat_map(|f| actions(rule).map(move |a| (f, a)));
             let series = all.map(|(family, action)| {
                 let labels = labels(family, &rule.name, action, rule.mode);
                 let counter = self.vec.get_metric_with_label_values(&labels)?;
-                Ok(Series { family, action, mode: rule.mode, counter })
+                Ok(RuleSeries { family, action, mode: rule.mode, counter })
             });
             let series = series.collect::<prometheus::Result<_>>()?;
             new.insert(Arc::clone(&rule.name), series);
@@ -95,8 +95,8 @@ impl Verdicts {
         let new = Arc::new(new);
         let old = self.rules.swap(Arc::clone(&new));
         for (name, series) in old.iter() {
-            let kept = |old: &Series| {
-                let same = |new: &Series| {
+            let kept = |old: &RuleSeries| {
+                let same = |new: &RuleSeries| {
                     (new.family, new.action, new.mode) == (old.family, old.action, old.mode)
                 };
                 new.get(name).is_some_and(|series| series.iter().any(same))
@@ -109,8 +109,8 @@ impl Verdicts {
         Ok(())
     }
 
-    /// Makes every series that a rule may have, to tell what there is.
-    pub(super) fn show_all(&self) -> Result<(), MetricsError> {
+    /// Creates every series that a rule may have, for the catalogue.
+    pub(super) fn create_all(&self) -> Result<(), MetricsError> {
         for family in Family::ALL {
             for action in PolicyAction::ALL {
                 for mode in [RuleMode::Enforce, RuleMode::Shadow] {
@@ -121,11 +121,17 @@ impl Verdicts {
         Ok(())
     }
 
-    /// Nothing for a rule that is not in force any more.
-    pub(super) fn count(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
+    /// Ignores a rule that is no longer active.
+    pub(super) fn on_verdict(
+        &self,
+        family: Family,
+        rule: &str,
+        action: PolicyAction,
+        mode: RuleMode,
+    ) {
         let rules = self.rules.load();
         let mut series = rules.get(rule).into_iter().flatten();
-        let same = |s: &&Series| (s.family, s.action, s.mode) == (family, action, mode);
+        let same = |s: &&RuleSeries| (s.family, s.action, s.mode) == (family, action, mode);
         if let Some(series) = series.find(same) {
             series.counter.inc();
         }
@@ -133,16 +139,16 @@ impl Verdicts {
 }
 
 impl Metrics {
-    /// These rules are in force from now on: their series are there from now on, and those of others are not.
+    /// Creates the series of these rules and removes those of all others.
     ///
     /// # Errors
-    /// Only if this module names a family's labels wrongly.
+    /// Only if this module defines a family's labels wrongly.
     pub fn set_rules(&self, rules: &PolicyRules) -> Result<(), MetricsError> {
-        self.verdicts.put_in_force(rules)
+        self.verdicts.set_rules(rules)
     }
 }
 
-/// What a rule can do, each once.
+/// The distinct actions of a rule.
 fn actions(rule: &PolicyRule) -> impl Iterator<Item = PolicyAction> + use<> {
     let unknown = Some(rule.on_unknown)
         .filter(|&action| !rule.require.is_empty() && action != PolicyAction::Accept)

@@ -1,4 +1,4 @@
-//! Reply codes as a closed label set: a code that an upstream made up must not make up a series.
+//! Reply codes as a closed label set: an upstream cannot create series with invented codes.
 
 /// The codes of RFC 5321, 4954 (AUTH), 3207 (STARTTLS), 7504 (521, 556), 1985 (ETRN), 2645 (453) and the registry of
 /// RFC 5248 (523, 524, 525). Ascending.
@@ -46,13 +46,13 @@ const KNOWN: [(u16, &str); 41] = [
     (556, "556"),
 ];
 
-/// The `class` label's values; position = first digit - 1, and the last is for what is no reply code at all.
+/// Values of the label `class`: index = first digit - 1; the last is for numbers that are no reply code.
 pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
 /// One slot for each known code, then one "other" for each class.
 pub(super) const SLOTS: usize = KNOWN.len() + CLASSES.len();
 
-/// Position in [`CLASSES`].
+/// Index into [`CLASSES`].
 pub(super) const fn class(code: u16) -> usize {
     match code {
         100..=599 => (code / 100 - 1) as usize,
@@ -66,17 +66,17 @@ pub(super) fn labels() -> impl Iterator<Item = (&'static str, &'static str)> {
     known.chain(CLASSES.iter().map(|&class| (class, "other")))
 }
 
-/// Which slot counts `code`; always below [`SLOTS`].
+/// The slot of `code`, always below [`SLOTS`].
 pub(super) fn slot(code: u16) -> usize {
     SLOT_OF
         .get(usize::from(code))
         .map_or_else(|| KNOWN.len() + class(code), |&slot| usize::from(slot))
 }
 
-/// Made at compile time, so that counting a reply searches nothing.
+/// Computed at compile time, so that counting a reply needs no search.
 static SLOT_OF: [u8; 600] = slot_table();
 
-/// There are fewer than 256 slots and 600 codes: no cast here cuts anything, and the test below would tell.
+/// There are fewer than 256 slots and 600 codes, so no cast truncates; the test below checks it.
 const fn slot_table() -> [u8; 600] {
     let mut table = [0; 600];
     let mut code = 0;

@@ -1,4 +1,4 @@
-//! What happens in sessions, live and captured, by the client's address family.
+//! Session events, live and captured, by the client's address family.
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
@@ -14,7 +14,7 @@ use crate::policy::rules::RuleMode;
 use crate::smtp::Verb;
 
 /// The handles of one address family's series, in arrays by the `index()` of their label.
-pub(super) struct Sessions {
+pub(super) struct SessionSeries {
     sessions_total: [IntCounter; Outcome::ALL.len()],
     sessions: IntGauge,
     commands: [IntCounter; Verb::ALL.len()],
@@ -32,8 +32,8 @@ pub(super) struct Sessions {
     parser_desyncs: [IntCounter; Desync::ALL.len()],
 }
 
-impl Sessions {
-    /// Makes every series of `family`, at zero.
+impl SessionSeries {
+    /// Creates every series of `family`, at zero.
     pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
         let family = family.as_str();
         /// The series of a `{family, <label>}` counter, one for each value of the label.
@@ -97,10 +97,10 @@ impl Observe for Metrics {
             Event::Refusal(reason) => {
                 of.refusals[reason.index()].inc();
                 if reason == Refusal::Door {
-                    self.refused_by_421(family);
+                    self.on_smtp_door_refusal(family);
                 }
             }
-            Event::Desync(cause) => of.parser_desyncs[cause.index()].inc(),
+            Event::Desync(reason) => of.parser_desyncs[reason.index()].inc(),
             Event::Starttls(outcome) => of.starttls[outcome.index()].inc(),
             Event::Attempt { family: upstream, outcome } => {
                 self.sessions[upstream as usize].upstream_attempts[outcome.index()].inc()
@@ -108,19 +108,20 @@ impl Observe for Metrics {
             Event::Phase { phase, duration } => {
                 of.phase_duration[phase.index()].observe(duration.as_secs_f64());
             }
-            Event::Policy { .. } => {} // Counted by the rule's name.
+            // Counted by `policy`, which has the rule's name.
+            Event::Policy { .. } => {}
             Event::Fact { name, state, source } => {
-                self.policy[family as usize].fact(name, state, source);
+                self.policy[family as usize].on_fact(name, state, source);
             }
-            Event::Waited(wait) => self.policy[family as usize].waited(wait.as_secs_f64()),
+            Event::Waited(wait) => self.policy[family as usize].on_wait(wait.as_secs_f64()),
             Event::Bytes { direction, count } => of.relayed_bytes[direction.index()].inc_by(count),
         }
     }
 
     fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
-        self.verdicts.count(family, rule, action, mode);
+        self.verdicts.on_verdict(family, rule, action, mode);
     }
 
-    /// Nothing: every fact in the record came as an event before.
+    /// Everything in the record was already counted by its event.
     fn session(&self, _: &SessionRecord) {}
 }

@@ -1,4 +1,4 @@
-//! Every series is there from the start, and every one can be reached.
+//! Every series exists from the start, and an event reaches each of them.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
@@ -29,7 +29,7 @@ use crate::traffic::{
     self, FlowObserver as _, FlowSummary, MailDirection, MessageCounts, ServerResponse,
 };
 
-/// As many rules as a configuration may have, each with two things that it may do.
+/// The maximum number of rules, each with two actions.
 fn rules() -> PolicyRules {
     PolicyRules::new((0..64).map(|n| rule(&format!("rule {n}"), n)).collect(), Networks::default())
 }
@@ -38,7 +38,7 @@ fn rules_named(name: &str) -> PolicyRules {
     PolicyRules::new(vec![rule(name, 0)], Networks::default())
 }
 
-/// In shadow if its number is odd.
+/// In shadow mode if its number is odd.
 fn rule(name: &str, number: u32) -> PolicyRule {
     PolicyRule {
         name: name.into(),
@@ -57,46 +57,46 @@ fn rule(name: &str, number: u32) -> PolicyRule {
     }
 }
 
-/// Every event of every closed set, every code there is in a reply, and bytes.
+/// Every event of every closed set, every reply code, and bytes.
 fn feed_everything(metrics: &Metrics) {
     let seconds = Duration::from_millis(250);
     for family in Family::ALL {
-        let tell = |event| metrics.event(family, event);
-        tell(Event::SessionOpened);
+        let count = |event| metrics.event(family, event);
+        count(Event::SessionOpened);
         for &outcome in Outcome::ALL {
-            tell(Event::SessionClosed(outcome));
+            count(Event::SessionClosed(outcome));
         }
         for verb in Verb::ALL {
-            tell(Event::Command(verb));
+            count(Event::Command(verb));
         }
         for &source in ReplySource::ALL {
             for code in (0..1000).chain([u16::MAX]) {
-                tell(Event::Reply { code, source });
-                tell(Event::Message { code, bytes: 1 });
+                count(Event::Reply { code, source });
+                count(Event::Message { code, bytes: 1 });
             }
         }
         for &anomaly in Anomaly::ALL {
-            tell(Event::Anomaly(anomaly));
+            count(Event::Anomaly(anomaly));
         }
         for &reason in Refusal::ALL {
-            tell(Event::Refusal(reason));
+            count(Event::Refusal(reason));
         }
-        for &cause in Desync::ALL {
-            tell(Event::Desync(cause));
+        for &reason in Desync::ALL {
+            count(Event::Desync(reason));
         }
         for &outcome in Starttls::ALL {
-            tell(Event::Starttls(outcome));
+            count(Event::Starttls(outcome));
         }
         for &outcome in AttemptOutcome::ALL {
             for family in Family::ALL {
-                tell(Event::Attempt { family, outcome });
+                count(Event::Attempt { family, outcome });
             }
         }
         for &phase in Phase::ALL {
-            tell(Event::Phase { phase, duration: seconds });
+            count(Event::Phase { phase, duration: seconds });
         }
         for &direction in Direction::ALL {
-            tell(Event::Bytes { direction, count: u64::from(u32::MAX) });
+            count(Event::Bytes { direction, count: u64::from(u32::MAX) });
         }
         for rule in rules().iter() {
             for action in [rule.otherwise, rule.on_unknown] {
@@ -114,11 +114,11 @@ fn feed_everything(metrics: &Metrics) {
                     Source::Upstream,
                     Source::None,
                 ] {
-                    tell(Event::Fact { name, state, source });
+                    count(Event::Fact { name, state, source });
                 }
             }
         }
-        tell(Event::Waited(seconds));
+        count(Event::Waited(seconds));
         feed_door(metrics, family);
     }
     feed_traffic(metrics);
@@ -134,12 +134,12 @@ fn feed_everything(metrics: &Metrics) {
     metrics.set_ready(true);
 }
 
-/// Every kind of lookup, answered in every way.
+/// Every kind of lookup with every result and answer.
 fn feed_lookups(metrics: &Metrics) {
     for kind in LookupKind::ALL {
-        for how in Resolution::ALL {
-            for told in AnswerKind::ALL {
-                metrics.on_answer(kind, how, told, Duration::from_millis(250));
+        for result in Resolution::ALL {
+            for answer in AnswerKind::ALL {
+                metrics.on_answer(kind, result, answer, Duration::from_millis(250));
             }
         }
         metrics.on_refresh(kind);
@@ -150,7 +150,7 @@ fn feed_lookups(metrics: &Metrics) {
     metrics.on_in_flight(5);
 }
 
-/// Through every state, and closed in the end.
+/// Through every state; closed at the end.
 fn feed_door(metrics: &Metrics, family: Family) {
     let at = Timestamp::from_nanos(1_700_000_000_000_000_000);
     let mut door = Door::new(family, door::DoorSettings::default(), at);
@@ -176,21 +176,21 @@ fn a_door_is_in_one_state() {
     insta::assert_snapshot!(changed(&metrics, &before));
 }
 
-/// Our own server's, and another's.
+/// Our server's address and a remote one, by family.
 const ENDS: [[&str; 2]; 2] =
     [["198.51.100.25", "192.0.2.10"], ["2001:db8:2::25", "2001:db8:1::10"]];
 
-/// A flow with something of everything.
+/// A flow with every kind of event.
 fn flow(
     family: Family,
     direction: MailDirection,
     outcome: FlowOutcome,
     reset_by: Side,
 ) -> FlowFacts {
-    let [our, other] = ENDS[family as usize].map(|ip| (ip.parse::<IpAddr>().unwrap(), 25).into());
+    let [ours, remote] = ENDS[family as usize].map(|ip| (ip.parse::<IpAddr>().unwrap(), 25).into());
     let (client, server) = match direction {
-        MailDirection::Inbound => (other, our),
-        MailDirection::Outbound => (our, other),
+        MailDirection::Inbound => (remote, ours),
+        MailDirection::Outbound => (ours, remote),
     };
     FlowFacts {
         start: FlowStart { number: 1, client, server, at: Timestamp::default(), midstream: false },
@@ -240,9 +240,9 @@ fn fall_back(direction: MailDirection, why: FallbackReason) -> Fallback {
     }
 }
 
-/// Every outcome in both directions, every way in which another server may respond, every loss.
+/// Every outcome in both directions, every response of a remote server, every loss.
 fn feed_traffic(metrics: &Metrics) {
-    let ours = ENDS.map(|[our, _]| our.parse::<IpAddr>().unwrap().into());
+    let ours = ENDS.map(|[ours, _]| ours.parse::<IpAddr>().unwrap().into());
     for direction in MailDirection::ALL {
         for family in Family::ALL {
             for outcome in FlowOutcome::ALL {
@@ -256,7 +256,7 @@ fn feed_traffic(metrics: &Metrics) {
             metrics.on_fallback(&fall_back(direction, why));
         }
     }
-    let mut seen = traffic::Traffic::new(Networks::new(ours));
+    let mut traffic = traffic::Traffic::new(Networks::new(ours));
     let responses = [
         (FlowOutcome::Established, DeliveryOutcome::Other),
         (FlowOutcome::Established, DeliveryOutcome::BlackHole),
@@ -266,15 +266,16 @@ fn feed_traffic(metrics: &Metrics) {
     ];
     assert_eq!(responses.len(), ServerResponse::ALL.len());
     for family in Family::ALL {
-        let taken = flow(family, MailDirection::Inbound, FlowOutcome::Established, Side::Client);
-        seen.on_flow(&passed(&taken, MailDirection::Inbound, DeliveryOutcome::Accepted));
+        let accepted = flow(family, MailDirection::Inbound, FlowOutcome::Established, Side::Client);
+        traffic.on_flow(&passed(&accepted, MailDirection::Inbound, DeliveryOutcome::Accepted));
         for (n, (outcome, ended)) in responses.into_iter().enumerate() {
             let tried = flow(family, MailDirection::Outbound, outcome, Side::Client);
             let name = Some(format!("mx{n}.example"));
-            seen.on_flow(&FlowSummary { name, ..passed(&tried, MailDirection::Outbound, ended) });
+            traffic
+                .on_flow(&FlowSummary { name, ..passed(&tried, MailDirection::Outbound, ended) });
         }
     }
-    metrics.set_evidence(&seen.evidence());
+    metrics.set_evidence(&traffic.evidence());
     metrics.set_capturing(true);
     metrics.add_capture_drops(2, 3);
     let now = StreamCounters {
@@ -288,7 +289,7 @@ fn feed_traffic(metrics: &Metrics) {
     metrics.on_stream_counts(&StreamCounters::default(), &now);
 }
 
-/// Series (name and labels) to value.
+/// Values by series (name and labels).
 fn series(metrics: &Metrics) -> BTreeMap<String, f64> {
     let text = metrics.encode(ExpositionFormat::Text);
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -300,7 +301,7 @@ fn series(metrics: &Metrics) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// Our series that are not what they were, a line each.
+/// Our series whose value changed, one per line.
 fn changed(metrics: &Metrics, before: &BTreeMap<String, f64>) -> String {
     let changed: Vec<String> = series(metrics)
         .into_iter()
@@ -311,7 +312,7 @@ fn changed(metrics: &Metrics, before: &BTreeMap<String, f64>) -> String {
 }
 
 #[test]
-fn every_series_is_there_from_the_start_at_zero_and_no_event_adds_one() {
+fn every_series_exists_from_the_start_and_no_event_adds_one() {
     let metrics = Metrics::new().unwrap();
     metrics.set_rules(&rules()).unwrap();
     let before = series(&metrics);
@@ -326,24 +327,25 @@ fn every_series_is_there_from_the_start_at_zero_and_no_event_adds_one() {
     assert_eq!(names(&before), names(&after));
     assert!(after.len() < 2000, "{} series", after.len());
 
-    // Each one can be reached; buckets below the one duration that was fed stay empty.
+    // Every series has a value; buckets below the one observed duration stay empty.
     for (name, value) in after.iter().filter(|(name, _)| ours(name)) {
         let bucket = name.contains("_bucket");
-        // A door is in one state.
+        // A door has one state.
         let other_state = name.contains("_door_state") && !name.contains("closed");
-        assert!(bucket || other_state || *value != 0.0, "nothing counts in {name}");
+        assert!(bucket || other_state || *value != 0.0, "no event counts in {name}");
     }
 }
 
 #[test]
-fn verdicts_count_by_rules_that_are_in_force() {
+fn verdicts_count_by_active_rules() {
     let metrics = Metrics::new().unwrap();
     metrics.set_rules(&rules()).unwrap();
     let before = series(&metrics);
-    let fired = |name| metrics.policy(Family::Ipv6, name, PolicyAction::Reject, RuleMode::Enforce);
-    fired("rule 2");
-    fired("rule 2");
-    fired("a rule of a configuration that was");
+    let matched =
+        |name| metrics.policy(Family::Ipv6, name, PolicyAction::Reject, RuleMode::Enforce);
+    matched("rule 2");
+    matched("rule 2");
+    matched("a rule of an earlier configuration");
     metrics.event(
         Family::Ipv4,
         Event::Fact { name: FactName::ReturnPath, state: FactState::False, source: Source::Probe },
@@ -353,7 +355,7 @@ fn verdicts_count_by_rules_that_are_in_force() {
     gatepost_policy_verdicts_total{action="reject",family="ipv6",mode="enforce",rule="rule 2"} 2
     "#);
 
-    // A rule that stays keeps its count, and one that goes leaves nothing behind.
+    // A remaining rule keeps its count; a removed one leaves no series.
     let kept: Vec<PolicyRule> =
         rules().iter().filter(|rule| &*rule.name == "rule 2").cloned().collect();
     metrics.set_rules(&PolicyRules::new(kept, Networks::default())).unwrap();
@@ -366,26 +368,26 @@ fn verdicts_count_by_rules_that_are_in_force() {
 #[test]
 fn each_event_counts_where_it_belongs() {
     let metrics = Metrics::new().unwrap();
-    let tell = |event| metrics.event(Family::Ipv6, event);
+    let count = |event| metrics.event(Family::Ipv6, event);
     let before = series(&metrics);
-    tell(Event::SessionOpened);
-    tell(Event::SessionOpened);
-    tell(Event::SessionClosed(Outcome::ClientClosed));
-    tell(Event::Command(Verb::Rcpt));
+    count(Event::SessionOpened);
+    count(Event::SessionOpened);
+    count(Event::SessionClosed(Outcome::ClientClosed));
+    count(Event::Command(Verb::Rcpt));
     for code in [250, 999, 599] {
         let source = ReplySource::Gateway;
-        tell(Event::Reply { code, source });
+        count(Event::Reply { code, source });
     }
-    tell(Event::Message { code: 250, bytes: 700 });
-    tell(Event::Message { code: 452, bytes: 5000 });
-    tell(Event::Attempt { family: Family::Ipv4, outcome: AttemptOutcome::Connected });
-    tell(Event::Phase { phase: Phase::Data, duration: Duration::from_secs(45) });
-    tell(Event::Bytes { direction: Direction::UpstreamToClient, count: 12 });
+    count(Event::Message { code: 250, bytes: 700 });
+    count(Event::Message { code: 452, bytes: 5000 });
+    count(Event::Attempt { family: Family::Ipv4, outcome: AttemptOutcome::Connected });
+    count(Event::Phase { phase: Phase::Data, duration: Duration::from_secs(45) });
+    count(Event::Bytes { direction: Direction::UpstreamToClient, count: 12 });
 
     insta::assert_snapshot!(changed(&metrics, &before));
 }
 
-/// A flow each way, a fall-back, losses; only what differs from zero.
+/// A flow in each direction, a fallback, losses.
 #[test]
 fn traffic_counts_where_it_belongs() {
     let metrics = Metrics::new().unwrap();
@@ -412,63 +414,65 @@ fn traffic_counts_where_it_belongs() {
         |n| StreamCounters { evicted: n, bytes_not_captured: 100 * n, ..StreamCounters::default() };
     metrics.on_stream_counts(&counts(1), &counts(3));
     let ours = Networks::new([ENDS[1][0].parse::<IpAddr>().unwrap().into()]);
-    let mut seen = traffic::Traffic::new(ours);
-    let taken = flow(Family::Ipv6, MailDirection::Inbound, FlowOutcome::Established, Side::Client);
-    seen.on_flow(&passed(&taken, MailDirection::Inbound, DeliveryOutcome::Accepted));
-    metrics.set_evidence(&seen.evidence());
+    let mut traffic = traffic::Traffic::new(ours);
+    let accepted =
+        flow(Family::Ipv6, MailDirection::Inbound, FlowOutcome::Established, Side::Client);
+    traffic.on_flow(&passed(&accepted, MailDirection::Inbound, DeliveryOutcome::Accepted));
+    metrics.set_evidence(&traffic.evidence());
     insta::assert_snapshot!(changed(&metrics, &before));
 }
 
-/// What `program` of a Debian package says of all series in that format; `None` if it is not there.
-fn judged(package: &str, program: &[&str], format: ExpositionFormat) -> Option<String> {
+/// Output of `program` from a Debian package for all series in that format; `None` if it is not installed.
+fn checked(package: &str, program: &[&str], format: ExpositionFormat) -> Option<String> {
     let metrics = Metrics::new().unwrap();
     feed_everything(&metrics);
-    let judge = Command::new(program[0])
+    let checker = Command::new(program[0])
         .args(&program[1..])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let mut judge = match judge {
+    let mut checker = match checker {
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            // Past the test harness's capture, so that it is read.
-            let note = format!("SKIPPED {}: it is not here (Debian: {package})", program.join(" "));
+            // Bypasses the output capture of the test harness.
+            let note = format!("SKIPPED {}: not installed (Debian: {package})", program.join(" "));
             writeln!(std::io::stderr(), "\n{note}").unwrap();
             return None;
         }
         spawned => spawned.unwrap(),
     };
-    let mut stdin = judge.stdin.take().unwrap();
+    let mut stdin = checker.stdin.take().unwrap();
     stdin.write_all(metrics.encode(format).as_bytes()).unwrap();
     drop(stdin);
-    let output = judge.wait_with_output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success(), "{}: {said}", output.status);
-    Some(said)
+    let output = checker.wait_with_output().unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{}: {text}", output.status);
+    Some(text)
 }
 
 #[test]
-fn promtool_finds_nothing_to_complain_of() {
-    let said = judged("prometheus", &["promtool", "check", "metrics"], ExpositionFormat::Text);
-    assert!(said.is_none_or(|said| said.is_empty()));
+fn promtool_accepts_all_metrics() {
+    let output = checked("prometheus", &["promtool", "check", "metrics"], ExpositionFormat::Text);
+    assert!(output.is_none_or(|output| output.is_empty()));
 }
 
-/// The parser of Prometheus' own Python client refuses whatever the standard forbids. It tells how many samples it read.
+/// The parser of Prometheus' Python client rejects violations of the standard. It prints the number of samples.
 #[test]
 fn openmetrics_is_well_formed() {
     let parse = "import sys; from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse; \
                  print(sum(len(family.samples) for family in parse(sys.stdin.read())))";
     let program = ["/usr/bin/python3", "-c", parse];
-    let Some(said) = judged("python3-prometheus-client", &program, ExpositionFormat::OpenMetrics)
+    let Some(output) =
+        checked("python3-prometheus-client", &program, ExpositionFormat::OpenMetrics)
     else {
         return;
     };
     let metrics = Metrics::new().unwrap();
-    assert_eq!(said.trim().parse::<usize>().unwrap(), series(&metrics).len());
+    assert_eq!(output.trim().parse::<usize>().unwrap(), series(&metrics).len());
 }
 
 #[test]
-fn openmetrics_reads_like_this() {
+fn openmetrics_text() {
     let metrics = Metrics::new().unwrap();
     metrics.event(Family::Ipv6, Event::Waited(Duration::from_millis(2)));
     metrics.set_rules(&rules_named(r#"a "b" \ c"#)).unwrap();

@@ -1,7 +1,8 @@
-//! What captured traffic shows, by address family and direction, and what was lost on the way to it.
+//! Captured traffic, by address family and direction, and losses of the capture.
 //!
-//! Three different losses: what the kernel could not deliver ([`Metrics::add_capture_drops`]), what reassembly lacks
-//! ([`FlowObserver::on_stream_counts`]), and dialogues that could not be followed (`parser_desyncs_total`, by their events).
+//! Three separate losses (rule 18 of ARCHITECTURE.md): packets that the kernel could not deliver
+//! ([`Metrics::add_capture_drops`]), bytes missing after reassembly ([`FlowObserver::on_stream_counts`]), and losses of
+//! parser synchronisation (`parser_desyncs_total`, counted by events).
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
@@ -14,11 +15,12 @@ use crate::traffic::fallback::{Fallback, FallbackReason};
 use crate::traffic::{Evidence, FlowObserver, FlowSummary, MailDirection, ServerResponse};
 use crate::wire::IcmpKind;
 
-/// Values of the label `cause`.
-const CAUSES: [&str; 4] = ["not_captured", "cut", "given_up", "unfinished"];
+/// Values of the label `reason` of missing bytes: not captured, truncated by a snap length, not waited for, missing at
+/// the end of the flow.
+const GAP_REASONS: [&str; 4] = ["not_captured", "truncated", "given_up", "flow_ended"];
 
-/// The handles of one family's and direction's series, in arrays by the `index()` of their label.
-struct Way {
+/// The handles of the series of one family and direction, in arrays by the `index()` of their label.
+struct PathSeries {
     connections: [IntCounter; FlowOutcome::ALL.len()],
     handshake: Histogram,
     rtt: Histogram,
@@ -31,7 +33,7 @@ struct Way {
     gaps: IntCounter,
 }
 
-impl Way {
+impl PathSeries {
     fn resolve(
         families: &Families,
         family: Family,
@@ -61,18 +63,18 @@ impl Way {
     }
 }
 
-/// The handles of all of it.
-pub(super) struct Traffic {
+/// The handles of all traffic series.
+pub(super) struct TrafficSeries {
     /// By family, then by [`MailDirection::index`].
-    ways: [[Way; MailDirection::ALL.len()]; Family::ALL.len()],
+    paths: [[PathSeries; MailDirection::ALL.len()]; Family::ALL.len()],
     /// By [`MailDirection::index`], then by [`FallbackReason::index`].
-    fall_backs: [[IntCounter; FallbackReason::ALL.len()]; MailDirection::ALL.len()],
-    fall_back_delay: [Histogram; MailDirection::ALL.len()],
-    /// In the order of [`CAUSES`].
-    gap_octets: [IntCounter; CAUSES.len()],
+    ipv6_fallbacks: [[IntCounter; FallbackReason::ALL.len()]; MailDirection::ALL.len()],
+    ipv6_fallback_delay: [Histogram; MailDirection::ALL.len()],
+    /// In the order of [`GAP_REASONS`].
+    gap_bytes: [IntCounter; GAP_REASONS.len()],
     capture_up: IntGauge,
-    dropped_openings: IntCounter,
-    dropped_packets: IntCounter,
+    dropped_syns: IntCounter,
+    dropped_others: IntCounter,
     flows_evicted: IntCounter,
     /// By family.
     last_accepted: [IntGauge; Family::ALL.len()],
@@ -80,19 +82,19 @@ pub(super) struct Traffic {
     destinations: [[IntGauge; ServerResponse::ALL.len()]; Family::ALL.len()],
 }
 
-impl Traffic {
-    /// Makes every series, at zero.
+impl TrafficSeries {
+    /// Creates every series, at zero.
     pub(super) fn resolve(families: &Families) -> Result<Self, MetricsError> {
-        let ways = |family| -> Result<_, MetricsError> {
+        let paths = |family| -> Result<_, MetricsError> {
             Ok([
-                Way::resolve(families, family, MailDirection::Inbound)?,
-                Way::resolve(families, family, MailDirection::Outbound)?,
+                PathSeries::resolve(families, family, MailDirection::Inbound)?,
+                PathSeries::resolve(families, family, MailDirection::Outbound)?,
             ])
         };
-        let fall_backs = |direction: MailDirection| {
+        let ipv6_fallbacks = |direction: MailDirection| {
             array(FallbackReason::ALL.iter().map(|why| {
                 let labels = [direction.as_str(), why.as_str()];
-                families.fall_backs.get_metric_with_label_values(&labels)
+                families.ipv6_fallbacks.get_metric_with_label_values(&labels)
             }))
         };
         let destinations = |family: Family| {
@@ -101,21 +103,24 @@ impl Traffic {
                 families.destinations.get_metric_with_label_values(&labels)
             }))
         };
-        let dropped = |what| families.capture_dropped.get_metric_with_label_values(&[what]);
+        let dropped = |kind| families.capture_dropped.get_metric_with_label_values(&[kind]);
         Ok(Self {
-            ways: [ways(Family::Ipv4)?, ways(Family::Ipv6)?],
-            fall_backs: [fall_backs(MailDirection::Inbound)?, fall_backs(MailDirection::Outbound)?],
-            fall_back_delay: array(MailDirection::ALL.iter().map(|direction| {
-                families.fall_back_delay.get_metric_with_label_values(&[direction.as_str()])
+            paths: [paths(Family::Ipv4)?, paths(Family::Ipv6)?],
+            ipv6_fallbacks: [
+                ipv6_fallbacks(MailDirection::Inbound)?,
+                ipv6_fallbacks(MailDirection::Outbound)?,
+            ],
+            ipv6_fallback_delay: array(MailDirection::ALL.iter().map(|direction| {
+                families.ipv6_fallback_delay.get_metric_with_label_values(&[direction.as_str()])
             }))?,
-            gap_octets: array(
-                CAUSES
+            gap_bytes: array(
+                GAP_REASONS
                     .iter()
-                    .map(|cause| families.gap_octets.get_metric_with_label_values(&[cause])),
+                    .map(|reason| families.gap_bytes.get_metric_with_label_values(&[reason])),
             )?,
             capture_up: families.capture_up.clone(),
-            dropped_openings: dropped("openings")?,
-            dropped_packets: dropped("packets")?,
+            dropped_syns: dropped("syn")?,
+            dropped_others: dropped("other")?,
             flows_evicted: families.flows_evicted.clone(),
             last_accepted: array(Family::ALL.iter().map(|family| {
                 families.last_accepted.get_metric_with_label_values(&[family.as_str()])
@@ -128,37 +133,37 @@ impl Traffic {
 impl FlowObserver for Metrics {
     fn on_flow(&self, passed: &FlowSummary<'_>) {
         let flow = passed.flow;
-        let way = &self.traffic.ways[passed.family() as usize][passed.direction.index()];
-        way.connections[flow.outcome.index()].inc();
-        for (histogram, time) in [(&way.handshake, flow.handshake), (&way.rtt, flow.rtt)] {
+        let path = &self.traffic.paths[passed.family() as usize][passed.direction.index()];
+        path.connections[flow.outcome.index()].inc();
+        for (histogram, time) in [(&path.handshake, flow.handshake), (&path.rtt, flow.rtt)] {
             if let Some(time) = time {
                 histogram.observe(time.as_secs_f64());
             }
         }
-        way.syn_retransmits.inc_by(passed.syn_retransmits());
-        way.data_segments.inc_by(flow.data_segments.iter().sum());
-        way.retransmitted.inc_by(flow.retransmits.iter().sum());
+        path.syn_retransmits.inc_by(passed.syn_retransmits());
+        path.data_segments.inc_by(flow.data_segments.iter().sum());
+        path.retransmitted.inc_by(flow.retransmits.iter().sum());
         if let Some(side) = flow.reset_by {
-            way.resets[side.index()].inc();
+            path.resets[side.index()].inc();
         }
-        for (counter, errors) in way.icmp.iter().zip(flow.icmp_kinds) {
+        for (counter, errors) in path.icmp.iter().zip(flow.icmp_kinds) {
             counter.inc_by(errors);
         }
-        way.black_holes.inc_by(u64::from(flow.black_hole));
-        way.gaps.inc_by(flow.gaps);
+        path.black_holes.inc_by(u64::from(flow.black_hole));
+        path.gaps.inc_by(flow.gaps);
     }
 
-    fn on_fallback(&self, told: &Fallback) {
-        let of = told.direction.index();
-        self.traffic.fall_backs[of][told.why.index()].inc();
-        if told.why != FallbackReason::Race {
-            self.traffic.fall_back_delay[of].observe(told.after.as_secs_f64());
+    fn on_fallback(&self, fallback: &Fallback) {
+        let direction = fallback.direction.index();
+        self.traffic.ipv6_fallbacks[direction][fallback.why.index()].inc();
+        if fallback.why != FallbackReason::Race {
+            self.traffic.ipv6_fallback_delay[direction].observe(fallback.after.as_secs_f64());
         }
     }
 
     fn on_stream_counts(&self, before: &StreamCounters, now: &StreamCounters) {
-        // In the order of `CAUSES`.
-        let octets = |counts: &StreamCounters| {
+        // In the order of `GAP_REASONS`.
+        let bytes = |counts: &StreamCounters| {
             [
                 counts.bytes_not_captured,
                 counts.bytes_cut,
@@ -166,8 +171,8 @@ impl FlowObserver for Metrics {
                 counts.bytes_unfinished,
             ]
         };
-        let more = octets(now).into_iter().zip(octets(before));
-        for (counter, (now, before)) in self.traffic.gap_octets.iter().zip(more) {
+        let more = bytes(now).into_iter().zip(bytes(before));
+        for (counter, (now, before)) in self.traffic.gap_bytes.iter().zip(more) {
             counter.inc_by(now.saturating_sub(before));
         }
         self.traffic.flows_evicted.inc_by(now.evicted.saturating_sub(before.evicted));
@@ -180,19 +185,19 @@ impl Metrics {
         self.traffic.capture_up.set(i64::from(captures));
     }
 
-    /// The source could not deliver so many more SYNs of clients and other packets.
-    pub fn add_capture_drops(&self, openings: u64, packets: u64) {
-        self.traffic.dropped_openings.inc_by(openings);
-        self.traffic.dropped_packets.inc_by(packets);
+    /// Client SYNs and other packets that the source could not deliver since the last call.
+    pub fn add_capture_drops(&self, syns: u64, others: u64) {
+        self.traffic.dropped_syns.inc_by(syns);
+        self.traffic.dropped_others.inc_by(others);
     }
 
-    /// When watched traffic last showed a message from outside that was taken, to the second.
+    /// Time of the last accepted message from outside in watched traffic, in whole seconds.
     pub fn last_accepted(&self, family: Family) -> Option<Timestamp> {
         let seconds = u64::try_from(self.traffic.last_accepted[family as usize].get()).ok()?;
         (seconds > 0).then(|| Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000)))
     }
 
-    /// What is proven of the ways to us and from us.
+    /// Evidence for the receive and return paths.
     pub fn set_evidence(&self, evidence: &Evidence<'_>) {
         for family in Family::ALL {
             let accepted = evidence.receive.of(family).last_accepted.unwrap_or_default();

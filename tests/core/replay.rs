@@ -321,7 +321,7 @@ fn evidence_of_the_receive_path_is_seen_from_the_receiver() {
     for series in [
         "gatepost_receive_path_last_accepted_timestamp_seconds{family=\"ipv6\"} 0",
         "gatepost_tcp_connections_total{direction=\"in\",family=\"ipv6\",outcome=\"unanswered\"} 1",
-        "gatepost_fall_backs_total{direction=\"in\",why=\"unanswered\"} 1",
+        "gatepost_ipv6_fallbacks_total{direction=\"in\",reason=\"unanswered\"} 1",
     ] {
         assert!(metrics.lines().any(|line| line == series), "{series} in:\n{metrics}");
     }

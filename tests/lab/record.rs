@@ -234,7 +234,7 @@ fn a_slow_recorder_does_not_slow_mail_and_tells_what_it_missed() {
         postfix.message_to(&format!("slow-{n}@example.org"));
     }
     crate::support::until("the metric", || {
-        (gateway.metric("gatepost_record_omitted_octets_total", &[]) > 0.0).then_some(())
+        (gateway.metric("gatepost_record_omitted_bytes_total", &[]) > 0.0).then_some(())
     });
     recorder.signal(Signal::SIGCONT);
     smtp.dialogue("C: QUIT\n S: 221");

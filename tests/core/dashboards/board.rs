@@ -1,4 +1,4 @@
-//! A dashboard as it is kept in the repository.
+//! A dashboard as stored in the repository.
 
 use std::fs;
 
@@ -7,12 +7,11 @@ use serde_json::Value;
 pub(super) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
 
 pub(super) struct Board {
-    /// Its file's, without `.json`.
+    /// Its file name without `.json`.
     pub(super) name: String,
     pub(super) json: Value,
 }
 
-/// All of them.
 pub(super) fn boards() -> Vec<Board> {
     let mut boards: Vec<Board> = fs::read_dir(FOLDER)
         .unwrap()
@@ -28,19 +27,19 @@ pub(super) fn boards() -> Vec<Board> {
 }
 
 impl Board {
-    /// Rows too.
+    /// Includes rows.
     pub(super) fn all_panels(&self) -> impl Iterator<Item = &Value> {
         self.json["panels"].as_array().unwrap().iter()
     }
 
-    /// The title of the row that a panel lies below.
+    /// The title of the row that contains a panel.
     pub(super) fn row_of(&self, panel: &Value) -> &str {
         let y = |panel: &Value| panel["gridPos"]["y"].as_u64().unwrap();
         let rows = self.all_panels().filter(|other| other["type"] == "row" && y(other) < y(panel));
         rows.last().unwrap()["title"].as_str().unwrap()
     }
 
-    /// Every expression of a panel or an annotation, with the name of it.
+    /// Every expression of the panels and annotations, with a name.
     pub(super) fn expressions(&self) -> Vec<(String, String)> {
         let mut expressions = Vec::new();
         for annotation in self.json["annotations"]["list"].as_array().unwrap() {

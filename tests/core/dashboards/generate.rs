@@ -1,5 +1,5 @@
-//! From `dashboards/source/*.toml`, which says what a dashboard shows, to the JSON that Grafana takes, which also says how:
-//! places, colours, options and the variables are the same on all of them, and decided here.
+//! Generates Grafana's JSON from `dashboards/source/*.toml`. The source defines the content of a dashboard; positions,
+//! colours, options and variables are the same for all of them and defined here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use super::board::FOLDER;
 use super::panel::Panel;
 use super::selectors::names;
 
-/// The first of Grafana 11.
+/// The schema of Grafana 11.0.
 const SCHEMA: u32 = 39;
 /// Columns of Grafana's grid.
 const COLUMNS: u32 = 24;
-/// What the dashboards find each other by.
+/// The tag by which the dashboards link to each other.
 const TAG: &str = "gatepost";
-/// What every metric is asked for: the gateways that are chosen above the panels.
+/// Added to every metric: the gateways selected above the panels.
 pub(super) const CHOSEN: &str = r#"job=~"$job", instance=~"$instance""#;
 
 /// A file of `dashboards/source`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Source {
-    /// Stays for ever: links and bookmarks name it.
+    /// Never changes: links and bookmarks contain it.
     uid: String,
     title: String,
     description: String,
@@ -35,12 +35,12 @@ struct Source {
 #[serde(deny_unknown_fields)]
 struct Row {
     title: String,
-    /// Of its panels, in Grafana's units of some 30 pixels.
+    /// Height of its panels, in Grafana's units of about 30 pixels.
     height: u32,
     panel: Vec<Panel>,
 }
 
-/// Every dashboard: the file that it is kept in, and its text.
+/// The path and the text of every dashboard.
 pub(super) fn all() -> Vec<(PathBuf, String)> {
     let mut sources: Vec<PathBuf> = fs::read_dir(Path::new(FOLDER).join("source"))
         .unwrap()
@@ -101,7 +101,7 @@ fn variables() -> Value {
             "multi": true,
             "name": name,
             "query": { "query": query, "refId": name },
-            // When the time changes.
+            // Refresh on time range change.
             "refresh": 2,
             "sort": 1,
             "type": "query",
@@ -117,13 +117,13 @@ fn variables() -> Value {
     ])
 }
 
-/// Marks on every panel of what happened to gateways.
+/// Marks of gateway events on every panel.
 fn annotations() -> Value {
     let of = |name: &str, colour: &str, title: &str, expr: &str| {
         json!({
             "datasource": datasource(),
             "enable": true,
-            "expr": among(expr, CHOSEN),
+            "expr": with_matcher(expr, CHOSEN),
             "hide": false,
             "iconColor": colour,
             "name": name,
@@ -137,8 +137,8 @@ fn annotations() -> Value {
         of(
             "Doors",
             "purple",
-            "door of {{family}}: {{to}}",
-            "sum by (instance, family, to) (increase(gatepost_door_changes_total[$__rate_interval])) > 0",
+            "door of {{family}}: {{state}}",
+            "sum by (instance, family, state) (increase(gatepost_door_changes_total[$__rate_interval])) > 0",
         ),
         of(
             "Reloads",
@@ -156,7 +156,7 @@ fn annotations() -> Value {
     ])
 }
 
-/// Rows below each other, and in each its panels from left to right.
+/// Rows from top to bottom, and the panels of each from left to right.
 fn panels(rows: &[Row]) -> Vec<Value> {
     let mut panels = Vec::new();
     let mut y = 0;
@@ -184,7 +184,7 @@ fn panels(rows: &[Row]) -> Vec<Value> {
 }
 
 /// The expression with a further matcher in every selector.
-pub(super) fn among(expr: &str, further: &str) -> String {
+pub(super) fn with_matcher(expr: &str, further: &str) -> String {
     let mut text = String::new();
     let mut copied = 0;
     for (_, end) in names(expr) {
@@ -199,6 +199,6 @@ pub(super) fn among(expr: &str, further: &str) -> String {
 
 #[test]
 fn a_matcher_is_added_to_each_selector() {
-    let among = among("rate(up[1m]) + gatepost_b{c=\"d\"}", "a=\"b\"");
-    assert_eq!(among, "rate(up{a=\"b\"}[1m]) + gatepost_b{a=\"b\", c=\"d\"}");
+    let chosen = with_matcher("rate(up[1m]) + gatepost_b{c=\"d\"}", "a=\"b\"");
+    assert_eq!(chosen, "rate(up{a=\"b\"}[1m]) + gatepost_b{a=\"b\", c=\"d\"}");
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
-/// After a change of `dashboards/source`.
+/// Run it after a change in `dashboards/source`.
 #[test]
 #[ignore = "writes dashboards/*.json"]
 fn dashboards_are_written() {
@@ -29,18 +29,21 @@ fn dashboards_are_written() {
 }
 
 #[test]
-fn dashboards_are_what_their_sources_make() {
-    let made = generate::all();
-    for (file, text) in &made {
-        let kept = fs::read_to_string(file).unwrap_or_default();
-        assert!(kept == *text, "{} is not what its source makes: make dashboards", file.display());
+fn dashboards_match_their_sources() {
+    let generated = generate::all();
+    for (file, text) in &generated {
+        let stored = fs::read_to_string(file).unwrap_or_default();
+        assert!(
+            stored == *text,
+            "{} differs from its source; run `make dashboards`",
+            file.display()
+        );
     }
-    let kept = boards().len();
-    assert_eq!(kept, made.len(), "a dashboard without a source");
+    assert_eq!(boards().len(), generated.len(), "a dashboard without a source");
 }
 
 #[test]
-fn every_dashboard_can_be_imported_and_leads_to_the_others() {
+fn every_dashboard_can_be_imported_and_links_to_the_others() {
     let boards = boards();
     let uids: BTreeSet<&str> =
         boards.iter().map(|board| board.json["uid"].as_str().unwrap()).collect();
@@ -50,7 +53,7 @@ fn every_dashboard_can_be_imported_and_leads_to_the_others() {
         expected.map(|name| format!("gatepost-{name}")).iter().map(String::as_str).collect()
     );
     for Board { name, json, .. } in &boards {
-        // Grafana numbers what it imports.
+        // Grafana assigns an ID on import.
         assert_eq!(json["id"], Value::Null, "{name}");
         assert!(json["schemaVersion"].as_u64().unwrap() >= 39, "{name}");
         let variables: Vec<&str> = json["templating"]["list"]
@@ -62,31 +65,31 @@ fn every_dashboard_can_be_imported_and_leads_to_the_others() {
         assert_eq!(variables, ["datasource", "job", "instance"], "{name}");
         assert_eq!(json["templating"]["list"][0]["query"], "prometheus", "{name}");
         let tag = &json["links"][0]["tags"][0];
-        assert!(json["tags"].as_array().unwrap().contains(tag), "{name}: links lead to {tag}");
+        assert!(json["tags"].as_array().unwrap().contains(tag), "{name}: links to {tag}");
     }
 }
 
 #[test]
-fn every_panel_says_what_it_shows() {
+fn every_panel_has_a_title_a_description_and_a_unit() {
     for board in boards() {
         let mut ids = BTreeSet::new();
         let mut titles = BTreeSet::new();
         for panel in board.all_panels() {
             let title = panel["title"].as_str().unwrap();
             let name = format!("{}, {title}", board.name);
-            assert!(ids.insert(panel["id"].as_u64().unwrap()), "{name}: its id is another's");
+            assert!(ids.insert(panel["id"].as_u64().unwrap()), "{name}: duplicate id");
             assert!(!title.is_empty() && title.len() <= 60, "{name}");
             if panel["type"] == "row" {
                 continue;
             }
             let row = board.row_of(panel);
-            assert!(titles.insert((row, title)), "{name}: a row has two of that title");
+            assert!(titles.insert((row, title)), "{name}: duplicate title in its row");
             let description = panel["description"].as_str().unwrap();
             assert!(description.len() > 20 && description.ends_with('.'), "{name}: {description}");
             let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap();
             assert!(UNITS.contains(&unit), "{name}: {unit}");
             let targets = panel["targets"].as_array().unwrap();
-            assert!(!targets.is_empty(), "{name}: a dead panel");
+            assert!(!targets.is_empty(), "{name}: no query");
             for part in targets.iter().chain([panel]) {
                 assert_eq!(part["datasource"]["uid"], "${datasource}", "{name}");
             }
@@ -100,12 +103,12 @@ fn every_panel_says_what_it_shows() {
     }
 }
 
-/// Those of Grafana that stand in these dashboards.
+/// Grafana units in use.
 const UNITS: [&str; 8] =
     ["none", "s", "percentunit", "bytes", "Bps", "suffix:/min", "dateTimeFromNow", "short"];
 
 #[test]
-fn panels_lie_side_by_side() {
+fn panels_fill_the_grid_without_overlap() {
     for board in boards() {
         let mut taken: BTreeMap<(u64, u64), &str> = BTreeMap::new();
         for panel in board.all_panels() {
@@ -114,21 +117,25 @@ fn panels_lie_side_by_side() {
             assert!(w > 0 && h > 0 && x + w <= 24, "{}, {title}: {}", board.name, panel["gridPos"]);
             for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
                 let other = taken.insert(place, title);
-                assert_eq!(other, None, "{}, {title} lies on another at {place:?}", board.name);
+                assert_eq!(
+                    other, None,
+                    "{}, {title} overlaps another panel at {place:?}",
+                    board.name
+                );
             }
         }
-        // Rows are full: what is empty looks like something that failed to load.
+        // An empty place would look like a panel that failed to load.
         let lines = taken.keys().map(|(_, y)| y).max().unwrap() + 1;
-        assert_eq!(taken.len() as u64, lines * 24, "{} has a hole", board.name);
+        assert_eq!(taken.len() as u64, lines * 24, "{} has an empty place", board.name);
     }
 }
 
 /// Series that Prometheus itself writes; those of recording rules have a colon.
 const RULE_INPUTS: [&str; 1] = ["up"];
 
-/// Every metric in a dashboard is one of the gateway's, and every one of the gateway's is in a dashboard.
+/// Every metric in a dashboard exists, and every metric of the gateway is in a dashboard.
 #[test]
-fn every_family_is_shown_and_every_name_is_a_family() {
+fn dashboards_and_metrics_match() {
     let listed = Command::new(GATEPOST).args(["metrics", "list", "--format", "json"]).output();
     let listed: Vec<Value> = serde_json::from_slice(&listed.unwrap().stdout).unwrap();
     let names = listed.iter().map(|family| (family["name"].as_str().unwrap(), false));
@@ -138,7 +145,7 @@ fn every_family_is_shown_and_every_name_is_a_family() {
             for selector in selectors::selectors(&expr) {
                 let metric = selector.metric.trim_end_matches("_bucket");
                 let shown = families.get_mut(metric);
-                *shown.unwrap_or_else(|| panic!("{name}: there is no {metric}")) = true;
+                *shown.unwrap_or_else(|| panic!("{name}: unknown metric {metric}")) = true;
             }
         }
     }
@@ -148,11 +155,11 @@ fn every_family_is_shown_and_every_name_is_a_family() {
             let is_known = families.contains_key(metric)
                 || RULE_INPUTS.contains(&metric)
                 || metric.contains(':');
-            assert!(is_known, "{name}: there is no {metric}");
+            assert!(is_known, "{name}: unknown metric {metric}");
         }
     }
-    // The address space is not memory, and misleads.
+    // The size of the address space says nothing about memory use.
     families.remove("process_virtual_memory_bytes");
     let missing: Vec<&str> = families.iter().filter(|(_, shown)| !**shown).map(|f| *f.0).collect();
-    assert_eq!(missing, [""; 0], "in no dashboard");
+    assert_eq!(missing, [""; 0], "without a panel");
 }

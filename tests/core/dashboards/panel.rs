@@ -1,11 +1,11 @@
-//! One panel: what its source says, and how Grafana draws it.
+//! One panel: its source and its JSON.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::generate::{CHOSEN, among, datasource};
+use super::generate::{CHOSEN, datasource, with_matcher};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,14 +14,14 @@ pub(super) struct Panel {
     description: String,
     #[serde(default)]
     kind: Kind,
-    /// Columns, of 24.
+    /// Columns of Grafana's grid of 24.
     pub(super) width: u32,
-    /// Where it differs from its row's.
+    /// If it differs from its row's height.
     pub(super) height: Option<u32>,
-    /// As Grafana names them.
+    /// A Grafana unit.
     unit: String,
     max: Option<f64>,
-    /// What is shown where there is nothing to show.
+    /// Text of an empty panel.
     none: Option<String>,
     #[serde(default)]
     stacked: bool,
@@ -30,15 +30,15 @@ pub(super) struct Panel {
     #[serde(default)]
     colours: Palette,
     values: Option<Values>,
-    /// Of one number: its colours, each with the number from which it is.
+    /// Colours of a single value, each with its lower bound.
     #[serde(default)]
     steps: Vec<(String, f64)>,
-    /// Of a table: labels, and how their columns are called.
+    /// Column titles of a table, by label.
     #[serde(default)]
     columns: BTreeMap<String, String>,
     expr: Option<String>,
     legend: Option<String>,
-    /// In place of the two above.
+    /// Instead of `expr` and `legend`.
     #[serde(default)]
     query: Vec<Query>,
 }
@@ -61,11 +61,11 @@ enum Kind {
     Table,
 }
 
-/// Whether series have colours of their own.
+/// Fixed colours for series.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Palette {
-    /// As Grafana deals them out.
+    /// Grafana's default.
     #[default]
     Classic,
     Family,
@@ -74,20 +74,20 @@ enum Palette {
     Door,
 }
 
-/// What numbers stand for.
+/// Texts for values.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Values {
     Door,
     Age,
     Capture,
-    Store,
+    Redis,
 }
 
-/// What series that match a pattern look like: of more than one, the last.
+/// Colours by pattern; the last match applies.
 type Colours = &'static [(&'static str, &'static str)];
 
-/// IPv6 is blue and IPv4 orange everywhere; what goes out is lighter, and what comes in has no word for it in some panels.
+/// IPv6 is blue and IPv4 orange; outbound and refused series are lighter.
 const FAMILIES: Colours = &[
     ("ipv6", "blue"),
     ("ipv4", "orange"),
@@ -100,19 +100,19 @@ const STATES: Colours = &[("up", "green"), ("down", "red")];
 const DOORS: Colours =
     &[("open", "green"), ("opening", "yellow"), ("closing", "orange"), ("closed", "red")];
 
-/// Numbers that stand for something, with what they are called and their colour.
-type Words = &'static [(i8, &'static str, &'static str)];
+/// Values with their texts and colours.
+type ValueTexts = &'static [(i8, &'static str, &'static str)];
 
-const DOOR: Words = &[
+const DOOR: ValueTexts = &[
     (0, "no door", "text"),
     (1, "open", "green"),
     (2, "opening", "yellow"),
     (3, "closing", "orange"),
     (4, "CLOSED", "red"),
 ];
-const AGE: Words = &[(-1, "never", "orange")];
-const CAPTURE: Words = &[(0, "off", "text"), (1, "captures", "green")];
-const STORE: Words = &[(0, "not there", "text"), (1, "answers", "green")];
+const AGE: ValueTexts = &[(-1, "never", "orange")];
+const CAPTURE: ValueTexts = &[(0, "off", "text"), (1, "on", "green")];
+const REDIS: ValueTexts = &[(0, "down", "text"), (1, "up", "green")];
 
 impl Panel {
     pub(super) fn json(&self, id: usize, place: &Value) -> Value {
@@ -146,7 +146,7 @@ impl Panel {
     }
 
     fn targets(&self) -> Vec<Value> {
-        // Those show what is now, or came to pass in the time shown; the others, how it went.
+        // An instant query yields the current value or the sum over the time range, a range query the series.
         let is_instant = match self.kind {
             Kind::Timeseries | Kind::StateTimeline => false,
             Kind::Stat | Kind::Bargauge | Kind::Table => true,
@@ -156,7 +156,7 @@ impl Panel {
             json!({
                 "datasource": datasource(),
                 "editorMode": "code",
-                "expr": among(&query.expr, CHOSEN),
+                "expr": with_matcher(&query.expr, CHOSEN),
                 "format": format,
                 "instant": is_instant,
                 "legendFormat": query.legend,
@@ -174,7 +174,7 @@ impl Panel {
             .map(|(colour, from)| json!({ "color": colour, "value": from }))
             .collect();
         match steps.first_mut() {
-            // The first colour is that of all below, too.
+            // The first colour also covers all lower values.
             Some(first) => first["value"] = Value::Null,
             None => steps.push(json!({ "color": "text", "value": null })),
         }
@@ -209,7 +209,7 @@ impl Panel {
                     "fillOpacity": fill,
                     "lineInterpolation": "linear",
                     "lineWidth": 1,
-                    // A lone value between two gaps is a point, or it would not be seen.
+                    // A single value between two gaps is visible only as a point.
                     "showPoints": "auto",
                     "pointSize": 4,
                     "spanNulls": false,
@@ -228,7 +228,7 @@ impl Panel {
             Some(Values::Door) => DOOR,
             Some(Values::Age) => AGE,
             Some(Values::Capture) => CAPTURE,
-            Some(Values::Store) => STORE,
+            Some(Values::Redis) => REDIS,
         };
         let options: BTreeMap<String, Value> = words
             .iter()
@@ -291,12 +291,12 @@ impl Panel {
         }
     }
 
-    /// One number needs no name, several do.
+    /// Several values need names.
     const fn text_mode(&self) -> &'static str {
         if self.legend.is_some() { "value_and_name" } else { "value" }
     }
 
-    /// Of a table: only the columns that are named, and by their names.
+    /// Tables show only the named columns, under their titles.
     fn transformations(&self) -> Value {
         if self.kind != Kind::Table {
             return json!([]);

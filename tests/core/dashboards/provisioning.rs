@@ -1,4 +1,4 @@
-//! The files by which Prometheus and Grafana start with all of this. Containers are not started here.
+//! The files with which Prometheus and Grafana start. No container is started here.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ fn file(name: &str) -> Value {
     yaml(&Path::new(FOLDER).join(name))
 }
 
-/// Each `SOURCE:TARGET[:ro]` of a service, those in named volumes left out.
+/// Each `SOURCE:TARGET[:ro]` of a service, without named volumes.
 fn mounts(service: &Value) -> Vec<(PathBuf, String)> {
     let volumes = service["volumes"].as_array().unwrap();
     let volumes = volumes.iter().map(|volume| volume.as_str().unwrap());
@@ -20,19 +20,19 @@ fn mounts(service: &Value) -> Vec<(PathBuf, String)> {
         .map(|volume| {
             let (path, rest) = volume.split_once(':').unwrap();
             let target = rest.strip_suffix(":ro");
-            let target = target.unwrap_or_else(|| panic!("{volume} can be written to"));
+            let target = target.unwrap_or_else(|| panic!("{volume} is writable"));
             (Path::new(FOLDER).join(path), target.to_owned())
         })
         .collect()
 }
 
-/// Where something in a container is on this host.
+/// The path on this host of a path in a container.
 fn on_this_host(service: &Value, inside: &str) -> PathBuf {
     let mounts = mounts(service);
     let mount = mounts.iter().find_map(|(path, target)| {
         Some(path.join(inside.strip_prefix(target.as_str())?.trim_start_matches('/')))
     });
-    mount.unwrap_or_else(|| panic!("{inside} is mounted nowhere"))
+    mount.unwrap_or_else(|| panic!("{inside} is not mounted"))
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn containers_find_their_files_and_listen_on_loopback() {
     assert_eq!(services.keys().collect::<Vec<_>>(), ["grafana", "prometheus"]);
     for (name, service) in services {
         let (_, tag) = service["image"].as_str().unwrap().split_once(':').unwrap();
-        assert!(tag.contains(|c: char| c.is_ascii_digit()), "{name}: {tag} is no version");
+        assert!(tag.contains(|c: char| c.is_ascii_digit()), "{name}: {tag} is not a version");
         assert!(service["ports"].is_null(), "{name}");
         assert_eq!(service["network_mode"], "host", "{name}");
         for (path, _) in mounts(service) {
@@ -79,7 +79,7 @@ fn containers_find_their_files_and_listen_on_loopback() {
         let file = on_this_host(grafana, path).join(format!("{}.json", board.name));
         assert!(file.exists(), "{}", file.display());
     }
-    // Grafana looks for files there by itself.
+    // Grafana's default path.
     let provisioning = on_this_host(grafana, "/etc/grafana/provisioning");
     for kind in ["datasources", "dashboards"] {
         assert!(provisioning.join(kind).join("gatepost.yml").exists(), "{kind}");

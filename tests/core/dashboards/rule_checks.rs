@@ -16,7 +16,7 @@ fn alerts() -> Vec<(Rule, BTreeMap<String, String>)> {
     rules().into_iter().filter_map(|rule| Some((rule.clone(), rule.alert?))).collect()
 }
 
-/// Every test of promtool.
+/// Every promtool test.
 fn tests() -> Vec<Value> {
     test_files()
         .iter()
@@ -32,21 +32,21 @@ fn test_files() -> Vec<String> {
 }
 
 #[test]
-fn every_alert_is_shown_to_fire_and_to_be_silent() {
+fn every_alert_has_a_test_that_fires_and_one_that_is_silent() {
     let tests = tests();
     let each = |part: &str| -> Vec<Value> {
         tests.iter().filter_map(|test| test[part].as_array()).flatten().cloned().collect()
     };
     let (fires, silent) = (each("promql_expr_test"), each("alert_rule_test"));
-    for (Rule { name, .. }, said) in alerts() {
+    for (Rule { name, .. }, texts) in alerts() {
         let firing = format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\"}}");
         let shown = fires.iter().find(|test| test["expr"] == firing.as_str());
-        let shown = shown.unwrap_or_else(|| panic!("no test shows that {name} fires"));
+        let shown = shown.unwrap_or_else(|| panic!("no test in which {name} fires"));
         let labels = shown["exp_samples"][0]["labels"].as_str().unwrap();
-        let severity = format!("severity=\"{}\"", said["severity"]);
+        let severity = format!("severity=\"{}\"", texts["severity"]);
         assert!(labels.contains(&severity), "{name}: {labels}");
-        // What its words name is there to be said.
-        for text in said.values() {
+        // The labels used in its texts exist.
+        for text in texts.values() {
             for label in text.split("$labels.").skip(1) {
                 let label = label.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
                 assert!(labels.contains(&format!("{label}=")), "{name} has no label {label}");
@@ -55,7 +55,7 @@ fn every_alert_is_shown_to_fire_and_to_be_silent() {
         let is_silent = |test: &&Value| {
             test["alertname"] == name.as_str() && test["exp_alerts"].as_array().unwrap().is_empty()
         };
-        assert!(silent.iter().any(|test| is_silent(&test)), "no test shows that {name} is silent");
+        assert!(silent.iter().any(|test| is_silent(&test)), "no test in which {name} is silent");
     }
 }
 
@@ -63,24 +63,24 @@ fn every_alert_is_shown_to_fire_and_to_be_silent() {
 fn every_recording_rule_is_tested() {
     let tests = tests();
     for rule in rules().iter().filter(|rule| rule.alert.is_none()) {
-        let is_of_it = |test: &Value| {
+        let covers = |test: &Value| {
             let parts = test["promql_expr_test"].as_array();
             parts.is_some_and(|parts| parts.iter().any(|part| part["expr"] == rule.name.as_str()))
         };
-        assert!(tests.iter().any(is_of_it), "no test of {}", rule.name);
+        assert!(tests.iter().any(covers), "no test of {}", rule.name);
     }
 }
 
 #[test]
-fn every_alert_says_what_to_type_first() {
-    for (Rule { name, .. }, said) in alerts() {
-        assert!(["critical", "warning"].contains(&said["severity"].as_str()), "{name}");
+fn every_alert_has_a_runbook_with_a_first_command() {
+    for (Rule { name, .. }, texts) in alerts() {
+        assert!(["critical", "warning"].contains(&texts["severity"].as_str()), "{name}");
         for part in ["summary", "description", "runbook"] {
-            assert!(said[part].len() > 20, "{name}: {part}");
+            assert!(texts[part].len() > 20, "{name}: {part}");
         }
-        assert!(said["summary"].len() <= 90, "{name}: {}", said["summary"]);
-        let runbook = &said["runbook"];
-        assert!(runbook.starts_with("Type `"), "{name}: {runbook}");
+        assert!(texts["summary"].len() <= 90, "{name}: {}", texts["summary"]);
+        let runbook = &texts["runbook"];
+        assert!(runbook.starts_with("Run `"), "{name}: {runbook}");
         for command in runbook.split('`').skip(1).step_by(2) {
             if let Some(words) = command.strip_prefix("gatepost ") {
                 is_a_command(&name, words);
@@ -89,11 +89,11 @@ fn every_alert_says_what_to_type_first() {
     }
 }
 
-/// Whether the gateway's command line takes the words up to the first option, a file or a pipe.
+/// Whether the command line accepts the words up to the first option, file or pipe.
 fn is_a_command(alert: &str, words: &str) {
     let is_word = |word: &&str| !word.starts_with(['-', '|', '/']);
     let words: Vec<&str> = words.split(' ').take_while(is_word).collect();
     let output = Command::new(GATEPOST).args(&words).arg("--help").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{alert}: `gatepost {}`: {said}", words.join(" "));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{alert}: `gatepost {}`: {error}", words.join(" "));
 }

@@ -1,4 +1,4 @@
-//! Recording rules and alerts, as promtool reads them and as people do.
+//! Recording rules and alerts: checked and tested by promtool, with complete texts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::board::FOLDER;
 
-/// One entry of a file of rules.
+/// One rule.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
-    /// Of the alert, or of the series that it records.
+    /// The alert, or the recorded series.
     pub(super) name: String,
     pub(super) expr: String,
     /// Labels and annotations of alerts.
@@ -38,8 +38,8 @@ fn rule(rule: &Value) -> Rule {
     if let Some(name) = rule["record"].as_str() {
         return Rule { name: name.to_owned(), expr, alert: None };
     }
-    let said =
+    let texts =
         ["labels", "annotations"].into_iter().flat_map(|part| rule[part].as_object().unwrap());
-    let said = said.map(|(name, value)| (name.clone(), text(value))).collect();
-    Rule { name: text(&rule["alert"]), expr, alert: Some(said) }
+    let texts = texts.map(|(name, value)| (name.clone(), text(value))).collect();
+    Rule { name: text(&rule["alert"]), expr, alert: Some(texts) }
 }

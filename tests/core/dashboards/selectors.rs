@@ -1,4 +1,4 @@
-//! The series that a PromQL expression names: found by their metrics' names, which are unlike anything else in it.
+//! The series selectors in a PromQL expression, found by the names of their metrics.
 
 /// One `name{matchers}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,10 +16,10 @@ pub(super) struct Matcher {
 }
 
 impl Selector {
-    /// Every selector that must have series for this one to mean what it says: one for each alternative of `=~` and `!~`,
-    /// and for what `!=` leaves out, which would not be left out under a wrong name.
-    pub(super) fn each_meant(&self) -> Vec<String> {
-        let mut meant = vec![Vec::new()];
+    /// Every selector that must have series for this one to be correct: one for each alternative of `=~` and `!~`, and for the
+    /// value that `!=` excludes, which a wrong name would not exclude.
+    pub(super) fn alternatives(&self) -> Vec<String> {
+        let mut alternatives = vec![Vec::new()];
         for Matcher { label, operator, value } in &self.matchers {
             let is_pattern = operator.ends_with('~');
             let values: Vec<&str> =
@@ -28,16 +28,19 @@ impl Selector {
                 let operator = if is_pattern { "=~" } else { "=" };
                 [so_far.as_slice(), &[format!("{label}{operator}\"{value}\"")]].concat()
             };
-            meant = meant
+            alternatives = alternatives
                 .iter()
                 .flat_map(|so_far| values.iter().map(move |value| with(so_far, value)))
                 .collect();
         }
-        meant.iter().map(|matchers| format!("{}{{{}}}", self.metric, matchers.join(", "))).collect()
+        alternatives
+            .iter()
+            .map(|matchers| format!("{}{{{}}}", self.metric, matchers.join(", ")))
+            .collect()
     }
 }
 
-/// Where a metric's name begins and ends: ours, the process's, `up`, and what recording rules make of them.
+/// Positions of metric names: ours, the process's, `up`, and recorded series.
 pub(super) fn names(expr: &str) -> Vec<(usize, usize)> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut found = Vec::new();
@@ -76,7 +79,7 @@ pub(super) fn selectors(expr: &str) -> Vec<Selector> {
         .collect()
 }
 
-/// At the commas that are in no string.
+/// Splits at commas outside strings.
 fn split(matchers: &str) -> Vec<&str> {
     let mut in_string = false;
     let parts = matchers.split(|c| {
@@ -97,12 +100,12 @@ fn matcher(text: &str) -> Matcher {
 }
 
 #[test]
-fn selectors_are_found_and_told_apart() {
+fn selectors_are_found() {
     let expr =
         r#"sum by (up_to) (rate(gatepost_a_total{x=~"b|c", y!="d,"}[5m])) / up > "gatepost_no""#;
     let found = selectors(expr);
     assert_eq!(found.len(), 2, "{found:?}");
-    let meant = [r#"gatepost_a_total{x=~"b", y="d,"}"#, r#"gatepost_a_total{x=~"c", y="d,"}"#];
-    assert_eq!(found[0].each_meant(), meant);
-    assert_eq!(found[1].each_meant(), ["up{}"]);
+    let expected = [r#"gatepost_a_total{x=~"b", y="d,"}"#, r#"gatepost_a_total{x=~"c", y="d,"}"#];
+    assert_eq!(found[0].alternatives(), expected);
+    assert_eq!(found[1].alternatives(), ["up{}"]);
 }

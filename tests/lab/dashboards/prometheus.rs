@@ -1,4 +1,4 @@
-//! Debian's Prometheus beside a gateway of the lab, with the rules of `dashboards/prometheus`, and its HTTP API.
+//! Debian's Prometheus on the host of a lab gateway, with the rules of `dashboards/prometheus`, and its HTTP API.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -12,7 +12,7 @@ use super::board::FOLDER;
 use super::recorded::RECORDED;
 use crate::support::{Host, Lab, METRICS, Process, require_program, until};
 
-/// Loopback of the gateway's host, which is a network of its own.
+/// Loopback in the gateway's network namespace.
 const AT: &str = "127.0.0.1:9090";
 
 /// Seconds between two values.
@@ -24,7 +24,7 @@ pub(super) struct Prometheus<'lab> {
     _process: Process,
 }
 
-/// Of one series, its values over time.
+/// The values of one series over time.
 pub(super) struct Series {
     pub(super) values: Vec<f64>,
 }
@@ -62,21 +62,21 @@ impl<'lab> Prometheus<'lab> {
     #[track_caller]
     pub(super) fn wait_for(&self, expr: &str) {
         until(format_args!("{expr} in Prometheus"), || {
-            let result = self.ask("query", &[("query", expr)]);
+            let result = self.request("query", &[("query", expr)]);
             let found = result.ok()?;
             found["result"].as_array().is_some_and(|series| !series.is_empty()).then_some(())
         });
     }
 
-    /// The expression's series since the start; [`Err`] has what Prometheus said of it.
+    /// The expression's series since the start; [`Err`] has Prometheus' error.
     pub(super) fn over_time(&self, expr: &str) -> Result<Vec<Series>, String> {
-        // Steps are counted from the start, and the last shall be now: Prometheus rounds to milliseconds.
+        // Steps count from the start and the last one must be now; Prometheus rounds to milliseconds.
         let now = now();
         let steps = ((now - self.started) / STEP).ceil();
         let (start, end) = ((now - steps * STEP).to_string(), (now + 0.01).to_string());
         let step = STEP.to_string();
         let parameters = [("query", expr), ("start", &start), ("end", &end), ("step", &step)];
-        let data = self.ask("query_range", &parameters)?;
+        let data = self.request("query_range", &parameters)?;
         let value = |sample: &Value| sample[1].as_str().unwrap().parse().unwrap();
         let series = data["result"].as_array().unwrap().iter().map(|series| Series {
             values: series["values"].as_array().unwrap().iter().map(value).collect(),
@@ -84,20 +84,20 @@ impl<'lab> Prometheus<'lab> {
         Ok(series.collect())
     }
 
-    /// Every rule as it was evaluated last.
+    /// Every rule with its last evaluation.
     pub(super) fn rules(&self) -> Vec<Value> {
-        let data = self.ask("rules", &[]).unwrap();
+        let data = self.request("rules", &[]).unwrap();
         let groups = data["groups"].as_array().unwrap();
         groups.iter().flat_map(|group| group["rules"].as_array().unwrap().clone()).collect()
     }
 
-    fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
+    fn request(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
         let at: SocketAddr = AT.parse().unwrap();
         let parameters =
             parameters.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
         let query = parameters.collect::<Vec<_>>().join("&");
         let mut stream = self.host.connect(at).unwrap();
-        // 1.0: the answer comes in one piece.
+        // HTTP/1.0: the response is not chunked.
         write!(stream, "GET /api/v1/{path}?{query} HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -114,7 +114,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// For a URL.
+/// Percent-encoded for a URL.
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

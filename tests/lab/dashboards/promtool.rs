@@ -9,9 +9,9 @@ use crate::support::require_program;
 
 use super::board::FOLDER;
 
-tests![promtool_takes_the_configuration_and_its_rules, every_rule_does_what_its_tests_say];
+tests![promtool_accepts_the_configuration_and_its_rules, every_rule_passes_its_tests];
 
-fn promtool_takes_the_configuration_and_its_rules() {
+fn promtool_accepts_the_configuration_and_its_rules() {
     let file = format!("{FOLDER}/prometheus/prometheus.yml");
     promtool(&["check", "config", "--lint-fatal", &file]);
     for name in ["recording.yml", "alerts.yml"] {
@@ -20,7 +20,7 @@ fn promtool_takes_the_configuration_and_its_rules() {
     }
 }
 
-fn every_rule_does_what_its_tests_say() {
+fn every_rule_passes_its_tests() {
     let files = test_files();
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
     promtool(&[&["test", "rules"], files.as_slice()].concat());
@@ -36,6 +36,6 @@ fn test_files() -> Vec<String> {
 fn promtool(arguments: &[&str]) {
     require_program("promtool", "prometheus");
     let output = Command::new("promtool").args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "promtool {arguments:?}:\n{text}");
 }

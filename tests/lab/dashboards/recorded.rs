@@ -1,5 +1,5 @@
-//! The recorded cases of `captures/`, replayed, as a second target of Prometheus: what takes minutes on a live path, such as
-//! a fall-back that is certain, has happened there.
+//! The cases of `captures/`, replayed, as a second target of Prometheus: they contain events that would take minutes on a
+//! live path, such as a confirmed fallback.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -18,7 +18,7 @@ const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
 /// On the gateway's host.
 pub(super) const RECORDED: &str = "127.0.0.1:9626";
 
-/// The receivers of the cases, and the senders: who is local decides what is in and what is out.
+/// Networks of the receivers and of the senders; the local side determines the direction.
 const RECEIVERS: [&str; 2] = ["198.51.100.0/24", "2001:db8:2::/64"];
 const SENDERS: [&str; 2] = ["192.0.2.0/24", "2001:db8:1::/64"];
 
@@ -31,7 +31,7 @@ pub(super) struct Recorded<'lab> {
 }
 
 impl<'lab> Recorded<'lab> {
-    /// With a case in which all goes well.
+    /// Starts with a case without problems.
     pub(super) fn serve(lab: &'lab Lab) -> Self {
         let listener = lab.gateway.in_thread(|| TcpListener::bind(RECORDED)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -54,13 +54,13 @@ impl<'lab> Recorded<'lab> {
         recorded
     }
 
-    /// All cases, as their receivers see them.
-    pub(super) fn seen_by_receivers(&self) {
+    /// All cases from the receivers' side.
+    pub(super) fn show_as_receivers(&self) {
         self.show(&RECEIVERS, &cases());
     }
 
-    /// The same as their senders do.
-    pub(super) fn seen_by_senders(&self) {
+    /// All cases from the senders' side.
+    pub(super) fn show_as_senders(&self) {
         self.show(&SENDERS, &cases());
     }
 

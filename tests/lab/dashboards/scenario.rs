@@ -1,6 +1,5 @@
-//! A bad quarter of an hour, in half a minute: mail that is taken and mail that is refused over both families, a path that
-//! loses packets, an MTA that is gone for a while, a door that closes, configurations that are good and bad, and a gateway
-//! that is killed.
+//! Every kind of event in half a minute: accepted and refused mail over both families, packet loss, a stopped MTA, a closed
+//! door, good and bad configurations, and a killed gateway.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -16,7 +15,7 @@ use crate::support::{Authority, Config, DOMAIN, Family, Gateway, Lab, Mode, Post
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
-/// Rules of every kind: one that refuses, one that has people wait, two in shadow.
+/// One rule that rejects, one that waits for probes, two in shadow mode.
 const POLICIES: &str = r#"
 [[policy]]
 name = "ipv6 has a reverse name"
@@ -40,7 +39,7 @@ require = ["helo_resolves"]
 mode = "shadow"
 "#;
 
-/// Octets of a message that has several segments.
+/// Bytes of a message of several segments.
 const LONG: usize = 20_000;
 
 pub(super) struct Scenario<'lab> {
@@ -61,7 +60,7 @@ impl<'lab> Scenario<'lab> {
             &lab.server,
             "upstream",
             Some(&authority),
-            // The body of one message is not to its taste.
+            // Rejects the body of one message.
             "body_checks = inline:{ { unwanted = REJECT not here } }\n",
         );
         let config = Config::new(lab, Mode::Proxy)
@@ -81,24 +80,24 @@ impl<'lab> Scenario<'lab> {
         Self { lab, config, gateway, upstream, recorded: Recorded::serve(lab), _world: world }
     }
 
-    /// All of it, with a pause for Prometheus to see what does not last.
-    pub(super) fn pass(&mut self, prometheus: &Prometheus<'_>) {
+    /// Waits for Prometheus to scrape each temporary state.
+    pub(super) fn run(&mut self, prometheus: &Prometheus<'_>) {
         self.gateway.kill_and_start_again();
         self.gateway.wait_for_log("watching client and server");
         prometheus.wait_for("changes(process_start_time_seconds[1m]) > 0 and on (job) up == 1");
         for family in Family::ALL {
-            self.taken(family);
+            self.accepted(family);
             self.refused(family);
             self.lossy(family);
         }
-        self.recorded.seen_by_receivers();
+        self.recorded.show_as_receivers();
         self.reloads();
         self.door(prometheus);
         self.upstream_lost(prometheus);
-        self.recorded.seen_by_senders();
-        // A flow is counted when no late segment can belong to it any more; evidence and caches, every some seconds.
+        self.recorded.show_as_senders();
+        // A flow counts once no late segment can belong to it; evidence and caches are counted every few seconds.
         for seen in [
-            "gatepost_reach_cache_entries",
+            "gatepost_lookup_cache_entries",
             "gatepost_receive_path_last_accepted_timestamp_seconds",
             "gatepost_return_path_destinations",
             "gatepost_icmp_errors_total{family=\"ipv6\"}",
@@ -108,11 +107,12 @@ impl<'lab> Scenario<'lab> {
         ] {
             prometheus.wait_for(&format!("sum({seen} and on (job) up{{job=\"gatepost\"}}) > 0"));
         }
-        prometheus
-            .wait_for("sum(gatepost_fall_backs_total{job=\"recorded\", direction=\"out\"}) > 0");
+        prometheus.wait_for(
+            "sum(gatepost_ipv6_fallbacks_total{job=\"recorded\", direction=\"out\"}) > 0",
+        );
     }
 
-    /// Only that knows round-trip times.
+    /// Only eBPF provides round-trip times.
     pub(super) fn watches_by_ebpf(&self) -> bool {
         self.gateway.log().contains("watching client and server by eBPF")
     }
@@ -121,7 +121,7 @@ impl<'lab> Scenario<'lab> {
         self.lab.entrance(Mode::Proxy, family)
     }
 
-    /// One message, and the code of the reply that decided.
+    /// Sends one message and returns the code of the decisive reply.
     fn mail(&self, who: &str, family: Family, domain: &str, body: &str) -> u16 {
         let mut smtp = self.lab.client.smtp_from(sender_ip(who, family), self.entrance(family));
         smtp.dialogue("S: 220");
@@ -136,8 +136,8 @@ impl<'lab> Scenario<'lab> {
         code
     }
 
-    /// What goes well, and again, so that answers come from the cache; and under TLS.
-    fn taken(&self, family: Family) {
+    /// Accepted mail, repeated so that the cache answers, and a session under TLS.
+    fn accepted(&self, family: Family) {
         for _ in 0..3 {
             assert_eq!(self.mail("good", family, "good", "hello"), 250);
         }
@@ -149,7 +149,7 @@ impl<'lab> Scenario<'lab> {
         self.lab.client.run(words);
     }
 
-    /// By rules, by limits, and for what is not SMTP.
+    /// By rules, by limits, and for protocols other than SMTP.
     fn refused(&self, family: Family) {
         assert_eq!(self.mail("good", family, "refuses", "hello"), 450);
         assert_eq!(self.mail("empty", family, "good", "hello"), 550);
@@ -175,7 +175,7 @@ impl<'lab> Scenario<'lab> {
         smuggler.dialogue("C: QUIT\n S: 221");
     }
 
-    /// The path loses a SYN, and some of the data, which a filter says by ICMP; somebody resets.
+    /// The path loses a SYN and some data, which a filter reports with ICMP; a client resets its connection.
     fn lossy(&self, family: Family) {
         let (ip, icmp) = match family {
             Family::Ipv6 => ("ip6", "icmpv6"),
@@ -195,7 +195,7 @@ impl<'lab> Scenario<'lab> {
         thread::scope(|scope| {
             self.on_the_path(&first_syn, || {
                 scope.spawn(|| self.mail("slow", family, "good", "late"));
-                // It is sent again after a second.
+                // The SYN is retransmitted after a second.
                 thread::sleep(Duration::from_millis(500));
             });
         });
@@ -215,7 +215,7 @@ impl<'lab> Scenario<'lab> {
         })
     }
 
-    /// With rules about what comes in to the gateway's host, which captures before they are asked.
+    /// With nftables rules for packets to the gateway's host; the capture sees packets before the rules apply.
     fn on_the_path(&self, rules: &str, work: impl FnOnce()) {
         let table = format!(
             "table inet path {{ chain in {{ type filter hook input priority 0; {rules}\n }}\n }}"
@@ -225,7 +225,7 @@ impl<'lab> Scenario<'lab> {
         self.lab.gateway.run(["nft", "delete table inet path"]);
     }
 
-    /// One that is taken, and one that is not.
+    /// One valid and one invalid configuration.
     fn reloads(&self) {
         self.gateway.reload(&self.config.clone().set("limits", "commands = 500").toml());
         self.gateway.wait_for_log("configuration reloaded");
@@ -233,7 +233,7 @@ impl<'lab> Scenario<'lab> {
         self.gateway.wait_for_log("configuration not reloaded");
     }
 
-    /// Closed by hand, met by a sender, and opened again.
+    /// Closed manually, tried by a sender, and opened again.
     fn door(&self, prometheus: &Prometheus<'_>) {
         let socket = self.config.socket().to_str().unwrap();
         let door =
@@ -242,13 +242,13 @@ impl<'lab> Scenario<'lab> {
         assert!(self.connected_from("good", Family::Ipv6).is_err());
         assert_eq!(self.mail("good", Family::Ipv4, "good", "hello"), 250);
         prometheus.wait_for("gatepost_door_state{family=\"ipv6\", state=\"closed\"} == 1");
-        prometheus.wait_for("gatepost_door_refused_total{family=\"ipv6\", how=\"syn\"} > 0");
+        prometheus.wait_for("gatepost_door_refused_total{family=\"ipv6\", method=\"syn\"} > 0");
         door("open");
         assert_eq!(self.mail("good", Family::Ipv6, "good", "hello"), 250);
         prometheus.wait_for("gatepost_door_state{family=\"ipv6\", state=\"open\"} == 1");
     }
 
-    /// The MTA is gone, and comes back.
+    /// The MTA stops and starts again.
     fn upstream_lost(&self, prometheus: &Prometheus<'_>) {
         self.upstream.stop();
         for family in Family::ALL {

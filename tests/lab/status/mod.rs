@@ -178,7 +178,7 @@ fn what_the_page_says() {
     }
     let (head, body) = scene.curl(&[], "/status");
     assert!(head.starts_with("http/1.1 404 "), "{head}");
-    assert_eq!(body, "not found; the paths are /, /metrics, /healthz and /readyz\n");
+    assert_eq!(body, "not found; paths: /, /metrics, /healthz, /readyz\n");
     let (_, ready) = scene.curl(&[], "/readyz");
     assert_eq!(ready, "ready\n");
 }

@@ -54,12 +54,12 @@ pub(crate) fn check(metrics: &Metrics, told: &Told, direction: &str, failed: &mu
     whys.dedup();
     for why in whys {
         let wanted = told.of_type("fallback").filter(|f| f["why"] == why).count();
-        let labels = [way.as_str(), &format!("why=\"{why}\"")];
-        let found = metrics.sum("gatepost_fall_backs_total", &labels);
+        let labels = [way.as_str(), &format!("reason=\"{why}\"")];
+        let found = metrics.sum("gatepost_ipv6_fallbacks_total", &labels);
         failed
             .unless(found == wanted as f64, || format!("fall-backs {why}: {found}, not {wanted}"));
     }
-    for what in ["capture_dropped_total", "reassembly_gap_octets_total", "parser_desyncs_total"] {
+    for what in ["capture_dropped_total", "reassembly_gap_bytes_total", "parser_desyncs_total"] {
         let found = metrics.sum(&format!("gatepost_{what}"), &[]);
         failed.unless(found == 0.0, || format!("{what}: {found}"));
     }
