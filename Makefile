@@ -14,8 +14,10 @@ TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables postfix openssl ca-certific
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream
 NEEDED = $(BUILD_PACKAGES)
+# Where `cargo deny fetch` puts the database of advisories.
+ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 
-.PHONY: help build deb demo test captures dashboards lint bench fuzz packages
+.PHONY: help build deb demo check test captures dashboards lint bench fuzz packages
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -35,23 +37,31 @@ deb: build ## The Debian package, target/debian/*.deb; installs cargo-deb if it 
 demo: packages ## Watch gatepost at work on loopback; no root, no configuration
 	$(CARGO) run --release --locked -- demo $(DEMO)
 
+check: packages ## Unit tests, engine, configuration, captures, replay: no root, two minutes after the build
+	$(CARGO) test --locked --lib --test core
+
 test: NEEDED = $(TEST_PACKAGES)
 # From a clean clone that is faster by a tenth: every file is compiled once.
 test: export CARGO_INCREMENTAL ?= 0
 test: packages ## Every test, with real Postfix, kernel and Prometheus; as root, or with sudo
-	$(RUNNER) $(CARGO) test --locked
+	$(CARGO) test --locked --no-run
+	$(RUNNER) $(CARGO) test --locked --lib -- --include-ignored
+	$(RUNNER) $(CARGO) test --locked --test core --test constant_memory --test lab
 
 captures: NEEDED = $(CAPTURE_PACKAGES)
 captures: packages ## Record the cases of captures/ again, or those whose test is named CASE; as root, or with sudo
-	$(RUNNER) $(CARGO) test --locked --test captures -- --ignored record::$(CASE)
+	$(RUNNER) $(CARGO) test --locked --test lab -- --ignored captures::record::$(CASE)
 
-dashboards: ## Make dashboards/*.json again, of dashboards/source/*.toml
-	$(CARGO) test --locked --test dashboards -- --ignored dashboards_are_written
+dashboards: ## Generate dashboards/*.json from dashboards/source/*.toml
+	$(CARGO) test --locked --test core -- --ignored dashboards_are_written
 
-lint: ## Formatting, clippy, documentation: no warnings
+lint: ## Formatting, clippy, documentation, dependencies: no warnings; installs cargo-deny if it is not there
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check licenses bans sources
+	@if [ -d "$(ADVISORIES)" ]; then $(CARGO) deny --locked check --disable-fetch advisories; fi
 
 bench: NEEDED = $(BENCH_PACKAGES)
 bench: packages ## The relay beside HAProxy and nginx, replay beside tshark, watch beside dumpcap, a decision, the door; writes target/bench/*.json

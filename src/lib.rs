@@ -1,6 +1,6 @@
 //! gatepost: a transparent SMTP gateway for dual-stack mail.
 //!
-//! Modules by layer. Imports go downward only, and modules of layer 4 do not import each other; a test (`layering.rs`)
+//! Modules by layer. Imports go downward only, and modules of layer 4 do not import each other; a test (`source_rules`)
 //! checks both against this table. ARCHITECTURE.md explains the layers.
 //!
 //! | layer | modules |

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::lab::watcher::{Source, Told, Watcher};
+use super::lab::watcher::{Source, WatchOutput, Watcher};
 use super::lab::{Lab, until};
 use super::load::{Running, send};
 use super::timed;
@@ -139,7 +139,7 @@ pub(crate) fn capture(lab: &Lab, receiver: &Running<'_>, messages: u64, file: &P
     receiver.settle();
     assert_eq!(lost, 0, "packets that dumpcap lost; the capture must be complete");
     let output = replay(file).output().expect("replay");
-    let told = Told::parse(&String::from_utf8_lossy(&output.stdout));
+    let told = WatchOutput::parse(&String::from_utf8_lossy(&output.stdout));
     assert_eq!(seen(&told), (2 * messages, 2 * messages), "sessions and messages in the capture");
 }
 
@@ -173,7 +173,7 @@ fn dump(lab: &Lab, messages: u64, file: &Path) -> (Duration, f64, u64) {
 }
 
 /// Sessions, and messages that were taken.
-fn seen(told: &Told) -> (u64, u64) {
+fn seen(told: &WatchOutput) -> (u64, u64) {
     let sessions = told.sessions();
     let taken = |session: &&serde_json::Value| {
         let transactions = session["smtp"]["transactions"].as_array().into_iter().flatten();

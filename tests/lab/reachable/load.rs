@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::tests;
-use crate::support::resolver::{Manners, Resolver};
+use crate::support::resolver::{Behaviour, Resolver};
 use crate::support::world::{ASKED, KNOT, knot};
 use crate::support::{Config, Family, Gateway, Lab, Mode, port};
 use hickory_proto::rr::Name;
@@ -47,14 +47,14 @@ fn new_senders_wait_no_longer_than_their_lookups() {
     lab.client.run(["sysctl", "-qw", "net.ipv6.ip_nonlocal_bind=1"]);
     lab.gateway.configure("route add 2001:db8:5::/64 via 2001:db8:1::10\n");
     let _knot = knot(&lab, &zones(), &[]);
-    let manners = Manners {
+    let behaviour = Behaviour {
         delay: DELAY,
         fails_one_in: FAILS_ONE_IN,
         about: Some(about),
-        ..Manners::default()
+        ..Behaviour::default()
     };
     let resolver =
-        Resolver::start(&lab.gateway, ASKED.parse().unwrap(), KNOT.parse().unwrap(), manners);
+        Resolver::start(&lab.gateway, ASKED.parse().unwrap(), KNOT.parse().unwrap(), behaviour);
     let at = lab.server_socket(Family::Ipv6, port::SMTP);
     let _sink = lab.server.spawn(["smtp-sink", "-u", "nobody", &format!("inet:{at}"), "1000"]);
     lab.gateway.wait_for_listener(at);
@@ -70,7 +70,7 @@ fn new_senders_wait_no_longer_than_their_lookups() {
     assert!(plain.values().all(|heard| heard.code == 250));
     let gateway = Gateway::start(&lab, &config.policies(RULES));
     let heard = crowd(&lab);
-    let spans = std::mem::take(&mut *resolver.heard.spans.lock().unwrap());
+    let spans = std::mem::take(&mut *resolver.log.spans.lock().unwrap());
 
     // A failed lookup is unknown: never a 5xx, and never without an answer.
     let codes: BTreeMap<u16, usize> = heard.values().fold(BTreeMap::new(), |mut codes, heard| {
@@ -79,9 +79,9 @@ fn new_senders_wait_no_longer_than_their_lookups() {
     });
     assert!(codes.keys().all(|code| [250, 451].contains(code)), "{codes:?}");
     assert!(codes.get(&250).is_some_and(|taken| *taken > usize::from(SENDERS) / 2), "{codes:?}");
-    let failed = resolver.heard.failed.load(std::sync::atomic::Ordering::Relaxed);
+    let failed = resolver.log.failed.load(std::sync::atomic::Ordering::Relaxed);
     assert!(failed > 0);
-    let twice = resolver.heard.twice.load(std::sync::atomic::Ordering::Relaxed);
+    let twice = resolver.log.twice.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(twice, 0, "lookups were asked while they were open");
     let resident = gateway.resident_kib();
     assert!(resident < MOST_KIB, "{resident} KiB");
@@ -95,7 +95,7 @@ fn new_senders_wait_no_longer_than_their_lookups() {
         std::io::stderr(),
         "{SENDERS} senders, {} questions, {failed} failed; p99: added {waited:.3?} to {usual:.3?}, looked up \
          {looked_up:.3?}, ratio {:.3}; {codes:?}; {resident} KiB",
-        resolver.heard.questions(),
+        resolver.log.questions(),
         waited.as_secs_f64() / looked_up.as_secs_f64(),
     );
 }

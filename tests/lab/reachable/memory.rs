@@ -32,7 +32,7 @@ fn what_was_looked_up_is_known_after_a_kill() {
         .policies(RETURN_PATH);
     let mut gateway = Gateway::start(&lab, &config);
     let asked = || {
-        let questions = world.resolver.heard.by_question.lock().unwrap();
+        let questions = world.resolver.log.by_question.lock().unwrap();
         questions.get(&("second.sender.example.".to_owned(), RecordType::MX)).copied()
     };
     let entrance = lab.entrance(Mode::Proxy, Family::Ipv6);

@@ -67,7 +67,7 @@ impl Config {
         self
     }
 
-    /// Leaves a section out.
+    /// Removes a section.
     pub(crate) fn without(mut self, section: &str) -> Self {
         self.sections.remove(section);
         self
@@ -103,19 +103,19 @@ impl Config {
         self
     }
 
-    /// Adds an access rule behind those that there are: the lines of an `[[access]]`.
+    /// Adds an access rule after the others: the lines of an `[[access]]`.
     pub(crate) fn rule(mut self, lines: &str) -> Self {
         self.rules.push(lines.to_owned());
         self
     }
 
-    /// Adds `[[policy]]` sections behind those that there are.
+    /// Adds `[[policy]]` sections after the others.
     pub(crate) fn policies(mut self, sections: &str) -> Self {
         self.policies.push_str(sections);
         self
     }
 
-    /// No limit that the tests' single client could meet.
+    /// With limits that the tests' single client cannot reach.
     pub(crate) fn for_crowds(self) -> Self {
         self.set("limits", "sessions_per_client = 5000")
     }
@@ -149,7 +149,7 @@ pub(crate) struct Gateway<'lab> {
 }
 
 impl<'lab> Gateway<'lab> {
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits for its ready line.
     #[track_caller]
     pub(crate) fn start(lab: &'lab Lab, config: &Config) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -172,12 +172,12 @@ impl<'lab> Gateway<'lab> {
         self.process.kill();
     }
 
-    /// SIGTERM: it lets transactions in progress end.
+    /// SIGTERM: transactions in progress end first.
     pub(crate) fn terminate(&self) {
         self.process.signal(Signal::SIGTERM);
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process exits.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.process.wait()
@@ -211,7 +211,7 @@ impl<'lab> Gateway<'lab> {
         self.process.id()
     }
 
-    /// CPU time of all its threads until now.
+    /// CPU time of all its threads so far.
     pub(crate) fn cpu(&self) -> Duration {
         self.process.cpu()
     }
@@ -231,7 +231,7 @@ impl<'lab> Gateway<'lab> {
         wanted.map(|(_, value)| value).sum()
     }
 
-    /// Waits until a metric has a value: an event is counted just after the client reads of it.
+    /// Waits until a metric has a value: an event is counted just after the client receives the reply.
     #[track_caller]
     pub(crate) fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
         until(format_args!("{name} {labels:?} = {value}"), || {
@@ -248,7 +248,7 @@ impl<'lab> Gateway<'lab> {
         });
     }
 
-    /// What the metrics endpoint answers, with its head.
+    /// The response of the metrics endpoint, with its head.
     fn get(&self, path: &str) -> String {
         let mut stream = self.lab.gateway.connect(METRICS.parse().unwrap()).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");

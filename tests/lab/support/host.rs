@@ -1,4 +1,4 @@
-//! One host: a network namespace, and what runs or connects from inside it.
+//! One host: a network namespace, with the processes and connections started in it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -38,15 +38,14 @@ impl Host {
         let (name, logs) = (name.to_owned(), logs.to_owned());
         let host = Self { name, logs, resolver: OnceLock::new() };
         host.in_thread(|| {
-            // No duplicate address detection, also not of link-local addresses: a neighbour answers at once.
+            // No duplicate address detection, for link-local addresses either: a neighbour answers at once.
             sysctl("net/ipv6/conf/default/accept_dad", "0");
             sysctl("net/ipv6/conf/all/accept_dad", "0");
-            // Tens of thousands of short sessions in a minute from one address.
+            // Room for tens of thousands of short sessions a minute from one address.
             sysctl("net/ipv4/ip_local_port_range", "1024 65535");
             sysctl("net/core/somaxconn", "4096");
             sysctl("net/ipv4/tcp_max_syn_backlog", "4096");
-            // Postfix's postlogd(8) logs to its own socket, and waits for itself for ever once that is full: after ten
-            // lines by default.
+            // Postfix's postlogd(8) logs to its own socket and deadlocks once that is full: by default after ten lines.
             sysctl("net/unix/max_dgram_qlen", "4096");
         });
         host.configure("link set lo up\n");
@@ -94,7 +93,7 @@ impl Host {
         });
     }
 
-    /// What is started here from now on asks that DNS server, by a `/etc/resolv.conf` of its own.
+    /// Processes started here from now on query that DNS server, by a private `/etc/resolv.conf`.
     pub(crate) fn resolve_at(&self, server: IpAddr) {
         let file = self.logs.join(format!("{}-resolv.conf", self.name));
         fs::write(&file, format!("nameserver {server}\n")).unwrap();
@@ -112,7 +111,7 @@ impl Host {
             .collect()
     }
 
-    /// Ends what still runs here, all of it started by this test, and removes the namespace.
+    /// Kills the remaining processes, all of them started by this test, and removes the namespace.
     pub(super) fn remove(&self) {
         remove_namespace(&self.name);
     }
@@ -128,7 +127,7 @@ impl Host {
             .unwrap_or_else(|panic| panic::resume_unwind(panic))
     }
 
-    /// Runs a command to its end, whatever that is.
+    /// Runs a command until it exits, with any status.
     pub(crate) fn output<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Output {
         let mut limited = Command::new("timeout");
         limited.args(["-k", "5", COMMAND_LIMIT]).args(self.with_resolver()).args(command);
@@ -152,7 +151,7 @@ impl Host {
         stdout
     }
 
-    /// Starts a command that runs until it is dropped; its output is its log.
+    /// Starts a command that runs until the [`Process`] is dropped; its output is its log.
     pub(crate) fn spawn<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Process {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let log =
@@ -172,14 +171,14 @@ impl Host {
         self.in_thread(|| TcpStream::connect_timeout(&to, CONNECT_PATIENCE))
     }
 
-    /// Opens an SMTP session from this host; nothing of it is read yet.
+    /// Opens an SMTP session from this host, without reading the greeting.
     #[track_caller]
     pub(crate) fn smtp(&self, to: SocketAddr) -> Smtp {
         let stream = self.connect(to);
         Smtp::new(stream.unwrap_or_else(|error| panic!("connecting to {to}: {error}")))
     }
 
-    /// As [`Host::smtp`], from one of the host's addresses in particular.
+    /// As [`Host::smtp`], from the given address of the host.
     #[track_caller]
     pub(crate) fn smtp_from(&self, from: IpAddr, to: SocketAddr) -> Smtp {
         let connected = self.in_thread(|| {
@@ -191,7 +190,7 @@ impl Host {
         Smtp::new(connected.unwrap_or_else(|error| panic!("from {from} to {to}: {error}")))
     }
 
-    /// Tries until something on this host listens there.
+    /// Waits until a socket on this host listens at `at`.
     pub(crate) fn wait_for_listener(&self, at: SocketAddr) {
         until(format_args!("a listener at {at}"), || self.connect(at).ok().map(drop));
     }
@@ -213,7 +212,7 @@ fn ip(arguments: &[&str]) {
     );
 }
 
-/// Ends the processes of a namespace that a lab made, by their ids, and deletes it.
+/// Kills the processes of a lab's namespace, by their ids, and deletes it.
 pub(super) fn remove_namespace(name: &str) {
     if let Ok(listing) = Command::new("ip").args(["netns", "pids", name]).output() {
         for pid in String::from_utf8_lossy(&listing.stdout).lines() {

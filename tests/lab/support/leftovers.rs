@@ -1,4 +1,4 @@
-//! What runs of the tests that were themselves killed left behind: namespaces and folders named after a dead process.
+//! Removes the namespaces and folders of test runs that were killed; their names have the id of a dead process.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::sync::Once;
 
 use super::host::remove_namespace;
 
-/// Every namespace and folder of a lab is called this, the id of the test process, `-`, and more.
+/// The names of a lab's namespaces and folders: this, the id of the test process, `-`, and more.
 pub(super) const PREFIX: &str = "gatepost-lab-";
 
-/// Once in a test process: removes what belongs to test processes that are no more.
+/// Once per test process: removes the leftovers of test processes that no longer exist.
 pub(super) fn sweep() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,4 +1,4 @@
-//! A small internet for the live tests: client, gateway and server, three network namespaces in a row.
+//! The network of the live tests: client, gateway and server, three network namespaces in a row.
 //!
 //! ```text
 //!   client                     gateway                        server
@@ -7,13 +7,13 @@
 //! ```
 //!
 //! The gateway's host routes between both links, so the direct path works before gatepost runs. A [`Lab`] belongs to
-//! one test; dropping it, also on panic, ends what runs in it and takes the namespaces and its folder away. Namespaces
-//! need root: without it [`Lab::new`] ends the test as ignored.
+//! one test; dropping it, also on panic, kills its processes and removes its namespaces and its folder. Namespaces need
+//! root: without it [`Lab::new`] ends the test as ignored.
 
 #![allow(
     dead_code,
     unused_imports,
-    reason = "every test file is a crate of its own and uses its own part of the lab"
+    reason = "the benchmarks include this module too, and each uses its own part"
 )]
 
 mod ca;
@@ -184,9 +184,9 @@ impl Lab {
         ip(family, "192.0.2.10", "2001:db8:1::10")
     }
 
-    /// Gives the client another address, of whatever network. It is used by [`Host::smtp_from`] only.
+    /// Gives the client another address, of any network. Only [`Host::smtp_from`] uses it.
     pub(crate) fn add_client_ip(&self, ip: IpAddr) {
-        // Deprecated (RFC 4862 §5.5.4), or it might be the source of connections that name none.
+        // Deprecated (RFC 4862 §5.5.4): never the source of a connection that names none.
         let options = if ip.is_ipv6() { " nodad preferred_lft 0" } else { "" };
         let host = IpNet::from(ip);
         self.client.configure(&format!("addr add {host} dev gateway{options}\n"));
@@ -198,7 +198,7 @@ impl Lab {
         ip(family, "192.0.2.1", "2001:db8:1::1")
     }
 
-    /// The gateway's address on the server's link: what the server sees of a plain proxy.
+    /// The gateway's address on the server's link: a plain proxy's source address.
     pub(crate) fn gateway_ip_at_server(&self, family: Family) -> IpAddr {
         ip(family, "198.51.100.1", "2001:db8:2::1")
     }
@@ -211,7 +211,7 @@ impl Lab {
         SocketAddr::new(self.server_ip(family), port)
     }
 
-    /// Where the client has to connect to for mail to pass through the gateway.
+    /// The client's destination for mail through the gateway.
     pub(crate) fn entrance(&self, mode: Mode, family: Family) -> SocketAddr {
         match mode {
             Mode::Proxy => SocketAddr::new(self.gateway_ip(family), port::SMTP),
@@ -219,7 +219,7 @@ impl Lab {
         }
     }
 
-    /// Where the client has to connect to for mail to reach the server without the gateway, which intercepts port 25.
+    /// The client's destination for mail past the gateway, which intercepts port 25.
     pub(crate) fn direct(&self, family: Family) -> SocketAddr {
         SocketAddr::new(self.server_ip(family), port::DIRECT)
     }
@@ -243,7 +243,7 @@ fn ip(family: Family, ipv4: &str, ipv6: &str) -> IpAddr {
     .unwrap()
 }
 
-/// Tries until there is an answer; the test fails when [`PATIENCE`] is over.
+/// Repeats `attempt` until it returns a value; the test fails after [`PATIENCE`].
 #[track_caller]
 pub(crate) fn until<T>(what: impl fmt::Display, mut attempt: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -251,12 +251,12 @@ pub(crate) fn until<T>(what: impl fmt::Display, mut attempt: impl FnMut() -> Opt
         if let Some(answer) = attempt() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for: {what}");
+        assert!(Instant::now() < deadline, "timed out after {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Prints the end of a log when a test fails, so that its output says why.
+/// Prints the end of a log when a test fails.
 fn show_when_failing(title: &str, log: &Path) {
     if !is_failing() {
         return;

@@ -1,5 +1,5 @@
-//! A Postfix policy service (SMTPD_POLICY_README) that holds a question until the test lets it go: the moment after
-//! the final dot has reached Postfix and before Postfix has answered it, as long as a test wants.
+//! A Postfix policy service (SMTPD_POLICY_README) that delays its response until the test releases it. It prolongs the
+//! moment between the final dot and Postfix's reply to it.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -35,7 +35,7 @@ impl PolicyGate {
         format!("check_policy_service unix:{}", self.socket.display())
     }
 
-    /// Waits until Postfix asks; it goes on when the answer is given, or not at all.
+    /// Waits for Postfix's request; Postfix continues when the test responds, or never.
     #[track_caller]
     pub(crate) fn question(&self) -> Question {
         let connection = self.questions.recv_timeout(PATIENCE);
@@ -47,7 +47,7 @@ impl PolicyGate {
     }
 }
 
-/// Postfix waits for the answer.
+/// A request to which Postfix waits for the response.
 pub(crate) struct Question(UnixStream);
 
 impl Question {
@@ -56,7 +56,7 @@ impl Question {
     }
 }
 
-/// A question is lines of `name=value` up to an empty one.
+/// A request is lines of `name=value` up to an empty one.
 fn pass_on_questions(connection: UnixStream, sender: &Sender<UnixStream>) {
     let answers = connection.try_clone().unwrap();
     for line in BufReader::new(connection).lines() {

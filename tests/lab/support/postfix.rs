@@ -1,9 +1,9 @@
 //! A Postfix of the test's own: configuration, queue, log and mailboxes in the lab's folder, every process in one
 //! namespace.
 //!
-//! It listens on [`port::SMTP`] and on more ports for other ways in, takes any recipient of [`DOMAIN`], and stores each
-//! message in a file by virtual(8). Nothing in it waits for DNS. Its own protection against SMTP smuggling is off: the
-//! tests are about the gateway's.
+//! It listens on [`port::SMTP`] and, with other settings, on further ports; it accepts any recipient of [`DOMAIN`] and
+//! stores each message in a file by virtual(8). It makes no DNS lookup. Its own protection against SMTP smuggling is off,
+//! so that the tests show the gateway's.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,17 +17,17 @@ use super::{Authority, DOMAIN, Family, Host, Lab, show_when_failing, until};
 
 /// The ports that a Postfix of the lab listens on.
 pub(crate) mod port {
-    /// What the gateway intercepts, and relays to if not told otherwise.
+    /// The port that the gateway intercepts, and relays to by default.
     pub(crate) const SMTP: u16 = 25;
     /// The same service, past the gateway.
     pub(crate) const DIRECT: u16 = 2500;
-    /// Wants a PROXY header first, v1 or v2 (`smtpd_upstream_proxy_protocol = haproxy`).
+    /// Expects a PROXY header first, v1 or v2 (`smtpd_upstream_proxy_protocol = haproxy`).
     pub(crate) const PROXY_PROTOCOL: u16 = 2501;
-    /// Takes XCLIENT from the gateway (`smtpd_authorized_xclient_hosts`).
+    /// Accepts XCLIENT from the gateway (`smtpd_authorized_xclient_hosts`).
     pub(crate) const XCLIENT: u16 = 2502;
 }
 
-/// nobody: virtual(8) delivers as somebody, but never as root.
+/// The user `nobody`: virtual(8) never delivers as root.
 const MAILBOX_OWNER: u32 = 65534;
 
 pub(crate) struct Postfix<'lab> {
@@ -36,18 +36,17 @@ pub(crate) struct Postfix<'lab> {
     log: PathBuf,
 }
 
-/// A message as it lies in the mailbox.
+/// A message as stored in the mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
-    /// What the receiving Postfix put above it: Return-Path, X-Original-To, Delivered-To and its Received.
+    /// The header fields of the receiving Postfix: Return-Path, X-Original-To, Delivered-To and its Received.
     pub(crate) trace: String,
-    /// The rest: what the client sent, with Unix line ends.
+    /// The rest: the client's bytes, with Unix line ends.
     pub(crate) content: Vec<u8>,
 }
 
 impl<'lab> Postfix<'lab> {
-    /// Starts a Postfix on a host of the lab; `main_cf` are further lines of its configuration, and come in place of the
-    /// lab's own of the same name.
+    /// Starts a Postfix on a host of the lab. The lines of `main_cf` override the lab's own settings of the same name.
     pub(crate) fn start(
         lab: &Lab,
         host: &'lab Host,
@@ -89,7 +88,7 @@ impl<'lab> Postfix<'lab> {
         Self::start(lab, &lab.server, "postfix", None, "")
     }
 
-    /// Where its `main.cf` is; `MAIL_CONFIG` for Postfix's own commands.
+    /// The folder of its `main.cf`: `MAIL_CONFIG` for Postfix's own commands.
     pub(crate) fn config_directory(&self) -> PathBuf {
         self.folder.join("etc")
     }
@@ -99,7 +98,7 @@ impl<'lab> Postfix<'lab> {
         self.control("start");
     }
 
-    /// `postfix stop`: its processes are told to end, also those in the middle of a session.
+    /// `postfix stop`: SIGTERM to its processes, also to those in the middle of a session.
     pub(crate) fn stop(&self) {
         self.control("stop");
     }
@@ -109,15 +108,15 @@ impl<'lab> Postfix<'lab> {
         self.host.run(["postfix", "-c", config.to_str().unwrap(), command]);
     }
 
-    /// The machine loses power: nothing of Postfix says a last word.
+    /// As when the machine loses power: kills every process at once.
     pub(crate) fn kill(&self) {
         let Some(master) = self.master() else { return };
-        // It leads a process group of its own (master(8)), so nobody is missed.
+        // It leads a process group of its own (master(8)), which has all its processes.
         let _ = killpg(master, Signal::SIGKILL);
         until("the end of Postfix's master", || self.master().is_none().then_some(()));
     }
 
-    /// Kills the processes that hold SMTP sessions, and nothing else.
+    /// Kills only the processes that hold SMTP sessions.
     pub(crate) fn kill_sessions(&self) {
         let master = self.master().expect("Postfix runs");
         for pid in children(master) {
@@ -131,7 +130,7 @@ impl<'lab> Postfix<'lab> {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The first line of the log that the test wants; waits for it.
+    /// Waits for a line of the log that matches; returns the first.
     #[track_caller]
     pub(crate) fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         until(format_args!("{what} in Postfix's log"), || {
@@ -139,7 +138,7 @@ impl<'lab> Postfix<'lab> {
         })
     }
 
-    /// Waits until every message that Postfix took has left its queue.
+    /// Waits until every accepted message has left the queue.
     #[track_caller]
     pub(crate) fn wait_until_idle(&self) {
         until("an empty queue", || {
@@ -150,7 +149,7 @@ impl<'lab> Postfix<'lab> {
         });
     }
 
-    /// Waits for the one message to a recipient, and takes it out of the mailbox.
+    /// Waits for the one message to a recipient, and removes it from the mailbox.
     #[track_caller]
     pub(crate) fn take_message_to(&self, recipient: &str) -> Stored {
         self.wait_for_message(recipient, |file| fs::remove_file(file).unwrap())
@@ -174,12 +173,12 @@ impl<'lab> Postfix<'lab> {
         stored
     }
 
-    /// The recipient of every message that is in the mailbox now, in no order.
+    /// The recipients of the messages in the mailbox now, in no order.
     pub(crate) fn recipients(&self) -> Vec<String> {
         self.stored().map(|(_, recipient, _)| recipient).collect()
     }
 
-    /// How many messages to a recipient are in the mailbox now.
+    /// The number of messages to a recipient in the mailbox now.
     pub(crate) fn count_to(&self, recipient: &str) -> usize {
         self.stored().filter(|(_, to, _)| to == recipient).count()
     }
@@ -280,7 +279,7 @@ minimal_backoff_time = 1s
     )
 }
 
-/// The settings that are not set again: each process of Postfix warns of a name that comes twice.
+/// The settings without those that are overridden: Postfix warns of a name that comes twice.
 fn without(settings: &str, set_again: &str) -> String {
     let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
     let again: Vec<String> = set_again.lines().map(name).collect();
@@ -320,7 +319,7 @@ postlog unix-dgram n - n - 1 postlogd
     )
 }
 
-/// The name of a process that has not ended; one that has and that nobody has waited for is a zombie.
+/// The name of a running process; a zombie is not one.
 fn process_name(pid: Pid) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.split_once('(')?;
@@ -335,8 +334,8 @@ fn children(parent: Pid) -> Vec<Pid> {
     pids.map(Pid::from_raw).collect()
 }
 
-/// Whether no message is in a queue folder, which may be spread over subfolders (`hash_queue_names`). A queue file
-/// becomes executable when it is complete; what a killed process left half written is no message.
+/// Whether a queue folder, which may have subfolders (`hash_queue_names`), has no message. A queue file becomes executable
+/// when it is complete; a half-written file of a killed process is no message.
 fn is_empty(folder: &Path) -> bool {
     let holds_no_message = |entry: fs::DirEntry| {
         if entry.path().is_dir() {

@@ -21,7 +21,7 @@ impl Process {
         Self { child, log }
     }
 
-    /// Standard output and standard error until now.
+    /// Standard output and standard error so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
@@ -41,12 +41,12 @@ impl Process {
             .unwrap_or_default()
     }
 
-    /// Its id; a command that was started through others has taken their place by now.
+    /// Its process id; wrappers such as `sh -c exec` have been replaced by the command by now.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// CPU time of all its threads until now, those that have ended included: `clock_getcpuclockid(3)`.
+    /// CPU time of all its threads so far, ended ones included: `clock_getcpuclockid(3)`.
     #[track_caller]
     pub(crate) fn cpu(&self) -> Duration {
         let pid = Pid::from_raw(self.child.id().cast_signed());
@@ -58,7 +58,7 @@ impl Process {
         kill(pid, signal).unwrap();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it exits.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
         until("the end of a process", || self.child.try_wait().unwrap())

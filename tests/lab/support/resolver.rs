@@ -1,5 +1,5 @@
-//! The DNS server as the gateway sees it: Knot, behind a forwarder that lets some names wait, never answers others, fails
-//! some, and notices a question that is asked while it is open.
+//! The gateway's DNS server: Knot, behind a forwarder that delays some names, never answers others, fails some, and records
+//! a query that is repeated while it is in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
@@ -13,41 +13,41 @@ use hickory_proto::rr::{Name, RecordType};
 
 use super::Host;
 
-/// How often the forwarder looks whether it is over.
+/// Interval at which the forwarder checks whether it should stop.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long Knot may take.
+/// Timeout of Knot's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What becomes of questions.
+/// How the forwarder treats queries.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Manners {
-    /// Every answer comes so late.
+pub(crate) struct Behaviour {
+    /// Delay of every answer.
     pub(crate) delay: Duration,
-    /// Those to names below these come so late.
+    /// Delays of answers to names below these.
     pub(crate) slow: Vec<(Name, Duration)>,
-    /// These never come.
+    /// Names without an answer.
     pub(crate) silent: Vec<Name>,
-    /// Of so many questions one is answered by SERVFAIL; 0 is none.
+    /// One query in so many is answered by SERVFAIL; 0 is none.
     pub(crate) fails_one_in: u64,
-    /// Whom a question is about, where that is looked at.
+    /// The sender that a query belongs to, for [`QueryLog::spans`].
     pub(crate) about: Option<fn(&Name) -> Option<String>>,
 }
 
-/// What was asked.
+/// The queries received.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct QueryLog {
     pub(crate) questions: AtomicU64,
-    /// Asked while the same question was open.
+    /// Queries received while the same one was in flight.
     pub(crate) twice: AtomicU64,
     pub(crate) failed: AtomicU64,
-    /// How often each was asked.
+    /// The number of queries for each name and type.
     pub(crate) by_question: Mutex<BTreeMap<(String, RecordType), u64>>,
     open: Mutex<BTreeSet<(Name, RecordType)>>,
-    /// By what [`Manners::about`] says: the first question, and the last answer.
+    /// For each sender ([`Behaviour::about`]): the times of the first query and of the last answer.
     pub(crate) spans: Mutex<BTreeMap<String, (Instant, Instant)>>,
 }
 
-impl Heard {
+impl QueryLog {
     pub(crate) fn questions(&self) -> u64 {
         self.questions.load(Ordering::Relaxed)
     }
@@ -55,31 +55,36 @@ impl Heard {
 
 /// A running forwarder.
 pub(crate) struct Resolver {
-    pub(crate) heard: Arc<Heard>,
+    pub(crate) log: Arc<QueryLog>,
     over: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Resolver {
-    /// Listens at `at` on that host and asks `server`.
-    pub(crate) fn start(host: &Host, at: SocketAddr, server: SocketAddr, manners: Manners) -> Self {
+    /// Listens at `at` on that host and forwards to `server`.
+    pub(crate) fn start(
+        host: &Host,
+        at: SocketAddr,
+        server: SocketAddr,
+        behaviour: Behaviour,
+    ) -> Self {
         let socket = host.in_thread(|| UdpSocket::bind(at)).unwrap();
         socket.set_read_timeout(Some(LOOK)).unwrap();
-        // Made where the server is; used by one question each.
+        // Created in the host's namespace; each serves one query at a time.
         let upwards = host.in_thread(|| {
             (0..512).map(|_| UdpSocket::bind((at.ip(), 0)).unwrap()).collect::<Vec<_>>()
         });
-        let (heard, over) = (Arc::<Heard>::default(), Arc::<AtomicBool>::default());
+        let (log, over) = (Arc::<QueryLog>::default(), Arc::<AtomicBool>::default());
         let forwarder = Forwarder {
             socket: Arc::new(socket),
             upwards: Arc::new(Mutex::new(upwards)),
             server,
-            manners: Arc::new(manners),
-            heard: Arc::clone(&heard),
+            behaviour: Arc::new(behaviour),
+            log: Arc::clone(&log),
         };
         let ends = Arc::clone(&over);
         let thread = thread::spawn(move || forwarder.run(&ends));
-        Self { heard, over, thread: Some(thread) }
+        Self { log, over, thread: Some(thread) }
     }
 }
 
@@ -97,8 +102,8 @@ struct Forwarder {
     socket: Arc<UdpSocket>,
     upwards: Arc<Mutex<Vec<UdpSocket>>>,
     server: SocketAddr,
-    manners: Arc<Manners>,
-    heard: Arc<Heard>,
+    behaviour: Arc<Behaviour>,
+    log: Arc<QueryLog>,
 }
 
 impl Forwarder {
@@ -115,23 +120,23 @@ impl Forwarder {
         let Ok(message) = Message::from_vec(octets) else { return };
         let Some(query) = message.queries.first() else { return };
         let key = (query.name().to_lowercase(), query.query_type());
-        let number = self.heard.questions.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.log.questions.fetch_add(1, Ordering::Relaxed) + 1;
         let name = (key.0.to_string(), key.1);
-        *self.heard.by_question.lock().unwrap().entry(name).or_default() += 1;
-        if !self.heard.open.lock().unwrap().insert(key.clone()) {
-            self.heard.twice.fetch_add(1, Ordering::Relaxed);
+        *self.log.by_question.lock().unwrap().entry(name).or_default() += 1;
+        if !self.log.open.lock().unwrap().insert(key.clone()) {
+            self.log.twice.fetch_add(1, Ordering::Relaxed);
         }
         let asked = Instant::now();
         let within = |name: &Name| name.zone_of(&key.0);
-        if self.manners.silent.iter().any(within) {
-            self.heard.open.lock().unwrap().remove(&key);
+        if self.behaviour.silent.iter().any(within) {
+            self.log.open.lock().unwrap().remove(&key);
             return;
         }
-        let slow = self.manners.slow.iter().find(|(name, _)| within(name));
-        thread::sleep(slow.map_or(self.manners.delay, |(_, delay)| *delay));
-        let fails = self.manners.fails_one_in;
+        let slow = self.behaviour.slow.iter().find(|(name, _)| within(name));
+        thread::sleep(slow.map_or(self.behaviour.delay, |(_, delay)| *delay));
+        let fails = self.behaviour.fails_one_in;
         let answer = if fails > 0 && number.is_multiple_of(fails) {
-            self.heard.failed.fetch_add(1, Ordering::Relaxed);
+            self.log.failed.fetch_add(1, Ordering::Relaxed);
             let mut refusal = message.clone();
             refusal.metadata.message_type = MessageType::Response;
             refusal.metadata.response_code = ResponseCode::ServFail;
@@ -139,9 +144,9 @@ impl Forwarder {
         } else {
             self.ask(octets)
         };
-        self.heard.open.lock().unwrap().remove(&key);
-        if let Some(about) = self.manners.about.and_then(|about| about(&key.0)) {
-            let mut spans = self.heard.spans.lock().unwrap();
+        self.log.open.lock().unwrap().remove(&key);
+        if let Some(about) = self.behaviour.about.and_then(|about| about(&key.0)) {
+            let mut spans = self.log.spans.lock().unwrap();
             spans.entry(about).or_insert((asked, asked)).1 = Instant::now();
         }
         if let Some(answer) = answer {

@@ -1,5 +1,5 @@
-//! HAProxy in tcp mode on the gateway host: a relay that does not understand SMTP. With it in gatepost's place a test
-//! shows that it can fail.
+//! HAProxy in tcp mode on the gateway host: a relay that does not understand SMTP. A test that fails with it in gatepost's
+//! place shows that the test works.
 
 use std::fs;
 use std::net::SocketAddr;

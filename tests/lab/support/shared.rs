@@ -1,11 +1,11 @@
-//! Captures of other projects: they stand in `../shared/captures` beside the checkout, and are no part of it.
+//! Captures of other projects, in `../shared/captures` beside the checkout.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cannot_run;
 
-/// Fewer would mean that they are not all there.
+/// Fewer means an incomplete folder.
 const AT_LEAST: usize = 50;
 
 /// All of them in order; without them, the test is ignored.

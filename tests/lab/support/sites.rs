@@ -1,5 +1,5 @@
-//! Who talks in the captures: Postfix at `sender.example` on the lab's client, Postfix at `receiver.example` on its
-//! server, and a Knot DNS on the gateway's host that knows both.
+//! The two sites of the captures: Postfix at `sender.example` on the lab's client, Postfix at `receiver.example` on its
+//! server, and Knot DNS on the gateway's host, which serves the zones of both.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use super::{Authority, Family, Host, Lab, Postfix, Process, port, until};
 /// The DNS server, on the gateway's host.
 const NAMESERVER: &str = "2001:db8:53::53";
 
-/// Every zone there is. The sender has a reverse name over IPv4 only.
+/// All zones. The sender has a reverse name over IPv4 only.
 pub(crate) const ZONES: [(&str, &str); 4] = [
     ("receiver.example", "@ MX 10 mx\nmx A 198.51.100.25\nmx AAAA 2001:db8:2::25\n"),
     ("sender.example", "@ MX 10 mta\nmta A 192.0.2.10\nmta AAAA 2001:db8:1::10\n"),
@@ -17,7 +17,7 @@ pub(crate) const ZONES: [(&str, &str); 4] = [
     ("8.b.d.0.1.0.0.2.ip6.arpa", ""),
 ];
 
-/// The lab as captures want it: packets are recorded as they would be on a wire, segmented and with their checksums.
+/// The lab without offloading: packets are recorded as on a wire, segmented and with their checksums.
 pub(crate) fn lab() -> Lab {
     let lab = Lab::new();
     for (host, link) in [
@@ -31,12 +31,12 @@ pub(crate) fn lab() -> Lab {
     lab
 }
 
-/// Starts the DNS server; client and server ask it from now on.
+/// Starts the DNS server; client and server query it from now on.
 pub(crate) fn dns(lab: &Lab) -> Process {
     dns_with(lab, &ZONES)
 }
 
-/// The same with other zones, each with its records; the name server is that of `sender.example`.
+/// The same with other zones and their records; the name server is that of `sender.example`.
 pub(crate) fn dns_with(lab: &Lab, zones: &[(&str, &str)]) -> Process {
     let nameserver: IpAddr = NAMESERVER.parse().unwrap();
     lab.gateway.configure(&format!("addr add {nameserver}/128 dev lo nodad\n"));
@@ -92,7 +92,7 @@ impl<'lab> Sender<'lab> {
         Self::start(lab, "", &format!("{dns}{main_cf}"))
     }
 
-    /// It is told where to send mail for each recipient.
+    /// With a next hop for each recipient.
     pub(crate) fn to(lab: &'lab Lab, routes: &[(&str, SocketAddr)]) -> Self {
         let routes: String = routes
             .iter()
@@ -117,15 +117,15 @@ impl<'lab> Sender<'lab> {
         Self { host: &lab.client, postfix }
     }
 
-    /// Hands it a message of about that many octets, and waits until the log tells what became of it for the last of
-    /// the recipients, such as `sent`.
+    /// Submits a message of about that many bytes, and waits for the delivery status of the last recipient in the log,
+    /// such as `sent`.
     #[track_caller]
     pub(crate) fn send(&self, recipients: &[&str], size: usize, status: &str) {
         let last = self.submit(recipients, size);
         self.wait_for(&last, status);
     }
 
-    /// Hands it a message for the recipients; returns the last of them.
+    /// Submits a message for the recipients; returns the last of them.
     #[track_caller]
     pub(crate) fn submit(&self, recipients: &[&str], size: usize) -> String {
         let mut smtp = self.host.smtp(SocketAddr::new([127, 0, 0, 1].into(), port::DIRECT));
@@ -153,7 +153,7 @@ impl<'lab> Sender<'lab> {
     }
 }
 
-/// A message with its headers and as many lines as make about that many octets.
+/// A message of about that many bytes, with its header.
 pub(crate) fn message(size: usize) -> Vec<u8> {
     let line = "It is no use going back to yesterday: IPv6 was a different protocol then.\r\n";
     let head = "From: Alice <alice@sender.example>\r\n\

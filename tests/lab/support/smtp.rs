@@ -1,11 +1,11 @@
-//! A blocking SMTP client that says exactly what it is told: no Debian tool speaks BDAT, or smuggles.
+//! A blocking SMTP client that sends exactly the given bytes: no Debian tool supports BDAT or smuggling.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
 
-/// What the other side said to one command.
+/// The server's reply to one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) code: u16,
@@ -14,13 +14,13 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Postfix names the queue file in the 250 after a message; that is how a 250 is known to be its own.
+    /// The queue id that Postfix puts into the 250 after a message: proof that the 250 is Postfix's own.
     pub(crate) fn queue_id(&self) -> Option<&str> {
         let (_, id) = self.lines.last()?.split_once("queued as ")?;
         id.split_whitespace().next()
     }
 
-    /// Whether the reply to EHLO offers an extension.
+    /// Whether the EHLO reply lists an extension.
     pub(crate) fn offers(&self, keyword: &str) -> bool {
         self.lines.iter().skip(1).any(|line| line.split(' ').next() == Some(keyword))
     }
@@ -38,17 +38,17 @@ impl Smtp {
         Self { stream: BufReader::new(stream) }
     }
 
-    /// Where the other side sees it come from.
+    /// The client's address and port.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.stream.get_ref().local_addr().unwrap()
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// The next reply; `UnexpectedEof` when the other side closed instead.
+    /// The next reply; `UnexpectedEof` when the server closed instead.
     pub(crate) fn reply(&mut self) -> io::Result<Reply> {
         let mut lines = Vec::new();
         loop {
@@ -81,23 +81,23 @@ impl Smtp {
         }
     }
 
-    /// Plays `C:` lines and expects `S:` lines; `S: 250` is a reply with that code, and text after it starts its last
-    /// line.
+    /// Sends `C:` lines and expects `S:` lines; `S: 250` is a reply with that code, and text after it is the beginning of
+    /// its last line.
     #[track_caller]
     pub(crate) fn dialogue(&mut self, script: &str) {
-        let mut said = "nothing".to_owned();
+        let mut sent = "nothing".to_owned();
         for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
             if let Some(command) = line.strip_prefix("C: ") {
                 self.raw(format!("{command}\r\n").as_bytes()).unwrap();
-                said = format!("{command:?}");
+                sent = format!("{command:?}");
             } else if let Some(expected) = line.strip_prefix("S: ") {
                 let reply = self.reply();
-                let reply = reply.unwrap_or_else(|error| panic!("after {said}: {error}"));
+                let reply = reply.unwrap_or_else(|error| panic!("after {sent}: {error}"));
                 let last = reply.lines.last().cloned().unwrap_or_default();
                 let last = format!("{} {last}", reply.code);
                 assert!(
                     last.starts_with(expected),
-                    "after {said}: expected {expected:?}, read {last:?}"
+                    "after {sent}: expected {expected:?}, received {last:?}"
                 );
             } else {
                 panic!("a line of a dialogue starts with `C: ` or `S: `: {line:?}");
@@ -105,7 +105,7 @@ impl Smtp {
         }
     }
 
-    /// All replies until the other side closes or breaks the connection.
+    /// All replies until the server closes or resets the connection.
     pub(crate) fn replies_until_closed(&mut self) -> Vec<Reply> {
         let mut replies = Vec::new();
         loop {
@@ -119,18 +119,18 @@ impl Smtp {
         }
     }
 
-    /// One more reply, which starts like that, and then the end of the connection.
+    /// One more reply, with that beginning, and then the end of the connection.
     #[track_caller]
     pub(crate) fn last_words(&mut self, expected: &str) -> Reply {
         let mut replies = self.replies_until_closed();
         assert_eq!(replies.len(), 1, "expected {expected:?} and the end, read {replies:?}");
         let reply = replies.remove(0);
-        let said = format!("{} {}", reply.code, reply.lines[0]);
-        assert!(said.starts_with(expected), "expected {expected:?}, read {said:?}");
+        let line = format!("{} {}", reply.code, reply.lines[0]);
+        assert!(line.starts_with(expected), "expected {expected:?}, received {line:?}");
         reply
     }
 
-    /// Everything until the other side closes, as bytes.
+    /// All bytes until the server closes.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         let _ = self.stream.read_to_end(&mut rest);
@@ -160,7 +160,7 @@ impl Smtp {
     }
 }
 
-/// A message as DATA wants it: dots at line starts doubled, `.` on a line of its own at the end (RFC 5321 §4.5.2).
+/// A message in DATA's form: dots at line starts doubled, `.` on a line of its own at the end (RFC 5321 §4.5.2).
 pub(crate) fn dot_stuffed(message: &[u8]) -> Vec<u8> {
     let mut stuffed = Vec::with_capacity(message.len() + message.len() / 50 + 5);
     for line in message.split_inclusive(|&byte| byte == b'\n') {

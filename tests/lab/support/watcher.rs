@@ -1,4 +1,4 @@
-//! A running `gatepost watch --format json` on a host of the lab, and what it told.
+//! A running `gatepost watch --format json` on a host of the lab, and its output.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,11 +15,11 @@ use super::{Host, Lab, Process, cannot_run, until};
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
-/// Nothing was told for so long: what came has been dealt with. A session is told a second or so after its end, when no
-/// late segment can belong to it any more.
+/// Without output for so long, the watcher has processed all packets. It reports a session a second or so after its end,
+/// when no late segment can belong to it any more.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Who captures.
+/// The capture source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Ebpf,
@@ -43,7 +43,7 @@ impl Source {
         }
     }
 
-    /// Captures for a moment; why that failed.
+    /// Captures for a moment.
     pub(crate) fn check(self, lab: &Lab) -> Result<(), String> {
         let command =
             [GATEPOST, "watch", "--source", self.name(), "-i", "lo", "--duration", "10ms"];
@@ -60,7 +60,7 @@ impl Source {
 pub(crate) struct Watcher<'lab> {
     host: &'lab Host,
     process: Process,
-    told: PathBuf,
+    output: PathBuf,
     metrics: SocketAddr,
 }
 
@@ -74,14 +74,14 @@ impl<'lab> Watcher<'lab> {
         interfaces: &[&str],
         options: &[&str],
     ) -> Self {
-        // Hosts have their own networks, but not all watchers have a host of their own.
+        // Several watchers may run on one host.
         static PORT: AtomicU16 = AtomicU16::new(9700);
 
         let port = PORT.fetch_add(1, Ordering::Relaxed);
         let metrics = SocketAddr::from(([127, 0, 0, 1], port));
-        let told = lab.path(&format!("watched-{port}.json"));
+        let output = lab.path(&format!("watched-{port}.json"));
         let mut command =
-            vec!["sh", "-c", "told=$0 && exec \"$@\" >\"$told\"", told.to_str().unwrap()];
+            vec!["sh", "-c", "output=$0 && exec \"$@\" >\"$output\"", output.to_str().unwrap()];
         let address = metrics.to_string();
         command.extend([GATEPOST, "watch", "--source", source.name(), "--format", "json"]);
         command.extend(["--metrics", &address]);
@@ -92,35 +92,35 @@ impl<'lab> Watcher<'lab> {
             assert!(!process.has_ended(), "watch ended at once:\n{}", process.log());
             process.log().contains("watching").then_some(())
         });
-        Self { host, process, told, metrics }
+        Self { host, process, output, metrics }
     }
 
-    /// What it told until now, whole lines only.
-    pub(crate) fn told(&self) -> Told {
-        let text = fs::read_to_string(&self.told).unwrap();
+    /// Its output so far, whole lines only.
+    pub(crate) fn output(&self) -> WatchOutput {
+        let text = fs::read_to_string(&self.output).unwrap();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        Told::parse(whole)
+        WatchOutput::parse(whole)
     }
 
-    /// Waits until it tells no more, as when what came has been dealt with.
+    /// Waits until it prints no more.
     pub(crate) fn wait_until_quiet(&self) {
-        let size = || fs::metadata(&self.told).unwrap().len();
-        until("a watcher that tells no more", || {
+        let size = || fs::metadata(&self.output).unwrap().len();
+        until("the end of the watcher's output", || {
             let before = size();
             thread::sleep(QUIET);
             (size() == before).then_some(())
         });
     }
 
-    /// Waits until it told so many sessions, or tells no more.
+    /// Waits until it has reported so many sessions, or prints no more.
     pub(crate) fn wait_for_sessions(&self, sessions: u64) {
-        let mut told = 0;
+        let mut seen = 0;
         let mut since = Instant::now();
-        while told < sessions && since.elapsed() < QUIET {
+        while seen < sessions && since.elapsed() < QUIET {
             thread::sleep(Duration::from_millis(20));
-            let now = self.told().sessions().len() as u64;
-            if now != told {
-                (told, since) = (now, Instant::now());
+            let now = self.output().sessions().len() as u64;
+            if now != seen {
+                (seen, since) = (now, Instant::now());
             }
         }
     }
@@ -133,16 +133,16 @@ impl<'lab> Watcher<'lab> {
         self.process.signal(signal);
     }
 
-    /// SIGTERM, and all that it told.
+    /// Sends SIGTERM; returns the whole output.
     #[track_caller]
-    pub(crate) fn finish(mut self) -> Told {
+    pub(crate) fn finish(mut self) -> WatchOutput {
         self.signal(Signal::SIGTERM);
         let status = self.process.wait();
         assert!(status.success(), "watch: {status}\n{}", self.process.log());
-        self.told()
+        self.output()
     }
 
-    /// Standard error until now.
+    /// Standard error so far.
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }
@@ -178,11 +178,11 @@ impl Metrics {
     }
 }
 
-/// The lines that a watcher or a replay told.
-pub(crate) struct Told(pub(crate) Vec<Value>);
+/// The lines that a watcher or a replay printed.
+pub(crate) struct WatchOutput(pub(crate) Vec<Value>);
 
-impl Told {
-    /// What `gatepost replay` tells of a file that a watcher wrote.
+impl WatchOutput {
+    /// The output of `gatepost replay` for a file that a watcher wrote.
     #[track_caller]
     pub(crate) fn replayed(lab: &Lab, file: &str, options: &[String]) -> Self {
         let command = [GATEPOST, "replay", "--format", "json", file].map(str::to_owned);
@@ -210,7 +210,7 @@ impl Told {
         lines[0]
     }
 
-    /// What the source said that it lost: SYNs of clients, and other packets.
+    /// The source's own count of lost packets: SYNs of clients, and others.
     #[track_caller]
     pub(crate) fn lost(&self) -> (u64, u64) {
         let lost = self.only("lost");

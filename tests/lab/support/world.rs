@@ -1,8 +1,6 @@
-//! The world around the gateway: a DNS with every kind of name, hosts that send, and hosts that mail can or cannot go back
-//! to.
+//! The hosts around the gateway: a DNS with names of every kind, senders, and exchanges that accept return mail or not.
 //!
-//! Everything that sends is the lab's client under one of many addresses; everything that takes mail back is the client
-//! too. Knot knows all zones; see [`ZONES`] for what is wrong with some.
+//! The lab's client plays all of them, under many addresses. Knot serves all zones; [`ZONES`] lists the faults in some.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,17 +11,17 @@ use std::time::Duration;
 
 use hickory_proto::rr::Name;
 
-use super::resolver::{Manners, Resolver};
+use super::resolver::{Behaviour, Resolver};
 use super::{Family, Lab, Postfix, Process, until};
 
-/// Knot, and in front of it what the gateway asks.
+/// Knot, and the forwarder in front of it, which the gateway queries.
 pub(crate) const KNOT: &str = "[2001:db8:53::53]:53";
 pub(crate) const ASKED: &str = "[2001:db8:53::54]:53";
 
-/// Octets of a packet; more do not pass a black hole. Handshake, greeting and EHLO have less.
+/// Bytes of a packet; larger ones do not pass the black hole. Handshake, greeting and EHLO are smaller.
 pub(crate) const LARGE: usize = 600;
 
-/// Who sends, by name: the last number of its addresses `203.0.113.N` and `2001:db8:c::N`.
+/// Senders by name, with the last number of their addresses `203.0.113.N` and `2001:db8:c::N`.
 pub(crate) const SENDERS: [(&str, u8); 11] = [
     ("good", 1),
     ("missing", 2),
@@ -38,7 +36,7 @@ pub(crate) const SENDERS: [(&str, u8); 11] = [
     ("alias", 11),
 ];
 
-/// Who takes mail back, by name: the last number of its addresses `203.0.113.N` and `2001:db8:a::N`.
+/// Exchanges of the senders' domains by name, with the last number of their addresses `203.0.113.N` and `2001:db8:a::N`.
 pub(crate) const RECEIVERS: [(&str, u8); 6] = [
     ("takes", 101),
     ("refuses", 102),
@@ -48,7 +46,7 @@ pub(crate) const RECEIVERS: [(&str, u8); 6] = [
     ("black-hole", 106),
 ];
 
-/// Names within `client.example`. Reverse names are sorted before they are looked at, and ten of them are.
+/// Names in `client.example`. Reverse names are sorted, and the first ten are looked up.
 const CLIENTS: &str = "\
 good A 203.0.113.1\ngood AAAA 2001:db8:c::1
 unconfirmed A 203.0.113.77\nunconfirmed AAAA 2001:db8:c::77
@@ -59,7 +57,7 @@ alias A 203.0.113.11\nalias AAAA 2001:db8:c::b
 no-address TXT \"only words\"
 ";
 
-/// Domains within `sender.example`, by what comes of mail to them.
+/// Domains in `sender.example`, by the fate of mail to them.
 const DOMAINS: &str = "\
 good MX 10 takes.mx.example.
 second MX 10 gone.mx.example.\nsecond MX 20 takes.mx.example.
@@ -110,7 +108,7 @@ pub(crate) fn receiver_ip(name: &str, family: Family) -> IpAddr {
     }
 }
 
-/// All of it, running.
+/// The running hosts.
 pub(crate) struct World<'lab> {
     pub(crate) resolver: Resolver,
     _knot: Process,
@@ -130,21 +128,21 @@ impl<'lab> World<'lab> {
         let slow = ["slow.client.example.", "slow.sender.example."];
         let mut silent = vec![Name::from_str("silent.sender.example.").unwrap()];
         silent.extend(Family::ALL.map(|family| Name::from(sender_ip("silent", family))));
-        let manners = Manners {
+        let behaviour = Behaviour {
             slow: slow
                 .map(|name| (Name::from_str(name).unwrap(), Duration::from_millis(300)))
                 .into(),
             silent,
-            ..Manners::default()
+            ..Behaviour::default()
         };
         let asked = ASKED.parse().unwrap();
-        let resolver = Resolver::start(&lab.gateway, asked, KNOT.parse().unwrap(), manners);
+        let resolver = Resolver::start(&lab.gateway, asked, KNOT.parse().unwrap(), behaviour);
         let (mx, turns_away) = receivers(lab);
         Self { resolver, _knot: knot, _mx: mx, _turns_away: turns_away }
     }
 }
 
-/// Knot on the gateway's host, with these zones. It does not have the file of the broken ones, and says SERVFAIL.
+/// Knot on the gateway's host, with these zones. It lacks the files of the broken ones and answers SERVFAIL.
 pub(crate) fn knot(lab: &Lab, zones: &BTreeMap<String, String>, broken: &[String]) -> Process {
     for server in [KNOT, ASKED] {
         let server: SocketAddr = server.parse().unwrap();
@@ -180,7 +178,7 @@ fn zones() -> BTreeMap<String, String> {
     let mut zones = BTreeMap::new();
     let mut clients = format!("ns AAAA 2001:db8:53::53\n{CLIENTS}");
     for n in 1..=12 {
-        // Some of them are not the client's; the records of two stand above.
+        // Some addresses are not the client's; the records of two are above.
         for (prefix, own) in [("m", 3), ("n", 12)] {
             if n != own {
                 writeln!(clients, "{prefix}{n:02} A 192.0.2.200").unwrap();
@@ -236,7 +234,7 @@ fn broken() -> Vec<String> {
     zones
 }
 
-/// Servers at the senders' exchanges: a Postfix, one that turns everybody away, and hosts that do not answer.
+/// Servers at the senders' exchanges: a Postfix, one that rejects every connection, and hosts that do not answer.
 fn receivers(lab: &Lab) -> (Postfix<'_>, Vec<Process>) {
     let takes = Family::ALL.map(|family| receiver_ip("takes", family).to_string());
     let stalls = Family::ALL.map(|family| receiver_ip("stalls", family).to_string());
@@ -265,7 +263,7 @@ fn receivers(lab: &Lab) -> (Postfix<'_>, Vec<Process>) {
     for (family, ip) in [(Family::Ipv4, "ip"), (Family::Ipv6, "ip6")] {
         let [drops, stalls] = ["drops", "stalls"].map(|name| receiver_ip(name, family));
         writeln!(rules, "{ip} daddr {drops} tcp dport 25 drop").unwrap();
-        // The handshake passes, and nothing that has octets in it.
+        // The handshake passes, but no segment with data.
         writeln!(rules, "{ip} saddr {stalls} tcp sport 25 tcp flags & psh == psh drop").unwrap();
         let black_hole = receiver_ip("black-hole", family);
         writeln!(rules, "{ip} daddr {black_hole} tcp dport 25 meta length > {LARGE} drop").unwrap();

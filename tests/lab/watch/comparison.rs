@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
 
-use crate::support::watcher::Told;
+use crate::support::watcher::WatchOutput;
 
 /// Seconds by which two times of the same packet may differ. Both sources take the time as the packet passes them, in
 /// softirq context, some microseconds apart; a thread of the kernel that waits for a processor between the two waits a few
@@ -17,7 +17,7 @@ const TOLERANCE: f64 = 0.050;
 const EXEMPT: [&str; 3] = ["file", "number", "tcp.rtt_s"];
 
 /// Every difference, one line each; none if both tell the same.
-pub(crate) fn differences(left: &Told, right: &Told) -> Vec<String> {
+pub(crate) fn differences(left: &WatchOutput, right: &WatchOutput) -> Vec<String> {
     let mut found = Vec::new();
     let (lefts, rights) = (by_ends(left), by_ends(right));
     for (ends, sessions) in &lefts {
@@ -47,7 +47,7 @@ pub(crate) fn differences(left: &Told, right: &Told) -> Vec<String> {
 }
 
 /// Sessions by client and server, those with the same in order of their start.
-fn by_ends(told: &Told) -> BTreeMap<String, Vec<&Value>> {
+fn by_ends(told: &WatchOutput) -> BTreeMap<String, Vec<&Value>> {
     let mut sessions = told.sessions();
     sessions.sort_by(|a, b| a["start"].as_str().cmp(&b["start"].as_str()));
     let mut by_ends = BTreeMap::<String, Vec<&Value>>::new();
@@ -66,7 +66,7 @@ fn ends(session: &Value) -> String {
 }
 
 /// Fall-backs by the ends of their two sessions.
-fn fall_backs(told: &Told) -> BTreeMap<String, Value> {
+fn fall_backs(told: &WatchOutput) -> BTreeMap<String, Value> {
     let by_number: BTreeMap<u64, String> = told
         .sessions()
         .iter()

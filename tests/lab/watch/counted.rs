@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::expected::Failed;
 use crate::support::Family;
-use crate::support::watcher::{Metrics, Told};
+use crate::support::watcher::{Metrics, WatchOutput};
 
 /// What may become of a connection.
 const OUTCOMES: [&str; 6] =
@@ -15,7 +15,7 @@ const TOO_BIG: &str = "type=\"packet_too_big\"";
 
 /// Checks the counters of connections in one direction, `in` or `out`, against all records that were told; nothing of the
 /// other direction passed.
-pub(crate) fn check(metrics: &Metrics, told: &Told, direction: &str, failed: &mut Failed) {
+pub(crate) fn check(metrics: &Metrics, told: &WatchOutput, direction: &str, failed: &mut Failed) {
     let way = format!("direction=\"{direction}\"");
     for family in Family::ALL {
         let of_family = family.to_string();

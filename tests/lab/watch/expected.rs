@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::mail::SESSIONS;
 use crate::support::Family;
-use crate::support::watcher::Told;
+use crate::support::watcher::WatchOutput;
 
 /// Claims that failed.
 #[derive(Default)]
@@ -27,7 +27,7 @@ impl Failed {
     /// The only session that `wanted` chooses.
     fn only<'a>(
         &mut self,
-        told: &'a Told,
+        told: &'a WatchOutput,
         what: &str,
         wanted: impl Fn(&Value) -> bool,
     ) -> &'a Value {
@@ -43,7 +43,7 @@ impl Failed {
 }
 
 /// Checks what was told of [`super::mail::Correspondence::pass`].
-pub(crate) fn check(told: &Told, failed: &mut Failed) {
+pub(crate) fn check(told: &WatchOutput, failed: &mut Failed) {
     for (family, sessions) in SESSIONS {
         let name = family.to_string();
         let seen = told.of_type("session").filter(|s| s["family"] == name.as_str()).count();
@@ -64,7 +64,7 @@ pub(crate) fn check(told: &Told, failed: &mut Failed) {
     the_path_of_ipv6(told, failed);
 }
 
-fn mail_of(family: Family, told: &Told, failed: &mut Failed) {
+fn mail_of(family: Family, told: &WatchOutput, failed: &mut Failed) {
     let digit = if family == Family::Ipv6 { 6 } else { 4 };
     let mut of = |local_part: &str, bytes: u64| {
         let to = format!("{local_part}{digit}@receiver.example");
@@ -107,7 +107,7 @@ fn has_recipient(session: &Value, address: &str) -> bool {
 }
 
 /// A refusal for want of a reverse name, dropped SYNs, rejected SYNs, a narrow link that says so and one that does not.
-fn the_path_of_ipv6(told: &Told, failed: &mut Failed) {
+fn the_path_of_ipv6(told: &WatchOutput, failed: &mut Failed) {
     let ipv6 = |session: &Value| session["family"] == "ipv6";
     let strict = "strict@receiver.example";
     let strict = failed.only(told, strict, |session| has_recipient(session, strict));

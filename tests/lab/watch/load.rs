@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::harness::tests;
-use crate::support::watcher::{Source, Told, Watcher};
+use crate::support::watcher::{Source, WatchOutput, Watcher};
 use crate::support::{Family, Lab, Process, port};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -96,7 +96,7 @@ fn starved(source: Source) {
 
 /// Each SYN that was sent is in a session or lost, so each session is seen or lost.
 #[track_caller]
-fn settle(source: Source, told: &Told, before: Sent, after: Sent) {
+fn settle(source: Source, told: &WatchOutput, before: Sent, after: Sent) {
     let connections = after.connections - before.connections;
     assert_eq!(connections, 2 * SESSIONS, "connections that smtp-source opened");
     let sent = after.syns - before.syns;

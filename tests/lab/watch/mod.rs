@@ -12,7 +12,7 @@ pub(crate) mod view;
 use std::fs;
 
 use crate::harness::tests;
-use crate::support::watcher::{Metrics, Source, Told, Watcher};
+use crate::support::watcher::{Metrics, Source, WatchOutput, Watcher};
 use crate::support::{Host, Lab};
 use expected::Failed;
 use mail::Correspondence;
@@ -93,7 +93,7 @@ impl<'lab> Post<'lab> {
 struct Report {
     place: Place,
     source: Source,
-    told: Told,
+    told: WatchOutput,
 }
 
 fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
@@ -116,7 +116,7 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
         // The one that nobody answered is over after two minutes, and counted then; eBPF on the sender's host hears from
         // the kernel that it gave up.
         failed.about(&format!("{}, metrics until the end", post.name()), |failed| {
-            let (told, metrics) = (post.watcher.told(), post.watcher.metrics());
+            let (told, metrics) = (post.watcher.output(), post.watcher.metrics());
             counted::check(&metrics, &told, post.place.direction(), failed);
             let over = told.sessions().len();
             let all: usize = mail::SESSIONS.iter().map(|(_, sessions)| sessions).sum();
@@ -134,7 +134,7 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
             let page = lab.path("replayed.metrics");
             let mut options = place.local(&lab, false);
             options.extend(["--metrics-out".to_owned(), page.to_str().unwrap().to_owned()]);
-            let replayed = Told::replayed(&lab, &file, &options);
+            let replayed = WatchOutput::replayed(&lab, &file, &options);
             let page = Metrics(fs::read_to_string(page).unwrap());
             counted::check(&page, &told, place.direction(), failed);
             let (live, offline) = (evidence(&told), evidence(&replayed));
@@ -154,7 +154,7 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
 }
 
 /// The kernel knows the round-trip time of each connection that this host itself opened.
-fn round_trips(told: &Told, failed: &mut Failed) {
+fn round_trips(told: &WatchOutput, failed: &mut Failed) {
     let sessions: Vec<&Value> = told.of_type("session").collect();
     let established = sessions.iter().filter(|session| !session["tcp"]["handshake_s"].is_null());
     let without = established.filter(|session| session["tcp"]["rtt_s"].is_null());
@@ -165,7 +165,7 @@ fn round_trips(told: &Told, failed: &mut Failed) {
 
 /// What passed proves, but for when it was told and what is too old for that by then: the clock goes on while a watcher
 /// waits for its end, and a replay ends with the last packet.
-fn evidence(told: &Told) -> Vec<Value> {
+fn evidence(told: &WatchOutput) -> Vec<Value> {
     fn forget(value: &mut Value) {
         if let Value::Object(fields) = value {
             fields.retain(|name, _| !["type", "at", "minute"].contains(&name.as_str()));

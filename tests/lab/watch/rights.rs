@@ -107,7 +107,7 @@ fn nothing_stays_in_the_kernel_pcap() {
     left_behind(Source::Pcap);
 }
 
-/// Told to end, killed, and started again after that: never more in the kernel than one watcher's own.
+/// WatchOutput to end, killed, and started again after that: never more in the kernel than one watcher's own.
 fn left_behind(source: Source) {
     let lab = Lab::new();
     source.require(&lab);
