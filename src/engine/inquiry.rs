@@ -100,7 +100,7 @@ impl Inquiry {
             return None;
         }
         // A chunk's size is told before it: nothing can be added to it, or taken out of it.
-        let hidden = profile.rules.tags().then(|| {
+        let hidden = profile.rules.may_tag().then(|| {
             let chunks = [Keyword::Chunking, Keyword::BinaryMime];
             profile.smtp.hide.iter().copied().chain(chunks).collect()
         });
@@ -253,7 +253,7 @@ impl Inquiry {
             }
             let Some(question) = &self.question else { break };
             let decision = self.decide(&question.about);
-            missing = if decision.ruling.is_none() {
+            missing = if decision.enforced.is_none() {
                 decision.need.into_iter().collect()
             } else {
                 BTreeSet::new()
@@ -333,7 +333,7 @@ impl Inquiry {
             return;
         };
         let mut decision = self.decide(&question.about);
-        match decision.ruling.take() {
+        match decision.enforced.take() {
             None => self.need(decision.need, out),
             Some(ruling) => {
                 question.ruling = Some(ruling.map(cautious));

@@ -49,7 +49,7 @@ const HOST: &str = "mta-7.mail.sender.example";
 fn rule(name: &str, fact: FactName, family: Option<Family>) -> PolicyRule {
     PolicyRule {
         name: name.into(),
-        at: fact.moment(),
+        at: fact.stage(),
         when: When { family, ..When::default() },
         exempt: Exemption::ALL.to_vec(),
         require: vec![Requirement {
@@ -103,7 +103,7 @@ fn settled(rules: &PolicyRules, subject: &Subject<'_>) -> Result<Answers> {
     loop {
         let decision = rules.decide(PolicyStage::Rcpt, subject, &known);
         if decision.need.is_empty() {
-            ensure!(decision.ruling == Some(None), "the session passes every rule");
+            ensure!(decision.enforced == Some(None), "the session passes every rule");
             return Ok(known);
         }
         for lookup in decision.need {

@@ -91,7 +91,7 @@ impl Observe for Told {
 fn rule(fact: FactName) -> PolicyRule {
     PolicyRule {
         name: fact.as_str().into(),
-        at: fact.moment(),
+        at: fact.stage(),
         when: When::default(),
         exempt: Vec::new(),
         require: vec![Requirement {

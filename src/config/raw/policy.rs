@@ -69,7 +69,7 @@ pub(super) fn policy(
     }
     let require = plain(requirements.or(Vec::new()));
     let asked = when.at.clone();
-    let facts = require.iter().map(|require| (require.fact.moment(), require.fact.as_str()));
+    let facts = require.iter().map(|require| (require.fact.stage(), require.fact.as_str()));
     let latest = facts.chain(when.needs()).max_by_key(|(moment, _)| *moment);
     let (earliest, needs) = latest.unwrap_or((PolicyStage::Connect, ""));
     if let Some(at) = asked.given().filter(|at| *at.get_ref() < earliest) {

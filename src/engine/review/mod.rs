@@ -123,7 +123,7 @@ impl Review<'_> {
                 *place = Some(fact);
             }
         }
-        match decision.ruling {
+        match decision.enforced {
             None => {
                 self.is_decided = false;
                 Next::Over

@@ -21,7 +21,7 @@ const SERVER: &str = "[2001:db8::1]:25";
 fn rule(name: &str, fact: FactName, otherwise: PolicyAction) -> PolicyRule {
     PolicyRule {
         name: name.into(),
-        at: fact.moment(),
+        at: fact.stage(),
         when: When::default(),
         exempt: Exemption::ALL.to_vec(),
         require: vec![Requirement {

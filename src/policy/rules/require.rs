@@ -1,6 +1,6 @@
-//! What a rule may require, and how the fact is made.
+//! What a rule may require, and how the fact is evaluated.
 
-use super::{PolicyStage, Subject};
+use super::subject::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
 use crate::label::labels;
 use crate::policy::facts::{
@@ -9,7 +9,7 @@ use crate::policy::facts::{
 };
 
 labels! {
-    /// The facts by the names that rules and metrics use.
+    /// The facts by their names in rules and metrics.
     pub enum FactName {
         ReverseName = "reverse_name",
         Fcrdns = "fcrdns",
@@ -21,8 +21,8 @@ labels! {
 }
 
 impl FactName {
-    /// When all that it is made from is known.
-    pub const fn moment(self) -> PolicyStage {
+    /// The first stage at which its inputs are known.
+    pub const fn stage(self) -> PolicyStage {
         match self {
             Self::ReverseName | Self::Fcrdns | Self::ReceivePath => PolicyStage::Connect,
             Self::HeloResolves => PolicyStage::Helo,
@@ -32,7 +32,7 @@ impl FactName {
     }
 }
 
-/// One requirement: `"fcrdns"`, or `{ fact = "return_path", level = "smtp", over = "any" }`.
+/// `"fcrdns"`, or `{ fact = "return_path", level = "smtp", over = "any" }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     pub fact: FactName,
@@ -43,9 +43,8 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// The fact, or what it needs. What `subject` does not tell yet cannot be required: rules come no earlier than
-    /// [`FactName::moment`], so that is as if the client had said nothing.
-    pub(super) fn step(
+    /// Inputs that `subject` lacks count as empty; rules are not evaluated before [`FactName::stage`].
+    pub(super) fn evaluate(
         &self,
         subject: &Subject<'_>,
         ours: &Networks,

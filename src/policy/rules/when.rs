@@ -1,35 +1,35 @@
-//! Whom a rule is about, and whom it leaves alone.
+//! Match conditions and exemptions of a rule.
 
 use std::net::SocketAddr;
 
-use super::{PolicyStage, Subject};
+use super::subject::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
 use crate::label::labels;
 use crate::policy::facts::{DomainName, DomainOrLiteral};
 
-/// Conditions; all of those given must hold.
+/// All given conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct When {
     pub family: Option<Family>,
-    /// The client's; empty is every address.
+    /// Of the client; empty matches every address.
     pub networks: Networks,
-    /// Where the client connected to; empty is anywhere.
+    /// Addresses that clients connect to; empty matches every listener.
     pub listeners: Vec<SocketAddr>,
-    /// What it named itself; empty is anything.
+    /// The HELO name; empty matches every name.
     pub helo: Domains,
-    /// The domain of MAIL FROM; empty is any.
+    /// The domain of MAIL FROM; empty matches every domain.
     pub sender: Domains,
-    /// The domain of RCPT TO; empty is any.
+    /// The domain of RCPT TO; empty matches every domain.
     pub recipient: Domains,
-    /// Within TLS; the gateway sees only whether STARTTLS was offered and refused, or the connection was plain.
+    /// The session is encrypted. In passthrough the gateway only sees sessions before STARTTLS.
     pub tls: Option<bool>,
-    /// After an AUTH that succeeded.
+    /// AUTH succeeded.
     pub auth: Option<bool>,
 }
 
 impl When {
-    /// When all that it asks about is known.
-    pub fn moment(&self) -> PolicyStage {
+    /// The first stage at which all conditions can be evaluated.
+    pub fn stage(&self) -> PolicyStage {
         if !self.recipient.is_empty() {
             PolicyStage::Rcpt
         } else if !self.sender.is_empty() || self.auth.is_some() || self.tls.is_some() {
@@ -42,23 +42,23 @@ impl When {
     }
 
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        let path = |path: Option<&str>| path.and_then(DomainOrLiteral::of_path);
+        let domain = |path: Option<&str>| path.and_then(DomainOrLiteral::of_path);
         self.family.is_none_or(|family| family == Family::of(subject.client))
             && (self.networks.is_empty() || self.networks.contains(subject.client))
             && (self.listeners.is_empty() || self.listeners.contains(&subject.listener))
-            && self.helo.cover(|| subject.helo.and_then(DomainOrLiteral::parse))
-            && self.sender.cover(|| path(subject.sender))
-            && self.recipient.cover(|| path(subject.recipient))
+            && self.helo.match_or_empty(|| subject.helo.and_then(DomainOrLiteral::parse))
+            && self.sender.match_or_empty(|| domain(subject.sender))
+            && self.recipient.match_or_empty(|| domain(subject.recipient))
             && self.tls.is_none_or(|tls| tls == subject.tls)
             && self.auth.is_none_or(|auth| auth == subject.authenticated)
     }
 }
 
-/// Domains: exact ones (`a.example`), and those with all below them (`.a.example`).
+/// Exact domains (`a.example`), and domains whose subdomains match (`.a.example`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Domains {
     pub exact: Vec<DomainName>,
-    /// What is below each; not the domain itself.
+    /// Subdomains of each match, the domain itself does not.
     pub below: Vec<DomainName>,
 }
 
@@ -72,12 +72,11 @@ impl Domains {
             || self.below.iter().any(|above| domain != above && domain.is_within(above))
     }
 
-    /// Whether there is no condition, or `said` fulfils it.
-    fn cover(&self, said: impl FnOnce() -> Option<DomainOrLiteral>) -> bool {
+    fn match_or_empty(&self, domain: impl FnOnce() -> Option<DomainOrLiteral>) -> bool {
         if self.is_empty() {
             return true;
         }
-        match said() {
+        match domain() {
             Some(DomainOrLiteral::Domain(domain)) => self.contain(&domain),
             Some(DomainOrLiteral::Literal(_)) | None => false,
         }
@@ -85,7 +84,7 @@ impl Domains {
 }
 
 labels! {
-    /// Whom a rule leaves alone unless its `exempt` says otherwise.
+    /// Sessions and recipients that a rule skips by default (rule 10 of ARCHITECTURE.md).
     pub enum Exemption {
         /// `MAIL FROM:<>`: bounces.
         NullSender = "null-sender",
@@ -99,8 +98,8 @@ labels! {
 }
 
 impl Exemption {
-    pub fn covers(self, subject: &Subject<'_>) -> bool {
-        // Every rule asks this of every recipient, and hardly any begins so.
+    pub fn matches(self, subject: &Subject<'_>) -> bool {
+        // Compares without allocating: this runs for every recipient and rule.
         let mailbox = |name: &str| {
             let split = subject.recipient.and_then(|path| path.split_at_checked(name.len()));
             split.is_some_and(|(local, rest)| {

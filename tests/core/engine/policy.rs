@@ -25,7 +25,7 @@ pub(crate) const fn require(fact: FactName) -> Requirement {
 pub(crate) fn rule(name: &str, fact: FactName, otherwise: PolicyAction) -> PolicyRule {
     PolicyRule {
         name: name.into(),
-        at: fact.moment(),
+        at: fact.stage(),
         when: When::default(),
         exempt: Exemption::ALL.to_vec(),
         require: vec![require(fact)],
@@ -496,5 +496,5 @@ fn thousands_of_recipients_are_each_judged() {
         driver.upstream_says(b"250 a\r\n");
     }
     assert!(driver.to_upstream.ends_with(b"RCPT TO:<b1499@b.example>\r\n"));
-    assert_eq!(PolicyStage::Rcpt, FactName::Recipient.moment());
+    assert_eq!(PolicyStage::Rcpt, FactName::Recipient.stage());
 }

@@ -206,7 +206,7 @@ fn rules() -> impl Strategy<Value = Vec<PolicyRule>> {
         prop_oneof![3 => Just(RuleMode::Enforce), 1 => Just(RuleMode::Shadow)],
     );
     let one = parts.prop_map(|(facts, otherwise, on_unknown, mode)| PolicyRule {
-        at: facts.iter().map(|fact| fact.moment()).max().unwrap(),
+        at: facts.iter().map(|fact| fact.stage()).max().unwrap(),
         require: facts.into_iter().map(require).collect(),
         on_unknown,
         mode,

@@ -1,4 +1,4 @@
-//! The return path beyond the DNS: whom it asks, in which order, and what their answers make of it.
+//! The return path beyond the DNS: which servers are probed, in which order, and the resulting fact.
 
 use super::*;
 
@@ -10,15 +10,15 @@ const TWO: &str = "MX a.example 10/m.example; AAAA m.example 2600::6; A m.exampl
 fn to(level: ReturnPathLevel, over: FamilyRequirement) -> impl Fn(&str, &Answers) -> Evaluation {
     let ours = Networks::new(["2600:25::/32".parse().unwrap()]);
     move |sender, known| {
-        let ask = ReturnPathCheck { sender, family: Family::Ipv6, over, level, ours: &ours };
-        return_path(&ask, known)
+        let check = ReturnPathCheck { sender, family: Family::Ipv6, over, level, ours: &ours };
+        return_path(&check, known)
     }
 }
 
 #[test]
-fn a_connection_that_is_answered_is_enough_for_tcp() {
+fn tcp_needs_one_accepted_connection() {
     let (yes6, yes4) = ("true m.example 2600::6", "true m.example 198.41.0.4");
-    for (said, expected) in [
+    for (answers, expected) in [
         ("CONNECT 2600::6 yes", yes6),
         ("CONNECT 2600::6 yes; CONNECT 198.41.0.4 yes", yes6),
         ("CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 yes", yes4),
@@ -33,19 +33,19 @@ fn a_connection_that_is_answered_is_enough_for_tcp() {
         ),
         ("CONNECT 2600::6 unknown timeout; CONNECT 198.41.0.4 no refused", "unknown timeout"),
         ("CONNECT 2600::6 no no_response", "unknown no_resolver"),
-        // Answers to other questions.
+        // Answers to other lookups.
         ("GREET 2600::6 yes; GREET 198.41.0.4 yes", "unknown no_resolver"),
         ("CONNECT 2600::6 nodata; CONNECT 198.41.0.4 no no_response", "unknown no_resolver"),
     ] {
-        let said = format!("{TWO}{said}");
-        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Tcp, FamilyRequirement::Any));
+        let answers = format!("{TWO}{answers}");
+        table(&[(SENDER, &answers, expected)], to(ReturnPathLevel::Tcp, FamilyRequirement::Any));
     }
 }
 
 #[test]
-fn what_the_dns_says_comes_first() {
+fn the_dns_decides_first() {
     let both = "CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 no no_response";
-    for (said, expected) in [
+    for (answers, expected) in [
         (String::from("MX a.example nxdomain"), "false nxdomain"),
         (String::from("MX a.example 0/."), "false null_mx"),
         (String::from("MX a.example servfail"), "unknown servfail"),
@@ -59,7 +59,7 @@ fn what_the_dns_says_comes_first() {
             ),
             "false no_usable_address m.example 2600:25::1",
         ),
-        // There may be another address behind what the DNS does not tell.
+        // A failed DNS lookup may hide another address.
         (TWO.replace("2600::6", "servfail") + both, "unknown servfail"),
         (
             TWO.replace("2600::6", "servfail") + "CONNECT 198.41.0.4 yes",
@@ -73,7 +73,7 @@ fn what_the_dns_says_comes_first() {
             "true a.example 198.41.0.4",
         ),
     ] {
-        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Tcp, FamilyRequirement::Any));
+        table(&[(SENDER, &answers, expected)], to(ReturnPathLevel::Tcp, FamilyRequirement::Any));
     }
     let rows = [
         ("", "", "true null_sender"),
@@ -88,8 +88,8 @@ fn what_the_dns_says_comes_first() {
 }
 
 #[test]
-fn only_the_families_asked_for_are_tried() {
-    let said = format!("{TWO}CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 yes");
+fn only_the_required_families_are_probed() {
+    let answers = format!("{TWO}CONNECT 2600::6 no no_response; CONNECT 198.41.0.4 yes");
     let no = "false no_response m.example 2600::6";
     for (over, expected) in [
         (FamilyRequirement::Any, "true m.example 198.41.0.4"),
@@ -97,12 +97,12 @@ fn only_the_families_asked_for_are_tried() {
         (FamilyRequirement::Ipv6, no),
         (FamilyRequirement::SameFamily, no),
     ] {
-        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Tcp, over));
+        table(&[(SENDER, &answers, expected)], to(ReturnPathLevel::Tcp, over));
     }
 }
 
 #[test]
-fn smtp_wants_a_greeting_and_rcpt_the_mailbox() {
+fn smtp_needs_a_greeting_and_rcpt_the_mailbox() {
     let rows = [
         ("GREET 2600::6 yes", "true m.example 2600::6"),
         (
@@ -111,11 +111,11 @@ fn smtp_wants_a_greeting_and_rcpt_the_mailbox() {
         ),
         ("CONNECT 2600::6 yes; CONNECT 198.41.0.4 yes", "unknown no_resolver"),
     ];
-    for (said, expected) in rows {
-        let said = format!("{TWO}{said}");
-        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Smtp, FamilyRequirement::Any));
+    for (answers, expected) in rows {
+        let answers = format!("{TWO}{answers}");
+        table(&[(SENDER, &answers, expected)], to(ReturnPathLevel::Smtp, FamilyRequirement::Any));
     }
-    // Whoever turns us away before RCPT says nothing of the mailbox.
+    // A rejection before RCPT proves nothing about the mailbox.
     let rows = [
         ("CALLOUT 2600::6 yes", "true m.example 2600::6"),
         (
@@ -132,41 +132,41 @@ fn smtp_wants_a_greeting_and_rcpt_the_mailbox() {
         ),
         ("CALLOUT 2600::6 unknown deferred; CALLOUT 198.41.0.4 no no_response", "unknown deferred"),
     ];
-    for (said, expected) in rows {
-        let said = format!("{TWO}{said}");
-        table(&[(SENDER, &said, expected)], to(ReturnPathLevel::Rcpt, FamilyRequirement::Any));
+    for (answers, expected) in rows {
+        let answers = format!("{TWO}{answers}");
+        table(&[(SENDER, &answers, expected)], to(ReturnPathLevel::Rcpt, FamilyRequirement::Any));
     }
 }
 
-/// Every round's questions beyond the DNS, where `said` answers.
-fn rounds(said: &str) -> Vec<Vec<IpAddr>> {
-    let world = world(said);
+/// The addresses probed in each round.
+fn rounds(answers: &str) -> Vec<Vec<IpAddr>> {
+    let results = results(answers);
     let mut known = Answers::default();
     let mut rounds = Vec::new();
     while let Evaluation::NeedsLookups(needed) =
         to(ReturnPathLevel::Tcp, FamilyRequirement::Any)(SENDER, &known)
     {
-        let asked = needed.iter().filter_map(|lookup| match lookup {
+        let probed = needed.iter().filter_map(|lookup| match lookup {
             Lookup::Connect(ip) => Some(*ip),
             _ => None,
         });
-        rounds.push(asked.collect());
+        rounds.push(probed.collect());
         for lookup in needed {
-            let answered = world.iter().find(|(known, _)| *known == lookup).map(|(_, a)| a.clone());
+            let listed = results.iter().find(|(known, _)| *known == lookup).map(|(_, r)| r.clone());
             let answer = Answer::No(Reason::NoResponse, None);
-            let silent = LookupResult { answer, source: Source::Probe, at: None };
-            known.insert(lookup, answered.unwrap_or(silent));
+            let no_response = LookupResult { answer, source: Source::Probe, at: None };
+            known.insert(lookup, listed.unwrap_or(no_response));
         }
     }
-    rounds.retain(|asked: &Vec<_>| !asked.is_empty());
+    rounds.retain(|probed: &Vec<_>| !probed.is_empty());
     rounds
 }
 
 #[test]
-fn few_are_asked_and_not_all_at_once() {
+fn few_addresses_are_probed_and_not_all_at_once() {
     let ips = |round: &[&str]| round.iter().map(|text| ip(text)).collect::<Vec<_>>();
-    // Many addresses of one family do not keep the other from being tried; the same address is tried once.
-    let said = "MX a.example 10/m.example 20/n.example; \
+    // Many addresses of one family do not keep the other from being probed; an address is probed once.
+    let answers = "MX a.example 10/m.example 20/n.example; \
          AAAA m.example 2600::4 2600::3 2600::2 2600::1; A m.example 198.41.0.4; \
          AAAA n.example 2600::1 2600::9; A n.example 198.41.0.4 198.41.0.5";
     let expected = [
@@ -176,18 +176,18 @@ fn few_are_asked_and_not_all_at_once() {
         ips(&["2600::4"]),
         ips(&["2600::9"]),
     ];
-    assert_eq!(rounds(said), expected);
+    assert_eq!(rounds(answers), expected);
     assert_eq!(expected.concat().len(), MAX_PROBED);
-    // One that answers ends it.
-    let found = format!("{said}; CONNECT 2600::2 yes");
+    // One success is enough.
+    let found = format!("{answers}; CONNECT 2600::2 yes");
     assert_eq!(rounds(&found), &expected[..2]);
-    // The preferred first, whatever their names.
-    let said = "MX a.example 20/a.example 10/z.example; A z.example 198.41.0.9; \
+    // In order of preference, not of names.
+    let answers = "MX a.example 20/a.example 10/z.example; A z.example 198.41.0.9; \
          AAAA z.example nodata; A a.example 198.41.0.1; AAAA a.example nodata";
-    assert_eq!(rounds(said), [ips(&["198.41.0.9"]), ips(&["198.41.0.1"])]);
+    assert_eq!(rounds(answers), [ips(&["198.41.0.9"]), ips(&["198.41.0.1"])]);
 }
 
-/// The answers to one probe.
+/// Answers to one probe.
 fn any_probe() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["yes", "no no_response", "no refused", "unknown rate_limited"])
 }
@@ -206,18 +206,18 @@ proptest! {
             let four = four.replace('X', &format!("198.41.0.{n}")).replace("2001:db8::1", "10.0.0.1");
             text += &format!("; AAAA h{n}.example {six}; A h{n}.example {four}");
         }
-        let places = ["2600::f", "2600::0", "2600::1", "2600::2"];
-        let places = places.into_iter().chain(["198.41.0.0", "198.41.0.1", "198.41.0.2"]);
-        for (place, said) in places.zip(&probes) {
-            text += &format!("; CONNECT {place} {said}");
+        let targets = ["2600::f", "2600::0", "2600::1", "2600::2"];
+        let targets = targets.into_iter().chain(["198.41.0.0", "198.41.0.1", "198.41.0.2"]);
+        for (target, answer) in targets.zip(&probes) {
+            text += &format!("; CONNECT {target} {answer}");
         }
-        let world = world(&text);
+        let results = results(&text);
         let fact = |known: &Answers| to(ReturnPathLevel::Tcp, FamilyRequirement::Any)(SENDER, known);
         let mut numbers = order.iter().cycle();
-        let shuffled = settle(&world, fact, |count| numbers.next().unwrap() % count);
-        let straight = settle(&world, fact, |_| 0);
+        let shuffled = settle(&results, fact, |count| numbers.next().unwrap() % count);
+        let straight = settle(&results, fact, |_| 0);
         prop_assert_eq!(shuffled.state, straight.state, "{}", text);
-        // Of several that answer, the one that is heard first is enough.
+        // Of several successes the first known is the fact.
         if straight.state != FactState::True {
             prop_assert_eq!(shuffled, straight);
         }

@@ -1,0 +1,97 @@
+//! All `[[policy]]` rules together, and their decision.
+
+use std::collections::BTreeSet;
+
+use super::require::FactName;
+use super::rule::{PolicyRule, RuleEvaluation, RuleMatch, RuleMode};
+use super::subject::{PolicyStage, Subject};
+use crate::addr::Networks;
+use crate::policy::PolicyAction;
+use crate::policy::facts::{Answers, Evaluation, Fact, Lookup};
+
+/// The decision with the answers available so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// The decision of the enforced rules: the inner `None` is accept because no rule matched, the outer `None` means that
+    /// it depends on [`Self::need`].
+    pub enforced: Option<Option<RuleMatch>>,
+    /// Matches of shadow rules, as far as known.
+    pub shadow: Vec<RuleMatch>,
+    /// Pending lookups, each once. If [`Self::enforced`] is decided, only shadow rules need them.
+    pub need: Vec<Lookup>,
+}
+
+/// The `[[policy]]` rules in file order, and what all of them use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyRules {
+    rules: Vec<PolicyRule>,
+    /// Our own addresses: mail that would return to us reaches no sender.
+    ours: Networks,
+}
+
+impl PolicyRules {
+    pub fn new(rules: Vec<PolicyRule>, ours: Networks) -> Self {
+        Self { rules, ours }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &PolicyRule> {
+        self.rules.iter()
+    }
+
+    /// Whether an enforced rule may tag a message.
+    pub fn may_tag(&self) -> bool {
+        let tags =
+            |rule: &PolicyRule| [rule.otherwise, rule.on_unknown].contains(&PolicyAction::Tag);
+        self.rules.iter().any(|rule| rule.mode == RuleMode::Enforce && tags(rule))
+    }
+
+    /// The facts required by the rules at `stage`, as far as known. A fact that several rules require is repeated.
+    pub fn facts<'a>(
+        &'a self,
+        stage: PolicyStage,
+        subject: &'a Subject<'_>,
+        known: &'a Answers,
+    ) -> impl Iterator<Item = (FactName, Fact)> + 'a {
+        let applicable = self.rules.iter().filter(move |rule| rule.applies(stage, subject));
+        let required = applicable.flat_map(|rule| &rule.require);
+        required.filter_map(move |require| match require.evaluate(subject, &self.ours, known) {
+            Evaluation::Known(fact) => Some((require.fact, fact)),
+            Evaluation::NeedsLookups(_) => None,
+        })
+    }
+
+    /// The decision of the rules that apply at `stage`. The first enforced match decides.
+    pub fn decide(&self, stage: PolicyStage, subject: &Subject<'_>, known: &Answers) -> Decision {
+        let mut decision = Decision::default();
+        let mut need = BTreeSet::new();
+        let mut pending = false;
+        for rule in self.rules.iter().filter(|rule| rule.applies(stage, subject)) {
+            match rule.evaluate(subject, &self.ours, known) {
+                RuleEvaluation::NoMatch => {}
+                RuleEvaluation::NeedsLookups(lookups) => {
+                    need.extend(lookups);
+                    pending |= rule.mode == RuleMode::Enforce;
+                }
+                RuleEvaluation::Match(matched) if rule.mode == RuleMode::Shadow => {
+                    decision.shadow.push(matched);
+                }
+                // The rules after this one cannot change the decision, so their lookups are not needed.
+                RuleEvaluation::Match(matched) => {
+                    if !pending {
+                        decision.enforced = Some(Some(matched));
+                    }
+                    break;
+                }
+            }
+        }
+        if !pending && decision.enforced.is_none() {
+            decision.enforced = Some(None);
+        }
+        decision.need = need.into_iter().collect();
+        decision
+    }
+}

@@ -1,0 +1,115 @@
+//! One `[[policy]]` rule, and its evaluation.
+
+use std::sync::Arc;
+
+use super::require::{FactName, Requirement};
+use super::subject::{PolicyStage, Subject};
+use super::when::{Exemption, When};
+use crate::addr::Networks;
+use crate::label::labels;
+use crate::policy::PolicyAction;
+use crate::policy::facts::{Answers, Evaluation, Fact, FactState, Lookup, Reason};
+
+labels! {
+    /// Whether a rule's verdict is enforced.
+    #[derive(Default)]
+    pub enum RuleMode {
+        #[default]
+        Enforce = "enforce",
+        /// Evaluated and recorded, not enforced.
+        Shadow = "shadow",
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRule {
+    /// Shown in replies, logs and metrics.
+    pub name: Arc<str>,
+    /// The first stage at which the rule is evaluated; never before the facts and conditions that it uses are known.
+    pub at: PolicyStage,
+    pub when: When,
+    pub exempt: Vec<Exemption>,
+    /// The rule matches unless all of these hold; without any it always matches.
+    pub require: Vec<Requirement>,
+    pub otherwise: PolicyAction,
+    /// The action if no requirement fails and one is unknown. Never [`PolicyAction::Reject`] (rule 6 of ARCHITECTURE.md).
+    /// With [`PolicyAction::Accept`] the next rules decide.
+    pub on_unknown: PolicyAction,
+    pub mode: RuleMode,
+    /// A page with more information, for the reply.
+    pub url: Option<Arc<str>>,
+}
+
+/// A rule that matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleMatch {
+    pub rule: Arc<str>,
+    pub action: PolicyAction,
+    /// The requirement that did not hold; `None` for a rule without requirements.
+    pub cause: Option<(FactName, Fact)>,
+    pub url: Option<Arc<str>>,
+}
+
+impl RuleMatch {
+    /// The failed requirement and its reason, `fcrdns.no_ptr`; `None` for a rule without requirements.
+    pub fn reason(&self) -> Option<String> {
+        let (name, fact) = self.cause.as_ref()?;
+        let reason = fact.reason.map_or(fact.state.as_str(), Reason::as_str);
+        Some(format!("{name}.{reason}"))
+    }
+}
+
+pub(super) enum RuleEvaluation {
+    NoMatch,
+    NeedsLookups(Vec<Lookup>),
+    Match(RuleMatch),
+}
+
+impl PolicyRule {
+    pub(super) fn applies(&self, stage: PolicyStage, subject: &Subject<'_>) -> bool {
+        self.at <= stage
+            && self.when.matches(subject)
+            && !self.exempt.iter().any(|exemption| exemption.matches(subject))
+    }
+
+    pub(super) fn evaluate(
+        &self,
+        subject: &Subject<'_>,
+        ours: &Networks,
+        known: &Answers,
+    ) -> RuleEvaluation {
+        if self.require.is_empty() {
+            return RuleEvaluation::Match(self.matched(self.otherwise, None));
+        }
+        let mut needed = Vec::new();
+        let mut unknown = None;
+        for requirement in &self.require {
+            match requirement.evaluate(subject, ours, known) {
+                Evaluation::NeedsLookups(lookups) => needed.extend(lookups),
+                Evaluation::Known(fact) => match fact.state {
+                    FactState::True => {}
+                    // The reason is the first failure in the rule's order, not in the order of the answers.
+                    FactState::False if !needed.is_empty() => break,
+                    FactState::False => {
+                        let cause = Some((requirement.fact, fact));
+                        return RuleEvaluation::Match(self.matched(self.otherwise, cause));
+                    }
+                    FactState::Unknown => {
+                        unknown.get_or_insert((requirement.fact, fact));
+                    }
+                },
+            }
+        }
+        match unknown {
+            _ if !needed.is_empty() => RuleEvaluation::NeedsLookups(needed),
+            Some(cause) if self.on_unknown != PolicyAction::Accept => {
+                RuleEvaluation::Match(self.matched(self.on_unknown, Some(cause)))
+            }
+            _ => RuleEvaluation::NoMatch,
+        }
+    }
+
+    fn matched(&self, action: PolicyAction, cause: Option<(FactName, Fact)>) -> RuleMatch {
+        RuleMatch { rule: Arc::clone(&self.name), action, cause, url: self.url.clone() }
+    }
+}

@@ -1,0 +1,35 @@
+//! The state of a session that rules are evaluated for.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::label::labels;
+
+labels! {
+    /// The progress of a session. Each stage includes the knowledge of those before it.
+    #[derive(Default)]
+    pub enum PolicyStage {
+        /// The client's address is known.
+        #[default]
+        Connect = "connect",
+        /// HELO or EHLO.
+        Helo = "helo",
+        /// MAIL FROM.
+        Mail = "mail",
+        /// One RCPT TO.
+        Rcpt = "rcpt",
+    }
+}
+
+/// What is known of a session; `None` for commands not yet seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject<'a> {
+    pub client: IpAddr,
+    /// The address that the client connected to.
+    pub listener: SocketAddr,
+    pub helo: Option<&'a str>,
+    /// The reverse-path without brackets; empty for `<>`.
+    pub sender: Option<&'a str>,
+    pub recipient: Option<&'a str>,
+    pub tls: bool,
+    pub authenticated: bool,
+}
