@@ -1,4 +1,4 @@
-//! Counts of what passed in a time, of one family and direction.
+//! Counts of finished flows in a period, of one family and direction.
 
 use std::ops::AddAssign;
 
@@ -9,7 +9,7 @@ use crate::addr::Side;
 use crate::stream::FlowOutcome;
 use crate::wire::IcmpKind;
 
-/// What passed. Connections count when they are over. Some 1.2 KiB.
+/// Connections count when they are finished. About 1.2 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowCounts {
     /// By [`FlowOutcome::index`].
@@ -18,34 +18,34 @@ pub struct FlowCounts {
     pub syn_retransmits: u64,
     /// Of both sides.
     pub data_segments: u64,
-    /// Those of them that brought nothing new.
+    /// Those without new data.
     pub retransmitted: u64,
-    /// By [`Side::index`]: whose RST ended an established connection.
+    /// RSTs that ended an established connection, by the [`Side::index`] of the sender.
     pub resets: [u64; Side::ALL.len()],
     /// By [`IcmpKind::index`].
     pub icmp: [u64; IcmpKind::LABELS.len()],
     pub black_holes: u64,
-    /// Connections on which either side said something of SMTP.
+    /// Connections with at least one SMTP command or reply.
     pub sessions: u64,
     pub messages: MessageCounts,
-    /// 2xx, 3xx, 4xx, 5xx.
+    /// By class: 2xx, 3xx, 4xx, 5xx.
     pub replies: [u64; 4],
     /// Sessions by [`StarttlsState::index`].
     pub tls: [u64; StarttlsState::ALL.len()],
-    /// By [`FallbackReason::index`]; a race is none, see [`Self::fell_back`].
-    pub fall_backs: [u64; FallbackReason::ALL.len()],
-    /// From the first attempt over IPv6 to that over IPv4, races left out.
-    pub fall_back_delays: DurationHistogram,
+    /// By [`FallbackReason::index`]. A race is not a failure, see [`Self::fell_back`].
+    pub fallbacks: [u64; FallbackReason::ALL.len()],
+    /// From the start of the IPv6 attempt to that of the IPv4 attempt, without races.
+    pub fallback_delays: DurationHistogram,
 }
 
 impl FlowCounts {
-    pub(super) fn passed(&mut self, passed: &FlowSummary<'_>) {
-        let flow = passed.flow;
+    pub(super) fn add_flow(&mut self, summary: &FlowSummary<'_>) {
+        let flow = summary.flow;
         add_at(&mut self.outcomes, flow.outcome.index(), 1);
         if let Some(handshake) = flow.handshake {
             self.handshakes.add(handshake);
         }
-        self.syn_retransmits += passed.syn_retransmits();
+        self.syn_retransmits += summary.syn_retransmits();
         self.data_segments += flow.data_segments.iter().sum::<u64>();
         self.retransmitted += flow.retransmits.iter().sum::<u64>();
         if let Some(side) = flow.reset_by {
@@ -53,18 +53,18 @@ impl FlowCounts {
         }
         add(&mut self.icmp, &flow.icmp_kinds);
         self.black_holes += u64::from(flow.black_hole);
-        self.messages += &passed.messages;
-        add(&mut self.replies, &passed.replies);
-        if passed.spoke {
+        self.messages += &summary.messages;
+        add(&mut self.replies, &summary.replies);
+        if summary.spoke {
             self.sessions += 1;
-            add_at(&mut self.tls, passed.tls.index(), 1);
+            add_at(&mut self.tls, summary.tls.index(), 1);
         }
     }
 
-    pub(super) fn fall_back(&mut self, told: &Fallback) {
-        add_at(&mut self.fall_backs, told.why.index(), 1);
-        if told.why != FallbackReason::Race {
-            self.fall_back_delays.add(told.after);
+    pub(super) fn add_fallback(&mut self, fallback: &Fallback) {
+        add_at(&mut self.fallbacks, fallback.why.index(), 1);
+        if fallback.why != FallbackReason::Race {
+            self.fallback_delays.add(fallback.after);
         }
     }
 
@@ -77,10 +77,10 @@ impl FlowCounts {
         self.outcomes.get(outcome.index()).copied().unwrap_or_default()
     }
 
-    /// Clients that left IPv6 because it failed.
+    /// Clients that changed to IPv4 because IPv6 failed.
     pub fn fell_back(&self) -> u64 {
-        let races = self.fall_backs.get(FallbackReason::Race.index()).copied().unwrap_or_default();
-        self.fall_backs.iter().sum::<u64>() - races
+        let races = self.fallbacks.get(FallbackReason::Race.index()).copied().unwrap_or_default();
+        self.fallbacks.iter().sum::<u64>() - races
     }
 }
 
@@ -98,8 +98,8 @@ impl AddAssign<&Self> for FlowCounts {
         self.messages += &other.messages;
         add(&mut self.replies, &other.replies);
         add(&mut self.tls, &other.tls);
-        add(&mut self.fall_backs, &other.fall_backs);
-        self.fall_back_delays += &other.fall_back_delays;
+        add(&mut self.fallbacks, &other.fallbacks);
+        self.fallback_delays += &other.fallback_delays;
     }
 }
 

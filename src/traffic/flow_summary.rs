@@ -1,44 +1,44 @@
-//! One flow and what was said on it, when it is over: what windows, evidence and metrics are made of.
+//! A finished flow and its SMTP session: the input of windows, evidence and metrics.
 
 use std::time::Duration;
 
-use super::ServerResponse;
 use super::direction::MailDirection;
 use super::fallback::DeliveryOutcome;
+use super::response::ServerResponse;
 use crate::addr::{Family, Side};
 use crate::label::labels;
 use crate::stream::{FlowFacts, FlowOutcome};
 
-/// A server that took the connection and said nothing for so long is silent; one that was left sooner may only have lost
-/// a race. RFC 5321 §4.5.3.2.1 gives it five minutes, but no MTA next door or far away is that slow when it works.
-const GREETING: Duration = Duration::from_secs(5);
+/// Without a greeting for this long after the handshake, a server does not respond; one whose client left sooner may only
+/// have lost a race. RFC 5321 §4.5.3.2.1 allows five minutes, but a working MTA is never that slow.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A flow that is over.
+/// A finished flow.
 #[derive(Clone, Debug)]
 pub struct FlowSummary<'a> {
     pub flow: &'a FlowFacts,
     pub direction: MailDirection,
-    /// The server's name, where the DNS gave one.
+    /// The server's name, if DNS answers contained one.
     pub name: Option<String>,
-    /// Either side said something of SMTP.
+    /// At least one SMTP command or reply was seen.
     pub spoke: bool,
-    /// Code of the server's greeting.
+    /// Code of the greeting.
     pub greeting: Option<u16>,
     pub messages: MessageCounts,
-    /// Replies of the server: 2xx, 3xx, 4xx, 5xx.
+    /// Replies by class: 2xx, 3xx, 4xx, 5xx.
     pub replies: [u64; 4],
     pub tls: StarttlsState,
     pub ended: DeliveryOutcome,
 }
 
-/// Messages by the class of the reply that decided their fate.
+/// Messages by the class of the deciding reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageCounts {
-    /// 2xx in answer to the end of data.
+    /// 2xx after the end of data.
     pub accepted: u64,
-    /// 4xx, to the end of data or before.
+    /// 4xx, after the end of data or earlier.
     pub tempfailed: u64,
-    /// 5xx.
+    /// 5xx, after the end of data or earlier.
     pub rejected: u64,
 }
 
@@ -59,25 +59,25 @@ impl FlowSummary<'_> {
         Family::of(self.flow.start.server.ip())
     }
 
-    /// SYNs that the client had to send again.
+    /// Retransmitted SYNs.
     pub fn syn_retransmits(&self) -> u64 {
         u64::from(self.flow.syns.saturating_sub(1))
     }
 
-    /// What the server did, as far as that says something of the way to it; `None` where it says nothing.
+    /// The server's response, as evidence of the path to it; `None` if the flow is no evidence.
     pub fn response(&self) -> Option<ServerResponse> {
         let flow = self.flow;
-        let [_, said] = flow.bytes;
+        let [_, from_server] = flow.bytes;
         match flow.outcome {
             FlowOutcome::Refused => Some(ServerResponse::Refused),
             FlowOutcome::Unreachable => Some(ServerResponse::Unreachable),
-            // What was given up for want of room might have been answered.
+            // An evicted flow might have been answered later.
             FlowOutcome::Unanswered => (!flow.evicted).then_some(ServerResponse::NoResponse),
             _ if self.ended == DeliveryOutcome::BlackHole => Some(ServerResponse::BlackHole),
-            // Octets both ways: a handshake alone passes where large segments do not.
-            _ if said > 0 => Some(ServerResponse::Answered),
+            // Data, not only a handshake, which passes where large segments do not.
+            _ if from_server > 0 => Some(ServerResponse::Answered),
             FlowOutcome::Established | FlowOutcome::Reset => {
-                let waited = flow.end.since(flow.start.at) >= GREETING;
+                let waited = flow.end.since(flow.start.at) >= GREETING_TIMEOUT;
                 (waited && !flow.evicted && flow.reset_by != Some(Side::Server))
                     .then_some(ServerResponse::NoResponse)
             }

@@ -1,9 +1,9 @@
-//! What many flows tell together: windows of counts by family and direction, what they prove of the ways that mail takes,
-//! and the families compared.
+//! Statistics of many flows: windows of counts by family and direction, evidence of the mail paths, and fallbacks from
+//! IPv6 to IPv4.
 //!
-//! Layer 2. Flows, names and time come in as arguments; nothing here asks a clock or a resolver. The same flows in the
-//! same order give the same windows and the same evidence, live and from a file. Memory is bounded: some 500 KiB of
-//! windows, and [`MAX_DESTINATIONS`] destinations.
+//! Layer 2. Flows, names and time are arguments; no clock, no resolver. The same flows in the same order give the same
+//! windows and evidence, live and from a file. Memory is bounded: about 500 KiB of windows, and [`MAX_DESTINATIONS`]
+//! destinations.
 
 mod counts;
 mod delivery_outcome;
@@ -14,47 +14,48 @@ mod flow_observer;
 mod flow_summary;
 mod histogram;
 mod per;
-mod windows;
-
+mod response;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 pub use self::counts::FlowCounts;
 pub use self::delivery_outcome::DeliveryFacts;
 pub use self::direction::MailDirection;
 pub use self::evidence::{
     AcceptedCounts, Destination, DestinationKey, Evidence, FamilyResponses, MAX_DESTINATIONS,
-    ReceivePathEvidence, ResponseCount, ResponseTotals, ReturnPathEvidence, ServerResponse,
+    ReceivePathEvidence, ResponseCount, ReturnPathEvidence,
 };
 pub use self::flow_observer::FlowObserver;
 pub use self::flow_summary::{FlowSummary, MessageCounts, StarttlsState};
 pub use self::histogram::DurationHistogram;
 pub use self::per::{PerDirection, PerFamily};
+pub use self::response::{PerResponse, ServerResponse};
 pub use self::windows::TrafficWindow;
 
 use std::net::IpAddr;
 
-use self::evidence::{Destinations, Received};
+use self::evidence::{Destinations, ReceiveTracker};
 use self::fallback::Fallback;
 use self::windows::Windows;
 use crate::addr::{Family, Networks};
 use crate::stream::FlowOutcome;
 use crate::time::Timestamp;
 
-/// What passed, as far back as an hour, and what it proves.
+/// Windows of up to an hour, and evidence since the start.
 #[derive(Clone, Debug)]
 pub struct Traffic {
     ours: Networks,
     exclude: Networks,
     now: Timestamp,
     windows: PerFamily<PerDirection<Windows<FlowCounts>>>,
-    received: PerFamily<Received>,
+    received: PerFamily<ReceiveTracker>,
     destinations: Destinations,
 }
 
 impl Traffic {
-    /// `ours` are the addresses of our own side: this host's, or those of the networks whose mail is looked at. Without
-    /// any, all traffic counts as inbound and nothing is evidence.
+    /// `ours` are this host's addresses, or the networks whose mail is observed. If it is empty, all traffic counts as
+    /// inbound and nothing is evidence.
     pub fn new(ours: Networks) -> Self {
         Self {
             ours,
@@ -66,7 +67,7 @@ impl Traffic {
         }
     }
 
-    /// Leaves out of the evidence what goes to or comes from `exclude`: upstreams, smarthosts, monitoring.
+    /// Flows to or from `exclude` are not evidence: upstreams, smarthosts, monitoring.
     #[must_use]
     pub fn excluding(mut self, exclude: Networks) -> Self {
         self.exclude = exclude;
@@ -77,44 +78,43 @@ impl Traffic {
         &self.ours
     }
 
-    /// Which way a connection goes.
     pub fn direction(&self, client: IpAddr, server: IpAddr) -> MailDirection {
         MailDirection::of(client, server, &self.ours)
     }
 
-    /// A flow is over. It counts at the time of its last packet, in every window that still reaches back so far; one that
-    /// nobody answered when that is known, two minutes later: else the window of a minute would never show it.
-    pub fn on_flow(&mut self, passed: &FlowSummary<'_>) {
-        self.advance(passed.flow.end);
-        let at = match passed.flow.outcome {
+    /// A finished flow counts at the time of its last packet, in every window that still covers it. An unanswered one is
+    /// known only two minutes later and counts at that time, or the window of a minute would never include it.
+    pub fn on_flow(&mut self, summary: &FlowSummary<'_>) {
+        self.advance(summary.flow.end);
+        let at = match summary.flow.outcome {
             FlowOutcome::Unanswered => self.now,
-            _ => passed.flow.end,
+            _ => summary.flow.end,
         };
-        let windows = self.windows.of_mut(passed.family()).of_mut(passed.direction);
-        windows.at(at, self.now, |tally| tally.passed(passed));
-        self.evidence_of(passed);
+        let windows = self.windows.of_mut(summary.family()).of_mut(summary.direction);
+        windows.count_at(at, self.now, |counts| counts.add_flow(summary));
+        self.add_evidence(summary);
     }
 
-    /// A client left IPv6 for IPv4. It counts at the time when it tried IPv4; what is certain of it is known ten minutes
-    /// later, so only the window of an hour has it.
-    pub fn on_fallback(&mut self, told: &Fallback) {
-        self.advance(told.at);
-        let windows = self.windows.of_mut(Family::Ipv6).of_mut(told.direction);
-        windows.at(told.at, self.now, |tally| tally.fall_back(told));
+    /// A fallback counts at the start of its IPv4 attempt. It is certain only ten minutes later, so only the window of an
+    /// hour includes it.
+    pub fn on_fallback(&mut self, fallback: &Fallback) {
+        self.advance(fallback.at);
+        let windows = self.windows.of_mut(Family::Ipv6).of_mut(fallback.direction);
+        windows.count_at(fallback.at, self.now, |counts| counts.add_fallback(fallback));
     }
 
-    /// It is `at`. Time does not go back: what is earlier is ignored.
-    pub fn advance(&mut self, at: Timestamp) {
-        self.now = self.now.max(at);
+    /// Sets the time. An earlier time than the present one is ignored.
+    pub fn advance(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
     }
 
-    /// The latest time that this was told of.
+    /// The latest time of any input.
     pub const fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// What passed in the last minute, ten minutes, hour, and at most a slot of the window more.
-    pub fn tally(
+    /// The counts of the last minute, ten minutes or hour, and of at most one slot more.
+    pub fn counts(
         &self,
         window: TrafficWindow,
         family: Family,
@@ -123,31 +123,31 @@ impl Traffic {
         self.windows.of(family).of(direction).sum(window, self.now)
     }
 
-    /// What all of it proves by now.
+    /// The evidence at the present time.
     pub fn evidence(&self) -> Evidence<'_> {
         Evidence {
             at: self.now,
-            receive: PerFamily::each(|family| self.received.of(family).told(self.now)),
-            return_path: self.destinations.told(),
+            receive: PerFamily::each(|family| self.received.of(family).evidence(self.now)),
+            return_path: self.destinations.evidence(),
         }
     }
 
-    fn evidence_of(&mut self, passed: &FlowSummary<'_>) {
-        let [client, server] = [passed.flow.start.client.ip(), passed.flow.start.server.ip()];
-        let foreign = match passed.direction {
+    fn add_evidence(&mut self, summary: &FlowSummary<'_>) {
+        let [client, server] = [summary.flow.start.client.ip(), summary.flow.start.server.ip()];
+        let foreign = match summary.direction {
             MailDirection::Inbound if self.ours.contains(server) => client,
             MailDirection::Outbound => server,
-            // Passing through, or from no side of ours.
+            // Transit, or our own addresses are not known.
             MailDirection::Inbound => return,
         };
         if !evidence::counts(foreign, &self.ours, &self.exclude) {
             return;
         }
-        match passed.direction {
+        match summary.direction {
             MailDirection::Inbound => {
-                self.received.of_mut(passed.family()).passed(passed, self.now)
+                self.received.of_mut(summary.family()).add(summary, self.now);
             }
-            MailDirection::Outbound => self.destinations.passed(passed),
+            MailDirection::Outbound => self.destinations.add(summary),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! One of a thing for each family, and for each direction.
+//! One value for each family, and for each direction.
 
 use serde::Serialize;
 
-use super::MailDirection;
+use super::direction::MailDirection;
 use crate::addr::Family;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -12,7 +12,6 @@ pub struct PerFamily<T> {
 }
 
 impl<T> PerFamily<T> {
-    /// What `make` makes for each.
     pub fn each(make: impl Fn(Family) -> T) -> Self {
         Self { ipv4: make(Family::Ipv4), ipv6: make(Family::Ipv6) }
     }
@@ -39,7 +38,6 @@ pub struct PerDirection<T> {
 }
 
 impl<T> PerDirection<T> {
-    /// What `make` makes for each.
     pub fn each(make: impl Fn(MailDirection) -> T) -> Self {
         Self { inbound: make(MailDirection::Inbound), outbound: make(MailDirection::Outbound) }
     }

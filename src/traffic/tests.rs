@@ -1,4 +1,4 @@
-//! Windows beside a model that keeps every event, and what evidence flows are.
+//! Windows compared with a model that keeps every event, and the evidence from flows.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,15 +34,15 @@ fn flow(client: &str, server: &str, end: u64, outcome: FlowOutcome) -> FlowFacts
         at: at(end),
         midstream: false,
     };
-    let talks = matches!(outcome, Established | Reset);
+    let answered = matches!(outcome, Established | Reset);
     FlowFacts {
         start,
         end: at(end),
         outcome,
-        handshake: talks.then_some(Duration::from_millis(20)),
-        syns: if talks { 1 } else { 3 },
-        bytes: if talks { [300, 200] } else { [0, 0] },
-        data_segments: if talks { [5, 4] } else { [0, 0] },
+        handshake: answered.then_some(Duration::from_millis(20)),
+        syns: if answered { 1 } else { 3 },
+        bytes: if answered { [300, 200] } else { [0, 0] },
+        data_segments: if answered { [5, 4] } else { [0, 0] },
         retransmits: [0, 0],
         gaps: 0,
         icmp_errors: 0,
@@ -56,7 +56,7 @@ fn flow(client: &str, server: &str, end: u64, outcome: FlowOutcome) -> FlowFacts
     }
 }
 
-fn passed<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> FlowSummary<'a> {
+fn summary<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> FlowSummary<'a> {
     let (client, server) = (flow.start.client.ip(), flow.start.server.ip());
     let spoke = flow.bytes != [0, 0];
     FlowSummary {
@@ -94,26 +94,26 @@ fn direction_is_out_only_from_ours_to_others() {
 }
 
 #[test]
-fn times_are_within_a_tenth() {
+fn percentiles_are_within_a_tenth() {
     for exact in [20u64, 45, 300, 1100, 9_999, 100_000, 3_000_000, 400_000_000] {
-        let mut times = DurationHistogram::default();
-        times.add(Duration::from_micros(exact));
-        let told = times.at(50).unwrap().as_secs_f64() * 1e6;
-        let off = (told / exact as f64 - 1.0).abs();
-        assert!(off < 0.1, "{exact} µs told as {told}");
+        let mut histogram = DurationHistogram::default();
+        histogram.add(Duration::from_micros(exact));
+        let found = histogram.percentile(50).unwrap().as_secs_f64() * 1e6;
+        let off = (found / exact as f64 - 1.0).abs();
+        assert!(off < 0.1, "{exact} µs: {found}");
     }
-    let mut times = DurationHistogram::default();
-    assert_eq!(times.at(50), None);
+    let mut histogram = DurationHistogram::default();
+    assert_eq!(histogram.percentile(50), None);
     for millis in 1..=100 {
-        times.add(Duration::from_millis(millis));
+        histogram.add(Duration::from_millis(millis));
     }
     for (percent, exact) in [(50, 50.0), (95, 95.0), (100, 100.0), (0, 1.0)] {
-        let told = times.at(percent).unwrap().as_secs_f64() * 1e3;
-        assert!((told / exact - 1.0).abs() < 0.1, "{percent} %: {told} ms");
+        let found = histogram.percentile(percent).unwrap().as_secs_f64() * 1e3;
+        assert!((found / exact - 1.0).abs() < 0.1, "{percent} %: {found} ms");
     }
-    times.add(Duration::ZERO);
-    times.add(Duration::MAX);
-    assert_eq!(times.count(), 102);
+    histogram.add(Duration::ZERO);
+    histogram.add(Duration::MAX);
+    assert_eq!(histogram.count(), 102);
 }
 
 fn evidence_json(traffic: &Traffic) -> serde_json::Value {
@@ -125,20 +125,20 @@ fn the_receive_path_is_proven_from_outside_only() {
     let mut traffic =
         Traffic::new(ours()).excluding(Networks::new(["192.0.2.99/32".parse().unwrap()]));
     for (client, server, accepted) in [
-        // Ours, a private one, an excluded one, and one that passes by.
+        // Our own client, a private one, an excluded one, and transit.
         (OUR6, OUR6, 1),
         ("fd00::1", OUR6, 1),
         ("192.0.2.99", OUR4, 1),
         (MX4, "203.0.113.25", 1),
     ] {
-        traffic.on_flow(&passed(&flow(client, server, 10, Established), None, accepted));
+        traffic.on_flow(&summary(&flow(client, server, 10, Established), None, accepted));
     }
     let Evidence { receive, .. } = traffic.evidence();
     assert_eq!(receive, PerFamily::default());
 
-    // Turned away, then taken.
-    traffic.on_flow(&passed(&flow(MX6, OUR6, 20, Established), None, 0));
-    traffic.on_flow(&passed(&flow(MX6, OUR6, 15, Established), None, 2));
+    // Rejected, then accepted.
+    traffic.on_flow(&summary(&flow(MX6, OUR6, 20, Established), None, 0));
+    traffic.on_flow(&summary(&flow(MX6, OUR6, 15, Established), None, 2));
     let Evidence { receive, .. } = traffic.evidence();
     assert_eq!(receive.ipv4, ReceivePathEvidence::default());
     assert_eq!(receive.ipv6.last_connection, Some(at(20)));
@@ -157,31 +157,29 @@ fn the_receive_path_is_proven_from_outside_only() {
 }
 
 #[test]
-fn the_return_path_is_what_destinations_did_over_each_family() {
+fn the_return_path_lists_responses_over_each_family() {
     let mut traffic = Traffic::new(ours());
-    let mut tried = |server, end, outcome, name| {
+    let mut attempt = |server, end, outcome, name| {
         let client = if server == MX6 { OUR6 } else { OUR4 };
-        traffic.on_flow(&passed(&flow(client, server, end, outcome), name, 0));
+        traffic.on_flow(&summary(&flow(client, server, end, outcome), name, 0));
     };
     let mx = Some("mx.example");
-    tried(MX6, 10, Established, mx);
-    tried(MX6, 20, Unanswered, mx);
-    tried(MX4, 30, Established, mx);
-    tried("203.0.113.1", 5, Refused, None);
-    // Told late.
-    tried(MX6, 15, Unreachable, mx);
-    // Nobody's business.
-    tried("10.0.0.1", 40, Established, Some("relay.internal"));
-    let told = traffic.evidence().return_path;
-    let mut lines = vec![serde_json::to_string(&told.ipv4).unwrap()];
-    lines.push(serde_json::to_string(&told.ipv6).unwrap());
-    lines.extend(told.destinations.iter().map(|known| serde_json::to_string(known).unwrap()));
-    insta::assert_snapshot!(lines.join(
-        "
-"
-    ));
+    attempt(MX6, 10, Established, mx);
+    attempt(MX6, 20, Unanswered, mx);
+    attempt(MX4, 30, Established, mx);
+    attempt("203.0.113.1", 5, Refused, None);
+    // Out of order.
+    attempt(MX6, 15, Unreachable, mx);
+    // A private address.
+    attempt("10.0.0.1", 40, Established, Some("relay.internal"));
+    let return_path = traffic.evidence().return_path;
+    let mut lines = vec![serde_json::to_string(&return_path.ipv4).unwrap()];
+    lines.push(serde_json::to_string(&return_path.ipv6).unwrap());
+    lines
+        .extend(return_path.destinations.iter().map(|known| serde_json::to_string(known).unwrap()));
+    insta::assert_snapshot!(lines.join("\n"));
 
-    let pairs = told.pairs();
+    let pairs = return_path.pairs();
     let pair = |ipv6, ipv4| PerFamily { ipv4, ipv6 };
     assert_eq!(pairs.len(), 2);
     assert!(
@@ -192,15 +190,15 @@ fn the_return_path_is_what_destinations_did_over_each_family() {
 }
 
 #[test]
-fn a_response_needs_octets_both_ways() {
+fn a_response_needs_data_from_the_server() {
     let respond = |change: &dyn Fn(&mut FlowFacts)| {
         let mut flow = flow(OUR6, MX6, 10, Established);
         change(&mut flow);
-        let mut passed = passed(&flow, None, 0);
+        let mut summary = summary(&flow, None, 0);
         if flow.black_hole {
-            passed.ended = DeliveryOutcome::BlackHole;
+            summary.ended = DeliveryOutcome::BlackHole;
         }
-        passed.response()
+        summary.response()
     };
     let mute = |flow: &mut FlowFacts| flow.bytes = [0, 0];
     let late = |flow: &mut FlowFacts| flow.end = at(16);
@@ -219,15 +217,15 @@ fn a_response_needs_octets_both_ways() {
 }
 
 #[test]
-fn destinations_are_bounded_and_the_least_recent_goes() {
+fn destinations_are_bounded_and_the_least_recent_is_evicted() {
     let mut traffic = Traffic::new(ours());
     let last = MAX_DESTINATIONS as u64 + 9;
     for n in 0..=last {
         let name = format!("mx{n}.example");
-        traffic.on_flow(&passed(&flow(OUR6, MX6, n, Established), Some(&name), 1));
+        traffic.on_flow(&summary(&flow(OUR6, MX6, n, Established), Some(&name), 1));
         if n == last - 5 {
-            // Known, and now the most recent.
-            traffic.on_flow(&passed(&flow(OUR6, MX6, n, Established), Some("mx8.example"), 1));
+            // A known destination becomes the most recent.
+            traffic.on_flow(&summary(&flow(OUR6, MX6, n, Established), Some("mx8.example"), 1));
         }
     }
     let ReturnPathEvidence { destinations, destinations_total, forgotten, .. } =
@@ -241,38 +239,38 @@ fn destinations_are_bounded_and_the_least_recent_goes() {
     assert!(!known(0) && !known(9) && known(8) && known(11) && known(last), "{forgotten}");
 }
 
-/// What happens to a [`Traffic`], with times in seconds.
+/// An input of [`Traffic`], with times in seconds.
 #[derive(Clone, Debug)]
-enum Happening {
+enum TrafficInput {
     FlowEnded { inbound: bool, six: bool, end: u64, outcome: FlowOutcome, accepted: u64 },
     FellBack { at: u64, why: FallbackReason, inbound: bool },
-    Time(u64),
+    Advance(u64),
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+fn any_input() -> impl Strategy<Value = TrafficInput> {
     let seconds = 0..9000u64;
     prop_oneof![
         6 => (any::<bool>(), any::<bool>(), seconds.clone(), 0..6usize, 0..3u64).prop_map(
             |(inbound, six, end, outcome, accepted)| {
                 let outcome = FlowOutcome::ALL[outcome];
-                Happening::FlowEnded { inbound, six, end, outcome, accepted }
+                TrafficInput::FlowEnded { inbound, six, end, outcome, accepted }
             },
         ),
         1 => (seconds.clone(), 0..FallbackReason::ALL.len(), any::<bool>())
-            .prop_map(|(at, why, inbound)| Happening::FellBack { at, why: FallbackReason::ALL[why], inbound }),
-        2 => seconds.prop_map(Happening::Time),
+            .prop_map(|(at, why, inbound)| TrafficInput::FellBack { at, why: FallbackReason::ALL[why], inbound }),
+        2 => seconds.prop_map(TrafficInput::Advance),
     ]
 }
 
-fn happen(traffic: &mut Traffic, happening: &Happening) {
-    match *happening {
-        Happening::FlowEnded { inbound, six, end, outcome, accepted } => {
+fn apply(traffic: &mut Traffic, input: &TrafficInput) {
+    match *input {
+        TrafficInput::FlowEnded { inbound, six, end, outcome, accepted } => {
             let (mx, our) = if six { (MX6, OUR6) } else { (MX4, OUR4) };
             let (client, server) = if inbound { (mx, our) } else { (our, mx) };
             let flow = flow(client, server, end, outcome);
-            traffic.on_flow(&passed(&flow, Some("mx.example"), accepted));
+            traffic.on_flow(&summary(&flow, Some("mx.example"), accepted));
         }
-        Happening::FellBack { at: time, why, inbound } => {
+        TrafficInput::FellBack { at: time, why, inbound } => {
             traffic.on_fallback(&Fallback {
                 from: 1,
                 to: 2,
@@ -284,111 +282,109 @@ fn happen(traffic: &mut Traffic, happening: &Happening) {
                 by: ServerMatch::Names,
             });
         }
-        Happening::Time(time) => traffic.advance(at(time)),
+        TrafficInput::Advance(time) => traffic.advance(at(time)),
     }
 }
 
-/// The same, by looking at every happening again. An event counts if its window reached back to it when it was told, and
-/// does at the end.
+/// The counts from all inputs. An event counts if its window covered it at the time of the input, and does at the end.
 fn model(
-    happenings: &[Happening],
+    inputs: &[TrafficInput],
     window: TrafficWindow,
     family: Family,
     direction: MailDirection,
 ) -> FlowCounts {
     let slot = |seconds: u64| (T0 + seconds) / window.slot().as_secs();
     let slots = window.length().as_secs() / window.slot().as_secs();
-    let reaches = |now: u64, time: u64| slot(now) - slot(time) <= slots;
+    let covers = |now: u64, time: u64| slot(now) - slot(time) <= slots;
     let (mut now, mut counted) = (None, Vec::new());
-    for happening in happenings {
-        let time = match *happening {
-            Happening::FlowEnded { end, .. } => end,
-            Happening::FellBack { at, .. } => at,
-            Happening::Time(time) => time,
+    for input in inputs {
+        let time = match *input {
+            TrafficInput::FlowEnded { end, .. } => end,
+            TrafficInput::FellBack { at, .. } => at,
+            TrafficInput::Advance(time) => time,
         };
         now = now.max(Some(time));
-        let time = match *happening {
-            Happening::FlowEnded { outcome: Unanswered, .. } => now.unwrap_or(time),
+        let time = match *input {
+            TrafficInput::FlowEnded { outcome: Unanswered, .. } => now.unwrap_or(time),
             _ => time,
         };
-        if now.is_some_and(|now| reaches(now, time)) {
-            counted.push((time, happening));
+        if now.is_some_and(|now| covers(now, time)) {
+            counted.push((time, input));
         }
     }
-    let mut tally = FlowCounts::default();
-    for (_, happening) in counted.iter().filter(|(time, _)| now.is_some_and(|n| reaches(n, *time)))
-    {
+    let mut counts = FlowCounts::default();
+    for (_, input) in counted.iter().filter(|(time, _)| now.is_some_and(|n| covers(n, *time))) {
         let way =
             |inbound: bool| if inbound { MailDirection::Inbound } else { MailDirection::Outbound };
-        match **happening {
-            Happening::FlowEnded { inbound, six, outcome, accepted, .. } => {
+        match **input {
+            TrafficInput::FlowEnded { inbound, six, outcome, accepted, .. } => {
                 let of = if six { Family::Ipv6 } else { Family::Ipv4 };
                 if (of, way(inbound)) != (family, direction) {
                     continue;
                 }
-                tally.outcomes[outcome.index()] += 1;
-                tally.messages.accepted += accepted;
+                counts.outcomes[outcome.index()] += 1;
+                counts.messages.accepted += accepted;
                 if matches!(outcome, Established | Reset) {
-                    tally.handshakes.add(Duration::from_millis(20));
-                    tally.data_segments += 9;
-                    tally.sessions += 1;
-                    tally.tls[StarttlsState::Offered.index()] += 1;
-                    tally.replies[0] += 4;
-                    tally.replies[1] += 1;
+                    counts.handshakes.add(Duration::from_millis(20));
+                    counts.data_segments += 9;
+                    counts.sessions += 1;
+                    counts.tls[StarttlsState::Offered.index()] += 1;
+                    counts.replies[0] += 4;
+                    counts.replies[1] += 1;
                 } else {
-                    tally.syn_retransmits += 2;
+                    counts.syn_retransmits += 2;
                 }
             }
-            Happening::FellBack { why, inbound, .. } => {
+            TrafficInput::FellBack { why, inbound, .. } => {
                 if (Family::Ipv6, way(inbound)) != (family, direction) {
                     continue;
                 }
-                tally.fall_backs[why.index()] += 1;
+                counts.fallbacks[why.index()] += 1;
                 if why != FallbackReason::Race {
-                    tally.fall_back_delays.add(Duration::from_secs(3));
+                    counts.fallback_delays.add(Duration::from_secs(3));
                 }
             }
-            Happening::Time(_) => {}
+            TrafficInput::Advance(_) => {}
         }
     }
-    tally
+    counts
 }
 
 proptest! {
     #[test]
-    fn windows_are_what_a_model_that_keeps_everything_says(
-        happenings in prop::collection::vec(happening(), 0..80)
+    fn windows_agree_with_a_model_that_keeps_every_event(
+        inputs in prop::collection::vec(any_input(), 0..80)
     ) {
         let mut traffic = Traffic::new(ours());
-        for (n, happening) in happenings.iter().enumerate() {
-            happen(&mut traffic, happening);
-            if n % 20 != 0 && n + 1 != happenings.len() {
+        for (n, input) in inputs.iter().enumerate() {
+            apply(&mut traffic, input);
+            if n % 20 != 0 && n + 1 != inputs.len() {
                 continue;
             }
-            let so_far = &happenings[..=n];
+            let so_far = &inputs[..=n];
             for window in TrafficWindow::ALL {
                 for family in Family::ALL {
                     for direction in MailDirection::ALL {
                         let expected = model(so_far, window, family, direction);
-                        prop_assert_eq!(traffic.tally(window, family, direction), expected);
+                        prop_assert_eq!(traffic.counts(window, family, direction), expected);
                     }
                 }
             }
         }
     }
 
-    /// Again gives the same; and while nothing is too late for the longest window, in any order.
+    /// While no input is too late for the longest window.
     #[test]
     fn evidence_does_not_depend_on_the_order(
-        (happenings, shuffled) in prop::collection::vec(happening(), 0..60)
+        (inputs, shuffled) in prop::collection::vec(any_input(), 0..60)
             .prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle()))
     ) {
-        let told = |happenings: &[Happening]| {
+        let evidence = |inputs: &[TrafficInput]| {
             let mut traffic = Traffic::new(ours());
-            happenings.iter().for_each(|happening| happen(&mut traffic, happening));
+            inputs.iter().for_each(|input| apply(&mut traffic, input));
             evidence_json(&traffic)
         };
-        let [first, again, other] = [told(&happenings), told(&happenings), told(&shuffled)];
+        let [first, again, other] = [evidence(&inputs), evidence(&inputs), evidence(&shuffled)];
         prop_assert_eq!(&first, &again);
         prop_assert_eq!(&first, &other);
     }

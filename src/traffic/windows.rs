@@ -1,7 +1,7 @@
 //! Counts of the last minute, ten minutes and hour in rings of slots.
 //!
-//! Slots begin at multiples of their width since the epoch, so which slot an event counts in depends on its time alone,
-//! and the order of events does not matter while the windows reach back to them.
+//! Slots begin at multiples of their width since the epoch. So the slot of an event depends on its time alone, and the
+//! order of events within a window does not matter.
 
 use std::ops::AddAssign;
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl TrafficWindow {
         })
     }
 
-    /// The window moves on by this much at once.
+    /// The step by which the window moves.
     pub const fn slot(self) -> Duration {
         Duration::from_secs(match self {
             Self::Minute => 5,
@@ -35,13 +35,13 @@ impl TrafficWindow {
         })
     }
 
-    /// One more than its length has, so that the whole of it is always there.
+    /// One more than its length needs, so that a whole length is always covered.
     const fn slots(self) -> usize {
         (self.length().as_secs() / self.slot().as_secs()) as usize + 1
     }
 }
 
-/// One count in every window: 65 of it, and 8 octets for each.
+/// One kind of counts in all windows: 65 slots, each with a number of 8 bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Windows<T> {
     minute: Ring<T>,
@@ -57,8 +57,13 @@ impl<T: Clone + Default> Default for Windows<T> {
 }
 
 impl<T: Clone + Default + for<'a> AddAssign<&'a T>> Windows<T> {
-    /// Lets `count` have each slot that `at` lies in, if its window still reaches back to it.
-    pub(super) fn at(&mut self, at: Timestamp, now: Timestamp, mut count: impl FnMut(&mut T)) {
+    /// Applies `count` to the slot of `at` in each window that still covers it.
+    pub(super) fn count_at(
+        &mut self,
+        at: Timestamp,
+        now: Timestamp,
+        mut count: impl FnMut(&mut T),
+    ) {
         for ring in [&mut self.minute, &mut self.ten_minutes, &mut self.hour] {
             if let Some(slot) = ring.slot(at, now) {
                 count(slot);
@@ -79,36 +84,36 @@ impl<T: Clone + Default + for<'a> AddAssign<&'a T>> Windows<T> {
 struct Ring<T> {
     /// Nanoseconds.
     width: u64,
-    slots: Vec<Slot<T>>,
+    slots: Vec<RingSlot<T>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Slot<T> {
-    /// How many slots there were before, since the epoch.
+struct RingSlot<T> {
+    /// Slots since the epoch.
     number: u64,
-    of: T,
+    counts: T,
 }
 
 impl<T: Clone + Default> Ring<T> {
     fn new(window: TrafficWindow) -> Self {
         let width = window.slot().as_secs() * 1_000_000_000;
-        Self { width, slots: vec![Slot::default(); window.slots()] }
+        Self { width, slots: vec![RingSlot::default(); window.slots()] }
     }
 
     fn slot(&mut self, at: Timestamp, now: Timestamp) -> Option<&mut T> {
         let number = at.as_nanos() / self.width;
-        if !self.reaches(number, now) {
+        if !self.covers(number, now) {
             return None;
         }
         let slots = self.slots.len() as u64;
         let slot = self.slots.get_mut(usize::try_from(number % slots).ok()?)?;
         if slot.number != number {
-            *slot = Slot { number, of: T::default() };
+            *slot = RingSlot { number, counts: T::default() };
         }
-        Some(&mut slot.of)
+        Some(&mut slot.counts)
     }
 
-    fn reaches(&self, number: u64, now: Timestamp) -> bool {
+    fn covers(&self, number: u64, now: Timestamp) -> bool {
         let last = now.as_nanos() / self.width;
         number <= last && last - number < self.slots.len() as u64
     }
@@ -118,8 +123,8 @@ impl<T: Clone + Default> Ring<T> {
         T: for<'a> AddAssign<&'a T>,
     {
         let mut sum = T::default();
-        for slot in self.slots.iter().filter(|slot| self.reaches(slot.number, now)) {
-            sum += &slot.of;
+        for slot in self.slots.iter().filter(|slot| self.covers(slot.number, now)) {
+            sum += &slot.counts;
         }
         sum
     }

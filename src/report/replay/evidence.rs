@@ -39,7 +39,7 @@ pub(super) fn write(evidence: &Evidence<'_>, page: &mut Page<'_>) -> io::Result<
         ("  were unreachable", ServerResponse::Unreachable),
         ("  behind a black hole", ServerResponse::BlackHole),
     ] {
-        let counts = returned.map(|responses| responses.of(response));
+        let counts = returned.map(|responses| *responses.of(response));
         if response == ServerResponse::Answered || counts != [0, 0] {
             let style = if response == ServerResponse::Answered { PLAIN } else { RED };
             page.line(style, &row(label, counts.map(number)))?;

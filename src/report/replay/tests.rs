@@ -19,8 +19,7 @@ use crate::stream::FlowOutcome;
 use crate::traffic::fallback::{FallbackReason, ServerMatch};
 use crate::traffic::{
     AcceptedCounts, Destination, DestinationKey as Other, FamilyResponses, MailDirection,
-    PerFamily, ReceivePathEvidence, ResponseCount, ResponseTotals, ReturnPathEvidence,
-    ServerResponse,
+    PerFamily, PerResponse, ReceivePathEvidence, ResponseCount, ReturnPathEvidence, ServerResponse,
 };
 
 const START: u64 = 1_767_323_045_678_901_234;
@@ -293,25 +292,11 @@ fn long_addresses_several_files_and_days() {
     insta::assert_snapshot!(text);
 }
 
-/// What a server did over one family, last at `ms`.
+/// Responses of a server over one family, the last at `ms`.
 fn tries(state: ServerResponse, ms: u64) -> Option<FamilyResponses> {
-    let none = ResponseCount { count: 0, last: None };
-    let mut tries = FamilyResponses {
-        state,
-        answered: none,
-        refused: none,
-        no_response: none,
-        unreachable: none,
-        black_hole: none,
-    };
-    *match state {
-        ServerResponse::Answered => &mut tries.answered,
-        ServerResponse::Refused => &mut tries.refused,
-        ServerResponse::NoResponse => &mut tries.no_response,
-        ServerResponse::Unreachable => &mut tries.unreachable,
-        ServerResponse::BlackHole => &mut tries.black_hole,
-    } = ResponseCount { count: 1, last: Some(at(ms)) };
-    Some(tries)
+    let mut counts = PerResponse::default();
+    *counts.of_mut(state) = ResponseCount { count: 1, last: Some(at(ms)) };
+    Some(FamilyResponses { state, counts })
 }
 
 fn at(ms: u64) -> Timestamp {
@@ -352,12 +337,12 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
         at: at(10_000),
         receive: PerFamily { ipv4: received(1200, Some(at(9000))), ipv6: received(0, None) },
         return_path: ReturnPathEvidence {
-            ipv4: ResponseTotals { answered: 32, ..ResponseTotals::default() },
-            ipv6: ResponseTotals {
+            ipv4: PerResponse { answered: 32, ..PerResponse::default() },
+            ipv6: PerResponse {
                 answered: 1,
                 no_response: 1,
                 black_hole: 1,
-                ..ResponseTotals::default()
+                ..PerResponse::default()
             },
             destinations_total: others.len() as u64,
             forgotten: 0,

@@ -7,7 +7,7 @@ use crate::addr::Family;
 use crate::report::escape::{Place, fitted};
 use crate::report::replay::words::{count, duration, family as name, several};
 use crate::time::Timestamp;
-use crate::traffic::{Evidence, PerFamily, ReceivePathEvidence, ResponseTotals, ServerResponse};
+use crate::traffic::{Evidence, PerFamily, PerResponse, ReceivePathEvidence, ServerResponse};
 
 /// Columns of a destination's name.
 const NAME: usize = 40;
@@ -91,7 +91,7 @@ fn one_family_only(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
     Some(EvidenceLine { sentence, doubtful: true })
 }
 
-fn returned(family: Family, responses: &ResponseTotals) -> Option<EvidenceLine> {
+fn returned(family: Family, responses: &PerResponse<u64>) -> Option<EvidenceLine> {
     let all: u64 = ServerResponse::ALL.into_iter().map(|response| responses.of(response)).sum();
     let mut parts = Vec::new();
     for (response, what) in [
@@ -101,7 +101,7 @@ fn returned(family: Family, responses: &ResponseTotals) -> Option<EvidenceLine> 
         (ServerResponse::Unreachable, "unreachable"),
         (ServerResponse::BlackHole, "black hole suspected"),
     ] {
-        let n = responses.of(response);
+        let n = *responses.of(response);
         if n > 0 {
             parts.push(format!("{} {what}", count(n)));
         }

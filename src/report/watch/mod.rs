@@ -58,7 +58,7 @@ impl WatchView {
     pub fn set_traffic(&mut self, traffic: &Traffic) {
         self.windows = TrafficWindow::ALL.map(|window| {
             PerFamily::each(|family| {
-                PerDirection::each(|bound| traffic.tally(window, family, bound))
+                PerDirection::each(|bound| traffic.counts(window, family, bound))
             })
         });
         self.evidence = evidence::evidence_lines(&traffic.evidence());

@@ -147,7 +147,7 @@ fn fitting(columns: usize) -> Vec<&'static Column> {
 }
 
 fn handshake(tally: &FlowCounts, percent: u8) -> String {
-    tally.handshakes.at(percent).map_or_else(|| "-".to_owned(), duration)
+    tally.handshakes.percentile(percent).map_or_else(|| "-".to_owned(), duration)
 }
 
 fn resets(tally: &FlowCounts) -> u64 {

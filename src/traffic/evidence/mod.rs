@@ -1,11 +1,10 @@
-//! What passing traffic proves of the ways that mail takes.
+//! Evidence of the mail paths from observed traffic (rule 14 of ARCHITECTURE.md).
 //!
-//! - *Receive path*: somebody outside brought us a message and our server took it (250 after data). A connection of our
-//!   own proves a socket, so only global addresses that are not ours count.
-//! - *Return path*: what became of our own connections to others, by family.
+//! - *Receive path*: an outside host sent a message that our server accepted (250 after data). Connections from our own
+//!   addresses prove only a socket, so only foreign global addresses count.
+//! - *Return path*: the outcomes of our own connections to others, by family.
 //!
-//! The serde form is the public JSON form. Counts go on from the start and are only forgotten with their destination;
-//! they saturate nowhere that a host's life reaches.
+//! The serde form is the public JSON form. Counts run from the start, and end only with the eviction of a destination.
 
 mod destinations;
 mod receive;
@@ -16,16 +15,16 @@ use serde::Serialize;
 
 pub(super) use self::destinations::Destinations;
 pub use self::destinations::{
-    Destination, DestinationKey, FamilyResponses, MAX_DESTINATIONS, ResponseCount, ResponseTotals,
-    ReturnPathEvidence, ServerResponse,
+    Destination, DestinationKey, FamilyResponses, MAX_DESTINATIONS, ResponseCount,
+    ReturnPathEvidence,
 };
-pub(super) use self::receive::Received;
+pub(super) use self::receive::ReceiveTracker;
 pub use self::receive::{AcceptedCounts, ReceivePathEvidence};
 use super::per::PerFamily;
 use crate::addr::{Networks, is_global};
 use crate::time::Timestamp;
 
-/// What is proven at a time.
+/// The evidence at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Evidence<'a> {
     pub at: Timestamp,
@@ -34,7 +33,7 @@ pub struct Evidence<'a> {
     pub return_path: ReturnPathEvidence<'a>,
 }
 
-/// Whether what `foreign` does proves anything.
+/// Whether flows of `foreign` are evidence.
 pub(super) fn counts(foreign: IpAddr, ours: &Networks, exclude: &Networks) -> bool {
     is_global(foreign) && !ours.contains(foreign) && !exclude.contains(foreign)
 }

@@ -1,4 +1,4 @@
-//! The receive path: mail from others that our servers took.
+//! The receive path: mail from others that our servers accepted.
 
 use serde::Serialize;
 
@@ -6,47 +6,47 @@ use crate::time::Timestamp;
 use crate::traffic::flow_summary::FlowSummary;
 use crate::traffic::windows::{TrafficWindow, Windows};
 
-/// What came over one family.
+/// Evidence of one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReceivePathEvidence {
     /// Sessions in which a message got 250 after its data.
     pub accepted: AcceptedCounts,
     /// When the last of them ended.
     pub last_accepted: Option<Timestamp>,
-    /// When the last connection began, whatever became of it.
+    /// When the last connection began, whatever its outcome.
     pub last_connection: Option<Timestamp>,
 }
 
-/// By when they ended.
+/// Sessions by the window in which they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AcceptedCounts {
     pub minute: u64,
     pub ten_minutes: u64,
     pub hour: u64,
-    /// Ever.
+    /// Since the start.
     pub total: u64,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(in crate::traffic) struct Received {
+pub(in crate::traffic) struct ReceiveTracker {
     accepted: Windows<u64>,
     total: u64,
     last_accepted: Option<Timestamp>,
     last_connection: Option<Timestamp>,
 }
 
-impl Received {
-    pub(in crate::traffic) fn passed(&mut self, passed: &FlowSummary<'_>, now: Timestamp) {
-        let (start, end) = (passed.flow.start.at, passed.flow.end);
+impl ReceiveTracker {
+    pub(in crate::traffic) fn add(&mut self, summary: &FlowSummary<'_>, now: Timestamp) {
+        let (start, end) = (summary.flow.start.at, summary.flow.end);
         self.last_connection = self.last_connection.max(Some(start));
-        if passed.messages.accepted > 0 {
-            self.accepted.at(end, now, |count| *count += 1);
+        if summary.messages.accepted > 0 {
+            self.accepted.count_at(end, now, |count| *count += 1);
             self.total += 1;
             self.last_accepted = self.last_accepted.max(Some(end));
         }
     }
 
-    pub(in crate::traffic) fn told(&self, now: Timestamp) -> ReceivePathEvidence {
+    pub(in crate::traffic) fn evidence(&self, now: Timestamp) -> ReceivePathEvidence {
         ReceivePathEvidence {
             accepted: AcceptedCounts {
                 minute: self.accepted.sum(TrafficWindow::Minute, now),

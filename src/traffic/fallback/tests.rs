@@ -1,9 +1,15 @@
-//! Attempts as tables: what stands on a line is what a capture shows of one flow.
+//! Tables of attempts; a row is one flow of a capture.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::detector::MAX_KEPT;
 use super::*;
+use crate::time::Timestamp;
+use crate::traffic::MailDirection;
 
-/// `who → where  start..end  what it came to  helo`, times in milliseconds. Numbers count from 1 in the given order.
-type Row = (&'static str, &'static str, (u64, u64), DeliveryOutcome, &'static str);
+/// Client, server, start and end in milliseconds, outcome, HELO. Attempts are numbered from 1 in this order.
+type AttemptRow = (&'static str, &'static str, (u64, u64), DeliveryOutcome, &'static str);
 
 const NO_HELO: &str = "";
 const A6: &str = "2001:db8:a::1";
@@ -18,21 +24,22 @@ fn at(ms: u64) -> Timestamp {
     Timestamp::from_nanos(1_767_323_045_000_000_000) + Duration::from_millis(ms)
 }
 
-fn attempts(rows: &[Row]) -> Vec<Attempt> {
-    let attempt = |(i, &(client, server, (start, end), ended, helo)): (usize, &Row)| Attempt {
-        number: i as u64 + 1,
-        client: client.parse().unwrap(),
-        server: server.parse().unwrap(),
-        start: at(start),
-        end: at(end),
-        direction: MailDirection::Inbound,
-        ended,
-        helo: (!helo.is_empty()).then(|| helo.to_owned()),
-    };
+fn attempts(rows: &[AttemptRow]) -> Vec<Attempt> {
+    let attempt =
+        |(i, &(client, server, (start, end), ended, helo)): (usize, &AttemptRow)| Attempt {
+            number: i as u64 + 1,
+            client: client.parse().unwrap(),
+            server: server.parse().unwrap(),
+            start: at(start),
+            end: at(end),
+            direction: MailDirection::Inbound,
+            ended,
+            helo: (!helo.is_empty()).then(|| helo.to_owned()),
+        };
     rows.iter().enumerate().map(attempt).collect()
 }
 
-fn told(found: &[Fallback]) -> Vec<String> {
+fn describe(found: &[Fallback]) -> Vec<String> {
     let one = |f: &Fallback| {
         let code = f.code.map_or_else(String::new, |code| format!(" {code}"));
         let by = if f.by == ServerMatch::Names { "names" } else { "window" };
@@ -41,27 +48,27 @@ fn told(found: &[Fallback]) -> Vec<String> {
     found.iter().map(one).collect()
 }
 
-fn pairs_of(attempts: Vec<Attempt>, share: SharesName<'_>) -> Vec<String> {
-    let (mut pairs, mut found) = (FallbackDetector::new(), Vec::new());
+fn fallbacks(attempts: Vec<Attempt>, shares_name: SharesName<'_>) -> Vec<String> {
+    let (mut detector, mut found) = (FallbackDetector::new(), Vec::new());
     for attempt in attempts {
-        pairs.push(attempt);
+        detector.push(attempt);
     }
-    pairs.finish(share, &mut |pair| found.push(pair));
-    told(&found)
+    detector.finish(shares_name, &mut |fallback| found.push(fallback));
+    describe(&found)
 }
 
-fn unnamed(rows: &[Row]) -> Vec<String> {
-    pairs_of(attempts(rows), &|_, _| None)
+fn unnamed(rows: &[AttemptRow]) -> Vec<String> {
+    fallbacks(attempts(rows), &|_, _| None)
 }
 
-/// DNS answers gave `mx` to MX6 and MX4, and `other` to OTHER4.
-fn named(rows: &[Row]) -> Vec<String> {
+/// By DNS answers, MX6 and MX4 are `mx`, and OTHER4 is `other`.
+fn named(rows: &[AttemptRow]) -> Vec<String> {
     let name = |ip: IpAddr| match ip.to_string().as_str() {
         "2001:db8:ff::25" | "198.51.100.25" => Some("mx"),
         "203.0.113.25" => Some("other"),
         _ => None,
     };
-    pairs_of(attempts(rows), &|a, b| Some(name(a)? == name(b)?))
+    fallbacks(attempts(rows), &|a, b| Some(name(a)? == name(b)?))
 }
 
 use DeliveryOutcome::{
@@ -69,7 +76,7 @@ use DeliveryOutcome::{
 };
 
 #[test]
-fn why_is_what_became_of_ipv6() {
+fn the_reason_is_the_outcome_of_ipv6() {
     for (ended, start, expected) in [
         (Unanswered, 3200, "unanswered"),
         (Refused, 3200, "refused"),
@@ -90,7 +97,7 @@ fn why_is_what_became_of_ipv6() {
 }
 
 #[test]
-fn what_succeeded_or_cannot_be_told_is_no_fall_back() {
+fn success_and_invisible_outcomes_are_no_fallback() {
     for ended in [Accepted, Other] {
         let rows = [
             (A6, MX6, (0, 3000), ended, "a.example"),
@@ -107,8 +114,8 @@ fn what_succeeded_or_cannot_be_told_is_no_fall_back() {
 }
 
 #[test]
-fn an_answered_attempt_is_left_after_its_answer_only() {
-    // A second session that runs beside the first is no consequence of its end.
+fn an_answered_attempt_is_left_only_after_its_answer() {
+    // A concurrent session is not a consequence of the first.
     let beside = |ended| {
         let rows = [
             (A6, MX6, (0, 8000), ended, "a.example"),
@@ -117,9 +124,9 @@ fn an_answered_attempt_is_left_after_its_answer_only() {
         named(&rows)
     };
     assert!(beside(EnvelopeRefused(550)).is_empty());
-    // Segments are sent again long after the client has given up.
+    // Retransmissions continue long after the client gave up.
     assert_eq!(beside(DeliveryOutcome::BlackHole), ["1 to 2 after 2000 ms: black_hole, by names"]);
-    // The last packets may cross.
+    // The last packets may overlap.
     let rows = [
         (A6, MX6, (0, 900), EnvelopeRefused(450), "a.example"),
         (A4, MX4, (600, 1000), Accepted, "a.example"),
@@ -128,7 +135,7 @@ fn an_answered_attempt_is_left_after_its_answer_only() {
 }
 
 #[test]
-fn the_window_counts_from_when_the_client_gave_up() {
+fn the_window_begins_when_the_client_gave_up() {
     // SYNs at 0, 1, 3, 7 and 15 s; Postfix gives up at 30 s. The kernel sends its last at 63 s and gives up at 127 s.
     for (last_syn, retry) in [(15_000, 30_000), (63_000, 127_000), (0, 500)] {
         let rows = [
@@ -144,20 +151,20 @@ fn the_window_counts_from_when_the_client_gave_up() {
         ]
     };
     assert_eq!(unnamed(&retry_at(10_400)).len(), 1);
-    assert_eq!(unnamed(&retry_at(10_401)).len(), 0, "too late for time alone");
+    assert_eq!(unnamed(&retry_at(10_401)).len(), 0, "too late without names");
     assert_eq!(named(&retry_at(300_400)).len(), 1);
-    assert_eq!(named(&retry_at(300_401)).len(), 0, "too late also with a name");
+    assert_eq!(named(&retry_at(300_401)).len(), 0, "too late with names");
 }
 
 #[test]
-fn names_tell_one_server_of_many() {
+fn names_select_one_of_many_servers() {
     let rows = [
         (A6, MX6, (0, 15_000), Unanswered, NO_HELO),
         (A4, OTHER4, (2000, 2400), Accepted, "a.example"),
         (A4, MX4, (30_000, 30_400), Accepted, "a.example"),
     ];
     assert_eq!(named(&rows), ["1 to 3 after 30000 ms: unanswered, by names"]);
-    assert!(unnamed(&rows).is_empty(), "a busy sender: which of the two it is cannot be told");
+    assert!(unnamed(&rows).is_empty(), "a busy sender: two candidates");
     let another_port = [
         (A6, MX6, (0, 0), Unanswered, NO_HELO),
         (A4, "198.51.100.25:587", (200, 400), Accepted, "a.example"),
@@ -166,7 +173,7 @@ fn names_tell_one_server_of_many() {
 }
 
 #[test]
-fn helo_ties_clients() {
+fn helo_matches_clients() {
     let two_clients = |helo6, helo_a| {
         [
             (A6, MX6, (0, 400), EnvelopeRefused(550), helo6),
@@ -177,7 +184,7 @@ fn helo_ties_clients() {
     let expected = ["1 to 3 after 1000 ms: envelope 550, by window"];
     assert_eq!(unnamed(&two_clients("a.example", "A.Example")), expected);
     assert!(unnamed(&two_clients("a.example", "c.example")).is_empty());
-    // Everybody is localhost.
+    // Any host may be localhost.
     for common in ["localhost", "localhost.localdomain", "friend", "[127.0.0.1]"] {
         let mut rows = two_clients(common, common);
         rows[1].4 = common;
@@ -186,7 +193,7 @@ fn helo_ties_clients() {
 }
 
 #[test]
-fn names_tie_clients_and_part_them() {
+fn names_match_clients_and_separate_them() {
     let rows = [
         (A6, MX6, (0, 0), Unanswered, NO_HELO),
         (B4, MX4, (500, 900), Accepted, "b.example"),
@@ -200,12 +207,12 @@ fn names_tie_clients_and_part_them() {
         };
         Some(name(a)? == name(b)?)
     };
-    let found = pairs_of(attempts(&rows), &clients);
+    let found = fallbacks(attempts(&rows), &clients);
     assert_eq!(found, ["1 to 3 after 1000 ms: unanswered, by window"]);
 }
 
 #[test]
-fn without_helo_there_must_be_no_other_client() {
+fn without_helo_there_must_be_one_client_only() {
     let second_ipv4 = [
         (A6, MX6, (0, 0), Unanswered, NO_HELO),
         (A4, MX4, (500, 900), Accepted, "a.example"),
@@ -223,7 +230,7 @@ fn without_helo_there_must_be_no_other_client() {
 }
 
 #[test]
-fn several_ipv6_addresses_may_be_tried_before() {
+fn several_ipv6_addresses_may_fail_first() {
     let rows = [
         (A6, MX6, (0, 15_000), Unanswered, NO_HELO),
         (A6, "[2001:db8:ff::26]:25", (30_000, 45_000), Unanswered, NO_HELO),
@@ -243,59 +250,59 @@ fn a_race_is_not_a_failure() {
     };
     let found = ["1 to 2 after 250 ms: race, by names"];
     assert_eq!(named(&race(250, Accepted, Other)), found);
-    assert!(named(&race(281, Accepted, Other)).is_empty(), "IPv6 was over before");
-    assert!(named(&race(250, Refused, Other)).is_empty(), "nobody won");
-    // It never was answered, however fast the client was.
+    assert!(named(&race(281, Accepted, Other)).is_empty(), "IPv6 ended before");
+    assert!(named(&race(250, Refused, Other)).is_empty(), "no winner");
+    // Never answered, however fast the client was.
     let found = ["1 to 2 after 250 ms: unanswered, by names"];
     assert_eq!(named(&race(250, Accepted, Unanswered)), found);
 }
 
 #[test]
-fn the_order_of_telling_does_not_matter() {
+fn the_order_of_input_does_not_matter() {
     let rows = [
         (A6, MX6, (0, 15_000), Unanswered, NO_HELO),
         (A4, MX4, (30_000, 30_400), Accepted, "a.example"),
         (B6, MX6, (700_000, 700_400), EnvelopeRefused(550), "b.example"),
         (B4, MX4, (700_500, 700_900), Accepted, "b.example"),
     ];
-    let expected = pairs_of(attempts(&rows), &|_, _| None);
+    let expected = fallbacks(attempts(&rows), &|_, _| None);
     assert_eq!(expected.len(), 2);
     for rotated in 0..4 {
         let mut attempts = attempts(&rows);
         attempts.rotate_left(rotated);
-        let mut found = pairs_of(attempts, &|_, _| None);
+        let mut found = fallbacks(attempts, &|_, _| None);
         found.sort();
         assert_eq!(found, expected);
     }
 }
 
 #[test]
-fn told_as_soon_as_time_has_passed() {
+fn fallbacks_are_reported_when_certain() {
     let rows =
         [(A6, MX6, (0, 0), Unanswered, NO_HELO), (A4, MX4, (500, 900), Accepted, "a.example")];
-    let (mut pairs, mut found) = (FallbackDetector::new(), Vec::new());
+    let (mut detector, mut found) = (FallbackDetector::new(), Vec::new());
     for attempt in attempts(&rows) {
-        pairs.push(attempt);
+        detector.push(attempt);
     }
-    pairs.advance(at(600_000), &|_, _| None, &mut |pair| found.push(pair));
+    detector.advance(at(600_000), &|_, _| None, &mut |fallback| found.push(fallback));
     assert_eq!(found.len(), 0);
-    pairs.advance(at(602_000), &|_, _| None, &mut |pair| found.push(pair));
+    detector.advance(at(602_000), &|_, _| None, &mut |fallback| found.push(fallback));
     assert_eq!(found.len(), 1);
-    pairs.advance(at(902_000), &|_, _| None, &mut |pair| found.push(pair));
-    assert_eq!((pairs.left.len(), pairs.tried.len(), found.len()), (0, 0, 1));
+    detector.advance(at(902_000), &|_, _| None, &mut |fallback| found.push(fallback));
+    assert_eq!((detector.pending.len(), detector.ipv4.len(), found.len()), (0, 0, 1));
 }
 
 #[test]
 fn memory_is_bounded() {
-    let mut pairs = FallbackDetector::new();
+    let mut detector = FallbackDetector::new();
     for number in 0..MAX_KEPT as u64 + 10 {
         for (client, server) in [(A6, MX6), (A4, MX4)] {
             let row = (client, server, (number, number), Unanswered, NO_HELO);
             let helo = Some("x".repeat(10_000));
-            pairs.push(Attempt { number, helo, ..attempts(&[row]).remove(0) });
+            detector.push(Attempt { number, helo, ..attempts(&[row]).remove(0) });
         }
     }
-    assert_eq!((pairs.left.len(), pairs.tried.len()), (MAX_KEPT, MAX_KEPT));
-    assert_eq!(pairs.forgotten(), 10);
-    assert!(pairs.tried.values().all(|kept| kept.helo.as_ref().unwrap().is_empty()));
+    assert_eq!((detector.pending.len(), detector.ipv4.len()), (MAX_KEPT, MAX_KEPT));
+    assert_eq!(detector.forgotten(), 10);
+    assert!(detector.ipv4.values().all(|kept| kept.helo.as_ref().unwrap().is_empty()));
 }
