@@ -1,15 +1,17 @@
-//! What was found, and what to do about it.
-
-use serde::Serialize;
+//! Findings of a check, with advice.
 
 use std::net::IpAddr;
 
-use super::CheckRequest;
+use serde::Serialize;
+
+use super::known::failure_text;
+use super::request::CheckRequest;
 use crate::addr::Family;
 use crate::label::labels;
+use crate::policy::facts::Reason;
 
 labels! {
-    /// How good it is, the worst last.
+    /// In order of severity.
     pub enum CheckStatus {
         Pass = "pass",
         Warn = "warn",
@@ -19,7 +21,7 @@ labels! {
 }
 
 labels! {
-    /// A part of the way that mail goes.
+    /// A group of checks, in the order of the report.
     pub enum Portion {
         Mx = "mx",
         Smtp = "smtp",
@@ -35,7 +37,7 @@ labels! {
 macro_rules! checks {
     ($($(#[$doc:meta])* $name:ident $word:literal $portion:ident,)*) => {
         labels! {
-            /// What a finding is about. The words are part of the JSON form and stay as they are.
+            /// The words are part of the JSON form and stable.
             pub enum CheckName {
                 $($(#[$doc])* $name = $word,)*
             }
@@ -50,42 +52,42 @@ macro_rules! checks {
 }
 
 checks! {
-    /// The domain has MX records, or takes no mail on purpose.
+    /// The domain has MX records, or a null MX.
     MxRecords "mx_records" Mx,
-    /// An exchange is a host name, and no alias.
+    /// An exchange is a host name and not an alias.
     MxName "mx_name" Mx,
     /// An exchange has AAAA records.
     MxIpv6 "mx_ipv6" Mx,
     /// An exchange has A records.
     MxIpv4 "mx_ipv4" Mx,
-    /// An address of an exchange is one that others can reach.
+    /// An address of an exchange is reachable from the Internet.
     MxAddress "mx_address" Mx,
     /// A connection to port 25.
     SmtpConnect "smtp_connect" Smtp,
     /// The greeting, and how fast it comes.
     SmtpGreeting "smtp_greeting" Smtp,
-    /// The answer to EHLO.
+    /// The reply to EHLO.
     SmtpEhlo "smtp_ehlo" Smtp,
     SmtpStarttls "smtp_starttls" Smtp,
-    /// The name in the greeting beside the exchange's.
+    /// The name in the greeting is that of the exchange.
     SmtpName "smtp_name" Smtp,
-    /// Both families of an exchange answer alike.
+    /// Both families of an exchange behave alike.
     SmtpFamilies "smtp_families" Smtp,
-    /// Large packets get through.
+    /// Large packets arrive.
     PathMtu "path_mtu" Mtu,
-    /// There is an address of either family to send from.
+    /// There is a sending address of each family.
     SenderAddress "sender_address" Senders,
     SenderPtr "sender_ptr" Senders,
     SenderFcrdns "sender_fcrdns" Senders,
-    /// The name given in EHLO has the sending address, and is its reverse name.
+    /// The EHLO name has the sending address, and is its reverse name.
     SenderHelo "sender_helo" Senders,
     SpfRecord "spf_record" Spf,
     SpfSyntax "spf_syntax" Spf,
-    /// RFC 7208 §4.6.4: at most ten terms that ask the DNS.
+    /// RFC 7208 §4.6.4: at most ten terms with DNS lookups.
     SpfLookups "spf_lookups" Spf,
-    /// RFC 7208 §4.6.4: at most two questions without an answer.
+    /// RFC 7208 §4.6.4: at most two void lookups.
     SpfVoidLookups "spf_void_lookups" Spf,
-    /// How the record ends.
+    /// The result for hosts that the record does not list.
     SpfAll "spf_all" Spf,
     SpfPtr "spf_ptr" Spf,
     /// A sending address passes.
@@ -101,55 +103,57 @@ checks! {
     PostfixBind "postfix_bind" Postfix,
     PostfixMynetworks "postfix_mynetworks" Postfix,
     PostfixHelo "postfix_helo" Postfix,
-    /// An entrance for gatepost.
+    /// A listener for gatepost.
     PostfixProxy "postfix_proxy" Postfix,
-    /// Who may say who the client is.
+    /// Hosts that may override the client address.
     PostfixXclient "postfix_xclient" Postfix,
 }
 
-/// One thing that was looked at. The serde form is part of the public JSON form.
+/// The result of one check. The serde form is part of the public JSON form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub portion: Portion,
     pub check: CheckName,
     pub outcome: CheckStatus,
-    /// The name, address or setting that it is about.
+    /// The name, address or setting that was checked.
     pub about: String,
-    /// May hold words of others, as they came.
+    /// May contain text from other hosts, unescaped.
     pub seen: String,
-    /// One or more imperative sentences; null where nothing is to be done.
+    /// Imperative sentences; null if there is nothing to do.
     pub advice: Option<String>,
-    /// Lines for a shell that do it, in this order.
+    /// Shell commands that follow the advice, in this order.
     pub commands: Vec<String>,
 }
 
-/// One address of an exchange, in numbers. The serde form is part of the public JSON form; null is what it did not come to.
+/// Measurements of one address of an exchange; null where the survey ended earlier. The serde form is part of the public
+/// JSON form.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServerMeasurement {
     pub exchange: String,
     pub address: IpAddr,
     pub family: Family,
-    /// Seconds from the SYN to the connection, from there to the greeting, from EHLO to its answer.
+    /// Seconds from the SYN to the connection.
     pub connect_s: Option<f64>,
+    /// Seconds from the connection to the greeting.
     pub greeting_s: Option<f64>,
+    /// Seconds from EHLO to its reply.
     pub ehlo_s: Option<f64>,
     pub starttls: Option<bool>,
-    /// Octets of the largest packet that gets there, as the kernel has it.
+    /// The kernel's path MTU in octets.
     pub path_mtu: Option<u32>,
     /// Octets of a full segment.
     pub mss: Option<u32>,
 }
 
-/// All of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckReport {
-    /// In the order of the way.
+    /// In the order of [`Portion`].
     pub findings: Vec<Finding>,
-    /// Each address of each exchange that was called, in the order of the MX records.
+    /// Each surveyed address of each exchange, in the order of the MX records.
     pub servers: Vec<ServerMeasurement>,
-    /// What nobody asked for, and how to ask for it.
-    pub left_out: Vec<(Portion, &'static str)>,
-    /// Lines for a shell after those of the findings; none where they have none.
+    /// Skipped checks, and the option that enables them.
+    pub not_checked: Vec<(Portion, &'static str)>,
+    /// Shell commands that activate those of the findings.
     pub activate: Vec<String>,
 }
 
@@ -162,48 +166,34 @@ impl CheckReport {
         self.findings.iter().filter(|one| one.outcome == outcome).count()
     }
 
-    /// The first of the worst.
+    /// The first of the most severe findings.
     pub fn worst(&self) -> Option<&Finding> {
         let worst = self.outcome();
         self.findings.iter().find(|one| one.outcome == worst)
     }
 }
 
-/// Findings as they are made.
+/// Collects findings.
 #[derive(Debug, Default)]
-pub(super) struct Findings(Vec<Finding>);
+pub(super) struct FindingList(Vec<Finding>);
 
-impl Findings {
+impl FindingList {
     fn push(
-        &mut self,
-        check: CheckName,
-        outcome: CheckStatus,
-        about: String,
-        seen: String,
-    ) -> &mut Finding {
-        let portion = check.portion();
-        let finding =
-            Finding { portion, check, outcome, about, seen, advice: None, commands: Vec::new() };
-        let at = self.0.len();
-        self.0.push(finding);
-        &mut self.0[at]
-    }
-
-    fn advise(
         &mut self,
         check: CheckName,
         outcome: CheckStatus,
         about: impl ToString,
         seen: impl Into<String>,
-        advice: impl Into<String>,
+        advice: Option<String>,
     ) -> &mut Finding {
-        let finding = self.push(check, outcome, about.to_string(), seen.into());
-        finding.advice = Some(advice.into());
-        finding
+        let (portion, about, seen) = (check.portion(), about.to_string(), seen.into());
+        let (commands, index) = (Vec::new(), self.0.len());
+        self.0.push(Finding { portion, check, outcome, about, seen, advice, commands });
+        &mut self.0[index]
     }
 
     pub(super) fn pass(&mut self, check: CheckName, about: impl ToString, seen: impl Into<String>) {
-        self.push(check, CheckStatus::Pass, about.to_string(), seen.into());
+        self.push(check, CheckStatus::Pass, about, seen, None);
     }
 
     pub(super) fn warn(
@@ -213,7 +203,7 @@ impl Findings {
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) -> &mut Finding {
-        self.advise(check, CheckStatus::Warn, about, seen, advice)
+        self.push(check, CheckStatus::Warn, about, seen, Some(advice.into()))
     }
 
     pub(super) fn fail(
@@ -223,7 +213,7 @@ impl Findings {
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) -> &mut Finding {
-        self.advise(check, CheckStatus::Fail, about, seen, advice)
+        self.push(check, CheckStatus::Fail, about, seen, Some(advice.into()))
     }
 
     pub(super) fn unknown(
@@ -233,49 +223,46 @@ impl Findings {
         seen: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        self.advise(check, CheckStatus::Unknown, about, seen, advice);
+        self.push(check, CheckStatus::Unknown, about, seen, Some(advice.into()));
     }
 
-    /// Of a question to the DNS that got no answer.
-    pub(super) fn unanswered(
+    /// `what` is unknown because a DNS lookup failed.
+    pub(super) fn lookup_failed(
         &mut self,
         check: CheckName,
         about: impl ToString,
         what: &str,
-        reason: crate::policy::facts::Reason,
+        reason: Reason,
     ) {
-        let seen = format!("{what} cannot be learnt: {}", super::known::in_words(reason));
-        self.unknown(check, about, seen, ASK_AGAIN);
+        let seen = format!("{what} unknown: {}", failure_text(reason));
+        let advice = "Check the domain's name servers and the resolver, then run this again.";
+        self.unknown(check, about, seen, advice);
     }
 
     pub(super) fn into_report(
         self,
-        asked: &CheckRequest,
+        request: &CheckRequest,
         servers: Vec<ServerMeasurement>,
     ) -> CheckReport {
         let mut findings = self.0;
-        // The portions of one host are made together; a reader wants them by portion.
+        // Checks of one host add findings of several portions; the report groups them.
         findings.sort_by_key(|one| one.portion);
-        let mut left_out = Vec::new();
-        if asked.helo.is_none() {
-            left_out.push((Portion::Senders, "the name in EHLO: say it with --helo NAME"));
+        let mut not_checked = Vec::new();
+        if request.helo.is_none() {
+            not_checked.push((Portion::Senders, "EHLO name: give it with --helo NAME"));
         }
-        if asked.selectors.is_empty() {
-            left_out.push((Portion::Dkim, "the keys: name the signers' with --selector NAME"));
+        if request.selectors.is_empty() {
+            not_checked.push((Portion::Dkim, "keys: name the signers' with --selector NAME"));
         }
-        if asked.postfix.is_none() {
-            left_out.push((Portion::Postfix, "this host's Postfix: add --postfix"));
+        if request.postfix.is_none() {
+            not_checked.push((Portion::Postfix, "this host's Postfix: add --postfix"));
         }
-        let changed = |one: &&Finding| !one.commands.is_empty();
-        let starts = |one: &Finding| {
+        let mut changed = findings.iter().filter(|one| !one.commands.is_empty()).peekable();
+        let postfix = request.postfix.as_ref().filter(|_| changed.peek().is_some());
+        let restart = changed.any(|one| {
             matches!(one.check, CheckName::PostfixProtocols | CheckName::PostfixInterfaces)
-        };
-        let restart = findings.iter().filter(changed).any(starts);
-        let postfix = asked.postfix.as_ref().filter(|_| findings.iter().any(|one| changed(&one)));
+        });
         let activate = postfix.map(|postfix| postfix.activate(restart)).unwrap_or_default();
-        CheckReport { findings, servers, left_out, activate }
+        CheckReport { findings, servers, not_checked, activate }
     }
 }
-
-const ASK_AGAIN: &str =
-    "Check the domain's name servers and the resolver that was asked, then run this again.";

@@ -1,16 +1,16 @@
-//! What was asked and answered so far.
+//! Questions and the answers available so far.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::Survey;
+use super::survey::Survey;
 use crate::addr::Family;
 use crate::policy::facts::{
-    Answer, Answers, DnsRecord, DomainName, Evaluation, Fact, Lookup, LookupResult, Reason,
+    Answer, Answers, DomainName, Evaluation, Fact, Lookup, LookupResult, Reason,
 };
 
-/// A question to the DNS, or a call of a mail server.
+/// A DNS query, or the survey of a mail server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckQuestion {
     Lookup(Lookup),
@@ -18,63 +18,62 @@ pub enum CheckQuestion {
     Txt(DomainName),
     /// CNAME of the name.
     Cname(DomainName),
-    /// Greeting, EHLO and something large, at port 25 of the address.
+    /// Greeting, EHLO and large segments at port 25 of the address.
     Survey(IpAddr),
 }
 
-/// TXT records, each with its strings joined.
+/// TXT records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxtAnswer {
-    /// At least one.
+    /// At least one; the strings of each record are joined.
     Found(Vec<Vec<u8>>),
     NoData,
     NxDomain,
     Unknown(Reason),
 }
 
-/// Whether a name is another's alias.
+/// The CNAME record of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CnameAnswer {
     Target(DomainName),
-    /// It has no CNAME record.
     None,
     Unknown(Reason),
 }
 
-/// All that is known so far. What is asked of it and not known is noted, for [`super::CheckEvaluation::Need`].
+/// The answers available so far. Reading a missing one records its question, for [`super::CheckEvaluation::Needs`].
 #[derive(Clone, Debug, Default)]
 pub struct KnownAnswers {
     answers: Answers,
-    texts: BTreeMap<DomainName, TxtAnswer>,
-    aliases: BTreeMap<DomainName, CnameAnswer>,
+    txt: BTreeMap<DomainName, TxtAnswer>,
+    cnames: BTreeMap<DomainName, CnameAnswer>,
     surveys: BTreeMap<IpAddr, Survey>,
     missing: RefCell<BTreeSet<CheckQuestion>>,
 }
 
 impl KnownAnswers {
-    pub fn answer(&mut self, lookup: Lookup, answered: LookupResult) {
-        self.answers.insert(lookup, answered);
+    pub fn insert(&mut self, lookup: Lookup, result: LookupResult) {
+        self.answers.insert(lookup, result);
     }
 
-    pub fn texts_are(&mut self, name: DomainName, texts: TxtAnswer) {
-        self.texts.insert(name, texts);
+    pub fn insert_txt(&mut self, name: DomainName, answer: TxtAnswer) {
+        self.txt.insert(name, answer);
     }
 
-    pub fn alias_is(&mut self, name: DomainName, alias: CnameAnswer) {
-        self.aliases.insert(name, alias);
+    pub fn insert_cname(&mut self, name: DomainName, answer: CnameAnswer) {
+        self.cnames.insert(name, answer);
     }
 
-    pub fn surveyed(&mut self, address: IpAddr, survey: Survey) {
+    pub fn insert_survey(&mut self, address: IpAddr, survey: Survey) {
         self.surveys.insert(address, survey);
     }
 
-    pub(super) fn texts(&self, name: &DomainName) -> Option<&TxtAnswer> {
-        let found = self.texts.get(name);
+    pub(super) fn txt(&self, name: &DomainName) -> Option<&TxtAnswer> {
+        let found = self.txt.get(name);
         self.or_missing(found, || CheckQuestion::Txt(name.clone()))
     }
 
-    pub(super) fn alias(&self, name: &DomainName) -> Option<&CnameAnswer> {
-        let found = self.aliases.get(name);
+    pub(super) fn cname(&self, name: &DomainName) -> Option<&CnameAnswer> {
+        let found = self.cnames.get(name);
         self.or_missing(found, || CheckQuestion::Cname(name.clone()))
     }
 
@@ -84,25 +83,21 @@ impl KnownAnswers {
     }
 
     pub(super) fn lookup(&self, lookup: Lookup) -> Option<&Answer> {
-        let found = self.answers.get(&lookup).map(|answered| &answered.answer);
+        let found = self.answers.get(&lookup).map(|result| &result.answer);
         self.or_missing(found, || CheckQuestion::Lookup(lookup))
     }
 
-    /// The addresses of `name`, none where it has none; or why nobody knows.
+    /// The addresses of `name`, possibly none; or why the lookup failed.
     pub(super) fn addresses(
         &self,
         name: &DomainName,
         family: Family,
     ) -> Option<Result<Vec<IpAddr>, Reason>> {
         let answer = self.lookup(Lookup::Addresses(name.clone(), family))?;
-        Some(match answer {
-            Answer::Records(records) => Ok(records.iter().filter_map(address).collect()),
-            Answer::Unknown(reason) => Err(*reason),
-            Answer::NoData | Answer::NxDomain | Answer::Yes(_) | Answer::No(..) => Ok(Vec::new()),
-        })
+        Some(answer.addresses().map(Iterator::collect))
     }
 
-    /// One of the functions of [`crate::policy::facts`].
+    /// Evaluates one of the functions of [`crate::policy::facts`].
     pub(super) fn fact(&self, fact: impl FnOnce(&Answers) -> Evaluation) -> Option<Fact> {
         match fact(&self.answers) {
             Evaluation::Known(fact) => Some(fact),
@@ -129,19 +124,12 @@ impl KnownAnswers {
     }
 }
 
-const fn address(record: &DnsRecord) -> Option<IpAddr> {
-    match record {
-        DnsRecord::Address(address) => Some(*address),
-        DnsRecord::Name(_) | DnsRecord::Exchange { .. } => None,
-    }
-}
-
-/// Why the DNS did not answer.
-pub(super) const fn in_words(reason: Reason) -> &'static str {
+/// Why a DNS lookup failed.
+pub(super) const fn failure_text(reason: Reason) -> &'static str {
     match reason {
-        Reason::Timeout => "the DNS did not answer in time",
-        Reason::Unreachable => "the DNS server cannot be reached",
-        Reason::Servfail => "the DNS server failed or refused to answer (SERVFAIL)",
-        _ => "the DNS gave no answer of use",
+        Reason::Timeout => "DNS query timed out",
+        Reason::Unreachable => "DNS server unreachable",
+        Reason::Servfail => "DNS server failed or refused to answer (SERVFAIL)",
+        _ => "no usable DNS answer",
     }
 }

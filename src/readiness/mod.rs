@@ -1,10 +1,11 @@
-//! Whether a domain's mail is ready for IPv6: findings, as pure functions of what others answered.
+//! Whether a domain's mail is ready for IPv6: findings, as pure functions of lookup results.
 //!
-//! Layer 2. [`judge`] is given all that is known so far, and is either a [`CheckReport`] or says what it must ask; a driver asks,
-//! adds the answers to [`KnownAnswers`] and judges again. So nothing here awaits, and a table of answers tests all of it.
+//! Layer 2. [`evaluate`] takes the answers available so far and returns the [`CheckReport`], or the questions that it needs
+//! answered. A driver answers them in [`KnownAnswers`] and evaluates again. So nothing here awaits, and tables of answers
+//! test all of it.
 //!
-//! NXDOMAIN and NODATA are answers. SERVFAIL and a time-out leave a finding [`CheckStatus::Unknown`], which is neither a pass nor
-//! a fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
+//! NXDOMAIN and NODATA are answers. SERVFAIL and timeouts make a finding [`CheckStatus::Unknown`], which is neither pass nor
+//! fail. RFC 5321 §5.1 and RFC 7505 for MX, RFC 8601 §2.7.3 for reverse names, RFC 7208 for SPF, RFC 6376 for DKIM,
 //! RFC 9989 for DMARC.
 
 mod dkim;
@@ -14,85 +15,45 @@ mod known;
 mod mtu;
 mod mx;
 mod postfix;
+mod request;
 mod sender;
 mod smtp;
 mod spf;
 mod survey;
 mod tags;
+#[cfg(test)]
+mod tests;
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-
-use self::finding::Findings;
+use self::finding::FindingList;
 pub use self::finding::{CheckName, CheckReport, CheckStatus, Finding, Portion, ServerMeasurement};
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers, TxtAnswer};
 pub use self::postfix::{PARAMETERS, Postfix};
+pub use self::request::{CheckRequest, HostInterface, Origin};
 pub use self::survey::{ConnectResult, LargeProbe, NetworkPath, ReplyResult, Survey, SurveyReply};
-use crate::label::labels;
-use crate::policy::facts::DomainName;
 
-/// What is to be judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckRequest {
-    pub domain: DomainName,
-    /// Addresses that mail of the domain is sent from, and who named them.
-    pub senders: Vec<IpAddr>,
-    pub senders_from: Origin,
-    /// The name that its senders give in EHLO, and who named it; without one that is not judged.
-    pub helo: Option<(DomainName, Origin)>,
-    /// DKIM selectors of its signers; without any no key is judged.
-    pub selectors: Vec<String>,
-    /// Of this host, those that are up.
-    pub interfaces: Vec<HostInterface>,
-    /// Of this host, if that is to be judged.
-    pub postfix: Option<Postfix>,
-}
-
-labels! {
-    /// Who named something.
-    pub enum Origin {
-        CommandLine = "command_line",
-        Postfix = "postfix",
-        Interfaces = "interfaces",
-    }
-}
-
-/// A network interface of this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostInterface {
-    pub name: String,
-    pub addresses: Vec<IpNet>,
-    /// Octets of its largest packet, if the system says so.
-    pub mtu: Option<u32>,
-}
-
-/// Where the judging stands.
+/// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CheckEvaluation {
     Done(CheckReport),
-    /// Answer these and judge again; never empty. Those of an earlier round that are not answered yet are among them.
+    /// Answer these and evaluate again. Never empty; includes unanswered questions of earlier rounds.
     Needs(Vec<CheckQuestion>),
 }
 
-/// Judges everything that was asked for. Ends: a judgement needs no more questions than the limits of the RFCs allow.
-pub fn judge(asked: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation {
-    let mut findings = Findings::default();
-    let hosts = mx::judge(asked, known, &mut findings);
-    smtp::judge(&hosts, known, &mut findings);
-    mtu::judge(&hosts, asked, known, &mut findings);
-    sender::judge(asked, known, &mut findings);
-    spf::judge(asked, known, &mut findings);
-    dkim::judge(asked, known, &mut findings);
-    dmarc::judge(asked, known, &mut findings);
-    postfix::judge(asked, known, &mut findings);
+/// Terminates after a bounded number of rounds: the limits of the RFCs bound the questions.
+pub fn evaluate(request: &CheckRequest, known: &KnownAnswers) -> CheckEvaluation {
+    let mut findings = FindingList::default();
+    let hosts = mx::check(request, known, &mut findings);
+    smtp::check(&hosts, known, &mut findings);
+    mtu::check(&hosts, request, known, &mut findings);
+    sender::check(request, known, &mut findings);
+    spf::check(request, known, &mut findings);
+    dkim::check(request, known, &mut findings);
+    dmarc::check(request, known, &mut findings);
+    postfix::check(request, known, &mut findings);
     let missing = known.take_missing();
     if missing.is_empty() {
-        CheckEvaluation::Done(findings.into_report(asked, smtp::servers(&hosts, known)))
+        CheckEvaluation::Done(findings.into_report(request, smtp::measurements(&hosts, known)))
     } else {
         CheckEvaluation::Needs(missing)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,164 +1,160 @@
-//! Where the DNS sends mail for the domain.
+//! The exchanges of the domain and their addresses.
 //!
-//! RFC 5321 §5.1, RFC 7505, RFC 2181 §10.3 (an MX names no alias).
+//! RFC 5321 §5.1, RFC 7505, RFC 2181 §10.3 (an MX must not name an alias).
 
 use std::net::IpAddr;
 
-use super::finding::{CheckName, Findings};
-use super::{CheckRequest, CnameAnswer, KnownAnswers};
+use super::finding::{CheckName, FindingList};
+use super::known::{CnameAnswer, KnownAnswers};
+use super::request::CheckRequest;
 use crate::addr::{Family, is_global};
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES};
 
-/// Addresses of one exchange that are called.
+/// Addresses of one exchange that are surveyed.
 const MAX_ADDRESSES: usize = 4;
 
-/// IPv6 is what is asked about.
+/// IPv6 first: it is the subject of the check.
 const ORDER: [Family; 2] = [Family::Ipv6, Family::Ipv4];
 
-/// An exchange and those of its addresses that can be called.
+/// An exchange and its addresses to survey.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct MxHost {
     pub(super) name: DomainName,
     pub(super) addresses: Vec<IpAddr>,
 }
 
-impl Host {
+impl MxHost {
     pub(super) fn of(&self, family: Family) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().copied().filter(move |ip| Family::of(*ip) == family)
     }
 }
 
-pub(super) fn judge(
-    asked: &CheckRequest,
+pub(super) fn check(
+    request: &CheckRequest,
     known: &KnownAnswers,
-    findings: &mut Findings,
-) -> Vec<Host> {
-    let Some(names) = exchanges(&asked.domain, known, findings) else { return Vec::new() };
+    findings: &mut FindingList,
+) -> Vec<MxHost> {
+    let Some(names) = exchanges(&request.domain, known, findings) else { return Vec::new() };
     let mut hosts = Vec::new();
-    let mut has: [Has; 2] = [Has::No; 2];
-    let mut lacks: Vec<(DomainName, [Has; 2])> = Vec::new();
+    let mut anywhere = [AddressPresence::Missing; 2];
+    let mut presences: Vec<(DomainName, [AddressPresence; 2])> = Vec::new();
     for name in names {
-        if !name_of(&name, known, findings) {
+        if !check_name(&name, known, findings) {
             continue;
         }
         let mut addresses = Vec::new();
-        let mut of_host = [Has::No; 2];
+        let mut of_host = [AddressPresence::Missing; 2];
         for (at, family) in ORDER.into_iter().enumerate() {
             match known.addresses(&name, family) {
                 None => {}
                 Some(Err(reason)) => {
-                    of_host[at] = Has::Unknown;
-                    let check = check(family);
-                    findings.unanswered(check, &name, records(family), reason);
+                    of_host[at] = AddressPresence::Unknown;
+                    findings.lookup_failed(
+                        address_check(family),
+                        &name,
+                        record_type(family),
+                        reason,
+                    );
                 }
                 Some(Ok(mut found)) => {
                     found.sort();
-                    let (usable, useless): (Vec<_>, Vec<_>) =
+                    let (usable, unusable): (Vec<_>, Vec<_>) =
                         found.into_iter().partition(|ip| is_global(*ip));
-                    useless.iter().for_each(|ip| no_use(&name, *ip, findings));
+                    unusable.iter().for_each(|ip| unusable_address(&name, *ip, findings));
                     if !usable.is_empty() {
-                        of_host[at] = Has::Yes;
-                        findings.pass(check(family), &name, listed(family, &usable));
-                    } else if !useless.is_empty() {
-                        // Said already.
-                        of_host[at] = Has::Useless;
+                        of_host[at] = AddressPresence::Usable;
+                        findings.pass(address_check(family), &name, listed(family, &usable));
+                    } else if !unusable.is_empty() {
+                        of_host[at] = AddressPresence::Unusable;
                     }
                     addresses.extend(usable.into_iter().take(MAX_ADDRESSES));
                 }
             }
-            has[at] = has[at].max(of_host[at]);
+            anywhere[at] = anywhere[at].max(of_host[at]);
         }
-        lacks.push((name.clone(), of_host));
-        hosts.push(Host { name, addresses });
+        presences.push((name.clone(), of_host));
+        hosts.push(MxHost { name, addresses });
     }
-    for (name, of_host) in lacks {
+    for (name, of_host) in presences {
         for (at, family) in ORDER.into_iter().enumerate() {
-            if of_host[at] == Has::No {
-                without(&name, family, has[at] == Has::Yes, findings);
+            if of_host[at] == AddressPresence::Missing {
+                missing(&name, family, anywhere[at] == AddressPresence::Usable, findings);
             }
         }
     }
     hosts
 }
 
-/// Of addresses of a family.
+/// Addresses of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Has {
-    No,
-    Useless,
+enum AddressPresence {
+    Missing,
+    /// Not reachable from the Internet; already reported.
+    Unusable,
+    /// Lookup failed; already reported.
     Unknown,
-    Yes,
+    Usable,
 }
 
-const fn check(family: Family) -> CheckName {
+const fn address_check(family: Family) -> CheckName {
     match family {
         Family::Ipv6 => CheckName::MxIpv6,
         Family::Ipv4 => CheckName::MxIpv4,
     }
 }
 
-const fn records(family: Family) -> &'static str {
+pub(super) const fn record_type(family: Family) -> &'static str {
     match family {
         Family::Ipv6 => "AAAA",
         Family::Ipv4 => "A",
     }
 }
 
-/// The hosts that take its mail, the preferred first.
+/// The hosts that accept its mail, the preferred first.
 fn exchanges(
     domain: &DomainName,
     known: &KnownAnswers,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) -> Option<Vec<DomainName>> {
     let check = CheckName::MxRecords;
     let answer = known.lookup(Lookup::MailExchanges(domain.clone()))?;
     let mut found: Vec<(u16, &DomainName)> = match answer {
-        Answer::Records(records) => records
-            .iter()
-            .filter_map(|record| match record {
-                DnsRecord::Exchange { preference, host } => Some((*preference, host)),
-                _ => None,
-            })
-            .collect(),
+        Answer::Records(records) => records.iter().filter_map(DnsRecord::exchange).collect(),
         Answer::NxDomain => {
             let seen = "the domain does not exist (NXDOMAIN)";
             findings.fail(check, domain, seen, "Register the domain, or correct its name.");
             return None;
         }
         Answer::Unknown(reason) => {
-            findings.unanswered(check, domain, "MX", *reason);
+            findings.lookup_failed(check, domain, "MX", *reason);
             return None;
         }
         Answer::NoData | Answer::Yes(_) | Answer::No(..) => {
-            return implicit(domain, known, findings);
+            return implicit_mx(domain, known, findings);
         }
     };
     found.sort();
     let all = found.len();
     found.retain(|(_, host)| !host.is_root());
     if found.is_empty() {
-        let advice = "Publish an MX record if the domain is to take mail. If it only sends, expect servers that \
-                      refuse its mail because nobody can answer it (RFC 7505 §4.2).";
-        findings.warn(check, domain, "it takes no mail, on purpose: null MX (RFC 7505)", advice);
+        let advice = "Publish an MX record if the domain is to receive mail. If it only sends, expect servers to reject \
+                      its mail, because nobody can reply to it (RFC 7505 §4.2).";
+        findings.warn(check, domain, "null MX: accepts no mail (RFC 7505)", advice);
         return None;
     }
-    let told: Vec<String> =
+    let list: Vec<String> =
         found.iter().map(|(preference, host)| format!("{preference} {host}")).collect();
-    let told = told.join(", ");
+    let list = list.join(", ");
     if all > found.len() {
-        let advice = "Remove the MX record that names \".\"; it must stand alone (RFC 7505 §3).";
-        findings.fail(check, domain, format!("a null MX beside others: {told}"), advice);
+        let advice =
+            "Remove the MX record that names \".\"; a null MX must be the only one (RFC 7505 §3).";
+        findings.fail(check, domain, format!("null MX beside other records: {list}"), advice);
     } else if found.len() > MAX_EXCHANGES {
-        let seen =
-            format!("{} MX records; the first {MAX_EXCHANGES} are looked at: {told}", found.len());
-        findings.warn(
-            check,
-            domain,
-            seen,
-            "Publish no more than ten: many senders read no further.",
-        );
+        let seen = format!("{} MX records, the first {MAX_EXCHANGES} checked: {list}", found.len());
+        let advice = "Publish at most ten: many senders read no further.";
+        findings.warn(check, domain, seen, advice);
     } else {
-        findings.pass(check, domain, format!("MX {told}"));
+        findings.pass(check, domain, format!("MX {list}"));
     }
     let mut hosts: Vec<DomainName> = Vec::new();
     for (_, host) in found {
@@ -169,33 +165,33 @@ fn exchanges(
     Some(hosts)
 }
 
-/// Without MX the domain itself is the host, if it has an address.
-fn implicit(
+/// Without MX records the domain itself is the exchange, if it has an address.
+fn implicit_mx(
     domain: &DomainName,
     known: &KnownAnswers,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) -> Option<Vec<DomainName>> {
     let found = Family::ALL.map(|family| known.addresses(domain, family));
     let [Some(v4), Some(v6)] = found else { return None };
     let check = CheckName::MxRecords;
     match (v4, v6) {
         (Ok(v4), Ok(v6)) if v4.is_empty() && v6.is_empty() => {
-            let advice = format!("Publish one, such as: {domain}. MX 10 mx.{domain}.");
-            findings.fail(check, domain, "neither MX nor address: nobody can mail it", advice);
+            let advice = format!("Publish an MX record, such as: {domain}. MX 10 mx.{domain}.");
+            findings.fail(
+                check,
+                domain,
+                "no MX record and no address: cannot receive mail",
+                advice,
+            );
             None
         }
         (Err(reason), _) | (_, Err(reason)) => {
-            findings.unanswered(
-                check,
-                domain,
-                "without MX records it is its own exchange, but its address",
-                reason,
-            );
+            findings.lookup_failed(check, domain, "no MX record, implicit MX", reason);
             Some(vec![domain.clone()])
         }
         _ => {
-            let advice = "Publish an MX record: without one senders take the domain's own address, and a web server's \
-                          AAAA is then where mail goes.";
+            let advice = "Publish an MX record: without one senders use the domain's own address, so an AAAA record for \
+                          a web server attracts mail.";
             let seen = "no MX record; mail goes to the domain's own address (implicit MX)";
             findings.warn(check, domain, seen, advice);
             Some(vec![domain.clone()])
@@ -203,77 +199,70 @@ fn implicit(
     }
 }
 
-/// Whether it can be a host at all.
-fn name_of(name: &DomainName, known: &KnownAnswers, findings: &mut Findings) -> bool {
+/// Returns whether the exchange can have addresses.
+fn check_name(name: &DomainName, known: &KnownAnswers, findings: &mut FindingList) -> bool {
+    let check = CheckName::MxName;
     let text = name.to_string();
     if text.parse::<IpAddr>().is_ok() || text.starts_with('[') {
-        let advice = "Name a host in the MX record, and give that host A and AAAA records.";
-        findings.fail(
-            CheckName::MxName,
-            name,
-            "an address where the name of a host belongs",
-            advice,
-        );
+        let advice = "Name a host in the MX record, and publish A and AAAA records of that host.";
+        findings.fail(check, name, "an address instead of a host name", advice);
         return false;
     }
-    match known.alias(name) {
+    match known.cname(name) {
         None | Some(CnameAnswer::None) => {}
         Some(CnameAnswer::Target(target)) => {
-            let seen = format!("an alias (CNAME) of {target}");
+            let seen = format!("alias (CNAME) of {target}");
             let advice = format!(
                 "Name {target} in the MX record: an MX must not name an alias (RFC 2181 §10.3)."
             );
-            findings.warn(CheckName::MxName, name, seen, advice);
+            findings.warn(check, name, seen, advice);
         }
         Some(CnameAnswer::Unknown(reason)) => {
-            findings.unanswered(CheckName::MxName, name, "whether it is an alias", *reason);
+            findings.lookup_failed(check, name, "CNAME", *reason);
         }
     }
     true
 }
 
-fn no_use(name: &DomainName, ip: IpAddr, findings: &mut Findings) {
-    let what = match ip {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-            "an IPv4 address in the form of an IPv6 one"
-        }
-        IpAddr::V6(v6) if v6.is_unique_local() => "a unique local address (ULA, RFC 4193)",
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address",
-        IpAddr::V4(v4) if v4.is_link_local() => "a link-local address",
-        IpAddr::V4(v4) if v4.is_private() => "a private address (RFC 1918)",
-        _ if ip.is_loopback() => "a loopback address",
-        _ if ip.is_multicast() => "a multicast address",
-        _ => "an address that no host has",
+fn unusable_address(name: &DomainName, ip: IpAddr, findings: &mut FindingList) {
+    let kind = match ip {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "IPv4-mapped address",
+        IpAddr::V6(v6) if v6.is_unique_local() => "unique local address (ULA, RFC 4193)",
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => "link-local address",
+        IpAddr::V4(v4) if v4.is_link_local() => "link-local address",
+        IpAddr::V4(v4) if v4.is_private() => "private address (RFC 1918)",
+        _ if ip.is_loopback() => "loopback address",
+        _ if ip.is_multicast() => "multicast address",
+        _ => "reserved address",
     };
-    let kind = records(if ip.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 });
-    let advice =
-        format!("Remove this {kind} record, or replace it by a global address of the server.");
-    findings.fail(
-        CheckName::MxAddress,
-        format!("{name} {ip}"),
-        format!("{what}: nobody outside reaches it"),
-        advice,
-    );
+    let record = record_type(if ip.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 });
+    let about = format!("{name} {ip}");
+    let seen = format!("{kind}, not reachable from the Internet");
+    let advice = format!("Remove this {record} record, or replace it by a global address.");
+    findings.fail(CheckName::MxAddress, about, seen, advice);
 }
 
-/// `elsewhere`: another exchange has what this one lacks.
-fn without(name: &DomainName, family: Family, elsewhere: bool, findings: &mut Findings) {
-    let check = check(family);
+/// `elsewhere`: another exchange has a usable address of the family.
+fn missing(name: &DomainName, family: Family, elsewhere: bool, findings: &mut FindingList) {
+    let check = address_check(family);
     match (family, elsewhere) {
         (Family::Ipv6, false) => {
             let advice =
                 format!("Give the server an IPv6 address, and publish it as AAAA of {name}.");
-            findings.fail(check, name, "no AAAA record, nor has any exchange of use one", advice);
+            let seen = "no AAAA record, and no other exchange has a usable one";
+            findings.fail(check, name, seen, advice);
         }
         (Family::Ipv6, true) => {
             let advice = format!(
-                "Publish AAAA of {name}: over IPv6 it is missing when the other exchanges are down."
+                "Publish AAAA of {name}: IPv6 mail fails when the other exchanges are down."
             );
             findings.warn(check, name, "no AAAA record", advice);
         }
         (Family::Ipv4, false) => {
-            let advice = format!("Publish A of {name}: hosts without IPv6 cannot mail the domain.");
-            findings.warn(check, name, "no A record, nor has any exchange of use one", advice);
+            let advice =
+                format!("Publish A of {name}: IPv4-only hosts cannot send mail to the domain.");
+            let seen = "no A record, and no other exchange has a usable one";
+            findings.warn(check, name, seen, advice);
         }
         (Family::Ipv4, true) => findings.pass(check, name, "no A record; other exchanges have one"),
     }
@@ -282,10 +271,10 @@ fn without(name: &DomainName, family: Family, elsewhere: bool, findings: &mut Fi
 /// `AAAA 2001:db8::1, 2001:db8::2`
 fn listed(family: Family, addresses: &[IpAddr]) -> String {
     let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    let all = if texts.len() > MAX_ADDRESSES {
-        format!("; the first {MAX_ADDRESSES} are called")
+    let limit = if texts.len() > MAX_ADDRESSES {
+        format!("; the first {MAX_ADDRESSES} are tested")
     } else {
         String::new()
     };
-    format!("{} {}{all}", records(family), texts.join(", "))
+    format!("{} {}{limit}", record_type(family), texts.join(", "))
 }

@@ -1,43 +1,44 @@
-//! How the exchanges answer on port 25, over either family.
+//! The exchanges' replies on port 25, over each family.
 //!
 //! RFC 5321 §4.2 and §4.3, RFC 3207.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::finding::{CheckName, Findings};
-use super::mx::Host;
-use super::{ConnectResult, KnownAnswers, ReplyResult, ServerMeasurement, Survey};
+use super::finding::{CheckName, FindingList, ServerMeasurement};
+use super::known::KnownAnswers;
+use super::mx::MxHost;
+use super::survey::{ConnectResult, ReplyResult, Survey, SurveyReply};
 use crate::addr::Family;
+use crate::humanize::duration;
 use crate::policy::facts::DomainName;
 
-/// postscreen(8) waits six seconds by default; whoever takes longer is slow.
+/// A slower reply is a warning. postscreen(8) waits six seconds by default.
 const SLOW: Duration = Duration::from_secs(7);
 
-pub(super) fn judge(hosts: &[Host], known: &KnownAnswers, findings: &mut Findings) {
-    let calls: Vec<(&Host, IpAddr, &Survey)> = hosts
+pub(super) fn check(hosts: &[MxHost], known: &KnownAnswers, findings: &mut FindingList) {
+    let surveys: Vec<(&MxHost, IpAddr, &Survey)> = hosts
         .iter()
         .flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)))
         .filter_map(|(host, ip)| Some((host, ip, known.survey(ip)?)))
         .collect();
-    // Where nobody anywhere answers, the fault may well be here.
-    let somebody =
-        calls.iter().any(|(.., survey)| matches!(survey.reached, ConnectResult::Connected(_)));
-    // First what a family does beside the other: that is what a tired reader looks for.
+    // If no server responds, the fault may be on this side.
+    let any_connected =
+        surveys.iter().any(|(.., survey)| matches!(survey.reached, ConnectResult::Connected(_)));
+    // The comparison of the families comes first in the report: it is the summary.
     for host in hosts {
-        families(host, known, findings);
+        compare_families(host, known, findings);
     }
-    for (host, ip, survey) in &calls {
-        one(host, *ip, survey, somebody, findings);
+    for (host, ip, survey) in &surveys {
+        check_server(host, *ip, survey, any_connected, findings);
     }
 }
 
-/// What the calls came to, in numbers.
-pub(super) fn servers(hosts: &[Host], known: &KnownAnswers) -> Vec<ServerMeasurement> {
+pub(super) fn measurements(hosts: &[MxHost], known: &KnownAnswers) -> Vec<ServerMeasurement> {
     let addresses = hosts.iter().flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)));
-    let server = |(host, ip): (&Host, IpAddr)| {
+    let measurement = |(host, ip): (&MxHost, IpAddr)| {
         let survey = known.survey(ip)?;
-        let seconds = |spoken: &ReplyResult| spoken.said().map(|said| said.took.as_secs_f64());
+        let seconds = |result: &ReplyResult| result.reply().map(|reply| reply.took.as_secs_f64());
         Some(ServerMeasurement {
             exchange: host.name.to_string(),
             address: ip,
@@ -48,166 +49,166 @@ pub(super) fn servers(hosts: &[Host], known: &KnownAnswers) -> Vec<ServerMeasure
             },
             greeting_s: seconds(&survey.greeting),
             ehlo_s: seconds(&survey.ehlo),
-            starttls: survey.ehlo.said().map(|ehlo| ehlo.offers("STARTTLS")),
+            starttls: survey.ehlo.reply().map(|ehlo| ehlo.offers("STARTTLS")),
             path_mtu: survey.path.as_ref().and_then(|path| path.mtu),
             mss: survey.path.as_ref().and_then(|path| path.mss),
         })
     };
-    addresses.filter_map(server).collect()
+    addresses.filter_map(measurement).collect()
 }
 
-fn one(host: &Host, ip: IpAddr, survey: &Survey, somebody: bool, findings: &mut Findings) {
+fn check_server(
+    host: &MxHost,
+    ip: IpAddr,
+    survey: &Survey,
+    any_connected: bool,
+    findings: &mut FindingList,
+) {
     let about = format!("{} {ip}", host.name);
     let check = CheckName::SmtpConnect;
     match survey.reached {
         ConnectResult::Connected(took) => {
-            findings.pass(check, &about, format!("connected in {}", time(took)))
+            findings.pass(check, &about, format!("connected in {}", duration(took)));
         }
         ConnectResult::Refused => {
             let advice =
                 "Let the server listen on port 25 of this address, and let firewalls pass it.";
-            findings.fail(check, &about, "the connection is refused", advice);
+            findings.fail(check, &about, "connection refused", advice);
             return;
         }
-        ConnectResult::NoResponse(after) if somebody => {
-            let seen = format!("no answer to the SYN in {}", time(after));
-            let advice = "Find what drops SYNs to port 25 of this address: a firewall, an appliance, or a route that \
-                          leads nowhere. If it cannot be mended, remove the record: silence delays each message.";
+        ConnectResult::NoResponse(after) if any_connected => {
+            let seen = format!("no answer to the SYN in {}", duration(after));
+            let advice = "Find the firewall, appliance or wrong route that drops SYNs to port 25 of this address. If it \
+                          cannot be repaired, remove the record: each sender waits for a timeout.";
             findings.fail(check, &about, seen, advice);
             return;
         }
         ConnectResult::NoResponse(after) => {
-            let seen = format!("no answer in {}, nor from any other exchange", time(after));
-            let advice = "Run this from a host that may send mail: many networks drop what leaves for port 25.";
+            let seen = format!("no answer in {}, nor from any other exchange", duration(after));
+            let advice =
+                "Run this from a host that may send mail: many networks block outgoing port 25.";
             findings.unknown(check, &about, seen, advice);
             return;
         }
         ConnectResult::OutOfTime => {
-            let advice = "Run this again with a longer --timeout, or ask what is slow here.";
-            findings.unknown(check, &about, "not called: the time was over before", advice);
+            let advice = "Run this again with a longer --timeout, or find out what is slow here.";
+            findings.unknown(check, &about, "not tested: out of time", advice);
             return;
         }
         ConnectResult::NoRoute => {
-            let family = word(Family::of(ip));
-            let seen = format!("this host has no way to there over {family}");
-            findings.unknown(
-                check,
-                &about,
-                seen,
-                format!("Run this from a host that has {family}."),
-            );
+            let family = family_name(Family::of(ip));
+            let seen = format!("this host has no {family} route to it");
+            let advice = format!("Run this from a host with {family}.");
+            findings.unknown(check, &about, seen, advice);
             return;
         }
     }
-    let spoke = said(CheckName::SmtpGreeting, &about, "greeting", &survey.greeting, findings)
-        && said(CheckName::SmtpEhlo, &about, "answer to EHLO", &survey.ehlo, findings);
-    let (Some(greeting), Some(ehlo), true) = (survey.greeting.said(), survey.ehlo.said(), spoke)
-    else {
+    let check = CheckName::SmtpGreeting;
+    let Some(greeting) = check_reply(check, &about, "greeting", &survey.greeting, findings) else {
         return;
     };
-    name(&about, &host.name, greeting.name(), ehlo.name(), findings);
+    let check = CheckName::SmtpEhlo;
+    let Some(ehlo) = check_reply(check, &about, "reply to EHLO", &survey.ehlo, findings) else {
+        return;
+    };
+    check_name(&about, &host.name, greeting.host_name(), ehlo.host_name(), findings);
+    let check = CheckName::SmtpStarttls;
     if ehlo.offers("STARTTLS") {
-        findings.pass(CheckName::SmtpStarttls, &about, "STARTTLS is offered");
+        findings.pass(check, &about, "offers STARTTLS");
     } else {
         let advice =
             "Configure a certificate for this address (Postfix: smtpd_tls_security_level = may).";
-        findings.warn(
-            CheckName::SmtpStarttls,
-            &about,
-            "no STARTTLS: mail comes in the clear",
-            advice,
-        );
+        findings.warn(check, &about, "no STARTTLS: mail is not encrypted", advice);
     }
 }
 
-/// Whether it is as it should be.
-fn said(
+/// Returns the reply if it is positive.
+fn check_reply<'a>(
     check: CheckName,
     about: &str,
     what: &str,
-    spoken: &ReplyResult,
-    findings: &mut Findings,
-) -> bool {
-    match spoken {
-        ReplyResult::NotRequested => false,
-        ReplyResult::Received(said) if said.code / 100 == 2 => {
-            let line = said.lines.first().map(String::as_str).unwrap_or_default();
-            let seen = format!("{what} after {}: {} {line}", time(said.took), said.code);
-            if said.took > SLOW {
-                let advice = "Find what the server waits for: the DNS for the client's name, or a list that does not \
-                              answer. Some senders leave before.";
-                findings.warn(check, about, format!("slow, {seen}"), advice);
+    result: &'a ReplyResult,
+    findings: &mut FindingList,
+) -> Option<&'a SurveyReply> {
+    match result {
+        ReplyResult::NotRequested => {}
+        ReplyResult::Received(reply) if reply.is_positive() => {
+            let line = reply.lines.first().map(String::as_str).unwrap_or_default();
+            let seen = format!("{what} after {}: {} {line}", duration(reply.took), reply.code);
+            if reply.took > SLOW {
+                let advice = "Find out what the server waits for: DNS lookups of the client, or a blocklist that does \
+                              not respond. Some senders disconnect earlier.";
+                findings.warn(check, about, format!("slow {seen}"), advice);
             } else {
                 findings.pass(check, about, seen);
             }
-            true
+            return Some(reply);
         }
-        ReplyResult::Received(said) => {
-            let seen = format!("{}: {}", said.code, said.lines.join(" "));
-            if said.code / 100 == 4 {
-                let advice = "Run this again later: the server says that it is about now.";
+        ReplyResult::Received(reply) => {
+            let seen = format!("{}: {}", reply.code, reply.lines.join(" "));
+            if reply.code / 100 == 4 {
+                let advice = "Run this again later: the reply is temporary.";
                 findings.unknown(check, about, seen, advice);
             } else {
-                let advice = "Let the server welcome hosts that it does not know, or run this from one that it likes.";
+                let advice =
+                    "Let the server accept unknown hosts, or run this from a host that it accepts.";
                 findings.fail(check, about, seen, advice);
             }
-            false
         }
         ReplyResult::TimedOut(after) => {
-            let seen = format!("connected, but no {what} in {}", time(*after));
-            let advice = "Look at what stands between: a proxy or filter that takes connections for a server that is \
-                          away, or a server that waits for the DNS.";
+            let seen = format!("connected, but no {what} in {}", duration(*after));
+            let advice = "Look for a proxy or filter that accepts connections for a server that is down, or a server \
+                          that waits for DNS lookups.";
             findings.fail(check, about, seen, advice);
-            false
         }
         ReplyResult::Closed => {
-            let advice =
-                "Look into the server's log for why it hung up; it may limit or list this host.";
-            findings.unknown(check, about, format!("it hung up in place of the {what}"), advice);
-            false
+            let seen = format!("connection closed instead of a {what}");
+            let advice = "Find the reason in the server's log; it may limit or block this host.";
+            findings.unknown(check, about, seen, advice);
         }
         ReplyResult::NotSmtp => {
-            let advice = "Look at what listens there: it does not speak SMTP.";
-            findings.fail(check, about, format!("the {what} is no SMTP"), advice);
-            false
+            let advice = "Find out which service listens there: it does not speak SMTP.";
+            findings.fail(check, about, format!("{what} is not SMTP"), advice);
         }
     }
+    None
 }
 
-fn name(about: &str, exchange: &DomainName, greeting: &str, ehlo: &str, findings: &mut Findings) {
+fn check_name(
+    about: &str,
+    exchange: &DomainName,
+    greeting: &str,
+    ehlo: &str,
+    findings: &mut FindingList,
+) {
     let check = CheckName::SmtpName;
-    let said = if greeting.eq_ignore_ascii_case(ehlo) {
-        format!("it calls itself {greeting}")
+    let seen = if greeting.eq_ignore_ascii_case(ehlo) {
+        format!("server name {greeting}")
     } else {
-        format!("it greets as {greeting} and answers EHLO as {ehlo}")
+        format!("server name {greeting} in the greeting, {ehlo} in the reply to EHLO")
     };
-    let named = [greeting, ehlo].map(DomainName::parse);
-    let [Some(greets), Some(answers)] = named else {
-        let advice = format!(
-            "Let the server call itself by its full name (Postfix: myhostname = {exchange})."
-        );
-        findings.warn(check, about, format!("{said}, which is no domain name"), advice);
+    let use_full_name =
+        || format!("Configure the server's full name (Postfix: myhostname = {exchange}).");
+    let [Some(greeting), Some(ehlo)] = [greeting, ehlo].map(DomainName::parse) else {
+        findings.warn(check, about, format!("{seen}, not a domain name"), use_full_name());
         return;
     };
-    if [&greets, &answers].iter().any(|name| !name.to_string().contains('.')) {
-        let advice = format!(
-            "Let the server call itself by its full name (Postfix: myhostname = {exchange})."
-        );
-        findings.warn(check, about, format!("{said}, which is not a full name"), advice);
-    } else if greets == *exchange && answers == *exchange {
-        findings.pass(check, about, said);
-    } else if related(&greets, exchange) && related(&answers, exchange) {
-        findings.pass(check, about, format!("{said}, in the same domain as the MX"));
+    let names = [&greeting, &ehlo];
+    if names.iter().any(|name| !name.to_string().contains('.')) {
+        findings.warn(check, about, format!("{seen}, not a full name"), use_full_name());
+    } else if names.iter().all(|name| *name == exchange) {
+        findings.pass(check, about, seen);
+    } else if names.iter().all(|name| are_related(name, exchange)) {
+        findings.pass(check, about, format!("{seen}, in the same domain as the MX"));
     } else {
-        let advice = format!(
-            "Let the server call itself {exchange}, or name in the MX what it calls itself."
-        );
-        findings.warn(check, about, format!("{said}, not {exchange}"), advice);
+        let advice =
+            format!("Configure {exchange} as the server's name, or name the server in the MX.");
+        findings.warn(check, about, format!("{seen}, not {exchange}"), advice);
     }
 }
 
-/// Their last two labels are the same: of one site, as far as that can be told from names.
-fn related(one: &DomainName, other: &DomainName) -> bool {
+/// Their last two labels are equal: probably of one site.
+fn are_related(one: &DomainName, other: &DomainName) -> bool {
     let top = |name: &DomainName| {
         let text = name.to_string();
         let labels: Vec<String> = text.rsplit('.').take(2).map(str::to_owned).collect();
@@ -216,18 +217,18 @@ fn related(one: &DomainName, other: &DomainName) -> bool {
     top(one) == top(other)
 }
 
-/// What one family does beside the other.
-fn families(host: &Host, known: &KnownAnswers, findings: &mut Findings) {
+/// Compares the two families of one exchange.
+fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingList) {
     let surveys = |family| {
         let found: Option<Vec<&Survey>> = host.of(family).map(|ip| known.survey(ip)).collect();
         found.filter(|found| !found.is_empty())
     };
     let (Some(v6), Some(v4)) = (surveys(Family::Ipv6), surveys(Family::Ipv4)) else { return };
     let check = CheckName::SmtpFamilies;
-    let works = |of: &[&Survey]| of.iter().any(|survey| greets(survey));
-    let silent =
+    let works = |of: &[&Survey]| of.iter().any(|survey| is_ready(survey));
+    let no_response =
         |of: &[&Survey]| of.iter().all(|one| matches!(one.reached, ConnectResult::NoResponse(_)));
-    let no_way = |of: &[&Survey]| {
+    let not_tested = |of: &[&Survey]| {
         of.iter()
             .any(|one| matches!(one.reached, ConnectResult::NoRoute | ConnectResult::OutOfTime))
     };
@@ -235,83 +236,64 @@ fn families(host: &Host, known: &KnownAnswers, findings: &mut Findings) {
         (true, true) => {
             let tls = |of: &[&Survey]| {
                 let offers = |survey: &&Survey| {
-                    survey.ehlo.said().is_some_and(|ehlo| ehlo.offers("STARTTLS"))
+                    survey.ehlo.reply().is_some_and(|ehlo| ehlo.offers("STARTTLS"))
                 };
-                of.iter().filter(|survey| greets(survey)).all(offers)
+                of.iter().filter(|survey| is_ready(survey)).all(offers)
             };
             if tls(&v6) == tls(&v4) {
-                findings.pass(check, &host.name, format!("both answer: {}", beside(&v6, &v4)));
+                findings.pass(check, &host.name, timing(&v6, &v4));
             } else {
-                let (with, sans) = if tls(&v6) { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
-                let seen = format!("STARTTLS is offered over {with} and not over {sans}");
+                let (with, without) = if tls(&v6) { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+                let seen = format!("STARTTLS is offered over {with} but not over {without}");
                 let advice = format!(
-                    "Find what takes STARTTLS away over {sans}: a filter, or a second server."
+                    "Find the filter or second server that removes STARTTLS over {without}."
                 );
                 findings.fail(check, &host.name, seen, advice);
             }
         }
-        _ if no_way(&v6) || no_way(&v4) => {}
-        (false, true) if silent(&v6) => {
-            let advice = "Open port 25 over IPv6 on the whole way, and let ICMPv6 pass (RFC 4890). Until then remove \
-                          the AAAA record: senders wait for a time-out before they try IPv4, if they ever do.";
-            let seen =
-                "IPv6 is silent while IPv4 answers: the classic fault of a filter that drops IPv6";
+        _ if not_tested(&v6) || not_tested(&v4) => {}
+        (false, true) if no_response(&v6) => {
+            let seen = "no response over IPv6 while IPv4 works: a filter probably drops IPv6";
+            let advice = "Open port 25 over IPv6 on the whole path, and let ICMPv6 pass (RFC 4890). Until then remove \
+                          the AAAA record: senders wait for a timeout before they try IPv4, if they do.";
             findings.fail(check, &host.name, seen, advice);
         }
         (false, true) => {
             let advice =
-                "Compare how the server and its filters are set up for IPv6 with how for IPv4.";
-            findings.fail(
-                check,
-                &host.name,
-                "over IPv6 it does not take mail, over IPv4 it does",
-                advice,
-            );
+                "Compare the settings of the server and its filters for IPv6 with those for IPv4.";
+            findings.fail(check, &host.name, "accepts mail over IPv4 but not over IPv6", advice);
         }
         (true, false) => {
             let advice =
-                "Compare how the server and its filters are set up for IPv4 with how for IPv6.";
-            findings.fail(
-                check,
-                &host.name,
-                "over IPv4 it does not take mail, over IPv6 it does",
-                advice,
-            );
+                "Compare the settings of the server and its filters for IPv4 with those for IPv6.";
+            findings.fail(check, &host.name, "accepts mail over IPv6 but not over IPv4", advice);
         }
-        // Each of them was told.
+        // Each address has a finding of its own.
         (false, false) => {}
     }
 }
 
-fn greets(survey: &Survey) -> bool {
-    let good = |spoken: &ReplyResult| spoken.said().is_some_and(|said| said.code / 100 == 2);
-    good(&survey.greeting) && good(&survey.ehlo)
+/// Greeting and reply to EHLO are positive.
+fn is_ready(survey: &Survey) -> bool {
+    let positive = |result: &ReplyResult| result.reply().is_some_and(SurveyReply::is_positive);
+    positive(&survey.greeting) && positive(&survey.ehlo)
 }
 
-/// `EHLO answered after 12 ms over IPv6, 11 ms over IPv4`: from the SYN on, by the fastest.
-fn beside(v6: &[&Survey], v4: &[&Survey]) -> String {
+/// `reply to EHLO after 12 ms over IPv6, 11 ms over IPv4`: from the SYN, the fastest of each family.
+fn timing(v6: &[&Survey], v4: &[&Survey]) -> String {
     let fastest = |of: &[&Survey]| {
-        let whole = of.iter().filter_map(|survey| {
+        let totals = of.iter().filter_map(|survey| {
             let ConnectResult::Connected(connect) = survey.reached else { return None };
-            Some(connect + survey.greeting.said()?.took + survey.ehlo.said()?.took)
+            Some(connect + survey.greeting.reply()?.took + survey.ehlo.reply()?.took)
         });
-        whole.min().unwrap_or_default()
+        duration(totals.min().unwrap_or_default())
     };
-    format!("EHLO answered after {} over IPv6, {} over IPv4", time(fastest(v6)), time(fastest(v4)))
+    format!("reply to EHLO after {} over IPv6, {} over IPv4", fastest(v6), fastest(v4))
 }
 
-pub(super) const fn word(family: Family) -> &'static str {
+pub(super) const fn family_name(family: Family) -> &'static str {
     match family {
         Family::Ipv6 => "IPv6",
         Family::Ipv4 => "IPv4",
-    }
-}
-
-/// In milliseconds, or seconds with one decimal.
-pub(super) fn time(took: Duration) -> String {
-    match took.as_millis() {
-        0 => "less than 1 ms".to_owned(),
-        millis @ 1..1000 => format!("{millis} ms"),
-        _ => format!("{:.1} s", took.as_secs_f64()),
     }
 }

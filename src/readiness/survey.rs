@@ -1,109 +1,107 @@
-//! What a call of a mail server showed.
+//! The survey of a mail server: connection, greeting, EHLO, large segments.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// One call: connection, greeting, EHLO, something large.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     pub reached: ConnectResult,
     pub greeting: ReplyResult,
-    /// Of EHLO, or of HELO where that is not known.
+    /// Reply to EHLO, or to HELO if the server does not know EHLO.
     pub ehlo: ReplyResult,
     pub path: Option<NetworkPath>,
 }
 
 impl Survey {
-    /// One that came to nothing else.
+    /// A survey that ended with the connection attempt.
     pub const fn only(reached: ConnectResult) -> Self {
-        Self {
-            reached,
-            greeting: ReplyResult::NotRequested,
-            ehlo: ReplyResult::NotRequested,
-            path: None,
-        }
+        let (greeting, ehlo) = (ReplyResult::NotRequested, ReplyResult::NotRequested);
+        Self { reached, greeting, ehlo, path: None }
     }
 }
 
-/// What became of the SYN.
+/// The result of the connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectResult {
-    /// After that time.
+    /// After this time.
     Connected(Duration),
     /// RST, or an ICMP error.
     Refused,
-    /// Nothing came back for that long.
+    /// No answer to the SYN within this time.
     NoResponse(Duration),
-    /// This host has no way to there, or no means left.
+    /// This host has no route to the server, or no resources left.
     NoRoute,
-    /// The time for all of it was over before.
+    /// The time for the whole check ran out before the attempt.
     OutOfTime,
 }
 
-/// What the server said, as far as it came to that.
+/// The result of waiting for a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyResult {
     NotRequested,
     Received(SurveyReply),
-    /// Nothing came for that long.
+    /// No reply within this time.
     TimedOut(Duration),
-    /// It hung up.
+    /// The server closed the connection.
     Closed,
-    /// No SMTP.
+    /// Not an SMTP reply.
     NotSmtp,
 }
 
 impl ReplyResult {
-    pub(super) const fn said(&self) -> Option<&SurveyReply> {
+    pub(super) const fn reply(&self) -> Option<&SurveyReply> {
         match self {
-            Self::Received(said) => Some(said),
+            Self::Received(reply) => Some(reply),
             _ => None,
         }
     }
 }
 
-/// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SurveyReply {
     pub code: u16,
-    /// Texts of the lines, as they came but for what is no UTF-8.
+    /// Text of each line; invalid UTF-8 is replaced.
     pub lines: Vec<String>,
     pub took: Duration,
 }
 
 impl SurveyReply {
-    /// The first word of the first line: a host's name in a greeting and in an answer to EHLO (RFC 5321 §4.2).
-    pub(super) fn name(&self) -> &str {
+    pub(super) const fn is_positive(&self) -> bool {
+        self.code / 100 == 2
+    }
+
+    /// The first word of the first line: the host name in a greeting and in a reply to EHLO (RFC 5321 §4.2).
+    pub(super) fn host_name(&self) -> &str {
         self.lines.first().and_then(|line| line.split_whitespace().next()).unwrap_or_default()
     }
 
     pub(super) fn offers(&self, keyword: &str) -> bool {
-        let words = self.lines.iter().skip(1).filter_map(|line| line.split_whitespace().next());
-        words.into_iter().any(|word| word.eq_ignore_ascii_case(keyword))
+        let mut words = self.lines.iter().skip(1).filter_map(|line| line.split_whitespace().next());
+        words.any(|word| word.eq_ignore_ascii_case(keyword))
     }
 }
 
-/// What this host knows of the way to the server.
+/// What this host knows about the path to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPath {
-    /// Where it goes out.
+    /// Local address of the connection.
     pub local: Option<IpAddr>,
-    /// What the kernel takes for the largest packet that gets there (IPV6_MTU, IP_MTU).
+    /// The kernel's path MTU in octets (IPV6_MTU, IP_MTU).
     pub mtu: Option<u32>,
     /// Octets of a full segment (TCP_MAXSEG).
     pub mss: Option<u32>,
     pub large: LargeProbe,
 }
 
-/// What became of full segments.
+/// The result of sending full segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LargeProbe {
-    /// Nobody may send several commands at once there: it offers no PIPELINING.
+    /// The server does not offer PIPELINING, so several commands must not be sent at once.
     NotTried,
-    /// This many octets were answered.
+    /// This many octets at once were answered.
     Answered(usize),
-    /// They were not, for that long.
+    /// No reply within this time.
     Stalled(Duration),
-    /// The server hung up over them.
+    /// The server closed the connection.
     Closed,
 }

@@ -1,4 +1,4 @@
-//! A world in a table: what the DNS and servers say, and what is found.
+//! Tables of DNS records and surveys, and the findings that follow.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use super::*;
 use crate::addr::Family;
-use crate::policy::facts::{Answer, DnsRecord, Lookup, LookupResult, Reason, Source};
+use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, LookupResult, Reason, Source};
 
 const SENDER: &str = "2001:db8::5";
 const SENDER4: &str = "192.0.2.5";
 
-/// Lines `name TYPE value`: MX, A, AAAA, PTR (of an address), TXT, CNAME; `name TYPE !servfail` has no answer.
-struct World {
+/// Lines `name TYPE value`: MX, A, AAAA, PTR (of an address), TXT, CNAME; `!servfail` and `!timeout` are failed lookups.
+struct Zone {
     records: BTreeMap<(String, String), Vec<String>>,
     surveys: BTreeMap<IpAddr, Survey>,
 }
 
-/// Everything as it should be for `a.example`.
+/// Records of `a.example` without a fault.
 const GOOD: &str = "\
 a.example MX 10 mx.a.example
 a.example TXT v=spf1 ip6:2001:db8::/64 ip4:192.0.2.0/24 -all
@@ -34,7 +34,7 @@ fn name(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
 }
 
-fn said(text: &str) -> ReplyResult {
+fn reply(text: &str) -> ReplyResult {
     let code = text[..3].parse().unwrap();
     let lines = text[4..].split('|').map(str::to_owned).collect();
     ReplyResult::Received(SurveyReply { code, lines, took: Duration::from_millis(4) })
@@ -43,8 +43,8 @@ fn said(text: &str) -> ReplyResult {
 fn good_survey() -> Survey {
     Survey {
         reached: ConnectResult::Connected(Duration::from_millis(3)),
-        greeting: said("220 mx.a.example ESMTP"),
-        ehlo: said("250 mx.a.example|PIPELINING|STARTTLS"),
+        greeting: reply("220 mx.a.example ESMTP"),
+        ehlo: reply("250 mx.a.example|PIPELINING|STARTTLS"),
         path: Some(NetworkPath {
             local: None,
             mtu: Some(1500),
@@ -54,8 +54,8 @@ fn good_survey() -> Survey {
     }
 }
 
-impl World {
-    /// `changes` come in place of what [`GOOD`] has of the same name and type; `name TYPE -` takes it away.
+impl Zone {
+    /// `changes` replace the records of [`GOOD`] with the same name and type; `name TYPE -` removes them.
     fn new(changes: &str) -> Self {
         let mut records: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
         let mut add = |lines: &str, replace: bool| {
@@ -99,7 +99,7 @@ impl World {
                         texts.iter().map(|text| text.clone().into_bytes()).collect(),
                     ),
                 };
-                return known.texts_are(owner, texts);
+                return known.insert_txt(owner, texts);
             }
             CheckQuestion::Cname(owner) => {
                 let alias = match self.find(&owner.to_string(), "CNAME") {
@@ -107,14 +107,14 @@ impl World {
                     Ok(found) => found
                         .map_or(CnameAnswer::None, |found| CnameAnswer::Target(name(&found[0]))),
                 };
-                return known.alias_is(owner, alias);
+                return known.insert_cname(owner, alias);
             }
             CheckQuestion::Survey(ip) => {
                 let survey = self.surveys.get(&ip).cloned();
                 let survey = survey.unwrap_or_else(|| {
                     Survey::only(ConnectResult::NoResponse(Duration::from_secs(10)))
                 });
-                return known.surveyed(ip, survey);
+                return known.insert_survey(ip, survey);
             }
             CheckQuestion::Lookup(lookup) => lookup,
         };
@@ -146,13 +146,13 @@ impl World {
             }
             Ok(None) => Answer::NoData,
         };
-        known.answer(lookup, LookupResult { answer, source: Source::Dns, at: None });
+        known.insert(lookup, LookupResult { answer, source: Source::Dns, at: None });
     }
 
-    fn judge(&self, asked: &CheckRequest) -> CheckReport {
+    fn evaluate(&self, request: &CheckRequest) -> CheckReport {
         let mut known = KnownAnswers::default();
         for _ in 0..40 {
-            match judge(asked, &known) {
+            match evaluate(request, &known) {
                 CheckEvaluation::Done(report) => return report,
                 CheckEvaluation::Needs(needed) => {
                     assert!(!needed.is_empty());
@@ -160,16 +160,16 @@ impl World {
                 }
             }
         }
-        panic!("it asks for ever");
+        panic!("does not terminate");
     }
 }
 
-/// An MX may hold any name, also one that looks like an address.
+/// An MX may name anything, also an address.
 fn name_or_address(text: &str) -> DomainName {
     hickory_proto::rr::Name::from_ascii(text).unwrap().into()
 }
 
-fn asked() -> CheckRequest {
+fn request() -> CheckRequest {
     CheckRequest {
         domain: name("a.example"),
         senders: vec![SENDER.parse().unwrap(), SENDER4.parse().unwrap()],
@@ -181,15 +181,15 @@ fn asked() -> CheckRequest {
     }
 }
 
-fn bad(report: &CheckReport) -> String {
-    let bad = report.findings.iter().filter(|one| one.outcome != CheckStatus::Pass);
-    let told: Vec<String> =
-        bad.map(|one| format!("{} {}", one.outcome.as_str(), one.check.as_str())).collect();
-    told.join(", ")
+fn faults(report: &CheckReport) -> String {
+    let faults = report.findings.iter().filter(|one| one.outcome != CheckStatus::Pass);
+    let words: Vec<String> =
+        faults.map(|one| format!("{} {}", one.outcome.as_str(), one.check.as_str())).collect();
+    words.join(", ")
 }
 
 #[test]
-fn what_the_dns_says() {
+fn findings_from_dns() {
     let mut wrong = Vec::new();
     for (changes, expected) in [
         ("", ""),
@@ -277,7 +277,7 @@ fn what_the_dns_says() {
             "fail dmarc_record",
         ),
     ] {
-        let found = bad(&World::new(changes).judge(&asked()));
+        let found = faults(&Zone::new(changes).evaluate(&request()));
         if found != expected {
             wrong.push(format!("{changes}\n    expected: {expected}\n    found: {found}"));
         }
@@ -286,13 +286,13 @@ fn what_the_dns_says() {
 }
 
 #[test]
-fn what_servers_say() {
+fn findings_from_surveys() {
     let (v4, v6): (IpAddr, IpAddr) =
         ("192.0.2.25".parse().unwrap(), "2001:db8::25".parse().unwrap());
     let second = Duration::from_secs(1);
-    let silent = || Survey::only(ConnectResult::NoResponse(second));
+    let no_response = || Survey::only(ConnectResult::NoResponse(second));
     let greeting = |spoken| Survey {
-        greeting: spoken,
+        greeting: reply,
         ehlo: ReplyResult::NotRequested,
         path: None,
         ..good_survey()
@@ -302,12 +302,12 @@ fn what_servers_say() {
         Survey { path: Some(path), ..good_survey() }
     };
     let named =
-        |text: &str| Survey { greeting: said(&format!("220 {text} ESMTP")), ..good_survey() };
-    let no_tls = || Survey { ehlo: said("250 mx.a.example|PIPELINING"), ..good_survey() };
+        |text: &str| Survey { greeting: reply(&format!("220 {text} ESMTP")), ..good_survey() };
+    let no_tls = || Survey { ehlo: reply("250 mx.a.example|PIPELINING"), ..good_survey() };
     for (on_v6, on_v4, expected) in [
-        (silent(), good_survey(), "fail smtp_families, fail smtp_connect"),
-        (good_survey(), silent(), "fail smtp_families, fail smtp_connect"),
-        (silent(), silent(), "unknown smtp_connect, unknown smtp_connect"),
+        (no_response(), good_survey(), "fail smtp_families, fail smtp_connect"),
+        (good_survey(), no_response(), "fail smtp_families, fail smtp_connect"),
+        (no_response(), no_response(), "unknown smtp_connect, unknown smtp_connect"),
         (
             Survey::only(ConnectResult::Refused),
             good_survey(),
@@ -319,8 +319,8 @@ fn what_servers_say() {
             Survey::only(ConnectResult::OutOfTime),
             "unknown smtp_connect, unknown smtp_connect",
         ),
-        (greeting(said("554 no")), good_survey(), "fail smtp_families, fail smtp_greeting"),
-        (greeting(said("421 later")), good_survey(), "fail smtp_families, unknown smtp_greeting"),
+        (greeting(reply("554 no")), good_survey(), "fail smtp_families, fail smtp_greeting"),
+        (greeting(reply("421 later")), good_survey(), "fail smtp_families, unknown smtp_greeting"),
         (
             greeting(ReplyResult::TimedOut(second)),
             good_survey(),
@@ -338,39 +338,38 @@ fn what_servers_say() {
         (path(LargeProbe::NotTried), good_survey(), "unknown path_mtu"),
         (path(LargeProbe::Closed), good_survey(), "unknown path_mtu"),
     ] {
-        let mut world = World::new("");
-        world.surveys = [(v6, on_v6.clone()), (v4, on_v4.clone())].into();
-        let report = world.judge(&asked());
-        assert_eq!(bad(&report), expected, "{on_v6:?}\n{on_v4:?}");
+        let mut zone = Zone::new("");
+        zone.surveys = [(v6, on_v6.clone()), (v4, on_v4.clone())].into();
+        let report = zone.evaluate(&request());
+        assert_eq!(faults(&report), expected, "{on_v6:?}\n{on_v4:?}");
     }
 }
 
 #[test]
-fn slow_is_a_warning() {
-    let mut world = World::new("");
+fn a_slow_greeting_is_a_warning() {
+    let mut zone = Zone::new("");
     let took = Duration::from_secs(8);
     let slow = ReplyResult::Received(SurveyReply {
         code: 220,
         lines: vec!["mx.a.example".to_owned()],
         took,
     });
-    world
-        .surveys
+    zone.surveys
         .insert("2001:db8::25".parse().unwrap(), Survey { greeting: slow, ..good_survey() });
-    assert_eq!(bad(&world.judge(&asked())), "warn smtp_greeting");
+    assert_eq!(faults(&zone.evaluate(&request())), "warn smtp_greeting");
 }
 
 #[test]
-fn no_ipv6_sender_is_a_warning_and_a_private_one_fails() {
-    let only4 = CheckRequest { senders: vec![SENDER4.parse().unwrap()], ..asked() };
-    assert_eq!(bad(&World::new("").judge(&only4)), "warn sender_address");
-    let private = CheckRequest { senders: vec!["fd00::1".parse().unwrap()], ..asked() };
-    assert_eq!(bad(&World::new("").judge(&private)), "fail sender_address");
+fn a_missing_ipv6_sender_warns_and_a_private_one_fails() {
+    let only4 = CheckRequest { senders: vec![SENDER4.parse().unwrap()], ..request() };
+    assert_eq!(faults(&Zone::new("").evaluate(&only4)), "warn sender_address");
+    let private = CheckRequest { senders: vec!["fd00::1".parse().unwrap()], ..request() };
+    assert_eq!(faults(&Zone::new("").evaluate(&private)), "fail sender_address");
 }
 
-/// 1,000 strange records neither panic nor ask for ever.
+/// 1,000 malformed records: no panic, and the evaluation terminates.
 #[test]
-fn strange_records_are_survived() {
+fn malformed_records_are_survived() {
     let parts = [
         "%{",
         "%{i",
@@ -394,12 +393,12 @@ fn strange_records_are_survived() {
             picked.join(" "),
             picked.concat()
         );
-        World::new(&changes).judge(&asked());
+        Zone::new(&changes).evaluate(&request());
     }
 }
 
 #[test]
-fn words_are_lower_case_and_each_is_there_once() {
+fn check_names_are_unique_and_lower_case() {
     let mut words: Vec<&str> = CheckName::ALL.iter().map(|check| check.as_str()).collect();
     words.sort_unstable();
     words.dedup();

@@ -23,7 +23,7 @@ use crate::lookup::{Dns, Sources, SurveySettings, survey};
 use crate::policy::facts::{Answer, DomainName, Lookup, LookupResult, Reason, Source};
 use crate::readiness::{
     CheckEvaluation, CheckQuestion, CheckReport, CheckRequest, CheckStatus, CnameAnswer,
-    ConnectResult, KnownAnswers, Origin, Survey, TxtAnswer, judge,
+    ConnectResult, KnownAnswers, Origin, Survey, TxtAnswer, evaluate,
 };
 use crate::report::readiness;
 use crate::time::Timestamp;
@@ -66,7 +66,7 @@ async fn request(args: &CheckArgs) -> anyhow::Result<CheckRequest> {
         true => Some(host::postfix(args.postfix_config.as_deref())?),
         false => None,
     };
-    let bound = postfix.as_ref().map(|postfix| postfix.bound()).unwrap_or_default();
+    let bound = postfix.as_ref().map(|postfix| postfix.bind_addresses()).unwrap_or_default();
     let own = || {
         let nets = interfaces.iter().flat_map(|one| &one.addresses);
         nets.map(ipnet::IpNet::addr).filter(|ip| is_global(*ip))
@@ -150,10 +150,10 @@ impl Answered {
 
     fn add_to(self, known: &mut KnownAnswers) {
         match self {
-            Self::Lookup(lookup, result) => known.answer(lookup, result),
-            Self::Txt(name, answer) => known.texts_are(name, answer),
-            Self::Cname(name, answer) => known.alias_is(name, answer),
-            Self::Survey(address, survey) => known.surveyed(address, survey),
+            Self::Lookup(lookup, result) => known.insert(lookup, result),
+            Self::Txt(name, answer) => known.insert_txt(name, answer),
+            Self::Cname(name, answer) => known.insert_cname(name, answer),
+            Self::Survey(address, survey) => known.insert_survey(address, survey),
         }
     }
 }
@@ -167,7 +167,7 @@ async fn check(request: &CheckRequest, sources: QuerySources, deadline: Instant)
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     let mut is_late = false;
     loop {
-        let needed = match judge(request, &known) {
+        let needed = match evaluate(request, &known) {
             CheckEvaluation::Done(report) => return report,
             CheckEvaluation::Needs(needed) => needed,
         };

@@ -1,143 +1,142 @@
-//! Lists of hosts that it trusts: `mynetworks`, and who may say by XCLIENT or XFORWARD who the client is.
+//! Lists of trusted hosts: `mynetworks`, and hosts that may override the client address by XCLIENT or XFORWARD.
+
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{Postfix, bare, words};
+use super::config::{Postfix, list_items, parse_address};
 use crate::addr::is_global;
-use crate::readiness::CheckRequest;
-use crate::readiness::finding::{CheckName, Findings};
+use crate::readiness::finding::{CheckName, FindingList};
+use crate::readiness::request::CheckRequest;
 
-/// A network that is larger than this is no site's own.
+/// A shorter prefix cannot be one site's own network.
 const SHORTEST_V4: u8 = 8;
 const SHORTEST_V6: u8 = 20;
 
-pub(super) fn judge(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
-    mynetworks(postfix, asked, findings);
+pub(super) fn check(postfix: &Postfix, request: &CheckRequest, findings: &mut FindingList) {
+    check_mynetworks(postfix, request, findings);
     for parameter in ["smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts"] {
-        xclient(postfix, parameter, findings);
+        check_xclient(postfix, parameter, findings);
     }
 }
 
-/// A word of such a list.
+/// An item of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry {
+enum ListItem {
     Network(IpNet),
-    /// IPv6 without brackets, which Postfix takes for a table.
+    /// IPv6 without brackets, which Postfix parses as a table.
     Unbracketed(IpNet),
     /// A table, a name, an exception.
     Other,
 }
 
-fn entry(word: &str) -> Entry {
+fn parse_item(text: &str) -> ListItem {
     let network = |text: &str| {
-        let single = || text.parse::<std::net::IpAddr>().map(IpNet::from);
-        text.parse::<IpNet>().or_else(|_not_with_length| single()).ok()
+        let single = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or_else(|_without_length| single()).ok()
     };
-    if word.starts_with('[') {
-        let without: String = word.chars().filter(|c| !matches!(c, '[' | ']')).collect();
-        return network(&without).map_or(Entry::Other, Entry::Network);
+    if text.starts_with('[') {
+        let plain: String = text.chars().filter(|c| !matches!(c, '[' | ']')).collect();
+        return network(&plain).map_or(ListItem::Other, ListItem::Network);
     }
-    match network(word) {
-        Some(net @ IpNet::V4(_)) => Entry::Network(net),
-        Some(net @ IpNet::V6(_)) => Entry::Unbracketed(net),
-        None => Entry::Other,
+    match network(text) {
+        Some(net @ IpNet::V4(_)) => ListItem::Network(net),
+        Some(net @ IpNet::V6(_)) => ListItem::Unbracketed(net),
+        None => ListItem::Other,
     }
 }
 
-/// As Postfix wants it.
-fn written(net: IpNet) -> String {
+/// In the syntax of Postfix.
+fn format_network(net: IpNet) -> String {
     match net {
         IpNet::V4(net) => net.to_string(),
         IpNet::V6(net) => format!("[{}]/{}", net.addr(), net.prefix_len()),
     }
 }
 
-const fn is_open(net: IpNet) -> bool {
+const fn is_too_wide(net: IpNet) -> bool {
     match net {
         IpNet::V4(net) => net.prefix_len() < SHORTEST_V4,
         IpNet::V6(net) => net.prefix_len() < SHORTEST_V6,
     }
 }
 
-/// Whoever is in the list, without what is wrong with it: open networks go, brackets come.
-fn mended(list: &str) -> Vec<String> {
-    let keep = |word: &str| match entry(word) {
-        Entry::Network(net) if is_open(net) => None,
-        Entry::Unbracketed(net) => (!is_open(net)).then(|| written(net)),
-        Entry::Other if word == "static:all" => None,
-        Entry::Network(_) | Entry::Other => Some(word.to_owned()),
+/// The list without networks that are too wide, and with the missing brackets.
+fn corrected(list: &str) -> Vec<String> {
+    let correct = |item: &str| match parse_item(item) {
+        ListItem::Network(net) if is_too_wide(net) => None,
+        ListItem::Unbracketed(net) => (!is_too_wide(net)).then(|| format_network(net)),
+        ListItem::Other if item == "static:all" => None,
+        ListItem::Network(_) | ListItem::Other => Some(item.to_owned()),
     };
-    words(list).filter_map(keep).collect()
+    list_items(list).filter_map(correct).collect()
 }
 
-fn open(list: &str) -> Vec<&str> {
-    let is_open = |word: &&str| match entry(word) {
-        Entry::Network(net) | Entry::Unbracketed(net) => is_open(net),
-        Entry::Other => *word == "static:all",
+fn too_wide(list: &str) -> Vec<&str> {
+    let matches = |item: &&str| match parse_item(item) {
+        ListItem::Network(net) | ListItem::Unbracketed(net) => is_too_wide(net),
+        ListItem::Other => *item == "static:all",
     };
-    words(list).filter(is_open).collect()
+    list_items(list).filter(matches).collect()
 }
 
-fn unbracketed(list: &str) -> Option<&str> {
-    words(list).find(|word| matches!(entry(word), Entry::Unbracketed(_)))
+fn first_unbracketed(list: &str) -> Option<&str> {
+    list_items(list).find(|item| matches!(parse_item(item), ListItem::Unbracketed(_)))
 }
 
-fn mynetworks(postfix: &Postfix, asked: &CheckRequest, findings: &mut Findings) {
+fn check_mynetworks(postfix: &Postfix, request: &CheckRequest, findings: &mut FindingList) {
     let check = CheckName::PostfixMynetworks;
     let list = postfix.main("mynetworks");
     let seen = format!("mynetworks = {list}");
-    let open = open(list);
-    let set = |words: Vec<String>| vec![postfix.set_main("mynetworks", &words.join(" "))];
-    let lacking = lacking(list, asked);
-    let with = |mut words: Vec<String>| {
-        words.extend(lacking.iter().map(|net| written(*net)));
-        words
+    let wide = too_wide(list);
+    let missing = missing_ipv6(list, request);
+    let set = || {
+        let mut items = corrected(list);
+        items.extend(missing.iter().map(|net| format_network(*net)));
+        vec![postfix.set_main("mynetworks", &items.join(" "))]
     };
-    if !open.is_empty() {
+    if !wide.is_empty() {
         let seen = format!(
-            "mynetworks has {}: everybody there may send through this host",
-            open.join(" ")
+            "mynetworks has {}: any host there may relay through this host",
+            wide.join(" ")
         );
         let advice = "Remove it: this is an open relay.";
-        findings.fail(check, "main.cf", seen, advice).commands = set(with(mended(list)));
-    } else if let Some(word) = unbracketed(list) {
+        findings.fail(check, "main.cf", seen, advice).commands = set();
+    } else if let Some(item) = first_unbracketed(list) {
         let seen = format!(
-            "mynetworks has {word}: without brackets Postfix takes it for a table, and refuses mail"
+            "mynetworks has {item}: without brackets Postfix reads it as a table, and rejects mail"
         );
-        findings.fail(check, "main.cf", seen, "Write IPv6 addresses in brackets.").commands =
-            set(with(mended(list)));
-    } else if !lacking.is_empty() {
-        let advice = "Trust over IPv6 whom it trusts over IPv4, or hosts of this site cannot send through it once they \
-                      come over IPv6.";
-        let seen = format!("{seen}: IPv4 networks whose IPv6 side is not there");
-        findings.warn(check, "main.cf", seen, advice).commands = set(with(mended(list)));
+        let advice = "Write IPv6 addresses in brackets.";
+        findings.fail(check, "main.cf", seen, advice).commands = set();
+    } else if !missing.is_empty() {
+        let seen = format!("{seen}: IPv4 networks without their IPv6 counterparts");
+        let advice = "Add the IPv6 networks of trusted hosts, or these cannot send through this host over IPv6.";
+        findings.warn(check, "main.cf", seen, advice).commands = set();
     } else {
         findings.pass(check, "main.cf", seen);
     }
 }
 
-/// IPv6 networks that belong beside the IPv4 ones: loopback, and what is on the same link.
-fn lacking(list: &str, asked: &CheckRequest) -> Vec<IpNet> {
-    let networks: Vec<IpNet> = words(list)
-        .filter_map(|word| match entry(word) {
-            Entry::Network(net) | Entry::Unbracketed(net) => Some(net),
-            Entry::Other => None,
+/// The IPv6 counterparts of trusted IPv4 networks: loopback, and networks on the same link.
+fn missing_ipv6(list: &str, request: &CheckRequest) -> Vec<IpNet> {
+    let networks: Vec<IpNet> = list_items(list)
+        .filter_map(|item| match parse_item(item) {
+            ListItem::Network(net) | ListItem::Unbracketed(net) => Some(net),
+            ListItem::Other => None,
         })
         .collect();
-    // Tables may hold anything.
-    if words(list).any(|word| entry(word) == Entry::Other) {
+    // The contents of tables are not known.
+    if list_items(list).any(|item| parse_item(item) == ListItem::Other) {
         return Vec::new();
     }
-    let trusted = |net: &IpNet| networks.iter().any(|network| network.contains(net));
-    let loopback = IpNet::from(std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST));
     let mut wanted = Vec::new();
     if networks.iter().any(|net| matches!(net, IpNet::V4(net) if net.addr().is_loopback())) {
-        wanted.push(loopback);
+        wanted.push(IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST)));
     }
-    for interface in &asked.interfaces {
-        let is_ours = interface.addresses.iter().any(|net| {
+    for interface in &request.interfaces {
+        let is_trusted = interface.addresses.iter().any(|net| {
             let host = IpNet::from(net.addr());
-            // Its network is trusted, not its own address only.
+            // Its network is trusted, not only its own address.
             matches!(net, IpNet::V4(net) if net.prefix_len() < 32 && !net.addr().is_loopback())
                 && networks
                     .iter()
@@ -145,46 +144,44 @@ fn lacking(list: &str, asked: &CheckRequest) -> Vec<IpNet> {
         });
         let v6 =
             interface.addresses.iter().filter(|net| net.addr().is_ipv6() && is_global(net.addr()));
-        wanted.extend(v6.filter(|_| is_ours).map(IpNet::trunc));
+        wanted.extend(v6.filter(|_| is_trusted).map(IpNet::trunc));
     }
     wanted.dedup();
-    wanted.retain(|net| !trusted(net));
+    wanted.retain(|net| !networks.iter().any(|network| network.contains(net)));
     wanted
 }
 
-fn xclient(postfix: &Postfix, parameter: &str, findings: &mut Findings) {
+fn check_xclient(postfix: &Postfix, parameter: &str, findings: &mut FindingList) {
     let check = CheckName::PostfixXclient;
-    let own = postfix.own.iter().filter(|((_, name), _)| name == parameter);
-    let own = own.map(|((service, _), value)| (service.as_str(), value.as_str()));
-    let mut all = vec![("main.cf", postfix.main(parameter))];
-    all.extend(own);
-    for (place, list) in all {
-        let seen = format!("{parameter} = {list}");
-        let open = open(list);
-        let set = || vec![postfix.set(place, parameter, &mended(list).join(" "))];
-        if !open.is_empty() {
+    for (place, list) in postfix.everywhere(parameter) {
+        let wide = too_wide(list);
+        let set = || vec![postfix.set(place, parameter, &corrected(list).join(" "))];
+        if !wide.is_empty() {
             let seen = format!(
-                "{parameter} has {}: whoever is there may claim to be any client",
-                open.join(" ")
+                "{parameter} has {}: any host there may claim any client address",
+                wide.join(" ")
             );
-            findings.fail(check, place, seen, "Name the gateway's addresses only.").commands =
-                set();
-        } else if let Some(word) = unbracketed(list) {
+            let advice = "List the gateway's addresses only.";
+            findings.fail(check, place, seen, advice).commands = set();
+        } else if let Some(item) = first_unbracketed(list) {
             let seen =
-                format!("{parameter} has {word}: without brackets Postfix takes it for a table");
-            findings.fail(check, place, seen, "Write IPv6 addresses in brackets.").commands = set();
+                format!("{parameter} has {item}: without brackets Postfix reads it as a table");
+            let advice = "Write IPv6 addresses in brackets.";
+            findings.fail(check, place, seen, advice).commands = set();
+        } else if list.is_empty() {
+            findings.pass(check, place, format!("{parameter} is empty"));
         } else {
-            let seen = if list.is_empty() { format!("{parameter} is empty: nobody") } else { seen };
-            findings.pass(check, place, seen);
+            findings.pass(check, place, format!("{parameter} = {list}"));
         }
     }
 }
 
-/// It lets this host, by loopback, say who the client is.
+/// This host, by loopback, may override the client address.
 pub(super) fn trusts_loopback(list: &str) -> bool {
-    words(list).any(|word| {
-        let is_network = matches!(entry(word), Entry::Network(net) if net.addr().is_loopback());
-        is_network || bare(word).is_some_and(|ip| ip.is_loopback() && ip.is_ipv4())
+    list_items(list).any(|item| {
+        let is_network =
+            matches!(parse_item(item), ListItem::Network(net) if net.addr().is_loopback());
+        is_network || parse_address(item).is_some_and(|ip| ip.is_loopback() && ip.is_ipv4())
     })
 }
 
@@ -193,25 +190,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_lists() {
+    fn list_items_are_classified() {
         let net = |text: &str| text.parse::<IpNet>().unwrap();
-        for (word, expected) in [
-            ("192.0.2.0/24", Entry::Network(net("192.0.2.0/24"))),
-            ("192.0.2.1", Entry::Network(net("192.0.2.1/32"))),
-            ("[::1]", Entry::Network(net("::1/128"))),
-            ("[2001:db8::]/32", Entry::Network(net("2001:db8::/32"))),
-            ("[2001:db8::/32]", Entry::Network(net("2001:db8::/32"))),
-            ("2001:db8::/32", Entry::Unbracketed(net("2001:db8::/32"))),
-            ("::1", Entry::Unbracketed(net("::1/128"))),
-            ("hash:/etc/postfix/nets", Entry::Other),
-            ("!192.0.2.1", Entry::Other),
-            ("[::1", Entry::Network(net("::1/128"))),
-            ("example.org", Entry::Other),
+        for (item, expected) in [
+            ("192.0.2.0/24", ListItem::Network(net("192.0.2.0/24"))),
+            ("192.0.2.1", ListItem::Network(net("192.0.2.1/32"))),
+            ("[::1]", ListItem::Network(net("::1/128"))),
+            ("[2001:db8::]/32", ListItem::Network(net("2001:db8::/32"))),
+            ("[2001:db8::/32]", ListItem::Network(net("2001:db8::/32"))),
+            ("2001:db8::/32", ListItem::Unbracketed(net("2001:db8::/32"))),
+            ("::1", ListItem::Unbracketed(net("::1/128"))),
+            ("hash:/etc/postfix/nets", ListItem::Other),
+            ("!192.0.2.1", ListItem::Other),
+            ("[::1", ListItem::Network(net("::1/128"))),
+            ("example.org", ListItem::Other),
         ] {
-            assert_eq!(entry(word), expected, "{word}");
+            assert_eq!(parse_item(item), expected, "{item}");
         }
         assert_eq!(
-            mended("::1, [::]/0 10.0.0.0/8 static:all hash:x").join(" "),
+            corrected("::1, [::]/0 10.0.0.0/8 static:all hash:x").join(" "),
             "[::1]/128 10.0.0.0/8 hash:x"
         );
     }

@@ -1,4 +1,4 @@
-//! Macros in domain specifications (RFC 7208 §7).
+//! Macros in a domain-spec (RFC 7208 §7).
 
 use std::net::IpAddr;
 
@@ -6,36 +6,36 @@ use hickory_proto::rr::Name;
 
 use crate::policy::facts::DomainName;
 
-/// RFC 7208 §7.3: a longer name loses labels on its left.
-const LONGEST: usize = 253;
+/// RFC 7208 §7.3: a longer name is truncated on the left.
+const MAX_NAME: usize = 253;
 const DELIMITERS: &str = ".-+,/_=";
 
-/// A name that may hold macros.
+/// A `domain-spec`: a name with macros.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Spec(Vec<Piece>);
+pub(super) struct DomainSpec(Vec<SpecPart>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+enum SpecPart {
     Text(String),
     Macro { letter: char, keep: Option<usize>, reverse: bool, delimiters: String },
 }
 
-/// What macros stand for.
+/// The values of macros.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Values<'a> {
-    /// The domain whose mail it is; its sender is taken for the postmaster.
+pub(super) struct MacroValues<'a> {
+    /// The domain of the sender, whose local part is `postmaster`.
     pub(super) sender: &'a DomainName,
-    /// The domain whose record is read.
+    /// The domain of the record.
     pub(super) domain: &'a DomainName,
     pub(super) ip: IpAddr,
     pub(super) helo: &'a str,
 }
 
-impl Spec {
+impl DomainSpec {
     /// # Errors
-    /// What is wrong, to follow "because".
+    /// A description of the fault.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut pieces = Vec::new();
+        let mut parts = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
@@ -52,66 +52,66 @@ impl Spec {
                 Some('{') => {
                     let inside = rest.get(1..).and_then(|rest| rest.split_once('}'));
                     let Some((inside, after)) = inside else {
-                        return Err("a macro has no end".to_owned());
+                        return Err("macro without }".to_owned());
                     };
-                    pieces.push(Piece::Text(std::mem::take(&mut plain)));
-                    pieces.push(one(inside)?);
+                    parts.push(SpecPart::Text(std::mem::take(&mut plain)));
+                    parts.push(parse_macro(inside)?);
                     rest = after;
                     continue;
                 }
-                _ => return Err("a % begins no macro".to_owned()),
+                _ => return Err("% without a macro".to_owned()),
             }
             rest = rest.get(1..).unwrap_or_default();
         }
-        let ends_in_macro = plain.is_empty() && !pieces.is_empty();
-        let whole = if pieces.is_empty() { plain.clone() } else { format!("x{plain}") };
+        let ends_in_macro = plain.is_empty() && !parts.is_empty();
+        let whole = if parts.is_empty() { plain.clone() } else { format!("x{plain}") };
         if !ends_in_macro && !is_domain_end(&whole) {
             return Err(format!("{text:?} is not a full domain name"));
         }
-        pieces.push(Piece::Text(plain));
-        Ok(Self(pieces))
+        parts.push(SpecPart::Text(plain));
+        Ok(Self(parts))
     }
 
-    /// What is wrong with the macros of a text that need not be a name.
+    /// Checks the macros of a text that need not be a name.
     pub(super) fn check_macros(text: &str) -> Result<(), String> {
-        // With an end that is one of a name, only macros can be wrong.
+        // With a valid end only the macros can be wrong.
         Self::parse(&format!("{text}.example")).map(drop)
     }
 
-    /// `None` if no such name can be asked for.
-    pub(super) fn name(&self, values: &Values<'_>) -> Option<DomainName> {
+    /// `None` if the result is not a valid name.
+    pub(super) fn expand(&self, values: &MacroValues<'_>) -> Option<DomainName> {
         let mut text = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Text(plain) => text.push_str(plain),
-                Piece::Macro { letter, keep, reverse, delimiters } => {
+        for part in &self.0 {
+            match part {
+                SpecPart::Text(plain) => text.push_str(plain),
+                SpecPart::Macro { letter, keep, reverse, delimiters } => {
                     text.push_str(&value(*letter, values, *keep, *reverse, delimiters));
                 }
             }
         }
         let mut name = text.trim_end_matches('.');
-        while name.len() > LONGEST {
+        while name.len() > MAX_NAME {
             name = name.split_once('.')?.1;
         }
         let labels = name.split('.').map(str::as_bytes);
         Name::from_labels(labels).ok().map(DomainName::from)
     }
 
-    /// It depends on who sends, so it cannot be followed for everybody.
+    /// It does not depend on the sender.
     pub(super) fn is_fixed(&self) -> bool {
-        let fixed = |piece: &Piece| match piece {
-            Piece::Text(_) => true,
-            Piece::Macro { letter, .. } => matches!(letter, 'd' | 'o'),
+        let fixed = |part: &SpecPart| match part {
+            SpecPart::Text(_) => true,
+            SpecPart::Macro { letter, .. } => matches!(letter, 'd' | 'o'),
         };
         self.0.iter().all(fixed)
     }
 
-    pub(super) fn asks_for_reverse_name(&self) -> bool {
-        self.0.iter().any(|piece| matches!(piece, Piece::Macro { letter: 'p', .. }))
+    pub(super) fn uses_reverse_name(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, SpecPart::Macro { letter: 'p', .. }))
     }
 }
 
-/// RFC 7208 §7.1: it ends in a dot and a label that is no number. Before it nearly all is allowed.
+/// RFC 7208 §7.1: it ends in a dot and a label that is not a number; before that nearly everything is allowed.
 fn is_domain_end(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     let Some((before, label)) = text.rsplit_once('.') else { return false };
@@ -124,33 +124,33 @@ fn is_domain_end(text: &str) -> bool {
         && before.split('.').all(|label| !label.is_empty())
 }
 
-/// What stands within `%{}`.
-fn one(inside: &str) -> Result<Piece, String> {
-    let wrong = || format!("%{{{inside}}} is no macro");
+/// Parses the part within `%{}`.
+fn parse_macro(inside: &str) -> Result<SpecPart, String> {
+    let invalid = || format!("%{{{inside}}} is not a macro");
     let mut chars = inside.chars();
-    let letter = chars.next().ok_or_else(wrong)?.to_ascii_lowercase();
+    let letter = chars.next().ok_or_else(invalid)?.to_ascii_lowercase();
     if !matches!(letter, 's' | 'l' | 'o' | 'd' | 'i' | 'p' | 'h' | 'v') {
-        return Err(wrong());
+        return Err(invalid());
     }
     let rest = chars.as_str();
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, rest) = rest.split_at(digits);
     let keep = match number {
         "" => None,
-        number => Some(number.parse().ok().filter(|keep| *keep > 0).ok_or_else(wrong)?),
+        number => Some(number.parse().ok().filter(|keep| *keep > 0).ok_or_else(invalid)?),
     };
     let after = rest.strip_prefix(['r', 'R']);
     let delimiters = after.unwrap_or(rest);
     if !delimiters.chars().all(|c| DELIMITERS.contains(c)) {
-        return Err(wrong());
+        return Err(invalid());
     }
     let delimiters = if delimiters.is_empty() { "." } else { delimiters }.to_owned();
-    Ok(Piece::Macro { letter, keep, reverse: after.is_some(), delimiters })
+    Ok(SpecPart::Macro { letter, keep, reverse: after.is_some(), delimiters })
 }
 
 fn value(
     letter: char,
-    values: &Values<'_>,
+    values: &MacroValues<'_>,
     keep: Option<usize>,
     reverse: bool,
     delimiters: &str,
@@ -163,7 +163,7 @@ fn value(
         'i' => dotted(values.ip),
         'h' => values.helo.to_owned(),
         'v' => if values.ip.is_ipv6() { "ip6" } else { "in-addr" }.to_owned(),
-        // RFC 7208 §7.3: what is to stand there if no reverse name is confirmed, and nobody should rely on more.
+        // RFC 7208 §7.3: the value without a confirmed reverse name; `p` is discouraged.
         _ => "unknown".to_owned(),
     };
     let mut parts: Vec<&str> = whole.split(|c| delimiters.contains(c)).collect();
@@ -214,18 +214,19 @@ mod tests {
             ("%{h}", v4, "mx.example.net"),
             ("a.%{p}.example", v4, "a.unknown.example"),
         ] {
-            let values = Values { sender: &sender, domain: &sender, ip, helo: "mx.example.net" };
-            let found = Spec::parse(spec).unwrap().name(&values);
+            let values =
+                MacroValues { sender: &sender, domain: &sender, ip, helo: "mx.example.net" };
+            let found = DomainSpec::parse(spec).unwrap().expand(&values);
             assert_eq!(found.map(|name| name.to_string()).as_deref(), Some(expected), "{spec}");
         }
     }
 
     #[test]
-    fn what_is_no_name_is_told() {
+    fn invalid_specs_are_refused() {
         for wrong in
             ["", "localhost", "%{x}", "%{d0}", "%{d", "%a.example", "a..example", "a.1", "%{d!}"]
         {
-            assert!(Spec::parse(wrong).is_err(), "{wrong:?}");
+            assert!(DomainSpec::parse(wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! SPF (RFC 7208): the record itself, and whether the senders pass, over IPv6 as over IPv4.
+//! SPF (RFC 7208): the record, and whether the senders pass, over both families.
 //!
-//! The evaluation is ours: the mail-auth crate, whose newest release needs a newer Rust, counts no void lookups, takes the
-//! first of several records and reads `/129` as `/128`; these are what this has to tell.
+//! The evaluator is our own: the newest mail-auth crate needs a newer Rust, does not count void lookups, uses the first of
+//! several records, and reads `/129` as `/128`; these are the faults to report.
 //!
-//! Of the RFC 7208 test suite (that of pyspf 2.0.14) it gives 200 of 203 results; four of these 200 are of what is no
-//! domain name, which is not asked about. Of the others two hang on the sender's local part, which is always `postmaster`
-//! here, and one (`p-macro-multiple`) on `%{p}`, which is always `unknown`. `exp=` is read, not followed: explanations are
-//! no results.
+//! It returns 200 of the 203 results of the RFC 7208 test suite (as in pyspf 2.0.14); four of the 200 concern invalid domain
+//! names, which are not looked up. Of the other three, two depend on the sender's local part, which is always `postmaster`
+//! here, and one (`p-macro-multiple`) on `%{p}`, which is always `unknown`. `exp=` is parsed but not followed: explanations
+//! are not results.
 
 mod eval;
 mod macros;
@@ -14,59 +14,60 @@ mod record;
 
 use std::net::IpAddr;
 
-use self::eval::{MAX_LOOKUPS, MAX_VOID, Stop, Verdict, Walk};
-use self::record::{Mechanism, Qualifier, Record, is_sender_id, is_spf};
-use super::finding::{CheckName, Findings};
-use super::known::in_words;
-use super::smtp::word;
-use super::{CheckRequest, KnownAnswers, TxtAnswer};
+use self::eval::{Evaluator, Interrupt, MAX_LOOKUPS, MAX_VOID, SpfResult};
+use self::record::{Mechanism, Qualifier, SpfRecord, is_sender_id, is_spf};
+use super::finding::{CheckName, FindingList};
+use super::known::{KnownAnswers, TxtAnswer, failure_text};
+use super::request::CheckRequest;
+use super::smtp::family_name;
 use crate::addr::{Family, is_global};
 
-pub(super) fn judge(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
-    let domain = &asked.domain;
-    let texts: &[Vec<u8>] = match known.texts(domain) {
+pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
+    let domain = &request.domain;
+    let check = CheckName::SpfRecord;
+    let texts: &[Vec<u8>] = match known.txt(domain) {
         None => return,
         Some(TxtAnswer::Unknown(reason)) => {
-            findings.unanswered(CheckName::SpfRecord, domain, "TXT", *reason);
+            findings.lookup_failed(check, domain, "TXT", *reason);
             return;
         }
         Some(TxtAnswer::NoData | TxtAnswer::NxDomain) => &[],
         Some(TxtAnswer::Found(texts)) => texts,
     };
     if let Some(text) = texts.iter().find(|text| is_sender_id(text)) {
-        let seen = format!("a Sender ID record: {}", String::from_utf8_lossy(text));
-        let advice = "Remove it: Sender ID is historic (RFC 4406, RFC 6686), and nobody reads it.";
+        let seen = format!("Sender ID record: {}", String::from_utf8_lossy(text));
+        let advice = "Remove it: Sender ID is historic and not evaluated (RFC 4406, RFC 6686).";
         findings.warn(CheckName::SenderId, domain, seen, advice);
     }
     let records: Vec<&Vec<u8>> = texts.iter().filter(|text| is_spf(text)).collect();
     let text = match records.as_slice() {
         [] => {
-            let advice = format!("Publish TXT of {domain}: \"{}\".", proposal(asked));
-            findings.fail(CheckName::SpfRecord, domain, "no SPF record", advice);
+            let advice = format!("Publish TXT of {domain}: \"{}\".", proposal(request));
+            findings.fail(check, domain, "no SPF record", advice);
             return;
         }
         [one] => one,
         several => {
             let seen =
-                format!("{} SPF records; receivers then take none (RFC 7208 §4.5)", several.len());
-            findings.fail(CheckName::SpfRecord, domain, seen, "Join them into one record.");
+                format!("{} SPF records; receivers then use none (RFC 7208 §4.5)", several.len());
+            findings.fail(check, domain, seen, "Merge them into one record.");
             return;
         }
     };
-    findings.pass(CheckName::SpfRecord, domain, String::from_utf8_lossy(text));
-    let record = Record::parse(text);
-    syntax(&record, asked, findings);
-    all(&record, asked, findings);
-    costs(asked, known, findings);
-    if record.mistakes.is_empty() {
-        senders(asked, known, findings);
+    findings.pass(check, domain, String::from_utf8_lossy(text));
+    let record = SpfRecord::parse(text);
+    check_syntax(&record, request, findings);
+    check_all(&record, request, findings);
+    check_costs(request, known, findings);
+    if record.errors.is_empty() {
+        check_senders(request, known, findings);
     }
 }
 
-/// A record that names the senders.
-fn proposal(asked: &CheckRequest) -> String {
+/// A record that lists the senders.
+fn proposal(request: &CheckRequest) -> String {
     let mut record = String::from("v=spf1 mx");
-    for sender in asked.senders.iter().filter(|sender| is_global(**sender)) {
+    for sender in request.senders.iter().filter(|sender| is_global(**sender)) {
         record.push(' ');
         record.push_str(&term(*sender));
     }
@@ -80,154 +81,136 @@ fn term(sender: IpAddr) -> String {
     }
 }
 
-fn syntax(record: &Record, asked: &CheckRequest, findings: &mut Findings) {
+fn check_syntax(record: &SpfRecord, request: &CheckRequest, findings: &mut FindingList) {
     let check = CheckName::SpfSyntax;
-    for mistake in &record.mistakes {
-        let advice = "Correct this term: receivers take the whole record for broken (permerror).";
-        findings.fail(check, &asked.domain, mistake, advice);
+    for error in &record.errors {
+        let advice = "Correct this term: receivers treat the whole record as invalid (permerror).";
+        findings.fail(check, &request.domain, error, advice);
     }
-    for odd in &record.odd {
-        findings.warn(
-            check,
-            &asked.domain,
-            odd,
-            "Correct this term: it does nothing as it stands.",
-        );
+    for warning in &record.warnings {
+        let advice = "Correct this term: as written it has no effect.";
+        findings.warn(check, &request.domain, warning, advice);
     }
 }
 
-fn all(record: &Record, asked: &CheckRequest, findings: &mut Findings) {
+fn check_all(record: &SpfRecord, request: &CheckRequest, findings: &mut FindingList) {
     let check = CheckName::SpfAll;
+    let domain = &request.domain;
     let all = record.directives.iter().find(|one| one.mechanism == Mechanism::All);
     match (all.map(|all| all.qualifier), &record.redirect) {
         (Some(Qualifier::Pass), _) => {
-            let advice = "Write ~all or -all: as it is, everybody may send as the domain.";
-            findings.fail(
-                check,
-                &asked.domain,
-                "\"all\" passes: the record allows every host",
-                advice,
-            );
+            let advice = "Write ~all or -all: as it is, any host may send as the domain.";
+            findings.fail(check, domain, "\"all\" passes: every host is allowed", advice);
         }
         (Some(Qualifier::Neutral), _) => {
-            let advice = "Write ~all or -all once the record names all senders.";
-            findings.warn(
-                check,
-                &asked.domain,
-                "?all: the record says nothing of other hosts",
-                advice,
-            );
+            let advice = "Write ~all or -all once the record lists all senders.";
+            findings.warn(check, domain, "ends in ?all: neutral for other hosts", advice);
         }
-        (Some(Qualifier::Fail), _) => findings.pass(check, &asked.domain, "it ends in -all"),
-        (Some(Qualifier::SoftFail), _) => findings.pass(check, &asked.domain, "it ends in ~all"),
-        (None, Some(_)) => {
-            findings.pass(check, &asked.domain, "the record that redirect= names decides")
-        }
+        (Some(Qualifier::Fail), _) => findings.pass(check, domain, "ends in -all"),
+        (Some(Qualifier::SoftFail), _) => findings.pass(check, domain, "ends in ~all"),
+        (None, Some(_)) => findings.pass(check, domain, "continues with the record of redirect="),
         (None, None) => {
-            let advice = "End the record with ~all or -all.";
-            findings.warn(
-                check,
-                &asked.domain,
-                "no \"all\" and no redirect=: it says nothing of other hosts",
-                advice,
-            );
+            let seen = "no \"all\" and no redirect=: neutral for other hosts";
+            findings.warn(check, domain, seen, "End the record with ~all or -all.");
         }
     }
 }
 
-/// What the record asks of receivers, over either family.
-fn costs(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
-    let domain = &asked.domain;
-    let helo = helo(asked);
-    let counted = Family::ALL.map(|family| Walk::count(known, domain, &helo, family));
-    let [Some(v4), Some(v6)] = counted else { return };
-    if v4.asks_for_reverse_name {
-        let advice = "Replace ptr and %{p} by ip6: and ip4: terms: RFC 7208 §5.5 says not to use them, and some \
-                      receivers skip them.";
-        findings.warn(
-            CheckName::SpfPtr,
-            domain,
-            "it asks for the sender's reverse name (ptr)",
-            advice,
-        );
+/// The record's costs for receivers, over each family.
+fn check_costs(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
+    let domain = &request.domain;
+    let helo = helo(request);
+    let counts = Family::ALL.map(|family| Evaluator::count(known, domain, &helo, family));
+    let [Some(v4), Some(v6)] = counts else { return };
+    if v4.uses_reverse_name {
+        let seen = "uses the sender's reverse name (ptr)";
+        let advice = "Replace ptr and %{p} by ip6: and ip4: terms: RFC 7208 §5.5 discourages them, and some receivers \
+                      ignore them.";
+        findings.warn(CheckName::SpfPtr, domain, seen, advice);
     }
-    for why in &v4.broken {
-        let advice = "Correct it, or leave the term out: receivers take the whole record for broken (permerror).";
-        findings.fail(CheckName::SpfSyntax, domain, why, advice);
+    for error in &v4.errors {
+        let advice =
+            "Correct or remove the term: receivers treat the whole record as invalid (permerror).";
+        findings.fail(CheckName::SpfSyntax, domain, error, advice);
     }
+    let check = CheckName::SpfLookups;
     let lookups = v4.lookups;
     if lookups > MAX_LOOKUPS {
-        let seen = format!("{lookups} terms ask the DNS; RFC 7208 §4.6.4 allows {MAX_LOOKUPS}");
-        let advice = "Replace include:, a and mx by the ip6: and ip4: terms that they stand for, or drop what sends no \
-                      more.";
-        findings.fail(CheckName::SpfLookups, domain, seen, advice);
+        let seen =
+            format!("{lookups} terms with DNS lookups; RFC 7208 §4.6.4 allows {MAX_LOOKUPS}");
+        let advice = "Replace include:, a and mx by the ip6: and ip4: terms that they stand for, or remove senders that \
+                      are no longer used.";
+        findings.fail(check, domain, seen, advice);
     } else if let Some(reason) = v4.unknown.or(v6.unknown) {
         let seen = format!(
-            "at least {lookups} terms ask the DNS; not all could be followed: {}",
-            in_words(reason)
+            "at least {lookups} terms with DNS lookups; not all could be followed: {}",
+            failure_text(reason)
         );
-        let advice =
-            "Check the name servers of the domains that the record names, then run this again.";
-        findings.unknown(CheckName::SpfLookups, domain, seen, advice);
+        let advice = "Check the name servers of the domains in the record, then run this again.";
+        findings.unknown(check, domain, seen, advice);
     } else {
-        let seen = format!("{lookups} of at most {MAX_LOOKUPS} terms ask the DNS");
-        findings.pass(CheckName::SpfLookups, domain, seen);
+        let seen = format!("{lookups} of at most {MAX_LOOKUPS} terms with DNS lookups");
+        findings.pass(check, domain, seen);
     }
-    let worse = if v6.voids.len() >= v4.voids.len() { &v6 } else { &v4 };
-    let over = if v6.voids.len() == v4.voids.len() {
+    check_voids(&v4.voids, &v6.voids, request, findings);
+}
+
+/// Reports the family with more void lookups.
+fn check_voids(v4: &[String], v6: &[String], request: &CheckRequest, findings: &mut FindingList) {
+    let check = CheckName::SpfVoidLookups;
+    let domain = &request.domain;
+    let (family, voids) =
+        if v6.len() >= v4.len() { (Family::Ipv6, v6) } else { (Family::Ipv4, v4) };
+    let over = if v6.len() == v4.len() {
         String::new()
     } else {
-        format!(
-            " of a sender over {}",
-            word(if std::ptr::eq(worse, &v6) { Family::Ipv6 } else { Family::Ipv4 })
-        )
+        format!(" for a sender over {}", family_name(family))
     };
-    let names = worse.voids.join(", ");
-    match worse.voids.len() {
-        0 => findings.pass(CheckName::SpfVoidLookups, domain, "each question has an answer"),
+    let names = voids.join(", ");
+    match voids.len() {
+        0 => findings.pass(check, domain, "no void lookups"),
         few if few <= MAX_VOID => {
-            let seen =
-                format!("{few} of at most {MAX_VOID} questions{over} without an answer: {names}");
-            findings.pass(CheckName::SpfVoidLookups, domain, seen);
+            let seen = format!("{few} of at most {MAX_VOID} void lookups{over}: {names}");
+            findings.pass(check, domain, seen);
         }
         many => {
-            let seen =
-                format!("{many} questions{over} have no answer, {MAX_VOID} are allowed: {names}");
-            let advice = "Remove the terms that name nothing, or publish what they name: a host without AAAA counts \
-                          for each sender over IPv6.";
-            findings.fail(CheckName::SpfVoidLookups, domain, seen, advice);
+            let seen = format!("{many} void lookups{over}, {MAX_VOID} are allowed: {names}");
+            let advice = "Remove the terms whose names have no records, or publish these: a host without AAAA is a void \
+                          lookup for each sender over IPv6.";
+            findings.fail(check, domain, seen, advice);
         }
     }
 }
 
-fn senders(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) {
-    let helo = helo(asked);
-    let results: Vec<(IpAddr, Result<Verdict, Stop>)> = asked
+fn check_senders(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
+    let check = CheckName::SpfSender;
+    let helo = helo(request);
+    let results: Vec<(IpAddr, Result<SpfResult, Interrupt>)> = request
         .senders
         .iter()
         .filter(|sender| is_global(**sender))
-        .map(|sender| (*sender, Walk::evaluate(known, &asked.domain, &helo, *sender)))
+        .map(|sender| (*sender, Evaluator::evaluate(known, &request.domain, &helo, *sender)))
         .collect();
-    let passes = |result: &Result<Verdict, Stop>| {
-        result.as_ref().is_ok_and(|verdict| verdict.qualifier == Some(Qualifier::Pass))
+    let passes = |result: &Result<SpfResult, Interrupt>| {
+        result.as_ref().is_ok_and(|result| result.qualifier == Some(Qualifier::Pass))
     };
     let ipv4_passes = results.iter().any(|(ip, result)| ip.is_ipv4() && passes(result));
     for (sender, result) in &results {
-        let check = CheckName::SpfSender;
         match result {
-            Err(Stop::Pending) => {}
-            Err(Stop::Temporary(reason)) => {
-                findings.unanswered(check, sender, "whether it passes", *reason);
+            Err(Interrupt::Pending) => {}
+            Err(Interrupt::Temporary(reason)) => {
+                findings.lookup_failed(check, sender, "SPF result", *reason);
             }
-            Err(Stop::Permanent(why)) => {
-                let advice = "Correct the record: receivers that come this far take it for broken.";
+            Err(Interrupt::Permanent(why)) => {
+                let advice =
+                    "Correct the record: receivers that evaluate this term treat it as invalid.";
                 findings.fail(check, sender, format!("permerror: {why}"), advice);
             }
-            Ok(Verdict { qualifier: Some(Qualifier::Pass), term }) => {
-                let by = term.as_deref().unwrap_or_default();
-                findings.pass(check, sender, format!("passes by {by}"));
+            Ok(SpfResult { qualifier: Some(Qualifier::Pass), term }) => {
+                let term = term.as_deref().unwrap_or_default();
+                findings.pass(check, sender, format!("pass by {term}"));
             }
-            Ok(Verdict { qualifier, term }) => {
+            Ok(SpfResult { qualifier, term }) => {
                 let result = match qualifier {
                     Some(Qualifier::Fail) => "fail",
                     Some(Qualifier::SoftFail) => "softfail",
@@ -237,7 +220,7 @@ fn senders(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) 
                 let beside =
                     if sender.is_ipv6() && ipv4_passes { ", while IPv4 passes" } else { "" };
                 let advice = format!(
-                    "Add {} to the record if the domain's mail leaves from there.",
+                    "Add {} to the record if the domain's mail is sent from there.",
                     self::term(*sender)
                 );
                 findings.fail(check, sender, format!("{result}{by}{beside}"), advice);
@@ -246,6 +229,6 @@ fn senders(asked: &CheckRequest, known: &KnownAnswers, findings: &mut Findings) 
     }
 }
 
-fn helo(asked: &CheckRequest) -> String {
-    asked.helo.as_ref().map_or_else(|| asked.domain.to_string(), |(name, _)| name.to_string())
+fn helo(request: &CheckRequest) -> String {
+    request.helo.as_ref().map_or_else(|| request.domain.to_string(), |(name, _)| name.to_string())
 }

@@ -1,28 +1,28 @@
-//! The text of an SPF record (RFC 7208 §4.5, §4.6, §5, §6).
+//! The syntax of an SPF record (RFC 7208 §4.5, §4.6, §5, §6).
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::macros::Spec;
+use super::macros::DomainSpec;
 
 const MECHANISMS: [&str; 8] = ["all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists"];
 
-/// What could be read of it, and what could not.
+/// A parsed record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct SpfRecord {
     pub(super) directives: Vec<Directive>,
-    pub(super) redirect: Option<Spec>,
+    pub(super) redirect: Option<DomainSpec>,
     has_exp: bool,
-    /// Any of them is a permanent error for whoever evaluates the record.
-    pub(super) mistakes: Vec<String>,
-    /// Allowed, and surely not meant so.
-    pub(super) odd: Vec<String>,
+    /// Each makes the evaluation a permanent error.
+    pub(super) errors: Vec<String>,
+    /// Valid, but probably not intended.
+    pub(super) warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Directive {
     pub(super) qualifier: Qualifier,
     pub(super) mechanism: Mechanism,
-    /// As it stands in the record.
+    /// The term in the record.
     pub(super) text: String,
 }
 
@@ -34,24 +34,24 @@ pub(super) enum Qualifier {
     Neutral,
 }
 
-/// `None` for a name is the domain itself. Lengths are of prefixes, of IPv4 and of IPv6.
+/// Without a domain-spec the domain itself is used. The numbers are prefix lengths of IPv4 and IPv6.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mechanism {
     All,
-    Include(Spec),
-    A(Option<Spec>, (u8, u8)),
-    Mx(Option<Spec>, (u8, u8)),
-    Ptr(Option<Spec>),
+    Include(DomainSpec),
+    A(Option<DomainSpec>, (u8, u8)),
+    Mx(Option<DomainSpec>, (u8, u8)),
+    Ptr(Option<DomainSpec>),
     Network(IpNet),
-    Exists(Spec),
+    Exists(DomainSpec),
 }
 
-/// It is an SPF record, well-formed or not.
+/// An SPF record, valid or not.
 pub(super) fn is_spf(text: &[u8]) -> bool {
     has_version(text, b"v=spf1").is_some_and(|rest| rest.is_empty() || rest.starts_with(b" "))
 }
 
-/// It is a Sender ID record (RFC 4406).
+/// A Sender ID record (RFC 4406).
 pub(super) fn is_sender_id(text: &[u8]) -> bool {
     has_version(text, b"spf2.0").is_some_and(|rest| rest.starts_with(b"/"))
 }
@@ -61,25 +61,25 @@ fn has_version<'a>(text: &'a [u8], version: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(version).then_some(rest)
 }
 
-impl Record {
-    /// [`is_spf`] comes first.
+impl SpfRecord {
+    /// `text` must pass [`is_spf`].
     pub(super) fn parse(text: &[u8]) -> Self {
         let mut record = Self::default();
         if !text.is_ascii() {
-            record.mistakes.push("the record holds characters other than ASCII".to_owned());
+            record.errors.push("characters other than ASCII".to_owned());
         }
         let text = String::from_utf8_lossy(text);
         for term in text.split(' ').skip(1).filter(|term| !term.is_empty()) {
             if let Err(why) = record.term(term) {
-                record.mistakes.push(format!("{term}: {why}"));
+                record.errors.push(format!("{term}: {why}"));
             }
         }
         let all = record.directives.iter().position(|one| one.mechanism == Mechanism::All);
         if let Some(after) = all.and_then(|all| record.directives.get(all + 1)) {
-            record.odd.push(format!("{}: nobody reads what stands after \"all\"", after.text));
+            record.warnings.push(format!("{}: ignored after \"all\"", after.text));
         }
         if all.is_some() && record.redirect.is_some() {
-            record.odd.push("redirect=: nobody reads it beside \"all\"".to_owned());
+            record.warnings.push("redirect=: ignored beside \"all\"".to_owned());
         }
         record
     }
@@ -105,26 +105,26 @@ impl Record {
     fn modifier(&mut self, name: &str, value: &str) -> Result<(), String> {
         let name = name.to_ascii_lowercase();
         match name.as_str() {
-            "redirect" if self.redirect.is_some() => return Err("it stands there twice".to_owned()),
-            "redirect" => self.redirect = Some(Spec::parse(value)?),
-            "exp" if self.has_exp => return Err("it stands there twice".to_owned()),
+            "redirect" if self.redirect.is_some() => return Err("occurs twice".to_owned()),
+            "redirect" => self.redirect = Some(DomainSpec::parse(value)?),
+            "exp" if self.has_exp => return Err("occurs twice".to_owned()),
             "exp" => {
-                Spec::parse(value)?;
+                DomainSpec::parse(value)?;
                 self.has_exp = true;
             }
             _ if name.trim_start_matches(['+', '-', '~', '?']) != name => {
-                return Err("no mechanism is written with \"=\"; write \":\"".to_owned());
+                return Err("mechanism with \"=\"; write \":\"".to_owned());
             }
             _ if MECHANISMS.contains(&name.as_str()) => {
-                self.odd.push(format!(
-                    "{name}={value}: read as an unknown modifier, and ignored; write {name}:{value}"
+                self.warnings.push(format!(
+                    "{name}={value}: ignored as an unknown modifier; write {name}:{value}"
                 ));
             }
             _ if !name.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                 return Err("neither a mechanism nor a modifier".to_owned());
             }
-            // RFC 7208 §6: unknown modifiers are ignored, if they are in order.
-            _ => Spec::check_macros(value)?,
+            // RFC 7208 §6: unknown modifiers are ignored, but must be valid.
+            _ => DomainSpec::check_macros(value)?,
         }
         Ok(())
     }
@@ -133,28 +133,28 @@ impl Record {
 fn mechanism(name: &str, rest: &str) -> Result<Mechanism, String> {
     let value = rest.strip_prefix(':');
     let needed =
-        || value.filter(|value| !value.is_empty()).ok_or_else(|| "it names nothing".to_owned());
+        || value.filter(|value| !value.is_empty()).ok_or_else(|| "value missing".to_owned());
     Ok(match name {
         "all" if rest.is_empty() => Mechanism::All,
-        "all" => return Err("nothing may follow \"all\"".to_owned()),
-        "include" => Mechanism::Include(Spec::parse(needed()?)?),
-        "exists" => Mechanism::Exists(Spec::parse(needed()?)?),
+        "all" => return Err("value after \"all\" not allowed".to_owned()),
+        "include" => Mechanism::Include(DomainSpec::parse(needed()?)?),
+        "exists" => Mechanism::Exists(DomainSpec::parse(needed()?)?),
         "ip4" => Mechanism::Network(ip4(needed()?)?.into()),
         "ip6" => Mechanism::Network(ip6(needed()?)?.into()),
         "ptr" if rest.is_empty() => Mechanism::Ptr(None),
-        "ptr" if rest.starts_with('/') => return Err("no prefix length may follow it".to_owned()),
-        "ptr" => Mechanism::Ptr(Some(Spec::parse(needed()?)?)),
+        "ptr" if rest.starts_with('/') => return Err("prefix length not allowed".to_owned()),
+        "ptr" => Mechanism::Ptr(Some(DomainSpec::parse(needed()?)?)),
         "a" | "mx" => {
             let (before, lengths) = lengths(rest)?;
             let spec = match before {
                 "" => None,
-                named => Some(Spec::parse(named.strip_prefix(':').unwrap_or(named))?),
+                named => Some(DomainSpec::parse(named.strip_prefix(':').unwrap_or(named))?),
             };
             if name == "a" { Mechanism::A(spec, lengths) } else { Mechanism::Mx(spec, lengths) }
         }
-        "ipv4" | "ip" => return Err("there is no such mechanism; write ip4:".to_owned()),
-        "ipv6" => return Err("there is no such mechanism; write ip6:".to_owned()),
-        _ => return Err("there is no such mechanism".to_owned()),
+        "ipv4" | "ip" => return Err("unknown mechanism; write ip4:".to_owned()),
+        "ipv6" => return Err("unknown mechanism; write ip6:".to_owned()),
+        _ => return Err("unknown mechanism".to_owned()),
     })
 }
 
@@ -163,7 +163,7 @@ fn ip4(value: &str) -> Result<Ipv4Net, String> {
     let length = length.map_or(Ok(32), |length| prefix(length, 32))?;
     let address = address.parse().map_err(|_no_address| match address {
         v6 if v6.parse::<std::net::Ipv6Addr>().is_ok() => "an IPv6 address; write ip6:".to_owned(),
-        _ => format!("{address:?} is no IPv4 address"),
+        _ => format!("{address:?} is not an IPv4 address"),
     })?;
     Ipv4Net::new(address, length).map_err(|error| error.to_string())
 }
@@ -176,12 +176,12 @@ fn ip6(value: &str) -> Result<Ipv6Net, String> {
             "write the IPv6 address without brackets".to_owned()
         }
         v4 if v4.parse::<std::net::Ipv4Addr>().is_ok() => "an IPv4 address; write ip4:".to_owned(),
-        _ => format!("{address:?} is no IPv6 address"),
+        _ => format!("{address:?} is not an IPv6 address"),
     })?;
     Ipv6Net::new(address, length).map_err(|error| error.to_string())
 }
 
-/// `[:name][/LENGTH][//LENGTH]`: what stands before the lengths, and these.
+/// `[:name][/LENGTH][//LENGTH]`: the part before the lengths, and the lengths.
 fn lengths(rest: &str) -> Result<(&str, (u8, u8)), String> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let (rest, v6) = match rest.rsplit_once("//") {
@@ -198,7 +198,7 @@ fn lengths(rest: &str) -> Result<(&str, (u8, u8)), String> {
 fn prefix(text: &str, longest: u8) -> Result<u8, String> {
     let plain = !text.starts_with('0') || text == "0";
     let length = text.parse().ok().filter(|length| plain && *length <= longest);
-    length.ok_or_else(|| format!("the prefix length /{text} is no number from 0 to {longest}"))
+    length.ok_or_else(|| format!("prefix length /{text} is not a number from 0 to {longest}"))
 }
 
 #[cfg(test)]
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_records_are_read_whole() {
+    fn valid_records_have_no_errors() {
         for good in [
             "v=spf1",
             "v=spf1 -all",
@@ -216,8 +216,8 @@ mod tests {
             "v=spf1 redirect=_spf.a.example exp=why.a.example unknown=a/b",
         ] {
             assert!(is_spf(good.as_bytes()), "{good}");
-            let record = Record::parse(good.as_bytes());
-            assert_eq!((record.mistakes, record.odd), (vec![], vec![]), "{good}");
+            let record = SpfRecord::parse(good.as_bytes());
+            assert_eq!((record.errors, record.warnings), (vec![], vec![]), "{good}");
         }
         for other in ["v=spf10 -all", "v=spf2.0/pra", "v=DMARC1; p=none", ""] {
             assert!(!is_spf(other.as_bytes()), "{other}");
@@ -226,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
-        let mut told = String::new();
+    fn each_error_is_reported() {
+        let mut report = String::new();
         for wrong in [
             "ip6:2001:db8::/129",
             "ip6:2001:db8:::1",
@@ -258,15 +258,15 @@ mod tests {
             "other=%abc",
             "\u{2013}all",
         ] {
-            let record = Record::parse(format!("v=spf1 {wrong}").as_bytes());
-            let said: Vec<String> = record
-                .mistakes
+            let record = SpfRecord::parse(format!("v=spf1 {wrong}").as_bytes());
+            let faults: Vec<String> = record
+                .errors
                 .into_iter()
-                .chain(record.odd.into_iter().map(|odd| format!("(odd) {odd}")))
+                .chain(record.warnings.into_iter().map(|warning| format!("(warning) {warning}")))
                 .collect();
-            assert!(!said.is_empty(), "{wrong}");
-            told += &format!("{wrong}\n    {}\n", said.join("\n    "));
+            assert!(!faults.is_empty(), "{wrong}");
+            report += &format!("{wrong}\n    {}\n", faults.join("\n    "));
         }
-        insta::assert_snapshot!(told);
+        insta::assert_snapshot!(report);
     }
 }

@@ -42,9 +42,9 @@ pub fn text(asked: &CheckRequest, report: &CheckReport) -> String {
         let _ = writeln!(text, "\n{}", title(portion));
         findings.into_iter().for_each(|one| finding(&mut text, one));
     }
-    if !report.left_out.is_empty() {
+    if !report.not_checked.is_empty() {
         text.push_str("\nNot looked at\n");
-        for (portion, how) in &report.left_out {
+        for (portion, how) in &report.not_checked {
             push(&mut text, &format!("  {}", portion.as_str()), &" ".repeat(INDENT), how);
         }
     }
@@ -159,7 +159,7 @@ pub fn json(asked: &CheckRequest, report: &CheckReport) -> String {
         findings: &report.findings,
         servers: &report.servers,
         not_checked: report
-            .left_out
+            .not_checked
             .iter()
             .map(|&(portion, how)| NotChecked { portion, how })
             .collect(),
@@ -197,7 +197,7 @@ mod tests {
         let report = CheckReport {
             findings,
             servers: Vec::new(),
-            left_out: Vec::new(),
+            not_checked: Vec::new(),
             activate: Vec::new(),
         };
         let asked = CheckRequest {
