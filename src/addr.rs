@@ -7,19 +7,18 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
-/// IP version of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    Ipv4,
-    Ipv6,
+use crate::label::labels;
+
+labels! {
+    /// IP version of a connection.
+    pub enum Family {
+        Ipv4 = "ipv4",
+        Ipv6 = "ipv6",
+    }
 }
 
 impl Family {
-    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
-
     /// A v4-mapped IPv6 address is IPv4.
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
@@ -35,50 +34,22 @@ impl Family {
             Self::Ipv6 => Self::Ipv4,
         }
     }
-
-    /// Value in metric labels, logs and the configuration: `ipv4` or `ipv6`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-        }
-    }
 }
 
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+labels! {
+    /// End of a TCP connection: the client opened it. For the relay the server is the upstream.
+    pub enum Side {
+        Client = "client",
+        Server = "server",
     }
-}
-
-/// End of a TCP connection: the client opened it. For the relay the server is the upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    Client,
-    Server,
 }
 
 impl Side {
-    pub const ALL: [Self; 2] = [Self::Client, Self::Server];
-
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::Client => Self::Server,
             Self::Server => Self::Client,
-        }
-    }
-
-    /// Position in [`Self::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
         }
     }
 }

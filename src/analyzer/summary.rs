@@ -28,7 +28,9 @@ impl FinishedSession {
             flow: &self.flow,
             direction,
             name,
-            spoke: smtp.greeting.is_some() || !smtp.commands.is_empty() || !smtp.replies.is_empty(),
+            is_smtp: smtp.greeting.is_some()
+                || !smtp.commands.is_empty()
+                || !smtp.replies.is_empty(),
             greeting: smtp.greeting,
             messages,
             replies,
@@ -38,7 +40,7 @@ impl FinishedSession {
                 Tls::Started => StarttlsState::Started,
                 Tls::Refused => StarttlsState::Refused,
             },
-            ended: delivery_facts(&self.record).outcome(),
+            outcome: delivery_facts(&self.record).outcome(),
         }
     }
 
@@ -51,7 +53,7 @@ impl FinishedSession {
             start: record.start,
             end: record.start + record.duration,
             direction: summary.direction,
-            ended: summary.ended,
+            outcome: summary.outcome,
             helo: record.smtp.helo.clone(),
         }
     }

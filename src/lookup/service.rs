@@ -25,7 +25,7 @@ use crate::policy::facts::{
     Answer, Lookup, LookupKind, LookupObserver, LookupResult, Reason, Resolution, Source,
 };
 use crate::time::Timestamp;
-use crate::traffic::{FlowObserver, FlowSummary, MailDirection, ServerResponse};
+use crate::traffic::{ConnectionResponse, FlowObserver, FlowSummary, MailDirection};
 
 /// How often what is not needed any more is forgotten, and the size of the cache is told.
 const TIDY: Duration = Duration::from_secs(10);
@@ -135,7 +135,7 @@ impl LookupService {
     }
 
     /// Traffic of our MTA, or of another host, showed this response of `server` at `at`.
-    pub fn on_response(&self, server: IpAddr, response: ServerResponse, at: Timestamp) {
+    pub fn on_response(&self, server: IpAddr, response: ConnectionResponse, at: Timestamp) {
         self.0.board.passed(server, response, at);
     }
 

@@ -8,7 +8,7 @@ use moka::sync::Cache;
 
 use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 use crate::time::Timestamp;
-use crate::traffic::ServerResponse;
+use crate::traffic::ConnectionResponse;
 
 /// Servers that are remembered.
 const SERVERS: u64 = 16_384;
@@ -16,7 +16,7 @@ const SERVERS: u64 = 16_384;
 /// The last thing that each server did, while it is fresh.
 #[derive(Clone, Debug)]
 pub(super) struct Board {
-    seen: Cache<IpAddr, (ServerResponse, Timestamp)>,
+    seen: Cache<IpAddr, (ConnectionResponse, Timestamp)>,
 }
 
 impl Board {
@@ -25,7 +25,7 @@ impl Board {
         Self { seen: seen.max_capacity(SERVERS).time_to_live(fresh).build() }
     }
 
-    pub(super) fn passed(&self, server: IpAddr, response: ServerResponse, at: Timestamp) {
+    pub(super) fn passed(&self, server: IpAddr, response: ConnectionResponse, at: Timestamp) {
         self.seen.insert(server.to_canonical(), (response, at));
     }
 
@@ -37,13 +37,14 @@ impl Board {
         let (response, at) = self.seen.get(&ip.to_canonical())?;
         let no = |reason| Answer::No(reason, None);
         let answer = match (response, lookup) {
-            (ServerResponse::Answered, Lookup::Callout(..)) => return None,
-            (ServerResponse::Answered, _) | (ServerResponse::BlackHole, Lookup::Connect(_)) => {
-                Answer::Yes(None)
+            (ConnectionResponse::Answered, Lookup::Callout(..)) => return None,
+            (ConnectionResponse::Answered, _)
+            | (ConnectionResponse::BlackHole, Lookup::Connect(_)) => Answer::Yes(None),
+            (ConnectionResponse::Refused | ConnectionResponse::Unreachable, _) => {
+                no(Reason::Refused)
             }
-            (ServerResponse::Refused | ServerResponse::Unreachable, _) => no(Reason::Refused),
-            (ServerResponse::NoResponse, _) => no(Reason::NoResponse),
-            (ServerResponse::BlackHole, _) => no(Reason::EstablishedButStalled),
+            (ConnectionResponse::NoResponse, _) => no(Reason::NoResponse),
+            (ConnectionResponse::BlackHole, _) => no(Reason::EstablishedButStalled),
         };
         Some(LookupResult { answer, source: Source::Traffic, at: Some(at) })
     }

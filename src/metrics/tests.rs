@@ -26,7 +26,7 @@ use crate::stream::{FlowFacts, FlowOutcome, FlowStart, StreamCounters};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{DeliveryOutcome, Fallback, FallbackReason, ServerMatch};
 use crate::traffic::{
-    self, FlowObserver as _, FlowSummary, MailDirection, MessageCounts, ServerResponse,
+    self, ConnectionResponse, FlowObserver as _, FlowSummary, MailDirection, MessageCounts,
 };
 
 /// The maximum number of rules, each with two actions.
@@ -213,17 +213,17 @@ fn flow(
     }
 }
 
-fn passed(flow: &FlowFacts, direction: MailDirection, ended: DeliveryOutcome) -> FlowSummary<'_> {
+fn passed(flow: &FlowFacts, direction: MailDirection, outcome: DeliveryOutcome) -> FlowSummary<'_> {
     FlowSummary {
         flow,
         direction,
         name: None,
-        spoke: true,
+        is_smtp: true,
         greeting: Some(220),
         messages: MessageCounts { accepted: 1, ..MessageCounts::default() },
         replies: [1; 4],
         tls: traffic::StarttlsState::Started,
-        ended,
+        outcome,
     }
 }
 
@@ -264,7 +264,7 @@ fn feed_traffic(metrics: &Metrics) {
         (FlowOutcome::Unanswered, DeliveryOutcome::Unanswered),
         (FlowOutcome::Unreachable, DeliveryOutcome::Unreachable),
     ];
-    assert_eq!(responses.len(), ServerResponse::ALL.len());
+    assert_eq!(responses.len(), ConnectionResponse::ALL.len());
     for family in Family::ALL {
         let accepted = flow(family, MailDirection::Inbound, FlowOutcome::Established, Side::Client);
         traffic.on_flow(&passed(&accepted, MailDirection::Inbound, DeliveryOutcome::Accepted));

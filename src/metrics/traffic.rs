@@ -12,7 +12,7 @@ use crate::addr::{Family, Side};
 use crate::stream::{FlowOutcome, StreamCounters};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{Fallback, FallbackReason};
-use crate::traffic::{Evidence, FlowObserver, FlowSummary, MailDirection, ServerResponse};
+use crate::traffic::{ConnectionResponse, Evidence, FlowObserver, FlowSummary, MailDirection};
 use crate::wire::IcmpKind;
 
 /// Values of the label `reason` of missing bytes: not captured, truncated by a snap length, not waited for, missing at
@@ -78,8 +78,8 @@ pub(super) struct TrafficSeries {
     flows_evicted: IntCounter,
     /// By family.
     last_accepted: [IntGauge; Family::ALL.len()],
-    /// By family, then by [`ServerResponse::index`].
-    destinations: [[IntGauge; ServerResponse::ALL.len()]; Family::ALL.len()],
+    /// By family, then by [`ConnectionResponse::index`].
+    destinations: [[IntGauge; ConnectionResponse::ALL.len()]; Family::ALL.len()],
 }
 
 impl TrafficSeries {
@@ -98,7 +98,7 @@ impl TrafficSeries {
             }))
         };
         let destinations = |family: Family| {
-            array(ServerResponse::ALL.iter().map(|state| {
+            array(ConnectionResponse::ALL.iter().map(|state| {
                 let labels = [family.as_str(), state.as_str()];
                 families.destinations.get_metric_with_label_values(&labels)
             }))
@@ -204,8 +204,8 @@ impl Metrics {
             let seconds = i64::try_from(accepted.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);
             self.traffic.last_accepted[family as usize].set(seconds);
             let responses = evidence.return_path.of(family);
-            for state in ServerResponse::ALL {
-                let count = i64::try_from(responses.of(state)).unwrap_or(i64::MAX);
+            for state in ConnectionResponse::ALL {
+                let count = i64::try_from(*responses.of(state)).unwrap_or(i64::MAX);
                 self.traffic.destinations[family as usize][state.index()].set(count);
             }
         }

@@ -291,7 +291,7 @@ fn findings_from_surveys() {
         ("192.0.2.25".parse().unwrap(), "2001:db8::25".parse().unwrap());
     let second = Duration::from_secs(1);
     let no_response = || Survey::only(ConnectResult::NoResponse(second));
-    let greeting = |spoken| Survey {
+    let greeting = |reply| Survey {
         greeting: reply,
         ehlo: ReplyResult::NotRequested,
         path: None,

@@ -57,7 +57,7 @@ fn proof(proof: Option<PathProof>, now: Timestamp) -> String {
         None => "none since the start: no message came in, and no probe reached us".to_owned(),
         Some(PathProof { at, by }) => {
             let what = match by {
-                ProofSource::Message => "a message was taken",
+                ProofSource::Message => "a message was accepted",
                 ProofSource::Probe => "a probe from elsewhere reached us",
             };
             format!("{what} at {}", since(at, now))

@@ -19,17 +19,15 @@ pub mod watch;
 
 pub use self::escape::printable;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
 use crate::addr::Family;
 use crate::engine::{Event, Observe, SessionRecord};
+use crate::label::labels;
 use crate::time::Timestamp;
 use queue::{Batch, Queue};
 use sink::{Sink, complain};
@@ -74,22 +72,12 @@ impl LogFormat {
     }
 }
 
-/// How much a notice matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    Info,
-    Warn,
-    Error,
-}
-
-impl fmt::Display for LogLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        })
+labels! {
+    /// Severity of a notice.
+    pub enum LogLevel {
+        Info = "info",
+        Warn = "warn",
+        Error = "error",
     }
 }
 

@@ -55,7 +55,7 @@ impl FlowCounts {
         self.black_holes += u64::from(flow.black_hole);
         self.messages += &summary.messages;
         add(&mut self.replies, &summary.replies);
-        if summary.spoke {
+        if summary.is_smtp {
             self.sessions += 1;
             add_at(&mut self.tls, summary.tls.index(), 1);
         }

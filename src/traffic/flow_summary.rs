@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::direction::MailDirection;
 use super::fallback::DeliveryOutcome;
-use super::response::ServerResponse;
+use super::response::ConnectionResponse;
 use crate::addr::{Family, Side};
 use crate::label::labels;
 use crate::stream::{FlowFacts, FlowOutcome};
@@ -21,14 +21,14 @@ pub struct FlowSummary<'a> {
     /// The server's name, if DNS answers contained one.
     pub name: Option<String>,
     /// At least one SMTP command or reply was seen.
-    pub spoke: bool,
+    pub is_smtp: bool,
     /// Code of the greeting.
     pub greeting: Option<u16>,
     pub messages: MessageCounts,
     /// Replies by class: 2xx, 3xx, 4xx, 5xx.
     pub replies: [u64; 4],
     pub tls: StarttlsState,
-    pub ended: DeliveryOutcome,
+    pub outcome: DeliveryOutcome,
 }
 
 /// Messages by the class of the deciding reply.
@@ -65,21 +65,21 @@ impl FlowSummary<'_> {
     }
 
     /// The server's response, as evidence of the path to it; `None` if the flow is no evidence.
-    pub fn response(&self) -> Option<ServerResponse> {
+    pub fn response(&self) -> Option<ConnectionResponse> {
         let flow = self.flow;
         let [_, from_server] = flow.bytes;
         match flow.outcome {
-            FlowOutcome::Refused => Some(ServerResponse::Refused),
-            FlowOutcome::Unreachable => Some(ServerResponse::Unreachable),
+            FlowOutcome::Refused => Some(ConnectionResponse::Refused),
+            FlowOutcome::Unreachable => Some(ConnectionResponse::Unreachable),
             // An evicted flow might have been answered later.
-            FlowOutcome::Unanswered => (!flow.evicted).then_some(ServerResponse::NoResponse),
-            _ if self.ended == DeliveryOutcome::BlackHole => Some(ServerResponse::BlackHole),
+            FlowOutcome::Unanswered => (!flow.evicted).then_some(ConnectionResponse::NoResponse),
+            _ if self.outcome == DeliveryOutcome::BlackHole => Some(ConnectionResponse::BlackHole),
             // Data, not only a handshake, which passes where large segments do not.
-            _ if from_server > 0 => Some(ServerResponse::Answered),
+            _ if from_server > 0 => Some(ConnectionResponse::Answered),
             FlowOutcome::Established | FlowOutcome::Reset => {
                 let waited = flow.end.since(flow.start.at) >= GREETING_TIMEOUT;
                 (waited && !flow.evicted && flow.reset_by != Some(Side::Server))
-                    .then_some(ServerResponse::NoResponse)
+                    .then_some(ConnectionResponse::NoResponse)
             }
             FlowOutcome::Midstream => None,
         }

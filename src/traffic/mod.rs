@@ -30,7 +30,7 @@ pub use self::flow_observer::FlowObserver;
 pub use self::flow_summary::{FlowSummary, MessageCounts, StarttlsState};
 pub use self::histogram::DurationHistogram;
 pub use self::per::{PerDirection, PerFamily};
-pub use self::response::{PerResponse, ServerResponse};
+pub use self::response::{ConnectionResponse, PerResponse};
 pub use self::windows::TrafficWindow;
 
 use std::net::IpAddr;

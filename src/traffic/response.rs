@@ -1,11 +1,11 @@
-//! A server's response to a connection.
+//! The response to a connection, as evidence of the path to the server.
 
 use serde::Serialize;
 
 use crate::label::labels;
 
 labels! {
-    pub enum ServerResponse {
+    pub enum ConnectionResponse {
         /// It sent data.
         Answered = "answered",
         /// RST in answer to the SYN.
@@ -30,23 +30,23 @@ pub struct PerResponse<T> {
 }
 
 impl<T> PerResponse<T> {
-    pub const fn of(&self, response: ServerResponse) -> &T {
+    pub const fn of(&self, response: ConnectionResponse) -> &T {
         match response {
-            ServerResponse::Answered => &self.answered,
-            ServerResponse::Refused => &self.refused,
-            ServerResponse::NoResponse => &self.no_response,
-            ServerResponse::Unreachable => &self.unreachable,
-            ServerResponse::BlackHole => &self.black_hole,
+            ConnectionResponse::Answered => &self.answered,
+            ConnectionResponse::Refused => &self.refused,
+            ConnectionResponse::NoResponse => &self.no_response,
+            ConnectionResponse::Unreachable => &self.unreachable,
+            ConnectionResponse::BlackHole => &self.black_hole,
         }
     }
 
-    pub const fn of_mut(&mut self, response: ServerResponse) -> &mut T {
+    pub const fn of_mut(&mut self, response: ConnectionResponse) -> &mut T {
         match response {
-            ServerResponse::Answered => &mut self.answered,
-            ServerResponse::Refused => &mut self.refused,
-            ServerResponse::NoResponse => &mut self.no_response,
-            ServerResponse::Unreachable => &mut self.unreachable,
-            ServerResponse::BlackHole => &mut self.black_hole,
+            ConnectionResponse::Answered => &mut self.answered,
+            ConnectionResponse::Refused => &mut self.refused,
+            ConnectionResponse::NoResponse => &mut self.no_response,
+            ConnectionResponse::Unreachable => &mut self.unreachable,
+            ConnectionResponse::BlackHole => &mut self.black_hole,
         }
     }
 }

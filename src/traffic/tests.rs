@@ -58,17 +58,17 @@ fn flow(client: &str, server: &str, end: u64, outcome: FlowOutcome) -> FlowFacts
 
 fn summary<'a>(flow: &'a FlowFacts, name: Option<&str>, accepted: u64) -> FlowSummary<'a> {
     let (client, server) = (flow.start.client.ip(), flow.start.server.ip());
-    let spoke = flow.bytes != [0, 0];
+    let is_smtp = flow.bytes != [0, 0];
     FlowSummary {
         flow,
         direction: MailDirection::of(client, server, &ours()),
         name: name.map(str::to_owned),
-        spoke,
-        greeting: spoke.then_some(220),
+        is_smtp,
+        greeting: is_smtp.then_some(220),
         messages: MessageCounts { accepted, ..MessageCounts::default() },
-        replies: if spoke { [4, 1, 0, 0] } else { [0; 4] },
+        replies: if is_smtp { [4, 1, 0, 0] } else { [0; 4] },
         tls: StarttlsState::Offered,
-        ended: match flow.outcome {
+        outcome: match flow.outcome {
             Unanswered => DeliveryOutcome::Unanswered,
             Refused => DeliveryOutcome::Refused,
             _ if accepted > 0 => DeliveryOutcome::Accepted,
@@ -182,11 +182,11 @@ fn the_return_path_lists_responses_over_each_family() {
     let pairs = return_path.pairs();
     let pair = |ipv6, ipv4| PerFamily { ipv4, ipv6 };
     assert_eq!(pairs.len(), 2);
-    assert!(
-        pairs
-            .contains(&(pair(Some(ServerResponse::NoResponse), Some(ServerResponse::Answered)), 1))
-    );
-    assert!(pairs.contains(&(pair(None, Some(ServerResponse::Refused)), 1)));
+    assert!(pairs.contains(&(
+        pair(Some(ConnectionResponse::NoResponse), Some(ConnectionResponse::Answered)),
+        1
+    )));
+    assert!(pairs.contains(&(pair(None, Some(ConnectionResponse::Refused)), 1)));
 }
 
 #[test]
@@ -196,16 +196,16 @@ fn a_response_needs_data_from_the_server() {
         change(&mut flow);
         let mut summary = summary(&flow, None, 0);
         if flow.black_hole {
-            summary.ended = DeliveryOutcome::BlackHole;
+            summary.outcome = DeliveryOutcome::BlackHole;
         }
         summary.response()
     };
     let mute = |flow: &mut FlowFacts| flow.bytes = [0, 0];
     let late = |flow: &mut FlowFacts| flow.end = at(16);
-    assert_eq!(respond(&|_| {}), Some(ServerResponse::Answered));
-    assert_eq!(respond(&|flow| flow.black_hole = true), Some(ServerResponse::BlackHole));
+    assert_eq!(respond(&|_| {}), Some(ConnectionResponse::Answered));
+    assert_eq!(respond(&|flow| flow.black_hole = true), Some(ConnectionResponse::BlackHole));
     assert_eq!(respond(&mute), None, "lost a race");
-    assert_eq!(respond(&|flow| (mute(flow), late(flow)).0), Some(ServerResponse::NoResponse));
+    assert_eq!(respond(&|flow| (mute(flow), late(flow)).0), Some(ConnectionResponse::NoResponse));
     let was_reset = |flow: &mut FlowFacts| {
         mute(flow);
         late(flow);

@@ -267,7 +267,7 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
     assert_eq!(client.reply(), "250 ok");
     assert_eq!(
         client.reply(),
-        "550 5.1.1 there is no <nobody@b.example> here (rule \"recipient\")"
+        "550 5.1.1 unknown recipient <nobody@b.example> (rule \"recipient\")"
     );
     assert!(began.elapsed() >= 2 * LOOKUP);
     assert_eq!(client.reply(), "354 go");

@@ -86,7 +86,7 @@ fn falls_back(mode: Mode, refuse: &str) {
     send(&sender, &receiver, "third");
     gateway.wait_for_metric("gatepost_messages_total", &["family=\"ipv6\"", "class=\"2xx\""], 2.0);
     let log = gateway.log();
-    assert!(log.contains("door ipv6: closed, was open: an operator closed it (operator)"), "{log}");
+    assert!(log.contains("door ipv6: closed, was open: closed by an operator (operator)"), "{log}");
 }
 
 /// Hands the sender a message and waits until it is in the mailbox; how long that took.
@@ -136,7 +136,7 @@ fn a_door_is_held_open_while_the_other_family_is_down_too() {
         (state(&lab, &config, "ipv6")["status"]["reason"] == "other_family_down").then_some(())
     });
     let told = door(&lab, &config, &[]);
-    assert!(told.contains("held open though no upstream takes connections"), "{told}");
+    assert!(told.contains("held open although no upstream accepts its sessions"), "{told}");
     drop(gateway);
 }
 
@@ -185,11 +185,11 @@ fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
     assert_eq!(refused(&lab, v6), Some(std::io::ErrorKind::ConnectionRefused));
     assert_eq!(refused(&lab, v4), None);
 
-    gateway.wait_for_log("door ipv6: opening, was closed: closed for ");
+    gateway.wait_for_log("door ipv6: opening, was closed: trial after ");
     let mut session = lab.client.smtp(v6);
     session.begin("a@example.net", "v6@example.org");
     assert_eq!(session.data(b"Subject: v6\r\n\r\n").code, 250);
     session.dialogue("C: QUIT\n S: 221");
-    gateway.wait_for_log("door ipv6: open, was opening: a message was taken");
+    gateway.wait_for_log("door ipv6: open, was opening: a message was accepted");
     assert_eq!(postfix.count_to("stalled@example.org"), 0);
 }

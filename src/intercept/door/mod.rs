@@ -16,25 +16,17 @@ use rustix::thread::CapabilitySet;
 
 use super::{InterceptError, InterceptSettings, nft, ruleset};
 use crate::addr::{Family, Networks};
+use crate::label::labels;
 
-/// `[door] refuse`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RefuseMethod {
-    /// In the kernel, by a reset.
-    #[default]
-    Syn,
-    /// By the relay, with 421 4.3.2.
-    Smtp,
-}
-
-impl RefuseMethod {
-    pub const ALL: [Self; 2] = [Self::Syn, Self::Smtp];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Syn => "syn",
-            Self::Smtp => "smtp",
-        }
+labels! {
+    /// `[door] refuse`
+    #[derive(Default)]
+    pub enum RefuseMethod {
+        /// In the kernel, by a reset.
+        #[default]
+        Syn = "syn",
+        /// By the relay, with 421 4.3.2.
+        Smtp = "smtp",
     }
 }
 

@@ -14,7 +14,7 @@ use super::resolver::{Resolver, SLOW};
 use super::{Answer, Lookup, LookupResult, Reason, Source, lookup, told};
 use crate::addr::Networks;
 use crate::policy::facts::{AnswerKind, LookupKind, LookupObserver, Resolution};
-use crate::traffic::ServerResponse;
+use crate::traffic::ConnectionResponse;
 
 /// Longer than any of these takes; a test that needs it fails.
 const GENEROUS: Duration = Duration::from_secs(20);
@@ -272,11 +272,11 @@ async fn traffic_comes_first() {
     let ip = free.ip();
     let no = |reason| Answer::No(reason, None);
     for (response, connect, greet) in [
-        (ServerResponse::Answered, Answer::Yes(None), Answer::Yes(None)),
-        (ServerResponse::BlackHole, Answer::Yes(None), no(Reason::EstablishedButStalled)),
-        (ServerResponse::NoResponse, no(Reason::NoResponse), no(Reason::NoResponse)),
-        (ServerResponse::Refused, no(Reason::Refused), no(Reason::Refused)),
-        (ServerResponse::Unreachable, no(Reason::Refused), no(Reason::Refused)),
+        (ConnectionResponse::Answered, Answer::Yes(None), Answer::Yes(None)),
+        (ConnectionResponse::BlackHole, Answer::Yes(None), no(Reason::EstablishedButStalled)),
+        (ConnectionResponse::NoResponse, no(Reason::NoResponse), no(Reason::NoResponse)),
+        (ConnectionResponse::Refused, no(Reason::Refused), no(Reason::Refused)),
+        (ConnectionResponse::Unreachable, no(Reason::Refused), no(Reason::Refused)),
     ] {
         let at = now();
         service.on_response(ip, response, at);
@@ -288,7 +288,7 @@ async fn traffic_comes_first() {
     }
     assert_eq!(seen.take(), [Resolution::Traffic; 10]);
     // That it talks to our MTA says nothing of a mailbox.
-    service.on_response(ip, ServerResponse::Answered, now());
+    service.on_response(ip, ConnectionResponse::Answered, now());
     let answered = service.lookup(&Lookup::Callout(ip, String::from("a@a.example"))).await;
     assert_eq!((answered.answer, answered.source), (no(Reason::Refused), Source::Probe));
 }

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn equal_results_are_counted_and_unknown_ones_are_not() {
         let at = Timestamp::from_nanos;
-        let failed = || ProbeResult::NotReached("silent".to_owned());
+        let failed = || ProbeResult::NotReached("no_response".to_owned());
         let mut results = ProbeResults::with(None, ProbeResult::Unknown, at(1));
         assert_eq!(results, None);
         for (result, nanos) in
@@ -112,17 +112,17 @@ mod tests {
             reached: false,
             in_a_row: 2,
             last_reached: Some(at(2)),
-            detail: Some("silent".to_owned()),
+            detail: Some("no_response".to_owned()),
         };
         assert_eq!(results, Some(expected));
     }
 
     #[test]
     fn a_domain_without_an_address_has_no_result() {
-        let of = |answer| ProbeResult::of_domain(&answer, || "mx silent".to_owned());
+        let of = |answer| ProbeResult::of_domain(&answer, || "mx no_response".to_owned());
         assert_eq!(of(Answer::Yes(None)), Some(ProbeResult::Reached));
         assert_eq!(of(Answer::No(Reason::NoUsableAddress, None)), None);
-        let not_reached = ProbeResult::NotReached("mx silent".to_owned());
+        let not_reached = ProbeResult::NotReached("mx no_response".to_owned());
         assert_eq!(of(Answer::No(Reason::NotReached, None)), Some(not_reached));
         assert_eq!(of(Answer::Unknown(Reason::Timeout)), Some(ProbeResult::Unknown));
     }

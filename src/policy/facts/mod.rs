@@ -18,6 +18,7 @@ mod probe;
 mod provenance;
 mod reason;
 mod return_path;
+mod return_path_options;
 mod reverse;
 mod single_lookup;
 mod site_mx;
@@ -33,9 +34,8 @@ pub use self::name::{DomainName, DomainOrLiteral};
 pub use self::probe::MAX_PROBED;
 use self::provenance::Provenance;
 pub use self::reason::{Reason, Source};
-pub use self::return_path::{
-    FamilyRequirement, MAX_EXCHANGES, ReturnPathCheck, ReturnPathLevel, return_path,
-};
+pub use self::return_path::{MAX_EXCHANGES, ReturnPathCheck, return_path};
+pub use self::return_path_options::{FamilyRequirement, ReturnPathLevel};
 pub use self::reverse::{MAX_NAMES, fcrdns, reverse_name};
 pub use self::single_lookup::{receive_path, recipient};
 pub use self::site_mx::site_mx_has_address;

@@ -3,7 +3,7 @@
 use crate::label::labels;
 
 labels! {
-    /// Why a fact is not true. The aliases are the words that older versions wrote to recordings and caches.
+    /// Why a fact is not true. The aliases are the words that earlier builds wrote to recordings and caches.
     pub enum Reason {
         /// The address has no PTR record.
         NoPtr = "no_ptr",

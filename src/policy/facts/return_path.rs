@@ -7,55 +7,15 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use super::address_search::find_address;
 use super::probe::ProbeTargets;
+use super::return_path_options::{FamilyRequirement, ReturnPathLevel};
 use super::{
     Answer, Answers, Detail, DnsRecord, DomainName, DomainOrLiteral, Evaluation, Fact, Lookup,
     Provenance, Reason,
 };
 use crate::addr::{Family, Networks, is_global};
-use crate::label::labels;
 
 /// Exchanges that are considered, the preferred first; the limit of RFC 7208 §4.6.4.
 pub const MAX_EXCHANGES: usize = 10;
-
-labels! {
-    /// The families over which mail must be able to return.
-    #[derive(Default)]
-    pub enum FamilyRequirement {
-        /// Either family.
-        #[default]
-        Any = "any",
-        /// The client's family.
-        SameFamily = "same-family",
-        Ipv6 = "ipv6",
-        Ipv4 = "ipv4",
-    }
-}
-
-impl FamilyRequirement {
-    const fn families(self, client: Family) -> &'static [Family] {
-        match (self, client) {
-            (Self::Any, _) => &[Family::Ipv6, Family::Ipv4],
-            (Self::Ipv6, _) | (Self::SameFamily, Family::Ipv6) => &[Family::Ipv6],
-            (Self::Ipv4, _) | (Self::SameFamily, Family::Ipv4) => &[Family::Ipv4],
-        }
-    }
-}
-
-labels! {
-    /// How far the return path is tested.
-    #[derive(Default)]
-    pub enum ReturnPathLevel {
-        /// The DNS names an address where mail can go.
-        #[default]
-        Dns = "dns",
-        /// A server there accepts a connection.
-        Tcp = "tcp",
-        /// It sends a greeting and replies to EHLO.
-        Smtp = "smtp",
-        /// It accepts mail for the sender's address.
-        Rcpt = "rcpt",
-    }
-}
 
 /// The arguments of [`return_path`].
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use crate::addr::Family;
 use crate::report::columns::cells;
 use crate::report::escape::{Place, fitted};
 use crate::time::Timestamp;
-use crate::traffic::{Destination, Evidence, ServerResponse};
+use crate::traffic::{ConnectionResponse, Destination, Evidence};
 
 /// Destinations that are shown.
 const MAX_DESTINATIONS: usize = 20;
@@ -33,15 +33,15 @@ pub(super) fn write(evidence: &Evidence<'_>, page: &mut Page<'_>) -> io::Result<
     }
     let returned = FAMILIES.map(|family| evidence.return_path.of(family));
     for (label, response) in [
-        ("other servers that answered", ServerResponse::Answered),
-        ("  refused", ServerResponse::Refused),
-        ("  were silent", ServerResponse::NoResponse),
-        ("  were unreachable", ServerResponse::Unreachable),
-        ("  behind a black hole", ServerResponse::BlackHole),
+        ("other servers that answered", ConnectionResponse::Answered),
+        ("  refused", ConnectionResponse::Refused),
+        ("  did not respond", ConnectionResponse::NoResponse),
+        ("  were unreachable", ConnectionResponse::Unreachable),
+        ("  behind a black hole", ConnectionResponse::BlackHole),
     ] {
         let counts = returned.map(|responses| *responses.of(response));
-        if response == ServerResponse::Answered || counts != [0, 0] {
-            let style = if response == ServerResponse::Answered { PLAIN } else { RED };
+        if response == ConnectionResponse::Answered || counts != [0, 0] {
+            let style = if response == ConnectionResponse::Answered { PLAIN } else { RED };
             page.line(style, &row(label, counts.map(number)))?;
         }
     }
@@ -88,7 +88,8 @@ enum Standing {
 }
 
 fn standing(destination: &Destination) -> Standing {
-    let of = |family| destination.of(family).map(|tries| tries.state == ServerResponse::Answered);
+    let of =
+        |family| destination.of(family).map(|tries| tries.state == ConnectionResponse::Answered);
     match FAMILIES.map(of) {
         [Some(true), Some(false)] | [Some(false), Some(true)] => Standing::Differs,
         [Some(false), _] | [_, Some(false)] => Standing::Fails,
@@ -96,10 +97,11 @@ fn standing(destination: &Destination) -> Standing {
     }
 }
 
-const fn word(response: Option<ServerResponse>) -> &'static str {
+const fn word(response: Option<ConnectionResponse>) -> &'static str {
     match response {
         None => "-",
-        Some(ServerResponse::BlackHole) => "black hole",
+        Some(ConnectionResponse::NoResponse) => "no response",
+        Some(ConnectionResponse::BlackHole) => "black hole",
         Some(other) => other.as_str(),
     }
 }

@@ -18,8 +18,8 @@ use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
 use crate::traffic::fallback::{FallbackReason, ServerMatch};
 use crate::traffic::{
-    AcceptedCounts, Destination, DestinationKey as Other, FamilyResponses, MailDirection,
-    PerFamily, PerResponse, ReceivePathEvidence, ResponseCount, ReturnPathEvidence, ServerResponse,
+    AcceptedCounts, ConnectionResponse, Destination, DestinationKey as Other, FamilyResponses,
+    MailDirection, PerFamily, PerResponse, ReceivePathEvidence, ResponseCount, ReturnPathEvidence,
 };
 
 const START: u64 = 1_767_323_045_678_901_234;
@@ -293,7 +293,7 @@ fn long_addresses_several_files_and_days() {
 }
 
 /// Responses of a server over one family, the last at `ms`.
-fn tries(state: ServerResponse, ms: u64) -> Option<FamilyResponses> {
+fn tries(state: ConnectionResponse, ms: u64) -> Option<FamilyResponses> {
     let mut counts = PerResponse::default();
     *counts.of_mut(state) = ResponseCount { count: 1, last: Some(at(ms)) };
     Some(FamilyResponses { state, counts })
@@ -309,23 +309,23 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
     let mut others = vec![
         Destination {
             server: named("mx.answers.example"),
-            ipv4: tries(ServerResponse::Answered, 9000),
-            ipv6: tries(ServerResponse::Answered, 9000),
+            ipv4: tries(ConnectionResponse::Answered, 9000),
+            ipv6: tries(ConnectionResponse::Answered, 9000),
         },
         Destination {
             server: named("mx.is.silent.over.ipv6.and.has.a.name.that.is.long.example"),
-            ipv4: tries(ServerResponse::Answered, 8000),
-            ipv6: tries(ServerResponse::NoResponse, 7000),
+            ipv4: tries(ConnectionResponse::Answered, 8000),
+            ipv6: tries(ConnectionResponse::NoResponse, 7000),
         },
         Destination {
             server: Other::Address("2001:db8::7".parse().unwrap()),
             ipv4: None,
-            ipv6: tries(ServerResponse::BlackHole, 6000),
+            ipv6: tries(ConnectionResponse::BlackHole, 6000),
         },
     ];
     others.extend((0..30).map(|n| Destination {
         server: named(&format!("mx{n}.example\u{202e}")),
-        ipv4: tries(ServerResponse::Answered, n),
+        ipv4: tries(ConnectionResponse::Answered, n),
         ipv6: None,
     }));
     let received = |accepted, last| ReceivePathEvidence {
@@ -362,8 +362,8 @@ fn evidence_of_very_many_servers_is_shortened_to_the_last_tried() {
     let others: Vec<Destination> = (0..4096)
         .map(|n| Destination {
             server: Other::Name(format!("mx{n}.{}example", "a.long.name.".repeat(16))),
-            ipv4: tries(ServerResponse::Answered, n),
-            ipv6: tries(ServerResponse::NoResponse, n),
+            ipv4: tries(ConnectionResponse::Answered, n),
+            ipv6: tries(ConnectionResponse::NoResponse, n),
         })
         .collect();
     let return_path = ReturnPathEvidence {

@@ -132,7 +132,7 @@ fn proof(proof: Option<PathProof>, status: &DoorStatus) -> Markup {
             None => { "none since the start" },
             Some(PathProof { at, by }) => {
                 @let what = match by {
-                    ProofSource::Message => "a message was taken",
+                    ProofSource::Message => "a message was accepted",
                     ProofSource::Probe => "a probe from elsewhere reached us",
                 };
                 (what) " " span title=(date(at)) { (ago(status.at.since(at))) }
@@ -142,7 +142,7 @@ fn proof(proof: Option<PathProof>, status: &DoorStatus) -> Markup {
 }
 
 pub(super) fn upstreams(now: &LiveState) -> Markup {
-    const COLUMNS: [&str; 4] = ["UpstreamRow", "Health", "For", "Last error"];
+    const COLUMNS: [&str; 4] = ["Upstream", "Health", "For", "Last error"];
     let [address, health, lasts, error] = COLUMNS;
     let rows = html! {
         @for upstream in &now.upstreams {

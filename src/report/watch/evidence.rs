@@ -7,7 +7,7 @@ use crate::addr::Family;
 use crate::report::escape::{Place, fitted};
 use crate::report::replay::words::{count, duration, family as name, several};
 use crate::time::Timestamp;
-use crate::traffic::{Evidence, PerFamily, PerResponse, ReceivePathEvidence, ServerResponse};
+use crate::traffic::{ConnectionResponse, Evidence, PerFamily, PerResponse, ReceivePathEvidence};
 
 /// Columns of a destination's name.
 const NAME: usize = 40;
@@ -72,8 +72,8 @@ fn one_family_only(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
         .iter()
         .filter(|destination| {
             let PerFamily { ipv4, ipv6 } = destination.pair();
-            ipv4 == Some(ServerResponse::Answered)
-                && ipv6.is_some_and(|response| response != ServerResponse::Answered)
+            ipv4 == Some(ConnectionResponse::Answered)
+                && ipv6.is_some_and(|response| response != ConnectionResponse::Answered)
         })
         .map(|destination| fitted(&destination.server.to_string(), Place::Word, NAME));
     let shown: Vec<String> = names.by_ref().take(NAMED).collect();
@@ -92,14 +92,14 @@ fn one_family_only(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
 }
 
 fn returned(family: Family, responses: &PerResponse<u64>) -> Option<EvidenceLine> {
-    let all: u64 = ServerResponse::ALL.into_iter().map(|response| responses.of(response)).sum();
+    let all: u64 = ConnectionResponse::ALL.into_iter().map(|response| responses.of(response)).sum();
     let mut parts = Vec::new();
     for (response, what) in [
-        (ServerResponse::Answered, "answered"),
-        (ServerResponse::NoResponse, "silent"),
-        (ServerResponse::Refused, "refused"),
-        (ServerResponse::Unreachable, "unreachable"),
-        (ServerResponse::BlackHole, "black hole suspected"),
+        (ConnectionResponse::Answered, "answered"),
+        (ConnectionResponse::NoResponse, "no response"),
+        (ConnectionResponse::Refused, "refused"),
+        (ConnectionResponse::Unreachable, "unreachable"),
+        (ConnectionResponse::BlackHole, "black hole suspected"),
     ] {
         let n = *responses.of(response);
         if n > 0 {

@@ -129,7 +129,7 @@ fn busy() -> WatchView {
             flow: &flow,
             direction: traffic.direction(flow.start.client.ip(), flow.start.server.ip()),
             name: name.map(str::to_owned),
-            spoke: established,
+            is_smtp: established,
             greeting: established.then_some(220),
             messages: MessageCounts {
                 accepted: u64::from(established),
@@ -141,7 +141,7 @@ fn busy() -> WatchView {
             } else {
                 traffic::StarttlsState::Offered
             },
-            ended: if established {
+            outcome: if established {
                 DeliveryOutcome::Accepted
             } else {
                 DeliveryOutcome::Unanswered

@@ -19,6 +19,7 @@ pub use self::writer::LiveWriter;
 #[cfg(feature = "ebpf")]
 use super::ebpf::{Ebpf, EbpfError};
 use super::{CaptureLoss, PacketSource};
+use crate::label::labels;
 pub use crate::source::capabilities::MissingCapabilities;
 use crate::source::capabilities::{self, Capabilities};
 use crate::stream::SocketEvent;
@@ -59,21 +60,15 @@ pub enum SourceChoice {
     Pcap,
 }
 
-/// Who captures, once it is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourceKind {
-    Ebpf,
-    Pcap,
+labels! {
+    /// Who captures, once it is decided.
+    pub enum SourceKind {
+        Ebpf = "ebpf",
+        Pcap = "pcap",
+    }
 }
 
 impl SourceKind {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ebpf => "ebpf",
-            Self::Pcap => "pcap",
-        }
-    }
-
     /// Its name in a sentence.
     pub(super) const fn title(self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use crate::addr::Family;
 use crate::time::Timestamp;
 use crate::traffic::flow_summary::FlowSummary;
 use crate::traffic::per::PerFamily;
-use crate::traffic::response::{PerResponse, ServerResponse};
+use crate::traffic::response::{ConnectionResponse, PerResponse};
 
 /// Destinations that are kept, about 500 bytes each. The least recently tried is evicted first, with its counts.
 pub const MAX_DESTINATIONS: usize = 4096;
@@ -50,13 +50,13 @@ pub struct ResponseCount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FamilyResponses {
     /// The latest response. Of several at the same time the best counts: it is possible.
-    pub state: ServerResponse,
+    pub state: ConnectionResponse,
     #[serde(flatten)]
     pub counts: PerResponse<ResponseCount>,
 }
 
 impl FamilyResponses {
-    fn first(state: ServerResponse) -> Self {
+    fn first(state: ConnectionResponse) -> Self {
         Self { state, counts: PerResponse::default() }
     }
 
@@ -65,12 +65,12 @@ impl FamilyResponses {
         self.counts.of(self.state).last
     }
 
-    fn add(&mut self, response: ServerResponse, at: Timestamp) {
+    fn add(&mut self, response: ConnectionResponse, at: Timestamp) {
         let seen = self.counts.of_mut(response);
         seen.count += 1;
         seen.last = seen.last.max(Some(at));
         // `max_by_key` returns the last of equal elements: `Answered`.
-        let responses = ServerResponse::ALL.into_iter().rev();
+        let responses = ConnectionResponse::ALL.into_iter().rev();
         let latest = responses.max_by_key(|response| self.counts.of(*response).last);
         self.state = latest.unwrap_or(response);
     }
@@ -99,7 +99,7 @@ impl Destination {
     }
 
     /// The latest response over each family.
-    pub fn pair(&self) -> PerFamily<Option<ServerResponse>> {
+    pub fn pair(&self) -> PerFamily<Option<ConnectionResponse>> {
         let state = |responses: &Option<FamilyResponses>| responses.map(|r| r.state);
         PerFamily { ipv4: state(&self.ipv4), ipv6: state(&self.ipv6) }
     }
@@ -128,7 +128,7 @@ impl ReturnPathEvidence<'_> {
     }
 
     /// Combinations of the latest responses over both families, with the number of destinations; the most frequent first.
-    pub fn pairs(&self) -> Vec<(PerFamily<Option<ServerResponse>>, u64)> {
+    pub fn pairs(&self) -> Vec<(PerFamily<Option<ConnectionResponse>>, u64)> {
         let mut counts: BTreeMap<_, u64> = BTreeMap::new();
         for destination in &self.destinations {
             let PerFamily { ipv4, ipv6 } = destination.pair();

@@ -22,7 +22,7 @@ pub struct Attempt {
     /// The last packet.
     pub end: Timestamp,
     pub direction: MailDirection,
-    pub ended: DeliveryOutcome,
+    pub outcome: DeliveryOutcome,
     /// The argument of HELO or EHLO, if there was one.
     pub helo: Option<String>,
 }
@@ -101,7 +101,7 @@ impl Attempt {
 
     /// The reason for a fallback from this attempt, and the reply; `None` if it succeeded or its outcome is not visible.
     pub(super) fn fallback_reason(&self) -> Option<(FallbackReason, Option<u16>)> {
-        Some(match self.ended {
+        Some(match self.outcome {
             DeliveryOutcome::Unanswered => (FallbackReason::Unanswered, None),
             DeliveryOutcome::Refused => (FallbackReason::Refused, None),
             DeliveryOutcome::Unreachable => (FallbackReason::Unreachable, None),
@@ -117,14 +117,14 @@ impl Attempt {
     /// It ended while the client was waiting for an answer.
     const fn ended_waiting(&self) -> bool {
         matches!(
-            self.ended,
+            self.outcome,
             DeliveryOutcome::Unanswered | DeliveryOutcome::Unreachable | DeliveryOutcome::BlackHole
         )
     }
 
     /// The earliest start of an attempt made instead of this one.
     pub(super) fn earliest_next(&self) -> Timestamp {
-        if self.ended_waiting() || self.ended == DeliveryOutcome::Other {
+        if self.ended_waiting() || self.outcome == DeliveryOutcome::Other {
             return self.start;
         }
         self.start + self.end.since(self.start).saturating_sub(SLACK)

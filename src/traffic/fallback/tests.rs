@@ -33,7 +33,7 @@ fn attempts(rows: &[AttemptRow]) -> Vec<Attempt> {
             start: at(start),
             end: at(end),
             direction: MailDirection::Inbound,
-            ended,
+            outcome: ended,
             helo: (!helo.is_empty()).then(|| helo.to_owned()),
         };
     rows.iter().enumerate().map(attempt).collect()

@@ -94,8 +94,7 @@ fn verdict(record: &SessionRecord) -> (PolicyAction, Option<&str>, Option<&str>)
     (verdict.action, verdict.rule.as_deref(), verdict.reason.as_deref())
 }
 
-const NO_NAME: &str =
-    "5.7.25 your address 2001:db8::1 has no reverse name (PTR record) (rule \"named\")";
+const NO_NAME: &str = "5.7.25 client address 2001:db8::1 has no PTR record (rule \"named\")";
 
 #[test]
 fn each_recipient_is_judged_on_its_own() {
@@ -109,9 +108,9 @@ fn each_recipient_is_judged_on_its_own() {
         C| DATA
         S: 250 mail
         S: 250 bob
-        +C 550 5.1.1 there is no <nobody@b.example> here (rule "known")
+        +C 550 5.1.1 unknown recipient <nobody@b.example> (rule "known")
         S: 250 eve
-        +C 451 4.4.0 whether there is a <later@b.example> cannot be told now (rule "known")
+        +C 451 4.4.0 cannot verify <later@b.example> right now (rule "known")
         S: 354 go
         C: text
         C: .
@@ -158,7 +157,7 @@ fn a_client_without_a_name_is_refused_at_rcpt_and_data_after_it() {
     // What cannot be looked up is not refused for good, and an upstream that is asked nothing is told nothing.
     let text = format!(
         "{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC- RCPT TO:<bob@b.example>\n\
-         +C 451 4.7.25 the reverse name of 2001:db8::1 cannot be confirmed now (rule \"named\")\n{BYE}"
+         +C 451 4.7.25 cannot confirm the PTR name of 2001:db8::1 right now (rule \"named\")\n{BYE}"
     );
     let record = run(&text, PolicyRule { on_unknown: PolicyAction::Reject, ..named.clone() }, lame);
     assert_eq!(verdict(&record), (PolicyAction::Tempfail, Some("named"), Some("fcrdns.servfail")));
@@ -322,7 +321,7 @@ fn behind_starttls_no_rule_is_escaped() {
     let record = run(&text, named.clone(), nameless);
     assert_eq!(verdict(&record), (PolicyAction::Reject, Some("named"), Some("fcrdns.no_ptr")));
     assert_eq!(record.smtp.tls, Tls::Refused);
-    let unknown = "4.7.25 gate.example the reverse name of 2001:db8::1 cannot be confirmed now";
+    let unknown = "4.7.25 gate.example cannot confirm the PTR name of 2001:db8::1 right now";
     let text = format!("{greeted}- STARTTLS\n+C 421 {unknown} (rule \"named\")\n= refused");
     run(&text, named.clone(), lame);
     // Those who may, and rules that come too late.
@@ -385,7 +384,7 @@ fn answers_that_never_come_are_unknown_after_a_while() {
         T 29s
         --
         T 1s
-        +C 451 4.7.25 the reverse name of 2001:db8::1 cannot be confirmed now (rule "named")
+        +C 451 4.7.25 cannot confirm the PTR name of 2001:db8::1 right now (rule "named")
         {BYE}"#
     );
     for timeouts in [Timeouts::RFC_5321, Timeouts::STRESS] {
@@ -402,7 +401,7 @@ fn answers_that_never_come_are_unknown_after_a_while() {
         );
     }
     // A deadline of ours, and in place of the greeting.
-    Dialogue::new("S- 220 mx.example\nT 30s\n+C 421 4.7.25 gate.example the reverse name of 2001:db8::1 cannot be confirmed now (rule \"named\")\n= refused")
+    Dialogue::new("S- 220 mx.example\nT 30s\n+C 421 4.7.25 gate.example cannot confirm the PTR name of 2001:db8::1 right now (rule \"named\")\n= refused")
         .with(rules(vec![rule("named", FactName::Fcrdns, PolicyAction::Reject)]))
         .with(|profile| profile.smtp.refuse_at = RefuseAt::Connect)
         .run();

@@ -145,7 +145,7 @@ fn what_the_page_says() {
         ">closed</span>",
         "by hand",
         "always open",
-        "a message was taken",
+        "a message was accepted",
         ">accepted</span>",
         ">refused</span>",
         "rule “no &lt;b&gt;guests&lt;/b&gt; &amp; co”",
