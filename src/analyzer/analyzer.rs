@@ -171,8 +171,8 @@ impl FlowSink<FlowSession> for SessionSink {
         FlowSession::new(start, &self.settings, self.held.clone(), keep_transcript)
     }
 
-    fn is_greeting(&self, octets: &[u8]) -> Option<bool> {
-        match Reply::parse(octets) {
+    fn is_greeting(&self, bytes: &[u8]) -> Option<bool> {
+        match Reply::parse(bytes) {
             ReplyParse::Complete(reply) => Some(is_greeting(&reply)),
             ReplyParse::Incomplete => None,
             ReplyParse::Malformed => Some(false),

@@ -100,8 +100,8 @@ impl Drop for FlowSession {
 }
 
 impl FlowHandler for FlowSession {
-    fn on_data(&mut self, from: Side, octets: &[u8], at: Timestamp) {
-        self.observer.data(from, octets, at, &mut self.output);
+    fn on_data(&mut self, from: Side, bytes: &[u8], at: Timestamp) {
+        self.observer.data(from, bytes, at, &mut self.output);
         self.limit_held(at);
         self.publish_events();
     }

@@ -6,17 +6,17 @@ use crate::stream::{FlowLimits, PendingConnections, SocketEvent};
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Packet, SyntheticConnection};
 
-/// Concurrent clients that send `octets` bytes of a line without its end.
-fn unfinished_lines(clients: u16, octets: usize) -> Vec<(Timestamp, Vec<u8>)> {
+/// Concurrent clients that send `bytes` bytes of a line without its end.
+fn unfinished_lines(clients: u16, bytes: usize) -> Vec<(Timestamp, Vec<u8>)> {
     let mut packets = Vec::new();
     let at = Timestamp::from_nanos(1_767_323_045_000_000_000);
-    let mut emit = |at, octets: &[u8], _| packets.push((at, octets.to_vec()));
+    let mut emit = |at, bytes: &[u8], _| packets.push((at, bytes.to_vec()));
     for port in 0..clients {
         let client = format!("[2001:db8::1]:{}", 1024 + port).parse().unwrap();
-        let mut talk = SyntheticConnection::new(client, "[2001:db8::25]:25".parse().unwrap());
-        talk.open(at, &mut emit);
-        talk.say(Side::Server, b"220 mx.example ESMTP\r\n", at, &mut emit);
-        talk.say(Side::Client, &vec![b'x'; octets], at, &mut emit);
+        let mut connection = SyntheticConnection::new(client, "[2001:db8::25]:25".parse().unwrap());
+        connection.open(at, &mut emit);
+        connection.say(Side::Server, b"220 mx.example ESMTP\r\n", at, &mut emit);
+        connection.say(Side::Client, &vec![b'x'; bytes], at, &mut emit);
     }
     packets
 }
@@ -29,9 +29,9 @@ fn settings(limits: FlowLimits) -> AnalyzerSettings {
 fn unfinished_lines_are_buffered_within_one_bound_for_all_flows() {
     let mut analyzer = Analyzer::new(settings(FlowLimits { held: 2500, ..FlowLimits::default() }));
     let mut most = 0;
-    for (at, octets) in unfinished_lines(10, 1000) {
-        let wire_len = u32::try_from(octets.len()).unwrap();
-        analyzer.packet(&Packet::new(at, LinkType::Raw, &octets, wire_len));
+    for (at, bytes) in unfinished_lines(10, 1000) {
+        let wire_len = u32::try_from(bytes.len()).unwrap();
+        analyzer.packet(&Packet::new(at, LinkType::Raw, &bytes, wire_len));
         let [_, held] = analyzer.held();
         assert!(held <= 2500, "{held}");
         most = most.max(held);
@@ -56,10 +56,10 @@ fn open_and_waiting_sessions_are_counted_between_packets() {
         let mut left = packets;
         SyntheticConnection::new(client.parse().unwrap(), server.parse().unwrap()).open(
             at,
-            &mut |at, octets, len| {
+            &mut |at, bytes, len| {
                 if left > 0 {
                     left -= 1;
-                    analyzer.packet(&Packet::new(at, LinkType::Raw, octets, len));
+                    analyzer.packet(&Packet::new(at, LinkType::Raw, bytes, len));
                 }
             },
         );

@@ -10,14 +10,14 @@ use crate::metrics::Metrics;
 use crate::metrics::http::{self, HealthState, ReadyState};
 
 /// Ends the endpoint when dropped.
-pub(super) type Endpoint = oneshot::Sender<()>;
+pub(super) type HttpEndpoint = oneshot::Sender<()>;
 
 pub(super) fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     health: HealthState,
     page: Router,
-) -> Endpoint {
+) -> HttpEndpoint {
     let (stop, stopped) = oneshot::channel::<()>();
     let router = http::routes(metrics, health).merge(page);
     tokio::spawn(http::serve(listener, router, async { drop(stopped.await) }));
@@ -25,7 +25,7 @@ pub(super) fn serve(
 }
 
 /// The endpoint of a command that is ready at once, with an index of its paths at `/`.
-pub(super) fn serve_with_index(listener: TcpListener, metrics: Arc<Metrics>) -> Endpoint {
+pub(super) fn serve_with_index(listener: TcpListener, metrics: Arc<Metrics>) -> HttpEndpoint {
     let health = HealthState::new();
     health.set(ReadyState::Ready);
     serve(listener, metrics, health, http::index())

@@ -35,15 +35,15 @@ use crate::cli::{Command, ConfigCommand, MetricsCommand};
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config } => block_on(run::run(&config)),
-        Command::Watch(asked) => block_on(watch::watch(&asked)),
-        Command::Replay(asked) => block_on(replay::replay(&asked)),
-        Command::Check(asked) => block_on(check::run(&asked)),
+        Command::Watch(args) => block_on(watch::watch(&args)),
+        Command::Replay(args) => block_on(replay::replay(&args)),
+        Command::Check(args) => block_on(check::run(&args)),
         Command::Config(ConfigCommand::Check { file }) => config_check::run(&file),
         Command::Intercept(command) => block_on(intercept::intercept(command)),
-        Command::Record(wanted) => block_on(record::record(wanted)),
-        Command::Door(wanted) => block_on(door::door(wanted)),
+        Command::Record(args) => block_on(record::record(args)),
+        Command::Door(args) => block_on(door::door(args)),
         Command::Cache(command) => block_on(cache::cache(command)),
-        Command::Vantage(asked) => block_on(vantage::vantage(asked)),
+        Command::Vantage(args) => block_on(vantage::vantage(args)),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::pages(&directory),
         Command::Metrics(MetricsCommand::List { pattern, format }) => {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ppp::v2;
 use tokio::time::sleep;
 
-use super::connection::{Connection, ServerResponse};
-use super::scenario::{ReplyTo, Scenario, Step, parse_response};
+use super::connection::{Connection, ReplyResult};
+use super::scenario::{ReplyTo, Scenario, ScenarioStep, parse_response};
 use crate::smtp::Verb;
 
 /// When the client sends its next step.
@@ -37,8 +37,8 @@ pub struct RecordedClient {
 pub struct ReplyDifference {
     /// The command line that was answered, or a description where it was none.
     pub after: String,
-    pub recorded: ServerResponse,
-    pub now: ServerResponse,
+    pub recorded: ReplyResult,
+    pub now: ReplyResult,
 }
 
 /// Result of one re-enacted session.
@@ -73,7 +73,7 @@ impl RecordedClient {
 }
 
 /// How the run continues after a reply.
-enum Next {
+enum AfterReply {
     Continue,
     /// The live server rejected DATA: skip the content and the reply to it.
     SkipMessage,
@@ -91,44 +91,46 @@ impl ClientRun {
         let mut skip_message = false;
         for step in &scenario.steps {
             let next = match step {
-                Step::Line { bytes, pause } => {
+                ScenarioStep::Line { bytes, pause } => {
                     skip_message = false;
                     self.send(bytes, *pause).await
                 }
-                Step::Content { .. } | Step::Reply { to: ReplyTo::Message, .. } if skip_message => {
-                    Next::Continue
+                ScenarioStep::Content { .. } | ScenarioStep::Reply { to: ReplyTo::Message, .. }
+                    if skip_message =>
+                {
+                    AfterReply::Continue
                 }
-                Step::Content { bytes, pause } => self.send(bytes, *pause).await,
-                Step::Reply { bytes, to } => self.compare(to, parse_response(bytes)).await,
+                ScenarioStep::Content { bytes, pause } => self.send(bytes, *pause).await,
+                ScenarioStep::Reply { bytes, to } => self.compare(to, parse_response(bytes)).await,
             };
             match next {
-                Next::Continue => {}
-                Next::SkipMessage => skip_message = true,
-                Next::Stop(reason) => {
+                AfterReply::Continue => {}
+                AfterReply::SkipMessage => skip_message = true,
+                AfterReply::Stop(reason) => {
                     self.report.cut_short = reason;
                     return;
                 }
             }
         }
         for to in &scenario.unanswered {
-            if let Next::Stop(_) = self.compare(to, ServerResponse::Closed).await {
+            if let AfterReply::Stop(_) = self.compare(to, ReplyResult::Closed).await {
                 return;
             }
         }
         self.report.cut_short = scenario.cut_short;
     }
 
-    async fn send(&mut self, bytes: &[u8], pause: Duration) -> Next {
+    async fn send(&mut self, bytes: &[u8], pause: Duration) -> AfterReply {
         if self.pace == Pace::Recorded {
             sleep(pause).await;
         }
         // A server that closed has sent its reason before; the next read returns it.
         let _read_reports_it = self.connection.send(bytes).await;
-        Next::Continue
+        AfterReply::Continue
     }
 
     /// Reads the next reply and compares it with the recorded one.
-    async fn compare(&mut self, to: &ReplyTo, recorded: ServerResponse) -> Next {
+    async fn compare(&mut self, to: &ReplyTo, recorded: ReplyResult) -> AfterReply {
         let now = self.connection.reply().await;
         if now.code().is_some() {
             self.report.replies += 1;
@@ -142,27 +144,27 @@ impl ClientRun {
     }
 }
 
-fn next(to: &ReplyTo, recorded: &ServerResponse, now: &ServerResponse) -> Next {
+fn next(to: &ReplyTo, recorded: &ReplyResult, now: &ReplyResult) -> AfterReply {
     let Some(now) = now.code() else {
-        return Next::Stop(None);
+        return AfterReply::Stop(None);
     };
     match (to.verb(), recorded.code().unwrap_or(0), now) {
-        (_, _, 421 | 521) => Next::Stop(None),
-        (None, _, code) if *to == ReplyTo::Connection && code >= 400 => Next::Stop(None),
-        (Some(Verb::Data), 354, 354) => Next::Continue,
-        (Some(Verb::Data), 354, _) => Next::SkipMessage,
+        (_, _, 421 | 521) => AfterReply::Stop(None),
+        (None, _, code) if *to == ReplyTo::Connection && code >= 400 => AfterReply::Stop(None),
+        (Some(Verb::Data), 354, 354) => AfterReply::Continue,
+        (Some(Verb::Data), 354, _) => AfterReply::SkipMessage,
         (Some(Verb::Data), _, 354) => {
-            Next::Stop(Some("the server accepts DATA and the capture holds no message"))
+            AfterReply::Stop(Some("the server accepts DATA and the capture holds no message"))
         }
         (Some(Verb::Auth), recorded, now) if (recorded == 334) != (now == 334) => {
-            Next::Stop(Some("the AUTH exchange differs"))
+            AfterReply::Stop(Some("the AUTH exchange differs"))
         }
         (Some(Verb::Starttls), 220, code) if code != 220 => {
-            Next::Stop(Some("what follows STARTTLS is encrypted"))
+            AfterReply::Stop(Some("what follows STARTTLS is encrypted"))
         }
         (Some(Verb::Starttls), code, 220) if code != 220 => {
-            Next::Stop(Some("the server starts TLS and the capture does not"))
+            AfterReply::Stop(Some("the server starts TLS and the capture does not"))
         }
-        _ => Next::Continue,
+        _ => AfterReply::Continue,
     }
 }

@@ -13,7 +13,7 @@ use crate::smtp::{EnhancedCode, Reply, ReplyParse};
 
 /// The server's answer to a command, or its absence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerResponse {
+pub enum ReplyResult {
     Reply {
         code: u16,
         /// Without code; lines are separated by LF.
@@ -25,7 +25,7 @@ pub enum ServerResponse {
     Timeout,
 }
 
-impl ServerResponse {
+impl ReplyResult {
     /// First digit of the code; 0 without a reply.
     pub const fn class(&self) -> u16 {
         match self.code() {
@@ -53,7 +53,7 @@ impl ServerResponse {
     }
 }
 
-impl From<&Reply<'_>> for ServerResponse {
+impl From<&Reply<'_>> for ReplyResult {
     fn from(reply: &Reply<'_>) -> Self {
         let texts = reply.texts().map(|text| String::from_utf8_lossy(text).into_owned());
         Self::Reply { code: reply.code, text: texts.collect::<Vec<_>>().join("\n") }
@@ -61,7 +61,7 @@ impl From<&Reply<'_>> for ServerResponse {
 }
 
 /// The last line, as logs of MTAs show it.
-impl fmt::Display for ServerResponse {
+impl fmt::Display for ReplyResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reply { code, text } => {
@@ -122,22 +122,22 @@ impl Connection {
     }
 
     /// Reads the next reply.
-    pub async fn reply(&mut self) -> ServerResponse {
+    pub async fn reply(&mut self) -> ReplyResult {
         loop {
             match Reply::parse_on(&self.received, &mut self.parsed) {
                 ReplyParse::Complete(reply) => {
-                    let response = ServerResponse::from(&reply);
+                    let response = ReplyResult::from(&reply);
                     let len = reply.raw.len();
                     self.received.drain(..len);
                     self.parsed = 0;
                     return response;
                 }
-                ReplyParse::Malformed => return ServerResponse::Closed,
+                ReplyParse::Malformed => return ReplyResult::Closed,
                 ReplyParse::Incomplete => {}
             }
             match timeout(self.timeout, self.stream.read_buf(&mut self.received)).await {
-                Err(_elapsed) => return ServerResponse::Timeout,
-                Ok(Ok(0) | Err(_)) => return ServerResponse::Closed,
+                Err(_elapsed) => return ReplyResult::Timeout,
+                Ok(Ok(0) | Err(_)) => return ReplyResult::Closed,
                 Ok(Ok(_)) => {}
             }
         }

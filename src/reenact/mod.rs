@@ -13,6 +13,6 @@ mod server;
 mod tests;
 
 pub use self::client::{Pace, RecordedClient, ReplyDifference, RunReport};
-pub use self::connection::{Connection, ServerResponse};
+pub use self::connection::{Connection, ReplyResult};
 pub use self::scenario::{NotReplayable, Scenario};
 pub use self::server::{RecordedServer, RecordedServerError};

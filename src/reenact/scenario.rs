@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::connection::ServerResponse;
+use super::connection::ReplyResult;
 use crate::addr::Side;
 use crate::engine::{TranscriptEntry, TranscriptItem};
 use crate::smtp::{Command, Reply, ReplyParse, Verb};
@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 const ENCRYPTED: &str = "what follows STARTTLS is encrypted";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ScenarioStep {
     /// A command line, or a line of an AUTH exchange; `pause` is the time since the step before.
     Line {
         bytes: Vec<u8>,
@@ -62,7 +62,7 @@ impl fmt::Display for ReplyTo {
 /// One session to re-enact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<ScenarioStep>,
     /// Still without a reply when the server closed the connection.
     pub(super) unanswered: Vec<ReplyTo>,
     /// Why it ends before the recorded client did.
@@ -122,7 +122,7 @@ impl Scenario {
             match (&entry.what, entry.from) {
                 (TranscriptItem::Line(bytes), Side::Client) => {
                     pending.push_back(ReplyTo::Line(bytes.clone()));
-                    steps.push(Step::Line { bytes: bytes.clone(), pause });
+                    steps.push(ScenarioStep::Line { bytes: bytes.clone(), pause });
                     in_data = false;
                 }
                 (TranscriptItem::Line(bytes), Side::Server) => {
@@ -134,14 +134,14 @@ impl Scenario {
                     }
                     in_data =
                         parse_response(bytes).code() == Some(354) && to.verb() == Some(Verb::Data);
-                    steps.push(Step::Reply { bytes: bytes.clone(), to });
+                    steps.push(ScenarioStep::Reply { bytes: bytes.clone(), to });
                 }
                 (TranscriptItem::Content(bytes), _) => {
                     if in_data {
                         pending.push_back(ReplyTo::Message);
                         in_data = false;
                     }
-                    steps.push(Step::Content { bytes: bytes.clone(), pause });
+                    steps.push(ScenarioStep::Content { bytes: bytes.clone(), pause });
                 }
                 (TranscriptItem::Encrypted(_), _) => {
                     let cut_short = Some(ENCRYPTED);
@@ -158,7 +158,7 @@ impl Scenario {
             return Self { steps, unanswered: pending.into(), cut_short: None, greeting_delay };
         }
         // Without a recorded reply there is nothing to compare a live one with.
-        let last_reply = steps.iter().rposition(|step| matches!(step, Step::Reply { .. }));
+        let last_reply = steps.iter().rposition(|step| matches!(step, ScenarioStep::Reply { .. }));
         steps.truncate(last_reply.map_or(0, |last| last + 1));
         let cut_short = Some("the capture holds no answer to what follows");
         Self { steps, unanswered: Vec::new(), cut_short, greeting_delay }
@@ -166,9 +166,9 @@ impl Scenario {
 }
 
 /// A recorded reply as the response that it was.
-pub(super) fn parse_response(reply: &[u8]) -> ServerResponse {
+pub(super) fn parse_response(reply: &[u8]) -> ReplyResult {
     match Reply::parse(reply) {
-        ReplyParse::Complete(reply) => ServerResponse::from(&reply),
-        ReplyParse::Incomplete | ReplyParse::Malformed => ServerResponse::Timeout,
+        ReplyParse::Complete(reply) => ReplyResult::from(&reply),
+        ReplyParse::Incomplete | ReplyParse::Malformed => ReplyResult::Timeout,
     }
 }

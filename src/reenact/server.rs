@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::scenario::{ReplyTo, Scenario, Step};
+use super::scenario::{ReplyTo, Scenario, ScenarioStep};
 use crate::smtp::{BareNewlines, Command, DataScanner, Line, Split, Verb};
 
 /// Bytes of one command line.
@@ -100,7 +100,7 @@ struct ServerRun<'a> {
 impl<'a> ServerRun<'a> {
     fn new(stream: TcpStream, scenario: &'a Scenario) -> Self {
         let answered = scenario.steps.iter().filter_map(|step| match step {
-            Step::Reply { bytes, to } => Some(Exchange { to, reply: Some(bytes) }),
+            ScenarioStep::Reply { bytes, to } => Some(Exchange { to, reply: Some(bytes) }),
             _ => None,
         });
         let unanswered = scenario.unanswered.iter().map(|to| Exchange { to, reply: None });

@@ -1,11 +1,11 @@
 //! The demo's clients: their addresses, their steps, and the expected results.
 //!
-//! Layer 5. Every client is data: [`Step`]s and an [`Expectation`]. The dialogues follow RFC 5321 except where a client
+//! Layer 5. Every client is data: [`DemoStep`]s and an [`Expectation`]. The dialogues follow RFC 5321 except where a client
 //! exists to break it; the names follow RFC 2606.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::dialogue::{Expected, Step};
+use super::dialogue::{DemoStep, Expected};
 use super::expectation::{Delivered, Expectation};
 use super::zone::{DOMAIN, HALF_DOMAIN};
 use crate::addr::Family;
@@ -44,7 +44,7 @@ pub(super) struct DemoClient {
     pub domain: &'static str,
     /// Occurs in all messages of this client and in no others.
     pub token: String,
-    pub steps: Vec<Step>,
+    pub steps: Vec<DemoStep>,
     pub expected: Expectation,
     helo: &'static str,
 }
@@ -209,12 +209,12 @@ fn dual(run: u64) -> DemoClient {
 fn web(run: u64) -> DemoClient {
     let mut client = DemoClient::new("web client", Family::Ipv6, 0, "GET / HTTP/1.1", run);
     client.send(b"GET / HTTP/1.1\r\nHost: mx.demo.test\r\nAccept: */*\r\n\r\n");
-    client.steps.push(Step::ReplyAfterGreeting(Expected {
+    client.steps.push(DemoStep::ReplyAfterGreeting(Expected {
         to: "GET",
         code: 554,
         contains: &["5.5.1"],
     }));
-    client.steps.push(Step::Closed);
+    client.steps.push(DemoStep::Closed);
     client.expected.reply = "554 5.5.1";
     client.expected.reason = "junk";
     client
@@ -303,11 +303,11 @@ impl DemoClient {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        self.steps.push(Step::Send(bytes.to_vec()));
+        self.steps.push(DemoStep::Send(bytes.to_vec()));
     }
 
     fn reply(&mut self, to: &'static str, code: u16, contains: &'static [&'static str]) {
-        self.steps.push(Step::Reply(Expected { to, code, contains }));
+        self.steps.push(DemoStep::Reply(Expected { to, code, contains }));
     }
 
     fn command(
@@ -341,7 +341,7 @@ impl DemoClient {
 
     fn quit(&mut self) {
         self.command("QUIT", "QUIT\r\n", 221, &[]);
-        self.steps.push(Step::Closed);
+        self.steps.push(DemoStep::Closed);
     }
 }
 

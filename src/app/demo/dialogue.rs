@@ -1,11 +1,11 @@
 //! A client's side of one session: connects, runs its steps, and stops at the first unexpected reply.
 //!
-//! Layer 5. A pipelined group (RFC 2920) is one [`Step::Send`] followed by several [`Step::Reply`].
+//! Layer 5. A pipelined group (RFC 2920) is one [`DemoStep::Send`] followed by several [`DemoStep::Reply`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::reenact::{Connection, ServerResponse};
+use crate::reenact::{Connection, ReplyResult};
 
 /// For connecting and for each reply; far above what loopback takes.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ pub(super) struct Expected {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum DemoStep {
     /// One write.
     Send(Vec<u8>),
     Reply(Expected),
@@ -37,14 +37,14 @@ pub(super) struct ClientView {
     pub server: SocketAddr,
     /// Destinations tried before that accepted no connection.
     pub unreachable: Vec<SocketAddr>,
-    pub replies: Vec<ServerResponse>,
+    pub replies: Vec<ReplyResult>,
     /// The first unexpected reply; the client sent nothing after it.
     pub problem: Option<String>,
 }
 
 impl ClientView {
     /// The first reply that rejects something.
-    pub(super) fn rejection(&self) -> Option<&ServerResponse> {
+    pub(super) fn rejection(&self) -> Option<&ReplyResult> {
         self.replies.iter().find(|reply| reply.class() >= 4)
     }
 }
@@ -52,7 +52,7 @@ impl ClientView {
 /// Tries each path (own address, destination) until one connects, and runs `steps` on it.
 pub(super) async fn run(
     paths: &[(IpAddr, SocketAddr)],
-    steps: &[Step],
+    steps: &[DemoStep],
 ) -> Result<ClientView, String> {
     let mut unreachable = Vec::new();
     for &(local, server) in paths {
@@ -61,7 +61,7 @@ pub(super) async fn run(
             continue;
         };
         let local = connection.stream().local_addr().map_err(|error| error.to_string())?;
-        let mut dialogue = Dialogue { connection, replies: Vec::new() };
+        let mut dialogue = ClientDialogue { connection, replies: Vec::new() };
         let problem = dialogue.run(steps).await.err();
         let replies = dialogue.replies;
         return Ok(ClientView { local, server, unreachable, replies, problem });
@@ -70,13 +70,13 @@ pub(super) async fn run(
     Err(format!("no connection to any of {}", tried.join(", ")))
 }
 
-struct Dialogue {
+struct ClientDialogue {
     connection: Connection,
-    replies: Vec<ServerResponse>,
+    replies: Vec<ReplyResult>,
 }
 
-impl Dialogue {
-    async fn run(&mut self, steps: &[Step]) -> Result<(), String> {
+impl ClientDialogue {
+    async fn run(&mut self, steps: &[DemoStep]) -> Result<(), String> {
         for step in steps {
             if let Err(problem) = self.step(step).await {
                 // Replies to commands that this client did not send show that the server found some in the content.
@@ -88,16 +88,16 @@ impl Dialogue {
         Ok(())
     }
 
-    async fn step(&mut self, step: &Step) -> Result<(), String> {
+    async fn step(&mut self, step: &DemoStep) -> Result<(), String> {
         match step {
-            Step::Send(bytes) => {
+            DemoStep::Send(bytes) => {
                 self.connection.send(bytes).await.map_err(|error| format!("cannot send: {error}"))
             }
-            Step::Reply(expected) => {
+            DemoStep::Reply(expected) => {
                 let response = self.read().await;
                 expected.check(&response)
             }
-            Step::ReplyAfterGreeting(expected) => {
+            DemoStep::ReplyAfterGreeting(expected) => {
                 let mut response = self.read().await;
                 if response.code() == Some(220) {
                     self.replies.pop();
@@ -105,14 +105,14 @@ impl Dialogue {
                 }
                 expected.check(&response)
             }
-            Step::Closed => match self.read().await {
-                ServerResponse::Closed => Ok(()),
+            DemoStep::Closed => match self.read().await {
+                ReplyResult::Closed => Ok(()),
                 other => Err(format!("the server sent \"{other}\" and does not close")),
             },
         }
     }
 
-    async fn read(&mut self) -> ServerResponse {
+    async fn read(&mut self) -> ReplyResult {
         let response = self.connection.reply().await;
         if response.code().is_some() {
             self.replies.push(response.clone());
@@ -122,11 +122,11 @@ impl Dialogue {
 }
 
 impl Expected {
-    fn check(&self, response: &ServerResponse) -> Result<(), String> {
+    fn check(&self, response: &ReplyResult) -> Result<(), String> {
         let Self { to, code, contains } = self;
         let is_as_expected = matches!(
             response,
-            ServerResponse::Reply { code: found, text }
+            ReplyResult::Reply { code: found, text }
                 if found == code && contains.iter().all(|word| text.contains(word))
         );
         if is_as_expected {

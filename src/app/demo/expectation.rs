@@ -37,14 +37,14 @@ pub(super) struct Expectation {
 
 /// The columns of a row, from evidence alone.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct DemoRow {
     pub family: &'static str,
     pub reply: String,
     pub arrived: usize,
     pub reason: String,
 }
 
-impl Row {
+impl DemoRow {
     pub(super) fn of(result: &SessionResult) -> Self {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let view = result.view.as_ref().ok();
@@ -70,7 +70,7 @@ impl Expectation {
                 differences.push(format!("{what}: {found}, expected {expected}"));
             }
         };
-        let row = Row::of(result);
+        let row = DemoRow::of(result);
         compare("family", row.family, self.family.as_str());
         let unreachable = view.unreachable.len().to_string();
         compare("unreachable destinations", &unreachable, &self.unreachable.to_string());

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::clients::{LISTED, LISTED_RULE};
 use super::environment::RecordSender;
 use crate::addr::Networks;
-use crate::app::metrics_endpoint::{Endpoint, serve_with_index};
+use crate::app::metrics_endpoint::{HttpEndpoint, serve_with_index};
 use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts};
 use crate::metrics::Metrics;
 use crate::policy::{AccessRule, AccessRules, PolicyAction};
@@ -25,7 +25,7 @@ pub(super) struct DemoGateway {
     /// Serves `/metrics`.
     pub metrics: SocketAddr,
     relay: Relay,
-    _endpoint: Endpoint,
+    _endpoint: HttpEndpoint,
 }
 
 impl DemoGateway {

@@ -5,7 +5,7 @@
 use std::io::{self, IsTerminal as _, Write};
 
 use super::clients::DemoClient;
-use super::expectation::Row;
+use super::expectation::DemoRow;
 use super::result::SessionResult;
 use crate::addr::Family;
 use crate::report::columns::{WIDTH, cells, wrapped};
@@ -82,7 +82,7 @@ impl<W: Write> DemoTable<W> {
 
     /// The row of one session; returns whether it is as expected.
     pub(super) fn row(&mut self, client: &DemoClient, result: &SessionResult) -> io::Result<bool> {
-        let Row { family, reply, arrived, reason } = Row::of(result);
+        let DemoRow { family, reply, arrived, reason } = DemoRow::of(result);
         let arrived = match arrived {
             0 => "nothing".to_owned(),
             1 => "1 mail".to_owned(),

@@ -42,7 +42,7 @@ pub(super) async fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
     ));
 
     let mut shutdown = Shutdown::new(args.duration)?;
-    let mut input = Input { frames: FrameDecoder::default(), redactor };
+    let mut input = FrameInput { frames: FrameDecoder::default(), redactor };
     let mut chunk = vec![0; READ];
     let reason = loop {
         let read = tokio::select! {
@@ -61,12 +61,12 @@ pub(super) async fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Decodes and redacts frames on their way to the writer.
-struct Input {
+struct FrameInput {
     frames: FrameDecoder,
     redactor: Option<Redactor>,
 }
 
-impl Input {
+impl FrameInput {
     fn process(
         &mut self,
         bytes: &[u8],

@@ -16,7 +16,7 @@ use crate::wire::{LinkType, SyntheticConnection};
 const INTERFACE: &str = "gatepost";
 
 /// Receives a packet and its length on the wire.
-type Emit<'a> = &'a mut dyn FnMut(Timestamp, &[u8], u32);
+type PacketEmitter<'a> = &'a mut dyn FnMut(Timestamp, &[u8], u32);
 
 pub(super) struct RecordingWriter<W: Write> {
     writer: PcapngWriter<W>,
@@ -128,7 +128,7 @@ impl<W: Write> RecordingWriter<W> {
     fn extend(
         &mut self,
         session: u64,
-        add: impl FnOnce(&mut SyntheticConnection, &mut RecordingTotals, Emit<'_>),
+        add: impl FnOnce(&mut SyntheticConnection, &mut RecordingTotals, PacketEmitter<'_>),
     ) -> io::Result<()> {
         let Some(mut connection) = self.connections.remove(&session) else {
             return Ok(());
@@ -140,7 +140,7 @@ impl<W: Write> RecordingWriter<W> {
         written
     }
 
-    fn write(&mut self, packets: impl FnOnce(Emit<'_>)) -> io::Result<()> {
+    fn write(&mut self, packets: impl FnOnce(PacketEmitter<'_>)) -> io::Result<()> {
         let mut written = Ok(());
         packets(&mut |at, packet, wire_len| {
             if written.is_ok() {

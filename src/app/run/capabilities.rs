@@ -19,7 +19,7 @@ pub(super) struct KeptCapabilities {
 }
 
 /// The kernel requires any one of these capabilities for that section of the configuration.
-struct Requirement {
+struct CapabilityRequirement {
     any: CapabilitySet,
     section: &'static str,
 }
@@ -87,7 +87,7 @@ impl KeptCapabilities {
     /// # Errors
     /// It needs a capability that this process does not have.
     pub(super) fn check(&self, config: &Config) -> anyhow::Result<()> {
-        for Requirement { any, section } in relay_requirements(config) {
+        for CapabilityRequirement { any, section } in relay_requirements(config) {
             // nft(8) must inherit it.
             let available = if section == INTERCEPT { self.inherited } else { self.kept };
             if !available.intersects(any) {
@@ -101,31 +101,35 @@ impl KeptCapabilities {
     }
 }
 
-fn requirements(config: &Config) -> Vec<Requirement> {
+fn requirements(config: &Config) -> Vec<CapabilityRequirement> {
     let mut all = relay_requirements(config);
     if let Some(settings) = door_config(config) {
         let any = door::required_capabilities(settings.refuse, config.intercept.is_some());
-        all.extend(any.into_iter().map(|any| Requirement { any, section: "[door]" }));
+        all.extend(any.into_iter().map(|any| CapabilityRequirement { any, section: "[door]" }));
     }
     if let Some(settings) = &config.watch {
         let any = settings.needs().into_iter();
-        all.extend(any.map(|any| Requirement { any, section: "[watch]" }));
+        all.extend(any.map(|any| CapabilityRequirement { any, section: "[watch]" }));
     }
     all
 }
 
 /// The requirements that a reload can change.
-fn relay_requirements(config: &Config) -> Vec<Requirement> {
+fn relay_requirements(config: &Config) -> Vec<CapabilityRequirement> {
     let any = config.relay.required_capabilities().into_iter();
-    let mut all: Vec<_> = any.map(|any| Requirement { any, section: "[upstream]" }).collect();
+    let mut all: Vec<_> =
+        any.map(|any| CapabilityRequirement { any, section: "[upstream]" }).collect();
     if config.intercept.is_some() {
-        all.push(Requirement { any: intercept::REQUIRED_CAPABILITIES, section: INTERCEPT });
+        all.push(CapabilityRequirement {
+            any: intercept::REQUIRED_CAPABILITIES,
+            section: INTERCEPT,
+        });
     }
     all
 }
 
 /// The fewest capabilities; of equivalent ones, the one that grants least.
-fn fewest(requirements: &[Requirement], permitted: CapabilitySet) -> CapabilitySet {
+fn fewest(requirements: &[CapabilityRequirement], permitted: CapabilitySet) -> CapabilitySet {
     let mut sets: Vec<CapabilitySet> =
         requirements.iter().map(|requirement| requirement.any).collect();
     // Those without a choice first: they may meet other requirements too.

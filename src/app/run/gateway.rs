@@ -24,7 +24,7 @@ use super::service_manager::{self, ServiceManager};
 use super::status_page::StatusSources;
 use crate::addr::Family;
 use crate::app::door::{DoorController, DoorHandle, SharedEvidence};
-use crate::app::metrics_endpoint::{self, Endpoint};
+use crate::app::metrics_endpoint::{self, HttpEndpoint};
 use crate::app::signals::{Shutdown, on};
 use crate::app::watch::BackgroundWatch;
 use crate::config::Config;
@@ -48,7 +48,7 @@ pub(super) struct Gateway {
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
     health: HealthState,
-    endpoint: Option<Endpoint>,
+    endpoint: Option<HttpEndpoint>,
     control: Option<JoinHandle<()>>,
     watch: Option<BackgroundWatch>,
     /// With its task.

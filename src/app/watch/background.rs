@@ -47,7 +47,7 @@ impl BackgroundWatch {
         let stop = Arc::new(AtomicBool::new(false));
         let mut observers: Vec<Arc<dyn FlowObserver>> = vec![Arc::clone(&metrics) as _];
         observers.extend(lookup.map(|lookup| Arc::new(lookup) as _));
-        let mut worker = Worker {
+        let mut worker = CaptureWorker {
             settings,
             upstreams: upstreams.iter().map(|upstream| upstream.ip()).collect(),
             metrics,
@@ -69,7 +69,7 @@ impl BackgroundWatch {
     }
 }
 
-struct Worker {
+struct CaptureWorker {
     settings: CaptureSettings,
     upstreams: Vec<IpAddr>,
     metrics: Arc<Metrics>,
@@ -80,7 +80,7 @@ struct Worker {
     previous: Option<(Traffic, u64)>,
 }
 
-impl Worker {
+impl CaptureWorker {
     fn run(&mut self) {
         let mut logged = String::new();
         while !self.stop.load(Ordering::Relaxed) {

@@ -28,7 +28,7 @@ use self::capture::{CaptureFailure, capture, description, own_networks, panic_me
 use self::copy::PacketCopy;
 use self::output::{SharedView, WatchOutput, WatchReporter};
 use self::screen::Screen;
-use super::metrics_endpoint::{Endpoint, serve_with_index};
+use super::metrics_endpoint::{HttpEndpoint, serve_with_index};
 use super::output::{has_colour, is_closed_pipe, note};
 use super::pipeline::AnalysisPipeline;
 use super::signals::{Shutdown, on};
@@ -74,7 +74,7 @@ pub(super) async fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
     let view = reporter.view.clone();
     let thread_metrics = metrics.as_ref().map(|(metrics, _)| Arc::clone(metrics));
     let thread = CaptureThread::start(live, args, reporter, thread_metrics)?;
-    let stop = Stop::new(args.duration)?;
+    let stop = StopSignals::new(args.duration)?;
     let ended = if is_view {
         draw(thread, stop, &view, colour).await
     } else {
@@ -100,7 +100,9 @@ fn settings(args: &WatchArgs) -> CaptureSettings {
     }
 }
 
-async fn serve_metrics(address: std::net::SocketAddr) -> anyhow::Result<(Arc<Metrics>, Endpoint)> {
+async fn serve_metrics(
+    address: std::net::SocketAddr,
+) -> anyhow::Result<(Arc<Metrics>, HttpEndpoint)> {
     let metrics = Arc::new(Metrics::new()?);
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| {
@@ -155,7 +157,7 @@ impl CaptureThread {
         Ok(Self { stop, ended: Some(ended), thread })
     }
 
-    async fn run_until(mut self, mut stop: Stop) -> anyhow::Result<()> {
+    async fn run_until(mut self, mut stop: StopSignals) -> anyhow::Result<()> {
         tokio::select! {
             () = stop.requested() => {}
             () = self.ended() => {}
@@ -187,13 +189,13 @@ impl CaptureThread {
 }
 
 /// Signals, and the limit of `--duration`. SIGHUP and SIGQUIT are handled so that the terminal is restored.
-struct Stop {
+struct StopSignals {
     shutdown: Shutdown,
     hangup: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
 }
 
-impl Stop {
+impl StopSignals {
     fn new(limit: Option<Duration>) -> anyhow::Result<Self> {
         let (hangup, quit) = (on(SignalKind::hangup())?, on(SignalKind::quit())?);
         Ok(Self { shutdown: Shutdown::new(limit)?, hangup, quit })
@@ -211,7 +213,7 @@ impl Stop {
 /// Draws the live view until the end. Its last state then stays on the normal screen.
 async fn draw(
     mut thread: CaptureThread,
-    mut stop: Stop,
+    mut stop: StopSignals,
     view: &SharedView,
     colour: bool,
 ) -> anyhow::Result<()> {
