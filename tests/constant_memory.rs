@@ -1,4 +1,4 @@
-//! A message of 100 MB costs the engine and the witness no memory that grows with it: counted at the allocator, in a process of its own.
+//! A message of 100 MB costs the engine and the observer no memory that grows with it: counted at the allocator, in a process of its own.
 
 #![allow(unsafe_code, reason = "a global allocator cannot be written without")]
 #![allow(
@@ -13,7 +13,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use gatepost::addr::{ClientAddr, OriginalDst};
-use gatepost::engine::{Action, Engine, Observer, Output, Profile, Side, TcpFacts, Timeouts};
+use gatepost::engine::{Action, Observer, Output, Profile, Proxy, Side, TcpFacts, Timeouts};
 use gatepost::time::Timestamp;
 
 thread_local! {
@@ -48,19 +48,19 @@ fn streamed(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, usize) {
     let client = ClientAddr::new("192.0.2.1:4000".parse().unwrap());
     let server = OriginalDst::new("192.0.2.2:25".parse().unwrap());
     let timeouts = Timeouts::RFC_5321;
-    let mut engine = Engine::new(Profile::default().into(), timeouts, client, server, at);
+    let mut engine = Proxy::new(Profile::default().into(), timeouts, client, server, at);
     let mut out = Output::default();
     assert!(engine.open(None, &mut out));
-    engine.upstream(b"220 a\r\n", at, &mut out);
-    engine.client(b"EHLO a\r\n", at, &mut out);
-    engine.upstream(b"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n", at, &mut out);
-    assert_eq!(engine.client(open, at, &mut out), open.len());
-    engine.upstream(replies, at, &mut out);
+    engine.on_server_data(b"220 a\r\n", at, &mut out);
+    engine.on_client_data(b"EHLO a\r\n", at, &mut out);
+    engine.on_server_data(b"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n", at, &mut out);
+    assert_eq!(engine.on_client_data(open, at, &mut out), open.len());
+    engine.on_server_data(replies, at, &mut out);
     let read: Vec<u8> = line.iter().copied().cycle().take(64 << 10).collect();
     let (mut warm, mut forwarded) = (0, 0);
     for number in 0..TOTAL / read.len() {
         out.clear();
-        assert_eq!(engine.client(&read, at, &mut out), read.len());
+        assert_eq!(engine.on_client_data(&read, at, &mut out), read.len());
         for action in &out.actions {
             match action {
                 Action::Forward(range) => forwarded += range.len(),
@@ -97,34 +97,34 @@ fn a_hundred_megabytes_allocate_nothing() {
     }
 }
 
-/// Octets allocated, ever, while a witness hears 100 MB of `line`s in reads of 64 KiB, after the first read; and the message's.
+/// Octets allocated, ever, while a observer hears 100 MB of `line`s in reads of 64 KiB, after the first read; and the message's.
 fn heard(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, u64) {
     let at = Timestamp::from_nanos(1);
     let client = ClientAddr::new("192.0.2.1:4000".parse().unwrap());
     let server = OriginalDst::new("192.0.2.2:25".parse().unwrap());
-    let mut witness = Observer::new(Profile::default().into(), client, server, at, false);
+    let mut observer = Observer::new(Profile::default().into(), client, server, at, false);
     let mut out = Output::default();
-    witness.data(Side::Server, b"220 a\r\n", at, &mut out);
-    witness.data(Side::Client, open, at, &mut out);
-    witness.data(Side::Server, replies, at, &mut out);
+    observer.on_data(Side::Server, b"220 a\r\n", at, &mut out);
+    observer.on_data(Side::Client, open, at, &mut out);
+    observer.on_data(Side::Server, replies, at, &mut out);
     let read: Vec<u8> = line.iter().copied().cycle().take(64 << 10).collect();
     let mut warm = 0;
     for number in 0..TOTAL / read.len() {
         out.clear();
-        witness.data(Side::Client, &read, at, &mut out);
-        assert_eq!(witness.held(), 0, "nothing is held");
+        observer.on_data(Side::Client, &read, at, &mut out);
+        assert_eq!(observer.held_bytes(), 0, "nothing is held");
         if number == 1 {
             warm = ALLOCATED.get();
         }
     }
     let allocated = ALLOCATED.get() - warm;
-    witness.data(Side::Client, b"\r\n.\r\n", at, &mut out);
-    let record = witness.finish(TcpFacts::default(), at, &mut out);
+    observer.on_data(Side::Client, b"\r\n.\r\n", at, &mut out);
+    let record = observer.finish(TcpFacts::default(), at, &mut out);
     (allocated, record.smtp.transactions[0].bytes)
 }
 
 #[test]
-fn a_witness_copies_no_message() {
+fn a_observer_copies_no_message() {
     let envelope = b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\n";
     let data = [&envelope[..], b"DATA\r\n"].concat();
     let bdat = [&envelope[..], format!("BDAT {} LAST\r\n", TOTAL + 5).as_bytes()].concat();

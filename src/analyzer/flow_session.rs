@@ -73,13 +73,13 @@ impl FlowSession {
         let before = self.held;
         self.update_held();
         if self.held > before && self.all_held.total() > self.limit {
-            self.observer.give_up(at, &mut self.output);
+            self.observer.drop_held(at, &mut self.output);
             self.update_held();
         }
     }
 
     fn update_held(&mut self) {
-        let now = self.observer.held();
+        let now = self.observer.held_bytes();
         if now != self.held {
             self.all_held.0.fetch_add(now.wrapping_sub(self.held), Ordering::Relaxed);
             self.held = now;
@@ -101,25 +101,25 @@ impl Drop for FlowSession {
 
 impl FlowHandler for FlowSession {
     fn on_data(&mut self, from: Side, bytes: &[u8], at: Timestamp) {
-        self.observer.data(from, bytes, at, &mut self.output);
+        self.observer.on_data(from, bytes, at, &mut self.output);
         self.limit_held(at);
         self.publish_events();
     }
 
     fn on_gap(&mut self, from: Side, length: u64, at: Timestamp) {
-        self.observer.gap(from, length, at, &mut self.output);
+        self.observer.on_gap(from, length, at, &mut self.output);
         self.limit_held(at);
         self.publish_events();
     }
 
     fn on_omitted(&mut self, from: Side, length: u64, at: Timestamp) {
-        self.observer.omitted(from, length, at, &mut self.output);
+        self.observer.on_omitted(from, length, at, &mut self.output);
         self.limit_held(at);
         self.publish_events();
     }
 
     fn on_close(&mut self, from: Side, at: Timestamp) {
-        self.observer.closed(from, at, &mut self.output);
+        self.observer.on_closed(from, at, &mut self.output);
         self.publish_events();
     }
 }

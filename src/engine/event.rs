@@ -1,11 +1,9 @@
-//! Events: everything that happens in a session, as closed sets. Metrics count them and reports tell them; both read
-//! these and nothing else. No variant carries an address, a domain, a HELO name or reply text.
+//! Events: everything that happens in a session, as closed sets, for metrics and reports. No variant carries an address, a
+//! domain, a HELO name or reply text.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Family;
-use crate::engine::SessionRecord;
 use crate::policy::PolicyAction;
 use crate::policy::facts::{FactState, Source};
 use crate::policy::rules::{FactName, RuleMode};
@@ -50,10 +48,10 @@ labels! {
         Quit = "quit",
         ClientClosed = "client_closed",
         UpstreamClosed = "upstream_closed",
-        /// No upstream took the connection, or it closed before its greeting.
+        /// No upstream accepted the connection, or it closed before its greeting.
         UpstreamUnavailable = "upstream_unavailable",
         Timeout = "timeout",
-        /// Refused at connect or at STARTTLS, by an access or policy rule, or by the door.
+        /// Rejected at connect or at STARTTLS, by an access or policy rule, or by the door.
         Refused = "refused",
         /// A limit of `[limits]`.
         Limit = "limit",
@@ -68,9 +66,9 @@ labels! {
 }
 
 labels! {
-    /// Things that a clean session does not contain.
+    /// Deviations from a clean session.
     Anomaly {
-        /// The client spoke before the greeting.
+        /// The client sent before the greeting (postscreen: pregreet).
         Pregreet = "pregreet",
         /// An HTTP request line or header.
         JunkHttp = "junk_http",
@@ -82,12 +80,12 @@ labels! {
         BadSyntax = "bad_syntax",
         BareLf = "bare_lf",
         BareCr = "bare_cr",
-        /// A line of `.` that a laxer server takes for the end of data, and that RFC 5321 does not.
+        /// A line of `.` that a lax server takes for the end of data, but RFC 5321 does not.
         Smuggling = "smuggling",
         CommandTooLong = "command_too_long",
         /// A message line over 1000 octets (RFC 5321 §4.5.3.1.6); relayed.
         TextLineTooLong = "text_line_too_long",
-        /// Plaintext after STARTTLS, from either side; thrown away.
+        /// Plaintext after STARTTLS, from either side; discarded.
         StarttlsPlaintext = "starttls_plaintext",
         Xclient = "xclient",
         Xforward = "xforward",
@@ -95,36 +93,36 @@ labels! {
         EarlyData = "early_data",
         /// Commands pipelined where upstream did not offer PIPELINING.
         UnauthorizedPipelining = "unauthorized_pipelining",
-        /// Bytes from upstream that are no SMTP reply.
+        /// Bytes from upstream that are not an SMTP reply.
         BadReply = "bad_reply",
         /// A reply from upstream that answers no command.
         UnexpectedReply = "unexpected_reply",
-        /// Octets of the dialogue that the capture lacks.
+        /// Bytes of the dialogue are missing from the capture.
         Gap = "gap",
     }
 }
 
 labels! {
-    /// Why a dialogue that is only listened to could not be followed. Not the capture's own losses, nor those of
-    /// reassembly: these are what they cost.
+    /// Why an observed dialogue could not be followed. Losses of the capture and of reassembly are counted apart
+    /// (rule 18 of ARCHITECTURE.md).
     Desync {
         /// The capture begins within the session.
         Midstream = "midstream",
         /// A gap in the client's commands.
         ClientGap = "client_gap",
-        /// A gap in the server's replies: what was asked before it is not paired with a reply.
+        /// A gap in the server's replies: the commands before it stay unanswered.
         ServerGap = "server_gap",
-        /// A reply that cannot be paired: to nothing, not fitting, or none at all.
+        /// A reply that cannot be paired: unexpected, of a wrong code, or malformed.
         Reply = "reply",
         /// The server took something else for the end of a message.
         EndOfData = "end_of_data",
-        /// More octets waited for a reply than are held.
+        /// More client bytes waited for a reply than are held.
         Overflow = "overflow",
     }
 }
 
 labels! {
-    /// Why the gateway itself refused something.
+    /// Why the gateway itself rejected a command or a session.
     Refusal {
         AccessReject = "access_reject",
         AccessTempfail = "access_tempfail",
@@ -145,7 +143,7 @@ labels! {
         LimitLine = "limit_line",
         UpstreamUnavailable = "upstream_unavailable",
         UpstreamLost = "upstream_lost",
-        /// The upstream did not take our XCLIENT.
+        /// Upstream did not accept the gateway's XCLIENT.
         Identity = "identity",
         Timeout = "timeout",
         /// A trusted peer without a valid PROXY header.
@@ -163,7 +161,7 @@ labels! {
 }
 
 labels! {
-    /// What became of a STARTTLS command.
+    /// Result of a STARTTLS command.
     Starttls {
         Started = "started",
         Refused = "refused",
@@ -171,7 +169,7 @@ labels! {
 }
 
 labels! {
-    /// What became of one connection attempt to an upstream.
+    /// Result of one connection attempt to an upstream.
     AttemptOutcome {
         Connected = "connected",
         Refused = "refused",
@@ -209,11 +207,11 @@ labels! {
     }
 }
 
-/// One thing that happened.
+/// One event of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     SessionOpened,
-    /// ServerEvent with every `SessionOpened`.
+    /// Exactly one for each `SessionOpened`.
     SessionClosed(Outcome),
     Command(Verb),
     /// A complete reply to the client.
@@ -221,7 +219,7 @@ pub enum Event {
         code: u16,
         source: ReplySource,
     },
-    /// The reply to an end of data: the message's fate.
+    /// The reply to the end of data.
     Message {
         code: u16,
         bytes: u64,
@@ -243,73 +241,19 @@ pub enum Event {
         count: u64,
     },
     Desync(Desync),
-    /// What a policy rule did, or in shadow would have done; each rule and action once a session.
+    /// A policy rule matched, enforced or in shadow mode; each rule and action once a session.
     Policy {
-        /// Its place among the rules of the session's [`super::Profile`].
+        /// Its position in the rules of the session's [`super::Profile`].
         rule: u16,
         action: PolicyAction,
         mode: RuleMode,
     },
-    /// A fact that a verdict rested on; the same state from the same source once a session.
+    /// A fact that a verdict rests on; the same state from the same source once a session.
     Fact {
         name: FactName,
         state: FactState,
         source: Source,
     },
-    /// How long the client waited for verdicts, all in all; once a session, at its end, if it did.
+    /// How long the client waited for verdicts in total; once a session, at its end, if it did.
     Waited(Duration),
-}
-
-/// Who is told. Implementations must be cheap: they run between two reads of a socket.
-pub trait Observe: Send + Sync {
-    /// `family` is the client's.
-    fn event(&self, family: Family, event: Event);
-
-    /// An [`Event::Policy`], told before it by the name of the rule: a session may go by rules that are not in force any
-    /// more.
-    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
-        let _nobody_counts = (family, rule, action, mode);
-    }
-
-    /// A session is over and this is all of it.
-    fn session(&self, record: &SessionRecord);
-}
-
-/// Nobody is told.
-impl Observe for () {
-    fn event(&self, _: Family, _: Event) {}
-
-    fn session(&self, _: &SessionRecord) {}
-}
-
-impl<T: Observe + ?Sized> Observe for Arc<T> {
-    fn event(&self, family: Family, event: Event) {
-        (**self).event(family, event);
-    }
-
-    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
-        (**self).policy(family, rule, action, mode);
-    }
-
-    fn session(&self, record: &SessionRecord) {
-        (**self).session(record);
-    }
-}
-
-/// Both are told, in order.
-impl<A: Observe, B: Observe> Observe for (A, B) {
-    fn event(&self, family: Family, event: Event) {
-        self.0.event(family, event);
-        self.1.event(family, event);
-    }
-
-    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
-        self.0.policy(family, rule, action, mode);
-        self.1.policy(family, rule, action, mode);
-    }
-
-    fn session(&self, record: &SessionRecord) {
-        self.0.session(record);
-        self.1.session(record);
-    }
 }

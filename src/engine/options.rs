@@ -1,4 +1,4 @@
-//! What a conversation is told when it starts: options, limits, timeouts. Plain data with the defaults of the field.
+//! Options, limits and timeouts of a session: plain data with the usual defaults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
 use crate::smtp::{BareNewlines, Keyword};
 
-/// When a session that an access rule refuses is told so.
+/// When a session that an access rule rejects receives the rejection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefuseAt {
     /// In place of the greeting.
@@ -17,25 +17,25 @@ pub enum RefuseAt {
     Rcpt,
 }
 
-/// What to do with a client that speaks before the greeting (RFC 5321 §3.1 makes it wait).
+/// What to do with a client that sends before the greeting (RFC 5321 §3.1 requires it to wait).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pregreet {
-    /// Counted and let through.
+    /// Counted and accepted.
     #[default]
     Accept,
-    /// Counted and refused, at the point that [`RefuseAt`] says.
+    /// Counted and rejected, at the point given by [`RefuseAt`].
     Reject,
 }
 
 /// `[smtp]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SmtpOptions {
-    /// The name in our own EHLO and replies; the host name by default.
+    /// The name in the gateway's own EHLO and replies; the host name by default.
     pub hostname: String,
     pub bare_newlines: BareNewlines,
     pub refuse_at: RefuseAt,
     pub pregreet: Pregreet,
-    /// EHLO keywords not passed on although both sides could.
+    /// EHLO keywords that are not passed on although both sides support them.
     pub hide: Vec<Keyword>,
 }
 
@@ -54,7 +54,7 @@ impl Default for SmtpOptions {
 /// The limits of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Octets of one command line with its CRLF (RFC 5321 §4.5.3.1.4 asks for 512 and more with extensions).
+    /// Bytes of one command line with its CRLF (RFC 5321 §4.5.3.1.4: at least 512, more with extensions).
     pub line_length: usize,
     /// Commands since the last message that upstream accepted.
     pub commands: u32,
@@ -68,7 +68,7 @@ impl Default for Limits {
     }
 }
 
-/// RFC 5321 §4.5.3.2 and what it leaves to the server.
+/// RFC 5321 §4.5.3.2, and those that it leaves to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Upstream's greeting, after the connection.
@@ -86,7 +86,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// What a server that has time gives: the minutes of RFC 5321 §4.5.3.2.
+    /// The minutes of RFC 5321 §4.5.3.2.
     pub const RFC_5321: Self = Self {
         greeting: Duration::from_secs(300),
         command: Duration::from_secs(300),
@@ -96,7 +96,7 @@ impl Timeouts {
         opaque: Duration::from_secs(300),
     };
 
-    /// Under load, as Postfix's `smtpd_timeout` does: short with silent clients, patient with upstream.
+    /// Under load, as Postfix's `smtpd_timeout`: short for idle clients, unchanged for upstream.
     pub const STRESS: Self = Self {
         command: Duration::from_secs(10),
         data: Duration::from_secs(30),
@@ -105,13 +105,13 @@ impl Timeouts {
     };
 }
 
-/// Everything about the handling of a session that is the same for all of them.
+/// Everything about the handling of a session that is the same for all sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
     pub smtp: SmtpOptions,
     pub limits: Limits,
     pub access: AccessRules,
     pub rules: Arc<PolicyRules>,
-    /// Upstream is told the client by XCLIENT.
+    /// The client's address goes to upstream by XCLIENT.
     pub xclient: bool,
 }

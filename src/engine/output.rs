@@ -1,34 +1,34 @@
-//! What the engine wants done.
+//! The output of a session: actions for its driver, and events.
 
 use std::ops::Range;
 
-use super::Event;
+use super::event::Event;
 use crate::policy::facts::Lookup;
 
-/// One thing to do. Those that write are carried out in order for each side.
+/// One action. Writes are carried out in order for each side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// These octets of the input just given go to its other side.
+    /// This range of the current input goes to the other side.
     Forward(Range<usize>),
-    /// These too, at this place.
+    /// These bytes too, at this position.
     Insert(&'static [u8]),
     ToClient(Vec<u8>),
     ToUpstream(Vec<u8>),
-    /// Whatever the client sent and nobody looked at yet is thrown away, also what the kernel still holds (RFC 3207 §4.2:
-    /// nothing said in plaintext may count after STARTTLS).
+    /// Discard all unread client bytes, also those in the kernel's receive buffer (RFC 3207 §4.2: nothing sent in plaintext may
+    /// count after STARTTLS).
     DiscardClient,
-    /// The other side of a finished direction learns that nothing more comes.
+    /// Shut down the write half.
     ShutdownUpstream,
     ShutdownClient,
-    /// Upstream's connection ends now; what it did not read yet is not for it.
+    /// Close the upstream connection now; discard what is not sent yet.
     AbandonUpstream,
-    /// The policy wants to know these; none is asked twice. See [`super::Engine::answered`].
+    /// The policy needs these; none is requested twice. See [`super::Proxy::on_answers`].
     Need(Vec<Lookup>),
-    /// The client gets what is due to it, then both connections end.
+    /// Flush to the client, then close both connections.
     Close,
 }
 
-/// Actions and events of one call, to be reused for the next.
+/// Actions and events of one call; reused for the next.
 #[derive(Debug, Default)]
 pub struct Output {
     pub actions: Vec<Action>,
@@ -49,7 +49,7 @@ impl Output {
         self.events.push(event);
     }
 
-    /// Adjoining ranges become one, so that a pipelined group is one write.
+    /// Adjacent ranges become one, so that a pipelined group is one write.
     pub(super) fn forward(&mut self, range: Range<usize>) {
         if range.is_empty() {
             return;

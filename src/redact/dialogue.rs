@@ -1,7 +1,7 @@
 //! One session: what its octets are, and what of them may be shown.
 //!
 //! Follows the dialogue with the session machine that the gateway itself uses. Frames leave in the order in which they
-//! came and with their times, each once it is known what all its octets are. What cannot be followed is dropped, and so is
+//! came and with their times, each once it is known what all its octets are. FrameBody cannot be followed is dropped, and so is
 //! everything after it.
 
 use std::collections::VecDeque;
@@ -12,8 +12,8 @@ use super::text::{blank, mask};
 use crate::addr::Side;
 use crate::recording::{FrameBody, Omission};
 use crate::smtp::{
-    BareNewlines, Command, EnhancedCode, ExpectedReply, Item, Line, Reply, ServerEvent, Session,
-    Verb,
+    BareNewlines, ClientEvent, Command, EnhancedCode, ExpectedReply, Line, Reply, ServerEvent,
+    Session, Verb,
 };
 use crate::time::Timestamp;
 
@@ -36,7 +36,7 @@ pub(super) struct Dialogue {
     own: [IpAddr; 2],
     client: Stream,
     server: Stream,
-    /// What came and did not leave.
+    /// FrameBody came and did not leave.
     waiting: VecDeque<(Timestamp, Waiting)>,
     /// Octets at the end of the content so far that may be the start of [`END_OF_DATA`]; they wait to be shown or dropped.
     ending: usize,
@@ -44,6 +44,7 @@ pub(super) struct Dialogue {
     junk: bool,
     /// Nothing is understood any more.
     lost: bool,
+    now: Timestamp,
 }
 
 #[derive(Debug)]
@@ -141,10 +142,12 @@ impl Dialogue {
             ending: 0,
             junk: false,
             lost: false,
+            now: Timestamp::default(),
         }
     }
 
     pub(super) fn hear(&mut self, at: Timestamp, what: FrameBody, emit: &mut Emit<'_>) {
+        self.now = at;
         match what {
             FrameBody::Data { from, bytes: octets } => {
                 self.waiting.push_back((at, Waiting::Said { from, count: octets.len() }));
@@ -200,7 +203,7 @@ impl Dialogue {
             return;
         }
         if all_understood && in_chunk {
-            self.session.chunk_passed(count);
+            self.session.on_chunk_bytes(count, self.now);
         } else {
             self.lose();
         }
@@ -227,7 +230,7 @@ impl Dialogue {
         while self.client_step() || self.server_step() {}
     }
 
-    /// What the client's next octets are. Returns whether that is known.
+    /// FrameBody the client's next octets are. Returns whether that is known.
     fn client_step(&mut self) -> bool {
         let held = std::mem::take(&mut self.client.held);
         let used = if held.is_empty() { 0 } else { self.client_item(&held) };
@@ -242,43 +245,47 @@ impl Dialogue {
             return held.len();
         }
         match self.session.client(held) {
-            Item::Incomplete | Item::Waiting(_) => 0,
-            Item::Junk(_) if self.session.has_pending() => 0,
-            Item::Junk(_) => {
+            ClientEvent::Incomplete | ClientEvent::Waiting(_) => 0,
+            ClientEvent::Junk(_) if self.session.has_pending() => 0,
+            ClientEvent::Junk(_) => {
                 self.junk = true;
                 self.client.drop(held.len());
                 held.len()
             }
-            Item::Command { line, command } => {
+            ClientEvent::Command { line, command } => {
                 let shown = self.command(&command, line);
                 self.client.show(shown);
                 line.len()
             }
-            Item::AuthLine(line) => {
+            ClientEvent::AuthLine(line) => {
                 let mut shown = held.get(..line.len()).unwrap_or_default().to_vec();
                 blank(&mut shown);
                 self.client.show(shown);
-                self.session.ask(ExpectedReply::Auth);
+                self.session.expect(ExpectedReply::Auth);
                 line.len()
             }
-            Item::TooLong { len, done, auth } => {
+            ClientEvent::TooLong { len, done, auth } => {
                 self.client.drop(len);
                 if done {
-                    self.session.ask(if auth { ExpectedReply::Auth } else { ExpectedReply::Other });
+                    self.session.expect(if auth {
+                        ExpectedReply::Auth
+                    } else {
+                        ExpectedReply::Other
+                    });
                 }
                 len
             }
-            Item::Content => self.content(held),
-            Item::Chunk { len, .. } => {
+            ClientEvent::Content => self.content(held),
+            ClientEvent::Chunk { len, .. } => {
                 self.client.drop(len);
-                self.session.chunk_passed(len as u64);
+                self.session.on_chunk_bytes(len as u64, self.now);
                 len
             }
-            Item::Plaintext { len } => {
+            ClientEvent::Plaintext { len } => {
                 self.client.drop(len);
                 len
             }
-            Item::Opaque => {
+            ClientEvent::Opaque => {
                 self.client.drop(held.len());
                 held.len()
             }
@@ -287,7 +294,7 @@ impl Dialogue {
 
     /// Drops content but for its end.
     fn content(&mut self, held: &[u8]) -> usize {
-        let (end, _) = self.session.scan(held, |_| {});
+        let (end, _) = self.session.scan(held, self.now, |_| {});
         let used = end.unwrap_or(held.len());
         let total = self.ending + used;
         if end.is_some() {
@@ -320,7 +327,7 @@ impl Dialogue {
     }
 
     fn server_item(&mut self, held: &[u8]) -> usize {
-        match self.session.upstream(held) {
+        match self.session.server(held) {
             ServerEvent::Incomplete => 0,
             ServerEvent::Malformed => {
                 self.lost = true;
@@ -336,10 +343,10 @@ impl Dialogue {
                 self.server.show(shown);
                 reply.raw.len()
             }
-            ServerEvent::Reply { reply, asked } => {
+            ServerEvent::Reply { reply, expected } => {
                 // Replies to VRFY, EXPN and what else there may be can be about anybody.
-                let shown =
-                    self.reply(&reply, matches!(asked, ExpectedReply::Auth | ExpectedReply::Other));
+                let shown = self
+                    .reply(&reply, matches!(expected, ExpectedReply::Auth | ExpectedReply::Other));
                 self.server.show(shown);
                 reply.raw.len()
             }
@@ -371,55 +378,24 @@ impl Dialogue {
         let word = line.text.iter().take_while(|b| !b.is_ascii_whitespace()).count();
         let blanks = line.text.iter().skip(word).take_while(|b| b.is_ascii_whitespace()).count();
         let (_, argument) = shown.split_at_mut_checked(word + blanks).unwrap_or_default();
-        let asked = match command.verb {
-            Verb::Helo | Verb::Ehlo => {
-                mask(argument, &self.locals, &self.own);
-                if command.verb == Verb::Ehlo { ExpectedReply::Ehlo } else { ExpectedReply::Helo }
-            }
-            Verb::Mail => {
-                self.mailbox(argument, command, b"FROM:");
-                ExpectedReply::Mail { transaction: 0 }
-            }
-            Verb::Rcpt => {
-                self.mailbox(argument, command, b"TO:");
-                ExpectedReply::Rcpt { transaction: 0, recipient: 0 }
-            }
+        let mut expected = ExpectedReply::to(command);
+        match command.verb {
+            Verb::Helo | Verb::Ehlo => mask(argument, &self.locals, &self.own),
+            Verb::Mail => self.mailbox(argument, command, b"FROM:"),
+            Verb::Rcpt => self.mailbox(argument, command, b"TO:"),
             Verb::Bdat => match command.chunk() {
-                Ok(chunk) => {
-                    self.session.expect_chunk(chunk, true);
-                    if chunk.last {
-                        ExpectedReply::Message { transaction: 0 }
-                    } else {
-                        ExpectedReply::Chunk { transaction: 0 }
-                    }
-                }
-                Err(_) => {
-                    blank(argument);
-                    ExpectedReply::Other
-                }
+                Ok(chunk) => expected = self.session.begin_chunk(chunk, true, self.now),
+                Err(_) => blank(argument),
             },
             Verb::Auth => {
                 // A mechanism's name is no secret; what follows is.
                 let mechanism = known_mechanism(argument);
                 blank(argument.get_mut(mechanism..).unwrap_or_default());
-                ExpectedReply::Auth
             }
-            Verb::Unknown => {
-                blank(&mut shown);
-                ExpectedReply::Other
-            }
-            verb => {
-                blank(argument);
-                match verb {
-                    Verb::Data => ExpectedReply::Data { transaction: 0 },
-                    Verb::Rset => ExpectedReply::Rset,
-                    Verb::Starttls => ExpectedReply::Starttls,
-                    Verb::Quit => ExpectedReply::Quit,
-                    _ => ExpectedReply::Other,
-                }
-            }
-        };
-        self.session.ask(asked);
+            Verb::Unknown => blank(&mut shown),
+            _ => blank(argument),
+        }
+        self.session.expect(expected);
         let ending = if line.len() - line.text.len() == 2 { &b"\r\n"[..] } else { b"\n" };
         shown.extend_from_slice(ending);
         shown

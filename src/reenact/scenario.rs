@@ -94,14 +94,14 @@ impl Scenario {
             return Err(NotReplayable::Midstream);
         }
         let is_gap = |entry: &TranscriptEntry| {
-            matches!(entry.what, TranscriptItem::Gap(_) | TranscriptItem::Omitted(_))
+            matches!(entry.item, TranscriptItem::Gap(_) | TranscriptItem::Omitted(_))
         };
         if transcript.iter().any(is_gap) {
             return Err(NotReplayable::Gaps);
         }
         let has_data_from = |side| {
             let mut entries = transcript.iter();
-            entries.any(|entry| entry.from == side && entry.what != TranscriptItem::Closed)
+            entries.any(|entry| entry.from == side && entry.item != TranscriptItem::Closed)
         };
         match (has_data_from(Side::Client), has_data_from(Side::Server)) {
             (false, false) => Err(NotReplayable::Empty),
@@ -119,7 +119,7 @@ impl Scenario {
         for entry in transcript {
             let pause = before.map_or(Duration::ZERO, |before| entry.at - before);
             before = Some(entry.at);
-            match (&entry.what, entry.from) {
+            match (&entry.item, entry.from) {
                 (TranscriptItem::Line(bytes), Side::Client) => {
                     pending.push_back(ReplyTo::Line(bytes.clone()));
                     steps.push(ScenarioStep::Line { bytes: bytes.clone(), pause });
@@ -153,7 +153,7 @@ impl Scenario {
                 ) => {}
             }
         }
-        let closed = transcript.iter().find(|entry| entry.what == TranscriptItem::Closed);
+        let closed = transcript.iter().find(|entry| entry.item == TranscriptItem::Closed);
         if pending.is_empty() || closed.is_some_and(|closed| closed.from == Side::Server) {
             return Self { steps, unanswered: pending.into(), cut_short: None, greeting_delay };
         }

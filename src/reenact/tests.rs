@@ -22,7 +22,7 @@ fn transcript(dialogue: &str) -> Vec<TranscriptEntry> {
             "C." | "S." => TranscriptItem::Closed,
             _ => panic!("{line}"),
         };
-        TranscriptEntry { at: Timestamp::from_nanos(n as u64), from, what }
+        TranscriptEntry { at: Timestamp::from_nanos(n as u64), from, item: what }
     });
     entries.collect()
 }

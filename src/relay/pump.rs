@@ -21,7 +21,7 @@ use super::clock::RelayClock;
 use super::lookups::PendingLookups;
 use super::splice::Pipe;
 use crate::addr::Family;
-use crate::engine::{Action, Engine, Event, Observe, Outcome, Output, Side};
+use crate::engine::{Action, Event, Observe, Outcome, Output, Proxy, Side};
 use crate::policy::facts::Answers;
 use crate::time::Timestamp;
 
@@ -169,7 +169,7 @@ enum Read {
 
 /// A session's engine between its two sockets.
 pub(super) struct Pump {
-    engine: Engine,
+    engine: Proxy,
     family: Family,
     observer: Arc<dyn Observe>,
     tap: SessionTap,
@@ -187,7 +187,7 @@ pub(super) struct Pump {
 
 impl Pump {
     pub(super) fn new(
-        engine: Engine,
+        engine: Proxy,
         family: Family,
         observer: Arc<dyn Observe>,
         tap: SessionTap,
@@ -225,7 +225,7 @@ impl Pump {
     /// Asks the engine something that is not about octets, and does what it says.
     pub(super) async fn tell<T>(
         &mut self,
-        ask: impl FnOnce(&mut Engine, Timestamp, &mut Output) -> T,
+        ask: impl FnOnce(&mut Proxy, Timestamp, &mut Output) -> T,
     ) -> T {
         let mut ask = Some(ask);
         let answer = std::future::poll_fn(|cx| {
@@ -269,7 +269,7 @@ impl Pump {
         }
         let now = self.clock.now();
         work.out.clear();
-        self.engine.answered(answers, now, &mut work.out);
+        self.engine.on_answers(answers, now, &mut work.out);
         self.carry_out(Side::Client, &[], work, cx);
         self.show_again(now, work, cx);
         true
@@ -332,7 +332,7 @@ impl Pump {
             }
             Read::Spliced(count) => {
                 self.tap.unseen(side, count as u64, now);
-                self.engine.passed(side, count as u64, now, &mut work.out);
+                self.engine.on_spliced(side, count as u64, now, &mut work.out);
                 self.carry_out(side, &[], work, cx);
             }
             Read::End => {
@@ -342,7 +342,7 @@ impl Pump {
                 if side == Side::Client && !self.client.reset {
                     self.tap.client_closed(now);
                 }
-                self.engine.closed(side, &mut work.out);
+                self.engine.on_closed(side, &mut work.out);
                 self.carry_out(side, &[], work, cx);
             }
         }
@@ -365,7 +365,7 @@ impl Pump {
         if self.engine.is_closing() {
             return Poll::Pending;
         }
-        let passable = self.engine.passable(side);
+        let passable = self.engine.splice_budget(side);
         let (from, to) = match (side, self.upstream.as_mut()) {
             (Side::Client, upstream) => (&mut self.client, upstream),
             (Side::Server, Some(upstream)) => (upstream, Some(&mut self.client)),
@@ -454,8 +454,8 @@ impl Pump {
     ) -> usize {
         work.out.clear();
         let used = match side {
-            Side::Client => self.engine.client(input, now, &mut work.out),
-            Side::Server => self.engine.upstream(input, now, &mut work.out),
+            Side::Client => self.engine.on_client_data(input, now, &mut work.out),
+            Side::Server => self.engine.on_server_data(input, now, &mut work.out),
         };
         self.carry_out(side, input, work, cx);
         used
@@ -505,7 +505,7 @@ impl Pump {
                     Action::Close => {}
                 }
             }
-            self.engine.discarded(discarded, out);
+            self.engine.on_discarded(discarded, out);
             self.say(to_client, cx);
             if let Some(upstream) = &mut self.upstream {
                 upstream.write(to_upstream, cx);
@@ -561,7 +561,7 @@ impl Pump {
                 return true;
             }
             work.out.clear();
-            self.engine.tick(now, &mut work.out);
+            self.engine.on_timeout(now, &mut work.out);
             self.carry_out(Side::Client, &[], work, cx);
             self.show_again(now, work, cx);
             return true;
@@ -613,11 +613,11 @@ impl Drop for Pump {
 }
 
 /// What the policy was answered, if it asked.
-fn answers(engine: &Engine) -> Option<String> {
+fn answers(engine: &Proxy) -> Option<String> {
     engine.answers().filter(|answers| !answers.is_empty()).map(Answers::to_json)
 }
 
-fn tell(observer: &dyn Observe, family: Family, engine: &Engine, event: Event) {
+fn tell(observer: &dyn Observe, family: Family, engine: &Proxy, event: Event) {
     if let Event::Policy { rule, action, mode } = event
         && let Some(rule) = engine.rule_at(rule)
     {

@@ -18,7 +18,7 @@ use super::pump::{Endpoint, Pump};
 use super::upstream::connect;
 use super::{ActiveConfig, RelaySettings, Shared, Stage, UpstreamIdentity};
 use crate::addr::{ClientAddr, OriginalDst, Side};
-use crate::engine::{Engine, Outcome, Refusal};
+use crate::engine::{Outcome, Proxy, Refusal};
 
 /// How long a trusted peer may take to send its PROXY header; it sends it at once.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -129,7 +129,7 @@ async fn begin(
     let profile = Arc::clone(&active.profile);
     let destination = arrival.destination;
     let now = shared.clock.now();
-    let engine = Engine::new(profile, timeouts, client, destination, now);
+    let engine = Proxy::new(profile, timeouts, client, destination, now);
     let mut tap = shared.taps.begin(client, destination, now);
     tap.said(Side::Client, &arrival.early, now);
     let observer = Arc::clone(&shared.observer);
@@ -149,7 +149,7 @@ async fn begin(
         return pump;
     }
     if would_come_back(settings, destination) {
-        pump.tell(|engine, _, out| engine.unavailable(out)).await;
+        pump.tell(|engine, _, out| engine.on_unavailable(out)).await;
         return pump;
     }
     let observe = |event| shared.observer.event(family, event);
@@ -171,11 +171,11 @@ async fn begin(
                 | UpstreamIdentity::Transparent
                 | UpstreamIdentity::Xclient => Vec::new(),
             };
-            pump.tell(|engine, at, out| engine.connected(address, at, out)).await;
+            pump.tell(|engine, at, out| engine.on_connected(address, at, out)).await;
             pump.connect(Endpoint::new(stream, Vec::new(), header));
             pump.hear_early().await;
         }
-        Err(_) => pump.tell(|engine, _, out| engine.unavailable(out)).await,
+        Err(_) => pump.tell(|engine, _, out| engine.on_unavailable(out)).await,
     }
     pump
 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{
-    Anomaly, Endpoint, Outcome, RecipientRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls,
+    Anomaly, Endpoint, Outcome, RecipientRecord, ShadowRecord, SmtpFacts, TcpFacts, TlsState,
     TransactionRecord, VerdictRecord,
 };
 use crate::policy::PolicyAction;
@@ -66,6 +66,7 @@ fn ordinary() -> SessionRecord {
             reason: None,
             shadow: Vec::new(),
         },
+        questions: Vec::new(),
     }
 }
 
@@ -110,7 +111,7 @@ fn session_lines() {
     let encrypted = with(|r| {
         r.smtp.transactions.clear();
         r.smtp.transactions_total = 0;
-        r.smtp.tls = Tls::Started;
+        r.smtp.tls = TlsState::Started;
     });
     let many = with(|r| {
         let to: Vec<_> =

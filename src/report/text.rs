@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use super::escape::{Place, push};
 use super::{LogLevel, MAX_NOTICE};
-use crate::engine::{Endpoint, SessionRecord, Tls, TransactionRecord};
+use crate::engine::{Endpoint, SessionRecord, TlsState, TransactionRecord};
 use crate::time::Timestamp;
 
 /// Octets of one escaped value; the longest address of RFC 5321 fits (64 + 1 + 255).
@@ -69,7 +69,7 @@ fn write_session(line: &mut String, record: &SessionRecord) {
     }
     write_transactions(line, record);
     put!(line, " tls={}", tls(smtp.tls));
-    if smtp.tls == Tls::Started {
+    if smtp.tls == TlsState::Started {
         // All that can be told of what came after.
         put!(line, " client_bytes={}", record.tcp.client_bytes);
         put!(line, " server_bytes={}", record.tcp.server_bytes);
@@ -153,11 +153,11 @@ fn socket(endpoint: Endpoint) -> SocketAddr {
     SocketAddr::new(endpoint.address, endpoint.port)
 }
 
-const fn tls(tls: Tls) -> &'static str {
+const fn tls(tls: TlsState) -> &'static str {
     match tls {
-        Tls::None => "none",
-        Tls::Offered => "offered",
-        Tls::Started => "started",
-        Tls::Refused => "refused",
+        TlsState::None => "none",
+        TlsState::Offered => "offered",
+        TlsState::Started => "started",
+        TlsState::Refused => "refused",
     }
 }

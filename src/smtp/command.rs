@@ -114,6 +114,11 @@ impl<'a> Command<'a> {
         self.argument.get(self.path_range()?).map(String::from_utf8_lossy)
     }
 
+    /// The path of MAIL or RCPT; an argument that has none stands for itself, since the server judges it.
+    pub fn path_or_argument(&self) -> Cow<'a, str> {
+        self.path().unwrap_or_else(|| String::from_utf8_lossy(self.argument))
+    }
+
     /// Where [`Command::path`] stands in the argument.
     pub fn path_range(&self) -> Option<Range<usize>> {
         let (_, rest) = split_after(self.argument, b':')?;

@@ -53,7 +53,7 @@ enum Before {
     /// A bare LF.
     Bare,
     /// Octets that nobody saw: perhaps CRLF, or its CR.
-    Unseen,
+    Unknown,
 }
 
 /// Where in a line the scanner is. The held octets of `Cr`, `Dot` and `DotCr` are not emitted yet.
@@ -66,7 +66,7 @@ enum State {
     /// Held: `.` CR at the start of a line.
     DotCr(Before),
     /// Right behind octets that nobody saw.
-    Behind,
+    AfterGap,
     Text,
     /// Held: CR.
     Cr,
@@ -80,7 +80,7 @@ impl State {
             Self::Dot(_) => b".",
             Self::DotCr(_) => b".\r",
             Self::Cr => b"\r",
-            Self::LineStart(_) | Self::Behind | Self::Text | Self::CrDot => b"",
+            Self::LineStart(_) | Self::AfterGap | Self::Text | Self::CrDot => b"",
         }
     }
 }
@@ -93,7 +93,7 @@ pub struct DataScanner {
     /// Octets of the line so far, before this chunk.
     line: usize,
     findings: Findings,
-    doubtful: bool,
+    ambiguous: bool,
 }
 
 impl DataScanner {
@@ -103,7 +103,7 @@ impl DataScanner {
             state: State::LineStart(Before::Crlf),
             mode,
             line: 0,
-            doubtful: false,
+            ambiguous: false,
             findings: Findings {
                 bare_lf: false,
                 bare_cr: false,
@@ -124,22 +124,22 @@ impl DataScanner {
     }
 
     /// Octets were left out. A `.` line right behind them ends the data if they ended in CRLF (or in CR, and the line
-    /// begins with LF): such an end is found, and is doubtful.
-    pub fn pass_over(&mut self) {
-        self.state = State::Behind;
+    /// begins with LF): such an end is found, and is ambiguous.
+    pub fn skip_unseen(&mut self) {
+        self.state = State::AfterGap;
         self.line = 0;
     }
 
     /// Whether the end that was found last is none unless octets that nobody saw make it one. If it is none, the scanner
     /// goes on behind it.
-    pub const fn is_doubtful(&self) -> bool {
-        self.doubtful
+    pub const fn end_is_ambiguous(&self) -> bool {
+        self.ambiguous
     }
 
     /// Scans `input` and emits what goes on, the final `.` line included. Returns the number of octets up to and with the
     /// end of data, or `None` if all of `input` belongs to the message and it goes on.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> Option<usize> {
-        self.doubtful = false;
+        self.ambiguous = false;
         let carried = !self.state.held().is_empty();
         Pass { scanner: self, input, emit, run: 0, at: 0, hold: 0, carried, line_start: 0 }.run()
     }
@@ -184,14 +184,14 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                     }
                 }
                 (State::LineStart(before), b'.') => self.hold(State::Dot(before)),
-                (State::Behind, b'.') => self.hold(State::Dot(Before::Unseen)),
-                (State::Behind, b'\n') => {
+                (State::AfterGap, b'.') => self.hold(State::Dot(Before::Unknown)),
+                (State::AfterGap, b'\n') => {
                     self.at += 1;
-                    self.line_end(State::LineStart(Before::Unseen));
+                    self.line_end(State::LineStart(Before::Unknown));
                 }
-                (State::LineStart(_) | State::Behind, b'\r') => self.hold(State::Cr),
+                (State::LineStart(_) | State::AfterGap, b'\r') => self.hold(State::Cr),
                 (State::LineStart(_), b'\n') => self.bare_lf(),
-                (State::LineStart(_) | State::Behind | State::CrDot, b)
+                (State::LineStart(_) | State::AfterGap | State::CrDot, b)
                     if b != b'\r' && b != b'\n' =>
                 {
                     self.scanner.state = State::Text;
@@ -208,16 +208,16 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                     self.scanner.state = State::DotCr(before);
                 }
                 (State::Dot(before), b'\n') => {
-                    self.scanner.findings.smuggling |= before != Before::Unseen;
+                    self.scanner.findings.smuggling |= before != Before::Unknown;
                     self.scanner.findings.bare_lf = true;
                     self.replace(b"..\r\n", 1);
                     self.line_end(State::LineStart(Before::Bare));
                 }
                 (State::Dot(_), _) => self.release(State::Text),
-                (State::DotCr(before @ (Before::Crlf | Before::Unseen)), b'\n') => {
+                (State::DotCr(before @ (Before::Crlf | Before::Unknown)), b'\n') => {
                     self.release(State::LineStart(Before::Crlf));
                     self.flush(self.at + 1);
-                    self.scanner.doubtful = before == Before::Unseen;
+                    self.scanner.ambiguous = before == Before::Unknown;
                     self.scanner.line = 0;
                     return Some(self.at + 1);
                 }
@@ -227,7 +227,7 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                     self.line_end(State::LineStart(Before::Crlf));
                 }
                 (State::DotCr(before), _) => {
-                    self.scanner.findings.smuggling |= before != Before::Unseen;
+                    self.scanner.findings.smuggling |= before != Before::Unknown;
                     self.bare_cr(b". ");
                 }
                 (State::Cr, b'\n') => {
@@ -242,7 +242,7 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
                 }
                 (State::Cr, _) => self.bare_cr(b" "),
                 // The guard above took everything but CR and LF, and those have arms of their own.
-                (State::LineStart(_) | State::Behind, _) => self.scanner.state = State::Text,
+                (State::LineStart(_) | State::AfterGap, _) => self.scanner.state = State::Text,
             }
         }
         let held = self.scanner.state.held().len();
@@ -393,14 +393,14 @@ mod tests {
     /// Where `tail` ends the data, when what is before it was left out, and whether that is in doubt.
     fn end_behind(tail: &str) -> Option<(usize, bool)> {
         let mut whole = DataScanner::new(BareNewlines::Pass);
-        whole.pass_over();
+        whole.skip_unseen();
         let mut single = whole.clone();
         let end = whole.scan(tail.as_bytes(), |_| {});
         let by_one = tail.bytes().position(|octet| single.scan(&[octet], |_| {}).is_some());
         assert_eq!(end, by_one.map(|at| at + 1), "{tail:?}");
         assert_eq!(whole.findings(), single.findings(), "{tail:?}");
         assert_eq!(whole.findings(), Findings::default(), "{tail:?}");
-        end.map(|end| (end, whole.is_doubtful() && single.is_doubtful()))
+        end.map(|end| (end, whole.end_is_ambiguous() && single.end_is_ambiguous()))
     }
 
     #[test]
@@ -415,12 +415,12 @@ mod tests {
             assert_eq!(end_behind(text), None, "{text:?}");
         }
         let mut scanner = DataScanner::new(BareNewlines::Pass);
-        scanner.pass_over();
+        scanner.skip_unseen();
         scanner.scan(b"\n.\r\n", |_| {});
         assert_eq!(scanner.scan(b".\r\n", |_| {}), Some(3), "it was none, and this is one");
-        assert!(!scanner.is_doubtful());
+        assert!(!scanner.end_is_ambiguous());
         // A second LF is a bare one.
-        scanner.pass_over();
+        scanner.skip_unseen();
         assert_eq!(scanner.scan(b"\n\n.\r\n", |_| {}), None);
         assert!(scanner.findings().bare_lf && scanner.findings().smuggling);
     }

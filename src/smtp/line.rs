@@ -68,7 +68,7 @@ impl<'a> Line<'a> {
 
 /// The line as it may go to upstream: whole if it is clean, else with CRLF at its end and a space for each bare CR. In every
 /// mode, also `pass`: gateway and upstream must read the same commands. Ranges count from the line's start.
-pub fn pieces(line: Line<'_>, mut emit: impl FnMut(Piece)) {
+pub fn normalized(line: Line<'_>, mut emit: impl FnMut(Piece)) {
     if line.is_clean() {
         emit(Piece::Input(0..line.len()));
         return;
@@ -104,7 +104,7 @@ mod tests {
         let Split::Line(line) = Line::split(b"a\rb\nrest", 100) else { panic!("a line") };
         assert_eq!((line.len(), line.ending, line.has_bare_cr()), (4, Ending::Lf, true));
         let mut seen = Vec::new();
-        pieces(line, |piece| match piece {
+        normalized(line, |piece| match piece {
             Piece::Input(range) => seen.extend_from_slice(&b"a\rb\nrest"[range]),
             Piece::Insert(bytes) => seen.extend_from_slice(bytes),
         });

@@ -10,18 +10,22 @@ mod command;
 mod data;
 mod ehlo;
 mod enhanced;
-mod field;
+mod header_filter;
 mod line;
 mod reply;
 mod session;
+mod transaction;
 mod xclient;
 
 pub use command::{BdatError, Chunk, Command, Junk, Verb};
 pub use data::{BareNewlines, DataScanner, Findings, Piece};
 pub use ehlo::{Extensions, Keyword};
 pub use enhanced::EnhancedCode;
-pub use field::{HeaderFilter, Kept};
-pub use line::{Ending, Line, Split, pieces};
+pub use header_filter::{HeaderFilter, HeaderPiece};
+pub use line::{Ending, Line, Split, normalized};
 pub use reply::{MAX_REPLY, OwnReply, Reply, ReplyParse};
-pub use session::{ExpectedReply, Item, OwnCommand, Progress, ServerEvent, Session, Wait};
+pub use session::{
+    ChunkProgress, ClientEvent, ExpectedReply, OwnCommand, ServerEvent, Session, Wait,
+};
+pub use transaction::{Helo, Recipient, SessionState, TlsState, Transaction};
 pub use xclient::XclientAttributes;

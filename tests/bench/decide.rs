@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use gatepost::addr::{ClientAddr, Family, Networks, OriginalDst, UpstreamAddr};
-use gatepost::engine::{Action, Engine, Output, Profile, Timeouts};
+use gatepost::engine::{Action, Output, Profile, Proxy, Timeouts};
 use gatepost::lookup::{LookupService, LookupSettings};
 use gatepost::policy;
 use gatepost::policy::facts::{
@@ -158,7 +158,7 @@ fn told(what: &str, rounds: usize, mut of: impl FnMut() -> Result<Cost>) -> Resu
 
 /// A session without sockets, whose questions are answered at once.
 struct Conversation {
-    engine: Engine,
+    engine: Proxy,
     out: Output,
 }
 
@@ -168,10 +168,10 @@ impl Conversation {
         let client = ClientAddr::new(SocketAddr::new(CLIENT.parse()?, 40_000));
         let destination = OriginalDst::new(LISTENER.parse()?);
         let profile = Arc::clone(profile);
-        let engine = Engine::new(profile, Timeouts::RFC_5321, client, destination, AT);
+        let engine = Proxy::new(profile, Timeouts::RFC_5321, client, destination, AT);
         let mut new = Self { engine, out: Output::default() };
         ensure!(new.engine.open(None, &mut new.out), "an upstream is needed");
-        new.engine.connected(UpstreamAddr::new("[2001:db8::26]:25".parse()?), AT, &mut new.out);
+        new.engine.on_connected(UpstreamAddr::new("[2001:db8::26]:25".parse()?), AT, &mut new.out);
         new.carry_out()?;
         new.upstream("220 mx.receiver.example ESMTP\r\n")?;
         new.says(&format!("EHLO {HOST}\r\n"), "250 mx.receiver.example\r\n")?;
@@ -183,7 +183,7 @@ impl Conversation {
     fn says(&mut self, command: &str, reply: &str) -> Result<()> {
         let mut left = command.as_bytes();
         loop {
-            let used = self.engine.client(left, AT, &mut self.out);
+            let used = self.engine.on_client_data(left, AT, &mut self.out);
             left = left.get(used..).unwrap_or_default();
             let asked = self.carry_out()?;
             if left.is_empty() {
@@ -194,7 +194,7 @@ impl Conversation {
     }
 
     fn upstream(&mut self, reply: &str) -> Result<()> {
-        let used = self.engine.upstream(reply.as_bytes(), AT, &mut self.out);
+        let used = self.engine.on_server_data(reply.as_bytes(), AT, &mut self.out);
         ensure!(used == reply.len(), "the reply is relayed: {reply}");
         self.carry_out().map(|_| ())
     }
@@ -214,7 +214,7 @@ impl Conversation {
                 return Ok(asked);
             }
             asked = true;
-            self.engine.answered(answers, AT, &mut self.out);
+            self.engine.on_answers(answers, AT, &mut self.out);
         }
     }
 

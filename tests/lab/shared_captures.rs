@@ -14,7 +14,7 @@ use crate::harness::tests;
 use crate::support::{require_program, shared};
 use gatepost::addr::Side;
 use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, PacketCounts, Transcripts};
-use gatepost::engine::{Anomaly, Profile, Tls, TransactionRecord, TranscriptItem};
+use gatepost::engine::{Anomaly, Profile, TlsState, TransactionRecord, TranscriptItem};
 use gatepost::source::{CaptureFile, PacketSource};
 use gatepost::stream::{FlowLimits, FlowOutcome, WatchedPorts};
 use gatepost::wire::{Decoded, Decoder, IcmpKind};
@@ -235,7 +235,7 @@ fn envelopes_and_last_replies_are_zeeks() {
             let depth: usize = row["trans_depth"].parse().unwrap();
             let said = |field: &str| Some(row[field].as_str()).filter(|value| *value != "-");
             assert_eq!(record.smtp.helo.as_deref(), said("helo"), "{trace}");
-            assert_eq!(record.smtp.tls == Tls::Started, row["tls"] == "T", "{trace}");
+            assert_eq!(record.smtp.tls == TlsState::Started, row["tls"] == "T", "{trace}");
 
             let transaction = record.smtp.transactions.get(depth - 1);
             assert_eq!(transaction.map(|t| t.mail_from.as_str()), said("mailfrom"), "{trace}");
@@ -383,7 +383,7 @@ fn answer(session: &FinishedSession, transaction: Option<usize>) -> String {
     let mut within = false;
     let mut last = String::new();
     for said in &session.transcript {
-        match (&said.what, said.from) {
+        match (&said.item, said.from) {
             (TranscriptItem::Content(_), Side::Client) => {
                 messages += usize::from(!within);
                 within = true;

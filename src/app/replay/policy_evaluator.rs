@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::addr::Networks;
 use crate::cli::PolicyArgs;
-use crate::engine::{Profile, SessionRecord, review};
+use crate::engine::{Profile, SessionRecord, evaluate_record};
 use crate::lookup::{Dns, PassiveDns, Sources, ZoneFile, parse_server};
 use crate::policy::facts::{
     Answers, FactState, Facts, FamilyRequirement, ReturnPathCheck, ReturnPathLevel, fcrdns,
@@ -61,7 +61,7 @@ impl PolicyEvaluator {
         let was_recorded = recorded.is_some();
         let mut known = recorded.unwrap_or_default();
         let reviewed = loop {
-            let reviewed = review(profile, record, &known);
+            let reviewed = evaluate_record(profile, record, &known);
             // Shadow rules that waited for an answer when the session ended had no effect then either.
             if reviewed.need.is_empty() || was_recorded && reviewed.is_decided {
                 break reviewed;

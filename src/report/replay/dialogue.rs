@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::words::{count, duration, ending, file, has_smtp, reason, several, side};
 use super::{BOLD, DIM, NAME, NumberedSession, PLAIN, Page, YELLOW};
 use crate::addr::Side;
-use crate::engine::{Endpoint, Tls, TranscriptEntry, TranscriptItem};
+use crate::engine::{Endpoint, TlsState, TranscriptEntry, TranscriptItem};
 use crate::policy::facts::{Fact, FactState, Reason, Source};
 use crate::report::columns::{WIDTH, width};
 use crate::report::escape::{Place, fitted, verbatim};
@@ -80,10 +80,10 @@ fn head(told: &NumberedSession<'_>, page: &mut Page<'_>) -> io::Result<()> {
 
     if has_smtp(record) {
         let tls = match smtp.tls {
-            Tls::None => "STARTTLS not offered",
-            Tls::Offered => "STARTTLS offered and not used",
-            Tls::Started => "STARTTLS started",
-            Tls::Refused => "STARTTLS refused",
+            TlsState::None => "STARTTLS not offered",
+            TlsState::Offered => "STARTTLS offered and not used",
+            TlsState::Started => "STARTTLS started",
+            TlsState::Refused => "STARTTLS refused",
         };
         let helo = smtp.helo.as_deref().map_or_else(
             || "no HELO".to_owned(),
@@ -141,7 +141,7 @@ struct Reader {
 impl Reader {
     /// One thing that was said, or several of one side that are told by their length.
     fn write(&mut self, said: &[TranscriptEntry], page: &mut Page<'_>) -> io::Result<()> {
-        let Some(TranscriptEntry { at, from, what }) = said.first() else {
+        let Some(TranscriptEntry { at, from, item: what }) = said.first() else {
             return Ok(());
         };
         self.any = true;
@@ -151,7 +151,7 @@ impl Reader {
             Side::Client => "C:",
             Side::Server => "S:",
         };
-        let octets = || several(said.iter().map(|said| said.what.len()).sum(), "octet");
+        let octets = || several(said.iter().map(|said| said.item.len()).sum(), "octet");
         let mut row =
             |style, who: &str, text: &str| page.line(style, &format!("{time:>9}  {who} {text}"));
         match what {
@@ -224,7 +224,7 @@ impl Reader {
 /// NumberedSession by its length.
 fn is_elided(said: &TranscriptEntry) -> bool {
     matches!(
-        said.what,
+        said.item,
         TranscriptItem::Content(_) | TranscriptItem::Omitted(_) | TranscriptItem::Encrypted(_)
     )
 }

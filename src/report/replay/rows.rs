@@ -9,7 +9,7 @@ use anstyle::Style;
 use super::words::{clock, count, duration, ending, not_connected};
 use super::{PLAIN, RED, YELLOW};
 use crate::addr::Family;
-use crate::engine::{Endpoint, SessionRecord, Tls, TransactionRecord};
+use crate::engine::{Endpoint, SessionRecord, TlsState, TransactionRecord};
 use crate::policy::PolicyAction;
 use crate::report::columns::{cells, width};
 use crate::report::escape::{Place, fitted};
@@ -249,9 +249,9 @@ impl Phrase {
         }
         let mut rest = String::new();
         match smtp.tls {
-            Tls::Started => rest.push_str(", TLS"),
-            Tls::Refused => rest.push_str(", TLS refused"),
-            Tls::None | Tls::Offered => {}
+            TlsState::Started => rest.push_str(", TLS"),
+            TlsState::Refused => rest.push_str(", TLS refused"),
+            TlsState::None | TlsState::Offered => {}
         }
         if smtp.transactions_total > 0 {
             let accepted = smtp.transactions.iter().filter(|transaction| is_accepted(transaction));

@@ -6,7 +6,7 @@ use super::quantile::Quantiles;
 use super::words::{count, duration, has_smtp};
 use super::{BOLD, NumberedSession, PLAIN, Page, RED, YELLOW};
 use crate::addr::Family;
-use crate::engine::Tls;
+use crate::engine::TlsState;
 use crate::policy::PolicyAction;
 use crate::report::text::refused;
 use crate::stream::FlowOutcome;
@@ -163,7 +163,7 @@ impl Counts {
     fn smtp(&mut self, told: &NumberedSession<'_>) {
         let smtp = &told.record.smtp;
         self.sessions += u64::from(has_smtp(told.record));
-        self.tls += u64::from(smtp.tls == Tls::Started);
+        self.tls += u64::from(smtp.tls == TlsState::Started);
         for (&code, &n) in &smtp.replies {
             let class = usize::from(code / 100).checked_sub(2);
             if let Some(replies) = class.and_then(|class| self.replies.get_mut(class)) {

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::{Family, Side};
 use crate::engine::{
-    Anomaly, Outcome, RecipientRecord, ShadowRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord,
-    TranscriptEntry, TranscriptItem, VerdictRecord,
+    Anomaly, Outcome, RecipientRecord, ShadowRecord, SmtpFacts, TcpFacts, TlsState,
+    TransactionRecord, TranscriptEntry, TranscriptItem, VerdictRecord,
 };
 use crate::policy::PolicyAction;
 use crate::report::columns::width;
@@ -59,6 +59,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
             reason: None,
             shadow: Vec::new(),
         },
+        questions: Vec::new(),
     }
 }
 
@@ -125,7 +126,7 @@ fn troubled() -> Vec<SessionRecord> {
         (r.tcp.retransmits, r.tcp.icmp_errors) = (Some(9), Some(2));
     });
     let under_tls = with(record("192.0.2.3:40000", MX4, 9000), |r| {
-        r.smtp = SmtpFacts { tls: Tls::Started, ..mail("d.example", 250, None) };
+        r.smtp = SmtpFacts { tls: TlsState::Started, ..mail("d.example", 250, None) };
         r.smtp.transactions.clear();
         r.smtp.transactions_total = 0;
     });
@@ -442,7 +443,7 @@ fn dialogue_of(told: &NumberedSession<'_>, said: &[(u64, Side, TranscriptItem)])
     let said = said.iter().map(|(ms, from, what)| TranscriptEntry {
         at: at(ms),
         from: *from,
-        what: what.clone(),
+        item: what.clone(),
     });
     let said: Vec<TranscriptEntry> = said.collect();
     let mut out = Vec::new();
@@ -589,6 +590,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
             smtp,
             facts: None,
             verdict: VerdictRecord { action, rule: said.clone(), reason: said, shadow: Vec::new() },
+            questions: Vec::new(),
         }
     })
 }
@@ -634,7 +636,7 @@ proptest! {
         let said = lines.iter().map(|(at, from_client, line)| TranscriptEntry {
             at: Timestamp::from_nanos(*at),
             from: if *from_client { Client } else { Server },
-            what: TranscriptItem::Line(line.clone()),
+            item: TranscriptItem::Line(line.clone()),
         });
         let mut out = Vec::new();
         let said: Vec<TranscriptEntry> = said.collect();

@@ -6,7 +6,7 @@ use super::hour::{Went, messages};
 use super::masking::AddressMasking;
 use super::text::refusal;
 use crate::addr::Family;
-use crate::engine::{Outcome, SessionRecord, Tls};
+use crate::engine::{Outcome, SessionRecord, TlsState};
 use crate::policy::PolicyAction;
 use crate::report::replay::words::{ending, reason};
 use crate::time::Timestamp;
@@ -102,7 +102,7 @@ fn verdict(record: &SessionRecord) -> (Tone, &'static str) {
         Went::Failed => (Tone::Bad, "failed"),
         Went::Well if taken > 0 => (Tone::Good, "accepted"),
         Went::Well if refused > 0 => (Tone::Fair, "refused by the MTA"),
-        Went::Well if record.smtp.tls == Tls::Started => (Tone::Plain, "passed on under TLS"),
+        Went::Well if record.smtp.tls == TlsState::Started => (Tone::Plain, "passed on under TLS"),
         Went::Well => (Tone::Plain, "no message"),
     }
 }

@@ -66,6 +66,7 @@ pub(super) mod records {
                 reason: None,
                 shadow: Vec::new(),
             },
+            questions: Vec::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use insta::assert_snapshot;
 use super::*;
 use crate::addr::{Networks, Side};
 use crate::engine::{
-    Outcome, SessionRecord, SmtpFacts, TcpFacts, Tls, TransactionRecord, VerdictRecord,
+    Outcome, SessionRecord, SmtpFacts, TcpFacts, TlsState, TransactionRecord, VerdictRecord,
 };
 use crate::policy::PolicyAction;
 use crate::report::columns::width;
@@ -60,7 +60,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
     if established {
         smtp.greeting = Some(220);
         smtp.helo = Some("mta.sender.example".to_owned());
-        smtp.tls = Tls::Offered;
+        smtp.tls = TlsState::Offered;
         smtp.transactions_total = 1;
         let data_code = Some(if end.is_multiple_of(7) { 554 } else { 250 });
         smtp.transactions = vec![TransactionRecord { data_code, ..TransactionRecord::default() }];
@@ -86,6 +86,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
             reason: None,
             shadow: Vec::new(),
         },
+        questions: Vec::new(),
     }
 }
 

@@ -1,80 +1,135 @@
 //! The session machine: what the next bytes of each side mean, and in which order replies leave.
 //!
 //! It pairs both directions. Client bytes are commands, message content, a chunk, an AUTH response or opaque, depending on
-//! what upstream answered last; so after DATA, AUTH and STARTTLS nothing is interpreted until the reply is there. Some
-//! commands are answered by the gateway: their replies wait in the same queue, so that a pipelining client (RFC 2920) reads
-//! one reply per command in the order in which it asked.
+//! the server's last replies; so after DATA, AUTH and STARTTLS nothing is interpreted until the reply is there. Some
+//! commands are answered by the gateway: their replies wait in the same queue, so that a pipelining client (RFC 2920)
+//! receives one reply per command in the order of its commands. In that order each reply is applied to the
+//! [`SessionState`], which this machine owns.
 
-mod presumed;
+mod resync;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use super::transaction::{Author, Confirmation};
 use super::{
-    BareNewlines, Chunk, Command, DataScanner, Findings, Junk, Line, OwnReply, Piece, Reply,
-    ReplyParse, Split,
+    BareNewlines, Chunk, Command, DataScanner, Extensions, Findings, Junk, Line, OwnReply, Piece,
+    Reply, ReplyParse, SessionState, Split, Verb,
 };
+use crate::time::Timestamp;
 
-/// Commands that may wait for their replies before the client is read no further.
+/// Commands that may wait for their replies before the client is read no further, and bytes of their arguments.
 const MAX_PENDING: usize = 128;
+const MAX_PENDING_BYTES: usize = 32 * 1024;
 
-/// RFC 4954 §4: a line of an AUTH exchange may have 12288 octets.
+/// RFC 4954 §4: a line of an AUTH exchange may have 12288 bytes.
 const AUTH_LINE: usize = 12288;
 
-/// What upstream was asked, and so what its reply means. Numbers are the caller's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The end of data: a line of a single dot (RFC 5321 §4.1.1.4).
+const DOT_LINE: u64 = ".\r\n".len() as u64;
+
+/// What a reply is expected to, with what it confirms.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExpectedReply {
     Greeting,
-    Helo,
-    Ehlo,
+    Helo(Arc<str>),
+    Ehlo(Arc<str>),
     Mail {
-        transaction: usize,
+        sender: Arc<str>,
     },
     Rcpt {
-        transaction: usize,
-        recipient: usize,
+        recipient: Arc<str>,
+        /// The policy decides on this recipient; see [`ExpectedReply::as_question`].
+        is_question: bool,
     },
-    Data {
-        transaction: usize,
-    },
+    Data,
     /// The end of data, or `BDAT … LAST`.
     Message {
-        transaction: usize,
+        /// Of all chunks together once the reply is there; until then of the last one.
+        bytes: u64,
+        chunking: bool,
+        /// When the content ended; `None` while it has not, or if that was not seen.
+        ended: Option<Timestamp>,
     },
     /// BDAT without LAST.
     Chunk {
-        transaction: usize,
+        bytes: u64,
     },
     Rset,
     Auth,
-    Starttls,
+    Starttls {
+        /// The policy decides on the session so far.
+        is_question: bool,
+    },
     Quit,
     Other,
+    /// To a command of the gateway's own; the client receives none.
     Own(OwnCommand),
 }
 
-/// A command of the gateway's own; the client hears nothing of it.
+impl ExpectedReply {
+    /// What the reply to `command` confirms. For BDAT, see [`Session::begin_chunk`].
+    pub fn to(command: &Command<'_>) -> Self {
+        let name = || String::from_utf8_lossy(command.argument).into();
+        match command.verb {
+            Verb::Helo => Self::Helo(name()),
+            Verb::Ehlo => Self::Ehlo(name()),
+            Verb::Mail => Self::Mail { sender: command.path_or_argument().into() },
+            Verb::Rcpt => {
+                Self::Rcpt { recipient: command.path_or_argument().into(), is_question: false }
+            }
+            Verb::Data => Self::Data,
+            Verb::Rset => Self::Rset,
+            Verb::Auth => Self::Auth,
+            Verb::Starttls => Self::Starttls { is_question: false },
+            Verb::Quit => Self::Quit,
+            _ => Self::Other,
+        }
+    }
+
+    /// The same, where the gateway would put RCPT or STARTTLS to the policy.
+    #[must_use]
+    pub fn as_question(mut self) -> Self {
+        if let Self::Rcpt { is_question, .. } | Self::Starttls { is_question } = &mut self {
+            *is_question = true;
+        }
+        self
+    }
+
+    fn argument_len(&self) -> usize {
+        match self {
+            Self::Helo(text)
+            | Self::Ehlo(text)
+            | Self::Mail { sender: text }
+            | Self::Rcpt { recipient: text, .. } => text.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// A command of the gateway's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnCommand {
     Ehlo,
     Xclient,
 }
 
-/// What the client's bytes cannot be interpreted without.
+/// The reply that the client's bytes cannot be interpreted without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     Greeting,
-    /// The reply to a command of our own.
-    Own,
+    /// To a command of the gateway's own.
+    GatewayCommand,
     Data,
     Auth,
     Starttls,
-    /// Any reply: too many commands are unanswered.
-    Room,
+    /// Any: too many commands are unanswered.
+    PipelineFull,
 }
 
 /// What stands at the start of the client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item<'a> {
+pub enum ClientEvent<'a> {
     Incomplete,
     Waiting(Wait),
     Junk(Junk),
@@ -82,7 +137,7 @@ pub enum Item<'a> {
         line: Line<'a>,
         command: Command<'a>,
     },
-    /// `len` octets of a line that is over the limit; `done` with its end. `auth`: upstream waits for it.
+    /// `len` bytes of a line that is over the limit; `done` with its end. `auth`: the server waits for it.
     TooLong {
         len: usize,
         done: bool,
@@ -90,43 +145,43 @@ pub enum Item<'a> {
     },
     /// A line of an AUTH exchange.
     AuthLine(Line<'a>),
-    /// Message content: give it to [`Session::scan`].
+    /// Message content, for [`Session::scan`].
     Content,
-    /// `len` octets of a BDAT chunk: see [`Session::chunk_passed`].
+    /// `len` bytes of a BDAT chunk, for [`Session::on_chunk_bytes`].
     Chunk {
         len: usize,
         wanted: bool,
     },
-    /// `len` octets after STARTTLS that are no TLS: not for upstream.
+    /// `len` bytes after STARTTLS that are not TLS; never relayed.
     Plaintext {
         len: usize,
     },
     Opaque,
 }
 
-/// How far `BDAT` came.
+/// How far a BDAT chunk came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum ChunkProgress {
     Within,
-    /// The chunk's last octet, and with `last` the message's; `wanted` as it was announced.
+    /// The chunk's last byte, and with `last` the message's; `wanted` as it was announced.
     ChunkEnds {
         wanted: bool,
         last: bool,
     },
 }
 
-/// What stands at the start of upstream's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What stands at the start of the server's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEvent<'a> {
     Incomplete,
     Malformed,
     Reply {
         reply: Reply<'a>,
-        asked: ExpectedReply,
+        expected: ExpectedReply,
     },
     /// A reply to nothing.
     Unexpected(Reply<'a>),
-    /// Said after the 220 to STARTTLS and before the client's hello: a TLS server never speaks first.
+    /// Between the 220 to STARTTLS and the client's hello: a TLS server never sends first.
     Plaintext,
     Opaque,
 }
@@ -141,15 +196,16 @@ enum Phase {
     AuthLine,
     Content {
         scanner: DataScanner,
-        transaction: usize,
-        answered: bool,
+        bytes: u64,
+        /// The server rejected the message before its end.
+        rejected: bool,
     },
     Chunk {
         remaining: u64,
         wanted: bool,
         last: bool,
     },
-    /// After STARTTLS; `begun` with the first octet of TLS from the client.
+    /// After STARTTLS; `begun` with the first byte of TLS from the client.
     Opaque {
         begun: bool,
     },
@@ -157,251 +213,393 @@ enum Phase {
 
 /// A place in the queue of replies.
 #[derive(Debug)]
-enum Slot {
-    Upstream(ExpectedReply),
-    Own(OwnReply, ExpectedReply),
+enum Pending {
+    Server(ExpectedReply),
+    Local(OwnReply, ExpectedReply),
 }
 
-/// One SMTP session between a client and an upstream.
+impl Pending {
+    const fn expected(&self) -> &ExpectedReply {
+        match self {
+            Self::Server(expected) | Self::Local(_, expected) => expected,
+        }
+    }
+}
+
+/// One SMTP session between a client and a server.
 #[derive(Debug)]
 pub struct Session {
     phase: Phase,
     wait: Option<Wait>,
-    /// The first is never `Own`: such a reply leaves at once.
-    pending: VecDeque<Slot>,
+    /// Invariant: the front is never `Local`; [`Session::queue_local_reply`] returns such a reply instead.
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    state: SessionState,
+    /// Bytes of the server's input that are whole lines of an unfinished reply.
+    reply_lines: usize,
     bare_newlines: BareNewlines,
     line_limit: usize,
 }
 
 impl Session {
-    /// A session that waits for upstream's greeting. `line_limit` is in octets, CRLF included.
+    /// A session that waits for the server's greeting. `line_limit` is in bytes, CRLF included.
     pub fn new(bare_newlines: BareNewlines, line_limit: usize) -> Self {
         Self {
             phase: Phase::Command,
             wait: Some(Wait::Greeting),
-            pending: VecDeque::from([Slot::Upstream(ExpectedReply::Greeting)]),
+            pending: VecDeque::from([Pending::Server(ExpectedReply::Greeting)]),
+            pending_bytes: 0,
+            state: SessionState::default(),
+            reply_lines: 0,
             bare_newlines,
             line_limit,
         }
     }
 
-    /// What `input`, never empty, starts with. Nothing is consumed: the caller says what it did with it.
-    pub fn client<'a>(&mut self, input: &'a [u8]) -> Item<'a> {
+    /// What the replies so far have confirmed.
+    pub const fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    /// What `input`, never empty, starts with. Nothing is consumed: the caller reports what it did with it.
+    pub fn client<'a>(&mut self, input: &'a [u8]) -> ClientEvent<'a> {
         if let Some(wait) = self.wait {
-            return Item::Waiting(wait);
+            return ClientEvent::Waiting(wait);
         }
         match &mut self.phase {
-            Phase::Command if self.pending.len() >= MAX_PENDING => Item::Waiting(Wait::Room),
+            Phase::Command
+                if self.pending.len() >= MAX_PENDING || self.pending_bytes >= MAX_PENDING_BYTES =>
+            {
+                ClientEvent::Waiting(Wait::PipelineFull)
+            }
             Phase::Command => {
                 if let Some(junk) = Junk::recognise(input) {
-                    return Item::Junk(junk);
+                    return ClientEvent::Junk(junk);
                 }
                 match Line::split(input, self.line_limit) {
-                    Split::Line(line) => Item::Command { line, command: Command::parse(line.text) },
-                    Split::Incomplete => Item::Incomplete,
-                    Split::TooLong => self.skip(input, false),
+                    Split::Line(line) => {
+                        ClientEvent::Command { line, command: Command::parse(line.text) }
+                    }
+                    Split::Incomplete => ClientEvent::Incomplete,
+                    Split::TooLong => self.skip_line(input, false),
                 }
             }
             Phase::TooLong { auth } => {
                 let auth = *auth;
-                self.skip(input, auth)
+                self.skip_line(input, auth)
             }
             Phase::AuthLine => match Line::split(input, AUTH_LINE) {
-                Split::Line(line) => Item::AuthLine(line),
-                Split::Incomplete => Item::Incomplete,
-                Split::TooLong => self.skip(input, true),
+                Split::Line(line) => ClientEvent::AuthLine(line),
+                Split::Incomplete => ClientEvent::Incomplete,
+                Split::TooLong => self.skip_line(input, true),
             },
-            Phase::Content { .. } => Item::Content,
+            Phase::Content { .. } => ClientEvent::Content,
             Phase::Chunk { remaining, wanted, .. } => {
                 let len = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
-                Item::Chunk { len, wanted: *wanted }
+                ClientEvent::Chunk { len, wanted: *wanted }
             }
             Phase::Opaque { begun } => {
                 let plaintext = input.iter().take_while(|&&b| !*begun && !begins_tls(b));
                 match plaintext.count() {
                     0 => {
                         *begun = true;
-                        Item::Opaque
+                        ClientEvent::Opaque
                     }
-                    len => Item::Plaintext { len },
+                    len => ClientEvent::Plaintext { len },
                 }
             }
         }
     }
 
-    fn skip<'a>(&mut self, input: &[u8], auth: bool) -> Item<'a> {
+    fn skip_line<'a>(&mut self, input: &[u8], auth: bool) -> ClientEvent<'a> {
         match memchr::memchr(b'\n', input) {
             Some(lf) => {
                 self.phase = Phase::Command;
-                Item::TooLong { len: lf + 1, done: true, auth }
+                ClientEvent::TooLong { len: lf + 1, done: true, auth }
             }
             None => {
                 self.phase = Phase::TooLong { auth };
-                Item::TooLong { len: input.len(), done: false, auth }
+                ClientEvent::TooLong { len: input.len(), done: false, auth }
             }
         }
     }
 
-    /// Content for the message in progress, see [`DataScanner::scan`]. At the end of data upstream is asked for the
-    /// message's fate, unless it told early. After an end that is in doubt ([`Session::end_in_doubt`]) content goes on.
-    pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> (Option<usize>, Findings) {
-        let Phase::Content { scanner, transaction, answered } = &mut self.phase else {
+    /// Content of the current message, see [`DataScanner::scan`]; all of `input` up to the returned end counts as sent. At
+    /// the end of data the reply to the message is expected, unless the server rejected it early. After an end that is
+    /// ambiguous ([`Session::end_is_ambiguous`]) content goes on.
+    pub fn scan(
+        &mut self,
+        input: &[u8],
+        at: Timestamp,
+        emit: impl FnMut(Piece),
+    ) -> (Option<usize>, Findings) {
+        let Phase::Content { scanner, bytes, .. } = &mut self.phase else {
             return (None, Findings::default());
         };
         let end = scanner.scan(input, emit);
         let findings = scanner.findings();
-        if end.is_some() && !scanner.is_doubtful() {
-            if !*answered {
-                self.pending.push_back(Slot::Upstream(ExpectedReply::Message {
-                    transaction: *transaction,
-                }));
-            }
-            self.phase = Phase::Command;
+        *bytes += end.unwrap_or(input.len()) as u64;
+        if end.is_some() && !scanner.end_is_ambiguous() {
+            self.end_content(Some(at));
         }
         (end, findings)
     }
 
-    /// `count` octets of the chunk at hand are dealt with.
-    pub const fn chunk_passed(&mut self, count: u64) -> Progress {
-        let Phase::Chunk { remaining, wanted, last } = &mut self.phase else {
-            return Progress::Within;
+    /// The end of data. `at`: `None` if it was not seen.
+    fn end_content(&mut self, at: Option<Timestamp>) {
+        let Phase::Content { bytes, rejected, .. } = self.phase else {
+            return;
         };
-        *remaining = remaining.saturating_sub(count);
-        if *remaining > 0 {
-            return Progress::Within;
-        }
-        let (wanted, last) = (*wanted, *last);
         self.phase = Phase::Command;
-        Progress::ChunkEnds { wanted, last }
+        let bytes = bytes.saturating_sub(DOT_LINE);
+        if rejected {
+            self.state.set_bytes(bytes);
+            self.state.end_transaction();
+        } else {
+            self.push(Pending::Server(ExpectedReply::Message {
+                bytes,
+                chunking: false,
+                ended: at,
+            }));
+        }
     }
 
-    /// A command that expects `asked` was forwarded.
-    pub fn ask(&mut self, asked: ExpectedReply) {
-        self.wait = match asked {
-            ExpectedReply::Data { .. } => Some(Wait::Data),
-            ExpectedReply::Auth => Some(Wait::Auth),
-            ExpectedReply::Starttls => Some(Wait::Starttls),
-            ExpectedReply::Own(_) => Some(Wait::Own),
-            _ => self.wait,
-        };
-        self.pending.push_back(Slot::Upstream(asked));
-    }
-
-    /// BDAT was read: its octets follow. `wanted` is false if upstream is not to see them.
-    pub fn expect_chunk(&mut self, chunk: Chunk, wanted: bool) {
+    /// BDAT was read at `at`: its bytes follow. `wanted` is false if the server is not to receive them. Returns what the
+    /// reply to it will confirm.
+    pub const fn begin_chunk(
+        &mut self,
+        chunk: Chunk,
+        wanted: bool,
+        at: Timestamp,
+    ) -> ExpectedReply {
         if chunk.size > 0 {
             self.phase = Phase::Chunk { remaining: chunk.size, wanted, last: chunk.last };
         }
+        let bytes = chunk.size;
+        if chunk.last {
+            let ended = if bytes == 0 { Some(at) } else { None };
+            ExpectedReply::Message { bytes, chunking: true, ended }
+        } else {
+            ExpectedReply::Chunk { bytes }
+        }
     }
 
-    /// We answer `asked` ourselves. Returns the reply if it may leave at once.
-    #[must_use]
-    pub fn answer(&mut self, reply: OwnReply, asked: ExpectedReply) -> Option<OwnReply> {
-        if self.pending.is_empty() {
-            return Some(reply);
+    /// `count` bytes of the current chunk were relayed or discarded.
+    pub fn on_chunk_bytes(&mut self, count: u64, at: Timestamp) -> ChunkProgress {
+        let Phase::Chunk { remaining, wanted, last } = &mut self.phase else {
+            return ChunkProgress::Within;
+        };
+        *remaining = remaining.saturating_sub(count);
+        if *remaining > 0 {
+            return ChunkProgress::Within;
         }
-        self.pending.push_back(Slot::Own(reply, asked));
+        let (wanted, last) = (*wanted, *last);
+        self.phase = Phase::Command;
+        if wanted
+            && last
+            && let Some(Pending::Server(ExpectedReply::Message { ended, .. })) =
+                self.pending.back_mut()
+        {
+            *ended = Some(at);
+        }
+        ChunkProgress::ChunkEnds { wanted, last }
+    }
+
+    /// A command was forwarded; its reply is `expected`.
+    pub fn expect(&mut self, expected: ExpectedReply) {
+        self.wait = match expected {
+            ExpectedReply::Data => Some(Wait::Data),
+            ExpectedReply::Auth => Some(Wait::Auth),
+            ExpectedReply::Starttls { .. } => Some(Wait::Starttls),
+            ExpectedReply::Own(_) => Some(Wait::GatewayCommand),
+            _ => self.wait,
+        };
+        self.push(Pending::Server(expected));
+    }
+
+    fn push(&mut self, pending: Pending) {
+        self.pending_bytes += pending.expected().argument_len();
+        self.pending.push_back(pending);
+    }
+
+    fn pop(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_front()?;
+        self.pending_bytes -= pending.expected().argument_len();
+        Some(pending)
+    }
+
+    /// The gateway answers a command itself. Returns the reply if it may leave at once.
+    #[must_use]
+    pub fn queue_local_reply(
+        &mut self,
+        reply: OwnReply,
+        expected: ExpectedReply,
+    ) -> Option<(OwnReply, ExpectedReply)> {
+        if self.pending.is_empty() {
+            return Some(self.pop_local(reply, expected));
+        }
+        self.push(Pending::Local(reply, expected));
         None
     }
 
-    /// The next of our own replies whose turn has come, and what it answers.
-    pub fn ready(&mut self) -> Option<(OwnReply, ExpectedReply)> {
-        if !matches!(self.pending.front(), Some(Slot::Own(..))) {
+    /// The gateway's next reply whose turn has come, and what it answers.
+    pub fn pop_local_reply(&mut self) -> Option<(OwnReply, ExpectedReply)> {
+        if !matches!(self.pending.front(), Some(Pending::Local(..))) {
             return None;
         }
-        match self.pending.pop_front() {
-            Some(Slot::Own(reply, asked)) => Some((reply, asked)),
+        match self.pop() {
+            Some(Pending::Local(reply, expected)) => Some(self.pop_local(reply, expected)),
             _ => None,
         }
     }
 
-    /// Takes the first reply off `input`, pairs it with what was asked and moves on.
-    pub fn upstream<'a>(&mut self, input: &'a [u8]) -> ServerEvent<'a> {
+    fn pop_local(&mut self, reply: OwnReply, expected: ExpectedReply) -> (OwnReply, ExpectedReply) {
+        let expected = self.with_all_chunks(expected);
+        self.apply_local(&expected, &reply);
+        (reply, expected)
+    }
+
+    /// The gateway's reply takes the place of the one that the client waits for, or answers `last`, the client's last
+    /// command, if it waits for none. Nothing else that is pending will be answered. Returns what it answers.
+    pub fn preempt(&mut self, last: ExpectedReply, reply: &OwnReply) -> ExpectedReply {
+        let expected = match self.current_expectation() {
+            Some(ExpectedReply::Greeting | ExpectedReply::Own(_)) | None => last,
+            Some(expected) => {
+                self.pop();
+                self.with_all_chunks(expected)
+            }
+        };
+        self.apply_local(&expected, reply);
+        expected
+    }
+
+    /// The bytes of a message's last chunk become those of the message.
+    fn with_all_chunks(&self, mut expected: ExpectedReply) -> ExpectedReply {
+        if let ExpectedReply::Message { bytes, chunking: true, .. } = &mut expected {
+            *bytes += self.state.chunk_bytes();
+        }
+        expected
+    }
+
+    fn apply_local(&mut self, expected: &ExpectedReply, reply: &OwnReply) {
+        let (code, enhanced) = (Some(reply.code), Some(reply.enhanced));
+        self.state.apply(expected, Confirmation { code, enhanced, author: Author::Gateway });
+    }
+
+    /// Takes the first reply off `input`, which starts with the bytes that no earlier reply took; pairs it with its command
+    /// and moves on.
+    pub fn server<'a>(&mut self, input: &'a [u8]) -> ServerEvent<'a> {
         if let Phase::Opaque { begun } = self.phase {
             return if begun { ServerEvent::Opaque } else { ServerEvent::Plaintext };
         }
-        let reply = match Reply::parse(input) {
-            ReplyParse::Complete(reply) => reply,
-            ReplyParse::Incomplete => return ServerEvent::Incomplete,
-            ReplyParse::Malformed => return ServerEvent::Malformed,
-        };
-        let asked = match self.pending.pop_front() {
-            Some(Slot::Upstream(asked)) => asked,
-            // `Own` is never first; an early refusal is the message's, once. An early acceptance is none: it answers an
-            // end of data that upstream saw and we did not send.
-            Some(Slot::Own(..)) => return ServerEvent::Unexpected(reply),
-            None => match &mut self.phase {
-                Phase::Content { transaction, answered, .. } if !*answered && reply.code >= 400 => {
-                    *answered = true;
-                    ExpectedReply::Message { transaction: *transaction }
-                }
-                _ => return ServerEvent::Unexpected(reply),
-            },
-        };
-        self.follow(asked, reply.code);
-        ServerEvent::Reply { reply, asked }
+        let parsed = Reply::parse_on(input, &mut self.reply_lines);
+        if !matches!(parsed, ReplyParse::Incomplete) {
+            self.reply_lines = 0;
+        }
+        match parsed {
+            ReplyParse::Complete(reply) => self.pair(reply),
+            ReplyParse::Incomplete => ServerEvent::Incomplete,
+            ReplyParse::Malformed => ServerEvent::Malformed,
+        }
     }
 
-    /// What a reply changes in the meaning of the client's next bytes.
-    fn follow(&mut self, asked: ExpectedReply, code: u16) {
-        match (asked, code) {
-            (ExpectedReply::Data { transaction }, 354) => {
+    /// As [`Session::server`], for a reply that is parsed already.
+    pub fn pair<'a>(&mut self, reply: Reply<'a>) -> ServerEvent<'a> {
+        match self.pending.front() {
+            Some(Pending::Server(_)) => {}
+            // By the invariant it is never first.
+            Some(Pending::Local(..)) => return ServerEvent::Unexpected(reply),
+            None => return self.early_rejection(reply),
+        }
+        let Some(Pending::Server(expected)) = self.pop() else {
+            return ServerEvent::Unexpected(reply);
+        };
+        let expected = self.with_all_chunks(expected);
+        let (code, enhanced) = (Some(reply.code), reply.enhanced());
+        self.state.apply(&expected, Confirmation { code, enhanced, author: Author::Server });
+        self.advance(&expected, reply.code);
+        ServerEvent::Reply { reply, expected }
+    }
+
+    /// A rejection before the end of data is the message's, once. An early acceptance is none: it answers an end of data
+    /// that the server read and nobody sent.
+    fn early_rejection<'a>(&mut self, reply: Reply<'a>) -> ServerEvent<'a> {
+        match &mut self.phase {
+            Phase::Content { rejected, bytes, .. } if !*rejected && reply.code >= 400 => {
+                *rejected = true;
+                self.state.on_early_rejection(reply.code);
+                let expected =
+                    ExpectedReply::Message { bytes: *bytes, chunking: false, ended: None };
+                ServerEvent::Reply { reply, expected }
+            }
+            _ => ServerEvent::Unexpected(reply),
+        }
+    }
+
+    /// A reply may change the meaning of the client's next bytes.
+    fn advance(&mut self, expected: &ExpectedReply, code: u16) {
+        match (expected, code) {
+            (ExpectedReply::Data, 354) => {
                 let scanner = DataScanner::new(self.bare_newlines);
-                self.phase = Phase::Content { scanner, transaction, answered: false };
+                self.phase = Phase::Content { scanner, bytes: 0, rejected: false };
             }
             (ExpectedReply::Auth, 334) => self.phase = Phase::AuthLine,
             (ExpectedReply::Auth, _) => self.phase = Phase::Command,
-            (ExpectedReply::Starttls, 220) => self.phase = Phase::Opaque { begun: false },
+            (ExpectedReply::Starttls { .. }, 220) => self.phase = Phase::Opaque { begun: false },
             _ => {}
         }
-        // The caller says when its own exchange is over.
-        if !matches!(asked, ExpectedReply::Own(_)) {
-            let ends = match asked {
-                ExpectedReply::Greeting => Some(Wait::Greeting),
-                ExpectedReply::Data { .. } => Some(Wait::Data),
-                ExpectedReply::Auth => Some(Wait::Auth),
-                ExpectedReply::Starttls => Some(Wait::Starttls),
-                _ => None,
-            };
-            if ends == self.wait {
-                self.wait = None;
-            }
-        }
-    }
-
-    /// Our own exchange with upstream is over: the client is read again.
-    pub fn resume(&mut self) {
-        if self.wait == Some(Wait::Own) {
+        let ends = match expected {
+            ExpectedReply::Greeting => Wait::Greeting,
+            ExpectedReply::Data => Wait::Data,
+            ExpectedReply::Auth => Wait::Auth,
+            ExpectedReply::Starttls { .. } => Wait::Starttls,
+            _ => return, // The gateway's own exchange ends by `resume`.
+        };
+        if self.wait == Some(ends) {
             self.wait = None;
         }
     }
 
-    /// What upstream owes a reply to, oldest first.
-    pub fn owed(&self) -> Option<ExpectedReply> {
-        self.pending.iter().find_map(|slot| match slot {
-            Slot::Upstream(asked) => Some(*asked),
-            Slot::Own(..) => None,
+    /// The last EHLO reply offered `extensions`, as far as the client may use them.
+    pub fn on_extensions(&mut self, extensions: Extensions) {
+        self.state.on_extensions(extensions);
+    }
+
+    /// The gateway's own exchange with the server is over: the client is read again.
+    pub fn resume(&mut self) {
+        if self.wait == Some(Wait::GatewayCommand) {
+            self.wait = None;
+        }
+    }
+
+    /// The oldest command that the server has not answered.
+    pub fn oldest_pending(&self) -> Option<&ExpectedReply> {
+        self.pending.iter().find_map(|pending| match pending {
+            Pending::Server(expected) => Some(expected),
+            Pending::Local(..) => None,
         })
     }
 
-    /// What a reply would answer that comes now: the oldest that is owed, or the message in progress.
-    pub fn unanswered(&self) -> Option<ExpectedReply> {
-        self.owed().or(match self.phase {
-            Phase::Content { transaction, answered: false, .. } => {
-                Some(ExpectedReply::Message { transaction })
+    /// What a reply would answer that comes now: the oldest pending command, or the current message.
+    pub fn current_expectation(&self) -> Option<ExpectedReply> {
+        self.oldest_pending().cloned().or(match self.phase {
+            Phase::Content { rejected: false, bytes, .. } => {
+                Some(ExpectedReply::Message { bytes, chunking: false, ended: None })
             }
             _ => None,
         })
     }
 
-    /// Upstream is gone, and what it owed was settled otherwise.
-    pub fn settle(&mut self) {
+    /// The server is gone: its pending replies will not come.
+    pub fn clear_pending(&mut self) {
         self.pending.clear();
+        self.pending_bytes = 0;
     }
 
-    /// The fate of a message is open: upstream has it or is getting it, and has not said what becomes of it.
-    pub fn owes_message(&self) -> bool {
-        let message = |slot: &Slot| matches!(slot, Slot::Upstream(ExpectedReply::Message { .. }));
+    /// The server has a message, or is receiving it, and has not replied to its end.
+    pub fn message_pending(&self) -> bool {
+        let message =
+            |pending: &Pending| matches!(pending, Pending::Server(ExpectedReply::Message { .. }));
         self.pending.iter().any(message)
     }
 
@@ -409,7 +607,61 @@ impl Session {
         !self.pending.is_empty()
     }
 
-    /// Octets of the chunk at hand that upstream is still to get without anybody looking at them.
+    /// Number and sender of the transaction that a RCPT sent now belongs to; a MAIL without a reply counts as accepted.
+    /// `None` outside a transaction. Not to be used while [`Session::transaction_is_uncertain`].
+    pub fn next_transaction(&self) -> Option<(u64, &Arc<str>)> {
+        let mut next = self.state.current().map(|current| (current.number, &current.sender));
+        let mut number = self.state.transactions_total();
+        let mut open = self.state.in_transaction();
+        for pending in &self.pending {
+            match pending {
+                Pending::Server(ExpectedReply::Mail { sender }) => {
+                    (next, open) = (Some((number, sender)), true);
+                    number += 1;
+                }
+                Pending::Local(_, ExpectedReply::Mail { sender }) => {
+                    if !open {
+                        next = Some((number, sender));
+                    }
+                    number += 1;
+                }
+                Pending::Server(ExpectedReply::Message { .. }) => (next, open) = (None, false),
+                _ => {}
+            }
+        }
+        next
+    }
+
+    /// A pending reply decides which HELO and which transaction the client's next command belongs to: the one to RSET, HELO,
+    /// EHLO or `BDAT … LAST`, or to a MAIL inside a transaction.
+    pub fn transaction_is_uncertain(&self) -> bool {
+        let mut open = self.state.in_transaction();
+        self.pending.iter().any(|pending| {
+            let Pending::Server(expected) = pending else { return false };
+            match expected {
+                ExpectedReply::Rset
+                | ExpectedReply::Helo(_)
+                | ExpectedReply::Ehlo(_)
+                | ExpectedReply::Message { chunking: true, .. } => true,
+                ExpectedReply::Mail { .. } => std::mem::replace(&mut open, true),
+                ExpectedReply::Message { .. } => {
+                    open = false;
+                    false
+                }
+                _ => false,
+            }
+        })
+    }
+
+    /// Whether DATA would reach the server without a recipient depends on a pending reply.
+    pub fn recipients_are_uncertain(&self) -> bool {
+        let rejection =
+            |pending: &Pending| matches!(pending, Pending::Local(_, ExpectedReply::Rcpt { .. }));
+        self.has_pending()
+            && (self.state.has_local_rejection() || self.pending.iter().any(rejection))
+    }
+
+    /// Bytes of the current chunk that go to the server uninspected.
     pub const fn chunk_remaining(&self) -> u64 {
         match self.phase {
             Phase::Chunk { remaining, wanted: true, .. } => remaining,
@@ -421,7 +673,7 @@ impl Session {
         matches!(self.phase, Phase::Opaque { .. })
     }
 
-    /// TLS has begun: neither side's bytes are looked at any more.
+    /// TLS has begun: neither side's bytes are inspected any more.
     pub const fn is_encrypted(&self) -> bool {
         matches!(self.phase, Phase::Opaque { begun: true })
     }
@@ -430,10 +682,38 @@ impl Session {
     pub const fn in_content(&self) -> bool {
         matches!(self.phase, Phase::Content { .. } | Phase::Chunk { .. })
     }
+
+    /// The session is over: commands without a reply stay so. Returns the state with all its transactions.
+    pub fn finish(&mut self) -> &mut SessionState {
+        while self.pop_unanswered(false).is_some() {}
+        if let Phase::Content { bytes, .. } = self.phase {
+            self.state.set_bytes(bytes);
+        }
+        &mut self.state
+    }
+
+    /// Takes the oldest pending command, or with `but_last` the oldest of all but the last, whose reply will never be seen.
+    pub fn pop_unanswered(&mut self, but_last: bool) -> Option<ExpectedReply> {
+        if but_last && self.pending.len() <= 1 {
+            return None;
+        }
+        let (Pending::Server(mut expected) | Pending::Local(_, mut expected)) = self.pop()?;
+        // A chunk that was cut off: the newest command is its BDAT.
+        if let Phase::Chunk { remaining, .. } = self.phase
+            && self.pending.is_empty()
+            && let ExpectedReply::Message { bytes, .. } | ExpectedReply::Chunk { bytes } =
+                &mut expected
+        {
+            *bytes = bytes.saturating_sub(remaining);
+        }
+        let expected = self.with_all_chunks(expected);
+        self.state.apply(&expected, Confirmation::MISSED);
+        Some(expected)
+    }
 }
 
 /// A hello is a record of type 22 (RFC 8446 §5.1), or in the form of SSL 2, which has the highest bit set. No SMTP command
 /// begins so.
-const fn begins_tls(octet: u8) -> bool {
-    octet == 0x16 || octet >= 0x80
+const fn begins_tls(byte: u8) -> bool {
+    byte == 0x16 || byte >= 0x80
 }

@@ -93,7 +93,7 @@ fn an_early_acceptance_ends_the_session() {
         S: 354 go
         C: some\n.\nMAIL FROM:<x@y>
         S- 250 2.0.0 queued
-        +C 421 4.5.0 gate.example the mail server behind this gateway cannot be followed; try again later
+        +C 421 4.5.0 gate.example mail server sent an invalid reply; try again later
         = protocol",
     );
     assert_eq!(record.smtp.transactions[0].data_code, Some(421), "what the client was told");
@@ -185,9 +185,7 @@ fn no_chunk_goes_to_an_upstream_that_did_not_offer_it() {
 #[test]
 fn bdat_is_said_in_one_way() {
     after_envelope("C- BDAT\\t007\\tLaSt\\x20\n+S BDAT 7 LAST\nC: 12345\nS: 250 ok\n");
-    after_envelope(
-        "C- BDAT 9223372036854775808 LAST\n+C 501 5.5.4 BDAT wants an octet count and optionally LAST\n",
-    );
+    after_envelope("C- BDAT 9223372036854775808 LAST\n+C 501 5.5.4 syntax: BDAT size [LAST]\n");
 }
 
 #[test]
@@ -233,7 +231,7 @@ fn smuggling_is_made_unambiguous() {
 }
 
 const REFUSED: &str =
-    "+C 550 5.6.0 the message has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)\n";
+    "+C 550 5.6.0 bare CR or LF in message; lines end in CRLF (RFC 5321 section 2.3.8)\n";
 
 /// How much of the message went on before the bare newline depends on the cuts; that its end did not must not. The
 /// refusal comes when the client has said all of it.
@@ -270,7 +268,7 @@ fn rejected(content: &[u8], cut: usize, single: bool) {
     assert!(driver.closed && driver.is_abandoned());
     let refused = REFUSED.strip_prefix("+C ").unwrap().trim_end();
     let told = String::from_utf8_lossy(&driver.to_client[before.1..]).into_owned();
-    assert_eq!(told, format!("{refused}\r\n221 2.0.0 goodbye\r\n"));
+    assert_eq!(told, format!("{refused}\r\n221 2.0.0 Bye\r\n"));
     let record = driver.finish();
     driver.replays(&record, &format!("{} cut at {cut}", content.escape_ascii()));
     let end = content.windows(5).position(|five| five == b"\r\n.\r\n").unwrap() + 2;
@@ -311,11 +309,11 @@ fn after_a_refused_message(text: &str) -> SessionRecord {
 
 #[test]
 fn only_quit_is_left_after_a_refused_message() {
-    after_a_refused_message("C- QUIT\n+C 221 2.0.0 goodbye\n= quit");
+    after_a_refused_message("C- QUIT\n+C 221 2.0.0 Bye\n= quit");
     let closing = "+C 421 4.3.2 gate.example only QUIT was left; closing\n= protocol";
     after_a_refused_message(&["C- RSET\nC- NOOP\n", closing].concat());
     after_a_refused_message("C- QUI\\\nC.\n= client_closed");
-    let silent = "+C 421 4.4.2 gate.example you were silent for too long\n= timeout";
+    let silent = "+C 421 4.4.2 gate.example timeout exceeded\n= timeout";
     after_a_refused_message(&["T 299s\nT 1s\n", silent].concat());
     let shutdown =
         "+C 421 4.3.2 gate.example the service is shutting down; try again later\n= shutdown";
@@ -334,7 +332,7 @@ fn a_message_that_upstream_refused_early_is_refused_once() {
         C- \nx
         C- .
         C- QUIT
-        +C 221 2.0.0 goodbye
+        +C 221 2.0.0 Bye
         = quit",
     );
     assert_eq!(record.smtp.transactions[0].data_code, Some(552));
@@ -344,7 +342,7 @@ fn a_message_that_upstream_refused_early_is_refused_once() {
 fn a_client_that_leaves_a_refused_message_or_stops() {
     let start = "C: DATA\nS: 354 go\nC- \\nx\n";
     with_newlines(BareNewlines::Reject, &[start, "C.\n= client_closed"].concat());
-    let silent = "+C 421 4.4.2 gate.example you were silent for too long\n= timeout";
+    let silent = "+C 421 4.4.2 gate.example timeout exceeded\n= timeout";
     with_newlines(BareNewlines::Reject, &[start, "T 179s\nT 1s\n", silent].concat());
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use gatepost::addr::{ClientAddr, OriginalDst, UpstreamAddr};
 use gatepost::engine::{
-    Action, Engine, Event, Observer, Outcome, Output, Profile, SessionRecord, Side, TcpFacts,
-    Timeouts, review,
+    Action, Event, Observer, Outcome, Output, Profile, Proxy, SessionRecord, Side, TcpFacts,
+    Timeouts, evaluate_record,
 };
 use gatepost::policy;
 use gatepost::policy::facts::{Lookup, LookupResult};
@@ -25,11 +25,11 @@ enum Captured {
 }
 
 pub(crate) struct Driver {
-    engine: Engine,
-    witness: Observer,
+    engine: Proxy,
+    observer: Observer,
     captured: Vec<(Timestamp, Captured)>,
     profile: Arc<Profile>,
-    /// ExpectedReply, and not answered yet.
+    /// Requested, and not answered yet.
     pub(crate) needs: Vec<Lookup>,
     asked: Vec<Lookup>,
     out: Output,
@@ -65,8 +65,8 @@ impl Driver {
             profile: Arc::clone(&profile),
             needs: Vec::new(),
             asked: Vec::new(),
-            engine: Engine::new(Arc::clone(&profile), timeouts, client, destination, START),
-            witness: Observer::new(profile, client, destination, START, false),
+            engine: Proxy::new(Arc::clone(&profile), timeouts, client, destination, START),
+            observer: Observer::new(profile, client, destination, START, false),
             captured: Vec::new(),
             out: Output::default(),
             now: START,
@@ -87,7 +87,7 @@ impl Driver {
         driver.carry_out(&[], Side::Client);
         if needs_upstream {
             let upstream = UpstreamAddr::new("[2001:db8::25]:25".parse().unwrap());
-            driver.engine.connected(upstream, START, &mut driver.out);
+            driver.engine.on_connected(upstream, START, &mut driver.out);
             driver.carry_out(&[], Side::Client);
         } else {
             driver.abandoned = true;
@@ -127,7 +127,7 @@ impl Driver {
         if self.closed {
             return;
         }
-        self.engine.answered(vec![(lookup, answered)], self.now, &mut self.out);
+        self.engine.on_answers(vec![(lookup, answered)], self.now, &mut self.out);
         self.carry_out(&[], Side::Client);
         self.offer_both();
     }
@@ -135,7 +135,7 @@ impl Driver {
     pub(crate) fn client_closes(&mut self) {
         if !self.closed {
             self.capture(Captured::Closed(Side::Client));
-            self.engine.closed(Side::Client, &mut self.out);
+            self.engine.on_closed(Side::Client, &mut self.out);
             self.carry_out(&[], Side::Client);
             self.offer_client();
         }
@@ -143,7 +143,7 @@ impl Driver {
 
     pub(crate) fn upstream_closes(&mut self) {
         if !self.closed && !self.abandoned {
-            self.engine.closed(Side::Server, &mut self.out);
+            self.engine.on_closed(Side::Server, &mut self.out);
             self.carry_out(&[], Side::Server);
             self.offer_client();
         }
@@ -156,7 +156,7 @@ impl Driver {
             && deadline <= end
         {
             self.now = deadline;
-            self.engine.tick(self.now, &mut self.out);
+            self.engine.on_timeout(self.now, &mut self.out);
             self.carry_out(&[], Side::Client);
             self.offer_both();
             assert_ne!(
@@ -167,7 +167,7 @@ impl Driver {
         }
         self.now = end;
         let before = self.out.actions.len();
-        self.engine.tick(self.now, &mut self.out);
+        self.engine.on_timeout(self.now, &mut self.out);
         assert_eq!(self.out.actions.len(), before, "nothing is due before the deadline");
     }
 
@@ -195,48 +195,56 @@ impl Driver {
         self.captured.push((self.now, what));
     }
 
-    /// What a witness of the client's leg records.
-    pub(crate) fn witnessed(&mut self) -> SessionRecord {
+    /// What a observer of the client's leg records.
+    pub(crate) fn observed(&mut self) -> SessionRecord {
         let mut out = Output::default();
         for (at, captured) in std::mem::take(&mut self.captured) {
             match captured {
-                Captured::Data(from, octets) => self.witness.data(from, &octets, at, &mut out),
-                Captured::Closed(from) => self.witness.closed(from, at, &mut out),
+                Captured::Data(from, octets) => self.observer.on_data(from, &octets, at, &mut out),
+                Captured::Closed(from) => self.observer.on_closed(from, at, &mut out),
             }
-            assert_eq!(out.actions, [], "a witness says nothing");
+            assert_eq!(out.actions, [], "a observer says nothing");
         }
-        self.witness.finish(TcpFacts::default(), self.now, &mut out)
+        self.observer.finish(TcpFacts::default(), self.now, &mut out)
     }
 
     /// A decision that the gateway took replays to the same decision.
     #[track_caller]
     pub(crate) fn replays(&mut self, engine: &SessionRecord, what: &str) {
-        let witness = self.witnessed();
-        assert_eq!(witness.smtp.transactions, engine.smtp.transactions, "transactions, {what}");
-        assert_eq!(witness.smtp.transactions_total, engine.smtp.transactions_total, "{what}");
-        self.judged_again(&witness, engine, what);
+        let observer = self.observed();
+        assert_eq!(observer.smtp.transactions, engine.smtp.transactions, "transactions, {what}");
+        assert_eq!(observer.smtp.transactions_total, engine.smtp.transactions_total, "{what}");
+        if self.engine.answers().is_some() {
+            assert_eq!(observer.questions, engine.questions, "questions, {what}");
+        }
+        self.judged_again(&observer, engine, what);
         if self.is_untouched() && engine.smtp.anomalies.is_empty() {
             let mut told = engine.smtp.clone();
-            told.phases.connect = None; // The witness knows of one connection.
-            assert_eq!(witness.smtp, told, "what was said, {what}");
-            assert_eq!((witness.start, witness.duration), (engine.start, engine.duration));
+            told.phases.connect = None; // The observer knows of one connection.
+            assert_eq!(observer.smtp, told, "what was said, {what}");
+            assert_eq!((observer.start, observer.duration), (engine.start, engine.duration));
             if let Outcome::Quit | Outcome::ClientClosed | Outcome::UpstreamClosed = engine.outcome
                 && self.closed
             {
-                assert_eq!(witness.outcome, engine.outcome, "{what}");
+                assert_eq!(observer.outcome, engine.outcome, "{what}");
             }
         }
     }
 
-    /// By the answers that the gateway had, what a witness recorded gets the same verdict.
+    /// By the answers that the gateway had, what a observer recorded gets the same verdict.
     #[track_caller]
-    pub(crate) fn judged_again(&self, witness: &SessionRecord, engine: &SessionRecord, what: &str) {
+    pub(crate) fn judged_again(
+        &self,
+        observer: &SessionRecord,
+        engine: &SessionRecord,
+        what: &str,
+    ) {
         let mut verdict = engine.verdict.clone();
         if verdict.action == policy::PolicyAction::Accept {
             verdict.reason = None; // Circumstances, which a capture does not tell.
         }
         let known = self.engine.answers().cloned().unwrap_or_default();
-        let reviewed = review(&self.profile, witness, &known);
+        let reviewed = evaluate_record(&self.profile, observer, &known);
         assert_eq!(reviewed.verdict, verdict, "verdict, {what}");
         assert!(reviewed.is_decided, "the answers do not do, {what}");
     }
@@ -257,13 +265,13 @@ impl Driver {
 
     /// What of `bytes` need not be shown to the engine goes on at once.
     fn pass(&mut self, side: Side, nothing_before: bool, bytes: &[u8]) -> usize {
-        let passable = usize::try_from(self.engine.passable(side)).unwrap_or(usize::MAX);
+        let passable = usize::try_from(self.engine.splice_budget(side)).unwrap_or(usize::MAX);
         let count = passable.min(bytes.len());
         if !self.splice || !nothing_before || count == 0 {
             return 0;
         }
         self.write(side, &bytes[..count]);
-        self.engine.passed(side, count as u64, self.now, &mut self.out);
+        self.engine.on_spliced(side, count as u64, self.now, &mut self.out);
         self.carry_out(&[], side);
         count
     }
@@ -278,7 +286,7 @@ impl Driver {
             return;
         }
         let input = std::mem::take(&mut self.from_upstream);
-        let used = self.engine.upstream(&input, self.now, &mut self.out);
+        let used = self.engine.on_server_data(&input, self.now, &mut self.out);
         self.from_upstream = input[used..].to_vec();
         self.carry_out(&input[..used], Side::Server);
     }
@@ -288,7 +296,7 @@ impl Driver {
             return;
         }
         let input = std::mem::take(&mut self.from_client);
-        let used = self.engine.client(&input, self.now, &mut self.out);
+        let used = self.engine.on_client_data(&input, self.now, &mut self.out);
         self.from_client = input[used..].to_vec();
         self.carry_out(&input[..used], Side::Client);
     }
@@ -304,7 +312,7 @@ impl Driver {
                 Action::ToUpstream(bytes) => self.write(Side::Client, &bytes),
                 Action::DiscardClient => {
                     let count = std::mem::take(&mut self.from_client).len();
-                    self.engine.discarded(count, &mut self.out);
+                    self.engine.on_discarded(count, &mut self.out);
                 }
                 Action::ShutdownUpstream => {
                     assert!(!self.shut_upstream, "shut down twice");

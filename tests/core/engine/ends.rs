@@ -5,9 +5,10 @@ use gatepost::policy::PolicyAction;
 use crate::engine::dialogue::{Dialogue, dialogue};
 use crate::engine::sessions::{ENVELOPE, HELLO};
 
-const SILENT: &str = "+C 421 4.4.2 gate.example you were silent for too long\n= timeout";
-const LATE: &str = "+C 421 4.4.2 gate.example the mail server behind this gateway did not answer in time; try again later\n= timeout";
-const LOST: &str = "+C 421 4.4.2 gate.example the connection to the mail server behind this gateway was lost; try again later\n= upstream_closed";
+const SILENT: &str = "+C 421 4.4.2 gate.example timeout exceeded\n= timeout";
+const LATE: &str =
+    "+C 421 4.4.2 gate.example mail server did not reply in time; try again later\n= timeout";
+const LOST: &str = "+C 421 4.4.2 gate.example connection to the mail server was lost; try again later\n= upstream_closed";
 const SHUTDOWN: &str =
     "+C 421 4.3.2 gate.example the service is shutting down; try again later\n= shutdown";
 
@@ -67,7 +68,7 @@ fn shutdown_ends_idle_sessions_now_and_transactions_after_they_end() {
 #[test]
 fn an_upstream_that_is_lost() {
     let record = ends(&[
-        "S.\n+C 421 4.3.2 gate.example the mail server behind this gateway is not available; try again later\n= upstream_unavailable",
+        "S.\n+C 421 4.3.2 gate.example mail server is unavailable; try again later\n= upstream_unavailable",
     ]);
     assert_eq!(record.smtp.greeting, None);
     ends(&["S: 220 a\nS.\n", LOST]);

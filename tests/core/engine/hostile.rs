@@ -1,12 +1,12 @@
 //! Clients that are no mail servers, and mail servers that are no friends.
 
-use gatepost::engine::{Anomaly, BareNewlines, Pregreet, RefuseAt, SessionRecord, Tls};
+use gatepost::engine::{Anomaly, BareNewlines, Pregreet, RefuseAt, SessionRecord, TlsState};
 use gatepost::policy::PolicyAction;
 
 use crate::engine::dialogue::{Dialogue, dialogue};
 use crate::engine::sessions::{ENVELOPE, HELLO};
 
-const NOT_SMTP: &str = "+C 554 5.5.1 this is an SMTP server; that was not SMTP\n= protocol";
+const NOT_SMTP: &str = "+C 554 5.5.1 not SMTP; this is an SMTP server\n= protocol";
 
 #[test]
 fn speaking_before_the_greeting_is_counted() {
@@ -25,7 +25,7 @@ fn speaking_before_the_greeting_is_refused_at_rcpt() {
         C: MAIL FROM:<a>
         S: 250 ok
         C- RCPT TO:<b>
-        +C 550 5.5.1 you spoke before the greeting (RFC 5321 section 3.1)
+        +C 550 5.5.1 client sent data before the greeting (RFC 5321 section 3.1)
         ",
     )
     .with(|profile| profile.smtp.pregreet = Pregreet::Reject)
@@ -38,11 +38,11 @@ fn speaking_before_the_greeting_is_refused_at_rcpt() {
 fn speaking_before_the_greeting_is_refused_in_its_place() {
     let record = Dialogue::new(
         r"C- EHLO a
-        +C 554 5.5.1 you spoke before the greeting (RFC 5321 section 3.1)
-        +C 503 5.5.1 access was refused; only QUIT is left
+        +C 554 5.5.1 client sent data before the greeting (RFC 5321 section 3.1)
+        +C 503 5.5.1 access denied; only QUIT is accepted
         S- 220 mx
         C- QUIT
-        +C 221 2.0.0 goodbye
+        +C 221 2.0.0 Bye
         = refused",
     )
     .with(|profile| {
@@ -108,7 +108,7 @@ fn plaintext_behind_starttls_goes_nowhere() {
         ]
         .concat(),
     );
-    assert_eq!(record.smtp.tls, Tls::Started);
+    assert_eq!(record.smtp.tls, TlsState::Started);
     assert!(record.smtp.anomalies.contains(&Anomaly::StarttlsPlaintext));
     assert_eq!(record.smtp.transactions_total, 0);
 }
@@ -153,7 +153,8 @@ fn bare_newlines_in_commands() {
         );
         assert_eq!(record.smtp.anomalies, [Anomaly::BareCr]);
     }
-    let refusal = "+C 500 5.5.2 the command has a bare CR or LF; lines end in CRLF (RFC 5321 section 2.3.8)\n";
+    let refusal =
+        "+C 500 5.5.2 bare CR or LF in command; lines end in CRLF (RFC 5321 section 2.3.8)\n";
     for said in ["NOOP\\n\\", "NO\\rOP", "\\rNOOP", "NOOP\\r"] {
         let record =
             commands(BareNewlines::Reject, &format!("C- {said}\n{refusal}C| NOOP\nS: 250 ok\n"));
@@ -197,7 +198,8 @@ fn content_before_the_354_waits() {
 
 #[test]
 fn a_reply_that_answers_nothing_ends_the_session() {
-    let cannot = "+C 421 4.5.0 gate.example the mail server behind this gateway cannot be followed; try again later\n= protocol";
+    let cannot =
+        "+C 421 4.5.0 gate.example mail server sent an invalid reply; try again later\n= protocol";
     let record = dialogue(&format!("S: 220 a\nS- 250 what\n{cannot}"));
     assert_eq!(record.smtp.anomalies, [Anomaly::UnexpectedReply]);
     let record = dialogue(&format!("S- hello\n{cannot}"));

@@ -6,7 +6,8 @@ fn with_xclient(text: &str) -> gatepost::engine::SessionRecord {
     Dialogue::new(text).with(|profile| profile.xclient = true).run()
 }
 
-const NOT_TAKEN: &str = "+C 421 4.3.5 gate.example the mail server behind this gateway does not take XCLIENT from it\n= protocol";
+const NOT_TAKEN: &str =
+    "+C 421 4.3.5 gate.example mail server does not accept XCLIENT from this gateway\n= protocol";
 
 #[test]
 fn the_client_s_commands_wait_for_the_exchange() {
@@ -75,10 +76,10 @@ fn an_upstream_that_does_not_take_it_gets_no_mail() {
 fn an_exchange_may_be_lost_or_late() {
     let start = "S: 220 mx\nC- EHLO a\n+S EHLO gate.example\n";
     with_xclient(&format!(
-        "{start}S.\n+C 421 4.4.2 gate.example the connection to the mail server behind this gateway was lost; try again later\n= upstream_closed"
+        "{start}S.\n+C 421 4.4.2 gate.example connection to the mail server was lost; try again later\n= upstream_closed"
     ));
     with_xclient(&format!(
-        "{start}T 300s\n+C 421 4.4.2 gate.example the mail server behind this gateway did not answer in time; try again later\n= timeout"
+        "{start}T 300s\n+C 421 4.4.2 gate.example mail server did not reply in time; try again later\n= timeout"
     ));
     // The client is gone before it is over: nothing that it said is lost.
     with_xclient(&format!(

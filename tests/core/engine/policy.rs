@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatepost::addr::{Family, Networks};
-use gatepost::engine::{Event, Profile, RefuseAt, SessionRecord, Timeouts, Tls};
+use gatepost::engine::{Event, Profile, RefuseAt, SessionRecord, Timeouts, TlsState};
 use gatepost::policy::facts::{
     Answer, DnsRecord, DomainName, FactState, FamilyRequirement, Lookup, LookupResult, Reason,
     ReturnPathLevel, Source,
@@ -111,6 +111,7 @@ fn each_recipient_is_judged_on_its_own() {
         +C 550 5.1.1 unknown recipient <nobody@b.example> (rule "known")
         S: 250 eve
         +C 451 4.4.0 cannot verify <later@b.example> right now (rule "known")
+        --
         S: 354 go
         C: text
         C: .
@@ -215,8 +216,7 @@ fn a_rule_in_shadow_only_tells() {
 /// A sender counts until upstream lets go of it, whatever is said in between.
 #[test]
 fn no_recipient_is_judged_by_a_sender_that_upstream_does_not_go_by() {
-    let refused =
-        "+C 450 4.1.8 the domain of <a@nowhere.example> does not exist (rule \"mailable\")";
+    let refused = "+C 450 4.1.8 domain of <a@nowhere.example> does not exist (rule \"mailable\")";
     let text = format!(
         r"{HELLO}C: MAIL FROM:<a@nowhere.example>
         S: 250 ok
@@ -275,7 +275,7 @@ fn in_place_of_the_greeting() {
     };
     let text = format!(
         "S- 220 mx.example\n+C 554 {NO_NAME}\nC- MAIL FROM:<a@b>\n\
-         +C 503 5.5.1 access was refused; only QUIT is left\nC- QUIT\n+C 221 2.0.0 goodbye\n= refused"
+         +C 503 5.5.1 access denied; only QUIT is accepted\nC- QUIT\n+C 221 2.0.0 Bye\n= refused"
     );
     let record = at_connect(PolicyAction::Reject, nameless, &text);
     assert_eq!(verdict(&record), (PolicyAction::Reject, Some("named"), Some("fcrdns.no_ptr")));
@@ -320,7 +320,7 @@ fn behind_starttls_no_rule_is_escaped() {
     let named = rule("named", FactName::Fcrdns, PolicyAction::Reject);
     let record = run(&text, named.clone(), nameless);
     assert_eq!(verdict(&record), (PolicyAction::Reject, Some("named"), Some("fcrdns.no_ptr")));
-    assert_eq!(record.smtp.tls, Tls::Refused);
+    assert_eq!(record.smtp.tls, TlsState::Refused);
     let unknown = "4.7.25 gate.example cannot confirm the PTR name of 2001:db8::1 right now";
     let text = format!("{greeted}- STARTTLS\n+C 421 {unknown} (rule \"named\")\n= refused");
     run(&text, named.clone(), lame);

@@ -173,8 +173,8 @@ fn run(
         }
     }
     let mut record = driver.finish();
-    let witness = driver.witnessed();
-    driver.judged_again(&witness, &record, "in a random schedule");
+    let observer = driver.observed();
+    driver.judged_again(&observer, &record, "in a random schedule");
     // What was not read any more, and of whom.
     record.tcp = Default::default();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -324,8 +324,10 @@ proptest! {
         let profile = Profile { rules: PolicyRules::new(vec![tag], Networks::default()).into(), ..Profile::default() };
         let mut driver = Driver::new(profile, Timeouts::RFC_5321, "[2001:db8::1]:4", "[2001:db8::2]:25", false);
         driver.upstream_says(b"220 a\r\n");
-        driver.client_says(b"HELO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
-        driver.upstream_says(b"250 a\r\n250 b\r\n250 c\r\n354 d\r\n");
+        driver.client_says(b"HELO a\r\n");
+        driver.upstream_says(b"250 a\r\n");
+        driver.client_says(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
+        driver.upstream_says(b"250 b\r\n250 c\r\n354 d\r\n");
         let before = driver.to_upstream.len();
         let mut content: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         content.push_str(".\r\n");

@@ -1,7 +1,7 @@
 //! What the gateway refuses itself: by access rule, by limit.
 
 use gatepost::addr::Networks;
-use gatepost::engine::{Profile, RefuseAt, Tls};
+use gatepost::engine::{Profile, RefuseAt, TlsState};
 use gatepost::policy::{AccessRule, AccessRules, PolicyAction};
 use gatepost::smtp::Keyword;
 
@@ -38,6 +38,7 @@ fn every_recipient_is_refused_in_its_turn_and_data_after_them() {
             C|- DATA
             +C 554 5.5.1 no valid recipients
             C| RSET
+            --
             S: 250 ok
             "
         );
@@ -66,6 +67,7 @@ fn a_chunk_after_refused_recipients_is_swallowed() {
         C|- BDAT 0 LAST
         +C 554 5.5.1 no valid recipients
         C| NOOP
+        --
         S: 250 ok
         C|- BDAT 6 LAST
         C|- NOOP
@@ -74,7 +76,7 @@ fn a_chunk_after_refused_recipients_is_swallowed() {
     let record = refused(PolicyAction::Reject, &[HELLO, text, BYE].concat());
     let transaction = &record.smtp.transactions[0];
     assert_eq!(transaction.rcpt_total, 1);
-    assert_eq!((transaction.data_code, transaction.bytes), (Some(554), 21), "said, and refused");
+    assert_eq!((transaction.data_code, transaction.bytes), (Some(554), 6), "the last one");
 }
 
 /// A refused HELO or EHLO changes nothing (RFC 5321 §4.1.4).
@@ -107,11 +109,11 @@ fn refused_in_place_of_the_greeting() {
     let record = Dialogue::new(
         r"C- EHLO a.example
         +C 554 5.7.1 no mail from there
-        +C 503 5.5.1 access was refused; only QUIT is left
+        +C 503 5.5.1 access denied; only QUIT is accepted
         C- MAIL FROM:<a@b>
-        +C 503 5.5.1 access was refused; only QUIT is left
+        +C 503 5.5.1 access denied; only QUIT is accepted
         C- QUIT
-        +C 221 2.0.0 goodbye
+        +C 221 2.0.0 Bye
         = refused",
     )
     .with(at_connect)
@@ -125,7 +127,7 @@ fn refused_in_place_of_the_greeting() {
     Dialogue::new(
         r"T 300s
         +C 554 5.7.1 no mail from there
-        +C 421 4.4.2 gate.example you were silent for too long
+        +C 421 4.4.2 gate.example timeout exceeded
         = timeout",
     )
     .with(at_connect)
@@ -159,7 +161,7 @@ fn a_refused_client_does_not_escape_by_starttls() {
         let record = refused(action, &format!("{greeted}+C {last}\n= refused"));
         assert_eq!(record.verdict.action, action);
         assert_eq!(record.verdict.reason, Some(format!("access_{action}")));
-        assert_eq!(record.smtp.tls, Tls::Refused);
+        assert_eq!(record.smtp.tls, TlsState::Refused);
     }
     // What was said before it is answered first.
     let pipelined = r"S: 220 a

@@ -1,6 +1,6 @@
 //! Sessions in which nothing is wrong.
 
-use gatepost::engine::{Anomaly, Tls};
+use gatepost::engine::{Anomaly, TlsState};
 use serde_json::json;
 
 use crate::engine::dialogue::{Dialogue, dialogue};
@@ -174,7 +174,7 @@ fn ehlo_passes_on_only_what_both_can_do() {
     )
     .with(|profile| profile.smtp.hide = vec![gatepost_keyword("STARTTLS")])
     .run();
-    assert_eq!(record.smtp.tls, Tls::None);
+    assert_eq!(record.smtp.tls, TlsState::None);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn one_reply_per_command_in_the_order_asked() {
             r"C: MAIL FROM:<a@a.example>
             S: 250 1
             C|- XCLIENT ADDR=::1
-            +C 550 5.7.0 not authorized to speak for other clients
+            +C 550 5.7.0 XCLIENT and XFORWARD are not accepted here
             C| RCPT TO:<b@b.example>
             S: 250 2
             C|- FROB
@@ -253,11 +253,11 @@ fn one_reply_per_command_in_the_order_asked() {
             C|- \x20
             +C 502 5.5.2 command not recognized
             C|- XFORWARD NAME=x
-            +C 550 5.7.0 not authorized to speak for other clients
+            +C 550 5.7.0 XCLIENT and XFORWARD are not accepted here
             C| NOOP
             S: 250 3
             C|- BDAT many
-            +C 501 5.5.4 BDAT wants an octet count and optionally LAST
+            +C 501 5.5.4 syntax: BDAT size [LAST]
             C| RSET
             S: 250 4
             ",
@@ -347,7 +347,7 @@ fn starttls_makes_the_rest_opaque() {
         ]
         .concat(),
     );
-    assert_eq!(record.smtp.tls, Tls::Started);
+    assert_eq!(record.smtp.tls, TlsState::Started);
     assert_eq!(record.smtp.commands.len(), 2);
 }
 
@@ -374,7 +374,7 @@ fn starttls_refused_goes_on_in_plaintext() {
         ]
         .concat(),
     );
-    assert_eq!(record.smtp.tls, Tls::Refused, "offered again, but refused");
+    assert_eq!(record.smtp.tls, TlsState::Refused, "offered again, but refused");
 }
 
 #[test]

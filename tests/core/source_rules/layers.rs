@@ -121,11 +121,11 @@ fn table() -> BTreeMap<String, u8> {
 fn upward_and_sideways_are_found() {
     for (module, source, count) in [
         ("engine", "use crate::smtp::Reply;", 0),
-        ("smtp", "use crate::engine::Engine;", 1),
+        ("smtp", "use crate::engine::Proxy;", 1),
         ("smtp", "fn f() { crate::engine::f() }", 1),
-        ("smtp", "use crate::{time::Timestamp, engine::{Engine, smtp}};", 1),
+        ("smtp", "use crate::{time::Timestamp, engine::{Proxy, smtp}};", 1),
         ("smtp", "use crate::{\n    engine,\n    relay::{a, b},\n};", 2),
-        ("relay", "use crate::engine::Engine;", 0),
+        ("relay", "use crate::engine::Proxy;", 0),
         ("relay", "use crate::metrics;", 1),
         ("relay", "use crate::relay::pump;", 0),
         ("engine", "use crate::app::run;", 1),

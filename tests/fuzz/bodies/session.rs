@@ -1,4 +1,4 @@
-//! Recorded dialogues, for the witness.
+//! Recorded dialogues, for the observer.
 
 use gatepost::addr::{ClientAddr, OriginalDst, Side};
 use gatepost::engine::{
@@ -22,9 +22,9 @@ pub(crate) fn session(input: &[u8]) {
         (profile.limits.commands, profile.limits.errors) = (10, 3);
     }
     let told = heard(script);
-    let whole = witnessed(&profile, options & 2 != 0, &told);
+    let whole = observered(&profile, options & 2 != 0, &told);
     let single: Vec<Heard> = told.iter().flat_map(Heard::singly).collect();
-    assert_eq!(witnessed(&profile, options & 2 != 0, &single), whole, "however it is cut");
+    assert_eq!(observered(&profile, options & 2 != 0, &single), whole, "however it is cut");
 }
 
 enum Heard {
@@ -81,28 +81,28 @@ fn heard(script: &[u8]) -> Vec<Heard> {
     told
 }
 
-fn witnessed(profile: &Profile, midstream: bool, told: &[Heard]) -> SessionRecord {
+fn observered(profile: &Profile, midstream: bool, told: &[Heard]) -> SessionRecord {
     let client = ClientAddr::new("[2001:db8::1]:4000".parse().unwrap());
     let server = OriginalDst::new("[2001:db8::2]:25".parse().unwrap());
     let profile = profile.clone().into();
-    let mut witness = Observer::new(profile, client, server, START, midstream);
+    let mut observer = Observer::new(profile, client, server, START, midstream);
     let mut out = Output::default();
     let mut said = 0;
     for heard in told {
         match heard {
             Heard::Data(side, octets) => {
                 said += octets.len();
-                witness.data(*side, octets, START, &mut out);
+                observer.on_data(*side, octets, START, &mut out);
             }
-            Heard::Gap(side, length) => witness.gap(*side, *length, START, &mut out),
-            Heard::Omitted(side, length) => witness.omitted(*side, *length, START, &mut out),
-            Heard::Closed(side) => witness.closed(*side, START, &mut out),
+            Heard::Gap(side, length) => observer.on_gap(*side, *length, START, &mut out),
+            Heard::Omitted(side, length) => observer.on_omitted(*side, *length, START, &mut out),
+            Heard::Closed(side) => observer.on_closed(*side, START, &mut out),
         }
-        assert!(out.actions.is_empty(), "a witness says nothing");
-        assert!(witness.held() <= said.min(256 << 10), "memory is bounded");
+        assert!(out.actions.is_empty(), "a observer says nothing");
+        assert!(observer.held_bytes() <= said.min(256 << 10), "memory is bounded");
         out.clear();
     }
-    let mut record = witness.finish(TcpFacts::default(), START, &mut out);
+    let mut record = observer.finish(TcpFacts::default(), START, &mut out);
     record.smtp.anomalies.sort_unstable();
     record
 }

@@ -3,7 +3,7 @@
 use gatepost::engine::BareNewlines;
 use gatepost::smtp::{
     Command, DataScanner, EnhancedCode, Extensions, Findings, Junk, Line, Piece, Reply, ReplyParse,
-    Split, pieces,
+    Split, normalized,
 };
 
 /// A line of a client.
@@ -14,7 +14,7 @@ pub(crate) fn command(input: &[u8]) {
     };
     assert!(line.len() <= input.len().min(2048));
     let mut sent = Vec::new();
-    pieces(line, |piece| append(&mut sent, input, piece));
+    normalized(line, |piece| append(&mut sent, input, piece));
     // What goes on is one line for whoever reads it, and says the same to us.
     let inside = sent.strip_suffix(b"\r\n").expect("ends in CRLF");
     assert!(!inside.contains(&b'\r') && !inside.contains(&b'\n'));

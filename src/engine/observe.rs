@@ -1,0 +1,62 @@
+//! The receiver of events and records.
+
+use std::sync::Arc;
+
+use super::event::Event;
+use super::record::SessionRecord;
+use crate::addr::Family;
+use crate::policy::PolicyAction;
+use crate::policy::rules::RuleMode;
+
+/// Receives the events and the record of sessions. Implementations must be cheap: they run between two reads of a socket.
+pub trait Observe: Send + Sync {
+    /// `family` is the client's.
+    fn event(&self, family: Family, event: Event);
+
+    /// The name of the rule in the [`Event::Policy`] that follows: the session's rules may have been replaced since it began.
+    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
+        let _ = (family, rule, action, mode);
+    }
+
+    /// A session ended.
+    fn session(&self, record: &SessionRecord);
+}
+
+/// Ignores all.
+impl Observe for () {
+    fn event(&self, _: Family, _: Event) {}
+
+    fn session(&self, _: &SessionRecord) {}
+}
+
+impl<T: Observe + ?Sized> Observe for Arc<T> {
+    fn event(&self, family: Family, event: Event) {
+        (**self).event(family, event);
+    }
+
+    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
+        (**self).policy(family, rule, action, mode);
+    }
+
+    fn session(&self, record: &SessionRecord) {
+        (**self).session(record);
+    }
+}
+
+/// Passes all to both, in order.
+impl<A: Observe, B: Observe> Observe for (A, B) {
+    fn event(&self, family: Family, event: Event) {
+        self.0.event(family, event);
+        self.1.event(family, event);
+    }
+
+    fn policy(&self, family: Family, rule: &str, action: PolicyAction, mode: RuleMode) {
+        self.0.policy(family, rule, action, mode);
+        self.1.policy(family, rule, action, mode);
+    }
+
+    fn session(&self, record: &SessionRecord) {
+        self.0.session(record);
+        self.1.session(record);
+    }
+}

@@ -1,0 +1,235 @@
+//! Checks of a session apart from the policy rules: access, limits, syntax, hidden commands. The proxy enforces them, the
+//! observer records what the proxy would have done, so that both give the same verdict.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::engine::event::{Event, Refusal};
+use crate::engine::options::{Pregreet, Profile, RefuseAt};
+use crate::engine::output::Output;
+use crate::engine::record::VerdictRecord;
+use crate::policy::PolicyAction;
+use crate::smtp::{BareNewlines, Command, Keyword, Line, Verb};
+
+/// The checks of one session, and its verdict so far.
+#[derive(Debug)]
+pub(in crate::engine) struct SessionChecks {
+    profile: Arc<Profile>,
+    /// The access rule that matched the client.
+    rule: Option<Arc<str>>,
+    /// Why every RCPT is rejected, if it is.
+    rejection: Option<Refusal>,
+    /// Since the last message that the server accepted.
+    commands: u32,
+    errors: u32,
+    action: PolicyAction,
+    reason: Option<Refusal>,
+    /// The gateway would have ended the session; an observer may see more of it.
+    ended: bool,
+}
+
+impl SessionChecks {
+    pub(in crate::engine) fn new(profile: Arc<Profile>, client: IpAddr) -> Self {
+        let verdict = profile.access.decide(client);
+        let rejection = match verdict.action {
+            PolicyAction::Accept | PolicyAction::Tag => None,
+            PolicyAction::Tempfail => Some(Refusal::AccessTempfail),
+            PolicyAction::Reject => Some(Refusal::AccessReject),
+        };
+        Self {
+            profile,
+            rule: verdict.rule,
+            rejection,
+            commands: 0,
+            errors: 0,
+            action: verdict.action,
+            reason: rejection,
+            ended: false,
+        }
+    }
+
+    /// Why the client is rejected in place of the greeting, if it is.
+    pub(in crate::engine) fn at_connect(&self) -> Option<Refusal> {
+        self.rejection.filter(|_| self.profile.smtp.refuse_at == RefuseAt::Connect)
+    }
+
+    /// Every RCPT is rejected.
+    pub(in crate::engine) const fn reject_all(&self) -> bool {
+        self.rejection.is_some()
+    }
+
+    /// The client sent before the greeting. Returns why it is rejected in its place, if it is.
+    pub(in crate::engine) fn on_pregreet(&mut self) -> Option<Refusal> {
+        if self.profile.smtp.pregreet == Pregreet::Accept || self.ended {
+            return None;
+        }
+        let refusal = *self.rejection.get_or_insert(Refusal::Pregreet);
+        self.merge(refusal);
+        self.at_connect()
+    }
+
+    /// Why the gateway rejects a command itself, if it does. `message_pending`: a message has no reply yet.
+    pub(in crate::engine) fn on_command(
+        &mut self,
+        line: Line<'_>,
+        command: &Command<'_>,
+        message_pending: bool,
+    ) -> Option<Refusal> {
+        self.commands = self.commands.saturating_add(1);
+        if let Some(limit) = self.over_limits(message_pending) {
+            return Some(limit);
+        }
+        if !self.accepts_endings(line) {
+            return Some(Refusal::BareNewline);
+        }
+        match command.verb {
+            Verb::Rcpt => self.rejection,
+            // After it no RCPT is visible.
+            Verb::Starttls if !self.hides(Verb::Starttls) => self.rejection,
+            // Only a trusted gateway may report another client, and none stands in front of this one (rule 4 of ARCHITECTURE.md).
+            Verb::Xclient | Verb::Xforward => Some(Refusal::Xclient),
+            Verb::Bdat if command.chunk().is_err() => Some(Refusal::CommandSyntax),
+            _ => None,
+        }
+    }
+
+    /// Whether the gateway itself answers a command with a 5xx that does not end the session.
+    pub(in crate::engine) fn is_answered_locally(
+        &self,
+        verb: Verb,
+        refusal: Option<Refusal>,
+    ) -> bool {
+        match refusal {
+            Some(refusal) => action_for(refusal) == PolicyAction::Reject,
+            None => verb == Verb::Unknown || self.hides(verb),
+        }
+    }
+
+    /// A keyword hidden from EHLO hides its command too: a client may try it without the offer.
+    pub(in crate::engine) fn hides(&self, verb: Verb) -> bool {
+        let keyword = match verb {
+            Verb::Starttls => Keyword::Starttls,
+            Verb::Auth => Keyword::Auth,
+            Verb::Vrfy => Keyword::Vrfy,
+            Verb::Expn => Keyword::Expn,
+            Verb::Etrn => Keyword::Etrn,
+            _ => return false, // BDAT's bytes have to be read first.
+        };
+        self.profile.smtp.hide.contains(&keyword)
+    }
+
+    /// Why the gateway rejects a command line over the limit.
+    pub(in crate::engine) fn on_long_line(&mut self, message_pending: bool) -> Refusal {
+        self.commands = self.commands.saturating_add(1);
+        self.over_limits(message_pending).unwrap_or(Refusal::LimitLine)
+    }
+
+    fn over_limits(&self, message_pending: bool) -> Option<Refusal> {
+        // 421 before the reply to a message would make the client send it again: a duplicate is worse than the limit.
+        if message_pending {
+            None
+        } else if self.commands > self.profile.limits.commands {
+            Some(Refusal::LimitCommands)
+        } else if self.too_many_errors() {
+            Some(Refusal::LimitErrors)
+        } else {
+            None
+        }
+    }
+
+    pub(in crate::engine) fn too_many_errors(&self) -> bool {
+        self.errors >= self.profile.limits.errors
+    }
+
+    pub(in crate::engine) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(in crate::engine) fn is_too_long(&self, line: Line<'_>) -> bool {
+        line.len() > self.profile.limits.line_length
+    }
+
+    /// Whether the line's ending and bare CRs are acceptable.
+    pub(in crate::engine) fn accepts_endings(&self, line: Line<'_>) -> bool {
+        line.is_clean() || !self.rejects_bare_newlines()
+    }
+
+    /// Whether a message or line with a bare newline is rejected.
+    pub(in crate::engine) fn rejects_bare_newlines(&self) -> bool {
+        self.profile.smtp.bare_newlines == BareNewlines::Reject
+    }
+
+    /// Counts a reply to the client.
+    pub(in crate::engine) const fn count_reply(&mut self, code: u16) {
+        if code >= 500 {
+            self.errors = self.errors.saturating_add(1);
+        }
+    }
+
+    /// The server accepted a message: the counters restart.
+    pub(in crate::engine) const fn on_message_accepted(&mut self) {
+        (self.commands, self.errors) = (0, 0);
+    }
+
+    /// The gateway rejected something, or would have.
+    pub(in crate::engine) fn on_refusal(&mut self, refusal: Refusal, out: &mut Output) {
+        if !self.ended {
+            out.event(Event::Refusal(refusal));
+            self.merge(refusal);
+        }
+    }
+
+    /// The gateway would have ended the session here: later commands are not checked.
+    pub(in crate::engine) const fn end(&mut self) {
+        self.ended = true;
+    }
+
+    fn merge(&mut self, refusal: Refusal) {
+        let action = action_for(refusal);
+        if action >= self.action {
+            (self.action, self.reason) = (action, Some(refusal));
+        }
+    }
+
+    /// The name of the access rule that matched.
+    pub(in crate::engine) fn rule(&self) -> Option<&str> {
+        self.rule.as_deref()
+    }
+
+    pub(in crate::engine) fn verdict(&self) -> VerdictRecord {
+        VerdictRecord {
+            action: self.action,
+            rule: self.rule().map(str::to_owned),
+            reason: self.reason.map(|refusal| refusal.as_str().to_owned()),
+            shadow: Vec::new(),
+        }
+    }
+}
+
+/// The policy's action for a refusal; accept for circumstances that are no policy.
+const fn action_for(refusal: Refusal) -> PolicyAction {
+    match refusal {
+        Refusal::AccessReject
+        | Refusal::Pregreet
+        | Refusal::Junk
+        | Refusal::BareNewline
+        | Refusal::CommandSyntax
+        | Refusal::Xclient
+        | Refusal::LimitLine => PolicyAction::Reject,
+        Refusal::AccessTempfail
+        | Refusal::LimitSessions
+        | Refusal::LimitClientSessions
+        | Refusal::LimitClientRate
+        | Refusal::LimitCommands
+        | Refusal::LimitErrors
+        | Refusal::ProxyHeader
+        | Refusal::Door => PolicyAction::Tempfail,
+        // What the rules want their rulings say: see `PolicyOutcome`.
+        Refusal::PolicyReject | Refusal::PolicyTempfail => PolicyAction::Accept,
+        Refusal::UpstreamUnavailable
+        | Refusal::UpstreamLost
+        | Refusal::Identity
+        | Refusal::Timeout
+        | Refusal::Shutdown => PolicyAction::Accept,
+    }
+}

@@ -1,0 +1,50 @@
+//! A session's decisions: the checks that need no lookup, the policy rules, and the verdict that both lead to.
+
+pub(super) mod checks;
+pub(super) mod evaluator;
+pub(super) mod header;
+mod outcome;
+mod replay;
+
+pub use self::replay::{Evaluated, evaluate_record};
+use super::options::{Profile, RefuseAt};
+use crate::policy::facts::{Fact, FactState, Facts};
+use crate::policy::rules::{FactName, PolicyStage, RuleMatch, RuleMode};
+
+/// Whether the greeting waits for the rules: some rule in force can reject the client in its place.
+pub(super) fn decides_at_connect(profile: &Profile) -> bool {
+    profile.smtp.refuse_at == RefuseAt::Connect
+        && profile
+            .rules
+            .iter()
+            .any(|rule| rule.at == PolicyStage::Connect && rule.mode == RuleMode::Enforce)
+}
+
+/// An unknown fact never leads to a 5xx, whatever the rule (rule 6 of ARCHITECTURE.md).
+fn capped(mut matched: RuleMatch) -> RuleMatch {
+    let unknown = |(_, fact): &(FactName, Fact)| fact.state == FactState::Unknown;
+    if matched.cause.as_ref().is_some_and(unknown) {
+        matched.action = matched.action.min(crate::policy::PolicyAction::Tempfail);
+    }
+    matched
+}
+
+/// Of several facts of one name, the heaviest is reported.
+const fn weight(fact: &Fact) -> u8 {
+    match fact.state {
+        FactState::True => 0,
+        FactState::Unknown => 1,
+        FactState::False => 2,
+    }
+}
+
+const fn fact_slot(facts: &mut Facts, name: FactName) -> &mut Option<Fact> {
+    match name {
+        FactName::ReverseName => &mut facts.reverse_name,
+        FactName::Fcrdns => &mut facts.fcrdns,
+        FactName::HeloResolves => &mut facts.helo_resolves,
+        FactName::ReturnPath => &mut facts.return_path,
+        FactName::Recipient => &mut facts.recipient,
+        FactName::ReceivePath => &mut facts.receive_path,
+    }
+}

@@ -1,0 +1,201 @@
+//! Bytes from the client.
+
+use super::{Proxy, State};
+use crate::addr::Side;
+use crate::engine::event::{Outcome, Refusal};
+use crate::engine::output::{Action, Output};
+use crate::smtp::{
+    ClientEvent, Command, EnhancedCode, ExpectedReply, Junk, Line, OwnReply, Split, Verb, Wait,
+};
+use crate::time::Timestamp;
+
+/// The result of one event.
+enum Progress {
+    Consumed(usize),
+    /// The rest cannot be consumed: it is incomplete, or `blocked` until a reply or a decision.
+    Stop {
+        blocked: bool,
+    },
+}
+
+impl Proxy {
+    /// The client's bytes, those not consumed before in front. Returns how many were consumed.
+    pub fn on_client_data(&mut self, input: &[u8], at: Timestamp, out: &mut Output) -> usize {
+        self.now = at;
+        let mut used = 0;
+        self.client_blocked = false;
+        while used < input.len() {
+            if self.is_closing() || self.state == State::Quitting {
+                used = input.len(); // After the end nothing is answered.
+                break;
+            }
+            match self.client_step(input, used, out) {
+                Progress::Consumed(count) => used += count,
+                Progress::Stop { blocked } => {
+                    self.client_blocked = blocked;
+                    break;
+                }
+            }
+        }
+        if used > 0 {
+            self.active = at;
+            self.record.count_bytes(Side::Client, used as u64, out);
+        }
+        if self.client_closed {
+            self.on_client_closed(out);
+        }
+        used
+    }
+
+    fn client_step(&mut self, input: &[u8], from: usize, out: &mut Output) -> Progress {
+        let rest = input.get(from..).unwrap_or_default();
+        match self.state {
+            State::RejectedGreeting => return self.rejected_greeting_step(rest, out),
+            State::DiscardingData => return Progress::Consumed(self.discard_content(rest, out)),
+            State::RejectedMessage => return self.rejected_message_step(rest, out),
+            State::Running | State::Quitting | State::Closing(_) => {}
+        }
+        match self.session.client(rest) {
+            ClientEvent::Incomplete => Progress::Stop { blocked: false },
+            ClientEvent::Waiting(wait) => {
+                self.on_early_data(wait, out);
+                if self.state == State::RejectedGreeting {
+                    return Progress::Consumed(0); // The wait is over.
+                }
+                if wait == Wait::Greeting
+                    && let Some(junk) = Junk::before_greeting(rest)
+                {
+                    self.on_junk(junk, out);
+                    return Progress::Consumed(rest.len());
+                }
+                Progress::Stop { blocked: true }
+            }
+            // Sent at once, 554 would answer a pending command, perhaps a message.
+            ClientEvent::Junk(_) if self.session.has_pending() => Progress::Stop { blocked: true },
+            ClientEvent::Junk(junk) => {
+                self.on_junk(junk, out);
+                Progress::Consumed(rest.len())
+            }
+            ClientEvent::Command { line, command } => {
+                if self.begin_xclient(&command, out) || self.must_wait(&command, out) {
+                    return Progress::Stop { blocked: true };
+                }
+                self.early_data_counted = false;
+                self.on_command(line, &command, from, out);
+                Progress::Consumed(line.len())
+            }
+            ClientEvent::TooLong { len, done, auth } => {
+                if done {
+                    self.on_long_line(auth, out);
+                }
+                Progress::Consumed(len)
+            }
+            ClientEvent::AuthLine(line) => {
+                self.on_auth_line(line, from, out);
+                Progress::Consumed(line.len())
+            }
+            ClientEvent::Content => Progress::Consumed(self.on_content(rest, from, out)),
+            ClientEvent::Chunk { len, wanted } => {
+                if wanted {
+                    out.forward(from..from + len);
+                }
+                self.on_chunk_bytes(len as u64, out);
+                Progress::Consumed(len)
+            }
+            ClientEvent::Plaintext { len } => {
+                self.on_plaintext_after_starttls(out);
+                Progress::Consumed(len)
+            }
+            ClientEvent::Opaque => {
+                self.on_tls_bytes(Side::Client, rest);
+                out.forward(from..from + rest.len());
+                Progress::Consumed(rest.len())
+            }
+        }
+    }
+
+    fn on_junk(&mut self, junk: Junk, out: &mut Output) {
+        self.record.anomaly(junk.into(), out);
+        self.checks.on_refusal(Refusal::Junk, out);
+        let text = "not SMTP; this is an SMTP server";
+        let reply = OwnReply::new(554, EnhancedCode::new(5, 5, 1), text);
+        self.send(&ExpectedReply::Other, reply, out);
+        out.act(Action::AbandonUpstream);
+        self.close(Outcome::Protocol, out);
+    }
+
+    /// After a 554 greeting: 503 to everything, until QUIT.
+    fn rejected_greeting_step(&mut self, rest: &[u8], out: &mut Output) -> Progress {
+        let line = match Line::split(rest, self.profile.limits.line_length) {
+            Split::Line(line) => line,
+            Split::Incomplete => return Progress::Stop { blocked: false },
+            Split::TooLong => {
+                self.close(Outcome::Refused, out);
+                return Progress::Consumed(rest.len());
+            }
+        };
+        let command = Command::parse(line.text);
+        self.record.on_command(line, &command, self.now, out);
+        let expected = ExpectedReply::to(&command);
+        if command.verb == Verb::Quit {
+            self.send_now(expected, OwnReply::new(221, EnhancedCode::new(2, 0, 0), "Bye"), out);
+            self.close(Outcome::Refused, out);
+        } else if self.checks.too_many_errors() {
+            let code = EnhancedCode::new(4, 7, 0);
+            let text = "too many errors";
+            self.fail_reply_to(expected, code, text, Refusal::LimitErrors, Outcome::Limit, out);
+        } else {
+            let text = "access denied; only QUIT is accepted";
+            self.send_now(expected, OwnReply::new(503, EnhancedCode::new(5, 5, 1), text), out);
+        }
+        Progress::Consumed(line.len())
+    }
+
+    /// After a rejected message: upstream is gone.
+    fn rejected_message_step(&mut self, rest: &[u8], out: &mut Output) -> Progress {
+        let expected = match Line::split(rest, self.profile.limits.line_length) {
+            Split::Incomplete => return Progress::Stop { blocked: false },
+            Split::TooLong => ExpectedReply::Other,
+            Split::Line(line) => {
+                let command = Command::parse(line.text);
+                self.record.on_command(line, &command, self.now, out);
+                ExpectedReply::to(&command)
+            }
+        };
+        if expected == ExpectedReply::Quit {
+            self.send_now(expected, OwnReply::new(221, EnhancedCode::new(2, 0, 0), "Bye"), out);
+            self.close(Outcome::Quit, out);
+        } else {
+            let text = format!("{} only QUIT was expected; closing", self.profile.smtp.hostname);
+            self.send_now(expected, OwnReply::new(421, EnhancedCode::new(4, 3, 2), &text), out);
+            self.close(Outcome::Protocol, out);
+        }
+        Progress::Consumed(rest.len())
+    }
+
+    /// The client sends no more. Bytes that it sent may still be blocked.
+    pub(super) fn on_client_closed(&mut self, out: &mut Output) {
+        if self.client_blocked || self.is_closing() || self.state == State::Quitting {
+            return;
+        }
+        if self.state == State::RejectedGreeting {
+            self.close(Outcome::Refused, out);
+        } else if matches!(self.state, State::DiscardingData | State::RejectedMessage) {
+            self.close(Outcome::ClientClosed, out);
+        } else if self.session.is_opaque() {
+            if !self.upstream_shutdown_sent {
+                self.upstream_shutdown_sent = true;
+                out.act(Action::ShutdownUpstream);
+            }
+            if self.upstream_closed {
+                self.close(Outcome::UpstreamClosed, out);
+            }
+        } else if self.session.in_content() {
+            out.act(Action::AbandonUpstream);
+            self.close(Outcome::ClientClosed, out);
+        } else if !self.session.has_pending() || self.awaits_greeting() {
+            self.close(Outcome::ClientClosed, out);
+        }
+        // Otherwise the client may still read pending replies; `on_server_data` checks again after each.
+    }
+}

@@ -1,0 +1,173 @@
+//! Commands: which go to upstream, and how the gateway answers the others.
+
+use super::{PREGREET, Proxy};
+use crate::engine::event::{Anomaly, Outcome, Refusal};
+use crate::engine::output::{Action, Output};
+use crate::engine::record::PolicyQuestion;
+use crate::policy::rules::PolicyStage;
+use crate::smtp::{Command, EnhancedCode, ExpectedReply, Line, Piece, Verb, normalized};
+
+impl Proxy {
+    pub(super) fn on_command(
+        &mut self,
+        line: Line<'_>,
+        command: &Command<'_>,
+        from: usize,
+        out: &mut Output,
+    ) {
+        self.record.on_command(line, command, self.now, out);
+        let expected = ExpectedReply::to(command);
+        let refusal = self.checks.on_command(line, command, self.session.message_pending());
+        match refusal {
+            Some(limit @ (Refusal::LimitCommands | Refusal::LimitErrors)) => {
+                return self.fail_over_limit(limit, expected, out);
+            }
+            Some(refusal @ Refusal::BareNewline) => {
+                self.checks.on_refusal(refusal, out);
+                let text = "bare CR or LF in command; lines end in CRLF (RFC 5321 section 2.3.8)";
+                return self.answer(expected, 500, EnhancedCode::new(5, 5, 2), text, out);
+            }
+            _ => {}
+        }
+        if self.session.has_pending() && !self.session.state().extensions().pipelining {
+            self.record.anomaly(Anomaly::UnauthorizedPipelining, out);
+        }
+        if self.checks.hides(command.verb) {
+            return self.answer_not_offered(ExpectedReply::Other, out);
+        }
+        if let Some(refusal) = refusal {
+            return self.refuse_command(refusal, expected, out);
+        }
+        match (command.verb, &expected) {
+            (Verb::Ehlo | Verb::Helo, ExpectedReply::Ehlo(name) | ExpectedReply::Helo(name)) => {
+                let helo = PolicyQuestion { helo: Some(name.clone()), ..self.question() };
+                self.look_ahead(PolicyQuestion { stage: PolicyStage::Helo, ..helo }, out);
+                self.forward(line, from, expected, out);
+            }
+            (Verb::Mail, ExpectedReply::Mail { sender }) => {
+                let mail = PolicyQuestion { sender: Some(sender.clone()), ..self.question() };
+                self.look_ahead(PolicyQuestion { stage: PolicyStage::Mail, ..mail }, out);
+                self.forward(line, from, expected, out);
+            }
+            (Verb::Rcpt, ExpectedReply::Rcpt { .. }) => {
+                self.on_recipient(line, from, expected, out);
+            }
+            (Verb::Data, _) if self.session.state().all_recipients_rejected_locally() => {
+                self.answer_no_recipients(expected, out);
+            }
+            (Verb::Bdat, _) => {
+                if let Ok(chunk) = command.chunk() {
+                    self.on_bdat(line, chunk, from, out);
+                }
+            }
+            (Verb::Starttls, _) => {
+                if let Some((refusal, enhanced, text)) = self.starttls_rejection(out) {
+                    return self.reject_starttls(refusal, enhanced, &text, out);
+                }
+                self.forward(line, from, expected, out);
+            }
+            // Forwarded, an unknown command might change the meaning of the next bytes.
+            (Verb::Unknown, _) => {
+                let code = EnhancedCode::new(5, 5, 2);
+                self.answer(expected, 502, code, "command not recognized", out);
+            }
+            _ => self.forward(line, from, expected, out),
+        }
+    }
+
+    fn refuse_command(&mut self, refusal: Refusal, expected: ExpectedReply, out: &mut Output) {
+        if matches!(expected, ExpectedReply::Starttls { .. }) {
+            let (code, text) = match refusal {
+                Refusal::Pregreet => (EnhancedCode::new(5, 5, 1), PREGREET),
+                Refusal::AccessTempfail => (EnhancedCode::new(4, 7, 1), self.access_text()),
+                _ => (EnhancedCode::new(5, 7, 1), self.access_text()),
+            };
+            let text = text.to_owned();
+            return self.reject_starttls(refusal, code, &text, out);
+        }
+        self.checks.on_refusal(refusal, out);
+        let (code, enhanced, text) = match refusal {
+            Refusal::Xclient => {
+                (550, EnhancedCode::new(5, 7, 0), "XCLIENT and XFORWARD are not accepted here")
+            }
+            Refusal::CommandSyntax => (501, EnhancedCode::new(5, 5, 4), "syntax: BDAT size [LAST]"),
+            Refusal::Pregreet => (550, EnhancedCode::new(5, 5, 1), PREGREET),
+            Refusal::AccessTempfail => (450, EnhancedCode::new(4, 7, 1), self.access_text()),
+            _ => (550, EnhancedCode::new(5, 7, 1), self.access_text()),
+        };
+        let text = text.to_owned();
+        self.answer(expected, code, enhanced, &text, out);
+    }
+
+    /// The reply text of an access rule's rejection.
+    pub(super) fn access_text(&self) -> &str {
+        self.checks.rule().unwrap_or("access denied")
+    }
+
+    pub(super) fn answer_not_offered(&mut self, expected: ExpectedReply, out: &mut Output) {
+        let code = EnhancedCode::new(5, 5, 1);
+        self.answer(expected, 502, code, "not offered here", out);
+    }
+
+    /// Forwards a command line, normalised if need be.
+    pub(super) fn forward(
+        &mut self,
+        line: Line<'_>,
+        from: usize,
+        expected: ExpectedReply,
+        out: &mut Output,
+    ) {
+        normalized(line, |piece| match piece {
+            Piece::Input(range) => out.forward(from + range.start..from + range.end),
+            Piece::Insert(bytes) => out.act(Action::Insert(bytes)),
+        });
+        self.session.expect(expected);
+    }
+
+    /// A line of an AUTH exchange.
+    pub(super) fn on_auth_line(&mut self, line: Line<'_>, from: usize, out: &mut Output) {
+        self.record.on_line_endings(line, out);
+        if self.checks.accepts_endings(line) {
+            self.forward(line, from, ExpectedReply::Auth, out);
+        } else {
+            self.checks.on_refusal(Refusal::BareNewline, out);
+            self.cancel_auth(out);
+        }
+    }
+
+    /// A line over the limit was discarded. `auth`: it belonged to an AUTH exchange.
+    pub(super) fn on_long_line(&mut self, auth: bool, out: &mut Output) {
+        self.record.anomaly(Anomaly::CommandTooLong, out);
+        if auth {
+            self.checks.on_refusal(Refusal::LimitLine, out);
+            return self.cancel_auth(out);
+        }
+        match self.checks.on_long_line(self.session.message_pending()) {
+            refusal @ Refusal::LimitLine => {
+                self.checks.on_refusal(refusal, out);
+                let code = EnhancedCode::new(5, 5, 2);
+                self.answer(ExpectedReply::Other, 500, code, "line too long", out);
+            }
+            limit => self.fail_over_limit(limit, ExpectedReply::Other, out),
+        }
+    }
+
+    fn fail_over_limit(&mut self, limit: Refusal, expected: ExpectedReply, out: &mut Output) {
+        let text = match limit {
+            Refusal::LimitCommands => "too many commands without a message",
+            _ => "too many errors",
+        };
+        let code = EnhancedCode::new(4, 7, 0);
+        self.fail_reply_to(expected, code, text, limit, Outcome::Limit, out);
+    }
+
+    /// Upstream waits for a response: `*` cancels the exchange (RFC 4954 §4), and its 501 is the reply.
+    fn cancel_auth(&mut self, out: &mut Output) {
+        out.act(Action::ToUpstream(b"*\r\n".to_vec()));
+        self.session.expect(ExpectedReply::Auth);
+    }
+
+    pub(super) fn answer_no_recipients(&mut self, expected: ExpectedReply, out: &mut Output) {
+        self.answer(expected, 554, EnhancedCode::new(5, 5, 1), "no valid recipients", out);
+    }
+}

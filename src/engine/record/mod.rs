@@ -1,0 +1,243 @@
+//! The record of one session: the source of the log line, the JSON of `replay` and the status page.
+//!
+//! The serde form *is* the public JSON form. Absent facts are null, never omitted, so that "not known" differs from "not
+//! there". Memory is bounded whatever either side sends: 32 KiB of envelope a session (later recipients and transactions are
+//! only counted), 64 KiB of policy questions, 64 extension keywords, one server name.
+
+pub(super) mod builder;
+mod question;
+pub(super) mod tls_hello;
+mod transcript_entry;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+pub use self::question::PolicyQuestion;
+pub use self::transcript_entry::{TranscriptEntry, TranscriptItem};
+use super::event::{Anomaly, Outcome, Phase};
+use crate::addr::{Family, Side};
+use crate::smtp::{EnhancedCode, TlsState, Verb};
+use crate::stream::{FlowFacts, FlowOutcome};
+use crate::time::Timestamp;
+
+/// One TCP connection's SMTP dialogue.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SessionRecord {
+    pub start: Timestamp,
+    #[serde(rename = "duration_s", serialize_with = "seconds")]
+    pub duration: Duration,
+    pub family: Family,
+    pub client: Endpoint,
+    /// The original destination.
+    pub server: Endpoint,
+    /// The MTA that accepted the connection; null if none did, or in a capture.
+    pub upstream: Option<Endpoint>,
+    pub outcome: Outcome,
+    pub tcp: TcpFacts,
+    pub smtp: SmtpFacts,
+    /// Null without policy rules.
+    pub facts: Option<crate::policy::facts::Facts>,
+    pub verdict: VerdictRecord,
+    /// The questions put to the policy, in order; see [`super::evaluate_record`]. Not in the JSON form.
+    #[serde(skip)]
+    pub questions: Vec<PolicyQuestion>,
+}
+
+/// An address and a port, as two JSON fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(addr: SocketAddr) -> Self {
+        Self { address: addr.ip(), port: addr.port() }
+    }
+}
+
+impl From<Endpoint> for SocketAddr {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(endpoint.address, endpoint.port)
+    }
+}
+
+/// The TCP connection below SMTP. The live relay has only its own byte counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TcpFacts {
+    pub outcome: Option<FlowOutcome>,
+    #[serde(rename = "handshake_s", serialize_with = "optional_seconds")]
+    pub handshake: Option<Duration>,
+    /// Smoothed round-trip time, as the kernel of one end last reported it; null without the eBPF source.
+    #[serde(rename = "rtt_s", serialize_with = "optional_seconds")]
+    pub rtt: Option<Duration>,
+    pub client_bytes: u64,
+    pub server_bytes: u64,
+    /// SYN segments of the client.
+    pub syns: Option<u32>,
+    pub retransmits: Option<u64>,
+    pub gaps: Option<u64>,
+    pub icmp_errors: Option<u64>,
+    /// The smallest MTU in an ICMP "packet too big".
+    pub path_mtu: Option<u32>,
+    /// A PMTU black hole is suspected.
+    pub black_hole: Option<bool>,
+    pub closed_by: Option<Side>,
+}
+
+impl From<&FlowFacts> for TcpFacts {
+    fn from(flow: &FlowFacts) -> Self {
+        let [client_bytes, server_bytes] = flow.bytes;
+        Self {
+            outcome: Some(flow.outcome),
+            handshake: flow.handshake,
+            rtt: flow.rtt,
+            client_bytes,
+            server_bytes,
+            syns: Some(flow.syns),
+            retransmits: Some(flow.retransmits.iter().sum()),
+            gaps: Some(flow.gaps),
+            icmp_errors: Some(flow.icmp_errors),
+            path_mtu: flow.path_mtu,
+            black_hole: Some(flow.black_hole),
+            closed_by: flow.closed_by,
+        }
+    }
+}
+
+/// The SMTP dialogue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SmtpFacts {
+    /// Code of the server's greeting.
+    pub greeting: Option<u16>,
+    /// Argument of the last HELO or EHLO that the server accepted; while it accepted none, of the last that it rejected.
+    pub helo: Option<String>,
+    pub esmtp: bool,
+    /// Keywords that the last EHLO reply offered the client, in upper case; null before there was one.
+    pub extensions: Option<Vec<String>>,
+    pub tls: TlsState,
+    /// Version chosen in the ServerHello, such as `TLSv1.3`; null if none was seen.
+    pub tls_version: Option<&'static str>,
+    /// Server name in the ClientHello (SNI).
+    pub sni: Option<String>,
+    /// An AUTH that succeeded.
+    pub auth: bool,
+    pub transactions: Vec<TransactionRecord>,
+    /// Also those that are not kept.
+    pub transactions_total: u64,
+    pub commands: BTreeMap<Verb, u64>,
+    pub replies: BTreeMap<u16, u64>,
+    pub phases: Phases,
+    /// In order of first appearance, each once.
+    pub anomalies: Vec<Anomaly>,
+    /// How often the dialogue in a capture could not be followed, and how often it was found again. Always 0 live.
+    pub desyncs: u64,
+    pub resyncs: u64,
+}
+
+/// Duration of the phases, summed over all transactions; null where there was none. The whole session's is `duration_s`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Phases {
+    #[serde(rename = "connect_s", serialize_with = "optional_seconds")]
+    pub connect: Option<Duration>,
+    #[serde(rename = "greeting_s", serialize_with = "optional_seconds")]
+    pub greeting: Option<Duration>,
+    #[serde(rename = "envelope_s", serialize_with = "optional_seconds")]
+    pub envelope: Option<Duration>,
+    #[serde(rename = "data_s", serialize_with = "optional_seconds")]
+    pub data: Option<Duration>,
+    #[serde(rename = "acceptance_s", serialize_with = "optional_seconds")]
+    pub acceptance: Option<Duration>,
+}
+
+impl Phases {
+    pub(in crate::engine) fn add(&mut self, phase: Phase, duration: Duration) {
+        let sum = match phase {
+            Phase::Connect => &mut self.connect,
+            Phase::Greeting => &mut self.greeting,
+            Phase::Envelope => &mut self.envelope,
+            Phase::Data => &mut self.data,
+            Phase::Acceptance => &mut self.acceptance,
+            Phase::Session => return,
+        };
+        *sum = Some(sum.unwrap_or_default().saturating_add(duration));
+    }
+}
+
+/// MAIL to the end of data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TransactionRecord {
+    /// The reverse-path without brackets; empty for `<>`.
+    pub mail_from: String,
+    pub mail_code: Option<u16>,
+    pub rcpt_to: Vec<RecipientRecord>,
+    /// Also those that are not kept.
+    pub rcpt_total: u64,
+    /// The reply to the end of data, or the one that came before it and refused the message.
+    pub data_code: Option<u16>,
+    /// Octets of content as the client sent it, without the final `.` line.
+    pub bytes: u64,
+    /// Sent by BDAT.
+    pub chunking: bool,
+}
+
+impl TransactionRecord {
+    /// The first reply that decided the transaction: the one that rejected MAIL, the last recipient's if all were rejected,
+    /// or the message's; `None` while none did.
+    pub fn deciding_code(&self) -> Option<u16> {
+        let rejected = |code: &u16| *code >= 400;
+        let recipients = || {
+            let last = self.rcpt_to.last()?.code?;
+            let all = self.rcpt_to.iter().all(|to| to.code.is_some_and(|code| rejected(&code)));
+            all.then_some(last)
+        };
+        self.mail_code.filter(rejected).or_else(recipients).or(self.data_code)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RecipientRecord {
+    pub address: String,
+    pub code: Option<u16>,
+    pub enhanced: Option<EnhancedCode>,
+}
+
+/// What the gateway did by its policy, or would have done. A rejection by upstream is no verdict.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VerdictRecord {
+    /// The strictest action: tempfail for a 4xx, reject for a 5xx.
+    pub action: crate::policy::PolicyAction,
+    /// The access or policy rule that matched, also one that accepts.
+    pub rule: Option<String>,
+    /// Of a policy rule, the fact and its reason, such as `fcrdns.no_ptr`. Otherwise the [`super::Refusal`] behind the action;
+    /// with accept, one outside the policy, such as a timeout.
+    pub reason: Option<String>,
+    /// Policy rules in shadow mode that would have matched, each once.
+    pub shadow: Vec<ShadowRecord>,
+}
+
+/// The match of a policy rule in shadow mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShadowRecord {
+    pub rule: String,
+    pub action: crate::policy::PolicyAction,
+    /// As in [`VerdictRecord`].
+    pub reason: Option<String>,
+}
+
+fn optional_seconds<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => seconds(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}

@@ -1,0 +1,69 @@
+//! The questions that a session puts to the policy: what the rules decide on, as it stood when they were asked.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::policy::rules::{PolicyStage, Subject};
+use crate::smtp::{SessionState, TlsState};
+
+/// One question. The proxy notes it with the decision; the observer of the same dialogue notes an equal one from the
+/// replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyQuestion {
+    pub stage: PolicyStage,
+    pub helo: Option<Arc<str>>,
+    /// From [`PolicyStage::Mail`] on.
+    pub sender: Option<Arc<str>>,
+    pub recipient: Option<Arc<str>>,
+    pub authenticated: bool,
+    pub tls: bool,
+}
+
+impl PolicyQuestion {
+    /// On the client's address alone, in place of the greeting.
+    pub const fn at_connect() -> Self {
+        Self {
+            stage: PolicyStage::Connect,
+            helo: None,
+            sender: None,
+            recipient: None,
+            authenticated: false,
+            tls: false,
+        }
+    }
+
+    /// On what the replies have confirmed, and at RCPT on the transaction's sender and the recipient.
+    pub fn new(
+        stage: PolicyStage,
+        state: &SessionState,
+        sender: Option<&Arc<str>>,
+        recipient: Option<&Arc<str>>,
+    ) -> Self {
+        Self {
+            stage,
+            helo: state.helo().map(|helo| Arc::clone(&helo.name)),
+            sender: sender.cloned(),
+            recipient: recipient.cloned(),
+            authenticated: state.is_authenticated(),
+            tls: state.tls() == TlsState::Started,
+        }
+    }
+
+    /// The question with the addresses of its session, as the rules take it.
+    pub fn subject(&self, client: IpAddr, listener: SocketAddr) -> Subject<'_> {
+        Subject {
+            client,
+            listener,
+            helo: self.helo.as_deref(),
+            sender: self.sender.as_deref(),
+            recipient: self.recipient.as_deref(),
+            tls: self.tls,
+            authenticated: self.authenticated,
+        }
+    }
+
+    /// Bytes that it takes, roughly; helo and sender are shared.
+    pub(super) fn cost(&self) -> usize {
+        size_of::<Self>() + self.recipient.as_ref().map_or(0, |recipient| recipient.len())
+    }
+}

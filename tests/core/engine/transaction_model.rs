@@ -1,0 +1,330 @@
+//! Random clients before a random strict server: rejected commands, several HELOs, AUTH between transactions, nested MAIL, pipelined
+//! or not. The server is the oracle: what the policy decided on is the envelope that the server used, what the record holds is
+//! what the server accepted, and an observer of the same dialogue records and decides the same.
+
+use proptest::prelude::*;
+
+use gatepost::addr::Networks;
+use gatepost::engine::{Profile, Timeouts};
+use gatepost::policy::PolicyAction;
+use gatepost::policy::rules::{FactName, PolicyRules, PolicyStage};
+
+use crate::engine::driver::Driver;
+use crate::engine::policy::{good, rule};
+
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    Ehlo(&'static str),
+    Helo(&'static str),
+    Mail(&'static str),
+    Rcpt(&'static str),
+    Rset,
+    RsetNow,
+    Auth,
+    Noop,
+    Data,
+    Bdat { last: bool },
+}
+
+impl Command {
+    fn bytes(self) -> String {
+        match self {
+            Self::Ehlo(name) => format!("EHLO {name}\r\n"),
+            Self::Helo(name) => format!("HELO {name}\r\n"),
+            Self::Mail(sender) => format!("MAIL FROM:<{sender}>\r\n"),
+            Self::Rcpt(recipient) => format!("RCPT TO:<{recipient}>\r\n"),
+            Self::Rset => "RSET\r\n".to_owned(),
+            Self::RsetNow => "RSET now\r\n".to_owned(),
+            Self::Auth => "AUTH PLAIN AGEAYg==\r\n".to_owned(),
+            Self::Noop => "NOOP\r\n".to_owned(),
+            Self::Data => "DATA\r\n".to_owned(),
+            Self::Bdat { last: false } => "BDAT 4\r\nab\r\n".to_owned(),
+            Self::Bdat { last: true } => "BDAT 4 LAST\r\ncd\r\n".to_owned(),
+        }
+    }
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let names = proptest::sample::select(vec!["client.example", "bad.example", "other.example"]);
+    let helo = names.clone();
+    let senders = proptest::sample::select(vec!["a@a.example", "x@nowhere.example", ""]);
+    let recipients =
+        proptest::sample::select(vec!["bob@b.example", "eve@b.example", "nobody@b.example"]);
+    prop_oneof![
+        1 => names.prop_map(Command::Ehlo),
+        1 => helo.prop_map(Command::Helo),
+        4 => senders.prop_map(Command::Mail),
+        5 => recipients.prop_map(Command::Rcpt),
+        1 => Just(Command::Rset),
+        1 => Just(Command::RsetNow),
+        1 => Just(Command::Auth),
+        1 => Just(Command::Noop),
+        3 => Just(Command::Data),
+        1 => any::<bool>().prop_map(|last| Command::Bdat { last }),
+    ]
+}
+
+/// An envelope as the server holds it.
+#[derive(Clone, Debug, PartialEq)]
+struct Envelope {
+    sender: String,
+    recipients: Vec<String>,
+}
+
+/// Strict as Postfix: rejects what is out of sequence, and more at random.
+#[derive(Default)]
+struct Server {
+    read: usize,
+    in_content: bool,
+    helo: Option<String>,
+    authenticated: bool,
+    envelope: Option<Envelope>,
+    /// HELO, AUTH, sender and recipient of each RCPT inside a transaction.
+    decided: Vec<(Option<String>, bool, String, String)>,
+    delivered: Vec<Envelope>,
+    /// Whether a DATA or BDAT at this point would have a recipient.
+    has_recipient: bool,
+}
+
+impl Server {
+    /// Takes what the gateway sent so far; returns the replies to what is new.
+    fn on_data(&mut self, sent: &[u8], rejects: &mut impl FnMut() -> bool) -> Vec<u8> {
+        let mut replies = Vec::new();
+        loop {
+            let rest = &sent[self.read..];
+            let end: &[u8] = if self.in_content { b"\r\n.\r\n" } else { b"\r\n" };
+            let Some(at) = rest.windows(end.len()).position(|window| window == end) else {
+                return replies;
+            };
+            let line = String::from_utf8_lossy(&rest[..at]).into_owned();
+            if line.starts_with("BDAT") && rest.len() < at + end.len() + 4 {
+                return replies;
+            }
+            self.read += at + end.len();
+            let reply = if std::mem::take(&mut self.in_content) {
+                self.on_message(rejects())
+            } else {
+                self.on_command(&line, rejects())
+            };
+            self.has_recipient = self.envelope.as_ref().is_some_and(|e| !e.recipients.is_empty());
+            replies.extend(reply.bytes());
+        }
+    }
+
+    fn on_message(&mut self, reject: bool) -> &'static str {
+        let envelope = self.envelope.take();
+        if reject {
+            return "452 4.3.1 full\r\n";
+        }
+        self.delivered.extend(envelope);
+        "250 2.0.0 queued\r\n"
+    }
+
+    fn on_command(&mut self, line: &str, reject: bool) -> &'static str {
+        let path = || line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+        let verb = line.split([' ', ':']).next().unwrap_or_default();
+        match (verb, &mut self.envelope) {
+            ("EHLO" | "HELO", _) if reject => "501 5.5.4 no\r\n",
+            ("EHLO" | "HELO", envelope) => {
+                *envelope = None;
+                self.helo = line.split(' ').nth(1).map(str::to_owned);
+                if verb == "HELO" {
+                    return "250 a\r\n";
+                }
+                "250-a\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250 CHUNKING\r\n"
+            }
+            ("MAIL", Some(_)) => "503 5.5.1 nested MAIL\r\n",
+            ("MAIL", None) if reject => "452 4.3.1 full\r\n",
+            ("MAIL", envelope) => {
+                *envelope = Some(Envelope { sender: path(), recipients: Vec::new() });
+                "250 2.1.0 ok\r\n"
+            }
+            ("RCPT", None) => "503 5.5.1 need MAIL\r\n",
+            ("RCPT", Some(envelope)) => {
+                let (helo, sender) = (self.helo.clone(), envelope.sender.clone());
+                self.decided.push((helo, self.authenticated, sender, path()));
+                if reject {
+                    return "550 5.1.1 no\r\n";
+                }
+                envelope.recipients.push(path());
+                "250 2.1.5 ok\r\n"
+            }
+            ("RSET", _) if reject || line != "RSET" => "501 5.5.4 no\r\n",
+            ("RSET", envelope) => {
+                *envelope = None;
+                "250 2.0.0 ok\r\n"
+            }
+            ("AUTH", Some(_)) => "503 5.5.1 not in a transaction\r\n",
+            ("AUTH", None) if reject => "535 5.7.8 no\r\n",
+            ("AUTH", None) => {
+                self.authenticated = true;
+                "235 2.7.0 ok\r\n"
+            }
+            ("DATA", Some(envelope)) if !envelope.recipients.is_empty() && !reject => {
+                self.in_content = true;
+                "354 go\r\n"
+            }
+            ("DATA", Some(envelope)) if !envelope.recipients.is_empty() => "451 4.3.0 no\r\n",
+            ("DATA", _) => "554 5.5.1 no valid recipients\r\n",
+            ("BDAT", envelope) => {
+                self.read += 4;
+                let last = line.ends_with("LAST");
+                match envelope {
+                    Some(envelope) if !envelope.recipients.is_empty() && !reject => {
+                        if last {
+                            self.on_message(false)
+                        } else {
+                            "250 2.0.0 ok\r\n"
+                        }
+                    }
+                    // Servers differ: this one keeps the transaction.
+                    _ => "503 5.5.1 no\r\n",
+                }
+            }
+            _ => "250 2.0.0 ok\r\n",
+        }
+    }
+}
+
+/// The last lines of the replies that the client has.
+fn replies(to_client: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(to_client).into_owned();
+    let whole = text.rfind("\r\n").map_or("", |end| &text[..end]);
+    let lines = whole.split("\r\n").filter(|line| line.as_bytes().get(3) == Some(&b' '));
+    lines.map(str::to_owned).collect()
+}
+
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(1000))
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn the_transaction_is_the_servers(
+        script in proptest::collection::vec((command(), any::<bool>()), 0..40),
+        rejections in proptest::collection::vec(0u8..6, 1..40),
+        schedule in proptest::collection::vec((any::<u8>(), 1usize..60), 1..40),
+        facts in proptest::sample::subsequence(
+            vec![FactName::Recipient, FactName::HeloResolves, FactName::ReturnPath], 0..=3),
+        splice in any::<bool>(),
+    ) {
+        let list = facts.iter().enumerate().map(|(number, fact)| {
+            rule(&format!("rule {number}"), *fact, PolicyAction::Reject)
+        });
+        let mut profile = Profile {
+            rules: PolicyRules::new(list.collect(), Networks::default()).into(),
+            ..Profile::default()
+        };
+        profile.limits.errors = 1000;
+        let (client, destination) = ("[2001:db8::1]:4", "[2001:db8::2]:25");
+        let mut driver = Driver::new(profile, Timeouts::RFC_5321, client, destination, splice);
+        let mut rejections = rejections.into_iter().cycle();
+        let mut rejects = || rejections.next() == Some(0);
+        let mut schedule = schedule.into_iter().cycle();
+        let mut server = Server::default();
+        let mut from_server = b"220 a\r\n".to_vec();
+        let mut flight: Vec<u8> = Vec::new();
+        let mut script = script.into_iter().peekable();
+        let (mut expected, mut awaits_data) = (1, false);
+        let mut quit = false;
+        for turn in 0.. {
+            prop_assert!(turn < 100_000, "the session is stuck");
+            from_server.extend(server.on_data(&driver.to_upstream, &mut rejects));
+            let read = replies(&driver.to_client);
+            let all_read = read.len() >= expected;
+            if awaits_data && all_read {
+                awaits_data = false;
+                let reply = read.last().unwrap();
+                if reply.starts_with("354") {
+                    flight.extend(b"text\r\n.\r\n");
+                    expected += 1;
+                } else if reply.starts_with("554") {
+                    prop_assert!(!server.has_recipient, "a false bounce: {read:?}");
+                }
+            }
+            if flight.is_empty() && !awaits_data {
+                match script.peek() {
+                    Some((_, pipelined)) if *pipelined || read.len() >= expected => {
+                        let (command, _) = script.next().unwrap();
+                        flight.extend(command.bytes().bytes());
+                        expected += 1;
+                        awaits_data = matches!(command, Command::Data);
+                    }
+                    Some(_) => {}
+                    None if quit => {}
+                    None if read.len() >= expected => {
+                        flight.extend(b"QUIT\r\n");
+                        expected += 1;
+                        quit = true;
+                    }
+                    None => {}
+                }
+            }
+            if quit && flight.is_empty() && replies(&driver.to_client).len() >= expected {
+                break;
+            }
+            let (which, count) = schedule.next().unwrap();
+            let able = [!driver.needs.is_empty(), !flight.is_empty(), !from_server.is_empty()];
+            match (0..3).map(|n| (usize::from(which) + n) % 3).find(|&n| able[n]) {
+                Some(0) => driver.answer(count, good),
+                Some(1) => {
+                    let part: Vec<u8> = flight.drain(..flight.len().min(count)).collect();
+                    driver.client_says(&part);
+                }
+                Some(_) => {
+                    let part: Vec<u8> = from_server.drain(..from_server.len().min(count)).collect();
+                    driver.upstream_says(&part);
+                }
+                None => {
+                    let read = String::from_utf8_lossy(&driver.to_client).into_owned();
+                    prop_assert!(false, "stuck after {read}");
+                }
+            }
+        }
+        prop_assert_eq!(replies(&driver.to_client).len(), expected, "one reply each");
+        while !driver.needs.is_empty() {
+            driver.answer(0, good);
+        }
+        let record = driver.finish();
+
+        // What the policy decided on is what the server used.
+        if !facts.is_empty() {
+            let asked: Vec<_> = record.questions.iter().filter(|q| q.stage == PolicyStage::Rcpt).collect();
+            let mut asked = asked.into_iter();
+            for (helo, authenticated, sender, recipient) in &server.decided {
+                let found = asked.any(|question| {
+                    question.recipient.as_deref() == Some(recipient)
+                        && question.sender.as_deref() == Some(sender)
+                        && question.authenticated == *authenticated
+                        && (helo.is_none() || question.helo.as_deref() == helo.as_deref())
+                });
+                prop_assert!(found, "undecided: {helo:?} {sender} {recipient}, {:?}", record.questions);
+            }
+        }
+        // What the record holds is what the server accepted.
+        let delivered: Vec<Envelope> = record.smtp.transactions.iter()
+            .filter(|transaction| transaction.data_code == Some(250))
+            .map(|transaction| Envelope {
+                sender: transaction.mail_from.clone(),
+                recipients: transaction.rcpt_to.iter()
+                    .filter(|to| to.code == Some(250)).map(|to| to.address.clone()).collect(),
+            })
+            .collect();
+        prop_assert_eq!(&delivered, &server.delivered);
+        if server.helo.is_some() {
+            prop_assert_eq!(&record.smtp.helo, &server.helo);
+        }
+        prop_assert_eq!(record.smtp.auth, server.authenticated);
+
+        // An observer of the client's leg records and decides the same.
+        let observed = driver.observed();
+        prop_assert_eq!(&observed.smtp.transactions, &record.smtp.transactions);
+        if !facts.is_empty() {
+            prop_assert_eq!(&observed.questions, &record.questions);
+        }
+        driver.judged_again(&observed, &record, "a random client");
+    }
+}
