@@ -1,7 +1,7 @@
 //! A finished session as traffic: the input of windows, evidence, metrics and the detection of fallbacks.
 
 use super::analyzer::FinishedSession;
-use crate::engine::{SessionRecord, Tls};
+use crate::engine::{SessionRecord, TlsState};
 use crate::traffic::fallback::Attempt;
 use crate::traffic::{DeliveryFacts, FlowSummary, MailDirection, MessageCounts, StarttlsState};
 
@@ -35,10 +35,10 @@ impl FinishedSession {
             messages,
             replies,
             tls: match smtp.tls {
-                Tls::None => StarttlsState::NotOffered,
-                Tls::Offered => StarttlsState::Offered,
-                Tls::Started => StarttlsState::Started,
-                Tls::Refused => StarttlsState::Refused,
+                TlsState::None => StarttlsState::NotOffered,
+                TlsState::Offered => StarttlsState::Offered,
+                TlsState::Started => StarttlsState::Started,
+                TlsState::Refused => StarttlsState::Refused,
             },
             outcome: delivery_facts(&self.record).outcome(),
         }
@@ -73,7 +73,7 @@ fn delivery_facts(record: &SessionRecord) -> DeliveryFacts {
         black_hole: tcp.black_hole == Some(true),
         message_accepted: smtp.transactions.iter().any(|one| is_accepted(one.data_code)),
         greeting: smtp.greeting,
-        encrypted: smtp.tls == Tls::Started,
+        encrypted: smtp.tls == TlsState::Started,
         last_decision: smtp.transactions.last().and_then(|last| last.deciding_code()),
         last_rejection,
     }

@@ -4,46 +4,15 @@
 use std::time::Duration;
 
 use crate::addr::Family;
+use crate::label::labels;
 use crate::policy::PolicyAction;
 use crate::policy::facts::{FactState, Source};
 use crate::policy::rules::{FactName, RuleMode};
 use crate::smtp::Verb;
 
-/// Declares an enum whose variants have a label: the closed set of one metric label's values.
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $label:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-        pub enum $name {
-            $($(#[$vdoc])* #[serde(rename = $label)] $variant,)*
-        }
-
-        impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The metric label and the word in logs.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $label,)*
-                }
-            }
-
-            /// Position in [`Self::ALL`].
-            pub const fn index(self) -> usize {
-                self as usize
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
 labels! {
     /// How a session ended.
-    Outcome {
+    pub enum Outcome {
         /// QUIT and its reply.
         Quit = "quit",
         ClientClosed = "client_closed",
@@ -67,7 +36,7 @@ labels! {
 
 labels! {
     /// Deviations from a clean session.
-    Anomaly {
+    pub enum Anomaly {
         /// The client sent before the greeting (postscreen: pregreet).
         Pregreet = "pregreet",
         /// An HTTP request line or header.
@@ -105,7 +74,7 @@ labels! {
 labels! {
     /// Why an observed dialogue could not be followed. Losses of the capture and of reassembly are counted apart
     /// (rule 18 of ARCHITECTURE.md).
-    Desync {
+    pub enum Desync {
         /// The capture begins within the session.
         Midstream = "midstream",
         /// A gap in the client's commands.
@@ -123,7 +92,7 @@ labels! {
 
 labels! {
     /// Why the gateway itself rejected a command or a session.
-    Refusal {
+    pub enum Refusal {
         AccessReject = "access_reject",
         AccessTempfail = "access_tempfail",
         PolicyReject = "policy_reject",
@@ -154,7 +123,7 @@ labels! {
 
 labels! {
     /// Who wrote a reply.
-    ReplySource {
+    pub enum ReplySource {
         Upstream = "upstream",
         Gateway = "gateway",
     }
@@ -162,7 +131,7 @@ labels! {
 
 labels! {
     /// Result of a STARTTLS command.
-    Starttls {
+    pub enum Starttls {
         Started = "started",
         Refused = "refused",
     }
@@ -170,7 +139,7 @@ labels! {
 
 labels! {
     /// Result of one connection attempt to an upstream.
-    AttemptOutcome {
+    pub enum AttemptOutcome {
         Connected = "connected",
         Refused = "refused",
         Timeout = "timeout",
@@ -183,7 +152,7 @@ labels! {
 
 labels! {
     /// A portion of a session's time.
-    Phase {
+    pub enum Phase {
         /// From accept to the upstream connection.
         Connect = "connect",
         /// From the upstream connection to its greeting.
@@ -201,7 +170,7 @@ labels! {
 
 labels! {
     /// Which way bytes go.
-    Direction {
+    pub enum Direction {
         ClientToUpstream = "client_to_upstream",
         UpstreamToClient = "upstream_to_client",
     }

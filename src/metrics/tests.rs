@@ -63,39 +63,39 @@ fn feed_everything(metrics: &Metrics) {
     for family in Family::ALL {
         let count = |event| metrics.event(family, event);
         count(Event::SessionOpened);
-        for &outcome in Outcome::ALL {
+        for outcome in Outcome::ALL {
             count(Event::SessionClosed(outcome));
         }
         for verb in Verb::ALL {
             count(Event::Command(verb));
         }
-        for &source in ReplySource::ALL {
+        for source in ReplySource::ALL {
             for code in (0..1000).chain([u16::MAX]) {
                 count(Event::Reply { code, source });
                 count(Event::Message { code, bytes: 1 });
             }
         }
-        for &anomaly in Anomaly::ALL {
+        for anomaly in Anomaly::ALL {
             count(Event::Anomaly(anomaly));
         }
-        for &reason in Refusal::ALL {
+        for reason in Refusal::ALL {
             count(Event::Refusal(reason));
         }
-        for &reason in Desync::ALL {
+        for reason in Desync::ALL {
             count(Event::Desync(reason));
         }
-        for &outcome in Starttls::ALL {
+        for outcome in Starttls::ALL {
             count(Event::Starttls(outcome));
         }
-        for &outcome in AttemptOutcome::ALL {
+        for outcome in AttemptOutcome::ALL {
             for family in Family::ALL {
                 count(Event::Attempt { family, outcome });
             }
         }
-        for &phase in Phase::ALL {
+        for phase in Phase::ALL {
             count(Event::Phase { phase, duration: seconds });
         }
-        for &direction in Direction::ALL {
+        for direction in Direction::ALL {
             count(Event::Bytes { direction, count: u64::from(u32::MAX) });
         }
         for rule in rules().iter() {
