@@ -15,8 +15,8 @@ fn unfinished_lines(clients: u16, bytes: usize) -> Vec<(Timestamp, Vec<u8>)> {
         let client = format!("[2001:db8::1]:{}", 1024 + port).parse().unwrap();
         let mut connection = SyntheticConnection::new(client, "[2001:db8::25]:25".parse().unwrap());
         connection.open(at, &mut emit);
-        connection.say(Side::Server, b"220 mx.example ESMTP\r\n", at, &mut emit);
-        connection.say(Side::Client, &vec![b'x'; bytes], at, &mut emit);
+        connection.send(Side::Server, b"220 mx.example ESMTP\r\n", at, &mut emit);
+        connection.send(Side::Client, &vec![b'x'; bytes], at, &mut emit);
     }
     packets
 }

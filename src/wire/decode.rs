@@ -1,6 +1,6 @@
-//! One packet, from its link layer to its transport.
+//! Decodes one packet, from its link layer to its transport header.
 //!
-//! RFC 9293 (TCP), RFC 768 (UDP). Nothing is copied but fragments.
+//! RFC 9293 (TCP), RFC 768 (UDP). Only fragments are copied.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,12 +8,12 @@ use etherparse::err::tcp::HeaderSliceError;
 use etherparse::{TcpHeader, TcpHeaderSlice, UdpHeader, UdpHeaderSlice, ip_number};
 
 use super::defragment::Defragmenter;
-use super::ip::Ip;
+use super::ip::IpPacket;
 use super::slice::CapturedSlice;
 use super::{Datagram, DecodeError, Decoded, Packet, Segment, icmp, link};
 use crate::time::Timestamp;
 
-/// Reads packets. It remembers fragments, at most 6 MiB of them: of 64 datagrams, for 60 seconds of the capture's time.
+/// Decodes packets. Fragments of at most 64 datagrams (6 MiB) are held, each for 60 seconds of the capture's time.
 #[derive(Debug, Default)]
 pub struct Decoder {
     fragments: Defragmenter,
@@ -24,18 +24,18 @@ impl Decoder {
         Self::default()
     }
 
-    /// What `packet` is to us. Tunnels are not looked into.
+    /// Decodes `packet`. Tunnels are not unpacked.
     pub fn decode<'a>(&'a mut self, packet: &Packet<'a>) -> Decoded<'a> {
-        self.read(packet).unwrap_or_else(Decoded::Error)
+        self.try_decode(packet).unwrap_or_else(Decoded::Error)
     }
 
-    fn read<'a>(&'a mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+    fn try_decode<'a>(&'a mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         let wire_len = usize::try_from(packet.wire_len).unwrap_or(usize::MAX);
         let frame = CapturedSlice::new(packet.bytes, wire_len);
         let Some(network) = link::ip(packet.link, frame)? else {
             return Ok(Decoded::Other);
         };
-        let mut ip = Ip::read(network)?;
+        let mut ip = IpPacket::parse(network)?;
         if let Some(fragment) = ip.fragment {
             let Some((protocol, whole)) = self.fragments.add(packet.at, &ip, fragment)? else {
                 return Ok(Decoded::Fragment);
@@ -53,28 +53,28 @@ impl Decoder {
     }
 }
 
-fn segment<'a>(packet: &Packet<'_>, ip: &Ip<'a>) -> Result<Segment<'a>, DecodeError> {
+fn segment<'a>(packet: &Packet<'_>, ip: &IpPacket<'a>) -> Result<Segment<'a>, DecodeError> {
     let bytes = ip.body.bytes();
     let header_len = match TcpHeaderSlice::from_slice(bytes) {
         Ok(header) => return build(packet, ip, &header, header.slice().len()),
         Err(HeaderSliceError::Content(_)) => return Err(DecodeError::InvalidHeader),
         Err(HeaderSliceError::Len(error)) => error.required_len,
     };
-    // A snap length that cuts within the options leaves all that matters: the fixed part is read as a header by itself.
-    let damage = ip.body.lacks(header_len);
+    // A snap length that truncates the options leaves everything needed: the fixed part is parsed as a header of its own.
+    let error = ip.body.too_short_for(header_len);
     let mut fixed_part: [u8; TcpHeader::MIN_LEN] = match bytes.first_chunk() {
-        Some(bytes) if damage == DecodeError::Truncated => *bytes,
-        _ => return Err(damage),
+        Some(bytes) if error == DecodeError::Truncated => *bytes,
+        _ => return Err(error),
     };
     fixed_part[12] = 5 << 4;
-    let header = TcpHeaderSlice::from_slice(&fixed_part).or(Err(damage))?;
+    let header = TcpHeaderSlice::from_slice(&fixed_part).or(Err(error))?;
     build(packet, ip, &header, header_len)
 }
 
-/// `header_len` bytes of the header were on the wire.
+/// `header_len` is the header's length on the wire.
 fn build<'a>(
     packet: &Packet<'_>,
-    ip: &Ip<'a>,
+    ip: &IpPacket<'a>,
     header: &TcpHeaderSlice<'_>,
     header_len: usize,
 ) -> Result<Segment<'a>, DecodeError> {
@@ -82,7 +82,7 @@ fn build<'a>(
     let len = u32::try_from(len).unwrap_or(u32::MAX);
     let omitted = packet.omitted.min(len);
     let payload = ip.body.bytes().get(header_len..).unwrap_or_default();
-    // What is left out makes room for padding behind the packet's end.
+    // Captured bytes beyond the packet's end are padding.
     let payload = payload.get(..(len - omitted) as usize).unwrap_or(payload);
     Ok(Segment {
         at: packet.at,
@@ -102,7 +102,7 @@ fn build<'a>(
     })
 }
 
-/// Not by etherparse's iterator, which ends at the first option that it does not know.
+/// The MSS option. etherparse's iterator stops at the first option it does not know, so it is not used.
 fn mss(mut options: &[u8]) -> Option<u16> {
     loop {
         match options {
@@ -115,12 +115,12 @@ fn mss(mut options: &[u8]) -> Option<u16> {
     }
 }
 
-fn datagram<'a>(at: Timestamp, ip: &Ip<'a>) -> Result<Datagram<'a>, DecodeError> {
+fn datagram<'a>(at: Timestamp, ip: &IpPacket<'a>) -> Result<Datagram<'a>, DecodeError> {
     let header = UdpHeaderSlice::from_slice(ip.body.bytes())
-        .map_err(|error| ip.body.lacks(error.required_len))?;
+        .map_err(|error| ip.body.too_short_for(error.required_len))?;
     let length = usize::from(header.length());
     let payload = match length {
-        // More than fits into the field (RFC 2675 §4).
+        // Longer than the field can hold (RFC 2675 §4).
         0 => ip.body.after(UdpHeader::LEN)?,
         UdpHeader::LEN.. if length <= ip.body.len() => {
             ip.body.bounded(length).after(UdpHeader::LEN)?

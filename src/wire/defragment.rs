@@ -1,147 +1,140 @@
-//! Datagrams that came in fragments are put together, in bounded memory.
+//! IP reassembly in bounded memory.
 //!
 //! RFC 791 §3.2, RFC 8200 §4.5, RFC 5722 (overlaps). etherparse's own pool of datagrams grows without bound, so only its
-//! buffer for one of them is used.
+//! buffer for a single datagram is used.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use etherparse::IpNumber;
 use etherparse::defrag::{IpDefragBuf, MAX_IP_DEFRAG_LEN};
-use etherparse::{IpFragOffset, IpNumber};
 
 use super::DecodeError;
-use super::ip::Ip;
+use super::ip::{Fragment, IpPacket};
 use crate::time::Timestamp;
 
-/// Datagrams that may be incomplete at once. Each holds at most 64 KiB and the places of its pieces (32 KiB if every one has 8
-/// bytes): 6 MiB in all.
-const MAX_OPEN: usize = 64;
-/// From the first fragment to arrive (RFC 8200 §4.5; RFC 1122 §3.3.2 allows no less).
-const MAX_AGE: Duration = Duration::from_secs(60);
+/// Maximum number of incomplete datagrams. Each takes at most 64 KiB and its section list (32 KiB when every fragment
+/// carries 8 bytes): 6 MiB in total.
+const MAX_DATAGRAMS: usize = 64;
+/// Reassembly timeout, from the first fragment to arrive (RFC 8200 §4.5; RFC 1122 §3.3.2 allows no less).
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Which part of a datagram a fragment is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fragment {
-    pub(super) id: u32,
-    pub(super) offset: IpFragOffset,
-    pub(super) more: bool,
-}
-
-/// The datagrams that are not whole yet.
+/// Incomplete datagrams.
 #[derive(Debug, Default)]
 pub(super) struct Defragmenter {
-    /// The oldest first.
-    open: Vec<Open>,
-    /// The last one that became whole.
-    whole: Vec<u8>,
+    /// Oldest first.
+    incomplete: Vec<PartialDatagram>,
+    /// Payload of the datagram that was completed last.
+    completed: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Open {
-    key: Key,
+struct PartialDatagram {
+    key: DatagramKey,
     since: Timestamp,
-    /// What the datagram begins with, as its first fragment says.
+    /// Protocol at the start of the payload, from the first fragment (offset 0).
     protocol: IpNumber,
-    /// `None`: spoiled, nothing more of it is taken.
-    pieces: Option<IpDefragBuf>,
+    /// `None` after a contradiction: further fragments are rejected.
+    buffer: Option<IpDefragBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
+struct DatagramKey {
     src: IpAddr,
     dst: IpAddr,
     id: u32,
-    /// In IPv4 only: an IPv6 datagram is known without it.
+    /// IPv4 only: the protocol is not part of an IPv6 datagram's identity (RFC 8200 §4.5).
     protocol: Option<IpNumber>,
 }
 
 impl Defragmenter {
-    /// Takes in the `fragment` that `ip` is. The datagram's payload and what that begins with, if now it is whole.
+    /// Adds `ip`, which is `fragment`. Returns the datagram's payload and its protocol once it is complete.
     pub(super) fn add(
         &mut self,
         at: Timestamp,
-        ip: &Ip<'_>,
+        ip: &IpPacket<'_>,
         fragment: Fragment,
     ) -> Result<Option<(IpNumber, &[u8])>, DecodeError> {
-        if ip.body.is_cut() {
+        if ip.body.is_truncated() {
             return Err(DecodeError::Truncated);
         }
-        self.open.retain(|open| at.since(open.since) <= MAX_AGE);
-        let key = Key {
+        self.incomplete.retain(|datagram| at.since(datagram.since) <= TIMEOUT);
+        let key = DatagramKey {
             src: ip.src,
             dst: ip.dst,
             id: fragment.id,
             protocol: ip.src.is_ipv4().then_some(ip.protocol),
         };
-        let Some((place, open)) =
-            self.open.iter_mut().enumerate().find(|(_, open)| open.key == key)
-        else {
-            return self.begin(at, key, ip, fragment);
+        let mut known = self.incomplete.iter_mut().enumerate();
+        let Some((index, datagram)) = known.find(|(_, datagram)| datagram.key == key) else {
+            return self.start(at, key, ip, fragment);
         };
-        if !open.add(ip, fragment)? {
+        if !datagram.add(ip, fragment)? {
             return Ok(None);
         }
-        let open = self.open.remove(place);
-        self.whole = open.pieces.map(|pieces| pieces.take_bufs().0).unwrap_or_default();
-        Ok(Some((open.protocol, &self.whole)))
+        let datagram = self.incomplete.remove(index);
+        self.completed = datagram.buffer.map(|buffer| buffer.take_bufs().0).unwrap_or_default();
+        Ok(Some((datagram.protocol, &self.completed)))
     }
 
-    /// One fragment is never a whole datagram.
-    fn begin(
+    /// Starts a datagram; a single fragment never completes one.
+    fn start(
         &mut self,
         at: Timestamp,
-        key: Key,
-        ip: &Ip<'_>,
+        key: DatagramKey,
+        ip: &IpPacket<'_>,
         fragment: Fragment,
     ) -> Result<Option<(IpNumber, &[u8])>, DecodeError> {
-        let lost = self.open.len() >= MAX_OPEN && self.open.remove(0).pieces.is_some();
-        // The whole at once: a buffer that doubles as it grows could reach twice the bound.
+        let evicted =
+            self.incomplete.len() >= MAX_DATAGRAMS && self.incomplete.remove(0).buffer.is_some();
+        // Full capacity at once: a buffer that doubles as it grows could exceed the bound twofold.
         let bytes = Vec::with_capacity(MAX_IP_DEFRAG_LEN);
-        let pieces = Some(IpDefragBuf::new(ip.protocol, bytes, Vec::new()));
-        let mut open = Open { key, since: at, protocol: ip.protocol, pieces };
-        let added = open.add(ip, fragment);
-        self.open.push(open);
+        let buffer = Some(IpDefragBuf::new(ip.protocol, bytes, Vec::new()));
+        let mut datagram = PartialDatagram { key, since: at, protocol: ip.protocol, buffer };
+        let added = datagram.add(ip, fragment);
+        self.incomplete.push(datagram);
         match added {
-            Ok(_) if lost => Err(DecodeError::Reassembly),
+            Ok(_) if evicted => Err(DecodeError::Reassembly),
             Ok(_) => Ok(None),
-            Err(damage) => Err(damage),
+            Err(error) => Err(error),
         }
     }
 }
 
-impl Open {
-    /// Whether the datagram is whole now. Of one that contradicts itself nothing is used: which bytes its receiver took
-    /// nobody can tell (RFC 5722 §4).
-    fn add(&mut self, ip: &Ip<'_>, fragment: Fragment) -> Result<bool, DecodeError> {
-        let pieces = self.pieces.as_mut().ok_or(DecodeError::Reassembly)?;
-        let whole = place(pieces, fragment, ip.body.bytes());
-        match whole {
+impl PartialDatagram {
+    /// Returns whether the datagram is complete. After a contradiction all of it is rejected: which bytes its receiver
+    /// accepted is unknown (RFC 5722 §4).
+    fn add(&mut self, ip: &IpPacket<'_>, fragment: Fragment) -> Result<bool, DecodeError> {
+        let buffer = self.buffer.as_mut().ok_or(DecodeError::Reassembly)?;
+        let complete = insert(buffer, fragment, ip.body.bytes());
+        match complete {
             Some(_) if fragment.offset.value() == 0 => self.protocol = ip.protocol,
             Some(_) => {}
-            None => self.pieces = None,
+            None => self.buffer = None,
         }
-        whole.ok_or(DecodeError::Reassembly)
+        complete.ok_or(DecodeError::Reassembly)
     }
 }
 
-/// Whether `pieces` are whole with `bytes` too; `None` if they do not fit.
-fn place(pieces: &mut IpDefragBuf, fragment: Fragment, bytes: &[u8]) -> Option<bool> {
+/// Inserts `bytes` and returns whether `buffer` is complete; `None` if they contradict it.
+fn insert(buffer: &mut IpDefragBuf, fragment: Fragment, bytes: &[u8]) -> Option<bool> {
     let start = fragment.offset.byte_offset();
     let end = start.checked_add(u16::try_from(bytes.len()).ok()?)?;
     if bytes.is_empty() {
         return None;
     }
-    let had = pieces.sections();
-    if let Some(section) = had.iter().find(|section| section.start < end && start < section.end) {
-        // CapturedSlice twice, or sent twice (RFC 8200 §4.5): the same bytes again do no harm.
+    let sections = buffer.sections();
+    let overlap = sections.iter().find(|section| section.start < end && start < section.end);
+    if let Some(section) = overlap {
+        // Captured twice, or sent twice (RFC 8200 §4.5): an exact duplicate is harmless.
         let inside = section.start <= start && end <= section.end;
-        let same = pieces.data().get(start.into()..end.into()) == Some(bytes);
-        let is_last = pieces.end() == Some(end);
+        let same = buffer.data().get(start.into()..end.into()) == Some(bytes);
+        let is_last = buffer.end() == Some(end);
         return (inside && same && is_last != fragment.more).then_some(false);
     }
-    if !fragment.more && had.iter().any(|section| section.end > end) {
+    if !fragment.more && sections.iter().any(|section| section.end > end) {
         return None;
     }
-    pieces.add(fragment.offset, fragment.more, bytes).ok()?;
-    Some(pieces.is_complete())
+    buffer.add(fragment.offset, fragment.more, bytes).ok()?;
+    Some(buffer.is_complete())
 }

@@ -1,14 +1,14 @@
-//! Link layers: the registry's numbers, and where the IP packet begins.
+//! Link layers: registry numbers, and the offset of the IP packet.
 //!
-//! <https://www.tcpdump.org/linktypes.html>; IEEE 802.1Q tags. Read here and not by etherparse, which knows neither
-//! `LINKTYPE_LINUX_SLL2` nor the loopback types and refuses a cooked packet of a loopback device.
+//! <https://www.tcpdump.org/linktypes.html>; IEEE 802.1Q tags. Not parsed by etherparse: it supports neither
+//! `LINKTYPE_LINUX_SLL2` nor the loopback types, and rejects a cooked packet of a loopback device.
 
 use super::slice::CapturedSlice;
 use super::{DecodeError, LinkType};
 
 impl LinkType {
-    /// The type with this number of the registry. A capture file's header keeps more than the number in its 32 bits: give
-    /// the lower 16.
+    /// The link type with this registry number. The 32-bit field of a capture file's header also holds flags: pass its
+    /// lower 16 bits.
     pub const fn from_number(number: u16) -> Self {
         match number {
             0 | 108 => Self::Loopback,
@@ -20,7 +20,7 @@ impl LinkType {
         }
     }
 
-    /// The number to write; of several that are read alike, the most usual.
+    /// The registry number for writing; the most common of several equivalent ones.
     pub const fn number(self) -> u16 {
         match self {
             Self::Ethernet => 1,
@@ -33,7 +33,7 @@ impl LinkType {
     }
 }
 
-/// The IP packet in `frame`; `None` if it carries something else.
+/// The IP packet in `frame`; `None` if it carries another protocol.
 pub(super) fn ip(
     link: LinkType,
     frame: CapturedSlice<'_>,
@@ -48,7 +48,7 @@ pub(super) fn ip(
     }
 }
 
-/// Past any VLAN tags; `ether_type` says what `payload` is.
+/// Skips VLAN tags; `ether_type` is the type of `payload`.
 fn tagged(
     mut ether_type: u16,
     mut payload: CapturedSlice<'_>,
@@ -56,7 +56,7 @@ fn tagged(
     loop {
         match ether_type {
             0x0800 | 0x86dd => return Ok(Some(payload)),
-            // 802.1Q, 802.1ad, and QinQ from before 802.1ad.
+            // 802.1Q, 802.1ad, and pre-standard QinQ.
             0x8100 | 0x88a8 | 0x9100 => {
                 ether_type = payload.u16_at(2)?;
                 payload = payload.after(4)?;
@@ -66,8 +66,8 @@ fn tagged(
     }
 }
 
-/// The family's number is the capturing system's, in its byte order: AF_INET6 is 10 on Linux, 24 on NetBSD and OpenBSD, 28
-/// on FreeBSD, 30 on macOS. Some writers have an EtherType in the lower half.
+/// The header holds the address family of the capturing system, in its byte order: AF_INET6 is 10 on Linux, 24 on NetBSD
+/// and OpenBSD, 28 on FreeBSD, 30 on macOS. Some writers put an EtherType in the lower half.
 fn loopback(frame: CapturedSlice<'_>) -> Result<Option<CapturedSlice<'_>>, DecodeError> {
     let (high, low, packet) = (frame.u16_at(0)?, frame.u16_at(2)?, frame.after(4)?);
     let family = match (high, low) {

@@ -1,8 +1,9 @@
-//! Packets to segments: link, network and transport headers are read (etherparse) and what SMTP analysis needs is kept.
+//! Packets to segments: decodes link, network and transport headers (with etherparse) into the fields that SMTP analysis
+//! needs.
 //!
-//! Layer 1. Bytes and timestamps in, borrowed values out. Addresses are as they stand on the wire; checksums are not
-//! verified, since captures on a sending host show them before the network card fills them in. The other way round,
-//! [`SyntheticConnection`] makes the packets of a dialogue.
+//! Layer 1. Bytes and timestamps in, borrowed values out. Addresses are as on the wire; checksums are not verified, since
+//! a capture on the sending host sees packets before the network card fills them in. The inverse,
+//! [`SyntheticConnection`], makes the packets of a dialogue.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -22,20 +23,20 @@ pub use self::decode::Decoder;
 pub use self::synth::SyntheticConnection;
 use crate::time::Timestamp;
 
-/// How the bytes of a packet begin (the `LINKTYPE_` registry of tcpdump.org).
+/// Link-layer header type of a packet (the `LINKTYPE_` registry of tcpdump.org).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkType {
     /// `LINKTYPE_ETHERNET`, 1; VLAN and QinQ tags included.
     Ethernet,
-    /// `LINKTYPE_NULL`, 0, and `LINKTYPE_LOOP`, 108: four bytes of address family in either byte order.
+    /// `LINKTYPE_NULL`, 0, and `LINKTYPE_LOOP`, 108: a four-byte address family in either byte order.
     Loopback,
-    /// `LINKTYPE_RAW`, 101 (and 12, 14, 228, 229): IPv4 or IPv6 by its version.
+    /// `LINKTYPE_RAW`, 101 (and 12, 14, 228, 229): IPv4 or IPv6, by the version field.
     Raw,
     /// `LINKTYPE_LINUX_SLL`, 113.
     LinuxCooked,
     /// `LINKTYPE_LINUX_SLL2`, 276.
     LinuxCooked2,
-    /// Another number of the registry: nothing of it is read.
+    /// Another registry number: not supported.
     Other(u16),
 }
 
@@ -44,61 +45,60 @@ pub enum LinkType {
 pub struct Packet<'a> {
     pub at: Timestamp,
     pub link: LinkType,
-    /// What was captured.
+    /// The captured bytes, from the link-layer header.
     pub bytes: &'a [u8],
-    /// Bytes that the packet had on the wire; more than were captured where a snap length cut it.
+    /// Length on the wire; more than was captured if a snap length truncated the packet.
     pub wire_len: u32,
-    /// Bytes of TCP payload that the source left out on purpose: what follows the headers in `bytes` is the payload
-    /// behind them.
+    /// Bytes of TCP payload that the source skipped on purpose, directly after the headers: `bytes` continues with the
+    /// payload behind them.
     pub omitted: u32,
-    /// Which of the source's interfaces saw it; 0 where there is one.
+    /// Index of the capturing interface of the source; 0 if there is only one.
     pub interface: u32,
-    /// What the recorder of the session wrote beside it for a replay, without what marks it as such.
+    /// Note of the session's recorder for a replay, without the prefix that marks it in the file.
     pub note: Option<&'a str>,
 }
 
 impl<'a> Packet<'a> {
-    /// A packet of the only interface, with nothing left out.
+    /// A packet of interface 0 with nothing omitted.
     pub const fn new(at: Timestamp, link: LinkType, bytes: &'a [u8], wire_len: u32) -> Self {
         Self { at, link, bytes, wire_len, omitted: 0, interface: 0, note: None }
     }
 }
 
-/// What a packet is to an analyst of SMTP.
+/// Result of decoding a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
     Tcp(Segment<'a>),
     Udp(Datagram<'a>),
     Icmp(IcmpError),
-    /// A fragment of a datagram that is not whole yet.
+    /// A fragment of a datagram that is still incomplete.
     Fragment,
-    /// Nothing that concerns us: ARP, other protocols, ICMP that is no error.
+    /// Not relevant: ARP, other protocols, ICMP messages that are not errors.
     Other,
-    /// Cannot be read.
     Error(DecodeError),
 }
 
-/// Why a packet cannot be read.
+/// Why a packet cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DecodeError {
-    /// A link type that is not supported.
+    /// The link type is not supported.
     UnsupportedLink,
-    /// A header that contradicts itself.
+    /// A header contradicts itself.
     InvalidHeader,
     /// The capture ends within a header.
     Truncated,
-    /// Defragmenter that overlap, are too large, or were given up for want of room.
+    /// Fragments overlap, exceed the maximum length, or were evicted to stay within the memory bound.
     Reassembly,
 }
 
 impl DecodeError {
-    /// What becomes of such packets, to follow their number.
+    /// A phrase to follow a number of packets.
     pub const fn description(self) -> &'static str {
         match self {
-            Self::UnsupportedLink => "of a link type that is not read",
-            Self::InvalidHeader => "with a header that contradicts itself",
-            Self::Truncated => "cut within their headers",
-            Self::Reassembly => "that were fragments and could not be put together",
+            Self::UnsupportedLink => "of an unsupported link type",
+            Self::InvalidHeader => "with an invalid header",
+            Self::Truncated => "truncated within their headers",
+            Self::Reassembly => "that are fragments and could not be reassembled",
         }
     }
 }
@@ -110,20 +110,20 @@ pub struct Segment<'a> {
     pub src: SocketAddr,
     pub dst: SocketAddr,
     pub seq: u32,
-    /// Present with the ACK flag.
+    /// Set if the ACK flag is.
     pub ack: Option<u32>,
     pub syn: bool,
     pub fin: bool,
     pub rst: bool,
     /// As in the header, not scaled.
     pub window: u16,
-    /// The option, on SYN segments.
+    /// The MSS option of a SYN segment.
     pub mss: Option<u16>,
-    /// Bytes of payload before [`Self::payload`] that the source left out on purpose.
+    /// Bytes of payload before [`Self::payload`] that the source skipped on purpose.
     pub omitted: u32,
-    /// What was captured of the payload.
+    /// The captured part of the payload.
     pub payload: &'a [u8],
-    /// Bytes of payload on the wire; those behind `omitted` and `payload` were cut by a snap length.
+    /// Payload length on the wire; bytes beyond `omitted` and `payload` were truncated by a snap length.
     pub len: u32,
     /// [`Packet::interface`].
     pub interface: u32,
@@ -135,7 +135,7 @@ pub struct Datagram<'a> {
     pub at: Timestamp,
     pub src: SocketAddr,
     pub dst: SocketAddr,
-    /// What was captured of the payload.
+    /// The captured part of the payload.
     pub payload: &'a [u8],
 }
 
@@ -143,26 +143,26 @@ pub struct Datagram<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
     pub at: Timestamp,
-    /// Who says it.
+    /// Sender of the error.
     pub from: IpAddr,
     pub kind: IcmpKind,
-    /// Sender and receiver of the segment that it is about.
+    /// Source of the quoted segment.
     pub src: SocketAddr,
     pub dst: SocketAddr,
-    /// That segment's sequence number; RFC 792 and RFC 4443 promise at least so much of it.
+    /// Sequence number of the quoted segment; RFC 792 and RFC 4443 guarantee that it is quoted.
     pub seq: u32,
     /// [`Packet::interface`].
     pub interface: u32,
 }
 
-/// Kinds of error, by what an operator does about them.
+/// Kinds of ICMP error, grouped by the operator's remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IcmpKind {
-    /// Destination unreachable: no route, host or port; a filter that says so is `Prohibited`.
+    /// Destination unreachable: no route, host or port. Rejection by a filter is `Prohibited`.
     Unreachable,
     /// Communication administratively prohibited.
     Prohibited,
-    /// Packet too big (RFC 4443 §3.2), fragmentation needed (RFC 1191); bytes, 0 if it does not say.
+    /// Packet too big (RFC 4443 §3.2), fragmentation needed (RFC 1191). `mtu` is in bytes, 0 if the error has none.
     PacketTooBig {
         mtu: u32,
     },
@@ -171,7 +171,7 @@ pub enum IcmpKind {
 }
 
 impl IcmpKind {
-    /// The words for the kinds in metrics, by [`Self::index`].
+    /// Metric labels, by [`Self::index`].
     pub const LABELS: [&'static str; 5] =
         ["unreachable", "prohibited", "packet_too_big", "time_exceeded", "parameter_problem"];
 

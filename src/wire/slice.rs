@@ -1,17 +1,17 @@
-//! Bytes of which a capture may hold only the beginning.
+//! A part of a packet of which the capture may hold only the beginning.
 
 use super::DecodeError;
 
-/// A part of a packet: what was captured of it, and how long it was on the wire.
+/// Captured bytes together with their length on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CapturedSlice<'a> {
     bytes: &'a [u8],
-    /// Never less than `bytes` has.
+    /// Length on the wire. Invariant: at least `bytes.len()`.
     len: usize,
 }
 
 impl<'a> CapturedSlice<'a> {
-    /// Some writers leave the wire length 0: it is at least what was captured.
+    /// Some writers leave the wire length 0, so it is raised to the captured length.
     pub(super) fn new(bytes: &'a [u8], wire_len: usize) -> Self {
         Self { bytes, len: wire_len.max(bytes.len()) }
     }
@@ -20,33 +20,34 @@ impl<'a> CapturedSlice<'a> {
         self.bytes
     }
 
+    /// Length on the wire.
     pub(super) fn len(self) -> usize {
         self.len
     }
 
-    pub(super) fn is_cut(self) -> bool {
+    pub(super) fn is_truncated(self) -> bool {
         self.bytes.len() < self.len
     }
 
-    /// What follows the first `count` bytes.
+    /// The rest after the first `count` bytes.
     pub(super) fn after(self, count: usize) -> Result<Self, DecodeError> {
-        let bytes = self.bytes.get(count..).ok_or_else(|| self.lacks(count))?;
+        let bytes = self.bytes.get(count..).ok_or_else(|| self.too_short_for(count))?;
         Ok(Self { bytes, len: self.len - count })
     }
 
-    /// The same with the length that a header gives it: what is captured beyond that (padding, a checksum) goes.
+    /// The same bytes with the length from a header; captured bytes beyond it (padding, a checksum) are dropped.
     pub(super) fn bounded(self, len: usize) -> Self {
         Self { bytes: self.bytes.get(..len).unwrap_or(self.bytes), len }
     }
 
-    /// Two bytes in network order.
+    /// A big-endian `u16` at offset `at`.
     pub(super) fn u16_at(self, at: usize) -> Result<u16, DecodeError> {
         let rest = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
-        rest.map_or_else(|| Err(self.lacks(at + 2)), |&bytes| Ok(u16::from_be_bytes(bytes)))
+        rest.map_or_else(|| Err(self.too_short_for(at + 2)), |&bytes| Ok(u16::from_be_bytes(bytes)))
     }
 
-    /// Why there are no `needed` bytes here: the packet was shorter than its headers want, or the capture is.
-    pub(super) fn lacks(self, needed: usize) -> DecodeError {
+    /// The error for a slice without `needed` bytes: the packet itself is too short, or the capture of it is.
+    pub(super) fn too_short_for(self, needed: usize) -> DecodeError {
         if needed > self.len { DecodeError::InvalidHeader } else { DecodeError::Truncated }
     }
 }

@@ -401,7 +401,7 @@ fn recorded_session(answers: Option<&str>) -> Vec<u8> {
     for (n, line) in (1..).zip(dialogue.lines()) {
         let (who, text) = line.split_at(3);
         let side = if who == "C: " { Side::Client } else { Side::Server };
-        talk.say(side, format!("{text}\r\n").as_bytes(), at(n), &mut emit);
+        talk.send(side, format!("{text}\r\n").as_bytes(), at(n), &mut emit);
     }
     talk.close(Side::Server, at(20), &mut emit);
     let last = packets.len() - 1;

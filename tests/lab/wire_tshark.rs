@@ -204,13 +204,13 @@ fn tshark_has_nothing_to_say_against_a_talk() {
             Timestamp::from_nanos(nanos)
         };
         talk.open(at(), &mut keep);
-        talk.say(Side::Server, b"220 mx.example ESMTP\r\n", at(), &mut keep);
-        talk.say(Side::Client, b"EHLO a.example\r\n", at(), &mut keep);
-        talk.say(Side::Client, &b"A long message\r\n".repeat(20_000), at(), &mut keep);
-        talk.omit(Side::Client, 200_001, at(), &mut keep);
-        talk.say(Side::Client, b".\r\n", at(), &mut keep);
+        talk.send(Side::Server, b"220 mx.example ESMTP\r\n", at(), &mut keep);
+        talk.send(Side::Client, b"EHLO a.example\r\n", at(), &mut keep);
+        talk.send(Side::Client, &b"A long message\r\n".repeat(20_000), at(), &mut keep);
+        talk.send_omitted(Side::Client, 200_001, at(), &mut keep);
+        talk.send(Side::Client, b".\r\n", at(), &mut keep);
         talk.close(Side::Client, at(), &mut keep);
-        talk.say(Side::Server, b"250 OK\r\n", at(), &mut keep);
+        talk.send(Side::Server, b"250 OK\r\n", at(), &mut keep);
         talk.close(Side::Server, at(), &mut keep);
         let name = format!("gatepost-talk-{family}-{}.pcap", std::process::id());
         let path = std::env::temp_dir().join(name);

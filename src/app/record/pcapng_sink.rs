@@ -60,12 +60,12 @@ impl<W: Write> RecordingWriter<W> {
             }
             FrameBody::Data { from, bytes } => self.extend(session, |connection, totals, emit| {
                 totals.bytes += bytes.len() as u64;
-                connection.say(from, &bytes, at, emit);
+                connection.send(from, &bytes, at, emit);
             }),
             FrameBody::Omitted { from, count, reason } => {
                 self.extend(session, |connection, totals, emit| {
                     *totals.omitted(reason) += count;
-                    connection.omit(from, count, at, emit);
+                    connection.send_omitted(from, count, at, emit);
                 })
             }
             FrameBody::ClientClosed => self.extend(session, |connection, _, emit| {

@@ -1,4 +1,4 @@
-//! Defragmenter in every order, and those that must not be put together.
+//! Fragments in every order, and fragments that must not be reassembled.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use crate::wire::DecodeError;
 
 const FRAGMENT: &str = "fragment";
 
-/// `whole`, an IP packet, in pieces: `(offset, more, payload)` of each becomes a packet. `id` names the datagram.
-fn pieces(whole: &[u8], id: u16, cuts: &[(usize, bool, &[u8])]) -> Vec<Vec<u8>> {
-    let piece = |&(offset, more, payload): &(usize, bool, &[u8])| {
+/// Fragments of the IP packet `whole`, one for each `(offset, more, payload)`, with the datagram identification `id`.
+fn make_fragments(whole: &[u8], id: u16, cuts: &[(usize, bool, &[u8])]) -> Vec<Vec<u8>> {
+    let fragment = |&(offset, more, payload): &(usize, bool, &[u8])| {
         let offset = u16::try_from(offset).unwrap();
         if whole[0] >> 4 == 4 {
             let mut packet = [&whole[..20], payload].concat();
             let len = u16::try_from(packet.len()).unwrap();
             packet[2..4].copy_from_slice(&len.to_be_bytes());
             packet[4..6].copy_from_slice(&id.to_be_bytes());
-            let place = (offset / 8) | (u16::from(more) << 13);
-            packet[6..8].copy_from_slice(&place.to_be_bytes());
+            let field = (offset / 8) | (u16::from(more) << 13);
+            packet[6..8].copy_from_slice(&field.to_be_bytes());
             packet
         } else {
             let mut header = vec![whole[6], 0];
@@ -26,11 +26,11 @@ fn pieces(whole: &[u8], id: u16, cuts: &[(usize, bool, &[u8])]) -> Vec<Vec<u8>> 
             extended(&[&whole[..40], payload].concat(), 44, &[&header])
         }
     };
-    cuts.iter().map(piece).collect()
+    cuts.iter().map(fragment).collect()
 }
 
-/// A packet's payload in pieces of `size`.
-fn cut(whole: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
+/// `whole` in fragments of `size` bytes.
+fn split(whole: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
     let payload = &whole[if whole[0] >> 4 == 4 { 20 } else { 40 }..];
     let last = (payload.len() - 1) / size;
     let cuts: Vec<_> = payload
@@ -38,11 +38,11 @@ fn cut(whole: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
         .enumerate()
         .map(|(number, part)| (number * size, number != last, part))
         .collect();
-    pieces(whole, id, &cuts)
+    make_fragments(whole, id, &cuts)
 }
 
-/// What `decoder` makes of `bytes`: the payload of a segment, or a word.
-fn said(decoder: &mut Decoder, bytes: &[u8], at: Timestamp) -> String {
+/// The result of decoding `bytes`: the payload of a segment, or a word.
+fn decode(decoder: &mut Decoder, bytes: &[u8], at: Timestamp) -> String {
     let packet = Packet { at, ..packet(LinkType::Raw, bytes, bytes.len()) };
     match decoder.decode(&packet) {
         Decoded::Tcp(segment) => {
@@ -51,7 +51,7 @@ fn said(decoder: &mut Decoder, bytes: &[u8], at: Timestamp) -> String {
             String::from_utf8_lossy(segment.payload).into_owned()
         }
         Decoded::Fragment => FRAGMENT.to_owned(),
-        Decoded::Error(damage) => format!("{damage:?}"),
+        Decoded::Error(error) => format!("{error:?}"),
         other => panic!("{other:?}"),
     }
 }
@@ -61,9 +61,9 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
         return vec![vec![]];
     };
     let insert = |order: Vec<usize>| {
-        (0..=order.len()).map(move |place| {
+        (0..=order.len()).map(move |index| {
             let mut order = order.clone();
-            order.insert(place, last);
+            order.insert(index, last);
             order
         })
     };
@@ -73,73 +73,74 @@ fn orders(count: usize) -> Vec<Vec<usize>> {
 const TEXT: &[u8] = b"DATA of a segment that came in pieces of sixteen bytes";
 
 #[test]
-fn in_every_order() {
+fn fragments_in_every_order_are_reassembled() {
     for whole in [tcp4(TEXT), tcp6(TEXT)] {
-        let fragments = cut(&whole, 7, 16);
+        let fragments = split(&whole, 7, 16);
         assert_eq!(fragments.len(), 5);
         let mut decoder = Decoder::new();
         for order in orders(5) {
             let (last, others) = order.split_last().unwrap();
             for &number in others {
-                assert_eq!(said(&mut decoder, &fragments[number], AT), FRAGMENT, "{order:?}");
+                assert_eq!(decode(&mut decoder, &fragments[number], AT), FRAGMENT, "{order:?}");
             }
-            let text = said(&mut decoder, &fragments[*last], AT);
+            let text = decode(&mut decoder, &fragments[*last], AT);
             assert_eq!(text.as_bytes(), TEXT, "{order:?}");
         }
     }
 }
 
 #[test]
-fn two_datagrams_at_once_and_each_piece_twice() {
+fn interleaved_datagrams_and_duplicate_fragments_are_reassembled() {
     for make in [tcp4, tcp6] {
-        let (one, other) = (cut(&make(b"the one, and its end"), 1, 24), make(b"the other of them"));
-        let other = cut(&other, 2, 24);
+        let (one, other) =
+            (split(&make(b"the one, and its end"), 1, 24), make(b"the other of them"));
+        let other = split(&other, 2, 24);
         let mut decoder = Decoder::new();
         for fragment in [&one[1], &other[0], &one[1], &other[0]] {
-            assert_eq!(said(&mut decoder, fragment, AT), FRAGMENT);
+            assert_eq!(decode(&mut decoder, fragment, AT), FRAGMENT);
         }
-        assert_eq!(said(&mut decoder, &one[0], AT), "the one, and its end");
-        assert_eq!(said(&mut decoder, &other[1], AT), "the other of them");
+        assert_eq!(decode(&mut decoder, &one[0], AT), "the one, and its end");
+        assert_eq!(decode(&mut decoder, &other[1], AT), "the other of them");
     }
 }
 
-/// The part of an IPv6 packet that is divided may begin with an extension header, and only the first fragment says so.
+/// The fragmentable part of an IPv6 packet may start with an extension header, and only the first fragment has its type.
 #[test]
-fn what_is_divided_may_begin_with_options() {
+fn the_fragmentable_part_may_start_with_options() {
     let mut whole = extended(&tcp6(TEXT), 60, &[&[6, 0, 1, 4, 0, 0, 0, 0]]);
-    let mut fragments = cut(&whole, 7, 16);
+    let mut fragments = split(&whole, 7, 16);
     whole[6] = 60;
     for fragment in &mut fragments[1..] {
         fragment[40] = 59;
     }
     fragments.reverse();
     let mut decoder = Decoder::new();
-    let said: Vec<_> = fragments.iter().map(|bytes| said(&mut decoder, bytes, AT)).collect();
-    assert_eq!(said.last().unwrap().as_bytes(), TEXT);
+    let results: Vec<_> = fragments.iter().map(|bytes| decode(&mut decoder, bytes, AT)).collect();
+    assert_eq!(results.last().unwrap().as_bytes(), TEXT);
 }
 
 #[test]
-fn overlaps_spoil_the_datagram() {
+fn an_overlap_invalidates_the_datagram() {
     for whole in [tcp4(TEXT), tcp6(TEXT)] {
-        let fragments = cut(&whole, 7, 16);
+        let fragments = split(&whole, 7, 16);
         for overlap in [
             (8, true, &b"overlaps two of them...."[..]),
             (16, true, b"other bytes...."),
             (16, false, &whole[whole.len() - 59..][..16]),
             (0, true, &[b'.'; 32]),
         ] {
-            let overlap = pieces(&whole, 7, &[overlap]).remove(0);
+            let overlap = make_fragments(&whole, 7, &[overlap]).remove(0);
             let mut decoder = Decoder::new();
             let sent = [&fragments[0], &fragments[1], &overlap, &fragments[2], &fragments[3]];
-            let said = sent.map(|bytes| said(&mut decoder, bytes, AT));
-            assert_eq!(said[..2], [FRAGMENT, FRAGMENT]);
-            assert_eq!(said[2..], ["Defragmenter"; 3]);
+            let results = sent.map(|bytes| decode(&mut decoder, bytes, AT));
+            assert_eq!(results[..2], [FRAGMENT, FRAGMENT]);
+            assert_eq!(results[2..], ["Reassembly"; 3]);
         }
     }
 }
 
 #[test]
-fn fragments_that_fit_nowhere() {
+fn invalid_fragments_are_rejected() {
     for (whole, first) in [(tcp4(TEXT), 20), (tcp6(TEXT), 40)] {
         for wrong in [
             (0, true, &whole[first..first + 15]), // Not a multiple of 8.
@@ -147,46 +148,46 @@ fn fragments_that_fit_nowhere() {
             (16, false, &[][..]),                 // Nothing.
         ] {
             let mut decoder = Decoder::new();
-            let wrong = pieces(&whole, 7, &[wrong]).remove(0);
-            assert_eq!(said(&mut decoder, &wrong, AT), "Defragmenter");
+            let wrong = make_fragments(&whole, 7, &[wrong]).remove(0);
+            assert_eq!(decode(&mut decoder, &wrong, AT), "Reassembly");
         }
-        // An end before the end.
+        // The last fragment ends before another one.
         let ends = [(32, true, &whole[first..first + 16]), (16, false, &whole[first..first + 8])];
-        let ends = pieces(&whole, 7, &ends);
+        let ends = make_fragments(&whole, 7, &ends);
         let mut decoder = Decoder::new();
-        assert_eq!(said(&mut decoder, &ends[0], AT), FRAGMENT);
-        assert_eq!(said(&mut decoder, &ends[1], AT), "Defragmenter");
-        // Of a cut one nothing is kept.
-        let fragments = cut(&whole, 7, 32);
+        assert_eq!(decode(&mut decoder, &ends[0], AT), FRAGMENT);
+        assert_eq!(decode(&mut decoder, &ends[1], AT), "Reassembly");
+        // A truncated fragment is not used.
+        let fragments = split(&whole, 7, 32);
         let short = &fragments[0][..fragments[0].len() - 1];
-        let cut = decoder.decode(&packet(LinkType::Raw, short, short.len() + 1));
-        assert_eq!(cut, Decoded::Error(DecodeError::Truncated));
+        let truncated = decoder.decode(&packet(LinkType::Raw, short, short.len() + 1));
+        assert_eq!(truncated, Decoded::Error(DecodeError::Truncated));
     }
 }
 
 #[test]
-fn an_attacker_can_not_grow_it() {
+fn memory_is_bounded_under_attack() {
     let mut decoder = Decoder::new();
-    let fragments: Vec<_> = (0..1000).map(|id| cut(&tcp6(TEXT), id, 16)).collect();
+    let fragments: Vec<_> = (0..1000).map(|id| split(&tcp6(TEXT), id, 16)).collect();
     for (number, fragment) in fragments.iter().enumerate() {
-        let expected = if number < 64 { FRAGMENT } else { "Defragmenter" };
-        assert_eq!(said(&mut decoder, &fragment[0], AT), expected, "{number}");
+        let expected = if number < 64 { FRAGMENT } else { "Reassembly" };
+        assert_eq!(decode(&mut decoder, &fragment[0], AT), expected, "{number}");
     }
-    // The youngest are there, an old one is not.
+    // The newest are still held, an older one is not.
     for (id, expected) in [(999, TEXT), (936, TEXT), (935, FRAGMENT.as_bytes())] {
         let rest = &fragments[id][1..];
-        let said: Vec<_> = rest.iter().map(|bytes| said(&mut decoder, bytes, AT)).collect();
-        assert_eq!(said.last().unwrap().as_bytes(), expected, "{id}");
+        let results: Vec<_> = rest.iter().map(|bytes| decode(&mut decoder, bytes, AT)).collect();
+        assert_eq!(results.last().unwrap().as_bytes(), expected, "{id}");
     }
 }
 
 #[test]
-fn fragments_age() {
-    let fragments = cut(&tcp4(TEXT), 7, 40);
+fn fragments_expire() {
+    let fragments = split(&tcp4(TEXT), 7, 40);
     for (seconds, expected) in [(60, TEXT), (61, FRAGMENT.as_bytes())] {
         let mut decoder = Decoder::new();
-        assert_eq!(said(&mut decoder, &fragments[0], AT), FRAGMENT);
+        assert_eq!(decode(&mut decoder, &fragments[0], AT), FRAGMENT);
         let later = AT + Duration::from_secs(seconds);
-        assert_eq!(said(&mut decoder, &fragments[1], later).as_bytes(), expected, "{seconds} s");
+        assert_eq!(decode(&mut decoder, &fragments[1], later).as_bytes(), expected, "{seconds} s");
     }
 }

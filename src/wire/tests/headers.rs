@@ -14,9 +14,9 @@ fn ethernet(tags: &[u8], ether_type: [u8; 2], packet: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn every_link_layer_leads_to_the_segment() {
+fn every_link_layer_is_decoded() {
     let sll2 = |protocol: [u8; 2]| [&protocol[..], &[0; 18]].concat();
-    // Of a loopback device (ARPHRD 772), as most captures on "any" have some.
+    // Of a loopback device (ARPHRD 772), common in captures on "any".
     let sll = |protocol: [u8; 2]| [&[0, 0, 3, 4, 0, 6], &[0; 8][..], &protocol].concat();
     let link_headers = [
         (LinkType::Raw, vec![], vec![]),
@@ -40,23 +40,31 @@ fn every_link_layer_leads_to_the_segment() {
         (LinkType::Loopback, vec![15, 0, 8, 0], vec![15, 0, 0x86, 0xdd]),
     ];
     for (link, before_v4, before_v6) in link_headers {
-        reads(link, &[before_v4, tcp4(MAIL)].concat(), Decoded::Tcp(expected(MAIL, false)));
-        reads(link, &[before_v6, tcp6(MAIL)].concat(), Decoded::Tcp(expected(MAIL, true)));
+        assert_decodes(
+            link,
+            &[before_v4, tcp4(MAIL)].concat(),
+            Decoded::Tcp(expected(MAIL, false)),
+        );
+        assert_decodes(link, &[before_v6, tcp6(MAIL)].concat(), Decoded::Tcp(expected(MAIL, true)));
     }
 }
 
 #[test]
-fn what_the_source_left_out_stands_before_the_payload() {
+fn omitted_bytes_precede_the_payload() {
     let whole = tcp4(MAIL);
     let headers = whole.len() - MAIL.len();
-    for left_out in [1, 7, MAIL.len()] {
-        let bytes = [&whole[..headers], &MAIL[left_out..]].concat();
-        let omitted = u32::try_from(left_out).unwrap();
+    for omitted_len in [1, 7, MAIL.len()] {
+        let bytes = [&whole[..headers], &MAIL[omitted_len..]].concat();
+        let omitted = u32::try_from(omitted_len).unwrap();
         let packet = Packet { omitted, interface: 3, ..packet(RAW, &bytes, whole.len()) };
-        let expected =
-            Segment { omitted, payload: &MAIL[left_out..], interface: 3, ..expected(MAIL, false) };
+        let expected = Segment {
+            omitted,
+            payload: &MAIL[omitted_len..],
+            interface: 3,
+            ..expected(MAIL, false)
+        };
         assert_eq!(Decoder::new().decode(&packet), Decoded::Tcp(expected));
-        // More than there can be is padding.
+        // Bytes beyond the packet's length are padding.
         let padded = [&bytes[..], &[0; 9]].concat();
         let packet = Packet { bytes: &padded, ..packet };
         assert_eq!(Decoder::new().decode(&packet), Decoded::Tcp(expected));
@@ -68,16 +76,20 @@ fn what_the_source_left_out_stands_before_the_payload() {
 }
 
 #[test]
-fn what_is_not_ip_is_other() {
-    reads(LinkType::Ethernet, &ethernet(&[], [8, 6], &[0; 28]), Decoded::Other);
-    reads(LinkType::Ethernet, &ethernet(&[0x81, 0, 0, 7], [8, 6], &[0; 28]), Decoded::Other);
-    reads(LinkType::Loopback, &[[7, 0, 0, 0], [1; 4]].concat(), Decoded::Other);
-    reads(LinkType::Loopback, &[[7, 1, 0, 0], [1; 4]].concat(), Decoded::Other);
-    reads(LinkType::Other(105), &tcp4(MAIL), Decoded::Error(DecodeError::UnsupportedLink));
+fn other_protocols_are_not_decoded() {
+    assert_decodes(LinkType::Ethernet, &ethernet(&[], [8, 6], &[0; 28]), Decoded::Other);
+    assert_decodes(
+        LinkType::Ethernet,
+        &ethernet(&[0x81, 0, 0, 7], [8, 6], &[0; 28]),
+        Decoded::Other,
+    );
+    assert_decodes(LinkType::Loopback, &[[7, 0, 0, 0], [1; 4]].concat(), Decoded::Other);
+    assert_decodes(LinkType::Loopback, &[[7, 1, 0, 0], [1; 4]].concat(), Decoded::Other);
+    assert_decodes(LinkType::Other(105), &tcp4(MAIL), Decoded::Error(DecodeError::UnsupportedLink));
 }
 
 #[test]
-fn numbers_of_the_registry() {
+fn registry_numbers_map_to_link_types() {
     for (numbers, link) in [
         (&[1][..], LinkType::Ethernet),
         (&[0, 108], LinkType::Loopback),
@@ -92,26 +104,26 @@ fn numbers_of_the_registry() {
 }
 
 #[test]
-fn padding_is_no_payload() {
+fn padding_is_not_payload() {
     for (ether_type, mut packet, v6) in
         [([8, 0], tcp4(b"."), false), ([0x86, 0xdd], tcp6(b"."), true)]
     {
         packet.extend(*b"padding and a checksum");
         let frame = ethernet(&[], ether_type, &packet);
-        reads(LinkType::Ethernet, &frame, Decoded::Tcp(expected(b".", v6)));
+        assert_decodes(LinkType::Ethernet, &frame, Decoded::Tcp(expected(b".", v6)));
     }
 }
 
-/// A card that divides segments gets them with no length in the header.
+/// Before segmentation offload the header has no length.
 #[test]
-fn without_a_length_the_rest_is_payload() {
+fn without_a_length_all_captured_bytes_are_payload() {
     let mut v4 = tcp4(MAIL);
     v4[2..4].fill(0);
-    reads(RAW, &v4, Decoded::Tcp(expected(MAIL, false)));
+    assert_decodes(RAW, &v4, Decoded::Tcp(expected(MAIL, false)));
     let mut v6 = tcp6(MAIL);
     v6[4..6].fill(0);
-    reads(RAW, &v6, Decoded::Tcp(expected(MAIL, true)));
-    // Cut as well: what the file says of the length on the wire.
+    assert_decodes(RAW, &v6, Decoded::Tcp(expected(MAIL, true)));
+    // Truncated as well: the file's wire length counts.
     let len = v4.len();
     let mut decoder = Decoder::new();
     let Decoded::Tcp(segment) = decoder.decode(&packet(RAW, &v4[..45], len)) else {
@@ -126,11 +138,11 @@ fn a_jumbogram_has_its_length_in_an_option() {
     let mut jumbogram = extended(&tcp6(MAIL), 0, &[&jumbo]);
     jumbogram[4..6].fill(0);
     jumbogram.extend(*b"padding");
-    reads(RAW, &jumbogram, Decoded::Tcp(expected(MAIL, true)));
+    assert_decodes(RAW, &jumbogram, Decoded::Tcp(expected(MAIL, true)));
 }
 
 #[test]
-fn extension_headers_are_passed() {
+fn extension_headers_are_skipped() {
     let options = |next: u8| vec![next, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let routing = |next: u8| [&[next, 2, 0, 1, 0, 0, 0, 0][..], &V6.1].concat();
     let atomic = |next: u8| vec![next, 0, 0, 0, 1, 2, 3, 4];
@@ -148,36 +160,36 @@ fn extension_headers_are_passed() {
     ] {
         let headers: Vec<&[u8]> = headers.iter().map(Vec::as_slice).collect();
         let packet = extended(&tcp6(MAIL), first, &headers);
-        reads(RAW, &packet, Decoded::Tcp(expected(MAIL, true)));
+        assert_decodes(RAW, &packet, Decoded::Tcp(expected(MAIL, true)));
     }
     let late = extended(&tcp6(MAIL), 60, &[&options(0), &options(6)]);
-    reads(RAW, &late, Decoded::Error(DecodeError::InvalidHeader));
+    assert_decodes(RAW, &late, Decoded::Error(DecodeError::InvalidHeader));
     let encrypted = extended(&tcp6(MAIL), 50, &[&[0; 16]]);
-    reads(RAW, &encrypted, Decoded::Other);
+    assert_decodes(RAW, &encrypted, Decoded::Other);
 
     let v4 = tcp4(MAIL);
     let mut v4 = [&v4[..20], &authentication(6), &v4[20..]].concat();
     (v4[9], v4[3]) = (51, u8::try_from(v4.len()).unwrap());
-    reads(RAW, &v4, Decoded::Tcp(expected(MAIL, false)));
+    assert_decodes(RAW, &v4, Decoded::Tcp(expected(MAIL, false)));
 }
 
 #[test]
-fn headers_that_contradict_themselves() {
-    let damaged = |at: usize, value: u8| {
+fn invalid_headers_are_rejected() {
+    let invalid = |at: usize, value: u8| {
         let mut packet = tcp4(MAIL);
         packet[at] = value;
-        reads(RAW, &packet, Decoded::Error(DecodeError::InvalidHeader));
+        assert_decodes(RAW, &packet, Decoded::Error(DecodeError::InvalidHeader));
     };
-    damaged(0, 0x55); // No version of IP.
-    damaged(0, 0x44); // A header of 16 bytes.
-    damaged(3, 19); // Shorter than its header.
-    damaged(3, 39); // Ends within the TCP header.
-    damaged(20 + 12, 4 << 4); // A TCP header of 16 bytes.
-    damaged(20 + 12, 15 << 4); // A TCP header beyond the end.
+    invalid(0, 0x55); // Not an IP version.
+    invalid(0, 0x44); // A header of 16 bytes.
+    invalid(3, 19); // Shorter than its header.
+    invalid(3, 39); // Ends within the TCP header.
+    invalid(20 + 12, 4 << 4); // A TCP header of 16 bytes.
+    invalid(20 + 12, 15 << 4); // A TCP header beyond the end.
 }
 
 #[test]
-fn a_snap_length_leaves_what_is_before_it() {
+fn fields_before_the_snap_length_are_decoded() {
     let syn = |bytes: usize| {
         let mut whole = Vec::new();
         let options =
@@ -197,12 +209,12 @@ fn a_snap_length_leaves_what_is_before_it() {
     assert_eq!(syn(56), Ok((1000, Some(1460), 0, 25)));
     assert_eq!(syn(55), Ok((1000, None, 0, 25)), "within the options");
     assert_eq!(syn(40), Ok((1000, None, 0, 25)));
-    assert_eq!(syn(39), Err("Damaged(Cut)".to_owned()));
-    assert_eq!(syn(0), Err("Damaged(Cut)".to_owned()));
+    assert_eq!(syn(39), Err("Error(Truncated)".to_owned()));
+    assert_eq!(syn(0), Err("Error(Truncated)".to_owned()));
 }
 
 #[test]
-fn the_mss_stands_behind_unknown_options() {
+fn the_mss_is_found_behind_unknown_options() {
     let with = |options: &[u8]| {
         let mut bytes = Vec::new();
         let tcp = PacketBuilder::ipv4(V4.0, V4.1, 64).tcp(40000, 25, 1000, 500).syn();
@@ -213,26 +225,26 @@ fn the_mss_stands_behind_unknown_options() {
         })
     };
     assert_eq!(with(&[34, 2, 1, 1, 2, 4, 5, 0xb4]), Some(1460));
-    assert_eq!(with(&[0, 0, 0, 0, 2, 4, 5, 0xb4]), None, "behind the end");
-    assert_eq!(with(&[34, 0, 2, 4, 5, 0xb4, 0, 0]), None, "an option of no length");
+    assert_eq!(with(&[0, 0, 0, 0, 2, 4, 5, 0xb4]), None, "behind the end of options");
+    assert_eq!(with(&[34, 0, 2, 4, 5, 0xb4, 0, 0]), None, "an option without a length");
     assert_eq!(with(&[34, 40, 2, 4]), None, "an option beyond the end");
     assert_eq!(with(&[1, 1, 1, 2]), None);
 }
 
 #[test]
-fn datagrams() {
+fn udp_datagrams_are_decoded() {
     let mut bytes = Vec::new();
     let udp = PacketBuilder::ipv6(V6.0, V6.1, 64).udp(40000, 25);
     udp.write(&mut bytes, MAIL).unwrap();
     let (src, dst) = ends(true);
     let datagram = |payload| Decoded::Udp(Datagram { at: AT, src, dst, payload });
-    reads(RAW, &bytes, datagram(MAIL));
+    assert_decodes(RAW, &bytes, datagram(MAIL));
     bytes[45] = 8 + 4;
-    reads(RAW, &bytes, datagram(b"MAIL"));
+    assert_decodes(RAW, &bytes, datagram(b"MAIL"));
     bytes[45] = 7;
-    reads(RAW, &bytes, Decoded::Error(DecodeError::InvalidHeader));
+    assert_decodes(RAW, &bytes, Decoded::Error(DecodeError::InvalidHeader));
     bytes[45] = 8 + 26;
-    reads(RAW, &bytes, Decoded::Error(DecodeError::InvalidHeader));
+    assert_decodes(RAW, &bytes, Decoded::Error(DecodeError::InvalidHeader));
     bytes[45] = 0;
-    reads(RAW, &bytes, datagram(MAIL));
+    assert_decodes(RAW, &bytes, datagram(MAIL));
 }

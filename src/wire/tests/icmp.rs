@@ -1,4 +1,4 @@
-//! Errors about a segment.
+//! ICMP errors about a segment.
 
 use etherparse::PacketBuilder;
 
@@ -8,7 +8,7 @@ use crate::wire::{DecodeError, IcmpError, IcmpKind};
 const ROUTER_V4: [u8; 4] = [198, 51, 100, 1];
 const ROUTER_V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe];
 
-/// A router's message about `quote`.
+/// A router's message that quotes `quote`.
 fn message(v6: bool, kind: u8, code: u8, value: u32, quote: &[u8]) -> Vec<u8> {
     let (value, mut packet) = (value.to_be_bytes(), Vec::new());
     if v6 {
@@ -28,7 +28,7 @@ fn error(v6: bool, kind: IcmpKind) -> Decoded<'static> {
 }
 
 #[test]
-fn kinds() {
+fn types_and_codes_map_to_kinds() {
     use IcmpKind::*;
     for (v6, kind, code, value, expected) in [
         (false, 3, 0, 0, Unreachable),
@@ -53,39 +53,39 @@ fn kinds() {
         (true, 4, 1, 40, ParameterProblem),
     ] {
         let quote = if v6 { tcp6(&[0; 200]) } else { tcp4(&[0; 200]) };
-        reads(LinkType::Raw, &message(v6, kind, code, value, &quote), error(v6, expected));
+        assert_decodes(LinkType::Raw, &message(v6, kind, code, value, &quote), error(v6, expected));
     }
 }
 
 #[test]
-fn of_the_segment_eight_octets_are_enough() {
+fn eight_bytes_of_the_segment_are_enough() {
     let (v4, v6) = (tcp4(&[0; 600]), tcp6(&[0; 600]));
     let unreachable = |is_v6, quote: &[u8]| {
         let kind = if is_v6 { 1 } else { 3 };
         message(is_v6, kind, 0, 0, quote)
     };
     let is = |is_v6, quote: &[u8], expected| {
-        reads(LinkType::Raw, &unreachable(is_v6, quote), expected);
+        assert_decodes(LinkType::Raw, &unreachable(is_v6, quote), expected);
     };
     is(false, &v4[..28], error(false, IcmpKind::Unreachable));
     is(false, &v4[..27], Decoded::Error(DecodeError::InvalidHeader));
     is(true, &v6[..48], error(true, IcmpKind::Unreachable));
     is(true, &v6[..47], Decoded::Error(DecodeError::InvalidHeader));
-    // Options before it, and the first fragment of a datagram; of another the ports are not there.
+    // Extension headers and a first fragment are accepted; a later fragment has no ports.
     let options = extended(&v6, 0, &[&[60, 0, 1, 4, 0, 0, 0, 0], &[6, 0, 1, 4, 0, 0, 0, 0]]);
     is(true, &options[..64], error(true, IcmpKind::Unreachable));
     let first = extended(&v6, 44, &[&[6, 0, 0, 1, 0, 0, 0, 1]]);
     is(true, &first, error(true, IcmpKind::Unreachable));
     let later = extended(&v6, 44, &[&[6, 0, 0, 9, 0, 0, 0, 1]]);
     is(true, &later, Decoded::Other);
-    // A router that has already taken the header off the length.
+    // A router that already subtracted the header from the length.
     let mut altered = v4;
     altered[2..4].copy_from_slice(&[0, 3]);
     is(false, &altered[..28], error(false, IcmpKind::Unreachable));
 }
 
 #[test]
-fn what_is_no_error_about_tcp() {
+fn other_messages_are_not_errors_about_tcp() {
     let mut udp = Vec::new();
     PacketBuilder::ipv4(V4.0, V4.1, 64).udp(1, 53).write(&mut udp, b"?").unwrap();
     for (v6, kind, quote) in [
@@ -96,10 +96,10 @@ fn what_is_no_error_about_tcp() {
         (true, 128, b"echo"),
         (true, 135, &ROUTER_V6),
     ] {
-        reads(LinkType::Raw, &message(v6, kind, 0, 0, quote), Decoded::Other);
+        assert_decodes(LinkType::Raw, &message(v6, kind, 0, 0, quote), Decoded::Other);
     }
     let short = &message(false, 8, 0, 0, b"")[..27];
     let mut decoder = Decoder::new();
-    let cut = decoder.decode(&packet(LinkType::Raw, short, 28));
-    assert_eq!(cut, Decoded::Error(DecodeError::Truncated));
+    let truncated = decoder.decode(&packet(LinkType::Raw, short, 28));
+    assert_eq!(truncated, Decoded::Error(DecodeError::Truncated));
 }

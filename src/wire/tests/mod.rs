@@ -1,4 +1,4 @@
-//! Packets made by hand, against what must be read from them. The real ones are in `tests/wire_tshark.rs`.
+//! Hand-made packets and their expected decoding. Real captures are compared in the test `wire_tshark`.
 
 mod fragments;
 mod headers;
@@ -60,7 +60,7 @@ fn tcp6(payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// `packet`, of IPv6, with `headers` before its TCP; the first of them is of type `next`.
+/// The IPv6 packet `packet` with `headers` before its TCP header; the first of them is of type `next`.
 fn extended(packet: &[u8], next: u8, headers: &[&[u8]]) -> Vec<u8> {
     let mut extended = [&packet[..40], &headers.concat(), &packet[40..]].concat();
     extended[6] = next;
@@ -73,12 +73,12 @@ fn packet(link: LinkType, bytes: &[u8], wire_len: usize) -> Packet<'_> {
     Packet::new(AT, link, bytes, u32::try_from(wire_len).unwrap())
 }
 
-/// Decodes one packet by itself; `check` sees what it is.
+/// Decodes one packet with a new decoder and passes the result to `check`.
 fn decoded<R>(link: LinkType, bytes: &[u8], check: impl FnOnce(Decoded<'_>) -> R) -> R {
     check(Decoder::new().decode(&packet(link, bytes, bytes.len())))
 }
 
 #[track_caller]
-fn reads(link: LinkType, bytes: &[u8], expected: Decoded<'_>) {
+fn assert_decodes(link: LinkType, bytes: &[u8], expected: Decoded<'_>) {
     decoded(link, bytes, |decoded| assert_eq!(decoded, expected, "{link:?}"));
 }

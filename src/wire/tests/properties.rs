@@ -1,4 +1,4 @@
-//! What holds for every packet, and for every dialogue.
+//! Properties of every packet and every dialogue.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ fn links() -> impl Strategy<Value = LinkType> {
     (0_u16..300).prop_map(LinkType::from_number)
 }
 
-/// Packets that are mostly right.
+/// Mostly valid packets.
 fn packets() -> impl Strategy<Value = Vec<u8>> {
     let options = |next| vec![next, 0, 1, 4, 0, 0, 0, 0];
     prop_oneof![
@@ -29,7 +29,7 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// `cut` is `whole` as a capture with a snap length shows it.
+/// Whether `cut` is `whole` as captured with a snap length.
 fn agrees(whole: Decoded<'_>, cut: Decoded<'_>) -> bool {
     match (whole, cut) {
         (_, Decoded::Error(DecodeError::Truncated)) => true,
@@ -43,7 +43,7 @@ fn agrees(whole: Decoded<'_>, cut: Decoded<'_>) -> bool {
     }
 }
 
-/// Who says what; `None` is a hole of that many bytes.
+/// Sender, payload and length; a payload of `None` is omitted, with that length.
 fn dialogue() -> impl Strategy<Value = Vec<(Side, Option<Vec<u8>>, u16)>> {
     let side = prop_oneof![Just(Side::Client), Just(Side::Server)];
     vec((side, prop::option::of(vec(any::<u8>(), 0..300)), 0_u16..3000), 0..8)
@@ -51,7 +51,7 @@ fn dialogue() -> impl Strategy<Value = Vec<(Side, Option<Vec<u8>>, u16)>> {
 
 proptest! {
     #[test]
-    fn no_octets_panic(link in links(), packets in vec(vec(any::<u8>(), 0..120), 0..8), wire_len: u32) {
+    fn arbitrary_bytes_do_not_panic(link in links(), packets in vec(vec(any::<u8>(), 0..120), 0..8), wire_len: u32) {
         let mut decoder = Decoder::new();
         for bytes in &packets {
             let _ = decoder.decode(&Packet::new(AT, link, bytes, wire_len));
@@ -64,12 +64,12 @@ proptest! {
         mutations in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..6),
     ) {
         let mut packets = packets;
-        for (which, place, value) in mutations {
+        for (which, at, value) in mutations {
             let which = which.index(packets.len());
             let bytes = &mut packets[which];
             if !bytes.is_empty() {
-                let place = place.index(bytes.len());
-                bytes[place] = value;
+                let at = at.index(bytes.len());
+                bytes[at] = value;
             }
         }
         let mut decoder = Decoder::new();
@@ -80,13 +80,13 @@ proptest! {
         }
     }
 
-    /// A snap length takes payload away and changes nothing else.
+    /// A snap length removes payload and changes nothing else.
     #[test]
-    fn cut_anywhere(bytes in packets(), mutation in prop::option::of((any::<prop::sample::Index>(), any::<u8>()))) {
+    fn truncation_anywhere_only_removes_payload(bytes in packets(), mutation in prop::option::of((any::<prop::sample::Index>(), any::<u8>()))) {
         let mut bytes = bytes;
-        if let Some((place, value)) = mutation && !bytes.is_empty() {
-            let place = place.index(bytes.len());
-            bytes[place] = value;
+        if let Some((at, value)) = mutation && !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
         }
         let (mut decoder, mut other) = (Decoder::new(), Decoder::new());
         let whole = decoder.decode(&packet(LinkType::Raw, &bytes, bytes.len()));
@@ -96,35 +96,35 @@ proptest! {
         }
     }
 
-    /// What a talk writes says what was said, each byte once and in order, and acknowledges it.
+    /// Synthesised packets carry the dialogue, each byte once and in order, and acknowledge it.
     #[test]
-    fn a_talk_is_read_as_it_was_said(v6: bool, mss in 1_u16..2000, nanos: u64, dialogue in dialogue()) {
+    fn a_synthetic_connection_decodes_to_its_dialogue(v6: bool, mss in 1_u16..2000, nanos: u64, dialogue in dialogue()) {
         let (client, server) = ends(v6);
-        let mut talk = SyntheticConnection::new(client, server).with_mss(mss);
+        let mut connection = SyntheticConnection::new(client, server).with_mss(mss);
         let at = Timestamp::from_nanos(nanos);
         let mut packets = Vec::new();
         let mut keep = |at: Timestamp, bytes: &[u8], wire_len| packets.push((at, bytes.to_vec(), wire_len));
-        talk.open(at, &mut keep);
-        let mut said: [Vec<Option<u8>>; 2] = Default::default();
+        connection.open(at, &mut keep);
+        let mut sent: [Vec<Option<u8>>; 2] = Default::default();
         for (from, bytes, hole) in &dialogue {
             match bytes {
                 Some(bytes) => {
-                    talk.say(*from, bytes, at, &mut keep);
-                    said[from.index()].extend(bytes.iter().map(|byte| Some(*byte)));
+                    connection.send(*from, bytes, at, &mut keep);
+                    sent[from.index()].extend(bytes.iter().map(|byte| Some(*byte)));
                 }
                 None => {
-                    talk.omit(*from, u64::from(*hole), at, &mut keep);
-                    said[from.index()].extend(vec![None; usize::from(*hole)]);
+                    connection.send_omitted(*from, u64::from(*hole), at, &mut keep);
+                    sent[from.index()].extend(vec![None; usize::from(*hole)]);
                 }
             }
         }
-        talk.close(Side::Client, at, &mut keep);
-        talk.say(Side::Client, b"too late", at, &mut keep);
-        talk.omit(Side::Client, 7, at, &mut keep);
-        talk.close(Side::Server, at, &mut keep);
-        talk.reset(Side::Client, at, &mut keep);
+        connection.close(Side::Client, at, &mut keep);
+        connection.send(Side::Client, b"too late", at, &mut keep);
+        connection.send_omitted(Side::Client, 7, at, &mut keep);
+        connection.close(Side::Server, at, &mut keep);
+        connection.reset(Side::Client, at, &mut keep);
 
-        let mut heard: [Vec<Option<u8>>; 2] = Default::default();
+        let mut decoded: [Vec<Option<u8>>; 2] = Default::default();
         let mut next: [Option<u32>; 2] = [None; 2];
         let mut decoder = Decoder::new();
         for (at, bytes, wire_len) in &packets {
@@ -138,9 +138,9 @@ proptest! {
             prop_assert_eq!(segment.ack, next[1 - from], "all is acknowledged");
             let flags = u32::from(segment.syn) + u32::from(segment.fin);
             next[from] = Some(segment.seq.wrapping_add(segment.len + flags));
-            heard[from].extend(segment.payload.iter().map(|byte| Some(*byte)));
-            heard[from].extend(vec![None; segment.len as usize - segment.payload.len()]);
+            decoded[from].extend(segment.payload.iter().map(|byte| Some(*byte)));
+            decoded[from].extend(vec![None; segment.len as usize - segment.payload.len()]);
         }
-        prop_assert_eq!(heard, said);
+        prop_assert_eq!(decoded, sent);
     }
 }

@@ -124,7 +124,7 @@ pub(crate) fn make(path: &Path, octets: u64) -> Result<Made> {
             }
             match speaker.script.pop() {
                 Some((from, octets)) => {
-                    speaker.talk.say(from, &octets, now, &mut emit);
+                    speaker.talk.send(from, &octets, now, &mut emit);
                     true
                 }
                 None => {
