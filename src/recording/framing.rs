@@ -1,18 +1,18 @@
-//! Frames as bytes.
+//! Encoding of frames.
 //!
 //! ```text
-//! length  u32   of what follows, at most MAX_FRAME
-//! kind    u8    1 begin, 2 said, 3 omitted, 4 client closed, 5 end, 6 missed
+//! length  u32   of the rest, at most MAX_FRAME
+//! kind    u8    1 begin, 2 data, 3 omitted, 4 client closed, 5 end, 6 missed
 //! session u64
 //! at      u64   nanoseconds since 1970
 //! begin         client and server, each: family u8 (4 or 6), address 4 or 16 bytes, port u16
-//! said          side u8 (0 client, 1 server), bytes
-//! omitted       side u8, reason u8 (0 unseen, 1 overflow, 2 redacted), count u64
-//! end           reset u8, the ending in JSON
+//! data          side u8 (0 client, 1 server), bytes
+//! omitted       side u8, reason u8 (0 uninspected, 1 overflow, 2 redacted), count u64
+//! end           reset u8, the summary in JSON
 //! missed        sessions u64
 //! ```
 //!
-//! Numbers are in network byte order. Both ends are the same program; a frame that cannot be read ends the recording.
+//! Numbers are in network byte order. Both ends are the same program, so an invalid frame ends the recording.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -20,7 +20,7 @@ use super::{EndSummary, Frame, FrameBody, Omission};
 use crate::addr::Side;
 use crate::time::Timestamp;
 
-/// Bytes of the largest frame, its length not counted.
+/// Maximum length of a frame in bytes, without the length field.
 pub const MAX_FRAME: usize = 1 << 20;
 
 const BEGIN: u8 = 1;
@@ -30,22 +30,24 @@ const CLIENT_CLOSED: u8 = 4;
 const END: u8 = 5;
 const MISSED: u8 = 6;
 
-/// A frame that cannot be read.
+/// An invalid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    #[error("a frame of {0} bytes, more than {MAX_FRAME}: is the gateway of this version?")]
+    #[error(
+        "invalid frame of {0} bytes (maximum {MAX_FRAME}); use the gateway's version of gatepost"
+    )]
     TooLong(usize),
-    #[error("a frame of kind {0} that cannot be read: is the gateway of this version?")]
-    Unreadable(u8),
+    #[error("invalid frame of kind {0}; use the gateway's version of gatepost")]
+    Invalid(u8),
 }
 
 impl Frame {
-    /// Appends the frame. Bytes that one frame cannot hold go into several.
+    /// Appends the encoded frame to `out`. Data that exceeds one frame is split into several.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Self { session, at, what } = self;
+        let Self { session, at, body } = self;
         let head = (*session, *at);
-        match what {
+        match body {
             FrameBody::Begin { client, server } => frame(out, BEGIN, head, |out| {
                 address(out, *client);
                 address(out, *server);
@@ -56,13 +58,13 @@ impl Frame {
                 out.extend(count.to_be_bytes());
             }),
             FrameBody::ClientClosed => frame(out, CLIENT_CLOSED, head, |_| {}),
-            FrameBody::End { reset, ending } => frame(out, END, head, |out| {
+            FrameBody::End { reset, summary } => frame(out, END, head, |out| {
                 out.push(u8::from(*reset));
-                let answers =
-                    ending.answers.as_deref().map(|text| EndSummary::carried(text).into());
-                let ending = EndSummary { answers, ..ending.clone() };
-                // Strings only: that does not fail.
-                out.extend(serde_json::to_vec(&ending).unwrap_or_default());
+                let limited = |text| EndSummary::limit_answers(text).into();
+                let answers = summary.answers.as_deref().map(limited);
+                let summary = EndSummary { answers, ..summary.clone() };
+                // Strings only: cannot fail.
+                out.extend(serde_json::to_vec(&summary).unwrap_or_default());
             }),
             FrameBody::Missed { sessions } => {
                 frame(out, MISSED, head, |out| out.extend(sessions.to_be_bytes()));
@@ -71,7 +73,7 @@ impl Frame {
     }
 }
 
-/// As [`Frame::encode`] of a [`FrameBody::Data`], without a copy of the bytes in between.
+/// Encodes a [`FrameBody::Data`] without an intermediate copy of the bytes.
 pub(crate) fn encode_data(
     out: &mut Vec<u8>,
     session: u64,
@@ -91,17 +93,17 @@ fn frame(
     out: &mut Vec<u8>,
     kind: u8,
     (session, at): (u64, Timestamp),
-    body: impl FnOnce(&mut Vec<u8>),
+    write_body: impl FnOnce(&mut Vec<u8>),
 ) {
     let begin = out.len();
     out.extend([0; 4]);
     out.push(kind);
     out.extend(session.to_be_bytes());
     out.extend(at.as_nanos().to_be_bytes());
-    body(out);
+    write_body(out);
     let length = u32::try_from(out.len() - begin - 4).unwrap_or(u32::MAX);
-    if let Some(place) = out.get_mut(begin..begin + 4) {
-        place.copy_from_slice(&length.to_be_bytes());
+    if let Some(field) = out.get_mut(begin..begin + 4) {
+        field.copy_from_slice(&length.to_be_bytes());
     }
 }
 
@@ -123,27 +125,27 @@ fn address(out: &mut Vec<u8>, addr: SocketAddr) {
     out.extend(addr.port().to_be_bytes());
 }
 
-/// Bytes back to frames, however they were cut on their way.
+/// Decodes frames from a byte stream.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
-    held: Vec<u8>,
-    /// Bytes of `held` that were handed out already.
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that are already decoded.
     used: usize,
 }
 
 impl FrameDecoder {
     pub fn push(&mut self, bytes: &[u8]) {
-        self.held.drain(..self.used);
+        self.buffer.drain(..self.used);
         self.used = 0;
-        self.held.extend_from_slice(bytes);
+        self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next frame; `None` if it is not whole yet.
+    /// The next frame; `None` if it is incomplete.
     ///
     /// # Errors
-    /// What came is no frame; there is no going on after it.
-    pub fn frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        let rest = self.held.get(self.used..).unwrap_or_default();
+    /// The bytes are not a frame; decoding cannot resume after it.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let rest = self.buffer.get(self.used..).unwrap_or_default();
         let Some((length, rest)) = rest.split_first_chunk::<4>() else {
             return Ok(None);
         };
@@ -156,43 +158,43 @@ impl FrameDecoder {
         };
         self.used += 4 + length;
         let kind = body.first().copied().unwrap_or_default();
-        read(body).map(Some).ok_or(FrameError::Unreadable(kind))
+        decode(body).map(Some).ok_or(FrameError::Invalid(kind))
     }
 }
 
-fn read(body: &[u8]) -> Option<Frame> {
-    let mut body = Body(body);
-    let kind = body.byte()?;
-    let session = body.number()?;
-    let at = Timestamp::from_nanos(body.number()?);
-    let what = match kind {
-        BEGIN => FrameBody::Begin { client: body.address()?, server: body.address()? },
-        DATA => FrameBody::Data { from: body.side()?, bytes: body.rest().to_vec() },
+fn decode(frame: &[u8]) -> Option<Frame> {
+    let mut fields = FrameFields(frame);
+    let kind = fields.byte()?;
+    let session = fields.number()?;
+    let at = Timestamp::from_nanos(fields.number()?);
+    let body = match kind {
+        BEGIN => FrameBody::Begin { client: fields.address()?, server: fields.address()? },
+        DATA => FrameBody::Data { from: fields.side()?, bytes: fields.rest().to_vec() },
         OMITTED => FrameBody::Omitted {
-            from: body.side()?,
-            reason: match body.byte()? {
+            from: fields.side()?,
+            reason: match fields.byte()? {
                 0 => Omission::Uninspected,
                 1 => Omission::Overflow,
                 2 => Omission::Redacted,
                 _ => return None,
             },
-            count: body.number()?,
+            count: fields.number()?,
         },
         CLIENT_CLOSED => FrameBody::ClientClosed,
         END => FrameBody::End {
-            reset: body.byte()? != 0,
-            ending: serde_json::from_slice(body.rest()).ok()?,
+            reset: fields.byte()? != 0,
+            summary: serde_json::from_slice(fields.rest()).ok()?,
         },
-        MISSED => FrameBody::Missed { sessions: body.number()? },
+        MISSED => FrameBody::Missed { sessions: fields.number()? },
         _ => return None,
     };
-    body.0.is_empty().then_some(Frame { session, at, what })
+    fields.0.is_empty().then_some(Frame { session, at, body })
 }
 
-/// What is left of a frame.
-struct Body<'a>(&'a [u8]);
+/// The undecoded rest of a frame.
+struct FrameFields<'a>(&'a [u8]);
 
-impl<'a> Body<'a> {
+impl<'a> FrameFields<'a> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
@@ -235,11 +237,11 @@ mod tests {
         prop_oneof![Just(Side::Client), Just(Side::Server)]
     }
 
-    fn what() -> impl Strategy<Value = FrameBody> {
+    fn body() -> impl Strategy<Value = FrameBody> {
         let text = proptest::option::of(".{0,20}");
         prop_oneof![
             any::<(SocketAddr, SocketAddr)>().prop_map(|(client, server)| FrameBody::Begin {
-                // The wire holds neither scope nor flow label.
+                // The encoding has neither scope nor flow label.
                 client: SocketAddr::new(client.ip(), client.port()),
                 server: SocketAddr::new(server.ip(), server.port()),
             }),
@@ -254,7 +256,7 @@ mod tests {
             (any::<bool>(), ".{0,9}", text.clone(), text.clone(), text).prop_map(
                 |(reset, verdict, rule, reason, answers)| FrameBody::End {
                     reset,
-                    ending: EndSummary {
+                    summary: EndSummary {
                         verdict,
                         rule,
                         reason,
@@ -268,53 +270,53 @@ mod tests {
     }
 
     fn frames() -> impl Strategy<Value = Vec<Frame>> {
-        let frame = (any::<u64>(), any::<u64>(), what()).prop_map(|(session, at, what)| Frame {
+        let frame = (any::<u64>(), any::<u64>(), body()).prop_map(|(session, at, body)| Frame {
             session,
             at: Timestamp::from_nanos(at),
-            what,
+            body,
         });
         proptest::collection::vec(frame, 0..8)
     }
 
-    fn all(framing: &mut FrameDecoder, into: &mut Vec<Frame>) {
-        while let Some(frame) = framing.frame().unwrap() {
-            into.push(frame);
+    fn drain(decoder: &mut FrameDecoder, frames: &mut Vec<Frame>) {
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            frames.push(frame);
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_however_it_is_cut(frames in frames(), size in 1..40usize) {
+        fn encoded_frames_decode_under_every_segmentation(frames in frames(), size in 1..40usize) {
             let mut bytes = Vec::new();
             frames.iter().for_each(|frame| frame.encode(&mut bytes));
-            let (mut framing, mut read) = (FrameDecoder::default(), Vec::new());
+            let (mut decoder, mut decoded) = (FrameDecoder::default(), Vec::new());
             for part in bytes.chunks(size) {
-                framing.push(part);
-                all(&mut framing, &mut read);
+                decoder.push(part);
+                drain(&mut decoder, &mut decoded);
             }
-            prop_assert_eq!(read, frames);
+            prop_assert_eq!(decoded, frames);
         }
 
         #[test]
-        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut framing = FrameDecoder::default();
-            framing.push(&bytes);
-            while let Ok(Some(_)) = framing.frame() {}
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut decoder = FrameDecoder::default();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next_frame() {}
         }
     }
 
     #[test]
-    fn what_one_frame_cannot_hold_goes_into_several() {
+    fn long_data_is_split_into_several_frames() {
         let bytes = vec![7; MAX_FRAME + 1];
         let mut encoded = Vec::new();
         encode_data(&mut encoded, 1, Timestamp::default(), Side::Server, &bytes);
-        let mut framing = FrameDecoder::default();
-        framing.push(&encoded);
+        let mut decoder = FrameDecoder::default();
+        decoder.push(&encoded);
         let mut frames = Vec::new();
-        all(&mut framing, &mut frames);
+        drain(&mut decoder, &mut frames);
         let total: usize = frames
             .iter()
-            .map(|frame| match &frame.what {
+            .map(|frame| match &frame.body {
                 FrameBody::Data { from: Side::Server, bytes } => bytes.len(),
                 other => panic!("{other:?}"),
             })
@@ -323,12 +325,12 @@ mod tests {
     }
 
     #[test]
-    fn too_long_and_unknown_are_said() {
-        let mut framing = FrameDecoder::default();
-        framing.push(&u32::MAX.to_be_bytes());
-        assert_eq!(framing.frame(), Err(FrameError::TooLong(u32::MAX as usize)));
-        let mut framing = FrameDecoder::default();
-        framing.push(&[0, 0, 0, 1, 9]);
-        assert_eq!(framing.frame(), Err(FrameError::Unreadable(9)));
+    fn too_long_and_unknown_frames_are_errors() {
+        let mut decoder = FrameDecoder::default();
+        decoder.push(&u32::MAX.to_be_bytes());
+        assert_eq!(decoder.next_frame(), Err(FrameError::TooLong(u32::MAX as usize)));
+        let mut decoder = FrameDecoder::default();
+        decoder.push(&[0, 0, 0, 1, 9]);
+        assert_eq!(decoder.next_frame(), Err(FrameError::Invalid(9)));
     }
 }

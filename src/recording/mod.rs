@@ -1,8 +1,7 @@
-//! Sessions as they are recorded: what a running gateway tells a recorder, frame by frame.
+//! Recorded sessions, as a running gateway sends them to a recorder: one frame for each event.
 //!
-//! Layer 1. The relay makes the frames, the control socket carries them, `redact` changes them, `app/record` writes them as
-//! packets. They tell the client's connection only: what the client said to the gateway and what the gateway said to the
-//! client, in the order in which the gateway read and wrote it.
+//! Layer 1. `relay` makes the frames, the control socket carries them, `redact` changes them, `app/record` writes them as
+//! packets. They describe the client's connection only, in the order in which the gateway read and wrote it.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -21,82 +20,83 @@ use crate::time::Timestamp;
 pub(crate) use self::framing::encode_data;
 pub use self::framing::{FrameDecoder, FrameError, MAX_FRAME};
 
-/// Which sessions are recorded, and how much of them.
+/// Selects the sessions to record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordingFilter {
-    /// The client's; `None` is either.
+    /// Client family; `None` matches both.
     #[serde(default)]
     pub family: Option<Family>,
-    /// The client's; `None` is every address.
+    /// Client network; `None` matches every address.
     #[serde(default)]
     pub client: Option<IpNet>,
-    /// Also the bytes that the gateway would pass on unseen (TLS, long BDAT chunks); without it only how many there were.
+    /// Record also the bytes that the gateway passes on without inspection (TLS, long BDAT chunks). Otherwise only their
+    /// number is recorded.
     #[serde(default)]
     pub content: bool,
 }
 
 impl RecordingFilter {
-    pub fn takes(&self, client: SocketAddr) -> bool {
-        let of_network = |network: IpNet| Networks::new([network]).contains(client.ip());
+    pub fn matches(&self, client: SocketAddr) -> bool {
+        let in_network = |network: IpNet| Networks::new([network]).contains(client.ip());
         self.family.is_none_or(|family| family == Family::of(client.ip()))
-            && self.client.is_none_or(of_network)
+            && self.client.is_none_or(in_network)
     }
 }
 
-/// One thing that happened in a session.
+/// One event of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Numbers of the gateway's own, never used twice.
+    /// Session number, unique during the gateway's lifetime.
     pub session: u64,
     pub at: Timestamp,
-    pub what: FrameBody,
+    pub body: FrameBody,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameBody {
-    /// First of each session.
+    /// First frame of each session.
     Begin { client: SocketAddr, server: SocketAddr },
-    /// As the dialogue has them. A gateway that ended TLS itself would say here what it decrypted; there is none today.
+    /// Bytes as sent on the client's connection.
     Data { from: Side, bytes: Vec<u8> },
-    /// Bytes that were said and are not here.
+    /// `count` bytes that were sent and are not recorded.
     Omitted { from: Side, count: u64, reason: Omission },
-    /// The client says no more.
+    /// The client closed its sending side.
     ClientClosed,
-    /// Last of each session: the gateway closed its side, or the client broke the connection.
-    End { reset: bool, ending: EndSummary },
-    /// Sessions that began while the recorder was too slow, and of which nothing is told; `session` means nothing here.
+    /// Last frame of each session: the gateway closed its side, or the client reset the connection.
+    End { reset: bool, summary: EndSummary },
+    /// Sessions that are missing because the recorder was too slow when they began; the frame's `session` is 0.
     Missed { sessions: u64 },
 }
 
-/// Why bytes are not in a recording.
+/// Why bytes are missing from a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Omission {
-    /// The gateway passed them on unseen.
+    /// The gateway passed them on without inspection.
     Uninspected,
     /// The recorder was too slow.
     Overflow,
-    /// Dropped by `redact`.
+    /// Removed by `redact`.
     Redacted,
 }
 
-/// How a session ended and what the policy said of it, in the words of the log.
+/// Outcome of a session and the policy's verdict, with the values of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndSummary {
     pub verdict: String,
     pub rule: Option<String>,
     pub reason: Option<String>,
     pub outcome: String,
-    /// The answers by which the policy decided, in JSON; of more than [`MAX_ANSWERS`] bytes only how many there were.
+    /// The answers on which the policy decided, in JSON; only their length if they exceed [`MAX_ANSWERS`] bytes.
     pub answers: Option<String>,
 }
 
-/// Bytes of answers that a recording carries for one session: a comment of pcapng holds 64 KiB.
+/// Maximum bytes of answers recorded for one session: a pcapng comment holds 64 KiB.
 pub const MAX_ANSWERS: usize = 48 << 10;
 
 impl EndSummary {
-    /// What is carried of `answers`.
-    pub(crate) fn carried(answers: &str) -> Cow<'_, str> {
+    /// `answers`, or their length if they exceed [`MAX_ANSWERS`].
+    pub(crate) fn limit_answers(answers: &str) -> Cow<'_, str> {
         match answers.len() {
             ..=MAX_ANSWERS => Cow::Borrowed(answers),
             count => Cow::Owned(format!("omitted, {count} bytes")),
@@ -123,42 +123,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selection_knows_the_family_and_the_network() {
-        let takes = |family, client: Option<&str>, addr: &str| {
+    fn the_filter_matches_family_and_network() {
+        let matches = |family, client: Option<&str>, addr: &str| {
             let client = client.map(|network| network.parse().unwrap());
-            let selection = RecordingFilter { family, client, content: false };
-            selection.takes(addr.parse().unwrap())
+            let filter = RecordingFilter { family, client, content: false };
+            filter.matches(addr.parse().unwrap())
         };
-        assert!(takes(None, None, "192.0.2.1:1"));
-        assert!(takes(Some(Family::Ipv6), None, "[2001:db8::1]:1"));
-        assert!(!takes(Some(Family::Ipv6), None, "192.0.2.1:1"));
-        assert!(takes(None, Some("192.0.2.0/24"), "192.0.2.1:1"));
-        assert!(takes(None, Some("::ffff:192.0.2.0/120"), "192.0.2.1:1"));
-        assert!(!takes(None, Some("2001:db8::/32"), "192.0.2.1:1"));
+        assert!(matches(None, None, "192.0.2.1:1"));
+        assert!(matches(Some(Family::Ipv6), None, "[2001:db8::1]:1"));
+        assert!(!matches(Some(Family::Ipv6), None, "192.0.2.1:1"));
+        assert!(matches(None, Some("192.0.2.0/24"), "192.0.2.1:1"));
+        assert!(matches(None, Some("::ffff:192.0.2.0/120"), "192.0.2.1:1"));
+        assert!(!matches(None, Some("2001:db8::/32"), "192.0.2.1:1"));
     }
 
     #[test]
-    fn answers_beyond_the_limit_are_only_counted() {
+    fn answers_over_the_limit_are_replaced_by_their_length() {
         let most = "x".repeat(MAX_ANSWERS);
-        assert_eq!(EndSummary::carried(&most), most);
-        assert_eq!(EndSummary::carried(&(most + "x")), "omitted, 49153 bytes");
+        assert_eq!(EndSummary::limit_answers(&most), most);
+        assert_eq!(EndSummary::limit_answers(&(most + "x")), "omitted, 49153 bytes");
     }
 
     #[test]
-    fn an_ending_reads_as_a_comment() {
-        let mut ending = EndSummary {
+    fn the_summary_is_displayed_as_a_comment() {
+        let mut summary = EndSummary {
             verdict: "accept".to_owned(),
             rule: None,
             reason: None,
             outcome: "quit".to_owned(),
             answers: None,
         };
-        assert_eq!(ending.to_string(), "gatepost: verdict=accept outcome=quit");
-        ending.verdict = "reject".to_owned();
-        ending.rule = Some("no \"mail\"".to_owned());
-        ending.reason = Some("access_reject".to_owned());
+        assert_eq!(summary.to_string(), "gatepost: verdict=accept outcome=quit");
+        summary.verdict = "reject".to_owned();
+        summary.rule = Some("no \"mail\"".to_owned());
+        summary.reason = Some("access_reject".to_owned());
         let expected =
             r#"gatepost: verdict=reject rule="no \"mail\"" reason=access_reject outcome=quit"#;
-        assert_eq!(ending.to_string(), expected);
+        assert_eq!(summary.to_string(), expected);
     }
 }

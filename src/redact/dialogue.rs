@@ -146,9 +146,9 @@ impl Dialogue {
         }
     }
 
-    pub(super) fn hear(&mut self, at: Timestamp, what: FrameBody, emit: &mut Emit<'_>) {
+    pub(super) fn hear(&mut self, at: Timestamp, body: FrameBody, emit: &mut Emit<'_>) {
         self.now = at;
-        match what {
+        match body {
             FrameBody::Data { from, bytes: octets } => {
                 self.waiting.push_back((at, Waiting::Said { from, count: octets.len() }));
                 self.stream(from).held.extend(octets);
@@ -156,13 +156,13 @@ impl Dialogue {
             }
             FrameBody::Omitted { from, count, .. } => {
                 self.omitted(from, count);
-                self.waiting.push_back((at, Waiting::As(what)));
+                self.waiting.push_back((at, Waiting::As(body)));
             }
             FrameBody::Begin { .. }
             | FrameBody::ClientClosed
             | FrameBody::End { .. }
             | FrameBody::Missed { .. } => {
-                self.waiting.push_back((at, Waiting::As(what)));
+                self.waiting.push_back((at, Waiting::As(body)));
             }
         }
         let held = self.client.held.len() + self.server.held.len();
@@ -175,8 +175,8 @@ impl Dialogue {
     }
 
     /// The last frame: what is not understood by now never will be.
-    pub(super) fn end(&mut self, at: Timestamp, mut what: FrameBody, emit: &mut Emit<'_>) {
-        if let FrameBody::End { ending, .. } = &mut what {
+    pub(super) fn end(&mut self, at: Timestamp, mut body: FrameBody, emit: &mut Emit<'_>) {
+        if let FrameBody::End { summary: ending, .. } = &mut body {
             for text in [&mut ending.rule, &mut ending.reason].into_iter().flatten() {
                 let mut masked = std::mem::take(text).into_bytes();
                 mask(&mut masked, &self.locals, &self.own);
@@ -184,7 +184,7 @@ impl Dialogue {
             }
         }
         self.lose();
-        self.waiting.push_back((at, Waiting::As(what)));
+        self.waiting.push_back((at, Waiting::As(body)));
         self.leave(emit);
     }
 
@@ -439,7 +439,7 @@ impl Dialogue {
     fn leave(&mut self, emit: &mut Emit<'_>) {
         while let Some((at, waiting)) = self.waiting.pop_front() {
             match waiting {
-                Waiting::As(what) => emit(at, what),
+                Waiting::As(body) => emit(at, body),
                 Waiting::Said { from, count } => {
                     let stream = self.stream(from);
                     if stream.count < count {

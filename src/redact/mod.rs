@@ -66,27 +66,27 @@ impl Redactor {
 
     /// Takes a frame and gives those that may be shown by now.
     pub fn frame(&mut self, frame: Frame, emit: &mut dyn FnMut(Frame)) {
-        let Frame { session, at, what } = frame;
-        match what {
+        let Frame { session, at, body } = frame;
+        match body {
             FrameBody::Begin { client, server } => {
                 let dialogue = Dialogue::new(self.local_parts.clone(), client, server);
                 self.sessions.insert(session, dialogue);
                 let (client, server) = (self.address(client), self.address(server));
-                emit(Frame { session, at, what: FrameBody::Begin { client, server } });
+                emit(Frame { session, at, body: FrameBody::Begin { client, server } });
             }
-            FrameBody::Missed { .. } => emit(Frame { session, at, what }),
-            FrameBody::End { reset, mut ending } => {
+            FrameBody::Missed { .. } => emit(Frame { session, at, body }),
+            FrameBody::End { reset, summary: mut ending } => {
                 // They are about addresses and mailboxes, and a replay could not match them to what is shown.
                 ending.answers = None;
-                let what = FrameBody::End { reset, ending };
+                let body = FrameBody::End { reset, summary: ending };
                 if let Some(mut dialogue) = self.sessions.remove(&session) {
-                    dialogue.end(at, what, &mut |at, what| emit(Frame { session, at, what }));
+                    dialogue.end(at, body, &mut |at, body| emit(Frame { session, at, body }));
                 }
             }
             FrameBody::Data { .. } | FrameBody::Omitted { .. } | FrameBody::ClientClosed => {
                 // A session whose beginning is not known is not shown at all.
                 if let Some(dialogue) = self.sessions.get_mut(&session) {
-                    dialogue.hear(at, what, &mut |at, what| emit(Frame { session, at, what }));
+                    dialogue.hear(at, body, &mut |at, body| emit(Frame { session, at, body }));
                 }
             }
         }

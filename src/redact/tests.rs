@@ -14,8 +14,8 @@ fn redactor() -> Redactor {
     Redactor::new(&Key::new(std::array::from_fn(|n| n as u8)).unwrap())
 }
 
-fn frame(at: u64, what: FrameBody) -> Frame {
-    Frame { session: 7, at: Timestamp::from_nanos(at), what }
+fn frame(at: u64, body: FrameBody) -> Frame {
+    Frame { session: 7, at: Timestamp::from_nanos(at), body }
 }
 
 fn begin() -> Frame {
@@ -31,7 +31,7 @@ fn end(at: u64) -> Frame {
         outcome: "quit".to_owned(),
         answers: Some("[[{\"reverse\":\"192.0.2.7\"}]]".to_owned()),
     };
-    frame(at, FrameBody::End { reset: false, ending })
+    frame(at, FrameBody::End { reset: false, summary: ending })
 }
 
 fn redacted(frames: impl IntoIterator<Item = Frame>) -> Vec<Frame> {
@@ -61,7 +61,7 @@ fn session(script: &str) -> Vec<Frame> {
 /// The dialogue as a script again; `*N` are dropped octets.
 fn script(frames: &[Frame]) -> String {
     let side = |from: &Side| if *from == Side::Client { "C" } else { "S" };
-    let lines = frames.iter().filter_map(|frame| match &frame.what {
+    let lines = frames.iter().filter_map(|frame| match &frame.body {
         FrameBody::Data { from, bytes: octets } => {
             let text = octets.escape_ascii().to_string();
             let text = text.strip_suffix("\\r\\n").map_or(text.clone(), str::to_owned);
@@ -133,7 +133,7 @@ S: 221 2.0.0 Bye
     );
     // The CRLF before the dot is shown as the end of data: alone it reads as an empty line.
     assert_eq!(script(&out).replace("C: \n", "C: \\r\\n\n"), expected);
-    let Some(FrameBody::End { ending, .. }) = out.last().map(|frame| &frame.what) else {
+    let Some(FrameBody::End { summary: ending, .. }) = out.last().map(|frame| &frame.body) else {
         panic!("no end: {out:?}")
     };
     assert_eq!(ending.rule.as_deref(), Some("xxx.x.x.x is bad"));
@@ -191,10 +191,10 @@ S: *8
 
 #[test]
 fn after_a_hole_in_what_must_be_followed_nothing_is_shown() {
-    let hole = |what: FrameBody| {
+    let hole = |body: FrameBody| {
         let mut frames =
             session("S: 220 mx\n C: NOOP\n C: MAIL FROM:<mary@example.net>\n S: 250 mary");
-        frames.insert(2, frame(1, what));
+        frames.insert(2, frame(1, body));
         script(&redacted(frames))
     };
     let omitted = |from| FrameBody::Omitted { from, count: 9, reason: Omission::Overflow };
@@ -320,7 +320,7 @@ proptest! {
         let lengths = |frames: &[Frame]| {
             let mut lengths: std::collections::BTreeMap<_, u64> = Default::default();
             for frame in frames {
-                match &frame.what {
+                match &frame.body {
                     FrameBody::Data { from, bytes: octets } => {
                         *lengths.entry((frame.at, *from)).or_default() += octets.len() as u64;
                     }
@@ -336,7 +336,7 @@ proptest! {
         prop_assert!(out.windows(2).all(|pair| pair[0].at <= pair[1].at));
 
         let shown = |side| -> Vec<u8> {
-            let octets = out.iter().filter_map(|frame| match &frame.what {
+            let octets = out.iter().filter_map(|frame| match &frame.body {
                 FrameBody::Data { from, bytes: octets } if *from == side => Some(octets.clone()),
                 _ => None,
             });
@@ -366,7 +366,7 @@ proptest! {
         let frames: Vec<Frame> = [begin()].into_iter().chain(frames).chain([end(2)]).collect();
         let out = redacted(frames.clone());
         let count = |frames: &[Frame]| -> u64 {
-            let counts = frames.iter().map(|frame| match &frame.what {
+            let counts = frames.iter().map(|frame| match &frame.body {
                 FrameBody::Data { bytes: octets, .. } => octets.len() as u64,
                 FrameBody::Omitted { count, .. } => *count,
                 _ => 0,

@@ -97,7 +97,7 @@ impl Taps {
         let (client, server) = (client.socket(), destination.socket());
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let queues = self.lock();
-        let taking = queues.iter().filter(|queue| queue.selection.takes(client));
+        let taking = queues.iter().filter(|queue| queue.selection.matches(client));
         let tap =
             taking.filter_map(|queue| TapWriter::begin(self, queue, session, client, server, at));
         SessionTap(tap.collect())
@@ -175,7 +175,7 @@ impl Queue {
         let mut state = self.lock();
         let (sessions, at) = std::mem::take(&mut state.missed);
         if sessions > 0 {
-            Frame { session: 0, at, what: FrameBody::Missed { sessions } }
+            Frame { session: 0, at, body: FrameBody::Missed { sessions } }
                 .encode(&mut state.octets);
         }
         std::mem::swap(&mut state.octets, batch);
@@ -249,7 +249,7 @@ impl SessionTap {
                 outcome: record.outcome.to_string(),
                 answers: answers.clone(),
             };
-            tape.tell(at, FrameBody::End { reset, ending });
+            tape.tell(at, FrameBody::End { reset, summary: ending });
         }
     }
 }
@@ -273,7 +273,7 @@ impl TapWriter {
         server: SocketAddr,
         at: Timestamp,
     ) -> Option<Self> {
-        let frame = Frame { session, at, what: FrameBody::Begin { client, server } };
+        let frame = Frame { session, at, body: FrameBody::Begin { client, server } };
         if !queue.push(FRAME, |out| frame.encode(out)) {
             let mut state = queue.lock();
             state.missed = (state.missed.0 + 1, at);
@@ -298,8 +298,8 @@ impl TapWriter {
     }
 
     fn unseen(&mut self, from: Side, count: u64, at: Timestamp) {
-        let what = FrameBody::Omitted { from, count, reason: Omission::Uninspected };
-        let frame = Frame { session: self.session, at, what };
+        let body = FrameBody::Omitted { from, count, reason: Omission::Uninspected };
+        let frame = Frame { session: self.session, at, body };
         let (session, overflow) = (self.session, &mut self.overflow);
         let fits = self.queue.push(3 * FRAME, |out| {
             told(overflow, session, out);
@@ -318,8 +318,8 @@ impl TapWriter {
     }
 
     /// What a session must not end without is told whether or not there is room: it is small, and told once a session.
-    fn tell(&mut self, at: Timestamp, what: FrameBody) {
-        let frame = Frame { session: self.session, at, what };
+    fn tell(&mut self, at: Timestamp, body: FrameBody) {
+        let frame = Frame { session: self.session, at, body };
         let mut state = self.queue.lock();
         if state.detached {
             return;
@@ -336,8 +336,8 @@ fn told(overflow: &mut [(u64, Timestamp); 2], session: u64, out: &mut Vec<u8>) {
     for (from, (count, at)) in Side::ALL.into_iter().zip(overflow) {
         let count = std::mem::take(count);
         if count > 0 {
-            let what = FrameBody::Omitted { from, count, reason: Omission::Overflow };
-            Frame { session, at: *at, what }.encode(out);
+            let body = FrameBody::Omitted { from, count, reason: Omission::Overflow };
+            Frame { session, at: *at, body }.encode(out);
         }
     }
 }
@@ -363,7 +363,7 @@ mod tests {
         while let Some(octets) = recorder.next().now_or_never() {
             framing.push(octets);
         }
-        std::iter::from_fn(|| framing.frame().unwrap()).map(|frame| frame.what).collect()
+        std::iter::from_fn(|| framing.next_frame().unwrap()).map(|frame| frame.body).collect()
     }
 
     #[test]

@@ -291,8 +291,8 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
     let answers = runtime.block_on(async {
         loop {
             framing.push(recorder.next().await);
-            while let Some(frame) = framing.frame().unwrap() {
-                if let FrameBody::End { ending, .. } = frame.what {
+            while let Some(frame) = framing.next_frame().unwrap() {
+                if let FrameBody::End { summary: ending, .. } = frame.body {
                     return ending.answers.unwrap();
                 }
             }

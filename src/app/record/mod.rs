@@ -74,7 +74,7 @@ impl FrameInput {
         path: &Path,
     ) -> anyhow::Result<()> {
         self.frames.push(bytes);
-        while let Some(frame) = self.frames.frame()? {
+        while let Some(frame) = self.frames.next_frame()? {
             let mut redacted = Vec::new();
             match &mut self.redactor {
                 Some(redactor) => redactor.frame(frame, &mut |frame| redacted.push(frame)),

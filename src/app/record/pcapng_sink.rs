@@ -46,8 +46,8 @@ impl<W: Write> RecordingWriter<W> {
     }
 
     pub(super) fn frame(&mut self, frame: Frame) -> io::Result<()> {
-        let Frame { session, at, what } = frame;
-        match what {
+        let Frame { session, at, body } = frame;
+        match body {
             FrameBody::Begin { client, server } => {
                 if self.wanted.is_some_and(|wanted| self.totals.begun >= wanted) {
                     return Ok(());
@@ -71,7 +71,7 @@ impl<W: Write> RecordingWriter<W> {
             FrameBody::ClientClosed => self.extend(session, |connection, _, emit| {
                 connection.close(Side::Client, at, emit);
             }),
-            FrameBody::End { reset, ending } => self.end(session, at, reset, &ending),
+            FrameBody::End { reset, summary: ending } => self.end(session, at, reset, &ending),
             FrameBody::Missed { sessions } => {
                 self.totals.missed += sessions;
                 Ok(())
@@ -217,11 +217,11 @@ mod tests {
             data(Side::Server, "220 mx.b.example\r\n"),
             data(Side::Client, "QUIT\r\n"),
             data(Side::Server, "221 bye\r\n"),
-            FrameBody::End { reset, ending },
+            FrameBody::End { reset, summary: ending },
         ];
         let at = |n: u64| Timestamp::from_nanos(session * 10_000_000_000 + n * 1_000_000);
         let numbered = (0..).zip(bodies);
-        numbered.map(|(n, what)| Frame { session, at: at(n), what }).collect()
+        numbered.map(|(n, body)| Frame { session, at: at(n), body }).collect()
     }
 
     /// The note of each session in the file.
