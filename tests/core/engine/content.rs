@@ -310,7 +310,7 @@ fn after_a_refused_message(text: &str) -> SessionRecord {
 #[test]
 fn only_quit_is_left_after_a_refused_message() {
     after_a_refused_message("C- QUIT\n+C 221 2.0.0 Bye\n= quit");
-    let closing = "+C 421 4.3.2 gate.example only QUIT was left; closing\n= protocol";
+    let closing = "+C 421 4.3.2 gate.example only QUIT was expected; closing\n= protocol";
     after_a_refused_message(&["C- RSET\nC- NOOP\n", closing].concat());
     after_a_refused_message("C- QUI\\\nC.\n= client_closed");
     let silent = "+C 421 4.4.2 gate.example timeout exceeded\n= timeout";

@@ -105,12 +105,13 @@ fn each_recipient_is_judged_on_its_own() {
         C|- RCPT TO:<nobody@b.example>
         C| RCPT TO:<eve@b.example>
         C|- RCPT TO:<later@b.example>
-        C| DATA
+        C|- DATA
         S: 250 mail
         S: 250 bob
         +C 550 5.1.1 unknown recipient <nobody@b.example> (rule "known")
         S: 250 eve
         +C 451 4.4.0 cannot verify <later@b.example> right now (rule "known")
+        +S DATA
         --
         S: 354 go
         C: text

@@ -63,9 +63,10 @@ fn data_waits_for_the_reply_to_a_pipelined_rset() {
         S: 250 2.1.5 Ok
         C: RSET now
         C|- RCPT TO:<nobody@b.example>
-        C| DATA
+        C|- DATA
         S: 501 5.5.4 Syntax: RSET
         {NO_MAILBOX}
+        +S DATA
         --
         S: 354 go
         C: text
