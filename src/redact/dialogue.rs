@@ -1,8 +1,7 @@
-//! One session: what its octets are, and what of them may be shown.
+//! Redaction of one session: classifies each byte and decides whether it may be shown.
 //!
-//! Follows the dialogue with the session machine that the gateway itself uses. Frames leave in the order in which they
-//! came and with their times, each once it is known what all its octets are. FrameBody cannot be followed is dropped, and so is
-//! everything after it.
+//! Follows the dialogue with the gateway's own session machine. Frames leave in the order and with the times of their arrival,
+//! each once all its bytes are classified. A dialogue that cannot be followed is dropped from that point on.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -19,86 +18,86 @@ use crate::time::Timestamp;
 
 type Emit<'e> = dyn FnMut(Timestamp, FrameBody) + 'e;
 
-/// More than any gateway is configured to take for a command.
+/// More than any gateway is configured to accept for a command.
 const LINE: usize = 128 * 1024;
-/// Octets and frames that may wait to be understood.
-const MOST_OCTETS: usize = 1 << 20;
-const MOST_FRAMES: usize = 16 * 1024;
+/// Bytes and frames that may wait to be classified.
+const MAX_WAITING_BYTES: usize = 1 << 20;
+const MAX_WAITING_FRAMES: usize = 16 * 1024;
 /// RFC 5321 §4.1.1.4: shown, so that a reader of the capture sees where the content ended.
 const END_OF_DATA: &[u8] = b"\r\n.\r\n";
 /// Of an empty message.
 const END_AT_ONCE: usize = 3;
 
 #[derive(Debug)]
-pub(super) struct Dialogue {
+pub(super) struct SessionRedactor {
     session: Session,
     locals: LocalParts,
     own: [IpAddr; 2],
-    client: Stream,
-    server: Stream,
-    /// FrameBody came and did not leave.
-    waiting: VecDeque<(Timestamp, Waiting)>,
-    /// Octets at the end of the content so far that may be the start of [`END_OF_DATA`]; they wait to be shown or dropped.
+    client: SideBytes,
+    server: SideBytes,
+    /// Frames that have not left yet.
+    waiting: VecDeque<(Timestamp, WaitingFrame)>,
+    /// Bytes at the end of the content so far that may be the start of [`END_OF_DATA`]; they wait to be shown or dropped.
     ending: usize,
-    /// Nothing of the client is SMTP any more.
+    /// The client does not speak SMTP.
     junk: bool,
-    /// Nothing is understood any more.
+    /// The dialogue cannot be followed.
     lost: bool,
     now: Timestamp,
 }
 
 #[derive(Debug)]
-enum Waiting {
-    Said {
+enum WaitingFrame {
+    Data {
         from: Side,
         count: usize,
     },
-    /// Not to be redacted any more.
-    As(FrameBody),
+    /// Needs no redaction.
+    Final(FrameBody),
 }
 
-/// One side's octets.
+/// The bytes of one side.
 #[derive(Debug, Default)]
-struct Stream {
-    /// Not understood yet.
+struct SideBytes {
+    /// Not classified yet.
     held: Vec<u8>,
-    /// Understood, and not yet left.
-    understood: VecDeque<Piece>,
+    /// Classified, but not yet emitted.
+    classified: VecDeque<Classified>,
     count: usize,
 }
 
 #[derive(Debug)]
-enum Piece {
+enum Classified {
     Shown(Vec<u8>),
     Dropped(usize),
 }
 
-impl Stream {
-    fn show(&mut self, octets: Vec<u8>) {
-        self.count += octets.len();
-        self.understood.push_back(Piece::Shown(octets));
+impl SideBytes {
+    fn show(&mut self, bytes: Vec<u8>) {
+        self.count += bytes.len();
+        self.classified.push_back(Classified::Shown(bytes));
     }
 
     fn drop(&mut self, count: usize) {
         self.count += count;
-        self.understood.push_back(Piece::Dropped(count));
+        self.classified.push_back(Classified::Dropped(count));
     }
 
-    /// Takes `count` of what is understood, which are there.
-    fn take(&mut self, count: usize) -> Vec<Piece> {
-        let mut taken: Vec<Piece> = Vec::new();
+    /// Takes `count` classified bytes; that many are there.
+    fn take(&mut self, count: usize) -> Vec<Classified> {
+        let mut taken: Vec<Classified> = Vec::new();
         let mut left = count;
         while left > 0
-            && let Some(piece) = self.understood.pop_front()
+            && let Some(piece) = self.classified.pop_front()
         {
             let (piece, rest) = piece.split(left);
             if let Some(rest) = rest {
-                self.understood.push_front(rest);
+                self.classified.push_front(rest);
             }
             left -= piece.len();
             match (taken.last_mut(), piece) {
-                (Some(Piece::Shown(last)), Piece::Shown(more)) => last.extend(more),
-                (Some(Piece::Dropped(last)), Piece::Dropped(more)) => *last += more,
+                (Some(Classified::Shown(last)), Classified::Shown(more)) => last.extend(more),
+                (Some(Classified::Dropped(last)), Classified::Dropped(more)) => *last += more,
                 (_, piece) => taken.push(piece),
             }
         }
@@ -107,20 +106,20 @@ impl Stream {
     }
 }
 
-impl Piece {
+impl Classified {
     const fn len(&self) -> usize {
         match self {
-            Self::Shown(octets) => octets.len(),
+            Self::Shown(bytes) => bytes.len(),
             Self::Dropped(count) => *count,
         }
     }
 
-    /// At most `count` octets, and the rest.
+    /// At most `count` bytes, and the rest.
     fn split(self, count: usize) -> (Self, Option<Self>) {
         match self {
-            Self::Shown(mut octets) if octets.len() > count => {
-                let rest = octets.split_off(count);
-                (Self::Shown(octets), Some(Self::Shown(rest)))
+            Self::Shown(mut bytes) if bytes.len() > count => {
+                let rest = bytes.split_off(count);
+                (Self::Shown(bytes), Some(Self::Shown(rest)))
             }
             Self::Dropped(all) if all > count => {
                 (Self::Dropped(count), Some(Self::Dropped(all - count)))
@@ -130,14 +129,14 @@ impl Piece {
     }
 }
 
-impl Dialogue {
+impl SessionRedactor {
     pub(super) fn new(locals: LocalParts, client: SocketAddr, server: SocketAddr) -> Self {
         Self {
             session: Session::new(BareNewlines::Pass, LINE),
             locals,
             own: [client.ip(), server.ip()],
-            client: Stream::default(),
-            server: Stream::default(),
+            client: SideBytes::default(),
+            server: SideBytes::default(),
             waiting: VecDeque::new(),
             ending: 0,
             junk: false,
@@ -146,36 +145,36 @@ impl Dialogue {
         }
     }
 
-    pub(super) fn hear(&mut self, at: Timestamp, body: FrameBody, emit: &mut Emit<'_>) {
+    pub(super) fn on_frame(&mut self, at: Timestamp, body: FrameBody, emit: &mut Emit<'_>) {
         self.now = at;
         match body {
-            FrameBody::Data { from, bytes: octets } => {
-                self.waiting.push_back((at, Waiting::Said { from, count: octets.len() }));
-                self.stream(from).held.extend(octets);
-                self.understand();
+            FrameBody::Data { from, bytes } => {
+                self.waiting.push_back((at, WaitingFrame::Data { from, count: bytes.len() }));
+                self.stream(from).held.extend(bytes);
+                self.classify();
             }
             FrameBody::Omitted { from, count, .. } => {
                 self.omitted(from, count);
-                self.waiting.push_back((at, Waiting::As(body)));
+                self.waiting.push_back((at, WaitingFrame::Final(body)));
             }
             FrameBody::Begin { .. }
             | FrameBody::ClientClosed
             | FrameBody::End { .. }
             | FrameBody::Missed { .. } => {
-                self.waiting.push_back((at, Waiting::As(body)));
+                self.waiting.push_back((at, WaitingFrame::Final(body)));
             }
         }
         let held = self.client.held.len() + self.server.held.len();
-        let octets = held + self.client.count + self.server.count;
-        self.leave(emit);
-        if octets > MOST_OCTETS || self.waiting.len() > MOST_FRAMES {
+        let bytes = held + self.client.count + self.server.count;
+        self.emit_classified(emit);
+        if bytes > MAX_WAITING_BYTES || self.waiting.len() > MAX_WAITING_FRAMES {
             self.lose();
-            self.leave(emit);
+            self.emit_classified(emit);
         }
     }
 
-    /// The last frame: what is not understood by now never will be.
-    pub(super) fn end(&mut self, at: Timestamp, mut body: FrameBody, emit: &mut Emit<'_>) {
+    /// The last frame: bytes that are not classified by now never will be.
+    pub(super) fn on_end(&mut self, at: Timestamp, mut body: FrameBody, emit: &mut Emit<'_>) {
         if let FrameBody::End { summary: ending, .. } = &mut body {
             for text in [&mut ending.rule, &mut ending.reason].into_iter().flatten() {
                 let mut masked = std::mem::take(text).into_bytes();
@@ -184,25 +183,25 @@ impl Dialogue {
             }
         }
         self.lose();
-        self.waiting.push_back((at, Waiting::As(body)));
-        self.leave(emit);
+        self.waiting.push_back((at, WaitingFrame::Final(body)));
+        self.emit_classified(emit);
     }
 
-    const fn stream(&mut self, side: Side) -> &mut Stream {
+    const fn stream(&mut self, side: Side) -> &mut SideBytes {
         match side {
             Side::Client => &mut self.client,
             Side::Server => &mut self.server,
         }
     }
 
-    /// Octets are missing. Within a chunk or TLS nothing is lost by that.
+    /// Bytes are missing. Within a chunk or TLS that loses nothing.
     fn omitted(&mut self, from: Side, count: u64) {
-        let all_understood = self.stream(from).held.is_empty();
+        let all_classified = self.stream(from).held.is_empty();
         let in_chunk = from == Side::Client && self.session.chunk_remaining() >= count;
-        if all_understood && self.session.is_opaque() {
+        if all_classified && self.session.is_opaque() {
             return;
         }
-        if all_understood && in_chunk {
+        if all_classified && in_chunk {
             self.session.on_chunk_bytes(count, self.now);
         } else {
             self.lose();
@@ -223,14 +222,14 @@ impl Dialogue {
         self.client.drop(count);
     }
 
-    fn understand(&mut self) {
+    fn classify(&mut self) {
         if self.lost {
             return self.lose();
         }
         while self.client_step() || self.server_step() {}
     }
 
-    /// FrameBody the client's next octets are. Returns whether that is known.
+    /// Classifies the client's next bytes. Returns whether it could.
     fn client_step(&mut self) -> bool {
         let held = std::mem::take(&mut self.client.held);
         let used = if held.is_empty() { 0 } else { self.client_item(&held) };
@@ -238,7 +237,7 @@ impl Dialogue {
         used > 0
     }
 
-    /// Returns how many octets were understood.
+    /// Returns the number of bytes that were classified.
     fn client_item(&mut self, held: &[u8]) -> usize {
         if self.junk {
             self.client.drop(held.len());
@@ -318,7 +317,7 @@ impl Dialogue {
     fn server_step(&mut self) -> bool {
         let held = std::mem::take(&mut self.server.held);
         let used = if held.is_empty() { 0 } else { self.server_item(&held) };
-        // Who got lost meanwhile understands nothing of the rest.
+        // Once lost, the rest cannot be classified.
         self.server.held = rest(held, used);
         if self.lost {
             self.lose();
@@ -333,7 +332,7 @@ impl Dialogue {
                 self.lost = true;
                 0
             }
-            // It changes what the client's next octets are, and we do not know to what.
+            // It changes the meaning of the client's next bytes in an unknown way.
             ServerEvent::Unexpected(reply) if matches!(reply.code, 220 | 334 | 354) => {
                 self.lost = true;
                 0
@@ -344,7 +343,7 @@ impl Dialogue {
                 reply.raw.len()
             }
             ServerEvent::Reply { reply, expected } => {
-                // Replies to VRFY, EXPN and what else there may be can be about anybody.
+                // Replies to VRFY, EXPN and unknown commands may name any mailbox.
                 let shown = self
                     .reply(&reply, matches!(expected, ExpectedReply::Auth | ExpectedReply::Other));
                 self.server.show(shown);
@@ -372,7 +371,7 @@ impl Dialogue {
         shown
     }
 
-    /// A command as it may be shown, and the reply that it asks for.
+    /// A command as it may be shown; its reply is expected.
     fn command(&mut self, command: &Command<'_>, line: Line<'_>) -> Vec<u8> {
         let mut shown = line.text.to_vec();
         let word = line.text.iter().take_while(|b| !b.is_ascii_whitespace()).count();
@@ -411,10 +410,10 @@ impl Dialogue {
         };
         let (head, rest) = argument.split_at_mut_checked(range.start).unwrap_or_default();
         let (path, parameters) = rest.split_at_mut_checked(range.len()).unwrap_or_default();
-        // Between keyword and mailbox there is a bracket, or a source route besides.
+        // Between keyword and mailbox: a bracket, perhaps a source route.
         let route = head.get_mut(keyword.len()..).unwrap_or_default();
-        for octet in route.iter_mut().filter(|b| !b"<@,: \t".contains(b)) {
-            *octet = b'x';
+        for byte in route.iter_mut().filter(|b| !b"<@,: \t".contains(b)) {
+            *byte = b'x';
         }
         let at = memchr::memrchr(b'@', path).unwrap_or(path.len());
         let (local, domain) = path.split_at_mut_checked(at).unwrap_or_default();
@@ -435,12 +434,12 @@ impl Dialogue {
         }
     }
 
-    /// Lets go what is understood, in the order in which it came.
-    fn leave(&mut self, emit: &mut Emit<'_>) {
+    /// Emits the classified frames, in order.
+    fn emit_classified(&mut self, emit: &mut Emit<'_>) {
         while let Some((at, waiting)) = self.waiting.pop_front() {
             match waiting {
-                Waiting::As(body) => emit(at, body),
-                Waiting::Said { from, count } => {
+                WaitingFrame::Final(body) => emit(at, body),
+                WaitingFrame::Data { from, count } => {
                     let stream = self.stream(from);
                     if stream.count < count {
                         self.waiting.push_front((at, waiting));
@@ -450,8 +449,8 @@ impl Dialogue {
                         emit(
                             at,
                             match piece {
-                                Piece::Shown(octets) => FrameBody::Data { from, bytes: octets },
-                                Piece::Dropped(count) => FrameBody::Omitted {
+                                Classified::Shown(bytes) => FrameBody::Data { from, bytes },
+                                Classified::Dropped(count) => FrameBody::Omitted {
                                     from,
                                     count: count as u64,
                                     reason: Omission::Redacted,
@@ -470,15 +469,15 @@ fn rest(mut held: Vec<u8>, used: usize) -> Vec<u8> {
     held
 }
 
-/// Parameters of MAIL and RCPT that tell nothing of anybody (RFC 1870, 6152, 6531, 8689, 3461, 3030). The bracket that ends
-/// a path is one as well.
+/// Parameters of MAIL and RCPT without personal data (RFC 1870, 6152, 6531, 8689, 3461, 3030). The closing bracket of a
+/// path is one as well.
 fn is_harmless(name: &[u8]) -> bool {
     let names: [&[u8]; 8] =
         [b">", b"", b"SIZE", b"BODY", b"SMTPUTF8", b"REQUIRETLS", b"RET", b"NOTIFY"];
     names.iter().any(|harmless| harmless.eq_ignore_ascii_case(name))
 }
 
-/// Octets of the mechanism's name if it is one; what else stands there may be a secret.
+/// Length of the mechanism's name if it is a known one; anything else may be a secret.
 fn known_mechanism(argument: &[u8]) -> usize {
     const KNOWN: [&[u8]; 12] = [
         b"PLAIN",

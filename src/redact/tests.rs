@@ -11,7 +11,7 @@ const CLIENT: &str = "[2001:db8:1::10]:40000";
 const SERVER: &str = "[2001:db8:2::25]:25";
 
 fn redactor() -> Redactor {
-    Redactor::new(&Key::new(std::array::from_fn(|n| n as u8)).unwrap())
+    Redactor::new(&RedactionKey::new(std::array::from_fn(|n| n as u8)).unwrap())
 }
 
 fn frame(at: u64, body: FrameBody) -> Frame {
@@ -37,33 +37,33 @@ fn end(at: u64) -> Frame {
 fn redacted(frames: impl IntoIterator<Item = Frame>) -> Vec<Frame> {
     let (mut redactor, mut out) = (redactor(), Vec::new());
     for frame in frames {
-        redactor.frame(frame, &mut |frame| out.push(frame));
+        redactor.on_frame(frame, &mut |frame| out.push(frame));
     }
     out
 }
 
 /// `C: ` and `S: ` lines, each a frame, as a whole session; `C+ ` is content that has no line end of its own.
 fn session(script: &str) -> Vec<Frame> {
-    let said = script.lines().map(str::trim_start).filter(|line| !line.is_empty());
-    let said = said.enumerate().map(|(n, line)| {
+    let dialogue_parts = script.lines().map(str::trim_start).filter(|line| !line.is_empty());
+    let dialogue_parts = dialogue_parts.enumerate().map(|(n, line)| {
         let (from, text) = line.split_at_checked(3).unwrap();
-        let octets = match from {
+        let bytes = match from {
             "C: " | "S: " => format!("{text}\r\n").into_bytes(),
             "C+ " => text.as_bytes().to_vec(),
             other => panic!("{other:?}"),
         };
         let from = if from.starts_with('C') { Side::Client } else { Side::Server };
-        frame(n as u64 + 1, FrameBody::Data { from, bytes: octets })
+        frame(n as u64 + 1, FrameBody::Data { from, bytes })
     });
-    [begin()].into_iter().chain(said).chain([end(1000)]).collect()
+    [begin()].into_iter().chain(dialogue_parts).chain([end(1000)]).collect()
 }
 
-/// The dialogue as a script again; `*N` are dropped octets.
+/// The dialogue as a script again; `*N` are dropped bytes.
 fn script(frames: &[Frame]) -> String {
     let side = |from: &Side| if *from == Side::Client { "C" } else { "S" };
     let lines = frames.iter().filter_map(|frame| match &frame.body {
-        FrameBody::Data { from, bytes: octets } => {
-            let text = octets.escape_ascii().to_string();
+        FrameBody::Data { from, bytes } => {
+            let text = bytes.escape_ascii().to_string();
             let text = text.strip_suffix("\\r\\n").map_or(text.clone(), str::to_owned);
             Some(format!("{}: {text}\n", side(from)))
         }
@@ -232,10 +232,10 @@ fn a_session_whose_beginning_is_not_known_is_not_shown() {
 #[test]
 fn keys_are_64_digits_with_two_halves() {
     let half = "00112233445566778899aabbccddeeff";
-    assert!(Key::from_hex(&format!("{half}{}", half.replace("00", "01"))).is_some());
-    assert!(Key::from_hex(&format!("{half}{half}")).is_none(), "hides nothing");
+    assert!(RedactionKey::from_hex(&format!("{half}{}", half.replace("00", "01"))).is_some());
+    assert!(RedactionKey::from_hex(&format!("{half}{half}")).is_none(), "hides nothing");
     for wrong in ["", half, &"+1".repeat(32), &"\u{e4}".repeat(32)] {
-        assert!(Key::from_hex(wrong).is_none(), "{wrong}");
+        assert!(RedactionKey::from_hex(wrong).is_none(), "{wrong}");
     }
 }
 
@@ -252,36 +252,39 @@ fn local() -> impl Strategy<Value = String> {
     "[A-Z0-9]{3}[a-z0-9.+=_-]{2,12}qz"
 }
 
-/// What a client says in a session, what the server answers to each, and the words that must not survive.
+/// The commands of a session, the replies, and the words that must not survive.
 fn dialogue() -> impl Strategy<Value = (Vec<(Side, Vec<u8>)>, Vec<String>)> {
     let secret = "[a-z]{4}(\r\n\\.?)?[a-z]{4}secret(\r\n)?".prop_map(|text| text + "wordqz");
     (local(), proptest::collection::vec(local(), 1..4), secret, any::<bool>()).prop_map(
         |(sender, recipients, secret, chunked)| {
-            let mut said = Vec::new();
-            let mut say = |from, text: String| said.push((from, text.into_bytes()));
-            say(Side::Server, "220 mx.example ESMTP\r\n".to_owned());
-            say(
+            let mut dialogue_parts = Vec::new();
+            let mut send = |from, text: String| dialogue_parts.push((from, text.into_bytes()));
+            send(Side::Server, "220 mx.example ESMTP\r\n".to_owned());
+            send(
                 Side::Client,
                 format!("EHLO [IPv6:2001:db8:1::10]\r\nMAIL FROM:<{sender}@a.example>\r\n"),
             );
-            say(Side::Server, format!("250 mx\r\n250 2.1.0 {sender} ok\r\n"));
+            send(Side::Server, format!("250 mx\r\n250 2.1.0 {sender} ok\r\n"));
             for recipient in &recipients {
-                say(Side::Client, format!("rcpt to:<{recipient}@b.example> ORCPT={recipient}\r\n"));
-                say(Side::Server, format!("550 5.1.1 <{recipient}@b.example>: {recipient}?\r\n"));
+                send(
+                    Side::Client,
+                    format!("rcpt to:<{recipient}@b.example> ORCPT={recipient}\r\n"),
+                );
+                send(Side::Server, format!("550 5.1.1 <{recipient}@b.example>: {recipient}?\r\n"));
             }
             if chunked {
-                say(Side::Client, format!("BDAT {} LAST\r\n{secret}", secret.len()));
+                send(Side::Client, format!("BDAT {} LAST\r\n{secret}", secret.len()));
             } else {
-                say(Side::Client, "DATA\r\n".to_owned());
-                say(Side::Server, "354 go\r\n".to_owned());
-                say(Side::Client, format!("{secret}\r\n.\r\n"));
+                send(Side::Client, "DATA\r\n".to_owned());
+                send(Side::Server, "354 go\r\n".to_owned());
+                send(Side::Client, format!("{secret}\r\n.\r\n"));
             }
-            say(Side::Server, format!("250 2.0.0 ok {sender}@a.example\r\n"));
-            say(Side::Client, format!("VRFY {sender}\r\nQUIT\r\n"));
-            say(Side::Server, format!("252 {sender}\r\n221 bye 2001:db8:1::10\r\n"));
+            send(Side::Server, format!("250 2.0.0 ok {sender}@a.example\r\n"));
+            send(Side::Client, format!("VRFY {sender}\r\nQUIT\r\n"));
+            send(Side::Server, format!("252 {sender}\r\n221 bye 2001:db8:1::10\r\n"));
             let mut words = recipients;
             words.extend([sender, "secret".to_owned(), "wordqz".to_owned(), "2001:db8".to_owned()]);
-            (said, words)
+            (dialogue_parts, words)
         },
     )
 }
@@ -305,11 +308,11 @@ proptest! {
 
     /// However the dialogue is cut: each frame keeps its time and its length, and no word survives.
     #[test]
-    fn nothing_survives_and_lengths_stay((said, words) in dialogue(), size in 1..60usize) {
+    fn nothing_survives_and_lengths_stay((dialogue_parts, words) in dialogue(), size in 1..60usize) {
         let mut frames = vec![begin()];
         let mut at = 0;
-        for (from, octets) in &said {
-            for part in octets.chunks(size) {
+        for (from, bytes) in &dialogue_parts {
+            for part in bytes.chunks(size) {
                 at += 1;
                 frames.push(frame(at, FrameBody::Data { from: *from, bytes: part.to_vec() }));
             }
@@ -321,8 +324,8 @@ proptest! {
             let mut lengths: std::collections::BTreeMap<_, u64> = Default::default();
             for frame in frames {
                 match &frame.body {
-                    FrameBody::Data { from, bytes: octets } => {
-                        *lengths.entry((frame.at, *from)).or_default() += octets.len() as u64;
+                    FrameBody::Data { from, bytes } => {
+                        *lengths.entry((frame.at, *from)).or_default() += bytes.len() as u64;
                     }
                     FrameBody::Omitted { from, count, .. } => {
                         *lengths.entry((frame.at, *from)).or_default() += count;
@@ -336,11 +339,11 @@ proptest! {
         prop_assert!(out.windows(2).all(|pair| pair[0].at <= pair[1].at));
 
         let shown = |side| -> Vec<u8> {
-            let octets = out.iter().filter_map(|frame| match &frame.body {
-                FrameBody::Data { from, bytes: octets } if *from == side => Some(octets.clone()),
+            let bytes = out.iter().filter_map(|frame| match &frame.body {
+                FrameBody::Data { from, bytes } if *from == side => Some(bytes.clone()),
                 _ => None,
             });
-            octets.flatten().collect()
+            bytes.flatten().collect()
         };
         for side in Side::ALL {
             let shown = String::from_utf8(shown(side)).unwrap().to_lowercase();
@@ -357,9 +360,9 @@ proptest! {
 
     #[test]
     fn nothing_panics(
-        said in proptest::collection::vec((any::<bool>(), "[ -~\r\n]{0,40}|220 a\r\n|354\r\n|DATA\r\n|BDAT 9\r\n|AUTH a\r\n|334 a\r\n|STARTTLS\r\n"), 0..20)
+        dialogue_parts in proptest::collection::vec((any::<bool>(), "[ -~\r\n]{0,40}|220 a\r\n|354\r\n|DATA\r\n|BDAT 9\r\n|AUTH a\r\n|334 a\r\n|STARTTLS\r\n"), 0..20)
     ) {
-        let frames = said.into_iter().map(|(client, text)| {
+        let frames = dialogue_parts.into_iter().map(|(client, text)| {
             let from = if client { Side::Client } else { Side::Server };
             frame(1, FrameBody::Data { from, bytes: text.into_bytes() })
         });
@@ -367,7 +370,7 @@ proptest! {
         let out = redacted(frames.clone());
         let count = |frames: &[Frame]| -> u64 {
             let counts = frames.iter().map(|frame| match &frame.body {
-                FrameBody::Data { bytes: octets, .. } => octets.len() as u64,
+                FrameBody::Data { bytes, .. } => bytes.len() as u64,
                 FrameBody::Omitted { count, .. } => *count,
                 _ => 0,
             });

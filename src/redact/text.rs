@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use super::local_parts::LocalParts;
 
-/// What stands for octets that are not shown.
+/// What stands for bytes that are not shown.
 const MASK: u8 = b'x';
 
 /// Overwrites everything but white space.
 pub(super) fn blank(text: &mut [u8]) {
-    for octet in text.iter_mut().filter(|octet| !octet.is_ascii_whitespace()) {
-        *octet = MASK;
+    for byte in text.iter_mut().filter(|byte| !byte.is_ascii_whitespace()) {
+        *byte = MASK;
     }
 }
 
@@ -96,15 +96,15 @@ pub(super) fn mask_addresses(text: &mut [u8], original: &[u8], own: &[IpAddr]) {
 }
 
 fn overwrite(text: &mut [u8], range: Range<usize>, what: impl Fn(&u8) -> bool) {
-    for octet in text.get_mut(range).into_iter().flatten().filter(|octet| what(octet)) {
-        *octet = MASK;
+    for byte in text.get_mut(range).into_iter().flatten().filter(|byte| what(byte)) {
+        *byte = MASK;
     }
 }
 
-/// The longest runs of octets of a kind.
+/// The longest runs of bytes of a kind.
 fn runs(text: &[u8], of: impl Fn(&u8) -> bool) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
-    for (at, _) in text.iter().enumerate().filter(|(_, octet)| of(octet)) {
+    for (at, _) in text.iter().enumerate().filter(|(_, byte)| of(byte)) {
         match runs.last_mut() {
             Some(run) if run.end == at => run.end = at + 1,
             _ => runs.push(at..at + 1),

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use serde::{Serialize, Serializer};
 
-/// The verbs that the gateway tells apart; whatever else a client says is `Unknown`.
+/// The verbs that the gateway knows; any other is `Unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
     Helo,
@@ -162,7 +162,7 @@ impl<'a> Command<'a> {
     /// The argument of BDAT (RFC 3030 §2).
     ///
     /// # Errors
-    /// The argument is not `SIZE [LAST]`; how many octets follow is then not known.
+    /// The argument is not `SIZE [LAST]`; the number of bytes that follow is unknown.
     pub fn chunk(&self) -> Result<Chunk, BdatError> {
         let argument = std::str::from_utf8(self.argument).map_err(|_not_utf8| BdatError)?;
         let mut words = argument.split_ascii_whitespace();
@@ -183,7 +183,7 @@ impl<'a> Command<'a> {
 /// What BDAT announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Octets that follow the command's CRLF; no more than a server's signed counter holds.
+    /// Bytes that follow the command's CRLF; no more than a server's signed counter holds.
     pub size: u64,
     pub last: bool,
 }
@@ -198,7 +198,7 @@ impl Chunk {
 
 /// BDAT without a readable size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("BDAT wants an octet count and optionally LAST (RFC 3030)")]
+#[error("BDAT wants an byte count and optionally LAST (RFC 3030)")]
 pub struct BdatError;
 
 /// What sometimes arrives at an SMTP port and is not SMTP.
@@ -214,7 +214,7 @@ pub enum Junk {
 
 impl Junk {
     /// Looks at what came before the greeting, all of it. `None` is no proof of the contrary while there are less than 16
-    /// octets.
+    /// bytes.
     pub fn before_greeting(input: &[u8]) -> Option<Self> {
         if input.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
             return Some(Self::Proxy);
@@ -236,7 +236,7 @@ impl Junk {
             b"HOST: ",
             b"PRI * HTTP",
         ];
-        // A record's first octet is control character SYN, which begins nothing in SMTP.
+        // A record's first byte is control character SYN, which begins nothing in SMTP.
         if input.first() == Some(&0x16) {
             return Some(Self::Tls);
         }

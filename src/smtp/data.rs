@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use memchr::memchr2;
 
-/// RFC 5321 §4.5.3.1.6: octets of a text line with its CRLF.
+/// RFC 5321 §4.5.3.1.6: bytes of a text line with its CRLF.
 const TEXT_LINE: usize = 1000;
 
 /// What to do with a bare LF or CR where RFC 5321 §2.3.8 allows CRLF only.
@@ -22,21 +22,21 @@ pub enum BareNewlines {
     Normalize,
     /// The message or command is refused.
     Reject,
-    /// A message is relayed as it came; a command is mended all the same. Only for an upstream that is known to be strict
+    /// A message is relayed as it came; a command is normalised all the same. Only for an upstream that is known to be strict
     /// itself.
     Pass,
 }
 
-/// A part of what goes on.
+/// A part of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// These octets of the input.
+    /// A range of the input.
     Input(Range<usize>),
-    /// Octets that are not in the input at this place.
+    /// Bytes that are not in the input.
     Insert(&'static [u8]),
 }
 
-/// What was seen so far in one message.
+/// Findings in one message so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     pub bare_lf: bool,
@@ -52,11 +52,11 @@ enum Before {
     Crlf,
     /// A bare LF.
     Bare,
-    /// Octets that nobody saw: perhaps CRLF, or its CR.
+    /// Bytes that nobody saw: perhaps CRLF, or its CR.
     Unknown,
 }
 
-/// Where in a line the scanner is. The held octets of `Cr`, `Dot` and `DotCr` are not emitted yet.
+/// The scanner's position in a line. The held bytes of `Cr`, `Dot` and `DotCr` are not emitted yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// At the start of a line.
@@ -65,7 +65,7 @@ enum State {
     Dot(Before),
     /// Held: `.` CR at the start of a line.
     DotCr(Before),
-    /// Right behind octets that nobody saw.
+    /// Right after unseen bytes.
     AfterGap,
     Text,
     /// Held: CR.
@@ -90,7 +90,7 @@ impl State {
 pub struct DataScanner {
     state: State,
     mode: BareNewlines,
-    /// Octets of the line so far, before this chunk.
+    /// Bytes of the line so far, before this chunk.
     line: usize,
     findings: Findings,
     ambiguous: bool,
@@ -117,26 +117,25 @@ impl DataScanner {
         self.findings
     }
 
-    /// Octets are missing: where in a line the next one stands is not known.
+    /// Bytes are missing: where in a line the next one stands is not known.
     pub fn skip(&mut self) {
         self.state = State::Text;
         self.line = 0;
     }
 
-    /// Octets were left out. A `.` line right behind them ends the data if they ended in CRLF (or in CR, and the line
+    /// Bytes were left out. A `.` line right behind them ends the data if they ended in CRLF (or in CR, and the line
     /// begins with LF): such an end is found, and is ambiguous.
     pub fn skip_unseen(&mut self) {
         self.state = State::AfterGap;
         self.line = 0;
     }
 
-    /// Whether the end that was found last is none unless octets that nobody saw make it one. If it is none, the scanner
-    /// goes on behind it.
+    /// Whether the end found last is one only if unseen bytes make it one. If not, the scanner goes on after it.
     pub const fn end_is_ambiguous(&self) -> bool {
         self.ambiguous
     }
 
-    /// Scans `input` and emits what goes on, the final `.` line included. Returns the number of octets up to and with the
+    /// Scans `input` and emits what goes on, the final `.` line included. Returns the number of bytes up to and with the
     /// end of data, or `None` if all of `input` belongs to the message and it goes on.
     pub fn scan(&mut self, input: &[u8], emit: impl FnMut(Piece)) -> Option<usize> {
         self.ambiguous = false;
@@ -145,7 +144,7 @@ impl DataScanner {
     }
 }
 
-/// One chunk's pass: `run` is the first octet not emitted, `hold` the first that the state holds, unless it is carried over
+/// One chunk's pass: `run` is the first byte not emitted, `hold` the first that the state holds, unless it is carried over
 /// from an earlier chunk.
 struct Pass<'a, F> {
     scanner: &'a mut DataScanner,
@@ -256,7 +255,7 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
         None
     }
 
-    /// The octet at hand and perhaps more wait for what follows.
+    /// The byte at hand and perhaps more wait for what follows.
     fn hold(&mut self, state: State) {
         self.hold = self.at;
         self.carried = false;
@@ -273,7 +272,7 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
         self.scanner.state = next;
     }
 
-    /// `with` goes on in place of what was held and the next `also` octets, unless the mode passes everything.
+    /// `with` goes on in place of what was held and the next `also` bytes, unless the mode passes everything.
     fn replace(&mut self, with: &'static [u8], also: usize) {
         if self.scanner.mode == BareNewlines::Pass {
             self.release(State::Text);
@@ -296,7 +295,7 @@ impl<F: FnMut(Piece)> Pass<'_, F> {
         self.line_end(State::LineStart(Before::Bare));
     }
 
-    /// The held CR (and what is held before it) was a bare one; the octet at hand is looked at anew.
+    /// The held CR (and what is held before it) was a bare one; the byte at hand is looked at anew.
     fn bare_cr(&mut self, with: &'static [u8]) {
         self.scanner.findings.bare_cr = true;
         self.replace(with, 0);
@@ -396,7 +395,7 @@ mod tests {
         whole.skip_unseen();
         let mut single = whole.clone();
         let end = whole.scan(tail.as_bytes(), |_| {});
-        let by_one = tail.bytes().position(|octet| single.scan(&[octet], |_| {}).is_some());
+        let by_one = tail.bytes().position(|byte| single.scan(&[byte], |_| {}).is_some());
         assert_eq!(end, by_one.map(|at| at + 1), "{tail:?}");
         assert_eq!(whole.findings(), single.findings(), "{tail:?}");
         assert_eq!(whole.findings(), Findings::default(), "{tail:?}");

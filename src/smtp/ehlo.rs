@@ -71,7 +71,7 @@ impl fmt::Display for Keyword {
     }
 }
 
-/// What an EHLO reply offered, as far as the gateway minds.
+/// The extensions of an EHLO reply that matter to the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
     pub pipelining: bool,
@@ -79,7 +79,7 @@ pub struct Extensions {
     pub chunking: bool,
 }
 
-/// Keywords of one EHLO reply that are kept, and octets of each; no server offers so many or so long ones.
+/// Keywords of one EHLO reply that are kept, and bytes of each; no server offers so many or so long ones.
 const MAX_KEYWORDS: usize = 64;
 const MAX_KEYWORD: usize = 32;
 
@@ -108,7 +108,7 @@ impl Extensions {
         self.chunking |= keyword == Keyword::Chunking;
     }
 
-    /// Reads a 250 to EHLO and writes it anew without what the gateway cannot carry or was told to hide (RFC 5321 §4.1.1.1).
+    /// Rewrites a 250 to EHLO without keywords that the gateway cannot relay or is configured to hide (RFC 5321 §4.1.1.1).
     pub fn filter(reply: &Reply<'_>, hide: &[Keyword]) -> (Self, Vec<u8>) {
         let mut offered = Self::default();
         let mut lines: Vec<&[u8]> = Vec::new();

@@ -13,9 +13,9 @@ const MAX_SPACE: usize = 998;
 /// A part of what is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderPiece {
-    /// These octets of the input.
+    /// These bytes of the input.
     Input(Range<usize>),
-    /// Octets of earlier inputs, kept back until it was clear that they are no such field.
+    /// Bytes of earlier inputs, kept back until it was clear that they are no such field.
     Held(Vec<u8>),
 }
 
@@ -29,7 +29,7 @@ enum State {
     EmptyCr {
         crlf: bool,
     },
-    /// So many octets of the line, without a dot before them, are the name, or the name and white space. Held.
+    /// So many bytes of the line, without a dot before them, are the name, or the name and white space. Held.
     Name {
         count: usize,
     },
@@ -40,14 +40,14 @@ enum State {
     Over,
 }
 
-/// Scans one message from its first octet on.
+/// Scans one message from its first byte on.
 #[derive(Clone, Debug)]
 pub struct HeaderFilter {
     name: &'static str,
     state: State,
     /// The line at hand, or at its start the line before, is taken out.
     dropping: bool,
-    /// Octets of earlier inputs that may begin such a field.
+    /// Bytes of earlier inputs that may begin such a field.
     held: Vec<u8>,
 }
 
@@ -74,7 +74,7 @@ impl HeaderFilter {
 struct Pass<'a, F> {
     filter: &'a mut HeaderFilter,
     emit: F,
-    /// The first octet that is kept and not emitted.
+    /// The first byte that is kept and not emitted.
     kept_from: usize,
     /// Where what is held of the line begins in this input.
     line: usize,
@@ -83,8 +83,8 @@ struct Pass<'a, F> {
 impl<F: FnMut(HeaderPiece)> Pass<'_, F> {
     fn run(mut self, input: &[u8]) {
         let mut at = 0;
-        while let Some(&octet) = input.get(at) {
-            match (self.filter.state, octet) {
+        while let Some(&byte) = input.get(at) {
+            match (self.filter.state, byte) {
                 (State::Over, _) => break,
                 (State::LineStart { crlf }, b'\r') => {
                     self.keep_line(at);
@@ -103,12 +103,12 @@ impl<F: FnMut(HeaderPiece)> Pass<'_, F> {
                 (State::LineStart { .. }, _) => {
                     self.line = at;
                     self.filter.state = State::Name { count: 0 };
-                    if octet != b'.' {
+                    if byte != b'.' {
                         continue;
                     }
                 }
                 (State::Name { count }, _) => {
-                    if !self.name(count, octet, at) {
+                    if !self.name(count, byte, at) {
                         continue;
                     }
                 }
@@ -134,16 +134,16 @@ impl<F: FnMut(HeaderPiece)> Pass<'_, F> {
         self.end(input);
     }
 
-    /// The octet at hand, behind `count` octets that fit. Returns whether it is dealt with.
-    fn name(&mut self, count: usize, octet: u8, at: usize) -> bool {
+    /// The byte at hand, behind `count` bytes that fit. Returns whether it is dealt with.
+    fn name(&mut self, count: usize, byte: u8, at: usize) -> bool {
         let name = self.filter.name.as_bytes();
         let fits = match name.get(count) {
-            Some(expected) => octet.eq_ignore_ascii_case(expected),
-            None if octet == b':' || count > MAX_SPACE => {
+            Some(expected) => byte.eq_ignore_ascii_case(expected),
+            None if byte == b':' || count > MAX_SPACE => {
                 self.drop_line(at);
                 return true;
             }
-            None => matches!(octet, b' ' | b'\t'),
+            None => matches!(byte, b' ' | b'\t'),
         };
         if fits {
             self.filter.state = State::Name { count: count + 1 };
@@ -151,7 +151,7 @@ impl<F: FnMut(HeaderPiece)> Pass<'_, F> {
         }
         self.filter.state = State::Text;
         // Behind a dot that is no part of the line.
-        let folded = count == 0 && matches!(octet, b' ' | b'\t');
+        let folded = count == 0 && matches!(byte, b' ' | b'\t');
         if folded && self.filter.dropping {
             self.drop_line(at);
         } else {
@@ -174,7 +174,7 @@ impl<F: FnMut(HeaderPiece)> Pass<'_, F> {
         }
     }
 
-    /// The line at hand, up to the octet at `at`, is taken out, and the rest of it will be.
+    /// The line at hand, up to the byte at `at`, is taken out, and the rest of it will be.
     fn drop_line(&mut self, at: usize) {
         self.filter.state = State::Text;
         if !self.filter.dropping {
@@ -185,7 +185,7 @@ impl<F: FnMut(HeaderPiece)> Pass<'_, F> {
         self.kept_from = at + 1;
     }
 
-    /// Octets before `at` are of a line that is taken out.
+    /// Bytes before `at` are of a line that is taken out.
     fn leave_out_to(&mut self, at: usize) {
         if self.filter.dropping && !matches!(self.filter.state, State::Name { .. }) {
             self.kept_from = at;

@@ -26,12 +26,12 @@ pub enum Split<'a> {
     Line(Line<'a>),
     /// No ending yet, and room for more.
     Incomplete,
-    /// More octets than allowed, ending included.
+    /// More bytes than allowed, ending included.
     TooLong,
 }
 
 impl<'a> Line<'a> {
-    /// Takes the first line off `input`. `limit` is in octets with the ending.
+    /// Takes the first line off `input`. `limit` is in bytes with the ending.
     pub fn split(input: &'a [u8], limit: usize) -> Split<'a> {
         let window = input.get(..limit).unwrap_or(input);
         let Some(lf) = memchr(b'\n', window) else {
@@ -44,7 +44,7 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// Octets of input that the line takes, ending included.
+    /// Bytes of input that the line takes, ending included.
     pub const fn len(&self) -> usize {
         self.text.len()
             + match self.ending {

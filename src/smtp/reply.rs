@@ -1,4 +1,4 @@
-//! Replies: upstream's, read whole, and our own.
+//! Replies: upstream's, parsed whole, and the gateway's own.
 //!
 //! RFC 5321 §4.2 and §4.2.1 for the lines, RFC 2034 for enhanced codes.
 
@@ -6,7 +6,7 @@ use memchr::memchr;
 
 use super::EnhancedCode;
 
-/// Octets of one reply, all its lines together, that an upstream may send.
+/// Bytes of one reply, all its lines together, that an upstream may send.
 pub const MAX_REPLY: usize = 64 * 1024;
 
 /// A complete reply at the start of some input.
@@ -24,7 +24,7 @@ pub enum ReplyParse<'a> {
     Complete(Reply<'a>),
     /// The last line is not there yet.
     Incomplete,
-    /// A line that is no reply, or more than [`MAX_REPLY`] octets.
+    /// A line that is no reply, or more than [`MAX_REPLY`] bytes.
     Malformed,
 }
 
@@ -34,8 +34,8 @@ impl<'a> Reply<'a> {
         Self::parse_on(input, &mut 0)
     }
 
-    /// The same for an `input` that has grown since: `whole` is how many octets of it are lines that were read already, 0 at
-    /// first. So a reply that comes octet by octet is not read from its beginning each time.
+    /// The same for an `input` that grew: `whole` is the number of its bytes in complete lines that were parsed already, 0 at
+    /// first. So a reply that arrives byte by byte is not parsed from its beginning each time.
     pub fn parse_on(input: &'a [u8], whole: &mut usize) -> ReplyParse<'a> {
         loop {
             let at = *whole;
@@ -100,7 +100,7 @@ fn plausible_start(line: &[u8]) -> bool {
     class && line.iter().skip(1).take(2).all(u8::is_ascii_digit)
 }
 
-/// A reply of our own: one line, ASCII.
+/// A reply of the gateway: one line, ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnReply {
     pub code: u16,

@@ -1,22 +1,22 @@
-//! XCLIENT: telling a Postfix who the client is (Postfix XCLIENT_README; the attributes travel as xtext, RFC 3461 §4).
+//! XCLIENT: reports the client's address to Postfix (XCLIENT_README; attributes are xtext, RFC 3461 §4).
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-/// Octets of one XCLIENT command with its CRLF (XCLIENT_README: "limited to 512 characters").
+/// Bytes of one XCLIENT command with its CRLF (XCLIENT_README: "limited to 512 characters").
 const MAX_COMMAND: usize = 512;
 
-/// What we say of a client.
+/// The attributes of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XclientAttributes {
     pub client: SocketAddr,
-    /// Where the client meant to go.
+    /// The original destination.
     pub destination: SocketAddr,
 }
 
 impl XclientAttributes {
-    /// The commands that say all of it, each complete with CRLF; several when one would be too long. `offered` is the
-    /// argument of upstream's XCLIENT keyword: what is not offered is not said. `None` if upstream does not take ADDR, since
+    /// The commands for all attributes, each with CRLF; several if one would be too long. `offered` is the
+    /// argument of upstream's XCLIENT keyword: an attribute that is not offered is not sent. `None` if upstream does not accept ADDR, since
     /// without it every client would look like the gateway.
     pub fn commands(&self, offered: &str, helo: Option<&str>, esmtp: bool) -> Option<Vec<Vec<u8>>> {
         let offers =
@@ -45,7 +45,7 @@ impl XclientAttributes {
             };
             let word = format!(" {name}={}", xtext(&value));
             if "XCLIENT\r\n".len() + word.len() > MAX_COMMAND {
-                continue; // A HELO of hundreds of odd octets: upstream will hear it from the client itself.
+                continue; // A HELO of hundreds of escaped bytes: upstream receives it from the client itself.
             }
             if command.len() + word.len() + 2 > MAX_COMMAND && command != "XCLIENT" {
                 commands.push(finish(&command));
@@ -116,10 +116,10 @@ mod tests {
     #[test]
     fn never_over_512_octets_and_never_a_second_line() {
         let helo = "\r\n".repeat(300);
-        let said = commands("192.0.2.1:4000", POSTFIX, Some(&helo)).unwrap();
+        let sent = commands("192.0.2.1:4000", POSTFIX, Some(&helo)).unwrap();
         assert_eq!(
-            said.iter().map(|c| c.matches("\r\n").count()).collect::<Vec<_>>(),
-            vec![1; said.len()]
+            sent.iter().map(|c| c.matches("\r\n").count()).collect::<Vec<_>>(),
+            vec![1; sent.len()]
         );
         let plain = "h".repeat(255);
         for command in commands("192.0.2.1:4000", POSTFIX, Some(&plain)).unwrap() {

@@ -17,7 +17,7 @@ use super::signals::Shutdown;
 use crate::cli::RecordArgs;
 use crate::control::{self, ControlRequest};
 use crate::recording::{FrameDecoder, RecordingFilter};
-use crate::redact::{Key, Redactor};
+use crate::redact::{RedactionKey, Redactor};
 
 /// Bytes read from the gateway at once.
 const READ: usize = 256 * 1024;
@@ -77,7 +77,7 @@ impl FrameInput {
         while let Some(frame) = self.frames.next_frame()? {
             let mut redacted = Vec::new();
             match &mut self.redactor {
-                Some(redactor) => redactor.frame(frame, &mut |frame| redacted.push(frame)),
+                Some(redactor) => redactor.on_frame(frame, &mut |frame| redacted.push(frame)),
                 None => redacted.push(frame),
             }
             for frame in redacted {
@@ -89,21 +89,21 @@ impl FrameInput {
 }
 
 /// The key in a file, or a random one that is discarded afterwards.
-fn key(file: Option<&Path>) -> anyhow::Result<Key> {
+fn key(file: Option<&Path>) -> anyhow::Result<RedactionKey> {
     if let Some(path) = file {
         let text = std::fs::read_to_string(path);
         let text = text.with_context(|| format!("cannot read the key in {}", path.display()))?;
-        return Key::from_hex(text.trim()).with_context(|| {
+        return RedactionKey::from_hex(text.trim()).with_context(|| {
             format!(
                 "{}: expected 64 hexadecimal digits whose halves differ, like the output of `openssl rand -hex 32`",
                 path.display()
             )
         });
     }
-    let mut bytes = [0; Key::OCTETS];
+    let mut bytes = [0; RedactionKey::LEN];
     let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
     read.context("cannot read a random key from /dev/urandom")?;
-    Key::new(bytes).context("/dev/urandom returned a key without randomness; try again")
+    RedactionKey::new(bytes).context("/dev/urandom returned a key without randomness; try again")
 }
 
 fn open(args: &RecordArgs) -> anyhow::Result<Box<dyn Write>> {

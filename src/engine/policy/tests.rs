@@ -47,8 +47,8 @@ fn at_connect(mut profile: Profile) -> Profile {
     profile
 }
 
-/// What a observer hears of `C: ` and `S: ` lines.
-fn heard(profile: &Profile, script: &str) -> SessionRecord {
+/// The record of `C: ` and `S: ` lines.
+fn record_of(profile: &Profile, script: &str) -> SessionRecord {
     let at = Timestamp::from_nanos(1);
     let (client, server): (SocketAddr, SocketAddr) =
         (CLIENT.parse().unwrap(), SERVER.parse().unwrap());
@@ -96,14 +96,14 @@ fn world(lookup: &Lookup) -> Answer {
     }
 }
 
-fn reviewed(profile: &Profile, record: &SessionRecord) -> Evaluated {
+fn evaluated(profile: &Profile, record: &SessionRecord) -> Evaluated {
     let mut known = Answers::default();
     for _ in 0..10 {
-        let reviewed = evaluate_record(profile, record, &known);
-        if reviewed.need.is_empty() {
-            return reviewed;
+        let evaluated = evaluate_record(profile, record, &known);
+        if evaluated.need.is_empty() {
+            return evaluated;
         }
-        for lookup in reviewed.need {
+        for lookup in evaluated.need {
             assert!(known.get(&lookup).is_none(), "{lookup:?} is asked for twice");
             let answer = world(&lookup);
             known.insert(lookup, LookupResult { answer, source: Source::Dns, at: None });
@@ -113,8 +113,8 @@ fn reviewed(profile: &Profile, record: &SessionRecord) -> Evaluated {
 }
 
 /// `ACTION RULE REASON` and the same of rules in shadow.
-fn told(profile: &Profile, script: &str) -> String {
-    let verdict = reviewed(profile, &heard(profile, script)).verdict;
+fn verdict_of(profile: &Profile, script: &str) -> String {
+    let verdict = evaluated(profile, &record_of(profile, script)).verdict;
     let line = |action: PolicyAction, rule: Option<&str>, reason: Option<&str>| {
         let words = [Some(action.as_str()), rule, reason];
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")
@@ -140,18 +140,18 @@ fn every_recipient_is_judged_and_the_strictest_counts() {
     let rules =
         profile(&[rule("known", FactName::Recipient, PolicyAction::Reject), back(), named()]);
     let good = "u@a.example";
-    assert_eq!(told(&rules, &mail(good, &["bob@b.example"])), "tempfail named fcrdns.no_ptr");
-    let told_of = |recipients: &[&str]| told(&rules, &mail(good, recipients));
+    assert_eq!(verdict_of(&rules, &mail(good, &["bob@b.example"])), "tempfail named fcrdns.no_ptr");
+    let verdict_for = |recipients: &[&str]| verdict_of(&rules, &mail(good, recipients));
     let reject = "reject known recipient.no_such_mailbox";
-    assert_eq!(told_of(&["bob@b.example", "nobody@b.example"]), reject);
-    assert_eq!(told_of(&["nobody@b.example", "bob@b.example"]), reject);
+    assert_eq!(verdict_for(&["bob@b.example", "nobody@b.example"]), reject);
+    assert_eq!(verdict_for(&["nobody@b.example", "bob@b.example"]), reject);
     let script = mail("u@nowhere.example", &["bob@b.example"]);
-    assert_eq!(told(&rules, &script), "reject back return_path.nxdomain");
-    // Nobody was told anything.
-    assert_eq!(told(&rules, &mail(good, &[])), "accept");
-    assert_eq!(told(&rules, &mail(good, &["postmaster@b.example"])), "accept");
-    assert_eq!(told(&rules, &mail("", &["bob@b.example"])), "accept");
-    assert_eq!(told(&profile(&[]), &mail(good, &["nobody@b.example"])), "accept");
+    assert_eq!(verdict_of(&rules, &script), "reject back return_path.nxdomain");
+    // No recipient, no decision.
+    assert_eq!(verdict_of(&rules, &mail(good, &[])), "accept");
+    assert_eq!(verdict_of(&rules, &mail(good, &["postmaster@b.example"])), "accept");
+    assert_eq!(verdict_of(&rules, &mail("", &["bob@b.example"])), "accept");
+    assert_eq!(verdict_of(&profile(&[]), &mail(good, &["nobody@b.example"])), "accept");
 }
 
 #[test]
@@ -162,57 +162,58 @@ fn the_facts_are_those_that_the_rules_went_by_and_of_several_the_worst() {
     let both = script.replace("C: QUIT\n S: 221 bye", "C: RSET\n S: 250 ok\n")
         + other.strip_prefix(GREETED).unwrap();
     let facts = |script: &str| {
-        let facts = reviewed(&rules, &heard(&rules, script)).facts;
+        let facts = evaluated(&rules, &record_of(&rules, script)).facts;
         assert_eq!((&facts.fcrdns, &facts.recipient), (&None, &None));
         assert_eq!(facts.receive_path.unwrap().reason, Some(Reason::NoProof));
         facts.return_path.unwrap().reason
     };
     assert_eq!(facts(&script), None);
     assert_eq!(facts(&both), Some(Reason::Nxdomain));
-    assert_eq!(told(&rules, &both), "reject back return_path.nxdomain");
+    assert_eq!(verdict_of(&rules, &both), "reject back return_path.nxdomain");
 }
 
 #[test]
 fn with_refuse_at_connect_the_greeting_is_the_last_moment() {
     let rules = at_connect(profile(&[named(), back()]));
     let script = mail("u@nowhere.example", &["bob@b.example"]);
-    assert_eq!(told(&rules, &script), "tempfail named fcrdns.no_ptr");
-    let record = heard(&rules, &script);
+    assert_eq!(verdict_of(&rules, &script), "tempfail named fcrdns.no_ptr");
+    let record = record_of(&rules, &script);
     let first = evaluate_record(&rules, &record, &Answers::default());
     assert!(!first.need.iter().any(|lookup| matches!(lookup, Lookup::MailExchanges(_))));
-    // At RCPT they are all told, and the first that fires is named.
+    // At RCPT all rules decide; the first match is named.
     let rules = profile(&[back(), named()]);
-    assert_eq!(told(&rules, &script), "reject back return_path.nxdomain");
-    // Nobody said RCPT.
-    assert_eq!(told(&at_connect(rules.clone()), GREETED), "tempfail named fcrdns.no_ptr");
-    assert_eq!(told(&rules, GREETED), "accept");
-    // What does not refuse is not told before the envelope.
+    assert_eq!(verdict_of(&rules, &script), "reject back return_path.nxdomain");
+    // Without RCPT.
+    assert_eq!(verdict_of(&at_connect(rules.clone()), GREETED), "tempfail named fcrdns.no_ptr");
+    assert_eq!(verdict_of(&rules, GREETED), "accept");
+    // An accept or tag is not enforced before the envelope.
     let tag = PolicyRule { otherwise: PolicyAction::Tag, ..named() };
-    assert_eq!(told(&at_connect(profile(std::slice::from_ref(&tag))), GREETED), "accept");
+    assert_eq!(verdict_of(&at_connect(profile(std::slice::from_ref(&tag))), GREETED), "accept");
     let script = mail("u@a.example", &["bob@b.example"]);
-    assert_eq!(told(&at_connect(profile(&[tag])), &script), "tag named fcrdns.no_ptr");
+    assert_eq!(verdict_of(&at_connect(profile(&[tag])), &script), "tag named fcrdns.no_ptr");
 }
 
 #[test]
 fn starttls_is_the_last_word_that_is_heard() {
     let started = format!("{GREETED} C: STARTTLS\n S: 220 go on");
-    assert_eq!(told(&profile(&[named()]), &started), "tempfail named fcrdns.no_ptr");
-    assert_eq!(told(&profile(&[back()]), &started), "accept");
+    assert_eq!(verdict_of(&profile(&[named()]), &started), "tempfail named fcrdns.no_ptr");
+    assert_eq!(verdict_of(&profile(&[back()]), &started), "accept");
     let refused = started.replace("220 go on", "421 4.7.25 no");
-    assert_eq!(told(&profile(&[named()]), &refused), "tempfail named fcrdns.no_ptr");
+    assert_eq!(verdict_of(&profile(&[named()]), &refused), "tempfail named fcrdns.no_ptr");
     let mut hidden = profile(&[named()]);
     hidden.smtp = SmtpOptions { hide: vec![Keyword::Starttls], ..hidden.smtp };
-    assert_eq!(told(&hidden, &started.replace("220 go on", "502 no")), "accept");
+    assert_eq!(verdict_of(&hidden, &started.replace("220 go on", "502 no")), "accept");
 }
 
 #[test]
 fn rules_in_shadow_are_told_apart() {
     let shadow = |rule: PolicyRule| PolicyRule { mode: RuleMode::Shadow, ..rule };
     let rules = profile(&[shadow(named()), back()]);
-    let told_of = |sender| told(&rules, &mail(sender, &["bob@b.example", "eve@b.example"]));
-    assert_eq!(told_of("u@a.example"), "accept; tempfail named fcrdns.no_ptr");
+    let verdict_for =
+        |sender| verdict_of(&rules, &mail(sender, &["bob@b.example", "eve@b.example"]));
+    assert_eq!(verdict_for("u@a.example"), "accept; tempfail named fcrdns.no_ptr");
     let expected = "reject back return_path.nxdomain; tempfail named fcrdns.no_ptr";
-    assert_eq!(told_of("u@nowhere.example"), expected);
+    assert_eq!(verdict_for("u@nowhere.example"), expected);
 }
 
 #[test]
@@ -226,8 +227,8 @@ fn what_is_refused_anyway_is_not_judged() {
     let mut rules = profile(&[rule("known", FactName::Recipient, PolicyAction::Reject)]);
     rules.access = AccessRules::new(vec![access]);
     let script = mail("u@a.example", &["nobody@b.example"]);
-    assert_eq!(told(&rules, &script), "tempfail listed access_tempfail");
-    assert_eq!(evaluate_record(&rules, &heard(&rules, &script), &Answers::default()).need, []);
+    assert_eq!(verdict_of(&rules, &script), "tempfail listed access_tempfail");
+    assert_eq!(evaluate_record(&rules, &record_of(&rules, &script), &Answers::default()).need, []);
 }
 
 #[test]
@@ -235,9 +236,9 @@ fn a_limit_that_is_stricter_stays_the_verdict() {
     let mut rules = profile(&[named()]);
     rules.limits.commands = 2;
     let script = mail("u@a.example", &["bob@b.example"]);
-    assert_eq!(told(&rules, &script), "tempfail limit_commands");
+    assert_eq!(verdict_of(&rules, &script), "tempfail limit_commands");
     let stricter = PolicyRule { otherwise: PolicyAction::Reject, ..named() };
     let mut rules = profile(&[stricter]);
     rules.smtp.bare_newlines = crate::engine::BareNewlines::Reject;
-    assert_eq!(told(&rules, &script), "reject named fcrdns.no_ptr");
+    assert_eq!(verdict_of(&rules, &script), "reject named fcrdns.no_ptr");
 }
