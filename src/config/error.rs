@@ -1,8 +1,8 @@
-//! What is wrong with a configuration file, for people: where, what was found, what to do.
+//! Errors in a configuration file: position, problem and remedy.
 
 use std::fmt;
 
-/// A place in a file, both counted from 1; the column counts characters.
+/// A place in a file. Both count from 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub line: usize,
@@ -12,16 +12,15 @@ pub struct Position {
 /// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Absent when the file as a whole could not be read.
+    /// `None` if the file cannot be read.
     pub position: Option<Position>,
-    /// `section.key`, `[section]`, or `TOML` for its syntax; absent when it is about the file as a whole.
+    /// `section.key`, `[section]`, or `TOML` for its syntax; `None` if the file cannot be read.
     pub field: Option<String>,
-    /// What was found and why it is wrong.
     pub problem: String,
-    pub advice: String,
+    pub remedy: String,
 }
 
-/// Every error of one file, in the order of the file; never empty.
+/// All errors in one file, in the order of the file; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     file: String,
@@ -33,21 +32,25 @@ impl ConfigErrors {
         Self { file: file.to_owned(), errors }
     }
 
-    /// One error about the file as a whole.
-    pub(super) fn whole_file(file: &str, problem: String, advice: &str) -> Self {
-        let error = ConfigError { position: None, field: None, problem, advice: advice.to_owned() };
+    pub(super) fn unreadable(file: &str, error: &std::io::Error) -> Self {
+        let error = ConfigError {
+            position: None,
+            field: None,
+            problem: format!("cannot be read ({error})"),
+            remedy: "name a file that this user may read".to_owned(),
+        };
         Self::new(file, vec![error])
     }
 
-    /// `bytes` are text up to the one at `offset`.
+    /// `bytes` are UTF-8 up to `offset`.
     pub(super) fn not_utf8(file: &str, bytes: &[u8], offset: usize) -> Self {
         let text = String::from_utf8_lossy(bytes.get(..offset).unwrap_or_default());
         let byte = bytes.get(offset).copied().unwrap_or_default();
         let error = ConfigError {
-            position: Some(Lines::of(&text).position(offset)),
+            position: Some(LineIndex::new(&text).position(offset)),
             field: Some("TOML".to_owned()),
             problem: format!("the byte 0x{byte:02x} here is not UTF-8"),
-            advice: "save the file in UTF-8".to_owned(),
+            remedy: "save the file in UTF-8".to_owned(),
         };
         Self::new(file, vec![error])
     }
@@ -58,7 +61,7 @@ impl ConfigErrors {
     }
 }
 
-/// One error a line, `file:line:column: section.key: what is wrong; what to do`, and the count when there are several.
+/// One line per error, `file:line:column: section.key: problem; remedy`, and the count if there are several.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, error) in self.errors.iter().enumerate() {
@@ -72,7 +75,7 @@ impl fmt::Display for ConfigErrors {
             if let Some(field) = &error.field {
                 write!(f, " {field}:")?;
             }
-            write!(f, " {}; {}", error.problem, error.advice)?;
+            write!(f, " {}; {}", error.problem, error.remedy)?;
         }
         match self.errors.len() {
             0 | 1 => Ok(()),
@@ -83,22 +86,22 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Turns byte offsets into positions.
+/// Byte offsets to positions.
 #[derive(Debug)]
-pub(super) struct Lines<'t> {
+pub(super) struct LineIndex<'t> {
     text: &'t str,
-    /// Offset of each line's first byte.
+    /// Offset of the first byte of each line.
     starts: Vec<usize>,
 }
 
-impl<'t> Lines<'t> {
-    pub(super) fn of(text: &'t str) -> Self {
+impl<'t> LineIndex<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
         let breaks = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
         let starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1));
         Self { text, starts: starts.collect() }
     }
 
-    /// The position of the byte at `offset`; one beyond the end of the text is still on its last line.
+    /// The position of the byte at `offset`. An offset beyond the end of the text is on its last line.
     pub(super) fn position(&self, offset: usize) -> Position {
         // The first line starts at 0, so at least one start is not after any offset.
         let line = self.starts.partition_point(|&start| start <= offset).max(1);

@@ -1,18 +1,20 @@
-//! The checked configuration: what the rest of the program reads, with every value valid and every default filled in.
+//! The checked configuration: every value valid, every default filled in.
 //!
-//! Layer 5, and plain data. Each part is a type of the module it concerns; this one only says which file they came from.
-//! `raw` reads TOML and tells every mistake in a file at once; nothing else makes a [`Config`] from text.
+//! Layer 5, and plain data. Each part is a type of the module that uses it; this module records the section each comes from.
+//! Only `raw` makes a [`Config`] from text.
 
 mod error;
+mod keys;
 mod raw;
+mod size;
 
-use std::fs;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors, Position};
+#[doc(hidden)]
+pub use keys::{DefaultSpec, KeySpec, RENAMED, SECTIONS, SectionSpec};
+pub use size::{WATCH_BUFFER, parse_size};
 
 use crate::addr::{Family, Networks};
 use crate::control;
@@ -27,10 +29,7 @@ use crate::report;
 use crate::smtp::Keyword;
 use crate::source::live;
 
-/// What the buffer of a live source may be, in octets.
-pub const WATCH_BUFFER: RangeInclusive<usize> = 64 << 10..=4 << 30;
-
-/// Everything that one file says.
+/// The content of one file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub relay: relay::RelaySettings,
@@ -39,19 +38,19 @@ pub struct Config {
     pub log: report::LogSettings,
     /// `[metrics] address`; absent without the section.
     pub metrics: Option<SocketAddr>,
-    /// `[status]`: what the page at `/` of the metrics shows.
+    /// `[status]`: contents of the status page.
     pub status: report::status::StatusSettings,
     pub control: control::ControlSettings,
-    /// `[process] user`: whom a gateway that root started becomes.
+    /// `[process] user`: the account that a gateway started by root switches to.
     pub user: Option<String>,
     pub site: Site,
-    /// `[watch]`; without the section nothing is watched.
+    /// `[watch]`; without the section there is no capture.
     pub watch: Option<live::CaptureSettings>,
-    /// `[door]`; without the section nothing is ever closed.
+    /// `[door]`; without the section no family is ever refused.
     pub door: Option<DoorConfig>,
-    /// `[lookup]`, and what it takes from other sections.
+    /// `[lookup]`, and settings from other sections.
     pub lookup: lookup::LookupSettings,
-    /// `[vantage]`; without the section nobody elsewhere is asked.
+    /// `[vantage]`; without the section no vantage probes this site.
     pub vantage: Option<vantage::VantageSettings>,
 }
 
@@ -59,31 +58,31 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoorConfig {
     pub refuse: RefuseMethod,
-    /// Who is let in whatever the door says: the vantage, monitoring.
+    /// Networks that a closed door admits: the vantage, monitoring.
     pub exempt: Networks,
-    /// How often a prober elsewhere is asked.
-    pub probe_every: Duration,
-    /// What guards each family; `None`: nothing does, it is always open.
+    /// Interval of the vantage's probes.
+    pub probe_interval: Duration,
+    /// `None` for a door that is always open.
     pub ipv6: Option<policy::door::DoorSettings>,
     pub ipv4: Option<policy::door::DoorSettings>,
 }
 
 impl DoorConfig {
-    /// How often a prober elsewhere is asked, if nobody says otherwise.
-    pub const PROBE_EVERY: Duration = Duration::from_secs(60);
+    /// The default of `probe_interval`.
+    pub const PROBE_INTERVAL: Duration = Duration::from_secs(60);
 
-    /// Nothing guards either family.
+    /// Both doors are always open.
     pub fn unguarded() -> Self {
         Self {
             refuse: RefuseMethod::Smtp,
             exempt: Networks::default(),
-            probe_every: Self::PROBE_EVERY,
+            probe_interval: Self::PROBE_INTERVAL,
             ipv6: None,
             ipv4: None,
         }
     }
 
-    /// What guards `family`.
+    /// The settings of `family`'s door.
     pub const fn of(&self, family: Family) -> Option<&policy::door::DoorSettings> {
         match family {
             Family::Ipv4 => self.ipv4.as_ref(),
@@ -92,30 +91,17 @@ impl DoorConfig {
     }
 }
 
-/// A number of octets, with K, M or G for powers of 1024.
-pub fn parse_size(text: &str) -> Option<usize> {
-    let (digits, power) = match text.strip_suffix(['K', 'k']) {
-        Some(digits) => (digits, 10),
-        None => match text.strip_suffix(['M', 'm']) {
-            Some(digits) => (digits, 20),
-            None => text.strip_suffix(['G', 'g']).map_or((text, 0), |digits| (digits, 30)),
-        },
-    };
-    let digits = Some(digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
-    digits.parse::<usize>().ok()?.checked_mul(1 << power)
-}
-
-/// `[site]`: what is ours.
+/// `[site]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Site {
-    /// Our own addresses, by which no sender can be reached.
+    /// Own networks; a sender whose mail would return to them is unreachable.
     pub addresses: Networks,
-    /// The domains that we take mail for.
+    /// Domains that this site accepts mail for.
     pub domains: Vec<DomainName>,
 }
 
 impl Config {
-    /// What is allowed and may not be what is meant.
+    /// Settings that are valid but probably not intended.
     pub fn warnings(&self) -> Vec<String> {
         let envelope = |rule: &&PolicyRule| rule.at >= PolicyStage::Mail;
         let rules = self.relay.rules.iter().filter(envelope);
@@ -124,36 +110,10 @@ impl Config {
             return Vec::new();
         }
         let names = rules.join(", ");
-        let (rule, look) = if rules.len() == 1 { ("rule", "looks") } else { ("rules", "look") };
+        let (rules, need) = if rules.len() == 1 { ("rule", "needs") } else { ("rules", "need") };
         vec![format!(
-            "the policy {rule} {names} {look} at MAIL or RCPT, and after STARTTLS nobody sees these: such sessions are \
-             judged without; hide = [\"STARTTLS\"] in [smtp] has every session judged"
+            "policy {rules} {names} {need} MAIL or RCPT, which is not visible after STARTTLS; set hide = [\"STARTTLS\"] in \
+             [smtp] to apply it to every session"
         )]
-    }
-
-    /// The configuration that `text` says, in TOML; `file` is its name in messages.
-    ///
-    /// # Errors
-    ///
-    /// Every mistake in it at once.
-    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
-        raw::parse(text, file)
-    }
-
-    /// The configuration in the file at `path`.
-    ///
-    /// # Errors
-    ///
-    /// Every mistake in it at once, or that it cannot be read.
-    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let file = path.display().to_string();
-        let bytes = fs::read(path).map_err(|why| {
-            let problem = format!("cannot be read ({why})");
-            ConfigErrors::whole_file(&file, problem, "name a file that this user may read")
-        })?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text, &file),
-            Err(wrong) => Err(ConfigErrors::not_utf8(&file, &bytes, wrong.valid_up_to())),
-        }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use toml::Spanned;
+use ipnet::IpNet;
 
 use super::net::network;
 use super::reader::{Field, Section};
-use super::values::{duration, integer, list, one_of};
+use super::values::{duration, format_duration, integer, into_values, list, one_of};
 use crate::addr::{Family, Networks};
 use crate::config::DoorConfig;
 use crate::intercept::door::RefuseMethod;
@@ -17,43 +17,40 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// `[door]`; without the section there is no door, and nothing is ever closed. IPv6 is guarded with it, IPv4 only with a section of
-/// its own.
+/// `[door]`; `None` without the section. With it IPv6 has a door, IPv4 only with `[door.ipv4]`.
 ///
-/// With a `vantage` a closed door can be proven to be of use again, so what is unproven closes it, unless the file says otherwise. Its
-/// calls have to come in through a closed door; from its other family they come by an address that only the file can tell.
+/// With a vantage the default is to close a door that is unproven, because the vantage can prove it open again. Its probes have
+/// to pass a closed door, so its address is exempt; that of its other family is not known here and has to be in `exempt`.
 pub(super) fn door(
     section: &mut Section<'_, '_, '_>,
     vantage: Option<&vantage::VantageSettings>,
 ) -> Option<DoorConfig> {
     let unproven = if vantage.is_some() { WhenUnproven::Close } else { WhenUnproven::default() };
     let default = DoorSettings { when_unproven: unproven, ..DoorSettings::default() };
-    let words = RefuseMethod::ALL.map(|refuse| (refuse.as_str(), refuse));
-    let exempt = section.read("exempt", list(network)).or(Vec::new());
-    let exempt = exempt.into_iter().map(Spanned::into_inner);
-    let exempt = exempt.chain(vantage.map(|vantage| vantage.address.ip().to_canonical().into()));
+    let methods = RefuseMethod::ALL.map(|method| (method.as_str(), method));
+    let mut exempt = into_values(section.read("exempt", list(network)).or_default());
+    exempt.extend(vantage.map(|vantage| IpNet::from(vantage.address.ip().to_canonical())));
+    let interval = section.read("probe_interval", duration(SECOND..=HOUR));
     let door = DoorConfig {
-        refuse: section.read("refuse", one_of(&words)).or_default(),
+        refuse: section.read("refuse", one_of(&methods)).or_default(),
         exempt: Networks::new(exempt),
-        probe_every: section
-            .read("probe_interval", duration(SECOND..=HOUR))
-            .or(DoorConfig::PROBE_EVERY),
+        probe_interval: interval.or(DoorConfig::PROBE_INTERVAL),
         ipv6: Some(family(&mut section.section(Family::Ipv6.as_str()), &default).0),
         ipv4: {
-            let (settings, is_there) =
+            let (settings, is_given) =
                 family(&mut section.section(Family::Ipv4.as_str()), &default);
-            is_there.then_some(settings)
+            is_given.then_some(settings)
         },
     };
-    section.begins().map(|_| door)
+    section.start().map(|_| door)
 }
 
-/// The settings of a family's door, and whether it has a section.
+/// The settings of a family's door, and whether the file has its section.
 fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSettings, bool) {
     let unproven = [("open", WhenUnproven::Open), ("close", WhenUnproven::Close)];
     let retry = section.read("retry", duration(SECOND..=DAY));
-    let longest = section.read("retry_max", duration(SECOND..=7 * DAY));
-    not_shorter(section, &retry, &longest, default);
+    let retry_max = section.read("retry_max", duration(SECOND..=7 * DAY));
+    check_retry_max(section, &retry, &retry_max, default);
     let settings = DoorSettings {
         when_unproven: section.read("when_unproven", one_of(&unproven)).or(default.when_unproven),
         proof_max_age: section
@@ -68,30 +65,32 @@ fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSet
         stall_threshold: section
             .read("stall_threshold", integer(1..=1_000))
             .or(default.stall_threshold),
-        stall_window: section.read("stall_window", duration(SECOND..=DAY)).or(default.stall_window),
+        stall_window: section
+            .read("stall_duration", duration(SECOND..=DAY))
+            .or(default.stall_window),
         grace: section.read("grace", duration(Duration::ZERO..=DAY)).or(default.grace),
         min_hold: section.read("min_hold", duration(SECOND..=DAY)).or(default.min_hold),
-        retry_max: longest.or(default.retry_max).max(retry.clone().or(default.retry)),
+        retry_max: retry_max.or(default.retry_max).max(retry.clone().or(default.retry)),
         retry: retry.or(default.retry),
     };
-    (settings, section.begins().is_some())
+    (settings, section.start().is_some())
 }
 
-fn not_shorter(
+fn check_retry_max(
     section: &mut Section<'_, '_, '_>,
     retry: &Field<Duration>,
-    longest: &Field<Duration>,
+    retry_max: &Field<Duration>,
     default: &DoorSettings,
 ) {
-    if let (Some(retry), Some(longest)) = (retry.in_force(default.retry), longest.given())
-        && *longest.get_ref() < retry
+    if let (Some(retry), Some(max)) = (retry.effective(default.retry), retry_max.given())
+        && *max.get_ref() < retry
     {
         let problem = format!(
             "{} is shorter than retry, which is {}",
-            super::values::spoken(*longest.get_ref()),
-            super::values::spoken(retry)
+            format_duration(*max.get_ref()),
+            format_duration(retry)
         );
-        let (at, field) = (longest.span().start, section.field("retry_max"));
-        section.notes.mistake(at, &field, problem, "make it longer, or leave it out");
+        let (at, field) = (max.span().start, section.field("retry_max"));
+        section.diagnostics.error(at, &field, problem, "make it longer, or leave it out");
     }
 }

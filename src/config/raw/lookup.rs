@@ -1,4 +1,4 @@
-//! `[lookup]` and `[vantage]`: how lookups are answered.
+//! `[lookup]`, `[lookup.ttl]` and `[vantage]`.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::net::{domain, peer};
-use super::reader::{Field, Read, Section, Value};
-use super::unknown::printable;
-use super::values::{duration, fault, integer, list, plain, size, some, spoken, text, truth};
+use super::reader::Section;
+use super::text::printable;
+use super::value::{Value, ValueResult, invalid};
+use super::values::{
+    boolean, duration, format_duration, integer, into_values, list, non_empty, size, string,
+};
 use crate::lookup::{
     CacheLimits, LookupSettings, ProbeSettings, Ttls, check_redis_url, parse_server, vantage,
 };
@@ -16,18 +19,18 @@ use crate::relay::{self, UpstreamIdentity};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-/// As humantime has it: 365.25 days.
+/// 365.25 days, as in humantime.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
-/// `[lookup]`; what other sections decide is put in by [`with_relay`].
+/// `[lookup]`; [`with_relay`] adds the settings that depend on other sections.
 pub(super) fn lookup(section: &mut Section<'_, '_, '_>) -> LookupSettings {
     const MOST: u32 = 1_000_000;
     let default = LookupSettings::default();
     let (limits, probes) = (default.cache_limits, default.probes);
-    let tenth = Duration::from_millis(100);
+    let shortest = Duration::from_millis(100);
     LookupSettings {
-        dns_servers: plain(section.read("dns", list(server)).or(Vec::new())),
-        deadline: section.read("deadline", duration(tenth..=MINUTE)).or(default.deadline),
+        dns_servers: into_values(section.read("dns", list(server)).or_default()),
+        deadline: section.read("deadline", duration(shortest..=MINUTE)).or(default.deadline),
         traffic_max_age: section
             .read("traffic_max_age", duration(SECOND..=60 * MINUTE))
             .or(default.traffic_max_age),
@@ -37,11 +40,13 @@ pub(super) fn lookup(section: &mut Section<'_, '_, '_>) -> LookupSettings {
         },
         probes: ProbeSettings {
             port: section.read("probe_port", integer(1..=u16::MAX)).or(probes.port),
-            timeout: section.read("probe_timeout", duration(tenth..=5 * MINUTE)).or(probes.timeout),
-            callouts: section.read("callouts", truth).or(probes.callouts),
-            large_segments: section.read("probe_large_segments", truth).or(probes.large_segments),
+            timeout: section
+                .read("probe_timeout", duration(shortest..=5 * MINUTE))
+                .or(probes.timeout),
+            callouts: section.read("callouts", boolean).or(probes.callouts),
+            large_segments: section.read("probe_large_segments", boolean).or(probes.large_segments),
             max_concurrent: section
-                .read("concurrent_probes", integer(1..=100_000))
+                .read("max_concurrent_probes", integer(1..=100_000))
                 .or(probes.max_concurrent),
             per_second: section.read("probes_per_second", integer(1..=MOST)).or(probes.per_second),
             per_server_per_minute: section
@@ -49,10 +54,10 @@ pub(super) fn lookup(section: &mut Section<'_, '_, '_>) -> LookupSettings {
                 .or(probes.per_server_per_minute),
         },
         max_pending_recipients: section
-            .read("recipients_pending", integer(1..=100_000))
+            .read("max_pending_recipients", integer(1..=100_000))
             .or(default.max_pending_recipients),
-        cache_file: given(&section.read("cache_file", file)),
-        redis: given(&section.read("redis", store)),
+        cache_file: section.read("cache_file", file).into_option(),
+        redis: section.read("redis", redis_url).into_option(),
         ttls: ttls(&mut section.section("ttl")),
         ..default
     }
@@ -75,19 +80,19 @@ fn ttls(section: &mut Section<'_, '_, '_>) -> Ttls {
         recipient_positive: read("recipient_positive", default.recipient_positive),
         recipient_negative: read("recipient_negative", default.recipient_negative),
     };
-    let least = ttls.dns_min;
-    for (key, most) in [("dns_max", ttls.dns_max), ("dns_negative_max", ttls.dns_negative_max)] {
-        if let (true, Some(at)) = (most < least, section.begins()) {
+    let min = ttls.dns_min;
+    for (key, max) in [("dns_max", ttls.dns_max), ("dns_negative_max", ttls.dns_negative_max)] {
+        if let (true, Some(at)) = (max < min, section.start()) {
             let field = section.field(key);
-            let problem =
-                format!("{} is less than dns_min, which is {}", spoken(most), spoken(least));
-            section.notes.mistake(at, &field, problem, "make it longer, or dns_min shorter");
+            let (max, min) = (format_duration(max), format_duration(min));
+            let problem = format!("{max} is less than dns_min, which is {min}");
+            section.diagnostics.error(at, &field, problem, "make it longer, or dns_min shorter");
         }
     }
     ttls
 }
 
-/// What `[lookup]` takes from the relay's sections.
+/// Adds the settings that follow from the relay's.
 pub(super) fn with_relay(lookup: LookupSettings, relay: &relay::RelaySettings) -> LookupSettings {
     let upstream = &relay.upstream;
     LookupSettings {
@@ -108,65 +113,47 @@ const fn proxy_header(identity: UpstreamIdentity) -> &'static [u8] {
     }
 }
 
-/// `[vantage]`: `None` without the section, or when it is wrong.
+/// `[vantage]`; `None` without the section, or if it is invalid.
 pub(super) fn vantage(section: &mut Section<'_, '_, '_>) -> Option<vantage::VantageSettings> {
-    const DOMAINS: &str = "write at least one domain such as \"example.org\"";
-    let begins = section.begins().is_some();
+    section.start()?;
+    let domains = non_empty(domain, "write at least one domain such as \"example.org\"");
     let timeout = section.read("timeout", duration(SECOND..=5 * MINUTE));
-    let (address, key, domains) = if begins {
-        (
-            section.require("address", r#"address = "[2001:db8:2::9]:9626""#, peer),
-            section.require("key_file", r#"key_file = "/etc/gatepost/vantage.key""#, file),
-            section.require("domains", r#"domains = ["example.org"]"#, some(domain, DOMAINS)),
-        )
-    } else {
-        (
-            section.read("address", peer),
-            section.read("key_file", file),
-            section.read("domains", some(domain, DOMAINS)),
-        )
-    };
+    let address = section.require("address", peer);
+    let key = section.require("key_file", file);
+    let domains = section.require("domains", domains);
     Some(vantage::VantageSettings {
-        address: *address.given()?.get_ref(),
-        key: given(&key)?,
-        domains: plain(domains.given()?.get_ref().clone()),
+        address: address.into_option()?,
+        key: key.into_option()?,
+        domains: into_values(domains.into_option()?),
         timeout: timeout.or(vantage::DEFAULT_TIMEOUT),
     })
 }
 
-fn given<T: Clone>(field: &Field<T>) -> Option<T> {
-    field.given().map(|value| value.get_ref().clone())
-}
-
-/// A DNS server's address, with or without a port.
-fn server(value: &Value<'_>) -> Read<SocketAddr> {
-    const EXAMPLE: &str = "\"192.0.2.53\"";
-    let written = text(value, "an address", EXAMPLE)?;
-    parse_server(written).or_else(|_why| {
+/// The address of a DNS server, with or without a port.
+fn server(value: &Value<'_>) -> ValueResult<SocketAddr> {
+    let written = string(value, "an address", "\"192.0.2.53\"")?;
+    parse_server(written).or_else(|_error| {
         let problem = format!("\"{}\" is not the address of a DNS server", printable(written));
-        fault(value, problem, "write one such as \"192.0.2.53\" or \"[2001:db8::53]:5353\"")
+        invalid(value, problem, "write one such as \"192.0.2.53\" or \"[2001:db8::53]:5353\"")
     })
 }
 
-fn file(value: &Value<'_>) -> Read<PathBuf> {
+fn file(value: &Value<'_>) -> ValueResult<PathBuf> {
     const EXAMPLE: &str = "\"/var/lib/gatepost/facts.redb\"";
-    let path = text(value, "a path", EXAMPLE)?;
+    let path = string(value, "a path", EXAMPLE)?;
     if path.is_empty() || path.contains('\0') || path.ends_with('/') {
         let problem = format!("\"{}\" cannot be the name of a file", printable(path));
-        return fault(value, problem, format!("write a path such as {EXAMPLE}"));
+        return invalid(value, problem, format!("write a path such as {EXAMPLE}"));
     }
     Ok(path.into())
 }
 
-fn store(value: &Value<'_>) -> Read<String> {
+/// The message does not repeat the URL, which may have a password.
+fn redis_url(value: &Value<'_>) -> ValueResult<String> {
     const EXAMPLE: &str = "\"redis://192.0.2.6:6379/0\"";
-    let url = text(value, "the address of a Redis server", EXAMPLE)?;
-    match check_redis_url(url) {
-        Ok(()) => Ok(url.to_owned()),
-        // The address may hold a password.
-        Err(why) => {
-            let problem = format!("it names no Redis server ({})", printable(&why));
-            fault(value, problem, format!("write one such as {EXAMPLE}"))
-        }
-    }
+    let url = string(value, "the URL of a Redis server", EXAMPLE)?;
+    check_redis_url(url).map(|()| url.to_owned()).or_else(|error| {
+        let problem = format!("not the URL of a Redis server ({})", printable(&error));
+        invalid(value, problem, format!("write one such as {EXAMPLE}"))
+    })
 }

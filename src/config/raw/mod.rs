@@ -1,9 +1,11 @@
-//! TOML to a checked [`Config`], telling every mistake at once.
+//! TOML to a checked [`Config`], with all errors at once.
 //!
-//! `toml` parses and goes on after errors (`syntax`); `sections` reads what is there through `reader`, which notes what is
-//! wrong; `agree` holds the sections against each other; without a mistake, [`parse`] puts the parts together.
+//! `toml` parses and recovers from errors (`syntax`). `sections`, `policy`, `lookup` and `door` read the tables through `reader`,
+//! which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
+//! compares sections with each other. Without an error, [`Config::parse`] puts the parts together.
 
-mod agree;
+mod cross_checks;
+mod diagnostics;
 mod door;
 mod lookup;
 mod net;
@@ -11,45 +13,64 @@ mod policy;
 mod reader;
 mod sections;
 mod syntax;
+mod text;
 mod unknown;
+mod value;
 mod values;
 
-use std::net::SocketAddr;
+use std::fs;
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use toml::de::DeTable;
 
-use self::reader::{Field, Notes, Section};
-use self::sections::{Intercept, Mode, TimeoutSet, Timeouts, Watch};
-use self::values::plain;
+use self::diagnostics::Diagnostics;
+use self::reader::Section;
+use self::sections::{Mode, TimeoutSection, TimeoutsSection};
+use self::values::into_values;
 use super::{Config, ConfigErrors};
-use crate::addr::Family;
+use crate::lookup::LookupSettings;
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
-use crate::source::live;
-use crate::stream::WatchedPorts;
-use crate::{engine, intercept, relay};
+use crate::{engine, relay};
 
-const INTERCEPT_PORT: u16 = 25;
-const INTERCEPT_MARK: u32 = 0x6770;
-const INTERCEPT_TABLE: u32 = 26_480;
-const RETRY_AFTER: Duration = Duration::from_secs(10);
-const DRAIN: Duration = Duration::from_secs(30);
-const STRESS_ABOVE: u8 = 80;
+impl Config {
+    /// Parses a configuration in TOML; `file` is its name in messages.
+    ///
+    /// # Errors
+    ///
+    /// All errors in it.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        parse(text, file)
+    }
 
-/// The configuration that `text` says; `file` is for the messages.
-pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
-    let mut notes = Notes::new(text);
+    /// Reads the configuration file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// All errors in it, or why it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = path.display().to_string();
+        let bytes = fs::read(path).map_err(|error| ConfigErrors::unreadable(&file, &error))?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => parse(text, &file),
+            Err(error) => Err(ConfigErrors::not_utf8(&file, &bytes, error.valid_up_to())),
+        }
+    }
+}
+
+fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
+    let mut diagnostics = Diagnostics::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
-    syntax::note(&errors, document.get_ref(), text, &mut notes);
+    syntax::check(&errors, document.get_ref(), text, &mut diagnostics);
 
-    let mut root = Section::document(document.get_ref(), &mut notes);
+    let mut root = Section::document(document.get_ref(), &mut diagnostics);
     let listen = sections::listen(&mut root.section("listen"));
-    let mode = agree::mode(&listen);
-    let intercept = sections::intercept(&mut root.section("intercept"));
+    let mode = listen.mode.effective(Mode::default());
+    let (intercept_start, intercept) =
+        sections::intercept(&mut root.section("intercept"), &listen.addresses);
     let upstream = sections::upstream(&mut root.section("upstream"), mode);
     let proxy_trusted = sections::proxy_protocol(&mut root.section("proxy_protocol"));
     let mut names = Vec::new();
@@ -70,33 +91,31 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let vantage = lookup::vantage(&mut root.section("vantage"));
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
-    agree::interception(&listen, &intercept, &mut notes);
-    agree::upstream(&listen, &upstream, &proxy_trusted, &mut notes);
-    agree::policies(&listen, &policies, &proxy_trusted, &mut notes);
-    agree::metrics(&listen, &metrics, &mut notes);
-    agree::timeouts(&timeouts, &mut notes);
-    let own_name = smtp.hostname.is_absent().then(|| own_name(&mut notes));
-
-    let mistakes = notes.finish();
-    if !mistakes.is_empty() {
-        return Err(ConfigErrors::new(file, mistakes));
+    unknown::check(document.get_ref(), &mut diagnostics);
+    cross_checks::interception(&listen, intercept_start, &mut diagnostics);
+    cross_checks::upstream(&listen, &upstream, &proxy_trusted, &mut diagnostics);
+    cross_checks::policies(&listen, &policies, &proxy_trusted, &mut diagnostics);
+    cross_checks::metrics(&listen, &metrics, &mut diagnostics);
+    cross_checks::timeouts(&timeouts, &mut diagnostics);
+    let errors = diagnostics.finish();
+    if !errors.is_empty() {
+        return Err(ConfigErrors::new(file, errors));
     }
 
     let mode = mode.unwrap_or_default();
-    let addresses = plain(listen.addresses.or(Vec::new()));
-    let intercept = (mode == Mode::Tproxy).then(|| interception(intercept, &addresses));
+    let intercept = (mode == Mode::Tproxy).then_some(intercept);
     let relay = relay::RelaySettings {
         listen: relay::ListenSettings {
-            addresses,
+            addresses: into_values(listen.addresses.or_default()),
             transparent: mode == Mode::Tproxy,
             threads: listen.threads.or(available_parallelism().map_or(1, NonZero::get)),
         },
         upstream: relay::UpstreamSettings {
-            addresses: plain(upstream.addresses.or(Vec::new())),
-            identity: upstream.identity.or(agree::default_identity(mode)),
-            attempt_delay: upstream.attempt_delay.or(agree::ATTEMPT_DELAY),
-            connect_timeout: upstream.connect_timeout.or(agree::CONNECT_TIMEOUT),
-            retry_after: upstream.retry_after.or(RETRY_AFTER),
+            addresses: into_values(upstream.addresses.or_default()),
+            identity: upstream.identity.or(mode.default_identity()),
+            attempt_delay: upstream.attempt_delay.or(sections::ATTEMPT_DELAY),
+            connect_timeout: upstream.connect_timeout.or(sections::CONNECT_TIMEOUT),
+            retry_after: upstream.retry_after.or(sections::RETRY_AFTER),
             mark: intercept.as_ref().map(|intercept| intercept.mark + 1),
         },
         proxy_trusted,
@@ -105,22 +124,14 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
             policies.into_iter().filter_map(|policy| policy.rule).collect(),
             site.addresses.clone(),
         )),
-        smtp: engine::SmtpOptions {
-            hostname: smtp.hostname.or(own_name.unwrap_or_default()),
-            bare_newlines: smtp.bare_newlines.or_default(),
-            refuse_at: smtp.refuse_at.or_default(),
-            pregreet: smtp.pregreet.or_default(),
-            hide: plain(smtp.hide.or_default()),
-        },
+        smtp,
         limits,
-        drain: timeouts.drain.clone().or(DRAIN),
+        drain: timeouts.drain.clone().or(sections::DRAIN),
         timeouts: timeout_sets(timeouts),
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
-    let watch = watch.begins.then(|| watching(watch));
     let own_networks = site.addresses.clone();
-    let lookup =
-        crate::lookup::LookupSettings { own_networks, ..lookup::with_relay(lookup, &relay) };
+    let lookup = LookupSettings { own_networks, ..lookup::with_relay(lookup, &relay) };
     Ok(Config {
         relay,
         intercept,
@@ -137,43 +148,16 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     })
 }
 
-fn watching(section: Watch) -> live::CaptureSettings {
-    live::CaptureSettings {
-        choice: section.source.or_default(),
-        interfaces: plain(section.interfaces.or_default()),
-        ports: WatchedPorts::with_defaults(&plain(section.ports.or_default())),
-        buffer: section.buffer.or(live::CaptureSettings::BUFFER),
-    }
-}
-
-fn interception(section: Intercept, listen: &[SocketAddr]) -> intercept::InterceptSettings {
-    let port = |family| {
-        let mut own = listen.iter().filter(|addr| Family::of(addr.ip()) == family);
-        own.next().map(SocketAddr::port)
-    };
-    intercept::InterceptSettings {
-        ports: section.ports.given().map_or_else(
-            || vec![INTERCEPT_PORT],
-            |ports| ports.get_ref().iter().map(|port| *port.get_ref()).collect(),
-        ),
-        interfaces: plain(section.interfaces.or_default()),
-        mark: section.mark.or(INTERCEPT_MARK),
-        table: section.table.or(INTERCEPT_TABLE),
-        listen_ipv4: port(Family::Ipv4),
-        listen_ipv6: port(Family::Ipv6),
-    }
-}
-
-/// What `[timeouts.stress]` leaves out is as short as stress asks for, and never longer than the normal time.
-fn timeout_sets(section: Timeouts) -> relay::TimeoutSets {
-    fn set(section: TimeoutSet, default: engine::Timeouts) -> engine::Timeouts {
+/// The defaults of `[timeouts.stress]` are short, and never longer than the normal times.
+fn timeout_sets(section: TimeoutsSection) -> relay::TimeoutSets {
+    fn set(section: TimeoutSection, default: engine::Timeouts) -> engine::Timeouts {
         engine::Timeouts {
             greeting: section.greeting.or(default.greeting),
             command: section.command.or(default.command),
             data: section.data.or(default.data),
             reply: section.reply.or(default.reply),
             acceptance: section.acceptance.or(default.acceptance),
-            opaque: section.opaque.or(default.opaque),
+            opaque: section.passthrough_idle.or(default.opaque),
         }
     }
     let normal = set(section.normal, engine::Timeouts::RFC_5321);
@@ -186,25 +170,6 @@ fn timeout_sets(section: Timeouts) -> relay::TimeoutSets {
     relay::TimeoutSets {
         normal,
         stress: set(section.stress, stress),
-        stress_above: section.stress_above.or(STRESS_ABOVE),
-    }
-}
-
-/// The host's name, for a file that gives none.
-fn own_name(notes: &mut Notes<'_>) -> String {
-    let name = nix::unistd::gethostname().unwrap_or_default();
-    let name = name.to_string_lossy().into_owned();
-    if !net::is_domain(&name) {
-        let shown = unknown::printable(&name);
-        let problem = format!("missing, and the host's own name \"{shown}\" is not a domain");
-        let advice = "add `hostname = \"mx.example.org\"` to [smtp]";
-        notes.mistake(0, "smtp.hostname", problem, advice);
-    }
-    name
-}
-
-impl<T: Default> Field<T> {
-    fn or_default(self) -> T {
-        self.or(T::default())
+        stress_above: section.stress_above.or(sections::STRESS_ABOVE),
     }
 }

@@ -1,4 +1,4 @@
-//! The keys of each section, with their ranges and defaults: the only place that names them.
+//! The sections without a file of their own: types, ranges and defaults of their keys.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -8,21 +8,34 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::net::{hostname, interface, keyword, listener, network, peer};
-use super::reader::{Field, Read, Section, Value};
-use super::unknown::printable;
-use super::values::{duration, fault, integer, list, one_of, path, size, some, text, truth};
+use super::net::{hostname, interface, is_domain, keyword, listener, network, peer};
+use super::reader::{Field, Section};
+use super::text::printable;
+use super::value::{Value, ValueResult, invalid};
+use super::values::{
+    boolean, duration, integer, into_values, list, non_empty, one_of, path, size, string,
+};
 use crate::addr::{Family, Networks};
-use crate::config::WATCH_BUFFER;
+use crate::config::size::WATCH_BUFFER;
 use crate::control;
-use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt};
+use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt, SmtpOptions};
+use crate::intercept::InterceptSettings;
 use crate::policy::{AccessRule, PolicyAction};
 use crate::relay::{RelayLimits, UpstreamIdentity};
 use crate::report::{LogFormat, LogSettings, status};
-use crate::smtp::Keyword;
-use crate::source::live::SourceChoice;
+use crate::source::live;
+use crate::stream::WatchedPorts;
 
-type List<T> = Field<Vec<Spanned<T>>>;
+pub(super) type List<T> = Field<Vec<Spanned<T>>>;
+
+pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
+pub(super) const DRAIN: Duration = Duration::from_secs(30);
+pub(super) const STRESS_ABOVE: u8 = 80;
+const INTERCEPT_PORT: u16 = 25;
+const INTERCEPT_MARK: u32 = 0x6770;
+const INTERCEPT_TABLE: u32 = 26_480;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -34,44 +47,59 @@ pub(super) enum Mode {
     Tproxy,
 }
 
-pub(super) struct Listen {
+impl Mode {
+    /// The default of `upstream.identity`: interception makes sense only if the MTA sees the client's address.
+    pub(super) const fn default_identity(self) -> UpstreamIdentity {
+        match self {
+            Self::Proxy => UpstreamIdentity::None,
+            Self::Tproxy => UpstreamIdentity::Transparent,
+        }
+    }
+}
+
+pub(super) struct ListenSection {
     pub(super) addresses: List<SocketAddr>,
     pub(super) mode: Field<Mode>,
     pub(super) threads: Field<usize>,
 }
 
-pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Listen {
-    const EXAMPLE: &str = r#"addresses = ["[::1]:2525", "127.0.0.1:2525"]"#;
-    let addresses = some(listener, "write at least one address such as \"[::1]:2525\"");
-    Listen {
-        addresses: section.require("addresses", EXAMPLE, addresses),
+pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> ListenSection {
+    let addresses = non_empty(listener, "write at least one address such as \"[::1]:2525\"");
+    ListenSection {
+        addresses: section.require("addresses", addresses),
         mode: section.read("mode", one_of(&[("proxy", Mode::Proxy), ("tproxy", Mode::Tproxy)])),
         threads: section.read("threads", integer(1..=1024)),
     }
 }
 
-pub(super) struct Intercept {
-    /// Where the section begins, if there is one.
-    pub(super) begins: Option<usize>,
-    pub(super) ports: List<u16>,
-    pub(super) interfaces: List<String>,
-    pub(super) mark: Field<u32>,
-    pub(super) table: Field<u32>,
+/// Byte offset of the section, if the file has it, and the settings for mode = "tproxy".
+pub(super) fn intercept(
+    section: &mut Section<'_, '_, '_>,
+    listen: &List<SocketAddr>,
+) -> (Option<usize>, InterceptSettings) {
+    let port = |family| {
+        let mut own = listen.items().map(|addr| *addr.get_ref());
+        own.find(|addr| Family::of(addr.ip()) == family).map(|addr| addr.port())
+    };
+    let ports = non_empty(integer(1..=u16::MAX), "write [25], or leave it out");
+    let ports = section.read("ports", ports);
+    let settings = InterceptSettings {
+        ports: ports.given().map_or_else(
+            || vec![INTERCEPT_PORT],
+            |ports| ports.get_ref().iter().map(|port| *port.get_ref()).collect(),
+        ),
+        interfaces: into_values(section.read("interfaces", list(interface)).or_default()),
+        // The next number is the mark of connections to upstream.
+        mark: section.read("mark", integer(1..=u32::MAX - 1)).or(INTERCEPT_MARK),
+        table: section.read("table", routing_table).or(INTERCEPT_TABLE),
+        listen_ipv4: port(Family::Ipv4),
+        listen_ipv6: port(Family::Ipv6),
+    };
+    (section.start(), settings)
 }
 
-pub(super) fn intercept(section: &mut Section<'_, '_, '_>) -> Intercept {
-    Intercept {
-        begins: section.begins(),
-        ports: section.read("ports", some(integer(1..=u16::MAX), "write [25], or leave it out")),
-        interfaces: section.read("interfaces", list(interface)),
-        // The mark after it is upstream's.
-        mark: section.read("mark", integer(1..=u32::MAX - 1)),
-        table: section.read("table", routing_table),
-    }
-}
-
-/// A routing table of our own: what is put into the kernel's would break the host's routing.
-fn routing_table(value: &Value<'_>) -> Read<u32> {
+/// Not one of the kernel's own tables: our routes there would break the host's routing.
+fn routing_table(value: &Value<'_>) -> ValueResult<u32> {
     let table = integer(1..=u32::MAX)(value)?;
     let owner = match table {
         253 => "default",
@@ -80,10 +108,10 @@ fn routing_table(value: &Value<'_>) -> Read<u32> {
         _ => return Ok(table),
     };
     let problem = format!("{table} is the kernel's own table `{owner}`");
-    fault(value, problem, "write a number that no other routing uses, or leave it out")
+    invalid(value, problem, "write a number that no other routing uses, or leave it out")
 }
 
-pub(super) struct Upstream {
+pub(super) struct UpstreamSection {
     pub(super) addresses: List<SocketAddr>,
     pub(super) identity: Field<UpstreamIdentity>,
     pub(super) attempt_delay: Field<Duration>,
@@ -91,9 +119,7 @@ pub(super) struct Upstream {
     pub(super) retry_after: Field<Duration>,
 }
 
-pub(super) const UPSTREAM_EXAMPLE: &str = r#"addresses = ["[::1]:25", "127.0.0.1:25"]"#;
-
-pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) -> Upstream {
+pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) -> UpstreamSection {
     let identities = [
         ("none", UpstreamIdentity::None),
         ("transparent", UpstreamIdentity::Transparent),
@@ -101,11 +127,11 @@ pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) ->
         ("proxy-v2", UpstreamIdentity::ProxyV2),
         ("xclient", UpstreamIdentity::Xclient),
     ];
-    // RFC 8305 §5 allows no less than 10 ms and advises no more than 2 s.
+    // RFC 8305 §5: at least 10 ms, and no more than 2 s recommended.
     let attempt_delay = Duration::from_millis(10)..=2 * SECOND;
-    let upstream = Upstream {
+    let upstream = UpstreamSection {
         addresses: section
-            .read("addresses", some(peer, "write at least one address such as \"[::1]:25\"")),
+            .read("addresses", non_empty(peer, "write at least one address such as \"[::1]:25\"")),
         identity: section.read("identity", one_of(&identities)),
         attempt_delay: section.read("attempt_delay", duration(attempt_delay)),
         connect_timeout: section
@@ -113,17 +139,16 @@ pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) ->
         retry_after: section.read("retry_after", duration(Duration::ZERO..=HOUR)),
     };
     if upstream.addresses.is_absent() && mode == Some(Mode::Proxy) {
-        section.missing("addresses", UPSTREAM_EXAMPLE);
+        section.missing("addresses");
     }
     upstream
 }
 
 pub(super) fn proxy_protocol(section: &mut Section<'_, '_, '_>) -> Networks {
-    let trusted = section.read("trusted", list(network)).or(Vec::new());
-    Networks::new(trusted.into_iter().map(Spanned::into_inner))
+    Networks::new(into_values(section.read("trusted", list(network)).or_default()))
 }
 
-/// One `[[access]]` rule; `None` when it is wrong. `names` are those of the rules before it, with their places.
+/// One `[[access]]` rule; `None` if it is invalid. `names` are those of the rules before it, with their positions.
 pub(super) fn access(
     section: &mut Section<'_, '_, '_>,
     names: &mut Vec<Spanned<String>>,
@@ -131,27 +156,27 @@ pub(super) fn access(
     let actions = [PolicyAction::Accept, PolicyAction::Tempfail, PolicyAction::Reject]
         .map(|a| (a.as_str(), a));
     let families = Family::ALL.map(|family| (family.as_str(), family));
-    let name = section.require("name", r#"name = "no mail from there""#, rule_name);
+    let name = section.require("name", rule_name);
     let family = section.read("family", one_of(&families));
-    let networks = section.read("networks", some(network, "leave it out for every address"));
-    let action = section.require("action", r#"action = "reject""#, one_of(&actions));
+    let networks = section.read("networks", non_empty(network, "leave it out for every address"));
+    let action = section.require("action", one_of(&actions));
 
-    own_name(section, &name, names);
-    if let (Field::Absent, Field::Absent, Some(at)) = (&family, &networks, section.begins()) {
-        let advice = "add `family` or `networks`, to say whom it is about";
-        section.notes.mistake(at, "[[access]]", "the rule has no condition", advice);
+    check_unique_name(section, &name, names);
+    if let (Field::Absent, Field::Absent, Some(at)) = (&family, &networks, section.start()) {
+        let remedy = "add `family` or `networks`";
+        section.diagnostics.error(at, "[[access]]", "the rule has no condition", remedy);
     }
-    can_match(section, &family, &networks);
+    check_networks_of_family(section, &family, &networks);
     Some(AccessRule {
         name: name.given()?.get_ref().as_str().into(),
         family: family.given().map(|family| *family.get_ref()),
-        networks: Networks::new(networks.or(Vec::new()).into_iter().map(Spanned::into_inner)),
+        networks: Networks::new(into_values(networks.or_default())),
         action: *action.given()?.get_ref(),
     })
 }
 
-/// No other rule may have it: verdicts and metrics name a rule by it. `names` are those before it, with their places.
-pub(super) fn own_name(
+/// Verdicts and metrics identify a rule by its name. `names` are those before it, with their positions.
+pub(super) fn check_unique_name(
     section: &mut Section<'_, '_, '_>,
     name: &Field<String>,
     names: &mut Vec<Spanned<String>>,
@@ -159,53 +184,44 @@ pub(super) fn own_name(
     let Some(name) = name.given() else { return };
     match names.iter().find(|earlier| earlier.get_ref() == name.get_ref()) {
         Some(earlier) => {
-            let line = section.notes.position(earlier.span().start).line;
+            let line = section.diagnostics.position(earlier.span().start).line;
             let problem = format!("the rule on line {line} has the same name");
             let (field, at) = (section.field("name"), name.span().start);
-            section.notes.mistake(at, &field, problem, "give each rule a name of its own");
+            section.diagnostics.error(at, &field, problem, "give each rule a unique name");
         }
         None => names.push(name.clone()),
     }
 }
 
-/// A rule for one family is not about networks of the other.
-pub(super) fn can_match(
+/// A rule for one family never matches networks of the other.
+pub(super) fn check_networks_of_family(
     section: &mut Section<'_, '_, '_>,
     family: &Field<Family>,
     networks: &List<IpNet>,
 ) {
-    let (Some(family), Some(networks)) = (family.given(), networks.given()) else { return };
-    let family = *family.get_ref();
-    for network in networks.get_ref() {
+    let Some(family) = family.given().map(|family| *family.get_ref()) else { return };
+    for network in networks.items() {
         if Family::of(network.get_ref().addr()) != family {
             let problem =
                 format!("{} can never match with family = \"{family}\"", network.get_ref());
             let (field, at) = (section.field("networks"), network.span().start);
-            section.notes.mistake(at, &field, problem, "remove one of the two");
+            section.diagnostics.error(at, &field, problem, "remove one of the two");
         }
     }
 }
 
-/// It is said in replies, so it has to be what a reply can hold.
-pub(super) fn rule_name(value: &Value<'_>) -> Read<String> {
-    let name = text(value, "a name", "\"no mail from there\"")?;
+/// A name that fits in a reply.
+pub(super) fn rule_name(value: &Value<'_>) -> ValueResult<String> {
+    let name = string(value, "a name", "\"no mail from there\"")?;
     let fits = (1..=64).contains(&name.len());
     if fits && name.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !name.trim().is_empty() {
         return Ok(name.to_owned());
     }
-    let problem = format!("\"{}\" cannot be said in a reply", printable(name));
-    fault(value, problem, "write 1 to 64 printable ASCII characters")
+    let problem = format!("\"{}\" cannot be part of a reply", printable(name));
+    invalid(value, problem, "write 1 to 64 printable ASCII characters")
 }
 
-pub(super) struct Smtp {
-    pub(super) hostname: Field<String>,
-    pub(super) refuse_at: Field<RefuseAt>,
-    pub(super) bare_newlines: Field<BareNewlines>,
-    pub(super) pregreet: Field<Pregreet>,
-    pub(super) hide: List<Keyword>,
-}
-
-pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> Smtp {
+pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> SmtpOptions {
     let bare_newlines = [
         ("normalize", BareNewlines::Normalize),
         ("reject", BareNewlines::Reject),
@@ -213,13 +229,30 @@ pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> Smtp {
     ];
     let refuse_at = [("connect", RefuseAt::Connect), ("rcpt", RefuseAt::Rcpt)];
     let pregreet = [("accept", Pregreet::Accept), ("reject", Pregreet::Reject)];
-    Smtp {
-        hostname: section.read("hostname", hostname),
-        refuse_at: section.read("refuse_at", one_of(&refuse_at)),
-        bare_newlines: section.read("bare_newlines", one_of(&bare_newlines)),
-        pregreet: section.read("pregreet", one_of(&pregreet)),
-        hide: section.read("hide", list(keyword)),
+    let hostname = match section.read("hostname", hostname) {
+        Field::Absent => host_name(section),
+        given => given.or_default(),
+    };
+    SmtpOptions {
+        hostname,
+        refuse_at: section.read("refuse_at", one_of(&refuse_at)).or_default(),
+        bare_newlines: section.read("bare_newlines", one_of(&bare_newlines)).or_default(),
+        pregreet: section.read("pregreet", one_of(&pregreet)).or_default(),
+        hide: into_values(section.read("hide", list(keyword)).or_default()),
     }
+}
+
+/// The name of this host, the default of `smtp.hostname`.
+fn host_name(section: &mut Section<'_, '_, '_>) -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    if !is_domain(&name) {
+        let problem =
+            format!("missing, and the host's name \"{}\" is not a domain", printable(&name));
+        let remedy = "add `hostname = \"mx.example.org\"` to [smtp]";
+        section.diagnostics.error(0, "smtp.hostname", problem, remedy);
+    }
+    name
 }
 
 pub(super) fn limits(section: &mut Section<'_, '_, '_>) -> RelayLimits {
@@ -239,126 +272,117 @@ pub(super) fn limits(section: &mut Section<'_, '_, '_>) -> RelayLimits {
 }
 
 /// The keys that `[timeouts]` and `[timeouts.stress]` share.
-pub(super) struct TimeoutSet {
+pub(super) struct TimeoutSection {
     pub(super) greeting: Field<Duration>,
     pub(super) command: Field<Duration>,
     pub(super) data: Field<Duration>,
     pub(super) reply: Field<Duration>,
     pub(super) acceptance: Field<Duration>,
-    pub(super) opaque: Field<Duration>,
+    pub(super) passthrough_idle: Field<Duration>,
 }
 
-pub(super) struct Timeouts {
-    pub(super) normal: TimeoutSet,
-    pub(super) stress: TimeoutSet,
+pub(super) struct TimeoutsSection {
+    pub(super) normal: TimeoutSection,
+    pub(super) stress: TimeoutSection,
     pub(super) stress_above: Field<u8>,
     pub(super) drain: Field<Duration>,
 }
 
-pub(super) fn timeouts(section: &mut Section<'_, '_, '_>) -> Timeouts {
-    Timeouts {
-        normal: timeout_set(section),
+pub(super) fn timeouts(section: &mut Section<'_, '_, '_>) -> TimeoutsSection {
+    TimeoutsSection {
+        normal: timeout_section(section),
         stress_above: section.read("stress_above", integer(1..=100)),
         drain: section.read("drain", duration(Duration::ZERO..=HOUR)),
-        stress: timeout_set(&mut section.section("stress")),
+        stress: timeout_section(&mut section.section("stress")),
     }
 }
 
-fn timeout_set(section: &mut Section<'_, '_, '_>) -> TimeoutSet {
+fn timeout_section(section: &mut Section<'_, '_, '_>) -> TimeoutSection {
     const RANGE: RangeInclusive<Duration> = SECOND..=HOUR;
-    TimeoutSet {
+    TimeoutSection {
         greeting: section.read("greeting", duration(RANGE)),
         command: section.read("command", duration(RANGE)),
         data: section.read("data", duration(RANGE)),
         reply: section.read("reply", duration(RANGE)),
         acceptance: section.read("acceptance", duration(RANGE)),
-        opaque: section.read("passthrough_idle", duration(RANGE)),
+        passthrough_idle: section.read("passthrough_idle", duration(RANGE)),
     }
 }
 
 pub(super) fn log(section: &mut Section<'_, '_, '_>) -> LogSettings {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let format = section.read("format", one_of(&formats)).or(LogFormat::Text);
-    let file: Field<PathBuf> = section.read("file", path);
-    LogSettings { format, file: file.given().map(|file| file.get_ref().clone()) }
+    LogSettings {
+        format: section.read("format", one_of(&formats)).or(LogFormat::Text),
+        file: section.read("file", path).into_option(),
+    }
 }
 
 pub(super) fn metrics(section: &mut Section<'_, '_, '_>) -> Field<SocketAddr> {
-    match section.begins() {
-        Some(_) => section.require("address", r#"address = "[::1]:9625""#, listener),
-        None => section.read("address", listener),
+    match section.start() {
+        Some(_) => section.require("address", listener),
+        None => Field::Absent,
     }
 }
 
 pub(super) fn status(section: &mut Section<'_, '_, '_>) -> status::StatusSettings {
     let default = status::StatusSettings::default();
     status::StatusSettings {
-        show_addresses: section.read("show_addresses", truth).or(default.show_addresses),
+        show_addresses: section.read("show_addresses", boolean).or(default.show_addresses),
     }
 }
 
 pub(super) fn control(section: &mut Section<'_, '_, '_>) -> control::ControlSettings {
-    let socket: Field<PathBuf> = section.read("socket", socket_path);
-    match socket.given() {
-        Some(socket) => {
-            control::ControlSettings { socket: socket.get_ref().clone(), required: true }
-        }
+    match section.read("socket", socket_path).into_option() {
+        Some(socket) => control::ControlSettings { socket, required: true },
         None => control::ControlSettings::default(),
     }
 }
 
-/// `[process] user`
-pub(super) fn process(section: &mut Section<'_, '_, '_>) -> Option<String> {
-    let user: Field<String> = section.read("user", account);
-    user.given().map(|user| user.get_ref().clone())
+fn socket_path(value: &Value<'_>) -> ValueResult<PathBuf> {
+    // unix(7): sun_path, with its final NUL.
+    const LONGEST: usize = 107;
+    let example = format!("\"{}\"", control::DEFAULT_SOCKET);
+    let path = string(value, "a path", &example)?;
+    if path.is_empty() || path.contains('\0') || path.ends_with('/') {
+        let problem = format!("\"{}\" cannot be the name of a socket", printable(path));
+        return invalid(value, problem, format!("write a path such as {example}"));
+    }
+    if path.len() > LONGEST {
+        let problem =
+            format!("the path has {} bytes, that of a socket at most {LONGEST}", path.len());
+        return invalid(value, problem, "write a shorter one");
+    }
+    Ok(path.into())
 }
 
-/// As adduser(8) lets accounts be named; whether it is there is seen at the start.
-fn account(value: &Value<'_>) -> Read<String> {
-    let name = text(value, "the name of an account", "\"gatepost\"")?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    if (1..=32).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['-', '.']) {
+/// `[process] user`
+pub(super) fn process(section: &mut Section<'_, '_, '_>) -> Option<String> {
+    section.read("user", account).into_option()
+}
+
+/// A name that adduser(8) allows. Whether the account exists is checked at start-up.
+fn account(value: &Value<'_>) -> ValueResult<String> {
+    let name = string(value, "the name of an account", "\"gatepost\"")?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let begins_well = !name.starts_with(['-', '.']);
+    if (1..=32).contains(&name.len()) && name.bytes().all(allowed) && begins_well {
         return Ok(name.to_owned());
     }
     let problem = format!("\"{}\" cannot be the name of an account", printable(name));
-    fault(value, problem, "write a name such as \"gatepost\", not a number")
+    invalid(value, problem, "write a name such as \"gatepost\", not a number")
 }
 
-pub(super) struct Watch {
-    pub(super) begins: bool,
-    pub(super) source: Field<SourceChoice>,
-    pub(super) interfaces: List<String>,
-    pub(super) ports: List<u16>,
-    pub(super) buffer: Field<usize>,
-}
-
-pub(super) fn watch(section: &mut Section<'_, '_, '_>) -> Watch {
+/// `None` without the section.
+pub(super) fn watch(section: &mut Section<'_, '_, '_>) -> Option<live::CaptureSettings> {
+    use live::SourceChoice;
     let sources =
         [("auto", SourceChoice::Auto), ("ebpf", SourceChoice::Ebpf), ("pcap", SourceChoice::Pcap)];
-    Watch {
-        begins: section.begins().is_some(),
-        source: section.read("source", one_of(&sources)),
-        interfaces: section.read("interfaces", list(interface)),
-        ports: section.read("ports", list(integer(1..=u16::MAX))),
-        buffer: section.read("buffer", size(WATCH_BUFFER)),
-    }
-}
-
-fn socket_path(value: &Value<'_>) -> Read<PathBuf> {
-    // unix(7): sun_path, with its final NUL.
-    const LONGEST: usize = 107;
-    let path = text(value, "a path", &format!("\"{}\"", control::DEFAULT_SOCKET))?;
-    if path.is_empty() || path.contains('\0') || path.ends_with('/') {
-        let problem = format!("\"{}\" cannot be the name of a socket", printable(path));
-        return fault(
-            value,
-            problem,
-            format!("write a path such as \"{}\"", control::DEFAULT_SOCKET),
-        );
-    }
-    if path.len() > LONGEST {
-        let problem = format!("the path has {} octets, a socket's at most {LONGEST}", path.len());
-        return fault(value, problem, "write a shorter one");
-    }
-    Ok(path.into())
+    let ports = section.read("ports", list(integer(1..=u16::MAX)));
+    let settings = live::CaptureSettings {
+        choice: section.read("source", one_of(&sources)).or_default(),
+        interfaces: into_values(section.read("interfaces", list(interface)).or_default()),
+        ports: WatchedPorts::with_defaults(&into_values(ports.or_default())),
+        buffer: section.read("buffer", size(WATCH_BUFFER)).or(live::CaptureSettings::BUFFER),
+    };
+    section.start().map(|_| settings)
 }

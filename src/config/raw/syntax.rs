@@ -1,15 +1,21 @@
-//! TOML's own errors. One slip (a quote or bracket not closed) makes the parser stumble many times over what follows:
-//! only the first error of a value, and of a line, is a mistake of the person who wrote it.
+//! Syntax errors of TOML. After one typing error (a quote or bracket left open) the parser reports many: only the first
+//! error of each value and of each line is recorded.
 
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue, Error};
 
-use super::reader::{Notes, Value};
-use super::unknown::{join, printable};
+use super::diagnostics::Diagnostics;
+use super::text::{join, printable};
+use super::value::Value;
 
-/// Notes the mistakes of `errors`, which `text` gave together with the part of the document that could be read.
-pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: &mut Notes<'_>) {
+/// Records `errors`, which the parser reported for `text`; `document` is the part that it could read.
+pub(super) fn check(
+    errors: &[Error],
+    document: &DeTable<'_>,
+    text: &str,
+    diagnostics: &mut Diagnostics<'_>,
+) {
     let mut values = Vec::new();
     spans(document, &mut values);
     let mut sections = Vec::new();
@@ -23,13 +29,13 @@ pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: 
     for (span, message) in errors {
         if message == DUPLICATE {
             let key = printable(text.get(span.clone()).unwrap_or_default());
-            let advice = "keep one of the places that set it";
+            let remedy = "keep one of the places that set it";
             let field = field(&key, span.start, &sections);
-            notes.mistake(span.start, &field, "set more than once", advice);
+            diagnostics.error(span.start, &field, "set more than once", remedy);
             continue;
         }
-        notes.broken(span.start);
-        let line = notes.position(span.start).line;
+        diagnostics.mark_broken(span.start);
+        let line = diagnostics.position(span.start).line;
         let value = values.iter().find(|value| (value.start..=value.end).contains(&span.start));
         let seen = seen_lines.contains(&line) || value.is_some_and(|v| seen_values.contains(v));
         if seen {
@@ -38,17 +44,17 @@ pub(super) fn note(errors: &[Error], document: &DeTable<'_>, text: &str, notes: 
         seen_lines.push(line);
         seen_values.extend(value.cloned());
         let (problem, expected) = message.split_once(", expected ").unwrap_or((message, ""));
-        let advice = match expected {
+        let remedy = match expected {
             "" => "correct the syntax here (see https://toml.io)".to_owned(),
             "literal string" => "put it in quotes".to_owned(),
             "`,`" => "write `,` here, or close the list before it with `]`".to_owned(),
             expected => format!("write {} here", expected.replace(", ", " or ")),
         };
-        notes.mistake(span.start, "TOML", problem, advice);
+        diagnostics.error(span.start, "TOML", problem, remedy);
     }
 }
 
-/// How `toml` calls a key or section that is there twice. Nothing is lost by it, so reading goes on as usual.
+/// The message of `toml` about a key or section that occurs twice. The rest of the document is complete.
 const DUPLICATE: &str = "duplicate key";
 
 /// `section.key` for a key at `at`, `[section]` for the name in a header.
@@ -61,7 +67,7 @@ fn field(key: &str, at: usize, sections: &[(Range<usize>, String)]) -> String {
     }
 }
 
-/// Where the headers of the sections stand, and their names.
+/// The position and path of each section header.
 fn headers(table: &DeTable<'_>, path: &str, out: &mut Vec<(Range<usize>, String)>) {
     for (key, value) in table {
         let path = join(path, &printable(key.get_ref()));
@@ -79,7 +85,7 @@ fn headers(table: &DeTable<'_>, path: &str, out: &mut Vec<(Range<usize>, String)
     }
 }
 
-/// Where the values of `table` and the tables in it stand.
+/// The positions of the values in `table` and its subtables.
 fn spans(table: &DeTable<'_>, out: &mut Vec<Range<usize>>) {
     for value in table.values() {
         match value.get_ref() {

@@ -1,0 +1,357 @@
+//! Every section and key of the configuration file, in one table.
+//!
+//! Unknown keys and their suggestions, examples in messages, the reference in docs/configuration.md and the commented file
+//! tests/config/valid/full.toml come from it. Tests compare each type, range and default with the code that reads the key.
+
+/// One section.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SectionSpec {
+    /// As written in the file: `[section]`, or `[[section]]` for a section that may be repeated.
+    pub header: &'static str,
+    pub help: &'static str,
+    pub keys: &'static [KeySpec],
+}
+
+/// One key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeySpec {
+    pub name: &'static str,
+    /// Type and range.
+    pub kind: &'static str,
+    pub default: DefaultSpec,
+    pub help: &'static str,
+}
+
+/// The value without the key.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DefaultSpec {
+    /// There is none; the string is an example, in TOML.
+    Required(&'static str),
+    /// A string; without its quotes here.
+    Text(&'static str),
+    /// Another value, in TOML.
+    Value(&'static str),
+    /// No fixed value: a description in Markdown, and an example in TOML.
+    Unset(&'static str, &'static str),
+}
+
+use DefaultSpec::{Required, Text, Unset, Value};
+
+impl SectionSpec {
+    /// `section.subsection`
+    pub fn path(&self) -> &'static str {
+        self.header.trim_matches(['[', ']'])
+    }
+}
+
+impl KeySpec {
+    /// A value in TOML: the default or, without a fixed one, an example.
+    pub fn example(&self) -> String {
+        match self.default {
+            Text(text) => format!("\"{text}\""),
+            Required(toml) | Value(toml) | Unset(_, toml) => toml.to_owned(),
+        }
+    }
+}
+
+/// The section at `path`.
+pub(super) fn section(path: &str) -> Option<&'static SectionSpec> {
+    SECTIONS.iter().find(|section| section.path() == path)
+}
+
+/// The key `name` of the section at `path`.
+pub(super) fn key(path: &str, name: &str) -> Option<&'static KeySpec> {
+    section(path)?.keys.iter().find(|key| key.name == name)
+}
+
+/// The present name of a section or key that this version renamed. The path of a key has the new name of its section.
+pub(super) fn renamed(path: &str) -> Option<&'static str> {
+    let path = path.replacen("door.ipv4.", "door.ipv6.", 1);
+    RENAMED.iter().find(|(old, _)| *old == path).map(|&(_, new)| new)
+}
+
+/// Old and new paths; `door.ipv6` stands for both families.
+pub const RENAMED: &[(&str, &str)] = &[
+    ("reach", "lookup"),
+    ("lookup.keep", "lookup.ttl"),
+    ("lookup.cache", "lookup.cache_file"),
+    ("lookup.store", "lookup.redis"),
+    ("lookup.traffic_fresh", "lookup.traffic_max_age"),
+    ("lookup.entries", "lookup.cache_entries"),
+    ("lookup.size", "lookup.cache_size"),
+    ("lookup.port", "lookup.probe_port"),
+    ("lookup.large_segments", "lookup.probe_large_segments"),
+    ("lookup.probes_at_once", "lookup.max_concurrent_probes"),
+    ("lookup.recipients_pending", "lookup.max_pending_recipients"),
+    ("lookup.ttl.probe_yes", "lookup.ttl.probe_positive"),
+    ("lookup.ttl.probe_no", "lookup.ttl.probe_negative"),
+    ("lookup.ttl.callout_yes", "lookup.ttl.callout_positive"),
+    ("lookup.ttl.callout_no", "lookup.ttl.callout_negative"),
+    ("lookup.ttl.recipient_yes", "lookup.ttl.recipient_positive"),
+    ("lookup.ttl.recipient_no", "lookup.ttl.recipient_negative"),
+    ("vantage.key", "vantage.key_file"),
+    ("timeouts.opaque", "timeouts.passthrough_idle"),
+    ("timeouts.stress.opaque", "timeouts.stress.passthrough_idle"),
+    ("door.probe_every", "door.probe_interval"),
+    ("door.ipv6.fresh", "door.ipv6.proof_max_age"),
+    ("door.ipv6.failures", "door.ipv6.failure_threshold"),
+    ("door.ipv6.successes", "door.ipv6.success_threshold"),
+    ("door.ipv6.stalls", "door.ipv6.stall_threshold"),
+    ("door.ipv6.stalled_for", "door.ipv6.stall_duration"),
+    ("door.ipv6.confirm", "door.ipv6.grace"),
+    ("door.ipv6.dwell", "door.ipv6.min_hold"),
+    ("door.ipv6.retry_longest", "door.ipv6.retry_max"),
+];
+
+const fn spec(
+    name: &'static str,
+    kind: &'static str,
+    default: DefaultSpec,
+    help: &'static str,
+) -> KeySpec {
+    KeySpec { name, kind, default, help }
+}
+
+const FAMILY: &str = r#""ipv4", "ipv6""#;
+const DOMAINS: &str = "list of domains";
+const HOUR: &str = "duration, 1s to 1h";
+const YEAR: &str = "duration, 1s to 1year";
+const MILLION: &str = "integer, 1 to 1000000";
+
+/// In the order of the reference.
+#[rustfmt::skip]
+pub const SECTIONS: &[SectionSpec] = &[
+    SectionSpec { header: "[listen]", help: "Listeners for SMTP clients.", keys: &[
+        spec("addresses", "list of addresses", Required(r#"["[::1]:2525", "127.0.0.1:2525"]"#),
+            "Addresses and ports to listen on. Port 0 lets the kernel choose; the log line `ready` shows the port. \
+             With `mode = \"tproxy\"`: `\"[::]:PORT\"`, `\"0.0.0.0:PORT\"` or both."),
+        spec("mode", r#""proxy", "tproxy""#, Text("proxy"),
+            "`\"tproxy\"` intercepts SMTP that is routed through this host."),
+        spec("threads", "integer, 1 to 1024", Unset("number of CPUs", "2"),
+            "Worker threads, each with its own listening sockets."),
+    ] },
+    SectionSpec { header: "[intercept]", help: "Interception. Allowed only with `listen.mode = \"tproxy\"`.", keys: &[
+        spec("ports", "list of ports", Value("[25]"), "Destination ports to intercept."),
+        spec("interfaces", "list of interfaces", Value("[]"),
+            "Interfaces on which clients arrive; empty for all but loopback."),
+        spec("mark", "integer, 1 to 4294967294", Value("0x6770"),
+            "Firewall mark of intercepted packets. The next number marks connections to upstream."),
+        spec("table", "integer, 1 to 4294967295", Value("26480"), "Routing table, reserved for gatepost."),
+    ] },
+    SectionSpec { header: "[upstream]", help: "The MTA behind the gateway.", keys: &[
+        spec("addresses", "list of addresses",
+            Unset("required with `mode = \"proxy\"`; with `\"tproxy\"` the original destination",
+                r#"["[::1]:25", "127.0.0.1:25"]"#),
+            "Addresses and ports of the MTA."),
+        spec("identity", r#""none", "transparent", "proxy-v1", "proxy-v2", "xclient""#,
+            Unset("`\"none\"`; with `mode = \"tproxy\"` `\"transparent\"`", r#""none""#),
+            "How the MTA learns the client's address: not at all, from the source address of the connection, from a PROXY \
+             header, or from XCLIENT."),
+        spec("attempt_delay", "duration, 10ms to 2s", Text("250ms"),
+            "Delay before the next address is tried in parallel (RFC 8305)."),
+        spec("connect_timeout", "duration, 100ms to 1h", Text("30s"), "Time limit for all connection attempts together."),
+        spec("retry_after", "duration, 0s to 1h", Text("10s"),
+            "Time for which an address is tried last after a failed connection."),
+    ] },
+    SectionSpec { header: "[proxy_protocol]", help: "PROXY protocol on connections from clients.", keys: &[
+        spec("trusted", "list of networks", Value("[]"),
+            "Networks that must send a PROXY header. From all others the header is rejected."),
+    ] },
+    SectionSpec { header: "[[access]]",
+        help: "Rules on client addresses. The first rule that matches decides; without a match the client is accepted. \
+               A rule needs `family` or `networks`.",
+        keys: &[
+        spec("name", "string", Required(r#""no mail from there""#),
+            "Name in replies and logs: 1 to 64 printable ASCII characters, unique among all rules."),
+        spec("family", FAMILY, Unset("both", r#""ipv6""#), "Client address family to match."),
+        spec("networks", "list of networks", Unset("all", r#"["2001:db8::/32"]"#), "Client networks to match."),
+        spec("action", r#""accept", "tempfail", "reject""#, Required(r#""reject""#), "Verdict."),
+    ] },
+    SectionSpec { header: "[[policy]]",
+        help: "Rules on sessions, evaluated after `[[access]]`. The first rule that matches decides. A rule needs `when` or \
+               `require`; at most 64 rules.",
+        keys: &[
+        spec("name", "string", Required(r#""ipv6 needs a forward-confirmed name""#),
+            "Name in replies, logs and metrics: 1 to 64 printable ASCII characters, unique among all rules."),
+        spec("require", "list of facts",
+            Unset("none", r#"["fcrdns", { fact = "return_path", level = "smtp", over = "any" }]"#),
+            "Facts that must hold, or the rule matches: `reverse_name`, `fcrdns`, `helo_resolves`, `return_path`, \
+             `recipient`, `receive_path`. Options of `return_path`: `level` is `\"dns\"` (default), `\"tcp\"` (connect), \
+             `\"smtp\"` (greeting and EHLO) or `\"rcpt\"` (verify the mailbox by RCPT; some sites list callers for that); \
+             `over` is `\"any\"` (default), `\"same-family\"`, `\"ipv6\"` or `\"ipv4\"`."),
+        spec("otherwise", r#""accept", "tag", "tempfail", "reject""#, Text("tempfail"),
+            "Verdict if a required fact does not hold."),
+        spec("on_unknown", r#""accept", "tag", "tempfail""#, Text("tempfail"),
+            "Verdict if a fact cannot be determined. `\"accept\"` continues with the next rule."),
+        spec("mode", r#""enforce", "shadow""#, Text("enforce"),
+            "`\"shadow\"` evaluates and records the verdict without enforcing it."),
+        spec("exempt", "list of exemptions", Value(r#"["null-sender", "postmaster", "abuse", "authenticated"]"#),
+            "Exceptions to the rule."),
+        spec("url", "string", Unset("none", r#""https://mx.example.org/policy""#),
+            "URL of an explanation, quoted in replies."),
+    ] },
+    SectionSpec { header: "[policy.when]",
+        help: "Match conditions of the `[[policy]]` rule before it, also written as `when = { … }`. All must match.", keys: &[
+        spec("at", r#""connect", "helo", "mail", "rcpt""#,
+            Unset("the first stage at which all facts and conditions of the rule are known", r#""rcpt""#),
+            "Stage at which the rule is evaluated."),
+        spec("family", FAMILY, Unset("both", r#""ipv6""#), "Client address family."),
+        spec("networks", "list of networks", Unset("all", r#"["2001:db8::/32"]"#), "Client networks."),
+        spec("listeners", "list of addresses", Unset("all", r#"["[::1]:2525"]"#),
+            "Addresses and ports that the client connected to."),
+        spec("helo", DOMAINS, Unset("all", r#"["client.example"]"#),
+            "Domains of the HELO name: `\"a.example\"`, or `\".a.example\"` for all subdomains."),
+        spec("sender", DOMAINS, Unset("all", r#"["sender.example", ".sender.example"]"#), "Domains of MAIL FROM."),
+        spec("recipient", DOMAINS, Unset("all", r#"["example.org"]"#), "Domains of RCPT TO."),
+        spec("tls", "boolean", Unset("both", "false"), "Whether the session uses TLS."),
+        spec("auth", "boolean", Unset("both", "false"), "Whether the client is authenticated."),
+    ] },
+    SectionSpec { header: "[site]", help: "Own networks and domains.", keys: &[
+        spec("addresses", "list of networks", Unset("none", r#"["2001:db8:25::/48", "192.0.2.0/24"]"#),
+            "Own networks. A sender whose mail would return to them counts as unreachable."),
+        spec("domains", DOMAINS, Unset("none", r#"["example.org"]"#), "Domains that this site accepts mail for."),
+    ] },
+    SectionSpec { header: "[smtp]", help: "SMTP options.", keys: &[
+        spec("hostname", "host name", Unset("the host's name", r#""mx.example.org""#),
+            "Name in the gateway's own EHLO and replies."),
+        spec("refuse_at", r#""connect", "rcpt""#, Text("rcpt"),
+            "Stage of a rejection by `[[access]]`: instead of the greeting, or at RCPT, so that the log has the envelope."),
+        spec("bare_newlines", r#""normalize", "reject", "pass""#, Text("normalize"),
+            "Bare CR or LF in message content. In commands it is never passed on."),
+        spec("pregreet", r#""accept", "reject""#, Text("accept"), "Clients that send before the greeting."),
+        spec("hide", "list of EHLO keywords", Value("[]"), "EHLO keywords to withhold from clients, such as `\"CHUNKING\"`."),
+    ] },
+    SectionSpec { header: "[limits]", help: "Limits. A client is an IPv4 address or an IPv6 /64.", keys: &[
+        spec("sessions", MILLION, Value("10000"), "Concurrent sessions."),
+        spec("sessions_per_client", MILLION, Value("50"), "Concurrent sessions of one client."),
+        spec("new_sessions_per_client_per_minute", "integer, 0 to 1000000", Value("0"),
+            "New sessions of one client per minute; 0 for no limit."),
+        spec("commands", MILLION, Value("2000"), "Commands since the last accepted message."),
+        spec("errors", MILLION, Value("20"), "5xx replies since the last accepted message."),
+        spec("line_length", "integer, 512 to 65536", Value("2048"), "Bytes of a command line, including CRLF."),
+    ] },
+    SectionSpec { header: "[timeouts]", help: "Time limits of a session (RFC 5321 §4.5.3.2).", keys: &[
+        spec("greeting", HOUR, Text("5m"), "Upstream's greeting."),
+        spec("command", HOUR, Text("5m"), "The client's next command."),
+        spec("data", HOUR, Text("3m"), "The next block of a message."),
+        spec("reply", HOUR, Text("5m"), "Upstream's reply to a command."),
+        spec("acceptance", HOUR, Text("10m"), "Upstream's reply to the end of data."),
+        spec("passthrough_idle", HOUR, Text("5m"), "Idle time after STARTTLS."),
+        spec("drain", "duration, 0s to 1h", Text("30s"), "Time for open transactions to finish after SIGTERM."),
+        spec("stress_above", "integer, 1 to 100", Value("80"),
+            "Percentage of `limits.sessions` above which `[timeouts.stress]` applies."),
+    ] },
+    SectionSpec { header: "[timeouts.stress]", help: "Time limits under load, never longer than those of `[timeouts]`.", keys: &[
+        spec("greeting", HOUR, Unset("as in `[timeouts]`", r#""5m""#), "Upstream's greeting."),
+        spec("command", HOUR, Text("10s"), "The client's next command."),
+        spec("data", HOUR, Text("30s"), "The next block of a message."),
+        spec("reply", HOUR, Unset("as in `[timeouts]`", r#""5m""#), "Upstream's reply to a command."),
+        spec("acceptance", HOUR, Unset("as in `[timeouts]`", r#""10m""#), "Upstream's reply to the end of data."),
+        spec("passthrough_idle", HOUR, Text("30s"), "Idle time after STARTTLS."),
+    ] },
+    SectionSpec { header: "[log]", help: "Session log.", keys: &[
+        spec("format", r#""text", "json""#, Text("text"), "Format of log lines."),
+        spec("file", "path", Unset("standard output", r#""/var/log/gatepost.log""#), "Log file. SIGHUP reopens it."),
+    ] },
+    SectionSpec { header: "[control]", help: "Control socket of `gatepost record`, `door` and `cache`.", keys: &[
+        spec("socket", "path",
+            Unset("`\"/run/gatepost/control.sock\"`, if it can be created", r#""/run/gatepost/control.sock""#),
+            "Path of the socket (mode 0600). With this key a socket that cannot be created is an error."),
+    ] },
+    SectionSpec { header: "[process]", help: "The gateway's process.", keys: &[
+        spec("user", "account name", Unset("none", r#""gatepost""#),
+            "Account, with its groups, that a gateway started by root switches to."),
+    ] },
+    SectionSpec { header: "[metrics]", help: "Metrics and status page over HTTP. Off without this section.", keys: &[
+        spec("address", "address", Required(r#""[::1]:9625""#),
+            "Address and port of `/metrics`, `/healthz`, `/readyz` and the status page at `/`."),
+    ] },
+    SectionSpec { header: "[status]", help: "Status page.", keys: &[
+        spec("show_addresses", "boolean", Value("false"),
+            "Show client addresses and complete envelope addresses, not only domains."),
+    ] },
+    SectionSpec { header: "[watch]", help: "Passive capture beside the relay. Off without this section.", keys: &[
+        spec("source", r#""auto", "ebpf", "pcap""#, Text("auto"),
+            "Capture method. `\"auto\"` takes eBPF if kernel and privileges allow it, otherwise libpcap."),
+        spec("interfaces", "list of interfaces", Value("[]"),
+            "Interfaces to capture on; empty for all that are up and have a global address."),
+        spec("ports", "list of ports", Value("[]"), "Ports of SMTP servers besides 25, 587 and 2525."),
+        spec("buffer", r#"size, "64K" to "4G""#, Text("64M"), "Size of the kernel's capture buffer."),
+    ] },
+    SectionSpec { header: "[lookup]", help: "Lookups for policy rules: DNS, probes of other servers, recipients at upstream.", keys: &[
+        spec("dns", "list of addresses", Value("[]"),
+            "DNS servers, with or without a port; empty for those of /etc/resolv.conf."),
+        spec("deadline", "duration, 100ms to 1m", Text("5s"), "Time limit of a lookup; after it the fact is unknown."),
+        spec("traffic_max_age", HOUR, Text("10m"),
+            "Age up to which captured traffic to a server replaces a probe of it."),
+        spec("cache_entries", "integer, 100 to 100000000", Value("100000"), "Answers cached in memory."),
+        spec("cache_size", r#"size, "1M" to "64G""#, Text("64M"), "Memory for cached answers."),
+        spec("cache_file", "path", Unset("none", r#""/var/lib/gatepost/facts.redb""#),
+            "File that keeps cached answers across restarts. A crash loses at most the last second."),
+        spec("redis", "URL", Unset("none", r#""redis://192.0.2.6:6379/0""#),
+            "Redis server through which gateways share the results of probes."),
+        spec("probe_port", "integer, 1 to 65535", Value("25"), "Port of probed servers."),
+        spec("probe_timeout", "duration, 100ms to 5m", Text("15s"),
+            "Time limit of a probe. Beyond `deadline` its result serves later sessions."),
+        spec("callouts", "boolean", Value("false"),
+            "Verify sender mailboxes by RCPT at their servers. Some sites list callers for that."),
+        spec("probe_large_segments", "boolean", Value("false"),
+            "Send large segments in probes, to detect path MTU black holes."),
+        spec("max_concurrent_probes", "integer, 1 to 100000", Value("256"), "Probes in progress."),
+        spec("probes_per_second", MILLION, Value("100"), "Probes per second."),
+        spec("probes_per_server_per_minute", MILLION, Value("30"), "Probes of one server per minute."),
+        spec("max_pending_recipients", "integer, 1 to 100000", Value("100"),
+            "Recipient checks at upstream in progress; further recipients are unknown."),
+    ] },
+    SectionSpec { header: "[lookup.ttl]", help: "Lifetime of cached answers.", keys: &[
+        spec("dns_min", YEAR, Text("30s"), "Lower bound for the TTL of DNS records."),
+        spec("dns_max", YEAR, Text("1d"), "Upper bound for the TTL of DNS records."),
+        spec("dns_negative_max", YEAR, Text("1h"), "Upper bound for the TTL of NXDOMAIN and NODATA, which the SOA gives."),
+        spec("unknown", YEAR, Text("30s"), "Failed lookups."),
+        spec("probe_positive", YEAR, Text("6h"), "Servers that can be reached."),
+        spec("probe_negative", YEAR, Text("10m"), "Servers that cannot be reached."),
+        spec("callout_positive", YEAR, Text("31d"), "Sender mailboxes that exist."),
+        spec("callout_negative", YEAR, Text("3d"), "Sender mailboxes that do not exist."),
+        spec("recipient_positive", YEAR, Text("1h"), "Recipients that upstream accepts."),
+        spec("recipient_negative", YEAR, Text("5m"), "Recipients that upstream rejects."),
+    ] },
+    SectionSpec { header: "[vantage]",
+        help: "A `gatepost vantage` on another network, which probes this site. Off without this section.", keys: &[
+        spec("address", "address", Required(r#""[2001:db8:2::9]:9626""#), "Address and port of `gatepost vantage`."),
+        spec("key_file", "path", Required(r#""/etc/gatepost/vantage.key""#),
+            "File with the shared key: 64 hexadecimal digits (`openssl rand -hex 32`), the same on both hosts."),
+        spec("domains", DOMAINS, Required(r#"["example.org"]"#), "Own domains whose MX hosts are probed."),
+        spec("timeout", "duration, 1s to 5m", Text("20s"), "Time limit of a request."),
+    ] },
+    SectionSpec { header: "[door]",
+        help: "Refusal of an address family whose mail does not work. Without this section no family is ever refused; with it, \
+               IPv6 can be.",
+        keys: &[
+        spec("refuse", r#""syn", "smtp""#, Text("syn"),
+            "How a closed door refuses: a TCP reset at the SYN, or the reply 421 4.3.2."),
+        spec("exempt", "list of networks", Value("[]"),
+            "Networks that are always admitted, besides `vantage.address`: monitoring, the vantage's address of the other family."),
+        spec("probe_interval", HOUR, Text("1m"), "Interval of the vantage's probes."),
+    ] },
+    SectionSpec { header: "[door.ipv6]", help: "Conditions for closing and opening the door of IPv6.", keys: FAMILY_DOOR },
+    SectionSpec { header: "[door.ipv4]", help: "The same for IPv4. Without this section the door of IPv4 is always open.",
+        keys: FAMILY_DOOR },
+];
+
+#[rustfmt::skip]
+const FAMILY_DOOR: &[KeySpec] = &[
+    spec("when_unproven", r#""open", "close""#,
+        Unset("`\"close\"` with `[vantage]`, otherwise `\"open\"`", r#""open""#),
+        "State of the door without a current proof that mail arrives."),
+    spec("proof_max_age", "duration, 1m to 30days", Text("24h"), "Age at which a proof expires."),
+    spec("failure_threshold", "integer, 1 to 100", Value("3"), "Consecutive failed probes that close the door."),
+    spec("success_threshold", "integer, 1 to 100", Value("2"), "Consecutive successful probes that open it again."),
+    spec("stall_threshold", "integer, 1 to 1000", Value("3"),
+        "Sessions stalled in DATA that close the door, while the other family delivers mail."),
+    spec("stall_duration", "duration, 1s to 1day", Text("10m"), "Minimum time from the first to the last of these sessions."),
+    spec("grace", "duration, 0s to 1day", Text("1m"), "Time for which a condition must persist before the door closes."),
+    spec("min_hold", "duration, 1s to 1day", Text("5m"), "Minimum time in a state."),
+    spec("retry", "duration, 1s to 1day", Text("10m"),
+        "Time after which a closed door opens on trial. It doubles after each failed trial."),
+    spec("retry_max", "duration, 1s to 7days", Text("2h"), "Upper bound of `retry`."),
+];
