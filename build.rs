@@ -1,7 +1,7 @@
-//! Compiles the kernel programs of `src/bpf`, which `source::ebpf` and `intercept::door` take from `OUT_DIR`. Without the
-//! feature `ebpf` there is nothing to do.
+//! Compiles the kernel programs in `src/bpf`, which `source::ebpf` and `intercept::door` include from `OUT_DIR`; does nothing
+//! without the feature `ebpf`.
 //!
-//! `CLANG` names another compiler than `clang`.
+//! The environment variable `CLANG` replaces `clang`.
 
 use std::env;
 use std::path::PathBuf;
@@ -23,10 +23,10 @@ fn main() -> ExitCode {
     }
     match PROGRAMS.into_iter().try_for_each(compile) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+        Err(error) => {
             println!(
-                "cargo::error=cannot build the eBPF programs: {why}. Install clang and libbpf's headers (Debian: \
-                 clang libbpf-dev), or build with --no-default-features: then `watch` has libpcap only and a closed door refuses by 421"
+                "cargo::error=cannot build the eBPF programs: {error}. Install clang and libbpf's headers (Debian: \
+                 clang libbpf-dev), or build with --no-default-features: `watch` then captures with libpcap only, and a closed door replies 421"
             );
             ExitCode::FAILURE
         }
@@ -38,19 +38,19 @@ fn source(name: &str) -> String {
 }
 
 fn compile(name: &str) -> Result<(), String> {
-    let of_target = |name: &str| env::var(name).map_err(|error| format!("{name}: {error}"));
-    let object = PathBuf::from(of_target("OUT_DIR")?).join(format!("{name}.bpf.o"));
-    let target = match of_target("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
+    let variable = |name: &str| env::var(name).map_err(|error| format!("{name}: {error}"));
+    let object = PathBuf::from(variable("OUT_DIR")?).join(format!("{name}.bpf.o"));
+    let target = match variable("CARGO_CFG_TARGET_ENDIAN")?.as_str() {
         "big" => "bpfeb",
         _ => "bpfel",
     };
-    // Where Debian keeps the headers that differ between machines (asm/types.h); elsewhere there is no such folder.
-    let of_machine = format!("/usr/include/{}-linux-gnu", of_target("CARGO_CFG_TARGET_ARCH")?);
+    // Debian's folder for architecture-specific headers (asm/types.h). A missing folder does no harm.
+    let headers = format!("/usr/include/{}-linux-gnu", variable("CARGO_CFG_TARGET_ARCH")?);
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
-    // -g for BTF, by which the loader finds the fields of kernel structures. v3 is what kernel 5.1 and later run.
+    // -g generates BTF, which the loader uses to locate fields of kernel structures. Kernel 5.1 and later run v3.
     let output = Command::new(&clang)
         .args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
-        .args(["-target", target, "-mcpu=v3", "-isystem", &of_machine, "-c"])
+        .args(["-target", target, "-mcpu=v3", "-isystem", &headers, "-c"])
         .args([&source(name), "-o"])
         .arg(&object)
         .output()
@@ -58,9 +58,8 @@ fn compile(name: &str) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    // Every line of it is told as an error of its own, since cargo wants one line each.
-    for line in said.lines() {
+    // One warning per line, because cargo reads no others.
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
         println!("cargo::warning={line}");
     }
     Err(format!("{clang} ended with {}", output.status))

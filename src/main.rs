@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match app::run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            // Everything below writes whole sentences; the causes are part of them.
+            // `#` appends the causes.
             eprintln!("gatepost: {error:#}");
             ExitCode::FAILURE
         }

@@ -158,7 +158,7 @@ fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
     let mut config = Config::new(&lab, Mode::Proxy).set("timeouts", "data = \"1s\"");
     for line in [
         "stall_threshold = 2",
-        "stall_window = \"1s\"",
+        "stall_duration = \"1s\"",
         "grace = \"0s\"",
         "min_hold = \"1s\"",
         "retry = \"3s\"",

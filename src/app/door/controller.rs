@@ -189,7 +189,7 @@ impl DoorTask {
         loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    if is_due(last_probe, self.parts.settings.probe_every) {
+                    if is_due(last_probe, self.parts.settings.probe_interval) {
                         last_probe = Some(Instant::now());
                         self.start_probes();
                     }

@@ -65,9 +65,9 @@ fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSet
         stall_threshold: section
             .read("stall_threshold", integer(1..=1_000))
             .or(default.stall_threshold),
-        stall_window: section
+        stall_duration: section
             .read("stall_duration", duration(SECOND..=DAY))
-            .or(default.stall_window),
+            .or(default.stall_duration),
         grace: section.read("grace", duration(Duration::ZERO..=DAY)).or(default.grace),
         min_hold: section.read("min_hold", duration(SECOND..=DAY)).or(default.min_hold),
         retry_max: retry_max.or(default.retry_max).max(retry.clone().or(default.retry)),

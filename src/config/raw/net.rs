@@ -55,7 +55,7 @@ fn socket(value: &Value<'_>) -> ValueResult<SocketAddr> {
         let remedy = "write an address such as \"[2001:db8::1]:25\", its port at most 65535";
         (problem, remedy.to_owned())
     } else if is_domain(host) && host.contains(|c: char| c.is_ascii_alphabetic()) {
-        let problem = format!("\"{shown}\" is a host name; an address is required");
+        let problem = format!("\"{shown}\" is a host name, not an address");
         let remedy = "write the addresses of that host, such as \"[2001:db8::1]:25\"";
         (problem, remedy.to_owned())
     } else {
@@ -165,7 +165,7 @@ pub(super) fn keyword(value: &Value<'_>) -> ValueResult<Keyword> {
     let remedy = match closest(word, Keyword::names()) {
         Some(meant) => format!("did you mean \"{meant}\"?"),
         None => format!(
-            "leave it out; the keywords that can be passed on are {}",
+            "remove it: the keywords that can be passed on are {}",
             listed(Keyword::names().map(str::to_owned))
         ),
     };

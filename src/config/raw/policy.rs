@@ -36,18 +36,16 @@ pub(super) fn policy(
     names: &mut Vec<Spanned<String>>,
     count: &mut usize,
 ) -> PolicySection {
-    let words =
-        |actions: &[PolicyAction]| actions.iter().map(|a| (a.as_str(), *a)).collect::<Vec<_>>();
-    let any =
-        [PolicyAction::Accept, PolicyAction::Tag, PolicyAction::Tempfail, PolicyAction::Reject];
+    use PolicyAction::{Accept, Reject, Tag, Tempfail};
+    let actions = [Accept, Tag, Tempfail, Reject].map(|action| (action.as_str(), action));
     let modes = [("enforce", RuleMode::Enforce), ("shadow", RuleMode::Shadow)];
-    let exempt = Exemption::ALL.map(|exempt| (exempt.as_str(), exempt));
+    let exemptions = Exemption::ALL.map(|exemption| (exemption.as_str(), exemption));
     let name = section.require("name", rule_name);
     let when = conditions(&mut section.section("when"));
-    let exempt = section.read("exempt", list(one_of(&exempt)));
+    let exempt = section.read("exempt", list(one_of(&exemptions)));
     let requirements =
         section.read("require", non_empty(requirement, "leave it out if nothing is required"));
-    let otherwise = section.read("otherwise", one_of(&words(&any)));
+    let otherwise = section.read("otherwise", one_of(&actions));
     let on_unknown = section.read("on_unknown", unknown_action);
     let mode = section.read("mode", one_of(&modes));
     let url = section.read("url", url);
@@ -62,35 +60,30 @@ pub(super) fn policy(
             section.diagnostics.error(at, "[[policy]]", problem, remedy);
         }
     }
-    let bare = when.is_absent() && requirements.is_absent();
-    if let (true, Some(at)) = (bare, start) {
-        let remedy = "add `when` or `require`";
+    if let (true, Some(at)) = (when.is_absent() && requirements.is_absent(), start) {
         let problem = "the rule has neither a condition nor a requirement";
-        section.diagnostics.error(at, "[[policy]]", problem, remedy);
+        section.diagnostics.error(at, "[[policy]]", problem, "add `when` or `require`");
     }
-    let require = into_values(requirements.or(Vec::new()));
-    let asked = when.at.clone();
+    let require = into_values(requirements.or_default());
     let facts = require.iter().map(|require| (require.fact.stage(), require.fact.as_str()));
-    let latest = facts.chain(when.needs()).max_by_key(|(moment, _)| *moment);
-    let (earliest, needs) = latest.unwrap_or((PolicyStage::Connect, ""));
-    if let Some(at) = asked.given().filter(|at| *at.get_ref() < earliest) {
-        let problem = format!("at \"{}\" nobody knows `{needs}`", at.get_ref().as_str());
+    let last = facts.chain(when.stages()).max_by_key(|(stage, _)| *stage);
+    let (earliest, needed) = last.unwrap_or((PolicyStage::Connect, ""));
+    if let Some(at) = when.at.given().filter(|at| *at.get_ref() < earliest) {
+        let problem = format!("`{needed}` is not known at \"{}\"", at.get_ref().as_str());
         let remedy = format!("write \"{}\", or leave it out", earliest.as_str());
         let field = section.field("when.at");
         section.diagnostics.error(at.span().start, &field, problem, remedy);
     }
-    let rule = name.given().map(|name| PolicyRule {
-        name: name.get_ref().as_str().into(),
-        at: asked.or(earliest),
+    let rule = name.into_option().map(|name| PolicyRule {
+        name: name.into(),
+        at: when.at.clone().or(earliest),
         when: when.checked(),
-        exempt: exempt
-            .given()
-            .map_or(Exemption::ALL.to_vec(), |exempt| into_values(exempt.get_ref().clone())),
+        exempt: exempt.into_option().map_or(Exemption::ALL.to_vec(), into_values),
         require,
-        otherwise: otherwise.or(PolicyAction::Tempfail),
-        on_unknown: on_unknown.or(PolicyAction::Tempfail),
+        otherwise: otherwise.or(Tempfail),
+        on_unknown: on_unknown.or(Tempfail),
         mode: mode.or(RuleMode::Enforce),
-        url: url.given().map(|url| url.get_ref().as_str().into()),
+        url: url.into_option().map(Into::into),
     });
     PolicySection { rule, listeners: when.listeners }
 }
@@ -110,13 +103,13 @@ struct Conditions {
 
 fn conditions(section: &mut Section<'_, '_, '_>) -> Conditions {
     const ANY: &str = "leave it out for any";
-    let moments = PolicyStage::ALL.map(|moment| (moment.as_str(), moment));
+    let stages = PolicyStage::ALL.map(|stage| (stage.as_str(), stage));
     let families = Family::ALL.map(|family| (family.as_str(), family));
     let family = section.read("family", one_of(&families));
     let networks = section.read("networks", non_empty(network, ANY));
     check_networks_of_family(section, &family, &networks);
     Conditions {
-        at: section.read("at", one_of(&moments)),
+        at: section.read("at", one_of(&stages)),
         family,
         networks,
         listeners: section.read("listeners", non_empty(listener, ANY)),
@@ -142,7 +135,7 @@ impl Conditions {
     }
 
     /// The stage at which each key can be evaluated.
-    fn needs(&self) -> impl Iterator<Item = (PolicyStage, &'static str)> {
+    fn stages(&self) -> impl Iterator<Item = (PolicyStage, &'static str)> {
         let keys = [
             ("helo", !self.helo.is_absent(), PolicyStage::Helo),
             ("tls", !self.tls.is_absent(), PolicyStage::Mail),
@@ -150,20 +143,19 @@ impl Conditions {
             ("sender", !self.sender.is_absent(), PolicyStage::Mail),
             ("recipient", !self.recipient.is_absent(), PolicyStage::Rcpt),
         ];
-        keys.into_iter().filter(|(_, is_given, _)| *is_given).map(|(key, _, moment)| (moment, key))
+        keys.into_iter().filter(|(_, is_given, _)| *is_given).map(|(key, _, stage)| (stage, key))
     }
 
     fn checked(&self) -> When {
-        let networks = self.networks.given().into_iter().flat_map(Spanned::get_ref);
         When {
-            family: self.family.given().map(|family| *family.get_ref()),
-            networks: Networks::new(networks.map(|network| *network.get_ref())),
-            listeners: into_values(self.listeners.clone().or(Vec::new())),
+            family: self.family.clone().into_option(),
+            networks: Networks::new(into_values(self.networks.clone().or_default())),
+            listeners: into_values(self.listeners.clone().or_default()),
             helo: domains(&self.helo),
             sender: domains(&self.sender),
             recipient: domains(&self.recipient),
-            tls: self.tls.given().map(|tls| *tls.get_ref()),
-            auth: self.auth.given().map(|auth| *auth.get_ref()),
+            tls: self.tls.clone().into_option(),
+            auth: self.auth.clone().into_option(),
         }
     }
 }
@@ -196,7 +188,7 @@ fn pattern(value: &Value<'_>) -> ValueResult<Pattern> {
 
 fn domains(patterns: &List<Pattern>) -> Domains {
     let mut domains = Domains::default();
-    for pattern in patterns.given().into_iter().flat_map(Spanned::get_ref) {
+    for pattern in patterns.items() {
         match pattern.get_ref().clone() {
             Pattern::Exact(domain) => domains.exact.push(domain),
             Pattern::Below(domain) => domains.below.push(domain),
@@ -228,12 +220,12 @@ fn requirement(value: &Value<'_>) -> ValueResult<Requirement> {
                     format!("a requirement has {}", listed(KEYS.map(|key| format!("`{key}`"))))
                 }
             };
-            let problem = format!("there is no key `{}`", printable(key.get_ref()));
+            let problem = format!("unknown key `{}`", printable(key.get_ref()));
             errors.push(ValueError { span: key.span(), problem, remedy });
         }
     }
     let fact = match table.get("fact") {
-        Some(fact) => keep(one_of(&facts)(fact), &mut errors),
+        Some(fact) => collect_errors(one_of(&facts)(fact), &mut errors),
         None => {
             let problem = "the requirement names no fact".to_owned();
             let remedy = "add `fact = \"return_path\"`".to_owned();
@@ -241,8 +233,8 @@ fn requirement(value: &Value<'_>) -> ValueResult<Requirement> {
             None
         }
     };
-    let level = table.get("level").map(|level| keep(one_of(&levels)(level), &mut errors));
-    let over = table.get("over").map(|over| keep(one_of(&overs)(over), &mut errors));
+    let level = table.get("level").map(|level| collect_errors(one_of(&levels)(level), &mut errors));
+    let over = table.get("over").map(|over| collect_errors(one_of(&overs)(over), &mut errors));
     for (key, given) in [("level", table.get("level")), ("over", table.get("over"))] {
         if let (Some(given), Some(fact)) = (given, fact.filter(|f| *f != FactName::ReturnPath)) {
             let problem = format!("`{}` has no `{key}`", fact.as_str());
@@ -260,8 +252,8 @@ fn requirement(value: &Value<'_>) -> ValueResult<Requirement> {
     }
 }
 
-fn keep<T>(read: ValueResult<T>, errors: &mut Vec<ValueError>) -> Option<T> {
-    read.map_err(|wrong| errors.extend(wrong)).ok()
+fn collect_errors<T>(read: ValueResult<T>, errors: &mut Vec<ValueError>) -> Option<T> {
+    read.map_err(|found| errors.extend(found)).ok()
 }
 
 /// A fact that is unknown never leads to a 5xx (rule 6 of ARCHITECTURE.md).
@@ -296,8 +288,8 @@ fn url(value: &Value<'_>) -> ValueResult<String> {
 pub(super) fn site(section: &mut Section<'_, '_, '_>) -> Site {
     Site {
         addresses: Networks::new(into_values(
-            section.read("addresses", list(network)).or(Vec::new()),
+            section.read("addresses", list(network)).or_default(),
         )),
-        domains: into_values(section.read("domains", list(domain)).or(Vec::new())),
+        domains: into_values(section.read("domains", list(domain)).or_default()),
     }
 }

@@ -137,7 +137,7 @@ impl Signals {
         let none_accepted = self.accepted.is_none_or(|accepted| accepted < stalled.since);
         let other_accepts = self.alternatives.other_accepted.is_some_and(|at| at > stalled.since);
         (stalled.sessions >= settings.stall_threshold
-            && span >= settings.stall_window
+            && span >= settings.stall_duration
             && none_accepted
             && other_accepts)
             .then(|| {

@@ -19,9 +19,9 @@ pub struct DoorSettings {
     pub failure_threshold: u32,
     /// Successful probes in a row that open a closed door.
     pub success_threshold: u32,
-    /// Stalled sessions, spread over at least `stall_window`, that are bad.
+    /// Stalled sessions, spread over at least `stall_duration`, that are bad.
     pub stall_threshold: u32,
-    pub stall_window: Duration,
+    pub stall_duration: Duration,
     /// How long signals must be bad before the door closes.
     pub grace: Duration,
     /// The minimum time between an opening and a closing, or the reverse.
@@ -40,7 +40,7 @@ impl Default for DoorSettings {
             failure_threshold: 3,
             success_threshold: 2,
             stall_threshold: 3,
-            stall_window: minutes(10),
+            stall_duration: minutes(10),
             grace: minutes(1),
             min_hold: minutes(5),
             retry: minutes(10),

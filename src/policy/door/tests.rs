@@ -20,7 +20,7 @@ fn settings() -> DoorSettings {
         min_hold: seconds(120),
         retry: seconds(300),
         retry_max: seconds(1_000),
-        stall_window: seconds(60),
+        stall_duration: seconds(60),
         proof_max_age: seconds(3_600),
         ..DoorSettings::default()
     }
