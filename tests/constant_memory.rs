@@ -1,4 +1,5 @@
-//! A message of 100 MB costs the engine and the observer no memory that grows with it: counted at the allocator, in a process of its own.
+//! The engine and the observer allocate no memory for the length of a message of 100 MB, counted at the allocator, in a
+//! separate process.
 
 #![allow(unsafe_code, reason = "a global allocator cannot be written without")]
 #![allow(
@@ -17,17 +18,17 @@ use gatepost::engine::{Action, Observer, Output, Profile, Proxy, Side, TcpFacts,
 use gatepost::time::Timestamp;
 
 thread_local! {
-    /// Of this thread only: the test harness has threads of its own.
+    /// Of this thread only: the test harness has its own threads.
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; counting touches no memory of the caller's.
+// SAFETY: every call goes to the system's allocator unchanged; counting touches none of the caller's memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.set(ALLOCATED.get() + layout.size());
-        // SAFETY: the caller's promises are the system allocator's demands.
+        // SAFETY: the caller fulfils the system allocator's conditions.
         unsafe { System.alloc(layout) }
     }
 
@@ -42,7 +43,7 @@ static ALLOCATOR: Counting = Counting;
 
 const TOTAL: usize = 100 << 20;
 
-/// Octets allocated, ever, while 100 MB of `line`s pass in reads of 64 KiB, after the first read; and what was forwarded.
+/// Bytes allocated after the first read while 100 MB of `line`s pass in reads of 64 KiB, and bytes forwarded.
 fn streamed(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, usize) {
     let at = Timestamp::from_nanos(1);
     let client = ClientAddr::new("192.0.2.1:4000".parse().unwrap());
@@ -90,15 +91,16 @@ fn a_hundred_megabytes_allocate_nothing() {
     ] {
         let (allocated, forwarded) = streamed(open, replies, line);
         println!(
-            "{what}: {forwarded} octets forwarded, {allocated} allocated after the second read"
+            "{what}: {forwarded} bytes forwarded, {allocated} allocated after the second read"
         );
         assert_eq!(allocated, 0, "{what}");
         assert!(forwarded >= TOTAL - 64, "{what}");
     }
 }
 
-/// Octets allocated, ever, while a observer hears 100 MB of `line`s in reads of 64 KiB, after the first read; and the message's.
-fn heard(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, u64) {
+/// Bytes allocated after the first read while the observer receives 100 MB of `line`s in reads of 64 KiB, and the message's
+/// length.
+fn observe(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, u64) {
     let at = Timestamp::from_nanos(1);
     let client = ClientAddr::new("192.0.2.1:4000".parse().unwrap());
     let server = OriginalDst::new("192.0.2.2:25".parse().unwrap());
@@ -124,7 +126,7 @@ fn heard(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, u64) {
 }
 
 #[test]
-fn a_observer_copies_no_message() {
+fn the_observer_copies_no_message() {
     let envelope = b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\n";
     let data = [&envelope[..], b"DATA\r\n"].concat();
     let bdat = [&envelope[..], format!("BDAT {} LAST\r\n", TOTAL + 5).as_bytes()].concat();
@@ -135,9 +137,9 @@ fn a_observer_copies_no_message() {
         ("a chunk", &bdat, &replies[..14], &b"\n.\r\n"[..], 5),
         ("data with a bare LF in every line", &data, &replies[..], &b"abcdefg\n"[..], 2),
     ] {
-        let (allocated, octets) = heard(open, replies, line);
-        println!("{what}: {octets} octets heard, {allocated} allocated after the second read");
+        let (allocated, bytes) = observe(open, replies, line);
+        println!("{what}: {bytes} bytes observed, {allocated} allocated after the second read");
         assert_eq!(allocated, 0, "{what}");
-        assert_eq!(octets, TOTAL as u64 + end, "{what}");
+        assert_eq!(bytes, TOTAL as u64 + end, "{what}");
     }
 }

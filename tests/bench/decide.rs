@@ -1,9 +1,9 @@
-//! What policy costs where all that it asks is known.
+//! The cost of policy when all facts are known.
 //!
-//! `cargo bench --bench decide` times, with the rules that people have (a confirmed reverse name, a return path and a
-//! recipient): `Rules::decide` at RCPT, whose target is 1 µs; what the engine does more for a RCPT with these rules than
-//! without any, where the session knows the answers and where it has to ask for one; and `LookupService::lookup` for what its cache
-//! has. Each figure is the median of the rounds. Without `--bench` it only checks that all of this works.
+//! `cargo bench --bench decide` measures typical rules (a confirmed reverse name, a return path and a recipient):
+//! `Rules::decide` at RCPT, whose target is 1 µs; the engine's additional time for a RCPT with these rules, when the session
+//! has the answers and when it needs a lookup; and a cached `LookupService::lookup`. Each figure is the median of the rounds.
+//! Without `--bench` it only checks that the benchmark works.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::hint::black_box;
@@ -31,13 +31,13 @@ use hickory_proto::rr::rdata::AAAA;
 use hickory_proto::rr::{self, RData};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Of a cached decision, in nanoseconds.
+/// Target of a cached decision, in nanoseconds.
 const TARGET: f64 = 1000.0;
-/// Decisions of one round.
+/// Decisions per round.
 const DECISIONS: u32 = 100_000;
-/// Lookups of one round.
+/// Lookups per round.
 const LOOKUPS: u32 = 100_000;
-/// Sessions of one round, and recipients of each.
+/// Sessions per round, and recipients per session.
 const SESSIONS: u32 = 200;
 const RECIPIENTS: u32 = 100;
 
@@ -97,7 +97,7 @@ fn answer(lookup: &Lookup) -> Result<LookupResult> {
     Ok(LookupResult { answer, source: Source::Dns, at: Some(AT) })
 }
 
-/// Asks and answers until nothing is asked any more.
+/// Answers lookups until the decision needs no more.
 fn settled(rules: &PolicyRules, subject: &Subject<'_>) -> Result<Answers> {
     let mut known = Answers::default();
     loop {
@@ -113,16 +113,16 @@ fn settled(rules: &PolicyRules, subject: &Subject<'_>) -> Result<Answers> {
     }
 }
 
-/// Nanoseconds, of one of whatever is measured.
+/// Nanoseconds per operation.
 #[derive(Clone, Copy, Default)]
 struct Cost {
-    /// That this thread took: what else the machine does is no matter.
+    /// CPU time of this thread, which other load does not affect.
     cpu: f64,
     wall: f64,
 }
 
 impl Cost {
-    /// Of one of the `count` things that `work` does.
+    /// The cost of one of the `count` operations in `work`.
     fn of(count: u32, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let cpu = || {
             let spent = clock_gettime(ClockId::ThreadCPUTime);
@@ -135,8 +135,8 @@ impl Cost {
     }
 }
 
-/// The median of what `of` finds in each round, which is told with the span of the CPU times.
-fn told(what: &str, rounds: usize, mut of: impl FnMut() -> Result<Cost>) -> Result<Cost> {
+/// The median over the rounds; prints it with the range of the CPU times.
+fn median(what: &str, rounds: usize, mut of: impl FnMut() -> Result<Cost>) -> Result<Cost> {
     let costs: Vec<Cost> = (0..rounds).map(|_| of()).collect::<Result<_>>()?;
     let sorted = |of: fn(&Cost) -> f64| {
         let mut figures: Vec<f64> = costs.iter().map(of).collect();
@@ -156,14 +156,14 @@ fn told(what: &str, rounds: usize, mut of: impl FnMut() -> Result<Cost>) -> Resu
     Ok(median)
 }
 
-/// A session without sockets, whose questions are answered at once.
+/// A session without sockets, whose lookups are answered at once.
 struct Conversation {
     engine: Proxy,
     out: Output,
 }
 
 impl Conversation {
-    /// As far as MAIL.
+    /// A session after MAIL.
     fn start(profile: &Arc<Profile>) -> Result<Self> {
         let client = ClientAddr::new(SocketAddr::new(CLIENT.parse()?, 40_000));
         let destination = OriginalDst::new(LISTENER.parse()?);
@@ -172,36 +172,36 @@ impl Conversation {
         let mut new = Self { engine, out: Output::default() };
         ensure!(new.engine.open(None, &mut new.out), "an upstream is needed");
         new.engine.on_connected(UpstreamAddr::new("[2001:db8::26]:25".parse()?), AT, &mut new.out);
-        new.carry_out()?;
+        new.apply_actions()?;
         new.upstream("220 mx.receiver.example ESMTP\r\n")?;
-        new.says(&format!("EHLO {HOST}\r\n"), "250 mx.receiver.example\r\n")?;
-        new.says("MAIL FROM:<alice@sender.example>\r\n", "250 2.1.0 Ok\r\n")?;
+        new.exchange(&format!("EHLO {HOST}\r\n"), "250 mx.receiver.example\r\n")?;
+        new.exchange("MAIL FROM:<alice@sender.example>\r\n", "250 2.1.0 Ok\r\n")?;
         Ok(new)
     }
 
-    /// What a command and its reply come to; each has to be taken whole.
-    fn says(&mut self, command: &str, reply: &str) -> Result<()> {
+    /// Passes a command and its reply through the engine, which must consume both.
+    fn exchange(&mut self, command: &str, reply: &str) -> Result<()> {
         let mut left = command.as_bytes();
         loop {
             let used = self.engine.on_client_data(left, AT, &mut self.out);
             left = left.get(used..).unwrap_or_default();
-            let asked = self.carry_out()?;
+            let answered = self.apply_actions()?;
             if left.is_empty() {
                 return self.upstream(reply);
             }
-            ensure!(asked, "it waits for answers only: {command}");
+            ensure!(answered, "it waits for answers only: {command}");
         }
     }
 
     fn upstream(&mut self, reply: &str) -> Result<()> {
         let used = self.engine.on_server_data(reply.as_bytes(), AT, &mut self.out);
         ensure!(used == reply.len(), "the reply is relayed: {reply}");
-        self.carry_out().map(|_| ())
+        self.apply_actions().map(|_| ())
     }
 
-    /// Returns whether something was asked, and answered.
-    fn carry_out(&mut self) -> Result<bool> {
-        let mut asked = false;
+    /// Answers the engine's lookups; returns whether there were any.
+    fn apply_actions(&mut self) -> Result<bool> {
+        let mut answered = false;
         loop {
             let needed = self.out.actions.iter().filter_map(|action| match action {
                 Action::Need(lookups) => Some(lookups),
@@ -211,32 +211,32 @@ impl Conversation {
             let answers = each.collect::<Result<Vec<_>>>()?;
             self.out.clear();
             if answers.is_empty() {
-                return Ok(asked);
+                return Ok(answered);
             }
-            asked = true;
+            answered = true;
             self.engine.on_answers(answers, AT, &mut self.out);
         }
     }
 
     fn recipients(&mut self, commands: &[String]) -> Result<()> {
-        commands.iter().try_for_each(|command| self.says(command, "250 2.1.5 Ok\r\n"))
+        commands.iter().try_for_each(|command| self.exchange(command, "250 2.1.5 Ok\r\n"))
     }
 }
 
-/// A RCPT, where the session has to ask about the recipient and where it did.
+/// The cost of a RCPT, first with a lookup of the recipient, then with its result known.
 fn recipients(profile: &Arc<Profile>, commands: &[String]) -> Result<[Cost; 2]> {
-    let (mut asked, mut known) = (Cost::default(), Cost::default());
+    let (mut first, mut known) = (Cost::default(), Cost::default());
     for _ in 0..SESSIONS {
         let mut session = Conversation::start(profile)?;
-        for cost in [&mut asked, &mut known] {
+        for cost in [&mut first, &mut known] {
             let one = Cost::of(RECIPIENTS * SESSIONS, || session.recipients(commands))?;
             cost.cpu += one.cpu;
             cost.wall += one.wall;
-            session.says("RSET\r\n", "250 2.0.0 Ok\r\n")?;
-            session.says("MAIL FROM:<alice@sender.example>\r\n", "250 2.1.0 Ok\r\n")?;
+            session.exchange("RSET\r\n", "250 2.0.0 Ok\r\n")?;
+            session.exchange("MAIL FROM:<alice@sender.example>\r\n", "250 2.1.0 Ok\r\n")?;
         }
     }
-    Ok([asked, known])
+    Ok([first, known])
 }
 
 fn engine(rounds: usize) -> Result<()> {
@@ -244,17 +244,17 @@ fn engine(rounds: usize) -> Result<()> {
         (0..RECIPIENTS).map(|n| format!("RCPT TO:<bob-{n}@receiver.example>\r\n")).collect();
     let with = Arc::new(Profile { rules: Arc::new(rules()), ..Profile::default() });
     let without = Arc::new(Profile::default());
-    for (place, what) in ["asked about", "known"].into_iter().enumerate() {
+    for (place, what) in ["looked up", "known"].into_iter().enumerate() {
         let of =
             |profile| Ok(recipients(profile, &commands)?.get(place).copied().unwrap_or_default());
-        let with = told(&format!("the engine's RCPT, {what}, with rules"), rounds, || of(&with))?;
-        let without = told("  without rules", rounds, || of(&without))?;
+        let with = median(&format!("the engine's RCPT, {what}, with rules"), rounds, || of(&with))?;
+        let without = median("  without rules", rounds, || of(&without))?;
         println!("  the rules' part: {:.0} ns CPU", with.cpu - without.cpu);
     }
     Ok(())
 }
 
-/// Answers whatever it is asked with one AAAA record.
+/// A DNS server that answers every query with one AAAA record.
 fn name_server() -> Result<SocketAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = socket.local_addr()?;
@@ -272,7 +272,7 @@ fn name_server() -> Result<SocketAddr> {
             socket.send_to(&response.to_vec()?, peer)?;
         }
     };
-    // It ends with the process.
+    // It stops with the process.
     thread::spawn(serve);
     Ok(address)
 }
@@ -286,7 +286,7 @@ fn reach(rounds: usize) -> Result<()> {
     let lookup = Lookup::Addresses(DomainName::parse(HOST).context("a domain name")?, Family::Ipv6);
     let first = runtime.block_on(reach.lookup(&lookup));
     ensure!(matches!(first.answer, Answer::Records(_)), "the server answers: {first:?}");
-    told("LookupService::lookup of what is cached", rounds, || {
+    median("LookupService::lookup of what is cached", rounds, || {
         Cost::of(LOOKUPS, || {
             runtime.block_on(async {
                 for _ in 0..LOOKUPS {
@@ -301,7 +301,7 @@ fn reach(rounds: usize) -> Result<()> {
 }
 
 fn main() -> Result<ExitCode> {
-    // cargo bench passes --bench; without it (cargo test --benches) only the benchmark itself is tried.
+    // cargo bench passes --bench; without it (cargo test --benches) this only checks that the benchmark works.
     let rounds = if std::env::args().any(|argument| argument == "--bench") { 21 } else { 1 };
     let rules = rules();
     let client: IpAddr = CLIENT.parse()?;
@@ -315,7 +315,7 @@ fn main() -> Result<ExitCode> {
         authenticated: false,
     };
     let known = settled(&rules, &subject)?;
-    let decision = told("a cached decision", rounds, || {
+    let decision = median("a cached decision", rounds, || {
         Cost::of(DECISIONS, || {
             for _ in 0..DECISIONS {
                 let subject = black_box(&subject);

@@ -15,9 +15,9 @@ use crate::proxies::{Peer, Proxy};
 use crate::results::Figures;
 use crate::session::Session;
 
-/// Sessions smtp-source keeps open at once: enough to keep two cores busy without a queue of its own.
+/// Concurrent sessions of smtp-source: enough to keep two cores busy without queueing.
 pub(crate) const PARALLEL: u32 = 20;
-/// smtp-sink refuses to be root; nothing it does here needs it.
+/// smtp-sink refuses to run as root.
 const NOBODY: [&str; 3] = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"];
 
 /// Whether smtp-source opens a session for each message or sends all of them over `PARALLEL` sessions.
@@ -27,7 +27,7 @@ pub(crate) enum Batch {
     ManyMessagesEach,
 }
 
-/// Sends `messages` of 2 kB and checks that smtp-sink got every one.
+/// Sends `messages` of 2 kB and checks that smtp-sink received every one.
 pub(crate) fn batch(
     lab: &Lab,
     proxy: &Proxy,
@@ -70,7 +70,7 @@ pub(crate) fn batch(
     ])
 }
 
-/// Sends one message and checks whose address smtp-sink saw: a proxy that is not in the way measures nothing.
+/// Sends one message and checks the client address at smtp-sink: proof that the proxy is in the path.
 pub(crate) fn check_path(lab: &Lab, proxy: &Proxy, folder: &Path) -> Result<()> {
     let expected = match proxy.peer {
         Peer::Direct => lab.client_address(),
@@ -140,7 +140,7 @@ struct Dump {
 
 impl Dump {
     fn new(peer: Peer) -> Result<Self> {
-        // Not below target/: nobody may be unable to reach that.
+        // Not in target/: the user nobody may have no access to it.
         let name = format!("gatepost-bench-{}-{}", std::process::id(), peer.name());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).with_context(|| format!("creating {}", folder.display()))?;

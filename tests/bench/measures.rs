@@ -1,5 +1,5 @@
-//! What smtp-source cannot measure, with our own client and sink: time per session, large messages, opaque bytes and the
-//! memory of idle sessions.
+//! Measures that smtp-source lacks, with our own client and sink: time per session, large messages, opaque bytes and the memory
+//! of idle sessions.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::results::Figures;
 use crate::session::{Direction, Session, message_of};
 use crate::sink::{Counters, Sink};
 
-/// Connections that carry bulk at the same time: each of a proxy's two threads can have one.
+/// Concurrent bulk transfers, one for each of a proxy's two threads.
 pub(crate) const STREAMS: u32 = 2;
 /// 20 MB as smtp-source's `-l 20971520` has it.
 const LARGE: usize = 20 * 1024 * 1024;
@@ -92,7 +92,7 @@ pub(crate) fn opaque(
     })
 }
 
-/// What HAProxy has spliced so far; the others keep no such count.
+/// Bytes that HAProxy has spliced so far; the others have no such counter.
 fn spliced(proxy: &Proxy) -> Result<Option<u64>> {
     match proxy.peer {
         Peer::Haproxy | Peer::HaproxySplicing => proxy.spliced().map(Some),
@@ -136,15 +136,15 @@ fn bulk(
     ];
     if let (Some(before), Some(after)) = (spliced_before, spliced(proxy)?) {
         let share = (after - before) as f64 / bytes;
-        let told_to = proxy.peer == Peer::HaproxySplicing;
-        ensure!(share > 0.0 || !told_to, "HAProxy spliced nothing, though told to");
+        let must_splice = proxy.peer == Peer::HaproxySplicing;
+        ensure!(share > 0.0 || !must_splice, "HAProxy spliced nothing, although required");
         figures.push(("spliced_percent", share * 100.0));
     }
     Ok(figures)
 }
 
-/// Resident memory of `count` sessions that have said EHLO and then nothing. The proxy is started for this alone: one
-/// that has carried load already has memory to spare.
+/// Resident memory of `count` sessions that are idle after EHLO. Measured with a new proxy process: after load a process has
+/// free memory in its heap.
 pub(crate) fn idle(
     lab: &Arc<Lab>,
     peer: Peer,

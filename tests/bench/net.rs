@@ -13,7 +13,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// Where smtp-sink and our own sink listen; above 1024 so that smtp-sink needs no privilege.
+/// The port of smtp-sink and of our own sink; above 1024, so that smtp-sink needs no privilege.
 pub(crate) const SINK_PORT: u16 = 2500;
 
 /// A network namespace held open by this process.
@@ -52,7 +52,7 @@ impl Netns {
         })
     }
 
-    /// A command line that runs in this namespace and is told to end when the benchmark dies.
+    /// A command line that runs in this namespace and gets SIGTERM when the benchmark dies.
     pub(crate) fn command(&self, identity: &[&str], program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -73,8 +73,8 @@ impl Netns {
             .args(arguments.split_whitespace())
             .output()
             .context("nsenter and ip (packages util-linux, iproute2) are needed")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`ip {arguments}`: {}", said.trim());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`ip {arguments}`: {}", stderr.trim());
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl Netns {
     }
 }
 
-/// Which family the benchmark's traffic has.
+/// The family of the benchmark's traffic.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     Ipv4,
@@ -120,7 +120,7 @@ impl Family {
     }
 }
 
-/// The three hosts and how they are reached.
+/// The three hosts and their addresses.
 pub(crate) struct Lab {
     pub(crate) family: Family,
     pub(crate) client: Netns,
@@ -167,12 +167,12 @@ impl Lab {
         self.family.address(1, 2)
     }
 
-    /// The gateway as clients see it: where the proxies listen.
+    /// The gateway's address on the client's side, where the proxies listen.
     pub(crate) fn gateway_address(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.family.address(1, 1), port)
     }
 
-    /// The gateway as the server sees it: where the proxies' connections come from.
+    /// The gateway's address on the server's side, the source of the proxies' connections.
     pub(crate) fn proxied_address(&self) -> IpAddr {
         self.family.address(2, 1)
     }

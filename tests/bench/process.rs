@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 /// How long a program has to end after SIGTERM before SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// A program in the background. It ends, with the processes it started, when this is dropped.
+/// A program in the background; it and its child processes are killed on drop.
 pub(crate) struct Daemon {
     name: String,
     child: Child,
@@ -48,10 +48,10 @@ impl Daemon {
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
-    /// An error, with what the program said last, if it is no longer running.
+    /// An error, with the program's last output, if it is no longer running.
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended early ({status}); it said: {}", self.name, self.last_words());
+            bail!("{} ended early ({status}); its output: {}", self.name, self.last_output());
         }
         Ok(())
     }
@@ -61,9 +61,9 @@ impl Daemon {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    fn last_words(&self) -> String {
-        let said = self.output().unwrap_or_default();
-        let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    fn last_output(&self) -> String {
+        let output = self.output().unwrap_or_default();
+        let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
         match lines.get(lines.len().saturating_sub(4)..) {
             Some(last) if !last.is_empty() => last.join(" / "),
             _ => "nothing".to_owned(),
@@ -97,7 +97,7 @@ impl Daemon {
         Ok(memory)
     }
 
-    /// Threads in all its processes: shows that everyone works with the number they were told to.
+    /// Threads in all its processes, to verify the configured number.
     pub(crate) fn threads(&self) -> Result<usize> {
         let mut threads = 0;
         for pid in self.processes()? {
@@ -118,7 +118,7 @@ impl Daemon {
             let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // A process may end between the listing and the reading; then it is none of ours.
+            // The process may have ended since the listing.
             let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
                 continue;
             };
@@ -170,8 +170,8 @@ pub(crate) fn run(name: &str, mut command: Command, limit: Duration) -> Result<D
         bail!("{name} did not end within {} s", limit.as_secs());
     };
     let took = started.elapsed();
-    let said = child.stderr.take().map(io::read_to_string).transpose()?.unwrap_or_default();
-    ensure!(status.success(), "{name}: {status}: {}", said.trim());
+    let stderr = child.stderr.take().map(io::read_to_string).transpose()?.unwrap_or_default();
+    ensure!(status.success(), "{name}: {status}: {}", stderr.trim());
     Ok(took)
 }
 

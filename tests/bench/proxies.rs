@@ -1,10 +1,10 @@
-//! The ways from client to server that are compared: the direct path, HAProxy, nginx and gatepost, each configured for
-//! the same job: any TCP (gatepost: SMTP) from one address to one upstream, the same number of threads, no limit in the way.
+//! The paths that are compared: the direct one, HAProxy, nginx and gatepost, each configured for the same job: TCP (gatepost:
+//! SMTP) from one address to one upstream, with the same number of threads and without limits.
 //!
-//! HAProxy runs twice. With `option splice-auto` version 2.6 was found to splice not one byte of a long transfer, so a
-//! second one is told to splice always; what each of them spliced is read from its own counter and printed.
+//! HAProxy runs twice. With `option splice-auto` version 2.6 spliced no byte of a long transfer, so a second one always
+//! splices; each one's own counter of spliced bytes is printed.
 //!
-//! HAProxy and nginx log nothing here; gatepost does what it does by default, one log line a session.
+//! HAProxy and nginx do not log here; gatepost logs one line per session, as by default.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -23,13 +23,13 @@ use crate::process::Daemon;
 use crate::session::Session;
 use crate::sink::Sink;
 
-/// Open sessions each proxy is told to allow: above what any measure opens, and what HAProxy finds open files for.
+/// Each proxy's session limit: above the sessions of any measure, and within HAProxy's limit of open files.
 const SESSIONS: u32 = 6_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Peer {
     Direct,
-    /// With `option splice-auto`: what the ratios refer to.
+    /// With `option splice-auto`: the base of the ratios.
     Haproxy,
     /// With `option splice-request` and `option splice-response`.
     HaproxySplicing,
@@ -61,7 +61,7 @@ impl Peer {
         }
     }
 
-    /// What the program says about itself, in one line.
+    /// The program's version, in one line.
     pub(crate) fn version(self) -> Result<String> {
         let (program, flag) = match self {
             Self::Direct => return Ok("packets forwarded, no proxy".to_owned()),
@@ -73,9 +73,9 @@ impl Peer {
             .arg(flag)
             .output()
             .with_context(|| format!("{program} is needed (package of the same name)"))?;
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        Ok(said.lines().next().unwrap_or_default().to_owned())
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        Ok(text.lines().next().unwrap_or_default().to_owned())
     }
 }
 
@@ -83,13 +83,13 @@ impl Peer {
 pub(crate) struct Proxy {
     pub(crate) peer: Peer,
     pub(crate) address: SocketAddr,
-    /// None on the direct path.
+    /// The proxy; none on the direct path.
     pub(crate) daemon: Option<Daemon>,
     folder: PathBuf,
 }
 
 impl Proxy {
-    /// Starts the proxy and passes one session through it to a sink of its own.
+    /// Starts the proxy and passes one session through it to a new sink.
     pub(crate) fn start(lab: &Arc<Lab>, peer: Peer, threads: usize, folder: &Path) -> Result<Self> {
         let folder = folder.join(peer.name());
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -162,7 +162,7 @@ impl Proxy {
     }
 }
 
-/// What every configuration needs to know.
+/// The values in every configuration.
 struct Place<'a> {
     listen: SocketAddr,
     upstream: SocketAddr,
@@ -189,10 +189,10 @@ impl Place<'_> {
                  listen smtp\n    bind {listen}\n    server upstream {upstream}\n"
             ),
         )?;
-        // Warnings are errors to us: an option that HAProxy ignores is a comparison that is not made.
+        // Warnings count as errors: an option that HAProxy ignores would make the comparison wrong.
         let check = Command::new("haproxy").args(["-c", "-dW", "-f"]).arg(&file).output()?;
-        let said = String::from_utf8_lossy(&check.stderr);
-        ensure!(check.status.success(), "HAProxy refuses its configuration: {}", said.trim());
+        let text = String::from_utf8_lossy(&check.stderr);
+        ensure!(check.status.success(), "HAProxy refuses its configuration: {}", text.trim());
         let mut command = lab.gateway.command(&[], "haproxy");
         command.args(["-db", "-f"]).arg(file);
         Ok(command)

@@ -1,11 +1,11 @@
-//! Whether a benchmark only checks that it works.
+//! The quick mode of a benchmark: it only checks that the benchmark works.
 
 use anyhow::{Result, bail};
 
-/// `-- --quick` asks for that; and cargo bench passes `--bench`, without which (cargo test --benches) nothing else is meant.
+/// True with `-- --quick`, and without the `--bench` that cargo bench passes (cargo test --benches).
 ///
 /// # Errors
-/// There is an argument that no benchmark has.
+/// For an unknown argument.
 pub(crate) fn is_quick() -> Result<bool> {
     let mut quick = !std::env::args().any(|argument| argument == "--bench");
     for argument in std::env::args().skip(1) {

@@ -4,8 +4,8 @@
 //! smtp-source and smtp-sink, iproute2 and util-linux. `-- --quick` checks in under a minute that the benchmark itself
 //! works; `-- --ipv4` runs it over IPv4. Every raw figure goes to `target/bench/relay.json`.
 //!
-//! The paths take turns within each measure, and the medians of the rounds are compared: what disturbs the machine
-//! disturbs all of them. A missed target is printed, and is no failure; something that did not run is one.
+//! The paths take turns within each measure, and the medians of the rounds are compared, so that other load affects all of
+//! them. A missed target is printed, and is no failure; a measure that did not run is one.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod mail;
@@ -42,7 +42,7 @@ const OPEN_FILES: u64 = 20_000;
 /// Set by SIGINT and SIGTERM; the run ends before its next step, and everything is cleaned up on the way out.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// How much of everything.
+/// The size of the measures.
 pub(crate) struct Plan {
     quick: bool,
     family: Family,
@@ -60,7 +60,7 @@ pub(crate) struct Plan {
 impl Plan {
     fn from_arguments() -> Result<Self> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        // cargo bench passes --bench; without it (cargo test --benches) only the benchmark itself is tried.
+        // cargo bench passes --bench; without it (cargo test --benches) this only checks that the benchmark works.
         let mut quick = !arguments.iter().any(|argument| argument == "--bench");
         let mut family = Family::Ipv6;
         for argument in &arguments {
@@ -115,7 +115,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// True if everything ran.
+/// Returns true if every measure ran.
 fn bench() -> Result<bool> {
     let plan = Plan::from_arguments()?;
     raise_open_files()?;
@@ -139,10 +139,10 @@ fn bench() -> Result<bool> {
     Ok(complete)
 }
 
-/// For this process and the proxies that inherit it.
+/// Sets the limit of open files, for this process and the proxies, which inherit it.
 fn raise_open_files() -> Result<()> {
     let found = getrlimit(Resource::Nofile).maximum;
-    // No maximum is the highest one.
+    // None means unlimited.
     let maximum = found.map(|found| found.max(OPEN_FILES));
     setrlimit(Resource::Nofile, Rlimit { current: Some(OPEN_FILES), maximum })
         .with_context(|| format!("open files: {OPEN_FILES} needed, at most {found:?} allowed"))
@@ -217,7 +217,7 @@ impl Run {
         self.idle_sessions()
     }
 
-    /// Those that start and are found to be in the path; for the others the failure is noted.
+    /// The proxies that start and are in the path; failures of the others are recorded.
     fn start_proxies(&mut self) -> Result<Vec<Proxy>> {
         let mut proxies = Vec::new();
         for peer in Peer::ALL {

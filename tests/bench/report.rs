@@ -1,4 +1,4 @@
-//! The table a person reads and the file a program reads.
+//! The table on standard output and the JSON file.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -201,7 +201,7 @@ pub(crate) fn json(results: &Results, plan: &Plan, machine: &Value, complete: bo
     })
 }
 
-/// What the figures depend on besides the programs' own merit.
+/// The environment of the run.
 pub(crate) fn machine() -> Result<Value> {
     let read = |path: &str| fs::read_to_string(path).with_context(|| path.to_owned());
     let field = |text: &str, name: &str| -> Option<String> {
@@ -212,7 +212,7 @@ pub(crate) fn machine() -> Result<Value> {
     for peer in Peer::ALL {
         programs.insert(peer.name().to_owned(), json!(peer.version()?));
     }
-    programs.insert("postfix".to_owned(), json!(said("postconf", &["-dh", "mail_version"])));
+    programs.insert("postfix".to_owned(), json!(first_line("postconf", &["-dh", "mail_version"])));
     Ok(json!({
         "kernel": read("/proc/sys/kernel/osrelease")?.trim(),
         "cpu": field(&read("/proc/cpuinfo")?, "model name"),
@@ -220,12 +220,12 @@ pub(crate) fn machine() -> Result<Value> {
         "memory": field(&read("/proc/meminfo")?, "MemTotal"),
         "load_before": load(),
         "programs": programs,
-        "commit": said("git", &["describe", "--always", "--dirty"]),
+        "commit": first_line("git", &["describe", "--always", "--dirty"]),
     }))
 }
 
-/// A program's first line, or nothing where it is missing: these facts are worth having, not worth failing for.
-fn said(program: &str, arguments: &[&str]) -> Option<String> {
+/// A program's first line of output; none where it is missing, since these facts are optional.
+fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     text.lines().next().filter(|_| output.status.success()).map(str::to_owned)
@@ -237,7 +237,7 @@ pub(crate) fn load() -> f64 {
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// The line above the table: what was run, where.
+/// The line above the table: the programs and the machine.
 pub(crate) fn heading(plan: &Plan, machine: &Value) -> String {
     let family = if plan.family == Family::Ipv6 { "IPv6" } else { "IPv4" };
     let fact = |name: &str| machine[name].as_str().unwrap_or("unknown").to_owned();

@@ -1,4 +1,4 @@
-//! What was measured: every raw figure, their medians, and the targets they are held against.
+//! The results: every raw figure, the medians, and the targets.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ struct Sample {
     measure: &'static str,
     peer: Peer,
     round: u32,
-    /// The machine's load average when this was measured: others' work shows here.
+    /// The machine's load average at the measurement, which shows other work.
     load: f64,
     figures: Figures,
 }
@@ -52,7 +52,7 @@ impl Results {
         self.failures.is_empty()
     }
 
-    /// One line for everything that did not run.
+    /// One line for each measure that did not run.
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         self.failures.iter().map(|failure| {
             format!("{}, {}: {}", failure.peer.name(), failure.measure, failure.reason)
@@ -132,7 +132,7 @@ impl Sample {
     }
 }
 
-/// What gatepost is to reach.
+/// A bound for gatepost's figure.
 #[derive(Clone, Copy)]
 pub(crate) enum Bound {
     /// At most this multiple of HAProxy's figure.
@@ -143,7 +143,7 @@ pub(crate) enum Bound {
     Most(f64),
 }
 
-/// A target of issue 2 and the figure it speaks of.
+/// A target and its figure.
 pub(crate) struct Target {
     pub(crate) what: &'static str,
     pub(crate) measure: &'static str,

@@ -1,6 +1,6 @@
 //! The benchmark's own SMTP client, and the bulk transfer that client and sink share.
 //!
-//! The client does one thing after another, as RFC 5321 without PIPELINING has it, and times nothing itself.
+//! The client sends one command after the other, without PIPELINING, and measures no times itself.
 //! After STARTTLS it sends a header of nine bytes, direction and length, and then that many bytes flow one way; the
 //! receiver confirms an upload with its length, so that its end is known without closing anything.
 
@@ -11,12 +11,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::net::{RecvFlags, recv};
 
-/// No step of a session takes this long unless something is broken.
+/// Timeout of each step of a session.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// One write: fits the second-level cache, so that the sender's memory is not what is measured.
+/// Size of one write: it fits the second-level cache, so that the sender's memory bandwidth is not measured.
 const CHUNK: usize = 256 * 1024;
 
-/// Which way opaque bytes flow.
+/// The direction of opaque bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// Client to server.
@@ -81,9 +81,9 @@ impl Session {
         self.command("QUIT", "221")
     }
 
-    /// Goes opaque and moves `length` bytes in `direction`.
+    /// Sends STARTTLS and moves `length` opaque bytes in `direction`.
     pub(crate) fn transfer(&mut self, direction: Direction, length: u64) -> Result<()> {
-        // What follows STARTTLS must begin as TLS does: a record of type handshake (RFC 8446 section 5.1).
+        // The bytes after STARTTLS must begin like TLS: a record of type handshake (RFC 8446 section 5.1).
         let mut header = [0x16; 10];
         header[1] = direction.byte();
         header[2..].copy_from_slice(&length.to_be_bytes());
@@ -110,8 +110,8 @@ impl Session {
             }
             self.reply.extend_from_slice(&piece[..length]);
         }
-        let said = String::from_utf8_lossy(&self.reply);
-        ensure!(said.starts_with(code), "expected {code}, found {:?}", said.trim_end());
+        let line = String::from_utf8_lossy(&self.reply);
+        ensure!(line.starts_with(code), "expected {code}, found {:?}", line.trim_end());
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The benchmark's own SMTP server: accepts and counts messages, holds thousands of idle sessions on one thread, and
 //! after STARTTLS sends or discards bytes as fast as the kernel moves them.
 //!
-//! smtp-sink stays the server for messages from smtp-source; this one is for what smtp-sink cannot do.
+//! smtp-sink stays the server for messages from smtp-source, but has neither bulk transfers nor thousands of sessions.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::net::Lab;
 use crate::session::{Direction, discard, pour, prepare};
 
-/// What the sink has seen since it started.
+/// The sink's counters since its start.
 #[derive(Default)]
 pub(crate) struct Counters {
     open: AtomicU64,
@@ -65,7 +65,7 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // The thread may have ended already; then there is nobody to tell.
+            // The thread may have ended already.
             let _gone = stop.send(());
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
@@ -127,7 +127,7 @@ async fn accept(listener: &TcpListener, counters: &Arc<Counters>) {
         let counters = Arc::clone(counters);
         tokio::spawn(async move {
             counters.open.fetch_add(1, Ordering::Relaxed);
-            // A client that goes away in mid-session is reported by the client's side.
+            // A session that breaks is reported by the client's side.
             let _ended = session(stream, &counters).await;
             counters.open.fetch_sub(1, Ordering::Relaxed);
         });

@@ -1,6 +1,6 @@
-//! Capture files as other programs write and read them: Wireshark's capinfos, editcap, mergecap and tshark.
+//! Capture files written or read by Wireshark's programs: capinfos, editcap, mergecap and tshark.
 //!
-//! The captures are those of other projects in `../shared/captures`, which is no part of this one.
+//! The captures of other projects are in `../shared/captures`, which is no part of this repository.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,10 +20,10 @@ use gatepost::wire::LinkType;
 tests![
     every_shared_capture_reads_as_capinfos_does,
     many_interfaces_read_as_tshark_does,
-    what_editcap_writes_is_the_same_capture,
+    files_converted_by_editcap_have_the_same_packets,
     sections_and_interfaces_that_mergecap_joins,
     other_byte_orders_and_magics_are_read_as_tshark_does,
-    tshark_reads_what_is_written_comments_too,
+    tshark_reads_written_files_with_comments,
 ];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -57,12 +57,12 @@ fn capture(end: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("no capture {end}"))
 }
 
-/// With capinfos, editcap and mergecap.
+/// Debian's package also has capinfos, editcap and mergecap.
 fn require_tshark() {
     require_program("tshark", "tshark");
 }
 
-/// What a program says.
+/// A program's output.
 fn run(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> String {
     let arguments = arguments.iter().map(AsRef::as_ref);
     let output = Command::new(program).args(arguments).env("TZ", "UTC").output().unwrap();
@@ -88,13 +88,13 @@ fn encapsulation(link: LinkType) -> &'static [&'static str] {
     }
 }
 
-/// Number of packets, link type, first and last time, as capinfos tells them.
+/// Compares the number of packets, the link type, the first and the last time with capinfos.
 fn agrees_with_capinfos(path: &Path) -> Vec<Seen> {
     let seen = read(path);
     let line = run("capinfos", &[&"-TMSrcaeE", &path]);
     let columns: Vec<&str> = line.trim_end().rsplit('\t').collect();
     let [end, start, count, link, ..] = columns[..] else {
-        panic!("capinfos said {line}");
+        panic!("capinfos printed {line}");
     };
     assert_eq!(seen.len().to_string(), count, "{line}");
     assert_eq!(seen.iter().map(|packet| packet.nanos).min(), Some(nanos(start)), "{line}");
@@ -109,16 +109,16 @@ fn agrees_with_capinfos(path: &Path) -> Vec<Seen> {
     seen
 }
 
-/// Time and lengths of each packet, as tshark tells them.
+/// Compares the time and the lengths of each packet with tshark.
 fn agrees_with_tshark(path: &Path) -> Vec<Seen> {
     let seen = agrees_with_capinfos(path);
     let fields = ["frame.time_epoch", "frame.cap_len", "frame.len"];
     let fields: Vec<&str> = fields.iter().flat_map(|field| ["-e", *field]).collect();
     let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"-n", &"-r", &path, &"-T", &"fields"];
     arguments.extend(fields.iter().map(|field| field as &dyn AsRef<OsStr>));
-    let said = run("tshark", &arguments);
-    assert_eq!(said.lines().count(), seen.len());
-    for (number, (line, packet)) in said.lines().zip(&seen).enumerate() {
+    let printed = run("tshark", &arguments);
+    assert_eq!(printed.lines().count(), seen.len());
+    for (number, (line, packet)) in printed.lines().zip(&seen).enumerate() {
         let columns: Vec<&str> = line.split('\t').collect();
         assert_eq!(nanos(columns[0]), packet.nanos, "packet {}", number + 1);
         assert_eq!(columns[1], packet.octets.len().to_string(), "packet {}", number + 1);
@@ -156,7 +156,7 @@ fn many_interfaces_read_as_tshark_does() {
     agrees_with_tshark(&capture("many_interfaces-1.pcapng"));
 }
 
-fn what_editcap_writes_is_the_same_capture() {
+fn files_converted_by_editcap_have_the_same_packets() {
     let folder = folder("editcap");
     for end in ["nanosecs_big_endian.pcap", "smtp-pipelining/input.pcap", "truncated-header.pcap"] {
         let path = capture(end);
@@ -166,7 +166,7 @@ fn what_editcap_writes_is_the_same_capture() {
             run("editcap", &[&"-F", &format, &path, &converted]);
             let mut seen = agrees_with_tshark(&converted);
             if matches!(format, "modpcap" | "pcap") {
-                // These two lose what is below a microsecond.
+                // These two formats have microseconds only.
                 for (packet, before) in seen.iter_mut().zip(&original) {
                     assert_eq!(packet.nanos, before.nanos / 1000 * 1000);
                     packet.nanos = before.nanos;
@@ -189,13 +189,13 @@ fn sections_and_interfaces_that_mergecap_joins() {
     run("mergecap", &[&"-F", &"pcapng", &"-a", &"-w", &merged, loopback, raw, ether]);
     let separate: Vec<Seen> = paths.iter().flat_map(|path| read(path)).collect();
     assert!(agrees_with_tshark(&merged) == separate);
-    // Sections one after the other: tshark calls all of that one file too.
+    // Two sections in one file, which tshark reads too.
     let doubled = fs::read(&merged).unwrap().repeat(2);
     let doubled = written(folder.join("sections.pcapng"), &doubled);
     assert!(agrees_with_tshark(&doubled) == [&separate[..], &separate[..]].concat());
 }
 
-/// `octets` of a pcap file, 32-bit fields swapped, and the two 16-bit ones of the version.
+/// A pcap file in the other byte order: its 32-bit fields and the two 16-bit ones of the version are swapped.
 fn swapped(octets: &[u8]) -> Vec<u8> {
     let mut swapped = octets.to_vec();
     let mut swap = |at: usize, width: usize| swapped[at..at + width].reverse();
@@ -219,7 +219,7 @@ fn other_byte_orders_and_magics_are_read_as_tshark_does() {
     let big = written(folder.join("big.pcap"), &swapped(&octets));
     assert!(agrees_with_tshark(&big) == original);
 
-    // IXIA's magic, then the length of all records behind the header.
+    // IXIA's magic, then the length of all records after the header.
     for magic in [0x1c00_01ab_u32, 0x1c00_01ac] {
         let length = octets.len() as u32 - 24;
         let ixia = [&magic.to_le_bytes(), &octets[4..24], &length.to_le_bytes(), &octets[24..]];
@@ -228,7 +228,7 @@ fn other_byte_orders_and_magics_are_read_as_tshark_does() {
     }
 }
 
-fn tshark_reads_what_is_written_comments_too() {
+fn tshark_reads_written_files_with_comments() {
     require_tshark();
     let path = folder("written").join("written.pcapng");
     let file = fs::File::create(&path).unwrap();
@@ -244,12 +244,12 @@ fn tshark_reads_what_is_written_comments_too() {
     let seen = agrees_with_tshark(&path);
     assert_eq!(seen[1].link, LinkType::Ethernet);
     assert_eq!((seen[2].nanos, seen[2].wire_len), (at(678_901_234).as_nanos(), 40));
-    let told = run(
+    let printed = run(
         "tshark",
         &[&"-r", &path, &"-T", &"fields", &"-e", &"frame.interface_name", &"-e", &"frame.comment"],
     );
     let expected = "client\tverdict: reject (ipv6-ptr), 550 5.7.25 – grün\nupstream\t\nclient\t\n";
-    assert_eq!(told, expected);
+    assert_eq!(printed, expected);
     let program = run("capinfos", &[&"-F", &path]);
     assert!(program.contains(&format!("gatepost {}", env!("CARGO_PKG_VERSION"))), "{program}");
 }

@@ -1,5 +1,4 @@
-//! The door in a real kernel: client, gateway and server are network namespaces. Needs root; where the gateway listens also
-//! CAP_BPF, where it intercepts nft.
+//! The door in a real kernel: by sk_lookup where the gateway listens, by nftables where it intercepts.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -15,16 +14,16 @@ use socket2::{Domain, Socket, Type};
 
 tests![
     a_closed_door_refuses_one_family_where_the_gateway_listens,
-    without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay,
+    without_the_capabilities_it_names_them_and_the_relay_refuses,
     a_closed_door_refuses_one_family_of_what_is_intercepted,
 ];
 
-/// A reset next door takes microseconds; the kernel sends a SYN again after a second.
+/// A RST takes microseconds; the kernel retransmits a SYN after a second.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 const V6: addr::Family = addr::Family::Ipv6;
 
-/// Runs what is async in the gateway's namespace, on one thread.
+/// Runs a future in the host's namespace, on one thread.
 fn within<F: Future<Output = T>, T: Send>(host: &Host, work: impl FnOnce() -> F + Send) -> T {
     host.in_thread(|| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -48,7 +47,7 @@ fn listener(host: &Host, at: SocketAddr, transparent: bool) -> TcpListener {
     })
 }
 
-/// What connecting came to, and how long it took.
+/// Tries to connect; returns the result and its time.
 fn connect(host: &Host, from: Option<IpAddr>, to: SocketAddr) -> (io::Result<()>, Duration) {
     host.in_thread(|| {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
@@ -74,7 +73,7 @@ fn taken(host: &Host, from: Option<IpAddr>, to: SocketAddr) {
     connect(host, from, to).0.unwrap_or_else(|error| panic!("{to}: {error}"));
 }
 
-/// Two addresses of the client's: an exempt one, and that which it has by itself.
+/// Gives the client a second address, which is exempt; returns it with the exempt networks.
 fn exempt(lab: &Lab) -> (IpAddr, Networks) {
     let ip: IpAddr = "2001:db8:77::1".parse().unwrap();
     lab.add_client_ip(ip);
@@ -92,7 +91,7 @@ fn at_the_syn(opened: (DoorEnforcer, Option<DoorError>)) -> DoorEnforcer {
 
 fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
     let lab = Lab::new();
-    // One listener has its address, the other every one; a third is none of the gateway's.
+    // One listener has an address, one the wildcard address; a third is not the gateway's.
     let [own, any] = ["[2001:db8:1::1]:25", "[::]:587"].map(|at| at.parse::<SocketAddr>().unwrap());
     let (own_v4, other) = ("192.0.2.1:25".parse().unwrap(), "[::]:2500".parse().unwrap());
     let listeners = [own, any, own_v4, other].map(|at| listener(&lab.gateway, at, false));
@@ -110,14 +109,14 @@ fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
     within(&lab.gateway, || door.set(V6, false)).unwrap();
     refused(&lab.client, own);
     refused(&lab.client, to(587));
-    // The others go on: the other family, a port that is none of ours, an exempt client, and who is inside already.
+    // Unaffected: the other family, a foreign port, an exempt client, and an established connection.
     taken(&lab.client, None, own_v4);
     taken(&lab.client, None, to(2500));
     taken(&lab.client, Some(friend), own);
     session.write_all(b"220 still here\r\n").unwrap();
-    let mut said = [0; 16];
-    io::Read::read_exact(&mut &running, &mut said).unwrap();
-    assert_eq!(&said, b"220 still here\r\n");
+    let mut received = [0; 16];
+    io::Read::read_exact(&mut &running, &mut received).unwrap();
+    assert_eq!(&received, b"220 still here\r\n");
     let counts = within(&lab.gateway, || async {
         [door.refused_syns(V6).await, door.refused_syns(addr::Family::Ipv4).await]
     });
@@ -136,7 +135,7 @@ fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
     taken(&lab.client, None, own);
 }
 
-fn without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay() {
+fn without_the_capabilities_it_names_them_and_the_relay_refuses() {
     let lab = Lab::new();
     let open = || {
         let entrance = Ingress::Listeners(vec!["[::]:25".parse().unwrap()]);
@@ -144,7 +143,7 @@ fn without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay() {
         (door.method(), error.map(|error| error.to_string()))
     };
     let (bpf, admin) = (CapabilitySet::BPF, CapabilitySet::NET_ADMIN);
-    for (has, said) in [
+    for (has, expected) in [
         (admin, Some("needs CAP_BPF, which")),
         (bpf, Some("needs CAP_NET_ADMIN, which")),
         (CapabilitySet::NET_RAW, Some("needs CAP_BPF and CAP_NET_ADMIN, which")),
@@ -155,9 +154,9 @@ fn without_the_rights_it_says_what_is_missing_and_leaves_it_to_the_relay() {
             set_capabilities(None, CapabilitySets { effective: has, ..sets }).unwrap();
             open()
         });
-        match said {
-            Some(said) => {
-                assert!(error.as_ref().unwrap().contains(said), "{has:?}: {error:?}");
+        match expected {
+            Some(expected) => {
+                assert!(error.as_ref().unwrap().contains(expected), "{has:?}: {error:?}");
                 assert_eq!(refuses, RefuseMethod::Smtp);
             }
             None => assert_eq!((refuses, error), (RefuseMethod::Syn, None)),
@@ -200,20 +199,20 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
     taken(&lab.client, Some(friend), v6);
     assert!(gateway[0].accept().unwrap().1.ip() == friend, "the exempt client came to the gateway");
     session.write_all(b"220 still here\r\n").unwrap();
-    let mut said = [0; 16];
-    io::Read::read_exact(&mut &running, &mut said).unwrap();
+    let mut received = [0; 16];
+    io::Read::read_exact(&mut &running, &mut received).unwrap();
     assert_eq!(within(&lab.gateway, || door.refused_syns(V6)), 2);
     let report = within(&lab.gateway, intercept::show).unwrap().to_string();
     assert!(report.contains("2  the door is closed: refused"), "{report}");
     assert!(!report.contains("warning"), "{report}");
 
-    // The rules were made anew, as a reload does.
+    // The rules are replaced, as by a reload.
     within(&lab.gateway, || intercept::install(&settings)).unwrap();
     taken(&lab.client, None, v6);
     within(&lab.gateway, || door.update(entrance())).unwrap();
     refused(&lab.client, v6);
 
-    // The gateway is dead and the rules stay, as after a kill -9: mail passes by the door, too.
+    // As after a kill -9, the rules stay without a gateway: the door no longer refuses mail.
     drop((gateway, session, running));
     taken(&lab.client, None, v6);
     let _gateway = open();

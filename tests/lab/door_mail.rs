@@ -1,5 +1,5 @@
-//! The door of a running gateway: real Postfix as sender prefers IPv6, finds its door closed and brings the message over
-//! IPv4; and what a kill -9 leaves behind.
+//! The door of a running gateway: a sending Postfix prefers IPv6, is refused by the closed door and delivers over IPv4; and
+//! the state after a kill -9.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ tests![
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-/// What the project promises of a message whose family's door is closed.
+/// The promised limit for a message whose first family is refused.
 const FALL_BACK: Duration = Duration::from_secs(2);
 const SHORT: usize = 600;
 
@@ -32,7 +32,7 @@ fn door(lab: &Lab, config: &Config, arguments: &[&str]) -> String {
 
 fn state(lab: &Lab, config: &Config, family: &str) -> Value {
     let all: Value = serde_json::from_str(&door(lab, config, &["--format", "json"])).unwrap();
-    let of_it = |told: &&Value| told["family"] == family;
+    let of_it = |entry: &&Value| entry["family"] == family;
     all.as_array().unwrap().iter().find(of_it).unwrap().clone()
 }
 
@@ -50,7 +50,7 @@ fn a_message_goes_over_ipv4_at_once_tproxy_syn() {
 
 fn falls_back(mode: Mode, refuse: &str) {
     let lab = Lab::new();
-    // As a proxy it is the gateway that the MX points to.
+    // In proxy mode the MX points to the gateway.
     let own = "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8:1::1\n";
     let [(receiver_zone, there), others @ ..] = ZONES;
     let records = if mode == Mode::Proxy { own } else { there };
@@ -61,7 +61,7 @@ fn falls_back(mode: Mode, refuse: &str) {
     let config = Config::new(&lab, mode).set("door", &format!("refuse = {refuse:?}"));
     let gateway = Gateway::start(&lab, &config);
 
-    // IPv6 is preferred, its door is open, and the message proves the way.
+    // With an open door the message goes over IPv6, and proves the receive path.
     assert_eq!(state(&lab, &config, "ipv6")["status"]["state"], "opening");
     send(&sender, &receiver, "first");
     gateway.wait_for_metric("gatepost_messages_total", &["family=\"ipv6\"", "class=\"2xx\""], 1.0);
@@ -69,10 +69,13 @@ fn falls_back(mode: Mode, refuse: &str) {
         (state(&lab, &config, "ipv6")["status"]["reason"] == "proven").then_some(())
     });
 
-    let told = door(&lab, &config, &["ipv6", "close"]);
-    assert!(told.contains("IPv6      CLOSED, by hand: refuses new sessions, since"), "{told}");
-    assert!(told.contains("IPv4      always open"), "{told}");
-    assert!(told.lines().all(|line| line.chars().count() <= 100), "{told}");
+    let printed = door(&lab, &config, &["ipv6", "close"]);
+    assert!(
+        printed.contains("IPv6      CLOSED, by hand: refuses new sessions, since"),
+        "{printed}"
+    );
+    assert!(printed.contains("IPv4      always open"), "{printed}");
+    assert!(printed.lines().all(|line| line.chars().count() <= 100), "{printed}");
     let took = send(&sender, &receiver, "second");
     eprintln!("{mode}, {refuse}: the message arrived over IPv4 after {} ms", took.as_millis());
     assert!(took < FALL_BACK, "{took:?}");
@@ -89,7 +92,7 @@ fn falls_back(mode: Mode, refuse: &str) {
     assert!(log.contains("door ipv6: closed, was open: closed by an operator (operator)"), "{log}");
 }
 
-/// Hands the sender a message and waits until it is in the mailbox; how long that took.
+/// Submits a message and waits until it is in the mailbox; returns the time that it took.
 fn send(sender: &Sender<'_>, receiver: &Postfix<'_>, local_part: &str) -> Duration {
     let recipient = format!("{local_part}@receiver.example");
     sender.submit(&[&recipient], SHORT);
@@ -108,7 +111,7 @@ fn kill_9_leaves_no_closed_door() {
         assert_eq!(refused(&lab, to), Some(std::io::ErrorKind::ConnectionRefused));
         assert_eq!(refused(&lab, v4), None);
         gateway.kill();
-        // Who listens there now is reached: the same host, or the one that mail passes by to.
+        // A connection now reaches the listener of the host, or the server behind it.
         let host = if mode == Mode::Proxy { &lab.gateway } else { &lab.server };
         let listener = host.in_thread(|| TcpListener::bind(to).unwrap());
         assert_eq!(refused(&lab, to), None, "{mode}");
@@ -123,7 +126,7 @@ fn refused(lab: &Lab, to: std::net::SocketAddr) -> Option<std::io::ErrorKind> {
     lab.client.connect(to).err().map(|error| error.kind())
 }
 
-/// No upstream over either family: closing IPv6 would help nobody, and it says so.
+/// Without an upstream in either family, closing IPv6 would be useless; the output has the reason.
 fn a_door_is_held_open_while_the_other_family_is_down_too() {
     let lab = Lab::new();
     let config = Config::new(&lab, Mode::Proxy)
@@ -135,8 +138,8 @@ fn a_door_is_held_open_while_the_other_family_is_down_too() {
     until("a door that is held open", || {
         (state(&lab, &config, "ipv6")["status"]["reason"] == "other_family_down").then_some(())
     });
-    let told = door(&lab, &config, &[]);
-    assert!(told.contains("held open although no upstream accepts its sessions"), "{told}");
+    let printed = door(&lab, &config, &[]);
+    assert!(printed.contains("held open although no upstream accepts its sessions"), "{printed}");
     drop(gateway);
 }
 
@@ -147,11 +150,11 @@ fn without_a_section_there_is_no_door() {
     let socket = config.socket().to_str().unwrap();
     let output = lab.gateway.output([GATEPOST, "door", "--socket", socket]);
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("its configuration has no [door]"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("its configuration has no [door]"), "{stderr}");
 }
 
-/// Large packets are lost on the way in: IPv6 sessions come as far as DATA and no further, while IPv4 delivers.
+/// Large packets are lost on the way in: IPv6 sessions stall in DATA, while IPv4 delivers.
 fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -174,7 +177,7 @@ fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
         session.raw(b"Subject: only as much as fits a small packet\r\n").unwrap();
         session.last_words("421 4.4.2");
     }
-    // Until the other family delivers, the fault may be anywhere.
+    // Until the other family delivers, the fault may be in the MTA.
     assert!(state(&lab, &config, "ipv6")["status"]["admits"].as_bool().unwrap());
     let mut other = lab.client.smtp(v4);
     other.begin("a@example.net", "v4@example.org");

@@ -1,5 +1,4 @@
-//! Interception in a real kernel: client, gateway and server are network namespaces joined by veth pairs, in both
-//! families. Needs root, nft and ip.
+//! Interception in a real kernel, in both families: client, gateway and server are network namespaces joined by veth pairs.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,19 +14,19 @@ use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
 tests![
-    mail_is_intercepted_in_both_families_and_nothing_stays_behind,
+    mail_is_intercepted_in_both_families_and_all_rules_are_removed,
     leftovers_of_another_configuration_are_replaced_and_removed,
-    only_named_interfaces_and_what_is_in_the_way_is_told,
-    without_the_capability_the_error_says_so,
+    only_named_interfaces_are_intercepted_and_obstacles_are_reported,
+    without_the_capability_the_error_names_it,
 ];
 
-/// Longer than anything here takes; only a failing test ever waits for it.
+/// Only failing tests wait so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The server's addresses, each with the client's of the same family.
 const PATHS: [(&str, &str); 2] = [("10.2.0.2", "10.1.0.2"), ("fd02::2", "fd01::2")];
 
-fn mail_is_intercepted_in_both_families_and_nothing_stays_behind() {
+fn mail_is_intercepted_in_both_families_and_all_rules_are_removed() {
     let lab = Lab::new();
     lab.gateway_sh("nft add table ip other; nft add chain ip other c '{ type filter hook forward priority 0; }'");
     lab.gateway_sh("ip rule add fwmark 9 lookup 99; ip route add local default dev lo table 99");
@@ -40,7 +39,7 @@ fn mail_is_intercepted_in_both_families_and_nothing_stays_behind() {
     assert_eq!(lab.state(), first, "installing twice changes nothing");
     assert!(first.contains("table ip other"), "{first}");
 
-    // The rules stay and nobody listens, as after a kill -9: mail passes by.
+    // As after a kill -9, the rules stay without a listener: mail passes to the server.
     for (server, client) in PATHS {
         assert_eq!(lab.dialogue(server, 25), format!("direct {client}"));
     }
@@ -53,20 +52,20 @@ fn mail_is_intercepted_in_both_families_and_nothing_stays_behind() {
     let gateway = lab.transparent_gateway();
     for (server, client) in PATHS {
         assert_eq!(lab.dialogue(server, 25), format!("gateway {client}"));
-        // Another host's port of the same number as the listener's is not ours.
+        // The listener's port number on another host is not intercepted.
         assert_eq!(lab.dialogue(server, 2525), format!("direct {client}"));
     }
     let report = lab.show();
     assert!(!report.contains("warning"), "{report}");
     println!("{report}");
 
-    // The gateway host's own port 25 belongs to its own listener.
+    // Port 25 of the gateway host itself is not intercepted.
     let _own = lab.greeting_servers_in(&lab.gateway, &[25]);
     for (own, client) in [("10.1.0.1", "10.1.0.2"), ("fd01::1", "fd01::2")] {
         assert_eq!(lab.dialogue(own, 25), format!("direct {client}"));
     }
 
-    // Strict reverse path filtering and forced SYN cookies do no harm.
+    // It works with strict reverse path filtering and with SYN cookies always on.
     lab.gateway_sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done");
     lab.gateway_sh("echo 2 > /proc/sys/net/ipv4/tcp_syncookies");
     for (server, client) in PATHS {
@@ -86,13 +85,13 @@ fn mail_is_intercepted_in_both_families_and_nothing_stays_behind() {
 
 fn leftovers_of_another_configuration_are_replaced_and_removed() {
     let lab = Lab::new();
-    // Looks like ours but for the protocol number or the shape: never ours.
+    // Similar to ours, but with another protocol number or form: they must stay.
     lab.gateway_sh("ip rule add fwmark 0x6770 lookup 77 priority 100");
     lab.gateway_sh("ip rule add from 192.0.2.1 lookup 78 protocol 103");
     lab.gateway_sh("ip route add 192.0.2.0/24 dev lo table 78 protocol 103");
     let before = lab.state();
 
-    // Killed with one configuration, started with another, which has no IPv6.
+    // After a kill it starts with another configuration, without IPv6.
     lab.install(&InterceptSettings { mark: 0x1111, table: 200, ..settings() }).unwrap();
     lab.install(&InterceptSettings { mark: 0x2222, table: 70000, listen_ipv6: None, ..settings() })
         .unwrap();
@@ -103,7 +102,7 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
     assert_eq!(removed.routing.len(), 2, "{removed}");
     assert_eq!(lab.state(), before);
 
-    // Only a part is left.
+    // Only a part of the rules is left.
     lab.install(&settings()).unwrap();
     lab.gateway_sh(
         "nft delete table inet gatepost; ip rule del priority 100 fwmark 0x6770 lookup 26480",
@@ -117,14 +116,14 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
     assert_eq!(nothing.to_string(), "nothing to remove: no interception is installed");
 }
 
-fn only_named_interfaces_and_what_is_in_the_way_is_told() {
+fn only_named_interfaces_are_intercepted_and_obstacles_are_reported() {
     let lab = Lab::new();
     let _mta = lab.greeting_servers(&[25]);
     let _gateway = lab.transparent_gateway();
     let towards =
         |name: &str| InterceptSettings { interfaces: vec![name.to_owned()], ..settings() };
 
-    // Named are the server's side, where no client arrives, and then the client's.
+    // First only the server's interface is named, where no client arrives; then the client's.
     lab.install(&towards("to-server")).unwrap();
     assert_eq!(lab.dialogue("fd02::2", 25), "direct fd01::2");
     lab.install(&towards("to-client")).unwrap();
@@ -142,7 +141,7 @@ fn only_named_interfaces_and_what_is_in_the_way_is_told() {
         assert!(report.contains(warning), "no `{warning}` in:\n{report}");
     }
 
-    // A table of somebody else is not taken, and what is in force stays.
+    // A table of another program is not replaced, and the rules in force stay.
     lab.gateway_sh("ip route add 192.0.2.0/24 dev lo table 26481");
     let before = lab.state();
     let error = lab.install(&InterceptSettings { table: 26481, ..settings() }).unwrap_err();
@@ -150,7 +149,7 @@ fn only_named_interfaces_and_what_is_in_the_way_is_told() {
     assert_eq!(lab.state(), before);
 }
 
-fn without_the_capability_the_error_says_so() {
+fn without_the_capability_the_error_names_it() {
     let lab = Lab::new();
     let before = lab.state();
     let error = lab.in_gateway(|| {
@@ -173,7 +172,7 @@ fn settings() -> InterceptSettings {
     }
 }
 
-/// client — gateway — server; the gateway forwards. Removed on drop.
+/// Three namespaces, client — gateway — server, of which the gateway forwards. Removed on drop.
 struct Lab {
     client: String,
     gateway: String,
@@ -205,7 +204,7 @@ impl Lab {
              ip -n {c} route add default via 10.1.0.1; ip -n {c} route add default via fd01::1
              ip -n {s} route add default via 10.2.0.1; ip -n {s} route add default via fd02::1"
         ));
-        // The kernel adds link-local addresses, and their routes, in its own time.
+        // The kernel adds link-local addresses and their routes asynchronously.
         lab.gateway_sh(
             "n=0; until [ $(ip -6 addr show scope link -tentative | grep -c inet6) = 2 ]
              do n=$((n+1)); [ $n -lt 200 ]; sleep 0.05; done",
@@ -220,7 +219,7 @@ impl Lab {
         enter(&self.gateway, move || sh(&script)).join().unwrap()
     }
 
-    /// Runs `work` as the gateway would: in its namespace, on a runtime of one thread.
+    /// Runs `work` in the gateway's namespace, on a runtime of one thread.
     fn in_gateway<F, T>(&self, work: impl FnOnce() -> F + Send + 'static) -> T
     where
         F: Future<Output = T>,
@@ -243,7 +242,7 @@ impl Lab {
         self.in_gateway(intercept::show).unwrap().to_string()
     }
 
-    /// All that interception could change, without counters.
+    /// The kernel's rules and routes, without counters.
     fn state(&self) -> String {
         self.gateway_sh(
             "nft -s list ruleset; for f in -4 -6; do ip $f rule; ip $f route show table all; done",
@@ -254,7 +253,7 @@ impl Lab {
         self.greeting_servers_in(&self.server, ports)
     }
 
-    /// Servers that greet with the address of the client they see, then echo.
+    /// Servers that greet with their client's address, then echo.
     fn greeting_servers_in(&self, namespace: &str, ports: &[u16]) -> Vec<Service> {
         let mut services = Vec::new();
         for &port in ports {
@@ -271,7 +270,7 @@ impl Lab {
         services
     }
 
-    /// What the relay does, in small: goes on to the original destination from the client's address, with mark+1.
+    /// A minimal relay: connects to the original destination from the client's address, with mark+1.
     fn transparent_gateway(&self) -> Gateway {
         let services = ["0.0.0.0", "::"].map(|any| {
             let address = SocketAddr::new(any.parse().unwrap(), 2525);
@@ -299,8 +298,8 @@ impl Lab {
         Gateway(services)
     }
 
-    /// Connects from the client, reads the greeting, sends 256 kB and reads them back; `gateway` or `direct`, and the
-    /// client's address that the server saw.
+    /// Connects from the client, reads the greeting, sends 256 kB and reads them back. Returns `gateway` or `direct`, and the
+    /// client's address at the server.
     fn dialogue(&self, server: &str, port: u16) -> String {
         let target = SocketAddr::new(server.parse::<IpAddr>().unwrap(), port);
         let talk = move || -> std::io::Result<String> {
@@ -368,7 +367,7 @@ impl Service {
             listener.listen(16).unwrap();
             TcpListener::from(listener)
         };
-        // Bound before this returns: nobody has to wait for it.
+        // Bound before this returns.
         let listener = enter(namespace, bind).join().unwrap();
         let stopped = stop.clone();
         let thread = enter(namespace, move || {
@@ -418,11 +417,11 @@ fn socket(address: SocketAddr, transparent: bool) -> Socket {
     socket
 }
 
-/// What no safe crate offers.
+/// A system call that no safe crate has.
 mod system {
     #![allow(unsafe_code, reason = "a user ID for one thread only")]
 
-    /// For this thread and what it starts; the kernel takes its capabilities with the user ID.
+    /// For this thread and its children; the kernel drops the capabilities with the user ID.
     pub(super) fn become_nobody() {
         const NOBODY: libc::c_long = 65534;
         // SAFETY: the raw call (libc's own changes every thread) takes three numbers and touches no memory.

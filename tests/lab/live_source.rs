@@ -1,4 +1,4 @@
-//! Packets of real interfaces by `source::live`: everything that was sent is seen or counted as lost.
+//! Packets of real interfaces by `source::live`: every packet sent is delivered or counted as lost.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -14,12 +14,12 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 tests![
     whole_sessions_of_both_families,
-    what_nobody_takes_in_time_is_counted,
-    an_interface_that_goes_is_told_once,
-    an_interface_that_comes_back_is_watched_on,
-    tags_are_seen_through,
+    packets_not_read_in_time_are_counted,
+    a_lost_interface_is_reported_once,
+    an_interface_that_returns_is_watched_again,
+    vlan_tags_are_skipped,
     interfaces_are_chosen,
-    the_rights_of_a_process_decide,
+    the_capabilities_of_the_process_decide,
 ];
 
 const PORT: u16 = 25;
@@ -37,7 +37,7 @@ fn open(host: &Host, settings: &CaptureSettings) -> LiveCapture {
     host.in_thread(|| LiveCapture::open(settings)).unwrap()
 }
 
-/// What of a TCP segment these tests look at.
+/// The fields of a TCP segment that these tests compare.
 #[derive(Clone, Debug)]
 struct Seen {
     interface: u32,
@@ -56,7 +56,7 @@ impl Seen {
     }
 }
 
-/// Everything until nothing comes for two pauses; and what was said to be wrong meanwhile.
+/// All segments until nothing arrives for two pauses, and the errors meanwhile.
 fn drain(live: &mut LiveCapture) -> (Vec<Seen>, Vec<LiveError>) {
     let (mut seen, mut errors) = (Vec::new(), Vec::new());
     let mut decoder = Decoder::new();
@@ -93,7 +93,7 @@ fn drain(live: &mut LiveCapture) -> (Vec<Seen>, Vec<LiveError>) {
     (seen, errors)
 }
 
-/// Whole sessions: for each client, whether its SYN came first, how many octets came each way, and whether both closed.
+/// Checks that each client's session is whole: it begins with a SYN, has enough bytes each way, and has an end.
 fn check_sessions(seen: &[Seen], expected: usize, least: usize) {
     let mut sessions: HashMap<(u32, SocketAddr), Vec<&Seen>> = HashMap::new();
     for segment in seen {
@@ -104,16 +104,16 @@ fn check_sessions(seen: &[Seen], expected: usize, least: usize) {
     for (client, segments) in sessions {
         assert!(segments[0].is_opening(), "{client:?} begins with {:?}", segments[0]);
         assert!(segments[1].syn && segments[1].ack, "{client:?} goes on with {:?}", segments[1]);
-        let said = |server: bool| {
+        let sent = |server: bool| {
             let from = segments.iter().filter(|segment| (segment.src.port() == PORT) == server);
             from.fold((0, false), |(octets, ends), one| (octets + one.payload, ends || one.ends))
         };
-        let (client_said, server_said) = (said(false), said(true));
+        let (client_sent, server_sent) = (sent(false), sent(true));
         assert!(
-            client_said.0 >= least && server_said.0 > 0,
-            "{client:?}: {client_said:?} {server_said:?}"
+            client_sent.0 >= least && server_sent.0 > 0,
+            "{client:?}: {client_sent:?} {server_sent:?}"
         );
-        assert!(client_said.1 || server_said.1, "{client:?} has no end");
+        assert!(client_sent.1 || server_sent.1, "{client:?} has no end");
     }
 }
 
@@ -128,7 +128,7 @@ fn sinks(lab: &Lab) -> Vec<Process> {
     Family::ALL.map(start).into()
 }
 
-/// So many sessions of one message each, from the client.
+/// Sends so many sessions of one message each, from the client.
 fn send(lab: &Lab, family: Family, sessions: usize, length: usize) {
     let to = format!("inet:{}", lab.server_socket(family, PORT));
     let (sessions, length) = (sessions.to_string(), length.to_string());
@@ -140,9 +140,9 @@ fn whole_sessions_of_both_families() {
     let lab = Lab::new();
     let _sinks = sinks(&lab);
     let mut live = open(&lab.server, &settings(&["gateway"]));
-    // The same by the names of two interfaces between which it is forwarded.
+    // The same sessions at both interfaces of the forwarding host.
     let mut between = open(&lab.gateway, &settings(&["client", "server"]));
-    // What the sinks' readiness took.
+    // The connections that waited for the sinks to listen.
     drain(&mut live);
     drain(&mut between);
     for family in Family::ALL {
@@ -157,7 +157,7 @@ fn whole_sessions_of_both_families() {
     check_sessions(&seen, 200, 100_000);
 }
 
-/// So many connections to a port where nobody listens: a SYN each, and a reset in answer.
+/// So many connections to a closed port: a SYN each, and a RST in response.
 fn knock(host: &Host, to: IpAddr, times: usize) {
     host.in_thread(|| {
         for _ in 0..times {
@@ -167,13 +167,13 @@ fn knock(host: &Host, to: IpAddr, times: usize) {
     });
 }
 
-/// SYNs and what answered them.
+/// The numbers of SYNs and of responses.
 fn knocks(seen: &[Seen]) -> (usize, usize) {
     let openings = seen.iter().filter(|segment| segment.is_opening()).count();
     (openings, seen.len() - openings)
 }
 
-fn what_nobody_takes_in_time_is_counted() {
+fn packets_not_read_in_time_are_counted() {
     const KNOCKS: usize = 6000;
     let lab = Lab::new();
     let small = CaptureSettings { buffer: 1 << 20, ..settings(&["gateway"]) };
@@ -191,9 +191,9 @@ fn what_nobody_takes_in_time_is_counted() {
         let lost = live.loss();
         assert!(lost.syns > 0 && lost.packets > 0, "nothing was lost: {lost:?}");
         assert_eq!(openings as u64 + lost.syns, KNOCKS as u64, "{lost:?}");
-        // Beside them there may be what neighbours say with hop-by-hop options (RFC 3810), lost or seen.
+        // Further packets, lost or seen, may be multicast listener reports (RFC 3810).
         assert!(answers as u64 + lost.packets >= KNOCKS as u64, "{answers} {lost:?}");
-        // It goes on, and what it counted stays counted.
+        // It goes on, and the counters keep their values.
         assert!(openings > 0 && answers > 0);
     }
     knock(&lab.client, lab.server_ip(Family::Ipv6), 3);
@@ -202,7 +202,7 @@ fn what_nobody_takes_in_time_is_counted() {
     assert_eq!((knocks(&seen), live.loss()), ((3, 3), before));
 }
 
-fn an_interface_that_goes_is_told_once() {
+fn a_lost_interface_is_reported_once() {
     let lab = Lab::new();
     let mut both = open(&lab.gateway, &settings(&["client", "lo"]));
     let mut one = open(&lab.gateway, &settings(&["client"]));
@@ -216,24 +216,24 @@ fn an_interface_that_goes_is_told_once() {
     let (seen, errors) = drain(&mut both);
     assert_eq!(knocks(&seen), (3, 3));
     assert!(seen.iter().all(|segment| segment.interface == 1));
-    let said: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].starts_with("no more packets of client: "), "{said:?}");
-    assert!(said[0].ends_with("; 1 other is still watched"), "{said:?}");
+    let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(messages[0].starts_with("no more packets of client: "), "{messages:?}");
+    assert!(messages[0].ends_with("; 1 other is still watched"), "{messages:?}");
     knock(&lab.gateway, "127.0.0.1".parse().unwrap(), 3);
     let (seen, errors) = drain(&mut both);
     assert_eq!((knocks(&seen), errors.len()), ((3, 3), 0));
 
     let (_, errors) = drain(&mut one);
-    let said: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].ends_with("; no interface is left"), "{said:?}");
-    assert!(matches!(errors[1], LiveError::Over), "{said:?}");
+    let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    assert!(messages[0].ends_with("; no interface is left"), "{messages:?}");
+    assert!(matches!(errors[1], LiveError::Over), "{messages:?}");
     assert!(matches!(one.next(), Err(LiveError::Over)));
     assert_eq!(one.loss(), CaptureLoss::default());
 }
 
-fn an_interface_that_comes_back_is_watched_on() {
+fn an_interface_that_returns_is_watched_again() {
     let lab = Lab::new();
     let mut live = open(&lab.gateway, &settings(&["client"]));
     lab.gateway.configure("link set client down\n");
@@ -252,7 +252,7 @@ fn an_interface_that_comes_back_is_watched_on() {
     assert_eq!((knocks(&seen), errors.len()), ((2, 2), 0));
 }
 
-/// Frames of a handshake behind so many tags; nobody is meant, so nobody answers.
+/// Frames of a handshake behind so many VLAN tags, to addresses that do not exist.
 fn tagged_handshake(family: Family, tags: usize) -> Vec<Vec<u8>> {
     let (client, server) = match family {
         Family::Ipv4 => ("203.0.113.1:40000", "203.0.113.2:25"),
@@ -272,7 +272,7 @@ fn tagged_handshake(family: Family, tags: usize) -> Vec<Vec<u8>> {
     frames
 }
 
-fn tags_are_seen_through() {
+fn vlan_tags_are_skipped() {
     let lab = Lab::new();
     let mut near = open(&lab.client, &settings(&["gateway"]));
     let mut far = open(&lab.gateway, &settings(&["client"]));
@@ -310,14 +310,14 @@ fn interfaces_are_chosen() {
     assert!(error.contains("ip link set client up"), "{error}");
 }
 
-fn the_rights_of_a_process_decide() {
+fn the_capabilities_of_the_process_decide() {
     let lab = Lab::new();
     let open = |choice, taken: CapabilitySet| {
         let settings = CaptureSettings { choice, ..settings(&["client"]) };
         lab.gateway.in_thread(|| {
             let mut sets = capabilities(None).unwrap();
             sets.effective -= taken;
-            // Of this thread only.
+            // Drops the capability of this thread only.
             set_capabilities(None, sets).unwrap();
             LiveCapture::open(&settings)
         })

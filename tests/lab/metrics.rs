@@ -12,12 +12,12 @@ use proptest::test_runner::TestRunner;
 
 tests![a_flood_of_odd_input_adds_no_series,];
 
-/// As many rules as a configuration may have.
+/// The maximum of a configuration.
 const RULES: usize = 64;
 /// Of each family.
 const SESSIONS: usize = 150;
 
-/// Nothing that a client says makes a series, in either format.
+/// No command of a client creates a series, in either format.
 fn a_flood_of_odd_input_adds_no_series() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
@@ -27,13 +27,13 @@ fn a_flood_of_odd_input_adds_no_series() {
     let mut runner = TestRunner::deterministic();
     for family in Family::ALL {
         for _ in 0..SESSIONS {
-            let said = odd_dialogue().new_tree(&mut runner).unwrap().current();
+            let commands = odd_dialogue().new_tree(&mut runner).unwrap().current();
             let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
-            // Half of them wait for the greeting. The gateway may hang up before it has heard all.
-            if said.len().is_multiple_of(2) {
+            // Half of them wait for the greeting. The gateway may close before it has received everything.
+            if commands.len().is_multiple_of(2) {
                 smtp.reply().unwrap();
             }
-            for line in said {
+            for line in commands {
                 let _ = smtp.raw(&line);
             }
             let _ = smtp.raw(b"\r\n.\r\nQUIT\r\n");
@@ -65,7 +65,7 @@ fn series(lab: &Lab) -> BTreeSet<String> {
     lines.map(|line| line.rsplit_once(' ').expect("series and value").0.to_owned()).collect()
 }
 
-/// With names as odd as they may be.
+/// Rules with the oddest valid names.
 fn rules() -> String {
     (0..RULES).fold(String::new(), |mut rules, n| {
         let name = format!("{n} \\\"{{}},=%\\\\ <odd>");
@@ -76,7 +76,7 @@ fn rules() -> String {
     })
 }
 
-/// Lines of a client that mixes what is SMTP with what is not.
+/// Lines of a client, SMTP commands and garbage.
 fn odd_dialogue() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let ended = |line: String| [line.as_bytes(), b"\r\n"].concat();
     let line = prop_oneof![

@@ -1,5 +1,5 @@
-//! `gatepost record`: what passes a running gateway is what tshark reads from the file, with the verdict; redacted it can be
-//! handed to others; and mail goes on whatever becomes of the recorder.
+//! `gatepost record`: tshark reads the traffic of a running gateway from the file, with the verdicts; a redacted file has no
+//! personal data; and no failure of the recorder affects mail.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,18 +11,18 @@ use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process, Smtp}
 use nix::sys::signal::Signal;
 
 tests![
-    tshark_reads_what_passed_with_the_verdict,
-    redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times,
+    tshark_reads_sessions_and_verdicts,
+    a_redacted_file_has_no_personal_data_and_keeps_lengths_and_times,
     spliced_octets_are_counted_and_with_content_they_are_there,
     mail_goes_on_when_a_recorder_is_killed_and_sockets_of_killed_gateways_are_replaced,
-    a_slow_recorder_does_not_slow_mail_and_tells_what_it_missed,
+    a_slow_recorder_does_not_slow_mail_and_reports_its_gaps,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-/// What the recorder says when sessions are told to it.
+/// The recorder's message when it is attached.
 const RECORDING: &str = "gatepost: recording sessions";
 
-fn tshark_reads_what_passed_with_the_verdict() {
+fn tshark_reads_sessions_and_verdicts() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let listed: IpAddr = "203.0.113.9".parse().unwrap();
@@ -53,9 +53,9 @@ fn tshark_reads_what_passed_with_the_verdict() {
     );
     drop(refused);
     assert!(recorder.wait().success());
-    let said = recorder.log();
-    assert!(said.contains("3 sessions written (0 incomplete)"), "{said}");
-    assert!(!said.contains("omitted"), "{said}");
+    let stderr = recorder.log();
+    assert!(stderr.contains("3 sessions written (0 incomplete)"), "{stderr}");
+    assert!(!stderr.contains("omitted"), "{stderr}");
 
     let accepted = "220 250 250 250 354 250 221";
     let codes = by_client(&file, "smtp.response", "smtp.response.code");
@@ -78,7 +78,7 @@ fn tshark_reads_what_passed_with_the_verdict() {
         "gatepost: verdict=reject rule=\"no mail from there\" reason=access_reject outcome=quit"
     );
     assert_eq!(tshark(&file, "tcp.analysis.lost_segment || _ws.malformed", &["frame.number"]), "");
-    // The client talks to its original destination, whoever takes the connection.
+    // The recording has the client's original destination.
     let servers =
         tshark(&file, "tcp.flags.syn == 1 && tcp.flags.ack == 0", &["ip.dst", "ipv6.dst"]);
     for family in Family::ALL {
@@ -88,8 +88,9 @@ fn tshark_reads_what_passed_with_the_verdict() {
     assert!(content.contains("a secret subject"), "{content}");
 }
 
-/// Two recorders of the same sessions: what the redacted one must not hold, and that both have the same lengths and times.
-fn redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times() {
+/// Two recorders of the same sessions: the redacted file lacks what it must not have, and both have the same lengths and
+/// times.
+fn a_redacted_file_has_no_personal_data_and_keeps_lengths_and_times() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy);
@@ -108,8 +109,8 @@ fn redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times() {
         chunked.dialogue("S: 250\n C: QUIT\n S: 221");
     }
     assert!(recorders.iter_mut().all(|recorder| recorder.wait().success()));
-    let said = recorders[1].log();
-    assert!(said.contains("bytes omitted by --redact"), "{said}");
+    let stderr = recorders[1].log();
+    assert!(stderr.contains("bytes omitted by --redact"), "{stderr}");
 
     for kept in [&b"MAIL FROM:<"[..], b"@example.org>", b"verdict=accept"] {
         assert!(holds(&redacted, kept), "{} is gone", kept.escape_ascii());
@@ -131,7 +132,7 @@ fn redacted_it_tells_nothing_of_anybody_and_keeps_lengths_and_times() {
         assert!(!holds(&redacted, &secret), "{} is in the file", secret.escape_ascii());
     }
     assert_eq!(tshark(&redacted, "_ws.malformed", &["frame.number"]), "");
-    // tshark itself loses its way after BDAT, in either file.
+    // tshark itself desynchronises after BDAT, in either file.
     let known = "smtp.req.command in {\"EHLO\", \"MAIL\", \"RCPT\", \"DATA\"}";
     let commands = |file| tshark(file, known, &["smtp.req.command"]);
     assert_eq!(commands(&redacted), commands(&plain));
@@ -161,11 +162,11 @@ fn spliced_octets_are_counted_and_with_content_they_are_there() {
         assert!(total > message.len() as u64, "{total}");
         (recorder.log(), fs::metadata(&file).unwrap().len())
     };
-    let (said, _) = words("unseen", &["--count", "1"]);
-    assert!(said.contains("bytes omitted that the gateway did not inspect"), "{said}");
-    let (said, length) = words("content", &["--count", "1", "--content"]);
-    assert!(!said.contains("unseen"), "{said}");
-    assert!(length > message.len() as u64 || said.contains("too slow"), "{length}: {said}");
+    let (stderr, _) = words("unseen", &["--count", "1"]);
+    assert!(stderr.contains("bytes omitted that the gateway did not inspect"), "{stderr}");
+    let (stderr, length) = words("content", &["--count", "1", "--content"]);
+    assert!(!stderr.contains("unseen"), "{stderr}");
+    assert!(length > message.len() as u64 || stderr.contains("too slow"), "{length}: {stderr}");
     drop(gateway);
 }
 
@@ -188,16 +189,16 @@ fn mail_goes_on_when_a_recorder_is_killed_and_sockets_of_killed_gateways_are_rep
     let commands = tshark(&file, "smtp.req", &["smtp.req.command"]);
     assert!(commands.starts_with("EHLO\nMAIL\nRCPT"), "{commands}");
 
-    // The file stays as it is without --force.
+    // Without --force the file is not overwritten.
     let again = lab.gateway.output(recorder_command(&config, &file, &[]));
     assert!(!again.status.success());
-    let said = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(said.contains(" exists; name another file"), "{said}");
+    let stderr = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(stderr.contains(" exists; name another file"), "{stderr}");
 
-    // Another host for its ports, the same file system.
+    // Another host, because of the ports; the file system is the same.
     let other = lab.client.output([GATEPOST, "run", "--config", &written(&lab, &config)]);
-    let said = String::from_utf8_lossy(&other.stderr).into_owned();
-    assert!(!other.status.success() && said.contains("of another running gateway"), "{said}");
+    let stderr = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(!other.status.success() && stderr.contains("of another running gateway"), "{stderr}");
 
     gateway.kill_and_start_again();
     let mut recorder = record(&lab, &config, &file, &["--force", "--count", "1"]);
@@ -210,8 +211,8 @@ fn mail_goes_on_when_a_recorder_is_killed_and_sockets_of_killed_gateways_are_rep
     assert!(!config.socket().exists(), "a gateway that ends removes its socket");
 }
 
-/// SIGSTOP: nobody reads, the queue is full, mail flows on; later the hole is told and is of the right length.
-fn a_slow_recorder_does_not_slow_mail_and_tells_what_it_missed() {
+/// After SIGSTOP the queue fills, and mail flows on; later the gap is reported with its exact length.
+fn a_slow_recorder_does_not_slow_mail_and_reports_its_gaps() {
     const MESSAGE: usize = 8 << 20;
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -245,8 +246,8 @@ fn a_slow_recorder_does_not_slow_mail_and_tells_what_it_missed() {
     let mut recorder = recorder;
     recorder.signal(Signal::SIGINT);
     assert!(recorder.wait().success());
-    let said = recorder.log();
-    assert!(said.contains("bytes omitted because this recorder was too slow"), "{said}");
+    let stderr = recorder.log();
+    assert!(stderr.contains("bytes omitted because this recorder was too slow"), "{stderr}");
     let total: u64 = octets_by_time(&file).values().sum();
     assert!(total > 3 * body.len() as u64, "{total}");
     assert_eq!(tshark(&file, "tcp.analysis.lost_segment", &["frame.number"]), "");
@@ -258,7 +259,7 @@ fn recorder_command(config: &Config, file: &Path, options: &[&str]) -> Vec<Strin
     words.iter().chain(options).map(|word| (*word).to_owned()).collect()
 }
 
-/// Starts a recorder and waits until sessions are told to it.
+/// Starts a recorder and waits until it is attached.
 fn record(lab: &Lab, config: &Config, file: &Path, options: &[&str]) -> Process {
     let mut recorder = lab.gateway.spawn(recorder_command(config, file, options));
     crate::support::until("a recorder that records", || {
@@ -268,7 +269,7 @@ fn record(lab: &Lab, config: &Config, file: &Path, options: &[&str]) -> Process 
     recorder
 }
 
-/// Whether the file holds these octets, in any case.
+/// Whether the file holds these bytes, in upper or lower case.
 fn holds(file: &Path, wanted: &[u8]) -> bool {
     let raw = fs::read(file).unwrap();
     raw.windows(wanted.len()).any(|window| window.eq_ignore_ascii_case(wanted))
@@ -315,14 +316,14 @@ fn swaks(lab: &Lab, mode: Mode, family: Family) {
 fn tshark(file: &Path, filter: &str, fields: &[&str]) -> String {
     let mut command = std::process::Command::new("tshark");
     command.args(["-r", file.to_str().unwrap(), "-Y", filter, "-T", "fields"]);
-    // The lab's ports, and no names: a resolver would be asked.
+    // With the lab's ports, and without names, which would be looked up.
     command.args(["-n", "-o", "tcp.desegment_tcp_streams:TRUE"]);
     for field in fields {
         command.args(["-e", field]);
     }
     let output = command.output().expect("tshark (Debian: tshark)");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -346,14 +347,14 @@ fn clients(file: &Path) -> Vec<IpAddr> {
     by_client(file, "tcp.flags.syn == 1 && tcp.flags.ack == 0", "tcp.seq").into_keys().collect()
 }
 
-/// tshark tells the code of each line of a reply; EHLO's has many.
+/// tshark lists the code of each line of a reply; EHLO's has many lines.
 fn distinct(codes: &str) -> Vec<&str> {
     let mut codes: Vec<&str> = codes.split(' ').collect();
     codes.dedup();
     codes
 }
 
-/// Octets of payload by time and port of the sender.
+/// Payload bytes by time and port of the sender.
 fn octets_by_time(file: &Path) -> BTreeMap<(String, String), u64> {
     let mut sums = BTreeMap::new();
     for line in tshark(file, "tcp.len > 0", &["frame.time_epoch", "tcp.srcport", "tcp.len"]).lines()

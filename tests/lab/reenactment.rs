@@ -1,5 +1,5 @@
-//! A capture said again through a live gateway, with the recorded server behind it, comes to the verdicts that a replay
-//! gives offline; and where nothing refuses, to the recorded answers.
+//! A capture re-sent through a live gateway, with the recorded server behind it, gets the verdicts of an offline replay;
+//! without a refusal it gets the recorded replies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ tests![
     access_rules_come_to_the_same_verdicts,
     pregreet_and_bare_newlines_come_to_the_same_verdicts,
     a_real_server_answers_as_recorded_over_either_family,
-    a_recipient_who_has_gone_is_told_as_a_difference,
-    what_cannot_be_said_again_is_left_with_the_reason,
+    a_recipient_that_no_longer_exists_is_a_difference,
+    sessions_that_cannot_be_sent_again_are_skipped_with_the_reason,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
-/// Where the gateway listens and looks for its upstream, on the gateway host's loopback.
+/// The gateway's listeners and its upstream, on the gateway host's loopback.
 const GATEWAY: [&str; 2] = ["[::1]:2525", "127.0.0.1:2525"];
 const UPSTREAM: &str = "[::1]:2626";
 
-/// A gateway that believes PROXY headers from its own host, with the policy under test.
+/// A gateway that trusts PROXY headers from its own host.
 fn config(lab: &Lab) -> Config {
     Config::new(lab, Mode::Proxy)
         .listen(&GATEWAY.map(|address| address.parse().unwrap()))
@@ -55,8 +55,8 @@ fn recording(name: &str) -> PathBuf {
     Path::new(CAPTURES).join(name).join("input.pcap")
 }
 
-/// Says every recording again through a gateway with that configuration and compares verdicts. Returns those that were
-/// compared, as `action/reason`.
+/// Re-sends every recording through a gateway with that configuration and compares verdicts. Returns the verdicts compared,
+/// as `action/reason`.
 fn verdicts_agree(lab: &Lab, config: &Config) -> Vec<String> {
     let file = lab.path("policy.toml");
     fs::write(&file, config.toml()).unwrap();
@@ -90,7 +90,7 @@ fn verdicts_agree(lab: &Lab, config: &Config) -> Vec<String> {
 fn replay(lab: &Lab, recording: &Path, arguments: &[&str]) -> Vec<Value> {
     let file = recording.to_str().unwrap();
     let command = [&[GATEPOST, "replay", "--format", "json"], arguments, &[file]].concat();
-    // Its exit status tells of differences, which these tests look at themselves.
+    // Its exit status reports differences, which these tests inspect themselves.
     let output = lab.gateway.output(&command);
     json(&String::from_utf8_lossy(&output.stdout))
 }
@@ -115,7 +115,7 @@ fn an_open_gateway_answers_as_recorded() {
         for performed in again(&lab, &recording) {
             replies += performed["replies"].as_u64().unwrap_or(0);
             let differences = performed["differences"].as_array().cloned().unwrap_or_default();
-            // There the gateway is what it is for: it makes one message of two.
+            // There the gateway differs on purpose: one message instead of two.
             if name != "smuggling" {
                 assert_eq!(differences, [Value::Null; 0], "{name}");
             }
@@ -144,8 +144,8 @@ fn pregreet_and_bare_newlines_come_to_the_same_verdicts() {
     assert!(count(&verdicts, "reject/bare_newline") >= 1, "{verdicts:?}");
 }
 
-/// What replay prints, and whether every answer was as recorded.
-fn said_again_to_a_server(lab: &Lab, recording: &Path, arguments: &[&str]) -> (String, bool) {
+/// The output of replay, and whether every reply was as recorded.
+fn reenact(lab: &Lab, recording: &Path, arguments: &[&str]) -> (String, bool) {
     let [ipv6, ipv4] = [Family::Ipv6, Family::Ipv4]
         .map(|family| lab.server_socket(family, port::SMTP).to_string());
     let against = [GATEPOST, "replay", "--target", &ipv6, "--target", &ipv4];
@@ -167,26 +167,26 @@ fn a_real_server_answers_as_recorded_over_either_family() {
         ("plain-ipv4", &["--family", "ipv6"], ipv6),
         ("bdat", &[], ipv6),
     ] {
-        let (told, same) = said_again_to_a_server(&lab, &recording(name), arguments);
-        assert!(same && told.starts_with(&format!("#1 to {to}: ")), "{arguments:?}: {told}");
-        assert!(told.ends_with(" replies, as recorded\n"), "{arguments:?}: {told}");
+        let (printed, same) = reenact(&lab, &recording(name), arguments);
+        assert!(same && printed.starts_with(&format!("#1 to {to}: ")), "{arguments:?}: {printed}");
+        assert!(printed.ends_with(" replies, as recorded\n"), "{arguments:?}: {printed}");
     }
 }
 
-fn a_recipient_who_has_gone_is_told_as_a_difference() {
+fn a_recipient_that_no_longer_exists_is_a_difference() {
     let lab = Lab::new();
     let users = "virtual_mailbox_domains = receiver.example\n\
                  virtual_mailbox_maps = inline:{ carol@receiver.example=carol }\n";
     let _receiver = Postfix::start(&lab, &lab.server, "receiver", None, users);
-    let (told, same) = said_again_to_a_server(&lab, &recording("plain-ipv6"), &[]);
-    assert!(!same, "{told}");
-    let recipient = told.split("    RCPT TO:<bob@receiver.example>").nth(1);
-    let answers = recipient.unwrap_or_else(|| panic!("{told}"));
-    assert!(answers.contains("recorded: 250 2.1.5"), "{told}");
-    assert!(answers.contains("now:      550 5.1.1"), "{told}");
+    let (printed, same) = reenact(&lab, &recording("plain-ipv6"), &[]);
+    assert!(!same, "{printed}");
+    let recipient = printed.split("    RCPT TO:<bob@receiver.example>").nth(1);
+    let answers = recipient.unwrap_or_else(|| panic!("{printed}"));
+    assert!(answers.contains("recorded: 250 2.1.5"), "{printed}");
+    assert!(answers.contains("now:      550 5.1.1"), "{printed}");
 }
 
-fn what_cannot_be_said_again_is_left_with_the_reason() {
+fn sessions_that_cannot_be_sent_again_are_skipped_with_the_reason() {
     let lab = Lab::new();
     let _gateway = Gateway::start(&lab, &config(&lab));
     let left = |name: &str| -> Vec<(u64, String)> {

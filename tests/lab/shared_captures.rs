@@ -1,6 +1,6 @@
-//! What others make of the captures of other projects: tshark, Zeek and Suricata, beside what a replay tells.
+//! Captures of other projects: `gatepost replay` against tshark, Zeek's baselines and Suricata's expectations.
 //!
-//! The captures are those in `../shared/captures`, which is no part of this project.
+//! The captures are in `../shared/captures`, which is no part of this repository.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -27,7 +27,7 @@ tests![
     single_captures,
 ];
 
-/// One thing in which tshark's account of a flow is another than ours, and why ours is right.
+/// A field of a flow where tshark differs, with the reason why it is wrong.
 struct Difference {
     file: &'static str,
     /// The client's port.
@@ -39,7 +39,7 @@ struct Difference {
 }
 
 const FOUR_LETTERS: &str =
-    "tshark calls a command by its first four octets (packet-smtp.c); RFC 3207 has STARTTLS";
+    "tshark cuts a command to four bytes (packet-smtp.c); RFC 3207 has STARTTLS";
 
 const DIFFERENCES: [Difference; 9] = [
     Difference {
@@ -118,14 +118,14 @@ const DIFFERENCES: [Difference; 9] = [
         ours: "220 1, 250 5, 354 1",
         theirs: "220 1, 250 3, 354 1",
         reason: "two replies were captured after the ACK of them, which tshark takes for spurious retransmissions; \
-                 nothing of them came before (RFC 9293 section 3.4: the sequence numbers tell)",
+                 their sequence numbers show that they are new (RFC 9293 section 3.4)",
     },
 ];
 
-/// Flows of which the capture does not hold both directions whole.
+/// Flows without all bytes of both directions.
 const NOT_WHOLE: [&str; 1] = ["zeek/testing/btest/Traces/tcp/truncated-header.pcap"];
 
-/// So many flows are there to compare at least.
+/// The least number of flows to compare.
 const COMPARED: usize = 41;
 
 fn every_capture_is_read_and_its_flows_are_tsharks() {
@@ -140,9 +140,9 @@ fn every_capture_is_read_and_its_flows_are_tsharks() {
         let ours: Vec<_> = sessions.iter().map(key).collect();
         let mut seen: Vec<_> = theirs.values().map(|flow| flow.key).collect();
         seen.sort_unstable();
-        let mut told = ours.clone();
-        told.sort_unstable();
-        assert_eq!(told, seen, "{name}: flows by client, server and begin");
+        let mut own = ours.clone();
+        own.sort_unstable();
+        assert_eq!(own, seen, "{name}: flows by client, server and begin");
         assert!(counts.packets > 0, "{name}");
 
         for session in &sessions {
@@ -189,8 +189,8 @@ fn every_capture_is_read_and_its_flows_are_tsharks() {
             compared += 1;
             let verbs =
                 record.smtp.commands.iter().map(|(verb, count)| (verb.as_str().to_owned(), *count));
-            differs("commands", told_of(verbs.collect()), told_of(flow.commands.clone()));
-            differs("replies", told_of(record.smtp.replies.clone()), told_of(flow.replies.clone()));
+            differs("commands", listed(verbs.collect()), listed(flow.commands.clone()));
+            differs("replies", listed(record.smtp.replies.clone()), listed(flow.replies.clone()));
             assert_eq!(
                 record.smtp.greeting.is_some(),
                 flow.replies.values().sum::<u64>() > 0,
@@ -210,7 +210,7 @@ fn every_capture_is_read_and_its_flows_are_tsharks() {
     }
 }
 
-/// Zeek's baselines by the test whose trace they are of.
+/// Zeek's baselines, by the trace of their test.
 const BASELINES: [(&str, &str); 3] = [
     ("scripts.base.protocols.smtp.basic", "smtp.pcap"),
     ("scripts.base.protocols.smtp.bdat", "smtp/rfc3030-bdat-example1.pcap"),
@@ -233,19 +233,19 @@ fn envelopes_and_last_replies_are_zeeks() {
             let record = &session.record;
             assert_eq!(key(session).1, end("resp"), "{trace}");
             let depth: usize = row["trans_depth"].parse().unwrap();
-            let said = |field: &str| Some(row[field].as_str()).filter(|value| *value != "-");
-            assert_eq!(record.smtp.helo.as_deref(), said("helo"), "{trace}");
+            let field_of = |field: &str| Some(row[field].as_str()).filter(|value| *value != "-");
+            assert_eq!(record.smtp.helo.as_deref(), field_of("helo"), "{trace}");
             assert_eq!(record.smtp.tls == TlsState::Started, row["tls"] == "T", "{trace}");
 
             let transaction = record.smtp.transactions.get(depth - 1);
-            assert_eq!(transaction.map(|t| t.mail_from.as_str()), said("mailfrom"), "{trace}");
+            assert_eq!(transaction.map(|t| t.mail_from.as_str()), field_of("mailfrom"), "{trace}");
             let mut theirs: Vec<_> =
-                said("rcptto").into_iter().flat_map(|set| set.split(',')).collect();
+                field_of("rcptto").into_iter().flat_map(|set| set.split(',')).collect();
             theirs.sort_unstable(); // It is a set.
             let mut ours = recipients(transaction);
             ours.sort_unstable();
             assert_eq!(ours, theirs, "{trace}");
-            let reply = said("last_reply").unwrap();
+            let reply = field_of("last_reply").unwrap();
             assert_eq!(answer(session, transaction.map(|_| depth)), reply, "{trace}");
             if let Some(code) = transaction.map(|t| t.data_code.unwrap()) {
                 assert_eq!(code.to_string(), reply[..3], "{trace}");
@@ -256,7 +256,7 @@ fn envelopes_and_last_replies_are_zeeks() {
     assert_eq!(rows, 4);
 }
 
-/// What was said of TLS, and of a chunk, in Zeek's other logs.
+/// TLS versions and a chunk, from Zeek's other logs.
 fn tls_and_chunks_are_zeeks() {
     let captures = shared::folder();
     let zeek = captures.join("zeek/testing/btest");
@@ -282,7 +282,7 @@ fn envelopes_are_suricatas() {
         let Some(pcap) = pcap_of(&test, &text) else { continue };
         let (sessions, _) = replay(&pcap);
         for filter in text.split("- filter:").skip(1).map(Filter::read) {
-            // Those of older versions tell more than happened, and of dropped flows less.
+            // Expectations for older versions have more events than the traffic; those with dropped flows have fewer.
             if !filter.is_envelope() {
                 continue;
             }
@@ -302,7 +302,7 @@ fn envelopes_are_suricatas() {
     assert!(checked >= 20, "{checked}");
 }
 
-/// What is right of single captures and stands in nobody's log.
+/// Properties of single captures that no other program's log has.
 fn single_captures() {
     let captures = shared::folder();
     let one = |end: &str| {
@@ -315,28 +315,28 @@ fn single_captures() {
     assert_eq!((&smtp.anomalies[..], smtp.desyncs), (&[Anomaly::EarlyData][..], 0));
     assert_eq!((smtp.transactions[0].bytes, smtp.transactions[0].data_code), (16, Some(250)));
 
-    // Nested MAIL: refused, so the first one's envelope is delivered.
+    // Nested MAIL is rejected: the first envelope is delivered.
     let (sessions, _) = one("smtp-nested-mail.pcap");
     let [first, nested] = &sessions[0].record.smtp.transactions[..] else { panic!() };
     assert_eq!((first.mail_from.as_str(), first.data_code), ("alice@example.com", Some(250)));
     assert_eq!((nested.mail_code, nested.rcpt_total, nested.data_code), (Some(503), 0, None));
 
-    // Packets too big for an echo and for UDP: none of them is about a segment.
+    // ICMP errors about an echo request and UDP: none concerns a TCP segment.
     for end in ["toobig.pcap", "icmp6-toobig.pcap"] {
         let (sessions, counts) = one(end);
         assert_eq!((sessions.len(), counts.segments), (0, 0), "{end}");
         assert_eq!(counts.damaged, [], "{end}");
     }
-    // Without looking at checksums: captures on a sending host show them before they are there.
+    // Without checksum tests: with offloading, a capture on the sending host has none.
     for end in
         ["ip6-tcp-good-chksum.pcap", "ip6-tcp-bad-chksum.pcap", "frag-eth-vlan-ipv6-tcp.pcap"]
     {
         assert_eq!(one(end).1.segments, 1, "{end}");
     }
-    // Fragments that must be dropped (RFC 8200 section 4.5), and those that are whole.
+    // Fragments that must be dropped (RFC 8200 section 4.5), and complete ones.
     assert_eq!(one("frag-22.pcap").1.damaged.iter().map(|(_, count)| count).sum::<u64>(), 2);
     assert_eq!(one("ip6_fragments.pcap").1.damaged, []);
-    // tshark's and our words for the same ICMP error.
+    // tshark's and our names of the same ICMP error.
     let file = shared::below(&captures)
         .into_iter()
         .find(|file| file.ends_with("Traces/smtp.pcap"))
@@ -351,7 +351,7 @@ fn single_captures() {
     assert_eq!(kinds, [IcmpKind::PacketTooBig { mtu: 1492 }; 4]);
 }
 
-/// Every session of a capture, which must be read to its end.
+/// Every session of a capture; the whole file must be readable.
 fn replay(file: &Path) -> (Vec<FinishedSession>, PacketCounts) {
     let mut analyzer = Analyzer::new(AnalyzerSettings {
         profile: Arc::new(Profile::default()),
@@ -369,7 +369,7 @@ fn replay(file: &Path) -> (Vec<FinishedSession>, PacketCounts) {
     (analyzer.sessions().collect(), analyzer.packet_counts().clone())
 }
 
-/// Client, server, and when the flow began, in nanoseconds.
+/// Client, server, and start of the flow in nanoseconds.
 type Key = (SocketAddr, SocketAddr, u64);
 
 fn key(session: &FinishedSession) -> Key {
@@ -377,13 +377,13 @@ fn key(session: &FinishedSession) -> Key {
     (record.client.into(), record.server.into(), record.start.as_nanos())
 }
 
-/// The reply to the message of this transaction, or the last one that was said in clear.
+/// The reply to the message of this transaction, or the last one in plain text.
 fn answer(session: &FinishedSession, transaction: Option<usize>) -> String {
     let mut messages = 0;
     let mut within = false;
     let mut last = String::new();
-    for said in &session.transcript {
-        match (&said.item, said.from) {
+    for entry in &session.transcript {
+        match (&entry.item, entry.from) {
             (TranscriptItem::Content(_), Side::Client) => {
                 messages += usize::from(!within);
                 within = true;
@@ -407,13 +407,13 @@ fn recipients(transaction: Option<&TransactionRecord>) -> Vec<&str> {
 }
 
 /// `EHLO 1, MAIL 2`
-fn told_of<K: Display + Ord>(counts: BTreeMap<K, u64>) -> String {
+fn listed<K: Display + Ord>(counts: BTreeMap<K, u64>) -> String {
     let mut counts: Vec<_> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
     counts.sort_unstable();
     counts.join(", ")
 }
 
-/// What tshark tells of a flow.
+/// A flow in tshark's output.
 struct Flow {
     key: Key,
     commands: BTreeMap<String, u64>,
@@ -478,7 +478,7 @@ fn tshark(file: &Path) -> BTreeMap<u64, Flow> {
         };
         let stream: u64 = stream.parse().unwrap();
         if !icmp4.is_empty() || !icmp6.is_empty() {
-            // It quotes a segment of a flow that was seen before.
+            // It quotes a segment of a flow seen before.
             let flow: &mut Flow = flows.get_mut(&stream).unwrap();
             flow.icmp_errors += 1;
             let mtu = format!("{mtu4}{mtu6}").parse().ok();
@@ -517,7 +517,7 @@ fn nanos(seconds: &str) -> u64 {
     whole.parse::<u64>().unwrap() * 1_000_000_000 + format!("{part:0<9}").parse::<u64>().unwrap()
 }
 
-/// The rows of a log of Zeek's, by field.
+/// The rows of a Zeek log, by field.
 fn log(path: &Path) -> Vec<BTreeMap<String, String>> {
     let text = fs::read_to_string(path).unwrap();
     let fields = text.lines().find_map(|line| line.strip_prefix("#fields\t")).unwrap();
@@ -529,7 +529,7 @@ fn log(path: &Path) -> Vec<BTreeMap<String, String>> {
     .collect()
 }
 
-/// The capture that a test of Suricata's is about: the one that it names, or the one that is there.
+/// The capture of a Suricata test: the one named in its configuration, or the only one in its folder.
 fn pcap_of(test: &Path, text: &str) -> Option<PathBuf> {
     let folder = test.parent().unwrap();
     if let Some(named) = text.lines().find_map(|line| line.strip_prefix("pcap: ")) {
@@ -538,14 +538,14 @@ fn pcap_of(test: &Path, text: &str) -> Option<PathBuf> {
     find(folder, &|name| name.ends_with(".pcap")).into_iter().next()
 }
 
-/// One of Suricata's expectations: so many events with these fields.
+/// A Suricata expectation: so many events with these fields.
 #[derive(Debug, Default)]
 struct Filter {
     count: usize,
     fields: BTreeMap<String, String>,
-    /// Of a version that is not the newest.
+    /// For a version other than the newest.
     old: bool,
-    /// No second recipient, or none at all.
+    /// Indices of recipients that must not exist.
     absent: Vec<usize>,
 }
 
@@ -561,7 +561,7 @@ impl Filter {
                 "not-has-key" if value.contains("smtp.rcpt_to") => filter.absent.push(0),
                 _ if name.starts_with('#') => {}
                 _ => {
-                    // It keeps the CR of a line that is longer than it reads.
+                    // Suricata keeps the CR of a line that exceeds its limit.
                     let value = value.trim_matches(['"', '<', '>']).trim_end_matches("\\r");
                     filter.fields.insert(name.to_owned(), value.to_owned());
                 }

@@ -1,5 +1,4 @@
-//! What tshark makes of the same octets: of every packet of real captures, and of the packets that
-//! `SyntheticConnection` makes.
+//! The packet decoder against tshark, for every packet of real captures and for the packets of `SyntheticConnection`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,13 +15,13 @@ use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
 tests![captures_of_others_read_as_tshark_reads_them, tshark_has_nothing_to_say_against_a_talk,];
 
-/// Differences that are right: file, packet, what it is to us, and why.
+/// Packets where tshark differs and is wrong: file, packet number, our result, and the reason.
 const KNOWN: [(&str, u64, &str, &str); 2] = [
     (
         "ipv6-malformed-fragments-22/frag-22.pcap",
         11,
         "damaged Fragments",
-        "of 175 octets and not the last, which must be discarded (RFC 8200 section 4.5)",
+        "of 175 bytes and not the last, which must be discarded (RFC 8200 section 4.5)",
     ),
     (
         "ipv6-malformed-fragments-22/frag-22.pcap",
@@ -32,7 +31,7 @@ const KNOWN: [(&str, u64, &str, &str); 2] = [
     ),
 ];
 
-/// What tshark says of a packet, in its words.
+/// tshark's fields of a packet.
 const FIELDS: [&str; 14] = [
     "frame.number",
     "ip.src",
@@ -78,7 +77,7 @@ fn captures_of_others_read_as_tshark_reads_them() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// What we read in `file`, by packet number, in the form of [`tshark`].
+/// Our decoder's result for each packet of `file`, by number, in the form of [`tshark`].
 fn read(file: &Path) -> BTreeMap<u64, String> {
     let mut decoder = Decoder::new();
     let mut found = BTreeMap::new();
@@ -160,11 +159,11 @@ fn packet_of_tshark(line: &str) -> Option<(u64, String)> {
     else {
         panic!("{} fields: {line}", fields.len());
     };
-    // The IP header that stands first is the one of that family which is there; tunnels are none of ours.
+    // The outer IP header decides: tunnels are not decoded.
     let (src, dst) = if src4.is_empty() { (src6, dst6) } else { (src4, dst4) };
     let end = |ip: &str, port: &str| SocketAddr::new(ip.parse().unwrap(), port.parse().unwrap());
     let text = if !icmp4.is_empty() || !icmp6.is_empty() {
-        // With a segment quoted.
+        // An ICMP error that quotes a segment.
         if sport.is_empty() {
             return None;
         }
@@ -230,9 +229,9 @@ fn tshark_has_nothing_to_say_against_a_talk() {
         for line in text.lines() {
             let fields: Vec<_> = line.split(';').collect();
             octets += fields[1].parse::<u64>().unwrap();
-            // 1: good; 2: not verified, since the capture lacks some of it.
+            // 1: good; 2: not verified, because the packet is not captured in full.
             assert!(matches!(fields[2], "1" | "2"), "{family}: {line}");
-            // Chats ("connection established") and notes ("initiates the closing"); no warning, no error.
+            // Chats ("connection established") and notes ("initiates the closing"), but no warnings or errors.
             let calm = |severity| matches!(severity, "" | "2097152" | "4194304");
             assert!(fields[3].split(',').all(calm), "{family}: {line}");
         }

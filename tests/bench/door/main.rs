@@ -1,12 +1,12 @@
-//! What a closed door costs: refusing at the SYN beside accepting and saying 421, and how soon a sender knows.
+//! The cost of a closed door: refusal at the SYN against a 421 reply, and the sender's waiting time.
 //!
 //! `cargo bench --bench door` needs root, CAP_BPF and iproute2. A client in a namespace of its own connects to the gateway over IPv6
 //! again and again; both ways take turns in each round, and medians are compared. `-- --quick` only checks that the benchmark
 //! works. Every raw figure goes to `target/bench/door.json`. A missed target is printed, and is no failure.
 //!
-//! CPU is that of the gateway's process and of the client's threads together: over a veth pair the kernel does the gateway's part of
-//! a handshake on the back of the thread that sends, so neither alone is the cost. The client's own work is in both figures; it
-//! is larger with 421, which it reads. What a kernel thread does on nobody's back is in neither.
+//! CPU time is that of the gateway's process and of the client's threads together: over a veth pair the kernel does the
+//! gateway's part of a handshake on the client's thread. Both figures include the client's own work, which is larger with a 421,
+//! and exclude the work of kernel threads.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![allow(
     clippy::unwrap_used,
@@ -41,11 +41,11 @@ use quick::is_quick;
 use timed::median;
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-/// Clients at once.
+/// Concurrent clients.
 const CLIENTS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the project promises.
+/// The promised limit.
 const SOON: f64 = 0.001;
 const CHEAP: f64 = 0.5;
 
@@ -65,7 +65,7 @@ impl Plan {
     }
 }
 
-/// One round of one way.
+/// The result of one round of one method.
 struct Figures {
     refuse: &'static str,
     round: u32,
@@ -96,7 +96,7 @@ fn main() -> Result<ExitCode> {
     let mut figures = Vec::new();
     for round in 1..=plan.rounds {
         println!("round {round} of {}", plan.rounds);
-        // Forwards and backwards: neither is always first.
+        // In alternating order.
         let turns = if round % 2 == 0 { [1, 0] } else { [0, 1] };
         for way in turns {
             let (refuse, port) = ways[way];
@@ -204,7 +204,7 @@ fn one_round(
     }
 }
 
-/// Connects, and is refused by a reset: how long that took, in seconds.
+/// Connects and gets a RST; returns the time in seconds.
 fn refused(to: SocketAddr) -> f64 {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
     let started = Instant::now();
@@ -214,14 +214,14 @@ fn refused(to: SocketAddr) -> f64 {
     took.as_secs_f64()
 }
 
-/// Connects, reads 421 and the end.
+/// Connects, reads the 421 and the end of the connection; returns the time in seconds.
 fn turned_away(to: SocketAddr) {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(&to.into()).expect("a gateway that listens");
-    let mut said = Vec::new();
-    (&socket).read_to_end(&mut said).expect("a reply");
-    assert!(said.starts_with(b"421 4.3.2"), "{}", said.escape_ascii());
+    let mut reply = Vec::new();
+    (&socket).read_to_end(&mut reply).expect("a reply");
+    assert!(reply.starts_with(b"421 4.3.2"), "{}", reply.escape_ascii());
 }
 
 fn folder() -> Result<std::path::PathBuf> {

@@ -1,5 +1,5 @@
-//! A capture of many sessions at once, as a busy MTA's port 25 shows them: both families, an MTU of 1500, messages from a few
-//! kilobytes to two megabytes.
+//! A synthetic capture of many concurrent sessions, like port 25 of a busy MTA: both families, an MTU of 1500, messages from a
+//! few kilobytes to two megabytes.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -13,23 +13,23 @@ use gatepost::source::PcapngWriter;
 use gatepost::time::Timestamp;
 use gatepost::wire::{LinkType, SyntheticConnection};
 
-/// Sessions open at once.
+/// Concurrent sessions.
 const AT_ONCE: usize = 64;
-/// Octets said at a time, so that sessions interleave.
+/// Bytes sent at a time, so that sessions interleave.
 const BURST: usize = 14_400;
 
-/// What was made.
+/// The contents of the capture.
 pub(crate) struct Made {
-    pub(crate) octets: u64,
+    pub(crate) bytes: u64,
     pub(crate) packets: u64,
     pub(crate) sessions: u64,
     pub(crate) messages: u64,
 }
 
-/// One session on its way.
+/// A session in progress.
 struct Speaker {
     talk: SyntheticConnection,
-    /// What is still to be said, the last first.
+    /// Data still to be sent, in reverse order.
     script: Vec<(Side, Vec<u8>)>,
     messages: u64,
     opened: bool,
@@ -72,7 +72,7 @@ impl Speaker {
 
 /// Lines of base64-like text, with the end of data.
 fn body(seed: u64) -> Vec<u8> {
-    let octets = match seed % 20 {
+    let bytes = match seed % 20 {
         0..=7 => 4_000,
         8..=15 => 30_000,
         16..=18 => 200_000,
@@ -80,7 +80,7 @@ fn body(seed: u64) -> Vec<u8> {
     };
     let line: Vec<u8> = (0..76u64).map(|n| b'A' + ((seed + n * 7) % 26) as u8).collect();
     let mut text = b"From: a@a.example\r\nTo: b@b.example\r\nSubject: bench\r\n\r\n".to_vec();
-    while text.len() < octets {
+    while text.len() < bytes {
         text.extend_from_slice(&line);
         text.extend_from_slice(b"\r\n");
     }
@@ -88,20 +88,20 @@ fn body(seed: u64) -> Vec<u8> {
     text
 }
 
-/// Writes about `octets` of capture to `path`.
-pub(crate) fn make(path: &Path, octets: u64) -> Result<Made> {
+/// Writes a capture of about `bytes` to `path`.
+pub(crate) fn make(path: &Path, bytes: u64) -> Result<Made> {
     let mut writer = PcapngWriter::new(
         BufWriter::with_capacity(1 << 20, File::create(path)?),
         LinkType::Raw,
         0,
         "bench",
     )?;
-    let mut made = Made { octets: 0, packets: 0, sessions: 0, messages: 0 };
+    let mut made = Made { bytes: 0, packets: 0, sessions: 0, messages: 0 };
     let mut now = Timestamp::from_nanos(1_767_323_045_000_000_000);
     let mut speakers: Vec<Speaker> = Vec::new();
     let mut failed = None;
     loop {
-        while speakers.len() < AT_ONCE && made.octets < octets {
+        while speakers.len() < AT_ONCE && made.bytes < bytes {
             speakers.push(Speaker::new(made.sessions));
             made.sessions += 1;
         }
@@ -111,7 +111,7 @@ pub(crate) fn make(path: &Path, octets: u64) -> Result<Made> {
         speakers.retain_mut(|speaker| {
             now = now + Duration::from_micros(100);
             let mut emit = |at, packet: &[u8], wire_len| {
-                made.octets += packet.len() as u64;
+                made.bytes += packet.len() as u64;
                 made.packets += 1;
                 if let Err(error) = writer.packet(at, packet, wire_len, None) {
                     failed = Some(error);
@@ -123,8 +123,8 @@ pub(crate) fn make(path: &Path, octets: u64) -> Result<Made> {
                 return true;
             }
             match speaker.script.pop() {
-                Some((from, octets)) => {
-                    speaker.talk.send(from, &octets, now, &mut emit);
+                Some((from, bytes)) => {
+                    speaker.talk.send(from, &bytes, now, &mut emit);
                     true
                 }
                 None => {

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench replay` makes a capture of 256 MiB and one of four times that in `target/bench`, and reads them in turns:
 //! tshark's SMTP analysis a few times, the others more often. Medians are compared; the targets are those of the README. `-- --quick`
-//! checks with a small capture that the benchmark itself works. A missed target is printed, and is no failure; something
-//! that did not run is one.
+//! checks with a small capture that the benchmark itself works. A missed target is printed, and is no failure; a program that
+//! did not run is one.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod capture;
@@ -73,14 +73,14 @@ fn gatepost(file: &Path) -> Command {
     command
 }
 
-/// Counts the packets and no more: by default it hashes the file too, which takes far longer than reading it.
+/// Only counts packets: by default capinfos hashes the file too, which takes much longer than reading it.
 fn capinfos(file: &Path) -> Command {
     let mut command = Command::new("capinfos");
     command.arg("-c").arg(file);
     command
 }
 
-/// Commands and reply codes of SMTP, which is the least that both tell.
+/// Commands and reply codes, which both programs can print.
 fn tshark(file: &Path) -> Command {
     let mut command = Command::new("tshark");
     command.arg("-r").arg(file).args(["-Y", "smtp", "-T", "fields"]);
@@ -98,7 +98,7 @@ fn main() -> Result<ExitCode> {
     let made_large = capture::make(&large, plan.capture * 4)?;
     println!(
         "capture: {} MiB, {} sessions, {} packets, seed fixed",
-        made.octets / MIB,
+        made.bytes / MIB,
         made.sessions,
         made.packets
     );
@@ -143,10 +143,10 @@ fn main() -> Result<ExitCode> {
         "resident, at most                 {:6.1} MiB, and {:.1} MiB for {} MiB of capture",
         memory as f64 / MIB as f64,
         memory_large as f64 / MIB as f64,
-        made_large.octets / MIB
+        made_large.bytes / MIB
     );
     let figures = json!({
-        "capture_bytes": made.octets, "sessions": made.sessions, "packets": made.packets,
+        "capture_bytes": made.bytes, "sessions": made.sessions, "packets": made.packets,
         "gatepost": ours.runs, "capinfos": capinfos.runs, "tshark": analyst.runs,
         "resident": memory, "resident_large": memory_large, "tshark_ratio": faster, "capinfos_ratio": slower,
     });
@@ -156,7 +156,7 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A fast answer is worth nothing if it is wrong: every session and message that was made is told.
+/// Checks that the output has every session and message of the capture.
 fn check(file: &Path, made: &Made) -> Result<()> {
     let output = gatepost(file).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! One program run to its end: how long it took, what it cost, how much memory it held.
+//! Runs one program; measures its time, CPU time and memory.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde::Serialize;
 
-/// How often the high-water mark is read.
+/// Interval for reading the high-water mark.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// Seconds.
@@ -20,7 +20,7 @@ pub(crate) struct Run {
     pub(crate) cpu: f64,
 }
 
-/// Runs `command`, its output thrown away.
+/// Runs `command` without its output.
 pub(crate) fn run(mut command: Command) -> Result<Run> {
     let (before, start) = (children_cpu()?, Instant::now());
     let status = start_quietly(&mut command)?.wait()?;
@@ -29,7 +29,7 @@ pub(crate) fn run(mut command: Command) -> Result<Run> {
     Ok(Run { wall, cpu: children_cpu()? - before })
 }
 
-/// The most resident memory that `command` held, in octets: the kernel's high-water mark, read until it ends.
+/// The peak resident memory of `command`, in bytes: the kernel's high-water mark, read until it exits.
 pub(crate) fn peak_memory(mut command: Command) -> Result<u64> {
     let mut child = start_quietly(&mut command)?;
     let path = format!("/proc/{}/status", child.id());
@@ -57,7 +57,7 @@ fn children_cpu() -> Result<f64> {
     Ok(micros as f64 / 1e6)
 }
 
-/// The middle value.
+/// The median.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

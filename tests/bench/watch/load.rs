@@ -10,10 +10,10 @@ const OCTETS: &str = "1048576";
 /// Sessions that each smtp-source keeps open at once.
 const PARALLEL: &str = "4";
 
-/// Who takes the mail.
+/// The receiver of the mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receiver {
-    /// Nothing but TCP and the dialogue: the most that can pass.
+    /// Only TCP and the dialogue: the highest throughput.
     SmtpSink,
     /// A real MTA, which queues each message and discards it.
     Postfix,
@@ -28,7 +28,7 @@ impl Receiver {
     }
 }
 
-/// A receiver that runs, on the server's host, in both families.
+/// A running receiver on the server's host, in both families.
 pub(crate) enum Running<'lab> {
     SmtpSink { _both: [Process; 2] },
     Postfix(Postfix<'lab>),
@@ -53,7 +53,7 @@ impl<'lab> Running<'lab> {
         }
     }
 
-    /// Waits until the receiver has nothing left to do of what was sent.
+    /// Waits until the receiver has processed all messages.
     pub(crate) fn settle(&self) {
         if let Self::Postfix(postfix) = self {
             postfix.wait_until_idle();
@@ -61,8 +61,7 @@ impl<'lab> Running<'lab> {
     }
 }
 
-/// Sends so many messages over each family; returns how long that took. smtp-source ends with an error if one of them is
-/// not taken.
+/// Sends so many messages over each family; returns the time. smtp-source exits with an error if one is not accepted.
 pub(crate) fn send(lab: &Lab, messages: u64) -> Duration {
     let started = Instant::now();
     let both = Family::ALL.map(|family| {

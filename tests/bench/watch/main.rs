@@ -1,10 +1,10 @@
-//! What watching costs: gatepost by eBPF and by libpcap beside dumpcap and replay, and beside nobody, under one load.
+//! The cost of watching: gatepost by eBPF and by libpcap against dumpcap with replay, and against no watcher, under one load.
 //!
 //! `cargo bench --bench watch` needs root, Postfix with its smtp-source and smtp-sink, dumpcap, nftables and iproute2.
-//! Messages of 1 MB pass over both families, in namespaces, as fast as the receiver takes them. The ways take turns within
-//! each round, and the order changes from round to round; medians are compared. `-- --quick` checks with a small load that
-//! the benchmark itself works. Every raw figure goes to `target/bench/watch.json`. A missed target is printed, and is no
-//! failure; something that did not run, or a session that was not seen, is one.
+//! Messages of 1 MB pass over both families, in namespaces, as fast as the receiver accepts them. The methods take turns within
+//! each round, in alternating order; medians are compared. `-- --quick` checks with a small load that the benchmark itself
+//! works. Every raw figure goes to `target/bench/watch.json`. A missed target is printed, and is no failure; a method that did
+//! not run, or a session that was not seen, is one.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![allow(
     clippy::unwrap_used,
@@ -62,7 +62,7 @@ fn main() -> Result<ExitCode> {
     let folder = folder()?;
     ensure!(lab::is_root(), "the benchmark needs root");
     let lab = Lab::new();
-    // All four of them, or the ratios mean nothing.
+    // Without all four methods the ratios mean nothing.
     for source in Source::ALL {
         source.check(&lab).map_err(Error::msg)?;
     }
@@ -79,12 +79,12 @@ fn main() -> Result<ExitCode> {
                 ways::capture(&lab, &running, messages, &capture);
                 &Way::ALL
             }
-            // How much CPU the watching takes does not depend on who receives.
+            // The CPU time of watching does not depend on the receiver.
             Receiver::Postfix => &Way::ALL[..3],
         };
         for round in 1..=plan.rounds {
             println!("{}: round {round} of {}", receiver.name(), plan.rounds);
-            // Forwards and backwards: neither is always the one that comes after dumpcap.
+            // In alternating order.
             let mut turns = ways.to_vec();
             if round % 2 == 0 {
                 turns.reverse();
@@ -96,7 +96,7 @@ fn main() -> Result<ExitCode> {
             }
         }
         if receiver == Receiver::SmtpSink {
-            // In a round of its own: the kernel's counting takes time too.
+            // In a separate round, since the kernel's counting takes time too.
             let before = fs::read_to_string(BPF_STATS)?;
             fs::write(BPF_STATS, "1").context(BPF_STATS)?;
             ways::watched(&lab, Source::Ebpf, messages, |watcher| {
@@ -114,7 +114,7 @@ fn main() -> Result<ExitCode> {
     let mut figures = results.json();
     figures["bpf_programs"] = json!({ "run_time_s": seconds, "runs": runs });
     figures["messages"] = json!({
-        "octets": 1 << 20,
+        "bytes": 1 << 20,
         "each_family_to_smtp_sink": plan.messages,
         "each_family_to_postfix": plan.messages_to_postfix,
     });
@@ -134,7 +134,7 @@ fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The load average of the last minute.
+/// The load average over the last minute.
 fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)

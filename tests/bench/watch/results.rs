@@ -1,4 +1,4 @@
-//! What was measured: every round, the medians, and the targets that they are held against.
+//! The results: every round, the medians, and the targets.
 
 use std::fmt::Write as _;
 
@@ -9,13 +9,13 @@ use super::load::Receiver;
 use super::timed::median;
 use super::ways::{Figures, Way};
 
-/// One way, one round.
+/// One method, one round.
 #[derive(Serialize)]
 struct Sample {
     receiver: &'static str,
     way: Way,
     round: u32,
-    /// The machine's load average before: others' work shows here.
+    /// The machine's load average before, which shows other work.
     load: f64,
     #[serde(flatten)]
     figures: Figures,
@@ -26,7 +26,7 @@ pub(crate) struct Results {
     samples: Vec<Sample>,
 }
 
-/// What the project promises of a ratio.
+/// The promised limit of a ratio.
 struct Target {
     what: &'static str,
     receiver: Receiver,
@@ -105,7 +105,7 @@ impl Results {
         median(self.rounds(receiver, way).map(|sample| figure(&sample.figures)))
     }
 
-    /// The median of the rounds' ratios: what disturbs the machine for a while disturbs both.
+    /// The median of the rounds' ratios: other load affects both figures of a round.
     fn ratio(&self, target: &Target) -> f64 {
         let &Target { receiver, figure, way, base, .. } = target;
         let ratios = self.rounds(receiver, way).filter_map(|sample| {

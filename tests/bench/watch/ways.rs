@@ -1,8 +1,8 @@
-//! One round of the load, watched one way, and what that cost.
+//! One round of the load with one method of watching, and its cost.
 //!
-//! CPU time is that of the watching process from when it is ready until it has told every session. What the kernel does for
-//! it on other threads' time is not in it: the eBPF programs, whose run time is measured in a round of its own, and the
-//! copy of each packet into libpcap's buffer.
+//! CPU time is that of the watching process from its start until it has reported every session. It excludes the kernel's work
+//! on other threads: the eBPF programs, whose run time is measured in a separate round, and the copy of each packet into
+//! libpcap's buffer.
 
 use std::fs;
 use std::path::Path;
@@ -19,12 +19,12 @@ use super::timed;
 
 /// The server's only link.
 const LINK: &str = "gateway";
-/// What gatepost's own filter lets through of this load.
+/// A capture filter equivalent to gatepost's own.
 const FILTER: &str = "tcp port 25";
-/// dumpcap says what it read within half a second.
+/// dumpcap reports its packets within half a second.
 const FLUSHED: Duration = Duration::from_secs(1);
 
-/// Who watches.
+/// The method of watching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Way {
@@ -53,7 +53,7 @@ impl Way {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Figures {
     pub(crate) messages_per_s: f64,
-    /// Of whoever watched; dumpcap and replay together.
+    /// Of the watching process; dumpcap and replay together.
     pub(crate) cpu_s: f64,
     /// Of these, replay's.
     pub(crate) replay_cpu_s: f64,
@@ -63,7 +63,7 @@ pub(crate) struct Figures {
     pub(crate) lost_packets: u64,
 }
 
-/// Watches one round of `messages` over each family.
+/// Runs one round of `messages` over each family.
 pub(crate) fn round(
     lab: &Lab,
     receiver: &Running<'_>,
@@ -93,7 +93,7 @@ fn unwatched(lab: &Lab, messages: u64) -> Figures {
     }
 }
 
-/// `at_end` is shown the watcher before it ends.
+/// Calls `at_end` with the watcher before it ends.
 pub(crate) fn watched(
     lab: &Lab,
     source: Source,
@@ -103,13 +103,13 @@ pub(crate) fn watched(
     let watcher = Watcher::start(lab, &lab.server, source, &[LINK], &[]);
     let before = watcher.process().cpu();
     let took = send(lab, messages);
-    // Those that it lost in the middle are told at its end.
+    // Losses are reported at its end.
     watcher.wait_for_sessions(2 * messages);
     let cpu = watcher.process().cpu() - before;
     at_end(&watcher);
-    let told = watcher.finish();
-    let (_, lost_packets) = told.lost();
-    let (sessions, accepted) = seen(&told);
+    let output = watcher.finish();
+    let (_, lost_packets) = output.lost();
+    let (sessions, accepted) = seen(&output);
     Figures {
         messages_per_s: rate(messages, took),
         cpu_s: cpu.as_secs_f64(),
@@ -139,8 +139,8 @@ pub(crate) fn capture(lab: &Lab, receiver: &Running<'_>, messages: u64, file: &P
     receiver.settle();
     assert_eq!(lost, 0, "packets that dumpcap lost; the capture must be complete");
     let output = replay(file).output().expect("replay");
-    let told = WatchOutput::parse(&String::from_utf8_lossy(&output.stdout));
-    assert_eq!(seen(&told), (2 * messages, 2 * messages), "sessions and messages in the capture");
+    let output = WatchOutput::parse(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(seen(&output), (2 * messages, 2 * messages), "sessions and messages in the capture");
 }
 
 fn replay(file: &Path) -> std::process::Command {
@@ -149,8 +149,8 @@ fn replay(file: &Path) -> std::process::Command {
     command
 }
 
-/// dumpcap watches a round and writes to `file`: how long the round took, dumpcap's CPU seconds, packets it lost. Its
-/// buffer is as large as gatepost's.
+/// Runs a round with dumpcap, which writes to `file`; returns the time, dumpcap's CPU seconds and its lost packets. Its buffer
+/// is as large as gatepost's.
 fn dump(lab: &Lab, messages: u64, file: &Path) -> (Duration, f64, u64) {
     let file = file.to_str().expect("a path in UTF-8");
     let mut dumpcap =
@@ -172,9 +172,9 @@ fn dump(lab: &Lab, messages: u64, file: &Path) -> (Duration, f64, u64) {
     (took, cpu.as_secs_f64(), lost.unwrap_or_else(|| panic!("dumpcap's counts in {log:?}")))
 }
 
-/// Sessions, and messages that were taken.
-fn seen(told: &WatchOutput) -> (u64, u64) {
-    let sessions = told.sessions();
+/// The numbers of sessions and of accepted messages.
+fn seen(output: &WatchOutput) -> (u64, u64) {
+    let sessions = output.sessions();
     let taken = |session: &&serde_json::Value| {
         let transactions = session["smtp"]["transactions"].as_array().into_iter().flatten();
         transactions.filter(|transaction| transaction["data_code"] == 250).count() as u64
@@ -186,7 +186,7 @@ fn rate(messages: u64, took: Duration) -> f64 {
     2.0 * messages as f64 / took.as_secs_f64()
 }
 
-/// Seconds that the eBPF programs of a process have run, and how often: `/proc/PID/fdinfo`, which counts while
+/// Run time in seconds and number of runs of a process's eBPF programs, from `/proc/PID/fdinfo`, which counts while
 /// `kernel.bpf_stats_enabled` is set.
 pub(crate) fn bpf_run_time(watcher: &Watcher<'_>) -> (f64, u64) {
     let folder = format!("/proc/{}/fdinfo", watcher.process().id());

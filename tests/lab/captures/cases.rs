@@ -1,5 +1,5 @@
-//! The cases of `captures/`: what each shows, said by hand in tshark's words. A recording that does not show it is not
-//! written, and one that stands there is held to it.
+//! The cases of `captures/`, each with claims in the form of tshark display filters. A new recording is written only if all
+//! its claims hold, and a test checks those in the repository.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 pub(super) const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
 
-/// One folder.
+/// A case, in its folder.
 pub(super) struct Case {
     pub(super) name: &'static str,
     /// TCP connections.
@@ -15,7 +15,7 @@ pub(super) struct Case {
     claims: &'static [Claim],
 }
 
-/// What it is, the display filter that finds it (without a comma), and how many packets that finds.
+/// A description, a display filter (without a comma), and the number of packets that match it.
 struct Claim(&'static str, &'static str, Count);
 
 #[derive(Clone, Copy)]
@@ -52,7 +52,7 @@ impl Case {
         Path::new(CAPTURES).join(self.name)
     }
 
-    /// What a recording does not show, a line each.
+    /// The claims that a recording does not fulfil, a line each.
     pub(super) fn failed_claims(&self, recording: &Path) -> Vec<String> {
         // tshark numbers TCP connections from 0.
         let (last, more) = (self.flows - 1, self.flows);
@@ -68,14 +68,14 @@ impl Case {
         let found = counts(recording, &filters);
         let pairs = claims.iter().zip(found);
         let failed = pairs.filter(|((_, _, expected), found)| !expected.fits(*found));
-        let told = failed.map(|((what, filter, expected), found)| {
+        let lines = failed.map(|((what, filter, expected), found)| {
             format!("{what}: expected {expected}, found {found} of `{filter}`")
         });
-        told.collect()
+        lines.collect()
     }
 }
 
-/// How many packets each display filter finds, in one run of tshark: that takes its time to start.
+/// The number of packets that match each display filter, in one run of tshark, which is slow to start.
 fn counts(recording: &Path, filters: &[&str]) -> Vec<usize> {
     let statistics = format!("io,stat,0,{}", filters.join(","));
     let table = tshark(recording, &["-q", "-z", &statistics]);
@@ -87,7 +87,7 @@ fn counts(recording: &Path, filters: &[&str]) -> Vec<usize> {
     counts
 }
 
-/// The numbers of the packets that a display filter finds.
+/// The numbers of the packets that match a display filter.
 pub(super) fn frames(recording: &Path, filter: &str) -> Vec<String> {
     let listing = tshark(recording, &["-Y", filter, "-T", "fields", "-e", "frame.number"]);
     listing.lines().map(str::to_owned).collect()
@@ -142,8 +142,8 @@ pub(super) const CASES: &[Case] = &[
                 "ipv6 && tcp.stream == 0 && tcp.flags.syn == 1",
                 AtLeast(2),
             ),
-            Claim("nobody answers", "ipv6 && tcp.srcport == 25", Exactly(0)),
-            Claim("nobody says why", "icmpv6 || icmp", Exactly(0)),
+            Claim("no answer", "ipv6 && tcp.srcport == 25", Exactly(0)),
+            Claim("no ICMP error", "icmpv6 || icmp", Exactly(0)),
             Claim("IPv4 answers", "ip && tcp.stream == 1 && smtp.response.code == 220", Exactly(1)),
             Claim("accepted", "ip && smtp.rsp.parameter contains \"queued as\"", Exactly(1)),
         ],
@@ -200,7 +200,7 @@ pub(super) const CASES: &[Case] = &[
                 "ipv6.plen == 1460 && tcp.analysis.retransmission",
                 AtLeast(3),
             ),
-            Claim("nobody says so", "icmpv6", Exactly(0)),
+            Claim("no ICMPv6 error", "icmpv6", Exactly(0)),
             Claim(
                 "nothing is accepted over IPv6",
                 "ipv6 && smtp.rsp.parameter contains \"queued as\"",
@@ -225,7 +225,7 @@ pub(super) const CASES: &[Case] = &[
                 "ipv6 && tcp.stream == 0 && tcp.flags.syn == 1",
                 AtLeast(1),
             ),
-            Claim("nobody answers", "ipv6 && tcp.srcport == 25", Exactly(0)),
+            Claim("no answer", "ipv6 && tcp.srcport == 25", Exactly(0)),
             Claim("accepted", "ip && smtp.rsp.parameter contains \"queued as\"", Exactly(1)),
         ],
     },
@@ -261,7 +261,7 @@ pub(super) const CASES: &[Case] = &[
         flows: 1,
         claims: &[
             Claim(
-                "asked",
+                "query",
                 "tcp.dstport == 25 && tcp.payload contains \"STARTTLS\\r\\n\"",
                 Exactly(1),
             ),
@@ -314,7 +314,7 @@ pub(super) const CASES: &[Case] = &[
         flows: 2,
         claims: &[
             Claim(
-                "EHLO is the first that anybody says",
+                "EHLO before the greeting",
                 "tcp.seq == 1 && tcp.ack == 1 && tcp.payload contains \"EHLO early\"",
                 Exactly(2),
             ),

@@ -20,7 +20,7 @@ tests![
     every_recording_is_small_and_shows_what_it_claims,
 ];
 
-/// Octets of a recording: they are read by people, and stay in the repository's history for ever.
+/// Bytes of a recording: people read them, and the repository's history keeps them for ever.
 const MAX_RECORDING: u64 = 60_000;
 
 fn every_folder_is_a_case_and_stands_in_the_index() {
@@ -45,7 +45,7 @@ fn every_recording_is_small_and_shows_what_it_claims() {
     for case in CASES {
         let recording = case.folder().join("input.pcap");
         let size = fs::metadata(&recording).unwrap().len();
-        assert!(size <= MAX_RECORDING, "{}: {size} octets", case.name);
+        assert!(size <= MAX_RECORDING, "{}: {size} bytes", case.name);
         assert_eq!(case.failed_claims(&recording), [""; 0], "{}", case.name);
     }
 }

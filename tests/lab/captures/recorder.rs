@@ -1,4 +1,4 @@
-//! dumpcap on a link of the lab, and the one way by which a recording comes into `captures/`.
+//! dumpcap on a link of the lab, and the function that writes recordings into `captures/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(super) const SMTP: &str = "tcp port 25 or icmp or (icmp6 and ip6[40] < 128)"
 /// The same with DNS.
 pub(super) const SMTP_AND_DNS: &str = "port 53 or tcp port 25 or icmp or (icmp6 and ip6[40] < 128)";
 
-/// dumpcap writes what it has read at least every half second; nobody in the lab is silent that long for no reason.
+/// dumpcap writes its packets at least every half second; a pause as long as this means that the session is over.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// A running dumpcap.
@@ -27,14 +27,14 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Records the packets that fit a pcap filter on the host's only link; when this returns, none is missed.
+    /// Records the packets that match a pcap filter on the host's only link; when this returns, recording has begun.
     pub(super) fn start(lab: &Lab, host: &Host, filter: &str) -> Self {
         let file = lab.path("input.pcap");
         let path = file.to_str().unwrap();
         let process =
             host.spawn(["dumpcap", "-q", "-P", "-i", "gateway", "-f", filter, "-w", path]);
         let recorder = Self { process, file };
-        // It says so once the interface is open and the filter is set.
+        // Printed once the interface is open and the filter is set.
         until("dumpcap to record (Debian: wireshark-common)", || {
             recorder.process.log().contains("File: ").then_some(())
         });
@@ -58,8 +58,7 @@ impl Recorder {
 }
 
 impl Case {
-    /// Puts a recording into the case's folder, if it shows what the case claims, and what gatepost says of it beside
-    /// it.
+    /// Writes a recording into the case's folder, with its `expect.json`, if all claims of the case hold.
     #[track_caller]
     pub(super) fn write(&self, recording: &Path) {
         let failed = self.failed_claims(recording);
@@ -71,19 +70,19 @@ impl Case {
             summary(recording)
         );
         fs::create_dir_all(self.folder()).unwrap();
-        // Not a copy: dumpcap lets nobody else read its files.
+        // Not a copy of the file: only root may read dumpcap's.
         fs::write(self.folder().join("input.pcap"), fs::read(recording).unwrap()).unwrap();
         expectation::write(&self.folder());
     }
 }
 
-/// One line a packet, for whoever has to find out why a recording is a wrong one.
+/// One line per packet, to find the fault of a recording.
 fn summary(recording: &Path) -> String {
     let output = Command::new("tshark").arg("-r").arg(recording).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Takes packets out of a recording.
+/// Removes packets from a recording.
 pub(super) fn without_packets(recording: &Path, numbers: &[String]) -> PathBuf {
     let rest = recording.with_file_name("rest.pcap");
     let mut editcap = Command::new("editcap");

@@ -1,22 +1,22 @@
-//! Domains, each with a fault of its own, and all that is found which does not pass.
+//! Domains with one fault each, and the findings that do not pass.
 
-/// `zone` has `^` in place of the domain's first label. `asked` are words of the command line after the domain; without
-/// `--from` it is asked for senders without fault.
+/// `zone` has `^` in place of the domain's first label. `options` follow the domain on the command line; without `--from`
+/// the senders are good ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) zone: &'static str,
-    pub(crate) asked: &'static str,
+    pub(crate) options: &'static str,
     pub(crate) found: &'static [&'static str],
 }
 
 const fn case(
     name: &'static str,
     zone: &'static str,
-    asked: &'static str,
+    options: &'static str,
     found: &'static [&'static str],
 ) -> Case {
-    Case { name, zone, asked, found }
+    Case { name, zone, options, found }
 }
 
 macro_rules! zone {
@@ -206,7 +206,7 @@ pub(crate) const CASES: &[Case] = &[
         "",
         &["fail dmarc_policy", "fail dmarc_reports"],
     ),
-    // Hostile words
+    // Hostile text
     case(
         "hostile",
         zone!(mx "^ TXT \"v=spf1 \\027[31mred \\226\\128\\174 -all\""),

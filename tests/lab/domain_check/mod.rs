@@ -1,4 +1,4 @@
-//! `gatepost check`: domains with a fault each, against real zones, Postfix and filters, in namespaces.
+//! `gatepost check`: domains with one fault each, with real zones, Postfix and packet filters.
 
 mod cases;
 mod page;
@@ -17,7 +17,7 @@ use site::{NOBODY, SENDERS, SITE, Site};
 tests![each_domain_has_its_faults_and_no_others];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-/// Cases at once: they wait more than they work.
+/// The number of concurrent cases, which wait most of the time.
 const AT_ONCE: usize = 12;
 
 /// What a check printed, and its exit status.
@@ -28,7 +28,7 @@ struct Checked {
 }
 
 fn check(host: &Host, words: &[&str]) -> Checked {
-    // No check takes longer than three times its time-out.
+    // A check takes at most three times its timeout.
     let output = host.output(["timeout", "60", GATEPOST, "check"].iter().chain(words));
     Checked {
         printed: String::from_utf8(output.stdout).unwrap(),
@@ -37,29 +37,29 @@ fn check(host: &Host, words: &[&str]) -> Checked {
     }
 }
 
-/// The words of a case, asked for as it says.
-fn asked(case: &Case) -> Vec<String> {
+/// The command line of a case.
+fn arguments(case: &Case) -> Vec<String> {
     let domain = match case.name {
         "xn--bcher-kva" => format!("Bücher.{SITE}"),
         name => format!("{name}.{SITE}"),
     };
     let mut words = vec![domain, "--dns".to_owned(), KNOT.to_owned(), "--timeout=4s".to_owned()];
-    words.extend(case.asked.split_whitespace().map(str::to_owned));
-    if !case.asked.contains("--from") {
+    words.extend(case.options.split_whitespace().map(str::to_owned));
+    if !case.options.contains("--from") {
         words.extend(SENDERS.iter().flat_map(|sender| ["--from".to_owned(), (*sender).to_owned()]));
     }
     words
 }
 
-/// `fail mx_ipv6`, sorted.
+/// The findings that do not pass, such as `fail mx_ipv6`, sorted.
 fn not_passed(json: &Value) -> Vec<String> {
     let findings = json["findings"].as_array().unwrap().iter();
-    let told = findings.map(|one| {
+    let found = findings.map(|one| {
         format!("{} {}", one["outcome"].as_str().unwrap(), one["check"].as_str().unwrap())
     });
-    let mut told: Vec<String> = told.filter(|told| !told.starts_with("pass ")).collect();
-    told.sort();
-    told
+    let mut found: Vec<String> = found.filter(|found| !found.starts_with("pass ")).collect();
+    found.sort();
+    found
 }
 
 fn status(found: &[String]) -> i32 {
@@ -72,9 +72,9 @@ fn status(found: &[String]) -> i32 {
     }
 }
 
-/// What is wrong with how a case went.
+/// The differences between a case and its result.
 fn differs(lab: &Lab, case: &Case) -> Option<String> {
-    let mut words = asked(case);
+    let mut words = arguments(case);
     words.push("--format=json".to_owned());
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let checked = check(&lab.gateway, &words);
@@ -112,15 +112,15 @@ fn each_domain_has_its_faults_and_no_others() {
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 
-    reads_well(&lab);
-    page::is_what_is_printed(&lab);
-    says_what_it_could_not_reach(&lab);
+    prints_text(&lab);
+    page::matches_the_output(&lab);
+    reports_a_silent_dns_server(&lab);
     takes_this_hosts_addresses(&lab);
-    refuses_what_is_no_domain(&lab);
-    inherits_nothing_where_nothing_is(&lab);
+    rejects_invalid_domains(&lab);
+    checks_a_domain_without_a_parent(&lab);
 }
 
-/// Times and line ends depend on the day.
+/// The text without durations and trailing spaces, which vary.
 fn steady(text: &str) -> String {
     let mut whole = String::new();
     for line in text.lines() {
@@ -145,25 +145,25 @@ fn steady(text: &str) -> String {
     steady.replace("less than N ms", "N ms").replace("N s", "N ms").trim_end().to_owned() + "\n"
 }
 
-/// A good one and bad ones for people, no wider than a hundred columns but for what is for a shell.
-fn reads_well(lab: &Lab) {
-    let mut told = String::new();
+/// The text output for a good domain and for faulty ones, at most a hundred columns wide but for shell commands.
+fn prints_text(lab: &Lab) {
+    let mut text = String::new();
     for name in ["good", "silent6", "hostile", "voids"] {
         let case = CASES.iter().find(|case| case.name == name).unwrap();
-        let words = asked(case);
+        let words = arguments(case);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let checked = check(&lab.gateway, &words);
         for line in checked.printed.lines().filter(|line| !line.trim_start().starts_with("$ ")) {
             assert!(line.chars().count() <= 100, "{line}");
         }
         assert!(!checked.printed.contains('\x1b'), "{}", checked.printed);
-        told += &format!("{}\n", steady(&checked.printed));
+        text += &format!("{}\n", steady(&checked.printed));
     }
-    insta::assert_snapshot!("people_read", told);
+    insta::assert_snapshot!("text_output", text);
 }
 
-/// A DNS server that is silent: all of it is unknown, and nothing fails.
-fn says_what_it_could_not_reach(lab: &Lab) {
+/// With a DNS server that does not answer, all findings are unknown.
+fn reports_a_silent_dns_server(lab: &Lab) {
     let domain = format!("good.{SITE}");
     let words = [&domain, "--dns", NOBODY, "--timeout=1s", "--from", SENDERS[0], "--format=json"];
     let checked = check(&lab.gateway, &words);
@@ -193,7 +193,7 @@ fn takes_this_hosts_addresses(lab: &Lab) {
     );
 }
 
-fn refuses_what_is_no_domain(lab: &Lab) {
+fn rejects_invalid_domains(lab: &Lab) {
     for wrong in ["user@ready.example", "2001:db8::1", "192.0.2.1", "a..b", "ready.example/"] {
         let checked = check(&lab.gateway, &[wrong]);
         assert_eq!(checked.status, 2, "{wrong}");
@@ -201,7 +201,7 @@ fn refuses_what_is_no_domain(lab: &Lab) {
     }
 }
 
-fn inherits_nothing_where_nothing_is(lab: &Lab) {
+fn checks_a_domain_without_a_parent(lab: &Lab) {
     let words = [
         "alone.example",
         "--dns",

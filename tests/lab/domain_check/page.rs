@@ -1,4 +1,4 @@
-//! What docs/check.md shows is what is printed.
+//! The example in docs/check.md is the real output.
 
 use super::GATEPOST;
 use super::postfix::configure;
@@ -6,12 +6,11 @@ use crate::support::Lab;
 use crate::support::world::KNOT;
 
 const PAGE: &str = include_str!("../../../docs/check.md");
-/// The host's main.cf, beside what is right.
+/// The fault in the host's main.cf.
 const FAULT: &str = "smtp_address_preference = ipv4";
 
-/// The command is typed here, where a DNS server must be named and nothing is far; each line that the page has below it
-/// is printed, in that order.
-pub(crate) fn is_what_is_printed(lab: &Lab) {
+/// Runs the command, with the lab's DNS server and a short timeout; it must print each line of the page, in that order.
+pub(crate) fn matches_the_output(lab: &Lab) {
     let (_, block) = PAGE.split_once("```text\n$ ").unwrap();
     let (command, rest) = block.split_once('\n').unwrap();
     let (shown, _) = rest.split_once("```").unwrap();

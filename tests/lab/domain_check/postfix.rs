@@ -1,4 +1,4 @@
-//! Configurations of Postfix with a fault each; what is printed against it is run, and then nothing is wrong with it.
+//! Postfix configurations with one fault each; after the printed commands have run, the fault is gone.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::{check, not_passed};
 use crate::support::world::KNOT;
 use crate::support::{Lab, Postfix};
 
-tests![what_is_printed_against_a_fault_mends_it];
+tests![printed_commands_repair_the_fault];
 
 const MAIN: &str = "\
 compatibility_level = 3.7
@@ -80,7 +80,7 @@ const FAULTS: &[Fault] = &[
     fault("smtpd_authorized_xforward_hosts = ::1", "", &["fail postfix_xclient"]),
 ];
 
-/// `main` comes in place of what [`MAIN`] has of the same name; `master` replaces [`MASTER`] where it is there.
+/// The settings of `main` override those of [`MAIN`]; a non-empty `master` replaces [`MASTER`].
 pub(crate) fn configure(folder: &Path, main: &str, master: &str) {
     let name = |line: &str| line.split('=').next().unwrap().trim().to_owned();
     let set: Vec<String> = main.lines().map(name).collect();
@@ -95,7 +95,7 @@ pub(crate) fn configure(folder: &Path, main: &str, master: &str) {
     age(folder);
 }
 
-/// postconf(1) waits for a file that was written just now to be older.
+/// postconf(1) waits until a file just written is older, so it gets an old timestamp.
 fn age(folder: &Path) {
     for file in ["main.cf", "master.cf"] {
         let file = File::options().write(true).open(folder.join(file)).unwrap();
@@ -103,7 +103,7 @@ fn age(folder: &Path) {
     }
 }
 
-/// What is found of Postfix that does not pass, and all of it.
+/// The findings about Postfix that do not pass, and all findings.
 fn of_postfix(lab: &Lab, folder: &Path) -> (Vec<String>, Value) {
     age(folder);
     let domain = format!("good.{SITE}");
@@ -136,7 +136,7 @@ fn lines(json: &Value) -> Vec<String> {
     lines.map(|line| line.as_str().unwrap().to_owned()).collect()
 }
 
-fn what_is_printed_against_a_fault_mends_it() {
+fn printed_commands_repair_the_fault() {
     let lab = Lab::new();
     let _site = Site::new(&lab);
     let mut wrong = Vec::new();
@@ -169,7 +169,7 @@ fn what_is_printed_against_a_fault_mends_it() {
     a_running_one_is_mended(&lab);
 }
 
-/// Also what makes the changes count is run: mail then comes in over IPv6, by the gateway's entrance too.
+/// Also runs the command that applies the changes; mail then arrives over IPv6, through the gateway's listener too.
 fn a_running_one_is_mended(lab: &Lab) {
     let main_cf =
         "myhostname = out.ready.example\ninet_protocols = ipv4\nmynetworks = 127.0.0.0/8\n";

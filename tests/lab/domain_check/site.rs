@@ -1,4 +1,4 @@
-//! A site for `gatepost check`: mail servers of every kind on the lab's server, and zones of them in Knot on its gateway.
+//! A site for `gatepost check`: mail servers of every kind on the lab's server, with their zones in Knot on its gateway.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,14 +13,14 @@ use super::cases::CASES;
 use crate::support::world::knot;
 use crate::support::{Authority, Family, Lab, Postfix, Process};
 
-/// Where all domains of the cases are.
+/// The parent of the cases' domains.
 pub(crate) const SITE: &str = "ready.example";
-/// Senders without fault.
+/// Good senders.
 pub(crate) const SENDERS: [&str; 2] = ["2001:db8:2::1", "198.51.100.1"];
-/// Nobody answers there, to whatever it is.
+/// An address without a DNS server.
 pub(crate) const NOBODY: &str = "[2001:db8:2::39]:53";
 
-/// Hosts that take mail, by name: the last number of `198.51.100.N` and `2001:db8:2::N`.
+/// Mail servers by name, with the last number of `198.51.100.N` and `2001:db8:2::N`.
 const SERVERS: [(&str, u8); 10] = [
     ("mx", 25),
     ("silent6", 31),
@@ -34,7 +34,7 @@ const SERVERS: [(&str, u8); 10] = [
     ("silent", 39),
 ];
 
-/// Beside what the cases have.
+/// Zone entries besides those of the cases.
 const ZONE: &str = "\
 _dmarc TXT \"v=DMARC1; p=quarantine; rua=mailto:dmarc@ready.example\"
 out A 198.51.100.1
@@ -162,7 +162,7 @@ fn zones(keys: &Path) -> BTreeMap<String, String> {
         }
     }
     let mut zones = BTreeMap::from([(SITE.to_owned(), site)]);
-    // Above the site, and a domain that inherits nothing.
+    // The parent zone, and a domain without a parent's DMARC record.
     let alone = format!("alone MX 10 mx.{SITE}.\nalone TXT \"v=spf1 a:out.{SITE} -all\"\n");
     zones.insert("example".to_owned(), alone);
     let mut reverse4 = String::new();
@@ -182,7 +182,7 @@ fn zones(keys: &Path) -> BTreeMap<String, String> {
     zones
 }
 
-/// Of these Knot has no file, and says SERVFAIL.
+/// Zones without a file, for which Knot answers SERVFAIL.
 fn broken() -> Vec<String> {
     let ptr = Name::from("2001:db8:2::73".parse::<IpAddr>().unwrap()).to_ascii();
     vec![format!("broken.{SITE}"), ptr.trim_end_matches('.').to_owned()]

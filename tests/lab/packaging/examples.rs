@@ -1,4 +1,4 @@
-//! The configurations that are installed, as a postmaster uses them: each is checked, and runs in front of a real Postfix.
+//! The installed example configurations: each passes `config check`, and runs in front of a real Postfix.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ fn example(name: &str) -> String {
     fs::read_to_string(Path::new(PACKAGED).join("examples").join(name)).unwrap()
 }
 
-/// Everything that is installed and ends with `.toml`.
+/// The installed `.toml` files.
 fn all() -> Vec<PathBuf> {
     let examples = fs::read_dir(Path::new(PACKAGED).join("examples")).unwrap();
     let mut all: Vec<PathBuf> = examples.map(|entry| entry.unwrap().path()).collect();
@@ -35,16 +35,16 @@ fn each_is_without_a_mistake_or_a_warning() {
     assert!(all().len() >= 4, "{:?}", all());
     for file in all() {
         let check = Command::new(GATEPOST).args(["config", "check"]).arg(&file).output().unwrap();
-        let said = String::from_utf8_lossy(&check.stdout).into_owned();
+        let printed = String::from_utf8_lossy(&check.stdout).into_owned();
         let warned = String::from_utf8_lossy(&check.stderr).into_owned();
-        assert!(check.status.success() && said.ends_with(": OK\n"), "{said}{warned}");
+        assert!(check.status.success() && printed.ends_with(": OK\n"), "{printed}{warned}");
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 128), "{}", file.display());
     }
-    // What is said of MAIL and RCPT under STARTTLS is meant: no rule of these looks at them.
+    // Rules that need MAIL or RCPT would give a warning about STARTTLS; these examples have none.
 }
 
-/// Starts `text` with the parts that belong to the host in the lab's folder.
+/// Starts a gateway with `text`, with the host's files moved to the lab's folder.
 fn run(lab: &Lab, host: &Host, text: &str) -> Process {
     let cache = lab.path("facts.redb");
     let text = text.replace("/var/lib/gatepost/facts.redb", cache.to_str().unwrap());
@@ -78,7 +78,7 @@ fn the_default_takes_no_port_of_anybody() {
     }
 }
 
-/// The commands in its comments are typed first.
+/// The commands in its comments run first.
 fn in_front_of_postfix_on_the_same_host() {
     let lab = Lab::new();
     lab.server.configure("addr add 2001:db8::25/128 dev lo nodad\naddr add 192.0.2.25/32 dev lo\n");
@@ -105,7 +105,7 @@ fn in_front_of_postfix_on_the_same_host() {
 fn on_a_router() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    // The lab names a link after who is at its other end.
+    // The lab names a link after the host at its other end.
     let _gateway = run(&lab, &lab.gateway, &example("router.toml").replace("wan0", "client"));
     for family in Family::ALL {
         let recipient = format!("{family}@example.org");
@@ -116,7 +116,7 @@ fn on_a_router() {
     }
 }
 
-/// The lab's client is the balancer; behind it are clients of both families.
+/// The lab's client is the load balancer, with clients of both families behind it.
 fn behind_a_load_balancer() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -152,11 +152,11 @@ fn behind_a_load_balancer() {
         postfix.message_to(&recipient);
         postfix.wait_for_log(client, |line| line.contains("client=") && line.contains(client));
     }
-    // Who is not the balancer may not say who it is.
+    // Other peers must not send a PROXY header.
     let from = "2001:db8:25::66".parse().unwrap();
     lab.add_client_ip(from);
     let mut outsider = lab.client.smtp_from(from, "[2001:db8:25::11]:2525".parse().unwrap());
     outsider.raw(b"PROXY TCP6 2001:db8:9::9 2001:db8:25::10 4242 25\r\n").unwrap();
-    let said = outsider.replies_until_closed();
-    assert!(said.iter().any(|reply| reply.code >= 500), "{said:?}");
+    let printed = outsider.replies_until_closed();
+    assert!(printed.iter().any(|reply| reply.code >= 500), "{printed:?}");
 }

@@ -1,4 +1,4 @@
-//! A service manager, as far as a gateway sees one: the sockets that it hands over and keeps, and the socket that it hears on.
+//! A service manager: the sockets that it passes to a gateway and keeps, and its notification socket (sd_notify(3)).
 
 use std::fs::{self, File, Permissions};
 use std::net::{SocketAddr, TcpListener};
@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use crate::support::{Host, Lab, until};
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-/// Long enough for a busy machine; only a test that fails waits for it.
+/// Long enough for a busy machine; only failing tests wait so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// As systemd.socket(5) opens one with BindIPv6Only=ipv6-only.
@@ -33,11 +33,11 @@ pub(crate) fn listener(host: &Host, address: SocketAddr) -> TcpListener {
     })
 }
 
-/// Starts services and hears what they tell.
+/// Starts services and receives their notifications.
 pub(crate) struct Manager<'lab> {
     host: &'lab Host,
     folder: PathBuf,
-    ear: UnixDatagram,
+    notify_socket: UnixDatagram,
     watchdog: Option<Duration>,
 }
 
@@ -45,13 +45,13 @@ impl<'lab> Manager<'lab> {
     pub(crate) fn new(lab: &Lab, host: &'lab Host) -> Self {
         let folder = lab.folder("manager");
         let path = folder.join("notify");
-        let ear = UnixDatagram::bind(&path).unwrap();
+        let notify_socket = UnixDatagram::bind(&path).unwrap();
         fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
-        ear.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { host, folder, ear, watchdog: None }
+        notify_socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { host, folder, notify_socket, watchdog: None }
     }
 
-    /// Services started from now on have to say that they live.
+    /// Services started from now on must send watchdog messages.
     pub(crate) fn watchdog(&mut self, limit: Duration) {
         self.watchdog = Some(limit);
     }
@@ -63,7 +63,7 @@ impl<'lab> Manager<'lab> {
         let log = self.folder.join("log");
         let null = || File::open("/dev/null").unwrap().into();
         let output = File::options().create(true).append(true).open(&log).unwrap();
-        // The process that systemd starts has them, and its id in LISTEN_PID.
+        // As with systemd, the started process has the descriptors, and its id in LISTEN_PID.
         let shell = "exec 3<&0 4<&1 0</dev/null 1>&2; export LISTEN_PID=$$; exec \"$@\"";
         let mut command = Command::new("sh");
         command
@@ -82,25 +82,25 @@ impl<'lab> Manager<'lab> {
         Service { child, log }
     }
 
-    /// The next message, or the next after those without `wanted`.
+    /// The next message that contains `wanted`.
     #[track_caller]
-    pub(crate) fn hear(&self, wanted: &str) -> String {
+    pub(crate) fn wait_for(&self, wanted: &str) -> String {
         let mut message = [0; 4096];
-        let mut heard = Vec::new();
+        let mut messages = Vec::new();
         loop {
-            let Ok(length) = self.ear.recv(&mut message) else {
-                panic!("no message with {wanted:?} in {PATIENCE:?}, but {heard:?}");
+            let Ok(length) = self.notify_socket.recv(&mut message) else {
+                panic!("no message with {wanted:?} in {PATIENCE:?}, but {messages:?}");
             };
             let message = String::from_utf8(message[..length].to_vec()).unwrap();
             if message.contains(wanted) {
                 return message;
             }
-            heard.push(message);
+            messages.push(message);
         }
     }
 }
 
-/// A gateway that a manager started, ended when dropped.
+/// A gateway under the manager, killed when dropped.
 pub(crate) struct Service {
     child: Child,
     log: PathBuf,
@@ -115,7 +115,7 @@ impl Service {
         until("the end of the service", || self.child.try_wait().unwrap())
     }
 
-    /// Of all services of the manager.
+    /// The log of all services of the manager.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }

@@ -1,5 +1,4 @@
-//! What is installed: the units, the package's list of files, the manual pages and the completions, as their own tools judge
-//! them.
+//! The installed units, manual pages and completions, checked by systemd-analyze, man and the shells.
 
 pub(crate) mod examples;
 mod manager;
@@ -17,21 +16,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 tests![
-    the_service_is_little_exposed,
-    the_units_are_understood,
+    the_exposure_level_is_low,
+    systemd_accepts_the_units,
     every_command_has_a_manual_page_and_groff_reads_it,
-    completions_are_what_their_shells_read,
+    shells_accept_their_completions,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-/// The issue's own figure; systemd calls what is below 4 "OK".
+/// Limit of the exposure level; systemd calls levels below 4 "OK".
 const MOST_EXPOSED: f64 = 3.0;
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A folder of a test's own, removed when dropped.
+/// A temporary folder of one test, removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -64,20 +63,21 @@ fn both(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
-fn the_service_is_little_exposed() {
+fn the_exposure_level_is_low() {
     let mut analyze = Command::new("systemd-analyze");
     analyze
         .args(["security", "--offline=true", "--no-pager"])
         .arg(here("packaging/gatepost.service"));
     let output = tool("systemd", &mut analyze);
-    let said = both(&output);
-    let (_, rest) = said.split_once("Overall exposure level for gatepost.service: ").expect(&said);
+    let report = both(&output);
+    let (_, rest) =
+        report.split_once("Overall exposure level for gatepost.service: ").expect(&report);
     let figure: f64 = rest.split_whitespace().next().unwrap().parse().unwrap();
-    assert!(figure <= MOST_EXPOSED, "{said}");
+    assert!(figure <= MOST_EXPOSED, "{report}");
 }
 
-/// With the program where the unit looks for it.
-fn the_units_are_understood() {
+/// With the path of the unit's program replaced.
+fn systemd_accepts_the_units() {
     let folder = Folder::new("units");
     let unit = fs::read_to_string(here("packaging/gatepost.service")).unwrap();
     let path = |name: &str| folder.0.join(name);
@@ -123,7 +123,7 @@ fn every_command_has_a_manual_page_and_groff_reads_it() {
     }
 }
 
-fn completions_are_what_their_shells_read() {
+fn shells_accept_their_completions() {
     let folder = Folder::new("completions");
     for shell in ["bash", "zsh", "fish"] {
         let output = Command::new(GATEPOST).args(["completions", shell]).output().unwrap();

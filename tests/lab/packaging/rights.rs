@@ -1,5 +1,5 @@
-//! What a running gateway may do: after set-up each of its threads has what its configuration takes and no more, and all of it
-//! still works.
+//! The capabilities of a running gateway: after start-up each of its threads has exactly those that its configuration needs,
+//! and everything still works.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,18 +12,18 @@ use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, cannot_run, po
 
 tests![
     a_proxy_keeps_nothing_and_its_files_are_its_users,
-    interception_keeps_what_removes_it,
+    interception_keeps_the_capability_to_remove_it,
     a_door_of_the_kernel_keeps_nothing,
-    watching_keeps_what_its_source_takes_ebpf,
-    watching_keeps_what_its_source_takes_pcap,
-    watching_keeps_what_its_source_takes_auto,
-    the_clients_address_takes_one_capability,
-    capabilities_without_root_do,
-    who_cannot_become_the_user_says_so,
+    watching_keeps_the_capabilities_of_its_source_ebpf,
+    watching_keeps_the_capabilities_of_its_source_pcap,
+    watching_keeps_the_capabilities_of_its_source_auto,
+    the_clients_address_needs_one_capability,
+    ambient_capabilities_suffice_without_root,
+    a_failed_change_of_user_is_an_error,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-/// On every Debian, and nobody's.
+/// A user of every Debian system.
 const USER: &str = "nobody";
 const USER_ID: u32 = 65_534;
 
@@ -32,7 +32,7 @@ const NET_RAW: u64 = 1 << 13;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
-/// What `/proc/PID/task/TID/status` tells of a thread.
+/// The credentials of a thread, from `/proc/PID/task/TID/status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rights {
     uid: Vec<u32>,
@@ -45,7 +45,7 @@ struct Rights {
 }
 
 impl Rights {
-    /// `kept`, of which programs that the gateway runs have `inherited`.
+    /// `kept`, of which the programs that the gateway runs inherit `inherited`.
     fn expected(uid: u32, kept: u64, inherited: u64) -> Self {
         Self {
             uid: vec![uid; 4],
@@ -59,12 +59,12 @@ impl Rights {
     }
 }
 
-/// Of every thread, with its name.
+/// The credentials of every thread, with its name.
 fn threads(process: u32) -> Vec<(String, Rights)> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     tasks
         .filter_map(|task| {
-            // A thread may end meanwhile.
+            // The thread may have ended.
             let status = fs::read_to_string(task.unwrap().path().join("status")).ok()?;
             let field = |name: &str| {
                 let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -85,7 +85,7 @@ fn threads(process: u32) -> Vec<(String, Rights)> {
         .collect()
 }
 
-/// Every one has exactly these, and `named` are among them.
+/// Every thread has exactly these rights, and threads with these names exist.
 #[track_caller]
 fn all_have(gateway: &Gateway<'_>, expected: &Rights, named: &[&str]) {
     let threads = threads(gateway.id());
@@ -97,14 +97,14 @@ fn all_have(gateway: &Gateway<'_>, expected: &Rights, named: &[&str]) {
     }
 }
 
-/// A folder that the user may write to.
+/// A folder that [`USER`] owns.
 fn own_folder(lab: &Lab) -> PathBuf {
     let folder = lab.folder("own");
     chown(&folder, Some(USER_ID), Some(USER_ID)).unwrap();
     folder
 }
 
-/// With a control socket in that folder.
+/// A configuration with that user and a control socket in that folder.
 fn as_user(lab: &Lab, mode: Mode, folder: &Path) -> Config {
     Config::new(lab, mode)
         .without("control")
@@ -149,7 +149,7 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
         send(&lab, &postfix, to, &format!("{family}@example.org"));
     }
 
-    // Log rotation, a recording, the store: all of it is the user's.
+    // Log rotation, a recording, the cache file: all work as that user.
     fs::rename(&log, folder.join("gatepost.log.1")).unwrap();
     process.signal(nix::sys::signal::Signal::SIGHUP);
     until("a new log", || read(&log).contains("configuration reloaded").then_some(()));
@@ -171,13 +171,13 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
     send(&lab, &postfix, lab.entrance(Mode::Proxy, Family::Ipv6), "recorded@example.org");
     until("a recording", || fs::metadata(&capture).is_ok_and(|it| it.len() > 500).then_some(()));
 
-    // Another port below 1024 is what it cannot have any more; another above it, it can.
+    // It can no longer bind a port below 1024, but one above.
     let entrance = lab.entrance(Mode::Proxy, Family::Ipv6);
     let (low, high) = (SocketAddr::new(entrance.ip(), 26), SocketAddr::new(entrance.ip(), 2626));
-    let reload = |listen: &[SocketAddr], said: &str| {
+    let reload = |listen: &[SocketAddr], message: &str| {
         fs::write(&path, config.clone().listen(listen).toml()).unwrap();
         process.signal(nix::sys::signal::Signal::SIGHUP);
-        until(said, || read(&log).contains(said).then_some(()));
+        until(message, || read(&log).contains(message).then_some(()));
     };
     reload(
         &[entrance, low],
@@ -198,14 +198,14 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
     until(refused, || read(&log).contains(refused).then_some(()));
 }
 
-fn interception_keeps_what_removes_it() {
+fn interception_keeps_the_capability_to_remove_it() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let folder = own_folder(&lab);
     let config = as_user(&lab, Mode::Tproxy, &folder).set("door", "refuse = \"syn\"");
     let mut gateway = Gateway::start(&lab, &config);
-    let told = "capabilities: CAP_NET_ADMIN ([upstream], [intercept], [door]); user: nobody";
-    gateway.wait_for_log(told);
+    let kept = "capabilities: CAP_NET_ADMIN ([upstream], [intercept], [door]); user: nobody";
+    gateway.wait_for_log(kept);
     let expected = Rights::expected(USER_ID, NET_ADMIN, NET_ADMIN);
     all_have(&gateway, &expected, &["gatepost", "gatepost-0", "log"]);
     for family in Family::ALL {
@@ -214,11 +214,11 @@ fn interception_keeps_what_removes_it() {
         let client = format!("[{}]", lab.client_ip(family));
         postfix.wait_for_log(&client, |line| line.contains("client=") && line.contains(&client));
     }
-    // nft(8) may do it, as that user.
+    // nft(8) inherits the capability, as that user.
     let socket = folder.join("control.sock");
     let door = [GATEPOST, "door", "ipv6", "close", "--socket", socket.to_str().unwrap()];
-    let said = lab.gateway.run(door);
-    assert!(said.contains("IPv6      CLOSED"), "{said}");
+    let state = lab.gateway.run(door);
+    assert!(state.contains("IPv6      CLOSED"), "{state}");
     let refused = lab.client.connect(lab.entrance(Mode::Tproxy, Family::Ipv6)).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     all_have(&gateway, &expected, &[]);
@@ -230,7 +230,7 @@ fn interception_keeps_what_removes_it() {
     assert_eq!(lab.gateway.run(["nft", "list", "tables"]), "");
 }
 
-/// Root's own identity stays, its power over others does not.
+/// It stays root, without any capability.
 fn a_door_of_the_kernel_keeps_nothing() {
     let lab = Lab::new();
     let config = Config::new(&lab, Mode::Proxy).set("door", "refuse = \"syn\"");
@@ -250,16 +250,16 @@ fn a_door_of_the_kernel_keeps_nothing() {
     assert_eq!(turn("open"), None);
 }
 
-fn watching_keeps_what_its_source_takes_ebpf() {
+fn watching_keeps_the_capabilities_of_its_source_ebpf() {
     watching_keeps(Source::Ebpf, "ebpf", BPF | PERFMON | NET_ADMIN);
 }
 
-fn watching_keeps_what_its_source_takes_pcap() {
+fn watching_keeps_the_capabilities_of_its_source_pcap() {
     watching_keeps(Source::Pcap, "pcap", NET_RAW);
 }
 
-/// Either source may be the one at the next reload.
-fn watching_keeps_what_its_source_takes_auto() {
+/// The next reload may choose either source.
+fn watching_keeps_the_capabilities_of_its_source_auto() {
     watching_keeps(Source::Ebpf, "auto", BPF | PERFMON | NET_ADMIN | NET_RAW);
 }
 
@@ -279,8 +279,8 @@ fn watching_keeps(source: Source, word: &str, kept: u64) {
     gateway.wait_for_metric("gatepost_tcp_connections_total", &labels, 1.0);
 }
 
-/// A proxy that connects from the client's address; the way back to it is the host's own affair.
-fn the_clients_address_takes_one_capability() {
+/// A proxy that connects from the client's address; the host's own routing brings the packets back.
+fn the_clients_address_needs_one_capability() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     for inet in ["-4", "-6"] {
@@ -303,8 +303,8 @@ fn the_clients_address_takes_one_capability() {
     }
 }
 
-/// As systemd starts it with `User=` and `AmbientCapabilities=`: no root at any time.
-fn capabilities_without_root_do() {
+/// Started as by systemd with `User=` and `AmbientCapabilities=`: never as root.
+fn ambient_capabilities_suffice_without_root() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let folder = own_folder(&lab);
@@ -335,7 +335,7 @@ fn capabilities_without_root_do() {
         process.log().contains("ready: ").then_some(())
     });
     for (name, rights) in threads(process.id()) {
-        // Without CAP_SETPCAP the bounding set is the manager's, and means nothing: no_new_privs.
+        // Without CAP_SETPCAP it cannot reduce the bounding set, which no_new_privs makes harmless.
         let bounding = 1 << 10 | NET_ADMIN | NET_RAW | PERFMON | BPF;
         let expected = Rights { bounding, ..Rights::expected(USER_ID, NET_ADMIN, NET_ADMIN) };
         assert_eq!(rights, expected, "thread {name}");
@@ -346,7 +346,7 @@ fn capabilities_without_root_do() {
     assert_eq!(lab.gateway.run(["nft", "list", "tables"]), "");
 }
 
-fn who_cannot_become_the_user_says_so() {
+fn a_failed_change_of_user_is_an_error() {
     let lab = Lab::new();
     let path = lab.path("gatepost.toml");
     let run = |user: &str, setpriv: &[&str]| {
@@ -357,11 +357,15 @@ fn who_cannot_become_the_user_says_so() {
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
-    let said = run("no-such-user", &[]);
-    assert!(said.contains("there is no user \"no-such-user\" on this host: `adduser"), "{said}");
-    let said = run("mail", &["setpriv", "--reuid=65534", "--clear-groups"]);
+    let message = run("no-such-user", &[]);
     assert!(
-        said.contains("only root can become the user \"mail\", and this process runs as uid 65534"),
-        "{said}"
+        message.contains("there is no user \"no-such-user\" on this host: `adduser"),
+        "{message}"
+    );
+    let message = run("mail", &["setpriv", "--reuid=65534", "--clear-groups"]);
+    assert!(
+        message
+            .contains("only root can become the user \"mail\", and this process runs as uid 65534"),
+        "{message}"
     );
 }

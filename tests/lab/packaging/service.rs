@@ -1,4 +1,4 @@
-//! A gateway under a service manager: what it tells, the sockets that it is handed, and that no client is lost over a restart.
+//! A gateway under a service manager: its notifications, its inherited sockets, and restarts that lose no client.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,10 +12,10 @@ use nix::sys::signal::Signal;
 
 tests![
     nothing_is_lost_over_a_restart,
-    a_reload_is_told_and_the_watchdog_is_fed,
-    a_socket_is_taken_when_the_configuration_names_it,
-    intercepted_mail_comes_in_by_sockets_that_were_handed_over,
-    what_is_no_listener_is_refused_in_words,
+    reloads_and_watchdog_messages_are_notified,
+    an_inherited_socket_is_used_when_the_configuration_names_it,
+    inherited_sockets_take_intercepted_mail,
+    inherited_sockets_that_do_not_listen_are_an_error,
 ];
 
 fn entrances(lab: &Lab) -> [SocketAddr; 2] {
@@ -28,7 +28,8 @@ fn file(lab: &Lab, config: &Config) -> PathBuf {
     path
 }
 
-/// Sockets as systemd keeps them: a session in progress ends well, and who connects while nobody runs is served by the next.
+/// The manager keeps the sockets: a session in progress ends normally, and a client that connects while no gateway runs is
+/// served by the next one.
 fn nothing_is_lost_over_a_restart() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -38,7 +39,7 @@ fn nothing_is_lost_over_a_restart() {
     let manager = Manager::new(&lab, &lab.gateway);
 
     let mut first = manager.start(&config, handed());
-    let ready = manager.hear("READY=1");
+    let ready = manager.wait_for("READY=1");
     assert_eq!(
         ready,
         "READY=1\nSTATUS=doors: IPv6 always open, IPv4 always open; upstream accepts connections\n"
@@ -50,12 +51,15 @@ fn nothing_is_lost_over_a_restart() {
     in_progress.begin("sender@example.net", "before@example.org");
     in_progress.dialogue("C: DATA\n S: 354");
     first.signal(Signal::SIGTERM);
-    assert_eq!(manager.hear("STOPPING=1"), "STOPPING=1\nSTATUS=stopping: 1 sessions in progress\n");
+    assert_eq!(
+        manager.wait_for("STOPPING=1"),
+        "STOPPING=1\nSTATUS=stopping: 1 sessions in progress\n"
+    );
     in_progress.raw(b"Subject: before\r\n\r\nhello\r\n.\r\n").unwrap();
     in_progress.dialogue("S: 250");
     assert!(first.wait().success());
 
-    // Nobody runs.
+    // No gateway runs.
     let mut waiting = [v6, v4].map(|entrance| lab.client.smtp(entrance));
     let second = manager.start(&config, handed());
     for (number, smtp) in waiting.iter_mut().enumerate() {
@@ -68,42 +72,43 @@ fn nothing_is_lost_over_a_restart() {
     drop(second);
 }
 
-fn a_reload_is_told_and_the_watchdog_is_fed() {
+fn reloads_and_watchdog_messages_are_notified() {
     let lab = Lab::new();
     let config = Config::new(&lab, Mode::Proxy).set("door", "refuse = \"smtp\"");
     let path = file(&lab, &config);
     let mut manager = Manager::new(&lab, &lab.gateway);
     manager.watchdog(Duration::from_secs(2));
     let mut service = manager.start(&path, [None, None]);
-    let ready = manager.hear("READY=1");
+    let ready = manager.wait_for("READY=1");
     assert!(ready.contains("STATUS=doors: IPv6 opening, IPv4 always open; "), "{ready}");
     for _ in 0..2 {
-        assert_eq!(manager.hear("WATCHDOG=1"), "WATCHDOG=1\n");
+        assert_eq!(manager.wait_for("WATCHDOG=1"), "WATCHDOG=1\n");
     }
 
     service.signal(Signal::SIGHUP);
-    let reloading = manager.hear("RELOADING=1");
+    let reloading = manager.wait_for("RELOADING=1");
     let (_, time) = reloading.trim().split_once("\nMONOTONIC_USEC=").expect(&reloading);
     assert!(time.parse::<u64>().unwrap() > 0);
-    manager.hear("READY=1");
+    manager.wait_for("READY=1");
 
-    // One that is refused is ready again as well: with the old configuration.
+    // After a failed reload it is ready again, with the old configuration.
     fs::write(&path, config.clone().set("smtp", "no_such_key = true").toml()).unwrap();
     service.signal(Signal::SIGHUP);
-    manager.hear("RELOADING=1");
-    manager.hear("READY=1");
+    manager.wait_for("RELOADING=1");
+    manager.wait_for("READY=1");
     service.wait_for_log("configuration not reloaded, the old one stays in force");
 
-    // Nobody takes the connection: the status says so by itself.
+    // Nothing accepts the upstream connection: the status follows by itself.
     lab.client.smtp(entrances(&lab)[0]).last_words("421 4.3.2");
-    manager.hear("; no upstream accepts connections\n");
+    manager.wait_for("; no upstream accepts connections\n");
     service.signal(Signal::SIGTERM);
-    manager.hear("STOPPING=1");
+    manager.wait_for("STOPPING=1");
     assert!(service.wait().success());
 }
 
-/// Handed over and not configured: it is said, and a reload that names it takes it, though the right to bind is gone.
-fn a_socket_is_taken_when_the_configuration_names_it() {
+/// An inherited socket without a configured address is logged; a reload with that address uses it, although the gateway can
+/// no longer bind it.
+fn an_inherited_socket_is_used_when_the_configuration_names_it() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let [v6, v4] = entrances(&lab);
@@ -113,7 +118,7 @@ fn a_socket_is_taken_when_the_configuration_names_it() {
     let path = file(&lab, &config.clone().listen(&[v6, own]));
     let manager = Manager::new(&lab, &lab.gateway);
     let service = manager.start(&path, sockets);
-    manager.hear("READY=1");
+    manager.wait_for("READY=1");
     service.wait_for_log("info opened here and closed at a restart: [::1]:2600; to keep it open");
     service.wait_for_log(&format!("warn inherited sockets that are not in [listen] addresses, where clients wait in vain: {v4}; add"));
     lab.client.smtp(v6).dialogue("S: 220");
@@ -126,8 +131,8 @@ fn a_socket_is_taken_when_the_configuration_names_it() {
     }
 }
 
-/// Sockets that nobody made transparent: the gateway does, while it still may.
-fn intercepted_mail_comes_in_by_sockets_that_were_handed_over() {
+/// The gateway makes inherited sockets transparent, before it drops the capability.
+fn inherited_sockets_take_intercepted_mail() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let sockets = ["[::]:2525", "0.0.0.0:2525"]
@@ -135,7 +140,7 @@ fn intercepted_mail_comes_in_by_sockets_that_were_handed_over() {
     let config = file(&lab, &Config::new(&lab, Mode::Tproxy));
     let manager = Manager::new(&lab, &lab.gateway);
     let mut service = manager.start(&config, sockets);
-    let ready = manager.hear("READY=1");
+    let ready = manager.wait_for("READY=1");
     assert!(ready.contains("; relaying to where clients meant to go\n"), "{ready}");
     for family in Family::ALL {
         let mut smtp = lab.client.smtp(lab.entrance(Mode::Tproxy, family));
@@ -148,7 +153,7 @@ fn intercepted_mail_comes_in_by_sockets_that_were_handed_over() {
     assert!(service.wait().success());
 }
 
-fn what_is_no_listener_is_refused_in_words() {
+fn inherited_sockets_that_do_not_listen_are_an_error() {
     let lab = Lab::new();
     let config = file(&lab, &Config::new(&lab, Mode::Proxy));
     let manager = Manager::new(&lab, &lab.gateway);
@@ -157,7 +162,7 @@ fn what_is_no_listener_is_refused_in_words() {
     assert!(!service.wait().success());
     service.wait_for_log("inherited socket 0 is not TCP");
 
-    // As with Accept=yes: one connection each.
+    // As with Accept=yes: a connection in place of a listener.
     let there = listener(&lab.gateway, "[::1]:2601".parse().unwrap());
     let client = lab.gateway.connect(there.local_addr().unwrap()).unwrap();
     let mut service = manager.start(&config, [Some(client.into()), None]);

@@ -1,5 +1,5 @@
-//! The units as they are installed, under a real systemd that has them and nothing else: its sandbox leaves the gateway what it
-//! needs, in each way that it can be run.
+//! The installed units under a real systemd that runs only them: the sandbox permits all that the gateway needs, in each way
+//! to run it.
 
 use crate::harness::tests;
 use crate::support::{cannot_run, require_root};
@@ -14,9 +14,9 @@ tests![the_units_run_under_systemd];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const SYSTEMD: &str = "/lib/systemd/systemd";
-/// Long enough for a busy machine; only a test that fails, or a systemd that does not come up, waits for it.
+/// Long enough for a busy machine; only failing tests, or those where systemd does not start, wait so long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// In place of those that a whole system has.
+/// Empty units in place of those of a whole system.
 const TARGETS: [&str; 10] = [
     "basic",
     "emergency",
@@ -54,11 +54,11 @@ addresses = [\"[::1]:2600\"]
 refuse = \"smtp\"
 ";
 
-/// A systemd in namespaces; dropped, all of it ends.
+/// A systemd in namespaces, killed with all its services when dropped.
 struct System {
     folder: PathBuf,
     process: Child,
-    /// Of systemd itself, as this host numbers it.
+    /// systemd's process id on this host.
     id: String,
 }
 
@@ -79,7 +79,7 @@ impl System {
             let text = format!("[Unit]\nDescription={target}\nDefaultDependencies=no\n");
             fs::write(units.join(format!("{target}.target")), text).unwrap();
         }
-        // There is no journal.
+        // Without a journal, output goes to a file.
         let output = "[Service]\nStandardOutput=append:/run/log\nStandardError=append:/run/log\nWatchdogSec=4s\n";
         fs::write(units.join("gatepost.service.d/output.conf"), output).unwrap();
         fs::copy(GATEPOST, folder.join("gatepost")).unwrap();
@@ -113,7 +113,7 @@ impl System {
         fs::read_to_string(self.folder.join("console")).unwrap_or_default()
     }
 
-    /// What a command printed inside, and whether it succeeded.
+    /// The output of a command inside, and whether it succeeded.
     fn inside(&self, command: &[&str]) -> (String, bool) {
         let output = Command::new("nsenter").args(["-t", &self.id, "-a"]).args(command).output();
         let output = output.expect("nsenter (Debian: util-linux)");
@@ -125,12 +125,12 @@ impl System {
         self.inside(&[&["systemctl", "--no-pager"], arguments].concat())
     }
 
-    /// A command that must succeed.
+    /// Runs a command that must succeed; returns its output.
     #[track_caller]
     fn run(&self, command: &[&str]) -> String {
-        let (said, succeeded) = self.inside(command);
-        assert!(succeeded, "{command:?}: {said}\n{}\n{}", self.log(), self.console());
-        said
+        let (output, succeeded) = self.inside(command);
+        assert!(succeeded, "{command:?}: {output}\n{}\n{}", self.log(), self.console());
+        output
     }
 
     fn property(&self, name: &str) -> String {
@@ -156,12 +156,12 @@ impl System {
     }
 
     fn configure(&self, text: &str) {
-        // A name of the host's own need not be there.
+        // The host may have no name of its own.
         let text = format!("{text}\n[smtp]\nhostname = \"mx.example.org\"\n");
         fs::write(self.folder.join("gatepost.toml"), text).unwrap();
     }
 
-    /// The sets of all threads of the gateway.
+    /// The values of a field in the status of all threads of the gateway.
     fn status(&self, field: &str) -> Vec<String> {
         let main = self.property("MainPID");
         let script = format!("cat /proc/{main}/task/*/status | grep ^{field}: | sort -u | cut -f2");
@@ -171,7 +171,7 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        // `--kill-child`: systemd is the first process of its namespace, and the last.
+        // `--kill-child` kills systemd, and with it all processes of its PID namespace.
         let _ended = self.process.kill();
         let _ended = self.process.wait();
         let name = self.folder.file_name().unwrap().to_owned();
@@ -185,7 +185,7 @@ impl Drop for System {
     }
 }
 
-/// A control group and those in it; the kernel lets one go once its last process is gone.
+/// Removes a control group and those in it; the kernel refuses until its last process is gone.
 fn remove(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -201,24 +201,24 @@ fn remove(group: &Path) {
 fn the_units_run_under_systemd() {
     let system = System::boot();
 
-    // As it is installed.
+    // The installed configuration.
     let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/gatepost.toml");
     system.configure(&fs::read_to_string(packaged).unwrap());
     system.run(&["systemctl", "start", "gatepost"]);
     assert_eq!(system.property("ActiveState"), "active");
-    let said = "doors: IPv6 always open, IPv4 always open; upstream accepts connections";
-    assert_eq!(system.property("StatusText"), said);
+    let status = "doors: IPv6 always open, IPv4 always open; upstream accepts connections";
+    assert_eq!(system.property("StatusText"), status);
     assert_eq!(system.status("CapEff"), ["0000000000000000"]);
     assert_eq!(system.status("Uid"), ["65533"]);
     assert_eq!(system.status("Seccomp"), ["2"]);
     system.run(&["systemctl", "reload", "gatepost"]);
     system.wait_for_log("configuration reloaded");
     system.configure("[listen]\nno_such_key = 1");
-    let (said, succeeded) = system.systemctl(&["reload", "gatepost"]);
-    assert!(!succeeded, "a file with a mistake: {said}");
+    let (output, succeeded) = system.systemctl(&["reload", "gatepost"]);
+    assert!(!succeeded, "an invalid file: {output}");
     assert_eq!(system.property("ActiveState"), "active");
 
-    // With everything that takes a right.
+    // A configuration that needs every capability.
     system.configure(EVERYTHING);
     system.run(&["systemctl", "restart", "gatepost"]);
     system.wait_for_log("watching lo by ");
@@ -233,7 +233,7 @@ fn the_units_run_under_systemd() {
     assert_eq!(system.run(&["nft", "list", "tables"]), "");
     assert_eq!(system.property("Result"), "success");
 
-    // With sockets of systemd's, and no capability at any time; a client starts it.
+    // Socket activation, without any capability; a client's connection starts the service.
     let none = "[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\n";
     let drop_in = system.folder.join("units/gatepost.service.d/none.conf");
     fs::write(drop_in, none).unwrap();
@@ -243,14 +243,14 @@ fn the_units_run_under_systemd() {
     assert_eq!(system.property("ActiveState"), "inactive");
     for address in ["::1", "127.0.0.1"] {
         let script = format!("exec 3<>/dev/tcp/{address}/25; head -1 <&3");
-        let said = system.run(&["bash", "-c", &script]);
-        assert!(said.starts_with("421 4.3.2"), "nobody is behind it: {said}");
+        let output = system.run(&["bash", "-c", &script]);
+        assert!(output.starts_with("421 4.3.2"), "without an upstream: {output}");
     }
     system.wait_for_log("info inherited sockets, open across restarts: [::]:25, 0.0.0.0:25");
     assert_eq!(system.status("CapBnd"), ["0000000000000000"]);
     system.run(&["systemctl", "restart", "gatepost"]);
 
-    // The watchdog had twice its time, WatchdogSec= above.
+    // Twice the time of WatchdogSec= above has passed.
     thread::sleep(Duration::from_secs(8));
     assert_eq!(system.property("NRestarts"), "0", "{}", system.console());
     assert_eq!(system.property("ActiveState"), "active");

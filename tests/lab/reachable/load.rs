@@ -1,4 +1,4 @@
-//! Lookups that hold under load: two hundred new senders a second, a DNS that takes its time and fails now and then.
+//! Lookups under load: two hundred new senders a second, and a DNS that is slow and sometimes fails.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ const SENDERS: u16 = 2000;
 const PACE: Duration = Duration::from_millis(5);
 const DELAY: Duration = Duration::from_millis(300);
 const FAILS_ONE_IN: u64 = 20;
-/// What the gateway may take, with a cache of a thousand entries; it relays two hundred sessions at once besides.
+/// Limit of the gateway's memory, with a cache of a thousand entries and two hundred concurrent sessions.
 const MOST_KIB: u64 = 96 * 1024;
 
 const RULES: &str = r#"
@@ -34,15 +34,15 @@ name = "a return path"
 require = ["return_path"]
 "#;
 
-/// What a sender's RCPT got, and how long after its connection.
-struct Heard {
+/// The reply to a sender's RCPT, and its time since the connection.
+struct TimedReply {
     code: u16,
     after: Duration,
 }
 
 fn new_senders_wait_no_longer_than_their_lookups() {
     let lab = Lab::new();
-    // Every address of the network is the client's own.
+    // Every address of the network belongs to the client.
     lab.client.configure("route add local 2001:db8:5::/64 dev lo\n");
     lab.client.run(["sysctl", "-qw", "net.ipv6.ip_nonlocal_bind=1"]);
     lab.gateway.configure("route add 2001:db8:5::/64 via 2001:db8:1::10\n");
@@ -63,18 +63,18 @@ fn new_senders_wait_no_longer_than_their_lookups() {
         .upstreams(&[at])
         .set("lookup", &format!("dns = [\"{ASKED}\"]"))
         .set("lookup", "cache_entries = 1000");
-    // The same crowd, and nobody asks anything of it.
+    // The same senders, without policy rules.
     let gateway = Gateway::start(&lab, &config);
     let plain = crowd(&lab);
     drop(gateway);
-    assert!(plain.values().all(|heard| heard.code == 250));
+    assert!(plain.values().all(|reply| reply.code == 250));
     let gateway = Gateway::start(&lab, &config.policies(RULES));
-    let heard = crowd(&lab);
+    let replies = crowd(&lab);
     let spans = std::mem::take(&mut *resolver.log.spans.lock().unwrap());
 
     // A failed lookup is unknown: never a 5xx, and never without an answer.
-    let codes: BTreeMap<u16, usize> = heard.values().fold(BTreeMap::new(), |mut codes, heard| {
-        *codes.entry(heard.code).or_default() += 1;
+    let codes: BTreeMap<u16, usize> = replies.values().fold(BTreeMap::new(), |mut codes, reply| {
+        *codes.entry(reply.code).or_default() += 1;
         codes
     });
     assert!(codes.keys().all(|code| [250, 451].contains(code)), "{codes:?}");
@@ -82,13 +82,13 @@ fn new_senders_wait_no_longer_than_their_lookups() {
     let failed = resolver.log.failed.load(std::sync::atomic::Ordering::Relaxed);
     assert!(failed > 0);
     let twice = resolver.log.twice.load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(twice, 0, "lookups were asked while they were open");
+    assert_eq!(twice, 0, "queries repeated while in flight");
     let resident = gateway.resident_kib();
     assert!(resident < MOST_KIB, "{resident} KiB");
 
-    // What the policy added to a sender's time, and how long the lookups about it took one after the other.
-    let usual = percentile(plain.values().map(|heard| heard.after), 50);
-    let waited = heard.values().map(|heard| heard.after.saturating_sub(usual));
+    // The time that the policy added to a session, and the time from its first query to its last answer.
+    let usual = percentile(plain.values().map(|reply| reply.after), 50);
+    let waited = replies.values().map(|reply| reply.after.saturating_sub(usual));
     let looked_up = spans.values().map(|(first, last)| last.duration_since(*first));
     let (waited, looked_up) = (percentile(waited, 99), percentile(looked_up, 99));
     let _ = writeln!(
@@ -100,21 +100,21 @@ fn new_senders_wait_no_longer_than_their_lookups() {
     );
 }
 
-/// All of the senders at their pace.
-fn crowd(lab: &Lab) -> BTreeMap<u16, Heard> {
-    let heard = Mutex::new(BTreeMap::new());
+/// One session of each sender, at a fixed rate.
+fn crowd(lab: &Lab) -> BTreeMap<u16, TimedReply> {
+    let replies = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         let begun = Instant::now();
         for n in 0..SENDERS {
             thread::sleep((begun + PACE * n.into()).saturating_duration_since(Instant::now()));
-            let heard = &heard;
+            let replies = &replies;
             scope.spawn(move || {
-                let told = say(lab, n);
-                heard.lock().unwrap().insert(n, told);
+                let reply = send(lab, n);
+                replies.lock().unwrap().insert(n, reply);
             });
         }
     });
-    heard.into_inner().unwrap()
+    replies.into_inner().unwrap()
 }
 
 fn percentile(times: impl Iterator<Item = Duration>, percent: usize) -> Duration {
@@ -127,10 +127,10 @@ fn ip(n: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 1, n)
 }
 
-fn say(lab: &Lab, n: u16) -> Heard {
+fn send(lab: &Lab, n: u16) -> TimedReply {
     let mut smtp = lab.client.smtp_from(IpAddr::V6(ip(n)), lab.entrance(Mode::Proxy, Family::Ipv6));
     let connected = Instant::now();
-    // All at once but for the greeting: nothing of the lookups hides behind the client's own pace.
+    // Without pauses, so that no lookup overlaps with waiting of the client's own.
     smtp.dialogue("S: 220");
     smtp.raw(format!("EHLO s{n}.crowd.example\r\n").as_bytes()).unwrap();
     smtp.dialogue("S: 250");
@@ -138,7 +138,7 @@ fn say(lab: &Lab, n: u16) -> Heard {
     let reply = smtp.ask("RCPT TO:<someone@example.org>");
     let after = connected.elapsed();
     smtp.dialogue("C: QUIT\n S: 221");
-    Heard { code: reply.code, after }
+    TimedReply { code: reply.code, after }
 }
 
 /// The sender by its label `sN`, or by the last group of its address.

@@ -1,4 +1,4 @@
-//! What is known outlives the gateway that learnt it, and is shared with others.
+//! Lookup results survive a restart in the cache file, and are shared with other gateways by Redis.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use crate::support::world::{ASKED, World, sender_ip};
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process, until};
 use hickory_proto::rr::RecordType;
 
-tests![what_was_looked_up_is_known_after_a_kill, two_gateways_with_one_store_probe_once];
+tests![lookup_results_survive_a_kill, two_gateways_with_one_store_probe_once];
 
 const RETURN_PATH: &str = r#"
 [[policy]]
@@ -20,10 +20,10 @@ name = "a return path"
 require = ["return_path"]
 "#;
 
-/// Once a second is how often what is new is written.
+/// New results are written once a second.
 const WRITTEN: Duration = Duration::from_secs(3);
 
-fn what_was_looked_up_is_known_after_a_kill() {
+fn lookup_results_survive_a_kill() {
     let lab = Lab::new();
     let world = World::new(&lab);
     let _upstream = Postfix::receiver(&lab);
@@ -39,16 +39,16 @@ fn what_was_looked_up_is_known_after_a_kill() {
     assert_eq!(code(&lab, entrance, "u@second.sender.example"), 250);
     assert_eq!(asked(), Some(1));
     thread::sleep(WRITTEN);
-    // In the middle of other questions, and of writing their answers.
+    // In the middle of other lookups, and of writing their results.
     thread::scope(|scope| {
         scope.spawn(|| {
             for domain in ["implicit", "null", "only6", "only4", "loopback", "private", "empty"] {
-                // Whatever becomes of them: the gateway is killed meanwhile.
+                // Their result does not matter: the gateway is killed meanwhile.
                 let Ok(mut stream) = lab.client.connect(entrance) else { continue };
-                let said = format!(
+                let commands = format!(
                     "EHLO good.client.example\r\nMAIL FROM:<u@{domain}.sender.example>\r\nRCPT TO:<a@example.org>\r\n"
                 );
-                let _ = stream.write_all(said.as_bytes());
+                let _ = stream.write_all(commands.as_bytes());
                 let _ = stream.read(&mut [0; 64]);
             }
         });
@@ -57,7 +57,7 @@ fn what_was_looked_up_is_known_after_a_kill() {
     });
     assert_eq!(code(&lab, entrance, "u@second.sender.example"), 250);
     assert_eq!(asked(), Some(1), "it was looked up again");
-    // And what is not known is still looked up.
+    // Unknown names are still looked up.
     assert_eq!(code(&lab, entrance, "u@nobody.sender.example"), 450);
 }
 
@@ -130,12 +130,12 @@ fn redis(lab: &Lab) -> String {
     until("Redis (Debian: redis-server)", || {
         process.log().contains("Ready to accept connections").then_some(())
     });
-    // It ends with the lab.
+    // It stops with the lab.
     std::mem::forget(process);
     "redis://[::1]:6379/".to_owned()
 }
 
-/// A mail server that takes its time and counts who calls.
+/// A slow mail server that counts its connections.
 fn exchange(lab: &Lab, at: SocketAddr) -> Arc<AtomicUsize> {
     let listener = lab.client.in_thread(|| TcpListener::bind(at)).unwrap();
     let calls = Arc::<AtomicUsize>::default();

@@ -1,5 +1,5 @@
-//! Accept only if reachable: senders of every kind against every kind of rule, through a live gateway and through a replay
-//! of what it recorded, with one verdict.
+//! Accept only if reachable: senders of every kind against rules of every kind, with the same verdict from a live gateway and
+//! from a replay of its recording.
 
 pub(crate) mod load;
 pub(crate) mod memory;
@@ -21,7 +21,7 @@ tests![every_sender_meets_every_rule_live_and_in_a_replay];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
-/// Recipients that the upstream knows, one that it does not, and one that it wants later.
+/// Recipients that the upstream accepts, one that it rejects, and one that it defers.
 const UPSTREAM: &str = "\
 virtual_mailbox_domains = example.org, closed.example.org
 smtpd_recipient_restrictions = check_recipient_access inline:{
@@ -39,22 +39,22 @@ fn every_sender_meets_every_rule_live_and_in_a_replay() {
     for (name, rules) in RULES {
         let cases: Vec<Case> = cases.iter().filter(|case| case.rules == name).copied().collect();
         let site = Site::open(&lab, name, rules, cases.len());
-        let heard: Vec<(SocketAddr, Case, String)> = cases
+        let replies: Vec<(SocketAddr, Case, String)> = cases
             .into_iter()
             .map(|case| {
-                let (client, reply) = site.say(&lab, &case);
+                let (client, reply) = site.send(&lab, &case);
                 if !reply.starts_with(case.reply) {
                     wrong.push(format!("{case:?}\n    live: {reply}"));
                 }
                 (client, case, reply)
             })
             .collect();
-        wrong.extend(site.close(&heard));
+        wrong.extend(site.close(&replies));
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// A gateway with some rules, and a recorder of what passes it.
+/// A gateway with some rules, and a recorder of its traffic.
 struct Site<'lab> {
     lab: &'lab Lab,
     gateway: Gateway<'lab>,
@@ -72,7 +72,7 @@ impl<'lab> Site<'lab> {
             .set("site", "addresses = [\"198.51.100.0/24\", \"2001:db8:2::/64\"]")
             .set("lookup", &format!("dns = [\"{ASKED}\"]"))
             .set("lookup", "deadline = \"2s\"")
-            // Shorter than the deadline, or a server that stalls would be unknown to the first who asks.
+            // Shorter than the deadline, or a stalling server would be *unknown* in the first session.
             .set("lookup", "probe_timeout = \"1500ms\"")
             .policies(rules);
         let gateway = Gateway::start(lab, &config);
@@ -83,8 +83,8 @@ impl<'lab> Site<'lab> {
         Self { lab, gateway, recorder, config: file, capture }
     }
 
-    /// The client's end of the session, and the reply to RCPT in one line.
-    fn say(&self, lab: &Lab, case: &Case) -> (SocketAddr, String) {
+    /// Returns the client's address and port, and the reply to RCPT in one line.
+    fn send(&self, lab: &Lab, case: &Case) -> (SocketAddr, String) {
         let family = if case.family == "ipv6" { Family::Ipv6 } else { Family::Ipv4 };
         let from = sender_ip(case.client, family);
         let mut smtp = lab.client.smtp_from(from, lab.entrance(Mode::Proxy, family));
@@ -98,8 +98,8 @@ impl<'lab> Site<'lab> {
         (client, format!("{} {}", reply.code, reply.lines.join(" / ")))
     }
 
-    /// What differs between the log of the gateway, what was answered, and a replay of the recording.
-    fn close(mut self, heard: &[(SocketAddr, Case, String)]) -> Vec<String> {
+    /// The differences between the gateway's log, the replies, and a replay of the recording.
+    fn close(mut self, replies: &[(SocketAddr, Case, String)]) -> Vec<String> {
         assert!(self.recorder.wait().success(), "{}", self.recorder.log());
         self.gateway.terminate();
         self.gateway.wait();
@@ -109,7 +109,7 @@ impl<'lab> Site<'lab> {
         let words = [GATEPOST, "replay", "--config", config, "--format", "json", capture];
         let replayed = verdicts(&self.lab.gateway.run(words));
         let mut wrong = Vec::new();
-        for (client, case, reply) in heard {
+        for (client, case, reply) in replies {
             let (live, replayed) = (live.get(client), replayed.get(client));
             if live.is_none() || live != replayed {
                 wrong.push(format!("{case:?}\n    live: {live:?}\n    replayed: {replayed:?}"));
@@ -127,7 +127,7 @@ impl<'lab> Site<'lab> {
     }
 }
 
-/// The verdicts in lines of JSON, by the client's end.
+/// The verdicts in lines of JSON, by the client's address and port.
 fn verdicts(lines: &str) -> BTreeMap<SocketAddr, Value> {
     let objects = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     objects

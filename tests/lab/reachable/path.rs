@@ -1,5 +1,5 @@
-//! A path that drops IPv6, one that refuses it, and one that stalls on large packets: told apart by the door of our own
-//! receive path, and by the facts about a sender's.
+//! A path that drops IPv6, one that rejects it, and one that stalls on large packets: the door of our own receive path and
+//! the facts about a sender's return path distinguish them.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -14,25 +14,25 @@ use crate::support::{
 use serde_json::Value;
 
 tests![
-    the_door_tells_what_a_path_does_to_ipv6,
-    facts_tell_what_a_path_does_and_passing_traffic_comes_first,
+    the_door_names_the_fault_of_the_path,
+    facts_name_the_fault_of_the_path_and_traffic_replaces_probes,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const SHORT: usize = 600;
-/// The gateway is the exchange.
+/// The exchange of our domain is the gateway.
 const OUR_ZONE: &str = "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8:1::1\n";
 const NAMESERVER: &str = "[2001:db8:53::53]:53";
-/// Where the vantage listens, and by which address it calls over IPv6: it is exempt without being named in `[door]`.
+/// The address where the vantage listens, and its source address over IPv6, which is exempt without an entry in `[door]`.
 const VANTAGE: &str = "[2001:db8:1::10]:9626";
-/// The sender's, which is not exempt.
+/// The sender's address, which is not exempt.
 const SENDER: [&str; 2] = ["203.0.113.7", "2001:db8:c::7"];
 
-/// What a path does to IPv6, as it is told, and a filter in front of the gateway that does so.
+/// What a path does to IPv6: the gateway's text for it, and an nftables rule in front of the gateway with that effect.
 const PATHS: [(&str, &str); 3] = [
     ("no_response", "chain in { type filter hook input priority -200; TO SYN drop; }"),
     ("refused", "chain in { type filter hook input priority -200; TO SYN reject with tcp reset; }"),
-    // As a tunnel with a smaller MTU behind a router whose ICMPv6 is filtered.
+    // Like a tunnel with a smaller MTU behind a router whose ICMPv6 is filtered.
     (
         "established_but_stalled",
         "chain in { type filter hook input priority -200; TO meta length > LARGE drop; }
@@ -40,7 +40,7 @@ const PATHS: [(&str, &str); 3] = [
     ),
 ];
 
-fn the_door_tells_what_a_path_does_to_ipv6() {
+fn the_door_names_the_fault_of_the_path() {
     let lab = Lab::new();
     let [(our_zone, _), others @ ..] = ZONES;
     let _dns = dns_with(&lab, &[&[(our_zone, OUR_ZONE)][..], &others].concat());
@@ -68,7 +68,7 @@ fn the_door_tells_what_a_path_does_to_ipv6() {
         count += 1;
         let began = Instant::now();
         let mut chains = filter.to_owned();
-        // Only SYNs: a probe that is under way ends as it would have.
+        // SYNs only: a probe in progress ends undisturbed.
         for (word, rule) in [
             ("TO", "meta nfproto ipv6 tcp dport 25"),
             ("FROM", "meta nfproto ipv6 tcp sport 25"),
@@ -78,28 +78,28 @@ fn the_door_tells_what_a_path_does_to_ipv6() {
             chains = chains.replace(word, rule);
         }
         lab.gateway.run(["nft", &format!("table inet path {{ {chains}\n }}")]);
-        let told = wait_for(&lab, &config, "closed");
+        let state = wait_for(&lab, &config, "closed");
         let closed_after = began.elapsed();
-        let status = &told["status"];
-        assert_eq!(status["reason"], "probes_failed", "{does}: {told}");
+        let status = &state["status"];
+        assert_eq!(status["reason"], "probes_failed", "{does}: {state}");
         let detail = status["detail"].as_str().unwrap();
         let seen = format!(" did not reach us: mx.{our_zone} 2001:db8:1::1 {does}");
-        assert!(detail.ends_with(&seen), "{does}: {told}");
-        assert_eq!(state(&lab, &config, "ipv4")["status"], Value::Null, "IPv4 is always open");
+        assert!(detail.ends_with(&seen), "{does}: {state}");
+        assert_eq!(door_state(&lab, &config, "ipv4")["status"], Value::Null, "IPv4 is always open");
 
-        // The sender prefers IPv6.
+        // The sender tries IPv6 first.
         let took = send(&sender, &receiver, &format!("{does}-closed"));
         delivered("ipv4", count);
-        // Where the SYN comes through, the closed door answers it; a filter that drops it costs the time-out (3 s).
+        // If the SYN arrives, the closed door rejects it; a filter that drops it costs the sender its timeout (3 s).
         let most = Duration::from_secs(if does == "no_response" { 5 } else { 2 });
         assert!(took < most, "{does}: {took:?}");
-        assert_eq!(state(&lab, &config, "ipv6")["status"]["state"], "closed");
+        assert_eq!(door_state(&lab, &config, "ipv6")["status"]["state"], "closed");
 
         lab.gateway.run(["nft", "delete table inet path"]);
         let healed = Instant::now();
-        let told = wait_for(&lab, &config, "open");
-        let detail = told["status"]["detail"].as_str().unwrap();
-        assert!(detail.starts_with("a probe reached us "), "{does}: {told}");
+        let state = wait_for(&lab, &config, "open");
+        let detail = state["status"]["detail"].as_str().unwrap();
+        assert!(detail.starts_with("a probe reached us "), "{does}: {state}");
         eprintln!(
             "{does}: closed after {} ms, mail over IPv4 in {} ms, open again after {} ms",
             closed_after.as_millis(),
@@ -109,16 +109,16 @@ fn the_door_tells_what_a_path_does_to_ipv6() {
         send(&sender, &receiver, &format!("{does}-open"));
         delivered("ipv6", count);
     }
-    // Only that of the sender in front of a door that the path let it come to: the vantage comes in.
-    assert_eq!(state(&lab, &config, "ipv6")["refused"], 1);
+    // Only the sender's SYN, on the path that lets it through: the vantage is exempt.
+    assert_eq!(door_state(&lab, &config, "ipv6")["refused"], 1);
 
     drop(vantage);
     let gone = format!("vantage probes fail: the vantage at {VANTAGE} takes no connection");
     gateway.wait_for_log(&gone);
-    assert_eq!(state(&lab, &config, "ipv6")["status"]["state"], "open", "that is no result");
+    assert_eq!(door_state(&lab, &config, "ipv6")["status"]["state"], "open", "that is no result");
 }
 
-/// A gateway's configuration, and the vantage on the client's host that it asks.
+/// A gateway's configuration, and its vantage on the client's host.
 fn with_a_vantage(lab: &Lab, domain: &str) -> (Config, Process) {
     let key = lab.path("vantage.key");
     fs::write(&key, format!("{}\n", "5a".repeat(32))).unwrap();
@@ -143,22 +143,22 @@ fn with_a_vantage(lab: &Lab, domain: &str) -> (Config, Process) {
     (config.set("lookup", &format!("dns = [{NAMESERVER:?}]")), vantage)
 }
 
-/// What `gatepost door --format json` says of a family.
-fn state(lab: &Lab, config: &Config, family: &str) -> Value {
+/// A family's entry in the output of `gatepost door --format json`.
+fn door_state(lab: &Lab, config: &Config, family: &str) -> Value {
     let socket = config.socket().to_str().unwrap();
-    let said = lab.gateway.run([GATEPOST, "door", "--format", "json", "--socket", socket]);
-    let all: Value = serde_json::from_str(&said).unwrap();
-    let of_it = |told: &&Value| told["family"] == family;
+    let output = lab.gateway.run([GATEPOST, "door", "--format", "json", "--socket", socket]);
+    let all: Value = serde_json::from_str(&output).unwrap();
+    let of_it = |state: &&Value| state["family"] == family;
     all.as_array().unwrap().iter().find(of_it).unwrap().clone()
 }
 
 fn wait_for(lab: &Lab, config: &Config, wanted: &str) -> Value {
     until(format_args!("a door that is {wanted}"), || {
-        Some(state(lab, config, "ipv6")).filter(|told| told["status"]["state"] == wanted)
+        Some(door_state(lab, config, "ipv6")).filter(|state| state["status"]["state"] == wanted)
     })
 }
 
-/// Hands the sender a message and waits until it is in the mailbox; how long that took.
+/// Submits a message and waits until it is in the mailbox; returns the time that it took.
 fn send(sender: &Sender<'_>, receiver: &Postfix<'_>, local_part: &str) -> Duration {
     let recipient = format!("{local_part}@receiver.example");
     sender.submit(&[&recipient], SHORT);
@@ -173,7 +173,7 @@ name = "the way back"
 require = [{ fact = "return_path", level = "smtp", over = "same-family" }]
 "#;
 
-/// Sender domains by their exchange, the reply to RCPT, and why.
+/// Sender domains by their exchange, with the reply to RCPT and its reason.
 const SENDERS: [(&str, &str, Option<&str>); 4] = [
     ("good", "250", None),
     ("drops", "450 4.4.1", Some("return_path.no_response")),
@@ -181,10 +181,10 @@ const SENDERS: [(&str, &str, Option<&str>); 4] = [
     ("black-hole", "450 4.4.1", Some("return_path.established_but_stalled")),
 ];
 
-fn facts_tell_what_a_path_does_and_passing_traffic_comes_first() {
+fn facts_name_the_fault_of_the_path_and_traffic_replaces_probes() {
     let lab = Lab::new();
     let _world = World::new(&lab);
-    // Our MTA is on the gateway's own host.
+    // Our MTA runs on the gateway's host.
     let routes = ["takes", "drops", "refuses"]
         .map(|name| format!("{{ {name}.example = smtp:[{}] }}", receiver_ip(name, Family::Ipv6)));
     let own = Postfix::start(
@@ -204,13 +204,13 @@ fn facts_tell_what_a_path_does_and_passing_traffic_comes_first() {
         .set("log", "format = \"json\"")
         .set("lookup", &format!("dns = [{ASKED:?}]"))
         .set("lookup", "deadline = \"2s\"")
-        // Shorter than the deadline, or a server that stalls would be unknown to the first who asks.
+        // Shorter than the deadline, or a stalling server would be *unknown* in the first session.
         .set("lookup", "probe_timeout = \"1500ms\"")
         .policies(WAY_BACK);
 
-    // A black hole is none to those who say nothing large.
+    // A session with small segments only does not notice a black hole.
     let mut gateway = Gateway::start(&lab, &config);
-    let session = say(&lab, &gateway, "black-hole", "250");
+    let session = converse(&lab, &gateway, "black-hole", "250");
     assert_eq!(session["facts"]["return_path"]["state"], "true", "{session}");
     gateway.terminate();
     gateway.wait();
@@ -220,15 +220,15 @@ fn facts_tell_what_a_path_does_and_passing_traffic_comes_first() {
     for (domain, reply, reason) in SENDERS {
         let exchange = if domain == "good" { "takes" } else { domain };
         let before = calls.of(exchange);
-        let session = say(&lab, &gateway, domain, reply);
+        let session = converse(&lab, &gateway, domain, reply);
         assert_eq!(session["verdict"]["reason"].as_str(), reason, "{domain}: {session}");
         assert_eq!(session["facts"]["return_path"]["source"], "probe", "{domain}: {session}");
-        assert!(calls.of(exchange) > before, "{domain}: nobody called");
+        assert!(calls.of(exchange) > before, "{domain}: no probe");
     }
     gateway.terminate();
     gateway.wait();
 
-    // What our MTA's own mail met is known without a call.
+    // Our MTA's own mail makes the facts known, without a probe.
     let config = config.set("watch", "interfaces = [\"client\"]");
     let gateway = Gateway::start(&lab, &config);
     let watching = gateway.wait_for_log("watching client by ");
@@ -239,7 +239,7 @@ fn facts_tell_what_a_path_does_and_passing_traffic_comes_first() {
     }
     for (_, exchange, response) in &known {
         let mut smtp = lab.gateway.smtp(loopback("::1"));
-        let to = format!("somebody@{exchange}.example");
+        let to = format!("user@{exchange}.example");
         smtp.begin("us@example.org", &to);
         assert_eq!(smtp.data(b"Subject: passing\r\n\r\n").code, 250);
         smtp.dialogue("C: QUIT\n S: 221");
@@ -251,28 +251,28 @@ fn facts_tell_what_a_path_does_and_passing_traffic_comes_first() {
     for (domain, exchange, _) in known {
         let before = calls.of(exchange);
         let (_, reply, reason) = SENDERS.into_iter().find(|(name, ..)| *name == domain).unwrap();
-        let session = say(&lab, &gateway, domain, reply);
+        let session = converse(&lab, &gateway, domain, reply);
         assert_eq!(session["verdict"]["reason"].as_str(), reason, "{domain}: {session}");
         assert_eq!(session["facts"]["return_path"]["source"], "traffic", "{domain}: {session}");
-        assert_eq!(calls.of(exchange), before, "{domain}: somebody called");
+        assert_eq!(calls.of(exchange), before, "{domain}: a probe");
     }
     if !has_ebpf {
-        // Only the kernel of the MTA's own host knows that it gave up; libpcap waits two minutes for another SYN.
+        // Only the kernel of the MTA's own host reports the timeout; libpcap waits two minutes for another SYN.
         cannot_run(format_args!("needs eBPF for a destination that stays silent: {watching}"));
     }
 }
 
-/// A session of a sender at that domain over IPv6, as the log has it; its RCPT gets that reply.
-fn say(lab: &Lab, gateway: &Gateway<'_>, domain: &str, reply: &str) -> Value {
+/// A session of a sender at that domain over IPv6, whose RCPT gets that reply; returns its log entry.
+fn converse(lab: &Lab, gateway: &Gateway<'_>, domain: &str, reply: &str) -> Value {
     let entrance = lab.entrance(Mode::Proxy, Family::Ipv6);
     let mut smtp = lab.client.smtp_from(sender_ip("good", Family::Ipv6), entrance);
     let client = smtp.local_addr();
     smtp.dialogue(&format!(
         "S: 220\n C: EHLO good.client.example\n S: 250\n C: MAIL FROM:<a@{domain}.sender.example>\n S: 250"
     ));
-    let said = smtp.ask("RCPT TO:<b@example.org>");
-    let said = format!("{} {}", said.code, said.lines.join(" / "));
-    assert!(said.starts_with(reply), "{domain}: {said}");
+    let received = smtp.ask("RCPT TO:<b@example.org>");
+    let received = format!("{} {}", received.code, received.lines.join(" / "));
+    assert!(received.starts_with(reply), "{domain}: {received}");
     smtp.dialogue("C: QUIT\n S: 221");
     until("a session in the log", || {
         let log = gateway.log();
@@ -285,7 +285,7 @@ fn say(lab: &Lab, gateway: &Gateway<'_>, domain: &str, reply: &str) -> Value {
     })
 }
 
-/// How often the senders' exchanges were called over IPv6, by whomever: SYNs that came to their host.
+/// Counts the connections to the senders' exchanges over IPv6: SYNs at their host.
 struct Calls<'lab>(&'lab Lab);
 
 impl<'lab> Calls<'lab> {
@@ -298,7 +298,7 @@ impl<'lab> Calls<'lab> {
                 "ip6 daddr {ip} tcp dport 25 tcp flags & (syn | ack) == syn counter name {counter}\n"
             );
         }
-        // Before what the world drops.
+        // Before the drop rules of [`World`].
         let chain = format!("chain in {{ type filter hook input priority -200; {rules} }}");
         lab.client.run(["nft", &format!("table inet calls {{ {counters} {chain}\n }}")]);
         Self(lab)
@@ -306,12 +306,12 @@ impl<'lab> Calls<'lab> {
 
     fn of(&self, exchange: &str) -> u64 {
         let (_, counter) = EXCHANGES.into_iter().find(|(name, _)| *name == exchange).unwrap();
-        let told = self.0.client.run(["nft", "list", "counter", "inet", "calls", counter]);
-        let (_, rest) = told.split_once("packets ").unwrap();
+        let listing = self.0.client.run(["nft", "list", "counter", "inet", "calls", counter]);
+        let (_, rest) = listing.split_once("packets ").unwrap();
         rest.split_whitespace().next().unwrap().parse().unwrap()
     }
 }
 
-/// The exchanges, and their counters: nft's names have no hyphen.
+/// The exchanges, and their counters, whose names in nft cannot have a hyphen.
 const EXCHANGES: [(&str, &str); 4] =
     [("takes", "takes"), ("drops", "drops"), ("refuses", "refuses"), ("black-hole", "black_hole")];

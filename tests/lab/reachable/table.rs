@@ -1,9 +1,9 @@
-//! The table: what is said to the gateway, and what it answers.
+//! The table of sessions and replies.
 //!
 //! `client`, `sender domain` and the exchanges are those of [`super::world`]. A line without a reply expects 250. The
 //! reply is that to RCPT.
 
-/// Rules by name: what a gateway of the test is configured with.
+/// Rules by name, for the gateways of the test.
 pub(crate) const RULES: [(&str, &str); 8] = [
     (
         "names",
@@ -67,7 +67,7 @@ require = [{ fact = "return_path", level = "tcp" }]
         "recipient",
         r#"
 [[policy]]
-name = "only whom we know"
+name = "known recipients only"
 when = { recipient = ["example.org"] }
 require = ["recipient"]
 otherwise = "reject"
@@ -109,7 +109,7 @@ otherwise = "reject"
     ),
 ];
 
-/// `rules | family | client | HELO | sender | recipient | reply`; `-` is what everybody else says.
+/// `rules | family | client | HELO | sender | recipient | reply`; `-` is the default.
 pub(crate) const CASES: &str = "
 names | ipv6 | good | - | - | - |
 names | ipv6 | missing | - | - | - | 450 4.7.25
@@ -194,7 +194,7 @@ mixed | ipv4 | missing | good.client.example | - | - | 450 4.7.25
 mixed | ipv4 | good | [203.0.113.1] | - | - |
 ";
 
-/// What is said where a case says `-`.
+/// The default where a case has `-`.
 pub(crate) const HELO: &str = "good.client.example";
 pub(crate) const SENDER: &str = "someone@good.sender.example";
 pub(crate) const RECIPIENT: &str = "someone@example.org";
@@ -220,7 +220,7 @@ pub(crate) fn cases() -> Vec<Case> {
             let &[rules, family, client, helo, sender, recipient, reply] = cells.as_slice() else {
                 panic!("not seven cells: {line}");
             };
-            let or = |said, usual| if said == "-" { usual } else { said };
+            let or = |value, usual| if value == "-" { usual } else { value };
             Case {
                 rules,
                 family,

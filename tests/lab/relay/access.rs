@@ -1,4 +1,4 @@
-//! Access rules and clients that speak first: refused where the configuration says, and found in the log.
+//! Access rules and early talkers: the reply at the configured stage, and the session log.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,9 +6,9 @@ use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, PolicyGate, Postfix};
 use serde_json::{Value, json};
 
-tests![refused_at_rcpt, refused_at_connect, refused_by_family, clients_that_speak_first, json_log,];
+tests![refused_at_rcpt, refused_at_connect, refused_by_family, early_talkers, json_log,];
 
-/// The first rule that fires decides: the friends are in the network that is refused.
+/// The first matching rule decides: the friends are in the rejected network.
 fn by_network(config: Config) -> Config {
     config
         .rule("name = \"friends\"\nnetworks = [\"192.0.2.66\", \"2001:db8:1::66\"]\naction = \"accept\"")
@@ -22,7 +22,7 @@ fn by_network(config: Config) -> Config {
         )
 }
 
-/// Addresses that the rules of [`by_network`] are about.
+/// Clients that the rules of [`by_network`] match.
 #[derive(Clone, Copy)]
 enum Client {
     Friend,
@@ -58,7 +58,7 @@ fn lab_with_clients() -> Lab {
     lab
 }
 
-/// The refusal waits for the recipients, so that the log has them; upstream never hears of those.
+/// The rejection waits for RCPT, so that the log has the recipients; upstream never receives those.
 fn refused_at_rcpt() {
     let lab = lab_with_clients();
     let postfix = Postfix::receiver(&lab);
@@ -125,10 +125,10 @@ fn refused_at_rcpt() {
             assert!(line.ends_with(" verdict=accept"), "{line}");
         }
     }
-    assert!(!postfix.log().contains("to=<refused-"), "Postfix was asked");
+    assert!(!postfix.log().contains("to=<refused-"), "Postfix received them");
 }
 
-/// In place of the greeting; upstream is not even connected to.
+/// The rejection replaces the greeting, and the gateway opens no upstream connection.
 fn refused_at_connect() {
     let lab = lab_with_clients();
     let _postfix = Postfix::receiver(&lab);
@@ -185,8 +185,8 @@ fn refused_by_family() {
     }
 }
 
-/// Postfix asks before its greeting, so the client is early as long as the question is open.
-fn clients_that_speak_first() {
+/// Postfix sends its policy request before its greeting, so the client talks early until the test responds.
+fn early_talkers() {
     let lab = Lab::new();
     let gate = PolicyGate::open(lab.path("policy"));
     let restrictions =
@@ -231,7 +231,7 @@ fn clients_that_speak_first() {
     }
 }
 
-/// The JSON form has every field of the record, with what was said in it.
+/// The JSON form has every field of the record, with the text of commands and replies.
 fn json_log() {
     let lab = lab_with_clients();
     let _postfix = Postfix::receiver(&lab);
@@ -331,7 +331,7 @@ fn json_log() {
     }
 }
 
-/// The record of that client's session.
+/// The log record of that client's session.
 fn record_of(gateway: &Gateway<'_>, client: SocketAddr) -> Value {
     let port = format!("\"port\":{}", client.port());
     let line = gateway.wait_for_log(&port);

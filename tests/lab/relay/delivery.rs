@@ -1,8 +1,7 @@
-//! A message arrives byte for byte the same as without the gateway, up to 50 MB, with DATA and with BDAT, pipelined and
-//! not.
+//! Messages of up to 50 MB arrive unchanged, byte for byte, with DATA and with BDAT, pipelined and not.
 //!
-//! The same message goes to the same Postfix twice, past the gateway and through it; what Postfix stored must be equal
-//! but for the trace headers that it put above.
+//! Each message goes to the same Postfix twice, past the gateway and through it; the stored messages must be equal but for
+//! Postfix's trace fields.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,16 +19,16 @@ tests![
 
 const MB: usize = 1_000_000;
 
-/// How the client hands a message over.
+/// How the client sends a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transfer {
     /// Waits for every reply.
     Data,
-    /// MAIL, RCPT and DATA in one piece (RFC 2920).
+    /// MAIL, RCPT and DATA in one segment (RFC 2920).
     DataPipelined,
-    /// One chunk, then the next, each after the reply to the one before.
+    /// Each chunk after the reply to the previous one.
     Bdat,
-    /// MAIL, RCPT, every chunk and QUIT without waiting for anything (RFC 3030).
+    /// MAIL, RCPT, every chunk and QUIT without waiting for a reply (RFC 3030).
     BdatPipelined,
     /// As `BdatPipelined`, and the last chunk is empty.
     BdatEmptyLast,
@@ -123,7 +122,7 @@ fn arrives_the_same(
     );
 }
 
-/// Sends the message to a recipient of its own and returns what Postfix stored.
+/// Sends the message to a new recipient and returns the stored message.
 fn deliver(
     lab: &Lab,
     postfix: &Postfix<'_>,
@@ -181,7 +180,7 @@ fn send(mut smtp: Smtp, transfer: Transfer, recipient: &str, message: &[u8]) {
     assert_eq!(smtp.rest(), b"", "after QUIT");
 }
 
-/// The message as BDAT commands with their bytes, in chunks that cut lines and CRLFs anywhere.
+/// The message as BDAT commands, in chunks that end anywhere, also within lines and CRLFs.
 fn chunks(message: &[u8], empty_last: bool) -> Vec<Vec<u8>> {
     let size = (message.len() / 7).max(3);
     let mut pieces: Vec<&[u8]> = message.chunks(size).collect();
@@ -198,8 +197,7 @@ fn chunks(message: &[u8], empty_last: bool) -> Vec<Vec<u8>> {
     pieces.iter().enumerate().map(command).collect()
 }
 
-/// Messages that a relay might stumble over. All of them end their lines with CRLF: what becomes of a bare CR or LF is
-/// the subject of `relay_smuggling`.
+/// Messages that are hard to relay. All their lines end with CRLF; `smuggling` tests bare CR and LF.
 fn small() -> Vec<(&'static str, Vec<u8>)> {
     let header = "From: sender@example.net\r\nSubject: a test\r\n";
     let with_body = |body: &str| format!("{header}\r\n{body}").into_bytes();
@@ -230,7 +228,7 @@ fn small() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Lines of every length from nothing to 200 bytes, many of them with dots first, up to `size` bytes.
+/// Lines of every length from 0 to 200 bytes, many with leading dots, up to `size` bytes.
 fn of_size(size: usize) -> Vec<u8> {
     let mut message = b"Subject: large\r\n\r\n".to_vec();
     let mut length = 0;

@@ -1,4 +1,4 @@
-//! Postfix's own log shows the true client address and HELO, whichever way the gateway tells it.
+//! Postfix's own log has the true client address and HELO, by each `identity` of the gateway.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +44,7 @@ fn postfix_logs_the_true_client_transparent_tproxy() {
     }
 }
 
-/// A gateway that clients connect to can be transparent towards the server, if the answers are routed to its sockets.
+/// In proxy mode too the gateway can be transparent towards the server, if replies are routed to its sockets.
 fn postfix_logs_the_true_client_transparent_proxy() {
     let lab = Lab::new();
     for family in ["-4", "-6"] {
@@ -66,7 +66,7 @@ fn postfix_logs_the_true_client_transparent_proxy() {
     }
 }
 
-/// Without an identity Postfix sees the gateway: so the tests above can fail.
+/// Without an identity Postfix sees the gateway: proof that the tests above can fail.
 fn postfix_logs_the_gateway_without_an_identity() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -79,7 +79,7 @@ fn postfix_logs_the_gateway_without_an_identity() {
     }
 }
 
-/// The client's family and the upstream's need not be the same.
+/// The client's family and the upstream's may differ.
 fn postfix_logs_the_true_client_of_the_other_family() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -108,7 +108,7 @@ fn postfix_logs_the_true_client(mode: Mode, identity: &str, port: u16) {
     }
 }
 
-/// Delivers a message after each way to say hello, and looks up what Postfix logged of it.
+/// Delivers a message after each form of EHLO and HELO, and checks Postfix's log.
 fn expect_client(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, client: IpAddr) {
     static COUNTER: AtomicUsize = AtomicUsize::new(0);
 

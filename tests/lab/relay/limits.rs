@@ -1,4 +1,4 @@
-//! Limits and timeouts: who is over one reads why, and nobody else is disturbed.
+//! Limits and timeouts: the client that exceeds one gets a reply with the reason, and other clients are not affected.
 
 use std::net::IpAddr;
 
@@ -8,12 +8,12 @@ use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
 tests![
     sessions_in_all,
     sessions_per_client,
-    refused_sessions_take_no_places,
+    rejected_sessions_do_not_count,
     new_sessions_per_client,
     commands,
     errors,
     line_length,
-    a_silent_client_is_told_that_it_was,
+    a_silent_client_gets_a_timeout_reply,
     stress,
 ];
 
@@ -49,8 +49,8 @@ fn sessions_per_client() {
     });
 }
 
-/// Neither of the two that are refused has hung up, and the third place is free all the same.
-fn refused_sessions_take_no_places() {
+/// Rejected sessions that stay connected do not count.
+fn rejected_sessions_do_not_count() {
     let limits = "sessions = 3\nsessions_per_client = 1";
     for_each_family("limits", limits, |scene| {
         let mut held = scene.greeted();
@@ -64,7 +64,7 @@ fn refused_sessions_take_no_places() {
     });
 }
 
-/// None of the sessions is open when the next begins: only their rate is over the limit.
+/// Each session ends before the next begins: only their rate exceeds the limit.
 fn new_sessions_per_client() {
     let limit = "new_sessions_per_client_per_minute = 2";
     for_each_family("limits", limit, |scene| {
@@ -77,7 +77,7 @@ fn new_sessions_per_client() {
     });
 }
 
-/// A message that is accepted gives the whole allowance back.
+/// An accepted message resets the count.
 fn commands() {
     for_each_family("limits", "commands = 5", |scene| {
         let mut smtp = scene.connect();
@@ -99,7 +99,7 @@ fn commands() {
     });
 }
 
-/// Our own 5xx count and upstream's.
+/// The gateway's 5xx replies count, and upstream's.
 fn errors() {
     for_each_family("limits", "errors = 3", |scene| {
         let mut smtp = scene.greeted();
@@ -121,10 +121,10 @@ fn errors() {
     });
 }
 
-/// The limit counts the CRLF. A line over it is one error, and the next line is a command again.
+/// The limit includes the CRLF. A longer line is one error, and the next line is a command again.
 fn line_length() {
     for_each_family("limits", "line_length = 512", |scene| {
-        let noop = |octets: usize| format!("NOOP {}", "x".repeat(octets - "NOOP \r\n".len()));
+        let noop = |bytes: usize| format!("NOOP {}", "x".repeat(bytes - "NOOP \r\n".len()));
         let mut smtp = scene.greeted();
         smtp.dialogue(&format!(
             "C: EHLO client.example.net
@@ -145,7 +145,7 @@ fn line_length() {
     });
 }
 
-fn a_silent_client_is_told_that_it_was() {
+fn a_silent_client_gets_a_timeout_reply() {
     for_each_family("timeouts", "command = \"1s\"", |scene| {
         let mut after_greeting = scene.greeted();
         let mut in_transaction = scene.connect();
@@ -156,7 +156,7 @@ fn a_silent_client_is_told_that_it_was() {
     });
 }
 
-/// Under load the shorter set is in force, for sessions that begin then.
+/// Under load the shorter timeouts apply to new sessions.
 fn stress() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
@@ -177,7 +177,7 @@ fn stress() {
     }
 }
 
-/// Plays a scene in front of a fresh gateway, which has one line more of configuration than others.
+/// Runs a scene with a new gateway, which has one more line of configuration.
 fn for_each_family(section: &str, line: &str, play: impl Fn(&Scene<'_>)) {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
@@ -216,7 +216,7 @@ impl Scene<'_> {
         smtp
     }
 
-    /// An address that counts as the client's own: with IPv6, of the same /64.
+    /// An address that counts as the same client: with IPv6, in the same /64.
     fn same_client(&self) -> IpAddr {
         match self.family {
             Family::Ipv4 => self.lab.client_ip(self.family),
@@ -224,7 +224,7 @@ impl Scene<'_> {
         }
     }
 
-    /// The nearest address that does not.
+    /// The nearest address that counts as another client.
     fn another_client(&self) -> IpAddr {
         match self.family {
             Family::Ipv4 => "192.0.2.11",
@@ -238,7 +238,7 @@ impl Scene<'_> {
         let reason = format!("reason=\"{reason}\"");
         let labels = [reason.as_str(), &self.family.label()];
         self.gateway.wait_for_metric("gatepost_refusals_total", &labels, f64::from(count));
-        // And nothing else was.
+        // And no other.
         self.gateway.wait_for_metric("gatepost_refusals_total", &[], f64::from(count));
     }
 }

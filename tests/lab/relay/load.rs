@@ -16,10 +16,10 @@ tests![
 
 const SESSIONS: usize = 1_000;
 
-/// In each family; one after the other they are the two halves that memory is compared over.
+/// In each family. The families follow each other, and memory is compared between them.
 const MESSAGES: usize = 10_000;
 
-/// Beside what the first half needed; an allocator's arenas settle within it. A leak of 1 kB a session is 10 MB.
+/// Tolerance for the second half, enough for the allocator's arenas. A leak of 1 kB per session would be 10 MB.
 const SLACK_KIB: u64 = 4 * 1024;
 
 fn twenty_thousand_messages_in_a_thousand_sessions_at_once_proxy() {
@@ -31,9 +31,8 @@ fn twenty_thousand_messages_in_a_thousand_sessions_at_once_tproxy() {
 }
 
 fn twenty_thousand_messages(mode: Mode) {
-    // Each of the two is a load for the whole machine.
     let lab = Lab::new();
-    // Its discard(8) logs each recipient once, and no disk has to hold the mail.
+    // discard(8) logs each recipient once, and stores no mail.
     let main_cf = "virtual_transport = discard";
     let postfix = Postfix::start(&lab, &lab.server, "postfix", None, main_cf);
     let gateway = Gateway::start(&lab, &Config::new(&lab, mode).for_crowds());
@@ -56,9 +55,9 @@ fn twenty_thousand_messages(mode: Mode) {
     );
 }
 
-/// Returns the largest number of sessions that the gateway was seen to have open.
+/// Returns the largest number of open sessions seen.
 ///
-/// `-N` numbers the recipients. smtp-source ends with an error at the first reply that is not the one it wants.
+/// `-N` numbers the recipients. smtp-source exits with an error at the first unexpected reply.
 fn send(lab: &Lab, gateway: &Gateway<'_>, to: SocketAddr, family: Family) -> f64 {
     let smtp_source = format!(
         "ulimit -n $(ulimit -Hn) && exec smtp-source -s {SESSIONS} -m {MESSAGES} -l 2048 -C 10 \
@@ -76,7 +75,7 @@ fn send(lab: &Lab, gateway: &Gateway<'_>, to: SocketAddr, family: Family) -> f64
     most
 }
 
-/// Every message was accepted, so every one is in the log sooner or later; none may be there twice.
+/// Waits until the log has every message; none may be there twice.
 fn expect_each_once(postfix: &Postfix<'_>, family: Family) {
     until("a delivery of every message", || {
         let log = postfix.log();
@@ -87,7 +86,7 @@ fn expect_each_once(postfix: &Postfix<'_>, family: Family) {
     });
 }
 
-/// How often each of a family's recipients was delivered to.
+/// The number of deliveries to each recipient of a family.
 fn deliveries(log: &str, family: Family) -> HashMap<&str, usize> {
     let mut deliveries = HashMap::new();
     let domain = format!("-{family}@example.org");

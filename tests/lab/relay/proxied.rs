@@ -1,5 +1,5 @@
-//! The PROXY protocol in front of the gateway: mandatory from trusted peers, refused from all others, and Postfix sees
-//! the client that the header names.
+//! The PROXY protocol in front of the gateway: mandatory from trusted peers, refused from all others, and Postfix sees the
+//! client of the header.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
@@ -17,7 +17,7 @@ tests![
     refused_from_others,
 ];
 
-/// The client of the lab stands for a load balancer.
+/// The lab's client is a load balancer.
 const TRUSTED: &str = "trusted = [\"192.0.2.0/24\", \"2001:db8:1::/64\"]";
 
 /// PROXY protocol, version 2, §2.2.
@@ -40,7 +40,7 @@ fn postfix_sees_the_client_of_the_header(identity: &str, upstream: u16) {
         .set("proxy_protocol", TRUSTED);
     let gateway = Gateway::start(&lab, &config);
     let mut number = 0;
-    // The load balancer's family and its client's need not be the same.
+    // The load balancer's family and its client's may differ.
     for family in Family::ALL {
         for named in Family::ALL {
             for version in [Version::One, Version::Two, Version::TwoWithTlv, Version::TwoMapped] {
@@ -65,7 +65,7 @@ fn postfix_sees_the_client_of_the_header(identity: &str, upstream: u16) {
     }
 }
 
-/// A peer that speaks for itself, a health check perhaps, is the client.
+/// A peer that connects for itself, such as a health check, is the client.
 fn local_and_unknown_are_the_peer_itself() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -99,7 +99,7 @@ fn local_and_unknown_are_the_peer_itself() {
     }
 }
 
-/// Rules and limits are about the client of the header.
+/// Rules and limits apply to the client of the header.
 fn rules_and_limits_are_about_the_client_of_the_header() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
@@ -134,14 +134,14 @@ fn rules_and_limits_are_about_the_client_of_the_header() {
     }
 }
 
-/// Never guessed: without a header the client is not known, and 421 loses nothing.
+/// Without a header the client is unknown, and a 421 loses no mail.
 fn mandatory_from_trusted_peers() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("proxy_protocol", TRUSTED);
     let gateway = Gateway::start(&lab, &config);
     let connect = |family| lab.client.smtp(lab.entrance(Mode::Proxy, family));
-    // These wait for a greeting, as SMTP clients do; meanwhile come those that speak.
+    // These wait for a greeting, as SMTP clients do; other clients send data meanwhile.
     let mut silent = Family::ALL.map(connect);
     let wrong: [&[u8]; 4] = [
         b"EHLO client.example.net\r\n",
@@ -167,7 +167,7 @@ fn mandatory_from_trusted_peers() {
     assert_eq!(gateway.metric("gatepost_upstream_attempts_total", &[]), 0.0);
 }
 
-/// A header from anybody else is no SMTP; what it says is not believed.
+/// A header from another peer is a protocol error, and has no effect.
 fn refused_from_others() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -191,7 +191,7 @@ fn refused_from_others() {
                         smtp.dialogue("S: 220");
                     }
                     smtp.raw(&header).unwrap();
-                    // Before it may be the greeting, and replies to the empty lines that version 2 starts with.
+                    // After the greeting, and after replies to the empty lines at the start of version 2.
                     let replies = smtp.replies_until_closed();
                     let last = replies.last().expect("a reply");
                     assert_eq!(last.code, 554, "{replies:?}");
@@ -204,17 +204,17 @@ fn refused_from_others() {
             gateway.wait_for_metric("gatepost_refusals_total", &labels, 4.0);
         }
     }
-    assert!(!postfix.log().contains("helo=<client.example.net>"), "Postfix heard more");
+    assert!(!postfix.log().contains("helo=<client.example.net>"), "Postfix received more");
 }
 
-/// How the header is written.
+/// The form of the header.
 #[derive(Clone, Copy, Debug)]
 enum Version {
     One,
     Two,
-    /// With an extension that says nothing (§2.2.4, PP2_TYPE_NOOP).
+    /// With an empty extension (§2.2.4, PP2_TYPE_NOOP).
     TwoWithTlv,
-    /// IPv4 addresses in the form `::ffff:a.b.c.d`, as dual-stack load balancers write them.
+    /// IPv4 addresses in the form `::ffff:a.b.c.d`, as of dual-stack load balancers.
     TwoMapped,
 }
 
@@ -244,7 +244,7 @@ impl Version {
     }
 }
 
-/// The client that headers of a family name.
+/// The client in the headers of a family.
 fn named_ip(family: Family) -> IpAddr {
     match family {
         Family::Ipv4 => "203.0.113.7",
@@ -254,7 +254,7 @@ fn named_ip(family: Family) -> IpAddr {
     .unwrap()
 }
 
-/// Where that client connected to.
+/// That client's destination.
 fn balanced_ip(family: Family) -> IpAddr {
     match family {
         Family::Ipv4 => "203.0.113.25",
@@ -264,14 +264,14 @@ fn balanced_ip(family: Family) -> IpAddr {
     .unwrap()
 }
 
-/// Sends at once, or in segments of one octet.
+/// Sends at once, or in segments of one byte.
 fn send(smtp: &mut Smtp, bytes: &[u8], cut: bool) {
     if !cut {
         return smtp.raw(bytes).unwrap();
     }
     for byte in bytes {
         smtp.raw(&[*byte]).unwrap();
-        // For the gateway to read it alone; the outcome may not depend on whether it does.
+        // So that the gateway usually reads it alone; the result must not depend on that.
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway goes and comes back: kill -9 and start again, `intercept clean`, SIGTERM, SIGHUP.
+//! Stops and restarts of the gateway: kill -9, `intercept clean`, SIGTERM, SIGHUP.
 
 use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
@@ -45,7 +45,7 @@ fn intercept_clean_leaves_no_rule_behind() {
     let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
     assert_ne!(kernel_rules(&lab), before, "a gateway that intercepts has rules");
     gateway.kill();
-    assert_ne!(kernel_rules(&lab), before, "nobody cleans up after kill -9");
+    assert_ne!(kernel_rules(&lab), before, "kill -9 leaves the rules");
     Gateway::intercept_clean(&lab);
     assert_eq!(kernel_rules(&lab), before);
     Gateway::intercept_clean(&lab);
@@ -61,7 +61,7 @@ fn sigterm_leaves_no_rule_behind() {
     assert_eq!(kernel_rules(&lab), before);
 }
 
-/// Once the gateway and its rules are gone, mail is routed past it.
+/// Without the gateway and its rules, mail is routed past it.
 fn mail_takes_the_direct_path_when_interception_ends() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -107,7 +107,7 @@ fn sigterm_drains(mode: Mode) {
     assert!(gateway.wait().success());
 }
 
-/// A transaction that does not end within `timeouts.drain` is cut off, and not with a 250.
+/// A transaction that exceeds `timeouts.drain` is aborted, without a 250.
 fn sigterm_does_not_wait_for_ever() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -155,11 +155,11 @@ fn sighup_with_a_wrong_file_keeps_the_old_configuration() {
     });
     deliver(&lab, &postfix, Mode::Proxy, Family::Ipv6, "other-family@example.org");
 
-    // A session that began under the old configuration goes on.
+    // A session of the old configuration goes on.
     assert_eq!(opened_before.data(b"Subject: before\r\n\r\nx\r\n").code, 250);
 }
 
-/// Everything that an interception could leave in the kernel of the gateway's host.
+/// The rules and routes in the kernel of the gateway's host.
 fn kernel_rules(lab: &Lab) -> String {
     let ask = |command: &str| format!("{command}:\n{}\n", lab.gateway.run(command.split(' ')));
     [

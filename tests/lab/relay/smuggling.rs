@@ -1,5 +1,5 @@
-//! SMTP smuggling: what a laxer server takes for the end of data must not end a message that by RFC 5321 §4.1.1.4 goes
-//! on. The gateway stands before a Postfix whose own protection is off.
+//! SMTP smuggling: only CRLF.CRLF ends a message (RFC 5321 §4.1.1.4), not the variants that lax servers accept. The Postfix
+//! behind the gateway has its own protection off.
 
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
 use std::net::SocketAddr;
@@ -16,12 +16,12 @@ tests![
     smuggling_works_through_a_blind_relay,
 ];
 
-/// What may stand before the dot of a line that looks like the end of data to somebody ...
+/// Bytes before the dot of a false end of data ...
 const BEFORE: [&str; 8] = ["\r\n", "\n", "\r", "\r\r\n", "\r\n\0", "\n\0", "\n\n", "\r\n\r"];
-/// ... and what may follow it.
+/// ... and bytes after it.
 const AFTER: [&str; 8] = ["\r\n", "\n", "\r", "\r\r\n", "\0\r\n", "\0\n", "\r\0\n", "\n\r\n"];
 
-/// A message with one of the variants in it, and a whole second transaction after that.
+/// A message with one of the variants, followed by a whole second transaction.
 struct Attempt {
     variant: String,
     honest: String,
@@ -52,8 +52,8 @@ fn smuggling_sequences_are_refused_with_reject_tproxy() {
     refused(Mode::Tproxy);
 }
 
-/// A client reads a reply when it has sent its message, and learns of the 550 then: a connection that broke before
-/// would be a reason to come back.
+/// The gateway reads the rest of a rejected message, so that the client receives the 550: after a broken connection it would
+/// retry.
 fn a_client_with_much_to_say_reads_the_refusal() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -70,7 +70,7 @@ fn a_client_with_much_to_say_reads_the_refusal() {
     assert_eq!(postfix.recipients(), [""; 0]);
 }
 
-/// The tests above can fail: through a relay that does not know SMTP, several sequences do become two messages.
+/// Proof that the tests above can fail: through a relay without SMTP, several variants become two messages.
 fn smuggling_works_through_a_blind_relay() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -94,7 +94,7 @@ fn refused(mode: Mode) {
     through_the_gateway(mode, "reject", |attempt| {
         let Attempt { variant, codes, .. } = attempt;
         if has_bare_newline(variant) {
-            // Once, at the true end of data; then QUIT is obeyed.
+            // One reply at the true end of data, then the reply to QUIT.
             assert_eq!(codes, &[550, 221], "{variant:?}");
         } else {
             assert_eq!(codes, &[250, 221], "{variant:?}");
@@ -121,7 +121,7 @@ fn through_the_gateway(mode: Mode, bare_newlines: &str, check: impl Fn(&Attempt)
     }
 }
 
-/// Every combination but the true end of data, with the dot alone and with the dot doubled as dot-stuffing would.
+/// Every combination but the true end of data, with a single dot and with a stuffed one.
 fn variants() -> Vec<String> {
     let mut variants = Vec::new();
     for before in BEFORE {
@@ -137,7 +137,7 @@ fn has_bare_newline(variant: &str) -> bool {
     variant.replace("\r\n", "").contains(['\r', '\n'])
 }
 
-/// Sends every variant to `to` in a session of its own; returns when Postfix has stored what it took.
+/// Sends every variant to `to` in a separate session; returns when Postfix has stored all accepted messages.
 fn attempt_all(lab: &Lab, postfix: &Postfix<'_>, to: SocketAddr, family: Family) -> Vec<Attempt> {
     let attempt = |(number, variant): (usize, String)| {
         let honest = format!("honest-{family}-{number}@example.org");
@@ -161,14 +161,14 @@ fn attempt(lab: &Lab, to: SocketAddr, variant: &str, honest: &str, smuggled: &st
          DATA\r\n\
          Subject: smuggled\r\n\r\nthe smuggled message\r\n.\r\nQUIT\r\n"
     );
-    // Whoever refuses may close before it has read everything.
+    // A server that rejects may close before it has read everything.
     if let Err(error) = smtp.raw(message.as_bytes()) {
         assert!(matches!(error.kind(), BrokenPipe | ConnectionReset), "{error}");
     }
     smtp.replies_until_closed().iter().map(|reply| reply.code).collect()
 }
 
-/// The variants whose smuggled message Postfix stored.
+/// The variants by which a second message was stored.
 fn smuggled<'a>(postfix: &Postfix<'_>, attempts: &'a [Attempt]) -> Vec<&'a str> {
     let recipients = postfix.recipients();
     let arrived = |attempt: &&Attempt| recipients.contains(&attempt.smuggled);

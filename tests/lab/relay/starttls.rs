@@ -1,5 +1,4 @@
-//! STARTTLS with Postfix's certificate works end to end through passthrough: clients that verify it are content, and the
-//! gateway never holds a key.
+//! STARTTLS end to end through passthrough: clients verify Postfix's own certificate, and the gateway has no key.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -58,7 +57,7 @@ fn swaks_verifies_postfix_certificate(mode: Mode) {
             assert!(stored.trace.contains("using TLS"), "{}", stored.trace);
 
             let refused = swaks(&lab, to, "nobody@example.org", &stranger.certificate(), &shown);
-            assert!(!refused.status.success(), "an authority nobody trusts is not noticed");
+            assert!(!refused.status.success(), "an untrusted authority is accepted");
         }
     }
 }
@@ -99,7 +98,7 @@ fn receiver<'lab>(lab: &'lab Lab, authority: &Authority) -> Postfix<'lab> {
     Postfix::start(lab, &lab.server, "receiver", Some(authority), main_cf)
 }
 
-/// A Postfix on the client that relays each recipient over the family that it is named after.
+/// A Postfix on the client that relays over the family in the recipient's name.
 fn sender(lab: &Lab, mode: Mode, security: &str, authority: &Authority) -> String {
     let routes = Family::ALL.map(|family| {
         let gateway = lab.entrance(mode, family);
@@ -119,7 +118,7 @@ fn sender(lab: &Lab, mode: Mode, security: &str, authority: &Authority) -> Strin
     .replace("\n         ", "\n")
 }
 
-/// Hands a message to the Postfix on the client.
+/// Submits a message to the Postfix on the client.
 fn submit(lab: &Lab, recipient: &str) {
     let mut smtp = lab.client.smtp(SocketAddr::new([127, 0, 0, 1].into(), port::DIRECT));
     smtp.begin("sender@example.net", recipient);
@@ -128,7 +127,7 @@ fn submit(lab: &Lab, recipient: &str) {
     smtp.dialogue("C: QUIT\n S: 221");
 }
 
-/// As it is stored, with Unix line ends.
+/// The stored form, with Unix line ends.
 fn body() -> Vec<u8> {
     ".a line with dots.\n..\n.\n".repeat(40_000).into_bytes()
 }
@@ -164,7 +163,7 @@ fn swaks(lab: &Lab, to: SocketAddr, recipient: &str, trusted: &Path, shown: &Pat
     ])
 }
 
-/// The base64 of the first certificate of a file.
+/// The first certificate of a file, in base64.
 fn certificate(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
     let lines = text.lines().skip_while(|line| !line.starts_with("-----BEGIN CERT"));

@@ -1,5 +1,5 @@
-//! Which upstream takes a session: addresses raced across families (RFC 8305), health remembered, `/readyz`, and another
-//! upstream by SIGHUP.
+//! The choice of the upstream: addresses raced across families (RFC 8305), remembered health, `/readyz`, and a new upstream
+//! by SIGHUP.
 
 use std::net::SocketAddr;
 
@@ -10,12 +10,12 @@ tests![
     a_black_hole_loses_to_the_other_family,
     black_holes_everywhere_end_with_421,
     a_refusal_does_not_wait_for_the_attempt_delay,
-    what_failed_is_tried_last_until_retry_after,
+    a_failed_upstream_is_tried_last_until_retry_after,
     without_an_upstream_it_is_not_ready,
     sighup_moves_new_sessions_and_leaves_those_in_progress,
 ];
 
-/// Nobody listens there.
+/// A closed port.
 const DEAD: u16 = 26;
 const DEAD_TOO: u16 = 27;
 
@@ -34,7 +34,7 @@ fn a_black_hole_loses_to_the_other_family() {
         let other = family.other().label();
         gateway.wait_for_metric(ATTEMPTS, &["outcome=\"connected\"", &other], 1.0);
         gateway.wait_for_metric(ATTEMPTS, &[], 2.0);
-        // The hole is remembered: the next session does not fall into it.
+        // The failure is remembered: the next session tries the other address first.
         expect_upstream(&lab, &gateway, family, lab.server_socket(family.other(), port::SMTP));
         gateway.wait_for_metric(ATTEMPTS, &["outcome=\"connected\"", &other], 2.0);
         gateway.wait_for_metric(ATTEMPTS, &[], 3.0);
@@ -64,7 +64,7 @@ fn black_holes_everywhere_end_with_421() {
     }
 }
 
-/// After a refusal the next address is tried at once: waiting for the attempt delay each time would end the session first.
+/// After a refusal the next address is tried at once: with the attempt delay each time, the session would time out.
 fn a_refusal_does_not_wait_for_the_attempt_delay() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
@@ -72,7 +72,7 @@ fn a_refusal_does_not_wait_for_the_attempt_delay() {
         eprintln!("case: {family}");
         let other = family.other();
         let alive = lab.server_socket(other, port::SMTP);
-        // In the order of attempts.
+        // In order of the attempts.
         let dead = [(family, DEAD), (other, DEAD), (family, DEAD_TOO)]
             .map(|(family, port)| lab.server_socket(family, port));
         let config = Config::new(&lab, Mode::Proxy)
@@ -87,7 +87,7 @@ fn a_refusal_does_not_wait_for_the_attempt_delay() {
     }
 }
 
-fn what_failed_is_tried_last_until_retry_after() {
+fn a_failed_upstream_is_tried_last_until_retry_after() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     for family in Family::ALL {
@@ -123,7 +123,7 @@ fn what_failed_is_tried_last_until_retry_after() {
 fn without_an_upstream_it_is_not_ready() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    // So long that only a session that tries all the same makes it ready again.
+    // So long that only a session's own attempt makes it ready again.
     let config = Config::new(&lab, Mode::Proxy).set("upstream", "retry_after = \"1h\"");
     let gateway = Gateway::start(&lab, &config);
     gateway.wait_for_readiness(200);
@@ -144,7 +144,7 @@ fn without_an_upstream_it_is_not_ready() {
     }
 }
 
-/// A session keeps the configuration that it began with.
+/// A session keeps the configuration of its start.
 fn sighup_moves_new_sessions_and_leaves_those_in_progress() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
@@ -189,7 +189,7 @@ fn sighup_moves_new_sessions_and_leaves_those_in_progress() {
     }
 }
 
-/// Upstream's port 25 neither takes nor refuses a connection, in those families.
+/// Upstream's port 25 drops SYNs, in those families.
 struct BlackHole<'lab>(&'lab Lab);
 
 impl<'lab> BlackHole<'lab> {
@@ -214,7 +214,7 @@ impl Drop for BlackHole<'_> {
     }
 }
 
-/// A session of that family is relayed to that upstream.
+/// Checks that a session of that family is relayed to that upstream.
 #[track_caller]
 fn expect_upstream(lab: &Lab, gateway: &Gateway<'_>, family: Family, upstream: SocketAddr) {
     let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));

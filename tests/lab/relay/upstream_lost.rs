@@ -1,17 +1,16 @@
-//! Postfix stopped in mid-session, before and after the final dot: the client never reads a 250 that Postfix did not
-//! say.
+//! Postfix stops in mid-session, before and after the final dot: the client never receives a 250 that Postfix did not send.
 
 use std::fmt;
 
 use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, PolicyGate, Postfix, Reply, Smtp};
 
-tests![no_250_that_postfix_did_not_say_proxy, no_250_that_postfix_did_not_say_tproxy];
+tests![no_250_without_postfix_proxy, no_250_without_postfix_tproxy];
 
-/// How Postfix goes.
+/// How Postfix stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The process of the session is killed; others take the next session.
+    /// The process of the session is killed; others accept the next session.
     SessionKilled,
     /// `postfix stop`.
     Stopped,
@@ -29,7 +28,7 @@ impl End {
     }
 }
 
-/// When Postfix goes.
+/// When Postfix stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PolicyStage {
     AfterGreeting,
@@ -37,15 +36,15 @@ enum PolicyStage {
     /// Half of a message of 1 MB has been sent.
     DuringData,
     BeforeFinalDot,
-    /// The dot has reached Postfix, and Postfix has not answered it.
+    /// Postfix has received the dot and not replied yet.
     AfterFinalDot,
-    /// As `AfterFinalDot`, with a second transaction pipelined behind the dot.
+    /// As `AfterFinalDot`, with a second transaction pipelined after the dot.
     AfterFinalDotPipelined,
     /// A first message has been accepted; then as `AfterFinalDot`.
     SecondMessage,
     /// `BDAT 5`, its 250, and then half of the next chunk.
     DuringChunk,
-    /// `BDAT n LAST` has reached Postfix, and Postfix has not answered it.
+    /// Postfix has received `BDAT n LAST` and not replied yet.
     AfterLastChunk,
 }
 
@@ -69,15 +68,15 @@ impl fmt::Display for PolicyStage {
     }
 }
 
-fn no_250_that_postfix_did_not_say_proxy() {
-    no_250_that_postfix_did_not_say(Mode::Proxy);
+fn no_250_without_postfix_proxy() {
+    no_250_without_postfix(Mode::Proxy);
 }
 
-fn no_250_that_postfix_did_not_say_tproxy() {
-    no_250_that_postfix_did_not_say(Mode::Tproxy);
+fn no_250_without_postfix_tproxy() {
+    no_250_without_postfix(Mode::Tproxy);
 }
 
-fn no_250_that_postfix_did_not_say(mode: Mode) {
+fn no_250_without_postfix(mode: Mode) {
     let lab = Lab::new();
     let gate = PolicyGate::open(lab.path("policy"));
     let restriction = format!("smtpd_end_of_data_restrictions = {}", gate.restriction());
@@ -108,7 +107,7 @@ fn no_250_that_postfix_did_not_say(mode: Mode) {
     }
 }
 
-/// Starting Postfix again takes its time: not every way to go at every moment.
+/// Not every combination, since a restart of Postfix is slow.
 fn ends_for(moment: PolicyStage) -> &'static [End] {
     match moment {
         PolicyStage::BeforeFinalDot => &[End::SessionKilled, End::Stopped],
@@ -137,7 +136,7 @@ impl Scene<'_> {
         smtp
     }
 
-    /// Plays a session up to the moment, lets Postfix go, and compares what the client read with what Postfix took.
+    /// Runs a session up to the moment, stops Postfix, and compares the client's replies with the stored mail.
     fn play(&self, moment: PolicyStage, end: End) {
         let mut accepted = Vec::new();
         let mut smtp = self.up_to(moment, &mut accepted);
@@ -152,7 +151,7 @@ impl Scene<'_> {
         end.come(self.postfix);
         drop(question);
 
-        // What the client says next; the connection may be gone already.
+        // The client goes on; the connection may be closed already.
         let next = match moment {
             PolicyStage::AfterGreeting => "EHLO client.example.net\r\n",
             PolicyStage::AfterRecipient => "DATA\r\n",
@@ -170,7 +169,7 @@ impl Scene<'_> {
         self.compare(&accepted);
     }
 
-    /// Talks until the moment has come; what was accepted on the way is added to `accepted`.
+    /// Runs the dialogue until the moment; adds messages accepted on the way to `accepted`.
     fn up_to(&self, moment: PolicyStage, accepted: &mut Vec<Reply>) -> Smtp {
         let message = b"Subject: lost\r\n\r\nhello\r\n";
         if moment == PolicyStage::AfterGreeting {
@@ -225,7 +224,7 @@ impl Scene<'_> {
         smtp.raw(format!("Subject: lost\r\n\r\nhello\r\n.\r\n{pipelined}").as_bytes()).unwrap();
     }
 
-    /// Each 250 names a queue file of Postfix's, and nothing else is stored.
+    /// Each 250 has a queue id of Postfix, and no other message is stored.
     fn compare(&self, accepted: &[Reply]) {
         for reply in accepted {
             assert_eq!(reply.code, 250, "{reply:?}");
@@ -235,7 +234,7 @@ impl Scene<'_> {
         assert_eq!(self.postfix.count_to(&self.recipient), accepted.len());
     }
 
-    /// With no Postfix to connect to the client is told to come back.
+    /// Without a Postfix the client gets a 4xx reply.
     fn expect_unavailable(&self) {
         let replies = self.connect().replies_until_closed();
         let codes: Vec<u16> = replies.iter().map(|reply| reply.code).collect();

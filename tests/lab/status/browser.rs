@@ -16,14 +16,14 @@ pub(crate) struct Browser {
     _process: Process,
     to: File,
     from: Receiver<Value>,
-    /// Of the last command.
+    /// Id of the last command.
     id: u64,
-    /// What the browser told without being asked.
+    /// The browser's events so far.
     events: Vec<Value>,
 }
 
 impl Browser {
-    /// Starts it with a profile of its own in the lab's folder.
+    /// Starts it with a new profile in the lab's folder.
     #[track_caller]
     pub(crate) fn start(lab: &Lab, host: &Host) -> Self {
         let folder = lab.folder("chromium");
@@ -38,14 +38,14 @@ impl Browser {
         let profile = folder.join("profile");
         let paths = [commands, answers, &profile].map(|path| path.to_str().unwrap());
         let process = host.spawn([&["sh", "-c", script][..], &paths].concat());
-        // In the order of the shell: each end waits for the other.
+        // In the shell's order: opening a pipe blocks until the other end is open.
         let to = File::options().write(true).open(commands).unwrap();
         let from = BufReader::new(File::open(answers).unwrap());
-        let (told, inbox) = channel();
+        let (events, inbox) = channel();
         thread::spawn(move || {
             for message in from.split(0).map_while(Result::ok) {
                 let message = serde_json::from_slice(&message).unwrap();
-                if told.send(message).is_err() {
+                if events.send(message).is_err() {
                     return;
                 }
             }
@@ -53,7 +53,7 @@ impl Browser {
         Self { _process: process, to, from: inbox, id: 0, events: Vec::new() }
     }
 
-    /// An empty page, which tells what goes wrong in it.
+    /// An empty page that reports its errors.
     #[track_caller]
     pub(crate) fn page(&mut self) -> Page<'_> {
         let target = self.ask(None, "Target.createTarget", json!({ "url": "about:blank" }));
@@ -76,13 +76,13 @@ impl Browser {
         }
         self.to.write_all(format!("{command}\0").as_bytes()).unwrap();
         loop {
-            let said = self.from.recv_timeout(PATIENCE);
-            let mut said = said.unwrap_or_else(|error| panic!("{method}: chromium: {error}"));
-            if said["id"] == self.id {
-                assert!(said["error"].is_null(), "{command}: {said}");
-                return said["result"].take();
+            let message = self.from.recv_timeout(PATIENCE);
+            let mut message = message.unwrap_or_else(|error| panic!("{method}: chromium: {error}"));
+            if message["id"] == self.id {
+                assert!(message["error"].is_null(), "{command}: {message}");
+                return message["result"].take();
             }
-            self.events.push(said);
+            self.events.push(message);
         }
     }
 }
@@ -98,7 +98,7 @@ impl Page<'_> {
         self.browser.ask(Some(&self.session), method, parameters)
     }
 
-    /// Loads an address, and waits until all of it is there.
+    /// Loads an address, and waits until it is complete.
     #[track_caller]
     pub(crate) fn open(&mut self, url: &str) {
         self.ask("Page.navigate", json!({ "url": url }));
@@ -108,11 +108,11 @@ impl Page<'_> {
         });
     }
 
-    /// What an expression of JavaScript comes to.
+    /// The value of a JavaScript expression.
     #[track_caller]
     pub(crate) fn value(&mut self, expression: &str) -> Value {
-        let asked = json!({ "expression": expression, "returnByValue": true });
-        let mut answer = self.ask("Runtime.evaluate", asked);
+        let parameters = json!({ "expression": expression, "returnByValue": true });
+        let mut answer = self.ask("Runtime.evaluate", parameters);
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         answer["result"]["value"].take()
     }
@@ -123,7 +123,7 @@ impl Page<'_> {
         value.as_str().unwrap_or_else(|| panic!("{expression}: {value}")).to_owned()
     }
 
-    /// A screen of that width, in one of the colour schemes `light` and `dark`.
+    /// Sets the width of the screen and the colour scheme, `light` or `dark`.
     pub(crate) fn screen(&mut self, width: u32, scheme: &str) {
         let screen = json!({
             "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600,
@@ -133,7 +133,7 @@ impl Page<'_> {
         self.ask("Emulation.setEmulatedMedia", json!({ "features": [scheme] }));
     }
 
-    /// A picture of the whole page.
+    /// Writes a screenshot of the whole page.
     pub(crate) fn shoot(&mut self, file: &Path) {
         let options = json!({ "format": "png", "captureBeyondViewport": true });
         let picture = self.ask("Page.captureScreenshot", options);
@@ -149,9 +149,9 @@ impl Page<'_> {
         assert!(fs::read(file).unwrap().starts_with(b"\x89PNG"), "{}", file.display());
     }
 
-    /// Errors and warnings until now: of scripts, of the page's policy, of the network.
+    /// Errors and warnings so far: of scripts, of the content security policy, of the network.
     pub(crate) fn complaints(&mut self) -> Vec<Value> {
-        // An answer comes after what happened before it.
+        // A response arrives after the events before it.
         self.value("0");
         let wrong = |event: &&Value| match event["method"].as_str() {
             Some("Log.entryAdded") => {
@@ -165,14 +165,16 @@ impl Page<'_> {
         self.browser.events.iter().filter(wrong).cloned().collect()
     }
 
-    /// The addresses that it asked for until now.
+    /// The URLs requested so far.
     pub(crate) fn requests(&mut self) -> Vec<String> {
         self.value("0");
-        let asked = self
+        let requests = self
             .browser
             .events
             .iter()
             .filter(|event| event["method"] == "Network.requestWillBeSent");
-        asked.map(|event| event["params"]["request"]["url"].as_str().unwrap().to_owned()).collect()
+        requests
+            .map(|event| event["params"]["request"]["url"].as_str().unwrap().to_owned())
+            .collect()
     }
 }

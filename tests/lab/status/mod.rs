@@ -1,5 +1,5 @@
-//! The status page of a running gateway: what it says after real mail of both families, refusals and a closed door, to curl
-//! and to Chromium with and without JavaScript.
+//! The status page of a running gateway after mail of both families, refusals and a closed door: with curl, and in Chromium
+//! with and without JavaScript.
 
 mod browser;
 
@@ -12,16 +12,20 @@ use crate::support::sites::{Sender, ZONES, dns_with, receiver};
 use crate::support::{Config, Family, Gateway, Lab, METRICS, Mode, Postfix, Process, until};
 use browser::{Browser, Page};
 
-tests![what_the_page_says, addresses_where_the_operator_wants_them, in_a_browser];
+tests![
+    the_page_shows_sessions_doors_and_refusals,
+    addresses_where_the_operator_wants_them,
+    in_a_browser
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
-/// Another client, which a rule refuses.
+/// Another client, which a rule rejects.
 const UNWELCOME: &str = "192.0.2.77";
-/// Runs if the page lets it.
+/// A script that must not run in the page.
 const HOSTILE: &str =
     "<script>document.title='owned'</script><img/src=x/onerror=document.title='owned'>";
 
-/// A gateway, and who sends through it.
+/// A gateway with a sender and a receiver.
 struct Scene<'lab> {
     lab: &'lab Lab,
     config: Config,
@@ -33,7 +37,7 @@ struct Scene<'lab> {
 
 impl<'lab> Scene<'lab> {
     fn new(lab: &'lab Lab, more: impl FnOnce(Config) -> Config) -> Self {
-        // It is the gateway that the MX points to.
+        // The MX points to the gateway.
         let own = "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8:1::1\n";
         let [(receiver_zone, _), others @ ..] = ZONES;
         let dns = dns_with(lab, &[&[(receiver_zone, own)][..], &others].concat());
@@ -55,7 +59,7 @@ impl<'lab> Scene<'lab> {
         Self { lab, config, gateway, sender, receiver, _dns: dns }
     }
 
-    /// Mail over IPv6, a refusal, a hostile HELO, mail over IPv4 because the door of IPv6 closed.
+    /// Mail over IPv6, a refusal, a hostile HELO, and mail over IPv4 after the door of IPv6 closed.
     fn play(&self) {
         self.mail("first");
         let entrance = self.lab.entrance(Mode::Proxy, Family::Ipv4);
@@ -84,7 +88,7 @@ impl<'lab> Scene<'lab> {
         self.receiver.message_to(&recipient);
     }
 
-    /// Says who it is and leaves; by the address 192.0.2.10.
+    /// A session with EHLO and QUIT, from the address 192.0.2.10.
     fn hello(&self, name: &str) {
         let entrance = self.lab.entrance(Mode::Proxy, Family::Ipv4);
         let mut client = self.lab.client.smtp(entrance);
@@ -104,7 +108,7 @@ impl<'lab> Scene<'lab> {
         self.lab.gateway.run([GATEPOST, "door", "ipv6", mode, "--socket", socket]);
     }
 
-    /// Head and body of what it answers.
+    /// Head and body of the response.
     fn curl(&self, options: &[&str], path: &str) -> (String, String) {
         let url = format!("http://{METRICS}{path}");
         let answer = self.lab.gateway.run([&["curl", "-sSi", &url], options].concat());
@@ -112,7 +116,7 @@ impl<'lab> Scene<'lab> {
         (head.to_ascii_lowercase(), body.to_owned())
     }
 
-    /// The page once it shows that.
+    /// Waits until the page contains a text.
     fn page_with(&self, wanted: &str) -> String {
         until(format_args!("{wanted:?} in the page"), || {
             let (_, page) = self.curl(&[], "/");
@@ -121,7 +125,7 @@ impl<'lab> Scene<'lab> {
     }
 }
 
-fn what_the_page_says() {
+fn the_page_shows_sessions_doors_and_refusals() {
     let lab = Lab::new();
     let scene = Scene::new(&lab, |config| config);
     let (head, page) = scene.curl(&[], "/");
@@ -207,7 +211,7 @@ fn in_a_browser() {
     assert!(headline(&mut page).starts_with("✓\nAll is well"), "{}", headline(&mut page));
     page.value("window.loaded = 'once'; 0");
 
-    // The page follows, and is not loaded again for it.
+    // The page updates itself, without a reload.
     scene.play();
     until("IPv6 to be closed in the page", || {
         headline(&mut page).contains("IPv6 has been closed").then_some(())
@@ -222,20 +226,20 @@ fn in_a_browser() {
     assert_eq!(page.value("window.loaded"), "once");
     assert_eq!(page.text("document.getElementById('link').innerText"), "live");
 
-    // Nobody sees it: it asks for nothing. Seen again, it asks at once.
-    let asked = page.value(
+    // While hidden it requests nothing; when visible again, it requests data at once.
+    let requests = page.value(
         "(() => {
-           const [ask, asked] = [window.fetch, []];
-           window.fetch = (...what) => (asked.push(document.hidden), ask(...what));
+           const [fetch, requests] = [window.fetch, []];
+           window.fetch = (...what) => (requests.push(document.hidden), fetch(...what));
            for (const hidden of [true, false]) {
              Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
              document.dispatchEvent(new Event('visibilitychange'));
            }
-           window.fetch = ask;
-           return asked;
+           window.fetch = fetch;
+           return requests;
          })()",
     );
-    assert_eq!(asked, json!([false]));
+    assert_eq!(requests, json!([false]));
 
     for width in [1280, 768, 390, 320] {
         for scheme in ["light", "dark"] {
@@ -245,12 +249,12 @@ fn in_a_browser() {
             page.shoot(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
         }
     }
-    let said = page.text("document.querySelector('main').innerText");
+    let text = page.text("document.querySelector('main').innerText");
     assert_eq!(page.complaints(), Vec::<serde_json::Value>::new());
     let elsewhere = |request: &String| !request.starts_with(&url) && request != "about:blank";
     assert!(!page.requests().iter().any(elsewhere), "{:?}", page.requests());
 
-    // The same without a script, but for how long ago things were.
+    // The same without JavaScript, except for ages.
     let mut bare = browser.page();
     bare.ask("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
     bare.screen(390, "light");
@@ -258,7 +262,7 @@ fn in_a_browser() {
     let markup = bare.ask("DOM.getDocument", json!({ "depth": 0 }));
     let node = json!({ "nodeId": markup["root"]["nodeId"] });
     let html = bare.ask("DOM.getOuterHTML", node)["outerHTML"].as_str().unwrap().to_owned();
-    for line in said.lines().filter(|line| line.contains(".example") || line.contains("rule")) {
+    for line in text.lines().filter(|line| line.contains(".example") || line.contains("rule")) {
         let line = line.trim().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         assert!(html.contains(&line), "no {line:?} without a script in {html}");
     }
@@ -267,13 +271,13 @@ fn in_a_browser() {
     );
     assert_eq!(too_wide(&mut bare), json!([]));
 
-    // Nobody takes an old page for the present.
+    // An outdated page is marked as such.
     let mut page = browser.page();
     page.open(&url);
     scene.gateway.kill();
-    until("the page to say that it is old", || {
-        let said = page.text("document.getElementById('link').innerText");
-        said.contains("not live: the gateway does not answer").then_some(())
+    until("the page's notice that it is outdated", || {
+        let text = page.text("document.getElementById('link').innerText");
+        text.contains("not live: the gateway does not answer").then_some(())
     });
 }
 
@@ -281,7 +285,7 @@ fn headline(page: &mut Page<'_>) -> String {
     page.text("document.getElementById('headline').innerText")
 }
 
-/// Elements that stick out of the screen to the right.
+/// Elements that exceed the width of the screen.
 fn too_wide(page: &mut Page<'_>) -> serde_json::Value {
     page.value(
         "[...document.querySelectorAll('body, body *')]

@@ -1,4 +1,4 @@
-//! Metrics say the same as records.
+//! The metrics match the session records.
 
 use serde_json::Value;
 
@@ -6,21 +6,21 @@ use super::expected::Failed;
 use crate::support::Family;
 use crate::support::watcher::{Metrics, WatchOutput};
 
-/// What may become of a connection.
+/// The outcomes of a connection.
 const OUTCOMES: [&str; 6] =
     ["established", "refused", "unanswered", "unreachable", "reset", "midstream"];
 
-/// Of each kind of ICMP error only one is staged.
+/// The only ICMP error in this traffic.
 const TOO_BIG: &str = "type=\"packet_too_big\"";
 
-/// Checks the counters of connections in one direction, `in` or `out`, against all records that were told; nothing of the
-/// other direction passed.
-pub(crate) fn check(metrics: &Metrics, told: &WatchOutput, direction: &str, failed: &mut Failed) {
+/// Checks the counters of connections in one direction, `in` or `out`, against all session records. There is no traffic in
+/// the other direction.
+pub(crate) fn check(metrics: &Metrics, output: &WatchOutput, direction: &str, failed: &mut Failed) {
     let way = format!("direction=\"{direction}\"");
     for family in Family::ALL {
         let of_family = family.to_string();
         let records: Vec<&Value> =
-            told.of_type("session").filter(|s| s["family"] == of_family.as_str()).collect();
+            output.of_type("session").filter(|s| s["family"] == of_family.as_str()).collect();
         let label = family.label();
         let mut equal = |name: &str, labels: &[&str], wanted: u64| {
             let labels: Vec<&str> =
@@ -49,11 +49,12 @@ pub(crate) fn check(metrics: &Metrics, told: &WatchOutput, direction: &str, fail
         equal("tcp_pmtu_black_holes_total", &[], holes as u64);
         equal("reassembly_gaps_total", &[], sum("gaps"));
     }
-    let mut whys: Vec<&str> = told.of_type("fallback").filter_map(|f| f["why"].as_str()).collect();
+    let mut whys: Vec<&str> =
+        output.of_type("fallback").filter_map(|f| f["why"].as_str()).collect();
     whys.sort_unstable();
     whys.dedup();
     for why in whys {
-        let wanted = told.of_type("fallback").filter(|f| f["why"] == why).count();
+        let wanted = output.of_type("fallback").filter(|f| f["why"] == why).count();
         let labels = [way.as_str(), &format!("reason=\"{why}\"")];
         let found = metrics.sum("gatepost_ipv6_fallbacks_total", &labels);
         failed

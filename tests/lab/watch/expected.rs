@@ -1,4 +1,4 @@
-//! What the correspondence is, told by whoever saw it; every claim that does not hold is a line.
+//! The expected records of the test mail, at every place of capture. Every failed claim is a line.
 
 use serde_json::Value;
 
@@ -17,21 +17,21 @@ impl Failed {
         }
     }
 
-    /// Names what fails inside.
+    /// Prefixes the claims that fail inside with `name`.
     pub(crate) fn about(&mut self, name: &str, claims: impl FnOnce(&mut Self)) {
         let mut inside = Self::default();
         claims(&mut inside);
         self.0.extend(inside.0.into_iter().map(|line| format!("{name}: {line}")));
     }
 
-    /// The only session that `wanted` chooses.
+    /// The only session that matches.
     fn only<'a>(
         &mut self,
-        told: &'a WatchOutput,
+        output: &'a WatchOutput,
         what: &str,
         wanted: impl Fn(&Value) -> bool,
     ) -> &'a Value {
-        let found: Vec<&Value> = told.of_type("session").filter(|s| wanted(s)).collect();
+        let found: Vec<&Value> = output.of_type("session").filter(|s| wanted(s)).collect();
         self.unless(found.len() == 1, || format!("{what}: {} sessions: {found:?}", found.len()));
         found.first().copied().unwrap_or(&Value::Null)
     }
@@ -42,15 +42,15 @@ impl Failed {
     }
 }
 
-/// Checks what was told of [`super::mail::Correspondence::pass`].
-pub(crate) fn check(told: &WatchOutput, failed: &mut Failed) {
+/// Checks the records of [`super::mail::Correspondence::pass`].
+pub(crate) fn check(output: &WatchOutput, failed: &mut Failed) {
     for (family, sessions) in SESSIONS {
         let name = family.to_string();
-        let seen = told.of_type("session").filter(|s| s["family"] == name.as_str()).count();
+        let seen = output.of_type("session").filter(|s| s["family"] == name.as_str()).count();
         failed.unless(seen == sessions, || format!("{name}: {seen} sessions, not {sessions}"));
-        mail_of(family, told, failed);
+        mail_of(family, output, failed);
     }
-    for session in told.sessions() {
+    for session in output.sessions() {
         let name = || format!("{}", session["client"]);
         failed.unless(session["tcp"]["gaps"] == 0, || format!("{}: gaps", name()));
         let smtp = &session["smtp"];
@@ -61,19 +61,19 @@ pub(crate) fn check(told: &WatchOutput, failed: &mut Failed) {
             format!("{}: anomalies {}", name(), smtp["anomalies"])
         });
     }
-    the_path_of_ipv6(told, failed);
+    the_path_of_ipv6(output, failed);
 }
 
-fn mail_of(family: Family, told: &WatchOutput, failed: &mut Failed) {
+fn mail_of(family: Family, output: &WatchOutput, failed: &mut Failed) {
     let digit = if family == Family::Ipv6 { 6 } else { 4 };
     let mut of = |local_part: &str, bytes: u64| {
         let to = format!("{local_part}{digit}@receiver.example");
-        let session = failed.only(told, &to, |session| has_recipient(session, &to));
+        let session = failed.only(output, &to, |session| has_recipient(session, &to));
         let transaction = &session["smtp"]["transactions"][0];
         failed.equal(&format!("{to}: family"), &session["family"], family.to_string());
         failed.equal(&format!("{to}: data"), &transaction["data_code"], 250);
         let length = transaction["bytes"].as_u64().unwrap_or_default();
-        failed.unless(length >= bytes, || format!("{to}: {length} octets, not {bytes}"));
+        failed.unless(length >= bytes, || format!("{to}: {length} bytes, not {bytes}"));
         transaction
     };
     of("plain", 6_000);
@@ -84,20 +84,20 @@ fn mail_of(family: Family, told: &WatchOutput, failed: &mut Failed) {
         format!("one recipient of two refused: {refused}")
     });
 
-    let chunks = failed.only(told, "BDAT", |session| {
+    let chunks = failed.only(output, "BDAT", |session| {
         has_recipient(session, "chunks@receiver.example")
             && session["family"] == family.to_string().as_str()
     });
     let chunks = &chunks["smtp"]["transactions"][0];
     failed.equal("BDAT: chunking", &chunks["chunking"], true);
     failed.equal("BDAT: data", &chunks["data_code"], 250);
-    let tls = failed.only(told, "STARTTLS", |session| {
+    let tls = failed.only(output, "STARTTLS", |session| {
         session["smtp"]["tls"] == "started" && session["family"] == family.to_string().as_str()
     });
     failed.equal("TLS version", &tls["smtp"]["tls_version"], "TLSv1.3");
     failed.equal("server name in TLS", &tls["smtp"]["sni"], Value::Null);
     let sent = tls["tcp"]["client_bytes"].as_u64().unwrap_or_default();
-    failed.unless(sent > 1_500_000, || format!("in TLS: {sent} octets"));
+    failed.unless(sent > 1_500_000, || format!("in TLS: {sent} bytes"));
 }
 
 fn has_recipient(session: &Value, address: &str) -> bool {
@@ -106,37 +106,37 @@ fn has_recipient(session: &Value, address: &str) -> bool {
     recipients.any(|recipient| recipient["address"] == address)
 }
 
-/// A refusal for want of a reverse name, dropped SYNs, rejected SYNs, a narrow link that says so and one that does not.
-fn the_path_of_ipv6(told: &WatchOutput, failed: &mut Failed) {
+/// A client without a reverse name, dropped SYNs, rejected SYNs, a narrow link with and without ICMPv6 errors.
+fn the_path_of_ipv6(output: &WatchOutput, failed: &mut Failed) {
     let ipv6 = |session: &Value| session["family"] == "ipv6";
     let strict = "strict@receiver.example";
-    let strict = failed.only(told, strict, |session| has_recipient(session, strict));
+    let strict = failed.only(output, strict, |session| has_recipient(session, strict));
     let recipient = &strict["smtp"]["transactions"][0]["rcpt_to"][0];
     failed.equal("no reverse name", &recipient["code"], 550);
 
-    let dropped = failed.only(told, "dropped SYNs", |s| s["tcp"]["outcome"] == "unanswered");
+    let dropped = failed.only(output, "dropped SYNs", |s| s["tcp"]["outcome"] == "unanswered");
     failed.unless(ipv6(dropped), || format!("dropped SYNs: {dropped}"));
     let syns = dropped["tcp"]["syns"].as_u64().unwrap_or_default();
     failed.unless(syns >= 2, || format!("dropped SYNs: {syns}"));
-    let rejected = failed.only(told, "rejected SYN", |s| s["tcp"]["outcome"] == "refused");
+    let rejected = failed.only(output, "rejected SYN", |s| s["tcp"]["outcome"] == "refused");
     failed.unless(ipv6(rejected), || format!("rejected SYN: {rejected}"));
 
     let narrow = "narrow@receiver.example";
-    let narrow = failed.only(told, narrow, |session| has_recipient(session, narrow));
+    let narrow = failed.only(output, narrow, |session| has_recipient(session, narrow));
     failed.unless(ipv6(narrow), || format!("narrow link: {narrow}"));
     let data_code = &narrow["smtp"]["transactions"][0]["data_code"];
     failed.equal("narrow link: data", data_code, 250);
     failed.equal("narrow link: path MTU", &narrow["tcp"]["path_mtu"], 1280);
     failed.equal("narrow link: black hole", &narrow["tcp"]["black_hole"], false);
 
-    let hole = failed.only(told, "black hole", |session| session["tcp"]["black_hole"] == true);
+    let hole = failed.only(output, "black hole", |session| session["tcp"]["black_hole"] == true);
     failed.unless(ipv6(hole), || format!("black hole: {hole}"));
     failed.equal("black hole: ICMPv6", &hole["tcp"]["icmp_errors"], 0);
     let with_icmp = |session: &&Value| session["tcp"]["icmp_errors"] != 0;
-    let with_icmp = told.of_type("session").filter(with_icmp).count();
+    let with_icmp = output.of_type("session").filter(with_icmp).count();
     failed.unless(with_icmp == 1, || format!("ICMP errors in {with_icmp} sessions, not in one"));
 
-    let mut fall_backs: Vec<(&str, &str)> = told
+    let mut fall_backs: Vec<(&str, &str)> = output
         .of_type("fallback")
         .map(|line| (line["why"].as_str().unwrap_or("?"), line["by"].as_str().unwrap_or("?")))
         .collect();

@@ -1,4 +1,4 @@
-//! smtp-source at full speed: whatever a source cannot deliver, it counts. Seen + counted as lost = sent.
+//! smtp-source at full speed: a source counts each packet that it cannot deliver, so that seen + lost = sent.
 
 use std::collections::BTreeSet;
 
@@ -22,16 +22,16 @@ const SESSIONS: u64 = 4_000;
 const PARALLEL: u64 = 50;
 const OCTETS: u64 = 4_000;
 
-/// What the client's kernel sent.
+/// The client kernel's counters.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     connections: u64,
-    /// The first of each connection and those sent again.
+    /// Initial ones and retransmissions.
     syns: u64,
 }
 
 impl Sent {
-    /// Since the client's host was made.
+    /// Since the client's namespace exists.
     fn by(lab: &Lab) -> Self {
         let counters = lab.client.run(["nstat", "-asz", "TcpActiveOpens", "TcpExtTCPSynRetrans"]);
         let value = |name: &str| {
@@ -61,8 +61,8 @@ fn sessions_at_full_speed(source: Source) {
     let both = Family::ALL.map(|family| smtp_source(&lab, family));
     both.into_iter().for_each(finished);
     watcher.wait_until_quiet();
-    let told = watcher.finish();
-    settle(source, &told, before, Sent::by(&lab));
+    let output = watcher.finish();
+    settle(source, &output, before, Sent::by(&lab));
 }
 
 fn a_starved_source_counts_its_losses_ebpf() {
@@ -73,8 +73,8 @@ fn a_starved_source_counts_its_losses_pcap() {
     starved(Source::Pcap);
 }
 
-/// The reader sleeps through half of the load, and the kernel keeps next to nothing for it. The client has few ports, which
-/// serve again while nobody saw the end of the connection before.
+/// The reader is stopped during half of the load, and its kernel buffer is tiny. The client has few ports, so that ports are
+/// reused before the watcher has seen the end of the previous connection.
 fn starved(source: Source) {
     let lab = Lab::new();
     source.require(&lab);
@@ -88,28 +88,28 @@ fn starved(source: Source) {
     watcher.signal(Signal::SIGCONT);
     finished(smtp_source(&lab, Family::Ipv4));
     watcher.wait_until_quiet();
-    let told = watcher.finish();
-    settle(source, &told, before, Sent::by(&lab));
-    let (_, packets) = told.lost();
-    assert!(packets > 0, "{source:?} lost nothing, though it slept");
+    let output = watcher.finish();
+    settle(source, &output, before, Sent::by(&lab));
+    let (_, packets) = output.lost();
+    assert!(packets > 0, "{source:?} lost nothing although it was stopped");
 }
 
-/// Each SYN that was sent is in a session or lost, so each session is seen or lost.
+/// Each SYN is in a session or counted as lost; hence each session is seen or lost.
 #[track_caller]
-fn settle(source: Source, told: &WatchOutput, before: Sent, after: Sent) {
+fn settle(source: Source, output: &WatchOutput, before: Sent, after: Sent) {
     let connections = after.connections - before.connections;
     assert_eq!(connections, 2 * SESSIONS, "connections that smtp-source opened");
     let sent = after.syns - before.syns;
 
-    let sessions = told.sessions();
+    let sessions = output.sessions();
     // A port may serve again at once where the server closed first, but not at the same time.
     let begun = |session: &&Value| format!("{} {}", session["client"], session["start"]);
     let begun: BTreeSet<String> = sessions.iter().map(begun).collect();
-    assert_eq!(begun.len(), sessions.len(), "{source:?}: a session told twice");
+    assert_eq!(begun.len(), sessions.len(), "{source:?}: a session reported twice");
     let syns = |session: &&Value| session["tcp"]["syns"].as_u64().expect("syns");
     let (opened, joined): (Vec<_>, Vec<_>) = sessions.iter().partition(|s| syns(s) > 0);
     let seen: u64 = opened.iter().map(syns).sum();
-    let (openings, packets) = told.lost();
+    let (openings, packets) = output.lost();
     eprintln!(
         "{source:?}: {connections} connections, {sent} SYNs sent; {} sessions seen to open and {} joined later; \
          lost: {openings} openings, {packets} other packets",

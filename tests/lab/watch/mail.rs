@@ -1,22 +1,22 @@
-//! What passes while the watchers watch: Postfix at `sender.example` sends to Postfix at `receiver.example`, all goes well
-//! first, and then the path lets less and less of IPv6 through.
+//! The test mail: Postfix at `sender.example` sends to Postfix at `receiver.example`, first over a good path, then over IPv6
+//! paths with one fault each.
 
 use std::net::IpAddr;
 
 use crate::support::sites::{Sender, dns, message, receiver_with};
 use crate::support::{Authority, Family, Host, Lab, Postfix, Process, port};
 
-/// A few segments; less than a sender may have on its way unacknowledged.
+/// A few segments, within the initial congestion window.
 const SHORT: usize = 6_000;
 const LARGE: usize = 1_500_000;
 
-/// The gateway's host routes, and its route to the receiver's IPv6 address has a smaller MTU than the links have.
+/// A route on the gateway's host to the receiver's IPv6 address, with a smaller MTU than the links.
 const NARROW: &str = "2001:db8:2::25/128 dev server mtu lock 1280";
 
-/// Sessions of each family when all was sent: seen once each, whatever became of them.
+/// The number of sessions of each family in all of the mail, failed ones included.
 pub(crate) const SESSIONS: [(Family, usize); 2] = [(Family::Ipv6, 10), (Family::Ipv4, 8)];
 
-/// Both ends of the mail, in a lab whose DNS knows them.
+/// The two sites, in a lab whose DNS has their records.
 pub(crate) struct Correspondence<'lab> {
     lab: &'lab Lab,
     sender: Sender<'lab>,
@@ -41,7 +41,7 @@ smtpd_recipient_restrictions = check_recipient_access inline:{
   { strict@receiver.example = reject_unknown_reverse_client_hostname } }
 ",
         );
-        // A destination with its port and one without are two to Postfix's table, and the same to its client.
+        // A destination with a port and one without are different keys of Postfix's table, but the same next hop.
         let mut routes = String::new();
         for (local_parts, tail) in
             [(&["plain", "large", "nobody", "second"][..], ":25"), (&["tls"], "")]
@@ -72,7 +72,7 @@ smtp_data_done_timeout = 5s
         Self { lab, sender, receiver, _dns: dns }
     }
 
-    /// Everything, one after the other; see [`SESSIONS`].
+    /// Sends all of the mail, one message after the other; see [`SESSIONS`].
     pub(crate) fn pass(&self) {
         for family in Family::ALL {
             self.clean(family);
@@ -86,19 +86,19 @@ smtp_data_done_timeout = 5s
 
         self.lab.gateway.configure(&format!("route add {NARROW}\n"));
         self.sender.send(&["narrow@receiver.example"], SHORT, "sent");
-        // What the sender's host learnt of the path; then nobody tells it again.
+        // Flushes the path MTU that the sender's host cached; the following rule drops further ICMPv6 errors.
         self.lab.client.run(["ip", "-6", "route", "flush", "cache"]);
         path(&self.lab.gateway, "output", "icmpv6 type packet-too-big drop");
         self.sender.send(&["hole@receiver.example"], SHORT, "sent");
 
-        // The sender has no reverse name over IPv6. Last, or the next mail over IPv4 might pass for its fall-back.
+        // The sender has no reverse name over IPv6. It comes last: mail over IPv4 after it would look like its fallback.
         self.sender.send(&["strict@receiver.example"], SHORT, "bounced");
-        // The sender has long gone on; only the receiver's end of the connection ends it.
+        // The sender has given up long before; the connection ends with the receiver's timeout.
         self.receiver
             .wait_for_log("the end of the black hole", |line| line.contains("timeout after DATA"));
     }
 
-    /// What goes well, and a recipient that is refused.
+    /// Mail over a good path, and a rejected recipient.
     fn clean(&self, family: Family) {
         let digit = digit(family);
         let to = |local_part: &str| format!("{local_part}{digit}@receiver.example");
@@ -128,7 +128,7 @@ smtp_data_done_timeout = 5s
         smtp.dialogue("S: 250\n S: 250\n S: 221");
     }
 
-    /// Nothing more comes from either end, also not again: what watchers that are ended one after the other saw is the
+    /// Drops all further packets of both ends, retransmissions too, so that watchers that stop one after the other see the
     /// same.
     pub(crate) fn silence(&self) {
         for (host, direction) in [(&self.lab.client, "dport"), (&self.lab.server, "sport")] {

@@ -1,5 +1,5 @@
-//! eBPF and libpcap beside each other, while real Postfix sends to real Postfix over a path that works and one that does
-//! not: each thing is counted as what it is, and both tell the same.
+//! `gatepost watch` by eBPF and by libpcap at the same time, while Postfix sends to Postfix over good and faulty paths: the
+//! records and metrics are correct, and those of both sources are equal.
 
 mod comparison;
 mod counted;
@@ -18,14 +18,14 @@ use expected::Failed;
 use mail::Correspondence;
 use serde_json::Value;
 
-tests![real_mail_is_told_as_what_it_is_and_by_both_sources_alike];
+tests![both_sources_report_real_mail_correctly_and_alike];
 
 /// Where watchers stand: the gateway's host forwards everything, the sender's host opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// On the gateway's link to the sender, which all packets pass that either end sends, or is sent by the path.
+    /// On the gateway's link to the sender, with the packets of both ends and ICMP errors from the path.
     Link,
-    /// On both of the gateway's links: what is forwarded shows twice.
+    /// On both of the gateway's links: forwarded packets appear twice.
     BothLinks,
     /// On the sender's own host.
     Sender,
@@ -54,7 +54,7 @@ impl Place {
         if self == Self::Sender { &lab.client } else { &lab.gateway }
     }
 
-    /// Who is on this side. A watcher knows its own host's addresses, and a replay those that it is told.
+    /// The `--local` options. A watcher knows its own host's addresses, a replay needs them all.
     fn local(self, lab: &Lab, is_live: bool) -> Vec<String> {
         match self {
             Self::Link | Self::BothLinks => mail::local(|family| lab.server_ip(family)),
@@ -69,7 +69,7 @@ struct Post<'lab> {
     place: Place,
     source: Source,
     watcher: Watcher<'lab>,
-    /// What it writes.
+    /// Its `--write` file.
     file: String,
 }
 
@@ -89,14 +89,14 @@ impl<'lab> Post<'lab> {
     }
 }
 
-/// What a watcher told, in its place.
+/// The output of one watcher.
 struct Report {
     place: Place,
     source: Source,
-    told: WatchOutput,
+    output: WatchOutput,
 }
 
-fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
+fn both_sources_report_real_mail_correctly_and_alike() {
     let lab = Lab::new();
     for source in Source::ALL {
         source.require(&lab);
@@ -113,49 +113,49 @@ fn real_mail_is_told_as_what_it_is_and_by_both_sources_alike() {
     let mut failed = Failed::default();
     let mut reports: Vec<Report> = Vec::new();
     for post in posts {
-        // The one that nobody answered is over after two minutes, and counted then; eBPF on the sender's host hears from
-        // the kernel that it gave up.
+        // The unanswered connection ends after two minutes, and is counted then; eBPF on the sender's host gets the
+        // kernel's own timeout.
         failed.about(&format!("{}, metrics until the end", post.name()), |failed| {
-            let (told, metrics) = (post.watcher.output(), post.watcher.metrics());
-            counted::check(&metrics, &told, post.place.direction(), failed);
-            let over = told.sessions().len();
+            let (output, metrics) = (post.watcher.output(), post.watcher.metrics());
+            counted::check(&metrics, &output, post.place.direction(), failed);
+            let over = output.sessions().len();
             let all: usize = mail::SESSIONS.iter().map(|(_, sessions)| sessions).sum();
             failed.unless(over >= all - 1, || format!("{over} of {all} sessions were over"));
         });
         let (name, Post { place, source, watcher, file }) = (post.name(), post);
-        let told = watcher.finish();
+        let output = watcher.finish();
         failed.about(&name, |failed| {
-            expected::check(&told, failed);
+            expected::check(&output, failed);
             if place == Place::Sender && source == Source::Ebpf {
-                round_trips(&told, failed);
+                round_trips(&output, failed);
             }
-            let lost: Vec<&Value> = told.of_type("lost").collect();
-            failed.unless(lost.len() == 1 && told.lost() == (0, 0), || format!("lost: {lost:?}"));
+            let lost: Vec<&Value> = output.of_type("lost").collect();
+            failed.unless(lost.len() == 1 && output.lost() == (0, 0), || format!("lost: {lost:?}"));
             let page = lab.path("replayed.metrics");
             let mut options = place.local(&lab, false);
             options.extend(["--metrics-out".to_owned(), page.to_str().unwrap().to_owned()]);
             let replayed = WatchOutput::replayed(&lab, &file, &options);
             let page = Metrics(fs::read_to_string(page).unwrap());
-            counted::check(&page, &told, place.direction(), failed);
-            let (live, offline) = (evidence(&told), evidence(&replayed));
+            counted::check(&page, &output, place.direction(), failed);
+            let (live, offline) = (evidence(&output), evidence(&replayed));
             failed.unless(live.len() == 1 && live == offline, || {
                 format!("evidence: live {live:?}, replayed {offline:?}")
             });
         });
-        reports.push(Report { place, source, told });
+        reports.push(Report { place, source, output });
     }
     for (one, other) in pairs(&reports) {
         let name = |r: &Report| format!("{:?} by {}", r.place, r.source.name());
         failed.about(&format!("{} and {}", name(one), name(other)), |failed| {
-            failed.0.extend(comparison::differences(&one.told, &other.told));
+            failed.0.extend(comparison::differences(&one.output, &other.output));
         });
     }
     assert!(failed.0.is_empty(), "\n{}", failed.0.join("\n"));
 }
 
 /// The kernel knows the round-trip time of each connection that this host itself opened.
-fn round_trips(told: &WatchOutput, failed: &mut Failed) {
-    let sessions: Vec<&Value> = told.of_type("session").collect();
+fn round_trips(output: &WatchOutput, failed: &mut Failed) {
+    let sessions: Vec<&Value> = output.of_type("session").collect();
     let established = sessions.iter().filter(|session| !session["tcp"]["handshake_s"].is_null());
     let without = established.filter(|session| session["tcp"]["rtt_s"].is_null());
     failed.unless(without.clone().count() == 0, || {
@@ -163,21 +163,21 @@ fn round_trips(told: &WatchOutput, failed: &mut Failed) {
     });
 }
 
-/// What passed proves, but for when it was told and what is too old for that by then: the clock goes on while a watcher
+/// The evidence of the traffic, without its time and without the last minute's counts: the clock goes on while a watcher
 /// waits for its end, and a replay ends with the last packet.
-fn evidence(told: &WatchOutput) -> Vec<Value> {
+fn evidence(output: &WatchOutput) -> Vec<Value> {
     fn forget(value: &mut Value) {
         if let Value::Object(fields) = value {
             fields.retain(|name, _| !["type", "at", "minute"].contains(&name.as_str()));
             fields.values_mut().for_each(forget);
         }
     }
-    let mut evidence: Vec<Value> = told.of_type("evidence").cloned().collect();
+    let mut evidence: Vec<Value> = output.of_type("evidence").cloned().collect();
     evidence.iter_mut().for_each(forget);
     evidence
 }
 
-/// Both sources in one place, and one source in two places that see the same.
+/// Both sources in one place, and one source in two places with the same packets.
 fn pairs(reports: &[Report]) -> impl Iterator<Item = (&Report, &Report)> {
     let pairs = reports.iter().enumerate();
     let pairs = pairs.flat_map(|(n, one)| reports[n + 1..].iter().map(move |other| (one, other)));

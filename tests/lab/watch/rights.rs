@@ -1,4 +1,5 @@
-//! What `watch` says when a right is missing, what it still does then, and that nothing of it stays in the kernel.
+//! `gatepost watch` without some capability: the error names it, and the other source still works. Nothing stays in the
+//! kernel.
 
 use std::collections::BTreeSet;
 
@@ -8,23 +9,23 @@ use crate::support::{Family, Host, Lab, port};
 use nix::sys::signal::Signal;
 
 tests![
-    libpcap_without_its_right_says_which,
-    ebpf_without_a_right_says_which,
-    without_any_right_every_one_is_named,
+    libpcap_without_its_capability_names_it,
+    ebpf_without_a_capability_names_it,
+    without_any_capability_all_are_named,
     nothing_stays_in_the_kernel_ebpf,
     nothing_stays_in_the_kernel_pcap,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
-/// Every right that watching may need, and what the kernel takes in place of some: CAP_SYS_ADMIN.
+/// The capabilities that watching may need; the kernel accepts CAP_SYS_ADMIN in place of some.
 const BPF: &str = "-bpf,-sys_admin";
 const NET_ADMIN: &str = "-net_admin,-sys_admin";
 const NET_RAW: &str = "-net_raw";
 const PERFMON: &str = "-perfmon,-sys_admin";
 const ALL: &str = "-bpf,-net_admin,-net_raw,-perfmon,-sys_admin";
 
-/// How `watch` ended without these rights, and what it said on standard error.
+/// Whether `watch` succeeded without these capabilities, and its standard error.
 fn without(lab: &Lab, taken: &str, source: &str) -> (bool, String) {
     let bounding = format!("--bounding-set={taken}");
     let inheritable = format!("--inh-caps={taken}");
@@ -43,14 +44,14 @@ fn without(lab: &Lab, taken: &str, source: &str) -> (bool, String) {
         "--duration",
         "300ms",
     ]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    eprintln!("without {taken}, {source}: {}: {}", output.status, said.trim());
-    (output.status.success(), said)
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    eprintln!("without {taken}, {source}: {}: {}", output.status, stderr.trim());
+    (output.status.success(), stderr)
 }
 
-/// The capabilities that a message says are missing; it names more in telling how to give them.
-fn missing(said: &str) -> BTreeSet<&str> {
-    let clauses = said.split(", which this process lacks").filter_map(|before| {
+/// The capabilities that a message reports as missing; its advice names more.
+fn missing(stderr: &str) -> BTreeSet<&str> {
+    let clauses = stderr.split(", which this process lacks").filter_map(|before| {
         let (_, needed) = before.rsplit_once(" needs ")?;
         Some(needed)
     });
@@ -60,43 +61,43 @@ fn missing(said: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-fn libpcap_without_its_right_says_which() {
+fn libpcap_without_its_capability_names_it() {
     let lab = Lab::new();
-    let (ran, said) = without(&lab, NET_RAW, "pcap");
+    let (ran, stderr) = without(&lab, NET_RAW, "pcap");
     assert!(!ran);
-    assert_eq!(missing(&said), ["CAP_NET_RAW"].into(), "{said}");
-    assert!(said.contains("without it there is eBPF (--source ebpf)"), "{said}");
-    let (ran, said) = without(&lab, BPF, "pcap");
-    assert!(ran, "{said}");
-    let (ran, said) = without(&lab, NET_ADMIN, "pcap");
-    assert!(ran, "{said}");
+    assert_eq!(missing(&stderr), ["CAP_NET_RAW"].into(), "{stderr}");
+    assert!(stderr.contains("without it there is eBPF (--source ebpf)"), "{stderr}");
+    let (ran, stderr) = without(&lab, BPF, "pcap");
+    assert!(ran, "{stderr}");
+    let (ran, stderr) = without(&lab, NET_ADMIN, "pcap");
+    assert!(ran, "{stderr}");
 }
 
-fn ebpf_without_a_right_says_which() {
+fn ebpf_without_a_capability_names_it() {
     let lab = Lab::new();
     Source::Ebpf.require(&lab);
     for (taken, named) in [(BPF, "CAP_BPF"), (NET_ADMIN, "CAP_NET_ADMIN")] {
-        let (ran, said) = without(&lab, taken, "ebpf");
+        let (ran, stderr) = without(&lab, taken, "ebpf");
         assert!(!ran);
-        assert_eq!(missing(&said), [named].into(), "{said}");
-        assert!(said.contains("without it there is libpcap (--source pcap)"), "{said}");
-        let (ran, said) = without(&lab, taken, "auto");
-        assert!(ran && said.contains("by libpcap, since eBPF"), "{said}");
-        assert_eq!(missing(&said), [named].into(), "{said}");
+        assert_eq!(missing(&stderr), [named].into(), "{stderr}");
+        assert!(stderr.contains("without it there is libpcap (--source pcap)"), "{stderr}");
+        let (ran, stderr) = without(&lab, taken, "auto");
+        assert!(ran && stderr.contains("by libpcap, since eBPF"), "{stderr}");
+        assert_eq!(missing(&stderr), [named].into(), "{stderr}");
     }
-    let (ran, said) = without(&lab, NET_RAW, "auto");
-    assert!(ran && said.contains("by eBPF"), "{said}");
-    // Packets come all the same; what the kernel knows of sockets does not.
-    let (ran, said) = without(&lab, PERFMON, "ebpf");
-    assert!(ran && said.contains("CAP_PERFMON"), "{said}");
+    let (ran, stderr) = without(&lab, NET_RAW, "auto");
+    assert!(ran && stderr.contains("by eBPF"), "{stderr}");
+    // Packets still arrive; the kernel's socket data does not.
+    let (ran, stderr) = without(&lab, PERFMON, "ebpf");
+    assert!(ran && stderr.contains("CAP_PERFMON"), "{stderr}");
 }
 
-fn without_any_right_every_one_is_named() {
+fn without_any_capability_all_are_named() {
     let lab = Lab::new();
     Source::Ebpf.require(&lab);
-    let (ran, said) = without(&lab, ALL, "auto");
+    let (ran, stderr) = without(&lab, ALL, "auto");
     assert!(!ran);
-    assert_eq!(missing(&said), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"].into(), "{said}");
+    assert_eq!(missing(&stderr), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW"].into(), "{stderr}");
 }
 
 fn nothing_stays_in_the_kernel_ebpf() {
@@ -107,7 +108,7 @@ fn nothing_stays_in_the_kernel_pcap() {
     left_behind(Source::Pcap);
 }
 
-/// WatchOutput to end, killed, and started again after that: never more in the kernel than one watcher's own.
+/// After SIGTERM, kill -9 and a restart, the kernel never has more than one watcher's sockets and programs.
 fn left_behind(source: Source) {
     let lab = Lab::new();
     source.require(&lab);
@@ -132,7 +133,7 @@ fn left_behind(source: Source) {
     assert_eq!(in_kernel(&lab.server), nothing, "{source:?}, at the end");
 }
 
-/// What the kernel holds of watchers on a host: packet sockets, and programs at tcx of either direction.
+/// The watchers' objects in a host's kernel: packet sockets, and tcx programs of both directions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd)]
 struct InKernel {
     sockets: usize,

@@ -1,5 +1,4 @@
-//! `gatepost watch` as it is typed, and `[watch]` of a gateway: what they tell of real sessions, how they end, and what they
-//! leave on a terminal. The captures underneath have tests of their own.
+//! The output of `gatepost watch` for real sessions, its end, and its view on a terminal; and `[watch]` of a gateway.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -17,19 +16,19 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 tests![
-    sessions_are_told_as_they_end_counted_and_copied,
-    people_get_a_line_a_session_and_a_summary,
-    a_reader_that_leaves_ends_it_in_peace,
-    a_terminal_gets_a_view_that_fits_and_its_cursor_back,
-    a_gateway_counts_what_passes_beside_its_relay,
+    sessions_are_reported_counted_and_copied,
+    text_output_has_a_line_per_session_and_a_summary,
+    a_closed_pipe_ends_it_without_an_error,
+    the_view_fits_the_terminal_and_restores_its_cursor,
+    a_gateway_counts_connections_beside_its_relay,
     a_gateway_that_cannot_watch_relays,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 const PORT: u16 = 25;
-/// Nobody answers there.
+/// A port with an nftables drop rule.
 const SILENT: u16 = 587;
-/// Another screen without a cursor, and back.
+/// To the alternate screen without a cursor, and back.
 const TAKE: &str = "\x1b[?1049h\x1b[?25l";
 const GIVE_BACK: &str = "\x1b[?25h\x1b[?1049l";
 /// On the server's only interface.
@@ -46,7 +45,7 @@ fn sinks(lab: &Lab) -> Vec<Process> {
     Family::ALL.map(start).into()
 }
 
-/// So many sessions of one message each, over each family.
+/// Sends so many sessions of one message each, over each family.
 fn send(lab: &Lab, sessions: usize) {
     for family in Family::ALL {
         let to = format!("inet:{}", lab.server_socket(family, PORT));
@@ -62,23 +61,23 @@ struct Watching {
 }
 
 impl Watching {
-    /// Ready when it says what it watches.
+    /// Returns when it has printed which interface it watches.
     fn start(lab: &Lab, arguments: &[&str]) -> Self {
-        Self::telling(lab, arguments, Stdio::piped())
+        Self::with_output(lab, arguments, Stdio::piped())
     }
 
-    fn telling(lab: &Lab, arguments: &[&str], to: Stdio) -> Self {
+    fn with_output(lab: &Lab, arguments: &[&str], to: Stdio) -> Self {
         let mut command = Command::new(GATEPOST);
         command.args(WATCH).args(arguments).env("TERM", "xterm");
         command.stdin(Stdio::null()).stdout(to).stderr(Stdio::piped());
         let child = lab.server.in_thread(|| command.spawn()).unwrap();
         let mut watching = Self { child };
         let mut line = String::new();
-        let mut said = BufReader::new(watching.child.stderr.take().unwrap());
-        said.read_line(&mut line).unwrap();
+        let mut stderr = BufReader::new(watching.child.stderr.take().unwrap());
+        stderr.read_line(&mut line).unwrap();
         assert!(line.starts_with("gatepost: watching gateway by "), "{line}");
-        // What it says later must have somewhere to go.
-        thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        // A full pipe would block it.
+        thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
         watching
     }
 
@@ -107,7 +106,7 @@ fn json(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-/// Of `/metrics` at that address on the server: the sum over the series whose labels contain all of `labels`.
+/// In `/metrics` at that address on the server: the sum over the series whose labels contain all of `labels`.
 fn metric(lab: &Lab, at: SocketAddr, name: &str, labels: &[&str]) -> Option<f64> {
     let mut stream = lab.server.connect(at).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").ok()?;
@@ -118,7 +117,7 @@ fn metric(lab: &Lab, at: SocketAddr, name: &str, labels: &[&str]) -> Option<f64>
     Some(wanted.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
 }
 
-fn sessions_are_told_as_they_end_counted_and_copied() {
+fn sessions_are_reported_counted_and_copied() {
     let lab = Lab::new();
     let _sinks = sinks(&lab);
     let metrics: SocketAddr = "[::1]:9626".parse().unwrap();
@@ -131,11 +130,11 @@ fn sessions_are_told_as_they_end_counted_and_copied() {
         );
         let lines = watching.lines();
         send(&lab, 5);
-        // Each line comes while it goes on.
-        let mut told: Vec<Value> = Vec::new();
+        // Lines arrive while it runs.
+        let mut sessions: Vec<Value> = Vec::new();
         let mut lines = lines.map(|line| json(&line));
-        while told.len() < 10 {
-            told.push(lines.next().expect("ten sessions"));
+        while sessions.len() < 10 {
+            sessions.push(lines.next().expect("ten sessions"));
         }
         for family in Family::ALL {
             let labels = [family.label(), "direction=\"in\"".to_owned()];
@@ -149,12 +148,13 @@ fn sessions_are_told_as_they_end_counted_and_copied() {
         let rest: Vec<Value> = lines.collect();
         assert!(watching.wait().success(), "{source}");
 
-        for session in &told {
+        for session in &sessions {
             assert_eq!(session["type"], "session", "{session}");
             assert_eq!(session["file"], "gateway", "{session}");
             assert_eq!(session["smtp"]["transactions"][0]["data_code"], 250, "{session}");
         }
-        let over = |family: &str| told.iter().filter(|told| told["family"] == family).count();
+        let over =
+            |family: &str| sessions.iter().filter(|session| session["family"] == family).count();
         assert_eq!([over("ipv6"), over("ipv4")], [5, 5], "{source}");
         let kinds: Vec<&Value> = rest.iter().map(|line| &line["type"]).collect();
         assert_eq!(kinds, ["evidence", "lost"], "{source}");
@@ -164,12 +164,12 @@ fn sessions_are_told_as_they_end_counted_and_copied() {
         for count in ["openings", "packets", "not_captured", "desyncs"] {
             assert_eq!(rest[1][count], 0, "{source}: {}", rest[1]);
         }
-        check_copy(copy, &told);
+        check_copy(copy, &sessions);
     }
 }
 
-/// The copy tells the same sessions when it is read again.
-fn check_copy(copy: &str, told: &[Value]) {
+/// A replay of the copy has the same sessions.
+fn check_copy(copy: &str, sessions: &[Value]) {
     let output = Command::new(GATEPOST).args(["replay", "--format", "json", copy]).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -178,7 +178,7 @@ fn check_copy(copy: &str, told: &[Value]) {
     let known = |session: &Value| {
         let mut session = session.clone();
         session["file"].take();
-        // Which of two ends is seen first may differ where they are of the same moment.
+        // Sessions that end at the same moment may be numbered differently.
         session["number"].take();
         session["tcp"]["rtt_s"].take();
         session
@@ -189,17 +189,17 @@ fn check_copy(copy: &str, told: &[Value]) {
         sessions
     };
     let again = by_client(again.map(|session| known(&session)).collect());
-    let told = by_client(told.iter().map(known).collect());
-    assert_eq!(again, told, "{copy}");
+    let sessions = by_client(sessions.iter().map(known).collect());
+    assert_eq!(again, sessions, "{copy}");
 }
 
-fn people_get_a_line_a_session_and_a_summary() {
+fn text_output_has_a_line_per_session_and_a_summary() {
     let lab = Lab::new();
     let _sinks = sinks(&lab);
     let mut watching = Watching::start(&lab, &["--count", "6"]);
     let lines = watching.lines();
     send(&lab, 3);
-    // It ends by itself.
+    // It ends after the sixth session.
     let lines: Vec<String> = lines.collect();
     assert!(watching.wait().success());
     assert!(lines[0].contains("START (UTC)"), "{lines:?}");
@@ -213,7 +213,7 @@ fn people_get_a_line_a_session_and_a_summary() {
     assert!(text.contains("IPv6 receive path: last message accepted"), "{text}");
 }
 
-fn a_reader_that_leaves_ends_it_in_peace() {
+fn a_closed_pipe_ends_it_without_an_error() {
     let lab = Lab::new();
     let _sinks = sinks(&lab);
     let mut watching = Watching::start(&lab, &["--format", "json"]);
@@ -225,7 +225,7 @@ fn a_reader_that_leaves_ends_it_in_peace() {
     assert!(watching.wait().success());
 }
 
-/// What a terminal was sent so far.
+/// The bytes written to a terminal so far.
 #[derive(Clone, Default)]
 struct Sent(Arc<Mutex<Vec<u8>>>);
 
@@ -241,7 +241,7 @@ impl Sent {
         });
     }
 
-    /// Until nobody holds the other end.
+    /// Reads until the other end is closed.
     fn read(&self, master: OwnedFd) {
         let mut terminal = File::from(master);
         let mut chunk = [0; 4096];
@@ -252,12 +252,12 @@ impl Sent {
     }
 }
 
-/// What a terminal of that size was sent: sessions, a connection that nobody answers, and a pause by Ctrl-Z.
+/// The output on a terminal of that size: sessions, an unanswered connection, and a pause by Ctrl-Z.
 fn on_a_terminal(lab: &Lab, columns: u16, lines: u16) -> String {
     let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pair = openpty(&size, None).unwrap();
-    // Its end of the terminal goes with it; ours is the last.
-    let mut watching = Watching::telling(lab, &[], pair.slave.into());
+    // The child's end of the terminal closes with it.
+    let mut watching = Watching::with_output(lab, &[], pair.slave.into());
     let sent = Sent::default();
     let reader = {
         let sent = sent.clone();
@@ -296,7 +296,7 @@ fn plain(text: &str) -> String {
     out + rest
 }
 
-fn a_terminal_gets_a_view_that_fits_and_its_cursor_back() {
+fn the_view_fits_the_terminal_and_restores_its_cursor() {
     let lab = Lab::new();
     let _sinks = sinks(&lab);
     let silence = format!(
@@ -319,7 +319,7 @@ fn a_terminal_gets_a_view_that_fits_and_its_cursor_back() {
                 assert!(line.chars().count() <= usize::from(columns), "{columns}x{lines}: {line}");
             }
         }
-        // The last state stays, as lines like any others.
+        // The last frame stays, as ordinary lines.
         assert!(!after.contains("\x1b[H"), "{after:?}");
         let after = plain(after);
         assert!(after.contains("gateway by ") && after.contains("1 MIN"), "{after}");
@@ -327,7 +327,7 @@ fn a_terminal_gets_a_view_that_fits_and_its_cursor_back() {
     }
 }
 
-fn a_gateway_counts_what_passes_beside_its_relay() {
+fn a_gateway_counts_connections_beside_its_relay() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("watch", "source = \"auto\"");
@@ -360,10 +360,10 @@ fn a_gateway_that_cannot_watch_relays() {
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("watch", "interfaces = [\"none0\"]");
     let gateway = Gateway::start(&lab, &config);
-    let said = gateway.wait_for_log("not watching");
+    let line = gateway.wait_for_log("not watching");
     let expected =
         "not watching, retried every 30s; mail is not affected: there is no interface \"none0\"";
-    assert!(said.contains(expected), "{said}");
+    assert!(line.contains(expected), "{line}");
     deliver(&lab, Family::Ipv6, "there@example.org");
     postfix.message_to("there@example.org");
 }

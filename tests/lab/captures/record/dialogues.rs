@@ -1,4 +1,4 @@
-//! What sender and receiver say to each other when the path is good.
+//! Dialogues over a good path.
 
 use super::super::cases::case;
 use super::super::recorder::{Recorder, SMTP};
@@ -32,8 +32,8 @@ fn starttls() {
     case("starttls").write(&recorder.stop());
 }
 
-/// Postfix takes BDAT and does not speak it: a script is the client. The second chunk has a line of a single dot in it,
-/// and its command comes in one segment with the third.
+/// Postfix accepts BDAT but does not send it: the client is a script. The second chunk has a line with a single dot, and its
+/// command is in one segment with the third.
 fn bdat() {
     let lab = lab();
     let _receiver = receiver(&lab, "");
@@ -62,7 +62,7 @@ fn pipelining() {
     case("pipelining").write(&recorder.stop());
 }
 
-/// The receiver takes two seconds to greet, and minds who cannot wait; not from the sender's IPv4 address.
+/// The receiver delays its greeting by two seconds and rejects clients that do not wait, except the sender's IPv4 address.
 fn pregreet() {
     let lab = lab();
     let _receiver = receiver(
@@ -93,7 +93,7 @@ smtpd_client_restrictions = sleep 2, check_client_access inline:{ 192.0.2.10=OK 
     case("pregreet").write(&recorder.stop());
 }
 
-/// Recorded at the receiver, which takes LF.LF for the end of data: its protection is off in the lab.
+/// Recorded at the receiver, which accepts LF.LF as the end of data: its protection is off in the lab.
 fn smuggling() {
     let lab = lab();
     let receiver = receiver(&lab, "");
@@ -109,7 +109,7 @@ fn smuggling() {
           Subject: smuggled\r\n\r\na message that alice never sent\r\n.\r\n",
     )
     .unwrap();
-    // To the honest message, and to what was in it.
+    // The replies to the outer message and to the smuggled one.
     smtp.dialogue("S: 250\n S: 250\n S: 250\n S: 354\n S: 250\n C: QUIT\n S: 221");
     drop(smtp);
     let forged = receiver.message_to("carol@receiver.example");

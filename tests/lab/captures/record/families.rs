@@ -1,4 +1,4 @@
-//! What becomes of IPv6: it works, or something on the path does not let it, and the sender goes on to IPv4.
+//! IPv6 works, or a fault on the path makes the sender fall back to IPv4.
 
 use super::super::cases::case;
 use super::super::recorder::{Recorder, SMTP, SMTP_AND_DNS};
@@ -21,10 +21,10 @@ tests![
 
 const BOB: &str = "bob@receiver.example";
 const SHORT: usize = 400;
-/// More than a segment; less than a sender may have on its way unacknowledged.
+/// More than a segment, within the initial congestion window.
 const SEGMENTS: usize = 6_000;
 
-/// The gateway's host routes, and its route to the receiver's IPv6 address has a smaller MTU than the links have.
+/// A route on the gateway's host to the receiver's IPv6 address, with a smaller MTU than the links.
 const NARROW: &str = "route add 2001:db8:2::25/128 dev server mtu lock 1280\n";
 
 fn plain_ipv6() {
@@ -44,14 +44,14 @@ fn plain(name: &str, family: Family) {
     case(name).write(&recorder.stop());
 }
 
-/// A filter on the path drops SMTP over IPv6 and says nothing.
+/// A filter on the path silently drops SMTP over IPv6.
 fn ipv6_unanswered() {
     let lab = lab();
     drop_ipv6(&lab);
     fall_back(&lab, "ipv6-unanswered", "", SMTP, SHORT);
 }
 
-/// The same with all that the sender asks of the DNS.
+/// The same with the sender's DNS queries.
 fn dns_answers() {
     let lab = lab();
     drop_ipv6(&lab);
@@ -77,7 +77,7 @@ fn packet_too_big() {
     fall_back(&lab, "packet-too-big", "", SMTP, SEGMENTS);
 }
 
-/// The router's packet-too-big never leaves it.
+/// The router's Packet Too Big errors are dropped.
 fn pmtu_black_hole() {
     let lab = lab();
     lab.gateway.configure(NARROW);
@@ -85,8 +85,8 @@ fn pmtu_black_hole() {
     fall_back(&lab, "pmtu-black-hole", "", SMTP, SEGMENTS);
 }
 
-/// Recorded at the receiver, with all that it asks of the DNS about its client. The code for a client
-/// without a reverse name is 5.7.25 (RFC 7372); Postfix's own restriction for it says 5.7.1, an access table what it is told.
+/// Recorded at the receiver, with its DNS queries about the client. The code for a client without a reverse name is 5.7.25
+/// (RFC 7372): Postfix's own restriction replies 5.7.1, so an access table gives the code.
 fn ptr_refused() {
     let lab = lab();
     let _dns = dns(&lab);
@@ -105,7 +105,7 @@ smtpd_client_restrictions = check_reverse_client_hostname_access
     case("ptr-refused").write(&recorder.stop());
 }
 
-/// A sender that looks the receiver up sends it a message, which arrives in the end; recorded at the sender.
+/// The sender finds the receiver by MX and delivers a message in the end; recorded at the sender.
 fn fall_back(lab: &Lab, name: &str, receiver_cf: &str, filter: &str, size: usize) {
     let _dns = dns(lab);
     let _receiver = receiver(lab, receiver_cf);
@@ -120,7 +120,7 @@ fn drop_ipv6(lab: &Lab) {
     nft(lab, "forward", "tcp dport 25 drop");
 }
 
-/// A rule about IPv6 on the gateway's host.
+/// Adds an nftables rule for IPv6 on the gateway's host.
 fn nft(lab: &Lab, hook: &str, rule: &str) {
     let table = format!(
         "table ip6 path {{ chain path {{ type filter hook {hook} priority 0; {rule}; }}; }}"

@@ -17,7 +17,7 @@ tests![
         access_rule
 ];
 
-/// The receiver goes when it has read the final dot and has not answered it.
+/// The receiver dies after it has received the final dot, before its reply.
 fn upstream_lost() {
     let lab = lab();
     let gate = PolicyGate::open(lab.path("policy"));
@@ -35,7 +35,7 @@ fn upstream_lost() {
     case("upstream-lost").write(&recorder.stop());
 }
 
-/// A rule refuses the sender over IPv6; what the gateway decided is kept beside the recording.
+/// A rule rejects the sender over IPv6; the gateway's verdicts are stored beside the recording.
 fn access_rule() {
     let lab = lab();
     let _receiver = receiver(&lab, "");

@@ -1,4 +1,4 @@
-//! Recordings that do not have all of what was on the wire.
+//! Recordings without all packets of their sessions.
 
 use std::path::Path;
 
@@ -14,8 +14,7 @@ tests![
         one_direction
 ];
 
-/// Two segments of the first message's content are taken out, and of the second session the replies to MAIL, RCPT and
-/// DATA.
+/// Without two segments of the first message's content, and without the second session's replies to MAIL, RCPT and DATA.
 fn holes() {
     let lab = lab();
     let _receiver = receiver(&lab, "");
@@ -28,7 +27,7 @@ fn holes() {
     let content = frames(&whole, "tcp.stream == 0 && tcp.dstport == 25 && tcp.len > 1000");
     let replies = "tcp.stream == 1 && tcp.srcport == 25 && smtp.response.code";
     let before_354 = frames(&whole, &format!("{replies} in {{ 250, 354 }}"));
-    // The first of these 250s is to EHLO, the last one to the message.
+    // The first of these 250 replies is to EHLO, the last one to the message.
     let [_ehlo, mail_to_data @ .., _accepted] = before_354.as_slice() else {
         panic!("too few replies: {before_354:?}")
     };
@@ -36,7 +35,7 @@ fn holes() {
     case("holes").write(&without_packets(Path::new(&whole), &taken));
 }
 
-/// The way that mail takes when routes are not symmetric: the client's octets only over IPv6, the server's only over IPv4.
+/// As with asymmetric routes: only the client's direction over IPv6, only the server's over IPv4.
 fn one_direction() {
     let lab = lab();
     let _receiver = receiver(&lab, "");

@@ -1,5 +1,5 @@
-//! How the cases are recorded: one test a case, run by `make captures`. Each plays its scene in the lab with real
-//! peers and hands the recording to [`Case::write`](super::cases::Case).
+//! Records the cases, one test each, run by `make captures`. Each makes its sessions in the lab with real peers and passes
+//! the recording to [`Case::write`](super::cases::Case).
 
 pub(crate) mod dialogues;
 pub(crate) mod families;
