@@ -6,16 +6,16 @@
 
 #![warn(clippy::indexing_slicing)]
 
-mod analyzer;
 mod flow_session;
 mod packet_counts;
 mod pipeline;
+mod sessions;
 mod settings;
 mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use self::analyzer::{Analyzer, FinishedSession};
 pub use self::packet_counts::PacketCounts;
 pub use self::pipeline::{NameSource, Pipeline};
+pub use self::sessions::{Analyzer, FinishedSession};
 pub use self::settings::{AnalyzerSettings, Transcripts};

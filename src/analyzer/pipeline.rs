@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::analyzer::{Analyzer, FinishedSession};
+use super::sessions::{Analyzer, FinishedSession};
 use super::settings::AnalyzerSettings;
 use crate::stream::{SocketEvent, StreamCounters};
 use crate::time::Timestamp;

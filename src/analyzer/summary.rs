@@ -1,6 +1,6 @@
 //! A finished session as traffic: the input of windows, evidence, metrics and the detection of fallbacks.
 
-use super::analyzer::FinishedSession;
+use super::sessions::FinishedSession;
 use crate::engine::{SessionRecord, TlsState};
 use crate::traffic::fallback::Attempt;
 use crate::traffic::{DeliveryFacts, FlowSummary, MailDirection, MessageCounts, StarttlsState};
