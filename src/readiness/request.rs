@@ -1,4 +1,4 @@
-//! What to check.
+//! The scope of a domain check.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::postfix::Postfix;
 use crate::label::labels;
 use crate::policy::facts::DomainName;
 
-/// The scope of a domain check.
+/// The domain and the optional parts of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckRequest {
     pub domain: DomainName,

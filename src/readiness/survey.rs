@@ -81,7 +81,7 @@ impl SurveyReply {
     }
 }
 
-/// What this host knows about the path to the server.
+/// The known properties of the path to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPath {
     /// Local address of the connection.

@@ -1,4 +1,4 @@
-//! What a rule may require, and how the fact is evaluated.
+//! Requirements of a rule, and the evaluation of their facts.
 
 use super::subject::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};

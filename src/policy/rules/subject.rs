@@ -20,7 +20,7 @@ labels! {
     }
 }
 
-/// What is known of a session; `None` for commands not yet seen.
+/// The known state of a session; `None` for commands not yet seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     pub client: IpAddr,
