@@ -14,6 +14,7 @@ mod finding;
 mod known;
 mod mtu;
 mod mx;
+mod postconf;
 mod postfix;
 mod request;
 mod sender;
@@ -27,7 +28,7 @@ mod tests;
 use self::finding::FindingList;
 pub use self::finding::{CheckName, CheckReport, CheckStatus, Finding, Portion, ServerMeasurement};
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers, TxtAnswer};
-pub use self::postfix::{PARAMETERS, Postfix};
+pub use self::postconf::{PARAMETERS, Postfix};
 pub use self::request::{CheckRequest, HostInterface, Origin};
 pub use self::survey::{ConnectResult, LargeProbe, NetworkPath, ReplyResult, Survey, SurveyReply};
 

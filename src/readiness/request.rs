@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::postfix::Postfix;
+use super::postconf::Postfix;
 use crate::label::labels;
 use crate::policy::facts::DomainName;
 

@@ -125,7 +125,7 @@ mod tests {
             reached: false,
             in_a_row: 5,
             last_reached: Some(at(30)),
-            detail: Some(format!("mx.example.org 2001:db8::25 silent {}", "x".repeat(80))),
+            detail: Some(format!("mx.example.org 2001:db8::25 no_response {}", "x".repeat(80))),
         };
         let signs = Signals { probes: Some(probes), has_vantage: true, ..mail };
         for minute in 60..62 {

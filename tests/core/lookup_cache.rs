@@ -123,7 +123,7 @@ fn the_cache_is_shown_and_purged_with_a_gateway_and_without() {
     let shown = out(&gatepost(&["cache", "show", "--config", with]));
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines.len(), 13, "{shown}");
-    assert!(lines[0].starts_with("KIND           ABOUT"), "{shown}");
+    assert!(lines[0].starts_with("KIND           SUBJECT"), "{shown}");
     assert!(lines.iter().skip(1).all(|line| line.contains("no: refused") && line.len() <= 100));
     let json =
         out(&gatepost(&["cache", "show", "--config", with, "--format", "json", "127.0.0.12"]));

@@ -284,10 +284,10 @@ fn evidence_of_the_return_path_is_seen_from_the_sender() {
     let servers = found["return"]["destinations"].as_array().unwrap();
     assert_eq!(servers.len(), 1, "{servers:?}");
     assert_eq!(servers[0]["server"], "mx.receiver.example");
-    assert_eq!(servers[0]["ipv6"]["state"], "silent");
-    assert_eq!(servers[0]["ipv6"]["silent"]["count"], 1);
+    assert_eq!(servers[0]["ipv6"]["state"], "no_response");
+    assert_eq!(servers[0]["ipv6"]["no_response"]["count"], 1);
     assert_eq!(servers[0]["ipv4"]["state"], "answered");
-    assert_eq!(found["return"]["ipv6"]["silent"], 1);
+    assert_eq!(found["return"]["ipv6"]["no_response"], 1);
     assert_eq!(found["return"]["ipv4"]["answered"], 1);
     assert!(found["receive"]["ipv4"]["last_connection"].is_null());
 

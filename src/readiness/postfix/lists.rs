@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::config::{Postfix, list_items, parse_address};
 use crate::addr::is_global;
 use crate::readiness::finding::{CheckName, FindingList};
+use crate::readiness::postconf::{Postfix, list_items, parse_address};
 use crate::readiness::request::CheckRequest;
 
 /// A shorter prefix cannot be one site's own network.

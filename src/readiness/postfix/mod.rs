@@ -2,13 +2,11 @@
 //!
 //! Changes are proposed as shell commands; nothing is changed here.
 
-mod config;
 mod lists;
 mod proxy;
 mod receiving;
 mod sending;
 
-pub use self::config::{PARAMETERS, Postfix};
 use super::finding::FindingList;
 use super::known::KnownAnswers;
 use super::request::CheckRequest;

@@ -1,9 +1,9 @@
 //! A listener to which gatepost can forward mail such that Postfix still sees the client address: by the PROXY protocol
 //! (`identity = "proxy-v2"`), or by XCLIENT. Rule 9 of ARCHITECTURE.md.
 
-use super::config::{MasterService, Postfix, shell_quote};
 use super::lists::trusts_loopback;
 use crate::readiness::finding::{CheckName, FindingList};
+use crate::readiness::postconf::{MasterService, Postfix, shell_quote};
 
 const SMTPD: &str = "smtpd_upstream_proxy_protocol";
 const POSTSCREEN: &str = "postscreen_upstream_proxy_protocol";

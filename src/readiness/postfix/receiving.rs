@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::config::{CLIENT, MasterService, Postfix, list_items, parse_address};
 use crate::addr::is_global;
 use crate::readiness::finding::{CheckName, FindingList};
+use crate::readiness::postconf::{CLIENT, MasterService, Postfix, list_items, parse_address};
 use crate::readiness::request::CheckRequest;
 
 pub(super) fn check(postfix: &Postfix, request: &CheckRequest, findings: &mut FindingList) {

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::config::{CLIENT, Postfix, parse_address};
 use crate::addr::{Family, is_global};
 use crate::policy::facts::{DomainName, FactState, fcrdns};
 use crate::readiness::finding::{CheckName, FindingList};
 use crate::readiness::known::KnownAnswers;
+use crate::readiness::postconf::{CLIENT, Postfix, parse_address};
 use crate::readiness::request::{CheckRequest, HostInterface};
 use crate::readiness::sender::senders;
 

@@ -144,7 +144,7 @@ fn busy(settings: StatusSettings) -> (Status, LiveState) {
             reached: false,
             in_a_row: 5,
             last_reached: Some(at(60)),
-            detail: Some("mx.example.org 2001:db8::25 silent <b>\u{202e}".to_owned()),
+            detail: Some("mx.example.org 2001:db8::25 no_response <b>\u{202e}".to_owned()),
         };
         let signs = Signals { probes: Some(probes), has_vantage: true, ..Signals::default() };
         door.update(&signs, at(seconds));

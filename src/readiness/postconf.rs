@@ -165,7 +165,7 @@ impl Postfix {
     }
 
     /// Commands that activate changes. Those of protocols and interfaces need a `restart`.
-    pub(in crate::readiness) fn activate(&self, restart: bool) -> Vec<String> {
+    pub(super) fn activate(&self, restart: bool) -> Vec<String> {
         let option = self.directory_option();
         if restart {
             vec![format!("postfix{option} stop"), format!("postfix{option} start")]
