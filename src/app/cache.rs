@@ -146,12 +146,12 @@ fn table(rows: &[CacheRow], now: Timestamp) -> Vec<String> {
     }
     let head = ["KIND", "SUBJECT", "ANSWER", "SOURCE", "AGE", "TTL"].map(String::from);
     let body = rows.iter().map(|row| {
-        let age = row.entry.answered.at.map(|at| short_duration(now - at));
+        let age = row.entry.result.at.map(|at| short_duration(now - at));
         [
             row.lookup.kind().as_str().to_owned(),
             printable(&subject(&row.lookup)),
             printable(&row.answer()),
-            row.entry.answered.source.as_str().to_owned(),
+            row.entry.result.source.as_str().to_owned(),
             age.unwrap_or_else(|| String::from("-")),
             short_duration(row.entry.expires_at - now),
         ]
@@ -191,7 +191,7 @@ mod tests {
             let answered = LookupResult { answer, source: Source::Upstream, at: Some(at) };
             CacheRow {
                 lookup,
-                entry: CacheEntry { answered, expires_at: until, refresh_at: until },
+                entry: CacheEntry { result: answered, expires_at: until, refresh_at: until },
             }
         });
         let table = table(&rows, now);
@@ -204,7 +204,7 @@ mod tests {
         let until = Timestamp::from_nanos(1_767_323_045_000_000_000);
         let answered =
             LookupResult { answer: Known::Yes(None), source: Source::Probe, at: Some(until) };
-        let entry = CacheEntry { answered, expires_at: until, refresh_at: until };
+        let entry = CacheEntry { result: answered, expires_at: until, refresh_at: until };
         let row = CacheRow { lookup: Lookup::Greet("2001:db8::25".parse().unwrap()), entry };
         let json = serde_json::to_string(&row).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The gateway's end.
+//! The gateway's side.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::future::Future;
@@ -14,17 +14,18 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 
-use super::{ControlError, ControlRequest, ControlResponse, ControlSettings};
+use super::error::ControlError;
+use super::protocol::{ControlRequest, ControlResponse, ControlSettings};
 
-/// Octets of a request.
+/// In bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
-/// How long a client may take to send it; it sends it at once.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
-/// After an accept that failed for want of descriptors.
-const BREATHER: Duration = Duration::from_millis(100);
+/// A client sends its request at once.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Delay after an accept that failed for lack of descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const BACKLOG: i32 = 16;
 
-/// The socket of a running gateway; dropped, it is removed.
+/// The socket of a running gateway, removed on drop.
 #[derive(Debug)]
 pub struct ControlListener {
     listener: UnixListener,
@@ -36,12 +37,12 @@ struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _gone_already = fs::remove_file(&self.0);
+        let _already_removed = fs::remove_file(&self.0);
     }
 }
 
 impl ControlListener {
-    /// Makes the socket, and its directory if there is none. A socket that a killed gateway left is replaced.
+    /// Creates the socket, and its directory if it is missing. Replaces the socket of a gateway that was killed.
     ///
     /// # Errors
     /// The path cannot be used, or a running gateway uses it.
@@ -49,8 +50,8 @@ impl ControlListener {
         let path = &settings.socket;
         let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
         if let Some(directory) = directory.filter(|directory| !directory.exists()) {
-            let made = DirBuilder::new().mode(0o755).create(directory);
-            made.map_err(|why| ControlError::Directory { path: directory.to_owned(), why })?;
+            let created = DirBuilder::new().mode(0o755).create(directory);
+            created.map_err(|why| ControlError::Directory { path: directory.to_owned(), why })?;
         }
         remove_stale(path)?;
         let failed = |why| ControlError::Listen { path: path.clone(), why };
@@ -60,44 +61,43 @@ impl ControlListener {
         Ok(Self { listener, _file: file })
     }
 
-    /// Takes requests until it is dropped; `perform` answers them by [`ControlConnection`].
+    /// Accepts requests until the future is dropped; `handle` responds to them.
     pub async fn serve<F: Future<Output = ()> + Send + 'static>(
         self,
-        perform: impl Fn(ControlRequest, ControlConnection) -> F,
+        handle: impl Fn(ControlRequest, ControlConnection) -> F,
     ) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let mut connection = ControlConnection { stream: BufReader::new(stream) };
-                    // One after the other until the request is there: it comes at once, and from one user.
-                    match timeout(REQUEST_PATIENCE, connection.request()).await {
-                        Ok(Ok(request)) => drop(tokio::spawn(perform(request, connection))),
+                    // Requests are read one after the other: they arrive at once, and from one user.
+                    match timeout(REQUEST_TIMEOUT, connection.read_request()).await {
+                        Ok(Ok(request)) => drop(tokio::spawn(handle(request, connection))),
                         Ok(Err(problem)) => {
-                            let _gone_already =
+                            let _client_is_gone =
                                 connection.respond(&ControlResponse::Error(problem)).await;
                         }
                         Err(_too_slow) => {}
                     }
                 }
-                Err(_out_of_resources) => sleep(BREATHER).await,
+                Err(_out_of_resources) => sleep(ACCEPT_BACKOFF).await,
             }
         }
     }
 }
 
-/// A client that asked something.
+/// A client whose request was read.
 #[derive(Debug)]
 pub struct ControlConnection {
     stream: BufReader<UnixStream>,
 }
 
 impl ControlConnection {
-    async fn request(&mut self) -> Result<ControlRequest, String> {
+    async fn read_request(&mut self) -> Result<ControlRequest, String> {
         let mut line = String::new();
-        let reading = (&mut self.stream).take(MAX_REQUEST).read_line(&mut line).await;
-        reading.map_err(|error| format!("the request cannot be read: {error}"))?;
-        serde_json::from_str(&line)
-            .map_err(|error| format!("the request is not understood: {error}"))
+        let read = (&mut self.stream).take(MAX_REQUEST).read_line(&mut line).await;
+        read.map_err(|error| format!("cannot read the request: {error}"))?;
+        serde_json::from_str(&line).map_err(|error| format!("cannot parse the request: {error}"))
     }
 
     /// # Errors
@@ -108,15 +108,15 @@ impl ControlConnection {
         self.send(&line).await
     }
 
-    /// What follows the answer.
+    /// Sends data after the response.
     ///
     /// # Errors
     /// The client is gone.
-    pub async fn send(&mut self, octets: &[u8]) -> io::Result<()> {
-        self.stream.get_mut().write_all(octets).await
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes).await
     }
 
-    /// Waits until the client hangs up.
+    /// Waits until the client closes the connection.
     pub async fn closed(&mut self) {
         let mut unexpected = [0; 64];
         while let Ok(1..) = self.stream.read(&mut unexpected).await {}
@@ -125,10 +125,10 @@ impl ControlConnection {
 
 fn remove_stale(path: &Path) -> Result<(), ControlError> {
     let Ok(found) = fs::symlink_metadata(path) else {
-        return Ok(()); // If it is there and cannot be looked at, `bind` will say so.
+        return Ok(()); // If it exists but cannot be read, `bind` fails.
     };
     if !found.file_type().is_socket() {
-        return Err(ControlError::NoSocket { path: path.to_owned() });
+        return Err(ControlError::NotASocket { path: path.to_owned() });
     }
     match StdUnixStream::connect(path) {
         Ok(_) => Err(ControlError::InUse { path: path.to_owned() }),
@@ -140,7 +140,7 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
     }
 }
 
-/// Linux gives the socket file the mode that the socket has when it is bound: nobody else gets in, not even for a moment.
+/// Linux gives the socket file the mode of the socket at bind time, so other users have no access at any time.
 fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let file = File::from(OwnedFd::from(socket));
@@ -154,12 +154,12 @@ fn listen(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request;
+    use super::super::client::request;
     use super::*;
     use crate::recording::RecordingFilter;
 
     fn settings(name: &str) -> ControlSettings {
-        // A folder of each test's own: it is the listener that makes it.
+        // Each test has its own directory, created by the listener.
         let folder = format!("gatepost-control-{}-{name}", std::process::id());
         ControlSettings {
             socket: std::env::temp_dir().join(folder).join("control.sock"),
@@ -167,13 +167,13 @@ mod tests {
         }
     }
 
-    fn done(settings: &ControlSettings) {
+    fn remove_directory(settings: &ControlSettings) {
         fs::remove_dir(settings.socket.parent().unwrap()).unwrap();
     }
 
     #[tokio::test]
-    async fn asks_and_is_answered() {
-        let settings = settings("asks");
+    async fn a_request_gets_its_response() {
+        let settings = settings("request");
         let listener = ControlListener::bind(&settings).unwrap();
         let mode = fs::metadata(&settings.socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -193,31 +193,31 @@ mod tests {
         serving.abort();
         assert!(serving.await.unwrap_err().is_cancelled());
         assert!(!settings.socket.exists());
-        done(&settings);
+        remove_directory(&settings);
     }
 
     #[tokio::test]
-    async fn what_is_not_understood_is_refused_in_words() {
+    async fn an_unknown_request_gets_an_error() {
         let settings = settings("refused");
         let listener = ControlListener::bind(&settings).unwrap();
         let serving = tokio::spawn(listener.serve(async |_, _| {}));
         let mut stream = UnixStream::connect(&settings.socket).await.unwrap();
         stream.write_all(b"{\"window\":{}}\n").await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("{\"error\":\"the request is not understood: "), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("{\"error\":\"cannot parse the request: "), "{response}");
         serving.abort();
         let _cancelled = serving.await;
-        done(&settings);
+        remove_directory(&settings);
     }
 
     #[tokio::test]
-    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    async fn only_a_stale_socket_is_replaced() {
         let settings = settings("stale");
         let first = ControlListener::bind(&settings).unwrap();
         let error = ControlListener::bind(&settings).unwrap_err();
         assert!(matches!(error, ControlError::InUse { .. }), "{error}");
-        // Killed: the socket stays without a listener.
+        // As after a kill: the file stays without a listener.
         let ControlListener { listener, _file } = first;
         std::mem::forget(_file);
         drop(listener);
@@ -226,8 +226,8 @@ mod tests {
 
         fs::write(&settings.socket, "no socket").unwrap();
         let error = ControlListener::bind(&settings).unwrap_err();
-        assert!(matches!(error, ControlError::NoSocket { .. }), "{error}");
+        assert!(matches!(error, ControlError::NotASocket { .. }), "{error}");
         fs::remove_file(&settings.socket).unwrap();
-        done(&settings);
+        remove_directory(&settings);
     }
 }

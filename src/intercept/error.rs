@@ -1,12 +1,11 @@
-//! What can go wrong with interception, in words that say what to do.
+//! Errors of interception, each with its remedy.
 
 use std::io;
 
-/// Why interception could not be installed, removed or shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InterceptError {
-    #[error("the program `nft` is neither in PATH nor in /usr/sbin: install the package nftables")]
+    #[error("`nft` is neither in PATH nor in /usr/sbin: install the package nftables")]
     NftMissing,
     #[error("cannot run `nft`: {0}")]
     NftRun(#[source] io::Error),
@@ -22,15 +21,15 @@ pub enum InterceptError {
     KernelLacks { modules: Vec<&'static str> },
     #[error("nft refused to {what}: {stderr}")]
     NftRefused { what: &'static str, stderr: String },
-    #[error("expected the JSON of `nft -j`, found something else: {0}; is nft built with JSON?")]
+    #[error("cannot parse the output of `nft -j`: {0}; is nft built with JSON?")]
     NftOutput(#[source] serde_json::Error),
     #[error("cannot open a netlink socket for routing: {0}; is netlink allowed for this service?")]
     Netlink(#[source] io::Error),
     #[error("the kernel refused to {what}: {reason}{hint}")]
     Routing { what: String, reason: String, hint: &'static str },
     #[error(
-        "routing table {table} already holds {found}, which gatepost did not make: set intercept.table \
-         to a number that is free (`ip route show table all`)"
+        "routing table {table} already holds {found}, which is not gatepost's: set intercept.table to an \
+         unused number (`ip route show table all`)"
     )]
     TableInUse { table: u32, found: String },
     #[error(
@@ -39,17 +38,17 @@ pub enum InterceptError {
     )]
     ReservedTable { table: u32 },
     #[error(
-        "mark {mark:#x} cannot be used, because it and the next number must be non-zero 32-bit numbers: \
+        "mark {mark:#x} is invalid, because it and the next number must be non-zero 32-bit numbers: \
          set intercept.mark to another, such as 0x6770"
     )]
     Mark { mark: u32 },
     #[error(
-        "`{name}` is not the name of an interface: expected 1 to 15 letters, digits, `.`, `_`, `-` or \
+        "`{name}` is not an interface name: expected 1 to 15 letters, digits, `.`, `_`, `-` or \
          `:` in intercept.interfaces"
     )]
     InterfaceName { name: String },
     #[error(
-        "there is nothing to intercept: expected at least one port in intercept.ports and one address \
+        "nothing to intercept: expected at least one port in intercept.ports and one address \
          in listen.addresses"
     )]
     NothingToIntercept,

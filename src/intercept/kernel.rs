@@ -1,12 +1,12 @@
-//! InterceptSettings and state of the kernel that keep installed interception from working, found by experiment (see the module's
-//! head); what only might is not told.
+//! Kernel settings and state that prevent an installed interception from working. Each was found by experiment (see the
+//! parent module); suspected ones are not reported.
 
 use std::fs;
 
 use super::report::{InterceptReport, TproxyReport};
 use crate::addr::Family;
 
-/// Warnings about the network namespace of the calling thread; none if nothing is intercepted.
+/// Warnings about the network namespace of the calling thread; empty if nothing is intercepted.
 pub(super) fn warnings(report: &InterceptReport) -> Vec<String> {
     let mut warnings = Vec::new();
     for tproxy in report.tproxies() {
@@ -17,7 +17,7 @@ pub(super) fn warnings(report: &InterceptReport) -> Vec<String> {
         return warnings;
     }
     if report.tproxies().any(|tproxy| tproxy.family == Family::Ipv4) {
-        warnings.extend(validating_by_mark());
+        warnings.extend(src_valid_mark());
     }
     if is_on("/proc/sys/net/ipv4/tcp_fwmark_accept") {
         warnings.push(
@@ -26,17 +26,17 @@ pub(super) fn warnings(report: &InterceptReport) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let present = interfaces();
-    for name in report.interfaces().filter(|name| !present.iter().any(|there| there == name)) {
+    let existing = interfaces();
+    for name in report.interfaces().filter(|name| !existing.iter().any(|other| other == name)) {
         warnings.push(format!(
-            "there is no interface {name}: nothing can arrive on it; check intercept.interfaces"
+            "interface {name} does not exist: no connection can arrive on it; check intercept.interfaces"
         ));
     }
     warnings
 }
 
 fn not_listening(tproxy: &TproxyReport) -> Option<String> {
-    // /proc/net is that of the process's first thread, which may be in another namespace.
+    // /proc/net belongs to the first thread of the process, which may be in another namespace.
     let (file, any) = match tproxy.family {
         Family::Ipv4 => ("/proc/thread-self/net/tcp", "00000000"),
         Family::Ipv6 => ("/proc/thread-self/net/tcp6", "00000000000000000000000000000000"),
@@ -50,8 +50,8 @@ fn not_listening(tproxy: &TproxyReport) -> Option<String> {
     });
     (!listens).then(|| {
         format!(
-            "nobody listens on port {} of the {} wildcard address: mail passes by to the servers \
-             directly; start the gateway, or run `gatepost intercept clean`",
+            "no socket listens on port {} of the {} wildcard address: mail bypasses the gateway and goes \
+             to the servers directly; start the gateway, or run `gatepost intercept clean`",
             tproxy.listen, tproxy.family
         )
     })
@@ -65,25 +65,25 @@ fn not_forwarding(family: Family) -> Option<String> {
     let off = read(&format!("/proc/sys/{}", key.replace('.', "/")))? == "0";
     off.then(|| {
         format!(
-            "{key} is 0: this host does not forward {family}, so no mail passes when the gateway is \
-             not running; set it to 1"
+            "{key} is 0: this host does not forward {family}, so no mail passes while the gateway is \
+             stopped; set it to 1"
         )
     })
 }
 
-fn validating_by_mark() -> Option<String> {
-    let on: Vec<String> = fs::read_dir("/proc/sys/net/ipv4/conf")
+fn src_valid_mark() -> Option<String> {
+    let names: Vec<String> = fs::read_dir("/proc/sys/net/ipv4/conf")
         .ok()?
         .flatten()
         .filter(|entry| entry.file_name() != "default")
         .filter(|entry| is_on(&entry.path().join("src_valid_mark").to_string_lossy()))
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    (!on.is_empty()).then(|| {
+    (!names.is_empty()).then(|| {
         format!(
             "net.ipv4.conf.*.src_valid_mark is 1 for {}: the kernel drops intercepted IPv4 packets; \
              set it to 0 (WireGuard's wg-quick sets it to 1)",
-            on.join(", ")
+            names.join(", ")
         )
     })
 }

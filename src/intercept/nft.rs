@@ -1,4 +1,4 @@
-//! Runs `nft`: checks, applies and lists our table, and says what its errors mean.
+//! Runs `nft`: checks, applies and lists our table, and interprets its errors.
 
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
@@ -6,14 +6,16 @@ use std::process::{Command, Stdio};
 use nftables::schema::Nftables;
 use serde_json::Value;
 
+use super::error::InterceptError;
 use super::report::ChainReport;
-use super::{InterceptError, InterceptSettings, TABLE, ruleset};
+use super::ruleset;
+use super::settings::{InterceptSettings, TABLE};
 use crate::addr::{Family, Networks};
 
-/// Services and plain users often lack /usr/sbin in PATH.
+/// PATH of services and unprivileged users often lacks /usr/sbin.
 const PROGRAMS: [&str; 2] = ["nft", "/usr/sbin/nft"];
 
-/// Puts our table in place of whatever it was, in one transaction.
+/// Replaces our table in one transaction.
 pub(super) async fn replace(settings: &InterceptSettings) -> Result<(), InterceptError> {
     let what = "install the table `inet gatepost`";
     match apply(&[], ruleset::replace(settings)).await? {
@@ -23,20 +25,20 @@ pub(super) async fn replace(settings: &InterceptSettings) -> Result<(), Intercep
 }
 
 /// Opens or closes the door of a family, in one transaction.
-pub(super) async fn turn(
+pub(super) async fn set_door(
     settings: &InterceptSettings,
     family: Family,
     admits: bool,
     exempt: &Networks,
 ) -> Result<(), InterceptError> {
     let what = if admits { "open the door" } else { "close the door" };
-    match apply(&[], ruleset::turn(settings, family, admits, exempt)).await? {
+    match apply(&[], ruleset::set_door(settings, family, admits, exempt)).await? {
         Ok(_) => Ok(()),
         Err(stderr) => Err(refused(what, stderr, &[])),
     }
 }
 
-/// Removes our table; false if there was none.
+/// Removes our table. Returns whether there was one.
 pub(super) async fn delete() -> Result<bool, InterceptError> {
     let what = "remove the table `inet gatepost`";
     match apply(&[], ruleset::delete()).await? {
@@ -46,13 +48,13 @@ pub(super) async fn delete() -> Result<bool, InterceptError> {
     }
 }
 
-/// The chains of our table; empty if there is no table.
+/// The chains of our table; `None` if there is no table.
 pub(super) async fn list() -> Result<Option<Vec<ChainReport>>, InterceptError> {
     let what = "list the table `inet gatepost`";
     match run(&["-j", "list", "table", "inet", TABLE], None).await? {
         Ok(stdout) => {
             let value: Value = serde_json::from_str(&stdout).map_err(InterceptError::NftOutput)?;
-            Ok(Some(ChainReport::all_of(&value)))
+            Ok(Some(ChainReport::parse_all(&value)))
         }
         Err(stderr) if is_absent(&stderr) => Ok(None),
         Err(stderr) => Err(refused(what, stderr, &[])),
@@ -101,10 +103,8 @@ async fn apply(
     run(&args, Some(json)).await
 }
 
-/// Standard output, or standard error if `nft` failed.
-///
-/// Not the runner of crate `nftables`: that one leaves standard error to the terminal when it applies a batch, and what
-/// went wrong stands only there.
+/// Returns standard output, or standard error if `nft` failed. The runner of crate `nftables` does not capture standard error
+/// when it applies a batch, and only that has the reason.
 async fn run(
     args: &[&'static str],
     input: Option<String>,
@@ -122,7 +122,7 @@ fn run_blocking(
     for program in PROGRAMS {
         let child = Command::new(program)
             .args(args)
-            // The messages that we look for are the untranslated ones.
+            // The messages are matched untranslated.
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -134,7 +134,7 @@ fn run_blocking(
             Err(error) => return Err(InterceptError::NftRun(error)),
         };
         if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-            // An nft that gives up before it has read everything says why on standard error.
+            // If nft exits before it has read everything, standard error has the reason.
             let _ = stdin.write_all(input.as_bytes());
         }
         let output = child.wait_with_output().map_err(InterceptError::NftRun)?;
@@ -153,22 +153,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_say_what_is_missing() {
-        let words = |stderr: &str, missing: &[&'static str]| {
+    fn errors_name_the_remedy() {
+        let message = |stderr: &str, missing: &[&'static str]| {
             refused("install the table `inet gatepost`", stderr.to_owned(), missing).to_string()
         };
         let denied =
-            words("netlink: Error: cache initialization failed: Operation not permitted", &[]);
+            message("netlink: Error: cache initialization failed: Operation not permitted", &[]);
         assert!(denied.contains("CAP_NET_ADMIN"), "{denied}");
 
         let absent = "internal:0:0-0: Error: Could not process rule: No such file or directory\n";
         assert_eq!(
-            words(absent, &["nft_tproxy", "nft_socket"]),
+            message(absent, &["nft_tproxy", "nft_socket"]),
             "this kernel lacks nft_tproxy, nft_socket: load it (modprobe nft_tproxy nft_socket), or \
              use a kernel built with it"
         );
         assert_eq!(
-            words(absent, &[]),
+            message(absent, &[]),
             "nft refused to install the table `inet gatepost`: Error: Could not process rule: No such \
              file or directory"
         );

@@ -1,19 +1,19 @@
-//! What is installed, and what was removed, in words for a person at 3 a.m.
+//! Reports of the installed and of the removed state, for an operator at 3 a.m.
 
 use std::fmt;
 
 use serde_json::Value;
 
-use super::TABLE;
-use super::routing::Entry;
+use super::routing::RoutingEntry;
+use super::settings::TABLE;
 use crate::addr::Family;
 
-/// What [`remove`](super::remove) has removed.
+/// The result of [`remove`](super::remove).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemovalReport {
-    /// The nftables table `inet gatepost`.
+    /// Whether there was a table `inet gatepost`.
     pub table: bool,
-    /// The ip rules and routes, in words.
+    /// The ip rules and routes, as text.
     pub routing: Vec<String>,
 }
 
@@ -31,14 +31,14 @@ impl fmt::Display for RemovalReport {
     }
 }
 
-/// What [`show`](super::show) has found.
+/// The result of [`show`](super::show).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterceptReport {
-    /// The chains of table `inet gatepost`; `None` without the table.
+    /// The chains of table `inet gatepost`; `None` if there is no table.
     pub chains: Option<Vec<ChainReport>>,
-    /// Our ip rules and routes, in words.
+    /// Our ip rules and routes, as text.
     pub routing: Vec<String>,
-    /// What keeps interception from working, each with what to do.
+    /// Problems, each with its remedy.
     pub warnings: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ pub struct InterceptReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainReport {
     pub name: String,
-    /// `prerouting, priority -150`; absent for a chain that others lead to.
+    /// `prerouting, priority -150`; `None` for a chain without a hook.
     pub hook: Option<String>,
     pub rules: Vec<RuleReport>,
 }
@@ -54,17 +54,17 @@ pub struct ChainReport {
 /// One rule of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleReport {
-    /// Its comment, or that it is not ours.
-    pub words: String,
+    /// The rule's comment.
+    pub description: String,
     pub packets: u64,
     pub bytes: u64,
-    /// What is intercepted, if it is a rule that intercepts.
+    /// For a rule that intercepts.
     pub tproxy: Option<TproxyReport>,
-    /// Interfaces that the rule names.
+    /// Interfaces named by the rule.
     pub interfaces: Vec<String>,
 }
 
-/// A rule that hands mail to the gateway.
+/// The TPROXY statement of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TproxyReport {
     pub family: Family,
@@ -74,8 +74,8 @@ pub struct TproxyReport {
 }
 
 impl InterceptReport {
-    /// With warnings about what does not fit together; the kernel's settings are not looked at.
-    pub(super) fn new(chains: Option<Vec<ChainReport>>, routing: &[Entry]) -> Self {
+    /// With warnings about inconsistencies between rules and routes; without those of `kernel`.
+    pub(super) fn new(chains: Option<Vec<ChainReport>>, routing: &[RoutingEntry]) -> Self {
         let mut report = Self {
             chains,
             routing: routing.iter().map(ToString::to_string).collect(),
@@ -90,14 +90,14 @@ impl InterceptReport {
             });
             let route = rule.is_some_and(|rule| {
                 routing.iter().any(|entry| {
-                    matches!(entry, Entry::Route(_))
+                    matches!(entry, RoutingEntry::Route(_))
                         && entry.family() == tproxy.family
                         && entry.table() == rule.table()
                 })
             });
             if !route {
                 warnings.push(format!(
-                    "{} mail is lost: it is marked, but its ip rule or route is missing; restart the \
+                    "{} mail is lost: its packets are marked, but the ip rule or route is missing; restart the \
                      gateway, or run `gatepost intercept clean`",
                     tproxy.family
                 ));
@@ -105,7 +105,7 @@ impl InterceptReport {
         }
         if !routing.is_empty() && report.tproxies().next().is_none() {
             warnings.push(
-                "nothing is intercepted: there are ip rules or routes, but no nftables rule that uses \
+                "nothing is intercepted: there are ip rules or routes, but no nftables rule for \
                  them; restart the gateway, or run `gatepost intercept clean`"
                     .to_owned(),
             );
@@ -139,7 +139,7 @@ impl fmt::Display for InterceptReport {
         match &self.chains {
             None => write!(f, "nftables table inet {TABLE}: missing")?,
             Some(chains) => {
-                write!(f, "nftables table inet {TABLE} (packets taken, rule)")?;
+                write!(f, "nftables table inet {TABLE} (packets, rule)")?;
                 for chain in chains {
                     write!(f, "\n  chain {}", chain.name)?;
                     if let Some(hook) = &chain.hook {
@@ -167,22 +167,21 @@ impl fmt::Display for InterceptReport {
 
 impl fmt::Display for RuleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)?;
+        f.write_str(&self.description)?;
         if let Some(TproxyReport { family, ports, listen, .. }) = &self.tproxy {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-            write!(f, " ({family}, port {} to port {listen} here)", ports.join(", "))?;
+            write!(f, " ({family}, port {} to local port {listen})", ports.join(", "))?;
         }
         if !self.interfaces.is_empty() {
-            write!(f, " (named: {})", self.interfaces.join(", "))?;
+            write!(f, " (interfaces: {})", self.interfaces.join(", "))?;
         }
         Ok(())
     }
 }
 
-/// Read from the JSON value, not through the schema of crate `nftables`: a newer nft may print what that does not know,
-/// and showing most is better than showing nothing.
+/// Parsed from the JSON value rather than by the schema of crate `nftables`, which may reject the output of a newer nft.
 impl ChainReport {
-    pub(super) fn all_of(listing: &Value) -> Vec<Self> {
+    pub(super) fn parse_all(listing: &Value) -> Vec<Self> {
         let objects = listing["nftables"].as_array().map_or(&[][..], Vec::as_slice);
         let mut chains: Vec<Self> = objects
             .iter()
@@ -198,7 +197,7 @@ impl ChainReport {
         for rule in objects.iter().filter_map(|object| object.get("rule")) {
             let name = text(&rule["chain"]);
             if let Some(chain) = chains.iter_mut().find(|chain| chain.name == name) {
-                chain.rules.push(RuleReport::of(rule));
+                chain.rules.push(RuleReport::parse(rule));
             }
         }
         chains
@@ -206,26 +205,23 @@ impl ChainReport {
 }
 
 impl RuleReport {
-    fn of(rule: &Value) -> Self {
-        let mut read = Self {
-            words: rule["comment"]
-                .as_str()
-                .unwrap_or("a rule that gatepost did not make")
-                .to_owned(),
+    fn parse(rule: &Value) -> Self {
+        let mut report = Self {
+            description: rule["comment"].as_str().unwrap_or("not a rule of gatepost").to_owned(),
             ..Self::default()
         };
         let (mut ports, mut mark, mut tproxy) = (Vec::new(), None, None);
-        let mut is_refused = false;
+        let mut rejects = false;
         for statement in rule["expr"].as_array().into_iter().flatten() {
             if let Some(counter) = statement.get("counter") {
-                read.packets = counter["packets"].as_u64().unwrap_or_default();
-                read.bytes = counter["bytes"].as_u64().unwrap_or_default();
+                report.packets = counter["packets"].as_u64().unwrap_or_default();
+                report.bytes = counter["bytes"].as_u64().unwrap_or_default();
             }
             if let Some(mangle) = statement.get("mangle") {
                 mark = mangle["value"].as_u64().and_then(|mark| u32::try_from(mark).ok());
             }
             tproxy = tproxy.or(statement.get("tproxy"));
-            is_refused |= statement.get("reject").is_some();
+            rejects |= statement.get("reject").is_some();
             let Some(matched) = statement.get("match") else {
                 continue;
             };
@@ -234,21 +230,21 @@ impl RuleReport {
                 ports = numbers.filter_map(|port| u16::try_from(port).ok()).collect();
             }
             if matched["left"]["meta"]["key"] == "iifname" && matched["op"] == "!=" {
-                read.interfaces = items(&matched["right"]).iter().map(text).collect();
+                report.interfaces = items(&matched["right"]).iter().map(text).collect();
             }
         }
-        // A door's rule says `tproxy` and hands over nothing.
-        read.tproxy = tproxy.filter(|_| !is_refused).map(|tproxy| TproxyReport {
+        // A closed door's rule has `tproxy` and rejects.
+        report.tproxy = tproxy.filter(|_| !rejects).map(|tproxy| TproxyReport {
             family: if tproxy["family"] == "ip" { Family::Ipv4 } else { Family::Ipv6 },
             ports,
             listen: tproxy["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
             mark,
         });
-        read
+        report
     }
 }
 
-/// nft prints a set of one element as that element.
+/// nft prints a set of one element as the element.
 fn items(value: &Value) -> &[Value] {
     value["set"].as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
 }
@@ -262,17 +258,18 @@ mod tests {
     use super::*;
     use crate::intercept::ruleset;
 
-    /// What nft prints is what it was given, plus counters and handles.
+    /// nft prints its input, with counters and handles added.
     fn listing() -> Vec<ChainReport> {
         let given =
-            serde_json::to_value(ruleset::replace(&super::super::tests::settings())).unwrap();
+            serde_json::to_value(ruleset::replace(&super::super::settings::tests::settings()))
+                .unwrap();
         let objects = given["nftables"].as_array().unwrap();
         let added: Vec<&Value> = objects.iter().filter_map(|object| object.get("add")).collect();
-        ChainReport::all_of(&serde_json::json!({ "nftables": added }))
+        ChainReport::parse_all(&serde_json::json!({ "nftables": added }))
     }
 
     #[test]
-    fn a_report_reads_like_this() {
+    fn report_text() {
         let report = InterceptReport {
             chains: Some(listing()),
             routing: vec!["ipv4 rule: fwmark 0x6770 lookup table 26480".into()],
@@ -282,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_one_line() {
+    fn an_empty_report_is_one_line() {
         assert_eq!(InterceptReport::default().to_string(), "no interception is installed");
         assert_eq!(
             RemovalReport::default().to_string(),
@@ -291,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_without_routes_are_told() {
+    fn rules_without_routes_cause_warnings() {
         let warnings = InterceptReport::new(Some(listing()), &[]).warnings;
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("ipv4 mail is lost"), "{warnings:?}");

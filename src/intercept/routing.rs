@@ -1,4 +1,4 @@
-//! Policy routing over netlink: our ip rules and `local` routes, and nobody else's.
+//! Policy routing over netlink: our ip rules and `local` routes.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,8 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Error, Handle, IpVersion, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
-use super::{InterceptError, InterceptSettings, PRIORITY, PROTOCOL};
+use super::error::InterceptError;
+use super::settings::{InterceptSettings, PRIORITY, PROTOCOL};
 use crate::addr::Family;
 
 /// Index of `lo`, the same in every network namespace.
@@ -24,9 +25,9 @@ const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const EEXIST: i32 = 17;
 
-/// One ip rule or one route of ours, as the kernel told it.
+/// An ip rule or a route of ours.
 #[derive(Clone, Debug)]
-pub(super) enum Entry {
+pub(super) enum RoutingEntry {
     Rule(RuleMessage),
     Route(RouteMessage),
 }
@@ -45,35 +46,35 @@ impl Drop for Routing {
 
 impl Routing {
     pub(super) fn open() -> Result<Self, InterceptError> {
-        // The strict check makes the kernel filter what is asked for: a router's full table is a long list.
+        // With the strict check the kernel filters: the table of a router may be very long.
         let (connection, handle, _) =
             rtnetlink::new_connection_with_strict_check().map_err(InterceptError::Netlink)?;
         Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
-    /// All that is ours, of any mark and table: rules first, so that deleting in this order never leaves a rule that
-    /// leads to an empty table.
-    pub(super) async fn ours(&self) -> Result<Vec<Entry>, InterceptError> {
+    /// Our entries, with any mark and table. Rules come first, so that deletion in this order never leaves a rule for an empty
+    /// table.
+    pub(super) async fn ours(&self) -> Result<Vec<RoutingEntry>, InterceptError> {
         let mut entries = Vec::new();
         for family in Family::ALL {
-            entries.extend(self.rules(family).await?.into_iter().map(Entry::Rule));
+            entries.extend(self.rules(family).await?.into_iter().map(RoutingEntry::Rule));
         }
         for family in Family::ALL {
             let mut wanted = RouteMessage::default();
             wanted.header.address_family = address_family(family);
             wanted.header.protocol = RouteProtocol::Other(PROTOCOL);
             let routes = self.routes(wanted).await?;
-            entries.extend(routes.into_iter().map(Entry::Route));
+            entries.extend(routes.into_iter().map(RoutingEntry::Route));
         }
-        entries.retain(Entry::is_ours);
+        entries.retain(RoutingEntry::is_ours);
         Ok(entries)
     }
 
-    /// Adds what `settings` need and is not there yet; `added` tells what, also on an error.
+    /// Adds the missing entries of `settings`, and appends them to `added`, also on an error.
     pub(super) async fn add(
         &self,
         settings: &InterceptSettings,
-        added: &mut Vec<Entry>,
+        added: &mut Vec<RoutingEntry>,
     ) -> Result<(), InterceptError> {
         for family in settings.families() {
             self.check_free(family, settings.table).await?;
@@ -81,7 +82,9 @@ impl Routing {
         let present = self.ours().await?;
         for family in settings.families() {
             for entry in [route(family, settings.table), rule(family, settings)] {
-                if !present.iter().any(|ours| ours.same(&entry)) && self.create(&entry).await? {
+                if !present.iter().any(|ours| ours.is_equivalent(&entry))
+                    && self.create(&entry).await?
+                {
                     added.push(entry);
                 }
             }
@@ -89,24 +92,24 @@ impl Routing {
         Ok(())
     }
 
-    /// Deletes `entry`; that it is gone already is fine.
-    pub(super) async fn delete(&self, entry: Entry) -> Result<(), InterceptError> {
-        let words = format!("delete {entry}");
+    /// Deletes `entry`; not an error if it is missing.
+    pub(super) async fn delete(&self, entry: RoutingEntry) -> Result<(), InterceptError> {
+        let action = format!("delete {entry}");
         let result = match entry {
-            Entry::Rule(rule) => self.handle.rule().del(rule).execute().await,
-            Entry::Route(route) => self.handle.route().del(route).execute().await,
+            RoutingEntry::Rule(rule) => self.handle.rule().del(rule).execute().await,
+            RoutingEntry::Route(route) => self.handle.route().del(route).execute().await,
         };
         match result {
             Err(error) if matches!(errno(&error), Some(ENOENT | ESRCH)) => Ok(()),
-            result => result.map_err(|error| refused(words, &error)),
+            result => result.map_err(|error| refused(action, &error)),
         }
     }
 
-    /// False if the same rule stands there already, made by somebody else: it does the work, and stays theirs.
-    async fn create(&self, entry: &Entry) -> Result<bool, InterceptError> {
+    /// False if an equivalent entry exists that is not ours: it is used and left alone.
+    async fn create(&self, entry: &RoutingEntry) -> Result<bool, InterceptError> {
         let result = match entry {
-            Entry::Route(route) => self.handle.route().add(route.clone()).execute().await,
-            Entry::Rule(rule) => {
+            RoutingEntry::Route(route) => self.handle.route().add(route.clone()).execute().await,
+            RoutingEntry::Rule(rule) => {
                 let mut request = self.handle.rule().add();
                 *request.message_mut() = rule.clone();
                 request.execute().await
@@ -119,15 +122,14 @@ impl Routing {
         }
     }
 
-    /// A route of somebody else in our table would send intercepted packets elsewhere, or ours would theirs.
+    /// Rejects a table with foreign routes: they would misroute intercepted packets, and ours their packets.
     async fn check_free(&self, family: Family, table: u32) -> Result<(), InterceptError> {
         let mut wanted = RouteMessage::default();
         wanted.header.address_family = address_family(family);
         wanted.attributes.push(RouteAttribute::Table(table));
-        let foreign =
-            self.routes(wanted).await?.into_iter().find(|route| {
-                route_table(route) == table && !Entry::Route(route.clone()).is_ours()
-            });
+        let foreign = self.routes(wanted).await?.into_iter().find(|route| {
+            route_table(route) == table && !RoutingEntry::Route(route.clone()).is_ours()
+        });
         match foreign {
             None => Ok(()),
             Some(route) => Err(InterceptError::TableInUse {
@@ -157,7 +159,7 @@ impl Routing {
     }
 }
 
-/// A table without routes does not exist for the kernel, nor does a family that is switched off.
+/// For the kernel an empty table does not exist, nor does a disabled family.
 fn listed_or_empty<T>(listed: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
     const EAFNOSUPPORT: i32 = 97;
     const EOPNOTSUPP: i32 = 95;
@@ -169,7 +171,7 @@ fn listed_or_empty<T>(listed: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
     }
 }
 
-impl Entry {
+impl RoutingEntry {
     pub(super) fn family(&self) -> Family {
         let family = match self {
             Self::Rule(rule) => rule.header.family,
@@ -201,14 +203,14 @@ impl Entry {
         }
     }
 
-    /// Whether `settings` ask for this entry.
-    pub(super) fn is_of(&self, settings: &InterceptSettings) -> bool {
+    pub(super) fn is_required_by(&self, settings: &InterceptSettings) -> bool {
         let family = self.family();
         settings.listen(family).is_some()
-            && (self.same(&route(family, settings.table)) || self.same(&rule(family, settings)))
+            && (self.is_equivalent(&route(family, settings.table))
+                || self.is_equivalent(&rule(family, settings)))
     }
 
-    /// Our number, and the shape that only we give it.
+    /// Whether it has our protocol number and our shape.
     fn is_ours(&self) -> bool {
         match self {
             Self::Rule(rule) => {
@@ -235,8 +237,8 @@ impl Entry {
         })
     }
 
-    /// Whether both do the same; the kernel's answer holds more attributes than our question.
-    fn same(&self, other: &Self) -> bool {
+    /// Ignores the attributes that the kernel adds.
+    fn is_equivalent(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
             && self.family() == other.family()
             && self.table() == other.table()
@@ -245,7 +247,7 @@ impl Entry {
     }
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for RoutingEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (family, table) = (self.family(), self.table());
         match self {
@@ -258,7 +260,7 @@ impl fmt::Display for Entry {
     }
 }
 
-fn rule(family: Family, settings: &InterceptSettings) -> Entry {
+fn rule(family: Family, settings: &InterceptSettings) -> RoutingEntry {
     let mut rule = RuleMessage::default();
     rule.header.family = address_family(family);
     rule.header.action = RuleAction::ToTable;
@@ -268,10 +270,10 @@ fn rule(family: Family, settings: &InterceptSettings) -> Entry {
         RuleAttribute::Table(settings.table),
         RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
     ];
-    Entry::Rule(rule)
+    RoutingEntry::Rule(rule)
 }
 
-fn route(family: Family, table: u32) -> Entry {
+fn route(family: Family, table: u32) -> RoutingEntry {
     let mut route = match family {
         Family::Ipv4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
         Family::Ipv6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
@@ -281,7 +283,7 @@ fn route(family: Family, table: u32) -> Entry {
     route.header.scope = RouteScope::Host;
     route.header.kind = RouteType::Local;
     route.attributes.extend([RouteAttribute::Table(table), RouteAttribute::Oif(LOOPBACK)]);
-    Entry::Route(route)
+    RoutingEntry::Route(route)
 }
 
 fn route_table(route: &RouteMessage) -> u32 {
@@ -309,7 +311,7 @@ fn errno(error: &Error) -> Option<i32> {
     }
 }
 
-fn refused(what: String, error: &Error) -> InterceptError {
+fn refused(action: String, error: &Error) -> InterceptError {
     const EINVAL: i32 = 22;
     const EAFNOSUPPORT: i32 = 97;
     const EOPNOTSUPP: i32 = 95;
@@ -319,7 +321,7 @@ fn refused(what: String, error: &Error) -> InterceptError {
         }
         Some(EAFNOSUPPORT | EOPNOTSUPP | EINVAL) => {
             "; the kernel needs CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES, and IPv6 must \
-             not be switched off (leave the family out of listen.addresses)"
+             not be disabled (leave the family out of listen.addresses)"
         }
         _ => "",
     };
@@ -327,5 +329,5 @@ fn refused(what: String, error: &Error) -> InterceptError {
         Some(code) => io::Error::from_raw_os_error(code).to_string(),
         None => error.to_string(),
     };
-    InterceptError::Routing { what, reason, hint }
+    InterceptError::Routing { what: action, reason, hint }
 }

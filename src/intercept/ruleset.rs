@@ -1,28 +1,28 @@
-//! The nftables table as data. Its rules, in the order in which a packet meets them:
+//! The nftables table as data. Its rules, in the order of evaluation:
 //!
 //! ```text
 //! chain prerouting, at priority mangle
 //!   not TCP                           accept
 //!   mark MARK+1                       accept       our own connection to an upstream on this host, over loopback
-//!   for an address of this host       accept       its own listener or MTA takes it
-//!   belongs to a wildcard listener    intercept    a new connection, or none of ours
+//!   for an address of this host       accept       for its own listener or MTA
+//!   belongs to a wildcard listener    intercept    a new connection, or not ours
 //!   belongs to a transparent socket   MARK         of an open session: the client's packets and the upstream's replies
 //!   anything else                     intercept
 //! chain intercept
 //!   not on a named interface          accept
 //!   of a family                       door_ipv4, door_ipv6
 //!   to an intercepted port            tproxy, MARK
-//!   to an intercepted port            count        no listener took it: the gateway is not running
+//!   to an intercepted port            count        no listener matched: the gateway is not running
 //! chain door_ipv4, door_ipv6           empty while that door is open
 //!   from an exempt network            return
 //!   a SYN to an intercepted port      tproxy, reject with tcp reset
 //! ```
 //!
-//! The door's rule says `tproxy` because that matches only while the gateway listens: after a kill -9 it refuses nobody.
-//! Sessions in progress never come to it.
+//! The door's rule has `tproxy` because that matches only while the gateway listens: after a kill -9 it refuses nothing.
+//! Sessions in progress never reach it.
 //!
-//! `socket wildcard` does not match sockets in TIME_WAIT or those of a handshake, which is why it stands in a rule of its
-//! own: these still reach `socket transparent`. Counters stand behind `tproxy`, so that they count what was taken.
+//! `socket wildcard` does not match sockets in TIME_WAIT or in a handshake. Hence it is a separate rule: those packets still
+//! reach `socket transparent`. Counters follow `tproxy`, so that they count matched packets.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -39,19 +39,19 @@ use nftables::stmt::{
 };
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use super::{InterceptSettings, TABLE};
+use super::settings::{InterceptSettings, TABLE};
 use crate::addr::{Family, Networks};
 
 const PREROUTING: &str = "prerouting";
 const INTERCEPT: &str = "intercept";
 
-/// The kernel's number for "mangle" in prerouting: behind conntrack (-200), before DNAT (-100).
+/// The kernel's priority "mangle" in prerouting: after conntrack (-200), before DNAT (-100).
 const MANGLE: i32 = -150;
 
-/// A batch that leaves exactly our table, whatever was there.
+/// A batch that replaces our table.
 pub(super) fn replace(settings: &InterceptSettings) -> Nftables<'static> {
     let mut batch = Batch::new();
-    // `delete` fails without a table, and nft before 1.0.7 knows no `destroy`.
+    // `delete` fails without a table, and nft has `destroy` only since 1.0.7.
     batch.add(table());
     batch.delete(table());
     batch.add(table());
@@ -72,14 +72,14 @@ pub(super) fn replace(settings: &InterceptSettings) -> Nftables<'static> {
     batch.to_nftables()
 }
 
-/// A batch that removes our table; it fails without one.
+/// A batch that removes our table; fails without one.
 pub(super) fn delete() -> Nftables<'static> {
     let mut batch = Batch::new();
     batch.delete(table());
     batch.to_nftables()
 }
 
-/// Kernel modules with a batch that only a kernel with that module takes (to be checked, never applied).
+/// Kernel modules, each with a batch that only a kernel with the module accepts; to be checked, never applied.
 pub(super) fn probes() -> [(&'static str, Nftables<'static>); 3] {
     let probe = |statements: Vec<Statement<'static>>| {
         let mut batch = Batch::new();
@@ -103,32 +103,32 @@ pub(super) fn probes() -> [(&'static str, Nftables<'static>); 3] {
 
 fn prerouting(settings: &InterceptSettings) -> Vec<Rule<'static>> {
     let one = Expression::Number(1);
-    // InterceptSettings::check has refused u32::MAX.
+    // InterceptSettings::check rejects u32::MAX.
     let upstream = Expression::Number(settings.mark.saturating_add(1));
     vec![
         rule(
             PREROUTING,
-            "not TCP: left alone",
+            "not TCP: ignored",
             vec![not(meta(MetaKey::L4proto), text("tcp")), counter(), accept()],
         ),
         rule(
             PREROUTING,
-            "the gateway's own connections to an upstream: left alone",
+            "connections of the gateway to an upstream: ignored",
             vec![is(meta(MetaKey::Mark), upstream), counter(), accept()],
         ),
         rule(
             PREROUTING,
-            "for an address of this host: left alone",
+            "to an address of this host: ignored",
             vec![is(destination_type(), text("local")), counter(), accept()],
         ),
         rule(
             PREROUTING,
-            "for a listener, not for an open session: to chain intercept",
+            "new connections to a listener: to chain intercept",
             vec![is(socket(&SocketAttr::Wildcard), one.clone()), counter(), goto(INTERCEPT)],
         ),
         rule(
             PREROUTING,
-            "of an open session, from its client or its upstream: to the gateway",
+            "open sessions, from client or upstream: to the gateway",
             vec![
                 is(socket(&SocketAttr::Transparent), one),
                 set_mark(settings.mark),
@@ -136,22 +136,26 @@ fn prerouting(settings: &InterceptSettings) -> Vec<Rule<'static>> {
                 accept(),
             ],
         ),
-        rule(PREROUTING, "everything else: to chain intercept", vec![counter(), goto(INTERCEPT)]),
+        rule(PREROUTING, "all others: to chain intercept", vec![counter(), goto(INTERCEPT)]),
     ]
 }
 
 fn intercept(settings: &InterceptSettings) -> Vec<Rule<'static>> {
     let ports = || to_ports(settings);
-    let (elsewhere, words) = if settings.interfaces.is_empty() {
-        (is(meta(MetaKey::Iifname), text("lo")), "arrived on loopback: left alone")
+    let (elsewhere, comment) = if settings.interfaces.is_empty() {
+        (is(meta(MetaKey::Iifname), text("lo")), "arrived on loopback: ignored")
     } else {
         let names = settings.interfaces.iter().map(|name| text(name.clone()));
-        (not(meta(MetaKey::Iifname), set(names)), "arrived on another interface: left alone")
+        (not(meta(MetaKey::Iifname), set(names)), "arrived on another interface: ignored")
     };
-    let mut rules = vec![rule(INTERCEPT, words, vec![elsewhere, counter(), accept()])];
+    let mut rules = vec![rule(INTERCEPT, comment, vec![elsewhere, counter(), accept()])];
     for family in settings.families() {
         let jump = Statement::Jump(JumpTarget { target: door(family).into() });
-        rules.push(rule(INTERCEPT, "past the door", vec![of_family(family), counter(), jump]));
+        rules.push(rule(
+            INTERCEPT,
+            "to the chain of the door",
+            vec![of_family(family), counter(), jump],
+        ));
     }
     for family in settings.families() {
         let Some(port) = settings.listen(family) else {
@@ -171,11 +175,11 @@ fn intercept(settings: &InterceptSettings) -> Vec<Rule<'static>> {
         ));
     }
     for family in settings.families() {
-        let words = match family {
-            Family::Ipv4 => "IPv4 mail that passed by, because the gateway was not listening",
-            Family::Ipv6 => "IPv6 mail that passed by, because the gateway was not listening",
+        let comment = match family {
+            Family::Ipv4 => "IPv4 mail that bypassed the gateway, which was not listening",
+            Family::Ipv6 => "IPv6 mail that bypassed the gateway, which was not listening",
         };
-        rules.push(rule(INTERCEPT, words, vec![of_family(family), ports(), counter()]));
+        rules.push(rule(INTERCEPT, comment, vec![of_family(family), ports(), counter()]));
     }
     rules
 }
@@ -188,8 +192,8 @@ pub(super) const fn door(family: Family) -> &'static str {
     }
 }
 
-/// A batch that opens or closes the door of `family`, all but for `exempt`; it fails without our table.
-pub(super) fn turn(
+/// A batch that opens or closes the door of `family` for all networks but `exempt`; fails without our table.
+pub(super) fn set_door(
     settings: &InterceptSettings,
     family: Family,
     admits: bool,
@@ -216,7 +220,7 @@ fn closed(
         Family::Ipv4 => "ip",
         Family::Ipv6 => "ip6",
     };
-    // nft refuses overlapping elements of a set.
+    // nft rejects sets with overlapping elements.
     let networks: Vec<IpNet> =
         exempt.iter().filter(|network| Family::of(network.addr()) == family).collect();
     let networks = IpNet::aggregate(&networks);
@@ -229,7 +233,7 @@ fn closed(
         });
         let exempt = is(field(protocol, "saddr"), set(prefixes));
         let leave = Statement::Return(None);
-        rules.push(rule(door(family), "exempt: may come in", vec![exempt, counter(), leave]));
+        rules.push(rule(door(family), "exempt from the door", vec![exempt, counter(), leave]));
     }
     let flags = ["fin", "syn", "rst", "ack"].map(text).to_vec();
     let syn = Expression::BinaryOperation(Box::new(BinaryOperation::AND(
@@ -239,7 +243,7 @@ fn closed(
     let reset = Reject::new(Some(RejectType::TCPReset), None);
     rules.push(rule(
         door(family),
-        "the door is closed: refused",
+        "door closed: refused",
         vec![
             to_ports(settings),
             is(syn, text("syn")),
@@ -271,14 +275,18 @@ fn chain(name: &'static str) -> Chain<'static> {
     Chain { family: NfFamily::INet, table: TABLE.into(), name: name.into(), ..Chain::default() }
 }
 
-/// nft takes comments of at most 128 bytes.
-fn rule(chain: &'static str, words: &'static str, expr: Vec<Statement<'static>>) -> Rule<'static> {
+/// nft accepts comments of at most 128 bytes.
+fn rule(
+    chain: &'static str,
+    comment: &'static str,
+    expr: Vec<Statement<'static>>,
+) -> Rule<'static> {
     Rule {
         family: NfFamily::INet,
         table: TABLE.into(),
         chain: chain.into(),
         expr: expr.into(),
-        comment: Some(words.into()),
+        comment: Some(comment.into()),
         ..Rule::default()
     }
 }

@@ -1,33 +1,31 @@
-//! How long an answer is good: by who gave it, and by what it says.
+//! A cached answer, and how long answers are cached: depending on their source and content.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::settings::Ttls;
-use crate::policy::facts::{AnswerKind, LookupKind, LookupResult, Reason};
+use crate::policy::facts::{Answer, AnswerKind, LookupKind, LookupResult, Reason};
 use crate::time::Timestamp;
 
-/// Upstream comes back soon, and mail waits for it.
+/// Short: upstream is usually back soon, and mail waits for it.
 const UPSTREAM_DOWN: Duration = Duration::from_secs(2);
 
-/// An answer that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheEntry {
     #[serde(flatten)]
-    pub answered: LookupResult,
-    /// Expiry time.
+    pub result: LookupResult,
     #[serde(rename = "until")]
     pub expires_at: Timestamp,
-    /// From this time on the first reader triggers a refresh in the background.
+    /// From this time on a reader starts a refresh in the background.
     #[serde(rename = "renew")]
     pub refresh_at: Timestamp,
 }
 
 impl CacheEntry {
-    /// Good from `now` on for `life`, due in its last fifth.
-    pub(super) fn new(answered: LookupResult, now: Timestamp, life: Duration) -> Self {
-        Self { answered, expires_at: now + life, refresh_at: now + life * 4 / 5 }
+    /// Expires `ttl` after `now`; refreshed in the last fifth of that time.
+    pub(super) fn new(result: LookupResult, now: Timestamp, ttl: Duration) -> Self {
+        Self { result, expires_at: now + ttl, refresh_at: now + ttl * 4 / 5 }
     }
 
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
@@ -38,20 +36,17 @@ impl CacheEntry {
         self.refresh_at <= now
     }
 
-    /// It came after `other`.
     pub(super) fn is_newer(&self, other: &Self) -> bool {
-        other.expires_at < self.expires_at || other.answered.at < self.answered.at
+        other.expires_at < self.expires_at || other.result.at < self.result.at
     }
 
-    /// Octets that it takes in memory, about; `subject` is the length of what it is about.
-    pub(super) fn octets(&self, subject: usize) -> usize {
+    /// Estimated memory in bytes; `subject` is the length of the lookup's subject.
+    pub(super) fn size(&self, subject: usize) -> usize {
         const ENTRY: usize = 512;
         const RECORD: usize = 160;
-        use crate::policy::facts::Answer;
-        let detail = |detail: &Option<String>| detail.as_ref().map_or(0, String::len);
-        let answer = match &self.answered.answer {
+        let answer = match &self.result.answer {
             Answer::Records(records) => records.len() * RECORD,
-            Answer::Yes(told) | Answer::No(_, told) => detail(told),
+            Answer::Yes(detail) | Answer::No(_, detail) => detail.as_ref().map_or(0, String::len),
             Answer::NoData | Answer::NxDomain | Answer::Unknown(_) => 0,
         };
         ENTRY + 2 * subject + answer
@@ -59,16 +54,16 @@ impl CacheEntry {
 }
 
 impl Ttls {
-    /// How long an answer is kept; `ttl` is what the DNS says. `None` is not at all: what a limit kept from being asked.
+    /// How long a result is cached; `dns_ttl` is the TTL from the DNS. `None`: not at all, since no server was queried.
     pub(super) fn of(
         &self,
         kind: LookupKind,
-        answered: &LookupResult,
-        ttl: Option<Duration>,
+        result: &LookupResult,
+        dns_ttl: Option<Duration>,
     ) -> Option<Duration> {
-        use crate::policy::facts::Answer::Unknown;
+        use Answer::Unknown;
         use LookupKind::{Callout, Connect, Greet, ReceivePath, Recipient};
-        let (yes, no) = match (kind, &answered.answer) {
+        let (positive, negative) = match (kind, &result.answer) {
             (ReceivePath, _) | (_, Unknown(Reason::RateLimited | Reason::NoResolver)) => {
                 return None;
             }
@@ -78,10 +73,10 @@ impl Ttls {
             (Callout, _) => (self.callout_positive, self.callout_negative),
             (Recipient, _) => (self.recipient_positive, self.recipient_negative),
             _ => {
-                let ttl = ttl.unwrap_or(self.dns_min).max(self.dns_min);
+                let ttl = dns_ttl.unwrap_or(self.dns_min).max(self.dns_min);
                 (ttl.min(self.dns_max), ttl.min(self.dns_negative_max).max(self.dns_min))
             }
         };
-        Some(if answered.answer.kind() == AnswerKind::Positive { yes } else { no })
+        Some(if result.answer.kind() == AnswerKind::Positive { positive } else { negative })
     }
 }

@@ -1,11 +1,11 @@
-//! What is kept, as `gatepost cache` shows it.
+//! Cached answers as `gatepost cache` shows them.
 
 use serde::{Deserialize, Serialize};
 
-use super::CacheEntry;
+use super::cache_entry::CacheEntry;
 use crate::policy::facts::{Answer, DnsRecord, Lookup};
 
-/// One answer that is kept. The serde form is that of `gatepost cache show --format json`.
+/// One cached answer. The serde form is that of `gatepost cache show --format json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheRow {
     pub lookup: Lookup,
@@ -14,20 +14,20 @@ pub struct CacheRow {
 }
 
 impl CacheRow {
-    /// The answer in words.
+    /// The answer as text.
     pub fn answer(&self) -> String {
         let with = |word: String, detail: &Option<String>| match detail {
             Some(detail) => format!("{word}, {detail}"),
             None => word,
         };
-        match &self.entry.answered.answer {
+        match &self.entry.result.answer {
             Answer::Records(records) => {
-                let words = records.iter().map(|record| match record {
+                let texts = records.iter().map(|record| match record {
                     DnsRecord::Name(name) => name.to_string(),
                     DnsRecord::Address(ip) => ip.to_string(),
                     DnsRecord::Exchange { preference, host } => format!("{preference} {host}"),
                 });
-                words.collect::<Vec<_>>().join(", ")
+                texts.collect::<Vec<_>>().join(", ")
             }
             Answer::NoData => String::from("no data"),
             Answer::NxDomain => String::from("no such name"),
@@ -38,7 +38,7 @@ impl CacheRow {
     }
 }
 
-/// Whom or what a lookup is about, in words.
+/// The address, name or mailbox of a lookup, as text.
 pub fn subject(lookup: &Lookup) -> String {
     match lookup {
         Lookup::Reverse(ip) | Lookup::Connect(ip) | Lookup::Greet(ip) => ip.to_string(),
@@ -50,12 +50,12 @@ pub fn subject(lookup: &Lookup) -> String {
     }
 }
 
-/// Whether the kind of `lookup` and whom it is about, a space between, contain `pattern`; without one all do. Letters match
-/// in either case.
+/// Whether `pattern` occurs in the kind and the subject of `lookup`, joined by a space; ignores case. Without a pattern every
+/// lookup matches.
 pub fn matches_pattern(pattern: Option<&str>, lookup: &Lookup) -> bool {
     let Some(pattern) = pattern else { return true };
-    let shown = format!("{} {}", lookup.kind().as_str(), subject(lookup));
-    shown.to_lowercase().contains(&pattern.to_lowercase())
+    let text = format!("{} {}", lookup.kind().as_str(), subject(lookup));
+    text.to_lowercase().contains(&pattern.to_lowercase())
 }
 
 #[cfg(test)]
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_a_part_of_kind_or_subject() {
+    fn a_pattern_matches_kind_and_subject() {
         let ip = "2001:db8::25".parse().unwrap();
         let greet = Lookup::Greet(ip);
         let callout = Lookup::Callout(ip, String::from("Joe@a.example"));

@@ -1,7 +1,7 @@
-//! Asking our own upstream whether it takes mail for a recipient (call-ahead).
+//! Call-ahead: recipient verification with our own upstream.
 //!
-//! RFC 5321 §3.3: MAIL FROM:<>, RCPT, and then we leave. What upstream says to RCPT with a 5xx is its word, whatever it is
-//! for; a 4xx is no answer; an upstream that is down, or refuses before RCPT, has said nothing.
+//! RFC 5321 §3.3: MAIL FROM:<>, RCPT, QUIT. A 5xx reply to RCPT is an answer whatever its reason; a 4xx is not. An upstream
+//! that is down, or rejects a command before RCPT, has not answered (rule 13 of ARCHITECTURE.md).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::LookupSettings;
-use super::probe::{Broken, Dialogue, connect, is_path};
+use super::probe::{ProbeError, ProbeReply, SmtpClient, connect, is_path};
+use super::settings::LookupSettings;
 use crate::policy::facts::{Answer, Reason};
 
 #[derive(Debug)]
 pub(super) struct CallAhead {
     upstreams: Vec<SocketAddr>,
-    preface: Vec<u8>,
+    proxy_header: Vec<u8>,
     hostname: String,
     mark: Option<u32>,
     deadline: Duration,
@@ -28,7 +28,7 @@ impl CallAhead {
     pub(super) fn new(settings: &LookupSettings) -> Self {
         Self {
             upstreams: settings.upstreams.clone(),
-            preface: settings.upstream_proxy_header.clone(),
+            proxy_header: settings.upstream_proxy_header.clone(),
             hostname: settings.hostname.clone(),
             mark: settings.mark,
             deadline: settings.deadline,
@@ -36,20 +36,20 @@ impl CallAhead {
         }
     }
 
-    /// Asks one upstream after the other, until one answers; none of them may use up the time of all.
-    pub(super) async fn answer(&self, path: &str) -> Answer {
+    /// Tries the upstreams in order until one answers. Each gets a share of the remaining time.
+    pub(super) async fn verify(&self, path: &str) -> Answer {
         if self.upstreams.is_empty() || !is_path(path) {
             return Answer::Unknown(Reason::NoResolver);
         }
         let Ok(_pending) = self.pending.try_acquire() else {
             return Answer::Unknown(Reason::RateLimited);
         };
-        let until = Instant::now() + self.deadline;
+        let deadline = Instant::now() + self.deadline;
         let mut left = u32::try_from(self.upstreams.len()).unwrap_or(u32::MAX);
         for &upstream in &self.upstreams {
-            let share = until.saturating_duration_since(Instant::now()) / left;
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
             left -= 1;
-            match self.ask(upstream, path, share).await {
+            match self.verify_with(upstream, path, share).await {
                 Some(answer) => return answer,
                 None => continue,
             }
@@ -57,44 +57,44 @@ impl CallAhead {
         Answer::Unknown(Reason::UpstreamDown)
     }
 
-    /// `None`: no answer to RCPT within `patience`.
-    async fn ask(&self, upstream: SocketAddr, path: &str, patience: Duration) -> Option<Answer> {
-        let until = Instant::now() + patience;
-        let stream = connect(upstream, self.mark, patience).await.ok()?;
-        let mut dialogue = Dialogue::new(stream, until);
-        let said = self.rcpt(&mut dialogue, path).await;
-        let answer = match said {
-            Ok(Some(said)) => match said.class() {
-                2 => Answer::Yes(None),
-                5 => Answer::No(Reason::NoSuchMailbox, Some(said.to_string())),
-                _ => Answer::Unknown(Reason::Deferred),
-            },
-            Ok(None) | Err(_) => {
-                if said.is_ok() {
-                    dialogue.leave();
-                }
-                return None;
+    /// `None` without a reply to RCPT within `limit`.
+    async fn verify_with(
+        &self,
+        upstream: SocketAddr,
+        path: &str,
+        limit: Duration,
+    ) -> Option<Answer> {
+        let deadline = Instant::now() + limit;
+        let stream = connect(upstream, self.mark, limit).await.ok()?;
+        let mut client = SmtpClient::new(stream, deadline);
+        match self.send_rcpt(&mut client, path).await {
+            Ok(reply) => {
+                client.quit();
+                reply.map(|reply| match reply.class() {
+                    2 => Answer::Yes(None),
+                    5 => Answer::No(Reason::NoSuchMailbox, Some(reply.to_string())),
+                    _ => Answer::Unknown(Reason::Deferred),
+                })
             }
-        };
-        dialogue.leave();
-        Some(answer)
+            Err(_) => None,
+        }
     }
 
-    /// The reply to RCPT; `None` if it refuses before.
-    async fn rcpt(
+    /// The reply to RCPT; `None` if upstream rejects a command before it.
+    async fn send_rcpt(
         &self,
-        dialogue: &mut Dialogue,
+        client: &mut SmtpClient,
         path: &str,
-    ) -> Result<Option<super::probe::Said>, Broken> {
-        if !self.preface.is_empty() {
-            dialogue.say(&self.preface).await?;
+    ) -> Result<Option<ProbeReply>, ProbeError> {
+        if !self.proxy_header.is_empty() {
+            client.send(&self.proxy_header).await?;
         }
-        if dialogue.reply().await?.code != 220
-            || dialogue.greet(&self.hostname).await?.class() != 2
-            || dialogue.ask("MAIL FROM:<>").await?.class() != 2
+        if client.read_reply().await?.code != 220
+            || client.ehlo_or_helo(&self.hostname).await?.class() != 2
+            || client.command("MAIL FROM:<>").await?.class() != 2
         {
             return Ok(None);
         }
-        dialogue.ask(&format!("RCPT TO:<{path}>")).await.map(Some)
+        client.command(&format!("RCPT TO:<{path}>")).await.map(Some)
     }
 }

@@ -2,15 +2,15 @@
 
 use hickory_proto::rr::RecordType;
 
-use super::question;
+use super::dns_data::question;
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, Reason};
 
-/// CNAMEs followed for one lookup; resolvers stop at about as many. A loop ends here too.
+/// Limit of the chain's length, as in most resolvers; ends loops, too.
 pub(super) const MAX_ALIASES: usize = 8;
 
-/// What a source holds at one name for one record type.
+/// The data of a source at one name for one record type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum RecordSet {
     Records(Vec<DnsRecord>),
     Alias(DomainName),
     NoData,
@@ -18,18 +18,21 @@ pub(super) enum Found {
     Unknown(Reason),
 }
 
-/// The answer to `lookup`, through aliases. Too many of them are what a resolver calls SERVFAIL.
-pub(super) fn follow(lookup: &Lookup, find: impl Fn(&DomainName, RecordType) -> Found) -> Answer {
+/// The answer to `lookup`, through aliases. A chain that is too long is a failure (SERVFAIL), as in a resolver.
+pub(super) fn follow(
+    lookup: &Lookup,
+    find: impl Fn(&DomainName, RecordType) -> RecordSet,
+) -> Answer {
     let Some((mut name, kind)) = question(lookup) else {
         return Answer::Unknown(Reason::NoResolver);
     };
     for _ in 0..=MAX_ALIASES {
         match find(&name, kind) {
-            Found::Alias(target) => name = target,
-            Found::Records(records) => return Answer::Records(records),
-            Found::NoData => return Answer::NoData,
-            Found::NxDomain => return Answer::NxDomain,
-            Found::Unknown(reason) => return Answer::Unknown(reason),
+            RecordSet::Alias(target) => name = target,
+            RecordSet::Records(records) => return Answer::Records(records),
+            RecordSet::NoData => return Answer::NoData,
+            RecordSet::NxDomain => return Answer::NxDomain,
+            RecordSet::Unknown(reason) => return Answer::Unknown(reason),
         }
     }
     Answer::Unknown(Reason::Servfail)

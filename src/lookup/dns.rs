@@ -1,7 +1,7 @@
-//! Answers from a DNS server, now.
+//! Live DNS answers.
 //!
-//! RFC 1035 over UDP, and over TCP for what does not fit. A server that fails, refuses or is silent makes the answer
-//! unknown; nothing waits longer than the deadline.
+//! RFC 1035 over UDP, and over TCP for truncated answers. If a server fails, refuses or does not respond, the answer is
+//! unknown (rule 6 of ARCHITECTURE.md). No lookup waits longer than the deadline.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -15,36 +15,35 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy,
 };
-use hickory_resolver::lookup::Lookup as Found;
+use hickory_resolver::lookup::Lookup as DnsRecords;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Refused, NetError};
 use tokio::time::Instant;
 
-use super::{question, record};
+use super::dns_data::{question, record};
 use crate::policy::facts::{Answer, DomainName, Lookup, Reason};
 
 const PORT: u16 = 53;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// resolv.conf(5): more are not used.
+/// resolv.conf(5): further ones are ignored.
 const MAX_SERVERS: usize = 3;
 
-/// Why no DNS server can be asked.
+/// Why there is no resolver.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DnsError {
     #[error("cannot read {}: {why}; name a DNS server with --dns ADDR[:PORT]", file.display())]
     ResolvConf { file: PathBuf, why: io::Error },
-    #[error("{} names no DNS server; name one with --dns ADDR[:PORT]", file.display())]
+    #[error("{} has no nameserver line; name a DNS server with --dns ADDR[:PORT]", file.display())]
     NoServer { file: PathBuf },
     #[error("cannot set up the DNS resolver: {0}")]
     Resolver(NetError),
 }
 
-/// Reads `ADDR[:PORT]`: `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53`, `[2001:db8::53]:5353`. The port is 53 if there is
-/// none.
+/// Parses `ADDR[:PORT]`: `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53`, `[2001:db8::53]:5353`. The default port is 53.
 ///
 /// # Errors
-/// What was expected and found.
+/// A message with the expected form and the text.
 pub fn parse_server(text: &str) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     match (text.parse(), bare.parse::<IpAddr>()) {
@@ -57,58 +56,59 @@ pub fn parse_server(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// When servers that do not answer are left alone, and for how long.
+/// When the servers count as dead, and for how long they are not queried then.
 #[derive(Clone, Copy, Debug)]
-struct Quiet {
-    /// Questions in a row without an answer.
-    questions: u32,
-    /// Time without an answer.
-    lasts: Duration,
-    /// For so long nobody asks; then one question is let through, to see.
-    rest: Duration,
+struct BackoffSettings {
+    /// Consecutive queries without a response.
+    queries: u32,
+    /// Time without a response.
+    silence: Duration,
+    /// Time without queries; after it one query tests the servers.
+    pause: Duration,
 }
 
-impl Quiet {
-    /// A report shall not wait for a dead server once a session.
+impl BackoffSettings {
+    /// A report does not wait for a dead server in every session.
     const REPORT: Self =
-        Self { questions: 3, lasts: Duration::ZERO, rest: Duration::from_secs(30) };
-    /// Under load some packets are always lost: only servers that said nothing at all for a while are dead.
+        Self { queries: 3, silence: Duration::ZERO, pause: Duration::from_secs(30) };
+    /// Under load some packets are always lost: only servers without any response for a while are dead.
     const LIVE: Self =
-        Self { questions: 20, lasts: Duration::from_secs(10), rest: Duration::from_secs(1) };
+        Self { queries: 20, silence: Duration::from_secs(10), pause: Duration::from_secs(1) };
 }
 
-/// How long nobody has answered.
+/// Pauses queries while the servers are dead.
 #[derive(Debug, Default)]
-struct Silence {
-    questions: u32,
+struct Backoff {
+    /// Queries without a response, and time of the first.
+    unanswered: u32,
     since: Option<Instant>,
-    rests_until: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
-/// A resolver with a deadline, which does not ask for a while once nobody answers.
+/// A resolver with a deadline and a backoff.
 #[derive(Clone, Debug)]
 pub struct Dns {
     resolver: TokioResolver,
     deadline: Duration,
-    quiet: Quiet,
-    silence: Arc<Mutex<Silence>>,
+    backoff_settings: BackoffSettings,
+    backoff: Arc<Mutex<Backoff>>,
 }
 
 impl Dns {
-    /// Asks `servers`, and nobody else: no hosts file, no search list. A cache keeps a session's questions from being asked
-    /// again for the next.
+    /// Queries `servers` only: no hosts file, no search list. Caches answers, so that the next session's lookups need no
+    /// query.
     ///
     /// # Errors
-    /// The resolver cannot be made.
+    /// The resolver cannot be created.
     pub fn new(servers: &[SocketAddr], deadline: Duration) -> Result<Self, DnsError> {
-        Self::with(servers, deadline, Quiet::REPORT, None)
+        Self::with(servers, deadline, BackoffSettings::REPORT, None)
     }
 
-    /// For a single look at many names, some of which may have no server that answers: `server`, or those of
+    /// For the domain check, which queries many names once, some of them of dead servers. Queries `server`, or the servers of
     /// `/etc/resolv.conf`.
     ///
     /// # Errors
-    /// The file cannot be read or names no server; the resolver cannot be made.
+    /// The file cannot be read or names no server; the resolver cannot be created.
     pub fn for_domain_check(
         server: Option<SocketAddr>,
         deadline: Duration,
@@ -117,18 +117,18 @@ impl Dns {
         Self::uncached(&servers, deadline)
     }
 
-    /// For somebody who keeps answers himself and asks much: without a cache.
+    /// Without a cache, for a caller that has its own.
     ///
     /// # Errors
-    /// The resolver cannot be made.
+    /// The resolver cannot be created.
     pub(super) fn uncached(servers: &[SocketAddr], deadline: Duration) -> Result<Self, DnsError> {
-        Self::with(servers, deadline, Quiet::LIVE, Some(0))
+        Self::with(servers, deadline, BackoffSettings::LIVE, Some(0))
     }
 
     fn with(
         servers: &[SocketAddr],
         deadline: Duration,
-        quiet: Quiet,
+        backoff_settings: BackoffSettings,
         cache: Option<u64>,
     ) -> Result<Self, DnsError> {
         let servers = servers.iter().map(|server| {
@@ -145,43 +145,43 @@ impl Dns {
         options.use_hosts_file = ResolveHosts::Never;
         options.os_port_selection = true;
         options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-        // Asked again once: when half the time is over, or after a SERVFAIL.
+        // One retry: after half the time, or after a SERVFAIL.
         options.timeout = deadline / 2;
         options.attempts = 1;
         if let Some(entries) = cache {
             options.cache_size = entries;
         }
         let resolver = builder.build().map_err(DnsError::Resolver)?;
-        Ok(Self { resolver, deadline, quiet, silence: Arc::default() })
+        Ok(Self { resolver, deadline, backoff_settings, backoff: Arc::default() })
     }
 
-    /// Asks the servers of `/etc/resolv.conf`.
+    /// Queries the servers of `/etc/resolv.conf`.
     ///
     /// # Errors
-    /// The file cannot be read or names no server; the resolver cannot be made.
+    /// The file cannot be read or names no server; the resolver cannot be created.
     pub fn system(deadline: Duration) -> Result<Self, DnsError> {
         Self::new(&system_servers()?, deadline)
     }
 
-    /// A panic elsewhere leaves nothing half done in it.
-    fn silence(&self) -> MutexGuard<'_, Silence> {
-        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic elsewhere leaves the state consistent.
+    fn backoff(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Never later than the deadline.
+    /// Answers no later than the deadline.
     pub async fn answer(&self, lookup: &Lookup) -> Answer {
-        self.timed(lookup).await.0
+        self.answer_with_ttl(lookup).await.0
     }
 
-    /// The answer and, where the records or their absence say so, how long it is good: the shortest TTL of what led to it,
-    /// or RFC 2308 §5. Never later than the deadline.
-    pub(super) async fn timed(&self, lookup: &Lookup) -> (Answer, Option<Duration>) {
+    /// The answer, and its TTL if there is one: the lowest TTL of the records, or the negative TTL of RFC 2308 §5. Answers no
+    /// later than the deadline.
+    pub(super) async fn answer_with_ttl(&self, lookup: &Lookup) -> (Answer, Option<Duration>) {
         let Some((name, kind)) = question(lookup) else {
             return (Answer::Unknown(Reason::NoResolver), None);
         };
         let found = match self.records(&name, kind).await {
             Ok(found) => found,
-            Err(none) => return none,
+            Err(without_records) => return without_records,
         };
         let ttl = found.answers().iter().map(|answer| answer.ttl).min();
         let of_kind = found.answers().iter().filter(|answer| answer.record_type() == kind);
@@ -193,32 +193,36 @@ impl Dns {
         (Answer::Records(records), ttl.map(seconds))
     }
 
-    /// What the resolver found; else an answer without records, and how long it is good.
+    /// The records; otherwise an answer without records, and its TTL.
     pub(super) async fn records(
         &self,
         name: &DomainName,
         kind: RecordType,
-    ) -> Result<Found, (Answer, Option<Duration>)> {
-        if self.silence().rests(&self.quiet, Instant::now()) {
+    ) -> Result<DnsRecords, (Answer, Option<Duration>)> {
+        if self.backoff().is_paused(&self.backoff_settings, Instant::now()) {
             return Err((Answer::Unknown(Reason::Timeout), None));
         }
-        let asked = self.resolver.lookup(name.as_dns().clone(), kind);
-        let found = match tokio::time::timeout(self.deadline, asked).await {
+        let query = self.resolver.lookup(name.as_dns().clone(), kind);
+        let found = match tokio::time::timeout(self.deadline, query).await {
             Ok(Ok(found)) => found,
             Ok(Err(why)) => {
-                let told = without_records(&why);
-                let silent =
-                    matches!(told.0, Answer::Unknown(Reason::Timeout | Reason::Unreachable));
-                self.silence().heard(!silent, &self.quiet, Instant::now());
-                return Err(told);
+                let answer = without_records(&why);
+                let no_response =
+                    matches!(answer.0, Answer::Unknown(Reason::Timeout | Reason::Unreachable));
+                self.on_query_end(!no_response);
+                return Err(answer);
             }
             Err(_elapsed) => {
-                self.silence().heard(false, &self.quiet, Instant::now());
+                self.on_query_end(false);
                 return Err((Answer::Unknown(Reason::Timeout), None));
             }
         };
-        self.silence().heard(true, &self.quiet, Instant::now());
+        self.on_query_end(true);
         Ok(found)
+    }
+
+    fn on_query_end(&self, has_response: bool) {
+        self.backoff().on_query_end(has_response, &self.backoff_settings, Instant::now());
     }
 }
 
@@ -226,25 +230,25 @@ const fn seconds(ttl: u32) -> Duration {
     Duration::from_secs(ttl as u64)
 }
 
-impl Silence {
-    fn rests(&mut self, quiet: &Quiet, now: Instant) -> bool {
-        let rests = self.rests_until.is_some_and(|end| now < end);
-        if !rests && self.rests_until.is_some() {
-            // The one that sees whether they are back; the others go on resting.
-            self.rests_until = Some(now + quiet.rest);
+impl Backoff {
+    /// Whether to skip a query. After a pause one query tests the servers, and further ones are still skipped.
+    fn is_paused(&mut self, settings: &BackoffSettings, now: Instant) -> bool {
+        let is_paused = self.paused_until.is_some_and(|end| now < end);
+        if !is_paused && self.paused_until.is_some() {
+            self.paused_until = Some(now + settings.pause);
         }
-        rests
+        is_paused
     }
 
-    fn heard(&mut self, answer: bool, quiet: &Quiet, now: Instant) {
-        if answer {
+    fn on_query_end(&mut self, has_response: bool, settings: &BackoffSettings, now: Instant) {
+        if has_response {
             *self = Self::default();
             return;
         }
-        self.questions += 1;
+        self.unanswered += 1;
         let since = *self.since.get_or_insert(now);
-        if self.questions >= quiet.questions && now - since >= quiet.lasts {
-            self.rests_until = Some(now + quiet.rest);
+        if self.unanswered >= settings.queries && now - since >= settings.silence {
+            self.paused_until = Some(now + settings.pause);
         }
     }
 }
@@ -292,47 +296,47 @@ fn without_records(why: &NetError) -> (Answer, Option<Duration>) {
 mod tests {
     use super::*;
 
-    /// A question at so many milliseconds: whether it is let through.
-    fn asks(silence: &mut Silence, start: Instant, at: u64) -> bool {
-        !silence.rests(&Quiet::LIVE, start + Duration::from_millis(at))
+    /// Whether a query `at` milliseconds after `start` is sent.
+    fn is_sent(backoff: &mut Backoff, start: Instant, at: u64) -> bool {
+        !backoff.is_paused(&BackoffSettings::LIVE, start + Duration::from_millis(at))
     }
 
     #[test]
-    fn only_servers_that_say_nothing_for_a_while_are_left_alone() {
+    fn only_servers_without_any_response_for_a_while_are_paused() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut silence = Silence::default();
-        // A thousand lost in nine seconds, and one that is answered.
+        let mut backoff = Backoff::default();
+        // 1000 losses within nine seconds, and a response.
         for n in 0..1000 {
-            assert!(asks(&mut silence, start, n * 9));
-            silence.heard(false, &Quiet::LIVE, at(n * 9));
+            assert!(is_sent(&mut backoff, start, n * 9));
+            backoff.on_query_end(false, &BackoffSettings::LIVE, at(n * 9));
         }
-        silence.heard(true, &Quiet::LIVE, at(9000));
-        silence.heard(false, &Quiet::LIVE, at(10_500));
-        assert!(asks(&mut silence, start, 11_000));
-        // Few questions: nothing is known of them.
-        let mut silence = Silence::default();
+        backoff.on_query_end(true, &BackoffSettings::LIVE, at(9000));
+        backoff.on_query_end(false, &BackoffSettings::LIVE, at(10_500));
+        assert!(is_sent(&mut backoff, start, 11_000));
+        // Too few queries to know.
+        let mut backoff = Backoff::default();
         for n in 0..19 {
-            silence.heard(false, &Quiet::LIVE, at(n * 5000));
+            backoff.on_query_end(false, &BackoffSettings::LIVE, at(n * 5000));
         }
-        assert!(asks(&mut silence, start, 100_000));
-        // Dead: one question a second, until one is answered.
-        silence.heard(false, &Quiet::LIVE, at(100_000));
-        let through = (0..5000).filter(|n| asks(&mut silence, start, 100_001 + n)).count();
-        assert!((4..=5).contains(&through), "{through}");
-        silence.heard(true, &Quiet::LIVE, at(105_100));
-        assert!(asks(&mut silence, start, 105_101) && asks(&mut silence, start, 105_102));
+        assert!(is_sent(&mut backoff, start, 100_000));
+        // Dead: one query a second, until there is a response.
+        backoff.on_query_end(false, &BackoffSettings::LIVE, at(100_000));
+        let sent = (0..5000).filter(|n| is_sent(&mut backoff, start, 100_001 + n)).count();
+        assert!((4..=5).contains(&sent), "{sent}");
+        backoff.on_query_end(true, &BackoffSettings::LIVE, at(105_100));
+        assert!(is_sent(&mut backoff, start, 105_101) && is_sent(&mut backoff, start, 105_102));
     }
 
     #[test]
-    fn a_report_waits_three_times_for_a_dead_server() {
+    fn a_report_pauses_after_three_queries() {
         let start = Instant::now();
-        let mut silence = Silence::default();
+        let mut backoff = Backoff::default();
         for _ in 0..3 {
-            assert!(!silence.rests(&Quiet::REPORT, start));
-            silence.heard(false, &Quiet::REPORT, start);
+            assert!(!backoff.is_paused(&BackoffSettings::REPORT, start));
+            backoff.on_query_end(false, &BackoffSettings::REPORT, start);
         }
-        assert!(silence.rests(&Quiet::REPORT, start + Duration::from_secs(29)));
-        assert!(!silence.rests(&Quiet::REPORT, start + Duration::from_secs(30)));
+        assert!(backoff.is_paused(&BackoffSettings::REPORT, start + Duration::from_secs(29)));
+        assert!(!backoff.is_paused(&BackoffSettings::REPORT, start + Duration::from_secs(30)));
     }
 }

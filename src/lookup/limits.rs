@@ -1,4 +1,4 @@
-//! How much other servers are called: at once, in a second, and each of them in a minute.
+//! Limits of probes: concurrent, per second, and per server and minute.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -9,39 +9,40 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::settings::ProbeSettings;
 
-/// Calls of one server that may come one right after the other.
+/// Probes of one server without a delay between them.
 const BURST: u32 = 5;
 
 #[derive(Debug)]
-pub(super) struct Limits {
-    max_concurrent: Arc<Semaphore>,
-    all: DefaultDirectRateLimiter,
-    each: DefaultKeyedRateLimiter<IpAddr>,
+pub(super) struct ProbeLimits {
+    concurrent: Arc<Semaphore>,
+    total: DefaultDirectRateLimiter,
+    per_server: DefaultKeyedRateLimiter<IpAddr>,
 }
 
-impl Limits {
-    /// Zeros in `settings` count as one.
+impl ProbeLimits {
+    /// A zero in `settings` counts as one.
     pub(super) fn new(settings: &ProbeSettings) -> Self {
         let count = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-        let each = count(settings.per_server_per_minute);
+        let per_server = count(settings.per_server_per_minute);
+        let burst = count(BURST).min(per_server);
         Self {
-            max_concurrent: Arc::new(Semaphore::new(settings.max_concurrent.max(1))),
-            all: RateLimiter::direct(Quota::per_second(count(settings.per_second))),
-            each: RateLimiter::keyed(Quota::per_minute(each).allow_burst(count(BURST).min(each))),
+            concurrent: Arc::new(Semaphore::new(settings.max_concurrent.max(1))),
+            total: RateLimiter::direct(Quota::per_second(count(settings.per_second))),
+            per_server: RateLimiter::keyed(Quota::per_minute(per_server).allow_burst(burst)),
         }
     }
 
-    /// Leave to call `server` now, until it is dropped.
-    pub(super) fn permit(&self, server: IpAddr) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.max_concurrent).try_acquire_owned().ok()?;
-        // The server's own first: one that is asked too often shall not use up what is for all.
-        let allowed = self.each.check_key(&server).is_ok() && self.all.check().is_ok();
+    /// A permit to probe `server` now, valid until it is dropped.
+    pub(super) fn acquire(&self, server: IpAddr) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.concurrent).try_acquire_owned().ok()?;
+        // The server's own limit first: a server over it must not use up the total.
+        let allowed = self.per_server.check_key(&server).is_ok() && self.total.check().is_ok();
         allowed.then_some(permit)
     }
 
-    /// Forgets servers that were not called lately.
-    pub(super) fn tidy(&self) {
-        self.each.retain_recent();
-        self.each.shrink_to_fit();
+    /// Removes servers whose quota is full again.
+    pub(super) fn maintain(&self) {
+        self.per_server.retain_recent();
+        self.per_server.shrink_to_fit();
     }
 }

@@ -1,4 +1,4 @@
-//! Answers in memory, bounded in number and in octets.
+//! The in-memory cache (moka), bounded in entries and in bytes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,27 +7,28 @@ use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Moka;
 
-use super::LookupSettings;
 use super::cache_entry::CacheEntry;
-use super::now;
+use super::clock::now;
+use super::settings::LookupSettings;
 use crate::policy::facts::{Lookup, LookupObserver};
 
 #[derive(Clone, Debug)]
-pub(super) struct Cache(Moka<Lookup, Arc<CacheEntry>>);
+pub(super) struct MemoryCache(Moka<Lookup, Arc<CacheEntry>>);
 
-impl Cache {
+impl MemoryCache {
     pub(super) fn new(settings: &LookupSettings) -> Self {
         let limits = settings.cache_limits;
-        // One entry weighs as many octets as it has, and no less than its share: so neither bound is passed.
+        // An entry weighs its size in bytes, and at least bytes / entries: so neither limit is exceeded.
         let share = limits.bytes.div_ceil(limits.entries.max(1));
         let weigh = move |lookup: &Lookup, entry: &Arc<CacheEntry>| {
-            let octets = entry.octets(subject_octets(lookup)).max(share);
-            u32::try_from(octets).unwrap_or(u32::MAX)
+            let bytes = entry.size(subject_size(lookup)).max(share);
+            u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        let most = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
-        // What was learnt last is asked for next, when the sender comes again: it always gets in.
+        let capacity = u64::try_from(limits.bytes).unwrap_or(u64::MAX);
+        // LRU admits every new entry. The default (TinyLFU) may not, and the newest answer is needed next, when the sender
+        // returns.
         let cache = Moka::builder().eviction_policy(EvictionPolicy::lru());
-        Self(cache.max_capacity(most).weigher(weigh).expire_after(UntilItsEnd).build())
+        Self(cache.max_capacity(capacity).weigher(weigh).expire_after(ByExpiryTime).build())
     }
 
     pub(super) fn get(&self, lookup: &Lookup) -> Option<Arc<CacheEntry>> {
@@ -42,19 +43,19 @@ impl Cache {
         self.0.invalidate(lookup);
     }
 
-    /// All that is good now.
+    /// All entries; some may have expired.
     pub(super) fn entries(&self) -> Vec<(Lookup, Arc<CacheEntry>)> {
         self.0.iter().map(|(lookup, entry)| (Lookup::clone(&lookup), entry)).collect()
     }
 
-    /// Tidies up, and tells how much is kept.
-    pub(super) fn tell(&self, observer: &dyn LookupObserver) {
+    /// Evicts expired entries and reports the size.
+    pub(super) fn maintain(&self, observer: &dyn LookupObserver) {
         self.0.run_pending_tasks();
         observer.on_cache_size(self.0.entry_count(), self.0.weighted_size());
     }
 }
 
-fn subject_octets(lookup: &Lookup) -> usize {
+fn subject_size(lookup: &Lookup) -> usize {
     match lookup {
         Lookup::Addresses(name, _) | Lookup::MailExchanges(name) => name.as_dns().len(),
         Lookup::Callout(_, path) | Lookup::Recipient(path) => path.len(),
@@ -62,10 +63,10 @@ fn subject_octets(lookup: &Lookup) -> usize {
     }
 }
 
-/// An entry's own end, by the wall clock at the time when it is put in.
-struct UntilItsEnd;
+/// Expires an entry at its own time, by the wall clock at insertion.
+struct ByExpiryTime;
 
-impl Expiry<Lookup, Arc<CacheEntry>> for UntilItsEnd {
+impl Expiry<Lookup, Arc<CacheEntry>> for ByExpiryTime {
     fn expire_after_create(
         &self,
         _: &Lookup,

@@ -1,9 +1,9 @@
-//! What the DNS answered in a capture.
+//! Passive DNS: answers from the DNS responses of a capture.
 //!
-//! RFC 1035 §4.1; RFC 2308 §2 tells NODATA from a referral; RFC 6604 says whose NXDOMAIN it is after CNAMEs. An answer
-//! is good from when it was seen until the end of the capture, whatever its TTL: that is what the hosts in it knew. Only the
-//! answer section counts, and of that only what belongs to the question. Memory is bounded by [`MAX_BYTES`]; the oldest
-//! answers go first.
+//! RFC 1035 §4.1; RFC 2308 §2 distinguishes NODATA from a referral; RFC 6604 defines to which name an NXDOMAIN after CNAMEs
+//! applies. An answer is valid from its packet's time to the end of the capture, regardless of its TTL: the hosts in the
+//! capture had it. Only records of the answer section that belong to the question are used. Memory is bounded by
+//! [`MAX_BYTES`]; the oldest answers are dropped first.
 
 use std::cell::LazyCell;
 use std::collections::hash_map::Entry;
@@ -13,42 +13,41 @@ use std::net::IpAddr;
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, RecordType};
 
-use super::cname::{Found, MAX_ALIASES, follow};
-use super::record;
+use super::cname::{MAX_ALIASES, RecordSet, follow};
+use super::dns_data::record;
 use crate::analyzer::NameSource;
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, Reason};
 use crate::time::Timestamp;
 use crate::wire::Datagram;
 
-/// Octets that the answers of a capture may hold, about; some 50,000 answers of ordinary size.
+/// Default limit of the memory for answers, in bytes (an estimate): some 50,000 answers of ordinary size.
 pub const MAX_BYTES: usize = 32 * 1024 * 1024;
-/// About what an answer costs besides its records, and what a record costs.
+/// Estimated bytes of an answer without its records, and of a record.
 const ENTRY: usize = 384;
 const RECORD: usize = 256;
-/// Names that one address is known by, at most.
+/// Names of one address in [`ServerNames`].
 const MAX_NAMES: usize = 64;
 
 const PORT: u16 = 53;
 
-type Key = (DomainName, RecordType);
+type Question = (DomainName, RecordType);
 
-/// One thing that was said about a [`Key`].
 #[derive(Debug)]
-struct Heard {
+struct ObservedAnswer {
     at: Timestamp,
-    found: Found,
+    records: RecordSet,
 }
 
-/// The DNS answers of a capture.
+/// The DNS answers of a capture, by question.
 #[derive(Debug)]
 pub struct PassiveDns {
-    /// In the order in which they were heard. NXDOMAIN stands under `ANY`, since it is about every type.
-    heard: HashMap<Key, VecDeque<Heard>>,
-    /// A key for each entry of `heard`, oldest first.
-    order: VecDeque<Key>,
-    /// Whose address each is, in the order in which that was heard: one for each record in `heard`.
+    /// In capture order. NXDOMAIN is stored under `ANY`, since it applies to all types.
+    answers: HashMap<Question, VecDeque<ObservedAnswer>>,
+    /// The question of each element of `answers`, oldest first.
+    order: VecDeque<Question>,
+    /// The owner names of each address, in capture order: one for each address record in `answers`.
     owners: HashMap<IpAddr, VecDeque<DomainName>>,
-    octets: usize,
+    bytes: usize,
     limit: usize,
     dropped: u64,
 }
@@ -60,13 +59,13 @@ impl Default for PassiveDns {
 }
 
 impl PassiveDns {
-    /// Holds about `limit` octets.
+    /// Uses about `limit` bytes.
     pub fn with_limit(limit: usize) -> Self {
-        let (heard, order, owners) = Default::default();
-        Self { heard, order, owners, octets: 0, limit, dropped: 0 }
+        let (answers, order, owners) = Default::default();
+        Self { answers, order, owners, bytes: 0, limit, dropped: 0 }
     }
 
-    /// Answers that had to go for want of room.
+    /// Number of answers dropped because of the limit.
     pub const fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -75,15 +74,14 @@ impl PassiveDns {
         self.order.is_empty()
     }
 
-    /// Hears a datagram; what does not come from a DNS server's port is not read.
+    /// Ignores datagrams that do not come from port 53.
     pub fn on_datagram(&mut self, datagram: &Datagram<'_>) {
         if datagram.src.port() == PORT {
             self.on_message(datagram.payload, datagram.at);
         }
     }
 
-    /// Hears a DNS message. Queries, truncated responses (the answer then comes by TCP) and what cannot be read say
-    /// nothing.
+    /// Ignores queries, truncated responses (the answer follows over TCP) and malformed messages.
     pub fn on_message(&mut self, payload: &[u8], at: Timestamp) {
         let Ok(message) = Message::from_vec(payload) else {
             return;
@@ -99,16 +97,16 @@ impl PassiveDns {
         let (name, kind) = (DomainName::from(question.name.clone()), question.query_type);
         match head.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain => {
-                self.answered(name, kind, &message, at);
+                self.on_answer(name, kind, &message, at);
             }
-            _ if is_asked(kind) => {
-                self.store((name, kind), Found::Unknown(Reason::Servfail), at);
+            _ if is_lookup_type(kind) => {
+                self.insert((name, kind), RecordSet::Unknown(Reason::Servfail), at);
             }
             _ => {}
         }
     }
 
-    fn answered(
+    fn on_answer(
         &mut self,
         mut name: DomainName,
         kind: RecordType,
@@ -129,7 +127,7 @@ impl PassiveDns {
         };
         let mut aliases = 0;
         while let Some(target) = alias(&name).filter(|_| aliases < MAX_ALIASES) {
-            self.store((name, RecordType::CNAME), Found::Alias(target.clone()), at);
+            self.insert((name, RecordType::CNAME), RecordSet::Alias(target.clone()), at);
             name = target;
             aliases += 1;
         }
@@ -137,47 +135,47 @@ impl PassiveDns {
             |(owner, data): &&(DomainName, &RData)| *owner == name && data.record_type() == kind;
         let mut records: Vec<_> =
             owned.iter().filter(of_kind).filter_map(|(_, data)| record(data)).collect();
-        // Servers rotate records: sorted, the same answer is seen to be the same.
+        // Servers rotate records; sorted, equal answers compare equal.
         records.sort();
         if !records.is_empty() {
-            self.store((name, kind), Found::Records(records), at);
+            self.insert((name, kind), RecordSet::Records(records), at);
         } else if message.metadata.response_code == ResponseCode::NXDomain {
-            self.store((name, RecordType::ANY), Found::NxDomain, at);
-        } else if is_asked(kind) && says_no_data(message, aliases) {
-            self.store((name, kind), Found::NoData, at);
+            self.insert((name, RecordType::ANY), RecordSet::NxDomain, at);
+        } else if is_lookup_type(kind) && is_no_data(message, aliases) {
+            self.insert((name, kind), RecordSet::NoData, at);
         }
     }
 
-    fn store(&mut self, key: Key, found: Found, at: Timestamp) {
-        let said = self.heard.entry(key.clone()).or_default();
-        if said.back().is_some_and(|last| last.found == found && last.at <= at) {
+    fn insert(&mut self, question: Question, records: RecordSet, at: Timestamp) {
+        let answers = self.answers.entry(question.clone()).or_default();
+        if answers.back().is_some_and(|last| last.records == records && last.at <= at) {
             return;
         }
-        self.octets += cost(&found);
-        for ip in addresses(&found) {
-            self.owners.entry(ip).or_default().push_back(key.0.clone());
+        self.bytes += size(&records);
+        for ip in addresses(&records) {
+            self.owners.entry(ip).or_default().push_back(question.0.clone());
         }
-        said.push_back(Heard { at, found });
-        self.order.push_back(key);
-        while self.octets > self.limit {
+        answers.push_back(ObservedAnswer { at, records });
+        self.order.push_back(question);
+        while self.bytes > self.limit {
             self.drop_oldest();
         }
     }
 
     fn drop_oldest(&mut self) {
-        let Some(key) = self.order.pop_front() else {
-            self.octets = 0;
+        let Some(question) = self.order.pop_front() else {
+            self.bytes = 0;
             return;
         };
-        let Some(said) = self.heard.get_mut(&key) else {
+        let Some(answers) = self.answers.get_mut(&question) else {
             return;
         };
-        if let Some(oldest) = said.pop_front() {
-            self.octets = self.octets.saturating_sub(cost(&oldest.found));
+        if let Some(oldest) = answers.pop_front() {
+            self.bytes = self.bytes.saturating_sub(size(&oldest.records));
             self.dropped += 1;
-            for ip in addresses(&oldest.found) {
+            for ip in addresses(&oldest.records) {
                 if let Entry::Occupied(mut names) = self.owners.entry(ip) {
-                    let at = names.get().iter().position(|name| *name == key.0);
+                    let at = names.get().iter().position(|name| *name == question.0);
                     at.map(|at| names.get_mut().remove(at));
                     if names.get().is_empty() {
                         names.remove();
@@ -185,40 +183,40 @@ impl PassiveDns {
                 }
             }
         }
-        if said.is_empty() {
-            self.heard.remove(&key);
+        if answers.is_empty() {
+            self.answers.remove(&question);
         }
     }
 
-    /// What was known at `at`. A failure does not take back an answer that was there before.
+    /// The answer known at `at`. A failure does not revoke an earlier answer.
     pub fn answer(&self, lookup: &Lookup, at: Timestamp) -> Answer {
         follow(lookup, |name, kind| {
             [RecordType::ANY, RecordType::CNAME, kind]
                 .into_iter()
-                .filter_map(|kind| self.heard.get(&(name.clone(), kind)))
+                .filter_map(|kind| self.answers.get(&(name.clone(), kind)))
                 .flatten()
-                .filter(|heard| heard.at <= at)
-                .max_by_key(|heard| (!matches!(heard.found, Found::Unknown(_)), heard.at))
-                .map_or(Found::Unknown(Reason::NoResolver), |heard| heard.found.clone())
+                .filter(|answer| answer.at <= at)
+                .max_by_key(|answer| (!matches!(answer.records, RecordSet::Unknown(_)), answer.at))
+                .map_or(RecordSet::Unknown(Reason::NoResolver), |answer| answer.records.clone())
         })
     }
 
-    /// The host that has the address `ip`: of several, the one that was heard of first, so that a server keeps its name.
+    /// The name of the host with address `ip`: the first in the capture, so that a server keeps its name.
     pub fn host(&self, ip: IpAddr) -> Option<&DomainName> {
         self.owners.get(&ip.to_canonical())?.front()
     }
 
-    /// By which names each address was known, at any time of the capture.
+    /// The names of each address, at any time of the capture.
     pub fn server_names(&self) -> ServerNames {
         let mut owners: BTreeMap<IpAddr, BTreeSet<&DomainName>> = BTreeMap::new();
         let mut above: HashMap<&DomainName, BTreeSet<&DomainName>> = HashMap::new();
-        for ((name, _), said) in &self.heard {
-            for heard in said {
-                match &heard.found {
-                    Found::Alias(target) => {
+        for ((name, _), answers) in &self.answers {
+            for answer in answers {
+                match &answer.records {
+                    RecordSet::Alias(target) => {
                         above.entry(target).or_default().insert(name);
                     }
-                    Found::Records(records) => {
+                    RecordSet::Records(records) => {
                         for record in records {
                             match record {
                                 DnsRecord::Address(ip) => {
@@ -255,7 +253,7 @@ fn with_names_above(
     found
 }
 
-/// Which names lead to an address: its own, aliases of these, and the mail domains whose exchange it is.
+/// The names that lead to each address: its own, their aliases, and the domains whose mail exchange it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerNames(BTreeMap<IpAddr, BTreeSet<DomainName>>);
 
@@ -289,9 +287,9 @@ impl NameSource for PassiveDns {
     }
 }
 
-fn addresses(found: &Found) -> impl Iterator<Item = IpAddr> {
-    let records = match found {
-        Found::Records(records) => records.as_slice(),
+fn addresses(records: &RecordSet) -> impl Iterator<Item = IpAddr> {
+    let records = match records {
+        RecordSet::Records(records) => records.as_slice(),
         _ => &[],
     };
     records.iter().filter_map(|record| match record {
@@ -300,20 +298,21 @@ fn addresses(found: &Found) -> impl Iterator<Item = IpAddr> {
     })
 }
 
-fn cost(found: &Found) -> usize {
-    match found {
-        Found::Records(records) => ENTRY + RECORD * records.len(),
+fn size(records: &RecordSet) -> usize {
+    match records {
+        RecordSet::Records(records) => ENTRY + RECORD * records.len(),
         _ => ENTRY + RECORD,
     }
 }
 
-const fn is_asked(kind: RecordType) -> bool {
+/// Whether a [`Lookup`] queries records of this type.
+const fn is_lookup_type(kind: RecordType) -> bool {
     matches!(kind, RecordType::A | RecordType::AAAA | RecordType::PTR | RecordType::MX)
 }
 
-/// RFC 2308 §2.2: an SOA says that there is no more; name servers without one refer to these. After CNAMEs only an SOA is
-/// sure, as the next name may lie in another server's zone.
-fn says_no_data(message: &Message, aliases: usize) -> bool {
+/// RFC 2308 §2.2: with an SOA it is NODATA; with NS records and no SOA it is a referral. After CNAMEs only an SOA proves it,
+/// since the next name may be in another server's zone.
+fn is_no_data(message: &Message, aliases: usize) -> bool {
     let has = |kind| message.authorities.iter().any(|record| record.record_type() == kind);
     has(RecordType::SOA) || (aliases == 0 && !has(RecordType::NS))
 }

@@ -1,10 +1,10 @@
-//! A Redis server where several gateways share what probes told them: one calls, all know.
+//! A Redis server through which gateways share probe results: one gateway probes, all use the answer.
 //!
-//! Shared are answers of other servers (connect, greet, callout): resolvers share DNS answers, and our upstream is each
-//! gateway's own. An answer is kept there as long as here. Before a gateway calls it takes a short-lived lock (SET NX PX);
-//! who does not get it waits for the answer of who did. Without Redis every gateway calls by itself: each command has
-//! [`PATIENCE`], after one that failed nothing is asked of Redis until it answers a PING again, and that is tried in the
-//! background.
+//! Shared are answers of other servers (connect, greet, callout). DNS answers are shared by resolvers, and our upstream is
+//! each gateway's own. An answer expires in Redis when it expires here. A gateway takes a short-lived lock (SET NX PX) before
+//! it probes; without the lock it waits for the answer of the lock's holder. Without Redis each gateway probes for itself:
+//! each command has [`COMMAND_TIMEOUT`], and after a failed command none is sent until Redis answers a PING, which is tried
+//! in the background.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,129 +16,134 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cache_entry::CacheEntry;
-use super::now;
+use super::clock::now;
 use crate::policy::facts::{Lookup, LookupKind, LookupObserver};
 
-/// What a question may lose by Redis, a command.
-const PATIENCE: Duration = Duration::from_millis(50);
-/// How often a server that is away is tried, and one that is there asked whether it still is.
-const LOOK: Duration = Duration::from_secs(1);
+/// The most that a command may delay a lookup.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
+/// Interval of PING, and of connection attempts.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the answer of another gateway is looked for.
-const WAIT: Duration = Duration::from_millis(50);
-/// A lock outlives the call that it is for, a little.
-const SPARE: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How much longer than a probe a lock lasts.
+const LOCK_MARGIN: Duration = Duration::from_secs(2);
 
-/// Whether a text names a Redis server, such as `redis://192.0.2.6:6379/0`.
+/// Whether `url` is the address of a Redis server, such as `redis://192.0.2.6:6379/0`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason why it is not.
 pub fn check_redis_url(url: &str) -> Result<(), String> {
     Client::open(url).map(drop).map_err(|error| error.to_string())
 }
 
-pub(super) struct Shared {
-    line: Arc<Line>,
-    /// A call takes no longer.
-    patience: Duration,
+pub(super) struct RedisStore {
+    connection: Arc<Connection>,
+    /// Upper bound of a probe's duration, and a margin.
+    lock_ttl: Duration,
 }
 
-struct Line {
-    connection: Mutex<Option<MultiplexedConnection>>,
+struct Connection {
+    multiplexed: Mutex<Option<MultiplexedConnection>>,
     up: AtomicBool,
     observer: Arc<dyn LookupObserver>,
 }
 
-/// Whose turn it is to call.
-pub(super) enum Turn {
-    /// Nobody's: it is known.
-    Known(Box<CacheEntry>),
-    /// Ours; others wait for what we share, or for [`Shared::let_go`].
-    Ours,
-    /// Everybody's: Redis is away, or the other gateway had no answer.
-    Alone,
+/// The result of [`RedisStore::claim`].
+pub(super) enum Claim {
+    /// Another gateway has the answer.
+    Hit(Box<CacheEntry>),
+    /// This gateway holds the lock: others wait for [`RedisStore::share`] or [`RedisStore::release`].
+    Acquired,
+    /// Redis does not respond, or the lock's holder had no answer.
+    Unavailable,
 }
 
-/// Answers of other servers, and nothing else.
+/// Whether gateways share answers of this kind.
 pub(super) const fn is_shared(kind: LookupKind) -> bool {
     matches!(kind, LookupKind::Connect | LookupKind::Greet | LookupKind::Callout)
 }
 
-impl Shared {
+impl RedisStore {
     /// Connects in the background.
     ///
     /// # Errors
-    /// `url` names no Redis server.
+    /// `url` is not the address of a Redis server.
     pub(super) fn start(
         url: &str,
-        patience: Duration,
+        probe_timeout: Duration,
         runtime: &Handle,
         observer: Arc<dyn LookupObserver>,
     ) -> Result<Self, String> {
         let client = Client::open(url).map_err(|error| error.to_string())?;
-        let connection = Mutex::default();
-        let line = Arc::new(Line { connection, up: AtomicBool::new(false), observer });
-        let held = Arc::downgrade(&line);
+        let connection =
+            Connection { multiplexed: Mutex::default(), up: AtomicBool::new(false), observer };
+        let connection = Arc::new(connection);
+        let monitored = Arc::downgrade(&connection);
         runtime.spawn(async move {
             let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(LOOK)
-                .set_response_timeout(LOOK);
-            while let Some(line) = held.upgrade() {
-                line.look(&client, &config).await;
-                drop(line);
-                sleep(LOOK).await;
+                .set_connection_timeout(PING_INTERVAL)
+                .set_response_timeout(PING_INTERVAL);
+            while let Some(connection) = monitored.upgrade() {
+                connection.check(&client, &config).await;
+                drop(connection);
+                sleep(PING_INTERVAL).await;
             }
         });
-        Ok(Self { line, patience: patience + SPARE })
+        Ok(Self { connection, lock_ttl: probe_timeout + LOCK_MARGIN })
     }
 
-    /// What another gateway shared, after waiting for it if one is calling right now; else the leave to call.
-    pub(super) async fn turn(&self, lookup: &Lookup) -> Turn {
-        let Some((key, lock)) = keys(lookup) else { return Turn::Alone };
-        let until = Instant::now() + self.patience;
-        let milliseconds = self.patience.as_millis().to_string();
-        while Instant::now() < until {
-            let known: Option<Option<Vec<u8>>> =
-                self.line.ask(Cmd::new().arg("GET").arg(&key)).await;
-            match known.map(|known| known.and_then(|octets| read(&octets))) {
-                None => return Turn::Alone,
-                Some(Some(entry)) => return Turn::Known(Box::new(entry)),
+    /// The answer of another gateway, after waiting for it if that gateway is probing now; otherwise the lock.
+    pub(super) async fn claim(&self, lookup: &Lookup) -> Claim {
+        let Some((key, lock)) = keys(lookup) else { return Claim::Unavailable };
+        let deadline = Instant::now() + self.lock_ttl;
+        let milliseconds = self.lock_ttl.as_millis().to_string();
+        while Instant::now() < deadline {
+            let value: Option<Option<Vec<u8>>> =
+                self.connection.send(Cmd::new().arg("GET").arg(&key)).await;
+            match value.map(|value| value.and_then(|bytes| decode(&bytes))) {
+                None => return Claim::Unavailable,
+                Some(Some(entry)) => return Claim::Hit(Box::new(entry)),
                 Some(None) => {}
             }
-            let mut locking = Cmd::new();
-            locking.arg("SET").arg(&lock).arg("1").arg("NX").arg("PX").arg(&milliseconds);
-            match self.line.ask::<Option<String>>(&locking).await {
-                Some(Some(_ok)) => return Turn::Ours,
-                Some(None) => sleep(WAIT).await,
-                None => return Turn::Alone,
+            let mut set = Cmd::new();
+            set.arg("SET").arg(&lock).arg("1").arg("NX").arg("PX").arg(&milliseconds);
+            match self.connection.send::<Option<String>>(&set).await {
+                Some(Some(_ok)) => return Claim::Acquired,
+                Some(None) => sleep(POLL_INTERVAL).await,
+                None => return Claim::Unavailable,
             }
         }
-        Turn::Alone
+        Claim::Unavailable
     }
 
-    /// Shares an answer, and gives the lock back.
+    /// Stores an answer and releases the lock. Both expire by themselves if that fails.
     pub(super) async fn share(&self, lookup: &Lookup, entry: &CacheEntry) {
         let Some((key, lock)) = keys(lookup) else { return };
-        let life = (entry.expires_at - now()).as_millis().max(1).to_string();
+        let ttl = (entry.expires_at - now()).as_millis().max(1).to_string();
         if let Ok(value) = serde_json::to_vec(entry) {
-            let mut setting = Cmd::new();
-            setting.arg("SET").arg(&key).arg(value).arg("PX").arg(life);
-            let _else_alone = self.line.ask::<String>(&setting).await;
+            let mut set = Cmd::new();
+            set.arg("SET").arg(&key).arg(value).arg("PX").arg(ttl);
+            let _redis_is_down = self.connection.send::<String>(&set).await;
         }
-        let _else_expires = self.line.ask::<u64>(Cmd::new().arg("DEL").arg(&lock)).await;
+        self.delete(&lock).await;
     }
 
-    /// Gives the lock back: there is no answer to share.
-    pub(super) async fn let_go(&self, lookup: &Lookup) {
+    /// Releases the lock without an answer.
+    pub(super) async fn release(&self, lookup: &Lookup) {
         if let Some((_, lock)) = keys(lookup) {
-            let _else_expires = self.line.ask::<u64>(Cmd::new().arg("DEL").arg(&lock)).await;
+            self.delete(&lock).await;
         }
     }
 
     /// Removes an answer.
-    pub(super) async fn forget(&self, lookup: &Lookup) {
+    pub(super) async fn remove(&self, lookup: &Lookup) {
         if let Some((key, _)) = keys(lookup) {
-            let _else_expires = self.line.ask::<u64>(Cmd::new().arg("DEL").arg(&key)).await;
+            self.delete(&key).await;
         }
+    }
+
+    async fn delete(&self, key: &str) {
+        let _redis_is_down = self.connection.send::<u64>(Cmd::new().arg("DEL").arg(key)).await;
     }
 }
 
@@ -148,24 +153,24 @@ fn keys(lookup: &Lookup) -> Option<(String, String)> {
     Some((format!("gatepost:1:fact:{json}"), format!("gatepost:1:lock:{json}")))
 }
 
-/// `None` for what another version wrote, or a clock that is ahead of ours.
-fn read(octets: &[u8]) -> Option<CacheEntry> {
-    serde_json::from_slice::<CacheEntry>(octets).ok().filter(|entry| entry.is_fresh(now()))
+/// `None` for the format of another version, and for an entry that has expired by our clock.
+fn decode(bytes: &[u8]) -> Option<CacheEntry> {
+    serde_json::from_slice::<CacheEntry>(bytes).ok().filter(|entry| entry.is_fresh(now()))
 }
 
-impl Line {
-    fn connection(&self) -> Option<MultiplexedConnection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+impl Connection {
+    fn multiplexed(&self) -> Option<MultiplexedConnection> {
+        self.multiplexed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// `None` if there is no answer in time: then Redis is away until it answers a PING.
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
+    /// `None` without a reply in time: then no command is sent until Redis answers a PING.
+    async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {
         if !self.up.load(Ordering::Relaxed) {
             return None;
         }
-        let mut connection = self.connection()?;
-        match timeout(PATIENCE, command.query_async(&mut connection)).await {
-            Ok(Ok(answer)) => Some(answer),
+        let mut connection = self.multiplexed()?;
+        match timeout(COMMAND_TIMEOUT, command.query_async(&mut connection)).await {
+            Ok(Ok(value)) => Some(value),
             Ok(Err(_)) | Err(_) => {
                 self.set_up(false);
                 None
@@ -178,20 +183,21 @@ impl Line {
         self.observer.on_store_state(up);
     }
 
-    async fn look(&self, client: &Client, config: &AsyncConnectionConfig) {
-        let connection = match self.connection() {
+    /// Connects if necessary, and sends a PING.
+    async fn check(&self, client: &Client, config: &AsyncConnectionConfig) {
+        let connection = match self.multiplexed() {
             Some(connection) => Some(connection),
             None => client.get_multiplexed_async_connection_with_config(config).await.ok(),
         };
-        let mut answers = false;
+        let mut responds = false;
         if let Some(mut connection) = connection.clone() {
             let ping = Cmd::new().arg("PING").to_owned();
-            let pinged = timeout(LOOK, ping.query_async::<String>(&mut connection)).await;
-            answers = matches!(pinged, Ok(Ok(_)));
+            let pong = timeout(PING_INTERVAL, ping.query_async::<String>(&mut connection)).await;
+            responds = matches!(pong, Ok(Ok(_)));
         }
-        // One that does not answer is replaced: it may hang for ever.
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) =
-            connection.filter(|_| answers);
-        self.set_up(answers);
+        // A connection that does not respond is replaced: it may hang for ever.
+        *self.multiplexed.lock().unwrap_or_else(PoisonError::into_inner) =
+            connection.filter(|_| responds);
+        self.set_up(responds);
     }
 }

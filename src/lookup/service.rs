@@ -1,8 +1,9 @@
-//! Answers for a running gateway: what passes, what is known, and whom to ask.
+//! The lookup service of a running gateway.
 //!
-//! A lookup is answered by what traffic showed of its server; else by what is kept; else by a flight, which is under way once
-//! for all who ask the same, and goes on when they leave. What is kept is asked for anew in the last fifth of its life by
-//! whoever reads it, who is answered at once. Nobody waits longer than the deadline: then it is unknown.
+//! A lookup is answered from observed traffic, else from the cache, else by a query. Concurrent lookups of one subject share
+//! a query, which runs to its end even if all callers leave. In the last fifth of its life a cached answer is refreshed in
+//! the background by the first reader, who gets the cached answer at once. No caller waits longer than the deadline; then
+//! the answer is unknown.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,60 +14,61 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::cache_entry::CacheEntry;
 use super::call_ahead::CallAhead;
+use super::clock::now;
 use super::disk_cache::{self, DiskCache};
 use super::dns::{Dns, DnsError, system_servers};
-use super::memory_cache::Cache;
+use super::memory_cache::MemoryCache;
 use super::probe::Prober;
-use super::redis_store::{Shared, Turn, is_shared};
-use super::single_flight::{Boarding, Flights};
-use super::traffic_hints::Board;
-use super::{LookupSettings, now};
+use super::redis_store::{Claim, RedisStore, is_shared};
+use super::settings::LookupSettings;
+use super::single_flight::{Join, SingleFlight};
+use super::traffic_hints::ObservedServers;
 use crate::policy::facts::{
     Answer, Lookup, LookupKind, LookupObserver, LookupResult, Reason, Resolution, Source,
 };
 use crate::time::Timestamp;
 use crate::traffic::{ConnectionResponse, FlowObserver, FlowSummary, MailDirection};
 
-/// How often what is not needed any more is forgotten, and the size of the cache is told.
-const TIDY: Duration = Duration::from_secs(10);
+/// Interval of cleaning up and of reporting the cache's size.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why lookups cannot be answered.
+/// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LookupError {
     #[error(transparent)]
     Dns(#[from] DnsError),
     #[error(
-        "[lookup] redis names no Redis server: {0}; write one such as \"redis://192.0.2.6:6379/0\""
+        "[lookup] redis is not the address of a Redis server: {0}; write one such as \"redis://192.0.2.6:6379/0\""
     )]
-    Shared(String),
+    Redis(String),
 }
 
 /// Answers lookups; clones share everything.
 #[derive(Clone)]
-pub struct LookupService(Arc<Desk>);
+pub struct LookupService(Arc<Inner>);
 
-struct Desk {
+struct Inner {
     settings: LookupSettings,
-    board: Board,
-    cache: Cache,
-    flights: Flights,
+    observed: ObservedServers,
+    memory: MemoryCache,
+    flights: SingleFlight,
     dns: Dns,
     prober: Prober,
     call_ahead: CallAhead,
-    shared: Option<Shared>,
-    store: Option<DiskCache>,
+    redis: Option<RedisStore>,
+    disk: Option<DiskCache>,
     observer: Arc<dyn LookupObserver>,
-    /// Where the work is done: lookups shall not hold up sessions, nor end with the thread of whoever asked first.
+    /// Runs the queries, so that they neither delay sessions nor end with a caller's thread.
     runtime: Handle,
 }
 
 impl LookupService {
-    /// Ready to answer; the work is done on the runtime that this is called on. Answers of an earlier process are read
-    /// first. The sentences are for the log: what does not stand in the way of answering.
+    /// Loads the answers of an earlier process. Queries run on the runtime of the caller. Also returns warnings for the log:
+    /// problems that the service can do with.
     ///
     /// # Errors
-    /// Nobody can be asked as the settings say.
+    /// No DNS server is known, or an address in the settings is wrong.
     pub fn start(
         settings: LookupSettings,
         observer: Arc<dyn LookupObserver>,
@@ -75,121 +77,122 @@ impl LookupService {
             [] => system_servers()?,
             servers => servers.to_vec(),
         };
-        // A little less than the askers', so that they hear why.
+        // Slightly less than the callers' deadline, so that they receive the reason.
         let dns = Dns::uncached(&servers, settings.deadline * 19 / 20)?;
         let runtime = Handle::current();
-        let patience = settings.probes.timeout;
-        let join = |url: &String| Shared::start(url, patience, &runtime, Arc::clone(&observer));
-        let shared = settings.redis.as_ref().map(join).transpose().map_err(LookupError::Shared)?;
-        let cache = Cache::new(&settings);
-        let mut notices = Vec::new();
-        let mut store = None;
+        let probe_timeout = settings.probes.timeout;
+        let connect =
+            |url: &String| RedisStore::start(url, probe_timeout, &runtime, Arc::clone(&observer));
+        let redis = settings.redis.as_ref().map(connect).transpose().map_err(LookupError::Redis)?;
+        let memory = MemoryCache::new(&settings);
+        let mut warnings = Vec::new();
+        let mut disk = None;
         if let Some(path) = &settings.cache_file {
             let opened = disk_cache::open(path, settings.cache_limits.entries);
             for (lookup, entry) in opened.entries {
-                cache.insert(lookup, Arc::new(entry));
+                memory.insert(lookup, Arc::new(entry));
             }
-            notices.extend(opened.notice);
-            store = opened.store;
+            warnings.extend(opened.warning);
+            disk = opened.cache;
         }
-        let desk = Arc::new(Desk {
-            board: Board::new(settings.traffic_max_age),
-            cache,
-            flights: Flights::default(),
+        let inner = Arc::new(Inner {
+            observed: ObservedServers::new(settings.traffic_max_age),
+            memory,
+            flights: SingleFlight::default(),
             dns,
             prober: Prober::new(&settings),
             call_ahead: CallAhead::new(&settings),
-            shared,
-            store,
+            redis,
+            disk,
             observer,
             runtime,
             settings,
         });
-        let tidied = Arc::downgrade(&desk);
-        desk.runtime.spawn(async move {
-            let mut tick = interval(TIDY);
+        let maintained = Arc::downgrade(&inner);
+        inner.runtime.spawn(async move {
+            let mut tick = interval(MAINTENANCE_INTERVAL);
             tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 tick.tick().await;
-                let Some(desk) = tidied.upgrade() else { return };
-                desk.tidy();
+                let Some(inner) = maintained.upgrade() else { return };
+                inner.maintain();
             }
         });
-        Ok((Self(desk), notices))
+        Ok((Self(inner), warnings))
     }
 
-    /// The answer, no later than the deadline.
+    /// Answers no later than the deadline.
     pub async fn lookup(&self, lookup: &Lookup) -> LookupResult {
-        let desk = &self.0;
-        let (answered, how, took) = match desk.known(lookup) {
-            // No clock is read for what nobody waited for.
-            Some((answered, how)) => (answered, how, Duration::ZERO),
+        let inner = &self.0;
+        let (result, how, waited) = match inner.answer_now(lookup) {
+            // Without a wait the clock is not read.
+            Some((result, how)) => (result, how, Duration::ZERO),
             None => {
                 let began = Instant::now();
-                let (answered, how) = desk.find(lookup).await;
-                (answered, how, began.elapsed())
+                let (result, how) = inner.wait_for_query(lookup).await;
+                (result, how, began.elapsed())
             }
         };
-        desk.observer.on_answer(lookup.kind(), how, answered.answer.kind(), took);
-        answered
+        inner.observer.on_answer(lookup.kind(), how, result.answer.kind(), waited);
+        result
     }
 
-    /// Traffic of our MTA, or of another host, showed this response of `server` at `at`.
+    /// Records a response of `server` that was observed in traffic at `at`.
     pub fn on_response(&self, server: IpAddr, response: ConnectionResponse, at: Timestamp) {
-        self.0.board.passed(server, response, at);
+        self.0.observed.on_response(server, response, at);
     }
 
-    /// What is kept and `matches`, the last to end first.
+    /// The cached answers whose lookup `matches`; the last to expire comes first.
     pub fn entries(&self, matches: impl Fn(&Lookup) -> bool) -> Vec<(Lookup, Arc<CacheEntry>)> {
         let now = now();
-        let mut kept = self.0.cache.entries();
-        kept.retain(|(lookup, entry)| entry.is_fresh(now) && matches(lookup));
-        kept.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_at));
-        kept
+        let mut entries = self.0.memory.entries();
+        entries.retain(|(lookup, entry)| entry.is_fresh(now) && matches(lookup));
+        entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_at));
+        entries
     }
 
-    /// Forgets what `matches`, also in the file and in the store that gateways share; returns how many.
+    /// Deletes the answers whose lookup `matches` from memory, disk and Redis. Returns their number.
     pub async fn purge(&self, matches: impl Fn(&Lookup) -> bool) -> usize {
-        let gone = self.entries(matches);
-        for (lookup, _) in &gone {
-            self.0.cache.remove(lookup);
-            if let Some(store) = &self.0.store {
-                store.change(lookup.clone(), None);
+        let purged = self.entries(matches);
+        for (lookup, _) in &purged {
+            self.0.memory.remove(lookup);
+            if let Some(disk) = &self.0.disk {
+                disk.change(lookup.clone(), None);
             }
-            if let Some(shared) = self.0.shared.as_ref().filter(|_| is_shared(lookup.kind())) {
-                shared.forget(lookup).await;
+            if let Some(redis) = self.0.redis.as_ref().filter(|_| is_shared(lookup.kind())) {
+                redis.remove(lookup).await;
             }
         }
-        gone.len()
+        purged.len()
     }
 
-    /// Waits until what was learnt is on the disk; for the end of the process.
+    /// Waits until all answers are on disk; for the end of the process.
     pub fn flush(&self) {
-        if let Some(store) = &self.0.store {
-            store.flush();
+        if let Some(disk) = &self.0.disk {
+            disk.flush();
         }
     }
 }
 
 #[cfg(test)]
 impl LookupService {
-    pub(super) fn kept(&self) -> Vec<(Lookup, Arc<CacheEntry>)> {
+    pub(super) fn all_entries(&self) -> Vec<(Lookup, Arc<CacheEntry>)> {
         self.entries(|_| true)
     }
 
-    pub(super) fn keep(&self, lookup: Lookup, answered: LookupResult, life: Duration) {
-        self.0.keep(lookup, CacheEntry::new(answered, now(), life));
+    pub(super) fn insert(&self, lookup: Lookup, result: LookupResult, ttl: Duration) {
+        self.0.insert(lookup, CacheEntry::new(result, now(), ttl));
     }
 
     pub(super) fn make_due(&self, lookup: &Lookup) {
-        if let Some(entry) = self.0.cache.get(lookup) {
+        if let Some(entry) = self.0.memory.get(lookup) {
             let due = CacheEntry { refresh_at: now(), ..CacheEntry::clone(&entry) };
-            self.0.cache.insert(lookup.clone(), Arc::new(due));
+            self.0.memory.insert(lookup.clone(), Arc::new(due));
         }
     }
 
-    pub(super) fn tidy(&self) {
-        self.0.tidy();
+    pub(super) fn maintain(&self) {
+        self.0.maintain();
     }
 }
 
@@ -197,7 +200,7 @@ fn unknown(reason: Reason) -> LookupResult {
     LookupResult { answer: Answer::Unknown(reason), source: Source::None, at: Some(now()) }
 }
 
-/// Only outbound flows show the servers of others; inbound ones end at our own.
+/// Only outbound flows show servers of others; inbound ones end at our own.
 impl FlowObserver for LookupService {
     fn on_flow(&self, flow: &FlowSummary<'_>) {
         if let (MailDirection::Outbound, Some(response)) = (flow.direction, flow.response()) {
@@ -206,145 +209,142 @@ impl FlowObserver for LookupService {
     }
 }
 
-impl Desk {
-    /// What can be said without asking anybody.
-    fn known(self: &Arc<Self>, lookup: &Lookup) -> Option<(LookupResult, Resolution)> {
-        if let Some(answer) = self.prober.settled(lookup) {
+impl Inner {
+    /// The answer that needs no query, if there is one.
+    fn answer_now(self: &Arc<Self>, lookup: &Lookup) -> Option<(LookupResult, Resolution)> {
+        if let Some(answer) = self.prober.answer_without_probe(lookup) {
             let how = match answer {
                 Answer::Unknown(Reason::RateLimited) => Resolution::RateLimited,
                 _ => Resolution::CacheHit,
             };
             return Some((LookupResult { answer, source: Source::None, at: None }, how));
         }
-        if let Some(answered) = self.board.answer(lookup) {
-            return Some((answered, Resolution::Traffic));
+        if let Some(result) = self.observed.answer(lookup) {
+            return Some((result, Resolution::Traffic));
         }
-        let entry = self.cache.get(lookup)?;
+        let entry = self.memory.get(lookup)?;
         let now = now();
         if !entry.is_fresh(now) {
             return None;
         }
         if entry.needs_refresh(now) {
-            self.renew(lookup);
+            self.refresh(lookup, Arc::clone(&entry));
         }
-        Some((entry.answered.clone(), Resolution::CacheHit))
+        Some((entry.result.clone(), Resolution::CacheHit))
     }
 
-    /// On a flight of one's own or of another.
-    async fn find(self: &Arc<Self>, lookup: &Lookup) -> (LookupResult, Resolution) {
-        let (flight, how) = match self.board_flight(lookup, None) {
-            Boarding::Started(flight) => (flight, Resolution::Queried),
-            Boarding::Joined(flight) => (flight, Resolution::Coalesced),
-            Boarding::Landed(answered) => return (answered, Resolution::CacheHit),
-            Boarding::Full => return (unknown(Reason::RateLimited), Resolution::RateLimited),
+    /// Starts or joins a query, and waits for it until the deadline.
+    async fn wait_for_query(self: &Arc<Self>, lookup: &Lookup) -> (LookupResult, Resolution) {
+        let (query, how) = match self.join_query(lookup, None) {
+            Join::Leader(query) => (query, Resolution::Queried),
+            Join::Follower(query) => (query, Resolution::Coalesced),
+            Join::Ready(result) => return (result, Resolution::CacheHit),
+            Join::Full => return (unknown(Reason::RateLimited), Resolution::RateLimited),
         };
-        match timeout(self.settings.deadline, flight).await {
-            Ok(answered) => match answered.answer {
-                Answer::Unknown(Reason::RateLimited) => (answered, Resolution::RateLimited),
-                Answer::Unknown(Reason::Timeout) => (answered, Resolution::Timeout),
-                _ => (answered, how),
+        match timeout(self.settings.deadline, query).await {
+            Ok(result) => match result.answer {
+                Answer::Unknown(Reason::RateLimited) => (result, Resolution::RateLimited),
+                Answer::Unknown(Reason::Timeout) => (result, Resolution::Timeout),
+                _ => (result, how),
             },
             Err(_elapsed) => (unknown(Reason::Timeout), Resolution::Timeout),
         }
     }
 
-    fn board_flight(
-        self: &Arc<Self>,
-        lookup: &Lookup,
-        before: Option<Arc<CacheEntry>>,
-    ) -> Boarding {
-        let known = || {
-            let kept = self.cache.get(lookup).filter(|entry| entry.is_fresh(now()));
-            // A renewal is not satisfied by what it renews.
-            let newer = kept.filter(|kept| before.as_ref().is_none_or(|old| kept.is_newer(old)));
-            newer.map(|entry| entry.answered.clone())
+    /// `replaced`: the entry that the query refreshes.
+    fn join_query(self: &Arc<Self>, lookup: &Lookup, replaced: Option<Arc<CacheEntry>>) -> Join {
+        let cached = || {
+            let entry = self.memory.get(lookup).filter(|entry| entry.is_fresh(now()))?;
+            // A refresh is not satisfied by the entry that it replaces.
+            let is_new = replaced.as_ref().is_none_or(|replaced| entry.is_newer(replaced));
+            is_new.then(|| entry.result.clone())
         };
-        let old = before.clone();
-        self.flights.board(lookup, &self.runtime, known, || {
-            let (desk, lookup) = (Arc::clone(self), lookup.clone());
-            async move { desk.work(lookup, old).await }
+        let replaced_entry = replaced.clone();
+        self.flights.join(lookup, &self.runtime, cached, || {
+            let (inner, lookup) = (Arc::clone(self), lookup.clone());
+            async move { inner.query(lookup, replaced_entry).await }
         })
     }
 
-    /// Asks anew for what is kept and ends soon.
-    fn renew(self: &Arc<Self>, lookup: &Lookup) {
-        let Some(entry) = self.cache.get(lookup) else { return };
-        if let Boarding::Started(_nobody_waits) = self.board_flight(lookup, Some(entry)) {
+    fn refresh(self: &Arc<Self>, lookup: &Lookup, entry: Arc<CacheEntry>) {
+        if let Join::Leader(_nobody_waits) = self.join_query(lookup, Some(entry)) {
             self.observer.on_refresh(lookup.kind());
         }
     }
 
-    /// Asks whoever knows, and keeps the answer. `before` is what it is to replace.
-    async fn work(
+    /// Queries Redis, then the source of the answer, and caches the answer.
+    async fn query(
         self: Arc<Self>,
         lookup: Lookup,
-        before: Option<Arc<CacheEntry>>,
+        replaced: Option<Arc<CacheEntry>>,
     ) -> LookupResult {
-        let sharing = self.shared.as_ref().filter(|_| is_shared(lookup.kind()));
-        let mut ours = None;
-        if let Some(shared) = sharing {
-            match shared.turn(&lookup).await {
-                Turn::Known(entry) if before.as_ref().is_none_or(|old| entry.is_newer(old)) => {
+        let redis = self.redis.as_ref().filter(|_| is_shared(lookup.kind()));
+        let mut locked = None;
+        if let Some(redis) = redis {
+            match redis.claim(&lookup).await {
+                Claim::Hit(entry)
+                    if replaced.as_ref().is_none_or(|replaced| entry.is_newer(replaced)) =>
+                {
                     self.observer.on_shared_hit(lookup.kind());
-                    self.observer.on_new_answer(&lookup, &entry.answered);
-                    let answered = entry.answered.clone();
-                    self.keep(lookup, *entry);
-                    return answered;
+                    self.observer.on_new_answer(&lookup, &entry.result);
+                    let result = entry.result.clone();
+                    self.insert(lookup, *entry);
+                    return result;
                 }
-                Turn::Known(_) | Turn::Alone => {}
-                Turn::Ours => ours = Some(shared),
+                Claim::Hit(_) | Claim::Unavailable => {}
+                Claim::Acquired => locked = Some(redis),
             }
         }
-        let (answered, ttl) = self.find_out(&lookup).await;
-        self.observer.on_new_answer(&lookup, &answered);
+        let (result, dns_ttl) = self.query_source(&lookup).await;
+        self.observer.on_new_answer(&lookup, &result);
         let now = now();
-        let unknown = matches!(answered.answer, Answer::Unknown(_));
-        let old = before.filter(|old| unknown && old.is_fresh(now));
-        let life = self.settings.ttls.of(lookup.kind(), &answered, ttl);
-        let fresh = life.filter(|_| old.is_none());
-        let fresh = fresh.map(|life| CacheEntry::new(answered.clone(), now, life));
-        if let Some(shared) = sharing {
-            match (&fresh, ours) {
-                (Some(entry), _) => shared.share(&lookup, entry).await,
-                (None, Some(ours)) => ours.let_go(&lookup).await,
+        let is_unknown = matches!(result.answer, Answer::Unknown(_));
+        // A failed refresh does not replace a known answer.
+        let retained = replaced.filter(|entry| is_unknown && entry.is_fresh(now));
+        let ttl = self.settings.ttls.of(lookup.kind(), &result, dns_ttl);
+        let ttl = ttl.filter(|_| retained.is_none());
+        let fresh = ttl.map(|ttl| CacheEntry::new(result.clone(), now, ttl));
+        if let Some(redis) = redis {
+            match (&fresh, locked) {
+                (Some(entry), _) => redis.share(&lookup, entry).await,
+                (None, Some(locked)) => locked.release(&lookup).await,
                 (None, None) => {}
             }
         }
-        if let Some(old) = old {
-            // What is known stands until its end; for a while nobody tries again.
+        if let Some(retained) = retained {
             let refresh_at = now + self.settings.ttls.unknown;
-            self.cache
-                .insert(lookup, Arc::new(CacheEntry { refresh_at, ..CacheEntry::clone(&old) }));
-            return old.answered.clone();
+            let entry = CacheEntry { refresh_at, ..CacheEntry::clone(&retained) };
+            self.memory.insert(lookup, Arc::new(entry));
+            return retained.result.clone();
         }
         if let Some(entry) = fresh {
-            self.keep(lookup, entry);
+            self.insert(lookup, entry);
         }
-        answered
+        result
     }
 
-    fn keep(&self, lookup: Lookup, entry: CacheEntry) {
+    fn insert(&self, lookup: Lookup, entry: CacheEntry) {
         let entry = Arc::new(entry);
-        // What is unknown is worth no write.
-        let known = !matches!(entry.answered.answer, Answer::Unknown(_));
-        if let Some(store) = self.store.as_ref().filter(|_| known) {
-            store.change(lookup.clone(), Some(Arc::clone(&entry)));
+        // An unknown answer is not worth a write to disk.
+        let is_known = !matches!(entry.result.answer, Answer::Unknown(_));
+        if let Some(disk) = self.disk.as_ref().filter(|_| is_known) {
+            disk.change(lookup.clone(), Some(Arc::clone(&entry)));
         }
-        self.cache.insert(lookup, entry);
+        self.memory.insert(lookup, entry);
     }
 
-    async fn find_out(&self, lookup: &Lookup) -> (LookupResult, Option<Duration>) {
+    async fn query_source(&self, lookup: &Lookup) -> (LookupResult, Option<Duration>) {
         let (answer, ttl, source) = match lookup.kind() {
             LookupKind::Reverse | LookupKind::Addresses | LookupKind::MailExchanges => {
-                let (answer, ttl) = self.dns.timed(lookup).await;
+                let (answer, ttl) = self.dns.answer_with_ttl(lookup).await;
                 (answer, ttl, Source::Dns)
             }
             LookupKind::Connect | LookupKind::Greet | LookupKind::Callout => {
-                (self.prober.answer(lookup).await, None, Source::Probe)
+                (self.prober.probe(lookup).await, None, Source::Probe)
             }
             LookupKind::Recipient | LookupKind::ReceivePath => match lookup {
                 Lookup::Recipient(path) => {
-                    (self.call_ahead.answer(path).await, None, Source::Upstream)
+                    (self.call_ahead.verify(path).await, None, Source::Upstream)
                 }
                 _ => (Answer::Unknown(Reason::NoResolver), None, Source::None),
             },
@@ -352,9 +352,9 @@ impl Desk {
         (LookupResult { answer, source, at: Some(now()) }, ttl)
     }
 
-    fn tidy(&self) {
-        self.prober.tidy();
-        self.cache.tell(&*self.observer);
+    fn maintain(&self) {
+        self.prober.maintain();
+        self.memory.maintain(&*self.observer);
         self.observer.on_in_flight(self.flights.len());
     }
 }

@@ -1,4 +1,4 @@
-//! What the live answerer is told: plain data, checked by `config/`.
+//! Settings of the lookup service: plain data, checked by `config/`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,54 +10,54 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// `[lookup]`, and what it takes from other sections.
+/// `[lookup]`, and settings of other sections that lookups need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupSettings {
-    /// DNS servers in this order; none are those of `/etc/resolv.conf`.
+    /// Tried in this order; empty means those of `/etc/resolv.conf`.
     pub dns_servers: Vec<SocketAddr>,
-    /// No question waits longer for its answer.
+    /// The longest that a caller waits for an answer.
     pub deadline: Duration,
-    /// How long what passing traffic showed of a server stands for a probe of it.
+    /// How long observed traffic with a server replaces a probe of it.
     pub traffic_max_age: Duration,
     pub cache_limits: CacheLimits,
     pub ttls: Ttls,
     pub probes: ProbeSettings,
-    /// Recipients about whom upstream is being asked, at most; more are unknown.
+    /// Concurrent recipient verifications with upstream; the answer to more is unknown.
     pub max_pending_recipients: usize,
-    /// Where answers survive a restart; without it they are in memory only.
+    /// The cache on disk, which survives a restart.
     pub cache_file: Option<PathBuf>,
-    /// `redis://…`, where gateways share what probes told.
+    /// `redis://…`, through which gateways share probe results.
     pub redis: Option<String>,
-    /// What our EHLO says.
+    /// Our name in EHLO.
     pub hostname: String,
-    /// Firewall mark (SO_MARK) on what we connect, so that it is not intercepted.
+    /// Firewall mark (SO_MARK) of our connections, so that they are not intercepted.
     pub mark: Option<u32>,
-    /// Our own addresses: never called.
+    /// Our own addresses: never probed.
     pub own_networks: Networks,
-    /// Whom to ask about recipients; nobody without any.
+    /// Servers for recipient verification; without any there is none.
     pub upstreams: Vec<SocketAddr>,
-    /// What an upstream wants to hear before SMTP: a PROXY header that names no client.
+    /// The PROXY header, without a client's address, that upstream expects first; or empty.
     pub upstream_proxy_header: Vec<u8>,
 }
 
-/// What is kept in memory: both bounds hold.
+/// Limits of the memory cache; both apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheLimits {
     pub entries: usize,
-    /// Octets, about.
+    /// An estimate.
     pub bytes: usize,
 }
 
-/// How long answers are good.
+/// How long answers are cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttls {
-    /// The TTL of records is taken for no less.
+    /// Lower bound of the TTL of records.
     pub dns_min: Duration,
-    /// And for no more.
+    /// Upper bound of the TTL of records.
     pub dns_max: Duration,
-    /// NXDOMAIN and NODATA by their SOA (RFC 2308 §5), no less than `dns_min` and no more than this.
+    /// Upper bound for NXDOMAIN and NODATA, whose TTL comes from the SOA (RFC 2308 §5); the lower bound is `dns_min`.
     pub dns_negative_max: Duration,
-    /// What nobody could say, before it is asked again.
+    /// For unknown answers.
     pub unknown: Duration,
     pub probe_positive: Duration,
     pub probe_negative: Duration,
@@ -67,22 +67,20 @@ pub struct Ttls {
     pub recipient_negative: Duration,
 }
 
-/// How other servers are called.
+/// How other servers are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeSettings {
-    /// 25; another one only in tests.
+    /// 25, except in tests.
     pub port: u16,
-    /// For a whole dialogue. It may be longer than the deadline: whoever asked first then reads unknown, and the answer is
-    /// there when he comes again.
+    /// For a whole probe. It may be longer than the deadline: then the first caller gets an unknown answer, and a later one
+    /// the result.
     pub timeout: Duration,
-    /// Ask other servers about mailboxes (RCPT). Sites that are asked often list the asker.
+    /// Verify mailboxes at other servers (RCPT). Sites whose probes are frequent get listed.
     pub callouts: bool,
-    /// Say something large in [`crate::policy::facts::Lookup::Greet`], so that a path MTU black hole shows.
+    /// Send a large segment in [`crate::policy::facts::Lookup::Greet`], to detect a path MTU black hole.
     pub large_segments: bool,
-    /// At once.
     pub max_concurrent: usize,
     pub per_second: u32,
-    /// Of one server.
     pub per_server_per_minute: u32,
 }
 
@@ -107,7 +105,7 @@ impl Default for LookupSettings {
     }
 }
 
-/// Callouts as Postfix' address verification has it.
+/// Those of callouts are the defaults of Postfix (`address_verify_positive_expire_time`, `…_negative_expire_time`).
 impl Default for Ttls {
     fn default() -> Self {
         Self {

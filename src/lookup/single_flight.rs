@@ -1,4 +1,4 @@
-//! Lookups under way, so that nothing is asked twice at once.
+//! Single-flight: concurrent lookups of the same subject share one query.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,85 +10,86 @@ use tokio::sync::oneshot;
 
 use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 
-/// Flights at once; each takes a few kilobytes.
-const MOST: usize = 10_000;
+/// Concurrent queries; each takes a few kilobytes.
+const MAX_IN_FLIGHT: usize = 10_000;
 
-/// An answer that several may wait for. Nobody has to: the work goes on by itself.
-pub(super) type Flight = Shared<BoxFuture<'static, LookupResult>>;
+/// A query for whose answer several callers may wait. It runs to its end even without a waiting caller.
+pub(super) type InFlight = Shared<BoxFuture<'static, LookupResult>>;
 
-/// How an asker gets onto a flight.
-pub(super) enum Boarding {
-    /// He is the first, and the work has begun.
-    Started(Flight),
-    Joined(Flight),
-    /// The answer came while he looked.
-    Landed(LookupResult),
+pub(super) enum Join {
+    /// This caller started the query.
+    Leader(InFlight),
+    /// Another caller started it.
+    Follower(InFlight),
+    /// The answer arrived in the meantime.
+    Ready(LookupResult),
+    /// [`MAX_IN_FLIGHT`] queries are in progress.
     Full,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flights(Arc<Mutex<HashMap<Lookup, Flight>>>);
+pub(super) struct SingleFlight(Arc<Mutex<HashMap<Lookup, InFlight>>>);
 
-impl Flights {
-    /// A panic elsewhere leaves nothing half done in it.
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Lookup, Flight>> {
+impl SingleFlight {
+    /// A panic elsewhere leaves the map consistent.
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<Lookup, InFlight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.under_way().len()
+        self.in_flight().len()
     }
 
-    /// Joins the flight of `lookup`, or starts one that does `work` on `runtime`. `work` keeps its answer before it ends, and
-    /// `known` looks there: so between the end of one flight and the start of the next no answer is missed.
-    pub(super) fn board<W>(
+    /// Joins the query of `lookup`, or starts `query` on `runtime`. `query` caches its answer before it ends and `cached`
+    /// reads that cache, so no answer is missed between the end of one query and the start of the next.
+    pub(super) fn join<Q>(
         &self,
         lookup: &Lookup,
         runtime: &Handle,
-        known: impl FnOnce() -> Option<LookupResult>,
-        work: impl FnOnce() -> W,
-    ) -> Boarding
+        cached: impl FnOnce() -> Option<LookupResult>,
+        query: impl FnOnce() -> Q,
+    ) -> Join
     where
-        W: Future<Output = LookupResult> + Send + 'static,
+        Q: Future<Output = LookupResult> + Send + 'static,
     {
-        let mut under_way = self.under_way();
-        if let Some(flight) = under_way.get(lookup) {
-            return Boarding::Joined(flight.clone());
+        let mut in_flight = self.in_flight();
+        if let Some(query) = in_flight.get(lookup) {
+            return Join::Follower(query.clone());
         }
-        if let Some(answered) = known() {
-            return Boarding::Landed(answered);
+        if let Some(result) = cached() {
+            return Join::Ready(result);
         }
-        if under_way.len() >= MOST {
-            return Boarding::Full;
+        if in_flight.len() >= MAX_IN_FLIGHT {
+            return Join::Full;
         }
-        let (land, landing) = oneshot::channel();
-        let lost = LookupResult {
+        let (sender, receiver) = oneshot::channel();
+        let panicked = LookupResult {
             answer: Answer::Unknown(Reason::Timeout),
             source: Source::None,
             at: None,
         };
-        let flight = landing.map(|landed| landed.unwrap_or(lost)).boxed().shared();
-        under_way.insert(lookup.clone(), flight.clone());
-        drop(under_way);
-        let place = Place { flights: self.clone(), lookup: lookup.clone() };
-        let work = work();
+        let future = receiver.map(|result| result.unwrap_or(panicked)).boxed().shared();
+        in_flight.insert(lookup.clone(), future.clone());
+        drop(in_flight);
+        let entry = InFlightEntry { flights: self.clone(), lookup: lookup.clone() };
+        let query = query();
         runtime.spawn(async move {
-            let answered = work.await;
-            drop(place);
-            let _nobody_waits = land.send(answered);
+            let result = query.await;
+            drop(entry);
+            let _nobody_waits = sender.send(result);
         });
-        Boarding::Started(flight)
+        Join::Leader(future)
     }
 }
 
-/// A flight's place among the others, given up however it ends.
-struct Place {
-    flights: Flights,
+/// Removes a query from the map however it ends.
+struct InFlightEntry {
+    flights: SingleFlight,
     lookup: Lookup,
 }
 
-impl Drop for Place {
+impl Drop for InFlightEntry {
     fn drop(&mut self) {
-        self.flights.under_way().remove(&self.lookup);
+        self.flights.in_flight().remove(&self.lookup);
     }
 }

@@ -1,4 +1,4 @@
-//! What passing traffic showed of other servers: our MTA's own mail to them, mostly.
+//! Reachability of other servers as observed in passing traffic: mostly our MTA's outbound mail.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 use crate::time::Timestamp;
 use crate::traffic::ConnectionResponse;
 
-/// Servers that are remembered.
-const SERVERS: u64 = 16_384;
+const MAX_SERVERS: u64 = 16_384;
 
-/// The last thing that each server did, while it is fresh.
+/// The last response of each server, for a limited time.
 #[derive(Clone, Debug)]
-pub(super) struct Board {
-    seen: Cache<IpAddr, (ConnectionResponse, Timestamp)>,
+pub(super) struct ObservedServers {
+    responses: Cache<IpAddr, (ConnectionResponse, Timestamp)>,
 }
 
-impl Board {
-    pub(super) fn new(fresh: Duration) -> Self {
-        let seen = Cache::builder().eviction_policy(EvictionPolicy::lru());
-        Self { seen: seen.max_capacity(SERVERS).time_to_live(fresh).build() }
+impl ObservedServers {
+    pub(super) fn new(max_age: Duration) -> Self {
+        let cache = Cache::builder().eviction_policy(EvictionPolicy::lru());
+        Self { responses: cache.max_capacity(MAX_SERVERS).time_to_live(max_age).build() }
     }
 
-    pub(super) fn passed(&self, server: IpAddr, response: ConnectionResponse, at: Timestamp) {
-        self.seen.insert(server.to_canonical(), (response, at));
+    pub(super) fn on_response(&self, server: IpAddr, response: ConnectionResponse, at: Timestamp) {
+        self.responses.insert(server.to_canonical(), (response, at));
     }
 
-    /// The answer, if traffic gives it. That a server answers our MTA says nothing of a mailbox; that it does not is enough.
+    /// The answer, if traffic gives one. A server that responds proves nothing about a mailbox; one that does not respond
+    /// answers every probe.
     pub(super) fn answer(&self, lookup: &Lookup) -> Option<LookupResult> {
         let (Lookup::Connect(ip) | Lookup::Greet(ip) | Lookup::Callout(ip, _)) = lookup else {
             return None;
         };
-        let (response, at) = self.seen.get(&ip.to_canonical())?;
+        let (response, at) = self.responses.get(&ip.to_canonical())?;
         let no = |reason| Answer::No(reason, None);
         let answer = match (response, lookup) {
             (ConnectionResponse::Answered, Lookup::Callout(..)) => return None,

@@ -1,8 +1,8 @@
-//! Answers from a master file.
+//! Answers from a zone file (master file).
 //!
-//! RFC 1035 §5; wildcards by RFC 4592 §3.3. The file may hold several zones. It speaks for what lies at or below the owner
-//! of an SOA record, but not below a delegation in it; where a file has no SOA, for what lies below its `$ORIGIN`. There, what
-//! it does not have does not exist. Of all else it has nothing to say. TTLs and classes may be left out.
+//! RFC 1035 §5; wildcards as in RFC 4592 §3.3. The file may hold several zones. It is authoritative at and below the owner of
+//! an SOA record, except below a delegation; without an SOA, below its `$ORIGIN`. There, missing names do not exist. It has
+//! no answer for other names. TTLs and classes are optional.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -11,25 +11,25 @@ use std::path::{Path, PathBuf};
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::txt::Parser;
 
-use super::cname::{Found, follow};
-use super::record;
+use super::cname::{RecordSet, follow};
+use super::dns_data::record;
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, Reason};
 
-/// Stands for the origin where the file gives none; no file can name it.
+/// Replaces a missing origin; no file can contain it.
 const NO_ORIGIN: &str = "no-origin.gatepost.invalid.";
-/// Names stay names without a TTL, and nothing here looks at one.
+/// The parser needs a TTL; none is used here.
 const PREAMBLE: &str = "$TTL 0\n";
 
-/// Why a master file cannot be used.
+/// Why a zone file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ZoneFileError {
-    #[error("cannot read the master file {}: {why}", file.display())]
+    #[error("cannot read the zone file {}: {why}", file.display())]
     Read { file: PathBuf, why: io::Error },
-    #[error("{}:{line}: this entry cannot be read: {why}", file.display())]
+    #[error("{}:{line}: invalid entry: {why}", file.display())]
     Entry { file: PathBuf, line: usize, why: String },
     #[error(
-        "{}:{line}: a relative name, and no origin for it; add a line `$ORIGIN example.com.` before it, or end the \
+        "{}:{line}: relative name without an origin; add a line `$ORIGIN example.com.` before it, or end the \
          name with a dot", file.display()
     )]
     NoOrigin { file: PathBuf, line: usize },
@@ -37,11 +37,11 @@ pub enum ZoneFileError {
         "{}:{line}: $ORIGIN must be an absolute name, found {found:?}; end it with a dot", file.display()
     )]
     RelativeOrigin { file: PathBuf, line: usize, found: String },
-    #[error("{}: no records of a zone; expected a master file (RFC 1035 section 5)", file.display())]
+    #[error("{}: no records; expected a zone file (RFC 1035 section 5)", file.display())]
     Empty { file: PathBuf },
 }
 
-/// The zones of a master file.
+/// The zones of a file.
 #[derive(Clone, Debug, Default)]
 pub struct ZoneFile {
     records: HashMap<(DomainName, RecordType), Vec<DnsRecord>>,
@@ -49,7 +49,7 @@ pub struct ZoneFile {
     /// Owners of records, and the names between them and their apex.
     names: HashSet<DomainName>,
     apexes: HashSet<DomainName>,
-    /// Delegations: what is there and below is for others to say.
+    /// Delegations: the file has no answer at and below these names.
     cuts: HashSet<DomainName>,
 }
 
@@ -57,17 +57,17 @@ impl ZoneFile {
     /// Reads `file`; `$INCLUDE` is relative to it.
     ///
     /// # Errors
-    /// The file cannot be read, or is no master file; which line, and why.
+    /// The file cannot be read or parsed; names the line and the reason.
     pub fn open(file: &Path) -> Result<Self, ZoneFileError> {
         let text = std::fs::read_to_string(file)
             .map_err(|why| ZoneFileError::Read { file: file.to_owned(), why })?;
         Self::parse(&text, file)
     }
 
-    /// Reads `text`, which `file` holds.
+    /// Parses `text`, the content of `file`.
     ///
     /// # Errors
-    /// `text` is no master file; which line, and why.
+    /// A syntax error; names the line and the reason.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ZoneFileError> {
         let entries = entries(text);
         let mut origins = Vec::new();
@@ -85,27 +85,27 @@ impl ZoneFile {
             Ok(zone) => zone
                 .with_apexes(origins)
                 .ok_or_else(|| ZoneFileError::Empty { file: file.to_owned() }),
-            Err(mistake) => {
-                // The parser does not say where: the first entry whose end makes the text bad up to there.
+            Err(error) => {
+                // The parser has no position: find the first entry with which the text up to its end is invalid.
                 let good = entries.partition_point(|entry| read(entry.upto, file).is_ok());
                 let line = entries.get(good).map_or(1, |entry| entry.line);
                 let file = file.to_owned();
-                Err(match mistake {
-                    Mistake::NoOrigin => ZoneFileError::NoOrigin { file, line },
-                    Mistake::Entry(why) => ZoneFileError::Entry { file, line, why },
+                Err(match error {
+                    ParseError::NoOrigin => ZoneFileError::NoOrigin { file, line },
+                    ParseError::Entry(why) => ZoneFileError::Entry { file, line, why },
                 })
             }
         }
     }
 
-    /// Decides for which names the zone speaks; `None` if for none.
+    /// Determines the names for which the zone is authoritative; `None` if there are none.
     fn with_apexes(mut self, origins: Vec<DomainName>) -> Option<Self> {
-        // A dump of a zone often says `$ORIGIN .` or names the parent's; one below an SOA may be a delegation.
-        let apart = |origin: &DomainName| {
+        // A dump of a zone often has `$ORIGIN .` or the parent's; one below an SOA may be a delegation.
+        let is_separate = |origin: &DomainName| {
             let related = |apex: &DomainName| apex.is_within(origin) || origin.is_within(apex);
             !origin.is_root() && !self.apexes.iter().any(related)
         };
-        let more: Vec<_> = origins.into_iter().filter(apart).collect();
+        let more: Vec<_> = origins.into_iter().filter(is_separate).collect();
         self.apexes.extend(more);
         self.cuts.retain(|cut| !self.apexes.contains(cut));
         let above = |name: &DomainName| {
@@ -118,57 +118,58 @@ impl ZoneFile {
         (!self.names.is_empty()).then_some(self)
     }
 
-    /// What the file says; [`Reason::NoResolver`] for what it does not speak of.
+    /// [`Reason::NoResolver`] where the file is not authoritative.
     pub fn answer(&self, lookup: &Lookup) -> Answer {
         follow(lookup, |name, kind| self.find(name, kind))
     }
 
-    fn find(&self, name: &DomainName, kind: RecordType) -> Found {
-        if let Some(found) = self.held(name, kind) {
-            return found;
+    fn find(&self, name: &DomainName, kind: RecordType) -> RecordSet {
+        if let Some(records) = self.records_at(name, kind) {
+            return records;
         }
-        let unheard = Found::Unknown(Reason::NoResolver);
+        let no_answer = RecordSet::Unknown(Reason::NoResolver);
         let mut upwards = std::iter::successors(Some(name.clone()), |name| {
             (!name.is_root()).then(|| name.parent())
         });
         let ours = upwards.clone().any(|name| self.apexes.contains(&name));
         if !ours || upwards.clone().any(|name| self.cuts.contains(&name)) {
-            return unheard;
+            return no_answer;
         }
         if self.names.contains(name) {
-            return Found::NoData;
+            return RecordSet::NoData;
         }
         let encloser = upwards.find(|name| self.names.contains(name) || self.apexes.contains(name));
         match encloser.and_then(|encloser| encloser.wildcard()) {
             Some(wildcard) if self.names.contains(&wildcard) => {
-                self.held(&wildcard, kind).unwrap_or(Found::NoData)
+                self.records_at(&wildcard, kind).unwrap_or(RecordSet::NoData)
             }
-            _ => Found::NxDomain,
+            _ => RecordSet::NxDomain,
         }
     }
 
-    fn held(&self, name: &DomainName, kind: RecordType) -> Option<Found> {
-        let records = self.records.get(&(name.clone(), kind)).cloned().map(Found::Records);
-        records.or_else(|| self.aliases.get(name).cloned().map(Found::Alias))
+    fn records_at(&self, name: &DomainName, kind: RecordType) -> Option<RecordSet> {
+        let records = self.records.get(&(name.clone(), kind)).cloned().map(RecordSet::Records);
+        records.or_else(|| self.aliases.get(name).cloned().map(RecordSet::Alias))
     }
 }
 
-enum Mistake {
+enum ParseError {
     Entry(String),
     NoOrigin,
 }
 
-/// The records of `text`; the apexes are those with an SOA.
-fn read(text: &str, file: &Path) -> Result<ZoneFile, Mistake> {
-    let no_origin = Name::from_ascii(NO_ORIGIN).map_err(|why| Mistake::Entry(why.to_string()))?;
+/// The records of `text`; its apexes are the owners of SOA records.
+fn read(text: &str, file: &Path) -> Result<ZoneFile, ParseError> {
+    let no_origin =
+        Name::from_ascii(NO_ORIGIN).map_err(|why| ParseError::Entry(why.to_string()))?;
     let parser =
         Parser::new(format!("{PREAMBLE}{text}\n"), Some(file.to_owned()), Some(no_origin.clone()));
-    let (_, sets) = parser.parse().map_err(|why| Mistake::Entry(printable(&why.to_string())))?;
+    let (_, sets) = parser.parse().map_err(|why| ParseError::Entry(printable(&why.to_string())))?;
     let no_origin = DomainName::from(no_origin);
     let mut zone = ZoneFile::default();
     for entry in sets.values().flat_map(|set| set.records_without_rrsigs()) {
         let name = DomainName::from(entry.name.clone());
-        let held = record(&entry.data);
+        let used = record(&entry.data);
         let mut named = vec![name.clone()];
         match &entry.data {
             RData::SOA(_) => {
@@ -184,21 +185,21 @@ fn read(text: &str, file: &Path) -> Result<ZoneFile, Mistake> {
             }
             _ => {}
         }
-        if let Some(DnsRecord::Name(host) | DnsRecord::Exchange { host, .. }) = &held {
+        if let Some(DnsRecord::Name(host) | DnsRecord::Exchange { host, .. }) = &used {
             named.push(host.clone());
         }
         if named.iter().any(|name| name.is_within(&no_origin)) {
-            return Err(Mistake::NoOrigin);
+            return Err(ParseError::NoOrigin);
         }
-        if let Some(held) = held {
-            zone.records.entry((name.clone(), entry.record_type())).or_default().push(held);
+        if let Some(used) = used {
+            zone.records.entry((name.clone(), entry.record_type())).or_default().push(used);
         }
         zone.names.insert(name);
     }
     Ok(zone)
 }
 
-/// The parser's messages quote the file, whatever is in it.
+/// Escapes control characters: the parser's messages quote the file.
 fn printable(why: &str) -> String {
     let (mut out, mut rest) = (String::new(), why);
     while let Some(at) = rest.find(char::is_control) {
@@ -211,24 +212,24 @@ fn printable(why: &str) -> String {
     out + rest
 }
 
-/// A directive or record, over as many lines as its parentheses need.
-struct Entry<'a> {
-    /// The first of its lines that is not blank, from 1.
+/// A directive or a record; parentheses may extend it over several lines.
+struct FileEntry<'a> {
+    /// Number of its first line that is not blank, from 1.
     line: usize,
     text: &'a str,
     /// The file's text up to its end.
     upto: &'a str,
 }
 
-impl Entry<'_> {
-    /// What `$ORIGIN` is set to here.
+impl FileEntry<'_> {
+    /// The value of a `$ORIGIN` directive.
     fn origin(&self) -> Option<&str> {
         let mut words = self.text.split_ascii_whitespace();
         (words.next() == Some("$ORIGIN")).then(|| words.next().unwrap_or_default())
     }
 }
 
-fn entries(text: &str) -> Vec<Entry<'_>> {
+fn entries(text: &str) -> Vec<FileEntry<'_>> {
     let mut found = Vec::new();
     let (mut depth, mut quoted, mut comment, mut escaped) = (0_usize, false, false, false);
     let (mut start, mut line, mut first) = (0, 1, None);
@@ -258,7 +259,7 @@ fn entries(text: &str) -> Vec<Entry<'_>> {
             continue;
         };
         if let Some(line) = first.take() {
-            found.push(Entry { line, text: text_of, upto });
+            found.push(FileEntry { line, text: text_of, upto });
         }
         start = end;
     }

@@ -1,4 +1,4 @@
-//! Whom a gateway that root started becomes.
+//! The user that a gateway started by root switches to.
 
 use std::ffi::CString;
 use std::fs::DirBuilder;
@@ -8,9 +8,10 @@ use std::path::Path;
 use nix::unistd::{Gid, Uid, geteuid, initgroups, setresgid, setresuid};
 use rustix::thread::set_keep_capabilities;
 
-use super::{PrivilegeError, denied, limit_to_setup};
+use super::capabilities::limit_to_setup;
+use super::error::{PrivilegeError, denied};
 
-/// An account of this host, with the groups that it is in.
+/// An account of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     name: String,
@@ -20,7 +21,7 @@ pub struct User {
 
 impl User {
     /// # Errors
-    /// There is none of that name.
+    /// There is no such user.
     pub fn by_name(name: &str) -> Result<Self, PrivilegeError> {
         let owned = || name.to_owned();
         let found = nix::unistd::User::from_name(name);
@@ -33,49 +34,49 @@ impl User {
         &self.name
     }
 
-    /// Makes a directory that this user may write to, if there is nothing of that name: below /run only root makes one.
+    /// Creates a directory owned by this user if it is missing; below /run only root can.
     ///
     /// # Errors
-    /// It cannot be made.
-    pub fn make_directory(&self, path: &Path) -> Result<(), PrivilegeError> {
+    /// It cannot be created.
+    pub fn create_directory(&self, path: &Path) -> Result<(), PrivilegeError> {
         if path.exists() || geteuid() == self.uid {
             return Ok(());
         }
-        let made = DirBuilder::new().mode(0o755).create(path);
-        let made =
-            made.and_then(|()| chown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw())));
-        made.map_err(|why| PrivilegeError::Directory {
+        let created = DirBuilder::new().mode(0o755).create(path);
+        let created =
+            created.and_then(|()| chown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw())));
+        created.map_err(|why| PrivilegeError::Directory {
             path: path.display().to_string(),
             name: self.name.clone(),
             why,
         })
     }
 
-    /// This process becomes that user, in its groups and no others, with the capabilities that gatepost can use while it
-    /// sets up. Nothing is done if it is that user already.
+    /// Switches the process to this user and its groups, and keeps the capabilities of [`limit_to_setup`]. Only drops
+    /// capabilities if it is this user already.
     ///
     /// # Errors
-    /// It is neither root nor that user, or the kernel does not do it.
+    /// The process is neither root nor this user, or the kernel refuses.
     pub fn assume(&self) -> Result<(), PrivilegeError> {
-        let now = geteuid();
-        if now == self.uid {
+        let current = geteuid();
+        if current == self.uid {
             return limit_to_setup();
         }
-        if !now.is_root() {
-            let (name, uid) = (self.name.clone(), now.as_raw());
+        if !current.is_root() {
+            let (name, uid) = (self.name.clone(), current.as_raw());
             return Err(PrivilegeError::NotRoot { name, uid });
         }
-        set_keep_capabilities(true).map_err(denied("keep capabilities for a while"))?;
-        let become_it = || -> nix::Result<()> {
-            // No name of an account holds a NUL: it was found by this one.
+        set_keep_capabilities(true).map_err(denied("keep capabilities during the switch"))?;
+        let switch = || -> nix::Result<()> {
+            // The name has no NUL: an account was found by it.
             let name = CString::new(self.name.as_str()).unwrap_or_default();
             initgroups(&name, self.gid)?;
             setresgid(self.gid, self.gid, self.gid)?;
             setresuid(self.uid, self.uid, self.uid)
         };
         let failed = |why| PrivilegeError::Become { name: self.name.clone(), why };
-        become_it().map_err(failed)?;
-        set_keep_capabilities(false).map_err(denied("stop keeping capabilities"))?;
+        switch().map_err(failed)?;
+        set_keep_capabilities(false).map_err(denied("reset keep_capabilities"))?;
         limit_to_setup()
     }
 }
@@ -85,9 +86,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_is_found_by_name_or_said_to_be_missing() {
+    fn an_unknown_user_is_an_error() {
         assert_eq!(User::by_name("root").unwrap().uid, Uid::from_raw(0));
         let error = User::by_name("no-such-user").unwrap_err().to_string();
-        assert!(error.starts_with("there is no user \"no-such-user\" on this host"), "{error}");
+        assert!(
+            error.starts_with("the user \"no-such-user\" does not exist on this host"),
+            "{error}"
+        );
     }
 }

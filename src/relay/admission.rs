@@ -1,4 +1,4 @@
-//! RelayLimits that span sessions: how many in all, how many and how fast per client.
+//! Limits that span sessions: open sessions in all and per client, and the rate of new sessions per client.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use super::RelayLimits;
+use super::settings::RelayLimits;
 use crate::addr::{ClientAddr, PrefixKey};
 use crate::engine::Refusal;
 
-/// Counts of the sessions in progress. They survive a change of configuration; the rate limiter is made anew.
+/// Counts of the open sessions. They survive a reload; the rate limiter is replaced by it.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     sessions: AtomicUsize,
     per_client: Mutex<HashMap<PrefixKey, usize>>,
 }
 
-/// How fast each client may open sessions.
+/// Limits the rate at which each client opens sessions.
 pub(super) struct RateLimit(Option<DefaultKeyedRateLimiter<PrefixKey>>);
 
 impl RateLimit {
@@ -27,7 +27,7 @@ impl RateLimit {
         Self(quota.map(RateLimiter::keyed))
     }
 
-    /// Forgets clients that have their whole allowance back.
+    /// Removes clients whose quota is full again.
     pub(super) fn forget_idle(&self) {
         if let Some(limiter) = &self.0 {
             limiter.retain_recent();
@@ -40,19 +40,20 @@ impl RateLimit {
     }
 }
 
-/// A session's place; it is free again when this is dropped.
+/// Counts one session until it is dropped.
 #[derive(Debug)]
 pub(super) struct SessionPermit {
     admission: Arc<Admission>,
-    /// Until it is refused: it may go on for a while to hear why, and that is nobody else's loss.
+    /// Whether it still counts towards `limits.sessions`: a refused session, which goes on until its last reply is read,
+    /// does not.
     counted: bool,
-    /// Counted per client only once the client is known and within its limits.
+    /// Set once the session is counted per client.
     key: Option<PrefixKey>,
 }
 
 impl Admission {
-    /// Takes a place, whether or not there is one: who is over the limit is still to be told so.
-    pub(super) fn enter(self: &Arc<Self>) -> SessionPermit {
+    /// Counts a session, also one over the limit: its client still gets a reply.
+    pub(super) fn acquire(self: &Arc<Self>) -> SessionPermit {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         SessionPermit { admission: Arc::clone(self), counted: true, key: None }
     }
@@ -61,14 +62,14 @@ impl Admission {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Whether more than `percent` of `limit` places are taken.
+    /// Whether more than `percent` of `limit` sessions are open.
     pub(super) fn is_stressed(&self, limit: usize, percent: u8) -> bool {
         self.sessions().saturating_mul(100) > limit.saturating_mul(usize::from(percent))
     }
 }
 
 impl SessionPermit {
-    /// Holds the session against the limits. A session that is over one gives its place back at once.
+    /// Checks the session against the limits. One that exceeds a limit stops counting at once.
     ///
     /// # Errors
     /// The limit that is exceeded.
@@ -78,14 +79,14 @@ impl SessionPermit {
         limits: &RelayLimits,
         rate: &RateLimit,
     ) -> Result<(), Refusal> {
-        let admitted = self.hold_against(client, limits, rate);
+        let admitted = self.check_limits(client, limits, rate);
         if admitted.is_err() {
-            self.give_back();
+            self.release();
         }
         admitted
     }
 
-    fn hold_against(
+    fn check_limits(
         &mut self,
         client: ClientAddr,
         limits: &RelayLimits,
@@ -107,7 +108,7 @@ impl SessionPermit {
         if rate.admits(key) { Ok(()) } else { Err(Refusal::LimitClientRate) }
     }
 
-    fn give_back(&mut self) {
+    fn release(&mut self) {
         if std::mem::take(&mut self.counted) {
             self.admission.sessions.fetch_sub(1, Ordering::Relaxed);
         }
@@ -125,7 +126,7 @@ impl SessionPermit {
 
 impl Drop for SessionPermit {
     fn drop(&mut self) {
-        self.give_back();
+        self.release();
     }
 }
 
@@ -148,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn places_are_counted_and_come_back() {
+    fn permits_are_counted_and_released() {
         let admission = Arc::new(Admission::default());
         let (limits, rate) = (limits(2, 10), RateLimit::new(None));
-        let mut first = admission.enter();
-        let mut second = admission.enter();
-        let mut third = admission.enter();
+        let mut first = admission.acquire();
+        let mut second = admission.acquire();
+        let mut third = admission.acquire();
         assert_eq!(first.admit(client("192.0.2.1"), &limits, &rate), Err(Refusal::LimitSessions));
-        assert_eq!(admission.sessions(), 2, "who is refused takes no place");
+        assert_eq!(admission.sessions(), 2, "a refused session does not count");
         drop(first);
         assert_eq!(second.admit(client("192.0.2.1"), &limits, &rate), Ok(()));
         assert_eq!(third.admit(client("192.0.2.2"), &limits, &rate), Ok(()));
@@ -165,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_its_64() {
+    fn ipv6_clients_are_counted_by_64() {
         let admission = Arc::new(Admission::default());
         let (limits, rate) = (limits(100, 1), RateLimit::new(None));
-        let (mut a, mut b, mut c) = (admission.enter(), admission.enter(), admission.enter());
-        let admit = |place: &mut SessionPermit, ip: &str| {
+        let (mut a, mut b, mut c) = (admission.acquire(), admission.acquire(), admission.acquire());
+        let admit = |permit: &mut SessionPermit, ip: &str| {
             let ip = format!("[{ip}]");
-            place.admit(client(&ip), &limits, &rate)
+            permit.admit(client(&ip), &limits, &rate)
         };
         assert_eq!(admit(&mut a, "2001:db8::1"), Ok(()));
         assert_eq!(admit(&mut b, "2001:db8::2"), Err(Refusal::LimitClientSessions));
@@ -179,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_has_its_burst_and_then_holds() {
+    fn the_rate_limit_allows_a_burst_of_one_quota() {
         let admission = Arc::new(Admission::default());
         let (limits, rate) = (limits(100, 100), RateLimit::new(Some(2)));
-        let mut places: Vec<SessionPermit> = (0..4).map(|_| admission.enter()).collect();
-        let admitted: Vec<bool> = places
+        let mut permits: Vec<SessionPermit> = (0..4).map(|_| admission.acquire()).collect();
+        let admitted: Vec<bool> = permits
             .iter_mut()
-            .map(|place| place.admit(client("192.0.2.1"), &limits, &rate).is_ok())
+            .map(|permit| permit.admit(client("192.0.2.1"), &limits, &rate).is_ok())
             .collect();
         assert_eq!(admitted, [true, true, false, false]);
     }

@@ -1,11 +1,11 @@
-//! The tee: what passes in sessions goes to attached taps as well, and never slows the sessions.
+//! Taps: copies of the bytes of sessions, for attached recorders; they never slow the sessions down.
 //!
-//! Each recorder has a queue that is bounded in octets. What does not fit is counted, and told as omitted once there is
-//! room again; a session that begins without room is not recorded at all, and counted. So a queue holds [`QUEUE`] octets
-//! and, for each session that it told the beginning of, the end and two omissions (below 1 KiB, and what the policy was
-//! answered: at most [`crate::recording::MAX_ANSWERS`]).
+//! Each tap has a queue that is bounded in bytes. Bytes that do not fit are counted, and reported as omitted once there is
+//! room again; a session that begins while its queue is full is not recorded at all, and counted as missed. So a queue holds
+//! [`QUEUE`] bytes and, for each session whose beginning it holds, the end and two omissions (less than 1 KiB, and the
+//! answers that the policy used: at most [`crate::recording::MAX_ANSWERS`]).
 //!
-//! Without a recorder a session pays one atomic load.
+//! Without a tap a session pays one atomic load.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,14 +20,13 @@ use crate::engine::SessionRecord;
 use crate::recording::{EndSummary, Frame, FrameBody, Omission, RecordingFilter, encode_data};
 use crate::time::Timestamp;
 
-/// Octets that may wait for one recorder.
+/// Bytes that may wait for one recorder.
 const QUEUE: usize = 8 << 20;
-/// More than a frame has besides octets that were said.
+/// Upper bound of a frame's size without its payload, in bytes.
 const FRAME: usize = 64;
-/// Taps at once: each costs every recorded session a copy.
-const MOST: usize = 4;
-/// How often it is looked whether taps have everything.
-const LOOK: Duration = Duration::from_millis(20);
+/// Each tap costs every session that it selects a copy.
+const MAX_TAPS: usize = 4;
+const FLUSH_POLL: Duration = Duration::from_millis(20);
 
 /// All taps of a relay.
 #[derive(Debug, Default)]
@@ -36,55 +35,52 @@ pub struct Taps {
     queues: Mutex<Vec<Arc<Queue>>>,
     /// Sessions recorded so far; the number of the next.
     sessions: AtomicU64,
-    overflowed: AtomicU64,
+    dropped_bytes: AtomicU64,
 }
 
-/// There are as many taps as there may be.
+/// As many recorders are attached as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MOST} taps are attached already; end one of them")]
+#[error("{MAX_TAPS} recorders are attached already; stop one of them")]
 pub struct TooManyTaps;
 
 impl Taps {
-    /// Sessions that begin from now on, and that `selection` takes, are told to the new recorder.
+    /// Attaches a tap to the sessions that begin from now on and match `filter`.
     ///
     /// # Errors
-    /// There are as many as there may be.
-    pub fn attach(self: &Arc<Self>, selection: RecordingFilter) -> Result<Tap, TooManyTaps> {
-        self.attach_with(selection, QUEUE)
+    /// The maximum is attached already.
+    pub fn attach(self: &Arc<Self>, filter: RecordingFilter) -> Result<Tap, TooManyTaps> {
+        self.attach_with(filter, QUEUE)
     }
 
     fn attach_with(
         self: &Arc<Self>,
-        selection: RecordingFilter,
+        filter: RecordingFilter,
         limit: usize,
     ) -> Result<Tap, TooManyTaps> {
         let mut queues = self.lock();
-        if queues.len() >= MOST {
+        if queues.len() >= MAX_TAPS {
             return Err(TooManyTaps);
         }
-        let queue =
-            Arc::new(Queue { selection, limit, state: Mutex::default(), wake: Notify::new() });
+        let queue = Arc::new(Queue { filter, limit, state: Mutex::default(), wake: Notify::new() });
         queues.push(Arc::clone(&queue));
         self.attached.store(queues.len(), Ordering::Relaxed);
         Ok(Tap { taps: Arc::clone(self), queue, batch: Vec::new() })
     }
 
-    /// Octets that taps did not get because they were too slow.
+    /// Bytes dropped because a recorder was too slow.
     pub fn dropped_bytes(&self) -> u64 {
-        self.overflowed.load(Ordering::Relaxed)
+        self.dropped_bytes.load(Ordering::Relaxed)
     }
 
-    /// Waits until taps were given everything, or `patience` is over.
-    pub async fn flush(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while self.lock().iter().any(|queue| queue.lock().waiting() > 0)
-            && Instant::now() < deadline
-        {
-            sleep(LOOK).await;
+    /// Waits until recorders took everything, at most for `limit`.
+    pub async fn flush(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.lock().iter().any(|queue| queue.lock().len() > 0) && Instant::now() < deadline {
+            sleep(FLUSH_POLL).await;
         }
     }
 
-    /// The tap of a session that begins.
+    /// The taps of a session that begins.
     pub(super) fn begin(
         self: &Arc<Self>,
         client: ClientAddr,
@@ -97,10 +93,10 @@ impl Taps {
         let (client, server) = (client.socket(), destination.socket());
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let queues = self.lock();
-        let taking = queues.iter().filter(|queue| queue.selection.matches(client));
-        let tap =
-            taking.filter_map(|queue| TapWriter::begin(self, queue, session, client, server, at));
-        SessionTap(tap.collect())
+        let selected = queues.iter().filter(|queue| queue.filter.matches(client));
+        let writers =
+            selected.filter_map(|queue| TapWriter::begin(self, queue, session, client, server, at));
+        SessionTap(writers.collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
@@ -108,12 +104,12 @@ impl Taps {
     }
 }
 
-/// One recorder's end of the tee; dropped, it is detached.
+/// The reading end of a tap; dropping it detaches the tap.
 #[derive(Debug)]
 pub struct Tap {
     taps: Arc<Taps>,
     queue: Arc<Queue>,
-    /// What was given last, and is taken to be on its way until more is asked for.
+    /// The batch returned last: counted as queued until the next call.
     batch: Vec<u8>,
 }
 
@@ -135,65 +131,65 @@ impl Drop for Tap {
         queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
         self.taps.attached.store(queues.len(), Ordering::Relaxed);
         drop(queues);
-        *self.queue.lock() = State { detached: true, ..State::default() };
+        *self.queue.lock() = QueueState { detached: true, ..QueueState::default() };
     }
 }
 
 #[derive(Debug)]
 struct Queue {
-    selection: RecordingFilter,
+    filter: RecordingFilter,
     limit: usize,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     /// Encoded frames.
-    octets: Vec<u8>,
-    /// Taken, and perhaps not yet with the recorder.
-    on_their_way: usize,
-    /// Sessions that found no room, and when the last did.
+    frames: Vec<u8>,
+    /// Bytes handed to the recorder's task but not yet confirmed written.
+    unconfirmed: usize,
+    /// Number of sessions that found no room, and time of the last.
     missed: (u64, Timestamp),
     detached: bool,
 }
 
-impl State {
-    const fn waiting(&self) -> usize {
-        self.octets.len() + self.on_their_way
+impl QueueState {
+    const fn len(&self) -> usize {
+        self.frames.len() + self.unconfirmed
     }
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts what is there into `batch`, whose octets are done with. Returns whether there is anything.
+    /// Moves the queued frames to `batch`, and confirms its former content. Returns whether there were any.
     fn take(&self, batch: &mut Vec<u8>) -> bool {
         batch.clear();
         let mut state = self.lock();
         let (sessions, at) = std::mem::take(&mut state.missed);
         if sessions > 0 {
             Frame { session: 0, at, body: FrameBody::Missed { sessions } }
-                .encode(&mut state.octets);
+                .encode(&mut state.frames);
         }
-        std::mem::swap(&mut state.octets, batch);
-        state.on_their_way = batch.len();
+        std::mem::swap(&mut state.frames, batch);
+        state.unconfirmed = batch.len();
         !batch.is_empty()
     }
 
-    /// Lets `write` append frames if there is room for `size` octets more. Returns whether there was.
+    /// Lets `write` append frames if there is room for `size` more bytes. Returns whether there was.
     fn push(&self, size: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut state = self.lock();
         if state.detached {
             return true;
         }
-        if state.waiting().saturating_add(size) > self.limit {
+        if state.len().saturating_add(size) > self.limit {
             return false;
         }
-        let was_empty = state.octets.is_empty();
-        write(&mut state.octets);
+        let was_empty = state.frames.is_empty();
+        write(&mut state.frames);
         drop(state);
         if was_empty {
             self.wake.notify_one();
@@ -202,7 +198,7 @@ impl Queue {
     }
 }
 
-/// What one session tells: to nobody, as a rule.
+/// The taps of one session: none, as a rule.
 #[derive(Debug, Default)]
 pub(super) struct SessionTap(Vec<TapWriter>);
 
@@ -211,37 +207,37 @@ impl SessionTap {
         self.0.is_empty()
     }
 
-    /// Whether octets must be read where they could be passed unseen.
-    pub(super) fn want_content(&self) -> bool {
-        self.0.iter().any(|tape| tape.queue.selection.content)
+    /// Whether bytes must be read where they could be spliced.
+    pub(super) fn wants_content(&self) -> bool {
+        self.0.iter().any(|writer| writer.queue.filter.content)
     }
 
-    pub(super) fn said(&mut self, from: Side, octets: &[u8], at: Timestamp) {
-        if !octets.is_empty() {
-            self.0.iter_mut().for_each(|tape| tape.said(from, octets, at));
+    pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], at: Timestamp) {
+        if !bytes.is_empty() {
+            self.0.iter_mut().for_each(|writer| writer.on_bytes(from, bytes, at));
         }
     }
 
-    /// Octets that were passed on by splice.
-    pub(super) fn unseen(&mut self, from: Side, count: u64, at: Timestamp) {
+    /// Reports `count` bytes that passed by splice.
+    pub(super) fn on_spliced(&mut self, from: Side, count: u64, at: Timestamp) {
         if count > 0 {
-            self.0.iter_mut().for_each(|tape| tape.unseen(from, count, at));
+            self.0.iter_mut().for_each(|writer| writer.on_spliced(from, count, at));
         }
     }
 
-    pub(super) fn client_closed(&mut self, at: Timestamp) {
-        self.0.iter_mut().for_each(|tape| tape.tell(at, FrameBody::ClientClosed));
+    pub(super) fn on_client_closed(&mut self, at: Timestamp) {
+        self.0.iter_mut().for_each(|writer| writer.push_always(at, FrameBody::ClientClosed));
     }
 
-    /// `answers`: what the policy decided by, in JSON.
-    pub(super) fn end(
+    /// `answers`: the answers that the policy used, as JSON.
+    pub(super) fn on_end(
         &mut self,
         reset: bool,
         record: &SessionRecord,
         answers: Option<String>,
         at: Timestamp,
     ) {
-        for mut tape in self.0.drain(..) {
+        for mut writer in self.0.drain(..) {
             let ending = EndSummary {
                 verdict: record.verdict.action.to_string(),
                 rule: record.verdict.rule.clone(),
@@ -249,19 +245,19 @@ impl SessionTap {
                 outcome: record.outcome.to_string(),
                 answers: answers.clone(),
             };
-            tape.tell(at, FrameBody::End { reset, summary: ending });
+            writer.push_always(at, FrameBody::End { reset, summary: ending });
         }
     }
 }
 
-/// What one session tells one recorder.
+/// Writes one session to one tap.
 #[derive(Debug)]
 struct TapWriter {
     taps: Arc<Taps>,
     queue: Arc<Queue>,
     session: u64,
-    /// Octets that found no room, by side, and when the last did.
-    overflow: [(u64, Timestamp); 2],
+    /// By side: bytes dropped since the last frame that fitted, and time of the last.
+    dropped: [(u64, Timestamp); 2],
 }
 
 impl TapWriter {
@@ -280,60 +276,59 @@ impl TapWriter {
             return None;
         }
         let (taps, queue) = (Arc::clone(taps), Arc::clone(queue));
-        Some(Self { taps, queue, session, overflow: Default::default() })
+        Some(Self { taps, queue, session, dropped: Default::default() })
     }
 
-    fn said(&mut self, from: Side, octets: &[u8], at: Timestamp) {
-        let session = self.session;
-        let overflow = &mut self.overflow;
-        let fits = self.queue.push(octets.len() + 3 * FRAME, |out| {
-            told(overflow, session, out);
-            encode_data(out, session, at, from, octets);
+    fn on_bytes(&mut self, from: Side, bytes: &[u8], at: Timestamp) {
+        let (session, dropped) = (self.session, &mut self.dropped);
+        let fits = self.queue.push(bytes.len() + 3 * FRAME, |out| {
+            encode_dropped(dropped, session, out);
+            encode_data(out, session, at, from, bytes);
         });
         if !fits {
-            let count = octets.len() as u64;
-            self.taps.overflowed.fetch_add(count, Ordering::Relaxed);
-            self.overflows(from, count, at);
+            let count = bytes.len() as u64;
+            self.taps.dropped_bytes.fetch_add(count, Ordering::Relaxed);
+            self.drop_bytes(from, count, at);
         }
     }
 
-    fn unseen(&mut self, from: Side, count: u64, at: Timestamp) {
+    fn on_spliced(&mut self, from: Side, count: u64, at: Timestamp) {
         let body = FrameBody::Omitted { from, count, reason: Omission::Uninspected };
         let frame = Frame { session: self.session, at, body };
-        let (session, overflow) = (self.session, &mut self.overflow);
+        let (session, dropped) = (self.session, &mut self.dropped);
         let fits = self.queue.push(3 * FRAME, |out| {
-            told(overflow, session, out);
+            encode_dropped(dropped, session, out);
             frame.encode(out);
         });
         if !fits {
-            self.overflows(from, count, at);
+            self.drop_bytes(from, count, at);
         }
     }
 
-    fn overflows(&mut self, from: Side, count: u64, at: Timestamp) {
-        if let Some((sum, last)) = self.overflow.get_mut(from.index()) {
+    fn drop_bytes(&mut self, from: Side, count: u64, at: Timestamp) {
+        if let Some((sum, last)) = self.dropped.get_mut(from.index()) {
             *sum += count;
             *last = at;
         }
     }
 
-    /// What a session must not end without is told whether or not there is room: it is small, and told once a session.
-    fn tell(&mut self, at: Timestamp, body: FrameBody) {
+    /// Queues a frame whether or not there is room: one that a session must not end without; small, and once a session.
+    fn push_always(&mut self, at: Timestamp, body: FrameBody) {
         let frame = Frame { session: self.session, at, body };
         let mut state = self.queue.lock();
         if state.detached {
             return;
         }
-        told(&mut self.overflow, self.session, &mut state.octets);
-        frame.encode(&mut state.octets);
+        encode_dropped(&mut self.dropped, self.session, &mut state.frames);
+        frame.encode(&mut state.frames);
         drop(state);
         self.queue.wake.notify_one();
     }
 }
 
-/// Tells what found no room before.
-fn told(overflow: &mut [(u64, Timestamp); 2], session: u64, out: &mut Vec<u8>) {
-    for (from, (count, at)) in Side::ALL.into_iter().zip(overflow) {
+/// Encodes the bytes dropped so far as omitted, and resets their count.
+fn encode_dropped(dropped: &mut [(u64, Timestamp); 2], session: u64, out: &mut Vec<u8>) {
+    for (from, (count, at)) in Side::ALL.into_iter().zip(dropped) {
         let count = std::mem::take(count);
         if count > 0 {
             let body = FrameBody::Omitted { from, count, reason: Omission::Overflow };
@@ -358,45 +353,45 @@ mod tests {
         taps.begin(client("192.0.2.1:1000"), destination, Timestamp::from_nanos(1))
     }
 
-    fn told_to(recorder: &mut Tap) -> Vec<FrameBody> {
-        let mut framing = FrameDecoder::default();
-        while let Some(octets) = recorder.next().now_or_never() {
-            framing.push(octets);
+    fn queued(tap: &mut Tap) -> Vec<FrameBody> {
+        let mut decoder = FrameDecoder::default();
+        while let Some(bytes) = tap.next().now_or_never() {
+            decoder.push(bytes);
         }
-        std::iter::from_fn(|| framing.next_frame().unwrap()).map(|frame| frame.body).collect()
+        std::iter::from_fn(|| decoder.next_frame().unwrap()).map(|frame| frame.body).collect()
     }
 
     #[test]
-    fn nobody_is_told_without_a_recorder_or_of_what_it_did_not_select() {
+    fn only_selected_sessions_are_tapped() {
         let taps = Arc::new(Taps::default());
         assert!(begin(&taps).is_empty());
         let family = Some(crate::addr::Family::Ipv6);
-        let mut recorder = taps.attach(RecordingFilter { family, ..Default::default() }).unwrap();
+        let mut tap = taps.attach(RecordingFilter { family, ..Default::default() }).unwrap();
         assert!(begin(&taps).is_empty());
-        assert_eq!(told_to(&mut recorder), []);
+        assert_eq!(queued(&mut tap), []);
     }
 
     #[test]
-    fn what_does_not_fit_is_told_as_omitted_and_nothing_waits() {
+    fn bytes_that_do_not_fit_are_reported_as_omitted() {
         let taps = Arc::new(Taps::default());
         let mut slow = taps.attach_with(RecordingFilter::default(), 1000).unwrap();
-        let mut tap = begin(&taps);
+        let mut session = begin(&taps);
         let at = Timestamp::from_nanos(5);
-        tap.said(Side::Client, &[b'a'; 600], at);
-        tap.said(Side::Client, &[b'b'; 600], at);
-        tap.said(Side::Server, &[b'c'; 700], at);
-        tap.said(Side::Client, &[b'd'; 500], at);
+        session.on_bytes(Side::Client, &[b'a'; 600], at);
+        session.on_bytes(Side::Client, &[b'b'; 600], at);
+        session.on_bytes(Side::Server, &[b'c'; 700], at);
+        session.on_bytes(Side::Client, &[b'd'; 500], at);
         assert_eq!(taps.dropped_bytes(), 600 + 700 + 500);
 
-        let told = told_to(&mut slow);
+        let frames = queued(&mut slow);
         assert!(
-            matches!(told.as_slice(), [FrameBody::Begin { .. }, FrameBody::Data { .. }]),
-            "{told:?}"
+            matches!(frames.as_slice(), [FrameBody::Begin { .. }, FrameBody::Data { .. }]),
+            "{frames:?}"
         );
-        tap.said(Side::Server, b"e", at);
+        session.on_bytes(Side::Server, b"e", at);
         let omitted = |from, count| FrameBody::Omitted { from, count, reason: Omission::Overflow };
         assert_eq!(
-            told_to(&mut slow),
+            queued(&mut slow),
             [
                 omitted(Side::Client, 1100),
                 omitted(Side::Server, 700),
@@ -406,13 +401,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_its_way_counts_until_more_is_asked_for() {
+    fn a_batch_counts_as_queued_until_the_next_call() {
         let taps = Arc::new(Taps::default());
         let mut slow = taps.attach_with(RecordingFilter::default(), 1000).unwrap();
-        let mut tap = begin(&taps);
-        tap.said(Side::Client, &[b'a'; 600], Timestamp::default());
+        let mut session = begin(&taps);
+        session.on_bytes(Side::Client, &[b'a'; 600], Timestamp::default());
         assert!(slow.next().now_or_never().is_some());
-        tap.said(Side::Client, &[b'b'; 600], Timestamp::default());
+        session.on_bytes(Side::Client, &[b'b'; 600], Timestamp::default());
         assert_eq!(taps.dropped_bytes(), 600);
     }
 
@@ -423,22 +418,25 @@ mod tests {
         let _first = begin(&taps);
         assert!(begin(&taps).is_empty());
         assert!(begin(&taps).is_empty());
-        let told = told_to(&mut slow);
+        let frames = queued(&mut slow);
         assert!(
-            matches!(told.as_slice(), [FrameBody::Begin { .. }, FrameBody::Missed { sessions: 2 }]),
-            "{told:?}"
+            matches!(
+                frames.as_slice(),
+                [FrameBody::Begin { .. }, FrameBody::Missed { sessions: 2 }]
+            ),
+            "{frames:?}"
         );
     }
 
     #[test]
-    fn a_recorder_that_goes_away_is_forgotten() {
+    fn dropping_a_tap_detaches_it() {
         let taps = Arc::new(Taps::default());
         let all: Vec<Tap> =
-            (0..MOST).map(|_| taps.attach(RecordingFilter::default()).unwrap()).collect();
+            (0..MAX_TAPS).map(|_| taps.attach(RecordingFilter::default()).unwrap()).collect();
         assert_eq!(taps.attach(RecordingFilter::default()).unwrap_err(), TooManyTaps);
-        let mut tap = begin(&taps);
+        let mut session = begin(&taps);
         drop(all);
-        tap.said(Side::Client, &vec![0; QUEUE * 2], Timestamp::default());
+        session.on_bytes(Side::Client, &vec![0; QUEUE * 2], Timestamp::default());
         assert_eq!(taps.dropped_bytes(), 0);
         assert!(begin(&taps).is_empty());
     }

@@ -1,10 +1,10 @@
-//! The relay's clock: monotonic, and anchored to the wall clock once.
+//! The relay's clock: monotonic, anchored to the wall clock once.
 
 use std::time::{Instant, SystemTime};
 
 use crate::time::Timestamp;
 
-/// Gives timestamps whose differences are real even when the wall clock is set.
+/// Gives timestamps whose differences stay right when the wall clock is set.
 #[derive(Clone, Copy, Debug)]
 pub struct RelayClock {
     wall: Timestamp,
@@ -20,7 +20,7 @@ impl RelayClock {
         self.wall + self.anchor.elapsed()
     }
 
-    /// The moment at which [`RelayClock::now`] will be `at`; the start for times before it.
+    /// The moment at which [`RelayClock::now`] will return `at`; the start for earlier times.
     pub fn instant(&self, at: Timestamp) -> Instant {
         self.anchor + at.since(self.wall)
     }

@@ -1,7 +1,7 @@
-//! Who the client is: read from a trusted peer's PROXY header, told to upstream in one of ours.
+//! PROXY headers: parses those of trusted peers, and encodes ours for upstream.
 //!
 //! PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt). A header is mandatory from trusted peers and junk
-//! from all others, never guessed. XCLIENT is part of the dialogue and so the engine's.
+//! from all others; it is never detected (rule 9 of ARCHITECTURE.md). XCLIENT is part of the SMTP dialogue and belongs to the engine.
 
 use std::net::SocketAddr;
 
@@ -9,32 +9,32 @@ use ppp::{HeaderResult, PartialResult, v1, v2};
 
 use crate::addr::{ClientAddr, OriginalDst};
 
-/// More than any sender's header needs: version 1 takes 107 octets, version 2 addresses and a few TLVs.
+/// Longest header that is accepted, in bytes. Version 1 needs 107, version 2 the addresses and a few TLVs.
 pub(super) const MAX_HEADER: usize = 4096;
 
 /// proxy-protocol.txt §2.1: a version 1 line with its CRLF.
 const MAX_V1: usize = 107;
 
-/// What stands at the start of a trusted peer's bytes.
+/// The header at the start of a trusted peer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Header {
+pub(super) enum ProxyHeader {
     Incomplete,
     Invalid,
-    /// `len` octets; no addresses means that the peer speaks for itself (LOCAL, UNKNOWN).
+    /// `len` bytes. Without addresses (LOCAL, UNKNOWN) the peer itself is the client.
     Complete {
         len: usize,
         addresses: Option<(SocketAddr, SocketAddr)>,
     },
 }
 
-impl Header {
+impl ProxyHeader {
     pub(super) fn parse(input: &[u8]) -> Self {
-        // The crate takes some beginnings of a version 1 header for wrong ones; its line end tells when it is whole.
+        // The crate rejects some incomplete version 1 headers as invalid: parse only with a line end.
         let is_v1 = input.starts_with(b"P");
         if is_v1 && !input.iter().take(MAX_V1).any(|&b| b == b'\n') {
-            let may_become =
+            let is_prefix =
                 input.len() < MAX_V1 && b"PROXY ".iter().zip(input).all(|(a, b)| a == b);
-            return if may_become { Self::Incomplete } else { Self::Invalid };
+            return if is_prefix { Self::Incomplete } else { Self::Invalid };
         }
         let result = HeaderResult::parse(input);
         if result.is_incomplete() && !is_v1 {
@@ -75,9 +75,9 @@ impl Header {
     }
 }
 
-/// Our own header, version 1 or 2. Both addresses are of the client's family: where the destination's is another, the
-/// unspecified address stands for it, since mixed families cannot be said.
-pub(super) fn header(version: u8, client: ClientAddr, destination: OriginalDst) -> Vec<u8> {
+/// Encodes our header, version 1 or 2. Mixed families cannot be expressed: a destination of the other family is replaced by
+/// the unspecified address of the client's family.
+pub(super) fn encode(version: u8, client: ClientAddr, destination: OriginalDst) -> Vec<u8> {
     let source = client.socket();
     let destination = match (source, destination.socket()) {
         (SocketAddr::V4(_), to @ SocketAddr::V4(_))
@@ -91,7 +91,7 @@ pub(super) fn header(version: u8, client: ClientAddr, destination: OriginalDst) 
     let command = v2::Version::Two | v2::Command::Proxy;
     let built =
         v2::Builder::with_addresses(command, v2::Protocol::Stream, (source, destination)).build();
-    // Fails only for more than 64 KiB of TLVs, and there are none.
+    // Fails only with more than 64 KiB of TLVs; there are none.
     built.unwrap_or_default()
 }
 
@@ -99,8 +99,8 @@ pub(super) fn header(version: u8, client: ClientAddr, destination: OriginalDst) 
 mod tests {
     use super::*;
 
-    fn ours(version: u8, client: &str, destination: &str) -> Vec<u8> {
-        header(
+    fn encoded(version: u8, client: &str, destination: &str) -> Vec<u8> {
+        encode(
             version,
             ClientAddr::new(client.parse().unwrap()),
             OriginalDst::new(destination.parse().unwrap()),
@@ -108,35 +108,35 @@ mod tests {
     }
 
     #[test]
-    fn version_1_as_the_protocol_writes_it() {
+    fn version_1_matches_the_specification() {
         assert_eq!(
-            ours(1, "192.0.2.1:4000", "192.0.2.25:25"),
+            encoded(1, "192.0.2.1:4000", "192.0.2.25:25"),
             b"PROXY TCP4 192.0.2.1 192.0.2.25 4000 25\r\n"
         );
         assert_eq!(
-            ours(1, "[2001:db8::1]:4000", "[2001:db8::25]:25"),
+            encoded(1, "[2001:db8::1]:4000", "[2001:db8::25]:25"),
             b"PROXY TCP6 2001:db8::1 2001:db8::25 4000 25\r\n"
         );
     }
 
     #[test]
-    fn what_we_write_we_read_and_every_part_of_it_is_incomplete() {
+    fn every_proper_prefix_of_a_header_is_incomplete() {
         for (client, destination) in
             [("192.0.2.1:4000", "192.0.2.25:25"), ("[2001:db8::1]:4000", "[2001:db8::25]:25")]
         {
             for version in [1, 2] {
-                let header = ours(version, client, destination);
+                let header = encoded(version, client, destination);
                 let addresses = Some((client.parse().unwrap(), destination.parse().unwrap()));
                 let mut with_more = header.clone();
                 with_more.extend_from_slice(b"EHLO a\r\n");
                 assert_eq!(
-                    Header::parse(&with_more),
-                    Header::Complete { len: header.len(), addresses }
+                    ProxyHeader::parse(&with_more),
+                    ProxyHeader::Complete { len: header.len(), addresses }
                 );
                 for cut in 0..header.len() {
                     assert_eq!(
-                        Header::parse(&header[..cut]),
-                        Header::Incomplete,
+                        ProxyHeader::parse(&header[..cut]),
+                        ProxyHeader::Incomplete,
                         "{version} {cut}"
                     );
                 }
@@ -145,15 +145,15 @@ mod tests {
     }
 
     #[test]
-    fn mixed_families_are_never_said() {
-        let header = ours(1, "[2001:db8::1]:4000", "192.0.2.25:25");
+    fn a_destination_of_the_other_family_is_unspecified() {
+        let header = encoded(1, "[2001:db8::1]:4000", "192.0.2.25:25");
         assert_eq!(header, b"PROXY TCP6 2001:db8::1 :: 4000 25\r\n");
     }
 
     #[test]
-    fn local_and_unknown_speak_for_themselves() {
-        let complete = |input: &[u8]| match Header::parse(input) {
-            Header::Complete { len, addresses: None } => len,
+    fn local_and_unknown_have_no_addresses() {
+        let complete = |input: &[u8]| match ProxyHeader::parse(input) {
+            ProxyHeader::Complete { len, addresses: None } => len,
             other => panic!("{other:?}"),
         };
         assert_eq!(complete(b"PROXY UNKNOWN\r\nEHLO"), 15);
@@ -167,7 +167,7 @@ mod tests {
             b"PROXY TCP9 x\r\n",
             &[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat(),
         ] {
-            assert_eq!(Header::parse(wrong), Header::Invalid, "{wrong:?}");
+            assert_eq!(ProxyHeader::parse(wrong), ProxyHeader::Invalid, "{wrong:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whom sessions ask what the policy rules want to know.
+//! Lookups of sessions: the provider that answers them, and the ones that a session waits for.
 
 use std::future::ready;
 use std::pin::Pin;
@@ -9,16 +9,15 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 
-/// An answer on its way.
 pub type LookupFuture = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
 
-/// Answers lookups. It has a deadline of its own, shorter than the engine's patience, and answers by
-/// [`Answer::Unknown`] then; a question that nobody waits for any more is dropped.
+/// Answers lookups. The provider has a deadline of its own, shorter than the engine's, after which it answers
+/// [`Answer::Unknown`]. A future that is no longer needed is dropped.
 pub trait LookupProvider: Send + Sync {
     fn lookup(&self, lookup: Lookup) -> LookupFuture;
 }
 
-/// Nobody can say.
+/// Answers nothing.
 impl LookupProvider for () {
     fn lookup(&self, _: Lookup) -> LookupFuture {
         let answer = Answer::Unknown(Reason::NoResolver);
@@ -32,57 +31,60 @@ impl<T: LookupProvider + ?Sized> LookupProvider for Arc<T> {
     }
 }
 
-/// What one session asked and has no answer to.
+/// The lookups of one session that have no answer yet.
 pub(super) struct PendingLookups {
     provider: Arc<dyn LookupProvider>,
-    /// Nothing where nothing was asked: even an empty set costs an allocation.
-    open: Option<FuturesUnordered<PendingLookup>>,
+    /// `None` rather than an empty set, which costs an allocation.
+    pending: Option<FuturesUnordered<PendingLookup>>,
 }
 
 struct PendingLookup {
-    /// Until it is answered.
+    /// Taken with the answer.
     lookup: Option<Lookup>,
-    asking: LookupFuture,
+    future: LookupFuture,
 }
 
 impl Future for PendingLookup {
     type Output = Option<(Lookup, LookupResult)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answered = std::task::ready!(self.asking.as_mut().poll(cx));
-        Poll::Ready(self.lookup.take().map(|lookup| (lookup, answered)))
+        let result = std::task::ready!(self.future.as_mut().poll(cx));
+        Poll::Ready(self.lookup.take().map(|lookup| (lookup, result)))
     }
 }
 
 impl PendingLookups {
     pub(super) const fn new(provider: Arc<dyn LookupProvider>) -> Self {
-        Self { provider, open: None }
+        Self { provider, pending: None }
     }
 
-    pub(super) fn ask(&mut self, lookups: Vec<Lookup>) {
-        let open = self.open.get_or_insert_default();
+    pub(super) const fn is_empty(&self) -> bool {
+        self.pending.is_none()
+    }
+
+    pub(super) fn start(&mut self, lookups: Vec<Lookup>) {
+        let pending = self.pending.get_or_insert_default();
         for lookup in lookups {
-            let asking = self.provider.lookup(lookup.clone());
-            open.push(PendingLookup { lookup: Some(lookup), asking });
+            let future = self.provider.lookup(lookup.clone());
+            pending.push(PendingLookup { lookup: Some(lookup), future });
         }
     }
 
-    /// The answers that are there; wakes the task of `cx` for the others.
+    /// The answers that are ready; wakes the task of `cx` for the others.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Vec<(Lookup, LookupResult)> {
         let mut answers = Vec::new();
-        if let Some(open) = &mut self.open {
-            while let Poll::Ready(Some(answer)) = open.poll_next_unpin(cx) {
+        if let Some(pending) = &mut self.pending {
+            while let Poll::Ready(Some(answer)) = pending.poll_next_unpin(cx) {
                 answers.extend(answer);
             }
-            if open.is_empty() {
-                self.open = None;
+            if pending.is_empty() {
+                self.pending = None;
             }
         }
         answers
     }
 
-    /// The session is over.
-    pub(super) fn drop_all(&mut self) {
-        self.open = None;
+    pub(super) fn cancel(&mut self) {
+        self.pending = None;
     }
 }

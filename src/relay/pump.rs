@@ -1,47 +1,50 @@
-//! The pump: moves octets between the two sockets of a session as its engine says.
+//! The pump: moves bytes between the two sockets of a session as its engine directs.
 //!
-//! One task, two sockets. Whatever is read lands in a buffer of the thread, is shown to the engine and written on from there;
-//! only what the engine did not consume, or a socket did not take, is kept with the session. So an idle session holds no
-//! buffer at all. While one side does not take what is due to it, the other is not read.
+//! One task, two sockets. Each read goes to a buffer of the thread; the engine examines it there, and it is written from
+//! there. Only bytes that the engine did not consume, or that a socket did not accept, are kept with the session, so an idle
+//! session holds no buffer. Backpressure: while one side does not accept its output, the other side is not read; and while
+//! the engine waits (for the greeting, a lookup, a reply) about one line of the client is read, not more.
 
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use memchr::memchr;
 use socket2::SockRef;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::capture_tap::SessionTap;
 use super::clock::RelayClock;
+use super::endpoint::{BULK, Endpoint, Read};
 use super::lookups::PendingLookups;
-use super::splice::Pipe;
 use crate::addr::Family;
 use crate::engine::{Action, Event, Observe, Outcome, Output, Proxy, Side};
 use crate::policy::facts::Answers;
 use crate::time::Timestamp;
 
-/// Octets read at once.
+/// Size of a read of bulk data, in bytes.
 const READ: usize = 64 * 1024;
-/// Octets that may wait for the engine: the longest line and the longest reply fit.
-const MAX_HELD: usize = 128 * 1024;
-/// Reads of this size make splice worth its system calls.
-const BULK: usize = 32 * 1024;
-/// How long a client may take to read our last words.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+/// Size of a read of the client otherwise: bounds what is left over if the engine stops consuming within it.
+const SMALL_READ: usize = 16 * 1024;
+/// Bytes of upstream that may wait for the engine: the longest reply fits.
+const MAX_UPSTREAM_BACKLOG: usize = 128 * 1024;
+/// RFC 4954 §4: the longest line of an AUTH exchange.
+const AUTH_LINE: usize = 12_288;
+/// Time for the client to read the last reply.
+const LAST_REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a thread needs while it pumps, shared by all its sessions. Nothing in it outlives one look at the engine, so a
-/// session that panics leaves nothing for the next.
+/// Buffers of a thread, shared by its sessions. Cleared before each engine call, so a session that panics leaves nothing
+/// to the next.
 struct Scratch {
     input: Box<[u8]>,
     work: Work,
 }
 
-/// What the engine said, on its way to the sockets.
+/// Output of one engine call.
 #[derive(Default)]
 struct Work {
     out: Output,
@@ -54,167 +57,65 @@ thread_local! {
         RefCell::new(Scratch { input: vec![0; READ].into_boxed_slice(), work: Work::default() });
 }
 
-/// One of the two sockets.
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    stream: TcpStream,
-    /// Read, and not consumed by the engine.
-    held: Vec<u8>,
-    /// To be written, from `written` on.
-    due: Vec<u8>,
-    written: usize,
-    /// To be written after `due`.
-    pipe: Option<Pipe>,
-    /// The peer sends no more.
-    finished: bool,
-    /// The peer takes no more.
-    broken: bool,
-    /// The peer did not close, it broke the connection.
-    reset: bool,
-    /// We send no more, once all that is due is written.
-    shutdown: bool,
-    /// The last read was so large that the next may be spliced.
-    bulk: bool,
-}
-
-impl Endpoint {
-    pub(super) const fn new(stream: TcpStream, held: Vec<u8>, due: Vec<u8>) -> Self {
-        Self {
-            stream,
-            held,
-            due,
-            written: 0,
-            pipe: None,
-            finished: false,
-            broken: false,
-            reset: false,
-            shutdown: false,
-            bulk: false,
-        }
-    }
-
-    pub(super) const fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
-    const fn is_idle(&self) -> bool {
-        self.due.is_empty() && self.pipe.is_none()
-    }
-
-    /// Writes what it can of `bytes` at once and keeps the rest.
-    fn write(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        let mut rest = bytes;
-        while self.is_idle() && !self.broken && !rest.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(count)) => rest = rest.get(count..).unwrap_or_default(),
-                Poll::Ready(Err(_)) => self.broken = true,
-                Poll::Pending => break,
-            }
-        }
-        if !self.broken {
-            self.due.extend_from_slice(rest);
-        }
-    }
-
-    /// Writes what is due. Returns whether anything changed.
-    fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        while !self.is_idle() && !self.broken {
-            match self.poll_flush(cx) {
-                Poll::Ready(Ok(())) => moved = true,
-                Poll::Ready(Err(_)) => self.broken = true,
-                Poll::Pending => return moved,
-            }
-        }
-        if self.broken && !self.is_idle() {
-            (self.due, self.pipe, self.written) = (Vec::new(), None, 0);
-            moved = true;
-        }
-        if self.shutdown && !self.broken {
-            self.shutdown = false;
-            let _gone_already = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
-        }
-        moved
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(rest) = self.due.get(self.written..).filter(|rest| !rest.is_empty()) {
-            self.written += ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
-            if self.written == self.due.len() {
-                (self.due, self.written) = (Vec::new(), 0);
-            }
-        } else if let Some(pipe) = &mut self.pipe {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_io(Interest::WRITABLE, || pipe.drain(&self.stream)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => _ = result?,
-            }
-            if pipe.is_empty()
-                && let Some(pipe) = self.pipe.take()
-            {
-                pipe.give_back();
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// What one attempt to read brought.
-enum Read {
-    Octets(usize),
-    /// Passed on by splice.
-    Spliced(usize),
-    End,
-}
-
 /// A session's engine between its two sockets.
 pub(super) struct Pump {
     engine: Proxy,
     family: Family,
     observer: Arc<dyn Observe>,
     tap: SessionTap,
-    questions: PendingLookups,
+    lookups: PendingLookups,
     clock: RelayClock,
+    /// `limits.line_length`, in bytes.
+    line_length: usize,
     client: Endpoint,
     upstream: Option<Endpoint>,
+    /// Whether the client was sent anything: until then the engine holds back all its bytes.
+    greeted: bool,
     timer: Pin<Box<Sleep>>,
-    /// When `timer` fires: never after what it stands for, perhaps before.
+    /// When `timer` fires: never after the deadline, possibly before it.
     timer_at: Timestamp,
-    /// When the client must have read our last words.
-    last_words: Option<Timestamp>,
+    /// When the session ends even if the client has not read the last reply.
+    last_reply_deadline: Option<Timestamp>,
     recorded: bool,
 }
 
+/// The parts of a session that its pump needs.
+pub(super) struct PumpParts {
+    pub(super) engine: Proxy,
+    pub(super) family: Family,
+    pub(super) observer: Arc<dyn Observe>,
+    pub(super) tap: SessionTap,
+    pub(super) lookups: PendingLookups,
+    pub(super) clock: RelayClock,
+    pub(super) line_length: usize,
+    pub(super) client: Endpoint,
+}
+
 impl Pump {
-    pub(super) fn new(
-        engine: Proxy,
-        family: Family,
-        observer: Arc<dyn Observe>,
-        tap: SessionTap,
-        questions: PendingLookups,
-        clock: RelayClock,
-        client: Endpoint,
-    ) -> Self {
+    pub(super) fn new(parts: PumpParts) -> Self {
+        let PumpParts { engine, family, observer, tap, lookups, clock, line_length, client } =
+            parts;
         let timer_at = engine.deadline().unwrap_or_default();
         let timer = Box::pin(sleep_until(Instant::from_std(clock.instant(timer_at))));
-        let (upstream, last_words) = (None, None);
         Self {
             engine,
             family,
             observer,
             tap,
-            questions,
+            lookups,
             clock,
+            line_length,
             client,
-            upstream,
+            upstream: None,
+            greeted: false,
             timer,
             timer_at,
-            last_words,
+            last_reply_deadline: None,
             recorded: false,
         }
     }
 
-    pub(super) fn connect(&mut self, upstream: Endpoint) {
+    pub(super) fn set_upstream(&mut self, upstream: Endpoint) {
         self.upstream = Some(upstream);
     }
 
@@ -222,98 +123,98 @@ impl Pump {
         &self.client
     }
 
-    /// Asks the engine something that is not about octets, and does what it says.
-    pub(super) async fn tell<T>(
+    /// Calls the engine with an input other than bytes, and applies its actions.
+    pub(super) async fn with_engine<T>(
         &mut self,
-        ask: impl FnOnce(&mut Proxy, Timestamp, &mut Output) -> T,
+        call: impl FnOnce(&mut Proxy, Timestamp, &mut Output) -> T,
     ) -> T {
-        let mut ask = Some(ask);
-        let answer = std::future::poll_fn(|cx| {
-            let Some(ask) = ask.take() else {
+        let mut call = Some(call);
+        let result = std::future::poll_fn(|cx| {
+            let Some(call) = call.take() else {
                 return Poll::Pending;
             };
             Poll::Ready(SCRATCH.with_borrow_mut(|Scratch { work, .. }| {
                 let now = self.clock.now();
                 work.out.clear();
-                let answer = ask(&mut self.engine, now, &mut work.out);
-                self.carry_out(Side::Client, &[], work, cx);
-                answer
+                let result = call(&mut self.engine, now, &mut work.out);
+                self.apply_actions(Side::Client, &[], work, cx);
+                result
             }))
         });
-        answer.await
+        result.await
     }
 
-    /// Shows the engine what the client said right behind its PROXY header: it did not wait for the greeting.
-    pub(super) async fn hear_early(&mut self) {
-        let heard = std::future::poll_fn(|cx| {
+    /// Feeds the bytes that followed the client's PROXY header: it did not wait for the greeting.
+    pub(super) async fn feed_early_data(&mut self) {
+        let feed = std::future::poll_fn(|cx| {
             SCRATCH.with_borrow_mut(|Scratch { work, .. }| {
                 let now = self.clock.now();
-                self.show_held(now, work, cx);
+                self.feed_buffered(now, work, cx);
             });
             Poll::Ready(())
         });
-        heard.await;
+        feed.await;
     }
 
-    /// While an upstream is being connected: tells the engine what is answered. Ready once no upstream is needed any more.
+    /// Passes answers to the engine while upstream is being connected. Ready once no upstream is needed any more.
     pub(super) fn poll_without_upstream(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         SCRATCH.with_borrow_mut(|Scratch { work, .. }| while self.poll_answers(work, cx) {});
         if self.engine.needs_upstream() { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Tells the engine what was answered. Returns whether anything was.
+    /// Passes the answers that are there to the engine. Returns whether there were any.
     fn poll_answers(&mut self, work: &mut Work, cx: &mut Context<'_>) -> bool {
-        let answers = self.questions.poll(cx);
+        let answers = self.lookups.poll(cx);
         if answers.is_empty() {
             return false;
         }
         let now = self.clock.now();
         work.out.clear();
         self.engine.on_answers(answers, now, &mut work.out);
-        self.carry_out(Side::Client, &[], work, cx);
-        self.show_again(now, work, cx);
+        self.apply_actions(Side::Client, &[], work, cx);
+        self.feed_after_wait(now, work, cx);
         true
     }
 
-    /// What waited for the policy may go on.
-    fn show_again(&mut self, now: Timestamp, work: &mut Work, cx: &mut Context<'_>) {
+    /// Offers both sides' bytes again after an input that may end a wait.
+    fn feed_after_wait(&mut self, now: Timestamp, work: &mut Work, cx: &mut Context<'_>) {
         if self.upstream.is_some() {
-            self.show(Side::Server, &[], now, work, cx); // And the client's.
+            self.feed(Side::Server, &[], now, work, cx); // And the client's.
         } else {
-            self.show_held(now, work, cx);
+            self.feed_buffered(now, work, cx);
         }
     }
 
-    /// Moves octets until the conversation is over and the client has read the end of it.
+    /// Moves bytes until the session is over and its last reply is written.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         SCRATCH.with_borrow_mut(|scratch| self.poll_with(scratch, cx))
     }
 
     fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let mut moved = self.client.flush(cx);
+            let mut changed = self.client.flush(cx);
             if let Some(upstream) = &mut self.upstream {
-                moved |= upstream.flush(cx);
+                changed |= upstream.flush(cx);
             }
-            if self.client.broken || (self.engine.is_closing() && self.client.is_idle()) {
+            if self.client.write_failed || (self.engine.is_closing() && self.client.is_flushed()) {
                 return Poll::Ready(());
             }
-            moved |= self.poll_answers(&mut scratch.work, cx);
-            moved |= self.pump(Side::Client, scratch, cx);
-            moved |= self.pump(Side::Server, scratch, cx);
-            if !moved && !self.poll_timer(&mut scratch.work, cx) {
+            changed |= self.poll_answers(&mut scratch.work, cx);
+            changed |= self.pump_side(Side::Client, scratch, cx);
+            changed |= self.pump_side(Side::Server, scratch, cx);
+            if !changed && !self.poll_timer(&mut scratch.work, cx) {
                 return Poll::Pending;
             }
         }
     }
 
-    /// Reads once from `side` and shows it to the engine. Returns whether anything changed.
-    fn pump(&mut self, side: Side, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
+    /// Reads once from `side` and feeds the engine. Returns whether anything changed.
+    fn pump_side(&mut self, side: Side, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
         let read = match self.poll_read(side, &mut scratch.input, cx) {
             Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(_)) => {
-                if let Some(leg) = self.leg(side) {
-                    leg.reset = true;
+                if let Some(endpoint) = self.endpoint(side) {
+                    endpoint.reset = true;
                 }
                 Read::End
             }
@@ -323,33 +224,33 @@ impl Pump {
         let Scratch { input, work } = scratch;
         work.out.clear();
         match read {
-            Read::Octets(count) => {
+            Read::Bytes(count) => {
                 let fresh = input.get(..count).unwrap_or_default();
                 if side == Side::Client {
-                    self.tap.said(side, fresh, now);
+                    self.tap.on_bytes(side, fresh, now);
                 }
-                self.show(side, fresh, now, work, cx);
+                self.feed(side, fresh, now, work, cx);
             }
             Read::Spliced(count) => {
-                self.tap.unseen(side, count as u64, now);
+                self.tap.on_spliced(side, count as u64, now);
                 self.engine.on_spliced(side, count as u64, now, &mut work.out);
-                self.carry_out(side, &[], work, cx);
+                self.apply_actions(side, &[], work, cx);
             }
             Read::End => {
-                if let Some(leg) = self.leg(side) {
-                    leg.finished = true;
+                if let Some(endpoint) = self.endpoint(side) {
+                    endpoint.read_closed = true;
                 }
                 if side == Side::Client && !self.client.reset {
-                    self.tap.client_closed(now);
+                    self.tap.on_client_closed(now);
                 }
                 self.engine.on_closed(side, &mut work.out);
-                self.carry_out(side, &[], work, cx);
+                self.apply_actions(side, &[], work, cx);
             }
         }
         true
     }
 
-    fn leg(&mut self, side: Side) -> Option<&mut Endpoint> {
+    fn endpoint(&mut self, side: Side) -> Option<&mut Endpoint> {
         match side {
             Side::Client => Some(&mut self.client),
             Side::Server => self.upstream.as_mut(),
@@ -365,51 +266,55 @@ impl Pump {
         if self.engine.is_closing() {
             return Poll::Pending;
         }
-        let passable = self.engine.splice_budget(side);
+        let splice_budget = self.engine.splice_budget(side);
+        let limit = match side {
+            Side::Client => self.client_read_limit(splice_budget).min(READ),
+            Side::Server => READ,
+        };
         let (from, to) = match (side, self.upstream.as_mut()) {
             (Side::Client, upstream) => (&mut self.client, upstream),
             (Side::Server, Some(upstream)) => (upstream, Some(&mut self.client)),
             (Side::Server, None) => return Poll::Pending,
         };
-        let blocked = to.as_ref().is_some_and(|to| !to.is_idle());
-        if from.finished || blocked || from.held.len() >= MAX_HELD {
+        let blocked = to.as_ref().is_some_and(|to| !to.is_flushed());
+        let backlog = from.unconsumed.len();
+        if from.read_closed || blocked || limit == 0 || backlog >= MAX_UPSTREAM_BACKLOG {
             return Poll::Pending;
         }
-        if let Some(to) = to
-            && from.bulk
-            && from.held.is_empty()
-            && passable >= BULK as u64
-            && !self.tap.want_content()
-        {
-            ready!(from.stream.poll_read_ready(cx))?;
-            let mut pipe = Pipe::take()?;
-            let moved =
-                from.stream.try_io(Interest::READABLE, || pipe.fill(&from.stream, passable));
-            return Poll::Ready(match moved {
-                Ok(0) => Ok(Read::End),
-                Ok(count) => {
-                    from.bulk = count >= BULK;
-                    to.pipe = Some(pipe);
-                    Ok(Read::Spliced(count))
-                }
-                Err(error) => {
-                    pipe.give_back();
-                    if error.kind() == io::ErrorKind::WouldBlock {
-                        return from.stream.poll_read_ready(cx).map_ok(|()| Read::Spliced(0));
-                    }
-                    Err(error)
-                }
-            });
+        match to {
+            Some(to)
+                if from.bulk
+                    && backlog == 0
+                    && splice_budget >= BULK as u64
+                    && !self.tap.wants_content() =>
+            {
+                from.poll_splice(to, splice_budget, cx)
+            }
+            _ => from.poll_read(input.get_mut(..limit).unwrap_or_default(), cx),
         }
-        let mut buffer = ReadBuf::new(input);
-        ready!(Pin::new(&mut from.stream).poll_read(cx, &mut buffer))?;
-        let count = buffer.filled().len();
-        from.bulk = count >= BULK;
-        Poll::Ready(Ok(if count == 0 { Read::End } else { Read::Octets(count) }))
     }
 
-    /// Shows the engine the octets that were read, behind what it did not consume before.
-    fn show(
+    /// Bytes to read from the client at once; 0 while the engine has to consume first. Bounds the memory of a session that
+    /// waits: to a line, plus [`SMALL_READ`] where the engine stops consuming within a read.
+    fn client_read_limit(&self, splice_budget: u64) -> usize {
+        let backlog = &self.client.unconsumed;
+        if !backlog.is_empty() {
+            // Without its end a line is incomplete. With it the engine waits for another event: read no more than a line.
+            let is_incomplete = memchr(b'\n', backlog).is_none();
+            let most = self.line_length.max(if is_incomplete { AUTH_LINE } else { 0 });
+            return most.saturating_sub(backlog.len());
+        }
+        if self.client.filled || splice_budget >= BULK as u64 {
+            READ
+        } else if self.greeted && self.lookups.is_empty() {
+            SMALL_READ
+        } else {
+            self.line_length
+        }
+    }
+
+    /// Feeds the engine `fresh` bytes, behind those that it has not consumed yet.
+    fn feed(
         &mut self,
         side: Side,
         fresh: &[u8],
@@ -417,34 +322,36 @@ impl Pump {
         work: &mut Work,
         cx: &mut Context<'_>,
     ) {
-        let Some(leg) = self.leg(side) else { return };
-        let mut held = std::mem::take(&mut leg.held);
-        let rest = if held.is_empty() {
-            let used = self.offer(side, fresh, now, work, cx);
-            fresh.get(used..).unwrap_or_default().to_vec()
+        let Some(endpoint) = self.endpoint(side) else { return };
+        let mut backlog = std::mem::take(&mut endpoint.unconsumed);
+        let rest = if backlog.is_empty() {
+            let consumed = self.feed_engine(side, fresh, now, work, cx);
+            fresh.get(consumed..).unwrap_or_default().to_vec()
         } else {
-            held.extend_from_slice(fresh);
-            let used = self.offer(side, &held, now, work, cx);
-            held.drain(..used);
-            held
+            backlog.extend_from_slice(fresh);
+            let consumed = self.feed_engine(side, &backlog, now, work, cx);
+            backlog.drain(..consumed);
+            backlog
         };
-        if let Some(leg) = self.leg(side) {
-            leg.held = rest;
+        if let Some(endpoint) = self.endpoint(side) {
+            endpoint.filled &= rest.is_empty();
+            endpoint.unconsumed = rest;
         }
         if side == Side::Server {
-            self.show_held(now, work, cx);
+            self.feed_buffered(now, work, cx);
         }
     }
 
-    /// After a reply the client's octets may be understood that could not be before.
-    fn show_held(&mut self, now: Timestamp, work: &mut Work, cx: &mut Context<'_>) {
-        let mut held = std::mem::take(&mut self.client.held);
-        let used = self.offer(Side::Client, &held, now, work, cx);
-        held.drain(..used);
-        self.client.held = if held.is_empty() { Vec::new() } else { held };
+    /// Offers the client's unconsumed bytes again: after a reply the engine may consume them.
+    fn feed_buffered(&mut self, now: Timestamp, work: &mut Work, cx: &mut Context<'_>) {
+        let mut backlog = std::mem::take(&mut self.client.unconsumed);
+        let consumed = self.feed_engine(Side::Client, &backlog, now, work, cx);
+        backlog.drain(..consumed);
+        self.client.unconsumed = if backlog.is_empty() { Vec::new() } else { backlog };
     }
 
-    fn offer(
+    /// Returns the number of bytes that the engine consumed.
+    fn feed_engine(
         &mut self,
         side: Side,
         input: &[u8],
@@ -453,24 +360,24 @@ impl Pump {
         cx: &mut Context<'_>,
     ) -> usize {
         work.out.clear();
-        let used = match side {
+        let consumed = match side {
             Side::Client => self.engine.on_client_data(input, now, &mut work.out),
             Side::Server => self.engine.on_server_data(input, now, &mut work.out),
         };
-        self.carry_out(side, input, work, cx);
-        used
+        self.apply_actions(side, input, work, cx);
+        consumed
     }
 
-    /// Does what the engine said about `input`, which came from `side`.
-    fn carry_out(&mut self, side: Side, input: &[u8], work: &mut Work, cx: &mut Context<'_>) {
+    /// Applies the engine's actions on `input`, which came from `side`.
+    fn apply_actions(&mut self, side: Side, input: &[u8], work: &mut Work, cx: &mut Context<'_>) {
         let Work { out, to_client, to_upstream } = work;
-        // The common case is one range to one side: written from where it was read.
+        // The common case, one range to one side, is written from where it was read.
         if let [Action::Forward(range)] = out.actions.as_slice() {
             let bytes = input.get(range.clone()).unwrap_or_default();
             match (side, &mut self.upstream) {
                 (Side::Client, Some(upstream)) => upstream.write(bytes, cx),
                 (Side::Client, None) => {}
-                (Side::Server, _) => self.say(bytes, cx),
+                (Side::Server, _) => self.write_client(bytes, cx),
             }
         } else {
             to_client.clear();
@@ -489,60 +396,65 @@ impl Pump {
                     Action::ToClient(bytes) => to_client.extend_from_slice(&bytes),
                     Action::ToUpstream(bytes) => to_upstream.extend_from_slice(&bytes),
                     Action::DiscardClient => discarded += self.discard(),
-                    Action::ShutdownClient => self.client.shutdown = true,
+                    Action::ShutdownClient => self.client.shutdown_requested = true,
                     Action::ShutdownUpstream => {
                         if let Some(upstream) = &mut self.upstream {
-                            upstream.shutdown = true;
+                            upstream.shutdown_requested = true;
                         }
                     }
                     Action::AbandonUpstream => {
                         to_upstream.clear();
                         if let Some(upstream) = self.upstream.take() {
-                            abandon(&upstream.stream);
+                            reset_connection(&upstream.stream);
                         }
                     }
-                    Action::Need(lookups) => self.questions.ask(lookups),
+                    Action::Need(lookups) => {
+                        self.client.filled = false;
+                        self.lookups.start(lookups);
+                    }
                     Action::Close => {}
                 }
             }
             self.engine.on_discarded(discarded, out);
-            self.say(to_client, cx);
+            self.write_client(to_client, cx);
             if let Some(upstream) = &mut self.upstream {
                 upstream.write(to_upstream, cx);
             }
         }
         for event in out.events.drain(..) {
-            tell(&*self.observer, self.family, &self.engine, event);
+            report(&*self.observer, self.family, &self.engine, event);
         }
     }
 
-    /// Writes to the client.
-    fn say(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        if !self.tap.is_empty() && !self.client.broken {
-            self.tap.said(Side::Server, bytes, self.clock.now());
+    fn write_client(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        self.greeted |= !bytes.is_empty();
+        if !self.tap.is_empty() && !self.client.write_failed {
+            self.tap.on_bytes(Side::Server, bytes, self.clock.now());
         }
         self.client.write(bytes, cx);
     }
 
-    /// Throws away what the client sent so far, whether or not it was read. Returns how much.
+    /// Discards all that the client has sent so far, read or not. Returns the number of bytes.
     fn discard(&mut self) -> usize {
-        let mut count = self.client.held.len();
-        self.client.held = Vec::new();
+        let mut count = self.client.unconsumed.len();
+        self.client.unconsumed = Vec::new();
         let mut buffer = [0; 4096];
         while let Ok(read @ 1..) = self.client.stream.try_read(&mut buffer) {
-            let octets = buffer.get(..read).unwrap_or_default();
-            self.tap.said(Side::Client, octets, self.clock.now());
+            let bytes = buffer.get(..read).unwrap_or_default();
+            self.tap.on_bytes(Side::Client, bytes, self.clock.now());
             count += read;
         }
         count
     }
 
-    /// Lets the engine know the time if it wants to. Returns whether it did.
+    /// Calls the engine when its deadline is over. Returns whether it was.
     fn poll_timer(&mut self, work: &mut Work, cx: &mut Context<'_>) -> bool {
         loop {
             let deadline = match self.engine.deadline() {
                 Some(deadline) => deadline,
-                None => *self.last_words.get_or_insert_with(|| self.clock.now() + LAST_WORDS),
+                None => *self
+                    .last_reply_deadline
+                    .get_or_insert_with(|| self.clock.now() + LAST_REPLY_TIMEOUT),
             };
             if deadline < self.timer_at {
                 self.set_timer(deadline);
@@ -552,72 +464,73 @@ impl Pump {
             }
             let now = self.clock.now();
             if now < deadline {
-                // The conversation went on since the timer was set.
+                // The deadline moved since the timer was set.
                 self.set_timer(deadline);
                 continue;
             }
             if self.engine.is_closing() {
-                self.client.broken = true;
+                self.client.write_failed = true;
                 return true;
             }
             work.out.clear();
             self.engine.on_timeout(now, &mut work.out);
-            self.carry_out(Side::Client, &[], work, cx);
-            self.show_again(now, work, cx);
+            self.apply_actions(Side::Client, &[], work, cx);
+            self.feed_after_wait(now, work, cx);
             return true;
         }
     }
 
     fn set_timer(&mut self, at: Timestamp) {
-        // A millisecond later than asked: the timer's own resolution.
+        // One millisecond more: the resolution of tokio's timer.
         let instant = self.clock.instant(at) + Duration::from_millis(1);
         self.timer.as_mut().reset(Instant::from_std(instant));
         self.timer_at = at;
     }
 
-    /// Whether the client may still be sending, and would lose our last words if we just closed. After QUIT it is not.
-    pub(super) const fn wants_lingering(&self) -> bool {
-        !self.client.finished && !self.client.broken && !self.engine.has_quit()
+    /// Whether the client may still be sending, so that closing at once would reset the connection before it has read the
+    /// last reply. Not after QUIT.
+    pub(super) const fn needs_lingering_close(&self) -> bool {
+        !self.client.read_closed && !self.client.write_failed && !self.engine.has_quit()
     }
 
-    /// Closes upstream, and tells the observer how it all went.
-    pub(super) fn record(&mut self) {
+    /// Closes upstream and reports the session to the observer. Does nothing the second time.
+    pub(super) fn finish(&mut self) {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
         self.upstream = None;
-        self.questions.drop_all();
+        self.lookups.cancel();
         let mut out = Output::default();
         let now = self.clock.now();
         let record = self.engine.finish(now, &mut out);
         for event in out.events {
-            tell(&*self.observer, self.family, &self.engine, event);
+            report(&*self.observer, self.family, &self.engine, event);
         }
         self.observer.session(&record);
         if !self.tap.is_empty() {
-            let reset = self.client.reset || self.client.broken;
-            self.tap.end(reset, &record, answers(&self.engine), now);
+            let reset = self.client.reset || self.client.write_failed;
+            self.tap.on_end(reset, &record, answers_json(&self.engine), now);
         }
     }
 }
 
 impl Drop for Pump {
-    /// A session that panicked or was cut off is recorded as well.
+    /// A session that panicked or was cut off is reported as well.
     fn drop(&mut self) {
         if !self.recorded {
-            // What it would say is not sent: the sockets are gone with the task.
+            // Its output is not sent: the sockets are gone with the task.
             self.engine.abort(Outcome::Error, &mut Output::default());
         }
-        self.record();
+        self.finish();
     }
 }
 
-/// What the policy was answered, if it asked.
-fn answers(engine: &Proxy) -> Option<String> {
+/// The answers that the policy used, if any.
+fn answers_json(engine: &Proxy) -> Option<String> {
     engine.answers().filter(|answers| !answers.is_empty()).map(Answers::to_json)
 }
 
-fn tell(observer: &dyn Observe, family: Family, engine: &Proxy, event: Event) {
+fn report(observer: &dyn Observe, family: Family, engine: &Proxy, event: Event) {
     if let Event::Policy { rule, action, mode } = event
         && let Some(rule) = engine.rule_at(rule)
     {
@@ -626,7 +539,10 @@ fn tell(observer: &dyn Observe, family: Family, engine: &Proxy, event: Event) {
     observer.event(family, event);
 }
 
-/// Resets the connection: upstream must not take what it has for all of it, and no TIME_WAIT shall hold our port.
-fn abandon(stream: &TcpStream) {
-    let _gone_already = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+/// Closing sends a reset: upstream must not take a partial message for a whole one, and no TIME_WAIT holds our port.
+fn reset_connection(stream: &TcpStream) {
+    let _already_closed = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! One session from accept to record: who is it, may it come in, which upstream takes it, then the pump.
+//! One session from accept to record: PROXY header, admission, upstream connection, then the pump.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -12,29 +12,31 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
 use super::admission::SessionPermit;
-use super::identity::{self, Header, MAX_HEADER};
+use super::endpoint::Endpoint;
+use super::identity::{self, MAX_HEADER, ProxyHeader};
 use super::lookups::PendingLookups;
-use super::pump::{Endpoint, Pump};
+use super::pump::{Pump, PumpParts};
+use super::settings::{RelaySettings, UpstreamIdentity};
+use super::state::{ActiveConfig, Lifecycle, RelayState};
 use super::upstream::connect;
-use super::{ActiveConfig, RelaySettings, Shared, Stage, UpstreamIdentity};
 use crate::addr::{ClientAddr, OriginalDst, Side};
 use crate::engine::{Outcome, Proxy, Refusal};
 
-/// How long a trusted peer may take to send its PROXY header; it sends it at once.
-const HEADER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a client that is still sending may go on, unheard, so that it reads our last words before the reset.
+/// A trusted peer sends its PROXY header at once.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the input of a client that still sends is discarded, so that it can read the last reply before the reset.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Runs the session of an accepted connection to its end, when `_in_progress` is dropped.
 pub(super) async fn run(
     stream: TcpStream,
     peer: SocketAddr,
-    shared: Arc<Shared>,
+    state: Arc<RelayState>,
     _in_progress: Sender<()>,
 ) {
-    let mut place = shared.admission.enter();
-    let active = shared.active.load_full();
-    // The address the client meant: ours, or with a transparent listener the one that was intercepted.
+    let mut permit = state.admission.acquire();
+    let active = state.active.load_full();
+    // Our address; with a transparent listener, the one that the client connected to.
     let Ok(local) = stream.local_addr() else {
         return;
     };
@@ -42,70 +44,71 @@ pub(super) async fn run(
     let mut arrival = Arrival {
         client: peer,
         destination: OriginalDst::new(local),
-        early: Vec::new(),
-        valid: true,
+        early_data: Vec::new(),
+        is_valid: true,
     };
     let mut stream = stream;
     if active.settings.proxy_trusted.contains(peer.ip()) {
-        arrival.read_header(&mut stream).await;
+        arrival.read_proxy_header(&mut stream).await;
     }
-    let mut pump = begin(stream, arrival.client, &mut place, &active, &shared, &arrival).await;
-    let mut stages = shared.stage.subscribe();
-    let mut drained = *stages.borrow_and_update() != Stage::Running;
+    let mut pump = begin(stream, arrival, &mut permit, &active, &state).await;
+    let mut lifecycle = state.lifecycle.subscribe();
+    let mut drained = *lifecycle.borrow_and_update() != Lifecycle::Running;
     if drained {
-        pump.tell(|engine, _, out| engine.drain(out)).await;
+        pump.with_engine(|engine, _, out| engine.drain(out)).await;
     }
     loop {
         tokio::select! {
             biased;
             () = poll_fn(|cx| pump.poll(cx)) => break,
-            Ok(()) = stages.changed() => {
-                let stage = *stages.borrow_and_update();
-                if stage == Stage::Aborting {
-                    pump.tell(|engine, _, out| engine.abort(Outcome::Shutdown, out)).await;
+            Ok(()) = lifecycle.changed() => {
+                let now = *lifecycle.borrow_and_update();
+                if now == Lifecycle::Aborting {
+                    pump.with_engine(|engine, _, out| engine.abort(Outcome::Shutdown, out)).await;
                 } else if !drained {
                     drained = true;
-                    pump.tell(|engine, _, out| engine.drain(out)).await;
+                    pump.with_engine(|engine, _, out| engine.drain(out)).await;
                 }
             }
         }
     }
-    pump.record();
-    if pump.wants_lingering() {
-        linger(pump.client().stream()).await;
+    pump.finish();
+    if pump.needs_lingering_close() {
+        linger(&pump.client().stream).await;
     }
 }
 
-/// Who came, for whom, and what they said already.
+/// The client's identity, and the bytes that it sent already.
 struct Arrival {
     client: ClientAddr,
     destination: OriginalDst,
-    early: Vec<u8>,
+    /// Bytes behind the PROXY header.
+    early_data: Vec<u8>,
     /// False without a valid PROXY header where one is mandatory.
-    valid: bool,
+    is_valid: bool,
 }
 
 impl Arrival {
-    async fn read_header(&mut self, stream: &mut TcpStream) {
+    async fn read_proxy_header(&mut self, stream: &mut TcpStream) {
         let reading = async {
             loop {
-                match Header::parse(&self.early) {
-                    Header::Incomplete => {}
-                    Header::Invalid => return None,
-                    Header::Complete { len, addresses } => return Some((len, addresses)),
+                match ProxyHeader::parse(&self.early_data) {
+                    ProxyHeader::Incomplete => {}
+                    ProxyHeader::Invalid => return None,
+                    ProxyHeader::Complete { len, addresses } => return Some((len, addresses)),
                 }
                 let mut chunk = [0; MAX_HEADER];
                 match stream.read(&mut chunk).await {
-                    Ok(count @ 1..) => self.early.extend_from_slice(chunk.get(..count)?),
+                    Ok(count @ 1..) => self.early_data.extend_from_slice(chunk.get(..count)?),
                     _ => return None,
                 }
             }
         };
-        let Ok(Some((len, addresses))) = timeout(HEADER_PATIENCE, reading).await else {
-            self.valid = false;
+        let Ok(Some((len, addresses))) = timeout(HEADER_TIMEOUT, reading).await else {
+            self.is_valid = false;
             return;
         };
-        self.early.drain(..len);
+        self.early_data.drain(..len);
         if let Some((source, destination)) = addresses {
             self.client = ClientAddr::new(source);
             self.destination = OriginalDst::new(destination);
@@ -113,48 +116,52 @@ impl Arrival {
     }
 }
 
-/// The pump, with an upstream if the session gets one, and with our last words if it does not.
+/// The pump of a new session: with an upstream if the session gets one, else with its last reply.
 async fn begin(
     stream: TcpStream,
-    client: ClientAddr,
-    place: &mut SessionPermit,
+    arrival: Arrival,
+    permit: &mut SessionPermit,
     active: &ActiveConfig,
-    shared: &Arc<Shared>,
-    arrival: &Arrival,
+    state: &Arc<RelayState>,
 ) -> Pump {
+    let Arrival { client, destination, early_data, is_valid } = arrival;
     let settings = &active.settings;
     let limits = &settings.limits;
-    let stressed = shared.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
+    let stressed = state.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
     let timeouts = if stressed { settings.timeouts.stress } else { settings.timeouts.normal };
     let profile = Arc::clone(&active.profile);
-    let destination = arrival.destination;
-    let now = shared.clock.now();
-    let engine = Proxy::new(profile, timeouts, client, destination, now);
-    let mut tap = shared.taps.begin(client, destination, now);
-    tap.said(Side::Client, &arrival.early, now);
-    let observer = Arc::clone(&shared.observer);
-    let leg = Endpoint::new(stream, arrival.early.clone(), Vec::new());
-    let questions = PendingLookups::new(Arc::clone(&shared.ask));
+    let now = state.clock.now();
+    let mut tap = state.taps.begin(client, destination, now);
+    tap.on_bytes(Side::Client, &early_data, now);
     let family = client.family();
-    let mut pump = Pump::new(engine, family, observer, tap, questions, shared.clock, leg);
+    let mut pump = Pump::new(PumpParts {
+        engine: Proxy::new(profile, timeouts, client, destination, now),
+        family,
+        observer: Arc::clone(&state.observer),
+        tap,
+        lookups: PendingLookups::new(Arc::clone(&state.lookups)),
+        clock: state.clock,
+        line_length: limits.session.line_length,
+        client: Endpoint::new(stream, early_data, Vec::new()),
+    });
 
-    let refusal = if !arrival.valid {
+    let refusal = if !is_valid {
         Some(Refusal::ProxyHeader)
-    } else if !shared.admits(client) {
+    } else if !state.door_admits(client) {
         Some(Refusal::Door)
     } else {
-        place.admit(client, limits, &active.rate).err()
+        permit.admit(client, limits, &active.rate).err()
     };
-    if !pump.tell(|engine, _, out| engine.open(refusal, out)).await {
+    if !pump.with_engine(|engine, _, out| engine.open(refusal, out)).await {
         return pump;
     }
-    if would_come_back(settings, destination) {
-        pump.tell(|engine, _, out| engine.on_unavailable(out)).await;
+    if would_loop(settings, destination) {
+        pump.with_engine(|engine, _, out| engine.on_unavailable(out)).await;
         return pump;
     }
-    let observe = |event| shared.observer.event(family, event);
-    let connecting = connect(&settings.upstream, &shared.health, client, destination, observe);
-    // Boxed: the race is the largest part of a session, and over before the session is.
+    let observe = |event| state.observer.event(family, event);
+    let connecting = connect(&settings.upstream, &state.health, client, destination, observe);
+    // Boxed: the race is the largest part of a session's future, and over before the session is.
     let mut connecting = Box::pin(connecting);
     let connected = tokio::select! {
         biased;
@@ -165,31 +172,31 @@ async fn begin(
     match connected {
         Ok((stream, address)) => {
             let header = match settings.upstream.identity {
-                UpstreamIdentity::ProxyV1 => identity::header(1, client, destination),
-                UpstreamIdentity::ProxyV2 => identity::header(2, client, destination),
+                UpstreamIdentity::ProxyV1 => identity::encode(1, client, destination),
+                UpstreamIdentity::ProxyV2 => identity::encode(2, client, destination),
                 UpstreamIdentity::None
                 | UpstreamIdentity::Transparent
                 | UpstreamIdentity::Xclient => Vec::new(),
             };
-            pump.tell(|engine, at, out| engine.on_connected(address, at, out)).await;
-            pump.connect(Endpoint::new(stream, Vec::new(), header));
-            pump.hear_early().await;
+            pump.with_engine(|engine, at, out| engine.on_connected(address, at, out)).await;
+            pump.set_upstream(Endpoint::new(stream, Vec::new(), header));
+            pump.feed_early_data().await;
         }
-        Err(_) => pump.tell(|engine, _, out| engine.on_unavailable(out)).await,
+        Err(_) => pump.with_engine(|engine, _, out| engine.on_unavailable(out)).await,
     }
     pump
 }
 
-/// Whether the upstream is the original destination and that is our own listener: the client connected to it directly, and
+/// Whether the original destination is the upstream and one of our own listeners: the client connected to it directly, and
 /// so would we.
-fn would_come_back(settings: &RelaySettings, destination: OriginalDst) -> bool {
+fn would_loop(settings: &RelaySettings, destination: OriginalDst) -> bool {
     let listen = &settings.listen.addresses;
     settings.upstream.addresses.is_empty() && listen.iter().any(|a| a.port() == destination.port())
 }
 
-/// Closing with unread octets in the socket resets the connection, and a reset may overtake the reply that says why.
+/// Discards input for a while: a close with unread bytes in the socket sends a reset, which may overtake the last reply.
 async fn linger(stream: &TcpStream) {
-    let _gone_already = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
+    let _already_closed = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
     let mut discard = [0; 4096];
     let until_end = async {
         while stream.readable().await.is_ok() {
@@ -200,5 +207,5 @@ async fn linger(stream: &TcpStream) {
             }
         }
     };
-    let _too_long = timeout(LINGER, until_end).await;
+    let _elapsed = timeout(LINGER, until_end).await;
 }

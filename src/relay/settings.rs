@@ -1,4 +1,4 @@
-//! What the relay is told: plain data, checked by `config/`.
+//! Settings of the relay: plain data, checked by `config/`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,24 +11,23 @@ use crate::engine::{Limits as SessionLimits, Profile, SmtpOptions, Timeouts};
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
 
-/// Everything that decides how sessions are relayed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelaySettings {
     pub listen: ListenSettings,
     pub upstream: UpstreamSettings,
-    /// Peers that must speak the PROXY protocol first; everybody else must not.
+    /// Peers that must send a PROXY header first; all others must not.
     pub proxy_trusted: Networks,
     pub access: AccessRules,
     pub rules: Arc<PolicyRules>,
     pub smtp: SmtpOptions,
     pub limits: RelayLimits,
     pub timeouts: TimeoutSets,
-    /// How long transactions in progress may take to end after SIGTERM.
+    /// Time for transactions in progress to end after SIGTERM.
     pub drain: Duration,
 }
 
 impl RelaySettings {
-    /// What each conversation is told; a replay judges by the same.
+    /// The engine's part of the settings; a replay evaluates with the same.
     pub fn profile(&self) -> Profile {
         Profile {
             smtp: self.smtp.clone(),
@@ -39,15 +38,15 @@ impl RelaySettings {
         }
     }
 
-    /// The capabilities that relaying takes as long as it goes on; of each set the kernel takes any. Binding ports below
-    /// 1024 is not among them: that is done once.
+    /// The capabilities that a running relay needs: one of each set. Binding ports below 1024 happens before and is not among
+    /// them.
     pub fn required_capabilities(&self) -> Vec<CapabilitySet> {
         const RAW: CapabilitySet = CapabilitySet::NET_RAW.union(CapabilitySet::NET_ADMIN);
-        // IP_TRANSPARENT takes either; SO_MARK does only since Linux 5.17.
+        // IP_TRANSPARENT needs either; SO_MARK accepts CAP_NET_RAW only since Linux 5.17.
         let transparent = self.upstream.identity == UpstreamIdentity::Transparent;
         let mark = self.upstream.mark.is_some();
-        let needs = [(transparent, RAW), (mark, CapabilitySet::NET_ADMIN)];
-        needs.into_iter().filter(|&(is_so, _)| is_so).map(|(_, any)| any).collect()
+        let required = [(transparent, RAW), (mark, CapabilitySet::NET_ADMIN)];
+        required.into_iter().filter(|&(is_needed, _)| is_needed).map(|(_, any)| any).collect()
     }
 }
 
@@ -56,7 +55,7 @@ impl RelaySettings {
 pub struct ListenSettings {
     /// Never empty, no duplicates.
     pub addresses: Vec<SocketAddr>,
-    /// Accept what the kernel intercepts for other hosts' addresses (IP_TRANSPARENT).
+    /// Accept intercepted connections to other hosts' addresses (IP_TRANSPARENT).
     pub transparent: bool,
     /// Worker threads, each with its own listener (SO_REUSEPORT); never zero.
     pub threads: usize,
@@ -70,18 +69,18 @@ pub struct UpstreamSettings {
     pub identity: UpstreamIdentity,
     /// RFC 8305 §5 connection attempt delay.
     pub attempt_delay: Duration,
-    /// For the whole race over all addresses.
+    /// For all attempts together.
     pub connect_timeout: Duration,
-    /// How long an address that failed is tried last.
+    /// How long an address is tried last after a failure.
     pub retry_after: Duration,
-    /// Firewall mark (SO_MARK) on the connections to upstream, so that they are not intercepted again.
+    /// Firewall mark (SO_MARK) of connections to upstream, so that they are not intercepted.
     pub mark: Option<u32>,
 }
 
-/// How the upstream learns who the client is.
+/// How the client's address is passed to the upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamIdentity {
-    /// It does not: it sees the gateway's address.
+    /// Not at all: upstream sees the gateway's address.
     #[default]
     None,
     /// The gateway connects from the client's own address (IP_TRANSPARENT).
@@ -92,7 +91,7 @@ pub enum UpstreamIdentity {
     Xclient,
 }
 
-/// `[limits]`: those that span sessions here, those of one session in [`SessionLimits`].
+/// `[limits]`. [`SessionLimits`] holds those of one session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayLimits {
     pub sessions: usize,
@@ -108,6 +107,6 @@ pub struct RelayLimits {
 pub struct TimeoutSets {
     pub normal: Timeouts,
     pub stress: Timeouts,
-    /// The stress set is in force while more than this share of `limits.sessions` is in use, in percent.
+    /// The stress set applies while more than this share of `limits.sessions` is in use, in percent.
     pub stress_above: u8,
 }

@@ -1,6 +1,6 @@
-//! splice(2): octets that nobody looks at go from socket to socket through a pipe, without a copy to user space.
+//! splice(2): bytes that need no inspection go from socket to socket through a pipe, without a copy to user space.
 //!
-//! A session holds a pipe only while octets are in it, so idle sessions cost none.
+//! A session holds a pipe only while it has bytes in it, so an idle session has none.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,22 +8,22 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// What is asked for; an unprivileged user gets less once its pipes hold `pipe-user-pages-soft` pages (pipe(7)).
+/// Requested size; an unprivileged user gets less once its pipes hold `pipe-user-pages-soft` pages (pipe(7)).
 const PIPE_SIZE: usize = 1 << 20;
-/// Empty pipes that a thread keeps.
+/// Empty pipes that a thread keeps for reuse.
 const KEPT: usize = 32;
 
 thread_local! {
     static IDLE: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A pipe and the octets in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     size: usize,
-    full: usize,
+    /// Bytes in the pipe.
+    filled: usize,
 }
 
 impl Pipe {
@@ -34,10 +34,10 @@ impl Pipe {
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let size = fcntl_setpipe_size(&write, PIPE_SIZE).unwrap_or(64 * 1024);
-        Ok(Self { read, write, size, full: 0 })
+        Ok(Self { read, write, size, filled: 0 })
     }
 
-    /// Gives an empty pipe back for the next session; one that still holds octets is closed.
+    /// Returns an empty pipe for reuse; one that still holds bytes is closed.
     pub(super) fn give_back(self) {
         if self.is_empty() {
             IDLE.with_borrow_mut(|idle| {
@@ -49,21 +49,21 @@ impl Pipe {
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.full == 0
+        self.filled == 0
     }
 
-    /// Moves up to `limit` octets from `socket` into the empty pipe. Zero is the socket's end.
+    /// Moves up to `limit` bytes from `socket` into the empty pipe. Zero means end of file.
     pub(super) fn fill(&mut self, socket: impl AsFd, limit: u64) -> io::Result<usize> {
         let len = usize::try_from(limit).unwrap_or(usize::MAX).min(self.size);
         let moved = splice(socket, None, &self.write, None, len, FLAGS)?;
-        self.full += moved;
+        self.filled += moved;
         Ok(moved)
     }
 
-    /// Moves what the pipe holds, or a part of it, to `socket`.
+    /// Moves the pipe's content, or a part of it, to `socket`.
     pub(super) fn drain(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        let moved = splice(&self.read, None, socket, None, self.full, FLAGS)?;
-        self.full = self.full.saturating_sub(moved);
+        let moved = splice(&self.read, None, socket, None, self.filled, FLAGS)?;
+        self.filled = self.filled.saturating_sub(moved);
         Ok(moved)
     }
 }

@@ -1,4 +1,4 @@
-//! Connections to upstream: addresses raced in the manner of RFC 8305, health remembered.
+//! Connections to upstream: addresses are raced (RFC 8305), and their health is recorded.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,89 +12,96 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use super::{UpstreamIdentity, UpstreamSettings};
+use super::settings::{UpstreamIdentity, UpstreamSettings};
 use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
 use crate::engine::{AttemptOutcome, Event};
 
-/// How the configured upstreams answered.
+/// State of the configured upstreams.
 #[derive(Debug, Default)]
-pub(super) struct Health {
-    /// Those that were tried.
-    of: Mutex<HashMap<SocketAddr, Tried>>,
+pub(super) struct HealthTable {
+    /// Addresses without an attempt are missing.
+    entries: Mutex<HashMap<SocketAddr, HealthEntry>>,
 }
 
-/// How one address answered.
 #[derive(Clone, Copy, Debug)]
-struct Tried {
-    /// Since when it has answered as it did last.
+struct HealthEntry {
+    /// When the address last went up or down.
     since: Instant,
-    /// Until when it is tried last; `None` if it took the last connection.
-    down: Option<Instant>,
-    failed: Option<(AttemptOutcome, Instant)>,
+    /// Until when it is tried last; `None` if the last attempt succeeded.
+    down_until: Option<Instant>,
+    last_failure: Option<(AttemptOutcome, Instant)>,
 }
 
-/// How an upstream answered when it was tried.
+/// State of one upstream address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamHealth {
     pub address: SocketAddr,
-    /// Whether it took the last connection; `None` before the first.
+    /// Whether the last attempt succeeded; `None` before the first.
     pub up: Option<bool>,
-    /// For how long that has been so.
+    /// For how long `up` has had this value.
     pub lasts: Duration,
-    /// What went wrong last, and how long ago.
+    /// The last failure, and how long ago it was.
     pub failed: Option<(AttemptOutcome, Duration)>,
 }
 
-impl Health {
-    fn failed(&self, address: SocketAddr, outcome: AttemptOutcome, retry_after: Duration) {
-        let now = Instant::now();
-        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        let tried = all.entry(address).or_insert(Tried { since: now, down: None, failed: None });
-        if tried.down.is_none() {
-            tried.since = now;
-        }
-        (tried.down, tried.failed) = (Some(now + retry_after), Some((outcome, now)));
+impl HealthTable {
+    fn record_failure(&self, address: SocketAddr, outcome: AttemptOutcome, retry_after: Duration) {
+        self.update(address, |entry, now| {
+            if entry.down_until.is_none() {
+                entry.since = now;
+            }
+            entry.down_until = Some(now + retry_after);
+            entry.last_failure = Some((outcome, now));
+        });
     }
 
-    fn answered(&self, address: SocketAddr) {
+    fn record_success(&self, address: SocketAddr) {
+        self.update(address, |entry, now| {
+            if entry.down_until.take().is_some() {
+                entry.since = now;
+            }
+        });
+    }
+
+    fn update(&self, address: SocketAddr, change: impl FnOnce(&mut HealthEntry, Instant)) {
         let now = Instant::now();
-        let mut all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        let tried = all.entry(address).or_insert(Tried { since: now, down: None, failed: None });
-        if tried.down.take().is_some() {
-            tried.since = now;
-        }
+        let mut all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = HealthEntry { since: now, down_until: None, last_failure: None };
+        change(all.entry(address).or_insert(new), now);
     }
 
     fn is_down(&self, address: SocketAddr, now: Instant) -> bool {
-        let all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&address).and_then(|tried| tried.down).is_some_and(|until| until > now)
+        let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&address).and_then(|entry| entry.down_until).is_some_and(|until| until > now)
     }
 
-    /// Whether every one of `addresses` failed lately; no addresses are never down.
+    /// Whether each of `addresses` failed lately; false without addresses.
     pub(super) fn all_down(&self, addresses: &[SocketAddr]) -> bool {
         let now = Instant::now();
         !addresses.is_empty() && addresses.iter().all(|&address| self.is_down(address, now))
     }
 
-    /// How each of `addresses` answered.
-    pub(super) fn told(&self, addresses: &[SocketAddr]) -> Vec<UpstreamHealth> {
+    /// State of each of `addresses`.
+    pub(super) fn report(&self, addresses: &[SocketAddr]) -> Vec<UpstreamHealth> {
         let now = Instant::now();
-        let all = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = |&address: &SocketAddr| {
-            let tried = all.get(&address);
+        let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = |&address: &SocketAddr| {
+            let entry = all.get(&address);
             UpstreamHealth {
                 address,
-                up: tried.map(|tried| tried.down.is_none()),
-                lasts: tried.map(|tried| now - tried.since).unwrap_or_default(),
-                failed: tried.and_then(|tried| tried.failed).map(|(what, at)| (what, now - at)),
+                up: entry.map(|entry| entry.down_until.is_none()),
+                lasts: entry.map(|entry| now - entry.since).unwrap_or_default(),
+                failed: entry
+                    .and_then(|entry| entry.last_failure)
+                    .map(|(outcome, at)| (outcome, now - at)),
             }
         };
-        addresses.iter().map(told).collect()
+        addresses.iter().map(report).collect()
     }
 }
 
-/// The order of attempts: healthy addresses before those that failed lately, the client's family first, then alternating
-/// families (RFC 8305 §4); within a family as configured.
+/// The order of attempts: healthy addresses before those that failed lately; the client's family first, then alternating
+/// (RFC 8305 §4); within a family in the configured order.
 fn order(
     addresses: &[SocketAddr],
     family: Family,
@@ -121,13 +128,13 @@ fn order(
     ordered
 }
 
-/// Connects to upstream for one client, telling `report` of every attempt.
+/// Connects to upstream for one client; `report` receives the outcome of every attempt.
 ///
 /// # Errors
-/// No address took the connection in time.
+/// No address accepted the connection in time.
 pub(super) async fn connect(
     settings: &UpstreamSettings,
-    health: &Health,
+    health: &HealthTable,
     client: ClientAddr,
     destination: OriginalDst,
     mut report: impl FnMut(Event),
@@ -139,19 +146,19 @@ pub(super) async fn connect(
     let now = Instant::now();
     let mut waiting = order(addresses, client.family(), |a| health.is_down(a, now))
         .into_iter()
-        // From the client's own address only its own family can be reached.
+        // The client's own address reaches only its own family.
         .filter(|a| source.is_none() || Family::of(a.ip()) == client.family());
 
-    // Original destinations are as many as there are; among one there is nothing to choose.
-    let remembers = !settings.addresses.is_empty();
-    let answered = |address| {
-        if remembers {
-            health.answered(address);
+    // There may be any number of original destinations, and with one address there is no choice.
+    let records_health = !settings.addresses.is_empty();
+    let on_success = |address| {
+        if records_health {
+            health.record_success(address);
         }
     };
-    let failed = |address, outcome| {
-        if remembers {
-            health.failed(address, outcome, settings.retry_after);
+    let on_failure = |address, outcome| {
+        if records_health {
+            health.record_failure(address, outcome, settings.retry_after);
         }
     };
     let mut unfinished = Vec::new();
@@ -173,16 +180,16 @@ pub(super) async fn connect(
                     let family = Family::of(address.ip());
                     match result {
                         Ok(stream) => {
-                            answered(address);
-                            // They had a head start and are still silent; the next session shall not wait for them too.
-                            let silent = unfinished.iter().take(earlier);
-                            silent.for_each(|&silent| failed(silent, AttemptOutcome::Timeout));
+                            on_success(address);
+                            // Earlier attempts without a response: the next session does not try them first.
+                            let slower = unfinished.iter().take(earlier);
+                            slower.for_each(|&slower| on_failure(slower, AttemptOutcome::Timeout));
                             report(Event::Attempt { family, outcome: AttemptOutcome::Connected });
                             return Some((stream, UpstreamAddr::new(address)));
                         }
                         Err(error) => {
                             let outcome = outcome_of(&error);
-                            failed(address, outcome);
+                            on_failure(address, outcome);
                             report(Event::Attempt { family, outcome });
                         }
                     }
@@ -192,18 +199,18 @@ pub(super) async fn connect(
             }
         }
     };
-    let won = timeout(settings.connect_timeout, race).await;
-    let outcome = if won.is_ok() { AttemptOutcome::Lost } else { AttemptOutcome::Timeout };
+    let winner = timeout(settings.connect_timeout, race).await;
+    let outcome = if winner.is_ok() { AttemptOutcome::Lost } else { AttemptOutcome::Timeout };
     for address in unfinished {
         if outcome == AttemptOutcome::Timeout {
-            failed(address, outcome);
+            on_failure(address, outcome);
         }
         report(Event::Attempt { family: Family::of(address.ip()), outcome });
     }
-    won.ok().flatten().ok_or(NoUpstream)
+    winner.ok().flatten().ok_or(NoUpstream)
 }
 
-/// No upstream took the connection; each attempt was reported.
+/// No upstream accepted the connection; each attempt was reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoUpstream;
 
@@ -220,8 +227,8 @@ fn outcome_of(error: &io::Error) -> AttemptOutcome {
     }
 }
 
-/// A socket for `address`, from the client's own address if `source` is given (IP_TRANSPARENT; the port is the kernel's
-/// choice, since the client's own may collide in conntrack).
+/// A socket for `address`, bound to `source` if given (IP_TRANSPARENT). The kernel chooses the port: the client's own may
+/// collide in conntrack.
 fn socket(address: SocketAddr, source: Option<IpAddr>, mark: Option<u32>) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
     socket.set_nodelay(true)?;
@@ -230,7 +237,7 @@ fn socket(address: SocketAddr, source: Option<IpAddr>, mark: Option<u32>) -> io:
         options.set_mark(mark)?;
     }
     if let Some(source) = source {
-        // Linux hands SOL_IP options of an IPv6 TCP socket to the same code: this is IPV6_TRANSPARENT as well.
+        // On an IPv6 TCP socket Linux handles SOL_IP options by the same code: this sets IPV6_TRANSPARENT as well.
         options.set_ip_transparent_v4(true)?;
         socket.bind(SocketAddr::new(source, 0))?;
     }
@@ -242,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn healthy_first_then_the_clients_family_then_alternating() {
+    fn attempts_prefer_healthy_addresses_and_the_clients_family() {
         let addresses: Vec<SocketAddr> =
             ["192.0.2.1:25", "192.0.2.2:25", "[2001:db8::1]:25", "[2001:db8::2]:25"]
                 .map(|a| a.parse().unwrap())
@@ -260,40 +267,41 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_for_its_time() {
-        let health = Health::default();
+    fn an_address_is_down_for_retry_after() {
+        let health = HealthTable::default();
         let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
         let now = Instant::now();
-        let fails = || health.failed(address, AttemptOutcome::Refused, Duration::from_secs(10));
+        let fails =
+            || health.record_failure(address, AttemptOutcome::Refused, Duration::from_secs(10));
         fails();
         assert!(health.all_down(&[address]));
         assert!(!health.is_down(address, now + Duration::from_secs(11)));
         assert!(!health.all_down(&[]));
         fails();
-        health.answered(address);
+        health.record_success(address);
         assert!(!health.all_down(&[address]));
     }
 
     #[test]
-    fn what_is_told_of_an_upstream() {
-        let health = Health::default();
+    fn health_reports_state_and_last_failure() {
+        let health = HealthTable::default();
         let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
-        let told = || {
-            let one = health.told(&[address])[0];
-            (one.up, one.failed.map(|(what, _)| what))
+        let report = || {
+            let one = health.report(&[address])[0];
+            (one.up, one.failed.map(|(outcome, _)| outcome))
         };
-        assert_eq!(told(), (None, None));
-        health.answered(address);
-        assert_eq!(told(), (Some(true), None));
-        // Its time is over at once: it is tried again, and still it did not answer last.
-        health.failed(address, AttemptOutcome::Timeout, Duration::ZERO);
+        assert_eq!(report(), (None, None));
+        health.record_success(address);
+        assert_eq!(report(), (Some(true), None));
+        // With retry_after = 0 it is tried in order again, but it is still not up.
+        health.record_failure(address, AttemptOutcome::Timeout, Duration::ZERO);
         assert!(!health.all_down(&[address]));
-        assert_eq!(told(), (Some(false), Some(AttemptOutcome::Timeout)));
-        let lasts = health.told(&[address])[0].lasts;
-        health.failed(address, AttemptOutcome::Refused, Duration::ZERO);
-        assert_eq!(told(), (Some(false), Some(AttemptOutcome::Refused)));
-        assert!(health.told(&[address])[0].lasts >= lasts, "it was down before");
-        health.answered(address);
-        assert_eq!(told(), (Some(true), Some(AttemptOutcome::Refused)));
+        assert_eq!(report(), (Some(false), Some(AttemptOutcome::Timeout)));
+        let lasts = health.report(&[address])[0].lasts;
+        health.record_failure(address, AttemptOutcome::Refused, Duration::ZERO);
+        assert_eq!(report(), (Some(false), Some(AttemptOutcome::Refused)));
+        assert!(health.report(&[address])[0].lasts >= lasts, "it was down before");
+        health.record_success(address);
+        assert_eq!(report(), (Some(true), Some(AttemptOutcome::Refused)));
     }
 }

@@ -1,4 +1,4 @@
-//! Worker threads: each with a runtime, listeners and sessions of its own, so that a session never changes its thread.
+//! Worker threads: each has its own runtime, listeners and sessions, so a session never changes its thread.
 //!
 //! Sessions are plain tasks, not local ones: waking a task of a `LocalSet` costs a system call even from its own thread.
 
@@ -16,59 +16,60 @@ use tokio::sync::mpsc::{
 };
 use tokio::task::JoinHandle as Task;
 
-use super::{Shared, session};
+use super::session;
+use super::state::RelayState;
 
-/// A timer that is earlier than any of a session's: tokio wakes its own thread, by a system call, for each timer that becomes
-/// the first to fire.
+/// Shorter than any timer of a session: tokio wakes its own thread, by a system call, for each timer that becomes the first
+/// to fire.
 const HEARTBEAT: Duration = Duration::from_millis(250);
-/// After an accept that failed for want of descriptors or memory, for others to be freed.
+/// Delay after an accept that failed for lack of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 enum WorkerCommand {
     Listen(SocketAddr, StdListener),
-    Leave(SocketAddr),
-    /// No more sessions; the thread ends with its last one.
+    StopListening(SocketAddr),
+    /// Accept no more sessions; the thread ends with its last one.
     Finish,
 }
 
 /// The handle to a worker thread.
 pub(super) struct Worker {
-    orders: UnboundedSender<WorkerCommand>,
+    commands: UnboundedSender<WorkerCommand>,
     thread: JoinHandle<()>,
-    beats: Arc<AtomicU64>,
+    heartbeats: Arc<AtomicU64>,
 }
 
 impl Worker {
-    pub(super) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Self> {
-        let (orders, inbox) = unbounded_channel();
+    pub(super) fn start(number: usize, state: Arc<RelayState>) -> io::Result<Self> {
+        let (commands, inbox) = unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let beats = Arc::new(AtomicU64::new(0));
-        let heart = Arc::clone(&beats);
+        let heartbeats = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&heartbeats);
         let thread = Builder::new()
             .name(format!("gatepost-{number}"))
-            .spawn(move || runtime.block_on(work(inbox, shared, heart)))?;
-        Ok(Self { orders, thread, beats })
+            .spawn(move || runtime.block_on(run(inbox, state, count)))?;
+        Ok(Self { commands, thread, heartbeats })
     }
 
     pub(super) fn listen(&self, address: SocketAddr, listener: StdListener) {
-        self.order(WorkerCommand::Listen(address, listener));
+        self.send(WorkerCommand::Listen(address, listener));
     }
 
-    pub(super) fn leave(&self, address: SocketAddr) {
-        self.order(WorkerCommand::Leave(address));
+    pub(super) fn stop_listening(&self, address: SocketAddr) {
+        self.send(WorkerCommand::StopListening(address));
     }
 
     pub(super) fn finish(&self) {
-        self.order(WorkerCommand::Finish);
+        self.send(WorkerCommand::Finish);
     }
 
-    /// Fails only when the thread is gone, and then there is nothing to do for it.
-    fn order(&self, order: WorkerCommand) {
-        let _thread_is_gone = self.orders.send(order);
+    /// Fails only if the thread is gone; then there is nothing to do for it.
+    fn send(&self, command: WorkerCommand) {
+        let _thread_is_gone = self.commands.send(command);
     }
 
     pub(super) fn heartbeats(&self) -> u64 {
-        self.beats.load(Ordering::Relaxed)
+        self.heartbeats.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -76,32 +77,32 @@ impl Worker {
     }
 }
 
-async fn work(
+async fn run(
     mut inbox: UnboundedReceiver<WorkerCommand>,
-    shared: Arc<Shared>,
-    beats: Arc<AtomicU64>,
+    state: Arc<RelayState>,
+    heartbeats: Arc<AtomicU64>,
 ) {
     let mut accepting: HashMap<SocketAddr, Task<()>> = HashMap::new();
     // Every session holds a sender until its end; nothing is ever sent.
-    let (in_progress, mut ended): (Sender<()>, Receiver<()>) = channel(1);
+    let (in_progress, mut all_ended): (Sender<()>, Receiver<()>) = channel(1);
     let heartbeat = tokio::spawn(async move {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
-            beats.fetch_add(1, Ordering::Relaxed);
+            heartbeats.fetch_add(1, Ordering::Relaxed);
         }
     });
-    while let Some(order) = inbox.recv().await {
-        match order {
+    while let Some(command) = inbox.recv().await {
+        match command {
             WorkerCommand::Listen(address, listener) => {
-                // Registering fails only when the process is out of descriptors for epoll itself.
+                // Registration fails only if the process has no descriptor left for epoll itself.
                 let Ok(listener) = TcpListener::from_std(listener) else {
                     continue;
                 };
-                let task = accept(listener, Arc::clone(&shared), in_progress.clone());
+                let task = accept(listener, Arc::clone(&state), in_progress.clone());
                 let task = tokio::spawn(task);
                 accepting.insert(address, task);
             }
-            WorkerCommand::Leave(address) => {
+            WorkerCommand::StopListening(address) => {
                 if let Some(task) = accepting.remove(&address) {
                     task.abort();
                 }
@@ -113,15 +114,15 @@ async fn work(
         task.abort();
     }
     drop(in_progress);
-    ended.recv().await;
+    all_ended.recv().await;
     heartbeat.abort();
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, in_progress: Sender<()>) {
+async fn accept(listener: TcpListener, state: Arc<RelayState>, in_progress: Sender<()>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tokio::spawn(session::run(stream, peer, Arc::clone(&shared), in_progress.clone()));
+                tokio::spawn(session::run(stream, peer, Arc::clone(&state), in_progress.clone()));
             }
             // The client gave up between its SYN and our accept.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

@@ -203,7 +203,7 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
     io::Read::read_exact(&mut &running, &mut received).unwrap();
     assert_eq!(within(&lab.gateway, || door.refused_syns(V6)), 2);
     let report = within(&lab.gateway, intercept::show).unwrap().to_string();
-    assert!(report.contains("2  the door is closed: refused"), "{report}");
+    assert!(report.contains("2  door closed: refused"), "{report}");
     assert!(!report.contains("warning"), "{report}");
 
     // The rules are replaced, as by a reload.

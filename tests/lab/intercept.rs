@@ -45,7 +45,7 @@ fn mail_is_intercepted_in_both_families_and_all_rules_are_removed() {
     }
     let report = lab.show();
     for family in ["ipv4", "ipv6"] {
-        let warning = format!("nobody listens on port 2525 of the {family} wildcard address");
+        let warning = format!("no socket listens on port 2525 of the {family} wildcard address");
         assert!(report.contains(&warning), "{report}");
     }
 
@@ -134,7 +134,7 @@ fn only_named_interfaces_are_intercepted_and_obstacles_are_reported() {
     lab.gateway_sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
     let report = lab.show();
     for warning in [
-        "there is no interface no-such",
+        "interface no-such does not exist",
         "src_valid_mark is 1 for to-server",
         "net.ipv4.ip_forward is 0",
     ] {

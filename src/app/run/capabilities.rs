@@ -33,7 +33,7 @@ pub(super) fn change_user(config: &Config) -> anyhow::Result<()> {
     let Some(name) = &config.user else { return Ok(privilege::limit_to_setup()?) };
     let user = User::by_name(name)?;
     let directory = config.control.socket.parent().filter(|path| !path.as_os_str().is_empty());
-    let made = directory.map_or(Ok(()), |directory| user.make_directory(directory));
+    let made = directory.map_or(Ok(()), |directory| user.create_directory(directory));
     // A control socket that the configuration does not name is optional.
     if config.control.required {
         made?;

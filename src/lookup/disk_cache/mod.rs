@@ -1,82 +1,57 @@
-//! Answers that survive a restart: a redb file.
+//! The cache on disk: answers survive a restart in a redb file.
 //!
-//! A thread of its own writes what is learnt, in one durable commit a second and one at the end. So a kill -9, or a power
-//! cut, loses what was learnt in the last second or so, and nothing else: redb's file is whole after any of them. A file that
-//! cannot be read is set aside and said; the gateway goes on with an empty one. Expired answers are pruned, and of more than
-//! the memory may hold the first to end are not kept.
+//! A thread writes the changes, in one durable commit a second and one at the end. A kill -9 or a power cut loses the changes
+//! of the last second and nothing else: redb's file is consistent after either. A file that cannot be read is set aside with
+//! a warning, and the gateway continues with an empty one. Expired answers are pruned; of more than the memory cache may
+//! hold, the first to expire are dropped.
 
+mod file;
 mod writer;
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
-};
+use redb::Database;
 
+pub use self::file::{DiskCacheError, read_disk_cache};
+use self::file::{Existing, damaged, load};
 pub(super) use self::writer::DiskCache;
+use self::writer::commit;
 use super::cache_entry::CacheEntry;
-use super::now;
+use super::clock::now;
 use crate::policy::facts::Lookup;
 
-/// A lookup as JSON to an [`CacheEntry`] as JSON: what a later version cannot read it leaves out.
-const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts-1");
-/// Octets of redb's own cache: entries are read once, at the start.
-const CACHE: usize = 4 << 20;
-
-/// Why the file of answers cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DiskCacheError {
-    #[error("{} is in use by a running gateway; ask it by its control socket", path.display())]
-    InUse { path: PathBuf },
-    #[error("cannot open {}: {why}; make its directory, and let the gateway's user write there", path.display())]
-    Open { path: PathBuf, why: io::Error },
-    #[error("{} is damaged: {why}", path.display())]
-    Damaged { path: PathBuf, why: String },
-}
-
-/// What was found at the start: the store unless it cannot be used, what it holds, and what has to be said.
-pub(super) struct Opened {
-    pub(super) store: Option<DiskCache>,
+/// The result of [`open`].
+pub(super) struct OpenedCache {
+    /// `None` if the file cannot be used.
+    pub(super) cache: Option<DiskCache>,
     pub(super) entries: Vec<(Lookup, CacheEntry)>,
-    pub(super) notice: Option<String>,
+    pub(super) warning: Option<String>,
 }
 
-/// Opens the file at `path`, made if it is not there; of its entries at most `most`, the last to end.
-pub(super) fn open(path: &Path, most: usize) -> Opened {
-    let (database, entries, notice) = match load(path, Existing::OrNew) {
+/// Opens or creates the file at `path`. Returns at most `max` of its entries, the last to expire.
+pub(super) fn open(path: &Path, max: usize) -> OpenedCache {
+    let (database, entries, mut warning) = match load(path, Existing::OrNew) {
         Ok((database, entries)) => (Some(database), entries, None),
-        Err(DiskCacheError::Damaged { why, .. }) => begin_anew(path, &why),
+        Err(DiskCacheError::Damaged { why, .. }) => replace_damaged(path, &why),
         Err(error) => {
-            let notice = format!("answers are kept in memory only: {error}");
-            (None, Vec::new(), Some(notice))
+            let warning = format!("answers are cached in memory only: {error}");
+            (None, Vec::new(), Some(warning))
         }
     };
-    let (entries, surplus) = the_last_to_end(entries, most);
-    let mut notice = notice;
-    let store = database.and_then(|database| match DiskCache::start(database, most, surplus) {
-        Ok(store) => Some(store),
+    let (entries, has_surplus) = last_to_expire(entries, max);
+    let cache = database.and_then(|database| match DiskCache::start(database, max, has_surplus) {
+        Ok(cache) => Some(cache),
         Err(why) => {
-            notice = Some(format!("answers are kept in memory only: cannot start a thread: {why}"));
+            warning =
+                Some(format!("answers are cached in memory only: cannot start a thread: {why}"));
             None
         }
     });
-    Opened { store, entries, notice }
+    OpenedCache { cache, entries, warning }
 }
 
-/// What the file holds, for whoever looks while no gateway runs: what expired is left out.
-///
-/// # Errors
-/// There is no such file, it is in use, or damaged.
-pub fn read_disk_cache(path: &Path) -> Result<Vec<(Lookup, CacheEntry)>, DiskCacheError> {
-    Ok(load(path, Existing::Only)?.1)
-}
-
-/// Removes what `matches` from the file; returns how many.
+/// Deletes the answers whose lookup `matches` from the file; for use while no gateway runs. Returns their number.
 ///
 /// # Errors
 /// As [`read_disk_cache`].
@@ -85,124 +60,57 @@ pub fn purge_disk_cache(
     matches: impl Fn(&Lookup) -> bool,
 ) -> Result<usize, DiskCacheError> {
     let (database, entries) = load(path, Existing::Only)?;
-    let gone: Vec<_> = entries.into_iter().map(|(lookup, _)| lookup).filter(matches).collect();
-    let count = gone.len();
-    let gone = gone.into_iter().map(|lookup| (lookup, None));
-    writer::commit(&database, gone).map_err(|why| damaged(path, &why))?;
+    let purged: Vec<_> = entries.into_iter().map(|(lookup, _)| lookup).filter(matches).collect();
+    let count = purged.len();
+    let purged = purged.into_iter().map(|lookup| (lookup, None));
+    commit(&database, purged).map_err(|why| damaged(path, &why))?;
     Ok(count)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Existing {
-    Only,
-    OrNew,
-}
-
-/// The file is another after this, or there is none.
-fn begin_anew(
+/// Sets a damaged file aside and creates a new one.
+fn replace_damaged(
     path: &Path,
     why: &str,
 ) -> (Option<Database>, Vec<(Lookup, CacheEntry)>, Option<String>) {
-    let aside = aside(path);
+    let aside = set_aside_name(path);
     let moved = fs::rename(path, &aside).map_err(|why| why.to_string());
     let opened =
         moved.and_then(|()| load(path, Existing::OrNew).map_err(|error| error.to_string()));
     match opened {
         Ok((database, entries)) => {
-            let notice = format!(
-                "{} was damaged ({why}) and is now {}; answers are learnt anew",
+            let warning = format!(
+                "{} was damaged ({why}) and is now {}; the cache starts empty",
                 path.display(),
                 aside.display()
             );
-            (Some(database), entries, Some(notice))
+            (Some(database), entries, Some(warning))
         }
         Err(error) => {
-            let notice = format!(
-                "answers are kept in memory only: {} is damaged ({why}) and no other can be made: {error}",
+            let warning = format!(
+                "answers are cached in memory only: {} is damaged ({why}) and cannot be replaced: {error}",
                 path.display()
             );
-            (None, Vec::new(), Some(notice))
+            (None, Vec::new(), Some(warning))
         }
     }
 }
 
 /// `facts.redb.damaged-2026-11-23T12:00:00.000000Z`
-fn aside(path: &Path) -> PathBuf {
+fn set_aside_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".damaged-{}", now()));
     name.into()
 }
 
-fn load(
-    path: &Path,
-    existing: Existing,
-) -> Result<(Database, Vec<(Lookup, CacheEntry)>), DiskCacheError> {
-    // Not redb makes it: it names people's mailboxes.
-    let mut options = fs::OpenOptions::new();
-    options.read(true).write(true).create(existing == Existing::OrNew).mode(0o600);
-    let opened = options.open(path);
-    drop(opened.map_err(|why| DiskCacheError::Open { path: path.to_owned(), why })?);
-    // What stands in a damaged file must not end the gateway, whatever it leads redb to.
-    let loading = catch_unwind(AssertUnwindSafe(|| {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
-        let database = builder.create(path).map_err(|error| refused(path, error))?;
-        let entries = entries(&database).map_err(|why| damaged(path, &why))?;
-        Ok((database, entries))
-    }));
-    loading.unwrap_or_else(|_panic| Err(damaged(path, &"it cannot be made sense of")))
-}
-
-fn damaged(path: &Path, why: &dyn std::fmt::Display) -> DiskCacheError {
-    DiskCacheError::Damaged { path: path.to_owned(), why: why.to_string() }
-}
-
-fn refused(path: &Path, error: DatabaseError) -> DiskCacheError {
-    let path = path.to_owned();
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => DiskCacheError::InUse { path },
-        DatabaseError::Storage(redb::StorageError::Io(why))
-            if why.kind() != io::ErrorKind::InvalidData
-                && why.kind() != io::ErrorKind::UnexpectedEof =>
-        {
-            DiskCacheError::Open { path, why }
-        }
-        other => DiskCacheError::Damaged { path, why: other.to_string() },
-    }
-}
-
-/// Those that are good now; what cannot be read was written by another version.
-fn entries(database: &Database) -> Result<Vec<(Lookup, CacheEntry)>, redb::Error> {
-    let reading = database.begin_read()?;
-    let table = match reading.open_table(FACTS) {
-        Ok(table) => table,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let now = now();
-    let mut entries = Vec::new();
-    for row in table.iter()? {
-        let (key, value) = row?;
-        let lookup = serde_json::from_str(key.value());
-        let entry = serde_json::from_slice::<CacheEntry>(value.value());
-        if let (Ok(lookup), Ok(entry)) = (lookup, entry)
-            && entry.is_fresh(now)
-        {
-            entries.push((lookup, entry));
-        }
-    }
-    Ok(entries)
-}
-
-/// At most `most`, and how many there were besides.
-fn the_last_to_end(
+/// At most `max` entries, and whether there were more.
+fn last_to_expire(
     mut entries: Vec<(Lookup, CacheEntry)>,
-    most: usize,
+    max: usize,
 ) -> (Vec<(Lookup, CacheEntry)>, bool) {
-    let surplus = entries.len() > most;
-    if surplus {
+    let has_surplus = entries.len() > max;
+    if has_surplus {
         entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.expires_at));
-        entries.truncate(most);
+        entries.truncate(max);
     }
-    (entries, surplus)
+    (entries, has_surplus)
 }

@@ -1,4 +1,4 @@
-//! The thread that writes.
+//! The thread that writes the file.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,66 +9,66 @@ use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableTable as _, ReadableTableMetadata as _};
 
-use super::FACTS;
+use super::file::FACTS;
 use crate::lookup::cache_entry::CacheEntry;
-use crate::lookup::now;
+use crate::lookup::clock::now;
 use crate::policy::facts::Lookup;
 
-/// What is learnt in so long is one commit.
-const BATCH: Duration = Duration::from_secs(1);
-/// What expired is removed so often.
-const PRUNE: Duration = Duration::from_secs(600);
-/// What waits for the disk, at most; more is not written, and forgotten at the end of the process.
-const WAITING: usize = 16_384;
+/// Changes within this time go into one commit.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+/// Changes that wait for the disk; more are not written, and lost at the end of the process.
+const MAX_QUEUED: usize = 16_384;
 
-type Change = (Lookup, Option<Arc<CacheEntry>>);
+/// `None` removes the entry.
+type EntryChange = (Lookup, Option<Arc<CacheEntry>>);
 
-enum Order {
-    Change(Change),
-    /// Commit now, and say so.
+enum WriterCommand {
+    Change(EntryChange),
+    /// Commit now, then reply.
     Flush(SyncSender<()>),
 }
 
-/// The file of answers, while it is written to. Dropped, it writes what is left.
+/// The cache file, open for writing. On drop it writes the queued changes.
 #[derive(Debug)]
 pub(in crate::lookup) struct DiskCache {
-    orders: Option<SyncSender<Order>>,
+    commands: Option<SyncSender<WriterCommand>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for DiskCache {
     fn drop(&mut self) {
-        self.orders = None;
+        self.commands = None;
         if let Some(thread) = self.thread.take() {
-            let _it_said_nothing = thread.join();
+            let _panicked = thread.join();
         }
     }
 }
 
 impl DiskCache {
-    /// With room for `most` entries; `prunes` at once if there are more.
-    pub(super) fn start(database: Database, most: usize, prunes: bool) -> io::Result<Self> {
-        let (orders, inbox) = sync_channel(WAITING);
+    /// Keeps at most `max` entries; with `prune_now` the file has more.
+    pub(super) fn start(database: Database, max: usize, prune_now: bool) -> io::Result<Self> {
+        let (commands, inbox) = sync_channel(MAX_QUEUED);
         let name = String::from("facts");
         let thread = thread::Builder::new().name(name).spawn(move || {
-            let last_pruned = if prunes { None } else { Some(Instant::now()) };
-            Writer { database, most, last_pruned }.run(&inbox);
+            let last_pruned = if prune_now { None } else { Some(Instant::now()) };
+            Writer { database, max, last_pruned }.run(&inbox);
         })?;
-        Ok(Self { orders: Some(orders), thread: Some(thread) })
+        Ok(Self { commands: Some(commands), thread: Some(thread) })
     }
 
-    /// Keeps an entry, or removes it. Never waits.
+    /// Queues a change; never blocks.
     pub(in crate::lookup) fn change(&self, lookup: Lookup, entry: Option<Arc<CacheEntry>>) {
-        if let Some(orders) = &self.orders {
-            let _too_busy = orders.try_send(Order::Change((lookup, entry)));
+        if let Some(commands) = &self.commands {
+            let _queue_is_full = commands.try_send(WriterCommand::Change((lookup, entry)));
         }
     }
 
-    /// Waits until all that was told before is on the disk.
+    /// Waits until all queued changes are on disk.
     pub(in crate::lookup) fn flush(&self) {
         let (done, is_done) = sync_channel(1);
-        if let Some(orders) = &self.orders
-            && orders.send(Order::Flush(done)).is_ok()
+        if let Some(commands) = &self.commands
+            && commands.send(WriterCommand::Flush(done)).is_ok()
         {
             let _even_if_it_failed = is_done.recv();
         }
@@ -77,47 +77,47 @@ impl DiskCache {
 
 struct Writer {
     database: Database,
-    most: usize,
-    /// `None`: never.
+    max: usize,
+    /// `None`: prune at the next opportunity.
     last_pruned: Option<Instant>,
 }
 
 impl Writer {
-    fn run(&mut self, inbox: &Receiver<Order>) {
+    fn run(&mut self, inbox: &Receiver<WriterCommand>) {
         let mut changes: HashMap<Lookup, Option<Arc<CacheEntry>>> = HashMap::new();
-        let mut since = None;
+        let mut first_change = None;
         loop {
-            let patience =
-                since.map_or(PRUNE, |since: Instant| BATCH.saturating_sub(since.elapsed()));
-            let order = inbox.recv_timeout(patience);
-            let mut waiting = None;
-            let (write, over) = match order {
-                Ok(Order::Change((lookup, entry))) => {
+            let limit = first_change.map_or(PRUNE_INTERVAL, |first: Instant| {
+                COMMIT_INTERVAL.saturating_sub(first.elapsed())
+            });
+            let mut flushed = None;
+            let (write, stop) = match inbox.recv_timeout(limit) {
+                Ok(WriterCommand::Change((lookup, entry))) => {
                     changes.insert(lookup, entry);
-                    let since = *since.get_or_insert_with(Instant::now);
-                    (since.elapsed() >= BATCH, false)
+                    let first = *first_change.get_or_insert_with(Instant::now);
+                    (first.elapsed() >= COMMIT_INTERVAL, false)
                 }
-                Ok(Order::Flush(done)) => {
-                    waiting = Some(done);
+                Ok(WriterCommand::Flush(done)) => {
+                    flushed = Some(done);
                     (true, false)
                 }
                 Err(RecvTimeoutError::Timeout) => (true, false),
                 Err(RecvTimeoutError::Disconnected) => (true, true),
             };
             if write {
-                // A full disk: these are lost, the next ones are tried again.
+                // On a full disk these changes are lost; the next ones are tried again.
                 let _failed = commit(&self.database, changes.drain());
-                since = None;
+                first_change = None;
             }
-            if let Some(done) = waiting {
-                let _gone = done.send(());
+            if let Some(done) = flushed {
+                let _caller_is_gone = done.send(());
             }
-            if over {
+            if stop {
                 return;
             }
-            if self.last_pruned.is_none_or(|last| last.elapsed() >= PRUNE) {
+            if self.last_pruned.is_none_or(|last| last.elapsed() >= PRUNE_INTERVAL) {
                 self.last_pruned = Some(Instant::now());
-                let _failed = prune(&self.database, self.most);
+                let _failed = prune(&self.database, self.max);
             }
         }
     }
@@ -126,7 +126,7 @@ impl Writer {
 /// Makes the changes in one durable commit.
 pub(super) fn commit(
     database: &Database,
-    changes: impl ExactSizeIterator<Item = Change>,
+    changes: impl ExactSizeIterator<Item = EntryChange>,
 ) -> Result<(), redb::Error> {
     if changes.len() == 0 {
         return Ok(());
@@ -135,7 +135,7 @@ pub(super) fn commit(
     {
         let mut table = writing.open_table(FACTS)?;
         for (lookup, entry) in changes {
-            // Neither fails: they are plain data with strings for keys.
+            // Serialization does not fail: plain data with string keys.
             let Ok(key) = serde_json::to_string(&lookup) else { continue };
             match entry.map(|entry| serde_json::to_vec(&*entry)) {
                 Some(Ok(value)) => drop(table.insert(key.as_str(), value.as_slice())?),
@@ -148,8 +148,8 @@ pub(super) fn commit(
     Ok(())
 }
 
-/// Removes what expired or cannot be read, and of more than `most` the first to end.
-fn prune(database: &Database, most: usize) -> Result<(), redb::Error> {
+/// Removes expired and unreadable entries, and of more than `max` the first to expire.
+fn prune(database: &Database, max: usize) -> Result<(), redb::Error> {
     let now = now();
     let writing = database.begin_write()?;
     {
@@ -157,20 +157,19 @@ fn prune(database: &Database, most: usize) -> Result<(), redb::Error> {
         table.retain(|_, value| {
             serde_json::from_slice::<CacheEntry>(value).is_ok_and(|entry| entry.is_fresh(now))
         })?;
-        let surplus = usize::try_from(table.len()?).unwrap_or(usize::MAX).saturating_sub(most);
+        let surplus = usize::try_from(table.len()?).unwrap_or(usize::MAX).saturating_sub(max);
         if surplus > 0 {
-            let mut ends = Vec::new();
+            let mut expiry_times = Vec::new();
             for row in table.iter()? {
                 let (_, value) = row?;
-                ends.extend(
-                    serde_json::from_slice::<CacheEntry>(value.value()).map(|it| it.expires_at),
-                );
+                let entry = serde_json::from_slice::<CacheEntry>(value.value());
+                expiry_times.extend(entry.map(|entry| entry.expires_at));
             }
-            ends.sort_unstable();
-            let last_gone = ends.get(surplus - 1).copied().unwrap_or_default();
+            expiry_times.sort_unstable();
+            let last_removed = expiry_times.get(surplus - 1).copied().unwrap_or_default();
             table.retain(|_, value| {
                 serde_json::from_slice::<CacheEntry>(value)
-                    .is_ok_and(|entry| last_gone < entry.expires_at)
+                    .is_ok_and(|entry| last_removed < entry.expires_at)
             })?;
         }
     }

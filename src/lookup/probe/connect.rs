@@ -1,4 +1,4 @@
-//! Connecting, and what its failures mean.
+//! Connecting, and the meaning of its failures.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -13,38 +13,35 @@ use crate::policy::facts::{Answer, Reason};
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::lookup) enum Missed {
-    /// RST, or an ICMP error, in answer to the SYN.
+pub(in crate::lookup) enum ConnectError {
+    /// The SYN was answered by RST or an ICMP error.
     Refused,
-    /// Nothing in answer to several SYNs.
-    Silent,
-    /// This host has no way to there: it says nothing of the server.
+    /// Several SYNs were not answered.
+    NoResponse,
+    /// This host has no route: nothing is known about the server.
     NoRoute,
     /// This host has no descriptor or port left.
     Exhausted,
 }
 
-impl Missed {
+impl ConnectError {
     pub(in crate::lookup) const fn answer(self) -> Answer {
         match self {
             Self::Refused => Answer::No(Reason::Refused, None),
-            Self::Silent => Answer::No(Reason::NoResponse, None),
+            Self::NoResponse => Answer::No(Reason::NoResponse, None),
             Self::NoRoute => Answer::Unknown(Reason::Unreachable),
             Self::Exhausted => Answer::Unknown(Reason::RateLimited),
         }
     }
 }
 
-/// Connects within `patience`: Linux sends SYNs at 0, 1, 3 and 7 s.
-///
-/// # Errors
-/// By whose fault there is no connection.
+/// Connects within `limit`. Linux sends SYNs after 0, 1, 3 and 7 s.
 pub(in crate::lookup) async fn connect(
     address: SocketAddr,
     mark: Option<u32>,
-    patience: Duration,
-) -> Result<TcpStream, Missed> {
-    let stream = begin(address, mark).map_err(|error| local(&error))?;
+    limit: Duration,
+) -> Result<TcpStream, ConnectError> {
+    let stream = begin(address, mark).map_err(|error| local_error(&error))?;
     let connecting = async {
         stream.writable().await?;
         match stream.take_error()? {
@@ -52,15 +49,15 @@ pub(in crate::lookup) async fn connect(
             None => Ok(()),
         }
     };
-    match timeout(patience, connecting).await {
+    match timeout(limit, connecting).await {
         Ok(Ok(())) => Ok(stream),
-        Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Err(Missed::Silent),
-        Ok(Err(_)) => Err(Missed::Refused),
-        Err(_elapsed) => Err(Missed::Silent),
+        Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Err(ConnectError::NoResponse),
+        Ok(Err(_)) => Err(ConnectError::Refused),
+        Err(_elapsed) => Err(ConnectError::NoResponse),
     }
 }
 
-/// Sends the SYN. What fails here and now fails on this host.
+/// Sends the SYN. An error here is one of this host.
 fn begin(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -76,16 +73,16 @@ fn begin(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
     TcpStream::from_std(socket.into())
 }
 
-fn local(error: &io::Error) -> Missed {
+fn local_error(error: &io::Error) -> ConnectError {
     match error.kind() {
-        // Over loopback the RST is there at once.
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Missed::Refused,
-        ErrorKind::AddrInUse => Missed::Exhausted,
+        // Over loopback the RST arrives at once.
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => ConnectError::Refused,
+        ErrorKind::AddrInUse => ConnectError::Exhausted,
         ErrorKind::AddrNotAvailable
         | ErrorKind::NetworkUnreachable
         | ErrorKind::HostUnreachable
         | ErrorKind::NetworkDown
-        | ErrorKind::PermissionDenied => Missed::NoRoute,
-        _ => Missed::Exhausted,
+        | ErrorKind::PermissionDenied => ConnectError::NoRoute,
+        _ => ConnectError::Exhausted,
     }
 }

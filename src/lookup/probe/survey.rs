@@ -1,4 +1,4 @@
-//! A call of one's own servers, to tell all that can be seen of them: times, words, and how large packets may be.
+//! A complete probe of one's own server, for the domain check: times, replies, and the size of packets that pass.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,105 +8,109 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Broken, Dialogue, LARGE, Missed, connect, large};
+use super::connect::{ConnectError, connect};
+use super::large::{LARGE, send_large};
+use super::smtp_client::{ProbeError, SmtpClient};
 use crate::readiness::{ConnectResult, LargeProbe, NetworkPath, ReplyResult, Survey, SurveyReply};
 use crate::smtp::Reply;
 
-/// Of one reply, lines that are kept.
+/// Lines of a reply that are kept.
 const MAX_LINES: usize = 64;
 
-/// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SurveySettings {
-    /// What its EHLO says.
+    /// Our name in EHLO.
     pub hostname: String,
     pub port: u16,
-    /// For the connection, for greeting and EHLO together, and for something large; each.
+    /// For each of: the connection; greeting and EHLO; the large segment.
     pub timeout: Duration,
 }
 
-/// Calls `server` as far as it answers; takes three times the patience at most.
-pub async fn survey(server: IpAddr, caller: &SurveySettings) -> Survey {
+/// Probes `server` as far as it responds, for three times the timeout at most.
+pub async fn survey(server: IpAddr, settings: &SurveySettings) -> Survey {
     let began = Instant::now();
-    let stream = match connect(SocketAddr::new(server, caller.port), None, caller.timeout).await {
+    let address = SocketAddr::new(server, settings.port);
+    let stream = match connect(address, None, settings.timeout).await {
         Ok(stream) => stream,
-        Err(missed) => {
-            return Survey::only(match missed {
-                Missed::Refused => ConnectResult::Refused,
-                Missed::Silent => ConnectResult::NoResponse(began.elapsed()),
-                Missed::NoRoute | Missed::Exhausted => ConnectResult::NoRoute,
+        Err(error) => {
+            return Survey::only(match error {
+                ConnectError::Refused => ConnectResult::Refused,
+                ConnectError::NoResponse => ConnectResult::NoResponse(began.elapsed()),
+                ConnectError::NoRoute | ConnectError::Exhausted => ConnectResult::NoRoute,
             });
         }
     };
     let mut survey = Survey::only(ConnectResult::Connected(began.elapsed()));
-    let mut dialogue = Dialogue::new(stream, Instant::now() + caller.timeout);
-    survey.greeting = hear(&mut dialogue, None).await;
-    if !is_good(&survey.greeting) {
-        dialogue.leave();
+    let mut client = SmtpClient::new(stream, Instant::now() + settings.timeout);
+    survey.greeting = exchange(&mut client, None).await;
+    if !is_positive(&survey.greeting) {
+        client.quit();
         return survey;
     }
-    survey.ehlo = hear(&mut dialogue, Some(&format!("EHLO {}", caller.hostname))).await;
+    survey.ehlo = exchange(&mut client, Some(&format!("EHLO {}", settings.hostname))).await;
     if let ReplyResult::Received(SurveyReply { code: 500 | 502 | 504 | 550, .. }) = survey.ehlo {
-        survey.ehlo = hear(&mut dialogue, Some(&format!("HELO {}", caller.hostname))).await;
+        survey.ehlo = exchange(&mut client, Some(&format!("HELO {}", settings.hostname))).await;
     }
-    if is_good(&survey.ehlo) {
-        let pipelines =
-            matches!(&survey.ehlo, ReplyResult::Received(said) if offers_pipelining(said));
-        // Over IPv4 routers make packets smaller, and servers note it where commands come together.
-        let tried = match pipelines && server.is_ipv6() {
-            true => say_large(&mut dialogue, caller).await,
+    if is_positive(&survey.ehlo) {
+        let pipelining =
+            matches!(&survey.ehlo, ReplyResult::Received(reply) if offers_pipelining(reply));
+        // Not over IPv4: its routers fragment, and servers log a group of NOOPs.
+        let large = match pipelining && server.is_ipv6() {
+            true => large_probe(&mut client, settings).await,
             false => LargeProbe::NotTried,
         };
-        survey.path = Some(path(dialogue.stream(), tried));
+        survey.path = Some(path(client.stream(), large));
     }
-    dialogue.leave();
+    client.quit();
     survey
 }
 
-async fn say_large(dialogue: &mut Dialogue, caller: &SurveySettings) -> LargeProbe {
+async fn large_probe(client: &mut SmtpClient, settings: &SurveySettings) -> LargeProbe {
     let began = Instant::now();
-    dialogue.end_by(began + caller.timeout);
-    match large(dialogue).await {
+    client.set_deadline(began + settings.timeout);
+    match send_large(client).await {
         Ok(()) => LargeProbe::Answered(LARGE),
-        Err(Broken::Stalled) => LargeProbe::Stalled(began.elapsed()),
-        Err(Broken::Closed | Broken::Nonsense) => LargeProbe::Closed,
+        Err(ProbeError::TimedOut) => LargeProbe::Stalled(began.elapsed()),
+        Err(ProbeError::Closed | ProbeError::NotSmtp) => LargeProbe::Closed,
     }
 }
 
-async fn hear(dialogue: &mut Dialogue, command: Option<&str>) -> ReplyResult {
+/// Sends a command, if there is one, and reads a reply.
+async fn exchange(client: &mut SmtpClient, command: Option<&str>) -> ReplyResult {
     let began = Instant::now();
     if let Some(command) = command
-        && let Err(broken) = dialogue.say(format!("{command}\r\n").as_bytes()).await
+        && let Err(error) = client.send(format!("{command}\r\n").as_bytes()).await
     {
-        return spoken(broken, began);
+        return no_reply(error, began);
     }
     let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
-    let read = |reply: &Reply<'_>| (reply.code, reply.texts().take(MAX_LINES).map(text).collect());
-    match dialogue.read(read).await {
+    let convert =
+        |reply: &Reply<'_>| (reply.code, reply.texts().take(MAX_LINES).map(text).collect());
+    match client.read_reply_as(convert).await {
         Ok((code, lines)) => {
             ReplyResult::Received(SurveyReply { code, lines, took: began.elapsed() })
         }
-        Err(broken) => spoken(broken, began),
+        Err(error) => no_reply(error, began),
     }
 }
 
-fn spoken(broken: Broken, began: Instant) -> ReplyResult {
-    match broken {
-        Broken::Stalled => ReplyResult::TimedOut(began.elapsed()),
-        Broken::Closed => ReplyResult::Closed,
-        Broken::Nonsense => ReplyResult::NotSmtp,
+fn no_reply(error: ProbeError, began: Instant) -> ReplyResult {
+    match error {
+        ProbeError::TimedOut => ReplyResult::TimedOut(began.elapsed()),
+        ProbeError::Closed => ReplyResult::Closed,
+        ProbeError::NotSmtp => ReplyResult::NotSmtp,
     }
 }
 
-const fn is_good(spoken: &ReplyResult) -> bool {
-    matches!(spoken, ReplyResult::Received(SurveyReply { code: 200..=299, .. }))
+const fn is_positive(result: &ReplyResult) -> bool {
+    matches!(result, ReplyResult::Received(SurveyReply { code: 200..=299, .. }))
 }
 
-fn offers_pipelining(said: &SurveyReply) -> bool {
-    said.lines.iter().skip(1).any(|line| line.eq_ignore_ascii_case("PIPELINING"))
+fn offers_pipelining(ehlo: &SurveyReply) -> bool {
+    ehlo.lines.iter().skip(1).any(|line| line.eq_ignore_ascii_case("PIPELINING"))
 }
 
-/// What the kernel knows of the way; what it does not tell is left out.
+/// The kernel's knowledge of the path; unavailable values are `None`.
 fn path(stream: &TcpStream, large: LargeProbe) -> NetworkPath {
     let peer = stream.peer_addr().ok();
     let mtu = match peer {

@@ -1,4 +1,4 @@
-//! The file of answers: what survives which end.
+//! The cache file: restarts, damage, kill -9.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,14 +10,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::clock::now;
 use super::super::{
-    CacheLimits, DiskCacheError, LookupService, LookupSettings, ProbeSettings, now,
-    purge_disk_cache, read_disk_cache,
+    CacheLimits, DiskCacheError, LookupService, LookupSettings, ProbeSettings, purge_disk_cache,
+    read_disk_cache,
 };
+use super::lookup;
 use super::service::settings;
-use super::{Answer, Lookup, LookupResult, Reason, Source, lookup};
+use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 
-/// Removed at the end.
+/// Removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -34,12 +36,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
+        let _result = fs::remove_dir_all(&self.0);
     }
 }
 
 fn with(file: &Path) -> LookupSettings {
-    // Nothing here asks the DNS.
+    // No DNS queries here.
     let probes = ProbeSettings { callouts: true, ..ProbeSettings::default() };
     let nowhere = settings((Ipv4Addr::LOCALHOST, 9).into());
     LookupSettings { cache_file: Some(file.to_owned()), probes, ..nowhere }
@@ -49,12 +51,12 @@ fn begin(settings: LookupSettings) -> (LookupService, Vec<String>) {
     LookupService::start(settings, Arc::new(())).unwrap()
 }
 
-fn answered(answer: Answer, source: Source) -> LookupResult {
+fn lookup_result(answer: Answer, source: Source) -> LookupResult {
     LookupResult { answer, source, at: Some(now()) }
 }
 
-/// One of each form, with the time for which it is good.
-fn some() -> Vec<(Lookup, LookupResult, Duration)> {
+/// One answer of each form, with its TTL.
+fn samples() -> Vec<(Lookup, LookupResult, Duration)> {
     let minute = Duration::from_secs(60);
     let ip = "2001:db8::25".parse().unwrap();
     let path = String::from("a b@a.example");
@@ -68,11 +70,11 @@ fn some() -> Vec<(Lookup, LookupResult, Duration)> {
     let records = Answer::Records(vec![of("MX mx.a.example"), of("PTR ::ffff:192.0.2.1")]);
     let no = Answer::No(Reason::NoSuchMailbox, Some(String::from("550 5.1.1")));
     vec![
-        (lookup("MX a.example"), answered(records, Source::Dns), minute),
-        (lookup("PTR 2001:db8::25"), answered(Answer::NxDomain, Source::Dns), minute),
-        (lookup("AAAA a.example"), answered(Answer::NoData, Source::Dns), minute),
-        (Lookup::Greet(ip), answered(Answer::Yes(None), Source::Probe), minute),
-        (Lookup::Callout(ip, path), answered(no, Source::Probe), minute),
+        (lookup("MX a.example"), lookup_result(records, Source::Dns), minute),
+        (lookup("PTR 2001:db8::25"), lookup_result(Answer::NxDomain, Source::Dns), minute),
+        (lookup("AAAA a.example"), lookup_result(Answer::NoData, Source::Dns), minute),
+        (Lookup::Greet(ip), lookup_result(Answer::Yes(None), Source::Probe), minute),
+        (Lookup::Callout(ip, path), lookup_result(no, Source::Probe), minute),
     ]
 }
 
@@ -81,60 +83,64 @@ async fn answers_survive_a_restart_and_expired_ones_do_not() {
     let folder = Folder::new("restart");
     let (service, notices) = begin(with(&folder.file()));
     assert!(notices.is_empty(), "{notices:?}");
-    for (lookup, answered, life) in some() {
-        service.keep(lookup, answered, life);
+    for (lookup, result, ttl) in samples() {
+        service.insert(lookup, result, ttl);
     }
-    let over = lookup("MX over.example");
-    service.keep(over.clone(), answered(Answer::NxDomain, Source::Dns), Duration::from_millis(1));
-    // What nobody could say is not written.
+    let expired = lookup("MX expired.example");
+    service.insert(
+        expired.clone(),
+        lookup_result(Answer::NxDomain, Source::Dns),
+        Duration::from_millis(1),
+    );
+    // Unknown answers are not written.
     let unknown = lookup("MX unknown.example");
-    let servfail = answered(Answer::Unknown(Reason::Servfail), Source::Dns);
-    service.keep(unknown, servfail, Duration::from_secs(60));
+    let servfail = lookup_result(Answer::Unknown(Reason::Servfail), Source::Dns);
+    service.insert(unknown, servfail, Duration::from_secs(60));
     service.flush();
     drop(service);
     let mode = fs::metadata(folder.file()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let (service, notices) = begin(with(&folder.file()));
     assert!(notices.is_empty(), "{notices:?}");
-    for (lookup, answered, _) in some() {
+    for (lookup, result, _) in samples() {
         let known = service.lookup(&lookup).await;
-        assert_eq!((known.answer, known.source), (answered.answer, answered.source));
+        assert_eq!((known.answer, known.source), (result.answer, result.source));
     }
-    assert_eq!(service.entries(|_| true).len(), some().len());
+    assert_eq!(service.entries(|_| true).len(), samples().len());
     assert_eq!(service.purge(|lookup| matches!(lookup, Lookup::Greet(_))).await, 1);
     drop(service);
-    // Without a gateway.
-    assert_eq!(read_disk_cache(&folder.file()).unwrap().len(), some().len() - 1);
-    assert_eq!(purge_disk_cache(&folder.file(), |lookup| *lookup == some()[0].0).unwrap(), 1);
-    assert_eq!(read_disk_cache(&folder.file()).unwrap().len(), some().len() - 2);
+    // While no gateway runs.
+    assert_eq!(read_disk_cache(&folder.file()).unwrap().len(), samples().len() - 1);
+    assert_eq!(purge_disk_cache(&folder.file(), |lookup| *lookup == samples()[0].0).unwrap(), 1);
+    assert_eq!(read_disk_cache(&folder.file()).unwrap().len(), samples().len() - 2);
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_said_and_nothing_ends() {
+async fn a_file_that_cannot_be_used_is_a_warning() {
     let folder = Folder::new("use");
     let (service, _) = begin(with(&folder.file()));
     assert!(matches!(read_disk_cache(&folder.file()).unwrap_err(), DiskCacheError::InUse { .. }));
     let (other, notices) = begin(with(&folder.file()));
     assert!(notices.concat().contains("in use by a running gateway"), "{notices:?}");
-    let (known, answered, life) = some().remove(0);
-    other.keep(known.clone(), answered.clone(), life);
-    assert_eq!(other.lookup(&known).await, answered, "in memory");
+    let (known, result, ttl) = samples().remove(0);
+    other.insert(known.clone(), result.clone(), ttl);
+    assert_eq!(other.lookup(&known).await, result, "in memory");
     drop((service, other));
 
     let missing = folder.0.join("no/folder/facts.redb");
     let (_, notices) = begin(with(&missing));
-    assert!(notices.concat().starts_with("answers are kept in memory only: cannot open "));
+    assert!(notices.concat().starts_with("answers are cached in memory only: cannot open "));
     assert!(matches!(read_disk_cache(&missing).unwrap_err(), DiskCacheError::Open { .. }));
     assert!(!missing.exists());
 }
 
-/// Whatever octets are changed: the gateway starts, and says so if the file could not be used.
+/// Whichever bytes change: the gateway starts, with a warning if the file could not be used.
 #[tokio::test]
 async fn a_damaged_file_is_set_aside() {
     let folder = Folder::new("damaged");
     let (service, _) = begin(with(&folder.file()));
-    for (lookup, answered, life) in some() {
-        service.keep(lookup, answered, life);
+    for (lookup, result, ttl) in samples() {
+        service.insert(lookup, result, ttl);
     }
     service.flush();
     drop(service);
@@ -159,9 +165,9 @@ async fn a_damaged_file_is_set_aside() {
         fs::write(folder.file(), &damage).unwrap();
         let before = aside();
         let (service, notices) = begin(with(&folder.file()));
-        let (known, answered, life) = some().remove(0);
-        service.keep(known.clone(), answered.clone(), life);
-        assert_eq!(service.lookup(&known).await, answered);
+        let (known, result, ttl) = samples().remove(0);
+        service.insert(known.clone(), result.clone(), ttl);
+        assert_eq!(service.lookup(&known).await, result);
         service.flush();
         drop(service);
         let new: Vec<_> = aside().difference(&before).cloned().collect();
@@ -185,15 +191,19 @@ async fn the_file_is_bounded() {
     let name = |n: u64| lookup(&format!("MX n{n}.example"));
     let (service, _) = begin(with(&folder.file()));
     for n in 0..200 {
-        let life = Duration::from_secs(1000 + n);
-        service.keep(name(n), answered(Answer::NxDomain, Source::Dns), life);
+        let ttl = Duration::from_secs(1000 + n);
+        service.insert(name(n), lookup_result(Answer::NxDomain, Source::Dns), ttl);
     }
     drop(service);
     let cache_limits = CacheLimits { entries: 50, bytes: 64 << 20 };
     drop(begin(LookupSettings { cache_limits, ..with(&folder.file()) }));
-    // Pruned when it was started; the last to end are left.
+    // Pruned at the start; the last to expire remain.
     let (service, _) = begin(LookupSettings { cache_limits, ..with(&folder.file()) });
-    service.keep(name(0), answered(Answer::NxDomain, Source::Dns), Duration::from_secs(5000));
+    service.insert(
+        name(0),
+        lookup_result(Answer::NxDomain, Source::Dns),
+        Duration::from_secs(5000),
+    );
     drop(service);
     let left: Vec<_> =
         read_disk_cache(&folder.file()).unwrap().into_iter().map(|(lookup, _)| lookup).collect();
@@ -203,15 +213,15 @@ async fn the_file_is_bounded() {
 
 const CHILD: &str = "GATEPOST_TEST_STORE";
 
-/// What the parent test kills.
+/// The process that `answers_survive_kill_9` kills.
 #[tokio::test]
-async fn writes_until_it_is_killed() {
+async fn child_writes_until_it_is_killed() {
     let Some(file) = std::env::var_os(CHILD) else { return };
     let (service, notices) = begin(with(Path::new(&file)));
     for n in 0_u64.. {
         let lookup = lookup(&format!("MX n{n}.example"));
-        let life = Duration::from_secs(3600);
-        service.keep(lookup, answered(Answer::NxDomain, Source::Dns), life);
+        let ttl = Duration::from_secs(3600);
+        service.insert(lookup, lookup_result(Answer::NxDomain, Source::Dns), ttl);
         if n % 500 == 499 {
             service.flush();
             println!("\nnotices={} written={n}", notices.len());
@@ -219,7 +229,7 @@ async fn writes_until_it_is_killed() {
     }
 }
 
-/// What was on the disk when it was killed is there; it goes on from there, several times.
+/// All flushed answers are there after each of several kills.
 #[test]
 fn answers_survive_kill_9() {
     let folder = Folder::new("killed");
@@ -228,7 +238,7 @@ fn answers_survive_kill_9() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "lookup::tests::disk_cache::writes_until_it_is_killed",
+                "lookup::tests::disk_cache::child_writes_until_it_is_killed",
                 "--nocapture",
             ])
             .env(CHILD, folder.file())
@@ -247,13 +257,13 @@ fn answers_survive_kill_9() {
         child.kill().unwrap();
         child.wait().unwrap();
         best = best.max(written);
-        let kept: BTreeSet<_> = read_disk_cache(&folder.file())
+        let lookups: BTreeSet<_> = read_disk_cache(&folder.file())
             .unwrap()
             .into_iter()
             .map(|(lookup, _)| lookup)
             .collect();
         for n in 0..=best {
-            assert!(kept.contains(&lookup(&format!("MX n{n}.example"))), "{n} of {best}");
+            assert!(lookups.contains(&lookup(&format!("MX n{n}.example"))), "{n} of {best}");
         }
     }
 }

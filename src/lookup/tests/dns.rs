@@ -1,4 +1,4 @@
-//! Live answers, from a real server on loopback.
+//! Live DNS answers, from a real server on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneHandler, ZoneType};
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::super::{Dns, Sources, parse_server};
-use super::{Answers, Source, lookup, told};
+use super::{brief, lookup};
+use crate::policy::facts::{Answers, Source};
 use crate::policy::facts::{FactState, fcrdns};
 
 const EXAMPLE: &str = "\
@@ -35,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 async fn server() -> (Server<Catalog>, SocketAddr) {
     let mut catalog = Catalog::new();
-    // More PTR records than a datagram holds: they come over TCP.
+    // More PTR records than a datagram holds: the answer comes over TCP.
     let many: String = (0..200)
         .map(|n| format!("6.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0 PTR n{n}.a.example.\n"))
         .collect();
@@ -68,10 +69,10 @@ async fn server() -> (Server<Catalog>, SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_server_is_asked() {
+async fn a_server_answers() {
     let (server, address) = server().await;
     let dns = Dns::new(&[address], DEADLINE).unwrap();
-    for (asked, expected) in [
+    for (query, expected) in [
         ("MX a.example", "10 mx.a.example"),
         ("MX A.Example.", "10 mx.a.example"),
         ("A mx.a.example", "192.0.2.25"),
@@ -83,13 +84,13 @@ async fn a_server_is_asked() {
         ("A nowhere.example", "nxdomain"),
         ("PTR 2001:db8::25", "mx.a.example"),
         ("PTR 2001:db8::24", "nxdomain"),
-        // It refuses what is not its own.
+        // REFUSED for zones that it does not serve.
         ("PTR 192.0.2.25", "unknown servfail"),
         ("MX a.elsewhere", "unknown servfail"),
     ] {
-        assert_eq!(told(&dns.answer(&lookup(asked)).await), expected, "{asked}");
+        assert_eq!(brief(&dns.answer(&lookup(query)).await), expected, "{query}");
     }
-    let many = told(&dns.answer(&lookup("PTR 2001:db8::26")).await);
+    let many = brief(&dns.answer(&lookup("PTR 2001:db8::26")).await);
     assert_eq!(many.split(", ").count(), 200);
 
     let sources = Sources { dns: Some(&dns), ..Sources::default() };
@@ -101,19 +102,19 @@ async fn a_server_is_asked() {
 }
 
 #[tokio::test]
-async fn a_silent_server_leaves_it_unknown() {
+async fn without_a_response_an_answer_is_unknown() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let dns = Dns::new(&[silent.local_addr().unwrap()], Duration::from_millis(200)).unwrap();
-    assert_eq!(told(&dns.answer(&lookup("MX a.example")).await), "unknown timeout");
+    assert_eq!(brief(&dns.answer(&lookup("MX a.example")).await), "unknown timeout");
     let gone = silent.local_addr().unwrap();
     drop(silent);
     let dns = Dns::new(&[gone], Duration::from_millis(200)).unwrap();
-    let told = told(&dns.answer(&lookup("MX a.example")).await);
-    assert!(matches!(told.as_str(), "unknown timeout" | "unknown unreachable"), "{told}");
+    let answer = brief(&dns.answer(&lookup("MX a.example")).await);
+    assert!(matches!(answer.as_str(), "unknown timeout" | "unknown unreachable"), "{answer}");
 }
 
 #[test]
-fn a_server_is_named_by_address_and_port() {
+fn a_server_is_an_address_with_an_optional_port() {
     for (text, expected) in [
         ("192.0.2.53", "192.0.2.53:53"),
         ("192.0.2.53:5353", "192.0.2.53:5353"),

@@ -1,4 +1,4 @@
-//! The three sources, each by itself and one after the other; and the live answerer.
+//! Tests of the sources, alone and combined, and of the lookup service.
 
 mod disk_cache;
 mod dns;
@@ -13,7 +13,11 @@ mod zone_file;
 use std::path::Path;
 
 use super::*;
-use crate::policy::facts::{FactState, fcrdns};
+use crate::addr::Family;
+use crate::policy::facts::{
+    Answer, Answers, DnsRecord, DomainName, FactState, Lookup, Source, fcrdns,
+};
+use crate::time::Timestamp;
 
 fn name(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
@@ -30,8 +34,8 @@ fn lookup(text: &str) -> Lookup {
     }
 }
 
-/// An answer in words: `192.0.2.1`, `10 mx.a.example`, `nxdomain`, `unknown servfail`.
-fn told(answer: &Answer) -> String {
+/// An answer as text: `192.0.2.1`, `10 mx.a.example`, `nxdomain`, `unknown servfail`.
+fn brief(answer: &Answer) -> String {
     let record = |record: &DnsRecord| match record {
         DnsRecord::Name(name) => name.to_string(),
         DnsRecord::Address(ip) => ip.to_string(),
@@ -49,7 +53,7 @@ fn told(answer: &Answer) -> String {
 const AT: Timestamp = Timestamp::from_nanos(1_000);
 
 #[tokio::test]
-async fn the_capture_is_asked_first_then_the_zone() {
+async fn a_capture_precedes_a_zone_file() {
     let mut capture = PassiveDns::default();
     capture.on_message(
         &passive_dns::response("PTR 2001:db8::25", "NOERROR", "PTR a.example.", ""),
@@ -67,14 +71,14 @@ async fn the_capture_is_asked_first_then_the_zone() {
     assert_eq!(fact.detail.unwrap().to_string(), "a.example");
     assert_eq!(known.get(&lookup("PTR 2001:db8::25")).unwrap().source, Source::Capture);
 
-    // The failure that the capture shows is what was known then.
+    // At the time of the capture the answer was unknown.
     let lame = sources.answer(&lookup("AAAA lame.example")).await;
-    assert_eq!((told(&lame.answer).as_str(), lame.source), ("unknown servfail", Source::Capture));
-    let nobody = sources.answer(&lookup("AAAA a.elsewhere")).await;
+    assert_eq!((brief(&lame.answer).as_str(), lame.source), ("unknown servfail", Source::Capture));
+    let unanswered = sources.answer(&lookup("AAAA a.elsewhere")).await;
     assert_eq!(
-        (told(&nobody.answer).as_str(), nobody.source),
+        (brief(&unanswered.answer).as_str(), unanswered.source),
         ("unknown no_resolver", Source::None)
     );
     let missing = sources.answer(&lookup("MX b.example")).await;
-    assert_eq!((told(&missing.answer).as_str(), missing.source), ("nxdomain", Source::Zone));
+    assert_eq!((brief(&missing.answer).as_str(), missing.source), ("nxdomain", Source::Zone));
 }

@@ -1,17 +1,18 @@
-//! DNS messages as they stand in captures.
+//! DNS messages of captures.
 
 use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use hickory_proto::serialize::txt::Parser;
 
-use super::super::{PassiveDns, question};
-use super::{AT, lookup, name, told};
+use super::super::PassiveDns;
+use super::super::dns_data::question;
+use super::{AT, brief, lookup, name};
 use crate::time::Timestamp;
 use crate::wire::Datagram;
 
-/// A response to `asked`; `answers` and `authorities` are lines of a master file, or records of the asked name.
-fn message(asked: &str, code: &str, answers: &str, authorities: &str) -> Message {
-    let (name, kind) = question(&lookup(asked)).unwrap();
+/// A response to `query`; `answers` and `authorities` are lines of a zone file, or records of the queried name.
+fn message(query: &str, code: &str, answers: &str, authorities: &str) -> Message {
+    let (name, kind) = question(&lookup(query)).unwrap();
     let records = |text: &str| {
         let text = text.replace(';', "\n");
         let owned = |line: &str| match line.trim() {
@@ -39,8 +40,8 @@ fn message(asked: &str, code: &str, answers: &str, authorities: &str) -> Message
     message
 }
 
-pub(super) fn response(asked: &str, code: &str, answers: &str, authorities: &str) -> Vec<u8> {
-    message(asked, code, answers, authorities).to_vec().unwrap()
+pub(super) fn response(query: &str, code: &str, answers: &str, authorities: &str) -> Vec<u8> {
+    message(query, code, answers, authorities).to_vec().unwrap()
 }
 
 const SOA: &str = "example. SOA ns.example. host.example. 1 2 3 4 5";
@@ -49,12 +50,12 @@ fn at(nanos: u64) -> Timestamp {
     Timestamp::from_nanos(nanos)
 }
 
-fn asked(capture: &PassiveDns, text: &str) -> String {
-    told(&capture.answer(&lookup(text), AT))
+fn answer(capture: &PassiveDns, text: &str) -> String {
+    brief(&capture.answer(&lookup(text), AT))
 }
 
 #[test]
-fn each_kind_of_answer_is_read() {
+fn each_kind_of_answer_is_parsed() {
     for (question, code, answers, authorities, expected) in [
         ("A mx.a.example", "NOERROR", "A 192.0.2.2; A 192.0.2.1", "", "192.0.2.1, 192.0.2.2"),
         ("AAAA mx.a.example", "NOERROR", "AAAA 2001:db8::1", "", "2001:db8::1"),
@@ -70,7 +71,7 @@ fn each_kind_of_answer_is_read() {
         ("PTR 2001:db8::1", "NXDOMAIN", "", SOA, "nxdomain"),
         ("MX a.example", "NOERROR", "", SOA, "nodata"),
         ("MX a.example", "NOERROR", "", "", "nodata"),
-        // A referral says where to ask, not that there is nothing.
+        // A referral is not NODATA.
         ("MX a.example", "NOERROR", "", "example. NS ns.example.", "unknown no_resolver"),
         ("MX a.example", "SERVFAIL", "", "", "unknown servfail"),
         ("MX a.example", "REFUSED", "", "", "unknown servfail"),
@@ -85,7 +86,7 @@ fn each_kind_of_answer_is_read() {
         ("A www.example", "NXDOMAIN", "CNAME a.example.", SOA, "nxdomain"),
         ("A www.example", "NOERROR", "CNAME a.example.", SOA, "nodata"),
         ("A www.example", "NOERROR", "CNAME a.example.", "", "unknown no_resolver"),
-        // What nobody asked for does not count.
+        // Records outside the question are ignored.
         ("A a.example", "NOERROR", "b.example. A 192.0.2.9", SOA, "nodata"),
         (
             "A a.example",
@@ -97,41 +98,41 @@ fn each_kind_of_answer_is_read() {
     ] {
         let mut capture = PassiveDns::default();
         capture.on_message(&response(question, code, answers, authorities), AT);
-        assert_eq!(asked(&capture, question), expected, "{question}: {code} {answers}");
-        assert_eq!(told(&capture.answer(&lookup(question), at(999))), "unknown no_resolver");
+        assert_eq!(answer(&capture, question), expected, "{question}: {code} {answers}");
+        assert_eq!(brief(&capture.answer(&lookup(question), at(999))), "unknown no_resolver");
     }
 }
 
 #[test]
-fn nxdomain_is_about_every_type_of_its_name() {
+fn nxdomain_applies_to_every_type_of_its_name() {
     let mut capture = PassiveDns::default();
     capture.on_message(&response("A www.example", "NXDOMAIN", "CNAME gone.example.", SOA), AT);
-    assert_eq!(asked(&capture, "MX gone.example"), "nxdomain");
-    assert_eq!(asked(&capture, "MX www.example"), "nxdomain");
-    assert_eq!(asked(&capture, "AAAA other.example"), "unknown no_resolver");
+    assert_eq!(answer(&capture, "MX gone.example"), "nxdomain");
+    assert_eq!(answer(&capture, "MX www.example"), "nxdomain");
+    assert_eq!(answer(&capture, "AAAA other.example"), "unknown no_resolver");
 }
 
 #[test]
-fn a_chain_may_stand_in_several_messages() {
+fn a_cname_chain_may_span_messages() {
     let mut capture = PassiveDns::default();
     capture
         .on_message(&response("AAAA www.example", "NOERROR", "CNAME host.a.example.", ""), at(1));
     capture.on_message(&response("AAAA host.a.example", "NOERROR", "AAAA 2001:db8::1", ""), at(2));
-    assert_eq!(asked(&capture, "AAAA www.example"), "2001:db8::1");
-    assert_eq!(asked(&capture, "A www.example"), "unknown no_resolver");
+    assert_eq!(answer(&capture, "AAAA www.example"), "2001:db8::1");
+    assert_eq!(answer(&capture, "A www.example"), "unknown no_resolver");
 }
 
 #[test]
-fn a_later_answer_counts_from_when_it_was_seen_and_a_failure_takes_none_back() {
+fn an_answer_counts_from_its_time_and_a_failure_revokes_none() {
     let mut capture = PassiveDns::default();
-    let mut say = |time, code, answers| {
+    let mut on_response = |time, code, answers| {
         capture.on_message(&response("A a.example", code, answers, ""), at(time));
     };
-    say(10, "SERVFAIL", "");
-    say(20, "NOERROR", "A 192.0.2.1");
-    say(30, "SERVFAIL", "");
-    say(40, "NXDOMAIN", "");
-    say(50, "NOERROR", "A 192.0.2.2");
+    on_response(10, "SERVFAIL", "");
+    on_response(20, "NOERROR", "A 192.0.2.1");
+    on_response(30, "SERVFAIL", "");
+    on_response(40, "NXDOMAIN", "");
+    on_response(50, "NOERROR", "A 192.0.2.2");
     for (time, expected) in [
         (9, "unknown no_resolver"),
         (10, "unknown servfail"),
@@ -141,12 +142,12 @@ fn a_later_answer_counts_from_when_it_was_seen_and_a_failure_takes_none_back() {
         (50, "192.0.2.2"),
         (u64::MAX, "192.0.2.2"),
     ] {
-        assert_eq!(told(&capture.answer(&lookup("A a.example"), at(time))), expected, "at {time}");
+        assert_eq!(brief(&capture.answer(&lookup("A a.example"), at(time))), expected, "at {time}");
     }
 }
 
 #[test]
-fn what_is_no_answer_says_nothing() {
+fn other_messages_are_ignored() {
     let good = message("A a.example", "NOERROR", "A 192.0.2.1", "");
     let changed = |change: fn(&mut Message)| {
         let mut message = good.clone();
@@ -173,23 +174,23 @@ fn what_is_no_answer_says_nothing() {
     assert!(capture.is_empty());
     let src = "192.0.2.53:53".parse().unwrap();
     capture.on_datagram(&Datagram { at: AT, src, dst, payload: &whole });
-    assert_eq!(asked(&capture, "A a.example"), "192.0.2.1");
+    assert_eq!(answer(&capture, "A a.example"), "192.0.2.1");
 }
 
 #[test]
-fn memory_is_bounded_and_the_oldest_goes_first() {
+fn memory_is_bounded_and_the_oldest_answers_are_dropped() {
     let mut capture = PassiveDns::with_limit(5 * 1024);
     for n in 0..1000_u64 {
-        let asked = format!("A n{n}.example");
-        let said = format!("A 192.0.2.{}", n % 256);
-        capture.on_message(&response(&asked, "NOERROR", &said, ""), at(n));
-        // The same again costs nothing.
-        capture.on_message(&response(&asked, "NOERROR", &said, ""), at(n));
+        let query = format!("A n{n}.example");
+        let reply = format!("A 192.0.2.{}", n % 256);
+        capture.on_message(&response(&query, "NOERROR", &reply, ""), at(n));
+        // A repetition uses no memory.
+        capture.on_message(&response(&query, "NOERROR", &reply, ""), at(n));
     }
     assert_eq!(capture.dropped(), 992);
-    assert_eq!(asked(&capture, "A n991.example"), "unknown no_resolver");
-    assert_eq!(asked(&capture, "A n992.example"), "192.0.2.224");
-    assert_eq!(asked(&capture, "A n999.example"), "192.0.2.231");
+    assert_eq!(answer(&capture, "A n991.example"), "unknown no_resolver");
+    assert_eq!(answer(&capture, "A n992.example"), "192.0.2.224");
+    assert_eq!(answer(&capture, "A n999.example"), "192.0.2.231");
     let host = |ip: &str| capture.host(ip.parse().unwrap()).map(ToString::to_string);
     assert_eq!([host("192.0.2.223"), host("192.0.2.224")], [None, Some("n992.example".to_owned())]);
     let mut none = PassiveDns::with_limit(0);
@@ -198,16 +199,16 @@ fn memory_is_bounded_and_the_oldest_goes_first() {
 }
 
 #[test]
-fn a_host_keeps_the_name_that_was_heard_first() {
+fn a_host_keeps_its_first_name() {
     let mut capture = PassiveDns::default();
-    for (asked, said) in [
+    for (query, reply) in [
         ("AAAA z.example", "AAAA 2001:db8::1"),
         ("A z.example", "A 192.0.2.1"),
         ("AAAA a.example", "AAAA 2001:db8::1"),
         ("MX example", "MX 10 a.example."),
         ("A www.example", "CNAME c.example.; c.example. A 192.0.2.1"),
     ] {
-        capture.on_message(&response(asked, "NOERROR", said, ""), AT);
+        capture.on_message(&response(query, "NOERROR", reply, ""), AT);
     }
     for (ip, expected) in [
         ("2001:db8::1", Some("z.example")),
@@ -222,7 +223,7 @@ fn a_host_keeps_the_name_that_was_heard_first() {
 #[test]
 fn the_families_of_one_server_share_a_name() {
     let mut capture = PassiveDns::default();
-    for (asked, said) in [
+    for (query, reply) in [
         ("MX a.example", "MX 10 mx1.example.; MX 20 mx2.example."),
         ("AAAA mx1.example", "AAAA 2001:db8::1"),
         ("A mx2.example", "A 192.0.2.2"),
@@ -230,7 +231,7 @@ fn the_families_of_one_server_share_a_name() {
         ("A host.example", "A 192.0.2.3"),
         ("A lonely.example", "A 192.0.2.4"),
     ] {
-        capture.on_message(&response(asked, "NOERROR", said, ""), AT);
+        capture.on_message(&response(query, "NOERROR", reply, ""), AT);
     }
     let names = capture.server_names();
     let common = |one: &str, other: &str| {

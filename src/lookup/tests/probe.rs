@@ -1,4 +1,4 @@
-//! Calls of scripted servers on loopback: each outcome.
+//! Probes of scripted servers on loopback.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -12,25 +12,25 @@ use tokio::net::{TcpListener, TcpStream};
 use super::super::{LookupService, LookupSettings, ProbeSettings};
 use super::resolver::Resolver;
 use super::service::{settings, start};
-use super::{Answer, Lookup, Reason};
 use crate::policy::facts::Resolution;
+use crate::policy::facts::{Answer, Lookup, Reason};
 
-const GENEROUS: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A server that plays its script for each connection, and remembers what it heard and how many called.
+/// A server that follows its script in each connection; records the lines received and counts connections.
 struct Peer {
     address: SocketAddr,
-    heard: Arc<Mutex<Vec<String>>>,
+    received: Arc<Mutex<Vec<String>>>,
     calls: Arc<Mutex<usize>>,
 }
 
-/// `S: ` says a line, `C: ` hears one with that beginning; `hang up` closes, `stall` does nothing any more, `slow` waits a
-/// little. Without any more lines it answers everything with 250.
+/// `S: ` sends a line; `C: ` expects a line with that prefix; `hang up` closes; `stall` stops responding; `slow` waits for
+/// 300 ms. After the script it replies 250 to every line.
 async fn peer(script: &'static str) -> Peer {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (heard, calls): (Arc<Mutex<Vec<String>>>, Arc<Mutex<usize>>) = Default::default();
-    let (told, counted) = (Arc::clone(&heard), Arc::clone(&calls));
+    let (received, calls): (Arc<Mutex<Vec<String>>>, Arc<Mutex<usize>>) = Default::default();
+    let (told, counted) = (Arc::clone(&received), Arc::clone(&calls));
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -39,15 +39,15 @@ async fn peer(script: &'static str) -> Peer {
             tokio::spawn(async move { play(stream, script, &told).await });
         }
     });
-    Peer { address, heard, calls }
+    Peer { address, received, calls }
 }
 
-async fn play(stream: TcpStream, script: &str, heard: &Mutex<Vec<String>>) {
+async fn play(stream: TcpStream, script: &str, received: &Mutex<Vec<String>>) {
     let mut stream = BufReader::new(stream);
     let hear = async |stream: &mut BufReader<TcpStream>| {
         let mut line = String::new();
         let read = stream.read_line(&mut line).await;
-        heard.lock().unwrap().push(line.trim_end().to_owned());
+        received.lock().unwrap().push(line.trim_end().to_owned());
         matches!(read, Ok(1..)).then_some(line)
     };
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -57,7 +57,7 @@ async fn play(stream: TcpStream, script: &str, heard: &Mutex<Vec<String>>) {
             }
             Some(("C: ", expected)) => {
                 let line = hear(&mut stream).await.unwrap_or_default();
-                assert!(line.starts_with(expected), "heard {line:?} for {expected:?}");
+                assert!(line.starts_with(expected), "received {line:?} for {expected:?}");
             }
             _ if line == "hang up" => return,
             _ if line == "slow" => tokio::time::sleep(Duration::from_millis(300)).await,
@@ -82,7 +82,7 @@ fn probes(port: u16) -> ProbeSettings {
 }
 
 async fn reach_of(peer: &Peer, change: impl FnOnce(&mut LookupSettings)) -> LookupService {
-    // Nothing here asks the DNS.
+    // No DNS queries here.
     let mut settings = settings((Ipv4Addr::LOCALHOST, 9).into());
     settings.probes = probes(peer.address.port());
     change(&mut settings);
@@ -160,25 +160,25 @@ async fn each_way_of_answering_is_told_apart() {
         {
             let peer = peer(script).await;
             let service = reach_of(&peer, |_| {}).await;
-            let answered = service.lookup(&of(peer.address.ip())).await;
-            assert_eq!(in_words(&answered.answer), expected, "{script}");
+            let result = service.lookup(&of(peer.address.ip())).await;
+            assert_eq!(in_words(&result.answer), expected, "{script}");
         }
         let peer = peer(script).await;
         let service = reach_of(&peer, |_| {}).await;
-        let answered = service.lookup(&Lookup::Callout(peer.address.ip(), path)).await;
-        assert_eq!(in_words(&answered.answer), call_out, "{script}");
+        let result = service.lookup(&Lookup::Callout(peer.address.ip(), path)).await;
+        assert_eq!(in_words(&result.answer), call_out, "{script}");
     }
 }
 
 #[tokio::test]
-async fn refused_is_not_silent() {
+async fn refused_differs_from_no_response() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    let gone = Peer { address: free, heard: Arc::default(), calls: Arc::default() };
+    let gone = Peer { address: free, received: Arc::default(), calls: Arc::default() };
     let service = reach_of(&gone, |_| {}).await;
     for lookup in [Lookup::Connect(free.ip()), Lookup::Greet(free.ip())] {
         assert_eq!(in_words(&service.lookup(&lookup).await.answer), "no: refused");
     }
-    // A listener whose queue is full drops SYNs.
+    // A listener with a full queue drops SYNs.
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     full.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     full.listen(0).unwrap();
@@ -190,36 +190,36 @@ async fn refused_is_not_silent() {
         let _in_progress = socket.connect(&address.into());
         waiting.push(socket);
     }
-    let deaf = Peer { address, heard: Arc::default(), calls: Arc::default() };
+    let deaf = Peer { address, received: Arc::default(), calls: Arc::default() };
     let service = reach_of(&deaf, |_| {}).await;
     let began = Instant::now();
-    let answered = service.lookup(&Lookup::Greet(address.ip())).await;
-    assert_eq!(in_words(&answered.answer), "no: no_response");
-    assert!(began.elapsed() < GENEROUS);
+    let result = service.lookup(&Lookup::Greet(address.ip())).await;
+    assert_eq!(in_words(&result.answer), "no: no_response");
+    assert!(began.elapsed() < DEADLINE);
     drop(waiting);
 }
 
-/// The asker leaves at the deadline; the call goes on, and its answer is there when he comes again.
+/// The caller gets an unknown answer at the deadline; the probe continues, and a later caller gets its result.
 #[tokio::test]
-async fn a_slow_greeting_is_waited_for_in_the_background() {
+async fn a_probe_continues_after_the_deadline() {
     let peer = peer("slow\nS: 220 a\nC: EHLO\nS: 250 mx").await;
     let deadline = Duration::from_millis(100);
     let service = reach_of(&peer, |settings| {
         settings.deadline = deadline;
-        settings.probes.timeout = GENEROUS;
+        settings.probes.timeout = DEADLINE;
     })
     .await;
     let greet = Lookup::Greet(peer.address.ip());
     assert_eq!(in_words(&service.lookup(&greet).await.answer), "unknown: timeout");
     let began = Instant::now();
     while in_words(&service.lookup(&greet).await.answer) != "yes" {
-        assert!(began.elapsed() < GENEROUS);
+        assert!(began.elapsed() < DEADLINE);
     }
     assert_eq!(*peer.calls.lock().unwrap(), 1);
 }
 
 #[tokio::test]
-async fn large_segments_are_tried_where_wanted_and_pipelining_is_offered() {
+async fn large_segments_need_the_option_and_pipelining() {
     let offers = "S: 220 a\nC: EHLO\nS: 250-mx\nS: 250 PIPELINING";
     for (script, wanted, noops, expected) in [
         (offers, true, 4, "yes"),
@@ -235,10 +235,10 @@ async fn large_segments_are_tried_where_wanted_and_pipelining_is_offered() {
     ] {
         let peer = peer(script).await;
         let service = reach_of(&peer, |settings| settings.probes.large_segments = wanted).await;
-        let answered = service.lookup(&Lookup::Greet(peer.address.ip())).await;
-        assert_eq!(in_words(&answered.answer), expected, "{script}");
-        let heard = peer.heard.lock().unwrap().clone();
-        let noop: Vec<_> = heard.iter().filter(|line| line.starts_with("NOOP")).collect();
+        let result = service.lookup(&Lookup::Greet(peer.address.ip())).await;
+        assert_eq!(in_words(&result.answer), expected, "{script}");
+        let received = peer.received.lock().unwrap().clone();
+        let noop: Vec<_> = received.iter().filter(|line| line.starts_with("NOOP")).collect();
         assert_eq!(noop.len(), noops, "{script}");
         assert!(noop.iter().all(|line| line.len() + 2 <= 512), "RFC 5321 §4.5.3.1.4");
         assert!(noops < 4 || noop.iter().map(|line| line.len() + 2).sum::<usize>() > 1500);
@@ -246,7 +246,7 @@ async fn large_segments_are_tried_where_wanted_and_pipelining_is_offered() {
 }
 
 #[tokio::test]
-async fn a_path_cannot_say_anything_else() {
+async fn a_path_cannot_inject_commands() {
     let peer = peer("S: 220 a").await;
     let service = reach_of(&peer, |settings| settings.upstreams = vec![peer.address]).await;
     for path in ["a@a.example>\r\nDATA", "a\n@a.example", "<a@a.example>", "b\u{e4}@a.example", ""]
@@ -255,15 +255,15 @@ async fn a_path_cannot_say_anything_else() {
             Lookup::Callout(peer.address.ip(), path.to_owned()),
             Lookup::Recipient(path.to_owned()),
         ] {
-            let answered = service.lookup(&lookup).await;
-            assert_eq!(in_words(&answered.answer), "unknown: no_resolver", "{path:?}");
+            let result = service.lookup(&lookup).await;
+            assert_eq!(in_words(&result.answer), "unknown: no_resolver", "{path:?}");
         }
     }
     assert_eq!(*peer.calls.lock().unwrap(), 0);
 }
 
 #[tokio::test]
-async fn calls_are_limited_in_all_and_of_each_server() {
+async fn probes_are_limited_in_total_and_per_server() {
     let peer = peer("slow\nS: 220 a\nC: EHLO\nS: 250 mx").await;
     let port = peer.address.port();
     let ips = |count: u8| (1..=count).map(|n| Ipv4Addr::new(127, 0, 0, n).into());
@@ -276,33 +276,33 @@ async fn calls_are_limited_in_all_and_of_each_server() {
         }
     });
     let dns = (Ipv4Addr::LOCALHOST, 9).into();
-    // At once.
+    // Concurrent probes.
     let few = ProbeSettings { max_concurrent: 3, ..probes(everywhere) };
-    let (service, seen) = start(LookupSettings { probes: few, ..settings(dns) });
+    let (service, events) = start(LookupSettings { probes: few, ..settings(dns) });
     let lookups: Vec<_> = ips(10).map(Lookup::Greet).collect();
     join_all(lookups.iter().map(|lookup| service.lookup(lookup))).await;
-    let limited = seen.take().into_iter().filter(|how| *how == Resolution::RateLimited).count();
+    let limited = events.take().into_iter().filter(|how| *how == Resolution::RateLimited).count();
     assert_eq!(limited, 7);
-    // In a second; a second may begin anew in between.
+    // Probes per second; a new second may begin meanwhile.
     let few = ProbeSettings { per_second: 2, ..probes(everywhere) };
-    let (service, seen) = start(LookupSettings { probes: few, ..settings(dns) });
+    let (service, events) = start(LookupSettings { probes: few, ..settings(dns) });
     let lookups: Vec<_> = ips(10).map(Lookup::Connect).collect();
     join_all(lookups.iter().map(|lookup| service.lookup(lookup))).await;
-    let limited = seen.take().into_iter().filter(|how| *how == Resolution::RateLimited).count();
+    let limited = events.take().into_iter().filter(|how| *how == Resolution::RateLimited).count();
     assert!((5..=8).contains(&limited), "{limited}");
-    // Of one server, whatever is asked of it; and what a limit kept from being asked is not kept.
-    let few = ProbeSettings { per_server_per_minute: 2, timeout: GENEROUS, ..probes(port) };
+    // Probes of one server, of any kind; an answer that a limit prevented is not cached.
+    let few = ProbeSettings { per_server_per_minute: 2, timeout: DEADLINE, ..probes(port) };
     let (service, _) = start(LookupSettings { probes: few, ..settings(dns) });
     let ip = peer.address.ip();
     let third = Lookup::Callout(ip, String::from("a@a.example"));
     assert_eq!(in_words(&service.lookup(&Lookup::Connect(ip)).await.answer), "yes");
     assert_eq!(in_words(&service.lookup(&Lookup::Greet(ip)).await.answer), "yes");
     assert_eq!(in_words(&service.lookup(&third).await.answer), "unknown: rate_limited");
-    assert!(!service.kept().iter().any(|(lookup, _)| *lookup == third));
+    assert!(!service.all_entries().iter().any(|(lookup, _)| *lookup == third));
 }
 
 #[tokio::test]
-async fn upstream_is_asked_once_about_a_recipient() {
+async fn a_recipient_is_verified_once() {
     let start = "S: 220 mx\nC: EHLO gate.example\nS: 250 mx\nC: MAIL FROM:<>\nS: 250 ok\nC: RCPT TO:<b@b.example>\n";
     let with = |end: &str| -> &'static str { Box::leak(format!("{start}{end}").into()) };
     let down = "unknown: upstream_down";
@@ -321,24 +321,24 @@ async fn upstream_is_asked_once_about_a_recipient() {
         let peer = peer(script).await;
         let service = reach_of(&peer, |settings| {
             settings.upstreams = vec![peer.address];
-            settings.probes.timeout = GENEROUS;
+            settings.probes.timeout = DEADLINE;
         })
         .await;
-        for answered in join_all((0..20).map(|_| service.lookup(&lookup))).await {
-            assert_eq!(in_words(&answered.answer), expected, "{script}");
+        for result in join_all((0..20).map(|_| service.lookup(&lookup))).await {
+            assert_eq!(in_words(&result.answer), expected, "{script}");
         }
         assert_eq!(*peer.calls.lock().unwrap(), 1, "{script}");
-        let kept = service.kept();
-        let (_, entry) = kept.first().unwrap();
-        let life = entry.expires_at - entry.answered.at.unwrap();
+        let entries = service.all_entries();
+        let (_, entry) = entries.first().unwrap();
+        let ttl = entry.expires_at - entry.result.at.unwrap();
         if expected == down {
-            assert!(life < Duration::from_secs(3), "kept for {life:?}");
+            assert!(ttl < Duration::from_secs(3), "cached for {ttl:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn another_upstream_is_asked_when_the_first_is_down() {
+async fn the_next_upstream_verifies_when_the_first_is_down() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     let (deaf, peer) = (peer("stall").await, peer("C: PROXY UNKNOWN\nS: 220 mx").await);
     let lookup = Lookup::Recipient(String::from("b@b.example"));
@@ -353,30 +353,29 @@ async fn another_upstream_is_asked_when_the_first_is_down() {
 }
 
 #[tokio::test]
-async fn questions_to_upstream_are_capped() {
+async fn pending_verifications_are_limited() {
     let peer = peer("slow\nS: 220 mx").await;
     let resolver = Resolver::start().await;
     let (upstreams, max_pending_recipients) = (vec![peer.address], 4);
-    let (service, seen) =
+    let (service, events) =
         start(LookupSettings { upstreams, max_pending_recipients, ..settings(resolver.address) });
-    let asked: Vec<_> = (0..10).map(|n| Lookup::Recipient(format!("b{n}@b.example"))).collect();
-    join_all(asked.iter().map(|lookup| service.lookup(lookup))).await;
-    let how = seen.take();
+    let query: Vec<_> = (0..10).map(|n| Lookup::Recipient(format!("b{n}@b.example"))).collect();
+    join_all(query.iter().map(|lookup| service.lookup(lookup))).await;
+    let how = events.take();
     assert_eq!(how.iter().filter(|how| **how == Resolution::RateLimited).count(), 6);
     assert_eq!(*peer.calls.lock().unwrap(), 4);
-    // Whoever was refused may ask again at once.
-    assert_eq!(in_words(&service.lookup(&asked[9]).await.answer), "yes");
+    // A lookup over the limit may be repeated at once.
+    assert_eq!(in_words(&service.lookup(&query[9]).await.answer), "yes");
 }
 
-/// Octets that follow the leave-taking are no harm.
 #[tokio::test]
-async fn the_server_hears_quit() {
+async fn a_probe_ends_with_quit() {
     let peer = peer("S: 220 a\nC: EHLO\nS: 250 mx").await;
     let service = reach_of(&peer, |_| {}).await;
     service.lookup(&Lookup::Greet(peer.address.ip())).await;
     let began = Instant::now();
-    while !peer.heard.lock().unwrap().iter().any(|line| line == "QUIT") {
-        assert!(began.elapsed() < GENEROUS);
+    while !peer.received.lock().unwrap().iter().any(|line| line == "QUIT") {
+        assert!(began.elapsed() < DEADLINE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut nothing = Vec::new();

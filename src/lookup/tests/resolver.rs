@@ -1,7 +1,8 @@
-//! A DNS server on loopback that does as the first label of the name says, and counts.
+//! A DNS server on loopback whose responses depend on the name's first label; counts queries.
 //!
-//! `a`, `b`, … answer at once; `slow` after 300 ms; `silent` never; `nx` and `none` say that there is nothing, as good for 7 s;
-//! `lame` is SERVFAIL, `once` the first time only; `gone` is NXDOMAIN without an SOA. A number after a dash is the TTL.
+//! `a`, `b`, …: an answer at once; `slow`: after 300 ms; `silent`: never; `nx`: NXDOMAIN and `none`: NODATA, each with a TTL of
+//! 7 s; `lame`: SERVFAIL; `once`: SERVFAIL for the first query only; `gone`: NXDOMAIN without an SOA. A number after a dash is the
+//! TTL.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +20,7 @@ pub(super) const SLOW: Duration = Duration::from_millis(300);
 
 pub(super) struct Resolver {
     pub(super) address: SocketAddr,
-    asked: Arc<Mutex<HashMap<String, usize>>>,
+    counts: Arc<Mutex<HashMap<String, usize>>>,
     serving: JoinHandle<()>,
 }
 
@@ -33,13 +34,13 @@ impl Resolver {
     pub(super) async fn start() -> Self {
         let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
         let address = socket.local_addr().unwrap();
-        let asked: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
-        let counted = Arc::clone(&asked);
+        let counts: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
+        let counted = Arc::clone(&counts);
         let serving = tokio::spawn(async move {
-            let mut octets = [0; 2048];
+            let mut bytes = [0; 2048];
             loop {
-                let Ok((count, peer)) = socket.recv_from(&mut octets).await else { continue };
-                let query = Message::from_vec(&octets[..count]).unwrap();
+                let Ok((count, peer)) = socket.recv_from(&mut bytes).await else { continue };
+                let query = Message::from_vec(&bytes[..count]).unwrap();
                 let name = query.queries[0].name().to_lowercase().to_string();
                 let name = name.trim_end_matches('.').to_owned();
                 let times = {
@@ -57,23 +58,23 @@ impl Resolver {
                 });
             }
         });
-        Self { address, asked, serving }
+        Self { address, counts, serving }
     }
 
     /// Queries for `name`, of any type.
-    pub(super) fn asked(&self, name: &str) -> usize {
-        self.asked.lock().unwrap().get(name).copied().unwrap_or_default()
+    pub(super) fn queries(&self, name: &str) -> usize {
+        self.counts.lock().unwrap().get(name).copied().unwrap_or_default()
     }
 
-    pub(super) fn asked_in_all(&self) -> usize {
-        self.asked.lock().unwrap().values().sum()
+    pub(super) fn total_queries(&self) -> usize {
+        self.counts.lock().unwrap().values().sum()
     }
 }
 
 fn respond(query: &Message, name: &str, times: usize) -> Option<(Duration, Message)> {
     let question = query.queries[0].clone();
     let label = name.split('.').next().unwrap();
-    let (what, ttl) = label.split_once('-').unwrap_or((label, "60"));
+    let (behaviour, ttl) = label.split_once('-').unwrap_or((label, "60"));
     let owner = question.name().clone();
     let mut response = Message::response(query.metadata.id, OpCode::Query);
     let host = || Name::from_ascii("mx.a.example.").unwrap();
@@ -89,7 +90,7 @@ fn respond(query: &Message, name: &str, times: usize) -> Option<(Duration, Messa
     };
     response.add_query(question);
     let mut after = Duration::ZERO;
-    match what {
+    match behaviour {
         "silent" => return None,
         "lame" => response.metadata.response_code = ResponseCode::ServFail,
         "once" if times == 1 => response.metadata.response_code = ResponseCode::ServFail,
@@ -102,7 +103,7 @@ fn respond(query: &Message, name: &str, times: usize) -> Option<(Duration, Messa
             response.add_authority(soa());
         }
         _ => {
-            if what == "slow" {
+            if behaviour == "slow" {
                 after = SLOW;
             }
             response.add_answer(Record::from_rdata(owner, ttl.parse().unwrap(), data));

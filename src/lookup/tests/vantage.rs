@@ -1,4 +1,4 @@
-//! A vantage on loopback: what it tells, and whom it refuses.
+//! A vantage on loopback: results, and refused requests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,14 +17,15 @@ use super::super::vantage::{
     VantageServerSettings, VantageSettings, serve,
 };
 use super::super::{LookupService, LookupSettings, ProbeSettings, Ttls};
+use super::name;
 use super::resolver::Resolver;
 use super::service::settings;
-use super::{Answer, Reason, name};
 use crate::addr::Family;
+use crate::policy::facts::{Answer, Reason};
 
 static FILES: AtomicUsize = AtomicUsize::new(0);
 
-/// Removed at the end.
+/// Removed on drop.
 struct KeyFile(PathBuf);
 
 impl KeyFile {
@@ -42,24 +43,20 @@ impl KeyFile {
 
 impl Drop for KeyFile {
     fn drop(&mut self) {
-        let _gone = fs::remove_file(&self.0);
+        let _result = fs::remove_file(&self.0);
     }
 }
 
-/// A vantage for the domains, whose every exchange is at the port `mx` of 192.0.2.1, which is nowhere, or of loopback.
+/// A vantage for four domains; exchanges are at 192.0.2.1, which does not exist.
 async fn vantage(key: &KeyFile, resolver: &Resolver, rate: u32, only_global: bool) -> SocketAddr {
-    let max_concurrent = Duration::ZERO;
-    let ttls = Ttls {
-        probe_positive: max_concurrent,
-        probe_negative: max_concurrent,
-        unknown: max_concurrent,
-        ..Ttls::default()
-    };
+    let zero = Duration::ZERO;
+    let ttls =
+        Ttls { probe_positive: zero, probe_negative: zero, unknown: zero, ..Ttls::default() };
     let probes = ProbeSettings { timeout: Duration::from_millis(300), ..ProbeSettings::default() };
     let deadline = Duration::from_millis(500);
     let settings = LookupSettings { ttls, probes, deadline, ..settings(resolver.address) };
     let (service, _) = LookupService::start(settings, Arc::new(())).unwrap();
-    let rules = VantageServerSettings {
+    let server_settings = VantageServerSettings {
         key: SharedKey::read(&key.0).unwrap(),
         domains: BTreeSet::from(
             ["nx", "silent", "gone", "a"].map(|it| name(&format!("{it}.example"))),
@@ -69,7 +66,7 @@ async fn vantage(key: &KeyFile, resolver: &Resolver, rate: u32, only_global: boo
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, VantageServer::new(rules, service)));
+    tokio::spawn(serve(listener, VantageServer::new(server_settings, service)));
     address
 }
 
@@ -80,15 +77,15 @@ fn client(address: SocketAddr, key: &KeyFile) -> Vantage {
 }
 
 #[tokio::test]
-async fn it_tells_what_it_sees() {
+async fn a_vantage_reports_each_address() {
     let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
-    let asker = client(vantage(&key, &resolver, 60, true).await, &key);
+    let asking = client(vantage(&key, &resolver, 60, true).await, &key);
     let none = VantageResult::Addresses(Vec::new());
-    assert_eq!(asker.probe(&name("nx.example"), Family::Ipv6).await.unwrap(), none);
+    assert_eq!(asking.probe(&name("nx.example"), Family::Ipv6).await.unwrap(), none);
     let unknown = VantageResult::Unknown(Reason::Timeout);
-    assert_eq!(asker.probe(&name("silent.example"), Family::Ipv4).await.unwrap(), unknown);
-    // mx.a.example is at 192.0.2.1, where nobody answers: no route, or nothing comes back.
-    let found = asker.probe(&name("a.example"), Family::Ipv4).await.unwrap();
+    assert_eq!(asking.probe(&name("silent.example"), Family::Ipv4).await.unwrap(), unknown);
+    // mx.a.example is at 192.0.2.1: no route, or no response.
+    let found = asking.probe(&name("a.example"), Family::Ipv4).await.unwrap();
     let VantageResult::Addresses(probed) = &found else { panic!("{found:?}") };
     assert_eq!((probed[0].host.to_string(), probed.len()), (String::from("mx.a.example"), 1));
     assert_eq!(probed[0].ip, Ipv4Addr::new(192, 0, 2, 1));
@@ -96,7 +93,7 @@ async fn it_tells_what_it_sees() {
 }
 
 #[test]
-fn what_it_says_of_the_receive_path() {
+fn one_reachable_address_proves_the_receive_path() {
     let probed =
         |answer| ProbedAddress { host: name("mx.a.example"), ip: [192, 0, 2, 1].into(), answer };
     let found = |answers: &[Answer]| {
@@ -117,7 +114,7 @@ fn what_it_says_of_the_receive_path() {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_is_told_why() {
+async fn refused_requests_have_a_reason() {
     let (key, other) = (KeyFile::of('a'), KeyFile::of('b'));
     let resolver = Resolver::start().await;
     let address = vantage(&key, &resolver, 3, true).await;
@@ -125,27 +122,26 @@ async fn who_may_not_ask_is_told_why() {
         VantageError::Refused { status, why, .. } => (status.as_u16(), why),
         other => panic!("{other}"),
     };
-    let asker = client(address, &key);
-    let said = refused(asker.probe(&name("b.example"), Family::Ipv6).await.unwrap_err());
-    assert_eq!(said, (403, String::from("b.example is none of the domains that I probe")));
+    let asking = client(address, &key);
+    let reply = refused(asking.probe(&name("b.example"), Family::Ipv6).await.unwrap_err());
+    assert_eq!(reply, (403, String::from("b.example is not among the domains of this vantage")));
     let stranger = client(address, &other);
-    let said = refused(stranger.probe(&name("nx.example"), Family::Ipv6).await.unwrap_err());
-    assert_eq!(said, (401, String::from("the signature is wrong: have both the same key?")));
-    let mut told = Vec::new();
+    let reply = refused(stranger.probe(&name("nx.example"), Family::Ipv6).await.unwrap_err());
+    assert_eq!(reply, (401, String::from("the signature is wrong: do both have the same key?")));
+    let mut results = Vec::new();
     for _ in 0..4 {
-        told.push(asker.probe(&name("nx.example"), Family::Ipv6).await);
+        results.push(asking.probe(&name("nx.example"), Family::Ipv6).await);
     }
-    let last = told.pop().unwrap().unwrap_err();
-    assert!(told.into_iter().all(|told| told.is_ok()));
-    assert_eq!(refused(last), (429, String::from("too many questions; wait a minute")));
+    let last = results.pop().unwrap().unwrap_err();
+    assert!(results.into_iter().all(|result| result.is_ok()));
+    assert_eq!(refused(last), (429, String::from("too many requests; wait a minute")));
 
-    // Nobody there.
+    // Nothing listens there.
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     let error = client(free, &key).probe(&name("nx.example"), Family::Ipv6).await.unwrap_err();
     assert!(matches!(error, VantageError::Connect(_)), "{error}");
 }
 
-/// What is not the client's: each gets its status and a sentence.
 #[tokio::test]
 async fn bad_input_gets_a_clear_error() {
     let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
@@ -155,72 +151,72 @@ async fn bad_input_gets_a_clear_error() {
         "x".repeat(5000)
     );
     for (request, status, why) in [
-        ("GET /probe HTTP/1.1\r\nHost: a\r\n\r\n", "405", "method not allowed; ask with POST"),
+        ("GET /probe HTTP/1.1\r\nHost: a\r\n\r\n", "405", "method not allowed; use POST"),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "404", "not found; the path is /probe"),
         (
             "POST /probe HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
             "401",
-            "there is no signature",
+            "the request has no signature",
         ),
         (
             "POST /probe HTTP/1.1\r\nHost: a\r\ngatepost-signature: zz\r\nContent-Length: 2\r\n\r\n{}",
             "401",
-            "the signature is wrong: have both the same key?",
+            "the signature is wrong: do both have the same key?",
         ),
         (&long, "413", "length limit exceeded"),
         ("nonsense\r\n\r\n", "400", ""),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut octets = Vec::new();
-        let _reset_after_413 = stream.read_to_end(&mut octets).await;
-        let said = String::from_utf8_lossy(&octets);
-        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {said}");
-        assert!(said.contains(why), "{request}: {said}");
+        let mut bytes = Vec::new();
+        let _reset_after_413 = stream.read_to_end(&mut bytes).await;
+        let reply = String::from_utf8_lossy(&bytes);
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {reply}");
+        assert!(reply.contains(why), "{request}: {reply}");
     }
 }
 
-/// Whoever listened in says it again, changes it, or says it too late.
+/// An eavesdropper repeats the request, changes it, or forges a response.
 #[tokio::test]
-async fn what_was_heard_is_of_no_use() {
+async fn captured_requests_cannot_be_reused() {
     let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
     let address = vantage(&key, &resolver, 60, true).await;
-    // A proxy that keeps what passes.
+    // A proxy that records the request.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let between = listener.local_addr().unwrap();
-    let heard = tokio::spawn(async move {
+    let received = tokio::spawn(async move {
         let (mut from, _) = listener.accept().await.unwrap();
         let mut to = TcpStream::connect(address).await.unwrap();
-        let mut octets = vec![0; 4096];
-        let count = from.read(&mut octets).await.unwrap();
-        octets.truncate(count);
-        to.write_all(&octets).await.unwrap();
+        let mut bytes = vec![0; 4096];
+        let count = from.read(&mut bytes).await.unwrap();
+        bytes.truncate(count);
+        to.write_all(&bytes).await.unwrap();
         tokio::io::copy(&mut to, &mut from).await.unwrap();
-        octets
+        bytes
     });
-    let told = client(between, &key).probe(&name("nx.example"), Family::Ipv6).await;
-    assert_eq!(told.unwrap(), VantageResult::Addresses(Vec::new()));
-    let heard = String::from_utf8(heard.await.unwrap()).unwrap();
-    for (said, status, why) in [
-        (heard.clone(), "401", "that was asked before"),
-        (heard.replace("ipv6", "ipv4"), "401", "the signature is wrong"),
+    let result = client(between, &key).probe(&name("nx.example"), Family::Ipv6).await;
+    assert_eq!(result.unwrap(), VantageResult::Addresses(Vec::new()));
+    let received = String::from_utf8(received.await.unwrap()).unwrap();
+    for (reply, status, why) in [
+        (received.clone(), "401", "the request is a repetition"),
+        (received.replace("ipv6", "ipv4"), "401", "the signature is wrong"),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.write_all(reply.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(answer.contains(why), "{answer}");
     }
 
-    // A report for another question, and one that is not signed.
+    // Responses without a signature.
     for answer in ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "SSH-2.0-OpenSSH\r\n"] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let forger = client(listener.local_addr().unwrap(), &key);
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut octets = [0; 4096];
-            let _question = stream.read(&mut octets).await.unwrap();
+            let mut bytes = [0; 4096];
+            let _request = stream.read(&mut bytes).await.unwrap();
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
         let error = forger.probe(&name("nx.example"), Family::Ipv6).await.unwrap_err();

@@ -1,9 +1,9 @@
-//! Master files, good and bad.
+//! Zone files, valid and invalid.
 
 use std::path::Path;
 
 use super::super::ZoneFile;
-use super::{lookup, told};
+use super::{brief, lookup};
 
 const TWO_ZONES: &str = r#"; names and addresses
 $ORIGIN a.example.
@@ -39,9 +39,9 @@ fn parsed(text: &str) -> ZoneFile {
 }
 
 #[test]
-fn it_answers_for_its_zones_and_for_nothing_else() {
+fn a_file_answers_for_its_zones_only() {
     let zone = parsed(TWO_ZONES);
-    for (asked, expected) in [
+    for (query, expected) in [
         ("MX a.example", "10 mx.a.example, 20 mx2.a.example"),
         ("MX A.EXAMPLE.", "10 mx.a.example, 20 mx2.a.example"),
         ("AAAA mx.a.example", "2001:db8::25"),
@@ -71,47 +71,44 @@ fn it_answers_for_its_zones_and_for_nothing_else() {
         ("PTR 2001:db9::25", "unknown no_resolver"),
         ("PTR 192.0.2.25", "unknown no_resolver"),
     ] {
-        assert_eq!(told(&zone.answer(&lookup(asked))), expected, "{asked}");
+        assert_eq!(brief(&zone.answer(&lookup(query))), expected, "{query}");
     }
 }
 
 #[test]
-fn without_an_soa_it_speaks_for_its_origins() {
+fn without_an_soa_its_origins_are_its_zones() {
     let zone = parsed("$ORIGIN a.example.\nmx A 192.0.2.1\nmx.b.example. A 192.0.2.2\n");
-    for (asked, expected) in [
+    for (query, expected) in [
         ("A mx.a.example", "192.0.2.1"),
         ("A no.a.example", "nxdomain"),
         ("A mx.b.example", "192.0.2.2"),
         ("AAAA mx.b.example", "unknown no_resolver"),
         ("A no.b.example", "unknown no_resolver"),
     ] {
-        assert_eq!(told(&zone.answer(&lookup(asked))), expected, "{asked}");
+        assert_eq!(brief(&zone.answer(&lookup(query))), expected, "{query}");
     }
-    // As zones are often dumped.
+    // The usual form of a zone dump.
     let dump = "$ORIGIN .\n$TTL 60\na.example SOA ns.a.example. h.a.example. 1 2 3 4 5\n\
                 $ORIGIN example.\nmx.a A 192.0.2.1\n";
     let zone = parsed(dump);
-    assert_eq!(told(&zone.answer(&lookup("A mx.a.example"))), "192.0.2.1");
-    assert_eq!(told(&zone.answer(&lookup("A mx.a.test"))), "unknown no_resolver");
-    assert_eq!(told(&zone.answer(&lookup("A mx.b.example"))), "unknown no_resolver");
+    assert_eq!(brief(&zone.answer(&lookup("A mx.a.example"))), "192.0.2.1");
+    assert_eq!(brief(&zone.answer(&lookup("A mx.a.test"))), "unknown no_resolver");
+    assert_eq!(brief(&zone.answer(&lookup("A mx.b.example"))), "unknown no_resolver");
 }
 
 #[test]
-fn a_mistake_is_told_with_its_line() {
+fn errors_name_the_line() {
     for (text, expected) in [
-        ("", "zone.txt: no records of a zone; expected a master file (RFC 1035 section 5)"),
-        (
-            "; only\n; comments\n",
-            "zone.txt: no records of a zone; expected a master file (RFC 1035 section 5)",
-        ),
+        ("", "zone.txt: no records; expected a zone file (RFC 1035 section 5)"),
+        ("; only\n; comments\n", "zone.txt: no records; expected a zone file (RFC 1035 section 5)"),
         (
             "$TTL 60\n@ SOA ns h 1 2 3 4 5\nmx A 192.0.2.1\n",
-            "zone.txt:2: a relative name, and no origin for it; add a line `$ORIGIN example.com.` before it, or end the \
+            "zone.txt:2: relative name without an origin; add a line `$ORIGIN example.com.` before it, or end the \
              name with a dot",
         ),
         (
             "a.example. A 192.0.2.1\n\n; there\na.example. MX 10 mx\n",
-            "zone.txt:4: a relative name, and no origin for it; add a line `$ORIGIN example.com.` before it, or end the \
+            "zone.txt:4: relative name without an origin; add a line `$ORIGIN example.com.` before it, or end the \
              name with a dot",
         ),
         (
@@ -120,42 +117,39 @@ fn a_mistake_is_told_with_its_line() {
         ),
         (
             "$ORIGIN a.example.\n@ SOA ns h (\n 1 2 3\n 4 5 )\nmx A 192.0.2.1\nmx A 192.0.2.256\n",
-            "zone.txt:6: this entry cannot be read: network address parse error: invalid IPv4 address syntax",
+            "zone.txt:6: invalid entry: network address parse error: invalid IPv4 address syntax",
         ),
         (
             "$ORIGIN a.example.\nmx AAAA 192.0.2.1\n",
-            "zone.txt:2: this entry cannot be read: network address parse error: invalid IPv6 address syntax",
+            "zone.txt:2: invalid entry: network address parse error: invalid IPv6 address syntax",
         ),
         (
             "$ORIGIN a.example.\n\nmx MX mx\n",
-            "zone.txt:3: this entry cannot be read: error parsing number: invalid digit found in string",
+            "zone.txt:3: invalid entry: error parsing number: invalid digit found in string",
         ),
-        (
-            "$ORIGIN a.example.\nmx MX 10\n",
-            "zone.txt:2: this entry cannot be read: token is missing: exchange",
-        ),
+        ("$ORIGIN a.example.\nmx MX 10\n", "zone.txt:2: invalid entry: token is missing: exchange"),
         (
             "$ORIGIN a.example.\nmx ADDRESS 1\n",
-            "zone.txt:2: this entry cannot be read: proto error: decoding error: record type string unknown: ADDRESS",
+            "zone.txt:2: invalid entry: proto error: decoding error: record type string unknown: ADDRESS",
         ),
         (
             "$ORIGIN a.example.\nx TXT ( \"a\"\nb\n",
-            "zone.txt:2: this entry cannot be read: lexer error: unclosed list, missing ')'",
+            "zone.txt:2: invalid entry: lexer error: unclosed list, missing ')'",
         ),
         (
             "$ORIGIN a.example.\n$INCLUDE other\n",
-            "zone.txt:2: this entry cannot be read: io error: No such file or directory (os error 2)",
+            "zone.txt:2: invalid entry: io error: No such file or directory (os error 2)",
         ),
         (
             "\u{0}\u{1}PCAP",
-            "zone.txt:1: this entry cannot be read: lexer error: unrecognized character input: \\u{0}",
+            "zone.txt:1: invalid entry: lexer error: unrecognized character input: \\u{0}",
         ),
     ] {
-        let mistake = ZoneFile::parse(text, Path::new("zone.txt")).unwrap_err();
-        assert_eq!(mistake.to_string(), expected, "{text}");
+        let error = ZoneFile::parse(text, Path::new("zone.txt")).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{text}");
     }
     let missing = ZoneFile::open(Path::new("/nowhere/zone.txt")).unwrap_err().to_string();
     let expected =
-        "cannot read the master file /nowhere/zone.txt: No such file or directory (os error 2)";
+        "cannot read the zone file /nowhere/zone.txt: No such file or directory (os error 2)";
     assert_eq!(missing, expected);
 }

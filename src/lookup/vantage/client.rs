@@ -1,4 +1,4 @@
-//! The gateway's side: asking, and believing only what is signed.
+//! The gateway's side.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,117 +10,113 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::signature::{Role, nonce};
-use super::{
-    MAX_RESPONSE, PATH, ProbeRequest, ProbeResponse, SIGNATURE, SharedKey, SharedKeyError,
-    VantageResult, VantageSettings,
+use super::protocol::{
+    MAX_RESPONSE, PATH, ProbeRequest, ProbeResponse, SIGNATURE, VantageResult, VantageSettings,
 };
+use super::signature::{Role, SharedKey, SharedKeyError, nonce};
 use crate::addr::Family;
-use crate::lookup::now;
-use crate::lookup::probe::{Missed, connect};
+use crate::lookup::clock::now;
+use crate::lookup::probe::{ConnectError, connect};
 use crate::policy::facts::DomainName;
 
-/// Why the vantage told nothing. None of these says anything of our own receive path.
+/// Why a probe has no result. No variant says anything about our receive path.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VantageError {
     #[error(transparent)]
-    SharedKey(#[from] SharedKeyError),
-    #[error("the vantage at {0} takes no connection: is `gatepost vantage` running there?")]
+    Key(#[from] SharedKeyError),
+    #[error("the vantage at {0} does not accept connections: is `gatepost vantage` running there?")]
     Connect(SocketAddr),
     #[error("the vantage at {0} did not answer in time")]
     Timeout(SocketAddr),
-    #[error("the vantage at {address} hung up: {why}")]
+    #[error("the vantage at {address} closed the connection: {why}")]
     Lost { address: SocketAddr, why: hyper::Error },
-    #[error("the vantage at {address} refuses ({status}): {why}")]
+    #[error("the vantage at {address} refuses the request ({status}): {why}")]
     Refused { address: SocketAddr, status: StatusCode, why: String },
     #[error(
-        "what answers at {0} is not the vantage: the signature is missing or wrong; have both the same key?"
+        "the server at {0} is not the vantage: its signature is missing or wrong; do both have the same key?"
     )]
     Forged(SocketAddr),
-    #[error("the vantage's report cannot be read ({0}): is it of this version?")]
-    Report(serde_json::Error),
-    #[error("cannot read random octets: {0}")]
+    #[error("cannot parse the vantage's response ({0}): is it of this version?")]
+    Response(serde_json::Error),
+    #[error("cannot read random bytes: {0}")]
     Random(io::Error),
-    #[error("cannot ask the vantage: {0}")]
+    #[error("cannot send a request to the vantage: {0}")]
     Request(axum::http::Error),
 }
 
-/// Somebody on another network who calls us when we ask.
+/// The client of a vantage.
 #[derive(Clone, Debug)]
 pub struct Vantage {
     address: SocketAddr,
     key: SharedKey,
     mark: Option<u32>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Vantage {
-    /// Reads the key. `mark` is the firewall mark of what we connect.
+    /// Reads the key. `mark` is the firewall mark of the connections.
     ///
     /// # Errors
-    /// There is no key.
+    /// There is no valid key.
     pub fn new(settings: &VantageSettings, mark: Option<u32>) -> Result<Self, VantageError> {
         let key = SharedKey::read(&settings.key)?;
-        Ok(Self { address: settings.address, key, mark, patience: settings.timeout })
+        Ok(Self { address: settings.address, key, mark, timeout: settings.timeout })
     }
 
-    /// What it sees of the exchanges of `domain` over `family`, now. Takes no longer than `[vantage] timeout`.
-    ///
-    /// # Errors
-    /// Why it told nothing.
+    /// Has the vantage probe the exchanges of `domain` over `family`. Takes `[vantage] timeout` at most.
     pub async fn probe(
         &self,
         domain: &DomainName,
         family: Family,
     ) -> Result<VantageResult, VantageError> {
-        let asking = timeout(self.patience, self.ask(domain, family)).await;
-        asking.unwrap_or(Err(VantageError::Timeout(self.address)))
+        let result = timeout(self.timeout, self.request(domain, family)).await;
+        result.unwrap_or(Err(VantageError::Timeout(self.address)))
     }
 
-    async fn ask(
+    async fn request(
         &self,
         domain: &DomainName,
         family: Family,
     ) -> Result<VantageResult, VantageError> {
         let address = self.address;
         let nonce = nonce().map_err(VantageError::Random)?;
-        let question = ProbeRequest { domain: domain.clone(), family, at: now(), nonce };
-        let octets = serde_json::to_vec(&question).map_err(VantageError::Report)?;
+        let probe = ProbeRequest { domain: domain.clone(), family, at: now(), nonce };
+        let bytes = serde_json::to_vec(&probe).map_err(VantageError::Response)?;
         let request = Request::post(PATH)
             .header(header::HOST, address.to_string())
-            .header(SIGNATURE, self.key.sign(Role::Request, &octets))
-            .body(Body::from(octets))
+            .header(SIGNATURE, self.key.sign(Role::Request, &bytes))
+            .body(Body::from(bytes))
             .map_err(VantageError::Request)?;
 
-        let stream = connect(address, self.mark, self.patience).await;
-        let stream = stream.map_err(|missed| match missed {
-            Missed::Silent => VantageError::Timeout(address),
+        let stream = connect(address, self.mark, self.timeout).await;
+        let stream = stream.map_err(|error| match error {
+            ConnectError::NoResponse => VantageError::Timeout(address),
             _ => VantageError::Connect(address),
         })?;
         let lost = |why| VantageError::Lost { address, why };
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        // Ends with the response, or with `sender`.
+        // Ends with the response, or when `sender` is dropped.
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(lost)?;
         let (head, body) = response.into_parts();
-        let octets = to_bytes(Body::new(body), MAX_RESPONSE).await;
-        let octets = octets.map_err(|_cut_off_or_endless| VantageError::Forged(address))?;
+        let bytes = to_bytes(Body::new(body), MAX_RESPONSE).await;
+        let bytes = bytes.map_err(|_truncated_or_too_long| VantageError::Forged(address))?;
         if head.status != StatusCode::OK {
-            let said: String = String::from_utf8_lossy(&octets).trim().chars().take(300).collect();
-            let why = said.escape_debug().to_string();
+            let text: String = String::from_utf8_lossy(&bytes).trim().chars().take(300).collect();
+            let why = text.escape_debug().to_string();
             return Err(VantageError::Refused { address, status: head.status, why });
         }
         let signature = head.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-        if !signature.is_some_and(|signature| self.key.verify(Role::Response, &octets, signature)) {
+        if !signature.is_some_and(|signature| self.key.verify(Role::Response, &bytes, signature)) {
             return Err(VantageError::Forged(address));
         }
-        let report: ProbeResponse =
-            serde_json::from_slice(&octets).map_err(VantageError::Report)?;
-        if report.nonce != question.nonce {
+        let response: ProbeResponse =
+            serde_json::from_slice(&bytes).map_err(VantageError::Response)?;
+        if response.nonce != probe.nonce {
             return Err(VantageError::Forged(address));
         }
-        Ok(report.found)
+        Ok(response.result)
     }
 }

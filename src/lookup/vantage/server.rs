@@ -1,4 +1,4 @@
-//! The vantage's side: who may ask what, and the calls.
+//! The vantage's side: checks requests and runs the probes.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -24,78 +24,77 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::signature::Role;
-use super::{
-    MAX_CLOCK_SKEW, PATH, ProbeRequest, ProbeResponse, ProbedAddress, SIGNATURE, SharedKey,
+use super::protocol::{
+    MAX_CLOCK_SKEW, MAX_REQUEST, PATH, ProbeRequest, ProbeResponse, ProbedAddress, SIGNATURE,
     VantageResult,
 };
+use super::signature::{Role, SharedKey};
 use crate::addr::{Family, is_global};
-use crate::lookup::{LookupService, now};
+use crate::lookup::clock::now;
+use crate::lookup::service::LookupService;
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES, Reason};
 
-/// Octets of a question.
-const MAX_REQUEST: usize = 4096;
-/// Addresses that are called for one question.
+/// Addresses probed for one request.
 const MAX_ADDRESSES: usize = 20;
-/// Nonces that are remembered; the rate keeps them below it.
-const NONCES: u64 = 1_000_000;
-const CONNECTIONS: usize = 64;
-const HEAD: Duration = Duration::from_secs(5);
-const CONNECTION: Duration = Duration::from_secs(60);
+/// Nonces kept; the rate limit keeps the number below it.
+const MAX_NONCES: u64 = 1_000_000;
+const MAX_CONNECTIONS: usize = 64;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Who may ask what.
 #[derive(Clone, Debug)]
 pub struct VantageServerSettings {
     pub key: SharedKey,
-    /// Only about these.
+    /// The only domains that are probed.
     pub domains: BTreeSet<DomainName>,
     pub requests_per_minute: NonZeroU32,
-    /// Call only addresses of the Internet; false in tests.
+    /// Probe only global addresses; false in tests.
     pub only_global: bool,
 }
 
-/// What answers questions; clones share everything.
+/// Answers requests; clones share everything.
 #[derive(Clone)]
-pub struct VantageServer(Arc<Desk>);
+pub struct VantageServer(Arc<ServerState>);
 
-struct Desk {
-    rules: VantageServerSettings,
+struct ServerState {
+    settings: VantageServerSettings,
     service: LookupService,
     rate: DefaultDirectRateLimiter,
-    /// Those of questions whose time would still do.
+    /// Nonces of the requests whose time is still acceptable.
     nonces: Cache<String, ()>,
 }
 
 impl VantageServer {
-    /// Calls by `lookup`, which should keep nothing for long: each question is about now.
-    pub fn new(rules: VantageServerSettings, service: LookupService) -> Self {
-        let rate = RateLimiter::direct(Quota::per_minute(rules.requests_per_minute));
+    /// Probes by `service`, which should cache answers only briefly: each request is about the present.
+    pub fn new(settings: VantageServerSettings, service: LookupService) -> Self {
+        let rate = RateLimiter::direct(Quota::per_minute(settings.requests_per_minute));
         let nonces = Cache::builder().eviction_policy(EvictionPolicy::lru());
-        let nonces = nonces.max_capacity(NONCES).time_to_live(MAX_CLOCK_SKEW * 2).build();
-        Self(Arc::new(Desk { rules, service, rate, nonces }))
+        let nonces = nonces.max_capacity(MAX_NONCES).time_to_live(MAX_CLOCK_SKEW * 2).build();
+        Self(Arc::new(ServerState { settings, service, rate, nonces }))
     }
 }
 
-/// Serves `listener` until it is dropped.
-pub async fn serve(listener: TcpListener, prober: VantageServer) -> Infallible {
+/// Serves `listener` until the future is dropped.
+pub async fn serve(listener: TcpListener, server: VantageServer) -> Infallible {
     let router = Router::new()
-        .route(PATH, post(answer).with_state(prober))
+        .route(PATH, post(respond).with_state(server))
         .fallback(async || refuse(StatusCode::NOT_FOUND, "not found; the path is /probe"))
         .method_not_allowed_fallback(async || {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; ask with POST")
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use POST")
         })
         .layer(DefaultBodyLimit::max(MAX_REQUEST));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        if connections.len() >= CONNECTIONS {
+        if connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
             continue;
         }
         match listener.accept().await {
             Ok((stream, _)) => drop(connections.spawn(connection(stream, router.clone()))),
-            // Out of descriptors, or the peer has gone: either passes.
-            Err(_) => sleep(Duration::from_millis(100)).await,
+            // Out of descriptors, or the peer has gone: both are temporary.
+            Err(_) => sleep(ACCEPT_BACKOFF).await,
         }
     }
 }
@@ -104,37 +103,37 @@ async fn connection(stream: TcpStream, router: Router) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
-        .header_read_timeout(HEAD)
+        .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(8192)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // What went wrong with one question is the asker's to tell.
-    let _ = timeout(CONNECTION, serving).await;
+    // The client reports errors.
+    let _ = timeout(CONNECTION_TIMEOUT, serving).await;
 }
 
 fn refuse(status: StatusCode, why: &str) -> Response {
     (status, format!("{why}\n")).into_response()
 }
 
-/// Whoever has no key learns nothing but that.
-async fn answer(State(prober): State<VantageServer>, headers: HeaderMap, body: Bytes) -> Response {
-    let desk = &*prober.0;
-    let question = match desk.admit(&headers, &body) {
-        Ok(question) => question,
+/// A client without the key learns only that it has none.
+async fn respond(State(server): State<VantageServer>, headers: HeaderMap, body: Bytes) -> Response {
+    let state = &*server.0;
+    let request = match state.check(&headers, &body) {
+        Ok(request) => request,
         Err((status, why)) => return refuse(status, &why),
     };
-    let found = desk.find(&question.domain, question.family).await;
-    let report = ProbeResponse { nonce: question.nonce, at: now(), found };
-    match serde_json::to_vec(&report) {
-        Ok(octets) => {
-            let signature = desk.rules.key.sign(Role::Response, &octets);
-            ([(SIGNATURE, signature)], octets).into_response()
+    let result = state.probe(&request.domain, request.family).await;
+    let response = ProbeResponse { nonce: request.nonce, at: now(), result };
+    match serde_json::to_vec(&response) {
+        Ok(bytes) => {
+            let signature = state.settings.key.sign(Role::Response, &bytes);
+            ([(SIGNATURE, signature)], bytes).into_response()
         }
         Err(why) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
     }
 }
 
-impl Desk {
-    fn admit(
+impl ServerState {
+    fn check(
         &self,
         headers: &HeaderMap,
         body: &[u8],
@@ -142,59 +141,59 @@ impl Desk {
         let no = |status, why: &str| Err((status, why.to_owned()));
         let signature = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
         let Some(signature) = signature else {
-            return no(StatusCode::UNAUTHORIZED, "there is no signature");
+            return no(StatusCode::UNAUTHORIZED, "the request has no signature");
         };
-        if !self.rules.key.verify(Role::Request, body, signature) {
-            return no(StatusCode::UNAUTHORIZED, "the signature is wrong: have both the same key?");
+        if !self.settings.key.verify(Role::Request, body, signature) {
+            let why = "the signature is wrong: do both have the same key?";
+            return no(StatusCode::UNAUTHORIZED, why);
         }
-        let question: ProbeRequest = match serde_json::from_slice(body) {
-            Ok(question) => question,
+        let request: ProbeRequest = match serde_json::from_slice(body) {
+            Ok(request) => request,
             Err(why) => {
-                let why =
-                    format!("the question is not understood: {why}; are both of one version?");
+                let why = format!("cannot parse the request: {why}; are both of the same version?");
                 return no(StatusCode::BAD_REQUEST, &why);
             }
         };
         let now = now();
-        let skew = (now - question.at).max(question.at - now);
+        let skew = (now - request.at).max(request.at - now);
         if skew > MAX_CLOCK_SKEW {
             let why = format!(
-                "it is {now} here, and the question is of {}: set the clocks right",
-                question.at
+                "the time is {now} here and {} in the request: synchronize the clocks",
+                request.at
             );
             return no(StatusCode::UNAUTHORIZED, &why);
         }
-        let nonce = self.nonces.entry(question.nonce.clone());
+        let nonce = self.nonces.entry(request.nonce.clone());
         if !nonce.or_insert(()).is_fresh() {
-            return no(StatusCode::UNAUTHORIZED, "that was asked before");
+            return no(StatusCode::UNAUTHORIZED, "the request is a repetition");
         }
-        if !self.rules.domains.contains(&question.domain) {
-            let why = format!("{} is none of the domains that I probe", question.domain);
+        if !self.settings.domains.contains(&request.domain) {
+            let why = format!("{} is not among the domains of this vantage", request.domain);
             return no(StatusCode::FORBIDDEN, &why);
         }
         if self.rate.check().is_err() {
-            return no(StatusCode::TOO_MANY_REQUESTS, "too many questions; wait a minute");
+            return no(StatusCode::TOO_MANY_REQUESTS, "too many requests; wait a minute");
         }
-        Ok(question)
+        Ok(request)
     }
 
-    async fn find(&self, domain: &DomainName, family: Family) -> VantageResult {
+    async fn probe(&self, domain: &DomainName, family: Family) -> VantageResult {
         let addresses = match self.addresses(domain, family).await {
             Ok(addresses) => addresses,
             Err(reason) => return VantageResult::Unknown(reason),
         };
-        let calls = addresses.into_iter().map(async |(host, ip)| {
-            let answer = if is_global(ip) || !self.rules.only_global {
+        let probes = addresses.into_iter().map(async |(host, ip)| {
+            let answer = if is_global(ip) || !self.settings.only_global {
                 self.service.lookup(&Lookup::Greet(ip)).await.answer
             } else {
                 Answer::No(Reason::NoUsableAddress, None)
             };
             ProbedAddress { host, ip, answer }
         });
-        VantageResult::Addresses(join_all(calls).await)
+        VantageResult::Addresses(join_all(probes).await)
     }
 
-    /// As a sender finds them (RFC 5321 §5.1), of one family. If some hosts are known and some are not, the known ones do.
+    /// The addresses in `family` that a sender finds (RFC 5321 §5.1). If some hosts are unknown, the known ones are used.
     async fn addresses(
         &self,
         domain: &DomainName,
@@ -217,8 +216,8 @@ impl Desk {
         hosts.sort();
         hosts.truncate(MAX_EXCHANGES);
         let lookups = hosts.into_iter().map(async |(_, host)| {
-            let answered = self.service.lookup(&Lookup::Addresses(host.clone(), family)).await;
-            (host, answered.answer)
+            let result = self.service.lookup(&Lookup::Addresses(host.clone(), family)).await;
+            (host, result.answer)
         });
         let (mut found, mut unknown) = (Vec::new(), None);
         for (host, answer) in join_all(lookups).await {

@@ -1,4 +1,4 @@
-//! What only somebody with the key can get wrong.
+//! Errors of clients that have the key, and the signature.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -9,12 +9,17 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::protocol::{ProbeRequest, SIGNATURE};
 use super::signature::Role;
 use super::*;
-use crate::lookup::{LookupService, LookupSettings, now};
+use crate::addr::Family;
+use crate::lookup::clock::now;
+use crate::lookup::{LookupService, LookupSettings};
+use crate::policy::facts::DomainName;
+use crate::time::Timestamp;
 
 #[tokio::test]
-async fn clocks_must_agree_and_questions_be_understood() {
+async fn clocks_must_agree_and_requests_must_parse() {
     let path = std::env::temp_dir().join(format!("gatepost-skew-{}.key", std::process::id()));
     std::fs::write(&path, "c".repeat(64)).unwrap();
     let key = SharedKey::read(&path).unwrap();
@@ -23,7 +28,7 @@ async fn clocks_must_agree_and_questions_be_understood() {
     let settings = LookupSettings { dns_servers, ..LookupSettings::default() };
     let (service, _) = LookupService::start(settings, Arc::new(())).unwrap();
     let requests_per_minute = NonZeroU32::new(60).unwrap();
-    let rules = VantageServerSettings {
+    let server_settings = VantageServerSettings {
         key: key.clone(),
         domains: BTreeSet::new(),
         requests_per_minute,
@@ -31,9 +36,9 @@ async fn clocks_must_agree_and_questions_be_understood() {
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, VantageServer::new(rules, service)));
+    tokio::spawn(serve(listener, VantageServer::new(server_settings, service)));
 
-    let question = |at: Timestamp, nonce: &str| {
+    let request = |at: Timestamp, nonce: &str| {
         let domain = DomainName::parse("a.example").unwrap();
         let nonce = nonce.to_owned();
         serde_json::to_vec(&ProbeRequest { domain, family: Family::Ipv6, at, nonce }).unwrap()
@@ -41,12 +46,12 @@ async fn clocks_must_agree_and_questions_be_understood() {
     let minute = Duration::from_secs(60);
     let early = Timestamp::from_nanos(now().as_nanos() - (6 * minute).as_nanos() as u64);
     for (body, role, expected) in [
-        (question(now() + 6 * minute, "1"), Role::Request, "set the clocks right"),
-        (question(early, "2"), Role::Request, "set the clocks right"),
-        (question(now() + 4 * minute, "3"), Role::Request, "none of the domains that I probe"),
-        (question(now(), "4"), Role::Response, "the signature is wrong"),
-        (b"{\"domain\":\"a.example\"}".to_vec(), Role::Request, "the question is not understood"),
-        (b"\xff".to_vec(), Role::Request, "the question is not understood"),
+        (request(now() + 6 * minute, "1"), Role::Request, "synchronize the clocks"),
+        (request(early, "2"), Role::Request, "synchronize the clocks"),
+        (request(now() + 4 * minute, "3"), Role::Request, "not among the domains of this vantage"),
+        (request(now(), "4"), Role::Response, "the signature is wrong"),
+        (b"{\"domain\":\"a.example\"}".to_vec(), Role::Request, "cannot parse the request"),
+        (b"\xff".to_vec(), Role::Request, "cannot parse the request"),
     ] {
         let signature = key.sign(role, &body);
         let head = format!(
@@ -61,7 +66,7 @@ async fn clocks_must_agree_and_questions_be_understood() {
     }
 }
 
-/// RFC 4231 §4.2 has a key of 20 octets; this one has ours, by `openssl dgst -sha256 -mac HMAC`.
+/// RFC 4231 §4.2 has a key of 20 bytes; this one has ours, by `openssl dgst -sha256 -mac HMAC`.
 #[test]
 fn the_signature_is_hmac_sha256_over_role_and_octets() {
     let path = std::env::temp_dir().join(format!("gatepost-hmac-{}.key", std::process::id()));

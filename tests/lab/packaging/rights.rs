@@ -359,13 +359,13 @@ fn a_failed_change_of_user_is_an_error() {
     };
     let message = run("no-such-user", &[]);
     assert!(
-        message.contains("there is no user \"no-such-user\" on this host: `adduser"),
+        message.contains("the user \"no-such-user\" does not exist on this host: `adduser"),
         "{message}"
     );
     let message = run("mail", &["setpriv", "--reuid=65534", "--clear-groups"]);
     assert!(
         message
-            .contains("only root can become the user \"mail\", and this process runs as uid 65534"),
+            .contains("only root can switch to the user \"mail\"; this process runs as uid 65534"),
         "{message}"
     );
 }

@@ -1,13 +1,13 @@
-//! Records that no policy asks for: TXT, and whether a name is an alias.
+//! DNS lookups that only the domain check needs: TXT, and CNAME.
 
 use hickory_proto::rr::{RData, RecordType};
 
-use super::Dns;
+use super::dns::Dns;
 use crate::policy::facts::{Answer, DomainName, Reason};
 use crate::readiness::{CnameAnswer, TxtAnswer};
 
 impl Dns {
-    /// TXT of `name`, each with its strings joined. Never later than the deadline.
+    /// The TXT records of `name`, each with its strings joined. Answers no later than the deadline.
     pub async fn texts(&self, name: &DomainName) -> TxtAnswer {
         let found = match self.records(name, RecordType::TXT).await {
             Ok(found) => found,
@@ -30,7 +30,7 @@ impl Dns {
                 _ => None,
             })
             .collect();
-        // Servers rotate what they answer.
+        // Servers rotate records.
         texts.sort();
         if texts.is_empty() {
             TxtAnswer::Unknown(Reason::Servfail)
@@ -39,7 +39,7 @@ impl Dns {
         }
     }
 
-    /// What `name` is an alias of. Never later than the deadline.
+    /// The CNAME of `name`. Answers no later than the deadline.
     pub async fn alias(&self, name: &DomainName) -> CnameAnswer {
         match self.records(name, RecordType::CNAME).await {
             Ok(found) => {

@@ -1,0 +1,177 @@
+//! Runs the probes, within limits.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::connect::{ConnectError, connect};
+use super::large::send_large;
+use super::smtp_client::{ProbeError, ProbeReply, SmtpClient};
+use crate::addr::Networks;
+use crate::lookup::limits::ProbeLimits;
+use crate::lookup::settings::{LookupSettings, ProbeSettings};
+use crate::policy::facts::{Answer, Lookup, Reason};
+
+/// RFC 5321 §4.5.3.1.3, without the brackets.
+const MAX_PATH: usize = 254;
+
+#[derive(Debug)]
+pub(in crate::lookup) struct Prober {
+    settings: ProbeSettings,
+    /// Time for the handshake: at least three SYNs with the default deadline.
+    connect_timeout: Duration,
+    hostname: String,
+    mark: Option<u32>,
+    own_networks: Networks,
+    limits: ProbeLimits,
+}
+
+impl Prober {
+    pub(in crate::lookup) fn new(settings: &LookupSettings) -> Self {
+        let timeout = settings.probes.timeout;
+        Self {
+            settings: settings.probes,
+            // Shorter than the deadline: a caller still waits when a server does not respond.
+            connect_timeout: (settings.deadline * 4 / 5).min(timeout),
+            hostname: settings.hostname.clone(),
+            mark: settings.mark,
+            own_networks: settings.own_networks.clone(),
+            limits: ProbeLimits::new(&settings.probes),
+        }
+    }
+
+    pub(in crate::lookup) fn maintain(&self) {
+        self.limits.maintain();
+    }
+
+    /// The answer of a lookup that must not be probed: of our own address, or one that the configuration forbids.
+    pub(in crate::lookup) fn answer_without_probe(&self, lookup: &Lookup) -> Option<Answer> {
+        let (Lookup::Connect(ip) | Lookup::Greet(ip) | Lookup::Callout(ip, _)) = lookup else {
+            return None;
+        };
+        if self.own_networks.contains(*ip) {
+            return Some(Answer::No(Reason::NoUsableAddress, None));
+        }
+        match lookup {
+            Lookup::Callout(..) if !self.settings.callouts => {
+                Some(Answer::Unknown(Reason::RateLimited))
+            }
+            Lookup::Callout(_, path) if !is_path(path) => Some(Answer::Unknown(Reason::NoResolver)),
+            _ => None,
+        }
+    }
+
+    /// Probes, for `[lookup] probe_timeout` at most. Call [`Self::answer_without_probe`] first.
+    pub(in crate::lookup) async fn probe(&self, lookup: &Lookup) -> Answer {
+        let (Lookup::Connect(ip) | Lookup::Greet(ip) | Lookup::Callout(ip, _)) = lookup else {
+            return Answer::Unknown(Reason::NoResolver);
+        };
+        let ip = ip.to_canonical();
+        let Some(_permit) = self.limits.acquire(ip) else {
+            return Answer::Unknown(Reason::RateLimited);
+        };
+        let deadline = Instant::now() + self.settings.timeout;
+        let stream = match self.connect(ip).await {
+            Ok(stream) => stream,
+            Err(error) => return error.answer(),
+        };
+        match lookup {
+            Lookup::Connect(_) => Answer::Yes(None),
+            Lookup::Callout(_, path) => self.callout(SmtpClient::new(stream, deadline), path).await,
+            _ => self.greet(SmtpClient::new(stream, deadline)).await,
+        }
+    }
+
+    async fn connect(&self, ip: IpAddr) -> Result<TcpStream, ConnectError> {
+        connect(SocketAddr::new(ip, self.settings.port), self.mark, self.connect_timeout).await
+    }
+
+    async fn greet(&self, mut client: SmtpClient) -> Answer {
+        let ehlo = match self.begin(&mut client).await {
+            Ok(ehlo) => ehlo,
+            Err(rejection) => return rejection.greet_answer(),
+        };
+        if self.settings.large_segments
+            && ehlo.pipelining
+            && let Err(error) = send_large(&mut client).await
+        {
+            return Rejection::Error(error).greet_answer();
+        }
+        client.quit();
+        Answer::Yes(None)
+    }
+
+    async fn callout(&self, mut client: SmtpClient, path: &str) -> Answer {
+        match self.begin(&mut client).await {
+            Ok(_) => {}
+            Err(rejection) => return rejection.callout_answer(),
+        }
+        match client.command("MAIL FROM:<>").await {
+            Ok(reply) if reply.class() == 2 => {}
+            other => {
+                client.quit();
+                return other.map_or_else(Rejection::Error, Rejection::Reply).callout_answer();
+            }
+        }
+        let answer = match client.command(&format!("RCPT TO:<{path}>")).await {
+            Ok(reply) if reply.class() == 2 => Answer::Yes(None),
+            Ok(reply)
+                if reply.class() == 5 && reply.enhanced.is_some_and(|code| code.subject == 7) =>
+            {
+                Answer::Unknown(Reason::RejectedBeforeRcpt)
+            }
+            Ok(reply) if reply.class() == 5 => {
+                Answer::No(Reason::NoSuchMailbox, Some(reply.to_string()))
+            }
+            Ok(_) => Answer::Unknown(Reason::Deferred),
+            Err(error) => return Rejection::Error(error).callout_answer(),
+        };
+        client.quit();
+        answer
+    }
+
+    /// Reads the greeting and sends EHLO. Returns the reply to it.
+    async fn begin(&self, client: &mut SmtpClient) -> Result<ProbeReply, Rejection> {
+        let greeting = client.read_reply().await.map_err(Rejection::Error)?;
+        if greeting.code != 220 {
+            return Err(Rejection::Reply(greeting));
+        }
+        let reply = client.ehlo_or_helo(&self.hostname).await.map_err(Rejection::Error)?;
+        if reply.class() == 2 { Ok(reply) } else { Err(Rejection::Reply(reply)) }
+    }
+}
+
+/// Why a server did not come as far as RCPT.
+#[derive(Clone, Copy, Debug)]
+enum Rejection {
+    Reply(ProbeReply),
+    Error(ProbeError),
+}
+
+impl Rejection {
+    fn greet_answer(self) -> Answer {
+        match self {
+            Self::Reply(reply) if reply.class() == 4 => Answer::Unknown(Reason::RejectedBeforeRcpt),
+            Self::Reply(reply) => Answer::No(Reason::RejectedBeforeRcpt, Some(reply.to_string())),
+            Self::Error(ProbeError::TimedOut) => Answer::No(Reason::EstablishedButStalled, None),
+            Self::Error(ProbeError::NotSmtp) => Answer::No(Reason::RejectedBeforeRcpt, None),
+            Self::Error(ProbeError::Closed) => Answer::Unknown(Reason::RejectedBeforeRcpt),
+        }
+    }
+
+    /// Nothing is known about the mailbox, unless no session with the server is possible at all.
+    fn callout_answer(self) -> Answer {
+        match self {
+            Self::Error(ProbeError::TimedOut) => Answer::No(Reason::EstablishedButStalled, None),
+            Self::Reply(_) | Self::Error(_) => Answer::Unknown(Reason::RejectedBeforeRcpt),
+        }
+    }
+}
+
+/// Whether `path` can stand within `<>`: no character of it ends the command or the path.
+pub(in crate::lookup) fn is_path(path: &str) -> bool {
+    let is_plain = |byte| (b' '..=b'~').contains(&byte) && !matches!(byte, b'<' | b'>');
+    !path.is_empty() && path.len() <= MAX_PATH && path.bytes().all(is_plain)
+}

@@ -1,0 +1,159 @@
+//! A minimal SMTP client: sends one command, reads one reply (RFC 5321 §3.1, §3.2, §4.2).
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::smtp::{EnhancedCode, MAX_REPLY, Reply, ReplyParse};
+
+/// Time for the reply to QUIT.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a probe ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::lookup) enum ProbeError {
+    /// No reply in time, or the server did not accept our data.
+    TimedOut,
+    /// The server closed the connection.
+    Closed,
+    /// The server's data is not SMTP.
+    NotSmtp,
+}
+
+/// The parts of a reply that probes use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::lookup) struct ProbeReply {
+    pub(in crate::lookup) code: u16,
+    pub(in crate::lookup) enhanced: Option<EnhancedCode>,
+    /// Whether a line offers PIPELINING (RFC 2920).
+    pub(in crate::lookup) pipelining: bool,
+}
+
+impl ProbeReply {
+    /// 2 to 5.
+    pub(in crate::lookup) const fn class(self) -> u16 {
+        self.code / 100
+    }
+}
+
+/// `550 5.1.1`
+impl std::fmt::Display for ProbeReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.enhanced {
+            Some(enhanced) => write!(f, "{} {enhanced}", self.code),
+            None => self.code.fmt(f),
+        }
+    }
+}
+
+pub(in crate::lookup) struct SmtpClient {
+    stream: TcpStream,
+    deadline: Instant,
+    received: Vec<u8>,
+}
+
+impl SmtpClient {
+    pub(in crate::lookup) const fn new(stream: TcpStream, deadline: Instant) -> Self {
+        Self { stream, deadline, received: Vec::new() }
+    }
+
+    pub(in crate::lookup) const fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
+    pub(in crate::lookup) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends bytes in one write.
+    pub(in crate::lookup) async fn send(&mut self, bytes: &[u8]) -> Result<(), ProbeError> {
+        match timeout_at(self.deadline, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(probe_error(error.kind())),
+            Err(_elapsed) => Err(ProbeError::TimedOut),
+        }
+    }
+
+    /// Sends a command and reads its reply.
+    pub(in crate::lookup) async fn command(
+        &mut self,
+        command: &str,
+    ) -> Result<ProbeReply, ProbeError> {
+        self.send(format!("{command}\r\n").as_bytes()).await?;
+        self.read_reply().await
+    }
+
+    /// Sends EHLO, or HELO to a server that does not know it (RFC 5321 §3.2).
+    pub(in crate::lookup) async fn ehlo_or_helo(
+        &mut self,
+        hostname: &str,
+    ) -> Result<ProbeReply, ProbeError> {
+        let reply = self.command(&format!("EHLO {hostname}")).await?;
+        if !matches!(reply.code, 500 | 502 | 504 | 550) {
+            return Ok(reply);
+        }
+        self.command(&format!("HELO {hostname}")).await
+    }
+
+    /// Reads the next reply, all its lines.
+    pub(in crate::lookup) async fn read_reply(&mut self) -> Result<ProbeReply, ProbeError> {
+        self.read_reply_as(|reply| ProbeReply {
+            code: reply.code,
+            enhanced: reply.enhanced(),
+            pipelining: reply.texts().any(|text| {
+                let keyword = text.split(|byte| *byte == b' ').next();
+                keyword.is_some_and(|word| word.eq_ignore_ascii_case(b"PIPELINING"))
+            }),
+        })
+        .await
+    }
+
+    /// Reads the next reply and converts it.
+    pub(in crate::lookup) async fn read_reply_as<T>(
+        &mut self,
+        convert: impl Fn(&Reply<'_>) -> T,
+    ) -> Result<T, ProbeError> {
+        let mut whole_lines = 0;
+        loop {
+            match Reply::parse_on(&self.received, &mut whole_lines) {
+                ReplyParse::Complete(reply) => {
+                    let converted = convert(&reply);
+                    let length = reply.raw.len();
+                    self.received.drain(..length);
+                    return Ok(converted);
+                }
+                ReplyParse::Malformed => return Err(ProbeError::NotSmtp),
+                ReplyParse::Incomplete => {}
+            }
+            // The parser rejects more than this.
+            self.received.reserve(512.min(MAX_REPLY));
+            match timeout_at(self.deadline, self.stream.read_buf(&mut self.received)).await {
+                Ok(Ok(0)) => return Err(ProbeError::Closed),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(probe_error(error.kind())),
+                Err(_elapsed) => return Err(ProbeError::TimedOut),
+            }
+        }
+    }
+
+    /// Sends QUIT in the background.
+    pub(in crate::lookup) fn quit(mut self) {
+        self.deadline = self.deadline.min(Instant::now() + QUIT_TIMEOUT);
+        tokio::spawn(async move {
+            if self.send(b"QUIT\r\n").await.is_ok() {
+                let _any_reply_or_none = self.read_reply().await;
+            }
+        });
+    }
+}
+
+const fn probe_error(error: ErrorKind) -> ProbeError {
+    match error {
+        // The kernel gave up retransmitting.
+        ErrorKind::TimedOut => ProbeError::TimedOut,
+        _ => ProbeError::Closed,
+    }
+}

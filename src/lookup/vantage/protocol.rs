@@ -1,0 +1,93 @@
+//! Requests and responses.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::Family;
+use crate::policy::facts::{Answer, DomainName, Reason};
+use crate::time::Timestamp;
+
+/// Limit of the difference between the clocks.
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// Default of [`VantageSettings::timeout`].
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Header with the signature in hexadecimal digits.
+pub(super) const SIGNATURE: &str = "gatepost-signature";
+pub(super) const PATH: &str = "/probe";
+/// Limits in bytes.
+pub(super) const MAX_REQUEST: usize = 4096;
+pub(super) const MAX_RESPONSE: usize = 64 * 1024;
+
+/// `[vantage]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VantageSettings {
+    pub address: SocketAddr,
+    /// The file with the key.
+    pub key: PathBuf,
+    /// Our domains; never empty.
+    pub domains: Vec<DomainName>,
+    pub timeout: Duration,
+}
+
+/// Requests a probe of the mail exchanges of `domain` over `family`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProbeRequest {
+    pub(super) domain: DomainName,
+    pub(super) family: Family,
+    pub(super) at: Timestamp,
+    pub(super) nonce: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ProbeResponse {
+    pub(super) nonce: String,
+    pub(super) at: Timestamp,
+    #[serde(rename = "found")]
+    pub(super) result: VantageResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VantageResult {
+    /// All addresses of the domain's exchanges in the family; possibly none.
+    Addresses(Vec<ProbedAddress>),
+    /// The DNS lookup of the addresses failed.
+    Unknown(Reason),
+}
+
+/// The result of probing one address: [`crate::policy::facts::Lookup::Greet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbedAddress {
+    pub host: DomainName,
+    pub ip: IpAddr,
+    pub answer: Answer,
+}
+
+impl VantageResult {
+    /// The answer about the receive path. One reachable address suffices, as senders try each. It is negative only if each
+    /// address is known to be unreachable.
+    pub fn receive_path(&self) -> Answer {
+        let probed = match self {
+            Self::Addresses(probed) => probed,
+            Self::Unknown(reason) => return Answer::Unknown(*reason),
+        };
+        let detail = |one: &ProbedAddress| Some(format!("{} {}", one.host, one.ip));
+        if let Some(reached) = probed.iter().find(|one| matches!(one.answer, Answer::Yes(_))) {
+            return Answer::Yes(detail(reached));
+        }
+        let unknown = probed.iter().find_map(|one| match &one.answer {
+            Answer::No(..) => None,
+            Answer::Unknown(reason) => Some(*reason),
+            _ => Some(Reason::NoResolver),
+        });
+        match (unknown, probed.first()) {
+            (Some(reason), _) => Answer::Unknown(reason),
+            (None, Some(first)) => Answer::No(Reason::NotReached, detail(first)),
+            (None, None) => Answer::No(Reason::NoUsableAddress, None),
+        }
+    }
+}

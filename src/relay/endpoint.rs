@@ -1,0 +1,168 @@
+//! One socket of a session with its buffers; reads and writes never block.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::splice::Pipe;
+
+/// A read of this size or more makes splice worth its system calls.
+pub(super) const BULK: usize = 32 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) stream: TcpStream,
+    /// Bytes that were read and that the engine has not consumed yet.
+    pub(super) unconsumed: Vec<u8>,
+    /// Bytes to write, from `written` on.
+    outgoing: Vec<u8>,
+    written: usize,
+    /// To be written after `outgoing`.
+    pub(super) pipe: Option<Pipe>,
+    /// The peer sends no more.
+    pub(super) read_closed: bool,
+    /// The peer accepts no more.
+    pub(super) write_failed: bool,
+    /// A read failed: the peer reset the connection.
+    pub(super) reset: bool,
+    /// Shut down the sending side once everything is written.
+    pub(super) shutdown_requested: bool,
+    /// The last read was at least [`BULK`]: the next one may be spliced.
+    pub(super) bulk: bool,
+    /// The last read filled its buffer.
+    pub(super) filled: bool,
+}
+
+/// The result of one read.
+pub(super) enum Read {
+    /// Bytes in the caller's buffer.
+    Bytes(usize),
+    /// Bytes passed on by splice.
+    Spliced(usize),
+    End,
+}
+
+impl Endpoint {
+    pub(super) const fn new(stream: TcpStream, unconsumed: Vec<u8>, outgoing: Vec<u8>) -> Self {
+        Self {
+            stream,
+            unconsumed,
+            outgoing,
+            written: 0,
+            pipe: None,
+            read_closed: false,
+            write_failed: false,
+            reset: false,
+            shutdown_requested: false,
+            bulk: false,
+            filled: false,
+        }
+    }
+
+    /// Whether everything was written.
+    pub(super) const fn is_flushed(&self) -> bool {
+        self.outgoing.is_empty() && self.pipe.is_none()
+    }
+
+    /// Writes as much of `bytes` as the socket accepts now, and buffers the rest.
+    pub(super) fn write(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        let mut rest = bytes;
+        while self.is_flushed() && !self.write_failed && !rest.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(count)) => rest = rest.get(count..).unwrap_or_default(),
+                Poll::Ready(Err(_)) => self.write_failed = true,
+                Poll::Pending => break,
+            }
+        }
+        if !self.write_failed {
+            self.outgoing.extend_from_slice(rest);
+        }
+    }
+
+    /// Writes buffered bytes. Returns whether anything changed.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut changed = false;
+        while !self.is_flushed() && !self.write_failed {
+            match self.poll_flush(cx) {
+                Poll::Ready(Ok(())) => changed = true,
+                Poll::Ready(Err(_)) => self.write_failed = true,
+                Poll::Pending => return changed,
+            }
+        }
+        if self.write_failed && !self.is_flushed() {
+            (self.outgoing, self.pipe, self.written) = (Vec::new(), None, 0);
+            changed = true;
+        }
+        if self.shutdown_requested && !self.write_failed {
+            self.shutdown_requested = false;
+            let _already_closed = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+        }
+        changed
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(rest) = self.outgoing.get(self.written..).filter(|rest| !rest.is_empty()) {
+            self.written += ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if self.written == self.outgoing.len() {
+                (self.outgoing, self.written) = (Vec::new(), 0);
+            }
+        } else if let Some(pipe) = &mut self.pipe {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_io(Interest::WRITABLE, || pipe.drain(&self.stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => _ = result?,
+            }
+            if pipe.is_empty()
+                && let Some(pipe) = self.pipe.take()
+            {
+                pipe.give_back();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once into `buffer`, which is not empty.
+    pub(super) fn poll_read(
+        &mut self,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Read>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        let count = buffer.filled().len();
+        self.bulk = count >= BULK;
+        self.filled = buffer.remaining() == 0;
+        Poll::Ready(Ok(if count == 0 { Read::End } else { Read::Bytes(count) }))
+    }
+
+    /// Moves up to `limit` bytes to the pipe of `to`, which is flushed.
+    pub(super) fn poll_splice(
+        &mut self,
+        to: &mut Self,
+        limit: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Read>> {
+        ready!(self.stream.poll_read_ready(cx))?;
+        let mut pipe = Pipe::take()?;
+        let moved = self.stream.try_io(Interest::READABLE, || pipe.fill(&self.stream, limit));
+        Poll::Ready(match moved {
+            Ok(0) => Ok(Read::End),
+            Ok(count) => {
+                self.bulk = count >= BULK;
+                to.pipe = Some(pipe);
+                Ok(Read::Spliced(count))
+            }
+            Err(error) => {
+                pipe.give_back();
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    return self.stream.poll_read_ready(cx).map_ok(|()| Read::Spliced(0));
+                }
+                Err(error)
+            }
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! A handle to a running relay: opens and closes its doors, and reports its state.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::clock::RelayClock;
+use super::settings::UpstreamIdentity;
+use super::state::RelayState;
+use super::upstream::UpstreamHealth;
+use crate::addr::{Family, Networks};
+
+#[derive(Clone)]
+pub struct RelayHandle(pub(super) Arc<RelayState>);
+
+impl RelayHandle {
+    /// Opens or closes the door of `family`. A closed door answers new sessions with 421 in place of the greeting; sessions
+    /// in progress go on.
+    pub fn set_door(&self, family: Family, admits: bool) {
+        self.0.doors[family as usize].store(admits, Ordering::Relaxed);
+    }
+
+    /// Sets the networks that no closed door refuses.
+    pub fn set_exempt(&self, networks: Networks) {
+        self.0.exempt.store(Arc::new(networks));
+    }
+
+    /// Whether every upstream that accepts sessions of `family` failed lately; always false if the original destination is
+    /// the upstream.
+    pub fn is_without_upstream(&self, family: Family) -> bool {
+        let active = self.0.active.load();
+        let upstream = &active.settings.upstream;
+        let keeps_family = upstream.identity == UpstreamIdentity::Transparent;
+        let usable = |address: &&SocketAddr| !keeps_family || Family::of(address.ip()) == family;
+        let addresses: Vec<_> = upstream.addresses.iter().filter(usable).copied().collect();
+        self.0.health.all_down(&addresses)
+    }
+
+    /// State of the configured upstreams, in their order; empty if the original destination is the upstream.
+    pub fn upstream_health(&self) -> Vec<UpstreamHealth> {
+        let active = self.0.active.load();
+        self.0.health.report(&active.settings.upstream.addresses)
+    }
+
+    /// Whether a configured listening address is of `family`.
+    pub fn listens_on(&self, family: Family) -> bool {
+        let active = self.0.active.load();
+        active.settings.listen.addresses.iter().any(|own| Family::of(own.ip()) == family)
+    }
+
+    /// The clock that timestamps all records.
+    pub fn clock(&self) -> RelayClock {
+        self.0.clock
+    }
+}

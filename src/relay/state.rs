@@ -1,0 +1,82 @@
+//! State that all sessions of a relay share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::admission::{Admission, RateLimit};
+use super::capture_tap::Taps;
+use super::clock::RelayClock;
+use super::lookups::LookupProvider;
+use super::settings::RelaySettings;
+use super::upstream::HealthTable;
+use crate::addr::{ClientAddr, Family, Networks};
+use crate::engine::{Observe, Profile};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lifecycle {
+    Running,
+    /// A session ends after its current transaction.
+    Draining,
+    /// All sessions end now.
+    Aborting,
+}
+
+/// The configuration in force; a session keeps the one that it began with.
+pub(super) struct ActiveConfig {
+    pub(super) settings: RelaySettings,
+    pub(super) profile: Arc<Profile>,
+    pub(super) rate: RateLimit,
+}
+
+impl ActiveConfig {
+    pub(super) fn new(settings: RelaySettings) -> Self {
+        let profile = Arc::new(settings.profile());
+        let rate = RateLimit::new(settings.limits.new_sessions_per_client_per_minute);
+        Self { settings, profile, rate }
+    }
+}
+
+pub(super) struct RelayState {
+    pub(super) active: ArcSwap<ActiveConfig>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) health: HealthTable,
+    pub(super) observer: Arc<dyn Observe>,
+    pub(super) lookups: Arc<dyn LookupProvider>,
+    /// By family: whether the door is open to new sessions.
+    pub(super) doors: [AtomicBool; Family::ALL.len()],
+    /// Clients that are admitted even while the door of their family is closed.
+    pub(super) exempt: ArcSwap<Networks>,
+    pub(super) taps: Arc<Taps>,
+    pub(super) clock: RelayClock,
+    pub(super) lifecycle: watch::Sender<Lifecycle>,
+}
+
+impl RelayState {
+    /// With both doors open.
+    pub(super) fn new(
+        settings: RelaySettings,
+        observer: Arc<dyn Observe>,
+        lookups: Arc<dyn LookupProvider>,
+    ) -> Self {
+        Self {
+            active: ArcSwap::from_pointee(ActiveConfig::new(settings)),
+            admission: Arc::default(),
+            health: HealthTable::default(),
+            observer,
+            lookups,
+            doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
+            exempt: ArcSwap::default(),
+            taps: Arc::default(),
+            clock: RelayClock::start(),
+            lifecycle: watch::Sender::new(Lifecycle::Running),
+        }
+    }
+
+    pub(super) fn door_admits(&self, client: ClientAddr) -> bool {
+        self.doors[client.family() as usize].load(Ordering::Relaxed)
+            || self.exempt.load().contains(client.ip())
+    }
+}
