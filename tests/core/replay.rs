@@ -299,7 +299,7 @@ fn evidence_of_the_return_path_is_seen_from_the_sender() {
     let told = replay(&sender);
     let line = told.out.lines().find(|line| line.starts_with("mx.receiver.example")).unwrap();
     let words: Vec<&str> = line.split_whitespace().collect();
-    assert_eq!(words[1..3], ["silent", "answered"], "{line}");
+    assert_eq!(words[1..4], ["no", "response", "answered"], "{line}");
 }
 
 #[test]
