@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::addr::Family;
 use crate::time::Timestamp;
 
 const MINUTE: u64 = 60;
@@ -28,6 +29,14 @@ pub fn count(n: u64) -> String {
 /// `1 session`, `2,000 sessions`
 pub fn counted(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+/// `IPv4`, `IPv6`; the label is [`Family::as_str`].
+pub const fn family(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "IPv4",
+        Family::Ipv6 => "IPv6",
+    }
 }
 
 /// For a sentence: `250 ms`, `1.5 s`, `40 s`, `1 min 30 s`, `12 min`, `3 h 20 min`, `17 h`, `2 d 4 h`. The second unit, or

@@ -9,6 +9,7 @@ use super::PolicyAction;
 use super::facts::{Fact, FactState, Reason, Source};
 use super::rules::{FactName, RuleMatch, Subject};
 use crate::addr::Family;
+use crate::humanize;
 use crate::smtp::EnhancedCode;
 
 /// Octets of the text, so that with its codes it fits into the 512 of a reply line (RFC 5321 §4.5.3.1.5).
@@ -138,10 +139,8 @@ fn sentence(name: FactName, fact: &Fact, subject: &Subject<'_>) -> String {
 }
 
 fn unproven(client: IpAddr) -> String {
-    let (this, other) = match Family::of(client) {
-        Family::Ipv6 => ("IPv6", "IPv4"),
-        Family::Ipv4 => ("IPv4", "IPv6"),
-    };
+    let this = Family::of(client);
+    let (this, other) = (humanize::family(this), humanize::family(this.other()));
     format!("mail reception over {this} is not verified, use {other}")
 }
 

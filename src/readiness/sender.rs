@@ -8,8 +8,8 @@ use super::finding::{CheckName, FindingList};
 use super::known::{KnownAnswers, failure_text};
 use super::mx::record_type;
 use super::request::{CheckRequest, Origin};
-use super::smtp::family_name;
 use crate::addr::{Family, is_global};
+use crate::humanize::family as family_name;
 use crate::policy::facts::{DomainName, FactState, Reason, fcrdns, reverse_name};
 
 pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {

@@ -10,7 +10,7 @@ use super::known::KnownAnswers;
 use super::mx::MxHost;
 use super::survey::{ConnectResult, ReplyResult, Survey, SurveyReply};
 use crate::addr::Family;
-use crate::humanize::duration;
+use crate::humanize::{duration, family as family_name};
 use crate::policy::facts::DomainName;
 
 /// A slower reply is a warning. postscreen(8) waits six seconds by default.
@@ -289,11 +289,4 @@ fn timing(v6: &[&Survey], v4: &[&Survey]) -> String {
         duration(totals.min().unwrap_or_default())
     };
     format!("reply to EHLO after {} over IPv6, {} over IPv4", fastest(v6), fastest(v4))
-}
-
-pub(super) const fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::Ipv6 => "IPv6",
-        Family::Ipv4 => "IPv4",
-    }
 }

@@ -1,9 +1,9 @@
-//! Text that stands in columns of a terminal: fixed columns, and lines broken at spaces.
+//! Terminal columns: tables with fixed columns, and wrapped text.
 
-/// Columns of the widest line.
+/// Maximum columns of a line.
 pub(crate) const WIDTH: usize = 100;
 
-/// Columns that `text` takes, or more where terminals differ: two for any character of a script that may be wide.
+/// Columns of `text`; an upper bound where terminals differ: two for every character of a script with wide characters.
 pub(crate) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
@@ -16,7 +16,7 @@ fn char_width(c: char) -> usize {
     }
 }
 
-/// One line of fixed columns, a space between two; what is too long for its column is cut.
+/// One line of fixed columns with a space between them; longer texts are truncated.
 pub(crate) fn cells<const N: usize>(texts: &[String; N], widths: [usize; N]) -> String {
     let mut line = String::new();
     for (text, width) in texts.iter().zip(widths) {
@@ -46,7 +46,7 @@ fn push_cell(line: &mut String, text: &str, columns: usize) {
     line.extend(std::iter::repeat_n(' ', left));
 }
 
-/// `text` in lines of at most `columns`, broken at spaces; a longer word is cut. Control characters are left out.
+/// `text` in lines of at most `columns`, wrapped at spaces; longer words are split. Control characters are dropped.
 pub(crate) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let (mut line, mut length) = (String::new(), 0);
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_keep_their_columns() {
+    fn cells_have_fixed_columns() {
         let row = |a: &str, b: &str| cells(&[a.to_owned(), b.to_owned()], [4, 3]);
         assert_eq!(row("ab", "c"), "ab   c  ");
         assert_eq!(row("abcd", "abc"), "abcd abc");
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_break_at_spaces() {
+    fn lines_wrap_at_spaces() {
         assert_eq!(wrapped("a bc def", 4), ["a bc", "def"]);
         assert_eq!(wrapped("a abcdefgh", 4), ["a", "abcd", "efgh"]);
         assert_eq!(wrapped("", 4), [""]);

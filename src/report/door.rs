@@ -1,125 +1,105 @@
-//! The doors for a person at 3 a.m.: what they do, since when, why, and what would change it.
+//! The output of `gatepost door`: the state of each door, since when, why, and the next change.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use super::columns::WIDTH;
-use super::escape::{Place, fitted};
-use crate::addr::Family;
+use super::columns::{WIDTH, wrapped};
+use super::escape::{EscapeContext, fitted};
+use crate::humanize::{ago, count, date_time, duration, family};
 use crate::policy::door::{DoorReport, DoorStatus, OperatorMode, PathProof, ProofSource};
 use crate::time::Timestamp;
 
-/// Where sentences begin.
+/// Columns before the sentences.
 const INDENT: usize = 10;
-/// Columns that the words of others may take: what a prober said.
+/// Columns of the detail, which may quote a prober's message.
 const DETAIL: usize = 240;
 
-/// Lines of at most a hundred columns, with a newline after each.
-pub fn doors(told: &[DoorReport]) -> String {
+/// Lines of at most 100 columns, each with its line end.
+pub fn doors(doors: &[DoorReport]) -> String {
     let mut text = String::new();
-    for door in told {
-        let name = match door.family {
-            Family::Ipv4 => "IPv4",
-            Family::Ipv6 => "IPv6",
-        };
+    for door in doors {
+        let name = family(door.family);
         match &door.status {
-            Some(status) => one(&mut text, name, status, door),
+            Some(status) => guarded(&mut text, name, status, door),
             None => {
-                let guards = format!("[door.{}] in the configuration would guard it", door.family);
-                line(&mut text, name, &format!("always open: {guards}"));
+                let sentence =
+                    format!("always open: the configuration has no [door.{}]", door.family);
+                line(&mut text, name, &sentence);
             }
         }
     }
     text
 }
 
-fn one(text: &mut String, name: &str, status: &DoorStatus, door: &DoorReport) {
-    let lets_in = if status.admits { "lets new sessions in" } else { "refuses new sessions" };
+fn guarded(text: &mut String, name: &str, status: &DoorStatus, door: &DoorReport) {
+    let effect = if status.admits { "accepts new sessions" } else { "refuses new sessions" };
     let mode = match status.mode {
         OperatorMode::Auto => "",
-        OperatorMode::Open | OperatorMode::Close => ", by hand",
+        OperatorMode::Open | OperatorMode::Close => ", manual",
     };
     let state = status.state.as_str().to_uppercase();
     let since = since(status.since, status.at);
-    line(text, name, &format!("{state}{mode}: {lets_in}, since {since}"));
-    line(text, "why", &fitted(&status.detail, Place::Sentence, DETAIL));
-    line(text, "proof", &proof(status.proof, status.at));
+    line(text, name, &format!("{state}{mode}: {effect}, since {since}"));
+    line(text, "  why", &fitted(&status.detail, EscapeContext::Sentence, DETAIL));
+    line(text, "  proof", &proof(status.proof, status.at));
     let not_before = status.next_at.filter(|at| *at > status.at);
     let not_before =
-        not_before.map_or_else(String::new, |at| format!(", not before {}", clock(at)));
-    line(text, "next", &format!("{}{not_before}", status.next));
-    let how = if door.refuses == "syn" { "at the SYN" } else { "with 421" };
-    line(text, "refused", &format!("{} since the start, {how}", door.refused));
+        not_before.map_or_else(String::new, |at| format!(", not before {} UTC", date_time(at)));
+    line(text, "  next", &format!("{}{not_before}", status.next));
+    let method = if door.refuses == "syn" { "at the SYN" } else { "with 421" };
+    line(text, "  refused", &format!("{} since the start, {method}", count(door.refused)));
 }
 
 fn proof(proof: Option<PathProof>, now: Timestamp) -> String {
     match proof {
-        None => "none since the start: no message came in, and no probe reached us".to_owned(),
+        None => "none since the start: no message and no probe has arrived".to_owned(),
         Some(PathProof { at, by }) => {
-            let what = match by {
-                ProofSource::Message => "a message was accepted",
-                ProofSource::Probe => "a probe from elsewhere reached us",
+            let event = match by {
+                ProofSource::Message => "message accepted",
+                ProofSource::Probe => "vantage probe arrived",
             };
-            format!("{what} at {}", since(at, now))
+            format!("{event} at {} UTC ({})", date_time(at), ago(now.since(at)))
         }
     }
 }
 
-/// `2026-11-23 02:31:07 UTC (17min)`
+/// `2026-11-23 02:31:07 UTC (17 min)`
 fn since(at: Timestamp, now: Timestamp) -> String {
-    let seconds = Duration::from_secs(now.since(at).as_secs());
-    format!("{} ({})", clock(at), humantime::format_duration(seconds))
+    format!("{} UTC ({})", date_time(at), duration(now.since(at)))
 }
 
-fn clock(at: Timestamp) -> String {
-    let text = humantime::format_rfc3339_seconds(at.to_system_time()).to_string();
-    text.replace('T', " ").replace('Z', " UTC")
-}
-
-/// A word in the first columns, and a sentence broken at spaces.
-fn line(text: &mut String, first: &str, sentence: &str) {
-    let mut column = WIDTH + 1;
-    let mut begun = false;
-    for word in sentence.split(' ') {
-        let length = word.chars().count();
-        if column + 1 + length > WIDTH {
-            if begun {
-                text.push('\n');
-            }
-            let head = if begun { "" } else { first };
-            let indent =
-                if first.starts_with("IPv") { head.to_owned() } else { format!("  {head}") };
-            let _ = write!(text, "{indent:<INDENT$}{word}");
-            (column, begun) = (INDENT + length, true);
-        } else {
-            let _ = write!(text, " {word}");
-            column += 1 + length;
-        }
+/// A label in the first columns, and a wrapped sentence.
+fn line(text: &mut String, label: &str, sentence: &str) {
+    let mut label = label;
+    for line in wrapped(sentence, WIDTH - INDENT) {
+        let _ = writeln!(text, "{label:<INDENT$}{line}");
+        label = "";
     }
-    text.push('\n');
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::addr::Family;
     use crate::policy::door::{Door, DoorSettings, ProbeResults, Signals};
 
-    fn told(door: &Door, at: Timestamp, refused: u64) -> DoorReport {
+    fn report(door: &Door, at: Timestamp, refused: u64) -> DoorReport {
         let refuses = "syn".to_owned();
         DoorReport { family: door.family(), status: Some(door.status(at)), refuses, refused }
     }
 
     #[test]
-    fn it_reads_like_this() {
+    fn doors_as_text() {
         let start = Timestamp::from_nanos(1_767_323_045_000_000_000);
         let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
         let mut door = Door::new(Family::Ipv6, DoorSettings::default(), start);
-        let mut text = doors(&[told(&door, start, 0)]);
+        let mut text = doors(&[report(&door, start, 0)]);
         let mail = Signals { accepted: Some(at(5)), ..Signals::default() };
         for minute in [5, 45] {
             door.update(&mail, at(minute));
         }
-        text += &doors(&[told(&door, at(45), 0)]);
+        text += &doors(&[report(&door, at(45), 0)]);
         let probes = ProbeResults {
             last: at(60),
             reached: false,
@@ -133,7 +113,7 @@ mod tests {
         }
         let open =
             DoorReport { family: Family::Ipv4, status: None, refuses: String::new(), refused: 0 };
-        text += &doors(&[told(&door, at(62), 1_204), open]);
+        text += &doors(&[report(&door, at(62), 1_204), open]);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         insta::assert_snapshot!(text);
     }

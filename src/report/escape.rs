@@ -1,7 +1,7 @@
-//! Making hostile text safe to print: it never breaks a line, ends a field, hides from the reader or grows without bound.
+//! Makes hostile text safe to print: it cannot break a line, end a field, hide characters or grow without bound.
 //!
-//! What a client says arrives here as it came, apart from invalid UTF-8. Escapes are `\\` for a backslash, `\xNN` for
-//! ASCII and `\u{…}` for the rest. A cut value ends in `…`; an ellipsis that was in the input is escaped.
+//! Input is client data with invalid UTF-8 replaced. Escapes are `\\` for a backslash, `\xNN` for ASCII and `\u{…}` for other
+//! characters. A truncated value ends in `…`; an ellipsis in the input is escaped.
 
 use std::fmt::Write as _;
 use std::io;
@@ -10,28 +10,28 @@ use serde_json::ser::Formatter;
 
 use super::columns;
 
-/// Octets of what [`printable`] shows.
-const LONGEST: usize = 4096;
+/// Bytes of [`printable`]'s result.
+const MAX_PRINTABLE: usize = 4096;
 
-/// Where escaped text stands.
+/// The context of escaped text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A value without quotes, or within `<>`: also no white space, no quote, bracket or comma.
+pub(super) enum EscapeContext {
+    /// A value without quotes, or within `<>`: also escapes white space, quotes, angle brackets and commas.
     Word,
-    /// A value within double quotes.
+    /// A value in double quotes.
     Quoted,
     /// The rest of a line.
     Sentence,
-    /// The rest of a line, and each escape is one: a backslash is escaped too.
+    /// The rest of a line, unambiguous: a backslash is escaped too.
     Verbatim,
 }
 
-/// Appends `value`, at most about `limit` octets of it after escaping.
-pub(super) fn push(out: &mut String, value: &str, place: Place, limit: usize) {
+/// Appends `value`, truncated to about `limit` bytes after escaping.
+pub(super) fn push(out: &mut String, value: &str, context: EscapeContext, limit: usize) {
     let end = out.len() + limit;
     for c in value.chars() {
         let before = out.len();
-        push_char(out, c, place);
+        push_char(out, c, context);
         if out.len() > end {
             out.truncate(before);
             out.push('…');
@@ -40,22 +40,22 @@ pub(super) fn push(out: &mut String, value: &str, place: Place, limit: usize) {
     }
 }
 
-/// `value` as it may stand in a line, cut where it is longer than any reply is.
+/// `value` as one line, truncated to 4096 bytes.
 pub fn printable(value: &str) -> String {
     let mut out = String::new();
-    push(&mut out, value, Place::Sentence, LONGEST);
+    push(&mut out, value, EscapeContext::Sentence, MAX_PRINTABLE);
     out
 }
 
-/// `value` in at most `columns` columns of a terminal; a cut falls between two escapes.
-pub(super) fn fitted(value: &str, place: Place, columns: usize) -> String {
+/// `value` in at most `columns` terminal columns; never truncated within an escape.
+pub(super) fn fitted(value: &str, context: EscapeContext, columns: usize) -> String {
     let mut out = String::new();
     let mut width = 0;
-    // Where `…` still fits.
+    // The longest prefix that leaves a column for `…`.
     let mut cut = 0;
     for c in value.chars() {
         let before = out.len();
-        push_char(&mut out, c, place);
+        push_char(&mut out, c, context);
         width += columns::width(out.get(before..).unwrap_or_default());
         if width > columns {
             out.truncate(cut);
@@ -71,16 +71,31 @@ pub(super) fn fitted(value: &str, place: Place, columns: usize) -> String {
     out
 }
 
-/// `bytes` with what is no UTF-8 as `\xNN`. At most about `limit` octets of them are read; says how many.
+/// A file name in at most `columns` columns. Leading folders are dropped first: the files of a replay differ at the end.
+pub(super) fn path_in_columns(path: &str, columns: usize) -> String {
+    let context = EscapeContext::Sentence;
+    let mut rest = path;
+    let mut shown = fitted(path, context, usize::MAX);
+    while columns::width(&shown) > columns {
+        let Some((_, shorter)) = rest.split_once('/') else {
+            return fitted(rest, context, columns);
+        };
+        rest = shorter;
+        shown = format!("…/{}", fitted(rest, context, usize::MAX));
+    }
+    shown
+}
+
+/// `bytes` with invalid UTF-8 as `\xNN`, and the number of bytes read, about `limit` at most.
 pub(super) fn verbatim(bytes: &[u8], limit: usize) -> (String, usize) {
     let mut end = bytes.len().min(limit);
-    // Not within a character, unless there is no character.
+    // Does not split a UTF-8 character, but stops after three continuation bytes.
     while end + 3 > limit && end < bytes.len() && bytes.get(end).is_some_and(|b| b & 0xc0 == 0x80) {
         end -= 1;
     }
     let mut out = String::new();
     for chunk in bytes.get(..end).unwrap_or_default().utf8_chunks() {
-        chunk.valid().chars().for_each(|c| push_char(&mut out, c, Place::Verbatim));
+        chunk.valid().chars().for_each(|c| push_char(&mut out, c, EscapeContext::Verbatim));
         for b in chunk.invalid() {
             // Writing to a string cannot fail.
             let _ = write!(out, "\\x{b:02x}");
@@ -89,23 +104,23 @@ pub(super) fn verbatim(bytes: &[u8], limit: usize) -> (String, usize) {
     (out, end)
 }
 
-fn push_char(out: &mut String, c: char, place: Place) {
-    let structural = match place {
-        Place::Word => matches!(c, '"' | '<' | '>' | ',') || c.is_whitespace(),
-        Place::Quoted => c == '"',
-        Place::Sentence | Place::Verbatim => false,
+fn push_char(out: &mut String, c: char, context: EscapeContext) {
+    let structural = match context {
+        EscapeContext::Word => matches!(c, '"' | '<' | '>' | ',') || c.is_whitespace(),
+        EscapeContext::Quoted => c == '"',
+        EscapeContext::Sentence | EscapeContext::Verbatim => false,
     };
     // Writing to a string cannot fail.
     let _ = match c {
-        '\\' if place != Place::Sentence => out.write_str("\\\\"),
+        '\\' if context != EscapeContext::Sentence => out.write_str("\\\\"),
         _ if !structural && !misleading(c) && c != '…' => out.write_char(c),
         _ if c.is_ascii() => write!(out, "\\x{:02x}", u32::from(c)),
         _ => write!(out, "\\u{{{:x}}}", u32::from(c)),
     };
 }
 
-/// Control characters, line separators, and characters that are invisible or turn the direction of what follows: a
-/// terminal shows something else than what is there.
+/// Control characters, line separators, invisible characters and direction overrides: a terminal displays something other
+/// than the text.
 fn misleading(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -116,10 +131,10 @@ fn misleading(c: char) -> bool {
         )
 }
 
-/// JSON whose strings hold no misleading character as such: serde_json escapes U+0000 to U+001F only.
-pub(super) struct Visible;
+/// JSON with misleading characters escaped: serde_json escapes U+0000 to U+001F only.
+pub(super) struct VisibleJson;
 
-impl Formatter for Visible {
+impl Formatter for VisibleJson {
     fn write_string_fragment<W: ?Sized + io::Write>(
         &mut self,
         writer: &mut W,
@@ -142,40 +157,40 @@ impl Formatter for Visible {
 mod tests {
     use super::*;
 
-    fn escaped(value: &str, place: Place, limit: usize) -> String {
+    fn escaped(value: &str, context: EscapeContext, limit: usize) -> String {
         let mut out = String::new();
-        push(&mut out, value, place, limit);
+        push(&mut out, value, context, limit);
         out
     }
 
     #[test]
-    fn each_place_has_its_escapes() {
+    fn escapes_by_context() {
         let hostile = "a b\"c\\d<e>,\r\n\u{7f}\u{85}\u{202e}\u{a0}é…=";
         assert_eq!(
-            escaped(hostile, Place::Word, 1000),
+            escaped(hostile, EscapeContext::Word, 1000),
             "a\\x20b\\x22c\\\\d\\x3ce\\x3e\\x2c\\x0d\\x0a\\x7f\\u{85}\\u{202e}\\u{a0}é\\u{2026}="
         );
         assert_eq!(
-            escaped(hostile, Place::Quoted, 1000),
+            escaped(hostile, EscapeContext::Quoted, 1000),
             "a b\\x22c\\\\d<e>,\\x0d\\x0a\\x7f\\u{85}\\u{202e}\u{a0}é\\u{2026}="
         );
         assert_eq!(
-            escaped(hostile, Place::Sentence, 1000),
+            escaped(hostile, EscapeContext::Sentence, 1000),
             "a b\"c\\d<e>,\\x0d\\x0a\\x7f\\u{85}\\u{202e}\u{a0}é\\u{2026}="
         );
     }
 
     #[test]
-    fn a_cut_falls_between_escapes_and_shows() {
-        assert_eq!(escaped("abcdef", Place::Word, 6), "abcdef");
-        assert_eq!(escaped("abcdefg", Place::Word, 6), "abcdef…");
-        assert_eq!(escaped("abcd\nx", Place::Word, 6), "abcd…");
-        assert_eq!(escaped("aéééé", Place::Word, 6), "aéé…");
+    fn truncation_is_between_escapes_and_visible() {
+        assert_eq!(escaped("abcdef", EscapeContext::Word, 6), "abcdef");
+        assert_eq!(escaped("abcdefg", EscapeContext::Word, 6), "abcdef…");
+        assert_eq!(escaped("abcd\nx", EscapeContext::Word, 6), "abcd…");
+        assert_eq!(escaped("aéééé", EscapeContext::Word, 6), "aéé…");
     }
 
     #[test]
     fn fitted_into_columns() {
-        let word = |value, columns| fitted(value, Place::Word, columns);
+        let word = |value, columns| fitted(value, EscapeContext::Word, columns);
         assert_eq!(word("abcdef", 6), "abcdef");
         assert_eq!(word("abcdefg", 6), "abcde…");
         assert_eq!(word("abcd\nx", 6), "abcd…");
@@ -186,7 +201,20 @@ mod tests {
     }
 
     #[test]
-    fn verbatim_octets_can_be_told_from_escapes() {
+    fn paths_lose_leading_folders() {
+        let path = |path: &str| path_in_columns(path, 60);
+        let long = format!("/captures/{}/smtp-rset/input.pcap", "folder".repeat(8));
+        assert_eq!(path(&long), "…/smtp-rset/input.pcap");
+        assert_eq!(path("a/input.pcap"), "a/input.pcap");
+        let one = path(&format!("a/{}.pcap", "x".repeat(80)));
+        assert!(one.starts_with("xxx") && one.ends_with('…'), "{one}");
+        assert!(columns::width(&one) <= 60, "{one}");
+        let hostile = path(&"\u{202e}/\n".repeat(40));
+        assert!(hostile.starts_with("…/") && columns::width(&hostile) <= 60, "{hostile}");
+    }
+
+    #[test]
+    fn verbatim_bytes_differ_from_escapes() {
         assert_eq!(verbatim(b"250 \\xe9 \xe9 \xc3\xa9", 100).0, "250 \\\\xe9 \\xe9 é");
         assert_eq!(verbatim("aéé".as_bytes(), 4), ("aé".to_owned(), 3));
         assert_eq!(verbatim(&[0x80; 9], 4).0.len(), 4 * verbatim(&[0x80; 9], 4).1);

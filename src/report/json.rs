@@ -1,30 +1,30 @@
-//! The JSON form: one object a line. A session is the serde form of its record, with `"type":"session"` first, and in a
-//! replay the file and the session's number.
+//! The JSON form: one object per line, with `"type"` first. A session is the serde form of its record; in a replay it also
+//! has the file and the session's number. Each function returns one line with its line end.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::Serializer;
 
-use super::escape::{Place, Visible, push};
-use super::watch::CaptureLosses;
+use super::escape::{EscapeContext, VisibleJson, push};
+use super::losses::CaptureLosses;
 use super::{LogLevel, MAX_NOTICE};
 use crate::engine::{RecipientRecord, SessionRecord, SmtpFacts, TransactionRecord, VerdictRecord};
 use crate::time::Timestamp;
 use crate::traffic::Evidence;
 use crate::traffic::fallback::{Fallback, FallbackReason, ServerMatch};
 
-/// Octets of one line. A record that needs more is shortened to the bounds below; its totals tell how much there was.
+/// Bytes of one line. A longer record is shortened to the limits below; its totals keep the full counts.
 const MAX_LINE: usize = 1 << 20;
 const SHORT_TRANSACTIONS: usize = 10;
 const SHORT_RECIPIENTS: usize = 20;
 const SHORT_DESTINATIONS: usize = 500;
-/// Octets of one string before JSON's own escapes.
+/// Bytes of one string before JSON's own escapes.
 const SHORT_VALUE: usize = 320;
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Line<'a> {
+enum JsonLine<'a> {
     Session(&'a SessionRecord),
     #[serde(rename = "session")]
     Replayed {
@@ -46,15 +46,7 @@ enum Line<'a> {
         message: &'a str,
     },
     Evidence(&'a Evidence<'a>),
-    Lost {
-        openings: u64,
-        packets: u64,
-        not_captured: u64,
-        cut: u64,
-        given_up: u64,
-        unfinished: u64,
-        desyncs: u64,
-    },
+    Lost(&'a CaptureLosses),
     Notice {
         time: Timestamp,
         level: LogLevel,
@@ -62,72 +54,62 @@ enum Line<'a> {
     },
 }
 
-/// One line with its line end.
 pub(super) fn session(record: &SessionRecord) -> String {
-    write(&Line::Session(record))
-        .or_else(|| write(&Line::Session(&shortened(record))))
+    write(&JsonLine::Session(record))
+        .or_else(|| write(&JsonLine::Session(&shortened(record))))
         .unwrap_or_default()
 }
 
-/// One line with its line end.
 pub(super) fn replayed(file: &str, number: u64, record: &SessionRecord) -> String {
-    write(&Line::Replayed { file, number, record })
-        .or_else(|| write(&Line::Replayed { file, number, record: &shortened(record) }))
+    write(&JsonLine::Replayed { file, number, record })
+        .or_else(|| write(&JsonLine::Replayed { file, number, record: &shortened(record) }))
         .unwrap_or_default()
 }
 
-/// One line with its line end.
-pub(super) fn fall_back(told: &Fallback) -> String {
-    let &Fallback { from, to, after, why, code, by, .. } = told;
-    write(&Line::Fallback { from, to, after_s: after.as_secs_f64(), why, code, by })
+pub(super) fn fallback(fallback: &Fallback) -> String {
+    let &Fallback { from, to, after, why, code, by, .. } = fallback;
+    write(&JsonLine::Fallback { from, to, after_s: after.as_secs_f64(), why, code, by })
         .unwrap_or_default()
 }
 
-/// One line with its line end.
 pub(super) fn damage(file: &str, message: &str) -> String {
     let mut bounded = String::new();
-    push(&mut bounded, message, Place::Sentence, MAX_NOTICE);
-    write(&Line::Damage { file, message: &bounded }).unwrap_or_default()
+    push(&mut bounded, message, EscapeContext::Sentence, MAX_NOTICE);
+    write(&JsonLine::Damage { file, message: &bounded }).unwrap_or_default()
 }
 
-/// One line with its line end.
 pub(super) fn evidence(evidence: &Evidence<'_>) -> String {
-    write(&Line::Evidence(evidence)).unwrap_or_else(|| {
+    write(&JsonLine::Evidence(evidence)).unwrap_or_else(|| {
         let mut short = evidence.clone();
         short.return_path.destinations.truncate(SHORT_DESTINATIONS);
-        write(&Line::Evidence(&short)).unwrap_or_default()
+        write(&JsonLine::Evidence(&short)).unwrap_or_default()
     })
 }
 
-/// One line with its line end.
 pub(super) fn losses(losses: &CaptureLosses) -> String {
-    let CaptureLosses { openings, packets, not_captured, cut, given_up, unfinished, desyncs } =
-        *losses;
-    let line = Line::Lost { openings, packets, not_captured, cut, given_up, unfinished, desyncs };
-    write(&line).unwrap_or_default()
+    write(&JsonLine::Lost(losses)).unwrap_or_default()
 }
 
-/// One line with its line end.
 pub(super) fn notice(time: Timestamp, level: LogLevel, message: &str) -> String {
     let mut bounded = String::new();
-    push(&mut bounded, message, Place::Sentence, MAX_NOTICE);
+    push(&mut bounded, message, EscapeContext::Sentence, MAX_NOTICE);
     let message = bounded.as_str();
-    write(&Line::Notice { time, level, message }).unwrap_or_default()
+    write(&JsonLine::Notice { time, level, message }).unwrap_or_default()
 }
 
-/// `None` if it would be longer than [`MAX_LINE`]; stops there, whatever the record holds.
-fn write(line: &Line<'_>) -> Option<String> {
-    let mut out = Bounded(Vec::with_capacity(1024));
-    line.serialize(&mut Serializer::with_formatter(&mut out, Visible)).ok()?;
+/// `None` if the line would exceed [`MAX_LINE`]; serialization stops there.
+fn write(line: &JsonLine<'_>) -> Option<String> {
+    let mut out = BoundedBuffer(Vec::with_capacity(1024));
+    line.serialize(&mut Serializer::with_formatter(&mut out, VisibleJson)).ok()?;
     out.0.push(b'\n');
     String::from_utf8(out.0).ok()
 }
 
-struct Bounded(Vec<u8>);
+struct BoundedBuffer(Vec<u8>);
 
-impl io::Write for Bounded {
+impl io::Write for BoundedBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Room for the line end is kept.
+        // Leaves room for the line end.
         if self.0.len() + bytes.len() >= MAX_LINE {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -140,7 +122,7 @@ impl io::Write for Bounded {
     }
 }
 
-/// The record within bounds. Every field is named, so that nothing large is cloned on the way.
+/// The record within the limits. Every field is listed, so that nothing large is cloned.
 fn shortened(record: &SessionRecord) -> SessionRecord {
     let smtp = &record.smtp;
     let transactions = smtp.transactions.iter().take(SHORT_TRANSACTIONS);
@@ -155,12 +137,12 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
         tcp: record.tcp.clone(),
         smtp: SmtpFacts {
             greeting: smtp.greeting,
-            helo: smtp.helo.as_deref().map(cut),
+            helo: smtp.helo.as_deref().map(truncated),
             esmtp: smtp.esmtp,
             extensions: smtp.extensions.clone(),
             tls: smtp.tls,
             tls_version: smtp.tls_version,
-            sni: smtp.sni.as_deref().map(cut),
+            sni: smtp.sni.as_deref().map(truncated),
             auth: smtp.auth,
             transactions: transactions.map(shortened_transaction).collect(),
             transactions_total: smtp.transactions_total,
@@ -171,12 +153,12 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
             desyncs: smtp.desyncs,
             resyncs: smtp.resyncs,
         },
-        // Bounded by the length of names.
+        // Bounded by the length of domain names.
         facts: record.facts.clone(),
         verdict: VerdictRecord {
             action: record.verdict.action,
-            rule: record.verdict.rule.as_deref().map(cut),
-            reason: record.verdict.reason.as_deref().map(cut),
+            rule: record.verdict.rule.as_deref().map(truncated),
+            reason: record.verdict.reason.as_deref().map(truncated),
             // Bounded by the number of rules and the length of their names.
             shadow: record.verdict.shadow.clone(),
         },
@@ -187,10 +169,13 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
 fn shortened_transaction(transaction: &TransactionRecord) -> TransactionRecord {
     let recipients = transaction.rcpt_to.iter().take(SHORT_RECIPIENTS);
     TransactionRecord {
-        mail_from: cut(&transaction.mail_from),
+        mail_from: truncated(&transaction.mail_from),
         mail_code: transaction.mail_code,
         rcpt_to: recipients
-            .map(|recipient| RecipientRecord { address: cut(&recipient.address), ..*recipient })
+            .map(|recipient| RecipientRecord {
+                address: truncated(&recipient.address),
+                ..*recipient
+            })
             .collect(),
         rcpt_total: transaction.rcpt_total,
         data_code: transaction.data_code,
@@ -199,7 +184,7 @@ fn shortened_transaction(transaction: &TransactionRecord) -> TransactionRecord {
     }
 }
 
-fn cut(value: &str) -> String {
+fn truncated(value: &str) -> String {
     let mut end = value.len().min(SHORT_VALUE);
     while !value.is_char_boundary(end) {
         end -= 1;

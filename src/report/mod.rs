@@ -1,21 +1,27 @@
-//! What people and log collectors read: session lines and notices, the report of a replay, the status page.
+//! Output for people and log collectors: the session log, the reports of `replay`, `watch`, `door` and `check`, the status
+//! page.
 //!
-//! Layer 4. A line is made by the session that it tells of and written by a thread of its own, through a bounded queue:
-//! a log that blocks or fails costs lines, which are counted and told, and never a session.
+//! Layer 4. A session formats its own log line; a separate thread writes it from a bounded queue. A log that blocks or fails
+//! loses lines, which are counted and reported, but never delays a session.
 
 pub(crate) mod columns;
 pub mod door;
 mod escape;
 mod json;
+mod losses;
+mod page;
 mod queue;
 pub mod readiness;
 pub mod replay;
+mod rows;
+mod session;
 mod sink;
 pub mod status;
 #[cfg(test)]
 mod tests;
 mod text;
 pub mod watch;
+mod wording;
 
 pub use self::escape::printable;
 
@@ -29,23 +35,23 @@ use crate::addr::Family;
 use crate::engine::{Event, Observe, SessionRecord};
 use crate::label::labels;
 use crate::time::Timestamp;
-use queue::{Batch, Queue};
-use sink::{Sink, complain};
+use queue::{Batch, LineQueue};
+use sink::{Sink, print_error};
 
-/// Lines that wait for the writer: some seconds of a busy gateway.
+/// Lines waiting for the writer: a few seconds of a busy gateway.
 const MAX_QUEUED_LINES: usize = 8192;
-/// Octets of all of them; a line counts until it is written.
+/// Bytes of these lines; a line counts until it is written.
 const MAX_QUEUED_BYTES: usize = 16 << 20;
-/// Octets of a notice's message.
+/// Bytes of a notice's message.
 const MAX_NOTICE: usize = 4096;
-/// How long [`SessionLog`] waits at its end for a log that does not take its lines.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long dropping [`SessionLog`] waits for the writer.
+const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `[log]`, checked by `config/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
     pub format: LogFormat,
-    /// Standard output when absent.
+    /// `None`: standard output.
     pub file: Option<PathBuf>,
 }
 
@@ -81,30 +87,29 @@ labels! {
     }
 }
 
-/// Why there is no log.
+/// Errors of [`SessionLog::start`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    #[error("cannot open the log file {}: {why}; make its directory writable or set log.file to another path", path.display())]
-    Open { path: PathBuf, why: io::Error },
+    #[error("cannot open the log file {}: {error}; make its directory writable or set log.file to another path", path.display())]
+    Open { path: PathBuf, error: io::Error },
     #[error("standard output is closed: {0}; open it or set log.file")]
     Stdout(io::Error),
-    #[error("cannot start the log's thread: {0}")]
+    #[error("cannot start the log thread: {0}")]
     Thread(io::Error),
 }
 
-/// Who is told how many lines were lost; called by sessions too, so it must be cheap.
+/// Called with the number of lost lines, also by sessions, so it must be cheap.
 pub type OnLost = Box<dyn Fn(u64) + Send + Sync>;
 
-/// The log: one line a session, and notices. What was logged before it is dropped is written, if the log takes it
-/// within two seconds.
+/// The log: one line per session, and notices. Dropping it writes the queued lines, for two seconds at most.
 pub struct SessionLog {
     format: LogFormat,
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
 }
 
-struct Shared {
-    queue: Queue,
+struct LogState {
+    queue: LineQueue,
     on_lost: OnLost,
 }
 
@@ -112,20 +117,20 @@ impl SessionLog {
     /// Opens the log and starts its writer.
     ///
     /// # Errors
-    /// When the file cannot be opened or the thread not started; nothing fails later.
+    /// If the file cannot be opened or the thread cannot be started. Later failures only lose lines.
     pub fn start(settings: &LogSettings, on_lost: OnLost) -> Result<Self, LogError> {
         let sink = Sink::open(settings.file.as_deref())?;
-        let queue = Queue::new(MAX_QUEUED_LINES, MAX_QUEUED_BYTES);
+        let queue = LineQueue::new(MAX_QUEUED_LINES, MAX_QUEUED_BYTES);
         Self::with(settings.format, sink, queue, on_lost)
     }
 
     fn with(
         format: LogFormat,
         sink: Sink,
-        queue: Queue,
+        queue: LineQueue,
         on_lost: OnLost,
     ) -> Result<Self, LogError> {
-        let shared = Arc::new(Shared { queue, on_lost });
+        let shared = Arc::new(LogState { queue, on_lost });
         let writer = Arc::clone(&shared);
         thread::Builder::new()
             .name("log".to_owned())
@@ -134,20 +139,20 @@ impl SessionLog {
         Ok(Self { format, shared })
     }
 
-    /// Logs something that is not a session. `message` is one line; control characters in it are escaped.
+    /// Logs one line that is not a session; control characters in `message` are escaped.
     pub fn notice(&self, level: LogLevel, message: &str) {
         self.push(self.format.notice(now(), level, message));
     }
 
-    /// Opens the log file anew, after it was moved away by log rotation. The writer does it before the next line; if
-    /// it cannot, it says so and keeps the old file.
+    /// Reopens the log file after log rotation. The writer does it before the next line; if that fails, it logs the error and
+    /// keeps the previous file.
     pub fn reopen(&self) {
         self.shared.queue.reopen();
     }
 
-    /// Waits until all that was logged so far is written, or `patience` is over; tells which.
-    pub fn flush(&self, patience: Duration) -> bool {
-        self.shared.queue.drain(patience)
+    /// Waits until all earlier lines are written; false after `timeout`.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.shared.queue.drain(timeout)
     }
 
     fn push(&self, line: String) {
@@ -158,7 +163,7 @@ impl SessionLog {
 }
 
 impl Observe for SessionLog {
-    /// Nothing: the session's record will tell.
+    /// Ignored: the session's record contains it.
     fn event(&self, _: Family, _: Event) {}
 
     fn session(&self, record: &SessionRecord) {
@@ -167,35 +172,36 @@ impl Observe for SessionLog {
 }
 
 impl Drop for SessionLog {
-    /// The writer is not joined: if its log blocks for ever, that must not keep the program from ending.
+    /// Does not join the writer: a blocked log must not keep the process from exiting.
     fn drop(&mut self) {
         self.shared.queue.close();
-        self.shared.queue.drain(PATIENCE);
+        self.shared.queue.drain(DROP_TIMEOUT);
     }
 }
 
-/// The writer's thread.
-fn write_all(shared: &Shared, mut sink: Sink, format: LogFormat) {
-    // Lost and not yet told in the log.
-    let mut untold = 0;
+/// The writer thread.
+fn write_all(shared: &LogState, mut sink: Sink, format: LogFormat) {
+    // Lost lines not yet reported in the log.
+    let mut unreported = 0;
     while let Some(batch) = shared.queue.take() {
         let Batch { lines, dropped, reopen } = batch;
         if reopen && let Err(e) = sink.reopen() {
-            let message = format!("{e}; the log stays in the file that was open");
-            complain(&message);
+            let message = format!("{e}; logging continues in the previous file");
+            print_error(&message);
             sink.write([format.notice(now(), LogLevel::Error, &message).as_str()].into_iter());
         }
         let failed = sink.write(lines.iter().map(String::as_str));
         if failed > 0 {
             (shared.on_lost)(failed);
         }
-        untold += failed + dropped;
-        if untold > 0 && failed == 0 {
-            let message =
-                format!("{untold} log lines were lost because the log could not take them in time");
+        unreported += failed + dropped;
+        if unreported > 0 && failed == 0 {
+            let message = format!(
+                "{unreported} log lines lost: the log was written too slowly or not at all"
+            );
             let notice = format.notice(now(), LogLevel::Warn, &message);
             if sink.write([notice.as_str()].into_iter()) == 0 {
-                untold = 0;
+                unreported = 0;
             }
         }
         shared.queue.settle(lines.len(), lines.iter().map(String::len).sum());

@@ -1,49 +1,47 @@
-//! The bounded queue between sessions and the thread that writes: bounded in lines and in octets.
+//! The queue between sessions and the writer thread, bounded in lines and bytes.
 //!
-//! Nothing here waits on the session's side. A line that does not fit is counted, and the count goes to the writer with
-//! the next batch.
+//! A session never waits. A line that does not fit is counted, and the writer receives the count with the next batch.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What the writer gets at once: everything there is.
+/// Everything in the queue at once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Batch {
     pub(super) lines: VecDeque<String>,
-    /// Lines that did not fit since the last batch; they came after `lines`.
+    /// Lines that did not fit since the last batch, all later than `lines`.
     pub(super) dropped: u64,
     pub(super) reopen: bool,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     next: Batch,
-    /// Lines and octets that were pushed and are not yet settled: in `next` or with the writer.
+    /// Lines and bytes that are in `next` or with the writer.
     pending_lines: usize,
     pending_bytes: usize,
-    /// The writer has nothing to do and is to be woken.
+    /// The writer waits and must be notified.
     idle: bool,
-    /// How many wait in [`Queue::drain`].
+    /// Callers waiting in [`LineQueue::drain`].
     draining: usize,
     closed: bool,
 }
 
-/// How long the writer lets lines gather before it takes them: waking it for each would cost a busy gateway more than the
-/// line itself.
+/// How long the writer lets lines accumulate: notifying it for each line would cost a busy gateway more than the line.
 const GATHER: Duration = Duration::from_millis(10);
 
-pub(super) struct Queue {
-    state: Mutex<State>,
-    /// The writer waits here for work.
+pub(super) struct LineQueue {
+    state: Mutex<QueueState>,
+    /// Wakes the writer.
     work: Condvar,
-    /// [`Queue::drain`] waits here for the writer.
+    /// Wakes [`LineQueue::drain`].
     settled: Condvar,
     max_lines: usize,
     max_bytes: usize,
 }
 
-impl Queue {
+impl LineQueue {
     pub(super) fn new(max_lines: usize, max_bytes: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -54,7 +52,7 @@ impl Queue {
         }
     }
 
-    /// False if there was no room: then the line is dropped and counted. A line of any length fits an empty queue.
+    /// False if the queue is full: the line is dropped and counted. An empty queue accepts a line of any length.
     pub(super) fn push(&self, line: String) -> bool {
         let mut state = self.lock();
         let bytes = state.pending_bytes.saturating_add(line.len());
@@ -77,13 +75,13 @@ impl Queue {
         true
     }
 
-    /// The next batch tells the writer to open its file again, before its lines.
+    /// Makes the writer reopen its file before the lines of the next batch.
     pub(super) fn reopen(&self) {
         self.lock().next.reopen = true;
         self.work.notify_one();
     }
 
-    /// Waits for work, and a moment more for what comes with it; `None` when the queue is closed and empty.
+    /// Waits for lines, and [`GATHER`] longer for more; `None` when the queue is closed and empty.
     pub(super) fn take(&self) -> Option<Batch> {
         let mut state = self.lock();
         while state.next == Batch::default() {
@@ -101,7 +99,7 @@ impl Queue {
         Some(std::mem::take(&mut state.next))
     }
 
-    /// The writer is done with `lines` lines of `bytes` octets that it took, written or lost.
+    /// The writer has written or lost `lines` lines of `bytes` bytes.
     pub(super) fn settle(&self, lines: usize, bytes: usize) {
         let mut state = self.lock();
         state.pending_lines = state.pending_lines.saturating_sub(lines);
@@ -110,9 +108,9 @@ impl Queue {
         self.settled.notify_all();
     }
 
-    /// Waits until every line is settled, no longer than `patience`. False if some were not.
-    pub(super) fn drain(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    /// Waits until every line is settled; false after `timeout`.
+    pub(super) fn drain(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         state.draining += 1;
         self.work.notify_one();
@@ -129,14 +127,14 @@ impl Queue {
         state.pending_lines == 0
     }
 
-    /// No more lines; the writer ends after those that there are.
+    /// Accepts no more lines; the writer ends after the queued ones.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.work.notify_one();
     }
 
-    /// A panic elsewhere leaves counts that are still right: no code here panics between two changes.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Ignores poisoning: no code here panics between two changes of the state.
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -146,10 +144,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounded_in_lines_and_octets_until_settled() {
-        let queue = Queue::new(3, 10);
+    fn lines_and_bytes_are_bounded_until_settled() {
+        let queue = LineQueue::new(3, 10);
         assert!(queue.push("a line longer than the queue".to_owned()));
-        assert!(!queue.push(String::new()), "octets are spent");
+        assert!(!queue.push(String::new()), "no bytes left");
         let batch = queue.take().unwrap();
         assert_eq!((batch.lines.len(), batch.dropped), (1, 1));
         assert!(!queue.push("b".to_owned()), "not yet settled");
@@ -158,7 +156,7 @@ mod tests {
         for _ in 0..3 {
             assert!(queue.push("c".to_owned()));
         }
-        assert!(!queue.push("d".to_owned()), "lines are spent");
+        assert!(!queue.push("d".to_owned()), "no lines left");
         let batch = queue.take().unwrap();
         assert_eq!((batch.lines.len(), batch.dropped), (3, 2));
         assert!(!queue.drain(Duration::ZERO));
@@ -167,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn closing_keeps_what_there_is() {
-        let queue = Queue::new(3, 10);
+    fn closing_keeps_queued_lines() {
+        let queue = LineQueue::new(3, 10);
         assert!(queue.push("a".to_owned()));
         queue.reopen();
         queue.close();

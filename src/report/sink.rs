@@ -1,4 +1,4 @@
-//! Where lines end up: standard output or a file, written whole or not at all as far as the system lets us.
+//! The log's output, standard output or a file. Lines are written completely or not at all, as far as the system allows.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -8,26 +8,26 @@ use std::path::{Path, PathBuf};
 
 use super::LogError;
 
-/// Lines are joined up to this many octets before they are written.
+/// Lines are joined up to this many bytes before they are written.
 const CHUNK: usize = 64 * 1024;
 
 pub(super) struct Sink {
     out: Box<dyn Write + Send>,
-    /// Of a file, for [`Sink::reopen`].
+    /// For [`Sink::reopen`]; `None` for standard output.
     path: Option<PathBuf>,
-    /// The last write ended within a line, so the next one begins with a line end.
+    /// The last write ended within a line; the next one starts with a line end.
     torn: bool,
-    /// A failure was said on standard error and nothing was written since.
+    /// A failure was reported on standard error, and no write has succeeded since.
     failing: bool,
     chunk: Vec<u8>,
 }
 
 impl Sink {
-    /// Standard output without `path`.
+    /// Standard output if `path` is `None`.
     pub(super) fn open(path: Option<&Path>) -> Result<Self, LogError> {
         let out: Box<dyn Write + Send> = match path {
             Some(path) => Box::new(open_file(path)?),
-            // The descriptor itself: neither the standard library's line buffer nor its lock is between.
+            // The descriptor itself, without the line buffer and the lock of the standard library.
             None => Box::new(File::from(
                 io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Stdout)?,
             )),
@@ -39,7 +39,7 @@ impl Sink {
         Self { out, path, torn: false, failing: false, chunk: Vec::new() }
     }
 
-    /// Opens the file anew, for log rotation; nothing to do for standard output. Keeps the old file if that fails.
+    /// Reopens the file for log rotation; keeps the previous file on failure. Does nothing for standard output.
     pub(super) fn reopen(&mut self) -> Result<(), LogError> {
         if let Some(path) = &self.path {
             self.out = Box::new(open_file(path)?);
@@ -49,7 +49,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes `lines`, each with its line end; returns how many were lost. A failure is said on standard error once,
+    /// Writes `lines`, each with its line end, and returns the number of lost lines. Reports a failure on standard error once,
     /// until a write succeeds again.
     pub(super) fn write<'a>(&mut self, lines: impl Iterator<Item = &'a str>) -> u64 {
         let mut lost = 0;
@@ -65,7 +65,7 @@ impl Sink {
     fn write_chunk(&mut self) -> u64 {
         let mut chunk = std::mem::take(&mut self.chunk);
         let lost = self.write_lines(&chunk);
-        // One long line must not keep its room for ever.
+        // Releases the memory of one long line.
         chunk.clear();
         chunk.shrink_to(CHUNK);
         self.chunk = chunk;
@@ -93,7 +93,7 @@ impl Sink {
         });
         match result {
             Ok(()) => self.failing = false,
-            Err(e) => self.say(&e),
+            Err(e) => self.report(&e),
         }
         rest.iter().filter(|&&b| b == b'\n').count() as u64
     }
@@ -106,23 +106,23 @@ impl Sink {
         Ok(())
     }
 
-    fn say(&mut self, e: &io::Error) {
+    fn report(&mut self, e: &io::Error) {
         if !self.failing {
             let log = match &self.path {
                 Some(path) => path.display().to_string(),
                 None => "standard output".to_owned(),
             };
-            complain(&format!(
-                "cannot write the log to {log}: {e}; lines are lost until it can be written again"
+            print_error(&format!(
+                "cannot write the log to {log}: {e}; lines are lost until a write succeeds"
             ));
         }
         self.failing = true;
     }
 }
 
-/// On standard error, which is where one looks when the log itself is broken.
-pub(super) fn complain(message: &str) {
-    // Nobody is left to tell if that fails too.
+/// To standard error, for failures of the log itself.
+pub(super) fn print_error(message: &str) {
+    // A failure here cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "gatepost: {message}");
 }
 
@@ -130,10 +130,10 @@ fn open_file(path: &Path) -> Result<File, LogError> {
     OpenOptions::new()
         .append(true)
         .create(true)
-        // It holds addresses of people.
+        // The log contains personal addresses.
         .mode(0o640)
         .open(path)
-        .map_err(|why| LogError::Open { path: path.to_owned(), why })
+        .map_err(|error| LogError::Open { path: path.to_owned(), error })
 }
 
 #[cfg(test)]
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk that takes `room` octets, then is full until it gets more.
+    /// A disk with space for some bytes, full until it gets more.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 

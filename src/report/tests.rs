@@ -1,4 +1,4 @@
-//! What the lines look like, and that nothing a client says can change their shape.
+//! Snapshots of log lines; no client data changes their structure.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -121,18 +121,18 @@ fn session_lines() {
         r.smtp.auth = true;
     });
     let in_shadow = with(|r| {
-        let fired = |rule: &str, action, reason: Option<&str>| ShadowRecord {
+        let shadow = |rule: &str, action, reason: Option<&str>| ShadowRecord {
             rule: rule.to_owned(),
             action,
             reason: reason.map(str::to_owned),
         };
         r.verdict.shadow = vec![
-            fired(
+            shadow(
                 "senders can be \"answered\"",
                 PolicyAction::Reject,
                 Some("return_path.no_response"),
             ),
-            fired("all", PolicyAction::Tag, None),
+            shadow("all", PolicyAction::Tag, None),
         ];
     });
     let hostile = with(|r| {
@@ -162,7 +162,7 @@ fn json_session_line() {
     let line = json::session(&ordinary());
     assert!(line.starts_with(r#"{"type":"session","start":"#), "{line}");
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-    // The record's own form and nothing else but the type.
+    // Exactly the record's own form and the type.
     let mut expected = serde_json::to_value(ordinary()).unwrap();
     expected["type"] = "session".into();
     assert_eq!(value, expected);
@@ -183,7 +183,7 @@ fn notices() {
     insta::assert_snapshot!(lines.concat());
 }
 
-/// The largest record that the engine's bounds allow, with strings of the longest command line.
+/// The largest record within the engine's limits, with strings of the longest command line.
 #[test]
 fn the_largest_record_makes_a_bounded_line() {
     let record = with(|r| {
@@ -191,22 +191,22 @@ fn the_largest_record_makes_a_bounded_line() {
         r.smtp.helo = Some(long.clone());
         let to = vec![recipient(&long, 250, None); 1000];
         let message = TransactionRecord { rcpt_total: 70_000, ..transaction(&long, to, Some(250)) };
-        // As many in full as are shown; all of 100 would be 200 MB of test.
+        // Only the shown ones are complete; all 100 would take 200 MB.
         r.smtp.transactions = vec![message.clone(); 10];
         let empty = TransactionRecord { rcpt_to: vec![], ..message };
         r.smtp.transactions.resize(100, empty);
         r.smtp.transactions_total = 100_000;
     });
     let line = text::session(&record);
-    assert!(line.len() < 48 * 1024, "text: {} octets", line.len());
+    assert!(line.len() < 48 * 1024, "text: {} bytes", line.len());
     let line = json::session(&record);
-    assert!(line.len() <= 1 << 20, "json: {} octets", line.len());
+    assert!(line.len() <= 1 << 20, "json: {} bytes", line.len());
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(value["smtp"]["transactions_total"], 100_000);
     assert_eq!(value["smtp"]["transactions"][0]["rcpt_total"], 70_000);
 }
 
-/// Any characters, and pieces that look like the line's own syntax.
+/// Any characters, and pieces that look like the syntax of a line.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => any::<char>().prop_map(String::from),
@@ -250,15 +250,15 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
         })
 }
 
-/// The line's fields without their values; the quoted rule is left out.
+/// The line's keys, without the quoted rule.
 fn keys(line: &str) -> Vec<&str> {
     let line = line.split_once(" rule=\"").map_or(line, |(before, _)| before);
     let fields = line.trim_end().split(char::is_whitespace).skip(2);
     fields.map(|field| field.split_once('=').map_or(field, |(key, _)| key)).collect()
 }
 
-/// The same record from a client that behaves.
-fn tamed(mut record: SessionRecord) -> SessionRecord {
+/// The same record from a harmless client.
+fn harmless(mut record: SessionRecord) -> SessionRecord {
     record.smtp.helo = record.smtp.helo.map(|_| "x".to_owned());
     for transaction in &mut record.smtp.transactions {
         transaction.mail_from = "x".to_owned();
@@ -284,18 +284,18 @@ proptest! {
     #[test]
     fn no_client_injects_a_field(record in hostile_record()) {
         let line = text::session(&record);
-        let expected = text::session(&tamed(record));
+        let expected = text::session(&harmless(record));
         prop_assert_eq!(keys(&line), keys(&expected));
     }
 
     #[test]
-    fn json_keeps_what_was_said(record in hostile_record()) {
+    fn json_keeps_client_data(record in hostile_record()) {
         let value: serde_json::Value = serde_json::from_str(&json::session(&record)).unwrap();
         let helo = value["smtp"]["helo"].as_str();
         prop_assert_eq!(helo, record.smtp.helo.as_deref());
-        let said = value["smtp"]["transactions"].as_array().unwrap();
-        for (said, is) in said.iter().zip(&record.smtp.transactions) {
-            prop_assert_eq!(said["mail_from"].as_str(), Some(is.mail_from.as_str()));
+        let transactions = value["smtp"]["transactions"].as_array().unwrap();
+        for (json, transaction) in transactions.iter().zip(&record.smtp.transactions) {
+            prop_assert_eq!(json["mail_from"].as_str(), Some(transaction.mail_from.as_str()));
         }
     }
 
@@ -311,7 +311,7 @@ proptest! {
     }
 }
 
-/// A standard output that takes nothing until it is told to.
+/// An output that blocks until the test releases it.
 struct Blocked {
     entered: mpsc::Sender<()>,
     go_on: mpsc::Receiver<()>,
@@ -321,7 +321,7 @@ struct Blocked {
 impl Write for Blocked {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = self.entered.send(());
-        // Once the test has dropped its end, nothing blocks any more.
+        // Does not block once the test has dropped its end.
         let _ = self.go_on.recv();
         let _ = self.out.send(bytes.to_vec());
         Ok(bytes.len())
@@ -333,7 +333,7 @@ impl Write for Blocked {
 }
 
 #[test]
-fn a_blocked_output_costs_lines_and_never_a_session() {
+fn a_blocked_output_loses_lines_and_blocks_no_session() {
     let (entered, is_blocked) = mpsc::channel();
     let (go_on, wait) = mpsc::channel();
     let (out, written) = mpsc::channel();
@@ -343,11 +343,12 @@ fn a_blocked_output_costs_lines_and_never_a_session() {
     let on_lost = Box::new(move |n| {
         counter.fetch_add(n, Ordering::Relaxed);
     });
-    let log = SessionLog::with(LogFormat::Text, sink, Queue::new(10, 1 << 20), on_lost).unwrap();
+    let log =
+        SessionLog::with(LogFormat::Text, sink, LineQueue::new(10, 1 << 20), on_lost).unwrap();
 
     log.session(&ordinary());
     is_blocked.recv().unwrap();
-    // One is with the writer, nine fit, the others are lost; none of these calls waits.
+    // The writer has one line, nine fit the queue, the others are lost; no call waits.
     for _ in 0..100 {
         log.session(&ordinary());
     }
@@ -361,15 +362,15 @@ fn a_blocked_output_costs_lines_and_never_a_session() {
     assert_eq!(written.matches(" session family=ipv6 ").count(), 10);
     let last = written.lines().last().unwrap();
     assert!(
-        last.ends_with(" warn 91 log lines were lost because the log could not take them in time"),
+        last.ends_with(" warn 91 log lines lost: the log was written too slowly or not at all"),
         "{last}"
     );
 }
 
-/// A folder of one test; removed at the end, also after a failure.
-struct Folder(PathBuf);
+/// A temporary folder, removed at the end, also after a failure.
+struct TempFolder(PathBuf);
 
-impl Folder {
+impl TempFolder {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("gatepost-{name}-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
@@ -377,15 +378,15 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
 #[test]
-fn a_rotated_file_is_opened_again_and_the_end_is_flushed() {
-    let folder = Folder::new("rotate");
+fn a_rotated_file_is_reopened_and_dropping_flushes() {
+    let folder = TempFolder::new("rotate");
     let file = folder.0.join("gatepost.log");
     let rotated = folder.0.join("gatepost.log.1");
     let settings = LogSettings { format: LogFormat::Json, file: Some(file.clone()) };
@@ -413,14 +414,14 @@ fn a_rotated_file_is_opened_again_and_the_end_is_flushed() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_again_stays_open() {
-    let folder = Folder::new("reopen");
+fn a_file_that_cannot_be_reopened_stays_open() {
+    let folder = TempFolder::new("reopen");
     let inner = folder.0.join("inner");
     fs::create_dir(&inner).unwrap();
     let file = inner.join("gatepost.log");
     let settings = LogSettings { format: LogFormat::Text, file: Some(file) };
     let log = SessionLog::start(&settings, Box::new(|_| {})).unwrap();
-    // The path is gone, the open file only moved.
+    // The path does not exist any more; the open file was only moved.
     let moved = folder.0.join("moved");
     fs::rename(&inner, &moved).unwrap();
     log.reopen();
@@ -434,7 +435,7 @@ fn a_file_that_cannot_be_opened_again_stays_open() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_says_what_to_do() {
+fn the_open_error_names_the_remedy() {
     let settings =
         LogSettings { format: LogFormat::Text, file: Some("/nonexistent/gatepost.log".into()) };
     let Err(e) = SessionLog::start(&settings, Box::new(|_| {})) else {

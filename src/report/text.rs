@@ -1,30 +1,30 @@
-//! The text form: one line a session, `key=value` in the manner of Postfix, for `grep` at 3 a.m.
+//! The text form of the log: one line per session, in `key=value` form like Postfix, for `grep`.
 //!
-//! The line's time is the session's end, when the line is written, so that a log is in order. No value contains a
-//! space, but for `rule`, `reason` and `shadow`, which have the operator's own words, quoted and last. `shadow` is what a rule
-//! in shadow would have done. What is absent is `-`.
+//! The time of a line is the session's end, when it is written, so that the log is in order. No value contains a space,
+//! except `rule`, `reason` and `shadow` with text from the configuration: they are quoted and last. `shadow` is the action of a
+//! rule in shadow mode. An absent value is `-`.
 //!
-//! A transaction is `from= to= code= bytes=`. `code` is the reply that decided it: to the end of data, else to the
-//! recipients when none was accepted, else to MAIL when that was refused. A recipient that was refused has its own code
-//! in brackets. `nrcpt=` counts all recipients where there is more than one. Several transactions stand one after
-//! another with the same keys, so that `grep 'to=<b@b.example>'` finds any of them, each opened by its number (`tx=2`)
-//! and all preceded by how many there were (`transactions=`).
+//! A transaction is `from= to= code= bytes=`. `code` is the deciding reply: to the end of data, otherwise to the recipients if
+//! none was accepted, otherwise to MAIL if it was refused. A refused recipient has its own code in parentheses. `nrcpt=` is
+//! the number of recipients if there are several. Several transactions follow each other with the same keys, so that
+//! `grep 'to=<b@b.example>'` finds each of them; each starts with its number (`tx=2`), after their total (`transactions=`).
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::escape::{Place, push};
+use super::escape::{EscapeContext, push};
+use super::session::{end, is_refusal};
 use super::{LogLevel, MAX_NOTICE};
 use crate::engine::{Endpoint, SessionRecord, TlsState, TransactionRecord};
 use crate::time::Timestamp;
 
-/// Octets of one escaped value; the longest address of RFC 5321 fits (64 + 1 + 255).
+/// Bytes of one escaped value; the longest address of RFC 5321 fits (64 + 1 + 255).
 const MAX_VALUE: usize = 320;
-/// Shown of one session; `transactions=` tells how many there were.
+/// Transactions in one line; `transactions=` is their total.
 const MAX_TRANSACTIONS: usize = 10;
-/// Shown of one session: rules in shadow that would have fired.
+/// Shadow rules in one line.
 const MAX_SHADOWS: usize = 10;
-/// Shown of one transaction; `nrcpt=` tells how many there were.
+/// Recipients of one transaction; `nrcpt=` is their total.
 const MAX_RECIPIENTS: usize = 10;
 
 /// One line with its line end.
@@ -38,19 +38,19 @@ pub(super) fn session(record: &SessionRecord) -> String {
 /// One line with its line end: time, level, message.
 pub(super) fn notice(at: Timestamp, level: LogLevel, message: &str) -> String {
     let mut line = format!("{at} {level} ");
-    push(&mut line, message, Place::Sentence, MAX_NOTICE);
+    push(&mut line, message, EscapeContext::Sentence, MAX_NOTICE);
     line.push('\n');
     line
 }
 
-/// Writes to a string, which cannot fail.
+/// Appends to a string, which cannot fail.
 macro_rules! put {
     ($out:expr, $($arg:tt)*) => {{ let _ = write!($out, $($arg)*); }};
 }
 
 fn write_session(line: &mut String, record: &SessionRecord) {
     let smtp = &record.smtp;
-    put!(line, "{} session", record.start + record.duration);
+    put!(line, "{} session", end(record));
     put!(line, " family={}", record.family);
     put!(line, " client={}", socket(record.client));
     put!(line, " server={}", socket(record.server));
@@ -65,12 +65,12 @@ fn write_session(line: &mut String, record: &SessionRecord) {
     match smtp.helo.as_deref() {
         None => line.push('-'),
         Some("-") => line.push_str("\\x2d"),
-        Some(helo) => push(line, helo, Place::Word, MAX_VALUE),
+        Some(helo) => push(line, helo, EscapeContext::Word, MAX_VALUE),
     }
     write_transactions(line, record);
     put!(line, " tls={}", tls(smtp.tls));
     if smtp.tls == TlsState::Started {
-        // All that can be told of what came after.
+        // The rest of the session is encrypted.
         put!(line, " client_bytes={}", record.tcp.client_bytes);
         put!(line, " server_bytes={}", record.tcp.server_bytes);
     }
@@ -84,8 +84,7 @@ fn write_session(line: &mut String, record: &SessionRecord) {
         line.push_str(anomaly.as_str());
     }
     put!(line, " verdict={}", record.verdict.action);
-    let said = [("rule", &record.verdict.rule), ("reason", &record.verdict.reason)];
-    for (key, value) in said {
+    for (key, value) in [("rule", &record.verdict.rule), ("reason", &record.verdict.reason)] {
         if let Some(value) = value {
             quoted(line, key, value);
         }
@@ -98,7 +97,7 @@ fn write_session(line: &mut String, record: &SessionRecord) {
 
 fn quoted(line: &mut String, key: &str, value: &str) {
     put!(line, " {key}=\"");
-    push(line, value, Place::Quoted, MAX_VALUE);
+    push(line, value, EscapeContext::Quoted, MAX_VALUE);
     line.push('"');
 }
 
@@ -118,16 +117,16 @@ fn write_transactions(line: &mut String, record: &SessionRecord) {
 
 fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
     line.push_str(" from=<");
-    push(line, &transaction.mail_from, Place::Word, MAX_VALUE);
+    push(line, &transaction.mail_from, EscapeContext::Word, MAX_VALUE);
     line.push_str("> to=");
     if transaction.rcpt_to.is_empty() {
         line.push('-');
     }
     for (i, recipient) in transaction.rcpt_to.iter().take(MAX_RECIPIENTS).enumerate() {
         line.push_str(if i == 0 { "<" } else { ",<" });
-        push(line, &recipient.address, Place::Word, MAX_VALUE);
+        push(line, &recipient.address, EscapeContext::Word, MAX_VALUE);
         line.push('>');
-        if let Some(code) = recipient.code.filter(|&code| refused(code)) {
+        if let Some(code) = recipient.code.filter(|&code| is_refusal(code)) {
             put!(line, "({code}");
             if let Some(enhanced) = recipient.enhanced {
                 put!(line, "/{enhanced}");
@@ -143,10 +142,6 @@ fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
         None => line.push_str(" code=-"),
     }
     put!(line, " bytes={}", transaction.bytes);
-}
-
-pub(super) const fn refused(code: u16) -> bool {
-    code >= 400
 }
 
 fn socket(endpoint: Endpoint) -> SocketAddr {

@@ -472,7 +472,7 @@ fn recorded_answers_lead_to_the_recorded_verdict() {
 
     let text = replay(&["--config", &config, &known]).out;
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line = "#1 would be refused (reject) by rule \"named\": \
+    let line = "#1 would be rejected (reject) by rule \"named\": \
          forward-confirmed reverse name: no PTR record (fcrdns.no_ptr)";
     assert!(text.contains(line), "{text}");
 

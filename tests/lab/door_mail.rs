@@ -70,18 +70,15 @@ fn falls_back(mode: Mode, refuse: &str) {
     });
 
     let printed = door(&lab, &config, &["ipv6", "close"]);
-    assert!(
-        printed.contains("IPv6      CLOSED, by hand: refuses new sessions, since"),
-        "{printed}"
-    );
+    assert!(printed.contains("IPv6      CLOSED, manual: refuses new sessions, since"), "{printed}");
     assert!(printed.contains("IPv4      always open"), "{printed}");
     assert!(printed.lines().all(|line| line.chars().count() <= 100), "{printed}");
     let took = send(&sender, &receiver, "second");
     eprintln!("{mode}, {refuse}: the message arrived over IPv4 after {} ms", took.as_millis());
     assert!(took < FALL_BACK, "{took:?}");
     gateway.wait_for_metric("gatepost_messages_total", &["family=\"ipv4\"", "class=\"2xx\""], 1.0);
-    let how = format!("how=\"{refuse}\"");
-    gateway.wait_for_metric("gatepost_door_refused_total", &["family=\"ipv6\"", &how], 1.0);
+    let method = format!("method=\"{refuse}\"");
+    gateway.wait_for_metric("gatepost_door_refused_total", &["family=\"ipv6\"", &method], 1.0);
     gateway.wait_for_metric("gatepost_door_state", &["family=\"ipv6\"", "state=\"closed\""], 1.0);
     assert_eq!(state(&lab, &config, "ipv6")["refused"], 1);
 

@@ -10,8 +10,8 @@ use crate::app::output::{WRITING, has_colour};
 use crate::cli::{OutputFormat, ReplayArgs};
 use crate::lookup::PassiveDns;
 use crate::report::replay::{
-    InputSummary, NumberedSession, ReplayReport, dialogue, json_damage, json_evidence,
-    json_fallback, json_session,
+    InputSummary, NumberedSession, ReplayReport, json_damage, json_evidence, json_fallback,
+    json_session, transcript,
 };
 use crate::stream::StreamCounters;
 use crate::time::Timestamp;
@@ -87,7 +87,7 @@ impl ReplayReporter {
             ReplayOutput::Json => self.write(&json_session(&numbered))?,
             ReplayOutput::Dialogue { number, found } if *number == session.number => {
                 *found = true;
-                dialogue(&numbered, &session.transcript, self.colour, &mut self.out)
+                transcript(&numbered, &session.transcript, self.colour, &mut self.out)
                     .context(WRITING)?;
             }
             ReplayOutput::Dialogue { .. } | ReplayOutput::Reenactment => {}

@@ -33,7 +33,7 @@ use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
 use crate::relay::{Relay, RelayError};
-use crate::report::status::Status;
+use crate::report::status::StatusCollector;
 use crate::report::{LogLevel, SessionLog};
 
 /// Interval at which metrics, `/readyz` and the service manager are updated.
@@ -75,7 +75,7 @@ impl Gateway {
             log.notice(LogLevel::Warn, &warning);
         }
         let health = HealthState::new();
-        let status = Arc::new(Status::new(config.status));
+        let status = Arc::new(StatusCollector::new(config.status));
         let sources = StatusSources::default();
         let endpoint = metrics_listener.map(|listener| {
             let page = sources.page(Arc::clone(&status), (path, &config), health.clone());

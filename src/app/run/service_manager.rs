@@ -8,6 +8,7 @@ use super::door_config::door_config;
 use crate::addr::Family;
 use crate::app::door::DoorHandle;
 use crate::config::Config;
+use crate::humanize;
 use crate::relay::Relay;
 
 #[derive(Default)]
@@ -88,10 +89,7 @@ fn notify(states: &[NotifyState<'_>]) {
 pub(super) fn status(config: &Config, doors: Option<&DoorHandle>, relay: &Relay) -> String {
     let settings = door_config(config);
     let door = |family: &Family| {
-        let name = match family {
-            Family::Ipv6 => "IPv6",
-            Family::Ipv4 => "IPv4",
-        };
+        let name = humanize::family(*family);
         let has_door = settings.as_ref().is_some_and(|settings| settings.of(*family).is_some());
         match doors.and_then(|doors| doors.state(*family)).filter(|_| has_door) {
             Some(state) => format!("{name} {state}"),

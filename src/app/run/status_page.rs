@@ -10,7 +10,7 @@ use crate::app::door::DoorHandle;
 use crate::config::Config;
 use crate::metrics::http::{HealthState, ReadyState};
 use crate::relay::{RelayHandle, UpstreamHealth};
-use crate::report::status::{self, GatewayInfo, LiveState, Status, UpstreamRow};
+use crate::report::status::{self, GatewayInfo, LiveState, StatusCollector, UpstreamRow};
 use crate::time::Timestamp;
 
 /// Created before the relay and the doors; clones share it.
@@ -32,7 +32,7 @@ impl StatusSources {
     /// The route `/` of a gateway that starts now, with `config` from the file at `path`.
     pub(super) fn page(
         &self,
-        status: Arc<Status>,
+        status: Arc<StatusCollector>,
         (path, config): (&Path, &Config),
         health: HealthState,
     ) -> Router {
@@ -69,7 +69,7 @@ impl StatusSources {
 
 fn upstream(health: UpstreamHealth) -> UpstreamRow {
     let UpstreamHealth { address, up, lasts, failed } = health;
-    UpstreamRow { address, up, lasts, failed }
+    UpstreamRow { address, up, unchanged_for: lasts, last_error: failed }
 }
 
 fn wall_clock() -> Timestamp {

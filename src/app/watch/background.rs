@@ -15,6 +15,7 @@ use crate::addr::{Family, Networks};
 use crate::analyzer::AnalyzerSettings;
 use crate::app::pipeline::AnalysisPipeline;
 use crate::engine::{Event, Observe, SessionRecord};
+use crate::humanize::duration;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::report::{LogLevel, SessionLog};
@@ -94,7 +95,7 @@ impl CaptureWorker {
             };
             // A repeated error is logged once.
             if error != logged {
-                let retry = humantime::format_duration(RETRY);
+                let retry = duration(RETRY);
                 let notice =
                     format!("not watching, retried every {retry}; mail is not affected: {error}");
                 self.log.notice(LogLevel::Warn, &notice);

@@ -165,7 +165,7 @@ impl CaptureSink for WatchReporter {
                 report.add_damage(&message);
                 note(&message);
             }
-            WatchOutput::View => self.view.lock().troubles.push(message),
+            WatchOutput::View => self.view.lock().problems.push(message),
         }
         Ok(())
     }
@@ -178,12 +178,12 @@ impl CaptureSink for WatchReporter {
 fn losses(pipeline: &AnalysisPipeline, loss: CaptureLoss, desyncs: u64) -> CaptureLosses {
     let counts = pipeline.analyzer().stream_counts();
     CaptureLosses {
-        openings: loss.syns,
+        syns: loss.syns,
         packets: loss.packets,
         not_captured: counts.bytes_not_captured,
-        cut: counts.bytes_cut,
+        truncated: counts.bytes_cut,
         given_up: counts.bytes_given_up,
-        unfinished: counts.bytes_unfinished,
+        flow_ended: counts.bytes_unfinished,
         desyncs,
     }
 }

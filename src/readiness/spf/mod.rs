@@ -19,8 +19,8 @@ use self::record::{Mechanism, Qualifier, SpfRecord, is_sender_id, is_spf};
 use super::finding::{CheckName, FindingList};
 use super::known::{KnownAnswers, TxtAnswer, failure_text};
 use super::request::CheckRequest;
-use super::smtp::family_name;
 use crate::addr::{Family, is_global};
+use crate::humanize::family as family_name;
 
 pub(super) fn check(request: &CheckRequest, known: &KnownAnswers, findings: &mut FindingList) {
     let domain = &request.domain;

@@ -1,35 +1,36 @@
-//! What is odd: a line each, the most serious first.
+//! Findings: one line each, the most serious first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use anstyle::Style;
 
-use super::rows::{is_accepted, is_decided, significant_code};
-use super::words::{self, count, duration, several};
-use super::{BOLD, NumberedSession, PLAIN, Page, RED, YELLOW};
+use super::NumberedSession;
 use crate::addr::Family;
 use crate::engine::{Anomaly, Outcome, SessionRecord, ShadowRecord, VerdictRecord};
+use crate::humanize::{count, counted, duration, family};
 use crate::policy::PolicyAction;
-use crate::report::escape::{Place, fitted};
-use crate::report::text::refused;
+use crate::report::escape::{EscapeContext, fitted};
+use crate::report::page::{BOLD, PLAIN, Page, RED, YELLOW};
+use crate::report::session::{SessionSummary, SignificantCode, is_refusal, is_unconnected};
+use crate::report::wording;
 use crate::stream::FlowOutcome;
 use crate::traffic::fallback::{Fallback, FallbackReason, ServerMatch};
 
-/// Lines of one kind; the others are counted.
+/// Stored lines of one kind; the others are counted.
 const MAX_LINES: usize = 20;
-/// Columns of the operator's own words.
-const SAID: usize = 160;
-/// Columns of a message about a file, with its name.
+/// Columns of a text from the configuration.
+const TEXT: usize = 160;
+/// Columns of a message about a file, including its name.
 const MESSAGE: usize = 400;
-/// Kinds of fact whose names are kept.
+/// Stored names of unknown facts.
 const FACTS: usize = 16;
 
-/// Kinds of oddity, the most serious first.
+/// Kinds of findings, the most serious first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    FellBack,
-    NotConnected,
+enum FindingKind {
+    Fallback,
+    Unconnected,
     BlackHole,
     Verdict,
     Refused,
@@ -38,53 +39,54 @@ enum Kind {
     Damage,
     Anomaly,
     Gaps,
-    Beginning,
-    Unkept,
-    Raced,
+    Midstream,
+    Unrecorded,
+    Race,
 }
 
-impl Kind {
-    /// What further ones are called.
-    const fn more(self) -> &'static str {
+impl FindingKind {
+    /// Name of further ones, after their number.
+    const fn plural(self) -> &'static str {
         match self {
-            Self::FellBack => "fell back to IPv4",
-            Self::NotConnected => "did not connect",
-            Self::BlackHole => "may have met a black hole",
-            Self::Verdict => "would not be accepted",
-            Self::Refused => "had mail refused",
-            Self::Reset => "were reset",
-            Self::Icmp => "had ICMP errors",
-            Self::Damage => "damages of files",
+            Self::Fallback => "fallbacks to IPv4",
+            Self::Unconnected => "failed connections",
+            Self::BlackHole => "suspected black holes",
+            Self::Verdict => "verdicts other than accept",
+            Self::Refused => "sessions with refused mail",
+            Self::Reset => "resets",
+            Self::Icmp => "sessions with ICMP errors",
+            Self::Damage => "damaged parts of files",
             Self::Anomaly => "anomalies",
-            Self::Gaps => "that the capture lost pieces of",
-            Self::Beginning => "begun before the capture",
-            Self::Unkept => "with more transactions than are kept",
-            Self::Raced => "lost a race to IPv4",
+            Self::Gaps => "sessions with gaps in the capture",
+            Self::Midstream => "sessions that started before the capture",
+            Self::Unrecorded => "sessions with more transactions than recorded",
+            Self::Race => "races won by IPv4",
         }
     }
 
     const fn style(self) -> Style {
         match self {
-            Self::FellBack | Self::NotConnected | Self::BlackHole | Self::Verdict => RED,
+            Self::Fallback | Self::Unconnected | Self::BlackHole | Self::Verdict => RED,
             Self::Refused | Self::Reset | Self::Icmp | Self::Damage | Self::Anomaly => YELLOW,
-            Self::Gaps | Self::Beginning | Self::Unkept | Self::Raced => PLAIN,
+            Self::Gaps | Self::Midstream | Self::Unrecorded | Self::Race => PLAIN,
         }
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    kinds: BTreeMap<Kind, Lines>,
-    /// Facts that nothing answered, and of how many sessions. No oddity of theirs: a capture seldom holds the DNS.
-    unknown: BTreeSet<String>,
-    unknown_of: u64,
+    kinds: BTreeMap<FindingKind, FindingLines>,
+    /// Facts without an answer. These are no findings: a capture seldom contains the DNS traffic.
+    unknown_facts: BTreeSet<String>,
+    /// Sessions with unknown facts.
+    unknown_sessions: u64,
 }
 
-/// The lines of the lowest numbers.
+/// Lines with the lowest session numbers.
 #[derive(Debug, Default)]
-struct Lines {
-    /// By the session's number and the order of telling.
-    kept: BTreeMap<(u64, u64), String>,
+struct FindingLines {
+    /// By session number and order of arrival.
+    stored: BTreeMap<(u64, u64), String>,
     total: u64,
 }
 
@@ -93,235 +95,233 @@ impl Findings {
         self.kinds.values().map(|lines| lines.total).sum()
     }
 
-    /// There is nothing to tell.
-    pub(super) fn is_silent(&self) -> bool {
-        self.total() == 0 && self.unknown_of == 0
+    /// Nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.total() == 0 && self.unknown_sessions == 0
     }
 
     /// The most serious one.
     pub(super) fn first(&self) -> Option<(Style, &str)> {
         self.kinds
             .iter()
-            .find_map(|(kind, lines)| Some((kind.style(), lines.kept.values().next()?.as_str())))
+            .find_map(|(kind, lines)| Some((kind.style(), lines.stored.values().next()?.as_str())))
     }
 
     pub(super) fn write(&self, page: &mut Page<'_>) -> io::Result<()> {
         if self.total() > 0 {
-            page.line(BOLD, "ODD, the most serious first")?;
+            page.line(BOLD, "FINDINGS, most serious first")?;
         }
         for (kind, lines) in &self.kinds {
-            for line in lines.kept.values() {
-                page.say(kind.style(), line)?;
+            for line in lines.stored.values() {
+                page.paragraph(kind.style(), line)?;
             }
-            let more = lines.total - lines.kept.len() as u64;
+            let more = lines.total - lines.stored.len() as u64;
             if more > 0 {
-                page.say(kind.style(), &format!("… and {} more {}", count(more), kind.more()))?;
+                page.paragraph(
+                    kind.style(),
+                    &format!("… and {} more {}", count(more), kind.plural()),
+                )?;
             }
         }
-        if self.unknown_of > 0 {
+        if self.unknown_sessions > 0 {
             if self.total() > 0 {
                 page.line(PLAIN, "")?;
             }
-            let facts: Vec<&str> = self.unknown.iter().map(String::as_str).collect();
-            let sessions = several(self.unknown_of, "session");
+            let facts: Vec<&str> = self.unknown_facts.iter().map(String::as_str).collect();
+            let sessions = counted(self.unknown_sessions, "session");
             let note = format!(
-                "Not known of {sessions}: {}. The capture holds no DNS answer for it; --zone or --dns can give it.",
+                "Unknown in {sessions}: {}. The capture contains no DNS answer; provide one with --zone or --dns.",
                 facts.join(", ")
             );
-            page.say(PLAIN, &note)?;
+            page.paragraph(PLAIN, &note)?;
         }
         Ok(())
     }
 
     /// `message` names the file.
-    pub(super) fn damage(&mut self, message: &str) {
-        self.add(Kind::Damage, 0, fitted(message, Place::Sentence, MESSAGE));
+    pub(super) fn add_damage(&mut self, message: &str) {
+        self.add(FindingKind::Damage, 0, fitted(message, EscapeContext::Sentence, MESSAGE));
     }
 
-    pub(super) fn fall_back(&mut self, pair: &Fallback) {
-        let &Fallback { from, to, after, why, code, by, .. } = pair;
+    pub(super) fn add_fallback(&mut self, fallback: &Fallback) {
+        let &Fallback { from, to, after, why, code, by, .. } = fallback;
         let after = duration(after);
         let is = match by {
             ServerMatch::Names => "is",
             ServerMatch::Window => "is probably",
         };
-        let said = code.map_or_else(String::new, |code| format!(" with {code}"));
-        let why = match why {
+        let code = code.map_or_else(String::new, |code| format!(" {code}"));
+        let reason = match why {
             FallbackReason::Race => {
                 let line = format!(
-                    "#{from} lost a race: the client also tried IPv4 {after} later and went on with it \
+                    "#{from} IPv4 won the race: the client also tried IPv4 {after} later and continued there \
                      (session {to})"
                 );
-                return self.add(Kind::Raced, from, line);
+                return self.add(FindingKind::Race, from, line);
             }
             FallbackReason::Unanswered => "IPv6 SYN unanswered".to_owned(),
             FallbackReason::Refused => "IPv6 connection refused".to_owned(),
             FallbackReason::Unreachable => "IPv6 unreachable".to_owned(),
-            FallbackReason::BlackHole => "IPv6 loses large packets".to_owned(),
+            FallbackReason::BlackHole => "large IPv6 packets lost".to_owned(),
             FallbackReason::Reset => "IPv6 connection reset".to_owned(),
-            FallbackReason::Greeting => format!("IPv6 greeted{said}"),
-            FallbackReason::Envelope => format!("IPv6 mail refused{said}"),
+            FallbackReason::Greeting => format!("IPv6 greeting{code}"),
+            FallbackReason::Envelope => format!("IPv6 mail refused with{code}"),
         };
-        // The same failure, told better. One that was only counted is counted twice.
-        for kind in [Kind::NotConnected, Kind::Refused, Kind::Reset] {
-            self.forget(kind, from);
+        // The fallback replaces the findings of its failed session that are stored; the others count twice.
+        for kind in [FindingKind::Unconnected, FindingKind::Refused, FindingKind::Reset] {
+            self.remove(kind, from);
         }
-        let line =
-            format!("#{from} fell back to IPv4 after {after}: {why} (session {to} {is} the retry)");
-        self.add(Kind::FellBack, from, line);
+        let line = format!(
+            "#{from} fell back to IPv4 after {after}: {reason} (session {to} {is} the retry)"
+        );
+        self.add(FindingKind::Fallback, from, line);
     }
 
-    pub(super) fn session(&mut self, told: &NumberedSession<'_>) {
-        self.path(told.number, told.record);
-        self.dialogue(told.number, told.record);
-        if told.policy_applied {
-            self.verdict(told.number, told.record);
+    pub(super) fn add_session(&mut self, session: &NumberedSession<'_>) {
+        self.add_path(session.number, session.record);
+        self.add_dialogue(session.number, session.record);
+        if session.policy_applied {
+            self.add_verdict(session.number, session.record);
         }
-        if !told.unknown_facts.is_empty() {
-            self.unknown_of += 1;
-            for fact in told.unknown_facts.iter().take(FACTS.saturating_sub(self.unknown.len())) {
-                self.unknown.insert(fitted(fact, Place::Sentence, SAID));
+        if !session.unknown_facts.is_empty() {
+            self.unknown_sessions += 1;
+            let free = FACTS.saturating_sub(self.unknown_facts.len());
+            for fact in session.unknown_facts.iter().take(free) {
+                self.unknown_facts.insert(fitted(fact, EscapeContext::Sentence, TEXT));
             }
         }
     }
 
-    fn path(&mut self, n: u64, record: &SessionRecord) {
+    fn add_path(&mut self, n: u64, record: &SessionRecord) {
         let tcp = &record.tcp;
-        let family = words::family(record.family);
-        if words::not_connected(record) {
-            let what = words::ending(record);
+        let family = family(record.family);
+        if is_unconnected(record) {
+            let ending = wording::ending(record);
             let sent = match tcp.syns {
                 Some(syns) if syns > 1 => {
                     format!(" ({syns} sent in {})", duration(record.duration))
                 }
                 _ => String::new(),
             };
-            let left = match record.family {
-                Family::Ipv6 => ", and no retry over IPv4 was seen",
+            let retry = match record.family {
+                Family::Ipv6 => ", no retry over IPv4 seen",
                 Family::Ipv4 => "",
             };
-            self.add(Kind::NotConnected, n, format!("#{n} {family} {what}{sent}{left}"));
+            self.add(FindingKind::Unconnected, n, format!("#{n} {family} {ending}{sent}{retry}"));
         }
-        let mtu = match tcp.path_mtu {
-            Some(mtu) => format!("path MTU {}", count(u64::from(mtu))),
-            None => "no packet-too-big seen".to_owned(),
-        };
+        let mtu = tcp.path_mtu.map(|mtu| format!("path MTU {}", count(u64::from(mtu))));
         if tcp.black_hole == Some(true) {
+            let mtu = mtu.as_deref().unwrap_or("no \"packet too big\" seen");
             let line = format!(
-                "#{n} {family} black hole suspected: large packets were lost again and again ({mtu})"
+                "#{n} {family} suspected path MTU black hole: large packets repeatedly lost ({mtu})"
             );
-            self.add(Kind::BlackHole, n, line);
+            self.add(FindingKind::BlackHole, n, line);
         }
         if tcp.outcome == Some(FlowOutcome::Reset) && record.outcome != Outcome::Quit {
-            let by =
-                tcp.closed_by.map_or_else(String::new, |by| format!(" by the {}", words::side(by)));
+            let by = tcp
+                .closed_by
+                .map_or_else(String::new, |by| format!(" by the {}", wording::side(by)));
             let line = format!("#{n} {family} reset{by} after {}", duration(record.duration));
-            self.add(Kind::Reset, n, line);
+            self.add(FindingKind::Reset, n, line);
         }
         if let Some(errors) = tcp.icmp_errors.filter(|&errors| errors > 0) {
-            let mtu = if tcp.path_mtu.is_some() {
-                format!(": packet too big, {mtu}")
-            } else {
-                String::new()
-            };
-            self.add(
-                Kind::Icmp,
-                n,
-                format!("#{n} {family} {}{mtu}", several(errors, "ICMP error")),
-            );
+            let mtu = mtu.map_or_else(String::new, |mtu| format!(": packet too big, {mtu}"));
+            let errors = counted(errors, "ICMP error");
+            self.add(FindingKind::Icmp, n, format!("#{n} {family} {errors}{mtu}"));
         }
         if let Some(gaps) = tcp.gaps.filter(|&gaps| gaps > 0) {
-            let pieces = several(gaps, "piece");
-            let line = format!("capture lost {pieces} of #{n}: its counts may be short");
-            self.add(Kind::Gaps, n, line);
+            let gaps = counted(gaps, "gap");
+            let line = format!("#{n} {family} {gaps} in the capture: its counts may be too low");
+            self.add(FindingKind::Gaps, n, line);
         }
         if tcp.outcome == Some(FlowOutcome::Midstream) {
-            let line = format!("#{n} began before the capture: how is not known");
-            self.add(Kind::Beginning, n, line);
+            let line = format!("#{n} {family} started before the capture: its start is unknown");
+            self.add(FindingKind::Midstream, n, line);
         }
     }
 
-    fn dialogue(&mut self, n: u64, record: &SessionRecord) {
+    fn add_dialogue(&mut self, n: u64, record: &SessionRecord) {
         let smtp = &record.smtp;
-        let family = words::family(record.family);
-        if let Some(code) = smtp.greeting.filter(|&code| refused(code)) {
-            self.add(Kind::Refused, n, format!("#{n} {family} greeted with {code}"));
-        } else if let Some((code, enhanced)) =
-            significant_code(record).filter(|(code, _)| refused(*code))
+        let family = family(record.family);
+        let SessionSummary { messages, code, .. } = SessionSummary::new(record);
+        if let Some(code) = smtp.greeting.filter(|&code| is_refusal(code)) {
+            self.add(FindingKind::Refused, n, format!("#{n} {family} greeting {code}"));
+        } else if let Some(code) = code.filter(|code| SignificantCode::is_refusal(*code))
             && smtp.transactions_total > 0
         {
-            let accepted = smtp.transactions.iter().filter(|t| is_accepted(t)).count() as u64;
-            let enhanced = enhanced.map_or_else(String::new, |enhanced| format!(" {enhanced}"));
-            let messages = several(smtp.transactions_total, "message");
-            let what = if smtp.transactions.iter().any(is_decided) { "mail" } else { "a command" };
+            let subject = if messages.any_decided() { "mail" } else { "command" };
             let line = format!(
-                "#{n} {family} {what} refused with {code}{enhanced}, {} of {messages} accepted",
-                count(accepted)
+                "#{n} {family} {subject} refused with {code}, {} of {} accepted",
+                count(messages.accepted.into()),
+                counted(smtp.transactions_total, "message")
             );
-            self.add(Kind::Refused, n, line);
+            self.add(FindingKind::Refused, n, line);
         }
-        // Holes are told by their number.
-        let told = |anomaly: &&Anomaly| **anomaly != Anomaly::Gap || record.tcp.gaps.is_none();
-        for &anomaly in smtp.anomalies.iter().filter(told) {
-            let line = format!("#{n} {} ({})", words::meaning(anomaly), anomaly.as_str());
-            self.add(Kind::Anomaly, n, line);
+        // Gaps that are counted have a finding of their own.
+        let is_reported =
+            |anomaly: &&Anomaly| **anomaly != Anomaly::Gap || record.tcp.gaps.is_none();
+        for &anomaly in smtp.anomalies.iter().filter(is_reported) {
+            let line = format!("#{n} {} ({})", wording::anomaly(anomaly), anomaly.as_str());
+            self.add(FindingKind::Anomaly, n, line);
         }
-        let kept = smtp.transactions.len() as u64;
-        if smtp.transactions_total > kept {
-            let all = several(smtp.transactions_total, "transaction");
-            let line = format!("#{n} had {all}; what became of {} is told", count(kept));
-            self.add(Kind::Unkept, n, line);
+        let recorded = smtp.transactions.len() as u64;
+        if smtp.transactions_total > recorded {
+            let all = counted(smtp.transactions_total, "transaction");
+            let line = format!("#{n} {all}, {} recorded in detail", count(recorded));
+            self.add(FindingKind::Unrecorded, n, line);
         }
     }
 
-    fn verdict(&mut self, n: u64, record: &SessionRecord) {
+    fn add_verdict(&mut self, n: u64, record: &SessionRecord) {
         let VerdictRecord { action, rule, reason, shadow } = &record.verdict;
-        if let Some(would) = would(*action) {
-            let line = format!("#{n} {would}{}", by(rule.as_deref(), reason.as_deref()));
-            self.add(Kind::Verdict, n, line);
+        if let Some(effect) = effect(*action) {
+            let rule = rule_and_reason(rule.as_deref(), reason.as_deref());
+            self.add(FindingKind::Verdict, n, format!("#{n} would be {effect}{rule}"));
         }
         for ShadowRecord { rule, action, reason } in shadow {
-            if let Some(would) = would(*action) {
-                let by = by(Some(rule), reason.as_deref());
-                self.add(Kind::Verdict, n, format!("#{n} {would}, were it not in shadow,{by}"));
+            if let Some(effect) = effect(*action) {
+                let rule = rule_and_reason(Some(rule), reason.as_deref());
+                let line = format!("#{n} would be {effect} without shadow mode{rule}");
+                self.add(FindingKind::Verdict, n, line);
             }
         }
     }
 
-    fn add(&mut self, kind: Kind, number: u64, line: String) {
+    fn add(&mut self, kind: FindingKind, number: u64, line: String) {
         let lines = self.kinds.entry(kind).or_default();
-        lines.kept.insert((number, lines.total), line);
+        lines.stored.insert((number, lines.total), line);
         lines.total += 1;
-        if lines.kept.len() > MAX_LINES {
-            lines.kept.pop_last();
+        if lines.stored.len() > MAX_LINES {
+            lines.stored.pop_last();
         }
     }
 
-    fn forget(&mut self, kind: Kind, number: u64) {
+    fn remove(&mut self, kind: FindingKind, number: u64) {
         let Some(lines) = self.kinds.get_mut(&kind) else { return };
-        let before = lines.kept.len();
-        lines.kept.retain(|&(of, _), _| of != number);
-        lines.total -= (before - lines.kept.len()) as u64;
+        let before = lines.stored.len();
+        lines.stored.retain(|&(of, _), _| of != number);
+        lines.total -= (before - lines.stored.len()) as u64;
     }
 }
 
-const fn would(action: PolicyAction) -> Option<&'static str> {
+const fn effect(action: PolicyAction) -> Option<&'static str> {
     match action {
         PolicyAction::Accept => None,
-        PolicyAction::Tag => Some("would get a header field (tag)"),
-        PolicyAction::Tempfail => Some("would be refused for now (tempfail)"),
-        PolicyAction::Reject => Some("would be refused (reject)"),
+        PolicyAction::Tag => Some("tagged (tag)"),
+        PolicyAction::Tempfail => Some("deferred (tempfail)"),
+        PolicyAction::Reject => Some("rejected (reject)"),
     }
 }
 
 /// ` by rule "name": reason`
-fn by(rule: Option<&str>, reason: Option<&str>) -> String {
-    let mut said = String::new();
+fn rule_and_reason(rule: Option<&str>, reason: Option<&str>) -> String {
+    let mut text = String::new();
     if let Some(rule) = rule {
-        said.push_str(&format!(" by rule \"{}\"", fitted(rule, Place::Quoted, SAID)));
+        text.push_str(&format!(" by rule \"{}\"", fitted(rule, EscapeContext::Quoted, TEXT)));
     }
     if let Some(reason) = reason {
-        said.push_str(&format!(": {}", fitted(&words::reason(reason), Place::Sentence, SAID)));
+        let reason = wording::verdict_reason(reason);
+        text.push_str(&format!(": {}", fitted(&reason, EscapeContext::Sentence, TEXT)));
     }
-    said
+    text
 }

@@ -1,80 +1,75 @@
-//! What people read of a replay: a summary by family, a table of sessions, what is odd; and one session's dialogue.
+//! The reports of `gatepost replay`: a summary by family, a table of sessions, findings; and the transcript of one session.
 //!
 //! Pure rendering of [`SessionRecord`]s; no line is wider than 100 columns. Memory does not grow with the capture: the
-//! summary is counts, the table keeps 1,000 rows, each kind of oddity 20 lines; the rest is counted.
-//! The JSON form has no bounds: it is written line by line, as each session ends.
+//! summary consists of counts, the table keeps 1,000 rows and each kind of finding 20 lines; the rest is counted. The JSON
+//! form is unlimited, because each line is written when its session ends.
 //!
-//! What clients and servers said is escaped; colour is ANSI, and only where the caller asks for it.
+//! Client and server data is escaped. ANSI colours are used only on request.
 
-mod dialogue;
 mod evidence;
 mod findings;
-mod quantile;
-pub(super) mod rows;
 mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
-pub(super) mod words;
+mod transcript;
 
 use std::io::{self, Write};
 
-use anstyle::{AnsiColor, Style};
-
-pub use self::dialogue::dialogue;
 use self::findings::Findings;
-use self::summary::Summary;
-use self::table::Table;
-use super::columns::{WIDTH, wrapped};
+use self::summary::FamilySummary;
+use self::table::ReplayTable;
+pub use self::transcript::transcript;
 use super::json;
+use super::page::{BOLD, PLAIN, Page};
+use crate::addr::Family;
 use crate::engine::SessionRecord;
+use crate::humanize::{clock_millis, count, counted, date, duration};
+use crate::report::escape::path_in_columns;
 use crate::time::Timestamp;
 use crate::traffic::Evidence;
 use crate::traffic::fallback::Fallback;
 
-pub(super) const PLAIN: Style = Style::new();
-pub(super) const BOLD: Style = Style::new().bold();
-pub(super) const DIM: Style = Style::new().dimmed();
-pub(super) const RED: Style = AnsiColor::Red.on_default();
-pub(super) const YELLOW: Style = AnsiColor::Yellow.on_default();
-
-/// Columns of a file's name.
+/// Columns of a file name.
 const NAME: usize = 60;
+/// Column order: IPv6, the family in question, comes first.
+const FAMILIES: [Family; 2] = [Family::Ipv6, Family::Ipv4];
 
-/// A flow and the session on it, when it is over.
+/// A finished session and its flow.
 #[derive(Clone, Copy, Debug)]
 pub struct NumberedSession<'a> {
-    /// Where it was captured.
+    /// The capture file, or the interfaces.
     pub file: &'a str,
-    /// From 1; no two of a report are the same, also over several files.
+    /// From 1; unique in a report, also over several files.
     pub number: u64,
     pub record: &'a SessionRecord,
-    /// A policy was applied, so that the verdict means something.
+    /// A policy was evaluated; otherwise the verdict is meaningless.
     pub policy_applied: bool,
-    /// Facts that the policy asked for and nothing answered, in words: `reverse name`.
+    /// Facts that the policy required and that stayed unknown, as text: `reverse name`.
     pub unknown_facts: &'a [&'a str],
 }
 
-/// What all of the input was.
+/// Totals of the input.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InputSummary<'a> {
     pub files: &'a [&'a str],
     /// Packets of any kind.
     pub packets: u64,
-    /// Of the first and the last packet.
+    /// Time of the first packet.
     pub first: Option<Timestamp>,
+    /// Time of the last packet.
     pub last: Option<Timestamp>,
-    /// Ports that were taken for SMTP.
+    /// Ports decoded as SMTP.
     pub ports: &'a [u16],
-    /// What it proves, where it is known which side is ours.
+    /// `None` if the local networks are unknown.
     pub evidence: Option<&'a Evidence<'a>>,
 }
 
-/// The text report: told everything, then written once.
+/// The text report: collects everything, then writes it.
 #[derive(Debug, Default)]
 pub struct ReplayReport {
-    summary: Summary,
-    table: Table,
+    summary: FamilySummary,
+    table: ReplayTable,
     findings: Findings,
 }
 
@@ -83,148 +78,124 @@ impl ReplayReport {
         Self::default()
     }
 
-    pub fn add_session(&mut self, told: &NumberedSession<'_>) {
-        self.summary.session(told);
-        self.table.session(told);
-        self.findings.session(told);
+    pub fn add_session(&mut self, session: &NumberedSession<'_>) {
+        self.summary.add_session(session);
+        self.table.add_session(session);
+        self.findings.add_session(session);
     }
 
-    /// After both of its sessions.
-    pub fn add_fallback(&mut self, pair: &Fallback) {
-        self.summary.fall_back(pair);
-        self.findings.fall_back(pair);
+    /// Must follow both of its sessions.
+    pub fn add_fallback(&mut self, fallback: &Fallback) {
+        self.summary.add_fallback(fallback);
+        self.findings.add_fallback(fallback);
     }
 
-    /// A file is damaged: what could not be read of it, its name included.
+    /// An unreadable part of a file; `message` names the file.
     pub fn add_damage(&mut self, message: &str) {
-        self.findings.damage(message);
+        self.findings.add_damage(message);
     }
 
     /// # Errors
     /// Those of `out`.
     pub fn write(
         &self,
-        reading: &InputSummary<'_>,
+        input: &InputSummary<'_>,
         colour: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let page = &mut Page { out, colour };
-        page.say(BOLD, &self.head(reading))?;
+        page.paragraph(BOLD, &self.heading(input))?;
         if self.summary.flows() == 0 {
             return self.findings.write(page);
         }
         match self.findings.first() {
             Some((style, line)) => {
-                page.say(
-                    style,
-                    &format!(
-                        "{} odd; the most serious: {line}",
-                        words::count(self.findings.total())
-                    ),
-                )?;
+                let findings = counted(self.findings.total(), "finding");
+                page.paragraph(style, &format!("{findings}; most serious: {line}"))?;
             }
-            None => page.say(PLAIN, "Nothing odd.")?,
+            None => page.paragraph(PLAIN, "No findings.")?,
         }
-        page.say(PLAIN, "")?;
+        page.paragraph(PLAIN, "")?;
         self.summary.write(page)?;
-        page.say(PLAIN, "")?;
+        page.paragraph(PLAIN, "")?;
         self.table.write(page)?;
-        if let Some(evidence) = reading.evidence {
-            page.say(PLAIN, "")?;
+        if let Some(evidence) = input.evidence {
+            page.paragraph(PLAIN, "")?;
             evidence::write(evidence, page)?;
         }
-        if !self.findings.is_silent() {
-            page.say(PLAIN, "")?;
+        if !self.findings.is_empty() {
+            page.paragraph(PLAIN, "")?;
         }
         self.findings.write(page)
     }
 
-    /// The families side by side, then what is odd.
-    pub(super) fn totals(&self, page: &mut Page<'_>) -> io::Result<()> {
+    /// The families side by side, then the findings.
+    pub(super) fn write_totals(&self, page: &mut Page<'_>) -> io::Result<()> {
         if self.summary.flows() > 0 {
             self.summary.write(page)?;
         }
         self.findings.write(page)
     }
 
-    /// One line on the input, or why there is nothing else to tell.
-    fn head(&self, reading: &InputSummary<'_>) -> String {
-        let name = match reading.files {
+    /// One line about the input, or why the report is empty.
+    fn heading(&self, input: &InputSummary<'_>) -> String {
+        let name = match input.files {
             [] => "no file".to_owned(),
-            [file] => words::file(file),
-            files => words::several(files.len() as u64, "file"),
+            [file] => path_in_columns(file, NAME),
+            files => counted(files.len() as u64, "file"),
         };
-        if reading.packets == 0 {
+        if input.packets == 0 {
             return format!("{name}: no packets");
         }
-        let packets = words::several(reading.packets, "packet");
+        let packets = counted(input.packets, "packet");
         if self.summary.flows() == 0 {
-            let mut ports = String::new();
-            for port in reading.ports.iter().take(32) {
-                ports.push_str(if ports.is_empty() { "" } else { ", " });
-                ports.push_str(&port.to_string());
-            }
+            let ports: Vec<String> = input.ports.iter().take(32).map(u16::to_string).collect();
             return format!(
-                "{name}: {packets}, no SMTP flow on ports {ports}, and no server greeted on another; \
-                 --port names others"
+                "{name}: {packets}, no SMTP on ports {} and no SMTP greeting on other ports; add ports with --port",
+                ports.join(", ")
             );
         }
-        let mut head = format!("{name}: {packets}");
-        if let (Some(first), Some(last)) = (reading.first, reading.last) {
-            let (date, clock) = (words::date(first), words::clock(first));
-            let took = words::duration(last.since(first));
-            head = format!("{head} in {took} from {date} {clock} UTC");
+        match (input.first, input.last) {
+            (Some(first), Some(last)) => format!(
+                "{name}: {packets} in {} from {} {} UTC",
+                duration(last.since(first)),
+                date(first),
+                clock_millis(first)
+            ),
+            _ => format!("{name}: {packets}"),
         }
-        head
     }
 }
 
-/// The session's line of `--format json`, with its line end. A record over a megabyte is shortened; its totals tell how
-/// much there was.
-pub fn json_session(told: &NumberedSession<'_>) -> String {
-    json::replayed(told.file, told.number, told.record)
+/// The session's line of `--format json`. A record over a megabyte is shortened; its totals keep the full counts.
+pub fn json_session(session: &NumberedSession<'_>) -> String {
+    json::replayed(session.file, session.number, session.record)
 }
 
-/// A fall-back's line of `--format json`, with its line end; `from` and `to` are the sessions' numbers.
-pub fn json_fallback(pair: &Fallback) -> String {
-    json::fall_back(pair)
+/// The fallback's line of `--format json`; `from` and `to` are session numbers.
+pub fn json_fallback(fallback: &Fallback) -> String {
+    json::fallback(fallback)
 }
 
-/// The line of `--format json` for what all of it proves, with its line end. Of very many destinations only the last tried
-/// are listed; the total tells how many there are.
+/// The line of `--format json` for the evidence. Only the last 500 destinations are listed; the total counts all.
 pub fn json_evidence(evidence: &Evidence<'_>) -> String {
     json::evidence(evidence)
 }
 
-/// The line of `--format json` for what could not be read of a file, with its line end.
+/// The line of `--format json` for an unreadable part of a file.
 pub fn json_damage(file: &str, message: &str) -> String {
     json::damage(file, message)
 }
 
-/// Where lines go.
-pub(super) struct Page<'a> {
-    pub(super) out: &'a mut dyn Write,
-    pub(super) colour: bool,
+/// `-` for zero, so that other numbers stand out.
+fn number(n: u64) -> String {
+    if n == 0 { "-".to_owned() } else { count(n) }
 }
 
-impl Page<'_> {
-    /// One line, as it is.
-    pub(super) fn line(&mut self, style: Style, line: &str) -> io::Result<()> {
-        let line = line.trim_end();
-        if self.colour && style != PLAIN && !line.is_empty() {
-            writeln!(self.out, "{style}{line}{style:#}")
-        } else {
-            writeln!(self.out, "{line}")
-        }
-    }
+const LABEL: usize = 40;
+const VALUE: usize = 19;
 
-    /// A paragraph; lines after the first are set in.
-    pub(super) fn say(&mut self, style: Style, text: &str) -> io::Result<()> {
-        // Room for the indentation is left in every line, so that it need not be known which is the first.
-        for (i, line) in wrapped(text, WIDTH - 4).iter().enumerate() {
-            let indent = if i == 0 { "" } else { "    " };
-            self.line(style, &format!("{indent}{line}"))?;
-        }
-        Ok(())
-    }
+/// A row of a table with a column per family, in the order of [`FAMILIES`].
+fn family_row(label: &str, [six, four]: [String; 2]) -> String {
+    format!("{label:<LABEL$} {six:>VALUE$} {four:>VALUE$}")
 }

@@ -1,33 +1,29 @@
-//! The summary: the families side by side, so that a difference strikes the eye.
+//! The summary: counts by family, side by side.
 
 use std::io;
 
-use super::quantile::Quantiles;
-use super::words::{count, duration, has_smtp};
-use super::{BOLD, NumberedSession, PLAIN, Page, RED, YELLOW};
+use super::{FAMILIES, NumberedSession, family_row, number};
 use crate::addr::Family;
 use crate::engine::TlsState;
+use crate::humanize::{self, short_duration};
 use crate::policy::PolicyAction;
-use crate::report::text::refused;
+use crate::report::page::{BOLD, PLAIN, Page, RED, YELLOW};
+use crate::report::session::{SessionSummary, TransactionCounts, has_smtp};
 use crate::stream::FlowOutcome;
+use crate::traffic::DurationHistogram;
 use crate::traffic::fallback::{Fallback, FallbackReason};
 
-const LABEL: usize = 40;
-const VALUE: usize = 19;
-/// A longer number stands without its share.
+/// Longer numbers have no percentage.
 const LONG: usize = 11;
 
-/// In this order, IPv6 comes first: it is what is in question.
-const FAMILIES: [Family; 2] = [Family::Ipv6, Family::Ipv4];
-
 #[derive(Debug, Default)]
-pub(super) struct Summary {
-    /// As [`Family`] is numbered.
-    families: [Counts; 2],
+pub(super) struct FamilySummary {
+    /// Indexed by [`Family`].
+    families: [FamilyCounts; 2],
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct FamilyCounts {
     flows: u64,
     established: u64,
     midstream: u64,
@@ -35,40 +31,40 @@ struct Counts {
     refused: u64,
     unanswered: u64,
     unreachable: u64,
-    handshakes: Quantiles,
+    handshakes: DurationHistogram,
     sessions: u64,
     accepted: u64,
-    tempfailed: u64,
+    deferred: u64,
     rejected: u64,
-    undecided: u64,
-    /// Transactions that the record counts and does not hold.
-    unkept: u64,
+    incomplete: u64,
+    /// Transactions beyond the limit of the record.
+    unrecorded: u64,
     /// 2xx to 5xx.
     replies: [u64; 4],
     tls: u64,
-    resent: u64,
+    retransmits: u64,
     gaps: u64,
     black_holes: u64,
     icmp: u64,
-    fall_backs: u64,
+    fallbacks: u64,
     races: u64,
-    judged: u64,
+    evaluated: u64,
     verdicts: [u64; 3],
 }
 
-impl Summary {
+impl FamilySummary {
     pub(super) fn flows(&self) -> u64 {
         self.families.iter().map(|counts| counts.flows).sum()
     }
 
-    pub(super) fn session(&mut self, told: &NumberedSession<'_>) {
-        let counts = self.of(told.record.family);
-        counts.tcp(told);
-        counts.smtp(told);
-        if told.policy_applied {
-            counts.judged += 1;
-            let [accept, tempfail, reject] = &mut counts.verdicts; // a tag is an accept
-            *match told.record.verdict.action {
+    pub(super) fn add_session(&mut self, session: &NumberedSession<'_>) {
+        let counts = self.counts(session.record.family);
+        counts.add_tcp(session);
+        counts.add_smtp(session);
+        if session.policy_applied {
+            counts.evaluated += 1;
+            let [accept, tempfail, reject] = &mut counts.verdicts;
+            *match session.record.verdict.action {
                 PolicyAction::Accept | PolicyAction::Tag => accept,
                 PolicyAction::Tempfail => tempfail,
                 PolicyAction::Reject => reject,
@@ -76,15 +72,15 @@ impl Summary {
         }
     }
 
-    pub(super) fn fall_back(&mut self, pair: &Fallback) {
-        let counts = self.of(Family::Ipv6);
-        match pair.why {
+    pub(super) fn add_fallback(&mut self, fallback: &Fallback) {
+        let counts = self.counts(Family::Ipv6);
+        match fallback.why {
             FallbackReason::Race => counts.races += 1,
-            _ => counts.fall_backs += 1,
+            _ => counts.fallbacks += 1,
         }
     }
 
-    fn of(&mut self, family: Family) -> &mut Counts {
+    fn counts(&mut self, family: Family) -> &mut FamilyCounts {
         let [ipv4, ipv6] = &mut self.families;
         match family {
             Family::Ipv4 => ipv4,
@@ -94,52 +90,49 @@ impl Summary {
 
     pub(super) fn write(&self, page: &mut Page<'_>) -> io::Result<()> {
         let [ipv4, ipv6] = &self.families;
-        let both = FAMILIES.map(|family| match family {
-            Family::Ipv4 => ipv4,
-            Family::Ipv6 => ipv6,
+        let lines = FAMILIES.map(|family| match family {
+            Family::Ipv4 => ipv4.lines(),
+            Family::Ipv6 => ipv6.lines(),
         });
-        let [six, four] = FAMILIES.map(super::words::family);
-        page.line(BOLD, &row("", [six.to_owned(), four.to_owned()]))?;
-        let lines = both.map(Counts::lines);
+        page.line(BOLD, &family_row("", FAMILIES.map(|of| humanize::family(of).to_owned())))?;
         let [six, four] = &lines;
         for (a, b) in six.iter().zip(four) {
-            if a.kind == Kind::Always || a.some || b.some {
+            let any = a.non_zero || b.non_zero;
+            if a.kind == LineKind::Always || any {
                 let style = match a.kind {
-                    Kind::Bad if a.some || b.some => RED,
-                    Kind::Doubtful => YELLOW,
+                    LineKind::Failure if any => RED,
+                    LineKind::Doubtful => YELLOW,
                     _ => PLAIN,
                 };
-                page.line(style, &row(a.label, [a.value.clone(), b.value.clone()]))?;
+                page.line(style, &family_row(a.label, [a.value.clone(), b.value.clone()]))?;
             }
         }
         Ok(())
     }
 }
 
-fn row(label: &str, [six, four]: [String; 2]) -> String {
-    format!("{label:<LABEL$} {six:>VALUE$} {four:>VALUE$}")
-}
-
-/// When a line is shown, and how.
+/// When a line is shown, and its style.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LineKind {
     Always,
     /// If either family has any.
     IfAny,
-    Bad,
+    /// If any, in red.
+    Failure,
+    /// If any, in yellow.
     Doubtful,
 }
 
-struct Line {
+struct SummaryLine {
     label: &'static str,
-    kind: Kind,
+    kind: LineKind,
     value: String,
-    some: bool,
+    non_zero: bool,
 }
 
-impl Counts {
-    fn tcp(&mut self, told: &NumberedSession<'_>) {
-        let tcp = &told.record.tcp;
+impl FamilyCounts {
+    fn add_tcp(&mut self, session: &NumberedSession<'_>) {
+        let tcp = &session.record.tcp;
         self.flows += 1;
         match tcp.outcome {
             Some(FlowOutcome::Established) => self.established += 1,
@@ -154,15 +147,15 @@ impl Counts {
             self.handshakes.add(handshake);
         }
         let any = |n: Option<u64>| u64::from(n.is_some_and(|n| n > 0));
-        self.resent += any(tcp.retransmits);
+        self.retransmits += any(tcp.retransmits);
         self.gaps += any(tcp.gaps);
         self.icmp += any(tcp.icmp_errors);
         self.black_holes += u64::from(tcp.black_hole == Some(true));
     }
 
-    fn smtp(&mut self, told: &NumberedSession<'_>) {
-        let smtp = &told.record.smtp;
-        self.sessions += u64::from(has_smtp(told.record));
+    fn add_smtp(&mut self, session: &NumberedSession<'_>) {
+        let smtp = &session.record.smtp;
+        self.sessions += u64::from(has_smtp(session.record));
         self.tls += u64::from(smtp.tls == TlsState::Started);
         for (&code, &n) in &smtp.replies {
             let class = usize::from(code / 100).checked_sub(2);
@@ -170,79 +163,79 @@ impl Counts {
                 *replies = replies.saturating_add(n);
             }
         }
-        for transaction in &smtp.transactions {
-            *match transaction.deciding_code() {
-                Some(code) if code >= 500 => &mut self.rejected,
-                Some(code) if refused(code) => &mut self.tempfailed,
-                Some(_) => &mut self.accepted,
-                None => &mut self.undecided,
-            } += 1;
-        }
-        let kept = smtp.transactions.len() as u64;
-        let unkept = smtp.transactions_total.saturating_sub(kept);
-        self.unkept = self.unkept.saturating_add(unkept);
+        let TransactionCounts { accepted, deferred, rejected, incomplete } =
+            SessionSummary::new(session.record).messages;
+        self.accepted += u64::from(accepted);
+        self.deferred += u64::from(deferred);
+        self.rejected += u64::from(rejected);
+        self.incomplete += u64::from(incomplete);
+        let recorded = smtp.transactions.len() as u64;
+        let unrecorded = smtp.transactions_total.saturating_sub(recorded);
+        self.unrecorded = self.unrecorded.saturating_add(unrecorded);
     }
 
-    /// The same lines in the same order for either family.
-    fn lines(&self) -> Vec<Line> {
+    /// The same labels in the same order for either family.
+    fn lines(&self) -> Vec<SummaryLine> {
+        use LineKind::{Always, Doubtful, Failure, IfAny};
+
         let replies = self.replies.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
-        let messages = self.accepted + self.tempfailed + self.rejected + self.undecided;
+        let messages = self.accepted + self.deferred + self.rejected + self.incomplete;
         let [ok, more, temporary, permanent] = self.replies;
         let [accept, tempfail, reject] = self.verdicts;
-        let of =
-            |label, kind, n: u64, all: u64| Line { label, kind, value: share(n, all), some: n > 0 };
-        let plain = |label, kind, n: u64| Line { label, kind, value: number(n), some: n > 0 };
+        let of = |label, kind, n: u64, all: u64| SummaryLine {
+            label,
+            kind,
+            value: share(n, all),
+            non_zero: n > 0,
+        };
+        let plain =
+            |label, kind, n: u64| SummaryLine { label, kind, value: number(n), non_zero: n > 0 };
         let time = |label, percent| {
-            let at = self.handshakes.at(percent);
-            let value = at.map_or_else(|| "-".to_owned(), duration);
-            Line { label, kind: Kind::Always, value, some: at.is_some() }
+            let at = self.handshakes.percentile(percent);
+            let value = at.map_or_else(|| "-".to_owned(), short_duration);
+            SummaryLine { label, kind: Always, value, non_zero: at.is_some() }
         };
         vec![
-            plain("flows", Kind::Always, self.flows),
-            of("  established", Kind::Always, self.established, self.flows),
-            of("  unanswered", Kind::Bad, self.unanswered, self.flows),
-            of("  refused", Kind::Bad, self.refused, self.flows),
-            of("  unreachable", Kind::Bad, self.unreachable, self.flows),
-            of("  reset", Kind::Doubtful, self.reset, self.flows),
-            of("  begun before the capture", Kind::IfAny, self.midstream, self.flows),
-            of("fell back to IPv4", Kind::Bad, self.fall_backs, self.flows),
-            of("lost a race to IPv4", Kind::IfAny, self.races, self.flows),
-            time("handshake, half within", 50),
-            time("handshake, 95 % within", 95),
-            of("flows with retransmits", Kind::Always, self.resent, self.flows),
-            of("flows with ICMP errors", Kind::Doubtful, self.icmp, self.flows),
-            of("black hole suspected", Kind::Bad, self.black_holes, self.flows),
-            of("flows that the capture lost pieces of", Kind::Doubtful, self.gaps, self.flows),
-            plain("SMTP sessions", Kind::Always, self.sessions),
-            of("  STARTTLS started", Kind::Always, self.tls, self.sessions),
-            of("messages accepted", Kind::Always, self.accepted, messages),
-            of("  refused for now (4xx)", Kind::Bad, self.tempfailed, messages),
-            of("  refused (5xx)", Kind::Bad, self.rejected, messages),
-            of("  given up or cut off", Kind::IfAny, self.undecided, messages),
-            plain("  more, only counted", Kind::Doubtful, self.unkept),
-            of("replies 2xx", Kind::Always, ok, replies),
-            of("  3xx", Kind::IfAny, more, replies),
-            of("  4xx", Kind::IfAny, temporary, replies),
-            of("  5xx", Kind::IfAny, permanent, replies),
-            of("verdict accept", Kind::IfAny, accept, self.judged),
-            of("  tempfail", Kind::IfAny, tempfail, self.judged),
-            of("  reject", Kind::IfAny, reject, self.judged),
+            plain("flows", Always, self.flows),
+            of("  established", Always, self.established, self.flows),
+            of("  unanswered", Failure, self.unanswered, self.flows),
+            of("  refused", Failure, self.refused, self.flows),
+            of("  unreachable", Failure, self.unreachable, self.flows),
+            of("  reset", Doubtful, self.reset, self.flows),
+            of("  started before the capture", IfAny, self.midstream, self.flows),
+            of("fallbacks to IPv4", Failure, self.fallbacks, self.flows),
+            of("races won by IPv4", IfAny, self.races, self.flows),
+            time("handshake, median", 50),
+            time("handshake, 95th percentile", 95),
+            of("flows with retransmissions", Always, self.retransmits, self.flows),
+            of("flows with ICMP errors", Doubtful, self.icmp, self.flows),
+            of("suspected path MTU black holes", Failure, self.black_holes, self.flows),
+            of("flows with gaps in the capture", Doubtful, self.gaps, self.flows),
+            plain("SMTP sessions", Always, self.sessions),
+            of("  with STARTTLS", Always, self.tls, self.sessions),
+            of("messages accepted", Always, self.accepted, messages),
+            of("  deferred (4xx)", Failure, self.deferred, messages),
+            of("  rejected (5xx)", Failure, self.rejected, messages),
+            of("  incomplete", IfAny, self.incomplete, messages),
+            plain("  not recorded in detail", Doubtful, self.unrecorded),
+            of("replies 2xx", Always, ok, replies),
+            of("  3xx", IfAny, more, replies),
+            of("  4xx", IfAny, temporary, replies),
+            of("  5xx", IfAny, permanent, replies),
+            of("verdict accept", IfAny, accept, self.evaluated),
+            of("  tempfail", IfAny, tempfail, self.evaluated),
+            of("  reject", IfAny, reject, self.evaluated),
         ]
     }
 }
 
-/// None is a dash, so that the others strike the eye.
-fn number(n: u64) -> String {
-    if n == 0 { "-".to_owned() } else { count(n) }
-}
-
-/// `12 (34 %)`; never 0 % or 100 % of what is neither.
+/// `12 (34 %)`; 0 % and 100 % only if exact.
 fn share(n: u64, all: u64) -> String {
     let number = number(n);
     if n == 0 || all == 0 || number.len() > LONG {
         return number;
     }
-    // u128: no product overflows.
+    // In u128 the product cannot overflow.
     let percent = (u128::from(n) * 100 + u128::from(all) / 2) / u128::from(all);
     match percent {
         0 => format!("{number} (<1 %)"),
@@ -256,7 +249,7 @@ mod tests {
     use super::share;
 
     #[test]
-    fn shares_do_not_round_to_none_or_all() {
+    fn shares_do_not_round_to_0_or_100_percent() {
         for (n, all, expected) in [
             (0, 10, "-"),
             (5, 0, "5"),

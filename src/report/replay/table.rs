@@ -1,83 +1,86 @@
-//! The table of sessions: one row each, in the order of their numbers.
+//! The table of sessions, in the order of their numbers.
 
 use std::collections::BTreeMap;
 use std::io;
 
-use super::rows::{Layout, Row};
-use super::words::{count, date, file as file_name};
-use super::{BOLD, DIM, NumberedSession, PLAIN, Page};
+use super::{NAME, NumberedSession};
+use crate::humanize::{count, date};
 use crate::report::columns::WIDTH;
+use crate::report::escape::path_in_columns;
+use crate::report::page::{BOLD, DIM, PLAIN, Page};
+use crate::report::rows::{SessionTableRow, TableLayout};
 
-/// Rows that are kept and shown; those of the lowest numbers.
+/// Stored rows, those with the lowest numbers.
 const MAX_ROWS: usize = 1000;
 
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    rows: BTreeMap<u64, Placed>,
-    /// In the order in which they were told.
+pub(super) struct ReplayTable {
+    rows: BTreeMap<u64, FileRow>,
+    /// In the order of their sessions.
     files: Vec<String>,
-    unkept: u64,
+    /// Rows that were counted but not stored.
+    omitted: u64,
 }
 
 #[derive(Debug)]
-struct Placed {
+struct FileRow {
+    /// Index into the table's files.
     file: usize,
-    row: Row,
+    row: SessionTableRow,
 }
 
-impl Table {
-    pub(super) fn session(&mut self, told: &NumberedSession<'_>) {
-        if self.files.last().is_none_or(|last| last != told.file) {
-            // A file whose sessions are told again after another's gets one more line, and that is right.
-            if self.files.len() < MAX_ROWS {
-                self.files.push(told.file.to_owned());
-            }
+impl ReplayTable {
+    pub(super) fn add_session(&mut self, session: &NumberedSession<'_>) {
+        // A file whose sessions continue after another file's is listed again.
+        let is_new = self.files.last().is_none_or(|last| last != session.file);
+        if is_new && self.files.len() < MAX_ROWS {
+            self.files.push(session.file.to_owned());
         }
         let file = self.files.len().saturating_sub(1);
-        self.rows
-            .insert(told.number, Placed { file, row: Row::of(told.record, told.policy_applied) });
+        let row = SessionTableRow::new(session.record, session.policy_applied);
+        self.rows.insert(session.number, FileRow { file, row });
         if self.rows.len() > MAX_ROWS {
             self.rows.pop_last();
-            self.unkept += 1;
+            self.omitted += 1;
         }
     }
 
     pub(super) fn write(&self, page: &mut Page<'_>) -> io::Result<()> {
         let last = self.rows.keys().next_back().copied().unwrap_or_default();
-        let mut layout = Layout::new(self.rows.values().map(|placed| &placed.row), last, WIDTH);
-        page.line(BOLD, &layout.head())?;
-        let mut before: Option<&Placed> = None;
-        for (n, placed) in &self.rows {
-            self.part(before, placed, page)?;
-            before = Some(placed);
-            let (style, line) = layout.row(*n, &placed.row);
+        let mut layout = TableLayout::new(self.rows.values().map(|row| &row.row), last, WIDTH);
+        page.line(BOLD, &layout.header())?;
+        let mut before: Option<&FileRow> = None;
+        for (number, row) in &self.rows {
+            self.write_separator(before, row, page)?;
+            before = Some(row);
+            let (style, line) = layout.row(*number, &row.row);
             page.line(style, &line)?;
         }
-        if self.unkept > 0 {
-            let more = count(self.unkept);
-            page.say(PLAIN, &format!("… and {more} more; --format json lists all"))?;
+        if self.omitted > 0 {
+            let more = count(self.omitted);
+            page.paragraph(PLAIN, &format!("… and {more} more; --format json lists them"))?;
         }
-        layout.note().map_or(Ok(()), |note| page.say(DIM, note))
+        layout.note().map_or(Ok(()), |note| page.paragraph(DIM, note))
     }
 
-    /// Where another file or another day begins.
-    fn part(
+    /// A line before the first session of another file or day.
+    fn write_separator(
         &self,
-        before: Option<&Placed>,
-        placed: &Placed,
+        before: Option<&FileRow>,
+        row: &FileRow,
         page: &mut Page<'_>,
     ) -> io::Result<()> {
-        let day = date(placed.row.start);
+        let day = date(row.row.start);
         let file = match before {
-            Some(before) if before.file == placed.file => {
+            Some(before) if before.file == row.file => {
                 if date(before.row.start) == day {
                     return Ok(());
                 }
                 String::new()
             }
             _ if self.files.len() > 1 => {
-                let file = self.files.get(placed.file).map_or("", String::as_str);
-                format!("{}, ", file_name(file))
+                let file = self.files.get(row.file).map_or("", String::as_str);
+                format!("{}, ", path_in_columns(file, NAME))
             }
             None => return Ok(()),
             Some(_) => String::new(),

@@ -1,4 +1,4 @@
-//! What the report looks like, and that no record makes a line that is too wide or not one line.
+//! Snapshots of the reports; no record produces a line that is too wide or broken.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +13,12 @@ use crate::engine::{
     TransactionRecord, TranscriptEntry, TranscriptItem, VerdictRecord,
 };
 use crate::policy::PolicyAction;
-use crate::report::columns::width;
+use crate::report::columns::{WIDTH, width};
 use crate::smtp::{EnhancedCode, Verb};
 use crate::stream::FlowOutcome;
 use crate::traffic::fallback::{FallbackReason, ServerMatch};
 use crate::traffic::{
-    AcceptedCounts, ConnectionResponse, Destination, DestinationKey as Other, FamilyResponses,
+    AcceptedCounts, ConnectionResponse, Destination, DestinationKey, FamilyResponses,
     MailDirection, PerFamily, PerResponse, ReceivePathEvidence, ResponseCount, ReturnPathEvidence,
 };
 
@@ -92,7 +92,7 @@ fn with(mut record: SessionRecord, change: impl FnOnce(&mut SessionRecord)) -> S
     record
 }
 
-fn told(number: u64, record: &SessionRecord) -> NumberedSession<'_> {
+fn numbered(number: u64, record: &SessionRecord) -> NumberedSession<'_> {
     NumberedSession { file: FILE, number, record, policy_applied: false, unknown_facts: &[] }
 }
 
@@ -101,7 +101,7 @@ const A4: &str = "192.0.2.1:40000";
 const MX6: &str = "[2001:db8:ff::25]:25";
 const MX4: &str = "198.51.100.25:25";
 
-/// A site whose IPv6 is broken in most of the ways that there are.
+/// A site with most kinds of IPv6 problems.
 fn troubled() -> Vec<SessionRecord> {
     let unanswered = with(record(A6, MX6, 0), |r| {
         r.duration = Duration::from_secs(3);
@@ -130,21 +130,21 @@ fn troubled() -> Vec<SessionRecord> {
         r.smtp.transactions.clear();
         r.smtp.transactions_total = 0;
     });
-    let holes = with(record("192.0.2.4:40000", MX4, 9500), |r| {
+    let gaps = with(record("192.0.2.4:40000", MX4, 9500), |r| {
         r.smtp = mail("e.example", 452, None);
         r.tcp.gaps = Some(3);
     });
-    let odd = with(record("192.0.2.5:40000", "198.51.100.25:587", 9900), |r| {
+    let anomalous = with(record("192.0.2.5:40000", "198.51.100.25:587", 9900), |r| {
         r.smtp = mail("f.example", 250, None);
         r.smtp.anomalies = vec![Anomaly::Pregreet, Anomaly::Smuggling];
         r.tcp.outcome = Some(FlowOutcome::Reset);
         r.tcp.closed_by = Some(Server);
         r.outcome = Outcome::UpstreamClosed;
     });
-    vec![unanswered, retry, no_ptr, retry_of_it, black_hole, under_tls, holes, odd]
+    vec![unanswered, retry, no_ptr, retry_of_it, black_hole, under_tls, gaps, anomalous]
 }
 
-fn fall_back(
+fn fallback(
     from: u64,
     to: u64,
     after_ms: u64,
@@ -156,7 +156,7 @@ fn fall_back(
     Fallback { from, to, at, direction, after: Duration::from_millis(after_ms), why, code, by }
 }
 
-fn reading(packets: u64) -> InputSummary<'static> {
+fn input(packets: u64) -> InputSummary<'static> {
     let first = Timestamp::from_nanos(START);
     InputSummary {
         files: &[FILE],
@@ -168,24 +168,24 @@ fn reading(packets: u64) -> InputSummary<'static> {
     }
 }
 
-fn written(report: &ReplayReport, reading: &InputSummary<'_>, colour: bool) -> String {
+fn written(report: &ReplayReport, input: &InputSummary<'_>, colour: bool) -> String {
     let mut out = Vec::new();
-    report.write(reading, colour, &mut out).unwrap();
+    report.write(input, colour, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
-fn narrow(text: &str) {
+fn assert_narrow(text: &str) {
     for line in text.lines() {
         assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));
     }
 }
 
-fn report_of_troubles() -> ReplayReport {
+fn troubled_report() -> ReplayReport {
     let mut report = ReplayReport::new();
     for (number, record) in (1..).zip(&troubled()) {
-        report.add_session(&told(number, record));
+        report.add_session(&numbered(number, record));
     }
-    report.add_fallback(&fall_back(
+    report.add_fallback(&fallback(
         1,
         2,
         3200,
@@ -193,7 +193,7 @@ fn report_of_troubles() -> ReplayReport {
         None,
         ServerMatch::Names,
     ));
-    report.add_fallback(&fall_back(
+    report.add_fallback(&fallback(
         3,
         4,
         600,
@@ -201,21 +201,21 @@ fn report_of_troubles() -> ReplayReport {
         Some(550),
         ServerMatch::Window,
     ));
-    report.add_damage("mx1.pcap ends within a packet after 81,920 octets");
+    report.add_damage("mx1.pcap ends within a packet after 81,920 bytes");
     report
 }
 
 #[test]
 fn a_troubled_site() {
-    let text = written(&report_of_troubles(), &reading(214), false);
-    narrow(&text);
+    let text = written(&troubled_report(), &input(214), false);
+    assert_narrow(&text);
     let first_five: Vec<_> = text.lines().take(5).collect();
     assert!(first_five.concat().contains("fell back to IPv4"), "{first_five:?}");
     insta::assert_snapshot!(text);
 }
 
 #[test]
-fn judged() {
+fn policy_verdicts() {
     let mut report = ReplayReport::new();
     let mut records = troubled();
     records[2].verdict = VerdictRecord {
@@ -240,35 +240,32 @@ fn judged() {
         report.add_session(&NumberedSession {
             policy_applied: true,
             unknown_facts: unknown,
-            ..told(number, record)
+            ..numbered(number, record)
         });
     }
-    let text = written(&report, &reading(214), false);
-    narrow(&text);
+    let text = written(&report, &input(214), false);
+    assert_narrow(&text);
     insta::assert_snapshot!(text);
 }
 
 #[test]
-fn nothing_odd() {
+fn no_findings() {
     let mut report = ReplayReport::new();
-    report.add_session(&told(
+    report.add_session(&numbered(
         1,
         &with(record(A6, MX6, 0), |r| r.smtp = mail("a.example", 250, None)),
     ));
-    insta::assert_snapshot!(written(&report, &reading(31), false));
+    insta::assert_snapshot!(written(&report, &input(31), false));
 }
 
 #[test]
-fn nothing_to_tell() {
-    let none = written(
-        &ReplayReport::new(),
-        &InputSummary { first: None, last: None, ..reading(0) },
-        false,
-    );
-    let no_smtp = written(&ReplayReport::new(), &reading(1234), false);
+fn empty_reports() {
+    let none =
+        written(&ReplayReport::new(), &InputSummary { first: None, last: None, ..input(0) }, false);
+    let no_smtp = written(&ReplayReport::new(), &input(1234), false);
     let mut damaged = ReplayReport::new();
-    damaged.add_damage("mx1.pcap is no capture file: it begins with \"GIF8\"");
-    let damaged = written(&damaged, &reading(0), false);
+    damaged.add_damage("mx1.pcap is not a capture file: it starts with \"GIF8\"");
+    let damaged = written(&damaged, &input(0), false);
     insta::assert_snapshot!([none, no_smtp, damaged].join("\n"));
 }
 
@@ -285,11 +282,11 @@ fn long_addresses_several_files_and_days() {
         let record = with(record(client, server, day * 86_400_000), |r| {
             r.smtp = mail("a.name.that.is.rather.long.a.example", 250, None);
         });
-        report.add_session(&NumberedSession { file, ..told(number, &record) });
+        report.add_session(&NumberedSession { file, ..numbered(number, &record) });
     }
-    let reading = InputSummary { files: &["a.pcap", "b.pcap"], ..reading(80) };
-    let text = written(&report, &reading, false);
-    narrow(&text);
+    let input = InputSummary { files: &["a.pcap", "b.pcap"], ..input(80) };
+    let text = written(&report, &input, false);
+    assert_narrow(&text);
     insta::assert_snapshot!(text);
 }
 
@@ -305,26 +302,26 @@ fn at(ms: u64) -> Timestamp {
 }
 
 #[test]
-fn evidence_stands_between_the_table_and_what_is_odd() {
-    let named = |name: &str| Other::Name(name.to_owned());
-    let mut others = vec![
+fn evidence_section() {
+    let named = |name: &str| DestinationKey::Name(name.to_owned());
+    let mut destinations = vec![
         Destination {
-            server: named("mx.answers.example"),
+            server: named("mx.responds.example"),
             ipv4: tries(ConnectionResponse::Answered, 9000),
             ipv6: tries(ConnectionResponse::Answered, 9000),
         },
         Destination {
-            server: named("mx.is.silent.over.ipv6.and.has.a.name.that.is.long.example"),
+            server: named("mx.without.response.over.ipv6.and.with.a.long.name.example"),
             ipv4: tries(ConnectionResponse::Answered, 8000),
             ipv6: tries(ConnectionResponse::NoResponse, 7000),
         },
         Destination {
-            server: Other::Address("2001:db8::7".parse().unwrap()),
+            server: DestinationKey::Address("2001:db8::7".parse().unwrap()),
             ipv4: None,
             ipv6: tries(ConnectionResponse::BlackHole, 6000),
         },
     ];
-    others.extend((0..30).map(|n| Destination {
+    destinations.extend((0..30).map(|n| Destination {
         server: named(&format!("mx{n}.example\u{202e}")),
         ipv4: tries(ConnectionResponse::Answered, n),
         ipv6: None,
@@ -345,31 +342,31 @@ fn evidence_stands_between_the_table_and_what_is_odd() {
                 black_hole: 1,
                 ..PerResponse::default()
             },
-            destinations_total: others.len() as u64,
+            destinations_total: destinations.len() as u64,
             forgotten: 0,
-            destinations: others.iter().collect(),
+            destinations: destinations.iter().collect(),
         },
     };
-    let reading = InputSummary { evidence: Some(&evidence), ..reading(214) };
-    let text = written(&report_of_troubles(), &reading, false);
-    narrow(&text);
+    let input = InputSummary { evidence: Some(&evidence), ..input(214) };
+    let text = written(&troubled_report(), &input, false);
+    assert_narrow(&text);
     let (_, from) = text.split_once("EVIDENCE").unwrap();
-    let (section, _) = from.split_once("\n\nODD").unwrap();
+    let (section, _) = from.split_once("\n\nFINDINGS").unwrap();
     insta::assert_snapshot!(format!("EVIDENCE{section}"));
 }
 
 #[test]
-fn evidence_of_very_many_servers_is_shortened_to_the_last_tried() {
-    let others: Vec<Destination> = (0..4096)
+fn evidence_lists_only_the_last_of_many_destinations() {
+    let destinations: Vec<Destination> = (0..4096)
         .map(|n| Destination {
-            server: Other::Name(format!("mx{n}.{}example", "a.long.name.".repeat(16))),
+            server: DestinationKey::Name(format!("mx{n}.{}example", "a.long.name.".repeat(16))),
             ipv4: tries(ConnectionResponse::Answered, n),
             ipv6: tries(ConnectionResponse::NoResponse, n),
         })
         .collect();
     let return_path = ReturnPathEvidence {
-        destinations_total: others.len() as u64,
-        destinations: others.iter().collect(),
+        destinations_total: destinations.len() as u64,
+        destinations: destinations.iter().collect(),
         ..ReturnPathEvidence::default()
     };
     let line = json_evidence(&Evidence { at: at(0), receive: PerFamily::default(), return_path });
@@ -381,10 +378,10 @@ fn evidence_of_very_many_servers_is_shortened_to_the_last_tried() {
 }
 
 #[test]
-fn colour_only_when_asked_for() {
-    let report = report_of_troubles();
+fn colour_only_on_request() {
+    let report = troubled_report();
     let (plain, coloured) =
-        (written(&report, &reading(214), false), written(&report, &reading(214), true));
+        (written(&report, &input(214), false), written(&report, &input(214), true));
     assert!(!plain.contains('\u{1b}'));
     assert!(coloured.contains("\u{1b}[31m"), "{coloured}");
     assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), plain);
@@ -394,13 +391,13 @@ fn colour_only_when_asked_for() {
 fn many_sessions_are_bounded() {
     let mut report = ReplayReport::new();
     let failed = &troubled()[0];
-    // NumberedSession as they end, not as they begin.
+    // In the order of their ends, not their starts.
     for number in (1..=13_345).rev() {
-        report.add_session(&told(number, failed));
+        report.add_session(&numbered(number, failed));
     }
-    let text = written(&report, &reading(40_000), false);
-    assert!(text.contains("… and 12,345 more; --format json lists all"));
-    assert!(text.contains("… and 13,325 more did not connect"));
+    let text = written(&report, &input(40_000), false);
+    assert!(text.contains("… and 12,345 more; --format json lists them"));
+    assert!(text.contains("… and 13,325 more failed connections"));
     assert_eq!(text.lines().filter(|line| line.contains("03:04:05.678 ipv6")).count(), 1000);
     assert!(text.lines().count() < 1100);
 }
@@ -408,7 +405,7 @@ fn many_sessions_are_bounded() {
 #[test]
 fn session_as_json() {
     let records = troubled();
-    let line = json_session(&told(3, &records[2]));
+    let line = json_session(&numbered(3, &records[2]));
     let head =
         r#"{"type":"session","file":"mx1.pcap","number":3,"start":"2026-01-02T03:04:10.678901Z","#;
     assert!(line.starts_with(head), "{line}");
@@ -417,11 +414,11 @@ fn session_as_json() {
     expected["type"] = "session".into();
     expected["file"] = FILE.into();
     expected["number"] = 3.into();
-    assert_eq!(value, expected, "the record's own form and nothing else");
-    let pair = fall_back(3, 4, 600, FallbackReason::Envelope, Some(550), ServerMatch::Window);
-    let race = fall_back(5, 6, 250, FallbackReason::Race, None, ServerMatch::Names);
-    let damage = json_damage(FILE, "ends within a packet\nafter 81,920 octets");
-    insta::assert_snapshot!([line, json_fallback(&pair), json_fallback(&race), damage].concat());
+    assert_eq!(value, expected, "exactly the record's own form");
+    let failure = fallback(3, 4, 600, FallbackReason::Envelope, Some(550), ServerMatch::Window);
+    let race = fallback(5, 6, 250, FallbackReason::Race, None, ServerMatch::Names);
+    let damage = json_damage(FILE, "ends within a packet\nafter 81,920 bytes");
+    insta::assert_snapshot!([line, json_fallback(&failure), json_fallback(&race), damage].concat());
 }
 
 #[test]
@@ -432,22 +429,22 @@ fn a_long_record_is_shortened_as_in_the_log() {
         let to = vec![message.rcpt_to[0].clone(); 20_000];
         r.smtp.transactions = vec![TransactionRecord { rcpt_to: to, ..message }; 3];
     });
-    let line = json_session(&told(1, &long));
+    let line = json_session(&numbered(1, &long));
     assert!(line.len() < 1 << 20);
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&value["number"], &value["smtp"]["transactions_total"]), (&1.into(), &1.into()));
 }
 
-fn dialogue_of(told: &NumberedSession<'_>, said: &[(u64, Side, TranscriptItem)]) -> String {
-    let at = |ms: &u64| told.record.start + Duration::from_millis(*ms);
-    let said = said.iter().map(|(ms, from, what)| TranscriptEntry {
+fn transcript_of(session: &NumberedSession<'_>, items: &[(u64, Side, TranscriptItem)]) -> String {
+    let at = |ms: &u64| session.record.start + Duration::from_millis(*ms);
+    let entries = items.iter().map(|(ms, from, what)| TranscriptEntry {
         at: at(ms),
         from: *from,
         item: what.clone(),
     });
-    let said: Vec<TranscriptEntry> = said.collect();
+    let entries: Vec<TranscriptEntry> = entries.collect();
     let mut out = Vec::new();
-    dialogue(told, &said, false, &mut out).unwrap();
+    transcript(session, &entries, false, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -458,19 +455,19 @@ fn line(text: &[u8]) -> TranscriptItem {
     TranscriptItem::Line([text, b"\r\n"].concat())
 }
 
-fn content(octets: usize) -> TranscriptItem {
-    TranscriptItem::Content(vec![b'x'; octets])
+fn content(bytes: usize) -> TranscriptItem {
+    TranscriptItem::Content(vec![b'x'; bytes])
 }
 
 #[test]
-fn a_dialogue() {
+fn a_transcript() {
     let records = troubled();
     let long = [b"550 5.7.1 ".as_slice(), &[b'x'; 500]].concat();
-    let text = dialogue_of(
+    let text = transcript_of(
         &NumberedSession {
             policy_applied: true,
             unknown_facts: &["reverse name"],
-            ..told(2, &records[1])
+            ..numbered(2, &records[1])
         },
         &[
             (1, Server, line(b"220 mx.b.example ESMTP")),
@@ -489,30 +486,30 @@ fn a_dialogue() {
             (3_600_000, Client, Closed),
         ],
     );
-    narrow(&text);
+    assert_narrow(&text);
     for secret in ["AGFsaWNl", "YWxpY2U="] {
         assert!(!text.contains(secret), "{text}");
     }
     insta::assert_snapshot!(text);
-    let silent = dialogue_of(&told(1, &records[0]), &[]);
-    insta::assert_snapshot!("a_dialogue_of_nothing", silent);
+    let empty = transcript_of(&numbered(1, &records[0]), &[]);
+    insta::assert_snapshot!("an_empty_transcript", empty);
 }
 
 #[test]
-fn what_was_cut_is_said() {
+fn truncation_is_visible() {
     let records = troubled();
-    let said = |length| {
+    let shown = |length| {
         let text = vec![b'x'; length];
-        let text = dialogue_of(&told(2, &records[1]), &[(1, Client, line(&text))]);
-        narrow(&text);
+        let text = transcript_of(&numbered(2, &records[1]), &[(1, Client, line(&text))]);
+        assert_narrow(&text);
         (text.matches('x').count(), text)
     };
     let room = 5 * (WIDTH - 14);
-    let (shown, text) = said(room);
-    assert!(!text.contains("cut"), "{text}");
-    let (cut, text) = said(room + 1);
-    assert_eq!(shown, cut);
-    assert!(text.contains("… cut; the line has 431 octets"), "{text}");
+    let (whole, text) = shown(room);
+    assert!(!text.contains("truncated"), "{text}");
+    let (truncated, text) = shown(room + 1);
+    assert_eq!(whole, truncated);
+    assert!(text.contains("… truncated; the line has 431 bytes"), "{text}");
 }
 
 fn hostile_text() -> impl Strategy<Value = String> {
@@ -571,31 +568,38 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
             ..SmtpFacts::default()
         });
     let ends = (any::<IpAddr>(), any::<u16>(), any::<IpAddr>(), any::<u16>());
-    let said = (
+    let verdict = (
         prop::option::of(hostile_text()),
         prop::sample::select(vec![PolicyAction::Accept, PolicyAction::Reject]),
     );
     let times = (any::<u64>(), any::<u64>());
-    (ends, times, tcp, smtp, said).prop_map(|(ends, (start, took), tcp, smtp, (said, action))| {
-        let (client, client_port, server, server_port) = ends;
-        SessionRecord {
-            start: Timestamp::from_nanos(start),
-            duration: Duration::from_nanos(took),
-            family: Family::of(client),
-            client: SocketAddr::new(client, client_port).into(),
-            server: SocketAddr::new(server, server_port).into(),
-            upstream: None,
-            outcome: Outcome::Timeout,
-            tcp,
-            smtp,
-            facts: None,
-            verdict: VerdictRecord { action, rule: said.clone(), reason: said, shadow: Vec::new() },
-            questions: Vec::new(),
-        }
-    })
+    (ends, times, tcp, smtp, verdict).prop_map(
+        |(ends, (start, took), tcp, smtp, (text, action))| {
+            let (client, client_port, server, server_port) = ends;
+            SessionRecord {
+                start: Timestamp::from_nanos(start),
+                duration: Duration::from_nanos(took),
+                family: Family::of(client),
+                client: SocketAddr::new(client, client_port).into(),
+                server: SocketAddr::new(server, server_port).into(),
+                upstream: None,
+                outcome: Outcome::Timeout,
+                tcp,
+                smtp,
+                facts: None,
+                verdict: VerdictRecord {
+                    action,
+                    rule: text.clone(),
+                    reason: text,
+                    shadow: Vec::new(),
+                },
+                questions: Vec::new(),
+            }
+        },
+    )
 }
 
-fn hostile_what() -> impl Strategy<Value = Vec<u8>> {
+fn hostile_line() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..900),
         hostile_text().prop_map(String::into_bytes),
@@ -609,19 +613,19 @@ proptest! {
     fn no_report_is_too_wide(
         records in prop::collection::vec((any::<u64>(), any::<bool>(), hostile_record()), 0..12),
         name in hostile_text(),
-        pair in (any::<u64>(), any::<u64>(), any::<u64>(), prop::sample::select(FallbackReason::ALL.to_vec())),
+        fallback_parts in (any::<u64>(), any::<u64>(), any::<u64>(), prop::sample::select(FallbackReason::ALL.to_vec())),
     ) {
         let mut report = ReplayReport::new();
-        for (number, judged, record) in &records {
+        for (number, policy_applied, record) in &records {
             let unknown = [name.as_str()];
-            let unknown = if *judged { unknown.as_slice() } else { &[] };
-            report.add_session(&NumberedSession { file: &name, number: *number, record, policy_applied: *judged, unknown_facts: unknown });
+            let unknown = if *policy_applied { unknown.as_slice() } else { &[] };
+            report.add_session(&NumberedSession { file: &name, number: *number, record, policy_applied: *policy_applied, unknown_facts: unknown });
         }
-        let (from, to, after, why) = pair;
-        report.add_fallback(&fall_back(from, to, after, why, Some(599), ServerMatch::Window));
+        let (from, to, after, why) = fallback_parts;
+        report.add_fallback(&fallback(from, to, after, why, Some(599), ServerMatch::Window));
         report.add_damage(&name);
-        let reading = InputSummary { files: &[&name], ..reading(u64::MAX) };
-        let text = written(&report, &reading, false);
+        let input = InputSummary { files: &[&name], ..input(u64::MAX) };
+        let text = written(&report, &input, false);
         for line in text.lines() {
             prop_assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));
             prop_assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
@@ -629,18 +633,18 @@ proptest! {
     }
 
     #[test]
-    fn no_dialogue_is_too_wide(
+    fn no_transcript_is_too_wide(
         record in hostile_record(),
-        lines in prop::collection::vec((any::<u64>(), any::<bool>(), hostile_what()), 0..8),
+        lines in prop::collection::vec((any::<u64>(), any::<bool>(), hostile_line()), 0..8),
     ) {
-        let said = lines.iter().map(|(at, from_client, line)| TranscriptEntry {
+        let entries = lines.iter().map(|(at, from_client, line)| TranscriptEntry {
             at: Timestamp::from_nanos(*at),
             from: if *from_client { Client } else { Server },
             item: TranscriptItem::Line(line.clone()),
         });
         let mut out = Vec::new();
-        let said: Vec<TranscriptEntry> = said.collect();
-        dialogue(&NumberedSession { policy_applied: true, ..told(u64::MAX, &record) }, &said, false, &mut out).unwrap();
+        let entries: Vec<TranscriptEntry> = entries.collect();
+        transcript(&NumberedSession { policy_applied: true, ..numbered(u64::MAX, &record) }, &entries, false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         for line in text.lines() {
             prop_assert!(width(line) <= WIDTH, "{} columns: {line}", width(line));
@@ -661,9 +665,9 @@ proptest! {
         for (number, client) in (1..).zip(&clients) {
             let from = SocketAddr::new(*client, 9).to_string();
             let record = with(record(&from, server, 0), |r| r.smtp = mail("mail.some.name.example", 250, None));
-            report.add_session(&told(number, &record));
+            report.add_session(&numbered(number, &record));
         }
-        let text = written(&report, &reading(9), false);
+        let text = written(&report, &input(9), false);
         let routes: std::collections::HashSet<_> = text
             .lines()
             .filter_map(|line| line.split_once(" ipv6 ")?.1.split_once(" → "))

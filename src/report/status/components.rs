@@ -1,26 +1,26 @@
-//! The sections of the page, one after the other.
+//! The sections of the page.
 //!
-//! On a narrow screen the rows of tables become blocks, and the names of columns stand before the values, from `data-label`.
-//! A table that is laid out so is none any more to those who hear the page: the roles say that it still is.
+//! On a narrow screen the rows of tables become blocks, with the column names from `data-label` before the values. The explicit
+//! roles keep them tables for screen readers.
 
 use maud::{Markup, html};
 
 use super::masking::sentence;
 use super::session::Tone;
-use super::text::{ago, attempt, clock, date, lasting};
 use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
+use crate::humanize::{ago, clock, count, date_time, duration, family, short_duration};
 use crate::policy::door::{
     DoorReport, DoorState, DoorStatus, OperatorMode, PathProof, ProofSource,
 };
-use crate::report::replay::words::{count, duration, family};
+use crate::report::wording;
 
-/// A word in its colour.
+/// A coloured label.
 fn badge(tone: Tone, word: &str) -> Markup {
     html! { span class={ "badge " (tone.class()) } { (word) } }
 }
 
-/// A section with its heading, which the script keeps up to date.
+/// A section with its heading; the script updates it.
 pub(super) fn section(id: &str, heading: &str, body: Markup) -> Markup {
     html! {
         section id=(id) data-live aria-labelledby={ (id) "-h" } {
@@ -30,7 +30,7 @@ pub(super) fn section(id: &str, heading: &str, body: Markup) -> Markup {
     }
 }
 
-/// A table with these columns; each row is what [`cell`]s are in.
+/// A table with these columns; each row consists of [`cell`]s.
 fn table(labelled_by: &str, columns: &[&str], rows: Markup) -> Markup {
     html! {
         table class="list" role="table" aria-labelledby={ (labelled_by) "-h" } {
@@ -50,16 +50,16 @@ fn cell(label: &str, value: Markup) -> Markup {
     html! { td role="cell" data-label=(label) { div { (value) } } }
 }
 
-/// A cell that may have nothing in it: on a narrow screen it takes no room then.
-fn may(label: &str, value: Option<&str>) -> Markup {
+/// A cell that may be empty; on a narrow screen an empty one is hidden.
+fn optional_cell(label: &str, value: Option<&str>) -> Markup {
     match value {
         Some(value) => cell(label, html! { (value) }),
         None => html! { td class="none" role="cell" data-label=(label) { div { "–" } } },
     }
 }
 
-/// Commands within the sentence, which stand between backquotes.
-fn commands(sentence: &str) -> Markup {
+/// A sentence with commands in backquotes.
+fn with_commands(sentence: &str) -> Markup {
     html! {
         @for (n, part) in sentence.split('`').enumerate() {
             @if n % 2 == 1 { code { (part) } } @else { (part) }
@@ -67,94 +67,94 @@ fn commands(sentence: &str) -> Markup {
     }
 }
 
-pub(super) fn doors(now: &LiveState) -> Markup {
-    let told = |family| now.doors.iter().find(|told| told.family == family);
+pub(super) fn doors(live: &LiveState) -> Markup {
+    let report = |family| live.doors.iter().find(|report| report.family == family);
     section(
         "doors",
         "Doors",
         html! {
             div class="two" {
-                @for family in Family::ALL.into_iter().rev() { (door(family, told(family))) }
+                @for family in Family::ALL.into_iter().rev() { (door(family, report(family))) }
             }
         },
     )
 }
 
-fn door(of: Family, told: Option<&DoorReport>) -> Markup {
-    let known = told.and_then(|told| Some((told, told.status.as_ref()?)));
+fn door(of: Family, report: Option<&DoorReport>) -> Markup {
+    let guarded_door = report.and_then(|report| Some((report, report.status.as_ref()?)));
     html! {
         article class="card" {
             h3 { (family(of)) }
-            @if let Some((told, status)) = known {
-                (guarded(told, status))
+            @if let Some((report, status)) = guarded_door {
+                (guarded(report, status))
             } @else {
                 p { (badge(Tone::Good, "always open")) }
-                p class="quiet" { "Nothing guards it: there is no [door." (of) "] in the configuration." }
+                p class="quiet" { "The configuration has no [door." (of) "]." }
             }
         }
     }
 }
 
-fn guarded(told: &DoorReport, status: &DoorStatus) -> Markup {
+fn guarded(report: &DoorReport, status: &DoorStatus) -> Markup {
     let (tone, word) = match status.state {
         DoorState::Open => (Tone::Good, "open"),
         DoorState::Opening => (Tone::Good, "open on trial"),
         DoorState::Closing => (Tone::Fair, "about to close"),
         DoorState::Closed => (Tone::Bad, "closed"),
     };
-    let does = if status.admits { "lets new sessions in" } else { "refuses new sessions" };
-    let how = if told.refuses == "syn" { "at the SYN" } else { "with 421" };
+    let effect = if status.admits { "accepts new sessions" } else { "refuses new sessions" };
+    let method = if report.refuses == "syn" { "at the SYN" } else { "with 421" };
     let not_before = status.next_at.filter(|at| *at > status.at);
     html! {
         p {
-            (badge(tone, word)) " for " strong { (lasting(status.at.since(status.since))) } ", " (does)
-            @if status.mode != OperatorMode::Auto { ", by hand" }
+            (badge(tone, word)) " for " strong { (duration(status.at.since(status.since))) } ", " (effect)
+            @if status.mode != OperatorMode::Auto { ", manual" }
         }
         dl {
             dt { "Why" }
             dd { (sentence(&status.detail)) }
             dt { "Proof" }
-            dd { (proof(status.proof, status)) }
+            dd { (proof(status)) }
             dt { "Next" }
             dd {
-                (commands(&sentence(&status.next)))
+                (with_commands(&sentence(&status.next)))
                 @if let Some(at) = not_before { ", not before " (clock(at)) " UTC" }
             }
             dt { "Refused" }
-            dd { (count(told.refused)) " since the start, " (how) }
+            dd { (count(report.refused)) " since the start, " (method) }
         }
     }
 }
 
-fn proof(proof: Option<PathProof>, status: &DoorStatus) -> Markup {
+fn proof(status: &DoorStatus) -> Markup {
     html! {
-        @match proof {
+        @match status.proof {
             None => { "none since the start" },
             Some(PathProof { at, by }) => {
-                @let what = match by {
-                    ProofSource::Message => "a message was accepted",
-                    ProofSource::Probe => "a probe from elsewhere reached us",
+                @let event = match by {
+                    ProofSource::Message => "message accepted",
+                    ProofSource::Probe => "vantage probe arrived",
                 };
-                (what) " " span title=(date(at)) { (ago(status.at.since(at))) }
+                (event) " " span title={ (date_time(at)) " UTC" } { (ago(status.at.since(at))) }
             },
         }
     }
 }
 
-pub(super) fn upstreams(now: &LiveState) -> Markup {
-    const COLUMNS: [&str; 4] = ["Upstream", "Health", "For", "Last error"];
-    let [address, health, lasts, error] = COLUMNS;
+pub(super) fn upstreams(live: &LiveState) -> Markup {
+    const COLUMNS: [&str; 4] = ["Upstream", "State", "For", "Last error"];
+    let [address, state, unchanged_for, error] = COLUMNS;
     let rows = html! {
-        @for upstream in &now.upstreams {
-            @let (tone, word) = healthy(upstream);
+        @for upstream in &live.upstreams {
+            @let (tone, word) = upstream_state(upstream);
             tr role="row" {
                 (cell(address, html! { code { (upstream.address) } }))
-                (cell(health, badge(tone, word)))
-                @let since = upstream.up.map(|_| lasting(upstream.lasts));
-                (may(lasts, since.as_deref()))
+                (cell(state, badge(tone, word)))
+                @let time = upstream.up.map(|_| duration(upstream.unchanged_for));
+                (optional_cell(unchanged_for, time.as_deref()))
                 (cell(error, html! {
-                    @match upstream.failed {
-                        Some((what, before)) => { (attempt(what)) ", " (ago(before)) },
+                    @match upstream.last_error {
+                        Some((error, before)) => { (wording::attempt(error)) ", " (ago(before)) },
                         None => { "none since the start" },
                     }
                 }))
@@ -166,8 +166,8 @@ pub(super) fn upstreams(now: &LiveState) -> Markup {
         "Upstreams",
         html! {
             div class="card" {
-                @if now.upstreams.is_empty() {
-                    p { "None is configured: mail goes on to where its client meant to go." }
+                @if live.upstreams.is_empty() {
+                    p { "No upstream is configured: mail is relayed to its original destination." }
                 } @else {
                     (table("upstreams", &COLUMNS, rows))
                 }
@@ -176,65 +176,66 @@ pub(super) fn upstreams(now: &LiveState) -> Markup {
     )
 }
 
-const fn healthy(upstream: &UpstreamRow) -> (Tone, &'static str) {
+const fn upstream_state(upstream: &UpstreamRow) -> (Tone, &'static str) {
     match upstream.up {
-        Some(true) => (Tone::Good, "answers"),
-        Some(false) => (Tone::Bad, "does not answer"),
+        Some(true) => (Tone::Good, "up"),
+        Some(false) => (Tone::Bad, "down"),
         None => (Tone::Plain, "not tried yet"),
     }
 }
 
-pub(super) fn sessions(seen: &Snapshot) -> Markup {
+pub(super) fn sessions(snapshot: &Snapshot) -> Markup {
     const COLUMNS: [&str; 10] =
-        ["Ended", "Family", "Client", "Verdict", "HELO", "From", "To", "Reply", "Messages", "Took"];
-    let [ended, of, client, verdict, helo, from, to, reply, messages, took] = COLUMNS;
-    let shows_clients = seen.sessions.iter().any(|row| row.client.is_some());
+        ["Ended", "Family", "Client", "Verdict", "HELO", "From", "To", "Reply", "Messages", "Time"];
+    let [ended, of, client, verdict, helo, from, to, reply, messages, time] = COLUMNS;
+    let shows_clients = snapshot.sessions.iter().any(|row| row.client.is_some());
     let columns: Vec<&str> =
         COLUMNS.into_iter().filter(|column| shows_clients || *column != client).collect();
     let rows = html! {
-        @for row in &seen.sessions {
+        @for row in &snapshot.sessions {
             tr role="row" {
                 (cell(ended, html! { time datetime=(row.end) { (clock(row.end)) } }))
                 (cell(of, html! { (family(row.family)) }))
-                @if shows_clients { (may(client, row.client.as_deref())) }
+                @if shows_clients { (optional_cell(client, row.client.as_deref())) }
                 (cell(verdict, html! {
                     (badge(row.tone, row.verdict))
-                    @if !row.why.is_empty() { span class="why" { (row.why) } }
+                    @if !row.reason.is_empty() { span class="reason" { (row.reason) } }
                 }))
-                (may(helo, row.helo.as_deref()))
-                (may(from, row.from.as_deref()))
-                (may(to, row.to.as_deref()))
+                (optional_cell(helo, row.helo.as_deref()))
+                (optional_cell(from, row.from.as_deref()))
+                (optional_cell(to, row.to.as_deref()))
                 @let code = row.code.map(|code| code.to_string());
-                (may(reply, code.as_deref()))
-                @let taken = (row.messages > 0).then(|| row.messages.to_string());
-                (may(messages, taken.as_deref()))
-                (cell(took, html! { (duration(row.duration)) }))
+                (optional_cell(reply, code.as_deref()))
+                @let accepted = (row.messages > 0).then(|| row.messages.to_string());
+                (optional_cell(messages, accepted.as_deref()))
+                (cell(time, html! { (short_duration(row.duration)) }))
             }
         }
     };
     section(
         "sessions",
         "Latest sessions",
-        listed("sessions", &columns, rows, seen.sessions.is_empty()),
+        listed("sessions", &columns, rows, snapshot.sessions.is_empty()),
     )
 }
 
-pub(super) fn facts(now: &LiveState, seen: &Snapshot) -> Markup {
-    const COLUMNS: [&str; 5] = ["Learnt", "What", "About", "Result", "From"];
-    let [learnt, what, about, result, source] = COLUMNS;
+pub(super) fn lookups(live: &LiveState, snapshot: &Snapshot) -> Markup {
+    const COLUMNS: [&str; 5] = ["Answered", "Lookup", "Subject", "Answer", "Source"];
+    let [answered, lookup, subject, answer, source] = COLUMNS;
     let rows = html! {
-        @for row in &seen.facts {
-            @let age = row.at.map(|at| ago(now.at.since(at)));
+        @for row in &snapshot.lookups {
+            @let age = row.at.map(|at| ago(live.at.since(at)));
             tr role="row" {
-                (may(learnt, age.as_deref()))
-                (cell(what, html! { (row.kind) }))
-                (cell(about, html! { (row.about) }))
-                (cell(result, html! { (row.result) }))
+                (optional_cell(answered, age.as_deref()))
+                (cell(lookup, html! { (row.kind) }))
+                (cell(subject, html! { (row.subject) }))
+                (cell(answer, html! { (row.result) }))
                 (cell(source, html! { (row.source) }))
             }
         }
     };
-    section("facts", "Latest facts", listed("facts", &COLUMNS, rows, seen.facts.is_empty()))
+    let empty = snapshot.lookups.is_empty();
+    section("lookups", "Latest lookups", listed("lookups", &COLUMNS, rows, empty))
 }
 
 fn listed(id: &str, columns: &[&str], rows: Markup, is_empty: bool) -> Markup {

@@ -1,4 +1,4 @@
-//! Both families side by side: the last hour as bars and as numbers.
+//! The last hour of both families, as charts and numbers.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use maud::{Markup, html};
 
 use super::chart::{Scale, chart};
 use super::components::section;
-use super::hour::Counts;
-use super::{OfFamily, Snapshot};
+use super::hour::SessionCounts;
+use super::{FamilySnapshot, Snapshot};
 use crate::addr::Family;
-use crate::report::replay::words::{count, duration, family};
+use crate::humanize::{count, family, short_duration};
 
-/// As people name them.
+/// IPv6, the family in question, comes first.
 const ORDER: [Family; Family::ALL.len()] = [Family::Ipv6, Family::Ipv4];
 
-pub(super) fn families(seen: &Snapshot) -> Markup {
-    let both = ORDER.map(|family| (family, &seen.families[family as usize]));
-    let scale = Scale::of(both.iter().flat_map(|(_, of)| &of.past.minutes));
-    let row = |name: &str, value: &dyn Fn(Family, &OfFamily) -> Markup| {
+pub(super) fn families(snapshot: &Snapshot) -> Markup {
+    let both = ORDER.map(|family| (family, &snapshot.families[family as usize]));
+    let scale = Scale::of(both.iter().flat_map(|(_, of)| &of.hour.minutes));
+    let row = |name: &str, value: &dyn Fn(Family, &FamilySnapshot) -> Markup| {
         html! {
             tr role="row" {
                 th scope="row" role="rowheader" { (name) }
@@ -25,13 +25,14 @@ pub(super) fn families(seen: &Snapshot) -> Markup {
             }
         }
     };
-    let counted = |name: &str, value: fn(Counts) -> u32| {
-        row(name, &|_, of| html! { (count(value(of.past.all).into())) })
+    let total = |name: &str, value: fn(SessionCounts) -> u32| {
+        row(name, &|_, of| html! { (count(value(of.hour.all).into())) })
     };
-    let drawn = |name, of: &OfFamily| chart(family(name), &of.past.minutes, of.past.all, scale);
+    let drawing =
+        |name, of: &FamilySnapshot| chart(family(name), &of.hour.minutes, of.hour.all, scale);
     section(
         "families",
-        "The last hour",
+        "Last hour",
         html! {
             div class="card" {
                 table class="compare" role="table" aria-labelledby="families-h" {
@@ -42,45 +43,44 @@ pub(super) fn families(seen: &Snapshot) -> Markup {
                         }
                     }
                     tbody role="rowgroup" {
-                        (row("Sessions, by the minute", &drawn))
-                        (row("Sessions open now", &|_, of| html! { (count(of.open)) }))
-                        (counted("Sessions that ended", Counts::sessions))
-                        (counted("… refused by the gateway", |all| all.refused))
-                        (counted("… failed", |all| all.failed))
-                        (counted("Messages accepted", |all| all.messages_taken))
-                        (counted("Messages refused", |all| all.messages_refused))
-                        (row("Success (of messages)", &|_, of| success(of.past.all)))
-                        (row("Greeting after, median / p95", &|_, of| times(of.past.greeting)))
-                        (row("Message answered after, median / p95", &|_, of| times(of.past.reply)))
+                        (row("Sessions per minute", &drawing))
+                        (row("Open sessions", &|_, of| html! { (count(of.open)) }))
+                        (total("Finished sessions", SessionCounts::sessions))
+                        (total("… refused by the gateway", |all| all.refused))
+                        (total("… failed", |all| all.failed))
+                        (total("Accepted messages", |all| all.messages_accepted))
+                        (total("Refused messages", |all| all.messages_refused))
+                        (row("Accepted share of messages", &|_, of| accepted_share(of.hour.all)))
+                        (row("Time to greeting, median / p95", &|_, of| quantiles(of.hour.greeting)))
+                        (row("Reply to a message, median / p95", &|_, of| quantiles(of.hour.reply)))
                     }
                 }
                 p class="legend quiet" {
-                    span { span class="key well" {} "above the line: went well" }
-                    span { span class="key refused" {} "below it: refused by the gateway" }
-                    span { span class="key failed" {} "and failed" }
+                    span { span class="key succeeded" {} "above the line: successful" }
+                    span { span class="key refused" {} "below: refused by the gateway" }
+                    span { span class="key failed" {} "failed" }
                 }
             }
         },
     )
 }
 
-fn success(all: Counts) -> Markup {
-    let taken = u64::from(all.messages_taken);
-    let tried = taken + u64::from(all.messages_refused);
+fn accepted_share(all: SessionCounts) -> Markup {
+    let accepted = u64::from(all.messages_accepted);
+    let decided = accepted + u64::from(all.messages_refused);
     html! {
-        @match (taken * 100).checked_div(tried) {
-            Some(0) if taken > 0 => { "under 1 %" },
+        @match (accepted * 100).checked_div(decided) {
+            Some(0) if accepted > 0 => { "under 1 %" },
             Some(percent) => { (percent) " %" },
             None => span class="none" { "–" },
         }
     }
 }
 
-/// Half of all, and 95 % of them.
-fn times(times: Option<[Duration; 2]>) -> Markup {
+fn quantiles(times: Option<[Duration; 2]>) -> Markup {
     html! {
-        @if let Some([median, most]) = times {
-            (duration(median)) " / " (duration(most))
+        @if let Some([median, p95]) = times {
+            (short_duration(median)) " / " (short_duration(p95))
         } @else {
             span class="none" { "–" }
         }

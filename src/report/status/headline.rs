@@ -1,123 +1,125 @@
-//! One sentence that says what is wrong, or that all is well.
+//! The headline: the most serious problem in one sentence, or that there is none.
 
 use super::masking::sentence;
 use super::session::Tone;
-use super::text::{attempt, lasting};
 use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
+use crate::humanize::{counted, duration, family};
 use crate::policy::door::{DoorReport, DoorState, DoorStatus, OperatorMode};
-use crate::report::replay::words::{family, several};
+use crate::report::wording;
 
-/// Minutes over which sessions are judged.
-const LATELY: usize = 10;
-/// Fewer sessions than that tell nothing.
-const FEW: u32 = 5;
+/// Minutes in which the share of failed sessions is measured.
+const MINUTES: usize = 10;
+/// Fewer failed sessions are not a problem.
+const MIN_FAILED: u32 = 5;
 
-/// What is to be said first, and the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Headline {
     pub(super) tone: Tone,
     pub(super) sentence: String,
+    /// Further sentences, the most serious first.
     pub(super) also: Vec<String>,
 }
 
 impl Headline {
-    pub(super) fn of(now: &LiveState, seen: &Snapshot) -> Self {
-        let mut said = Vec::new();
-        upstreams(now, &mut said);
-        if !now.ready && said.is_empty() {
-            said.push((Tone::Bad, format!("The gateway is {}.", now.readiness)));
+    pub(super) fn new(live: &LiveState, snapshot: &Snapshot) -> Self {
+        let mut sentences: Vec<(Tone, String)> = upstreams(live).into_iter().collect();
+        if !live.ready && sentences.is_empty() {
+            sentences.push((Tone::Bad, format!("The gateway is {}.", live.readiness)));
         }
-        for told in &now.doors {
-            if let Some(status) = &told.status {
-                said.extend(door(told, status));
+        for report in &live.doors {
+            if let Some(status) = &report.status {
+                sentences.extend(door(report, status));
             }
         }
         for of in Family::ALL.into_iter().rev() {
-            said.extend(failing(of, seen));
+            sentences.extend(failures(of, snapshot));
         }
-        // Stable: of what is equally bad, what came first.
-        said.sort_by_key(|(tone, _)| std::cmp::Reverse(*tone));
-        let tone = said.first().map_or(Tone::Good, |(tone, _)| *tone);
-        let mut sentences = said.into_iter().map(|(_, sentence)| sentence);
-        match tone {
-            Tone::Plain | Tone::Good => {
-                Self { tone, sentence: all_is_well(now, seen), also: sentences.collect() }
-            }
-            Tone::Fair | Tone::Bad => {
-                let sentence = sentences.next().unwrap_or_default();
-                Self { tone, sentence, also: sentences.collect() }
-            }
-        }
+        // The sort is stable: equal tones keep their order.
+        sentences.sort_by_key(|(tone, _)| std::cmp::Reverse(*tone));
+        let tone = sentences.first().map_or(Tone::Good, |(tone, _)| *tone);
+        let mut sentences = sentences.into_iter().map(|(_, sentence)| sentence);
+        let sentence = match tone {
+            Tone::Plain | Tone::Good => no_problems(live, snapshot),
+            Tone::Fair | Tone::Bad => sentences.next().unwrap_or_default(),
+        };
+        Self { tone, sentence, also: sentences.collect() }
     }
 }
 
-fn all_is_well(now: &LiveState, seen: &Snapshot) -> String {
-    let sessions: u32 = seen.families.iter().map(|of| of.past.all.sessions()).sum();
-    let shut = now.upstreams.iter().all(|upstream| upstream.up.is_none());
+fn no_problems(live: &LiveState, snapshot: &Snapshot) -> String {
+    let sessions: u32 = snapshot.families.iter().map(|of| of.hour.all.sessions()).sum();
+    let untried = live.upstreams.iter().all(|upstream| upstream.up.is_none());
     match sessions {
-        0 if shut && !now.upstreams.is_empty() => {
-            "All is well so far: the gateway is ready, and nobody has come yet.".to_owned()
+        0 if untried && !live.upstreams.is_empty() => {
+            "No problems: the gateway is ready, no session yet.".to_owned()
         }
-        0 => "All is well, and quiet: nobody came in the last hour.".to_owned(),
+        0 => "No problems, no sessions in the last hour.".to_owned(),
         _ => {
-            let taken: u32 = seen.families.iter().map(|of| of.past.all.messages_taken).sum();
-            let messages = several(taken.into(), "message");
-            format!("All is well: {messages} accepted in the last hour.")
+            let accepted = snapshot.families.iter().map(|of| of.hour.all.messages_accepted);
+            let messages = counted(accepted.sum::<u32>().into(), "message");
+            format!("No problems: {messages} accepted in the last hour.")
         }
     }
 }
 
-fn upstreams(now: &LiveState, said: &mut Vec<(Tone, String)>) {
-    let down: Vec<&UpstreamRow> =
-        now.upstreams.iter().filter(|one| one.up == Some(false)).collect();
-    let Some(first) = down.iter().max_by_key(|one| one.lasts) else { return };
-    let (all, count) = (now.upstreams.len(), down.len());
-    let since = lasting(first.lasts);
-    let why = first.failed.map_or_else(String::new, |(what, _)| format!(": {}", attempt(what)));
-    said.push(if count == all {
-        let who =
-            if all == 1 { "The upstream".to_owned() } else { format!("None of {all} upstreams") };
-        let does = if all == 1 { "has not answered" } else { "has answered" };
-        (Tone::Bad, format!("{who} {does} for {since}{why}. No mail gets through."))
+fn upstreams(live: &LiveState) -> Option<(Tone, String)> {
+    let down = live.upstreams.iter().filter(|one| one.up == Some(false));
+    let down: Vec<&UpstreamRow> = down.collect();
+    let first = down.iter().max_by_key(|one| one.unchanged_for)?;
+    let (all, count) = (live.upstreams.len(), down.len());
+    let time = duration(first.unchanged_for);
+    let error = first
+        .last_error
+        .map_or_else(String::new, |(error, _)| format!(": {}", wording::attempt(error)));
+    Some(if count == all {
+        let subject = match all {
+            1 => "The upstream has".to_owned(),
+            _ => format!("All {all} upstreams have"),
+        };
+        (Tone::Bad, format!("{subject} been down for {time}{error}. No mail is accepted."))
     } else {
-        let address = first.address;
-        let which =
-            format!("{count} of {all} upstreams {}", if count == 1 { "does" } else { "do" });
-        (
-            Tone::Fair,
-            format!("{which} not answer, {address} for {since}{why}. The others take the mail."),
-        )
-    });
+        let (verb, address) = (if count == 1 { "is" } else { "are" }, first.address);
+        let sentence = format!(
+            "{count} of {all} upstreams {verb} down, {address} for {time}{error}. The others accept mail."
+        );
+        (Tone::Fair, sentence)
+    })
 }
 
-fn door(told: &DoorReport, status: &DoorStatus) -> Option<(Tone, String)> {
-    let name = family(told.family);
-    let (since, detail) = (lasting(status.at.since(status.since)), sentence(&status.detail));
-    let by_hand = status.mode != OperatorMode::Auto;
+fn door(report: &DoorReport, status: &DoorStatus) -> Option<(Tone, String)> {
+    let name = family(report.family);
+    let (time, detail) = (duration(status.at.since(status.since)), sentence(&status.detail));
+    let manual = status.mode != OperatorMode::Auto;
     Some(match status.state {
-        DoorState::Closed => (Tone::Bad, format!("{name} has been closed for {since}: {detail}.")),
-        DoorState::Closing => (Tone::Fair, format!("{name} is about to close: {detail}.")),
-        DoorState::Open if by_hand => {
-            (Tone::Good, format!("{name} is held open by hand, for {since}."))
+        DoorState::Closed => {
+            (Tone::Bad, format!("The {name} door has been closed for {time}: {detail}."))
+        }
+        DoorState::Closing => (Tone::Fair, format!("The {name} door is about to close: {detail}.")),
+        DoorState::Open if manual => {
+            (Tone::Good, format!("The {name} door has been held open manually for {time}."))
         }
         DoorState::Opening => {
-            (Tone::Good, format!("{name} is open on trial, for {since}: {detail}."))
+            (Tone::Good, format!("The {name} door has been open on trial for {time}: {detail}."))
         }
         DoorState::Open => return None,
     })
 }
 
-/// Most sessions of a family fail, while they do not in the other.
-fn failing(of: Family, seen: &Snapshot) -> Option<(Tone, String)> {
-    let [here, there] = [of, of.other()].map(|of| seen.families[of as usize].past.latest(LATELY));
-    let fails = here.failed >= FEW && here.failed > here.well;
-    let only_here = there.failed <= there.well;
-    let also = if only_here { "" } else { ", and so do those of the other family" };
-    fails.then(|| {
-        let (failed, all) =
-            (here.failed, several(here.sessions().into(), &format!("{} session", family(of))));
-        let sentence = format!("{failed} of {all} in the last {LATELY} min failed{also}.");
-        (if only_here { Tone::Bad } else { Tone::Fair }, sentence)
-    })
+/// More sessions of a family failed than succeeded.
+fn failures(of: Family, snapshot: &Snapshot) -> Option<(Tone, String)> {
+    let families = [of, of.other()];
+    let [here, there] = families.map(|of| snapshot.families[of as usize].hour.latest(MINUTES));
+    if here.failed < MIN_FAILED || here.failed <= here.succeeded {
+        return None;
+    }
+    let only_here = there.failed <= there.succeeded;
+    let also = match only_here {
+        true => String::new(),
+        false => format!("; most {} sessions fail too", family(of.other())),
+    };
+    let sessions = counted(here.sessions().into(), &format!("{} session", family(of)));
+    let failed = here.failed;
+    let sentence = format!("{failed} of {sessions} in the last {MINUTES} min failed{also}.");
+    Some((if only_here { Tone::Bad } else { Tone::Fair }, sentence))
 }

@@ -1,78 +1,78 @@
-//! What is shown of strangers' words, and how: without addresses and local parts unless the operator wants them, without
-//! characters that mislead, and not too long.
+//! Masks client data on the status page: no addresses and local parts unless the operator enables them, no misleading
+//! characters, bounded length.
 //!
-//! Hosts write their address into names in many ways: `[192.0.2.7]`, `host-192-0-2-7.example`, `7.2.0.192.in-addr.arpa`,
-//! `p4FC3A1B2.example`. What looks like one of them goes, and now and then something else that looks alike.
+//! Host names contain addresses in many forms: `[192.0.2.7]`, `host-192-0-2-7.example`, `7.2.0.192.in-addr.arpa`,
+//! `p4FC3A1B2.example`. Text that looks like one of them is replaced, with some false positives.
 
 use std::net::IpAddr;
 use std::ops::Range;
 
 use crate::addr::Family;
-use crate::report::escape::{Place, fitted, push};
+use crate::report::escape::{EscapeContext, fitted, push};
 
-/// In place of an address.
-const HIDDEN: &str = "[address]";
-/// In place of a local part.
-const SOMEBODY: &str = "…";
-/// Octets of one value, escaped.
-const LONGEST: usize = 160;
-/// Characters of a sentence.
-const SENTENCE: usize = 300;
+/// Replaces an address.
+const MASK: &str = "[address]";
+/// Replaces a local part.
+const LOCAL_PART: &str = "…";
+/// Bytes of one escaped value.
+const MAX_VALUE: usize = 160;
+/// Columns of a sentence.
+const MAX_SENTENCE: usize = 300;
 
-/// Whether addresses and local parts are seen.
+/// Whether addresses and local parts are hidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AddressMasking {
-    pub(super) open: bool,
+    pub(super) show_addresses: bool,
 }
 
 impl AddressMasking {
-    /// Words in which there may be addresses: a HELO, the name of a rule.
-    pub(super) fn words(self, said: &str) -> String {
-        if self.open {
-            return shown(said);
+    /// Text that may contain addresses, such as a HELO or the name of a rule.
+    pub(super) fn text(self, text: &str) -> String {
+        if self.show_addresses {
+            return escaped(text);
         }
-        match said.rsplit_once('@') {
-            Some((_, domain)) => format!("{SOMEBODY}@{}", shown(&masked(domain))),
-            None => shown(&masked(said)),
+        match text.rsplit_once('@') {
+            Some((_, domain)) => format!("{LOCAL_PART}@{}", escaped(&masked(domain))),
+            None => escaped(&masked(text)),
         }
     }
 
-    /// The path of an envelope: all of it, or its domain.
+    /// An envelope path, or only its domain.
     pub(super) fn path(self, path: &str) -> String {
         match path.rsplit_once('@') {
             _ if path.is_empty() => "<>".to_owned(),
-            _ if self.open => shown(path),
-            Some((_, domain)) => shown(&masked(domain)),
+            _ if self.show_addresses => escaped(path),
+            Some((_, domain)) => escaped(&masked(domain)),
             None => "no domain".to_owned(),
         }
     }
 
-    /// An address, or which kind of one.
+    /// An address, or only its family.
     pub(super) fn address(self, ip: IpAddr) -> String {
         match Family::of(ip) {
-            _ if self.open => ip.to_canonical().to_string(),
+            _ if self.show_addresses => ip.to_canonical().to_string(),
             Family::Ipv4 => "an IPv4 address".to_owned(),
             Family::Ipv6 => "an IPv6 address".to_owned(),
         }
     }
 }
 
-/// Our own words about what others said, which may be longer.
-pub(super) fn sentence(said: &str) -> String {
-    fitted(said, Place::Sentence, SENTENCE)
+/// A sentence of ours that quotes remote text; longer than a value.
+pub(super) fn sentence(text: &str) -> String {
+    fitted(text, EscapeContext::Sentence, MAX_SENTENCE)
 }
 
-/// Within bounds, and nothing in it that misleads.
-pub(super) fn shown(said: &str) -> String {
+/// Escaped and truncated.
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::new();
-    push(&mut out, said, Place::Sentence, LONGEST);
+    push(&mut out, text, EscapeContext::Sentence, MAX_VALUE);
     out
 }
 
-/// `text` without what looks like an address.
+/// `text` with everything that looks like an address replaced.
 fn masked(text: &str) -> String {
     if text.starts_with('[') && text.ends_with(']') {
-        return HIDDEN.to_owned();
+        return MASK.to_owned();
     }
     let runs = runs(text.as_bytes());
     let mut hidden: Vec<Range<usize>> = Vec::new();
@@ -99,14 +99,14 @@ fn masked(text: &str) -> String {
     replaced(text, hidden)
 }
 
-/// A run of characters of one kind in a text.
+/// A run of characters of one class.
 #[derive(Clone)]
 struct Run<'a> {
-    octets: &'a [u8],
+    bytes: &'a [u8],
     at: Range<usize>,
 }
 
-/// The runs of digits, of hexadecimal digits, of these and colons, and of letters and digits.
+/// Runs of digits, of hexadecimal digits, of hexadecimal digits and colons, and of letters and digits.
 struct Runs<'a> {
     digits: Vec<Run<'a>>,
     hex: Vec<Run<'a>>,
@@ -118,33 +118,33 @@ fn runs(text: &[u8]) -> Runs<'_> {
     let of = |kind: fn(&u8) -> bool| {
         let mut at = 0;
         let chunks = text.chunk_by(|a, b| kind(a) == kind(b));
-        let runs = chunks.map(|octets| {
+        let runs = chunks.map(|bytes| {
             let start = at;
-            at += octets.len();
-            Run { octets, at: start..at }
+            at += bytes.len();
+            Run { bytes, at: start..at }
         });
-        runs.filter(|run| run.octets.first().is_some_and(kind)).collect()
+        runs.filter(|run| run.bytes.first().is_some_and(kind)).collect()
     };
     Runs {
         digits: of(u8::is_ascii_digit),
         hex: of(u8::is_ascii_hexdigit),
-        colons: of(|octet| octet.is_ascii_hexdigit() || *octet == b':'),
+        colons: of(|byte| byte.is_ascii_hexdigit() || *byte == b':'),
         words: of(u8::is_ascii_alphanumeric),
     }
 }
 
 impl Run<'_> {
-    /// May be a group of an IPv6 address, or a nibble.
+    /// Possibly a group of an IPv6 address, or a nibble.
     fn is_group(&self) -> bool {
-        self.octets.len() <= 4 && self.octets.iter().all(u8::is_ascii_hexdigit)
+        self.bytes.len() <= 4 && self.bytes.iter().all(u8::is_ascii_hexdigit)
     }
 
     fn has_digit(&self) -> bool {
-        self.octets.iter().any(u8::is_ascii_digit)
+        self.bytes.iter().any(u8::is_ascii_digit)
     }
 }
 
-/// Octets between one and the next.
+/// Bytes between two runs.
 fn gap(pair: &[Run<'_>]) -> usize {
     match pair {
         [a, b] => b.at.start - a.at.end,
@@ -152,24 +152,24 @@ fn gap(pair: &[Run<'_>]) -> usize {
     }
 }
 
-/// Four numbers up to 255 that stand close together, letters or not between.
+/// Four numbers up to 255, close together, possibly with letters between them.
 fn is_quad(four: &[Run<'_>]) -> bool {
-    let number = |run: &Run<'_>| std::str::from_utf8(run.octets).ok()?.parse::<u16>().ok();
+    let number = |run: &Run<'_>| std::str::from_utf8(run.bytes).ok()?.parse::<u16>().ok();
     let small = |run| number(run).is_some_and(|number| number <= 255);
     four.iter().all(small) && four.windows(2).all(|pair| gap(pair) <= 2)
 }
 
-/// A whole address in hexadecimal, or one number.
+/// An address in hexadecimal or as one number.
 fn is_long_hex(run: &Run<'_>) -> bool {
-    run.octets.len() >= 8 && run.has_digit()
+    run.bytes.len() >= 8 && run.has_digit()
 }
 
-/// The usual form of an IPv6 address.
+/// The standard form of an IPv6 address.
 fn is_colons(run: &Run<'_>) -> bool {
-    run.octets.iter().filter(|octet| **octet == b':').count() >= 2 && run.octets.len() > 2
+    run.bytes.iter().filter(|byte| **byte == b':').count() >= 2 && run.bytes.len() > 2
 }
 
-/// Groups of an IPv6 address: many of them, or fewer around a gap.
+/// Groups of an IPv6 address: at least six, or fewer around a `::`.
 fn is_groups(some: &[Run<'_>]) -> bool {
     let is_compressed = some.windows(2).any(|pair| gap(pair) == 2);
     some.iter().any(Run::has_digit) && (some.len() >= 6 || some.len() >= 2 && is_compressed)
@@ -181,7 +181,7 @@ fn replaced(text: &str, mut hidden: Vec<Range<usize>>) -> String {
     for range in hidden {
         if range.start > from || from == 0 {
             out.push_str(text.get(from..range.start).unwrap_or_default());
-            out.push_str(HIDDEN);
+            out.push_str(MASK);
         }
         from = from.max(range.end);
     }
@@ -197,11 +197,11 @@ mod tests {
 
     use super::*;
 
-    const DRAWN: AddressMasking = AddressMasking { open: false };
+    const MASKED: AddressMasking = AddressMasking { show_addresses: false };
 
     #[test]
-    fn names_stay_and_addresses_go() {
-        for (said, expected) in [
+    fn addresses_are_masked_and_names_are_not() {
+        for (text, expected) in [
             ("mx1.mail24.example", "mx1.mail24.example"),
             ("xn--80ak6aa92e.example", "xn--80ak6aa92e.example"),
             ("a-b-c-d-e-f.example", "a-b-c-d-e-f.example"),
@@ -218,26 +218,29 @@ mod tests {
             ("joe@192.0.2.7", "…@[address]"),
             ("a\u{202e}<b>\r\n", "a\\u{202e}<b>\\x0d\\x0a"),
         ] {
-            assert_eq!(DRAWN.words(said), expected, "{said}");
+            assert_eq!(MASKED.text(text), expected, "{text}");
         }
-        assert_eq!(AddressMasking { open: true }.words("joe@[192.0.2.7]"), "joe@[192.0.2.7]");
+        assert_eq!(
+            AddressMasking { show_addresses: true }.text("joe@[192.0.2.7]"),
+            "joe@[192.0.2.7]"
+        );
     }
 
     #[test]
-    fn of_a_path_the_domain() {
+    fn paths_show_only_the_domain() {
         for (path, expected) in [
             ("", "<>"),
             ("joe@a.example", "a.example"),
             ("\"a@b\"@[192.0.2.7]", "[address]"),
             ("postmaster", "no domain"),
         ] {
-            assert_eq!(DRAWN.path(path), expected, "{path}");
+            assert_eq!(MASKED.path(path), expected, "{path}");
         }
-        assert_eq!(AddressMasking { open: true }.path("joe@a.example"), "joe@a.example");
-        assert!(DRAWN.words(&"x".repeat(5000)).len() < 200);
+        assert_eq!(AddressMasking { show_addresses: true }.path("joe@a.example"), "joe@a.example");
+        assert!(MASKED.text(&"x".repeat(5000)).len() < 200);
     }
 
-    /// The ways in which hosts write an address.
+    /// The forms of an address in host names.
     pub(super) fn spellings(ip: IpAddr) -> Vec<String> {
         let dashed = ip.to_string().replace(['.', ':'], "-");
         let mut all = vec![ip.to_string(), dashed];
@@ -265,22 +268,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_spelling_of_an_address_is_left(
+        fn every_spelling_of_an_address_is_masked(
             v4: u32, v6: u128, before in "[a-z]{0,3}[g-z.]", after in "[.][a-z]{0,9}",
         ) {
             for ip in [IpAddr::V4(Ipv4Addr::from(v4)), IpAddr::V6(Ipv6Addr::from(v6))] {
                 for spelling in spellings(ip) {
-                    let said = format!("{before}{spelling}{after}");
-                    let shown = DRAWN.words(&said);
-                    prop_assert!(!shown.contains(&spelling), "{said}: {shown}");
+                    let text = format!("{before}{spelling}{after}");
+                    let shown = MASKED.text(&text);
+                    prop_assert!(!shown.contains(&spelling), "{text}: {shown}");
                 }
             }
         }
 
         #[test]
-        fn nothing_is_lost_but_addresses(text in "\\PC*") {
+        fn other_text_is_unchanged(text in "\\PC*") {
             let masked = masked(&text);
-            prop_assert!(masked == text || masked.contains(HIDDEN));
+            prop_assert!(masked == text || masked.contains(MASK));
         }
     }
 }

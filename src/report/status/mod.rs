@@ -1,26 +1,25 @@
-//! The status page: what a person wants to know at 3 a.m., at `/` of the metrics listener.
+//! The status page, at `/` of the metrics listener.
 //!
-//! Layer 4. [`Status`] is told of sessions and lookups and keeps the little of it that the page shows: an hour of counts and
-//! a few rows, some 200 KiB whatever comes. What only others know, [`LiveState`], is gathered by `app` for each page. A page is made
-//! at most once a second, however many ask.
+//! Layer 4. [`StatusCollector`] observes sessions and lookups and stores what the page shows: an hour of counts and a few rows,
+//! about 200 KiB. `app` provides the rest, [`LiveState`], for each page. A page is rendered at most once a second for all
+//! clients.
 //!
-//! What strangers said is hostile. It is stripped of addresses and local parts (`masking`), unless the operator wants them,
-//! and cut and escaped *before it is kept*: what is not to be shown is not there. What is HTML in it is escaped by maud, which
-//! does that to all that is not written in the template itself.
+//! Client data is hostile. Addresses and local parts are removed (`masking`) unless the operator enables them, and values are
+//! truncated and escaped *before they are stored*: hidden values are never stored. maud escapes HTML in everything outside
+//! the template.
 
 mod chart;
 mod components;
-mod fact;
 mod families;
 mod headline;
 mod hour;
+mod lookup;
 mod masking;
 mod page;
 mod routes;
 mod session;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -30,8 +29,8 @@ use std::time::Duration;
 
 pub use self::routes::{LiveStateProvider, routes};
 
-use self::fact::FactRow;
-use self::hour::{Hour, Past};
+use self::hour::{HourSummary, LastHour};
+use self::lookup::LookupRow;
 use self::masking::AddressMasking;
 use self::session::SessionRow;
 use crate::addr::Family;
@@ -42,104 +41,104 @@ use crate::policy::facts::{
 };
 use crate::time::Timestamp;
 
-/// Rows of sessions, and of facts.
+/// Rows of sessions, and of lookups.
 const ROWS: usize = 20;
 
 /// `[status]`, checked by `config/`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatusSettings {
-    /// Show addresses of clients and whole paths of envelopes.
+    /// Show client addresses and full envelope paths.
     pub show_addresses: bool,
 }
 
-/// What does not change while the gateway runs.
+/// Constant while the gateway runs.
 #[derive(Clone, Debug)]
 pub struct GatewayInfo {
-    /// Its name in SMTP.
+    /// Its host name in SMTP.
     pub host: String,
     pub version: &'static str,
-    /// The configuration file.
+    /// Path of the configuration file.
     pub config: String,
     pub started: Timestamp,
 }
 
-/// How things are, as others know.
+/// State that `app` collects for each page.
 #[derive(Clone, Debug)]
 pub struct LiveState {
     pub at: Timestamp,
     pub ready: bool,
-    /// What `/readyz` says.
+    /// The text of `/readyz`.
     pub readiness: &'static str,
-    /// As people name them, IPv6 first; empty where nobody keeps a door.
+    /// IPv6 first; empty without doors.
     pub doors: Vec<DoorReport>,
-    /// Those that are configured; empty where mail goes on to where its client meant to go.
+    /// Configured upstreams; empty if mail is relayed to its original destination.
     pub upstreams: Vec<UpstreamRow>,
 }
 
-/// An upstream and how it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamRow {
     pub address: SocketAddr,
-    /// Whether it took the last connection; `None` before the first.
+    /// Whether the last connection attempt succeeded; `None` before the first.
     pub up: Option<bool>,
-    /// For how long that has been so.
-    pub lasts: Duration,
-    /// What went wrong last, and how long ago.
-    pub failed: Option<(AttemptOutcome, Duration)>,
+    /// Time since `up` changed.
+    pub unchanged_for: Duration,
+    /// The last failed attempt, and its age.
+    pub last_error: Option<(AttemptOutcome, Duration)>,
 }
 
-/// What the page shows of sessions and lookups. Told by those who are at it, so each call is short.
-pub struct Status {
+/// Collects sessions and lookups for the page. Sessions call it, so each call is short.
+pub struct StatusCollector {
     masking: AddressMasking,
-    /// Sessions in progress, by family.
+    /// Open sessions, by family.
     open: [AtomicU64; Family::ALL.len()],
-    kept: Mutex<Kept>,
+    stored: Mutex<StoredRows>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct StoredRows {
     /// By family.
-    hours: [Hour; Family::ALL.len()],
+    hours: [LastHour; Family::ALL.len()],
     /// The latest first.
     sessions: VecDeque<SessionRow>,
-    facts: VecDeque<FactRow>,
+    /// The latest first.
+    lookups: VecDeque<LookupRow>,
 }
 
-/// A copy of it all for one page.
+/// A copy of the collected data for one page.
 struct Snapshot {
-    families: [OfFamily; Family::ALL.len()],
+    families: [FamilySnapshot; Family::ALL.len()],
     sessions: Vec<SessionRow>,
-    facts: Vec<FactRow>,
+    lookups: Vec<LookupRow>,
 }
 
-struct OfFamily {
+struct FamilySnapshot {
     open: u64,
-    past: Past,
+    hour: HourSummary,
 }
 
-impl Status {
+impl StatusCollector {
     pub fn new(settings: StatusSettings) -> Self {
         Self {
-            masking: AddressMasking { open: settings.show_addresses },
+            masking: AddressMasking { show_addresses: settings.show_addresses },
             open: Default::default(),
-            kept: Mutex::default(),
+            stored: Mutex::default(),
         }
     }
 
     fn snapshot(&self, now: Timestamp) -> Snapshot {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         Snapshot {
-            families: Family::ALL.map(|family| OfFamily {
+            families: Family::ALL.map(|family| FamilySnapshot {
                 open: self.open[family as usize].load(Ordering::Relaxed),
-                past: kept.hours[family as usize].past(now),
+                hour: stored.hours[family as usize].summary(now),
             }),
-            sessions: kept.sessions.iter().cloned().collect(),
-            facts: kept.facts.iter().cloned().collect(),
+            sessions: stored.sessions.iter().cloned().collect(),
+            lookups: stored.lookups.iter().cloned().collect(),
         }
     }
 }
 
-impl Observe for Status {
+impl Observe for StatusCollector {
     fn event(&self, family: Family, event: Event) {
         let open = &self.open[family as usize];
         match event {
@@ -149,26 +148,26 @@ impl Observe for Status {
             Event::SessionClosed(_) => {
                 open.fetch_sub(1, Ordering::Relaxed);
             }
-            // The session's record will tell.
+            // The session's record contains the rest.
             _ => {}
         }
     }
 
     fn session(&self, record: &SessionRecord) {
         let row = SessionRow::new(record, self.masking);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.hours[record.family as usize].add(record);
-        kept.sessions.truncate(ROWS - 1);
-        kept.sessions.push_front(row);
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.hours[record.family as usize].add(record);
+        stored.sessions.truncate(ROWS - 1);
+        stored.sessions.push_front(row);
     }
 }
 
-impl LookupObserver for Status {
-    fn on_new_answer(&self, lookup: &Lookup, answered: &LookupResult) {
-        let row = FactRow::new(lookup, answered, self.masking);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.facts.truncate(ROWS - 1);
-        kept.facts.push_front(row);
+impl LookupObserver for StatusCollector {
+    fn on_new_answer(&self, lookup: &Lookup, result: &LookupResult) {
+        let row = LookupRow::new(lookup, result, self.masking);
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.lookups.truncate(ROWS - 1);
+        stored.lookups.push_front(row);
     }
 
     fn on_answer(&self, _: LookupKind, _: Resolution, _: AnswerKind, _: Duration) {}

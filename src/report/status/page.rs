@@ -1,20 +1,20 @@
-//! The page: its frame, the sentence at the top and what stands at the bottom.
+//! The page: header, headline, sections, footer.
 
 use maud::{DOCTYPE, Markup, html};
 
 use super::families::families;
 use super::headline::Headline;
-use super::masking::shown;
+use super::masking::escaped;
 use super::session::Tone;
-use super::text::{clock, date, lasting};
 use super::{GatewayInfo, LiveState, Snapshot, components};
+use crate::humanize::{clock, date_time, duration};
 
-/// Seconds after which a browser without JavaScript asks again.
+/// Seconds between reloads without JavaScript.
 const RELOAD: u32 = 30;
 
-/// The whole of it. Parts with `data-live` are what the script swaps; each has an id.
-pub(super) fn page(gateway: &GatewayInfo, now: &LiveState, seen: &Snapshot) -> Markup {
-    let headline = Headline::of(now, seen);
+/// The script replaces the elements with `data-live`, each of which has an id.
+pub(super) fn page(gateway: &GatewayInfo, live: &LiveState, snapshot: &Snapshot) -> Markup {
+    let headline = Headline::new(live, snapshot);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -22,7 +22,7 @@ pub(super) fn page(gateway: &GatewayInfo, now: &LiveState, seen: &Snapshot) -> M
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (shown(&gateway.host)) ": " (title(headline.tone)) }
+                title { (escaped(&gateway.host)) ": " (title(headline.tone)) }
                 link rel="stylesheet" href="/status.css";
                 link rel="icon" type="image/svg+xml" href="/status.svg";
                 script src="/status.js" defer {}
@@ -30,22 +30,22 @@ pub(super) fn page(gateway: &GatewayInfo, now: &LiveState, seen: &Snapshot) -> M
             }
             body {
                 header {
-                    p class="name" { "gatepost on " (shown(&gateway.host)) }
-                    p id="asof" data-live { "as of " (clock(now.at)) " UTC" }
+                    p class="name" { "gatepost on " (escaped(&gateway.host)) }
+                    p id="asof" data-live { "as of " (clock(live.at)) " UTC" }
                     noscript { p { "reloads every " (RELOAD) " s" } }
                     p id="link" role="status" hidden {}
-                    // The title, when it changes, for those who hear the page: all else changes all the time.
-                    p id="heard" role="status" class="unseen" {}
+                    // Announces only changes of the title to screen readers; everything else changes constantly.
+                    p id="announcement" role="status" class="unseen" {}
                 }
                 main {
                     (top(&headline))
-                    (components::doors(now))
-                    (families(seen))
-                    (components::upstreams(now))
-                    (components::sessions(seen))
-                    (components::facts(now, seen))
+                    (components::doors(live))
+                    (families(snapshot))
+                    (components::upstreams(live))
+                    (components::sessions(snapshot))
+                    (components::lookups(live, snapshot))
                 }
-                (bottom(gateway, now))
+                (footer(gateway, live))
             }
         }
     }
@@ -53,9 +53,9 @@ pub(super) fn page(gateway: &GatewayInfo, now: &LiveState, seen: &Snapshot) -> M
 
 const fn title(tone: Tone) -> &'static str {
     match tone {
-        Tone::Good | Tone::Plain => "all is well",
-        Tone::Fair => "worth a look",
-        Tone::Bad => "something is wrong",
+        Tone::Good | Tone::Plain => "no problems",
+        Tone::Fair => "warning",
+        Tone::Bad => "problem",
     }
 }
 
@@ -75,19 +75,22 @@ fn top(headline: &Headline) -> Markup {
     }
 }
 
-fn bottom(gateway: &GatewayInfo, now: &LiveState) -> Markup {
+fn footer(gateway: &GatewayInfo, live: &LiveState) -> Markup {
     html! {
         footer {
             dl id="gateway" data-live class="pairs" {
                 div { dt { "Version" } dd { (gateway.version) } }
                 div {
-                    dt { "Up" }
-                    dd { (lasting(now.at.since(gateway.started))) ", since " (date(gateway.started)) }
+                    dt { "Uptime" }
+                    dd {
+                        (duration(live.at.since(gateway.started)))
+                        ", since " (date_time(gateway.started)) " UTC"
+                    }
                 }
-                div { dt { "Configuration" } dd { code { (shown(&gateway.config)) } } }
-                div { dt { "Readiness" } dd { (now.readiness) } }
+                div { dt { "Configuration" } dd { code { (escaped(&gateway.config)) } } }
+                div { dt { "Readiness" } dd { (live.readiness) } }
             }
-            nav aria-label="for machines" {
+            nav aria-label="machine-readable" {
                 @for path in ["/metrics", "/readyz", "/healthz"] { a href=(path) { (path) } " " }
             }
         }

@@ -1,4 +1,4 @@
-//! What is answered: the page, and what it is drawn and kept alive with.
+//! The routes: the page, its style sheet, script and icon.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::page::page;
-use super::{GatewayInfo, LiveState, Status};
+use super::{GatewayInfo, LiveState, StatusCollector};
 
-/// A page serves all who ask within that time.
-const FRESH: Duration = Duration::from_millis(900);
+/// How long one rendered page is served to all clients.
+const MAX_AGE: Duration = Duration::from_millis(900);
 
-/// Nothing from elsewhere, nothing inline, nobody around it, nowhere to send anything.
+/// No external resources, nothing inline, no framing, no forms.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
                       frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
@@ -30,62 +30,66 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Whoever knows how things are.
+/// Collects the live state for one page.
 pub type LiveStateProvider = Box<dyn Fn() -> BoxFuture<'static, LiveState> + Send + Sync>;
 
-struct Served {
-    fresh: Duration,
-    status: Arc<Status>,
+struct PageState {
+    max_age: Duration,
+    status: Arc<StatusCollector>,
     gateway: GatewayInfo,
-    gather: LiveStateProvider,
-    /// Held while one is made, so that it is made once.
+    provider: LiveStateProvider,
+    /// Locked while a page is rendered, so that it is rendered once.
     latest: Mutex<Option<(Instant, Bytes)>>,
 }
 
-/// `/`, and what belongs to it.
-pub fn routes(status: Arc<Status>, gateway: GatewayInfo, gather: LiveStateProvider) -> Router {
-    routes_within(FRESH, status, gateway, gather)
+/// `/` and its resources.
+pub fn routes(
+    status: Arc<StatusCollector>,
+    gateway: GatewayInfo,
+    provider: LiveStateProvider,
+) -> Router {
+    routes_with_max_age(MAX_AGE, status, gateway, provider)
 }
 
-pub(super) fn routes_within(
-    fresh: Duration,
-    status: Arc<Status>,
+pub(super) fn routes_with_max_age(
+    max_age: Duration,
+    status: Arc<StatusCollector>,
     gateway: GatewayInfo,
-    gather: LiveStateProvider,
+    provider: LiveStateProvider,
 ) -> Router {
-    let served = Served { fresh, status, gateway, gather, latest: Mutex::default() };
+    let state = PageState { max_age, status, gateway, provider, latest: Mutex::default() };
     Router::new()
-        .route("/", get(show).with_state(Arc::new(served)))
-        .route("/status.css", get(async || answer("text/css; charset=utf-8", STYLE)))
-        .route("/status.js", get(async || answer("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/status.svg", get(async || answer("image/svg+xml", ICON)))
+        .route("/", get(show).with_state(Arc::new(state)))
+        .route("/status.css", get(async || response("text/css; charset=utf-8", STYLE)))
+        .route("/status.js", get(async || response("text/javascript; charset=utf-8", SCRIPT)))
+        .route("/status.svg", get(async || response("image/svg+xml", ICON)))
 }
 
 const STYLE: &str = include_str!("status.css");
 const SCRIPT: &str = include_str!("status.js");
 const ICON: &str = include_str!("status.svg");
 
-async fn show(State(served): State<Arc<Served>>) -> Response {
-    let mut latest = served.latest.lock().await;
-    let fresh = latest.as_ref().filter(|(made, _)| made.elapsed() < served.fresh);
-    let html = match fresh {
+async fn show(State(state): State<Arc<PageState>>) -> Response {
+    let mut latest = state.latest.lock().await;
+    let current = latest.as_ref().filter(|(rendered, _)| rendered.elapsed() < state.max_age);
+    let html = match current {
         Some((_, html)) => html.clone(),
         None => {
-            let now = (served.gather)().await;
-            let seen = served.status.snapshot(now.at);
-            let html = Bytes::from(page(&served.gateway, &now, &seen).into_string());
+            let live = (state.provider)().await;
+            let snapshot = state.status.snapshot(live.at);
+            let html = Bytes::from(page(&state.gateway, &live, &snapshot).into_string());
             *latest = Some((Instant::now(), html.clone()));
             html
         }
     };
     drop(latest);
-    answer("text/html; charset=utf-8", html)
+    response("text/html; charset=utf-8", html)
 }
 
-fn answer(kind: &'static str, body: impl IntoResponse) -> Response {
+fn response(content_type: &'static str, body: impl IntoResponse) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }

@@ -1,49 +1,50 @@
-// Keeps the page alive: asks for it again, and swaps the parts that changed. Without it the page only reloads.
+// Updates the page: fetches it again and replaces the changed parts. Without JavaScript the page reloads.
 "use strict";
 
-const EVERY = 3000;
-const PATIENCE = 10000;
+// Milliseconds.
+const INTERVAL = 3000;
+const TIMEOUT = 10000;
 const link = document.getElementById("link");
 let timer;
 
-function say(text) {
+function showState(text) {
   if (link.textContent !== text) link.textContent = text;
   link.hidden = text === "";
 }
 
-async function look() {
-  const answer = await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
-  if (!answer.ok) throw new Error(answer.statusText);
-  const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+async function update() {
+  const response = await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT) });
+  if (!response.ok) throw new Error(response.statusText);
+  const next = new DOMParser().parseFromString(await response.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = next.getElementById(part.id);
     if (!fresh || fresh.isEqualNode(part)) continue;
-    // The element stays, so that a screen reader that listens to it goes on.
+    // The element itself stays, so that screen readers keep observing it.
     part.className = fresh.className;
     part.replaceChildren(...fresh.childNodes);
   }
   if (document.title !== next.title) {
     document.title = next.title;
-    document.getElementById("heard").textContent = next.title;
+    document.getElementById("announcement").textContent = next.title;
   }
 }
 
-async function turn() {
+async function poll() {
   clearTimeout(timer);
   if (document.hidden) return;
   try {
-    await look();
+    await update();
     document.body.classList.remove("stale");
-    say("live");
+    showState("live");
   } catch {
     document.body.classList.add("stale");
-    say("not live: the gateway does not answer");
+    showState("not live: the gateway does not respond");
   }
-  // Two turns may have met at the await.
+  // Two polls may overlap at the await.
   clearTimeout(timer);
-  timer = setTimeout(turn, EVERY);
+  timer = setTimeout(poll, INTERVAL);
 }
 
-document.addEventListener("visibilitychange", turn);
-timer = setTimeout(turn, EVERY);
-say("live");
+document.addEventListener("visibilitychange", poll);
+timer = setTimeout(poll, INTERVAL);
+showState("live");

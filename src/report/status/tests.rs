@@ -1,4 +1,4 @@
-//! The page, with what hostile clients say in it.
+//! The page, with data of hostile clients in it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -75,19 +75,19 @@ fn quiet(at: Timestamp) -> LiveState {
     LiveState { at, ready: true, readiness: "ready", doors: Vec::new(), upstreams: Vec::new() }
 }
 
-fn rendered(status: &Status, now: &LiveState) -> String {
+fn rendered(status: &StatusCollector, live: &LiveState) -> String {
     let gateway = GatewayInfo {
         host: "mx.example.org".to_owned(),
         version: "1.2.3",
         config: "/etc/<gatepost>\u{202e}.toml".to_owned(),
         started: at(0),
     };
-    page(&gateway, now, &status.snapshot(now.at)).into_string()
+    page(&gateway, live, &status.snapshot(live.at)).into_string()
 }
 
-/// A gateway that has seen a good deal.
-fn busy(settings: StatusSettings) -> (Status, LiveState) {
-    let status = Status::new(settings);
+/// A gateway with all kinds of problems.
+fn busy(settings: StatusSettings) -> (StatusCollector, LiveState) {
+    let status = StatusCollector::new(settings);
     for minute in (0..50).step_by(10) {
         let mut record = from("192.0.2.10".parse().unwrap());
         record.start = at(minute * 60);
@@ -155,13 +155,13 @@ fn busy(settings: StatusSettings) -> (Status, LiveState) {
         refuses: "syn".to_owned(),
         refused: 1204,
     };
-    let free =
+    let unguarded =
         DoorReport { family: Family::Ipv4, status: None, refuses: "syn".to_owned(), refused: 0 };
-    let upstream = |address: &str, up, lasts, failed| UpstreamRow {
+    let upstream = |address: &str, up, seconds, last_error| UpstreamRow {
         address: address.parse().unwrap(),
         up,
-        lasts: Duration::from_secs(lasts),
-        failed,
+        unchanged_for: Duration::from_secs(seconds),
+        last_error,
     };
     let refused = Some((AttemptOutcome::Refused, Duration::from_secs(30)));
     let upstreams = vec![
@@ -169,24 +169,24 @@ fn busy(settings: StatusSettings) -> (Status, LiveState) {
         upstream("198.51.100.25:25", Some(true), 3100, None),
         upstream("198.51.100.26:25", None, 0, None),
     ];
-    (status, LiveState { doors: vec![closed, free], upstreams, ..quiet(at(3200)) })
+    (status, LiveState { doors: vec![closed, unguarded], upstreams, ..quiet(at(3200)) })
 }
 
 #[test]
-fn the_page_of_a_bad_night() {
-    let (status, now) = busy(StatusSettings::default());
-    let html = rendered(&status, &now);
-    // A line an element, as the diff of a change wants it.
+fn page_with_problems() {
+    let (status, live) = busy(StatusSettings::default());
+    let html = rendered(&status, &live);
+    // One element per line, for readable diffs.
     insta::assert_snapshot!(html.replace("><", ">\n<"));
 }
 
 #[test]
-fn what_strangers_say_is_no_markup() {
+fn client_data_is_not_markup() {
     for show_addresses in [false, true] {
-        let (status, now) = busy(StatusSettings { show_addresses });
-        let html = rendered(&status, &now);
-        for said in ["<script>", "</td> &", "<b>", "<i>", "<gatepost>", "\u{1b}", "\u{202e}"] {
-            assert!(!html.contains(said), "{said:?} in {html}");
+        let (status, live) = busy(StatusSettings { show_addresses });
+        let html = rendered(&status, &live);
+        for text in ["<script>", "</td> &", "<b>", "<i>", "<gatepost>", "\u{1b}", "\u{202e}"] {
+            assert!(!html.contains(text), "{text:?} in {html}");
         }
         for shown in ["&lt;script&gt;", "&lt;/td&gt; &amp; more", "\\u{202e}", "\\x1b"] {
             assert!(html.contains(shown), "no {shown:?} in {html}");
@@ -194,35 +194,35 @@ fn what_strangers_say_is_no_markup() {
         for word in ["2001:db8:1::10", "joe", "ann@", "550 "] {
             assert_eq!(html.contains(word), show_addresses, "{word:?}");
         }
-        assert!(html.contains("2001:db8:2::25"), "an upstream is no client");
-        assert!(!html.contains("style="), "the page's policy forbids it");
+        assert!(html.contains("2001:db8:2::25"), "upstream addresses are not hidden");
+        assert!(!html.contains("style="), "the content security policy forbids it");
     }
 }
 
 #[test]
-fn the_sentence_at_the_top() {
-    let mut said = String::new();
-    let mut say = |name: &str, status: &Status, now: &LiveState| {
-        let headline = headline::Headline::of(now, &status.snapshot(now.at));
-        said += &format!("{name}: [{}] {}\n", headline.tone.class(), headline.sentence);
-        headline.also.iter().for_each(|also| said += &format!("  {also}\n"));
+fn headlines() {
+    let mut text = String::new();
+    let mut add = |name: &str, status: &StatusCollector, live: &LiveState| {
+        let headline = headline::Headline::new(live, &status.snapshot(live.at));
+        text += &format!("{name}: [{}] {}\n", headline.tone.class(), headline.sentence);
+        headline.also.iter().for_each(|also| text += &format!("  {also}\n"));
     };
-    let nothing = Status::new(StatusSettings::default());
-    say("nobody yet", &nothing, &quiet(at(0)));
+    let empty = StatusCollector::new(StatusSettings::default());
+    add("no session yet", &empty, &quiet(at(0)));
     let mut draining = quiet(at(0));
     (draining.ready, draining.readiness) =
-        (false, "not ready: the gateway is draining, it takes no new sessions");
-    say("draining", &nothing, &draining);
-    let (status, mut now) = busy(StatusSettings::default());
-    say("closed, and an upstream down", &status, &now);
-    now.doors.clear();
-    say("an upstream down", &status, &now);
-    now.upstreams.truncate(1);
-    now.ready = false;
-    say("the upstream down", &status, &now);
-    now.upstreams[0].up = Some(true);
-    now.ready = true;
-    say("well", &status, &now);
+        (false, "not ready: draining, no new sessions are accepted");
+    add("draining", &empty, &draining);
+    let (status, mut live) = busy(StatusSettings::default());
+    add("closed, and an upstream down", &status, &live);
+    live.doors.clear();
+    add("an upstream down", &status, &live);
+    live.upstreams.truncate(1);
+    live.ready = false;
+    add("the upstream down", &status, &live);
+    live.upstreams[0].up = Some(true);
+    live.ready = true;
+    add("no problems", &status, &live);
     for second in 0..6 {
         let mut failed = a_session();
         failed.start = at(3100 + second);
@@ -230,8 +230,8 @@ fn the_sentence_at_the_top() {
         failed.smtp.transactions.clear();
         status.session(&failed);
     }
-    say("IPv6 fails", &status, &now);
-    let by_hand = |mode| {
+    add("IPv6 fails", &status, &live);
+    let set_manually = |mode| {
         let mut door = Door::new(Family::Ipv6, DoorSettings::default(), at(0));
         door.set_mode(mode);
         door.update(&Signals::default(), at(60));
@@ -239,54 +239,54 @@ fn the_sentence_at_the_top() {
         vec![DoorReport { family: Family::Ipv6, status, refuses: "smtp".to_owned(), refused: 0 }]
     };
     for mode in crate::policy::door::OperatorMode::ALL {
-        let doors = by_hand(mode);
-        say(mode.as_str(), &nothing, &LiveState { doors, ..quiet(at(3200)) });
+        let doors = set_manually(mode);
+        add(mode.as_str(), &empty, &LiveState { doors, ..quiet(at(3200)) });
     }
-    insta::assert_snapshot!(said);
+    insta::assert_snapshot!(text);
 }
 
 #[test]
 fn rows_are_bounded_and_the_latest_is_first() {
-    let status = Status::new(StatusSettings::default());
+    let status = StatusCollector::new(StatusSettings::default());
     for n in 0..100 {
         let mut record = a_session();
         record.smtp.helo = Some(format!("host{n}.example{}", "x".repeat(10_000)));
         status.session(&record);
         let name = DomainName::parse(&format!("domain{n}.example")).unwrap();
         let answer = Answer::Records(vec![DnsRecord::Name(name.clone()); 1000]);
-        let answered = LookupResult { answer, source: Source::Dns, at: None };
-        status.on_new_answer(&Lookup::MailExchanges(name), &answered);
+        let result = LookupResult { answer, source: Source::Dns, at: None };
+        status.on_new_answer(&Lookup::MailExchanges(name), &result);
     }
-    let seen = status.snapshot(at(0));
-    assert_eq!((seen.sessions.len(), seen.facts.len()), (ROWS, ROWS));
-    assert!(seen.sessions[0].helo.as_deref().unwrap().starts_with("host99."));
-    assert_eq!(seen.facts[0].about, "domain99.example");
+    let snapshot = status.snapshot(at(0));
+    assert_eq!((snapshot.sessions.len(), snapshot.lookups.len()), (ROWS, ROWS));
+    assert!(snapshot.sessions[0].helo.as_deref().unwrap().starts_with("host99."));
+    assert_eq!(snapshot.lookups[0].subject, "domain99.example");
     let html = rendered(&status, &quiet(at(0)));
-    assert!(html.len() < 64 << 10, "{} octets", html.len());
+    assert!(html.len() < 64 << 10, "{} bytes", html.len());
 }
 
 #[tokio::test]
-async fn a_page_serves_all_who_ask_at_once() {
+async fn one_page_serves_concurrent_clients() {
     use std::sync::atomic::AtomicUsize;
 
-    let made = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&made);
-    let gather: LiveStateProvider = Box::new(move || {
+    let rendered = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&rendered);
+    let provider: LiveStateProvider = Box::new(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { quiet(at(0)) })
     });
     let gateway =
         GatewayInfo { host: String::new(), version: "1", config: String::new(), started: at(0) };
-    let status = Arc::new(Status::new(StatusSettings::default()));
-    let router = routes::routes_within(Duration::MAX, status, gateway, gather);
+    let status = Arc::new(StatusCollector::new(StatusSettings::default()));
+    let router = routes::routes_with_max_age(Duration::MAX, status, gateway, provider);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let serving = tokio::spawn(async { axum::serve(listener, router).await });
-    let asking = (0..20).map(|_| tokio::spawn(asked(address, "GET", "/")));
-    for answer in futures_util::future::join_all(asking).await {
+    let requests = (0..20).map(|_| tokio::spawn(request(address, "GET", "/")));
+    for answer in futures_util::future::join_all(requests).await {
         assert!(answer.unwrap().starts_with("HTTP/1.1 200 OK"));
     }
-    assert_eq!(made.load(Ordering::Relaxed), 1);
+    assert_eq!(rendered.load(Ordering::Relaxed), 1);
     let mut heads = String::new();
     for (method, path) in [
         ("GET", "/"),
@@ -297,57 +297,56 @@ async fn a_page_serves_all_who_ask_at_once() {
         ("POST", "/"),
         ("GET", "/status"),
     ] {
-        let answer = asked(address, method, path).await;
+        let answer = request(address, method, path).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let mut lines: Vec<&str> = head.lines().collect();
         lines.retain(|line| !line.starts_with("date:") && !line.starts_with("content-length:"));
         lines[1..].sort_unstable();
-        let body = if body.is_empty() { "nothing" } else { "something" };
+        let body = if body.is_empty() { "no body" } else { "body" };
         heads += &format!("{method} {path}\n{}\n{body}\n\n", lines.join("\n"));
     }
     insta::assert_snapshot!(heads);
     serving.abort();
 }
 
-async fn asked(address: SocketAddr, method: &'static str, path: &'static str) -> String {
+async fn request(address: SocketAddr, method: &'static str, path: &'static str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: gatepost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: gatepost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
 }
 
-/// The page after a client at `ip` said these words, and its address with them.
-fn page_after(ip: IpAddr, words: &[String]) -> String {
-    let [helo, local, domain, rule, reason] = words else { panic!("{words:?}") };
-    let status = Status::new(StatusSettings::default());
+/// The page after a client at `ip` sent these texts together with its address.
+fn page_after(ip: IpAddr, texts: &[String]) -> String {
+    let [helo, local, domain, rule, reason] = texts else { panic!("{texts:?}") };
+    let status = StatusCollector::new(StatusSettings::default());
     let dashed = ip.to_string().replace(['.', ':'], "-");
-    for way in [ip.to_string(), format!("[{ip}]"), format!("[IPv6:{ip}]"), dashed] {
+    for spelling in [ip.to_string(), format!("[{ip}]"), format!("[IPv6:{ip}]"), dashed] {
         let mut record = from(ip);
-        record.smtp.helo = Some(format!("{helo} {way}"));
-        record.smtp.transactions[0].mail_from = format!("{local}secret@{way} {domain}");
-        let address = format!("secret{local}@{domain} {way}");
+        record.smtp.helo = Some(format!("{helo} {spelling}"));
+        record.smtp.transactions[0].mail_from = format!("{local}secret@{spelling} {domain}");
+        let address = format!("secret{local}@{domain} {spelling}");
         let recipient = RecipientRecord { address, code: None, enhanced: None };
         record.smtp.transactions[0].rcpt_to = vec![recipient];
-        record.verdict.rule = Some(format!("{rule} {way}"));
-        record.verdict.reason = Some(format!("{reason} {way}"));
+        record.verdict.rule = Some(format!("{rule} {spelling}"));
+        record.verdict.reason = Some(format!("{reason} {spelling}"));
         status.session(&record);
-        let callout = Lookup::Callout(ip, format!("secret@{way}"));
+        let callout = Lookup::Callout(ip, format!("secret@{spelling}"));
         for lookup in [Lookup::Reverse(ip), Lookup::Greet(ip), callout] {
-            let answer = Answer::No(Reason::Refused, Some(format!("{way} secret")));
+            let answer = Answer::No(Reason::Refused, Some(format!("{spelling} secret")));
             status
                 .on_new_answer(&lookup, &LookupResult { answer, source: Source::Probe, at: None });
         }
-        if let Some(name) = DomainName::parse(&format!("host-{way}.example")) {
-            for about in [name.clone(), DomainName::reverse(ip)] {
+        if let Some(name) = DomainName::parse(&format!("host-{spelling}.example")) {
+            for subject in [name.clone(), DomainName::reverse(ip)] {
                 let answer =
                     Answer::Records(vec![DnsRecord::Name(name.clone()), DnsRecord::Address(ip)]);
-                let answered = LookupResult { answer, source: Source::Dns, at: None };
-                status.on_new_answer(&Lookup::Addresses(about, Family::Ipv4), &answered);
+                let result = LookupResult { answer, source: Source::Dns, at: None };
+                status.on_new_answer(&Lookup::Addresses(subject, Family::Ipv4), &result);
             }
         }
     }
@@ -357,17 +356,17 @@ fn page_after(ip: IpAddr, words: &[String]) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever a client says and wherever it says its address: no markup but ours, and no address.
+    /// No client data creates markup or reveals the client's address.
     #[test]
-    fn no_address_of_a_client_and_no_markup(
+    fn no_client_address_and_no_client_markup(
         ip in prop_oneof![
             any::<u32>().prop_map(|ip| IpAddr::V4(ip.into())),
             any::<u128>().prop_map(|ip| IpAddr::V6(ip.into())),
         ],
-        words in proptest::collection::vec("([^@]|[<>&\"'/=a-z]){0,40}", 5),
+        texts in proptest::collection::vec("([^@]|[<>&\"'/=a-z]){0,40}", 5),
     ) {
         let ip = ip.to_canonical();
-        let html = page_after(ip, &words);
+        let html = page_after(ip, &texts);
         let reverse = DomainName::reverse(ip).to_string();
         let reverse = reverse.trim_end_matches(".in-addr.arpa").trim_end_matches(".ip6.arpa");
         let dashed = ip.to_string().replace(['.', ':'], "-");

@@ -1,71 +1,54 @@
-//! What traffic proves of the ways that mail takes, in sentences.
-
-use std::time::Duration;
+//! Evidence of the receive and return paths, in sentences.
 
 use super::EvidenceLine;
 use crate::addr::Family;
-use crate::report::escape::{Place, fitted};
-use crate::report::replay::words::{count, duration, family as name, several};
+use crate::humanize::{ago, count, counted, family as family_name};
+use crate::report::escape::{EscapeContext, fitted};
+use crate::report::wording;
 use crate::time::Timestamp;
 use crate::traffic::{ConnectionResponse, Evidence, PerFamily, PerResponse, ReceivePathEvidence};
 
 /// Columns of a destination's name.
 const NAME: usize = 40;
-/// Destinations that are named.
-const NAMED: usize = 3;
+/// Listed destinations.
+const LISTED: usize = 3;
 
 pub(super) fn evidence_lines(evidence: &Evidence<'_>) -> Vec<EvidenceLine> {
-    let mut proofs = Vec::new();
+    let mut lines = Vec::new();
     for family in [Family::Ipv6, Family::Ipv4] {
-        let other = match family {
-            Family::Ipv4 => evidence.receive.ipv6,
-            Family::Ipv6 => evidence.receive.ipv4,
-        };
-        proofs.push(receive(family, evidence.receive.of(family), &other, evidence.at));
+        let other = evidence.receive.of(family.other());
+        lines.push(receive_path(family, evidence.receive.of(family), other, evidence.at));
     }
-    proofs.extend(one_family_only(evidence));
+    lines.extend(ipv6_only_failures(evidence));
     for family in [Family::Ipv6, Family::Ipv4] {
-        proofs.extend(returned(family, evidence.return_path.of(family)));
+        lines.extend(return_path(family, evidence.return_path.of(family)));
     }
-    proofs
+    lines
 }
 
-fn receive(
+fn receive_path(
     family: Family,
     path: &ReceivePathEvidence,
     other: &ReceivePathEvidence,
     now: Timestamp,
 ) -> EvidenceLine {
     let ago = |at: Timestamp| ago(now.since(at));
-    let name = name(family);
-    let sentence = match (path.last_accepted, path.last_connection) {
+    let state = match (path.last_accepted, path.last_connection) {
         (Some(last), _) => format!(
-            "{name} receive path: last message accepted {}, {} in the last hour",
+            "last message accepted {}, {} in the last hour",
             ago(last),
-            count(path.accepted.hour),
+            count(path.accepted.hour)
         ),
-        (None, Some(last)) => {
-            format!("{name} receive path: no message was accepted, last connection {}", ago(last))
-        }
-        (None, None) => {
-            format!("{name} receive path: nothing came over it yet")
-        }
+        (None, Some(last)) => format!("no message accepted, last connection {}", ago(last)),
+        (None, None) => "no connection yet".to_owned(),
     };
+    let sentence = format!("{} receive path: {state}", family_name(family));
     let doubtful = path.last_accepted.is_none() && other.last_accepted.is_some();
     EvidenceLine { sentence, doubtful }
 }
 
-/// `12 s ago`, without fractions of a second.
-fn ago(time: Duration) -> String {
-    match time.as_secs() {
-        0 => "just now".to_owned(),
-        seconds @ 1..60 => format!("{seconds} s ago"),
-        _ => format!("{} ago", duration(time)),
-    }
-}
-
-/// Destinations that one family does not reach although the other does.
-fn one_family_only(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
+/// Destinations that fail over IPv6 and respond over IPv4.
+fn ipv6_only_failures(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
     let mut names = evidence
         .return_path
         .destinations
@@ -75,42 +58,34 @@ fn one_family_only(evidence: &Evidence<'_>) -> Option<EvidenceLine> {
             ipv4 == Some(ConnectionResponse::Answered)
                 && ipv6.is_some_and(|response| response != ConnectionResponse::Answered)
         })
-        .map(|destination| fitted(&destination.server.to_string(), Place::Word, NAME));
-    let shown: Vec<String> = names.by_ref().take(NAMED).collect();
-    if shown.is_empty() {
+        .map(|destination| fitted(&destination.server.to_string(), EscapeContext::Word, NAME));
+    let listed: Vec<String> = names.by_ref().take(LISTED).collect();
+    if listed.is_empty() {
         return None;
     }
     let more = match names.count() {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let sentence = format!(
-        "IPv6 return path: failed over IPv6, answered over IPv4: {}{more}",
-        shown.join(", ")
-    );
+    let listed = listed.join(", ");
+    let sentence =
+        format!("IPv6 return path: failed over IPv6, responded over IPv4: {listed}{more}");
     Some(EvidenceLine { sentence, doubtful: true })
 }
 
-fn returned(family: Family, responses: &PerResponse<u64>) -> Option<EvidenceLine> {
+fn return_path(family: Family, responses: &PerResponse<u64>) -> Option<EvidenceLine> {
     let all: u64 = ConnectionResponse::ALL.into_iter().map(|response| responses.of(response)).sum();
-    let mut parts = Vec::new();
-    for (response, what) in [
-        (ConnectionResponse::Answered, "answered"),
-        (ConnectionResponse::NoResponse, "no response"),
-        (ConnectionResponse::Refused, "refused"),
-        (ConnectionResponse::Unreachable, "unreachable"),
-        (ConnectionResponse::BlackHole, "black hole suspected"),
-    ] {
-        let n = *responses.of(response);
-        if n > 0 {
-            parts.push(format!("{} {what}", count(n)));
-        }
-    }
-    let sentence = format!(
-        "{} return path: {}: {}",
-        name(family),
-        several(all, "destination"),
-        parts.join(", ")
-    );
+    let counts = [
+        ConnectionResponse::Answered,
+        ConnectionResponse::NoResponse,
+        ConnectionResponse::Refused,
+        ConnectionResponse::Unreachable,
+        ConnectionResponse::BlackHole,
+    ];
+    let counts = counts.map(|response| (*responses.of(response), wording::response(response)));
+    let counts = counts.iter().filter(|(n, _)| *n > 0);
+    let counts: Vec<String> = counts.map(|(n, text)| format!("{} {text}", count(*n))).collect();
+    let (name, all_counted) = (family_name(family), counted(all, "destination"));
+    let sentence = format!("{name} return path: {all_counted}: {}", counts.join(", "));
     (all > 0).then_some(EvidenceLine { sentence, doubtful: responses.answered == 0 })
 }

@@ -1,15 +1,16 @@
-//! What people read of traffic that is watched: a page that is drawn again and again, and lines.
+//! The output of `gatepost watch`: a view that is redrawn, or lines, and a summary.
 //!
-//! Pure rendering: whoever watches fills a [`WatchView`], says how large the terminal is, and gets lines that fit. What is
-//! wrong stands at the top, in words and in colour. What clients said is escaped.
+//! Pure rendering: the caller fills a [`WatchView`] and passes the size of the terminal; the lines fit. Problems are at the
+//! top, in text and colour. Client data is escaped.
 
 mod evidence;
 mod frame;
+mod line;
 mod numbers;
 mod paths;
+mod problems;
 #[cfg(test)]
 mod tests;
-mod troubles;
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -17,15 +18,17 @@ use std::time::Duration;
 
 pub use self::frame::{TerminalSize, frame, joined_names};
 use super::json;
-use super::replay::rows::{Layout, Row};
-use super::replay::{NumberedSession, Page, ReplayReport, words};
+pub use super::losses::CaptureLosses;
+use super::page::{BOLD, Page};
+use super::replay::{NumberedSession, ReplayReport};
+use super::rows::{SessionTableRow, TableLayout};
 use crate::addr::Family;
+use crate::humanize;
 use crate::traffic::{FlowCounts, MailDirection, PerDirection, PerFamily, Traffic, TrafficWindow};
 
-/// Sessions that the view keeps; no terminal has more lines to spare.
+/// Stored sessions, more than a terminal has lines for.
 const MAX_LATEST: usize = 256;
 
-/// Who watches what, and since when.
 #[derive(Clone, Debug, Default)]
 pub struct CaptureSource {
     /// `eBPF` or `libpcap`.
@@ -33,28 +36,28 @@ pub struct CaptureSource {
     pub interfaces: Vec<String>,
 }
 
-/// What is known at one moment.
+/// The data of one screen.
 #[derive(Clone, Debug, Default)]
 pub struct WatchView {
     pub capture: CaptureSource,
     pub uptime: Duration,
-    /// Sessions that are in progress.
+    /// Open sessions.
     pub open: u64,
     pub losses: CaptureLosses,
-    /// What went wrong with the source, in sentences.
-    pub troubles: Vec<String>,
-    /// Of the last minute, ten minutes, hour.
+    /// Errors of the source, in sentences.
+    pub problems: Vec<String>,
+    /// In the order of [`TrafficWindow::ALL`].
     pub windows: [Paths; TrafficWindow::ALL.len()],
+    /// In the order of [`Family::ALL`].
     pub pending: [PendingConnections; Family::ALL.len()],
     pub evidence: Vec<EvidenceLine>,
     pub latest: LatestSessions,
 }
 
-/// What passed.
 pub type Paths = PerFamily<PerDirection<FlowCounts>>;
 
 impl WatchView {
-    /// What is known of the paths now.
+    /// Copies the current tallies and the evidence.
     pub fn set_traffic(&mut self, traffic: &Traffic) {
         self.windows = TrafficWindow::ALL.map(|window| {
             PerFamily::each(|family| {
@@ -74,92 +77,77 @@ impl WatchView {
     }
 }
 
-/// What was lost on the way, by who lost it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CaptureLosses {
-    /// SYNs that the source could not deliver: perhaps sessions that nobody saw.
-    pub openings: u64,
-    /// Other packets that it could not deliver.
-    pub packets: u64,
-    /// Octets that reassembly went on without: not captured at all, cut by a snap length, not waited for, still missing
-    /// when the flow ended.
-    pub not_captured: u64,
-    pub cut: u64,
-    pub given_up: u64,
-    pub unfinished: u64,
-    /// Times that the thread of a dialogue was lost.
-    pub desyncs: u64,
-}
-
-/// Connections whose SYN nobody has answered yet.
+/// Connections whose SYN has no answer yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PendingConnections {
     pub count: u64,
     pub oldest: Duration,
 }
 
-/// What traffic proves, in a sentence.
+/// A sentence about a receive or return path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceLine {
     pub sentence: String,
     pub doubtful: bool,
 }
 
-/// The sessions that ended last.
 #[derive(Clone, Debug, Default)]
-pub struct LatestSessions(VecDeque<(u64, Row)>);
+pub struct LatestSessions(VecDeque<(u64, SessionTableRow)>);
 
 impl LatestSessions {
-    pub fn push(&mut self, told: &NumberedSession<'_>) {
+    pub fn push(&mut self, session: &NumberedSession<'_>) {
         if self.0.len() == MAX_LATEST {
             self.0.pop_front();
         }
-        self.0.push_back((told.number, Row::of(told.record, told.policy_applied)));
+        self.0.push_back((session.number, row(session)));
     }
 
-    /// The last `count` of them in lines of `columns`, the head first.
+    /// A header and the last `count` sessions, in lines of `columns`.
     fn lines(&self, count: usize, columns: usize) -> Vec<(anstyle::Style, String)> {
         let rows = self.0.range(self.0.len().saturating_sub(count)..);
         let last = rows.clone().map(|(number, _)| *number).max().unwrap_or_default();
-        let mut layout = Layout::new(rows.clone().map(|(_, row)| row), last, columns);
-        let mut lines = vec![(super::replay::BOLD, layout.head())];
+        let mut layout = TableLayout::new(rows.clone().map(|(_, row)| row), last, columns);
+        let mut lines = vec![(BOLD, layout.header())];
         lines.extend(rows.map(|(number, row)| layout.row(*number, row)));
         lines
     }
 }
 
-/// Sessions as lines, for who reads them as they end.
+/// Writes each session as a line when it ends.
 pub struct SessionTable {
-    layout: Layout,
+    layout: TableLayout,
     colour: bool,
 }
 
 impl SessionTable {
     pub fn new(colour: bool) -> Self {
-        // Room for numbers of four digits; the columns of a longer one are its own.
-        Self { layout: Layout::fixed(1000, super::columns::WIDTH, false), colour }
+        // Four digits for numbers; a longer one widens its own line only.
+        Self { layout: TableLayout::fixed(1000, super::columns::WIDTH, false), colour }
     }
 
     /// # Errors
     /// Those of `out`.
     pub fn write_header(&self, out: &mut dyn Write) -> io::Result<()> {
-        Page { out, colour: self.colour }.line(super::replay::BOLD, &self.layout.head())
+        Page { out, colour: self.colour }.line(BOLD, &self.layout.header())
     }
 
     /// # Errors
     /// Those of `out`.
     pub fn write_session(
         &mut self,
-        told: &NumberedSession<'_>,
+        session: &NumberedSession<'_>,
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        let (style, line) =
-            self.layout.row(told.number, &Row::of(told.record, told.policy_applied));
+        let (style, line) = self.layout.row(session.number, &row(session));
         Page { out, colour: self.colour }.line(style, &line)
     }
 }
 
-/// The summary at the end: the heading, the families side by side, what is odd, what traffic proves.
+fn row(session: &NumberedSession<'_>) -> SessionTableRow {
+    SessionTableRow::new(session.record, session.policy_applied)
+}
+
+/// The summary at the end: heading, losses, families side by side, findings, evidence.
 ///
 /// # Errors
 /// Those of `out`.
@@ -170,23 +158,23 @@ pub fn summary(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let page = &mut Page { out, colour };
-    page.say(super::replay::BOLD, &frame::heading(view))?;
-    for (style, line) in troubles::losses(&view.losses) {
-        page.say(style, &line)?;
+    page.paragraph(BOLD, &frame::heading(view))?;
+    for (style, line) in problems::losses(&view.losses) {
+        page.paragraph(style, &line)?;
     }
-    report.totals(page)?;
-    for proof in &view.evidence {
-        page.say(frame::proof_style(proof), &proof.sentence)?;
+    report.write_totals(page)?;
+    for line in &view.evidence {
+        page.paragraph(frame::evidence_style(line), &line.sentence)?;
     }
     Ok(())
 }
 
-/// The line of `--format json` for what was lost, with its line end.
+/// The line of `--format json` for the losses.
 pub fn json_losses(losses: &CaptureLosses) -> String {
     json::losses(losses)
 }
 
-/// IPv6 first: it is what is in question.
+/// IPv6, the family in question, comes first.
 const ORDER: [(Family, MailDirection); 4] = [
     (Family::Ipv6, MailDirection::Inbound),
     (Family::Ipv4, MailDirection::Inbound),
@@ -196,5 +184,5 @@ const ORDER: [(Family, MailDirection); 4] = [
 
 /// `IPv6 out`
 fn label((family, bound): (Family, MailDirection)) -> String {
-    format!("{} {bound}", words::family(family))
+    format!("{} {bound}", humanize::family(family))
 }

@@ -1,8 +1,8 @@
 //! Numbers in few columns.
 
-use crate::report::replay::words::count;
+use crate::humanize::count;
 
-/// In five columns at most; none is a dash, so that the others strike the eye.
+/// At most five columns; `-` for zero, so that other numbers stand out.
 pub(super) fn short(n: u64) -> String {
     const UNITS: [(u64, &str); 4] = [
         (1_000_000_000_000_000, "P"),
@@ -24,12 +24,12 @@ pub(super) fn short(n: u64) -> String {
     }
 }
 
-/// In five columns at most; never 0 % or 100 % of what is neither.
+/// At most five columns; 0 % and 100 % only if exact.
 pub(super) fn percent(n: u64, all: u64) -> String {
     if n == 0 || all == 0 {
         return "-".to_owned();
     }
-    // u128: no product overflows.
+    // In u128 the product cannot overflow.
     match (u128::from(n) * 100 + u128::from(all) / 2) / u128::from(all) {
         0 => "<1 %".to_owned(),
         100.. if n < all => ">99 %".to_owned(),

@@ -2,138 +2,87 @@
 
 use anstyle::Style;
 
-use super::frame::Line;
+use super::line::StyledLine;
 use super::numbers::{percent, short};
 use super::{ORDER, Paths, label};
-use crate::report::replay::words::duration;
-use crate::report::replay::{BOLD, PLAIN, RED, YELLOW};
-use crate::stream::FlowOutcome;
+use crate::humanize::short_duration;
+use crate::report::page::{BOLD, PLAIN, RED, YELLOW};
+use crate::stream::FlowOutcome::{Refused, Unanswered, Unreachable};
 use crate::traffic::{FlowCounts, StarttlsState, TrafficWindow};
 
 /// `IPv6 out`
 const LABEL: usize = 8;
-struct Column {
+
+struct PathColumn {
+    /// Columns with the highest ranks are dropped first from a short line.
+    rank: u8,
     head: &'static str,
     width: usize,
-    /// The lowest stays longest where the line is short.
-    rank: u8,
     value: fn(&FlowCounts) -> String,
     style: fn(&FlowCounts) -> Style,
 }
 
-static COLUMNS: [Column; 13] = [
-    Column {
-        head: "CONNS",
-        width: 5,
-        rank: 0,
-        value: |tally| short(tally.connections()),
-        style: plain,
-    },
-    Column {
-        head: "NO ANSWER",
-        width: 9,
-        rank: 1,
-        value: |tally| short(tally.outcome(FlowOutcome::Unanswered)),
-        style: |tally| bad(tally.outcome(FlowOutcome::Unanswered)),
-    },
-    Column {
-        head: "REFUSED",
-        width: 7,
-        rank: 2,
-        value: |tally| short(tally.outcome(FlowOutcome::Refused)),
-        style: |tally| bad(tally.outcome(FlowOutcome::Refused)),
-    },
-    Column {
-        head: "UNREACH",
-        width: 7,
-        rank: 8,
-        value: |tally| short(tally.outcome(FlowOutcome::Unreachable)),
-        style: |tally| bad(tally.outcome(FlowOutcome::Unreachable)),
-    },
-    Column {
-        head: "RESET",
-        width: 5,
-        rank: 7,
-        value: |tally| short(resets(tally)),
-        style: |tally| doubtful(resets(tally)),
-    },
-    Column {
-        head: "SYN p50",
-        width: 7,
-        rank: 4,
-        value: |tally| handshake(tally, 50),
-        style: plain,
-    },
-    Column { head: "p95", width: 6, rank: 9, value: |tally| handshake(tally, 95), style: plain },
-    Column {
-        head: "RESENT",
-        width: 6,
-        rank: 6,
-        value: |tally| percent(tally.retransmitted, tally.data_segments),
-        style: resent,
-    },
-    Column {
-        head: "MAIL",
-        width: 5,
-        rank: 3,
-        value: |tally| short(tally.messages.accepted),
-        style: plain,
-    },
-    Column {
-        head: "2xx",
-        width: 5,
-        rank: 12,
-        value: |tally| percent(replies(tally, 2), tally.replies.iter().sum()),
-        style: plain,
-    },
-    Column {
-        head: "4xx",
-        width: 5,
-        rank: 10,
-        value: |tally| percent(replies(tally, 4), tally.replies.iter().sum()),
-        style: |tally| doubtful(replies(tally, 4)),
-    },
-    Column {
-        head: "5xx",
-        width: 5,
-        rank: 5,
-        value: |tally| percent(replies(tally, 5), tally.replies.iter().sum()),
-        style: |tally| doubtful(replies(tally, 5)),
-    },
-    Column {
-        head: "TLS",
-        width: 5,
-        rank: 11,
-        value: |tally| percent(tls(tally), tally.sessions),
-        style: plain,
-    },
+const fn column(
+    rank: u8,
+    head: &'static str,
+    width: usize,
+    value: fn(&FlowCounts) -> String,
+    style: fn(&FlowCounts) -> Style,
+) -> PathColumn {
+    PathColumn { rank, head, width, value, style }
+}
+
+static COLUMNS: [PathColumn; 13] = [
+    column(0, "CONNS", 5, |t| short(t.connections()), plain),
+    column(1, "NO ANSWER", 9, |t| short(t.outcome(Unanswered)), |t| red(t.outcome(Unanswered))),
+    column(2, "REFUSED", 7, |t| short(t.outcome(Refused)), |t| red(t.outcome(Refused))),
+    column(8, "UNREACH", 7, |t| short(t.outcome(Unreachable)), |t| red(t.outcome(Unreachable))),
+    column(7, "RESET", 5, |t| short(resets(t)), |t| yellow(resets(t))),
+    column(4, "SYN p50", 7, |t| handshake(t, 50), plain),
+    column(9, "p95", 6, |t| handshake(t, 95), plain),
+    column(6, "RETRANS", 7, |t| percent(t.retransmitted, t.data_segments), retransmissions),
+    column(3, "MAIL", 5, |t| short(t.messages.accepted), plain),
+    column(12, "2xx", 5, |t| percent(replies(t, 2), t.replies.iter().sum()), plain),
+    column(
+        10,
+        "4xx",
+        5,
+        |t| percent(replies(t, 4), t.replies.iter().sum()),
+        |t| yellow(replies(t, 4)),
+    ),
+    column(
+        5,
+        "5xx",
+        5,
+        |t| percent(replies(t, 5), t.replies.iter().sum()),
+        |t| yellow(replies(t, 5)),
+    ),
+    column(11, "TLS", 5, |t| percent(tls(t), t.sessions), plain),
 ];
 
-/// A head and four lines.
-pub(super) fn table(window: TrafficWindow, paths: &Paths, columns: usize) -> Vec<Line> {
+/// A header and four lines.
+pub(super) fn table(window: TrafficWindow, paths: &Paths, columns: usize) -> Vec<StyledLine> {
     let shown = fitting(columns);
     let name = window.as_str().to_uppercase();
-    let mut head = Line::new(BOLD, &format!("{name:<LABEL$}"));
-    for column in &shown {
-        let width = column.width;
-        head.push(BOLD, &format!(" {:>width$}", column.head));
+    let mut header = StyledLine::new(BOLD, &format!("{name:<LABEL$}"));
+    for &PathColumn { head, width, .. } in &shown {
+        header.push(BOLD, &format!(" {head:>width$}"));
     }
-    let mut lines = vec![head];
+    let mut lines = vec![header];
     for (family, bound) in ORDER {
         let tally = paths.of(family).of(bound);
-        let mut line = Line::new(PLAIN, &format!("{:<LABEL$}", label((family, bound))));
-        for column in &shown {
-            let width = column.width;
-            line.push((column.style)(tally), &format!(" {:>width$}", (column.value)(tally)));
+        let mut line = StyledLine::new(PLAIN, &format!("{:<LABEL$}", label((family, bound))));
+        for &PathColumn { width, value, style, .. } in &shown {
+            line.push(style(tally), &format!(" {:>width$}", value(tally)));
         }
         lines.push(line);
     }
     lines
 }
 
-/// The columns of the lowest ranks that a line has room for, in their own order.
-fn fitting(columns: usize) -> Vec<&'static Column> {
-    let mut by_rank: Vec<&Column> = COLUMNS.iter().collect();
+/// The columns with the lowest ranks that fit, in their own order.
+fn fitting(columns: usize) -> Vec<&'static PathColumn> {
+    let mut by_rank: Vec<&PathColumn> = COLUMNS.iter().collect();
     by_rank.sort_by_key(|column| column.rank);
     let mut left = columns.saturating_sub(LABEL);
     let mut most = None;
@@ -147,7 +96,7 @@ fn fitting(columns: usize) -> Vec<&'static Column> {
 }
 
 fn handshake(tally: &FlowCounts, percent: u8) -> String {
-    tally.handshakes.percentile(percent).map_or_else(|| "-".to_owned(), duration)
+    tally.handshakes.percentile(percent).map_or_else(|| "-".to_owned(), short_duration)
 }
 
 fn resets(tally: &FlowCounts) -> u64 {
@@ -166,15 +115,15 @@ const fn plain(_: &FlowCounts) -> Style {
     PLAIN
 }
 
-const fn bad(n: u64) -> Style {
+const fn red(n: u64) -> Style {
     if n > 0 { RED } else { PLAIN }
 }
 
-const fn doubtful(n: u64) -> Style {
+const fn yellow(n: u64) -> Style {
     if n > 0 { YELLOW } else { PLAIN }
 }
 
-/// More than one in twenty.
-const fn resent(tally: &FlowCounts) -> Style {
+/// Yellow above 5 %.
+const fn retransmissions(tally: &FlowCounts) -> Style {
     if tally.retransmitted.saturating_mul(20) > tally.data_segments { YELLOW } else { PLAIN }
 }

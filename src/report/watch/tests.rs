@@ -1,4 +1,4 @@
-//! Whole pages as people see them.
+//! Snapshots of whole screens.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -102,7 +102,7 @@ fn busy() -> WatchView {
         open: 5,
         losses: CaptureLosses {
             packets: 12,
-            openings: 1,
+            syns: 1,
             not_captured: 4096,
             ..CaptureLosses::default()
         },
@@ -197,11 +197,11 @@ fn a_busy_page() {
 }
 
 #[test]
-fn every_page_fits_whatever_is_said() {
+fn every_page_fits_with_hostile_text() {
     let mut view = busy();
     let hostile = "\u{1b}[2J漢字\r\n\u{202e}".repeat(20);
     view.capture.interfaces.push(hostile.clone());
-    view.troubles.push(hostile.clone());
+    view.problems.push(hostile.clone());
     view.evidence.push(EvidenceLine { sentence: hostile.clone(), doubtful: true });
     let mut record = record("198.51.100.7:1", "192.0.2.25:25", FlowOutcome::Established, 60);
     record.smtp.helo = Some(hostile.clone());

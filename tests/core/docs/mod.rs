@@ -238,7 +238,7 @@ fn the_policy_guide_is_checked_as_documented() {
 #[test]
 fn the_door_is_shown_as_documented() {
     const SNAPSHOT: &str = include_str!(
-        "../../../src/report/snapshots/gatepost__report__door__tests__it_reads_like_this.snap"
+        "../../../src/report/snapshots/gatepost__report__door__tests__doors_as_text.snap"
     );
     let page = Page::open("docs/policy.md");
     let shown = page.section("The door").blocks.iter().find(|block| block.language == "text");

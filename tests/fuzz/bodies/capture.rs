@@ -11,7 +11,8 @@ use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, Transcript
 use gatepost::engine::{BareNewlines, Event, Observe, Pregreet, Profile, SessionRecord};
 use gatepost::lookup::PassiveDns;
 use gatepost::report::replay::{
-    InputSummary, NumberedSession, ReplayReport, dialogue, json_damage, json_session,
+    InputSummary, NumberedSession, ReplayReport, json_damage, json_session,
+    transcript as write_transcript,
 };
 use gatepost::source::{CaptureFile, PacketSource};
 use gatepost::stream::{FlowLimits, WatchedPorts};
@@ -214,7 +215,7 @@ impl Teller {
         let line = is_a_line(&json_session(&told));
         assert_eq!((&line["type"], &line["number"]), (&"session".into(), &(*number).into()));
         let mut page = Vec::new();
-        dialogue(&told, transcript, false, &mut page).unwrap();
+        write_transcript(&told, transcript, false, &mut page).unwrap();
         is_readable(page);
     }
 

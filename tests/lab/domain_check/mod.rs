@@ -137,12 +137,12 @@ fn steady(text: &str) -> String {
         let is_number = word.parse::<f64>().is_ok();
         let is_time = is_number
             && unit.is_some_and(|unit| {
-                matches!(unit.split(['\n', ':', ',', ')']).next(), Some("ms" | "s"))
+                matches!(unit.split(['\n', ':', ',', ')']).next(), Some("ms" | "s" | "µs"))
             });
         steady += if is_time { "N" } else { word };
         steady.push(' ');
     }
-    steady.replace("less than N ms", "N ms").replace("N s", "N ms").trim_end().to_owned() + "\n"
+    steady.replace("N µs", "N ms").replace("N s", "N ms").trim_end().to_owned() + "\n"
 }
 
 /// The text output for a good domain and for faulty ones, at most a hundred columns wide but for shell commands.

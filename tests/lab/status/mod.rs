@@ -140,28 +140,28 @@ fn the_page_shows_sessions_doors_and_refusals() {
     ] {
         assert!(head.contains(header), "no {header} in {head}");
     }
-    assert!(page.contains("All is well"), "{page}");
+    assert!(page.contains("No problems"), "{page}");
     assert!(page.contains("not tried yet"), "{page}");
     scene.play();
-    let page = scene.page_with("IPv6 has been closed");
+    let page = scene.page_with("The IPv6 door has been closed");
     for shown in [
         "an operator closed it",
         ">closed</span>",
-        "by hand",
+        ", manual",
         "always open",
-        "a message was accepted",
+        "message accepted",
         ">accepted</span>",
-        ">refused</span>",
+        ">rejected</span>",
         "rule “no &lt;b&gt;guests&lt;/b&gt; &amp; co”",
-        "in shadow, rule “a name, please” would have refused it",
+        "shadow rule “a name, please” would have rejected it",
         "&lt;script&gt;document.title='owned'&lt;/script&gt;",
         "guest.example",
         "mta.sender.example",
         "sender.example",
         ">550<",
         "[2001:db8:2::25]:25",
-        ">answers</span>",
-        "name of an address (PTR)",
+        ">up</span>",
+        "host name (PTR)",
         "an IPv6 address",
         "no such name",
         "/gatepost-",
@@ -191,7 +191,7 @@ fn addresses_where_the_operator_wants_them() {
     let lab = Lab::new();
     let scene = Scene::new(&lab, |config| config.set("status", "show_addresses = true"));
     scene.play();
-    let page = scene.page_with("IPv6 has been closed");
+    let page = scene.page_with("The IPv6 door has been closed");
     for shown in
         ["192.0.2.10", UNWELCOME, "2001:db8:1::10", "secret@[192.0.2.10]", "mallory@guest.example"]
     {
@@ -208,16 +208,16 @@ fn in_a_browser() {
     let mut page = browser.page();
     page.screen(1280, "light");
     page.open(&url);
-    assert!(headline(&mut page).starts_with("✓\nAll is well"), "{}", headline(&mut page));
+    assert!(headline(&mut page).starts_with("✓\nNo problems"), "{}", headline(&mut page));
     page.value("window.loaded = 'once'; 0");
 
     // The page updates itself, without a reload.
     scene.play();
-    until("IPv6 to be closed in the page", || {
-        headline(&mut page).contains("IPv6 has been closed").then_some(())
+    until("the closed IPv6 door on the page", || {
+        headline(&mut page).contains("The IPv6 door has been closed").then_some(())
     });
     let title = page.text("document.title");
-    assert!(title.ends_with(": something is wrong"), "{title}");
+    assert!(title.ends_with(": problem"), "{title}");
     scene.hello("latest.example");
     until("the latest session in the page", || {
         let first = page.text("document.querySelector('#sessions tbody tr').innerText");
@@ -277,7 +277,7 @@ fn in_a_browser() {
     scene.gateway.kill();
     until("the page's notice that it is outdated", || {
         let text = page.text("document.getElementById('link').innerText");
-        text.contains("not live: the gateway does not answer").then_some(())
+        text.contains("not live: the gateway does not respond").then_some(())
     });
 }
 

@@ -209,7 +209,7 @@ fn text_output_has_a_line_per_session_and_a_summary() {
     let accepted =
         "messages accepted                                  3 (100 %)           3 (100 %)";
     assert!(text.contains(accepted), "{text}");
-    assert!(text.contains("0 sessions open, nothing lost"), "{text}");
+    assert!(text.contains("0 sessions open, no packet loss"), "{text}");
     assert!(text.contains("IPv6 receive path: last message accepted"), "{text}");
 }
 
@@ -362,7 +362,7 @@ fn a_gateway_that_cannot_watch_relays() {
     let gateway = Gateway::start(&lab, &config);
     let line = gateway.wait_for_log("not watching");
     let expected =
-        "not watching, retried every 30s; mail is not affected: there is no interface \"none0\"";
+        "not watching, retried every 30 s; mail is not affected: there is no interface \"none0\"";
     assert!(line.contains(expected), "{line}");
     deliver(&lab, Family::Ipv6, "there@example.org");
     postfix.message_to("there@example.org");

@@ -1,6 +1,4 @@
-//! Whether a domain's mail is ready for IPv6, for a person and for a program.
-//!
-//! What servers and the DNS said is part of it, and escaped.
+//! The report of `gatepost check`, as text and as JSON. Replies of servers and DNS data are escaped.
 
 use std::fmt::Write as _;
 
@@ -8,18 +6,18 @@ use serde::Serialize;
 use serde_json::Serializer;
 
 use super::columns::{WIDTH, wrapped};
-use super::escape::{Place, Visible, fitted};
+use super::escape::{EscapeContext, VisibleJson, fitted};
 use crate::readiness::{
     CheckReport, CheckRequest, CheckStatus, Finding, Portion, ServerMeasurement,
 };
 
-/// Where sentences begin.
+/// Columns before the sentences.
 const INDENT: usize = 11;
-/// Columns of what was seen, in several lines: an SPF record that fills its place is shown whole.
-const SEEN: usize = 800;
+/// Columns of an observation, in several lines: enough for the longest SPF record.
+const OBSERVATION: usize = 800;
 
-/// Lines of at most a hundred columns, but for those that are meant for a shell, with a newline after each.
-pub fn text(asked: &CheckRequest, report: &CheckReport) -> String {
+/// Lines of at most 100 columns, except shell commands, each with its line end.
+pub fn text(request: &CheckRequest, report: &CheckReport) -> String {
     let mut text = String::new();
     let counts = [CheckStatus::Fail, CheckStatus::Unknown, CheckStatus::Warn, CheckStatus::Pass];
     let counts: Vec<String> = counts
@@ -27,10 +25,10 @@ pub fn text(asked: &CheckRequest, report: &CheckReport) -> String {
         .filter(|outcome| report.count(*outcome) > 0)
         .map(|outcome| format!("{} {}", report.count(outcome), outcome.as_str()))
         .collect();
-    let answer = answer(report.outcome());
-    push(&mut text, "", "", &format!("{}: {answer} ({})", asked.domain, counts.join(", ")));
+    let headline = headline(report.outcome());
+    push(&mut text, "", "", &format!("{}: {headline} ({})", request.domain, counts.join(", ")));
     if let Some(worst) = report.worst().filter(|worst| worst.outcome != CheckStatus::Pass) {
-        push(&mut text, "", "  ", &format!("first of all: {}", sentence(worst)));
+        push(&mut text, "", "  ", &format!("most important: {}", sentence(worst)));
     }
     for portion in Portion::ALL {
         let mut findings: Vec<&Finding> =
@@ -43,34 +41,33 @@ pub fn text(asked: &CheckRequest, report: &CheckReport) -> String {
         findings.into_iter().for_each(|one| finding(&mut text, one));
     }
     if !report.not_checked.is_empty() {
-        text.push_str("\nNot looked at\n");
+        text.push_str("\nNot checked\n");
         for (portion, how) in &report.not_checked {
             push(&mut text, &format!("  {}", portion.as_str()), &" ".repeat(INDENT), how);
         }
     }
     if !report.activate.is_empty() {
-        text.push_str("\nAfter those lines\n");
+        text.push_str("\nActivation\n");
         report.activate.iter().for_each(|line| shell(&mut text, line));
     }
     text
 }
 
-/// Is it ready?
-const fn answer(outcome: CheckStatus) -> &'static str {
+const fn headline(outcome: CheckStatus) -> &'static str {
     match outcome {
         CheckStatus::Pass => "ready for IPv6",
         CheckStatus::Warn => "ready for IPv6, with warnings",
-        CheckStatus::Unknown => "nobody can say whether it is ready for IPv6",
+        CheckStatus::Unknown => "readiness for IPv6 unknown",
         CheckStatus::Fail => "not ready for IPv6",
     }
 }
 
 const fn title(portion: Portion) -> &'static str {
     match portion {
-        Portion::Mx => "Where mail goes (MX)",
-        Portion::Smtp => "How its servers answer",
-        Portion::Mtu => "Large packets over IPv6",
-        Portion::Senders => "The addresses that it sends from",
+        Portion::Mx => "MX",
+        Portion::Smtp => "SMTP servers",
+        Portion::Mtu => "Path MTU over IPv6",
+        Portion::Senders => "Sending addresses",
         Portion::Spf => "SPF",
         Portion::Dkim => "DKIM",
         Portion::Dmarc => "DMARC",
@@ -82,23 +79,28 @@ fn finding(text: &mut String, one: &Finding) {
     let indent = " ".repeat(INDENT);
     push(text, &format!("  {}", one.outcome.as_str()), &indent, &sentence(one));
     if let Some(advice) = &one.advice {
-        push(text, &indent, &indent, &format!("→ {}", fitted(advice, Place::Sentence, SEEN)));
+        push(
+            text,
+            &indent,
+            &indent,
+            &format!("→ {}", fitted(advice, EscapeContext::Sentence, OBSERVATION)),
+        );
     }
     one.commands.iter().for_each(|line| shell(text, line));
 }
 
 fn sentence(one: &Finding) -> String {
-    let about = fitted(&one.about, Place::Sentence, SEEN);
-    format!("{about}: {}", fitted(&one.seen, Place::Sentence, SEEN))
+    let about = fitted(&one.about, EscapeContext::Sentence, OBSERVATION);
+    format!("{about}: {}", fitted(&one.seen, EscapeContext::Sentence, OBSERVATION))
 }
 
-/// Whole, however long it is: it is to be copied.
+/// Not wrapped, so that it can be copied.
 fn shell(text: &mut String, line: &str) {
-    let line = fitted(line, Place::Sentence, usize::MAX);
+    let line = fitted(line, EscapeContext::Sentence, usize::MAX);
     let _ = writeln!(text, "{:INDENT$}$ {line}", "");
 }
 
-/// A sentence broken at spaces, after `head` in the first line and `indent` in others.
+/// A wrapped sentence, after `head` in the first line and `indent` in the others.
 fn push(text: &mut String, head: &str, indent: &str, sentence: &str) {
     let start = indent.chars().count();
     for (number, line) in wrapped(sentence, WIDTH - start).into_iter().enumerate() {
@@ -107,13 +109,13 @@ fn push(text: &mut String, head: &str, indent: &str, sentence: &str) {
     }
 }
 
-/// The words in it stay as they are.
+/// Key names are stable.
 #[derive(Serialize)]
-struct Json<'a> {
+struct JsonReport<'a> {
     domain: String,
     outcome: CheckStatus,
     ready: Option<bool>,
-    counts: Counts,
+    counts: OutcomeCounts,
     senders: &'a [std::net::IpAddr],
     senders_from: &'static str,
     helo: Option<String>,
@@ -124,7 +126,7 @@ struct Json<'a> {
 }
 
 #[derive(Serialize)]
-struct Counts {
+struct OutcomeCounts {
     pass: usize,
     warn: usize,
     unknown: usize,
@@ -137,25 +139,25 @@ struct NotChecked<'a> {
     how: &'a str,
 }
 
-/// One object on a line of its own.
-pub fn json(asked: &CheckRequest, report: &CheckReport) -> String {
-    let object = Json {
-        domain: asked.domain.to_string(),
+/// One object on one line.
+pub fn json(request: &CheckRequest, report: &CheckReport) -> String {
+    let object = JsonReport {
+        domain: request.domain.to_string(),
         outcome: report.outcome(),
         ready: match report.outcome() {
             CheckStatus::Pass | CheckStatus::Warn => Some(true),
             CheckStatus::Unknown => None,
             CheckStatus::Fail => Some(false),
         },
-        counts: Counts {
+        counts: OutcomeCounts {
             pass: report.count(CheckStatus::Pass),
             warn: report.count(CheckStatus::Warn),
             unknown: report.count(CheckStatus::Unknown),
             fail: report.count(CheckStatus::Fail),
         },
-        senders: &asked.senders,
-        senders_from: asked.senders_from.as_str(),
-        helo: asked.helo.as_ref().map(|(name, _)| name.to_string()),
+        senders: &request.senders,
+        senders_from: request.senders_from.as_str(),
+        helo: request.helo.as_ref().map(|(name, _)| name.to_string()),
         findings: &report.findings,
         servers: &report.servers,
         not_checked: report
@@ -166,8 +168,8 @@ pub fn json(asked: &CheckRequest, report: &CheckReport) -> String {
         activate: &report.activate,
     };
     let mut out = Vec::new();
-    // Strings, numbers and names only: that does not fail.
-    let _ = object.serialize(&mut Serializer::with_formatter(&mut out, Visible));
+    // Strings and numbers cannot fail.
+    let _ = object.serialize(&mut Serializer::with_formatter(&mut out, VisibleJson));
     out.push(b'\n');
     String::from_utf8_lossy(&out).into_owned()
 }
@@ -180,9 +182,9 @@ mod tests {
     use crate::policy::facts::DomainName;
     use crate::readiness::{CheckName, Origin};
 
-    /// What others said does not reach a terminal as it came, and no line is too wide.
+    /// Remote text reaches the terminal escaped, and no line is too wide.
     #[test]
-    fn hostile_words_are_escaped() {
+    fn remote_text_is_escaped() {
         let hostile = format!("\u{1b}[2J\u{202e}\r\nfail x {}", "x".repeat(3000));
         let finding = Finding {
             portion: Portion::Smtp,
@@ -200,7 +202,7 @@ mod tests {
             not_checked: Vec::new(),
             activate: Vec::new(),
         };
-        let asked = CheckRequest {
+        let request = CheckRequest {
             domain: DomainName::parse("a.example").unwrap(),
             senders: Vec::new(),
             senders_from: Origin::Interfaces,
@@ -209,15 +211,15 @@ mod tests {
             interfaces: Vec::new(),
             postfix: None,
         };
-        let text = text(&asked, &report);
+        let text = text(&request, &report);
         let lines: Vec<&str> = text.lines().collect();
         assert!(text.starts_with("a.example: not ready for IPv6 (1 fail)\n"), "{text}");
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\r']), "{text}");
-        let for_people = lines.iter().filter(|line| !line.trim_start().starts_with("$ "));
-        assert!(for_people.clone().all(|line| line.chars().count() <= WIDTH), "{text}");
+        let mut sentences = lines.iter().filter(|line| !line.trim_start().starts_with("$ "));
+        assert!(sentences.all(|line| line.chars().count() <= WIDTH), "{text}");
         assert_eq!(lines.iter().filter(|line| line.starts_with("  fail")).count(), 1, "{text}");
 
-        let json = json(&asked, &report);
+        let json = json(&request, &report);
         assert!(
             !json.contains(['\u{1b}', '\u{202e}', '\r']) && json.lines().count() == 1,
             "{json}"
