@@ -64,6 +64,55 @@ fn files_that_are_named_exist() {
     assert!(count > 2, "only {count} files were found");
 }
 
+/// In the walks of ARCHITECTURE.md a row names a source file, and functions or types of that file.
+#[test]
+fn walks_name_functions_of_their_files() {
+    let page = Page::open("ARCHITECTURE.md");
+    let mut count = 0;
+    for row in page.prose.lines().filter_map(|line| line.strip_prefix("| `src/")) {
+        let (file, rest) = row.split_once("` | ").unwrap();
+        let source = fs::read_to_string(Path::new(ROOT).join("src").join(file)).expect(file);
+        let names = rest.split(" | ").next().unwrap();
+        for name in names.split('`').skip(1).step_by(2) {
+            let item = name.rsplit("::").next().unwrap();
+            let is_there = ["fn", "struct", "enum", "trait", "const", "type"]
+                .iter()
+                .any(|keyword| is_defined(&source, &format!("{keyword} {item}")));
+            assert!(is_there, "src/{file} does not define {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "only {count} functions were found");
+}
+
+fn is_defined(source: &str, definition: &str) -> bool {
+    let mut ends = source.match_indices(definition).map(|(at, it)| &source[at + it.len()..]);
+    ends.any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+/// The table of layers has each module of the crate, in its layer.
+#[test]
+fn layers_are_those_of_the_crate() {
+    let library = fs::read_to_string(Path::new(ROOT).join("src/lib.rs")).unwrap();
+    let crate_table = library.lines().filter_map(|line| line.strip_prefix("//! "));
+    let page = Page::open("ARCHITECTURE.md");
+    assert_eq!(layers(page.prose.lines()), layers(crate_table));
+}
+
+/// Layer and module, from rows such as "| 4 | `relay`, `lookup` | …".
+fn layers<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(u8, String)> {
+    let mut layers: Vec<(u8, String)> = lines
+        .filter_map(|line| line.strip_prefix("| ")?.split_once(" | "))
+        .filter_map(|(layer, rest)| Some((layer.parse::<u8>().ok()?, rest.split(" |").next()?)))
+        .flat_map(|(layer, modules)| {
+            let names = modules.split('`').skip(1).step_by(2);
+            names.map(move |name| (layer, name.to_owned())).collect::<Vec<_>>()
+        })
+        .collect();
+    layers.sort();
+    layers
+}
+
 /// Each `gatepost …` of a console block is one that the program accepts. Prose may name it without its values.
 #[test]
 fn commands_are_accepted_by_the_command_line() {
@@ -135,6 +184,26 @@ fn configurations_are_valid() {
         }
     }
     assert!(count >= 6, "only {count} configurations were found");
+}
+
+/// Every metric that a document names stands in the table of docs/metrics.md, which is the program's own.
+#[test]
+fn metrics_exist() {
+    let table = Page::open("docs/metrics.md");
+    let names: Vec<String> = table.code_spans();
+    let mut count = 0;
+    for page in Page::all() {
+        for span in page.code_spans().iter().filter(|span| span.starts_with("gatepost_")) {
+            let name = span.split(['{', ' ']).next().unwrap();
+            let is_there = match name.strip_suffix('…') {
+                Some(prefix) => names.iter().any(|it| it.starts_with(prefix) && it != name),
+                None => names.iter().any(|it| it == name),
+            };
+            assert!(is_there, "{}: `{span}`", page.name());
+            count += 1;
+        }
+    }
+    assert!(count > 60, "only {count} metrics were found");
 }
 
 /// `section.key`, `[section]`, `[section] key` and `key = value`, against the file that holds every key.
