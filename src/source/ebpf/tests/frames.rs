@@ -131,8 +131,8 @@ impl Cases {
         self.expected.push((up, ip.len() as u32, omitted as u32));
     }
 
-    fn run(self, test: &str) {
-        let Some(pair) = Pair::new(test) else { return };
+    fn run(self) {
+        let pair = Pair::new();
         pair.both("link set LINK mtu 9000");
         let watched = pair.watch(&["far"], || pair.far(|| send(&self.frames)));
         let seen = watched.packets.iter();
@@ -159,6 +159,7 @@ fn send(frames: &[Vec<u8>]) {
 }
 
 #[test]
+#[ignore = "needs root, for namespaces and bpf(2): make test"]
 fn headers_of_every_kind_are_read() {
     let mut cases = Cases::default();
     let syn = tcp((40_000, 25), 1, SYN, b"");
@@ -204,10 +205,11 @@ fn headers_of_every_kind_are_read() {
     short[12] = 0xf0;
     cases.whole(&[], &ipv6(&[], TCP, &short));
 
-    cases.run("headers_of_every_kind_are_read");
+    cases.run();
 }
 
 #[test]
+#[ignore = "needs root, for namespaces and bpf(2): make test"]
 fn fragments_come_whole_unless_they_cannot_matter() {
     let mut cases = Cases::default();
     let long = [tcp((40_000, 25), 1, ACK, b""), vec![b'x'; 2000]].concat();
@@ -231,10 +233,11 @@ fn fragments_come_whole_unless_they_cannot_matter() {
     cases.no(ethernet(&[], &ipv6(&[(44, &later)], 50, b"later")));
     cases.whole(&[], &ipv6(&[(44, &atomic)], TCP, &long));
     cases.no(ethernet(&[], &ipv6(&[(44, &atomic)], TCP, &other)));
-    cases.run("fragments_come_whole_unless_they_cannot_matter");
+    cases.run();
 }
 
 #[test]
+#[ignore = "needs root, for namespaces and bpf(2): make test"]
 fn errors_of_icmp_and_answers_of_dns_come_up_to_a_bound() {
     let mut cases = Cases::default();
     for kind in 0..=30 {
@@ -259,10 +262,11 @@ fn errors_of_icmp_and_answers_of_dns_come_up_to_a_bound() {
     cases.whole(&[], &ipv4(UDP, &[], 0, &udp((53, 4000), 500)));
     cases.first(&[], &ipv6(&[], UDP, &udp((53, 4000), 4000)), 1500);
     cases.no(ethernet(&[], &ipv6(&[], UDP, &udp((4000, 53), 40))));
-    cases.run("errors_of_icmp_and_answers_of_dns_come_up_to_a_bound");
+    cases.run();
 }
 
 #[test]
+#[ignore = "needs root, for namespaces and bpf(2): make test"]
 fn quiet_follows_what_the_server_says_for_the_first_time() {
     let mut cases = Cases::default();
     let (client, server) = ((40_000, 25), (25, 40_000));
@@ -309,5 +313,5 @@ fn quiet_follows_what_the_server_says_for_the_first_time() {
     let (client, server) = ((2525, 25), (25, 2525));
     cases.whole(&[], &answering(ipv4(TCP, &[], 0, &tcp(server, 1, ACK, b"354 go\r\n"))));
     cases.without(&ipv4(TCP, &[], 0, &tcp(client, 5, ACK, &content)), 20 + 24, 1200 - 256);
-    cases.run("quiet_follows_what_the_server_says_for_the_first_time");
+    cases.run();
 }

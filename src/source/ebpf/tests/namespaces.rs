@@ -1,7 +1,6 @@
 //! Two hosts and a link, and what is seen on it.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -38,14 +37,9 @@ pub(super) struct Seen {
 }
 
 impl Pair {
-    /// Says on standard error why a test cannot run here.
-    pub(super) fn new(test: &str) -> Option<Self> {
+    pub(super) fn new() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
-        if !nix::unistd::geteuid().is_root() {
-            let _ =
-                writeln!(io::stderr(), "SKIPPED: {test}: needs root (network namespaces, bpf(2))");
-            return None;
-        }
+        assert!(nix::unistd::geteuid().is_root(), "needs root, for namespaces and bpf(2)");
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("gatepost-lab-{}-ebpf{number}-{role}", std::process::id());
         let pair = Self { near: name("near"), far: name("far") };
@@ -64,7 +58,7 @@ impl Pair {
             ip(&format!("-n {host} addr add 192.0.2.{address}/24 dev {interface}"));
             ip(&format!("-n {host} addr add 2001:db8::{address}/64 dev {interface} nodad"));
         }
-        Some(pair)
+        pair
     }
 
     pub(super) fn near<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
