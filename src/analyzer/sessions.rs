@@ -10,7 +10,7 @@ use crate::addr::{Family, canonical};
 use crate::engine::{SessionRecord, TcpFacts, TranscriptEntry};
 use crate::smtp::{Reply, ReplyParse};
 use crate::stream::{
-    FlowFacts, FlowSink, FlowStart, FlowTable, PendingConnections, SocketEvent, StreamCounters,
+    FlowFacts, FlowSink, FlowStart, FlowTable, PendingFlows, SocketEvent, StreamCounters,
 };
 use crate::time::Timestamp;
 use crate::wire::{Datagram, Decoded, Decoder, Packet};
@@ -119,8 +119,8 @@ impl Analyzer {
     }
 
     /// Connections that wait for the first answer, by position in [`Family::ALL`]; see [`FlowTable::opening`].
-    pub fn opening(&self) -> [PendingConnections; Family::ALL.len()] {
-        self.flows.pending_connections()
+    pub fn opening(&self) -> [PendingFlows; Family::ALL.len()] {
+        self.flows.pending_flows()
     }
 
     /// Flows in memory; at most [`crate::stream::FlowLimits::flows`].

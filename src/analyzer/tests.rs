@@ -2,7 +2,7 @@
 
 use super::{Analyzer, AnalyzerSettings};
 use crate::addr::Side;
-use crate::stream::{FlowLimits, PendingConnections, SocketEvent};
+use crate::stream::{FlowLimits, PendingFlows, SocketEvent};
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Packet, SyntheticConnection};
 
@@ -65,7 +65,7 @@ fn open_and_waiting_sessions_are_counted_between_packets() {
         );
     }
     assert_eq!(analyzer.open_sessions(), [1, 2]);
-    let waits = PendingConnections { flows: 1, again: 0, since: Some(at) };
+    let waits = PendingFlows { flows: 1, retried: 0, since: Some(at) };
     assert_eq!(analyzer.opening(), [waits; 2]);
 
     // The client's kernel reports that it gave up.
@@ -75,7 +75,7 @@ fn open_and_waiting_sessions_are_counted_between_packets() {
     analyzer.socket(&SocketEvent { at, local, peer, rtt: None, retransmits: 4, closed: true });
     assert_eq!(
         (analyzer.open_sessions(), analyzer.opening()[0]),
-        ([0, 2], PendingConnections::default())
+        ([0, 2], PendingFlows::default())
     );
     assert_eq!(analyzer.sessions().count(), 1);
     // Timeouts expire without packets.

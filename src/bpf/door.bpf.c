@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
- * Refuses new connections to the gateway's listeners while the door of their family is closed. The kernel asks this program
- * which socket listens before it looks for itself, and takes SK_DROP for "none": it answers RST (RFC 9293 §3.10.7.1), as for a
- * port where nobody listens. Established connections and handshakes in progress have sockets of their own; nobody asks
- * about them.
+ * Refuses new connections to the gateway's listeners while the door of their family is closed. The kernel calls this program
+ * before its own lookup of a listening socket. SK_DROP means that there is none: the kernel answers RST (RFC 9293 §3.10.7.1),
+ * as for a closed port. Established connections and handshakes in progress have sockets of their own and are not affected.
  *
- * Kernel 5.9 or later. Addresses are IPv6 addresses; IPv4 is ::ffff:a.b.c.d (RFC 4291 §2.5.5.2). src/intercept/door/lookup.rs
- * fills the maps.
+ * Requires Linux 5.9. IPv4 addresses are mapped, ::ffff:a.b.c.d (RFC 4291 §2.5.5.2). src/intercept/door/lookup.rs fills the
+ * maps.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
@@ -27,16 +26,16 @@ struct address {
 };
 
 struct listener {
-	struct address address; /* all zero, or ::ffff:0.0.0.0: any of the family */
+	struct address address; /* :: or ::ffff:0.0.0.0 is any address of the family */
 	__u32 port;
 };
 
 struct network {
-	__u32 length; /* bits of the prefix */
+	__u32 length; /* prefix length in bits */
 	struct address address;
 };
 
-/* By family: not zero while its door is closed. */
+/* By family: nonzero while its door is closed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2);
@@ -44,7 +43,7 @@ struct {
 	__type(value, __u32);
 } closed SEC(".maps");
 
-/* By family: how often SK_DROP was the answer. */
+/* By family: number of SK_DROP results. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2);
@@ -52,7 +51,7 @@ struct {
 	__type(value, __u64);
 } refused SEC(".maps");
 
-/* Where the gateway listens. */
+/* The gateway's listeners. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -60,7 +59,7 @@ struct {
 	__type(value, __u8);
 } listeners SEC(".maps");
 
-/* Who is let in whatever the door says. */
+/* Clients that are exempt from the door. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 4096);
@@ -78,8 +77,8 @@ static __always_inline void from_ipv4(struct address *address, __be32 ipv4)
 }
 
 /*
- * Without CAP_PERFMON the verifier takes no load by a computed pointer into the context. Volatile, and all of it loaded
- * before the families part, clang computes none.
+ * Without CAP_PERFMON the verifier rejects loads through a computed context pointer. With a volatile context, and all loads
+ * before the branch by family, clang computes none.
  */
 SEC("sk_lookup")
 int door(volatile struct bpf_sk_lookup *lookup)
@@ -113,7 +112,7 @@ int door(volatile struct bpf_sk_lookup *lookup)
 		from_ipv4(&client.address, remote_ipv4);
 	}
 	if (!bpf_map_lookup_elem(&listeners, &listener)) {
-		/* A listener of the wildcard address. */
+		/* A listener on the wildcard address. */
 		if (family == IPV6)
 			__builtin_memset(&listener.address, 0, sizeof(listener.address));
 		else

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * What is read of the kernel's sockets: as much of its structures as that takes, and the states of TCP.
+ * Kernel socket structures, reduced to the fields in use, and TCP states.
  */
 #ifndef GATEPOST_SOCKET_H
 #define GATEPOST_SOCKET_H
 
-/* As much of the kernel's structures as is read; the loader finds the places in the kernel that runs. */
+/* The loader relocates these fields to the layout of the running kernel (CO-RE). */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct ns_common {
@@ -20,7 +20,7 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
-/* Of another name than in linux/in6.h; what stands behind ___ does not count. */
+/* Named differently from linux/in6.h; CO-RE ignores the suffix after ___. */
 struct in6_addr___watch {
 	union {
 		__be32 u6_addr32[4];

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
- * Copies for user space what concerns SMTP of the packets of an interface, and what becomes of TCP sockets. Nothing is
- * changed, dropped or delayed: every program of packets ends with TC_ACT_UNSPEC, which is TCX_NEXT.
+ * Copies SMTP-related parts of an interface's packets, and state changes of TCP sockets, to user space. Packets are never
+ * changed, dropped or delayed: every packet program returns TC_ACT_UNSPEC, which equals TCX_NEXT.
  *
- * Kernel 5.8 or later (ring buffers, bpf_skc_to_tcp_sock is of 5.9). Follows RFC 791, RFC 8200, RFC 4302 (AH), RFC 9293,
- * IEEE 802.1Q; RFC 5321 for reply 354, RFC 8446 for what TLS begins with.
+ * Requires Linux 5.8 (ring buffers; bpf_skc_to_tcp_sock is of 5.9). RFC 791, RFC 8200, RFC 4302 (AH), RFC 9293, IEEE 802.1Q;
+ * RFC 5321 for reply 354, RFC 8446 for the start of TLS.
  *
- * While a client sends content (after 354, until the server speaks again) and in TLS, payload stays here. The state of such
- * flows is in `flows`; a flow without an entry is in neither.
+ * While a client sends message content (from 354 to the server's next reply), and in TLS, most payload is skipped. The state
+ * of such flows is in `flows`; a flow without an entry is in neither.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -33,16 +33,16 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define AF_INET6 10
 
 /* Set before loading. */
-const volatile __u64 watched_ports[1024]; /* a bit for each port */
+const volatile __u64 watched_ports[1024]; /* one bit per port */
 const volatile __u32 own_netns;		  /* inode number */
-const volatile __u32 packets_quarter;	  /* octets: a quarter of the ring `packets` */
+const volatile __u32 packets_quarter;	  /* a quarter of the ring `packets`, in bytes */
 
-#define OPENINGS_SIZE (1 << 20)
+#define SYNS_SIZE (1 << 20)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, OPENINGS_SIZE);
-} openings SEC(".maps");
+	__uint(max_entries, SYNS_SIZE);
+} syns SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -68,13 +68,13 @@ struct flow_key {
 #define SERVER 1
 
 struct flow {
-	__u32 server_end; /* sequence number after the newest payload of the server that was looked at */
-	__u16 quiet;	  /* the client sends content */
+	__u32 server_end; /* sequence number after the last inspected payload of the server */
+	__u16 content;	  /* the client sends message content */
 	__u16 is_tls;
 	struct tls {
-		__u32 at; /* sequence number of the first segment of a direction */
+		__u32 at; /* sequence number of the first TLS segment of a direction */
 		__u16 seen;
-		__u16 over; /* nothing more comes up */
+		__u16 over; /* no further payload is submitted */
 	} client, server;
 };
 
@@ -90,12 +90,11 @@ static __always_inline bool is_watched(__u16 port)
 	return watched_ports[port >> 6] >> (port & 63) & 1;
 }
 
-/* ---- Handing up ---- */
+/* ---- Records ---- */
 
 /*
- * Octets that a record takes in its ring with the 8 that the kernel puts before it: space is reserved in these sizes, since
- * the verifier wants a constant, and what is copied is copied once. Headers; headers and WATCH_TAIL; an Ethernet frame; what
- * GSO and GRO make.
+ * Record sizes, without the kernel's 8-byte ring header. The verifier requires a constant size of a reservation, and a
+ * reservation avoids a second copy. For headers; headers and WATCH_TAIL; an Ethernet frame; packets merged by GSO or GRO.
  */
 #define HEADERS_SIZE (128 - 8)
 #define TAIL_SIZE (416 - 8)
@@ -111,7 +110,7 @@ static __always_inline void count_lost(__u32 counter)
 		*count += 1;
 }
 
-/* User space looks every few milliseconds by itself. It is woken only when a ring has become a quarter full. */
+/* User space polls every few milliseconds. It is woken up only when a ring becomes a quarter full. */
 static __always_inline __u64 wakeup(void *ring, __u32 quarter)
 {
 	__u64 waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
@@ -119,33 +118,33 @@ static __always_inline __u64 wakeup(void *ring, __u32 quarter)
 	return waiting - quarter < 2 * LONGEST_SIZE ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
-/* A part of a packet that is to come up: `head` octets from `ip`, then `tail` octets from `tail_at`. */
+/* The part of a packet to submit: `head` bytes from offset `ip`, then `tail` bytes from offset `tail_at`. */
 struct part {
 	__u32 ip;
 	__u32 wire_len;
 	__u32 head;
 	__u32 omitted;
 	__u32 tail_at;
-	__u32 tail; /* at most WATCH_TAIL */
-	bool opening;
+	__u32 tail; /* at max WATCH_TAIL */
+	bool is_syn;
 };
 
-static __always_inline void put(struct __sk_buff *skb, const struct part *part, const __u32 size)
+static __always_inline void write_record(struct __sk_buff *skb, const struct part *part, const __u32 size)
 {
-	const __u32 counter = part->opening ? WATCH_LOST_OPENINGS : WATCH_LOST_PACKETS;
+	const __u32 counter = part->is_syn ? WATCH_LOST_SYNS : WATCH_LOST_PACKETS;
 	__u32 head = part->head, tail = part->tail;
 	struct watch_record *record;
-	void *octets;
+	void *bytes;
 
-	if (part->opening)
-		record = bpf_ringbuf_reserve(&openings, size, 0);
+	if (part->is_syn)
+		record = bpf_ringbuf_reserve(&syns, size, 0);
 	else
 		record = bpf_ringbuf_reserve(&packets, size, 0);
 	if (!record) {
 		count_lost(counter);
 		return;
 	}
-	octets = record + 1;
+	bytes = record + 1;
 	record->at = bpf_ktime_get_ns();
 	record->interface = skb->ifindex;
 	record->wire_len = part->wire_len;
@@ -154,23 +153,23 @@ static __always_inline void put(struct __sk_buff *skb, const struct part *part, 
 	record->tail = tail;
 	record->kind = WATCH_PACKET;
 
-	/* The bounds are known already, but not to the verifier. */
+	/* The bounds are checked already, but the verifier has lost them. */
 	asm volatile("" : "+r"(head), "+r"(tail));
 	if (head - 1 >= size - sizeof(*record))
 		goto discard;
 	if (!tail) {
-		if (bpf_skb_load_bytes(skb, part->ip, octets, head) < 0)
+		if (bpf_skb_load_bytes(skb, part->ip, bytes, head) < 0)
 			goto discard;
 	} else {
 		if (size < TAIL_SIZE || head > size - sizeof(*record) - WATCH_TAIL || tail > WATCH_TAIL)
 			goto discard;
-		if (bpf_skb_load_bytes(skb, part->ip, octets + WATCH_TAIL, head) < 0)
+		if (bpf_skb_load_bytes(skb, part->ip, bytes + WATCH_TAIL, head) < 0)
 			goto discard;
-		if (bpf_skb_load_bytes(skb, part->tail_at, octets, tail) < 0)
+		if (bpf_skb_load_bytes(skb, part->tail_at, bytes, tail) < 0)
 			goto discard;
 	}
-	if (part->opening)
-		bpf_ringbuf_submit(record, wakeup(&openings, OPENINGS_SIZE / 4));
+	if (part->is_syn)
+		bpf_ringbuf_submit(record, wakeup(&syns, SYNS_SIZE / 4));
 	else
 		bpf_ringbuf_submit(record, wakeup(&packets, packets_quarter));
 	return;
@@ -180,19 +179,19 @@ discard:
 }
 
 /*
- * Not inlined, and not static: then the verifier looks at it once, by itself, and not again on each of the ways that lead
- * here. Such functions take numbers only; kernels before 5.12 no pointers.
+ * A global function (not inlined, not static), which the verifier checks once instead of on every path to it. Arguments are
+ * integers only: kernels before 5.12 accept no pointers.
  */
-__noinline int hand_up_part(struct __sk_buff *skb, __u64 places, __u64 wire_len_omitted, __u64 head_tail, __u32 opening)
+__noinline int submit_part(struct __sk_buff *skb, __u64 offsets, __u64 wire_len_omitted, __u64 head_tail, __u32 is_syn)
 {
 	struct part part = {
-		.ip = places >> 32,
-		.tail_at = places,
+		.ip = offsets >> 32,
+		.tail_at = offsets,
 		.wire_len = wire_len_omitted >> 32,
 		.omitted = wire_len_omitted,
 		.head = head_tail >> 32,
 		.tail = head_tail,
-		.opening = opening,
+		.is_syn = is_syn,
 	};
 	__u32 size;
 
@@ -200,41 +199,40 @@ __noinline int hand_up_part(struct __sk_buff *skb, __u64 places, __u64 wire_len_
 		part.head = WATCH_LONGEST;
 	size = sizeof(struct watch_record) + part.head + (part.tail ? WATCH_TAIL : 0);
 	if (size <= HEADERS_SIZE)
-		put(skb, &part, HEADERS_SIZE);
+		write_record(skb, &part, HEADERS_SIZE);
 	else if (size <= TAIL_SIZE)
-		put(skb, &part, TAIL_SIZE);
+		write_record(skb, &part, TAIL_SIZE);
 	else if (size <= FRAME_SIZE)
-		put(skb, &part, FRAME_SIZE);
+		write_record(skb, &part, FRAME_SIZE);
 	else if (size <= LARGE_SIZE)
-		put(skb, &part, LARGE_SIZE);
+		write_record(skb, &part, LARGE_SIZE);
 	else
-		put(skb, &part, LONGEST_SIZE);
+		write_record(skb, &part, LONGEST_SIZE);
 	return 0;
 }
 
 #define BOTH(high, low) ((__u64)(high) << 32 | (low))
 
-static __always_inline void hand_up(struct __sk_buff *skb, const struct part *part)
+static __always_inline void submit(struct __sk_buff *skb, const struct part *part)
 {
-	hand_up_part(skb, BOTH(part->ip, part->tail_at), BOTH(part->wire_len, part->omitted),
-		     BOTH(part->head, part->tail), part->opening);
+	submit_part(skb, BOTH(part->ip, part->tail_at), BOTH(part->wire_len, part->omitted),
+		     BOTH(part->head, part->tail), part->is_syn);
 }
 
-/* The first `most` octets of a packet. */
-static __always_inline void hand_up_first(struct __sk_buff *skb, __u32 ip, __u32 wire_len, __u32 most)
+/* Submits the first `max` bytes of a packet. */
+static __always_inline void submit_prefix(struct __sk_buff *skb, __u32 ip, __u32 wire_len, __u32 max)
 {
-	struct part part = { .ip = ip, .wire_len = wire_len, .head = wire_len < most ? wire_len : most };
+	struct part part = { .ip = ip, .wire_len = wire_len, .head = wire_len < max ? wire_len : max };
 
-	hand_up(skb, &part);
+	submit(skb, &part);
 }
 
 /* ---- TCP ---- */
 
-
 struct segment {
 	struct flow_key key;
-	__u32 payload; /* where */
-	__u32 len;     /* of it */
+	__u32 payload; /* offset in the packet */
+	__u32 len;     /* payload bytes */
 	__u32 seq;
 	__u32 from; /* CLIENT or SERVER */
 };
@@ -244,68 +242,70 @@ static __always_inline __u32 differs(__u32 a, __u32 b)
 {
 	__u32 x = a ^ b, negative = -x;
 
-	/* Or the compiler makes a branch of it again. */
+	/* Keeps the compiler from turning this into a branch. */
 	asm volatile("" : "+r"(negative));
 	return (x | negative) >> 31;
 }
 
 /*
- * Whether the last line that a server said, in `len` octets at `payload`, is a reply 354. Before it may stand those to MAIL
- * and RCPT. A function by itself for the same reason as hand_up_part; and the verifier would follow every branch in the loop.
+ * Whether the last line of a server's payload (`len` bytes at offset `payload`) is reply 354. Replies to MAIL and RCPT may
+ * precede it. A global function like submit_part; free of branches because the verifier would follow each one in the loop.
  */
-__noinline int wants_content(struct __sk_buff *skb, __u32 payload, __u32 len)
+__noinline int ends_with_354(struct __sk_buff *skb, __u32 payload, __u32 len)
 {
 	const __u32 reply = '\n' << 24 | '3' << 16 | '5' << 8 | '4';
-	__u8 said[128] = {};
-	__u32 last = len < sizeof(said) ? len : sizeof(said);
-	__u32 word = len <= sizeof(said) ? '\n' : 0;
-	__u32 wants = 0;
+	__u8 bytes[128] = {};
+	__u32 last = len < sizeof(bytes) ? len : sizeof(bytes);
+	__u32 word = len <= sizeof(bytes) ? '\n' : 0;
+	__u32 matches = 0;
 
 	asm volatile("" : "+r"(last));
-	if (last - 1 >= sizeof(said))
+	if (last - 1 >= sizeof(bytes))
 		return 0;
-	if (bpf_skb_load_bytes(skb, payload + len - last, said, last) < 0)
+	if (bpf_skb_load_bytes(skb, payload + len - last, bytes, last) < 0)
 		return 0;
-	/* Unrolled: an index into the stack that changes needs CAP_PERFMON. */
+	/* Unrolled: a variable stack index would need CAP_PERFMON. */
 #pragma unroll
-	for (__u32 i = 0; i < sizeof(said); i++) {
-		/* Behind the end there are zeros, which begin no line. */
-		__u32 begins = (1 - differs(word & 0xff, '\n')) & differs(said[i], 0);
+	for (__u32 i = 0; i < sizeof(bytes); i++) {
+		/* Zeros after the end do not start a line. */
+		__u32 starts = (1 - differs(word & 0xff, '\n')) & differs(bytes[i], 0);
 
-		word = word << 8 | said[i];
-		wants = (wants & ~begins) | (1 - differs(word, reply));
+		word = word << 8 | bytes[i];
+		matches = (matches & ~starts) | (1 - differs(word, reply));
 	}
-	return wants;
+	return matches;
 }
 
 /*
- * A server says nothing binary but TLS, so a record's first three octets are enough. A client may: of it the beginning of a
- * ClientHello is wanted.
+ * A server sends no other binary data than TLS, so the first three bytes of a record identify it. A client may (BDAT), so its
+ * data must start with a ClientHello.
  */
-static __always_inline bool begins_tls(struct __sk_buff *skb, const struct segment *segment)
+static __always_inline bool starts_tls(struct __sk_buff *skb, const struct segment *segment)
 {
-	__u8 said[6];
+	__u8 bytes[6];
 
-	if (segment->len < sizeof(said))
+	if (segment->len < sizeof(bytes))
 		return false;
-	if (bpf_skb_load_bytes(skb, segment->payload, said, sizeof(said)) < 0)
+	if (bpf_skb_load_bytes(skb, segment->payload, bytes, sizeof(bytes)) < 0)
 		return false;
-	if (said[1] != 3 || said[2] > 4)
+	if (bytes[1] != 3 || bytes[2] > 4)
 		return false;
 	if (segment->from == SERVER)
-		return said[0] >= 20 && said[0] <= 23;
-	return said[0] == 22 && said[5] == 1;
+		return bytes[0] >= 20 && bytes[0] <= 23;
+	return bytes[0] == 22 && bytes[5] == 1;
 }
 
-/* Whether a segment lies within the first octets of TLS of its direction. By sequence number, so retransmits count once. */
-static __always_inline bool is_early_tls(struct flow *flow, const struct segment *segment)
+/*
+ * Whether a segment is within the first WATCH_TLS bytes of its direction. By sequence number, so that retransmits count once.
+ */
+static __always_inline bool is_tls_start(struct flow *flow, const struct segment *segment)
 {
 	struct tls *tls = &flow->client;
 	__s32 offset;
 
 	if (segment->from == SERVER) {
 		tls = &flow->server;
-		/* Not by arithmetic, which needs CAP_PERFMON. */
+		/* Prevents pointer arithmetic, which would need CAP_PERFMON. */
 		asm volatile("" : "+r"(tls));
 	}
 	if (tls->over)
@@ -315,13 +315,13 @@ static __always_inline bool is_early_tls(struct flow *flow, const struct segment
 		tls->seen = 1;
 	}
 	offset = segment->seq - tls->at;
-	/* Long after it, before sequence numbers come round. */
+	/* Well past it, before sequence numbers wrap. */
 	if (offset > 1 << 20)
 		tls->over = 1;
 	return offset < WATCH_TLS;
 }
 
-/* How many octets of its payload are to come up, from its end. Keeps the state of the flow. */
+/* Number of payload bytes to submit, counted from the end. Updates the state of the flow. */
 static __always_inline __u32 wanted(struct __sk_buff *skb, const struct segment *segment)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, &segment->key);
@@ -329,27 +329,27 @@ static __always_inline __u32 wanted(struct __sk_buff *skb, const struct segment 
 	struct flow new = {};
 
 	if (flow && flow->is_tls)
-		return is_early_tls(flow, segment) ? segment->len : 0;
-	if (segment->from == CLIENT && flow && flow->quiet)
+		return is_tls_start(flow, segment) ? segment->len : 0;
+	if (segment->from == CLIENT && flow && flow->content)
 		return segment->len <= WATCH_SHORT ? segment->len : WATCH_TAIL;
-	/* What was sent again, or was seen on another interface already, says nothing new. */
+	/* Retransmits and copies from another interface do not change the state. */
 	if (segment->from == SERVER && flow && (__s32)(end - flow->server_end) <= 0)
 		return segment->len;
 
-	if (begins_tls(skb, segment)) {
+	if (starts_tls(skb, segment)) {
 		new.is_tls = 1;
 		bpf_map_update_elem(&flows, &segment->key, &new, BPF_ANY);
 		flow = bpf_map_lookup_elem(&flows, &segment->key);
 		if (flow)
-			is_early_tls(flow, segment);
+			is_tls_start(flow, segment);
 	} else if (segment->from == SERVER) {
-		bool wants = wants_content(skb, segment->payload, segment->len);
+		bool is_354 = ends_with_354(skb, segment->payload, segment->len);
 
 		if (flow) {
-			flow->quiet = wants;
+			flow->content = is_354;
 			flow->server_end = end;
-		} else if (wants) {
-			new.quiet = 1;
+		} else if (is_354) {
+			new.content = 1;
 			new.server_end = end;
 			bpf_map_update_elem(&flows, &segment->key, &new, BPF_ANY);
 		}
@@ -357,7 +357,7 @@ static __always_inline __u32 wanted(struct __sk_buff *skb, const struct segment 
 	return segment->len;
 }
 
-/* The addresses of the packet at `ip`, client and server as `segment` has them. */
+/* Reads the addresses of the packet at offset `ip` in the roles of `segment`. */
 static __always_inline bool read_addresses(struct __sk_buff *skb, __u32 ip, struct segment *segment)
 {
 	const bool v4 = segment->key.family == AF_INET;
@@ -373,7 +373,9 @@ static __always_inline bool read_addresses(struct __sk_buff *skb, __u32 ip, stru
 	       bpf_skb_load_bytes(skb, server, segment->key.server, 16) == 0;
 }
 
-/* A packet of TCP that is no fragment: `ip` and `transport` are where these headers are. By itself, as hand_up_part is. */
+/*
+ * Processes an unfragmented TCP packet with headers at offsets `ip` and `transport`. A global function like submit_part.
+ */
 __noinline int watch_tcp(struct __sk_buff *skb, __u32 ip, __u32 transport, __u32 wire_len, __u32 family)
 {
 	struct part part = { .ip = ip, .wire_len = wire_len };
@@ -381,7 +383,7 @@ __noinline int watch_tcp(struct __sk_buff *skb, __u32 ip, __u32 transport, __u32
 	bool to_watched, from_watched;
 	__u16 source, destination;
 	struct tcphdr tcp;
-	__u32 up;
+	__u32 count;
 
 	if (bpf_skb_load_bytes(skb, transport, &tcp, sizeof(tcp)) < 0)
 		return 0;
@@ -391,45 +393,45 @@ __noinline int watch_tcp(struct __sk_buff *skb, __u32 ip, __u32 transport, __u32
 	from_watched = is_watched(source);
 	if (!to_watched && !from_watched)
 		return 0;
-	/* A client may well connect from 2525 to 25. */
+	/* A client may connect from port 2525 to port 25. */
 	segment.from = to_watched && (!from_watched || destination <= source) ? CLIENT : SERVER;
 	segment.payload = transport + tcp.doff * 4;
 	part.head = segment.payload - ip;
 	if (tcp.doff < 5 || part.head > wire_len) {
-		/* Damaged; whoever reads it says so. */
-		hand_up_first(skb, ip, wire_len, WATCH_DATAGRAM);
+		/* Invalid header: user space reports it. */
+		submit_prefix(skb, ip, wire_len, WATCH_DATAGRAM);
 		return 0;
 	}
 	segment.len = wire_len - part.head;
-	part.opening = tcp.syn && !tcp.ack && to_watched;
-	up = segment.len;
-	if ((segment.len || part.opening) && read_addresses(skb, ip, &segment)) {
+	part.is_syn = tcp.syn && !tcp.ack && to_watched;
+	count = segment.len;
+	if ((segment.len || part.is_syn) && read_addresses(skb, ip, &segment)) {
 		segment.key.client_port = segment.from == CLIENT ? tcp.source : tcp.dest;
 		segment.key.server_port = segment.from == CLIENT ? tcp.dest : tcp.source;
 		segment.seq = bpf_ntohl(tcp.seq);
-		if (part.opening)
+		if (part.is_syn)
 			bpf_map_delete_elem(&flows, &segment.key);
 		else
-			up = wanted(skb, &segment);
+			count = wanted(skb, &segment);
 	}
-	if (up == segment.len) {
-		part.head += up;
+	if (count == segment.len) {
+		part.head += count;
 	} else {
-		part.omitted = segment.len - up;
+		part.omitted = segment.len - count;
 		part.tail_at = segment.payload + part.omitted;
-		part.tail = up;
+		part.tail = count;
 	}
-	hand_up(skb, &part);
+	submit(skb, &part);
 	return 0;
 }
 
 /* ---- The network layer ---- */
 
-/* A packet and what is known of it. */
+/* A packet and its headers. */
 struct network {
 	__u32 family;
-	__u32 ip;	 /* where its header is */
-	__u32 transport; /* where the next one is, behind extension headers */
+	__u32 ip;	 /* offset of its header */
+	__u32 transport; /* offset of the next header, after extension headers */
 	__u32 wire_len;
 };
 
@@ -458,27 +460,27 @@ static __always_inline __u8 icmp_of(const struct network *network)
 	return network->family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
 }
 
-/* `protocol` is that of the transport header. */
+/* Processes a packet with transport header `protocol`. */
 static __always_inline void watch_transport(struct __sk_buff *skb, const struct network *network, __u8 protocol)
 {
-	__u32 most;
+	__u32 max;
 
 	if (protocol == IPPROTO_TCP) {
 		watch_tcp(skb, network->ip, network->transport, network->wire_len, network->family);
 		return;
 	}
 	if (protocol == IPPROTO_UDP && is_dns_answer(skb, network))
-		most = WATCH_DATAGRAM;
+		max = WATCH_DATAGRAM;
 	else if (protocol == icmp_of(network) && is_icmp_error(skb, network))
-		most = WATCH_ICMP;
+		max = WATCH_ICMP;
 	else
 		return;
-	hand_up_first(skb, network->ip, network->wire_len, most);
+	submit_prefix(skb, network->ip, network->wire_len, max);
 }
 
 /*
- * A fragment comes up whole, since only the datagram tells what it is. Of a first fragment at least the ports are there; of
- * a later one all that is known is what it cannot be.
+ * Submits a whole fragment, since only the reassembled datagram can be classified. A first fragment has ports; of a later one
+ * only the protocol is known.
  */
 static __always_inline void watch_fragment(struct __sk_buff *skb, const struct network *network, __u8 protocol,
 					   bool is_first)
@@ -496,18 +498,18 @@ static __always_inline void watch_fragment(struct __sk_buff *skb, const struct n
 		   !(network->family == AF_INET6 && protocol == IPPROTO_DSTOPTS)) {
 		return;
 	}
-	hand_up_first(skb, network->ip, network->wire_len, WATCH_LONGEST);
+	submit_prefix(skb, network->ip, network->wire_len, WATCH_LONGEST);
 }
 
-/* What the header says, unless it cannot be true or says nothing (BIG TCP): then all that is there. */
-static __always_inline __u32 wire_len(struct __sk_buff *skb, __u32 ip, __u32 said, __u32 least)
+/* The length from the header; if that is invalid or 0 (BIG TCP), the length of the buffer. */
+static __always_inline __u32 wire_len(struct __sk_buff *skb, __u32 ip, __u32 claimed, __u32 min)
 {
-	__u32 there = skb->len - ip;
+	__u32 available = skb->len - ip;
 
-	return said < least || said > there ? there : said;
+	return claimed < min || claimed > available ? available : claimed;
 }
 
-/* An authentication header may stand behind IPv4, too. */
+/* An authentication header may follow IPv4, too. */
 static __always_inline void watch_ipv4(struct __sk_buff *skb, __u32 ip)
 {
 	struct network network = { .family = AF_INET, .ip = ip };
@@ -537,22 +539,22 @@ static __always_inline void watch_ipv4(struct __sk_buff *skb, __u32 ip)
 	watch_transport(skb, &network, protocol);
 }
 
-/* Extension headers that one packet may have before it is let go. */
+/* Maximum number of extension headers; packets with more are ignored. */
 #define EXTENSIONS 8
 
-/* By itself, as hand_up_part is. */
+/* A global function like submit_part. */
 __noinline int watch_ipv6(struct __sk_buff *skb, __u32 ip)
 {
 	struct network network = { .family = AF_INET6, .ip = ip, .transport = ip + sizeof(struct ipv6hdr) };
 	struct ipv6hdr header;
 	__u8 extension[8];
 	__u8 protocol;
-	__u32 said;
+	__u32 payload_len;
 
 	if (bpf_skb_load_bytes(skb, ip, &header, sizeof(header)) < 0 || header.version != 6)
 		return 0;
-	said = bpf_ntohs(header.payload_len);
-	network.wire_len = wire_len(skb, ip, said ? said + sizeof(header) : 0, sizeof(header));
+	payload_len = bpf_ntohs(header.payload_len);
+	network.wire_len = wire_len(skb, ip, payload_len ? payload_len + sizeof(header) : 0, sizeof(header));
 	protocol = header.nexthdr;
 
 	for (int i = 0; i < EXTENSIONS; i++) {
@@ -564,7 +566,7 @@ __noinline int watch_ipv6(struct __sk_buff *skb, __u32 ip)
 		if (protocol == IPPROTO_FRAGMENT) {
 			__u16 fragment = extension[2] << 8 | extension[3];
 
-			/* One without more and at 0 is a whole packet (RFC 6946). */
+			/* An atomic fragment is a complete packet (RFC 6946). */
 			network.transport += 8;
 			if (fragment & 0xfff9) {
 				watch_fragment(skb, &network, extension[0], !(fragment & 0xfff8));
@@ -583,7 +585,7 @@ __noinline int watch_ipv6(struct __sk_buff *skb, __u32 ip)
 
 /* ---- The link layer ---- */
 
-/* Tags in the packet; the kernel mostly keeps the outer one beside it. */
+/* Maximum number of VLAN tags in the packet; the kernel usually keeps the outer one in the skb. */
 #define TAGS 3
 
 static __always_inline bool is_tag(__be16 type)
@@ -613,16 +615,16 @@ static __always_inline int watch(struct __sk_buff *skb, bool ethernet)
 	return TC_ACT_UNSPEC;
 }
 
-/* On interfaces whose packets begin with an Ethernet header: also loopback, veth, bridges. */
+/* For interfaces with an Ethernet header, including loopback, veth and bridges. */
 SEC("classifier")
 int watch_frames(struct __sk_buff *skb)
 {
 	return watch(skb, true);
 }
 
-/* On those whose packets begin with the IP header: tun, tunnels, WireGuard, PPP. */
+/* For interfaces whose packets start with the IP header: tun, tunnels, WireGuard, PPP. */
 SEC("classifier")
-int watch_bare(struct __sk_buff *skb)
+int watch_ip(struct __sk_buff *skb)
 {
 	return watch(skb, false);
 }
@@ -630,8 +632,8 @@ int watch_bare(struct __sk_buff *skb)
 /* ---- Sockets ---- */
 
 /*
- * Called in every network namespace. The local port is that of the inet_sock: sock_common's is 0 in TCP_CLOSE if the kernel
- * had chosen it.
+ * Called for every network namespace. The local port is that of inet_sock: sock_common's is 0 in TCP_CLOSE if the kernel
+ * chose the port.
  */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(watch_socket, struct sock *sk, int old_state, int new_state)
@@ -642,7 +644,7 @@ int BPF_PROG(watch_socket, struct sock *sk, int old_state, int new_state)
 	__u16 local_port, peer_port;
 	struct tcp_sock *tcp;
 
-	/* From the handshake on there is a round-trip time; a socket that is reset says nothing before its end. */
+	/* The round-trip time is known after the handshake; a reset socket changes state only once more. */
 	if (new_state != TCP_ESTABLISHED && new_state < TCP_FIN_WAIT1)
 		return 0;
 	if (new_state == TCP_LISTEN || new_state == TCP_NEW_SYN_RECV || old_state == TCP_LISTEN)

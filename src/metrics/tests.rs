@@ -281,7 +281,7 @@ fn feed_traffic(metrics: &Metrics) {
     let now = StreamCounters {
         evicted: 7,
         bytes_not_captured: 1,
-        bytes_cut: 2,
+        bytes_truncated: 2,
         bytes_given_up: 3,
         bytes_unfinished: 4,
         ..StreamCounters::default()

@@ -166,7 +166,7 @@ impl FlowObserver for Metrics {
         let bytes = |counts: &StreamCounters| {
             [
                 counts.bytes_not_captured,
-                counts.bytes_cut,
+                counts.bytes_truncated,
                 counts.bytes_given_up,
                 counts.bytes_unfinished,
             ]

@@ -10,6 +10,7 @@ mod command;
 mod data;
 mod ehlo;
 mod enhanced;
+mod expected_reply;
 mod header_filter;
 mod line;
 mod reply;
@@ -21,11 +22,10 @@ pub use command::{BdatError, Chunk, Command, Junk, Verb};
 pub use data::{BareNewlines, DataScanner, Findings, Piece};
 pub use ehlo::{Extensions, Keyword};
 pub use enhanced::EnhancedCode;
+pub use expected_reply::{ExpectedReply, OwnCommand};
 pub use header_filter::{HeaderFilter, HeaderPiece};
 pub use line::{Ending, Line, Split, normalized};
 pub use reply::{MAX_REPLY, OwnReply, Reply, ReplyParse};
-pub use session::{
-    ChunkProgress, ClientEvent, ExpectedReply, OwnCommand, ServerEvent, Session, Wait,
-};
+pub use session::{ChunkProgress, ClientEvent, ServerEvent, Session, Wait};
 pub use transaction::{Helo, Recipient, SessionState, TlsState, Transaction};
 pub use xclient::XclientAttributes;

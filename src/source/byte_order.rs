@@ -1,4 +1,4 @@
-//! Numbers in the byte order of whoever wrote the file.
+//! Integers in the byte order of the file's writer.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByteOrder {
@@ -22,7 +22,7 @@ impl ByteOrder {
     }
 }
 
-/// Reads one field after another; `None` where the bytes end.
+/// Reads consecutive fields; `None` at the end of the bytes.
 pub(super) struct FieldReader<'a> {
     rest: &'a [u8],
     order: ByteOrder,
@@ -34,14 +34,14 @@ impl<'a> FieldReader<'a> {
     }
 
     pub(super) fn u16(&mut self) -> Option<u16> {
-        self.bytes().map(|two| self.order.u16(two))
+        self.bytes().map(|bytes| self.order.u16(bytes))
     }
 
     pub(super) fn u32(&mut self) -> Option<u32> {
-        self.bytes().map(|four| self.order.u32(four))
+        self.bytes().map(|bytes| self.order.u32(bytes))
     }
 
-    /// Two 32-bit numbers, the high one first in either byte order.
+    /// A 64-bit integer as two 32-bit ones, the high one first in either byte order.
     pub(super) fn high_low(&mut self) -> Option<u64> {
         let (high, low) = (self.u32()?, self.u32()?);
         Some(u64::from(high) << 32 | u64::from(low))

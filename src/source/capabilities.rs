@@ -1,24 +1,24 @@
-//! What this process may do: its effective capabilities (capabilities(7)), and what each way to capture needs.
+//! Effective capabilities of this process (capabilities(7)), and those that each way to capture needs.
 //!
-//! CAP_BPF and CAP_PERFMON are of Linux 5.8; before it CAP_SYS_ADMIN was both, and it still is.
+//! CAP_BPF and CAP_PERFMON exist since Linux 5.8. Before, CAP_SYS_ADMIN covered both, and it still does.
 
 use std::fmt;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::live::{SourceChoice, SourceKind};
+use super::kind::{SourceChoice, SourceKind};
 
-/// How to give a process all that gatepost can use.
-pub(in crate::source) const CAPABILITY_HINT: &str = "to allow all that it can use, give the program \
-    `setcap cap_net_raw,cap_bpf,cap_net_admin,cap_perfmon+ep`, or its systemd unit \
-    `AmbientCapabilities=CAP_NET_RAW CAP_BPF CAP_NET_ADMIN CAP_PERFMON`, or run it as root";
+/// How to grant all capabilities that gatepost can use.
+pub(in crate::source) const CAPABILITY_HINT: &str = "to grant all capabilities that gatepost can use, run `setcap \
+    cap_net_raw,cap_bpf,cap_net_admin,cap_perfmon+ep` on the program, or set `AmbientCapabilities=CAP_NET_RAW CAP_BPF \
+    CAP_NET_ADMIN CAP_PERFMON` in its systemd unit, or run it as root";
 
-/// Beside what a way to capture cannot do without: the name, and what the kernel takes for it.
-const SOCKETS: (&str, CapabilitySet) = ("CAP_PERFMON", CapabilitySet::PERFMON.union(ADMIN));
+/// Needed for socket events, but not for packets: the name, and the capabilities of which the kernel accepts any.
+const SOCKET_EVENTS: (&str, CapabilitySet) = ("CAP_PERFMON", CapabilitySet::PERFMON.union(ADMIN));
 const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
 
-/// What a way to capture cannot do without; of each, the kernel takes any.
-const fn needed(kind: SourceKind) -> &'static [(&'static str, CapabilitySet)] {
+/// Required capabilities; the kernel accepts any capability of each set.
+const fn required(kind: SourceKind) -> &'static [(&'static str, CapabilitySet)] {
     const EBPF: &[(&str, CapabilitySet)] = &[
         ("CAP_BPF", CapabilitySet::BPF.union(ADMIN)),
         ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
@@ -29,10 +29,11 @@ const fn needed(kind: SourceKind) -> &'static [(&'static str, CapabilitySet)] {
     }
 }
 
-/// All that a choice can use, for as long as it watches: a source that failed is opened again. Of each set the kernel takes any.
+/// All capabilities that `choice` can use while it captures: a source that fails is reopened. The kernel accepts any
+/// capability of each set.
 pub(in crate::source) fn usable_by(choice: SourceChoice) -> Vec<CapabilitySet> {
-    let of = |kind| needed(kind).iter().map(|&(_, any)| any);
-    let ebpf = || of(SourceKind::Ebpf).chain([SOCKETS.1]);
+    let of = |kind| required(kind).iter().map(|&(_, any)| any);
+    let ebpf = || of(SourceKind::Ebpf).chain([SOCKET_EVENTS.1]);
     match choice {
         SourceChoice::Auto => ebpf().chain(of(SourceKind::Pcap)).collect(),
         SourceChoice::Ebpf => ebpf().collect(),
@@ -40,36 +41,35 @@ pub(in crate::source) fn usable_by(choice: SourceChoice) -> Vec<CapabilitySet> {
     }
 }
 
-/// The effective set of a thread.
+/// The effective capabilities of a thread.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::source) struct Capabilities(CapabilitySet);
+pub(in crate::source) struct EffectiveCapabilities(CapabilitySet);
 
-/// Capabilities that one way to capture needs and this process lacks.
+/// Capabilities that one way to capture needs and this process does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingCapabilities {
     pub kind: SourceKind,
-    /// As in capabilities(7).
-    pub missing: Vec<&'static str>,
+    /// Names as in capabilities(7).
+    pub names: Vec<&'static str>,
 }
 
-impl Capabilities {
-    /// All of them where the kernel does not tell: then it says what it thinks when it is asked to do something.
+impl EffectiveCapabilities {
+    /// All capabilities if the kernel does not report them: the operation itself fails then.
     pub(in crate::source) fn of_this_thread() -> Self {
         Self(capabilities(None).map_or(CapabilitySet::all(), |sets| sets.effective))
     }
 
-    /// What is missing, if that is anything.
+    /// `None` if none is missing.
     pub(in crate::source) fn missing_for(self, kind: SourceKind) -> Option<MissingCapabilities> {
-        let needed = needed(kind);
-        let missing = needed.iter().filter(|(_, any)| !self.0.intersects(*any));
-        let missing: Vec<_> = missing.map(|(name, _)| *name).collect();
-        (!missing.is_empty()).then_some(MissingCapabilities { kind, missing })
+        let missing = required(kind).iter().filter(|(_, any)| !self.0.intersects(*any));
+        let names: Vec<_> = missing.map(|(name, _)| *name).collect();
+        (!names.is_empty()).then_some(MissingCapabilities { kind, names })
     }
 
-    /// What is missing for a program on a tracepoint, which hears of sockets: eBPF does without.
+    /// The capability missing for socket events, which come from a program on a tracepoint and are optional.
     #[cfg(feature = "ebpf")]
-    pub(in crate::source) fn missing_for_sockets(self) -> Option<&'static str> {
-        let (name, any) = SOCKETS;
+    pub(in crate::source) fn missing_for_socket_events(self) -> Option<&'static str> {
+        let (name, any) = SOCKET_EVENTS;
         (!self.0.intersects(any)).then_some(name)
     }
 }
@@ -77,8 +77,8 @@ impl Capabilities {
 /// "libpcap needs CAP_NET_RAW, which this process lacks"
 impl fmt::Display for MissingCapabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let missing = self.missing.join(" and ");
-        write!(f, "{} needs {missing}, which this process lacks", self.kind.title())
+        let names = self.names.join(" and ");
+        write!(f, "{} needs {names}, which this process lacks", self.kind.title())
     }
 }
 
@@ -86,19 +86,19 @@ impl fmt::Display for MissingCapabilities {
 pub(in crate::source) mod tests {
     use super::*;
 
-    impl Capabilities {
-        /// These and no others.
+    impl EffectiveCapabilities {
+        /// Exactly `set`.
         pub(in crate::source) const fn of(set: CapabilitySet) -> Self {
             Self(set)
         }
     }
 
     #[test]
-    fn exactly_what_is_missing_is_named() {
+    fn missing_capabilities_are_named() {
         let (bpf, admin, raw) =
             (CapabilitySet::BPF, CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW);
         let all = ["CAP_BPF", "CAP_NET_ADMIN"];
-        for (set, kind, missing) in [
+        for (set, kind, names) in [
             (CapabilitySet::empty(), SourceKind::Ebpf, &all[..]),
             (raw, SourceKind::Ebpf, &all[..]),
             (bpf, SourceKind::Ebpf, &all[1..]),
@@ -109,15 +109,19 @@ pub(in crate::source) mod tests {
             (CapabilitySet::all() - raw, SourceKind::Pcap, &["CAP_NET_RAW"]),
             (raw, SourceKind::Pcap, &[]),
         ] {
-            let lack = Capabilities::of(set).missing_for(kind);
-            assert_eq!(lack.map_or(Vec::new(), |lack| lack.missing), missing, "{set:?} {kind:?}");
+            let missing = EffectiveCapabilities::of(set).missing_for(kind);
+            assert_eq!(
+                missing.map_or(Vec::new(), |missing| missing.names),
+                names,
+                "{set:?} {kind:?}"
+            );
         }
     }
 
     #[test]
     #[cfg(feature = "ebpf")]
-    fn sockets_need_one_more() {
-        let missing = |set| Capabilities::of(set).missing_for_sockets();
+    fn socket_events_need_one_more_capability() {
+        let missing = |set| EffectiveCapabilities::of(set).missing_for_socket_events();
         assert_eq!(missing(CapabilitySet::BPF | CapabilitySet::NET_ADMIN), Some("CAP_PERFMON"));
         assert_eq!(missing(CapabilitySet::PERFMON), None);
         assert_eq!(missing(CapabilitySet::SYS_ADMIN), None);

@@ -1,100 +1,111 @@
-//! What can be wrong with a capture file, in words that say where, and how much of it was read.
+//! Errors of capture files: position, cause, and how much was read before.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::MAX_PACKET;
+use super::packet_source::MAX_PACKET;
 
-/// Why a capture file gives no more packets. Those that came before it are good.
+/// Minimum length of a pcapng block: its type, its length, and its length again. It includes a section's byte order.
+pub(super) const MIN_BLOCK: usize = 12;
+
+/// Why a capture file has no further packets. The packets before it are valid.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    #[error("cannot open {}: {source}", named(file))]
+    #[error("cannot open {}: {source}", display_name(file))]
     Open { file: PathBuf, source: io::Error },
-    #[error("{} is empty: expected a pcap or pcapng file, or a .gz of one", named(file))]
+    #[error(
+        "{} is empty: expected a pcap or pcapng file, optionally compressed with gzip",
+        display_name(file)
+    )]
     Empty { file: PathBuf },
     #[error(
-        "{} is no pcap or pcapng file (starts with {}): if it is another kind of capture, convert it \
-         with `editcap -F pcapng`; if it is packed otherwise than by gzip, unpack it",
-        named(file),
-        Start(start)
+        "{} is not a pcap or pcapng file (starts with {}): convert other capture formats with `editcap -F pcapng`; \
+         decompress formats other than gzip",
+        display_name(file),
+        FileStart(start)
     )]
-    NoCapture { file: PathBuf, start: Vec<u8> },
-    #[error("cannot read on in {} at {}: {source}; {}", named(&place.file), place.offset(), place.so_far())]
-    Read { place: FilePosition, source: io::Error },
-    #[error("cannot unpack more of {} than {} bytes: {source}; {}", named(&place.file), place.offset, place.so_far())]
-    Unpack { place: FilePosition, source: io::Error },
+    UnknownFormat { file: PathBuf, start: Vec<u8> },
+    #[error("cannot read {} at {}: {source}; {}", display_name(&position.file), position.offset(), position.progress())]
+    Read { position: FilePosition, source: io::Error },
     #[error(
-        "{} ends within {} (wanted {wanted} bytes at {}, {there} are there); {}",
-        named(&place.file), place.part(*within), place.offset(), place.so_far()
+        "cannot decompress {} beyond {} bytes: {source}; {}",
+        display_name(&position.file), position.offset, position.progress()
     )]
-    Cut { place: FilePosition, within: FilePart, wanted: usize, there: usize },
-    #[error("{} is damaged at {}: {damage}; {}", named(&place.file), place.offset(), place.so_far())]
-    Damaged { place: FilePosition, damage: FileDamage },
-    /// Said at the end of the file: damage that could be stepped over, the first of `blocks`.
+    Decompress { position: FilePosition, source: io::Error },
+    #[error(
+        "{} ends within {} (expected {wanted} bytes at {}, found {available}); {}",
+        display_name(&position.file), position.part(*within), position.offset(), position.progress()
+    )]
+    Truncated { position: FilePosition, within: FilePart, wanted: usize, available: usize },
+    #[error("{} is damaged at {}: {damage}; {}", display_name(&position.file), position.offset(), position.progress())]
+    Damaged { position: FilePosition, damage: FileDamage },
+    /// Reported at the end of the file: the first of `blocks` damaged blocks, which were skipped.
     #[error(
         "{} is damaged at {}: {damage}; {blocks} damaged {} skipped, {} {} read",
-        named(&place.file), place.offset(), if *blocks == 1 { "block was" } else { "blocks were" },
-        place.packets, if place.packets == 1 { "packet was" } else { "packets were" }
+        display_name(&position.file), position.offset(), if *blocks == 1 { "block was" } else { "blocks were" },
+        position.packets, if position.packets == 1 { "packet was" } else { "packets were" }
     )]
-    Skipped { place: FilePosition, damage: FileDamage, blocks: u64 },
+    Skipped { position: FilePosition, damage: FileDamage, blocks: u64 },
 }
 
-/// Where in a file something is wrong.
+/// Position of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePosition {
     pub file: PathBuf,
     /// Bytes before it.
     pub offset: u64,
-    /// The offset counts what the file unpacks to.
-    pub packed: bool,
+    /// The file is compressed; `offset` counts decompressed bytes.
+    pub compressed: bool,
     /// Packets read before it.
     pub packets: u64,
-    /// Damaged blocks before it that were skipped.
+    /// Damaged blocks skipped before it.
     pub skipped: u64,
 }
 
-/// What a file ends within.
+/// The part of a file that is incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilePart {
     FileHeader,
     PacketHeader,
     Packet,
-    /// A pcapng block that holds no packet.
+    /// A pcapng block without a packet.
     Block,
 }
 
-/// What is wrong where it is.
+/// Kind of damage at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileDamage {
-    #[error("a packet that claims {0} bytes (expected at most {MAX_PACKET})")]
+    #[error("packet with a length of {0} bytes (expected at most {MAX_PACKET})")]
     PacketLength(u32),
-    #[error("a block that claims {0} bytes (expected a multiple of 4 from {least} to {MAX_PACKET})", least = super::pcapng_reader::LEAST)]
+    #[error(
+        "block with a length of {0} bytes (expected a multiple of 4 from {MIN_BLOCK} to {MAX_PACKET})"
+    )]
     BlockLength(u32),
-    #[error("a block that claims {first} bytes at its start and {last} at its end")]
+    #[error("block with a length of {first} bytes at its start and {last} at its end")]
     Trailer { first: u32, last: u32 },
-    #[error("a packet of {captured} bytes in a block that has room for {room}")]
+    #[error("packet of {captured} bytes in a block with room for {room}")]
     Room { captured: u32, room: usize },
-    #[error("a block too short for what it holds")]
+    #[error("block too short for its fields")]
     Short,
-    #[error("an interface description that cannot be read")]
+    #[error("invalid interface description")]
     Description,
     #[error(
-        "a packet of interface {interface}, which is not described (good descriptions: {known})"
+        "packet of interface {interface}, which has no description (valid descriptions: {known})"
     )]
     Interface { interface: u32, known: usize },
-    #[error("one interface description more than the {0} that a section may have")]
+    #[error("more than {0} interface descriptions in a section")]
     Interfaces(usize),
-    #[error("a section whose byte order mark is {0:#010x} (expected 0x1a2b3c4d in either order)")]
+    #[error("section with byte order mark {0:#010x} (expected 0x1a2b3c4d in either order)")]
     ByteOrder(u32),
-    #[error("a section of pcapng version {0} (expected 1)")]
+    #[error("section of pcapng version {0} (expected 1)")]
     Version(u16),
 }
 
 impl FilePosition {
     fn offset(&self) -> String {
-        let of = if self.packed { " of what it unpacks to" } else { "" };
-        format!("offset {}{of}", self.offset)
+        let unit = if self.compressed { " of the decompressed data" } else { "" };
+        format!("offset {}{unit}", self.offset)
     }
 
     fn part(&self, part: FilePart) -> String {
@@ -107,7 +118,7 @@ impl FilePosition {
         }
     }
 
-    fn so_far(&self) -> String {
+    fn progress(&self) -> String {
         let read = match self.packets {
             0 => "no packet was read".to_owned(),
             1 => "the packet before it was read".to_owned(),
@@ -121,14 +132,14 @@ impl FilePosition {
     }
 }
 
-fn named(file: &std::path::Path) -> std::path::Display<'_> {
+fn display_name(file: &std::path::Path) -> std::path::Display<'_> {
     if file.as_os_str() == "-" { std::path::Path::new("standard input") } else { file }.display()
 }
 
-/// The first bytes of a file: as text if they are, else in hex.
-struct Start<'a>(&'a [u8]);
+/// The first bytes of a file: as text if they are printable, else in hex.
+struct FileStart<'a>(&'a [u8]);
 
-impl fmt::Display for Start<'_> {
+impl fmt::Display for FileStart<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let start = self.0.get(..8).unwrap_or(self.0);
         if start.iter().all(|&byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n' | b'\t')) {

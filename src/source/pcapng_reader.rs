@@ -1,8 +1,8 @@
 //! pcapng: sections of blocks (draft-ietf-opsawg-pcapng).
 //!
-//! pcap-parser reads the interface descriptions; frames and packets are read by hand, because its readers cannot go on
-//! after damage nor say where it is, and make a list of options for each packet that has one. FileDamage within a block is
-//! stepped over, since the next block begins where this one claims to end; a length that cannot be ends the file.
+//! pcap-parser parses interface descriptions. Block headers and packets are parsed here, because its readers neither
+//! continue after damage nor report its position, and allocate a list of options per packet. A damaged block is skipped,
+//! since its length leads to the next one; an invalid block length ends the file.
 
 use std::io::Read;
 use std::ops::Range;
@@ -12,36 +12,35 @@ use pcap_parser::{
     parse_interfacedescriptionblock_le,
 };
 
-use super::MAX_PACKET;
+use super::buffered_packet::{BufferedPacket, ReadError};
 use super::byte_order::{ByteOrder, FieldReader};
-use super::error::{FileDamage, FilePart};
-use super::file::{BufferedPacket, ReadError};
-use super::pcapng_writer::{NOTE, OMITTED};
+use super::error::{FileDamage, FilePart, MIN_BLOCK};
+use super::packet_source::MAX_PACKET;
+use super::pcapng_writer::{NOTE_PREFIX, OMITTED_PREFIX};
 use super::window::Window;
 use crate::time::Timestamp;
 use crate::wire::LinkType;
 
-/// The least that a block has: its kind, its length, and its length again. A section's byte order is known after as many.
-pub(super) const LEAST: usize = 12;
-const SECTION_LEAST: u32 = 28;
+/// Minimum length of a section header block.
+const MIN_SECTION: u32 = 28;
 /// The obsolete Packet Block.
 const PACKET_BLOCK: u32 = 2;
-/// Interfaces of a section that are remembered.
+/// Maximum number of interfaces in a section.
 const MAX_INTERFACES: usize = 1 << 16;
-/// Bytes of an interface description; pcap-parser makes a list of its options.
+/// Maximum bytes of an interface description, of which pcap-parser allocates a list of options.
 const MAX_DESCRIPTION: usize = 1 << 18;
 
-/// The section that is being read.
+/// State of the current section.
 pub(super) struct PcapngReader {
     order: ByteOrder,
-    /// `None` for one whose description is damaged, so that those after it keep their numbers.
-    interfaces: Vec<Option<Interface>>,
-    /// When the last packet was captured: simple packets do not say when they were.
+    /// By interface number; `None` for a damaged description.
+    interfaces: Vec<Option<InterfaceDescription>>,
+    /// Time of the last packet, for simple packets, which have none.
     last: Timestamp,
     skipped: Option<SkippedBlocks>,
 }
 
-/// FileDamage that was stepped over: the first, and how many blocks.
+/// Skipped damage: the first one, and the number of blocks.
 #[derive(Clone, Copy)]
 pub(super) struct SkippedBlocks {
     pub(super) offset: u64,
@@ -50,31 +49,31 @@ pub(super) struct SkippedBlocks {
 }
 
 #[derive(Clone, Copy)]
-struct Interface {
+struct InterfaceDescription {
     link: LinkType,
-    /// 0: none.
-    snap: u32,
-    clock: Clock,
+    /// Snap length in bytes; 0 is no limit.
+    snap_len: u32,
+    clock: TimestampUnit,
 }
 
-/// A packet within its block.
-struct Inside {
+/// A packet, with offsets within its block.
+struct BlockPacket {
     at: Timestamp,
     link: LinkType,
-    /// Where its bytes begin in the block.
+    /// Offset of its bytes.
     start: usize,
     captured: u32,
     wire_len: u32,
     omitted: u32,
     interface: u32,
-    /// Where a note stands in the block.
+    /// Range of its note.
     note: Option<Range<usize>>,
 }
 
 impl PcapngReader {
-    /// `None` if this is not how a pcapng file begins. Its first section is read with the first packet.
+    /// `None` if the file is not pcapng. Its section header is read with the first packet.
     pub(super) fn open<R: Read>(window: &mut Window<R>) -> Option<Self> {
-        let kind = window.want(4).ok()?.first_chunk()?;
+        let kind = window.require(4).ok()?.first_chunk()?;
         (ByteOrder::Little.u32(*kind) == SHB_MAGIC).then(|| Self {
             order: ByteOrder::Little,
             interfaces: Vec::new(),
@@ -91,33 +90,34 @@ impl PcapngReader {
         &mut self,
         window: &mut Window<R>,
     ) -> Result<Option<BufferedPacket>, ReadError> {
-        while !window.is_over().map_err(ReadError::within(FilePart::Block))? {
+        while !window.is_at_end().map_err(ReadError::short_within(FilePart::Block))? {
             let offset = window.offset();
-            let stop = |damage| ReadError::FileDamage { offset, damage };
-            let head = window.want(LEAST).map_err(ReadError::within(FilePart::Block))?;
-            let (kind, length) = self.frame(head).map_err(stop)?;
+            let damaged = |damage| ReadError::Damage { offset, damage };
+            let head =
+                window.require(MIN_BLOCK).map_err(ReadError::short_within(FilePart::Block))?;
+            let (kind, length) = self.block_header(head).map_err(damaged)?;
             let part = match kind {
                 EPB_MAGIC | SPB_MAGIC | PACKET_BLOCK => FilePart::Packet,
                 _ => FilePart::Block,
             };
-            let block = window.want(length).map_err(ReadError::within(part))?;
+            let block = window.require(length).map_err(ReadError::short_within(part))?;
             let block = block.get(..length).unwrap_or_default();
-            let inside = match self.block(kind, block) {
-                // What follows cannot be understood.
-                Err(damage) if kind == SHB_MAGIC => return Err(stop(damage)),
+            let packet = match self.block(kind, block) {
+                // Later blocks cannot be interpreted.
+                Err(damage) if kind == SHB_MAGIC => return Err(damaged(damage)),
                 Err(damage) => {
                     let skipped =
                         self.skipped.get_or_insert(SkippedBlocks { offset, damage, blocks: 0 });
                     skipped.blocks += 1;
                     None
                 }
-                Ok(inside) => inside,
+                Ok(packet) => packet,
             };
             let whole = window.consume(length);
-            if let Some(inside) = inside {
-                let Inside { at, link, captured, wire_len, omitted, interface, .. } = inside;
-                let note = inside.note.map(|note| whole.start + note.start..whole.start + note.end);
-                let start = whole.start + inside.start;
+            if let Some(packet) = packet {
+                let BlockPacket { at, link, captured, wire_len, omitted, interface, .. } = packet;
+                let note = packet.note.map(|note| whole.start + note.start..whole.start + note.end);
+                let start = whole.start + packet.start;
                 let bytes = start..start + captured as usize;
                 let wire_len = wire_len.max(captured);
                 return Ok(Some(BufferedPacket {
@@ -134,11 +134,11 @@ impl PcapngReader {
         Ok(None)
     }
 
-    /// Kind and length of the block that begins with `head`; a section's header brings its byte order.
+    /// Type and length of the block that starts with `head`. A section header sets the byte order.
     #[inline]
-    fn frame(&mut self, head: &[u8]) -> Result<(u32, usize), FileDamage> {
+    fn block_header(&mut self, head: &[u8]) -> Result<(u32, usize), FileDamage> {
         let kind_of = |order| FieldReader::new(head, order).u32();
-        let mut least = LEAST as u32;
+        let mut min = MIN_BLOCK as u32;
         if kind_of(self.order) == Some(SHB_MAGIC) {
             let mark = head.get(8..).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
             self.order = match ByteOrder::Little.u32(mark) {
@@ -146,19 +146,19 @@ impl PcapngReader {
                 0x4d3c_2b1a => ByteOrder::Big,
                 other => return Err(FileDamage::ByteOrder(other)),
             };
-            least = SECTION_LEAST;
+            min = MIN_SECTION;
         }
         let mut fields = FieldReader::new(head, self.order);
         let (kind, length) = fields.u32().zip(fields.u32()).ok_or(FileDamage::Short)?;
-        if length < least || length > MAX_PACKET || length % 4 != 0 {
+        if length < min || length > MAX_PACKET || length % 4 != 0 {
             return Err(FileDamage::BlockLength(length));
         }
         Ok((kind, length as usize))
     }
 
-    /// Takes note of `block`, and finds the packet in it.
-    fn block(&mut self, kind: u32, block: &[u8]) -> Result<Option<Inside>, FileDamage> {
-        // Also if its frame is damaged: the interface counts.
+    /// Processes `block` and returns its packet, if it has one.
+    fn block(&mut self, kind: u32, block: &[u8]) -> Result<Option<BlockPacket>, FileDamage> {
+        // Even if the trailing length is damaged: the interface takes a number.
         let described = match kind {
             IDB_MAGIC => self.describe(block),
             _ => Ok(()),
@@ -193,12 +193,12 @@ impl PcapngReader {
         if self.interfaces.len() == MAX_INTERFACES {
             return Err(FileDamage::Interfaces(MAX_INTERFACES));
         }
-        let interface = Interface::parse(block, self.order);
+        let interface = InterfaceDescription::parse(block, self.order);
         self.interfaces.push(interface);
         interface.map(|_| ()).ok_or(FileDamage::Description)
     }
 
-    fn interface(&self, number: u32) -> Result<Interface, FileDamage> {
+    fn interface(&self, number: u32) -> Result<InterfaceDescription, FileDamage> {
         let interface = self.interfaces.get(number as usize).copied().flatten();
         interface.ok_or_else(|| {
             let known = self.interfaces.iter().flatten().count();
@@ -206,10 +206,9 @@ impl PcapngReader {
         })
     }
 
-    /// An Enhanced Packet Block, or the one that it made obsolete: there the interface shares its field with a count of
-    /// losses.
+    /// An Enhanced Packet Block, or the obsolete Packet Block, where the interface shares its field with a drop count.
     #[inline]
-    fn packet(&self, kind: u32, block: &[u8]) -> Result<Inside, FileDamage> {
+    fn packet(&self, kind: u32, block: &[u8]) -> Result<BlockPacket, FileDamage> {
         const HEADER: usize = 28;
         let mut fields = FieldReader::new(block.get(8..).unwrap_or_default(), self.order);
         let mut fields = || {
@@ -228,38 +227,38 @@ impl PcapngReader {
         if captured as usize > room {
             return Err(FileDamage::Room { captured, room });
         }
-        let Interface { link, clock, .. } = self.interface(interface)?;
+        let InterfaceDescription { link, clock, .. } = self.interface(interface)?;
         let options_at = HEADER + (captured as usize).next_multiple_of(4);
         let (omitted, note) = match block.get(options_at..block.len() - 4) {
-            Some(options) if !options.is_empty() => comments(options, self.order),
+            Some(options) if !options.is_empty() => own_comments(options, self.order),
             _ => (0, None),
         };
         let note = note.map(|note| options_at + note.start..options_at + note.end);
-        // What was left out is a part of what was not captured, or somebody else wrote that.
+        // Omitted bytes are among those not captured; otherwise the comment is not ours.
         let omitted = if omitted <= wire_len.saturating_sub(captured) { omitted } else { 0 };
         let at = clock.time(ticks);
-        Ok(Inside { at, link, start: HEADER, captured, wire_len, omitted, interface, note })
+        Ok(BlockPacket { at, link, start: HEADER, captured, wire_len, omitted, interface, note })
     }
 
-    /// A Simple Packet Block: of the first interface, cut to its snap length.
-    fn simple_packet(&self, block: &[u8]) -> Result<Inside, FileDamage> {
+    /// A Simple Packet Block: from the first interface, truncated to its snap length.
+    fn simple_packet(&self, block: &[u8]) -> Result<BlockPacket, FileDamage> {
         const HEADER: usize = 12;
         let room = block.len().checked_sub(HEADER + 4).ok_or(FileDamage::Short)?;
         let fields = block.get(8..).unwrap_or_default();
         let wire_len = FieldReader::new(fields, self.order).u32().ok_or(FileDamage::Short)?;
-        let Interface { link, snap, .. } = self.interface(0)?;
-        let captured = if snap == 0 { wire_len } else { wire_len.min(snap) };
+        let InterfaceDescription { link, snap_len, .. } = self.interface(0)?;
+        let captured = if snap_len == 0 { wire_len } else { wire_len.min(snap_len) };
         if captured as usize > room {
             return Err(FileDamage::Room { captured, room });
         }
         let (at, start, omitted, interface, note) = (self.last, HEADER, 0, 0, None);
-        Ok(Inside { at, link, start, captured, wire_len, omitted, interface, note })
+        Ok(BlockPacket { at, link, start, captured, wire_len, omitted, interface, note })
     }
 }
 
-/// What comments of ours among a packet's options say: how much was left out on purpose, and where a note stands.
+/// Parses gatepost's own comments among a packet's options: the number of omitted bytes, and the range of a note.
 #[cold]
-fn comments(options: &[u8], order: ByteOrder) -> (u32, Option<Range<usize>>) {
+fn own_comments(options: &[u8], order: ByteOrder) -> (u32, Option<Range<usize>>) {
     const END: u16 = 0;
     const COMMENT: u16 = 1;
     let (mut omitted, mut note) = (None, None);
@@ -272,9 +271,9 @@ fn comments(options: &[u8], order: ByteOrder) -> (u32, Option<Range<usize>>) {
         };
         let Some(value) = rest.get(4..4 + usize::from(length)) else { break };
         if code == COMMENT {
-            if let Some(rest) = value.strip_prefix(OMITTED.as_bytes()) {
+            if let Some(rest) = value.strip_prefix(OMITTED_PREFIX.as_bytes()) {
                 omitted.get_or_insert_with(|| leading_number(rest));
-            } else if let Some(text) = value.strip_prefix(NOTE.as_bytes()) {
+            } else if let Some(text) = value.strip_prefix(NOTE_PREFIX.as_bytes()) {
                 let end = at + 4 + value.len();
                 note.get_or_insert(end - text.len()..end);
             }
@@ -289,7 +288,7 @@ fn leading_number(text: &[u8]) -> u32 {
     std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-impl Interface {
+impl InterfaceDescription {
     fn parse(block: &[u8], order: ByteOrder) -> Option<Self> {
         let block = (block.len() <= MAX_DESCRIPTION).then_some(block)?;
         let parsed = match order {
@@ -297,56 +296,56 @@ impl Interface {
             ByteOrder::Big => parse_interfacedescriptionblock_be(block),
         };
         let (_, description) = parsed.ok()?;
-        // pcap-parser takes the offset for little-endian always.
+        // pcap-parser reads the offset as little-endian in every section.
         let offset = match order {
             ByteOrder::Little => description.if_tsoffset,
             ByteOrder::Big => description.if_tsoffset.swap_bytes(),
         };
         Some(Self {
             link: LinkType::from_number(description.linktype.0 as u16),
-            snap: description.snaplen,
-            clock: Clock::new(description.if_tsresol, offset),
+            snap_len: description.snaplen,
+            clock: TimestampUnit::new(description.if_tsresol, offset),
         })
     }
 }
 
-/// How an interface counts time.
+/// Unit and offset of an interface's timestamps.
 #[derive(Clone, Copy)]
-struct Clock {
-    unit: Unit,
+struct TimestampUnit {
+    unit: TickUnit,
     offset_nanos: i128,
 }
 
 #[derive(Clone, Copy)]
-enum Unit {
-    /// So many nanoseconds.
+enum TickUnit {
+    /// Nanoseconds per tick.
     Nanos(u64),
-    /// So many make a nanosecond.
+    /// Ticks per nanosecond.
     PerNano(u64),
-    /// 2 to the power of so many make a second.
+    /// 2^n ticks per second.
     Binary(u32),
 }
 
-impl Clock {
-    /// `resolution` as in `if_tsresol`: a negative power of 10, or of 2 if the highest bit is set. `offset` in seconds.
+impl TimestampUnit {
+    /// `resolution` is `if_tsresol`: a negative power of 10, or of 2 if the highest bit is set. `offset` is in seconds.
     fn new(resolution: u8, offset: i64) -> Self {
         let exponent = u32::from(resolution & 0x7f);
         let unit = match exponent.checked_sub(9) {
-            _ if resolution & 0x80 != 0 => Unit::Binary(exponent),
-            // Units too short for 64 bits of them to make a nanosecond: the times are all 0.
-            Some(finer) => Unit::PerNano(10_u64.checked_pow(finer).unwrap_or(u64::MAX)),
-            None => Unit::Nanos(10_u64.pow(9 - exponent)),
+            _ if resolution & 0x80 != 0 => TickUnit::Binary(exponent),
+            // If a nanosecond overflows 64 bits of ticks, all times are 0.
+            Some(finer) => TickUnit::PerNano(10_u64.checked_pow(finer).unwrap_or(u64::MAX)),
+            None => TickUnit::Nanos(10_u64.pow(9 - exponent)),
         };
         Self { unit, offset_nanos: i128::from(offset) * 1_000_000_000 }
     }
 
-    /// Times before the epoch become the epoch, those after a timestamp's end that end.
+    /// Clamps to the range of [`Timestamp`].
     #[inline]
     fn time(self, ticks: u64) -> Timestamp {
         let nanos = match self.unit {
-            Unit::Nanos(nanos) => i128::from(ticks) * i128::from(nanos),
-            Unit::PerNano(ticks_per_nano) => i128::from(ticks / ticks_per_nano),
-            Unit::Binary(exponent) => (i128::from(ticks) * 1_000_000_000) >> exponent,
+            TickUnit::Nanos(nanos) => i128::from(ticks) * i128::from(nanos),
+            TickUnit::PerNano(ticks_per_nano) => i128::from(ticks / ticks_per_nano),
+            TickUnit::Binary(exponent) => (i128::from(ticks) * 1_000_000_000) >> exponent,
         };
         let nanos = (nanos + self.offset_nanos).clamp(0, i128::from(u64::MAX));
         Timestamp::from_nanos(nanos as u64)

@@ -1,4 +1,4 @@
-//! Writes pcapng, through pcap-parser: one section in little-endian byte order, times in nanoseconds.
+//! Writes pcapng with pcap-parser: one little-endian section, timestamps in nanoseconds.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -9,43 +9,41 @@ use pcap_parser::{
     SectionHeaderBlock, ToVec,
 };
 
-use super::MAX_PACKET;
+use super::packet_source::MAX_PACKET;
 use crate::time::Timestamp;
 use crate::wire::LinkType;
 
 /// `if_tsresol` of nanoseconds: 10^-9 s.
 const NANOSECONDS: u8 = 9;
-/// Bytes that the value of an option may have and still be padded to four.
+/// Maximum length of an option's value that still allows padding to a multiple of 4.
 const MAX_OPTION: usize = 0xfffc;
 
-/// How a comment begins that says how many bytes of TCP payload [`Packet::omitted`](crate::wire::Packet::omitted); in
-/// decimal they follow.
-pub(super) const OMITTED: &str = "gatepost: omitted=";
+/// Prefix of a comment with [`Packet::omitted`](crate::wire::Packet::omitted) in decimal.
+pub(super) const OMITTED_PREFIX: &str = "gatepost: omitted=";
 
-/// How a comment begins that is a [`Packet::note`](crate::wire::Packet::note); what follows is the note.
-pub(super) const NOTE: &str = "gatepost-answers: ";
+/// Prefix of a comment with a [`Packet::note`](crate::wire::Packet::note).
+pub(super) const NOTE_PREFIX: &str = "gatepost-answers: ";
 
-/// A pcapng file that is being written. Each block goes out with one `write_all`; nothing is buffered here.
+/// Writer of a pcapng file. Each block is written with one `write_all`; nothing is buffered here.
 pub struct PcapngWriter<W: Write> {
-    to: W,
+    output: W,
     interfaces: u32,
 }
 
 impl<W: Write> PcapngWriter<W> {
-    /// Writes the section's header and describes the first interface, 0. `snap` is the most bytes that a packet of it
-    /// has, 0 for no limit.
+    /// Writes the section header and describes interface 0. `snap_len` is its snap length in bytes, 0 for no limit.
     ///
     /// # Errors
-    /// `to` cannot be written.
-    pub fn new(to: W, link: LinkType, snap: u32, name: &str) -> io::Result<Self> {
-        let mut writer = Self::empty(to)?;
-        writer.interface(link, snap, name)?;
+    /// The output cannot be written.
+    pub fn new(output: W, link: LinkType, snap_len: u32, name: &str) -> io::Result<Self> {
+        let mut writer = Self::empty(output)?;
+        writer.interface(link, snap_len, name)?;
         Ok(writer)
     }
 
-    /// Writes the section's header and describes no interface yet.
-    pub(super) fn empty(to: W) -> io::Result<Self> {
-        let mut writer = Self { to, interfaces: 0 };
+    /// Writes the section header without an interface.
+    pub(super) fn empty(output: W) -> io::Result<Self> {
+        let mut writer = Self { output, interfaces: 0 };
         let mut section = SectionHeaderBlock {
             block_type: 0,
             block_len1: 0,
@@ -63,19 +61,19 @@ impl<W: Write> PcapngWriter<W> {
         Ok(writer)
     }
 
-    /// Describes another interface and gives its number.
+    /// Describes another interface and returns its number.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn interface(&mut self, link: LinkType, snap: u32, name: &str) -> io::Result<u32> {
-        self.interface_with(link, snap, name, &[])
+    pub fn interface(&mut self, link: LinkType, snap_len: u32, name: &str) -> io::Result<u32> {
+        self.interface_with(link, snap_len, name, &[])
     }
 
-    /// As [`Self::interface`], with the addresses that it had.
+    /// Like [`Self::interface`], with the interface's addresses.
     pub(super) fn interface_with(
         &mut self,
         link: LinkType,
-        snap: u32,
+        snap_len: u32,
         name: &str,
         addresses: &[IpNet],
     ) -> io::Result<u32> {
@@ -86,7 +84,7 @@ impl<W: Write> PcapngWriter<W> {
             block_len1: 0,
             linktype: Linktype(i32::from(link.number())),
             reserved: 0,
-            snaplen: snap,
+            snaplen: snap_len,
             options,
             block_len2: 0,
             if_tsresol: NANOSECONDS,
@@ -97,11 +95,10 @@ impl<W: Write> PcapngWriter<W> {
         Ok(self.interfaces - 1)
     }
 
-    /// Writes a packet of the first interface. `wire_len` is what it had on the wire; a comment beyond 65,532 bytes is
-    /// cut.
+    /// Writes a packet of interface 0. `wire_len` is its length on the wire. A comment is truncated to 65,532 bytes.
     ///
     /// # Errors
-    /// The packet is longer than a reader takes ([`MAX_PACKET`]), or the file cannot be written.
+    /// The packet exceeds [`MAX_PACKET`], or the file cannot be written.
     pub fn packet(
         &mut self,
         at: Timestamp,
@@ -112,12 +109,11 @@ impl<W: Write> PcapngWriter<W> {
         self.packet_of(0, at, bytes, wire_len, comment)
     }
 
-    /// As [`Self::packet`], and with a note for a replay, which [`Packet::note`](crate::wire::Packet::note) is when the file
-    /// is read.
+    /// Like [`Self::packet`], with a note for a replay ([`Packet::note`](crate::wire::Packet::note)).
     ///
     /// # Errors
-    /// As [`Self::packet`].
-    pub fn noted_packet(
+    /// As for [`Self::packet`].
+    pub fn packet_with_note(
         &mut self,
         at: Timestamp,
         bytes: &[u8],
@@ -125,15 +121,15 @@ impl<W: Write> PcapngWriter<W> {
         comment: Option<&str>,
         note: &str,
     ) -> io::Result<()> {
-        let note = format!("{NOTE}{note}");
+        let note = format!("{NOTE_PREFIX}{note}");
         let comments: Vec<&str> = comment.into_iter().chain([note.as_str()]).collect();
-        self.commented(0, at, bytes, wire_len, &comments)
+        self.packet_with_comments(0, at, bytes, wire_len, &comments)
     }
 
-    /// Writes a packet of the interface that [`Self::interface`] gave this number.
+    /// Writes a packet of the interface with this number.
     ///
     /// # Errors
-    /// As [`Self::packet`], or there is no such interface.
+    /// As for [`Self::packet`], or the interface does not exist.
     pub fn packet_of(
         &mut self,
         interface: u32,
@@ -142,10 +138,10 @@ impl<W: Write> PcapngWriter<W> {
         wire_len: u32,
         comment: Option<&str>,
     ) -> io::Result<()> {
-        self.commented(interface, at, bytes, wire_len, comment.as_slice())
+        self.packet_with_comments(interface, at, bytes, wire_len, comment.as_slice())
     }
 
-    fn commented(
+    fn packet_with_comments(
         &mut self,
         interface: u32,
         at: Timestamp,
@@ -153,14 +149,14 @@ impl<W: Write> PcapngWriter<W> {
         wire_len: u32,
         comments: &[&str],
     ) -> io::Result<()> {
-        // Room for the block's other fields and two comments.
+        // Leaves room for the block's other fields and two comments.
         let limit = MAX_PACKET as usize - (3 << 16);
         if bytes.len() > limit || interface >= self.interfaces {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
-                    "a packet of {} bytes on interface {interface} cannot be written: expected at \
-                     most {limit}, and an interface below {}",
+                    "cannot write a packet of {} bytes on interface {interface}: expected at most \
+                     {limit} bytes and an interface below {}",
                     bytes.len(),
                     self.interfaces
                 ),
@@ -182,32 +178,32 @@ impl<W: Write> PcapngWriter<W> {
         })
     }
 
-    /// Hands what is written so far to whoever reads the file.
+    /// Flushes the output.
     ///
     /// # Errors
-    /// It cannot be flushed.
+    /// The output cannot be flushed.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        self.output.flush()
     }
 
-    /// Flushes, and gives back what was written to.
+    /// Flushes and returns the output.
     ///
     /// # Errors
-    /// It cannot be flushed.
+    /// The output cannot be flushed.
     pub fn finish(mut self) -> io::Result<W> {
-        self.to.flush()?;
-        Ok(self.to)
+        self.output.flush()?;
+        Ok(self.output)
     }
 
     fn block(&mut self, block: &mut impl ToVec) -> io::Result<()> {
         let bytes = block.to_vec().map_err(|error| io::Error::other(format!("{error:?}")))?;
-        self.to.write_all(&bytes)
+        self.output.write_all(&bytes)
     }
 }
 
 /// `if_IPv4addr` (the address, then its mask) or `if_IPv6addr` (the address, then the length of its prefix).
 fn address<'a>(net: &IpNet) -> PcapNGOption<'a> {
-    // Of another block is the name that pcap-parser has for this number.
+    // pcap-parser names this number after an option of another block.
     const IF_IPV6_ADDR: OptionCode = OptionCode(5);
     let (code, value) = match net {
         IpNet::V4(net) => {
@@ -218,7 +214,7 @@ fn address<'a>(net: &IpNet) -> PcapNGOption<'a> {
     PcapNGOption { code, len: value.len() as u16, value: Cow::Owned(value) }
 }
 
-/// An option whose value is text, cut to what an option may have.
+/// A text option, truncated to the maximum length.
 fn text(code: OptionCode, value: &str) -> PcapNGOption<'_> {
     let mut end = value.len().min(MAX_OPTION);
     while !value.is_char_boundary(end) {

@@ -1,4 +1,4 @@
-//! Files made by hand, whole, cut and damaged. `tests/capture_files.rs` compares with other programs.
+//! Files builder by hand, whole, cut and damaged. `tests/capture_files.rs` compares with other programs.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -18,41 +18,47 @@ const NANOS: u32 = 0xa1b2_3c4d;
 const MODIFIED: u32 = 0xa1b2_cd34;
 
 #[derive(Clone, Debug, PartialEq)]
-struct Seen {
+struct ReadPacket {
     nanos: u64,
     link: LinkType,
     bytes: Vec<u8>,
     wire_len: u32,
 }
 
-/// A file that is being made. `ends` tells where each packet ends, `pieces` where each record or block does.
+/// Builds a file. Records the end of each packet, and of each record or block.
 #[derive(Clone)]
-struct Made {
+struct FileBuilder {
     order: ByteOrder,
     bytes: Vec<u8>,
     record_header: usize,
-    ends: Vec<usize>,
-    pieces: Vec<usize>,
+    packet_ends: Vec<usize>,
+    boundaries: Vec<usize>,
 }
 
-impl Made {
+impl FileBuilder {
     fn empty(order: ByteOrder) -> Self {
-        Self { order, bytes: Vec::new(), record_header: 16, ends: Vec::new(), pieces: Vec::new() }
+        Self {
+            order,
+            bytes: Vec::new(),
+            record_header: 16,
+            packet_ends: Vec::new(),
+            boundaries: Vec::new(),
+        }
     }
 
     fn pcap(order: ByteOrder, magic: u32, network: u32) -> Self {
-        let mut made = Self::empty(order).u32(magic).u16(2).u16(4).u32(0).u32(0);
-        made = made.u32(262_144).u32(network);
+        let mut builder = Self::empty(order).u32(magic).u16(2).u16(4).u32(0).u32(0);
+        builder = builder.u32(262_144).u32(network);
         if magic == MODIFIED {
-            made.record_header = 24;
+            builder.record_header = 24;
         }
-        made.piece()
+        builder.boundary()
     }
 
     fn record(self, seconds: u32, units: u32, bytes: &[u8], wire_len: u32) -> Self {
         let padding = vec![0x55; self.record_header - 16];
-        let made = self.u32(seconds).u32(units).u32(bytes.len() as u32).u32(wire_len);
-        made.raw(&padding).raw(bytes).packet_end()
+        let builder = self.u32(seconds).u32(units).u32(bytes.len() as u32).u32(wire_len);
+        builder.raw(&padding).raw(bytes).packet_end()
     }
 
     fn section(mut self, order: ByteOrder) -> Self {
@@ -61,8 +67,8 @@ impl Made {
         self.block(0x0a0d_0d0a, &body.bytes)
     }
 
-    fn interface(self, link: u16, snap: u32, options: &[(u16, &[u8])]) -> Self {
-        let mut body = Self::empty(self.order).u16(link).u16(0).u32(snap);
+    fn interface(self, link: u16, snap_len: u32, options: &[(u16, &[u8])]) -> Self {
+        let mut body = Self::empty(self.order).u16(link).u16(0).u32(snap_len);
         for (code, value) in options {
             body = body.u16(*code).u16(value.len() as u16).raw(value).padded();
         }
@@ -88,7 +94,7 @@ impl Made {
 
     fn block(self, kind: u32, body: &[u8]) -> Self {
         let length = body.len() as u32 + 12;
-        self.u32(kind).u32(length).raw(body).u32(length).piece()
+        self.u32(kind).u32(length).raw(body).u32(length).boundary()
     }
 
     fn u16(self, value: u16) -> Self {
@@ -111,25 +117,25 @@ impl Made {
         self
     }
 
-    fn piece(mut self) -> Self {
-        self.pieces.push(self.bytes.len());
+    fn boundary(mut self) -> Self {
+        self.boundaries.push(self.bytes.len());
         self
     }
 
     fn packet_end(mut self) -> Self {
-        self.ends.push(self.bytes.len());
-        self.piece()
+        self.packet_ends.push(self.bytes.len());
+        self.boundary()
     }
 }
 
-/// Gives at most so many bytes at a time, and is interrupted now and then.
-struct Dribble<'a> {
+/// Returns at most `at_most` bytes per read, with interruptions.
+struct ShortReads<'a> {
     rest: &'a [u8],
     at_most: usize,
     reads: usize,
 }
 
-impl Read for Dribble<'_> {
+impl Read for ShortReads<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.reads += 1;
         if self.reads.is_multiple_of(5) {
@@ -140,16 +146,16 @@ impl Read for Dribble<'_> {
     }
 }
 
-/// The packets of a file, and what was said about it. After that it is over, and memory was bounded.
-fn read_from(reader: impl Read, size: u64) -> (Vec<Seen>, Option<String>) {
+/// The packets and the error of a file. Asserts that the error is returned once and that memory is bounded.
+fn read_from(reader: impl Read, size: u64) -> (Vec<ReadPacket>, Option<String>) {
     let mut file = match CaptureFile::from_reader(Path::new("a.pcap"), reader, size) {
         Ok(file) => file,
         Err(error) => return (Vec::new(), Some(error.to_string())),
     };
-    let mut seen = Vec::new();
+    let mut packets = Vec::new();
     let error = loop {
         match file.next() {
-            Ok(Some(packet)) => seen.push(Seen {
+            Ok(Some(packet)) => packets.push(ReadPacket {
                 nanos: packet.at.as_nanos(),
                 link: packet.link,
                 bytes: packet.bytes.to_vec(),
@@ -159,27 +165,27 @@ fn read_from(reader: impl Read, size: u64) -> (Vec<Seen>, Option<String>) {
             Err(error) => break Some(error.to_string()),
         }
     };
-    assert!(matches!(file.next(), Ok(None)), "an error is said once");
+    assert!(matches!(file.next(), Ok(None)), "an error is returned once");
     assert!(file.buffered() <= MAX_PACKET as usize);
-    (seen, error)
+    (packets, error)
 }
 
-fn read(bytes: &[u8]) -> (Vec<Seen>, Option<String>) {
+fn read(bytes: &[u8]) -> (Vec<ReadPacket>, Option<String>) {
     read_from(bytes, bytes.len() as u64)
 }
 
-fn read_well(bytes: &[u8]) -> Vec<Seen> {
-    let (seen, error) = read(bytes);
+fn read_valid(bytes: &[u8]) -> Vec<ReadPacket> {
+    let (packets, error) = read(bytes);
     assert_eq!(error, None);
     for at_most in [1, 7, 4096] {
-        let dribble = Dribble { rest: bytes, at_most, reads: 0 };
-        assert_eq!(read_from(dribble, 0), (seen.clone(), None), "{at_most} bytes at a time");
+        let reader = ShortReads { rest: bytes, at_most, reads: 0 };
+        assert_eq!(read_from(reader, 0), (packets.clone(), None), "{at_most} bytes at a time");
     }
-    seen
+    packets
 }
 
-fn seen(nanos: u64, link: LinkType, bytes: &[u8], wire_len: u32) -> Seen {
-    Seen { nanos, link, bytes: bytes.to_vec(), wire_len }
+fn expected_packet(nanos: u64, link: LinkType, bytes: &[u8], wire_len: u32) -> ReadPacket {
+    ReadPacket { nanos, link, bytes: bytes.to_vec(), wire_len }
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -188,18 +194,16 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn small_pcap(order: ByteOrder) -> Made {
-    Made::pcap(order, NANOS, 1).record(1, 2, b"first", 5).record(3, 999_999_999, b"", 60).record(
-        u32::MAX,
-        u32::MAX,
-        b"the third",
-        1500,
-    )
+fn small_pcap(order: ByteOrder) -> FileBuilder {
+    FileBuilder::pcap(order, NANOS, 1)
+        .record(1, 2, b"first", 5)
+        .record(3, 999_999_999, b"", 60)
+        .record(u32::MAX, u32::MAX, b"the third", 1500)
 }
 
-fn small_pcapng(order: ByteOrder) -> Made {
+fn small_pcapng(order: ByteOrder) -> FileBuilder {
     let other = if order == Big { Little } else { Big };
-    Made::empty(order)
+    FileBuilder::empty(order)
         .section(order)
         .interface(1, 0, &[(2, b"eth0"), (9, &[9]), (0, b"")])
         .enhanced(0, 5_000_000_006, b"first", 5)
@@ -216,53 +220,54 @@ fn small_pcapng(order: ByteOrder) -> Made {
 fn every_pcap_variant_is_read() {
     for order in [Little, Big] {
         for (magic, unit) in [(MICROS, 1000), (NANOS, 1), (MODIFIED, 1000)] {
-            // The upper half of the link type tells of checksums.
-            let made = Made::pcap(order, magic, 0x2400_0000 | 113)
+            // The upper half of the link type flags a frame checksum.
+            let builder = FileBuilder::pcap(order, magic, 0x2400_0000 | 113)
                 .record(7, 8, b"abc", 3)
                 .record(u32::MAX, u32::MAX, b"", 0)
                 .record(0, 0, b"longer than it was", 2);
             let end = u64::from(u32::MAX);
             let link = LinkType::LinuxCooked;
             let expected = [
-                seen(7_000_000_000 + 8 * unit, link, b"abc", 3),
-                seen(end * 1_000_000_000 + end * unit, link, b"", 0),
-                seen(0, link, b"longer than it was", 18),
+                expected_packet(7_000_000_000 + 8 * unit, link, b"abc", 3),
+                expected_packet(end * 1_000_000_000 + end * unit, link, b"", 0),
+                expected_packet(0, link, b"longer than it was", 18),
             ];
-            assert_eq!(read_well(&made.bytes), expected, "{order:?} {magic:#x}");
+            assert_eq!(read_valid(&builder.bytes), expected, "{order:?} {magic:#x}");
         }
     }
 }
 
 #[test]
-fn ixia_writes_a_longer_header() {
+fn the_longer_ixia_header_is_read() {
     for order in [Little, Big] {
         for magic in [0x1c00_01ab, 0x1c00_01ac] {
-            let made = Made::pcap(order, magic, 1).u32(20).record(1, 2, b"abcd", 4);
-            let expected = [seen(1_000_002_000, LinkType::Ethernet, b"abcd", 4)];
-            assert_eq!(read_well(&made.bytes), expected);
+            let builder = FileBuilder::pcap(order, magic, 1).u32(20).record(1, 2, b"abcd", 4);
+            let expected = [expected_packet(1_000_002_000, LinkType::Ethernet, b"abcd", 4)];
+            assert_eq!(read_valid(&builder.bytes), expected);
         }
     }
 }
 
 #[test]
-fn sections_interfaces_and_every_kind_of_packet() {
+fn sections_interfaces_and_all_packet_blocks_are_read() {
     for order in [Little, Big] {
-        let made = small_pcapng(order).interface(0, 3, &[]).obsolete(1, 1 << 40, b"old", 4);
+        let builder = small_pcapng(order).interface(0, 3, &[]).obsolete(1, 1 << 40, b"old", 4);
         let expected = [
-            seen(5_000_000_006, LinkType::Ethernet, b"first", 5),
-            seen(7000, LinkType::Raw, b"second", 60),
-            // A simple packet has no time of its own.
-            seen(7000, LinkType::LinuxCooked2, b"the third", 9),
-            seen((1 << 40) * 1000, LinkType::Loopback, b"old", 4),
+            expected_packet(5_000_000_006, LinkType::Ethernet, b"first", 5),
+            expected_packet(7000, LinkType::Raw, b"second", 60),
+            // A simple packet has no timestamp.
+            expected_packet(7000, LinkType::LinuxCooked2, b"the third", 9),
+            expected_packet((1 << 40) * 1000, LinkType::Loopback, b"old", 4),
         ];
-        assert_eq!(read_well(&made.bytes), expected);
+        assert_eq!(read_valid(&builder.bytes), expected);
     }
 }
 
 #[test]
-fn a_simple_packet_is_cut_to_the_snap_length() {
-    let made = Made::empty(Little).section(Little).interface(1, 5, &[]).simple(b"first", 60);
-    assert_eq!(read_well(&made.bytes), [seen(0, LinkType::Ethernet, b"first", 60)]);
+fn a_simple_packet_is_truncated_to_the_snap_length() {
+    let builder =
+        FileBuilder::empty(Little).section(Little).interface(1, 5, &[]).simple(b"first", 60);
+    assert_eq!(read_valid(&builder.bytes), [expected_packet(0, LinkType::Ethernet, b"first", 60)]);
 }
 
 #[test]
@@ -292,41 +297,46 @@ fn resolutions_and_offsets_never_overflow() {
             let offset_bytes =
                 if order == Big { offset.to_be_bytes() } else { i64::to_le_bytes(offset) };
             let options: [(u16, &[u8]); 2] = [(9, &[resolution]), (14, &offset_bytes)];
-            let made = Made::empty(order).section(order).interface(1, 0, &options);
-            let made = made.enhanced(0, ticks, b"", 0);
-            let times: Vec<u64> = read_well(&made.bytes).iter().map(|seen| seen.nanos).collect();
+            let builder = FileBuilder::empty(order).section(order).interface(1, 0, &options);
+            let builder = builder.enhanced(0, ticks, b"", 0);
+            let times: Vec<u64> =
+                read_valid(&builder.bytes).iter().map(|packet| packet.nanos).collect();
             assert_eq!(times, [nanos], "{resolution:#x} {offset} {ticks} {order:?}");
         }
     }
 }
 
 #[test]
-fn gzip_is_known_by_its_magic_and_may_have_several_members() {
-    for made in [small_pcap(Big), small_pcapng(Little)] {
-        let expected = read_well(&made.bytes);
-        assert_eq!(read_well(&gzip(&made.bytes)), expected);
-        let (first, second) = made.bytes.split_at(41);
-        assert_eq!(read_well(&[gzip(first), gzip(b""), gzip(second)].concat()), expected);
+fn gzip_is_detected_by_its_magic_and_may_have_several_members() {
+    for builder in [small_pcap(Big), small_pcapng(Little)] {
+        let expected = read_valid(&builder.bytes);
+        assert_eq!(read_valid(&gzip(&builder.bytes)), expected);
+        let (first, second) = builder.bytes.split_at(41);
+        assert_eq!(read_valid(&[gzip(first), gzip(b""), gzip(second)].concat()), expected);
     }
 }
 
 #[test]
-fn cut_at_each_octet_all_whole_packets_are_read() {
-    for made in [small_pcap(Little), small_pcap(Big), small_pcapng(Little), small_pcapng(Big)] {
-        let all = read_well(&made.bytes);
-        for cut in 0..made.bytes.len() {
-            let (seen, error) = read(&made.bytes[..cut]);
-            let whole = made.ends.iter().filter(|end| **end <= cut).count();
-            assert_eq!(seen, all[..whole], "cut at {cut}");
-            assert_eq!(error.is_none(), made.pieces.contains(&cut), "cut at {cut}: {error:?}");
+fn a_file_truncated_anywhere_yields_all_complete_packets() {
+    for builder in [small_pcap(Little), small_pcap(Big), small_pcapng(Little), small_pcapng(Big)] {
+        let all = read_valid(&builder.bytes);
+        for cut in 0..builder.bytes.len() {
+            let (packets, error) = read(&builder.bytes[..cut]);
+            let complete = builder.packet_ends.iter().filter(|end| **end <= cut).count();
+            assert_eq!(packets, all[..complete], "cut at {cut}");
+            assert_eq!(
+                error.is_none(),
+                builder.boundaries.contains(&cut),
+                "cut at {cut}: {error:?}"
+            );
         }
     }
 }
 
 #[test]
-fn cut_at_each_octet_of_a_gz_nothing_is_lost_and_nothing_invented() {
-    // Packets that do not compress, so that what is unpacked grows with what is there.
-    let mut made = Made::pcap(Little, MICROS, 1);
+fn a_gzip_file_truncated_anywhere_yields_its_decompressed_packets() {
+    // Incompressible packets, so that the output grows with the input.
+    let mut builder = FileBuilder::pcap(Little, MICROS, 1);
     let mut noise = 1_u32;
     for number in 0..40 {
         let bytes: Vec<u8> = (0..60)
@@ -335,29 +345,29 @@ fn cut_at_each_octet_of_a_gz_nothing_is_lost_and_nothing_invented() {
                 (noise >> 24) as u8
             })
             .collect();
-        made = made.record(number, 0, &bytes, 60);
+        builder = builder.record(number, 0, &bytes, 60);
     }
-    let all = read_well(&made.bytes);
-    let packed = gzip(&made.bytes);
-    for cut in 1..packed.len() {
-        let (seen, error) = read(&packed[..cut]);
-        assert!(all.starts_with(&seen) && error.is_some(), "cut at {cut}");
-        // Noise takes as much room packed: a packet more or less for the header, its end and blocks of deflate.
+    let all = read_valid(&builder.bytes);
+    let compressed = gzip(&builder.bytes);
+    for cut in 1..compressed.len() {
+        let (packets, error) = read(&compressed[..cut]);
+        assert!(all.starts_with(&packets) && error.is_some(), "cut at {cut}");
+        // Noise does not compress; allows for the headers of gzip and deflate.
         let expected = cut.saturating_sub(24 + 150) / 76;
-        assert!(seen.len() >= expected, "cut at {cut}: {} packets, {error:?}", seen.len());
+        assert!(packets.len() >= expected, "cut at {cut}: {} packets, {error:?}", packets.len());
     }
-    let mut damaged = packed.clone();
+    let mut damaged = compressed.clone();
     let at = damaged.len() - 3;
     damaged[at] ^= 1;
-    let (seen, error) = read(&damaged);
-    assert_eq!(seen, all, "only the checksum is wrong");
+    let (packets, error) = read(&damaged);
+    assert_eq!(packets, all, "only the checksum is wrong");
     assert!(error.unwrap().contains("corrupt"));
 }
 
 #[test]
-fn progress_is_of_the_file_as_it_is() {
-    let made = small_pcap(Little);
-    for bytes in [made.bytes.clone(), gzip(&made.bytes)] {
+fn progress_counts_compressed_bytes() {
+    let builder = small_pcap(Little);
+    for bytes in [builder.bytes.clone(), gzip(&builder.bytes)] {
         let size = bytes.len() as u64;
         let mut file = CaptureFile::from_reader(Path::new("a"), &*bytes, size).unwrap();
         let mut before = 0;
@@ -371,11 +381,11 @@ fn progress_is_of_the_file_as_it_is() {
 }
 
 #[test]
-fn a_claimed_length_allocates_nothing() {
-    let pcap = Made::pcap(Little, MICROS, 1).u32(0).u32(0).u32(MAX_PACKET).u32(MAX_PACKET);
-    let pcapng = Made::empty(Big).section(Big).interface(1, 0, &[]).u32(6).u32(MAX_PACKET);
-    for made in [pcap, pcapng] {
-        let bytes = made.raw(&[0; 1000]).bytes;
+fn a_length_field_allocates_nothing() {
+    let pcap = FileBuilder::pcap(Little, MICROS, 1).u32(0).u32(0).u32(MAX_PACKET).u32(MAX_PACKET);
+    let pcapng = FileBuilder::empty(Big).section(Big).interface(1, 0, &[]).u32(6).u32(MAX_PACKET);
+    for builder in [pcap, pcapng] {
+        let bytes = builder.raw(&[0; 1000]).bytes;
         let mut file = CaptureFile::from_reader(Path::new("a"), &*bytes, 0).unwrap();
         assert!(file.next().is_err());
         assert!(file.buffered() <= 1 << 20);
@@ -385,73 +395,78 @@ fn a_claimed_length_allocates_nothing() {
 #[test]
 fn the_longest_packet_is_read() {
     let bytes = vec![b'x'; MAX_PACKET as usize];
-    let made = Made::pcap(Little, MICROS, 1).record(0, 0, &bytes, MAX_PACKET);
-    let (seen, error) = read(&made.record(1, 0, b"next", 4).bytes);
-    assert_eq!((seen.len(), error), (2, None));
-    assert!(seen[0].bytes == bytes && seen[1].bytes == b"next");
+    let builder = FileBuilder::pcap(Little, MICROS, 1).record(0, 0, &bytes, MAX_PACKET);
+    let (packets, error) = read(&builder.record(1, 0, b"next", 4).bytes);
+    assert_eq!((packets.len(), error), (2, None));
+    assert!(packets[0].bytes == bytes && packets[1].bytes == b"next");
 }
 
 #[test]
-fn damage_within_pcapng_is_stepped_over() {
-    let start = Made::empty(Big).section(Big).interface(1, 0, &[]).interface(101, 0, &[]);
+fn damaged_pcapng_blocks_are_skipped() {
+    let start = FileBuilder::empty(Big).section(Big).interface(1, 0, &[]).interface(101, 0, &[]);
     let damages = [
-        // 99 bytes in a block of none
-        start.clone().block(6, &Made::empty(Big).u32(0).u32(0).u32(0).u32(99).u32(99).bytes),
-        // no such interface, and a block too short to name one
+        // 99 bytes in a block with room for none
+        start.clone().block(6, &FileBuilder::empty(Big).u32(0).u32(0).u32(0).u32(99).u32(99).bytes),
+        // an unknown interface, and a block too short to have one
         start.clone().enhanced(2, 0, b"lost", 4),
         start.clone().block(6, b"abcd"),
         start.clone().block(3, b""),
-        // another length at its end
+        // a different length at its end
         start.clone().u32(6).u32(12).u32(16),
     ];
-    let good = [seen(1000, LinkType::Ethernet, b"good", 4), seen(2000, LinkType::Raw, b"too", 3)];
-    for made in damages {
-        let made = made.enhanced(0, 1, b"good", 4).enhanced(1, 2, b"too", 3);
-        let (seen, error) = read(&made.bytes);
-        assert_eq!(seen, good);
+    let good = [
+        expected_packet(1000, LinkType::Ethernet, b"good", 4),
+        expected_packet(2000, LinkType::Raw, b"too", 3),
+    ];
+    for builder in damages {
+        let builder = builder.enhanced(0, 1, b"good", 4).enhanced(1, 2, b"too", 3);
+        let (packets, error) = read(&builder.bytes);
+        assert_eq!(packets, good);
         let error = error.unwrap();
         assert!(error.contains("1 damaged block was skipped, 2 packets were read"), "{error}");
     }
 }
 
 #[test]
-fn a_packet_tells_its_interface() {
-    let interfaces = |made: Made| {
-        let size = made.bytes.len() as u64;
-        let mut file = CaptureFile::from_reader(Path::new("a"), &made.bytes[..], size).unwrap();
-        let mut seen = Vec::new();
+fn a_packet_has_its_interface() {
+    let interfaces = |builder: FileBuilder| {
+        let size = builder.bytes.len() as u64;
+        let mut file = CaptureFile::from_reader(Path::new("a"), &builder.bytes[..], size).unwrap();
+        let mut packets = Vec::new();
         while let Some(packet) = file.next().unwrap() {
-            seen.push(packet.interface);
+            packets.push(packet.interface);
         }
-        seen
+        packets
     };
-    let made = Made::empty(Big).section(Big).interface(101, 0, &[]).interface(101, 0, &[]);
-    let made = made.enhanced(1, 0, b"a", 1).enhanced(0, 0, b"b", 1).obsolete(1, 0, b"c", 1);
-    let made = made.simple(b"d", 1).section(Little).interface(101, 0, &[]).enhanced(0, 0, b"e", 1);
-    assert_eq!(interfaces(made), [1, 0, 1, 0, 0]);
+    let builder =
+        FileBuilder::empty(Big).section(Big).interface(101, 0, &[]).interface(101, 0, &[]);
+    let builder = builder.enhanced(1, 0, b"a", 1).enhanced(0, 0, b"b", 1).obsolete(1, 0, b"c", 1);
+    let builder =
+        builder.simple(b"d", 1).section(Little).interface(101, 0, &[]).enhanced(0, 0, b"e", 1);
+    assert_eq!(interfaces(builder), [1, 0, 1, 0, 0]);
     assert_eq!(interfaces(small_pcap(Little)), [0, 0, 0]);
 }
 
 #[test]
 fn a_damaged_interface_keeps_its_number() {
-    let made = Made::empty(Little).section(Little).block(1, b"").interface(101, 0, &[]);
-    let made = made.enhanced(0, 1, b"lost", 4).enhanced(1, 1, b"good", 4);
-    let (packets, error) = read(&made.bytes);
-    assert_eq!(packets, [seen(1000, LinkType::Raw, b"good", 4)]);
+    let builder = FileBuilder::empty(Little).section(Little).block(1, b"").interface(101, 0, &[]);
+    let builder = builder.enhanced(0, 1, b"lost", 4).enhanced(1, 1, b"good", 4);
+    let (packets, error) = read(&builder.bytes);
+    assert_eq!(packets, [expected_packet(1000, LinkType::Raw, b"good", 4)]);
     assert!(error.unwrap().contains("2 damaged blocks were skipped, 1 packet was read"));
 }
 
 #[test]
-fn interfaces_are_bounded() {
-    let mut made = Made::empty(Little).section(Little);
+fn the_number_of_interfaces_is_bounded() {
+    let mut builder = FileBuilder::empty(Little).section(Little);
     for _ in 0..70_000 {
-        made = made.interface(1, 0, &[]);
+        builder = builder.interface(1, 0, &[]);
     }
-    let (_, error) = read(&made.enhanced(65_536, 0, b"", 0).bytes);
+    let (_, error) = read(&builder.enhanced(65_536, 0, b"", 0).bytes);
     assert!(error.unwrap().contains("4465 damaged blocks were skipped"));
 }
 
-/// Fails in the end, as a disk does.
+/// Fails after the last byte.
 struct Failing<'a>(&'a [u8]);
 
 impl Read for Failing<'_> {
@@ -464,25 +479,26 @@ impl Read for Failing<'_> {
 }
 
 #[test]
-fn what_is_said() {
+fn error_messages() {
     let pcap = small_pcap(Little);
     let ng = small_pcapng(Little);
-    let section = Made::empty(Little).section(Little);
+    let section = FileBuilder::empty(Little).section(Little);
     let with_damage = section.clone().interface(1, 0, &[]).block(6, b"").enhanced(0, 0, b"", 0);
-    let packed = gzip(&pcap.bytes);
-    let mut no_gzip = packed.clone();
+    let compressed = gzip(&pcap.bytes);
+    let mut no_gzip = compressed.clone();
     no_gzip[2] = 0;
     let second = pcap.clone().bytes[..60].to_vec();
-    let length = |claims| Made::pcap(Big, MICROS, 1).record(0, 0, b"", 0).u32(0).u32(0).u32(claims);
-    let mut said: Vec<String> = [
+    let length =
+        |value| FileBuilder::pcap(Big, MICROS, 1).record(0, 0, b"", 0).u32(0).u32(0).u32(value);
+    let mut errors: Vec<String> = [
         Vec::new(),
         b"From: a@a.example\r\n".to_vec(),
         vec![0x28, 0xb5, 0x2f, 0xfd, 1, 2, 3, 4, 5],
         gzip(b""),
         gzip(b"plain text"),
         no_gzip,
-        packed[..5].to_vec(),
-        packed[..packed.len() - 5].to_vec(),
+        compressed[..5].to_vec(),
+        compressed[..compressed.len() - 5].to_vec(),
         pcap.bytes[..20].to_vec(),
         pcap.bytes[..30].to_vec(),
         second,
@@ -493,7 +509,7 @@ fn what_is_said() {
         section.clone().u32(6).u32(0xffff_fff0).u32(0).bytes,
         section.clone().u32(6).u32(0).u32(0).bytes,
         section.clone().u32(0x0a0d_0d0a).u32(28).u32(0x1234_5678).bytes,
-        Made::empty(Little)
+        FileBuilder::empty(Little)
             .u32(0x0a0d_0d0a)
             .u32(28)
             .u32(0x1a2b_3c4d)
@@ -509,28 +525,29 @@ fn what_is_said() {
     .iter()
     .map(|bytes| read(bytes).1.unwrap())
     .collect();
-    said.push(read_from(Failing(&pcap.bytes), 0).1.unwrap());
-    said.push(read_from(Failing(b""), 0).1.unwrap());
-    said.push(CaptureFile::open(Path::new("/nowhere/a.pcap")).map(|_| ()).unwrap_err().to_string());
-    said.push(CaptureFile::open(Path::new("/")).map(|_| ()).unwrap_err().to_string());
-    insta::assert_snapshot!(said.join("\n"));
+    errors.push(read_from(Failing(&pcap.bytes), 0).1.unwrap());
+    errors.push(read_from(Failing(b""), 0).1.unwrap());
+    errors
+        .push(CaptureFile::open(Path::new("/nowhere/a.pcap")).map(|_| ()).unwrap_err().to_string());
+    errors.push(CaptureFile::open(Path::new("/")).map(|_| ()).unwrap_err().to_string());
+    insta::assert_snapshot!(errors.join("\n"));
 }
 
 #[test]
-fn the_writer_refuses_what_cannot_be_read() {
+fn the_writer_rejects_unreadable_packets() {
     let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
     let at = Timestamp::default();
     assert!(writer.packet(at, &vec![0; MAX_PACKET as usize], 0, None).is_err());
     assert!(writer.packet_of(1, at, b"", 0, None).is_err());
-    // The longest packet and comments longer than they may be.
+    // The longest packet, with comments beyond the limit.
     let bytes = vec![0; MAX_PACKET as usize - (3 << 16)];
     let long = "é".repeat(40_000);
-    writer.noted_packet(at, &bytes, 0, Some(&long), &long).unwrap();
+    writer.packet_with_note(at, &bytes, 0, Some(&long), &long).unwrap();
     assert_eq!(read(&writer.finish().unwrap()).1, None);
 }
 
 #[test]
-fn a_note_is_handed_on_with_its_packet() {
+fn a_note_is_read_with_its_packet() {
     let notes = |bytes: &[u8]| {
         let mut file = CaptureFile::from_reader(Path::new("a"), bytes, 0).unwrap();
         let mut notes = Vec::new();
@@ -543,9 +560,9 @@ fn a_note_is_handed_on_with_its_packet() {
     let at = Timestamp::default();
     let odd = b"odd".as_slice();
     writer.packet(at, odd, 9, Some("gatepost: verdict=accept")).unwrap();
-    writer.noted_packet(at, odd, 9, Some("gatepost: verdict=accept"), "[\"é\"]").unwrap();
-    writer.noted_packet(at, b"even", 9, None, "").unwrap();
-    writer.noted_packet(at, odd, 9, Some("gatepost: omitted=6 bytes"), "x").unwrap();
+    writer.packet_with_note(at, odd, 9, Some("gatepost: verdict=accept"), "[\"é\"]").unwrap();
+    writer.packet_with_note(at, b"even", 9, None, "").unwrap();
+    writer.packet_with_note(at, odd, 9, Some("gatepost: omitted=6 bytes"), "x").unwrap();
     writer.packet(at, odd, 9, Some("gatepost-answers:")).unwrap();
     writer.packet(at, odd, 9, None).unwrap();
     let file = writer.finish().unwrap();
@@ -560,7 +577,7 @@ fn a_note_is_handed_on_with_its_packet() {
     let expected =
         expected.map(|(note, omitted, o)| (note.map(str::to_owned), omitted, o.to_vec()));
     assert_eq!(notes(&file), expected);
-    // What is no text is no note.
+    // Invalid UTF-8 is not a note.
     let mut file = file;
     let at = file.windows(2).position(|two| two == b"[\"").unwrap();
     file[at] = 0xff;
@@ -569,7 +586,7 @@ fn a_note_is_handed_on_with_its_packet() {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn written_packets_are_read_back(
         links in vec(any::<u16>().prop_map(LinkType::from_number), 1..4),
         packets in vec((any::<u64>(), vec(any::<u8>(), 0..50), any::<u32>(), any::<usize>(), any::<Option<String>>()), 0..8),
     ) {
@@ -582,24 +599,24 @@ proptest! {
             let of = of % links.len();
             let at = Timestamp::from_nanos(*nanos);
             writer.packet_of(of as u32, at, bytes, *wire_len, comment.as_deref()).unwrap();
-            expected.push(seen(*nanos, links[of], bytes, (*wire_len).max(bytes.len() as u32)));
+            expected.push(expected_packet(*nanos, links[of], bytes, (*wire_len).max(bytes.len() as u32)));
         }
-        let (seen, error) = read(&writer.finish().unwrap());
-        prop_assert_eq!((seen, error), (expected, None));
+        let (packets, error) = read(&writer.finish().unwrap());
+        prop_assert_eq!((packets, error), (expected, None));
     }
 
-    /// Numbers of all sizes are put where they may hurt; the file ends, and not later than it can.
+    /// Numbers of all sizes at random offsets: reading ends, after at most as many packets as fit.
     #[test]
     fn a_mutated_file_ends(
         which in 0..4,
-        packed in any::<bool>(),
+        compressed in any::<bool>(),
         at_most in 1_usize..100,
         changes in vec((any::<prop::sample::Index>(), prop_oneof![any::<u8>().prop_map(u32::from), any::<u32>()]), 1..6),
         inserted in (any::<prop::sample::Index>(), vec(any::<u8>(), 0..10)),
     ) {
         let order = if which % 2 == 0 { Little } else { Big };
-        let made = if which < 2 { small_pcap(order) } else { small_pcapng(order) };
-        let mut bytes = if packed { gzip(&made.bytes) } else { made.bytes };
+        let builder = if which < 2 { small_pcap(order) } else { small_pcapng(order) };
+        let mut bytes = if compressed { gzip(&builder.bytes) } else { builder.bytes };
         for (at, value) in changes {
             let at = at.index(bytes.len());
             let value = value.to_le_bytes();
@@ -610,12 +627,12 @@ proptest! {
         let (at, inserted) = inserted;
         let at = at.index(bytes.len());
         bytes.splice(at..at, inserted);
-        let (seen, error) = read(&bytes);
-        let most = if packed { 1000 * bytes.len() } else { bytes.len() } / 12;
-        prop_assert!(seen.len() <= most);
+        let (packets, error) = read(&bytes);
+        let most = if compressed { 1000 * bytes.len() } else { bytes.len() } / 12;
+        prop_assert!(packets.len() <= most);
         if !bytes.starts_with(&[0x1f, 0x8b]) {
-            let dribble = Dribble { rest: &bytes, at_most, reads: 0 };
-            prop_assert_eq!(read_from(dribble, 0), (seen, error));
+            let reader = ShortReads { rest: &bytes, at_most, reads: 0 };
+            prop_assert_eq!(read_from(reader, 0), (packets, error));
         }
     }
 }

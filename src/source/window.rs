@@ -1,27 +1,27 @@
-//! The part of a file that is in memory: a buffer that moves over the input, which is unpacked if gzip packed it.
+//! A buffer that moves over the input, which is decompressed if it is gzip.
 //!
-//! Packets are lent out of the buffer, so that none is copied. It begins with [`SIZE`] bytes and grows only when it is
-//! full of bytes that are really there: a claimed length allocates nothing.
+//! Packets are borrowed from the buffer, without a copy. It starts with [`SIZE`] bytes and grows only when it is full of
+//! input: a length field alone allocates nothing.
 
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
 
 use flate2::bufread::MultiGzDecoder;
 
-/// Large enough that what moves at a refill (less than one packet) does not count.
+/// Large enough that the move at a refill (less than one packet) costs little.
 const SIZE: usize = 1 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 pub(super) struct Window<R> {
     input: Input<R>,
     buffer: Vec<u8>,
-    /// What is read and not consumed. Invariant: `start <= end <= buffer.len()`.
+    /// `start..end` is read and not consumed. Invariant: `start <= end <= buffer.len()`.
     start: usize,
     end: usize,
     /// Bytes consumed.
     offset: u64,
-    ended: bool,
-    /// Why the input ended; said when somebody wants more than there is.
+    input_ended: bool,
+    /// Read error that ended the input; returned by the next failing [`Window::require`].
     failure: Option<io::Error>,
 }
 
@@ -30,15 +30,15 @@ pub(super) struct Window<R> {
 pub(super) struct ShortRead {
     pub(super) offset: u64,
     pub(super) wanted: usize,
-    pub(super) there: usize,
-    /// It did not end, it failed.
+    pub(super) available: usize,
+    /// The read error, if the input failed rather than ended.
     pub(super) failure: Option<io::Error>,
 }
 
 impl<R: Read> Window<R> {
-    /// Reads the first bytes to see whether gzip packed them: its magic tells, names lie.
+    /// Reads the first bytes, to detect gzip by its magic number rather than by the file name.
     pub(super) fn new(mut reader: R) -> io::Result<Self> {
-        let mut first = vec![0; Packed::<R>::SIZE];
+        let mut first = vec![0; GzipInput::<R>::SIZE];
         let mut end = 0;
         let mut ended = false;
         while end < GZIP_MAGIC.len() && !ended {
@@ -50,8 +50,8 @@ impl<R: Read> Window<R> {
             }
         }
         if first.get(..end).is_some_and(|first| first.starts_with(&GZIP_MAGIC)) {
-            let packed = Packed { reader, buffer: first, start: 0, end, offset: 0 };
-            let input = Input::Gzip(Box::new(MultiGzDecoder::new(packed)));
+            let compressed = GzipInput { reader, buffer: first, start: 0, end, offset: 0 };
+            let input = Input::Gzip(Box::new(MultiGzDecoder::new(compressed)));
             let buffer = vec![0; SIZE];
             return Ok(Self {
                 input,
@@ -59,7 +59,7 @@ impl<R: Read> Window<R> {
                 start: 0,
                 end: 0,
                 offset: 0,
-                ended: false,
+                input_ended: false,
                 failure: None,
             });
         }
@@ -70,32 +70,30 @@ impl<R: Read> Window<R> {
             start: 0,
             end,
             offset: 0,
-            ended,
+            input_ended: ended,
             failure: None,
         })
     }
 
-    /// The bytes that are next, at least `count` of them.
+    /// The next bytes, at least `count` of them.
     #[inline]
-    pub(super) fn want(&mut self, count: usize) -> Result<&[u8], ShortRead> {
+    pub(super) fn require(&mut self, count: usize) -> Result<&[u8], ShortRead> {
         if self.end - self.start < count {
             self.refill(count)?;
         }
         Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
     }
 
-    /// Nothing is left.
     #[inline]
-    pub(super) fn is_over(&mut self) -> Result<bool, ShortRead> {
-        match self.want(1) {
+    pub(super) fn is_at_end(&mut self) -> Result<bool, ShortRead> {
+        match self.require(1) {
             Ok(_) => Ok(false),
             Err(ShortRead { failure: None, .. }) => Ok(true),
-            Err(lack) => Err(lack),
+            Err(short) => Err(short),
         }
     }
 
-    /// Steps over `count` bytes (of those seen at the last [`Self::want`]) and tells where in the buffer they stay until
-    /// the next one.
+    /// Consumes `count` bytes of the last [`Self::require`] and returns their range, which is valid until the next one.
     #[inline]
     pub(super) fn consume(&mut self, count: usize) -> Range<usize> {
         let start = self.start;
@@ -109,16 +107,16 @@ impl<R: Read> Window<R> {
         self.buffer.get(range).unwrap_or_default()
     }
 
-    /// Bytes consumed; of what the file unpacks to, if it is packed.
+    /// Bytes consumed, after decompression.
     pub(super) const fn offset(&self) -> u64 {
         self.offset
     }
 
-    pub(super) const fn is_packed(&self) -> bool {
+    pub(super) const fn is_compressed(&self) -> bool {
         matches!(self.input, Input::Gzip(_))
     }
 
-    /// Bytes of the file that are dealt with.
+    /// Bytes of the file consumed, before decompression.
     pub(super) fn progress(&self) -> u64 {
         match &self.input {
             Input::Plain(_) => self.offset,
@@ -126,7 +124,7 @@ impl<R: Read> Window<R> {
         }
     }
 
-    /// Bytes of memory that the buffer takes.
+    /// Size of the buffer in bytes.
     #[cfg(test)]
     pub(super) const fn capacity(&self) -> usize {
         self.buffer.capacity()
@@ -137,17 +135,17 @@ impl<R: Read> Window<R> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        while self.end < count && !self.ended {
+        while self.end < count && !self.input_ended {
             if self.end == self.buffer.len() {
                 self.buffer.resize(2 * self.end, 0);
             }
             let space = self.buffer.get_mut(self.end..).unwrap_or_default();
             match self.input.read(space) {
-                Ok(0) => self.ended = true,
+                Ok(0) => self.input_ended = true,
                 Ok(count) => self.end += count.min(space.len()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.ended = true;
+                    self.input_ended = true;
                     self.failure = Some(error);
                 }
             }
@@ -156,13 +154,13 @@ impl<R: Read> Window<R> {
             return Ok(());
         }
         let failure = self.failure.take();
-        Err(ShortRead { offset: self.offset, wanted: count, there: self.end, failure })
+        Err(ShortRead { offset: self.offset, wanted: count, available: self.end, failure })
     }
 }
 
 enum Input<R> {
     Plain(R),
-    Gzip(Box<MultiGzDecoder<Packed<R>>>),
+    Gzip(Box<MultiGzDecoder<GzipInput<R>>>),
 }
 
 impl<R: Read> Read for Input<R> {
@@ -174,30 +172,30 @@ impl<R: Read> Read for Input<R> {
     }
 }
 
-/// What gzip packed, handed to the decoder in sips: it throws away what it unpacked of a sip that turns out damaged.
-struct Packed<R> {
+/// Compressed input, passed to the decoder in small chunks: the decoder discards its output for a chunk with damage.
+struct GzipInput<R> {
     reader: R,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Bytes that the decoder took.
+    /// Bytes consumed by the decoder.
     offset: u64,
 }
 
-impl<R> Packed<R> {
+impl<R> GzipInput<R> {
     const SIZE: usize = 1 << 16;
-    const SIP: usize = 512;
+    const CHUNK: usize = 512;
 }
 
-impl<R: Read> BufRead for Packed<R> {
+impl<R: Read> BufRead for GzipInput<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
             self.end = self.reader.read(&mut self.buffer)?.min(self.buffer.len());
         }
-        let sip = self.start..self.end.min(self.start + Self::SIP);
-        Ok(self.buffer.get(sip).unwrap_or_default())
+        let chunk = self.start..self.end.min(self.start + Self::CHUNK);
+        Ok(self.buffer.get(chunk).unwrap_or_default())
     }
 
     fn consume(&mut self, count: usize) {
@@ -207,7 +205,7 @@ impl<R: Read> BufRead for Packed<R> {
     }
 }
 
-impl<R: Read> Read for Packed<R> {
+impl<R: Read> Read for GzipInput<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.fill_buf()?.read(into)?;
         self.consume(count);

@@ -1,4 +1,4 @@
-//! What the segments of one flow show: its handshake, its ends, its troubles.
+//! One flow: handshake, ends, errors and statistics, from its segments.
 
 use std::time::Duration;
 
@@ -7,48 +7,47 @@ use super::half_stream::{Anchor, WINDOW};
 use super::interface_pin::InterfacePin;
 use super::limits::{StreamCounters, WatchedPorts};
 use super::per_side::PerSide;
-use super::reassembly::{Accepted, Bytes, Consumer, Loss, PATIENCE, Reassembly};
+use super::reassembly::{Acceptance, Consumer, GapCause, REORDER_TIMEOUT, Reassembly, SegmentData};
 use super::syn_candidates::{Match, SynCandidates};
 use super::{FlowFacts, FlowHandler, FlowOutcome, FlowStart, SocketEvent};
 use crate::addr::{Side, canonical};
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, IcmpKind, Segment};
 
-/// A SYN with another sequence number begins a new flow after so long a silence, even though none saw the old one end.
+/// After this silence a SYN with another sequence number starts a new flow, although the end of the old one was not seen.
 const SILENCE: Duration = Duration::from_secs(60);
-/// A RST is believed so far beyond what was sent.
+/// A RST is accepted up to this many bytes beyond the last byte sent.
 const RESET_WINDOW: i64 = 1 << 20;
-/// So many bytes of a server are enough to tell whether it greets.
-const GREETING: usize = 1024;
+/// Bytes of a server that suffice to recognise a greeting.
+const MAX_GREETING: usize = 1024;
 
-/// One flow, from its first segment to its facts.
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) start: FlowStart,
-    /// The lower endpoint of the key is the client.
+    /// Whether the lower endpoint of the key is the client.
     pub(super) client_low: bool,
-    /// Client and server are known; else the sender of the first segment stands for the client.
+    /// Whether the roles are known; if not, the sender of the first segment is taken for the client.
     roles_known: bool,
-    /// Told about whatever the server says.
+    /// The server's port is watched: the flow is reported even without a greeting.
     pub(super) watched: bool,
-    /// Sides whose first bytes are no greeting.
-    silent: PerSide<bool>,
+    /// Sides whose first bytes are not a greeting.
+    no_greeting: PerSide<bool>,
     streams: Reassembly,
     isn: PerSide<Option<u32>>,
-    /// What each side takes at most in a segment.
+    /// MSS option of each side: its maximum for received segments.
     mss: PerSide<Option<u16>>,
     syns: u32,
     syn_at: Option<Timestamp>,
     handshake: Option<Duration>,
-    /// The client acknowledged the SYN-ACK, seen or not.
+    /// The client acknowledged the SYN-ACK, whether or not that was captured.
     completed: bool,
     end: Timestamp,
     answered: bool,
     refused: bool,
     unreachable: bool,
-    /// Ended by RST before a FIN.
+    /// Ended by RST before any FIN.
     reset: bool,
-    /// A RST was believed: its sender.
+    /// Sender of an accepted RST.
     rst: Option<Side>,
     closed_by: Option<Side>,
     data_segments: PerSide<u64>,
@@ -56,33 +55,34 @@ pub(super) struct Flow {
     rtt: Option<Duration>,
     icmp_errors: u64,
     icmp_kinds: [u64; 5],
-    /// Where the errors about what each side sent are seen.
+    /// Interfaces that capture the errors about each side's segments.
     icmp_pins: PerSide<InterfacePin>,
     path_mtu: Option<u32>,
     large: PerSide<LargeSegments>,
-    rivals: SynCandidates,
+    candidates: SynCandidates,
 }
 
-/// How a flow stands after a segment.
+/// State of a flow after a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlowStatus {
-    Live,
-    Over,
-    /// More than a flow may hold that is not known to be SMTP.
-    TooMuch,
+    Active,
+    Ended,
+    /// The segment exceeds the memory of a flow that is not known to be SMTP.
+    OverBudget,
 }
 
-/// How long a flow may be silent depends on this.
+/// Selects the idle limit of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum FlowPhase {
     Connecting,
     Open,
     Ending,
 }
 
 impl Flow {
-    /// A flow that begins with `segment`, of the lower endpoint of the key or not; `None` if none begins with such.
-    pub(super) fn begin(
+    /// Starts a flow with `segment`; `None` if `segment` cannot start one. `from_low`: its sender is the lower endpoint of the
+    /// key.
+    pub(super) fn start(
         segment: &Segment<'_>,
         from_low: bool,
         ports: &WatchedPorts,
@@ -91,7 +91,7 @@ impl Flow {
             return None;
         }
         let (from, to) = (ports.contains(segment.src.port()), ports.contains(segment.dst.port()));
-        // Who sent it; `None` if that is open.
+        // The sender's role, if known.
         let sender = match (segment.syn, segment.ack) {
             (true, None) => Some(Side::Client),
             (true, Some(_)) => Some(Side::Server),
@@ -109,7 +109,7 @@ impl Flow {
             client_low: client_sent == from_low,
             roles_known: sender.is_some(),
             watched: ports.contains(server.port()),
-            silent: PerSide::default(),
+            no_greeting: PerSide::default(),
             streams: Reassembly::default(),
             isn: PerSide::default(),
             mss: PerSide::default(),
@@ -132,12 +132,12 @@ impl Flow {
             icmp_pins: PerSide::default(),
             path_mtu: None,
             large: PerSide::default(),
-            rivals: SynCandidates::default(),
+            candidates: SynCandidates::default(),
         })
     }
 
-    /// Told about from its first segment on.
-    pub(super) const fn told_at_once(&self) -> bool {
+    /// Whether the flow is reported from its first segment.
+    pub(super) const fn opens_at_once(&self) -> bool {
         self.watched && self.roles_known
     }
 
@@ -145,44 +145,45 @@ impl Flow {
         if low == self.client_low { Side::Client } else { Side::Server }
     }
 
-    /// The sequence numbers of its SYNs.
+    /// Initial sequence numbers of client and server.
     pub(super) const fn isns(&self) -> (Option<u32>, Option<u32>) {
         (self.isn.client, self.isn.server)
     }
 
-    /// SYNs in the middle of this flow wait for what comes next.
-    pub(super) const fn is_challenged(&self) -> bool {
-        !self.rivals.is_empty()
+    /// Whether SYNs in the middle of this flow are undecided.
+    pub(super) const fn has_syn_candidates(&self) -> bool {
+        !self.candidates.is_empty()
     }
 
-    /// The SYNs in the middle of this flow that nothing of it followed.
-    pub(super) fn rivals(&mut self) -> impl Iterator<Item = Segment<'static>> + use<> {
-        self.rivals.take()
+    /// Removes the undecided SYNs in the middle of this flow.
+    pub(super) fn take_syn_candidates(&mut self) -> impl Iterator<Item = Segment<'static>> + use<> {
+        self.candidates.take()
     }
 
-    /// What `segment` is to this flow; asked of SYNs, and of others while it [is challenged](Self::is_challenged).
-    pub(super) fn judge(&mut self, from: Side, segment: &Segment<'_>) -> Match {
-        let from_last = |side, number| {
+    /// Decides whether `segment` belongs to this flow. Called for SYNs, and for all segments while there are
+    /// [SYN candidates](Self::has_syn_candidates).
+    pub(super) fn match_segment(&mut self, from: Side, segment: &Segment<'_>) -> Match {
+        let distance = |side, number| {
             let half = self.streams.halves.of(side);
             (half.position(number) - half.next).unsigned_abs()
         };
-        if self.rivals.go_on_with(from, segment, from_last) {
-            return Match::ToANewFlow;
+        if self.candidates.continued_by(from, segment, distance) {
+            return Match::NewFlow;
         }
         if segment.syn {
-            return self.judge_syn(from, segment);
+            return self.match_syn(from, segment);
         }
-        self.rivals.clear();
-        Match::ToThisFlow
+        self.candidates.clear();
+        Match::ThisFlow
     }
 
-    fn judge_syn(&mut self, from: Side, segment: &Segment<'_>) -> Match {
+    fn match_syn(&mut self, from: Side, segment: &Segment<'_>) -> Match {
         let isn = *self.isn.of(from);
         let half = self.streams.halves.of(from);
         let first = segment.seq.wrapping_add(1);
         let fits = match isn {
             Some(isn) => isn == segment.seq,
-            // Late in the capture: what it begins was seen already.
+            // The SYN is late in the capture: segments after it were seen already.
             None => match half.anchor {
                 Anchor::Unknown => true,
                 Anchor::Guess => (half.end - WINDOW..=half.start).contains(&half.position(first)),
@@ -191,23 +192,25 @@ impl Flow {
         };
         let other = self.isn.of(from.other()).map(|isn| isn.wrapping_add(1));
         match segment.ack {
-            None if fits && (from == Side::Client || !self.answered) => Match::ToThisFlow,
-            None if self.phase() != Phase::Open || segment.at.since(self.end) >= SILENCE => {
-                Match::ToANewFlow
+            None if fits && (from == Side::Client || !self.answered) => Match::ThisFlow,
+            None if self.phase() != FlowPhase::Open || segment.at.since(self.end) >= SILENCE => {
+                Match::NewFlow
             }
             None => {
-                self.rivals.push(from, segment);
-                Match::Nowhere
+                self.candidates.push(from, segment);
+                Match::Undecided
             }
-            Some(ack) if fits && other.is_none_or(|due| ack.wrapping_sub(due) as i32 >= 0) => {
-                Match::ToThisFlow
+            Some(ack)
+                if fits && other.is_none_or(|expected| ack.wrapping_sub(expected) as i32 >= 0) =>
+            {
+                Match::ThisFlow
             }
-            Some(_) => Match::Nowhere,
+            Some(_) => Match::Undecided,
         }
     }
 
-    /// A segment of this flow. What is held must not cost more than `budget` afterwards.
-    pub(super) fn segment<C: FlowHandler>(
+    /// Processes a segment of this flow. Afterwards at most `budget` bytes of memory are held.
+    pub(super) fn on_segment<C: FlowHandler>(
         &mut self,
         from: Side,
         segment: &Segment<'_>,
@@ -216,57 +219,61 @@ impl Flow {
     ) -> FlowStatus {
         self.end = self.end.max(segment.at);
         if segment.rst {
-            return self.rst(from, segment, consumer);
+            return self.on_rst(from, segment, consumer);
         }
         let mut first = segment.seq;
         if segment.syn {
             first = first.wrapping_add(1);
-            self.syn(from, segment, first);
+            self.on_syn(from, segment, first);
         }
-        let need = self.place(from, segment, first, consumer.counters);
-        self.progress(from, segment);
-        let took = self.bytes(from, segment, first, need, budget, consumer);
-        if took == Accepted::NoRoom {
-            return FlowStatus::TooMuch;
+        let ack_position = self.update_positions(from, segment, first, consumer.counters);
+        self.update_handshake(from, segment);
+        let acceptance = self.on_data(from, segment, first, ack_position, budget, consumer);
+        if acceptance == Acceptance::NoRoom {
+            return FlowStatus::OverBudget;
         }
         if segment.fin {
-            self.fin(from, segment, first, need);
+            self.on_fin(from, segment, first, ack_position);
         }
         self.streams.drain(consumer);
-        self.after(segment.at, consumer)
+        self.update_wait(segment.at, consumer)
     }
 
-    /// Waiting goes on or ends; so may the flow.
-    fn after<C: FlowHandler>(
+    /// Updates the wait for missing bytes, whose expiry may end the flow.
+    fn update_wait<C: FlowHandler>(
         &mut self,
         at: Timestamp,
         consumer: &mut Consumer<'_, C>,
     ) -> FlowStatus {
-        let ended = self.streams.waited(at, self.rst.is_some(), consumer);
-        if ended && self.rst.is_some() { FlowStatus::Over } else { self.fate() }
+        let expired = self.streams.update_wait(at, self.rst.is_some(), consumer);
+        if expired && self.rst.is_some() { FlowStatus::Ended } else { self.status() }
     }
 
-    fn fate(&self) -> FlowStatus {
+    fn status(&self) -> FlowStatus {
         let done = |side| {
             let half = self.streams.halves.of(side);
             half.closed && half.fin.is_some_and(|fin| half.acked > fin.position)
         };
-        if done(Side::Client) && done(Side::Server) { FlowStatus::Over } else { FlowStatus::Live }
+        if done(Side::Client) && done(Side::Server) {
+            FlowStatus::Ended
+        } else {
+            FlowStatus::Active
+        }
     }
 
-    /// Bytes that the capture lacks were waited for long enough.
-    pub(super) fn patience_ended<C: FlowHandler>(
+    /// The wait for missing bytes timed out.
+    pub(super) fn on_wait_expired<C: FlowHandler>(
         &mut self,
         consumer: &mut Consumer<'_, C>,
     ) -> FlowStatus {
-        self.streams.give_up_waiting(consumer);
+        self.streams.expire_wait(consumer);
         if self.rst.is_some() {
-            return FlowStatus::Over;
+            return FlowStatus::Ended;
         }
-        self.after(self.end, consumer)
+        self.update_wait(self.end, consumer)
     }
 
-    fn syn(&mut self, from: Side, segment: &Segment<'_>, first: u32) {
+    fn on_syn(&mut self, from: Side, segment: &Segment<'_>, first: u32) {
         if from == Side::Client && segment.ack.is_none() {
             self.syns += 1;
             self.syn_at.get_or_insert(segment.at);
@@ -275,24 +282,24 @@ impl Flow {
         if segment.mss.is_some() {
             *self.mss.of_mut(from) = segment.mss;
         }
-        self.streams.halves.of_mut(from).anchor(first);
+        self.streams.halves.of_mut(from).set_start(first);
         if from == Side::Server && segment.ack.is_some() {
-            self.answer();
+            self.set_answered();
         }
     }
 
-    /// The SYN was answered by more than an error.
-    const fn answer(&mut self) {
+    /// The SYN was answered by the server, not only by an error.
+    const fn set_answered(&mut self) {
         if !self.answered {
             self.answered = true;
-            // A RST that answered an earlier SYN.
+            // Undoes a RST that answered an earlier SYN.
             self.refused = false;
             self.closed_by = None;
         }
     }
 
-    /// Where the segment stands in both directions; the position that it acknowledges, if any.
-    fn place(
+    /// Updates window and positions of both directions. Returns the position that the segment acknowledges, or `i64::MIN`.
+    fn update_positions(
         &mut self,
         from: Side,
         segment: &Segment<'_>,
@@ -301,13 +308,13 @@ impl Flow {
     ) -> i64 {
         let (half, peer) = self.streams.halves.split(from);
         half.window = segment.window;
-        let sure = self.start.midstream;
-        if !half.settled() {
-            if sure { half.anchor(first) } else { half.guess(first) }
+        let is_start = self.start.midstream;
+        if !half.is_anchored() {
+            if is_start { half.set_start(first) } else { half.guess_start(first) }
         }
         let Some(ack) = segment.ack else { return i64::MIN };
-        if !peer.settled() {
-            if sure || segment.syn { peer.anchor(ack) } else { peer.guess(ack) }
+        if !peer.is_anchored() {
+            if is_start || segment.syn { peer.set_start(ack) } else { peer.guess_start(ack) }
         }
         let position = peer.position(ack);
         if position > peer.next.max(peer.end) + WINDOW {
@@ -316,87 +323,87 @@ impl Flow {
         }
         if position > peer.acked {
             peer.acked = position;
-            self.large.of_mut(from.other()).acknowledged(position);
+            self.large.of_mut(from.other()).on_ack(position);
         }
         position
     }
 
-    /// The handshake goes on.
-    fn progress(&mut self, from: Side, segment: &Segment<'_>) {
+    /// Updates the handshake after a segment without SYN.
+    fn update_handshake(&mut self, from: Side, segment: &Segment<'_>) {
         if segment.syn || self.completed || self.start.midstream {
             return;
         }
         match from {
             Side::Client if segment.ack.is_some() => {
-                self.answer();
+                self.set_answered();
                 self.completed = true;
                 self.handshake = self.syn_at.map(|syn| segment.at.since(syn));
             }
-            Side::Server if segment.len > 0 => self.answer(),
+            Side::Server if segment.len > 0 => self.set_answered(),
             _ => {}
         }
     }
 
-    fn bytes<C: FlowHandler>(
+    fn on_data<C: FlowHandler>(
         &mut self,
         from: Side,
         segment: &Segment<'_>,
         first: u32,
-        need: i64,
+        ack_position: i64,
         budget: usize,
         consumer: &mut Consumer<'_, C>,
-    ) -> Accepted {
+    ) -> Acceptance {
         if segment.len == 0 {
-            return Accepted::NothingNew;
+            return Acceptance::Duplicate;
         }
         *self.data_segments.of_mut(from) += 1;
         let (half, peer) = self.streams.halves.split(from);
         let position = half.position(first);
         if position > half.next + WINDOW {
             consumer.counters.out_of_window += 1;
-            return Accepted::Outside;
+            return Acceptance::OutOfWindow;
         }
         let keep_alive = position + 1 == half.end && half.acked >= half.end;
         let probe = segment.len == 1 && (keep_alive || peer.window == 0);
         let (at_edge, open) = (position <= half.acked, peer.window > 0);
-        let bytes = Bytes {
+        let data = SegmentData {
             position,
             omitted: segment.omitted,
             captured: segment.payload,
             length: segment.len,
-            need,
+            ack_position,
             at: segment.at,
         };
-        let took = self.streams.data(from, bytes, budget, consumer);
-        match took {
-            Accepted::NothingNew if !probe => *self.retransmits.of_mut(from) += 1,
-            Accepted::Outside => consumer.counters.out_of_window += 1,
+        let acceptance = self.streams.on_data(from, data, budget, consumer);
+        match acceptance {
+            Acceptance::Duplicate if !probe => *self.retransmits.of_mut(from) += 1,
+            Acceptance::OutOfWindow => consumer.counters.out_of_window += 1,
             _ => {}
         }
-        if open && matches!(took, Accepted::Some | Accepted::NothingNew) {
+        if open && matches!(acceptance, Acceptance::New | Acceptance::Duplicate) {
             let mss = *self.mss.of(from.other());
-            self.large.of_mut(from).sent(position, segment.len, at_edge, mss);
+            self.large.of_mut(from).on_sent(position, segment.len, at_edge, mss);
         }
-        took
+        acceptance
     }
 
-    fn fin(&mut self, from: Side, segment: &Segment<'_>, first: u32, need: i64) {
+    fn on_fin(&mut self, from: Side, segment: &Segment<'_>, first: u32, ack_position: i64) {
         let (half, peer) = self.streams.halves.split(from);
         let position = half.position(first) + i64::from(segment.len);
-        // The first wins, unless bytes behind it were seen before.
-        let due = half.end.max(half.next)..=half.next.saturating_add(WINDOW);
-        if half.fin.is_none() && due.contains(&position) {
-            // Of two that cross, which one is seen first depends on where one looks. The server's is the older: it comes
-            // behind the 221 that the client closes upon (RFC 5321 §4.1.1.10).
-            if self.rst.is_none() && peer.fin.is_some_and(|fin| need <= fin.position) {
+        // The first FIN wins, unless bytes after it were seen before.
+        let expected = half.end.max(half.next)..=half.next.saturating_add(WINDOW);
+        if half.fin.is_none() && expected.contains(&position) {
+            // If two FINs cross, their order depends on the point of capture. The server's counts as the first: it follows
+            // the 221 after which the client closes (RFC 5321 §4.1.1.10).
+            if self.rst.is_none() && peer.fin.is_some_and(|fin| ack_position <= fin.position) {
                 self.closed_by = Some(Side::Server);
             }
             self.closed_by.get_or_insert(from);
-            self.streams.fin(from, position, need, segment.at);
+            self.streams.on_fin(from, position, ack_position, segment.at);
         }
     }
 
-    fn rst<C: FlowHandler>(
+    fn on_rst<C: FlowHandler>(
         &mut self,
         from: Side,
         segment: &Segment<'_>,
@@ -404,31 +411,31 @@ impl Flow {
     ) -> FlowStatus {
         let (half, peer) = self.streams.halves.split(from);
         if !self.answered && !self.start.midstream {
-            let ours = match (from, segment.ack) {
+            let is_ours = match (from, segment.ack) {
                 (Side::Client, _) => true,
                 (Side::Server, Some(ack)) => {
                     (peer.start..=peer.end + 1).contains(&peer.position(ack))
                 }
                 (Side::Server, None) => false,
             };
-            if ours {
+            if is_ours {
                 self.refused |= from == Side::Server;
                 self.closed_by.get_or_insert(from);
-                return if consumer.conversation.is_none() {
-                    FlowStatus::Over
+                return if consumer.handler.is_none() {
+                    FlowStatus::Ended
                 } else {
-                    FlowStatus::Live
+                    FlowStatus::Active
                 };
             }
             consumer.counters.out_of_window += 1;
-            return FlowStatus::Live;
+            return FlowStatus::Active;
         }
         let position = half.position(segment.seq);
         let least = half.acked.max(half.start - 1);
         let most = half.end.max(half.next).max(half.acked) + RESET_WINDOW;
-        if half.settled() && !(least..=most).contains(&position) {
+        if half.is_anchored() && !(least..=most).contains(&position) {
             consumer.counters.out_of_window += 1;
-            return FlowStatus::Live;
+            return FlowStatus::Active;
         }
         let ended = half.fin.is_some() || peer.fin.is_some();
         if self.rst.is_none() {
@@ -436,27 +443,27 @@ impl Flow {
             self.closed_by.get_or_insert(from);
             self.rst = Some(from);
         }
-        let whole = half.next >= position || !half.settled();
-        // What it acknowledges may come out of order too.
-        if let Some(ack) = segment.ack.filter(|_| peer.settled()) {
+        let is_complete = half.next >= position || !half.is_anchored();
+        // The bytes that it acknowledges may be out of order, too.
+        if let Some(ack) = segment.ack.filter(|_| peer.is_anchored()) {
             let position = peer.position(ack);
             if position <= peer.end.max(peer.next) + RESET_WINDOW {
                 peer.acked = peer.acked.max(position);
             }
         }
-        if consumer.conversation.is_none() || whole && self.streams.idle() {
-            return FlowStatus::Over;
+        if consumer.handler.is_none() || is_complete && self.streams.is_caught_up() {
+            return FlowStatus::Ended;
         }
-        self.after(segment.at, consumer)
+        self.update_wait(segment.at, consumer)
     }
 
-    /// Whether the errors about what `from` sent are taken from where this one was seen at `now`.
-    pub(super) fn takes_icmp(&mut self, from: Side, error: &IcmpError, now: Timestamp) -> bool {
-        self.icmp_pins.of_mut(from).takes(error.interface, now)
+    /// Whether `error`, about a segment of `from`, is from the interface used for such errors.
+    pub(super) fn accepts_icmp(&mut self, from: Side, error: &IcmpError, now: Timestamp) -> bool {
+        self.icmp_pins.of_mut(from).accepts(error.interface, now)
     }
 
-    /// An ICMP error about a segment that `from` sent; whether it did.
-    pub(super) fn icmp(&mut self, from: Side, error: &IcmpError) -> bool {
+    /// Processes an ICMP error about a segment of `from`. Returns whether `from` sent that segment.
+    pub(super) fn on_icmp_error(&mut self, from: Side, error: &IcmpError) -> bool {
         let half = self.streams.halves.of(from);
         let position = half.position(error.seq);
         let least = half.start - if self.start.midstream { WINDOW } else { 1 };
@@ -474,7 +481,7 @@ impl Flow {
                 if mtu > 0 {
                     self.path_mtu = Some(self.path_mtu.map_or(mtu, |least| least.min(mtu)));
                 }
-                self.large.of_mut(from).told();
+                self.large.of_mut(from).on_packet_too_big();
             }
             IcmpKind::Unreachable
             | IcmpKind::Prohibited
@@ -484,68 +491,71 @@ impl Flow {
         true
     }
 
-    /// What the kernel of one end says. Whether nothing more will come: it gave up to connect, and not because of an answer
-    /// that is still to be seen.
-    pub(super) fn socket(&mut self, facts: &SocketEvent) -> bool {
+    /// Processes an event of an endpoint's kernel. Returns whether the flow is over: the connect failed, and not because of an
+    /// answer that the capture is about to show.
+    pub(super) fn on_socket_event(&mut self, facts: &SocketEvent) -> bool {
         self.rtt = facts.rtt.or(self.rtt);
-        facts.closed && self.phase() == Phase::Connecting && facts.at.since(self.end) >= PATIENCE
+        facts.closed
+            && self.phase() == FlowPhase::Connecting
+            && facts.at.since(self.end) >= REORDER_TIMEOUT
     }
 
-    /// The first bytes of `from`, if it may be a server that greets.
-    pub(super) fn greeting(&self, from: Side) -> Option<Vec<u8>> {
-        if self.roles_known && from == Side::Client || *self.silent.of(from) {
+    /// The first bytes of `from`, if it may be a server.
+    pub(super) fn possible_greeting(&self, from: Side) -> Option<Vec<u8>> {
+        if self.roles_known && from == Side::Client || *self.no_greeting.of(from) {
             return None;
         }
-        let bytes = self.streams.halves.of(from).first_bytes(GREETING);
+        let bytes = self.streams.halves.of(from).first_bytes(MAX_GREETING);
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// `from` greets: it is the server.
-    pub(super) fn greeted(&mut self, from: Side) {
+    /// Makes `from`, which sent a greeting, the server.
+    pub(super) fn set_server(&mut self, from: Side) {
         self.roles_known = true;
         if from == Side::Server {
             return;
         }
         self.client_low = !self.client_low;
         std::mem::swap(&mut self.start.client, &mut self.start.server);
-        self.streams.halves.swap();
-        self.isn.swap();
-        self.mss.swap();
-        self.data_segments.swap();
-        self.retransmits.swap();
-        self.large.swap();
-        self.icmp_pins.swap();
+        self.streams.halves.swap_sides();
+        self.isn.swap_sides();
+        self.mss.swap_sides();
+        self.data_segments.swap_sides();
+        self.retransmits.swap_sides();
+        self.large.swap_sides();
+        self.icmp_pins.swap_sides();
         self.closed_by = self.closed_by.map(Side::other);
         self.rst = self.rst.map(Side::other);
-        self.rivals.swap();
+        self.candidates.swap_sides();
     }
 
-    /// `from` does not greet; whether that leaves no server.
-    pub(super) const fn not_greeted(&mut self, from: Side) -> bool {
-        *self.silent.of_mut(from) = true;
-        self.silent.server && (self.roles_known || self.silent.client)
+    /// Records that `from` sent no greeting. Returns whether neither side can be a server now.
+    pub(super) const fn rule_out_greeting(&mut self, from: Side) -> bool {
+        *self.no_greeting.of_mut(from) = true;
+        self.no_greeting.server && (self.roles_known || self.no_greeting.client)
     }
 
-    /// Somebody listens now: tells what was held.
-    pub(super) fn heard<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
+    /// Delivers the held data, once there is a handler.
+    pub(super) fn deliver_held<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
         self.streams.drain(consumer);
-        self.streams.waited(self.end, false, consumer);
+        self.streams.update_wait(self.end, false, consumer);
     }
 
-    /// Tells all that is held, for want of room.
+    /// Delivers everything held, to free memory.
     pub(super) fn release<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
         self.streams.release(consumer);
     }
 
-    /// Nothing more comes: tells what is left and says what was seen.
+    /// Delivers the rest and returns the flow's facts.
     pub(super) fn finish<C: FlowHandler>(
         &mut self,
         evicted: bool,
         consumer: &mut Consumer<'_, C>,
     ) -> FlowFacts {
-        self.streams.flush(if evicted { Loss::GivenUp } else { Loss::Unfinished }, consumer);
-        let before = self.closed_by.filter(|_| !self.answered && !self.start.midstream);
-        if let Some(first) = self.rst.or(before) {
+        self.streams
+            .flush(if evicted { GapCause::GivenUp } else { GapCause::Unfinished }, consumer);
+        let closed_early = self.closed_by.filter(|_| !self.answered && !self.start.midstream);
+        if let Some(first) = self.rst.or(closed_early) {
             self.streams.close(first, self.end, consumer);
         }
         let outcome = if self.start.midstream {
@@ -578,7 +588,7 @@ impl Flow {
             icmp_errors: self.icmp_errors,
             icmp_kinds: self.icmp_kinds,
             path_mtu: self.path_mtu,
-            black_hole: self.large.client.suspected() || self.large.server.suspected(),
+            black_hole: self.large.client.is_suspected() || self.large.server.is_suspected(),
             closed_by: self.closed_by,
             reset_by: self.rst.filter(|_| self.answered || self.start.midstream),
             rtt: self.rtt,
@@ -586,15 +596,15 @@ impl Flow {
         }
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> FlowPhase {
         let halves = &self.streams.halves;
         let ended = halves.client.fin.is_some() && halves.server.fin.is_some();
         if self.rst.is_some() || ended || !self.answered && self.closed_by.is_some() {
-            Phase::Ending
+            FlowPhase::Ending
         } else if self.answered || self.start.midstream {
-            Phase::Open
+            FlowPhase::Open
         } else {
-            Phase::Connecting
+            FlowPhase::Connecting
         }
     }
 
@@ -602,13 +612,13 @@ impl Flow {
         self.streams.cost()
     }
 
-    /// Its SYN was not answered: since when it waits, and how many SYNs it sent.
-    pub(super) fn opening(&self) -> Option<(Timestamp, u32)> {
-        (self.phase() == Phase::Connecting).then_some((self.start.at, self.syns))
+    /// Time of the first SYN and number of SYNs, while the flow is connecting.
+    pub(super) fn pending_since(&self) -> Option<(Timestamp, u32)> {
+        (self.phase() == FlowPhase::Connecting).then_some((self.start.at, self.syns))
     }
 
-    /// The number of its wait for bytes that were acknowledged, if it waits.
-    pub(super) fn waiting(&self) -> Option<u64> {
-        self.streams.waiting()
+    /// The number of the current wait for missing bytes, if any.
+    pub(super) fn wait_number(&self) -> Option<u64> {
+        self.streams.wait_number()
     }
 }

@@ -1,9 +1,9 @@
-//! The canonical 4-tuple: both directions of a flow have the same key.
+//! The canonical 4-tuple: both directions of a flow share one key.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The lower endpoint, then the higher; each an address (IPv4 in its v4-mapped form) and a port. One array, so that it
-/// is hashed in one go.
+/// The lower endpoint, then the higher one; each is an address (IPv4 as v4-mapped) and a port. A single array, hashed in
+/// one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FlowKey([u8; 36]);
 
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_directions_are_one_flow() {
+    fn both_directions_share_a_key() {
         let (a, b) = ("192.0.2.1:25".parse().unwrap(), "192.0.2.1:4000".parse().unwrap());
         let ((key, a_low), (same, b_low)) = (FlowKey::of(a, b), FlowKey::of(b, a));
         assert_eq!(key, same);

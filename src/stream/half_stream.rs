@@ -1,7 +1,7 @@
 //! One direction of a flow in sequence space.
 //!
-//! Positions count bytes from the first one known, without wrapping: sequence numbers become positions near the next
-//! byte that is due, so a flow may say any number of bytes.
+//! Positions are 64-bit byte offsets from the first known byte and do not wrap: a sequence number maps to the nearest
+//! position to the next expected byte, so the length of a flow is unlimited.
 
 use std::collections::BTreeMap;
 
@@ -10,41 +10,41 @@ use crate::time::Timestamp;
 /// The largest window that TCP can have (RFC 7323 §2.3): nothing valid lies further ahead.
 pub(super) const WINDOW: i64 = 1 << 30;
 
-/// Bytes of a flow's beginning may come so far late in a capture that lacks the SYN.
-const LATE: i64 = 1 << 20;
+/// Without a SYN, bytes before the first segment seen are accepted up to this distance (bytes).
+const MAX_LATE: i64 = 1 << 20;
 
-/// What a piece takes besides its bytes, and what the first one takes besides (a node of the tree).
-const PIECE: usize = 128;
-const FIRST_PIECE: usize = 512;
-/// What holding a segment costs at most besides its bytes, if it is held in one piece.
-pub(super) const OVERHEAD: usize = PIECE + FIRST_PIECE;
+/// Memory in bytes of a held piece besides its payload, and of the first one (a tree node) in addition.
+const PIECE_OVERHEAD: usize = 128;
+const FIRST_PIECE_OVERHEAD: usize = 512;
+/// Upper bound of the memory overhead of a segment held in one piece.
+pub(super) const HOLD_OVERHEAD: usize = PIECE_OVERHEAD + FIRST_PIECE_OVERHEAD;
 
-/// Bytes that wait, for others before them or for those that they answer.
+/// Bytes held back, until the bytes before them or the peer's bytes that they acknowledge arrive.
 #[derive(Debug)]
-pub(super) struct Piece {
-    /// So many come first that the source left out.
+pub(super) struct HeldPiece {
+    /// Bytes before `bytes` that the source skipped on purpose.
     pub(super) omitted: u32,
     pub(super) bytes: Box<[u8]>,
-    /// So many follow that were not captured.
+    /// Bytes after `bytes` that were not captured.
     pub(super) missing: u32,
-    /// The peer's bytes before this position come first.
-    pub(super) need: i64,
-    /// By number of the flow's waiting pieces.
+    /// The peer's bytes before this position are delivered first.
+    pub(super) ack_position: i64,
+    /// Arrival number within the flow.
     pub(super) arrived: u64,
     pub(super) at: Timestamp,
 }
 
-impl Piece {
+impl HeldPiece {
     pub(super) fn len(&self) -> i64 {
         i64::from(self.omitted) + position_of(self.bytes.len()) + i64::from(self.missing)
     }
 }
 
-/// The end of what this side says.
+/// The FIN of this side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fin {
     pub(super) position: i64,
-    pub(super) need: i64,
+    pub(super) ack_position: i64,
     pub(super) arrived: u64,
     pub(super) at: Timestamp,
 }
@@ -53,7 +53,7 @@ pub(super) struct Fin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
     Unknown,
-    /// Seen from a segment that may not be the first: lower ones may come, so nothing is told yet.
+    /// From a segment that may not be the first: earlier ones may follow, so nothing is delivered yet.
     Guess,
     Known,
 }
@@ -65,19 +65,19 @@ pub(super) struct HalfStream {
     pub(super) anchor: Anchor,
     /// Position of the first byte. Not 0 if the guess was too high.
     pub(super) start: i64,
-    /// The next byte to tell: all before it are told, as bytes, as left out or as gaps.
+    /// The next byte to deliver: all before it are delivered, as data, as omitted or as gaps.
     pub(super) next: i64,
-    /// Behind the last byte seen.
+    /// After the last byte seen.
     pub(super) end: i64,
-    /// The peer has all before it; `i64::MIN` before its first ACK. A FIN counts as one.
+    /// Highest position acknowledged by the peer; `i64::MIN` before its first ACK. A FIN occupies one position.
     pub(super) acked: i64,
     pub(super) fin: Option<Fin>,
-    /// Its end was told.
+    /// The end of this side is delivered.
     pub(super) closed: bool,
-    /// As last advertised, not scaled.
+    /// The last advertised window, not scaled.
     pub(super) window: u16,
-    /// By position, disjoint.
-    held: BTreeMap<i64, Piece>,
+    /// By position. Invariant: pieces are disjoint.
+    held: BTreeMap<i64, HeldPiece>,
     held_bytes: usize,
 }
 
@@ -100,14 +100,14 @@ impl Default for HalfStream {
 }
 
 impl HalfStream {
-    /// The position of `seq`: the one within 2^31 of the next byte.
+    /// The position of `seq`, within 2^31 of the next byte.
     pub(super) const fn position(&self, seq: u32) -> i64 {
         let next = self.origin.wrapping_add(self.next as u32);
         self.next + (seq.wrapping_sub(next) as i32) as i64
     }
 
-    /// The first byte has `seq`, surely.
-    pub(super) fn anchor(&mut self, seq: u32) {
+    /// Sets the sequence number of the first byte.
+    pub(super) fn set_start(&mut self, seq: u32) {
         match self.anchor {
             Anchor::Unknown => self.origin = seq,
             Anchor::Guess => {
@@ -120,8 +120,8 @@ impl HalfStream {
         self.anchor = Anchor::Known;
     }
 
-    /// An byte at `seq` was sent, or comes next.
-    pub(super) fn guess(&mut self, seq: u32) {
+    /// Guesses the first byte from a byte at `seq` that was sent or is expected next.
+    pub(super) fn guess_start(&mut self, seq: u32) {
         match self.anchor {
             Anchor::Unknown => {
                 self.origin = seq;
@@ -129,7 +129,7 @@ impl HalfStream {
             }
             Anchor::Guess => {
                 let position = self.position(seq);
-                if (self.start - LATE..self.start).contains(&position) {
+                if (self.start - MAX_LATE..self.start).contains(&position) {
                     self.start = position;
                     self.next = position;
                 }
@@ -138,84 +138,85 @@ impl HalfStream {
         }
     }
 
-    /// Nothing lower comes.
-    pub(super) fn settle(&mut self) {
+    /// Makes a guessed start final.
+    pub(super) fn fix_start(&mut self) {
         if self.anchor == Anchor::Guess {
             self.anchor = Anchor::Known;
         }
     }
 
-    /// How far the peer has it, the FIN not counted.
+    /// Highest acknowledged position without the FIN.
     pub(super) fn acked_bytes(&self) -> i64 {
         self.fin.map_or(self.acked, |fin| self.acked.min(fin.position))
     }
 
-    /// The peer has bytes that were not told, or we do not know where they begin.
-    pub(super) fn behind(&self) -> bool {
+    /// Whether the peer acknowledged bytes that are not delivered, or the start is a guess.
+    pub(super) fn has_acked_gap(&self) -> bool {
         self.anchor == Anchor::Guess || self.acked_bytes() > self.next
     }
 
-    pub(super) fn settled(&self) -> bool {
+    pub(super) fn is_anchored(&self) -> bool {
         self.anchor == Anchor::Known
     }
 
-    /// Its bytes before `need` were told.
-    pub(super) fn reached(&self, need: i64) -> bool {
-        need == i64::MIN
-            || self.settled() && self.next >= self.fin.map_or(need, |fin| need.min(fin.position))
+    /// Whether the bytes before `ack_position` are delivered.
+    pub(super) fn has_delivered(&self, ack_position: i64) -> bool {
+        ack_position == i64::MIN
+            || self.is_anchored()
+                && self.next >= self.fin.map_or(ack_position, |fin| ack_position.min(fin.position))
     }
 
-    /// Something waits: bytes, or the end.
-    pub(super) fn waits(&self) -> bool {
+    /// Whether bytes or the end are known and not delivered.
+    pub(super) fn has_undelivered(&self) -> bool {
         !self.held.is_empty() || self.fin.is_some() && !self.closed
     }
 
-    pub(super) fn holds(&self) -> bool {
+    pub(super) fn has_held(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// What is held, in bytes, with what stands around them.
+    /// Memory of the held pieces in bytes, overhead included.
     pub(super) fn cost(&self) -> usize {
         match self.held.len() {
             0 => 0,
-            pieces => self.held_bytes + pieces * PIECE + FIRST_PIECE,
+            pieces => self.held_bytes + pieces * PIECE_OVERHEAD + FIRST_PIECE_OVERHEAD,
         }
     }
 
-    /// What holding a further piece would add.
-    pub(super) fn cost_of(&self, bytes: usize) -> usize {
-        bytes + PIECE + if self.held.is_empty() { FIRST_PIECE } else { 0 }
+    /// Memory that holding another piece of `bytes` bytes would add.
+    pub(super) fn cost_to_hold(&self, bytes: usize) -> usize {
+        bytes + PIECE_OVERHEAD + if self.held.is_empty() { FIRST_PIECE_OVERHEAD } else { 0 }
     }
 
-    pub(super) fn front(&self) -> Option<(i64, &Piece)> {
+    pub(super) fn front(&self) -> Option<(i64, &HeldPiece)> {
         self.held.first_key_value().map(|(&position, piece)| (position, piece))
     }
 
-    pub(super) fn take_front(&mut self) -> Option<(i64, Piece)> {
+    pub(super) fn pop_front(&mut self) -> Option<(i64, HeldPiece)> {
         let (position, piece) = self.held.pop_first()?;
         self.held_bytes -= piece.bytes.len();
         Some((position, piece))
     }
 
-    /// Holds a piece where nothing is held yet: [`Self::unseen`] says where.
-    pub(super) fn hold(&mut self, position: i64, piece: Piece) {
+    /// Holds a piece. Its range must come from [`Self::missing_ranges`].
+    pub(super) fn hold(&mut self, position: i64, piece: HeldPiece) {
         self.held_bytes += piece.bytes.len();
         if let Some(previous) = self.held.insert(position, piece) {
             self.held_bytes -= previous.bytes.len();
         }
     }
 
-    /// Held pieces that begin before `to` and may reach beyond `from`.
-    fn around(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, &Piece)> {
+    /// Held pieces that may overlap `from..to`.
+    fn overlapping(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, &HeldPiece)> {
         let first = self.held.range(..=from).next_back().map_or(from, |(&position, _)| position);
         self.held.range(first..to.max(first)).map(|(&position, piece)| (position, piece))
     }
 
-    /// The parts of `from..to` that were neither told nor are held.
-    pub(super) fn unseen(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
+    /// The parts of `from..to` that are neither delivered nor held.
+    pub(super) fn missing_ranges(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
         let mut at = from.max(self.next);
         let mut parts = Vec::new();
-        for (position, piece) in self.around(at, to) {
+        for (position, piece) in self.overlapping(at, to) {
             if position > at {
                 parts.push((at, position));
             }
@@ -227,41 +228,42 @@ impl HalfStream {
         parts
     }
 
-    /// Whether `bytes`, from `position`, differ from what is held of them.
+    /// Whether `bytes` at `position` differ from held bytes of the same positions.
     pub(super) fn conflicts(&self, position: i64, bytes: &[u8]) -> bool {
         let to = position + position_of(bytes.len());
-        self.around(position, to).any(|(held, piece)| {
+        self.overlapping(position, to).any(|(held, piece)| {
             let held = held + i64::from(piece.omitted);
             let (from, to) = (position.max(held), to.min(held + position_of(piece.bytes.len())));
-            from < to && part(bytes, position, from, to) != part(&piece.bytes, held, from, to)
+            from < to
+                && slice_at(bytes, position, from, to) != slice_at(&piece.bytes, held, from, to)
         })
     }
 
-    /// The bytes held from the first one on without a hole, at most about `most`.
+    /// The contiguous held bytes from the start, up to the piece that reaches `most` bytes.
     pub(super) fn first_bytes(&self, most: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut due = self.start;
+        let mut expected = self.start;
         for (&position, piece) in &self.held {
-            if position > due || piece.omitted > 0 || bytes.len() >= most {
+            if position > expected || piece.omitted > 0 || bytes.len() >= most {
                 break;
             }
             bytes.extend_from_slice(&piece.bytes);
             if piece.missing > 0 {
                 break;
             }
-            due = position + piece.len();
+            expected = position + piece.len();
         }
         bytes
     }
 }
 
-/// What of `bytes`, which begin at `position`, stands at `from..to`; less if it was not captured.
-pub(super) fn part(bytes: &[u8], position: i64, from: i64, to: i64) -> &[u8] {
+/// The slice `from..to` of `bytes`, which start at `position`; shorter if not all was captured.
+pub(super) fn slice_at(bytes: &[u8], position: i64, from: i64, to: i64) -> &[u8] {
     let index = |at: i64| usize::try_from(at - position).unwrap_or(0).min(bytes.len());
     bytes.get(index(from)..index(to)).unwrap_or_default()
 }
 
-/// A length as a distance between positions.
+/// A length as a difference of positions.
 pub(super) fn position_of(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }

@@ -1,25 +1,25 @@
-//! Of interfaces that show the same packets, as those of a router do, one is listened to.
+//! Deduplication of packets that several interfaces capture, as on a router: one interface is used, the others ignored.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// An interface that was silent for longer is not where the packets go any more.
+/// A pinned interface without packets for longer than this is replaced: the route may have changed.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// The interface that first showed one direction of a flow.
+/// The interface that captured one direction of a flow first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct InterfacePin {
-    /// When it showed something last.
+    /// Time of its last packet.
     last: Timestamp,
     interface: u32,
     pinned: bool,
 }
 
 impl InterfacePin {
-    /// Whether what `interface` shows at `now` is taken; what another one shows is a copy of it.
+    /// Whether to use a packet of `interface` at `now`; packets of other interfaces are copies.
     #[inline]
-    pub(super) fn takes(&mut self, interface: u32, now: Timestamp) -> bool {
+    pub(super) fn accepts(&mut self, interface: u32, now: Timestamp) -> bool {
         if self.interface != interface || !self.pinned {
             if self.pinned && now.since(self.last) <= SILENCE {
                 return false;
@@ -36,16 +36,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_to_show_it_is_listened_to_while_it_speaks() {
+    fn the_first_interface_is_used_until_it_is_silent() {
         let mut pin = InterfacePin::default();
-        let mut takes = |interface, ms: u64| {
-            pin.takes(interface, Timestamp::from_nanos(0) + Duration::from_millis(ms))
+        let mut accepts = |interface, ms: u64| {
+            pin.accepts(interface, Timestamp::from_nanos(0) + Duration::from_millis(ms))
         };
-        assert!(takes(7, 0));
-        assert!(!takes(8, 0));
-        assert!(takes(7, 900));
-        assert!(!takes(8, 1900), "it spoke a second ago");
-        assert!(takes(8, 1901), "the route has changed");
-        assert!(!takes(7, 1902));
+        assert!(accepts(7, 0));
+        assert!(!accepts(8, 0));
+        assert!(accepts(7, 900));
+        assert!(!accepts(8, 1900), "its last packet is one second old");
+        assert!(accepts(8, 1901), "the route has changed");
+        assert!(!accepts(7, 1902));
     }
 }

@@ -1,28 +1,28 @@
-//! What a flow table may use, which ports it watches, and what it counts for its observer.
+//! Limits, watched ports and counters of a flow table.
 
 use std::time::Duration;
 
-/// Bounds of a [`super::FlowTable`].
+/// Limits of a [`super::FlowTable`].
 ///
-/// A flow takes about 1 KiB and its conversation; one on another port that did not greet about 150 bytes. Held bytes
-/// count with 128 bytes a piece, and 512 for the first, for what stands around them.
+/// A flow takes about 1 KiB and its handler; an ignored one about 150 bytes. Held data counts with an overhead of 128 bytes
+/// a piece, and 512 for the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowLimits {
-    /// Flows of any kind. At the bound, the least recently active goes: first those that are no SMTP, then those that
-    /// have ended, then others.
+    /// Maximum number of flows of any kind. At the limit the least recently active one is evicted: first flows that are not
+    /// SMTP, then ended ones, then others.
     pub flows: usize,
-    /// Bytes that one flow may hold, waiting for others. At the bound its hole is given up; nothing else is lost.
+    /// Maximum bytes held by one flow. At the limit it stops waiting for missing bytes; nothing else is lost.
     pub held_per_flow: usize,
-    /// Bytes that all may hold. At the bound the least recently active that holds any gives its holes up.
+    /// Maximum bytes held by all flows. At the limit the least recently active flow that holds any stops waiting.
     pub held: usize,
-    /// An established flow without a packet is over after this.
+    /// Idle limit of an established flow.
     pub idle: Duration,
-    /// So is a flow whose SYN was not answered, or whose server did not say its first word on a port not watched.
+    /// Idle limit of a flow whose SYN was not answered, or whose server on an unwatched port sent no greeting.
     pub half_open: Duration,
 }
 
 impl Default for FlowLimits {
-    /// 65,536 flows; 4 MiB held of one, 64 MiB of all; one hour; two minutes (Linux leaves 64 s between its last SYNs).
+    /// 65,536 flows; 4 MiB held by one, 64 MiB by all; one hour; two minutes (Linux sends its last SYNs 64 s apart).
     fn default() -> Self {
         Self {
             flows: 65_536,
@@ -34,19 +34,19 @@ impl Default for FlowLimits {
     }
 }
 
-/// WatchedPorts of servers whose flows are told about whatever is said on them.
+/// Server ports whose flows are reported without a check for a greeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedPorts(Vec<u16>);
 
 impl WatchedPorts {
-    /// 25, 587 (RFC 6409) and 2525, its common stand-in.
+    /// 25, 587 (RFC 6409) and 2525, its common substitute.
     pub const DEFAULT: [u16; 3] = [25, 587, 2525];
 
     pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
         Self(ports.into_iter().collect())
     }
 
-    /// The default ones and `more`, each once.
+    /// The default ports and `more`, without duplicates.
     pub fn with_defaults(more: &[u16]) -> Vec<u16> {
         let mut ports = Self::DEFAULT.to_vec();
         for port in more {
@@ -68,36 +68,36 @@ impl Default for WatchedPorts {
     }
 }
 
-/// What a table has seen and lost. Bytes are those told as gaps, but for [`Self::bytes_omitted`].
+/// Counters of a table. Bytes are those delivered as gaps, except [`Self::bytes_omitted`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounters {
     pub segments: u64,
-    /// Flows told about.
+    /// Flows reported.
     pub flows: u64,
-    /// Segments out of any flow: no beginning seen and no data, or after a flow's end.
+    /// Segments of no flow: after a flow's end, or without data where no start was seen.
     pub stray: u64,
-    /// Segments of flows that are no SMTP.
+    /// Segments of flows that are not SMTP.
     pub ignored: u64,
-    /// Segments, or ACKs, outside the window; data after a FIN.
+    /// Segments and ACKs outside the window; data after a FIN.
     pub out_of_window: u64,
     /// Segments, and ICMP errors, that another interface had shown.
-    pub elsewhere: u64,
-    /// ICMP errors that belong to no flow, or to nothing that it sent.
+    pub other_interface: u64,
+    /// ICMP errors about no segment of any flow.
     pub stray_icmp: u64,
-    /// Flows told about that were given up to stay within [`FlowLimits::flows`].
+    /// Reported flows evicted to stay within [`FlowLimits::flows`].
     pub evicted: u64,
-    /// Others that were forgotten for it: never told about, or over already.
+    /// Other flows evicted: never reported, or already over.
     pub forgotten: u64,
-    /// Segments with other bytes than an earlier copy that was still held.
+    /// Segments that differ from an earlier copy that was still held.
     pub conflicts: u64,
-    /// Bytes that the peer acknowledged and the capture lacks: capture loss.
+    /// Bytes acknowledged by the peer and missing from the capture: capture loss.
     pub bytes_not_captured: u64,
-    /// Bytes cut by the snap length.
-    pub bytes_cut: u64,
-    /// Bytes that the source left out on purpose: no loss.
+    /// Bytes truncated by the snap length.
+    pub bytes_truncated: u64,
+    /// Bytes that the source skipped on purpose: not a loss.
     pub bytes_omitted: u64,
-    /// Bytes not waited for, to stay within [`FlowLimits`]: reassembly loss.
+    /// Bytes given up to stay within [`FlowLimits`]: reassembly loss.
     pub bytes_given_up: u64,
-    /// Bytes before others that were seen, neither seen nor acknowledged when the flow ended.
+    /// Bytes before captured ones, neither captured nor acknowledged when the flow ended.
     pub bytes_unfinished: u64,
 }

@@ -1,6 +1,7 @@
-//! Lists of slots in the order in which they were placed; every step is O(1) and none allocates but the first for a slot.
+//! Doubly linked lists of slot numbers, in the order of their last use. Every operation is O(1); only the first one on a
+//! slot may allocate.
 
-/// Disjoint lists: a slot stands in at most one of them.
+/// Disjoint lists: a slot is in at most one of them.
 #[derive(Debug)]
 pub(super) struct LruLists {
     links: Vec<Links>,
@@ -9,7 +10,7 @@ pub(super) struct LruLists {
 
 #[derive(Clone, Copy, Debug)]
 struct Links {
-    /// `None` in no list.
+    /// The list that holds the slot, if any.
     list: Option<u8>,
     before: u32,
     after: u32,
@@ -34,14 +35,14 @@ impl LruLists {
         self.lists.get(usize::from(list)).map(|ends| ends.front).filter(|&id| id != NONE)
     }
 
-    /// Those of `list`, from the front.
+    /// The slots of `list`, from the front.
     pub(super) fn iter(&self, list: u8) -> impl Iterator<Item = u32> {
         let after = |&id: &u32| self.links.get(id as usize).map(|links| links.after);
         std::iter::successors(self.front(list), move |id| after(id).filter(|&id| id != NONE))
     }
 
-    /// Puts `id` at the back of `list`, out of where it stood.
-    pub(super) fn place(&mut self, id: u32, list: u8) {
+    /// Moves `id` to the back of `list`, from whichever list holds it.
+    pub(super) fn move_to_back(&mut self, id: u32, list: u8) {
         self.remove(id);
         let at = id as usize;
         if at >= self.links.len() {
@@ -79,29 +80,29 @@ impl LruLists {
 mod tests {
     use super::*;
 
-    fn drained(roster: &mut LruLists, list: u8) -> Vec<u32> {
+    fn drain(lists: &mut LruLists, list: u8) -> Vec<u32> {
         std::iter::from_fn(|| {
-            let id = roster.front(list)?;
-            roster.remove(id);
+            let id = lists.front(list)?;
+            lists.remove(id);
             Some(id)
         })
         .collect()
     }
 
     #[test]
-    fn order_is_that_of_the_last_placing() {
-        let mut roster = LruLists::new(2);
+    fn slots_are_in_the_order_of_their_last_move() {
+        let mut lists = LruLists::new(2);
         for id in [3, 1, 2, 0] {
-            roster.place(id, 0);
+            lists.move_to_back(id, 0);
         }
-        roster.place(1, 0);
-        roster.place(3, 1);
-        roster.remove(7);
-        assert_eq!(roster.iter(0).collect::<Vec<_>>(), [2, 0, 1]);
-        assert_eq!(roster.iter(1).collect::<Vec<_>>(), [3]);
-        assert_eq!(drained(&mut roster, 0), [2, 0, 1]);
-        assert_eq!(drained(&mut roster, 1), [3]);
-        roster.place(2, 1);
-        assert_eq!((roster.front(0), roster.front(1)), (None, Some(2)));
+        lists.move_to_back(1, 0);
+        lists.move_to_back(3, 1);
+        lists.remove(7);
+        assert_eq!(lists.iter(0).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(lists.iter(1).collect::<Vec<_>>(), [3]);
+        assert_eq!(drain(&mut lists, 0), [2, 0, 1]);
+        assert_eq!(drain(&mut lists, 1), [3]);
+        lists.move_to_back(2, 1);
+        assert_eq!((lists.front(0), lists.front(1)), (None, Some(2)));
     }
 }

@@ -1,4 +1,4 @@
-//! One thing for each side of a flow.
+//! One value for each side of a flow.
 
 use crate::addr::Side;
 
@@ -23,7 +23,7 @@ impl<T> PerSide<T> {
         }
     }
 
-    /// That of `side`, then that of its peer.
+    /// The value of `side`, then the value of its peer.
     pub(super) const fn split(&mut self, side: Side) -> (&mut T, &mut T) {
         match side {
             Side::Client => (&mut self.client, &mut self.server),
@@ -31,8 +31,8 @@ impl<T> PerSide<T> {
         }
     }
 
-    /// Client and server were taken for each other.
-    pub(super) const fn swap(&mut self) {
+    /// Exchanges client and server, after the roles turned out to be reversed.
+    pub(super) const fn swap_sides(&mut self) {
         std::mem::swap(&mut self.client, &mut self.server);
     }
 }

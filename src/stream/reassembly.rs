@@ -1,73 +1,74 @@
-//! Both directions of a flow: who says what next, and when a hole is no longer waited for.
+//! Reassembly of both directions of a flow: delivery order between the sides, and when a gap is given up.
 
 use std::time::Duration;
 
 use super::FlowHandler;
-use super::half_stream::{Anchor, Fin, HalfStream, Piece, part, position_of};
+use super::half_stream::{Anchor, Fin, HalfStream, HeldPiece, position_of, slice_at};
 use super::limits::StreamCounters;
 use super::per_side::PerSide;
 use crate::addr::Side;
 use crate::time::Timestamp;
 
-/// So long, in packets of the flow or in time, acknowledged bytes are waited for.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
-const PATIENCE_PACKETS: u32 = 64;
+/// How long to wait for acknowledged bytes that the capture has not shown, in time and in packets of the flow.
+pub(super) const REORDER_TIMEOUT: Duration = Duration::from_millis(100);
+const REORDER_PACKETS: u32 = 64;
 
-/// Who hears a flow; nobody yet while it is not known to be SMTP, and then everything is held.
+/// Receiver of a flow's data.
 pub(super) struct Consumer<'a, C> {
-    pub(super) conversation: Option<&'a mut C>,
+    /// `None` while the flow is not known to be SMTP: all data is held.
+    pub(super) handler: Option<&'a mut C>,
     pub(super) counters: &'a mut StreamCounters,
 }
 
-/// Bytes as a segment brings them.
+/// The payload of a segment.
 #[derive(Clone, Copy)]
-pub(super) struct Bytes<'a> {
+pub(super) struct SegmentData<'a> {
     pub(super) position: i64,
-    /// So many of them the source left out before [`Self::captured`].
+    /// Bytes before [`Self::captured`] that the source skipped on purpose.
     pub(super) omitted: u32,
     pub(super) captured: &'a [u8],
-    /// On the wire.
+    /// Length on the wire.
     pub(super) length: u32,
-    /// What its ACK says: the peer's bytes before this position came first.
-    pub(super) need: i64,
+    /// Position acknowledged by the segment: the peer's bytes before it precede these.
+    pub(super) ack_position: i64,
     pub(super) at: Timestamp,
 }
 
-impl Bytes<'_> {
-    const fn to(&self) -> i64 {
+impl SegmentData<'_> {
+    const fn end(&self) -> i64 {
         self.position + self.length as i64
     }
 
-    /// Where [`Self::captured`] begins.
-    const fn known(&self) -> i64 {
+    /// Position of the first byte of [`Self::captured`].
+    const fn captured_position(&self) -> i64 {
         self.position + self.omitted as i64
     }
 }
 
-/// What became of them.
+/// Result of accepting a segment's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Accepted {
-    Some,
-    NothingNew,
-    /// Behind the FIN.
-    Outside,
-    /// They would have to be held, and must not.
+pub(super) enum Acceptance {
+    New,
+    Duplicate,
+    /// Outside the window, or after the FIN.
+    OutOfWindow,
+    /// It would have to be held and exceeds the budget.
     NoRoom,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
     pub(super) halves: PerSide<HalfStream>,
-    /// Gaps told.
+    /// Gaps delivered.
     pub(super) gaps: u64,
     wait: Option<Wait>,
     waits: u64,
     arrivals: u64,
-    /// Time of what was told last.
-    told_at: Timestamp,
+    /// Time of the last delivery.
+    delivered_at: Timestamp,
 }
 
-/// Until the halves reach `goals`.
+/// Waits until the sides have delivered up to `goals`.
 #[derive(Debug)]
 struct Wait {
     since: Timestamp,
@@ -76,102 +77,103 @@ struct Wait {
 }
 
 impl Reassembly {
-    /// Bytes of `from`. What is held must not cost more than `budget` afterwards.
-    pub(super) fn data<C: FlowHandler>(
+    /// Accepts payload of `from`. Afterwards at most `budget` bytes of memory are held.
+    pub(super) fn on_data<C: FlowHandler>(
         &mut self,
         from: Side,
-        bytes: Bytes<'_>,
+        data: SegmentData<'_>,
         budget: usize,
         consumer: &mut Consumer<'_, C>,
-    ) -> Accepted {
+    ) -> Acceptance {
         let (half, peer) = self.halves.split(from);
-        let mut to = bytes.to();
+        let mut to = data.end();
         if let Some(fin) = half.fin {
             to = to.min(fin.position);
         }
         half.end = half.end.max(to);
-        if to <= bytes.position {
-            return Accepted::Outside;
+        if to <= data.position {
+            return Acceptance::OutOfWindow;
         }
         if to <= half.next {
-            return Accepted::NothingNew;
+            return Acceptance::Duplicate;
         }
-        if bytes.position <= half.next
-            && !half.holds()
-            && half.settled()
-            && peer.reached(bytes.need)
-            && consumer.conversation.is_some()
+        if data.position <= half.next
+            && !half.has_held()
+            && half.is_anchored()
+            && peer.has_delivered(data.ack_position)
+            && consumer.handler.is_some()
         {
-            self.tell_part(from, bytes, to, consumer);
-            return Accepted::Some;
+            self.deliver(from, data, to, consumer);
+            return Acceptance::New;
         }
-        self.hold(from, bytes, to, budget, consumer)
+        self.hold(from, data, to, budget, consumer)
     }
 
-    /// Holds what is new before `to`.
+    /// Holds the new bytes before `to`.
     fn hold<C: FlowHandler>(
         &mut self,
         from: Side,
-        bytes: Bytes<'_>,
+        data: SegmentData<'_>,
         to: i64,
         budget: usize,
         consumer: &mut Consumer<'_, C>,
-    ) -> Accepted {
+    ) -> Acceptance {
         let half = self.halves.of(from);
-        consumer.counters.conflicts += u64::from(half.conflicts(bytes.known(), bytes.captured));
-        let parts = half.unseen(bytes.position, to);
+        consumer.counters.conflicts +=
+            u64::from(half.conflicts(data.captured_position(), data.captured));
+        let parts = half.missing_ranges(data.position, to);
         if parts.is_empty() {
-            return Accepted::NothingNew;
+            return Acceptance::Duplicate;
         }
         for (first, last) in parts {
-            let omitted = (bytes.known().min(last) - first).max(0);
-            let captured = part(bytes.captured, bytes.known(), first, last);
+            let omitted = (data.captured_position().min(last) - first).max(0);
+            let captured = slice_at(data.captured, data.captured_position(), first, last);
             loop {
-                let elsewhere = self.halves.of(from.other()).cost();
+                let peer_cost = self.halves.of(from.other()).cost();
                 let half = self.halves.of_mut(from);
-                if elsewhere + half.cost() + half.cost_of(captured.len()) <= budget {
+                if peer_cost + half.cost() + half.cost_to_hold(captured.len()) <= budget {
                     self.arrivals += 1;
                     let missing = last - first - omitted - position_of(captured.len());
-                    let piece = Piece {
+                    let piece = HeldPiece {
                         omitted: u32::try_from(omitted).unwrap_or(0),
                         bytes: captured.into(),
                         missing: u32::try_from(missing).unwrap_or(0),
-                        need: bytes.need,
+                        ack_position: data.ack_position,
                         arrived: self.arrivals,
-                        at: bytes.at,
+                        at: data.at,
                     };
                     half.hold(first, piece);
                     break;
                 }
-                if consumer.conversation.is_none() {
-                    return Accepted::NoRoom;
+                if consumer.handler.is_none() {
+                    return Acceptance::NoRoom;
                 }
-                half.settle();
+                half.fix_start();
                 if half.front().is_some_and(|(position, _)| position < first) {
-                    self.tell_front(from, consumer);
+                    self.deliver_front(from, consumer);
                 } else {
-                    self.tell_gap_to(from, first, Loss::GivenUp, consumer);
-                    self.tell_part(from, bytes, last, consumer);
+                    self.deliver_gap(from, first, GapCause::GivenUp, consumer);
+                    self.deliver(from, data, last, consumer);
                     break;
                 }
             }
         }
-        Accepted::Some
+        Acceptance::New
     }
 
-    /// `from` says no more than what lies before `position`.
-    pub(super) fn fin(&mut self, from: Side, position: i64, need: i64, at: Timestamp) {
+    /// Records a FIN of `from` at `position`.
+    pub(super) fn on_fin(&mut self, from: Side, position: i64, ack_position: i64, at: Timestamp) {
         self.arrivals += 1;
-        let fin = Fin { position, need, arrived: self.arrivals, at };
+        let fin = Fin { position, ack_position, arrived: self.arrivals, at };
         self.halves.of_mut(from).fin = Some(fin);
     }
 
-    /// Tells what can be told, in the order in which it came.
+    /// Delivers everything that is ready, in the order of arrival.
     pub(super) fn drain<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
-        while self.holds_back() && consumer.conversation.is_some() {
+        while self.has_undelivered() && consumer.handler.is_some() {
             let ready = (self.ready(Side::Client), self.ready(Side::Server));
             let side = match ready {
-                // Neither waits for what could come: the older one is a retransmit that knows the answer already.
+                // Each acknowledges the other: the older one is a retransmit that acknowledges its own answer.
                 (Some(client), Some(server)) => match (client.free, server.free) {
                     (true, false) => Side::Client,
                     (false, true) => Side::Server,
@@ -182,76 +184,79 @@ impl Reassembly {
                 (None, Some(server)) if server.free => Side::Server,
                 _ => return,
             };
-            if self.halves.of(side).holds() {
-                self.tell_front(side, consumer);
+            if self.halves.of(side).has_held() {
+                self.deliver_front(side, consumer);
             } else {
-                self.tell_end(side, consumer);
+                self.deliver_close(side, consumer);
             }
         }
     }
 
-    /// What stands next on `side`, if there is no hole before it.
+    /// The next item of `side`, if there is no gap before it.
     fn ready(&self, side: Side) -> Option<Ready> {
         let half = self.halves.of(side);
-        if !half.settled() {
+        if !half.is_anchored() {
             return None;
         }
         let peer = self.halves.of(side.other());
         match (half.front(), half.fin) {
-            (Some((position, piece)), _) => (position <= half.next)
-                .then(|| Ready { arrived: piece.arrived, free: peer.reached(piece.need) }),
+            (Some((position, piece)), _) => (position <= half.next).then(|| Ready {
+                arrived: piece.arrived,
+                free: peer.has_delivered(piece.ack_position),
+            }),
             (None, Some(fin)) if !half.closed && fin.position <= half.next => {
-                Some(Ready { arrived: fin.arrived, free: peer.reached(fin.need) })
+                Some(Ready { arrived: fin.arrived, free: peer.has_delivered(fin.ack_position) })
             }
             _ => None,
         }
     }
 
-    /// Something is known and was not told.
-    fn holds_back(&self) -> bool {
-        self.halves.client.waits() || self.halves.server.waits()
+    /// Whether something is known and not delivered.
+    fn has_undelivered(&self) -> bool {
+        self.halves.client.has_undelivered() || self.halves.server.has_undelivered()
     }
 
-    /// Bytes are missing that the peer has.
-    pub(super) fn behind(&self) -> bool {
-        self.halves.client.behind() || self.halves.server.behind()
+    /// Whether acknowledged bytes are not delivered.
+    pub(super) fn has_acked_gap(&self) -> bool {
+        self.halves.client.has_acked_gap() || self.halves.server.has_acked_gap()
     }
 
-    /// All that is known was told.
-    pub(super) fn idle(&self) -> bool {
-        !self.holds_back() && !self.behind()
+    /// Whether everything known is delivered.
+    pub(super) fn is_caught_up(&self) -> bool {
+        !self.has_undelivered() && !self.has_acked_gap()
     }
 
-    /// The number of the wait that goes on.
-    pub(super) fn waiting(&self) -> Option<u64> {
+    /// The number of the current wait, if any.
+    pub(super) fn wait_number(&self) -> Option<u64> {
         self.wait.as_ref().map(|_| self.waits)
     }
 
-    /// A packet passed: begins to wait, goes on, or waits no longer. `wanted` waits even though nothing is missing.
-    /// Whether patience ended.
-    pub(super) fn waited<C: FlowHandler>(
+    /// Starts, continues or ends the wait after a packet. `force` waits even if nothing is missing. Returns whether the wait
+    /// expired.
+    pub(super) fn update_wait<C: FlowHandler>(
         &mut self,
         at: Timestamp,
-        wanted: bool,
+        force: bool,
         consumer: &mut Consumer<'_, C>,
     ) -> bool {
-        if consumer.conversation.is_none() {
+        if consumer.handler.is_none() {
             return false;
         }
         if let Some(wait) = &mut self.wait {
             wait.packets += 1;
-            let met =
-                |half: &HalfStream, goal: i64| half.anchor == Anchor::Unknown || half.reached(goal);
-            if wait.packets > PATIENCE_PACKETS {
-                self.give_up_waiting(consumer);
+            let reached = |half: &HalfStream, goal: i64| {
+                half.anchor == Anchor::Unknown || half.has_delivered(goal)
+            };
+            if wait.packets > REORDER_PACKETS {
+                self.expire_wait(consumer);
                 return true;
             }
             let (client, server) = (&self.halves.client, &self.halves.server);
-            if !wanted && met(client, wait.goals.client) && met(server, wait.goals.server) {
+            if !force && reached(client, wait.goals.client) && reached(server, wait.goals.server) {
                 self.wait = None;
             }
         }
-        if self.wait.is_none() && (wanted || self.behind()) {
+        if self.wait.is_none() && (force || self.has_acked_gap()) {
             let goal = |half: &HalfStream| half.acked_bytes().max(half.next);
             let goals =
                 PerSide { client: goal(&self.halves.client), server: goal(&self.halves.server) };
@@ -261,133 +266,145 @@ impl Reassembly {
         false
     }
 
-    /// What the peer has and we do not becomes a gap.
-    pub(super) fn give_up_waiting<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
+    /// Delivers acknowledged bytes that did not arrive as gaps.
+    pub(super) fn expire_wait<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
         let Some(wait) = self.wait.take() else { return };
-        self.told_at = self.told_at.max(wait.since);
+        self.delivered_at = self.delivered_at.max(wait.since);
         for side in Side::ALL {
-            self.halves.of_mut(side).settle();
-            self.advance(side, *wait.goals.of(side), consumer);
+            self.halves.of_mut(side).fix_start();
+            self.deliver_to(side, *wait.goals.of(side), consumer);
         }
         self.drain(consumer);
     }
 
-    /// Tells all that is held, and the ends: nothing more comes.
-    pub(super) fn flush<C: FlowHandler>(&mut self, why: Loss, consumer: &mut Consumer<'_, C>) {
+    /// Delivers everything held, and the ends, when the flow is over.
+    pub(super) fn flush<C: FlowHandler>(
+        &mut self,
+        cause: GapCause,
+        consumer: &mut Consumer<'_, C>,
+    ) {
         self.wait = None;
         for side in Side::ALL {
-            self.halves.of_mut(side).settle();
+            self.halves.of_mut(side).fix_start();
         }
         loop {
             self.drain(consumer);
             let arrived = |side: Side| self.halves.of(side).front().map(|(_, p)| (p.arrived, side));
             let oldest = Side::ALL.into_iter().filter_map(arrived).min();
             let Some((_, side)) = oldest else { break };
-            let front =
-                self.halves.of(side).front().map(|(position, piece)| (position, piece.need));
-            let Some((position, need)) = front else { break };
-            self.advance(side.other(), need, consumer);
-            self.tell_gap_to(side, position, why, consumer);
-            self.tell_front(side, consumer);
+            let front = self
+                .halves
+                .of(side)
+                .front()
+                .map(|(position, piece)| (position, piece.ack_position));
+            let Some((position, ack_position)) = front else { break };
+            self.deliver_to(side.other(), ack_position, consumer);
+            self.deliver_gap(side, position, cause, consumer);
+            self.deliver_front(side, consumer);
         }
         for side in Side::ALL {
-            self.advance(side, self.halves.of(side).acked_bytes(), consumer);
+            self.deliver_to(side, self.halves.of(side).acked_bytes(), consumer);
         }
         for side in Side::ALL {
             let half = self.halves.of(side);
             if let Some(fin) = half.fin.filter(|_| !half.closed) {
-                self.tell_gap_to(side, fin.position, why, consumer);
+                self.deliver_gap(side, fin.position, cause, consumer);
             }
         }
         self.drain(consumer);
     }
 
-    /// Tells both sides' ends.
+    /// Delivers the end of both sides.
     pub(super) fn close<C: FlowHandler>(
         &mut self,
         first: Side,
         at: Timestamp,
         consumer: &mut Consumer<'_, C>,
     ) {
-        self.told_at = self.told_at.max(at);
+        self.delivered_at = self.delivered_at.max(at);
         for side in [first, first.other()] {
-            self.tell_end(side, consumer);
+            self.deliver_close(side, consumer);
         }
     }
 
-    /// Makes room: tells all that is held, whatever is missing before it.
+    /// Frees memory: delivers everything held, with gaps for missing bytes.
     pub(super) fn release<C: FlowHandler>(&mut self, consumer: &mut Consumer<'_, C>) {
         for side in Side::ALL {
-            while self.halves.of(side).holds() {
-                self.halves.of_mut(side).settle();
-                self.tell_front(side, consumer);
+            while self.halves.of(side).has_held() {
+                self.halves.of_mut(side).fix_start();
+                self.deliver_front(side, consumer);
             }
         }
         self.drain(consumer);
     }
 
-    /// Tells the bytes of `side` before `goal`, as bytes or as gaps.
-    fn advance<C: FlowHandler>(&mut self, side: Side, goal: i64, consumer: &mut Consumer<'_, C>) {
+    /// Delivers the bytes of `side` before `goal`, as data or as gaps.
+    fn deliver_to<C: FlowHandler>(
+        &mut self,
+        side: Side,
+        goal: i64,
+        consumer: &mut Consumer<'_, C>,
+    ) {
         loop {
             let half = self.halves.of(side);
-            if half.reached(goal) || goal <= half.next {
+            if half.has_delivered(goal) || goal <= half.next {
                 return;
             }
             let goal = half.fin.map_or(goal, |fin| goal.min(fin.position));
             match half.front() {
-                Some((position, _)) if position <= half.next => self.tell_front(side, consumer),
+                Some((position, _)) if position <= half.next => self.deliver_front(side, consumer),
                 Some((position, _)) => {
-                    self.tell_gap_to(side, position.min(goal), Loss::Unfinished, consumer);
+                    self.deliver_gap(side, position.min(goal), GapCause::Unfinished, consumer);
                 }
-                None => self.tell_gap_to(side, goal, Loss::Unfinished, consumer),
+                None => self.deliver_gap(side, goal, GapCause::Unfinished, consumer),
             }
         }
     }
 
-    /// Tells the front piece and, if there is one, the hole before it.
-    fn tell_front<C: FlowHandler>(&mut self, side: Side, consumer: &mut Consumer<'_, C>) {
+    /// Delivers the front piece, and the gap before it if there is one.
+    fn deliver_front<C: FlowHandler>(&mut self, side: Side, consumer: &mut Consumer<'_, C>) {
         let half = self.halves.of_mut(side);
-        let Some((position, piece)) = half.take_front() else { return };
+        let Some((position, piece)) = half.pop_front() else { return };
         let to = position + piece.len();
-        self.tell_gap_to(side, position, Loss::GivenUp, consumer);
+        self.deliver_gap(side, position, GapCause::GivenUp, consumer);
         if to > self.halves.of(side).next {
-            let bytes = Bytes {
+            let data = SegmentData {
                 position,
                 omitted: piece.omitted,
                 captured: &piece.bytes,
                 length: u32::try_from(piece.len()).unwrap_or(u32::MAX),
-                need: piece.need,
+                ack_position: piece.ack_position,
                 at: piece.at,
             };
-            self.tell_part(side, bytes, to, consumer);
+            self.deliver(side, data, to, consumer);
         }
     }
 
-    /// Tells `bytes` from the next one on, before `to`.
-    fn tell_part<C: FlowHandler>(
+    /// Delivers the new part of `data` before `to`.
+    fn deliver<C: FlowHandler>(
         &mut self,
         from: Side,
-        bytes: Bytes<'_>,
+        data: SegmentData<'_>,
         to: i64,
         consumer: &mut Consumer<'_, C>,
     ) {
-        self.told_at = self.told_at.max(bytes.at);
-        if bytes.omitted > 0 {
-            self.tell_omitted_to(from, bytes.known().min(to), consumer);
+        self.delivered_at = self.delivered_at.max(data.at);
+        if data.omitted > 0 {
+            self.deliver_omitted(from, data.captured_position().min(to), consumer);
         }
         let half = self.halves.of_mut(from);
-        let new = part(bytes.captured, bytes.known(), half.next, to);
+        let new = slice_at(data.captured, data.captured_position(), half.next, to);
         if !new.is_empty() {
             half.next += position_of(new.len());
-            if let Some(conversation) = &mut consumer.conversation {
-                conversation.on_data(from, new, self.told_at);
+            if let Some(handler) = &mut consumer.handler {
+                handler.on_data(from, new, self.delivered_at);
             }
         }
-        self.tell_gap_to(from, to, Loss::Cut, consumer);
+        self.deliver_gap(from, to, GapCause::Truncated, consumer);
     }
 
-    /// Tells that the bytes before `to` were left out.
-    fn tell_omitted_to<C: FlowHandler>(
+    /// Delivers the bytes before `to` as omitted.
+    fn deliver_omitted<C: FlowHandler>(
         &mut self,
         from: Side,
         to: i64,
@@ -400,17 +417,17 @@ impl Reassembly {
         }
         half.next = to;
         consumer.counters.bytes_omitted += length;
-        if let Some(conversation) = &mut consumer.conversation {
-            conversation.on_omitted(from, length, self.told_at);
+        if let Some(handler) = &mut consumer.handler {
+            handler.on_omitted(from, length, self.delivered_at);
         }
     }
 
-    /// Tells that the bytes before `to` are missing.
-    fn tell_gap_to<C: FlowHandler>(
+    /// Delivers the bytes before `to` as a gap.
+    fn deliver_gap<C: FlowHandler>(
         &mut self,
         from: Side,
         to: i64,
-        why: Loss,
+        cause: GapCause,
         consumer: &mut Consumer<'_, C>,
     ) {
         let half = self.halves.of_mut(from);
@@ -418,33 +435,34 @@ impl Reassembly {
         if length == 0 {
             return;
         }
-        let had = u64::try_from(half.acked_bytes().min(to).saturating_sub(half.next)).unwrap_or(0);
+        let acked =
+            u64::try_from(half.acked_bytes().min(to).saturating_sub(half.next)).unwrap_or(0);
         half.next = to;
         self.gaps += 1;
         let counters = &mut *consumer.counters;
-        match why {
-            Loss::Cut => counters.bytes_cut += length,
-            Loss::GivenUp => counters.bytes_given_up += length - had,
-            Loss::Unfinished => counters.bytes_unfinished += length - had,
+        match cause {
+            GapCause::Truncated => counters.bytes_truncated += length,
+            GapCause::GivenUp => counters.bytes_given_up += length - acked,
+            GapCause::Unfinished => counters.bytes_unfinished += length - acked,
         }
-        if why != Loss::Cut {
-            counters.bytes_not_captured += had;
+        if cause != GapCause::Truncated {
+            counters.bytes_not_captured += acked;
         }
-        if let Some(conversation) = &mut consumer.conversation {
-            conversation.on_gap(from, length, self.told_at);
+        if let Some(handler) = &mut consumer.handler {
+            handler.on_gap(from, length, self.delivered_at);
         }
     }
 
-    fn tell_end<C: FlowHandler>(&mut self, side: Side, consumer: &mut Consumer<'_, C>) {
+    fn deliver_close<C: FlowHandler>(&mut self, side: Side, consumer: &mut Consumer<'_, C>) {
         let half = self.halves.of_mut(side);
         if std::mem::replace(&mut half.closed, true) {
             return;
         }
         if let Some(fin) = half.fin {
-            self.told_at = self.told_at.max(fin.at);
+            self.delivered_at = self.delivered_at.max(fin.at);
         }
-        if let Some(conversation) = &mut consumer.conversation {
-            conversation.on_close(side, self.told_at);
+        if let Some(handler) = &mut consumer.handler {
+            handler.on_close(side, self.delivered_at);
         }
     }
 
@@ -453,19 +471,20 @@ impl Reassembly {
     }
 }
 
-/// What stands next on a side: when it came, and whether what it answers was told.
+/// The next item of a side.
 struct Ready {
     arrived: u64,
+    /// The peer's bytes that it acknowledges are delivered.
     free: bool,
 }
 
-/// Why bytes are told as a gap, as far as the peer did not acknowledge them.
+/// Cause of a gap, for the bytes that the peer did not acknowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Loss {
-    /// By the snap length.
-    Cut,
-    /// For want of room.
+pub(super) enum GapCause {
+    /// Truncated by the snap length.
+    Truncated,
+    /// Given up to stay within the memory limits.
     GivenUp,
-    /// The flow ended before they came.
+    /// Missing when the flow ended.
     Unfinished,
 }

@@ -1,22 +1,22 @@
 //! SYNs in the middle of a flow, with other sequence numbers than its own.
 //!
-//! Each begins a new flow, unless what comes next shows that the old one goes on: ports serve again, and of a connection
-//! that ended the capture may lack the end.
+//! Each starts a new flow unless later segments show that the old one continues: ports are reused, and the capture may
+//! lack the end of the previous connection.
 
 use crate::addr::Side;
 use crate::wire::Segment;
 
-/// So many are kept of a flow.
-const MOST: usize = 8;
+/// Maximum per flow.
+const MAX_CANDIDATES: usize = 8;
 
-/// What a segment is to a flow that has its addresses.
+/// Which flow a segment with this flow's addresses belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    ToThisFlow,
-    /// To one that begins with it, or with the SYNs that were seen in the middle of this one.
-    ToANewFlow,
-    /// That is still open.
-    Nowhere,
+    ThisFlow,
+    /// A flow that starts with this segment, or with the candidate SYNs.
+    NewFlow,
+    /// Unknown until later segments arrive.
+    Undecided,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,54 +33,52 @@ impl SynCandidates {
         self.0.is_empty()
     }
 
-    /// Another SYN, of `from`.
     pub(super) fn push(&mut self, from: Side, syn: &Segment<'_>) {
-        if self.0.len() < MOST {
-            self.0.push(SynCandidate {
-                from,
-                syn: Segment { payload: &[], omitted: 0, len: 0, ..*syn },
-            });
+        if self.0.len() < MAX_CANDIDATES {
+            let syn = Segment { payload: &[], omitted: 0, len: 0, ..*syn };
+            self.0.push(SynCandidate { from, syn });
         }
     }
 
-    /// All of them, oldest first; none is left.
+    /// Removes all candidates, oldest first.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Segment<'static>> + use<> {
-        std::mem::take(&mut self.0).into_iter().map(|rival| rival.syn)
+        std::mem::take(&mut self.0).into_iter().map(|candidate| candidate.syn)
     }
 
-    /// The old flow goes on.
+    /// Discards all candidates: the old flow continues.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Client and server were taken for each other.
-    pub(super) fn swap(&mut self) {
-        for rival in &mut self.0 {
-            rival.from = rival.from.other();
+    /// Exchanges client and server, after the roles turned out to be reversed.
+    pub(super) fn swap_sides(&mut self) {
+        for candidate in &mut self.0 {
+            candidate.from = candidate.from.other();
         }
     }
 
-    /// Whether `segment`, of `from`, goes on with one of them: it answers exactly that SYN, or lies nearer to its beginning
-    /// than to what the flow said last. `from_last(side, number)` tells how far `number` lies from that in what `side` says.
-    pub(super) fn go_on_with(
+    /// Whether `segment`, sent by `from`, continues one of the candidates: it acknowledges exactly that SYN, or lies nearer
+    /// to its first byte than to the old flow's next one. `distance(side, number)` is the distance of sequence number
+    /// `number` from the next byte of `side` in the old flow.
+    pub(super) fn continued_by(
         &self,
         from: Side,
         segment: &Segment<'_>,
-        from_last: impl Fn(Side, u32) -> u64,
+        distance: impl Fn(Side, u32) -> u64,
     ) -> bool {
-        self.0.iter().any(|rival| {
-            let said = if from != rival.from {
+        self.0.iter().any(|candidate| {
+            let number = if from != candidate.from {
                 segment.ack
             } else if segment.syn {
                 None
             } else {
                 Some(segment.seq)
             };
-            said.is_some_and(|number| {
-                let first = rival.syn.seq.wrapping_add(1);
+            number.is_some_and(|number| {
+                let first = candidate.syn.seq.wrapping_add(1);
                 let from_first = number.wrapping_sub(first).cast_signed().unsigned_abs();
                 from_first == 0
-                    || !segment.syn && u64::from(from_first) < from_last(rival.from, number)
+                    || !segment.syn && u64::from(from_first) < distance(candidate.from, number)
             })
         })
     }

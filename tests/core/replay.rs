@@ -142,7 +142,7 @@ fn what_is_no_capture_is_told_and_the_others_are_read() {
     let none = folder.file("notes.txt", b"no capture at all");
     let told = replay(&[&none]);
     assert_eq!((told.out.as_str(), told.success), ("", false));
-    assert!(told.err.contains("notes.txt is no pcap or pcapng file"), "{}", told.err);
+    assert!(told.err.contains("notes.txt is not a pcap or pcapng file"), "{}", told.err);
 
     let told = replay(&[&none, "no/such.pcap", "plain-ipv4/input.pcap"]);
     assert!(!told.success);
@@ -409,7 +409,7 @@ fn recorded_session(answers: Option<&str>) -> Vec<u8> {
         let comment = "gatepost: verdict=reject rule=\"named\" reason=fcrdns.no_ptr outcome=quit";
         match answers.filter(|_| n == last) {
             Some(answers) => {
-                writer.noted_packet(*at, octets, *wire_len, Some(comment), answers).unwrap();
+                writer.packet_with_note(*at, octets, *wire_len, Some(comment), answers).unwrap();
             }
             None => writer.packet(*at, octets, *wire_len, None).unwrap(),
         }

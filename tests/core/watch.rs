@@ -24,7 +24,7 @@ fn what_cannot_be_watched_is_said() {
     assert!(said.contains("--write <FILE.pcapng>"), "{said}");
     let said = refused(&["-i", "no-such-one"]);
     assert!(
-        said.starts_with("gatepost: there is no interface \"no-such-one\"; there are: "),
+        said.starts_with("gatepost: no interface \"no-such-one\"; available interfaces: "),
         "{said}"
     );
 }

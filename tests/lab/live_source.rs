@@ -69,7 +69,7 @@ fn drain(live: &mut LiveCapture) -> (Vec<Seen>, Vec<LiveError>) {
                 continue;
             }
             Err(error) => {
-                let ends = error.is_end();
+                let ends = error.is_fatal();
                 errors.push(error);
                 if ends {
                     break;
@@ -218,7 +218,7 @@ fn a_lost_interface_is_reported_once() {
     assert!(seen.iter().all(|segment| segment.interface == 1));
     let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(messages.len(), 1, "{messages:?}");
-    assert!(messages[0].starts_with("no more packets of client: "), "{messages:?}");
+    assert!(messages[0].starts_with("capture on client ended: "), "{messages:?}");
     assert!(messages[0].ends_with("; 1 other is still watched"), "{messages:?}");
     knock(&lab.gateway, "127.0.0.1".parse().unwrap(), 3);
     let (seen, errors) = drain(&mut both);
@@ -228,8 +228,8 @@ fn a_lost_interface_is_reported_once() {
     let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(messages.len(), 2, "{messages:?}");
     assert!(messages[0].ends_with("; no interface is left"), "{messages:?}");
-    assert!(matches!(errors[1], LiveError::Over), "{messages:?}");
-    assert!(matches!(one.next(), Err(LiveError::Over)));
+    assert!(matches!(errors[1], LiveError::NoInterfaceLeft), "{messages:?}");
+    assert!(matches!(one.next(), Err(LiveError::NoInterfaceLeft)));
     assert_eq!(one.loss(), CaptureLoss::default());
 }
 
@@ -302,7 +302,7 @@ fn interfaces_are_chosen() {
     assert_eq!(names(&settings(&[])).unwrap(), ["client", "server"]);
     assert_eq!(names(&settings(&["server", "lo"])).unwrap(), ["server", "lo"]);
     let error = names(&settings(&["eth33"])).unwrap_err();
-    assert_eq!(error, "there is no interface \"eth33\"; there are: lo, client, server");
+    assert_eq!(error, "no interface \"eth33\"; available interfaces: lo, client, server");
     lab.gateway.configure("link set client down\nlink set server down\n");
     let error = names(&settings(&[])).unwrap_err();
     assert!(error.contains("-i lo"), "{error}");

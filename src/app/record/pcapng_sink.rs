@@ -116,7 +116,7 @@ impl<W: Write> RecordingWriter<W> {
             // With the first packet: a replay needs the answers before its session ends.
             match ending.answers.as_deref().filter(|_| n == 0) {
                 Some(answers) => {
-                    self.writer.noted_packet(at, &packet, wire_len, comment, answers)?;
+                    self.writer.packet_with_note(at, &packet, wire_len, comment, answers)?;
                 }
                 None => self.writer.packet(at, &packet, wire_len, comment)?,
             }

@@ -108,7 +108,7 @@ fn requirements(config: &Config) -> Vec<CapabilityRequirement> {
         all.extend(any.into_iter().map(|any| CapabilityRequirement { any, section: "[door]" }));
     }
     if let Some(settings) = &config.watch {
-        let any = settings.needs().into_iter();
+        let any = settings.required_capabilities().into_iter();
         all.extend(any.map(|any| CapabilityRequirement { any, section: "[watch]" }));
     }
     all

@@ -126,7 +126,7 @@ fn run(
                 false
             }
             Ok(None) => true,
-            Err(error) if error.is_end() => return Err(error.into()),
+            Err(error) if error.is_fatal() => return Err(error.into()),
             Err(error) => {
                 sink.on_error(&error)?;
                 false

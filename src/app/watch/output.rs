@@ -181,7 +181,7 @@ fn losses(pipeline: &AnalysisPipeline, loss: CaptureLoss, desyncs: u64) -> Captu
         syns: loss.syns,
         packets: loss.packets,
         not_captured: counts.bytes_not_captured,
-        truncated: counts.bytes_cut,
+        truncated: counts.bytes_truncated,
         given_up: counts.bytes_given_up,
         flow_ended: counts.bytes_unfinished,
         desyncs,

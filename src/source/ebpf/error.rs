@@ -1,4 +1,4 @@
-//! Why there is no capture by eBPF, or no longer.
+//! Errors of capture with eBPF.
 
 use std::error::Error;
 use std::io;
@@ -7,40 +7,40 @@ use aya::programs::ProgramError;
 
 use crate::source::capabilities::{CAPABILITY_HINT, MissingCapabilities};
 
-/// Why packets cannot be captured by eBPF, or no longer.
+/// Why packets cannot be captured with eBPF, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::source) enum EbpfError {
     #[error("{0}; {CAPABILITY_HINT}")]
-    Right(MissingCapabilities),
-    /// It has the capabilities, as far as it sees.
+    Capabilities(MissingCapabilities),
+    /// EPERM although the process has the capabilities.
     #[error(
-        "the kernel does not permit to {what} ({reason}), although this process has the capabilities: are \
-         they those of a user namespace, or does a security module forbid bpf(2)?"
+        "the kernel refused to {operation} ({reason}) although this process has the capabilities: check whether they \
+         are those of a user namespace, or a security module forbids bpf(2)"
     )]
-    Forbidden { what: &'static str, reason: String },
+    Forbidden { operation: &'static str, reason: String },
     #[error(
-        "this kernel cannot {what}: {reason}; eBPF needs Linux 5.8 or later with CONFIG_BPF_SYSCALL and \
+        "this kernel cannot {operation}: {reason}; eBPF needs Linux 5.8 or later with CONFIG_BPF_SYSCALL and \
          CONFIG_NET_CLS_ACT"
     )]
-    Kernel { what: &'static str, reason: String },
-    #[error("the interface {name} is gone: what passes on it is no longer seen")]
-    Gone { name: String },
-    /// Kernels before 6.6 only.
+    Unsupported { operation: &'static str, reason: String },
+    #[error("interface {name} was removed")]
+    InterfaceRemoved { name: String },
+    /// Only before Linux 6.6.
     #[error(
-        "{0} processes capture by eBPF in this network namespace, and no more may: end one of them, or \
-         capture by libpcap"
+        "{0} processes capture with eBPF in this network namespace, which is the maximum: end one of them, or use \
+         libpcap"
     )]
-    Crowded(u16),
+    TooManyProcesses(u16),
 }
 
 impl EbpfError {
-    /// What the kernel answered when it was to do `what`.
-    pub(super) fn refused<E: Error + 'static>(what: &'static str, error: &E) -> Self {
-        let reason = said(error);
+    /// The kernel's refusal of `operation`.
+    pub(super) fn refused<E: Error + 'static>(operation: &'static str, error: &E) -> Self {
+        let reason = error_chain(error);
         if os_error(error) == Some(EPERM) {
-            Self::Forbidden { what, reason }
+            Self::Forbidden { operation, reason }
         } else {
-            Self::Kernel { what, reason }
+            Self::Unsupported { operation, reason }
         }
     }
 }
@@ -48,7 +48,7 @@ impl EbpfError {
 /// errno(3).
 const EPERM: i32 = 1;
 
-/// The operating system's error somewhere below `error`.
+/// The errno among the causes of `error`.
 fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -60,11 +60,11 @@ fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
     None
 }
 
-/// How the lines begin that the verifier ends with.
+/// Prefixes of the statistics at the end of the verifier's log.
 const STATISTICS: [&str; 4] = ["processed ", "stack depth ", "verification time ", "mark_read "];
 
-/// The error with its causes. Of the verifier's log, which is some thousand lines, the last that says something.
-fn said(error: &(dyn Error + 'static)) -> String {
+/// The error with its causes. The verifier's log, thousands of lines, is reduced to its last line before the statistics.
+fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut next = Some(error);
     let mut text = String::new();
     while let Some(error) = next {
@@ -73,10 +73,7 @@ fn said(error: &(dyn Error + 'static)) -> String {
             let last =
                 log.lines().rfind(|line| !STATISTICS.iter().any(|begin| line.starts_with(begin)));
             let separator = if text.is_empty() { "" } else { ": " };
-            return format!(
-                "{text}{separator}{io_error}: {}",
-                last.unwrap_or("no reason was given")
-            );
+            return format!("{text}{separator}{io_error}: {}", last.unwrap_or("no reason given"));
         }
         let here = error.to_string();
         if !text.ends_with(&here) {

@@ -22,106 +22,105 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub(in crate::source) use error::EbpfError;
 
-use self::programs::{Attach, Programs};
-use self::record::{Header, Record};
-use super::live::{POLL_TIMEOUT, WatchedInterface};
-use super::{CaptureLoss, PacketSource};
+use self::programs::{AttachMethod, Programs};
+use self::record::{Record, RecordHeader};
+use super::interface::WatchedInterface;
+use super::packet_source::{CaptureLoss, POLL_TIMEOUT, PacketSource};
 use crate::stream::SocketEvent;
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Packet};
 
-/// So long the kernel collects records before they are looked at, unless a ring gets a quarter full. To be woken for each
-/// would cost more than all else.
-const TURN: Duration = Duration::from_millis(20);
+/// Interval of reads from the rings, unless one becomes a quarter full. A wake-up per record would dominate the cost.
+const READ_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Turns in [`POLL_TIMEOUT`].
-const TURNS: u32 = (POLL_TIMEOUT.as_millis() / TURN.as_millis()) as u32;
+/// Read intervals per [`POLL_TIMEOUT`].
+const READS: u32 = (POLL_TIMEOUT.as_millis() / READ_INTERVAL.as_millis()) as u32;
 
-/// How often is looked whether interfaces are still there.
-const ROUND: Duration = Duration::from_secs(1);
+/// Interval of checks for removed interfaces.
+const INTERFACE_CHECK: Duration = Duration::from_secs(1);
 
-/// What sockets said and nobody asked for: the oldest is forgotten beyond so many.
-const SOCKETS: usize = 65_536;
+/// Maximum number of queued socket events; the oldest is dropped.
+const MAX_SOCKET_EVENTS: usize = 65_536;
 
-/// A capture by eBPF. Dropped, it leaves nothing in the kernel that looks at packets.
+/// A running capture. Dropping it removes the programs from the kernel.
 pub(in crate::source) struct Ebpf {
     programs: Programs,
-    interfaces: Vec<Watched>,
-    opening: Next,
-    packet: Next,
-    sockets: VecDeque<SocketEvent>,
-    clock: Clock,
-    alarm: OwnedFd,
-    looked: Instant,
-    lost: CaptureLoss,
+    interfaces: Vec<InterfaceState>,
+    syn: PendingRecord,
+    packet: PendingRecord,
+    socket_events: VecDeque<SocketEvent>,
+    clock: KernelClock,
+    epoll: OwnedFd,
+    interfaces_checked: Instant,
+    loss: CaptureLoss,
 }
 
 impl Ebpf {
-    /// Begins to capture. `buffer` is in bytes, for all interfaces.
+    /// Starts a capture. `buffer` is in bytes, for all interfaces.
     ///
     /// # Errors
-    /// A capability is missing, the kernel cannot, or an interface is not there (any more).
+    /// A capability is missing, the kernel does not support it, or an interface does not exist (any more).
     pub(in crate::source) fn open(
         interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, EbpfError> {
-        Self::attached(Attach::of_this_kernel(), interfaces, ports, buffer)
+        Self::open_with(AttachMethod::of_this_kernel(), interfaces, ports, buffer)
     }
 
-    fn attached(
-        attach: Attach,
+    fn open_with(
+        method: AttachMethod,
         interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, EbpfError> {
-        let programs = Programs::start(interfaces, ports, buffer, attach)?;
-        let alarm = alarm(&[&programs.openings, &programs.packets])
+        let programs = Programs::start(interfaces, ports, buffer, method)?;
+        let epoll = epoll_rings(&[&programs.syns, &programs.packets])
             .map_err(|error| EbpfError::refused("wait for ring buffers", &error))?;
         Ok(Self {
             programs,
-            interfaces: interfaces.iter().map(Watched::new).collect(),
-            opening: Next::default(),
-            packet: Next::default(),
-            sockets: VecDeque::new(),
-            clock: Clock::now(),
-            alarm,
-            looked: Instant::now(),
-            lost: CaptureLoss::default(),
+            interfaces: interfaces.iter().map(InterfaceState::new).collect(),
+            syn: PendingRecord::default(),
+            packet: PendingRecord::default(),
+            socket_events: VecDeque::new(),
+            clock: KernelClock::now(),
+            epoll,
+            interfaces_checked: Instant::now(),
+            loss: CaptureLoss::default(),
         })
     }
 
-    /// Why nothing is heard of sockets, in a sentence; `None` if they are heard.
+    /// Why there are no socket events; `None` if there are.
     pub(in crate::source) fn socket_events_unavailable(&self) -> Option<&str> {
-        self.programs.no_sockets.as_deref()
+        self.programs.no_socket_events.as_deref()
     }
 
     /// Fetches the next record of each ring.
     fn fetch(&mut self) {
-        // A SYN is handed up before its answer is seen at all. So whoever looks at `packets` first and then at `openings`
-        // finds it; and once more at `packets`, or what came before the SYN might be missed.
+        // A SYN is submitted before its answer is captured. So a read of `packets` first and `syns` second finds the SYN of
+        // any packet read; `packets` is read once more for packets submitted before that SYN.
         self.fetch_packet();
-        if self.opening.header.is_none() {
-            self.opening.fetch(&mut self.programs.openings);
+        if self.syn.header.is_none() {
+            self.syn.fetch(&mut self.programs.syns);
             self.fetch_packet();
         }
     }
 
     fn fetch_packet(&mut self) {
         while self.packet.header.is_none() && self.packet.fetch(&mut self.programs.packets) {
-            let socket = self.packet.header.take_if(|header| header.kind == record::SOCKET);
-            if let Some(header) = socket {
-                self.note_socket(header.at);
+            let event = self.packet.header.take_if(|header| header.kind == record::SOCKET);
+            if let Some(header) = event {
+                self.queue_socket_event(header.at);
             }
         }
     }
 
-    fn note_socket(&mut self, at: u64) {
-        let Some(socket) = record::Socket::read(&self.packet.bytes) else { return };
-        if self.sockets.len() == SOCKETS {
-            self.sockets.pop_front();
+    fn queue_socket_event(&mut self, at: u64) {
+        let Some(socket) = record::SocketRecord::parse(&self.packet.bytes) else { return };
+        if self.socket_events.len() == MAX_SOCKET_EVENTS {
+            self.socket_events.pop_front();
         }
-        self.sockets.push_back(SocketEvent {
+        self.socket_events.push_back(SocketEvent {
             at: self.clock.at(at),
             local: socket.local,
             peer: socket.peer,
@@ -131,33 +130,33 @@ impl Ebpf {
         });
     }
 
-    /// Waits for a turn, or until a ring is a quarter full.
+    /// Waits for [`READ_INTERVAL`], or until a ring is a quarter full.
     fn wait(&self) -> Result<(), EbpfError> {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(TURN.subsec_nanos()) };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(READ_INTERVAL.subsec_nanos()) };
         let mut events = [epoll::Event {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
         }; 2];
-        match epoll::wait(&self.alarm, &mut events, Some(&timeout)) {
+        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(EbpfError::refused("wait for ring buffers", &error)),
         }
     }
 
-    /// Each interface that has gone is told once.
-    fn look_for_interfaces(&mut self) -> Result<(), EbpfError> {
-        if self.looked.elapsed() < ROUND {
+    /// Reports each removed interface once.
+    fn check_interfaces(&mut self) -> Result<(), EbpfError> {
+        if self.interfaces_checked.elapsed() < INTERFACE_CHECK {
             return Ok(());
         }
-        self.looked = Instant::now();
-        // nix tells an interface that is not there by an empty name.
-        let is_there = |index| if_indextoname(index).is_ok_and(|name| !name.is_empty());
-        let mut known = self.interfaces.iter_mut().filter(|interface| !interface.is_gone);
-        match known.find(|interface| !is_there(interface.index)) {
+        self.interfaces_checked = Instant::now();
+        // nix returns an empty name for a missing interface.
+        let exists = |index| if_indextoname(index).is_ok_and(|name| !name.is_empty());
+        let mut known = self.interfaces.iter_mut().filter(|interface| !interface.is_removed);
+        match known.find(|interface| !exists(interface.index)) {
             None => Ok(()),
             Some(interface) => {
-                interface.is_gone = true;
-                Err(EbpfError::Gone { name: interface.name.clone() })
+                interface.is_removed = true;
+                Err(EbpfError::InterfaceRemoved { name: interface.name.clone() })
             }
         }
     }
@@ -167,21 +166,21 @@ impl PacketSource for Ebpf {
     type Error = EbpfError;
 
     fn next(&mut self) -> Result<Option<Packet<'_>>, EbpfError> {
-        let told = self.sockets.len();
-        for turn in 0..=TURNS {
+        let queued = self.socket_events.len();
+        for read in 0..=READS {
             self.fetch();
-            if self.opening.header.is_some() || self.packet.header.is_some() {
+            if self.syn.header.is_some() || self.packet.header.is_some() {
                 break;
             }
-            if turn == TURNS || self.sockets.len() > told {
+            if read == READS || self.socket_events.len() > queued {
                 return Ok(None);
             }
-            self.look_for_interfaces()?;
+            self.check_interfaces()?;
             self.wait()?;
         }
-        let next = match (&self.opening.header, &self.packet.header) {
-            (Some(opening), Some(packet)) if packet.at < opening.at => &mut self.packet,
-            (Some(_), _) => &mut self.opening,
+        let next = match (&self.syn.header, &self.packet.header) {
+            (Some(syn), Some(packet)) if packet.at < syn.at => &mut self.packet,
+            (Some(_), _) => &mut self.syn,
             (None, _) => &mut self.packet,
         };
         let Some(header) = next.header.take() else { return Ok(None) };
@@ -199,48 +198,48 @@ impl PacketSource for Ebpf {
     }
 
     fn next_socket_event(&mut self) -> Option<SocketEvent> {
-        self.sockets.pop_front()
+        self.socket_events.pop_front()
     }
 
-    /// Asks the kernel: one call for each of both numbers.
+    /// Reads both counters from the kernel, one call each.
     fn loss(&mut self) -> CaptureLoss {
-        let lost = &self.programs.lost;
-        let sum = |counter: u32| Some(lost.get(&counter, 0).ok()?.iter().sum::<u64>());
-        let (openings, packets) = (sum(record::LOST_OPENINGS), sum(record::LOST_PACKETS));
-        self.lost.syns = openings.unwrap_or(self.lost.syns);
-        self.lost.packets = packets.unwrap_or(self.lost.packets);
-        self.lost
+        let counters = &self.programs.lost;
+        let sum = |counter: u32| Some(counters.get(&counter, 0).ok()?.iter().sum::<u64>());
+        let (syns, packets) = (sum(record::LOST_SYNS), sum(record::LOST_PACKETS));
+        self.loss.syns = syns.unwrap_or(self.loss.syns);
+        self.loss.packets = packets.unwrap_or(self.loss.packets);
+        self.loss
     }
 }
 
-/// An interface; its position is [`Packet::interface`].
+/// A watched interface; its index is [`Packet::interface`].
 #[derive(Debug)]
-struct Watched {
+struct InterfaceState {
     name: String,
     index: u32,
-    is_gone: bool,
+    is_removed: bool,
 }
 
-impl Watched {
+impl InterfaceState {
     fn new(interface: &WatchedInterface) -> Self {
-        Self { name: interface.name.clone(), index: interface.index, is_gone: false }
+        Self { name: interface.name.clone(), index: interface.index, is_removed: false }
     }
 }
 
-/// The next record of a ring, taken from there so that the kernel has its room back.
+/// The next record of a ring, copied so that the kernel can reuse its space.
 #[derive(Debug, Default)]
-struct Next {
-    header: Option<Header>,
+struct PendingRecord {
+    header: Option<RecordHeader>,
     bytes: Vec<u8>,
 }
 
-impl Next {
-    /// Takes the next record of `ring`, if there is one.
+impl PendingRecord {
+    /// Reads the next record of `ring`, if there is one.
     fn fetch(&mut self, ring: &mut RingBuf<MapData>) -> bool {
         self.header = None;
         while self.header.is_none() {
             let Some(item) = ring.next() else { return false };
-            if let Some(Record { header, head, tail }) = Record::read(&item) {
+            if let Some(Record { header, head, tail }) = Record::parse(&item) {
                 self.bytes.clear();
                 self.bytes.extend_from_slice(head);
                 self.bytes.extend_from_slice(tail);
@@ -251,15 +250,15 @@ impl Next {
     }
 }
 
-/// The kernel's monotonic clock, anchored once to the wall clock.
+/// Converts the kernel's monotonic clock to wall time, by one reading of both.
 #[derive(Clone, Copy, Debug)]
-struct Clock {
+struct KernelClock {
     wall: Timestamp,
     /// Nanoseconds.
     monotonic: u64,
 }
 
-impl Clock {
+impl KernelClock {
     fn now() -> Self {
         let monotonic = clock_gettime(ClockId::Monotonic);
         let monotonic = Duration::try_from(monotonic).unwrap_or_default();
@@ -274,12 +273,12 @@ impl Clock {
     }
 }
 
-/// Something to wait at for rings to become a quarter full. Told apart by edge, or every record would end the wait.
-fn alarm(rings: &[&RingBuf<MapData>]) -> rustix::io::Result<OwnedFd> {
-    let alarm = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+/// An epoll instance that reports rings which became a quarter full. Edge-triggered, or every record would end the wait.
+fn epoll_rings(rings: &[&RingBuf<MapData>]) -> rustix::io::Result<OwnedFd> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for ring in rings {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&alarm, ring, epoll::EventData::new_u64(0), flags)?;
+        epoll::add(&epoll, ring, epoll::EventData::new_u64(0), flags)?;
     }
-    Ok(alarm)
+    Ok(epoll)
 }

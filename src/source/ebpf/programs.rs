@@ -1,4 +1,4 @@
-//! The programs of `src/bpf`: loaded, set and attached. Dropped, they are gone from the kernel.
+//! Loads, configures and attaches the programs of `src/bpf`.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -12,29 +12,30 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
 
-use super::EbpfError;
-use super::slot::Slot;
-use crate::source::capabilities::Capabilities;
-use crate::source::live::{SourceKind, WatchedInterface};
+use super::error::EbpfError;
+use super::slot::FilterSlot;
+use crate::source::capabilities::EffectiveCapabilities;
+use crate::source::interface::WatchedInterface;
+use crate::source::kind::SourceKind;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/watch.bpf.o"));
 
-/// The ring of packets has at least so many bytes: two of the longest records.
-const LEAST: usize = 256 << 10;
+/// Minimum bytes of the ring of packets: two records of maximum length.
+const MIN_RING: usize = 256 << 10;
 
-/// And at most: what nobody needs is refused by no kernel yet.
-const MOST: usize = 1 << 30;
+/// Maximum bytes of the ring of packets, which every kernel accepts.
+const MAX_RING: usize = 1 << 30;
 
 /// How programs are attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attach {
-    /// By tcx, Linux 6.6: the kernel detaches them with the process.
+pub(super) enum AttachMethod {
+    /// tcx (Linux 6.6): the kernel detaches the programs when the process ends.
     Tcx,
-    /// As filters of the qdisc clsact, by netlink. They stay when the process is killed; see [`Slot`].
+    /// Filters of the clsact qdisc, through netlink. They remain if the process is killed; see [`FilterSlot`].
     Netlink,
 }
 
-impl Attach {
+impl AttachMethod {
     pub(super) fn of_this_kernel() -> Self {
         let has_tcx =
             KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
@@ -42,16 +43,16 @@ impl Attach {
     }
 }
 
-/// What runs in the kernel, and its maps.
+/// The attached programs and their maps. Dropping them removes both from the kernel.
 pub(super) struct Programs {
-    pub(super) openings: RingBuf<MapData>,
+    pub(super) syns: RingBuf<MapData>,
     pub(super) packets: RingBuf<MapData>,
     pub(super) lost: PerCpuArray<MapData, u64>,
-    /// Why nothing is heard of sockets.
-    pub(super) no_sockets: Option<String>,
-    /// Declared before the slot: the filters go first.
+    /// Why there are no socket events.
+    pub(super) no_socket_events: Option<String>,
+    /// Declared before the slot, so that the filters are removed first.
     _kernel: aya::Ebpf,
-    _slot: Option<Slot>,
+    _slot: Option<FilterSlot>,
 }
 
 impl Programs {
@@ -59,31 +60,31 @@ impl Programs {
         interfaces: &[WatchedInterface],
         ports: &[u16],
         buffer: usize,
-        attach: Attach,
+        method: AttachMethod,
     ) -> Result<Self, EbpfError> {
-        let rights = Capabilities::of_this_thread();
-        if let Some(lack) = rights.missing_for(SourceKind::Ebpf) {
-            return Err(EbpfError::Right(lack));
+        let capabilities = EffectiveCapabilities::of_this_thread();
+        if let Some(missing) = capabilities.missing_for(SourceKind::Ebpf) {
+            return Err(EbpfError::Capabilities(missing));
         }
-        let (mut kernel, mut no_sockets) = load(ports, buffer)?;
-        let openings = ring(&mut kernel, "openings")?;
+        let (mut kernel, mut no_socket_events) = load(ports, buffer)?;
+        let syns = ring(&mut kernel, "syns")?;
         let packets = ring(&mut kernel, "packets")?;
         let lost = kernel
             .take_map("lost")
             .ok_or_else(|| missing("lost"))
             .and_then(|map| PerCpuArray::try_from(map).map_err(|error| refused(MAPS, &error)))?;
-        if no_sockets.is_none() {
-            no_sockets = match rights.missing_for_sockets() {
-                Some(capability) => Some(format!("{capability} of capabilities(7) is missing")),
+        if no_socket_events.is_none() {
+            no_socket_events = match capabilities.missing_for_socket_events() {
+                Some(capability) => Some(format!("{capability} is missing, see capabilities(7)")),
                 None => trace(&mut kernel).err().map(|error| error.to_string()),
             };
         }
-        let slot = match attach {
-            Attach::Tcx => None,
-            Attach::Netlink => Some(Slot::take()?),
+        let slot = match method {
+            AttachMethod::Tcx => None,
+            AttachMethod::Netlink => Some(FilterSlot::acquire()?),
         };
         let mut programs =
-            Self { openings, packets, lost, no_sockets, _kernel: kernel, _slot: slot };
+            Self { syns, packets, lost, no_socket_events, _kernel: kernel, _slot: slot };
         for interface in interfaces {
             programs.attach(interface)?;
         }
@@ -92,13 +93,13 @@ impl Programs {
 
     fn attach(&mut self, interface: &WatchedInterface) -> Result<(), EbpfError> {
         let name = interface.name.as_str();
-        let gone = || EbpfError::Gone { name: name.to_owned() };
+        let removed = || EbpfError::InterfaceRemoved { name: name.to_owned() };
         if if_nametoindex(name).ok() != Some(interface.index) {
-            return Err(gone());
+            return Err(removed());
         }
-        let link = Link::of(name);
+        let link = LinkLayer::of(name);
         let program = classifier(&mut self._kernel, link.program())?;
-        for &side in link.sides() {
+        for &direction in link.directions() {
             let options = match &self._slot {
                 None => TcAttachOptions::TcxOrder(LinkOrder::first()),
                 Some(slot) => {
@@ -106,41 +107,42 @@ impl Programs {
                     TcAttachOptions::Netlink(slot.options())
                 }
             };
-            program.attach_with_options(name, side, options).map_err(|error| {
-                // It may have gone a moment ago.
-                if if_nametoindex(name).is_err() { gone() } else { refused(ATTACH, &error) }
+            program.attach_with_options(name, direction, options).map_err(|error| {
+                // It may have been removed just now.
+                if if_nametoindex(name).is_err() { removed() } else { refused(ATTACH, &error) }
             })?;
         }
         Ok(())
     }
 }
 
-const LOAD: &str = "load the programs that look at packets";
-const MAPS: &str = "make the maps of the programs that look at packets";
+const LOAD: &str = "load the packet programs";
+const MAPS: &str = "create the maps of the packet programs";
 const ATTACH: &str = "attach programs to an interface";
-const TRACE: &str = "trace the states of sockets";
+const TRACE: &str = "trace socket states";
 
-fn refused<E: std::error::Error + 'static>(what: &'static str, error: &E) -> EbpfError {
-    EbpfError::refused(what, error)
+fn refused<E: std::error::Error + 'static>(operation: &'static str, error: &E) -> EbpfError {
+    EbpfError::refused(operation, error)
 }
 
-/// A part of the object that is not in it.
+/// The error for a program or map that the object file does not contain.
 fn missing(part: &str) -> EbpfError {
-    EbpfError::Kernel { what: LOAD, reason: format!("`{part}` is not among them") }
+    EbpfError::Unsupported { operation: LOAD, reason: format!("`{part}` is missing") }
 }
 
-/// How the packets of an interface begin, and where programs are attached.
+/// Link layer of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
+enum LinkLayer {
     Ethernet,
-    /// Begins with an Ethernet header, too. What is sent there is received there: one side sees all.
+    /// Ethernet header, too. Every packet is both sent and received here, so one direction suffices.
     Loopback,
-    /// With the IP header.
-    Bare,
+    /// Packets start with the IP header.
+    None,
 }
 
-impl Link {
-    /// By netdevice(7)'s type of device (`ARPHRD_` of linux/if_arp.h). What has no address there is no Ethernet.
+impl LinkLayer {
+    /// By the device type of netdevice(7) (`ARPHRD_` in linux/if_arp.h). A device without a link-layer address is not
+    /// Ethernet.
     fn of(name: &str) -> Self {
         const ETHER: u16 = 1;
         const LOOPBACK: u16 = 772;
@@ -153,35 +155,35 @@ impl Link {
         match kind {
             Some(ETHER) => Self::Ethernet,
             Some(LOOPBACK) => Self::Loopback,
-            _ => Self::Bare,
+            _ => Self::None,
         }
     }
 
     const fn program(self) -> &'static str {
         match self {
             Self::Ethernet | Self::Loopback => "watch_frames",
-            Self::Bare => "watch_bare",
+            Self::None => "watch_ip",
         }
     }
 
-    const fn sides(self) -> &'static [TcAttachType] {
+    const fn directions(self) -> &'static [TcAttachType] {
         match self {
             Self::Loopback => &[TcAttachType::Ingress],
-            Self::Ethernet | Self::Bare => &[TcAttachType::Ingress, TcAttachType::Egress],
+            Self::Ethernet | Self::None => &[TcAttachType::Ingress, TcAttachType::Egress],
         }
     }
 }
 
-/// The object in the kernel, but for its programs; and why nothing will be heard of sockets.
+/// Creates the maps in the kernel. Also returns why there will be no socket events, if so.
 fn load(ports: &[u16], buffer: usize) -> Result<(aya::Ebpf, Option<String>), EbpfError> {
-    allow_memory();
+    raise_memlock_limit();
     let mut watched = [0_u64; 1024];
     for &port in ports {
         if let Some(word) = watched.get_mut(usize::from(port >> 6)) {
             *word |= 1 << (port & 63);
         }
     }
-    let size = buffer.clamp(LEAST, MOST).next_power_of_two();
+    let size = buffer.clamp(MIN_RING, MAX_RING).next_power_of_two();
     let size = u32::try_from(size).unwrap_or(u32::MAX);
     let quarter = size / 4;
     let netns = own_netns();
@@ -194,33 +196,33 @@ fn load(ports: &[u16], buffer: usize) -> Result<(aya::Ebpf, Option<String>), Ebp
             .map_max_entries("packets", size)
             .load(OBJECT)
     };
-    // What reads kernel structures needs to know them. The rest does not.
-    let (btf, mut no_sockets) = match Btf::from_sys_fs() {
+    // Only the program for socket events accesses kernel structures and needs BTF.
+    let (btf, mut no_socket_events) = match Btf::from_sys_fs() {
         Ok(btf) => (Some(btf), None),
-        Err(error) => (None, Some(format!("the kernel does not describe itself (BTF): {error}"))),
+        Err(error) => (None, Some(format!("the kernel has no type information (BTF): {error}"))),
     };
     if netns.is_none() {
-        no_sockets = Some("/proc does not tell which network namespace this is".to_owned());
+        no_socket_events = Some("/proc does not show the network namespace".to_owned());
     }
     let kernel = match load(btf.as_ref()) {
         Err(aya::EbpfError::BtfRelocationError(error)) => {
-            no_sockets = Some(format!("the kernel's structures are not as expected: {error}"));
+            no_socket_events = Some(format!("unexpected kernel structures: {error}"));
             load(None)
         }
         result => result,
     };
-    Ok((kernel.map_err(|error| refused(MAPS, &error))?, no_sockets))
+    Ok((kernel.map_err(|error| refused(MAPS, &error))?, no_socket_events))
 }
 
-/// Before 5.11 maps count as locked memory of the process.
-fn allow_memory() {
+/// Before Linux 5.11 maps count as locked memory of the process.
+fn raise_memlock_limit() {
     if KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(5, 11, 0)) {
-        // Where it is not allowed, making the maps says so.
+        // If this fails, the creation of the maps reports it.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, rlim_t::MAX, rlim_t::MAX);
     }
 }
 
-/// The inode number of the network namespace of this thread, by which the kernel tells sockets of others.
+/// Inode number of this thread's network namespace, which identifies its sockets in the kernel.
 fn own_netns() -> Option<u32> {
     let inode = std::fs::metadata("/proc/thread-self/ns/net").ok()?.ino();
     u32::try_from(inode).ok()
@@ -231,7 +233,7 @@ fn ring(kernel: &mut aya::Ebpf, name: &str) -> Result<RingBuf<MapData>, EbpfErro
     RingBuf::try_from(map).map_err(|error| refused(MAPS, &error))
 }
 
-/// The program of that name, loaded.
+/// Loads the program `name` unless it is loaded.
 fn classifier<'a>(
     kernel: &'a mut aya::Ebpf,
     name: &str,
@@ -255,7 +257,7 @@ fn trace(kernel: &mut aya::Ebpf) -> Result<(), EbpfError> {
     traced(program).map(drop).map_err(|error: ProgramError| refused(TRACE, &error))
 }
 
-/// Adds the qdisc that filters hang on, unless it is there.
+/// Adds the clsact qdisc, which the filters need, unless it exists.
 fn clsact(interface: &str) -> Result<(), EbpfError> {
     const EEXIST: i32 = 17;
     match tc::qdisc_add_clsact(interface) {

@@ -1,4 +1,4 @@
-//! What the kernel programs hand up, as `src/bpf/watch.h` lays it out.
+//! Records of the kernel programs, with the layout of `src/bpf/watch.h`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 /// `sizeof(struct watch_record)`.
 pub(super) const HEADER: usize = 32;
 
-/// `WATCH_TAIL`: the room of a tail, before the rest of the packet.
+/// `WATCH_TAIL`: space reserved for a tail, before the rest of the packet.
 pub(super) const TAIL: usize = 256;
 
-/// `WATCH_SOCKET`; all else is a packet.
+/// `WATCH_SOCKET`; other kinds are packets.
 pub(super) const SOCKET: u32 = 2;
 
-/// Indices of counters.
-pub(super) const LOST_OPENINGS: u32 = 0;
+/// Indices of the loss counters.
+pub(super) const LOST_SYNS: u32 = 0;
 pub(super) const LOST_PACKETS: u32 = 1;
 
 /// `sizeof(struct watch_socket)`.
@@ -22,9 +22,9 @@ const SOCKET_LEN: usize = 48;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-/// The beginning of every record.
+/// `struct watch_record`, the header of every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct RecordHeader {
     /// Nanoseconds of the monotonic clock.
     pub(super) at: u64,
     /// `ifindex`.
@@ -34,9 +34,9 @@ pub(super) struct Header {
     pub(super) kind: u32,
 }
 
-/// `struct watch_socket`; its time stands in the header.
+/// `struct watch_socket`; its time is in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Socket {
+pub(super) struct SocketRecord {
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
     pub(super) rtt: Option<Duration>,
@@ -44,23 +44,23 @@ pub(super) struct Socket {
     pub(super) closed: bool,
 }
 
-/// What stands in a record, without the room that was reserved and not used.
+/// A record without its unused reserved space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
-    pub(super) header: Header,
-    /// Up to what was omitted.
+    pub(super) header: RecordHeader,
+    /// Captured bytes before the omitted ones.
     pub(super) head: &'a [u8],
-    /// From there on.
+    /// Captured bytes after the omitted ones.
     pub(super) tail: &'a [u8],
 }
 
 impl<'a> Record<'a> {
-    /// `None` if it contradicts itself, which our own programs never make.
-    pub(super) fn read(record: &'a [u8]) -> Option<Self> {
+    /// `None` if the record is inconsistent, which the kernel programs never produce.
+    pub(super) fn parse(record: &'a [u8]) -> Option<Self> {
         let (header, rest) = record.split_at_checked(HEADER)?;
         let captured = usize::try_from(u32_at(header, 20)?).ok()?;
         let tail = usize::try_from(u32_at(header, 24)?).ok()?;
-        let header = Header {
+        let header = RecordHeader {
             at: u64::from_ne_bytes(header.first_chunk().copied()?),
             interface: u32_at(header, 8)?,
             wire_len: u32_at(header, 12)?,
@@ -70,21 +70,21 @@ impl<'a> Record<'a> {
         if tail == 0 {
             return Some(Self { header, head: rest.get(..captured)?, tail: &[] });
         }
-        let (room, rest) = rest.split_at_checked(TAIL)?;
-        Some(Self { header, head: rest.get(..captured)?, tail: room.get(..tail)? })
+        let (reserved, rest) = rest.split_at_checked(TAIL)?;
+        Some(Self { header, head: rest.get(..captured)?, tail: reserved.get(..tail)? })
     }
 }
 
-impl Socket {
-    /// From what follows the header; `None` if that is no socket of IPv4 or IPv6.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+impl SocketRecord {
+    /// Parses the bytes after the header; `None` if the socket is neither IPv4 nor IPv6.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; SOCKET_LEN] = bytes.first_chunk()?;
         let family = u16_at(bytes, 44)?;
         let socket = |address: usize, port: usize| {
             let address: &[u8; 16] = bytes.get(address..)?.first_chunk()?;
             let ip = match family {
                 AF_INET => IpAddr::V4(Ipv4Addr::from(*address.first_chunk::<4>()?)),
-                // An IPv6 socket may speak IPv4.
+                // An IPv6 socket may carry IPv4.
                 AF_INET6 => Ipv6Addr::from(*address).to_canonical(),
                 _ => return None,
             };

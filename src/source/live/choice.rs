@@ -1,71 +1,76 @@
-//! Who captures: eBPF where it can, else libpcap.
+//! Choice between eBPF and libpcap.
 
-use super::{LiveError, SourceChoice, SourceKind};
-use crate::source::capabilities::Capabilities;
+use super::error::LiveError;
+use crate::source::capabilities::EffectiveCapabilities;
+use crate::source::kind::{SourceChoice, SourceKind};
 
-/// Opens what was chosen. With it comes why it is that and not the other, where that was left to us.
+/// Opens the requested kind. With [`SourceChoice::Auto`] it also returns the reason for the choice.
 ///
-/// `ebpf` is `None` where that was not built. It says in a sentence why it cannot be had.
-pub(super) fn decide<T>(
+/// `ebpf` is `None` if gatepost was built without it; its error is a clause for a message.
+pub(super) fn choose<T>(
     choice: SourceChoice,
-    rights: Capabilities,
+    capabilities: EffectiveCapabilities,
     ebpf: Option<impl FnOnce() -> Result<T, String>>,
     pcap: impl FnOnce() -> Result<T, LiveError>,
 ) -> Result<(T, Option<String>), LiveError> {
     let Some(ebpf) = ebpf else {
         let reason = "this gatepost was built without eBPF".to_owned();
         return match choice {
-            SourceChoice::Ebpf => Err(LiveError::NoEbpf { reason }),
-            SourceChoice::Pcap => Ok((permitted(SourceKind::Pcap, rights, None, pcap)?, None)),
-            SourceChoice::Auto => instead(reason, rights, pcap),
+            SourceChoice::Ebpf => Err(LiveError::EbpfUnavailable { reason }),
+            SourceChoice::Pcap => {
+                Ok((open_permitted(SourceKind::Pcap, capabilities, None, pcap)?, None))
+            }
+            SourceChoice::Auto => fall_back_to_pcap(reason, capabilities, pcap),
         };
     };
     match choice {
         SourceChoice::Ebpf => {
-            let ebpf = || ebpf().map_err(|reason| LiveError::NoEbpf { reason });
-            Ok((permitted(SourceKind::Ebpf, rights, Some(SourceKind::Pcap), ebpf)?, None))
+            let ebpf = || ebpf().map_err(|reason| LiveError::EbpfUnavailable { reason });
+            let alternative = Some(SourceKind::Pcap);
+            Ok((open_permitted(SourceKind::Ebpf, capabilities, alternative, ebpf)?, None))
         }
         SourceChoice::Pcap => {
-            Ok((permitted(SourceKind::Pcap, rights, Some(SourceKind::Ebpf), pcap)?, None))
+            let alternative = Some(SourceKind::Ebpf);
+            Ok((open_permitted(SourceKind::Pcap, capabilities, alternative, pcap)?, None))
         }
-        SourceChoice::Auto => match rights.missing_for(SourceKind::Ebpf) {
-            Some(lack) => instead(lack.to_string(), rights, pcap),
+        SourceChoice::Auto => match capabilities.missing_for(SourceKind::Ebpf) {
+            Some(missing) => fall_back_to_pcap(missing.to_string(), capabilities, pcap),
             None => match ebpf() {
-                Ok(by) => {
-                    let why = "this kernel and the rights of this process allow it";
-                    Ok((by, Some(why.to_owned())))
+                Ok(backend) => {
+                    let reason = "kernel and capabilities allow it";
+                    Ok((backend, Some(reason.to_owned())))
                 }
-                Err(reason) => instead(reason, rights, pcap),
+                Err(reason) => fall_back_to_pcap(reason, capabilities, pcap),
             },
         },
     }
 }
 
-/// Opens what was asked for, if this process may; else tells of `other` if that could be had.
-fn permitted<T>(
+/// Opens `kind` if the capabilities suffice; the error suggests `alternative` if that is available.
+fn open_permitted<T>(
     kind: SourceKind,
-    rights: Capabilities,
-    other: Option<SourceKind>,
+    capabilities: EffectiveCapabilities,
+    alternative: Option<SourceKind>,
     open: impl FnOnce() -> Result<T, LiveError>,
 ) -> Result<T, LiveError> {
-    match rights.missing_for(kind) {
+    match capabilities.missing_for(kind) {
         None => open(),
-        Some(lack) => {
-            let other = other.filter(|other| rights.missing_for(*other).is_none());
-            Err(LiveError::Right { lack, other })
+        Some(missing) => {
+            let is_available = |kind: &SourceKind| capabilities.missing_for(*kind).is_none();
+            Err(LiveError::Capabilities { missing, alternative: alternative.filter(is_available) })
         }
     }
 }
 
-/// libpcap, since eBPF cannot be had for this reason.
-fn instead<T>(
+/// Opens libpcap because eBPF is unavailable for `reason`.
+fn fall_back_to_pcap<T>(
     reason: String,
-    rights: Capabilities,
+    capabilities: EffectiveCapabilities,
     pcap: impl FnOnce() -> Result<T, LiveError>,
 ) -> Result<(T, Option<String>), LiveError> {
-    match rights.missing_for(SourceKind::Pcap) {
+    match capabilities.missing_for(SourceKind::Pcap) {
         None => Ok((pcap()?, Some(reason))),
-        Some(lack) => Err(LiveError::Neither { reason, lack }),
+        Some(missing) => Err(LiveError::NoneAvailable { reason, missing }),
     }
 }
 
@@ -75,35 +80,35 @@ mod tests {
 
     use super::*;
 
-    /// What is said where eBPF is not built (`None`), can be had, or cannot.
-    fn said(
+    /// The outcome as text, if eBPF is not built (`None`), works or fails.
+    fn outcome(
         choice: SourceChoice,
         set: CapabilitySet,
         ebpf: Option<Result<SourceKind, &str>>,
     ) -> String {
         let ebpf = ebpf.map(|result| move || result.map_err(str::to_owned));
-        match decide(choice, Capabilities::of(set), ebpf, || Ok(SourceKind::Pcap)) {
-            Ok((kind, why)) => format!("{}: {}", kind.as_str(), why.unwrap_or_default()),
+        match choose(choice, EffectiveCapabilities::of(set), ebpf, || Ok(SourceKind::Pcap)) {
+            Ok((kind, reason)) => format!("{}: {}", kind.as_str(), reason.unwrap_or_default()),
             Err(error) => format!("error: {error}"),
         }
     }
 
     #[test]
-    fn what_is_said() {
+    fn choices_and_errors() {
         let (bpf, raw) = (CapabilitySet::BPF | CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW);
-        let can = Some(Ok(SourceKind::Ebpf));
-        let cannot = Some(Err("this kernel cannot load programs"));
+        let works = Some(Ok(SourceKind::Ebpf));
+        let fails = Some(Err("this kernel cannot load programs"));
         let mut lines = Vec::new();
         for choice in [SourceChoice::Auto, SourceChoice::Ebpf, SourceChoice::Pcap] {
-            for (rights, set) in [
-                ("all", bpf | raw),
-                ("libpcap's", raw),
-                ("eBPF's", bpf),
-                ("no", CapabilitySet::empty()),
+            for (capabilities, set) in [
+                ("all capabilities", bpf | raw),
+                ("those of libpcap", raw),
+                ("those of eBPF", bpf),
+                ("none", CapabilitySet::empty()),
             ] {
-                for (state, ebpf) in [("can", can), ("cannot", cannot), ("not built", None)] {
-                    let said = said(choice, set, ebpf);
-                    lines.push(format!("{choice:?}, {rights} rights, eBPF {state}\n  {said}"));
+                for (state, ebpf) in [("works", works), ("fails", fails), ("not built", None)] {
+                    let outcome = outcome(choice, set, ebpf);
+                    lines.push(format!("{choice:?}, {capabilities}, eBPF {state}\n  {outcome}"));
                 }
             }
         }

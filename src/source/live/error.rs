@@ -1,7 +1,7 @@
-//! Why packets of this host cannot be captured, in words that say what to do.
+//! Errors of live capture, with their remedies.
 
-use super::SourceKind;
 use crate::source::capabilities::{CAPABILITY_HINT, MissingCapabilities};
+use crate::source::kind::SourceKind;
 
 /// Why packets cannot be captured, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -9,45 +9,56 @@ use crate::source::capabilities::{CAPABILITY_HINT, MissingCapabilities};
 pub enum LiveError {
     #[error("no port to watch: expected at least one, for example 25")]
     NoPorts,
-    #[error("there is no interface {name:?}; there are: {}", .there.join(", "))]
-    NoSuchInterface { name: String, there: Vec<String> },
+    #[error("no interface {name:?}; available interfaces: {}", .available.join(", "))]
+    UnknownInterface { name: String, available: Vec<String> },
     #[error(
-        "no interface is up and has a global address: name those to watch with -i, for example -i lo \
-         (there are: {})",
-        .there.join(", ")
+        "no interface is up and has a global address: select interfaces with -i, for example -i lo (available \
+         interfaces: {})",
+        .available.join(", ")
     )]
-    NoInterface { there: Vec<String> },
-    #[error("the interface {name} is down: bring it up (`ip link set {name} up`) or leave it out")]
+    NoDefaultInterface { available: Vec<String> },
+    #[error("interface {name} is down: run `ip link set {name} up` or leave it out")]
     Down { name: String },
     #[error(
-        "the interface {name} has a link layer that is not read ({what}): expected Ethernet, IP alone, \
-         Linux cooked or BSD loopback; leave it out"
+        "interface {name} has an unsupported link layer ({link}): expected Ethernet, raw IP, Linux cooked or BSD \
+         loopback; leave it out"
     )]
-    Link { name: String, what: String },
-    /// Of what was asked for; the other way to capture may be open.
-    #[error("{lack}; {}{CAPABILITY_HINT}", other.map_or("", SourceKind::instead))]
-    Right { lack: MissingCapabilities, other: Option<SourceKind> },
-    #[error("neither eBPF nor libpcap can capture: {reason}; {lack}; {CAPABILITY_HINT}")]
-    Neither { reason: String, lack: MissingCapabilities },
-    /// It was asked for.
-    #[error("cannot capture by eBPF: {reason}; try --source pcap")]
-    NoEbpf { reason: String },
+    UnsupportedLink { name: String, link: String },
+    /// For the requested kind; `alternative` is available.
+    #[error("{missing}; {}{CAPABILITY_HINT}", alternative.map_or("", suggestion))]
+    Capabilities { missing: MissingCapabilities, alternative: Option<SourceKind> },
+    #[error("neither eBPF nor libpcap can capture: {reason}; {missing}; {CAPABILITY_HINT}")]
+    NoneAvailable { reason: String, missing: MissingCapabilities },
+    /// eBPF was requested.
+    #[error("cannot capture with eBPF: {reason}; try --source pcap")]
+    EbpfUnavailable { reason: String },
     #[error("cannot capture on {name}: {source}")]
     Open { name: String, source: ::pcap::Error },
-    /// Said once; the others go on.
-    #[error("no more packets of {name}: {reason}; {}", match left {
+    /// Reported once; the other interfaces continue.
+    #[error("capture on {name} ended: {reason}; {}", match remaining {
         0 => "no interface is left".to_owned(),
-        1 => "1 other is still watched".to_owned(),
-        left => format!("{left} others are still watched"),
+        1 => "1 other interface is still watched".to_owned(),
+        n => format!("{n} other interfaces are still watched"),
     })]
-    Gone { name: String, reason: String, left: usize },
+    InterfaceLost { name: String, reason: String, remaining: usize },
     #[error("no interface is left to watch")]
-    Over,
+    NoInterfaceLeft,
 }
 
 impl LiveError {
-    /// Nothing can come any more.
-    pub const fn is_end(&self) -> bool {
-        !matches!(self, Self::Gone { .. })
+    /// Whether no further packet can follow.
+    pub const fn is_fatal(&self) -> bool {
+        !matches!(self, Self::InterfaceLost { .. })
+    }
+}
+
+/// Suggests `alternative` for a kind that lacks capabilities.
+const fn suggestion(alternative: SourceKind) -> &'static str {
+    match alternative {
+        SourceKind::Ebpf => "alternatively use eBPF (--source ebpf); ",
+        SourceKind::Pcap => {
+            "alternatively use libpcap (--source pcap), which copies whole packets and measures no round-trip times of \
+             sockets; "
+        }
     }
 }

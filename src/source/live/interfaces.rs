@@ -1,41 +1,47 @@
-//! Which interfaces are watched.
+//! Selection of the watched interfaces.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use pnet::datalink::{self, NetworkInterface};
 
-use super::{LiveError, WatchedInterface};
+use super::error::LiveError;
+use crate::source::interface::WatchedInterface;
 
-/// Those with these names, in that order and each once; without any, all that are up and have a global address.
-pub(super) fn chosen(names: &[String]) -> Result<Vec<WatchedInterface>, LiveError> {
-    choose(&datalink::interfaces(), names)
+/// The interfaces with these names, in that order without duplicates; without names, all that are up and have a global
+/// address.
+pub(super) fn select(names: &[String]) -> Result<Vec<WatchedInterface>, LiveError> {
+    select_from(&datalink::interfaces(), names)
 }
 
-fn choose(all: &[NetworkInterface], names: &[String]) -> Result<Vec<WatchedInterface>, LiveError> {
-    let there = || all.iter().map(|interface| interface.name.clone()).collect();
-    let mut chosen: Vec<WatchedInterface> = Vec::new();
+fn select_from(
+    all: &[NetworkInterface],
+    names: &[String],
+) -> Result<Vec<WatchedInterface>, LiveError> {
+    let available = || all.iter().map(|interface| interface.name.clone()).collect();
+    let mut selected: Vec<WatchedInterface> = Vec::new();
     if names.is_empty() {
-        chosen.extend(all.iter().filter(|one| one.is_up() && is_global(one)).map(read));
-        if chosen.is_empty() {
-            return Err(LiveError::NoInterface { there: there() });
+        selected
+            .extend(all.iter().filter(|one| one.is_up() && has_global_address(one)).map(convert));
+        if selected.is_empty() {
+            return Err(LiveError::NoDefaultInterface { available: available() });
         }
     }
     for name in names {
         let Some(found) = all.iter().find(|one| one.name == *name) else {
-            return Err(LiveError::NoSuchInterface { name: name.clone(), there: there() });
+            return Err(LiveError::UnknownInterface { name: name.clone(), available: available() });
         };
         if !found.is_up() {
             return Err(LiveError::Down { name: name.clone() });
         }
-        if chosen.iter().all(|one| one.name != *name) {
-            chosen.push(read(found));
+        if selected.iter().all(|one| one.name != *name) {
+            selected.push(convert(found));
         }
     }
-    Ok(chosen)
+    Ok(selected)
 }
 
-fn read(interface: &NetworkInterface) -> WatchedInterface {
+fn convert(interface: &NetworkInterface) -> WatchedInterface {
     let net = |net: &pnet::ipnetwork::IpNetwork| IpNet::new(net.ip(), net.prefix()).ok();
     WatchedInterface {
         name: interface.name.clone(),
@@ -44,9 +50,8 @@ fn read(interface: &NetworkInterface) -> WatchedInterface {
     }
 }
 
-/// One address is enough that others than the neighbours may use. Private and unique local ones count: whole sites have
-/// no others.
-fn is_global(interface: &NetworkInterface) -> bool {
+/// Whether an address is reachable beyond the link. Private and unique local addresses count: whole sites have no others.
+fn has_global_address(interface: &NetworkInterface) -> bool {
     interface.ips.iter().any(|net| match net.ip() {
         address if address.is_loopback() || address.is_unspecified() || address.is_multicast() => {
             false
@@ -68,15 +73,15 @@ mod tests {
         NetworkInterface { name, description, index: 3, mac: None, ips, flags }
     }
 
-    fn names(chosen: Result<Vec<WatchedInterface>, LiveError>) -> String {
-        match chosen {
-            Ok(chosen) => chosen.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" "),
+    fn names(selected: Result<Vec<WatchedInterface>, LiveError>) -> String {
+        match selected {
+            Ok(selected) => selected.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" "),
             Err(error) => format!("error: {error}"),
         }
     }
 
     #[test]
-    fn those_with_a_global_address_are_the_default() {
+    fn interfaces_with_a_global_address_are_the_default() {
         let all = [
             one("lo", UP, &["127.0.0.1/8", "::1/128"]),
             one("eth0", UP, &["198.51.100.1/24", "fe80::1/64"]),
@@ -89,15 +94,15 @@ mod tests {
             one("eth7", UP, &[]),
         ];
         let name = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let said = [
-            names(choose(&all, &[])),
-            names(choose(&all, &name(&["eth7", "lo", "eth7"]))),
-            names(choose(&all, &name(&["lo", "eth33"]))),
-            names(choose(&all, &name(&["eth3"]))),
-            names(choose(&all[..4][2..], &[])),
+        let results = [
+            names(select_from(&all, &[])),
+            names(select_from(&all, &name(&["eth7", "lo", "eth7"]))),
+            names(select_from(&all, &name(&["lo", "eth33"]))),
+            names(select_from(&all, &name(&["eth3"]))),
+            names(select_from(&all[..4][2..], &[])),
         ];
-        insta::assert_snapshot!(said.join("\n"));
-        let eth6 = choose(&all, &name(&["eth6"])).unwrap().remove(0);
+        insta::assert_snapshot!(results.join("\n"));
+        let eth6 = select_from(&all, &name(&["eth6"])).unwrap().remove(0);
         let addresses = ["fe80::1/64", "2001:db8::1/64"].map(|net| net.parse().unwrap());
         assert_eq!((eth6.index, &eth6.addresses[..]), (3, &addresses[..]));
     }

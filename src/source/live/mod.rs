@@ -1,6 +1,6 @@
-//! Packets of this host's interfaces, by eBPF or libpcap.
+//! Live capture on this host's interfaces, through eBPF or libpcap.
 //!
-//! Layer 4. [`LiveCapture`] is what the rest of the program sees; which of the two captures is decided when it is opened.
+//! Layer 4. [`LiveCapture`] chooses between the two when it is opened.
 
 mod choice;
 mod error;
@@ -8,162 +8,108 @@ mod interfaces;
 mod pcap;
 mod writer;
 
-use std::time::Duration;
-
-use ipnet::IpNet;
 use rustix::thread::CapabilitySet;
 
 pub use self::error::LiveError;
 use self::pcap::Pcap;
 pub use self::writer::LiveWriter;
+pub use super::capabilities::MissingCapabilities;
+use super::capabilities::{self, EffectiveCapabilities};
 #[cfg(feature = "ebpf")]
 use super::ebpf::{Ebpf, EbpfError};
-use super::{CaptureLoss, PacketSource};
-use crate::label::labels;
-pub use crate::source::capabilities::MissingCapabilities;
-use crate::source::capabilities::{self, Capabilities};
+pub use super::interface::WatchedInterface;
+pub use super::kind::{SourceChoice, SourceKind};
+pub use super::packet_source::POLL_TIMEOUT;
+use super::packet_source::{CaptureLoss, PacketSource};
 use crate::stream::SocketEvent;
 use crate::wire::Packet;
 
-/// So long [`PacketSource::next`] waits for a packet.
-pub const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// What is to be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureSettings {
     pub choice: SourceChoice,
-    /// By name; empty for every interface that is up and has a global address.
+    /// Interface names; empty for every interface that is up and has a global address.
     pub interfaces: Vec<String>,
-    /// Of SMTP servers.
+    /// Ports of SMTP servers.
     pub ports: Vec<u16>,
-    /// Bytes that may wait in the kernel, for each interface (libpcap) or for all (eBPF).
+    /// Kernel buffer in bytes, for each interface (libpcap) or for all (eBPF).
     pub buffer: usize,
 }
 
 impl CaptureSettings {
-    /// 64 MiB: half a second of 1 Gbit/s whole, or some millions of headers.
+    /// 64 MiB: half a second of complete packets at 1 Gbit/s, or millions of headers.
     pub const BUFFER: usize = 64 << 20;
 
-    /// The capabilities that watching can use; of each set the kernel takes any.
-    pub fn needs(&self) -> Vec<CapabilitySet> {
+    /// The capabilities that capturing can use; the kernel accepts any capability of each set.
+    pub fn required_capabilities(&self) -> Vec<CapabilitySet> {
         capabilities::usable_by(self.choice)
     }
 }
 
-/// Who captures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SourceChoice {
-    /// eBPF where the kernel and rights allow, else libpcap.
-    #[default]
-    Auto,
-    Ebpf,
-    Pcap,
-}
-
-labels! {
-    /// Who captures, once it is decided.
-    pub enum SourceKind {
-        Ebpf = "ebpf",
-        Pcap = "pcap",
-    }
-}
-
-impl SourceKind {
-    /// Its name in a sentence.
-    pub(super) const fn title(self) -> &'static str {
-        match self {
-            Self::Ebpf => "eBPF",
-            Self::Pcap => "libpcap",
-        }
-    }
-
-    /// What can still be had where the other cannot.
-    const fn instead(self) -> &'static str {
-        match self {
-            Self::Ebpf => "without it there is eBPF (--source ebpf); ",
-            Self::Pcap => {
-                "without it there is libpcap (--source pcap), which copies whole packets and knows no \
-                 round-trip times of sockets; "
-            }
-        }
-    }
-}
-
-/// An interface that is watched; [`Packet::interface`] is its position in [`LiveCapture::interfaces`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchedInterface {
-    pub name: String,
-    /// `ifindex`.
-    pub index: u32,
-    /// With their prefix lengths.
-    pub addresses: Vec<IpNet>,
-}
-
-/// A capture on its way. Dropped, it leaves nothing in the kernel.
+/// A running capture. Dropping it removes everything from the kernel.
 pub struct LiveCapture {
-    by: By,
-    why: Option<String>,
+    backend: Backend,
+    choice_reason: Option<String>,
     interfaces: Vec<WatchedInterface>,
 }
 
-enum By {
+enum Backend {
     Pcap(Pcap),
     #[cfg(feature = "ebpf")]
     Ebpf {
         capture: Box<Ebpf>,
-        /// Interfaces that are not gone.
-        left: usize,
+        /// Interfaces that still exist.
+        remaining: usize,
     },
 }
 
 impl LiveCapture {
-    /// Begins to capture.
+    /// Starts a capture.
     ///
     /// # Errors
-    /// A right is missing, an interface is not there, or the kernel cannot; the message says which and what to do.
+    /// A capability is missing, an interface does not exist, or the kernel does not support it.
     pub fn open(settings: &CaptureSettings) -> Result<Self, LiveError> {
         if settings.ports.is_empty() {
             return Err(LiveError::NoPorts);
         }
-        let interfaces = interfaces::chosen(&settings.interfaces)?;
-        let pcap = || Pcap::open(&interfaces, &settings.ports, settings.buffer).map(By::Pcap);
-        let rights = Capabilities::of_this_thread();
+        let interfaces = interfaces::select(&settings.interfaces)?;
+        let pcap = || Pcap::open(&interfaces, &settings.ports, settings.buffer).map(Backend::Pcap);
+        let capabilities = EffectiveCapabilities::of_this_thread();
         #[cfg(feature = "ebpf")]
         let ebpf = Some(|| {
             let capture = Ebpf::open(&interfaces, &settings.ports, settings.buffer);
-            let left = interfaces.len();
-            let by = |capture| By::Ebpf { capture: Box::new(capture), left };
-            capture.map(by).map_err(|error| error.to_string())
+            let remaining = interfaces.len();
+            let backend = |capture| Backend::Ebpf { capture: Box::new(capture), remaining };
+            capture.map(backend).map_err(|error| error.to_string())
         });
         #[cfg(not(feature = "ebpf"))]
-        let ebpf = None::<fn() -> Result<By, String>>;
-        let (by, why) = choice::decide(settings.choice, rights, ebpf, pcap)?;
-        Ok(Self { by, why, interfaces })
+        let ebpf = None::<fn() -> Result<Backend, String>>;
+        let (backend, choice_reason) = choice::choose(settings.choice, capabilities, ebpf, pcap)?;
+        Ok(Self { backend, choice_reason, interfaces })
     }
 
     pub const fn kind(&self) -> SourceKind {
-        match self.by {
-            By::Pcap(_) => SourceKind::Pcap,
+        match self.backend {
+            Backend::Pcap(_) => SourceKind::Pcap,
             #[cfg(feature = "ebpf")]
-            By::Ebpf { .. } => SourceKind::Ebpf,
+            Backend::Ebpf { .. } => SourceKind::Ebpf,
         }
     }
 
-    /// Why this one and not the other, to follow "by libpcap, since"; `None` where it was asked for.
+    /// Why this kind was chosen, to follow "because"; `None` if it was requested.
     pub fn choice_reason(&self) -> Option<&str> {
-        self.why.as_deref()
+        self.choice_reason.as_deref()
     }
 
-    /// Why it knows no round-trip times of sockets, in a sentence; `None` if it does.
+    /// Why there are no socket events; `None` if there are.
     pub fn socket_events_unavailable(&self) -> Option<&str> {
-        match &self.by {
-            By::Pcap(_) => Some("libpcap sees packets only"),
+        match &self.backend {
+            Backend::Pcap(_) => Some("libpcap captures packets only"),
             #[cfg(feature = "ebpf")]
-            By::Ebpf { capture, .. } => capture.socket_events_unavailable(),
+            Backend::Ebpf { capture, .. } => capture.socket_events_unavailable(),
         }
     }
 
-    /// All that the capture began with, also those that are gone since.
+    /// All interfaces at the start of the capture, including those removed since.
     pub fn interfaces(&self) -> &[WatchedInterface] {
         &self.interfaces
     }
@@ -172,37 +118,37 @@ impl LiveCapture {
 impl PacketSource for LiveCapture {
     type Error = LiveError;
 
-    /// An error may concern one interface: ask again until [`LiveError::is_end`].
+    /// An error may concern one interface only: continue until [`LiveError::is_fatal`].
     fn next(&mut self) -> Result<Option<Packet<'_>>, LiveError> {
-        match &mut self.by {
-            By::Pcap(pcap) => pcap.next(),
+        match &mut self.backend {
+            Backend::Pcap(pcap) => pcap.next(),
             #[cfg(feature = "ebpf")]
-            By::Ebpf { left: 0, .. } => Err(LiveError::Over),
+            Backend::Ebpf { remaining: 0, .. } => Err(LiveError::NoInterfaceLeft),
             #[cfg(feature = "ebpf")]
-            By::Ebpf { capture, left } => capture.next().map_err(|error| match error {
-                EbpfError::Gone { name } => {
-                    *left -= 1;
+            Backend::Ebpf { capture, remaining } => capture.next().map_err(|error| match error {
+                EbpfError::InterfaceRemoved { name } => {
+                    *remaining -= 1;
                     let reason = "it was removed".to_owned();
-                    LiveError::Gone { name, reason, left: *left }
+                    LiveError::InterfaceLost { name, reason, remaining: *remaining }
                 }
-                error => LiveError::NoEbpf { reason: error.to_string() },
+                error => LiveError::EbpfUnavailable { reason: error.to_string() },
             }),
         }
     }
 
     fn next_socket_event(&mut self) -> Option<SocketEvent> {
-        match &mut self.by {
-            By::Pcap(_) => None,
+        match &mut self.backend {
+            Backend::Pcap(_) => None,
             #[cfg(feature = "ebpf")]
-            By::Ebpf { capture, .. } => capture.next_socket_event(),
+            Backend::Ebpf { capture, .. } => capture.next_socket_event(),
         }
     }
 
     fn loss(&mut self) -> CaptureLoss {
-        match &mut self.by {
-            By::Pcap(pcap) => pcap.loss(),
+        match &mut self.backend {
+            Backend::Pcap(pcap) => pcap.loss(),
             #[cfg(feature = "ebpf")]
-            By::Ebpf { capture, .. } => capture.loss(),
+            Backend::Ebpf { capture, .. } => capture.loss(),
         }
     }
 }

@@ -1,65 +1,65 @@
-//! Writes what a live source saw as pcapng, so that a replay of the file gives the same sessions.
+//! Writes the packets of a live source as pcapng; a replay of the file gives the same sessions.
 //!
-//! An interface is described when its first packet comes: then its link type is known. What a source left out on purpose
-//! stands in a comment of the packet, which [`CaptureFile`](crate::source::CaptureFile) reads back; to other programs
-//! the packet is one that was not captured whole, and they show the comment.
+//! An interface is described at its first packet, which determines the link type. The number of omitted bytes is stored in a
+//! comment of the packet, which [`CaptureFile`](crate::source::CaptureFile) reads; other programs show a truncated packet
+//! with a comment.
 
 use std::io::{self, Write};
 
-use super::WatchedInterface;
-use crate::source::pcapng_writer::{OMITTED, PcapngWriter};
+use crate::source::interface::WatchedInterface;
+use crate::source::pcapng_writer::{OMITTED_PREFIX, PcapngWriter};
 use crate::wire::{LinkType, Packet};
 
-/// A pcapng file of several interfaces that is being written. Each block goes out with one `write_all`.
+/// Writer of a pcapng file with several interfaces. Each block is written with one `write_all`.
 pub struct LiveWriter<W: Write> {
     writer: PcapngWriter<W>,
     interfaces: Vec<WatchedInterface>,
-    /// What is described already: position in `interfaces`, link type, number in the file.
+    /// Interfaces described so far: index in `interfaces`, link type, number in the file.
     described: Vec<(u32, LinkType, u32)>,
 }
 
 impl<W: Write> LiveWriter<W> {
-    /// Writes the head of the file. `interfaces` are those that [`Packet::interface`] counts.
+    /// Writes the section header. [`Packet::interface`] is an index of `interfaces`.
     ///
     /// # Errors
-    /// `to` cannot be written.
-    pub fn new(to: W, interfaces: &[WatchedInterface]) -> io::Result<Self> {
-        let writer = PcapngWriter::empty(to)?;
+    /// The output cannot be written.
+    pub fn new(output: W, interfaces: &[WatchedInterface]) -> io::Result<Self> {
+        let writer = PcapngWriter::empty(output)?;
         Ok(Self { writer, interfaces: interfaces.to_vec(), described: Vec::new() })
     }
 
     /// Writes one packet.
     ///
     /// # Errors
-    /// The file cannot be written, or the packet is longer than a reader takes.
+    /// The file cannot be written, or the packet is longer than a reader accepts.
     pub fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let Packet { at, link, bytes, wire_len, omitted, interface, .. } = *packet;
         let number = self.number(interface, link)?;
         let comment = (omitted > 0).then(|| {
             format!(
-                "{OMITTED}{omitted} bytes of TCP payload, between the headers and what is captured"
+                "{OMITTED_PREFIX}{omitted} bytes of TCP payload, between the headers and the captured bytes"
             )
         });
         self.writer.packet_of(number, at, bytes, wire_len, comment.as_deref())
     }
 
-    /// Hands what is written so far to whoever reads the file.
+    /// Flushes the output.
     ///
     /// # Errors
-    /// It cannot be flushed.
+    /// The output cannot be flushed.
     pub fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
 
-    /// Flushes, and gives back what was written to.
+    /// Flushes and returns the output.
     ///
     /// # Errors
-    /// It cannot be flushed.
+    /// The output cannot be flushed.
     pub fn finish(self) -> io::Result<W> {
         self.writer.finish()
     }
 
-    /// The number that the file has for an interface.
+    /// The number of an interface in the file.
     fn number(&mut self, interface: u32, link: LinkType) -> io::Result<u32> {
         let known = self.described.iter().find(|known| (known.0, known.1) == (interface, link));
         if let Some((_, _, number)) = known {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_live_source_saw_is_read_back() {
+    fn written_packets_are_read_back() {
         let interfaces =
             [interface("eth0", &["192.0.2.1/24", "2001:db8::1/64"]), interface("tun0", &[])];
         let mut writer = LiveWriter::new(Vec::new(), &interfaces).unwrap();
@@ -115,7 +115,7 @@ mod tests {
             whole,
             Packet { interface: 1, ..cut },
             Packet { interface: 1, omitted: 2990, ..cut },
-            // All that was not captured was left out on purpose.
+            // All bytes that were not captured are omitted.
             Packet { interface: 1, omitted: 2997, ..cut },
             Packet { wire_len: 70_000, omitted: 1, ..whole },
         ];
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_true_is_believed() {
+    fn only_plausible_omissions_are_accepted() {
         let file = |comment: &str| {
             let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
             writer.packet(Timestamp::default(), b"bytes", 100, Some(comment)).unwrap();
@@ -140,7 +140,7 @@ mod tests {
         };
         for (comment, expected) in [
             ("gatepost: omitted=94", 94),
-            ("gatepost: omitted=94, says somebody", 94),
+            ("gatepost: omitted=94, with a remark", 94),
             ("gatepost: omitted=95", 0),
             ("gatepost: omitted=", 0),
             ("gatepost: omitted=-1", 0),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_of_others_are_stepped_over() {
+    fn foreign_comments_are_skipped() {
         let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
         writer.packet(Timestamp::default(), b"bytes", 100, Some("gatepost: omitted=50")).unwrap();
         let bytes = writer.finish().unwrap();
@@ -170,7 +170,7 @@ mod tests {
         patched[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
         patched[end - 4..].copy_from_slice(&length.to_le_bytes());
         assert_eq!(read(&patched)[0].4, 50);
-        // An option that claims more than there is ends them.
+        // An option beyond the end of the block ends the list.
         patched[ours + 2] = 255;
         assert_eq!(read(&patched)[0].4, 0);
     }

@@ -1,32 +1,34 @@
-//! The flows' ages: what is silent for too long goes, what is missed least goes when room is short.
+//! Expiry of idle flows, and eviction when memory is short.
 
 use std::time::Duration;
 
-use super::{Class, FlowTable, Stage};
+use super::{AgeClass, FlowTable, SlotState};
 use crate::stream::flow::FlowStatus;
-use crate::stream::half_stream::OVERHEAD;
+use crate::stream::half_stream::HOLD_OVERHEAD;
 use crate::stream::reassembly::Consumer;
 use crate::stream::{FlowHandler, FlowSink};
 
-/// After both FINs, or a RST that refused, the last ACK or another SYN may come.
+/// Time for the last ACK, or another SYN, after both FINs or a RST that refused the connection.
 const ENDING: Duration = Duration::from_secs(10);
-/// What comes on a 4-tuple so long after its flow was over belongs to it, unless it is a SYN (RFC 9293's 2 MSL is longer).
-const OVER: Duration = Duration::from_secs(60);
-/// A flow that is no SMTP and silent for so long is forgotten.
+/// How long later segments of a 4-tuple belong to its ended flow, unless they are SYNs (RFC 9293's 2 MSL is longer).
+const ENDED: Duration = Duration::from_secs(60);
+/// Idle limit of a flow that is not SMTP.
 const IGNORED: Duration = Duration::from_secs(120);
-/// Lists are looked at, and flows move in them, so often.
+/// Interval of sweeps, and of moves within a list.
 pub(super) const STEP: Duration = Duration::from_secs(1);
 
 impl<C: FlowHandler> FlowTable<C> {
-    /// Brings what the table knows of the flow up to date with it.
-    pub(super) fn settle(&mut self, id: u32) {
+    /// Updates memory accounting, wait and list position of a flow.
+    pub(super) fn update_slot(&mut self, id: u32) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        let (class, cost, waiting) = match &slot.stage {
-            Stage::Vacant => return,
-            Stage::Ignored(_) => (Class::Ignored, 0, None),
-            Stage::Over(_) => (Class::Over, 0, None),
-            Stage::Candidate(flow) => (Class::Candidate, flow.cost(), None),
-            Stage::Told(flow, _) => (Class::of(flow.phase()), flow.cost(), flow.waiting()),
+        let (class, cost, waiting) = match &slot.state {
+            SlotState::Vacant => return,
+            SlotState::Ignored(_) => (AgeClass::Ignored, 0, None),
+            SlotState::Ended(_) => (AgeClass::Ended, 0, None),
+            SlotState::Candidate(flow) => (AgeClass::Candidate, flow.cost(), None),
+            SlotState::Open(flow, _) => {
+                (AgeClass::of(flow.phase()), flow.cost(), flow.wait_number())
+            }
         };
         if cost != slot.cost {
             self.held = self.held - slot.cost + cost;
@@ -34,75 +36,76 @@ impl<C: FlowHandler> FlowTable<C> {
             if cost == 0 {
                 self.holding.remove(id);
             } else {
-                self.holding.place(id, 0);
+                self.holding.move_to_back(id, 0);
             }
         }
-        if waiting != slot.waits.map(|(number, _)| number) {
-            slot.waits = waiting.map(|number| (number, self.now));
+        if waiting != slot.wait.map(|(number, _)| number) {
+            slot.wait = waiting.map(|number| (number, self.now));
             if waiting.is_some() {
-                self.waiting.place(id, 0);
+                self.waiting.move_to_back(id, 0);
             } else {
                 self.waiting.remove(id);
             }
         }
-        self.keep(id, class);
+        self.touch(id, class);
     }
 
-    /// Keeps the flow's place in the lists by age.
-    pub(super) fn keep(&mut self, id: u32, class: Class) {
+    /// Updates a flow's position in the LRU lists.
+    pub(super) fn touch(&mut self, id: u32, class: AgeClass) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        if slot.class != class || self.now.since(slot.placed) >= STEP {
+        if slot.class != class || self.now.since(slot.listed_at) >= STEP {
             slot.class = class;
-            slot.placed = self.now;
-            self.by_age.place(id, class.list());
+            slot.listed_at = self.now;
+            self.by_age.move_to_back(id, class.list());
         }
     }
 
-    pub(super) fn patience_ended(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
+    pub(super) fn expire_wait(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         self.waiting.remove(id);
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        slot.waits = None;
-        if let Stage::Told(flow, conversation) = &mut slot.stage {
+        slot.wait = None;
+        if let SlotState::Open(flow, handler) = &mut slot.state {
             let counters = &mut self.counters;
-            let consumer = &mut Consumer { conversation: Some(conversation.as_mut()), counters };
-            if flow.patience_ended(consumer) == FlowStatus::Over {
-                return self.over(id, sink);
+            let consumer = &mut Consumer { handler: Some(handler.as_mut()), counters };
+            if flow.on_wait_expired(consumer) == FlowStatus::Ended {
+                return self.retire(id, sink);
             }
         }
-        self.settle(id);
+        self.update_slot(id);
     }
 
-    /// Ends what has been silent for too long.
+    /// Ends flows whose idle limit has passed.
     pub(super) fn sweep(&mut self, sink: &mut impl FlowSink<C>) {
-        for class in Class::ALL {
+        for class in AgeClass::ALL {
             let limit = match class {
-                Class::Ignored => IGNORED,
-                Class::Over => OVER,
-                Class::Ending => ENDING,
-                Class::Candidate | Class::Connecting => self.limits.half_open,
-                Class::Open => self.limits.idle,
+                AgeClass::Ignored => IGNORED,
+                AgeClass::Ended => ENDED,
+                AgeClass::Ending => ENDING,
+                AgeClass::Candidate | AgeClass::Connecting => self.limits.half_open,
+                AgeClass::Open => self.limits.idle,
             };
             while let Some(id) = self.by_age.front(class.list()) {
                 let Some(slot) = self.slots.get_mut(id as usize) else { return };
-                if self.now.since(slot.placed) < limit {
+                if self.now.since(slot.listed_at) < limit {
                     break;
                 }
                 if self.now.since(slot.last) >= limit {
                     self.end(id, sink);
                 } else {
-                    slot.placed = self.now;
-                    self.by_age.place(id, class.list());
+                    slot.listed_at = self.now;
+                    self.by_age.move_to_back(id, class.list());
                 }
             }
         }
     }
 
-    /// Gives up the flow that is missed least; `false` if there is none.
+    /// Evicts the least valuable flow; `false` if there is none.
     pub(super) fn evict(&mut self, sink: &mut impl FlowSink<C>) -> bool {
-        let front = |class: Class| self.by_age.front(class.list());
-        let least = [Class::Ignored, Class::Over, Class::Candidate].into_iter().find_map(front);
+        let front = |class: AgeClass| self.by_age.front(class.list());
+        let least =
+            [AgeClass::Ignored, AgeClass::Ended, AgeClass::Candidate].into_iter().find_map(front);
         let oldest = || {
-            [Class::Ending, Class::Connecting, Class::Open]
+            [AgeClass::Ending, AgeClass::Connecting, AgeClass::Open]
                 .into_iter()
                 .filter_map(front)
                 .min_by_key(|&id| self.slot(id).map(|slot| slot.last))
@@ -112,21 +115,20 @@ impl<C: FlowHandler> FlowTable<C> {
         true
     }
 
-    /// Lets flows that hold bytes go on without those that they wait for, until `more` have room.
+    /// Delivers held data, with gaps, until `more` bytes have room.
     pub(super) fn make_room(&mut self, more: usize, sink: &mut impl FlowSink<C>) {
-        while self.held > 0 && self.held.saturating_add(more + OVERHEAD) > self.limits.held {
+        while self.held > 0 && self.held.saturating_add(more + HOLD_OVERHEAD) > self.limits.held {
             let Some(id) = self.holding.front(0) else { return };
             let Some(slot) = self.slots.get_mut(id as usize) else { return };
-            match &mut slot.stage {
-                Stage::Told(flow, conversation) => {
+            match &mut slot.state {
+                SlotState::Open(flow, handler) => {
                     let counters = &mut self.counters;
-                    let consumer =
-                        &mut Consumer { conversation: Some(conversation.as_mut()), counters };
+                    let consumer = &mut Consumer { handler: Some(handler.as_mut()), counters };
                     flow.release(consumer);
                 }
-                _ => self.refuse(id, sink),
+                _ => self.ignore(id, sink),
             }
-            self.settle(id);
+            self.update_slot(id);
         }
     }
 }

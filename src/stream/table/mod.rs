@@ -1,8 +1,7 @@
-//! The flow table: finds the flow of a segment, begins and ends flows, forgets them in time and under pressure.
+//! The flow table: maps segments to flows, starts and ends flows, expires and evicts them.
 //!
-//! One hash lookup a segment. Flows stand in lists by the time of their last packet, one list for each time limit, so
-//! that expiry and eviction are O(1) a flow; a flow moves to the back of its list once a second at most, so it may live
-//! that much longer than its limit.
+//! One hash lookup per segment. Flows are in LRU lists, one list for each idle limit, so expiry and eviction take O(1) per
+//! flow. A flow moves to the back of its list at most once a second, so it may outlive its limit by that much.
 
 mod ageing;
 
@@ -10,43 +9,43 @@ use std::collections::HashMap;
 
 use self::ageing::STEP;
 use crate::addr::{Family, Side};
-use crate::stream::flow::{Flow, FlowStatus, Phase};
+use crate::stream::flow::{Flow, FlowPhase, FlowStatus};
 use crate::stream::flow_key::FlowKey;
 use crate::stream::interface_pin::InterfacePin;
 use crate::stream::limits::{FlowLimits, StreamCounters, WatchedPorts};
 use crate::stream::lru_lists::LruLists;
-use crate::stream::reassembly::{Consumer, PATIENCE};
+use crate::stream::reassembly::{Consumer, REORDER_TIMEOUT};
 use crate::stream::syn_candidates::Match;
-use crate::stream::{FlowHandler, FlowSink, PendingConnections, SocketEvent};
+use crate::stream::{FlowHandler, FlowSink, PendingFlows, SocketEvent};
 use crate::time::Timestamp;
 use crate::wire::{IcmpError, Segment};
 
-/// What a flow that is not known to be SMTP may hold: 4 KiB and what stands around them.
+/// Memory limit of a flow that is not known to be SMTP: 4 KiB of payload and the overhead.
 const CANDIDATE_HELD: usize = 8 << 10;
-/// Flows that are looked at to tell what waits.
-const LOOK: usize = 4096;
+/// Maximum number of flows that [`FlowTable::pending_flows`] scans.
+const MAX_SCANNED: usize = 4096;
 
-/// Lists by age. Under pressure flows go in this order; those from [`Class::Ending`] on by their last packet alone.
+/// The LRU lists. Flows are evicted in this order; from [`AgeClass::Ending`] on the least recently active first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Class {
+enum AgeClass {
     Ignored,
-    Over,
+    Ended,
     Candidate,
     Ending,
     Connecting,
     Open,
 }
 
-impl Class {
+impl AgeClass {
     const ALL: [Self; 6] =
-        [Self::Ignored, Self::Over, Self::Candidate, Self::Ending, Self::Connecting, Self::Open];
+        [Self::Ignored, Self::Ended, Self::Candidate, Self::Ending, Self::Connecting, Self::Open];
 
-    const fn of(phase: Phase) -> Self {
+    const fn of(phase: FlowPhase) -> Self {
         match phase {
-            Phase::Connecting => Self::Connecting,
-            Phase::Open => Self::Open,
-            Phase::Ending => Self::Ending,
+            FlowPhase::Connecting => Self::Connecting,
+            FlowPhase::Open => Self::Open,
+            FlowPhase::Ending => Self::Ending,
         }
     }
 
@@ -56,49 +55,50 @@ impl Class {
 }
 
 #[derive(Debug)]
-struct Slot<C> {
+struct FlowSlot<C> {
     key: FlowKey,
-    /// The last segment.
+    /// Time of the last segment.
     last: Timestamp,
-    /// When it was placed in its list.
-    placed: Timestamp,
-    class: Class,
-    /// Of what it holds.
+    /// Time of its last move to the back of its list.
+    listed_at: Timestamp,
+    class: AgeClass,
+    /// Memory of held data in bytes.
     cost: usize,
-    /// The number of its wait for bytes that were acknowledged, and since when.
-    waits: Option<(u64, Timestamp)>,
-    /// Where each direction is seen: of the higher endpoint, then of the lower.
+    /// The current wait for missing bytes: its number and its start.
+    wait: Option<(u64, Timestamp)>,
+    /// Capturing interface for packets of the higher endpoint, then of the lower one.
     pins: [InterfacePin; 2],
-    stage: Stage<C>,
+    state: SlotState<C>,
 }
 
 #[derive(Debug)]
-enum Stage<C> {
+enum SlotState<C> {
     Vacant,
-    /// No SMTP.
-    Ignored(Past),
-    /// Told about, and over.
-    Over(Past),
-    /// May become SMTP when the server speaks.
+    /// Not SMTP.
+    Ignored(PastFlow),
+    /// Reported, and over.
+    Ended(PastFlow),
+    /// May turn out to be SMTP when the server sends data.
     Candidate(Box<Flow>),
-    Told(Box<Flow>, Box<C>),
+    /// Reported to a handler.
+    Open(Box<Flow>, Box<C>),
 }
 
-/// Sequence numbers of the SYNs of a flow that is not followed any more.
+/// Initial sequence numbers of a flow that is no longer tracked.
 #[derive(Clone, Copy, Debug)]
-struct Past {
+struct PastFlow {
     client: Option<u32>,
     server: Option<u32>,
 }
 
-impl Past {
+impl PastFlow {
     const fn of(flow: &Flow) -> Self {
         let (client, server) = flow.isns();
         Self { client, server }
     }
 
-    /// Whether `segment`, which has SYN set, begins another flow.
-    fn is_past(self, segment: &Segment<'_>) -> bool {
+    /// Whether `segment`, which has SYN set, belongs to this flow.
+    fn has_syn(self, segment: &Segment<'_>) -> bool {
         match segment.ack {
             None => self.client == Some(segment.seq) || self.server == Some(segment.seq),
             Some(ack) => {
@@ -108,21 +108,23 @@ impl Past {
     }
 }
 
-/// All flows of a source of packets.
+/// All flows of a packet source.
 #[derive(Debug)]
 pub struct FlowTable<C> {
     limits: FlowLimits,
     ports: WatchedPorts,
     index: HashMap<FlowKey, u32>,
-    slots: Vec<Slot<C>>,
+    slots: Vec<FlowSlot<C>>,
     vacant: Vec<u32>,
     by_age: LruLists,
+    /// Flows that wait for missing bytes.
     waiting: LruLists,
+    /// Flows that hold data.
     holding: LruLists,
-    /// Sum of the slots' costs.
+    /// Sum of the slots' `cost`.
     held: usize,
     now: Timestamp,
-    swept: Timestamp,
+    swept_at: Timestamp,
     counters: StreamCounters,
 }
 
@@ -139,7 +141,7 @@ impl<C: FlowHandler> FlowTable<C> {
             holding: LruLists::new(1),
             held: 0,
             now: Timestamp::default(),
-            swept: Timestamp::default(),
+            swept_at: Timestamp::default(),
             counters: StreamCounters::default(),
         }
     }
@@ -148,210 +150,210 @@ impl<C: FlowHandler> FlowTable<C> {
         &self.counters
     }
 
-    /// Flows of any kind that are remembered; at most [`FlowLimits::flows`].
+    /// Number of flows of any kind; at most [`FlowLimits::flows`].
     pub fn flows(&self) -> usize {
         self.index.len()
     }
 
-    /// Bytes held, with what stands around them; at most [`FlowLimits::held`].
+    /// Memory of held data in bytes, overhead included; at most [`FlowLimits::held`].
     pub const fn held(&self) -> usize {
         self.held
     }
 
-    /// What is told about and waits for its first answer, by position in [`Family::ALL`]; of more than 4,096 flows those
-    /// alone of which nothing was seen for longest.
-    pub fn pending_connections(&self) -> [PendingConnections; Family::ALL.len()] {
-        let mut all = [PendingConnections::default(); Family::ALL.len()];
-        for id in self.by_age.iter(Class::Connecting.list()).take(LOOK) {
-            let Some(Stage::Told(flow, _)) = self.slot(id).map(|slot| &slot.stage) else {
+    /// Reported flows that wait for the first answer to their SYN, by position in [`Family::ALL`]. Only the 4,096 least
+    /// recently active ones are counted.
+    pub fn pending_flows(&self) -> [PendingFlows; Family::ALL.len()] {
+        let mut all = [PendingFlows::default(); Family::ALL.len()];
+        for id in self.by_age.iter(AgeClass::Connecting.list()).take(MAX_SCANNED) {
+            let Some(SlotState::Open(flow, _)) = self.slot(id).map(|slot| &slot.state) else {
                 continue;
             };
             let family = Family::of(flow.start.client.ip());
-            if let Some((since, syns)) = flow.opening()
-                && let Some(opening) = all.get_mut(family as usize)
+            if let Some((since, syns)) = flow.pending_since()
+                && let Some(pending) = all.get_mut(family as usize)
             {
-                opening.flows += 1;
-                opening.again += usize::from(syns > 1);
-                opening.since = Some(opening.since.map_or(since, |oldest| oldest.min(since)));
+                pending.flows += 1;
+                pending.retried += usize::from(syns > 1);
+                pending.since = Some(pending.since.map_or(since, |oldest| oldest.min(since)));
             }
         }
         all
     }
 
-    /// The next segment of the capture. Its time is also the table's, unless it is older than one before.
+    /// Processes the next segment of the capture. Its time advances the table's clock, which never goes back.
     pub fn on_segment(&mut self, segment: &Segment<'_>, sink: &mut impl FlowSink<C>) {
         self.tick(segment.at, sink);
         self.counters.segments += 1;
-        self.sort(segment, sink);
+        self.dispatch(segment, sink);
     }
 
-    /// Finds or begins the flow of `segment` and gives it to that one.
-    fn sort(&mut self, segment: &Segment<'_>, sink: &mut impl FlowSink<C>) {
+    /// Feeds `segment` to its flow, which may be new.
+    fn dispatch(&mut self, segment: &Segment<'_>, sink: &mut impl FlowSink<C>) {
         let (key, from_low) = FlowKey::of(segment.src, segment.dst);
         while let Some(&id) = self.index.get(&key) {
-            if !self.takes(id, from_low, segment) {
-                self.counters.elsewhere += 1;
+            if !self.accepts_interface(id, from_low, segment) {
+                self.counters.other_interface += 1;
                 return;
             }
-            match self.judge(id, from_low, segment) {
-                Match::ToThisFlow => return self.follow(id, from_low, segment, sink),
-                Match::ToANewFlow => self.end(id, sink),
-                Match::Nowhere => {
+            match self.match_segment(id, from_low, segment) {
+                Match::ThisFlow => return self.feed(id, from_low, segment, sink),
+                Match::NewFlow => self.end(id, sink),
+                Match::Undecided => {
                     self.counters.out_of_window += 1;
                     return;
                 }
             }
         }
-        match self.begin(key, from_low, segment, sink) {
-            Some(id) => self.follow(id, from_low, segment, sink),
+        match self.start(key, from_low, segment, sink) {
+            Some(id) => self.feed(id, from_low, segment, sink),
             None => self.counters.stray += 1,
         }
     }
 
-    /// An ICMP error: tied to the flow that sent what it quotes.
+    /// Assigns an ICMP error to the flow whose segment it quotes.
     pub fn on_icmp_error(&mut self, error: &IcmpError, sink: &mut impl FlowSink<C>) {
         self.tick(error.at, sink);
         let (key, from_low) = FlowKey::of(error.src, error.dst);
         let slot = self.index.get(&key).and_then(|&id| self.slots.get_mut(id as usize));
-        let tied = match slot.map(|slot| &mut slot.stage) {
-            Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => {
+        let is_assigned = match slot.map(|slot| &mut slot.state) {
+            Some(SlotState::Candidate(flow) | SlotState::Open(flow, _)) => {
                 let from = flow.side(from_low);
-                if !flow.takes_icmp(from, error, self.now) {
-                    self.counters.elsewhere += 1;
+                if !flow.accepts_icmp(from, error, self.now) {
+                    self.counters.other_interface += 1;
                     return;
                 }
-                flow.icmp(from, error)
+                flow.on_icmp_error(from, error)
             }
             _ => false,
         };
-        self.counters.stray_icmp += u64::from(!tied);
+        self.counters.stray_icmp += u64::from(!is_assigned);
     }
 
-    /// What a kernel said of a socket, in the order of time among the segments as far as the source can tell. A flow whose
-    /// SYN was not answered is over when its socket is; one that was just sent or answered goes on, since what a kernel
-    /// says may overtake the packets that made it say so.
-    pub fn on_socket_event(&mut self, facts: &SocketEvent, sink: &mut impl FlowSink<C>) {
-        self.tick(facts.at, sink);
-        let (key, _) = FlowKey::of(facts.local, facts.peer);
+    /// Processes a socket event of a kernel, in time order with the segments as far as the source knows it. A flow whose SYN
+    /// was not answered ends with its socket. If the SYN was sent just before, the flow continues: the event may overtake the
+    /// packet that caused it.
+    pub fn on_socket_event(&mut self, event: &SocketEvent, sink: &mut impl FlowSink<C>) {
+        self.tick(event.at, sink);
+        let (key, _) = FlowKey::of(event.local, event.peer);
         let Some(&id) = self.index.get(&key) else { return };
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        if let Stage::Candidate(flow) | Stage::Told(flow, _) = &mut slot.stage
-            && flow.socket(facts)
+        if let SlotState::Candidate(flow) | SlotState::Open(flow, _) = &mut slot.state
+            && flow.on_socket_event(event)
         {
-            self.over(id, sink);
+            self.retire(id, sink);
         }
     }
 
-    /// Time passes without packets.
+    /// Advances the clock without a packet.
     pub fn tick(&mut self, at: Timestamp, sink: &mut impl FlowSink<C>) {
         self.now = self.now.max(at);
         while let Some(id) = self.waiting.front(0) {
-            let wait = self.slot(id).and_then(|slot| slot.waits);
-            if wait.is_some_and(|(_, since)| self.now < since + PATIENCE) {
+            let wait = self.slot(id).and_then(|slot| slot.wait);
+            if wait.is_some_and(|(_, since)| self.now < since + REORDER_TIMEOUT) {
                 break;
             }
-            self.patience_ended(id, sink);
+            self.expire_wait(id, sink);
         }
-        if self.now.since(self.swept) >= STEP {
-            self.swept = self.now;
+        if self.now.since(self.swept_at) >= STEP {
+            self.swept_at = self.now;
             self.sweep(sink);
         }
     }
 
-    /// The source has ended: so have all flows, in the order of their numbers.
+    /// Ends all flows, in the order of their numbers.
     pub fn finish(&mut self, sink: &mut impl FlowSink<C>) {
-        let known = |slot: &Slot<C>| match &slot.stage {
-            Stage::Vacant => None,
-            Stage::Told(flow, _) => Some(flow.start.number),
+        let known = |slot: &FlowSlot<C>| match &slot.state {
+            SlotState::Vacant => None,
+            SlotState::Open(flow, _) => Some(flow.start.number),
             _ => Some(u64::MAX),
         };
-        // Twice, if SYNs in the middle of one flow begin another.
+        // Repeats if SYN candidates of a flow start new ones.
         while !self.index.is_empty() {
-            let mut left: Vec<(u64, u32)> = (0u32..)
+            let mut open: Vec<(u64, u32)> = (0u32..)
                 .zip(&self.slots)
                 .filter_map(|(id, slot)| known(slot).map(|number| (number, id)))
                 .collect();
-            left.sort_unstable();
-            for (_, id) in left {
+            open.sort_unstable();
+            for (_, id) in open {
                 self.end(id, sink);
             }
         }
     }
 
-    fn slot(&self, id: u32) -> Option<&Slot<C>> {
+    fn slot(&self, id: u32) -> Option<&FlowSlot<C>> {
         self.slots.get(id as usize)
     }
 
-    /// Whether `segment` is taken from where it was seen. A new flow may come another way than the last one did.
+    /// Whether `segment` is from the interface used for its direction. A new flow may use another one.
     #[inline]
-    fn takes(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> bool {
+    fn accepts_interface(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> bool {
         let Some(slot) = self.slots.get_mut(id as usize) else { return false };
         let [high, low] = &mut slot.pins;
         let pin = if from_low { low } else { high };
-        pin.takes(segment.interface, self.now)
+        pin.accepts(segment.interface, self.now)
             || segment.syn
-                && matches!(slot.stage, Stage::Ignored(past) | Stage::Over(past) if !past.is_past(segment))
+                && matches!(slot.state, SlotState::Ignored(past) | SlotState::Ended(past) if !past.has_syn(segment))
     }
 
-    fn judge(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> Match {
-        match self.slots.get_mut(id as usize).map(|slot| &mut slot.stage) {
-            Some(Stage::Candidate(flow) | Stage::Told(flow, _))
-                if segment.syn || flow.is_challenged() =>
+    fn match_segment(&mut self, id: u32, from_low: bool, segment: &Segment<'_>) -> Match {
+        match self.slots.get_mut(id as usize).map(|slot| &mut slot.state) {
+            Some(SlotState::Candidate(flow) | SlotState::Open(flow, _))
+                if segment.syn || flow.has_syn_candidates() =>
             {
-                flow.judge(flow.side(from_low), segment)
+                flow.match_segment(flow.side(from_low), segment)
             }
-            Some(Stage::Ignored(past) | Stage::Over(past))
-                if segment.syn && !past.is_past(segment) =>
+            Some(SlotState::Ignored(past) | SlotState::Ended(past))
+                if segment.syn && !past.has_syn(segment) =>
             {
-                Match::ToANewFlow
+                Match::NewFlow
             }
-            _ => Match::ToThisFlow,
+            _ => Match::ThisFlow,
         }
     }
 
-    /// A flow that begins with `segment`, unless none does.
-    fn begin(
+    /// Starts a flow with `segment`, if that can start one.
+    fn start(
         &mut self,
         key: FlowKey,
         from_low: bool,
         segment: &Segment<'_>,
         sink: &mut impl FlowSink<C>,
     ) -> Option<u32> {
-        let flow = Box::new(Flow::begin(segment, from_low, &self.ports)?);
+        let flow = Box::new(Flow::start(segment, from_low, &self.ports)?);
         while self.index.len() >= self.limits.flows && self.evict(sink) {}
-        let told_at_once = flow.told_at_once();
+        let opens_at_once = flow.opens_at_once();
         let mut pins = [InterfacePin::default(); 2];
         let [high, low] = &mut pins;
         let pin = if from_low { low } else { high };
-        pin.takes(segment.interface, self.now);
-        let slot = Slot {
+        pin.accepts(segment.interface, self.now);
+        let slot = FlowSlot {
             key,
             last: self.now,
-            placed: self.now,
-            class: Class::Candidate,
+            listed_at: self.now,
+            class: AgeClass::Candidate,
             cost: 0,
-            waits: None,
+            wait: None,
             pins,
-            stage: Stage::Candidate(flow),
+            state: SlotState::Candidate(flow),
         };
         let id = match self.vacant.pop() {
             Some(id) => id,
             None => u32::try_from(self.slots.len()).ok()?,
         };
         match self.slots.get_mut(id as usize) {
-            Some(place) => *place = slot,
+            Some(vacant) => *vacant = slot,
             None => self.slots.push(slot),
         }
         self.index.insert(key, id);
-        self.by_age.place(id, Class::Candidate.list());
-        if told_at_once {
+        self.by_age.move_to_back(id, AgeClass::Candidate.list());
+        if opens_at_once {
             self.open(id, sink);
         }
         Some(id)
     }
 
-    /// Gives `segment` to the flow in slot `id`.
-    fn follow(
+    /// Feeds `segment` to the flow in slot `id`.
+    fn feed(
         &mut self,
         id: u32,
         from_low: bool,
@@ -362,157 +364,158 @@ impl<C: FlowHandler> FlowTable<C> {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
         let free = self.limits.held.saturating_sub(self.held - slot.cost);
         let counters = &mut self.counters;
-        let (from, fate) = match &mut slot.stage {
-            Stage::Told(flow, conversation) => {
+        let (from, status) = match &mut slot.state {
+            SlotState::Open(flow, handler) => {
                 let from = flow.side(from_low);
-                let consumer =
-                    &mut Consumer { conversation: Some(conversation.as_mut()), counters };
+                let consumer = &mut Consumer { handler: Some(handler.as_mut()), counters };
                 let budget = self.limits.held_per_flow.min(free);
-                (from, flow.segment(from, segment, budget, consumer))
+                (from, flow.on_segment(from, segment, budget, consumer))
             }
-            Stage::Candidate(flow) => {
+            SlotState::Candidate(flow) => {
                 let from = flow.side(from_low);
-                let consumer = &mut Consumer::<C> { conversation: None, counters };
+                let consumer = &mut Consumer::<C> { handler: None, counters };
                 let budget = self.limits.held_per_flow.min(free).min(CANDIDATE_HELD);
-                (from, flow.segment(from, segment, budget, consumer))
+                (from, flow.on_segment(from, segment, budget, consumer))
             }
-            Stage::Ignored(_) => {
+            SlotState::Ignored(_) => {
                 self.counters.ignored += 1;
                 slot.last = self.now;
-                return self.keep(id, Class::Ignored);
+                return self.touch(id, AgeClass::Ignored);
             }
-            Stage::Over(_) | Stage::Vacant => {
+            SlotState::Ended(_) | SlotState::Vacant => {
                 self.counters.stray += 1;
                 return;
             }
         };
         slot.last = self.now;
-        let waiting_for_greeting = matches!(slot.stage, Stage::Candidate(_));
-        match fate {
-            FlowStatus::Over => return self.over(id, sink),
-            FlowStatus::TooMuch => {
-                self.refuse(id, sink);
-                if self.slot(id).is_some_and(|slot| matches!(slot.stage, Stage::Told(..))) {
-                    // Nothing of the segment was taken.
-                    return self.follow(id, from_low, segment, sink);
+        let awaits_greeting = matches!(slot.state, SlotState::Candidate(_));
+        match status {
+            FlowStatus::Ended => return self.retire(id, sink),
+            FlowStatus::OverBudget => {
+                self.ignore(id, sink);
+                if self.slot(id).is_some_and(|slot| matches!(slot.state, SlotState::Open(..))) {
+                    // The segment was not accepted.
+                    return self.feed(id, from_low, segment, sink);
                 }
             }
-            FlowStatus::Live if waiting_for_greeting && segment.len > 0 => {
-                self.listen(id, from, sink)
+            FlowStatus::Active if awaits_greeting && segment.len > 0 => {
+                self.check_greeting(id, from, sink)
             }
-            FlowStatus::Live => {}
+            FlowStatus::Active => {}
         }
-        self.settle(id);
+        self.update_slot(id);
     }
 
-    /// Asks whether the bytes of `from` are a greeting, where that is not known.
-    fn listen(&mut self, id: u32, from: Side, sink: &mut impl FlowSink<C>) {
-        let stage = self.slots.get_mut(id as usize).map(|slot| &mut slot.stage);
-        let Some(Stage::Candidate(flow)) = stage else { return };
-        let Some(greets) = flow.greeting(from).and_then(|bytes| sink.is_greeting(&bytes)) else {
+    /// Checks whether a candidate's bytes of `from` are a greeting.
+    fn check_greeting(&mut self, id: u32, from: Side, sink: &mut impl FlowSink<C>) {
+        let stage = self.slots.get_mut(id as usize).map(|slot| &mut slot.state);
+        let Some(SlotState::Candidate(flow)) = stage else { return };
+        let Some(is_greeting) =
+            flow.possible_greeting(from).and_then(|bytes| sink.is_greeting(&bytes))
+        else {
             return;
         };
-        if greets {
-            flow.greeted(from);
+        if is_greeting {
+            flow.set_server(from);
             self.open(id, sink);
-        } else if flow.not_greeted(from) {
-            self.refuse(id, sink);
+        } else if flow.rule_out_greeting(from) {
+            self.ignore(id, sink);
         }
     }
 
-    /// A candidate is no SMTP, or will never be known to be; one between watched ports is told about all the same.
-    fn refuse(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
+    /// Stops tracking a candidate that is not SMTP, or cannot be recognised any more. Between watched ports it is reported
+    /// nevertheless.
+    fn ignore(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        match &slot.stage {
-            Stage::Candidate(flow) if flow.watched => self.open(id, sink),
-            Stage::Candidate(flow) => {
-                slot.stage = Stage::Ignored(Past::of(flow));
+        match &slot.state {
+            SlotState::Candidate(flow) if flow.watched => self.open(id, sink),
+            SlotState::Candidate(flow) => {
+                slot.state = SlotState::Ignored(PastFlow::of(flow));
                 self.counters.ignored += 1;
             }
             _ => {}
         }
     }
 
-    /// Tells about a candidate.
+    /// Reports a candidate and delivers its held data.
     fn open(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        match std::mem::replace(&mut slot.stage, Stage::Vacant) {
-            Stage::Candidate(mut flow) => {
+        match std::mem::replace(&mut slot.state, SlotState::Vacant) {
+            SlotState::Candidate(mut flow) => {
                 self.counters.flows += 1;
                 flow.start.number = self.counters.flows;
-                let mut conversation = Box::new(sink.on_start(&flow.start));
-                let conversation_heard = Some(conversation.as_mut());
-                flow.heard(&mut Consumer {
-                    conversation: conversation_heard,
-                    counters: &mut self.counters,
-                });
-                slot.stage = Stage::Told(flow, conversation);
+                let mut handler = Box::new(sink.on_start(&flow.start));
+                let counters = &mut self.counters;
+                let consumer = &mut Consumer { handler: Some(handler.as_mut()), counters };
+                flow.deliver_held(consumer);
+                slot.state = SlotState::Open(flow, handler);
             }
-            other => slot.stage = other,
+            other => slot.state = other,
         }
     }
 
-    /// A flow ended by itself; what comes late is known to be late.
-    fn over(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
+    /// Ends a flow but keeps its slot, so that late segments are recognised.
+    fn retire(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        let past = match &slot.stage {
-            Stage::Candidate(flow) => Stage::Ignored(Past::of(flow)),
-            Stage::Told(flow, _) => Stage::Over(Past::of(flow)),
+        let past = match &slot.state {
+            SlotState::Candidate(flow) => SlotState::Ignored(PastFlow::of(flow)),
+            SlotState::Open(flow, _) => SlotState::Ended(PastFlow::of(flow)),
             _ => return,
         };
-        let ended = std::mem::replace(&mut slot.stage, past);
-        Self::tell_over(ended, false, &mut self.counters, sink);
-        self.settle(id);
+        let ended = std::mem::replace(&mut slot.state, past);
+        Self::report_end(ended, false, &mut self.counters, sink);
+        self.update_slot(id);
     }
 
-    /// Takes the flow out of the table. SYNs that were seen in the middle of it begin one of their own.
+    /// Removes a flow. Its SYN candidates start new ones.
     fn end(&mut self, id: u32, sink: &mut impl FlowSink<C>) {
-        let rivals = match self.slots.get_mut(id as usize).map(|slot| &mut slot.stage) {
-            Some(Stage::Candidate(flow) | Stage::Told(flow, _)) => Some(flow.rivals()),
+        let candidates = match self.slots.get_mut(id as usize).map(|slot| &mut slot.state) {
+            Some(SlotState::Candidate(flow) | SlotState::Open(flow, _)) => {
+                Some(flow.take_syn_candidates())
+            }
             _ => None,
         };
         self.remove(id, false, sink);
-        for syn in rivals.into_iter().flatten() {
-            self.sort(&syn, sink);
+        for syn in candidates.into_iter().flatten() {
+            self.dispatch(&syn, sink);
         }
     }
 
-    /// Takes the flow out of the table.
+    /// Removes a flow.
     fn remove(&mut self, id: u32, evicted: bool, sink: &mut impl FlowSink<C>) {
         if let Some(slot) = self.slots.get(id as usize)
-            && let Stage::Candidate(flow) = &slot.stage
+            && let SlotState::Candidate(flow) = &slot.state
             && flow.watched
         {
             self.open(id, sink);
         }
         let Some(slot) = self.slots.get_mut(id as usize) else { return };
-        let ended = std::mem::replace(&mut slot.stage, Stage::Vacant);
-        if matches!(ended, Stage::Vacant) {
+        let ended = std::mem::replace(&mut slot.state, SlotState::Vacant);
+        if matches!(ended, SlotState::Vacant) {
             return;
         }
-        slot.waits = None;
+        slot.wait = None;
         self.held -= std::mem::take(&mut slot.cost);
         self.index.remove(&slot.key);
-        for roster in [&mut self.by_age, &mut self.waiting, &mut self.holding] {
-            roster.remove(id);
+        for lists in [&mut self.by_age, &mut self.waiting, &mut self.holding] {
+            lists.remove(id);
         }
         self.vacant.push(id);
-        Self::tell_over(ended, evicted, &mut self.counters, sink);
+        Self::report_end(ended, evicted, &mut self.counters, sink);
     }
 
-    fn tell_over(
-        stage: Stage<C>,
+    fn report_end(
+        stage: SlotState<C>,
         evicted: bool,
         counters: &mut StreamCounters,
         sink: &mut impl FlowSink<C>,
     ) {
         match stage {
-            Stage::Told(mut flow, mut conversation) => {
+            SlotState::Open(mut flow, mut handler) => {
                 counters.evicted += u64::from(evicted);
-                let consumer =
-                    &mut Consumer { conversation: Some(conversation.as_mut()), counters };
+                let consumer = &mut Consumer { handler: Some(handler.as_mut()), counters };
                 let facts = flow.finish(evicted, consumer);
-                sink.on_end(facts, *conversation);
+                sink.on_end(facts, *handler);
             }
             _ => counters.forgotten += u64::from(evicted),
         }

@@ -1,10 +1,10 @@
 //! Flows as scripts: `C syn; S synack; C data 0..10; S ack 10; +2s; C fin`.
 //!
-//! A step takes a millisecond, `+TIME` more. Positions count each side's bytes from 0; byte `n` of a side is always the
-//! same. A step acknowledges what its peer has said in the script so far, or `ack N`.
+//! A step takes a millisecond; `+TIME` adds more. Positions count each side's bytes from 0; byte `n` of a side is always the
+//! same. A step acknowledges all bytes that its peer has sent in the script, or those before N with `ack N`.
 
 mod ends;
-mod forgetting;
+mod eviction;
 mod interfaces;
 mod ordering;
 mod path;
@@ -20,10 +20,10 @@ use std::time::Duration;
 use super::*;
 use crate::wire::{IcmpError, IcmpKind, Segment};
 
-/// What the conversation of one flow was told, in words: `C 0..10`, `S gap 0..200`, `C end`.
-pub(super) struct Heard {
+/// Logs the deliveries of one flow: `C 0..10`, `S gap 0..200`, `C end`.
+pub(super) struct LoggedFlow {
     number: u64,
-    told: [u64; 2],
+    delivered: [u64; 2],
     at: Timestamp,
     log: Log,
 }
@@ -34,7 +34,7 @@ fn letter(side: Side) -> char {
     if side == Side::Client { 'C' } else { 'S' }
 }
 
-/// Byte `position` of `side`.
+/// The byte at `position` of `side`.
 fn byte(side: Side, position: u64) -> u8 {
     let first = if side == Side::Client { b'a' } else { b'A' };
     first + (position % 23) as u8
@@ -44,95 +44,95 @@ fn bytes(side: Side, range: Range<u64>) -> Vec<u8> {
     range.map(|position| byte(side, position)).collect()
 }
 
-impl Heard {
-    fn note(&mut self, what: String, at: Timestamp) {
-        assert!(at >= self.at, "time goes backward at {what}");
+impl LoggedFlow {
+    fn log(&mut self, entry: String, at: Timestamp) {
+        assert!(at >= self.at, "time goes back at {entry}");
         self.at = at;
         let flow = if self.number == 1 { String::new() } else { format!("#{} ", self.number) };
-        self.log.borrow_mut().push((at, flow + &what));
+        self.log.borrow_mut().push((at, flow + &entry));
     }
 }
 
-impl FlowHandler for Heard {
-    fn on_data(&mut self, from: Side, said: &[u8], at: Timestamp) {
-        assert!(!said.is_empty());
-        let first = self.told[from.index()];
-        let next = first + said.len() as u64;
-        let differs = if said == bytes(from, first..next) { "" } else { " differs" };
-        self.told[from.index()] = next;
-        self.note(format!("{} {first}..{next}{differs}", letter(from)), at);
+impl FlowHandler for LoggedFlow {
+    fn on_data(&mut self, from: Side, data: &[u8], at: Timestamp) {
+        assert!(!data.is_empty());
+        let first = self.delivered[from.index()];
+        let next = first + data.len() as u64;
+        let differs = if data == bytes(from, first..next) { "" } else { " differs" };
+        self.delivered[from.index()] = next;
+        self.log(format!("{} {first}..{next}{differs}", letter(from)), at);
     }
 
     fn on_gap(&mut self, from: Side, length: u64, at: Timestamp) {
         assert!(length > 0);
-        let first = self.told[from.index()];
-        self.told[from.index()] += length;
-        self.note(format!("{} gap {first}..{}", letter(from), first + length), at);
+        let first = self.delivered[from.index()];
+        self.delivered[from.index()] += length;
+        self.log(format!("{} gap {first}..{}", letter(from), first + length), at);
     }
 
     fn on_omitted(&mut self, from: Side, length: u64, at: Timestamp) {
         assert!(length > 0);
-        let first = self.told[from.index()];
-        self.told[from.index()] += length;
-        self.note(format!("{} omitted {first}..{}", letter(from), first + length), at);
+        let first = self.delivered[from.index()];
+        self.delivered[from.index()] += length;
+        self.log(format!("{} omitted {first}..{}", letter(from), first + length), at);
     }
 
     fn on_close(&mut self, from: Side, at: Timestamp) {
-        self.note(format!("{} end", letter(from)), at);
+        self.log(format!("{} end", letter(from)), at);
     }
 }
 
 #[derive(Default)]
-pub(super) struct Ears {
+pub(super) struct FlowLog {
     log: Log,
     pub(super) starts: Vec<FlowStart>,
     pub(super) over: Vec<FlowFacts>,
 }
 
-impl FlowSink<Heard> for Ears {
-    fn on_start(&mut self, start: &FlowStart) -> Heard {
+impl FlowSink<LoggedFlow> for FlowLog {
+    fn on_start(&mut self, start: &FlowStart) -> LoggedFlow {
         self.starts.push(*start);
-        Heard {
+        LoggedFlow {
             number: start.number,
-            told: [0; 2],
+            delivered: [0; 2],
             at: Timestamp::default(),
             log: self.log.clone(),
         }
     }
 
-    /// Bytes of a server in the script begin with `ABC`.
+    /// A server's bytes in a script start with `ABC`.
     fn is_greeting(&self, first: &[u8]) -> Option<bool> {
-        let due = b"ABC";
-        if due.starts_with(first) && first.len() < due.len() {
+        let greeting = b"ABC";
+        if greeting.starts_with(first) && first.len() < greeting.len() {
             return None;
         }
-        Some(first.starts_with(due))
+        Some(first.starts_with(greeting))
     }
 
-    fn on_end(&mut self, facts: FlowFacts, conversation: Heard) {
-        assert_eq!(facts.start.number, conversation.number);
-        assert_eq!(facts.bytes, conversation.told, "what was told adds up");
+    fn on_end(&mut self, facts: FlowFacts, flow: LoggedFlow) {
+        assert_eq!(facts.start.number, flow.number);
+        assert_eq!(facts.bytes, flow.delivered, "all bytes are delivered");
         self.over.push(facts);
     }
 }
 
-/// When scripts begin.
+/// Start time of scripts.
 const START: u64 = 1_767_323_045_000_000_000;
 
-/// Two hosts and a table that sees their segments.
-pub(super) struct Scene {
-    pub(super) table: FlowTable<Heard>,
-    pub(super) ears: Ears,
+/// Two hosts and a table that receives their segments.
+pub(super) struct Simulation {
+    pub(super) table: FlowTable<LoggedFlow>,
+    pub(super) flows: FlowLog,
     pub(super) addresses: [SocketAddr; 2],
     pub(super) isn: [u32; 2],
-    /// Behind the last byte said in the script.
-    said: [u32; 2],
+    /// After the last byte sent in the script.
+    sent: [u32; 2],
     nanos: u64,
-    /// Where errors are seen.
+    /// Interface that captures the errors.
     pub(super) interface: u32,
 }
 
-impl Scene {
+impl Simulation {
     pub(super) fn new() -> Self {
         Self::with(FlowLimits::default())
     }
@@ -140,10 +140,10 @@ impl Scene {
     pub(super) fn with(limits: FlowLimits) -> Self {
         Self {
             table: FlowTable::new(limits, WatchedPorts::default()),
-            ears: Ears::default(),
+            flows: FlowLog::default(),
             addresses: ["[2001:db8::1]:40000", "[2001:db8::25]:25"].map(|a| a.parse().unwrap()),
             isn: [1000, u32::MAX - 3],
-            said: [0; 2],
+            sent: [0; 2],
             nanos: START,
             interface: 0,
         }
@@ -158,9 +158,9 @@ impl Scene {
         Timestamp::from_nanos(self.nanos)
     }
 
-    /// The same hosts, another connection.
-    pub(super) fn anew(&mut self, isn: [u32; 2]) {
-        (self.isn, self.said) = (isn, [0; 2]);
+    /// Starts another connection of the same hosts.
+    pub(super) fn new_connection(&mut self, isn: [u32; 2]) {
+        (self.isn, self.sent) = (isn, [0; 2]);
     }
 
     fn seq(&self, side: Side, position: i64) -> u32 {
@@ -171,7 +171,7 @@ impl Scene {
         for step in script.split([';', '\n']).map(str::trim).filter(|step| !step.is_empty()) {
             if let Some(time) = step.strip_prefix('+') {
                 self.nanos += humantime::parse_duration(time).unwrap().as_nanos() as u64;
-                self.table.tick(Timestamp::from_nanos(self.nanos), &mut self.ears);
+                self.table.tick(Timestamp::from_nanos(self.nanos), &mut self.flows);
             } else {
                 self.nanos += 1_000_000;
                 self.step(step);
@@ -190,13 +190,13 @@ impl Scene {
         let peer = side.other();
         let (src, dst) = (self.addresses[side.index()], self.addresses[peer.index()]);
         let mut payload = Vec::new();
-        let end = i64::from(self.said[side.index()]);
+        let end = i64::from(self.sent[side.index()]);
         let mut segment = Segment {
             at: self.now(),
             src,
             dst,
             seq: self.seq(side, end),
-            ack: Some(self.seq(peer, i64::from(self.said[peer.index()]))),
+            ack: Some(self.seq(peer, i64::from(self.sent[peer.index()]))),
             syn: false,
             fin: false,
             rst: false,
@@ -225,15 +225,15 @@ impl Scene {
                     payload = (from..to).map(|at| byte(side, at.max(0) as u64)).collect();
                     segment.seq = self.seq(side, from);
                     segment.len = (to - from) as u32;
-                    self.said[side.index()] = self.said[side.index()].max(to.max(0) as u32);
+                    self.sent[side.index()] = self.sent[side.index()].max(to.max(0) as u32);
                 }
-                // The source left out so many at the beginning.
+                // Bytes skipped by the source at the start.
                 "omit" => {
                     let count = number(&mut words) as usize;
                     payload.drain(..count);
                     segment.omitted = count as u32;
                 }
-                // The snap length left so many.
+                // Bytes left by the snap length.
                 "cut" => payload.truncate(number(&mut words) as usize),
                 "junk" => payload.fill(b'?'),
                 "fin" => segment.fin = true,
@@ -243,11 +243,11 @@ impl Scene {
                 "mss" => segment.mss = Some(number(&mut words) as u16),
                 "noack" => segment.ack = None,
                 "on" => segment.interface = number(&mut words) as u32,
-                other => panic!("{step}: what is {other}?"),
+                other => panic!("{step}: unknown word {other}"),
             }
         }
         segment.payload = &payload;
-        self.table.on_segment(&segment, &mut self.ears);
+        self.table.on_segment(&segment, &mut self.flows);
     }
 
     /// An ICMP error about the segment of `side` at `position`.
@@ -262,54 +262,54 @@ impl Scene {
             seq: self.seq(side, position),
             interface: self.interface,
         };
-        self.table.on_icmp_error(&error, &mut self.ears);
+        self.table.on_icmp_error(&error, &mut self.flows);
         self
     }
 
-    /// What the client's kernel says of its socket now.
+    /// A socket event of the client's kernel.
     pub(super) fn socket(&mut self, rtt: Option<Duration>, closed: bool) -> &mut Self {
         self.nanos += 1_000_000;
         let [local, peer] = self.addresses;
-        let facts = SocketEvent { at: self.now(), local, peer, rtt, retransmits: 0, closed };
-        self.table.on_socket_event(&facts, &mut self.ears);
+        let event = SocketEvent { at: self.now(), local, peer, rtt, retransmits: 0, closed };
+        self.table.on_socket_event(&event, &mut self.flows);
         self
     }
 
-    /// What was told since the last time, in words.
-    pub(super) fn heard(&self) -> String {
-        let told: Vec<_> = self.ears.log.take().into_iter().map(|(_, what)| what).collect();
-        told.join("; ")
+    /// The deliveries since the last call.
+    pub(super) fn delivered(&self) -> String {
+        let entries: Vec<_> = self.flows.log.take().into_iter().map(|(_, entry)| entry).collect();
+        entries.join("; ")
     }
 
-    /// The same, with the time since the script began.
-    pub(super) fn heard_when(&self) -> String {
-        let told = self.ears.log.take().into_iter();
-        let timed = |(at, what): (Timestamp, String)| {
-            format!("{}ms {what}", at.since(Timestamp::from_nanos(START)).as_millis())
+    /// The deliveries since the last call, with the time since the start of the script.
+    pub(super) fn delivered_with_times(&self) -> String {
+        let entries = self.flows.log.take().into_iter();
+        let timed = |(at, entry): (Timestamp, String)| {
+            format!("{}ms {entry}", at.since(Timestamp::from_nanos(START)).as_millis())
         };
-        told.map(timed).collect::<Vec<_>>().join("; ")
+        entries.map(timed).collect::<Vec<_>>().join("; ")
     }
 
-    /// Ends the capture; the facts of all flows.
+    /// Ends the capture and returns the facts of all flows.
     pub(super) fn facts(&mut self) -> Vec<FlowFacts> {
-        self.table.finish(&mut self.ears);
+        self.table.finish(&mut self.flows);
         assert_eq!((self.table.flows(), self.table.held()), (0, 0));
-        std::mem::take(&mut self.ears.over)
+        std::mem::take(&mut self.flows.over)
     }
 
-    /// The same, of the only one.
-    pub(super) fn fact(&mut self) -> FlowFacts {
+    /// Ends the capture and returns the facts of the only flow.
+    pub(super) fn only_facts(&mut self) -> FlowFacts {
         let mut facts = self.facts();
         assert_eq!(facts.len(), 1, "{facts:?}");
         facts.remove(0)
     }
 }
 
-/// What is told of `script` after the handshake.
-pub(super) fn told(script: &str) -> String {
-    let mut scene = Scene::new();
-    scene.play("C syn; S synack; C ack").play(script);
-    scene.heard()
+/// The deliveries of `script` after a handshake.
+pub(super) fn deliver(script: &str) -> String {
+    let mut simulation = Simulation::new();
+    simulation.play("C syn; S synack; C ack").play(script);
+    simulation.delivered()
 }
 
 pub(super) const fn ms(count: u64) -> Duration {

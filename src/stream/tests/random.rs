@@ -1,37 +1,37 @@
-//! Conversations cut, shuffled, repeated and lost by chance.
+//! Random dialogues: segmented, reordered, duplicated, lost.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// An byte, as told.
+/// A delivered byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Byte {
     Known(u8),
     Omitted,
-    Hole,
+    Gap,
 }
 
-/// Bytes of both sides, as told.
+/// Delivered bytes of both sides.
 #[derive(Default)]
 struct Sides {
-    said: [Vec<Byte>; 2],
+    bytes: [Vec<Byte>; 2],
     ended: [bool; 2],
 }
 
 impl FlowHandler for Sides {
     fn on_data(&mut self, from: Side, bytes: &[u8], _: Timestamp) {
         assert!(!self.ended[from.index()]);
-        self.said[from.index()].extend(bytes.iter().copied().map(Byte::Known));
+        self.bytes[from.index()].extend(bytes.iter().copied().map(Byte::Known));
     }
 
     fn on_gap(&mut self, from: Side, length: u64, _: Timestamp) {
-        let side = &mut self.said[from.index()];
-        side.resize(side.len() + length as usize, Byte::Hole);
+        let side = &mut self.bytes[from.index()];
+        side.resize(side.len() + length as usize, Byte::Gap);
     }
 
     fn on_omitted(&mut self, from: Side, length: u64, _: Timestamp) {
-        let side = &mut self.said[from.index()];
+        let side = &mut self.bytes[from.index()];
         side.resize(side.len() + length as usize, Byte::Omitted);
     }
 
@@ -57,11 +57,11 @@ impl FlowSink<Sides> for Flows {
     }
 }
 
-/// Only how much was told: a hole may have a gigabyte.
+/// Delivered lengths only: a gap may have a gigabyte.
 #[derive(Default)]
-struct Told([u64; 2]);
+struct DeliveredLengths([u64; 2]);
 
-impl FlowHandler for Told {
+impl FlowHandler for DeliveredLengths {
     fn on_data(&mut self, from: Side, bytes: &[u8], _: Timestamp) {
         self.0[from.index()] += bytes.len() as u64;
     }
@@ -78,72 +78,72 @@ impl FlowHandler for Told {
 }
 
 #[derive(Default)]
-struct Lengths {
+struct EndCounts {
     over: u64,
     evicted: u64,
 }
 
-impl FlowSink<Told> for Lengths {
-    fn on_start(&mut self, _: &FlowStart) -> Told {
-        Told::default()
+impl FlowSink<DeliveredLengths> for EndCounts {
+    fn on_start(&mut self, _: &FlowStart) -> DeliveredLengths {
+        DeliveredLengths::default()
     }
 
     fn is_greeting(&self, first: &[u8]) -> Option<bool> {
         first.first().map(|byte| *byte < 3)
     }
 
-    fn on_end(&mut self, facts: FlowFacts, told: Told) {
-        assert_eq!(facts.bytes, told.0);
+    fn on_end(&mut self, facts: FlowFacts, lengths: DeliveredLengths) {
+        assert_eq!(facts.bytes, lengths.0);
         self.over += 1;
         self.evicted += u64::from(facts.evicted);
     }
 }
 
-/// A segment of a conversation after its handshake, in positions.
+/// A segment after the handshake, in positions.
 #[derive(Clone, Debug)]
-struct Cut {
+struct TestSegment {
     side: Side,
     from: u64,
     to: u64,
     ack: u64,
     fin: bool,
-    /// So many at its beginning are left out.
+    /// Bytes omitted at its start.
     omitted: u64,
 }
 
-impl Cut {
+impl TestSegment {
     const fn bare(side: Side, at: u64, ack: u64, fin: bool) -> Self {
         Self { side, from: at, to: at, ack, fin, omitted: 0 }
     }
 }
 
-/// Turns: who says how many bytes, in segments of which size.
-fn conversation() -> impl Strategy<Value = Vec<Cut>> {
-    // No shorter: what comes again, with what is before it, comes before patience ends.
+/// Turns of a dialogue: sender, length and segment size.
+fn dialogue() -> impl Strategy<Value = Vec<TestSegment>> {
+    // Segments are long enough for a reordered duplicate to arrive before the timeout.
     let turn = (any::<bool>(), 1u64..400, 10u64..150);
     proptest::collection::vec(turn, 1..12).prop_map(|mut turns| {
-        // The server greets.
+        // The server sends the greeting.
         turns.insert(0, (false, 30, 20));
-        let mut said = [0; 2];
-        let mut cuts = Vec::new();
+        let mut sent = [0; 2];
+        let mut segments = Vec::new();
         for (client, length, size) in turns {
             let side = if client { Side::Client } else { Side::Server };
-            let end = said[side.index()] + length;
-            while said[side.index()] < end {
-                let from = said[side.index()];
+            let end = sent[side.index()] + length;
+            while sent[side.index()] < end {
+                let from = sent[side.index()];
                 let to = (from + size).min(end);
-                said[side.index()] = to;
-                let ack = said[side.other().index()];
-                cuts.push(Cut { side, from, to, ack, fin: false, omitted: 0 });
+                sent[side.index()] = to;
+                let ack = sent[side.other().index()];
+                segments.push(TestSegment { side, from, to, ack, fin: false, omitted: 0 });
             }
-            // Its peer acknowledges.
-            cuts.push(Cut::bare(side.other(), said[side.other().index()], end, false));
+            // The peer acknowledges the turn.
+            segments.push(TestSegment::bare(side.other(), sent[side.other().index()], end, false));
         }
-        let [c, s] = said;
-        cuts.push(Cut::bare(Side::Client, c, s, true));
-        cuts.push(Cut::bare(Side::Server, s, c + 1, true));
-        cuts.push(Cut::bare(Side::Client, c + 1, s + 1, false));
-        cuts
+        let [c, s] = sent;
+        segments.push(TestSegment::bare(Side::Client, c, s, true));
+        segments.push(TestSegment::bare(Side::Server, s, c + 1, true));
+        segments.push(TestSegment::bare(Side::Client, c + 1, s + 1, false));
+        segments
     })
 }
 
@@ -152,47 +152,47 @@ struct Wire {
     flows: Flows,
     isn: [u32; 2],
     at: u64,
-    /// By [`Side::index`]: where its segments are seen.
-    seen_on: [u32; 2],
+    /// Capturing interface, by [`Side::index`].
+    interfaces: [u32; 2],
 }
 
 impl Wire {
     fn new(isn: [u32; 2], port: u16) -> Self {
-        Self::seen_on(isn, port, [0; 2])
+        Self::with_interfaces(isn, port, [0; 2])
     }
 
-    fn seen_on(isn: [u32; 2], port: u16, seen_on: [u32; 2]) -> Self {
+    fn with_interfaces(isn: [u32; 2], port: u16, interfaces: [u32; 2]) -> Self {
         let ports = WatchedPorts::new([port]);
         let table = FlowTable::new(FlowLimits::default(), ports);
-        let mut wire = Self { table, flows: Flows::default(), isn, at: 0, seen_on };
-        wire.send(&Cut::bare(Side::Client, 0, 0, false), true);
-        wire.send(&Cut::bare(Side::Server, 0, 0, false), true);
-        wire.send(&Cut::bare(Side::Client, 0, 0, false), false);
+        let mut wire = Self { table, flows: Flows::default(), isn, at: 0, interfaces };
+        wire.send(&TestSegment::bare(Side::Client, 0, 0, false), true);
+        wire.send(&TestSegment::bare(Side::Server, 0, 0, false), true);
+        wire.send(&TestSegment::bare(Side::Client, 0, 0, false), false);
         wire
     }
 
-    fn send(&mut self, cut: &Cut, syn: bool) {
+    fn send(&mut self, segment: &TestSegment, syn: bool) {
         self.at += 10_000;
         let addresses: [SocketAddr; 2] =
             ["192.0.2.1:4000", "192.0.2.2:25"].map(|a| a.parse().unwrap());
-        let (side, peer) = (cut.side.index(), cut.side.other().index());
-        let payload = bytes(cut.side, cut.from + cut.omitted..cut.to);
+        let (side, peer) = (segment.side.index(), segment.side.other().index());
+        let payload = bytes(segment.side, segment.from + segment.omitted..segment.to);
         let seq = |side: usize, at: u64| self.isn[side].wrapping_add(1).wrapping_add(at as u32);
         let segment = Segment {
             at: Timestamp::from_nanos(self.at),
             src: addresses[side],
             dst: addresses[peer],
-            seq: seq(side, cut.from).wrapping_sub(u32::from(syn)),
-            ack: (!syn || cut.side == Side::Server).then(|| seq(peer, cut.ack)),
+            seq: seq(side, segment.from).wrapping_sub(u32::from(syn)),
+            ack: (!syn || segment.side == Side::Server).then(|| seq(peer, segment.ack)),
             syn,
-            fin: cut.fin,
+            fin: segment.fin,
             rst: false,
             window: 1000,
             mss: None,
-            omitted: cut.omitted as u32,
+            omitted: segment.omitted as u32,
             payload: &payload,
-            len: (cut.to - cut.from) as u32,
-            interface: self.seen_on[side],
+            len: (segment.to - segment.from) as u32,
+            interface: self.interfaces[side],
         };
         self.table.on_segment(&segment, &mut self.flows);
     }
@@ -204,54 +204,55 @@ impl Wire {
     }
 }
 
-/// What each side said in all.
-fn lengths(cuts: &[Cut]) -> [u64; 2] {
+/// Total length of each side.
+fn lengths(segments: &[TestSegment]) -> [u64; 2] {
     Side::ALL.map(|side| {
-        let ends = cuts.iter().filter(|cut| cut.side == side && cut.to > cut.from);
-        ends.map(|cut| cut.to).max().unwrap_or(0)
+        let ends =
+            segments.iter().filter(|segment| segment.side == side && segment.to > segment.from);
+        ends.map(|segment| segment.to).max().unwrap_or(0)
     })
 }
 
-/// Each moves by less than `window` places; those chosen come again, some with what is around them.
-fn disturbed(cuts: &[Cut], keys: &[u16], window: u64) -> Vec<Cut> {
+/// Moves each segment by less than `window` places and duplicates some, partly with preceding bytes.
+fn disturb(segments: &[TestSegment], keys: &[u16], window: u64) -> Vec<TestSegment> {
     let key = |at: usize| u64::from(keys[at % keys.len()]);
     let mut placed = Vec::new();
-    for (at, cut) in cuts.iter().enumerate() {
-        placed.push((at as u64 + key(at) % window, cut.clone()));
+    for (at, segment) in segments.iter().enumerate() {
+        placed.push((at as u64 + key(at) % window, segment.clone()));
         if key(at) & 0x300 == 0 {
-            let before = if cut.to > cut.from { key(at + 1) % 100 } else { 0 };
-            let from = cut.from.saturating_sub(before);
-            // A retransmit shows more, or less.
-            let omitted = if key(at) & 0x400 == 0 { 0 } else { cut.omitted };
-            let wider = Cut { from, omitted, ..cut.clone() };
+            let before = if segment.to > segment.from { key(at + 1) % 100 } else { 0 };
+            let from = segment.from.saturating_sub(before);
+            // A retransmit may show more or fewer bytes.
+            let omitted = if key(at) & 0x400 == 0 { 0 } else { segment.omitted };
+            let wider = TestSegment { from, omitted, ..segment.clone() };
             placed.push((at as u64 + key(at + 1) % window, wider));
         }
     }
     placed.sort_by_key(|(place, _)| *place);
-    placed.into_iter().map(|(_, cut)| cut).collect()
+    placed.into_iter().map(|(_, segment)| segment).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn whole_captures_give_every_octet_once(
-        cuts in conversation(),
+    fn complete_captures_deliver_every_byte_once(
+        segments in dialogue(),
         keys in proptest::collection::vec(any::<u16>(), 1..40),
         window in 1u64..16,
         isn in prop_oneof![any::<[u32; 2]>(), Just([u32::MAX - 200, u32::MAX - 3])],
         watched in any::<bool>(),
     ) {
         let mut wire = Wire::new(isn, if watched { 25 } else { 26 });
-        for cut in disturbed(&cuts, &keys, window) {
-            wire.send(&cut, false);
+        for segment in disturb(&segments, &keys, window) {
+            wire.send(&segment, false);
         }
-        let lengths = lengths(&cuts);
+        let lengths = lengths(&segments);
         let counts = *wire.table.counters();
         let (facts, sides) = wire.end();
         for side in Side::ALL {
             let expected: Vec<_> = bytes(side, 0..lengths[side.index()]).into_iter().map(Byte::Known).collect();
-            prop_assert_eq!(&sides.said[side.index()], &expected);
+            prop_assert_eq!(&sides.bytes[side.index()], &expected);
         }
         prop_assert_eq!(facts.bytes, lengths);
         prop_assert_eq!((facts.gaps, counts.conflicts, sides.ended), (0, 0, [true; 2]));
@@ -259,119 +260,119 @@ proptest! {
     }
 
     #[test]
-    fn lost_segments_leave_holes_where_they_were(
-        cuts in conversation(),
+    fn lost_segments_become_gaps_in_place(
+        segments in dialogue(),
         keys in proptest::collection::vec(any::<u16>(), 1..40),
         window in 1u64..16,
         lost in proptest::collection::vec(any::<bool>(), 1..30),
         isn in any::<[u32; 2]>(),
     ) {
         let mut wire = Wire::new(isn, 25);
-        // The end stays: the capture shows how much was said.
-        let body = cuts.len() - 3;
+        // The end is kept, so the total length is known.
+        let body = segments.len() - 3;
         let is_lost = |at: usize| at < body && lost[at % lost.len()];
-        let kept: Vec<Cut> = (0..).zip(&cuts).filter(|(at, _)| !is_lost(*at)).map(|(_, cut)| cut.clone()).collect();
-        let order = disturbed(&kept, &keys, window);
-        let lengths = lengths(&cuts);
-        let mut seen = Side::ALL.map(|side| vec![Byte::Hole; lengths[side.index()] as usize]);
-        for cut in &order {
-            for at in cut.from..cut.to.min(lengths[cut.side.index()]) {
-                seen[cut.side.index()][at as usize] = Byte::Known(byte(cut.side, at));
+        let kept: Vec<TestSegment> = (0..).zip(&segments).filter(|(at, _)| !is_lost(*at)).map(|(_, segment)| segment.clone()).collect();
+        let order = disturb(&kept, &keys, window);
+        let lengths = lengths(&segments);
+        let mut seen = Side::ALL.map(|side| vec![Byte::Gap; lengths[side.index()] as usize]);
+        for segment in &order {
+            for at in segment.from..segment.to.min(lengths[segment.side.index()]) {
+                seen[segment.side.index()][at as usize] = Byte::Known(byte(segment.side, at));
             }
-            wire.send(cut, false);
+            wire.send(segment, false);
         }
         let (facts, sides) = wire.end();
-        let is_hole = |byte: &Byte| *byte == Byte::Hole;
-        let holes = |side: &[Byte]| side.chunk_by(|a, b| is_hole(a) == is_hole(b)).filter(|run| is_hole(&run[0])).count();
-        prop_assert_eq!(&sides.said, &seen);
+        let is_gap = |byte: &Byte| *byte == Byte::Gap;
+        let gaps = |side: &[Byte]| side.chunk_by(|a, b| is_gap(a) == is_gap(b)).filter(|run| is_gap(&run[0])).count();
+        prop_assert_eq!(&sides.bytes, &seen);
         prop_assert_eq!(facts.bytes, lengths);
-        let least = holes(&seen[0]) + holes(&seen[1]);
+        let least = gaps(&seen[0]) + gaps(&seen[1]);
         prop_assert!(facts.gaps >= least as u64);
     }
 
-    /// What no copy shows is told as left out, what every copy shows is told, and nothing is missing.
+    /// Bytes that no copy shows are delivered as omitted, bytes that every copy shows as data, and none is missing.
     #[test]
-    fn what_is_left_out_is_never_a_hole(
-        cuts in conversation(),
+    fn omitted_bytes_never_become_gaps(
+        segments in dialogue(),
         keys in proptest::collection::vec(any::<u16>(), 1..40),
         omitted in proptest::collection::vec(prop_oneof![Just(0), 0u64..150], 1..30),
         window in 1u64..16,
         isn in any::<[u32; 2]>(),
     ) {
         let mut wire = Wire::new(isn, 25);
-        let omitting = |(at, cut): (usize, &Cut)| {
-            // The greeting tells who is the server.
-            let most = if at < 2 { 0 } else { cut.to - cut.from };
-            Cut { omitted: omitted[at % omitted.len()].min(most), ..cut.clone() }
+        let omitting = |(at, segment): (usize, &TestSegment)| {
+            // The greeting identifies the server.
+            let most = if at < 2 { 0 } else { segment.to - segment.from };
+            TestSegment { omitted: omitted[at % omitted.len()].min(most), ..segment.clone() }
         };
-        let cuts: Vec<Cut> = cuts.iter().enumerate().map(omitting).collect();
-        let lengths = lengths(&cuts);
+        let segments: Vec<TestSegment> = segments.iter().enumerate().map(omitting).collect();
+        let lengths = lengths(&segments);
         let mut shown = Side::ALL.map(|side| vec![[false; 2]; lengths[side.index()] as usize]);
-        for cut in disturbed(&cuts, &keys, window) {
-            for at in cut.from..cut.to {
-                shown[cut.side.index()][at as usize][usize::from(at >= cut.from + cut.omitted)] = true;
+        for segment in disturb(&segments, &keys, window) {
+            for at in segment.from..segment.to {
+                shown[segment.side.index()][at as usize][usize::from(at >= segment.from + segment.omitted)] = true;
             }
-            wire.send(&cut, false);
+            wire.send(&segment, false);
         }
         let (table_omitted, (facts, sides)) = {
             let mut wire = wire;
             wire.table.finish(&mut wire.flows);
             (wire.table.counters().bytes_omitted, wire.flows.0.remove(0))
         };
-        let mut left_out = 0;
+        let mut omitted_count = 0;
         for side in Side::ALL {
-            prop_assert_eq!(sides.said[side.index()].len(), shown[side.index()].len());
-            for (at, (said, shown)) in (0..).zip(sides.said[side.index()].iter().zip(&shown[side.index()])) {
+            prop_assert_eq!(sides.bytes[side.index()].len(), shown[side.index()].len());
+            for (at, (delivered, shown)) in (0..).zip(sides.bytes[side.index()].iter().zip(&shown[side.index()])) {
                 let known = Byte::Known(byte(side, at));
-                prop_assert!(*said == known && shown[1] || *said == Byte::Omitted && shown[0], "{said:?} at {at}");
-                left_out += u64::from(*said == Byte::Omitted);
+                prop_assert!(*delivered == known && shown[1] || *delivered == Byte::Omitted && shown[0], "{delivered:?} at {at}");
+                omitted_count += u64::from(*delivered == Byte::Omitted);
             }
         }
-        prop_assert_eq!((facts.gaps, facts.bytes, table_omitted), (0, lengths, left_out));
+        prop_assert_eq!((facts.gaps, facts.bytes, table_omitted), (0, lengths, omitted_count));
         prop_assert_eq!(sides.ended, [true; 2]);
     }
 
     /// Copies on another interface, earlier or later, change nothing.
     #[test]
-    fn what_another_interface_shows_is_a_copy(
-        cuts in conversation(),
+    fn copies_on_another_interface_are_ignored(
+        segments in dialogue(),
         keys in proptest::collection::vec(any::<u16>(), 1..40),
         delays in proptest::collection::vec(-3i64..20, 1..30),
         way in any::<[bool; 2]>(),
         window in 1u64..16,
     ) {
-        let order = disturbed(&cuts, &keys, window);
+        let order = disturb(&segments, &keys, window);
         let mut alone = Wire::new([7, 8], 25);
-        order.iter().for_each(|cut| alone.send(cut, false));
-        let mut both: Vec<(i64, bool, &Cut)> = Vec::new();
-        for (at, cut) in (0..).zip(&order) {
-            both.push((at, false, cut));
-            both.push((at + delays[at as usize % delays.len()], true, cut));
+        order.iter().for_each(|segment| alone.send(segment, false));
+        let mut both: Vec<(i64, bool, &TestSegment)> = Vec::new();
+        for (at, segment) in (0..).zip(&order) {
+            both.push((at, false, segment));
+            both.push((at + delays[at as usize % delays.len()], true, segment));
         }
         both.sort_by_key(|(at, ..)| *at);
         let way = way.map(u32::from);
-        let mut wire = Wire::seen_on([7, 8], 25, way);
-        for (_, is_copy, cut) in both {
-            wire.seen_on = if is_copy { way.map(|way| 1 - way) } else { way };
-            wire.send(cut, false);
+        let mut wire = Wire::with_interfaces([7, 8], 25, way);
+        for (_, is_copy, segment) in both {
+            wire.interfaces = if is_copy { way.map(|way| 1 - way) } else { way };
+            wire.send(segment, false);
         }
-        let ((facts, sides), (due, due_sides)) = (wire.end(), alone.end());
-        prop_assert_eq!(sides.said, due_sides.said);
-        prop_assert_eq!((facts.bytes, facts.gaps, facts.syns), (due.bytes, due.gaps, due.syns));
-        prop_assert_eq!(facts.retransmits, due.retransmits);
-        prop_assert_eq!(facts.data_segments, due.data_segments);
+        let ((facts, sides), (expected, due_sides)) = (wire.end(), alone.end());
+        prop_assert_eq!(sides.bytes, due_sides.bytes);
+        prop_assert_eq!((facts.bytes, facts.gaps, facts.syns), (expected.bytes, expected.gaps, expected.syns));
+        prop_assert_eq!(facts.retransmits, expected.retransmits);
+        prop_assert_eq!(facts.data_segments, expected.data_segments);
     }
 
     #[test]
-    fn any_segments_stay_within_the_bounds(
+    fn arbitrary_segments_stay_within_the_limits(
         segments in proptest::collection::vec(any::<[u8; 9]>(), 0..400),
         held in 0usize..4000,
     ) {
         let limits = FlowLimits { flows: 3, held_per_flow: held / 2, held, ..FlowLimits::default() };
         let mut table = FlowTable::new(limits, WatchedPorts::default());
-        let mut flows = Lengths::default();
+        let mut flows = EndCounts::default();
         let mut at = 0;
-        for [hosts, seq, seq_high, ack, flags, len, cut, time, window] in segments {
+        for [hosts, seq, seq_high, ack, flags, len, segment, time, window] in segments {
             let host = |low: u8| SocketAddr::new([192, 0, 2, low & 3].into(), if low & 4 == 0 { 25 } else { 4000 });
             at += u64::from(time).pow(4) * 10;
             let far = |low: u8, high: u8| match high & 0xf0 {
@@ -379,8 +380,8 @@ proptest! {
                 _ => 0u32.wrapping_sub(100).wrapping_add(low.into()),
             };
             let len = u32::from(len) * if len & 15 == 1 { 40 } else { 1 };
-            let omitted = u32::from(cut & 31) * 4;
-            let payload: Vec<u8> = (omitted..len.saturating_sub(u32::from(cut) / 32)).map(|i| i as u8).collect();
+            let omitted = u32::from(segment & 31) * 4;
+            let payload: Vec<u8> = (omitted..len.saturating_sub(u32::from(segment) / 32)).map(|i| i as u8).collect();
             let segment = Segment {
                 at: Timestamp::from_nanos(at),
                 src: host(hosts),

@@ -11,14 +11,7 @@ use super::code::{Module, modules};
 use super::imports::{self, Import};
 
 /// Circles that are still there: each must go, and then leave this list.
-const KNOWN: [&str; 6] = [
-    "engine: observer, policy",
-    "report: json, replay, watch",
-    "report::watch: frame, paths",
-    "smtp: session, transaction",
-    "source: capabilities, ebpf, live",
-    "source: error, file, pcap_reader, pcapng_reader",
-];
+const KNOWN: [&str; 0] = [];
 
 type Path = Vec<String>;
 
@@ -62,7 +55,7 @@ impl Graph {
                 self.absolute(&parent.to_vec(), &all)
             }
             _ => {
-                let child = [&from[..], &[first.clone()]].concat();
+                let child = [&from[..], std::slice::from_ref(first)].concat();
                 if self.files.contains_key(&child) {
                     return Some([child.as_slice(), rest].concat());
                 }

@@ -154,7 +154,7 @@ pub(crate) fn stream(input: &[u8]) {
     let counts = table.counters();
     assert_eq!((counts.flows, flows.over), (flows.opened, flows.opened));
     let lost = counts.bytes_not_captured
-        + counts.bytes_cut
+        + counts.bytes_truncated
         + counts.bytes_given_up
         + counts.bytes_unfinished;
     assert_eq!(lost, flows.gaps, "every gap has a reason");

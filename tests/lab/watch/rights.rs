@@ -66,7 +66,7 @@ fn libpcap_without_its_capability_names_it() {
     let (ran, stderr) = without(&lab, NET_RAW, "pcap");
     assert!(!ran);
     assert_eq!(missing(&stderr), ["CAP_NET_RAW"].into(), "{stderr}");
-    assert!(stderr.contains("without it there is eBPF (--source ebpf)"), "{stderr}");
+    assert!(stderr.contains("alternatively use eBPF (--source ebpf)"), "{stderr}");
     let (ran, stderr) = without(&lab, BPF, "pcap");
     assert!(ran, "{stderr}");
     let (ran, stderr) = without(&lab, NET_ADMIN, "pcap");
@@ -80,7 +80,7 @@ fn ebpf_without_a_capability_names_it() {
         let (ran, stderr) = without(&lab, taken, "ebpf");
         assert!(!ran);
         assert_eq!(missing(&stderr), [named].into(), "{stderr}");
-        assert!(stderr.contains("without it there is libpcap (--source pcap)"), "{stderr}");
+        assert!(stderr.contains("alternatively use libpcap (--source pcap)"), "{stderr}");
         let (ran, stderr) = without(&lab, taken, "auto");
         assert!(ran && stderr.contains("by libpcap, since eBPF"), "{stderr}");
         assert_eq!(missing(&stderr), [named].into(), "{stderr}");

@@ -1,7 +1,7 @@
-//! PcapReader by hand, and real traffic in namespaces.
+//! Hand-made records, and real traffic in network namespaces.
 
+mod cleanup;
 mod frames;
-mod leaving;
 mod namespaces;
 mod records;
 mod traffic;

@@ -1,4 +1,4 @@
-//! Two hosts and a link, and what is seen on it.
+//! Two hosts in network namespaces, and a capture of their link.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -9,26 +9,27 @@ use std::{panic, thread};
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::source::PacketSource;
-use crate::source::ebpf::programs::Attach;
-use crate::source::ebpf::{Ebpf, EbpfError};
-use crate::source::live::WatchedInterface;
+use crate::source::ebpf::Ebpf;
+use crate::source::ebpf::error::EbpfError;
+use crate::source::ebpf::programs::AttachMethod;
+use crate::source::interface::WatchedInterface;
+use crate::source::packet_source::PacketSource;
 use crate::stream::SocketEvent;
 use crate::wire::{Decoded, Decoder, LinkType, Packet, Segment};
 
-/// Watched.
+/// Watched ports.
 pub(super) const PORTS: [u16; 2] = [25, 2525];
 
-/// Two namespaces, `near` (where is watched) and `far`, joined by the interfaces `far` and `near`. Named as those of
-/// tests/lab, whose sweep removes what killed tests leave.
+/// Two namespaces, `near` (which captures) and `far`, joined by the interfaces `far` and `near`. Named like those of
+/// tests/lab, whose clean-up removes the leftovers of killed tests.
 pub(super) struct Pair {
     near: String,
     far: String,
 }
 
-/// What was seen of one packet.
+/// A captured packet.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct CapturedPacket {
     pub(super) bytes: Vec<u8>,
     pub(super) wire_len: u32,
     pub(super) omitted: u32,
@@ -73,7 +74,7 @@ impl Pair {
         &self.near
     }
 
-    /// `ip` on both hosts; the word `LINK` becomes the interface.
+    /// Runs `ip` on both hosts; `LINK` is replaced by the interface.
     pub(super) fn both(&self, command: &str) {
         for (host, interface) in [(&self.near, "far"), (&self.far, "near")] {
             let command = command.replace("LINK", interface);
@@ -81,11 +82,11 @@ impl Pair {
         }
     }
 
-    /// What is seen at `near` of the interfaces while `work` is done, and what sockets there said.
-    pub(super) fn watch(&self, interfaces: &[&str], work: impl FnOnce() + Send) -> Watched {
-        let capture = self.near(|| Ebpf::open(&known(interfaces), &PORTS, BUFFER).unwrap());
+    /// Captures on interfaces of `near` while `work` runs.
+    pub(super) fn watch(&self, interfaces: &[&str], work: impl FnOnce() + Send) -> CaptureResult {
+        let capture = self.near(|| Ebpf::open(&with_index(interfaces), &PORTS, BUFFER).unwrap());
         work();
-        self.near(move || Watched::drain(capture))
+        self.near(move || CaptureResult::drain(capture))
     }
 }
 
@@ -97,15 +98,15 @@ impl Drop for Pair {
     }
 }
 
-/// Two of the largest messages here, whole.
+/// Holds two of the largest messages in these tests.
 const BUFFER: usize = 16 << 20;
 
-/// In the namespace of this thread.
-pub(super) fn open(attach: Attach, interfaces: &[&str]) -> Result<Ebpf, EbpfError> {
-    Ebpf::attached(attach, &known(interfaces), &PORTS, BUFFER)
+/// Opens a capture in the namespace of this thread.
+pub(super) fn open(attach: AttachMethod, interfaces: &[&str]) -> Result<Ebpf, EbpfError> {
+    Ebpf::open_with(attach, &with_index(interfaces), &PORTS, BUFFER)
 }
 
-fn known(interfaces: &[&str]) -> Vec<WatchedInterface> {
+fn with_index(interfaces: &[&str]) -> Vec<WatchedInterface> {
     interfaces.iter().map(|name| interface(name)).collect()
 }
 
@@ -114,14 +115,14 @@ pub(super) fn interface(name: &str) -> WatchedInterface {
     WatchedInterface { name: name.to_owned(), index, addresses: Vec::new() }
 }
 
-/// All that a capture gave.
+/// All packets and socket events of a capture.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
-    pub(super) packets: Vec<Seen>,
-    pub(super) sockets: Vec<SocketEvent>,
+pub(super) struct CaptureResult {
+    pub(super) packets: Vec<CapturedPacket>,
+    pub(super) socket_events: Vec<SocketEvent>,
 }
 
-impl Watched {
+impl CaptureResult {
     pub(super) fn drain(mut capture: Ebpf) -> Self {
         assert_eq!(capture.socket_events_unavailable(), None);
         let mut watched = Self::default();
@@ -130,7 +131,7 @@ impl Watched {
             silence += 1;
             if let Some(packet) = capture.next().unwrap() {
                 assert_eq!(packet.link, LinkType::Raw);
-                watched.packets.push(Seen {
+                watched.packets.push(CapturedPacket {
                     bytes: packet.bytes.to_vec(),
                     wire_len: packet.wire_len,
                     omitted: packet.omitted,
@@ -140,7 +141,7 @@ impl Watched {
                 silence = 0;
             }
             while let Some(socket) = capture.next_socket_event() {
-                watched.sockets.push(socket);
+                watched.socket_events.push(socket);
             }
         }
         let lost = capture.loss();
@@ -148,18 +149,18 @@ impl Watched {
         watched
     }
 
-    /// Tells `read` every TCP segment, in order.
-    pub(super) fn segments(&self, mut read: impl FnMut(&Segment<'_>)) {
+    /// Calls `visit` with every TCP segment, in order.
+    pub(super) fn segments(&self, mut visit: impl FnMut(&Segment<'_>)) {
         let mut decoder = Decoder::new();
-        for seen in &self.packets {
-            if let Decoded::Tcp(segment) = decoder.decode(&seen.packet()) {
-                read(&segment);
+        for packet in &self.packets {
+            if let Decoded::Tcp(segment) = decoder.decode(&packet.packet()) {
+                visit(&segment);
             }
         }
     }
 }
 
-impl Seen {
+impl CapturedPacket {
     pub(super) fn packet(&self) -> Packet<'_> {
         let packet = Packet::new(self.at, LinkType::Raw, &self.bytes, self.wire_len);
         Packet { omitted: self.omitted, interface: self.interface, ..packet }
@@ -171,7 +172,7 @@ pub(super) fn server(v6: bool, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-/// Does the work on a thread inside the namespace.
+/// Runs `work` on a thread inside the namespace.
 pub(super) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     let namespace = File::open(Path::new("/run/netns").join(name)).unwrap();
     let inside = || {

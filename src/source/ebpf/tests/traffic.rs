@@ -4,10 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use super::namespaces::{Pair, Watched, ip, server};
+use super::namespaces::{CaptureResult, Pair, ip, server};
 use crate::wire::Segment;
 
-/// What is said, in turns.
+/// One turn of a dialogue.
 #[derive(Clone, Debug)]
 enum Turn {
     Client(Vec<u8>),
@@ -18,7 +18,7 @@ use Turn::{Client, Server};
 
 const CONTENT: usize = 1 << 20;
 
-/// So that each place in it is told from others.
+/// Message content in which every position is distinct.
 fn content(len: usize) -> Vec<u8> {
     (0..len / 8).flat_map(|number| format!("{number:07}\n").into_bytes()).collect()
 }
@@ -37,8 +37,8 @@ fn message() -> Vec<Turn> {
     ]
 }
 
-/// Holds the conversation; each side says its turn when it has heard the other's.
-fn converse(pair: &Pair, at: SocketAddr, turns: &[Turn]) -> (SocketAddr, SocketAddr) {
+/// Runs the dialogue over TCP; each side sends its turn after it received the other's.
+fn run_dialogue(pair: &Pair, at: SocketAddr, turns: &[Turn]) -> (SocketAddr, SocketAddr) {
     let listener = pair.near(|| TcpListener::bind(at).unwrap());
     let client = pair.far(|| TcpStream::connect(at).unwrap());
     let (served, _) = listener.accept().unwrap();
@@ -56,9 +56,9 @@ fn play(mut stream: TcpStream, turns: &[Turn], is_ours: impl Fn(&Turn) -> bool) 
         if is_ours(turn) {
             stream.write_all(bytes).unwrap();
         } else {
-            let mut heard = vec![0; bytes.len()];
-            stream.read_exact(&mut heard).unwrap();
-            assert!(heard == *bytes);
+            let mut received = vec![0; bytes.len()];
+            stream.read_exact(&mut received).unwrap();
+            assert!(received == *bytes);
         }
     }
     stream.shutdown(Shutdown::Write).unwrap();
@@ -67,25 +67,25 @@ fn play(mut stream: TcpStream, turns: &[Turn], is_ours: impl Fn(&Turn) -> bool) 
     assert_eq!(rest, b"");
 }
 
-/// What each side said, by turns.
-fn said(turns: &[Turn]) -> [Vec<u8>; 2] {
-    let mut said = [Vec::new(), Vec::new()];
+/// All bytes of each side.
+fn streams(turns: &[Turn]) -> [Vec<u8>; 2] {
+    let mut streams = [Vec::new(), Vec::new()];
     for turn in turns {
         match turn {
-            Client(bytes) => said[0].extend(bytes),
-            Server(bytes) => said[1].extend(bytes),
+            Client(bytes) => streams[0].extend(bytes),
+            Server(bytes) => streams[1].extend(bytes),
         }
     }
-    said
+    streams
 }
 
-/// Walks through the segments of one conversation in their order: that what was handed up is what was said, and what was
-/// left out is what `wanted` says of a segment (side, where in the side's stream, length).
+/// Compares the segments of one dialogue with the streams sent. `expected_omission` returns the bytes to omit for a segment
+/// (side, offset in the side's stream, length). Returns the segment lengths.
 fn check(
-    watched: &Watched,
+    watched: &CaptureResult,
     (client, server): (SocketAddr, SocketAddr),
-    said: &[Vec<u8>; 2],
-    mut left_out: impl FnMut(usize, usize, usize) -> usize,
+    streams: &[Vec<u8>; 2],
+    mut expected_omission: impl FnMut(usize, usize, usize) -> usize,
 ) -> Vec<usize> {
     let mut next: [Option<u32>; 2] = [None; 2];
     let mut at = [0; 2];
@@ -96,7 +96,7 @@ fn check(
         }
         let side = usize::from(segment.src == server);
         if segment.syn {
-            assert!(side == 0 || next[0].is_some(), "the answer to a SYN came first");
+            assert!(side == 0 || next[0].is_some(), "a SYN-ACK before its SYN");
             next[side] = Some(segment.seq.wrapping_add(1));
             return;
         }
@@ -105,52 +105,57 @@ fn check(
         if len == 0 {
             return;
         }
-        // A kernel that has little time sends again what was answered already.
+        // A busy kernel retransmits segments that were acknowledged already.
         if expected.wrapping_sub(segment.seq).cast_signed() >= segment.len.cast_signed() {
             return;
         }
         assert_eq!(segment.seq, expected);
         next[side] = Some(expected.wrapping_add(segment.len));
         let omitted = segment.omitted as usize;
-        assert_eq!(omitted, left_out(side, at[side], len), "side {side} at {} of {len}", at[side]);
+        assert_eq!(
+            omitted,
+            expected_omission(side, at[side], len),
+            "side {side} at {} of {len}",
+            at[side]
+        );
         assert_eq!(omitted + segment.payload.len(), len);
-        assert!(segment.payload == &said[side][at[side] + omitted..at[side] + len]);
+        assert!(segment.payload == &streams[side][at[side] + omitted..at[side] + len]);
         at[side] += len;
         lengths.push(len);
     });
-    assert_eq!(at, [said[0].len(), said[1].len()]);
+    assert_eq!(at, [streams[0].len(), streams[1].len()]);
     lengths
 }
 
-/// By the rule for content.
-fn content_left_out(len: usize) -> usize {
+/// Bytes omitted from a segment of message content.
+fn content_omission(len: usize) -> usize {
     if len <= 1024 { 0 } else { len - 256 }
 }
 
-/// Where content begins in what the client says.
-fn content_begins(turns: &[Turn]) -> usize {
-    said(&turns[..5])[0].len()
+/// Offset of the message content in the client's stream.
+fn content_offset(turns: &[Turn]) -> usize {
+    streams(&turns[..5])[0].len()
 }
 
-fn check_message(watched: &Watched, ends: (SocketAddr, SocketAddr)) -> Vec<usize> {
+fn check_message(watched: &CaptureResult, ends: (SocketAddr, SocketAddr)) -> Vec<usize> {
     let turns = message();
-    let begins = content_begins(&turns);
-    check(watched, ends, &said(&turns), |side, at, len| {
-        if side == 0 && at >= begins { content_left_out(len) } else { 0 }
+    let start = content_offset(&turns);
+    check(watched, ends, &streams(&turns), |side, at, len| {
+        if side == 0 && at >= start { content_omission(len) } else { 0 }
     })
 }
 
 #[test]
 #[ignore = "needs root, for namespaces and bpf(2): make test"]
-fn content_of_messages_stays_in_the_kernel() {
+fn message_content_is_not_copied() {
     let pair = Pair::new();
     let mut ends = Vec::new();
     let watched = pair.watch(&["far"], || {
         for v6 in [false, true] {
-            ends.push(converse(&pair, server(v6, 25), &message()));
+            ends.push(run_dialogue(&pair, server(v6, 25), &message()));
         }
-        // Of no concern.
-        converse(&pair, server(false, 1025), &message());
+        // An unwatched port.
+        run_dialogue(&pair, server(false, 1025), &message());
     });
     for &ends in &ends {
         let lengths = check_message(&watched, ends);
@@ -163,16 +168,16 @@ fn content_of_messages_stays_in_the_kernel() {
     assert_eq!(others, 0);
 
     for (client, server) in ends {
-        let last = watched.sockets.iter().rfind(|socket| socket.peer == client).unwrap();
+        let last = watched.socket_events.iter().rfind(|socket| socket.peer == client).unwrap();
         assert_eq!((last.local, last.closed, last.retransmits), (server, true, 0));
         assert!(last.rtt.is_some());
     }
-    assert!(watched.sockets.iter().all(|socket| socket.local.port() == 25));
+    assert!(watched.socket_events.iter().all(|socket| socket.local.port() == 25));
 }
 
 #[test]
 #[ignore = "needs root, for namespaces and bpf(2): make test"]
-fn loopback_is_seen_once() {
+fn loopback_packets_are_captured_once() {
     let pair = Pair::new();
     let at: SocketAddr = "127.0.0.1:2525".parse().unwrap();
     let mut ends = None;
@@ -190,13 +195,13 @@ fn loopback_is_seen_once() {
     check_message(&watched, ends.unwrap());
     let (client, _) = ends.unwrap();
     for local in [client, at] {
-        assert!(watched.sockets.iter().any(|socket| socket.local == local && socket.closed));
+        assert!(watched.socket_events.iter().any(|socket| socket.local == local && socket.closed));
     }
 }
 
 #[test]
 #[ignore = "needs root, for namespaces and bpf(2): make test"]
-fn tunnels_begin_with_the_ip_header() {
+fn tunnels_without_a_link_layer_are_captured() {
     let pair = Pair::new();
     for command in [
         "tuntap add dev bare mode tun",
@@ -206,30 +211,38 @@ fn tunnels_begin_with_the_ip_header() {
     ] {
         ip(&format!("-n {} {command}", pair.near_name()));
     }
-    // Nobody is behind it: what is sent there is an opening.
+    // There is no peer: only SYNs are sent.
     let watched = pair.watch(&["bare"], || {
         pair.near(|| {
             let to: [SocketAddr; 2] =
                 ["198.51.100.2:25".parse().unwrap(), "[2001:db8:1::2]:2525".parse().unwrap()];
             for to in to {
-                let patience = std::time::Duration::from_millis(1);
-                let _ = TcpStream::connect_timeout(&to, patience);
+                let timeout = std::time::Duration::from_millis(1);
+                let _ = TcpStream::connect_timeout(&to, timeout);
             }
         });
     });
     let mut syns = Vec::new();
     watched.segments(|segment| syns.push((segment.dst.port(), segment.syn, segment.mss.is_some())));
     assert_eq!(syns, [(25, true, true), (2525, true, true)]);
-    let gave_up = |port| {
+    let connect_failed = |port| {
         let of_it = |socket: &&crate::stream::SocketEvent| socket.peer.port() == port;
-        watched.sockets.iter().filter(of_it).all(|socket| socket.closed && socket.rtt.is_none())
+        watched
+            .socket_events
+            .iter()
+            .filter(of_it)
+            .all(|socket| socket.closed && socket.rtt.is_none())
     };
-    assert!(gave_up(25) && gave_up(2525) && watched.sockets.len() == 2, "{:?}", watched.sockets);
+    assert!(
+        connect_failed(25) && connect_failed(2525) && watched.socket_events.len() == 2,
+        "{:?}",
+        watched.socket_events
+    );
 }
 
 #[test]
 #[ignore = "needs root, for namespaces and bpf(2): make test"]
-fn of_tls_only_the_hellos_come_up() {
+fn only_the_start_of_tls_is_copied() {
     let pair = Pair::new();
     let record = |kind: u8, handshake: u8, len: usize| {
         let mut record = vec![kind, 3, 3, 0x10, 0, handshake];
@@ -251,31 +264,32 @@ fn of_tls_only_the_hellos_come_up() {
         Server(record(23, 0, 60)),
         Client(record(23, 0, 60)),
     ];
-    let said = said(&turns);
-    let hello = [said_until(&turns, 3, 0), said_until(&turns, 4, 1)];
+    let streams = streams(&turns);
+    let hello = [offset_of_turn(&turns, 3, 0), offset_of_turn(&turns, 4, 1)];
     let mut ends = None;
-    let watched = pair.watch(&["far"], || ends = Some(converse(&pair, server(true, 25), &turns)));
-    // Segments that begin in the first 4 KiB of TLS come whole.
+    let watched =
+        pair.watch(&["far"], || ends = Some(run_dialogue(&pair, server(true, 25), &turns)));
+    // Segments that start in the first 4 KiB of TLS are copied whole.
     check(
         &watched,
         ends.unwrap(),
-        &said,
+        &streams,
         |side, at, len| {
             if at < hello[side] + 4096 { 0 } else { len }
         },
     );
-    let up: usize = watched.packets.iter().map(|packet| packet.bytes.len()).sum();
-    assert!(up < 200_000, "{up} bytes came up");
+    let copied: usize = watched.packets.iter().map(|packet| packet.bytes.len()).sum();
+    assert!(copied < 200_000, "{copied} bytes were copied");
 }
 
-/// Bytes that a side says before a turn.
-fn said_until(turns: &[Turn], turn: usize, side: usize) -> usize {
-    said(&turns[..turn])[side].len()
+/// Offset of a turn in a side's stream.
+fn offset_of_turn(turns: &[Turn], turn: usize, side: usize) -> usize {
+    streams(&turns[..turn])[side].len()
 }
 
 #[test]
 #[ignore = "needs root, for namespaces and bpf(2): make test"]
-fn chunks_come_whole_and_replies_end_the_quiet() {
+fn bdat_chunks_are_copied_and_a_reply_ends_the_content() {
     let pair = Pair::new();
     let mut chunk = format!("BDAT {CONTENT} LAST\r\n").into_bytes();
     chunk.extend(content(CONTENT));
@@ -284,17 +298,17 @@ fn chunks_come_whole_and_replies_end_the_quiet() {
         Client(b"DATA\r\n".to_vec()),
         Server(b"354 a line\r\n".to_vec()),
         Client(content(40_000)),
-        // A server that gives up.
+        // The server aborts the transfer.
         Server(b"451-4.3.0 354 is no reply here\r\n451 4.3.0 later\r\n".to_vec()),
         Client(chunk),
         Server(b"250 2.0.0 Ok\r\n".to_vec()),
     ];
-    let said = said(&turns);
-    let quiet = 6..6 + content(40_000).len();
+    let streams = streams(&turns);
+    let content_range = 6..6 + content(40_000).len();
     let mut ends = None;
     let watched =
-        pair.watch(&["far"], || ends = Some(converse(&pair, server(false, 2525), &turns)));
-    check(&watched, ends.unwrap(), &said, |side, at, len| {
-        if side == 0 && quiet.contains(&at) { content_left_out(len) } else { 0 }
+        pair.watch(&["far"], || ends = Some(run_dialogue(&pair, server(false, 2525), &turns)));
+    check(&watched, ends.unwrap(), &streams, |side, at, len| {
+        if side == 0 && content_range.contains(&at) { content_omission(len) } else { 0 }
     });
 }

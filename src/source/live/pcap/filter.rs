@@ -1,18 +1,18 @@
-//! What libpcap's filter lets through, so that the kernel copies nothing else.
+//! libpcap filter expressions (pcap-filter(7)), so that the kernel copies only relevant packets.
 //!
-//! pcap-filter(7). The filter cannot follow IPv6 extension headers (it has no loop), so packets that have any come whole; the
-//! analyst sees what they are. VLAN tags are read by offsets: the word `vlan` moves all offsets behind it, and libpcap
-//! 1.10 keeps them on a live capture in registers that it also uses for other sums.
+//! A filter has no loop and cannot skip IPv6 extension headers, so packets with any are all captured and classified later.
+//! VLAN tags are matched by offset: the keyword `vlan` shifts all later offsets, and libpcap 1.10 keeps them on a live
+//! capture in registers that it also uses for other computations.
 
 use crate::wire::LinkType;
 
-/// What of a packet a filter selects.
+/// The two disjoint classes of captured packets, one handle each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PacketClass {
-    /// SYNs without ACK to a watched port: sessions that begin.
-    Openings,
-    /// All else that concerns SMTP.
-    Packets,
+    /// SYNs without ACK to a watched port.
+    Syns,
+    /// All other packets relevant to SMTP.
+    Others,
 }
 
 const TCP: u8 = 6;
@@ -22,11 +22,11 @@ const EXTENSIONS: [u16; 5] = [0, 43, 44, 51, 60];
 /// EtherTypes of VLAN tags.
 const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
-/// The expression for `part`. No packet is of both parts.
-pub(super) fn filter(part: PacketClass, ports: &[u16], link: LinkType) -> String {
-    let of = |ip: &IpOffset| match part {
-        PacketClass::Openings => openings(ports, ip),
-        PacketClass::Packets => packets(ports, ip),
+/// The filter expression for `class`. No packet matches both classes.
+pub(super) fn filter(class: PacketClass, ports: &[u16], link: LinkType) -> String {
+    let of = |ip: &IpOffset| match class {
+        PacketClass::Syns => syns(ports, ip),
+        PacketClass::Others => others(ports, ip),
     };
     let plain = of(&IpOffset::Plain);
     if link != LinkType::Ethernet {
@@ -37,7 +37,7 @@ pub(super) fn filter(part: PacketClass, ports: &[u16], link: LinkType) -> String
     format!("({plain}) or (({outer}) and (({one}) or (({inner}) and ({two}))))")
 }
 
-fn openings(ports: &[u16], ip: &IpOffset) -> String {
+fn syns(ports: &[u16], ip: &IpOffset) -> String {
     let v4 = any(ports, &[&ip.v4_transport("tcp", 2, 2)]);
     let v6 = any(ports, &[&ip.v6(42, 2)]);
     let (v4_flags, v6_flags) = (ip.v4_transport("tcp", 13, 1), ip.v6(53, 1));
@@ -48,7 +48,7 @@ fn openings(ports: &[u16], ip: &IpOffset) -> String {
     )
 }
 
-fn packets(ports: &[u16], ip: &IpOffset) -> String {
+fn others(ports: &[u16], ip: &IpOffset) -> String {
     let tcp = |at| ip.v4_transport("tcp", at, 2);
     let v4 = any(ports, &[&tcp(0), &tcp(2)]);
     let v6 = any(ports, &[&ip.v6(40, 2), &ip.v6(42, 2)]);
@@ -56,7 +56,7 @@ fn packets(ports: &[u16], ip: &IpOffset) -> String {
         "(({} and ({v4})) or ({} and ({v6}))) and not ({})",
         ip.v4_first(TCP),
         ip.v6_next(TCP),
-        openings(ports, ip),
+        syns(ports, ip),
     );
     // Errors of ICMP and ICMPv6.
     let errors = format!(
@@ -79,11 +79,11 @@ fn packets(ports: &[u16], ip: &IpOffset) -> String {
     format!("({mail}) or {errors} or {names} or {fragments} or {extended}")
 }
 
-/// Where the IP header is.
+/// Position of the IP header.
 enum IpOffset {
-    /// Where libpcap finds it.
+    /// After the link-layer header, as determined by libpcap.
     Plain,
-    /// So many bytes into the frame, its EtherType before it.
+    /// At this offset of the frame, directly after the EtherType.
     At(usize),
 }
 
@@ -102,7 +102,7 @@ impl IpOffset {
         }
     }
 
-    /// IPv4 and this protocol, not a later fragment of it.
+    /// IPv4 with this protocol, except later fragments.
     fn v4_first(&self, protocol: u8) -> String {
         let (number, fragment) = (self.v4(9, 1), self.v4(6, 2));
         format!("{} and {number} = {protocol} and {fragment} & 0x1fff = 0", self.is_v4())
@@ -131,7 +131,7 @@ impl IpOffset {
         }
     }
 
-    /// A field of the IPv6 header, or of what follows it at once.
+    /// A field of the IPv6 header, or of the header directly after it.
     fn v6(&self, at: usize, length: usize) -> String {
         match self {
             Self::Plain => format!("ip6[{at}:{length}]"),
@@ -140,7 +140,7 @@ impl IpOffset {
     }
 }
 
-/// One of the fields has one of the values.
+/// Matches if any of the fields has any of the values.
 fn any(values: &[u16], fields: &[&str]) -> String {
     let each = values
         .iter()
@@ -160,13 +160,13 @@ mod tests {
     const V6: [[u8; 16]; 2] = [[0x20; 16], [0x21; 16]];
     const ETHERNET: usize = 14;
 
-    /// The filters for both parts.
+    /// The filters of both classes.
     fn programs(link: LinkType) -> [BpfProgram; 2] {
-        // The one that libpcap numbers otherwise than the registry.
+        // libpcap's number for raw IP differs from the registry.
         let number = if link == LinkType::Raw { 12 } else { link.number() };
         let dead = Capture::dead(Linktype(i32::from(number))).unwrap();
-        [PacketClass::Openings, PacketClass::Packets]
-            .map(|part| dead.compile(&filter(part, &PORTS, link), true).unwrap())
+        [PacketClass::Syns, PacketClass::Others]
+            .map(|class| dead.compile(&filter(class, &PORTS, link), true).unwrap())
     }
 
     fn tcp_of(src: u16, dst: u16, flags: u8) -> TcpHeader {
@@ -191,7 +191,7 @@ mod tests {
     fn ip(v6: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let ethernet = PacketBuilder::ethernet2([1; 6], [2; 6]);
         let mut frame = Vec::new();
-        // The builder wants to write extension headers itself: the protocol is set when it is done.
+        // The builder would write extension headers itself, so the protocol is set afterwards.
         let other = IpNumber::SCTP;
         let field = match v6 {
             false => {
@@ -207,7 +207,7 @@ mod tests {
         frame
     }
 
-    /// The frame behind so many tags.
+    /// `frame` with this many VLAN tags.
     fn tagged(frame: &[u8], tags: usize) -> Vec<u8> {
         let mut tagged = frame[..12].to_vec();
         for tag in 0..tags {
@@ -217,7 +217,7 @@ mod tests {
         tagged
     }
 
-    /// The filters of both link types that frames are tried with.
+    /// The filters of the two link types under test.
     struct Filters {
         ethernet: [BpfProgram; 2],
         raw: [BpfProgram; 2],
@@ -228,8 +228,8 @@ mod tests {
             Self { ethernet: programs(LinkType::Ethernet), raw: programs(LinkType::Raw) }
         }
 
-        /// Which of the parts take the frame: alike behind every number of tags, and without a link layer.
-        fn parts(&self, frame: &[u8]) -> [bool; 2] {
+        /// Which classes match the frame; asserts that VLAN tags and a missing link layer make no difference.
+        fn classes(&self, frame: &[u8]) -> [bool; 2] {
             let of = |programs: &[BpfProgram; 2], bytes: &[u8]| {
                 [programs[0].filter(bytes), programs[1].filter(bytes)]
             };
@@ -242,32 +242,32 @@ mod tests {
         }
     }
 
-    const OPENING: [bool; 2] = [true, false];
-    const PACKET: [bool; 2] = [false, true];
+    const SYN: [bool; 2] = [true, false];
+    const OTHER: [bool; 2] = [false, true];
     const NEITHER: [bool; 2] = [false; 2];
 
     #[test]
-    fn sessions_that_begin_come_apart() {
+    fn syns_are_a_class_of_their_own() {
         let filters = Filters::new();
         for (src, dst, flags, expected) in [
-            (40_000, 25, 0x02, OPENING),
-            (40_000, 587, 0x02, OPENING),
-            (40_000, 2525, 0x02, OPENING),
-            (25, 25, 0x02, OPENING),
-            (25, 40_000, 0x12, PACKET),
-            (40_000, 25, 0x12, PACKET),
-            (40_000, 25, 0x10, PACKET),
-            (25, 40_000, 0x10, PACKET),
-            (40_000, 2525, 0x11, PACKET),
-            (587, 40_000, 0x04, PACKET),
-            // Whoever opens from there is no client of this site's mail.
-            (25, 40_000, 0x02, PACKET),
+            (40_000, 25, 0x02, SYN),
+            (40_000, 587, 0x02, SYN),
+            (40_000, 2525, 0x02, SYN),
+            (25, 25, 0x02, SYN),
+            (25, 40_000, 0x12, OTHER),
+            (40_000, 25, 0x12, OTHER),
+            (40_000, 25, 0x10, OTHER),
+            (25, 40_000, 0x10, OTHER),
+            (40_000, 2525, 0x11, OTHER),
+            (587, 40_000, 0x04, OTHER),
+            // A connection from a watched port is no SMTP session.
+            (25, 40_000, 0x02, OTHER),
             (40_000, 26, 0x02, NEITHER),
             (40_000, 80, 0x10, NEITHER),
         ] {
             for frame in tcp(src, dst, flags) {
                 assert_eq!(
-                    filters.parts(&frame),
+                    filters.classes(&frame),
                     expected,
                     "{src} {dst} {flags:#x} {}",
                     frame.len()
@@ -277,40 +277,40 @@ mod tests {
     }
 
     #[test]
-    fn what_explains_sessions_comes_too() {
+    fn related_packets_are_captured() {
         let filters = Filters::new();
         let bytes = [0; 40];
         for kind in 0..=255 {
             let mut error = bytes;
             error[0] = kind;
-            let expected = if matches!(kind, 3 | 11 | 12) { PACKET } else { NEITHER };
-            assert_eq!(filters.parts(&ip(false, 1, &error)), expected, "ICMP {kind}");
-            let expected = if matches!(kind, 1..=4) { PACKET } else { NEITHER };
-            assert_eq!(filters.parts(&ip(true, 58, &error)), expected, "ICMPv6 {kind}");
+            let expected = if matches!(kind, 3 | 11 | 12) { OTHER } else { NEITHER };
+            assert_eq!(filters.classes(&ip(false, 1, &error)), expected, "ICMP {kind}");
+            let expected = if matches!(kind, 1..=4) { OTHER } else { NEITHER };
+            assert_eq!(filters.classes(&ip(true, 58, &error)), expected, "ICMPv6 {kind}");
         }
         let udp =
             |src: u16, dst: u16| [src.to_be_bytes(), dst.to_be_bytes(), [0, 8], [0, 0]].concat();
         for v6 in [false, true] {
-            assert_eq!(filters.parts(&ip(v6, 17, &udp(53, 4000))), PACKET);
-            assert_eq!(filters.parts(&ip(v6, 17, &udp(4000, 53))), NEITHER);
-            assert_eq!(filters.parts(&ip(v6, 132, &bytes)), NEITHER);
+            assert_eq!(filters.classes(&ip(v6, 17, &udp(53, 4000))), OTHER);
+            assert_eq!(filters.classes(&ip(v6, 17, &udp(4000, 53))), NEITHER);
+            assert_eq!(filters.classes(&ip(v6, 132, &bytes)), NEITHER);
         }
         for next in 0..=255 {
-            // UDP and the like look at ports of 0.
-            let expected = if matches!(next, 0 | 43 | 44 | 51 | 60) { PACKET } else { NEITHER };
-            assert_eq!(filters.parts(&ip(true, next, &bytes)), expected, "next header {next}");
+            // For UDP and others the ports are 0.
+            let expected = if matches!(next, 0 | 43 | 44 | 51 | 60) { OTHER } else { NEITHER };
+            assert_eq!(filters.classes(&ip(true, next, &bytes)), expected, "next header {next}");
         }
         let mut frame = ip(false, 47, &bytes);
         frame[ETHERNET + 6..ETHERNET + 8].copy_from_slice(&[0x20, 0]);
-        assert_eq!(filters.parts(&frame), NEITHER, "the first fragment of something else");
+        assert_eq!(filters.classes(&frame), NEITHER, "the first fragment of another protocol");
         frame[ETHERNET + 6..ETHERNET + 8].copy_from_slice(&[0, 1]);
-        assert_eq!(filters.parts(&frame), PACKET, "not the first fragment");
+        assert_eq!(filters.classes(&frame), OTHER, "not the first fragment");
         let arp = [&frame[..12], &[8, 6], &bytes].concat();
-        assert_eq!([0, 1].map(|part| filters.ethernet[part].filter(&arp)), NEITHER);
+        assert_eq!([0, 1].map(|class| filters.ethernet[class].filter(&arp)), NEITHER);
     }
 
     #[test]
-    fn every_link_that_is_read_has_filters() {
+    fn every_supported_link_type_has_filters() {
         for link in [
             LinkType::Ethernet,
             LinkType::Raw,
@@ -319,7 +319,7 @@ mod tests {
             LinkType::LinuxCooked2,
         ] {
             for program in programs(link) {
-                // What the kernel takes (BPF_MAXINSNS).
+                // The kernel's limit (BPF_MAXINSNS).
                 assert!(program.get_instructions().len() < 4096, "{link:?}");
             }
         }

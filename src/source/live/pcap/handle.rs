@@ -1,9 +1,9 @@
-//! One libpcap handle: a ring that the kernel fills with one part of an interface's packets.
+//! One libpcap handle: a ring buffer that the kernel fills with one class of an interface's packets.
 //!
-//! Sessions that begin are few and small, so they get a ring of small frames (TPACKET_V2, which immediate mode selects): a
-//! packet can be read as soon as it is there. Other packets may be 64 KiB long; frames of that size would be some hundred,
-//! full after a burst of as many small packets. They get a ring of blocks into which packets are packed (TPACKET_V3), and
-//! a block can be read when it is full or [`BLOCK`] old.
+//! SYNs are few and small. They use a ring of small frames (TPACKET_V2, selected by immediate mode), where each packet can be
+//! read at once. Other packets may be 64 KiB long, and a ring of such frames would be full after a burst of a few hundred
+//! small packets. They use a ring of blocks that hold many packets (TPACKET_V3); a block can be read when it is full or
+//! [`BLOCK_TIMEOUT`] old.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
@@ -12,119 +12,121 @@ use ::pcap::{Active, Capture, Error, Linktype, Precision};
 
 use super::filter::{PacketClass, filter};
 use super::outgoing::ignore_outgoing;
-use crate::source::live::LiveError;
+use crate::source::live::error::LiveError;
 use crate::time::Timestamp;
 use crate::wire::{LinkType, Packet};
 
-/// After so long the kernel hands over a block that is not full.
-const BLOCK: Duration = Duration::from_millis(10);
-/// After so long it has done so, however coarse its timer (4 ms at 250 Hz) and however late.
-pub(super) const LATE: Duration = Duration::from_millis(30);
-/// The most that libpcap takes of a packet.
-const WHOLE: i32 = 262_144;
-/// Ethernet and two tags, IP and TCP with all options: 142. The rest is for what comes with TCP Fast Open.
-const HEADERS: i32 = 256;
-/// Room for some ten thousand sessions that begin.
-const OPENINGS_BUFFER: usize = 4 << 20;
+/// Time after which the kernel releases a block that is not full.
+const BLOCK_TIMEOUT: Duration = Duration::from_millis(10);
+/// Time after which it has certainly done so, whatever its timer's resolution (4 ms at 250 Hz) and delay.
+pub(super) const MAX_DELAY: Duration = Duration::from_millis(30);
+/// libpcap's maximum snap length.
+const FULL_SNAP_LEN: i32 = 262_144;
+/// Snap length for SYNs. Ethernet with two VLAN tags, IPv6 and TCP with all options take 142 bytes; the rest is for TCP Fast
+/// Open data.
+const SYN_SNAP_LEN: i32 = 256;
+/// Room for about ten thousand SYNs.
+const SYN_BUFFER: usize = 4 << 20;
 
-/// The kernel's name for it in every network namespace.
+/// Name of the loopback interface in every network namespace.
 const LOOPBACK: &str = "lo";
 
 pub(super) struct Handle {
     capture: Capture<Active>,
     link: LinkType,
-    part: PacketClass,
-    /// Position in the list of interfaces.
+    class: PacketClass,
+    /// Index in the list of interfaces.
     interface: u32,
-    /// The packet that is next, if [`Self::is_full`].
+    /// The next packet, if [`Self::has_packet`].
     bytes: Vec<u8>,
     at: Timestamp,
     wire_len: u32,
-    is_full: bool,
-    /// When the ring was last found empty, if nothing was taken out of it since.
+    has_packet: bool,
+    /// Time when the ring was last found empty; `None` if a packet was read since.
     empty_at: Option<Timestamp>,
-    lost: Count,
-    /// CaptureLoss before the card or driver handed them to the kernel.
-    never_seen: Count,
+    dropped: WrappingCount,
+    /// Dropped by the network card or its driver.
+    dropped_by_card: WrappingCount,
 }
 
 impl Handle {
     pub(super) fn open(
         name: &str,
         interface: u32,
-        part: PacketClass,
+        class: PacketClass,
         ports: &[u16],
         buffer: usize,
     ) -> Result<Self, LiveError> {
         let failed = |source| LiveError::Open { name: name.to_owned(), source };
         let inactive = Capture::from_device(name).map_err(failed)?;
         let inactive = inactive.promisc(false).precision(Precision::Nano);
-        let inactive = match part {
-            PacketClass::Openings => inactive
-                .snaplen(HEADERS)
+        let inactive = match class {
+            PacketClass::Syns => inactive
+                .snaplen(SYN_SNAP_LEN)
                 .immediate_mode(true)
-                .buffer_size(size(buffer.min(OPENINGS_BUFFER))),
-            PacketClass::Packets => {
-                inactive.snaplen(WHOLE).timeout(BLOCK.as_millis() as i32).buffer_size(size(buffer))
-            }
+                .buffer_size(size(buffer.min(SYN_BUFFER))),
+            PacketClass::Others => inactive
+                .snaplen(FULL_SNAP_LEN)
+                .timeout(BLOCK_TIMEOUT.as_millis() as i32)
+                .buffer_size(size(buffer)),
         };
         let mut capture = inactive.open().map_err(failed)?;
         let datalink = capture.get_datalink();
-        let link = link(datalink).ok_or_else(|| LiveError::Link {
+        let link = link(datalink).ok_or_else(|| LiveError::UnsupportedLink {
             name: name.to_owned(),
-            what: datalink.get_name().unwrap_or_else(|_| datalink.0.to_string()),
+            link: datalink.get_name().unwrap_or_else(|_| datalink.0.to_string()),
         })?;
         if name == LOOPBACK {
-            // Before Linux 4.20 libpcap drops them, and losses count twice.
+            // Fails before Linux 4.20: then libpcap drops outgoing packets itself, and losses count twice.
             let _ = ignore_outgoing(&capture);
         }
-        capture.filter(&filter(part, ports, link), true).map_err(failed)?;
+        capture.filter(&filter(class, ports, link), true).map_err(failed)?;
         let mut handle = Self {
             capture: capture.setnonblock().map_err(failed)?,
             link,
-            part,
+            class,
             interface,
             bytes: Vec::new(),
             at: Timestamp::default(),
             wire_len: 0,
-            is_full: false,
+            has_packet: false,
             empty_at: None,
-            lost: Count::default(),
-            never_seen: Count::default(),
+            dropped: WrappingCount::default(),
+            dropped_by_card: WrappingCount::default(),
         };
-        // What was lost before the filter was in place, and before us.
-        handle.count();
-        handle.lost.total = 0;
-        handle.never_seen.total = 0;
+        // Ignores losses from before the filter was in place.
+        handle.update_counts();
+        handle.dropped.total = 0;
+        handle.dropped_by_card.total = 0;
         Ok(handle)
     }
 
-    pub(super) const fn part(&self) -> PacketClass {
-        self.part
+    pub(super) const fn class(&self) -> PacketClass {
+        self.class
     }
 
     pub(super) const fn interface(&self) -> u32 {
         self.interface
     }
 
-    /// When the packet that is next was captured.
-    pub(super) fn head(&self) -> Option<Timestamp> {
-        self.is_full.then_some(self.at)
+    /// Capture time of the next packet, if one was read.
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        self.has_packet.then_some(self.at)
     }
 
-    /// Every packet until then was taken out.
+    /// All packets captured until this time were read.
     pub(super) fn complete_until(&self) -> Option<Timestamp> {
-        let late = match self.part {
-            PacketClass::Openings => Duration::ZERO,
-            PacketClass::Packets => LATE,
+        let delay = match self.class {
+            PacketClass::Syns => Duration::ZERO,
+            PacketClass::Others => MAX_DELAY,
         };
-        let nanos = self.empty_at?.as_nanos().saturating_sub(late.as_nanos() as u64);
+        let nanos = self.empty_at?.as_nanos().saturating_sub(delay.as_nanos() as u64);
         Some(Timestamp::from_nanos(nanos))
     }
 
-    /// Takes the next packet out of the ring, if there is none here.
-    pub(super) fn look(&mut self) -> Result<(), Error> {
-        if self.is_full {
+    /// Reads the next packet from the ring, unless one was read already.
+    pub(super) fn fill(&mut self) -> Result<(), Error> {
+        if self.has_packet {
             return Ok(());
         }
         let now = Timestamp::from_system_time(SystemTime::now());
@@ -132,37 +134,37 @@ impl Handle {
         let count = capture.dispatch(Some(1), |packet| {
             bytes.clear();
             bytes.extend_from_slice(packet.data);
-            // Of nanosecond precision, in spite of its name.
+            // Nanoseconds, in spite of the field's name.
             let (seconds, nanos) = (packet.header.ts.tv_sec, packet.header.ts.tv_usec);
             let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
             *at = Timestamp::from_nanos(u64::try_from(nanos).unwrap_or_default());
             *wire_len = packet.header.len;
         })?;
-        self.is_full = count > 0;
+        self.has_packet = count > 0;
         self.empty_at = (count == 0).then_some(now);
         Ok(())
     }
 
-    /// The packet that is next.
+    /// Returns the packet that [`Self::fill`] read.
     pub(super) fn take(&mut self) -> Packet<'_> {
-        self.is_full = false;
+        self.has_packet = false;
         Packet {
             interface: self.interface,
             ..Packet::new(self.at, self.link, &self.bytes, self.wire_len)
         }
     }
 
-    /// How many packets this handle could not deliver, and how many the card dropped of all.
-    pub(super) fn lost(&mut self) -> (u64, u64) {
-        self.count();
-        (self.lost.total, self.never_seen.total)
+    /// Packets dropped by this handle, and packets of any class dropped by the card.
+    pub(super) fn drops(&mut self) -> (u64, u64) {
+        self.update_counts();
+        (self.dropped.total, self.dropped_by_card.total)
     }
 
-    fn count(&mut self) {
-        // It fails when the interface is gone: what was counted stays.
+    fn update_counts(&mut self) {
+        // Fails when the interface is removed; the totals stay.
         if let Ok(stats) = self.capture.stats() {
-            self.lost.add(stats.dropped);
-            self.never_seen.add(stats.if_dropped);
+            self.dropped.add(stats.dropped);
+            self.dropped_by_card.add(stats.if_dropped);
         }
     }
 }
@@ -173,14 +175,14 @@ impl AsFd for Handle {
     }
 }
 
-/// A count of 32 bits that may have come round since it was last read.
+/// Extends a 32-bit counter, which may wrap between two readings.
 #[derive(Default)]
-struct Count {
+struct WrappingCount {
     last: u32,
     total: u64,
 }
 
-impl Count {
+impl WrappingCount {
     fn add(&mut self, now: u32) {
         self.total += u64::from(now.wrapping_sub(self.last));
         self.last = now;
@@ -191,7 +193,7 @@ fn size(bytes: usize) -> i32 {
     i32::try_from(bytes).unwrap_or(i32::MAX)
 }
 
-/// libpcap's numbers are those of the registry for all that is read.
+/// `None` if unsupported. For supported types libpcap's numbers equal those of the registry.
 fn link(datalink: Linktype) -> Option<LinkType> {
     let number = u16::try_from(datalink.0).ok()?;
     match LinkType::from_number(number) {

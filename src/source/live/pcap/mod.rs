@@ -1,9 +1,8 @@
-//! Packets by libpcap: two handles an interface, merged by time.
+//! Capture with libpcap: two handles per interface, merged by time.
 //!
-//! Sessions that begin come by a handle of their own, which hardly ever overflows. A packet is let go when every other
-//! handle either has a later one or was found empty after it: so a SYN comes before its SYN-ACK, and what one interface
-//! saw before what another saw later. Packets are taken in drains with rests between them, so that a busy link does not
-//! cost a wake-up a packet.
+//! SYNs have a handle of their own, which hardly ever overflows. A packet is released when every other handle has a later
+//! one or was found empty after it, so a SYN precedes its SYN-ACK, and packets of several interfaces are in order. Packets
+//! are read in batches with pauses in between, so that a busy link does not cause a wake-up per packet.
 
 mod filter;
 mod handle;
@@ -16,30 +15,30 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::filter::PacketClass;
-use self::handle::{Handle, LATE};
-use super::{LiveError, POLL_TIMEOUT, WatchedInterface};
-use crate::source::CaptureLoss;
+use self::handle::{Handle, MAX_DELAY};
+use super::error::LiveError;
+use crate::source::interface::WatchedInterface;
+use crate::source::packet_source::{CaptureLoss, POLL_TIMEOUT};
 use crate::time::Timestamp;
 use crate::wire::Packet;
 
-/// Between two drains.
-const REST: Duration = Duration::from_millis(10);
+/// Pause between two batches.
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Pcap {
-    /// Those for openings first: of packets of the same time theirs go first.
+    /// Handles for SYNs first: at equal times their packets precede others.
     handles: Vec<Handle>,
     names: Vec<String>,
-    /// By handles that are closed.
-    lost: CaptureLoss,
+    /// Losses of closed handles.
+    closed_loss: CaptureLoss,
 }
 
-/// What is next.
-enum Next {
-    /// The packet of this handle.
+enum NextPacket {
+    /// Of the handle with this index.
     Ready(usize),
-    /// There is one, but an earlier one may come yet.
+    /// An earlier one may still arrive.
     Held,
-    Nothing,
+    None,
 }
 
 impl Pcap {
@@ -49,13 +48,13 @@ impl Pcap {
         buffer: usize,
     ) -> Result<Self, LiveError> {
         let mut handles = Vec::with_capacity(2 * interfaces.len());
-        for part in [PacketClass::Openings, PacketClass::Packets] {
+        for class in [PacketClass::Syns, PacketClass::Others] {
             for (number, interface) in (0..).zip(interfaces) {
-                handles.push(Handle::open(&interface.name, number, part, ports, buffer)?);
+                handles.push(Handle::open(&interface.name, number, class, ports, buffer)?);
             }
         }
         let names = interfaces.iter().map(|interface| interface.name.clone()).collect();
-        Ok(Self { handles, names, lost: CaptureLoss::default() })
+        Ok(Self { handles, names, closed_loss: CaptureLoss::default() })
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Packet<'_>>, LiveError> {
@@ -64,22 +63,22 @@ impl Pcap {
     }
 
     pub(super) fn loss(&mut self) -> CaptureLoss {
-        let mut lost = self.lost;
+        let mut loss = self.closed_loss;
         for handle in &mut self.handles {
-            add(&mut lost, handle);
+            add_drops(&mut loss, handle);
         }
-        lost
+        loss
     }
 
-    /// The handle whose packet is next, at most [`POLL_TIMEOUT`] from now.
+    /// Waits up to [`POLL_TIMEOUT`] for the next packet and returns the index of its handle.
     fn wait(&mut self) -> Result<Option<usize>, LiveError> {
         let mut deadline = None;
         loop {
             if self.handles.is_empty() {
-                return Err(LiveError::Over);
+                return Err(LiveError::NoInterfaceLeft);
             }
-            let next = self.look()?;
-            if let Next::Ready(ready) = next {
+            let next = self.find_next()?;
+            if let NextPacket::Ready(ready) = next {
                 return Ok(Some(ready));
             }
             let now = Instant::now();
@@ -88,88 +87,89 @@ impl Pcap {
                 return Ok(None);
             }
             match next {
-                Next::Nothing => self.sleep(left),
-                _ => thread::sleep(REST.min(left)),
+                NextPacket::None => self.sleep(left),
+                _ => thread::sleep(BATCH_PAUSE.min(left)),
             }
         }
     }
 
-    /// Looks into the rings as far as that decides what is next.
-    fn look(&mut self) -> Result<Next, LiveError> {
+    /// Reads from the rings as far as needed to determine the next packet.
+    fn find_next(&mut self) -> Result<NextPacket, LiveError> {
         let mut first: Option<(Timestamp, usize)> = None;
         for number in 0..self.handles.len() {
             let Some(handle) = self.handles.get_mut(number) else { break };
             let until = handle.complete_until();
             if until.is_none()
-                && let Err(source) = handle.look()
+                && let Err(source) = handle.fill()
             {
                 return Err(self.close(number, &source));
             }
-            if let Some(at) = self.handles.get(number).and_then(Handle::head)
+            if let Some(at) = self.handles.get(number).and_then(Handle::next_at)
                 && first.is_none_or(|(first, _)| at < first)
             {
                 first = Some((at, number));
             }
         }
-        // Those that were found empty before the first came, once more.
+        // Re-reads handles that were found empty before the first packet was captured.
         for number in 0..self.handles.len() {
             let Some(handle) = self.handles.get_mut(number) else { break };
             let complete = handle.complete_until();
             if complete.is_none() || first.is_some_and(|(first, _)| complete >= Some(first)) {
                 continue;
             }
-            if let Err(source) = handle.look() {
+            if let Err(source) = handle.fill() {
                 return Err(self.close(number, &source));
             }
-            if let Some(at) = self.handles.get(number).and_then(Handle::head)
+            if let Some(at) = self.handles.get(number).and_then(Handle::next_at)
                 && first.is_none_or(|(first, _)| at < first)
             {
                 first = Some((at, number));
             }
         }
-        let Some((at, number)) = first else { return Ok(Next::Nothing) };
+        let Some((at, number)) = first else { return Ok(NextPacket::None) };
         let complete = |handle: &Handle| handle.complete_until().is_none_or(|until| until >= at);
-        let ready = self.handles.iter().all(complete) || is_to_come(at);
-        Ok(if ready { Next::Ready(number) } else { Next::Held })
+        let ready = self.handles.iter().all(complete) || is_in_future(at);
+        Ok(if ready { NextPacket::Ready(number) } else { NextPacket::Held })
     }
 
-    /// Until one of the rings has something.
+    /// Sleeps until one of the rings has a packet.
     fn sleep(&self, at_most: Duration) {
         let mut fds: Vec<_> = self
             .handles
             .iter()
             .map(|handle| PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN))
             .collect();
-        // What is wrong with a ring is said by libpcap when it looks.
+        // Errors of a ring are reported by libpcap at the next read.
         let _ = poll(&mut fds, Timespec::try_from(at_most).ok().as_ref());
     }
 
-    /// Gives up the interface of a handle that failed.
+    /// Closes both handles of an interface after an error of one.
     fn close(&mut self, number: usize, source: &::pcap::Error) -> LiveError {
         let interface = self.handles.get(number).map_or(0, Handle::interface);
-        let lost = &mut self.lost;
+        let loss = &mut self.closed_loss;
         self.handles.retain_mut(|handle| {
-            let stays = handle.interface() != interface;
-            if !stays {
-                add(lost, handle);
+            let keep = handle.interface() != interface;
+            if !keep {
+                add_drops(loss, handle);
             }
-            stays
+            keep
         });
         let name = self.names.get(interface as usize).cloned().unwrap_or_default();
-        LiveError::Gone { name, reason: source.to_string(), left: self.handles.len() / 2 }
+        let remaining = self.handles.len() / 2;
+        LiveError::InterfaceLost { name, reason: source.to_string(), remaining }
     }
 }
 
-/// The card does not say what it dropped, so that counts once, as packets.
-fn add(lost: &mut CaptureLoss, handle: &mut Handle) {
-    let (dropped, never_seen) = handle.lost();
-    match handle.part() {
-        PacketClass::Openings => lost.syns += dropped,
-        PacketClass::Packets => lost.packets += dropped + never_seen,
+/// The class of packets dropped by the card is unknown: they count once, as other packets.
+fn add_drops(loss: &mut CaptureLoss, handle: &mut Handle) {
+    let (dropped, dropped_by_card) = handle.drops();
+    match handle.class() {
+        PacketClass::Syns => loss.syns += dropped,
+        PacketClass::Others => loss.packets += dropped + dropped_by_card,
     }
 }
 
-/// The clock was put back: to wait until it has caught up would hold all packets.
-fn is_to_come(at: Timestamp) -> bool {
-    at > Timestamp::from_system_time(SystemTime::now()) + LATE
+/// The clock was set back: such a packet is released at once, or all packets would wait until the clock has caught up.
+fn is_in_future(at: Timestamp) -> bool {
+    at > Timestamp::from_system_time(SystemTime::now()) + MAX_DELAY
 }

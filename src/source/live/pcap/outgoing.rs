@@ -1,10 +1,10 @@
-//! A packet socket that hears of incoming packets only: packet(7), `PACKET_IGNORE_OUTGOING` (Linux 4.20).
+//! Restricts a packet socket to incoming packets: packet(7), `PACKET_IGNORE_OUTGOING` (Linux 4.20).
 //!
-//! What passes the loopback device passes a packet socket twice, out and in. libpcap drops the first, but only after the
-//! ring has taken it and maybe counted it as lost. The filter's word `inbound` will not do: libpcap itself filters what
-//! first comes, and cannot tell there.
+//! A packet on the loopback device passes a packet socket twice, outgoing and incoming. libpcap drops the first copy, but
+//! only after it took room in the ring and was possibly counted as lost. The filter keyword `inbound` does not help: libpcap
+//! itself filters the first packets, without knowing their direction.
 
-#![allow(unsafe_code, reason = "neither rustix nor nix knows this socket option")]
+#![allow(unsafe_code, reason = "neither rustix nor nix supports this socket option")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -109,5 +109,4 @@ impl Evaluation<'_> {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
