@@ -26,30 +26,30 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::cli::{Command, ConfigCommand, MetricsCommand};
+use crate::cli::{CliCommand, ConfigCommand, MetricsCommand};
 
 /// Runs a command.
 ///
 /// # Errors
 /// What failed and its remedy, in one sentence.
-pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub fn run(command: CliCommand) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run { config } => block_on(run::run(&config)),
-        Command::Watch(args) => block_on(watch::watch(&args)),
-        Command::Replay(args) => block_on(replay::replay(&args)),
-        Command::Check(args) => block_on(check::run(&args)),
-        Command::Config(ConfigCommand::Check { file }) => config_check::run(&file),
-        Command::Intercept(command) => block_on(intercept::intercept(command)),
-        Command::Record(args) => block_on(record::record(args)),
-        Command::Door(args) => block_on(door::door(args)),
-        Command::Cache(command) => block_on(cache::cache(command)),
-        Command::Vantage(args) => block_on(vantage::vantage(args)),
-        Command::Completions { shell } => manual::completions(shell),
-        Command::Man { directory } => manual::pages(&directory),
-        Command::Metrics(MetricsCommand::List { pattern, format }) => {
+        CliCommand::Run { config } => block_on(run::run(&config)),
+        CliCommand::Watch(args) => block_on(watch::watch(&args)),
+        CliCommand::Replay(args) => block_on(replay::replay(&args)),
+        CliCommand::Check(args) => block_on(check::run(&args)),
+        CliCommand::Config(ConfigCommand::Check { file }) => config_check::run(&file),
+        CliCommand::Intercept(command) => block_on(intercept::intercept(command)),
+        CliCommand::Record(args) => block_on(record::record(args)),
+        CliCommand::Door(args) => block_on(door::door(args)),
+        CliCommand::Cache(command) => block_on(cache::cache(command)),
+        CliCommand::Vantage(args) => block_on(vantage::vantage(args)),
+        CliCommand::Completions { shell } => manual::completions(shell),
+        CliCommand::Man { directory } => manual::pages(&directory),
+        CliCommand::Metrics(MetricsCommand::List { pattern, format }) => {
             metrics::list(pattern.as_deref(), format)
         }
-        Command::Demo { once } => block_on(demo::run(once)),
+        CliCommand::Demo { once } => block_on(demo::run(once)),
     }
 }
 

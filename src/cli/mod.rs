@@ -29,11 +29,11 @@ pub use self::watch::{WatchArgs, WatchSource};
 #[command(name = "gatepost", version, about, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Run the gateway until SIGTERM; SIGHUP reloads the configuration.
     Run {
         /// Configuration file (TOML).

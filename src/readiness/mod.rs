@@ -30,7 +30,7 @@ pub use self::finding::{CheckName, CheckReport, CheckStatus, Finding, Portion, S
 pub use self::known::{CheckQuestion, CnameAnswer, KnownAnswers, TxtAnswer};
 pub use self::postconf::{PARAMETERS, Postfix};
 pub use self::request::{CheckRequest, HostInterface, Origin};
-pub use self::survey::{ConnectResult, LargeProbe, NetworkPath, ReplyResult, Survey, SurveyReply};
+pub use self::survey::{ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult};
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq)]

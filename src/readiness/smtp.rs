@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::finding::{CheckName, FindingList, ServerMeasurement};
 use super::known::KnownAnswers;
 use super::mx::MxHost;
-use super::survey::{ConnectResult, ReplyResult, Survey, SurveyReply};
+use super::survey::{ConnectResult, Survey, SurveyReply, SurveyResult};
 use crate::addr::Family;
 use crate::humanize::{duration, family as family_name};
 use crate::policy::facts::DomainName;
@@ -38,7 +38,7 @@ pub(super) fn measurements(hosts: &[MxHost], known: &KnownAnswers) -> Vec<Server
     let addresses = hosts.iter().flat_map(|host| host.addresses.iter().map(move |ip| (host, *ip)));
     let measurement = |(host, ip): (&MxHost, IpAddr)| {
         let survey = known.survey(ip)?;
-        let seconds = |result: &ReplyResult| result.reply().map(|reply| reply.took.as_secs_f64());
+        let seconds = |result: &SurveyResult| result.reply().map(|reply| reply.took.as_secs_f64());
         Some(ServerMeasurement {
             exchange: host.name.to_string(),
             address: ip,
@@ -127,12 +127,12 @@ fn check_reply<'a>(
     check: CheckName,
     about: &str,
     what: &str,
-    result: &'a ReplyResult,
+    result: &'a SurveyResult,
     findings: &mut FindingList,
 ) -> Option<&'a SurveyReply> {
     match result {
-        ReplyResult::NotRequested => {}
-        ReplyResult::Received(reply) if reply.is_positive() => {
+        SurveyResult::NotRequested => {}
+        SurveyResult::Received(reply) if reply.is_positive() => {
             let line = reply.lines.first().map(String::as_str).unwrap_or_default();
             let seen = format!("{what} after {}: {} {line}", duration(reply.took), reply.code);
             if reply.took > SLOW {
@@ -144,7 +144,7 @@ fn check_reply<'a>(
             }
             return Some(reply);
         }
-        ReplyResult::Received(reply) => {
+        SurveyResult::Received(reply) => {
             let seen = format!("{}: {}", reply.code, reply.lines.join(" "));
             if reply.code / 100 == 4 {
                 let advice = "Run this again later: the reply is temporary.";
@@ -155,18 +155,18 @@ fn check_reply<'a>(
                 findings.fail(check, about, seen, advice);
             }
         }
-        ReplyResult::TimedOut(after) => {
+        SurveyResult::TimedOut(after) => {
             let seen = format!("connected, but no {what} in {}", duration(*after));
             let advice = "Look for a proxy or filter that accepts connections for a server that is down, or a server \
                           that waits for DNS lookups.";
             findings.fail(check, about, seen, advice);
         }
-        ReplyResult::Closed => {
+        SurveyResult::Closed => {
             let seen = format!("connection closed instead of a {what}");
             let advice = "Find the reason in the server's log; it may limit or block this host.";
             findings.unknown(check, about, seen, advice);
         }
-        ReplyResult::NotSmtp => {
+        SurveyResult::NotSmtp => {
             let advice = "Find out which service listens there: it does not speak SMTP.";
             findings.fail(check, about, format!("{what} is not SMTP"), advice);
         }
@@ -275,7 +275,7 @@ fn compare_families(host: &MxHost, known: &KnownAnswers, findings: &mut FindingL
 
 /// Greeting and reply to EHLO are positive.
 fn is_ready(survey: &Survey) -> bool {
-    let positive = |result: &ReplyResult| result.reply().is_some_and(SurveyReply::is_positive);
+    let positive = |result: &SurveyResult| result.reply().is_some_and(SurveyReply::is_positive);
     positive(&survey.greeting) && positive(&survey.ehlo)
 }
 

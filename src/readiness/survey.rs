@@ -6,16 +6,16 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     pub reached: ConnectResult,
-    pub greeting: ReplyResult,
+    pub greeting: SurveyResult,
     /// Reply to EHLO, or to HELO if the server does not know EHLO.
-    pub ehlo: ReplyResult,
+    pub ehlo: SurveyResult,
     pub path: Option<NetworkPath>,
 }
 
 impl Survey {
     /// A survey that ended with the connection attempt.
     pub const fn only(reached: ConnectResult) -> Self {
-        let (greeting, ehlo) = (ReplyResult::NotRequested, ReplyResult::NotRequested);
+        let (greeting, ehlo) = (SurveyResult::NotRequested, SurveyResult::NotRequested);
         Self { reached, greeting, ehlo, path: None }
     }
 }
@@ -37,7 +37,7 @@ pub enum ConnectResult {
 
 /// The result of waiting for a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplyResult {
+pub enum SurveyResult {
     NotRequested,
     Received(SurveyReply),
     /// No reply within this time.
@@ -48,7 +48,7 @@ pub enum ReplyResult {
     NotSmtp,
 }
 
-impl ReplyResult {
+impl SurveyResult {
     pub(super) const fn reply(&self) -> Option<&SurveyReply> {
         match self {
             Self::Received(reply) => Some(reply),

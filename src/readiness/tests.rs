@@ -34,10 +34,10 @@ fn name(text: &str) -> DomainName {
     DomainName::parse(text).unwrap()
 }
 
-fn reply(text: &str) -> ReplyResult {
+fn reply(text: &str) -> SurveyResult {
     let code = text[..3].parse().unwrap();
     let lines = text[4..].split('|').map(str::to_owned).collect();
-    ReplyResult::Received(SurveyReply { code, lines, took: Duration::from_millis(4) })
+    SurveyResult::Received(SurveyReply { code, lines, took: Duration::from_millis(4) })
 }
 
 fn good_survey() -> Survey {
@@ -293,7 +293,7 @@ fn findings_from_surveys() {
     let no_response = || Survey::only(ConnectResult::NoResponse(second));
     let greeting = |reply| Survey {
         greeting: reply,
-        ehlo: ReplyResult::NotRequested,
+        ehlo: SurveyResult::NotRequested,
         path: None,
         ..good_survey()
     };
@@ -322,12 +322,16 @@ fn findings_from_surveys() {
         (greeting(reply("554 no")), good_survey(), "fail smtp_families, fail smtp_greeting"),
         (greeting(reply("421 later")), good_survey(), "fail smtp_families, unknown smtp_greeting"),
         (
-            greeting(ReplyResult::TimedOut(second)),
+            greeting(SurveyResult::TimedOut(second)),
             good_survey(),
             "fail smtp_families, fail smtp_greeting",
         ),
-        (greeting(ReplyResult::NotSmtp), good_survey(), "fail smtp_families, fail smtp_greeting"),
-        (greeting(ReplyResult::Closed), good_survey(), "fail smtp_families, unknown smtp_greeting"),
+        (greeting(SurveyResult::NotSmtp), good_survey(), "fail smtp_families, fail smtp_greeting"),
+        (
+            greeting(SurveyResult::Closed),
+            good_survey(),
+            "fail smtp_families, unknown smtp_greeting",
+        ),
         (no_tls(), good_survey(), "fail smtp_families, warn smtp_starttls"),
         (no_tls(), no_tls(), "warn smtp_starttls, warn smtp_starttls"),
         (named("localhost"), good_survey(), "warn smtp_name"),
@@ -349,7 +353,7 @@ fn findings_from_surveys() {
 fn a_slow_greeting_is_a_warning() {
     let mut zone = Zone::new("");
     let took = Duration::from_secs(8);
-    let slow = ReplyResult::Received(SurveyReply {
+    let slow = SurveyResult::Received(SurveyReply {
         code: 220,
         lines: vec!["mx.a.example".to_owned()],
         took,

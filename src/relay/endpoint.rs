@@ -14,7 +14,7 @@ use super::splice::Pipe;
 pub(super) const BULK: usize = 32 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(super) struct RelayEndpoint {
     pub(super) stream: TcpStream,
     /// Bytes that were read and that the engine has not consumed yet.
     pub(super) unconsumed: Vec<u8>,
@@ -46,7 +46,7 @@ pub(super) enum Read {
     End,
 }
 
-impl Endpoint {
+impl RelayEndpoint {
     pub(super) const fn new(stream: TcpStream, unconsumed: Vec<u8>, outgoing: Vec<u8>) -> Self {
         Self {
             stream,

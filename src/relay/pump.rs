@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::capture_tap::SessionTap;
 use super::clock::RelayClock;
-use super::endpoint::{BULK, Endpoint, Read};
+use super::endpoint::{BULK, Read, RelayEndpoint};
 use super::lookups::PendingLookups;
 use crate::addr::Family;
 use crate::engine::{Action, Event, Observe, Outcome, Output, Proxy, Side};
@@ -67,8 +67,8 @@ pub(super) struct Pump {
     clock: RelayClock,
     /// `limits.line_length`, in bytes.
     line_length: usize,
-    client: Endpoint,
-    upstream: Option<Endpoint>,
+    client: RelayEndpoint,
+    upstream: Option<RelayEndpoint>,
     /// Whether the client was sent anything: until then the engine holds back all its bytes.
     greeted: bool,
     timer: Pin<Box<Sleep>>,
@@ -88,7 +88,7 @@ pub(super) struct PumpParts {
     pub(super) lookups: PendingLookups,
     pub(super) clock: RelayClock,
     pub(super) line_length: usize,
-    pub(super) client: Endpoint,
+    pub(super) client: RelayEndpoint,
 }
 
 impl Pump {
@@ -115,11 +115,11 @@ impl Pump {
         }
     }
 
-    pub(super) fn set_upstream(&mut self, upstream: Endpoint) {
+    pub(super) fn set_upstream(&mut self, upstream: RelayEndpoint) {
         self.upstream = Some(upstream);
     }
 
-    pub(super) const fn client(&self) -> &Endpoint {
+    pub(super) const fn client(&self) -> &RelayEndpoint {
         &self.client
     }
 
@@ -250,7 +250,7 @@ impl Pump {
         true
     }
 
-    fn endpoint(&mut self, side: Side) -> Option<&mut Endpoint> {
+    fn endpoint(&mut self, side: Side) -> Option<&mut RelayEndpoint> {
         match side {
             Side::Client => Some(&mut self.client),
             Side::Server => self.upstream.as_mut(),

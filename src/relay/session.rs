@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
 use super::admission::SessionPermit;
-use super::endpoint::Endpoint;
+use super::endpoint::RelayEndpoint;
 use super::identity::{self, MAX_HEADER, ProxyHeader};
 use super::lookups::PendingLookups;
 use super::pump::{Pump, PumpParts};
@@ -142,7 +142,7 @@ async fn begin(
         lookups: PendingLookups::new(Arc::clone(&state.lookups)),
         clock: state.clock,
         line_length: limits.session.line_length,
-        client: Endpoint::new(stream, early_data, Vec::new()),
+        client: RelayEndpoint::new(stream, early_data, Vec::new()),
     });
 
     let refusal = if !is_valid {
@@ -179,7 +179,7 @@ async fn begin(
                 | UpstreamIdentity::Xclient => Vec::new(),
             };
             pump.with_engine(|engine, at, out| engine.on_connected(address, at, out)).await;
-            pump.set_upstream(Endpoint::new(stream, Vec::new(), header));
+            pump.set_upstream(RelayEndpoint::new(stream, Vec::new(), header));
             pump.feed_early_data().await;
         }
         Err(_) => pump.with_engine(|engine, _, out| engine.on_unavailable(out)).await,

@@ -36,9 +36,9 @@ pub enum Piece {
     Insert(&'static [u8]),
 }
 
-/// Findings in one message so far.
+/// ScanFindings in one message so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub struct ScanFindings {
     pub bare_lf: bool,
     pub bare_cr: bool,
     /// A lone dot between line endings of which one at least is not CRLF.
@@ -92,7 +92,7 @@ pub struct DataScanner {
     mode: BareNewlines,
     /// Bytes of the line so far, before this chunk.
     line: usize,
-    findings: Findings,
+    findings: ScanFindings,
     ambiguous: bool,
 }
 
@@ -104,7 +104,7 @@ impl DataScanner {
             mode,
             line: 0,
             ambiguous: false,
-            findings: Findings {
+            findings: ScanFindings {
                 bare_lf: false,
                 bare_cr: false,
                 smuggling: false,
@@ -113,7 +113,7 @@ impl DataScanner {
         }
     }
 
-    pub const fn findings(&self) -> Findings {
+    pub const fn findings(&self) -> ScanFindings {
         self.findings
     }
 
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     /// What goes on, what is left after the end, and the findings, when `chunks` are scanned in turn.
-    fn scan(mode: BareNewlines, chunks: &[&[u8]]) -> (Vec<u8>, Option<Vec<u8>>, Findings) {
+    fn scan(mode: BareNewlines, chunks: &[&[u8]]) -> (Vec<u8>, Option<Vec<u8>>, ScanFindings) {
         let mut scanner = DataScanner::new(mode);
         let mut sent = Vec::new();
         let mut rest: Option<Vec<u8>> = None;
@@ -398,7 +398,7 @@ mod tests {
         let by_one = tail.bytes().position(|byte| single.scan(&[byte], |_| {}).is_some());
         assert_eq!(end, by_one.map(|at| at + 1), "{tail:?}");
         assert_eq!(whole.findings(), single.findings(), "{tail:?}");
-        assert_eq!(whole.findings(), Findings::default(), "{tail:?}");
+        assert_eq!(whole.findings(), ScanFindings::default(), "{tail:?}");
         end.map(|end| (end, whole.end_is_ambiguous() && single.end_is_ambiguous()))
     }
 
@@ -497,7 +497,7 @@ mod tests {
             let (sent, rest, findings) = scan(BareNewlines::Normalize, &[mail.as_bytes()]);
             prop_assert_eq!(sent, mail.as_bytes());
             prop_assert_eq!(rest, Some(Vec::new()));
-            prop_assert_eq!(findings, Findings::default());
+            prop_assert_eq!(findings, ScanFindings::default());
         }
     }
 }

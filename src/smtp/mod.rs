@@ -19,7 +19,7 @@ mod transaction;
 mod xclient;
 
 pub use command::{BdatError, Chunk, Command, Junk, Verb};
-pub use data::{BareNewlines, DataScanner, Findings, Piece};
+pub use data::{BareNewlines, DataScanner, Piece, ScanFindings};
 pub use ehlo::{Extensions, Keyword};
 pub use enhanced::EnhancedCode;
 pub use expected_reply::{ExpectedReply, OwnCommand};

@@ -12,7 +12,7 @@ use super::clients::{self, DemoClient};
 use super::dialogue::{self, ClientView};
 use super::mta::DemoMta;
 use super::ports::PortMap;
-use super::result::SessionResult;
+use super::result::ClientResult;
 use super::zone::{self, DOMAIN, DemoZone, HALF_DOMAIN};
 use crate::addr::Family;
 use crate::engine::{Endpoint, Event, Observe, SessionRecord};
@@ -57,14 +57,14 @@ impl Environment {
     }
 
     /// Runs one client to its end.
-    pub(super) async fn run(&mut self, client: &DemoClient) -> SessionResult {
+    pub(super) async fn run(&mut self, client: &DemoClient) -> ClientResult {
         let view = self.connect(client).await;
         let record = match &view {
             Ok(view) => self.record_of(view.local.into()).await,
             Err(_) => None,
         };
         let arrived = self.mta.mailbox.with_token(&client.token);
-        SessionResult { view, record, arrived }
+        ClientResult { view, record, arrived }
     }
 
     async fn connect(&self, client: &DemoClient) -> Result<ClientView, String> {

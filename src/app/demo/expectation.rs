@@ -5,7 +5,7 @@
 
 use super::dialogue::ClientView;
 use super::mailbox::StoredMessage;
-use super::result::SessionResult;
+use super::result::ClientResult;
 use crate::addr::Family;
 use crate::engine::SessionRecord;
 
@@ -45,7 +45,7 @@ pub(super) struct DemoRow {
 }
 
 impl DemoRow {
-    pub(super) fn of(result: &SessionResult) -> Self {
+    pub(super) fn of(result: &ClientResult) -> Self {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let view = result.view.as_ref().ok();
         Self {
@@ -59,7 +59,7 @@ impl DemoRow {
 
 impl Expectation {
     /// Each difference between expectation and result, for the operator.
-    pub(super) fn differences(&self, result: &SessionResult) -> Vec<String> {
+    pub(super) fn differences(&self, result: &ClientResult) -> Vec<String> {
         let view = match &result.view {
             Ok(view) => view,
             Err(problem) => return vec![problem.clone()],

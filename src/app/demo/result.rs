@@ -8,7 +8,7 @@ use crate::engine::SessionRecord;
 
 /// One session, as seen by the client, the gateway and the MTA.
 #[derive(Debug)]
-pub(super) struct SessionResult {
+pub(super) struct ClientResult {
     /// Or why the client reached no server.
     pub view: Result<ClientView, String>,
     pub record: Option<SessionRecord>,

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use super::clients::DemoClient;
 use super::expectation::DemoRow;
-use super::result::SessionResult;
+use super::result::ClientResult;
 use crate::addr::Family;
 use crate::report::columns::{WIDTH, cells, wrapped};
 
@@ -81,7 +81,7 @@ impl<W: Write> DemoTable<W> {
     }
 
     /// The row of one session; returns whether it is as expected.
-    pub(super) fn row(&mut self, client: &DemoClient, result: &SessionResult) -> io::Result<bool> {
+    pub(super) fn row(&mut self, client: &DemoClient, result: &ClientResult) -> io::Result<bool> {
         let DemoRow { family, reply, arrived, reason } = DemoRow::of(result);
         let arrived = match arrived {
             0 => "nothing".to_owned(),

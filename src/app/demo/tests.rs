@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::clients::{DemoClient, all};
 use super::environment::Environment;
 use super::ports::{ReservedPort, ipv6_loopback};
-use super::result::SessionResult;
+use super::result::ClientResult;
 use super::table::{DemoTable, Style};
 use super::zone::{DOMAIN, HALF_DOMAIN};
 use crate::addr::Family;
@@ -45,7 +45,7 @@ async fn without_gateway() -> (Environment, ReservedPort, bool) {
 }
 
 /// The result of each client of that name.
-async fn run_all_named(name: &str) -> Vec<(DemoClient, SessionResult)> {
+async fn run_all_named(name: &str) -> Vec<(DemoClient, ClientResult)> {
     let (mut environment, _closed, ipv6) = without_gateway().await;
     let mut results = Vec::new();
     for client in all(ipv6, 0).into_iter().filter(|client| client.name == name) {

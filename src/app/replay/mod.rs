@@ -1,8 +1,8 @@
 //! `gatepost replay FILE…`: analyses captures, evaluates a policy on them, or re-enacts their sessions.
 
 mod output;
-mod policy_evaluator;
 mod progress;
+mod record_evaluator;
 mod reenactment;
 
 use std::fs;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use self::output::ReplayReporter;
-use self::policy_evaluator::{PolicyEvaluator, unknown_facts};
 use self::progress::FileProgress;
+use self::record_evaluator::{RecordEvaluator, unknown_facts};
 use self::reenactment::Reenactment;
 use super::output::is_closed_pipe;
 use super::pipeline::AnalysisPipeline;
@@ -51,7 +51,7 @@ async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     };
     let mut replayer = Replayer {
         settings,
-        policy: PolicyEvaluator::new(&args.policy)?,
+        policy: RecordEvaluator::new(&args.policy)?,
         reenactment: match args.reenact.target.is_empty() {
             true => None,
             false => Some(Reenactment::start(&args.reenact).await?),
@@ -82,7 +82,7 @@ async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
 
 struct Replayer {
     settings: AnalyzerSettings,
-    policy: Option<PolicyEvaluator>,
+    policy: Option<RecordEvaluator>,
     reenactment: Option<Reenactment>,
     reporter: ReplayReporter,
     flow_observers: Vec<Arc<dyn FlowObserver>>,

@@ -72,9 +72,9 @@ impl<T> Field<Vec<Spanned<T>>> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Table<'d> {
+enum TableState<'d> {
     Absent,
-    /// Not a table, or perhaps lost to broken syntax.
+    /// Not a table, or possibly lost to broken syntax.
     Unknown,
     Given(&'d DeTable<'d>),
 }
@@ -84,7 +84,7 @@ enum Table<'d> {
 pub(super) struct Section<'d, 'n, 't> {
     /// As written between the brackets; empty for the document itself.
     path: String,
-    table: Table<'d>,
+    table: TableState<'d>,
     at: usize,
     pub(super) diagnostics: &'n mut Diagnostics<'t>,
 }
@@ -94,14 +94,14 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         table: &'d DeTable<'d>,
         diagnostics: &'n mut Diagnostics<'t>,
     ) -> Self {
-        Self { path: String::new(), table: Table::Given(table), at: 0, diagnostics }
+        Self { path: String::new(), table: TableState::Given(table), at: 0, diagnostics }
     }
 
     /// Byte offset of the section, if the file has it.
     pub(super) const fn start(&self) -> Option<usize> {
         match self.table {
-            Table::Given(_) => Some(self.at),
-            Table::Absent | Table::Unknown => None,
+            TableState::Given(_) => Some(self.at),
+            TableState::Absent | TableState::Unknown => None,
         }
     }
 
@@ -113,9 +113,9 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
     ) -> Field<T> {
         debug_assert!(keys::key(&self.path, key).is_some(), "{} is not in `keys`", self.field(key));
         let value = match self.table {
-            Table::Given(table) => table.get(key),
-            Table::Absent => None,
-            Table::Unknown => return Field::Invalid,
+            TableState::Given(table) => table.get(key),
+            TableState::Absent => None,
+            TableState::Unknown => return Field::Invalid,
         };
         let Some(value) = value else {
             let incomplete = self.diagnostics.is_incomplete();
@@ -154,8 +154,8 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
     pub(super) fn missing(&mut self, key: &str) {
         let example = keys::key(&self.path, key).map(keys::KeySpec::example).unwrap_or_default();
         let remedy = match self.table {
-            Table::Given(_) => format!("add a line such as `{key} = {example}`"),
-            Table::Absent | Table::Unknown => {
+            TableState::Given(_) => format!("add a line such as `{key} = {example}`"),
+            TableState::Absent | TableState::Unknown => {
                 format!("add the section [{}] with a line such as `{key} = {example}`", self.path)
             }
         };
@@ -167,12 +167,12 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
     pub(super) fn section(&mut self, key: &str) -> Section<'d, '_, 't> {
         let path = self.field(key);
         let (table, at) = match self.table {
-            Table::Given(table) => match table.get(key) {
+            TableState::Given(table) => match table.get(key) {
                 Some(value) => {
                     (self.as_table(value, &path, &format!("[{path}]")), value.span().start)
                 }
-                None if self.diagnostics.is_incomplete() => (Table::Unknown, 0),
-                None => (Table::Absent, 0),
+                None if self.diagnostics.is_incomplete() => (TableState::Unknown, 0),
+                None => (TableState::Absent, 0),
             },
             other => (other, 0),
         };
@@ -186,7 +186,7 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         mut read: impl FnMut(&mut Section<'d, '_, 't>) -> T,
     ) -> Vec<T> {
         let path = self.field(key);
-        let Table::Given(table) = self.table else { return Vec::new() };
+        let TableState::Given(table) = self.table else { return Vec::new() };
         let Some(value) = table.get(key) else { return Vec::new() };
         let DeValue::Array(entries) = value.get_ref() else {
             let problem = format!("expected a list of sections, found {}", found(value.get_ref()));
@@ -203,14 +203,14 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         out
     }
 
-    fn as_table(&mut self, value: &'d Value<'d>, path: &str, header: &str) -> Table<'d> {
+    fn as_table(&mut self, value: &'d Value<'d>, path: &str, header: &str) -> TableState<'d> {
         match value.get_ref() {
-            DeValue::Table(table) => Table::Given(table),
+            DeValue::Table(table) => TableState::Given(table),
             other => {
                 let problem = format!("expected a section, found {}", found(other));
                 let remedy = format!("write {header} and its keys below");
                 self.diagnostics.error(value.span().start, &format!("[{path}]"), problem, remedy);
-                Table::Unknown
+                TableState::Unknown
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::engine::event::{
 };
 use crate::engine::output::Output;
 use crate::smtp::{
-    Command, ExpectedReply, Findings, Junk, Line, Recipient, Session, Transaction, Verb,
+    Command, ExpectedReply, Junk, Line, Recipient, ScanFindings, Session, Transaction, Verb,
 };
 use crate::time::Timestamp;
 
@@ -229,7 +229,11 @@ impl RecordBuilder {
     }
 
     /// Counts new findings in a message, each once. Returns whether it has bare newlines.
-    pub(in crate::engine) fn on_findings(&mut self, findings: Findings, out: &mut Output) -> bool {
+    pub(in crate::engine) fn on_findings(
+        &mut self,
+        findings: ScanFindings,
+        out: &mut Output,
+    ) -> bool {
         let found = [
             (findings.bare_lf, Anomaly::BareLf),
             (findings.bare_cr, Anomaly::BareCr),

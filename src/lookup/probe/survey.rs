@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::connect::{ConnectError, connect};
 use super::large::{LARGE, send_large};
 use super::smtp_client::{ProbeError, SmtpClient};
-use crate::readiness::{ConnectResult, LargeProbe, NetworkPath, ReplyResult, Survey, SurveyReply};
+use crate::readiness::{ConnectResult, LargeProbe, NetworkPath, Survey, SurveyReply, SurveyResult};
 use crate::smtp::Reply;
 
 /// Lines of a reply that are kept.
@@ -48,12 +48,12 @@ pub async fn survey(server: IpAddr, settings: &SurveySettings) -> Survey {
         return survey;
     }
     survey.ehlo = exchange(&mut client, Some(&format!("EHLO {}", settings.hostname))).await;
-    if let ReplyResult::Received(SurveyReply { code: 500 | 502 | 504 | 550, .. }) = survey.ehlo {
+    if let SurveyResult::Received(SurveyReply { code: 500 | 502 | 504 | 550, .. }) = survey.ehlo {
         survey.ehlo = exchange(&mut client, Some(&format!("HELO {}", settings.hostname))).await;
     }
     if is_positive(&survey.ehlo) {
         let pipelining =
-            matches!(&survey.ehlo, ReplyResult::Received(reply) if offers_pipelining(reply));
+            matches!(&survey.ehlo, SurveyResult::Received(reply) if offers_pipelining(reply));
         // Not over IPv4: its routers fragment, and servers log a group of NOOPs.
         let large = match pipelining && server.is_ipv6() {
             true => large_probe(&mut client, settings).await,
@@ -76,7 +76,7 @@ async fn large_probe(client: &mut SmtpClient, settings: &SurveySettings) -> Larg
 }
 
 /// Sends a command, if there is one, and reads a reply.
-async fn exchange(client: &mut SmtpClient, command: Option<&str>) -> ReplyResult {
+async fn exchange(client: &mut SmtpClient, command: Option<&str>) -> SurveyResult {
     let began = Instant::now();
     if let Some(command) = command
         && let Err(error) = client.send(format!("{command}\r\n").as_bytes()).await
@@ -88,22 +88,22 @@ async fn exchange(client: &mut SmtpClient, command: Option<&str>) -> ReplyResult
         |reply: &Reply<'_>| (reply.code, reply.texts().take(MAX_LINES).map(text).collect());
     match client.read_reply_as(convert).await {
         Ok((code, lines)) => {
-            ReplyResult::Received(SurveyReply { code, lines, took: began.elapsed() })
+            SurveyResult::Received(SurveyReply { code, lines, took: began.elapsed() })
         }
         Err(error) => no_reply(error, began),
     }
 }
 
-fn no_reply(error: ProbeError, began: Instant) -> ReplyResult {
+fn no_reply(error: ProbeError, began: Instant) -> SurveyResult {
     match error {
-        ProbeError::TimedOut => ReplyResult::TimedOut(began.elapsed()),
-        ProbeError::Closed => ReplyResult::Closed,
-        ProbeError::NotSmtp => ReplyResult::NotSmtp,
+        ProbeError::TimedOut => SurveyResult::TimedOut(began.elapsed()),
+        ProbeError::Closed => SurveyResult::Closed,
+        ProbeError::NotSmtp => SurveyResult::NotSmtp,
     }
 }
 
-const fn is_positive(result: &ReplyResult) -> bool {
-    matches!(result, ReplyResult::Received(SurveyReply { code: 200..=299, .. }))
+const fn is_positive(result: &SurveyResult) -> bool {
+    matches!(result, SurveyResult::Received(SurveyReply { code: 200..=299, .. }))
 }
 
 fn offers_pipelining(ehlo: &SurveyReply) -> bool {

@@ -80,10 +80,10 @@ impl Fixture {
             lookups: PendingLookups::new(Arc::new(gate)),
             clock,
             line_length: LINE_LENGTH,
-            client: Endpoint::new(at_client, Vec::new(), Vec::new()),
+            client: RelayEndpoint::new(at_client, Vec::new(), Vec::new()),
         });
         assert!(pump.with_engine(|engine, _, out| engine.open(None, out)).await);
-        pump.set_upstream(Endpoint::new(at_upstream, Vec::new(), Vec::new()));
+        pump.set_upstream(RelayEndpoint::new(at_upstream, Vec::new(), Vec::new()));
         Self { pump, client, upstream, open_gate }
     }
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::transaction::{Author, Confirmation};
 use super::{
-    BareNewlines, Chunk, Command, DataScanner, ExpectedReply, Extensions, Findings, Junk, Line,
-    OwnReply, Piece, Reply, ReplyParse, SessionState, Split,
+    BareNewlines, Chunk, Command, DataScanner, ExpectedReply, Extensions, Junk, Line, OwnReply,
+    Piece, Reply, ReplyParse, ScanFindings, SessionState, Split,
 };
 use crate::time::Timestamp;
 
@@ -246,9 +246,9 @@ impl Session {
         input: &[u8],
         at: Timestamp,
         emit: impl FnMut(Piece),
-    ) -> (Option<usize>, Findings) {
+    ) -> (Option<usize>, ScanFindings) {
         let Phase::Content { scanner, bytes, .. } = &mut self.phase else {
-            return (None, Findings::default());
+            return (None, ScanFindings::default());
         };
         let end = scanner.scan(input, emit);
         let findings = scanner.findings();

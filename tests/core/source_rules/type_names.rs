@@ -8,20 +8,7 @@ use super::code::modules;
 const WRAPPED: [(&str, &str); 0] = [];
 
 /// Names that are still shared: each must go, and then leave this list.
-const KNOWN: [&str; 12] = [
-    "Command",
-    "Endpoint",
-    "Findings",
-    "Header",
-    "Limits",
-    "Line",
-    "Opened",
-    "PendingConnections",
-    "Phase",
-    "Piece",
-    "PolicyEvaluator",
-    "ReplyResult",
-];
+const KNOWN: [&str; 0] = [];
 
 /// The types that a line of code declares for other files.
 fn declared(line: &str) -> Option<&str> {

@@ -2,8 +2,8 @@
 
 use gatepost::engine::BareNewlines;
 use gatepost::smtp::{
-    Command, DataScanner, EnhancedCode, Extensions, Findings, Junk, Line, Piece, Reply, ReplyParse,
-    Split, normalized,
+    Command, DataScanner, EnhancedCode, Extensions, Junk, Line, Piece, Reply, ReplyParse,
+    ScanFindings, Split, normalized,
 };
 
 /// A line of a client.
@@ -60,13 +60,17 @@ pub(crate) fn data(input: &[u8]) {
             BareNewlines::Normalize => strict(&sent, end.is_some()),
             _ => assert!(input.starts_with(&sent), "relayed as it came"),
         }
-        if findings == Findings::default() {
+        if findings == ScanFindings::default() {
             assert!(input.starts_with(&sent), "clean mail is not touched");
         }
     }
 }
 
-fn scanned(mode: BareNewlines, input: &[u8], size: usize) -> (Vec<u8>, Option<usize>, Findings) {
+fn scanned(
+    mode: BareNewlines,
+    input: &[u8],
+    size: usize,
+) -> (Vec<u8>, Option<usize>, ScanFindings) {
     let mut scanner = DataScanner::new(mode);
     let mut sent = Vec::new();
     for (number, chunk) in input.chunks(size).enumerate() {

@@ -18,12 +18,12 @@ use crate::policy::facts::{
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Evaluates the policy of `--config`.
-pub(super) struct PolicyEvaluator {
+pub(super) struct RecordEvaluator {
     zone: Option<ZoneFile>,
     dns: Option<Dns>,
 }
 
-impl PolicyEvaluator {
+impl RecordEvaluator {
     pub(super) fn new(args: &PolicyArgs) -> anyhow::Result<Option<Self>> {
         if args.config.is_none() {
             return Ok(None);
