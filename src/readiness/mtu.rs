@@ -56,7 +56,7 @@ fn check_path(about: &str, path: &NetworkPath, request: &CheckRequest, findings:
             let larger = mss.is_some_and(|mss| mss > octets);
             let larger = if larger { "; larger packets not tested" } else { "" };
             let seen = format!(
-                "{octets} octets at once answered ({sizes}){narrow}{larger}; reverse path not tested"
+                "{octets} bytes at once answered ({sizes}){narrow}{larger}; reverse path not tested"
             );
             findings.pass(check, about, seen);
         }

@@ -19,7 +19,7 @@ fn the_service_has_the_capabilities_that_the_program_knows() {
     };
     let ambient = value("AmbientCapabilities=");
     assert_eq!(ambient, value("CapabilityBoundingSet="));
-    let said = fs::read_to_string(here("src/privilege/mod.rs")).unwrap();
+    let said = fs::read_to_string(here("src/privilege/capabilities.rs")).unwrap();
     let (_, table) = said.split_once("const USED").unwrap();
     let (table, _) = table.split_once("];").unwrap();
     let known = table.split('"').filter(|word| word.starts_with("CAP_"));

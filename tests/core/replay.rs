@@ -163,7 +163,7 @@ fn sessions_are_numbered_over_all_files() {
     assert_eq!(numbers, [(1, files[0]), (2, files[0]), (3, files[1])]);
 
     let third = replay(&[&["--session", "3"], files.as_slice()].concat());
-    assert!(third.success && third.out.starts_with("#3 ipv4: 192.0.2.10"), "{}", third.out);
+    assert!(third.success && third.out.starts_with("#3 IPv4: 192.0.2.10"), "{}", third.out);
     assert!(third.out.contains("C: EHLO mta.sender.example"), "{}", third.out);
     let none = replay(&[&["--session", "4"], files.as_slice()].concat());
     assert!(!none.success && none.err.contains("there is no session 4"), "{}", none.err);
@@ -299,7 +299,7 @@ fn evidence_of_the_return_path_is_seen_from_the_sender() {
     let told = replay(&sender);
     let line = told.out.lines().find(|line| line.starts_with("mx.receiver.example")).unwrap();
     let words: Vec<&str> = line.split_whitespace().collect();
-    assert_eq!(words[1..4], ["no", "response", "answered"], "{line}");
+    assert_eq!(words[1..4], ["no", "response", "responded"], "{line}");
 }
 
 #[test]

@@ -7,8 +7,8 @@ const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 #[test]
 fn what_cannot_be_watched_is_said() {
     for (arguments, expected) in [
-        (["--buffer", "5T"], "write octets from 64K to 4G, such as 256M"),
-        (["--buffer", "8G"], "write octets from 64K to 4G, such as 256M"),
+        (["--buffer", "5T"], "write a size in bytes from 64K to 4G, such as 256M"),
+        (["--buffer", "8G"], "write a size in bytes from 64K to 4G, such as 256M"),
         (["--source", "libpcap"], "[possible values: auto, ebpf, pcap]"),
         (["--format", "xml"], "[possible values: text, json]"),
         (["--port", "0"], "0 is not in 1..=65535"),

@@ -177,7 +177,7 @@ impl<'lab> Reader<'lab> {
         if let Some(shell) = shell.strip_suffix(" &") {
             let recorder = self.host.spawn(["sh", "-c", shell]);
             until("a recorder that records", || {
-                recorder.log().contains("recording sessions").then_some(())
+                recorder.log().contains("recording new sessions").then_some(())
             });
             self.background.push(recorder);
             return;

@@ -219,7 +219,7 @@ fn a_lost_interface_is_reported_once() {
     let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(messages.len(), 1, "{messages:?}");
     assert!(messages[0].starts_with("capture on client ended: "), "{messages:?}");
-    assert!(messages[0].ends_with("; 1 other is still watched"), "{messages:?}");
+    assert!(messages[0].ends_with("; 1 other interface is still watched"), "{messages:?}");
     knock(&lab.gateway, "127.0.0.1".parse().unwrap(), 3);
     let (seen, errors) = drain(&mut both);
     assert_eq!((knocks(&seen), errors.len()), ((3, 3), 0));

@@ -134,7 +134,7 @@ mod tests {
     fn only_plausible_omissions_are_accepted() {
         let file = |comment: &str| {
             let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "lo").unwrap();
-            writer.packet(Timestamp::default(), b"bytes", 100, Some(comment)).unwrap();
+            writer.packet(Timestamp::default(), b"packet", 100, Some(comment)).unwrap();
             let [packet] = read(&writer.finish().unwrap()).try_into().unwrap();
             packet.4
         };

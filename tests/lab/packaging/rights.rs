@@ -167,7 +167,7 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
         "-w",
         capture.to_str().unwrap(),
     ]);
-    until("a recorder", || recorder.log().contains("recording sessions").then_some(()));
+    until("a recorder", || recorder.log().contains("recording new sessions").then_some(()));
     send(&lab, &postfix, lab.entrance(Mode::Proxy, Family::Ipv6), "recorded@example.org");
     until("a recording", || fs::metadata(&capture).is_ok_and(|it| it.len() > 500).then_some(()));
 

@@ -119,7 +119,7 @@ fn an_inherited_socket_is_used_when_the_configuration_names_it() {
     let manager = Manager::new(&lab, &lab.gateway);
     let service = manager.start(&path, sockets);
     manager.wait_for("READY=1");
-    service.wait_for_log("info opened here and closed at a restart: [::1]:2600; to keep it open");
+    service.wait_for_log("info own sockets, closed during a restart: [::1]:2600; ");
     service.wait_for_log(&format!("warn inherited sockets that are not in [listen] addresses, where clients wait in vain: {v4}; add"));
     lab.client.smtp(v6).dialogue("S: 220");
 
@@ -141,7 +141,7 @@ fn inherited_sockets_take_intercepted_mail() {
     let manager = Manager::new(&lab, &lab.gateway);
     let mut service = manager.start(&config, sockets);
     let ready = manager.wait_for("READY=1");
-    assert!(ready.contains("; relaying to where clients meant to go\n"), "{ready}");
+    assert!(ready.contains("; relaying to original destinations\n"), "{ready}");
     for family in Family::ALL {
         let mut smtp = lab.client.smtp(lab.entrance(Mode::Tproxy, family));
         let recipient = format!("{family}@example.org");

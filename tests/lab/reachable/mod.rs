@@ -147,7 +147,7 @@ fn record(lab: &Lab, config: &Config, file: &Path, sessions: usize) -> Process {
     let mut recorder = lab.gateway.spawn(words);
     until("a recorder that records", || {
         assert!(!recorder.has_ended(), "{}", recorder.log());
-        recorder.log().contains("recording sessions").then_some(())
+        recorder.log().contains("recording new sessions").then_some(())
     });
     recorder
 }
