@@ -9,6 +9,10 @@
     clippy::print_stdout,
     reason = "clippy excuses test functions, not the functions that they call"
 )]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "fuzz targets and the lab compile some of these files on their own"
+)]
 
 mod captures;
 mod config;

@@ -113,7 +113,7 @@ fn the_door_names_the_fault_of_the_path() {
     assert_eq!(door_state(&lab, &config, "ipv6")["refused"], 1);
 
     drop(vantage);
-    let gone = format!("vantage probes fail: the vantage at {VANTAGE} takes no connection");
+    let gone = format!("vantage probes fail: the vantage at {VANTAGE} does not accept connections");
     gateway.wait_for_log(&gone);
     assert_eq!(door_state(&lab, &config, "ipv6")["status"]["state"], "open", "that is no result");
 }
