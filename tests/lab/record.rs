@@ -20,7 +20,7 @@ tests![
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 /// The recorder's message when it is attached.
-const RECORDING: &str = "gatepost: recording sessions";
+const RECORDING: &str = "gatepost: recording new sessions";
 
 fn tshark_reads_sessions_and_verdicts() {
     let lab = Lab::new();
