@@ -84,7 +84,7 @@ impl Analyzer {
         self.flows.tick(at, &mut self.sessions);
     }
 
-    /// Facts about a socket from the kernel; see [`FlowTable::socket`].
+    /// Facts about a socket from the kernel; see [`FlowTable::on_socket_event`].
     pub fn socket(&mut self, facts: &SocketEvent) {
         self.flows.on_socket_event(facts, &mut self.sessions);
     }
@@ -118,7 +118,7 @@ impl Analyzer {
         self.sessions.open
     }
 
-    /// Connections that wait for the first answer, by position in [`Family::ALL`]; see [`FlowTable::opening`].
+    /// Connections that wait for the first answer, by position in [`Family::ALL`]; see [`FlowTable::pending_flows`].
     pub fn opening(&self) -> [PendingFlows; Family::ALL.len()] {
         self.flows.pending_flows()
     }

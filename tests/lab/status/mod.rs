@@ -145,7 +145,7 @@ fn the_page_shows_sessions_doors_and_refusals() {
     scene.play();
     let page = scene.page_with("The IPv6 door has been closed");
     for shown in [
-        "an operator closed it",
+        "closed by an operator",
         ">closed</span>",
         ", manual",
         "always open",

@@ -361,8 +361,7 @@ fn a_gateway_that_cannot_watch_relays() {
     let config = Config::new(&lab, Mode::Proxy).set("watch", "interfaces = [\"none0\"]");
     let gateway = Gateway::start(&lab, &config);
     let line = gateway.wait_for_log("not watching");
-    let expected =
-        "not watching, retried every 30 s; mail is not affected: there is no interface \"none0\"";
+    let expected = "not watching, retried every 30 s; mail is not affected: no interface \"none0\"";
     assert!(line.contains(expected), "{line}");
     deliver(&lab, Family::Ipv6, "there@example.org");
     postfix.message_to("there@example.org");
