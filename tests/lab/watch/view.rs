@@ -268,7 +268,7 @@ fn on_a_terminal(lab: &Lab, columns: u16, lines: u16) -> String {
     sent.wait_for("mail 1/1 250");
     let silent = format!("inet:{}", lab.server_socket(Family::Ipv6, SILENT));
     let caller = lab.client.spawn(["smtp-source", "-m", "1", &silent]);
-    sent.wait_for("waiting for SYN-ACK: 1 over IPv6, the oldest for ");
+    sent.wait_for("waiting for SYN-ACK: 1 IPv6 connection, the oldest for ");
     drop(caller);
 
     watching.signal(Signal::SIGTSTP);
