@@ -184,7 +184,7 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
         &format!("not reloaded, the old one stays in force: cannot listen on {low}"),
     );
     assert!(
-        read(&log).contains("; a running gateway has given that up: restart it"),
+        read(&log).contains("; a running gateway has dropped that privilege: restart it"),
         "{}",
         read(&log)
     );
@@ -194,7 +194,7 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
     let identity = config.clone().set("upstream", "identity = \"transparent\"");
     fs::write(&path, identity.toml()).unwrap();
     process.signal(nix::sys::signal::Signal::SIGHUP);
-    let refused = "stays in force: [upstream] takes CAP_NET_RAW, which this process gave up";
+    let refused = "stays in force: [upstream] needs CAP_NET_RAW, which this process dropped or never had";
     until(refused, || read(&log).contains(refused).then_some(()));
 }
 
