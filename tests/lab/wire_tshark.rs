@@ -20,13 +20,13 @@ const KNOWN: [(&str, u64, &str, &str); 2] = [
     (
         "ipv6-malformed-fragments-22/frag-22.pcap",
         11,
-        "damaged Fragments",
+        "damaged Reassembly",
         "of 175 bytes and not the last, which must be discarded (RFC 8200 section 4.5)",
     ),
     (
         "ipv6-malformed-fragments-22/frag-22.pcap",
         13,
-        "damaged Fragments",
+        "damaged Reassembly",
         "of the same datagram, which is given up",
     ),
 ];

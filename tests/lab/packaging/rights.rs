@@ -194,7 +194,8 @@ fn a_proxy_keeps_nothing_and_its_files_are_its_users() {
     let identity = config.clone().set("upstream", "identity = \"transparent\"");
     fs::write(&path, identity.toml()).unwrap();
     process.signal(nix::sys::signal::Signal::SIGHUP);
-    let refused = "stays in force: [upstream] needs CAP_NET_RAW, which this process dropped or never had";
+    let refused =
+        "stays in force: [upstream] needs CAP_NET_RAW, which this process dropped or never had";
     until(refused, || read(&log).contains(refused).then_some(()));
 }
 

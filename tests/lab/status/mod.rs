@@ -153,7 +153,7 @@ fn the_page_shows_sessions_doors_and_refusals() {
         ">accepted</span>",
         ">rejected</span>",
         "rule “no &lt;b&gt;guests&lt;/b&gt; &amp; co”",
-        "shadow rule “a name, please” would have rejected it",
+        "shadow rule “a name, please” would have deferred it",
         "&lt;script&gt;document.title='owned'&lt;/script&gt;",
         "guest.example",
         "mta.sender.example",

@@ -322,7 +322,7 @@ fn the_view_fits_the_terminal_and_restores_its_cursor() {
         // The last frame stays, as ordinary lines.
         assert!(!after.contains("\x1b[H"), "{after:?}");
         let after = plain(after);
-        assert!(after.contains("gateway by ") && after.contains("1 MIN"), "{after}");
+        assert!(after.contains("gateway via ") && after.contains("1 MIN"), "{after}");
         assert!(after.contains("mail 1/1 250"), "{after}");
     }
 }
