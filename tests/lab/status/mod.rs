@@ -158,7 +158,7 @@ fn the_page_shows_sessions_doors_and_refusals() {
         "guest.example",
         "mta.sender.example",
         "sender.example",
-        ">550<",
+        ">550 5.7.1<",
         "[2001:db8:2::25]:25",
         ">up</span>",
         "host name (PTR)",
