@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{panic, thread};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns};
+use nix::unistd::Pid;
 
 use crate::source::ebpf::Ebpf;
 use crate::source::ebpf::error::EbpfError;
@@ -40,6 +41,7 @@ pub(super) struct CapturedPacket {
 impl Pair {
     pub(super) fn new() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
+        stay_on_one_cpu();
         assert!(nix::unistd::geteuid().is_root(), "needs root, for namespaces and bpf(2)");
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("gatepost-lab-{}-ebpf{number}-{role}", std::process::id());
@@ -189,4 +191,15 @@ pub(super) fn ip(arguments: &str) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "ip {arguments}: {stderr}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// For this thread and those that it starts. On two CPUs the kernel may reorder the segments of one connection on the link,
+/// and the tests compare them in order.
+fn stay_on_one_cpu() {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread).unwrap();
+    let first = (0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu).unwrap()).unwrap();
+    let mut one = CpuSet::new();
+    one.set(first).unwrap();
+    sched_setaffinity(this_thread, &one).unwrap();
 }
