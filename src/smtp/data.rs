@@ -36,7 +36,7 @@ pub enum Piece {
     Insert(&'static [u8]),
 }
 
-/// ScanFindings in one message so far.
+/// Findings in one message so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScanFindings {
     pub bare_lf: bool,

@@ -86,7 +86,7 @@ pub(in crate::engine) struct PolicyEvaluator {
     /// Matches in shadow mode: the question's number, the rule's, and the match; each rule and action once.
     shadow: Vec<(u64, u16, RuleMatch)>,
     outcome: PolicyOutcome,
-    /// PolicyRules and actions that were reported as events.
+    /// Rules and actions that were reported as events.
     reported: Vec<(u16, policy::PolicyAction, RuleMode)>,
     /// Facts that were, by [`fact_bit`].
     reported_facts: u128,

@@ -61,7 +61,7 @@ impl Proxy {
         }
     }
 
-    /// The session begins: lookups start. PolicyRules that reject in place of the greeting hold it back.
+    /// The session begins: lookups start. Rules that reject in place of the greeting hold it back.
     pub(super) fn start_policy(&mut self, out: &mut Output) {
         if self.checks.reject_all() {
             self.evaluator = None; // No decision of the rules would change anything.

@@ -195,7 +195,7 @@ impl Driver {
         self.captured.push((self.now, what));
     }
 
-    /// What a observer of the client's leg records.
+    /// The record that an observer makes of the client's leg.
     pub(crate) fn observed(&mut self) -> SessionRecord {
         let mut out = Output::default();
         for (at, captured) in std::mem::take(&mut self.captured) {
@@ -231,7 +231,7 @@ impl Driver {
         }
     }
 
-    /// By the answers that the gateway had, what a observer recorded gets the same verdict.
+    /// With the answers that the gateway had, the record of an observer leads to the same verdict.
     #[track_caller]
     pub(crate) fn judged_again(
         &self,

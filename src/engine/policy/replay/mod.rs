@@ -19,7 +19,7 @@ use crate::policy::rules::PolicyStage;
 pub struct Evaluated {
     /// The record's verdict with that of the rules; final once nothing is needed any more.
     pub verdict: VerdictRecord,
-    /// PolicyRules in force need no further answer; rules in shadow mode may.
+    /// Rules in force need no further answer; rules in shadow mode may.
     pub is_decided: bool,
     /// The facts behind the verdict: of several questions the heaviest.
     pub facts: Facts,

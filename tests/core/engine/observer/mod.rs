@@ -1,4 +1,4 @@
-//! What a observer makes of recorded dialogues: whole ones, and such with holes.
+//! Observers of recorded dialogues, complete ones and those with gaps.
 //!
 //! Lines are `C: text` and `S: text` as in `dialogue.rs`, `C? 100` and `S? 100` for octets that are missing, `C- 100` and
 //! `S- 100` for such as the source left out, `C.` and `S.` for the ends. Each is heard as told, in whole flights, one octet at a time and cut at every point: the record is the same.
