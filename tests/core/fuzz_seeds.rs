@@ -17,7 +17,7 @@ fn over_seeds(target: &str, body: fn(&[u8])) {
         let input = fs::read(&seed).unwrap();
         println!("{}", seed.display());
         body(&input);
-        // Recordings stand among the seeds of `capture`; most of their cuts are alike.
+        // The seeds of `capture` include recordings; most of their prefixes behave alike.
         for cut in (0..input.len()).step_by(1 + input.len() / MAX_CUTS) {
             body(&input[..cut]);
         }

@@ -1,4 +1,4 @@
-//! `gatepost cache` beside a running gateway and without one, across kill -9; `gatepost vantage` and its mistakes.
+//! `gatepost cache` with and without a running gateway and after kill -9; `gatepost vantage` and its errors.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -48,7 +48,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Waits for the line that says `ready`, on either output.
+    /// Waits for a line that contains `ready`, on either output.
     fn start(args: &[&str], ready: &str) -> Self {
         let child = Command::new("sh")
             .args(["-c", "exec \"$0\" \"$@\" 2>&1", GATEPOST])
@@ -57,14 +57,14 @@ impl Running {
             .spawn();
         let mut running = Self(child.unwrap());
         let lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
-        let mut said = Vec::new();
+        let mut printed = Vec::new();
         for line in lines {
-            said.push(line.unwrap());
-            if said.last().is_some_and(|line| line.contains(ready)) {
+            printed.push(line.unwrap());
+            if printed.last().is_some_and(|line| line.contains(ready)) {
                 return running;
             }
         }
-        panic!("it ended: {said:?}");
+        panic!("it ended: {printed:?}");
     }
 }
 
@@ -73,9 +73,9 @@ fn gatepost(args: &[&str]) -> Output {
 }
 
 fn out(output: &Output) -> String {
-    let said = String::from_utf8(output.stdout.clone()).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    stdout
 }
 
 fn error(output: &Output) -> String {
@@ -83,8 +83,8 @@ fn error(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// What an earlier gateway learnt: of `count` addresses of loopback that they are refused.
-fn learn(file: &Path, count: u8) {
+/// Fills the cache as an earlier gateway would: with `count` loopback addresses that refuse connections.
+fn fill_cache(file: &Path, count: u8) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -94,13 +94,13 @@ fn learn(file: &Path, count: u8) {
             probes: ProbeSettings { port: free, ..ProbeSettings::default() },
             ..LookupSettings::default()
         };
-        let (reach, notices) = LookupService::start(settings, Arc::new(())).unwrap();
+        let (lookups, notices) = LookupService::start(settings, Arc::new(())).unwrap();
         assert!(notices.is_empty(), "{notices:?}");
         for n in 1..=count {
-            let answered = reach.lookup(&Lookup::Connect([127, 0, 0, n].into())).await;
-            assert_eq!(answered.answer, Answer::No(Reason::Refused, None));
+            let result = lookups.lookup(&Lookup::Connect([127, 0, 0, n].into())).await;
+            assert_eq!(result.answer, Answer::No(Reason::Refused, None));
         }
-        reach.flush();
+        lookups.flush();
     });
 }
 
@@ -108,7 +108,7 @@ fn learn(file: &Path, count: u8) {
 fn the_cache_is_shown_and_purged_with_a_gateway_and_without() {
     let folder = Folder::new("cache");
     let file = folder.path("facts.redb");
-    learn(&file, 12);
+    fill_cache(&file, 12);
     let config = folder.path("gatepost.toml");
     let text = format!(
         "[listen]\naddresses = [\"127.0.0.1:0\"]\n[upstream]\naddresses = [\"127.0.0.1:1\"]\n\
@@ -133,7 +133,7 @@ fn the_cache_is_shown_and_purged_with_a_gateway_and_without() {
     let purged = out(&gatepost(&["cache", "purge", "--config", with, "connect 127.0.0.12"]));
     assert_eq!(purged, "1 answer deleted\n");
 
-    // What it forgot is forgotten on the disk too, a second later at most; then it is killed.
+    // A purge reaches the file within a second; then the gateway is killed.
     let began = Instant::now();
     std::thread::sleep(Duration::from_millis(1500));
     drop(gateway);
@@ -161,7 +161,7 @@ fn the_cache_is_shown_and_purged_with_a_gateway_and_without() {
 }
 
 #[test]
-fn a_vantage_answers_whoever_has_the_key() {
+fn a_vantage_answers_only_for_its_key_and_its_domains() {
     let folder = Folder::new("vantage");
     let (key, other) = (folder.path("vantage.key"), folder.path("other.key"));
     fs::write(&key, "5a".repeat(32)).unwrap();
@@ -193,19 +193,21 @@ fn a_vantage_answers_whoever_has_the_key() {
         let vantage = Vantage::new(&settings, None).unwrap();
         runtime.block_on(vantage.probe(&DomainName::parse(domain).unwrap(), Family::Ipv6))
     };
-    // Nobody answers its DNS questions: it does not know, and says so.
+    // The vantage gets no answer from its DNS server and reports that.
     let found = ask(&key, "b.example").unwrap();
     assert!(matches!(found, VantageResult::Unknown(_)), "{found:?}");
     for (key, domain, status) in [(&other, "a.example", 401), (&key, "c.example", 403)] {
         match ask(key, domain).unwrap_err() {
-            VantageError::Refused { status: said, .. } => assert_eq!(said.as_u16(), status),
+            VantageError::Refused { status: received, .. } => {
+                assert_eq!(received.as_u16(), status);
+            }
             error => panic!("{error}"),
         }
     }
 }
 
 #[test]
-fn a_vantage_that_cannot_run_says_why() {
+fn a_vantage_that_cannot_run_reports_the_error() {
     let folder = Folder::new("mistakes");
     let key = folder.path("vantage.key");
     fs::write(&key, "not a key").unwrap();
@@ -221,12 +223,12 @@ fn a_vantage_that_cannot_run_says_why() {
         ([&most[..], &[file, "--requests-per-minute", "0"]].concat(), "--requests-per-minute"),
         (vec!["--listen", "here", "--domain", "a.example", "--key", file], "--listen"),
     ] {
-        let said = run(&args);
-        assert!(said.contains(expected), "{args:?}: {said}");
+        let stderr = run(&args);
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
     }
     fs::write(&key, "5a".repeat(32)).unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let said = run(&["--listen", &address, "--domain", "a.example", "--key", file]);
-    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+    let stderr = run(&["--listen", &address, "--domain", "a.example", "--key", file]);
+    assert!(stderr.contains(&format!("cannot listen on {address}")), "{stderr}");
 }

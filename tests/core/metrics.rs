@@ -1,4 +1,4 @@
-//! `gatepost metrics list`, and docs/metrics.md, which has the same table.
+//! `gatepost metrics list`, and docs/metrics.md, which contains the same table.
 
 use std::fs;
 use std::process::Command;
@@ -14,7 +14,7 @@ fn the_manual_has_the_table_that_the_program_prints() {
     assert_eq!(
         format!("| name |{shown}"),
         table,
-        "replace it in docs/metrics.md by what is printed"
+        "replace the table in docs/metrics.md with the printed one"
     );
 }
 
@@ -34,25 +34,25 @@ fn a_part_of_a_name_finds_its_metrics() {
         ["changes_total", "proof_age_seconds", "refused_total", "state"]
             .map(|name| format!("gatepost_door_{name}"))
     );
-    let (found, _, said) = list(&["flux"]);
-    assert!(!found && said.contains("no metric name contains \"flux\""), "{said}");
+    let (found, _, stderr) = list(&["flux"]);
+    assert!(!found && stderr.contains("no metric name contains \"flux\""), "{stderr}");
 }
 
-/// What cannot be printed is said in the same words whatever it is.
+/// Every command prints the same message.
 #[test]
-fn a_full_disk_is_said() {
+fn a_full_disk_is_reported() {
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/gatepost.toml");
     for arguments in
         [&["metrics", "list"][..], &["completions", "bash"], &["config", "check", example]]
     {
         let output = Command::new(GATEPOST).args(arguments).stdout(full()).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{arguments:?}");
         assert!(
-            said.starts_with("gatepost: cannot write to standard output; send it to")
-                && said.contains("No space left"),
-            "{arguments:?}: {said}"
+            stderr.starts_with("gatepost: cannot write to standard output; send it to")
+                && stderr.contains("No space left"),
+            "{arguments:?}: {stderr}"
         );
     }
 }

@@ -9,9 +9,9 @@ fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// What the program can keep, and the right to bind: no more is given to it.
+/// The unit grants only the capabilities that the program uses.
 #[test]
-fn the_service_has_the_capabilities_that_the_program_knows() {
+fn the_service_has_the_capabilities_that_the_program_uses() {
     let unit = fs::read_to_string(here("packaging/gatepost.service")).unwrap();
     let value = |key: &str| -> BTreeSet<String> {
         let line = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -19,8 +19,8 @@ fn the_service_has_the_capabilities_that_the_program_knows() {
     };
     let ambient = value("AmbientCapabilities=");
     assert_eq!(ambient, value("CapabilityBoundingSet="));
-    let said = fs::read_to_string(here("src/privilege/capabilities.rs")).unwrap();
-    let (_, table) = said.split_once("const USED").unwrap();
+    let source = fs::read_to_string(here("src/privilege/capabilities.rs")).unwrap();
+    let (_, table) = source.split_once("const USED").unwrap();
     let (table, _) = table.split_once("];").unwrap();
     let known = table.split('"').filter(|word| word.starts_with("CAP_"));
     // The unit is for kernels that have CAP_BPF.
@@ -54,7 +54,7 @@ fn every_file_of_the_package_is_there() {
         assert!(places.iter().any(|place| place == file), "{file} is not installed: {places:?}");
     }
     assert!(here(deb["changelog"].as_str().unwrap()).is_file());
-    // What is made is what `make deb` makes.
+    // `make deb` makes the generated files.
     let makefile = fs::read_to_string(here("Makefile")).unwrap();
     for [source, ..] in assets.iter().filter(|[source, ..]| source.starts_with("target/packaging/"))
     {
@@ -93,7 +93,7 @@ fn maintainer_scripts_are_shell() {
     }
 }
 
-/// To restart the sockets would lose the clients that wait in them; cargo-deb would restart every unit.
+/// A restart of the sockets would lose the clients in their queues; cargo-deb would restart every unit.
 #[test]
 fn an_upgrade_restarts_the_service_alone() {
     let cargo: toml::Table = fs::read_to_string(here("Cargo.toml")).unwrap().parse().unwrap();

@@ -1,4 +1,4 @@
-//! The relay with policy rules and a door: real sockets on loopback, an upstream by script, answers that take their time.
+//! The relay with policy rules and a door: sockets on loopback, a simulated upstream and slow lookups.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,31 +22,31 @@ use gatepost::relay::{
     RelaySettings, TimeoutSets, UpstreamIdentity, UpstreamSettings,
 };
 
-/// How long an answer takes.
+/// The duration of a lookup.
 const LOOKUP: Duration = Duration::from_millis(150);
 
-/// Answers after a while: a PTR is there or not, nobody is no recipient.
+/// Answers each lookup after [`LOOKUP`]: a PTR record exists or not, `nobody` is an unknown recipient.
 #[derive(Default)]
-struct Slow {
+struct SlowLookups {
     nameless: bool,
-    /// Answers that never come.
+    /// Whether lookups never finish.
     silent: bool,
-    asked: Mutex<Vec<Lookup>>,
-    /// Questions that were dropped or answered.
-    over: Arc<AtomicUsize>,
+    requested: Mutex<Vec<Lookup>>,
+    /// The number of lookups that were dropped or answered.
+    ended: Arc<AtomicUsize>,
 }
 
-struct Counted(Arc<AtomicUsize>);
+struct EndCounter(Arc<AtomicUsize>);
 
-impl Drop for Counted {
+impl Drop for EndCounter {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl LookupProvider for Slow {
+impl LookupProvider for SlowLookups {
     fn lookup(&self, lookup: Lookup) -> LookupFuture {
-        self.asked.lock().unwrap().push(lookup.clone());
+        self.requested.lock().unwrap().push(lookup.clone());
         let answer = match &lookup {
             Lookup::Reverse(_) if self.nameless => Answer::NxDomain,
             Lookup::Reverse(_) => Answer::Records(Vec::new()),
@@ -55,7 +55,7 @@ impl LookupProvider for Slow {
             }
             _ => Answer::Yes(None),
         };
-        let (silent, counted) = (self.silent, Counted(Arc::clone(&self.over)));
+        let (silent, counted) = (self.silent, EndCounter(Arc::clone(&self.ended)));
         Box::pin(async move {
             let _counted = counted;
             tokio::time::sleep(LOOKUP).await;
@@ -67,14 +67,15 @@ impl LookupProvider for Slow {
     }
 }
 
+/// Collects everything that the relay reports.
 #[derive(Default)]
-struct Told {
+struct Reports {
     events: Mutex<Vec<Event>>,
     policy: Mutex<Vec<(String, PolicyAction, RuleMode)>>,
     sessions: Mutex<Vec<SessionRecord>>,
 }
 
-impl Observe for Told {
+impl Observe for Reports {
     fn event(&self, _: Family, event: Event) {
         self.events.lock().unwrap().push(event);
     }
@@ -140,56 +141,56 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
     }
 }
 
-/// An upstream that takes every command, and keeps what it was told.
+/// An upstream that accepts every command and keeps all lines that it received.
 struct Server {
     addr: SocketAddr,
-    heard: Arc<Mutex<Vec<String>>>,
+    received: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&heard);
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&received);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, told) = (stream.unwrap(), Arc::clone(&told));
-                thread::spawn(move || Self::session(stream, &told));
+                let (stream, lines) = (stream.unwrap(), Arc::clone(&lines));
+                thread::spawn(move || Self::session(stream, &lines));
             }
         });
-        Self { addr, heard }
+        Self { addr, received }
     }
 
-    fn session(mut stream: TcpStream, told: &Mutex<Vec<String>>) {
+    fn session(mut stream: TcpStream, received: &Mutex<Vec<String>>) {
         let mut lines = BufReader::new(stream.try_clone().unwrap());
-        let mut say = |reply: &str| stream.write_all(reply.as_bytes()).is_ok();
-        let mut there = say("220 mx.example\r\n");
+        let mut send = |reply: &str| stream.write_all(reply.as_bytes()).is_ok();
+        let mut open = send("220 mx.example\r\n");
         let mut content = false;
         let mut line = String::new();
-        while there && lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+        while open && lines.read_line(&mut line).is_ok_and(|count| count > 0) {
             let command = line.trim_end().to_owned();
             line.clear();
-            told.lock().unwrap().push(command.clone());
+            received.lock().unwrap().push(command.clone());
             if content {
                 content = command != ".";
-                there = content || say("250 queued\r\n");
+                open = content || send("250 queued\r\n");
             } else if command.starts_with("EHLO") {
-                there = say("250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
+                open = send("250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
             } else if command == "DATA" {
                 content = true;
-                there = say("354 go\r\n");
+                open = send("354 go\r\n");
             } else if command == "QUIT" {
-                say("221 bye\r\n");
+                send("221 bye\r\n");
                 return;
             } else {
-                there = say("250 ok\r\n");
+                open = send("250 ok\r\n");
             }
         }
     }
 
-    fn heard(&self) -> Vec<String> {
-        self.heard.lock().unwrap().clone()
+    fn received(&self) -> Vec<String> {
+        self.received.lock().unwrap().clone()
     }
 }
 
@@ -206,7 +207,7 @@ impl Client {
         Self { stream, lines }
     }
 
-    fn say(&mut self, text: &str) {
+    fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
 
@@ -221,18 +222,23 @@ impl Client {
         }
     }
 
-    fn asks(&mut self, text: &str) -> String {
-        self.say(text);
+    /// Sends `text`; returns the last line of the reply.
+    fn command(&mut self, text: &str) -> String {
+        self.send(text);
         self.reply()
     }
 }
 
-fn start(settings: RelaySettings, told: &Arc<Told>, ask: Slow) -> (Relay, Arc<Slow>) {
-    let ask = Arc::new(ask);
+fn start(
+    settings: RelaySettings,
+    reports: &Arc<Reports>,
+    lookups: SlowLookups,
+) -> (Relay, Arc<SlowLookups>) {
+    let lookups = Arc::new(lookups);
     let listeners = Listeners::open(&settings, InheritedSockets::default()).unwrap();
-    let relay = Relay::start(settings, listeners, Arc::clone(told) as _, Arc::clone(&ask) as _);
-    let relay = relay.unwrap();
-    (relay, ask)
+    let relay =
+        Relay::start(settings, listeners, Arc::clone(reports) as _, Arc::clone(&lookups) as _);
+    (relay.unwrap(), lookups)
 }
 
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -248,22 +254,25 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 #[test]
 fn recipients_wait_for_answers_and_replies_stay_in_order() {
-    let (server, told) = (Server::start(), Arc::new(Told::default()));
-    let (relay, ask) =
-        start(settings(server.addr, vec![rule(FactName::Recipient)]), &told, Slow::default());
+    let (server, reports) = (Server::start(), Arc::new(Reports::default()));
+    let (relay, lookups) = start(
+        settings(server.addr, vec![rule(FactName::Recipient)]),
+        &reports,
+        SlowLookups::default(),
+    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut recorder = relay.taps().attach(RecordingFilter::default()).unwrap();
 
     let mut client = Client::connect(&relay);
     assert_eq!(client.reply(), "220 mx.example");
-    assert_eq!(client.asks("EHLO client.example\r\n"), "250 CHUNKING");
+    assert_eq!(client.command("EHLO client.example\r\n"), "250 CHUNKING");
     let began = Instant::now();
-    client.say(
+    client.send(
         "MAIL FROM:<a@a.example>\r\nRCPT TO:<bob@b.example>\r\nRCPT TO:<nobody@b.example>\r\nDATA\r\n",
     );
     assert_eq!(client.reply(), "250 ok");
-    assert!(began.elapsed() < LOOKUP, "MAIL waits for nothing");
-    assert_eq!(server.heard().last().unwrap(), "MAIL FROM:<a@a.example>");
+    assert!(began.elapsed() < LOOKUP, "the reply to MAIL waits for no lookup");
+    assert_eq!(server.received().last().unwrap(), "MAIL FROM:<a@a.example>");
     assert_eq!(client.reply(), "250 ok");
     assert_eq!(
         client.reply(),
@@ -271,20 +280,20 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
     );
     assert!(began.elapsed() >= 2 * LOOKUP);
     assert_eq!(client.reply(), "354 go");
-    assert_eq!(client.asks("text\r\n.\r\n"), "250 queued");
-    assert_eq!(client.asks("QUIT\r\n"), "221 bye");
-    let heard = server.heard();
-    assert!(!heard.iter().any(|line| line.contains("nobody")), "{heard:?}");
+    assert_eq!(client.command("text\r\n.\r\n"), "250 queued");
+    assert_eq!(client.command("QUIT\r\n"), "221 bye");
+    let received = server.received();
+    assert!(!received.iter().any(|line| line.contains("nobody")), "{received:?}");
 
-    let record = until("record", || told.sessions.lock().unwrap().pop());
+    let record = until("record", || reports.sessions.lock().unwrap().pop());
     assert_eq!(record.verdict.reason.as_deref(), Some("recipient.no_such_mailbox"));
     let expected = ("recipient".to_owned(), PolicyAction::Reject, RuleMode::Enforce);
-    assert_eq!(*told.policy.lock().unwrap(), [expected]);
+    assert_eq!(*reports.policy.lock().unwrap(), [expected]);
     let waited = |event: &Event| match event {
         Event::Waited(duration) => Some(*duration),
         _ => None,
     };
-    let waited = told.events.lock().unwrap().iter().find_map(waited).unwrap();
+    let waited = reports.events.lock().unwrap().iter().find_map(waited).unwrap();
     assert!((2 * LOOKUP..10 * LOOKUP).contains(&waited), "{waited:?}");
 
     let mut framing = FrameDecoder::default();
@@ -299,41 +308,42 @@ fn recipients_wait_for_answers_and_replies_stay_in_order() {
         }
     });
     let answers: Vec<(Lookup, LookupResult)> = serde_json::from_str(&answers).unwrap();
-    let mut asked = ask.asked.lock().unwrap().clone();
-    asked.sort();
-    assert_eq!(answers.iter().map(|(lookup, _)| lookup.clone()).collect::<Vec<_>>(), asked);
+    let mut requested = lookups.requested.lock().unwrap().clone();
+    requested.sort();
+    assert_eq!(answers.iter().map(|(lookup, _)| lookup.clone()).collect::<Vec<_>>(), requested);
     runtime.block_on(relay.drain());
 }
 
 #[test]
-fn in_place_of_the_greeting() {
+fn a_verdict_at_connect_replaces_the_greeting() {
     let server = Server::start();
     for (nameless, first) in [(true, "554 5.7.25 "), (false, "220 mx.example")] {
-        let told = Arc::new(Told::default());
+        let reports = Arc::new(Reports::default());
         let mut settings = settings(server.addr, vec![rule(FactName::ReceivePath)]);
         settings.smtp.refuse_at = RefuseAt::Connect;
         if nameless {
             settings.rules =
                 PolicyRules::new(vec![rule(FactName::ReverseName)], Networks::default()).into();
         }
-        let (relay, _) = start(settings, &told, Slow { nameless, ..Slow::default() });
+        let (relay, _) =
+            start(settings, &reports, SlowLookups { nameless, ..SlowLookups::default() });
         let began = Instant::now();
         let mut client = Client::connect(&relay);
         let reply = client.reply();
         assert!(reply.starts_with(first), "{reply}");
         assert!(began.elapsed() >= LOOKUP);
-        let reply = client.asks("QUIT\r\n");
+        let reply = client.command("QUIT\r\n");
         assert!(reply.starts_with("221 "), "{reply}");
-        let record = until("record", || told.sessions.lock().unwrap().pop());
+        let record = until("record", || reports.sessions.lock().unwrap().pop());
         let expected = if nameless { PolicyAction::Reject } else { PolicyAction::Accept };
         assert_eq!(record.verdict.action, expected);
     }
 }
 
-/// An upstream that takes no connection does not keep the verdict from being told.
+/// Even if upstream accepts no connection.
 #[test]
 fn a_verdict_at_connect_does_not_wait_for_upstream() {
-    // A full backlog: SYNs to it are not answered.
+    // With a full backlog its SYNs stay unanswered.
     let listener =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
@@ -341,35 +351,37 @@ fn a_verdict_at_connect_does_not_wait_for_upstream() {
     let addr = listener.local_addr().unwrap().as_socket().unwrap();
     let _full: Vec<_> =
         (0..4).map(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(50))).collect();
-    let told = Arc::new(Told::default());
+    let reports = Arc::new(Reports::default());
     let mut settings = settings(addr, vec![rule(FactName::ReverseName)]);
     settings.smtp.refuse_at = RefuseAt::Connect;
-    let (relay, _) = start(settings, &told, Slow { nameless: true, ..Slow::default() });
+    let (relay, _) =
+        start(settings, &reports, SlowLookups { nameless: true, ..SlowLookups::default() });
     let began = Instant::now();
     let mut client = Client::connect(&relay);
     assert!(client.reply().starts_with("554 5.7.25 "));
     assert!(began.elapsed() < Duration::from_secs(4));
-    assert!(client.asks("QUIT\r\n").starts_with("221 "));
-    let record = until("record", || told.sessions.lock().unwrap().pop());
-    assert_eq!(record.upstream, None, "it was still being connected");
+    assert!(client.command("QUIT\r\n").starts_with("221 "));
+    let record = until("record", || reports.sessions.lock().unwrap().pop());
+    assert_eq!(record.upstream, None, "the connection to upstream was not established yet");
 }
 
 #[test]
-fn a_session_that_ends_drops_its_questions() {
-    let (server, told) = (Server::start(), Arc::new(Told::default()));
-    let ask = Slow { silent: true, ..Slow::default() };
-    let (relay, ask) = start(settings(server.addr, vec![rule(FactName::ReverseName)]), &told, ask);
+fn a_session_that_ends_drops_its_lookups() {
+    let (server, reports) = (Server::start(), Arc::new(Reports::default()));
+    let lookups = SlowLookups { silent: true, ..SlowLookups::default() };
+    let (relay, lookups) =
+        start(settings(server.addr, vec![rule(FactName::ReverseName)]), &reports, lookups);
     let mut client = Client::connect(&relay);
     assert_eq!(client.reply(), "220 mx.example");
-    assert_eq!(ask.over.load(Ordering::Relaxed), 0);
+    assert_eq!(lookups.ended.load(Ordering::Relaxed), 0);
     drop(client);
-    until("end of the question", || (ask.over.load(Ordering::Relaxed) == 1).then_some(()));
+    until("end of the lookup", || (lookups.ended.load(Ordering::Relaxed) == 1).then_some(()));
 }
 
 #[test]
-fn a_closed_door_turns_new_sessions_away_and_no_others() {
-    let (server, told) = (Server::start(), Arc::new(Told::default()));
-    let (relay, _) = start(settings(server.addr, Vec::new()), &told, Slow::default());
+fn a_closed_door_rejects_new_sessions_and_keeps_established_ones() {
+    let (server, reports) = (Server::start(), Arc::new(Reports::default()));
+    let (relay, _) = start(settings(server.addr, Vec::new()), &reports, SlowLookups::default());
     let mut inside = Client::connect(&relay);
     assert_eq!(inside.reply(), "220 mx.example");
     relay.handle().set_door(Family::Ipv4, false);
@@ -379,9 +391,9 @@ fn a_closed_door_turns_new_sessions_away_and_no_others() {
     let mut rest = Vec::new();
     outside.lines.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"");
-    let record = until("record", || told.sessions.lock().unwrap().pop());
+    let record = until("record", || reports.sessions.lock().unwrap().pop());
     assert_eq!((record.verdict.reason.as_deref(), record.upstream), (Some("door"), None));
-    assert_eq!(inside.asks("NOOP\r\n"), "250 ok");
+    assert_eq!(inside.command("NOOP\r\n"), "250 ok");
     relay.handle().set_door(Family::Ipv4, true);
     relay.handle().set_door(Family::Ipv6, false);
     assert_eq!(Client::connect(&relay).reply(), "220 mx.example");

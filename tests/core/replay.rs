@@ -1,4 +1,4 @@
-//! `gatepost replay` as it is typed: what it prints where, and how it ends.
+//! `gatepost replay` on the command line: standard output, standard error and exit status.
 
 use std::fs;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ struct Printed {
     success: bool,
 }
 
-/// Typed in `captures/`.
+/// Runs in `captures/`.
 fn replay(arguments: &[&str]) -> Printed {
     read(command(arguments).output().unwrap())
 }
@@ -43,7 +43,7 @@ fn json(printed: &Printed) -> Vec<Value> {
     printed.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A folder that goes with the test.
+/// A folder that is removed with the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -90,9 +90,9 @@ fn standard_input_and_gzip_are_read_like_files() {
     assert_eq!(rest(&piped), rest(&expected));
 }
 
-/// As a router captures what passes through it.
+/// As in a capture of a router on two of its interfaces.
 #[test]
-fn packets_that_two_interfaces_show_count_once() {
+fn packets_captured_on_two_interfaces_count_once() {
     let folder = Folder::new("replay-interfaces");
     let (alone, both) = (folder.0.join("alone.pcap"), folder.0.join("both.pcapng"));
     fs::write(&alone, recording("plain-ipv6")).unwrap();
@@ -110,44 +110,48 @@ fn packets_that_two_interfaces_show_count_once() {
         }
     }
     writer.unwrap().finish().unwrap();
-    let told = [alone, both].map(|path| {
+    let sessions = [alone, both].map(|path| {
         let mut session = json(&replay(&["--format", "json", path.to_str().unwrap()])).remove(0);
         session.as_object_mut().unwrap().remove("file").unwrap();
         session
     });
-    assert_eq!(told[0]["tcp"]["retransmits"], 0);
-    assert_eq!(told[1], told[0]);
+    assert_eq!(sessions[0]["tcp"]["retransmits"], 0);
+    assert_eq!(sessions[1], sessions[0]);
 }
 
 #[test]
-fn a_cut_file_is_used_and_told() {
+fn a_truncated_file_is_analyzed_and_reported() {
     let folder = Folder::new("replay-cut");
     let octets = recording("plain-ipv6");
     let cut = folder.file("cut.pcap", &octets[..octets.len() - 10]);
 
-    let told = replay(&[&cut]);
-    assert!(!told.success);
-    assert!(told.out.contains("quit, mta.sender.example, mail 1/1 250"), "{}", told.out);
-    assert!(told.out.contains("cut.pcap ends within packet"), "{}", told.out);
+    let printed = replay(&[&cut]);
+    assert!(!printed.success);
+    assert!(printed.out.contains("quit, mta.sender.example, mail 1/1 250"), "{}", printed.out);
+    assert!(printed.out.contains("cut.pcap ends within packet"), "{}", printed.out);
 
-    let told = replay(&["--format", "json", &cut]);
-    let kinds: Vec<Value> = json(&told).iter().map(|line| line["type"].clone()).collect();
+    let printed = replay(&["--format", "json", &cut]);
+    let kinds: Vec<Value> = json(&printed).iter().map(|line| line["type"].clone()).collect();
     assert_eq!(kinds, ["damage", "session"]);
-    assert!(!told.success && told.err.contains("cut.pcap ends within packet"), "{}", told.err);
+    assert!(
+        !printed.success && printed.err.contains("cut.pcap ends within packet"),
+        "{}",
+        printed.err
+    );
 }
 
 #[test]
-fn what_is_no_capture_is_told_and_the_others_are_read() {
+fn an_unreadable_file_is_reported_and_the_others_are_read() {
     let folder = Folder::new("replay-none");
     let none = folder.file("notes.txt", b"no capture at all");
-    let told = replay(&[&none]);
-    assert_eq!((told.out.as_str(), told.success), ("", false));
-    assert!(told.err.contains("notes.txt is not a pcap or pcapng file"), "{}", told.err);
+    let printed = replay(&[&none]);
+    assert_eq!((printed.out.as_str(), printed.success), ("", false));
+    assert!(printed.err.contains("notes.txt is not a pcap or pcapng file"), "{}", printed.err);
 
-    let told = replay(&[&none, "no/such.pcap", "plain-ipv4/input.pcap"]);
-    assert!(!told.success);
-    assert!(told.out.contains("mail 1/1 250"), "{}", told.out);
-    assert!(told.err.contains("cannot open no/such.pcap"), "{}", told.err);
+    let printed = replay(&[&none, "no/such.pcap", "plain-ipv4/input.pcap"]);
+    assert!(!printed.success);
+    assert!(printed.out.contains("mail 1/1 250"), "{}", printed.out);
+    assert!(printed.err.contains("cannot open no/such.pcap"), "{}", printed.err);
 }
 
 #[test]
@@ -170,7 +174,7 @@ fn sessions_are_numbered_over_all_files() {
 }
 
 #[test]
-fn facts_come_from_the_capture_then_the_zone_then_nobody() {
+fn facts_come_from_the_capture_then_the_zone_or_are_unknown() {
     let folder = Folder::new("replay-facts");
     let zone = folder.file(
         "facts.zone",
@@ -180,9 +184,9 @@ fn facts_come_from_the_capture_then_the_zone_then_nobody() {
           mta.sender.example. IN A 192.0.2.10\n",
     );
     let facts = |more: &[&str], file: &str| {
-        let told = replay(&[&["--format", "json"], ACCESS.as_slice(), more, &[file]].concat());
-        assert!(told.success, "{}", told.err);
-        let sessions = json(&told);
+        let printed = replay(&[&["--format", "json"], ACCESS.as_slice(), more, &[file]].concat());
+        assert!(printed.success, "{}", printed.err);
+        let sessions = json(&printed);
         let over_ipv4 = sessions.iter().find(|line| line["family"] == "ipv4").unwrap();
         over_ipv4["facts"].clone()
     };
@@ -191,31 +195,31 @@ fn facts_come_from_the_capture_then_the_zone_then_nobody() {
         [word("state"), word("reason"), word("source")].join(" ")
     };
     let file = "access-rule/input.pcap";
-    let nobody = facts(&[], file);
-    assert_eq!(short(&nobody["reverse_name"]), "unknown no_resolver none");
-    assert_eq!(short(&nobody["fcrdns"]), "unknown no_resolver none");
+    let unknown = facts(&[], file);
+    assert_eq!(short(&unknown["reverse_name"]), "unknown no_resolver none");
+    assert_eq!(short(&unknown["fcrdns"]), "unknown no_resolver none");
 
     let known = facts(&["--zone", &zone], file);
     assert_eq!(short(&known["reverse_name"]), "true - zone");
     assert_eq!(short(&known["fcrdns"]), "false not_confirmed zone");
     assert_eq!(short(&known["helo_resolves"]), "true - zone");
 
-    // The capture's own answers come first: its receiver asked for the client's name.
+    // The DNS answers in the capture come first: the receiver looked up the client's name.
     let own = facts(&["--zone", &zone], "ptr-refused/input.pcap");
     assert_eq!(short(&own["reverse_name"]), "true - capture");
 
-    let unjudged = json(&replay(&["--format", "json", file]));
-    assert!(unjudged.iter().all(|line| line["facts"].is_null()));
+    let without_policy = json(&replay(&["--format", "json", file]));
+    assert!(without_policy.iter().all(|line| line["facts"].is_null()));
 }
 
 #[test]
-fn a_resolver_that_is_away_leaves_facts_unknown() {
-    let told = replay(
+fn facts_are_unknown_without_a_working_resolver() {
+    let printed = replay(
         &[&["--format", "json"], ACCESS.as_slice(), &["--dns", "[::1]:9", "plain-ipv6/input.pcap"]]
             .concat(),
     );
-    assert!(told.success, "{}", told.err);
-    let session = &json(&told)[0];
+    assert!(printed.success, "{}", printed.err);
+    let session = &json(&printed)[0];
     for fact in ["reverse_name", "fcrdns", "return_path"] {
         assert_eq!(session["facts"][fact]["state"], "unknown", "{fact}");
     }
@@ -233,8 +237,9 @@ fn a_resolver_that_is_away_leaves_facts_unknown() {
 fn metrics_are_those_of_the_live_endpoint() {
     let folder = Folder::new("replay-metrics");
     let file = folder.file("metrics.prom", b"");
-    let told = replay(&["--metrics-out", &file, "plain-ipv6/input.pcap", "plain-ipv4/input.pcap"]);
-    assert!(told.success, "{}", told.err);
+    let printed =
+        replay(&["--metrics-out", &file, "plain-ipv6/input.pcap", "plain-ipv4/input.pcap"]);
+    assert!(printed.success, "{}", printed.err);
     let metrics = fs::read_to_string(&file).unwrap();
     for family in ["ipv4", "ipv6"] {
         for (series, value) in [
@@ -265,21 +270,21 @@ fn metrics_are_those_of_the_live_endpoint() {
     );
 }
 
-/// Of the last line; there is one only where it is known which side is ours.
+/// The last line; only runs with `--local` have it.
 fn evidence(arguments: &[&str]) -> Value {
-    let told = json(&replay(&[&["--format", "json"], arguments].concat()));
-    let (last, others) = told.split_last().unwrap();
+    let lines = json(&replay(&[&["--format", "json"], arguments].concat()));
+    let (last, others) = lines.split_last().unwrap();
     assert!(others.iter().all(|line| line["type"] != "evidence"));
     assert_eq!(last["type"], "evidence", "{last}");
     last.clone()
 }
 
 #[test]
-fn evidence_of_the_return_path_is_seen_from_the_sender() {
+fn sessions_of_the_sender_prove_the_return_path() {
     let ours = ["--local", "192.0.2.0/24", "--local", "2001:db8:1::/48"];
     let sender = [ours.as_slice(), &["dns/input.pcap"]].concat();
     let found = evidence(&sender);
-    assert_eq!(found, evidence(&sender), "again gives the same");
+    assert_eq!(found, evidence(&sender), "a second run prints the same");
 
     let servers = found["return"]["destinations"].as_array().unwrap();
     assert_eq!(servers.len(), 1, "{servers:?}");
@@ -291,19 +296,19 @@ fn evidence_of_the_return_path_is_seen_from_the_sender() {
     assert_eq!(found["return"]["ipv4"]["answered"], 1);
     assert!(found["receive"]["ipv4"]["last_connection"].is_null());
 
-    // A dialogue under a suspicion of a black hole is no answer; what no name ties stands by its address.
+    // A session with a suspected black hole is no answer; a server without a name is listed by its address.
     let found = evidence(&[ours.as_slice(), &["pmtu-black-hole/input.pcap"]].concat());
     assert_eq!(found["return"]["ipv6"]["black_hole"], 1);
     assert_eq!(found["return"]["destinations_total"], 2);
 
-    let told = replay(&sender);
-    let line = told.out.lines().find(|line| line.starts_with("mx.receiver.example")).unwrap();
+    let printed = replay(&sender);
+    let line = printed.out.lines().find(|line| line.starts_with("mx.receiver.example")).unwrap();
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(words[1..4], ["no", "response", "responded"], "{line}");
 }
 
 #[test]
-fn evidence_of_the_receive_path_is_seen_from_the_receiver() {
+fn sessions_of_the_receiver_prove_the_receive_path() {
     let folder = Folder::new("replay-evidence");
     let metrics = folder.file("metrics.prom", b"");
     let ours = ["--local", "198.51.100.25", "--local", "2001:db8:2::/48"];
@@ -326,31 +331,31 @@ fn evidence_of_the_receive_path_is_seen_from_the_receiver() {
         assert!(metrics.lines().any(|line| line == series), "{series} in:\n{metrics}");
     }
 
-    let unasked = replay(&[&["--format", "json"], files.as_slice()].concat());
-    assert!(json(&unasked).iter().all(|line| line["type"] != "evidence"));
+    let without_local = replay(&[&["--format", "json"], files.as_slice()].concat());
+    assert!(json(&without_local).iter().all(|line| line["type"] != "evidence"));
     let wrong = replay(&["--local", "mx.example", files[0]]);
     assert!(!wrong.success && wrong.err.contains("192.0.2.0/24"), "{}", wrong.err);
 }
 
-/// The recording's port 25 is renamed by hand to one that nobody watches; its server greets as SMTP, so it is found.
+/// The test changes port 25 of the recording to an unwatched one; the server's SMTP greeting identifies the session.
 #[test]
-fn other_ports_are_found_by_their_greeting_or_named() {
+fn smtp_on_other_ports_is_found_by_its_greeting_or_by_option() {
     let folder = Folder::new("replay-ports");
     let mut octets = recording("plain-ipv4");
-    let mut renamed = 0;
+    let mut changed = 0;
     for at in 0..octets.len() - 4 {
-        // In this recording 0, 25 followed or preceded by an ephemeral port stands only in TCP headers.
+        // In this recording the octets 0, 25 next to an ephemeral port occur only in TCP headers.
         let ports = [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
         let is_head = at >= 20 && octets[at - 20] == 0x45;
         if is_head && ports[..2] == [0, 25] {
             octets[at + 1] = 26;
-            renamed += 1;
+            changed += 1;
         } else if is_head && ports[2..] == [0, 25] {
             octets[at + 3] = 26;
-            renamed += 1;
+            changed += 1;
         }
     }
-    assert!(renamed > 10, "{renamed}");
+    assert!(changed > 10, "{changed}");
     let file = folder.file("renamed.pcap", &octets);
     let lines = json(&replay(&["--format", "json", &file]));
     assert_eq!(lines.len(), 1, "{lines:?}");
@@ -359,9 +364,9 @@ fn other_ports_are_found_by_their_greeting_or_named() {
     assert_eq!(json(&replay(&["--format", "json", "--port", "26", &file])), lines);
 }
 
-/// `gatepost replay … | head -1` is no failure.
+/// As in `gatepost replay … | head -1`.
 #[test]
-fn a_reader_that_leaves_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let files = ["dns/input.pcap", "plain-ipv6/input.pcap"];
     let mut piped = command(&[&["--format", "json"], files.as_slice()].concat());
     let mut piped = piped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -371,39 +376,39 @@ fn a_reader_that_leaves_is_no_failure() {
 }
 
 #[test]
-fn a_full_disk_is_told() {
+fn a_full_disk_is_reported() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = command(&["dns/input.pcap"]).stdout(full).output().unwrap();
-    let told = read(output);
-    assert!(!told.success);
+    let printed = read(output);
+    assert!(!printed.success);
     assert!(
-        told.err.starts_with("gatepost: cannot write to standard output; ")
-            && told.err.contains("No space left"),
+        printed.err.starts_with("gatepost: cannot write to standard output; ")
+            && printed.err.contains("No space left"),
         "{}",
-        told.err
+        printed.err
     );
 }
 
-/// A session that a gateway with policy rules recorded, with the answers by which it decided, or without them.
+/// A session recorded by a gateway with policy rules, with or without the lookup results of its decision.
 fn recorded_session(answers: Option<&str>) -> Vec<u8> {
     let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "gatepost").unwrap();
     let (client, server) =
         ("[2001:db8:a::25]:40000".parse().unwrap(), "[2001:db8:b::25]:25".parse().unwrap());
-    let mut talk = SyntheticConnection::new(client, server);
+    let mut connection = SyntheticConnection::new(client, server);
     let start = 1_767_323_045_000_000_000;
     let mut packets: Vec<(Timestamp, Vec<u8>, u32)> = Vec::new();
     let mut emit = |at, octets: &[u8], wire_len| packets.push((at, octets.to_vec(), wire_len));
     let at = |n: u64| Timestamp::from_nanos(start + n * 1_000_000);
-    talk.open(at(0), &mut emit);
+    connection.open(at(0), &mut emit);
     let dialogue = "S: 220 mx.b.example\nC: EHLO mta.a.example\nS: 250 mx.b.example\n\
          C: MAIL FROM:<u@a.example>\nS: 250 2.1.0 ok\nC: RCPT TO:<bob@b.example>\n\
          S: 550 5.7.25 no name (rule \"named\")\nC: QUIT\nS: 221 bye";
     for (n, line) in (1..).zip(dialogue.lines()) {
         let (who, text) = line.split_at(3);
         let side = if who == "C: " { Side::Client } else { Side::Server };
-        talk.send(side, format!("{text}\r\n").as_bytes(), at(n), &mut emit);
+        connection.send(side, format!("{text}\r\n").as_bytes(), at(n), &mut emit);
     }
-    talk.close(Side::Server, at(20), &mut emit);
+    connection.close(Side::Server, at(20), &mut emit);
     let last = packets.len() - 1;
     for (n, (at, octets, wire_len)) in packets.iter().enumerate() {
         let comment = "gatepost: verdict=reject rule=\"named\" reason=fcrdns.no_ptr outcome=quit";
@@ -432,7 +437,7 @@ require = ["fcrdns"]
 otherwise = "reject"
 "#;
 
-/// What the gateway knew then is what a replay goes by, whatever can be asked now.
+/// A replay uses the recorded lookup results, not the current ones.
 #[test]
 fn recorded_answers_lead_to_the_recorded_verdict() {
     let folder = Folder::new("replay-answers");
@@ -446,9 +451,9 @@ fn recorded_answers_lead_to_the_recorded_verdict() {
             [{{"greet":"198.41.0.4"}},{{"answer":{{"no":["stalled",null]}},"source":"probe","at":null}}]]"#
     );
     let known = folder.file("known.pcapng", &recorded_session(Some(&answers)));
-    let told = replay(&["--config", &config, "--format", "json", &known]);
-    assert!(told.success, "{}", told.err);
-    let session = &json(&told)[0];
+    let printed = replay(&["--config", &config, "--format", "json", &known]);
+    assert!(printed.success, "{}", printed.err);
+    let session = &json(&printed)[0];
     assert_eq!(
         session["verdict"],
         serde_json::json!({
@@ -476,11 +481,11 @@ fn recorded_answers_lead_to_the_recorded_verdict() {
          forward-confirmed reverse name: no PTR record (fcrdns.no_ptr)";
     assert!(text.contains(line), "{text}");
 
-    // Without them, or where they were too many, nobody knows; and that is no reason for a 5xx.
+    // Without recorded results the facts are unknown, which never causes a 5xx.
     for (name, answers) in [("none", None), ("many", Some("omitted, 50000 octets"))] {
         let unknown = folder.file(name, &recorded_session(answers));
-        let told = replay(&["--config", &config, "--format", "json", &unknown]);
-        let verdict = &json(&told)[0]["verdict"];
+        let printed = replay(&["--config", &config, "--format", "json", &unknown]);
+        let verdict = &json(&printed)[0]["verdict"];
         let found = (&verdict["action"], &verdict["reason"]);
         assert_eq!(found, (&"tempfail".into(), &"fcrdns.no_resolver".into()));
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
 #[test]
-fn what_cannot_be_watched_is_said() {
+fn invalid_options_are_reported() {
     for (arguments, expected) in [
         (["--buffer", "5T"], "write a size in bytes from 64K to 4G, such as 256M"),
         (["--buffer", "8G"], "write a size in bytes from 64K to 4G, such as 256M"),
@@ -17,26 +17,26 @@ fn what_cannot_be_watched_is_said() {
         (["--count", "0"], "0 is not in 1.."),
         (["--metrics", "9625"], "invalid socket address syntax"),
     ] {
-        let said = refused(&arguments);
-        assert!(said.contains(expected), "{arguments:?}: {said}");
+        let stderr = refused(&arguments);
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
     }
-    let said = refused(&["--force"]);
-    assert!(said.contains("--write <FILE.pcapng>"), "{said}");
-    let said = refused(&["-i", "no-such-one"]);
+    let stderr = refused(&["--force"]);
+    assert!(stderr.contains("--write <FILE.pcapng>"), "{stderr}");
+    let stderr = refused(&["-i", "no-such-one"]);
     assert!(
-        said.starts_with("gatepost: no interface \"no-such-one\"; available interfaces: "),
-        "{said}"
+        stderr.starts_with("gatepost: no interface \"no-such-one\"; available interfaces: "),
+        "{stderr}"
     );
 }
 
-/// What it says on standard error, and that it fails.
+/// Runs `gatepost watch`, which must fail; returns its standard error.
 fn refused(arguments: &[&str]) -> String {
-    let output = typed(arguments);
+    let output = watch(arguments);
     assert!(!output.status.success(), "{arguments:?}");
     assert!(output.stdout.is_empty(), "{arguments:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
-fn typed(arguments: &[&str]) -> Output {
+fn watch(arguments: &[&str]) -> Output {
     Command::new(GATEPOST).arg("watch").args(arguments).output().unwrap()
 }

@@ -131,7 +131,7 @@ fn a_door_is_held_open_while_the_other_family_is_down_too() {
         .set("door.ipv6", "grace = \"0s\"");
     let gateway = Gateway::start(&lab, &config);
     let mut session = lab.client.smtp(lab.entrance(Mode::Proxy, Family::Ipv6));
-    session.last_words("421 4.3.2");
+    session.expect_last_reply("421 4.3.2");
     until("a door that is held open", || {
         (state(&lab, &config, "ipv6")["status"]["reason"] == "other_family_down").then_some(())
     });
@@ -172,7 +172,7 @@ fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
         session.begin("a@example.net", "stalled@example.org");
         session.dialogue("C: DATA\n S: 354");
         session.raw(b"Subject: only as much as fits a small packet\r\n").unwrap();
-        session.last_words("421 4.4.2");
+        session.expect_last_reply("421 4.4.2");
     }
     // Until the other family delivers, the fault may be in the MTA.
     assert!(state(&lab, &config, "ipv6")["status"]["admits"].as_bool().unwrap());

@@ -302,7 +302,7 @@ impl Lab {
     /// client's address at the server.
     fn dialogue(&self, server: &str, port: u16) -> String {
         let target = SocketAddr::new(server.parse::<IpAddr>().unwrap(), port);
-        let talk = move || -> std::io::Result<String> {
+        let exchange = move || -> std::io::Result<String> {
             let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             let mut reader = BufReader::new(stream.try_clone()?);
@@ -320,7 +320,7 @@ impl Lab {
             assert!(echoed == sent, "{} bytes came back, not those that were sent", echoed.len());
             Ok(greeting.trim().to_owned())
         };
-        match enter(&self.client, talk).join().unwrap() {
+        match enter(&self.client, exchange).join().unwrap() {
             Ok(greeting) if greeting.starts_with("gateway ") => greeting,
             Ok(greeting) => format!("direct {greeting}"),
             Err(error) => format!("failed: {error}"),

@@ -259,8 +259,8 @@ fn tagged_handshake(family: Family, tags: usize) -> Vec<Vec<u8>> {
         Family::Ipv6 => ("[2001:db8:7::1]:40000", "[2001:db8:7::2]:25"),
     };
     let mut frames = Vec::new();
-    let mut talk = SyntheticConnection::new(client.parse().unwrap(), server.parse().unwrap());
-    talk.open(Timestamp::default(), &mut |_, packet, _| {
+    let mut connection = SyntheticConnection::new(client.parse().unwrap(), server.parse().unwrap());
+    connection.open(Timestamp::default(), &mut |_, packet, _| {
         let mut frame = [[2, 0, 0, 0, 0, 7], [2, 0, 0, 0, 0, 8]].concat();
         // 802.1ad outside, 802.1Q inside.
         let tag: [&[u8]; 2] = [&[0x88, 0xa8, 0, 7], &[0x81, 0, 0, 7]];

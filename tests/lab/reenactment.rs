@@ -10,8 +10,8 @@ use serde_json::Value;
 
 tests![
     an_open_gateway_answers_as_recorded,
-    access_rules_come_to_the_same_verdicts,
-    pregreet_and_bare_newlines_come_to_the_same_verdicts,
+    access_rules_give_the_same_verdicts,
+    pregreet_and_bare_newlines_give_the_same_verdicts,
     a_real_server_answers_as_recorded_over_either_family,
     a_recipient_that_no_longer_exists_is_a_difference,
     sessions_that_cannot_be_sent_again_are_skipped_with_the_reason,
@@ -124,7 +124,7 @@ fn an_open_gateway_answers_as_recorded() {
     assert!(replies > 100, "{replies}");
 }
 
-fn access_rules_come_to_the_same_verdicts() {
+fn access_rules_give_the_same_verdicts() {
     let lab = Lab::new();
     let config = config(&lab)
         .rule("name = \"documentation\"\nnetworks = [\"2001:db8:1::/48\"]\naction = \"reject\"")
@@ -134,7 +134,7 @@ fn access_rules_come_to_the_same_verdicts() {
     assert!(count(&verdicts, "tempfail/access_tempfail") >= 5, "{verdicts:?}");
 }
 
-fn pregreet_and_bare_newlines_come_to_the_same_verdicts() {
+fn pregreet_and_bare_newlines_give_the_same_verdicts() {
     let lab = Lab::new();
     let config =
         config(&lab).set("smtp", "pregreet = \"reject\"").set("smtp", "bare_newlines = \"reject\"");

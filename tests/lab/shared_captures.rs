@@ -20,10 +20,10 @@ use gatepost::stream::{FlowLimits, FlowOutcome, WatchedPorts};
 use gatepost::wire::{Decoded, Decoder, IcmpKind};
 
 tests![
-    every_capture_is_read_and_its_flows_are_tsharks,
-    envelopes_and_last_replies_are_zeeks,
-    tls_and_chunks_are_zeeks,
-    envelopes_are_suricatas,
+    every_capture_has_the_flows_of_tshark,
+    envelopes_and_last_replies_match_zeek,
+    tls_and_chunks_match_zeek,
+    envelopes_match_suricata,
     single_captures,
 ];
 
@@ -128,7 +128,7 @@ const NOT_WHOLE: [&str; 1] = ["zeek/testing/btest/Traces/tcp/truncated-header.pc
 /// The least number of flows to compare.
 const COMPARED: usize = 41;
 
-fn every_capture_is_read_and_its_flows_are_tsharks() {
+fn every_capture_has_the_flows_of_tshark() {
     require_program("tshark", "tshark");
     let captures = shared::folder();
     let (mut differences, mut known, mut compared, mut left) =
@@ -206,7 +206,7 @@ fn every_capture_is_read_and_its_flows_are_tsharks() {
     assert_eq!(left, NOT_WHOLE);
     assert!(compared >= COMPARED, "{compared} flows");
     for (i, Difference { file, what, reason, .. }) in DIFFERENCES.iter().enumerate() {
-        assert!(known.contains(&i), "{file}: {what} no longer differ as the table says: {reason}");
+        assert!(known.contains(&i), "{file}: {what} no longer differ as listed: {reason}");
     }
 }
 
@@ -217,7 +217,7 @@ const BASELINES: [(&str, &str); 3] = [
     ("scripts.base.protocols.smtp.starttls", "tls/smtp-starttls.pcap"),
 ];
 
-fn envelopes_and_last_replies_are_zeeks() {
+fn envelopes_and_last_replies_match_zeek() {
     let captures = shared::folder();
     let zeek = captures.join("zeek/testing/btest");
     let mut rows = 0;
@@ -257,7 +257,7 @@ fn envelopes_and_last_replies_are_zeeks() {
 }
 
 /// TLS versions and a chunk, from Zeek's other logs.
-fn tls_and_chunks_are_zeeks() {
+fn tls_and_chunks_match_zeek() {
     let captures = shared::folder();
     let zeek = captures.join("zeek/testing/btest");
     let (sessions, _) = replay(&zeek.join("Traces/tls/smtp-starttls.pcap"));
@@ -274,7 +274,7 @@ fn tls_and_chunks_are_zeeks() {
     assert_eq!((transaction.bytes, transaction.chunking), (86, true));
 }
 
-fn envelopes_are_suricatas() {
+fn envelopes_match_suricata() {
     let captures = shared::folder();
     let mut checked = 0;
     for test in find(&captures.join("suricata-verify"), &|name| name == "test.yaml") {

@@ -13,7 +13,7 @@ use gatepost::time::Timestamp;
 use gatepost::wire::{Decoded, Decoder, LinkType, Packet, SyntheticConnection};
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
-tests![captures_of_others_read_as_tshark_reads_them, tshark_has_nothing_to_say_against_a_talk,];
+tests![shared_captures_decode_as_in_tshark, tshark_reads_synthetic_connections_without_warnings,];
 
 /// Packets where tshark differs and is wrong: file, packet number, our result, and the reason.
 const KNOWN: [(&str, u64, &str, &str); 2] = [
@@ -49,7 +49,7 @@ const FIELDS: [&str; 14] = [
     "udp.dstport",
 ];
 
-fn captures_of_others_read_as_tshark_reads_them() {
+fn shared_captures_decode_as_in_tshark() {
     require_program("tshark", "tshark");
     let (dir, files) = (shared::folder(), shared::captures());
     let mut differences = Vec::new();
@@ -178,7 +178,7 @@ fn packet_of_tshark(line: &str) -> Option<(u64, String)> {
     Some((number.parse().unwrap(), text))
 }
 
-fn tshark_has_nothing_to_say_against_a_talk() {
+fn tshark_reads_synthetic_connections_without_warnings() {
     require_program("tshark", "tshark");
     for (family, client, server) in [
         ("ipv4", "192.0.2.1:40000", "192.0.2.25:25"),
@@ -196,22 +196,23 @@ fn tshark_has_nothing_to_say_against_a_talk() {
             }
             file.extend(octets);
         };
-        let mut talk = SyntheticConnection::new(client.parse().unwrap(), server.parse().unwrap());
+        let mut connection =
+            SyntheticConnection::new(client.parse().unwrap(), server.parse().unwrap());
         let mut nanos = 1_767_323_045_678_901_234;
         let mut at = || {
             nanos += 1_000_000;
             Timestamp::from_nanos(nanos)
         };
-        talk.open(at(), &mut keep);
-        talk.send(Side::Server, b"220 mx.example ESMTP\r\n", at(), &mut keep);
-        talk.send(Side::Client, b"EHLO a.example\r\n", at(), &mut keep);
-        talk.send(Side::Client, &b"A long message\r\n".repeat(20_000), at(), &mut keep);
-        talk.send_omitted(Side::Client, 200_001, at(), &mut keep);
-        talk.send(Side::Client, b".\r\n", at(), &mut keep);
-        talk.close(Side::Client, at(), &mut keep);
-        talk.send(Side::Server, b"250 OK\r\n", at(), &mut keep);
-        talk.close(Side::Server, at(), &mut keep);
-        let name = format!("gatepost-talk-{family}-{}.pcap", std::process::id());
+        connection.open(at(), &mut keep);
+        connection.send(Side::Server, b"220 mx.example ESMTP\r\n", at(), &mut keep);
+        connection.send(Side::Client, b"EHLO a.example\r\n", at(), &mut keep);
+        connection.send(Side::Client, &b"A long message\r\n".repeat(20_000), at(), &mut keep);
+        connection.send_omitted(Side::Client, 200_001, at(), &mut keep);
+        connection.send(Side::Client, b".\r\n", at(), &mut keep);
+        connection.close(Side::Client, at(), &mut keep);
+        connection.send(Side::Server, b"250 OK\r\n", at(), &mut keep);
+        connection.close(Side::Server, at(), &mut keep);
+        let name = format!("gatepost-synthetic-{family}-{}.pcap", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::write(&path, &file).unwrap();
         let output = Command::new("tshark")

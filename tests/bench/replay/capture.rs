@@ -27,15 +27,15 @@ pub(crate) struct Made {
 }
 
 /// A session in progress.
-struct Speaker {
-    talk: SyntheticConnection,
+struct SyntheticSession {
+    connection: SyntheticConnection,
     /// Data still to be sent, in reverse order.
     script: Vec<(Side, Vec<u8>)>,
     messages: u64,
     opened: bool,
 }
 
-impl Speaker {
+impl SyntheticSession {
     fn new(number: u64) -> Self {
         let port = 1024 + u16::try_from(number % 60_000).unwrap_or_default();
         let host = number / 60_000;
@@ -65,8 +65,8 @@ impl Speaker {
         script.push((Side::Client, b"QUIT\r\n".to_vec()));
         script.push((Side::Server, b"221 2.0.0 Bye\r\n".to_vec()));
         script.reverse();
-        let talk = SyntheticConnection::new(address(client), address(server));
-        Self { talk, script, messages, opened: false }
+        let connection = SyntheticConnection::new(address(client), address(server));
+        Self { connection, script, messages, opened: false }
     }
 }
 
@@ -98,17 +98,17 @@ pub(crate) fn make(path: &Path, bytes: u64) -> Result<Made> {
     )?;
     let mut made = Made { bytes: 0, packets: 0, sessions: 0, messages: 0 };
     let mut now = Timestamp::from_nanos(1_767_323_045_000_000_000);
-    let mut speakers: Vec<Speaker> = Vec::new();
+    let mut open: Vec<SyntheticSession> = Vec::new();
     let mut failed = None;
     loop {
-        while speakers.len() < AT_ONCE && made.bytes < bytes {
-            speakers.push(Speaker::new(made.sessions));
+        while open.len() < AT_ONCE && made.bytes < bytes {
+            open.push(SyntheticSession::new(made.sessions));
             made.sessions += 1;
         }
-        if speakers.is_empty() {
+        if open.is_empty() {
             break;
         }
-        speakers.retain_mut(|speaker| {
+        open.retain_mut(|session| {
             now = now + Duration::from_micros(100);
             let mut emit = |at, packet: &[u8], wire_len| {
                 made.bytes += packet.len() as u64;
@@ -117,20 +117,20 @@ pub(crate) fn make(path: &Path, bytes: u64) -> Result<Made> {
                     failed = Some(error);
                 }
             };
-            if !speaker.opened {
-                speaker.opened = true;
-                speaker.talk.open(now, &mut emit);
+            if !session.opened {
+                session.opened = true;
+                session.connection.open(now, &mut emit);
                 return true;
             }
-            match speaker.script.pop() {
+            match session.script.pop() {
                 Some((from, bytes)) => {
-                    speaker.talk.send(from, &bytes, now, &mut emit);
+                    session.connection.send(from, &bytes, now, &mut emit);
                     true
                 }
                 None => {
-                    speaker.talk.close(Side::Client, now, &mut emit);
-                    speaker.talk.close(Side::Server, now, &mut emit);
-                    made.messages += speaker.messages;
+                    session.connection.close(Side::Client, now, &mut emit);
+                    session.connection.close(Side::Server, now, &mut emit);
+                    made.messages += session.messages;
                     false
                 }
             }

@@ -1,4 +1,4 @@
-//! `expect.json`: what `gatepost replay --format json` prints of a case, run in the case's folder.
+//! `expect.json`: the output of `gatepost replay --format json` for a case, run in the case's folder.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(super) fn replay(folder: &Path) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// Writes what gatepost says now.
+/// Writes the current output of gatepost.
 pub(super) fn write(folder: &Path) {
     fs::write(folder.join(EXPECTATION), replay(folder)).unwrap();
 }

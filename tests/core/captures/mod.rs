@@ -1,4 +1,4 @@
-//! The recorded cases of `captures/`: `gatepost replay` prints what their `expect.json` has.
+//! The recorded cases of `captures/`: `gatepost replay` prints the contents of their `expect.json`.
 
 mod expectation;
 
@@ -39,7 +39,7 @@ fn every_case_replays_as_expected() {
     assert!(differences.is_empty(), "\n{}", differences.join("\n"));
 }
 
-/// After a change of what replay tells; look at the difference before it is committed.
+/// To run after a change of replay's output; review the diff before you commit it.
 #[test]
 #[ignore = "writes expect.json of every case"]
 fn expectations_are_written() {
@@ -48,7 +48,7 @@ fn expectations_are_written() {
     }
 }
 
-/// What the gateway decided while a case was recorded stands in `live.json`, its own log; offline it comes to the same.
+/// `live.json` is the log of the gateway while the case was recorded; a replay must give the same verdicts.
 #[test]
 fn verdicts_replay_as_they_were_given_live() {
     let mut compared = 0;
@@ -65,7 +65,7 @@ fn verdicts_replay_as_they_were_given_live() {
     assert!(compared > 0, "no case has a live.json");
 }
 
-/// Where what gatepost says now is not what stands there, a line each.
+/// The differences between `expect.json` and the current output, one a line.
 fn differences(folder: &Path) -> Vec<String> {
     let expected = match fs::read_to_string(folder.join(EXPECTATION)) {
         Ok(text) => values(&text),
@@ -102,14 +102,14 @@ fn compare(place: &str, expected: Option<&Value>, found: Option<&Value>, out: &m
 }
 
 #[test]
-fn a_difference_is_told_with_its_place() {
+fn a_difference_is_reported_with_its_place() {
     let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     let expected = value(r#"{"a": 1, "b": {"c": [1, 2]}, "gone": null}"#);
     let found = value(r#"{"a": 1, "b": {"c": [1, 3, 4]}, "new": true}"#);
-    let mut told = Vec::new();
-    compare("line 1", Some(&expected), Some(&found), &mut told);
+    let mut reported = Vec::new();
+    compare("line 1", Some(&expected), Some(&found), &mut reported);
     assert_eq!(
-        told,
+        reported,
         [
             "line 1.b.c[1]: expected 2, found 3",
             "line 1.b.c[2]: expected nothing, found 4",

@@ -1,4 +1,4 @@
-//! The documents name only what exists: links, files, functions, commands, make targets and configurations.
+//! Everything that the documents name exists: links, files, functions, commands, make targets and configurations.
 //!
 //! The commands that need other hosts or root run in `tests/lab/docs.rs`.
 
@@ -186,7 +186,7 @@ fn configurations_are_valid() {
     assert!(count >= 6, "only {count} configurations were found");
 }
 
-/// Every metric that a document names stands in the table of docs/metrics.md, which is the program's own.
+/// Every metric in a document is in the table of docs/metrics.md, which the program prints.
 #[test]
 fn metrics_exist() {
     let table = Page::open("docs/metrics.md");
@@ -244,7 +244,7 @@ fn is_known(section: &str, key: &str) -> bool {
     })
 }
 
-/// A line of output stands in the report; output of several lines is the report.
+/// Output of one line is a line of the report; longer output is the whole report.
 #[test]
 fn replay_prints_what_is_documented() {
     let page = Page::open("docs/replay.md");

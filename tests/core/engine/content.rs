@@ -1,4 +1,4 @@
-//! Messages: DATA, BDAT, their ends and their fates.
+//! Messages: DATA and BDAT, the end of data and the reply to it.
 
 use gatepost::engine::{Anomaly, BareNewlines, SessionRecord};
 
@@ -16,7 +16,7 @@ fn with_newlines(mode: BareNewlines, text: &str) -> SessionRecord {
 }
 
 #[test]
-fn data_then_a_pipelined_next_transaction() {
+fn the_next_transaction_may_be_pipelined_behind_data() {
     let record = after_envelope(
         r"C: DATA
         S: 354 go
@@ -44,13 +44,13 @@ fn data_then_a_pipelined_next_transaction() {
 }
 
 #[test]
-fn data_refused_with_commands_behind_it() {
+fn commands_behind_rejected_data_are_relayed() {
     for code in ["503 5.5.1", "554 5.5.1", "421 4.3.0"] {
         let text = format!("C: DATA\nS: {code} no\nC| RSET\n--\nS: 250 ok\nC| NOOP\nS: 250 ok\n");
         let record = after_envelope(&text);
         assert_eq!(record.smtp.transactions[0].data_code, code[..3].parse().ok());
     }
-    // No recipient was accepted: their own replies told why.
+    // No recipient was accepted, and the replies to RCPT have the reason.
     let refused =
         "C: MAIL FROM:<a@a.example>\nS: 250 ok\nC: RCPT TO:<b@b.example>\nS: 550 5.1.1 no\n";
     let record = dialogue(&[HELLO, refused, "C: DATA\nS: 554 5.5.1 no\n"].concat());
@@ -58,7 +58,7 @@ fn data_refused_with_commands_behind_it() {
 }
 
 #[test]
-fn an_early_refusal_is_the_message_s_fate() {
+fn a_rejection_before_the_end_of_data_is_the_messages_reply() {
     let record = after_envelope(
         r"C: DATA
         S: 354 go
@@ -84,7 +84,7 @@ fn an_early_refusal_is_the_message_s_fate() {
     assert_eq!(record.smtp.transactions[1].bytes, 10);
 }
 
-/// A server that accepts before the end saw an end where there is none: nothing after it may be trusted.
+/// A server that accepts early saw an end of data where there is none: nothing after it can be trusted.
 #[test]
 fn an_early_acceptance_ends_the_session() {
     let record = with_newlines(
@@ -96,12 +96,12 @@ fn an_early_acceptance_ends_the_session() {
         +C 421 4.5.0 gate.example mail server sent an invalid reply; try again later
         = protocol",
     );
-    assert_eq!(record.smtp.transactions[0].data_code, Some(421), "what the client was told");
+    assert_eq!(record.smtp.transactions[0].data_code, Some(421), "sent to the client");
     assert!(record.smtp.anomalies.contains(&Anomaly::UnexpectedReply));
 }
 
 #[test]
-fn a_chunk_is_counted_and_never_read() {
+fn chunk_content_is_counted_and_never_parsed() {
     let record = after_envelope(
         r"C: BDAT 21
         C| a\r\n.\r\nRCPT TO:<x@y>\r\n\
@@ -123,7 +123,7 @@ fn a_chunk_is_counted_and_never_read() {
 }
 
 #[test]
-fn chunks_of_two_messages_are_counted_apart() {
+fn chunks_of_two_messages_are_counted_separately() {
     let record = after_envelope(
         r"C: BDAT 3
         C| abc\
@@ -145,7 +145,7 @@ fn chunks_of_two_messages_are_counted_apart() {
 }
 
 #[test]
-fn a_refused_chunk_is_still_not_read() {
+fn the_content_of_a_rejected_chunk_is_not_parsed() {
     after_envelope(
         r"C: BDAT 6
         C| QUIT\r\n\
@@ -159,7 +159,7 @@ fn a_refused_chunk_is_still_not_read() {
     );
 }
 
-/// An upstream that did not offer CHUNKING reads a chunk as commands: behind the gateway's back, past its rules.
+/// An upstream without CHUNKING would parse a chunk as commands, which would bypass the gateway's rules.
 #[test]
 fn no_chunk_goes_to_an_upstream_that_did_not_offer_it() {
     for hello in [
@@ -181,15 +181,15 @@ fn no_chunk_goes_to_an_upstream_that_did_not_offer_it() {
     }
 }
 
-/// How a size is written must not be read two ways.
+/// A size must not be parsed in two ways.
 #[test]
-fn bdat_is_said_in_one_way() {
+fn bdat_is_relayed_in_canonical_form() {
     after_envelope("C- BDAT\\t007\\tLaSt\\x20\n+S BDAT 7 LAST\nC: 12345\nS: 250 ok\n");
     after_envelope("C- BDAT 9223372036854775808 LAST\n+C 501 5.5.4 syntax: BDAT size [LAST]\n");
 }
 
 #[test]
-fn smuggling_is_made_unambiguous() {
+fn smuggling_sequences_are_normalized() {
     for (sequence, sent) in [
         (r"\n.\n", r"\r\n..\r\n"),
         (r"\n.\r\n", r"\r\n..\r\n"),
@@ -230,13 +230,13 @@ fn smuggling_is_made_unambiguous() {
     }
 }
 
-const REFUSED: &str =
+const REJECTION: &str =
     "+C 550 5.6.0 bare CR or LF in message; lines end in CRLF (RFC 5321 section 2.3.8)\n";
 
-/// How much of the message went on before the bare newline depends on the cuts; that its end did not must not. The
-/// refusal comes when the client has said all of it.
+/// The segmentation decides how much of the message is relayed before the bare newline, but its end never is. The client
+/// receives the rejection after it has sent the whole message.
 #[test]
-fn a_message_with_bare_newlines_is_refused_at_its_end() {
+fn a_message_with_bare_newlines_is_rejected_at_its_end() {
     let content: [&[u8]; 6] = [
         b"x\n.\ny\r\n.\r\nQUIT\r\n",
         b"x\r.\ry\r\n.\r\nquit\r\n",
@@ -260,17 +260,17 @@ fn rejected(content: &[u8], cut: usize, single: bool) {
     let (head, tail) = content.split_at(cut);
     let size = if single { 1 } else { content.len() };
     for part in head.chunks(size).chain(tail.chunks(size)) {
-        driver.client_says(part);
+        driver.client_sends(part);
     }
     let sent = &driver.to_upstream[before.0..];
     assert!(content.starts_with(sent) && !sent.ends_with(b"\r\n.\r\n"), "{sent:?}");
     assert_ne!(sent, b".\r\n");
     assert!(driver.closed && driver.is_abandoned());
-    let refused = REFUSED.strip_prefix("+C ").unwrap().trim_end();
-    let told = String::from_utf8_lossy(&driver.to_client[before.1..]).into_owned();
-    assert_eq!(told, format!("{refused}\r\n221 2.0.0 Bye\r\n"));
+    let rejection = REJECTION.strip_prefix("+C ").unwrap().trim_end();
+    let replies = String::from_utf8_lossy(&driver.to_client[before.1..]).into_owned();
+    assert_eq!(replies, format!("{rejection}\r\n221 2.0.0 Bye\r\n"));
     let record = driver.finish();
-    driver.replays(&record, &format!("{} cut at {cut}", content.escape_ascii()));
+    driver.check_replay(&record, &format!("{} cut at {cut}", content.escape_ascii()));
     let end = content.windows(5).position(|five| five == b"\r\n.\r\n").unwrap() + 2;
     assert_eq!(record.smtp.transactions[0].data_code, Some(550));
     assert_eq!(record.smtp.transactions[0].bytes, end as u64);
@@ -278,52 +278,52 @@ fn rejected(content: &[u8], cut: usize, single: bool) {
     assert_eq!(record.outcome.as_str(), "quit");
 }
 
-/// In the middle of a message, mode `reject`.
+/// A session inside a message, with `bare_newlines = "reject"`.
 fn rejecting() -> crate::engine::driver::Driver {
     let mut profile = gatepost::engine::Profile::default();
     profile.smtp.bare_newlines = BareNewlines::Reject;
     let timeouts = gatepost::engine::Timeouts::RFC_5321;
     let (client, server) = ("192.0.2.1:4000", "192.0.2.2:25");
     let mut driver = crate::engine::driver::Driver::new(profile, timeouts, client, server, false);
-    driver.upstream_says(b"220 a\r\n");
-    driver.client_says(b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n");
-    driver.upstream_says(b"250 a\r\n250 b\r\n354 c\r\n");
+    driver.upstream_sends(b"220 a\r\n");
+    driver.client_sends(b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n");
+    driver.upstream_sends(b"250 a\r\n250 b\r\n354 c\r\n");
     driver
 }
 
 #[test]
-fn upstream_loses_a_refused_message_at_once() {
+fn upstream_is_abandoned_at_the_first_bare_newline() {
     let mut driver = rejecting();
-    driver.client_says(b"x\ny");
+    driver.client_sends(b"x\ny");
     assert!(driver.is_abandoned() && !driver.closed);
-    driver.client_says(b"and more\r\n");
+    driver.client_sends(b"and more\r\n");
     assert!(!driver.to_client.ends_with(b"RFC 5321 section 2.3.8)\r\n"), "not before the end");
 }
 
-fn after_a_refused_message(text: &str) -> SessionRecord {
+fn after_a_rejected_message(text: &str) -> SessionRecord {
     let message = "C: DATA\nS: 354 go\nC- x\\ny\nC- .\n";
-    // What went on before the bare newline depends on the cuts: here nothing did.
+    // The segmentation decides how much is relayed before the bare newline; here it is nothing.
     let message = message.replace("C- x\\ny", "C- \\ny");
-    with_newlines(BareNewlines::Reject, &[&message, REFUSED, text].concat())
+    with_newlines(BareNewlines::Reject, &[&message, REJECTION, text].concat())
 }
 
 #[test]
-fn only_quit_is_left_after_a_refused_message() {
-    after_a_refused_message("C- QUIT\n+C 221 2.0.0 Bye\n= quit");
+fn only_quit_is_accepted_after_a_rejected_message() {
+    after_a_rejected_message("C- QUIT\n+C 221 2.0.0 Bye\n= quit");
     let closing = "+C 421 4.3.2 gate.example only QUIT was expected; closing\n= protocol";
-    after_a_refused_message(&["C- RSET\nC- NOOP\n", closing].concat());
-    after_a_refused_message("C- QUI\\\nC.\n= client_closed");
+    after_a_rejected_message(&["C- RSET\nC- NOOP\n", closing].concat());
+    after_a_rejected_message("C- QUI\\\nC.\n= client_closed");
     let silent = "+C 421 4.4.2 gate.example timeout exceeded\n= timeout";
-    after_a_refused_message(&["T 299s\nT 1s\n", silent].concat());
+    after_a_rejected_message(&["T 299s\nT 1s\n", silent].concat());
     let shutdown =
         "+C 421 4.3.2 gate.example the service is shutting down; try again later\n= shutdown";
-    after_a_refused_message(&["drain\n", shutdown].concat());
+    after_a_rejected_message(&["drain\n", shutdown].concat());
     let draining = "C: DATA\nS: 354 go\nC- \\nx\ndrain\nC- .\n";
-    with_newlines(BareNewlines::Reject, &[draining, REFUSED, shutdown].concat());
+    with_newlines(BareNewlines::Reject, &[draining, REJECTION, shutdown].concat());
 }
 
 #[test]
-fn a_message_that_upstream_refused_early_is_refused_once() {
+fn a_message_that_upstream_rejected_early_is_rejected_once() {
     let record = with_newlines(
         BareNewlines::Reject,
         r"C: DATA
@@ -339,7 +339,7 @@ fn a_message_that_upstream_refused_early_is_refused_once() {
 }
 
 #[test]
-fn a_client_that_leaves_a_refused_message_or_stops() {
+fn closing_or_stalling_within_a_rejected_message_ends_the_session() {
     let start = "C: DATA\nS: 354 go\nC- \\nx\n";
     with_newlines(BareNewlines::Reject, &[start, "C.\n= client_closed"].concat());
     let silent = "+C 421 4.4.2 gate.example timeout exceeded\n= timeout";
@@ -347,7 +347,7 @@ fn a_client_that_leaves_a_refused_message_or_stops() {
 }
 
 #[test]
-fn an_empty_message_and_a_dot_alone() {
+fn the_size_of_a_message_excludes_the_end_of_data() {
     let record = after_envelope("C: DATA\nS: 354 go\nC: .\nS: 250 ok\n");
     assert_eq!(record.smtp.transactions[0].bytes, 0);
     let record = after_envelope("C: DATA\nS: 354 go\nC: ..\nC: .\nS: 250 ok\n");
@@ -355,7 +355,7 @@ fn an_empty_message_and_a_dot_alone() {
 }
 
 #[test]
-fn what_is_said_outside_a_transaction_is_not_told_of_the_last_one() {
+fn commands_outside_a_transaction_do_not_change_the_last_one() {
     let record = after_envelope(
         r"C: DATA
         S: 354 go

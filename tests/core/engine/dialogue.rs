@@ -1,26 +1,26 @@
-//! The language in which the tests of the engine speak, and the stepped pair that runs it under every segmentation.
+//! The script language of the engine's tests, and the runner that tries a script under every segmentation.
 //!
-//! A dialogue is told in causal order, one line each, white space before it ignored:
+//! A script lists the steps of a dialogue in causal order, one a line; leading white space is ignored:
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `C: text` | the client says it and upstream gets it |
-//! | `C- text` | the client says it and upstream does not |
+//! | `C: text` | the client sends it and upstream receives it |
+//! | `C- text` | the client sends it and upstream does not receive it |
 //! | `C\| text`, `C\|- text` | the same, and the client does not wait for the replies before it |
-//! | `S: text`, `S- text` | upstream says it, and the client gets it or does not |
-//! | `+C text`, `+S text` | the gateway's own words to the client or to upstream |
+//! | `S: text`, `S- text` | upstream sends it, and the client receives it or does not |
+//! | `+C text`, `+S text` | sent by the gateway itself, to the client or to upstream |
 //! | `C.`, `S.` | that side closes |
 //! | `T 300s` | time passes |
-//! | `drain`, `abort` | the gateway shuts down, loses patience |
-//! | `= outcome` | the session has ended so; without it, it must still be open |
-//! | `--` | what follows is not said before what precedes it has had its effect |
-//! | `# …` | a remark |
+//! | `drain`, `abort` | the gateway drains, or aborts the session |
+//! | `= outcome` | the session has ended with this outcome; without this line it must still be open |
+//! | `--` | the next lines are sent only after the lines before have taken effect |
+//! | `# …` | a comment |
 //!
-//! Each text ends in CRLF unless `\` is its last character. `\r`, `\n`, `\t`, `\0`, `\xNN` and `\\` stand for what they do in Rust.
+//! Each text ends in CRLF unless `\` is its last character. `\r`, `\n`, `\t`, `\0`, `\xNN` and `\\` mean the same as in Rust.
 //!
-//! Each dialogue runs with replies as early as they can be and as late as the client lets them, each of those in whole
-//! flights, line by line, one byte at a time and cut at every single point, with and without splicing. What each side
-//! reads must always be the same, and so must the record for the same order (its anomalies are sorted).
+//! Each dialogue runs with replies as early as possible and as late as the client permits, each in whole flights, line by
+//! line, one byte at a time and cut at every point, with and without splicing. Each side must always receive the same
+//! bytes, and the same order must give the same record (with its anomalies sorted).
 
 use std::time::Duration;
 
@@ -41,12 +41,12 @@ enum Step {
     Pause,
 }
 
-/// A step and what each side must have read once it is done.
+/// A step, and how much each side must have received after it.
 #[derive(Clone, Debug)]
-struct Told {
+struct ExpectedStep {
     step: Step,
-    client_reads: usize,
-    upstream_reads: usize,
+    client_receives: usize,
+    upstream_receives: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,12 +57,12 @@ enum Cut {
     At(usize),
 }
 
-/// When what the policy asks is answered.
+/// When the policy's lookups are answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answers {
-    /// Before anything else is said.
+    /// Before anything else is sent.
     AtOnce,
-    /// Once the flight that made it ask is over; the last question first.
+    /// After the flight that caused the lookups, the last lookup first.
     Behind,
     /// Never.
     Never,
@@ -73,13 +73,13 @@ pub(crate) struct Dialogue {
     pub(crate) timeouts: Timeouts,
     pub(crate) client: &'static str,
     oracle: Option<fn(&Lookup) -> LookupResult>,
-    told: Vec<Told>,
-    client_reads: Vec<u8>,
-    upstream_reads: Vec<u8>,
+    steps: Vec<ExpectedStep>,
+    client_receives: Vec<u8>,
+    upstream_receives: Vec<u8>,
     outcome: Option<String>,
 }
 
-/// Runs a dialogue with the default profile; returns its record, in the order told.
+/// Runs a dialogue with the default profile; returns its record, with the steps in the order of the script.
 #[track_caller]
 pub(crate) fn dialogue(text: &str) -> SessionRecord {
     Dialogue::new(text).run()
@@ -95,9 +95,9 @@ impl Dialogue {
             timeouts: Timeouts::RFC_5321,
             client: "[2001:db8::1]:40000",
             oracle: None,
-            told: Vec::new(),
-            client_reads: Vec::new(),
-            upstream_reads: Vec::new(),
+            steps: Vec::new(),
+            client_receives: Vec::new(),
+            upstream_receives: Vec::new(),
             outcome: None,
         };
         for line in text.lines().map(str::trim_start) {
@@ -111,8 +111,8 @@ impl Dialogue {
         self
     }
 
-    /// Who answers what the policy asks; without it nobody does.
-    pub(crate) fn told(mut self, oracle: fn(&Lookup) -> LookupResult) -> Self {
+    /// Answers the policy's lookups with `oracle`; without it they stay unanswered.
+    pub(crate) fn answered_by(mut self, oracle: fn(&Lookup) -> LookupResult) -> Self {
         self.oracle = Some(oracle);
         self
     }
@@ -122,18 +122,18 @@ impl Dialogue {
         let bytes = unescape(text);
         match word {
             "" | "#" => return,
-            "+C" => self.client_reads.extend(bytes),
-            "+S" => self.upstream_reads.extend(bytes),
+            "+C" => self.client_receives.extend(bytes),
+            "+S" => self.upstream_receives.extend(bytes),
             "C:" | "C|" | "C-" | "C|-" => {
                 if !word.ends_with('-') {
-                    self.upstream_reads.extend(&bytes);
+                    self.upstream_receives.extend(&bytes);
                 }
                 let pipelined = word.contains('|');
                 self.step(Step::Client { bytes, pipelined });
             }
             "S:" | "S-" => {
                 if word == "S:" {
-                    self.client_reads.extend(&bytes);
+                    self.client_receives.extend(&bytes);
                 }
                 self.step(Step::Upstream(bytes));
             }
@@ -149,27 +149,27 @@ impl Dialogue {
             "=" => self.outcome = Some(text.to_owned()),
             _ => panic!("not a line of a dialogue: {line}"),
         }
-        if let Some(told) = self.told.last_mut() {
-            told.client_reads = self.client_reads.len();
-            told.upstream_reads = self.upstream_reads.len();
+        if let Some(step) = self.steps.last_mut() {
+            step.client_receives = self.client_receives.len();
+            step.upstream_receives = self.upstream_receives.len();
         }
     }
 
     fn step(&mut self, step: Step) {
-        self.told.push(Told { step, client_reads: 0, upstream_reads: 0 });
+        self.steps.push(ExpectedStep { step, client_receives: 0, upstream_receives: 0 });
     }
 
     /// # Panics
-    /// Something differs from what was told.
+    /// The outcome, a record or the received bytes differ from the script.
     #[track_caller]
     pub(crate) fn run(&self) -> SessionRecord {
-        let told: Vec<Step> = self.told.iter().map(|told| told.step.clone()).collect();
+        let script: Vec<Step> = self.steps.iter().map(|expected| expected.step.clone()).collect();
         let mut first = None;
         let answers: &[Answers] = match self.oracle {
             Some(_) => &[Answers::AtOnce, Answers::Behind],
             None => &[Answers::Never],
         };
-        for (order, steps) in [("early", flights(&told)), ("late", flights(&hoisted(&told)))] {
+        for (order, steps) in [("early", flights(&script)), ("late", flights(&hoisted(&script)))] {
             let total: usize = steps.iter().map(|step| bytes_of(step).len()).sum();
             let cuts = (1..total).map(Cut::At);
             let mut reference: Option<SessionRecord> = None;
@@ -178,9 +178,9 @@ impl Dialogue {
                 for cut in [Cut::Whole, Cut::Bytes].into_iter().chain(cuts.clone()) {
                     let what =
                         format!("replies {order}, answers {answers:?}, {cut:?}, splice {splice}");
-                    let mut record = self.play(&steps, cut, answers, splice, &what);
+                    let mut record = self.run_steps(&steps, cut, answers, splice, &what);
                     if record.outcome == Outcome::Protocol {
-                        record.tcp = TcpFacts::default(); // How much was read of what is not SMTP is no matter.
+                        record.tcp = TcpFacts::default(); // How much of the invalid input was read does not matter.
                     }
                     let reference = reference.get_or_insert_with(|| record.clone());
                     assert_eq!(&record, reference, "the record, {what}");
@@ -189,13 +189,13 @@ impl Dialogue {
             first = first.or(reference);
         }
         for splice in [false, true] {
-            self.play(&told, Cut::Lines, answers[0], splice, "line by line");
+            self.run_steps(&script, Cut::Lines, answers[0], splice, "line by line");
         }
         first.expect("a dialogue of at least one step")
     }
 
     #[track_caller]
-    fn play(
+    fn run_steps(
         &self,
         steps: &[Step],
         cut: Cut,
@@ -219,8 +219,8 @@ impl Dialogue {
             let bytes = bytes_of(step);
             for part in parts(bytes, cut, offset) {
                 match step {
-                    Step::Client { .. } => driver.client_says(part),
-                    _ => driver.upstream_says(part),
+                    Step::Client { .. } => driver.client_sends(part),
+                    _ => driver.upstream_sends(part),
                 }
                 if answers == Answers::AtOnce {
                     answer_all(&mut driver);
@@ -239,22 +239,27 @@ impl Dialogue {
             let more = steps.get(number + 1);
             let mid_flight = more.is_some_and(|next| same_side(step, next));
             if cut == Cut::Lines && !mid_flight {
-                let told = &self.told[number];
-                let what = format!("{what}, after {:?}", told.step);
-                same(&driver.to_client, &self.client_reads[..told.client_reads], "client", &what);
+                let expected = &self.steps[number];
+                let what = format!("{what}, after {:?}", expected.step);
+                same(
+                    &driver.to_client,
+                    &self.client_receives[..expected.client_receives],
+                    "client",
+                    &what,
+                );
                 same(
                     &driver.to_upstream,
-                    &self.upstream_reads[..told.upstream_reads],
+                    &self.upstream_receives[..expected.upstream_receives],
                     "upstream",
                     &what,
                 );
             }
         }
-        same(&driver.to_client, &self.client_reads, "client", what);
-        same(&driver.to_upstream, &self.upstream_reads, "upstream", what);
+        same(&driver.to_client, &self.client_receives, "client", what);
+        same(&driver.to_upstream, &self.upstream_receives, "upstream", what);
         assert_eq!(driver.closed, self.outcome.is_some(), "closed, {what}");
         let mut record = driver.finish();
-        driver.replays(&record, what);
+        driver.check_replay(&record, what);
         record.smtp.anomalies.sort_unstable();
         if let Some(outcome) = &self.outcome {
             assert_eq!(record.outcome.as_str(), outcome, "{what}");
@@ -264,12 +269,12 @@ impl Dialogue {
 }
 
 #[track_caller]
-fn same(read: &[u8], expected: &[u8], who: &str, what: &str) {
+fn same(received: &[u8], expected: &[u8], who: &str, what: &str) {
     let lines = |bytes: &[u8]| bytes.escape_ascii().to_string().replace("\\n", "\\n\n");
     assert!(
-        read == expected,
-        "what the {who} reads, {what}:\n{}\nexpected:\n{}",
-        lines(read),
+        received == expected,
+        "received by the {who}, {what}:\n{}\nexpected:\n{}",
+        lines(received),
         lines(expected)
     );
 }
@@ -286,7 +291,7 @@ fn bytes_of(step: &Step) -> &[u8] {
     }
 }
 
-/// `bytes`, which begin `offset` octets into everything that is said, in the parts that `cut` makes of them.
+/// Splits `bytes`, which start at `offset` in all sent bytes, according to `cut`.
 fn parts(bytes: &[u8], cut: Cut, offset: usize) -> Vec<&[u8]> {
     match cut {
         Cut::Bytes => bytes.chunks(1).collect(),
@@ -299,10 +304,10 @@ fn parts(bytes: &[u8], cut: Cut, offset: usize) -> Vec<&[u8]> {
     }
 }
 
-/// The client says as early as it may what it does not wait to say.
-fn hoisted(told: &[Step]) -> Vec<Step> {
+/// Moves each pipelined client step as early as the replies before it permit.
+fn hoisted(script: &[Step]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for step in told {
+    for step in script {
         let after_replies = steps
             .iter()
             .rposition(|step| !matches!(step, Step::Upstream(_)))
@@ -315,10 +320,10 @@ fn hoisted(told: &[Step]) -> Vec<Step> {
     steps
 }
 
-/// What one side says without a word of the other between becomes one.
-fn flights(told: &[Step]) -> Vec<Step> {
+/// Joins consecutive sends of one side.
+fn flights(script: &[Step]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for step in told {
+    for step in script {
         match (steps.last_mut(), step) {
             (Some(Step::Client { bytes, .. }), Step::Client { bytes: more, .. })
             | (Some(Step::Upstream(bytes)), Step::Upstream(more)) => bytes.extend(more),

@@ -1,5 +1,5 @@
-//! A driver for the engine without sockets: does what the contract in `src/engine/mod.rs` asks of the relay, and checks what
-//! the contract promises it.
+//! A driver for the engine without sockets: it follows the contract for the relay in `src/engine/mod.rs`, and checks
+//! that the engine keeps its side.
 
 #![allow(dead_code, reason = "each of its users needs a part of it")]
 
@@ -18,7 +18,7 @@ use gatepost::time::Timestamp;
 /// 2026-01-02T03:04:05Z.
 pub(crate) const START: Timestamp = Timestamp::from_nanos(1_767_323_045_000_000_000);
 
-/// What a capture on the client's leg holds.
+/// The input of an observer on the client's leg.
 enum Captured {
     Data(Side, Vec<u8>),
     Closed(Side),
@@ -29,17 +29,17 @@ pub(crate) struct Driver {
     observer: Observer,
     captured: Vec<(Timestamp, Captured)>,
     profile: Arc<Profile>,
-    /// Requested, and not answered yet.
+    /// Lookups that the engine requested and that are not answered yet.
     pub(crate) needs: Vec<Lookup>,
-    asked: Vec<Lookup>,
+    requested: Vec<Lookup>,
     out: Output,
     now: Timestamp,
-    /// Whether bytes that need not be looked at are passed without showing them, as with splice(2).
+    /// Whether bytes that the engine need not parse bypass it, as with splice(2).
     splice: bool,
     from_client: Vec<u8>,
     from_upstream: Vec<u8>,
-    client_said: Vec<u8>,
-    upstream_said: Vec<u8>,
+    client_sent: Vec<u8>,
+    upstream_sent: Vec<u8>,
     pub(crate) to_client: Vec<u8>,
     pub(crate) to_upstream: Vec<u8>,
     pub(crate) events: Vec<Event>,
@@ -50,7 +50,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// A session whose upstream took the connection, if it needs one.
+    /// A session whose upstream accepted the connection, if it needs one.
     pub(crate) fn new(
         profile: Profile,
         timeouts: Timeouts,
@@ -64,7 +64,7 @@ impl Driver {
         let mut driver = Self {
             profile: Arc::clone(&profile),
             needs: Vec::new(),
-            asked: Vec::new(),
+            requested: Vec::new(),
             engine: Proxy::new(Arc::clone(&profile), timeouts, client, destination, START),
             observer: Observer::new(profile, client, destination, START, false),
             captured: Vec::new(),
@@ -73,8 +73,8 @@ impl Driver {
             splice,
             from_client: Vec::new(),
             from_upstream: Vec::new(),
-            client_said: Vec::new(),
-            upstream_said: Vec::new(),
+            client_sent: Vec::new(),
+            upstream_sent: Vec::new(),
             to_client: Vec::new(),
             to_upstream: Vec::new(),
             events: Vec::new(),
@@ -84,68 +84,68 @@ impl Driver {
             shut_client: false,
         };
         let needs_upstream = driver.engine.open(None, &mut driver.out);
-        driver.carry_out(&[], Side::Client);
+        driver.apply_actions(&[], Side::Client);
         if needs_upstream {
             let upstream = UpstreamAddr::new("[2001:db8::25]:25".parse().unwrap());
             driver.engine.on_connected(upstream, START, &mut driver.out);
-            driver.carry_out(&[], Side::Client);
+            driver.apply_actions(&[], Side::Client);
         } else {
             driver.abandoned = true;
         }
         driver
     }
 
-    pub(crate) fn client_says(&mut self, bytes: &[u8]) {
+    pub(crate) fn client_sends(&mut self, bytes: &[u8]) {
         if self.closed {
             return;
         }
         self.capture(Captured::Data(Side::Client, bytes.to_vec()));
-        self.client_said.extend_from_slice(bytes);
-        let passed = self.pass(Side::Client, self.from_client.is_empty(), bytes);
-        self.from_client.extend_from_slice(bytes.get(passed..).unwrap_or_default());
-        self.offer_client();
+        self.client_sent.extend_from_slice(bytes);
+        let spliced = self.splice_through(Side::Client, self.from_client.is_empty(), bytes);
+        self.from_client.extend_from_slice(bytes.get(spliced..).unwrap_or_default());
+        self.feed_client();
     }
 
-    pub(crate) fn upstream_says(&mut self, bytes: &[u8]) {
+    pub(crate) fn upstream_sends(&mut self, bytes: &[u8]) {
         if self.closed || self.abandoned {
             return;
         }
-        self.upstream_said.extend_from_slice(bytes);
-        let passed = self.pass(Side::Server, self.from_upstream.is_empty(), bytes);
-        self.from_upstream.extend_from_slice(bytes.get(passed..).unwrap_or_default());
-        self.offer_upstream();
-        self.offer_client();
+        self.upstream_sent.extend_from_slice(bytes);
+        let spliced = self.splice_through(Side::Server, self.from_upstream.is_empty(), bytes);
+        self.from_upstream.extend_from_slice(bytes.get(spliced..).unwrap_or_default());
+        self.feed_upstream();
+        self.feed_client();
     }
 
-    /// What was asked is answered, by `answer`, in the order that `order` picks: the place among what is open.
+    /// Answers one pending lookup with `answer`; `order` chooses which.
     pub(crate) fn answer(&mut self, order: usize, answer: impl FnOnce(&Lookup) -> LookupResult) {
         if self.needs.is_empty() {
             return;
         }
         let lookup = self.needs.remove(order % self.needs.len());
-        let answered = answer(&lookup);
+        let result = answer(&lookup);
         if self.closed {
             return;
         }
-        self.engine.on_answers(vec![(lookup, answered)], self.now, &mut self.out);
-        self.carry_out(&[], Side::Client);
-        self.offer_both();
+        self.engine.on_answers(vec![(lookup, result)], self.now, &mut self.out);
+        self.apply_actions(&[], Side::Client);
+        self.feed_both();
     }
 
     pub(crate) fn client_closes(&mut self) {
         if !self.closed {
             self.capture(Captured::Closed(Side::Client));
             self.engine.on_closed(Side::Client, &mut self.out);
-            self.carry_out(&[], Side::Client);
-            self.offer_client();
+            self.apply_actions(&[], Side::Client);
+            self.feed_client();
         }
     }
 
     pub(crate) fn upstream_closes(&mut self) {
         if !self.closed && !self.abandoned {
             self.engine.on_closed(Side::Server, &mut self.out);
-            self.carry_out(&[], Side::Server);
-            self.offer_client();
+            self.apply_actions(&[], Side::Server);
+            self.feed_client();
         }
     }
 
@@ -157,12 +157,12 @@ impl Driver {
         {
             self.now = deadline;
             self.engine.on_timeout(self.now, &mut self.out);
-            self.carry_out(&[], Side::Client);
-            self.offer_both();
+            self.apply_actions(&[], Side::Client);
+            self.feed_both();
             assert_ne!(
                 self.engine.deadline(),
                 Some(deadline),
-                "a deadline must move when it was met"
+                "a deadline must move once it has passed"
             );
         }
         self.now = end;
@@ -174,14 +174,14 @@ impl Driver {
     pub(crate) fn drain(&mut self) {
         if !self.closed {
             self.engine.drain(&mut self.out);
-            self.carry_out(&[], Side::Client);
+            self.apply_actions(&[], Side::Client);
         }
     }
 
     pub(crate) fn abort(&mut self, outcome: Outcome) {
         if !self.closed {
             self.engine.abort(outcome, &mut self.out);
-            self.carry_out(&[], Side::Client);
+            self.apply_actions(&[], Side::Client);
         }
     }
 
@@ -203,25 +203,25 @@ impl Driver {
                 Captured::Data(from, octets) => self.observer.on_data(from, &octets, at, &mut out),
                 Captured::Closed(from) => self.observer.on_closed(from, at, &mut out),
             }
-            assert_eq!(out.actions, [], "a observer says nothing");
+            assert_eq!(out.actions, [], "an observer emits no actions");
         }
         self.observer.finish(TcpFacts::default(), self.now, &mut out)
     }
 
-    /// A decision that the gateway took replays to the same decision.
+    /// Checks that an observer of the client's leg records the same session and replays to the same verdict.
     #[track_caller]
-    pub(crate) fn replays(&mut self, engine: &SessionRecord, what: &str) {
+    pub(crate) fn check_replay(&mut self, engine: &SessionRecord, what: &str) {
         let observer = self.observed();
         assert_eq!(observer.smtp.transactions, engine.smtp.transactions, "transactions, {what}");
         assert_eq!(observer.smtp.transactions_total, engine.smtp.transactions_total, "{what}");
         if self.engine.answers().is_some() {
             assert_eq!(observer.questions, engine.questions, "questions, {what}");
         }
-        self.judged_again(&observer, engine, what);
+        self.check_verdict_replays(&observer, engine, what);
         if self.is_untouched() && engine.smtp.anomalies.is_empty() {
-            let mut told = engine.smtp.clone();
-            told.phases.connect = None; // The observer knows of one connection.
-            assert_eq!(observer.smtp, told, "what was said, {what}");
+            let mut expected = engine.smtp.clone();
+            expected.phases.connect = None; // The observer sees no connection to upstream.
+            assert_eq!(observer.smtp, expected, "the SMTP record, {what}");
             assert_eq!((observer.start, observer.duration), (engine.start, engine.duration));
             if let Outcome::Quit | Outcome::ClientClosed | Outcome::UpstreamClosed = engine.outcome
                 && self.closed
@@ -231,9 +231,9 @@ impl Driver {
         }
     }
 
-    /// With the answers that the gateway had, the record of an observer leads to the same verdict.
+    /// Checks that the observer's record, with the gateway's lookup results, leads to the same verdict.
     #[track_caller]
-    pub(crate) fn judged_again(
+    pub(crate) fn check_verdict_replays(
         &self,
         observer: &SessionRecord,
         engine: &SessionRecord,
@@ -241,17 +241,17 @@ impl Driver {
     ) {
         let mut verdict = engine.verdict.clone();
         if verdict.action == policy::PolicyAction::Accept {
-            verdict.reason = None; // Circumstances, which a capture does not tell.
+            verdict.reason = None; // A capture does not show it.
         }
         let known = self.engine.answers().cloned().unwrap_or_default();
-        let reviewed = evaluate_record(&self.profile, observer, &known);
-        assert_eq!(reviewed.verdict, verdict, "verdict, {what}");
-        assert!(reviewed.is_decided, "the answers do not do, {what}");
+        let evaluated = evaluate_record(&self.profile, observer, &known);
+        assert_eq!(evaluated.verdict, verdict, "verdict, {what}");
+        assert!(evaluated.is_decided, "the answers do not suffice, {what}");
     }
 
-    /// Each side read what the other said, and nothing else.
+    /// Whether each side received exactly the bytes that the other sent.
     fn is_untouched(&self) -> bool {
-        self.to_upstream == self.client_said && self.to_client == self.upstream_said
+        self.to_upstream == self.client_sent && self.to_client == self.upstream_sent
     }
 
     /// Bytes that the engine has not consumed.
@@ -263,46 +263,46 @@ impl Driver {
         self.abandoned
     }
 
-    /// What of `bytes` need not be shown to the engine goes on at once.
-    fn pass(&mut self, side: Side, nothing_before: bool, bytes: &[u8]) -> usize {
-        let passable = usize::try_from(self.engine.splice_budget(side)).unwrap_or(usize::MAX);
-        let count = passable.min(bytes.len());
+    /// Relays the part of `bytes` that the engine need not parse; returns its length.
+    fn splice_through(&mut self, side: Side, nothing_before: bool, bytes: &[u8]) -> usize {
+        let budget = usize::try_from(self.engine.splice_budget(side)).unwrap_or(usize::MAX);
+        let count = budget.min(bytes.len());
         if !self.splice || !nothing_before || count == 0 {
             return 0;
         }
         self.write(side, &bytes[..count]);
         self.engine.on_spliced(side, count as u64, self.now, &mut self.out);
-        self.carry_out(&[], side);
+        self.apply_actions(&[], side);
         count
     }
 
-    fn offer_both(&mut self) {
-        self.offer_upstream();
-        self.offer_client();
+    fn feed_both(&mut self) {
+        self.feed_upstream();
+        self.feed_client();
     }
 
-    fn offer_upstream(&mut self) {
+    fn feed_upstream(&mut self) {
         if self.closed || self.abandoned {
             return;
         }
         let input = std::mem::take(&mut self.from_upstream);
         let used = self.engine.on_server_data(&input, self.now, &mut self.out);
         self.from_upstream = input[used..].to_vec();
-        self.carry_out(&input[..used], Side::Server);
+        self.apply_actions(&input[..used], Side::Server);
     }
 
-    fn offer_client(&mut self) {
+    fn feed_client(&mut self) {
         if self.closed {
             return;
         }
         let input = std::mem::take(&mut self.from_client);
         let used = self.engine.on_client_data(&input, self.now, &mut self.out);
         self.from_client = input[used..].to_vec();
-        self.carry_out(&input[..used], Side::Client);
+        self.apply_actions(&input[..used], Side::Client);
     }
 
-    /// `input`: what the engine consumed of `side`'s bytes in this call.
-    fn carry_out(&mut self, input: &[u8], side: Side) {
+    /// `input`: the bytes from `side` that the engine consumed in this call.
+    fn apply_actions(&mut self, input: &[u8], side: Side) {
         for action in std::mem::take(&mut self.out.actions) {
             assert!(!self.closed, "{action:?} after the end");
             match action {
@@ -325,10 +325,10 @@ impl Driver {
                 }
                 Action::AbandonUpstream => self.abandoned = true,
                 Action::Need(lookups) => {
-                    assert!(!lookups.is_empty(), "nothing is asked");
+                    assert!(!lookups.is_empty(), "no lookup is requested");
                     for lookup in lookups {
-                        assert!(!self.asked.contains(&lookup), "{lookup:?} is asked twice");
-                        self.asked.push(lookup.clone());
+                        assert!(!self.requested.contains(&lookup), "{lookup:?} is requested twice");
+                        self.requested.push(lookup.clone());
                         self.needs.push(lookup);
                     }
                 }
@@ -349,7 +349,7 @@ impl Driver {
         }
     }
 
-    /// What goes on from `side` reaches the other.
+    /// Sends bytes that came from `side` to the other side.
     fn write(&mut self, side: Side, bytes: &[u8]) {
         match side {
             Side::Client => {
@@ -357,7 +357,7 @@ impl Driver {
                 self.to_upstream.extend_from_slice(bytes);
             }
             Side::Server => {
-                assert!(!self.shut_client, "the client was told that this is all");
+                assert!(!self.shut_client, "the client's side is shut down");
                 self.capture(Captured::Data(side, bytes.to_vec()));
                 self.to_client.extend_from_slice(bytes);
             }

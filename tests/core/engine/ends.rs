@@ -1,4 +1,4 @@
-//! How sessions end that do not end in QUIT: time, loss, shutdown.
+//! Sessions that end without QUIT: timeouts, lost connections, shutdown.
 
 use gatepost::policy::PolicyAction;
 
@@ -17,9 +17,9 @@ fn ends(parts: &[&str]) -> gatepost::engine::SessionRecord {
 }
 
 #[test]
-fn time_outs_of_each_kind() {
+fn each_phase_has_its_timeout() {
     ends(&["T 299s\nT 1s\n", LATE]); // greeting
-    ends(&["S: 220 a\nT 299s\nC- NOO\\\nT 1s\n", SILENT]); // half a command is none
+    ends(&["S: 220 a\nT 299s\nC- NOO\\\nT 1s\n", SILENT]); // an incomplete command does not restart the timer
     ends(&["S: 220 a\nC: NOOP\nT 299s\nT 1s\n", LATE]); // reply
     ends(&[HELLO, ENVELOPE, "C: DATA\nS: 354 go\nT 179s\nC: x\nT 179s\nT 1s\n", SILENT]); // data
     ends(&[HELLO, ENVELOPE, "C: BDAT 10\nC: x\nT 180s\n", SILENT]); // chunk
@@ -33,14 +33,14 @@ fn time_outs_of_each_kind() {
 }
 
 #[test]
-fn under_stress_silent_clients_get_less() {
+fn silent_clients_time_out_earlier_under_stress() {
     let mut dialogue = Dialogue::new(&["S: 220 a\nT 9s\nT 1s\n", SILENT].concat());
     dialogue.timeouts = gatepost::engine::Timeouts::STRESS;
     dialogue.run();
 }
 
 #[test]
-fn shutdown_ends_idle_sessions_now_and_transactions_after_they_end() {
+fn shutdown_ends_idle_sessions_at_once_and_others_after_their_transaction() {
     ends(&["S: 220 a\ndrain\n", SHUTDOWN]);
     ends(&["drain\nS: 220 a\n", SHUTDOWN]);
     ends(&["S: 220 a\nC: NOOP\ndrain\nS: 250 ok\n", SHUTDOWN]);
@@ -56,7 +56,7 @@ fn shutdown_ends_idle_sessions_now_and_transactions_after_they_end() {
     ends(&["S: 220 a\nC: STARTTLS\nS: 220 go\ndrain\nC: \\x16\nS: \\x16\nC.\nS.\n= client_closed"]);
     ends(&["S: 220 a\nC: STARTTLS\nS: 220 go\nC: \\x16\nabort\n= shutdown"]);
     ends(&[HELLO, ENVELOPE, "abort\n", SHUTDOWN]);
-    // A transaction that upstream would not begin a second time is still one.
+    // A rejected nested MAIL leaves the transaction open.
     ends(&[
         HELLO,
         ENVELOPE,
@@ -66,7 +66,7 @@ fn shutdown_ends_idle_sessions_now_and_transactions_after_they_end() {
 }
 
 #[test]
-fn an_upstream_that_is_lost() {
+fn losing_upstream_ends_the_session_with_421() {
     let record = ends(&[
         "S.\n+C 421 4.3.2 gate.example mail server is unavailable; try again later\n= upstream_unavailable",
     ]);
@@ -77,38 +77,38 @@ fn an_upstream_that_is_lost() {
     ends(&["S: 220 a\nC: QUIT\nS.\n", LOST]);
 }
 
-/// Trap 5: it may have taken the message, so the client is told to try again, and we do not.
+/// Upstream may have accepted the message, so the client receives a 421 and retries; the gateway does not.
 #[test]
-fn an_upstream_that_is_lost_after_the_final_dot() {
+fn losing_upstream_after_the_end_of_data_gives_421() {
     for text in [
         "C: DATA\nS: 354 go\nC: x\nC: .\nS.\n",
         "C: DATA\nS: 354 go\nC: x\nC: .\nS- 250 2.0.0 queu\\\nS.\n",
         "C: BDAT 2 LAST\nC: ab\\\nC| NOOP\nS.\n",
     ] {
         let record = ends(&[HELLO, ENVELOPE, text, LOST]);
-        assert_eq!(record.smtp.transactions[0].data_code, Some(421), "what the client was told");
+        assert_eq!(record.smtp.transactions[0].data_code, Some(421), "sent to the client");
         assert_eq!(record.verdict.reason.as_deref(), Some("upstream_lost"));
-        assert_eq!(record.verdict.action, PolicyAction::Accept, "no policy wanted that");
+        assert_eq!(record.verdict.action, PolicyAction::Accept, "not a policy decision");
     }
 }
 
 #[test]
-fn a_421_of_upstream_is_its_last_word() {
+fn a_421_or_521_of_upstream_ends_the_session() {
     ends(&["S: 421 4.3.0 busy\nS.\n= upstream_closed"]);
     ends(&["S: 220 a\nS: 421 4.4.2 timeout\nS.\n= upstream_closed"]);
     ends(&["S: 220 a\nC: NOOP\nS: 421 4.4.2 timeout\nS.\n= upstream_closed"]);
     let text = "C: DATA\nS: 354 go\nC: x\nS: 421 4.3.0 shutting down\nS.\n= upstream_closed";
     let record = ends(&[HELLO, ENVELOPE, text]);
     assert_eq!(record.smtp.transactions[0].data_code, Some(421));
-    // And so are a refusal in place of the greeting (RFC 5321 §3.1) and a 521 (RFC 7504).
+    // So do a rejection in place of the greeting (RFC 5321 §3.1) and a 521 (RFC 7504).
     ends(&["S: 554 5.7.1 no\nS.\n= upstream_closed"]);
     ends(&["S: 220 a\nC: EHLO b\nS: 521 5.7.1 no\nS.\n= upstream_closed"]);
     ends(&["S: 554 5.7.1 no\nC: QUIT\nS: 221 bye\nS.\n= quit"]);
 }
 
 #[test]
-fn a_client_that_leaves() {
-    ends(&["C.\n= client_closed"]); // not worth waiting for the greeting
+fn a_client_that_closes_ends_the_session() {
+    ends(&["C.\n= client_closed"]); // without waiting for the greeting
     ends(&["S: 220 a\nC.\n= client_closed"]);
     ends(&["S: 220 a\nC- QUI\\\nC.\n= client_closed"]);
     ends(&["S: 220 a\nC: NOOP\nC.\nS: 250 ok\n= client_closed"]);

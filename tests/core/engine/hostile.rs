@@ -1,4 +1,4 @@
-//! Clients that are no mail servers, and mail servers that are no friends.
+//! Hostile or broken clients and servers: early talk, junk, smuggling attempts, invalid replies.
 
 use gatepost::engine::{Anomaly, BareNewlines, Pregreet, RefuseAt, SessionRecord, TlsState};
 use gatepost::policy::PolicyAction;
@@ -9,13 +9,13 @@ use crate::engine::sessions::{ENVELOPE, HELLO};
 const NOT_SMTP: &str = "+C 554 5.5.1 not SMTP; this is an SMTP server\n= protocol";
 
 #[test]
-fn speaking_before_the_greeting_is_counted() {
+fn early_talk_is_counted() {
     let record = dialogue("C- EHLO a\nS: 220 a\n+S EHLO a\n--\nS: 250 b\n");
     assert_eq!(record.smtp.anomalies[0], Anomaly::Pregreet);
 }
 
 #[test]
-fn speaking_before_the_greeting_is_refused_at_rcpt() {
+fn early_talk_is_rejected_at_rcpt() {
     let record = Dialogue::new(
         r"C- EHLO a
         S: 220 mx
@@ -35,7 +35,7 @@ fn speaking_before_the_greeting_is_refused_at_rcpt() {
 }
 
 #[test]
-fn speaking_before_the_greeting_is_refused_in_its_place() {
+fn early_talk_is_rejected_instead_of_the_greeting() {
     let record = Dialogue::new(
         r"C- EHLO a
         +C 554 5.5.1 client sent data before the greeting (RFC 5321 section 3.1)
@@ -53,16 +53,16 @@ fn speaking_before_the_greeting_is_refused_in_its_place() {
     assert_eq!(record.smtp.anomalies, [Anomaly::Pregreet]);
 }
 
-fn junk(said: &str, anomaly: Anomaly) {
-    let record = dialogue(&format!("C- {said}\n{NOT_SMTP}"));
-    assert_eq!(*record.smtp.anomalies.last().unwrap(), anomaly, "{said}");
+fn junk(line: &str, anomaly: Anomaly) {
+    let record = dialogue(&format!("C- {line}\n{NOT_SMTP}"));
+    assert_eq!(*record.smtp.anomalies.last().unwrap(), anomaly, "{line}");
     assert_eq!(record.verdict.reason.as_deref(), Some("junk"));
-    let record = dialogue(&format!("S: 220 mx\nC- {said}\nC- more\n{NOT_SMTP}"));
-    assert_eq!(record.smtp.anomalies, [anomaly], "{said}");
+    let record = dialogue(&format!("S: 220 mx\nC- {line}\nC- more\n{NOT_SMTP}"));
+    assert_eq!(record.smtp.anomalies, [anomaly], "{line}");
 }
 
 #[test]
-fn junk_is_told_so_whenever_it_comes() {
+fn junk_is_rejected_before_and_after_the_greeting() {
     junk("GET / HTTP/1.1", Anomaly::JunkHttp);
     junk("post /x HTTP/1.0", Anomaly::JunkHttp);
     junk("PRI * HTTP/2.0", Anomaly::JunkHttp);
@@ -79,9 +79,9 @@ fn a_proxy_v2_header_is_recognised_before_and_after_the_greeting() {
     dialogue(&format!("S: 220 mx\nC- {header}\n{unknown}{unknown}{NOT_SMTP}"));
 }
 
-/// 554 now would be read as the fate of the message before it.
+/// An immediate 554 would be taken for the reply to the message before it.
 #[test]
-fn junk_waits_for_the_replies_before_it() {
+fn the_reply_to_junk_waits_for_earlier_replies() {
     dialogue(
         &[
             HELLO,
@@ -94,7 +94,7 @@ fn junk_waits_for_the_replies_before_it() {
 }
 
 #[test]
-fn plaintext_behind_starttls_goes_nowhere() {
+fn plaintext_pipelined_behind_starttls_is_discarded() {
     let record = dialogue(
         &[
             HELLO,
@@ -113,9 +113,9 @@ fn plaintext_behind_starttls_goes_nowhere() {
     assert_eq!(record.smtp.transactions_total, 0);
 }
 
-/// Also what was still on its way when the 220 left.
+/// Also plaintext that arrives after the 220 was sent.
 #[test]
-fn plaintext_after_starttls_goes_nowhere() {
+fn plaintext_after_starttls_is_discarded() {
     let record = dialogue(
         r"S: 220 a
         C: STARTTLS
@@ -131,7 +131,7 @@ fn plaintext_after_starttls_goes_nowhere() {
 }
 
 #[test]
-fn plaintext_behind_a_refused_starttls_is_read() {
+fn commands_behind_a_rejected_starttls_are_relayed() {
     dialogue("S: 220 a\nC: STARTTLS\nC- NOOP\nS: 454 no\n+S NOOP\n--\nS: 250 ok\n");
 }
 
@@ -141,9 +141,9 @@ fn commands(mode: BareNewlines, text: &str) -> SessionRecord {
         .run()
 }
 
-/// Content may be relayed with bare newlines as they came. Commands never: gateway and upstream must read the same ones.
+/// Content may be relayed with bare newlines, commands never: gateway and upstream must parse the same commands.
 #[test]
-fn bare_newlines_in_commands() {
+fn bare_newlines_in_commands_are_normalized_or_rejected() {
     for mode in [BareNewlines::Normalize, BareNewlines::Pass] {
         let record = commands(mode, "C- NOOP\\n\\\n+S NOOP\nS: 250 a\n");
         assert_eq!(record.smtp.anomalies, [Anomaly::BareLf]);
@@ -155,16 +155,16 @@ fn bare_newlines_in_commands() {
     }
     let refusal =
         "+C 500 5.5.2 bare CR or LF in command; lines end in CRLF (RFC 5321 section 2.3.8)\n";
-    for said in ["NOOP\\n\\", "NO\\rOP", "\\rNOOP", "NOOP\\r"] {
+    for line in ["NOOP\\n\\", "NO\\rOP", "\\rNOOP", "NOOP\\r"] {
         let record =
-            commands(BareNewlines::Reject, &format!("C- {said}\n{refusal}C| NOOP\nS: 250 ok\n"));
+            commands(BareNewlines::Reject, &format!("C- {line}\n{refusal}C| NOOP\nS: 250 ok\n"));
         assert_eq!(record.verdict.reason.as_deref(), Some("bare_newline"));
     }
 }
 
-/// With `pass`, a strict upstream would read one NOOP and then the chunk as commands.
+/// With `pass`, a strict upstream would parse one NOOP and then the chunk as commands.
 #[test]
-fn a_chunk_hidden_behind_a_bare_newline_is_seen() {
+fn a_chunk_behind_a_bare_newline_is_recognised() {
     Dialogue::new(
         r"S: 220 a
         C: EHLO b
@@ -189,7 +189,7 @@ fn pipelining_that_was_not_offered_is_counted() {
 }
 
 #[test]
-fn content_before_the_354_waits() {
+fn content_before_the_354_is_held_back() {
     let text = "C: DATA\nC|- x\nC|- .\nS: 354 go\n+S x\n+S .\n--\nS: 250 queued\n";
     let record = dialogue(&[HELLO, ENVELOPE, text].concat());
     assert_eq!(record.smtp.anomalies, [Anomaly::EarlyData]);
@@ -197,7 +197,7 @@ fn content_before_the_354_waits() {
 }
 
 #[test]
-fn a_reply_that_answers_nothing_ends_the_session() {
+fn an_unexpected_or_invalid_reply_ends_the_session() {
     let cannot =
         "+C 421 4.5.0 gate.example mail server sent an invalid reply; try again later\n= protocol";
     let record = dialogue(&format!("S: 220 a\nS- 250 what\n{cannot}"));
@@ -206,5 +206,5 @@ fn a_reply_that_answers_nothing_ends_the_session() {
     assert_eq!(record.smtp.anomalies, [Anomaly::BadReply]);
     let text = format!("C: DATA\nS: 354 go\nC: x\nC: .\nS- 2xx queued\n{cannot}");
     let record = dialogue(&[HELLO, ENVELOPE, &text].concat());
-    assert_eq!(record.smtp.transactions[0].data_code, Some(421), "what the client was told");
+    assert_eq!(record.smtp.transactions[0].data_code, Some(421), "sent to the client");
 }

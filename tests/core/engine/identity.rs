@@ -1,4 +1,4 @@
-//! Telling upstream who the client is by XCLIENT.
+//! Passing the client's identity to upstream by XCLIENT.
 
 use crate::engine::dialogue::Dialogue;
 
@@ -10,7 +10,7 @@ const NOT_TAKEN: &str =
     "+C 421 4.3.5 gate.example mail server does not accept XCLIENT from this gateway\n= protocol";
 
 #[test]
-fn the_client_s_commands_wait_for_the_exchange() {
+fn the_clients_commands_wait_for_the_xclient_exchange() {
     let record = with_xclient(
         r"S: 220 mx.example
         # The client's EHLO and what it pipelined wait.
@@ -42,7 +42,7 @@ fn the_client_s_commands_wait_for_the_exchange() {
 }
 
 #[test]
-fn whatever_the_client_says_first() {
+fn the_exchange_precedes_a_first_command_that_is_not_ehlo() {
     with_xclient(
         r"S: 220 mx.example
         C- NOOP
@@ -59,7 +59,7 @@ fn whatever_the_client_says_first() {
 }
 
 #[test]
-fn an_upstream_that_does_not_take_it_gets_no_mail() {
+fn an_upstream_that_rejects_xclient_gets_no_mail() {
     for answers in [
         "S- 250 mx.example\n",
         "S- 250-mx\nS- 250 XCLIENT NAME\n",
@@ -73,7 +73,7 @@ fn an_upstream_that_does_not_take_it_gets_no_mail() {
 }
 
 #[test]
-fn an_exchange_may_be_lost_or_late() {
+fn a_lost_or_late_exchange_ends_the_session() {
     let start = "S: 220 mx\nC- EHLO a\n+S EHLO gate.example\n";
     with_xclient(&format!(
         "{start}S.\n+C 421 4.4.2 gate.example connection to the mail server was lost; try again later\n= upstream_closed"
@@ -81,7 +81,7 @@ fn an_exchange_may_be_lost_or_late() {
     with_xclient(&format!(
         "{start}T 300s\n+C 421 4.4.2 gate.example mail server did not reply in time; try again later\n= timeout"
     ));
-    // The client is gone before it is over: nothing that it said is lost.
+    // The client closes during the exchange: its earlier commands are still relayed.
     with_xclient(&format!(
         "{start}C.\nS- 250-mx\nS- 250 XCLIENT ADDR\n+S XCLIENT ADDR=IPV6:2001:db8::1\n--\nS- 220 mx\n+S EHLO a\n--\nS: 250 mx\n= client_closed"
     ));

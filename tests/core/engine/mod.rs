@@ -1,4 +1,4 @@
-//! The engine under every segmentation of every dialogue: see `engine/dialogue.rs` for the language.
+//! The engine under every segmentation of every dialogue: see `engine/dialogue.rs` for the script language.
 
 mod content;
 mod dialogue;

@@ -1,4 +1,4 @@
-//! Random clients before a random server: what must hold whatever either says.
+//! Random clients and a random server: invariants that hold for every dialogue.
 
 use proptest::prelude::*;
 
@@ -6,9 +6,9 @@ use gatepost::engine::{Event, Profile, Timeouts};
 
 use crate::engine::driver::Driver;
 
-/// What the client says, in its order. A message is followed by nothing before its reply to DATA is there.
+/// A command of the client. After DATA the client sends nothing until it has the reply.
 #[derive(Clone, Copy, Debug)]
-enum Says {
+enum ClientCommand {
     Noop,
     Mail,
     Rcpt,
@@ -20,20 +20,20 @@ enum Says {
     TooLong,
 }
 
-/// A strict server with CHUNKING: reads commands, answers each with a number of its own.
+/// A strict server with CHUNKING that numbers its replies.
 #[derive(Default)]
 struct Server {
     input: Vec<u8>,
     in_content: bool,
     chunk: usize,
-    said: usize,
-    /// Text of each reply to an end of message.
-    fates: Vec<String>,
+    replies: usize,
+    /// The replies to messages.
+    message_replies: Vec<String>,
 }
 
 impl Server {
-    /// Takes what the gateway sent; returns the replies, one for each command. `codes` chooses their classes.
-    fn takes(&mut self, bytes: &[u8], codes: &mut impl Iterator<Item = u8>) -> Vec<String> {
+    /// Parses data from the gateway; returns one reply per command, of the classes that `codes` chooses.
+    fn on_data(&mut self, bytes: &[u8], codes: &mut impl Iterator<Item = u8>) -> Vec<String> {
         self.input.extend_from_slice(bytes);
         let mut replies = Vec::new();
         loop {
@@ -52,11 +52,11 @@ impl Server {
             let line = String::from_utf8_lossy(&self.input[..at]).into_owned();
             self.input.drain(..at + end.len());
             let positive = !codes.next().unwrap_or(0).is_multiple_of(4);
-            self.said += 1;
-            let n = self.said;
-            let mut fate = std::mem::take(&mut self.in_content);
+            self.replies += 1;
+            let n = self.replies;
+            let mut ends_message = std::mem::take(&mut self.in_content);
             let mut code = if positive { 250 } else { 550 };
-            if !fate {
+            if !ends_message {
                 let words: Vec<&str> = line.split(' ').collect();
                 match words[0] {
                     "DATA" if positive => {
@@ -67,57 +67,57 @@ impl Server {
                     }
                     "BDAT" => {
                         self.chunk = words[1].parse().unwrap();
-                        fate = words.len() == 3;
+                        ends_message = words.len() == 3;
                     }
                     _ => {}
                 }
             }
             let reply = format!("{code} upstream {n}");
-            if fate {
-                self.fates.push(reply.clone());
+            if ends_message {
+                self.message_replies.push(reply.clone());
             }
             replies.push(reply);
         }
     }
 }
 
-fn says() -> impl Strategy<Value = Says> {
+fn client_command() -> impl Strategy<Value = ClientCommand> {
     prop_oneof![
-        Just(Says::Noop),
-        Just(Says::Mail),
-        Just(Says::Rcpt),
-        Just(Says::Data),
-        (0u8..30, any::<bool>()).prop_map(|(size, last)| Says::Bdat { size, last }),
-        Just(Says::Rset),
-        Just(Says::Unknown),
-        Just(Says::Xclient),
-        Just(Says::TooLong),
+        Just(ClientCommand::Noop),
+        Just(ClientCommand::Mail),
+        Just(ClientCommand::Rcpt),
+        Just(ClientCommand::Data),
+        (0u8..30, any::<bool>()).prop_map(|(size, last)| ClientCommand::Bdat { size, last }),
+        Just(ClientCommand::Rset),
+        Just(ClientCommand::Unknown),
+        Just(ClientCommand::Xclient),
+        Just(ClientCommand::TooLong),
     ]
 }
 
-fn bytes(says: Says) -> Vec<u8> {
-    match says {
-        Says::Noop => b"NOOP\r\n".to_vec(),
-        Says::Mail => b"MAIL FROM:<a@b>\r\n".to_vec(),
-        Says::Rcpt => b"RCPT TO:<c@d>\r\n".to_vec(),
-        Says::Data => b"DATA\r\n".to_vec(),
-        Says::Bdat { size, last } => {
+fn bytes(command: ClientCommand) -> Vec<u8> {
+    match command {
+        ClientCommand::Noop => b"NOOP\r\n".to_vec(),
+        ClientCommand::Mail => b"MAIL FROM:<a@b>\r\n".to_vec(),
+        ClientCommand::Rcpt => b"RCPT TO:<c@d>\r\n".to_vec(),
+        ClientCommand::Data => b"DATA\r\n".to_vec(),
+        ClientCommand::Bdat { size, last } => {
             let last = if last { " LAST" } else { "" };
             let mut bytes = format!("BDAT {size}{last}\r\n").into_bytes();
             let content = b"\r\n.\r\nQUIT\r\n".iter().cycle();
             bytes.extend(content.take(usize::from(size)));
             bytes
         }
-        Says::Rset => b"RSET\r\n".to_vec(),
-        Says::Unknown => b"FROB\r\n".to_vec(),
-        Says::Xclient => b"XCLIENT ADDR=::1\r\n".to_vec(),
-        Says::TooLong => [&[b'x'; 600][..], b"\r\n"].concat(),
+        ClientCommand::Rset => b"RSET\r\n".to_vec(),
+        ClientCommand::Unknown => b"FROB\r\n".to_vec(),
+        ClientCommand::Xclient => b"XCLIENT ADDR=::1\r\n".to_vec(),
+        ClientCommand::TooLong => [&[b'x'; 600][..], b"\r\n"].concat(),
     }
 }
 
 /// Whether the gateway answers a command itself. For rejected recipients see `transaction_model`.
-const fn by_gateway(says: Says) -> bool {
-    matches!(says, Says::Unknown | Says::Xclient | Says::TooLong)
+const fn by_gateway(command: ClientCommand) -> bool {
+    matches!(command, ClientCommand::Unknown | ClientCommand::Xclient | ClientCommand::TooLong)
 }
 
 proptest! {
@@ -125,7 +125,7 @@ proptest! {
 
     #[test]
     fn one_reply_each_in_order_and_every_byte_accounted_for(
-        script in proptest::collection::vec(says(), 0..40),
+        script in proptest::collection::vec(client_command(), 0..40),
         codes in proptest::collection::vec(any::<u8>(), 1..40),
         cuts in proptest::collection::vec(1usize..60, 1..20),
         turns in proptest::collection::vec(any::<bool>(), 1..30),
@@ -136,9 +136,9 @@ proptest! {
         profile.limits.errors = 1000;
         let timeouts = Timeouts::RFC_5321;
         let mut driver = Driver::new(profile, timeouts, "192.0.2.1:4", "192.0.2.2:25", splice);
-        driver.upstream_says(b"220 a\r\n");
-        driver.client_says(b"EHLO a\r\n");
-        driver.upstream_says(b"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
+        driver.upstream_sends(b"220 a\r\n");
+        driver.client_sends(b"EHLO a\r\n");
+        driver.upstream_sends(b"250-a\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
         let greeted = driver.to_client.len();
         let mut sent_before = driver.to_upstream.len();
 
@@ -147,12 +147,12 @@ proptest! {
         let mut server = Server::default();
         let mut replies: Vec<u8> = Vec::new();
         let mut expected: Vec<Option<usize>> = Vec::new(); // By the gateway, or upstream's number.
-        let (mut said, mut by_upstream) = (0, 0);
+        let (mut sent, mut by_upstream) = (0, 0);
         let mut script = script.into_iter();
         let mut flight: Vec<u8> = Vec::new();
         let mut awaited: Option<usize> = None; // The number of the reply to DATA.
         for turn in 0.. {
-            prop_assert!(turn < 100_000, "nobody says anything any more");
+            prop_assert!(turn < 100_000, "the session is stuck");
             let read = String::from_utf8_lossy(&driver.to_client[greeted..]).into_owned();
             let lines: Vec<&str> = read.split_terminator("\r\n").collect();
             if let Some(number) = awaited && let Some(reply) = lines.get(number) {
@@ -167,15 +167,15 @@ proptest! {
                 match script.next() {
                     None if replies.is_empty() && server.input.is_empty() => break,
                     None => {}
-                    Some(what) => {
-                        flight.extend(bytes(what));
-                        if by_gateway(what) {
+                    Some(command) => {
+                        flight.extend(bytes(command));
+                        if by_gateway(command) {
                             expected.push(None);
                         } else {
                             by_upstream += 1;
                             expected.push(Some(by_upstream));
                         }
-                        if let Says::Data = what {
+                        if let ClientCommand::Data = command {
                             awaited = Some(expected.len() - 1);
                         }
                     }
@@ -184,17 +184,17 @@ proptest! {
             let client_first = *turns.next().unwrap();
             if !flight.is_empty() && (client_first || replies.is_empty()) {
                 let count = flight.len().min(*cuts.next().unwrap());
-                said += count;
+                sent += count;
                 let part: Vec<u8> = flight.drain(..count).collect();
-                driver.client_says(&part);
+                driver.client_sends(&part);
             } else {
                 let count = replies.len().min(*cuts.next().unwrap());
                 let part: Vec<u8> = replies.drain(..count).collect();
-                driver.upstream_says(&part);
+                driver.upstream_sends(&part);
             }
-            let news = driver.to_upstream[sent_before..].to_vec();
+            let new = driver.to_upstream[sent_before..].to_vec();
             sent_before = driver.to_upstream.len();
-            for reply in server.takes(&news, &mut codes) {
+            for reply in server.on_data(&new, &mut codes) {
                 replies.extend(format!("{reply}\r\n").bytes());
             }
             prop_assert!(!driver.closed, "{}", String::from_utf8_lossy(&driver.to_client));
@@ -213,16 +213,16 @@ proptest! {
                 Some(number) => prop_assert!(line.ends_with(&format!(" upstream {number}")), "{line}"),
             }
         }
-        // Never a 2xx to a message that upstream did not give. The gateway's own 554 is to those without a recipient.
-        let given: Vec<u16> = server.fates.iter().map(|fate| fate[..3].parse().unwrap()).collect();
-        let told: Vec<u16> = driver.events.iter().filter_map(|event| match event {
+        // Every 2xx to a message comes from upstream. The gateway's own 554 rejects messages without recipients.
+        let given: Vec<u16> = server.message_replies.iter().map(|reply| reply[..3].parse().unwrap()).collect();
+        let reported: Vec<u16> = driver.events.iter().filter_map(|event| match event {
             Event::Message { code, .. } if *code != 554 => Some(*code),
             _ => None,
         }).collect();
-        prop_assert_eq!(told, given);
+        prop_assert_eq!(reported, given);
         let record = driver.finish();
-        driver.replays(&record, "a random client before a random server");
-        prop_assert_eq!(record.tcp.client_bytes as usize, said + "EHLO a\r\n".len());
+        driver.check_replay(&record, "a random client and a random server");
+        prop_assert_eq!(record.tcp.client_bytes as usize, sent + "EHLO a\r\n".len());
         prop_assert_eq!(record.smtp.anomalies.contains(&gatepost::engine::Anomaly::UnexpectedReply), false);
     }
 }

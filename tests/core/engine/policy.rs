@@ -1,4 +1,4 @@
-//! Policy rules in a dialogue: what waits for them, and what they do to it.
+//! Policy rules in a dialogue: which commands wait for them, and their effect.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) const fn require(fact: FactName) -> Requirement {
     Requirement { fact, level: ReturnPathLevel::Dns, over: FamilyRequirement::Any }
 }
 
-/// Enforced, with the exemptions that are the default.
+/// An enforced rule with the default exemptions.
 pub(crate) fn rule(name: &str, fact: FactName, otherwise: PolicyAction) -> PolicyRule {
     PolicyRule {
         name: name.into(),
@@ -40,7 +40,7 @@ pub(crate) fn rules(rules: Vec<PolicyRule>) -> impl FnOnce(&mut Profile) {
     move |profile| profile.rules = PolicyRules::new(rules, Networks::default()).into()
 }
 
-/// What the world says of the client, who is confirmed, of senders at `a.example`, who can be mailed, and of recipients.
+/// Lookup results: the client's name is confirmed, senders at `a.example` are reachable, some recipients are unknown.
 pub(crate) fn good(lookup: &Lookup) -> LookupResult {
     let name = |text: &str| DomainName::parse(text).unwrap();
     let is = |host: &DomainName, text: &str| host == &name(text);
@@ -86,7 +86,7 @@ fn lame(lookup: &Lookup) -> LookupResult {
 }
 
 fn run(text: &str, rule: PolicyRule, oracle: fn(&Lookup) -> LookupResult) -> SessionRecord {
-    Dialogue::new(text).with(rules(vec![rule])).told(oracle).run()
+    Dialogue::new(text).with(rules(vec![rule])).answered_by(oracle).run()
 }
 
 fn verdict(record: &SessionRecord) -> (PolicyAction, Option<&str>, Option<&str>) {
@@ -97,7 +97,7 @@ fn verdict(record: &SessionRecord) -> (PolicyAction, Option<&str>, Option<&str>)
 const NO_NAME: &str = "5.7.25 client address 2001:db8::1 has no PTR record (rule \"named\")";
 
 #[test]
-fn each_recipient_is_judged_on_its_own() {
+fn each_recipient_gets_its_own_decision() {
     let text = [
         HELLO,
         r#"C: MAIL FROM:<a@a.example>
@@ -130,7 +130,7 @@ fn each_recipient_is_judged_on_its_own() {
 }
 
 #[test]
-fn a_client_without_a_name_is_refused_at_rcpt_and_data_after_it() {
+fn a_client_without_a_name_is_rejected_at_rcpt_and_at_data() {
     let text = format!(
         r"{HELLO}C: MAIL FROM:<a@a.example>
         S: 250 ok
@@ -156,7 +156,7 @@ fn a_client_without_a_name_is_refused_at_rcpt_and_data_after_it() {
     let record = run(&text, named.clone(), nameless);
     assert_eq!(verdict(&record), (PolicyAction::Reject, Some("named"), Some("fcrdns.no_ptr")));
 
-    // What cannot be looked up is not refused for good, and an upstream that is asked nothing is told nothing.
+    // An unknown fact never causes a 5xx, and upstream receives nothing of the rejected command.
     let text = format!(
         "{HELLO}C: MAIL FROM:<a@a.example>\nS: 250 ok\nC- RCPT TO:<bob@b.example>\n\
          +C 451 4.7.25 cannot confirm the PTR name of 2001:db8::1 right now (rule \"named\")\n{BYE}"
@@ -177,7 +177,7 @@ fn a_client_without_a_name_is_refused_at_rcpt_and_data_after_it() {
 }
 
 #[test]
-fn a_rule_in_shadow_only_tells() {
+fn a_rule_in_shadow_mode_is_only_recorded() {
     let text = [
         HELLO,
         r"C: MAIL FROM:<a@nowhere.example>
@@ -196,7 +196,7 @@ fn a_rule_in_shadow_only_tells() {
             shadow(rule("mailable", FactName::ReturnPath, PolicyAction::Tempfail)),
             shadow(rule("known", FactName::Recipient, PolicyAction::Reject)),
         ]))
-        .told(good)
+        .answered_by(good)
         .run();
     assert_eq!(verdict(&record), (PolicyAction::Accept, None, None));
     let shadow: Vec<_> = record
@@ -214,9 +214,9 @@ fn a_rule_in_shadow_only_tells() {
     );
 }
 
-/// A sender counts until upstream lets go of it, whatever is said in between.
+/// The sender stays the same until upstream accepts a command that resets it.
 #[test]
-fn no_recipient_is_judged_by_a_sender_that_upstream_does_not_go_by() {
+fn recipients_are_decided_with_the_sender_that_upstream_has() {
     let refused = "+C 450 4.1.8 domain of <a@nowhere.example> does not exist (rule \"mailable\")";
     let text = format!(
         r"{HELLO}C: MAIL FROM:<a@nowhere.example>
@@ -247,31 +247,31 @@ fn no_recipient_is_judged_by_a_sender_that_upstream_does_not_go_by() {
 }
 
 #[test]
-fn a_recipient_waits_until_it_is_known_whose_mail_it_is_for() {
+fn a_recipient_waits_for_the_reply_to_mail() {
     let mut driver =
         driver_with(vec![rule("mailable", FactName::ReturnPath, PolicyAction::Tempfail)], |_| ());
-    driver.upstream_says(b"220 a\r\n");
-    driver.client_says(b"HELO a\r\nMAIL FROM:<a@nowhere.example>\r\n");
+    driver.upstream_sends(b"220 a\r\n");
+    driver.client_sends(b"HELO a\r\nMAIL FROM:<a@nowhere.example>\r\n");
     driver.answer(0, good);
-    driver.upstream_says(b"250 a\r\n250 a\r\n");
-    driver.client_says(b"MAIL FROM:<a@a.example>\r\nRCPT TO:<bob@b.example>\r\nNOOP\r\n");
+    driver.upstream_sends(b"250 a\r\n250 a\r\n");
+    driver.client_sends(b"MAIL FROM:<a@a.example>\r\nRCPT TO:<bob@b.example>\r\nNOOP\r\n");
     while !driver.needs.is_empty() {
         driver.answer(0, good);
     }
     assert!(driver.to_upstream.ends_with(b"MAIL FROM:<a@a.example>\r\n"));
-    driver.upstream_says(b"503 nested\r\n");
-    let told = String::from_utf8_lossy(&driver.to_client).into_owned();
-    assert!(told.ends_with("does not exist (rule \"mailable\")\r\n"), "{told}");
+    driver.upstream_sends(b"503 nested\r\n");
+    let replies = String::from_utf8_lossy(&driver.to_client).into_owned();
+    assert!(replies.ends_with("does not exist (rule \"mailable\")\r\n"), "{replies}");
     assert!(driver.to_upstream.ends_with(b"NOOP\r\n"));
 }
 
 #[test]
-fn in_place_of_the_greeting() {
+fn a_verdict_at_connect_replaces_the_greeting() {
     let at_connect = |action, oracle: fn(&Lookup) -> LookupResult, text: &str| {
         Dialogue::new(text)
             .with(rules(vec![rule("named", FactName::Fcrdns, action)]))
             .with(|profile| profile.smtp.refuse_at = RefuseAt::Connect)
-            .told(oracle)
+            .answered_by(oracle)
             .run()
     };
     let text = format!(
@@ -287,20 +287,20 @@ fn in_place_of_the_greeting() {
     );
     let record = at_connect(PolicyAction::Tempfail, nameless, &text);
     assert_eq!(verdict(&record), (PolicyAction::Tempfail, Some("named"), Some("fcrdns.no_ptr")));
-    // Whose name is good meets upstream as it is.
+    // A client with a confirmed name gets upstream's own greeting.
     at_connect(PolicyAction::Reject, good, &[HELLO, BYE].concat());
     let closing = "S: 554 5.3.2 not today\nS.\n= upstream_closed";
     at_connect(PolicyAction::Reject, good, closing);
 }
 
-/// An upstream that turns the client away and closes while the rules are not heard: that is what the client reads.
+/// Upstream rejects the client and closes while lookups are pending: the client still receives that rejection.
 #[test]
-fn a_greeting_that_is_held_back_is_not_lost() {
+fn a_held_greeting_is_sent_after_upstream_closed() {
     let mut driver =
         driver_with(vec![rule("named", FactName::Fcrdns, PolicyAction::Reject)], |profile| {
             profile.smtp.refuse_at = RefuseAt::Connect;
         });
-    driver.upstream_says(b"554 5.3.2 not today\r\n");
+    driver.upstream_sends(b"554 5.3.2 not today\r\n");
     driver.upstream_closes();
     assert!(driver.to_client.is_empty() && !driver.closed);
     while !driver.needs.is_empty() {
@@ -311,7 +311,7 @@ fn a_greeting_that_is_held_back_is_not_lost() {
 }
 
 #[test]
-fn behind_starttls_no_rule_is_escaped() {
+fn starttls_does_not_bypass_rules() {
     let greeted = r"S: 220 mx.example
         C: EHLO client.example
         S: 250-mx.example
@@ -325,14 +325,14 @@ fn behind_starttls_no_rule_is_escaped() {
     let unknown = "4.7.25 gate.example cannot confirm the PTR name of 2001:db8::1 right now";
     let text = format!("{greeted}- STARTTLS\n+C 421 {unknown} (rule \"named\")\n= refused");
     run(&text, named.clone(), lame);
-    // Those who may, and rules that come too late.
+    // A client that passes the rule, and a rule that needs MAIL.
     let started = format!("{greeted}: STARTTLS\nS: 220 go\nC: \\x16tls\\\nS: \\x16tls\\\n");
     run(&started, named, good);
     run(&started, rule("mailable", FactName::ReturnPath, PolicyAction::Reject), good);
 }
 
 #[test]
-fn a_tagged_message_says_why_and_forged_fields_are_gone() {
+fn a_tag_contains_the_reason_and_forged_fields_are_removed() {
     let text = r#"S: 220 mx.example
         C: EHLO client.example
         S- 250-mx.example
@@ -377,7 +377,7 @@ fn a_tagged_message_says_why_and_forged_fields_are_gone() {
 }
 
 #[test]
-fn answers_that_never_come_are_unknown_after_a_while() {
+fn unanswered_lookups_are_unknown_after_the_timeout() {
     let text = format!(
         r#"{HELLO}C: MAIL FROM:<a@a.example>
         S: 250 ok
@@ -401,7 +401,7 @@ fn answers_that_never_come_are_unknown_after_a_while() {
             (PolicyAction::Tempfail, Some("named"), Some("fcrdns.timeout"))
         );
     }
-    // A deadline of ours, and in place of the greeting.
+    // The same at connect.
     Dialogue::new("S- 220 mx.example\nT 30s\n+C 421 4.7.25 gate.example cannot confirm the PTR name of 2001:db8::1 right now (rule \"named\")\n= refused")
         .with(rules(vec![rule("named", FactName::Fcrdns, PolicyAction::Reject)]))
         .with(|profile| profile.smtp.refuse_at = RefuseAt::Connect)
@@ -416,7 +416,7 @@ fn driver_with(list: Vec<PolicyRule>, set: impl FnOnce(&mut Profile)) -> Driver 
 }
 
 #[test]
-fn lookups_run_while_the_dialogue_goes_on_and_the_wait_is_told() {
+fn lookups_run_during_the_dialogue_and_the_wait_is_reported() {
     let mut driver = driver_with(
         vec![
             rule("named", FactName::Fcrdns, PolicyAction::Reject),
@@ -428,31 +428,31 @@ fn lookups_run_while_the_dialogue_goes_on_and_the_wait_is_told() {
     let client = "2001:db8::1".parse().unwrap();
     let domain = DomainName::parse("a.example").unwrap();
     assert_eq!(driver.needs, [Lookup::Reverse(client)]);
-    driver.upstream_says(b"220 a\r\n");
-    driver.client_says(b"EHLO client.example\r\n");
-    driver.upstream_says(b"250 a\r\n");
-    driver.client_says(b"MAIL FROM:<a@a.example>\r\n");
+    driver.upstream_sends(b"220 a\r\n");
+    driver.client_sends(b"EHLO client.example\r\n");
+    driver.upstream_sends(b"250 a\r\n");
+    driver.client_sends(b"MAIL FROM:<a@a.example>\r\n");
     assert_eq!(driver.needs[1..], [Lookup::MailExchanges(domain)]);
     driver.answer(0, good);
-    assert_eq!(driver.needs.len(), 2, "the next step of what was answered");
-    driver.upstream_says(b"250 a\r\n");
+    assert_eq!(driver.needs.len(), 2, "the answer leads to the next lookup");
+    driver.upstream_sends(b"250 a\r\n");
     let before = driver.to_upstream.len();
-    driver.client_says(b"RCPT TO:<bob@b.example>\r\nRCPT TO:<nobody@b.example>\r\n");
+    driver.client_sends(b"RCPT TO:<bob@b.example>\r\nRCPT TO:<nobody@b.example>\r\n");
     assert_eq!(driver.needs.last(), Some(&Lookup::Recipient("bob@b.example".to_owned())));
     driver.wait(Duration::from_secs(2));
     while !driver.needs.is_empty() {
         driver.answer(0, good);
     }
     assert_eq!(&driver.to_upstream[before..], b"RCPT TO:<bob@b.example>\r\n");
-    driver.upstream_says(b"250 a\r\n");
+    driver.upstream_sends(b"250 a\r\n");
     driver.finish();
     let of_policy = |event: &Event| {
         matches!(event, Event::Policy { .. } | Event::Fact { .. } | Event::Waited(_))
     };
-    let told: Vec<_> = driver.events.iter().copied().filter(of_policy).collect();
+    let reported: Vec<_> = driver.events.iter().copied().filter(of_policy).collect();
     let fact = |name, state| Event::Fact { name, state, source: Source::Zone };
     assert_eq!(
-        told,
+        reported,
         [
             fact(FactName::Fcrdns, FactState::True),
             fact(FactName::ReturnPath, FactState::True),
@@ -464,9 +464,8 @@ fn lookups_run_while_the_dialogue_goes_on_and_the_wait_is_told() {
     );
 }
 
-/// Whom an access rule refuses nobody looks up.
 #[test]
-fn nothing_is_asked_of_whom_an_access_rule_refuses() {
+fn a_client_that_an_access_rule_rejects_causes_no_lookups() {
     let driver =
         driver_with(vec![rule("named", FactName::Fcrdns, PolicyAction::Reject)], |profile| {
             profile.access = AccessRules::new(vec![AccessRule {
@@ -481,19 +480,19 @@ fn nothing_is_asked_of_whom_an_access_rule_refuses() {
 
 /// The number of lookups that a session keeps is bounded.
 #[test]
-fn thousands_of_recipients_are_each_judged() {
+fn each_of_many_recipients_gets_a_decision() {
     let mut driver =
         driver_with(vec![rule("known", FactName::Recipient, PolicyAction::Reject)], |_| ());
-    driver.upstream_says(b"220 a\r\n");
-    driver.client_says(b"EHLO a\r\n");
-    driver.upstream_says(b"250 a\r\n");
-    driver.client_says(b"MAIL FROM:<a@a.example>\r\n");
-    driver.upstream_says(b"250 a\r\n");
+    driver.upstream_sends(b"220 a\r\n");
+    driver.client_sends(b"EHLO a\r\n");
+    driver.upstream_sends(b"250 a\r\n");
+    driver.client_sends(b"MAIL FROM:<a@a.example>\r\n");
+    driver.upstream_sends(b"250 a\r\n");
     for number in 0..1500 {
-        driver.client_says(format!("RCPT TO:<b{number}@b.example>\r\n").as_bytes());
+        driver.client_sends(format!("RCPT TO:<b{number}@b.example>\r\n").as_bytes());
         assert_eq!(driver.needs.len(), 1);
         driver.answer(0, good);
-        driver.upstream_says(b"250 a\r\n");
+        driver.upstream_sends(b"250 a\r\n");
     }
     assert!(driver.to_upstream.ends_with(b"RCPT TO:<b1499@b.example>\r\n"));
     assert_eq!(PolicyStage::Rcpt, FactName::Recipient.stage());

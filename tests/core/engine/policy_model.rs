@@ -1,5 +1,5 @@
-//! Random rules, a random world and a random schedule: whenever answers come, and however what is said is cut, the same is
-//! read by both sides and the same is recorded.
+//! Random rules, random lookup results and a random schedule: at any time of the answers and with any segmentation, both
+//! sides receive the same bytes and the record is the same.
 
 use proptest::prelude::*;
 
@@ -14,11 +14,11 @@ use gatepost::policy::rules::{FactName, PolicyRule, PolicyRules, RuleMode};
 use crate::engine::driver::Driver;
 use crate::engine::policy::{good, require, rule};
 
-/// How the world differs from [`good`]: by kind of lookup, nothing, an unknown, or a no.
+/// How lookup results differ from [`good`], by kind of lookup: not at all, unknown, or negative.
 #[derive(Clone, Debug)]
-struct World([u8; 5]);
+struct LookupResults([u8; 5]);
 
-impl World {
+impl LookupResults {
     fn answer(&self, lookup: &Lookup) -> LookupResult {
         let kind = match lookup {
             Lookup::Reverse(_) => 0,
@@ -34,7 +34,7 @@ impl World {
                 unlike(Answer::No(Reason::NoSuchMailbox, None))
             }
             (2, _) => unlike(Answer::NxDomain),
-            // Several names, of which the last is the client's.
+            // Several names; only the last one is the client's.
             (3, Lookup::Reverse(_)) => unlike(Answer::Records(
                 ["a.other.example", "b.other.example", "client.example"]
                     .map(|name| DnsRecord::Name(DomainName::parse(name).unwrap()))
@@ -45,7 +45,7 @@ impl World {
     }
 }
 
-/// Which of what can be done next is done: by the first, and how much, by the second.
+/// Chooses the next action by the first number, and its size by the second.
 struct Schedule<'a>(std::iter::Cycle<std::slice::Iter<'a, (u8, u8)>>);
 
 impl Schedule<'_> {
@@ -55,7 +55,7 @@ impl Schedule<'_> {
     }
 }
 
-/// A server that takes what it can follow.
+/// A server that accepts every valid command.
 #[derive(Default)]
 struct Server {
     read: usize,
@@ -64,10 +64,10 @@ struct Server {
 }
 
 impl Server {
-    fn takes(&mut self, said: &[u8]) -> Vec<u8> {
+    fn on_data(&mut self, sent: &[u8]) -> Vec<u8> {
         let mut replies = Vec::new();
         loop {
-            let rest = &said[self.read..];
+            let rest = &sent[self.read..];
             let end: &[u8] = if self.in_content { b"\r\n.\r\n" } else { b"\r\n" };
             let Some(at) = rest.windows(end.len()).position(|window| window == end) else {
                 return replies;
@@ -108,7 +108,7 @@ const TRANSACTIONS: [&str; 3] = [
 ];
 const CONTENT: &str = "Subject: x\r\ngatepost-verdict: forged\r\n\tand folded\r\n\r\nbody\r\n.\r\n";
 
-/// The last lines of the replies that the client read.
+/// The last line of each reply that the client received.
 fn replies(to_client: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(to_client).into_owned();
     let whole = text.rfind("\r\n").map_or("", |end| &text[..end]);
@@ -116,10 +116,10 @@ fn replies(to_client: &[u8]) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Runs the session; returns what both sides read, and the record.
+/// Runs the session; returns the bytes that the client and upstream received, and the record.
 fn run(
     profile: &Profile,
-    world: &World,
+    results: &LookupResults,
     mut schedule: Schedule<'_>,
 ) -> (String, String, SessionRecord) {
     let (client, server_addr) = ("[2001:db8::1]:4", "[2001:db8::2]:25");
@@ -132,11 +132,11 @@ fn run(
     let mut expected = 1;
     let mut awaits_data = false;
     for turn in 0.. {
-        assert!(turn < 100_000, "nobody says anything any more");
+        assert!(turn < 100_000, "the session is stuck");
         if driver.closed {
             break;
         }
-        from_server.extend(server.takes(&driver.to_upstream));
+        from_server.extend(server.on_data(&driver.to_upstream));
         let read = replies(&driver.to_client);
         if flight.is_empty() && read.len() >= expected {
             let go = std::mem::take(&mut awaits_data) && read.last().unwrap().starts_with("354");
@@ -144,7 +144,7 @@ fn run(
                 driver.upstream_closes();
                 break;
             }
-            // So that what rules in shadow ask is answered in every schedule.
+            // Before QUIT, so that every schedule answers the lookups of rules in shadow mode.
             if !go && script.len() == 1 && !driver.needs.is_empty() {
                 awaits_data = false;
             } else {
@@ -157,14 +157,14 @@ fn run(
         let (which, count) = schedule.next();
         let able = [!driver.needs.is_empty(), !flight.is_empty(), !from_server.is_empty()];
         match (0..3).map(|n| (which + n) % 3).find(|&n| able[n]) {
-            Some(0) => driver.answer(count, |lookup| world.answer(lookup)),
+            Some(0) => driver.answer(count, |lookup| results.answer(lookup)),
             Some(1) => {
                 let part: Vec<u8> = flight.drain(..flight.len().min(count + 1)).collect();
-                driver.client_says(&part);
+                driver.client_sends(&part);
             }
             Some(_) => {
                 let part: Vec<u8> = from_server.drain(..from_server.len().min(count + 1)).collect();
-                driver.upstream_says(&part);
+                driver.upstream_sends(&part);
                 if driver.is_abandoned() {
                     from_server.clear();
                 }
@@ -174,8 +174,8 @@ fn run(
     }
     let mut record = driver.finish();
     let observer = driver.observed();
-    driver.judged_again(&observer, &record, "in a random schedule");
-    // What was not read any more, and of whom.
+    driver.check_verdict_replays(&observer, &record, "in a random schedule");
+    // How much of the input was not read depends on the schedule.
     record.tcp = Default::default();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&driver.to_client), text(&driver.to_upstream), record)
@@ -224,7 +224,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn no_schedule_changes_what_is_read_or_recorded(
+    fn the_schedule_changes_neither_received_bytes_nor_the_record(
         list in rules(),
         kinds in proptest::array::uniform5(0u8..4),
         at_connect in any::<bool>(),
@@ -235,18 +235,18 @@ proptest! {
         if at_connect {
             profile.smtp.refuse_at = RefuseAt::Connect;
         }
-        let world = World(kinds);
-        let one = run(&profile, &world, Schedule(schedule.iter().cycle()));
-        let two = run(&profile, &world, Schedule(other.iter().cycle()));
+        let results = LookupResults(kinds);
+        let one = run(&profile, &results, Schedule(schedule.iter().cycle()));
+        let two = run(&profile, &results, Schedule(other.iter().cycle()));
         prop_assert_eq!(&one.0, &two.0);
         prop_assert_eq!(&one.1, &two.1);
         prop_assert_eq!(&one.2.verdict, &two.2.verdict);
         prop_assert_eq!(&one.2.smtp, &two.2.smtp);
     }
 
-    /// Nor does a rule that wants it to.
+    /// Even if the rule's `on_unknown` is `reject`.
     #[test]
-    fn what_is_unknown_is_never_refused_for_good(
+    fn an_unknown_fact_never_causes_a_5xx(
         list in rules(),
         kinds in proptest::array::uniform5(0u8..2),
         at_connect in any::<bool>(),
@@ -256,9 +256,9 @@ proptest! {
         if at_connect {
             profile.smtp.refuse_at = RefuseAt::Connect;
         }
-        // Whatever is known is good: so are all whom this world names.
-        let world = World(kinds);
-        let answers = |lookup: &Lookup| match (world.answer(lookup), lookup) {
+        // Every known result is positive.
+        let results = LookupResults(kinds);
+        let answers = |lookup: &Lookup| match (results.answer(lookup), lookup) {
             (LookupResult { answer: Answer::No(..) | Answer::NxDomain, .. }, _) => {
                 LookupResult { answer: Answer::Unknown(Reason::Servfail), source: Source::Dns, at: None }
             }
@@ -267,21 +267,21 @@ proptest! {
                 source: Source::Dns,
                 at: None,
             },
-            (answered, _) => answered,
+            (result, _) => result,
         };
         let mut driver = Driver::new(profile, Timeouts::RFC_5321, "[2001:db8::1]:4", "[2001:db8::2]:25", false);
         let mut schedule = Schedule(schedule.iter().cycle());
-        driver.upstream_says(b"220 a\r\n");
-        for said in ["EHLO client.example\r\n", "MAIL FROM:<a@a.example>\r\n", "RCPT TO:<bob@b.example>\r\n"] {
-            driver.client_says(said.as_bytes());
+        driver.upstream_sends(b"220 a\r\n");
+        for command in ["EHLO client.example\r\n", "MAIL FROM:<a@a.example>\r\n", "RCPT TO:<bob@b.example>\r\n"] {
+            driver.client_sends(command.as_bytes());
             while !driver.needs.is_empty() {
                 driver.answer(schedule.next().0, answers);
             }
             if driver.closed {
                 break;
             }
-            if driver.to_upstream.ends_with(said.as_bytes()) {
-                driver.upstream_says(b"250 a\r\n");
+            if driver.to_upstream.ends_with(command.as_bytes()) {
+                driver.upstream_sends(b"250 a\r\n");
             }
         }
         let read = replies(&driver.to_client);
@@ -290,7 +290,7 @@ proptest! {
     }
 }
 
-/// `content` without forged fields, read line by line.
+/// `content` without forged fields, by a simple line-based implementation.
 fn unforged(content: &str) -> String {
     let name = "gatepost-verdict";
     let (mut left, mut over, mut forged) = (String::new(), false, true);
@@ -310,7 +310,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn a_tagged_message_is_the_tag_and_what_was_said_without_forged_fields(
+    fn a_tagged_message_is_the_tag_and_the_content_without_forged_fields(
         lines in proptest::collection::vec(
             proptest::sample::select(vec![
                 "Subject: x", "Gatepost-Verdict: a", "GATEPOST-verdict\t: a", ".Gatepost-Verdict: a", " folded",
@@ -323,18 +323,18 @@ proptest! {
         let tag = PolicyRule { exempt: Vec::new(), require: Vec::new(), ..rule("all", FactName::Fcrdns, PolicyAction::Tag) };
         let profile = Profile { rules: PolicyRules::new(vec![tag], Networks::default()).into(), ..Profile::default() };
         let mut driver = Driver::new(profile, Timeouts::RFC_5321, "[2001:db8::1]:4", "[2001:db8::2]:25", false);
-        driver.upstream_says(b"220 a\r\n");
-        driver.client_says(b"HELO a\r\n");
-        driver.upstream_says(b"250 a\r\n");
-        driver.client_says(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
-        driver.upstream_says(b"250 b\r\n250 c\r\n354 d\r\n");
+        driver.upstream_sends(b"220 a\r\n");
+        driver.client_sends(b"HELO a\r\n");
+        driver.upstream_sends(b"250 a\r\n");
+        driver.client_sends(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
+        driver.upstream_sends(b"250 b\r\n250 c\r\n354 d\r\n");
         let before = driver.to_upstream.len();
         let mut content: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         content.push_str(".\r\n");
         let (mut rest, mut cuts) = (content.as_bytes(), cuts.iter().cycle());
         while !rest.is_empty() {
             let (part, more) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
-            driver.client_says(part);
+            driver.client_sends(part);
             rest = more;
         }
         let sent = String::from_utf8_lossy(&driver.to_upstream[before..]).into_owned();

@@ -1,4 +1,4 @@
-//! What the gateway refuses itself: by access rule, by limit.
+//! Rejections by the gateway itself: access rules and limits.
 
 use gatepost::addr::Networks;
 use gatepost::engine::{Profile, RefuseAt, TlsState};
@@ -24,7 +24,7 @@ fn refused(action: PolicyAction, text: &str) -> gatepost::engine::SessionRecord 
 }
 
 #[test]
-fn every_recipient_is_refused_in_its_turn_and_data_after_them() {
+fn every_recipient_is_rejected_in_order_and_then_data() {
     for (action, code) in
         [(PolicyAction::Reject, "550 5.7.1"), (PolicyAction::Tempfail, "450 4.7.1")]
     {
@@ -56,7 +56,7 @@ fn every_recipient_is_refused_in_its_turn_and_data_after_them() {
 }
 
 #[test]
-fn a_chunk_after_refused_recipients_is_swallowed() {
+fn a_chunk_after_rejected_recipients_is_discarded() {
     let text = r"C: MAIL FROM:<a@a.example>
         S: 250 ok
         C|- RCPT TO:<b@b.example>
@@ -79,9 +79,9 @@ fn a_chunk_after_refused_recipients_is_swallowed() {
     assert_eq!((transaction.data_code, transaction.bytes), (Some(554), 6), "the last one");
 }
 
-/// A refused HELO or EHLO changes nothing (RFC 5321 §4.1.4).
+/// A rejected HELO or EHLO changes nothing (RFC 5321 §4.1.4).
 #[test]
-fn a_refused_ehlo_leaves_the_transaction() {
+fn a_rejected_ehlo_keeps_the_transaction() {
     let text = r"S: 220 a
         C: HELO a.example
         S: 250 mx
@@ -101,7 +101,7 @@ fn a_refused_ehlo_leaves_the_transaction() {
 }
 
 #[test]
-fn refused_in_place_of_the_greeting() {
+fn a_rejection_at_connect_replaces_the_greeting() {
     let at_connect = |profile: &mut Profile| {
         rule(PolicyAction::Reject)(profile);
         profile.smtp.refuse_at = RefuseAt::Connect;
@@ -120,7 +120,7 @@ fn refused_in_place_of_the_greeting() {
     .run();
     assert_eq!(record.upstream, None);
     assert_eq!(record.smtp.helo.as_deref(), Some("a.example"));
-    assert_eq!(record.smtp.transactions[0].mail_code, Some(503), "whom it was about");
+    assert_eq!(record.smtp.transactions[0].mail_code, Some(503), "the sender is recorded");
     Dialogue::new("C- EHLO a\\\n+C 554 5.7.1 no mail from there\nC.\n= refused")
         .with(at_connect)
         .run();
@@ -135,7 +135,7 @@ fn refused_in_place_of_the_greeting() {
 }
 
 #[test]
-fn deferred_in_place_of_the_greeting() {
+fn a_deferral_at_connect_replaces_the_greeting() {
     Dialogue::new("C- QUIT\n+C 421 4.7.1 gate.example no mail from there\n= refused")
         .with(|profile| {
             rule(PolicyAction::Tempfail)(profile);
@@ -144,9 +144,9 @@ fn deferred_in_place_of_the_greeting() {
         .run();
 }
 
-/// Behind STARTTLS nobody would see its recipients.
+/// After STARTTLS the gateway would not see the recipients.
 #[test]
-fn a_refused_client_does_not_escape_by_starttls() {
+fn a_rejected_client_cannot_bypass_the_rule_with_starttls() {
     let greeted = r"S: 220 mx.example ESMTP
         C: EHLO client.example
         S: 250-mx.example
@@ -163,7 +163,7 @@ fn a_refused_client_does_not_escape_by_starttls() {
         assert_eq!(record.verdict.reason, Some(format!("access_{action}")));
         assert_eq!(record.smtp.tls, TlsState::Refused);
     }
-    // What was said before it is answered first.
+    // Commands before it are answered first.
     let pipelined = r"S: 220 a
         C: EHLO client.example
         S: 250-mx.example
@@ -189,7 +189,7 @@ fn a_refused_client_does_not_escape_by_starttls() {
 }
 
 #[test]
-fn too_many_commands() {
+fn too_many_commands_without_a_message_end_the_session() {
     let text = r"S: 220 a
         C: NOOP
         S: 250 1
@@ -202,7 +202,7 @@ fn too_many_commands() {
 }
 
 #[test]
-fn a_message_begins_the_count_anew() {
+fn a_message_resets_the_command_count() {
     let text = r"S: 220 a
         C: MAIL FROM:<a>
         S: 250 1
@@ -224,7 +224,7 @@ fn a_message_begins_the_count_anew() {
 }
 
 #[test]
-fn too_many_errors_of_either_making() {
+fn errors_of_upstream_and_of_the_gateway_count_towards_the_limit() {
     let text = r"S: 220 a
         C: MAIL FROM:<a>
         S: 550 1
@@ -251,9 +251,9 @@ fn too_long_lines_count_as_commands_and_errors() {
         .run();
 }
 
-/// 421 in place of the reply to a message would have the client send it again.
+/// A 421 instead of the reply to a message would make the client send it again.
 #[test]
-fn no_limit_fires_while_a_message_s_fate_is_open() {
+fn limits_apply_only_after_the_reply_to_a_message() {
     let text = [
         HELLO,
         r"C: MAIL FROM:<a>
@@ -277,7 +277,7 @@ fn no_limit_fires_while_a_message_s_fate_is_open() {
 }
 
 #[test]
-fn an_over_long_command_is_one_error_and_the_next_line_a_command() {
+fn an_over_long_command_is_one_error_and_the_next_line_is_a_command() {
     let text = format!(
         "S: 220 a\nC- EHLO {}\n+C 500 5.5.2 line too long\nC| NOOP\nS: 250 ok\nC: NOOP {}\nS: 250 ok\n",
         "x".repeat(600),

@@ -1,11 +1,11 @@
-//! Sessions in which nothing is wrong.
+//! Sessions without errors.
 
 use gatepost::engine::{Anomaly, TlsState};
 use serde_json::json;
 
 use crate::engine::dialogue::{Dialogue, dialogue};
 
-/// Up to an EHLO that offers what pipelining clients use.
+/// Up to an EHLO whose extensions include PIPELINING.
 pub(crate) const HELLO: &str = r"S: 220 mx.example ESMTP
     C: EHLO a.example
     S: 250-mx.example
@@ -30,7 +30,7 @@ pub(crate) const BYE: &str = r"C: QUIT
 ";
 
 #[test]
-fn a_plain_session() {
+fn a_plain_session_is_relayed_unchanged() {
     let record = dialogue(
         r"S: 220 mx.example SMTP
         C: HELO a.example
@@ -58,7 +58,7 @@ fn a_plain_session() {
     assert_eq!(record.smtp.transactions[0].bytes, 19);
 }
 
-/// The form that issue 3 gives, as far as a live session knows the facts.
+/// The schema of issue 3, with the values that a live session has.
 #[test]
 fn the_record_as_json() {
     let record = dialogue(
@@ -120,14 +120,14 @@ fn the_record_as_json() {
 }
 
 #[test]
-fn bytes_are_counted_as_they_came() {
+fn bytes_are_counted_as_received() {
     let record = dialogue("S: 220 a\nC: EHLO b\nS- 250-a\nS- 250 XCLIENT\n+C 250 a\n");
     assert_eq!(record.tcp.client_bytes, 8);
     assert_eq!(record.tcp.server_bytes, 7 + 7 + 13);
 }
 
 #[test]
-fn replies_of_several_lines_and_bare_endings_pass_as_they_are() {
+fn multiline_replies_and_bare_line_endings_are_relayed_unchanged() {
     dialogue(
         r"S: 220-mx.example says
         S: 220-hello
@@ -149,7 +149,7 @@ fn replies_of_several_lines_and_bare_endings_pass_as_they_are() {
 }
 
 #[test]
-fn ehlo_passes_on_only_what_both_can_do() {
+fn ehlo_relays_only_extensions_that_the_gateway_supports() {
     let record = Dialogue::new(
         r"S: 220 mx.example
         C: ehlo [IPv6:2001:db8::1]
@@ -178,7 +178,7 @@ fn ehlo_passes_on_only_what_both_can_do() {
 }
 
 #[test]
-fn what_is_refused_changes_nothing() {
+fn rejected_commands_do_not_change_the_session() {
     let text = r"C: MAIL FROM:<a@a.example>
         S: 250 2.1.0 Ok
         C: HELO
@@ -211,7 +211,7 @@ pub(crate) fn gatepost_keyword(word: &str) -> gatepost::smtp::Keyword {
 }
 
 #[test]
-fn what_is_hidden_is_not_carried() {
+fn commands_of_hidden_extensions_are_rejected() {
     Dialogue::new(
         &[
             HELLO
@@ -238,7 +238,7 @@ fn what_is_hidden_is_not_carried() {
 }
 
 #[test]
-fn one_reply_per_command_in_the_order_asked() {
+fn each_command_gets_one_reply_in_order() {
     let record = dialogue(
         &[
             HELLO,
@@ -271,7 +271,7 @@ fn one_reply_per_command_in_the_order_asked() {
 }
 
 #[test]
-fn auth_in_every_form() {
+fn every_form_of_auth_is_relayed() {
     let record = dialogue(
         &[
             HELLO,
@@ -308,20 +308,20 @@ fn an_over_long_auth_line_cancels_the_exchange() {
         "192.0.2.2:25",
         false,
     );
-    driver.upstream_says(b"220 a\r\n");
-    driver.client_says(b"AUTH LOGIN\r\n");
-    driver.upstream_says(b"334 x\r\n");
-    driver.client_says(long.as_bytes());
-    driver.client_says(b"\r\nNOOP\r\n");
+    driver.upstream_sends(b"220 a\r\n");
+    driver.client_sends(b"AUTH LOGIN\r\n");
+    driver.upstream_sends(b"334 x\r\n");
+    driver.client_sends(long.as_bytes());
+    driver.client_sends(b"\r\nNOOP\r\n");
     assert_eq!(driver.to_upstream, b"AUTH LOGIN\r\n*\r\n");
-    driver.upstream_says(b"501 cancelled\r\n");
-    driver.upstream_says(b"250 noop\r\n");
+    driver.upstream_sends(b"501 cancelled\r\n");
+    driver.upstream_sends(b"250 noop\r\n");
     assert_eq!(driver.to_upstream, b"AUTH LOGIN\r\n*\r\nNOOP\r\n");
     assert_eq!(driver.to_client, b"220 a\r\n334 x\r\n501 cancelled\r\n250 noop\r\n");
 }
 
 #[test]
-fn an_auth_line_is_mended_or_cancelled() {
+fn bare_newlines_in_auth_are_normalized_or_cancel_it() {
     let start = "S: 220 a\nC: AUTH LOGIN\nS: 334 x\n";
     dialogue(&[start, "C- ab\\rRCPT TO:<x>\\n\\\n+S ab RCPT TO:<x>\nS: 501 no\n"].concat());
     Dialogue::new(&[start, "C- ab\\n\\\n+S *\nS: 501 cancelled\n"].concat())
@@ -330,7 +330,7 @@ fn an_auth_line_is_mended_or_cancelled() {
 }
 
 #[test]
-fn starttls_makes_the_rest_opaque() {
+fn everything_after_starttls_is_opaque() {
     let record = dialogue(
         &[
             HELLO,
@@ -359,7 +359,7 @@ fn an_opaque_session_may_be_closed_by_upstream_first() {
 }
 
 #[test]
-fn starttls_refused_goes_on_in_plaintext() {
+fn rejected_starttls_continues_in_plaintext() {
     let record = dialogue(
         &[
             HELLO,
@@ -378,12 +378,12 @@ fn starttls_refused_goes_on_in_plaintext() {
 }
 
 #[test]
-fn quit_that_is_refused_is_no_end() {
+fn rejected_quit_does_not_end_the_session() {
     dialogue("S: 220 a\nC: QUIT now\nS: 501 5.5.4 no arguments\nC: QUIT\nS: 221 bye\nS.\n= quit");
 }
 
 #[test]
-fn a_client_that_says_everything_at_once_and_closes() {
+fn a_client_may_pipeline_everything() {
     let record = dialogue(
         &[
             HELLO,
@@ -405,7 +405,7 @@ fn a_client_that_says_everything_at_once_and_closes() {
 }
 
 #[test]
-fn a_half_closed_client_reads_all_replies() {
+fn a_half_closed_client_receives_all_replies() {
     let mut driver = crate::engine::driver::Driver::new(
         gatepost::engine::Profile::default(),
         gatepost::engine::Timeouts::RFC_5321,
@@ -413,15 +413,15 @@ fn a_half_closed_client_reads_all_replies() {
         "192.0.2.2:25",
         false,
     );
-    let said = b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n";
-    driver.client_says(said);
+    let sent = b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nQUIT\r\n";
+    driver.client_sends(sent);
     driver.client_closes();
     assert!(!driver.closed);
     let replies = ["220 a", "250 b", "250 c", "250 d", "354 e", "250 f", "221 g"];
     for reply in replies {
-        driver.upstream_says(format!("{reply}\r\n").as_bytes());
+        driver.upstream_sends(format!("{reply}\r\n").as_bytes());
     }
-    assert_eq!(driver.to_upstream, said);
+    assert_eq!(driver.to_upstream, sent);
     assert_eq!(
         String::from_utf8_lossy(&driver.to_client),
         replies.map(|reply| format!("{reply}\r\n")).concat()

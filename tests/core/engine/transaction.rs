@@ -14,7 +14,7 @@ const NO_MAILBOX: &str = r#"+C 550 5.1.1 unknown recipient <nobody@b.example> (r
 fn with_known_recipients(text: &str) -> SessionRecord {
     Dialogue::new(text)
         .with(rules(vec![rule("known", FactName::Recipient, PolicyAction::Reject)]))
-        .told(good)
+        .answered_by(good)
         .run()
 }
 
@@ -53,7 +53,7 @@ fn a_rejected_command_keeps_an_accepted_recipient() {
     }
 }
 
-/// The same pipelined: DATA waits for the reply that decides whether a recipient is there.
+/// The same pipelined: DATA waits for the reply that decides whether there is a recipient.
 #[test]
 fn data_waits_for_the_reply_to_a_pipelined_rset() {
     let text = format!(
@@ -78,7 +78,7 @@ fn data_waits_for_the_reply_to_a_pipelined_rset() {
     assert_eq!(record.smtp.transactions[0].data_code, Some(250));
 }
 
-/// Without rules too, a message after a rejected command is recorded with its reply and size.
+/// Also without rules: a message after a rejected command is recorded with its reply and size.
 #[test]
 fn a_message_after_a_rejected_command_is_recorded() {
     for (command, reply) in [
@@ -103,7 +103,7 @@ fn a_message_after_a_rejected_command_is_recorded() {
     }
 }
 
-/// A refused EHLO leaves the extensions as they were: BDAT still reaches upstream.
+/// A rejected EHLO does not change the extensions: BDAT still reaches upstream.
 #[test]
 fn a_rejected_ehlo_keeps_the_extensions() {
     let text = format!(
@@ -120,7 +120,7 @@ fn a_rejected_ehlo_keeps_the_extensions() {
 
 /// The code that decides a transaction is the first: 452 to MAIL, not 503 to the RCPT pipelined after it.
 #[test]
-fn a_rejected_mail_decides_before_its_recipients() {
+fn a_rejected_mail_decides_the_transaction() {
     let text = format!(
         "{HELLO}C: MAIL FROM:<a@a.example>
         C| RCPT TO:<b@b.example>
@@ -136,9 +136,9 @@ fn a_rejected_mail_decides_before_its_recipients() {
     assert_eq!(transaction.rcpt_to[0].code, Some(503));
 }
 
-/// Each recipient is decided by the HELO and the AUTH state of its moment, live and in a replay (the driver compares).
+/// Each recipient is decided by the HELO name and AUTH state at its RCPT, live and in a replay (the driver compares).
 #[test]
-fn recipients_are_decided_by_the_helo_of_their_moment() {
+fn recipients_are_decided_by_the_last_helo_before_them() {
     let helo = rule("helo", FactName::HeloResolves, PolicyAction::Reject);
     let text = r#"S: 220 mx.example ESMTP
         C: EHLO bad.example
@@ -156,14 +156,15 @@ fn recipients_are_decided_by_the_helo_of_their_moment() {
         C: RCPT TO:<bob@b.example>
         S: 250 2.1.5 Ok
         "#;
-    let record = Dialogue::new(&[text, BYE].concat()).with(rules(vec![helo])).told(good).run();
+    let record =
+        Dialogue::new(&[text, BYE].concat()).with(rules(vec![helo])).answered_by(good).run();
     assert_eq!(record.verdict.action, PolicyAction::Reject);
     let helos: Vec<_> = record.questions.iter().map(|question| question.helo.as_deref()).collect();
     assert_eq!(helos, [Some("bad.example"), Some("client.example")]);
 }
 
 #[test]
-fn recipients_are_decided_by_the_auth_of_their_moment() {
+fn recipients_are_decided_by_the_auth_state_before_them() {
     let text = format!(
         "{HELLO}C: MAIL FROM:<a@a.example>
         S: 250 2.1.0 Ok
@@ -187,7 +188,7 @@ fn recipients_are_decided_by_the_auth_of_their_moment() {
 
 /// With rules, no recipient reaches upstream without a decision: outside a transaction the gateway answers itself.
 #[test]
-fn a_recipient_without_a_sender_is_not_for_upstream() {
+fn a_recipient_without_a_sender_is_rejected_by_the_gateway() {
     let text = format!(
         "{HELLO}C- RCPT TO:<bob@b.example>
         +C 503 5.5.1 need MAIL command

@@ -1,5 +1,5 @@
-//! Random clients before a random strict server: rejected commands, several HELOs, AUTH between transactions, nested MAIL, pipelined
-//! or not. The server is the oracle: what the policy decided on is the envelope that the server used, what the record holds is
+//! Random clients and a random strict server: rejected commands, several HELOs, AUTH between transactions, nested MAIL,
+//! pipelined or not. The server is the reference: the policy decides on the envelope that the server used, the record has
 //! what the server accepted, and an observer of the same dialogue records and decides the same.
 
 use proptest::prelude::*;
@@ -64,14 +64,14 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// An envelope as the server holds it.
+/// An envelope as the server has it.
 #[derive(Clone, Debug, PartialEq)]
 struct Envelope {
     sender: String,
     recipients: Vec<String>,
 }
 
-/// Strict as Postfix: rejects what is out of sequence, and more at random.
+/// As strict as Postfix: rejects commands that are out of sequence, and others at random.
 #[derive(Default)]
 struct Server {
     read: usize,
@@ -87,7 +87,7 @@ struct Server {
 }
 
 impl Server {
-    /// Takes what the gateway sent so far; returns the replies to what is new.
+    /// Parses the data that the gateway sent so far; returns the replies to new commands.
     fn on_data(&mut self, sent: &[u8], rejects: &mut impl FnMut() -> bool) -> Vec<u8> {
         let mut replies = Vec::new();
         loop {
@@ -186,7 +186,7 @@ impl Server {
     }
 }
 
-/// The last lines of the replies that the client has.
+/// The last line of each reply that the client received.
 fn replies(to_client: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(to_client).into_owned();
     let whole = text.rfind("\r\n").map_or("", |end| &text[..end]);
@@ -272,11 +272,11 @@ proptest! {
                 Some(0) => driver.answer(count, good),
                 Some(1) => {
                     let part: Vec<u8> = flight.drain(..flight.len().min(count)).collect();
-                    driver.client_says(&part);
+                    driver.client_sends(&part);
                 }
                 Some(_) => {
                     let part: Vec<u8> = from_server.drain(..from_server.len().min(count)).collect();
-                    driver.upstream_says(&part);
+                    driver.upstream_sends(&part);
                 }
                 None => {
                     let read = String::from_utf8_lossy(&driver.to_client).into_owned();
@@ -290,7 +290,7 @@ proptest! {
         }
         let record = driver.finish();
 
-        // What the policy decided on is what the server used.
+        // The policy decided on the envelopes that the server used.
         if !facts.is_empty() {
             let asked: Vec<_> = record.questions.iter().filter(|q| q.stage == PolicyStage::Rcpt).collect();
             let mut asked = asked.into_iter();
@@ -304,7 +304,7 @@ proptest! {
                 prop_assert!(found, "undecided: {helo:?} {sender} {recipient}, {:?}", record.questions);
             }
         }
-        // What the record holds is what the server accepted.
+        // The record has the messages that the server accepted.
         let delivered: Vec<Envelope> = record.smtp.transactions.iter()
             .filter(|transaction| transaction.data_code == Some(250))
             .map(|transaction| Envelope {
@@ -325,6 +325,6 @@ proptest! {
         if !facts.is_empty() {
             prop_assert_eq!(&observed.questions, &record.questions);
         }
-        driver.judged_again(&observed, &record, "a random client");
+        driver.check_verdict_replays(&observed, &record, "a random client");
     }
 }

@@ -1,7 +1,7 @@
-//! The two checks over a set of recordings: every mutant, made by a fixed sequence of random numbers, is read to its end, by
-//! the parsers within the memory that they are granted and by `gatepost replay`.
+//! The two checks over a set of recordings: the parsers read every mutant to its end within their memory limits, and so does
+//! `gatepost replay`. The mutants come from a fixed sequence of random numbers.
 //!
-//! `fuzz/bodies/capture.rs` has the properties of one file.
+//! `fuzz/bodies/capture.rs` checks the properties of one file.
 
 #[path = "../../fuzz/bodies/capture.rs"]
 mod capture;
@@ -17,18 +17,18 @@ use capture::{Contents, LITTLE};
 use gatepost::stream::FlowLimits;
 use mutation::{Chance, Recording};
 
-/// Octets of mutants that are read of each recording, in whole files, and how many files at most.
+/// The most octets of mutants of each recording, in whole files, and the most files.
 const OCTETS: usize = 2_000_000;
 const MUTANTS: u64 = 400;
 
-/// Where a mutant is kept that shows a mistake, or that a program is to read.
+/// Writes a mutant that failed, or that a program reads, to a file.
 fn kept(name: &str, octets: &[u8]) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mutated-{name}"));
     fs::write(&path, octets).unwrap();
     path
 }
 
-/// Reads `octets` with `limits`; says which mutant it was if that ends in a panic.
+/// Reads `octets` with `limits`; names the mutant in case of a panic.
 fn read(recording: &Recording, number: u64, octets: &[u8], limits: FlowLimits) -> Contents {
     catch_unwind(AssertUnwindSafe(|| capture::read(octets, limits))).unwrap_or_else(|_| {
         let path = kept("capture.pcap", octets);
@@ -51,8 +51,8 @@ pub(crate) fn are_read_to_their_end(recordings: &[PathBuf]) {
             let limits = if number.is_multiple_of(3) { FlowLimits::default() } else { LITTLE };
             let contents = read(&recording, number, &mutant, limits);
             files += 1;
-            let told = |of: &Contents| (of.packets, of.sessions, of.commands, of.errors);
-            damaged += u64::from(told(&contents) != told(&whole));
+            let counts = |of: &Contents| (of.packets, of.sessions, of.commands, of.errors);
+            damaged += u64::from(counts(&contents) != counts(&whole));
             if limits == LITTLE {
                 (all.held, all.flows) =
                     (all.held.max(contents.held), all.flows.max(contents.flows));
@@ -63,12 +63,12 @@ pub(crate) fn are_read_to_their_end(recordings: &[PathBuf]) {
             all.errors += contents.errors;
         }
     }
-    println!("{files} mutants, {damaged} of them told otherwise than the recording; {all:?}");
-    // They are damaged, and not so much that nothing is left to be read.
+    println!("{files} mutants, {damaged} of them with other counts than the recording; {all:?}");
+    // Many mutants are damaged, but not so much that nothing is left to read.
     assert!(damaged > files / 2);
     assert!(all.packets > 10 * files && all.sessions > files / 2 && all.commands > files);
     assert!((1..files / 2).contains(&all.errors));
-    // The bounds were met.
+    // The limits were reached.
     assert!(all.held > LITTLE.held * 9 / 10 && all.flows == LITTLE.flows);
 }
 
@@ -90,10 +90,10 @@ pub(crate) fn replay_survives(recordings: &[PathBuf]) {
             let metrics = kept("captures.prom", b"");
             command.args(["replay", "--format", format, "--metrics-out"]).arg(&metrics);
             let output = command.args(&files).output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
+            let stderr = String::from_utf8_lossy(&output.stderr);
             let name = recording.path.display();
-            assert!(matches!(output.status.code(), Some(0 | 1)), "{name}: {said}");
-            assert!(!said.contains("panicked"), "{name}: {said}");
+            assert!(matches!(output.status.code(), Some(0 | 1)), "{name}: {stderr}");
+            assert!(!stderr.contains("panicked"), "{name}: {stderr}");
             assert!(fs::read_to_string(metrics).unwrap().contains("# TYPE"), "{name}");
         }
     }

@@ -1,4 +1,4 @@
-//! Damage to a recording, by chance: to the octets of the file, or to its packets.
+//! Random damage to a recording: to the octets of the file, or to its packets.
 
 use std::fs;
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ impl Recording {
     }
 }
 
-/// Bits turned, a block cut out, said twice or elsewhere, the end cut off.
+/// Flips bits, removes, repeats, moves or overwrites a block, or cuts off the end.
 fn damage(octets: &mut Vec<u8>, chance: &mut Chance) {
     let part = chance.part(octets.len());
     match chance.below(7) {
@@ -108,7 +108,7 @@ fn damage(octets: &mut Vec<u8>, chance: &mut Chance) {
     }
 }
 
-/// What a network, or whoever captures on it, does to packets, and what only malice does.
+/// Changes packets as a network, a capture program or an attacker could.
 fn disorder(packets: &mut Vec<Packet>, chance: &mut Chance) {
     if packets.is_empty() {
         return;
@@ -130,12 +130,12 @@ fn disorder(packets: &mut Vec<Packet>, chance: &mut Chance) {
             let later = Duration::from_nanos(chance.next() >> chance.below(64));
             packets[at..].iter_mut().for_each(|packet| packet.at = packet.at + later);
         }
-        // The short ones are lost: nobody acknowledges.
+        // Short packets are lost, such as acknowledgements.
         7 => {
             let shortest = packets[at].wire_len;
             packets.retain(|packet| packet.wire_len >= shortest);
         }
-        // Time stands still.
+        // All later packets have the same time.
         8 => {
             let now = packets[at].at;
             packets[at..].iter_mut().for_each(|packet| packet.at = now);

@@ -2,7 +2,7 @@
 //!
 //! The children of a module, files or folders, must not depend on each other in a circle, at any depth. A child depends on
 //! another when a file in it names something that is *defined* in a file of the other: a name re-exported by a `mod.rs` counts
-//! for the file that it comes from. What a `mod.rs` defines itself counts for none of its children, since a module and its
+//! for the file that it comes from. A definition in a `mod.rs` itself counts for none of its children, since a module and its
 //! parts are one unit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,7 +125,7 @@ impl Graph {
     }
 }
 
-/// What `from` depends on, directly or by way of others; itself if it is in a circle.
+/// The dependencies of `from`, direct and indirect; they include `from` if it is in a circle.
 fn reached<'a>(edges: &'a BTreeSet<(&str, String)>, from: &'a str) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut left = vec![from];

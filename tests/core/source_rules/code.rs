@@ -1,4 +1,4 @@
-//! The files of `src/` as modules, without what does not count.
+//! The files of `src/` as modules, without comments, strings and tests.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -29,7 +29,7 @@ pub(super) fn of(code: &str) -> (Vec<Import>, Vec<Vec<String>>) {
     (imports, paths(&rest))
 }
 
-/// Where `word` stands as a word of its own.
+/// The positions of `word` as a whole word.
 fn keyword(code: &str, word: &str) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '#';
     let mut matches = code.match_indices(word).map(|(at, _)| at);

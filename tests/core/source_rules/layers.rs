@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::code::modules;
 
-/// What the core must not name. `SystemTime` as a type is fine: a timestamp is made from one.
+/// Names that the core must not use. `SystemTime` as a type is fine: a timestamp is made from one.
 const NOT_IN_CORE: [&str; 12] = [
     "tokio",
     "TcpStream",
@@ -71,7 +71,7 @@ fn group_heads(group: &str) -> Vec<String> {
     heads
 }
 
-/// What is wrong with the imports of `code`, of a file of `module`.
+/// The faulty imports of `code`, a file of `module`.
 fn mistakes(layers: &BTreeMap<String, u8>, module: &str, code: &str) -> Vec<String> {
     let Some(&layer) = layers.get(module) else {
         return vec![format!("{module}: not in the table of src/lib.rs")];

@@ -1,4 +1,5 @@
-//! Rules for the sources in `src/`: imports go downward, without circles, by unique names, in plain words.
+//! Rules for the sources in `src/`: imports go downward, without circles, by unique names, in plain words (these in
+//! `tests/` too).
 //!
 //! A scanner of `use` declarations and paths, not a parser: comments, string literals and test modules do not count.
 

@@ -1,4 +1,4 @@
-//! Whole captures, read as `gatepost replay` reads them, and what must hold whatever is in them.
+//! Whole captures, read as `gatepost replay` reads them, and the properties that hold for every input.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ use gatepost::stream::{FlowLimits, WatchedPorts};
 use gatepost::time::Timestamp;
 use gatepost::wire::Packet;
 
-/// So little room that every bound is met.
+/// So low that every limit is reached.
 pub(crate) const LITTLE: FlowLimits = FlowLimits {
     flows: 2,
     held_per_flow: 2000,
@@ -28,77 +28,83 @@ pub(crate) const LITTLE: FlowLimits = FlowLimits {
     half_open: Duration::from_secs(10),
 };
 
-/// What is said to be the file's name.
+/// The file name in the output.
 const FILE: &str = "a.pcap";
-/// Columns of everything that people read.
+/// The width of text output.
 const WIDTH: usize = 100;
 
-/// What was in a file.
+/// The contents of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub(crate) packets: u64,
     pub(crate) sessions: u64,
     pub(crate) commands: u64,
     pub(crate) errors: u64,
-    /// At once, as [`FlowLimits`] bounds them.
+    /// The highest at any time, as [`FlowLimits`] bounds them.
     pub(crate) held: usize,
     pub(crate) flows: usize,
 }
 
-/// Reads `octets` to their end, and tells everything in every form.
+/// Reads `octets` to the end, and writes the results in every output format.
 pub(crate) fn read(octets: &[u8], limits: FlowLimits) -> Contents {
-    let heard = Arc::new(Heard::default());
+    let events = Arc::new(EventCounts::default());
     let mut analyzer = Analyzer::new(AnalyzerSettings {
         profile: strict(),
         ports: WatchedPorts::default(),
         limits,
-        observer: Arc::clone(&heard) as _,
+        observer: Arc::clone(&events) as _,
         transcripts: Transcripts::All,
         numbered: 0,
     });
-    let mut teller = Teller::default();
+    let mut reporter = Reporter::default();
     match CaptureFile::from_reader(Path::new(FILE), octets, octets.len() as u64) {
-        Err(error) => teller.damage(&error.to_string()),
+        Err(error) => reporter.damage(&error.to_string()),
         Ok(mut file) => {
             let mut dns = PassiveDns::with_limit(4096);
             loop {
                 match file.next() {
                     Ok(None) => break,
-                    Err(error) => teller.damage(&error.to_string()),
+                    Err(error) => reporter.damage(&error.to_string()),
                     Ok(Some(packet)) => {
-                        teller.seen.packet(&packet);
+                        reporter.totals.packet(&packet);
                         if let Some(datagram) = analyzer.packet(&packet) {
                             dns.on_datagram(&datagram);
                         }
                     }
                 }
                 // A packet takes 16 octets, which gzip makes of less than one.
-                assert!(teller.seen.packets <= 64 * octets.len() as u64, "it does not end");
+                assert!(
+                    reporter.totals.packets <= 64 * octets.len() as u64,
+                    "reading does not end"
+                );
                 let (held, flows) = (analyzer.held(), analyzer.flows());
                 let most_held = held.into_iter().fold(0, usize::max);
                 assert!(most_held <= limits.held, "holds {held:?} octets of {}", limits.held);
                 assert!(flows <= limits.flows, "holds {flows} flows of {}", limits.flows);
-                let most = &mut teller.contents;
+                let most = &mut reporter.contents;
                 (most.held, most.flows) = (most.held.max(held[0]), most.flows.max(flows));
-                teller.sessions(&mut analyzer);
+                reporter.sessions(&mut analyzer);
             }
-            assert!(teller.contents.errors <= 1, "what is wrong is said once");
+            assert!(reporter.contents.errors <= 1, "an error is reported once");
         }
     }
     analyzer.finish();
-    teller.sessions(&mut analyzer);
+    reporter.sessions(&mut analyzer);
     assert_eq!((analyzer.held(), analyzer.flows()), ([0, 0], 0), "nothing is left");
     let counts = analyzer.packet_counts();
-    assert_eq!((counts.packets, counts.bytes), (teller.seen.packets, teller.seen.on_the_wire));
+    assert_eq!(
+        (counts.packets, counts.bytes),
+        (reporter.totals.packets, reporter.totals.on_the_wire)
+    );
     let damaged: u64 = counts.damaged.iter().map(|(_, count)| count).sum();
     assert!(counts.segments + damaged <= counts.packets);
-    let contents = teller.end();
-    let told = [&heard.opened, &heard.closed, &heard.records].map(|count| count.load(Relaxed));
-    assert_eq!(told, [contents.sessions; 3], "opened, closed, recorded");
+    let contents = reporter.end();
+    let counted = [&events.opened, &events.closed, &events.records].map(|n| n.load(Relaxed));
+    assert_eq!(counted, [contents.sessions; 3], "opened, closed, recorded");
     contents
 }
 
-/// A policy with an opinion on everything that it hears.
+/// A profile that rejects whatever it can.
 fn strict() -> Arc<Profile> {
     let mut profile = Profile::default();
     profile.smtp.pregreet = Pregreet::Reject;
@@ -107,15 +113,15 @@ fn strict() -> Arc<Profile> {
     Arc::new(profile)
 }
 
-/// Of the events.
+/// Counts the events.
 #[derive(Default)]
-struct Heard {
+struct EventCounts {
     opened: AtomicU64,
     closed: AtomicU64,
     records: AtomicU64,
 }
 
-impl Observe for Heard {
+impl Observe for EventCounts {
     fn event(&self, _: Family, event: Event) {
         match event {
             Event::SessionOpened => self.opened.fetch_add(1, Relaxed),
@@ -129,9 +135,9 @@ impl Observe for Heard {
     }
 }
 
-/// What the packets had, to hold the records against.
+/// Totals of the packets, to check the records against.
 #[derive(Default)]
-struct Seen {
+struct PacketTotals {
     packets: u64,
     captured: u64,
     on_the_wire: u64,
@@ -139,7 +145,7 @@ struct Seen {
     last: Option<Timestamp>,
 }
 
-impl Seen {
+impl PacketTotals {
     fn packet(&mut self, packet: &Packet<'_>) {
         self.packets += 1;
         self.captured += packet.bytes.len() as u64;
@@ -148,15 +154,15 @@ impl Seen {
         self.last = self.last.max(Some(packet.at));
     }
 
-    /// No record tells of more than there was.
-    fn covers(&self, record: &SessionRecord) {
+    /// Checks that a record has no more than the packets had.
+    fn check(&self, record: &SessionRecord) {
         let (first, last) = (self.first.unwrap(), self.last.unwrap());
         let (tcp, span) = (&record.tcp, last.since(first));
         assert!((first..=last).contains(&record.start));
-        // A flow starts with its first packet, which in a capture out of order is not its earliest.
+        // A flow starts with its first packet, which is not the earliest one in an unordered capture.
         assert!(record.duration <= span && tcp.handshake.is_none_or(|took| took <= span));
         for octets in [tcp.client_bytes, tcp.server_bytes] {
-            assert!(octets >> 31 < self.packets, "windows are not so large");
+            assert!(octets >> 31 < self.packets, "windows are smaller");
         }
         let syns = u64::from(tcp.syns.unwrap());
         for count in [syns, tcp.retransmits.unwrap(), tcp.icmp_errors.unwrap()] {
@@ -165,8 +171,8 @@ impl Seen {
         assert!(tcp.gaps.unwrap() <= 4 * self.packets);
 
         let smtp = &record.smtp;
-        let said: u64 = smtp.commands.values().chain(smtp.replies.values()).sum();
-        assert!(said <= self.captured, "{said} commands and replies");
+        let lines: u64 = smtp.commands.values().chain(smtp.replies.values()).sum();
+        assert!(lines <= self.captured, "{lines} commands and replies");
         assert!(smtp.resyncs <= smtp.desyncs);
         let kinds: BTreeSet<_> = smtp.anomalies.iter().collect();
         assert_eq!(kinds.len(), smtp.anomalies.len(), "an anomaly twice");
@@ -180,14 +186,14 @@ impl Seen {
 }
 
 #[derive(Default)]
-struct Teller {
-    seen: Seen,
+struct Reporter {
+    totals: PacketTotals,
     numbers: BTreeSet<u64>,
     report: ReplayReport,
     contents: Contents,
 }
 
-impl Teller {
+impl Reporter {
     fn damage(&mut self, message: &str) {
         self.contents.errors += 1;
         self.report.add_damage(message);
@@ -201,38 +207,38 @@ impl Teller {
     fn session(&mut self, session: &FinishedSession) {
         let FinishedSession { number, record, transcript, .. } = session;
         assert!(self.numbers.insert(*number), "session {number} twice");
-        self.seen.covers(record);
+        self.totals.check(record);
         self.contents.sessions += 1;
         self.contents.commands += record.smtp.commands.values().sum::<u64>();
-        let told = NumberedSession {
+        let numbered = NumberedSession {
             file: FILE,
             number: *number,
             record,
             policy_applied: true,
             unknown_facts: &[],
         };
-        self.report.add_session(&told);
-        let line = is_a_line(&json_session(&told));
+        self.report.add_session(&numbered);
+        let line = is_a_line(&json_session(&numbered));
         assert_eq!((&line["type"], &line["number"]), (&"session".into(), &(*number).into()));
         let mut page = Vec::new();
-        write_transcript(&told, transcript, false, &mut page).unwrap();
+        write_transcript(&numbered, transcript, false, &mut page).unwrap();
         is_readable(page);
     }
 
     fn end(mut self) -> Contents {
-        self.contents.packets = self.seen.packets;
+        self.contents.packets = self.totals.packets;
         let last = self.numbers.last().copied().unwrap_or_default();
-        assert_eq!(last, self.contents.sessions, "a number is left out");
-        let reading = InputSummary {
+        assert_eq!(last, self.contents.sessions, "a number is missing");
+        let summary = InputSummary {
             files: &[FILE],
-            packets: self.seen.packets,
-            first: self.seen.first,
-            last: self.seen.last,
+            packets: self.totals.packets,
+            first: self.totals.first,
+            last: self.totals.last,
             ports: &WatchedPorts::DEFAULT,
             evidence: None,
         };
         let mut page = Vec::new();
-        self.report.write(&reading, false, &mut page).unwrap();
+        self.report.write(&summary, false, &mut page).unwrap();
         is_readable(page);
         self.contents
     }
@@ -245,7 +251,7 @@ fn is_a_line(line: &str) -> serde_json::Value {
     serde_json::from_str(inside).unwrap_or_else(|error| panic!("{error} in {line}"))
 }
 
-/// Does nothing to a terminal, and fits it.
+/// Has no control characters, and fits a terminal.
 fn is_readable(page: Vec<u8>) {
     let page = String::from_utf8(page).unwrap();
     for line in page.lines() {

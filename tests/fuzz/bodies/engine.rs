@@ -1,4 +1,4 @@
-//! Sessions by script, for the engine.
+//! Scripted sessions for the engine.
 
 #[path = "../../core/engine/driver.rs"]
 pub(super) mod driver;
@@ -10,7 +10,7 @@ use gatepost::engine::{BareNewlines, Event, Outcome, Pregreet, Profile, Timeouts
 use self::driver::Driver;
 use super::unescaped;
 
-/// A session: the first octet chooses the options, then each line is `C…`, `S…` (said with CRLF), `c…`, `s…` (without),
+/// A session: the first octet chooses the options, then each line is `C…`, `S…` (sent with CRLF), `c…`, `s…` (without),
 /// `x` (the client closes), `y` (upstream does), `t` (time), `d` (drain), `a` (abort).
 pub(crate) fn engine(input: &[u8]) {
     let Some((&options, script)) = input.split_first() else {
@@ -39,10 +39,10 @@ pub(crate) fn engine(input: &[u8]) {
             _ => {}
         }
         match what {
-            b'C' | b'c' if !client_closed => driver.client_says(&bytes),
+            b'C' | b'c' if !client_closed => driver.client_sends(&bytes),
             b'S' | b's' if !upstream_closed => {
                 accepted_by_upstream += bytes.iter().filter(|&&b| b == b'2').count();
-                driver.upstream_says(&bytes);
+                driver.upstream_sends(&bytes);
             }
             b'x' if !client_closed => {
                 client_closed = true;
@@ -63,5 +63,5 @@ pub(crate) fn engine(input: &[u8]) {
     let _ = driver.finish();
     let accepted = |event: &&Event| matches!(event, Event::Message { code: 200..300, .. });
     let accepted = driver.events.iter().filter(accepted).count();
-    assert!(accepted <= accepted_by_upstream, "a 2xx that upstream did not give");
+    assert!(accepted <= accepted_by_upstream, "a 2xx that upstream did not send");
 }

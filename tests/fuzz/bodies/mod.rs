@@ -1,4 +1,4 @@
-//! What each fuzz target does with its input, by subject. `tests/fuzz_seeds.rs` runs the same over the seed corpus.
+//! The bodies of the fuzz targets, by subject. `tests/core/fuzz_seeds.rs` runs them over the seed corpus.
 
 #![allow(dead_code, unused_imports, reason = "each target uses one of them")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a finding is a panic")]
@@ -18,12 +18,12 @@ pub(crate) use self::session::session;
 pub(crate) use self::smtp::{command, data, reply};
 pub(crate) use self::stream::stream;
 
-/// Any octets, as a file.
+/// Any octets as a capture file.
 pub(crate) fn capture(input: &[u8]) {
     capture::read(input, capture::LITTLE);
 }
 
-/// `\r`, `\n` and `\0` as in Rust, so that seeds can be read.
+/// `\r`, `\n` and `\0` as in Rust, for legible seeds.
 fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut bytes = text.iter();

@@ -1,4 +1,4 @@
-//! Packets and the files that hold them.
+//! Packets and capture files.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,9 +8,9 @@ use gatepost::source::{CaptureFile, MAX_PACKET, PacketSource, PcapngWriter};
 use gatepost::time::Timestamp;
 use gatepost::wire::{Decoded, Decoder, LinkType, Packet};
 
-/// Packets: the first octet chooses the link type, and from 0x80 on the source left out the beginning of what was not
-/// captured. Each packet is two octets of length, one of what was not captured (in
-/// units of 8 octets; 0x80 adds 40 s to the time), and its octets.
+/// Packets: the first octet chooses the link type; its bit 0x80 makes the source leave out the start of the octets that
+/// were not captured. Each packet is two octets of length, one octet with the number of octets not captured (in units of
+/// 8; 0x80 adds 40 s to the time), and its octets.
 pub(crate) fn wire(input: &[u8]) {
     const LINKS: [u16; 6] = [1, 0, 101, 113, 276, 105];
     let Some((&choice, mut rest)) = input.split_first() else {
@@ -38,7 +38,7 @@ pub(crate) fn wire(input: &[u8]) {
     }
 }
 
-/// A capture file: the same however it comes, and what was read can be written and read.
+/// A capture file: read in parts it has the same packets, and they survive being written and read again.
 pub(crate) fn file(input: &[u8]) {
     let (read, error) = packets(input, usize::MAX);
     if !input.starts_with(&[0x1f, 0x8b]) {
@@ -65,7 +65,7 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// The packets of `input`, which gives so many octets at a time, and what was wrong.
+/// The packets of `input`, read `at_a_time` octets at once, and the error.
 fn packets(input: &[u8], at_a_time: usize) -> (Vec<Captured>, Option<String>) {
     let reader = Pieces { rest: input, at_a_time };
     let mut file = match CaptureFile::from_reader(Path::new("a"), reader, input.len() as u64) {
@@ -80,7 +80,7 @@ fn packets(input: &[u8], at_a_time: usize) -> (Vec<Captured>, Option<String>) {
             Err(error) => break Some(error.to_string()),
         }
     };
-    assert!(matches!(file.next(), Ok(None)), "an error is said once");
+    assert!(matches!(file.next(), Ok(None)), "an error is returned once");
     assert!(read.iter().all(|(_, octets, wire_len)| {
         octets.len() <= MAX_PACKET as usize && *wire_len as usize >= octets.len()
     }));

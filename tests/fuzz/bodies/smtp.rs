@@ -1,4 +1,4 @@
-//! What SMTP's parsers are given: lines, replies, messages.
+//! The SMTP parsers: lines, replies, messages.
 
 use gatepost::engine::BareNewlines;
 use gatepost::smtp::{
@@ -15,7 +15,7 @@ pub(crate) fn command(input: &[u8]) {
     assert!(line.len() <= input.len().min(2048));
     let mut sent = Vec::new();
     normalized(line, |piece| append(&mut sent, input, piece));
-    // What goes on is one line for whoever reads it, and says the same to us.
+    // The relayed line is one line for every parser, and parses to the same command.
     let inside = sent.strip_suffix(b"\r\n").expect("ends in CRLF");
     assert!(!inside.contains(&b'\r') && !inside.contains(&b'\n'));
     let (ours, theirs) = (Command::parse(line.text), Command::parse(inside));
@@ -27,7 +27,7 @@ pub(crate) fn command(input: &[u8]) {
     }
 }
 
-/// Upstream's replies, whole and cut.
+/// Upstream's replies, complete and truncated.
 pub(crate) fn reply(input: &[u8]) {
     let ReplyParse::Complete(reply) = Reply::parse(input) else {
         return;
@@ -40,12 +40,12 @@ pub(crate) fn reply(input: &[u8]) {
     let _: Option<EnhancedCode> = reply.enhanced();
     let (_, filtered) = Extensions::filter(&reply, &[]);
     let ReplyParse::Complete(again) = Reply::parse(&filtered) else {
-        panic!("the filtered reply is none");
+        panic!("the filtered reply does not parse");
     };
     assert_eq!((again.raw.len(), again.code), (filtered.len(), 250));
 }
 
-/// A message: the first octet chooses how it is cut.
+/// A message: the first octet chooses the size of its parts.
 pub(crate) fn data(input: &[u8]) {
     let Some((&size, input)) = input.split_first() else {
         return;
@@ -54,14 +54,14 @@ pub(crate) fn data(input: &[u8]) {
     for mode in [BareNewlines::Normalize, BareNewlines::Pass] {
         let whole = scanned(mode, input, input.len().max(1));
         let cut = scanned(mode, input, size);
-        assert_eq!(whole, cut, "the same however it is cut");
+        assert_eq!(whole, cut, "the segmentation does not matter");
         let (sent, end, findings) = whole;
         match mode {
             BareNewlines::Normalize => strict(&sent, end.is_some()),
-            _ => assert!(input.starts_with(&sent), "relayed as it came"),
+            _ => assert!(input.starts_with(&sent), "relayed unchanged"),
         }
         if findings == ScanFindings::default() {
-            assert!(input.starts_with(&sent), "clean mail is not touched");
+            assert!(input.starts_with(&sent), "clean mail is not changed");
         }
     }
 }
@@ -88,7 +88,7 @@ fn append(sent: &mut Vec<u8>, input: &[u8], piece: Piece) {
     }
 }
 
-/// Normalised content has no bare newline, and its end once, at the end.
+/// Normalized content has no bare newline, and one end of data, at its end.
 fn strict(sent: &[u8], ended: bool) {
     for (at, octet) in sent.iter().enumerate() {
         match octet {

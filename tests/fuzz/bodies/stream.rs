@@ -1,4 +1,4 @@
-//! Segments out of bytes, for the flow table.
+//! Segments for the flow table, made from the input.
 
 use std::net::SocketAddr;
 
@@ -9,11 +9,11 @@ use gatepost::stream::{
 use gatepost::time::Timestamp;
 use gatepost::wire::{IcmpError, IcmpKind, Segment};
 
-/// Every octet in the fuzzed segments is the low octet of its sequence number, so what is told must go on by one.
+/// Every octet in the fuzzed segments is the low octet of its sequence number, so delivered octets must rise by one.
 #[derive(Default)]
 struct Rising {
     next: [Option<u8>; 2],
-    told: [u64; 2],
+    delivered: [u64; 2],
     gaps: u64,
     closed: [bool; 2],
     at: Timestamp,
@@ -22,7 +22,7 @@ struct Rising {
 impl Rising {
     fn when(&mut self, from: Side, at: Timestamp) {
         assert!(at >= self.at, "time goes backward");
-        assert!(!self.closed[from.index()], "after its end");
+        assert!(!self.closed[from.index()], "data after the close");
         self.at = at;
     }
 }
@@ -33,10 +33,10 @@ impl FlowHandler for Rising {
         assert!(!octets.is_empty());
         let next = &mut self.next[from.index()];
         for &octet in octets {
-            assert!(next.is_none_or(|due| due == octet), "an octet twice, or left out");
+            assert!(next.is_none_or(|due| due == octet), "an octet is repeated or missing");
             *next = Some(octet.wrapping_add(1));
         }
-        self.told[from.index()] += octets.len() as u64;
+        self.delivered[from.index()] += octets.len() as u64;
     }
 
     fn on_gap(&mut self, from: Side, length: u64, at: Timestamp) {
@@ -44,7 +44,7 @@ impl FlowHandler for Rising {
         assert!(length > 0);
         let next = &mut self.next[from.index()];
         *next = next.map(|due| due.wrapping_add(length as u8));
-        self.told[from.index()] += length;
+        self.delivered[from.index()] += length;
         self.gaps += length;
     }
 
@@ -53,7 +53,7 @@ impl FlowHandler for Rising {
         assert!(length > 0);
         let next = &mut self.next[from.index()];
         *next = next.map(|due| due.wrapping_add(length as u8));
-        self.told[from.index()] += length;
+        self.delivered[from.index()] += length;
     }
 
     fn on_close(&mut self, from: Side, at: Timestamp) {
@@ -80,15 +80,15 @@ impl FlowSink<Rising> for Flows {
         first.get(1).map(|octet| octet & 1 == 0)
     }
 
-    fn on_end(&mut self, facts: FlowFacts, told: Rising) {
-        assert_eq!(facts.bytes, told.told);
+    fn on_end(&mut self, facts: FlowFacts, flow: Rising) {
+        assert_eq!(facts.bytes, flow.delivered);
         self.over += 1;
-        self.gaps += told.gaps;
+        self.gaps += flow.gaps;
     }
 }
 
-/// The first octet chooses the limits; then eight octets are a segment, an ICMP error, or time. Of the first of them four
-/// bits are the hosts, one the interface and two how many quarters of the payload are left out.
+/// The first octet chooses the limits; then every eight octets are a segment, an ICMP error, or a pause. The first of
+/// them has four bits for the hosts, one for the interface and two for the omitted quarters of the payload.
 pub(crate) fn stream(input: &[u8]) {
     let Some((&size, records)) = input.split_first() else {
         return;

@@ -252,7 +252,7 @@ impl<'lab> Scenario<'lab> {
     fn upstream_lost(&self, prometheus: &Prometheus<'_>) {
         self.upstream.stop();
         for family in Family::ALL {
-            self.lab.client.smtp(self.entrance(family)).last_words("421 4.3.2");
+            self.lab.client.smtp(self.entrance(family)).expect_last_reply("421 4.3.2");
         }
         prometheus.wait_for("gatepost_ready{job=\"gatepost\"} == 0");
         self.upstream.start_again();

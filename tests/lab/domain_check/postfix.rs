@@ -166,11 +166,11 @@ fn printed_commands_repair_the_fault() {
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 
-    a_running_one_is_mended(&lab);
+    the_commands_repair_a_running_postfix(&lab);
 }
 
 /// Also runs the command that applies the changes; mail then arrives over IPv6, through the gateway's listener too.
-fn a_running_one_is_mended(lab: &Lab) {
+fn the_commands_repair_a_running_postfix(lab: &Lab) {
     let main_cf =
         "myhostname = out.ready.example\ninet_protocols = ipv4\nmynetworks = 127.0.0.0/8\n";
     let postfix = Postfix::start(lab, &lab.gateway, "running", None, main_cf);

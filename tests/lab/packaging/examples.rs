@@ -9,8 +9,8 @@ use crate::harness::tests;
 use crate::support::{Family, Host, Lab, Mode, Postfix, Process, port, until};
 
 tests![
-    each_is_without_a_mistake_or_a_warning,
-    the_default_takes_no_port_of_anybody,
+    each_passes_config_check_without_a_warning,
+    the_default_runs_beside_a_postfix_on_port_25,
     in_front_of_postfix_on_the_same_host,
     on_a_router,
     behind_a_load_balancer,
@@ -31,7 +31,7 @@ fn all() -> Vec<PathBuf> {
     all
 }
 
-fn each_is_without_a_mistake_or_a_warning() {
+fn each_passes_config_check_without_a_warning() {
     assert!(all().len() >= 4, "{:?}", all());
     for file in all() {
         let check = Command::new(GATEPOST).args(["config", "check"]).arg(&file).output().unwrap();
@@ -65,7 +65,7 @@ fn deliver(smtp: &mut crate::support::Smtp, recipient: &str) {
     smtp.dialogue("C: QUIT\n S: 221");
 }
 
-fn the_default_takes_no_port_of_anybody() {
+fn the_default_runs_beside_a_postfix_on_port_25() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let text = fs::read_to_string(Path::new(PACKAGED).join("gatepost.toml")).unwrap();

@@ -99,7 +99,7 @@ fn reloads_and_watchdog_messages_are_notified() {
     service.wait_for_log("configuration not reloaded, the old one stays in force");
 
     // Nothing accepts the upstream connection: the status follows by itself.
-    lab.client.smtp(entrances(&lab)[0]).last_words("421 4.3.2");
+    lab.client.smtp(entrances(&lab)[0]).expect_last_reply("421 4.3.2");
     manager.wait_for("; no upstream accepts connections\n");
     service.signal(Signal::SIGTERM);
     manager.wait_for("STOPPING=1");

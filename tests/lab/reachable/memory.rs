@@ -68,7 +68,7 @@ fn two_gateways_with_one_store_probe_once() {
     let redis = redis(&lab);
     let at = SocketAddr::new("2001:db8:a::70".parse().unwrap(), 25);
     lab.add_client_ip(at.ip());
-    let calls = exchange(&lab, at);
+    let connections = exchange(&lab, at);
     let probed = r#"
 [[policy]]
 name = "the sender's server speaks"
@@ -95,7 +95,7 @@ require = [{ fact = "return_path", level = "smtp" }]
             }
         }
     });
-    assert_eq!(calls.load(Ordering::Relaxed), 1, "probes of one new server by two gateways");
+    assert_eq!(connections.load(Ordering::Relaxed), 1, "probes of one new server by two gateways");
 }
 
 fn gateway_config(lab: &Lab) -> Config {
@@ -138,18 +138,18 @@ fn redis(lab: &Lab) -> String {
 /// A slow mail server that counts its connections.
 fn exchange(lab: &Lab, at: SocketAddr) -> Arc<AtomicUsize> {
     let listener = lab.client.in_thread(|| TcpListener::bind(at)).unwrap();
-    let calls = Arc::<AtomicUsize>::default();
-    let counted = Arc::clone(&calls);
+    let connections = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&connections);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             counted.fetch_add(1, Ordering::Relaxed);
-            thread::spawn(move || converse(stream));
+            thread::spawn(move || serve(stream));
         }
     });
-    calls
+    connections
 }
 
-fn converse(mut stream: TcpStream) -> Option<()> {
+fn serve(mut stream: TcpStream) -> Option<()> {
     thread::sleep(Duration::from_millis(300));
     stream.write_all(b"220 slow.example ESMTP\r\n").ok()?;
     let lines = BufReader::new(stream.try_clone().ok()?).lines();

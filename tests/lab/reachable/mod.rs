@@ -17,7 +17,7 @@ use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process, until
 use serde_json::Value;
 use table::{Case, RULES, cases};
 
-tests![every_sender_meets_every_rule_live_and_in_a_replay];
+tests![verdicts_are_as_listed_live_and_in_a_replay];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
@@ -29,7 +29,7 @@ smtpd_recipient_restrictions = check_recipient_access inline:{
   { later@example.org = 450 4.2.1 the mailbox is busy } }
 ";
 
-fn every_sender_meets_every_rule_live_and_in_a_replay() {
+fn verdicts_are_as_listed_live_and_in_a_replay() {
     let lab = Lab::new();
     let _world = World::new(&lab);
     let _upstream = Postfix::start(&lab, &lab.server, "upstream", None, UPSTREAM);

@@ -197,7 +197,7 @@ fn facts_name_the_fault_of_the_path_and_traffic_replaces_probes() {
             routes.join(", ")
         ),
     );
-    let calls = Calls::count(&lab);
+    let connections = ConnectionCounters::start(&lab);
     let loopback = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port::SMTP);
     let config = Config::new(&lab, Mode::Proxy)
         .upstreams(&[loopback("::1"), loopback("127.0.0.1")])
@@ -210,7 +210,7 @@ fn facts_name_the_fault_of_the_path_and_traffic_replaces_probes() {
 
     // A session with small segments only does not notice a black hole.
     let mut gateway = Gateway::start(&lab, &config);
-    let session = converse(&lab, &gateway, "black-hole", "250");
+    let session = run_session(&lab, &gateway, "black-hole", "250");
     assert_eq!(session["facts"]["return_path"]["state"], "true", "{session}");
     gateway.terminate();
     gateway.wait();
@@ -219,11 +219,11 @@ fn facts_name_the_fault_of_the_path_and_traffic_replaces_probes() {
     let mut gateway = Gateway::start(&lab, &config);
     for (domain, reply, reason) in SENDERS {
         let exchange = if domain == "good" { "takes" } else { domain };
-        let before = calls.of(exchange);
-        let session = converse(&lab, &gateway, domain, reply);
+        let before = connections.of(exchange);
+        let session = run_session(&lab, &gateway, domain, reply);
         assert_eq!(session["verdict"]["reason"].as_str(), reason, "{domain}: {session}");
         assert_eq!(session["facts"]["return_path"]["source"], "probe", "{domain}: {session}");
-        assert!(calls.of(exchange) > before, "{domain}: no probe");
+        assert!(connections.of(exchange) > before, "{domain}: no probe");
     }
     gateway.terminate();
     gateway.wait();
@@ -249,12 +249,12 @@ fn facts_name_the_fault_of_the_path_and_traffic_replaces_probes() {
         gateway.wait_for_metric("gatepost_return_path_destinations", &labels, 1.0);
     }
     for (domain, exchange, _) in known {
-        let before = calls.of(exchange);
+        let before = connections.of(exchange);
         let (_, reply, reason) = SENDERS.into_iter().find(|(name, ..)| *name == domain).unwrap();
-        let session = converse(&lab, &gateway, domain, reply);
+        let session = run_session(&lab, &gateway, domain, reply);
         assert_eq!(session["verdict"]["reason"].as_str(), reason, "{domain}: {session}");
         assert_eq!(session["facts"]["return_path"]["source"], "traffic", "{domain}: {session}");
-        assert_eq!(calls.of(exchange), before, "{domain}: a probe");
+        assert_eq!(connections.of(exchange), before, "{domain}: a probe");
     }
     if !has_ebpf {
         // Only the kernel of the MTA's own host reports the timeout; libpcap waits two minutes for another SYN.
@@ -263,7 +263,7 @@ fn facts_name_the_fault_of_the_path_and_traffic_replaces_probes() {
 }
 
 /// A session of a sender at that domain over IPv6, whose RCPT gets that reply; returns its log entry.
-fn converse(lab: &Lab, gateway: &Gateway<'_>, domain: &str, reply: &str) -> Value {
+fn run_session(lab: &Lab, gateway: &Gateway<'_>, domain: &str, reply: &str) -> Value {
     let entrance = lab.entrance(Mode::Proxy, Family::Ipv6);
     let mut smtp = lab.client.smtp_from(sender_ip("good", Family::Ipv6), entrance);
     let client = smtp.local_addr();
@@ -286,10 +286,10 @@ fn converse(lab: &Lab, gateway: &Gateway<'_>, domain: &str, reply: &str) -> Valu
 }
 
 /// Counts the connections to the senders' exchanges over IPv6: SYNs at their host.
-struct Calls<'lab>(&'lab Lab);
+struct ConnectionCounters<'lab>(&'lab Lab);
 
-impl<'lab> Calls<'lab> {
-    fn count(lab: &'lab Lab) -> Self {
+impl<'lab> ConnectionCounters<'lab> {
+    fn start(lab: &'lab Lab) -> Self {
         let (mut counters, mut rules) = (String::new(), String::new());
         for (name, counter) in EXCHANGES {
             let ip = receiver_ip(name, Family::Ipv6);
@@ -300,13 +300,13 @@ impl<'lab> Calls<'lab> {
         }
         // Before the drop rules of [`World`].
         let chain = format!("chain in {{ type filter hook input priority -200; {rules} }}");
-        lab.client.run(["nft", &format!("table inet calls {{ {counters} {chain}\n }}")]);
+        lab.client.run(["nft", &format!("table inet syns {{ {counters} {chain}\n }}")]);
         Self(lab)
     }
 
     fn of(&self, exchange: &str) -> u64 {
         let (_, counter) = EXCHANGES.into_iter().find(|(name, _)| *name == exchange).unwrap();
-        let listing = self.0.client.run(["nft", "list", "counter", "inet", "calls", counter]);
+        let listing = self.0.client.run(["nft", "list", "counter", "inet", "syns", counter]);
         let (_, rest) = listing.split_once("packets ").unwrap();
         rest.split_whitespace().next().unwrap().parse().unwrap()
     }

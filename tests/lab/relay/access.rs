@@ -148,12 +148,12 @@ fn refused_at_connect() {
              S: 503 5.5.1
              C: QUIT",
         );
-        smtp.last_words("221 2.0.0 ");
+        smtp.expect_last_reply("221 2.0.0 ");
         expect_refused_by(&gateway, smtp.local_addr(), "reject", "no mail from there");
 
         let ip = Client::Tempfailed.ip(family);
         let mut smtp = lab.client.smtp_from(ip, entrance);
-        let reply = smtp.last_words("421 4.7.1 ");
+        let reply = smtp.expect_last_reply("421 4.7.1 ");
         assert!(reply.lines[0].ends_with(" come back later"), "{reply:?}");
         expect_refused_by(&gateway, smtp.local_addr(), "tempfail", "come back later");
 
@@ -206,7 +206,7 @@ fn early_talkers() {
             gateway.wait_for_metric("gatepost_anomalies_total", &labels, 1.0);
             if refuse_at == "connect" {
                 smtp.dialogue("S: 554 5.5.1\n S: 503 5.5.1\n C: QUIT");
-                smtp.last_words("221 2.0.0 ");
+                smtp.expect_last_reply("221 2.0.0 ");
             } else {
                 question.answer_dunno();
                 let rcpt = if pregreet == "accept" { "250" } else { "550 5.5.1" };

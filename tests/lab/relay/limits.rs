@@ -18,32 +18,32 @@ tests![
 ];
 
 fn sessions_in_all() {
-    for_each_family("limits", "sessions = 2", |scene| {
-        let first = scene.greeted();
-        let other = scene.lab.entrance(Mode::Proxy, scene.family.other());
-        let mut second = scene.lab.client.smtp(other);
+    for_each_family("limits", "sessions = 2", |setup| {
+        let first = setup.greeted();
+        let other = setup.lab.entrance(Mode::Proxy, setup.family.other());
+        let mut second = setup.lab.client.smtp(other);
         second.dialogue("S: 220");
-        scene.connect().last_words("421 4.3.2 ");
-        scene.expect_refusals("limit_sessions", 1);
+        setup.connect().expect_last_reply("421 4.3.2 ");
+        setup.expect_refusals("limit_sessions", 1);
 
         second.dialogue("C: NOOP\n S: 250");
         drop(first);
         until("a place that is free again", || {
-            (scene.connect().reply().unwrap().code == 220).then_some(())
+            (setup.connect().reply().unwrap().code == 220).then_some(())
         });
     });
 }
 
 fn sessions_per_client() {
-    for_each_family("limits", "sessions_per_client = 1", |scene| {
-        let mut first = scene.greeted();
-        scene.connect_from(scene.same_client()).last_words("421 4.7.0 ");
-        scene.expect_refusals("limit_client_sessions", 1);
+    for_each_family("limits", "sessions_per_client = 1", |setup| {
+        let mut first = setup.greeted();
+        setup.connect_from(setup.same_client()).expect_last_reply("421 4.7.0 ");
+        setup.expect_refusals("limit_client_sessions", 1);
 
-        scene.connect_from(scene.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        setup.connect_from(setup.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
         first.dialogue("C: NOOP\n S: 250\n C: QUIT\n S: 221");
         until("a place that is free again", || {
-            let mut next = scene.connect_from(scene.same_client());
+            let mut next = setup.connect_from(setup.same_client());
             (next.reply().unwrap().code == 220).then_some(())
         });
     });
@@ -52,13 +52,13 @@ fn sessions_per_client() {
 /// Rejected sessions that stay connected do not count.
 fn rejected_sessions_do_not_count() {
     let limits = "sessions = 3\nsessions_per_client = 1";
-    for_each_family("limits", limits, |scene| {
-        let mut held = scene.greeted();
-        let mut refused = [scene.connect(), scene.connect()];
+    for_each_family("limits", limits, |setup| {
+        let mut held = setup.greeted();
+        let mut refused = [setup.connect(), setup.connect()];
         for smtp in &mut refused {
-            smtp.last_words("421 4.7.0 ");
+            smtp.expect_last_reply("421 4.7.0 ");
         }
-        scene.connect_from(scene.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        setup.connect_from(setup.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
         held.dialogue("C: QUIT\n S: 221");
         drop(refused);
     });
@@ -67,20 +67,20 @@ fn rejected_sessions_do_not_count() {
 /// Each session ends before the next begins: only their rate exceeds the limit.
 fn new_sessions_per_client() {
     let limit = "new_sessions_per_client_per_minute = 2";
-    for_each_family("limits", limit, |scene| {
-        for client in [scene.lab.client_ip(scene.family), scene.same_client()] {
-            scene.connect_from(client).dialogue("S: 220\n C: QUIT\n S: 221");
+    for_each_family("limits", limit, |setup| {
+        for client in [setup.lab.client_ip(setup.family), setup.same_client()] {
+            setup.connect_from(client).dialogue("S: 220\n C: QUIT\n S: 221");
         }
-        scene.connect().last_words("421 4.7.0 ");
-        scene.expect_refusals("limit_client_rate", 1);
-        scene.connect_from(scene.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        setup.connect().expect_last_reply("421 4.7.0 ");
+        setup.expect_refusals("limit_client_rate", 1);
+        setup.connect_from(setup.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
     });
 }
 
 /// An accepted message resets the count.
 fn commands() {
-    for_each_family("limits", "commands = 5", |scene| {
-        let mut smtp = scene.connect();
+    for_each_family("limits", "commands = 5", |setup| {
+        let mut smtp = setup.connect();
         smtp.begin("sender@example.net", "first@example.org");
         assert_eq!(smtp.data(b"Subject: one\r\n\r\n").code, 250);
         smtp.dialogue(
@@ -94,15 +94,15 @@ fn commands() {
             smtp.dialogue("C: NOOP\n S: 250");
         }
         smtp.raw(b"NOOP\r\n").unwrap();
-        smtp.last_words("421 4.7.0 ");
-        scene.expect_refusals("limit_commands", 1);
+        smtp.expect_last_reply("421 4.7.0 ");
+        setup.expect_refusals("limit_commands", 1);
     });
 }
 
 /// The gateway's 5xx replies count, and upstream's.
 fn errors() {
-    for_each_family("limits", "errors = 3", |scene| {
-        let mut smtp = scene.greeted();
+    for_each_family("limits", "errors = 3", |setup| {
+        let mut smtp = setup.greeted();
         smtp.dialogue(
             "C: EHLO client.example.net
              S: 250
@@ -116,16 +116,16 @@ fn errors() {
              S: 502 5.5.2
              C: NOOP",
         );
-        smtp.last_words("421 4.7.0 ");
-        scene.expect_refusals("limit_errors", 1);
+        smtp.expect_last_reply("421 4.7.0 ");
+        setup.expect_refusals("limit_errors", 1);
     });
 }
 
 /// The limit includes the CRLF. A longer line is one error, and the next line is a command again.
 fn line_length() {
-    for_each_family("limits", "line_length = 512", |scene| {
+    for_each_family("limits", "line_length = 512", |setup| {
         let noop = |bytes: usize| format!("NOOP {}", "x".repeat(bytes - "NOOP \r\n".len()));
-        let mut smtp = scene.greeted();
+        let mut smtp = setup.greeted();
         smtp.dialogue(&format!(
             "C: EHLO client.example.net
              S: 250
@@ -141,18 +141,18 @@ fn line_length() {
             noop(513),
             noop(100_000),
         ));
-        scene.expect_refusals("limit_line", 2);
+        setup.expect_refusals("limit_line", 2);
     });
 }
 
 fn a_silent_client_gets_a_timeout_reply() {
-    for_each_family("timeouts", "command = \"1s\"", |scene| {
-        let mut after_greeting = scene.greeted();
-        let mut in_transaction = scene.connect();
+    for_each_family("timeouts", "command = \"1s\"", |setup| {
+        let mut after_greeting = setup.greeted();
+        let mut in_transaction = setup.connect();
         in_transaction.begin("sender@example.net", "silent@example.org");
-        after_greeting.last_words("421 4.4.2 ");
-        in_transaction.last_words("421 4.4.2 ");
-        scene.expect_refusals("timeout", 2);
+        after_greeting.expect_last_reply("421 4.4.2 ");
+        in_transaction.expect_last_reply("421 4.4.2 ");
+        setup.expect_refusals("timeout", 2);
     });
 }
 
@@ -167,41 +167,41 @@ fn stress() {
     for family in Family::ALL {
         eprintln!("case: {family}");
         let gateway = Gateway::start(&lab, &config);
-        let scene = Scene { lab: &lab, gateway: &gateway, family };
-        let mut earlier = [scene.greeted(), scene.greeted()];
-        scene.greeted().last_words("421 4.4.2 ");
-        scene.expect_refusals("timeout", 1);
+        let setup = Setup { lab: &lab, gateway: &gateway, family };
+        let mut earlier = [setup.greeted(), setup.greeted()];
+        setup.greeted().expect_last_reply("421 4.4.2 ");
+        setup.expect_refusals("timeout", 1);
         for smtp in &mut earlier {
             smtp.dialogue("C: NOOP\n S: 250\n C: QUIT\n S: 221");
         }
     }
 }
 
-/// Runs a scene with a new gateway, which has one more line of configuration.
-fn for_each_family(section: &str, line: &str, play: impl Fn(&Scene<'_>)) {
+/// Runs `check` in each family with a new gateway, which has one more line of configuration.
+fn for_each_family(section: &str, line: &str, check: impl Fn(&Setup<'_>)) {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set(section, line);
     for family in Family::ALL {
         eprintln!("case: {family}");
         let gateway = Gateway::start(&lab, &config);
-        let scene = Scene { lab: &lab, gateway: &gateway, family };
-        for ip in [scene.same_client(), scene.another_client()] {
+        let setup = Setup { lab: &lab, gateway: &gateway, family };
+        for ip in [setup.same_client(), setup.another_client()] {
             if ip != lab.client_ip(family) {
                 lab.add_client_ip(ip);
             }
         }
-        play(&scene);
+        check(&setup);
     }
 }
 
-struct Scene<'a> {
+struct Setup<'a> {
     lab: &'a Lab,
     gateway: &'a Gateway<'a>,
     family: Family,
 }
 
-impl Scene<'_> {
+impl Setup<'_> {
     fn connect(&self) -> Smtp {
         self.connect_from(self.lab.client_ip(self.family))
     }

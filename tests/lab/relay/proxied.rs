@@ -11,10 +11,10 @@ use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, port};
 tests![
     postfix_sees_the_client_of_the_header_proxy_v2,
     postfix_sees_the_client_of_the_header_xclient,
-    local_and_unknown_are_the_peer_itself,
-    rules_and_limits_are_about_the_client_of_the_header,
-    mandatory_from_trusted_peers,
-    refused_from_others,
+    local_and_unknown_headers_mean_the_peer_itself,
+    rules_and_limits_apply_to_the_client_of_the_header,
+    headers_are_mandatory_from_trusted_peers,
+    headers_from_others_are_rejected,
 ];
 
 /// The lab's client is a load balancer.
@@ -66,7 +66,7 @@ fn postfix_sees_the_client_of_the_header(identity: &str, upstream: u16) {
 }
 
 /// A peer that connects for itself, such as a health check, is the client.
-fn local_and_unknown_are_the_peer_itself() {
+fn local_and_unknown_headers_mean_the_peer_itself() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy)
@@ -100,7 +100,7 @@ fn local_and_unknown_are_the_peer_itself() {
 }
 
 /// Rules and limits apply to the client of the header.
-fn rules_and_limits_are_about_the_client_of_the_header() {
+fn rules_and_limits_apply_to_the_client_of_the_header() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy)
@@ -128,14 +128,14 @@ fn rules_and_limits_are_about_the_client_of_the_header() {
         open(rejected).dialogue("S: 554 5.7.1 not named\n C: QUIT\n S: 221");
         let mut held = open(first);
         held.dialogue("S: 220");
-        open(first).last_words("421 4.7.0 ");
+        open(first).expect_last_reply("421 4.7.0 ");
         open(another).dialogue("S: 220\n C: QUIT\n S: 221");
         held.dialogue("C: QUIT\n S: 221");
     }
 }
 
 /// Without a header the client is unknown, and a 421 loses no mail.
-fn mandatory_from_trusted_peers() {
+fn headers_are_mandatory_from_trusted_peers() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("proxy_protocol", TRUSTED);
@@ -154,11 +154,11 @@ fn mandatory_from_trusted_peers() {
             eprintln!("case: {family}, {}", start.escape_ascii());
             let mut smtp = connect(family);
             smtp.raw(start).unwrap();
-            smtp.last_words("421 4.7.0 ");
+            smtp.expect_last_reply("421 4.7.0 ");
         }
     }
     for smtp in &mut silent {
-        smtp.last_words("421 4.7.0 ");
+        smtp.expect_last_reply("421 4.7.0 ");
     }
     for family in Family::ALL {
         let labels = ["reason=\"proxy_header\"", &family.label()];
@@ -168,7 +168,7 @@ fn mandatory_from_trusted_peers() {
 }
 
 /// A header from another peer is a protocol error, and has no effect.
-fn refused_from_others() {
+fn headers_from_others_are_rejected() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let elsewhere = "trusted = [\"203.0.113.0/24\", \"2001:db8:f::/48\"]";

@@ -9,8 +9,8 @@ tests![
     intercept_clean_leaves_no_rule_behind,
     sigterm_leaves_no_rule_behind,
     mail_takes_the_direct_path_when_interception_ends,
-    sigterm_lets_transactions_end_and_sends_idle_sessions_away_proxy,
-    sigterm_lets_transactions_end_and_sends_idle_sessions_away_tproxy,
+    sigterm_finishes_transactions_and_closes_idle_sessions_proxy,
+    sigterm_finishes_transactions_and_closes_idle_sessions_tproxy,
     sigterm_does_not_wait_for_ever,
     sighup_with_a_wrong_file_keeps_the_old_configuration,
 ];
@@ -73,11 +73,11 @@ fn mail_takes_the_direct_path_when_interception_ends() {
     }
 }
 
-fn sigterm_lets_transactions_end_and_sends_idle_sessions_away_proxy() {
+fn sigterm_finishes_transactions_and_closes_idle_sessions_proxy() {
     sigterm_drains(Mode::Proxy);
 }
 
-fn sigterm_lets_transactions_end_and_sends_idle_sessions_away_tproxy() {
+fn sigterm_finishes_transactions_and_closes_idle_sessions_tproxy() {
     sigterm_drains(Mode::Tproxy);
 }
 

@@ -12,7 +12,7 @@ tests![
     smuggling_sequences_reach_postfix_as_one_message_normalize_tproxy,
     smuggling_sequences_are_refused_with_reject_proxy,
     smuggling_sequences_are_refused_with_reject_tproxy,
-    a_client_with_much_to_say_reads_the_refusal,
+    a_client_with_a_long_message_receives_the_rejection,
     smuggling_works_through_a_blind_relay,
 ];
 
@@ -54,7 +54,7 @@ fn smuggling_sequences_are_refused_with_reject_tproxy() {
 
 /// The gateway reads the rest of a rejected message, so that the client receives the 550: after a broken connection it would
 /// retry.
-fn a_client_with_much_to_say_reads_the_refusal() {
+fn a_client_with_a_long_message_receives_the_rejection() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, Mode::Proxy).set("smtp", "bare_newlines = \"reject\"");

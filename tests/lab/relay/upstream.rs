@@ -7,7 +7,7 @@ use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, port, until};
 
 tests![
-    a_black_hole_loses_to_the_other_family,
+    a_black_hole_falls_back_to_the_other_family,
     black_holes_everywhere_end_with_421,
     a_refusal_does_not_wait_for_the_attempt_delay,
     a_failed_upstream_is_tried_last_until_retry_after,
@@ -21,7 +21,7 @@ const DEAD_TOO: u16 = 27;
 
 const ATTEMPTS: &str = "gatepost_upstream_attempts_total";
 
-fn a_black_hole_loses_to_the_other_family() {
+fn a_black_hole_falls_back_to_the_other_family() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
     for family in Family::ALL {
@@ -226,5 +226,5 @@ fn expect_upstream(lab: &Lab, gateway: &Gateway<'_>, family: Family, upstream: S
 #[track_caller]
 fn expect_unavailable(lab: &Lab, family: Family) {
     let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
-    smtp.last_words("421 4.3.2 ");
+    smtp.expect_last_reply("421 4.3.2 ");
 }

@@ -19,7 +19,7 @@ enum End {
 }
 
 impl End {
-    fn come(self, postfix: &Postfix<'_>) {
+    fn apply(self, postfix: &Postfix<'_>) {
         match self {
             Self::SessionKilled => postfix.kill_sessions(),
             Self::Stopped => postfix.stop(),
@@ -88,7 +88,7 @@ fn no_250_without_postfix(mode: Mode) {
         for moment in PolicyStage::ALL {
             for &end in ends_for(moment) {
                 eprintln!("case: {family}, {moment}, {end:?}");
-                let scene = Scene {
+                let setup = Setup {
                     lab: &lab,
                     postfix: &postfix,
                     gate: &gate,
@@ -96,12 +96,12 @@ fn no_250_without_postfix(mode: Mode) {
                     family,
                     recipient: format!("{family}-{moment}-{end:?}@example.org").to_lowercase(),
                 };
-                scene.play(moment, end);
+                setup.run(moment, end);
                 if end != End::SessionKilled {
-                    scene.expect_unavailable();
+                    setup.expect_unavailable();
                     postfix.start_again();
                 }
-                scene.expect_mail_to_flow();
+                setup.expect_mail_to_flow();
             }
         }
     }
@@ -116,7 +116,7 @@ fn ends_for(moment: PolicyStage) -> &'static [End] {
     }
 }
 
-struct Scene<'a> {
+struct Setup<'a> {
     lab: &'a Lab,
     postfix: &'a Postfix<'a>,
     gate: &'a PolicyGate,
@@ -125,7 +125,7 @@ struct Scene<'a> {
     recipient: String,
 }
 
-impl Scene<'_> {
+impl Setup<'_> {
     fn connect(&self) -> Smtp {
         self.lab.client.smtp(self.lab.entrance(self.mode, self.family))
     }
@@ -137,7 +137,7 @@ impl Scene<'_> {
     }
 
     /// Runs a session up to the moment, stops Postfix, and compares the client's replies with the stored mail.
-    fn play(&self, moment: PolicyStage, end: End) {
+    fn run(&self, moment: PolicyStage, end: End) {
         let mut accepted = Vec::new();
         let mut smtp = self.up_to(moment, &mut accepted);
         let question = matches!(
@@ -148,7 +148,7 @@ impl Scene<'_> {
                 | PolicyStage::AfterLastChunk
         )
         .then(|| self.gate.question());
-        end.come(self.postfix);
+        end.apply(self.postfix);
         drop(question);
 
         // The client goes on; the connection may be closed already.

@@ -14,8 +14,8 @@ use browser::{Browser, Page};
 
 tests![
     the_page_shows_sessions_doors_and_refusals,
-    addresses_where_the_operator_wants_them,
-    in_a_browser
+    addresses_are_shown_if_configured,
+    the_page_updates_itself_in_a_browser
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -26,7 +26,7 @@ const HOSTILE: &str =
     "<script>document.title='owned'</script><img/src=x/onerror=document.title='owned'>";
 
 /// A gateway with a sender and a receiver.
-struct Scene<'lab> {
+struct Setup<'lab> {
     lab: &'lab Lab,
     config: Config,
     gateway: Gateway<'lab>,
@@ -35,7 +35,7 @@ struct Scene<'lab> {
     _dns: Process,
 }
 
-impl<'lab> Scene<'lab> {
+impl<'lab> Setup<'lab> {
     fn new(lab: &'lab Lab, more: impl FnOnce(Config) -> Config) -> Self {
         // The MX points to the gateway.
         let own = "@ MX 10 mx\nmx A 192.0.2.1\nmx AAAA 2001:db8:1::1\n";
@@ -59,8 +59,8 @@ impl<'lab> Scene<'lab> {
         Self { lab, config, gateway, sender, receiver, _dns: dns }
     }
 
-    /// Mail over IPv6, a refusal, a hostile HELO, and mail over IPv4 after the door of IPv6 closed.
-    fn play(&self) {
+    /// Sends mail over IPv6, a rejected session, a hostile HELO, and mail over IPv4 after the IPv6 door closed.
+    fn send_sessions(&self) {
         self.mail("first");
         let entrance = self.lab.entrance(Mode::Proxy, Family::Ipv4);
         let mut unwelcome = self.lab.client.smtp_from(UNWELCOME.parse().unwrap(), entrance);
@@ -127,8 +127,8 @@ impl<'lab> Scene<'lab> {
 
 fn the_page_shows_sessions_doors_and_refusals() {
     let lab = Lab::new();
-    let scene = Scene::new(&lab, |config| config);
-    let (head, page) = scene.curl(&[], "/");
+    let setup = Setup::new(&lab, |config| config);
+    let (head, page) = setup.curl(&[], "/");
     assert!(head.starts_with("http/1.1 200 "), "{head}");
     for header in [
         "content-type: text/html; charset=utf-8",
@@ -142,8 +142,8 @@ fn the_page_shows_sessions_doors_and_refusals() {
     }
     assert!(page.contains("No problems"), "{page}");
     assert!(page.contains("not tried yet"), "{page}");
-    scene.play();
-    let page = scene.page_with("The IPv6 door has been closed");
+    setup.send_sessions();
+    let page = setup.page_with("The IPv6 door has been closed");
     for shown in [
         "closed by an operator",
         ">closed</span>",
@@ -174,24 +174,24 @@ fn the_page_shows_sessions_doors_and_refusals() {
     for hidden in clients.into_iter().chain(["<script>d", "<img", "<b>", "style="]) {
         assert!(!page.contains(hidden), "{hidden:?} in {page}");
     }
-    let (head, body) = scene.curl(&["--head"], "/");
+    let (head, body) = setup.curl(&["--head"], "/");
     assert!(head.starts_with("http/1.1 200 ") && body.is_empty(), "{head}");
     for method in ["POST", "PUT", "DELETE"] {
-        let (head, _) = scene.curl(&["-X", method], "/");
+        let (head, _) = setup.curl(&["-X", method], "/");
         assert!(head.starts_with("http/1.1 405 "), "{method}: {head}");
     }
-    let (head, body) = scene.curl(&[], "/status");
+    let (head, body) = setup.curl(&[], "/status");
     assert!(head.starts_with("http/1.1 404 "), "{head}");
     assert_eq!(body, "not found; paths: /, /metrics, /healthz, /readyz\n");
-    let (_, ready) = scene.curl(&[], "/readyz");
+    let (_, ready) = setup.curl(&[], "/readyz");
     assert_eq!(ready, "ready\n");
 }
 
-fn addresses_where_the_operator_wants_them() {
+fn addresses_are_shown_if_configured() {
     let lab = Lab::new();
-    let scene = Scene::new(&lab, |config| config.set("status", "show_addresses = true"));
-    scene.play();
-    let page = scene.page_with("The IPv6 door has been closed");
+    let setup = Setup::new(&lab, |config| config.set("status", "show_addresses = true"));
+    setup.send_sessions();
+    let page = setup.page_with("The IPv6 door has been closed");
     for shown in
         ["192.0.2.10", UNWELCOME, "2001:db8:1::10", "secret@[192.0.2.10]", "mallory@guest.example"]
     {
@@ -200,9 +200,9 @@ fn addresses_where_the_operator_wants_them() {
     assert!(!page.contains("<script>d"), "{page}");
 }
 
-fn in_a_browser() {
+fn the_page_updates_itself_in_a_browser() {
     let lab = Lab::new();
-    let mut scene = Scene::new(&lab, |config| config);
+    let mut setup = Setup::new(&lab, |config| config);
     let url = format!("http://{METRICS}/");
     let mut browser = Browser::start(&lab, &lab.gateway);
     let mut page = browser.page();
@@ -212,13 +212,13 @@ fn in_a_browser() {
     page.value("window.loaded = 'once'; 0");
 
     // The page updates itself, without a reload.
-    scene.play();
+    setup.send_sessions();
     until("the closed IPv6 door on the page", || {
         headline(&mut page).contains("The IPv6 door has been closed").then_some(())
     });
     let title = page.text("document.title");
     assert!(title.ends_with(": problem"), "{title}");
-    scene.hello("latest.example");
+    setup.hello("latest.example");
     until("the latest session in the page", || {
         let first = page.text("document.querySelector('#sessions tbody tr').innerText");
         first.contains("latest.example").then_some(())
@@ -274,7 +274,7 @@ fn in_a_browser() {
     // An outdated page is marked as such.
     let mut page = browser.page();
     page.open(&url);
-    scene.gateway.kill();
+    setup.gateway.kill();
     until("the page's notice that it is outdated", || {
         let text = page.text("document.getElementById('link').innerText");
         text.contains("not live: the gateway does not respond").then_some(())

@@ -121,7 +121,7 @@ impl Smtp {
 
     /// One more reply, with that beginning, and then the end of the connection.
     #[track_caller]
-    pub(crate) fn last_words(&mut self, expected: &str) -> Reply {
+    pub(crate) fn expect_last_reply(&mut self, expected: &str) -> Reply {
         let mut replies = self.replies_until_closed();
         assert_eq!(replies.len(), 1, "expected {expected:?} and the end, read {replies:?}");
         let reply = replies.remove(0);

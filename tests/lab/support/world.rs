@@ -1,6 +1,6 @@
 //! The hosts around the gateway: a DNS with names of every kind, senders, and exchanges that accept return mail or not.
 //!
-//! The lab's client plays all of them, under many addresses. Knot serves all zones; [`ZONES`] lists the faults in some.
+//! The lab's client has the addresses of all of them. Knot serves all zones; [`ZONES`] lists the faults in some.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -57,7 +57,7 @@ alias A 203.0.113.11\nalias AAAA 2001:db8:c::b
 no-address TXT \"only words\"
 ";
 
-/// Domains in `sender.example`, by the fate of mail to them.
+/// Domains in `sender.example`, by the result of mail to them.
 const DOMAINS: &str = "\
 good MX 10 takes.mx.example.
 second MX 10 gone.mx.example.\nsecond MX 20 takes.mx.example.

@@ -42,7 +42,7 @@ impl Failed {
     }
 }
 
-/// Checks the records of [`super::mail::Correspondence::pass`].
+/// Checks the records of [`super::mail::TestMail::send_all`].
 pub(crate) fn check(output: &WatchOutput, failed: &mut Failed) {
     for (family, sessions) in SESSIONS {
         let name = family.to_string();

@@ -17,14 +17,14 @@ const NARROW: &str = "2001:db8:2::25/128 dev server mtu lock 1280";
 pub(crate) const SESSIONS: [(Family, usize); 2] = [(Family::Ipv6, 10), (Family::Ipv4, 8)];
 
 /// The two sites, in a lab whose DNS has their records.
-pub(crate) struct Correspondence<'lab> {
+pub(crate) struct TestMail<'lab> {
     lab: &'lab Lab,
     sender: Sender<'lab>,
     receiver: Postfix<'lab>,
     _dns: Process,
 }
 
-impl<'lab> Correspondence<'lab> {
+impl<'lab> TestMail<'lab> {
     pub(crate) fn new(lab: &'lab Lab) -> Self {
         let dns = dns(lab);
         let authority = Authority::new(lab.folder("ca"), "mx.receiver.example");
@@ -73,7 +73,7 @@ smtp_data_done_timeout = 5s
     }
 
     /// Sends all of the mail, one message after the other; see [`SESSIONS`].
-    pub(crate) fn pass(&self) {
+    pub(crate) fn send_all(&self) {
         for family in Family::ALL {
             self.clean(family);
         }
@@ -130,7 +130,7 @@ smtp_data_done_timeout = 5s
 
     /// Drops all further packets of both ends, retransmissions too, so that watchers that stop one after the other see the
     /// same.
-    pub(crate) fn silence(&self) {
+    pub(crate) fn stall(&self) {
         for (host, direction) in [(&self.lab.client, "dport"), (&self.lab.server, "sport")] {
             host.run(["nft", &format!("table inet silence {{ chain silence {{ type filter hook output priority 0; tcp {direction} 25 drop; }}; }}")]);
         }

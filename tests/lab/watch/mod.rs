@@ -15,12 +15,12 @@ use crate::harness::tests;
 use crate::support::watcher::{Metrics, Source, WatchOutput, Watcher};
 use crate::support::{Host, Lab};
 use expected::Failed;
-use mail::Correspondence;
+use mail::TestMail;
 use serde_json::Value;
 
 tests![both_sources_report_real_mail_correctly_and_alike];
 
-/// Where watchers stand: the gateway's host forwards everything, the sender's host opens it.
+/// Where watchers run: the gateway's host forwards all connections, the sender's host opens them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// On the gateway's link to the sender, with the packets of both ends and ICMP errors from the path.
@@ -64,8 +64,8 @@ impl Place {
     }
 }
 
-/// A watcher in its place.
-struct Post<'lab> {
+/// A watcher with its place and source.
+struct PlacedWatcher<'lab> {
     place: Place,
     source: Source,
     watcher: Watcher<'lab>,
@@ -73,7 +73,7 @@ struct Post<'lab> {
     file: String,
 }
 
-impl<'lab> Post<'lab> {
+impl<'lab> PlacedWatcher<'lab> {
     fn new(lab: &'lab Lab, place: Place, source: Source) -> Self {
         let file = lab.path(&format!("{place:?}-{}.pcapng", source.name()));
         let file = file.to_str().unwrap().to_owned();
@@ -101,28 +101,28 @@ fn both_sources_report_real_mail_correctly_and_alike() {
     for source in Source::ALL {
         source.require(&lab);
     }
-    let correspondence = Correspondence::new(&lab);
-    let mut posts = Vec::new();
+    let test_mail = TestMail::new(&lab);
+    let mut watchers = Vec::new();
     for (place, source) in Place::ALL.iter().flat_map(|p| Source::ALL.map(|s| (*p, s))) {
-        posts.push(Post::new(&lab, place, source));
+        watchers.push(PlacedWatcher::new(&lab, place, source));
     }
-    correspondence.pass();
-    correspondence.silence();
-    posts.iter().for_each(|post| post.watcher.wait_until_quiet());
+    test_mail.send_all();
+    test_mail.stall();
+    watchers.iter().for_each(|placed| placed.watcher.wait_until_quiet());
 
     let mut failed = Failed::default();
     let mut reports: Vec<Report> = Vec::new();
-    for post in posts {
+    for placed in watchers {
         // The unanswered connection ends after two minutes, and is counted then; eBPF on the sender's host gets the
         // kernel's own timeout.
-        failed.about(&format!("{}, metrics until the end", post.name()), |failed| {
-            let (output, metrics) = (post.watcher.output(), post.watcher.metrics());
-            counted::check(&metrics, &output, post.place.direction(), failed);
+        failed.about(&format!("{}, metrics until the end", placed.name()), |failed| {
+            let (output, metrics) = (placed.watcher.output(), placed.watcher.metrics());
+            counted::check(&metrics, &output, placed.place.direction(), failed);
             let over = output.sessions().len();
             let all: usize = mail::SESSIONS.iter().map(|(_, sessions)| sessions).sum();
             failed.unless(over >= all - 1, || format!("{over} of {all} sessions were over"));
         });
-        let (name, Post { place, source, watcher, file }) = (post.name(), post);
+        let (name, PlacedWatcher { place, source, watcher, file }) = (placed.name(), placed);
         let output = watcher.finish();
         failed.about(&name, |failed| {
             expected::check(&output, failed);

@@ -1,7 +1,8 @@
 //! Observers of recorded dialogues, complete ones and those with gaps.
 //!
-//! Lines are `C: text` and `S: text` as in `dialogue.rs`, `C? 100` and `S? 100` for octets that are missing, `C- 100` and
-//! `S- 100` for such as the source left out, `C.` and `S.` for the ends. Each is heard as told, in whole flights, one octet at a time and cut at every point: the record is the same.
+//! Lines are `C: text` and `S: text` as in `dialogue.rs`, `C? 100` and `S? 100` for missing octets, `C- 100` and
+//! `S- 100` for octets that the source left out, `C.` and `S.` for the ends. The observer gets each dialogue as written,
+//! in whole flights, one octet at a time and cut at every point: the record must be the same.
 
 mod left_out;
 
@@ -18,77 +19,77 @@ use crate::engine::dialogue::unescape;
 use crate::engine::driver::START;
 
 #[derive(Clone, Debug)]
-enum Heard {
+enum Input {
     Data(Side, Vec<u8>),
     Gap(Side, u64),
     Omitted(Side, u64),
     Closed(Side),
 }
 
-fn told(text: &str) -> Vec<Heard> {
+fn parse(text: &str) -> Vec<Input> {
     let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty());
     lines
         .map(|line| {
             let side = if line.starts_with('C') { Side::Client } else { Side::Server };
             match (&line[1..2], line.get(3..).unwrap_or_default()) {
-                (":", text) => Heard::Data(side, unescape(text)),
-                ("?", count) => Heard::Gap(side, count.parse().expect(line)),
-                ("-", count) => Heard::Omitted(side, count.parse().expect(line)),
-                (".", "") => Heard::Closed(side),
+                (":", text) => Input::Data(side, unescape(text)),
+                ("?", count) => Input::Gap(side, count.parse().expect(line)),
+                ("-", count) => Input::Omitted(side, count.parse().expect(line)),
+                (".", "") => Input::Closed(side),
                 _ => panic!("not a line of a recorded dialogue: {line}"),
             }
         })
         .collect()
 }
 
-/// What one side says without a word of the other between becomes one.
-fn flights(told: &[Heard]) -> Vec<Heard> {
-    let mut flights: Vec<Heard> = Vec::new();
-    for heard in told {
-        match (flights.last_mut(), heard) {
-            (Some(Heard::Data(last, octets)), Heard::Data(side, more)) if last == side => {
+/// Joins consecutive data of one side.
+fn flights(inputs: &[Input]) -> Vec<Input> {
+    let mut flights: Vec<Input> = Vec::new();
+    for input in inputs {
+        match (flights.last_mut(), input) {
+            (Some(Input::Data(last, octets)), Input::Data(side, more)) if last == side => {
                 octets.extend(more);
             }
-            _ => flights.push(heard.clone()),
+            _ => flights.push(input.clone()),
         }
     }
     flights
 }
 
-/// With the first cut of everything that is said `cut` octets in.
-fn cut(told: &[Heard], mut cut: usize) -> Vec<Heard> {
+/// The inputs with one more cut, after the first `cut` octets of data.
+fn cut(inputs: &[Input], mut cut: usize) -> Vec<Input> {
     let mut parts = Vec::new();
-    for heard in told {
-        match heard {
-            Heard::Data(side, octets) if 0 < cut && cut < octets.len() => {
+    for input in inputs {
+        match input {
+            Input::Data(side, octets) if 0 < cut && cut < octets.len() => {
                 let (head, tail) = octets.split_at(cut);
-                parts.push(Heard::Data(*side, head.to_vec()));
-                parts.push(Heard::Data(*side, tail.to_vec()));
+                parts.push(Input::Data(*side, head.to_vec()));
+                parts.push(Input::Data(*side, tail.to_vec()));
                 cut = 0;
             }
-            Heard::Data(_, octets) => {
+            Input::Data(_, octets) => {
                 cut = cut.saturating_sub(octets.len());
-                parts.push(heard.clone());
+                parts.push(input.clone());
             }
-            _ => parts.push(heard.clone()),
+            _ => parts.push(input.clone()),
         }
     }
     parts
 }
 
-struct Record {
+struct RecordedDialogue {
     profile: Profile,
     midstream: bool,
-    told: Vec<Heard>,
+    inputs: Vec<Input>,
 }
 
-fn hear(text: &str) -> SessionRecord {
-    Record::of(text).heard()
+fn observe(text: &str) -> SessionRecord {
+    RecordedDialogue::new(text).run()
 }
 
-impl Record {
-    fn of(text: &str) -> Self {
-        Self { profile: Profile::default(), midstream: false, told: told(text) }
+impl RecordedDialogue {
+    fn new(text: &str) -> Self {
+        Self { profile: Profile::default(), midstream: false, inputs: parse(text) }
     }
 
     fn with(mut self, set: impl FnOnce(&mut Profile)) -> Self {
@@ -97,34 +98,34 @@ impl Record {
     }
 
     #[track_caller]
-    fn heard(&self) -> SessionRecord {
-        let record = self.play(&self.told);
-        let flights = flights(&self.told);
-        assert_eq!(self.play(&flights), record, "in whole flights");
-        let total: usize = flights.iter().map(|heard| heard.octets().len()).sum();
-        let single: Vec<Heard> = flights.iter().flat_map(Heard::singly).collect();
-        assert_eq!(self.play(&single), record, "one octet at a time");
+    fn run(&self) -> SessionRecord {
+        let record = self.feed(&self.inputs);
+        let flights = flights(&self.inputs);
+        assert_eq!(self.feed(&flights), record, "in whole flights");
+        let total: usize = flights.iter().map(|input| input.octets().len()).sum();
+        let single: Vec<Input> = flights.iter().flat_map(Input::bytewise).collect();
+        assert_eq!(self.feed(&single), record, "one octet at a time");
         for at in 1..total {
-            assert_eq!(self.play(&cut(&flights, at)), record, "cut at {at}");
+            assert_eq!(self.feed(&cut(&flights, at)), record, "cut at {at}");
         }
         record
     }
 
-    fn play(&self, told: &[Heard]) -> SessionRecord {
+    fn feed(&self, inputs: &[Input]) -> SessionRecord {
         let mut out = Output::default();
         let mut observer = self.observer();
-        for heard in told {
-            match heard {
-                Heard::Data(side, octets) => observer.on_data(*side, octets, START, &mut out),
-                Heard::Gap(side, length) => observer.on_gap(*side, *length, START, &mut out),
-                Heard::Omitted(side, length) => {
+        for input in inputs {
+            match input {
+                Input::Data(side, octets) => observer.on_data(*side, octets, START, &mut out),
+                Input::Gap(side, length) => observer.on_gap(*side, *length, START, &mut out),
+                Input::Omitted(side, length) => {
                     observer.on_omitted(*side, *length, START, &mut out)
                 }
-                Heard::Closed(side) => observer.on_closed(*side, START, &mut out),
+                Input::Closed(side) => observer.on_closed(*side, START, &mut out),
             }
         }
         let mut record = observer.finish(TcpFacts::default(), START, &mut out);
-        assert_eq!(out.actions, [], "a observer says nothing");
+        assert_eq!(out.actions, [], "an observer emits no actions");
         let count = |event| out.events.iter().filter(|e| **e == event).count();
         assert_eq!(count(Event::SessionOpened), 1);
         assert_eq!(count(Event::SessionClosed(record.outcome)), 1);
@@ -141,7 +142,7 @@ impl Record {
     }
 }
 
-impl Heard {
+impl Input {
     fn octets(&self) -> &[u8] {
         match self {
             Self::Data(_, octets) => octets,
@@ -149,7 +150,7 @@ impl Heard {
         }
     }
 
-    fn singly(&self) -> Vec<Self> {
+    fn bytewise(&self) -> Vec<Self> {
         match self {
             Self::Data(side, octets) => {
                 octets.iter().map(|&octet| Self::Data(*side, vec![octet])).collect()
@@ -197,14 +198,14 @@ const ENVELOPE: &str = r"C: MAIL FROM:<a@a.example>
 ";
 
 fn after_envelope(text: &str) -> SessionRecord {
-    hear(&[HELLO, ENVELOPE, text].concat())
+    observe(&[HELLO, ENVELOPE, text].concat())
 }
 
 const BYE: &str = "C: QUIT\nS: 221 bye\nS.\nC.\n";
 
 #[test]
-fn a_server_may_be_any_and_is_recorded_as_it_is() {
-    let record = hear(
+fn unusual_extensions_and_replies_are_recorded_unchanged() {
+    let record = observe(
         r"S: 220-mx.example says
         S: 220 hello
         C: ehlo a.example
@@ -245,7 +246,7 @@ fn a_server_may_be_any_and_is_recorded_as_it_is() {
 }
 
 #[test]
-fn content_that_looks_like_commands_is_content() {
+fn commands_inside_content_are_not_counted() {
     let record = after_envelope(
         r"C: DATA
         S: 354 go
@@ -268,17 +269,17 @@ fn content_that_looks_like_commands_is_content() {
 }
 
 #[test]
-fn data_refused_with_commands_behind_it() {
+fn commands_behind_rejected_data_are_counted() {
     let record = after_envelope("C: DATA\nC: RSET\nC: NOOP\nS: 554 no\nS: 250 ok\nS: 250 ok\n");
     assert_eq!(commands(&record), "EHLO 1 MAIL 1 RCPT 1 DATA 1 RSET 1 NOOP 1");
     assert_eq!(codes(&record), ["250 250 554 0"]);
     assert_eq!(record.smtp.anomalies, [Anomaly::EarlyData]);
 }
 
-/// As in a capture of a client that does not wait: all of it said, then all of it answered.
+/// As in a capture of a client that does not wait: all commands, then all replies.
 #[test]
-fn content_waits_for_the_354_in_a_flight_of_replies() {
-    let record = hear(
+fn content_begins_at_the_354_in_a_flight_of_replies() {
+    let record = observe(
         r"S: 220 a
         C: HELO b
         C: MAIL FROM:<a@a.example>
@@ -300,17 +301,17 @@ fn content_waits_for_the_354_in_a_flight_of_replies() {
 }
 
 #[test]
-fn a_line_longer_than_the_gateway_reads_is_a_command_to_its_server() {
+fn an_over_long_line_is_still_recorded_as_a_command() {
     let long = "x".repeat(4000);
-    let record = Record::of(&format!("S: 220 a\nC: EHLO {long}\nS: 250 b\n"));
-    let record = record.play(&record.told);
+    let recorded = RecordedDialogue::new(&format!("S: 220 a\nC: EHLO {long}\nS: 250 b\n"));
+    let record = recorded.feed(&recorded.inputs);
     assert_eq!(commands(&record), "EHLO 1");
     assert_eq!(record.smtp.anomalies, [Anomaly::CommandTooLong]);
     assert_eq!(record.verdict.reason.as_deref(), Some("limit_line"));
 }
 
 #[test]
-fn a_reply_to_nothing_is_counted() {
+fn an_unexpected_reply_is_counted() {
     let text = "C: DATA\nS: 354 go\nC: x\nC: .\nS: 250 queued\nS: 451 4.7.0 you are slow\nS.\nC.";
     let record = after_envelope(text);
     assert_eq!(replies(&record), "220 1 250 4 354 1 451 1");
@@ -320,10 +321,10 @@ fn a_reply_to_nothing_is_counted() {
     assert_eq!((farewell.smtp.anomalies.len(), farewell.smtp.desyncs), (0, 0));
 }
 
-/// A reply that answers what is not heard yet must not put every later one off by one.
+/// A reply to a command that is not captured yet must not shift all later replies by one.
 #[test]
-fn pairing_is_sure_again_after_one_command_and_its_reply() {
-    let record = hear(
+fn pairing_resumes_after_one_command_and_its_reply() {
+    let record = observe(
         r"S: 220 a
         S: 250 too early
         C: EHLO b
@@ -349,61 +350,62 @@ fn rule(action: PolicyAction) -> impl FnOnce(&mut Profile) {
 }
 
 #[test]
-fn refusals_are_recorded_and_the_dialogue_goes_on() {
+fn verdicts_are_recorded_and_the_dialogue_is_followed() {
     let text = [HELLO, ENVELOPE, "C: DATA\nS: 354 go\nC: x\nC: .\nS: 250 queued\n", BYE].concat();
-    let record = Record::of(&text).with(rule(PolicyAction::Tempfail)).heard();
-    assert_eq!(codes(&record), ["250 250 250 3"], "as it went");
+    let record = RecordedDialogue::new(&text).with(rule(PolicyAction::Tempfail)).run();
+    assert_eq!(codes(&record), ["250 250 250 3"], "the codes that the client received");
     assert_eq!(record.verdict.action, PolicyAction::Tempfail);
     assert_eq!(record.verdict.rule.as_deref(), Some("no mail from there"));
     assert_eq!(record.verdict.reason.as_deref(), Some("access_tempfail"));
 
-    // The gateway would have turned it away, and not have seen the bare newline.
+    // The gateway would have rejected the connection before the bare newline.
     let text = text.replace("C: x", "C: \\n");
     let at_connect = |profile: &mut Profile| {
         rule(PolicyAction::Tempfail)(profile);
         profile.smtp.refuse_at = RefuseAt::Connect;
         profile.smtp.bare_newlines = BareNewlines::Reject;
     };
-    let record = Record::of(&text).with(at_connect).heard();
+    let record = RecordedDialogue::new(&text).with(at_connect).run();
     assert_eq!(record.verdict.reason.as_deref(), Some("access_tempfail"));
-    let record =
-        Record::of(&text).with(|profile| profile.smtp.bare_newlines = BareNewlines::Reject).heard();
+    let record = RecordedDialogue::new(&text)
+        .with(|profile| profile.smtp.bare_newlines = BareNewlines::Reject)
+        .run();
     assert_eq!(record.verdict.action, PolicyAction::Reject);
     assert_eq!(record.verdict.reason.as_deref(), Some("bare_newline"));
     assert_eq!(codes(&record), ["250 250 250 3"]);
 }
 
-/// Upstream's refusals are not the gateway's verdict.
+/// A rejection by upstream is not a verdict of the gateway.
 #[test]
-fn a_refusal_of_the_server_is_no_verdict() {
-    let record = hear(&[HELLO, "C: MAIL FROM:<a>\nS: 550 5.7.25 no PTR\n", BYE].concat());
+fn a_rejection_by_the_server_is_no_verdict() {
+    let record = observe(&[HELLO, "C: MAIL FROM:<a>\nS: 550 5.7.25 no PTR\n", BYE].concat());
     assert_eq!(record.verdict.action, PolicyAction::Accept);
     assert_eq!(record.verdict.reason, None);
 }
 
 #[test]
-fn a_client_that_speaks_before_the_greeting() {
+fn early_talk_is_an_anomaly_if_both_sides_are_captured() {
     let text = "C: EHLO a\nS: 220 mx\nS: 250 mx\nC: QUIT\nS: 221 bye";
-    let record = Record::of(text).with(|p| p.smtp.pregreet = Pregreet::Reject).heard();
+    let record = RecordedDialogue::new(text).with(|p| p.smtp.pregreet = Pregreet::Reject).run();
     assert_eq!(record.smtp.anomalies, [Anomaly::Pregreet]);
     assert_eq!(record.verdict.reason.as_deref(), Some("pregreet"));
     assert_eq!(commands(&record), "EHLO 1 QUIT 1");
-    // With one side captured nobody knows who spoke first.
-    let record = hear("C: EHLO a\nC: QUIT\nC.");
+    // With one side captured the order is unknown.
+    let record = observe("C: EHLO a\nC: QUIT\nC.");
     assert_eq!((commands(&record).as_str(), record.smtp.anomalies.len()), ("EHLO 1 QUIT 1", 0));
 }
 
 #[test]
-fn junk_is_judged_and_the_server_says_what_it_thinks() {
-    let record = hear("S: 220 a\nC: GET / HTTP/1.1\nC: Host: x\nS: 500 what\nS.\nC.");
+fn junk_gets_a_verdict_and_the_servers_reply_is_recorded() {
+    let record = observe("S: 220 a\nC: GET / HTTP/1.1\nC: Host: x\nS: 500 what\nS.\nC.");
     assert_eq!(record.smtp.anomalies[0], Anomaly::JunkHttp);
     assert_eq!(record.verdict.reason.as_deref(), Some("junk"));
     assert_eq!(replies(&record), "220 1 500 1");
 }
 
-/// A server that takes something else for the end of data says so with its reply.
+/// The server's reply shows that it took another sequence for the end of data.
 #[test]
-fn a_message_that_the_server_ended_itself() {
+fn an_end_of_data_that_only_the_server_sees_is_recorded() {
     let text = r"C: DATA
         S: 354 go
         C: text\n.\n\
@@ -420,7 +422,7 @@ fn a_message_that_the_server_ended_itself() {
 }
 
 #[test]
-fn a_gap_within_a_chunk_loses_nothing() {
+fn a_gap_within_a_chunk_does_not_desynchronize() {
     let record = after_envelope(
         r"C: BDAT 1000
         C? 1000
@@ -439,7 +441,7 @@ fn a_gap_within_a_chunk_loses_nothing() {
 }
 
 #[test]
-fn a_gap_over_the_end_of_a_chunk_loses_the_thread() {
+fn a_gap_over_the_end_of_a_chunk_desynchronizes() {
     let text = [
         "C: BDAT 20\nC? 30\nC: of something\nS: 250 ok\nS: 250 what\n",
         "C: NOOP\nS: 250 x\nC: FOO\nS: 500 y\n",
@@ -452,13 +454,13 @@ fn a_gap_over_the_end_of_a_chunk_loses_the_thread() {
 }
 
 #[test]
-fn a_gap_in_content_adds_to_the_message() {
-    // Its end is seen.
+fn a_gap_in_content_counts_towards_the_message_size() {
+    // The end of data is captured.
     let text = "C: DATA\nS: 354 go\nC: abc\nC? 95\nC: rest\nC: .\nS: 250 queued\n";
     let record = after_envelope(&[text, ENVELOPE, BYE].concat());
     assert_eq!(codes(&record), ["250 250 250 106", "250 250 - 0"]);
     assert_eq!(record.smtp.desyncs, 0);
-    // It is not, and the server tells of it.
+    // The end of data is in the gap; the server's reply reveals it.
     let text = "C: DATA\nS: 354 go\nC: abc\nC? 95\nS: 250 queued\n";
     let record = after_envelope(&[text, ENVELOPE, BYE].concat());
     assert_eq!(codes(&record), ["250 250 250 97", "250 250 - 0"]);
@@ -466,9 +468,9 @@ fn a_gap_in_content_adds_to_the_message() {
     assert_eq!(commands(&record), "EHLO 1 MAIL 2 RCPT 2 DATA 1 QUIT 1");
 }
 
-/// Half a final line behind a gap is not taken for one; a line of text may end in `.` CRLF.
+/// `.` CRLF right behind a gap may be the end of a line of text, so it does not end the message.
 #[test]
-fn what_follows_a_gap_does_not_begin_a_line() {
+fn a_dot_right_behind_a_gap_does_not_end_the_message() {
     let text = "C: DATA\nS: 354 go\nC? 7\nC: .\nC: more\nC: .\nS: 250 queued\n";
     let record = after_envelope(text);
     assert_eq!(record.smtp.transactions[0].bytes, 7 + 3 + 6);
@@ -476,7 +478,7 @@ fn what_follows_a_gap_does_not_begin_a_line() {
 
 #[test]
 fn a_lost_command_is_never_guessed() {
-    let record = hear(
+    let record = observe(
         &[
             HELLO,
             r"C: MAIL FROM:<a@a.example>
@@ -501,7 +503,7 @@ fn a_lost_command_is_never_guessed() {
     assert_eq!(
         codes(&record),
         ["250  - 0"],
-        "whose the recipient and the message were is not known"
+        "the transaction of the recipient and the message is unknown"
     );
     assert_eq!(replies(&record), "220 1 221 1 250 5 354 1 550 1");
     assert_eq!((record.smtp.desyncs, record.smtp.resyncs), (1, 1));
@@ -509,7 +511,7 @@ fn a_lost_command_is_never_guessed() {
 
 #[test]
 fn a_354_proves_that_content_follows() {
-    let record = hear(
+    let record = observe(
         &[
             HELLO,
             r"C? 60
@@ -525,12 +527,12 @@ fn a_354_proves_that_content_follows() {
         .concat(),
     );
     assert_eq!(commands(&record), "EHLO 1 QUIT 1");
-    assert_eq!(record.smtp.transactions_total, 0, "nobody knows of which envelope");
+    assert_eq!(record.smtp.transactions_total, 0, "the envelope is unknown");
 }
 
 #[test]
-fn a_lost_reply_is_of_unknown_code() {
-    let record = hear(
+fn the_code_of_a_lost_reply_is_unknown() {
+    let record = observe(
         &[
             HELLO,
             r"C: MAIL FROM:<a@a.example>
@@ -559,30 +561,30 @@ fn a_lost_reply_is_of_unknown_code() {
 }
 
 #[test]
-fn a_lost_reply_to_data() {
+fn content_is_found_after_a_lost_354() {
     let message = "C: Subject: x\nC: QUIT\nC: .\nS: 250 queued\n";
     let record = after_envelope(&["C: DATA\nS? 10\n", message, BYE].concat());
     assert_eq!(codes(&record), ["250 250 250 18"]);
-    // The client waited for the 354, so the next reply is the message's whatever is pipelined behind it.
+    // The client waited for the 354, so the next reply is the one to the message, even with commands pipelined behind it.
     let lost = "C: MAIL FROM:<a@a.example>\nC: RCPT TO:<b@b.example>\nC: DATA\nS? 65\n";
     let rest = "C: Subject: x\nC: .\nC: QUIT\nS: 250 queued\nS: 221 bye\nS.\nC.\n";
-    let record = hear(&[HELLO, lost, rest].concat());
+    let record = observe(&[HELLO, lost, rest].concat());
     assert_eq!(codes(&record), ["- - 250 12"]);
     assert_eq!(record.outcome, Outcome::Quit);
     assert_eq!((record.smtp.desyncs, record.smtp.resyncs), (1, 1));
-    // Nobody heard when it began.
+    // The times of both phases are unknown.
     assert_eq!((record.smtp.phases.envelope, record.smtp.phases.data), (None, None));
     let record = after_envelope(&["C: DATA\nS? 10\nC: RSET\nS: 250 ok\n", BYE].concat());
     assert_eq!(codes(&record), ["250 250 - 0"]);
     assert_eq!(commands(&record), "EHLO 1 MAIL 1 RCPT 1 DATA 1 RSET 1 QUIT 1");
-    // What is lost may be something before it.
+    // The lost reply may belong to an earlier command.
     let text = "C: RSET\nC: MAIL FROM:<c@c.example>\nC: DATA\nS? 8\nS: 250 ok\nS: 354 go\n";
     let record = after_envelope(&[text, message, BYE].concat());
     assert_eq!(codes(&record), ["250 250 - 0", "-  250 18"]);
 }
 
 #[test]
-fn one_direction_only() {
+fn a_capture_of_one_direction_is_recorded() {
     let client = r"C: EHLO a.example
         S? 120
         C: AUTH PLAIN
@@ -598,19 +600,19 @@ fn one_direction_only() {
         S? 8
         C: QUIT
         C.";
-    // Whether or not acknowledgements tell of the other side.
+    // With and without gaps that the acknowledgements show.
     let alone: Vec<&str> = client.lines().filter(|line| !line.contains("S?")).collect();
     for text in [client.to_owned(), alone.join("\n")] {
-        let record = hear(&text);
+        let record = observe(&text);
         assert_eq!(commands(&record), "EHLO 1 MAIL 1 RCPT 1 DATA 1 QUIT 1 AUTH 1", "{text}");
         assert_eq!(codes(&record), ["- - - 12"], "{text}");
     }
     let server = "S: 220 a\nC? 8\nS: 250-a\nS: 250 b\nC? 10\nS: 250 ok\nC? 20\nS: 354 go\nC? 1000\nS: 250 x\nC? 6\nS: 221 bye";
-    let record = hear(server);
+    let record = observe(server);
     assert_eq!(replies(&record), "220 1 221 1 250 3 354 1");
     assert_eq!((commands(&record).as_str(), record.smtp.greeting), ("", Some(220)));
-    // Nor was anything of the other side told to be missing.
-    let record = hear("C: EHLO a\nC: STARTTLS\nC: \\x16\\x03\\x01 hello\nC.");
+    // Nor is a gap of the other side reported.
+    let record = observe("C: EHLO a\nC: STARTTLS\nC: \\x16\\x03\\x01 hello\nC.");
     assert_eq!(
         (commands(&record).as_str(), record.smtp.tls),
         ("EHLO 1 STARTTLS 1", TlsState::Started)
@@ -618,21 +620,21 @@ fn one_direction_only() {
 }
 
 fn midstream(text: &str) -> SessionRecord {
-    Record { midstream: true, ..Record::of(text) }.heard()
+    RecordedDialogue { midstream: true, ..RecordedDialogue::new(text) }.run()
 }
 
 #[test]
-fn a_capture_that_begins_within_the_session() {
+fn a_midstream_capture_is_followed_from_the_first_certain_pair() {
     let text = "C: of content\nC: QUIT\nC: .\nS: 250 queued\n";
     let record = midstream(&[text, ENVELOPE, BYE].concat());
     assert_eq!(commands(&record), "MAIL 1 RCPT 1 QUIT 1");
     assert_eq!(codes(&record), ["250 250 - 0"]);
     assert_eq!((record.smtp.desyncs, record.smtp.resyncs), (1, 1));
-    // A reply that nothing else is answered with.
+    // 221 answers only QUIT.
     assert_eq!(commands(&midstream("C: QUIT\nS: 221 bye")), "QUIT 1");
-    // It may be the end of a flight of commands.
+    // The command may be the last of several.
     assert_eq!(commands(&midstream("C: RCPT TO:<a@b>\nS: 250 ok")), "");
-    // Before anybody spoke.
+    // Before the greeting.
     let record = midstream(&[HELLO, BYE].concat());
     assert_eq!((commands(&record).as_str(), record.smtp.greeting), ("EHLO 1 QUIT 1", Some(220)));
 }
@@ -646,7 +648,7 @@ fn record_of_tls(content: &[u8]) -> Vec<u8> {
 /// A hello of a client (1) or server (2), with extensions.
 fn hello(kind: u8, extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let mut body = [&[3, 3][..], &[7; 32], &[0]].concat();
-    // The client offers suites and compressions, the server chooses of both.
+    // The client offers lists of suites and compressions, the server chooses one of each.
     body.extend(if kind == 1 { &[0, 2, 0x13, 1, 1, 0][..] } else { &[0x13, 1, 0][..] });
     let mut all = Vec::new();
     for (number, content) in extensions {
@@ -667,17 +669,17 @@ fn client_hello(name: &str) -> Vec<u8> {
     hello(1, &[(0, list), (0xfe0d, vec![9; 1500])])
 }
 
-fn opaque(said: &[(Side, Vec<u8>)], start: &str) -> SessionRecord {
-    let mut record = Record::of(start);
-    record.told.extend(said.iter().map(|(side, octets)| Heard::Data(*side, octets.clone())));
-    let single: Vec<Heard> = record.told.iter().flat_map(Heard::singly).collect();
-    let heard = record.play(&record.told);
-    assert_eq!(record.play(&single), heard, "one octet at a time");
-    heard
+fn opaque(sent: &[(Side, Vec<u8>)], start: &str) -> SessionRecord {
+    let mut recorded = RecordedDialogue::new(start);
+    recorded.inputs.extend(sent.iter().map(|(side, octets)| Input::Data(*side, octets.clone())));
+    let single: Vec<Input> = recorded.inputs.iter().flat_map(Input::bytewise).collect();
+    let record = recorded.feed(&recorded.inputs);
+    assert_eq!(recorded.feed(&single), record, "one octet at a time");
+    record
 }
 
 #[test]
-fn the_hellos_of_tls_are_looked_at() {
+fn tls_version_and_sni_are_recorded_from_the_hellos() {
     let start = &[HELLO, "C: STARTTLS\nS: 220 go\n"].concat();
     let client = client_hello("mx.example");
     let (head, tail) = client.split_at(700);
@@ -686,8 +688,8 @@ fn the_hellos_of_tls_are_looked_at() {
     let v13 = record_of_tls(&hello(2, &[(43, vec![3, 4])]));
     let v12 = record_of_tls(&hello(2, &[]));
     for (server, version) in [(v13, "TLSv1.3"), (v12, "TLSv1.2")] {
-        let said = [(Side::Client, client.clone()), (Side::Server, server)];
-        let record = opaque(&said, start);
+        let sent = [(Side::Client, client.clone()), (Side::Server, server)];
+        let record = opaque(&sent, start);
         assert_eq!(record.smtp.tls, TlsState::Started);
         assert_eq!(record.smtp.tls_version, Some(version));
         assert_eq!(record.smtp.sni.as_deref(), Some("mx.example"));
@@ -697,8 +699,8 @@ fn the_hellos_of_tls_are_looked_at() {
 }
 
 #[test]
-fn gaps_in_tls_lose_nothing() {
-    let record = hear(
+fn gaps_in_tls_are_no_anomalies() {
+    let record = observe(
         &[
             HELLO,
             "C: STARTTLS\nS: 220 go\nC: \\x16\\x03\\x01\\\nC? 500\nS? 3000\nS: 250 x\nC: QUIT\nC.",
@@ -712,12 +714,12 @@ fn gaps_in_tls_lose_nothing() {
 
 #[test]
 fn tls_from_the_start_is_an_anomaly_and_opaque() {
-    let said = [
+    let sent = [
         (Side::Client, record_of_tls(&client_hello("mx.example"))),
         (Side::Server, record_of_tls(&hello(2, &[(43, vec![3, 4])]))),
         (Side::Client, b"QUIT\r\n".to_vec()),
     ];
-    let record = opaque(&said, "");
+    let record = opaque(&sent, "");
     assert_eq!(record.smtp.anomalies, [Anomaly::JunkTls]);
     assert_eq!(record.smtp.tls_version, Some("TLSv1.3"));
     assert_eq!(record.smtp.sni.as_deref(), Some("mx.example"));
@@ -726,7 +728,7 @@ fn tls_from_the_start_is_an_anomaly_and_opaque() {
 }
 
 #[test]
-fn records_of_tls_on_both_sides_prove_tls() {
+fn tls_records_on_both_sides_are_recognised_midstream() {
     let record = midstream(
         "C: \\x17\\x03\\x03\\0\\x05abc\nS: \\x17\\x03\\x03\\0\\x05abc\nC: QUIT\nS: 221 no",
     );
@@ -734,11 +736,10 @@ fn records_of_tls_on_both_sides_prove_tls() {
     assert_eq!(replies(&record), "");
 }
 
-/// What nobody answers is not held for ever.
+/// Unanswered input is not held forever.
 #[test]
-fn a_client_that_does_not_wait_costs_a_bounded_memory() {
-    let record = Record::of("");
-    let mut observer = record.observer();
+fn unanswered_input_takes_bounded_memory() {
+    let mut observer = RecordedDialogue::new("").observer();
     let mut out = Output::default();
     let open = b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
     observer.on_data(Side::Client, open, START, &mut out);
@@ -752,15 +753,15 @@ fn a_client_that_does_not_wait_costs_a_bounded_memory() {
     assert_eq!(commands(&record), "EHLO 1 MAIL 1 RCPT 1 DATA 1 QUIT 1");
 }
 
-/// With `~` for each octet that is missing.
-fn shown(told: &[Heard]) -> String {
+/// With `~` for each missing octet.
+fn shown(inputs: &[Input]) -> String {
     let mut shown = String::new();
     let mut last = None;
-    for heard in told {
-        let (side, octet) = match heard {
-            Heard::Data(side, octets) => (*side, octets.escape_ascii().to_string()),
-            Heard::Gap(side, _) | Heard::Omitted(side, _) => (*side, "~".to_owned()),
-            Heard::Closed(_) => continue,
+    for input in inputs {
+        let (side, octet) = match input {
+            Input::Data(side, octets) => (*side, octets.escape_ascii().to_string()),
+            Input::Gap(side, _) | Input::Omitted(side, _) => (*side, "~".to_owned()),
+            Input::Closed(_) => continue,
         };
         if last.replace(side) != Some(side) {
             shown.push_str(&format!("\n{}: ", side.as_str()));
@@ -786,27 +787,28 @@ proptest! {
             "C: DATA\nS: 354 go\nC: a\\nb\nC: ..\nC: .\nS: 250 queued\nC: AUTH LOGIN\nS: 334 a\nC: x\nS: 535 no\n",
             BYE,
         ].concat();
-        let record = Record::of(&text);
+        let recorded = RecordedDialogue::new(&text);
         let mut cuts = cuts.iter().cycle();
         let mut parts = Vec::new();
-        for heard in flights(&record.told) {
-            let mut octets = heard.octets();
+        for input in flights(&recorded.inputs) {
+            let mut octets = input.octets();
             if octets.is_empty() {
-                parts.push(heard.clone());
+                parts.push(input.clone());
             }
-            while let Heard::Data(side, _) = heard && !octets.is_empty() {
+            while let Input::Data(side, _) = input && !octets.is_empty() {
                 let (head, tail) = octets.split_at((*cuts.next().unwrap()).min(octets.len()));
-                parts.push(Heard::Data(side, head.to_vec()));
+                parts.push(Input::Data(side, head.to_vec()));
                 octets = tail;
             }
         }
-        prop_assert_eq!(record.play(&parts), record.play(&record.told));
+        prop_assert_eq!(recorded.feed(&parts), recorded.feed(&recorded.inputs));
     }
 
-    /// Whatever is missing, nothing panics and no code is told of what it does not answer: each kind has one of its own here.
+    /// With any gaps nothing panics, and no code is recorded for a command that it does not answer: each kind of
+    /// command has a code of its own here.
     #[test]
-    fn holes_anywhere(
-        holes in proptest::collection::vec((any::<prop::sample::Index>(), 1usize..80, any::<bool>()), 1..6),
+    fn gaps_never_move_a_reply_to_another_command(
+        gaps in proptest::collection::vec((any::<prop::sample::Index>(), 1usize..80, any::<bool>()), 1..6),
         midstream in any::<bool>(),
     ) {
         let one_by_one = "C: MAIL FROM:<a>\nS: 250 m\nC: RCPT TO:<b>\nS: 251 r\nC: DATA\nS: 354 go\n";
@@ -814,30 +816,30 @@ proptest! {
         let message = "C: a\nC: RSET\nC: .\nS: 252 queued\n";
         let chunks = "C: MAIL FROM:<a>\nS: 250 m\nC: RCPT TO:<b>\nC: BDAT 6 LAST\nC: QUIT\nS: 251 r\nS: 252 x\n";
         let text = [HELLO, one_by_one, message, at_once, message, chunks, one_by_one, message, BYE].concat();
-        let mut record = Record { midstream, ..Record::of(&text) };
-        let mut told: Vec<Heard> = record.told.iter().flat_map(Heard::singly).collect();
-        for (index, length, is_lost) in holes {
-            let at = index.index(told.len());
-            for heard in told.iter_mut().skip(at).take(length) {
-                if let Heard::Data(side, _) = heard {
+        let mut recorded = RecordedDialogue { midstream, ..RecordedDialogue::new(&text) };
+        let mut inputs: Vec<Input> = recorded.inputs.iter().flat_map(Input::bytewise).collect();
+        for (index, length, is_lost) in gaps {
+            let at = index.index(inputs.len());
+            for input in inputs.iter_mut().skip(at).take(length) {
+                if let Input::Data(side, _) = input {
                     let side = *side;
-                    *heard = if is_lost { Heard::Gap(side, 1) } else { Heard::Omitted(side, 1) };
+                    *input = if is_lost { Input::Gap(side, 1) } else { Input::Omitted(side, 1) };
                 }
             }
         }
-        record.told = told;
-        let heard = record.play(&record.told);
-        prop_assert!(heard.smtp.transactions_total <= 4);
-        for transaction in &heard.smtp.transactions {
+        recorded.inputs = inputs;
+        let record = recorded.feed(&recorded.inputs);
+        prop_assert!(record.smtp.transactions_total <= 4);
+        for transaction in &record.smtp.transactions {
             let right = transaction.mail_code.is_none_or(|code| code == 250)
                 && transaction.rcpt_to.iter().all(|r| r.code.is_none_or(|code| code == 251))
                 && transaction.data_code.is_none_or(|code| code == 252)
                 && transaction.rcpt_total <= 1;
-            prop_assert!(right, "{transaction:?} of {}", shown(&record.told));
+            prop_assert!(right, "{transaction:?} of {}", shown(&recorded.inputs));
         }
-        for (verb, count) in &heard.smtp.commands {
-            let said = if *verb == gatepost::smtp::Verb::Unknown { 9 } else { 4 };
-            prop_assert!(*count <= said, "{verb}");
+        for (verb, count) in &record.smtp.commands {
+            let sent = if *verb == gatepost::smtp::Verb::Unknown { 9 } else { 4 };
+            prop_assert!(*count <= sent, "{verb}");
         }
     }
 }
