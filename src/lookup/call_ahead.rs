@@ -18,6 +18,7 @@ use crate::policy::facts::{Answer, Reason};
 pub(super) struct CallAhead {
     upstreams: Vec<SocketAddr>,
     proxy_header: Vec<u8>,
+    proxy_v1: bool,
     hostname: String,
     mark: Option<u32>,
     deadline: Duration,
@@ -29,6 +30,7 @@ impl CallAhead {
         Self {
             upstreams: settings.upstreams.clone(),
             proxy_header: settings.upstream_proxy_header.clone(),
+            proxy_v1: settings.upstream_proxy_v1,
             hostname: settings.hostname.clone(),
             mark: settings.mark,
             deadline: settings.deadline,
@@ -66,8 +68,13 @@ impl CallAhead {
     ) -> Option<Answer> {
         let deadline = Instant::now() + limit;
         let stream = connect(upstream, self.mark, limit).await.ok()?;
+        let header = if self.proxy_v1 {
+            own_header(stream.local_addr().ok()?, upstream)
+        } else {
+            self.proxy_header.clone()
+        };
         let mut client = SmtpClient::new(stream, deadline);
-        match self.send_rcpt(&mut client, path).await {
+        match self.send_rcpt(&mut client, &header, path).await {
             Ok(reply) => {
                 client.quit();
                 reply.map(|reply| match reply.class() {
@@ -84,10 +91,11 @@ impl CallAhead {
     async fn send_rcpt(
         &self,
         client: &mut SmtpClient,
+        header: &[u8],
         path: &str,
     ) -> Result<Option<ProbeReply>, ProbeError> {
-        if !self.proxy_header.is_empty() {
-            client.send(&self.proxy_header).await?;
+        if !header.is_empty() {
+            client.send(header).await?;
         }
         if client.read_reply().await?.code != 220
             || client.ehlo_or_helo(&self.hostname).await?.class() != 2
@@ -97,4 +105,11 @@ impl CallAhead {
         }
         client.command(&format!("RCPT TO:<{path}>")).await.map(Some)
     }
+}
+
+/// A PROXY header of version 1 for a connection of the gateway's own (proxy-protocol.txt §2.1: the addresses of the connection).
+fn own_header(own: SocketAddr, upstream: SocketAddr) -> Vec<u8> {
+    let protocol = if upstream.is_ipv4() { "TCP4" } else { "TCP6" };
+    let (from, to) = (own.ip(), upstream.ip());
+    format!("PROXY {protocol} {from} {to} {} {}\r\n", own.port(), upstream.port()).into_bytes()
 }

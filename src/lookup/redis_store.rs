@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::cache_entry::CacheEntry;
 use super::clock::now;
+use super::settings::{LookupSettings, Ttls};
 use crate::policy::facts::{Lookup, LookupKind, LookupObserver};
 
 /// The most that a command may delay a lookup.
@@ -25,6 +26,8 @@ const COMMAND_TIMEOUT: Duration = Duration::from_millis(50);
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the answer of another gateway is looked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes of an answer in Redis; ours have a few hundred. A longer one is not read.
+const MAX_VALUE: usize = 4096;
 /// How much longer than a probe a lock lasts.
 const LOCK_MARGIN: Duration = Duration::from_secs(2);
 
@@ -40,6 +43,7 @@ pub(super) struct RedisStore {
     connection: Arc<Connection>,
     /// Upper bound of a probe's duration, and a margin.
     lock_ttl: Duration,
+    ttls: Ttls,
 }
 
 struct Connection {
@@ -70,7 +74,7 @@ impl RedisStore {
     /// `url` is not the address of a Redis server.
     pub(super) fn start(
         url: &str,
-        probe_timeout: Duration,
+        settings: &LookupSettings,
         runtime: &Handle,
         observer: Arc<dyn LookupObserver>,
     ) -> Result<Self, String> {
@@ -89,7 +93,8 @@ impl RedisStore {
                 sleep(PING_INTERVAL).await;
             }
         });
-        Ok(Self { connection, lock_ttl: probe_timeout + LOCK_MARGIN })
+        let lock_ttl = settings.probes.timeout + LOCK_MARGIN;
+        Ok(Self { connection, lock_ttl, ttls: settings.ttls })
     }
 
     /// The answer of another gateway, after waiting for it if that gateway is probing now; otherwise the lock.
@@ -98,9 +103,11 @@ impl RedisStore {
         let deadline = Instant::now() + self.lock_ttl;
         let milliseconds = self.lock_ttl.as_millis().to_string();
         while Instant::now() < deadline {
-            let value: Option<Option<Vec<u8>>> =
-                self.connection.send(Cmd::new().arg("GET").arg(&key)).await;
-            match value.map(|value| value.and_then(|bytes| decode(&bytes))) {
+            // GETRANGE of a missing key is empty.
+            let mut get = Cmd::new();
+            get.arg("GETRANGE").arg(&key).arg(0).arg(MAX_VALUE);
+            let value: Option<Vec<u8>> = self.connection.send(&get).await;
+            match value.map(|bytes| self.decode(lookup.kind(), &bytes)) {
                 None => return Claim::Unavailable,
                 Some(Some(entry)) => return Claim::Hit(Box::new(entry)),
                 Some(None) => {}
@@ -114,6 +121,16 @@ impl RedisStore {
             }
         }
         Claim::Unavailable
+    }
+
+    /// `None` for the format of another version, and for an answer that this gateway would not have, or not any more: Redis is
+    /// another host, and may be anybody's.
+    fn decode(&self, kind: LookupKind, bytes: &[u8]) -> Option<CacheEntry> {
+        if bytes.len() > MAX_VALUE {
+            return None;
+        }
+        let entry = serde_json::from_slice::<CacheEntry>(bytes).ok()?;
+        entry.limited_to(kind, now(), &self.ttls)
     }
 
     /// Stores an answer and releases the lock. Both expire by themselves if that fails.
@@ -151,11 +168,6 @@ impl RedisStore {
 fn keys(lookup: &Lookup) -> Option<(String, String)> {
     let json = serde_json::to_string(lookup).ok()?;
     Some((format!("gatepost:1:fact:{json}"), format!("gatepost:1:lock:{json}")))
-}
-
-/// `None` for the format of another version, and for an entry that has expired by our clock.
-fn decode(bytes: &[u8]) -> Option<CacheEntry> {
-    serde_json::from_slice::<CacheEntry>(bytes).ok().filter(|entry| entry.is_fresh(now()))
 }
 
 impl Connection {

@@ -80,9 +80,8 @@ impl LookupService {
         // Slightly less than the callers' deadline, so that they receive the reason.
         let dns = Dns::uncached(&servers, settings.deadline * 19 / 20)?;
         let runtime = Handle::current();
-        let probe_timeout = settings.probes.timeout;
         let connect =
-            |url: &String| RedisStore::start(url, probe_timeout, &runtime, Arc::clone(&observer));
+            |url: &String| RedisStore::start(url, &settings, &runtime, Arc::clone(&observer));
         let redis = settings.redis.as_ref().map(connect).transpose().map_err(LookupError::Redis)?;
         let memory = MemoryCache::new(&settings);
         let mut warnings = Vec::new();
@@ -93,6 +92,7 @@ impl LookupService {
                 memory.insert(lookup, Arc::new(entry));
             }
             warnings.extend(opened.warning);
+            observer.on_damaged_rows(opened.damaged);
             disk = opened.cache;
         }
         let inner = Arc::new(Inner {

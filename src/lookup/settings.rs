@@ -38,6 +38,8 @@ pub struct LookupSettings {
     pub upstreams: Vec<SocketAddr>,
     /// The PROXY header, without a client's address, that upstream expects first; or empty.
     pub upstream_proxy_header: Vec<u8>,
+    /// Upstream expects a PROXY header of version 1, which has the addresses of our own connection: Postfix rejects `UNKNOWN`.
+    pub upstream_proxy_v1: bool,
 }
 
 /// Limits of the memory cache; both apply.
@@ -101,6 +103,7 @@ impl Default for LookupSettings {
             own_networks: Networks::default(),
             upstreams: Vec::new(),
             upstream_proxy_header: Vec::new(),
+            upstream_proxy_v1: false,
         }
     }
 }

@@ -76,6 +76,7 @@ pub(super) struct Families {
     pub(super) lookups_in_flight: IntGauge,
     pub(super) cache_entries: IntGauge,
     pub(super) cache_bytes: IntGauge,
+    pub(super) cache_damaged: IntCounter,
     pub(super) redis_up: IntGauge,
     pub(super) config_reloads: IntCounterVec,
     pub(super) config_refused: IntGauge,
@@ -320,6 +321,10 @@ impl Families {
             cache_bytes: to.gauge(
                 "lookup_cache_bytes",
                 "Size of the answers cached in memory; the limit is `lookup.cache_size`.",
+            )?,
+            cache_damaged: to.counter(
+                "lookup_cache_damaged_total",
+                "Answers in `lookup.cache_file` that did not match their checksum and were dropped at the start.",
             )?,
             redis_up: to.gauge(
                 "lookup_redis_up",

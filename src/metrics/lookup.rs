@@ -21,6 +21,7 @@ pub(super) struct LookupSeries {
     redis_up: IntGauge,
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
+    cache_damaged: IntCounter,
     in_flight: IntGauge,
 }
 
@@ -54,6 +55,7 @@ impl LookupSeries {
             redis_up: families.redis_up.clone(),
             cache_entries: families.cache_entries.clone(),
             cache_bytes: families.cache_bytes.clone(),
+            cache_damaged: families.cache_damaged.clone(),
             in_flight: families.lookups_in_flight.clone(),
         })
     }
@@ -90,5 +92,9 @@ impl LookupObserver for Metrics {
 
     fn on_in_flight(&self, lookups: usize) {
         self.lookups.in_flight.set(gauge(lookups as u64));
+    }
+
+    fn on_damaged_rows(&self, count: usize) {
+        self.lookups.cache_damaged.inc_by(count as u64);
     }
 }

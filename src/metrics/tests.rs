@@ -148,6 +148,7 @@ fn feed_lookups(metrics: &Metrics) {
     metrics.on_store_state(true);
     metrics.on_cache_size(3, 4);
     metrics.on_in_flight(5);
+    metrics.on_damaged_rows(1);
 }
 
 /// Through every state; closed at the end.

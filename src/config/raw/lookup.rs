@@ -99,17 +99,13 @@ pub(super) fn with_relay(lookup: LookupSettings, relay: &relay::RelaySettings) -
         hostname: relay.smtp.hostname.clone(),
         mark: upstream.mark,
         upstreams: upstream.addresses.clone(),
-        upstream_proxy_header: proxy_header(upstream.identity).to_vec(),
+        upstream_proxy_header: match upstream.identity {
+            // LOCAL, without addresses (proxy-protocol.txt §2.2).
+            UpstreamIdentity::ProxyV2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec(),
+            _ => Vec::new(),
+        },
+        upstream_proxy_v1: upstream.identity == UpstreamIdentity::ProxyV1,
         ..lookup
-    }
-}
-
-/// A PROXY header for a connection of the gateway's own: v1 `UNKNOWN`, v2 `LOCAL`.
-const fn proxy_header(identity: UpstreamIdentity) -> &'static [u8] {
-    match identity {
-        UpstreamIdentity::ProxyV1 => b"PROXY UNKNOWN\r\n",
-        UpstreamIdentity::ProxyV2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
-        UpstreamIdentity::None | UpstreamIdentity::Transparent | UpstreamIdentity::Xclient => b"",
     }
 }
 

@@ -10,12 +10,13 @@ use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
 };
 
+use super::row::Row;
 use crate::lookup::cache_entry::CacheEntry;
 use crate::lookup::clock::now;
 use crate::policy::facts::Lookup;
 
-/// Maps a lookup as JSON to a [`CacheEntry`] as JSON; an entry that this version cannot read is ignored.
-pub(super) const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts-1");
+/// Keys and values of [`Row`]; a row that this version cannot read is ignored.
+pub(super) const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts-2");
 /// Bytes of redb's own cache; small, as entries are read once, at the start.
 const REDB_CACHE: usize = 4 << 20;
 
@@ -42,13 +43,19 @@ pub(super) enum Existing {
 /// # Errors
 /// The file is missing, in use, or damaged.
 pub fn read_disk_cache(path: &Path) -> Result<Vec<(Lookup, CacheEntry)>, DiskCacheError> {
-    Ok(load(path, Existing::Only)?.1)
+    Ok(load(path, Existing::Only)?.entries)
 }
 
-pub(super) fn load(
-    path: &Path,
-    existing: Existing,
-) -> Result<(Database, Vec<(Lookup, CacheEntry)>), DiskCacheError> {
+/// The content of the file.
+pub(super) struct LoadedFile {
+    pub(super) database: Database,
+    /// Those that have not expired.
+    pub(super) entries: Vec<(Lookup, CacheEntry)>,
+    /// Number of rows that are not as they were written.
+    pub(super) damaged: usize,
+}
+
+pub(super) fn load(path: &Path, existing: Existing) -> Result<LoadedFile, DiskCacheError> {
     // Created here rather than by redb, for its mode: it names people's mailboxes.
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(existing == Existing::OrNew).mode(0o600);
@@ -59,8 +66,8 @@ pub(super) fn load(
         let mut builder = Database::builder();
         builder.set_cache_size(REDB_CACHE).set_check_integrity_on_open(true);
         let database = builder.create(path).map_err(|error| open_error(path, error))?;
-        let entries = entries(&database).map_err(|why| damaged(path, &why))?;
-        Ok((database, entries))
+        let (entries, damaged) = entries(&database).map_err(|why| damaged(path, &why))?;
+        Ok(LoadedFile { database, entries, damaged })
     }));
     loading.unwrap_or_else(|_panic| Err(damaged(path, &"its structure is invalid")))
 }
@@ -83,25 +90,23 @@ fn open_error(path: &Path, error: DatabaseError) -> DiskCacheError {
     }
 }
 
-/// The entries that have not expired; those of another version's format are ignored.
-fn entries(database: &Database) -> Result<Vec<(Lookup, CacheEntry)>, redb::Error> {
+/// The entries that have not expired, and the number of damaged rows.
+fn entries(database: &Database) -> Result<(Vec<(Lookup, CacheEntry)>, usize), redb::Error> {
     let reading = database.begin_read()?;
     let table = match reading.open_table(FACTS) {
         Ok(table) => table,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(TableError::TableDoesNotExist(_)) => return Ok((Vec::new(), 0)),
         Err(error) => return Err(error.into()),
     };
     let now = now();
-    let mut entries = Vec::new();
+    let (mut entries, mut damaged) = (Vec::new(), 0);
     for row in table.iter()? {
         let (key, value) = row?;
-        let lookup = serde_json::from_str(key.value());
-        let entry = serde_json::from_slice::<CacheEntry>(value.value());
-        if let (Ok(lookup), Ok(entry)) = (lookup, entry)
-            && entry.is_fresh(now)
-        {
-            entries.push((lookup, entry));
+        match Row::read(key.value(), value.value()) {
+            Row::Answer(row) if row.1.is_fresh(now) => entries.push(*row),
+            Row::Answer(_) | Row::Unreadable => {}
+            Row::Damaged => damaged += 1,
         }
     }
-    Ok(entries)
+    Ok((entries, damaged))
 }

@@ -6,6 +6,7 @@
 //! hold, the first to expire are dropped.
 
 mod file;
+mod row;
 mod writer;
 
 use std::fs;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use redb::Database;
 
 pub use self::file::{DiskCacheError, read_disk_cache};
-use self::file::{Existing, damaged, load};
+use self::file::{Existing, LoadedFile, damaged, load};
 pub(super) use self::writer::DiskCache;
 use self::writer::commit;
 use super::cache_entry::CacheEntry;
@@ -26,13 +27,20 @@ pub(super) struct OpenedCache {
     /// `None` if the file cannot be used.
     pub(super) cache: Option<DiskCache>,
     pub(super) entries: Vec<(Lookup, CacheEntry)>,
+    /// Number of rows that were damaged, and dropped.
+    pub(super) damaged: usize,
     pub(super) warning: Option<String>,
 }
 
 /// Opens or creates the file at `path`. Returns at most `max` of its entries, the last to expire.
 pub(super) fn open(path: &Path, max: usize) -> OpenedCache {
+    let mut damaged = 0;
     let (database, entries, mut warning) = match load(path, Existing::OrNew) {
-        Ok((database, entries)) => (Some(database), entries, None),
+        Ok(loaded) => {
+            damaged = loaded.damaged;
+            let warning = (damaged > 0).then(|| damaged_rows(path, damaged));
+            (Some(loaded.database), loaded.entries, warning)
+        }
         Err(DiskCacheError::Damaged { why, .. }) => replace_damaged(path, &why),
         Err(error) => {
             let warning = format!("answers are cached in memory only: {error}");
@@ -40,7 +48,8 @@ pub(super) fn open(path: &Path, max: usize) -> OpenedCache {
         }
     };
     let (entries, has_surplus) = last_to_expire(entries, max);
-    let cache = database.and_then(|database| match DiskCache::start(database, max, has_surplus) {
+    let prune_now = has_surplus || damaged > 0;
+    let cache = database.and_then(|database| match DiskCache::start(database, max, prune_now) {
         Ok(cache) => Some(cache),
         Err(why) => {
             warning =
@@ -48,7 +57,15 @@ pub(super) fn open(path: &Path, max: usize) -> OpenedCache {
             None
         }
     });
-    OpenedCache { cache, entries, warning }
+    OpenedCache { cache, entries, damaged, warning }
+}
+
+fn damaged_rows(path: &Path, count: usize) -> String {
+    let answers = if count == 1 { "answer" } else { "answers" };
+    format!(
+        "{count} cached {answers} in {} did not match the checksum and were dropped; check the disk",
+        path.display()
+    )
 }
 
 /// Deletes the answers whose lookup `matches` from the file; for use while no gateway runs. Returns their number.
@@ -59,7 +76,7 @@ pub fn purge_disk_cache(
     path: &Path,
     matches: impl Fn(&Lookup) -> bool,
 ) -> Result<usize, DiskCacheError> {
-    let (database, entries) = load(path, Existing::Only)?;
+    let LoadedFile { database, entries, .. } = load(path, Existing::Only)?;
     let purged: Vec<_> = entries.into_iter().map(|(lookup, _)| lookup).filter(matches).collect();
     let count = purged.len();
     let purged = purged.into_iter().map(|lookup| (lookup, None));
@@ -77,7 +94,7 @@ fn replace_damaged(
     let opened =
         moved.and_then(|()| load(path, Existing::OrNew).map_err(|error| error.to_string()));
     match opened {
-        Ok((database, entries)) => {
+        Ok(LoadedFile { database, entries, .. }) => {
             let warning = format!(
                 "{} was damaged ({why}) and is now {}; the cache starts empty",
                 path.display(),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableTable as _, ReadableTableMetadata as _};
 
 use super::file::FACTS;
+use super::row::Row;
 use crate::lookup::cache_entry::CacheEntry;
 use crate::lookup::clock::now;
 use crate::policy::facts::Lookup;
@@ -135,12 +136,11 @@ pub(super) fn commit(
     {
         let mut table = writing.open_table(FACTS)?;
         for (lookup, entry) in changes {
-            // Serialization does not fail: plain data with string keys.
-            let Ok(key) = serde_json::to_string(&lookup) else { continue };
-            match entry.map(|entry| serde_json::to_vec(&*entry)) {
-                Some(Ok(value)) => drop(table.insert(key.as_str(), value.as_slice())?),
-                Some(Err(_)) => {}
-                None => drop(table.remove(key.as_str())?),
+            if let Some(entry) = entry {
+                let Some((key, value)) = Row::write(&lookup, &entry) else { continue };
+                drop(table.insert(key.as_str(), value.as_slice())?);
+            } else if let Some(key) = Row::key(&lookup) {
+                drop(table.remove(key.as_str())?);
             }
         }
     }
@@ -148,28 +148,30 @@ pub(super) fn commit(
     Ok(())
 }
 
-/// Removes expired and unreadable entries, and of more than `max` the first to expire.
+/// Removes expired, unreadable and damaged rows, and of more than `max` the first to expire.
 fn prune(database: &Database, max: usize) -> Result<(), redb::Error> {
     let now = now();
     let writing = database.begin_write()?;
     {
         let mut table = writing.open_table(FACTS)?;
-        table.retain(|_, value| {
-            serde_json::from_slice::<CacheEntry>(value).is_ok_and(|entry| entry.is_fresh(now))
+        let expires_at = |key: &str, value: &[u8]| match Row::read(key, value) {
+            Row::Answer(row) => Some(row.1.expires_at),
+            Row::Unreadable | Row::Damaged => None,
+        };
+        table.retain(|key, value| {
+            expires_at(key, value).is_some_and(|expires_at| now < expires_at)
         })?;
         let surplus = usize::try_from(table.len()?).unwrap_or(usize::MAX).saturating_sub(max);
         if surplus > 0 {
             let mut expiry_times = Vec::new();
             for row in table.iter()? {
-                let (_, value) = row?;
-                let entry = serde_json::from_slice::<CacheEntry>(value.value());
-                expiry_times.extend(entry.map(|entry| entry.expires_at));
+                let (key, value) = row?;
+                expiry_times.extend(expires_at(key.value(), value.value()));
             }
             expiry_times.sort_unstable();
             let last_removed = expiry_times.get(surplus - 1).copied().unwrap_or_default();
-            table.retain(|_, value| {
-                serde_json::from_slice::<CacheEntry>(value)
-                    .is_ok_and(|entry| last_removed < entry.expires_at)
+            table.retain(|key, value| {
+                expires_at(key, value).is_some_and(|expires_at| last_removed < expires_at)
             })?;
         }
     }

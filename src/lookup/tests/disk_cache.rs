@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::super::clock::now;
@@ -17,7 +18,10 @@ use super::super::{
 };
 use super::lookup;
 use super::service::settings;
-use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
+use crate::policy::facts::{
+    Answer, AnswerKind, Lookup, LookupKind, LookupObserver, LookupResult, Reason, Resolution,
+    Source,
+};
 
 /// Removed on drop.
 struct Folder(PathBuf);
@@ -183,6 +187,67 @@ async fn a_damaged_file_is_set_aside() {
         );
     }
     assert!(set_aside >= 4, "{set_aside}");
+}
+
+/// A row that changed in a file that is otherwise sound.
+#[tokio::test]
+async fn a_damaged_row_is_dropped_and_counted() {
+    #[derive(Default)]
+    struct Damage(AtomicUsize);
+
+    impl LookupObserver for Damage {
+        fn on_answer(&self, _: LookupKind, _: Resolution, _: AnswerKind, _: Duration) {}
+        fn on_refresh(&self, _: LookupKind) {}
+        fn on_shared_hit(&self, _: LookupKind) {}
+        fn on_store_state(&self, _: bool) {}
+        fn on_cache_size(&self, _: u64, _: u64) {}
+        fn on_in_flight(&self, _: usize) {}
+        fn on_damaged_rows(&self, count: usize) {
+            self.0.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    let folder = Folder::new("rows");
+    let (service, _) = begin(with(&folder.file()));
+    for (lookup, result, ttl) in samples() {
+        service.insert(lookup, result, ttl);
+    }
+    drop(service);
+    let (known, result, _) = samples().remove(0);
+    {
+        use redb::ReadableTable as _;
+
+        // As a failing disk or another program may: "mx.a.example" becomes "my.a.example", which is valid JSON.
+        let database = redb::Database::open(folder.file()).unwrap();
+        let writing = database.begin_write().unwrap();
+        {
+            let table = redb::TableDefinition::<&str, &[u8]>::new("facts-2");
+            let mut table = writing.open_table(table).unwrap();
+            let key = serde_json::to_string(&known).unwrap();
+            let mut value = table.get(key.as_str()).unwrap().unwrap().value().to_vec();
+            let at = value.windows(4).position(|some| some == b"mx.a").unwrap();
+            value[at + 1] = b'y';
+            table.insert(key.as_str(), value.as_slice()).unwrap();
+        }
+        writing.commit().unwrap();
+    }
+    assert!(read_disk_cache(&folder.file()).unwrap().iter().all(|(lookup, _)| *lookup != known));
+    for (count, lines) in [(1, 1), (0, 0)] {
+        let damage = Arc::<Damage>::default();
+        let observer = Arc::clone(&damage) as Arc<dyn LookupObserver>;
+        let (service, notices) = LookupService::start(with(&folder.file()), observer).unwrap();
+        assert_eq!(notices.len(), lines, "{notices:?}");
+        if let [notice] = notices.as_slice() {
+            assert!(notice.starts_with("1 cached answer in "), "{notice}");
+            assert!(notice.contains("did not match the checksum"), "{notice}");
+        }
+        assert_eq!(damage.0.load(Ordering::Relaxed), count, "dropped for good");
+        let others = samples().len() - 1;
+        assert_eq!(service.entries(|_| true).len(), others);
+        assert!(service.entries(|lookup| *lookup == known).is_empty());
+        assert_ne!(service.lookup(&known).await.answer, result.answer);
+        service.flush();
+    }
 }
 
 #[tokio::test]

@@ -340,11 +340,12 @@ async fn a_recipient_is_verified_once() {
 #[tokio::test]
 async fn the_next_upstream_verifies_when_the_first_is_down() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    let (deaf, peer) = (peer("stall").await, peer("C: PROXY UNKNOWN\nS: 220 mx").await);
+    let (deaf, peer) =
+        (peer("stall").await, peer("C: PROXY TCP4 127.0.0.1 127.0.0.1 \nS: 220 mx").await);
     let lookup = Lookup::Recipient(String::from("b@b.example"));
     let service = reach_of(&peer, |settings| {
         settings.upstreams = vec![free, deaf.address, peer.address];
-        settings.upstream_proxy_header = b"PROXY UNKNOWN\r\n".to_vec();
+        settings.upstream_proxy_v1 = true;
         settings.deadline = Duration::from_secs(2);
     });
     assert_eq!(in_words(&service.await.lookup(&lookup).await.answer), "yes");

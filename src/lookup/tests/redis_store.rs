@@ -176,3 +176,88 @@ async fn without_redis_each_gateway_probes_without_delay() {
     events.wait_until_up_is(true).await;
     assert_eq!(one.lookup(&ip(51)).await.answer, refused);
 }
+
+/// A Redis that answers every request for an answer with `value`, whatever the length that was asked for.
+async fn hostile_redis(value: Vec<u8>) -> u16 {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let value = value.clone();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                // `*2`, then `$3` and `GET` for each word.
+                while let Ok(1..) = stream.read_line(&mut line).await {
+                    let count: usize = line.trim_start_matches('*').trim().parse().unwrap();
+                    let mut words = Vec::new();
+                    for _ in 0..count {
+                        line.clear();
+                        stream.read_line(&mut line).await.unwrap();
+                        let length: usize = line.trim_start_matches('$').trim().parse().unwrap();
+                        let mut word = vec![0; length + 2];
+                        stream.read_exact(&mut word).await.unwrap();
+                        words.push(String::from_utf8_lossy(&word[..length]).into_owned());
+                    }
+                    line.clear();
+                    let reply = match words[0].as_str() {
+                        "GET" | "GETRANGE" => {
+                            [format!("${}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat()
+                        }
+                        "PING" => b"+PONG\r\n".to_vec(),
+                        "DEL" => b":1\r\n".to_vec(),
+                        _ => b"+OK\r\n".to_vec(),
+                    };
+                    if stream.write_all(&reply).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// The server is refused. A Redis that says otherwise is believed for as long as a probe would be, and not at all if no probe
+/// could say so.
+#[tokio::test]
+async fn a_hostile_redis_gives_no_eternal_or_absurd_answer() {
+    let server = Lookup::Connect(Ipv4Addr::LOCALHOST.into());
+    let refused = Answer::No(Reason::Refused, None);
+    let answer = |answer: &str| {
+        format!(
+            "{{\"answer\":{answer},\"source\":\"upstream\",\"at\":\"2099-01-02T03:04:05.000000Z\",\
+             \"until\":\"2199-01-02T03:04:05.000000Z\",\"renew\":\"2199-01-02T03:04:05.000000Z\"}}"
+        )
+    };
+    let long = format!("{{\"no\":[\"refused\",\"{}\"]}}", "x".repeat(1 << 20));
+    for (value, expected) in [
+        (answer("{\"yes\":null}"), Answer::Yes(None)),
+        (answer("{\"records\":[]}"), refused.clone()),
+        (answer("\"nx_domain\""), refused.clone()),
+        (answer("{\"no\":[\"null_mx\",null]}"), refused.clone()),
+        (answer("{\"unknown\":\"rate_limited\"}"), refused.clone()),
+        (answer(&long), refused.clone()),
+        ("[[[".to_owned(), refused.clone()),
+        ("\0".repeat(1 << 20), refused.clone()),
+    ] {
+        let shown = value.get(..60).unwrap_or(&value).to_owned();
+        let redis_port = hostile_redis(value.into_bytes()).await;
+        let (gateway, events) = gateway(redis_port, free_port().await);
+        events.wait_until_up_is(true).await;
+        let began = super::super::clock::now();
+        let result = gateway.lookup(&server).await;
+        assert_eq!(result.answer, expected, "{shown}");
+        let now = super::super::clock::now();
+        assert!((began..=now).contains(&result.at.unwrap()), "{shown}: {result:?}");
+        let entries = gateway.all_entries();
+        assert_eq!(entries.len(), 1, "{shown}");
+        let ttls = super::super::Ttls::default();
+        let longest = now + ttls.probe_positive.max(ttls.probe_negative);
+        assert!(entries[0].1.expires_at <= longest, "{shown}: {:?}", entries[0].1);
+        assert!(entries[0].1.refresh_at < entries[0].1.expires_at, "{shown}");
+    }
+}

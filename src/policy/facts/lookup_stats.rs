@@ -92,6 +92,10 @@ pub trait LookupObserver: Send + Sync {
     fn on_cache_size(&self, entries: u64, bytes: u64);
     /// Lookups in flight.
     fn on_in_flight(&self, count: usize);
+    /// Answers of the cache on disk that were damaged, and dropped.
+    fn on_damaged_rows(&self, count: usize) {
+        let _unused = count;
+    }
 }
 
 /// Discards everything.
@@ -139,5 +143,10 @@ impl<A: LookupObserver, B: LookupObserver> LookupObserver for (Arc<A>, Arc<B>) {
     fn on_in_flight(&self, count: usize) {
         self.0.on_in_flight(count);
         self.1.on_in_flight(count);
+    }
+
+    fn on_damaged_rows(&self, count: usize) {
+        self.0.on_damaged_rows(count);
+        self.1.on_damaged_rows(count);
     }
 }
