@@ -15,7 +15,9 @@ pub enum RelayError {
 
 fn listen_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another program uses it: `ss -ltnp` shows which",
+        io::ErrorKind::AddrInUse => {
+            "another program uses it, perhaps a second gateway: `ss -ltnp` shows which"
+        }
         io::ErrorKind::AddrNotAvailable => {
             "this host does not have the address: `ip address` lists those it has"
         }

@@ -35,7 +35,7 @@ impl Listeners {
     /// An address cannot be bound; all sockets opened here are closed again.
     pub fn open(settings: &RelaySettings, inherited: InheritedSockets) -> Result<Self, RelayError> {
         let listen = &settings.listen;
-        let bound = inherited.open(&listen.addresses, listen, settings.upstream.mark)?;
+        let bound = inherited.open(&listen.addresses, listen, settings.upstream.mark, &[])?;
         Ok(Self { bound, inherited })
     }
 
@@ -73,14 +73,22 @@ impl InheritedSockets {
         self.0.iter().map(|(address, socket)| (address, socket)).filter(is_dual).map(|(a, _)| *a)
     }
 
-    /// A listener per worker for each address. `mark` is `upstream.mark`.
+    /// A listener per worker for each address. `mark` is `upstream.mark`; `own` are the addresses that this process listens on
+    /// already.
     pub(super) fn open(
         &self,
         addresses: &[SocketAddr],
         listen: &ListenSettings,
         mark: Option<u32>,
+        own: &[SocketAddr],
     ) -> Result<Vec<BoundAddress>, RelayError> {
         let (transparent, workers) = (listen.transparent, listen.threads.max(1));
+        // Before the first is opened: they may overlap with each other, and with our own of the same port, which a reload closes.
+        let is_inherited = |new: &SocketAddr| self.0.iter().any(|(address, _)| address == new);
+        let is_own = |new: &SocketAddr| own.iter().any(|own| own.port() == new.port());
+        for &new in addresses.iter().filter(|new| !is_inherited(new) && !is_own(new)) {
+            check_free(new, transparent).map_err(|why| RelayError::Listen { address: new, why })?;
+        }
         let one = |&configured: &SocketAddr| {
             let failed = |why| RelayError::Listen { address: configured, why };
             if let Some((_, socket)) = self.0.iter().find(|(address, _)| *address == configured) {
@@ -116,6 +124,27 @@ fn adopt(socket: &TcpListener, transparent: bool, mark: Option<u32>) -> io::Resu
     socket.set_nonblocking(true)
 }
 
+/// SO_REUSEPORT lets a second process of the same user listen on the same port: the kernel would hand each of two gateways some
+/// of the clients. Without the option the address must be free.
+///
+/// # Errors
+/// Another process listens there, or the address cannot be bound for another reason.
+fn check_free(address: SocketAddr, transparent: bool) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Only for connections of an earlier process in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if transparent {
+        socket.set_ip_transparent_v4(true)?;
+    }
+    socket.bind(&address.into())
+}
+
 /// Opens a listener for one worker. IPv6 listeners accept IPv6 only (rule 8 of ARCHITECTURE.md). Accepted sockets inherit the
 /// options.
 ///
@@ -142,4 +171,38 @@ fn open(address: SocketAddr, transparent: bool, mark: Option<u32>) -> io::Result
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_cannot_share_a_port() {
+        let listen = |address: &str| ListenSettings {
+            addresses: vec![address.parse().unwrap()],
+            transparent: false,
+            threads: 2,
+        };
+        let none = InheritedSockets::default();
+        for (loopback, wildcard) in [("127.0.0.1", "0.0.0.0"), ("[::1]", "[::]")] {
+            let first = listen(&format!("{loopback}:0"));
+            let bound = none.open(&first.addresses, &first, None, &[]).unwrap();
+            assert_eq!(bound[0].listeners.len(), 2, "its workers share the port");
+            let taken = bound[0].bound;
+            for same in [taken.to_string(), format!("{wildcard}:{}", taken.port())] {
+                let second = listen(&same);
+                let Err(error) = none.open(&second.addresses, &second, None, &[]) else {
+                    panic!("{same} is shared with {taken}");
+                };
+                let text = error.to_string();
+                assert!(text.contains("another program uses it"), "{text}");
+                // A reload of the process that has it.
+                none.open(&second.addresses, &second, None, &[taken]).unwrap();
+            }
+            drop(bound);
+            let second = listen(&taken.to_string());
+            none.open(&second.addresses, &second, None, &[]).unwrap();
+        }
+    }
 }

@@ -104,7 +104,8 @@ impl Relay {
         let mark = settings.upstream.mark;
         // One listener for each running worker, whatever the new file sets.
         let listen = ListenSettings { threads: self.workers.len(), ..settings.listen.clone() };
-        let bound = self.inherited.open(&new, &listen, mark)?;
+        let own: Vec<SocketAddr> = self.addresses().collect();
+        let bound = self.inherited.open(&new, &listen, mark, &own)?;
         self.state.active.store(Arc::new(ActiveConfig::new(settings)));
         for (configured, _) in removed {
             self.workers.iter().for_each(|worker| worker.stop_listening(configured));

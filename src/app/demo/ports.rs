@@ -52,6 +52,8 @@ fn hold(address: SocketAddr) -> io::Result<Socket> {
     }
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
+    // Only now, so that the kernel chose a port that nobody has. The gateway checks with this option that nobody listens there.
+    socket.set_reuse_address(true)?;
     Ok(socket)
 }
 
