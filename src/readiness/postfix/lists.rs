@@ -1,6 +1,6 @@
 //! Lists of trusted hosts: `mynetworks`, and hosts that may override the client address by XCLIENT or XFORWARD.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -90,11 +90,7 @@ fn check_mynetworks(postfix: &Postfix, request: &CheckRequest, findings: &mut Fi
     let seen = format!("mynetworks = {list}");
     let wide = too_wide(list);
     let missing = missing_ipv6(list, request);
-    let set = || {
-        let mut items = corrected(list);
-        items.extend(missing.iter().map(|net| format_network(*net)));
-        vec![postfix.set_main("mynetworks", &items.join(" "))]
-    };
+    let set = || vec![postfix.set_main("mynetworks", &corrected(list).join(" "))];
     if !wide.is_empty() {
         let seen = format!(
             "mynetworks has {}: any host there may relay through this host",
@@ -109,15 +105,18 @@ fn check_mynetworks(postfix: &Postfix, request: &CheckRequest, findings: &mut Fi
         let advice = "Write IPv6 addresses in brackets.";
         findings.fail(check, "main.cf", seen, advice).commands = set();
     } else if !missing.is_empty() {
-        let seen = format!("{seen}: IPv4 networks without their IPv6 counterparts");
-        let advice = "Add the IPv6 networks of trusted hosts, or these cannot send through this host over IPv6.";
-        findings.warn(check, "main.cf", seen, advice).commands = set();
+        let seen = format!("{seen}: no IPv6 addresses of the trusted hosts on the same link");
+        // No command: the network of the link has this host too, and gatepost on it. An MTA that trusts gatepost's address relays
+        // for every client of gatepost.
+        let advice = "Add the IPv6 address of each of these hosts, or they cannot send through this host over IPv6. Never add \
+                      an address of this host or of gatepost: strangers could relay through it.";
+        findings.warn(check, "main.cf", seen, advice);
     } else {
         findings.pass(check, "main.cf", seen);
     }
 }
 
-/// The IPv6 counterparts of trusted IPv4 networks: loopback, and networks on the same link.
+/// The IPv6 counterparts of trusted IPv4 networks on the same link. That of loopback is not missed: gatepost may connect from there.
 fn missing_ipv6(list: &str, request: &CheckRequest) -> Vec<IpNet> {
     let networks: Vec<IpNet> = list_items(list)
         .filter_map(|item| match parse_item(item) {
@@ -130,9 +129,6 @@ fn missing_ipv6(list: &str, request: &CheckRequest) -> Vec<IpNet> {
         return Vec::new();
     }
     let mut wanted = Vec::new();
-    if networks.iter().any(|net| matches!(net, IpNet::V4(net) if net.addr().is_loopback())) {
-        wanted.push(IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST)));
-    }
     for interface in &request.interfaces {
         let is_trusted = interface.addresses.iter().any(|net| {
             let host = IpNet::from(net.addr());

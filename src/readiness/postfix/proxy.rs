@@ -53,7 +53,7 @@ pub(super) fn check(postfix: &Postfix, findings: &mut FindingList) {
     }
     let seen = "no listener for gatepost: Postfix would see it as the client";
     let advice = "Add a listener on loopback that accepts the PROXY protocol, if gatepost is to run in front of \
-                  Postfix here.";
+                  Postfix here. Without it gatepost's clients would be trusted as this host is (mynetworks).";
     findings.warn(check, "master.cf", seen, advice).commands = add_listener(postfix);
 }
 

@@ -12,7 +12,7 @@ use super::{check, not_passed};
 use crate::support::world::KNOT;
 use crate::support::{Lab, Postfix};
 
-tests![printed_commands_repair_the_fault];
+tests![printed_commands_repair_the_fault, no_advice_makes_gatepost_a_trusted_host];
 
 const MAIN: &str = "\
 compatibility_level = 3.7
@@ -58,8 +58,7 @@ const FAULTS: &[Fault] = &[
     fault("smtp_bind_address6 = 2001:db8:2::9999", "", &["fail postfix_bind"]),
     fault("smtp_bind_address6 = ::1", "", &["fail postfix_bind"]),
     fault("smtp_bind_address = 198.51.100.1", "", &["warn postfix_bind"]),
-    fault("mynetworks = 127.0.0.0/8", "", &["warn postfix_mynetworks"]),
-    fault("mynetworks = 127.0.0.0/8 [::1]/128 198.51.100.0/24", "", &["warn postfix_mynetworks"]),
+    fault("mynetworks = 127.0.0.0/8", "", &[]),
     fault("mynetworks = 127.0.0.0/8 [::1]/128 [::]/0", "", &["fail postfix_mynetworks"]),
     fault("mynetworks = 127.0.0.0/8 ::1/128", "", &["fail postfix_mynetworks"]),
     fault("myhostname = only4.ready.example", "", &["warn postfix_helo"]),
@@ -169,6 +168,46 @@ fn printed_commands_repair_the_fault() {
     the_commands_repair_a_running_postfix(&lab);
 }
 
+/// Whatever `mynetworks` has, no command adds an address to it: gatepost connects from this host, and its clients are strangers.
+fn no_advice_makes_gatepost_a_trusted_host() {
+    let lab = Lab::new();
+    let _site = Site::new(&lab);
+    for (number, (list, found)) in [
+        ("127.0.0.0/8", None),
+        ("127.0.0.0/8 198.51.100.0/24", Some("warn postfix_mynetworks")),
+        ("192.0.2.0/24 198.51.100.0/24", Some("warn postfix_mynetworks")),
+        ("198.51.100.0/24 ::1", Some("fail postfix_mynetworks")),
+        ("0.0.0.0/0 198.51.100.0/24", Some("fail postfix_mynetworks")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let folder = lab.folder(&format!("trust-{number}"));
+        configure(&folder, &format!("mynetworks = {list}"), "");
+        let (left, json) = of_postfix(&lab, &folder);
+        assert_eq!(left, found.map(str::to_owned).into_iter().collect::<Vec<_>>(), "{list}");
+        let findings = json["findings"].as_array().unwrap();
+        let about = findings.iter().find(|one| one["check"] == "postfix_mynetworks").unwrap();
+        for line in lines(&json).iter().filter(|line| line.contains("mynetworks")) {
+            let (_, set) = line.split_once("mynetworks").unwrap();
+            let has = |item: &str| list.split(' ').any(|old| old == item);
+            let items = set.trim_matches(['=', ' ', '\'', '"']).split(' ');
+            for item in items.filter(|item| !item.is_empty()) {
+                // `::1` gets its brackets.
+                assert!(has(item) || item == "[::1]/128" && has("::1"), "{list}: {line}");
+            }
+        }
+        if found == Some("warn postfix_mynetworks") {
+            assert_eq!(about["commands"], serde_json::json!([]), "{about}");
+            let advice = about["advice"].as_str().unwrap();
+            assert!(
+                advice.contains("Never add an address of this host or of gatepost"),
+                "{advice}"
+            );
+        }
+    }
+}
+
 /// Also runs the command that applies the changes; mail then arrives over IPv6, through the gateway's listener too.
 fn the_commands_repair_a_running_postfix(lab: &Lab) {
     let main_cf =
@@ -177,11 +216,7 @@ fn the_commands_repair_a_running_postfix(lab: &Lab) {
     let at = "[2001:db8:2::1]:25".parse().unwrap();
     assert!(lab.server.connect(at).is_err());
     let (found, json) = of_postfix(lab, &postfix.config_directory());
-    assert_eq!(
-        found,
-        ["fail postfix_protocols", "fail postfix_proxy", "warn postfix_mynetworks"],
-        "{json}"
-    );
+    assert_eq!(found, ["fail postfix_protocols", "fail postfix_proxy"], "{json}");
     let activate =
         json["activate"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
     for line in lines(&json).into_iter().chain(activate) {
