@@ -4,17 +4,24 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::host_addresses::ThisHost;
+use super::host_checks;
 use super::output::print;
 use crate::config::Config;
 
 pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
-    match Config::load(file) {
+    match Config::load_for(file, &ThisHost::new()) {
         Ok(config) => {
-            print(&format!("{}: OK\n", file.display()))?;
-            for warning in config.warnings() {
-                writeln!(std::io::stderr(), "{}: {warning}", file.display())?;
+            let errors = host_checks::errors(&config);
+            if errors.is_empty() {
+                print(&format!("{}: OK\n", file.display()))?;
             }
-            Ok(ExitCode::SUCCESS)
+            let warnings =
+                config.warnings().into_iter().chain(host_checks::warnings(&config, file));
+            for line in errors.iter().cloned().chain(warnings) {
+                writeln!(std::io::stderr(), "{}: {line}", file.display())?;
+            }
+            Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(errors) => {
             writeln!(std::io::stderr(), "{errors}")?;

@@ -8,6 +8,8 @@ mod config_check;
 mod control_client;
 mod demo;
 mod door;
+mod host_addresses;
+mod host_checks;
 mod hostname;
 mod intercept;
 mod manual;

@@ -146,7 +146,14 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("identity", r#""none", "transparent", "proxy-v1", "proxy-v2", "xclient""#,
             Unset("`\"none\"`; with `mode = \"tproxy\"` `\"transparent\"`", r#""none""#),
             "How the MTA learns the client's address: not at all, from the source address of the connection, from a PROXY \
-             header, or from XCLIENT."),
+             header, or from XCLIENT. `\"none\"` is an error where strangers would look like a host that the MTA trusts; \
+             `\"xclient\"` needs `hide = [\"STARTTLS\"]`."),
+        spec("trusted_by_address", "boolean", Value("true"),
+            "Whether the MTA may trust clients by their address (Postfix: `mynetworks`). `false`, together with \
+             `identity = \"none\"`, states that it trusts none, also not this host: otherwise strangers can relay mail."),
+        spec("trusted_networks", "list of networks", Value("[]"),
+            "Networks that the MTA trusts, besides its own host (Postfix: `mynetworks`). With `identity = \"none\"` neither \
+             the MTA nor this host may be in one."),
         spec("attempt_delay", "duration, 10ms to 2s", Text("250ms"),
             "Delay before the next address is tried in parallel (RFC 8305)."),
         spec("connect_timeout", "duration, 100ms to 1h", Text("30s"), "Time limit for all connection attempts together."),
@@ -269,6 +276,9 @@ pub const SECTIONS: &[SectionSpec] = &[
     SectionSpec { header: "[status]", help: "Status page.", keys: &[
         spec("show_addresses", "boolean", Value("false"),
             "Show client addresses and complete envelope addresses, not only domains."),
+        spec("hosts", "list of host names", Value("[]"),
+            "Names by which browsers may request the page, besides `smtp.hostname` and the address in `[metrics]`; for a \
+             reverse proxy that keeps the client's `Host`."),
     ] },
     SectionSpec { header: "[watch]", help: "Passive capture beside the relay. Off without this section.", keys: &[
         spec("source", r#""auto", "ebpf", "pcap""#, Text("auto"),

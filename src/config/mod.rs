@@ -4,6 +4,7 @@
 //! Only `raw` makes a [`Config`] from text.
 
 mod error;
+mod host;
 mod keys;
 mod raw;
 mod size;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors, Position};
+pub use host::HostAddresses;
 #[doc(hidden)]
 pub use keys::{DefaultSpec, KeySpec, RENAMED, SECTIONS, SectionSpec};
 pub use size::{WATCH_BUFFER, parse_size};
@@ -33,6 +35,7 @@ use crate::source::live;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub relay: relay::RelaySettings,
+    pub upstream_trust: UpstreamTrust,
     /// Present exactly with `listen.mode = "tproxy"`.
     pub intercept: Option<intercept::InterceptSettings>,
     pub log: report::LogSettings,
@@ -52,6 +55,18 @@ pub struct Config {
     pub lookup: lookup::LookupSettings,
     /// `[vantage]`; without the section no vantage probes this site.
     pub vantage: Option<vantage::VantageSettings>,
+}
+
+/// What becomes of a stranger if the MTA trusts the address of this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamTrust {
+    /// Nothing: the MTA sees the clients' own addresses, or no stranger can be a client.
+    #[default]
+    Irrelevant,
+    /// It may relay. The MTA is on another host, and in no network that is known to be trusted.
+    Unknown,
+    /// It may relay, and `[upstream] trusted_by_address` says that the MTA trusts no address.
+    Denied,
 }
 
 /// `[door]`
@@ -103,6 +118,28 @@ pub struct Site {
 impl Config {
     /// Settings that are valid but probably not intended.
     pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.hidden_envelope_warning();
+        warnings.extend(self.identity_warning());
+        warnings
+    }
+
+    /// The MTA does not know who the clients are.
+    pub fn identity_warning(&self) -> Option<String> {
+        let danger = "every client looks like this host to the MTA";
+        Some(match self.upstream_trust {
+            UpstreamTrust::Irrelevant => return None,
+            UpstreamTrust::Unknown => format!(
+                "identity = \"none\": {danger}, which must not trust its address (Postfix: mynetworks), or strangers can \
+                 relay mail; set identity = \"proxy-v2\" in [upstream]"
+            ),
+            UpstreamTrust::Denied => format!(
+                "trusted_by_address = false: {danger}, and strangers can relay mail if it trusts that address after all \
+                 (Postfix: mynetworks)"
+            ),
+        })
+    }
+
+    fn hidden_envelope_warning(&self) -> Vec<String> {
         let envelope = |rule: &&PolicyRule| rule.at >= PolicyStage::Mail;
         let rules = self.relay.rules.iter().filter(envelope);
         let rules: Vec<_> = rules.map(|rule| format!("\"{}\"", rule.name)).collect();

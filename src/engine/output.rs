@@ -22,7 +22,7 @@ pub enum Action {
     ShutdownClient,
     /// Close the upstream connection now; discard what is not sent yet.
     AbandonUpstream,
-    /// The policy needs these; none is requested twice. See [`super::Proxy::on_answers`].
+    /// The policy needs these, or the exchange about the client's name; neither requests one twice. See [`super::Proxy::on_answers`].
     Need(Vec<Lookup>),
     /// Flush to the client, then close both connections.
     Close,

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{ExpositionFormat, Metrics};
+use crate::addr::OriginalDst;
 
 const PATHS: &str = "paths: /, /metrics, /healthz, /readyz";
 
@@ -159,7 +160,12 @@ async fn accept(
     }
 }
 
+/// Handlers find the address that the connection was made to among the extensions of the request.
 async fn connection(limits: HttpLimits, stream: TcpStream, router: Router) {
+    let router = match stream.local_addr() {
+        Ok(local) => router.layer(Extension(OriginalDst::new(local))),
+        Err(_) => router,
+    };
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)

@@ -20,11 +20,25 @@ const MAX_V1: usize = 107;
 pub(super) enum ProxyHeader {
     Incomplete,
     Invalid,
-    /// `len` bytes. Without addresses (LOCAL, UNKNOWN) the peer itself is the client.
+    /// `len` bytes.
     Complete {
         len: usize,
-        addresses: Option<(SocketAddr, SocketAddr)>,
+        sender: ProxySender,
     },
+}
+
+/// On whose behalf a trusted peer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProxySender {
+    Client {
+        source: SocketAddr,
+        destination: SocketAddr,
+    },
+    /// LOCAL: its own, such as a health check.
+    Peer,
+    /// UNKNOWN, and PROXY for anything but TCP over IPv4 or IPv6: some client's, whose address it does not give. As Postfix does,
+    /// the gateway rejects it: taken for the peer, or for the gateway, that client would pass every check of addresses.
+    Unknown,
 }
 
 impl ProxyHeader {
@@ -36,6 +50,9 @@ impl ProxyHeader {
                 input.len() < MAX_V1 && b"PROXY ".iter().zip(input).all(|(a, b)| a == b);
             return if is_prefix { Self::Incomplete } else { Self::Invalid };
         }
+        if let Some(local) = Self::parse_local(input) {
+            return local;
+        }
         let result = HeaderResult::parse(input);
         if result.is_incomplete() && !is_v1 {
             return if input.len() < MAX_HEADER { Self::Incomplete } else { Self::Invalid };
@@ -43,36 +60,68 @@ impl ProxyHeader {
         match result {
             HeaderResult::V1(Ok(header)) => Self::Complete {
                 len: header.header.len(),
-                addresses: match header.addresses {
-                    v1::Addresses::Tcp4(a) => Some((
-                        (a.source_address, a.source_port).into(),
-                        (a.destination_address, a.destination_port).into(),
-                    )),
-                    v1::Addresses::Tcp6(a) => Some((
-                        (a.source_address, a.source_port).into(),
-                        (a.destination_address, a.destination_port).into(),
-                    )),
-                    v1::Addresses::Unknown => None,
+                sender: match header.addresses {
+                    v1::Addresses::Tcp4(a) => ProxySender::Client {
+                        source: (a.source_address, a.source_port).into(),
+                        destination: (a.destination_address, a.destination_port).into(),
+                    },
+                    v1::Addresses::Tcp6(a) => ProxySender::Client {
+                        source: (a.source_address, a.source_port).into(),
+                        destination: (a.destination_address, a.destination_port).into(),
+                    },
+                    v1::Addresses::Unknown => ProxySender::Unknown,
                 },
             },
             HeaderResult::V2(Ok(header)) => Self::Complete {
                 len: header.len(),
-                addresses: match (header.command, header.addresses) {
-                    (v2::Command::Local, _) => None,
-                    (v2::Command::Proxy, v2::Addresses::IPv4(a)) => Some((
-                        (a.source_address, a.source_port).into(),
-                        (a.destination_address, a.destination_port).into(),
-                    )),
-                    (v2::Command::Proxy, v2::Addresses::IPv6(a)) => Some((
-                        (a.source_address, a.source_port).into(),
-                        (a.destination_address, a.destination_port).into(),
-                    )),
-                    (v2::Command::Proxy, _) => None,
+                sender: match (header.command, header.protocol, header.addresses) {
+                    (v2::Command::Proxy, v2::Protocol::Stream, v2::Addresses::IPv4(a)) => {
+                        ProxySender::Client {
+                            source: (a.source_address, a.source_port).into(),
+                            destination: (a.destination_address, a.destination_port).into(),
+                        }
+                    }
+                    (v2::Command::Proxy, v2::Protocol::Stream, v2::Addresses::IPv6(a)) => {
+                        ProxySender::Client {
+                            source: (a.source_address, a.source_port).into(),
+                            destination: (a.destination_address, a.destination_port).into(),
+                        }
+                    }
+                    (v2::Command::Local, ..) => ProxySender::Peer,
+                    (v2::Command::Proxy, ..) => ProxySender::Unknown,
                 },
             },
             HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Self::Invalid,
         }
     }
+
+    /// A header of version 2 with LOCAL, whose family and addresses are to be ignored (§2.2), also if they do not match.
+    fn parse_local(input: &[u8]) -> Option<Self> {
+        let rest = input.strip_prefix(v2::PROTOCOL_PREFIX)?;
+        let (&[0x20, _family, high, low], rest) = rest.split_first_chunk::<4>()? else {
+            return None;
+        };
+        let addresses = usize::from(u16::from_be_bytes([high, low]));
+        let len = input.len() - rest.len() + addresses;
+        Some(if len > MAX_HEADER {
+            Self::Invalid
+        } else if addresses > rest.len() {
+            Self::Incomplete
+        } else {
+            Self::Complete { len, sender: ProxySender::Peer }
+        })
+    }
+}
+
+/// Our header for a connection of our own, from `own` to `upstream`. Version 1 cannot say so (Postfix rejects `UNKNOWN`): it has the
+/// addresses of the connection, as the specification advises for health checks (§2.1).
+pub(super) fn encode_own(version: u8, own: SocketAddr, upstream: SocketAddr) -> Vec<u8> {
+    if version == 1 {
+        return encode(1, ClientAddr::new(own), OriginalDst::new(upstream));
+    }
+    let command = v2::Version::Two | v2::Command::Local;
+    let family = v2::AddressFamily::Unspecified | v2::Protocol::Unspecified;
+    v2::Builder::new(command, family).build().unwrap_or_default()
 }
 
 /// Encodes our header, version 1 or 2. Mixed families cannot be expressed: a destination of the other family is replaced by
@@ -126,12 +175,13 @@ mod tests {
         {
             for version in [1, 2] {
                 let header = encoded(version, client, destination);
-                let addresses = Some((client.parse().unwrap(), destination.parse().unwrap()));
+                let (source, destination) = (client.parse().unwrap(), destination.parse().unwrap());
+                let sender = ProxySender::Client { source, destination };
                 let mut with_more = header.clone();
                 with_more.extend_from_slice(b"EHLO a\r\n");
                 assert_eq!(
                     ProxyHeader::parse(&with_more),
-                    ProxyHeader::Complete { len: header.len(), addresses }
+                    ProxyHeader::Complete { len: header.len(), sender }
                 );
                 for cut in 0..header.len() {
                     assert_eq!(
@@ -151,13 +201,47 @@ mod tests {
     }
 
     #[test]
-    fn local_and_unknown_have_no_addresses() {
+    fn a_header_without_addresses_is_the_peers_own_or_of_an_unknown_client() {
         let complete = |input: &[u8]| match ProxyHeader::parse(input) {
-            ProxyHeader::Complete { len, addresses: None } => len,
+            ProxyHeader::Complete { len, sender } => (len, sender),
             other => panic!("{other:?}"),
         };
-        assert_eq!(complete(b"PROXY UNKNOWN\r\nEHLO"), 15);
-        assert_eq!(complete(b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00EHLO"), 16);
+        let v2 = |command_and_family: [u8; 2], addresses: &[u8]| {
+            let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+            header.extend(command_and_family);
+            header.extend(u16::try_from(addresses.len()).unwrap().to_be_bytes());
+            header.extend(addresses);
+            header
+        };
+        let unknown: [&[u8]; 8] = [
+            b"PROXY UNKNOWN\r\n",
+            b"PROXY UNKNOWN 192.0.2.1 192.0.2.2 1 2\r\n",
+            &v2([0x21, 0x00], &[]),
+            // UNSPEC with bytes to be ignored; UNIX, as a stream and as datagrams; UDP.
+            &v2([0x21, 0x00], &[7; 12]),
+            &v2([0x21, 0x31], &[b'/'; 216]),
+            &v2([0x21, 0x32], &[b'/'; 216]),
+            &v2([0x21, 0x12], &[192; 12]),
+            &v2([0x21, 0x22], &[32; 36]),
+        ];
+        for header in unknown {
+            let with_more = [header, b"EHLO a\r\n"].concat();
+            let shown = header.escape_ascii();
+            assert_eq!(complete(&with_more), (header.len(), ProxySender::Unknown), "{shown}");
+        }
+        for family in [0x00, 0x11, 0x21, 0x31] {
+            for addresses in [&[][..], &[1; 3], &[1; 216]] {
+                let header = v2([0x20, family], addresses);
+                assert_eq!(complete(&header), (header.len(), ProxySender::Peer), "{family:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_of_an_own_connection_is_local() {
+        let (own, upstream) = ("[::1]:4000".parse().unwrap(), "[::1]:10025".parse().unwrap());
+        assert_eq!(encode_own(2, own, upstream), b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00");
+        assert_eq!(encode_own(1, own, upstream), b"PROXY TCP6 ::1 ::1 4000 10025\r\n");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One session from accept to record: PROXY header, admission, upstream connection, then the pump.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,14 +14,14 @@ use tokio::time::timeout;
 
 use super::admission::SessionPermit;
 use super::endpoint::RelayEndpoint;
-use super::identity::{self, MAX_HEADER, ProxyHeader};
+use super::identity::{self, MAX_HEADER, ProxyHeader, ProxySender};
 use super::lookups::PendingLookups;
 use super::pump::{Pump, PumpParts};
-use super::settings::{RelaySettings, UpstreamIdentity};
+use super::settings::{RelaySettings, UpstreamIdentity, UpstreamSettings};
 use super::state::{ActiveConfig, Lifecycle, RelayState};
 use super::upstream::connect;
 use crate::addr::{ClientAddr, OriginalDst, Side};
-use crate::engine::{Outcome, Proxy, Refusal};
+use crate::engine::{Outcome, Profile, Proxy, Refusal};
 
 /// A trusted peer sends its PROXY header at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +47,7 @@ pub(super) async fn run(
         destination: OriginalDst::new(local),
         early_data: Vec::new(),
         is_valid: true,
+        is_local: false,
     };
     let mut stream = stream;
     if active.settings.proxy_trusted.contains(peer.ip()) {
@@ -84,8 +86,10 @@ struct Arrival {
     destination: OriginalDst,
     /// Bytes behind the PROXY header.
     early_data: Vec<u8>,
-    /// False without a valid PROXY header where one is mandatory.
+    /// False without a valid PROXY header where one is mandatory, and with one that does not give the client's address.
     is_valid: bool,
+    /// A trusted peer connects for itself (LOCAL), so upstream receives no client's address.
+    is_local: bool,
 }
 
 impl Arrival {
@@ -95,7 +99,7 @@ impl Arrival {
                 match ProxyHeader::parse(&self.early_data) {
                     ProxyHeader::Incomplete => {}
                     ProxyHeader::Invalid => return None,
-                    ProxyHeader::Complete { len, addresses } => return Some((len, addresses)),
+                    ProxyHeader::Complete { len, sender } => return Some((len, sender)),
                 }
                 let mut chunk = [0; MAX_HEADER];
                 match stream.read(&mut chunk).await {
@@ -104,14 +108,18 @@ impl Arrival {
                 }
             }
         };
-        let Ok(Some((len, addresses))) = timeout(HEADER_TIMEOUT, reading).await else {
+        let Ok(Some((len, sender))) = timeout(HEADER_TIMEOUT, reading).await else {
             self.is_valid = false;
             return;
         };
         self.early_data.drain(..len);
-        if let Some((source, destination)) = addresses {
-            self.client = ClientAddr::new(source);
-            self.destination = OriginalDst::new(destination);
+        match sender {
+            ProxySender::Client { source, destination } => {
+                self.client = ClientAddr::new(source);
+                self.destination = OriginalDst::new(destination);
+            }
+            ProxySender::Peer => self.is_local = true,
+            ProxySender::Unknown => self.is_valid = false,
         }
     }
 }
@@ -124,12 +132,15 @@ async fn begin(
     active: &ActiveConfig,
     state: &Arc<RelayState>,
 ) -> Pump {
-    let Arrival { client, destination, early_data, is_valid } = arrival;
+    let Arrival { client, destination, early_data, is_valid, is_local } = arrival;
     let settings = &active.settings;
     let limits = &settings.limits;
     let stressed = state.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
     let timeouts = if stressed { settings.timeouts.stress } else { settings.timeouts.normal };
-    let profile = Arc::clone(&active.profile);
+    let mut profile = Arc::clone(&active.profile);
+    if is_local && profile.xclient {
+        profile = Arc::new(Profile { xclient: false, ..(*profile).clone() });
+    }
     let now = state.clock.now();
     let mut tap = state.taps.begin(client, destination, now);
     tap.on_bytes(Side::Client, &early_data, now);
@@ -160,7 +171,9 @@ async fn begin(
         return pump;
     }
     let observe = |event| state.observer.event(family, event);
-    let connecting = connect(&settings.upstream, &state.health, client, destination, observe);
+    let upstream = settings_for(&settings.upstream, is_local);
+    let identity = upstream.identity;
+    let connecting = connect(&upstream, &state.health, client, destination, observe);
     // Boxed: the race is the largest part of a session's future, and over before the session is.
     let mut connecting = Box::pin(connecting);
     let connected = tokio::select! {
@@ -171,13 +184,19 @@ async fn begin(
     drop(connecting);
     match connected {
         Ok((stream, address)) => {
-            let header = match settings.upstream.identity {
-                UpstreamIdentity::ProxyV1 => identity::encode(1, client, destination),
-                UpstreamIdentity::ProxyV2 => identity::encode(2, client, destination),
+            let version = match identity {
+                UpstreamIdentity::ProxyV1 => Some(1),
+                UpstreamIdentity::ProxyV2 => Some(2),
                 UpstreamIdentity::None
                 | UpstreamIdentity::Transparent
-                | UpstreamIdentity::Xclient => Vec::new(),
+                | UpstreamIdentity::Xclient => None,
             };
+            let own = stream.local_addr().unwrap_or_else(|_| client.socket());
+            let header = version.map(|version| match is_local {
+                true => identity::encode_own(version, own, address.socket()),
+                false => identity::encode(version, client, destination),
+            });
+            let header = header.unwrap_or_default();
             pump.with_engine(|engine, at, out| engine.on_connected(address, at, out)).await;
             pump.set_upstream(RelayEndpoint::new(stream, Vec::new(), header));
             pump.feed_early_data().await;
@@ -185,6 +204,15 @@ async fn begin(
         Err(_) => pump.with_engine(|engine, _, out| engine.on_unavailable(out)).await,
     }
     pump
+}
+
+/// A peer that connects for itself has no client whose address the gateway could connect from.
+fn settings_for(upstream: &UpstreamSettings, is_local: bool) -> Cow<'_, UpstreamSettings> {
+    if is_local && upstream.identity == UpstreamIdentity::Transparent {
+        let identity = UpstreamIdentity::None;
+        return Cow::Owned(UpstreamSettings { identity, ..upstream.clone() });
+    }
+    Cow::Borrowed(upstream)
 }
 
 /// Whether the original destination is the upstream and one of our own listeners: the client connected to it directly, and

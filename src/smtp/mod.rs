@@ -28,4 +28,4 @@ pub use line::{Ending, Line, Split, normalized};
 pub use reply::{MAX_REPLY, OwnReply, Reply, ReplyParse};
 pub use session::{ChunkProgress, ClientEvent, ServerEvent, Session, Wait};
 pub use transaction::{Helo, Recipient, SessionState, TlsState, Transaction};
-pub use xclient::XclientAttributes;
+pub use xclient::{XclientAttributes, XclientName, XclientNames, XclientOffer};

@@ -21,6 +21,7 @@ mod demo;
 mod docs;
 mod engine;
 mod fuzz_seeds;
+mod gateway_host;
 mod lookup_cache;
 mod metrics;
 mod mutated_captures;

@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gatepost::config::Config;
+use gatepost::source::live;
+
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -27,6 +30,27 @@ fn the_service_has_the_capabilities_that_the_program_uses() {
     let known: BTreeSet<String> =
         known.filter(|name| *name != "CAP_SYS_ADMIN").map(str::to_owned).collect();
     assert_eq!(ambient, known);
+}
+
+/// The limit holds what the default configuration may use, and leaves the rest of a small host to the mail server.
+#[test]
+fn the_service_may_use_the_memory_that_its_defaults_need() {
+    const PER_SESSION: usize = 128 << 10;
+    let unit = fs::read_to_string(here("packaging/gatepost.service")).unwrap();
+    let limits: Vec<&str> =
+        unit.lines().filter_map(|line| line.strip_prefix("MemoryMax=")).collect();
+    let [limit] = limits.as_slice() else { panic!("{limits:?}") };
+    let limit = gatepost::config::parse_size(limit).unwrap();
+    let smallest = Config::load(&here("tests/config/valid/smallest.toml")).unwrap();
+    let sessions = smallest.relay.limits.sessions * PER_SESSION;
+    let needed = sessions + smallest.lookup.cache_limits.bytes + live::CaptureSettings::BUFFER;
+    assert!(limit >= needed + needed / 4, "{limit} of {needed} bytes");
+    assert!(limit <= 2 << 30, "{limit} bytes");
+    // The comment above the key has the same figures.
+    for figure in ["10000 sessions", "128 KiB each", "1.2 GiB", "64 MiB each"] {
+        assert!(unit.contains(figure), "{figure}");
+    }
+    assert_eq!(smallest.relay.limits.sessions, 10_000);
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn config(lab: &Lab) -> Config {
     Config::new(lab, Mode::Proxy)
         .listen(&GATEWAY.map(|address| address.parse().unwrap()))
         .upstreams(&[UPSTREAM.parse().unwrap()])
+        .trusting()
         .set("proxy_protocol", "trusted = [\"::1/128\", \"127.0.0.0/8\"]")
         .set("log", "format = \"json\"")
 }

@@ -24,10 +24,12 @@ use super::service_manager::{self, ServiceManager};
 use super::status_page::StatusSources;
 use crate::addr::Family;
 use crate::app::door::{DoorController, DoorHandle, SharedEvidence};
+use crate::app::host_addresses::ThisHost;
+use crate::app::host_checks;
 use crate::app::metrics_endpoint::{self, HttpEndpoint};
 use crate::app::signals::{Shutdown, on};
 use crate::app::watch::BackgroundWatch;
-use crate::config::Config;
+use crate::config::{Config, UpstreamTrust};
 use crate::intercept;
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
@@ -48,6 +50,8 @@ pub(super) struct Gateway {
     metrics: Arc<Metrics>,
     log: Arc<SessionLog>,
     health: HealthState,
+    /// Of the status page.
+    sources: StatusSources,
     endpoint: Option<HttpEndpoint>,
     control: Option<JoinHandle<()>>,
     watch: Option<BackgroundWatch>,
@@ -68,15 +72,17 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new()?);
         let log = start_log(&config, &metrics)?;
         log.notice(LogLevel::Info, &capabilities.summary(&config));
-        for warning in config.warnings() {
+        let warnings = config.warnings().into_iter().chain(host_checks::warnings(&config, path));
+        for warning in warnings.chain(host_checks::root_warning()) {
             log.notice(LogLevel::Warn, &warning);
         }
         if let Some(warning) = raise_descriptor_limit(config.relay.limits.sessions) {
             log.notice(LogLevel::Warn, &warning);
         }
         let health = HealthState::new();
-        let status = Arc::new(StatusCollector::new(config.status));
+        let status = Arc::new(StatusCollector::new(&config.status));
         let sources = StatusSources::default();
+        sources.set_warning(danger(&config));
         let endpoint = metrics_listener.map(|listener| {
             let page = sources.page(Arc::clone(&status), (path, &config), health.clone());
             metrics_endpoint::serve(listener, Arc::clone(&metrics), health.clone(), page)
@@ -152,6 +158,7 @@ impl Gateway {
             metrics,
             log,
             health,
+            sources,
             endpoint,
             control,
             watch,
@@ -243,7 +250,7 @@ impl Gateway {
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<()> {
-        let config = Config::load(&self.path)?;
+        let config = Config::load_for(&self.path, &ThisHost::new())?;
         self.capabilities.check(&config)?;
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
         if config.intercept != self.config.intercept {
@@ -273,6 +280,10 @@ impl Gateway {
                 self.log.notice(LogLevel::Warn, &notice);
             }
         }
+        for warning in config.warnings() {
+            self.log.notice(LogLevel::Warn, &warning);
+        }
+        self.sources.set_warning(danger(&config));
         self.metrics.set_sessions_limit(config.relay.limits.sessions);
         self.metrics.set_rules(&config.relay.rules)?;
         self.config = config;
@@ -314,6 +325,11 @@ impl Gateway {
         self.log.flush(FLUSH_TIMEOUT);
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The setting on which the site's safety hangs, for the status page.
+fn danger(config: &Config) -> Option<String> {
+    config.identity_warning().filter(|_| config.upstream_trust == UpstreamTrust::Denied)
 }
 
 fn start_log(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<SessionLog>> {

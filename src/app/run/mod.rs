@@ -15,10 +15,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use self::gateway::Gateway;
+use super::host_addresses::ThisHost;
 use crate::config::Config;
 
 pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let config = Config::load(path)?;
+    let config = Config::load_for(path, &ThisHost::new())?;
     let mut gateway = Gateway::start(path, config).await?;
     gateway.serve().await?;
     gateway.stop().await

@@ -1,7 +1,7 @@
 //! The parts of the status page besides sessions and lookups: doors, upstreams, readiness.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use axum::Router;
@@ -18,6 +18,8 @@ use crate::time::Timestamp;
 pub(super) struct StatusSources {
     relay: Arc<OnceLock<RelayHandle>>,
     doors: Arc<OnceLock<DoorHandle>>,
+    /// About the configuration in force.
+    warning: Arc<Mutex<Option<String>>>,
 }
 
 impl StatusSources {
@@ -27,6 +29,10 @@ impl StatusSources {
 
     pub(super) fn set_doors(&self, doors: DoorHandle) {
         let _set_before = self.doors.set(doors);
+    }
+
+    pub(super) fn set_warning(&self, warning: Option<String>) {
+        *self.warning.lock().unwrap_or_else(PoisonError::into_inner) = warning;
     }
 
     /// The route `/` of a gateway that starts now, with `config` from the file at `path`.
@@ -47,7 +53,7 @@ impl StatusSources {
             let (sources, ready) = (sources.clone(), health.get());
             Box::pin(async move { sources.collect(ready).await }) as _
         };
-        status::routes(status, gateway, Box::new(collect))
+        status::routes(status, gateway, &config.status.hosts, Box::new(collect))
     }
 
     async fn collect(&self, ready: ReadyState) -> LiveState {
@@ -63,6 +69,7 @@ impl StatusSources {
             readiness: ready.sentence(),
             doors,
             upstreams: upstreams.into_iter().map(upstream).collect(),
+            warning: self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

@@ -39,6 +39,11 @@ impl<'t> Diagnostics<'t> {
         self.errors.push((at, error));
     }
 
+    /// Whether there is an error of `field`.
+    pub(super) fn has(&self, field: &str) -> bool {
+        self.errors.iter().any(|(_, error)| error.field.as_deref() == Some(field))
+    }
+
     /// The syntax is broken at `at`.
     pub(super) fn mark_broken(&mut self, at: usize) {
         self.broken.push(at);

@@ -4,6 +4,7 @@
 //! which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
 //! compares sections with each other. Without an error, [`Config::parse`] puts the parts together.
 
+mod client_identity;
 mod cross_checks;
 mod diagnostics;
 mod door;
@@ -30,6 +31,7 @@ use self::diagnostics::Diagnostics;
 use self::reader::Section;
 use self::sections::{Mode, TimeoutSection, TimeoutsSection};
 use self::values::into_values;
+use super::host::HostAddresses;
 use super::{Config, ConfigErrors};
 use crate::lookup::LookupSettings;
 use crate::policy::AccessRules;
@@ -37,31 +39,53 @@ use crate::policy::rules::PolicyRules;
 use crate::{engine, relay};
 
 impl Config {
-    /// Parses a configuration in TOML; `file` is its name in messages.
+    /// Parses a configuration in TOML, without checks that depend on the host; `file` is its name in messages.
     ///
     /// # Errors
     ///
     /// All errors in it.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
-        parse(text, file)
+        parse(text, file, &())
     }
 
-    /// Reads the configuration file at `path`.
+    /// Parses a configuration for a gateway on `host`.
+    ///
+    /// # Errors
+    ///
+    /// All errors in it.
+    pub fn parse_for(
+        text: &str,
+        file: &str,
+        host: &dyn HostAddresses,
+    ) -> Result<Self, ConfigErrors> {
+        parse(text, file, host)
+    }
+
+    /// Reads the configuration file at `path`, without checks that depend on the host.
     ///
     /// # Errors
     ///
     /// All errors in it, or why it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::load_for(path, &())
+    }
+
+    /// Reads the configuration file at `path` for a gateway on `host`.
+    ///
+    /// # Errors
+    ///
+    /// All errors in it, or why it cannot be read.
+    pub fn load_for(path: &Path, host: &dyn HostAddresses) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
         let bytes = fs::read(path).map_err(|error| ConfigErrors::unreadable(&file, &error))?;
         match std::str::from_utf8(&bytes) {
-            Ok(text) => parse(text, &file),
+            Ok(text) => parse(text, &file, host),
             Err(error) => Err(ConfigErrors::not_utf8(&file, &bytes, error.valid_up_to())),
         }
     }
 }
 
-fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
+fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, ConfigErrors> {
     let mut diagnostics = Diagnostics::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     syntax::check(&errors, document.get_ref(), text, &mut diagnostics);
@@ -94,6 +118,8 @@ fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     unknown::check(document.get_ref(), &mut diagnostics);
     cross_checks::interception(&listen, intercept_start, &mut diagnostics);
     cross_checks::upstream(&listen, &upstream, &proxy_trusted, &mut diagnostics);
+    client_identity::check_open_relay(&listen, &upstream, &proxy_trusted, host, &mut diagnostics);
+    client_identity::check_impersonation(&upstream, &smtp.hide, &mut diagnostics);
     cross_checks::policies(&listen, &policies, &proxy_trusted, &mut diagnostics);
     cross_checks::metrics(&listen, &metrics, &mut diagnostics);
     cross_checks::timeouts(&timeouts, &mut diagnostics);
@@ -104,6 +130,7 @@ fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
 
     let mode = mode.unwrap_or_default();
     let intercept = (mode == Mode::Tproxy).then_some(intercept);
+    let upstream_trust = client_identity::trust(&listen, &upstream, &proxy_trusted);
     let relay = relay::RelaySettings {
         listen: relay::ListenSettings {
             addresses: into_values(listen.addresses.or_default()),
@@ -134,6 +161,7 @@ fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let lookup = LookupSettings { own_networks, ..lookup::with_relay(lookup, &relay) };
     Ok(Config {
         relay,
+        upstream_trust,
         intercept,
         log,
         metrics,

@@ -113,6 +113,17 @@ pub(super) fn hostname(value: &Value<'_>) -> ValueResult<String> {
     invalid(value, format!("\"{}\" is not a domain or address literal", printable(name)), remedy)
 }
 
+/// The `Host` of an HTTP request, without a port.
+pub(super) fn host_name_or_address(value: &Value<'_>) -> ValueResult<String> {
+    let name = string(value, "a host name", "\"status.example.org\"")?;
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    if is_domain(name.strip_suffix('.').unwrap_or(name)) || bare.parse::<IpAddr>().is_ok() {
+        return Ok(name.to_owned());
+    }
+    let problem = format!("\"{}\" is not a host name or address", printable(name));
+    invalid(value, problem, "write one such as \"status.example.org\", without a port")
+}
+
 /// A mail domain.
 pub(super) fn domain(value: &Value<'_>) -> ValueResult<DomainName> {
     let name = string(value, "a domain", "\"example.org\"")?;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::net::{hostname, interface, is_domain, keyword, listener, network, peer};
+use super::net::{
+    host_name_or_address, hostname, interface, is_domain, keyword, listener, network, peer,
+};
 use super::reader::{Field, Section};
 use super::text::printable;
 use super::value::{Value, ValueResult, invalid};
@@ -114,6 +116,8 @@ fn routing_table(value: &Value<'_>) -> ValueResult<u32> {
 pub(super) struct UpstreamSection {
     pub(super) addresses: List<SocketAddr>,
     pub(super) identity: Field<UpstreamIdentity>,
+    pub(super) trusted_by_address: Field<bool>,
+    pub(super) trusted_networks: List<IpNet>,
     pub(super) attempt_delay: Field<Duration>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) retry_after: Field<Duration>,
@@ -133,6 +137,8 @@ pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) ->
         addresses: section
             .read("addresses", non_empty(peer, "write at least one address such as \"[::1]:25\"")),
         identity: section.read("identity", one_of(&identities)),
+        trusted_by_address: section.read("trusted_by_address", boolean),
+        trusted_networks: section.read("trusted_networks", list(network)),
         attempt_delay: section.read("attempt_delay", duration(attempt_delay)),
         connect_timeout: section
             .read("connect_timeout", duration(Duration::from_millis(100)..=HOUR)),
@@ -328,6 +334,7 @@ pub(super) fn status(section: &mut Section<'_, '_, '_>) -> status::StatusSetting
     let default = status::StatusSettings::default();
     status::StatusSettings {
         show_addresses: section.read("show_addresses", boolean).or(default.show_addresses),
+        hosts: into_values(section.read("hosts", list(host_name_or_address)).or_default()),
     }
 }
 

@@ -8,6 +8,7 @@
 //! could parse differently; when in doubt 421, so that no mail is lost.
 
 mod client;
+mod client_name;
 mod commands;
 mod data;
 mod policy;
@@ -131,7 +132,10 @@ impl Proxy {
         match (over, self.checks.at_connect()) {
             (Some(refusal), _) => self.reject_connection(refusal, out),
             (None, Some(refusal)) => self.reject_in_place_of_greeting(refusal, out),
-            (None, None) => self.start_policy(out),
+            (None, None) => {
+                self.identity.look_up(out);
+                self.start_policy(out);
+            }
         }
         self.needs_upstream()
     }
@@ -321,7 +325,12 @@ impl Proxy {
                 };
                 (3, 2, text, Outcome::Refused)
             }
-            Refusal::ProxyHeader => (7, 0, "PROXY protocol header expected", Outcome::Protocol),
+            Refusal::ProxyHeader => (
+                7,
+                0,
+                "PROXY protocol header with the client's address expected",
+                Outcome::Protocol,
+            ),
             _ => (3, 2, "service not available", Outcome::UpstreamUnavailable),
         };
         self.fail(EnhancedCode::new(4, subject, detail), text, refusal, outcome, out);

@@ -24,11 +24,14 @@ impl Proxy {
         at: Timestamp,
         out: &mut Output,
     ) {
-        let running = self.state == State::Running;
-        let Some(evaluator) = self.evaluator.as_mut().filter(|_| running) else {
+        if self.state != State::Running {
+            return;
+        }
+        self.now = at;
+        self.on_name_answers(&answers, out);
+        let Some(evaluator) = &mut self.evaluator else {
             return;
         };
-        self.now = at;
         let waited = evaluator.deadline().is_some();
         evaluator.on_answers(answers, at, out);
         if waited && evaluator.deadline().is_none() {
@@ -47,14 +50,23 @@ impl Proxy {
         self.profile.rules.iter().nth(usize::from(position))
     }
 
-    /// When missing answers for a decision count as unknown.
+    /// When missing answers for a decision, or about the client's name, count as unknown.
     pub(super) fn decision_deadline(&self) -> Option<Timestamp> {
-        let evaluator = self.evaluator.as_ref().filter(|_| self.state == State::Running)?;
-        evaluator.deadline()
+        if self.state != State::Running {
+            return None;
+        }
+        let decision = self.evaluator.as_ref().and_then(|evaluator| evaluator.deadline());
+        decision.into_iter().chain(self.identity.deadline()).min()
     }
 
     pub(super) fn on_decision_timeout(&mut self, out: &mut Output) {
-        if let Some(evaluator) = &mut self.evaluator {
+        if self.identity.deadline().is_some_and(|due| due <= self.now) {
+            self.on_name_timeout(out);
+        }
+        let now = self.now;
+        if let Some(evaluator) = &mut self.evaluator
+            && evaluator.deadline().is_some_and(|due| due <= now)
+        {
             evaluator.on_timeout(self.now, out);
             self.active = self.now;
             self.release_greeting(out);

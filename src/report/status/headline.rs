@@ -35,6 +35,9 @@ impl Headline {
         for of in Family::ALL.into_iter().rev() {
             sentences.extend(failures(of, snapshot));
         }
+        if let Some(warning) = &live.warning {
+            sentences.push((Tone::Fair, format!("{}.", sentence(warning))));
+        }
         // The sort is stable: equal tones keep their order.
         sentences.sort_by_key(|(tone, _)| std::cmp::Reverse(*tone));
         let tone = sentences.first().map_or(Tone::Good, |(tone, _)| *tone);

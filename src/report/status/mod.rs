@@ -1,6 +1,6 @@
 //! The status page, at `/` of the metrics listener.
 //!
-//! Layer 4. [`StatusCollector`] observes sessions and lookups and stores what the page shows: an hour of counts and a few rows,
+//! Layer 4. Requests must name this gateway (`host_check`). [`StatusCollector`] observes sessions and lookups and stores what the page shows: an hour of counts and a few rows,
 //! about 200 KiB. `app` provides the rest, [`LiveState`], for each page. A page is rendered at most once a second for all
 //! clients.
 //!
@@ -12,6 +12,7 @@ mod chart;
 mod components;
 mod families;
 mod headline;
+mod host_check;
 mod hour;
 mod lookup;
 mod masking;
@@ -45,10 +46,12 @@ use crate::time::Timestamp;
 const ROWS: usize = 20;
 
 /// `[status]`, checked by `config/`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusSettings {
     /// Show client addresses and full envelope paths.
     pub show_addresses: bool,
+    /// Names by which the page may be requested, besides the gateway's own name and address.
+    pub hosts: Vec<String>,
 }
 
 /// Constant while the gateway runs.
@@ -73,6 +76,8 @@ pub struct LiveState {
     pub doors: Vec<DoorReport>,
     /// Configured upstreams; empty if mail is relayed to its original destination.
     pub upstreams: Vec<UpstreamRow>,
+    /// About a setting that is dangerous, and was chosen.
+    pub warning: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +122,7 @@ struct FamilySnapshot {
 }
 
 impl StatusCollector {
-    pub fn new(settings: StatusSettings) -> Self {
+    pub fn new(settings: &StatusSettings) -> Self {
         Self {
             masking: AddressMasking { show_addresses: settings.show_addresses },
             open: Default::default(),

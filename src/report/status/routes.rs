@@ -7,11 +7,13 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
+use super::host_check::{self, AllowedHosts};
 use super::page::page;
 use super::{GatewayInfo, LiveState, StatusCollector};
 
@@ -42,13 +44,17 @@ struct PageState {
     latest: Mutex<Option<(Instant, Bytes)>>,
 }
 
-/// `/` and its resources.
+/// `/` and its resources, for requests whose `Host` is the gateway's address or name, or one of `hosts`.
 pub fn routes(
     status: Arc<StatusCollector>,
     gateway: GatewayInfo,
+    hosts: &[String],
     provider: LiveStateProvider,
 ) -> Router {
+    let names = hosts.iter().chain([&gateway.host]).map(String::as_str);
+    let allowed = Arc::new(AllowedHosts::new(names));
     routes_with_max_age(MAX_AGE, status, gateway, provider)
+        .route_layer(middleware::from_fn_with_state(allowed, host_check::check))
 }
 
 pub(super) fn routes_with_max_age(

@@ -72,7 +72,14 @@ pub(super) mod records {
 }
 
 fn quiet(at: Timestamp) -> LiveState {
-    LiveState { at, ready: true, readiness: "ready", doors: Vec::new(), upstreams: Vec::new() }
+    LiveState {
+        at,
+        ready: true,
+        readiness: "ready",
+        doors: Vec::new(),
+        upstreams: Vec::new(),
+        warning: None,
+    }
 }
 
 fn rendered(status: &StatusCollector, live: &LiveState) -> String {
@@ -86,7 +93,7 @@ fn rendered(status: &StatusCollector, live: &LiveState) -> String {
 }
 
 /// A gateway with all kinds of problems.
-fn busy(settings: StatusSettings) -> (StatusCollector, LiveState) {
+fn busy(settings: &StatusSettings) -> (StatusCollector, LiveState) {
     let status = StatusCollector::new(settings);
     for minute in (0..50).step_by(10) {
         let mut record = from("192.0.2.10".parse().unwrap());
@@ -174,7 +181,7 @@ fn busy(settings: StatusSettings) -> (StatusCollector, LiveState) {
 
 #[test]
 fn page_with_problems() {
-    let (status, live) = busy(StatusSettings::default());
+    let (status, live) = busy(&StatusSettings::default());
     let html = rendered(&status, &live);
     // One element per line, for readable diffs.
     insta::assert_snapshot!(html.replace("><", ">\n<"));
@@ -183,7 +190,7 @@ fn page_with_problems() {
 #[test]
 fn client_data_is_not_markup() {
     for show_addresses in [false, true] {
-        let (status, live) = busy(StatusSettings { show_addresses });
+        let (status, live) = busy(&StatusSettings { show_addresses, ..StatusSettings::default() });
         let html = rendered(&status, &live);
         for text in ["<script>", "</td> &", "<b>", "<i>", "<gatepost>", "\u{1b}", "\u{202e}"] {
             assert!(!html.contains(text), "{text:?} in {html}");
@@ -207,13 +214,13 @@ fn headlines() {
         text += &format!("{name}: [{}] {}\n", headline.tone.class(), headline.sentence);
         headline.also.iter().for_each(|also| text += &format!("  {also}\n"));
     };
-    let empty = StatusCollector::new(StatusSettings::default());
+    let empty = StatusCollector::new(&StatusSettings::default());
     add("no session yet", &empty, &quiet(at(0)));
     let mut draining = quiet(at(0));
     (draining.ready, draining.readiness) =
         (false, "not ready: draining, no new sessions are accepted");
     add("draining", &empty, &draining);
-    let (status, mut live) = busy(StatusSettings::default());
+    let (status, mut live) = busy(&StatusSettings::default());
     add("closed, and an upstream down", &status, &live);
     live.doors.clear();
     add("an upstream down", &status, &live);
@@ -247,7 +254,7 @@ fn headlines() {
 
 #[test]
 fn rows_are_bounded_and_the_latest_is_first() {
-    let status = StatusCollector::new(StatusSettings::default());
+    let status = StatusCollector::new(&StatusSettings::default());
     for n in 0..100 {
         let mut record = a_session();
         record.smtp.helo = Some(format!("host{n}.example{}", "x".repeat(10_000)));
@@ -277,7 +284,7 @@ async fn one_page_serves_concurrent_clients() {
     });
     let gateway =
         GatewayInfo { host: String::new(), version: "1", config: String::new(), started: at(0) };
-    let status = Arc::new(StatusCollector::new(StatusSettings::default()));
+    let status = Arc::new(StatusCollector::new(&StatusSettings::default()));
     let router = routes::routes_with_max_age(Duration::MAX, status, gateway, provider);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
@@ -323,7 +330,7 @@ async fn request(address: SocketAddr, method: &'static str, path: &'static str) 
 /// The page after a client at `ip` sent these texts together with its address.
 fn page_after(ip: IpAddr, texts: &[String]) -> String {
     let [helo, local, domain, rule, reason] = texts else { panic!("{texts:?}") };
-    let status = StatusCollector::new(StatusSettings::default());
+    let status = StatusCollector::new(&StatusSettings::default());
     let dashed = ip.to_string().replace(['.', ':'], "-");
     for spelling in [ip.to_string(), format!("[{ip}]"), format!("[IPv6:{ip}]"), dashed] {
         let mut record = from(ip);

@@ -3,6 +3,7 @@
 //! `UPDATE_EXPECT=1 cargo test --test core config` rewrites the `.stderr` files, tests/config/valid/full.toml and the tables of
 //! docs/configuration.md; review the difference before you commit it.
 
+mod client_identity;
 mod keys;
 
 use std::fs;

@@ -50,6 +50,8 @@ const HANDED: &str = "
 addresses = [\"[::]:25\", \"0.0.0.0:25\"]
 [upstream]
 addresses = [\"[::1]:2600\"]
+identity = \"none\"
+trusted_by_address = false
 [door]
 refuse = \"smtp\"
 ";

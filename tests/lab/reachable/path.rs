@@ -201,6 +201,7 @@ fn facts_name_the_fault_of_the_path_and_traffic_replaces_probes() {
     let loopback = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port::SMTP);
     let config = Config::new(&lab, Mode::Proxy)
         .upstreams(&[loopback("::1"), loopback("127.0.0.1")])
+        .trusting()
         .set("log", "format = \"json\"")
         .set("lookup", &format!("dns = [{ASKED:?}]"))
         .set("lookup", "deadline = \"2s\"")

@@ -1,10 +1,12 @@
 //! `gatepost run` between a client and a real Postfix.
 
 pub(crate) mod access;
+pub(crate) mod client_name;
 pub(crate) mod delivery;
 pub(crate) mod identity;
 pub(crate) mod limits;
 pub(crate) mod load;
+pub(crate) mod open_relay;
 pub(crate) mod proxied;
 pub(crate) mod recovery;
 pub(crate) mod smuggling;

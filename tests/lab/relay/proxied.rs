@@ -11,7 +11,8 @@ use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, port};
 tests![
     postfix_sees_the_client_of_the_header_proxy_v2,
     postfix_sees_the_client_of_the_header_xclient,
-    local_and_unknown_headers_mean_the_peer_itself,
+    a_peer_without_a_client_is_not_passed_on_as_one,
+    a_client_without_an_address_is_rejected,
     rules_and_limits_apply_to_the_client_of_the_header,
     headers_are_mandatory_from_trusted_peers,
     headers_from_others_are_rejected,
@@ -37,6 +38,7 @@ fn postfix_sees_the_client_of_the_header(identity: &str, upstream: u16) {
     let config = Config::new(&lab, Mode::Proxy)
         .upstream_port(&lab, upstream)
         .set("upstream", &format!("identity = {identity:?}"))
+        .set("smtp", "hide = [\"STARTTLS\"]")
         .set("proxy_protocol", TRUSTED);
     let gateway = Gateway::start(&lab, &config);
     let mut number = 0;
@@ -65,36 +67,104 @@ fn postfix_sees_the_client_of_the_header(identity: &str, upstream: u16) {
     }
 }
 
-/// A peer that connects for itself, such as a health check, is the client.
-fn local_and_unknown_headers_mean_the_peer_itself() {
+/// A header of version 2: command and version, family and protocol, and the bytes behind the length.
+fn version_two(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+    [SIGNATURE, &[command, family], &length, body].concat()
+}
+
+/// Each identity, and the port of Postfix for it.
+const IDENTITIES: [(&str, u16); 4] = [
+    ("none", port::SMTP),
+    ("proxy-v1", port::PROXY_PROTOCOL),
+    ("proxy-v2", port::PROXY_PROTOCOL),
+    ("xclient", port::XCLIENT),
+];
+
+fn with_identity(lab: &Lab, identity: &str, upstream: u16) -> Config {
+    Config::new(lab, Mode::Proxy)
+        .upstream_port(lab, upstream)
+        .set("upstream", &format!("identity = {identity:?}"))
+        .set("smtp", "hide = [\"STARTTLS\"]")
+        .set("proxy_protocol", TRUSTED)
+}
+
+/// LOCAL: a trusted peer connects for itself, as for a health check. Postfix takes the connection for what it is, one of the
+/// gateway's; the gateway's own rules and log have the peer.
+fn a_peer_without_a_client_is_not_passed_on_as_one() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let config = Config::new(&lab, Mode::Proxy)
-        .upstream_port(&lab, port::PROXY_PROTOCOL)
-        .set("upstream", "identity = \"proxy-v2\"")
-        .set("proxy_protocol", TRUSTED);
-    let gateway = Gateway::start(&lab, &config);
     let pretended = SocketAddr::new(named_ip(Family::Ipv6), 4000);
-    let mut local_with_addresses = Version::Two.header(pretended, pretended);
-    local_with_addresses[SIGNATURE.len()] = 0x20;
+    let mut with_addresses = Version::Two.header(pretended, pretended);
+    with_addresses[SIGNATURE.len()] = 0x20;
     let headers = [
+        version_two(0x20, 0x00, b""),
+        version_two(0x20, 0x00, b"\x04\x00\x03\r\n."),
+        // Family and addresses are to be ignored.
+        version_two(0x20, 0x11, b""),
+        version_two(0x20, 0x31, &[b'/'; 216]),
+        with_addresses,
+    ];
+    for (identity, upstream) in IDENTITIES {
+        let gateway = Gateway::start(&lab, &with_identity(&lab, identity, upstream));
+        for family in Family::ALL {
+            for (number, header) in headers.iter().enumerate() {
+                eprintln!("case: {identity}, {family}, {}", header.escape_ascii());
+                let entrance = lab.entrance(Mode::Proxy, family);
+                let mut smtp = lab.client.smtp(entrance);
+                send(&mut smtp, header, number == 1);
+                let recipient = format!("{identity}-{family}-{number}@example.org");
+                deliver(&mut smtp, &recipient);
+                expect_at_postfix(&postfix, &recipient, lab.gateway_ip_at_server(family));
+                let line = gateway.wait_for_log(&format!(" to=<{recipient}> "));
+                let expected = format!(" client={} server={entrance} ", smtp.local_addr());
+                assert!(line.contains(&expected), "no {expected:?} in\n{line}");
+            }
+        }
+    }
+}
+
+/// UNKNOWN, UNSPEC, UNIX, UDP: there is a client, and its address is not known. Postfix alone answers 421, and so does the gateway:
+/// as the peer or as the gateway such a client could be trusted.
+fn a_client_without_an_address_is_rejected() {
+    let lab = Lab::new();
+    let postfix = Postfix::receiver(&lab);
+    let unknown = [
         b"PROXY UNKNOWN\r\n".to_vec(),
         b"PROXY UNKNOWN 2001:db8:f::7 2001:db8:f::25 4000 25\r\n".to_vec(),
-        [SIGNATURE, b"\x20\x00\x00\x00"].concat(),
-        local_with_addresses,
+        version_two(0x21, 0x00, b""),
+        version_two(0x21, 0x00, &[7; 12]),
+        version_two(0x21, 0x31, &[b'/'; 216]),
+        version_two(0x21, 0x32, &[b'/'; 216]),
+        version_two(0x21, 0x12, &[192; 12]),
+        version_two(0x21, 0x22, &[32; 36]),
     ];
+    let alone = |header: &[u8]| {
+        let mut smtp = lab.client.smtp(lab.server_socket(Family::Ipv6, port::PROXY_PROTOCOL));
+        smtp.raw(header).unwrap();
+        smtp.replies_until_closed()
+    };
+    for header in &unknown {
+        let replies = alone(header);
+        eprintln!("Postfix alone, {}: {replies:?}", header.escape_ascii());
+        assert!(replies.iter().all(|reply| reply.code == 421), "{replies:?}");
+    }
+    for (identity, upstream) in IDENTITIES {
+        let gateway = Gateway::start(&lab, &with_identity(&lab, identity, upstream));
+        for family in Family::ALL {
+            for header in &unknown {
+                eprintln!("case: {identity}, {family}, {}", header.escape_ascii());
+                let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
+                smtp.raw(&[header, &b"EHLO client.example.net\r\n"[..]].concat()).unwrap();
+                smtp.expect_last_reply("421 4.7.0 ");
+            }
+        }
+        assert_eq!(gateway.metric("gatepost_upstream_attempts_total", &[]), 0.0);
+    }
+    let log = postfix.log();
     for family in Family::ALL {
-        for (number, header) in headers.iter().enumerate() {
-            eprintln!("case: {family}, {}", header.escape_ascii());
-            let entrance = lab.entrance(Mode::Proxy, family);
-            let mut smtp = lab.client.smtp(entrance);
-            send(&mut smtp, header, false);
-            let recipient = format!("{family}-{number}@example.org");
-            deliver(&mut smtp, &recipient);
-            expect_at_postfix(&postfix, &recipient, lab.client_ip(family));
-            let line = gateway.wait_for_log(&format!(" to=<{recipient}> "));
-            let expected = format!(" client={} server={entrance} ", smtp.local_addr());
-            assert!(line.contains(&expected), "no {expected:?} in\n{line}");
+        for peer in [lab.client_ip(family), lab.gateway_ip_at_server(family)] {
+            assert!(!log.contains(&format!(" RCPT from unknown[{peer}]")), "{log}");
         }
     }
 }

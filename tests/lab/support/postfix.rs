@@ -297,7 +297,7 @@ fn services(lab: &Lab) -> String {
 {proxy_protocol} inet n - n - - smtpd
   -o smtpd_upstream_proxy_protocol=haproxy
 {xclient} inet n - n - - smtpd
-  -o {{ smtpd_authorized_xclient_hosts = {} [{}] }}
+  -o {{ smtpd_authorized_xclient_hosts = {} [{}] 127.0.0.1 [::1] }}
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
