@@ -1,15 +1,20 @@
 //! promtool checks the rules and runs their tests.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use crate::harness::tests;
 use crate::support::require_program;
 
 use super::board::FOLDER;
 
-tests![promtool_accepts_the_configuration_and_its_rules, every_rule_passes_its_tests];
+tests![
+    promtool_accepts_the_configuration_and_its_rules,
+    promtool_accepts_the_metrics_of_a_replay,
+    every_rule_passes_its_tests,
+];
 
 fn promtool_accepts_the_configuration_and_its_rules() {
     let file = format!("{FOLDER}/prometheus/prometheus.yml");
@@ -18,6 +23,26 @@ fn promtool_accepts_the_configuration_and_its_rules() {
         let file = format!("{FOLDER}/prometheus/{name}");
         promtool(&["check", "rules", "--lint-fatal", &file]);
     }
+}
+
+fn promtool_accepts_the_metrics_of_a_replay() {
+    require_program("promtool", "prometheus");
+    let file = std::env::temp_dir().join(format!("gatepost-{}.prom", std::process::id()));
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/captures/plain-ipv6/input.pcap");
+    let replay = Command::new(env!("CARGO_BIN_EXE_gatepost"))
+        .args(["replay", capture, "--metrics-out"])
+        .arg(&file)
+        .output();
+    let metrics = fs::read(&file);
+    let _missing = fs::remove_file(&file);
+    assert!(replay.unwrap().status.success());
+
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]);
+    let pipes = promtool.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = pipes.spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(&metrics.unwrap()).unwrap();
+    assert_success("check metrics", &promtool.wait_with_output().unwrap());
 }
 
 fn every_rule_passes_its_tests() {
@@ -36,6 +61,11 @@ fn test_files() -> Vec<String> {
 fn promtool(arguments: &[&str]) {
     require_program("promtool", "prometheus");
     let output = Command::new("promtool").args(arguments).output().unwrap();
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "promtool {arguments:?}:\n{text}");
+    assert_success(&arguments.join(" "), &output);
+}
+
+fn assert_success(arguments: &str, output: &Output) {
+    let text = [output.stdout.as_slice(), &output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "promtool {arguments}:\n{text}");
 }
