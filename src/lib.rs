@@ -1,5 +1,8 @@
 //! gatepost: a transparent SMTP gateway for dual-stack mail.
 //!
+//! The library exists for the program, its tests and its benchmarks; it is not published, and nothing in it is a stable
+//! interface. Modules that only the program needs are hidden from its documentation (`--document-hidden-items` shows them).
+//!
 //! Modules by layer. Imports go downward only, and modules of layer 4 do not import each other; a test (`source_rules`)
 //! checks both against this table. ARCHITECTURE.md explains the layers.
 //!
@@ -17,18 +20,25 @@ pub mod analyzer;
 pub mod app;
 pub mod cli;
 pub mod config;
+#[doc(hidden)]
 pub mod control;
 pub mod engine;
+#[doc(hidden)]
 pub mod humanize;
 pub mod intercept;
 mod label;
 pub mod lookup;
+#[doc(hidden)]
 pub mod metrics;
 pub mod policy;
+#[doc(hidden)]
 pub mod privilege;
+#[doc(hidden)]
 pub mod readiness;
 pub mod recording;
+#[doc(hidden)]
 pub mod redact;
+#[doc(hidden)]
 pub mod reenact;
 pub mod relay;
 pub mod report;
@@ -36,5 +46,6 @@ pub mod smtp;
 pub mod source;
 pub mod stream;
 pub mod time;
+#[doc(hidden)]
 pub mod traffic;
 pub mod wire;
