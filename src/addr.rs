@@ -134,6 +134,25 @@ impl fmt::Display for PrefixKey {
     }
 }
 
+/// Key for limits and evidence per network: the /24 of an IPv4 address, the /48 of an IPv6 address, which one site usually has
+/// (RFC 6177).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetworkKey(IpNet);
+
+impl NetworkKey {
+    pub fn of(ip: IpAddr) -> Self {
+        let ip = ip.to_canonical();
+        let length = if ip.is_ipv4() { 24 } else { 48 };
+        Self(IpNet::new(ip, length).unwrap_or_else(|_| ip.into()).trunc())
+    }
+}
+
+impl fmt::Display for NetworkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Set of networks of both families. The empty set contains no address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
@@ -240,5 +259,13 @@ mod tests {
         assert_eq!(a, b);
         assert_ne!(a, other);
         assert_eq!(a.to_string(), "2001:db8:1:2::/64");
+    }
+
+    #[test]
+    fn network_key_of_ipv6_is_its_48() {
+        let key = |ip: &str| NetworkKey::of(ip.parse().unwrap()).to_string();
+        assert_eq!(key("2001:db8:1:2::1"), "2001:db8:1::/48");
+        assert_eq!(key("192.0.2.7"), "192.0.2.0/24");
+        assert_eq!(key("::ffff:192.0.2.7"), "192.0.2.0/24");
     }
 }

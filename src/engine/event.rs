@@ -107,10 +107,14 @@ labels! {
         LimitSessions = "limit_sessions",
         LimitClientSessions = "limit_client_sessions",
         LimitClientRate = "limit_client_rate",
+        LimitNetworkSessions = "limit_network_sessions",
+        LimitNetworkRate = "limit_network_rate",
         LimitCommands = "limit_commands",
         LimitErrors = "limit_errors",
         LimitLine = "limit_line",
         UpstreamUnavailable = "upstream_unavailable",
+        /// The gateway lacks the file descriptors, memory or local ports for a connection.
+        Resources = "resources",
         UpstreamLost = "upstream_lost",
         /// Upstream did not accept the gateway's XCLIENT.
         Identity = "identity",
@@ -146,6 +150,10 @@ labels! {
         Unreachable = "unreachable",
         /// Another address answered first.
         Lost = "lost",
+        /// The gateway lacks file descriptors, memory or local ports; nothing is known about the upstream.
+        Resources = "resources",
+        /// An active check got no greeting, or one that refuses.
+        Greeting = "greeting",
         Error = "error",
     }
 }
@@ -174,6 +182,15 @@ labels! {
         ClientToUpstream = "client_to_upstream",
         UpstreamToClient = "upstream_to_client",
     }
+}
+
+/// Why a session has no upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamFailure {
+    /// Every attempt with its error, for the log: `192.0.2.1:25: connection refused`.
+    pub detail: String,
+    /// All attempts failed with [`AttemptOutcome::Resources`].
+    pub is_local: bool,
 }
 
 /// One event of a session.

@@ -15,7 +15,7 @@ mod record;
 
 pub use self::event::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Outcome, Phase, Refusal, ReplySource,
-    Starttls,
+    Starttls, UpstreamFailure,
 };
 pub use self::observe::Observe;
 pub use self::observer::Observer;

@@ -20,6 +20,12 @@ pub trait Observe: Send + Sync {
 
     /// A session ended.
     fn session(&self, record: &SessionRecord);
+
+    /// A connection could not be accepted, for lack of file descriptors or memory; it waits in the kernel and is tried
+    /// again.
+    fn accept_error(&self, error: &str) {
+        let _ = error;
+    }
 }
 
 /// Ignores all.
@@ -41,6 +47,10 @@ impl<T: Observe + ?Sized> Observe for Arc<T> {
     fn session(&self, record: &SessionRecord) {
         (**self).session(record);
     }
+
+    fn accept_error(&self, error: &str) {
+        (**self).accept_error(error);
+    }
 }
 
 /// Passes all to both, in order.
@@ -58,5 +68,10 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
     fn session(&self, record: &SessionRecord) {
         self.0.session(record);
         self.1.session(record);
+    }
+
+    fn accept_error(&self, error: &str) {
+        self.0.accept_error(error);
+        self.1.accept_error(error);
     }
 }

@@ -56,9 +56,10 @@ impl Default for SmtpOptions {
 pub struct Limits {
     /// Bytes of one command line with its CRLF (RFC 5321 §4.5.3.1.4: at least 512, more with extensions).
     pub line_length: usize,
-    /// Commands since the last message that upstream accepted.
+    /// Commands since the last message that upstream accepted, without RCPT: upstream limits the recipients.
     pub commands: u32,
-    /// 5xx replies since the last message that upstream accepted.
+    /// Errors of the client that the gateway answered itself, since the last message that upstream accepted. Upstream never
+    /// sees those, and limits the others (Postfix: smtpd_hard_error_limit).
     pub errors: u32,
 }
 
@@ -81,19 +82,24 @@ pub struct Timeouts {
     pub reply: Duration,
     /// Upstream's reply to the end of data.
     pub acceptance: Duration,
-    /// Silence in both directions after STARTTLS.
+    /// Silence after STARTTLS, while the client's next bytes are due. While upstream's are, it may be delivering a message, and
+    /// `acceptance` applies: the gateway cannot see the end of data.
     pub opaque: Duration,
+    /// Octets of a message that the client has to send in a second, on average over `data`; 0 for no limit. As Postfix's
+    /// `smtpd_min_data_rate`.
+    pub min_data_rate: u32,
 }
 
 impl Timeouts {
-    /// The minutes of RFC 5321 §4.5.3.2.
+    /// The minutes of RFC 5321 §4.5.3.2; for data those of Postfix, which waits longer than a client has to.
     pub const RFC_5321: Self = Self {
         greeting: Duration::from_secs(300),
         command: Duration::from_secs(300),
-        data: Duration::from_secs(180),
+        data: Duration::from_secs(300),
         reply: Duration::from_secs(300),
         acceptance: Duration::from_secs(600),
         opaque: Duration::from_secs(300),
+        min_data_rate: 100,
     };
 
     /// Under load, as Postfix's `smtpd_timeout`: short for idle clients, unchanged for upstream.
@@ -101,6 +107,7 @@ impl Timeouts {
         command: Duration::from_secs(10),
         data: Duration::from_secs(30),
         opaque: Duration::from_secs(30),
+        min_data_rate: 500,
         ..Self::RFC_5321
     };
 }

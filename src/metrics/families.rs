@@ -40,6 +40,7 @@ pub(super) struct Families {
     pub(super) phase_duration: HistogramVec,
     pub(super) refusals: IntCounterVec,
     pub(super) upstream_attempts: IntCounterVec,
+    pub(super) accept_errors: IntCounter,
     pub(super) starttls: IntCounterVec,
     pub(super) anomalies: IntCounterVec,
     pub(super) parser_desyncs: IntCounterVec,
@@ -140,6 +141,10 @@ impl Families {
                 "refusals_total",
                 "Refusals by the gateway itself, by reason.",
                 &["family", "reason"],
+            )?,
+            accept_errors: to.counter(
+                "accept_errors_total",
+                "Connections that could not be accepted at once for lack of file descriptors or memory.",
             )?,
             upstream_attempts: to.counters(
                 "upstream_attempts_total",

@@ -124,4 +124,8 @@ impl Observe for Metrics {
 
     /// Everything in the record was already counted by its event.
     fn session(&self, _: &SessionRecord) {}
+
+    fn accept_error(&self, _: &str) {
+        self.accept_errors.inc();
+    }
 }

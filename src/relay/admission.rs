@@ -1,6 +1,9 @@
-//! Limits that span sessions: open sessions in all and per client, and the rate of new sessions per client.
+//! Limits that span sessions: open sessions in all, per client and per IPv6 network, and the rate of new sessions per client
+//! and network.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,35 +11,79 @@ use std::sync::{Arc, Mutex, PoisonError};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::settings::RelayLimits;
-use crate::addr::{ClientAddr, PrefixKey};
+use crate::addr::{ClientAddr, Family, NetworkKey, PrefixKey};
 use crate::engine::Refusal;
 
 /// Counts of the open sessions. They survive a reload; the rate limiter is replaced by it.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     sessions: AtomicUsize,
-    per_client: Mutex<HashMap<PrefixKey, usize>>,
+    open: Mutex<OpenSessions>,
 }
 
-/// Limits the rate at which each client opens sessions.
-pub(super) struct RateLimit(Option<DefaultKeyedRateLimiter<PrefixKey>>);
+/// Clients and networks without a session are missing.
+#[derive(Debug, Default)]
+struct OpenSessions {
+    per_client: HashMap<PrefixKey, usize>,
+    per_network: HashMap<NetworkKey, usize>,
+}
+
+/// Whose sessions count together.
+#[derive(Clone, Copy, Debug)]
+struct LimitKeys {
+    client: PrefixKey,
+    /// `None` over IPv4: neighbours in a /24 are often strangers.
+    network: Option<NetworkKey>,
+}
+
+impl LimitKeys {
+    fn of(client: ClientAddr) -> Self {
+        let ip = client.ip();
+        let network = (client.family() == Family::Ipv6).then(|| NetworkKey::of(ip));
+        Self { client: PrefixKey::of(ip), network }
+    }
+}
+
+/// Limits the rate at which each client, and each IPv6 network, opens sessions.
+pub(super) struct RateLimit {
+    per_client: Option<DefaultKeyedRateLimiter<PrefixKey>>,
+    per_network: Option<DefaultKeyedRateLimiter<NetworkKey>>,
+}
+
+fn limiter<K: Hash + Eq + Clone>(per_minute: Option<u32>) -> Option<DefaultKeyedRateLimiter<K>> {
+    let quota = per_minute.and_then(NonZeroU32::new).map(Quota::per_minute);
+    quota.map(RateLimiter::keyed)
+}
 
 impl RateLimit {
-    pub(super) fn new(per_minute: Option<u32>) -> Self {
-        let quota = per_minute.and_then(NonZeroU32::new).map(Quota::per_minute);
-        Self(quota.map(RateLimiter::keyed))
+    pub(super) fn new(limits: &RelayLimits) -> Self {
+        Self {
+            per_client: limiter(limits.new_sessions_per_client_per_minute),
+            per_network: limiter(limits.new_sessions_per_network_per_minute),
+        }
     }
 
-    /// Removes clients whose quota is full again.
+    /// Removes clients and networks whose quota is full again.
     pub(super) fn forget_idle(&self) {
-        if let Some(limiter) = &self.0 {
+        if let Some(limiter) = &self.per_client {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+        if let Some(limiter) = &self.per_network {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
     }
 
-    fn admits(&self, key: PrefixKey) -> bool {
-        self.0.as_ref().is_none_or(|limiter| limiter.check_key(&key).is_ok())
+    fn check(&self, keys: LimitKeys) -> Result<(), Refusal> {
+        if self.per_client.as_ref().is_some_and(|limit| limit.check_key(&keys.client).is_err()) {
+            return Err(Refusal::LimitClientRate);
+        }
+        let network = self.per_network.as_ref().zip(keys.network);
+        if network.is_some_and(|(limit, network)| limit.check_key(&network).is_err()) {
+            return Err(Refusal::LimitNetworkRate);
+        }
+        Ok(())
     }
 }
 
@@ -47,15 +94,15 @@ pub(super) struct SessionPermit {
     /// Whether it still counts towards `limits.sessions`: a refused session, which goes on until its last reply is read,
     /// does not.
     counted: bool,
-    /// Set once the session is counted per client.
-    key: Option<PrefixKey>,
+    /// Set once the session is counted per client and network.
+    keys: Option<LimitKeys>,
 }
 
 impl Admission {
     /// Counts a session, also one over the limit: its client still gets a reply.
     pub(super) fn acquire(self: &Arc<Self>) -> SessionPermit {
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        SessionPermit { admission: Arc::clone(self), counted: true, key: None }
+        SessionPermit { admission: Arc::clone(self), counted: true, keys: None }
     }
 
     pub(super) fn sessions(&self) -> usize {
@@ -95,31 +142,43 @@ impl SessionPermit {
         if self.admission.sessions() > limits.sessions {
             return Err(Refusal::LimitSessions);
         }
-        let key = PrefixKey::of(client.ip());
-        let mut per_client =
-            self.admission.per_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = per_client.entry(key).or_default();
-        if *count >= limits.sessions_per_client {
+        let keys = LimitKeys::of(client);
+        let mut open = self.admission.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = open.per_client.get(&keys.client).copied().unwrap_or_default();
+        if of_client >= limits.sessions_per_client {
             return Err(Refusal::LimitClientSessions);
         }
-        *count += 1;
-        self.key = Some(key);
-        drop(per_client);
-        if rate.admits(key) { Ok(()) } else { Err(Refusal::LimitClientRate) }
+        if let Some(network) = keys.network {
+            let of_network = open.per_network.entry(network).or_default();
+            if *of_network >= limits.sessions_per_network {
+                return Err(Refusal::LimitNetworkSessions);
+            }
+            *of_network += 1;
+        }
+        open.per_client.insert(keys.client, of_client + 1);
+        self.keys = Some(keys);
+        drop(open);
+        rate.check(keys)
     }
 
     fn release(&mut self) {
         if std::mem::take(&mut self.counted) {
             self.admission.sessions.fetch_sub(1, Ordering::Relaxed);
         }
-        let Some(key) = self.key.take() else { return };
-        let mut per_client =
-            self.admission.per_client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = per_client.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                per_client.remove(&key);
-            }
+        let Some(keys) = self.keys.take() else { return };
+        let mut open = self.admission.open.lock().unwrap_or_else(PoisonError::into_inner);
+        decrement(&mut open.per_client, keys.client);
+        if let Some(network) = keys.network {
+            decrement(&mut open.per_network, network);
+        }
+    }
+}
+
+fn decrement<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
     }
 }
@@ -139,7 +198,9 @@ mod tests {
         RelayLimits {
             sessions,
             sessions_per_client,
+            sessions_per_network: 2,
             new_sessions_per_client_per_minute: None,
+            new_sessions_per_network_per_minute: None,
             session: SessionLimits::default(),
         }
     }
@@ -151,7 +212,7 @@ mod tests {
     #[test]
     fn permits_are_counted_and_released() {
         let admission = Arc::new(Admission::default());
-        let (limits, rate) = (limits(2, 10), RateLimit::new(None));
+        let (limits, rate) = (limits(2, 10), RateLimit::new(&limits(1, 1)));
         let mut first = admission.acquire();
         let mut second = admission.acquire();
         let mut third = admission.acquire();
@@ -162,13 +223,14 @@ mod tests {
         assert_eq!(third.admit(client("192.0.2.2"), &limits, &rate), Ok(()));
         drop((second, third));
         assert_eq!(admission.sessions(), 0);
-        assert!(admission.per_client.lock().unwrap().is_empty());
+        let open = admission.open.lock().unwrap();
+        assert!(open.per_client.is_empty() && open.per_network.is_empty());
     }
 
     #[test]
     fn ipv6_clients_are_counted_by_64() {
         let admission = Arc::new(Admission::default());
-        let (limits, rate) = (limits(100, 1), RateLimit::new(None));
+        let (limits, rate) = (limits(100, 1), RateLimit::new(&limits(1, 1)));
         let (mut a, mut b, mut c) = (admission.acquire(), admission.acquire(), admission.acquire());
         let admit = |permit: &mut SessionPermit, ip: &str| {
             let ip = format!("[{ip}]");
@@ -180,9 +242,44 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_clients_are_counted_by_48_too() {
+        let admission = Arc::new(Admission::default());
+        let (limits, rate) = (limits(100, 1), RateLimit::new(&limits(1, 1)));
+        let admit = |ip: &str| {
+            let mut permit = admission.acquire();
+            let admitted = permit.admit(client(ip), &limits, &rate);
+            (permit, admitted)
+        };
+        let held: Vec<_> = ["[2001:db8:0:1::1]", "[2001:db8:0:2::1]"].map(admit).into();
+        assert!(held.iter().all(|(_, admitted)| admitted.is_ok()));
+        assert_eq!(admit("[2001:db8:0:3::1]").1, Err(Refusal::LimitNetworkSessions));
+        assert_eq!(admit("[2001:db8:1:1::1]").1, Ok(()), "another network");
+        for number in 1..=3 {
+            assert_eq!(admit(&format!("192.0.2.{number}")).1, Ok(()), "IPv4 has no such limit");
+        }
+        drop(held);
+        assert_eq!(admit("[2001:db8:0:3::1]").1, Ok(()));
+        assert!(admission.open.lock().unwrap().per_network.is_empty());
+    }
+
+    #[test]
+    fn the_rate_of_an_ipv6_network_is_limited() {
+        let admission = Arc::new(Admission::default());
+        let limits =
+            RelayLimits { new_sessions_per_network_per_minute: Some(2), ..limits(100, 100) };
+        let rate = RateLimit::new(&limits);
+        let admit = |ip: &str| admission.acquire().admit(client(ip), &limits, &rate).is_ok();
+        let admitted = ["1", "2", "3"].map(|net| admit(&format!("[2001:db8:0:{net}::1]")));
+        assert_eq!(admitted, [true, true, false]);
+        assert!(admit("[2001:db8:1::1]") && admit("192.0.2.1"));
+    }
+
+    #[test]
     fn the_rate_limit_allows_a_burst_of_one_quota() {
         let admission = Arc::new(Admission::default());
-        let (limits, rate) = (limits(100, 100), RateLimit::new(Some(2)));
+        let limits =
+            RelayLimits { new_sessions_per_client_per_minute: Some(2), ..limits(100, 100) };
+        let rate = RateLimit::new(&limits);
         let mut permits: Vec<SessionPermit> = (0..4).map(|_| admission.acquire()).collect();
         let admitted: Vec<bool> = permits
             .iter_mut()

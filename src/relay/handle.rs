@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::clock::RelayClock;
+use super::health::UpstreamHealth;
 use super::settings::UpstreamIdentity;
 use super::state::RelayState;
-use super::upstream::UpstreamHealth;
 use crate::addr::{Family, Networks};
 
 #[derive(Clone)]

@@ -9,6 +9,7 @@ mod clock;
 mod endpoint;
 mod error;
 mod handle;
+mod health;
 mod identity;
 mod listen;
 mod lookups;
@@ -18,6 +19,7 @@ mod settings;
 mod splice;
 mod state;
 mod upstream;
+mod upstream_check;
 mod worker;
 
 use std::net::SocketAddr;
@@ -30,12 +32,13 @@ pub use self::capture_tap::{Tap, Taps, TooManyTaps};
 pub use self::clock::RelayClock;
 pub use self::error::RelayError;
 pub use self::handle::RelayHandle;
+pub use self::health::UpstreamHealth;
 pub use self::listen::{InheritedSockets, Listeners};
 pub use self::lookups::{LookupFuture, LookupProvider};
 pub use self::settings::{
-    ListenSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamIdentity, UpstreamSettings,
+    ListenSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity,
+    UpstreamSettings,
 };
-pub use self::upstream::UpstreamHealth;
 
 use self::listen::BoundAddress;
 use self::state::{ActiveConfig, Lifecycle, RelayState};
@@ -163,6 +166,11 @@ impl Relay {
                 state.active.load().rate.forget_idle();
             }
         }
+    }
+
+    /// Checks the configured upstreams, without end; spawn it.
+    pub fn check_upstreams(&self) -> impl Future<Output = ()> + use<> {
+        upstream_check::run(Arc::clone(&self.state))
     }
 
     /// Stops listening, lets transactions in progress end within the configured time, then aborts the remaining sessions.

@@ -194,7 +194,12 @@ impl Pump {
         loop {
             let mut changed = self.client.flush(cx);
             if let Some(upstream) = &mut self.upstream {
-                changed |= upstream.flush(cx);
+                let progress = upstream.flush(cx);
+                let blocked = !upstream.is_flushed();
+                if progress || blocked != self.engine.upstream_is_blocked() {
+                    self.engine.on_upstream_written(blocked, progress, self.clock.now());
+                }
+                changed |= progress;
             }
             if self.client.write_failed || (self.engine.is_closing() && self.client.is_flushed()) {
                 return Poll::Ready(());

@@ -21,7 +21,7 @@ use super::settings::{RelaySettings, UpstreamIdentity, UpstreamSettings};
 use super::state::{ActiveConfig, Lifecycle, RelayState};
 use super::upstream::connect;
 use crate::addr::{ClientAddr, OriginalDst, Side};
-use crate::engine::{Outcome, Profile, Proxy, Refusal};
+use crate::engine::{Outcome, Profile, Proxy, Refusal, UpstreamFailure};
 
 /// A trusted peer sends its PROXY header at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,7 +167,9 @@ async fn begin(
         return pump;
     }
     if would_loop(settings, destination) {
-        pump.with_engine(|engine, _, out| engine.on_unavailable(out)).await;
+        let detail = format!("{destination} is this gateway's own address");
+        let failure = UpstreamFailure { detail, is_local: false };
+        pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await;
         return pump;
     }
     let observe = |event| state.observer.event(family, event);
@@ -201,7 +203,9 @@ async fn begin(
             pump.set_upstream(RelayEndpoint::new(stream, Vec::new(), header));
             pump.feed_early_data().await;
         }
-        Err(_) => pump.with_engine(|engine, _, out| engine.on_unavailable(out)).await,
+        Err(failure) => {
+            pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await
+        }
     }
     pump
 }

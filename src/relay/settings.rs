@@ -73,8 +73,19 @@ pub struct UpstreamSettings {
     pub connect_timeout: Duration,
     /// How long an address is tried last after a failure.
     pub retry_after: Duration,
+    pub check: UpstreamCheck,
+    pub check_interval: Duration,
     /// Firewall mark (SO_MARK) of connections to upstream, so that they are not intercepted.
     pub mark: Option<u32>,
+}
+
+/// How upstreams are checked while no mail shows whether they work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamCheck {
+    None,
+    /// Connect, wait for the greeting, QUIT.
+    #[default]
+    Smtp,
 }
 
 /// How the client's address is passed to the upstream.
@@ -99,6 +110,10 @@ pub struct RelayLimits {
     pub sessions_per_client: usize,
     /// Per IPv4 address or IPv6 /64; `None` is no limit.
     pub new_sessions_per_client_per_minute: Option<u32>,
+    /// Per IPv6 /48.
+    pub sessions_per_network: usize,
+    /// Per IPv6 /48; `None` is no limit.
+    pub new_sessions_per_network_per_minute: Option<u32>,
     pub session: SessionLimits,
 }
 

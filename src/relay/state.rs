@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use super::admission::{Admission, RateLimit};
 use super::capture_tap::Taps;
 use super::clock::RelayClock;
+use super::health::HealthTable;
 use super::lookups::LookupProvider;
 use super::settings::RelaySettings;
-use super::upstream::HealthTable;
 use crate::addr::{ClientAddr, Family, Networks};
 use crate::engine::{Observe, Profile};
 
@@ -34,7 +34,7 @@ pub(super) struct ActiveConfig {
 impl ActiveConfig {
     pub(super) fn new(settings: RelaySettings) -> Self {
         let profile = Arc::new(settings.profile());
-        let rate = RateLimit::new(settings.limits.new_sessions_per_client_per_minute);
+        let rate = RateLimit::new(&settings.limits);
         Self { settings, profile, rate }
     }
 }

@@ -1,10 +1,8 @@
-//! Connections to upstream: addresses are raced (RFC 8305), and their health is recorded.
+//! Connections to upstream: addresses are raced (RFC 8305).
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -12,93 +10,10 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
+use super::health::HealthTable;
 use super::settings::{UpstreamIdentity, UpstreamSettings};
 use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
-use crate::engine::{AttemptOutcome, Event};
-
-/// State of the configured upstreams.
-#[derive(Debug, Default)]
-pub(super) struct HealthTable {
-    /// Addresses without an attempt are missing.
-    entries: Mutex<HashMap<SocketAddr, HealthEntry>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct HealthEntry {
-    /// When the address last went up or down.
-    since: Instant,
-    /// Until when it is tried last; `None` if the last attempt succeeded.
-    down_until: Option<Instant>,
-    last_failure: Option<(AttemptOutcome, Instant)>,
-}
-
-/// State of one upstream address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpstreamHealth {
-    pub address: SocketAddr,
-    /// Whether the last attempt succeeded; `None` before the first.
-    pub up: Option<bool>,
-    /// For how long `up` has had this value.
-    pub lasts: Duration,
-    /// The last failure, and how long ago it was.
-    pub failed: Option<(AttemptOutcome, Duration)>,
-}
-
-impl HealthTable {
-    fn record_failure(&self, address: SocketAddr, outcome: AttemptOutcome, retry_after: Duration) {
-        self.update(address, |entry, now| {
-            if entry.down_until.is_none() {
-                entry.since = now;
-            }
-            entry.down_until = Some(now + retry_after);
-            entry.last_failure = Some((outcome, now));
-        });
-    }
-
-    fn record_success(&self, address: SocketAddr) {
-        self.update(address, |entry, now| {
-            if entry.down_until.take().is_some() {
-                entry.since = now;
-            }
-        });
-    }
-
-    fn update(&self, address: SocketAddr, change: impl FnOnce(&mut HealthEntry, Instant)) {
-        let now = Instant::now();
-        let mut all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = HealthEntry { since: now, down_until: None, last_failure: None };
-        change(all.entry(address).or_insert(new), now);
-    }
-
-    fn is_down(&self, address: SocketAddr, now: Instant) -> bool {
-        let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&address).and_then(|entry| entry.down_until).is_some_and(|until| until > now)
-    }
-
-    /// Whether each of `addresses` failed lately; false without addresses.
-    pub(super) fn all_down(&self, addresses: &[SocketAddr]) -> bool {
-        let now = Instant::now();
-        !addresses.is_empty() && addresses.iter().all(|&address| self.is_down(address, now))
-    }
-
-    /// State of each of `addresses`.
-    pub(super) fn report(&self, addresses: &[SocketAddr]) -> Vec<UpstreamHealth> {
-        let now = Instant::now();
-        let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let report = |&address: &SocketAddr| {
-            let entry = all.get(&address);
-            UpstreamHealth {
-                address,
-                up: entry.map(|entry| entry.down_until.is_none()),
-                lasts: entry.map(|entry| now - entry.since).unwrap_or_default(),
-                failed: entry
-                    .and_then(|entry| entry.last_failure)
-                    .map(|(outcome, at)| (outcome, now - at)),
-            }
-        };
-        addresses.iter().map(report).collect()
-    }
-}
+use crate::engine::{AttemptOutcome, Event, UpstreamFailure};
 
 /// The order of attempts: healthy addresses before those that failed lately; the client's family first, then alternating
 /// (RFC 8305 §4); within a family in the configured order.
@@ -131,14 +46,14 @@ fn order(
 /// Connects to upstream for one client; `report` receives the outcome of every attempt.
 ///
 /// # Errors
-/// No address accepted the connection in time.
+/// No address accepted the connection in time; each with its error.
 pub(super) async fn connect(
     settings: &UpstreamSettings,
     health: &HealthTable,
     client: ClientAddr,
     destination: OriginalDst,
     mut report: impl FnMut(Event),
-) -> Result<(TcpStream, UpstreamAddr), NoUpstream> {
+) -> Result<(TcpStream, UpstreamAddr), UpstreamFailure> {
     let original = [destination.socket()];
     let addresses: &[SocketAddr] =
         if settings.addresses.is_empty() { &original } else { &settings.addresses };
@@ -157,11 +72,13 @@ pub(super) async fn connect(
         }
     };
     let on_failure = |address, outcome| {
-        if records_health {
+        // A lack of resources here says nothing about the upstream.
+        if records_health && outcome != AttemptOutcome::Resources {
             health.record_failure(address, outcome, settings.retry_after);
         }
     };
     let mut unfinished = Vec::new();
+    let mut failures: Vec<(SocketAddr, AttemptOutcome, String)> = Vec::new();
     let race = async {
         let mut attempts = FuturesUnordered::new();
         loop {
@@ -191,6 +108,7 @@ pub(super) async fn connect(
                             let outcome = outcome_of(&error);
                             on_failure(address, outcome);
                             report(Event::Attempt { family, outcome });
+                            failures.push((address, outcome, describe(&error)));
                         }
                     }
                 }
@@ -206,15 +124,49 @@ pub(super) async fn connect(
             on_failure(address, outcome);
         }
         report(Event::Attempt { family: Family::of(address.ip()), outcome });
+        if outcome == AttemptOutcome::Timeout {
+            failures.push((address, outcome, "no response".to_owned()));
+        }
     }
-    winner.ok().flatten().ok_or(NoUpstream)
+    winner.ok().flatten().ok_or_else(|| failure(&failures))
 }
 
-/// No upstream accepted the connection; each attempt was reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoUpstream;
+fn failure(failures: &[(SocketAddr, AttemptOutcome, String)]) -> UpstreamFailure {
+    let each = failures.iter().map(|(address, _, error)| format!("{address}: {error}"));
+    let detail = each.collect::<Vec<_>>().join("; ");
+    UpstreamFailure {
+        is_local: !failures.is_empty()
+            && failures.iter().all(|(_, outcome, _)| *outcome == AttemptOutcome::Resources),
+        detail: if detail.is_empty() {
+            "no address of the client's family".to_owned()
+        } else {
+            detail
+        },
+    }
+}
 
-fn outcome_of(error: &io::Error) -> AttemptOutcome {
+/// The error in lower case, without its number.
+pub(super) fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.to_lowercase()
+}
+
+pub(super) fn outcome_of(error: &io::Error) -> AttemptOutcome {
+    use rustix::io::Errno;
+    if let Some(errno) = Errno::from_io_error(error)
+        && [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+            Errno::ADDRINUSE,
+        ]
+        .contains(&errno)
+    {
+        return AttemptOutcome::Resources;
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
             AttemptOutcome::Refused
@@ -229,7 +181,11 @@ fn outcome_of(error: &io::Error) -> AttemptOutcome {
 
 /// A socket for `address`, bound to `source` if given (IP_TRANSPARENT). The kernel chooses the port: the client's own may
 /// collide in conntrack.
-fn socket(address: SocketAddr, source: Option<IpAddr>, mark: Option<u32>) -> io::Result<TcpSocket> {
+pub(super) fn socket(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    mark: Option<u32>,
+) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
     socket.set_nodelay(true)?;
     let options = SockRef::from(&socket);
@@ -264,44 +220,5 @@ mod tests {
         assert_eq!(ordered(Family::Ipv4, &[]), [0, 2, 1, 3]);
         assert_eq!(ordered(Family::Ipv6, &[2]), [3, 0, 1, 2]);
         assert_eq!(ordered(Family::Ipv6, &[2, 3]), [0, 1, 2, 3]);
-    }
-
-    #[test]
-    fn an_address_is_down_for_retry_after() {
-        let health = HealthTable::default();
-        let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
-        let now = Instant::now();
-        let fails =
-            || health.record_failure(address, AttemptOutcome::Refused, Duration::from_secs(10));
-        fails();
-        assert!(health.all_down(&[address]));
-        assert!(!health.is_down(address, now + Duration::from_secs(11)));
-        assert!(!health.all_down(&[]));
-        fails();
-        health.record_success(address);
-        assert!(!health.all_down(&[address]));
-    }
-
-    #[test]
-    fn health_reports_state_and_last_failure() {
-        let health = HealthTable::default();
-        let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
-        let report = || {
-            let one = health.report(&[address])[0];
-            (one.up, one.failed.map(|(outcome, _)| outcome))
-        };
-        assert_eq!(report(), (None, None));
-        health.record_success(address);
-        assert_eq!(report(), (Some(true), None));
-        // With retry_after = 0 it is tried in order again, but it is still not up.
-        health.record_failure(address, AttemptOutcome::Timeout, Duration::ZERO);
-        assert!(!health.all_down(&[address]));
-        assert_eq!(report(), (Some(false), Some(AttemptOutcome::Timeout)));
-        let lasts = health.report(&[address])[0].lasts;
-        health.record_failure(address, AttemptOutcome::Refused, Duration::ZERO);
-        assert_eq!(report(), (Some(false), Some(AttemptOutcome::Refused)));
-        assert!(health.report(&[address])[0].lasts >= lasts, "it was down before");
-        health.record_success(address);
-        assert_eq!(report(), (Some(true), Some(AttemptOutcome::Refused)));
     }
 }

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle as Task;
 
 use super::session;
 use super::state::RelayState;
+use super::upstream::describe;
 
 /// Shorter than any timer of a session: tokio wakes its own thread, by a system call, for each timer that becomes the first
 /// to fire.
@@ -126,7 +127,10 @@ async fn accept(listener: TcpListener, state: Arc<RelayState>, in_progress: Send
             }
             // The client gave up between its SYN and our accept.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_out_of_resources) => tokio::time::sleep(ACCEPT_BACKOFF).await,
+            Err(out_of_resources) => {
+                state.observer.accept_error(&describe(&out_of_resources));
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
         }
     }
 }

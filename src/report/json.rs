@@ -133,6 +133,7 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
         client: record.client,
         server: record.server,
         upstream: record.upstream,
+        upstream_error: record.upstream_error.as_deref().map(truncated),
         outcome: record.outcome,
         tcp: record.tcp.clone(),
         smtp: SmtpFacts {

@@ -24,12 +24,13 @@ pub mod watch;
 mod wording;
 
 pub use self::escape::printable;
+pub use self::wording::attempt as upstream_error;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::addr::Family;
 use crate::engine::{Event, Observe, SessionRecord};
@@ -46,6 +47,8 @@ const MAX_QUEUED_BYTES: usize = 16 << 20;
 const MAX_NOTICE: usize = 4096;
 /// How long dropping [`SessionLog`] waits for the writer.
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the log repeats that connections cannot be accepted.
+const ACCEPT_ERROR_INTERVAL: Duration = Duration::from_secs(60);
 
 /// `[log]`, checked by `config/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +109,7 @@ pub type OnLost = Box<dyn Fn(u64) + Send + Sync>;
 pub struct SessionLog {
     format: LogFormat,
     shared: Arc<LogState>,
+    accept_error_logged: Mutex<Option<Instant>>,
 }
 
 struct LogState {
@@ -136,7 +140,7 @@ impl SessionLog {
             .name("log".to_owned())
             .spawn(move || write_all(&writer, sink, format))
             .map_err(LogError::Thread)?;
-        Ok(Self { format, shared })
+        Ok(Self { format, shared, accept_error_logged: Mutex::default() })
     }
 
     /// Logs one line that is not a session; control characters in `message` are escaped.
@@ -168,6 +172,19 @@ impl Observe for SessionLog {
 
     fn session(&self, record: &SessionRecord) {
         self.push(self.format.session(record));
+    }
+
+    /// Logged once a minute.
+    fn accept_error(&self, error: &str) {
+        let mut last = self.accept_error_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= ACCEPT_ERROR_INTERVAL) {
+            *last = Some(Instant::now());
+            let notice = format!(
+                "cannot accept connections: {error}; they wait in the kernel. Raise the limit on open files (LimitNOFILE= \
+                 or ulimit -n), or lower limits.sessions"
+            );
+            self.notice(LogLevel::Error, &notice);
+        }
     }
 }
 

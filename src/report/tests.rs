@@ -47,6 +47,7 @@ fn ordinary() -> SessionRecord {
         client: endpoint("[2001:db8::1]:40000"),
         server: endpoint("[2001:db8:1::25]:25"),
         upstream: Some(endpoint("[2001:db8:2::25]:25")),
+        upstream_error: None,
         outcome: Outcome::Quit,
         tcp: TcpFacts { client_bytes: 1400, server_bytes: 300, ..TcpFacts::default() },
         smtp: SmtpFacts {

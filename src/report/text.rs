@@ -58,6 +58,9 @@ fn write_session(line: &mut String, record: &SessionRecord) {
         Some(upstream) => put!(line, " upstream={}", socket(upstream)),
         None => line.push_str(" upstream=-"),
     }
+    if let Some(error) = &record.upstream_error {
+        quoted(line, "upstream_error", error);
+    }
     if let Some(greeting) = smtp.greeting.filter(|&code| code != 220) {
         put!(line, " greeting={greeting}");
     }

@@ -111,13 +111,15 @@ pub(super) const fn anomaly(anomaly: Anomaly) -> &'static str {
     }
 }
 
-pub(super) const fn attempt(outcome: AttemptOutcome) -> &'static str {
+pub const fn attempt(outcome: AttemptOutcome) -> &'static str {
     match outcome {
         AttemptOutcome::Connected => "connected",
         AttemptOutcome::Refused => "connection refused",
         AttemptOutcome::Timeout => "timeout",
         AttemptOutcome::Unreachable => "unreachable",
         AttemptOutcome::Lost => "another address connected first",
+        AttemptOutcome::Resources => "too few file descriptors, memory or ports here",
+        AttemptOutcome::Greeting => "no 2xx greeting",
         AttemptOutcome::Error => "socket error",
     }
 }
@@ -137,10 +139,13 @@ pub(super) fn refusal(label: &str) -> Option<&'static str> {
         Refusal::LimitSessions => "session limit",
         Refusal::LimitClientSessions => "session limit per client",
         Refusal::LimitClientRate => "session rate limit per client",
+        Refusal::LimitNetworkSessions => "session limit per network",
+        Refusal::LimitNetworkRate => "session rate limit per network",
         Refusal::LimitCommands => "command limit",
         Refusal::LimitErrors => "error limit",
         Refusal::LimitLine => "command line too long",
         Refusal::UpstreamUnavailable => "no upstream accepted the connection",
+        Refusal::Resources => "the gateway lacks file descriptors, memory or ports",
         Refusal::UpstreamLost => "the upstream closed the connection",
         Refusal::Identity => "the upstream rejected our XCLIENT",
         Refusal::Timeout => "timeout",

@@ -19,7 +19,7 @@ use gatepost::policy::{AccessRules, PolicyAction};
 use gatepost::recording::{FrameBody, FrameDecoder, RecordingFilter};
 use gatepost::relay::{
     InheritedSockets, ListenSettings, Listeners, LookupFuture, LookupProvider, Relay, RelayLimits,
-    RelaySettings, TimeoutSets, UpstreamIdentity, UpstreamSettings,
+    RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity, UpstreamSettings,
 };
 
 /// The duration of a lookup.
@@ -120,6 +120,8 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
             attempt_delay: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(5),
             retry_after: Duration::from_secs(10),
+            check: UpstreamCheck::None,
+            check_interval: Duration::from_secs(30),
             mark: None,
         },
         proxy_trusted: Networks::default(),
@@ -130,6 +132,8 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
             sessions: 100,
             sessions_per_client: 100,
             new_sessions_per_client_per_minute: None,
+            sessions_per_network: 1000,
+            new_sessions_per_network_per_minute: None,
             session: SessionLimits::default(),
         },
         timeouts: TimeoutSets {

@@ -30,6 +30,7 @@ mod record;
 mod reenactment;
 mod relay;
 mod shared_captures;
+mod soak;
 mod status;
 mod support;
 mod watch;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         relay::upstream::TESTS,
         relay::upstream_lost::TESTS,
         shared_captures::TESTS,
+        soak::TESTS,
         status::TESTS,
         watch::TESTS,
         watch::load::TESTS,

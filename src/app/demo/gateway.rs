@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::policy::{AccessRule, AccessRules, PolicyAction};
 use crate::relay::{
     InheritedSockets, ListenSettings, Listeners, Relay, RelayLimits, RelaySettings, TimeoutSets,
-    UpstreamIdentity, UpstreamSettings,
+    UpstreamCheck, UpstreamIdentity, UpstreamSettings,
 };
 
 pub(super) struct DemoGateway {
@@ -69,6 +69,8 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
             attempt_delay: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(30),
             retry_after: Duration::from_secs(10),
+            check: UpstreamCheck::None,
+            check_interval: Duration::from_secs(30),
             mark: None,
         },
         proxy_trusted: Networks::default(),
@@ -83,6 +85,8 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
             sessions: 10_000,
             sessions_per_client: 50,
             new_sessions_per_client_per_minute: None,
+            sessions_per_network: 1000,
+            new_sessions_per_network_per_minute: None,
             session: SessionLimits::default(),
         },
         timeouts: TimeoutSets {

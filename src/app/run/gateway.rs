@@ -22,6 +22,7 @@ use super::inherited;
 use super::lookup_router::{LookupRouter, start_lookups};
 use super::service_manager::{self, ServiceManager};
 use super::status_page::StatusSources;
+use super::upstream_log::UpstreamLog;
 use crate::addr::Family;
 use crate::app::door::{DoorController, DoorHandle, SharedEvidence};
 use crate::app::host_addresses::ThisHost;
@@ -61,6 +62,7 @@ pub(super) struct Gateway {
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
     manager: ServiceManager,
+    upstream_log: UpstreamLog,
     /// Bytes that recorders missed, as reported to the metrics.
     missed_bytes: u64,
 }
@@ -107,6 +109,7 @@ impl Gateway {
             }
         }
         tokio::spawn(relay.forget_idle_clients());
+        tokio::spawn(relay.check_upstreams());
         let doors = match doors {
             Some((settings, enforcer)) => {
                 let controller = DoorController {
@@ -166,6 +169,7 @@ impl Gateway {
             lookup,
             capabilities,
             manager: ServiceManager::new(),
+            upstream_log: UpstreamLog::default(),
             missed_bytes: 0,
         };
         gateway.report_ready();
@@ -218,6 +222,9 @@ impl Gateway {
                 upstreams.iter().filter(|known| Family::of(known.address.ip()) == family);
             let down = of_family.clone().filter(|known| known.up == Some(false)).count();
             self.metrics.set_upstreams(family, of_family.count() - down, down);
+        }
+        for (level, notice) in self.upstream_log.changes(&upstreams) {
+            self.log.notice(level, &notice);
         }
         let missed = self.relay.taps().dropped_bytes();
         self.metrics.add_record_omitted_bytes(missed.saturating_sub(self.missed_bytes));

@@ -10,6 +10,7 @@ mod inherited;
 mod lookup_router;
 mod service_manager;
 mod status_page;
+mod upstream_log;
 
 use std::path::Path;
 use std::process::ExitCode;

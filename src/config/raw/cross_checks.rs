@@ -216,6 +216,15 @@ pub(super) fn timeouts(timeouts: &TimeoutsSection, diagnostics: &mut Diagnostics
     check("reply", default.reply, |set| &set.reply);
     check("acceptance", default.acceptance, |set| &set.acceptance);
     check("passthrough_idle", default.opaque, |set| &set.passthrough_idle);
+    let normal = timeouts.normal.min_data_rate.effective(default.min_data_rate);
+    if let (Some(stress), Some(normal)) = (timeouts.stress.min_data_rate.given(), normal)
+        && *stress.get_ref() < normal
+    {
+        let problem =
+            format!("{} is lower than timeouts.min_data_rate, which is {normal}", stress.get_ref());
+        let (at, field) = (stress.span().start, "timeouts.stress.min_data_rate");
+        diagnostics.error(at, field, problem, "make it higher, or leave it out");
+    }
 }
 
 /// Whether a connection to `peer` ends at the listener `own`. For a wildcard listener only loopback is certain: the other addresses

@@ -143,6 +143,8 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
             attempt_delay: upstream.attempt_delay.or(sections::ATTEMPT_DELAY),
             connect_timeout: upstream.connect_timeout.or(sections::CONNECT_TIMEOUT),
             retry_after: upstream.retry_after.or(sections::RETRY_AFTER),
+            check: upstream.check.or_default(),
+            check_interval: upstream.check_interval.or(sections::CHECK_INTERVAL),
             mark: intercept.as_ref().map(|intercept| intercept.mark + 1),
         },
         proxy_trusted,
@@ -186,6 +188,7 @@ fn timeout_sets(section: TimeoutsSection) -> relay::TimeoutSets {
             reply: section.reply.or(default.reply),
             acceptance: section.acceptance.or(default.acceptance),
             opaque: section.passthrough_idle.or(default.opaque),
+            min_data_rate: section.min_data_rate.or(default.min_data_rate),
         }
     }
     let normal = set(section.normal, engine::Timeouts::RFC_5321);
@@ -193,6 +196,7 @@ fn timeout_sets(section: TimeoutsSection) -> relay::TimeoutSets {
         command: normal.command.min(engine::Timeouts::STRESS.command),
         data: normal.data.min(engine::Timeouts::STRESS.data),
         opaque: normal.opaque.min(engine::Timeouts::STRESS.opaque),
+        min_data_rate: normal.min_data_rate.max(engine::Timeouts::STRESS.min_data_rate),
         ..normal
     };
     relay::TimeoutSets {

@@ -23,7 +23,7 @@ use crate::control;
 use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt, SmtpOptions};
 use crate::intercept::InterceptSettings;
 use crate::policy::{AccessRule, PolicyAction};
-use crate::relay::{RelayLimits, UpstreamIdentity};
+use crate::relay::{RelayLimits, UpstreamCheck, UpstreamIdentity};
 use crate::report::{LogFormat, LogSettings, status};
 use crate::source::live;
 use crate::stream::WatchedPorts;
@@ -33,6 +33,7 @@ pub(super) type List<T> = Field<Vec<Spanned<T>>>;
 pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) const DRAIN: Duration = Duration::from_secs(30);
 pub(super) const STRESS_ABOVE: u8 = 80;
 const INTERCEPT_PORT: u16 = 25;
@@ -121,6 +122,8 @@ pub(super) struct UpstreamSection {
     pub(super) attempt_delay: Field<Duration>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) retry_after: Field<Duration>,
+    pub(super) check: Field<UpstreamCheck>,
+    pub(super) check_interval: Field<Duration>,
 }
 
 pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) -> UpstreamSection {
@@ -131,6 +134,7 @@ pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) ->
         ("proxy-v2", UpstreamIdentity::ProxyV2),
         ("xclient", UpstreamIdentity::Xclient),
     ];
+    let checks = [("smtp", UpstreamCheck::Smtp), ("none", UpstreamCheck::None)];
     // RFC 8305 §5: at least 10 ms, and no more than 2 s recommended.
     let attempt_delay = Duration::from_millis(10)..=2 * SECOND;
     let upstream = UpstreamSection {
@@ -143,6 +147,8 @@ pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) ->
         connect_timeout: section
             .read("connect_timeout", duration(Duration::from_millis(100)..=HOUR)),
         retry_after: section.read("retry_after", duration(Duration::ZERO..=HOUR)),
+        check: section.read("check", one_of(&checks)),
+        check_interval: section.read("check_interval", duration(SECOND..=HOUR)),
     };
     if upstream.addresses.is_absent() && mode == Some(Mode::Proxy) {
         section.missing("addresses");
@@ -264,11 +270,21 @@ fn host_name(section: &mut Section<'_, '_, '_>) -> String {
 pub(super) fn limits(section: &mut Section<'_, '_, '_>) -> RelayLimits {
     const MOST: u32 = 1_000_000;
     let session = SessionLimits::default();
-    let new_sessions = section.read("new_sessions_per_client_per_minute", integer(0..=MOST)).or(0);
+    let mut rate = |key| {
+        let sessions = section.read(key, integer(0..=MOST)).or(0);
+        (sessions > 0).then_some(sessions)
+    };
+    let new_sessions_per_client_per_minute = rate("new_sessions_per_client_per_minute");
+    let new_sessions_per_network_per_minute = rate("new_sessions_per_network_per_minute");
+    let sessions_per_client = section.read("sessions_per_client", integer(1..=1_000_000)).or(50);
     RelayLimits {
         sessions: section.read("sessions", integer(1..=1_000_000)).or(10_000),
-        sessions_per_client: section.read("sessions_per_client", integer(1..=1_000_000)).or(50),
-        new_sessions_per_client_per_minute: (new_sessions > 0).then_some(new_sessions),
+        sessions_per_client,
+        new_sessions_per_client_per_minute,
+        sessions_per_network: section
+            .read("sessions_per_network", integer(1..=1_000_000))
+            .or(sessions_per_client.saturating_mul(4)),
+        new_sessions_per_network_per_minute,
         session: SessionLimits {
             line_length: section.read("line_length", integer(512..=65_536)).or(session.line_length),
             commands: section.read("commands", integer(1..=MOST)).or(session.commands),
@@ -285,6 +301,7 @@ pub(super) struct TimeoutSection {
     pub(super) reply: Field<Duration>,
     pub(super) acceptance: Field<Duration>,
     pub(super) passthrough_idle: Field<Duration>,
+    pub(super) min_data_rate: Field<u32>,
 }
 
 pub(super) struct TimeoutsSection {
@@ -312,6 +329,7 @@ fn timeout_section(section: &mut Section<'_, '_, '_>) -> TimeoutSection {
         reply: section.read("reply", duration(RANGE)),
         acceptance: section.read("acceptance", duration(RANGE)),
         passthrough_idle: section.read("passthrough_idle", duration(RANGE)),
+        min_data_rate: section.read("min_data_rate", integer(0..=1_000_000)),
     }
 }
 

@@ -113,8 +113,6 @@ pub struct Observer {
     plaintext_counted: bool,
     /// An HTTP or PROXY line is recognised before it is complete.
     junk_counted: bool,
-    /// The next replies that the checks have counted already: the gateway would have sent them without waiting.
-    counted_replies: usize,
     /// QUIT was answered: whatever the client sends now, no server reads it.
     quit: bool,
     closed: Option<Side>,
@@ -156,7 +154,6 @@ impl Observer {
             ambiguous_end: None,
             plaintext_counted: false,
             junk_counted: false,
-            counted_replies: 0,
             quit: false,
             closed: None,
         }
@@ -463,7 +460,6 @@ impl Observer {
             self.tracking = Tracking::Unpaired;
         }
         self.forget_replies();
-        self.counted_replies = 0;
         self.begin_turn();
         self.feed(Side::Client, &[], out);
     }
@@ -478,7 +474,6 @@ impl Observer {
         self.session.abandon_transaction();
         self.session.assume_command();
         (self.end_uncertain, self.content_omitted, self.ambiguous_end) = (false, false, None);
-        self.counted_replies = 0;
         self.turn = ClientTurn::default();
         self.tls_seen = [false; 2];
     }

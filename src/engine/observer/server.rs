@@ -72,10 +72,6 @@ impl Observer {
             self.confirm_ambiguous_end(out);
         }
         self.record.count_reply(reply.code, ReplySource::Upstream, out);
-        match self.counted_replies.checked_sub(1) {
-            Some(left) => self.counted_replies = left,
-            None => self.checks.count_reply(reply.code),
-        }
         match self.tracking {
             Tracking::Paired => self.pair(reply, out),
             Tracking::Unpaired => self.on_unpaired_reply(reply, out),

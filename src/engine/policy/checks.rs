@@ -75,33 +75,34 @@ impl SessionChecks {
         command: &Command<'_>,
         message_pending: bool,
     ) -> Option<Refusal> {
-        self.commands = self.commands.saturating_add(1);
+        if command.verb != Verb::Rcpt {
+            self.commands = self.commands.saturating_add(1);
+        }
         if let Some(limit) = self.over_limits(message_pending) {
             return Some(limit);
         }
+        let refusal = self.refusal(line, command);
+        // A hidden or unknown command is answered by the gateway as well.
+        if refusal.is_some() || command.verb == Verb::Unknown || self.hides(command.verb) {
+            self.count_error();
+        }
+        refusal
+    }
+
+    fn refusal(&self, line: Line<'_>, command: &Command<'_>) -> Option<Refusal> {
         if !self.accepts_endings(line) {
             return Some(Refusal::BareNewline);
         }
         match command.verb {
             Verb::Rcpt => self.rejection,
+            // These would let a rejected client guess passwords and addresses.
+            Verb::Auth | Verb::Vrfy | Verb::Expn | Verb::Etrn => self.rejection,
             // After it no RCPT is visible.
             Verb::Starttls if !self.hides(Verb::Starttls) => self.rejection,
             // Only a trusted gateway may report another client, and none stands in front of this one (rule 4 of ARCHITECTURE.md).
             Verb::Xclient | Verb::Xforward => Some(Refusal::Xclient),
             Verb::Bdat if command.chunk().is_err() => Some(Refusal::CommandSyntax),
             _ => None,
-        }
-    }
-
-    /// Whether the gateway itself answers a command with a 5xx that does not end the session.
-    pub(in crate::engine) fn is_answered_locally(
-        &self,
-        verb: Verb,
-        refusal: Option<Refusal>,
-    ) -> bool {
-        match refusal {
-            Some(refusal) => action_for(refusal) == PolicyAction::Reject,
-            None => verb == Verb::Unknown || self.hides(verb),
         }
     }
 
@@ -121,7 +122,10 @@ impl SessionChecks {
     /// Why the gateway rejects a command line over the limit.
     pub(in crate::engine) fn on_long_line(&mut self, message_pending: bool) -> Refusal {
         self.commands = self.commands.saturating_add(1);
-        self.over_limits(message_pending).unwrap_or(Refusal::LimitLine)
+        self.over_limits(message_pending).unwrap_or_else(|| {
+            self.count_error();
+            Refusal::LimitLine
+        })
     }
 
     fn over_limits(&self, message_pending: bool) -> Option<Refusal> {
@@ -159,11 +163,9 @@ impl SessionChecks {
         self.profile.smtp.bare_newlines == BareNewlines::Reject
     }
 
-    /// Counts a reply to the client.
-    pub(in crate::engine) const fn count_reply(&mut self, code: u16) {
-        if code >= 500 {
-            self.errors = self.errors.saturating_add(1);
-        }
+    /// Counts an error that the gateway answers. Those that upstream answers count towards upstream's limit.
+    pub(in crate::engine) const fn count_error(&mut self) {
+        self.errors = self.errors.saturating_add(1);
     }
 
     /// The server accepted a message: the counters restart.
@@ -220,6 +222,8 @@ const fn action_for(refusal: Refusal) -> PolicyAction {
         | Refusal::LimitSessions
         | Refusal::LimitClientSessions
         | Refusal::LimitClientRate
+        | Refusal::LimitNetworkSessions
+        | Refusal::LimitNetworkRate
         | Refusal::LimitCommands
         | Refusal::LimitErrors
         | Refusal::ProxyHeader
@@ -227,6 +231,7 @@ const fn action_for(refusal: Refusal) -> PolicyAction {
         // What the rules want their rulings say: see `PolicyOutcome`.
         Refusal::PolicyReject | Refusal::PolicyTempfail => PolicyAction::Accept,
         Refusal::UpstreamUnavailable
+        | Refusal::Resources
         | Refusal::UpstreamLost
         | Refusal::Identity
         | Refusal::Timeout

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 
+use crate::engine::event::Refusal;
 use crate::engine::record::{ShadowRecord, VerdictRecord};
 use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMatch;
@@ -43,6 +44,11 @@ impl PolicyOutcome {
                     verdict.rule = Some(matched.rule.to_string());
                     verdict.reason = matched.reason();
                 }
+                // The rule's rejections led to the limit.
+                Ordering::Equal if is_error_limit(&verdict) => {
+                    verdict.rule = Some(matched.rule.to_string());
+                    verdict.reason = matched.reason();
+                }
                 // The reason stays: it is why a session ended that no rule rejected.
                 Ordering::Equal if matched.action == PolicyAction::Accept => {
                     verdict.rule.get_or_insert_with(|| matched.rule.to_string());
@@ -53,6 +59,10 @@ impl PolicyOutcome {
         verdict.shadow = self.shadow.iter().map(ShadowRecord::from).collect();
         verdict
     }
+}
+
+fn is_error_limit(verdict: &VerdictRecord) -> bool {
+    verdict.reason.as_deref() == Some(Refusal::LimitErrors.as_str())
 }
 
 impl From<&RuleMatch> for ShadowRecord {

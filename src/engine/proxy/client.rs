@@ -38,7 +38,9 @@ impl Proxy {
             }
         }
         if used > 0 {
-            self.active = at;
+            if !self.session.is_skipping_line() {
+                self.on_progress(Side::Client, used as u64);
+            }
             self.record.count_bytes(Side::Client, used as u64, out);
         }
         if self.client_closed {
@@ -145,6 +147,7 @@ impl Proxy {
             let text = "too many errors";
             self.fail_reply_to(expected, code, text, Refusal::LimitErrors, Outcome::Limit, out);
         } else {
+            self.checks.count_error();
             let text = "access denied; only QUIT is accepted";
             self.send_now(expected, OwnReply::new(503, EnhancedCode::new(5, 5, 1), text), out);
         }

@@ -11,15 +11,14 @@ mod client;
 mod client_name;
 mod commands;
 mod data;
+mod deadline;
 mod policy;
 mod server;
 mod xclient;
 
-use std::sync::Arc;
-use std::time::Duration;
-
+use self::deadline::{MessagePace, Waiting};
 use self::xclient::ClientIdentity;
-use super::event::{Anomaly, Event, Outcome, Refusal, ReplySource};
+use super::event::{Anomaly, Event, Outcome, Refusal, ReplySource, UpstreamFailure};
 use super::options::{Profile, Timeouts};
 use super::output::{Action, Output};
 use super::policy::checks::SessionChecks;
@@ -31,9 +30,7 @@ use super::record::tls_hello::TlsHellos;
 use crate::addr::{ClientAddr, Family, OriginalDst, Side, UpstreamAddr};
 use crate::smtp::{EnhancedCode, ExpectedReply, OwnReply, Session, Wait};
 use crate::time::Timestamp;
-
-/// How long upstream may take to close after its 221, before the gateway does.
-const QUIT_GRACE: Duration = Duration::from_secs(5);
+use std::sync::Arc;
 
 /// The rejection of a client that sends before the greeting.
 const PREGREET: &str = "client sent data before the greeting (RFC 5321 section 3.1)";
@@ -78,6 +75,11 @@ pub struct Proxy {
     now: Timestamp,
     /// When either side last advanced the session.
     active: Timestamp,
+    /// Whose bytes come next, as far as the last ones show.
+    waiting: Waiting,
+    /// Upstream does not accept the bytes that are there for it.
+    upstream_blocked: bool,
+    pace: MessagePace,
     /// The early-data anomaly of this wait was counted.
     early_data_counted: bool,
     /// Upstream's last reply was one after which it closes, and the client has it.
@@ -115,6 +117,9 @@ impl Proxy {
             local_chunk_reply: ExpectedReply::Other,
             now: at,
             active: at,
+            waiting: Waiting::default(),
+            upstream_blocked: false,
+            pace: MessagePace::default(),
             early_data_counted: false,
             server_closing: false,
             client_blocked: false,
@@ -147,9 +152,15 @@ impl Proxy {
     }
 
     /// No upstream accepted the connection.
-    pub fn on_unavailable(&mut self, out: &mut Output) {
+    pub fn on_unavailable(&mut self, failure: UpstreamFailure, out: &mut Output) {
         if self.state == State::RejectedGreeting {
             return; // The client has its rejection already.
+        }
+        self.record.on_upstream_failure(failure.detail);
+        if failure.is_local {
+            let code = EnhancedCode::new(4, 3, 1);
+            let text = "not enough system resources; try again later";
+            return self.fail(code, text, Refusal::Resources, Outcome::Error, out);
         }
         let code = EnhancedCode::new(4, 3, 2);
         let text = "mail server is unavailable; try again later";
@@ -165,58 +176,6 @@ impl Proxy {
             }
             Side::Server => self.on_server_closed(out),
         }
-    }
-
-    /// When [`Proxy::on_timeout`] is due, unless there is other input before.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        let timeout = match self.state {
-            State::Closing(_) => return None,
-            State::Quitting => QUIT_GRACE,
-            State::RejectedGreeting | State::RejectedMessage => self.timeouts.command,
-            State::DiscardingData => self.timeouts.data,
-            State::Running if self.session.is_opaque() => self.timeouts.opaque,
-            State::Running if self.session.in_content() => self.timeouts.data,
-            State::Running => match self.session.oldest_pending() {
-                Some(ExpectedReply::Greeting) => self.timeouts.greeting,
-                Some(ExpectedReply::Message { .. }) => self.timeouts.acceptance,
-                Some(_) => self.timeouts.reply,
-                None => self.timeouts.command,
-            },
-        };
-        let due = self.active + timeout;
-        Some(match self.decision_deadline() {
-            // The client waits for the gateway, not the gateway for the client.
-            Some(decision) if self.session.oldest_pending().is_none() => decision,
-            Some(decision) => due.min(decision),
-            None => due,
-        })
-    }
-
-    /// Does nothing before the [`Proxy::deadline`]. As after [`Proxy::on_answers`], both sides' bytes are to be fed again.
-    pub fn on_timeout(&mut self, at: Timestamp, out: &mut Output) {
-        if self.deadline().is_none_or(|deadline| at < deadline) {
-            return;
-        }
-        self.now = at;
-        if self.decision_deadline().is_some_and(|due| at >= due) {
-            return self.on_decision_timeout(out);
-        }
-        match self.state {
-            State::Quitting => return self.close(Outcome::Quit, out),
-            State::Running if self.session.is_opaque() => {
-                return self.close(Outcome::Timeout, out);
-            }
-            _ => {}
-        }
-        let upstream_is_late = self.state == State::Running
-            && !self.session.in_content()
-            && self.session.oldest_pending().is_some();
-        let text = if upstream_is_late {
-            "mail server did not reply in time; try again later"
-        } else {
-            "timeout exceeded"
-        };
-        self.fail(EnhancedCode::new(4, 4, 2), text, Refusal::Timeout, Outcome::Timeout, out);
     }
 
     /// The gateway shuts down: an idle session ends now, one in a transaction ends after it.
@@ -250,7 +209,8 @@ impl Proxy {
 
     /// The driver passed `count` bytes from `side` on, no more than [`Proxy::splice_budget`].
     pub fn on_spliced(&mut self, side: Side, count: u64, at: Timestamp, out: &mut Output) {
-        (self.now, self.active) = (at, at);
+        self.now = at;
+        self.on_progress(side, count);
         self.record.count_bytes(side, count, out);
         if side == Side::Client && !self.session.is_opaque() {
             self.on_chunk_bytes(count, out);
@@ -312,10 +272,10 @@ impl Proxy {
     fn reject_connection(&mut self, refusal: Refusal, out: &mut Output) {
         let (subject, detail, text, outcome) = match refusal {
             Refusal::LimitSessions => (3, 2, "too many sessions; try again later", Outcome::Limit),
-            Refusal::LimitClientSessions => {
+            Refusal::LimitClientSessions | Refusal::LimitNetworkSessions => {
                 (7, 0, "too many sessions from your network", Outcome::Limit)
             }
-            Refusal::LimitClientRate => {
+            Refusal::LimitClientRate | Refusal::LimitNetworkRate => {
                 (7, 0, "too many new sessions from your network; slow down", Outcome::Limit)
             }
             Refusal::Door => {
@@ -425,7 +385,6 @@ impl Proxy {
     fn send(&mut self, expected: &ExpectedReply, reply: OwnReply, out: &mut Output) {
         self.record.count_reply(reply.code, ReplySource::Gateway, out);
         self.record_reply(expected, reply.code, out);
-        self.checks.count_reply(reply.code);
         out.act(Action::ToClient(reply.line));
     }
 

@@ -219,6 +219,7 @@ impl Proxy {
             let Rejection { refusal, code, enhanced, text } =
                 self.reject(matched, &decided.question, out);
             self.checks.on_refusal(refusal, out);
+            self.checks.count_error();
             return self.answer(expected, code, enhanced, &text, out);
         }
         if let (Some(matched), Some(evaluator)) = (&decided.matched, &mut self.evaluator) {

@@ -2,7 +2,7 @@
 
 use super::{Proxy, State};
 use crate::addr::Side;
-use crate::engine::event::{Anomaly, Outcome, Refusal, ReplySource};
+use crate::engine::event::{Anomaly, Outcome, Refusal, ReplySource, UpstreamFailure};
 use crate::engine::output::{Action, Output};
 use crate::smtp::{EnhancedCode, ExpectedReply, Extensions, Reply, ReplyParse, ServerEvent};
 use crate::time::Timestamp;
@@ -60,7 +60,7 @@ impl Proxy {
             used = input.len();
         }
         if used > 0 {
-            self.active = at;
+            self.on_progress(Side::Server, used as u64);
             self.record.count_bytes(Side::Server, used as u64, out);
         }
         if std::mem::take(&mut self.closed_early) {
@@ -122,7 +122,6 @@ impl Proxy {
         out: &mut Output,
     ) {
         self.record.count_reply(reply.code, ReplySource::Upstream, out);
-        self.checks.count_reply(reply.code);
         // 421: RFC 5321 §3.8; 521: RFC 7504; and a server that rejects in place of its greeting may close at once.
         self.server_closing = matches!(reply.code, 421 | 521)
             || *expected == ExpectedReply::Greeting && reply.code >= 400;
@@ -157,7 +156,10 @@ impl Proxy {
             | State::RejectedMessage => {}
             State::Quitting => self.close(Outcome::Quit, out),
             State::Running if self.server_closing => self.close(Outcome::UpstreamClosed, out),
-            State::Running if self.awaits_greeting() => self.on_unavailable(out),
+            State::Running if self.awaits_greeting() => {
+                let detail = "closed the connection before its greeting".to_owned();
+                self.on_unavailable(UpstreamFailure { detail, is_local: false }, out);
+            }
             State::Running => {
                 let text = "connection to the mail server was lost; try again later";
                 let code = EnhancedCode::new(4, 4, 2);

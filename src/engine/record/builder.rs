@@ -34,6 +34,7 @@ pub(in crate::engine) struct RecordBuilder {
     client: ClientAddr,
     destination: OriginalDst,
     upstream: Option<UpstreamAddr>,
+    upstream_error: Option<String>,
     start: Timestamp,
     /// When the upstream connection was established, then when MAIL was sent.
     phase_start: Timestamp,
@@ -56,6 +57,7 @@ impl RecordBuilder {
             client,
             destination,
             upstream: None,
+            upstream_error: None,
             start: at,
             phase_start: at,
             tcp: TcpFacts::default(),
@@ -82,6 +84,10 @@ impl RecordBuilder {
         self.upstream = Some(upstream);
         self.phase(Phase::Connect, at - self.start, out);
         self.phase_start = at;
+    }
+
+    pub(in crate::engine) fn on_upstream_failure(&mut self, detail: String) {
+        self.upstream_error = Some(detail);
     }
 
     /// The client sent a command.
@@ -317,6 +323,7 @@ impl RecordBuilder {
             client: self.client.socket().into(),
             server: self.destination.socket().into(),
             upstream: self.upstream.map(|upstream| upstream.socket().into()),
+            upstream_error: self.upstream_error.take(),
             outcome,
             tcp: std::mem::take(&mut self.tcp),
             smtp,

@@ -35,6 +35,8 @@ pub struct SessionRecord {
     pub server: Endpoint,
     /// The MTA that accepted the connection; null if none did, or in a capture.
     pub upstream: Option<Endpoint>,
+    /// Why there was no upstream, or no greeting from it: each address with its error. Null otherwise.
+    pub upstream_error: Option<String>,
     pub outcome: Outcome,
     pub tcp: TcpFacts,
     pub smtp: SmtpFacts,

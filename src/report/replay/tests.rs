@@ -36,6 +36,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
         client: client.into(),
         server: server.into(),
         upstream: None,
+        upstream_error: None,
         outcome: Outcome::Quit,
         tcp: TcpFacts {
             outcome: Some(FlowOutcome::Established),
@@ -583,6 +584,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
                 client: SocketAddr::new(client, client_port).into(),
                 server: SocketAddr::new(server, server_port).into(),
                 upstream: None,
+                upstream_error: None,
                 outcome: Outcome::Timeout,
                 tcp,
                 smtp,

@@ -56,6 +56,7 @@ pub(super) mod records {
             client: Endpoint { address, port: 40_000 },
             server: Endpoint { address, port: 25 },
             upstream: None,
+            upstream_error: None,
             outcome: Outcome::Quit,
             tcp: TcpFacts::default(),
             smtp,

@@ -72,6 +72,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
         client: client.into(),
         server: address(server).into(),
         upstream: None,
+        upstream_error: None,
         outcome: if established { Outcome::Quit } else { Outcome::CaptureEnded },
         tcp: TcpFacts {
             outcome: Some(outcome),

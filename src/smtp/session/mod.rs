@@ -597,6 +597,11 @@ impl Session {
         matches!(self.phase, Phase::Content { .. } | Phase::Chunk { .. })
     }
 
+    /// Within a line over the limit, which is discarded.
+    pub const fn is_skipping_line(&self) -> bool {
+        matches!(self.phase, Phase::TooLong { .. })
+    }
+
     /// The session is over: commands without a reply stay so. Returns the state with all its transactions.
     pub fn finish(&mut self) -> &mut SessionState {
         while self.pop_unanswered(false).is_some() {}

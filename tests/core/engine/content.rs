@@ -343,7 +343,7 @@ fn closing_or_stalling_within_a_rejected_message_ends_the_session() {
     let start = "C: DATA\nS: 354 go\nC- \\nx\n";
     with_newlines(BareNewlines::Reject, &[start, "C.\n= client_closed"].concat());
     let silent = "+C 421 4.4.2 gate.example timeout exceeded\n= timeout";
-    with_newlines(BareNewlines::Reject, &[start, "T 179s\nT 1s\n", silent].concat());
+    with_newlines(BareNewlines::Reject, &[start, "T 299s\nT 1s\n", silent].concat());
 }
 
 #[test]

@@ -171,6 +171,20 @@ impl Driver {
         assert_eq!(self.out.actions.len(), before, "nothing is due before the deadline");
     }
 
+    /// Bytes for upstream wait from now on.
+    pub(crate) fn upstream_accepts_nothing(&mut self) {
+        self.engine.on_upstream_written(true, false, self.now);
+    }
+
+    /// Upstream accepts a part of the bytes that wait.
+    pub(crate) fn upstream_accepts_some(&mut self) {
+        self.engine.on_upstream_written(true, true, self.now);
+    }
+
+    pub(crate) fn upstream_accepts_all(&mut self) {
+        self.engine.on_upstream_written(false, true, self.now);
+    }
+
     pub(crate) fn drain(&mut self) {
         if !self.closed {
             self.engine.drain(&mut self.out);

@@ -21,11 +21,11 @@ fn each_phase_has_its_timeout() {
     ends(&["T 299s\nT 1s\n", LATE]); // greeting
     ends(&["S: 220 a\nT 299s\nC- NOO\\\nT 1s\n", SILENT]); // an incomplete command does not restart the timer
     ends(&["S: 220 a\nC: NOOP\nT 299s\nT 1s\n", LATE]); // reply
-    ends(&[HELLO, ENVELOPE, "C: DATA\nS: 354 go\nT 179s\nC: x\nT 179s\nT 1s\n", SILENT]); // data
-    ends(&[HELLO, ENVELOPE, "C: BDAT 10\nC: x\nT 180s\n", SILENT]); // chunk
+    ends(&[HELLO, ENVELOPE, "C: DATA\nS: 354 go\nC: x\nT 299s\nT 1s\n", SILENT]); // data
+    ends(&[HELLO, ENVELOPE, "C: BDAT 10\nC: x\nT 300s\n", SILENT]); // chunk
     ends(&[HELLO, ENVELOPE, "C: DATA\nS: 354 go\nC: x\nC: .\nT 599s\nT 1s\n", LATE]); // acceptance
     ends(&[HELLO, ENVELOPE, "C: BDAT 1 LAST\nC: x\\\nT 600s\n", LATE]);
-    ends(&["S: 220 a\nC: STARTTLS\nS: 220 go\nT 299s\nC: \\x16\nT 300s\n= timeout"]); // opaque
+    ends(&["S: 220 a\nC: STARTTLS\nS: 220 go\nT 299s\nC: \\x16\nT 600s\n= timeout"]); // opaque
     ends(&["S: 220 a\nC: QUIT\nS: 221 bye\nT 4s\nT 1s\n= quit"]); // leaving
     let record = ends(&["S: 220 a\nT 300s\n", SILENT]);
     assert_eq!(record.duration.as_secs(), 300);

@@ -1,6 +1,7 @@
 //! The engine under every segmentation of every dialogue: see `engine/dialogue.rs` for the script language.
 
 mod content;
+mod deadlines;
 mod dialogue;
 mod driver;
 mod ends;

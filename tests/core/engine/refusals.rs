@@ -220,20 +220,73 @@ fn a_message_resets_the_command_count() {
         C: DATA
         S: 354 7
         ";
-    Dialogue::new(text).with(|profile| profile.limits.commands = 3).run();
+    Dialogue::new(text).with(|profile| profile.limits.commands = 2).run();
+}
+
+/// Upstream limits those that it answers itself; an MTA such as Exim may have no limit on rejected recipients.
+#[test]
+fn errors_of_upstream_do_not_count() {
+    let rejected = "C: RCPT TO:<x@b.example>\nS: 550 5.1.1 unknown\n".repeat(30);
+    let text = [HELLO, "C: MAIL FROM:<a@a.example>\nS: 250 ok\n", &rejected, BYE].concat();
+    Dialogue::new(&text).run();
 }
 
 #[test]
-fn errors_of_upstream_and_of_the_gateway_count_towards_the_limit() {
+fn too_many_errors_that_the_gateway_answers() {
     let text = r"S: 220 a
         C: MAIL FROM:<a>
         S: 550 1
+        C- FROB
+        +C 502 5.5.2 command not recognized
         C- FROB
         +C 502 5.5.2 command not recognized
         C- NOOP
         +C 421 4.7.0 gate.example too many errors
         = limit";
     Dialogue::new(text).with(|profile| profile.limits.errors = 2).run();
+}
+
+/// A recipient that the gateway rejects is an error, for now or for good: as Postfix, which counts both.
+#[test]
+fn recipients_that_the_gateway_rejects_are_errors() {
+    for (action, code) in
+        [(PolicyAction::Reject, "550 5.7.1"), (PolicyAction::Tempfail, "450 4.7.1")]
+    {
+        let rejected = format!("C- RCPT TO:<b@b.example>\n+C {code} no mail from there\n");
+        let end = "C- NOOP\n+C 421 4.7.0 gate.example too many errors\n= limit";
+        let mail = "C: MAIL FROM:<a@a.example>\nS: 250 ok\n";
+        let record = refused(action, &[HELLO, mail, &rejected.repeat(20), end].concat());
+        assert_eq!(record.verdict.rule.as_deref(), Some("no mail from there"));
+    }
+}
+
+#[test]
+fn recipients_do_not_count_as_commands() {
+    let recipients = "C: RCPT TO:<x@b.example>\nS: 250 ok\n".repeat(30);
+    let mail = "C: MAIL FROM:<a@a.example>\nS: 250 ok\n";
+    let text = [HELLO, mail, &recipients, BYE].concat();
+    Dialogue::new(&text).with(|profile| profile.limits.commands = 3).run();
+}
+
+/// It could guess passwords and addresses otherwise.
+#[test]
+fn a_rejected_client_gets_no_auth_and_no_lists() {
+    for (action, code) in
+        [(PolicyAction::Reject, "550 5.7.1"), (PolicyAction::Tempfail, "450 4.7.1")]
+    {
+        let text = format!(
+            r"C- AUTH PLAIN dGVzdAB0ZXN0AHRlc3Q=
+            +C {code} no mail from there
+            C- VRFY root
+            +C {code} no mail from there
+            C- EXPN staff
+            +C {code} no mail from there
+            C- ETRN a.example
+            +C {code} no mail from there
+            "
+        );
+        refused(action, &[HELLO, &text, BYE].concat());
+    }
 }
 
 #[test]

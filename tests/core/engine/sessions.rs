@@ -86,6 +86,7 @@ fn the_record_as_json() {
         "client": {"address": "2001:db8::1", "port": 40000},
         "server": {"address": "2001:db8::2", "port": 25},
         "upstream": {"address": "2001:db8::25", "port": 25},
+        "upstream_error": null,
         "outcome": "quit",
         "tcp": {"client_bytes": 148, "server_bytes": 280},
         "smtp": {

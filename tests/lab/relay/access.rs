@@ -272,6 +272,7 @@ fn json_log() {
             "client": endpoint(client),
             "server": endpoint(entrance),
             "upstream": endpoint(upstream),
+            "upstream_error": null,
             "outcome": "quit",
             "smtp": {
                 "greeting": 220,

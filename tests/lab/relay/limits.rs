@@ -3,15 +3,18 @@
 use std::net::IpAddr;
 
 use crate::harness::tests;
-use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
+use crate::support::{Config, Exim, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
 
 tests![
     sessions_in_all,
     sessions_per_client,
     rejected_sessions_do_not_count,
     new_sessions_per_client,
+    sessions_per_network,
+    without_descriptors_connections_wait,
     commands,
     errors,
+    exim_takes_any_number_of_rejected_recipients,
     line_length,
     a_silent_client_gets_a_timeout_reply,
     stress,
@@ -77,6 +80,48 @@ fn new_sessions_per_client() {
     });
 }
 
+/// Of an IPv6 /48, whichever /64 they come from; IPv4 has no such limit.
+fn sessions_per_network() {
+    for_each_family("limits", "sessions_per_network = 1", |setup| {
+        let first = setup.greeted();
+        if setup.family == Family::Ipv4 {
+            setup.connect_from(setup.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+            return;
+        }
+        setup.connect_from(setup.another_client()).expect_last_reply("421 4.7.0 ");
+        setup.expect_refusals("limit_network_sessions", 1);
+        drop(first);
+        until("a place that is free again", || {
+            let mut next = setup.connect_from(setup.another_client());
+            (next.reply().unwrap().code == 220).then_some(())
+        });
+    });
+}
+
+/// Without a file descriptor a connection waits in the kernel, which is logged and counted as what it is.
+fn without_descriptors_connections_wait() {
+    let lab = Lab::new();
+    let _postfix = Postfix::receiver(&lab);
+    let gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Proxy));
+    let to = lab.entrance(Mode::Proxy, Family::Ipv6);
+    gateway.limit_descriptors(0);
+    let mut waiting = lab.client.smtp(to);
+    gateway.wait_for_log("cannot accept connections: too many open files");
+    gateway.limit_descriptors(1024);
+    waiting.dialogue("S: 220\n C: QUIT\n S: 221");
+    assert!(gateway.metric("gatepost_accept_errors_total", &[]) >= 1.0);
+
+    // One for the client, none for its upstream.
+    gateway.limit_descriptors(gateway.free_descriptor() + 1);
+    lab.client.smtp(to).expect_last_reply("421 4.3.1 ");
+    let line = gateway.wait_for_log("reason=\"resources\"");
+    assert!(line.contains("too many open files"), "{line}");
+    gateway.limit_descriptors(1024);
+    let mut next = lab.client.smtp(to);
+    next.dialogue("S: 220\n C: QUIT\n S: 221");
+    gateway.wait_for_readiness(200);
+}
+
 /// An accepted message resets the count.
 fn commands() {
     for_each_family("limits", "commands = 5", |setup| {
@@ -99,9 +144,9 @@ fn commands() {
     });
 }
 
-/// The gateway's 5xx replies count, and upstream's.
+/// The errors that the gateway answers count. Postfix counts its own: it ends the session at `smtpd_hard_error_limit` (20).
 fn errors() {
-    for_each_family("limits", "errors = 3", |setup| {
+    for_each_family("limits", "errors = 2", |setup| {
         let mut smtp = setup.greeted();
         smtp.dialogue(
             "C: EHLO client.example.net
@@ -110,15 +155,47 @@ fn errors() {
              S: 502 5.5.2
              C: RCPT TO:<early@example.org>
              S: 503 5.5.1
-             C: NOOP
-             S: 250
              C: NONSENSE
              S: 502 5.5.2
              C: NOOP",
         );
         smtp.expect_last_reply("421 4.7.0 ");
         setup.expect_refusals("limit_errors", 1);
+
+        let mut smtp = setup.greeted();
+        smtp.dialogue("C: EHLO client.example.net\n S: 250");
+        for _ in 0..20 {
+            smtp.dialogue("C: RCPT TO:<early@example.org>\n S: 503 5.5.1");
+        }
+        smtp.raw(b"NOOP\r\n").unwrap();
+        smtp.expect_last_reply("421 4.7.0 mx.example.org Error: too many errors");
+        setup.expect_refusals("limit_errors", 1);
     });
+}
+
+/// Exim has no limit on rejected recipients, so the gateway in front of it has none.
+fn exim_takes_any_number_of_rejected_recipients() {
+    let lab = Lab::new();
+    let exim = Exim::start(&lab);
+    let config = Config::new(&lab, Mode::Proxy).upstreams(&exim.addresses);
+    let _gateway = Gateway::start(&lab, &config);
+    for family in Family::ALL {
+        eprintln!("case: {family}");
+        let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
+        smtp.dialogue(
+            "S: 220
+             C: EHLO client.example.net
+             S: 250
+             C: MAIL FROM:<sender@example.net>
+             S: 250",
+        );
+        for number in 0..100 {
+            smtp.dialogue(&format!("C: RCPT TO:<unknown{number}@example.org>\n S: 550"));
+        }
+        smtp.dialogue("C: RCPT TO:<known@example.org>\n S: 250");
+        assert_eq!(smtp.data(b"Subject: to one of many\r\n\r\nhello\r\n").code, 250);
+        smtp.dialogue("C: QUIT\n S: 221");
+    }
 }
 
 /// The limit includes the CRLF. A longer line is one error, and the next line is a command again.

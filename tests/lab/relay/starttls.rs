@@ -13,6 +13,7 @@ tests![
     swaks_verifies_postfix_certificate_tproxy,
     postfix_sends_to_postfix_proxy,
     postfix_sends_to_postfix_tproxy,
+    a_slow_acceptance_inside_tls_is_waited_for,
 ];
 
 const HOSTNAME: &str = "mx.example.org";
@@ -90,6 +91,24 @@ fn postfix_sends_to_postfix(mode: Mode) {
                 });
             }
         }
+    }
+}
+
+/// Cut off while Postfix accepts the message, a client would send it again, and it would arrive twice.
+fn a_slow_acceptance_inside_tls_is_waited_for() {
+    let lab = Lab::new();
+    let authority = Authority::new(lab.folder("ca"), HOSTNAME);
+    let main_cf = "smtpd_end_of_data_restrictions = sleep 6";
+    let postfix = Postfix::start(&lab, &lab.server, "receiver", Some(&authority), main_cf);
+    let mode = Mode::Proxy;
+    let config = Config::new(&lab, mode).set("timeouts", "passthrough_idle = \"3s\"");
+    let _gateway = Gateway::start(&lab, &config);
+    for family in Family::ALL {
+        let recipient = format!("slow-{family}@example.org");
+        let (to, shown) = (lab.entrance(mode, family), lab.path("shown.pem"));
+        let sent = swaks(&lab, to, &recipient, &authority.certificate(), &shown);
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stdout));
+        postfix.take_message_to(&recipient);
     }
 }
 

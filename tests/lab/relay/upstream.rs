@@ -1,7 +1,7 @@
 //! The choice of the upstream: addresses raced across families (RFC 8305), remembered health, `/readyz`, and a new upstream
 //! by SIGHUP.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use crate::harness::tests;
 use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, port, until};
@@ -12,6 +12,9 @@ tests![
     a_refusal_does_not_wait_for_the_attempt_delay,
     a_failed_upstream_is_tried_last_until_retry_after,
     without_an_upstream_it_is_not_ready,
+    checks_find_an_upstream_that_is_down_without_mail,
+    checks_find_an_upstream_that_never_greets,
+    checks_have_the_identity_that_the_upstream_expects,
     sighup_moves_new_sessions_and_leaves_those_in_progress,
 ];
 
@@ -141,6 +144,62 @@ fn without_an_upstream_it_is_not_ready() {
         postfix.start_again();
         expect_upstream(&lab, &gateway, family, lab.server_socket(family, port::SMTP));
         gateway.wait_for_readiness(200);
+    }
+}
+
+fn checks_find_an_upstream_that_is_down_without_mail() {
+    let lab = Lab::new();
+    let postfix = Postfix::receiver(&lab);
+    let gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Proxy).with_upstream_checks());
+    gateway.wait_for_readiness(200);
+    postfix.stop();
+    gateway.wait_for_readiness(503);
+    for family in Family::ALL {
+        let down = ["state=\"down\"", &family.label()];
+        gateway.wait_for_metric("gatepost_upstreams", &down, 1.0);
+        let upstream = lab.server_socket(family, port::SMTP);
+        gateway.wait_for_log(&format!("upstream {upstream} is down: connection refused"));
+    }
+    postfix.start_again();
+    gateway.wait_for_readiness(200);
+    for family in Family::ALL {
+        let upstream = lab.server_socket(family, port::SMTP);
+        gateway.wait_for_log(&format!("upstream {upstream} is up again"));
+    }
+    assert_eq!(gateway.metric("gatepost_sessions_total", &[]), 0.0, "checks are no sessions");
+    let log = postfix.log();
+    assert!(!log.contains("lost connection"), "{log}");
+}
+
+/// It accepts connections: only the missing greeting shows it.
+fn checks_find_an_upstream_that_never_greets() {
+    let lab = Lab::new();
+    let address = lab.server_socket(Family::Ipv6, port::SMTP);
+    let _mute = lab.server.in_thread(|| TcpListener::bind(address)).unwrap();
+    let config = Config::new(&lab, Mode::Proxy).upstreams(&[address]).with_upstream_checks();
+    let gateway = Gateway::start(&lab, &config);
+    gateway.wait_for_log(" is down: timeout");
+    gateway.wait_for_readiness(503);
+}
+
+fn checks_have_the_identity_that_the_upstream_expects() {
+    for (identity, protocol) in [("proxy-v1", true), ("proxy-v2", true), ("xclient", false)] {
+        eprintln!("case: {identity}");
+        let lab = Lab::new();
+        let main_cf = if protocol { "smtpd_upstream_proxy_protocol = haproxy" } else { "" };
+        let postfix = Postfix::start(&lab, &lab.server, "receiver", None, main_cf);
+        let config = Config::new(&lab, Mode::Proxy)
+            .set("upstream", &format!("identity = {identity:?}"))
+            .with_upstream_checks();
+        let gateway = Gateway::start(&lab, &config);
+        for family in Family::ALL {
+            let own = lab.gateway_ip_at_server(family);
+            postfix.wait_for_log("a check", |line| {
+                line.contains(&format!("disconnect from unknown[{own}] quit=1"))
+            });
+        }
+        gateway.wait_for_readiness(200);
+        drop(gateway);
     }
 }
 

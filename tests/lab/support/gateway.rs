@@ -50,7 +50,9 @@ impl Config {
         let config = config.set("control", &line);
         let config = config.set("metrics", &format!("address = {METRICS:?}"));
         match mode {
+            // Connections of its own would be in the way of tests that count them.
             Mode::Proxy => {
+                let config = config.set("upstream", "check = \"none\"");
                 let listen = Family::ALL.map(|family| lab.entrance(mode, family));
                 config.listen(&listen).upstream_port(lab, port::SMTP)
             }
@@ -82,6 +84,14 @@ impl Config {
     /// Relays there.
     pub(crate) fn upstreams(self, upstreams: &[SocketAddr]) -> Self {
         self.addresses("upstream", upstreams)
+    }
+
+    /// Checks the upstreams every second.
+    pub(crate) fn with_upstream_checks(mut self) -> Self {
+        let lines = self.sections.entry("upstream".to_owned()).or_default();
+        lines.retain(|line| !line.starts_with("check"));
+        lines.extend(["check = \"smtp\"", "check_interval = \"1s\""].map(str::to_owned));
+        self
     }
 
     /// Listens there.
@@ -214,6 +224,19 @@ impl<'lab> Gateway<'lab> {
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Its soft limit on open files (RLIMIT_NOFILE).
+    pub(crate) fn limit_descriptors(&self, limit: u64) {
+        let pid = self.id().to_string();
+        let limit = format!("--nofile={limit}:");
+        self.lab.gateway.run(["prlimit", "--pid", &pid, &limit]);
+    }
+
+    /// The number that its next descriptor gets.
+    pub(crate) fn free_descriptor(&self) -> u64 {
+        let folder = PathBuf::from(format!("/proc/{}/fd", self.id()));
+        (0..).find(|number| fs::read_link(folder.join(number.to_string())).is_err()).unwrap()
     }
 
     /// CPU time of all its threads so far.

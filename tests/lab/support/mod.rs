@@ -17,6 +17,7 @@
 )]
 
 mod ca;
+mod exim;
 mod gateway;
 mod host;
 mod leftovers;
@@ -44,6 +45,7 @@ use ipnet::IpNet;
 use requirements::is_failing;
 
 pub(crate) use ca::Authority;
+pub(crate) use exim::Exim;
 pub(crate) use gateway::{Config, Gateway, METRICS};
 pub(crate) use host::Host;
 pub(crate) use policy_gate::PolicyGate;

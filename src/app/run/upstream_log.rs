@@ -1,0 +1,64 @@
+//! Log lines for upstreams that go down and come back.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::relay::UpstreamHealth;
+use crate::report::{LogLevel, upstream_error};
+
+/// The states that were logged last.
+#[derive(Debug, Default)]
+pub(super) struct UpstreamLog(HashMap<SocketAddr, bool>);
+
+impl UpstreamLog {
+    /// A line for each upstream whose state changed. The first state is logged only if it is down.
+    pub(super) fn changes(&mut self, upstreams: &[UpstreamHealth]) -> Vec<(LogLevel, String)> {
+        self.0.retain(|known, _| upstreams.iter().any(|upstream| upstream.address == *known));
+        let mut lines = Vec::new();
+        for upstream in upstreams {
+            let (address, Some(up)) = (upstream.address, upstream.up) else { continue };
+            let was_up = self.0.insert(address, up).unwrap_or(true);
+            if up == was_up {
+                continue;
+            }
+            lines.push(if up {
+                (LogLevel::Info, format!("upstream {address} is up again"))
+            } else {
+                let error =
+                    upstream.failed.map_or("unknown", |(outcome, _)| upstream_error(outcome));
+                (LogLevel::Error, format!("upstream {address} is down: {error}"))
+            });
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::AttemptOutcome;
+
+    #[test]
+    fn changes_are_logged_once() {
+        let address = "192.0.2.1:25".parse().unwrap();
+        let health = |up| UpstreamHealth {
+            address,
+            up,
+            lasts: Duration::ZERO,
+            failed: Some((AttemptOutcome::Refused, Duration::ZERO)),
+        };
+        let mut log = UpstreamLog::default();
+        let mut lines = |up| {
+            let changes = log.changes(&[health(up)]);
+            changes.into_iter().map(|(_, line)| line).collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(lines(None), none);
+        assert_eq!(lines(Some(true)), none);
+        assert_eq!(lines(Some(false)), ["upstream 192.0.2.1:25 is down: connection refused"]);
+        assert_eq!(lines(Some(false)), none);
+        assert_eq!(lines(Some(true)), ["upstream 192.0.2.1:25 is up again"]);
+    }
+}

@@ -1,0 +1,171 @@
+//! Health of the configured upstreams, as connections and active checks show it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::engine::AttemptOutcome;
+
+/// State of the configured upstreams.
+#[derive(Debug, Default)]
+pub(super) struct HealthTable {
+    /// Addresses without an attempt are missing.
+    entries: Mutex<HashMap<SocketAddr, HealthEntry>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HealthEntry {
+    /// When the address last went up or down.
+    since: Instant,
+    /// Until when it is tried last; `None` if the last attempt succeeded.
+    down_until: Option<Instant>,
+    last_failure: Option<(AttemptOutcome, Instant)>,
+    /// The last active check failed: a connection alone does not disprove it.
+    failed_check: bool,
+}
+
+/// State of one upstream address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamHealth {
+    pub address: SocketAddr,
+    /// Whether the last attempt succeeded; `None` before the first.
+    pub up: Option<bool>,
+    /// For how long `up` has had this value.
+    pub lasts: Duration,
+    /// The last failure, and how long ago it was.
+    pub failed: Option<(AttemptOutcome, Duration)>,
+}
+
+impl HealthTable {
+    pub(super) fn record_failure(
+        &self,
+        address: SocketAddr,
+        outcome: AttemptOutcome,
+        retry_after: Duration,
+    ) {
+        self.update(address, |entry, now| {
+            if entry.down_until.is_none() {
+                entry.since = now;
+            }
+            entry.down_until = Some(now + retry_after);
+            entry.last_failure = Some((outcome, now));
+        });
+    }
+
+    pub(super) fn record_success(&self, address: SocketAddr) {
+        self.update(address, |entry, now| {
+            if !entry.failed_check && entry.down_until.take().is_some() {
+                entry.since = now;
+            }
+        });
+    }
+
+    /// The result of an active check; the next one follows within `valid`.
+    pub(super) fn record_check(
+        &self,
+        address: SocketAddr,
+        result: Result<(), AttemptOutcome>,
+        valid: Duration,
+    ) {
+        self.update(address, |entry, _| entry.failed_check = result.is_err());
+        match result {
+            Ok(()) => self.record_success(address),
+            Err(outcome) => self.record_failure(address, outcome, valid),
+        }
+    }
+
+    fn update(&self, address: SocketAddr, change: impl FnOnce(&mut HealthEntry, Instant)) {
+        let now = Instant::now();
+        let mut all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let new =
+            HealthEntry { since: now, down_until: None, last_failure: None, failed_check: false };
+        change(all.entry(address).or_insert(new), now);
+    }
+
+    pub(super) fn is_down(&self, address: SocketAddr, now: Instant) -> bool {
+        let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&address).and_then(|entry| entry.down_until).is_some_and(|until| until > now)
+    }
+
+    /// Whether each of `addresses` failed lately; false without addresses.
+    pub(super) fn all_down(&self, addresses: &[SocketAddr]) -> bool {
+        let now = Instant::now();
+        !addresses.is_empty() && addresses.iter().all(|&address| self.is_down(address, now))
+    }
+
+    /// State of each of `addresses`.
+    pub(super) fn report(&self, addresses: &[SocketAddr]) -> Vec<UpstreamHealth> {
+        let now = Instant::now();
+        let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = |&address: &SocketAddr| {
+            let entry = all.get(&address);
+            UpstreamHealth {
+                address,
+                up: entry.map(|entry| entry.down_until.is_none()),
+                lasts: entry.map(|entry| now - entry.since).unwrap_or_default(),
+                failed: entry
+                    .and_then(|entry| entry.last_failure)
+                    .map(|(outcome, at)| (outcome, now - at)),
+            }
+        };
+        addresses.iter().map(report).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_down_for_retry_after() {
+        let health = HealthTable::default();
+        let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
+        let now = Instant::now();
+        let fails =
+            || health.record_failure(address, AttemptOutcome::Refused, Duration::from_secs(10));
+        fails();
+        assert!(health.all_down(&[address]));
+        assert!(!health.is_down(address, now + Duration::from_secs(11)));
+        assert!(!health.all_down(&[]));
+        fails();
+        health.record_success(address);
+        assert!(!health.all_down(&[address]));
+    }
+
+    #[test]
+    fn a_connection_does_not_disprove_a_failed_check() {
+        let health = HealthTable::default();
+        let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
+        let valid = Duration::from_secs(60);
+        health.record_check(address, Err(AttemptOutcome::Greeting), valid);
+        health.record_success(address);
+        assert_eq!(health.report(&[address])[0].up, Some(false));
+        assert!(health.all_down(&[address]));
+        health.record_check(address, Ok(()), valid);
+        assert_eq!(health.report(&[address])[0].up, Some(true));
+    }
+
+    #[test]
+    fn health_reports_state_and_last_failure() {
+        let health = HealthTable::default();
+        let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
+        let report = || {
+            let one = health.report(&[address])[0];
+            (one.up, one.failed.map(|(outcome, _)| outcome))
+        };
+        assert_eq!(report(), (None, None));
+        health.record_success(address);
+        assert_eq!(report(), (Some(true), None));
+        // With retry_after = 0 it is tried in order again, but it is still not up.
+        health.record_failure(address, AttemptOutcome::Timeout, Duration::ZERO);
+        assert!(!health.all_down(&[address]));
+        assert_eq!(report(), (Some(false), Some(AttemptOutcome::Timeout)));
+        let lasts = health.report(&[address])[0].lasts;
+        health.record_failure(address, AttemptOutcome::Refused, Duration::ZERO);
+        assert_eq!(report(), (Some(false), Some(AttemptOutcome::Refused)));
+        assert!(health.report(&[address])[0].lasts >= lasts, "it was down before");
+        health.record_success(address);
+        assert_eq!(report(), (Some(true), Some(AttemptOutcome::Refused)));
+    }
+}

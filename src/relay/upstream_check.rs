@@ -1,0 +1,99 @@
+//! Active checks of the configured upstreams: connect, wait for the greeting, QUIT. Without mail nothing else would show
+//! that an upstream is down, or that it accepts connections and never greets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::identity;
+use super::settings::{UpstreamCheck, UpstreamIdentity, UpstreamSettings};
+use super::state::RelayState;
+use super::upstream::{outcome_of, socket};
+use crate::addr::{ClientAddr, OriginalDst};
+use crate::engine::AttemptOutcome;
+use crate::smtp::{Reply, ReplyParse};
+
+/// Time for the connection and the greeting. postscreen(8) delays its greeting by 6 s, Postfix looks the gateway's name up.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for the reply to QUIT. Without it Postfix would log a lost connection.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Checks all upstreams at the configured interval, without end; spawn it.
+pub(super) async fn run(state: Arc<RelayState>) {
+    loop {
+        let active = state.active.load_full();
+        let upstream = &active.settings.upstream;
+        if upstream.check == UpstreamCheck::Smtp {
+            join_all(upstream.addresses.iter().map(|&address| check(&state, upstream, address)))
+                .await;
+        }
+        sleep(upstream.check_interval).await;
+    }
+}
+
+async fn check(state: &RelayState, upstream: &UpstreamSettings, address: SocketAddr) {
+    let result = match timeout(TIMEOUT, greeting(upstream, address)).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(AttemptOutcome::Timeout),
+    };
+    // A lack of resources here says nothing about the upstream.
+    if result != Err(AttemptOutcome::Resources) {
+        let valid = upstream.check_interval + TIMEOUT + QUIT_TIMEOUT;
+        state.health.record_check(address, result, valid);
+    }
+}
+
+/// # Errors
+/// No connection, or no greeting with a 2xx code.
+async fn greeting(upstream: &UpstreamSettings, address: SocketAddr) -> Result<(), AttemptOutcome> {
+    let connecting = async { socket(address, None, upstream.mark)?.connect(address).await };
+    let mut stream = connecting.await.map_err(|error| outcome_of(&error))?;
+    let code = read_greeting(&mut stream, upstream.identity, address).await;
+    if code.is_ok_and(|code| (200..300).contains(&code)) {
+        Ok(())
+    } else {
+        Err(AttemptOutcome::Greeting)
+    }
+}
+
+async fn read_greeting(
+    stream: &mut TcpStream,
+    identity: UpstreamIdentity,
+    address: SocketAddr,
+) -> io::Result<u16> {
+    // The gateway is the client.
+    let own = ClientAddr::new(stream.local_addr()?);
+    let header = match identity {
+        UpstreamIdentity::ProxyV1 => identity::encode(1, own, OriginalDst::new(address)),
+        UpstreamIdentity::ProxyV2 => identity::encode(2, own, OriginalDst::new(address)),
+        UpstreamIdentity::None | UpstreamIdentity::Transparent | UpstreamIdentity::Xclient => {
+            Vec::new()
+        }
+    };
+    stream.write_all(&header).await?;
+    let code = read_reply(stream).await?;
+    stream.write_all(b"QUIT\r\n").await?;
+    let _no_reply = timeout(QUIT_TIMEOUT, read_reply(stream)).await;
+    Ok(code)
+}
+
+/// The code of the next reply. What follows it is discarded.
+async fn read_reply(stream: &mut TcpStream) -> io::Result<u16> {
+    let mut received = Vec::new();
+    loop {
+        match Reply::parse(&received) {
+            ReplyParse::Complete(reply) => return Ok(reply.code),
+            ReplyParse::Malformed => return Err(io::ErrorKind::InvalidData.into()),
+            ReplyParse::Incomplete => {}
+        }
+        if stream.read_buf(&mut received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
