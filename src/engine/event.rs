@@ -103,6 +103,10 @@ labels! {
         Junk = "junk",
         BareNewline = "bare_newline",
         CommandSyntax = "command_syntax",
+        /// The argument of MAIL or RCPT is not a mailbox in angle brackets with parameters.
+        PathSyntax = "path_syntax",
+        /// The server may read the path as one of another domain, and policy rules depend on it.
+        PathRouting = "path_routing",
         Xclient = "xclient",
         LimitSessions = "limit_sessions",
         LimitClientSessions = "limit_client_sessions",

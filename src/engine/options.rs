@@ -27,12 +27,23 @@ pub enum Pregreet {
     Reject,
 }
 
+/// What a path in MAIL or RCPT may look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathSyntax {
+    /// As RFC 5321 §4.1.2 has it; anything else is rejected, as servers read it in different ways.
+    #[default]
+    Strict,
+    /// Anything; the server judges it.
+    Lenient,
+}
+
 /// `[smtp]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SmtpOptions {
     /// The name in the gateway's own EHLO and replies; the host name by default.
     pub hostname: String,
     pub bare_newlines: BareNewlines,
+    pub paths: PathSyntax,
     pub refuse_at: RefuseAt,
     pub pregreet: Pregreet,
     /// EHLO keywords that are not passed on although both sides support them.
@@ -44,6 +55,7 @@ impl Default for SmtpOptions {
         Self {
             hostname: "localhost".to_owned(),
             bare_newlines: BareNewlines::default(),
+            paths: PathSyntax::default(),
             refuse_at: RefuseAt::default(),
             pregreet: Pregreet::default(),
             hide: Vec::new(),

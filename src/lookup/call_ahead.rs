@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::probe::{ProbeError, ProbeReply, SmtpClient, connect, is_path};
+use super::probe::{ProbeError, ProbeReply, SmtpClient, connect, is_path, null_sender_for};
 use super::settings::LookupSettings;
 use crate::policy::facts::{Answer, Reason};
 
@@ -99,7 +99,7 @@ impl CallAhead {
         }
         if client.read_reply().await?.code != 220
             || client.ehlo_or_helo(&self.hostname).await?.class() != 2
-            || client.command("MAIL FROM:<>").await?.class() != 2
+            || client.command(null_sender_for(path)).await?.class() != 2
         {
             return Ok(None);
         }

@@ -11,8 +11,8 @@ use super::text::{blank, mask};
 use crate::addr::Side;
 use crate::recording::{FrameBody, Omission};
 use crate::smtp::{
-    BareNewlines, ClientEvent, Command, EnhancedCode, ExpectedReply, Line, Reply, ServerEvent,
-    Session, Verb,
+    BareNewlines, ClientEvent, Command, EnhancedCode, EnvelopeArgument, ExpectedReply, Line,
+    PathKind, Reply, ServerEvent, Session, Verb,
 };
 use crate::time::Timestamp;
 
@@ -343,9 +343,7 @@ impl SessionRedactor {
                 reply.raw.len()
             }
             ServerEvent::Reply { reply, expected } => {
-                // Replies to VRFY, EXPN and unknown commands may name any mailbox.
-                let shown = self
-                    .reply(&reply, matches!(expected, ExpectedReply::Auth | ExpectedReply::Other));
+                let shown = self.reply(&reply, may_name_anything(&expected));
                 self.server.show(shown);
                 reply.raw.len()
             }
@@ -380,8 +378,7 @@ impl SessionRedactor {
         let mut expected = ExpectedReply::to(command);
         match command.verb {
             Verb::Helo | Verb::Ehlo => mask(argument, &self.locals, &self.own),
-            Verb::Mail => self.mailbox(argument, command, b"FROM:"),
-            Verb::Rcpt => self.mailbox(argument, command, b"TO:"),
+            Verb::Mail | Verb::Rcpt => self.mailbox(argument, command),
             Verb::Bdat => match command.chunk() {
                 Ok(chunk) => expected = self.session.begin_chunk(chunk, true, self.now),
                 Err(_) => blank(argument),
@@ -400,33 +397,36 @@ impl SessionRedactor {
         shown
     }
 
-    /// The argument of MAIL or RCPT, which begins with `keyword`.
-    fn mailbox(&mut self, argument: &mut [u8], command: &Command<'_>, keyword: &[u8]) {
-        let begins = |argument: &[u8]| {
-            argument.get(..keyword.len()).is_some_and(|head| head.eq_ignore_ascii_case(keyword))
-        };
-        let Some(range) = command.path_range().filter(|_| begins(argument)) else {
-            return blank(argument);
+    /// The argument of MAIL or RCPT. Of one that does not follow the syntax, only the keyword is shown.
+    fn mailbox(&mut self, argument: &mut [u8], command: &Command<'_>) {
+        let Some(range) = command.envelope().ok().map(|envelope| envelope.mailbox_range()) else {
+            let keyword = [&b"FROM:"[..], b"TO:"].into_iter().find(|keyword| {
+                argument.get(..keyword.len()).is_some_and(|head| head.eq_ignore_ascii_case(keyword))
+            });
+            let from = keyword.map_or(0, <[u8]>::len);
+            // A server may find a mailbox in it, and repeat it.
+            let path = command.path_or_argument();
+            let local = path.rsplit_once('@').map_or(&*path, |(local, _)| local);
+            self.locals.name(local.as_bytes());
+            return blank(argument.get_mut(from..).unwrap_or_default());
         };
         let (head, rest) = argument.split_at_mut_checked(range.start).unwrap_or_default();
         let (path, parameters) = rest.split_at_mut_checked(range.len()).unwrap_or_default();
-        // Between keyword and mailbox: a bracket, perhaps a source route.
-        let route = head.get_mut(keyword.len()..).unwrap_or_default();
-        for byte in route.iter_mut().filter(|b| !b"<@,: \t".contains(b)) {
+        // Behind the keyword: a bracket, perhaps a source route.
+        let keyword = head.iter().position(|&b| b == b':').unwrap_or(head.len());
+        let route = head.get_mut(keyword..).unwrap_or_default();
+        for byte in route.iter_mut().filter(|b| !b"<@,.: ".contains(b)) {
             *byte = b'x';
         }
         let at = memchr::memrchr(b'@', path).unwrap_or(path.len());
         let (local, domain) = path.split_at_mut_checked(at).unwrap_or_default();
-        self.locals.name(local);
-        let letters = self.locals.letters(local);
-        local.copy_from_slice(&letters);
-        let is_domain = |b: &u8| b.is_ascii_alphanumeric() || b"@.-_[]:".contains(b) || *b >= 0x80;
-        if domain.iter().all(is_domain) {
-            mask(domain.get_mut(1..).unwrap_or_default(), &self.locals, &self.own);
-        } else {
-            blank(domain);
+        if !is_role(local) {
+            self.locals.name(local);
+            let letters = self.locals.letters(local);
+            hide_local_part(local, &letters);
         }
-        for parameter in parameters.split_mut(|b| matches!(b, b' ' | b'\t')) {
+        mask(domain.get_mut(1..).unwrap_or_default(), &self.locals, &self.own);
+        for parameter in parameters.split_mut(|&b| b == b' ') {
             let name = parameter.iter().take_while(|&&b| b != b'=').count();
             if !is_harmless(parameter.get(..name).unwrap_or_default()) {
                 blank(parameter);
@@ -467,6 +467,33 @@ impl SessionRedactor {
 fn rest(mut held: Vec<u8>, used: usize) -> Vec<u8> {
     held.drain(..used.min(held.len()));
     held
+}
+
+/// Replies to VRFY, EXPN and unknown commands may name any mailbox, and those to a malformed path may repeat it.
+fn may_name_anything(expected: &ExpectedReply) -> bool {
+    let (kind, path) = match expected {
+        ExpectedReply::Auth | ExpectedReply::Other => return true,
+        ExpectedReply::Mail { sender, .. } => (PathKind::Reverse, format!("FROM:<{sender}>")),
+        ExpectedReply::Rcpt { recipient, .. } => (PathKind::Forward, format!("TO:<{recipient}>")),
+        _ => return false,
+    };
+    EnvelopeArgument::parse(kind, path.as_bytes()).is_err()
+}
+
+/// Local parts that name no person (RFC 5321 §4.5.1, RFC 2142 §4); policy rules exempt them.
+fn is_role(local: &[u8]) -> bool {
+    local.eq_ignore_ascii_case(b"postmaster") || local.eq_ignore_ascii_case(b"abuse")
+}
+
+/// Letters in place of a local part. What a server may route by stays, and the quotes with it, so that the redacted path is
+/// rejected or accepted as the original.
+fn hide_local_part(local: &mut [u8], letters: &[u8]) {
+    let quotes = if local.starts_with(b"\"") { [0, local.len() - 1] } else { [usize::MAX; 2] };
+    for (at, (byte, letter)) in local.iter_mut().zip(letters).enumerate() {
+        if !quotes.contains(&at) && !b"%!@".contains(byte) {
+            *byte = *letter;
+        }
+    }
 }
 
 /// Parameters of MAIL and RCPT without personal data (RFC 1870, 6152, 6531, 8689, 3461, 3030). The closing bracket of a

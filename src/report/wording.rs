@@ -135,6 +135,8 @@ pub(super) fn refusal(label: &str) -> Option<&'static str> {
         Refusal::Junk => "not SMTP",
         Refusal::BareNewline => "bare CR or LF",
         Refusal::CommandSyntax => "bad command syntax",
+        Refusal::PathSyntax => "bad address syntax",
+        Refusal::PathRouting => "address that may be rerouted",
         Refusal::Xclient => "XCLIENT or XFORWARD from a client",
         Refusal::LimitSessions => "session limit",
         Refusal::LimitClientSessions => "session limit per client",

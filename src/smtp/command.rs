@@ -1,14 +1,13 @@
 //! Commands: one line to a verb and its argument.
 //!
-//! RFC 5321 §4.1.1. The judge of a command's arguments is the upstream: what is read here is read as leniently as the most
-//! lenient of servers would (`MAIL FROM: <a@b>`, `MAIL FROM:a@b`), because an envelope that upstream accepts and the
-//! gateway cannot read would pass the policy unseen.
+//! RFC 5321 §4.1.1. The server judges the arguments, except those of MAIL and RCPT, which [`EnvelopeArgument`] parses.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 
 use serde::{Serialize, Serializer};
+
+use super::path::{EnvelopeArgument, PathError, PathKind, lenient_range};
 
 /// The verbs that the gateway knows; any other is `Unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,33 +107,31 @@ impl<'a> Command<'a> {
         Self { verb, argument: rest.trim_ascii() }
     }
 
-    /// The path of MAIL (`FROM:`) or RCPT (`TO:`), without brackets and source route; empty for `<>`. `None` if there is
-    /// no path to read.
-    pub fn path(&self) -> Option<Cow<'a, str>> {
-        self.argument.get(self.path_range()?).map(String::from_utf8_lossy)
+    /// The argument of MAIL or RCPT.
+    ///
+    /// # Errors
+    /// It does not follow the syntax, or the verb is another.
+    pub fn envelope(&self) -> Result<EnvelopeArgument<'a>, PathError> {
+        let kind = match self.verb {
+            Verb::Mail => PathKind::Reverse,
+            Verb::Rcpt => PathKind::Forward,
+            _ => return Err(PathError::Keyword),
+        };
+        EnvelopeArgument::parse(kind, self.argument)
     }
 
-    /// The path of MAIL or RCPT; an argument that has none stands for itself, since the server judges it.
+    /// The mailbox of MAIL or RCPT, without brackets and source route; empty for `<>`. Of a malformed argument, the part
+    /// where a lenient server would look for the mailbox. `None` if there is none.
+    pub fn path(&self) -> Option<Cow<'a, str>> {
+        match self.envelope() {
+            Ok(envelope) => Some(Cow::Borrowed(envelope.mailbox())),
+            Err(_) => self.argument.get(lenient_range(self.argument)?).map(String::from_utf8_lossy),
+        }
+    }
+
+    /// The same; an argument without one stands for itself.
     pub fn path_or_argument(&self) -> Cow<'a, str> {
         self.path().unwrap_or_else(|| String::from_utf8_lossy(self.argument))
-    }
-
-    /// Where [`Command::path`] stands in the argument.
-    pub fn path_range(&self) -> Option<Range<usize>> {
-        let (_, rest) = split_after(self.argument, b':')?;
-        let rest = rest.trim_ascii_start();
-        let start = self.argument.len() - rest.len();
-        let (start, path) = match rest.strip_prefix(b"<") {
-            Some(bracketed) => (start + 1, bracketed.get(..closing_bracket(bracketed)?)?),
-            None => (start, rest.split(|&b| b == b' ').next().filter(|word| !word.is_empty())?),
-        };
-        // RFC 5321 §4.1.1.3 and appendix C: source routes are accepted and ignored.
-        let mailbox = match path.strip_prefix(b"@") {
-            Some(route) => split_after(route, b':').map_or(path, |(_, mailbox)| mailbox),
-            None => path,
-        };
-        let end = start + path.len();
-        Some(end - mailbox.len()..end)
     }
 
     /// A verb that is known, in the form that its RFC gives it. Most prose that begins with a verb is not.
@@ -251,29 +248,6 @@ fn starts_with_ignore_case(input: &[u8], start: &[u8]) -> bool {
     input.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
-fn split_after(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
-    let at = bytes.iter().position(|&b| b == separator)?;
-    Some((bytes.get(..at)?, bytes.get(at + 1..)?))
-}
-
-/// Position of the `>` that ends a path: not one inside a quoted local part (RFC 5321 §4.1.2).
-fn closing_bracket(path: &[u8]) -> Option<usize> {
-    let (mut quoted, mut escaped) = (false, false);
-    path.iter().position(|&b| {
-        if escaped {
-            escaped = false;
-        } else {
-            match b {
-                b'\\' if quoted => escaped = true,
-                b'"' => quoted = !quoted,
-                b'>' => return !quoted,
-                _ => {}
-            }
-        }
-        false
-    })
-}
-
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -306,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_path_as_the_most_lenient_server_would() {
+    fn a_path_is_found_where_a_lenient_server_looks_for_it() {
         for (line, path) in [
             ("MAIL FROM:<a@b>", Some("a@b")),
             ("MAIL FROM: <a@b> SIZE=3", Some("a@b")),

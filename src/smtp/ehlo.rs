@@ -77,6 +77,7 @@ pub struct Extensions {
     pub pipelining: bool,
     pub starttls: bool,
     pub chunking: bool,
+    pub smtputf8: bool,
 }
 
 /// Keywords of one EHLO reply that are kept, and bytes of each; no server offers so many or so long ones.
@@ -106,6 +107,7 @@ impl Extensions {
         self.pipelining |= keyword == Keyword::Pipelining;
         self.starttls |= keyword == Keyword::Starttls;
         self.chunking |= keyword == Keyword::Chunking;
+        self.smtputf8 |= keyword == Keyword::SmtpUtf8;
     }
 
     /// Rewrites a 250 to EHLO without keywords that the gateway cannot relay or is configured to hide (RFC 5321 §4.1.1.1).

@@ -13,6 +13,8 @@ pub enum ExpectedReply {
     Ehlo(Arc<str>),
     Mail {
         sender: Arc<str>,
+        /// The message may have UTF-8 in its envelope (RFC 6531 §3.4).
+        utf8: bool,
     },
     Rcpt {
         recipient: Arc<str>,
@@ -51,7 +53,10 @@ impl ExpectedReply {
         match command.verb {
             Verb::Helo => Self::Helo(name()),
             Verb::Ehlo => Self::Ehlo(name()),
-            Verb::Mail => Self::Mail { sender: command.path_or_argument().into() },
+            Verb::Mail => Self::Mail {
+                sender: command.path_or_argument().into(),
+                utf8: command.envelope().is_ok_and(|envelope| envelope.asks_for_utf8()),
+            },
             Verb::Rcpt => {
                 Self::Rcpt { recipient: command.path_or_argument().into(), is_question: false }
             }
@@ -77,7 +82,7 @@ impl ExpectedReply {
         match self {
             Self::Helo(text)
             | Self::Ehlo(text)
-            | Self::Mail { sender: text }
+            | Self::Mail { sender: text, .. }
             | Self::Rcpt { recipient: text, .. } => text.len(),
             _ => 0,
         }

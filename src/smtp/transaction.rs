@@ -51,6 +51,8 @@ pub struct Transaction {
     pub number: u64,
     /// The reverse-path without brackets; empty for `<>`.
     pub sender: Arc<str>,
+    /// Its envelope may have UTF-8 (RFC 6531 §3.4).
+    pub utf8: bool,
     /// `None`: no reply to MAIL was seen.
     pub mail_code: Option<u16>,
     pub recipients: Vec<Recipient>,
@@ -210,7 +212,7 @@ impl SessionState {
         match expected {
             ExpectedReply::Helo(name) => self.on_helo(name, false, reply),
             ExpectedReply::Ehlo(name) => self.on_helo(name, true, reply),
-            ExpectedReply::Mail { sender } => self.on_mail(sender, reply),
+            ExpectedReply::Mail { sender, utf8 } => self.on_mail(sender, *utf8, reply),
             ExpectedReply::Rcpt { recipient, .. } => self.on_rcpt(recipient, reply),
             ExpectedReply::Data => self.on_data(reply),
             ExpectedReply::Chunk { bytes } => self.on_chunk(*bytes),
@@ -240,10 +242,11 @@ impl SessionState {
         }
     }
 
-    fn on_mail(&mut self, sender: &Arc<str>, reply: Confirmation) {
+    fn on_mail(&mut self, sender: &Arc<str>, utf8: bool, reply: Confirmation) {
         let transaction = Transaction {
             number: self.total,
             sender: Arc::clone(sender),
+            utf8,
             mail_code: reply.code,
             recipients: Vec::new(),
             recipients_total: 0,
@@ -364,7 +367,7 @@ mod tests {
     }
 
     fn mail(sender: &str) -> ExpectedReply {
-        ExpectedReply::Mail { sender: sender.into() }
+        ExpectedReply::Mail { sender: sender.into(), utf8: false }
     }
 
     fn rcpt(recipient: &str) -> ExpectedReply {

@@ -30,6 +30,11 @@ fn command() {
 }
 
 #[test]
+fn path() {
+    over_seeds("path", bodies::path);
+}
+
+#[test]
 fn reply() {
     over_seeds("reply", bodies::reply);
 }

@@ -129,7 +129,8 @@ fn recording_sessions() {
     reader.follow(RECORDING, |text| text.to_owned());
     let redacted = fs::read(reader.folder.join("for-others.pcapng")).unwrap();
     let holds = |text: &[u8]| redacted.windows(text.len()).any(|window| window == text);
-    assert!(holds(b"@example.org>") && !holds(b"postmaster"));
+    assert!(holds(b"<postmaster@example.org>"), "a mailbox of no person");
+    assert!(holds(b"FROM:<") && !holds(b"FROM:<root@"));
 }
 
 /// Follows a guide on one host.

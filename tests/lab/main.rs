@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         relay::limits::TESTS,
         relay::load::TESTS,
         relay::open_relay::TESTS,
+        relay::paths::TESTS,
         relay::proxied::TESTS,
         relay::recovery::TESTS,
         relay::smuggling::TESTS,

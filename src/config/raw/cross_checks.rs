@@ -16,7 +16,8 @@ use super::sections::{
 };
 use super::values::format_duration;
 use crate::addr::{Family, Networks};
-use crate::engine;
+use crate::engine::{self, PathSyntax};
+use crate::policy::rules::{Exemption, FactName};
 use crate::relay::UpstreamIdentity;
 
 /// The mode in force; `None` if it is invalid.
@@ -190,6 +191,51 @@ pub(super) fn policies(
             let remedy = "write one of listen.addresses, or leave it out for any";
             diagnostics.error(at, "policy.when.listeners", problem, remedy);
         }
+    }
+}
+
+/// With lenient paths the gateway and the server may read different senders and recipients, so no rule may depend on one.
+pub(super) fn paths(
+    paths: &Field<PathSyntax>,
+    policies: &[PolicySection],
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let Some(at) = paths.given().filter(|paths| *paths.get_ref() == PathSyntax::Lenient) else {
+        return;
+    };
+    for policy in policies {
+        let Some(rule) = &policy.rule else { continue };
+        let mut keys = Vec::new();
+        if !rule.when.sender.is_empty() {
+            keys.push("`when.sender`");
+        }
+        if !rule.when.recipient.is_empty() {
+            keys.push("`when.recipient`");
+        }
+        let requires = |fact| rule.require.iter().any(|require| require.fact == fact);
+        for (fact, key) in [
+            (FactName::ReturnPath, "`require` of return_path"),
+            (FactName::Recipient, "`require` of recipient"),
+        ] {
+            if requires(fact) {
+                keys.push(key);
+            }
+        }
+        let by_recipient = [Exemption::Postmaster, Exemption::Abuse];
+        if rule.exempt.iter().any(|exemption| by_recipient.contains(exemption)) {
+            keys.push("`exempt` of postmaster or abuse");
+        }
+        if keys.is_empty() {
+            continue;
+        }
+        let problem = format!(
+            "\"lenient\" lets clients bypass rule \"{}\": the mail server may read another sender or recipient than the \
+             rule does ({})",
+            rule.name,
+            keys.join(", ")
+        );
+        let remedy = "write \"strict\", or remove these conditions (`exempt = [\"authenticated\"]` removes the exemptions)";
+        diagnostics.error(at.span().start, "smtp.paths", problem, remedy);
     }
 }
 

@@ -119,8 +119,9 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     cross_checks::interception(&listen, intercept_start, &mut diagnostics);
     cross_checks::upstream(&listen, &upstream, &proxy_trusted, &mut diagnostics);
     client_identity::check_open_relay(&listen, &upstream, &proxy_trusted, host, &mut diagnostics);
-    client_identity::check_impersonation(&upstream, &smtp.hide, &mut diagnostics);
+    client_identity::check_impersonation(&upstream, &smtp.options.hide, &mut diagnostics);
     cross_checks::policies(&listen, &policies, &proxy_trusted, &mut diagnostics);
+    cross_checks::paths(&smtp.paths, &policies, &mut diagnostics);
     cross_checks::metrics(&listen, &metrics, &mut diagnostics);
     cross_checks::timeouts(&timeouts, &mut diagnostics);
     let errors = diagnostics.finish();
@@ -149,11 +150,14 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         },
         proxy_trusted,
         access: AccessRules::new(access.into_iter().flatten().collect()),
-        rules: Arc::new(PolicyRules::new(
-            policies.into_iter().filter_map(|policy| policy.rule).collect(),
-            site.addresses.clone(),
-        )),
-        smtp,
+        rules: Arc::new(
+            PolicyRules::new(
+                policies.into_iter().filter_map(|policy| policy.rule).collect(),
+                site.addresses.clone(),
+            )
+            .with_site_domains(site.domains.clone()),
+        ),
+        smtp: smtp.options,
         limits,
         drain: timeouts.drain.clone().or(sections::DRAIN),
         timeouts: timeout_sets(timeouts),

@@ -39,10 +39,9 @@ pub(super) fn policy(
     use PolicyAction::{Accept, Reject, Tag, Tempfail};
     let actions = [Accept, Tag, Tempfail, Reject].map(|action| (action.as_str(), action));
     let modes = [("enforce", RuleMode::Enforce), ("shadow", RuleMode::Shadow)];
-    let exemptions = Exemption::ALL.map(|exemption| (exemption.as_str(), exemption));
     let name = section.require("name", rule_name);
     let when = conditions(&mut section.section("when"));
-    let exempt = section.read("exempt", list(one_of(&exemptions)));
+    let exempt = section.read("exempt", list(exemption));
     let requirements =
         section.read("require", non_empty(requirement, "leave it out if nothing is required"));
     let otherwise = section.read("otherwise", one_of(&actions));
@@ -86,6 +85,16 @@ pub(super) fn policy(
         url: url.into_option().map(Into::into),
     });
     PolicySection { rule, listeners: when.listeners }
+}
+
+fn exemption(value: &Value<'_>) -> ValueResult<Exemption> {
+    let exemptions = Exemption::ALL.map(|exemption| (exemption.as_str(), exemption));
+    if matches!(value.get_ref(), DeValue::String(word) if word == "null-sender") {
+        let problem = "\"null-sender\" is no exemption";
+        let remedy = "remove it: bounces always pass `return_path`, and have to pass all else";
+        return invalid(value, problem, remedy);
+    }
+    one_of(&exemptions)(value)
 }
 
 /// `[policy.when]`

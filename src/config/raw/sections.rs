@@ -20,7 +20,9 @@ use super::values::{
 use crate::addr::{Family, Networks};
 use crate::config::size::WATCH_BUFFER;
 use crate::control;
-use crate::engine::{BareNewlines, Limits as SessionLimits, Pregreet, RefuseAt, SmtpOptions};
+use crate::engine::{
+    BareNewlines, Limits as SessionLimits, PathSyntax, Pregreet, RefuseAt, SmtpOptions,
+};
 use crate::intercept::InterceptSettings;
 use crate::policy::{AccessRule, PolicyAction};
 use crate::relay::{RelayLimits, UpstreamCheck, UpstreamIdentity};
@@ -233,7 +235,13 @@ pub(super) fn rule_name(value: &Value<'_>) -> ValueResult<String> {
     invalid(value, problem, "write 1 to 64 printable ASCII characters")
 }
 
-pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> SmtpOptions {
+/// `[smtp]`
+pub(super) struct SmtpSection {
+    pub(super) options: SmtpOptions,
+    pub(super) paths: Field<PathSyntax>,
+}
+
+pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> SmtpSection {
     let bare_newlines = [
         ("normalize", BareNewlines::Normalize),
         ("reject", BareNewlines::Reject),
@@ -245,13 +253,17 @@ pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> SmtpOptions {
         Field::Absent => host_name(section),
         given => given.or_default(),
     };
-    SmtpOptions {
+    let paths = section
+        .read("paths", one_of(&[("strict", PathSyntax::Strict), ("lenient", PathSyntax::Lenient)]));
+    let options = SmtpOptions {
         hostname,
+        paths: paths.clone().or_default(),
         refuse_at: section.read("refuse_at", one_of(&refuse_at)).or_default(),
         bare_newlines: section.read("bare_newlines", one_of(&bare_newlines)).or_default(),
         pregreet: section.read("pregreet", one_of(&pregreet)).or_default(),
         hide: into_values(section.read("hide", list(keyword)).or_default()),
-    }
+    };
+    SmtpSection { options, paths }
 }
 
 /// The name of this host, the default of `smtp.hostname`.

@@ -66,6 +66,12 @@ impl Observer {
             ClientEvent::Waiting(_) if self.tracking == Tracking::Paired => Progress::Stop,
             ClientEvent::Waiting(wait) => self.assume_reply(wait, rest, out),
             ClientEvent::Junk(junk) => self.on_junk(junk, rest, out),
+            ClientEvent::Command { command, .. }
+                if self.tracking == Tracking::Paired
+                    && self.session.utf8_is_uncertain(&command) =>
+            {
+                Progress::Stop
+            }
             ClientEvent::Command { line, command } => {
                 self.on_command(line, &command, out);
                 Progress::Consumed(line.len())
@@ -141,7 +147,7 @@ impl Observer {
             self.record.anomaly(Anomaly::CommandTooLong, out);
             Some(self.checks.on_long_line(message_pending))
         } else {
-            self.checks.on_command(line, command, message_pending)
+            self.checks.on_command(line, command, &self.session)
         };
         if let Some(refusal) = refusal {
             self.on_refusal(refusal, out);

@@ -4,17 +4,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::fault::CommandFault;
 use crate::engine::event::{Event, Refusal};
-use crate::engine::options::{Pregreet, Profile, RefuseAt};
+use crate::engine::options::{PathSyntax, Pregreet, Profile, RefuseAt};
 use crate::engine::output::Output;
 use crate::engine::record::VerdictRecord;
 use crate::policy::PolicyAction;
-use crate::smtp::{BareNewlines, Command, Keyword, Line, Verb};
+use crate::smtp::{BareNewlines, Command, Keyword, Line, Session, Verb};
 
 /// The checks of one session, and its verdict so far.
 #[derive(Debug)]
 pub(in crate::engine) struct SessionChecks {
     profile: Arc<Profile>,
+    client: IpAddr,
     /// The access rule that matched the client.
     rule: Option<Arc<str>>,
     /// Why every RCPT is rejected, if it is.
@@ -38,6 +40,7 @@ impl SessionChecks {
         };
         Self {
             profile,
+            client,
             rule: verdict.rule,
             rejection,
             commands: 0,
@@ -68,20 +71,20 @@ impl SessionChecks {
         self.at_connect()
     }
 
-    /// Why the gateway rejects a command itself, if it does. `message_pending`: a message has no reply yet.
+    /// Why the gateway rejects a command itself, if it does. `session` stands before the command.
     pub(in crate::engine) fn on_command(
         &mut self,
         line: Line<'_>,
         command: &Command<'_>,
-        message_pending: bool,
+        session: &Session,
     ) -> Option<Refusal> {
         if command.verb != Verb::Rcpt {
             self.commands = self.commands.saturating_add(1);
         }
-        if let Some(limit) = self.over_limits(message_pending) {
+        if let Some(limit) = self.over_limits(session.message_pending()) {
             return Some(limit);
         }
-        let refusal = self.refusal(line, command);
+        let refusal = self.refusal(line, command, session);
         // A hidden or unknown command is answered by the gateway as well.
         if refusal.is_some() || command.verb == Verb::Unknown || self.hides(command.verb) {
             self.count_error();
@@ -89,11 +92,11 @@ impl SessionChecks {
         refusal
     }
 
-    fn refusal(&self, line: Line<'_>, command: &Command<'_>) -> Option<Refusal> {
+    fn refusal(&self, line: Line<'_>, command: &Command<'_>, session: &Session) -> Option<Refusal> {
         if !self.accepts_endings(line) {
             return Some(Refusal::BareNewline);
         }
-        match command.verb {
+        let refusal = match command.verb {
             Verb::Rcpt => self.rejection,
             // These would let a rejected client guess passwords and addresses.
             Verb::Auth | Verb::Vrfy | Verb::Expn | Verb::Etrn => self.rejection,
@@ -103,7 +106,32 @@ impl SessionChecks {
             Verb::Xclient | Verb::Xforward => Some(Refusal::Xclient),
             Verb::Bdat if command.chunk().is_err() => Some(Refusal::CommandSyntax),
             _ => None,
+        };
+        refusal.or_else(|| Some(self.fault(line, command, session)?.refusal()))
+    }
+
+    /// What is wrong with a command line, for the server might read it in another way.
+    pub(in crate::engine) fn fault(
+        &self,
+        line: Line<'_>,
+        command: &Command<'_>,
+        session: &Session,
+    ) -> Option<CommandFault> {
+        if self.hides(command.verb) {
+            return None; // It does not reach the server.
         }
+        CommandFault::find(&self.profile, self.client, line, command, session)
+    }
+
+    /// A MAIL or RCPT without a fault as the server receives it, without CRLF, where that is not the line as it came.
+    pub(in crate::engine) fn rewritten(&self, line: Line<'_>) -> Option<String> {
+        if self.profile.smtp.paths == PathSyntax::Lenient {
+            return None;
+        }
+        let canonical = Command::parse(line.text).envelope().ok()?.canonical();
+        // Verb and keyword in any case.
+        let is_same = canonical.eq_ignore_ascii_case(std::str::from_utf8(line.text).ok()?);
+        (!is_same).then_some(canonical)
     }
 
     /// A keyword hidden from EHLO hides its command too: a client may try it without the offer.
@@ -216,6 +244,8 @@ const fn action_for(refusal: Refusal) -> PolicyAction {
         | Refusal::Junk
         | Refusal::BareNewline
         | Refusal::CommandSyntax
+        | Refusal::PathSyntax
+        | Refusal::PathRouting
         | Refusal::Xclient
         | Refusal::LimitLine => PolicyAction::Reject,
         Refusal::AccessTempfail

@@ -2,6 +2,7 @@
 
 pub(super) mod checks;
 pub(super) mod evaluator;
+mod fault;
 pub(super) mod header;
 mod outcome;
 mod replay;

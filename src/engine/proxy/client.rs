@@ -79,7 +79,7 @@ impl Proxy {
                 Progress::Consumed(rest.len())
             }
             ClientEvent::Command { line, command } => {
-                if self.begin_xclient(&command, out) || self.must_wait(&command, out) {
+                if self.begin_xclient(&command, out) || self.must_wait(line, &command, out) {
                     return Progress::Stop { blocked: true };
                 }
                 self.early_data_counted = false;

@@ -17,7 +17,7 @@ impl Proxy {
     ) {
         self.record.on_command(line, command, self.now, out);
         let expected = ExpectedReply::to(command);
-        let refusal = self.checks.on_command(line, command, self.session.message_pending());
+        let refusal = self.checks.on_command(line, command, &self.session);
         match refusal {
             Some(limit @ (Refusal::LimitCommands | Refusal::LimitErrors)) => {
                 return self.fail_over_limit(limit, expected, out);
@@ -36,6 +36,12 @@ impl Proxy {
             return self.answer_not_offered(ExpectedReply::Other, out);
         }
         if let Some(refusal) = refusal {
+            let fault = self.checks.fault(line, command, &self.session);
+            if let Some(fault) = fault.filter(|fault| fault.refusal() == refusal) {
+                self.checks.on_refusal(refusal, out);
+                let (code, enhanced, text) = fault.reply();
+                return self.answer(expected, code, enhanced, text, out);
+            }
             return self.refuse_command(refusal, expected, out);
         }
         match (command.verb, &expected) {
@@ -44,7 +50,7 @@ impl Proxy {
                 self.look_ahead(PolicyQuestion { stage: PolicyStage::Helo, ..helo }, out);
                 self.forward(line, from, expected, out);
             }
-            (Verb::Mail, ExpectedReply::Mail { sender }) => {
+            (Verb::Mail, ExpectedReply::Mail { sender, .. }) => {
                 let mail = PolicyQuestion { sender: Some(sender.clone()), ..self.question() };
                 self.look_ahead(PolicyQuestion { stage: PolicyStage::Mail, ..mail }, out);
                 self.forward(line, from, expected, out);
@@ -109,7 +115,7 @@ impl Proxy {
         self.answer(expected, 502, code, "not offered here", out);
     }
 
-    /// Forwards a command line, normalised if need be.
+    /// Forwards a command line, normalised if need be, and a path in its only spelling: upstream reads what was decided on.
     pub(super) fn forward(
         &mut self,
         line: Line<'_>,
@@ -117,6 +123,10 @@ impl Proxy {
         expected: ExpectedReply,
         out: &mut Output,
     ) {
+        if let Some(command) = self.checks.rewritten(line) {
+            out.act(Action::ToUpstream(format!("{command}\r\n").into_bytes()));
+            return self.session.expect(expected);
+        }
         normalized(line, |piece| match piece {
             Piece::Input(range) => out.forward(from + range.start..from + range.end),
             Piece::Insert(bytes) => out.act(Action::Insert(bytes)),

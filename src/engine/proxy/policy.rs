@@ -140,9 +140,20 @@ impl Proxy {
     }
 
     /// Whether a command has to wait: for the policy, or for pending replies that decide what it means to upstream.
-    pub(super) fn must_wait(&mut self, command: &Command<'_>, out: &mut Output) -> bool {
+    pub(super) fn must_wait(
+        &mut self,
+        line: Line<'_>,
+        command: &Command<'_>,
+        out: &mut Output,
+    ) -> bool {
+        if self.session.utf8_is_uncertain(command) {
+            return true;
+        }
         match command.verb {
             Verb::Rcpt if !self.checks.reject_all() => {
+                if self.checks.fault(line, command, &self.session).is_some() {
+                    return false; // It is rejected; nothing is looked up for it.
+                }
                 let ExpectedReply::Rcpt { recipient, .. } = ExpectedReply::to(command) else {
                     return false;
                 };

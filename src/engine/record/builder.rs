@@ -109,7 +109,7 @@ impl RecordBuilder {
             self.message.began = None;
         }
         let anomaly = match verb {
-            Verb::Mail | Verb::Rcpt if command.path().is_none() => Anomaly::BadSyntax,
+            Verb::Mail | Verb::Rcpt if command.envelope().is_err() => Anomaly::BadSyntax,
             Verb::Bdat if command.chunk().is_err() => Anomaly::BadSyntax,
             Verb::Xclient => Anomaly::Xclient,
             Verb::Xforward => Anomaly::Xforward,

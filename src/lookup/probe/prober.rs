@@ -13,9 +13,10 @@ use crate::addr::Networks;
 use crate::lookup::limits::ProbeLimits;
 use crate::lookup::settings::{LookupSettings, ProbeSettings};
 use crate::policy::facts::{Answer, Lookup, Reason};
+use crate::smtp::{EnvelopeArgument, PathKind};
 
-/// RFC 5321 §4.5.3.1.3, without the brackets.
-const MAX_PATH: usize = 254;
+/// RFC 5321 §4.5.3.1.3 has 256, but bounce addresses may be longer, and servers read lines of 2048.
+const MAX_PATH: usize = 1000;
 
 #[derive(Debug)]
 pub(in crate::lookup) struct Prober {
@@ -108,7 +109,7 @@ impl Prober {
             Ok(_) => {}
             Err(rejection) => return rejection.callout_answer(),
         }
-        match client.command("MAIL FROM:<>").await {
+        match client.command(null_sender_for(path)).await {
             Ok(reply) if reply.class() == 2 => {}
             other => {
                 client.quit();
@@ -170,8 +171,14 @@ impl Rejection {
     }
 }
 
-/// Whether `path` can stand within `<>`: no character of it ends the command or the path.
+/// Whether `path` is a mailbox, which servers read as it is meant.
 pub(in crate::lookup) fn is_path(path: &str) -> bool {
-    let is_plain = |byte| (b' '..=b'~').contains(&byte) && !matches!(byte, b'<' | b'>');
-    !path.is_empty() && path.len() <= MAX_PATH && path.bytes().all(is_plain)
+    let argument = format!("TO:<{path}>");
+    let read = EnvelopeArgument::parse(PathKind::Forward, argument.as_bytes());
+    path.len() <= MAX_PATH && read.is_ok_and(|read| read.mailbox() == path)
+}
+
+/// MAIL for a RCPT of `path`, which may have UTF-8 (RFC 6531 §3.4).
+pub(in crate::lookup) const fn null_sender_for(path: &str) -> &'static str {
+    if path.is_ascii() { "MAIL FROM:<>" } else { "MAIL FROM:<> SMTPUTF8" }
 }

@@ -63,7 +63,7 @@ fn lookup_result(answer: Answer, source: Source) -> LookupResult {
 fn samples() -> Vec<(Lookup, LookupResult, Duration)> {
     let minute = Duration::from_secs(60);
     let ip = "2001:db8::25".parse().unwrap();
-    let path = String::from("a b@a.example");
+    let path = String::from("\"a b\"@a.example");
     let of = |text| match lookup(text) {
         Lookup::MailExchanges(name) => {
             crate::policy::facts::DnsRecord::Exchange { preference: 10, host: name }

@@ -249,8 +249,16 @@ async fn large_segments_need_the_option_and_pipelining() {
 async fn a_path_cannot_inject_commands() {
     let peer = peer("S: 220 a").await;
     let service = reach_of(&peer, |settings| settings.upstreams = vec![peer.address]).await;
-    for path in ["a@a.example>\r\nDATA", "a\n@a.example", "<a@a.example>", "b\u{e4}@a.example", ""]
-    {
+    for path in [
+        "a@a.example>\r\nDATA",
+        "a\n@a.example",
+        "<a@a.example>",
+        "a@a.example> X=1",
+        "a b@a.example",
+        "@r.example:a@a.example",
+        "a",
+        "",
+    ] {
         for lookup in [
             Lookup::Callout(peer.address.ip(), path.to_owned()),
             Lookup::Recipient(path.to_owned()),
@@ -260,6 +268,25 @@ async fn a_path_cannot_inject_commands() {
         }
     }
     assert_eq!(*peer.calls.lock().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_path_beyond_ascii_asks_for_smtputf8() {
+    let script = "S: 220 a
+        C: EHLO
+        S: 250 mx
+        C: MAIL FROM:<> SMTPUTF8
+        S: 250 ok
+        C: RCPT TO:<b\u{e4}@a.example>
+        S: 250 ok";
+    let peer = peer(script).await;
+    let service = reach_of(&peer, |settings| settings.upstreams = vec![peer.address]).await;
+    let path = "b\u{e4}@a.example";
+    for lookup in
+        [Lookup::Callout(peer.address.ip(), path.to_owned()), Lookup::Recipient(path.to_owned())]
+    {
+        assert_eq!(in_words(&service.lookup(&lookup).await.answer), "yes", "{lookup:?}");
+    }
 }
 
 #[tokio::test]

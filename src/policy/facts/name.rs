@@ -17,7 +17,9 @@ impl DomainName {
     /// other than letters, digits, `-` and `_` (found in real host names), and an all-numeric last label (an address,
     /// RFC 3696 §2).
     pub fn parse(text: &str) -> Option<Self> {
-        let is_name = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        // Of the characters beyond ASCII, IDNA accepts those that may be in a name.
+        let is_name =
+            |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || matches!(c, '-' | '_' | '.');
         if text.is_empty() || !text.chars().all(is_name) {
             return None;
         }

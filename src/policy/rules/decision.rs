@@ -1,13 +1,15 @@
 //! All `[[policy]]` rules together, and their decision.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::require::FactName;
 use super::rule::{PolicyRule, RuleEvaluation, RuleMatch, RuleMode};
 use super::subject::{PolicyStage, Subject};
 use crate::addr::Networks;
 use crate::policy::PolicyAction;
-use crate::policy::facts::{Answers, Evaluation, Fact, Lookup};
+use crate::policy::facts::{Answers, DomainName, Evaluation, Fact, Lookup};
+use crate::smtp::{Detour, PathKind};
 
 /// The decision with the answers available so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,11 +29,28 @@ pub struct PolicyRules {
     rules: Vec<PolicyRule>,
     /// Our own addresses: mail that would return to us reaches no sender.
     ours: Networks,
+    /// The domains that the site accepts mail for, for exemptions.
+    site: Vec<DomainName>,
 }
 
 impl PolicyRules {
     pub fn new(rules: Vec<PolicyRule>, ours: Networks) -> Self {
-        Self { rules, ours }
+        Self { rules, ours, site: Vec::new() }
+    }
+
+    /// With the domains that the site accepts mail for.
+    #[must_use]
+    pub fn with_site_domains(self, site: Vec<DomainName>) -> Self {
+        Self { site, ..self }
+    }
+
+    /// Whether a rule in force for this client would decide in another way if a path took a detour.
+    pub fn depend_on(&self, kind: PathKind, detour: Detour, client: IpAddr) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.mode == RuleMode::Enforce
+                && rule.depends_on(kind, detour)
+                && rule.when.matches_client(client)
+        })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -56,7 +75,8 @@ impl PolicyRules {
         subject: &'a Subject<'_>,
         known: &'a Answers,
     ) -> impl Iterator<Item = (FactName, Fact)> + 'a {
-        let applicable = self.rules.iter().filter(move |rule| rule.applies(stage, subject));
+        let applicable =
+            self.rules.iter().filter(move |rule| rule.applies(stage, subject, &self.site));
         let required = applicable.flat_map(|rule| &rule.require);
         required.filter_map(move |require| match require.evaluate(subject, &self.ours, known) {
             Evaluation::Known(fact) => Some((require.fact, fact)),
@@ -69,7 +89,7 @@ impl PolicyRules {
         let mut decision = Decision::default();
         let mut need = BTreeSet::new();
         let mut pending = false;
-        for rule in self.rules.iter().filter(|rule| rule.applies(stage, subject)) {
+        for rule in self.rules.iter().filter(|rule| rule.applies(stage, subject, &self.site)) {
             match rule.evaluate(subject, &self.ours, known) {
                 RuleEvaluation::NoMatch => {}
                 RuleEvaluation::NeedsLookups(lookups) => {

@@ -8,7 +8,8 @@ use super::when::{Exemption, When};
 use crate::addr::Networks;
 use crate::label::labels;
 use crate::policy::PolicyAction;
-use crate::policy::facts::{Answers, Evaluation, Fact, FactState, Lookup, Reason};
+use crate::policy::facts::{Answers, DomainName, Evaluation, Fact, FactState, Lookup, Reason};
+use crate::smtp::{Detour, PathKind};
 
 labels! {
     /// Whether a rule's verdict is enforced.
@@ -66,10 +67,27 @@ pub(super) enum RuleEvaluation {
 }
 
 impl PolicyRule {
-    pub(super) fn applies(&self, stage: PolicyStage, subject: &Subject<'_>) -> bool {
+    /// `site`: the domains that the site accepts mail for.
+    pub(super) fn applies(
+        &self,
+        stage: PolicyStage,
+        subject: &Subject<'_>,
+        site: &[DomainName],
+    ) -> bool {
         self.at <= stage
             && self.when.matches(subject)
-            && !self.exempt.iter().any(|exemption| exemption.matches(subject))
+            && !self.exempt.iter().any(|exemption| exemption.matches(subject, site))
+    }
+
+    /// Whether the rule would decide in another way if a path took a detour. Conditions do; facts only for a route: they are
+    /// about the domain as DNS and the mail server read it. Exemptions are for exact mailboxes of the site, which take none.
+    pub(super) fn depends_on(&self, kind: PathKind, detour: Detour) -> bool {
+        let (domains, fact) = match kind {
+            PathKind::Reverse => (&self.when.sender, FactName::ReturnPath),
+            PathKind::Forward => (&self.when.recipient, FactName::Recipient),
+        };
+        let requires = || self.require.iter().any(|require| require.fact == fact);
+        !domains.is_empty() || detour == Detour::Route && requires()
     }
 
     pub(super) fn evaluate(

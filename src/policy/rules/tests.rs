@@ -82,7 +82,8 @@ fn settle(
     subject: &Subject<'_>,
     faults: &[&str],
 ) -> (Decision, Vec<Lookup>) {
-    let rules = PolicyRules::new(rules.to_vec(), Networks::default());
+    let rules = PolicyRules::new(rules.to_vec(), Networks::default())
+        .with_site_domains(vec![name("b.example"), name("c.example")]);
     let mut known = Answers::default();
     let mut lookups = Vec::new();
     loop {
@@ -185,10 +186,10 @@ fn exemptions() {
     let none = rule("named", &[FactName::Fcrdns], PolicyAction::Reject);
     let to = |recipient| Subject { recipient: Some(recipient), ..subject() };
     for exempt in [
-        Subject { sender: Some(""), ..subject() },
         to("postmaster"),
         to("PostMaster@b.example"),
-        to("abuse@b.example"),
+        to("postmaster@B.Example"),
+        to("abuse@c.example"),
         Subject { authenticated: true, ..subject() },
     ] {
         assert_eq!(
@@ -200,6 +201,15 @@ fn exemptions() {
         assert_eq!(found, "named reject fcrdns.no_ptr", "{exempt:?}");
     }
     for other in [
+        Subject { sender: Some(""), ..subject() },
+        to("abuse"),
+        to("postmaster@elsewhere.example"),
+        to("postmaster@sub.b.example"),
+        to("abuse@[192.0.2.1]"),
+        to("postmaster@"),
+        to("postmaster@<victim%b.example>"),
+        to("\"postmaster\"@b.example"),
+        to("postmaster%b.example"),
         to("postmasters@b.example"),
         to("a.postmaster@b.example"),
         to("postmaster@a@b.example"),
@@ -210,6 +220,10 @@ fn exemptions() {
         let found = decide_for(std::slice::from_ref(&all), &other, &["no ptr"]);
         assert_eq!(found, "named reject fcrdns.no_ptr", "{other:?}");
     }
+    // The null sender passes the fact about the sender, and no other.
+    let bounce = Subject { sender: Some(""), ..subject() };
+    let back = rule("back", &[FactName::ReturnPath], PolicyAction::Reject);
+    assert_eq!(decide_for(&[back], &bounce, &["no domain"]), "none");
     // Before the envelope is known, its exemptions do not apply.
     let early = Subject { sender: None, recipient: None, ..subject() };
     let (decision, _) = settle(&[all], PolicyStage::Connect, &early, &["no ptr"]);

@@ -1,6 +1,6 @@
 //! Match conditions and exemptions of a rule.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::subject::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
@@ -41,10 +41,15 @@ impl When {
         }
     }
 
+    /// Whether the conditions on the client's address hold.
+    pub(super) fn matches_client(&self, client: IpAddr) -> bool {
+        self.family.is_none_or(|family| family == Family::of(client))
+            && (self.networks.is_empty() || self.networks.contains(client))
+    }
+
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         let domain = |path: Option<&str>| path.and_then(DomainOrLiteral::of_path);
-        self.family.is_none_or(|family| family == Family::of(subject.client))
-            && (self.networks.is_empty() || self.networks.contains(subject.client))
+        self.matches_client(subject.client)
             && (self.listeners.is_empty() || self.listeners.contains(&subject.listener))
             && self.helo.match_or_empty(|| subject.helo.and_then(DomainOrLiteral::parse))
             && self.sender.match_or_empty(|| domain(subject.sender))
@@ -84,13 +89,12 @@ impl Domains {
 }
 
 labels! {
-    /// Sessions and recipients that a rule skips by default (rule 10 of ARCHITECTURE.md).
+    /// Sessions and recipients that a rule skips by default (rule 10 of ARCHITECTURE.md). `<>` is none of them: it passes
+    /// `return_path`, and nothing else.
     pub enum Exemption {
-        /// `MAIL FROM:<>`: bounces.
-        NullSender = "null-sender",
-        /// `postmaster` at any domain or none (RFC 5321 §4.5.1).
+        /// `postmaster` at a domain of the site, or without domain (RFC 5321 §4.5.1).
         Postmaster = "postmaster",
-        /// `abuse` at any domain (RFC 2142 §4).
+        /// `abuse` at a domain of the site (RFC 2142 §4).
         Abuse = "abuse",
         /// A client whose AUTH succeeded.
         Authenticated = "authenticated",
@@ -98,19 +102,27 @@ labels! {
 }
 
 impl Exemption {
-    pub fn matches(self, subject: &Subject<'_>) -> bool {
-        // Compares without allocating: this runs for every recipient and rule.
-        let mailbox = |name: &str| {
-            let split = subject.recipient.and_then(|path| path.split_at_checked(name.len()));
-            split.is_some_and(|(local, rest)| {
-                local.eq_ignore_ascii_case(name) && (rest.is_empty() || rest.rfind('@') == Some(0))
-            })
-        };
+    /// `site`: the domains that the site accepts mail for.
+    pub fn matches(self, subject: &Subject<'_>, site: &[DomainName]) -> bool {
         match self {
-            Self::NullSender => subject.sender == Some(""),
-            Self::Postmaster => mailbox("postmaster"),
-            Self::Abuse => mailbox("abuse"),
+            Self::Postmaster => {
+                let alone = || {
+                    let recipient = subject.recipient.unwrap_or_default();
+                    recipient.eq_ignore_ascii_case("postmaster")
+                };
+                alone() || is_mailbox_of_site("postmaster", subject, site)
+            }
+            Self::Abuse => is_mailbox_of_site("abuse", subject, site),
             Self::Authenticated => subject.authenticated,
         }
     }
+}
+
+/// Only exactly `name@domain`: a server may read anything else as another mailbox.
+fn is_mailbox_of_site(name: &str, subject: &Subject<'_>, site: &[DomainName]) -> bool {
+    // Compares without allocating first: this runs for every recipient and rule.
+    let split = subject.recipient.and_then(|path| path.split_at_checked(name.len()));
+    let named = split.filter(|(local, _)| local.eq_ignore_ascii_case(name));
+    let domain = named.and_then(|(_, rest)| DomainName::parse(rest.strip_prefix('@')?));
+    domain.is_some_and(|domain| site.contains(&domain))
 }

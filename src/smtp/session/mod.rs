@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::transaction::{Author, Confirmation};
 use super::{
     BareNewlines, Chunk, Command, DataScanner, ExpectedReply, Extensions, Junk, Line, OwnReply,
-    Piece, Reply, ReplyParse, ScanFindings, SessionState, Split,
+    Piece, Reply, ReplyParse, ScanFindings, SessionState, Split, Verb,
 };
 use crate::time::Timestamp;
 
@@ -524,18 +524,24 @@ impl Session {
     /// Number and sender of the transaction that a RCPT sent now belongs to; a MAIL without a reply counts as accepted.
     /// `None` outside a transaction. Not to be used while [`Session::transaction_is_uncertain`].
     pub fn next_transaction(&self) -> Option<(u64, &Arc<str>)> {
-        let mut next = self.state.current().map(|current| (current.number, &current.sender));
+        self.next_mail().map(|(number, sender, _)| (number, sender))
+    }
+
+    /// The same, and whether its envelope may have UTF-8.
+    fn next_mail(&self) -> Option<(u64, &Arc<str>, bool)> {
+        let current = self.state.current();
+        let mut next = current.map(|current| (current.number, &current.sender, current.utf8));
         let mut number = self.state.transactions_total();
         let mut open = self.state.in_transaction();
         for pending in &self.pending {
             match pending {
-                Pending::Server(ExpectedReply::Mail { sender }) => {
-                    (next, open) = (Some((number, sender)), true);
+                Pending::Server(ExpectedReply::Mail { sender, utf8 }) => {
+                    (next, open) = (Some((number, sender, *utf8)), true);
                     number += 1;
                 }
-                Pending::Local(_, ExpectedReply::Mail { sender }) => {
+                Pending::Local(_, ExpectedReply::Mail { sender, utf8 }) => {
                     if !open {
-                        next = Some((number, sender));
+                        next = Some((number, sender, *utf8));
                     }
                     number += 1;
                 }
@@ -544,6 +550,24 @@ impl Session {
             }
         }
         next
+    }
+
+    /// The command may have UTF-8: the server offered SMTPUTF8, and this MAIL, or that of the recipient, asks for it
+    /// (RFC 6531 §3.4). Not to be used while [`Session::transaction_is_uncertain`].
+    pub fn allows_utf8(&self, command: &Command<'_>) -> bool {
+        let asks = match command.verb {
+            Verb::Mail => command.envelope().is_ok_and(|envelope| envelope.asks_for_utf8()),
+            Verb::Rcpt => self.next_mail().is_some_and(|(_, _, utf8)| utf8),
+            _ => false,
+        };
+        asks && self.state.extensions().smtputf8
+    }
+
+    /// A pending reply decides whether [`Session::allows_utf8`], and the command has UTF-8.
+    pub fn utf8_is_uncertain(&self, command: &Command<'_>) -> bool {
+        matches!(command.verb, Verb::Mail | Verb::Rcpt)
+            && !command.argument.is_ascii()
+            && self.transaction_is_uncertain()
     }
 
     /// A pending reply decides which HELO and which transaction the client's next command belongs to: the one to RSET, HELO,

@@ -286,7 +286,7 @@ fn rejecting() -> crate::engine::driver::Driver {
     let (client, server) = ("192.0.2.1:4000", "192.0.2.2:25");
     let mut driver = crate::engine::driver::Driver::new(profile, timeouts, client, server, false);
     driver.upstream_sends(b"220 a\r\n");
-    driver.client_sends(b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\nDATA\r\n");
+    driver.client_sends(b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\nDATA\r\n");
     driver.upstream_sends(b"250 a\r\n250 b\r\n354 c\r\n");
     driver
 }

@@ -45,7 +45,7 @@ fn shutdown_ends_idle_sessions_at_once_and_others_after_their_transaction() {
     ends(&["drain\nS: 220 a\n", SHUTDOWN]);
     ends(&["S: 220 a\nC: NOOP\ndrain\nS: 250 ok\n", SHUTDOWN]);
     ends(&[HELLO, ENVELOPE, "drain\nC: RSET\nS: 250 ok\n", SHUTDOWN]);
-    ends(&[HELLO, "C: MAIL FROM:<a>\ndrain\nS: 550 no\n", SHUTDOWN]);
+    ends(&[HELLO, "C: MAIL FROM:<a@a.example>\ndrain\nS: 550 no\n", SHUTDOWN]);
     ends(&[HELLO, ENVELOPE, "C: DATA\ndrain\nS: 354 go\nC: x\nC: .\nS: 250 queued\n", SHUTDOWN]);
     ends(&[
         HELLO,
@@ -60,7 +60,7 @@ fn shutdown_ends_idle_sessions_at_once_and_others_after_their_transaction() {
     ends(&[
         HELLO,
         ENVELOPE,
-        "C: MAIL FROM:<second>\nS: 503 nested\ndrain\nC: DATA\nS: 354 go\nC: .\nS: 250 ok\n",
+        "C: MAIL FROM:<second@a.example>\nS: 503 nested\ndrain\nC: DATA\nS: 354 go\nC: .\nS: 250 ok\n",
         SHUTDOWN,
     ]);
 }

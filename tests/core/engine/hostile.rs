@@ -1,6 +1,8 @@
 //! Hostile or broken clients and servers: early talk, junk, smuggling attempts, invalid replies.
 
-use gatepost::engine::{Anomaly, BareNewlines, Pregreet, RefuseAt, SessionRecord, TlsState};
+use gatepost::engine::{
+    Anomaly, BareNewlines, PathSyntax, Pregreet, RefuseAt, SessionRecord, TlsState,
+};
 use gatepost::policy::PolicyAction;
 
 use crate::engine::dialogue::{Dialogue, dialogue};
@@ -22,9 +24,9 @@ fn early_talk_is_rejected_at_rcpt() {
         +S EHLO a
         --
         S: 250 mx
-        C: MAIL FROM:<a>
+        C: MAIL FROM:<a@a.example>
         S: 250 ok
-        C- RCPT TO:<b>
+        C- RCPT TO:<b@b.example>
         +C 550 5.5.1 client sent data before the greeting (RFC 5321 section 3.1)
         ",
     )
@@ -144,14 +146,20 @@ fn commands(mode: BareNewlines, text: &str) -> SessionRecord {
 /// Content may be relayed with bare newlines, commands never: gateway and upstream must parse the same commands.
 #[test]
 fn bare_newlines_in_commands_are_normalized_or_rejected() {
+    let two = r"C- MAIL FROM:<a@a.example>\rRCPT TO:<b@b.example>";
     for mode in [BareNewlines::Normalize, BareNewlines::Pass] {
         let record = commands(mode, "C- NOOP\\n\\\n+S NOOP\nS: 250 a\n");
         assert_eq!(record.smtp.anomalies, [Anomaly::BareLf]);
-        let record = commands(
-            mode,
-            "C- MAIL FROM:<a>\\rRCPT TO:<b>\n+S MAIL FROM:<a> RCPT TO:<b>\nS: 501 a\n",
-        );
-        assert_eq!(record.smtp.anomalies, [Anomaly::BareCr]);
+        let refusal = "+C 500 5.5.2 command contains a control character\n";
+        let record = commands(mode, &format!("{two}\n{refusal}"));
+        assert!(record.smtp.anomalies.contains(&Anomaly::BareCr));
+        let one = "+S MAIL FROM:<a@a.example> RCPT TO:<b@b.example>\nS: 501 a\n";
+        Dialogue::new(&format!("S: 220 a\n{two}\n{one}"))
+            .with(|profile| {
+                profile.smtp.bare_newlines = mode;
+                profile.smtp.paths = PathSyntax::Lenient;
+            })
+            .run();
     }
     let refusal =
         "+C 500 5.5.2 bare CR or LF in command; lines end in CRLF (RFC 5321 section 2.3.8)\n";

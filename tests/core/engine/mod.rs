@@ -9,6 +9,8 @@ mod hostile;
 mod identity;
 mod model;
 mod observer;
+mod path_forms;
+mod paths;
 mod policy;
 mod policy_model;
 mod refusals;

@@ -37,7 +37,9 @@ pub(crate) fn rule(name: &str, fact: FactName, otherwise: PolicyAction) -> Polic
 }
 
 pub(crate) fn rules(rules: Vec<PolicyRule>) -> impl FnOnce(&mut Profile) {
-    move |profile| profile.rules = PolicyRules::new(rules, Networks::default()).into()
+    let site = vec![DomainName::parse("b.example").unwrap()];
+    let rules = PolicyRules::new(rules, Networks::default()).with_site_domains(site);
+    move |profile| profile.rules = rules.into()
 }
 
 /// Lookup results: the client's name is confirmed, senders at `a.example` are reachable, some recipients are unknown.
@@ -142,8 +144,8 @@ fn a_client_without_a_name_is_rejected_at_rcpt_and_at_data() {
         S: 250 ok
         C: MAIL FROM:<>
         S: 250 ok
-        C: RCPT TO:<bob@b.example>
-        S: 250 a bounce
+        C- RCPT TO:<bob@b.example>
+        +C 550 {NO_NAME}
         C: RSET
         S: 250 ok
         C: MAIL FROM:<a@a.example>

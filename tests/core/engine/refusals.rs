@@ -204,18 +204,18 @@ fn too_many_commands_without_a_message_end_the_session() {
 #[test]
 fn a_message_resets_the_command_count() {
     let text = r"S: 220 a
-        C: MAIL FROM:<a>
+        C: MAIL FROM:<a@a.example>
         S: 250 1
-        C: RCPT TO:<b>
+        C: RCPT TO:<b@b.example>
         S: 250 2
         C: DATA
         S: 354 3
         C: x
         C: .
         S: 250 4
-        C: MAIL FROM:<a>
+        C: MAIL FROM:<a@a.example>
         S: 250 5
-        C: RCPT TO:<b>
+        C: RCPT TO:<b@b.example>
         S: 250 6
         C: DATA
         S: 354 7
@@ -234,7 +234,7 @@ fn errors_of_upstream_do_not_count() {
 #[test]
 fn too_many_errors_that_the_gateway_answers() {
     let text = r"S: 220 a
-        C: MAIL FROM:<a>
+        C: MAIL FROM:<a@a.example>
         S: 550 1
         C- FROB
         +C 502 5.5.2 command not recognized
@@ -309,8 +309,8 @@ fn too_long_lines_count_as_commands_and_errors() {
 fn limits_apply_only_after_the_reply_to_a_message() {
     let text = [
         HELLO,
-        r"C: MAIL FROM:<a>
-        C| RCPT TO:<b>
+        r"C: MAIL FROM:<a@a.example>
+        C| RCPT TO:<b@b.example>
         C| BDAT 2 LAST
         C| x\n\
         C| NOOP

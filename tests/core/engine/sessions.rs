@@ -324,7 +324,10 @@ fn an_over_long_auth_line_cancels_the_exchange() {
 #[test]
 fn bare_newlines_in_auth_are_normalized_or_cancel_it() {
     let start = "S: 220 a\nC: AUTH LOGIN\nS: 334 x\n";
-    dialogue(&[start, "C- ab\\rRCPT TO:<x>\\n\\\n+S ab RCPT TO:<x>\nS: 501 no\n"].concat());
+    dialogue(
+        &[start, "C- ab\\rRCPT TO:<x@b.example>\\n\\\n+S ab RCPT TO:<x@b.example>\nS: 501 no\n"]
+            .concat(),
+    );
     Dialogue::new(&[start, "C- ab\\n\\\n+S *\nS: 501 cancelled\n"].concat())
         .with(|profile| profile.smtp.bare_newlines = gatepost::engine::BareNewlines::Reject)
         .run();

@@ -1,16 +1,22 @@
 //! Random clients and a random strict server: rejected commands, several HELOs, AUTH between transactions, nested MAIL,
 //! pipelined or not. The server is the reference: the policy decides on the envelope that the server used, the record has
 //! what the server accepted, and an observer of the same dialogue records and decides the same.
+//!
+//! The rules are random as well: facts, conditions on domains, exemptions. A reference, which knows nothing of the engine,
+//! says of each recipient that the server received whether the first matching rule lets it pass.
 
 use proptest::prelude::*;
 
 use gatepost::addr::Networks;
 use gatepost::engine::{Profile, Timeouts};
 use gatepost::policy::PolicyAction;
-use gatepost::policy::rules::{FactName, PolicyRules, PolicyStage};
+use gatepost::policy::facts::DomainName;
+use gatepost::policy::rules::{
+    Domains, Exemption, FactName, PolicyRule, PolicyRules, PolicyStage, When,
+};
 
 use crate::engine::driver::Driver;
-use crate::engine::policy::{good, rule};
+use crate::engine::policy::{good, require, rule};
 
 #[derive(Clone, Copy, Debug)]
 enum Command {
@@ -47,9 +53,38 @@ impl Command {
 fn command() -> impl Strategy<Value = Command> {
     let names = proptest::sample::select(vec!["client.example", "bad.example", "other.example"]);
     let helo = names.clone();
-    let senders = proptest::sample::select(vec!["a@a.example", "x@nowhere.example", ""]);
-    let recipients =
-        proptest::sample::select(vec!["bob@b.example", "eve@b.example", "nobody@b.example"]);
+    let senders = proptest::sample::select(vec![
+        "a@a.example",
+        "a@a.example",
+        "x@nowhere.example",
+        "x@nowhere.example",
+        "",
+        "",
+        "x%nowhere.example@a.example",
+        "@nowhere.example:a@a.example",
+        ">a@a.example",
+        "a@a.example(",
+    ]);
+    let recipients = proptest::sample::select(vec![
+        "bob@b.example",
+        "bob@b.example",
+        "eve@b.example",
+        "nobody@b.example",
+        "nobody@b.example",
+        "bob@c.example",
+        "postmaster@b.example",
+        "Postmaster",
+        "ABUSE@b.example",
+        "postmaster@c.example",
+        "postmaster+x@b.example",
+        "bob%c.example@b.example",
+        "@c.example:bob@b.example",
+        "c.example!bob@b.example",
+        "postmaster>bob@c.example",
+        "postmaster@b.example>,<bob@c.example",
+        "bob @c.example",
+        "bob@c.example\0",
+    ]);
     prop_oneof![
         1 => names.prop_map(Command::Ehlo),
         1 => helo.prop_map(Command::Helo),
@@ -186,6 +221,87 @@ impl Server {
     }
 }
 
+/// One rule in the terms of the reference.
+#[derive(Clone, Debug)]
+struct Condition {
+    facts: Vec<FactName>,
+    /// Only mail from, or to, this domain.
+    sender: Option<&'static str>,
+    recipient: Option<&'static str>,
+    exempt: Vec<Exemption>,
+    accepts: bool,
+}
+
+impl Condition {
+    fn rule(&self, number: usize) -> PolicyRule {
+        let domains = |name: Option<&str>| Domains {
+            exact: name.and_then(DomainName::parse).into_iter().collect(),
+            below: Vec::new(),
+        };
+        let when = When {
+            sender: domains(self.sender),
+            recipient: domains(self.recipient),
+            ..When::default()
+        };
+        let action = if self.accepts { PolicyAction::Accept } else { PolicyAction::Reject };
+        let facts = self.facts.iter().map(|fact| fact.stage());
+        PolicyRule {
+            at: facts.chain([when.stage()]).max().unwrap(),
+            when,
+            exempt: self.exempt.clone(),
+            require: self.facts.iter().map(|fact| require(*fact)).collect(),
+            ..rule(&format!("rule {number}"), FactName::Recipient, action)
+        }
+    }
+
+    /// The rule decides on this recipient: what it requires does not hold in the world of [`good`], where `client.example`
+    /// has an address, `a.example` can be mailed, and `nobody` is no mailbox.
+    fn matches(&self, helo: &str, authenticated: bool, sender: &str, recipient: &str) -> bool {
+        let is_at = |path: &str, domain: &Option<&str>| {
+            domain.is_none_or(|domain| path.rsplit_once('@').is_some_and(|(_, at)| at == domain))
+        };
+        let exempt = self.exempt.iter().any(|exemption| match exemption {
+            Exemption::Postmaster => {
+                ["postmaster", "postmaster@b.example"].contains(&&*recipient.to_lowercase())
+            }
+            Exemption::Abuse => recipient.to_lowercase() == "abuse@b.example",
+            Exemption::Authenticated => authenticated,
+        });
+        let holds = |fact: &FactName| match fact {
+            FactName::HeloResolves => helo == "client.example",
+            FactName::ReturnPath => sender.is_empty() || sender.ends_with("@a.example"),
+            _ => !recipient.starts_with("nobody"),
+        };
+        is_at(sender, &self.sender)
+            && is_at(recipient, &self.recipient)
+            && !exempt
+            && (self.facts.is_empty() || !self.facts.iter().all(holds))
+    }
+}
+
+fn conditions() -> impl Strategy<Value = Vec<Condition>> {
+    use Exemption::{Abuse, Authenticated, Postmaster};
+    let facts = vec![FactName::Recipient, FactName::HeloResolves, FactName::ReturnPath];
+    let of = |domains: Vec<&'static str>| {
+        proptest::option::weighted(0.3, proptest::sample::select(domains))
+    };
+    let one = (
+        proptest::sample::subsequence(facts, 0..=3),
+        of(vec!["a.example", "nowhere.example"]),
+        of(vec!["b.example", "c.example"]),
+        proptest::sample::subsequence(vec![Postmaster, Abuse, Authenticated], 0..=3),
+        proptest::bool::weighted(0.2),
+    );
+    let one = one.prop_map(|(facts, sender, recipient, exempt, accepts)| Condition {
+        facts,
+        sender,
+        recipient,
+        exempt,
+        accepts,
+    });
+    proptest::collection::vec(one, 0..4)
+}
+
 /// The last line of each reply that the client received.
 fn replies(to_client: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(to_client).into_owned();
@@ -207,17 +323,13 @@ proptest! {
         script in proptest::collection::vec((command(), any::<bool>()), 0..40),
         rejections in proptest::collection::vec(0u8..6, 1..40),
         schedule in proptest::collection::vec((any::<u8>(), 1usize..60), 1..40),
-        facts in proptest::sample::subsequence(
-            vec![FactName::Recipient, FactName::HeloResolves, FactName::ReturnPath], 0..=3),
+        conditions in conditions(),
         splice in any::<bool>(),
     ) {
-        let list = facts.iter().enumerate().map(|(number, fact)| {
-            rule(&format!("rule {number}"), *fact, PolicyAction::Reject)
-        });
-        let mut profile = Profile {
-            rules: PolicyRules::new(list.collect(), Networks::default()).into(),
-            ..Profile::default()
-        };
+        let list = conditions.iter().enumerate().map(|(number, condition)| condition.rule(number));
+        let site = vec![DomainName::parse("b.example").unwrap()];
+        let rules = PolicyRules::new(list.collect(), Networks::default()).with_site_domains(site);
+        let mut profile = Profile { rules: rules.into(), ..Profile::default() };
         profile.limits.errors = 1000;
         let (client, destination) = ("[2001:db8::1]:4", "[2001:db8::2]:25");
         let mut driver = Driver::new(profile, Timeouts::RFC_5321, client, destination, splice);
@@ -291,7 +403,7 @@ proptest! {
         let record = driver.finish();
 
         // The policy decided on the envelopes that the server used.
-        if !facts.is_empty() {
+        if !conditions.is_empty() {
             let asked: Vec<_> = record.questions.iter().filter(|q| q.stage == PolicyStage::Rcpt).collect();
             let mut asked = asked.into_iter();
             for (helo, authenticated, sender, recipient) in &server.decided {
@@ -304,6 +416,32 @@ proptest! {
                 prop_assert!(found, "undecided: {helo:?} {sender} {recipient}, {:?}", record.questions);
             }
         }
+        // No recipient that a rule rejects reached it; and those that the rules rejected, the reference rejects as well.
+        let decided = |helo: Option<&str>, authenticated, sender: &str, recipient: &str| {
+            let mut matching = conditions.iter().filter(|condition| {
+                condition.matches(helo.unwrap_or_default(), authenticated, sender, recipient)
+            });
+            matching.next().is_none_or(|condition| condition.accepts)
+        };
+        for (helo, authenticated, sender, recipient) in &server.decided {
+            prop_assert!(
+                helo.is_none() || decided(helo.as_deref(), *authenticated, sender, recipient),
+                "let in: {helo:?} {sender} {recipient}"
+            );
+            prop_assert!(!recipient.contains([' ', '<', '>', '\0', '(']), "{}", recipient);
+            let depends = conditions.iter().any(|condition| {
+                condition.recipient.is_some() || condition.facts.contains(&FactName::Recipient)
+            });
+            prop_assert!(!depends || !recipient.contains(['%', '!']), "{}", recipient);
+        }
+        let rejected = record.questions.iter().filter(|asked| asked.stage == PolicyStage::Rcpt);
+        let rejected = rejected.filter(|asked| {
+            let (sender, recipient) = (asked.sender.as_deref(), asked.recipient.as_deref());
+            !decided(asked.helo.as_deref(), asked.authenticated, sender.unwrap_or_default(), recipient.unwrap_or_default())
+        });
+        let by_rules = driver.events.iter()
+            .filter(|event| matches!(event, gatepost::engine::Event::Refusal(gatepost::engine::Refusal::PolicyReject)));
+        prop_assert_eq!(by_rules.count(), rejected.count(), "{:?}", record.questions);
         // The record has the messages that the server accepted.
         let delivered: Vec<Envelope> = record.smtp.transactions.iter()
             .filter(|transaction| transaction.data_code == Some(250))
@@ -322,7 +460,7 @@ proptest! {
         // An observer of the client's leg records and decides the same.
         let observed = driver.observed();
         prop_assert_eq!(&observed.smtp.transactions, &record.smtp.transactions);
-        if !facts.is_empty() {
+        if !conditions.is_empty() {
             prop_assert_eq!(&observed.questions, &record.questions);
         }
         driver.check_verdict_replays(&observed, &record, "a random client");

@@ -15,7 +15,7 @@ pub(crate) use self::dns::dns;
 pub(crate) use self::engine::engine;
 pub(crate) use self::packets::{file, wire};
 pub(crate) use self::session::session;
-pub(crate) use self::smtp::{command, data, reply};
+pub(crate) use self::smtp::{command, data, path, reply};
 pub(crate) use self::stream::stream;
 
 /// Any octets as a capture file.

@@ -2,8 +2,8 @@
 
 use gatepost::engine::BareNewlines;
 use gatepost::smtp::{
-    Command, DataScanner, EnhancedCode, Extensions, Junk, Line, Piece, Reply, ReplyParse,
-    ScanFindings, Split, normalized,
+    Command, DataScanner, EnhancedCode, EnvelopeArgument, Extensions, Junk, Line, PathKind, Piece,
+    Reply, ReplyParse, ScanFindings, Split, normalized,
 };
 
 /// A line of a client.
@@ -24,6 +24,33 @@ pub(crate) fn command(input: &[u8]) {
     if let Ok(chunk) = ours.chunk() {
         let again = chunk.as_command();
         assert_eq!(Command::parse(again.as_bytes()).chunk(), Ok(chunk));
+    }
+}
+
+/// The argument of MAIL or RCPT: its first octet chooses which, unless it is the keyword's.
+pub(crate) fn path(input: &[u8]) {
+    let (kind, verb) = match input.first() {
+        Some(b'F' | b'f') => (PathKind::Reverse, "MAIL "),
+        _ => (PathKind::Forward, "RCPT "),
+    };
+    let Ok(read) = EnvelopeArgument::parse(kind, input) else {
+        return;
+    };
+    assert_eq!(&input[read.mailbox_range()], read.mailbox().as_bytes());
+    // There is one spelling, and it has one reading.
+    let canonical = read.canonical();
+    assert!(!canonical.contains(char::is_control));
+    let argument = canonical.strip_prefix(verb).expect("the verb");
+    let again = EnvelopeArgument::parse(kind, argument.as_bytes()).expect("the canonical form");
+    assert_eq!((again.canonical(), again.mailbox()), (canonical.clone(), read.mailbox()));
+    assert!(again.parameters().eq(read.parameters()));
+    let (_, inside) = argument.split_once('<').expect("a bracket");
+    assert!(inside.starts_with(&format!("{}>", read.mailbox())));
+    if let Some((local, domain)) = read.mailbox().rsplit_once('@')
+        && read.detour().is_none()
+    {
+        assert!(!local.contains(['%', '!', '@']), "{canonical}");
+        assert!(domain.contains(['.', '[']), "{canonical}");
     }
 }
 

@@ -70,6 +70,7 @@ impl<'lab> Site<'lab> {
             .for_crowds()
             .set("log", "format = \"json\"")
             .set("site", "addresses = [\"198.51.100.0/24\", \"2001:db8:2::/64\"]")
+            .set("site", "domains = [\"example.org\"]")
             .set("lookup", &format!("dns = [\"{ASKED}\"]"))
             .set("lookup", "deadline = \"2s\"")
             // Shorter than the deadline, or a stalling server would be *unknown* in the first session.

@@ -122,7 +122,9 @@ names | ipv6 | slow | - | - | - |
 names | ipv6 | silent | - | - | - | 451 4.7.25
 names | ipv6 | empty | - | - | - | 450 4.7.25
 names | ipv6 | alias | - | - | - |
-names | ipv6 | missing | - | <> | - |
+names | ipv6 | missing | - | <> | - | 450 4.7.25
+names | ipv6 | good | - | <> | - |
+names | ipv6 | missing | - | - | postmaster@elsewhere.example | 450 4.7.25
 names | ipv6 | missing | - | - | postmaster@example.org |
 names | ipv6 | missing | - | - | Abuse@example.org |
 names | ipv4 | good | - | - | - |

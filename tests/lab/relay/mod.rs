@@ -7,6 +7,7 @@ pub(crate) mod identity;
 pub(crate) mod limits;
 pub(crate) mod load;
 pub(crate) mod open_relay;
+pub(crate) mod paths;
 pub(crate) mod proxied;
 pub(crate) mod recovery;
 pub(crate) mod smuggling;

@@ -178,6 +178,11 @@ impl<'lab> Postfix<'lab> {
         self.stored().map(|(_, recipient, _)| recipient).collect()
     }
 
+    /// The messages in the mailbox now, in no order.
+    pub(crate) fn messages(&self) -> Vec<Stored> {
+        self.stored().map(|(_, _, stored)| stored).collect()
+    }
+
     /// The number of messages to a recipient in the mailbox now.
     pub(crate) fn count_to(&self, recipient: &str) -> usize {
         self.stored().filter(|(_, to, _)| to == recipient).count()
@@ -218,7 +223,15 @@ impl Stored {
     }
 
     fn delivered_to(&self) -> Option<&str> {
-        self.trace.lines().find_map(|line| line.strip_prefix("Delivered-To: "))
+        self.header("Delivered-To: ")
+    }
+
+    /// The rest of the first line that begins so, in the trace or in the header that the client sent.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let end = self.content.windows(2).position(|two| two == b"\n\n");
+        let header = self.content.get(..end.map_or(self.content.len(), |end| end + 1))?;
+        let own = std::str::from_utf8(header).unwrap_or_default().lines();
+        self.trace.lines().chain(own).find_map(|line| line.strip_prefix(name))
     }
 }
 

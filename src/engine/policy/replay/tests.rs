@@ -38,7 +38,9 @@ fn rule(name: &str, fact: FactName, otherwise: PolicyAction) -> PolicyRule {
 }
 
 fn profile(rules: &[PolicyRule]) -> Profile {
-    let rules = Arc::new(PolicyRules::new(rules.to_vec(), Networks::default()));
+    let site = vec![DomainName::parse("b.example").unwrap()];
+    let rules = PolicyRules::new(rules.to_vec(), Networks::default()).with_site_domains(site);
+    let rules = Arc::new(rules);
     Profile { rules, ..Profile::default() }
 }
 
@@ -150,7 +152,15 @@ fn every_recipient_is_judged_and_the_strictest_counts() {
     // No recipient, no decision.
     assert_eq!(verdict_of(&rules, &mail(good, &[])), "accept");
     assert_eq!(verdict_of(&rules, &mail(good, &["postmaster@b.example"])), "accept");
-    assert_eq!(verdict_of(&rules, &mail("", &["bob@b.example"])), "accept");
+    let bounce = mail("", &["bob@b.example"]);
+    assert_eq!(verdict_of(&rules, &bounce), "tempfail named fcrdns.no_ptr");
+    assert_eq!(verdict_of(&profile(&[back()]), &bounce), "accept");
+    let odd = mail(good, &["bob@b.example>,<nobody@b.example"]);
+    assert_eq!(verdict_of(&profile(&[]), &odd), "reject path_syntax");
+    assert_eq!(
+        verdict_of(&rules, &mail(good, &["postmaster@c.example"])),
+        "tempfail named fcrdns.no_ptr"
+    );
     assert_eq!(verdict_of(&profile(&[]), &mail(good, &["nobody@b.example"])), "accept");
 }
 

@@ -378,7 +378,8 @@ fn verdicts_are_recorded_and_the_dialogue_is_followed() {
 /// A rejection by upstream is not a verdict of the gateway.
 #[test]
 fn a_rejection_by_the_server_is_no_verdict() {
-    let record = observe(&[HELLO, "C: MAIL FROM:<a>\nS: 550 5.7.25 no PTR\n", BYE].concat());
+    let record =
+        observe(&[HELLO, "C: MAIL FROM:<a@a.example>\nS: 550 5.7.25 no PTR\n", BYE].concat());
     assert_eq!(record.verdict.action, PolicyAction::Accept);
     assert_eq!(record.verdict.reason, None);
 }
@@ -811,10 +812,10 @@ proptest! {
         gaps in proptest::collection::vec((any::<prop::sample::Index>(), 1usize..80, any::<bool>()), 1..6),
         midstream in any::<bool>(),
     ) {
-        let one_by_one = "C: MAIL FROM:<a>\nS: 250 m\nC: RCPT TO:<b>\nS: 251 r\nC: DATA\nS: 354 go\n";
-        let at_once = "C: MAIL FROM:<a>\nC: RCPT TO:<b>\nC: DATA\nS: 250 m\nS: 251 r\nS: 354 go\n";
+        let one_by_one = "C: MAIL FROM:<a@a.example>\nS: 250 m\nC: RCPT TO:<b@b.example>\nS: 251 r\nC: DATA\nS: 354 go\n";
+        let at_once = "C: MAIL FROM:<a@a.example>\nC: RCPT TO:<b@b.example>\nC: DATA\nS: 250 m\nS: 251 r\nS: 354 go\n";
         let message = "C: a\nC: RSET\nC: .\nS: 252 queued\n";
-        let chunks = "C: MAIL FROM:<a>\nS: 250 m\nC: RCPT TO:<b>\nC: BDAT 6 LAST\nC: QUIT\nS: 251 r\nS: 252 x\n";
+        let chunks = "C: MAIL FROM:<a@a.example>\nS: 250 m\nC: RCPT TO:<b@b.example>\nC: BDAT 6 LAST\nC: QUIT\nS: 251 r\nS: 252 x\n";
         let text = [HELLO, one_by_one, message, at_once, message, chunks, one_by_one, message, BYE].concat();
         let mut recorded = RecordedDialogue { midstream, ..RecordedDialogue::new(&text) };
         let mut inputs: Vec<Input> = recorded.inputs.iter().flat_map(Input::bytewise).collect();
