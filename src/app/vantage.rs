@@ -2,17 +2,21 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::net::TcpListener;
 
 use super::hostname::hostname;
 use super::output::note;
 use super::signals::Shutdown;
+use crate::addr::Networks;
 use crate::cli::VantageArgs;
-use crate::lookup::vantage::{SharedKey, VantageServer, VantageServerSettings, serve};
+use crate::lookup::vantage::{
+    RequestEvent, RequestLog, SharedKey, VantageServer, VantageServerSettings, serve,
+};
 use crate::lookup::{LookupService, LookupSettings, ProbeSettings, Ttls};
 
 /// Time to report a probe that took all of its own time. Without it the requester would time out before it receives the
@@ -37,8 +41,48 @@ pub(super) async fn vantage(args: VantageArgs) -> anyhow::Result<ExitCode> {
     };
     let mut shutdown = Shutdown::new(None)?;
     tokio::select! {
-        never = serve(listener, VantageServer::new(server, lookup)) => match never {},
+        never = serve(listener, VantageServer::new(server, lookup, Arc::new(StderrLog::default()))) => match never {},
         _ = shutdown.requested() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Rejections that are logged in a minute: strangers cannot fill the disk.
+const REJECTIONS: u32 = 60;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// One line for each request on standard error, which is the journal under systemd.
+#[derive(Default)]
+struct StderrLog {
+    /// Begin of the present minute, and its rejections.
+    rejections: Mutex<Option<(Instant, u32)>>,
+}
+
+impl StderrLog {
+    /// Counts a rejection. Returns whether it is logged, and how many were not in the minute before.
+    fn admit_rejection(&self, now: Instant) -> (bool, u32) {
+        let mut rejections = self.rejections.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, count) = rejections.unwrap_or((now, 0));
+        let (began, count, omitted) = match now.duration_since(began) < MINUTE {
+            true => (began, count.saturating_add(1), 0),
+            false => (now, 1, count.saturating_sub(REJECTIONS)),
+        };
+        *rejections = Some((began, count));
+        (count <= REJECTIONS, omitted)
+    }
+}
+
+impl RequestLog for StderrLog {
+    fn log(&self, peer: SocketAddr, event: RequestEvent<'_>) {
+        if event.is_rejection() {
+            let (is_logged, omitted) = self.admit_rejection(Instant::now());
+            if omitted > 0 {
+                note(&format!("{omitted} more rejections were not logged"));
+            }
+            if !is_logged {
+                return;
+            }
+        }
+        note(&format!("{peer}: {event}"));
     }
 }
 
@@ -67,6 +111,23 @@ fn settings(dns: Option<SocketAddr>, hostname: String, timeout: Duration) -> Loo
             per_server_per_minute: 1000,
             ..default.probes
         },
+        // The server checks each address before it asks for a probe.
+        special_networks: Networks::new([Ipv4Net::default().into(), Ipv6Net::default().into()]),
         ..default
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejections_are_logged_up_to_a_limit_each_minute() {
+        let log = StderrLog::default();
+        let start = Instant::now();
+        let logged = (0..100).filter(|_| log.admit_rejection(start).0).count();
+        assert_eq!(logged, 60);
+        assert_eq!(log.admit_rejection(start + MINUTE), (true, 40));
+        assert_eq!(log.admit_rejection(start + MINUTE), (true, 0));
     }
 }

@@ -329,6 +329,12 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("max_concurrent_probes", "integer, 1 to 100000", Value("256"), "Probes in progress."),
         spec("probes_per_second", MILLION, Value("100"), "Probes per second."),
         spec("probes_per_server_per_minute", MILLION, Value("30"), "Probes of one server per minute."),
+        spec("probes_per_client_per_minute", MILLION, Value("120"),
+            "Probes that the clients of one network (IPv4 /24, IPv6 /48) cause per minute. Once they are used up, only its own \
+             lookups are unknown. It also gets at most an eighth of the concurrent probes, queries and recipient checks."),
+        spec("probe_special_networks", "list of networks", Value("[]"),
+            "Special-purpose networks (IANA registries: private, documentation, 6to4, NAT64 and so on) whose servers may be \
+             probed nevertheless, such as those of a test set-up. All others are never probed."),
         spec("max_pending_recipients", "integer, 1 to 100000", Value("100"),
             "Recipient checks at upstream in progress; further recipients are unknown."),
     ] },
@@ -375,8 +381,12 @@ const FAMILY_DOOR: &[KeySpec] = &[
     spec("proof_max_age", "duration, 1m to 30days", Text("24h"), "Age at which a proof expires."),
     spec("failure_threshold", "integer, 1 to 100", Value("3"), "Consecutive failed probes that close the door."),
     spec("success_threshold", "integer, 1 to 100", Value("2"), "Consecutive successful probes that open it again."),
+    spec("agreeing_networks", "integer, 2 to 1000", Value("3"),
+        "Different client networks (IPv4 /24, IPv6 /48) whose sessions must agree before they close the door. One network \
+         never closes it."),
     spec("stall_threshold", "integer, 1 to 1000", Value("3"),
-        "Sessions stalled in DATA that close the door, while the other family delivers mail."),
+        "Sessions stalled in DATA or after STARTTLS that close the door, while the other family delivers mail and no large \
+         message and no large probe of the vantage arrives."),
     spec("stall_duration", "duration, 1s to 1day", Text("10m"), "Minimum time from the first to the last of these sessions."),
     spec("grace", "duration, 0s to 1day", Text("1m"), "Time for which a condition must persist before the door closes."),
     spec("min_hold", "duration, 1s to 1day", Text("5m"), "Minimum time in a state."),

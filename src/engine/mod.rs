@@ -24,8 +24,8 @@ pub use self::output::{Action, Output};
 pub use self::policy::{Evaluated, evaluate_record};
 pub use self::proxy::Proxy;
 pub use self::record::{
-    Endpoint, Phases, PolicyQuestion, RecipientRecord, SessionRecord, ShadowRecord, SmtpFacts,
-    TcpFacts, TransactionRecord, TranscriptEntry, TranscriptItem, VerdictRecord,
+    EncryptedBytes, Endpoint, Phases, PolicyQuestion, RecipientRecord, SessionRecord, ShadowRecord,
+    SmtpFacts, TcpFacts, TransactionRecord, TranscriptEntry, TranscriptItem, VerdictRecord,
 };
 pub use crate::addr::Side;
 pub use crate::smtp::{BareNewlines, TlsState};

@@ -5,6 +5,7 @@
 //! the background by the first reader, who gets the cached answer at once. No caller waits longer than the deadline; then
 //! the answer is unknown.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use super::call_ahead::CallAhead;
 use super::clock::now;
 use super::disk_cache::{self, DiskCache};
 use super::dns::{Dns, DnsError, system_servers};
+use super::limits::ClientShares;
 use super::memory_cache::MemoryCache;
 use super::probe::Prober;
 use super::redis_store::{Claim, RedisStore, is_shared};
@@ -54,6 +56,7 @@ struct Inner {
     memory: MemoryCache,
     flights: SingleFlight,
     dns: Dns,
+    shares: ClientShares,
     prober: Prober,
     call_ahead: CallAhead,
     redis: Option<RedisStore>,
@@ -100,6 +103,7 @@ impl LookupService {
             memory,
             flights: SingleFlight::default(),
             dns,
+            shares: ClientShares::new(&settings),
             prober: Prober::new(&settings),
             call_ahead: CallAhead::new(&settings),
             redis,
@@ -121,20 +125,30 @@ impl LookupService {
         Ok((Self(inner), warnings))
     }
 
-    /// Answers no later than the deadline.
+    /// Answers a lookup of the gateway's own, no later than the deadline.
     pub async fn lookup(&self, lookup: &Lookup) -> LookupResult {
+        self.lookup_for(lookup, None).await
+    }
+
+    /// The same for a session of `client`, which uses its share of the queries (`limits`).
+    pub async fn lookup_for(&self, lookup: &Lookup, client: Option<IpAddr>) -> LookupResult {
         let inner = &self.0;
-        let (result, how, waited) = match inner.answer_now(lookup) {
+        let (result, how, waited) = match inner.answer_now(lookup, client) {
             // Without a wait the clock is not read.
             Some((result, how)) => (result, how, Duration::ZERO),
             None => {
                 let began = Instant::now();
-                let (result, how) = inner.wait_for_query(lookup).await;
+                let (result, how) = inner.wait_for_query(lookup, client).await;
                 (result, how, began.elapsed())
             }
         };
         inner.observer.on_answer(lookup.kind(), how, result.answer.kind(), waited);
         result
+    }
+
+    /// Sets this host's own addresses, which are not probed.
+    pub fn set_own_addresses(&self, addresses: BTreeSet<IpAddr>) {
+        self.0.prober.set_own_addresses(addresses);
     }
 
     /// Records a response of `server` that was observed in traffic at `at`.
@@ -196,8 +210,9 @@ impl LookupService {
     }
 }
 
-fn unknown(reason: Reason) -> LookupResult {
-    LookupResult { answer: Answer::Unknown(reason), source: Source::None, at: Some(now()) }
+fn unknown(lookup: &Lookup, reason: Reason) -> LookupResult {
+    let source = if lookup.is_probe() { Source::Probe } else { Source::None };
+    LookupResult { answer: Answer::Unknown(reason), source, at: Some(now()) }
 }
 
 /// Only outbound flows show servers of others; inbound ones end at our own.
@@ -211,13 +226,17 @@ impl FlowObserver for LookupService {
 
 impl Inner {
     /// The answer that needs no query, if there is one.
-    fn answer_now(self: &Arc<Self>, lookup: &Lookup) -> Option<(LookupResult, Resolution)> {
+    fn answer_now(
+        self: &Arc<Self>,
+        lookup: &Lookup,
+        client: Option<IpAddr>,
+    ) -> Option<(LookupResult, Resolution)> {
         if let Some(answer) = self.prober.answer_without_probe(lookup) {
             let how = match answer {
                 Answer::Unknown(Reason::RateLimited) => Resolution::RateLimited,
                 _ => Resolution::CacheHit,
             };
-            return Some((LookupResult { answer, source: Source::None, at: None }, how));
+            return Some((LookupResult { answer, source: Source::Probe, at: None }, how));
         }
         if let Some(result) = self.observed.answer(lookup) {
             return Some((result, Resolution::Traffic));
@@ -228,18 +247,22 @@ impl Inner {
             return None;
         }
         if entry.needs_refresh(now) {
-            self.refresh(lookup, Arc::clone(&entry));
+            self.refresh(lookup, client, Arc::clone(&entry));
         }
         Some((entry.result.clone(), Resolution::CacheHit))
     }
 
     /// Starts or joins a query, and waits for it until the deadline.
-    async fn wait_for_query(self: &Arc<Self>, lookup: &Lookup) -> (LookupResult, Resolution) {
-        let (query, how) = match self.join_query(lookup, None) {
+    async fn wait_for_query(
+        self: &Arc<Self>,
+        lookup: &Lookup,
+        client: Option<IpAddr>,
+    ) -> (LookupResult, Resolution) {
+        let (query, how) = match self.join_query(lookup, client, None) {
             Join::Leader(query) => (query, Resolution::Queried),
             Join::Follower(query) => (query, Resolution::Coalesced),
             Join::Ready(result) => return (result, Resolution::CacheHit),
-            Join::Full => return (unknown(Reason::RateLimited), Resolution::RateLimited),
+            Join::Full => return (unknown(lookup, Reason::RateLimited), Resolution::RateLimited),
         };
         match timeout(self.settings.deadline, query).await {
             Ok(result) => match result.answer {
@@ -247,12 +270,17 @@ impl Inner {
                 Answer::Unknown(Reason::Timeout) => (result, Resolution::Timeout),
                 _ => (result, how),
             },
-            Err(_elapsed) => (unknown(Reason::Timeout), Resolution::Timeout),
+            Err(_elapsed) => (unknown(lookup, Reason::Timeout), Resolution::Timeout),
         }
     }
 
     /// `replaced`: the entry that the query refreshes.
-    fn join_query(self: &Arc<Self>, lookup: &Lookup, replaced: Option<Arc<CacheEntry>>) -> Join {
+    fn join_query(
+        self: &Arc<Self>,
+        lookup: &Lookup,
+        client: Option<IpAddr>,
+        replaced: Option<Arc<CacheEntry>>,
+    ) -> Join {
         let cached = || {
             let entry = self.memory.get(lookup).filter(|entry| entry.is_fresh(now()))?;
             // A refresh is not satisfied by the entry that it replaces.
@@ -261,13 +289,18 @@ impl Inner {
         };
         let replaced_entry = replaced.clone();
         self.flights.join(lookup, &self.runtime, cached, || {
+            // Only now is it known that this client starts a query.
+            let permit = self.shares.acquire(lookup, client).ok()?;
             let (inner, lookup) = (Arc::clone(self), lookup.clone());
-            async move { inner.query(lookup, replaced_entry).await }
+            Some(async move {
+                let _permit = permit;
+                inner.query(lookup, replaced_entry).await
+            })
         })
     }
 
-    fn refresh(self: &Arc<Self>, lookup: &Lookup, entry: Arc<CacheEntry>) {
-        if let Join::Leader(_nobody_waits) = self.join_query(lookup, Some(entry)) {
+    fn refresh(self: &Arc<Self>, lookup: &Lookup, client: Option<IpAddr>, entry: Arc<CacheEntry>) {
+        if let Join::Leader(_nobody_waits) = self.join_query(lookup, client, Some(entry)) {
             self.observer.on_refresh(lookup.kind());
         }
     }
@@ -354,6 +387,7 @@ impl Inner {
 
     fn maintain(&self) {
         self.prober.maintain();
+        self.shares.maintain();
         self.memory.maintain(&*self.observer);
         self.observer.on_in_flight(self.flights.len());
     }

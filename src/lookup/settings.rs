@@ -32,8 +32,10 @@ pub struct LookupSettings {
     pub hostname: String,
     /// Firewall mark (SO_MARK) of our connections, so that they are not intercepted.
     pub mark: Option<u32>,
-    /// Our own addresses: never probed.
+    /// Our own networks: never probed.
     pub own_networks: Networks,
+    /// Special-purpose networks (IANA registries, RFC 6890) that may be probed nevertheless: test networks.
+    pub special_networks: Networks,
     /// Servers for recipient verification; without any there is none.
     pub upstreams: Vec<SocketAddr>,
     /// The PROXY header, without a client's address, that upstream expects first; or empty.
@@ -84,6 +86,8 @@ pub struct ProbeSettings {
     pub max_concurrent: usize,
     pub per_second: u32,
     pub per_server_per_minute: u32,
+    /// Probes that the clients of one network ([`crate::addr::NetworkKey`]) cause.
+    pub per_client_per_minute: u32,
 }
 
 impl Default for LookupSettings {
@@ -101,6 +105,7 @@ impl Default for LookupSettings {
             hostname: String::from("localhost"),
             mark: None,
             own_networks: Networks::default(),
+            special_networks: Networks::default(),
             upstreams: Vec::new(),
             upstream_proxy_header: Vec::new(),
             upstream_proxy_v1: false,
@@ -136,6 +141,7 @@ impl Default for ProbeSettings {
             max_concurrent: 256,
             per_second: 100,
             per_server_per_minute: 30,
+            per_client_per_minute: 120,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 
 /// Concurrent queries; each takes a few kilobytes.
-const MAX_IN_FLIGHT: usize = 10_000;
+pub(super) const MAX_IN_FLIGHT: usize = 10_000;
 
 /// A query for whose answer several callers may wait. It runs to its end even without a waiting caller.
 pub(super) type InFlight = Shared<BoxFuture<'static, LookupResult>>;
@@ -23,7 +23,7 @@ pub(super) enum Join {
     Follower(InFlight),
     /// The answer arrived in the meantime.
     Ready(LookupResult),
-    /// [`MAX_IN_FLIGHT`] queries are in progress.
+    /// [`MAX_IN_FLIGHT`] queries are in progress, or the caller may start none.
     Full,
 }
 
@@ -41,13 +41,14 @@ impl SingleFlight {
     }
 
     /// Joins the query of `lookup`, or starts `query` on `runtime`. `query` caches its answer before it ends and `cached`
-    /// reads that cache, so no answer is missed between the end of one query and the start of the next.
+    /// reads that cache, so no answer is missed between the end of one query and the start of the next. `query` returns `None` if
+    /// the caller may not start one; joining that of another caller needs no permission.
     pub(super) fn join<Q>(
         &self,
         lookup: &Lookup,
         runtime: &Handle,
         cached: impl FnOnce() -> Option<LookupResult>,
-        query: impl FnOnce() -> Q,
+        query: impl FnOnce() -> Option<Q>,
     ) -> Join
     where
         Q: Future<Output = LookupResult> + Send + 'static,
@@ -62,6 +63,9 @@ impl SingleFlight {
         if in_flight.len() >= MAX_IN_FLIGHT {
             return Join::Full;
         }
+        let Some(query) = query() else {
+            return Join::Full;
+        };
         let (sender, receiver) = oneshot::channel();
         let panicked = LookupResult {
             answer: Answer::Unknown(Reason::Timeout),
@@ -72,7 +76,6 @@ impl SingleFlight {
         in_flight.insert(lookup.clone(), future.clone());
         drop(in_flight);
         let entry = InFlightEntry { flights: self.clone(), lookup: lookup.clone() };
-        let query = query();
         runtime.spawn(async move {
             let result = query.await;
             drop(entry);

@@ -1,4 +1,4 @@
-//! Doors: current state, changes, refused sessions, age of the last proof.
+//! Doors: current state, changes, refused sessions, age of the last proof, signs; the vantage.
 
 use prometheus::{Gauge, IntCounter, IntGauge};
 
@@ -18,6 +18,7 @@ pub(super) struct DoorSeries {
     /// In the order of [`METHODS`].
     refused: [IntCounter; METHODS.len()],
     proof_age: Gauge,
+    silence: IntGauge,
 }
 
 impl DoorSeries {
@@ -34,6 +35,7 @@ impl DoorSeries {
                 families.door_refused.get_metric_with_label_values(&[family, method])
             }))?,
             proof_age: families.door_proof_age.get_metric_with_label_values(&[family])?,
+            silence: families.mail_missing.get_metric_with_label_values(&[family])?,
         })
     }
 }
@@ -47,6 +49,16 @@ impl Metrics {
         }
         let age = status.proof.map(|proof| status.at.since(proof.at).as_secs_f64());
         door.proof_age.set(age.unwrap_or(-1.0));
+    }
+
+    /// Whether mail of this family is missing.
+    pub fn set_silence(&self, family: Family, is_silent: bool) {
+        self.doors[family as usize].silence.set(i64::from(is_silent));
+    }
+
+    /// Whether the vantage answered the latest request; `None` without a vantage.
+    pub fn set_vantage_up(&self, up: Option<bool>) {
+        self.vantage_up.set(up.map_or(-1, i64::from));
     }
 
     /// This family has no door.

@@ -69,6 +69,8 @@ pub(super) struct Families {
     pub(super) door_changes: IntCounterVec,
     pub(super) door_refused: IntCounterVec,
     pub(super) door_proof_age: GaugeVec,
+    pub(super) mail_missing: IntGaugeVec,
+    pub(super) vantage_up: IntGauge,
     pub(super) lookups: IntCounterVec,
     pub(super) lookup_answers: IntCounterVec,
     pub(super) lookup_duration: HistogramVec,
@@ -295,6 +297,15 @@ impl Families {
                 ),
                 &["family"],
             )?)?,
+            mail_missing: to.gauges(
+                "mail_missing",
+                "1 while mail of a family is missing: fewer sessions deliver mail than its usual share, else 0.",
+                &["family"],
+            )?,
+            vantage_up: to.gauge(
+                "vantage_up",
+                "1 if the vantage answered the latest request, 0 if not, -1 without [vantage].",
+            )?,
             lookups: to.counters(
                 "lookups_total",
                 "Lookups for the policy, by result; coalesced ones share another session's lookup.",

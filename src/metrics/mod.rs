@@ -52,6 +52,7 @@ pub struct Metrics {
     traffic: TrafficSeries,
     /// By family.
     doors: [DoorSeries; Family::ALL.len()],
+    vantage_up: IntGauge,
     lookups: LookupSeries,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
@@ -95,6 +96,7 @@ impl Metrics {
                 DoorSeries::resolve(&families, Family::Ipv4)?,
                 DoorSeries::resolve(&families, Family::Ipv6)?,
             ],
+            vantage_up: families.vantage_up.clone(),
             lookups: LookupSeries::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,

@@ -167,6 +167,8 @@ fn feed_door(metrics: &Metrics, family: Family) {
     door.set_mode(door::OperatorMode::Close);
     door.update(&Signals { accepted: Some(at), ..Signals::default() }, at);
     metrics.set_door(&door.status(at + Duration::from_secs(90)));
+    metrics.set_silence(family, true);
+    metrics.set_vantage_up(Some(true));
     metrics.add_syn_refusals(family, 7);
 }
 

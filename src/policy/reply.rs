@@ -1,7 +1,9 @@
 //! The SMTP reply of a policy rule that refuses: code, enhanced code (RFC 3463, RFC 7372, RFC 7505) and one line of text
 //! for the sender's postmaster.
 //!
-//! The text repeats only what the client sent or is: never upstream's replies or address.
+//! The text repeats only what the client sent or is: never upstream's replies or address. The reply is the same for every
+//! result of a probe that did not succeed, or the gateway would scan ports for its clients: refused, without a response,
+//! stalled, rejected, or of an address that is not probed. The log has the detail.
 
 use std::net::IpAddr;
 
@@ -24,13 +26,14 @@ const MAX_RULE: usize = 64;
 pub fn reply(matched: &RuleMatch, subject: &Subject<'_>) -> (u16, EnhancedCode, String) {
     let unknown = matches!(&matched.cause, Some((_, fact)) if fact.state == FactState::Unknown);
     let class = if matched.action == PolicyAction::Reject && !unknown { 5 } else { 4 };
-    let code = match (class, unknown) {
+    let is_probe_result = matches!(&matched.cause, Some((name, fact)) if is_probed(*name, fact));
+    let code = match (class, unknown && !is_probe_result) {
         (5, _) => 550,
         (_, true) => 451,
         _ => 450,
     };
     let ((about, detail), sentence) = match &matched.cause {
-        Some((name, fact)) => (enhanced(*name, fact), sentence(*name, fact, subject)),
+        Some((name, fact)) => (enhanced(*name, fact), sentence(*name, fact, class, subject)),
         None if class == 5 => ((7, 1), String::from("rejected by local policy")),
         None => ((7, 1), String::from("deferred by local policy")),
     };
@@ -42,20 +45,12 @@ fn enhanced(name: FactName, fact: &Fact) -> (u16, u16) {
     match (name, fact.state, fact.reason) {
         (FactName::Fcrdns | FactName::ReverseName, ..) => (7, 25),
         (FactName::HeloResolves, ..) => (7, 1),
+        (FactName::ReturnPath, FactState::Unknown, Some(Reason::NotProbed)) => (1, 8),
         (FactName::ReturnPath, FactState::Unknown, _) => {
             (4, if is_dns_failure(fact) { 3 } else { 1 })
         }
         (FactName::ReturnPath, _, Some(Reason::NullMx)) => (7, 27),
-        (
-            FactName::ReturnPath,
-            _,
-            Some(
-                Reason::NoResponse
-                | Reason::Refused
-                | Reason::EstablishedButStalled
-                | Reason::RejectedBeforeRcpt,
-            ),
-        ) => (4, 1),
+        (FactName::ReturnPath, ..) if is_probed(name, fact) => (4, 1),
         (FactName::ReturnPath, ..) => (1, 8),
         (FactName::Recipient, FactState::Unknown, _) => (4, 0),
         (FactName::Recipient, _, Some(Reason::NullMx)) => (1, 10),
@@ -64,11 +59,28 @@ fn enhanced(name: FactName, fact: &Fact) -> (u16, u16) {
     }
 }
 
+/// Whether the fact shows how a probed server behaved, other than by accepting or rejecting a mailbox.
+const fn is_probed(name: FactName, fact: &Fact) -> bool {
+    let from_probe = matches!(fact.source, Source::Traffic | Source::Probe);
+    matches!(name, FactName::ReturnPath)
+        && match fact.reason {
+            Some(
+                Reason::NoResponse
+                | Reason::Refused
+                | Reason::EstablishedButStalled
+                | Reason::RejectedBeforeRcpt
+                | Reason::Deferred,
+            ) => true,
+            Some(Reason::Timeout | Reason::NoUsableAddress | Reason::Unreachable) => from_probe,
+            _ => false,
+        }
+}
+
 /// The DNS lookup failed, not a probe of a server.
 const fn is_dns_failure(fact: &Fact) -> bool {
     match fact.reason {
-        Some(Reason::Servfail | Reason::Unreachable) => true,
-        Some(Reason::Timeout | Reason::NoResolver) | None => {
+        Some(Reason::Servfail) => true,
+        Some(Reason::Unreachable | Reason::Timeout | Reason::NoResolver) | None => {
             !matches!(fact.source, Source::Traffic | Source::Probe)
         }
         Some(_) => false,
@@ -76,7 +88,7 @@ const fn is_dns_failure(fact: &Fact) -> bool {
 }
 
 /// One clause for the sender's postmaster: what is wrong.
-fn sentence(name: FactName, fact: &Fact, subject: &Subject<'_>) -> String {
+fn sentence(name: FactName, fact: &Fact, class: u8, subject: &Subject<'_>) -> String {
     let client = subject.client;
     let helo = argument(subject.helo);
     let sender = argument(subject.sender);
@@ -88,6 +100,9 @@ fn sentence(name: FactName, fact: &Fact, subject: &Subject<'_>) -> String {
             FactName::HeloResolves => format!("cannot look up HELO name {helo} right now"),
             FactName::ReturnPath if is_dns_failure(fact) => {
                 format!("cannot look up the domain of <{sender}> right now")
+            }
+            FactName::ReturnPath if fact.reason == Some(Reason::NotProbed) => {
+                format!("cannot verify <{sender}>: use a domain, not an address literal")
             }
             FactName::ReturnPath => format!("cannot verify <{sender}> right now"),
             FactName::Recipient => format!("cannot verify <{recipient}> right now"),
@@ -115,18 +130,11 @@ fn sentence(name: FactName, fact: &Fact, subject: &Subject<'_>) -> String {
         (FactName::ReturnPath, Some(Reason::NoSuchMailbox)) => {
             format!("mail server for <{sender}> rejects that address")
         }
-        (FactName::ReturnPath, Some(Reason::NoResponse)) => {
-            format!("no mail server for <{sender}> responds")
-        }
-        (FactName::ReturnPath, Some(Reason::Refused)) => {
-            format!("no mail server for <{sender}> accepts connections")
-        }
-        (FactName::ReturnPath, Some(Reason::EstablishedButStalled)) => {
-            format!("mail servers for <{sender}> accept connections but do not respond")
-        }
-        (FactName::ReturnPath, Some(Reason::RejectedBeforeRcpt)) => {
-            format!("mail servers for <{sender}> reject our connections")
-        }
+        (FactName::ReturnPath, _) if is_probed(name, fact) => match class {
+            5 => format!("no mail server for <{sender}> can be reached"),
+            // As where the result is unknown.
+            _ => format!("cannot verify <{sender}> right now"),
+        },
         (FactName::ReturnPath, _) => {
             format!("no mail server for <{sender}> is reachable from the Internet")
         }
@@ -213,8 +221,12 @@ mod tests {
     fn origins(reason: Reason) -> Vec<(FactState, Source)> {
         use Reason::*;
         match reason {
-            Servfail | Unreachable => vec![(FactState::Unknown, Source::Dns)],
-            Timeout | NoResolver => {
+            Servfail => vec![(FactState::Unknown, Source::Dns)],
+            NotProbed => vec![(FactState::Unknown, Source::None)],
+            NoUsableAddress => {
+                vec![(FactState::False, Source::Dns), (FactState::False, Source::Probe)]
+            }
+            Timeout | NoResolver | Unreachable => {
                 vec![(FactState::Unknown, Source::Dns), (FactState::Unknown, Source::Probe)]
             }
             Deferred | RateLimited | NoProof | UpstreamDown => {
@@ -252,6 +264,35 @@ mod tests {
         insta::assert_snapshot!(table);
     }
 
+    /// A client must not learn how a probed port behaves.
+    #[test]
+    fn replies_do_not_tell_one_probe_result_from_another() {
+        use Reason::*;
+        let results = [Refused, NoResponse, EstablishedButStalled, RejectedBeforeRcpt]
+            .map(|reason| (FactState::False, reason, Source::Probe));
+        let results = results.into_iter().chain([
+            (FactState::False, NoUsableAddress, Source::Probe),
+            (FactState::False, Refused, Source::Traffic),
+        ]);
+        let unknown = [Timeout, Unreachable, EstablishedButStalled, RejectedBeforeRcpt, Deferred]
+            .map(|reason| (FactState::Unknown, reason, Source::Probe));
+        let line = |action, (state, reason, source)| {
+            let cause = Some((FactName::ReturnPath, fact(state, reason, source)));
+            reply_line(&matched(action, cause), &subject())
+        };
+        let deferred = line(PolicyAction::Tempfail, (FactState::False, Refused, Source::Probe));
+        let rejected = line(PolicyAction::Reject, (FactState::False, Refused, Source::Probe));
+        assert!(rejected.starts_with("550 5.4.1 no mail server for "), "{rejected}");
+        for result in results {
+            assert_eq!(line(PolicyAction::Tempfail, result), deferred, "{result:?}");
+            assert_eq!(line(PolicyAction::Reject, result), rejected, "{result:?}");
+        }
+        for result in unknown {
+            assert_eq!(line(PolicyAction::Tempfail, result), deferred, "{result:?}");
+            assert_eq!(line(PolicyAction::Reject, result), deferred, "{result:?}");
+        }
+    }
+
     #[test]
     fn the_reply_names_the_other_family_and_the_url() {
         let fact = fact(FactState::False, Reason::NotReached, Source::Probe);
@@ -282,7 +323,8 @@ mod tests {
             (ReturnPath, FactState::False, EstablishedButStalled, Source::Probe, "550 5.4.1"),
             (ReturnPath, FactState::False, RejectedBeforeRcpt, Source::Probe, "550 5.4.1"),
             (ReturnPath, FactState::Unknown, Timeout, Source::Dns, "451 4.4.3"),
-            (ReturnPath, FactState::Unknown, Timeout, Source::Probe, "451 4.4.1"),
+            (ReturnPath, FactState::Unknown, Timeout, Source::Probe, "450 4.4.1"),
+            (ReturnPath, FactState::Unknown, NotProbed, Source::None, "451 4.1.8"),
             (ReturnPath, FactState::Unknown, RateLimited, Source::None, "451 4.4.1"),
             (Recipient, FactState::False, NoSuchMailbox, Source::Upstream, "550 5.1.1"),
             (Recipient, FactState::False, NullMx, Source::Dns, "550 5.1.10"),

@@ -36,6 +36,14 @@ impl RelayHandle {
         self.0.health.all_down(&addresses)
     }
 
+    /// Whether it depends on the client if a session finds an upstream: on the destination that it chose, or on the way back to
+    /// its address.
+    pub fn upstream_depends_on_client(&self) -> bool {
+        let active = self.0.active.load();
+        let upstream = &active.settings.upstream;
+        upstream.addresses.is_empty() || upstream.identity == UpstreamIdentity::Transparent
+    }
+
     /// State of the configured upstreams, in their order; empty if the original destination is the upstream.
     pub fn upstream_health(&self) -> Vec<UpstreamHealth> {
         let active = self.0.active.load();

@@ -1,6 +1,7 @@
 //! Lookups of sessions: the provider that answers them, and the ones that a session waits for.
 
 use std::future::ready;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +16,12 @@ pub type LookupFuture = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
 /// [`Answer::Unknown`]. A future that is no longer needed is dropped.
 pub trait LookupProvider: Send + Sync {
     fn lookup(&self, lookup: Lookup) -> LookupFuture;
+
+    /// The same for a session of `client`, whose share of the provider's budgets it uses.
+    fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> LookupFuture {
+        let _any_client = client;
+        self.lookup(lookup)
+    }
 }
 
 /// Answers nothing.
@@ -29,11 +36,16 @@ impl<T: LookupProvider + ?Sized> LookupProvider for Arc<T> {
     fn lookup(&self, lookup: Lookup) -> LookupFuture {
         (**self).lookup(lookup)
     }
+
+    fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> LookupFuture {
+        (**self).lookup_for(lookup, client)
+    }
 }
 
 /// The lookups of one session that have no answer yet.
 pub(super) struct PendingLookups {
     provider: Arc<dyn LookupProvider>,
+    client: IpAddr,
     /// `None` rather than an empty set, which costs an allocation.
     pending: Option<FuturesUnordered<PendingLookup>>,
 }
@@ -54,8 +66,8 @@ impl Future for PendingLookup {
 }
 
 impl PendingLookups {
-    pub(super) const fn new(provider: Arc<dyn LookupProvider>) -> Self {
-        Self { provider, pending: None }
+    pub(super) const fn new(provider: Arc<dyn LookupProvider>, client: IpAddr) -> Self {
+        Self { provider, client, pending: None }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -65,7 +77,7 @@ impl PendingLookups {
     pub(super) fn start(&mut self, lookups: Vec<Lookup>) {
         let pending = self.pending.get_or_insert_default();
         for lookup in lookups {
-            let future = self.provider.lookup(lookup.clone());
+            let future = self.provider.lookup_for(lookup.clone(), self.client);
             pending.push(PendingLookup { lookup: Some(lookup), future });
         }
     }

@@ -150,7 +150,7 @@ async fn begin(
         family,
         observer: Arc::clone(&state.observer),
         tap,
-        lookups: PendingLookups::new(Arc::clone(&state.lookups)),
+        lookups: PendingLookups::new(Arc::clone(&state.lookups), client.ip()),
         clock: state.clock,
         line_length: limits.session.line_length,
         client: RelayEndpoint::new(stream, early_data, Vec::new()),

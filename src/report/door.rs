@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use super::columns::{WIDTH, wrapped};
 use super::escape::{EscapeContext, fitted};
 use crate::humanize::{ago, count, date_time, duration, family};
-use crate::policy::door::{DoorReport, DoorStatus, OperatorMode, PathProof, ProofSource};
+use crate::policy::door::{
+    DoorReport, DoorStatus, OperatorMode, PathProof, ProofSource, VantageStatus,
+};
 use crate::time::Timestamp;
 
 /// Columns before the sentences.
@@ -16,6 +18,8 @@ const DETAIL: usize = 240;
 /// Lines of at most 100 columns, each with its line end.
 pub fn doors(doors: &[DoorReport]) -> String {
     let mut text = String::new();
+    // All are of one moment.
+    let now = doors.iter().find_map(|door| door.status.as_ref()).map(|status| status.at);
     for door in doors {
         let name = family(door.family);
         match &door.status {
@@ -26,8 +30,34 @@ pub fn doors(doors: &[DoorReport]) -> String {
                 line(&mut text, name, &sentence);
             }
         }
+        if let (Some(silence), Some(at)) = (&door.silence, now) {
+            line(&mut text, "  sign", &silence.text(door.family, at));
+        }
+    }
+    let vantage = doors.iter().find_map(|door| door.vantage.as_ref());
+    if let (Some(vantage), Some(at)) = (vantage, now) {
+        let sentence = vantage_sentence(vantage, at);
+        line(&mut text, "vantage", &fitted(&sentence, EscapeContext::Sentence, DETAIL));
     }
     text
+}
+
+/// State of the vantage.
+pub(super) fn vantage_sentence(vantage: &VantageStatus, now: Timestamp) -> String {
+    match (vantage.up, vantage.last_answer) {
+        (None, _) => "no result yet".to_owned(),
+        (Some(true), Some(at)) => format!("up, answered {}", ago(now.since(at))),
+        (Some(true), None) => "up".to_owned(),
+        (Some(false), last) => {
+            let time = duration(now.since(vantage.since));
+            let error = vantage.error.as_deref().unwrap_or("no answer");
+            let last = match last {
+                Some(at) => format!("last answer {}", ago(now.since(at))),
+                None => "no answer since the start".to_owned(),
+            };
+            format!("DOWN for {time}, which proves nothing about mail: {error}; {last}")
+        }
+    }
 }
 
 fn guarded(text: &mut String, name: &str, status: &DoorStatus, door: &DoorReport) {
@@ -51,10 +81,13 @@ fn guarded(text: &mut String, name: &str, status: &DoorStatus, door: &DoorReport
 
 fn proof(proof: Option<PathProof>, now: Timestamp) -> String {
     match proof {
-        None => "none since the start: no message and no probe has arrived".to_owned(),
+        None => {
+            "none since the start: no message, encrypted session or probe has arrived".to_owned()
+        }
         Some(PathProof { at, by }) => {
             let event = match by {
                 ProofSource::Message => "message accepted",
+                ProofSource::Session => "encrypted session completed",
                 ProofSource::Probe => "vantage probe arrived",
             };
             format!("{event} at {} UTC ({})", date_time(at), ago(now.since(at)))
@@ -82,11 +115,18 @@ mod tests {
 
     use super::*;
     use crate::addr::Family;
-    use crate::policy::door::{Door, DoorSettings, ProbeResults, Signals};
+    use crate::policy::door::{Door, DoorSettings, ProbeResults, Signals, SilenceSign};
 
     fn report(door: &Door, at: Timestamp, refused: u64) -> DoorReport {
         let refuses = "syn".to_owned();
-        DoorReport { family: door.family(), status: Some(door.status(at)), refuses, refused }
+        DoorReport {
+            family: door.family(),
+            status: Some(door.status(at)),
+            refuses,
+            refused,
+            vantage: None,
+            silence: None,
+        }
     }
 
     #[test]
@@ -105,15 +145,31 @@ mod tests {
             reached: false,
             in_a_row: 5,
             last_reached: Some(at(30)),
+            last_large: None,
             detail: Some(format!("mx.example.org 2001:db8::25 no_response {}", "x".repeat(80))),
         };
         let signs = Signals { probes: Some(probes), has_vantage: true, ..mail };
         for minute in 60..62 {
             door.update(&signs, at(minute));
         }
-        let open =
-            DoorReport { family: Family::Ipv4, status: None, refuses: String::new(), refused: 0 };
-        text += &doors(&[report(&door, at(62), 1_204), open]);
+        let mut vantage = VantageStatus::new(start);
+        vantage.on_result(Ok(()), at(60));
+        vantage.on_result(Err("the vantage at [2001:db8::9]:9626 did not answer in time"), at(61));
+        let silence = SilenceSign { since: at(50), other_sessions: 45, expected: 18.7 };
+        let closed = DoorReport {
+            vantage: Some(vantage),
+            silence: Some(silence),
+            ..report(&door, at(62), 1_204)
+        };
+        let open = DoorReport {
+            family: Family::Ipv4,
+            status: None,
+            refuses: String::new(),
+            refused: 0,
+            vantage: None,
+            silence: None,
+        };
+        text += &doors(&[closed, open]);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         insta::assert_snapshot!(text);
     }

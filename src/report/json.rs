@@ -163,6 +163,7 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
             // Bounded by the number of rules and the length of their names.
             shadow: record.verdict.shadow.clone(),
         },
+        encrypted: None,
         questions: Vec::new(),
     }
 }

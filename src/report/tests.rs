@@ -67,6 +67,7 @@ fn ordinary() -> SessionRecord {
             reason: None,
             shadow: Vec::new(),
         },
+        encrypted: None,
         questions: Vec::new(),
     }
 }

@@ -47,6 +47,7 @@ pub(super) const fn fact_reason(reason: Reason) -> &'static str {
         Reason::RejectedBeforeRcpt => "rejected before RCPT",
         Reason::NoSuchMailbox => "no such mailbox",
         Reason::Deferred => "mailbox temporarily refused",
+        Reason::NotProbed => "address literal, not probed",
         Reason::RateLimited => "rate limited",
         Reason::NoProof => "no recent proof",
         Reason::NotReached => "not reachable from outside",

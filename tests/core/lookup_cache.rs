@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost::addr::Family;
+use gatepost::addr::{Family, Networks};
 use gatepost::lookup::vantage::{Vantage, VantageError, VantageResult, VantageSettings};
 use gatepost::lookup::{LookupService, LookupSettings, ProbeSettings};
 use gatepost::policy::facts::{Answer, DomainName, Lookup, Reason};
@@ -92,6 +92,7 @@ fn fill_cache(file: &Path, count: u8) {
             dns_servers: vec!["127.0.0.1:9".parse().unwrap()],
             cache_file: Some(file.to_owned()),
             probes: ProbeSettings { port: free, ..ProbeSettings::default() },
+            special_networks: Networks::new(["127.0.0.0/8".parse().unwrap()]),
             ..LookupSettings::default()
         };
         let (lookups, notices) = LookupService::start(settings, Arc::new(())).unwrap();

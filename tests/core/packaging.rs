@@ -101,6 +101,27 @@ fn installed(source: &str, place: &str) -> String {
     }
 }
 
+/// The unit of the vantage starts the program with options that it knows, without any privilege.
+#[test]
+fn the_vantage_has_a_service() {
+    let unit = fs::read_to_string(here("packaging/gatepost-vantage.service")).unwrap();
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    let start = value("ExecStart=");
+    assert!(start.starts_with("/usr/bin/gatepost vantage --listen ${LISTEN} --key "), "{start}");
+    assert_eq!(value("CapabilityBoundingSet="), "");
+    assert_eq!(value("DynamicUser="), "yes");
+    let output = Command::new(env!("CARGO_BIN_EXE_gatepost")).args(["vantage", "--help"]).output();
+    let help = String::from_utf8(output.unwrap().stdout).unwrap();
+    let defaults = fs::read_to_string(here("packaging/gatepost-vantage.default")).unwrap();
+    let options =
+        start.split(' ').chain(defaults.split([' ', '"'])).filter(|word| word.starts_with("--"));
+    let options: BTreeSet<&str> = options.collect();
+    assert!(options.contains("--domain"), "{options:?}");
+    for option in options {
+        assert!(help.contains(&format!("{option} ")), "{option} is unknown: {help}");
+    }
+}
+
 #[test]
 fn maintainer_scripts_are_shell() {
     for entry in fs::read_dir(here("packaging/debian")).unwrap() {
@@ -121,9 +142,15 @@ fn maintainer_scripts_are_shell() {
 #[test]
 fn an_upgrade_restarts_the_service_alone() {
     let cargo: toml::Table = fs::read_to_string(here("Cargo.toml")).unwrap().parse().unwrap();
-    let units = &cargo["package"]["metadata"]["deb"]["systemd-units"][0];
-    for key in ["restart-after-upgrade", "stop-on-upgrade", "enable", "start"] {
-        assert_eq!(units[key].as_bool(), Some(false), "{key}");
+    let units = cargo["package"]["metadata"]["deb"]["systemd-units"].as_array().unwrap();
+    assert_eq!(units.len(), 2);
+    for unit in units {
+        for key in ["restart-after-upgrade", "stop-on-upgrade", "enable", "start"] {
+            assert_eq!(unit[key].as_bool(), Some(false), "{key} of {unit}");
+        }
+        let folder = here(unit["unit-scripts"].as_str().unwrap());
+        let name = format!("{}.service", unit["unit-name"].as_str().unwrap());
+        assert!(folder.join(&name).is_file(), "{name} is not there");
     }
     let script = fs::read_to_string(here("packaging/debian/postinst")).unwrap();
     assert!(script.contains("try-restart gatepost.service >"), "{script}");

@@ -1,7 +1,7 @@
 //! The door of a running gateway: a sending Postfix prefers IPv6, is refused by the closed door and delivers over IPv4; and
 //! the state after a kill -9.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use crate::harness::tests;
@@ -167,8 +167,10 @@ fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
     }
     let gateway = Gateway::start(&lab, &config);
     let [v6, v4] = Family::ALL.map(|family| lab.entrance(Mode::Proxy, family));
-    for _ in 0..2 {
-        let mut session = lab.client.smtp(v6);
+    for network in 1..=3 {
+        let from: IpAddr = format!("2001:db8:f{network}::1").parse().unwrap();
+        lab.add_client_ip(from);
+        let mut session = lab.client.smtp_from(from, v6);
         session.begin("a@example.net", "stalled@example.org");
         session.dialogue("C: DATA\n S: 354");
         session.raw(b"Subject: only as much as fits a small packet\r\n").unwrap();
@@ -181,7 +183,7 @@ fn sessions_that_stall_in_data_close_the_door_until_a_trial_succeeds() {
     assert_eq!(other.data(b"Subject: v4\r\n\r\n").code, 250);
     other.dialogue("C: QUIT\n S: 221");
 
-    gateway.wait_for_log("door ipv6: closed, was closing: 2 sessions in ");
+    gateway.wait_for_log("door ipv6: closed, was closing: 3 sessions from 3 networks in ");
     assert_eq!(refused(&lab, v6), Some(std::io::ErrorKind::ConnectionRefused));
     assert_eq!(refused(&lab, v4), None);
 

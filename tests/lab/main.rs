@@ -18,6 +18,7 @@ mod dashboards;
 mod docs;
 mod domain_check;
 mod door;
+mod door_evidence;
 mod door_mail;
 mod harness;
 mod intercept;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         domain_check::TESTS,
         domain_check::postfix::TESTS,
         door::TESTS,
+        door_evidence::TESTS,
         door_mail::TESTS,
         intercept::TESTS,
         live_source::TESTS,

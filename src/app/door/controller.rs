@@ -1,6 +1,7 @@
 //! The task that controls the doors: once a second it collects signals, updates each door, and has the kernel or the relay
 //! enforce the result.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::inbound_evidence::SharedEvidence;
+use super::upstream_check::is_reached;
 use crate::addr::Family;
 use crate::config;
 use crate::control::DoorChange;
 use crate::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
 use crate::metrics::Metrics;
 use crate::policy::door::{
-    Alternatives, Door, DoorInputs, DoorReport, DoorSettings, DoorState, DoorTransition,
-    FamilyInputs, ProbeResult, ProbeResults, Signals, receive_path, signals_of,
+    Door, DoorInputs, DoorReport, DoorSettings, DoorState, DoorTransition, FamilyInputs,
+    ProbeResult, ProbeResults, Signals, SilenceSign, VantageStatus, receive_path, signals_of,
 };
 use crate::policy::facts::{Answer, Reason};
 use crate::relay::RelayHandle;
@@ -27,6 +29,8 @@ use crate::time::Timestamp;
 const TICK: Duration = Duration::from_secs(1);
 /// Interval of the MX lookups.
 const MX_EVERY: Duration = Duration::from_secs(300);
+/// Interval, in ticks, of the gateway's own connections to upstreams; longer than their time limit.
+const CHECK_EVERY: u32 = 4;
 /// Interval, in ticks, at which the kernel's counters are read. Interception runs nft(8) for it.
 const COUNT_EVERY: u32 = 5;
 
@@ -40,6 +44,8 @@ pub(in crate::app) struct EvidenceSources {
     /// Whether the MX of each of our domains has an address in the family; `None` if unknown.
     pub(in crate::app) mx_has_address: Option<Query<Option<bool>>>,
     pub(in crate::app) vantage: Option<Query<ProbeResult>>,
+    /// Firewall mark of the gateway's own connections.
+    pub(in crate::app) mark: Option<u32>,
 }
 
 /// The parts of a running gateway that doors read and change.
@@ -75,6 +81,8 @@ enum DoorRequest {
 enum SourceResult {
     Probe(Family, ProbeResult),
     Mx(Family, Option<bool>),
+    /// Whether an upstream accepts the gateway's own connection.
+    Upstream(Family, SocketAddr, bool),
 }
 
 impl DoorHandle {
@@ -130,6 +138,8 @@ struct FamilyState {
     mx_has_address: Option<bool>,
     /// SYNs refused, as reported to the metrics.
     refused: u64,
+    /// Mail is missing.
+    silence: Option<SilenceSign>,
 }
 
 fn states(families: &[FamilyState; Family::ALL.len()], now: Timestamp) -> DoorStates {
@@ -141,6 +151,8 @@ struct DoorTask {
     parts: DoorController,
     states: watch::Sender<DoorStates>,
     results: mpsc::Sender<SourceResult>,
+    /// `None` without one.
+    vantage: Option<VantageStatus>,
     ticks: u32,
 }
 
@@ -163,12 +175,14 @@ impl DoorController {
                 is_probing: false,
                 mx_has_address: None,
                 refused: 0,
+                silence: None,
             }
         });
         let (requests, inbox) = mpsc::channel(16);
         let (results, finished) = mpsc::channel(16);
         let (sender, states) = watch::channel(states(&families, now));
-        let task = DoorTask { families, parts: self, states: sender, results, ticks: 0 };
+        let vantage = self.sources.vantage.is_some().then(|| VantageStatus::new(now));
+        let task = DoorTask { families, parts: self, states: sender, results, vantage, ticks: 0 };
         (DoorHandle { requests, states }, tokio::spawn(task.run(inbox, finished)))
     }
 }
@@ -197,6 +211,7 @@ impl DoorTask {
                         last_mx = Some(Instant::now());
                         self.start_mx_lookups();
                     }
+                    self.start_upstream_checks();
                     self.update_doors().await;
                     self.ticks = self.ticks.wrapping_add(1);
                     if self.ticks.is_multiple_of(COUNT_EVERY) {
@@ -226,6 +241,26 @@ impl DoorTask {
         }
     }
 
+    /// Only where it depends on the client whether a session finds an upstream.
+    fn start_upstream_checks(&self) {
+        if !self.ticks.is_multiple_of(CHECK_EVERY) || !self.parts.relay.upstream_depends_on_client()
+        {
+            return;
+        }
+        let mark = self.parts.sources.mark;
+        for family in Family::ALL {
+            let targets = self.parts.evidence.lock().upstream_checks(family, self.now());
+            for target in targets {
+                let results = self.results.clone();
+                tokio::spawn(async move {
+                    let reached = is_reached(target, mark).await;
+                    let result = SourceResult::Upstream(family, target, reached);
+                    let _stopping = results.send(result).await;
+                });
+            }
+        }
+    }
+
     fn start_mx_lookups(&self) {
         let Some(mx_has_address) = &self.parts.sources.mx_has_address else { return };
         for family in Family::ALL {
@@ -241,12 +276,45 @@ impl DoorTask {
         let now = self.now();
         match result {
             SourceResult::Probe(family, result) => {
+                self.on_vantage_result(&result, now);
                 let state = &mut self.families[family as usize];
                 state.is_probing = false;
                 state.probes = ProbeResults::with(state.probes.take(), result, now);
             }
-            SourceResult::Mx(family, has) => self.families[family as usize].mx_has_address = has,
+            SourceResult::Upstream(family, upstream, reached) => {
+                let mut evidence = self.parts.evidence.lock();
+                evidence.on_upstream_check(family, upstream, reached, now);
+            }
+            // A failed lookup changes nothing: it must not end the time for which a door is held open.
+            SourceResult::Mx(family, has) => {
+                let known = &mut self.families[family as usize].mx_has_address;
+                *known = has.or(*known);
+            }
         }
+    }
+
+    fn on_vantage_result(&mut self, result: &ProbeResult, now: Timestamp) {
+        let Some(vantage) = &mut self.vantage else { return };
+        let answered = match result {
+            ProbeResult::NoAnswer(error) => Err(error.as_str()),
+            ProbeResult::Reached { .. } | ProbeResult::NotReached(_) | ProbeResult::Unknown => {
+                Ok(())
+            }
+        };
+        let was_up = vantage.up;
+        if vantage.on_result(answered, now) {
+            match answered {
+                Ok(()) if was_up == Some(false) => {
+                    self.parts.log.notice(LogLevel::Info, "vantage probes work again");
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    let notice = format!("vantage probes fail: {error}");
+                    self.parts.log.notice(LogLevel::Warn, &notice);
+                }
+            }
+        }
+        self.parts.metrics.set_vantage_up(Some(vantage.up == Some(true)));
     }
 
     async fn handle(&mut self, request: DoorRequest) {
@@ -293,6 +361,8 @@ impl DoorTask {
             status: state.door.as_ref().map(|door| door.status(now)),
             refuses: self.parts.enforcer.0.method().as_str().to_owned(),
             refused: state.refused + self.parts.metrics.smtp_door_refusals(state.family),
+            vantage: self.vantage.clone(),
+            silence: state.silence.clone(),
         };
         // IPv6 first: it is the family that usually has a door.
         self.families.iter().rev().map(report).collect()
@@ -300,16 +370,22 @@ impl DoorTask {
 
     /// The signals of one family, without alternatives.
     fn signals(&self, family: Family) -> Signals {
-        let evidence = self.parts.evidence.lock().of(family);
-        let sources = &self.parts.sources;
+        let state = &self.families[family as usize];
+        let evidence = self.parts.evidence.lock().of(family, &state.settings, self.now());
+        let (sources, relay) = (&self.parts.sources, &self.parts.relay);
         let watched = sources.watched.as_ref().and_then(|watched| watched(family));
+        // Where a client's own address or choice decides whether upstream can be reached, several clients must agree.
+        let upstream_down = if relay.upstream_depends_on_client() {
+            evidence.upstream_down
+        } else {
+            relay.is_without_upstream(family)
+        };
         Signals {
             accepted: evidence.accepted.max(watched),
-            probes: self.families[family as usize].probes.clone(),
+            probes: state.probes.clone(),
             has_vantage: sources.vantage.is_some(),
-            upstream_down: self.parts.relay.is_without_upstream(family),
-            stalled: evidence.stalled,
-            alternatives: Alternatives::default(),
+            upstream_down,
+            ..evidence.into()
         }
     }
 
@@ -338,7 +414,29 @@ impl DoorTask {
                 self.on_transition(family, &transition).await;
             }
         }
+        self.update_silence(now);
         self.states.send_replace(states(&self.families, now));
+    }
+
+    fn update_silence(&mut self, now: Timestamp) {
+        for state in &mut self.families {
+            let family = state.family;
+            let admits = state.door.as_ref().is_none_or(Door::admits);
+            let sign = self.parts.evidence.lock().silence(family, admits, now);
+            self.parts.metrics.set_silence(family, sign.is_some());
+            match (&state.silence, &sign) {
+                (None, Some(sign)) => {
+                    let notice = format!("door {family}: {}", sign.text(family, now));
+                    self.parts.log.notice(LogLevel::Warn, &notice);
+                }
+                (Some(_), None) => {
+                    let notice = format!("door {family}: mail arrives again");
+                    self.parts.log.notice(LogLevel::Info, &notice);
+                }
+                _ => {}
+            }
+            state.silence = sign;
+        }
     }
 
     async fn on_transition(&mut self, family: Family, transition: &DoorTransition) {
@@ -351,7 +449,7 @@ impl DoorTask {
         self.parts.log.notice(level, &notice);
         self.parts.metrics.on_door_change(family, transition);
         if from.admits() != to.admits() {
-            self.parts.evidence.lock().clear_stalled(family);
+            self.parts.evidence.lock().clear_stalled(family, transition.at);
             self.enforce(family, to.admits()).await;
         }
     }

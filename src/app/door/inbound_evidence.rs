@@ -1,25 +1,103 @@
 //! Collects the evidence of the relay's own sessions for the doors.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::addr::{Family, Networks};
-use crate::engine::{Event, Observe, Outcome, SessionRecord};
-use crate::policy::door::{InboundEvidence, InboundSession, SessionEnd};
+use crate::addr::{Family, NetworkKey, Networks, Side};
+use crate::engine::{EncryptedBytes, Event, Observe, Outcome, SessionRecord};
+use crate::policy::door::{
+    DoorSettings, EncryptedExchange, FamilyEvidence, InboundEvidence, InboundSession, SessionEnd,
+    SilenceDetector, SilenceSign, UpstreamContact,
+};
+use crate::relay::RelaySettings;
 use crate::smtp::Verb;
+use crate::time::Timestamp;
 
 /// Written by the relay's workers, read by the door controller.
-#[derive(Debug, Default)]
-pub(in crate::app) struct SharedEvidence(Mutex<InboundEvidence>);
+#[derive(Debug)]
+pub(in crate::app) struct SharedEvidence {
+    collected: Mutex<CollectedEvidence>,
+    /// Ports of the gateway's own listeners, where it relays to original destinations: a client that connects to one of them
+    /// reaches no upstream.
+    own_ports: Vec<u16>,
+    /// The configured upstreams; empty where the original destination is the upstream.
+    upstreams: Vec<SocketAddr>,
+}
+
+#[derive(Debug)]
+pub(super) struct CollectedEvidence {
+    inbound: InboundEvidence,
+    silence: [SilenceDetector; Family::ALL.len()],
+}
 
 impl SharedEvidence {
     /// Sessions of `exempt` clients are not evidence.
-    pub(in crate::app) fn new(exempt: Networks) -> Self {
-        Self(Mutex::new(InboundEvidence::new(exempt)))
+    pub(in crate::app) fn new(exempt: Networks, relay: &RelaySettings) -> Self {
+        let upstreams = relay.upstream.addresses.clone();
+        let listen = relay.listen.addresses.iter().map(SocketAddr::port);
+        let own_ports = if upstreams.is_empty() { listen.collect() } else { Vec::new() };
+        let inbound = InboundEvidence::new(exempt);
+        let silence = Family::ALL.map(SilenceDetector::new);
+        let collected = Mutex::new(CollectedEvidence { inbound, silence });
+        Self { collected, own_ports, upstreams }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, InboundEvidence> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, CollectedEvidence> {
         // Evidence is consistent between any two changes.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CollectedEvidence {
+    pub(super) fn of(
+        &self,
+        family: Family,
+        settings: &DoorSettings,
+        now: Timestamp,
+    ) -> FamilyEvidence {
+        self.inbound.of(family, settings, now)
+    }
+
+    pub(super) fn upstream_checks(&self, family: Family, now: Timestamp) -> Vec<SocketAddr> {
+        self.inbound.upstream_checks(family, now)
+    }
+
+    pub(super) fn on_upstream_check(
+        &mut self,
+        family: Family,
+        upstream: SocketAddr,
+        reached: bool,
+        at: Timestamp,
+    ) {
+        self.inbound.on_upstream_check(family, upstream, reached, at);
+    }
+
+    /// The door of `family` changed at `at`.
+    pub(super) fn clear_stalled(&mut self, family: Family, at: Timestamp) {
+        self.inbound.clear_stalled(family, at);
+    }
+
+    /// The sign that mail of `family` is missing. `admits`: its door admits sessions.
+    pub(super) fn silence(
+        &mut self,
+        family: Family,
+        admits: bool,
+        now: Timestamp,
+    ) -> Option<SilenceSign> {
+        let detector = &mut self.silence[family as usize];
+        if !admits {
+            detector.on_refused(now);
+        }
+        detector.sign(now)
+    }
+
+    fn on_session(&mut self, session: &InboundSession) {
+        if self.inbound.on_session(session) {
+            let (family, network) = (Family::of(session.client), NetworkKey::of(session.client));
+            for detector in &mut self.silence {
+                detector.on_arrival(family, network, session.end);
+            }
+        }
     }
 }
 
@@ -27,26 +105,66 @@ impl Observe for SharedEvidence {
     fn event(&self, _: Family, _: Event) {}
 
     fn session(&self, record: &SessionRecord) {
-        self.lock().on_session(&inbound(record));
+        let mut session = inbound(record, &self.own_ports);
+        // The address that was tried; of several, one of the client's family.
+        let family = Family::of(record.client.address);
+        let configured = self.upstreams.iter().find(|address| Family::of(address.ip()) == family);
+        let upstream = record.upstream.map(SocketAddr::from).or(configured.copied());
+        session.destination = upstream.unwrap_or(session.destination);
+        self.lock().on_session(&session);
     }
 }
 
-fn inbound(record: &SessionRecord) -> InboundSession {
+fn inbound(record: &SessionRecord, own_ports: &[u16]) -> InboundSession {
     let smtp = &record.smtp;
-    let mut codes = smtp.transactions.iter().filter_map(|transaction| transaction.data_code);
+    let accepted = smtp
+        .transactions
+        .iter()
+        .filter(|transaction| transaction.data_code.is_some_and(|code| code / 100 == 2));
     let sent_bdat = smtp.commands.get(&Verb::Bdat).is_some_and(|count| *count > 0);
+    let end = record.start + record.duration;
     InboundSession {
         client: record.client.address,
+        destination: record.server.into(),
         start: record.start,
-        end: record.start + record.duration,
-        message_accepted: codes.any(|code| code / 100 == 2),
+        end,
+        accepted: accepted.map(|transaction| transaction.bytes).max(),
         content_started: smtp.replies.contains_key(&354) || sent_bdat,
         content_complete: smtp.phases.data.is_some(),
+        client_bytes: record.tcp.client_bytes,
         ended_by: match record.outcome {
             Outcome::ClientClosed => SessionEnd::Client,
+            Outcome::UpstreamClosed => SessionEnd::Upstream,
             Outcome::Timeout => SessionEnd::Timeout,
             _ => SessionEnd::Other,
         },
         last_transaction: smtp.transactions.last().map(|last| last.deciding_code()),
+        encrypted: record.encrypted.map(|bytes| exchange(bytes, smtp.tls_version, end)),
+        upstream: match record.upstream {
+            Some(_) => UpstreamContact::Connected,
+            None if record.outcome == Outcome::UpstreamUnavailable
+                && !own_ports.contains(&record.server.port) =>
+            {
+                UpstreamContact::Failed
+            }
+            None => UpstreamContact::Unknown,
+        },
+    }
+}
+
+fn exchange(
+    bytes: EncryptedBytes,
+    version: Option<&'static str>,
+    end: Timestamp,
+) -> EncryptedExchange {
+    // Round trips of the handshake (RFC 8446 §2, RFC 5246 §7.3).
+    let handshake = if version == Some("TLSv1.3") { 1 } else { 2 };
+    EncryptedExchange {
+        client_bytes: bytes.client,
+        server_bytes: bytes.server,
+        replies: bytes.server_turns.saturating_sub(handshake),
+        has_hello: version.is_some(),
+        client_is_due: bytes.last != Some(Side::Client),
+        silence: end.since(bytes.last_at),
     }
 }

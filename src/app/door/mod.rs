@@ -2,6 +2,7 @@
 
 mod controller;
 mod inbound_evidence;
+mod upstream_check;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! Evidence for the doors besides the relay's own sessions: watched traffic, our MX records, a vantage.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
@@ -14,7 +14,6 @@ use crate::policy::door::ProbeResult;
 use crate::policy::facts::{
     Answer, Answers, DomainName, Evaluation, FactState, site_mx_has_address,
 };
-use crate::report::{LogLevel, SessionLog};
 
 /// # Errors
 /// The vantage's key cannot be read.
@@ -22,21 +21,16 @@ pub(super) fn evidence_sources(
     config: &Config,
     lookup: Option<&LookupService>,
     metrics: &Arc<Metrics>,
-    log: &Arc<SessionLog>,
 ) -> anyhow::Result<EvidenceSources> {
     let watched = Arc::clone(metrics);
     let mut sources = EvidenceSources {
         watched: Some(Box::new(move |family| watched.last_accepted(family))),
+        mark: config.relay.upstream.mark,
         ..EvidenceSources::default()
     };
     if let Some(settings) = &config.vantage {
         let vantage = Vantage::new(settings, config.relay.upstream.mark).context("[vantage]")?;
-        let prober = Arc::new(VantageProber {
-            vantage,
-            domains: settings.domains.clone(),
-            log: Arc::clone(log),
-            logged_error: Mutex::default(),
-        });
+        let prober = Arc::new(VantageProber { vantage, domains: settings.domains.clone() });
         sources.vantage = Some(Box::new(move |family| {
             let prober = Arc::clone(&prober);
             Box::pin(async move { prober.probe(family).await })
@@ -84,44 +78,35 @@ async fn mx_has_address(
 struct VantageProber {
     vantage: Vantage,
     domains: Vec<DomainName>,
-    log: Arc<SessionLog>,
-    /// The vantage's error that was logged last; empty while it works.
-    logged_error: Mutex<String>,
 }
 
 impl VantageProber {
     /// The first domain that is not reached, or whose result is unknown, decides.
     async fn probe(&self, family: Family) -> ProbeResult {
-        let mut all = ProbeResult::Unknown;
+        let (mut is_reached, mut all_large) = (false, true);
         for domain in &self.domains {
             let found = match self.vantage.probe(domain, family).await {
                 Ok(found) => found,
-                Err(error) => {
-                    self.log_once(&error.to_string());
-                    return ProbeResult::Unknown;
-                }
+                Err(error) => return ProbeResult::NoAnswer(error.to_string()),
             };
-            self.log_once("");
-            match ProbeResult::of_domain(&found.receive_path(), || failures(&found)) {
+            let result = ProbeResult::of_domain(
+                &found.receive_path(),
+                found.large_segment_arrived(),
+                || failures(&found),
+            );
+            match result {
                 None => {}
-                Some(ProbeResult::Reached) => all = ProbeResult::Reached,
+                Some(ProbeResult::Reached { large }) => {
+                    is_reached = true;
+                    all_large &= large;
+                }
                 Some(decisive) => return decisive,
             }
         }
-        all
-    }
-
-    /// Logs a change of the vantage's error.
-    fn log_once(&self, error: &str) {
-        let mut logged = self.logged_error.lock().unwrap_or_else(PoisonError::into_inner);
-        if *logged == error {
-            return;
+        match is_reached {
+            true => ProbeResult::Reached { large: all_large },
+            false => ProbeResult::Unknown,
         }
-        match error {
-            "" => self.log.notice(LogLevel::Info, "vantage probes work again"),
-            _ => self.log.notice(LogLevel::Warn, &format!("vantage probes fail: {error}")),
-        }
-        error.clone_into(&mut logged);
     }
 }
 

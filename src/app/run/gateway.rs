@@ -20,6 +20,7 @@ use super::door_config::ingress;
 use super::evidence::evidence_sources;
 use super::inherited;
 use super::lookup_router::{LookupRouter, start_lookups};
+use super::own_addresses::own_addresses;
 use super::service_manager::{self, ServiceManager};
 use super::status_page::StatusSources;
 use super::upstream_log::UpstreamLog;
@@ -41,6 +42,8 @@ use crate::report::{LogLevel, SessionLog};
 
 /// Interval at which metrics, `/readyz` and the service manager are updated.
 const TICK: Duration = Duration::from_secs(1);
+/// Interval, in ticks, at which the addresses of the interfaces are read again.
+const OWN_ADDRESSES_EVERY: u32 = 10;
 /// Time to write the last lines of the log, and the last frames to recorders.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -65,6 +68,7 @@ pub(super) struct Gateway {
     upstream_log: UpstreamLog,
     /// Bytes that recorders missed, as reported to the metrics.
     missed_bytes: u64,
+    ticks: u32,
 }
 
 impl Gateway {
@@ -91,12 +95,16 @@ impl Gateway {
         });
         let control = control.map_err(|error| log.notice(LogLevel::Warn, &error)).ok();
         metrics.set_sessions_limit(config.relay.limits.sessions);
+        metrics.set_vantage_up(config.vantage.as_ref().map(|_| false));
         metrics.set_rules(&config.relay.rules)?;
         let lookup_observer = Arc::new((Arc::clone(&metrics), Arc::clone(&status)));
         let lookup = start_lookups(&config.lookup, lookup_observer, &log);
+        if let Some(lookup) = &lookup {
+            lookup.set_own_addresses(own_addresses(&config));
+        }
         let router = Arc::new(LookupRouter::new(lookup.clone()));
         let exempt = config.door.as_ref().map(|door| door.exempt.clone()).unwrap_or_default();
-        let evidence = Arc::new(SharedEvidence::new(exempt));
+        let evidence = Arc::new(SharedEvidence::new(exempt, &config.relay));
         let session_observers = (Arc::clone(&log), (Arc::clone(&evidence), status));
         let observer = Arc::new((Arc::clone(&metrics), session_observers));
         let provider = Arc::clone(&router) as _;
@@ -117,7 +125,7 @@ impl Gateway {
                     enforcer,
                     relay: relay.handle(),
                     evidence,
-                    sources: evidence_sources(&config, lookup.as_ref(), &metrics, &log)?,
+                    sources: evidence_sources(&config, lookup.as_ref(), &metrics)?,
                     metrics: Arc::clone(&metrics),
                     log: Arc::clone(&log),
                 };
@@ -171,6 +179,7 @@ impl Gateway {
             manager: ServiceManager::new(),
             upstream_log: UpstreamLog::default(),
             missed_bytes: 0,
+            ticks: 0,
         };
         gateway.report_ready();
         Ok(gateway)
@@ -211,6 +220,12 @@ impl Gateway {
     }
 
     fn on_tick(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        if let Some(lookup) = &self.lookup
+            && self.ticks.is_multiple_of(OWN_ADDRESSES_EVERY)
+        {
+            lookup.set_own_addresses(own_addresses(&self.config));
+        }
         self.health.set(if self.relay.is_without_upstream() {
             ReadyState::NoUpstream
         } else {

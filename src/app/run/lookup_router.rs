@@ -1,5 +1,6 @@
 //! The lookups of sessions: the door controller answers for our own receive path, the lookup service for the rest.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -45,8 +46,8 @@ impl LookupRouter {
     }
 }
 
-impl LookupProvider for LookupRouter {
-    fn lookup(&self, lookup: Lookup) -> LookupFuture {
+impl LookupRouter {
+    fn route(&self, lookup: Lookup, client: Option<IpAddr>) -> LookupFuture {
         if let (Lookup::ReceivePath(family), Some(doors)) = (&lookup, self.doors.get()) {
             let (doors, family) = (doors.clone(), *family);
             return Box::pin(async move {
@@ -58,9 +59,19 @@ impl LookupProvider for LookupRouter {
         match &self.service {
             Some(service) => {
                 let service = service.clone();
-                Box::pin(async move { service.lookup(&lookup).await })
+                Box::pin(async move { service.lookup_for(&lookup, client).await })
             }
             None => ().lookup(lookup),
         }
+    }
+}
+
+impl LookupProvider for LookupRouter {
+    fn lookup(&self, lookup: Lookup) -> LookupFuture {
+        self.route(lookup, None)
+    }
+
+    fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> LookupFuture {
+        self.route(lookup, Some(client))
     }
 }

@@ -8,6 +8,7 @@ mod evidence;
 mod gateway;
 mod inherited;
 mod lookup_router;
+mod own_addresses;
 mod service_manager;
 mod status_page;
 mod upstream_log;

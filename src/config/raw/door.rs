@@ -31,15 +31,24 @@ pub(super) fn door(
     let mut exempt = into_values(section.read("exempt", list(network)).or_default());
     exempt.extend(vantage.map(|vantage| IpNet::from(vantage.address.ip().to_canonical())));
     let interval = section.read("probe_interval", duration(SECOND..=HOUR));
+    let interval = interval.or(DoorConfig::PROBE_INTERVAL);
+    // A vantage that is late once or twice still responds.
+    let max_age = |settings: DoorSettings| DoorSettings {
+        probe_max_age: settings.retry.max(interval.saturating_mul(3)),
+        ..settings
+    };
     let door = DoorConfig {
         refuse: section.read("refuse", one_of(&methods)).or_default(),
         exempt: Networks::new(exempt),
-        probe_interval: interval.or(DoorConfig::PROBE_INTERVAL),
-        ipv6: Some(family(&mut section.section(Family::Ipv6.as_str()), &default).0),
+        probe_interval: interval,
+        ipv6: {
+            let (settings, _) = family(&mut section.section(Family::Ipv6.as_str()), &default);
+            Some(max_age(settings))
+        },
         ipv4: {
             let (settings, is_given) =
                 family(&mut section.section(Family::Ipv4.as_str()), &default);
-            is_given.then_some(settings)
+            is_given.then(|| max_age(settings))
         },
     };
     section.start().map(|_| door)
@@ -62,6 +71,10 @@ fn family(section: &mut Section<'_, '_, '_>, default: &DoorSettings) -> (DoorSet
         success_threshold: section
             .read("success_threshold", integer(1..=100))
             .or(default.success_threshold),
+        probe_max_age: default.probe_max_age,
+        agreeing_networks: section
+            .read("agreeing_networks", integer(2..=1_000))
+            .or(default.agreeing_networks),
         stall_threshold: section
             .read("stall_threshold", integer(1..=1_000))
             .or(default.stall_threshold),

@@ -5,13 +5,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::net::{domain, peer};
+use super::net::{domain, network, peer};
 use super::reader::Section;
 use super::text::printable;
 use super::value::{Value, ValueResult, invalid};
 use super::values::{
     boolean, duration, format_duration, integer, into_values, list, non_empty, size, string,
 };
+use crate::addr::Networks;
 use crate::lookup::{
     CacheLimits, LookupSettings, ProbeSettings, Ttls, check_redis_url, parse_server, vantage,
 };
@@ -52,7 +53,13 @@ pub(super) fn lookup(section: &mut Section<'_, '_, '_>) -> LookupSettings {
             per_server_per_minute: section
                 .read("probes_per_server_per_minute", integer(1..=MOST))
                 .or(probes.per_server_per_minute),
+            per_client_per_minute: section
+                .read("probes_per_client_per_minute", integer(1..=MOST))
+                .or(probes.per_client_per_minute),
         },
+        special_networks: Networks::new(into_values(
+            section.read("probe_special_networks", list(network)).or_default(),
+        )),
         max_pending_recipients: section
             .read("max_pending_recipients", integer(1..=100_000))
             .or(default.max_pending_recipients),

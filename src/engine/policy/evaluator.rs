@@ -20,7 +20,7 @@ use crate::engine::output::{Action, Output};
 use crate::engine::record::{PolicyQuestion, VerdictRecord};
 use crate::policy;
 use crate::policy::facts::{Answer, Answers, Fact, Facts, Lookup, LookupResult, Reason, Source};
-use crate::policy::rules::{Decision, FactName, PolicyRules, RuleMatch, RuleMode};
+use crate::policy::rules::{Decision, FactName, PolicyRules, PolicyStage, RuleMatch, RuleMode};
 use crate::smtp::EnhancedCode;
 use crate::time::Timestamp;
 
@@ -135,7 +135,11 @@ impl PolicyEvaluator {
     }
 
     fn request_ahead(&mut self, out: &mut Output) {
-        let need = self.decide(&self.reached).need;
+        let mut need = self.decide(&self.reached).need;
+        // Probes start at RCPT (rule 12 of ARCHITECTURE.md): a client that sends no more than MAIL causes none.
+        if self.reached.stage < PolicyStage::Rcpt {
+            need.retain(|lookup| !lookup.is_probe());
+        }
         self.request_lookups(need, out);
     }
 
@@ -239,7 +243,8 @@ impl PolicyEvaluator {
         while !missing.is_empty() {
             for lookup in missing {
                 let answer = Answer::Unknown(Reason::Timeout);
-                self.insert(lookup, LookupResult { answer, source: Source::None, at: Some(at) });
+                let source = if lookup.is_probe() { Source::Probe } else { Source::None };
+                self.insert(lookup, LookupResult { answer, source, at: Some(at) });
             }
             let Some(pending) = &self.pending else { break };
             let decision = self.decide(&pending.question);

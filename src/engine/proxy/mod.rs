@@ -212,7 +212,9 @@ impl Proxy {
         self.now = at;
         self.on_progress(side, count);
         self.record.count_bytes(side, count, out);
-        if side == Side::Client && !self.session.is_opaque() {
+        if self.session.is_opaque() {
+            self.record.on_encrypted(side, count, at);
+        } else if side == Side::Client {
             self.on_chunk_bytes(count, out);
         }
     }
@@ -395,6 +397,7 @@ impl Proxy {
 
     /// The rest of TLS passes uninspected.
     fn on_tls_bytes(&mut self, side: Side, bytes: &[u8]) {
+        self.record.on_encrypted(side, bytes.len() as u64, self.now);
         if let Some(hello) = self.tls_hellos.on_bytes(side, bytes) {
             self.record.on_tls_hello(hello);
         }

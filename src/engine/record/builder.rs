@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::tls_hello::HelloInfo;
 use super::{
-    PolicyQuestion, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, TransactionRecord,
-    VerdictRecord,
+    EncryptedBytes, PolicyQuestion, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts,
+    TransactionRecord, VerdictRecord,
 };
 use crate::addr::{ClientAddr, Family, OriginalDst, Side, UpstreamAddr};
 use crate::engine::event::{
@@ -43,6 +43,7 @@ pub(in crate::engine) struct RecordBuilder {
     commands: [u32; Verb::ALL.len()],
     replies: Vec<(u16, u64)>,
     message: MessageProgress,
+    encrypted: Option<EncryptedBytes>,
     questions: Vec<PolicyQuestion>,
     question_budget: usize,
 }
@@ -65,6 +66,7 @@ impl RecordBuilder {
             commands: [0; Verb::ALL.len()],
             replies: Vec::new(),
             message: MessageProgress::default(),
+            encrypted: None,
             questions: Vec::new(),
             question_budget: QUESTION_BUDGET,
         }
@@ -166,6 +168,8 @@ impl RecordBuilder {
             }
             ExpectedReply::Starttls { .. } => {
                 let outcome = if code == 220 { Starttls::Started } else { Starttls::Refused };
+                self.encrypted =
+                    (code == 220).then(|| EncryptedBytes { last_at: at, ..Default::default() });
                 out.event(Event::Starttls(outcome));
             }
             _ => {}
@@ -206,6 +210,13 @@ impl RecordBuilder {
     pub(in crate::engine) fn on_content_end(&mut self, at: Option<Timestamp>, out: &mut Output) {
         if let (Some(began), Some(at)) = (self.message.began.take(), at) {
             self.phase(Phase::Data, at - began, out);
+        }
+    }
+
+    /// Bytes after STARTTLS were passed through.
+    pub(in crate::engine) fn on_encrypted(&mut self, side: Side, count: u64, at: Timestamp) {
+        if let Some(encrypted) = &mut self.encrypted {
+            encrypted.add(side, count, at);
         }
     }
 
@@ -329,6 +340,7 @@ impl RecordBuilder {
             smtp,
             facts: None,
             verdict,
+            encrypted: self.encrypted,
             questions: std::mem::take(&mut self.questions),
         }
     }

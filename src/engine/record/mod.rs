@@ -43,9 +43,38 @@ pub struct SessionRecord {
     /// Null without policy rules.
     pub facts: Option<crate::policy::facts::Facts>,
     pub verdict: VerdictRecord,
+    /// The bytes after STARTTLS, if the gateway passes TLS through. Not in the JSON form.
+    #[serde(skip)]
+    pub encrypted: Option<EncryptedBytes>,
     /// The questions put to the policy, in order; see [`super::evaluate_record`]. Not in the JSON form.
     #[serde(skip)]
     pub questions: Vec<PolicyQuestion>,
+}
+
+/// Bytes that are passed through, and whose turn it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncryptedBytes {
+    pub client: u64,
+    pub server: u64,
+    /// How often the server spoke after the client.
+    pub server_turns: u32,
+    /// Who sent last; `None` if nobody did since the reply to STARTTLS.
+    pub last: Option<Side>,
+    /// When, or the time of that reply.
+    pub last_at: Timestamp,
+}
+
+impl EncryptedBytes {
+    pub(in crate::engine) fn add(&mut self, side: Side, count: u64, at: Timestamp) {
+        match side {
+            Side::Client => self.client += count,
+            Side::Server => {
+                self.server += count;
+                self.server_turns += u32::from(self.last == Some(Side::Client));
+            }
+        }
+        (self.last, self.last_at) = (Some(side), at);
+    }
 }
 
 /// An address and a port, as two JSON fields.

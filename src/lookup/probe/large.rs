@@ -7,6 +7,9 @@ const ARGUMENT: usize = 500;
 /// Size of the segment in bytes.
 pub(super) const LARGE: usize = NOOPS * (ARGUMENT + "NOOP \r\n".len());
 
+/// Detail of a probe whose large segment was answered.
+pub(in crate::lookup) const LARGE_ANSWERED: &str = "large segment answered";
+
 /// Sends enough to fill a segment of any usual path MTU (1280 to 1500 bytes) and waits for all replies: then our large
 /// segments arrive. In a path MTU black hole the handshake and EHLO succeed and this stalls (rule 15 of ARCHITECTURE.md). The
 /// other direction is not tested: an EHLO reply is rarely large.

@@ -1,15 +1,18 @@
 //! Runs the probes, within limits.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connect::{ConnectError, connect};
-use super::large::send_large;
+use super::large::{LARGE_ANSWERED, send_large};
 use super::smtp_client::{ProbeError, ProbeReply, SmtpClient};
-use crate::addr::Networks;
+use crate::addr::{Networks, is_special_purpose};
 use crate::lookup::limits::ProbeLimits;
 use crate::lookup::settings::{LookupSettings, ProbeSettings};
 use crate::policy::facts::{Answer, Lookup, Reason};
@@ -26,6 +29,10 @@ pub(in crate::lookup) struct Prober {
     hostname: String,
     mark: Option<u32>,
     own_networks: Networks,
+    /// Those of this host's interfaces, its listeners and upstreams.
+    own_addresses: ArcSwap<BTreeSet<IpAddr>>,
+    /// Special-purpose networks that are probed nevertheless.
+    special_networks: Networks,
     limits: ProbeLimits,
 }
 
@@ -39,20 +46,27 @@ impl Prober {
             hostname: settings.hostname.clone(),
             mark: settings.mark,
             own_networks: settings.own_networks.clone(),
+            own_addresses: ArcSwap::default(),
+            special_networks: settings.special_networks.clone(),
             limits: ProbeLimits::new(&settings.probes),
         }
+    }
+
+    pub(in crate::lookup) fn set_own_addresses(&self, addresses: BTreeSet<IpAddr>) {
+        self.own_addresses.store(Arc::new(addresses));
     }
 
     pub(in crate::lookup) fn maintain(&self) {
         self.limits.maintain();
     }
 
-    /// The answer of a lookup that must not be probed: of our own address, or one that the configuration forbids.
+    /// The answer of a lookup that must not be probed: of our own address or one that no other site has (rule 11 of
+    /// ARCHITECTURE.md), or one that the configuration forbids.
     pub(in crate::lookup) fn answer_without_probe(&self, lookup: &Lookup) -> Option<Answer> {
         let (Lookup::Connect(ip) | Lookup::Greet(ip) | Lookup::Callout(ip, _)) = lookup else {
             return None;
         };
-        if self.own_networks.contains(*ip) {
+        if !self.may_probe(*ip) {
             return Some(Answer::No(Reason::NoUsableAddress, None));
         }
         match lookup {
@@ -62,6 +76,14 @@ impl Prober {
             Lookup::Callout(_, path) if !is_path(path) => Some(Answer::Unknown(Reason::NoResolver)),
             _ => None,
         }
+    }
+
+    fn may_probe(&self, ip: IpAddr) -> bool {
+        // Before it is canonicalised: a v4-mapped address in an AAAA record is not one of another site.
+        let is_special = is_special_purpose(ip) && !self.special_networks.contains(ip);
+        let is_own = self.own_networks.contains(ip)
+            || self.own_addresses.load().contains(&ip.to_canonical());
+        !is_special && !is_own
     }
 
     /// Probes, for `[lookup] probe_timeout` at most. Call [`Self::answer_without_probe`] first.
@@ -94,14 +116,12 @@ impl Prober {
             Ok(ehlo) => ehlo,
             Err(rejection) => return rejection.greet_answer(),
         };
-        if self.settings.large_segments
-            && ehlo.pipelining
-            && let Err(error) = send_large(&mut client).await
-        {
+        let sends_large = self.settings.large_segments && ehlo.pipelining;
+        if sends_large && let Err(error) = send_large(&mut client).await {
             return Rejection::Error(error).greet_answer();
         }
         client.quit();
-        Answer::Yes(None)
+        Answer::Yes(sends_large.then(|| LARGE_ANSWERED.to_owned()))
     }
 
     async fn callout(&self, mut client: SmtpClient, path: &str) -> Answer {

@@ -1,6 +1,6 @@
 //! The lookup service: one query at a time for a subject, caching, the deadline.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -58,6 +58,8 @@ pub(super) fn settings(dns: SocketAddr) -> LookupSettings {
     LookupSettings {
         dns_servers: vec![dns],
         hostname: String::from("gate.example"),
+        // Loopback addresses are probed here.
+        special_networks: Networks::new(["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap())),
         ..LookupSettings::default()
     }
 }
@@ -293,6 +295,81 @@ async fn observed_traffic_precedes_a_probe() {
     service.on_response(ip, ConnectionResponse::Answered, now());
     let result = service.lookup(&Lookup::Callout(ip, String::from("a@a.example"))).await;
     assert_eq!((result.answer, result.source), (no(Reason::Refused), Source::Probe));
+}
+
+#[tokio::test]
+async fn special_purpose_and_own_addresses_get_no_connection() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let probes = ProbeSettings { port, callouts: true, ..ProbeSettings::default() };
+    let resolver = Resolver::start().await;
+    let dns = resolver.address;
+    let (service, _) =
+        start(LookupSettings { probes, special_networks: Networks::default(), ..settings(dns) });
+    let no = Answer::No(Reason::NoUsableAddress, None);
+    for ip in [
+        "127.0.0.1",
+        "0.0.0.0",
+        "10.0.0.1",
+        "100.64.0.1",
+        "192.0.2.1",
+        "192.88.99.1",
+        "198.18.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "::ffff:127.0.0.1",
+        "::127.0.0.1",
+        "64:ff9b::127.0.0.1",
+        "2002:7f00:1::1",
+        "2001::1",
+        "2001:db8::1",
+        "3fff::1",
+        "fe80::1",
+        "fd00::1",
+        "ff02::1",
+    ] {
+        let ip: IpAddr = ip.parse().unwrap();
+        let callout = Lookup::Callout(ip, String::from("a@a.example"));
+        for lookup in [Lookup::Connect(ip), Lookup::Greet(ip), callout] {
+            let result = service.lookup(&lookup).await;
+            assert_eq!((result.answer, result.source), (no.clone(), Source::Probe), "{lookup:?}");
+        }
+    }
+    // Excepted as a test network, but this host's own.
+    let (service, _) = start(LookupSettings { probes, ..settings(dns) });
+    let here = Lookup::Connect(Ipv4Addr::LOCALHOST.into());
+    service.set_own_addresses([Ipv4Addr::LOCALHOST.into()].into());
+    assert_eq!(service.lookup(&here).await.answer, no);
+    assert!(timeout(Duration::from_millis(50), listener.accept()).await.is_err());
+    service.set_own_addresses([].into());
+    assert_eq!(service.lookup(&here).await.answer, Answer::Yes(None));
+}
+
+/// The other client's lookup is answered although the first uses up its share; what is in flight or cached costs nothing.
+#[tokio::test]
+async fn a_client_that_has_used_its_share_stands_alone() {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let probes = ProbeSettings { port, per_second: 32, ..ProbeSettings::default() };
+    let resolver = Resolver::start().await;
+    let (service, _) = start(LookupSettings { probes, ..settings(resolver.address) });
+    let connect = |n: u8| Lookup::Connect(Ipv4Addr::new(127, 0, 1, n).into());
+    let limited = Answer::Unknown(Reason::RateLimited);
+    let mut answers = Vec::new();
+    for n in 1..=60 {
+        let client = format!("2001:db8:66:{n:x}::{n:x}").parse().unwrap();
+        answers.push(service.lookup_for(&connect(n), Some(client)).await.answer);
+    }
+    let refused = answers.iter().filter(|answer| **answer == limited).count();
+    assert!((50..=56).contains(&refused), "{refused} of 60, with bursts of four");
+    let attacker = Some("2001:db8:66::1".parse().unwrap());
+    let other = Some("2001:db8:67::1".parse().unwrap());
+    assert_eq!(service.lookup_for(&connect(200), attacker).await.answer, limited);
+    assert_eq!(service.lookup_for(&connect(200), other).await.answer, Answer::Yes(None));
+    // Cached by now.
+    assert_eq!(service.lookup_for(&connect(200), attacker).await.answer, Answer::Yes(None));
 }
 
 #[tokio::test]

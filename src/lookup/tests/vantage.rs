@@ -5,16 +5,17 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::super::vantage::{
-    ProbedAddress, SharedKey, Vantage, VantageError, VantageResult, VantageServer,
-    VantageServerSettings, VantageSettings, serve,
+    ProbedAddress, RequestEvent, RequestLog, SharedKey, Vantage, VantageError, VantageResult,
+    VantageServer, VantageServerSettings, VantageSettings, serve,
 };
 use super::super::{LookupService, LookupSettings, ProbeSettings, Ttls};
 use super::name;
@@ -48,7 +49,16 @@ impl Drop for KeyFile {
 }
 
 /// A vantage for four domains; exchanges are at 192.0.2.1, which does not exist.
-async fn vantage(key: &KeyFile, resolver: &Resolver, rate: u32, only_global: bool) -> SocketAddr {
+async fn vantage(key: &KeyFile, resolver: &Resolver, rate: u32) -> SocketAddr {
+    vantage_with(key, resolver, rate, Arc::new(())).await
+}
+
+async fn vantage_with(
+    key: &KeyFile,
+    resolver: &Resolver,
+    rate: u32,
+    log: Arc<dyn RequestLog>,
+) -> SocketAddr {
     let zero = Duration::ZERO;
     let ttls =
         Ttls { probe_positive: zero, probe_negative: zero, unknown: zero, ..Ttls::default() };
@@ -62,11 +72,11 @@ async fn vantage(key: &KeyFile, resolver: &Resolver, rate: u32, only_global: boo
             ["nx", "silent", "gone", "a"].map(|it| name(&format!("{it}.example"))),
         ),
         requests_per_minute: NonZeroU32::new(rate).unwrap(),
-        only_global,
+        only_global: true,
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, VantageServer::new(server_settings, service)));
+    tokio::spawn(serve(listener, VantageServer::new(server_settings, service, log)));
     address
 }
 
@@ -79,7 +89,7 @@ fn client(address: SocketAddr, key: &KeyFile) -> Vantage {
 #[tokio::test]
 async fn a_vantage_reports_each_address() {
     let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
-    let asking = client(vantage(&key, &resolver, 60, true).await, &key);
+    let asking = client(vantage(&key, &resolver, 60).await, &key);
     let none = VantageResult::Addresses(Vec::new());
     assert_eq!(asking.probe(&name("nx.example"), Family::Ipv6).await.unwrap(), none);
     let unknown = VantageResult::Unknown(Reason::Timeout);
@@ -94,8 +104,12 @@ async fn a_vantage_reports_each_address() {
 
 #[test]
 fn one_reachable_address_proves_the_receive_path() {
-    let probed =
-        |answer| ProbedAddress { host: name("mx.a.example"), ip: [192, 0, 2, 1].into(), answer };
+    let probed = |answer| ProbedAddress {
+        host: name("mx.a.example"),
+        ip: [192, 0, 2, 1].into(),
+        answer,
+        large: false,
+    };
     let found = |answers: &[Answer]| {
         VantageResult::Addresses(answers.iter().cloned().map(probed).collect()).receive_path()
     };
@@ -117,7 +131,7 @@ fn one_reachable_address_proves_the_receive_path() {
 async fn refused_requests_have_a_reason() {
     let (key, other) = (KeyFile::of('a'), KeyFile::of('b'));
     let resolver = Resolver::start().await;
-    let address = vantage(&key, &resolver, 3, true).await;
+    let address = vantage(&key, &resolver, 3).await;
     let refused = |error: VantageError| match error {
         VantageError::Refused { status, why, .. } => (status.as_u16(), why),
         other => panic!("{other}"),
@@ -145,7 +159,7 @@ async fn refused_requests_have_a_reason() {
 #[tokio::test]
 async fn bad_input_gets_a_clear_error() {
     let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
-    let address = vantage(&key, &resolver, 60, true).await;
+    let address = vantage(&key, &resolver, 60).await;
     let long = format!(
         "POST /probe HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{}",
         "x".repeat(5000)
@@ -163,7 +177,7 @@ async fn bad_input_gets_a_clear_error() {
             "401",
             "the signature is wrong: do both have the same key?",
         ),
-        (&long, "413", "length limit exceeded"),
+        (&long, "413", "longer than 4096 bytes"),
         ("nonsense\r\n\r\n", "400", ""),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -176,11 +190,68 @@ async fn bad_input_gets_a_clear_error() {
     }
 }
 
+/// Collects the lines of the log.
+#[derive(Default)]
+struct Lines(Mutex<Vec<String>>);
+
+impl RequestLog for Lines {
+    fn log(&self, _: SocketAddr, event: RequestEvent<'_>) {
+        self.0.lock().unwrap().push(event.to_string());
+    }
+}
+
+/// A client that does not finish its request holds its connection for seconds, and one network holds few.
+#[tokio::test]
+async fn slow_and_greedy_clients_are_cut_off_and_logged() {
+    let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
+    let lines = Arc::new(Lines::default());
+    let address =
+        vantage_with(&key, &resolver, 60, Arc::clone(&lines) as Arc<dyn RequestLog>).await;
+    let head = "POST /probe HTTP/1.1\r\nHost: a\r\ngatepost-signature: aa\r\n";
+    let began = Instant::now();
+    let slow = ["", "POST /pro", head, &format!("{head}Content-Length: 40\r\n\r\n{{\"domain\"")]
+        .map(str::to_owned)
+        .map(async |part| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(part.as_bytes()).await.unwrap();
+            let mut reply = Vec::new();
+            let _reset = stream.read_to_end(&mut reply).await;
+            String::from_utf8_lossy(&reply).into_owned()
+        });
+    let replies = join_all(slow).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(9), "{took:?}");
+    assert!(replies[3].contains("the body did not arrive in time"), "{replies:?}");
+
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut over = TcpStream::connect(address).await.unwrap();
+    assert_eq!(over.read(&mut [0; 16]).await.unwrap_or(0), 0, "closed at once");
+    drop((held, over));
+    let asking = client(address, &key);
+    let probe = async || asking.probe(&name("nx.example"), Family::Ipv6).await;
+    while probe().await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let lines = lines.0.lock().unwrap().join("\n");
+    for expected in [
+        "closed without a request: ",
+        "rejected with 408: the body did not arrive in time",
+        "closed: its network has too many connections",
+        "probed nx.example over ipv6: no address",
+    ] {
+        assert!(lines.contains(expected), "{expected}: {lines}");
+    }
+}
+
 /// An eavesdropper repeats the request, changes it, or forges a response.
 #[tokio::test]
 async fn captured_requests_cannot_be_reused() {
     let (key, resolver) = (KeyFile::of('a'), Resolver::start().await);
-    let address = vantage(&key, &resolver, 60, true).await;
+    let address = vantage(&key, &resolver, 60).await;
     // A proxy that records the request.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let between = listener.local_addr().unwrap();

@@ -9,6 +9,7 @@
 
 mod client;
 mod protocol;
+mod request_log;
 mod server;
 mod signature;
 
@@ -16,6 +17,7 @@ pub use self::client::{Vantage, VantageError};
 pub use self::protocol::{
     DEFAULT_TIMEOUT, MAX_CLOCK_SKEW, ProbedAddress, VantageResult, VantageSettings,
 };
+pub use self::request_log::{RequestEvent, RequestLog};
 pub use self::server::{VantageServer, VantageServerSettings, serve};
 pub use self::signature::{SharedKey, SharedKeyError};
 

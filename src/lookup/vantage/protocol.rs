@@ -65,9 +65,18 @@ pub struct ProbedAddress {
     pub host: DomainName,
     pub ip: IpAddr,
     pub answer: Answer,
+    /// A large segment arrived too (rule 15 of ARCHITECTURE.md). A server without PIPELINING is sent none.
+    pub large: bool,
 }
 
 impl VantageResult {
+    /// Whether a large segment arrived at each address that was reached.
+    pub fn large_segment_arrived(&self) -> bool {
+        let Self::Addresses(probed) = self else { return false };
+        let mut reached = probed.iter().filter(|one| matches!(one.answer, Answer::Yes(_)));
+        reached.clone().count() > 0 && reached.all(|one| one.large)
+    }
+
     /// The answer about the receive path. One reachable address suffices, as senders try each. It is negative only if each
     /// address is known to be unreachable.
     pub fn receive_path(&self) -> Answer {

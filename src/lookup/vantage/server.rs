@@ -1,16 +1,19 @@
 //! The vantage's side: checks requests and runs the probes.
+//!
+//! It stands in the open Internet. A client without the key gets no more than a few seconds, and one network no more than
+//! [`MAX_PER_NETWORK`] connections, so that it cannot keep the gateway's requests out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures_util::future::join_all;
@@ -28,9 +31,11 @@ use super::protocol::{
     MAX_CLOCK_SKEW, MAX_REQUEST, PATH, ProbeRequest, ProbeResponse, ProbedAddress, SIGNATURE,
     VantageResult,
 };
+use super::request_log::{RequestEvent, RequestLog};
 use super::signature::{Role, SharedKey};
-use crate::addr::{Family, is_global};
+use crate::addr::{Family, NetworkKey, canonical, is_global};
 use crate::lookup::clock::now;
+use crate::lookup::probe::LARGE_ANSWERED;
 use crate::lookup::service::LookupService;
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES, Reason};
 
@@ -38,9 +43,15 @@ use crate::policy::facts::{Answer, DnsRecord, DomainName, Lookup, MAX_EXCHANGES,
 const MAX_ADDRESSES: usize = 20;
 /// Nonces kept; the rate limit keeps the number below it.
 const MAX_NONCES: u64 = 1_000_000;
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 128;
+/// Connections of one network of clients.
+pub(super) const MAX_PER_NETWORK: usize = 16;
+/// Time for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for its body, which fits into two segments.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for all of a connection, with the probes.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(90);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug)]
@@ -60,30 +71,61 @@ pub struct VantageServer(Arc<ServerState>);
 struct ServerState {
     settings: VantageServerSettings,
     service: LookupService,
+    log: Arc<dyn RequestLog>,
     rate: DefaultDirectRateLimiter,
     /// Nonces of the requests whose time is still acceptable.
     nonces: Cache<String, ()>,
+    /// Open connections.
+    connections: Mutex<BTreeMap<NetworkKey, usize>>,
 }
 
 impl VantageServer {
     /// Probes by `service`, which should cache answers only briefly: each request is about the present.
-    pub fn new(settings: VantageServerSettings, service: LookupService) -> Self {
+    pub fn new(
+        settings: VantageServerSettings,
+        service: LookupService,
+        log: Arc<dyn RequestLog>,
+    ) -> Self {
         let rate = RateLimiter::direct(Quota::per_minute(settings.requests_per_minute));
         let nonces = Cache::builder().eviction_policy(EvictionPolicy::lru());
         let nonces = nonces.max_capacity(MAX_NONCES).time_to_live(MAX_CLOCK_SKEW * 2).build();
-        Self(Arc::new(ServerState { settings, service, rate, nonces }))
+        let connections = Mutex::default();
+        Self(Arc::new(ServerState { settings, service, log, rate, nonces, connections }))
+    }
+
+    /// A place among the connections of the network of `peer`.
+    fn admit(&self, peer: SocketAddr) -> Option<ConnectionPermit> {
+        let network = NetworkKey::of(peer.ip());
+        let mut open = self.0.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(network).or_default();
+        (*count < MAX_PER_NETWORK).then(|| {
+            *count += 1;
+            ConnectionPermit { server: self.clone(), network }
+        })
+    }
+}
+
+/// Counts a connection until it is dropped.
+struct ConnectionPermit {
+    server: VantageServer,
+    network: NetworkKey,
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        let connections = &self.server.0.connections;
+        let mut open = connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.network);
+            }
+        }
     }
 }
 
 /// Serves `listener` until the future is dropped.
 pub async fn serve(listener: TcpListener, server: VantageServer) -> Infallible {
-    let router = Router::new()
-        .route(PATH, post(respond).with_state(server))
-        .fallback(async || refuse(StatusCode::NOT_FOUND, "not found; the path is /probe"))
-        .method_not_allowed_fallback(async || {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use POST")
-        })
-        .layer(DefaultBodyLimit::max(MAX_REQUEST));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -92,43 +134,90 @@ pub async fn serve(listener: TcpListener, server: VantageServer) -> Infallible {
             continue;
         }
         match listener.accept().await {
-            Ok((stream, _)) => drop(connections.spawn(connection(stream, router.clone()))),
+            Ok((stream, peer)) => {
+                let peer = canonical(peer);
+                match server.admit(peer) {
+                    Some(permit) => {
+                        connections.spawn(connection(stream, peer, permit));
+                    }
+                    // The socket is closed.
+                    None => server.0.log.log(peer, RequestEvent::TooManyConnections),
+                }
+            }
             // Out of descriptors, or the peer has gone: both are temporary.
             Err(_) => sleep(ACCEPT_BACKOFF).await,
         }
     }
 }
 
-async fn connection(stream: TcpStream, router: Router) {
+async fn connection(stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit) {
+    let server = permit.server.clone();
+    let log = Arc::clone(&server.0.log);
+    let exchange = Exchange { server, peer };
+    let router = Router::new()
+        .route(PATH, post(respond))
+        .fallback(async |State(exchange): State<Exchange>| {
+            exchange.refuse(StatusCode::NOT_FOUND, "not found; the path is /probe")
+        })
+        .method_not_allowed_fallback(async |State(exchange): State<Exchange>| {
+            exchange.refuse(StatusCode::METHOD_NOT_ALLOWED, "method not allowed; use POST")
+        })
+        .with_state(exchange);
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(8192)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // The client reports errors.
-    let _ = timeout(CONNECTION_TIMEOUT, serving).await;
+    match timeout(CONNECTION_TIMEOUT, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log.log(peer, RequestEvent::NoRequest(&error.to_string())),
+        Err(_elapsed) => log.log(peer, RequestEvent::NoRequest("the connection took too long")),
+    }
 }
 
-fn refuse(status: StatusCode, why: &str) -> Response {
-    (status, format!("{why}\n")).into_response()
+/// The request of one connection.
+#[derive(Clone)]
+struct Exchange {
+    server: VantageServer,
+    peer: SocketAddr,
+}
+
+impl Exchange {
+    fn refuse(&self, status: StatusCode, why: &str) -> Response {
+        self.server.0.log.log(self.peer, RequestEvent::Rejected(status.as_u16(), why));
+        (status, format!("{why}\n")).into_response()
+    }
 }
 
 /// A client without the key learns only that it has none.
-async fn respond(State(server): State<VantageServer>, headers: HeaderMap, body: Bytes) -> Response {
-    let state = &*server.0;
-    let request = match state.check(&headers, &body) {
-        Ok(request) => request,
-        Err((status, why)) => return refuse(status, &why),
+async fn respond(State(exchange): State<Exchange>, request: Request<Body>) -> Response {
+    let state = &*exchange.server.0;
+    let (head, body) = request.into_parts();
+    let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_REQUEST)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_too_long_or_broken)) => {
+            let why = format!("the body is broken or longer than {MAX_REQUEST} bytes");
+            return exchange.refuse(StatusCode::PAYLOAD_TOO_LARGE, &why);
+        }
+        Err(_elapsed) => {
+            return exchange.refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time");
+        }
     };
-    let result = state.probe(&request.domain, request.family).await;
+    let request = match state.check(&head.headers, &body) {
+        Ok(request) => request,
+        Err((status, why)) => return exchange.refuse(status, &why),
+    };
+    let (domain, family) = (request.domain, request.family);
+    let result = state.probe(&domain, family).await;
+    state.log.log(exchange.peer, RequestEvent::Probed { domain: &domain, family, result: &result });
     let response = ProbeResponse { nonce: request.nonce, at: now(), result };
     match serde_json::to_vec(&response) {
         Ok(bytes) => {
             let signature = state.settings.key.sign(Role::Response, &bytes);
             ([(SIGNATURE, signature)], bytes).into_response()
         }
-        Err(why) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
+        Err(why) => exchange.refuse(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
     }
 }
 
@@ -188,7 +277,8 @@ impl ServerState {
             } else {
                 Answer::No(Reason::NoUsableAddress, None)
             };
-            ProbedAddress { host, ip, answer }
+            let large = matches!(&answer, Answer::Yes(Some(detail)) if detail == LARGE_ANSWERED);
+            ProbedAddress { host, ip, answer, large }
         });
         VantageResult::Addresses(join_all(probes).await)
     }

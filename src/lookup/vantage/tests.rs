@@ -36,7 +36,7 @@ async fn clocks_must_agree_and_requests_must_parse() {
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, VantageServer::new(server_settings, service)));
+    tokio::spawn(serve(listener, VantageServer::new(server_settings, service, Arc::new(()))));
 
     let request = |at: Timestamp, nonce: &str| {
         let domain = DomainName::parse("a.example").unwrap();

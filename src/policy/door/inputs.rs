@@ -1,5 +1,6 @@
 //! The inputs of both doors at one moment: each family's signals need the state of the other family.
 
+use super::inbound::FamilyEvidence;
 use super::signals::{Alternatives, OtherFamily, ProbeResults, Signals};
 use super::state::DoorSettings;
 use crate::addr::Family;
@@ -46,9 +47,22 @@ impl FamilyInputs {
         let alternatives = Alternatives {
             mx_in_other_family: other.mx_has_address,
             other: OtherFamily::default(),
-            other_accepted: other.signals.accepted,
+            other_accepted: other.signals.arrived(),
         };
         Signals { alternatives, ..self.signals.clone() }
+    }
+}
+
+/// What the relay's own sessions show; the rest is not known yet.
+impl From<FamilyEvidence> for Signals {
+    fn from(evidence: FamilyEvidence) -> Self {
+        Self {
+            accepted: evidence.accepted,
+            encrypted: evidence.encrypted,
+            upstream_down: evidence.upstream_down,
+            stalled: evidence.stalled,
+            ..Self::default()
+        }
     }
 }
 
@@ -56,19 +70,28 @@ impl FamilyInputs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
     /// Data passed in both directions.
-    Reached,
+    Reached {
+        /// A large segment arrived (rule 15 of ARCHITECTURE.md).
+        large: bool,
+    },
     /// With the detail for people.
     NotReached(String),
-    /// The vantage could not be asked, or does not know.
+    /// The vantage does not know.
     Unknown,
+    /// The vantage could not be asked, and why.
+    NoAnswer(String),
 }
 
 impl ProbeResult {
     /// The result for one domain, from the receive path that the vantage found; `None` for a domain without an address in
     /// the family, which no mail over that family can reach anyway.
-    pub fn of_domain(receive_path: &Answer, detail: impl FnOnce() -> String) -> Option<Self> {
+    pub fn of_domain(
+        receive_path: &Answer,
+        large: bool,
+        detail: impl FnOnce() -> String,
+    ) -> Option<Self> {
         match receive_path {
-            Answer::Yes(_) => Some(Self::Reached),
+            Answer::Yes(_) => Some(Self::Reached { large }),
             Answer::No(Reason::NoUsableAddress, _) => None,
             Answer::No(..) => Some(Self::NotReached(detail())),
             _ => Some(Self::Unknown),
@@ -79,16 +102,22 @@ impl ProbeResult {
 impl ProbeResults {
     /// Adds a result that arrived at `at`. An unknown result proves nothing (rule 14 of ARCHITECTURE.md).
     pub fn with(before: Option<Self>, result: ProbeResult, at: Timestamp) -> Option<Self> {
-        let (reached, detail) = match result {
-            ProbeResult::Reached => (true, None),
-            ProbeResult::NotReached(detail) => (false, Some(detail)),
-            ProbeResult::Unknown => return before,
+        let (reached, large, detail) = match result {
+            ProbeResult::Reached { large } => (true, large, None),
+            ProbeResult::NotReached(detail) => (false, false, Some(detail)),
+            ProbeResult::Unknown | ProbeResult::NoAnswer(_) => return before,
         };
         let same = before.as_ref().filter(|before| before.reached == reached);
         let in_a_row = same.map_or(1, |before| before.in_a_row.saturating_add(1));
-        let last_reached =
-            if reached { Some(at) } else { before.and_then(|before| before.last_reached) };
-        Some(Self { last: at, reached, in_a_row, last_reached, detail })
+        let (mut last_reached, mut last_large) =
+            before.map(|before| (before.last_reached, before.last_large)).unwrap_or_default();
+        if reached {
+            last_reached = Some(at);
+        }
+        if large {
+            last_large = Some(at);
+        }
+        Some(Self { last: at, reached, in_a_row, last_reached, last_large, detail })
     }
 }
 
@@ -102,9 +131,14 @@ mod tests {
         let failed = || ProbeResult::NotReached("no_response".to_owned());
         let mut results = ProbeResults::with(None, ProbeResult::Unknown, at(1));
         assert_eq!(results, None);
-        for (result, nanos) in
-            [(ProbeResult::Reached, 2), (failed(), 3), (ProbeResult::Unknown, 4), (failed(), 5)]
-        {
+        for (result, nanos) in [
+            (ProbeResult::Reached { large: true }, 1),
+            (ProbeResult::Reached { large: false }, 2),
+            (failed(), 3),
+            (ProbeResult::Unknown, 4),
+            (ProbeResult::NoAnswer("timed out".to_owned()), 4),
+            (failed(), 5),
+        ] {
             results = ProbeResults::with(results, result, at(nanos));
         }
         let expected = ProbeResults {
@@ -112,6 +146,7 @@ mod tests {
             reached: false,
             in_a_row: 2,
             last_reached: Some(at(2)),
+            last_large: Some(at(1)),
             detail: Some("no_response".to_owned()),
         };
         assert_eq!(results, Some(expected));
@@ -119,8 +154,8 @@ mod tests {
 
     #[test]
     fn a_domain_without_an_address_has_no_result() {
-        let of = |answer| ProbeResult::of_domain(&answer, || "mx no_response".to_owned());
-        assert_eq!(of(Answer::Yes(None)), Some(ProbeResult::Reached));
+        let of = |answer| ProbeResult::of_domain(&answer, true, || "mx no_response".to_owned());
+        assert_eq!(of(Answer::Yes(None)), Some(ProbeResult::Reached { large: true }));
         assert_eq!(of(Answer::No(Reason::NoUsableAddress, None)), None);
         let not_reached = ProbeResult::NotReached("mx no_response".to_owned());
         assert_eq!(of(Answer::No(Reason::NotReached, None)), Some(not_reached));

@@ -124,7 +124,8 @@ impl Door {
             }
             Assessment::Unproven => {
                 let detail = self.signals.unproven(self.now);
-                if !self.settings.closes_unproven() || !self.min_hold_is_over() {
+                let asks_in_vain = self.signals.vantage_is_mute(&self.settings, self.now);
+                if !self.settings.closes_unproven() || asks_in_vain || !self.min_hold_is_over() {
                     // The reason for a trial remains while there is no news.
                     return match (self.state, self.reason) {
                         (DoorState::Opening, DoorReason::Started | DoorReason::Trial) => {
@@ -252,7 +253,13 @@ impl Door {
     }
 
     fn closing_conditions(&self) -> String {
-        let DoorSettings { failure_threshold, stall_threshold, proof_max_age, .. } = self.settings;
+        let DoorSettings {
+            failure_threshold,
+            stall_threshold,
+            agreeing_networks,
+            proof_max_age,
+            ..
+        } = self.settings;
         let mut conditions = Vec::new();
         if self.signals.has_vantage {
             conditions.push(match failure_threshold {
@@ -265,6 +272,6 @@ impl Door {
             conditions.push(format!("{} without a proof", duration(proof_max_age)));
         }
         let stalls = counted(stall_threshold.into(), "stalled session");
-        format!("{} or {stalls}", conditions.join(", "))
+        format!("{} or {stalls} from {agreeing_networks} networks", conditions.join(", "))
     }
 }

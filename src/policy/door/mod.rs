@@ -14,13 +14,17 @@
 //!
 //! Only `closed` refuses. The signals (rules 14 and 15 of ARCHITECTURE.md):
 //!
-//! - *Proof* is mail from outside that got its 250 over the family, or a vantage that reached us. A connection to oneself
-//!   proves a socket, not the path.
-//! - *Bad* is: a number of failed probes in a row (unless mail was accepted within the last `min_hold`: then the vantage's
-//!   own path is at fault), no upstream for sessions of the family, or sessions that reach DATA and stall (a PMTU black hole
-//!   passes handshake and commands) while the other family delivers.
-//! - *Unproven* is neither: a quiet night is not an outage. It closes the door only where `when_unproven` says so. The
-//!   passing of time is never bad.
+//! - *Proof* is mail from outside that got its 250 over the family, an encrypted session from outside that was completed, or a
+//!   vantage that reached us. A connection to oneself proves a socket, not the path.
+//! - *Bad* is: a number of failed probes in a row (unless mail arrived within the last `min_hold`: then the vantage's own path
+//!   is at fault), no upstream for sessions of the family, or sessions that stall while the other family delivers (a PMTU black
+//!   hole passes handshake and commands). Stalls from `agreeing_networks` different networks must agree, and a vantage whose
+//!   large segments pass, or any large message, outranks them.
+//! - *Unproven* is neither: a quiet night is not an outage. It closes the door only where `when_unproven` says so, and not
+//!   while a vantage that should prove it gives no results. The passing of time is never bad.
+//! - No client network alone can change the door but by proof: whatever one network sends, the door is in the state in which
+//!   it would be without that network. Tests generate such networks.
+//! - A *sign* is shown and changes nothing: mail of the family is missing ([`SilenceDetector`]).
 //! - At start nothing is proven. The door begins in `opening`, on trial: it admits, the first proof opens it, and bad
 //!   signals close it.
 //! - The only proof that can pass a closed door is that of a vantage, which must be exempt. Without a vantage, or if it
@@ -36,20 +40,31 @@
 mod inbound;
 mod inputs;
 mod machine;
+#[cfg(test)]
+mod one_network;
 mod proof;
 mod signals;
+mod silence;
+mod stalls;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upstream;
+mod vantage;
 
-pub use self::inbound::{FamilyEvidence, InboundEvidence, InboundSession, SessionEnd};
+pub use self::inbound::{
+    EncryptedExchange, FamilyEvidence, InboundEvidence, InboundSession, SessionEnd,
+};
 pub use self::inputs::{DoorInputs, FamilyInputs, ProbeResult, signals_of};
 pub use self::machine::Door;
 pub use self::proof::{PathProof, ProofSource};
 pub use self::signals::{
     Alternatives, OtherFamily, ProbeResults, Signals, StalledSessions, receive_path,
 };
+pub use self::silence::{SilenceDetector, SilenceSign};
 pub use self::state::{
     DoorReason, DoorReport, DoorSettings, DoorState, DoorStatus, DoorTransition, OperatorMode,
     WhenUnproven,
 };
+pub use self::upstream::UpstreamContact;
+pub use self::vantage::VantageStatus;

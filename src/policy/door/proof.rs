@@ -17,6 +17,8 @@ labels! {
     pub enum ProofSource {
         /// A message was accepted.
         Message = "message",
+        /// An encrypted session was completed: TLS that the gateway passes through.
+        Session = "session",
         /// A vantage reached us.
         Probe = "probe",
     }
@@ -27,6 +29,7 @@ impl PathProof {
     pub(super) fn text(self, now: Timestamp) -> String {
         let event = match self.by {
             ProofSource::Message => "a message was accepted",
+            ProofSource::Session => "an encrypted session was completed",
             ProofSource::Probe => "a probe reached us",
         };
         format!("{event} {}", ago(now.since(self.at)))

@@ -11,13 +11,15 @@ use crate::time::Timestamp;
 pub struct Signals {
     /// End of the latest session from outside in which a message got its 250.
     pub accepted: Option<Timestamp>,
+    /// End of the latest completed encrypted session from outside.
+    pub encrypted: Option<Timestamp>,
     /// Results of the vantage; `None` before the first, and without a vantage.
     pub probes: Option<ProbeResults>,
     /// A vantage is configured.
     pub has_vantage: bool,
     /// No upstream accepts sessions of this family.
     pub upstream_down: bool,
-    /// Sessions that stalled since the latest accepted message.
+    /// Sessions that stalled since the latest session in which large segments passed.
     pub stalled: Option<StalledSessions>,
     pub alternatives: Alternatives,
 }
@@ -31,6 +33,8 @@ pub struct ProbeResults {
     /// The latest results that are equal to the last.
     pub in_a_row: u32,
     pub last_reached: Option<Timestamp>,
+    /// The latest result of a probe whose large segment arrived.
+    pub last_large: Option<Timestamp>,
     /// The vantage's detail of the latest result, for people.
     pub detail: Option<String>,
 }
@@ -38,7 +42,10 @@ pub struct ProbeResults {
 /// Sessions from outside that reached DATA and went no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StalledSessions {
+    /// A network's sessions count only up to its part of [`DoorSettings::stall_threshold`].
     pub sessions: u32,
+    /// The networks that they came from.
+    pub networks: u32,
     /// Begin of the first session.
     pub since: Timestamp,
     /// End of the last session.
@@ -51,7 +58,7 @@ pub struct Alternatives {
     /// Whether our MX has an address in the other family; `None` if unknown.
     pub mx_in_other_family: Option<bool>,
     pub other: OtherFamily,
-    /// When the other family last accepted a message.
+    /// When mail last arrived over the other family.
     pub other_accepted: Option<Timestamp>,
 }
 
@@ -77,9 +84,10 @@ pub(super) enum Assessment {
 impl Signals {
     pub fn proof(&self) -> Option<PathProof> {
         let message = self.accepted.map(|at| PathProof { at, by: ProofSource::Message });
+        let session = self.encrypted.map(|at| PathProof { at, by: ProofSource::Session });
         let reached = self.probes.as_ref().and_then(|probes| probes.last_reached);
         let probe = reached.map(|at| PathProof { at, by: ProofSource::Probe });
-        [message, probe].into_iter().flatten().max_by_key(|proof| proof.at)
+        [session, message, probe].into_iter().flatten().max_by_key(|proof| proof.at)
     }
 
     pub fn are_bad(&self, settings: &DoorSettings, now: Timestamp) -> bool {
@@ -94,7 +102,7 @@ impl Signals {
         if let Some(detail) = self.failed_probes(settings, now) {
             return Assessment::Bad(DoorReason::ProbesFailed, detail);
         }
-        if let Some(detail) = self.stalls(settings) {
+        if let Some(detail) = self.stalls(settings, now) {
             return Assessment::Bad(DoorReason::Stalled, detail);
         }
         match self.proof() {
@@ -111,7 +119,7 @@ impl Signals {
             return None;
         }
         // Mail arrives, so it is the vantage's own path that fails.
-        if self.accepted.is_some_and(|accepted| now.since(accepted) < settings.min_hold) {
+        if self.arrived().is_some_and(|arrived| now.since(arrived) < settings.min_hold) {
             return None;
         }
         let detail = probes.detail.as_deref().map_or_else(String::new, |text| format!(": {text}"));
@@ -122,29 +130,47 @@ impl Signals {
         Some(format!("{failed} did not reach us{detail}"))
     }
 
+    /// The latest mail, as far as it can be seen.
+    pub fn arrived(&self) -> Option<Timestamp> {
+        self.accepted.max(self.encrypted)
+    }
+
     /// The vantage's results, unless it no longer responds.
     pub(super) fn current_probes(
         &self,
         settings: &DoorSettings,
         now: Timestamp,
     ) -> Option<&ProbeResults> {
-        self.probes.as_ref().filter(|probes| now.since(probes.last) < settings.retry)
+        self.probes.as_ref().filter(|probes| now.since(probes.last) < settings.probe_max_age)
     }
 
-    fn stalls(&self, settings: &DoorSettings) -> Option<String> {
+    /// There is a vantage, which gives no results: for want of a proof it would have to be asked.
+    pub(super) fn vantage_is_mute(&self, settings: &DoorSettings, now: Timestamp) -> bool {
+        self.has_vantage && self.current_probes(settings, now).is_none()
+    }
+
+    /// The vantage's last probe passed, with a large segment.
+    fn large_probe_passes(&self, settings: &DoorSettings, now: Timestamp) -> bool {
+        let probes = self.current_probes(settings, now).filter(|probes| probes.reached);
+        let passed = probes.and_then(|probes| probes.last_large);
+        passed.is_some_and(|at| now.since(at) < settings.probe_max_age)
+    }
+
+    fn stalls(&self, settings: &DoorSettings, now: Timestamp) -> Option<String> {
         let stalled = self.stalled?;
         let span = stalled.last.since(stalled.since);
-        let none_accepted = self.accepted.is_none_or(|accepted| accepted < stalled.since);
         let other_accepts = self.alternatives.other_accepted.is_some_and(|at| at > stalled.since);
-        (stalled.sessions >= settings.stall_threshold
+        (stalled.networks >= settings.agreeing_networks.max(2)
+            && stalled.sessions >= settings.stall_threshold
             && span >= settings.stall_duration
-            && none_accepted
-            && other_accepts)
+            && other_accepts
+            && !self.large_probe_passes(settings, now))
             .then(|| {
                 format!(
-                    "{} in {} stalled after DATA and none delivered a message, while the other family accepts mail: \
-                     large packets may be lost on the path (PMTU)",
+                    "{} from {} in {} stalled where the message is due and no large message arrived, while the other \
+                     family accepts mail: large packets may be lost on the path (PMTU)",
                     counted(stalled.sessions.into(), "session"),
+                    counted(stalled.networks.into(), "network"),
                     duration(span)
                 )
             })

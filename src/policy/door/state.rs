@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::proof::PathProof;
+use super::silence::SilenceSign;
+use super::vantage::VantageStatus;
 use crate::addr::Family;
 use crate::label::labels;
 use crate::time::Timestamp;
@@ -19,6 +21,11 @@ pub struct DoorSettings {
     pub failure_threshold: u32,
     /// Successful probes in a row that open a closed door.
     pub success_threshold: u32,
+    /// Age at which the vantage's latest result counts for nothing.
+    pub probe_max_age: Duration,
+    /// Different networks of clients ([`crate::addr::NetworkKey`]) whose sessions must agree. At least 2: no network alone
+    /// closes a door.
+    pub agreeing_networks: u32,
     /// Stalled sessions, spread over at least `stall_duration`, that are bad.
     pub stall_threshold: u32,
     pub stall_duration: Duration,
@@ -39,6 +46,8 @@ impl Default for DoorSettings {
             proof_max_age: minutes(24 * 60),
             failure_threshold: 3,
             success_threshold: 2,
+            probe_max_age: minutes(10),
+            agreeing_networks: 3,
             stall_threshold: 3,
             stall_duration: minutes(10),
             grace: minutes(1),
@@ -145,7 +154,7 @@ pub struct DoorStatus {
 }
 
 /// One family's door in the JSON form of `gatepost door`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DoorReport {
     pub family: Family,
     /// Null if the family has no door: it is always admitted.
@@ -154,4 +163,8 @@ pub struct DoorReport {
     pub refuses: String,
     /// Refused since the start.
     pub refused: u64,
+    /// Null without a vantage.
+    pub vantage: Option<VantageStatus>,
+    /// Mail of the family is missing; null if none is.
+    pub silence: Option<SilenceSign>,
 }

@@ -20,6 +20,7 @@ fn settings() -> DoorSettings {
         min_hold: seconds(120),
         retry: seconds(300),
         retry_max: seconds(1_000),
+        probe_max_age: seconds(300),
         stall_duration: seconds(60),
         proof_max_age: seconds(3_600),
         ..DoorSettings::default()
@@ -41,6 +42,7 @@ fn probes(reached: bool, count: u32, seconds: u64) -> Signals {
         reached,
         in_a_row: count,
         last_reached: reached.then(|| at(seconds)),
+        last_large: None,
         detail: Some("connect: timed out".to_owned()),
     };
     Signals { probes: Some(probes), has_vantage: true, ..Signals::default() }
@@ -48,7 +50,8 @@ fn probes(reached: bool, count: u32, seconds: u64) -> Signals {
 
 fn stalled(sessions: u32, since: u64, last: u64) -> Signals {
     let alternatives = Alternatives { other_accepted: Some(at(last)), ..Alternatives::default() };
-    let stalled = Some(StalledSessions { sessions, since: at(since), last: at(last) });
+    let (since, last) = (at(since), at(last));
+    let stalled = Some(StalledSessions { sessions, networks: sessions, since, last });
     Signals { stalled, alternatives, ..Signals::default() }
 }
 
@@ -179,8 +182,60 @@ fn stalls_count_only_if_many_long_and_of_this_family_alone() {
     let mut both = stalled(3, 1, 61);
     both.alternatives.other_accepted = Some(at(1));
     assert!(!bad(both), "the other family accepts nothing either");
-    let accepted = Signals { accepted: Some(at(2)), ..stalled(3, 1, 61) };
-    assert!(!bad(accepted), "a message was accepted");
+    let mut few = stalled(30, 1, 61);
+    few.stalled.as_mut().unwrap().networks = 2;
+    assert!(!bad(few), "from two networks");
+    let accepted = Signals { accepted: Some(at(62)), ..stalled(3, 1, 61) };
+    assert!(bad(accepted), "a message was accepted, which may have been small");
+    // A vantage whose large segments pass, lately.
+    let mut probed = Signals { probes: probes(true, 1, 60).probes, ..stalled(3, 1, 61) };
+    assert!(bad(probed.clone()), "its probe was small");
+    probed.probes.as_mut().unwrap().last_large = Some(at(60));
+    assert!(!bad(probed.clone()));
+    assert!(probed.are_bad(&settings(), at(361)), "long ago");
+    probed.probes.as_mut().unwrap().reached = false;
+    assert!(bad(probed), "and the last one did not arrive");
+}
+
+#[test]
+fn an_encrypted_session_is_a_proof_like_a_message() {
+    let encrypted = |seconds| Signals { encrypted: Some(at(seconds)), ..Signals::default() };
+    let mut door = door();
+    let changes = run(&mut door, 20, |s| if s < 10 { Signals::default() } else { encrypted(10) });
+    assert_eq!(changes, ["10: open (proven)"]);
+    let proof = door.status(at(20)).proof.unwrap();
+    assert_eq!((proof.at, proof.by), (at(10), ProofSource::Session));
+    assert_eq!(door.status(at(20)).detail, "an encrypted session was completed 10 s ago");
+    // It outweighs a vantage whose own path fails.
+    let mut door = self::door();
+    let changes = run(&mut door, 1_000, |s| Signals {
+        encrypted: Some(at(s / 100 * 100)),
+        ..probes(false, 9, s)
+    });
+    assert_eq!(changes, ["100: open (proven)"]);
+}
+
+/// With `when_unproven = "close"`, which is the default with a vantage.
+#[test]
+fn a_vantage_without_results_closes_nothing() {
+    let settings = DoorSettings { when_unproven: WhenUnproven::Close, ..settings() };
+    // It proved the path, and ended.
+    let mut door = Door::new(Family::Ipv6, settings.clone(), START);
+    let changes =
+        run(&mut door, 20_000, |s| if s < 5 { Signals::default() } else { probes(true, 1, 5) });
+    assert_eq!(changes, ["5: open (proven)"]);
+    assert_eq!(door.status(at(20_000)).reason, DoorReason::Unproven);
+    // It never answered.
+    let mut door = Door::new(Family::Ipv6, settings.clone(), START);
+    let mute = Signals { has_vantage: true, ..Signals::default() };
+    assert!(run(&mut door, 20_000, |_| mute.clone()).is_empty());
+    // It found the path broken, and ended: a trial, and nothing that closes the door again.
+    let mut door = Door::new(Family::Ipv6, settings, START);
+    let changes = run(&mut door, 20_000, |_| probes(false, 3, 200));
+    assert_eq!(
+        changes,
+        ["0: closing (probes_failed)", "120: closed (probes_failed)", "500: opening (trial)"]
+    );
 }
 
 #[test]
@@ -310,6 +365,7 @@ fn simulate(
                     reached,
                     in_a_row,
                     last_reached: reached.then(|| at(second)),
+                    last_large: None,
                     detail: None,
                 });
                 signals.has_vantage = true;
@@ -317,7 +373,9 @@ fn simulate(
             DoorStep::Stall => {
                 let since = signals.stalled.map_or(at(second), |stalled| stalled.since);
                 let sessions = signals.stalled.map_or(1, |stalled| stalled.sessions + 1);
-                signals.stalled = Some(StalledSessions { sessions, since, last: at(second) });
+                let networks = sessions;
+                let last = at(second);
+                signals.stalled = Some(StalledSessions { sessions, networks, since, last });
                 signals.alternatives.other_accepted = Some(at(second));
             }
             DoorStep::Held(held) => signals.alternatives.mx_in_other_family = Some(!held),

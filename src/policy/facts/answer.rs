@@ -31,6 +31,13 @@ pub enum Lookup {
     ReceivePath(Family),
 }
 
+impl Lookup {
+    /// Whether it connects to a server of another site.
+    pub const fn is_probe(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Greet(_) | Self::Callout(..))
+    }
+}
+
 /// One record of a DNS answer, of the queried type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -17,8 +17,8 @@ pub const MAX_PROBED: usize = 6;
 
 /// The addresses where mail for the sender goes, as far as the DNS answers are available.
 pub(super) struct ProbeTargets<'a> {
-    /// The exchange, `None` for an address literal, and its address. Each address once, in order of preference.
-    found: Vec<(Option<&'a DomainName>, IpAddr)>,
+    /// The exchange and its address. Each address once, in order of preference.
+    found: Vec<(&'a DomainName, IpAddr)>,
     /// Pending DNS lookups. [`Self::found`] holds only addresses that precede them in the order of preference.
     needed: Vec<Lookup>,
     /// A failed lookup: an address may be missing.
@@ -30,10 +30,6 @@ pub(super) struct ProbeTargets<'a> {
 }
 
 impl<'a> ProbeTargets<'a> {
-    pub(super) fn literal(address: IpAddr) -> Self {
-        Self { found: vec![(None, address)], ..Self::empty(Provenance::START) }
-    }
-
     const fn empty(provenance: Provenance) -> Self {
         Self { found: Vec::new(), needed: Vec::new(), unknown: None, unsuitable: None, provenance }
     }
@@ -100,7 +96,7 @@ impl<'a> ProbeTargets<'a> {
                 return;
             }
             if self.found.iter().all(|(_, found)| found != address) {
-                self.found.push((Some(name), *address));
+                self.found.push((name, *address));
             }
         }
     }
@@ -108,10 +104,7 @@ impl<'a> ProbeTargets<'a> {
     /// Whether one of the targets passes `level`, which is beyond [`ReturnPathLevel::Dns`]. One success is enough; the fact
     /// fails only if all of them fail.
     pub(super) fn probe(self, level: ReturnPathLevel, sender: &str, known: &Answers) -> Evaluation {
-        let detail = |(name, address): (Option<&DomainName>, IpAddr)| match name {
-            Some(name) => Detail::host(name, address),
-            None => Detail::Address(address),
-        };
+        let detail = |(name, address): (&DomainName, IpAddr)| Detail::host(name, address);
         let mut probes: Vec<(Family, Lookup)> = Vec::new();
         let mut unknown = self.unknown;
         let mut failed: Option<(Reason, Detail)> = None;

@@ -42,6 +42,8 @@ labels! {
         NoSuchMailbox = "no_such_mailbox",
         /// The mailbox was deferred with a 4xx.
         Deferred = "deferred",
+        /// An address literal, where only the servers of a domain are probed.
+        NotProbed = "not_probed",
         /// A limit on probes or queries is reached.
         #[serde(alias = "limited")]
         RateLimited = "rate_limited",

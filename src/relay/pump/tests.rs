@@ -77,7 +77,7 @@ impl Fixture {
             family: Family::Ipv4,
             observer: Arc::new(()),
             tap: SessionTap::default(),
-            lookups: PendingLookups::new(Arc::new(gate)),
+            lookups: PendingLookups::new(Arc::new(gate), address.ip()),
             clock,
             line_length: LINE_LENGTH,
             client: RelayEndpoint::new(at_client, Vec::new(), Vec::new()),

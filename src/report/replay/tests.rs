@@ -60,6 +60,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
             reason: None,
             shadow: Vec::new(),
         },
+        encrypted: None,
         questions: Vec::new(),
     }
 }
@@ -595,6 +596,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
                     reason: text,
                     shadow: Vec::new(),
                 },
+                encrypted: None,
                 questions: Vec::new(),
             }
         },

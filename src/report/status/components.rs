@@ -13,7 +13,9 @@ use crate::humanize::{ago, clock, count, date_time, duration, family, short_dura
 use crate::policy::door::{
     DoorReport, DoorState, DoorStatus, OperatorMode, PathProof, ProofSource,
 };
+use crate::report::door::vantage_sentence;
 use crate::report::wording;
+use crate::time::Timestamp;
 
 /// A coloured label.
 fn badge(tone: Tone, word: &str) -> Markup {
@@ -74,13 +76,15 @@ pub(super) fn doors(live: &LiveState) -> Markup {
         "Doors",
         html! {
             div class="two" {
-                @for family in Family::ALL.into_iter().rev() { (door(family, report(family))) }
+                @for family in Family::ALL.into_iter().rev() {
+                    (door(family, report(family), live.at))
+                }
             }
         },
     )
 }
 
-fn door(of: Family, report: Option<&DoorReport>) -> Markup {
+fn door(of: Family, report: Option<&DoorReport>, now: Timestamp) -> Markup {
     let guarded_door = report.and_then(|report| Some((report, report.status.as_ref()?)));
     html! {
         article class="card" {
@@ -90,6 +94,25 @@ fn door(of: Family, report: Option<&DoorReport>) -> Markup {
             } @else {
                 p { (badge(Tone::Good, "always open")) }
                 p class="quiet" { "The configuration has no [door." (of) "]." }
+            }
+            @if let Some(report) = report { (signs(report, now)) }
+        }
+    }
+}
+
+/// Signs that change no door: the vantage is down, mail is missing.
+fn signs(report: &DoorReport, now: Timestamp) -> Markup {
+    html! {
+        @if report.silence.is_some() || report.vantage.is_some() {
+            dl {
+                @if let Some(silence) = &report.silence {
+                    dt { "Sign" }
+                    dd { (badge(Tone::Fair, "mail missing")) " " (sentence(&silence.text(report.family, now))) }
+                }
+                @if let Some(vantage) = &report.vantage {
+                    dt { "Vantage" }
+                    dd { (sentence(&vantage_sentence(vantage, now))) }
+                }
             }
         }
     }
@@ -133,6 +156,7 @@ fn proof(status: &DoorStatus) -> Markup {
             Some(PathProof { at, by }) => {
                 @let event = match by {
                     ProofSource::Message => "message accepted",
+                    ProofSource::Session => "encrypted session completed",
                     ProofSource::Probe => "vantage probe arrived",
                 };
                 (event) " " span title={ (date_time(at)) " UTC" } { (ago(status.at.since(at))) }

@@ -32,6 +32,17 @@ impl Headline {
                 sentences.extend(door(report, status));
             }
         }
+        for report in &live.doors {
+            if let Some(silence) = &report.silence {
+                let text = sentence(&silence.text(report.family, live.at));
+                sentences.push((Tone::Fair, format!("{}.", capitalized(&text))));
+            }
+        }
+        // One vantage probes both families.
+        let vantage = live.doors.iter().find_map(|report| report.vantage.as_ref());
+        if let Some(problem) = vantage.and_then(|vantage| vantage.problem(live.at)) {
+            sentences.push((Tone::Fair, format!("{}.", capitalized(&sentence(&problem)))));
+        }
         for of in Family::ALL.into_iter().rev() {
             sentences.extend(failures(of, snapshot));
         }
@@ -48,6 +59,11 @@ impl Headline {
         };
         Self { tone, sentence, also: sentences.collect() }
     }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn no_problems(live: &LiveState, snapshot: &Snapshot) -> String {

@@ -11,7 +11,9 @@ use super::page::page;
 use super::*;
 use crate::engine::{Outcome, RecipientRecord, TransactionRecord};
 use crate::policy::PolicyAction;
-use crate::policy::door::{Door, DoorSettings, ProbeResults, Signals};
+use crate::policy::door::{
+    Door, DoorReport, DoorSettings, ProbeResults, Signals, SilenceSign, VantageStatus,
+};
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Reason, Source};
 
 pub(super) mod records {
@@ -67,6 +69,7 @@ pub(super) mod records {
                 reason: None,
                 shadow: Vec::new(),
             },
+            encrypted: None,
             questions: Vec::new(),
         }
     }
@@ -152,6 +155,7 @@ fn busy(settings: &StatusSettings) -> (StatusCollector, LiveState) {
             reached: false,
             in_a_row: 5,
             last_reached: Some(at(60)),
+            last_large: None,
             detail: Some("mx.example.org 2001:db8::25 no_response <b>\u{202e}".to_owned()),
         };
         let signs = Signals { probes: Some(probes), has_vantage: true, ..Signals::default() };
@@ -162,9 +166,17 @@ fn busy(settings: &StatusSettings) -> (StatusCollector, LiveState) {
         status: Some(door.status(at(3200))),
         refuses: "syn".to_owned(),
         refused: 1204,
+        vantage: Some(vantage_down(at(3000))),
+        silence: Some(missing_mail()),
     };
-    let unguarded =
-        DoorReport { family: Family::Ipv4, status: None, refuses: "syn".to_owned(), refused: 0 };
+    let unguarded = DoorReport {
+        family: Family::Ipv4,
+        status: None,
+        refuses: "syn".to_owned(),
+        refused: 0,
+        vantage: Some(vantage_down(at(3000))),
+        silence: None,
+    };
     let upstream = |address: &str, up, seconds, last_error| UpstreamRow {
         address: address.parse().unwrap(),
         up,
@@ -244,13 +256,45 @@ fn headlines() {
         door.set_mode(mode);
         door.update(&Signals::default(), at(60));
         let status = Some(door.status(at(3200)));
-        vec![DoorReport { family: Family::Ipv6, status, refuses: "smtp".to_owned(), refused: 0 }]
+        vec![DoorReport {
+            family: Family::Ipv6,
+            status,
+            refuses: "smtp".to_owned(),
+            refused: 0,
+            vantage: None,
+            silence: None,
+        }]
     };
     for mode in crate::policy::door::OperatorMode::ALL {
         let doors = set_manually(mode);
         add(mode.as_str(), &empty, &LiveState { doors, ..quiet(at(3200)) });
     }
+    let unguarded = |vantage, silence| DoorReport {
+        family: Family::Ipv6,
+        status: None,
+        refuses: "syn".to_owned(),
+        refused: 0,
+        vantage,
+        silence,
+    };
+    let doors = vec![unguarded(Some(vantage_down(at(3000))), Some(missing_mail()))];
+    add(
+        "mail is missing, and the vantage is down",
+        &empty,
+        &LiveState { doors, ..quiet(at(3200)) },
+    );
     insta::assert_snapshot!(text);
+}
+
+fn vantage_down(since: Timestamp) -> VantageStatus {
+    let mut vantage = VantageStatus::new(at(0));
+    vantage.on_result(Ok(()), at(60));
+    vantage.on_result(Err("the vantage at [2001:db8::9]:9626 did not answer in time"), since);
+    vantage
+}
+
+fn missing_mail() -> SilenceSign {
+    SilenceSign { since: at(2600), other_sessions: 45, expected: 18.7 }
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
             reason: None,
             shadow: Vec::new(),
         },
+        encrypted: None,
         questions: Vec::new(),
     }
 }

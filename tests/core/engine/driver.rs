@@ -31,7 +31,8 @@ pub(crate) struct Driver {
     profile: Arc<Profile>,
     /// Lookups that the engine requested and that are not answered yet.
     pub(crate) needs: Vec<Lookup>,
-    requested: Vec<Lookup>,
+    /// All that it requested.
+    pub(crate) requested: Vec<Lookup>,
     out: Output,
     now: Timestamp,
     /// Whether bytes that the engine need not parse bypass it, as with splice(2).

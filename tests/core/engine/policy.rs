@@ -466,6 +466,55 @@ fn lookups_run_during_the_dialogue_and_the_wait_is_reported() {
     );
 }
 
+/// A client that sends no more than MAIL aims no connection of ours at anybody (rule 12 of ARCHITECTURE.md).
+#[test]
+fn probes_start_at_rcpt_and_address_literals_get_none() {
+    for level in [ReturnPathLevel::Tcp, ReturnPathLevel::Smtp, ReturnPathLevel::Rcpt] {
+        let reachable = PolicyRule {
+            require: vec![Requirement { level, ..require(FactName::ReturnPath) }],
+            ..rule("reachable", FactName::ReturnPath, PolicyAction::Reject)
+        };
+        let shadow =
+            PolicyRule { mode: RuleMode::Shadow, name: "shadow".into(), ..reachable.clone() };
+        let mut driver = driver_with(vec![reachable, shadow], |_| ());
+        let probes = |driver: &Driver| {
+            driver.requested.iter().filter(|lookup| lookup.is_probe()).cloned().collect::<Vec<_>>()
+        };
+        driver.upstream_sends(b"220 a\r\n");
+        driver.client_sends(b"EHLO client.example\r\n");
+        driver.upstream_sends(b"250 a\r\n");
+        driver.client_sends(b"MAIL FROM:<a@a.example>\r\n");
+        driver.upstream_sends(b"250 a\r\n");
+        while !driver.needs.is_empty() {
+            driver.answer(0, good);
+        }
+        assert_eq!(probes(&driver), [], "{level:?}");
+        let (asked, before) = (driver.requested.len(), driver.to_upstream.len());
+        assert!(asked >= 2, "the DNS was asked ahead: {:?}", driver.requested);
+        driver.client_sends(b"RCPT TO:<bob@b.example>\r\n");
+        assert_eq!(probes(&driver).len(), 1, "{level:?}");
+        while !driver.needs.is_empty() {
+            driver.answer(0, good);
+        }
+        assert_eq!(&driver.to_upstream[before..], b"RCPT TO:<bob@b.example>\r\n");
+        driver.upstream_sends(b"250 a\r\n");
+
+        driver.client_sends(b"RSET\r\n");
+        driver.upstream_sends(b"250 a\r\n");
+        driver.client_sends(b"MAIL FROM:<a@[203.0.113.7]>\r\n");
+        driver.upstream_sends(b"250 a\r\n");
+        let asked = driver.requested.len();
+        driver.client_sends(b"RCPT TO:<bob@b.example>\r\n");
+        assert_eq!(driver.requested.len(), asked, "{level:?}: {:?}", driver.requested);
+        let replies = String::from_utf8_lossy(&driver.to_client).into_owned();
+        let last = replies.lines().last().unwrap();
+        let expected =
+            "451 4.1.8 cannot verify <a@[203.0.113.7]>: use a domain, not an address literal";
+        assert!(last.starts_with(expected), "{last}");
+        driver.finish();
+    }
+}
+
 #[test]
 fn a_client_that_an_access_rule_rejects_causes_no_lookups() {
     let driver =

@@ -70,6 +70,7 @@ mapped MX 10 mapped.mx.example.
 private MX 10 private.mx.example.
 dangling MX 10 gone.mx.example.
 ours MX 10 ours.mx.example.
+counted MX 10 counted.mx.example.
 empty TXT \"no mail\"
 slow MX 10 takes.mx.example.
 silent MX 10 takes.mx.example.
@@ -87,6 +88,7 @@ loopback A 127.0.0.1\nloopback AAAA ::1
 mapped AAAA ::ffff:203.0.113.101
 private A 10.1.2.3\nprivate AAAA fd00::1
 ours AAAA 2001:db8:2::25
+counted AAAA 2001:db8:a::70
 ";
 
 /// `203.0.113.N` or `2001:db8:c::N`.

@@ -1,0 +1,75 @@
+//! What the vantage reports about each connection.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::protocol::VantageResult;
+use crate::addr::Family;
+use crate::policy::facts::{Answer, DomainName};
+
+/// Receives one event for each request, and for each connection that brought none.
+pub trait RequestLog: Send + Sync {
+    fn log(&self, peer: SocketAddr, event: RequestEvent<'_>);
+}
+
+/// Discards everything.
+impl RequestLog for () {
+    fn log(&self, _: SocketAddr, _: RequestEvent<'_>) {}
+}
+
+/// The outcome of a connection. As text it is one line without control characters.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestEvent<'a> {
+    Probed {
+        domain: &'a DomainName,
+        family: Family,
+        result: &'a VantageResult,
+    },
+    /// HTTP status and reason.
+    Rejected(u16, &'a str),
+    /// No complete HTTP request.
+    NoRequest(&'a str),
+    /// The network of the client has too many connections.
+    TooManyConnections,
+}
+
+impl RequestEvent<'_> {
+    /// Whether the client did not get a probe.
+    pub const fn is_rejection(&self) -> bool {
+        !matches!(self, Self::Probed { .. })
+    }
+}
+
+impl fmt::Display for RequestEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Probed { domain, family, result } => {
+                write!(f, "probed {domain} over {family}: ")?;
+                match result {
+                    VantageResult::Unknown(reason) => write!(f, "unknown ({})", reason.as_str()),
+                    VantageResult::Addresses(probed) if probed.is_empty() => {
+                        f.write_str("no address")
+                    }
+                    VantageResult::Addresses(probed) => {
+                        for (n, one) in probed.iter().enumerate() {
+                            let comma = if n == 0 { "" } else { ", " };
+                            let found = match &one.answer {
+                                Answer::Yes(_) if one.large => "reached, large segment passed",
+                                Answer::Yes(_) => "reached",
+                                Answer::No(reason, _) | Answer::Unknown(reason) => reason.as_str(),
+                                Answer::Records(_) | Answer::NoData | Answer::NxDomain => "unknown",
+                            };
+                            write!(f, "{comma}{} {} {found}", one.host, one.ip)?;
+                        }
+                        Ok(())
+                    }
+                }
+            }
+            Self::Rejected(status, why) => {
+                write!(f, "rejected with {status}: {}", why.escape_debug())
+            }
+            Self::NoRequest(why) => write!(f, "closed without a request: {}", why.escape_debug()),
+            Self::TooManyConnections => f.write_str("closed: its network has too many connections"),
+        }
+    }
+}
