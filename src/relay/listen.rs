@@ -19,6 +19,7 @@ const BACKLOG: i32 = 4096;
 pub struct Listeners {
     pub(super) bound: Vec<BoundAddress>,
     pub(super) inherited: InheritedSockets,
+    overlapping: Vec<SocketAddr>,
 }
 
 /// An address with a listener for each worker.
@@ -35,8 +36,9 @@ impl Listeners {
     /// An address cannot be bound; all sockets opened here are closed again.
     pub fn open(settings: &RelaySettings, inherited: InheritedSockets) -> Result<Self, RelayError> {
         let listen = &settings.listen;
-        let bound = inherited.open(&listen.addresses, listen, settings.upstream.mark, &[])?;
-        Ok(Self { bound, inherited })
+        let (bound, overlapping) =
+            inherited.open(&listen.addresses, listen, settings.upstream.mark, &[])?;
+        Ok(Self { bound, inherited, overlapping })
     }
 
     /// The bound addresses.
@@ -46,6 +48,11 @@ impl Listeners {
 
     pub const fn inherited(&self) -> &InheritedSockets {
         &self.inherited
+    }
+
+    /// Addresses on whose port another process listens, at an overlapping address.
+    pub fn overlapping(&self) -> &[SocketAddr] {
+        &self.overlapping
     }
 }
 
@@ -73,7 +80,7 @@ impl InheritedSockets {
         self.0.iter().map(|(address, socket)| (address, socket)).filter(is_dual).map(|(a, _)| *a)
     }
 
-    /// A listener per worker for each address. `mark` is `upstream.mark`; `own` are the addresses that this process listens on
+    /// A listener per worker for each address, and the addresses that overlap with another process's. `mark` is `upstream.mark`; `own` are the addresses that this process listens on
     /// already.
     pub(super) fn open(
         &self,
@@ -81,13 +88,18 @@ impl InheritedSockets {
         listen: &ListenSettings,
         mark: Option<u32>,
         own: &[SocketAddr],
-    ) -> Result<Vec<BoundAddress>, RelayError> {
+    ) -> Result<(Vec<BoundAddress>, Vec<SocketAddr>), RelayError> {
         let (transparent, workers) = (listen.transparent, listen.threads.max(1));
         // Before the first is opened: they may overlap with each other, and with our own of the same port, which a reload closes.
         let is_inherited = |new: &SocketAddr| self.0.iter().any(|(address, _)| address == new);
         let is_own = |new: &SocketAddr| own.iter().any(|own| own.port() == new.port());
+        let mut overlapping = Vec::new();
         for &new in addresses.iter().filter(|new| !is_inherited(new) && !is_own(new)) {
-            check_free(new, transparent).map_err(|why| RelayError::Listen { address: new, why })?;
+            let port = check_free(new, transparent);
+            match port.map_err(|why| RelayError::Listen { address: new, why })? {
+                PortUse::Free => {}
+                PortUse::Overlapping => overlapping.push(new),
+            }
         }
         let one = |&configured: &SocketAddr| {
             let failed = |why| RelayError::Listen { address: configured, why };
@@ -105,7 +117,8 @@ impl InheritedSockets {
             }
             Ok(BoundAddress { configured, bound, listeners })
         };
-        addresses.iter().map(one).collect()
+        let bound: Result<Vec<_>, _> = addresses.iter().map(one).collect();
+        Ok((bound?, overlapping))
     }
 }
 
@@ -124,14 +137,23 @@ fn adopt(socket: &TcpListener, transparent: bool, mark: Option<u32>) -> io::Resu
     socket.set_nonblocking(true)
 }
 
-/// SO_REUSEPORT lets a second process of the same user listen on the same port: the kernel would hand each of two gateways some
-/// of the clients. Without the option the address must be free.
+/// Other listeners on the port of an address that is not open yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortUse {
+    Free,
+    /// On an overlapping address, such as a wildcard: the kernel prefers the more specific one.
+    Overlapping,
+}
+
+/// SO_REUSEPORT lets a second process of the same user listen on the same address: the kernel would hand each of two gateways
+/// some of the clients. Without the option the address must be free. An overlapping address is no error: idle processes
+/// of a server that was told to leave the port keep it for a while.
 ///
 /// # Errors
-/// Another process listens there, or the address cannot be bound for another reason.
-fn check_free(address: SocketAddr, transparent: bool) -> io::Result<()> {
+/// Another process listens at exactly this address, or it cannot be bound for another reason.
+fn check_free(address: SocketAddr, transparent: bool) -> io::Result<PortUse> {
     if address.port() == 0 {
-        return Ok(());
+        return Ok(PortUse::Free);
     }
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -142,7 +164,38 @@ fn check_free(address: SocketAddr, transparent: bool) -> io::Result<()> {
     if transparent {
         socket.set_ip_transparent_v4(true)?;
     }
-    socket.bind(&address.into())
+    match socket.bind(&address.into()) {
+        Ok(()) => Ok(PortUse::Free),
+        Err(why) if why.kind() == io::ErrorKind::AddrInUse && !is_taken(address) => {
+            Ok(PortUse::Overlapping)
+        }
+        Err(why) => Err(why),
+    }
+}
+
+/// Whether a socket listens at exactly this address; also if that is not known.
+fn is_taken(address: SocketAddr) -> bool {
+    let table = match address {
+        SocketAddr::V4(_) => "/proc/self/net/tcp",
+        SocketAddr::V6(_) => "/proc/self/net/tcp6",
+    };
+    std::fs::read_to_string(table).map_or(true, |table| has_listener(&table, address))
+}
+
+/// `table` as in proc_net_tcp: the address in words of the host's byte order, and 0A for a listener.
+fn has_listener(table: &str, address: SocketAddr) -> bool {
+    let octets = match address {
+        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
+        SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
+    };
+    let (words, _) = octets.as_chunks::<4>();
+    let words: String =
+        words.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word))).collect();
+    let local = format!("{words}:{:04X}", address.port());
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(local.as_str()) && fields.nth(1) == Some("0A")
+    })
 }
 
 /// Opens a listener for one worker. IPv6 listeners accept IPv6 only (rule 8 of ARCHITECTURE.md). Accepted sockets inherit the
@@ -177,32 +230,44 @@ fn open(address: SocketAddr, transparent: bool, mark: Option<u32>) -> io::Result
 mod tests {
     use super::*;
 
+    fn listen(address: &str) -> ListenSettings {
+        let addresses = vec![address.parse().unwrap()];
+        ListenSettings { addresses, transparent: false, threads: 2 }
+    }
+
     #[test]
-    fn a_second_process_cannot_share_a_port() {
-        let listen = |address: &str| ListenSettings {
-            addresses: vec![address.parse().unwrap()],
-            transparent: false,
-            threads: 2,
-        };
+    fn a_second_process_cannot_share_an_address() {
         let none = InheritedSockets::default();
+        let open = |listen: &ListenSettings, own: &[SocketAddr]| {
+            none.open(&listen.addresses, listen, None, own)
+        };
         for (loopback, wildcard) in [("127.0.0.1", "0.0.0.0"), ("[::1]", "[::]")] {
-            let first = listen(&format!("{loopback}:0"));
-            let bound = none.open(&first.addresses, &first, None, &[]).unwrap();
+            let (bound, overlapping) = open(&listen(&format!("{loopback}:0")), &[]).unwrap();
             assert_eq!(bound[0].listeners.len(), 2, "its workers share the port");
+            assert_eq!(overlapping, []);
             let taken = bound[0].bound;
-            for same in [taken.to_string(), format!("{wildcard}:{}", taken.port())] {
-                let second = listen(&same);
-                let Err(error) = none.open(&second.addresses, &second, None, &[]) else {
-                    panic!("{same} is shared with {taken}");
-                };
-                let text = error.to_string();
-                assert!(text.contains("another program uses it"), "{text}");
-                // A reload of the process that has it.
-                none.open(&second.addresses, &second, None, &[taken]).unwrap();
-            }
+            let same = listen(&taken.to_string());
+            let Err(error) = open(&same, &[]) else { panic!("{taken} is shared") };
+            assert!(error.to_string().contains("another program uses it"), "{error}");
+            // A reload of the process that has it.
+            open(&same, &[taken]).unwrap();
+            // The more specific address wins: nobody gets only some of the clients.
+            let wider = listen(&format!("{wildcard}:{}", taken.port()));
+            assert_eq!(open(&wider, &[]).unwrap().1, wider.addresses);
             drop(bound);
-            let second = listen(&taken.to_string());
-            none.open(&second.addresses, &second, None, &[]).unwrap();
+            assert_eq!(open(&same, &[]).unwrap().1, []);
         }
+    }
+
+    #[test]
+    fn only_listeners_at_exactly_an_address_are_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let taken = |address: SocketAddr| is_taken(address);
+        assert!(taken(address));
+        assert!(!taken(client.local_addr().unwrap()), "a connection is no listener");
+        assert!(!taken(SocketAddr::from(([0, 0, 0, 0], address.port()))));
+        assert!(!taken(SocketAddr::from(([127, 0, 0, 2], address.port()))));
     }
 }

@@ -75,7 +75,7 @@ impl Relay {
     ) -> Result<Self, RelayError> {
         let threads = settings.listen.threads.max(1);
         let transparent = settings.listen.transparent;
-        let Listeners { bound, inherited } = listeners;
+        let Listeners { bound, inherited, .. } = listeners;
         let state = Arc::new(RelayState::new(settings, observer, lookups));
         let workers = (0..threads)
             .map(|number| Worker::start(number, Arc::clone(&state)).map_err(RelayError::Thread))
@@ -108,7 +108,7 @@ impl Relay {
         // One listener for each running worker, whatever the new file sets.
         let listen = ListenSettings { threads: self.workers.len(), ..settings.listen.clone() };
         let own: Vec<SocketAddr> = self.addresses().collect();
-        let bound = self.inherited.open(&new, &listen, mark, &own)?;
+        let (bound, _) = self.inherited.open(&new, &listen, mark, &own)?;
         self.state.active.store(Arc::new(ActiveConfig::new(settings)));
         for (configured, _) in removed {
             self.workers.iter().for_each(|worker| worker.stop_listening(configured));

@@ -82,6 +82,13 @@ impl Gateway {
         for warning in warnings.chain(host_checks::root_warning()) {
             log.notice(LogLevel::Warn, &warning);
         }
+        for address in listeners.overlapping() {
+            let warning = format!(
+                "another program listens on the port of {address} at an overlapping address, perhaps a second gateway: \
+                 `ss -ltnp` shows which"
+            );
+            log.notice(LogLevel::Warn, &warning);
+        }
         if let Some(warning) = raise_descriptor_limit(config.relay.limits.sessions) {
             log.notice(LogLevel::Warn, &warning);
         }
