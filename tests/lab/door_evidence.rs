@@ -161,8 +161,7 @@ fn a_vantage_whose_large_segments_pass_outranks_stalls_and_a_dead_one_closes_not
     deliver(lab.client.smtp(v4), b"Subject: v4\r\n\r\n");
     stays_open(&lab, &config, 3);
 
-    // A large message over IPv6 disproves the stalls, so that they do not count once the vantage is gone.
-    deliver(lab.client.smtp(v6), &b"Subject: large\r\n\r\n".repeat(500));
+    // Its probes disproved the stalls, so that they do not count once it is gone.
     vantage.kill();
     gateway.wait_for_metric("gatepost_vantage_up", &[], 0.0);
     gateway.wait_for_log("vantage probes fail: the vantage at ");

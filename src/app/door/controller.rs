@@ -277,6 +277,10 @@ impl DoorTask {
         match result {
             SourceResult::Probe(family, result) => {
                 self.on_vantage_result(&result, now);
+                if result == (ProbeResult::Reached { large: true }) {
+                    // Large segments pass: earlier stalls say nothing, also once the vantage no longer responds.
+                    self.parts.evidence.lock().clear_stalled(family, now);
+                }
                 let state = &mut self.families[family as usize];
                 state.is_probing = false;
                 state.probes = ProbeResults::with(state.probes.take(), result, now);
