@@ -118,7 +118,12 @@ pub struct Site {
 impl Config {
     /// Settings that are valid but probably not intended.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.hidden_envelope_warning();
+        let mut warnings = Vec::new();
+        if self.relay.smtp.hide.contains(&Keyword::Starttls) {
+            warnings.push(self.hidden_starttls());
+        } else {
+            warnings.extend(self.rules_without_envelope());
+        }
         warnings.extend(self.identity_warning());
         warnings
     }
@@ -139,18 +144,32 @@ impl Config {
         })
     }
 
-    fn hidden_envelope_warning(&self) -> Vec<String> {
+    fn hidden_starttls(&self) -> String {
+        let remedy = if self.relay.upstream.identity == relay::UpstreamIdentity::Xclient {
+            "set identity = \"proxy-v2\" in [upstream], and remove it"
+        } else {
+            "remove it"
+        };
+        format!(
+            "hide = [\"STARTTLS\"] in [smtp]: senders that require TLS (MTA-STS, DANE, `smtp_tls_security_level = \
+             encrypt`) cannot deliver, and all other mail arrives unencrypted; {remedy}"
+        )
+    }
+
+    /// Rules that sessions under TLS escape, because these hide the envelope.
+    fn rules_without_envelope(&self) -> Option<String> {
         let envelope = |rule: &&PolicyRule| rule.at >= PolicyStage::Mail;
         let rules = self.relay.rules.iter().filter(envelope);
         let rules: Vec<_> = rules.map(|rule| format!("\"{}\"", rule.name)).collect();
-        if rules.is_empty() || self.relay.smtp.hide.contains(&Keyword::Starttls) {
-            return Vec::new();
-        }
-        let names = rules.join(", ");
-        let (rules, need) = if rules.len() == 1 { ("rule", "needs") } else { ("rules", "need") };
-        vec![format!(
-            "policy {rules} {names} {need} MAIL or RCPT, which is not visible after STARTTLS; set hide = [\"STARTTLS\"] in \
-             [smtp] to apply it to every session"
-        )]
+        let (rule, needs) = match rules.len() {
+            0 => return None,
+            1 => ("rule", "needs"),
+            _ => ("rules", "need"),
+        };
+        Some(format!(
+            "policy {rule} {} {needs} MAIL or RCPT, which is not visible after STARTTLS: sessions that use TLS are not \
+             judged by it; have the mail server apply such a rule to them",
+            rules.join(", ")
+        ))
     }
 }

@@ -102,6 +102,8 @@ labels! {
         Pregreet = "pregreet",
         Junk = "junk",
         BareNewline = "bare_newline",
+        /// Content came with DATA.
+        EarlyData = "early_data",
         CommandSyntax = "command_syntax",
         /// The argument of MAIL or RCPT is not a mailbox in angle brackets with parameters.
         PathSyntax = "path_syntax",

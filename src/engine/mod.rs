@@ -19,7 +19,9 @@ pub use self::event::{
 };
 pub use self::observe::Observe;
 pub use self::observer::Observer;
-pub use self::options::{Limits, PathSyntax, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts};
+pub use self::options::{
+    EarlyData, Limits, PathSyntax, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts,
+};
 pub use self::output::{Action, Output};
 pub use self::policy::{Evaluated, evaluate_record};
 pub use self::proxy::Proxy;

@@ -37,6 +37,18 @@ pub enum PathSyntax {
     Lenient,
 }
 
+/// What to do with message content that comes together with DATA, before the reply to it (RFC 2920 §3.1 forbids it).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EarlyData {
+    /// Rejected where PIPELINING was not offered, else counted and accepted.
+    #[default]
+    RejectUnlessPipelining,
+    /// Counted and rejected: 503 to DATA.
+    Reject,
+    /// Counted and accepted: it waits for the reply.
+    Allow,
+}
+
 /// `[smtp]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SmtpOptions {
@@ -46,6 +58,7 @@ pub struct SmtpOptions {
     pub paths: PathSyntax,
     pub refuse_at: RefuseAt,
     pub pregreet: Pregreet,
+    pub early_data: EarlyData,
     /// EHLO keywords that are not passed on although both sides support them.
     pub hide: Vec<Keyword>,
 }
@@ -58,6 +71,7 @@ impl Default for SmtpOptions {
             paths: PathSyntax::default(),
             refuse_at: RefuseAt::default(),
             pregreet: Pregreet::default(),
+            early_data: EarlyData::default(),
             hide: Vec::new(),
         }
     }

@@ -326,18 +326,27 @@ impl SessionRedactor {
     }
 
     fn server_item(&mut self, held: &[u8]) -> usize {
-        match self.session.server(held) {
+        let event = match self.session.server(held) {
+            ServerEvent::MixedCodes(reply) => self.session.pair(reply), // Its last code counts.
+            event => event,
+        };
+        match event {
             ServerEvent::Incomplete => 0,
             ServerEvent::Malformed => {
                 self.lost = true;
                 0
+            }
+            ServerEvent::GreetingLine(line) => {
+                let shown = self.reply(&line, false);
+                self.server.show(shown);
+                line.raw.len()
             }
             // It changes the meaning of the client's next bytes in an unknown way.
             ServerEvent::Unexpected(reply) if matches!(reply.code, 220 | 334 | 354) => {
                 self.lost = true;
                 0
             }
-            ServerEvent::Unexpected(reply) => {
+            ServerEvent::Unexpected(reply) | ServerEvent::MixedCodes(reply) => {
                 let shown = self.reply(&reply, false);
                 self.server.show(shown);
                 reply.raw.len()
@@ -357,7 +366,8 @@ impl SessionRedactor {
     fn reply(&self, reply: &Reply<'_>, hide: bool) -> Vec<u8> {
         let mut shown = reply.raw.to_vec();
         for line in shown.split_mut(|&b| b == b'\n') {
-            let Some(text) = line.get_mut(4..) else { continue };
+            let separated = matches!(line.get(3), Some(b' ' | b'-'));
+            let Some(text) = line.get_mut(if separated { 4 } else { 3 }..) else { continue };
             if hide || !self.locals.all_known() {
                 let word = text.iter().take_while(|b| !b.is_ascii_whitespace()).count();
                 let code = EnhancedCode::parse(text).map_or(0, |_| word);
@@ -372,9 +382,8 @@ impl SessionRedactor {
     /// A command as it may be shown; its reply is expected.
     fn command(&mut self, command: &Command<'_>, line: Line<'_>) -> Vec<u8> {
         let mut shown = line.text.to_vec();
-        let word = line.text.iter().take_while(|b| !b.is_ascii_whitespace()).count();
-        let blanks = line.text.iter().skip(word).take_while(|b| b.is_ascii_whitespace()).count();
-        let (_, argument) = shown.split_at_mut_checked(word + blanks).unwrap_or_default();
+        let verb = line.text.trim_ascii_end().len() - command.argument.len();
+        let (_, argument) = shown.split_at_mut_checked(verb).unwrap_or_default();
         let mut expected = ExpectedReply::to(command);
         match command.verb {
             Verb::Helo | Verb::Ehlo => mask(argument, &self.locals, &self.own),

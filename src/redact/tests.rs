@@ -96,7 +96,7 @@ fn a_session_reads_on_without_telling_who_wrote_what() {
          C: XCLIENT ADDR=192.0.2.1
          S: 550 5.7.0 no
          C: MSLI mary
-         S: 502 5.5.2 mary?
+         S: 500 5.5.2 mary?
          C: QUIT
          S: 221 2.0.0 Bye",
     );
@@ -126,7 +126,7 @@ S: 252 2.0.0 xxxx xxxxx
 C: XCLIENT xxxxxxxxxxxxxx
 S: 550 5.7.0 xx
 C: xxxx xxxx
-S: 502 5.5.2 xxxxx
+S: 500 5.5.2 xxxxx
 C: QUIT
 S: 221 2.0.0 Bye
 "
@@ -197,6 +197,24 @@ C: AUTH xxxxxxxxxxxxxxxx
 S: 504 5.5.4 xx
 ";
     assert_eq!(script(&out), expected);
+}
+
+/// Servers such as Postfix skip it.
+#[test]
+fn a_blank_before_the_verb_reveals_nothing() {
+    let out = redacted(session(
+        "S: 220 mx
+         C:  AUTH PLAIN AG1hcnkAc2VjcmV0
+         S: 535 5.7.8 mary, no
+         C:  MAIL FROM:<mary@example.net> SIZE=20
+         S: 250 2.1.0 Ok",
+    ));
+    let shown = script(&out);
+    assert!(!shown.contains("AG1h") && !shown.contains("mary"), "{shown}");
+    assert!(
+        shown.contains("AUTH PLAIN xxxx") && shown.contains("@example.net> SIZE=20"),
+        "{shown}"
+    );
 }
 
 #[test]

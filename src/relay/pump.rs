@@ -69,8 +69,6 @@ pub(super) struct Pump {
     line_length: usize,
     client: RelayEndpoint,
     upstream: Option<RelayEndpoint>,
-    /// Whether the client was sent anything: until then the engine holds back all its bytes.
-    greeted: bool,
     timer: Pin<Box<Sleep>>,
     /// When `timer` fires: never after the deadline, possibly before it.
     timer_at: Timestamp,
@@ -107,7 +105,6 @@ impl Pump {
             line_length,
             client,
             upstream: None,
-            greeted: false,
             timer,
             timer_at,
             last_reply_deadline: None,
@@ -305,13 +302,15 @@ impl Pump {
         let backlog = &self.client.unconsumed;
         if !backlog.is_empty() {
             // Without its end a line is incomplete. With it the engine waits for another event: read no more than a line.
-            let is_incomplete = memchr(b'\n', backlog).is_none();
+            let is_incomplete = memchr(b'\n', backlog).is_none() && !self.engine.awaits_greeting();
             let most = self.line_length.max(if is_incomplete { AUTH_LINE } else { 0 });
             return most.saturating_sub(backlog.len());
         }
-        if self.client.filled || splice_budget >= BULK as u64 {
+        if self.engine.awaits_greeting() {
+            self.line_length
+        } else if self.client.filled || splice_budget >= BULK as u64 {
             READ
-        } else if self.greeted && self.lookups.is_empty() {
+        } else if self.lookups.is_empty() {
             SMALL_READ
         } else {
             self.line_length
@@ -432,7 +431,6 @@ impl Pump {
     }
 
     fn write_client(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        self.greeted |= !bytes.is_empty();
         if !self.tap.is_empty() && !self.client.write_failed {
             self.tap.on_bytes(Side::Server, bytes, self.clock.now());
         }

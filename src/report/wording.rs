@@ -135,6 +135,7 @@ pub(super) fn refusal(label: &str) -> Option<&'static str> {
         Refusal::Pregreet => "data before the greeting",
         Refusal::Junk => "not SMTP",
         Refusal::BareNewline => "bare CR or LF",
+        Refusal::EarlyData => "content before the reply to DATA",
         Refusal::CommandSyntax => "bad command syntax",
         Refusal::PathSyntax => "bad address syntax",
         Refusal::PathRouting => "address that may be rerouted",

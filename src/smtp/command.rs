@@ -93,10 +93,11 @@ pub struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// `text` is a line without its ending. Verbs match in any case (RFC 5321 §2.4).
+    /// `text` is a line without its ending. Verbs match in any case (RFC 5321 §2.4), and as in Postfix behind leading white
+    /// space.
     pub fn parse(text: &'a [u8]) -> Self {
-        let is_space = |b: &u8| matches!(b, b' ' | b'\t' | b'\r');
-        let end = text.iter().position(is_space).unwrap_or(text.len());
+        let text = text.trim_ascii_start();
+        let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
         let (word, rest) = text.split_at_checked(end).unwrap_or((text, b""));
         let verb = Verb::ALL
             .into_iter()
@@ -105,6 +106,21 @@ impl<'a> Command<'a> {
             })
             .unwrap_or(Verb::Unknown);
         Self { verb, argument: rest.trim_ascii() }
+    }
+
+    /// Whether `text`, the line of an unknown command, is a PROXY v1 header.
+    pub fn is_proxy_header(text: &[u8]) -> bool {
+        starts_with_ignore_case(text.trim_ascii_start(), b"PROXY ")
+    }
+
+    /// Whether `text`, the line of an unknown command, is no SMTP for Postfix: its first word has a colon, as that of a header
+    /// field (RFC 5322 §2.2), or does not begin with a letter (`smtpd_forbidden_commands`).
+    pub fn is_not_smtp(text: &[u8]) -> bool {
+        let Ok(text) = std::str::from_utf8(text) else { return false };
+        let Some(word) = text.split_ascii_whitespace().next() else { return false };
+        let name = word.split_once(':').map(|(name, _)| name);
+        !word.starts_with(|c: char| c.is_ascii_alphabetic())
+            || name.is_some_and(|name| name.bytes().all(|b| b.is_ascii_graphic()))
     }
 
     /// The argument of MAIL or RCPT.
@@ -205,20 +221,11 @@ pub enum Junk {
     Http,
     /// A TLS record where plaintext belongs (RFC 8446 §5.1: content type 22, major version 3).
     Tls,
-    /// A PROXY header where none may stand.
+    /// A PROXY v2 header where none may stand. One of v1 is a line, which servers take for an unknown command.
     Proxy,
 }
 
 impl Junk {
-    /// Looks at what came before the greeting, all of it. `None` is no proof of the contrary while there are less than 16
-    /// bytes.
-    pub fn before_greeting(input: &[u8]) -> Option<Self> {
-        if input.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
-            return Some(Self::Proxy);
-        }
-        Self::recognise(input)
-    }
-
     /// Looks at the start of a line, with as little before it as possible: what is recognised must not depend on how many
     /// lines came at once. So a PROXY v2 header counts from its third line, the first two being empty ones.
     pub fn recognise(input: &[u8]) -> Option<Self> {
@@ -237,7 +244,7 @@ impl Junk {
         if input.first() == Some(&0x16) {
             return Some(Self::Tls);
         }
-        if starts_with_ignore_case(input, b"PROXY ") || input.starts_with(b"\0\r\n") {
+        if input.starts_with(b"\0\r\n") {
             return Some(Self::Proxy);
         }
         HTTP.iter().any(|start| starts_with_ignore_case(input, start)).then_some(Self::Http)
@@ -277,6 +284,21 @@ mod tests {
         assert_eq!(parse("unknown"), (Verb::Unknown, ""));
         assert_eq!(parse("MAILFROM:<a@b>"), (Verb::Unknown, ""));
         assert_eq!(parse(""), (Verb::Unknown, ""));
+        assert_eq!(parse(" \t EHLO mx.example"), (Verb::Ehlo, "mx.example"));
+        assert_eq!(parse("  "), (Verb::Unknown, ""));
+    }
+
+    #[test]
+    fn what_is_not_smtp_is_so_for_postfix() {
+        for line in
+            ["Subject: x", "X-A:b", " Received: from", "http://a/", ":x", ".", "8BIT", "\u{e4}b"]
+        {
+            assert!(Command::is_not_smtp(line.as_bytes()), "{line}");
+        }
+        for line in ["FROB", "FROB a:b", "FROB : x", "EHLO2 .", "", " "] {
+            assert!(!Command::is_not_smtp(line.as_bytes()), "{line}");
+        }
+        assert!(!Command::is_not_smtp(b"\xff: x"), "rejected as bad UTF-8");
     }
 
     #[test]
@@ -347,11 +369,9 @@ mod tests {
     fn junk_is_recognised() {
         assert_eq!(Junk::recognise(b"get / HTTP/1.1\r\n"), Some(Junk::Http));
         assert_eq!(Junk::recognise(b"\x16\x03\x01"), Some(Junk::Tls));
-        assert_eq!(Junk::recognise(b"PROXY TCP4 "), Some(Junk::Proxy));
         let v2 = b"\r\n\r\n\0\r\nQUIT\n!";
-        assert_eq!(Junk::before_greeting(v2), Some(Junk::Proxy));
         assert_eq!(Junk::recognise(&v2[4..]), Some(Junk::Proxy));
-        for smtp in [&b"EHLO a"[..], b"", b"GETTING", b"\r\n"] {
+        for smtp in [&b"EHLO a"[..], b"", b"GETTING", b"\r\n", b"PROXY TCP4 "] {
             assert_eq!(Junk::recognise(smtp), None);
         }
     }

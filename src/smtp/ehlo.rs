@@ -25,9 +25,16 @@ pub enum Keyword {
     MtPriority,
     RequireTls,
     Limits,
+    FutureRelease,
+    NoSoliciting,
+    MessageTracking,
+    Submitter,
+    ConversionPermission,
+    ContentNegotiation,
+    ValidSince,
 }
 
-const KEYWORDS: [(&str, Keyword); 18] = [
+const KEYWORDS: [(&str, Keyword); 25] = [
     ("PIPELINING", Keyword::Pipelining),
     ("SIZE", Keyword::Size),
     ("8BITMIME", Keyword::EightBitMime),
@@ -46,6 +53,14 @@ const KEYWORDS: [(&str, Keyword); 18] = [
     ("MT-PRIORITY", Keyword::MtPriority),
     ("REQUIRETLS", Keyword::RequireTls),
     ("LIMITS", Keyword::Limits),
+    // RFC 4865, 3865, 3885, 4405, 4141 and 7293: each only a parameter of MAIL or RCPT, which upstream reads.
+    ("FUTURERELEASE", Keyword::FutureRelease),
+    ("NO-SOLICITING", Keyword::NoSoliciting),
+    ("MTRK", Keyword::MessageTracking),
+    ("SUBMITTER", Keyword::Submitter),
+    ("CONPERM", Keyword::ConversionPermission),
+    ("CONNEG", Keyword::ContentNegotiation),
+    ("RRVS", Keyword::ValidSince),
 ];
 
 impl Keyword {

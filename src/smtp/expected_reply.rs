@@ -94,4 +94,6 @@ impl ExpectedReply {
 pub enum OwnCommand {
     Ehlo,
     Xclient,
+    /// Represents data that the client sent before the greeting and that cannot be forwarded as it is.
+    Noop,
 }

@@ -2,7 +2,7 @@
 //!
 //! RFC 5321 §4.2 and §4.2.1 for the lines, RFC 2034 for enhanced codes.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use super::EnhancedCode;
 
@@ -16,6 +16,8 @@ pub struct Reply<'a> {
     pub code: u16,
     /// All lines with their endings.
     pub raw: &'a [u8],
+    /// An earlier line has another code. RFC 5321 §4.2.1 forbids it, and clients differ in which code they use.
+    pub mixed_codes: bool,
 }
 
 /// What stands at the start of some input.
@@ -53,10 +55,29 @@ impl<'a> Reply<'a> {
             }
             if last {
                 let raw = input.get(..at).unwrap_or_default();
-                return ReplyParse::Complete(Self { code, raw });
+                let mut lines = raw.split_inclusive(|&b| b == b'\n');
+                let mixed_codes = !lines.all(|line| code_of(line).is_some_and(|(c, _)| c == code));
+                return ReplyParse::Complete(Self { code, raw, mixed_codes });
             }
             *whole = at;
         }
+    }
+
+    /// The first line of `input`, and whether it is a reply's last. `None` if it is incomplete or malformed.
+    pub fn first_line(input: &'a [u8]) -> Option<(Self, bool)> {
+        let raw = input.get(..=memchr(b'\n', input)?)?;
+        let (code, last) = code_of(raw)?;
+        Some((Self { code, raw, mixed_codes: false }, last))
+    }
+
+    /// Of a reply with mixed codes, the lines before the first that has another code.
+    pub fn until_mixed(&self) -> Option<Self> {
+        let (first, _) = Self::first_line(self.raw)?;
+        let lines = self.raw.split_inclusive(|&b| b == b'\n');
+        let same = |line: &&[u8]| code_of(line).is_some_and(|(code, _)| code == first.code);
+        let len = lines.take_while(same).map(<[u8]>::len).sum();
+        let raw = self.raw.get(..len).filter(|_| self.mixed_codes)?;
+        Some(Self { code: first.code, raw, mixed_codes: false })
     }
 
     pub const fn is_positive(&self) -> bool {
@@ -68,8 +89,32 @@ impl<'a> Reply<'a> {
         self.raw.split_inclusive(|&b| b == b'\n').map(|line| {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            line.get(4..).unwrap_or_default()
+            text_of(line)
         })
+    }
+
+    /// The reply as a client may receive it: each line a code, a separator and its text, without NUL and bare CR, up to CRLF.
+    /// `None`: it is so already.
+    pub fn cleaned(&self) -> Option<Vec<u8>> {
+        let lines = || self.raw.split_inclusive(|&b| b == b'\n');
+        if lines().all(is_clean) {
+            return None;
+        }
+        let mut cleaned = Vec::with_capacity(self.raw.len() + 8);
+        for line in lines() {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            cleaned.extend_from_slice(line.get(..3).unwrap_or_default());
+            let text = text_of(line);
+            if line.get(3) == Some(&b'-') {
+                cleaned.push(b'-');
+            } else if !text.is_empty() {
+                cleaned.push(b' ');
+            }
+            cleaned.extend(text.iter().map(|&b| if matches!(b, 0 | b'\r') { b' ' } else { b }));
+            cleaned.extend_from_slice(b"\r\n");
+        }
+        Some(cleaned)
     }
 
     /// The enhanced code of the first line, if its class fits the reply's (RFC 2034 §4).
@@ -79,16 +124,34 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Code and whether it is the last line. `line` may end in CR.
+/// The text of a line without ending. Some servers put no separator between it and the code.
+fn text_of(line: &[u8]) -> &[u8] {
+    let rest = line.get(3..).unwrap_or_default();
+    match rest.first() {
+        Some(b' ' | b'-' | b'\t' | 0) => rest.get(1..).unwrap_or_default(),
+        _ => rest,
+    }
+}
+
+/// Whether `line`, with its ending, may reach a client as it is.
+fn is_clean(line: &[u8]) -> bool {
+    let Some(line) = line.strip_suffix(b"\r\n") else {
+        return false;
+    };
+    matches!(line.get(3), None | Some(b' ' | b'-')) && memchr2(b'\r', 0, line).is_none()
+}
+
+/// Code and whether it is the last line. `line` may have its ending. As for most clients, a line that has anything but a
+/// hyphen behind its code is the last; a fourth digit makes it no reply.
 fn code_of(line: &[u8]) -> Option<(u16, bool)> {
     let (code, rest) = line.split_first_chunk::<3>()?;
     let [class @ b'2'..=b'5', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = *code else {
         return None;
     };
     let last = match rest.first() {
-        None | Some(b' ' | b'\r') => true,
         Some(b'-') => false,
-        Some(_) => return None,
+        Some(b'0'..=b'9') => return None,
+        _ => true,
     };
     let digit = |b: u8| u16::from(b - b'0');
     Some((digit(class) * 100 + digit(tens) * 10 + digit(ones), last))
@@ -149,11 +212,56 @@ mod tests {
         for start in [&b""[..], b"2", b"25", b"250", b"250-a\r\n", b"250-a\r\n250 b\r"] {
             assert_eq!(Reply::parse(start), ReplyParse::Incomplete, "{start:?}");
         }
-        for wrong in [&b"hello"[..], b"2x", b"650 a\r\n", b"250_a\r\n", b"\r\n", b"250-a\r\nfoo"] {
+        for wrong in [&b"hello"[..], b"2x", b"650 a\r\n", b"2500 a\r\n", b"\r\n", b"250-a\r\nfoo"] {
             assert_eq!(Reply::parse(wrong), ReplyParse::Malformed, "{wrong:?}");
         }
         let endless = [b"250-".as_slice(), &[b'x'; MAX_REPLY]].concat();
         assert_eq!(Reply::parse(&endless), ReplyParse::Malformed);
+    }
+
+    #[test]
+    fn a_line_without_separator_is_the_last() {
+        for (line, text) in
+            [("250OK", "OK"), ("250_a", "_a"), ("250\tok", "ok"), ("250.", "."), ("250\0ok", "ok")]
+        {
+            let line = format!("{line}\r\n");
+            let reply = complete(line.as_bytes());
+            assert_eq!(reply.texts().collect::<Vec<_>>(), [text.as_bytes()], "{line:?}");
+            let cleaned = reply.cleaned().unwrap();
+            assert_eq!(cleaned, format!("250 {text}\r\n").into_bytes());
+        }
+    }
+
+    #[test]
+    fn a_client_receives_no_nul_bare_cr_or_bare_lf() {
+        for (raw, cleaned) in [
+            (&b"250-a\rb\n250 c\0d\r\r\n"[..], &b"250-a b\r\n250 c d \r\n"[..]),
+            (b"250\n", b"250\r\n"),
+            (b"250-\n250\r\n", b"250-\r\n250\r\n"),
+            (b"220-x\r\n220\0\r\n", b"220-x\r\n220\r\n"),
+        ] {
+            assert_eq!(complete(raw).cleaned().as_deref(), Some(cleaned), "{raw:?}");
+        }
+        for clean in [&b"250\r\n"[..], b"250 \r\n", b"250-a\r\n250 \xc3\xa4\r\n"] {
+            assert_eq!(complete(clean).cleaned(), None, "{clean:?}");
+        }
+    }
+
+    #[test]
+    fn mixed_codes_are_noticed() {
+        assert!(!complete(b"250-a\r\n250-b\r\n250 c\r\n").mixed_codes);
+        for mixed in [&b"250-a\r\n550 b\r\n"[..], b"250-a\r\n251-b\r\n250 c\r\n"] {
+            assert!(complete(mixed).mixed_codes, "{mixed:?}");
+        }
+        let mut whole = 0;
+        assert_eq!(Reply::parse_on(b"250-a\r\n", &mut whole), ReplyParse::Incomplete);
+        let ReplyParse::Complete(reply) = Reply::parse_on(b"250-a\r\n354 b\r\n", &mut whole) else {
+            panic!("a reply")
+        };
+        assert!(reply.mixed_codes, "however it arrives");
+        let until = complete(b"220-a\r\n220-b\r\n250-c\r\n250 d\r\n").until_mixed().unwrap();
+        assert_eq!((until.code, until.raw), (220, &b"220-a\r\n220-b\r\n"[..]));
+        assert_eq!(complete(b"220-a\r\n220 b\r\n").until_mixed(), None);
     }
 
     #[test]
@@ -187,6 +295,23 @@ mod tests {
         #[test]
         fn nothing_panics(input in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Reply::parse(&input);
+        }
+
+        #[test]
+        fn what_is_cleaned_is_the_same_reply(
+            lines in proptest::collection::vec("[ -~\r\0\t]{0,12}", 1..4),
+            code in 200u16..600,
+        ) {
+            let last = lines.len() - 1;
+            let raw: String = lines.iter().enumerate().map(|(number, text)| {
+                format!("{code}{}{text}\n", if number < last { "-" } else { " " })
+            }).collect();
+            let reply = complete(raw.as_bytes());
+            let cleaned = reply.cleaned().unwrap_or_else(|| raw.clone().into_bytes());
+            let again = complete(&cleaned);
+            prop_assert_eq!((again.code, again.raw), (code, &cleaned[..]));
+            prop_assert_eq!(again.cleaned(), None);
+            prop_assert_eq!(again.texts().count(), lines.len());
         }
     }
 }

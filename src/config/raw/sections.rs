@@ -21,7 +21,7 @@ use crate::addr::{Family, Networks};
 use crate::config::size::WATCH_BUFFER;
 use crate::control;
 use crate::engine::{
-    BareNewlines, Limits as SessionLimits, PathSyntax, Pregreet, RefuseAt, SmtpOptions,
+    BareNewlines, EarlyData, Limits as SessionLimits, PathSyntax, Pregreet, RefuseAt, SmtpOptions,
 };
 use crate::intercept::InterceptSettings;
 use crate::policy::{AccessRule, PolicyAction};
@@ -249,6 +249,7 @@ pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> SmtpSection {
     ];
     let refuse_at = [("connect", RefuseAt::Connect), ("rcpt", RefuseAt::Rcpt)];
     let pregreet = [("accept", Pregreet::Accept), ("reject", Pregreet::Reject)];
+    let early_data = [("reject", EarlyData::Reject), ("allow", EarlyData::Allow)];
     let hostname = match section.read("hostname", hostname) {
         Field::Absent => host_name(section),
         given => given.or_default(),
@@ -261,6 +262,7 @@ pub(super) fn smtp(section: &mut Section<'_, '_, '_>) -> SmtpSection {
         refuse_at: section.read("refuse_at", one_of(&refuse_at)).or_default(),
         bare_newlines: section.read("bare_newlines", one_of(&bare_newlines)).or_default(),
         pregreet: section.read("pregreet", one_of(&pregreet)).or_default(),
+        early_data: section.read("early_data", one_of(&early_data)).or_default(),
         hide: into_values(section.read("hide", list(keyword)).or_default()),
     };
     SmtpSection { options, paths }

@@ -151,12 +151,11 @@ impl Observer {
         };
         if let Some(refusal) = refusal {
             self.on_refusal(refusal, out);
-            use Refusal::{AccessReject, AccessTempfail, Pregreet};
-            if command.verb == Verb::Starttls
-                && matches!(refusal, AccessReject | AccessTempfail | Pregreet)
-            {
+            if command.verb == Verb::Bdat && refusal == Refusal::BareNewline {
                 self.checks.end();
             }
+        } else if command.verb == Verb::Unknown && Command::is_not_smtp(line.text) {
+            self.on_refusal(Refusal::Junk, out);
         }
         refusal
     }
@@ -164,7 +163,8 @@ impl Observer {
     /// The gateway would have rejected this, and perhaps have ended the session with it.
     fn on_refusal(&mut self, refusal: Refusal, out: &mut Output) {
         self.checks.on_refusal(refusal, out);
-        if matches!(refusal, Refusal::LimitCommands | Refusal::LimitErrors | Refusal::Junk) {
+        use Refusal::{CommandSyntax, Junk, LimitCommands, LimitErrors};
+        if matches!(refusal, LimitCommands | LimitErrors | Junk | CommandSyntax) {
             self.checks.end();
         }
     }

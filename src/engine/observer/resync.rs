@@ -32,7 +32,7 @@ impl Observer {
             Split::Incomplete if matches!(wait, Wait::Data | Wait::Auth) => return Progress::Stop,
             Split::Incomplete => None,
         };
-        let is_command = line.is_some_and(|line| Command::parse(line.text).is_well_formed());
+        let is_command = line.is_some_and(|line| looks_like_command(line.text));
         self.note_unanswered(false);
         match wait {
             Wait::Data if !is_command => {
@@ -108,7 +108,7 @@ impl Observer {
         self.turn.items += 1;
         self.turn.line.clear();
         let line = rest.get(..len).unwrap_or_default();
-        if Command::parse(line.trim_ascii_end()).is_well_formed() {
+        if looks_like_command(line.trim_ascii_end()) {
             self.turn.line.extend_from_slice(line);
         }
         if len > 0 { Progress::Consumed(len) } else { Progress::Again }
@@ -166,6 +166,11 @@ impl Observer {
         }
         Some(true)
     }
+}
+
+/// White space before a verb is more likely text of a message.
+fn looks_like_command(text: &[u8]) -> bool {
+    !text.first().is_some_and(u8::is_ascii_whitespace) && Command::parse(text).is_well_formed()
 }
 
 /// The expected reply to a verb that some code answers alone, see [`answers_only`].

@@ -2,9 +2,9 @@
 
 use super::{Observer, Skipping, Tracking};
 use crate::addr::Side;
-use crate::engine::event::{Anomaly, Desync, ReplySource};
+use crate::engine::event::{Anomaly, Desync, Refusal, ReplySource};
 use crate::engine::output::Output;
-use crate::smtp::{ExpectedReply, Extensions, Reply, ReplyParse, ServerEvent, Wait};
+use crate::smtp::{EnhancedCode, ExpectedReply, Extensions, Reply, ReplyParse, ServerEvent, Wait};
 
 impl Observer {
     /// Returns how much of `input` was interpreted.
@@ -26,6 +26,7 @@ impl Observer {
                 ReplyParse::Incomplete => break,
                 ReplyParse::Complete(reply) => {
                     self.reply_lines = 0;
+                    let reply = self.greeting_of(&reply).unwrap_or(reply);
                     self.on_reply(&reply, out);
                     self.transcript.line(Side::Server, reply.raw, at);
                     used += reply.raw.len();
@@ -71,6 +72,10 @@ impl Observer {
         if reply.code != 354 {
             self.confirm_ambiguous_end(out);
         }
+        // A greeting may end in a rejection.
+        if reply.mixed_codes && !(self.expects_greeting() && reply.code >= 400) {
+            self.record.anomaly(Anomaly::BadReply, out);
+        }
         self.record.count_reply(reply.code, ReplySource::Upstream, out);
         match self.tracking {
             Tracking::Paired => self.pair(reply, out),
@@ -79,6 +84,18 @@ impl Observer {
         }
         self.set_has_sent(Side::Server);
         self.begin_turn();
+    }
+
+    /// The part of a reply that is the greeting: to a client that does not wait postscreen(8) sends replies in place of its
+    /// last line.
+    fn greeting_of<'a>(&self, reply: &Reply<'a>) -> Option<Reply<'a>> {
+        let is_early = self.expects_greeting() && !self.held_by(Side::Client).is_empty();
+        let rejects = matches!(reply.code, 421 | 521 | 554);
+        reply.until_mixed().filter(|_| is_early && !rejects)
+    }
+
+    fn expects_greeting(&self) -> bool {
+        self.session.oldest_pending() == Some(&ExpectedReply::Greeting)
     }
 
     /// A reply to the oldest pending command, or to the current message.
@@ -111,13 +128,15 @@ impl Observer {
             // The reply is parsed already.
             ServerEvent::Incomplete
             | ServerEvent::Malformed
+            | ServerEvent::GreetingLine(_)
+            | ServerEvent::MixedCodes(_)
             | ServerEvent::Plaintext
             | ServerEvent::Opaque => {}
         }
     }
 
     fn on_answer(&mut self, expected: &ExpectedReply, reply: &Reply<'_>, out: &mut Output) {
-        self.check_early_data(expected, out);
+        self.check_early_data(expected, reply, out);
         let in_transaction = self.session.next_transaction().is_some();
         self.record.on_reply(expected, reply.code, in_transaction, self.now, out);
         match expected {
@@ -144,7 +163,7 @@ impl Observer {
     }
 
     /// Client bytes are held that should have been sent after this reply.
-    fn check_early_data(&mut self, expected: &ExpectedReply, out: &mut Output) {
+    fn check_early_data(&mut self, expected: &ExpectedReply, reply: &Reply<'_>, out: &mut Output) {
         if self.held_by(Side::Client).is_empty() {
             return;
         }
@@ -156,7 +175,17 @@ impl Observer {
                     self.checks.end();
                 }
             }
-            ExpectedReply::Data => self.record.anomaly(Anomaly::EarlyData, out),
+            ExpectedReply::Data => {
+                self.record.anomaly(Anomaly::EarlyData, out);
+                // Whether it came in one piece with DATA depends on the segments; the gateway's reply does not.
+                let is_gateways =
+                    reply.code == 503 && reply.enhanced() == Some(EnhancedCode::new(5, 5, 0));
+                let pipelining = self.session.state().extensions().pipelining;
+                if is_gateways && self.checks.rejects_early_data(pipelining) {
+                    self.checks.on_refusal(Refusal::EarlyData, out);
+                    self.checks.count_error();
+                }
+            }
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::fault::CommandFault;
 use crate::engine::event::{Event, Refusal};
-use crate::engine::options::{PathSyntax, Pregreet, Profile, RefuseAt};
+use crate::engine::options::{EarlyData, PathSyntax, Pregreet, Profile, RefuseAt};
 use crate::engine::output::Output;
 use crate::engine::record::VerdictRecord;
 use crate::policy::PolicyAction;
@@ -100,7 +100,7 @@ impl SessionChecks {
             Verb::Rcpt => self.rejection,
             // These would let a rejected client guess passwords and addresses.
             Verb::Auth | Verb::Vrfy | Verb::Expn | Verb::Etrn => self.rejection,
-            // After it no RCPT is visible.
+            // Under TLS no RCPT is visible.
             Verb::Starttls if !self.hides(Verb::Starttls) => self.rejection,
             // Only a trusted gateway may report another client, and none stands in front of this one (rule 4 of ARCHITECTURE.md).
             Verb::Xclient | Verb::Xforward => Some(Refusal::Xclient),
@@ -191,6 +191,15 @@ impl SessionChecks {
         self.profile.smtp.bare_newlines == BareNewlines::Reject
     }
 
+    /// Whether DATA is rejected because content came with it. `pipelining`: the server offered PIPELINING.
+    pub(in crate::engine) fn rejects_early_data(&self, pipelining: bool) -> bool {
+        match self.profile.smtp.early_data {
+            EarlyData::Reject => true,
+            EarlyData::RejectUnlessPipelining => !pipelining,
+            EarlyData::Allow => false,
+        }
+    }
+
     /// Counts an error that the gateway answers. Those that upstream answers count towards upstream's limit.
     pub(in crate::engine) const fn count_error(&mut self) {
         self.errors = self.errors.saturating_add(1);
@@ -243,6 +252,7 @@ const fn action_for(refusal: Refusal) -> PolicyAction {
         | Refusal::Pregreet
         | Refusal::Junk
         | Refusal::BareNewline
+        | Refusal::EarlyData
         | Refusal::CommandSyntax
         | Refusal::PathSyntax
         | Refusal::PathRouting

@@ -43,13 +43,6 @@ struct PendingDecision {
     client_waits_since: Option<Timestamp>,
 }
 
-impl PendingDecision {
-    /// What the rules in force decided; inner `None` is accept because no rule matched.
-    fn ruling(&self) -> Option<Option<&RuleMatch>> {
-        Some(self.decision.as_ref()?.enforced.as_ref()?.as_ref())
-    }
-}
-
 /// A decision on one question.
 #[derive(Debug)]
 pub(in crate::engine) struct Decided {
@@ -164,12 +157,6 @@ impl PolicyEvaluator {
             self.try_decide(at, out);
         }
         self.pending.as_ref().is_some_and(|pending| pending.decision.is_some())
-    }
-
-    /// The pending decision is there, and rejects.
-    pub(in crate::engine) fn rejects(&self) -> bool {
-        let ruling = self.pending.as_ref().and_then(PendingDecision::ruling).flatten();
-        ruling.is_some_and(rejects)
     }
 
     /// The client waits for the pending decision.

@@ -3,9 +3,11 @@
 use super::{Proxy, State};
 use crate::addr::Side;
 use crate::engine::event::{Outcome, Refusal};
+use crate::engine::options::Pregreet;
 use crate::engine::output::{Action, Output};
 use crate::smtp::{
-    ClientEvent, Command, EnhancedCode, ExpectedReply, Junk, Line, OwnReply, Split, Verb, Wait,
+    ClientEvent, Command, EnhancedCode, ExpectedReply, Junk, Line, OwnCommand, OwnReply, Split,
+    Verb, Wait,
 };
 use crate::time::Timestamp;
 
@@ -64,31 +66,49 @@ impl Proxy {
                 if self.state == State::RejectedGreeting {
                     return Progress::Consumed(0); // The wait is over.
                 }
-                if wait == Wait::Greeting
-                    && let Some(junk) = Junk::before_greeting(rest)
-                {
-                    self.on_junk(junk, out);
-                    return Progress::Consumed(rest.len());
+                if wait == Wait::Greeting {
+                    if let Some(junk) = Junk::recognise(rest) {
+                        self.on_junk(junk, out);
+                        return Progress::Consumed(rest.len());
+                    }
+                    if self.forwards_early_data() {
+                        self.session.admit_early_data();
+                        return Progress::Consumed(0); // The wait is over.
+                    }
+                    if self.greeting_is_held && rest.contains(&b'\n') {
+                        self.announce_early_data(out);
+                    }
                 }
                 Progress::Stop { blocked: true }
             }
-            // Sent at once, 554 would answer a pending command, perhaps a message.
-            ClientEvent::Junk(_) if self.session.has_pending() => Progress::Stop { blocked: true },
+            // Sent at once, 554 would answer a pending command, perhaps a message. Before the greeting there is none.
+            ClientEvent::Junk(_) if self.session.has_pending() && !self.awaits_greeting() => {
+                Progress::Stop { blocked: true }
+            }
             ClientEvent::Junk(junk) => {
                 self.on_junk(junk, out);
                 Progress::Consumed(rest.len())
             }
             ClientEvent::Command { line, command } => {
                 if self.begin_xclient(&command, out) || self.must_wait(line, &command, out) {
+                    self.announce_early_data(out);
+                    return Progress::Stop { blocked: true };
+                }
+                // The reply ends the session: those before it come first.
+                if self.session.has_pending() && self.ends_session(line, &command) {
+                    self.announce_early_data(out);
                     return Progress::Stop { blocked: true };
                 }
                 self.early_data_counted = false;
-                self.on_command(line, &command, from, out);
+                let has_more = rest.len() > line.len();
+                self.on_command(line, &command, from, has_more, out);
+                self.announce_early_data(out);
                 Progress::Consumed(line.len())
             }
             ClientEvent::TooLong { len, done, auth } => {
                 if done {
                     self.on_long_line(auth, out);
+                    self.announce_early_data(out);
                 }
                 Progress::Consumed(len)
             }
@@ -113,6 +133,27 @@ impl Proxy {
                 out.forward(from..from + rest.len());
                 Progress::Consumed(rest.len())
             }
+        }
+    }
+
+    /// Data that the client sends before the greeting goes to upstream when it comes, so that a test of upstream's own detects
+    /// it (rule 1 of ARCHITECTURE.md): not if the gateway's test replaces that one, not while the policy may yet reject in place
+    /// of the greeting, and not before XCLIENT, which names the client.
+    fn forwards_early_data(&self) -> bool {
+        self.has_upstream
+            && !self.greeting_is_held
+            && !self.profile.xclient
+            && self.profile.smtp.pregreet == Pregreet::Accept
+    }
+
+    /// A line came before the greeting, and nothing of it went to upstream: NOOP represents it.
+    fn announce_early_data(&mut self, out: &mut Output) {
+        let is_running = self.state == State::Running;
+        let is_early = is_running && self.session.only_greeting_is_expected();
+        let detects = !self.profile.xclient && self.profile.smtp.pregreet == Pregreet::Accept;
+        if is_early && detects && self.has_upstream {
+            out.act(Action::ToUpstream(b"NOOP\r\n".to_vec()));
+            self.session.expect(ExpectedReply::Own(OwnCommand::Noop));
         }
     }
 
@@ -196,7 +237,7 @@ impl Proxy {
         } else if self.session.in_content() {
             out.act(Action::AbandonUpstream);
             self.close(Outcome::ClientClosed, out);
-        } else if !self.session.has_pending() || self.awaits_greeting() {
+        } else if !self.session.has_pending() || self.session.only_greeting_is_expected() {
             self.close(Outcome::ClientClosed, out);
         }
         // Otherwise the client may still read pending replies; `on_server_data` checks again after each.

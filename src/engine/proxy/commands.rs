@@ -5,14 +5,16 @@ use crate::engine::event::{Anomaly, Outcome, Refusal};
 use crate::engine::output::{Action, Output};
 use crate::engine::record::PolicyQuestion;
 use crate::policy::rules::PolicyStage;
-use crate::smtp::{Command, EnhancedCode, ExpectedReply, Line, Piece, Verb, normalized};
+use crate::smtp::{Command, EnhancedCode, ExpectedReply, Line, OwnReply, Piece, Verb, normalized};
 
 impl Proxy {
+    /// `has_more`: more bytes of the client came together with the command.
     pub(super) fn on_command(
         &mut self,
         line: Line<'_>,
         command: &Command<'_>,
         from: usize,
+        has_more: bool,
         out: &mut Output,
     ) {
         self.record.on_command(line, command, self.now, out);
@@ -23,13 +25,18 @@ impl Proxy {
                 return self.fail_over_limit(limit, expected, out);
             }
             Some(refusal @ Refusal::BareNewline) => {
+                if command.verb == Verb::Bdat {
+                    return self.end_after_bdat(refusal, expected, out);
+                }
                 self.checks.on_refusal(refusal, out);
                 let text = "bare CR or LF in command; lines end in CRLF (RFC 5321 section 2.3.8)";
                 return self.answer(expected, 500, EnhancedCode::new(5, 5, 2), text, out);
             }
             _ => {}
         }
-        if self.session.has_pending() && !self.session.state().extensions().pipelining {
+        let is_early = self.awaits_greeting(); // Counted as that.
+        if self.session.has_pending() && !is_early && !self.session.state().extensions().pipelining
+        {
             self.record.anomaly(Anomaly::UnauthorizedPipelining, out);
         }
         if self.checks.hides(command.verb) {
@@ -61,48 +68,102 @@ impl Proxy {
             (Verb::Data, _) if self.session.state().all_recipients_rejected_locally() => {
                 self.answer_no_recipients(expected, out);
             }
+            (Verb::Data, _)
+                if self.early_data_rejected || has_more && self.rejects_early_data() =>
+            {
+                self.early_data_rejected = true;
+                self.record.anomaly(Anomaly::EarlyData, out);
+                self.checks.on_refusal(Refusal::EarlyData, out);
+                self.checks.count_error();
+                let text = "content was sent before the reply to DATA (RFC 2920 section 3.1)";
+                self.answer(expected, 503, EnhancedCode::new(5, 5, 0), text, out);
+            }
             (Verb::Bdat, _) => {
                 if let Ok(chunk) = command.chunk() {
                     self.on_bdat(line, chunk, from, out);
                 }
             }
             (Verb::Starttls, _) => {
-                if let Some((refusal, enhanced, text)) = self.starttls_rejection(out) {
-                    return self.reject_starttls(refusal, enhanced, &text, out);
+                if let Some((refusal, text)) = self.starttls_rejection(out) {
+                    return self.reject_starttls(refusal, &text, out);
                 }
                 self.forward(line, from, expected, out);
             }
-            // Forwarded, an unknown command might change the meaning of the next bytes.
-            (Verb::Unknown, _) => {
-                let code = EnhancedCode::new(5, 5, 2);
-                self.answer(expected, 502, code, "command not recognized", out);
-            }
+            (Verb::Unknown, _) => self.on_unknown_command(line, expected, out),
             _ => self.forward(line, from, expected, out),
         }
     }
 
     fn refuse_command(&mut self, refusal: Refusal, expected: ExpectedReply, out: &mut Output) {
         if matches!(expected, ExpectedReply::Starttls { .. }) {
-            let (code, text) = match refusal {
-                Refusal::Pregreet => (EnhancedCode::new(5, 5, 1), PREGREET),
-                Refusal::AccessTempfail => (EnhancedCode::new(4, 7, 1), self.access_text()),
-                _ => (EnhancedCode::new(5, 7, 1), self.access_text()),
+            let text = match refusal {
+                Refusal::Pregreet => PREGREET,
+                _ => self.access_text(),
             };
             let text = text.to_owned();
-            return self.reject_starttls(refusal, code, &text, out);
+            return self.reject_starttls(refusal, &text, out);
+        }
+        if refusal == Refusal::CommandSyntax {
+            return self.end_after_bdat(refusal, expected, out);
         }
         self.checks.on_refusal(refusal, out);
         let (code, enhanced, text) = match refusal {
             Refusal::Xclient => {
                 (550, EnhancedCode::new(5, 7, 0), "XCLIENT and XFORWARD are not accepted here")
             }
-            Refusal::CommandSyntax => (501, EnhancedCode::new(5, 5, 4), "syntax: BDAT size [LAST]"),
             Refusal::Pregreet => (550, EnhancedCode::new(5, 5, 1), PREGREET),
             Refusal::AccessTempfail => (450, EnhancedCode::new(4, 7, 1), self.access_text()),
             _ => (550, EnhancedCode::new(5, 7, 1), self.access_text()),
         };
         let text = text.to_owned();
         self.answer(expected, code, enhanced, &text, out);
+    }
+
+    /// Not forwarded: to upstream it might change the meaning of the next bytes.
+    fn on_unknown_command(&mut self, line: Line<'_>, expected: ExpectedReply, out: &mut Output) {
+        if Command::is_not_smtp(line.text) {
+            // A message, or another protocol: its lines are not to be read as commands.
+            let text = "not SMTP; this is an SMTP server";
+            let reply = OwnReply::new(221, EnhancedCode::new(2, 7, 0), text);
+            return self.end_with(reply, Refusal::Junk, expected, out);
+        }
+        let is_empty = line.text.trim_ascii().is_empty();
+        let text = if is_empty { "bad syntax" } else { "command not recognized" };
+        self.answer(expected, 500, EnhancedCode::new(5, 5, 2), text, out);
+    }
+
+    /// Without the size of the chunk nobody can tell its bytes from commands.
+    fn end_after_bdat(&mut self, refusal: Refusal, expected: ExpectedReply, out: &mut Output) {
+        let text = "syntax: BDAT size [LAST]; closing";
+        let reply = OwnReply::new(521, EnhancedCode::new(5, 5, 4), text);
+        self.end_with(reply, refusal, expected, out);
+    }
+
+    /// The last reply. Nothing is pending: see [`Proxy::ends_session`].
+    fn end_with(
+        &mut self,
+        reply: OwnReply,
+        refusal: Refusal,
+        expected: ExpectedReply,
+        out: &mut Output,
+    ) {
+        self.checks.on_refusal(refusal, out);
+        self.send_now(expected, reply, out);
+        out.act(Action::AbandonUpstream);
+        self.close(Outcome::Protocol, out);
+    }
+
+    /// Whether the gateway answers a command with the last reply of the session, so that those before it come first.
+    pub(super) fn ends_session(&self, line: Line<'_>, command: &Command<'_>) -> bool {
+        match command.verb {
+            Verb::Bdat => command.chunk().is_err() || !self.checks.accepts_endings(line),
+            Verb::Unknown => Command::is_not_smtp(line.text),
+            _ => false,
+        }
+    }
+
+    fn rejects_early_data(&self) -> bool {
+        self.checks.rejects_early_data(self.session.state().extensions().pipelining)
     }
 
     /// The reply text of an access rule's rejection.

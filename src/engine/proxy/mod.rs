@@ -82,11 +82,15 @@ pub struct Proxy {
     pace: MessagePace,
     /// The early-data anomaly of this wait was counted.
     early_data_counted: bool,
+    /// Content came with DATA, and was rejected: so is every later DATA, as by Postfix.
+    early_data_rejected: bool,
     /// Upstream's last reply was one after which it closes, and the client has it.
     server_closing: bool,
     /// Client bytes wait for a reply or a decision.
     client_blocked: bool,
     client_closed: bool,
+    /// An upstream accepted the connection.
+    has_upstream: bool,
     upstream_shutdown_sent: bool,
     upstream_closed: bool,
     draining: bool,
@@ -121,9 +125,11 @@ impl Proxy {
             upstream_blocked: false,
             pace: MessagePace::default(),
             early_data_counted: false,
+            early_data_rejected: false,
             server_closing: false,
             client_blocked: false,
             client_closed: false,
+            has_upstream: false,
             upstream_shutdown_sent: false,
             upstream_closed: false,
             draining: false,
@@ -148,6 +154,7 @@ impl Proxy {
     /// An upstream accepted the connection; its greeting comes next.
     pub fn on_connected(&mut self, upstream: UpstreamAddr, at: Timestamp, out: &mut Output) {
         self.record.on_connected(upstream, at, out);
+        self.has_upstream = true;
         (self.now, self.active) = (at, at);
     }
 

@@ -1,7 +1,8 @@
 //! Where the dialogue waits for the policy, and what the client receives then.
 //!
 //! It waits before the greeting, where `smtp.refuse_at` places rejections there, at RCPT, and at STARTTLS, after which
-//! nothing is visible. Meanwhile the client's bytes are not consumed; upstream's replies are relayed, except its greeting.
+//! nothing is visible: a client that the rules reject stays in plaintext until RCPT. Meanwhile the client's bytes are not
+//! consumed; upstream's replies are relayed, except its greeting.
 
 use super::{Proxy, State};
 use crate::engine::event::{Outcome, Refusal};
@@ -12,7 +13,7 @@ use crate::engine::record::PolicyQuestion;
 use crate::policy;
 use crate::policy::facts::{Answers, Lookup, LookupResult};
 use crate::policy::rules::{PolicyRule, PolicyStage, RuleMatch};
-use crate::smtp::{Command, EnhancedCode, ExpectedReply, Line, OwnReply, Verb};
+use crate::smtp::{Command, EnhancedCode, ExpectedReply, Line, Verb};
 use crate::time::Timestamp;
 
 impl Proxy {
@@ -173,19 +174,14 @@ impl Proxy {
             }
             Verb::Data | Verb::Bdat => self.session.recipients_are_uncertain(),
             Verb::Starttls if !self.checks.hides(Verb::Starttls) => {
-                let rejects_all = self.checks.reject_all();
-                if !rejects_all && self.evaluator.is_some() {
-                    if self.session.transaction_is_uncertain() {
-                        return true;
-                    }
-                    let question = self.question();
-                    if self.awaits_decision(question, out) {
-                        return true;
-                    }
+                if self.checks.reject_all() || self.evaluator.is_none() {
+                    return false;
                 }
-                // A rejection ends the session: not before the earlier commands are answered.
-                let rejects = rejects_all || self.evaluator.as_ref().is_some_and(|e| e.rejects());
-                rejects && self.session.has_pending()
+                if self.session.transaction_is_uncertain() {
+                    return true;
+                }
+                let question = self.question();
+                self.awaits_decision(question, out)
             }
             _ => false,
         }
@@ -244,33 +240,20 @@ impl Proxy {
         self.forward(line, from, expected, out);
     }
 
-    /// The decision on STARTTLS, if it rejects.
-    pub(super) fn starttls_rejection(
-        &mut self,
-        out: &mut Output,
-    ) -> Option<(Refusal, EnhancedCode, String)> {
+    /// The decision on STARTTLS, if it rejects, with its text.
+    pub(super) fn starttls_rejection(&mut self, out: &mut Output) -> Option<(Refusal, String)> {
         let decided = self.take_decision(out)?;
         let rejection = self.reject(decided.rejection()?, &decided.question, out);
-        Some((rejection.refusal, rejection.enhanced, rejection.text))
+        Some((rejection.refusal, rejection.text))
     }
 
-    /// After STARTTLS a rejection could not be sent: it is sent now, and ends the session.
-    pub(super) fn reject_starttls(
-        &mut self,
-        refusal: Refusal,
-        enhanced: EnhancedCode,
-        text: &str,
-        out: &mut Output,
-    ) {
+    /// Under TLS a rejection could not be sent. The client stays in plaintext and learns the reason at RCPT, where the
+    /// exemptions are known too; one that requires TLS retries later.
+    pub(super) fn reject_starttls(&mut self, refusal: Refusal, reason: &str, out: &mut Output) {
+        self.checks.on_refusal(refusal, out);
         let expected = ExpectedReply::Starttls { is_question: false };
-        if enhanced.class == 5 {
-            self.checks.on_refusal(refusal, out);
-            self.send_now(expected, OwnReply::new(554, enhanced, text), out);
-            out.act(Action::AbandonUpstream);
-            self.close(Outcome::Refused, out);
-        } else {
-            self.fail_reply_to(expected, enhanced, text, refusal, Outcome::Refused, out);
-        }
+        let text = format!("TLS is not available to this client: {reason}");
+        self.answer(expected, 454, EnhancedCode::new(4, 7, 0), &text, out);
     }
 
     /// Enforces a rejection. Returns the reply for the client.

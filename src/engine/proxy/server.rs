@@ -4,7 +4,9 @@ use super::{Proxy, State};
 use crate::addr::Side;
 use crate::engine::event::{Anomaly, Outcome, Refusal, ReplySource, UpstreamFailure};
 use crate::engine::output::{Action, Output};
-use crate::smtp::{EnhancedCode, ExpectedReply, Extensions, Reply, ReplyParse, ServerEvent};
+use crate::smtp::{
+    EnhancedCode, ExpectedReply, Extensions, OwnCommand, Reply, ReplyParse, ServerEvent,
+};
 use crate::time::Timestamp;
 
 impl Proxy {
@@ -39,9 +41,28 @@ impl Proxy {
                     self.fail_unparsable(out);
                     rest.len()
                 }
+                ServerEvent::GreetingLine(line) => {
+                    relay(&line, used, out);
+                    line.raw.len()
+                }
+                ServerEvent::MixedCodes(_) => {
+                    self.record.anomaly(Anomaly::BadReply, out);
+                    self.fail_mixed_codes(out);
+                    rest.len()
+                }
                 // The only reply without a command, before a server closes (RFC 5321 §3.8).
                 ServerEvent::Unexpected(reply) if reply.code == 421 => {
                     self.relay_reply(&reply, &ExpectedReply::Other, used, out);
+                    reply.raw.len()
+                }
+                // Some servers close an idle session with another code. It ends here too, so that the reply answers nothing else.
+                ServerEvent::Unexpected(reply)
+                    if reply.code >= 400 && !self.session.in_content() =>
+                {
+                    self.record.anomaly(Anomaly::UnexpectedReply, out);
+                    self.relay_reply(&reply, &ExpectedReply::Other, used, out);
+                    out.act(Action::AbandonUpstream);
+                    self.close(Outcome::UpstreamClosed, out);
                     reply.raw.len()
                 }
                 // Relayed, it would answer the client's next command, and every later one would be off by one.
@@ -78,6 +99,12 @@ impl Proxy {
         out: &mut Output,
     ) {
         match expected {
+            ExpectedReply::Own(OwnCommand::Noop) => {
+                if matches!(reply.code, 421 | 521) {
+                    self.relay_reply(reply, &ExpectedReply::Other, from, out);
+                }
+                return self.send_local_replies(out);
+            }
             ExpectedReply::Own(command) => return self.on_xclient_reply(*command, reply, out),
             ExpectedReply::Starttls { .. } if reply.code == 220 => {
                 // Before the client has the 220: what it sends after that is TLS.
@@ -91,11 +118,16 @@ impl Proxy {
         if matches!(expected, ExpectedReply::Message { .. }) && reply.is_positive() {
             self.checks.on_message_accepted();
         }
-        while let Some((own, expected)) = self.session.pop_local_reply() {
-            self.send(&expected, own, out);
-        }
+        self.send_local_replies(out);
         if *expected == ExpectedReply::Quit && reply.is_positive() {
             self.state = State::Quitting;
+        }
+    }
+
+    /// Those whose turn has come.
+    fn send_local_replies(&mut self, out: &mut Output) {
+        while let Some((own, expected)) = self.session.pop_local_reply() {
+            self.send(&expected, own, out);
         }
     }
 
@@ -107,11 +139,13 @@ impl Proxy {
         };
         let (extensions, filtered) = Extensions::filter(reply, hidden);
         self.session.on_extensions(extensions);
+        let mut cleaned = None;
         if let ReplyParse::Complete(relayed) = Reply::parse(&filtered) {
             self.record.on_keywords(Extensions::offered(&relayed).1);
+            cleaned = relayed.cleaned();
         }
         self.record.count_reply(reply.code, ReplySource::Upstream, out);
-        out.act(Action::ToClient(filtered));
+        out.act(Action::ToClient(cleaned.unwrap_or(filtered)));
     }
 
     fn relay_reply(
@@ -125,7 +159,14 @@ impl Proxy {
         // 421: RFC 5321 §3.8; 521: RFC 7504; and a server that rejects in place of its greeting may close at once.
         self.server_closing = matches!(reply.code, 421 | 521)
             || *expected == ExpectedReply::Greeting && reply.code >= 400;
-        out.forward(from..from + reply.raw.len());
+        relay(reply, from, out);
+    }
+
+    /// Clients differ in which of the codes they use.
+    fn fail_mixed_codes(&mut self, out: &mut Output) {
+        let text = "mail server sent a reply with different codes; try again later";
+        let code = EnhancedCode::new(4, 5, 0);
+        self.fail(code, text, Refusal::UpstreamLost, Outcome::Protocol, out);
     }
 
     fn fail_unparsable(&mut self, out: &mut Output) {
@@ -167,5 +208,13 @@ impl Proxy {
                 self.fail(code, text, Refusal::UpstreamLost, outcome, out);
             }
         }
+    }
+}
+
+/// Sends a reply, or a line of one, on to the client.
+fn relay(reply: &Reply<'_>, from: usize, out: &mut Output) {
+    match reply.cleaned() {
+        None => out.forward(from..from + reply.raw.len()),
+        Some(cleaned) => out.act(Action::ToClient(cleaned)),
     }
 }

@@ -115,6 +115,7 @@ impl RecordBuilder {
             Verb::Bdat if command.chunk().is_err() => Anomaly::BadSyntax,
             Verb::Xclient => Anomaly::Xclient,
             Verb::Xforward => Anomaly::Xforward,
+            Verb::Unknown if Command::is_proxy_header(line.text) => Anomaly::JunkProxy,
             Verb::Unknown => Anomaly::UnknownCommand,
             _ => return,
         };

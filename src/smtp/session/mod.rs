@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::transaction::{Author, Confirmation};
 use super::{
-    BareNewlines, Chunk, Command, DataScanner, ExpectedReply, Extensions, Junk, Line, OwnReply,
-    Piece, Reply, ReplyParse, ScanFindings, SessionState, Split, Verb,
+    BareNewlines, Chunk, Command, DataScanner, ExpectedReply, Extensions, Junk, Line, MAX_REPLY,
+    OwnCommand, OwnReply, Piece, Reply, ReplyParse, ScanFindings, SessionState, Split, Verb,
 };
 use crate::time::Timestamp;
 
@@ -89,6 +89,11 @@ pub enum ChunkProgress {
 pub enum ServerEvent<'a> {
     Incomplete,
     Malformed,
+    /// A complete line of the greeting, not its last: it is relayed when it comes, so that a server can observe what the client
+    /// does meanwhile (Postfix: the teaser of postscreen(8)).
+    GreetingLine(Reply<'a>),
+    /// A reply whose lines have different codes. It answers nothing.
+    MixedCodes(Reply<'a>),
     Reply {
         reply: Reply<'a>,
         expected: ExpectedReply,
@@ -151,6 +156,8 @@ pub struct Session {
     state: SessionState,
     /// Bytes of the server's input that are whole lines of an unfinished reply.
     reply_lines: usize,
+    /// The code of the greeting's lines so far, and their bytes.
+    greeting: Option<(u16, usize)>,
     bare_newlines: BareNewlines,
     line_limit: usize,
 }
@@ -165,6 +172,7 @@ impl Session {
             pending_bytes: 0,
             state: SessionState::default(),
             reply_lines: 0,
+            greeting: None,
             bare_newlines,
             line_limit,
         }
@@ -325,7 +333,9 @@ impl Session {
             ExpectedReply::Data => Some(Wait::Data),
             ExpectedReply::Auth => Some(Wait::Auth),
             ExpectedReply::Starttls { .. } => Some(Wait::Starttls),
-            ExpectedReply::Own(_) => Some(Wait::GatewayCommand),
+            ExpectedReply::Own(OwnCommand::Ehlo | OwnCommand::Xclient) => {
+                Some(Wait::GatewayCommand)
+            }
             _ => self.wait,
         };
         self.push(Pending::Server(expected));
@@ -406,15 +416,53 @@ impl Session {
         if let Phase::Opaque { begun } = self.phase {
             return if begun { ServerEvent::Opaque } else { ServerEvent::Plaintext };
         }
+        if let Some(event) = self.greeting_line(input) {
+            return event;
+        }
         let parsed = Reply::parse_on(input, &mut self.reply_lines);
         if !matches!(parsed, ReplyParse::Incomplete) {
             self.reply_lines = 0;
         }
         match parsed {
+            ReplyParse::Complete(reply) if reply.mixed_codes => ServerEvent::MixedCodes(reply),
             ReplyParse::Complete(reply) => self.pair(reply),
             ReplyParse::Incomplete => ServerEvent::Incomplete,
             ReplyParse::Malformed => ServerEvent::Malformed,
         }
+    }
+
+    /// The next line of a greeting of several. `None`: the input is incomplete, or a reply as any other.
+    fn greeting_line<'a>(&mut self, input: &'a [u8]) -> Option<ServerEvent<'a>> {
+        if !matches!(self.pending.front(), Some(Pending::Server(ExpectedReply::Greeting))) {
+            return None;
+        }
+        let (line, last) = Reply::first_line(input)?;
+        let (code, bytes) = match self.greeting {
+            None if last => return None,
+            None => (line.code, 0),
+            Some(greeting) => greeting,
+        };
+        if line.code != code {
+            // To a client that does not wait postscreen(8) sends replies in place of the rest of the greeting.
+            if !self.only_greeting_is_expected() && !matches!(line.code, 421 | 521 | 554) {
+                let raw = input.get(..0)?;
+                return Some(self.pair(Reply { code, raw, mixed_codes: false }));
+            }
+            // After its first lines a server may still reject, as postscreen does with 521.
+            if line.code < 400 {
+                return Some(ServerEvent::MixedCodes(line));
+            }
+        }
+        if last {
+            return None;
+        }
+        let bytes = bytes + line.raw.len();
+        self.greeting = Some((line.code, bytes));
+        Some(if bytes > MAX_REPLY {
+            ServerEvent::Malformed
+        } else {
+            ServerEvent::GreetingLine(line)
+        })
     }
 
     /// As [`Session::server`], for a reply that is parsed already.
@@ -477,6 +525,20 @@ impl Session {
     /// The last EHLO reply offered `extensions`, as far as the client may use them.
     pub fn on_extensions(&mut self, extensions: Extensions) {
         self.state.on_extensions(extensions);
+    }
+
+    /// The client is read before the greeting is complete: what it sends already is forwarded as it comes.
+    pub fn admit_early_data(&mut self) {
+        if self.wait == Some(Wait::Greeting) {
+            self.wait = None;
+        }
+    }
+
+    /// The server was sent nothing yet, and its greeting is not complete.
+    pub fn only_greeting_is_expected(&self) -> bool {
+        let mut expected = self.pending.iter().filter(|p| matches!(p, Pending::Server(_)));
+        matches!(expected.next(), Some(Pending::Server(ExpectedReply::Greeting)))
+            && expected.next().is_none()
     }
 
     /// The gateway's own exchange with the server is over: the client is read again.

@@ -148,6 +148,7 @@ fn defaults_of_the_key_table_are_those_in_force() {
 
     full.relay.listen.threads = smallest.relay.listen.threads;
     full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);
+    full.relay.smtp.early_data = smallest.relay.smtp.early_data;
     let names: Vec<_> = full.relay.rules.iter().map(|rule| &*rule.name).collect();
     assert_eq!(names, ["ipv6 needs a forward-confirmed name"]);
     full.relay.rules = Arc::clone(&smallest.relay.rules);
@@ -215,8 +216,17 @@ fn rules_that_need_the_envelope_are_warned_about_starttls() {
     let given = warnings(&format!("{path}{named}"));
     assert_eq!(given.len(), 1);
     assert!(given[0].starts_with("policy rule \"back\" needs MAIL or RCPT"), "{given:?}");
-    let hidden = format!("{path}[smtp]\nhide = [\"STARTTLS\"]\n");
-    assert_eq!(warnings(&hidden), Vec::<String>::new());
+    assert!(!given[0].contains("hide"), "never recommended: {given:?}");
+}
+
+#[test]
+fn a_hidden_starttls_is_warned_about() {
+    let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
+    let text = smallest + "[smtp]\nhide = [\"STARTTLS\"]\n";
+    let warnings = Config::parse(&text, "t").unwrap().warnings();
+    let expected = "hide = [\"STARTTLS\"] in [smtp]: senders that require TLS (MTA-STS, DANE, \
+        `smtp_tls_security_level = encrypt`) cannot deliver, and all other mail arrives unencrypted; remove it";
+    assert_eq!(warnings, [expected]);
 }
 
 /// The names become labels of metrics.

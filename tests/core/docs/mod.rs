@@ -267,7 +267,43 @@ fn replay_prints_what_is_documented() {
     }
 }
 
-/// `config check` of the policy guide's rules has the documented output, and no warning.
+/// Each check that the mail server no longer sees has a key that replaces it.
+#[test]
+fn checks_of_the_mail_server_have_keys() {
+    let page = Page::open("docs/mta-checks.md");
+    let is_header = |row: &&str| row.contains("keys that replace it") || row.starts_with("|---");
+    let rows = page.prose.lines().filter(|line| line.starts_with('|'));
+    let rows: Vec<&str> = rows.filter(|row| !is_header(row)).collect();
+    let mut named = Vec::new();
+    for row in &rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        assert!(cells.len() == 3 || cells.len() == 6, "{row}");
+        let keys: Vec<&str> = cells.last().unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!keys.is_empty(), "no key in {row}");
+        for key in keys {
+            let (section, name) =
+                section_and_key(key).unwrap_or_else(|| panic!("`{key}` in {row}"));
+            assert!(is_known(section, name), "`{key}` in {row}");
+            named.push(key);
+        }
+    }
+    assert!(rows.len() > 15, "only {} rows", rows.len());
+    for key in ["pregreet", "early_data", "bare_newlines", "hide"] {
+        assert!(named.contains(&format!("smtp.{key}").as_str()), "smtp.{key}");
+    }
+}
+
+/// No example has what `config check` warns about.
+#[test]
+fn no_example_hides_starttls() {
+    for page in Page::all() {
+        for block in page.sections.iter().flat_map(|section| &section.blocks) {
+            assert!(!block.text.contains("STARTTLS\"]"), "{}", page.name());
+        }
+    }
+}
+
+/// `config check` of the policy guide's rules has the documented output.
 #[test]
 fn the_policy_guide_is_checked_as_documented() {
     let page = Page::open("docs/policy.md");

@@ -185,7 +185,8 @@ fn no_chunk_goes_to_an_upstream_that_did_not_offer_it() {
 #[test]
 fn bdat_is_relayed_in_canonical_form() {
     after_envelope("C- BDAT\\t007\\tLaSt\\x20\n+S BDAT 7 LAST\nC: 12345\nS: 250 ok\n");
-    after_envelope("C- BDAT 9223372036854775808 LAST\n+C 501 5.5.4 syntax: BDAT size [LAST]\n");
+    let closing = "+C 521 5.5.4 syntax: BDAT size [LAST]; closing\n= protocol";
+    after_envelope(&format!("C- BDAT 9223372036854775808 LAST\n{closing}"));
 }
 
 #[test]

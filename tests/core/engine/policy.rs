@@ -319,14 +319,26 @@ fn starttls_does_not_bypass_rules() {
         S: 250-mx.example
         S: 250 STARTTLS
         C";
-    let text = format!("{greeted}- STARTTLS\n+C 554 {NO_NAME}\n= refused");
     let named = rule("named", FactName::Fcrdns, PolicyAction::Reject);
-    let record = run(&text, named.clone(), nameless);
+    let refused = |reason: &str, rcpt: &str| {
+        format!(
+            r"{greeted}- STARTTLS
+            +C 454 4.7.0 TLS is not available to this client: {reason}
+            C: MAIL FROM:<a@a.example>
+            S: 250 ok
+            C- RCPT TO:<bob@b.example>
+            +C {rcpt}
+            C: RCPT TO:<postmaster@b.example>
+            S: 250 whom everybody may ask
+            {BYE}"
+        )
+    };
+    let no_name = NO_NAME.split_once(' ').unwrap().1;
+    let record = run(&refused(no_name, &format!("550 {NO_NAME}")), named.clone(), nameless);
     assert_eq!(verdict(&record), (PolicyAction::Reject, Some("named"), Some("fcrdns.no_ptr")));
     assert_eq!(record.smtp.tls, TlsState::Refused);
-    let unknown = "4.7.25 gate.example cannot confirm the PTR name of 2001:db8::1 right now";
-    let text = format!("{greeted}- STARTTLS\n+C 421 {unknown} (rule \"named\")\n= refused");
-    run(&text, named.clone(), lame);
+    let unknown = "cannot confirm the PTR name of 2001:db8::1 right now (rule \"named\")";
+    run(&refused(unknown, &format!("451 4.7.25 {unknown}")), named.clone(), lame);
     // A client that passes the rule, and a rule that needs MAIL.
     let started = format!("{greeted}: STARTTLS\nS: 220 go\nC: \\x16tls\\\nS: \\x16tls\\\n");
     run(&started, named, good);
@@ -410,7 +422,7 @@ fn unanswered_lookups_are_unknown_after_the_timeout() {
         .run();
 }
 
-fn driver_with(list: Vec<PolicyRule>, set: impl FnOnce(&mut Profile)) -> Driver {
+pub(crate) fn driver_with(list: Vec<PolicyRule>, set: impl FnOnce(&mut Profile)) -> Driver {
     let mut profile = Profile::default();
     rules(list)(&mut profile);
     set(&mut profile);

@@ -144,36 +144,38 @@ fn a_deferral_at_connect_replaces_the_greeting() {
         .run();
 }
 
-/// After STARTTLS the gateway would not see the recipients.
+/// Under TLS nobody would see its recipients; in plaintext it learns the reason.
 #[test]
-fn a_rejected_client_cannot_bypass_the_rule_with_starttls() {
+fn a_refused_client_stays_in_plaintext_until_rcpt() {
     let greeted = r"S: 220 mx.example ESMTP
         C: EHLO client.example
         S: 250-mx.example
         S: 250-PIPELINING
         S: 250 STARTTLS
-        C- STARTTLS
         ";
-    for (action, last) in [
-        (PolicyAction::Reject, "554 5.7.1 no mail from there"),
-        (PolicyAction::Tempfail, "421 4.7.1 gate.example no mail from there"),
-    ] {
-        let record = refused(action, &format!("{greeted}+C {last}\n= refused"));
+    for (action, code) in
+        [(PolicyAction::Reject, "550 5.7.1"), (PolicyAction::Tempfail, "450 4.7.1")]
+    {
+        // In its turn, and as often as it is asked.
+        let text = format!(
+            r"{greeted}C: NOOP
+            C|- STARTTLS
+            S: 250 noop
+            +C 454 4.7.0 TLS is not available to this client: no mail from there
+            C- STARTTLS
+            +C 454 4.7.0 TLS is not available to this client: no mail from there
+            C: MAIL FROM:<a@a.example>
+            S: 250 ok
+            C- RCPT TO:<b@b.example>
+            +C {code} no mail from there
+            {BYE}"
+        );
+        let record = refused(action, &text);
         assert_eq!(record.verdict.action, action);
         assert_eq!(record.verdict.reason, Some(format!("access_{action}")));
         assert_eq!(record.smtp.tls, TlsState::Refused);
+        assert_eq!(record.smtp.transactions[0].rcpt_total, 1, "the log has the envelope");
     }
-    // Commands before it are answered first.
-    let pipelined = r"S: 220 a
-        C: EHLO client.example
-        S: 250-mx.example
-        S: 250 STARTTLS
-        C: NOOP
-        C|- STARTTLS
-        S: 250 noop
-        +C 554 5.7.1 no mail from there
-        = refused";
-    refused(PolicyAction::Reject, pipelined);
     let hidden = r"S: 220 a
         C: EHLO client.example
         S- 250-mx.example
@@ -237,9 +239,9 @@ fn too_many_errors_that_the_gateway_answers() {
         C: MAIL FROM:<a@a.example>
         S: 550 1
         C- FROB
-        +C 502 5.5.2 command not recognized
+        +C 500 5.5.2 command not recognized
         C- FROB
-        +C 502 5.5.2 command not recognized
+        +C 500 5.5.2 command not recognized
         C- NOOP
         +C 421 4.7.0 gate.example too many errors
         = limit";

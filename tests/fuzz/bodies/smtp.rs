@@ -8,7 +8,7 @@ use gatepost::smtp::{
 
 /// A line of a client.
 pub(crate) fn command(input: &[u8]) {
-    let _ = (Junk::recognise(input), Junk::before_greeting(input));
+    let _ = Junk::recognise(input);
     let Split::Line(line) = Line::split(input, 2048) else {
         return;
     };
@@ -65,6 +65,15 @@ pub(crate) fn reply(input: &[u8]) {
         assert_eq!(Reply::parse(&input[..cut]), ReplyParse::Incomplete, "cut at {cut}");
     }
     let _: Option<EnhancedCode> = reply.enhanced();
+    let cleaned = reply.cleaned().unwrap_or_else(|| reply.raw.to_vec());
+    let ReplyParse::Complete(clean) = Reply::parse(&cleaned) else {
+        panic!("the cleaned reply is none");
+    };
+    assert_eq!((clean.raw, clean.code, clean.cleaned()), (&cleaned[..], reply.code, None));
+    assert!(
+        !cleaned.contains(&0)
+            && !String::from_utf8_lossy(&cleaned).replace("\r\n", "").contains(['\r', '\n'])
+    );
     let (_, filtered) = Extensions::filter(&reply, &[]);
     let ReplyParse::Complete(again) = Reply::parse(&filtered) else {
         panic!("the filtered reply does not parse");

@@ -68,8 +68,8 @@ impl Evaluation<'_> {
     fn run(&mut self, record: &SessionRecord) {
         for question in &record.questions {
             let accepted = self.decide(question, record);
-            // A rejection before RCPT ends the session; a recorded one may have gone on, or its answer is missing.
-            if !accepted && question.stage < PolicyStage::Rcpt {
+            // A rejection in place of the greeting ends the session; a recorded one may have gone on, or its answer is missing.
+            if !accepted && question.stage == PolicyStage::Connect {
                 return;
             }
         }
