@@ -147,7 +147,7 @@ pub const SECTIONS: &[SectionSpec] = &[
             Unset("`\"none\"`; with `mode = \"tproxy\"` `\"transparent\"`", r#""none""#),
             "How the MTA learns the client's address: not at all, from the source address of the connection, from a PROXY \
              header, or from XCLIENT. `\"none\"` is an error where strangers would look like a host that the MTA trusts; \
-             `\"xclient\"` needs `hide = [\"STARTTLS\"]`."),
+             `\"xclient\"` is accepted only where STARTTLS is hidden; prefer `\"proxy-v2\"`."),
         spec("trusted_by_address", "boolean", Value("true"),
             "Whether the MTA may trust clients by their address (Postfix: `mynetworks`). `false`, together with \
              `identity = \"none\"`, states that it trusts none, also not this host: otherwise strangers can relay mail."),

@@ -151,7 +151,8 @@ impl Observer {
         };
         if let Some(refusal) = refusal {
             self.on_refusal(refusal, out);
-            if command.verb == Verb::Bdat && refusal == Refusal::BareNewline {
+            use Refusal::{BareNewline, CommandSyntax};
+            if command.verb == Verb::Bdat && matches!(refusal, BareNewline | CommandSyntax) {
                 self.checks.end();
             }
         } else if command.verb == Verb::Unknown && Command::is_not_smtp(line.text) {
@@ -163,8 +164,7 @@ impl Observer {
     /// The gateway would have rejected this, and perhaps have ended the session with it.
     fn on_refusal(&mut self, refusal: Refusal, out: &mut Output) {
         self.checks.on_refusal(refusal, out);
-        use Refusal::{CommandSyntax, Junk, LimitCommands, LimitErrors};
-        if matches!(refusal, LimitCommands | LimitErrors | Junk | CommandSyntax) {
+        if matches!(refusal, Refusal::LimitCommands | Refusal::LimitErrors | Refusal::Junk) {
             self.checks.end();
         }
     }

@@ -152,11 +152,11 @@ fn errors() {
             "C: EHLO client.example.net
              S: 250
              C: NONSENSE
-             S: 502 5.5.2
+             S: 500 5.5.2
              C: RCPT TO:<early@example.org>
              S: 503 5.5.1
              C: NONSENSE
-             S: 502 5.5.2
+             S: 500 5.5.2
              C: NOOP",
         );
         smtp.expect_last_reply("421 4.7.0 ");
