@@ -112,7 +112,7 @@ pub(super) fn check_impersonation(
     }
     let problem = "identity = \"xclient\" while STARTTLS is passed through: a client can send XCLIENT inside TLS and claim any \
                    address (impersonation)";
-    let remedy = "set identity = \"proxy-v2\", or, if no sender requires TLS, hide = [\"STARTTLS\"] in [smtp]";
+    let remedy = "set identity = \"proxy-v2\"";
     diagnostics.error(identity.span().start, "upstream.identity", problem, remedy);
 }
 

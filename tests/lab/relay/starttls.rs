@@ -14,6 +14,7 @@ tests![
     postfix_sends_to_postfix_proxy,
     postfix_sends_to_postfix_tproxy,
     a_slow_acceptance_inside_tls_is_waited_for,
+    a_refused_client_learns_the_reason_in_plaintext,
 ];
 
 const HOSTNAME: &str = "mx.example.org";
@@ -109,6 +110,56 @@ fn a_slow_acceptance_inside_tls_is_waited_for() {
         let sent = swaks(&lab, to, &recipient, &authority.certificate(), &shown);
         assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stdout));
         postfix.take_message_to(&recipient);
+    }
+}
+
+/// STARTTLS is refused for now, so a sender that prefers TLS goes on and learns the reason at RCPT; one that requires TLS keeps
+/// its mail and logs the reason.
+fn a_refused_client_learns_the_reason_in_plaintext() {
+    let lab = Lab::new();
+    let authority = Authority::new(lab.folder("ca"), HOSTNAME);
+    let _postfix = receiver(&lab, &authority);
+    let config = Config::new(&lab, Mode::Proxy).rule(
+        "name = \"no mail from there\"\naction = \"reject\"\nnetworks = [\"192.0.2.0/24\", \"2001:db8:1::/64\"]",
+    );
+    let gateway = Gateway::start(&lab, &config);
+    for family in Family::ALL {
+        let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
+        smtp.dialogue("S: 220\n C: EHLO client.example.net");
+        assert!(smtp.reply().unwrap().offers("STARTTLS"));
+        smtp.dialogue(
+            "C: STARTTLS
+             S: 454 4.7.0 TLS is not available to this client: no mail from there
+             C: MAIL FROM:<sender@example.net>
+             S: 250
+             C: RCPT TO:<recipient@example.org>
+             S: 550 5.7.1 no mail from there
+             C: QUIT
+             S: 221",
+        );
+        let line = gateway.wait_for_log(&format!(" client={} ", smtp.local_addr()));
+        assert!(line.contains("to=<recipient@example.org>(550/5.7.1)"), "{line}");
+    }
+    for (security, status, reason) in [
+        ("may", "status=bounced", "550 5.7.1 no mail from there (in reply to RCPT TO command)"),
+        (
+            "encrypt",
+            "status=deferred",
+            "454 4.7.0 TLS is not available to this client: no mail from there",
+        ),
+    ] {
+        let main_cf = sender(&lab, Mode::Proxy, security, &authority);
+        let sending =
+            Postfix::start(&lab, &lab.client, &format!("sender-{security}"), None, &main_cf);
+        for family in Family::ALL {
+            eprintln!("case: {family}, {security}");
+            let recipient = format!("{family}@example.org");
+            submit(&lab, &recipient);
+            let line = sending.wait_for_log("a delivery attempt", |line| {
+                line.contains(&format!("to=<{recipient}>")) && line.contains("status=")
+            });
+            assert!(line.contains(status) && line.contains(reason), "{line}");
+        }
     }
 }
 

@@ -25,6 +25,10 @@ pub(crate) mod port {
     pub(crate) const PROXY_PROTOCOL: u16 = 2501;
     /// Accepts XCLIENT from the gateway (`smtpd_authorized_xclient_hosts`).
     pub(crate) const XCLIENT: u16 = 2502;
+    /// postscreen(8) in front of the same service.
+    pub(crate) const POSTSCREEN: u16 = 2503;
+    /// The same, and a PROXY header comes first (`postscreen_upstream_proxy_protocol = haproxy`).
+    pub(crate) const POSTSCREEN_PROXIED: u16 = 2504;
 }
 
 /// The user `nobody`: virtual(8) never delivers as root.
@@ -304,6 +308,7 @@ fn services(lab: &Lab) -> String {
     let gateways = Family::ALL.map(|family| format!("{}", lab.gateway_ip_at_server(family)));
     let (smtp, direct) = (port::SMTP, port::DIRECT);
     let (proxy_protocol, xclient) = (port::PROXY_PROTOCOL, port::XCLIENT);
+    let (postscreen, postscreen_proxied) = (port::POSTSCREEN, port::POSTSCREEN_PROXIED);
     format!(
         "{smtp} inet n - n - - smtpd
 {direct} inet n - n - - smtpd
@@ -311,6 +316,12 @@ fn services(lab: &Lab) -> String {
   -o smtpd_upstream_proxy_protocol=haproxy
 {xclient} inet n - n - - smtpd
   -o {{ smtpd_authorized_xclient_hosts = {} [{}] 127.0.0.1 [::1] }}
+{postscreen} inet n - n - 1 postscreen
+{postscreen_proxied} inet n - n - 1 postscreen
+  -o postscreen_upstream_proxy_protocol=haproxy
+  -o postscreen_cache_map=btree:$data_directory/postscreen_proxied
+smtpd pass - - n - - smtpd
+dnsblog unix - - n - 0 dnsblog
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite

@@ -71,6 +71,14 @@ impl Smtp {
         }
     }
 
+    /// The next line, without its end.
+    pub(crate) fn line(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line)?;
+        let line = line.strip_suffix(b"\r\n").ok_or_else(|| broken(&line))?;
+        Ok(String::from_utf8_lossy(line).into_owned())
+    }
+
     /// Sends a command and returns the reply.
     #[track_caller]
     pub(crate) fn ask(&mut self, command: &str) -> Reply {
