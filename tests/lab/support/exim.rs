@@ -22,7 +22,7 @@ impl Exim {
     /// On the lab's server.
     pub(crate) fn start(lab: &Lab) -> Self {
         if !Path::new(EXIM).exists() {
-            cannot_run(&format!("needs {EXIM}: make test unpacks it"));
+            cannot_run(format!("needs {EXIM}: make test unpacks it"));
         }
         let Some(user) = User::from_name("Debian-exim").unwrap() else {
             cannot_run("needs the user Debian-exim: make test creates it");
