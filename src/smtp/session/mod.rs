@@ -633,23 +633,28 @@ impl Session {
     }
 
     /// A pending reply decides which HELO and which transaction the client's next command belongs to: the one to RSET, HELO,
-    /// EHLO or `BDAT … LAST`, or to a MAIL inside a transaction.
+    /// EHLO or `BDAT … LAST`, or to a MAIL inside a transaction; or to a MAIL before one that the gateway rejects.
     pub fn transaction_is_uncertain(&self) -> bool {
         let mut open = self.state.in_transaction();
-        self.pending.iter().any(|pending| {
-            let Pending::Server(expected) = pending else { return false };
-            match expected {
+        let mut unconfirmed = false;
+        self.pending.iter().any(|pending| match pending {
+            Pending::Local(_, ExpectedReply::Mail { .. }) => unconfirmed,
+            Pending::Local(..) => false,
+            Pending::Server(expected) => match expected {
                 ExpectedReply::Rset
                 | ExpectedReply::Helo(_)
                 | ExpectedReply::Ehlo(_)
                 | ExpectedReply::Message { chunking: true, .. } => true,
-                ExpectedReply::Mail { .. } => std::mem::replace(&mut open, true),
+                ExpectedReply::Mail { .. } => {
+                    unconfirmed |= !open;
+                    std::mem::replace(&mut open, true)
+                }
                 ExpectedReply::Message { .. } => {
-                    open = false;
+                    (open, unconfirmed) = (false, false);
                     false
                 }
                 _ => false,
-            }
+            },
         })
     }
 

@@ -227,6 +227,25 @@ fn lenient_paths_are_upstreams_to_judge() {
     }
 }
 
+/// The reply to the first MAIL decides which of the two the recipient belongs to.
+#[test]
+fn a_recipient_behind_a_malformed_mail_waits_for_the_reply_to_the_mail_before() {
+    for (reply, last) in [("452 4.3.1 full", "503 5.5.1 need MAIL"), ("250 ok", "250 ok")] {
+        let text = format!(
+            r"C: MAIL FROM:<a@a.example>
+            C|- MAIL FROM:<>a@a.example
+            C|- RCPT TO:<b@b.example>
+            S: {reply}
+            {NO_SENDER}
+            +S RCPT TO:<b@b.example>
+            --
+            S: {last}
+            "
+        );
+        run(protecting(), &text);
+    }
+}
+
 /// Neither the null sender nor an exempt recipient opens the door to anybody else.
 #[test]
 fn exemptions_hold_for_exact_mailboxes_of_the_site_only() {
