@@ -78,7 +78,7 @@ fn streamed(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, usize) {
 
 #[test]
 fn a_hundred_megabytes_allocate_nothing() {
-    let envelope = b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\n";
+    let envelope = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n";
     let data = [&envelope[..], b"DATA\r\n"].concat();
     let bdat = [&envelope[..], format!("BDAT {}\r\n", TOTAL + 1).as_bytes()].concat();
     let replies = b"250 a\r\n250 b\r\n354 c\r\n";
@@ -127,7 +127,7 @@ fn observe(open: &[u8], replies: &[u8], line: &[u8]) -> (usize, u64) {
 
 #[test]
 fn the_observer_copies_no_message() {
-    let envelope = b"MAIL FROM:<a>\r\nRCPT TO:<b>\r\n";
+    let envelope = b"MAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\n";
     let data = [&envelope[..], b"DATA\r\n"].concat();
     let bdat = [&envelope[..], format!("BDAT {} LAST\r\n", TOTAL + 5).as_bytes()].concat();
     let replies = b"250 a\r\n250 b\r\n354 c\r\n";

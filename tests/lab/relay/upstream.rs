@@ -190,6 +190,7 @@ fn checks_have_the_identity_that_the_upstream_expects() {
         let postfix = Postfix::start(&lab, &lab.server, "receiver", None, main_cf);
         let config = Config::new(&lab, Mode::Proxy)
             .set("upstream", &format!("identity = {identity:?}"))
+            .set("smtp", "hide = [\"STARTTLS\"]")
             .with_upstream_checks();
         let gateway = Gateway::start(&lab, &config);
         for family in Family::ALL {
