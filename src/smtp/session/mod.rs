@@ -6,15 +6,17 @@
 //! receives one reply per command in the order of its commands. In that order each reply is applied to the
 //! [`SessionState`], which this machine owns.
 
+mod event;
+mod outlook;
 mod resync;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+pub use self::event::{ChunkProgress, ClientEvent, ServerEvent, Wait};
 use super::transaction::{Author, Confirmation};
 use super::{
     BareNewlines, Chunk, Command, DataScanner, ExpectedReply, Extensions, Junk, Line, MAX_REPLY,
-    OwnCommand, OwnReply, Piece, Reply, ReplyParse, ScanFindings, SessionState, Split, Verb,
+    OwnCommand, OwnReply, Piece, Reply, ReplyParse, ScanFindings, SessionState, Split,
 };
 use crate::time::Timestamp;
 
@@ -27,83 +29,6 @@ const AUTH_LINE: usize = 12288;
 
 /// The end of data: a line of a single dot (RFC 5321 §4.1.1.4).
 const DOT_LINE: u64 = ".\r\n".len() as u64;
-
-/// The reply that the client's bytes cannot be interpreted without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    Greeting,
-    /// To a command of the gateway's own.
-    GatewayCommand,
-    Data,
-    Auth,
-    Starttls,
-    /// Any: too many commands are unanswered.
-    PipelineFull,
-}
-
-/// What stands at the start of the client's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientEvent<'a> {
-    Incomplete,
-    Waiting(Wait),
-    Junk(Junk),
-    Command {
-        line: Line<'a>,
-        command: Command<'a>,
-    },
-    /// `len` bytes of a line that is over the limit; `done` with its end. `auth`: the server waits for it.
-    TooLong {
-        len: usize,
-        done: bool,
-        auth: bool,
-    },
-    /// A line of an AUTH exchange.
-    AuthLine(Line<'a>),
-    /// Message content, for [`Session::scan`].
-    Content,
-    /// `len` bytes of a BDAT chunk, for [`Session::on_chunk_bytes`].
-    Chunk {
-        len: usize,
-        wanted: bool,
-    },
-    /// `len` bytes after STARTTLS that are not TLS; never relayed.
-    Plaintext {
-        len: usize,
-    },
-    Opaque,
-}
-
-/// How far a BDAT chunk came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChunkProgress {
-    Within,
-    /// The chunk's last byte, and with `last` the message's; `wanted` as it was announced.
-    ChunkEnds {
-        wanted: bool,
-        last: bool,
-    },
-}
-
-/// What stands at the start of the server's bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerEvent<'a> {
-    Incomplete,
-    Malformed,
-    /// A complete line of the greeting, not its last: it is relayed when it comes, so that a server can observe what the client
-    /// does meanwhile (Postfix: the teaser of postscreen(8)).
-    GreetingLine(Reply<'a>),
-    /// A reply whose lines have different codes. It answers nothing.
-    MixedCodes(Reply<'a>),
-    Reply {
-        reply: Reply<'a>,
-        expected: ExpectedReply,
-    },
-    /// A reply to nothing.
-    Unexpected(Reply<'a>),
-    /// Between the 220 to STARTTLS and the client's hello: a TLS server never sends first.
-    Plaintext,
-    Opaque,
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -572,98 +497,8 @@ impl Session {
         self.pending_bytes = 0;
     }
 
-    /// The server has a message, or is receiving it, and has not replied to its end.
-    pub fn message_pending(&self) -> bool {
-        let message =
-            |pending: &Pending| matches!(pending, Pending::Server(ExpectedReply::Message { .. }));
-        self.pending.iter().any(message)
-    }
-
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
-    }
-
-    /// Number and sender of the transaction that a RCPT sent now belongs to; a MAIL without a reply counts as accepted.
-    /// `None` outside a transaction. Not to be used while [`Session::transaction_is_uncertain`].
-    pub fn next_transaction(&self) -> Option<(u64, &Arc<str>)> {
-        self.next_mail().map(|(number, sender, _)| (number, sender))
-    }
-
-    /// The same, and whether its envelope may have UTF-8.
-    fn next_mail(&self) -> Option<(u64, &Arc<str>, bool)> {
-        let current = self.state.current();
-        let mut next = current.map(|current| (current.number, &current.sender, current.utf8));
-        let mut number = self.state.transactions_total();
-        let mut open = self.state.in_transaction();
-        for pending in &self.pending {
-            match pending {
-                Pending::Server(ExpectedReply::Mail { sender, utf8 }) => {
-                    (next, open) = (Some((number, sender, *utf8)), true);
-                    number += 1;
-                }
-                Pending::Local(_, ExpectedReply::Mail { sender, utf8 }) => {
-                    if !open {
-                        next = Some((number, sender, *utf8));
-                    }
-                    number += 1;
-                }
-                Pending::Server(ExpectedReply::Message { .. }) => (next, open) = (None, false),
-                _ => {}
-            }
-        }
-        next
-    }
-
-    /// The command may have UTF-8: the server offered SMTPUTF8, and this MAIL, or that of the recipient, asks for it
-    /// (RFC 6531 §3.4). Not to be used while [`Session::transaction_is_uncertain`].
-    pub fn allows_utf8(&self, command: &Command<'_>) -> bool {
-        let asks = match command.verb {
-            Verb::Mail => command.envelope().is_ok_and(|envelope| envelope.asks_for_utf8()),
-            Verb::Rcpt => self.next_mail().is_some_and(|(_, _, utf8)| utf8),
-            _ => false,
-        };
-        asks && self.state.extensions().smtputf8
-    }
-
-    /// A pending reply decides whether [`Session::allows_utf8`], and the command has UTF-8.
-    pub fn utf8_is_uncertain(&self, command: &Command<'_>) -> bool {
-        matches!(command.verb, Verb::Mail | Verb::Rcpt)
-            && !command.argument.is_ascii()
-            && self.transaction_is_uncertain()
-    }
-
-    /// A pending reply decides which HELO and which transaction the client's next command belongs to: the one to RSET, HELO,
-    /// EHLO or `BDAT … LAST`, or to a MAIL inside a transaction; or to a MAIL before one that the gateway rejects.
-    pub fn transaction_is_uncertain(&self) -> bool {
-        let mut open = self.state.in_transaction();
-        let mut unconfirmed = false;
-        self.pending.iter().any(|pending| match pending {
-            Pending::Local(_, ExpectedReply::Mail { .. }) => unconfirmed,
-            Pending::Local(..) => false,
-            Pending::Server(expected) => match expected {
-                ExpectedReply::Rset
-                | ExpectedReply::Helo(_)
-                | ExpectedReply::Ehlo(_)
-                | ExpectedReply::Message { chunking: true, .. } => true,
-                ExpectedReply::Mail { .. } => {
-                    unconfirmed |= !open;
-                    std::mem::replace(&mut open, true)
-                }
-                ExpectedReply::Message { .. } => {
-                    (open, unconfirmed) = (false, false);
-                    false
-                }
-                _ => false,
-            },
-        })
-    }
-
-    /// Whether DATA would reach the server without a recipient depends on a pending reply.
-    pub fn recipients_are_uncertain(&self) -> bool {
-        let rejection =
-            |pending: &Pending| matches!(pending, Pending::Local(_, ExpectedReply::Rcpt { .. }));
-        self.has_pending()
-            && (self.state.has_local_rejection() || self.pending.iter().any(rejection))
     }
 
     /// Bytes of the current chunk that go to the server uninspected.
