@@ -166,10 +166,17 @@ fn a_hidden_path_is_as_well_formed_as_the_path() {
         assert!(!shown.to_ascii_lowercase().contains("mary"), "{shown}");
         let (_, shown) = shown.split_once("C: ").unwrap();
         let shown = shown.trim_end().replace("\\\"", "\"");
-        let detour = |line: &str| {
-            crate::smtp::Command::parse(line.as_bytes()).envelope().ok().map(|read| read.detour())
+        let rerouting = |line: &str| {
+            crate::smtp::Command::parse(line.as_bytes())
+                .envelope()
+                .ok()
+                .map(|read| read.rerouting())
         };
-        assert_eq!(detour(&shown), detour(&format!("{verb} {argument}")), "{argument}: {shown}");
+        assert_eq!(
+            rerouting(&shown),
+            rerouting(&format!("{verb} {argument}")),
+            "{argument}: {shown}"
+        );
     }
 }
 

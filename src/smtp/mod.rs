@@ -26,7 +26,7 @@ pub use enhanced::EnhancedCode;
 pub use expected_reply::{ExpectedReply, OwnCommand};
 pub use header_filter::{HeaderFilter, HeaderPiece};
 pub use line::{Ending, Line, Split, normalized};
-pub use path::{Detour, EnvelopeArgument, PathError, PathKind};
+pub use path::{EnvelopeArgument, PathError, PathKind, Rerouting};
 pub use reply::{MAX_REPLY, OwnReply, Reply, ReplyParse};
 pub use session::{ChunkProgress, ClientEvent, ServerEvent, Session, Wait};
 pub use transaction::{Helo, Recipient, SessionState, TlsState, Transaction};

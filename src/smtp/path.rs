@@ -52,12 +52,12 @@ pub struct EnvelopeArgument<'a> {
     start: usize,
     /// As sent, with the spaces between them.
     parameters: &'a str,
-    detour: Option<Detour>,
+    rerouting: Option<Rerouting>,
 }
 
 /// How a server may deliver a path to another domain than the one that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Detour {
+pub enum Rerouting {
     /// The domain itself has a second meaning: one label, which some servers complete; letters that case folding replaces
     /// by others; in RCPT an address literal, which may be an address of the server itself.
     Domain,
@@ -93,7 +93,7 @@ impl<'a> EnvelopeArgument<'a> {
             Some(inside) => bracketed(kind, inside),
             None => bare(kind, rest),
         };
-        let ParsedPath { mailbox, detour, after } = path.ok_or(PathError::Path)?;
+        let ParsedPath { mailbox, rerouting, after } = path.ok_or(PathError::Path)?;
         if !after.is_empty() && !after.starts_with(' ') {
             return Err(PathError::Path);
         }
@@ -102,7 +102,7 @@ impl<'a> EnvelopeArgument<'a> {
             return Err(PathError::Parameter);
         }
         let start = text.len() - after.len() - mailbox.len() - usize::from(rest.starts_with('<'));
-        Ok(Self { kind, mailbox, start, parameters, detour })
+        Ok(Self { kind, mailbox, start, parameters, rerouting })
     }
 
     /// Without brackets and source route; empty for `<>`.
@@ -116,8 +116,8 @@ impl<'a> EnvelopeArgument<'a> {
     }
 
     /// How a server may deliver it to another domain than that of the mailbox.
-    pub const fn detour(&self) -> Option<Detour> {
-        self.detour
+    pub const fn rerouting(&self) -> Option<Rerouting> {
+        self.rerouting
     }
 
     /// The parameters in their order, `KEYWORD` or `KEYWORD=value`.
@@ -143,7 +143,7 @@ impl<'a> EnvelopeArgument<'a> {
 
 struct ParsedPath<'a> {
     mailbox: &'a str,
-    detour: Option<Detour>,
+    rerouting: Option<Rerouting>,
     after: &'a str,
 }
 
@@ -152,21 +152,25 @@ fn bracketed(kind: PathKind, inside: &str) -> Option<ParsedPath<'_>> {
     if kind == PathKind::Reverse
         && let Some(after) = inside.strip_prefix('>')
     {
-        return Some(ParsedPath { mailbox: "", detour: None, after });
+        return Some(ParsedPath { mailbox: "", rerouting: None, after });
     }
     let (has_route, rest) = match inside.strip_prefix('@') {
         Some(route) => (true, after_route(route)?),
         None => (false, inside),
     };
-    let (mailbox, rest, detour) = mailbox(kind, rest, !has_route)?;
+    let (mailbox, rest, rerouting) = mailbox(kind, rest, !has_route)?;
     let after = rest.strip_prefix('>')?;
-    Some(ParsedPath { mailbox, detour: detour.max(has_route.then_some(Detour::Route)), after })
+    Some(ParsedPath {
+        mailbox,
+        rerouting: rerouting.max(has_route.then_some(Rerouting::Route)),
+        after,
+    })
 }
 
 /// A mailbox without brackets.
 fn bare(kind: PathKind, text: &str) -> Option<ParsedPath<'_>> {
-    let (mailbox, after, detour) = mailbox(kind, text, true)?;
-    Some(ParsedPath { mailbox, detour, after })
+    let (mailbox, after, rerouting) = mailbox(kind, text, true)?;
+    Some(ParsedPath { mailbox, rerouting, after })
 }
 
 /// What follows a source route, `@a,@b:`, of which the first `@` is taken.
@@ -181,8 +185,8 @@ fn after_route(mut route: &str) -> Option<&str> {
     }
 }
 
-/// The mailbox at the start of `text`, the rest, and its detour. RFC 5321 §4.1.1.3: `postmaster` of RCPT needs no domain.
-fn mailbox(kind: PathKind, text: &str, alone: bool) -> Option<(&str, &str, Option<Detour>)> {
+/// The mailbox at the start of `text`, the rest, and how it may be rerouted. RFC 5321 §4.1.1.3: `postmaster` of RCPT needs no domain.
+fn mailbox(kind: PathKind, text: &str, alone: bool) -> Option<(&str, &str, Option<Rerouting>)> {
     let (local, rest) = local_part(text)?;
     let Some(after) = rest.strip_prefix('@') else {
         let is_postmaster = local.eq_ignore_ascii_case("postmaster");
@@ -199,8 +203,8 @@ fn mailbox(kind: PathKind, text: &str, alone: bool) -> Option<(&str, &str, Optio
             (name_of(name)?, rest)
         }
     };
-    let by_route = local.contains(['%', '!', '@']).then_some(Detour::Route);
-    let by_domain = is_ambiguous.then_some(Detour::Domain);
+    let by_route = local.contains(['%', '!', '@']).then_some(Rerouting::Route);
+    let by_domain = is_ambiguous.then_some(Rerouting::Domain);
     Some((text.get(..text.len() - rest.len())?, rest, by_route.max(by_domain)))
 }
 

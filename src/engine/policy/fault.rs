@@ -16,7 +16,7 @@ pub(in crate::engine) enum CommandFault {
     NotAscii,
     Argument(PathKind, PathError),
     /// The server may deliver the path to another domain, and rules depend on it.
-    Detour(PathKind),
+    Rerouting(PathKind),
 }
 
 impl CommandFault {
@@ -48,9 +48,9 @@ impl CommandFault {
         match command.envelope() {
             Err(error) => Some(Self::Argument(kind, error)),
             Ok(envelope) => envelope
-                .detour()
-                .filter(|detour| profile.rules.depend_on(kind, *detour, client))
-                .map(|_| Self::Detour(kind)),
+                .rerouting()
+                .filter(|rerouting| profile.rules.depend_on(kind, *rerouting, client))
+                .map(|_| Self::Rerouting(kind)),
         }
     }
 
@@ -58,7 +58,7 @@ impl CommandFault {
         match self {
             Self::Control | Self::NotAscii => Refusal::CommandSyntax,
             Self::Argument(..) => Refusal::PathSyntax,
-            Self::Detour(_) => Refusal::PathRouting,
+            Self::Rerouting(_) => Refusal::PathRouting,
         }
     }
 
@@ -90,11 +90,11 @@ impl CommandFault {
                 let text = "recipient is not a mailbox in angle brackets (RFC 5321 section 4.1.2)";
                 (501, EnhancedCode::new(5, 1, 3), text)
             }
-            Self::Detour(PathKind::Reverse) => {
+            Self::Rerouting(PathKind::Reverse) => {
                 let text = "sender may be rerouted to another domain; write <user@domain>";
                 (550, EnhancedCode::new(5, 7, 1), text)
             }
-            Self::Detour(PathKind::Forward) => {
+            Self::Rerouting(PathKind::Forward) => {
                 let text = "recipient may be rerouted to another domain; write <user@domain>";
                 (550, EnhancedCode::new(5, 7, 1), text)
             }

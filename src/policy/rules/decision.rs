@@ -9,7 +9,7 @@ use super::subject::{PolicyStage, Subject};
 use crate::addr::Networks;
 use crate::policy::PolicyAction;
 use crate::policy::facts::{Answers, DomainName, Evaluation, Fact, Lookup};
-use crate::smtp::{Detour, PathKind};
+use crate::smtp::{PathKind, Rerouting};
 
 /// The decision with the answers available so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,11 +44,11 @@ impl PolicyRules {
         Self { site, ..self }
     }
 
-    /// Whether a rule in force for this client would decide in another way if a path took a detour.
-    pub fn depend_on(&self, kind: PathKind, detour: Detour, client: IpAddr) -> bool {
+    /// Whether a rule in force for this client would decide in another way on a path that is rerouted.
+    pub fn depend_on(&self, kind: PathKind, rerouting: Rerouting, client: IpAddr) -> bool {
         self.rules.iter().any(|rule| {
             rule.mode == RuleMode::Enforce
-                && rule.depends_on(kind, detour)
+                && rule.depends_on(kind, rerouting)
                 && rule.when.matches_client(client)
         })
     }

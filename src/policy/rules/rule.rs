@@ -9,7 +9,7 @@ use crate::addr::Networks;
 use crate::label::labels;
 use crate::policy::PolicyAction;
 use crate::policy::facts::{Answers, DomainName, Evaluation, Fact, FactState, Lookup, Reason};
-use crate::smtp::{Detour, PathKind};
+use crate::smtp::{PathKind, Rerouting};
 
 labels! {
     /// Whether a rule's verdict is enforced.
@@ -79,15 +79,15 @@ impl PolicyRule {
             && !self.exempt.iter().any(|exemption| exemption.matches(subject, site))
     }
 
-    /// Whether the rule would decide in another way if a path took a detour. Conditions do; facts only for a route: they are
+    /// Whether the rule would decide in another way on a path that is rerouted. Conditions do; facts only for a route: they are
     /// about the domain as DNS and the mail server read it. Exemptions are for exact mailboxes of the site, which take none.
-    pub(super) fn depends_on(&self, kind: PathKind, detour: Detour) -> bool {
+    pub(super) fn depends_on(&self, kind: PathKind, rerouting: Rerouting) -> bool {
         let (domains, fact) = match kind {
             PathKind::Reverse => (&self.when.sender, FactName::ReturnPath),
             PathKind::Forward => (&self.when.recipient, FactName::Recipient),
         };
         let requires = || self.require.iter().any(|require| require.fact == fact);
-        !domains.is_empty() || detour == Detour::Route && requires()
+        !domains.is_empty() || rerouting == Rerouting::Route && requires()
     }
 
     pub(super) fn evaluate(

@@ -14,14 +14,14 @@ fn forward(argument: &str) -> Result<EnvelopeArgument<'_>, PathError> {
     parse(PathKind::Forward, argument)
 }
 
-/// The canonical command of a RCPT, or why there is none; before it `~` for a detour by the domain, `~~` for one by a route.
+/// The canonical command of a RCPT, or why there is none; before it `~` for a rerouting by the domain, `~~` for one by a route.
 fn read(argument: &str) -> String {
     match forward(argument) {
         Ok(read) => {
-            let mark = match read.detour() {
+            let mark = match read.rerouting() {
                 None => "",
-                Some(Detour::Domain) => "~",
-                Some(Detour::Route) => "~~",
+                Some(Rerouting::Domain) => "~",
+                Some(Rerouting::Route) => "~~",
             };
             format!("{mark}{}", read.canonical())
         }
@@ -161,12 +161,12 @@ fn a_reverse_path_may_be_null_and_has_no_postmaster() {
     {
         assert_eq!(read(argument), Err(PathError::Path), "{argument}");
     }
-    let detour = |argument| parse(PathKind::Reverse, argument).unwrap().detour();
-    assert_eq!(detour("FROM:<>"), None);
-    assert_eq!(detour("FROM:<u@[192.0.2.1]>"), None, "nothing is delivered to it");
-    assert_eq!(detour("FROM:<u@mx>"), Some(Detour::Domain));
-    assert_eq!(detour("FROM:<u%b.example@a.example>"), Some(Detour::Route));
-    assert_eq!(detour("FROM:<@b.example:u@mx>"), Some(Detour::Route));
+    let rerouting = |argument| parse(PathKind::Reverse, argument).unwrap().rerouting();
+    assert_eq!(rerouting("FROM:<>"), None);
+    assert_eq!(rerouting("FROM:<u@[192.0.2.1]>"), None, "nothing is delivered to it");
+    assert_eq!(rerouting("FROM:<u@mx>"), Some(Rerouting::Domain));
+    assert_eq!(rerouting("FROM:<u%b.example@a.example>"), Some(Rerouting::Route));
+    assert_eq!(rerouting("FROM:<@b.example:u@mx>"), Some(Rerouting::Route));
 }
 
 #[test]

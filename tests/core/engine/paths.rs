@@ -387,7 +387,7 @@ proptest! {
             let Ok(read) = EnvelopeArgument::parse(kind, argument) else { continue };
             let line = format!("{}\r\n", read.canonical());
             prop_assert_eq!(mailbox_of(&line, command), read.mailbox());
-            if read.detour().is_none() {
+            if read.rerouting().is_none() {
                 let is_literal = kind == PathKind::Reverse && read.mailbox().ends_with(']');
                 prop_assert!(is_plain(read.mailbox()) || is_literal, "{}", line);
             }

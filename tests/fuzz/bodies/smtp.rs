@@ -47,7 +47,7 @@ pub(crate) fn path(input: &[u8]) {
     let (_, inside) = argument.split_once('<').expect("a bracket");
     assert!(inside.starts_with(&format!("{}>", read.mailbox())));
     if let Some((local, domain)) = read.mailbox().rsplit_once('@')
-        && read.detour().is_none()
+        && read.rerouting().is_none()
     {
         assert!(!local.contains(['%', '!', '@']), "{canonical}");
         assert!(domain.contains(['.', '[']), "{canonical}");
