@@ -5,22 +5,12 @@ use std::time::Duration;
 use super::{Proxy, State};
 use crate::addr::Side;
 use crate::engine::event::{Outcome, Refusal};
-use crate::engine::options::Timeouts;
 use crate::engine::output::Output;
 use crate::smtp::{EnhancedCode, ExpectedReply};
 use crate::time::Timestamp;
 
 /// How long upstream may take to close after its 221, before the gateway does.
 const QUIT_GRACE: Duration = Duration::from_secs(5);
-
-/// Whose bytes come next in a session whose content is not visible.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Waiting {
-    #[default]
-    ForClient,
-    /// The client sent last, perhaps the end of a message.
-    ForUpstream,
-}
 
 /// The time that the client has left for its message: a budget of `timeouts.data` that waiting uses up and octets refill, one
 /// second for each `min_data_rate` of them (as Postfix does with `smtpd_min_data_rate`).
@@ -46,10 +36,10 @@ impl Proxy {
             State::Quitting => QUIT_GRACE,
             State::RejectedGreeting | State::RejectedMessage => self.timeouts.command,
             State::DiscardingData => self.data_timeout(),
-            State::Running if self.session.is_opaque() => match self.waiting {
-                Waiting::ForClient => self.timeouts.opaque,
-                // The end of a message may have been the last that the client sent.
-                Waiting::ForUpstream => self.timeouts.acceptance.max(self.timeouts.opaque),
+            State::Running if self.session.is_opaque() => match self.record.sent_last_encrypted() {
+                // It may have been the end of a message.
+                Some(Side::Client) => self.timeouts.acceptance.max(self.timeouts.opaque),
+                Some(Side::Server) | None => self.timeouts.opaque,
             },
             State::Running if self.upstream_blocked => self.timeouts.reply,
             State::Running if self.session.in_content() => self.data_timeout(),
@@ -105,17 +95,14 @@ impl Proxy {
     pub(super) fn on_progress(&mut self, side: Side, count: u64) {
         let waited = self.now - self.active;
         self.active = self.now;
-        match side {
-            Side::Server => self.waiting = Waiting::ForClient,
-            Side::Client => {
-                self.waiting = Waiting::ForUpstream;
-                let Timeouts { min_data_rate, .. } = self.timeouts;
-                if self.session.next_transaction().is_none() || min_data_rate == 0 {
-                    self.pace = MessagePace::default();
-                } else if self.session.in_content() && !self.upstream_blocked {
-                    self.pace.on_octets(count, waited, min_data_rate);
-                }
-            }
+        let min_rate = self.timeouts.min_data_rate;
+        if side == Side::Server || self.session.is_opaque() {
+            return;
+        }
+        if self.session.next_transaction().is_none() || min_rate == 0 {
+            self.pace = MessagePace::default();
+        } else if self.session.in_content() && !self.upstream_blocked {
+            self.pace.on_octets(count, waited, min_rate);
         }
     }
 

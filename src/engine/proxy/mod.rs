@@ -16,7 +16,9 @@ mod policy;
 mod server;
 mod xclient;
 
-use self::deadline::{MessagePace, Waiting};
+use std::sync::Arc;
+
+use self::deadline::MessagePace;
 use self::xclient::ClientIdentity;
 use super::event::{Anomaly, Event, Outcome, Refusal, ReplySource, UpstreamFailure};
 use super::options::{Profile, Timeouts};
@@ -30,7 +32,6 @@ use super::record::tls_hello::TlsHellos;
 use crate::addr::{ClientAddr, Family, OriginalDst, Side, UpstreamAddr};
 use crate::smtp::{EnhancedCode, ExpectedReply, OwnReply, Session, Wait};
 use crate::time::Timestamp;
-use std::sync::Arc;
 
 /// The rejection of a client that sends before the greeting.
 const PREGREET: &str = "client sent data before the greeting (RFC 5321 section 3.1)";
@@ -75,8 +76,6 @@ pub struct Proxy {
     now: Timestamp,
     /// When either side last advanced the session.
     active: Timestamp,
-    /// Whose bytes come next, as far as the last ones show.
-    waiting: Waiting,
     /// Upstream does not accept the bytes that are there for it.
     upstream_blocked: bool,
     pace: MessagePace,
@@ -121,7 +120,6 @@ impl Proxy {
             local_chunk_reply: ExpectedReply::Other,
             now: at,
             active: at,
-            waiting: Waiting::default(),
             upstream_blocked: false,
             pace: MessagePace::default(),
             early_data_counted: false,

@@ -221,6 +221,11 @@ impl RecordBuilder {
         }
     }
 
+    /// Who sent last after STARTTLS; `None` if nobody did.
+    pub(in crate::engine) fn sent_last_encrypted(&self) -> Option<Side> {
+        self.encrypted?.last
+    }
+
     /// A TLS hello was parsed.
     pub(in crate::engine) fn on_tls_hello(&mut self, hello: HelloInfo) {
         match hello {
