@@ -1,4 +1,4 @@
-//! The addresses of this host, for checks of the configuration.
+//! The addresses of this host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -20,7 +20,11 @@ impl ThisHost {
             let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         };
-        Self { addresses: interfaces.filter_map(address).collect() }
+        Self { addresses: interfaces.filter_map(address).map(|ip| ip.to_canonical()).collect() }
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().copied()
     }
 }
 

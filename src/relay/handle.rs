@@ -8,6 +8,7 @@ use super::clock::RelayClock;
 use super::health::UpstreamHealth;
 use super::settings::UpstreamIdentity;
 use super::state::RelayState;
+use super::upstream_check;
 use crate::addr::{Family, Networks};
 
 #[derive(Clone)]
@@ -48,6 +49,13 @@ impl RelayHandle {
     pub fn upstream_health(&self) -> Vec<UpstreamHealth> {
         let active = self.0.active.load();
         self.0.health.report(&active.settings.upstream.addresses)
+    }
+
+    /// Whether `upstream`, any MTA, accepts a connection from the gateway's own address. A fault of this host, such as a lack
+    /// of descriptors, says nothing: then it counts as reached.
+    pub async fn is_reached(&self, upstream: SocketAddr) -> bool {
+        let mark = self.0.active.load().settings.upstream.mark;
+        upstream_check::is_reached(upstream, mark).await
     }
 
     /// Whether a configured listening address is of `family`.

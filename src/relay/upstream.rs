@@ -1,11 +1,12 @@
 //! Connections to upstream: addresses are raced (RFC 8305).
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -105,7 +106,7 @@ pub(super) async fn connect(
                             return Some((stream, UpstreamAddr::new(address)));
                         }
                         Err(error) => {
-                            let outcome = outcome_of(&error);
+                            let outcome = outcome_of(address, &error);
                             on_failure(address, outcome);
                             report(Event::Attempt { family, outcome });
                             failures.push((address, outcome, describe(&error)));
@@ -152,20 +153,16 @@ pub(super) fn describe(error: &io::Error) -> String {
     text.to_lowercase()
 }
 
-pub(super) fn outcome_of(error: &io::Error) -> AttemptOutcome {
-    use rustix::io::Errno;
-    if let Some(errno) = Errno::from_io_error(error)
-        && [
-            Errno::MFILE,
-            Errno::NFILE,
-            Errno::NOBUFS,
-            Errno::NOMEM,
-            Errno::ADDRNOTAVAIL,
-            Errno::ADDRINUSE,
-        ]
-        .contains(&errno)
-    {
-        return AttemptOutcome::Resources;
+/// The outcome of an attempt to connect to `address` that failed with `error`.
+pub(super) fn outcome_of(address: SocketAddr, error: &io::Error) -> AttemptOutcome {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRINUSE) => {
+            return AttemptOutcome::Resources;
+        }
+        // The local ports are used up, or there is no address to connect from: IPv6 is disabled here.
+        Some(Errno::ADDRNOTAVAIL) if has_source(address) => return AttemptOutcome::Resources,
+        Some(Errno::ADDRNOTAVAIL) => return AttemptOutcome::Unreachable,
+        _ => {}
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
@@ -177,6 +174,15 @@ pub(super) fn outcome_of(error: &io::Error) -> AttemptOutcome {
         }
         _ => AttemptOutcome::Error,
     }
+}
+
+/// Whether this host has an address from which it can connect to `to`. Connecting a UDP socket sends nothing (connect(2)).
+fn has_source(to: SocketAddr) -> bool {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(to).is_ok())
 }
 
 /// A socket for `address`, bound to `source` if given (IP_TRANSPARENT). The kernel chooses the port: the client's own may
@@ -203,6 +209,16 @@ pub(super) fn socket(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_source_address_is_no_lack_of_ports() {
+        let error = io::Error::from(Errno::ADDRNOTAVAIL);
+        let loopback = "127.0.0.1:25".parse().unwrap();
+        assert_eq!(outcome_of(loopback, &error), AttemptOutcome::Resources);
+        // Nothing connects to it without SO_BROADCAST.
+        let broadcast = "255.255.255.255:25".parse().unwrap();
+        assert_eq!(outcome_of(broadcast, &error), AttemptOutcome::Unreachable);
+    }
 
     #[test]
     fn attempts_prefer_healthy_addresses_and_the_clients_family() {

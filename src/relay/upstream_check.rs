@@ -15,7 +15,6 @@ use super::identity;
 use super::settings::{UpstreamCheck, UpstreamIdentity, UpstreamSettings};
 use super::state::RelayState;
 use super::upstream::{outcome_of, socket};
-use crate::addr::{ClientAddr, OriginalDst};
 use crate::engine::AttemptOutcome;
 use crate::smtp::{Reply, ReplyParse};
 
@@ -23,6 +22,9 @@ use crate::smtp::{Reply, ReplyParse};
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for the reply to QUIT. Without it Postfix would log a lost connection.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Two SYNs are not answered by then.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Checks all upstreams at the configured interval, without end; spawn it.
 pub(super) async fn run(state: Arc<RelayState>) {
@@ -49,11 +51,24 @@ async fn check(state: &RelayState, upstream: &UpstreamSettings, address: SocketA
     }
 }
 
+/// See [`super::RelayHandle::is_reached`].
+pub(super) async fn is_reached(upstream: SocketAddr, mark: Option<u32>) -> bool {
+    let connecting = async { socket(upstream, None, mark)?.connect(upstream).await };
+    match timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => {
+            use AttemptOutcome::{Refused, Timeout, Unreachable};
+            !matches!(outcome_of(upstream, &error), Refused | Timeout | Unreachable)
+        }
+        Err(_elapsed) => false,
+    }
+}
+
 /// # Errors
 /// No connection, or no greeting with a 2xx code.
 async fn greeting(upstream: &UpstreamSettings, address: SocketAddr) -> Result<(), AttemptOutcome> {
     let connecting = async { socket(address, None, upstream.mark)?.connect(address).await };
-    let mut stream = connecting.await.map_err(|error| outcome_of(&error))?;
+    let mut stream = connecting.await.map_err(|error| outcome_of(address, &error))?;
     let code = read_greeting(&mut stream, upstream.identity, address).await;
     if code.is_ok_and(|code| (200..300).contains(&code)) {
         Ok(())
@@ -67,11 +82,10 @@ async fn read_greeting(
     identity: UpstreamIdentity,
     address: SocketAddr,
 ) -> io::Result<u16> {
-    // The gateway is the client.
-    let own = ClientAddr::new(stream.local_addr()?);
+    let own = stream.local_addr()?;
     let header = match identity {
-        UpstreamIdentity::ProxyV1 => identity::encode(1, own, OriginalDst::new(address)),
-        UpstreamIdentity::ProxyV2 => identity::encode(2, own, OriginalDst::new(address)),
+        UpstreamIdentity::ProxyV1 => identity::encode_own(1, own, address),
+        UpstreamIdentity::ProxyV2 => identity::encode_own(2, own, address),
         UpstreamIdentity::None | UpstreamIdentity::Transparent | UpstreamIdentity::Xclient => {
             Vec::new()
         }

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::inbound_evidence::SharedEvidence;
-use super::upstream_check::is_reached;
 use crate::addr::Family;
 use crate::config;
 use crate::control::DoorChange;
@@ -44,8 +43,6 @@ pub(in crate::app) struct EvidenceSources {
     /// Whether the MX of each of our domains has an address in the family; `None` if unknown.
     pub(in crate::app) mx_has_address: Option<Query<Option<bool>>>,
     pub(in crate::app) vantage: Option<Query<ProbeResult>>,
-    /// Firewall mark of the gateway's own connections.
-    pub(in crate::app) mark: Option<u32>,
 }
 
 /// The parts of a running gateway that doors read and change.
@@ -247,13 +244,12 @@ impl DoorTask {
         {
             return;
         }
-        let mark = self.parts.sources.mark;
         for family in Family::ALL {
             let targets = self.parts.evidence.lock().upstream_checks(family, self.now());
             for target in targets {
-                let results = self.results.clone();
+                let (results, relay) = (self.results.clone(), self.parts.relay.clone());
                 tokio::spawn(async move {
-                    let reached = is_reached(target, mark).await;
+                    let reached = relay.is_reached(target).await;
                     let result = SourceResult::Upstream(family, target, reached);
                     let _stopping = results.send(result).await;
                 });

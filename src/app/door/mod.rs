@@ -2,7 +2,6 @@
 
 mod controller;
 mod inbound_evidence;
-mod upstream_check;
 
 use std::process::ExitCode;
 

@@ -25,7 +25,6 @@ pub(super) fn evidence_sources(
     let watched = Arc::clone(metrics);
     let mut sources = EvidenceSources {
         watched: Some(Box::new(move |family| watched.last_accepted(family))),
-        mark: config.relay.upstream.mark,
         ..EvidenceSources::default()
     };
     if let Some(settings) = &config.vantage {

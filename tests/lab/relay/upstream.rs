@@ -14,6 +14,7 @@ tests![
     without_an_upstream_it_is_not_ready,
     checks_find_an_upstream_that_is_down_without_mail,
     checks_find_an_upstream_that_never_greets,
+    an_upstream_without_a_source_address_is_unreachable,
     checks_have_the_identity_that_the_upstream_expects,
     sighup_moves_new_sessions_and_leaves_those_in_progress,
 ];
@@ -180,6 +181,25 @@ fn checks_find_an_upstream_that_never_greets() {
     let gateway = Gateway::start(&lab, &config);
     gateway.wait_for_log(" is down: timeout");
     gateway.wait_for_readiness(503);
+}
+
+/// With IPv6 disabled a connection to `::1` fails like one for which no local port is left.
+fn an_upstream_without_a_source_address_is_unreachable() {
+    let lab = Lab::new();
+    lab.gateway.run(["sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1"]);
+    let config = Config::new(&lab, Mode::Proxy)
+        .metrics("127.0.0.1:9625")
+        .upstreams(&["[::1]:25".parse().unwrap()])
+        .set("upstream", "identity = \"proxy-v2\"")
+        .with_upstream_checks();
+    let gateway = Gateway::start(&lab, &config);
+    gateway.wait_for_log("upstream [::1]:25 is down: unreachable");
+    expect_unavailable(&lab, Family::Ipv4);
+    let line = gateway.wait_for_log("reason=\"upstream_unavailable\"");
+    assert!(
+        line.contains("upstream_error=\"[::1]:25: cannot assign requested address\""),
+        "{line}"
+    );
 }
 
 fn checks_have_the_identity_that_the_upstream_expects() {
