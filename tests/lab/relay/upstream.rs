@@ -186,9 +186,10 @@ fn checks_find_an_upstream_that_never_greets() {
 /// With IPv6 disabled a connection to `::1` fails like one for which no local port is left.
 fn an_upstream_without_a_source_address_is_unreachable() {
     let lab = Lab::new();
-    lab.gateway.run(["sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1"]);
+    lab.gateway.run(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
     let config = Config::new(&lab, Mode::Proxy)
         .metrics("127.0.0.1:9625")
+        .listen(&[lab.entrance(Mode::Proxy, Family::Ipv4)])
         .upstreams(&["[::1]:25".parse().unwrap()])
         .set("upstream", "identity = \"proxy-v2\"")
         .with_upstream_checks();
