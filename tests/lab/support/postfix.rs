@@ -104,7 +104,11 @@ impl<'lab> Postfix<'lab> {
 
     /// `postfix stop`: SIGTERM to its processes, also to those in the middle of a session.
     pub(crate) fn stop(&self) {
+        let master = self.master();
         self.control("stop");
+        // It waits for the master only, and the others hold the listening sockets too.
+        let Some(group) = master else { return };
+        until("the end of Postfix's processes", || killpg(group, None).is_err().then_some(()));
     }
 
     fn control(&self, command: &str) {
