@@ -132,10 +132,16 @@ pub const SECTIONS: &[SectionSpec] = &[
     ] },
     SectionSpec { header: "[intercept]", help: "Interception. Allowed only with `listen.mode = \"tproxy\"`.", keys: &[
         spec("ports", "list of ports", Value("[25]"), "Destination ports to intercept."),
-        spec("interfaces", "list of interfaces", Value("[]"),
-            "Interfaces on which clients arrive; empty for all but loopback."),
-        spec("mark", "integer, 1 to 4294967294", Value("0x6770"),
-            "Firewall mark of intercepted packets. The next number marks connections to upstream."),
+        spec("destinations", "list of networks",
+            Unset("required with `mode = \"tproxy\"`", r#"["192.0.2.25", "2001:db8::25"]"#),
+            "The mail servers behind this host: only connections to them are intercepted. The rules of the FORWARD chain \
+             do not apply to intercepted connections, those of INPUT do."),
+        spec("interfaces", "list of interfaces", Unset("those of the default routes", r#"["wan0"]"#),
+            "Interfaces on which clients arrive. `gatepost intercept show` shows those in use."),
+        spec("mark", "integer, 1 to 4294967294", Value("0x40"),
+            "Firewall mark of intercepted packets: some bits of `mask`."),
+        spec("mask", "integer, 3 to 4294967295", Value("0xc0"),
+            "The bits of the firewall mark that gatepost uses. Those that `mark` leaves mark the gateway's own connections."),
         spec("table", "integer, 1 to 4294967295", Value("26480"), "Routing table, reserved for gatepost."),
     ] },
     SectionSpec { header: "[upstream]", help: "The MTA behind the gateway.", keys: &[

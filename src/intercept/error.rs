@@ -23,6 +23,12 @@ pub enum InterceptError {
     NftRefused { what: &'static str, stderr: String },
     #[error("cannot parse the output of `nft -j`: {0}; is nft built with JSON?")]
     NftOutput(#[source] serde_json::Error),
+    #[error(
+        "another gatepost{} intercepts in this network namespace, and two would replace each other's rules: stop \
+         it first, or run this one with mode = \"proxy\"",
+        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    Owned { pid: Option<i32> },
     #[error("cannot open a netlink socket for routing: {0}; is netlink allowed for this service?")]
     Netlink(#[source] io::Error),
     #[error("the kernel refused to {what}: {reason}{hint}")]
@@ -38,18 +44,23 @@ pub enum InterceptError {
     )]
     ReservedTable { table: u32 },
     #[error(
-        "mark {mark:#x} is invalid, because it and the next number must be non-zero 32-bit numbers: \
-         set intercept.mark to another, such as 0x6770"
+        "mark {mark:#x} is invalid with the mask {mask:#x}, because it must be some bits of the mask and leave others: \
+         set intercept.mark and intercept.mask to others, such as 0x40 and 0xc0"
     )]
-    Mark { mark: u32 },
+    Mark { mark: u32, mask: u32 },
+    #[error(
+        "no interface has a default route, so it is not known where clients arrive: name the interfaces in \
+         intercept.interfaces"
+    )]
+    NoDefaultRoute,
     #[error(
         "`{name}` is not an interface name: expected 1 to 15 letters, digits, `.`, `_`, `-` or \
          `:` in intercept.interfaces"
     )]
     InterfaceName { name: String },
     #[error(
-        "nothing to intercept: expected at least one port in intercept.ports and one address \
-         in listen.addresses"
+        "nothing to intercept: expected at least one port in intercept.ports, one network in \
+         intercept.destinations and one address in listen.addresses"
     )]
     NothingToIntercept,
 }

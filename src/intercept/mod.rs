@@ -39,45 +39,21 @@
 
 pub mod door;
 mod error;
+mod interception;
 mod kernel;
 mod nft;
+mod ownership;
 mod report;
 mod routing;
 mod ruleset;
 mod settings;
 
 pub use self::error::InterceptError;
+pub use self::interception::{Interception, SharedInterception};
 pub use self::report::{ChainReport, InterceptReport, RemovalReport, RuleReport, TproxyReport};
 pub use self::settings::{InterceptSettings, PRIORITY, PROTOCOL, REQUIRED_CAPABILITIES, TABLE};
 
 use self::routing::Routing;
-
-/// Installs the interception, replacing that of an earlier run; idempotent. [`show`] returns warnings.
-///
-/// Routing comes first and the table last, so that no packet is marked before it has a route. On an error the earlier table,
-/// if any, stays in force, and routing entries that this call added are removed.
-pub async fn install(settings: &InterceptSettings) -> Result<(), InterceptError> {
-    settings.check()?;
-    let routing = Routing::open()?;
-    let mut added = Vec::new();
-    let result = match routing.add(settings, &mut added).await {
-        Ok(()) => nft::replace(settings).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = result {
-        // The first error is reported.
-        for entry in added {
-            let _ = routing.delete(entry).await;
-        }
-        return Err(error);
-    }
-    for entry in routing.ours().await? {
-        if !entry.is_required_by(settings) {
-            routing.delete(entry).await?;
-        }
-    }
-    Ok(())
-}
 
 /// Removes everything that gatepost installed, with whatever settings; not an error if there is nothing.
 pub async fn remove() -> Result<RemovalReport, InterceptError> {

@@ -1,5 +1,6 @@
 //! Runs `nft`: checks, applies and lists our table, and interprets its errors.
 
+use std::fs::read_to_string;
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 
@@ -8,34 +9,50 @@ use serde_json::Value;
 
 use super::error::InterceptError;
 use super::report::ChainReport;
-use super::ruleset;
-use super::settings::{InterceptSettings, TABLE};
-use crate::addr::{Family, Networks};
+use super::ruleset::{self, Ruleset};
+use super::settings::TABLE;
+use crate::addr::Family;
 
 /// PATH of services and unprivileged users often lacks /usr/sbin.
 const PROGRAMS: [&str; 2] = ["nft", "/usr/sbin/nft"];
 
 /// Replaces our table in one transaction.
-pub(super) async fn replace(settings: &InterceptSettings) -> Result<(), InterceptError> {
+pub(super) async fn replace(ruleset: &Ruleset) -> Result<(), InterceptError> {
     let what = "install the table `inet gatepost`";
-    match apply(&[], ruleset::replace(settings)).await? {
+    match apply(&[], ruleset.replace()).await? {
         Ok(_) => Ok(()),
         Err(stderr) => Err(refused(what, stderr, &missing_modules().await?)),
     }
 }
 
 /// Opens or closes the door of a family, in one transaction.
-pub(super) async fn set_door(
-    settings: &InterceptSettings,
-    family: Family,
-    admits: bool,
-    exempt: &Networks,
-) -> Result<(), InterceptError> {
-    let what = if admits { "open the door" } else { "close the door" };
-    match apply(&[], ruleset::set_door(settings, family, admits, exempt)).await? {
+pub(super) async fn set_door(ruleset: &Ruleset, family: Family) -> Result<(), InterceptError> {
+    let closes = ruleset.closed[family as usize];
+    let what = if closes { "close the door" } else { "open the door" };
+    match apply(&[], ruleset.set_door(family)).await? {
         Ok(_) => Ok(()),
         Err(stderr) => Err(refused(what, stderr, &[])),
     }
+}
+
+/// Whether a chain of another table translates source addresses.
+pub(super) async fn translates() -> Result<bool, InterceptError> {
+    // iptables-legacy has tables of its own.
+    let legacy =
+        ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"].into_iter().any(|file| {
+            read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == "nat"))
+        });
+    if legacy {
+        return Ok(true);
+    }
+    let stdout = run(&["-j", "list", "chains"], None).await?;
+    let stdout = stdout.map_err(|stderr| refused("list the chains", stderr, &[]))?;
+    let value: Value = serde_json::from_str(&stdout).map_err(InterceptError::NftOutput)?;
+    let mut chains =
+        value["nftables"].as_array().into_iter().flatten().map(|object| &object["chain"]);
+    Ok(chains.any(|chain| {
+        chain["type"] == "nat" && chain["hook"] == "postrouting" && chain["table"] != TABLE
+    }))
 }
 
 /// Removes our table. Returns whether there was one.

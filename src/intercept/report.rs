@@ -218,7 +218,9 @@ impl RuleReport {
                 report.bytes = counter["bytes"].as_u64().unwrap_or_default();
             }
             if let Some(mangle) = statement.get("mangle") {
-                mark = mangle["value"].as_u64().and_then(|mark| u32::try_from(mark).ok());
+                // The bits of others, and ours.
+                let ours = &mangle["value"]["|"][1];
+                mark = ours.as_u64().and_then(|mark| u32::try_from(mark).ok());
             }
             tproxy = tproxy.or(statement.get("tproxy"));
             rejects |= statement.get("reject").is_some();
@@ -256,13 +258,22 @@ fn text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intercept::ruleset;
+    use crate::addr::Networks;
+    use crate::intercept::ruleset::Ruleset;
 
     /// nft prints its input, with counters and handles added.
     fn listing() -> Vec<ChainReport> {
-        let given =
-            serde_json::to_value(ruleset::replace(&super::super::settings::tests::settings()))
-                .unwrap();
+        let settings = super::super::settings::tests::settings();
+        let interfaces = settings.interfaces.clone();
+        let ruleset = Ruleset {
+            settings,
+            interfaces,
+            translates: true,
+            spares_earlier: false,
+            closed: [false, true],
+            exempt: Networks::default(),
+        };
+        let given = serde_json::to_value(ruleset.replace()).unwrap();
         let objects = given["nftables"].as_array().unwrap();
         let added: Vec<&Value> = objects.iter().filter_map(|object| object.get("add")).collect();
         ChainReport::parse_all(&serde_json::json!({ "nftables": added }))

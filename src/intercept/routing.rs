@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt as _;
+use nix::net::if_::if_indextoname;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -143,6 +144,29 @@ impl Routing {
         }
     }
 
+    /// The interfaces of the default routes in the main table, of both families.
+    pub(super) async fn default_interfaces(&self) -> Result<Vec<String>, InterceptError> {
+        let mut names = Vec::new();
+        for family in Family::ALL {
+            let mut wanted = RouteMessage::default();
+            wanted.header.address_family = address_family(family);
+            wanted.attributes.push(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()));
+            let routes = self.routes(wanted).await?;
+            let defaults = routes.iter().filter(|route| {
+                route.header.destination_prefix_length == 0
+                    && route.header.kind == RouteType::Unicast
+            });
+            for index in defaults.flat_map(interfaces_of) {
+                let Ok(name) = if_indextoname(index) else { continue };
+                let name = name.to_string_lossy().into_owned();
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+
     async fn rules(&self, family: Family) -> Result<Vec<RuleMessage>, InterceptError> {
         let version = match family {
             Family::Ipv4 => IpVersion::V4,
@@ -187,6 +211,16 @@ impl RoutingEntry {
             RuleAttribute::FwMark(mark) => Some(*mark),
             _ => None,
         })
+    }
+
+    /// The bits of the mark that a rule looks at; all without an attribute.
+    pub(super) fn mask(&self) -> Option<u32> {
+        let Self::Rule(rule) = self else { return None };
+        let mask = rule.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::FwMask(mask) => Some(*mask),
+            _ => None,
+        });
+        Some(mask.unwrap_or(u32::MAX))
     }
 
     pub(super) fn table(&self) -> u32 {
@@ -243,6 +277,7 @@ impl RoutingEntry {
             && self.family() == other.family()
             && self.table() == other.table()
             && self.mark() == other.mark()
+            && self.mask() == other.mask()
             && self.priority() == other.priority()
     }
 }
@@ -253,7 +288,8 @@ impl fmt::Display for RoutingEntry {
         match self {
             Self::Rule(_) => {
                 let mark = self.mark().unwrap_or_default();
-                write!(f, "{family} rule: fwmark {mark:#x} lookup table {table}")
+                let mask = self.mask().unwrap_or_default();
+                write!(f, "{family} rule: fwmark {mark:#x}/{mask:#x} lookup table {table}")
             }
             Self::Route(_) => write!(f, "{family} route: local default dev lo table {table}"),
         }
@@ -267,6 +303,7 @@ fn rule(family: Family, settings: &InterceptSettings) -> RoutingEntry {
     rule.attributes = vec![
         RuleAttribute::Priority(PRIORITY),
         RuleAttribute::FwMark(settings.mark),
+        RuleAttribute::FwMask(settings.mask),
         RuleAttribute::Table(settings.table),
         RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
     ];
@@ -295,6 +332,16 @@ fn route_table(route: &RouteMessage) -> u32 {
             _ => None,
         })
         .unwrap_or(route.header.table.into())
+}
+
+/// The indices of its outgoing interfaces: several with several next hops.
+fn interfaces_of(route: &RouteMessage) -> Vec<u32> {
+    let one = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    };
+    route.attributes.iter().flat_map(one).collect()
 }
 
 fn address_family(family: Family) -> AddressFamily {

@@ -1,25 +1,40 @@
 //! The nftables table as data. Its rules, in the order of evaluation:
 //!
 //! ```text
-//! chain prerouting, at priority mangle
-//!   not TCP                           accept
-//!   mark MARK+1                       accept       our own connection to an upstream on this host, over loopback
-//!   for an address of this host       accept       for its own listener or MTA
-//!   belongs to a wildcard listener    intercept    a new connection, or not ours
-//!   belongs to a transparent socket   MARK         of an open session: the client's packets and the upstream's replies
-//!   anything else                     intercept
+//! chain prerouting, after every chain of others
+//!   an ICMP error about one of our connections  MARK    or it would reach the client or the MTA, and neither has that connection
+//!   not TCP                                     accept
+//!   mark OWN                                    accept  our own connection to an upstream on this host, over loopback
+//!   a SYN to our listener's port of this host   reject  nobody connects to it directly
+//!   for an address of this host                 accept  for its own listener or MTA
+//!   belongs to a wildcard listener              intercept    a new connection, or not ours
+//!   belongs to a transparent socket             MARK    of an open session: the client's packets and the upstream's replies
+//!   anything else                               intercept
 //! chain intercept
-//!   not on a named interface          accept
-//!   of a family                       door_ipv4, door_ipv6
-//!   to an intercepted port            tproxy, MARK
-//!   to an intercepted port            count        no listener matched: the gateway is not running
-//! chain door_ipv4, door_ipv6           empty while that door is open
-//!   from an exempt network            return
-//!   a SYN to an intercepted port      tproxy, reject with tcp reset
+//!   not on an interface of clients              accept
+//!   to no port or destination of ours           accept
+//!   of a family                                 door_ipv4, door_ipv6
+//!   a SYN                                       tproxy, MARK
+//!   anything else                               tproxy, MARK  the ACK of a SYN cookie, which belongs to no socket yet
+//!   the rest                                    count   no listener matched: the gateway is not running
+//! chain door_ipv4, door_ipv6                    empty while that door is open
+//!   from an exempt network                      return
+//!   a SYN                                       tproxy, reject with tcp reset
+//! chain arrived, at input, after every chain of others
+//!   a SYN with MARK                             count   what `tproxy` took and this misses was lost in between
+//! chain spoofed, at postrouting, before the NAT of others; only where there is such
+//!   from this host with a foreign source        snat to that source: a null binding, so that no other is chosen
 //! ```
 //!
 //! The door's rule has `tproxy` because that matches only while the gateway listens: after a kill -9 it refuses nothing.
 //! Sessions in progress never reach it.
+//!
+//! The chain `prerouting` is the last of its hook. Thus it sees addresses as translated (DNAT to a server behind this host, and
+//! the replies to a connection of ours under SNAT), filters of others have decided, and no other chain restores marks after it.
+//! The mark has a mask, so that the marks of others stay.
+//!
+//! Soon after a start there are connections that are older: their packets, which belong to no socket either, are accepted,
+//! unless a SYN of the same address and port was seen in the last minute.
 //!
 //! `socket wildcard` does not match sockets in TIME_WAIT or in a handshake. Hence it is a separate rule: those packets still
 //! reach `socket transparent`. Counters follow `tproxy`, so that they count matched packets.
@@ -33,9 +48,13 @@ use nftables::expr::{
     BinaryOperation, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload,
     PayloadField, Prefix, SetItem, Socket, SocketAttr,
 };
-use nftables::schema::{Chain, FlushObject, NfCmd, NfListObject, Nftables, Rule, Table};
+use nftables::schema::{
+    Chain, FlushObject, NfCmd, NfListObject, Nftables, Rule, Set, SetFlag, SetType, SetTypeValue,
+    Table,
+};
 use nftables::stmt::{
-    Accept, Counter, JumpTarget, Mangle, Match, Operator, Reject, RejectType, Statement, TProxy,
+    self, Accept, Counter, JumpTarget, Mangle, Match, NAT, NATFamily, Operator, Reject, RejectType,
+    Statement, TProxy,
 };
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
@@ -44,32 +63,263 @@ use crate::addr::{Family, Networks};
 
 const PREROUTING: &str = "prerouting";
 const INTERCEPT: &str = "intercept";
+const ARRIVED: &str = "arrived";
+const SPOOFED: &str = "spoofed";
 
-/// The kernel's priority "mangle" in prerouting: after conntrack (-200), before DNAT (-100).
-const MANGLE: i32 = -150;
+/// After the chains of others, whose highest customary priority is that of connection tracking helpers (300).
+const LAST: i32 = 1000;
 
-/// A batch that replaces our table.
-pub(super) fn replace(settings: &InterceptSettings) -> Nftables<'static> {
-    let mut batch = Batch::new();
-    // `delete` fails without a table, and nft has `destroy` only since 1.0.7.
-    batch.add(table());
-    batch.delete(table());
-    batch.add(table());
-    batch.add(NfListObject::Chain(Chain {
-        _type: Some(NfChainType::Filter),
-        hook: Some(NfHook::Prerouting),
-        prio: Some(MANGLE),
-        policy: Some(NfChainPolicy::Accept),
-        ..chain(PREROUTING)
-    }));
-    batch.add(NfListObject::Chain(chain(INTERCEPT)));
-    for family in settings.families() {
-        batch.add(NfListObject::Chain(chain(door(family))));
+/// Just before the kernel's priority "srcnat" (100): the first NAT chain that decides is the only one.
+const BEFORE_NAT: i32 = 99;
+
+/// What the table is made from.
+#[derive(Clone, Debug)]
+pub(super) struct Ruleset {
+    pub(super) settings: InterceptSettings,
+    /// Interfaces on which clients arrive; never empty.
+    pub(super) interfaces: Vec<String>,
+    /// Whether this host translates addresses. A NAT chain of ours would start connection tracking on one that does not.
+    pub(super) translates: bool,
+    /// Whether packets of connections that are older than the interception pass by.
+    pub(super) spares_earlier: bool,
+    /// By family, whether its door is closed.
+    pub(super) closed: [bool; 2],
+    /// Networks that a closed door admits.
+    pub(super) exempt: Networks,
+}
+
+impl Ruleset {
+    /// A batch that replaces our table.
+    pub(super) fn replace(&self) -> Nftables<'static> {
+        let mut batch = Batch::new();
+        // `delete` fails without a table, and nft has `destroy` only since 1.0.7.
+        batch.add(table());
+        batch.delete(table());
+        batch.add(table());
+        batch.add(base_chain(PREROUTING, NfChainType::Filter, NfHook::Prerouting, LAST));
+        batch.add(base_chain(ARRIVED, NfChainType::Filter, NfHook::Input, LAST));
+        batch.add(NfListObject::Chain(chain(INTERCEPT)));
+        if self.translates {
+            batch.add(base_chain(SPOOFED, NfChainType::NAT, NfHook::Postrouting, BEFORE_NAT));
+        }
+        for family in self.settings.families() {
+            batch.add(NfListObject::Chain(chain(door(family))));
+            if self.spares_earlier {
+                batch.add(opening(family));
+            }
+        }
+        let mut rules = self.prerouting();
+        rules.extend(self.intercept());
+        rules.push(self.arrived());
+        if self.translates {
+            rules.extend(self.settings.families().map(spoofed));
+        }
+        for family in self.settings.families() {
+            rules.extend(self.door(family));
+        }
+        for rule in rules {
+            batch.add(NfListObject::Rule(rule));
+        }
+        batch.to_nftables()
     }
-    for rule in prerouting(settings).into_iter().chain(intercept(settings)) {
-        batch.add(NfListObject::Rule(rule));
+
+    /// A batch that opens or closes the door of `family` as this says; fails without our table.
+    pub(super) fn set_door(&self, family: Family) -> Nftables<'static> {
+        let mut batch = Batch::new();
+        batch.add_cmd(NfCmd::Flush(FlushObject::Chain(chain(door(family)))));
+        for rule in self.door(family) {
+            batch.add(NfListObject::Rule(rule));
+        }
+        batch.to_nftables()
     }
-    batch.to_nftables()
+
+    fn prerouting(&self) -> Vec<Rule<'static>> {
+        let one = || Expression::Number(1);
+        let zero = Expression::Number(0);
+        let mut rules = vec![
+            rule(
+                PREROUTING,
+                "ICMP errors about connections of the gateway: to the gateway",
+                vec![
+                    is(meta(MetaKey::L4proto), set(["icmp", "ipv6-icmp"].map(text).into_iter())),
+                    is(socket(&SocketAttr::Wildcard), zero),
+                    is(socket(&SocketAttr::Transparent), one()),
+                    self.set_mark(),
+                    counter(),
+                    accept(),
+                ],
+            ),
+            rule(
+                PREROUTING,
+                "not TCP: ignored",
+                vec![not(meta(MetaKey::L4proto), text("tcp")), counter(), accept()],
+            ),
+            rule(
+                PREROUTING,
+                "connections of the gateway to an upstream: ignored",
+                vec![self.has_mark(self.settings.own_mark()), counter(), accept()],
+            ),
+        ];
+        for family in self.settings.families() {
+            let Some(port) = self.settings.listen(family) else { continue };
+            rules.push(rule(
+                PREROUTING,
+                "to the gateway's listener itself: refused",
+                vec![
+                    of_family(family),
+                    is(destination_type(), text("local")),
+                    is(field("tcp", "dport"), Expression::Number(port.into())),
+                    is(syn(), text("syn")),
+                    counter(),
+                    Statement::Reject(Some(Reject::new(Some(RejectType::TCPReset), None))),
+                ],
+            ));
+        }
+        rules.extend([
+            rule(
+                PREROUTING,
+                "to an address of this host: ignored",
+                vec![is(destination_type(), text("local")), counter(), accept()],
+            ),
+            rule(
+                PREROUTING,
+                "new connections to a listener: to chain intercept",
+                vec![is(socket(&SocketAttr::Wildcard), one()), counter(), goto(INTERCEPT)],
+            ),
+            rule(
+                PREROUTING,
+                "open sessions, from client or upstream: to the gateway",
+                vec![
+                    is(socket(&SocketAttr::Transparent), one()),
+                    self.set_mark(),
+                    counter(),
+                    accept(),
+                ],
+            ),
+            rule(PREROUTING, "all others: to chain intercept", vec![counter(), goto(INTERCEPT)]),
+        ]);
+        rules
+    }
+
+    fn intercept(&self) -> Vec<Rule<'static>> {
+        let names = self.interfaces.iter().map(|name| text(name.clone()));
+        let mut rules = vec![
+            rule(
+                INTERCEPT,
+                "arrived on another interface: ignored",
+                vec![not(meta(MetaKey::Iifname), set(names)), counter(), accept()],
+            ),
+            rule(
+                INTERCEPT,
+                "to another port: ignored",
+                vec![not(field("tcp", "dport"), self.ports()), counter(), accept()],
+            ),
+        ];
+        for family in self.settings.families() {
+            let destinations = networks(&self.settings.destinations, family);
+            rules.push(rule(
+                INTERCEPT,
+                "to another destination: ignored",
+                match destinations {
+                    Some(destinations) => {
+                        let other = not(field(protocol(family), "daddr"), destinations);
+                        vec![of_family(family), other, counter(), accept()]
+                    }
+                    None => vec![of_family(family), counter(), accept()],
+                },
+            ));
+        }
+        for family in self.settings.families() {
+            let jump = Statement::Jump(JumpTarget { target: door(family).into() });
+            rules.push(rule(
+                INTERCEPT,
+                "to the chain of the door",
+                vec![of_family(family), counter(), jump],
+            ));
+        }
+        for family in self.settings.families() {
+            let Some(port) = self.settings.listen(family) else { continue };
+            let accepted = |comment, mut conditions: Vec<Statement<'static>>| {
+                conditions.insert(0, of_family(family));
+                let take = [tproxy(family, port), self.set_mark(), counter(), accept()];
+                conditions.extend(take);
+                rule(INTERCEPT, comment, conditions)
+            };
+            if self.spares_earlier {
+                let remember = vec![of_family(family), is(syn(), text("syn")), remember(family)];
+                rules.push(rule(INTERCEPT, "mail: remembered until its handshake", remember));
+            }
+            rules.push(accepted("mail: to the gateway", vec![is(syn(), text("syn"))]));
+            let by_cookie = "mail, accepted by SYN cookie: to the gateway";
+            if self.spares_earlier {
+                rules.push(accepted(by_cookie, vec![is(sender(family), text(set_name(family)))]));
+                let earlier = vec![of_family(family), not(syn(), text("syn")), counter(), accept()];
+                rules.push(rule(INTERCEPT, EARLIER, earlier));
+            } else {
+                rules.push(accepted(by_cookie, Vec::new()));
+            }
+        }
+        for family in self.settings.families() {
+            rules.push(rule(INTERCEPT, bypassed(family), vec![of_family(family), counter()]));
+        }
+        rules
+    }
+
+    /// Of a closed door.
+    fn door(&self, family: Family) -> Vec<Rule<'static>> {
+        let mut rules = Vec::new();
+        let Some(port) = self.settings.listen(family).filter(|_| self.closed[family as usize])
+        else {
+            return rules;
+        };
+        if let Some(exempt) = networks(&self.exempt, family) {
+            let exempt = is(field(protocol(family), "saddr"), exempt);
+            let leave = Statement::Return(None);
+            rules.push(rule(door(family), "exempt from the door", vec![exempt, counter(), leave]));
+        }
+        let reset = Reject::new(Some(RejectType::TCPReset), None);
+        rules.push(rule(
+            door(family),
+            "door closed: refused",
+            vec![
+                is(syn(), text("syn")),
+                tproxy(family, port),
+                counter(),
+                Statement::Reject(Some(reset)),
+            ],
+        ));
+        rules
+    }
+
+    fn arrived(&self) -> Rule<'static> {
+        rule(
+            ARRIVED,
+            "mail that reached the gateway",
+            vec![
+                self.has_mark(self.settings.mark),
+                is(meta(MetaKey::L4proto), text("tcp")),
+                is(syn(), text("syn")),
+                counter(),
+            ],
+        )
+    }
+
+    fn ports(&self) -> Expression<'static> {
+        set(self.settings.ports.iter().map(|&port| Expression::Number(port.into())))
+    }
+
+    /// Leaves the bits outside the mask.
+    fn set_mark(&self) -> Statement<'static> {
+        let others = and(meta(MetaKey::Mark), Expression::Number(!self.settings.mask));
+        let operands = vec![others, Expression::Number(self.settings.mark)];
+        let value = Expression::BinaryOperation(Box::new(BinaryOperation::OR(operands)));
+        Statement::Mangle(Mangle { key: meta(MetaKey::Mark), value })
+    }
+
+    fn has_mark(&self, mark: u32) -> Statement<'static> {
+        let ours = and(meta(MetaKey::Mark), Expression::Number(self.settings.mask));
+        is(ours, Expression::Number(mark))
+    }
 }
 
 /// A batch that removes our table; fails without one.
@@ -84,12 +334,7 @@ pub(super) fn probes() -> [(&'static str, Nftables<'static>); 3] {
     let probe = |statements: Vec<Statement<'static>>| {
         let mut batch = Batch::new();
         batch.add(table());
-        batch.add(NfListObject::Chain(Chain {
-            _type: Some(NfChainType::Filter),
-            hook: Some(NfHook::Prerouting),
-            prio: Some(MANGLE),
-            ..chain("probe")
-        }));
+        batch.add(base_chain("probe", NfChainType::Filter, NfHook::Prerouting, LAST));
         batch.add(NfListObject::Rule(rule("probe", "probe", statements)));
         batch.to_nftables()
     };
@@ -101,87 +346,45 @@ pub(super) fn probes() -> [(&'static str, Nftables<'static>); 3] {
     ]
 }
 
-fn prerouting(settings: &InterceptSettings) -> Vec<Rule<'static>> {
-    let one = Expression::Number(1);
-    // InterceptSettings::check rejects u32::MAX.
-    let upstream = Expression::Number(settings.mark.saturating_add(1));
-    vec![
-        rule(
-            PREROUTING,
-            "not TCP: ignored",
-            vec![not(meta(MetaKey::L4proto), text("tcp")), counter(), accept()],
-        ),
-        rule(
-            PREROUTING,
-            "connections of the gateway to an upstream: ignored",
-            vec![is(meta(MetaKey::Mark), upstream), counter(), accept()],
-        ),
-        rule(
-            PREROUTING,
-            "to an address of this host: ignored",
-            vec![is(destination_type(), text("local")), counter(), accept()],
-        ),
-        rule(
-            PREROUTING,
-            "new connections to a listener: to chain intercept",
-            vec![is(socket(&SocketAttr::Wildcard), one.clone()), counter(), goto(INTERCEPT)],
-        ),
-        rule(
-            PREROUTING,
-            "open sessions, from client or upstream: to the gateway",
-            vec![
-                is(socket(&SocketAttr::Transparent), one),
-                set_mark(settings.mark),
-                counter(),
-                accept(),
-            ],
-        ),
-        rule(PREROUTING, "all others: to chain intercept", vec![counter(), goto(INTERCEPT)]),
-    ]
+/// Where the SYNs of the last minute came from.
+fn opening(family: Family) -> NfListObject<'static> {
+    let address = match family {
+        Family::Ipv4 => SetType::Ipv4Addr,
+        Family::Ipv6 => SetType::Ipv6Addr,
+    };
+    NfListObject::Set(Box::new(Set {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        name: set_name(family).trim_start_matches('@').into(),
+        handle: None,
+        set_type: SetTypeValue::Concatenated(vec![address, SetType::InetService].into()),
+        policy: None,
+        flags: Some(HashSet::from([SetFlag::Dynamic, SetFlag::Timeout])),
+        elem: None,
+        timeout: Some(60),
+        gc_interval: None,
+        size: Some(65_535),
+        comment: None,
+    }))
 }
 
-fn intercept(settings: &InterceptSettings) -> Vec<Rule<'static>> {
-    let ports = || to_ports(settings);
-    let (elsewhere, comment) = if settings.interfaces.is_empty() {
-        (is(meta(MetaKey::Iifname), text("lo")), "arrived on loopback: ignored")
-    } else {
-        let names = settings.interfaces.iter().map(|name| text(name.clone()));
-        (not(meta(MetaKey::Iifname), set(names)), "arrived on another interface: ignored")
-    };
-    let mut rules = vec![rule(INTERCEPT, comment, vec![elsewhere, counter(), accept()])];
-    for family in settings.families() {
-        let jump = Statement::Jump(JumpTarget { target: door(family).into() });
-        rules.push(rule(
-            INTERCEPT,
-            "to the chain of the door",
-            vec![of_family(family), counter(), jump],
-        ));
+/// As in an expression.
+const fn set_name(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "@opening_ipv4",
+        Family::Ipv6 => "@opening_ipv6",
     }
-    for family in settings.families() {
-        let Some(port) = settings.listen(family) else {
-            continue;
-        };
-        rules.push(rule(
-            INTERCEPT,
-            "mail: to the gateway",
-            vec![
-                of_family(family),
-                ports(),
-                tproxy(family, port),
-                set_mark(settings.mark),
-                counter(),
-                accept(),
-            ],
-        ));
-    }
-    for family in settings.families() {
-        let comment = match family {
-            Family::Ipv4 => "IPv4 mail that bypassed the gateway, which was not listening",
-            Family::Ipv6 => "IPv6 mail that bypassed the gateway, which was not listening",
-        };
-        rules.push(rule(INTERCEPT, comment, vec![of_family(family), ports(), counter()]));
-    }
-    rules
+}
+
+/// The client's address and port.
+fn sender(family: Family) -> Expression<'static> {
+    let parts = vec![field(protocol(family), "saddr"), field("tcp", "sport")];
+    Expression::Named(NamedExpression::Concat(parts))
+}
+
+fn remember(family: Family) -> Statement<'static> {
+    let set = set_name(family).into();
+    Statement::Set(stmt::Set { op: stmt::SetOp::Update, elem: sender(family), set })
 }
 
 /// The chain of a family's door.
@@ -192,72 +395,86 @@ pub(super) const fn door(family: Family) -> &'static str {
     }
 }
 
-/// A batch that opens or closes the door of `family` for all networks but `exempt`; fails without our table.
-pub(super) fn set_door(
-    settings: &InterceptSettings,
-    family: Family,
-    admits: bool,
-    exempt: &Networks,
-) -> Nftables<'static> {
-    let chain_of = chain(door(family));
-    let mut batch = Batch::new();
-    batch.add_cmd(NfCmd::Flush(FlushObject::Chain(chain_of)));
-    if let (false, Some(port)) = (admits, settings.listen(family)) {
-        for rule in closed(settings, family, port, exempt) {
-            batch.add(NfListObject::Rule(rule));
-        }
+/// The comment of the rules by which connections that are older than the interception pass.
+pub(super) const EARLIER: &str = "of a connection older than the interception: ignored";
+
+/// The comment of the rule that counts packets which `tproxy` did not take.
+pub(super) const fn bypassed(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "IPv4 mail that bypassed the gateway, which was not listening",
+        Family::Ipv6 => "IPv6 mail that bypassed the gateway, which was not listening",
     }
-    batch.to_nftables()
 }
 
-fn closed(
-    settings: &InterceptSettings,
-    family: Family,
-    port: u16,
-    exempt: &Networks,
-) -> Vec<Rule<'static>> {
-    let protocol = match family {
-        Family::Ipv4 => "ip",
-        Family::Ipv6 => "ip6",
+/// Sent by this host, from an address that is not its own: only the gateway's connections are, on behalf of clients.
+fn spoofed(family: Family) -> Rule<'static> {
+    let translation = NAT {
+        addr: Some(field(protocol(family), "saddr")),
+        family: Some(match family {
+            Family::Ipv4 => NATFamily::IP,
+            Family::Ipv6 => NATFamily::IP6,
+        }),
+        port: None,
+        flags: None,
     };
+    rule(
+        SPOOFED,
+        "connections of the gateway in a client's name: not translated",
+        vec![
+            of_family(family),
+            is(meta(MetaKey::Iif), Expression::Number(0)),
+            is(meta(MetaKey::L4proto), text("tcp")),
+            not(source_type(), text("local")),
+            counter(),
+            Statement::SNAT(Some(translation)),
+        ],
+    )
+}
+
+/// Those of `family`, as a set; `None` if there are none.
+fn networks(networks: &Networks, family: Family) -> Option<Expression<'static>> {
     // nft rejects sets with overlapping elements.
     let networks: Vec<IpNet> =
-        exempt.iter().filter(|network| Family::of(network.addr()) == family).collect();
+        networks.iter().filter(|network| Family::of(network.addr()) == family).collect();
     let networks = IpNet::aggregate(&networks);
-    let mut rules = Vec::new();
-    if !networks.is_empty() {
-        let prefixes = networks.iter().map(|network| {
-            let addr = Box::new(text(network.addr().to_string()));
-            let len = network.prefix_len().into();
-            Expression::Named(NamedExpression::Prefix(Prefix { addr, len }))
-        });
-        let exempt = is(field(protocol, "saddr"), set(prefixes));
-        let leave = Statement::Return(None);
-        rules.push(rule(door(family), "exempt from the door", vec![exempt, counter(), leave]));
-    }
-    let flags = ["fin", "syn", "rst", "ack"].map(text).to_vec();
-    let syn = Expression::BinaryOperation(Box::new(BinaryOperation::AND(
-        field("tcp", "flags"),
-        Expression::List(flags),
-    )));
-    let reset = Reject::new(Some(RejectType::TCPReset), None);
-    rules.push(rule(
-        door(family),
-        "door closed: refused",
-        vec![
-            to_ports(settings),
-            is(syn, text("syn")),
-            tproxy(family, port),
-            counter(),
-            Statement::Reject(Some(reset)),
-        ],
-    ));
-    rules
+    let prefixes = networks.iter().map(|network| {
+        let addr = Box::new(text(network.addr().to_string()));
+        let len = network.prefix_len().into();
+        Expression::Named(NamedExpression::Prefix(Prefix { addr, len }))
+    });
+    (!networks.is_empty()).then(|| set(prefixes))
 }
 
-fn to_ports(settings: &InterceptSettings) -> Statement<'static> {
-    let ports = settings.ports.iter().map(|&port| Expression::Number(port.into()));
-    is(field("tcp", "dport"), set(ports))
+const fn protocol(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ip",
+        Family::Ipv6 => "ip6",
+    }
+}
+
+/// The flags that make a SYN, with ACK to tell it from the answer.
+fn syn() -> Expression<'static> {
+    let flags = ["fin", "syn", "rst", "ack"].map(text).to_vec();
+    and(field("tcp", "flags"), Expression::List(flags))
+}
+
+fn and(left: Expression<'static>, right: Expression<'static>) -> Expression<'static> {
+    Expression::BinaryOperation(Box::new(BinaryOperation::AND(left, right)))
+}
+
+fn base_chain(
+    name: &'static str,
+    kind: NfChainType,
+    hook: NfHook,
+    priority: i32,
+) -> NfListObject<'static> {
+    NfListObject::Chain(Chain {
+        _type: Some(kind),
+        hook: Some(hook),
+        prio: Some(priority),
+        policy: Some(NfChainPolicy::Accept),
+        ..chain(name)
+    })
 }
 
 fn field(protocol: &'static str, field: &'static str) -> Expression<'static> {
@@ -304,15 +521,7 @@ fn of_family(family: Family) -> Statement<'static> {
 }
 
 fn tproxy(family: Family, port: u16) -> Statement<'static> {
-    let family = match family {
-        Family::Ipv4 => "ip",
-        Family::Ipv6 => "ip6",
-    };
-    Statement::TProxy(TProxy { family: Some(family.into()), port, addr: None })
-}
-
-fn set_mark(mark: u32) -> Statement<'static> {
-    Statement::Mangle(Mangle { key: meta(MetaKey::Mark), value: Expression::Number(mark) })
+    Statement::TProxy(TProxy { family: Some(protocol(family).into()), port, addr: None })
 }
 
 fn counter() -> Statement<'static> {
@@ -344,6 +553,14 @@ fn socket(key: &'static SocketAttr) -> Expression<'static> {
 }
 
 fn destination_type() -> Expression<'static> {
-    let flags = HashSet::from([FibFlag::Daddr]);
+    address_type(FibFlag::Daddr)
+}
+
+fn source_type() -> Expression<'static> {
+    address_type(FibFlag::Saddr)
+}
+
+fn address_type(of: FibFlag) -> Expression<'static> {
+    let flags = HashSet::from([of]);
     Expression::Named(NamedExpression::Fib(Fib { result: FibResult::Type, flags }))
 }

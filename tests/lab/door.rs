@@ -2,13 +2,14 @@
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::harness::tests;
 use crate::support::{Family, Host, Lab, cannot_run};
 use gatepost::addr::{self, Networks};
 use gatepost::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
-use gatepost::intercept::{self, InterceptSettings};
+use gatepost::intercept::{self, InterceptSettings, Interception};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use socket2::{Domain, Socket, Type};
 
@@ -172,19 +173,23 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
     lab.server.configure("route add 2001:db8:77::/48 via 2001:db8:2::1\n");
     let settings = InterceptSettings {
         ports: vec![25],
+        destinations: Networks::new(Family::ALL.map(|family| lab.server_ip(family).into())),
         interfaces: vec!["client".to_owned()],
-        mark: 0x6770,
+        mark: 0x40,
+        mask: 0xc0,
         table: 26480,
         listen_ipv4: Some(2525),
         listen_ipv6: Some(2525),
     };
-    within(&lab.gateway, || intercept::install(&settings)).unwrap();
+    let interception = lab.gateway.in_thread(|| Interception::claim(settings)).unwrap().shared();
+    let install = || within(&lab.gateway, || async { interception.lock().await.install().await });
+    install().unwrap();
     let open = || {
         ["[::]:2525", "0.0.0.0:2525"].map(|at| listener(&lab.gateway, at.parse().unwrap(), true))
     };
     let gateway = open();
     let [v6, v4] = Family::ALL.map(|family| lab.server_socket(family, 25));
-    let entrance = || Ingress::Intercepted(settings.clone());
+    let entrance = || Ingress::Intercepted(Arc::clone(&interception));
     let opened =
         lab.gateway.in_thread(|| DoorEnforcer::start(RefuseMethod::Syn, networks, entrance()));
     let mut door = opened.0;
@@ -206,10 +211,8 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
     assert!(report.contains("2  door closed: refused"), "{report}");
     assert!(!report.contains("warning"), "{report}");
 
-    // The rules are replaced, as by a reload.
-    within(&lab.gateway, || intercept::install(&settings)).unwrap();
-    taken(&lab.client, None, v6);
-    within(&lab.gateway, || door.update(entrance())).unwrap();
+    // The rules are replaced, as by a reload: the door stays closed.
+    install().unwrap();
     refused(&lab.client, v6);
 
     // As after a kill -9, the rules stay without a gateway: the door no longer refuses mail.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::harness::tests;
 use crate::support::require_root;
-use gatepost::intercept::{self, InterceptSettings};
+use gatepost::addr::Networks;
+use gatepost::intercept::{self, InterceptSettings, Interception};
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -86,18 +87,25 @@ fn mail_is_intercepted_in_both_families_and_all_rules_are_removed() {
 fn leftovers_of_another_configuration_are_replaced_and_removed() {
     let lab = Lab::new();
     // Similar to ours, but with another protocol number or form: they must stay.
-    lab.gateway_sh("ip rule add fwmark 0x6770 lookup 77 priority 100");
+    lab.gateway_sh("ip rule add fwmark 0x40/0xc0 lookup 77 priority 100");
     lab.gateway_sh("ip rule add from 192.0.2.1 lookup 78 protocol 103");
     lab.gateway_sh("ip route add 192.0.2.0/24 dev lo table 78 protocol 103");
     let before = lab.state();
 
     // After a kill it starts with another configuration, without IPv6.
-    lab.install(&InterceptSettings { mark: 0x1111, table: 200, ..settings() }).unwrap();
-    lab.install(&InterceptSettings { mark: 0x2222, table: 70000, listen_ipv6: None, ..settings() })
+    lab.install(&InterceptSettings { mark: 0x1000, mask: 0x3000, table: 200, ..settings() })
         .unwrap();
+    lab.install(&InterceptSettings {
+        mark: 0x2000,
+        mask: 0x6000,
+        table: 70000,
+        listen_ipv6: None,
+        ..settings()
+    })
+    .unwrap();
     let state = lab.state();
-    assert!(state.contains("fwmark 0x2222 lookup 70000 proto 103"), "{state}");
-    assert!(!state.contains("0x1111") && !state.contains("table 200"), "{state}");
+    assert!(state.contains("fwmark 0x2000/0x6000 lookup 70000 proto 103"), "{state}");
+    assert!(!state.contains("0x1000") && !state.contains("table 200"), "{state}");
     let removed = lab.in_gateway(intercept::remove).unwrap();
     assert_eq!(removed.routing.len(), 2, "{removed}");
     assert_eq!(lab.state(), before);
@@ -105,7 +113,7 @@ fn leftovers_of_another_configuration_are_replaced_and_removed() {
     // Only a part of the rules is left.
     lab.install(&settings()).unwrap();
     lab.gateway_sh(
-        "nft delete table inet gatepost; ip rule del priority 100 fwmark 0x6770 lookup 26480",
+        "nft delete table inet gatepost; ip rule del priority 100 fwmark 0x40/0xc0 lookup 26480",
     );
     let report = lab.show();
     assert!(report.contains("nftables table inet gatepost: missing"), "{report}");
@@ -154,7 +162,7 @@ fn without_the_capability_the_error_names_it() {
     let before = lab.state();
     let error = lab.in_gateway(|| {
         system::become_nobody();
-        async { intercept::install(&settings()).await }
+        async { Interception::claim(settings())?.install().await }
     });
     let error = error.unwrap_err().to_string();
     assert!(error.contains("needs the capability CAP_NET_ADMIN"), "{error}");
@@ -164,8 +172,12 @@ fn without_the_capability_the_error_names_it() {
 fn settings() -> InterceptSettings {
     InterceptSettings {
         ports: vec![25],
-        interfaces: Vec::new(),
-        mark: 0x6770,
+        destinations: Networks::new(
+            PATHS.map(|(server, _)| server.parse::<IpAddr>().unwrap().into()),
+        ),
+        interfaces: vec!["to-client".to_owned()],
+        mark: 0x40,
+        mask: 0xc0,
         table: 26480,
         listen_ipv4: Some(2525),
         listen_ipv6: Some(2525),
@@ -234,7 +246,7 @@ impl Lab {
 
     fn install(&self, settings: &InterceptSettings) -> Result<(), String> {
         let settings = settings.clone();
-        self.in_gateway(|| async move { intercept::install(&settings).await })
+        self.in_gateway(|| async move { Interception::claim(settings)?.install().await })
             .map_err(|error| error.to_string())
     }
 
@@ -270,7 +282,7 @@ impl Lab {
         services
     }
 
-    /// A minimal relay: connects to the original destination from the client's address, with mark+1.
+    /// A minimal relay: connects to the original destination from the client's address, with the mark of own connections.
     fn transparent_gateway(&self) -> Gateway {
         let services = ["0.0.0.0", "::"].map(|any| {
             let address = SocketAddr::new(any.parse().unwrap(), 2525);
@@ -278,7 +290,7 @@ impl Lab {
                 let original = stream.local_addr()?;
                 assert_eq!(original.port(), 25, "accepted what was not intercepted");
                 let upstream = socket(original, true);
-                upstream.set_mark(settings().mark + 1)?;
+                upstream.set_mark(settings().own_mark())?;
                 upstream.bind(&SocketAddr::new(client.ip(), 0).into())?;
                 upstream.connect(&original.into())?;
                 let mut upstream = TcpStream::from(upstream);

@@ -9,6 +9,7 @@ use super::{control, inherited};
 use crate::config::{Config, DoorConfig};
 use crate::control::ControlListener;
 use crate::intercept::door::{DoorEnforcer, DoorError};
+use crate::intercept::{Interception, SharedInterception};
 use crate::relay::Listeners;
 
 /// The parts of a gateway that need privileges to be created.
@@ -19,6 +20,8 @@ pub(super) struct Bootstrap {
     pub(super) metrics_listener: Option<TcpListener>,
     /// With the reason why the kernel does not enforce the doors, if so.
     pub(super) doors: Option<(DoorConfig, (DoorEnforcer, Option<DoorError>))>,
+    /// Claimed, not installed: intercepted connections need a relay.
+    pub(super) interception: Option<SharedInterception>,
     pub(super) capabilities: KeptCapabilities,
 }
 
@@ -36,13 +39,17 @@ impl Bootstrap {
             })?),
             None => None,
         };
+        let interception = match &config.intercept {
+            Some(settings) => Some(Interception::claim(settings.clone())?.shared()),
+            None => None,
+        };
         let doors = door_config(config).map(|settings| {
-            let ingress = ingress(config, listeners.addresses());
+            let ingress = ingress(interception.as_ref(), listeners.addresses());
             let enforcer = DoorEnforcer::start(settings.refuse, settings.exempt.clone(), ingress);
             (settings, enforcer)
         });
         let capabilities = KeptCapabilities::choose(config);
         capabilities.drop_others()?;
-        Ok(Self { control, listeners, metrics_listener, doors, capabilities })
+        Ok(Self { control, listeners, metrics_listener, doors, interception, capabilities })
     }
 }

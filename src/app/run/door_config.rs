@@ -1,8 +1,10 @@
 //! The doors of a configuration, and the ingress at which they are enforced.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::config::{Config, DoorConfig};
+use crate::intercept::SharedInterception;
 use crate::intercept::door::Ingress;
 use crate::policy::rules::{FactName, PolicyRule};
 
@@ -17,9 +19,12 @@ pub(super) fn door_config(config: &Config) -> Option<DoorConfig> {
     })
 }
 
-pub(super) fn ingress(config: &Config, listening: impl Iterator<Item = SocketAddr>) -> Ingress {
-    match &config.intercept {
-        Some(settings) => Ingress::Intercepted(settings.clone()),
+pub(super) fn ingress(
+    interception: Option<&SharedInterception>,
+    listening: impl Iterator<Item = SocketAddr>,
+) -> Ingress {
+    match interception {
+        Some(interception) => Ingress::Intercepted(Arc::clone(interception)),
         None => Ingress::Listeners(listening.collect()),
     }
 }

@@ -32,7 +32,7 @@ use crate::app::metrics_endpoint::{self, HttpEndpoint};
 use crate::app::signals::{Shutdown, on};
 use crate::app::watch::BackgroundWatch;
 use crate::config::{Config, UpstreamTrust};
-use crate::intercept;
+use crate::intercept::{self, InterceptSettings, Interception, SharedInterception};
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
@@ -61,6 +61,7 @@ pub(super) struct Gateway {
     watch: Option<BackgroundWatch>,
     /// With its task.
     doors: Option<(DoorHandle, JoinHandle<()>)>,
+    interception: Option<SharedInterception>,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -73,7 +74,7 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) async fn start(path: &Path, config: Config) -> anyhow::Result<Self> {
-        let Bootstrap { control, listeners, metrics_listener, doors, capabilities } =
+        let Bootstrap { control, listeners, metrics_listener, doors, interception, capabilities } =
             Bootstrap::run(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
         let log = start_log(&config, &metrics)?;
@@ -117,8 +118,8 @@ impl Gateway {
         let provider = Arc::clone(&router) as _;
         let relay = Relay::start(config.relay.clone(), listeners, observer, provider)?;
         // After the relay: intercepted connections need a listener.
-        if let Some(settings) = &config.intercept {
-            intercept::install(settings).await?;
+        if let Some(interception) = &interception {
+            interception.lock().await.install().await?;
             for warning in intercept::show().await?.warnings {
                 log.notice(LogLevel::Warn, &warning.to_string());
             }
@@ -181,6 +182,7 @@ impl Gateway {
             control,
             watch,
             doors,
+            interception,
             lookup,
             capabilities,
             manager: ServiceManager::new(),
@@ -283,13 +285,11 @@ impl Gateway {
         self.capabilities.check(&config)?;
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
         if config.intercept != self.config.intercept {
-            match &config.intercept {
-                Some(settings) => intercept::install(settings).await?,
-                None => drop(intercept::remove().await?),
-            }
+            self.change_interception(config.intercept.as_ref()).await?;
         }
         if let Some((handle, _)) = &self.doors {
-            handle.set_ingress(ingress(&config, self.relay.addresses())).await;
+            let ingress = ingress(self.interception.as_ref(), self.relay.addresses());
+            handle.set_ingress(ingress).await;
         }
         let old = &self.config;
         for (changed, key) in [
@@ -319,6 +319,28 @@ impl Gateway {
         Ok(())
     }
 
+    async fn change_interception(
+        &mut self,
+        settings: Option<&InterceptSettings>,
+    ) -> anyhow::Result<()> {
+        match (&self.interception, settings) {
+            (Some(interception), Some(settings)) => {
+                interception.lock().await.change(settings.clone()).await?;
+            }
+            (Some(interception), None) => {
+                interception.lock().await.remove().await?;
+                self.interception = None;
+            }
+            (None, Some(settings)) => {
+                let mut interception = Interception::claim(settings.clone())?;
+                interception.install().await?;
+                self.interception = Some(interception.shared());
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
     /// Stops accepting sessions, drains those in progress, and removes everything from the kernel.
     pub(super) async fn stop(mut self) -> anyhow::Result<ExitCode> {
         self.health.set(ReadyState::Draining);
@@ -333,8 +355,8 @@ impl Gateway {
             self.log.notice(LogLevel::Warn, &notice);
         }
         // After the drain: sessions in progress need the rules, and new ones pass by without a listener.
-        if self.config.intercept.is_some() {
-            intercept::remove().await?;
+        if let Some(interception) = &self.interception {
+            interception.lock().await.remove().await?;
         }
         taps.flush(FLUSH_TIMEOUT).await;
         if let Some(control) = self.control {

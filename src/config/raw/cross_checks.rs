@@ -25,45 +25,6 @@ fn mode(listen: &ListenSection) -> Option<Mode> {
     listen.mode.effective(Mode::default())
 }
 
-/// Interception needs transparent listeners, and those need interception. `intercept` is the byte offset of its section.
-pub(super) fn interception(
-    listen: &ListenSection,
-    intercept: Option<usize>,
-    diagnostics: &mut Diagnostics<'_>,
-) {
-    match (mode(listen), intercept) {
-        (Some(Mode::Proxy), Some(at)) => {
-            let problem = "allowed only with listen.mode = \"tproxy\"";
-            let remedy = "remove the section, or set mode = \"tproxy\" in [listen]";
-            diagnostics.error(at, "[intercept]", problem, remedy);
-        }
-        (Some(Mode::Tproxy), _) => transparent_listeners(listen, diagnostics),
-        (Some(Mode::Proxy) | None, _) => {}
-    }
-}
-
-fn transparent_listeners(listen: &ListenSection, diagnostics: &mut Diagnostics<'_>) {
-    const FIELD: &str = "listen.addresses";
-    let mut families = Vec::new();
-    for addr in listen.addresses.items() {
-        let (at, addr) = (addr.span().start, *addr.get_ref());
-        let family = Family::of(addr.ip());
-        let wildcard = SocketAddr::new(wildcard(family), addr.port());
-        if !addr.ip().is_unspecified() {
-            let problem = format!("mode = \"tproxy\" needs a wildcard address instead of {addr}");
-            diagnostics.error(at, FIELD, problem, format!("write \"{wildcard}\""));
-        } else if addr.port() == 0 {
-            let problem = "mode = \"tproxy\" needs a fixed port";
-            diagnostics.error(at, FIELD, problem, "write a free port, such as 2525");
-        }
-        if families.contains(&family) {
-            let problem = format!("mode = \"tproxy\" allows only one listener for {family}");
-            diagnostics.error(at, FIELD, problem, "keep one of them");
-        }
-        families.push(family);
-    }
-}
-
 /// The upstream must not be the gateway itself, and must be reachable with `identity`.
 pub(super) fn upstream(
     listen: &ListenSection,
@@ -282,7 +243,8 @@ fn reaches(peer: SocketAddr, own: SocketAddr) -> bool {
     same_host && peer.port() == own.port()
 }
 
-fn wildcard(family: Family) -> IpAddr {
+/// The unspecified address of `family`.
+pub(super) fn wildcard(family: Family) -> IpAddr {
     match family {
         Family::Ipv4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
         Family::Ipv6 => std::net::Ipv6Addr::UNSPECIFIED.into(),

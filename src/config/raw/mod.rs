@@ -1,6 +1,6 @@
 //! TOML to a checked [`Config`], with all errors at once.
 //!
-//! `toml` parses and recovers from errors (`syntax`). `sections`, `policy`, `lookup` and `door` read the tables through `reader`,
+//! `toml` parses and recovers from errors (`syntax`). `sections`, `intercept`, `policy`, `lookup` and `door` read the tables through `reader`,
 //! which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
 //! compares sections with each other. Without an error, [`Config::parse`] puts the parts together.
 
@@ -8,6 +8,7 @@ mod client_identity;
 mod cross_checks;
 mod diagnostics;
 mod door;
+mod intercept;
 mod lookup;
 mod net;
 mod policy;
@@ -33,6 +34,7 @@ use self::sections::{Mode, TimeoutSection, TimeoutsSection};
 use self::values::into_values;
 use super::host::HostAddresses;
 use super::{Config, ConfigErrors};
+use crate::intercept::InterceptSettings;
 use crate::lookup::LookupSettings;
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
@@ -93,8 +95,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     let mut root = Section::document(document.get_ref(), &mut diagnostics);
     let listen = sections::listen(&mut root.section("listen"));
     let mode = listen.mode.effective(Mode::default());
-    let (intercept_start, intercept) =
-        sections::intercept(&mut root.section("intercept"), &listen.addresses);
+    let intercept = intercept::intercept(&mut root.section("intercept"), mode);
     let upstream = sections::upstream(&mut root.section("upstream"), mode);
     let proxy_trusted = sections::proxy_protocol(&mut root.section("proxy_protocol"));
     let mut names = Vec::new();
@@ -116,7 +117,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
     unknown::check(document.get_ref(), &mut diagnostics);
-    cross_checks::interception(&listen, intercept_start, &mut diagnostics);
+    intercept::check(&listen, &intercept, &mut diagnostics);
     cross_checks::upstream(&listen, &upstream, &proxy_trusted, &mut diagnostics);
     client_identity::check_open_relay(&listen, &upstream, &proxy_trusted, host, &mut diagnostics);
     client_identity::check_impersonation(&upstream, &smtp.options.hide, &mut diagnostics);
@@ -130,11 +131,12 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     }
 
     let mode = mode.unwrap_or_default();
-    let intercept = (mode == Mode::Tproxy).then_some(intercept);
     let upstream_trust = client_identity::trust(&listen, &upstream, &proxy_trusted);
+    let addresses = into_values(listen.addresses.or_default());
+    let intercept = (mode == Mode::Tproxy).then(|| intercept.settings(&addresses));
     let relay = relay::RelaySettings {
         listen: relay::ListenSettings {
-            addresses: into_values(listen.addresses.or_default()),
+            addresses,
             transparent: mode == Mode::Tproxy,
             threads: listen.threads.or(available_parallelism().map_or(1, NonZero::get)),
         },
@@ -146,7 +148,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
             retry_after: upstream.retry_after.or(sections::RETRY_AFTER),
             check: upstream.check.or_default(),
             check_interval: upstream.check_interval.or(sections::CHECK_INTERVAL),
-            mark: intercept.as_ref().map(|intercept| intercept.mark + 1),
+            mark: intercept.as_ref().map(InterceptSettings::own_mark),
         },
         proxy_trusted,
         access: AccessRules::new(access.into_iter().flatten().collect()),

@@ -23,7 +23,6 @@ use crate::control;
 use crate::engine::{
     BareNewlines, EarlyData, Limits as SessionLimits, PathSyntax, Pregreet, RefuseAt, SmtpOptions,
 };
-use crate::intercept::InterceptSettings;
 use crate::policy::{AccessRule, PolicyAction};
 use crate::relay::{RelayLimits, UpstreamCheck, UpstreamIdentity};
 use crate::report::{LogFormat, LogSettings, status};
@@ -38,9 +37,6 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) const DRAIN: Duration = Duration::from_secs(30);
 pub(super) const STRESS_ABOVE: u8 = 80;
-const INTERCEPT_PORT: u16 = 25;
-const INTERCEPT_MARK: u32 = 0x6770;
-const INTERCEPT_TABLE: u32 = 26_480;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -75,45 +71,6 @@ pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> ListenSection {
         mode: section.read("mode", one_of(&[("proxy", Mode::Proxy), ("tproxy", Mode::Tproxy)])),
         threads: section.read("threads", integer(1..=1024)),
     }
-}
-
-/// Byte offset of the section, if the file has it, and the settings for mode = "tproxy".
-pub(super) fn intercept(
-    section: &mut Section<'_, '_, '_>,
-    listen: &List<SocketAddr>,
-) -> (Option<usize>, InterceptSettings) {
-    let port = |family| {
-        let mut own = listen.items().map(|addr| *addr.get_ref());
-        own.find(|addr| Family::of(addr.ip()) == family).map(|addr| addr.port())
-    };
-    let ports = non_empty(integer(1..=u16::MAX), "write [25], or leave it out");
-    let ports = section.read("ports", ports);
-    let settings = InterceptSettings {
-        ports: ports.given().map_or_else(
-            || vec![INTERCEPT_PORT],
-            |ports| ports.get_ref().iter().map(|port| *port.get_ref()).collect(),
-        ),
-        interfaces: into_values(section.read("interfaces", list(interface)).or_default()),
-        // The next number is the mark of connections to upstream.
-        mark: section.read("mark", integer(1..=u32::MAX - 1)).or(INTERCEPT_MARK),
-        table: section.read("table", routing_table).or(INTERCEPT_TABLE),
-        listen_ipv4: port(Family::Ipv4),
-        listen_ipv6: port(Family::Ipv6),
-    };
-    (section.start(), settings)
-}
-
-/// Not one of the kernel's own tables: our routes there would break the host's routing.
-fn routing_table(value: &Value<'_>) -> ValueResult<u32> {
-    let table = integer(1..=u32::MAX)(value)?;
-    let owner = match table {
-        253 => "default",
-        254 => "main",
-        255 => "local",
-        _ => return Ok(table),
-    };
-    let problem = format!("{table} is the kernel's own table `{owner}`");
-    invalid(value, problem, "write a number that no other routing uses, or leave it out")
 }
 
 pub(super) struct UpstreamSection {

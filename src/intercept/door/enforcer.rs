@@ -9,8 +9,8 @@ use super::refuse_method::RefuseMethod;
 #[cfg(feature = "ebpf")]
 use super::sk_lookup::{self, SkLookupDoor};
 use crate::addr::{Family, Networks};
-use crate::intercept::settings::{InterceptSettings, REQUIRED_CAPABILITIES};
-use crate::intercept::{nft, ruleset};
+use crate::intercept::settings::REQUIRED_CAPABILITIES;
+use crate::intercept::{SharedInterception, nft, ruleset};
 
 /// The capabilities that changing a door needs after [`DoorEnforcer::start`]: one of each set. With interception, those of
 /// the interception.
@@ -26,12 +26,12 @@ pub fn required_capabilities(method: RefuseMethod, intercepts: bool) -> Vec<Capa
 }
 
 /// How sessions arrive.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Ingress {
     /// At the gateway's own listeners, as bound.
     Listeners(Vec<SocketAddr>),
-    /// By an installed interception.
-    Intercepted(InterceptSettings),
+    /// By an interception, which may not be installed yet.
+    Intercepted(SharedInterception),
 }
 
 /// Closes and opens the doors of both families. After a drop it refuses nothing; the rules of an interception are removed
@@ -45,7 +45,7 @@ enum Mechanism {
     #[cfg(feature = "ebpf")]
     SkLookup(Box<SkLookupDoor>),
     Nft {
-        settings: InterceptSettings,
+        interception: SharedInterception,
         /// By family: the counts of removed rules.
         counted: [u64; 2],
         admits: [bool; 2],
@@ -63,8 +63,8 @@ impl DoorEnforcer {
     ) -> (Self, Option<DoorError>) {
         let mechanism = match (method, ingress) {
             (RefuseMethod::Smtp, _) => Ok(Mechanism::Smtp),
-            (RefuseMethod::Syn, Ingress::Intercepted(settings)) => {
-                Ok(Mechanism::Nft { settings, counted: [0; 2], admits: [true; 2] })
+            (RefuseMethod::Syn, Ingress::Intercepted(interception)) => {
+                Ok(Mechanism::Nft { interception, counted: [0; 2], admits: [true; 2] })
             }
             #[cfg(feature = "ebpf")]
             (RefuseMethod::Syn, Ingress::Listeners(addresses)) => {
@@ -101,10 +101,10 @@ impl DoorEnforcer {
         match &mut self.mechanism {
             #[cfg(feature = "ebpf")]
             Mechanism::SkLookup(door) => door.set(family, admits),
-            Mechanism::Nft { settings, counted, admits: current } => {
+            Mechanism::Nft { interception, counted, admits: current } => {
                 // The change removes the rule, with its counter.
                 let removed = refused_by_rule(family).await.unwrap_or_default();
-                nft::set_door(settings, family, admits, &self.exempt).await?;
+                interception.lock().await.set_door(family, admits, &self.exempt).await?;
                 counted[family as usize] += removed;
                 current[family as usize] = admits;
                 Ok(())
@@ -113,7 +113,7 @@ impl DoorEnforcer {
         }
     }
 
-    /// Adapts to new listeners, or to an interception that was installed again, with open doors.
+    /// Adapts to new listeners. An interception keeps its doors itself.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -122,15 +122,6 @@ impl DoorEnforcer {
             #[cfg(feature = "ebpf")]
             (Mechanism::SkLookup(door), Ingress::Listeners(addresses)) => {
                 door.set_listeners(&addresses)
-            }
-            (Mechanism::Nft { settings, admits, .. }, Ingress::Intercepted(new)) => {
-                *settings = new;
-                for family in Family::ALL {
-                    if !admits[family as usize] {
-                        nft::set_door(settings, family, false, &self.exempt).await?;
-                    }
-                }
-                Ok(())
             }
             _ => Ok(()),
         }

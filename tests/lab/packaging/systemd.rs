@@ -35,6 +35,7 @@ const EVERYTHING: &str = "
 mode = \"tproxy\"
 addresses = [\"[::]:2525\", \"0.0.0.0:2525\"]
 [intercept]
+destinations = [\"192.0.2.25\", \"2001:db8::25\"]
 interfaces = [\"lo\"]
 [door]
 [watch]

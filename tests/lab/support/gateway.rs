@@ -61,7 +61,12 @@ impl Config {
             }
             Mode::Tproxy => config
                 .set("listen", "mode = \"tproxy\"")
-                .set("listen", "addresses = [\"[::]:2525\", \"0.0.0.0:2525\"]"),
+                .set("listen", "addresses = [\"[::]:2525\", \"0.0.0.0:2525\"]")
+                .set(
+                    "intercept",
+                    &format!("destinations = {:?}", lab.server_ips().map(|ip| ip.to_string())),
+                )
+                .set("intercept", &format!("interfaces = [{:?}]", lab.client_link())),
         }
     }
 

@@ -209,6 +209,15 @@ impl Lab {
         ip(family, "198.51.100.25", "2001:db8:2::25")
     }
 
+    pub(crate) fn server_ips(&self) -> [IpAddr; 2] {
+        Family::ALL.map(|family| self.server_ip(family))
+    }
+
+    /// The gateway's interface on which clients arrive.
+    pub(crate) const fn client_link(&self) -> &'static str {
+        "client"
+    }
+
     pub(crate) fn server_socket(&self, family: Family, port: u16) -> SocketAddr {
         SocketAddr::new(self.server_ip(family), port)
     }

@@ -1,0 +1,172 @@
+//! `[intercept]`, and what it and `[listen] mode = "tproxy"` demand of each other.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::cross_checks::wildcard;
+use super::diagnostics::Diagnostics;
+use super::net::{interface, network};
+use super::reader::{Field, Section};
+use super::sections::{List, ListenSection, Mode};
+use super::value::{Value, ValueResult, invalid};
+use super::values::{integer, into_values, list, non_empty};
+use crate::addr::{Family, Networks};
+use crate::intercept::InterceptSettings;
+
+const PORT: u16 = 25;
+/// Two bits that no well-known program takes: Kubernetes 0xc000, mwan3 0x3f00, Tailscale 0xff0000, Calico 0xffff0000; and
+/// above the small numbers of hand-made policy routing.
+const MARK: u32 = 0x40;
+const MASK: u32 = 0xc0;
+const TABLE: u32 = 26_480;
+/// SMTP inside TLS from the first octet (RFC 8314, section 3.3).
+const SUBMISSIONS: u16 = 465;
+
+pub(super) struct InterceptSection {
+    /// Byte offset, if the file has it.
+    start: Option<usize>,
+    ports: List<u16>,
+    destinations: List<IpNet>,
+    interfaces: List<String>,
+    mark: Field<u32>,
+    mask: Field<u32>,
+    table: Field<u32>,
+}
+
+/// Its destinations are required if connections are intercepted.
+pub(super) fn intercept(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) -> InterceptSection {
+    let networks = non_empty(network, "write the addresses of the mail servers");
+    InterceptSection {
+        ports: section
+            .read("ports", non_empty(integer(1..=u16::MAX), "write [25], or leave it out")),
+        destinations: if mode == Some(Mode::Tproxy) {
+            section.require("destinations", networks)
+        } else {
+            section.read("destinations", networks)
+        },
+        interfaces: section.read("interfaces", list(interface)),
+        mark: section.read("mark", integer(1..=u32::MAX - 1)),
+        mask: section.read("mask", integer(3..=u32::MAX)),
+        table: section.read("table", routing_table),
+        start: section.start(),
+    }
+}
+
+/// Not one of the kernel's own tables: our routes there would break the host's routing.
+fn routing_table(value: &Value<'_>) -> ValueResult<u32> {
+    let table = integer(1..=u32::MAX)(value)?;
+    let owner = match table {
+        253 => "default",
+        254 => "main",
+        255 => "local",
+        _ => return Ok(table),
+    };
+    let problem = format!("{table} is the kernel's own table `{owner}`");
+    invalid(value, problem, "write a number that no other routing uses, or leave it out")
+}
+
+impl InterceptSection {
+    /// For a gateway that listens at `listen`.
+    pub(super) fn settings(self, listen: &[SocketAddr]) -> InterceptSettings {
+        let port =
+            |family| listen.iter().find(|own| Family::of(own.ip()) == family).map(|own| own.port());
+        InterceptSettings {
+            ports: self.ports.given().map_or_else(
+                || vec![PORT],
+                |ports| ports.get_ref().iter().map(|port| *port.get_ref()).collect(),
+            ),
+            destinations: Networks::new(into_values(self.destinations.or_default())),
+            interfaces: into_values(self.interfaces.or_default()),
+            mark: self.mark.or(MARK),
+            mask: self.mask.or(MASK),
+            table: self.table.or(TABLE),
+            listen_ipv4: port(Family::Ipv4),
+            listen_ipv6: port(Family::Ipv6),
+        }
+    }
+}
+
+/// Interception needs transparent listeners, and those need interception.
+pub(super) fn check(
+    listen: &ListenSection,
+    intercept: &InterceptSection,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    match (listen.mode.effective(Mode::default()), intercept.start) {
+        (Some(Mode::Proxy), Some(at)) => {
+            let problem = "allowed only with listen.mode = \"tproxy\"";
+            let remedy = "remove the section, or set mode = \"tproxy\" in [listen]";
+            diagnostics.error(at, "[intercept]", problem, remedy);
+        }
+        (Some(Mode::Tproxy), _) => {
+            transparent_listeners(listen, diagnostics);
+            ports(listen, &intercept.ports, diagnostics);
+            mark(intercept, diagnostics);
+        }
+        (Some(Mode::Proxy) | None, _) => {}
+    }
+}
+
+fn transparent_listeners(listen: &ListenSection, diagnostics: &mut Diagnostics<'_>) {
+    const FIELD: &str = "listen.addresses";
+    let mut families = Vec::new();
+    for addr in listen.addresses.items() {
+        let (at, addr) = (addr.span().start, *addr.get_ref());
+        let family = Family::of(addr.ip());
+        let wildcard = SocketAddr::new(wildcard(family), addr.port());
+        if !addr.ip().is_unspecified() {
+            let problem = format!("mode = \"tproxy\" needs a wildcard address instead of {addr}");
+            diagnostics.error(at, FIELD, problem, format!("write \"{wildcard}\""));
+        } else if addr.port() == 0 {
+            let problem = "mode = \"tproxy\" needs a fixed port";
+            diagnostics.error(at, FIELD, problem, "write a free port, such as 2525");
+        }
+        if families.contains(&family) {
+            let problem = format!("mode = \"tproxy\" allows only one listener for {family}");
+            diagnostics.error(at, FIELD, problem, "keep one of them");
+        }
+        families.push(family);
+    }
+}
+
+/// A session that was intercepted must be told from one with the listener itself, and start in plain text.
+fn ports(listen: &ListenSection, ports: &List<u16>, diagnostics: &mut Diagnostics<'_>) {
+    let intercepted: Vec<u16> = match ports.given() {
+        Some(ports) => ports.get_ref().iter().map(|port| *port.get_ref()).collect(),
+        None if ports.is_absent() => vec![PORT],
+        None => return,
+    };
+    for addr in listen.addresses.items() {
+        let (at, port) = (addr.span().start, addr.get_ref().port());
+        if intercepted.contains(&port) {
+            let problem = format!(
+                "port {port} is intercepted: a connection to the gateway itself would be sent back to it"
+            );
+            let remedy = "listen on another port, such as 2525: clients never see it";
+            diagnostics.error(at, "listen.addresses", problem, remedy);
+        }
+    }
+    for port in ports.items().filter(|port| *port.get_ref() == SUBMISSIONS) {
+        let problem = "465 is SMTP inside TLS, which the gateway cannot read: its own greeting would break every session";
+        diagnostics.error(port.span().start, "intercept.ports", problem, "leave 465 out");
+    }
+}
+
+fn mark(intercept: &InterceptSection, diagnostics: &mut Diagnostics<'_>) {
+    let (Some(mark), Some(mask)) = (intercept.mark.effective(MARK), intercept.mask.effective(MASK))
+    else {
+        return;
+    };
+    if mark & !mask == 0 && mask & !mark != 0 {
+        return;
+    }
+    let key = if intercept.mark.given().is_some() { "mark" } else { "mask" };
+    let at = intercept.mark.start().or(intercept.mask.start()).unwrap_or_default();
+    let problem = format!(
+        "mark = {mark:#x} with mask = {mask:#x}: the mark must be some bits of the mask and leave others, which mark the \
+         gateway's own connections"
+    );
+    let remedy = "write two bits that nothing else uses, such as mark = 0x40 and mask = 0xc0, or leave both out";
+    diagnostics.error(at, &format!("intercept.{key}"), problem, remedy);
+}
