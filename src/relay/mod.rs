@@ -5,6 +5,7 @@
 
 mod admission;
 mod capture_tap;
+mod client_source;
 mod clock;
 mod endpoint;
 mod error;

@@ -166,8 +166,8 @@ async fn begin(
     if !pump.with_engine(|engine, _, out| engine.open(refusal, out)).await {
         return pump;
     }
-    if would_loop(settings, destination) {
-        let detail = format!("{destination} is this gateway's own address");
+    if is_direct(settings, destination) {
+        let detail = format!("{destination} is the gateway's own listener, for intercepted mail only");
         let failure = UpstreamFailure { detail, is_local: false };
         pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await;
         return pump;
@@ -219,11 +219,11 @@ fn settings_for(upstream: &UpstreamSettings, is_local: bool) -> Cow<'_, Upstream
     Cow::Borrowed(upstream)
 }
 
-/// Whether the original destination is the upstream and one of our own listeners: the client connected to it directly, and
-/// so would we.
-fn would_loop(settings: &RelaySettings, destination: OriginalDst) -> bool {
-    let listen = &settings.listen.addresses;
-    settings.upstream.addresses.is_empty() && listen.iter().any(|a| a.port() == destination.port())
+/// Whether a client connected to a transparent listener itself: its port is never intercepted. Without `[upstream] addresses`
+/// the gateway would connect to itself.
+fn is_direct(settings: &RelaySettings, destination: OriginalDst) -> bool {
+    let listen = &settings.listen;
+    listen.transparent && listen.addresses.iter().any(|own| own.port() == destination.port())
 }
 
 /// Discards input for a while: a close with unread bytes in the socket sends a reset, which may overtake the last reply.

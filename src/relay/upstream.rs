@@ -11,6 +11,7 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
+use super::client_source;
 use super::health::HealthTable;
 use super::settings::{UpstreamIdentity, UpstreamSettings};
 use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
@@ -185,8 +186,7 @@ fn has_source(to: SocketAddr) -> bool {
     UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(to).is_ok())
 }
 
-/// A socket for `address`, bound to `source` if given (IP_TRANSPARENT). The kernel chooses the port: the client's own may
-/// collide in conntrack.
+/// A socket for `address`, bound to the client's address `source` if given.
 pub(super) fn socket(
     address: SocketAddr,
     source: Option<IpAddr>,
@@ -199,9 +199,7 @@ pub(super) fn socket(
         options.set_mark(mark)?;
     }
     if let Some(source) = source {
-        // On an IPv6 TCP socket Linux handles SOL_IP options by the same code: this sets IPV6_TRANSPARENT as well.
-        options.set_ip_transparent_v4(true)?;
-        socket.bind(SocketAddr::new(source, 0))?;
+        client_source::bind(&socket, source)?;
     }
     Ok(socket)
 }

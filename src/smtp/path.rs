@@ -241,7 +241,12 @@ fn end_of_quoted(text: &str) -> Option<usize> {
 
 /// RFC 5322 §3.2.3, RFC 6531 §3.3.
 fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_utf8_text(c)
+    c.is_ascii_alphanumeric()
+        || matches!(
+            c,
+            '!' | '#'..='\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^'..='`' | '{'..='~'
+        )
+        || is_utf8_text(c)
 }
 
 fn is_utf8_text(c: char) -> bool {

@@ -60,6 +60,11 @@ fn mail_is_intercepted_in_both_families_and_all_rules_are_removed() {
     assert!(!report.contains("warning"), "{report}");
     println!("{report}");
 
+    // Nobody reaches the listener itself.
+    for own in ["10.1.0.1", "fd01::1"] {
+        let refused = "failed: Connection refused (os error 111)";
+        assert_eq!(lab.dialogue(own, 2525), refused);
+    }
     // Port 25 of the gateway host itself is not intercepted.
     let _own = lab.greeting_servers_in(&lab.gateway, &[25]);
     for (own, client) in [("10.1.0.1", "10.1.0.2"), ("fd01::1", "fd01::2")] {
