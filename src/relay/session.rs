@@ -167,7 +167,8 @@ async fn begin(
         return pump;
     }
     if is_direct(settings, destination) {
-        let detail = format!("{destination} is the gateway's own listener, for intercepted mail only");
+        let detail =
+            format!("{destination} is the gateway's own listener, for intercepted mail only");
         let failure = UpstreamFailure { detail, is_local: false };
         pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await;
         return pump;

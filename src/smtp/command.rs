@@ -90,6 +90,8 @@ pub struct Command<'a> {
     pub verb: Verb,
     /// After the verb and its white space, trailing white space removed.
     pub argument: &'a [u8],
+    /// Parsed once: engine, policy and record all ask for it.
+    envelope: Result<EnvelopeArgument<'a>, PathError>,
 }
 
 impl<'a> Command<'a> {
@@ -105,7 +107,13 @@ impl<'a> Command<'a> {
                 *verb != Verb::Unknown && verb.as_str().as_bytes().eq_ignore_ascii_case(word)
             })
             .unwrap_or(Verb::Unknown);
-        Self { verb, argument: rest.trim_ascii() }
+        let argument = rest.trim_ascii();
+        let envelope = match verb {
+            Verb::Mail => EnvelopeArgument::parse(PathKind::Reverse, argument),
+            Verb::Rcpt => EnvelopeArgument::parse(PathKind::Forward, argument),
+            _ => Err(PathError::Keyword),
+        };
+        Self { verb, argument, envelope }
     }
 
     /// Whether `text`, the line of an unknown command, is a PROXY v1 header.
@@ -127,13 +135,8 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// It does not follow the syntax, or the verb is another.
-    pub fn envelope(&self) -> Result<EnvelopeArgument<'a>, PathError> {
-        let kind = match self.verb {
-            Verb::Mail => PathKind::Reverse,
-            Verb::Rcpt => PathKind::Forward,
-            _ => return Err(PathError::Keyword),
-        };
-        EnvelopeArgument::parse(kind, self.argument)
+    pub const fn envelope(&self) -> Result<EnvelopeArgument<'a>, PathError> {
+        self.envelope
     }
 
     /// The mailbox of MAIL or RCPT, without brackets and source route; empty for `<>`. Of a malformed argument, the part

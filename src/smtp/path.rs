@@ -282,16 +282,17 @@ fn name_of(name: &str) -> Option<bool> {
 
 /// RFC 5321 §4.1.2 (sub-domain) with the limits of DNS. A last label of digits is that of an address (RFC 3696 §2).
 fn is_host_name(name: &str) -> bool {
-    let is_label = |label: &str| {
+    let is_label = |label: &[u8]| {
         (1..=MAX_LABEL).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label.first() != Some(&b'-')
+            && label.last() != Some(&b'-')
+            && label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
     };
-    let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    let is_number = |label: &[u8]| label.iter().all(u8::is_ascii_digit);
+    let mut labels = name.as_bytes().split(|b| *b == b'.');
     name.len() <= MAX_DOMAIN
-        && name.split('.').all(is_label)
-        && !name.rsplit('.').next().is_none_or(is_number)
+        && labels.clone().all(is_label)
+        && !labels.next_back().is_none_or(is_number)
 }
 
 /// What stands between the brackets of an address literal. No tag but `IPv6` is registered.
