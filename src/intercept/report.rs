@@ -118,8 +118,12 @@ impl InterceptReport {
         self.chains.is_none() && self.routing.is_empty()
     }
 
+    /// One of each family.
     pub(super) fn tproxies(&self) -> impl Iterator<Item = &TproxyReport> {
-        self.rules().filter_map(|rule| rule.tproxy.as_ref())
+        let of = |family| {
+            self.rules().filter_map(|rule| rule.tproxy.as_ref()).find(move |t| t.family == family)
+        };
+        Family::ALL.into_iter().filter_map(of)
     }
 
     pub(super) fn interfaces(&self) -> impl Iterator<Item = &str> {

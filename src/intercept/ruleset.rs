@@ -359,7 +359,8 @@ fn opening(family: Family) -> NfListObject<'static> {
         handle: None,
         set_type: SetTypeValue::Concatenated(vec![address, SetType::InetService].into()),
         policy: None,
-        flags: Some(HashSet::from([SetFlag::Dynamic, SetFlag::Timeout])),
+        // That rules update it follows from the rule; nft 1.0.6 rejects the flag in JSON.
+        flags: Some(HashSet::from([SetFlag::Timeout])),
         elem: None,
         timeout: Some(60),
         gc_interval: None,

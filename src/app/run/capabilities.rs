@@ -156,7 +156,8 @@ mod tests {
     }
 
     const PROXY: &str = "[listen]\naddresses = [\"[2001:db8::1]:25\"]\n[upstream]\naddresses = [\"[2001:db8::2]:25\"]\n";
-    const TPROXY: &str = "[listen]\nmode = \"tproxy\"\naddresses = [\"[::]:2525\"]\n";
+    const TPROXY: &str = "[listen]\nmode = \"tproxy\"\naddresses = [\"[::]:2525\"]\n\
+        [intercept]\ndestinations = [\"2001:db8::25\"]\n";
 
     #[test]
     fn only_needed_capabilities_are_kept() {

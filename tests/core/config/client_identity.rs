@@ -140,7 +140,8 @@ fn networks_that_the_mta_trusts_are_named() {
     }
     let tproxy = |lines: &str| {
         let mode = r#""[::]:2525""#.to_owned();
-        parse(&mode, lines, "mode = \"tproxy\"", &Host::default())
+        let more = "mode = \"tproxy\"\n[intercept]\ndestinations = [\"2001:db8::25\"]";
+        parse(&mode, lines, more, &Host::default())
     };
     assert!(is_open_relay(&tproxy("identity = \"none\"\naddresses = [\"[::1]:25\"]")));
     assert!(is_open_relay(&tproxy("identity = \"none\"\ntrusted_networks = [\"2001:db8::/32\"]")));

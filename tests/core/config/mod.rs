@@ -248,22 +248,22 @@ fn there_are_at_most_64_policy_rules() {
 fn tproxy_derives_marks_ports_and_identity() {
     let both = valid("tproxy.toml");
     let intercept = both.intercept.unwrap();
-    assert_eq!((intercept.mark, intercept.table), (0x6770, 26_480));
+    assert_eq!((intercept.mark, intercept.mask, intercept.table), (0x40, 0xc0, 26_480));
     assert_eq!(intercept.ports, [25]);
     assert!(intercept.interfaces.is_empty());
     assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (Some(2525), Some(2525)));
     assert!(both.relay.listen.transparent);
     assert!(both.relay.upstream.addresses.is_empty());
     assert_eq!(both.relay.upstream.identity, UpstreamIdentity::Transparent);
-    assert_eq!(both.relay.upstream.mark, Some(0x6771));
+    assert_eq!(both.relay.upstream.mark, Some(0x80));
 
     let one = valid("tproxy-one-family.toml");
     let intercept = one.intercept.unwrap();
-    assert_eq!((intercept.mark, intercept.table), (0x10, 77));
+    assert_eq!((intercept.mark, intercept.mask, intercept.table), (0x10, 0x30, 77));
     assert_eq!(intercept.ports, [25, 587]);
     assert_eq!(intercept.interfaces, ["eth0"]);
     assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (None, Some(2525)));
-    assert_eq!(one.relay.upstream.mark, Some(0x11));
+    assert_eq!(one.relay.upstream.mark, Some(0x20));
 
     assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, UpstreamIdentity::ProxyV2);
 }
