@@ -54,6 +54,11 @@ pub enum InterceptError {
     )]
     NoDefaultRoute,
     #[error(
+        "IPv6 is disabled on this host (net.ipv6.conf.lo.disable_ipv6 is 1): set it to 0, or leave IPv6 out of \
+         listen.addresses"
+    )]
+    Ipv6Disabled,
+    #[error(
         "`{name}` is not an interface name: expected 1 to 15 letters, digits, `.`, `_`, `-` or \
          `:` in intercept.interfaces"
     )]

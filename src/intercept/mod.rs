@@ -37,19 +37,27 @@
 //! The listener must be bound to the wildcard address of its family and be transparent (IP_TRANSPARENT). To stop: close the
 //! listener, let sessions end, then [`remove`]; open sessions need the rules.
 
+mod counters;
 pub mod door;
+mod dynamic_sets;
 mod error;
+mod events;
 mod interception;
 mod kernel;
+mod listing;
+mod losses;
 mod nft;
 mod ownership;
 mod report;
 mod routing;
 mod ruleset;
 mod settings;
+pub mod watch;
 
+pub use self::counters::InterceptCounters;
 pub use self::error::InterceptError;
-pub use self::interception::{Interception, SharedInterception};
+pub use self::events::InterceptEvents;
+pub use self::interception::{Inspection, Interception, SharedInterception};
 pub use self::report::{ChainReport, InterceptReport, RemovalReport, RuleReport, TproxyReport};
 pub use self::settings::{InterceptSettings, PRIORITY, PROTOCOL, REQUIRED_CAPABILITIES, TABLE};
 
@@ -73,7 +81,7 @@ pub async fn remove() -> Result<RemovalReport, InterceptError> {
 
 /// The installed state, with warnings about problems.
 pub async fn show() -> Result<InterceptReport, InterceptError> {
-    let chains = nft::list().await?;
+    let chains = nft::list().await?.map(|table| table.chains());
     let routing = Routing::open()?.ours().await?;
     let mut report = InterceptReport::new(chains, &routing);
     report.warnings.extend(kernel::warnings(&report));

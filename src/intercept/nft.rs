@@ -3,12 +3,14 @@
 use std::fs::read_to_string;
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nftables::schema::Nftables;
 use serde_json::Value;
 
+use super::dynamic_sets;
 use super::error::InterceptError;
-use super::report::ChainReport;
+use super::listing::TableListing;
 use super::ruleset::{self, Ruleset};
 use super::settings::TABLE;
 use crate::addr::Family;
@@ -65,17 +67,37 @@ pub(super) async fn delete() -> Result<bool, InterceptError> {
     }
 }
 
-/// The chains of our table; `None` if there is no table.
-pub(super) async fn list() -> Result<Option<Vec<ChainReport>>, InterceptError> {
+/// Our table; `None` if there is none.
+pub(super) async fn list() -> Result<Option<TableListing>, InterceptError> {
     let what = "list the table `inet gatepost`";
-    match run(&["-j", "list", "table", "inet", TABLE], None).await? {
-        Ok(stdout) => {
-            let value: Value = serde_json::from_str(&stdout).map_err(InterceptError::NftOutput)?;
-            Ok(Some(ChainReport::parse_all(&value)))
-        }
+    match run(&["-j", "-t", "list", "table", "inet", TABLE], None).await? {
+        Ok(stdout) => TableListing::parse(&stdout).map(Some).map_err(InterceptError::NftOutput),
         Err(stderr) if is_absent(&stderr) => Ok(None),
         Err(stderr) => Err(refused(what, stderr, &[])),
     }
+}
+
+/// How many sources of SYNs were seen within `age`.
+pub(super) async fn sources(family: Family, age: Duration) -> Result<usize, InterceptError> {
+    let args = ["-j", "list", "set", "inet", TABLE, dynamic_sets::sources(family)];
+    match run(&args, None).await? {
+        Ok(stdout) => {
+            let value: Value = serde_json::from_str(&stdout).map_err(InterceptError::NftOutput)?;
+            Ok(recent_elements(&value, age))
+        }
+        Err(stderr) if is_absent(&stderr) => Ok(0),
+        Err(stderr) => Err(refused("list the sources of mail", stderr, &[])),
+    }
+}
+
+fn recent_elements(listing: &Value, age: Duration) -> usize {
+    let sets = listing["nftables"].as_array().into_iter().flatten();
+    let elements = sets.filter_map(|object| object["set"]["elem"].as_array()).flatten();
+    let seconds = elements.filter_map(|element| {
+        let left = element["elem"]["expires"].as_u64()?;
+        Some(u64::from(dynamic_sets::SOURCES_KEPT).saturating_sub(left))
+    });
+    seconds.filter(|&seen| seen < age.as_secs()).count()
 }
 
 async fn missing_modules() -> Result<Vec<&'static str>, InterceptError> {
@@ -168,6 +190,17 @@ fn run_blocking(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_recent_sources_count() {
+        let element =
+            |expires: u32| serde_json::json!({ "elem": { "val": "::", "expires": expires } });
+        let set =
+            serde_json::json!({ "set": { "elem": [element(3600), element(3580), element(1)] } });
+        let listing = serde_json::json!({ "nftables": [{ "metainfo": {} }, set] });
+        let count = |seconds| recent_elements(&listing, Duration::from_secs(seconds));
+        assert_eq!((count(10), count(30), count(7200)), (1, 2, 3));
+    }
 
     #[test]
     fn errors_name_the_remedy() {

@@ -46,7 +46,7 @@ pub struct InterceptReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainReport {
     pub name: String,
-    /// `prerouting, priority -150`; `None` for a chain without a hook.
+    /// `prerouting, priority 1000`; `None` for a chain without a hook.
     pub hook: Option<String>,
     pub rules: Vec<RuleReport>,
 }
@@ -56,19 +56,22 @@ pub struct ChainReport {
 pub struct RuleReport {
     /// The rule's comment.
     pub description: String,
-    pub packets: u64,
-    pub bytes: u64,
+    /// `None` for a rule that does not count.
+    pub packets: Option<u64>,
     /// For a rule that intercepts.
     pub tproxy: Option<TproxyReport>,
+    /// Ports that are intercepted, named by the rule.
+    pub ports: Vec<u16>,
     /// Interfaces named by the rule.
     pub interfaces: Vec<String>,
+    /// Networks of mail servers named by the rule.
+    pub destinations: Vec<String>,
 }
 
 /// The TPROXY statement of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TproxyReport {
     pub family: Family,
-    pub ports: Vec<u16>,
     pub listen: u16,
     pub mark: Option<u32>,
 }
@@ -150,7 +153,9 @@ impl fmt::Display for InterceptReport {
                         write!(f, ", at {hook}")?;
                     }
                     for rule in &chain.rules {
-                        write!(f, "\n    {:>10}  {rule}", rule.packets)?;
+                        let packets =
+                            rule.packets.map_or("-".to_owned(), |count| count.to_string());
+                        write!(f, "\n    {packets:>10}  {rule}")?;
                     }
                 }
             }
@@ -172,12 +177,18 @@ impl fmt::Display for InterceptReport {
 impl fmt::Display for RuleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.description)?;
-        if let Some(TproxyReport { family, ports, listen, .. }) = &self.tproxy {
-            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-            write!(f, " ({family}, port {} to local port {listen})", ports.join(", "))?;
+        if let Some(TproxyReport { family, listen, .. }) = &self.tproxy {
+            write!(f, " ({family}, local port {listen})")?;
+        }
+        if !self.ports.is_empty() {
+            let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+            write!(f, " (intercepted: {})", ports.join(", "))?;
         }
         if !self.interfaces.is_empty() {
-            write!(f, " (interfaces: {})", self.interfaces.join(", "))?;
+            write!(f, " (intercepted on: {})", self.interfaces.join(", "))?;
+        }
+        if !self.destinations.is_empty() {
+            write!(f, " (intercepted to: {})", self.destinations.join(", "))?;
         }
         Ok(())
     }
@@ -214,12 +225,11 @@ impl RuleReport {
             description: rule["comment"].as_str().unwrap_or("not a rule of gatepost").to_owned(),
             ..Self::default()
         };
-        let (mut ports, mut mark, mut tproxy) = (Vec::new(), None, None);
+        let (mut mark, mut tproxy) = (None, None);
         let mut rejects = false;
         for statement in rule["expr"].as_array().into_iter().flatten() {
             if let Some(counter) = statement.get("counter") {
-                report.packets = counter["packets"].as_u64().unwrap_or_default();
-                report.bytes = counter["bytes"].as_u64().unwrap_or_default();
+                report.packets = Some(counter["packets"].as_u64().unwrap_or_default());
             }
             if let Some(mangle) = statement.get("mangle") {
                 // The bits of others, and ours.
@@ -231,9 +241,12 @@ impl RuleReport {
             let Some(matched) = statement.get("match") else {
                 continue;
             };
-            if matched["left"]["payload"]["field"] == "dport" {
+            if matched["left"]["payload"]["field"] == "daddr" && matched["op"] == "!=" {
+                report.destinations = items(&matched["right"]).iter().map(network).collect();
+            }
+            if matched["left"]["payload"]["field"] == "dport" && matched["op"] == "!=" {
                 let numbers = items(&matched["right"]).iter().filter_map(Value::as_u64);
-                ports = numbers.filter_map(|port| u16::try_from(port).ok()).collect();
+                report.ports = numbers.filter_map(|port| u16::try_from(port).ok()).collect();
             }
             if matched["left"]["meta"]["key"] == "iifname" && matched["op"] == "!=" {
                 report.interfaces = items(&matched["right"]).iter().map(text).collect();
@@ -242,7 +255,6 @@ impl RuleReport {
         // A closed door's rule has `tproxy` and rejects.
         report.tproxy = tproxy.filter(|_| !rejects).map(|tproxy| TproxyReport {
             family: if tproxy["family"] == "ip" { Family::Ipv4 } else { Family::Ipv6 },
-            ports,
             listen: tproxy["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
             mark,
         });
@@ -253,6 +265,14 @@ impl RuleReport {
 /// nft prints a set of one element as the element.
 fn items(value: &Value) -> &[Value] {
     value["set"].as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+}
+
+/// `2001:db8::25`, or `2001:db8::/64`.
+fn network(value: &Value) -> String {
+    match value.get("prefix") {
+        Some(prefix) => format!("{}/{}", text(&prefix["addr"]), prefix["len"]),
+        None => text(value),
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -287,7 +307,7 @@ mod tests {
     fn report_text() {
         let report = InterceptReport {
             chains: Some(listing()),
-            routing: vec!["ipv4 rule: fwmark 0x6770 lookup table 26480".into()],
+            routing: vec!["ipv4 rule: fwmark 0x40/0xc0 lookup table 26480".into()],
             warnings: vec!["something is wrong; do this".into()],
         };
         insta::assert_snapshot!(report);

@@ -93,6 +93,26 @@ impl Routing {
         Ok(())
     }
 
+    /// The entries of `settings` that the kernel has not, whoever added them.
+    pub(super) async fn missing(
+        &self,
+        settings: &InterceptSettings,
+    ) -> Result<Vec<RoutingEntry>, InterceptError> {
+        let mut missing = Vec::new();
+        for family in settings.families() {
+            let rules = self.rules(family).await?.into_iter().map(RoutingEntry::Rule);
+            let routes = self.routes_of(family, settings.table).await?;
+            let mut present = rules.collect::<Vec<_>>();
+            present.extend(routes.into_iter().map(RoutingEntry::Route).filter(is_local_default));
+            for entry in [rule(family, settings), route(family, settings.table)] {
+                if !present.iter().any(|other| other.is_equivalent(&entry)) {
+                    missing.push(entry);
+                }
+            }
+        }
+        Ok(missing)
+    }
+
     /// Deletes `entry`; not an error if it is missing.
     pub(super) async fn delete(&self, entry: RoutingEntry) -> Result<(), InterceptError> {
         let action = format!("delete {entry}");
@@ -125,12 +145,9 @@ impl Routing {
 
     /// Rejects a table with foreign routes: they would misroute intercepted packets, and ours their packets.
     async fn check_free(&self, family: Family, table: u32) -> Result<(), InterceptError> {
-        let mut wanted = RouteMessage::default();
-        wanted.header.address_family = address_family(family);
-        wanted.attributes.push(RouteAttribute::Table(table));
-        let foreign = self.routes(wanted).await?.into_iter().find(|route| {
-            route_table(route) == table && !RoutingEntry::Route(route.clone()).is_ours()
-        });
+        let routes = self.routes_of(family, table).await?;
+        let foreign =
+            routes.into_iter().find(|route| !RoutingEntry::Route(route.clone()).is_ours());
         match foreign {
             None => Ok(()),
             Some(route) => Err(InterceptError::TableInUse {
@@ -148,10 +165,7 @@ impl Routing {
     pub(super) async fn default_interfaces(&self) -> Result<Vec<String>, InterceptError> {
         let mut names = Vec::new();
         for family in Family::ALL {
-            let mut wanted = RouteMessage::default();
-            wanted.header.address_family = address_family(family);
-            wanted.attributes.push(RouteAttribute::Table(RouteHeader::RT_TABLE_MAIN.into()));
-            let routes = self.routes(wanted).await?;
+            let routes = self.routes_of(family, RouteHeader::RT_TABLE_MAIN.into()).await?;
             let defaults = routes.iter().filter(|route| {
                 route.header.destination_prefix_length == 0
                     && route.header.kind == RouteType::Unicast
@@ -175,6 +189,19 @@ impl Routing {
         let rules = self.handle.rule().get(version).execute().try_collect().await;
         listed_or_empty(rules)
             .map_err(|error| refused(format!("list the {family} ip rules"), &error))
+    }
+
+    async fn routes_of(
+        &self,
+        family: Family,
+        table: u32,
+    ) -> Result<Vec<RouteMessage>, InterceptError> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = address_family(family);
+        wanted.attributes.push(RouteAttribute::Table(table));
+        let mut routes = self.routes(wanted).await?;
+        routes.retain(|route| route_table(route) == table);
+        Ok(routes)
     }
 
     async fn routes(&self, wanted: RouteMessage) -> Result<Vec<RouteMessage>, InterceptError> {
@@ -255,10 +282,7 @@ impl RoutingEntry {
                         .contains(&RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)))
             }
             Self::Route(route) => {
-                route.header.protocol == RouteProtocol::Other(PROTOCOL)
-                    && route.header.kind == RouteType::Local
-                    && route.header.destination_prefix_length == 0
-                    && route.attributes.contains(&RouteAttribute::Oif(LOOPBACK))
+                route.header.protocol == RouteProtocol::Other(PROTOCOL) && is_local_default(self)
             }
         }
     }
@@ -332,6 +356,14 @@ fn route_table(route: &RouteMessage) -> u32 {
             _ => None,
         })
         .unwrap_or(route.header.table.into())
+}
+
+/// `local default dev lo`
+fn is_local_default(entry: &RoutingEntry) -> bool {
+    let RoutingEntry::Route(route) = entry else { return false };
+    route.header.kind == RouteType::Local
+        && route.header.destination_prefix_length == 0
+        && route.attributes.contains(&RouteAttribute::Oif(LOOPBACK))
 }
 
 /// The indices of its outgoing interfaces: several with several next hops.

@@ -4,7 +4,7 @@
 //! chain prerouting, after every chain of others
 //!   an ICMP error about one of our connections  MARK    or it would reach the client or the MTA, and neither has that connection
 //!   not TCP                                     accept
-//!   mark OWN, on lo                             accept  our own connection to an upstream on this host
+//!   mark OWN                                    accept  our own connection to an upstream on this host, over loopback
 //!   a SYN to our listener's port of this host   reject  nobody connects to it directly
 //!   for an address of this host                 accept  for its own listener or MTA
 //!   belongs to a wildcard listener              intercept    a new connection, or not ours
@@ -21,7 +21,7 @@
 //!   from an exempt network                      return
 //!   a SYN                                       tproxy, reject with tcp reset
 //! chain arrived, at input, after every chain of others
-//!   a SYN with MARK                             count   what `tproxy` took and this misses was lost in between
+//!   a SYN with MARK, by family                  count   what `tproxy` took and this misses was lost in between
 //! chain spoofed, at postrouting, before the NAT of others; only where there is such
 //!   from this host with a foreign source        snat to that source: a null binding, so that no other is chosen
 //! ```
@@ -31,11 +31,13 @@
 //!
 //! The chain `prerouting` is the last of its hook. Thus it sees addresses as translated (DNAT to a server behind this host, and
 //! the replies to a connection of ours under SNAT), filters of others have decided, and no other chain restores marks after it.
-//! The mark has a mask, so that the marks of others stay. Others may save the mark of our own connections with the connection and
-//! restore it in the replies, so it counts on `lo` only.
+//! The mark has a mask, so that the marks of others stay.
 //!
 //! Soon after a start there are connections that are older: their packets, which belong to no socket either, are accepted,
 //! unless a SYN of the same address and port was seen in the last minute.
+//!
+//! The sources of SYNs are remembered: if none arrives any more, their number tells a firewall that loses all mail from one
+//! that bans a source.
 //!
 //! `socket wildcard` does not match sockets in TIME_WAIT or in a handshake. Hence it is a separate rule: those packets still
 //! reach `socket transparent`. Counters follow `tproxy`, so that they count matched packets.
@@ -49,16 +51,14 @@ use nftables::expr::{
     BinaryOperation, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload,
     PayloadField, Prefix, SetItem, Socket, SocketAttr,
 };
-use nftables::schema::{
-    Chain, FlushObject, NfCmd, NfListObject, Nftables, Rule, Set, SetFlag, SetType, SetTypeValue,
-    Table,
-};
+use nftables::schema::{Chain, FlushObject, NfCmd, NfListObject, Nftables, Rule, Table};
 use nftables::stmt::{
-    self, Accept, Counter, JumpTarget, Mangle, Match, NAT, NATFamily, Operator, Reject, RejectType,
+    Accept, Counter, JumpTarget, Mangle, Match, NAT, NATFamily, Operator, Reject, RejectType,
     Statement, TProxy,
 };
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
+use super::dynamic_sets::{self, opening, sources, update};
 use super::settings::{InterceptSettings, TABLE};
 use crate::addr::{Family, Networks};
 
@@ -105,13 +105,14 @@ impl Ruleset {
         }
         for family in self.settings.families() {
             batch.add(NfListObject::Chain(chain(door(family))));
+            batch.add(dynamic_sets::add_sources(family));
             if self.spares_earlier {
-                batch.add(opening(family));
+                batch.add(dynamic_sets::add_opening(family));
             }
         }
         let mut rules = self.prerouting();
         rules.extend(self.intercept());
-        rules.push(self.arrived());
+        rules.extend(self.settings.families().map(|family| self.arrived(family)));
         if self.translates {
             rules.extend(self.settings.families().map(spoofed));
         }
@@ -157,13 +158,8 @@ impl Ruleset {
             ),
             rule(
                 PREROUTING,
-                "connections of the gateway to an upstream of this host: ignored",
-                vec![
-                    is(meta(MetaKey::Iifname), text("lo")),
-                    self.has_mark(self.settings.own_mark()),
-                    counter(),
-                    accept(),
-                ],
+                "connections of the gateway to an upstream: ignored",
+                vec![self.has_mark(self.settings.own_mark()), counter(), accept()],
             ),
         ];
         for family in self.settings.families() {
@@ -251,14 +247,21 @@ impl Ruleset {
                 conditions.extend(take);
                 rule(INTERCEPT, comment, conditions)
             };
+            let remembered = |set| vec![of_family(family), is(syn(), text("syn")), set];
+            // A rule of its own: a full set ends it.
+            let source = update(sources(family), field(protocol(family), "saddr"));
+            rules.push(rule(INTERCEPT, "mail: its source is remembered", remembered(source)));
             if self.spares_earlier {
-                let remember = vec![of_family(family), is(syn(), text("syn")), remember(family)];
-                rules.push(rule(INTERCEPT, "mail: remembered until its handshake", remember));
+                let opening = remembered(update(opening(family), sender(family)));
+                rules.push(rule(INTERCEPT, "mail: remembered until its handshake", opening));
             }
-            rules.push(accepted("mail: to the gateway", vec![is(syn(), text("syn"))]));
+            rules.push(accepted(TAKEN, vec![is(syn(), text("syn"))]));
             let by_cookie = "mail, accepted by SYN cookie: to the gateway";
             if self.spares_earlier {
-                rules.push(accepted(by_cookie, vec![is(sender(family), text(set_name(family)))]));
+                rules.push(accepted(
+                    by_cookie,
+                    vec![is(sender(family), text(format!("@{}", opening(family))))],
+                ));
                 let earlier = vec![of_family(family), not(syn(), text("syn")), counter(), accept()];
                 rules.push(rule(INTERCEPT, EARLIER, earlier));
             } else {
@@ -286,7 +289,7 @@ impl Ruleset {
         let reset = Reject::new(Some(RejectType::TCPReset), None);
         rules.push(rule(
             door(family),
-            "door closed: refused",
+            REFUSED,
             vec![
                 is(syn(), text("syn")),
                 tproxy(family, port),
@@ -297,11 +300,12 @@ impl Ruleset {
         rules
     }
 
-    fn arrived(&self) -> Rule<'static> {
+    fn arrived(&self, family: Family) -> Rule<'static> {
         rule(
             ARRIVED,
-            "mail that reached the gateway",
+            arrived(family),
             vec![
+                of_family(family),
                 self.has_mark(self.settings.mark),
                 is(meta(MetaKey::L4proto), text("tcp")),
                 is(syn(), text("syn")),
@@ -352,46 +356,10 @@ pub(super) fn probes() -> [(&'static str, Nftables<'static>); 3] {
     ]
 }
 
-/// Where the SYNs of the last minute came from.
-fn opening(family: Family) -> NfListObject<'static> {
-    let address = match family {
-        Family::Ipv4 => SetType::Ipv4Addr,
-        Family::Ipv6 => SetType::Ipv6Addr,
-    };
-    NfListObject::Set(Box::new(Set {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        name: set_name(family).trim_start_matches('@').into(),
-        handle: None,
-        set_type: SetTypeValue::Concatenated(vec![address, SetType::InetService].into()),
-        policy: None,
-        // That rules update it follows from the rule; nft 1.0.6 rejects the flag in JSON.
-        flags: Some(HashSet::from([SetFlag::Timeout])),
-        elem: None,
-        timeout: Some(60),
-        gc_interval: None,
-        size: Some(65_535),
-        comment: None,
-    }))
-}
-
-/// As in an expression.
-const fn set_name(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4 => "@opening_ipv4",
-        Family::Ipv6 => "@opening_ipv6",
-    }
-}
-
 /// The client's address and port.
 fn sender(family: Family) -> Expression<'static> {
     let parts = vec![field(protocol(family), "saddr"), field("tcp", "sport")];
     Expression::Named(NamedExpression::Concat(parts))
-}
-
-fn remember(family: Family) -> Statement<'static> {
-    let set = set_name(family).into();
-    Statement::Set(stmt::Set { op: stmt::SetOp::Update, elem: sender(family), set })
 }
 
 /// The chain of a family's door.
@@ -399,6 +367,20 @@ pub(super) const fn door(family: Family) -> &'static str {
     match family {
         Family::Ipv4 => "door_ipv4",
         Family::Ipv6 => "door_ipv6",
+    }
+}
+
+/// The comment of the rules that take new connections.
+pub(super) const TAKEN: &str = "mail: to the gateway";
+
+/// The comment of the rule of a closed door.
+pub(super) const REFUSED: &str = "door closed: refused";
+
+/// The comment of the rule that counts SYNs on their way to the listener.
+pub(super) const fn arrived(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "IPv4 mail that reached the gateway",
+        Family::Ipv6 => "IPv6 mail that reached the gateway",
     }
 }
 

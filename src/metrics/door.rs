@@ -17,6 +17,7 @@ pub(super) struct DoorSeries {
     changes: [IntCounter; DoorState::ALL.len()],
     /// In the order of [`METHODS`].
     refused: [IntCounter; METHODS.len()],
+    enforced: IntGauge,
     proof_age: Gauge,
     silence: IntGauge,
 }
@@ -25,6 +26,7 @@ impl DoorSeries {
     pub(super) fn resolve(families: &Families, family: Family) -> Result<Self, MetricsError> {
         let family = family.as_str();
         Ok(Self {
+            enforced: families.door_enforced.get_metric_with_label_values(&[family])?,
             state: array(DoorState::ALL.iter().map(|state| {
                 families.door_state.get_metric_with_label_values(&[family, state.as_str()])
             }))?,
@@ -64,6 +66,11 @@ impl Metrics {
     /// This family has no door.
     pub fn clear_door(&self, family: Family) {
         self.doors[family as usize].state.iter().for_each(|gauge| gauge.set(0));
+    }
+
+    /// Whether the state of a door is enforced; `None` without a door.
+    pub fn set_door_enforced(&self, family: Family, enforced: Option<bool>) {
+        self.doors[family as usize].enforced.set(enforced.map_or(-1, i64::from));
     }
 
     pub fn on_door_change(&self, family: Family, change: &DoorTransition) {

@@ -69,8 +69,13 @@ pub(super) struct Families {
     pub(super) door_changes: IntCounterVec,
     pub(super) door_refused: IntCounterVec,
     pub(super) door_proof_age: GaugeVec,
+    pub(super) door_enforced: IntGaugeVec,
     pub(super) mail_missing: IntGaugeVec,
     pub(super) vantage_up: IntGauge,
+    pub(super) intercept_installed: IntGaugeVec,
+    pub(super) intercept_repairs: IntCounter,
+    pub(super) intercept_bypassed: IntCounterVec,
+    pub(super) intercept_lost: IntCounterVec,
     pub(super) lookups: IntCounterVec,
     pub(super) lookup_answers: IntCounterVec,
     pub(super) lookup_duration: HistogramVec,
@@ -297,6 +302,12 @@ impl Families {
                 ),
                 &["family"],
             )?)?,
+            door_enforced: to.gauges(
+                "door_enforced",
+                "1 if the state of the door is enforced, 0 if a closed door refuses nothing because mail is not intercepted, \
+                 -1 without a door.",
+                &["family"],
+            )?,
             mail_missing: to.gauges(
                 "mail_missing",
                 "1 while mail of a family is missing: fewer sessions deliver mail than its usual share, else 0.",
@@ -305,6 +316,25 @@ impl Families {
             vantage_up: to.gauge(
                 "vantage_up",
                 "1 if the vantage answered the latest request, 0 if not, -1 without [vantage].",
+            )?,
+            intercept_installed: to.gauges(
+                "intercept_installed",
+                "1 while mail is intercepted, 0 while it goes to the servers directly, -1 without [intercept].",
+                &["family"],
+            )?,
+            intercept_repairs: to.counter(
+                "intercept_repairs_total",
+                "Repairs of the interception after others removed or changed its rules or routes.",
+            )?,
+            intercept_bypassed: to.counters(
+                "intercept_bypassed_packets_total",
+                "Packets of mail that went to the servers directly because the gateway was not listening.",
+                &["family"],
+            )?,
+            intercept_lost: to.counters(
+                "intercept_lost_syns_total",
+                "New connections that were intercepted and did not reach the gateway's listener, such as those that a firewall drops.",
+                &["family"],
             )?,
             lookups: to.counters(
                 "lookups_total",

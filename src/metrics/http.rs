@@ -36,6 +36,8 @@ pub enum ReadyState {
     Ready,
     /// The last connection attempt to every upstream failed.
     NoUpstream,
+    /// Mail goes past the gateway, to the servers.
+    NotIntercepting,
     /// Shutting down.
     Draining,
 }
@@ -45,7 +47,8 @@ impl ReadyState {
         match state {
             1 => Self::Ready,
             2 => Self::NoUpstream,
-            3 => Self::Draining,
+            3 => Self::NotIntercepting,
+            4 => Self::Draining,
             _ => Self::Starting,
         }
     }
@@ -57,6 +60,9 @@ impl ReadyState {
             Self::Ready => "ready",
             Self::NoUpstream => {
                 "not ready: no healthy upstream, the last attempt to each one failed"
+            }
+            Self::NotIntercepting => {
+                "not ready: mail is not intercepted and goes to the servers directly, see the log"
             }
             Self::Draining => "not ready: draining, no new sessions are accepted",
         }
@@ -277,6 +283,7 @@ mod tests {
             ReadyState::Starting,
             ReadyState::Ready,
             ReadyState::NoUpstream,
+            ReadyState::NotIntercepting,
             ReadyState::Draining,
             ReadyState::Ready,
         ] {

@@ -9,6 +9,7 @@ mod door;
 mod exposition;
 mod families;
 pub mod http;
+mod intercept;
 mod lookup;
 mod openmetrics;
 mod policy;
@@ -25,6 +26,7 @@ pub use exposition::ExpositionFormat;
 
 use self::door::DoorSeries;
 use self::families::Families;
+use self::intercept::InterceptSeries;
 use self::lookup::LookupSeries;
 use self::policy::{PolicySeries, VerdictSeries};
 use self::session::SessionSeries;
@@ -53,6 +55,9 @@ pub struct Metrics {
     /// By family.
     doors: [DoorSeries; Family::ALL.len()],
     vantage_up: IntGauge,
+    /// By family.
+    interceptions: [InterceptSeries; Family::ALL.len()],
+    interception_repairs: IntCounter,
     lookups: LookupSeries,
     config_reloads_applied: IntCounter,
     config_reloads_failed: IntCounter,
@@ -97,6 +102,11 @@ impl Metrics {
                 DoorSeries::resolve(&families, Family::Ipv6)?,
             ],
             vantage_up: families.vantage_up.clone(),
+            interceptions: [
+                InterceptSeries::resolve(&families, Family::Ipv4)?,
+                InterceptSeries::resolve(&families, Family::Ipv6)?,
+            ],
+            interception_repairs: families.intercept_repairs.clone(),
             lookups: LookupSeries::resolve(&families)?,
             config_reloads_applied: reloads("applied")?,
             config_reloads_failed: reloads("failed")?,

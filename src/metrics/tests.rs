@@ -131,7 +131,11 @@ fn feed_everything(metrics: &Metrics) {
     metrics.set_sessions_limit(10_000);
     for family in Family::ALL {
         metrics.set_upstreams(family, 2, 1);
+        metrics.set_intercepted(family, Some(true));
+        metrics.add_bypassed_packets(family, 2);
+        metrics.add_lost_syns(family, 3);
     }
+    metrics.on_interception_repaired();
     metrics.set_ready(true);
 }
 
@@ -167,6 +171,7 @@ fn feed_door(metrics: &Metrics, family: Family) {
     door.set_mode(door::OperatorMode::Close);
     door.update(&Signals { accepted: Some(at), ..Signals::default() }, at);
     metrics.set_door(&door.status(at + Duration::from_secs(90)));
+    metrics.set_door_enforced(family, Some(true));
     metrics.set_silence(family, true);
     metrics.set_vantage_up(Some(true));
     metrics.add_syn_refusals(family, 7);

@@ -15,6 +15,9 @@ const INDENT: usize = 10;
 /// Columns of the detail, which may quote a prober's message.
 const DETAIL: usize = 240;
 
+/// Why a closed door refuses nothing.
+pub(super) const NOT_ENFORCED: &str = "mail is not intercepted and goes to the servers directly";
+
 /// Lines of at most 100 columns, each with its line end.
 pub fn doors(doors: &[DoorReport]) -> String {
     let mut text = String::new();
@@ -68,7 +71,11 @@ fn guarded(text: &mut String, name: &str, status: &DoorStatus, door: &DoorReport
     };
     let state = status.state.as_str().to_uppercase();
     let since = since(status.since, status.at);
-    line(text, name, &format!("{state}{mode}: {effect}, since {since}"));
+    let sentence = match door.enforced {
+        true => format!("{state}{mode}: {effect}, since {since}"),
+        false => format!("{state}{mode}, not enforced: {NOT_ENFORCED}; since {since}"),
+    };
+    line(text, name, &sentence);
     line(text, "  why", &fitted(&status.detail, EscapeContext::Sentence, DETAIL));
     line(text, "  proof", &proof(status.proof, status.at));
     let not_before = status.next_at.filter(|at| *at > status.at);
@@ -126,6 +133,7 @@ mod tests {
             refused,
             vantage: None,
             silence: None,
+            enforced: true,
         }
     }
 
@@ -168,8 +176,11 @@ mod tests {
             refused: 0,
             vantage: None,
             silence: None,
+            enforced: true,
         };
+        let unenforced = DoorReport { enforced: false, ..report(&door, at(62), 1_204) };
         text += &doors(&[closed, open]);
+        text += &doors(&[unenforced]);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         insta::assert_snapshot!(text);
     }

@@ -118,10 +118,7 @@ fn a_closed_door_refuses_one_family_where_the_gateway_listens() {
     let mut received = [0; 16];
     io::Read::read_exact(&mut &running, &mut received).unwrap();
     assert_eq!(&received, b"220 still here\r\n");
-    let counts = within(&lab.gateway, || async {
-        [door.refused_syns(V6).await, door.refused_syns(addr::Family::Ipv4).await]
-    });
-    assert_eq!(counts, [2, 0]);
+    assert_eq!(within(&lab.gateway, || door.enforcement()).refused_syns, [0, 2]);
 
     // Other listeners, after a reload.
     within(&lab.gateway, || door.update(Ingress::Listeners(vec![own]))).unwrap();
@@ -206,12 +203,21 @@ fn a_closed_door_refuses_one_family_of_what_is_intercepted() {
     session.write_all(b"220 still here\r\n").unwrap();
     let mut received = [0; 16];
     io::Read::read_exact(&mut &running, &mut received).unwrap();
-    assert_eq!(within(&lab.gateway, || door.refused_syns(V6)), 2);
+    let enforcement = within(&lab.gateway, || door.enforcement());
+    assert_eq!(enforcement.refused_syns, [0, 2]);
+    assert!(enforcement.in_force[V6 as usize]);
     let report = within(&lab.gateway, intercept::show).unwrap().to_string();
     assert!(report.contains("2  door closed: refused"), "{report}");
     assert!(!report.contains("warning"), "{report}");
 
-    // The rules are replaced, as by a reload: the door stays closed.
+    // The rules are replaced, as by a reload: the door stays closed, and goes on counting.
+    install().unwrap();
+    refused(&lab.client, v6);
+    assert_eq!(within(&lab.gateway, || door.enforcement()).refused_syns, [0, 3]);
+
+    // Without our table it refuses nothing.
+    lab.gateway.run(["nft", "delete", "table", "inet", "gatepost"]);
+    assert!(!within(&lab.gateway, || door.enforcement()).in_force[V6 as usize]);
     install().unwrap();
     refused(&lab.client, v6);
 

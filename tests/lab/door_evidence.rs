@@ -228,7 +228,11 @@ fn encrypted_sessions_are_proof_and_their_stalls_close_the_door() {
 fn an_mta_that_is_dead_over_ipv6_is_found_in_transparent_mode() {
     let lab = Lab::new();
     let _postfix = Postfix::receiver(&lab);
-    let config = config(&lab, Mode::Tproxy);
+    // Also where nothing listens.
+    let config = config(&lab, Mode::Tproxy)
+        .without("intercept")
+        .set("intercept", "destinations = [\"2001:db8:2::/64\", \"198.51.100.0/24\"]")
+        .set("intercept", &format!("interfaces = [{:?}]", lab.client_link()));
     let gateway = Gateway::start(&lab, &config);
     let [v6, v4] = Family::ALL.map(|family| lab.entrance(Mode::Tproxy, family));
     deliver(lab.client.smtp(v6), b"Subject: v6\r\n\r\n");

@@ -22,6 +22,7 @@ mod door_evidence;
 mod door_mail;
 mod harness;
 mod intercept;
+mod intercept_watch;
 mod live_source;
 mod metrics;
 mod mutated_captures;
@@ -30,7 +31,6 @@ mod reachable;
 mod record;
 mod reenactment;
 mod relay;
-mod routers;
 mod shared_captures;
 mod soak;
 mod status;
@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         door_evidence::TESTS,
         door_mail::TESTS,
         intercept::TESTS,
+        intercept_watch::TESTS,
         live_source::TESTS,
         metrics::TESTS,
         mutated_captures::TESTS,
@@ -87,10 +88,6 @@ fn main() -> ExitCode {
         relay::starttls::TESTS,
         relay::upstream::TESTS,
         relay::upstream_lost::TESTS,
-        routers::TESTS,
-        routers::path_mtu::TESTS,
-        routers::ports::TESTS,
-        routers::uplinks::TESTS,
         shared_captures::TESTS,
         soak::TESTS,
         status::TESTS,

@@ -14,7 +14,7 @@ use super::inbound_evidence::SharedEvidence;
 use crate::addr::Family;
 use crate::config;
 use crate::control::DoorChange;
-use crate::intercept::door::{DoorEnforcer, DoorError, Ingress, RefuseMethod};
+use crate::intercept::door::{DoorEnforcement, DoorEnforcer, DoorError, Ingress, RefuseMethod};
 use crate::metrics::Metrics;
 use crate::policy::door::{
     Door, DoorInputs, DoorReport, DoorSettings, DoorState, DoorTransition, FamilyInputs,
@@ -135,6 +135,8 @@ struct FamilyState {
     mx_has_address: Option<bool>,
     /// SYNs refused, as reported to the metrics.
     refused: u64,
+    /// Of a closed door: whether it refuses sessions, as read last.
+    in_force: bool,
     /// Mail is missing.
     silence: Option<SilenceSign>,
 }
@@ -172,6 +174,7 @@ impl DoorController {
                 is_probing: false,
                 mx_has_address: None,
                 refused: 0,
+                in_force: true,
                 silence: None,
             }
         });
@@ -363,6 +366,7 @@ impl DoorTask {
             refused: state.refused + self.parts.metrics.smtp_door_refusals(state.family),
             vantage: self.vantage.clone(),
             silence: state.silence.clone(),
+            enforced: state.in_force,
         };
         // IPv6 first: it is the family that usually has a door.
         self.families.iter().rev().map(report).collect()
@@ -474,11 +478,16 @@ impl DoorTask {
     }
 
     async fn read_counters(&mut self) {
+        let DoorEnforcement { refused_syns, in_force } = self.parts.enforcer.0.enforcement().await;
         for state in &mut self.families {
-            let refused = self.parts.enforcer.0.refused_syns(state.family).await;
+            let refused = refused_syns[state.family as usize];
             let more = refused.saturating_sub(state.refused);
             self.parts.metrics.add_syn_refusals(state.family, more);
             state.refused = state.refused.max(refused);
+            let is_closed = state.door.as_ref().is_some_and(|door| !door.admits());
+            state.in_force = !is_closed || in_force[state.family as usize];
+            let is_enforced = state.door.as_ref().map(|_| state.in_force);
+            self.parts.metrics.set_door_enforced(state.family, is_enforced);
         }
     }
 

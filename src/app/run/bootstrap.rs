@@ -30,17 +30,17 @@ impl Bootstrap {
     pub(super) async fn run(config: &Config) -> anyhow::Result<Self> {
         let sockets = inherited::take()?;
         capabilities::change_user(config)?;
-        // Before everything else: a second gateway with this configuration fails here.
+        // Before everything else: a second gateway fails here, before its listeners take connections of the first.
         let control = control::bind(&config.control)?;
+        let interception = match &config.intercept {
+            Some(settings) => Some(Interception::claim(settings.clone())?.shared()),
+            None => None,
+        };
         let listeners = Listeners::open(&config.relay, sockets)?;
         let metrics_listener = match config.metrics {
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
                 format!("cannot listen on {address} for metrics; change `[metrics] address`")
             })?),
-            None => None,
-        };
-        let interception = match &config.intercept {
-            Some(settings) => Some(Interception::claim(settings.clone())?.shared()),
             None => None,
         };
         let doors = door_config(config).map(|settings| {

@@ -19,6 +19,7 @@ use super::control::ControlService;
 use super::door_config::ingress;
 use super::evidence::evidence_sources;
 use super::inherited;
+use super::interception_watch::InterceptionWatcher;
 use super::lookup_router::{LookupRouter, start_lookups};
 use super::own_addresses::own_addresses;
 use super::service_manager::{self, ServiceManager};
@@ -61,7 +62,8 @@ pub(super) struct Gateway {
     watch: Option<BackgroundWatch>,
     /// With its task.
     doors: Option<(DoorHandle, JoinHandle<()>)>,
-    interception: Option<SharedInterception>,
+    /// With the task that watches it.
+    interception: Option<(SharedInterception, InterceptionWatcher)>,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -77,6 +79,7 @@ impl Gateway {
         let Bootstrap { control, listeners, metrics_listener, doors, interception, capabilities } =
             Bootstrap::run(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
+        metrics.set_not_intercepting();
         let log = start_log(&config, &metrics)?;
         log.notice(LogLevel::Info, &capabilities.summary(&config));
         let warnings = config.warnings().into_iter().chain(host_checks::warnings(&config, path));
@@ -118,12 +121,16 @@ impl Gateway {
         let provider = Arc::clone(&router) as _;
         let relay = Relay::start(config.relay.clone(), listeners, observer, provider)?;
         // After the relay: intercepted connections need a listener.
-        if let Some(interception) = &interception {
-            interception.lock().await.install().await?;
-            for warning in intercept::show().await?.warnings {
-                log.notice(LogLevel::Warn, &warning.to_string());
+        let interception = match interception {
+            Some(interception) => {
+                interception.lock().await.install().await?;
+                for warning in intercept::show().await?.warnings {
+                    log.notice(LogLevel::Warn, &warning.to_string());
+                }
+                Some(watched(interception, &metrics, &log))
             }
-        }
+            None => None,
+        };
         tokio::spawn(relay.forget_idle_clients());
         tokio::spawn(relay.check_upstreams());
         let doors = match doors {
@@ -201,7 +208,7 @@ impl Gateway {
         }
         let addresses: Vec<String> = listening.iter().map(ToString::to_string).collect();
         let mode = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
-        self.health.set(ReadyState::Ready);
+        self.health.set(self.ready_state());
         let notice = format!("ready: listening on {}{mode}", addresses.join(", "));
         self.log.notice(LogLevel::Info, &notice);
         let status = self.status();
@@ -210,7 +217,23 @@ impl Gateway {
 
     fn status(&self) -> String {
         let doors = self.doors.as_ref().map(|(handle, _)| handle);
-        service_manager::status(&self.config, doors, &self.relay)
+        let outage = self.outage();
+        service_manager::status(&self.config, doors, &self.relay, outage.as_deref())
+    }
+
+    /// Why mail is not intercepted, if so.
+    fn outage(&self) -> Option<String> {
+        self.interception.as_ref().and_then(|(_, watcher)| watcher.outage())
+    }
+
+    fn ready_state(&self) -> ReadyState {
+        if self.relay.is_without_upstream() {
+            ReadyState::NoUpstream
+        } else if self.outage().is_some() {
+            ReadyState::NotIntercepting
+        } else {
+            ReadyState::Ready
+        }
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -235,11 +258,8 @@ impl Gateway {
         {
             lookup.set_own_addresses(own_addresses(&self.config));
         }
-        self.health.set(if self.relay.is_without_upstream() {
-            ReadyState::NoUpstream
-        } else {
-            ReadyState::Ready
-        });
+        self.health.set(self.ready_state());
+        self.sources.set_outage(self.outage());
         let upstreams = self.relay.handle().upstream_health();
         for family in Family::ALL {
             let of_family =
@@ -284,11 +304,11 @@ impl Gateway {
         let config = Config::load_for(&self.path, &ThisHost::new())?;
         self.capabilities.check(&config)?;
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
-        if config.intercept != self.config.intercept {
-            self.change_interception(config.intercept.as_ref()).await?;
-        }
+        // Also if they are the same: what others changed is installed again.
+        self.change_interception(config.intercept.as_ref()).await?;
         if let Some((handle, _)) = &self.doors {
-            let ingress = ingress(self.interception.as_ref(), self.relay.addresses());
+            let interception = self.interception.as_ref().map(|(interception, _)| interception);
+            let ingress = ingress(interception, self.relay.addresses());
             handle.set_ingress(ingress).await;
         }
         let old = &self.config;
@@ -323,18 +343,24 @@ impl Gateway {
         &mut self,
         settings: Option<&InterceptSettings>,
     ) -> anyhow::Result<()> {
-        match (&self.interception, settings) {
-            (Some(interception), Some(settings)) => {
-                interception.lock().await.change(settings.clone()).await?;
+        match (self.interception.take(), settings) {
+            (Some((interception, watcher)), Some(settings)) => {
+                let result = interception.lock().await.change(settings.clone()).await;
+                self.interception = Some((interception, watcher));
+                result?;
             }
-            (Some(interception), None) => {
-                interception.lock().await.remove().await?;
-                self.interception = None;
+            (Some((interception, watcher)), None) => {
+                watcher.stop().await;
+                let mut interception = interception.lock().await;
+                interception.remove().await?;
+                Family::ALL
+                    .into_iter()
+                    .for_each(|family| self.metrics.set_intercepted(family, None));
             }
             (None, Some(settings)) => {
                 let mut interception = Interception::claim(settings.clone())?;
                 interception.install().await?;
-                self.interception = Some(interception.shared());
+                self.interception = Some(watched(interception.shared(), &self.metrics, &self.log));
             }
             (None, None) => {}
         }
@@ -348,6 +374,11 @@ impl Gateway {
         let stopping = format!("stopping: {sessions} sessions in progress");
         self.log.notice(LogLevel::Info, &stopping);
         self.manager.notify_stopping(stopping);
+        if self.interception.is_some() {
+            // Without a listener `tproxy` takes nothing.
+            let notice = "new mail goes to the servers directly from now on, uninspected, until gatepost runs again";
+            self.log.notice(LogLevel::Warn, notice);
+        }
         let taps = Arc::clone(self.relay.taps());
         let cut_off = self.relay.drain().await;
         if cut_off > 0 {
@@ -355,7 +386,8 @@ impl Gateway {
             self.log.notice(LogLevel::Warn, &notice);
         }
         // After the drain: sessions in progress need the rules, and new ones pass by without a listener.
-        if let Some(interception) = &self.interception {
+        if let Some((interception, watcher)) = self.interception {
+            watcher.stop().await;
             interception.lock().await.remove().await?;
         }
         taps.flush(FLUSH_TIMEOUT).await;
@@ -376,6 +408,17 @@ impl Gateway {
         self.log.flush(FLUSH_TIMEOUT);
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// An installed interception, with the task that watches it.
+fn watched(
+    interception: SharedInterception,
+    metrics: &Arc<Metrics>,
+    log: &Arc<SessionLog>,
+) -> (SharedInterception, InterceptionWatcher) {
+    let shared = Arc::clone(&interception);
+    let watcher = InterceptionWatcher::start(shared, Arc::clone(metrics), Arc::clone(log));
+    (interception, watcher)
 }
 
 /// The setting on which the site's safety hangs, for the status page.

@@ -7,6 +7,7 @@ mod door_config;
 mod evidence;
 mod gateway;
 mod inherited;
+mod interception_watch;
 mod lookup_router;
 mod own_addresses;
 mod service_manager;

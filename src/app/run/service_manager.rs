@@ -86,7 +86,15 @@ fn notify(states: &[NotifyState<'_>]) {
 }
 
 /// The status line of `systemctl status`.
-pub(super) fn status(config: &Config, doors: Option<&DoorHandle>, relay: &Relay) -> String {
+pub(super) fn status(
+    config: &Config,
+    doors: Option<&DoorHandle>,
+    relay: &Relay,
+    outage: Option<&str>,
+) -> String {
+    if let Some(reason) = outage {
+        return format!("NOT INTERCEPTING, mail goes to the servers directly: {reason}");
+    }
     let settings = door_config(config);
     let door = |family: &Family| {
         let name = humanize::family(*family);

@@ -20,6 +20,8 @@ pub(super) struct StatusSources {
     doors: Arc<OnceLock<DoorHandle>>,
     /// About the configuration in force.
     warning: Arc<Mutex<Option<String>>>,
+    /// Why mail is not intercepted, if so.
+    outage: Arc<Mutex<Option<String>>>,
 }
 
 impl StatusSources {
@@ -33,6 +35,10 @@ impl StatusSources {
 
     pub(super) fn set_warning(&self, warning: Option<String>) {
         *self.warning.lock().unwrap_or_else(PoisonError::into_inner) = warning;
+    }
+
+    pub(super) fn set_outage(&self, reason: Option<String>) {
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// The route `/` of a gateway that starts now, with `config` from the file at `path`.
@@ -62,6 +68,9 @@ impl StatusSources {
             None => Vec::new(),
         };
         let upstreams = self.relay.get().map(RelayHandle::upstream_health).unwrap_or_default();
+        let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let outage = outage.map(|reason| format!("Mail is not intercepted: {reason}"));
+        let warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone();
         LiveState {
             // The relay's clock, by which the session records are dated.
             at: self.relay.get().map_or_else(wall_clock, |relay| relay.clock().now()),
@@ -69,7 +78,7 @@ impl StatusSources {
             readiness: ready.sentence(),
             doors,
             upstreams: upstreams.into_iter().map(upstream).collect(),
-            warning: self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            warning: outage.or(warning),
         }
     }
 }

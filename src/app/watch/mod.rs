@@ -104,6 +104,7 @@ async fn serve_metrics(
     address: std::net::SocketAddr,
 ) -> anyhow::Result<(Arc<Metrics>, HttpEndpoint)> {
     let metrics = Arc::new(Metrics::new()?);
+    metrics.set_not_intercepting();
     let listener = TcpListener::bind(address).await;
     let listener = listener.with_context(|| {
         format!("cannot listen on {address} for metrics; name another address with --metrics")

@@ -9,8 +9,8 @@ use super::refuse_method::RefuseMethod;
 #[cfg(feature = "ebpf")]
 use super::sk_lookup::{self, SkLookupDoor};
 use crate::addr::{Family, Networks};
+use crate::intercept::SharedInterception;
 use crate::intercept::settings::REQUIRED_CAPABILITIES;
-use crate::intercept::{SharedInterception, nft, ruleset};
 
 /// The capabilities that changing a door needs after [`DoorEnforcer::start`]: one of each set. With interception, those of
 /// the interception.
@@ -39,17 +39,14 @@ pub enum Ingress {
 pub struct DoorEnforcer {
     mechanism: Mechanism,
     exempt: Networks,
+    /// By which sessions arrive.
+    interception: Option<SharedInterception>,
 }
 
 enum Mechanism {
     #[cfg(feature = "ebpf")]
     SkLookup(Box<SkLookupDoor>),
-    Nft {
-        interception: SharedInterception,
-        /// By family: the counts of removed rules.
-        counted: [u64; 2],
-        admits: [bool; 2],
-    },
+    Nft(SharedInterception),
     Smtp,
 }
 
@@ -61,10 +58,14 @@ impl DoorEnforcer {
         exempt: Networks,
         ingress: Ingress,
     ) -> (Self, Option<DoorError>) {
+        let interception = match &ingress {
+            Ingress::Intercepted(interception) => Some(SharedInterception::clone(interception)),
+            Ingress::Listeners(_) => None,
+        };
         let mechanism = match (method, ingress) {
             (RefuseMethod::Smtp, _) => Ok(Mechanism::Smtp),
             (RefuseMethod::Syn, Ingress::Intercepted(interception)) => {
-                Ok(Mechanism::Nft { interception, counted: [0; 2], admits: [true; 2] })
+                Ok(Mechanism::Nft(interception))
             }
             #[cfg(feature = "ebpf")]
             (RefuseMethod::Syn, Ingress::Listeners(addresses)) => {
@@ -75,8 +76,8 @@ impl DoorEnforcer {
             (RefuseMethod::Syn, Ingress::Listeners(_)) => Err(DoorError::NotBuilt),
         };
         match mechanism {
-            Ok(mechanism) => (Self { mechanism, exempt }, None),
-            Err(error) => (Self { mechanism: Mechanism::Smtp, exempt }, Some(error)),
+            Ok(mechanism) => (Self { mechanism, exempt, interception }, None),
+            Err(error) => (Self { mechanism: Mechanism::Smtp, exempt, interception }, Some(error)),
         }
     }
 
@@ -101,13 +102,8 @@ impl DoorEnforcer {
         match &mut self.mechanism {
             #[cfg(feature = "ebpf")]
             Mechanism::SkLookup(door) => door.set(family, admits),
-            Mechanism::Nft { interception, counted, admits: current } => {
-                // The change removes the rule, with its counter.
-                let removed = refused_by_rule(family).await.unwrap_or_default();
-                interception.lock().await.set_door(family, admits, &self.exempt).await?;
-                counted[family as usize] += removed;
-                current[family as usize] = admits;
-                Ok(())
+            Mechanism::Nft(interception) => {
+                Ok(interception.lock().await.set_door(family, admits, &self.exempt).await?)
             }
             Mechanism::Smtp => Ok(()),
         }
@@ -127,26 +123,32 @@ impl DoorEnforcer {
         }
     }
 
-    /// Number of SYNs of `family` that the kernel refused since the start.
-    pub async fn refused_syns(&self, family: Family) -> u64 {
-        match &self.mechanism {
-            #[cfg(feature = "ebpf")]
-            Mechanism::SkLookup(door) => door.refused_syns(family),
-            Mechanism::Nft { counted, admits, .. } => {
-                let removed = counted[family as usize];
-                if admits[family as usize] {
-                    return removed;
-                }
-                removed + refused_by_rule(family).await.unwrap_or_default()
-            }
-            Mechanism::Smtp => 0,
+    /// Reads from the kernel whether closed doors are enforced, and what they refused.
+    pub async fn enforcement(&self) -> DoorEnforcement {
+        let mut enforcement = DoorEnforcement { refused_syns: [0; 2], in_force: [true; 2] };
+        if let Some(interception) = &self.interception {
+            let mut interception = interception.lock().await;
+            // What cannot be read now was read before.
+            let _unreadable = interception.count().await;
+            enforcement.in_force = match &self.mechanism {
+                Mechanism::Smtp => [interception.has_table(); 2],
+                _ => Family::ALL.map(|family| interception.refuses(family)),
+            };
+            enforcement.refused_syns = Family::ALL.map(|family| interception.refused_syns(family));
         }
+        #[cfg(feature = "ebpf")]
+        if let Mechanism::SkLookup(door) = &self.mechanism {
+            enforcement.refused_syns = Family::ALL.map(|family| door.refused_syns(family));
+        }
+        enforcement
     }
 }
 
-/// The counter of a closed door's rule.
-async fn refused_by_rule(family: Family) -> Option<u64> {
-    let chains = nft::list().await.ok().flatten()?;
-    let chain = chains.into_iter().find(|chain| chain.name == ruleset::door(family))?;
-    chain.rules.last().map(|rule| rule.packets)
+/// By `family as usize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoorEnforcement {
+    /// SYNs that the kernel refused since the start.
+    pub refused_syns: [u64; 2],
+    /// Of a closed door, whether it refuses sessions: not while the interception is gone, for mail does not reach the gateway.
+    pub in_force: [bool; 2],
 }

@@ -13,6 +13,6 @@ mod refuse_method;
 #[cfg(feature = "ebpf")]
 mod sk_lookup;
 
-pub use self::enforcer::{DoorEnforcer, Ingress, required_capabilities};
+pub use self::enforcer::{DoorEnforcement, DoorEnforcer, Ingress, required_capabilities};
 pub use self::error::DoorError;
 pub use self::refuse_method::RefuseMethod;

@@ -167,4 +167,6 @@ pub struct DoorReport {
     pub vantage: Option<VantageStatus>,
     /// Mail of the family is missing; null if none is.
     pub silence: Option<SilenceSign>,
+    /// False while a closed door refuses nothing, because mail does not reach the gateway.
+    pub enforced: bool,
 }

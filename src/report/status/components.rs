@@ -13,7 +13,7 @@ use crate::humanize::{ago, clock, count, date_time, duration, family, short_dura
 use crate::policy::door::{
     DoorReport, DoorState, DoorStatus, OperatorMode, PathProof, ProofSource,
 };
-use crate::report::door::vantage_sentence;
+use crate::report::door::{NOT_ENFORCED, vantage_sentence};
 use crate::report::wording;
 use crate::time::Timestamp;
 
@@ -125,7 +125,11 @@ fn guarded(report: &DoorReport, status: &DoorStatus) -> Markup {
         DoorState::Closing => (Tone::Fair, "about to close"),
         DoorState::Closed => (Tone::Bad, "closed"),
     };
-    let effect = if status.admits { "accepts new sessions" } else { "refuses new sessions" };
+    let effect = match (status.admits, report.enforced) {
+        (true, _) => "accepts new sessions".to_owned(),
+        (false, true) => "refuses new sessions".to_owned(),
+        (false, false) => format!("not enforced: {NOT_ENFORCED}"),
+    };
     let method = if report.refuses == "syn" { "at the SYN" } else { "with 421" };
     let not_before = status.next_at.filter(|at| *at > status.at);
     html! {

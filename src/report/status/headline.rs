@@ -6,6 +6,7 @@ use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
 use crate::humanize::{counted, duration, family};
 use crate::policy::door::{DoorReport, DoorState, DoorStatus, OperatorMode};
+use crate::report::door::NOT_ENFORCED;
 use crate::report::wording;
 
 /// Minutes in which the share of failed sessions is measured.
@@ -111,6 +112,9 @@ fn door(report: &DoorReport, status: &DoorStatus) -> Option<(Tone, String)> {
     let (time, detail) = (duration(status.at.since(status.since)), sentence(&status.detail));
     let manual = status.mode != OperatorMode::Auto;
     Some(match status.state {
+        DoorState::Closed if !report.enforced => {
+            (Tone::Bad, format!("The {name} door is closed, but not enforced: {NOT_ENFORCED}."))
+        }
         DoorState::Closed => {
             (Tone::Bad, format!("The {name} door has been closed for {time}: {detail}."))
         }

@@ -168,6 +168,7 @@ fn busy(settings: &StatusSettings) -> (StatusCollector, LiveState) {
         refused: 1204,
         vantage: Some(vantage_down(at(3000))),
         silence: Some(missing_mail()),
+        enforced: true,
     };
     let unguarded = DoorReport {
         family: Family::Ipv4,
@@ -176,6 +177,7 @@ fn busy(settings: &StatusSettings) -> (StatusCollector, LiveState) {
         refused: 0,
         vantage: Some(vantage_down(at(3000))),
         silence: None,
+        enforced: true,
     };
     let upstream = |address: &str, up, seconds, last_error| UpstreamRow {
         address: address.parse().unwrap(),
@@ -263,6 +265,7 @@ fn headlines() {
             refused: 0,
             vantage: None,
             silence: None,
+            enforced: true,
         }]
     };
     for mode in crate::policy::door::OperatorMode::ALL {
@@ -276,6 +279,7 @@ fn headlines() {
         refused: 0,
         vantage,
         silence,
+        enforced: true,
     };
     let doors = vec![unguarded(Some(vantage_down(at(3000))), Some(missing_mail()))];
     add(

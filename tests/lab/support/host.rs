@@ -53,7 +53,7 @@ impl Host {
     }
 
     /// Joins two hosts by a veth pair; each names its end after the other.
-    pub(crate) fn link(&self, name: &str, other: &Self, name_there: &str) {
+    pub(super) fn link(&self, name: &str, other: &Self, name_there: &str) {
         ip(&[
             "link",
             "add",
@@ -86,7 +86,7 @@ impl Host {
     }
 
     /// Makes the host a router of both families.
-    pub(crate) fn forward(&self) {
+    pub(super) fn forward(&self) {
         self.in_thread(|| {
             sysctl("net/ipv4/ip_forward", "1");
             sysctl("net/ipv6/conf/all/forwarding", "1");
@@ -112,7 +112,7 @@ impl Host {
     }
 
     /// Kills the remaining processes, all of them started by this test, and removes the namespace.
-    pub(crate) fn remove(&self) {
+    pub(super) fn remove(&self) {
         remove_namespace(&self.name);
     }
 
