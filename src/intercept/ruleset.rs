@@ -4,7 +4,7 @@
 //! chain prerouting, after every chain of others
 //!   an ICMP error about one of our connections  MARK    or it would reach the client or the MTA, and neither has that connection
 //!   not TCP                                     accept
-//!   mark OWN                                    accept  our own connection to an upstream on this host, over loopback
+//!   mark OWN, on lo                             accept  our own connection to an upstream on this host
 //!   a SYN to our listener's port of this host   reject  nobody connects to it directly
 //!   for an address of this host                 accept  for its own listener or MTA
 //!   belongs to a wildcard listener              intercept    a new connection, or not ours
@@ -31,7 +31,8 @@
 //!
 //! The chain `prerouting` is the last of its hook. Thus it sees addresses as translated (DNAT to a server behind this host, and
 //! the replies to a connection of ours under SNAT), filters of others have decided, and no other chain restores marks after it.
-//! The mark has a mask, so that the marks of others stay.
+//! The mark has a mask, so that the marks of others stay. Others may save the mark of our own connections with the connection and
+//! restore it in the replies, so it counts on `lo` only.
 //!
 //! Soon after a start there are connections that are older: their packets, which belong to no socket either, are accepted,
 //! unless a SYN of the same address and port was seen in the last minute.
@@ -158,8 +159,13 @@ impl Ruleset {
             ),
             rule(
                 PREROUTING,
-                "connections of the gateway to an upstream: ignored",
-                vec![self.has_mark(self.settings.own_mark()), counter(), accept()],
+                "connections of the gateway to an upstream of this host: ignored",
+                vec![
+                    is(meta(MetaKey::Iifname), text("lo")),
+                    self.has_mark(self.settings.own_mark()),
+                    counter(),
+                    accept(),
+                ],
             ),
         ];
         for family in self.settings.families() {

@@ -31,7 +31,7 @@ fn a_part_of_a_name_finds_its_metrics() {
     let names: Vec<_> = doors.iter().map(|family| family["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
-        ["changes_total", "proof_age_seconds", "refused_total", "state"]
+        ["changes_total", "enforced", "proof_age_seconds", "refused_total", "state"]
             .map(|name| format!("gatepost_door_{name}"))
     );
     let (found, _, stderr) = list(&["flux"]);

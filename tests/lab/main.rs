@@ -31,6 +31,7 @@ mod reachable;
 mod record;
 mod reenactment;
 mod relay;
+mod routers;
 mod shared_captures;
 mod soak;
 mod status;
@@ -88,6 +89,10 @@ fn main() -> ExitCode {
         relay::starttls::TESTS,
         relay::upstream::TESTS,
         relay::upstream_lost::TESTS,
+        routers::TESTS,
+        routers::path_mtu::TESTS,
+        routers::ports::TESTS,
+        routers::uplinks::TESTS,
         shared_captures::TESTS,
         soak::TESTS,
         status::TESTS,

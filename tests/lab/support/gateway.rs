@@ -113,12 +113,26 @@ impl Config {
         self
     }
 
-    fn addresses(mut self, section: &str, addresses: &[SocketAddr]) -> Self {
+    /// Intercepts there in place of the lab's own: a line of `[intercept]`.
+    pub(crate) fn interfaces(self, line: &str) -> Self {
+        self.replace("intercept", "interfaces", line.to_owned())
+    }
+
+    /// Intercepts connections to these networks in place of the lab's server.
+    pub(crate) fn destinations(self, networks: &[&str]) -> Self {
+        self.replace("intercept", "destinations", format!("destinations = {networks:?}"))
+    }
+
+    fn replace(mut self, section: &str, key: &str, line: String) -> Self {
         let lines = self.sections.entry(section.to_owned()).or_default();
-        lines.retain(|line| !line.starts_with("addresses"));
-        let quoted: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
-        lines.push(format!("addresses = [{}]", quoted.join(", ")));
+        lines.retain(|line| !line.starts_with(key));
+        lines.push(line);
         self
+    }
+
+    fn addresses(self, section: &str, addresses: &[SocketAddr]) -> Self {
+        let quoted: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+        self.replace(section, "addresses", format!("addresses = [{}]", quoted.join(", ")))
     }
 
     /// Adds an access rule after the others: the lines of an `[[access]]`.
@@ -191,7 +205,7 @@ impl<'lab> Gateway<'lab> {
         self.start_again();
     }
 
-    /// The same configuration again, after [`Gateway::kill`].
+    /// The same configuration again, after the end of the process.
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
         self.process = run(self.lab, &self.file);

@@ -53,7 +53,7 @@ impl Host {
     }
 
     /// Joins two hosts by a veth pair; each names its end after the other.
-    pub(super) fn link(&self, name: &str, other: &Self, name_there: &str) {
+    pub(crate) fn link(&self, name: &str, other: &Self, name_there: &str) {
         ip(&[
             "link",
             "add",
@@ -86,7 +86,7 @@ impl Host {
     }
 
     /// Makes the host a router of both families.
-    pub(super) fn forward(&self) {
+    pub(crate) fn forward(&self) {
         self.in_thread(|| {
             sysctl("net/ipv4/ip_forward", "1");
             sysctl("net/ipv6/conf/all/forwarding", "1");
@@ -112,7 +112,7 @@ impl Host {
     }
 
     /// Kills the remaining processes, all of them started by this test, and removes the namespace.
-    pub(super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         remove_namespace(&self.name);
     }
 

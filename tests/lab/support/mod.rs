@@ -121,31 +121,13 @@ pub(crate) struct Lab {
     pub(crate) gateway: Host,
     pub(crate) server: Host,
     folder: PathBuf,
+    client_link: &'static str,
 }
 
 impl Lab {
     /// Builds the lab for a test; without root the test is ignored.
     pub(crate) fn new() -> Self {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-
-        require_root();
-        leftovers::sweep();
-
-        let name = format!(
-            "{}{}-{}",
-            leftovers::PREFIX,
-            std::process::id(),
-            COUNTER.fetch_add(1, Ordering::Relaxed)
-        );
-        let folder = std::env::temp_dir().join(&name);
-        fs::create_dir(&folder).unwrap();
-        let host = |role: &str| Host::new(&format!("{name}-{role}"), &folder);
-        let lab = Self {
-            client: host("client"),
-            gateway: host("gateway"),
-            server: host("server"),
-            folder: folder.clone(),
-        };
+        let lab = Self::unwired("client");
         lab.client.link("gateway", &lab.gateway, "client");
         lab.server.link("gateway", &lab.gateway, "server");
         lab.client.configure(
@@ -168,6 +150,37 @@ impl Lab {
         );
         lab.gateway.forward();
         lab
+    }
+
+    /// The three hosts without links or addresses: the test wires them, with further hosts in between.
+    pub(crate) fn unwired(client_link: &'static str) -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+        require_root();
+        leftovers::sweep();
+
+        let name = format!(
+            "{}{}-{}",
+            leftovers::PREFIX,
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = std::env::temp_dir().join(&name);
+        fs::create_dir(&folder).unwrap();
+        let host = |role: &str| Host::new(&format!("{name}-{role}"), &folder);
+        Self {
+            client: host("client"),
+            gateway: host("gateway"),
+            server: host("server"),
+            folder: folder.clone(),
+            client_link,
+        }
+    }
+
+    /// A further host, which the caller removes.
+    pub(crate) fn another_host(&self, role: &str) -> Host {
+        let name = self.folder.file_name().unwrap().to_string_lossy();
+        Host::new(&format!("{name}-{role}"), &self.folder)
     }
 
     /// A new folder of that name inside the lab's own.
@@ -215,7 +228,7 @@ impl Lab {
 
     /// The gateway's interface on which clients arrive.
     pub(crate) const fn client_link(&self) -> &'static str {
-        "client"
+        self.client_link
     }
 
     pub(crate) fn server_socket(&self, family: Family, port: u16) -> SocketAddr {
