@@ -271,7 +271,9 @@ impl Ruleset {
                 let earlier = vec![of_family(family), not(syn(), text("syn")), counter(), accept()];
                 rules.push(rule(INTERCEPT, EARLIER, earlier));
             } else {
-                rules.push(accepted(by_cookie, Vec::new()));
+                // nft demands that a rule with tproxy names the protocol.
+                let tcp = is(meta(MetaKey::L4proto), text("tcp"));
+                rules.push(accepted(by_cookie, vec![tcp]));
             }
         }
         for family in self.settings.families() {
