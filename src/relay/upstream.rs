@@ -86,11 +86,11 @@ pub(super) async fn connect(
         loop {
             let another = waiting.next();
             unfinished.extend(another);
-            attempts.extend(another.map(async |address| {
-                let connecting =
-                    async { socket(address, source, settings.mark)?.connect(address).await };
-                (address, connecting.await)
-            }));
+            attempts.extend(
+                another.map(async |address| {
+                    (address, connect_to(address, source, settings.mark).await)
+                }),
+            );
             tokio::select! {
                 biased;
                 Some((address, result)) = attempts.next() => {
@@ -186,20 +186,25 @@ fn has_source(to: SocketAddr) -> bool {
     UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(to).is_ok())
 }
 
-/// A socket for `address`, bound to the client's address `source` if given.
-pub(super) fn socket(
+/// Connects from the client's address `source`, if given.
+async fn connect_to(
     address: SocketAddr,
     source: Option<IpAddr>,
     mark: Option<u32>,
-) -> io::Result<TcpSocket> {
+) -> io::Result<TcpStream> {
+    let open = || socket(address, mark);
+    match source {
+        Some(client) => client_source::connect(client, address, open).await,
+        None => open()?.connect(address).await,
+    }
+}
+
+/// A socket for `address`.
+pub(super) fn socket(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
     socket.set_nodelay(true)?;
-    let options = SockRef::from(&socket);
     if let Some(mark) = mark {
-        options.set_mark(mark)?;
-    }
-    if let Some(source) = source {
-        client_source::bind(&socket, source)?;
+        SockRef::from(&socket).set_mark(mark)?;
     }
     Ok(socket)
 }

@@ -53,7 +53,7 @@ async fn check(state: &RelayState, upstream: &UpstreamSettings, address: SocketA
 
 /// See [`super::RelayHandle::is_reached`].
 pub(super) async fn is_reached(upstream: SocketAddr, mark: Option<u32>) -> bool {
-    let connecting = async { socket(upstream, None, mark)?.connect(upstream).await };
+    let connecting = async { socket(upstream, mark)?.connect(upstream).await };
     match timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => {
@@ -67,7 +67,7 @@ pub(super) async fn is_reached(upstream: SocketAddr, mark: Option<u32>) -> bool 
 /// # Errors
 /// No connection, or no greeting with a 2xx code.
 async fn greeting(upstream: &UpstreamSettings, address: SocketAddr) -> Result<(), AttemptOutcome> {
-    let connecting = async { socket(address, None, upstream.mark)?.connect(address).await };
+    let connecting = async { socket(address, upstream.mark)?.connect(address).await };
     let mut stream = connecting.await.map_err(|error| outcome_of(address, &error))?;
     let code = read_greeting(&mut stream, upstream.identity, address).await;
     if code.is_ok_and(|code| (200..300).contains(&code)) {
