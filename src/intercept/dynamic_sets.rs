@@ -10,12 +10,11 @@ use nftables::types::NfFamily;
 use super::settings::TABLE;
 use crate::addr::Family;
 
-/// A set that rules fill, with the seconds that its elements stay and their greatest number.
+/// A set that rules fill, with the seconds that its elements stay.
 fn dynamic_set(
     name: &'static str,
     set_type: SetTypeValue<'static>,
     timeout: u32,
-    size: u32,
 ) -> NfListObject<'static> {
     NfListObject::Set(Box::new(Set {
         family: NfFamily::INet,
@@ -29,7 +28,7 @@ fn dynamic_set(
         elem: None,
         timeout: Some(timeout),
         gc_interval: None,
-        size: Some(size),
+        size: Some(65_535),
         comment: None,
     }))
 }
@@ -60,18 +59,15 @@ pub(super) const fn sources(family: Family) -> &'static str {
 /// In seconds.
 pub(super) const SOURCES_KEPT: u32 = 3600;
 
-/// More are not remembered: nft reads the whole set whenever it lists the table.
-const SOURCES: u32 = 4096;
-
 /// The declaration of [`sources`].
 pub(super) fn add_sources(family: Family) -> NfListObject<'static> {
-    dynamic_set(sources(family), SetTypeValue::Single(address(family)), SOURCES_KEPT, SOURCES)
+    dynamic_set(sources(family), SetTypeValue::Single(address(family)), SOURCES_KEPT)
 }
 
 /// The declaration of [`opening`].
 pub(super) fn add_opening(family: Family) -> NfListObject<'static> {
     let parts = vec![address(family), SetType::InetService];
-    dynamic_set(opening(family), SetTypeValue::Concatenated(parts.into()), 60, 65_535)
+    dynamic_set(opening(family), SetTypeValue::Concatenated(parts.into()), 60)
 }
 
 /// Adds `elem` to the set, or renews it.

@@ -78,6 +78,15 @@ impl Interception {
         })
     }
 
+    /// Removes the table that a killed gateway left, on this thread. Its rules and a new listener would reset connections that
+    /// pass by meanwhile.
+    ///
+    /// # Errors
+    /// The kernel refuses, or `nft` cannot be run.
+    pub fn remove_leftover(&self) -> Result<(), InterceptError> {
+        nft::delete_blocking().map(drop)
+    }
+
     pub fn shared(self) -> SharedInterception {
         Arc::new(Mutex::new(self))
     }

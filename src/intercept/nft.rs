@@ -59,11 +59,20 @@ pub(super) async fn translates() -> Result<bool, InterceptError> {
 
 /// Removes our table. Returns whether there was one.
 pub(super) async fn delete() -> Result<bool, InterceptError> {
-    let what = "remove the table `inet gatepost`";
-    match apply(&[], ruleset::delete()).await? {
+    deleted(apply(&[], ruleset::delete()).await?)
+}
+
+/// As [`delete`], on this thread: a thread that starts before the privileges are dropped would keep them.
+pub(super) fn delete_blocking() -> Result<bool, InterceptError> {
+    let json = serde_json::to_string(&ruleset::delete()).map_err(InterceptError::NftOutput)?;
+    deleted(run_blocking(&["-j", "-f", "-"], Some(&json))?)
+}
+
+fn deleted(result: Result<String, String>) -> Result<bool, InterceptError> {
+    match result {
         Ok(_) => Ok(true),
         Err(stderr) if is_absent(&stderr) => Ok(false),
-        Err(stderr) => Err(refused(what, stderr, &[])),
+        Err(stderr) => Err(refused("remove the table `inet gatepost`", stderr, &[])),
     }
 }
 

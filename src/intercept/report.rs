@@ -226,7 +226,7 @@ impl RuleReport {
             ..Self::default()
         };
         let (mut mark, mut tproxy) = (None, None);
-        let mut rejects = false;
+        let mut accepts = false;
         for statement in rule["expr"].as_array().into_iter().flatten() {
             if let Some(counter) = statement.get("counter") {
                 report.packets = Some(counter["packets"].as_u64().unwrap_or_default());
@@ -237,7 +237,7 @@ impl RuleReport {
                 mark = ours.as_u64().and_then(|mark| u32::try_from(mark).ok());
             }
             tproxy = tproxy.or(statement.get("tproxy"));
-            rejects |= statement.get("reject").is_some();
+            accepts |= statement.get("accept").is_some();
             let Some(matched) = statement.get("match") else {
                 continue;
             };
@@ -252,8 +252,8 @@ impl RuleReport {
                 report.interfaces = items(&matched["right"]).iter().map(text).collect();
             }
         }
-        // A closed door's rule has `tproxy` and rejects.
-        report.tproxy = tproxy.filter(|_| !rejects).map(|tproxy| TproxyReport {
+        // A closed door's rule has `tproxy` and rejects; others only remember the packet.
+        report.tproxy = tproxy.filter(|_| accepts).map(|tproxy| TproxyReport {
             family: if tproxy["family"] == "ip" { Family::Ipv4 } else { Family::Ipv6 },
             listen: tproxy["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
             mark,

@@ -253,7 +253,9 @@ impl Ruleset {
                 conditions.extend(take);
                 rule(INTERCEPT, comment, conditions)
             };
-            let remembered = |set| vec![of_family(family), is(syn(), text("syn")), set];
+            // Only what is taken: without a listener, connections pass by that are older than the next one.
+            let remembered =
+                |set| vec![of_family(family), is(syn(), text("syn")), tproxy(family, port), set];
             // A rule of its own: a full set ends it.
             let source = update(sources(family), field(protocol(family), "saddr"));
             rules.push(rule(INTERCEPT, "mail: its source is remembered", remembered(source)));
@@ -271,9 +273,7 @@ impl Ruleset {
                 let earlier = vec![of_family(family), not(syn(), text("syn")), counter(), accept()];
                 rules.push(rule(INTERCEPT, EARLIER, earlier));
             } else {
-                // nft demands that a rule with tproxy names the protocol.
-                let tcp = is(meta(MetaKey::L4proto), text("tcp"));
-                rules.push(accepted(by_cookie, vec![tcp]));
+                rules.push(accepted(by_cookie, Vec::new()));
             }
         }
         for family in self.settings.families() {

@@ -18,7 +18,6 @@ tests![
     mail_is_intercepted_in_both_families_and_all_rules_are_removed,
     leftovers_of_another_configuration_are_replaced_and_removed,
     only_named_interfaces_are_intercepted_and_obstacles_are_reported,
-    earlier_connections_pass_by_until_they_are_spared_no_more,
     without_the_capability_the_error_names_it,
 ];
 
@@ -161,31 +160,6 @@ fn only_named_interfaces_are_intercepted_and_obstacles_are_reported() {
     let error = lab.install(&InterceptSettings { table: 26481, ..settings() }).unwrap_err();
     assert!(error.contains("table 26481 already holds an ipv4 route"), "{error}");
     assert_eq!(lab.state(), before);
-}
-
-fn earlier_connections_pass_by_until_they_are_spared_no_more() {
-    let lab = Lab::new();
-    let (before, after) = lab.in_gateway(|| async {
-        let mut interception = Interception::claim(settings()).unwrap();
-        interception.install().await.unwrap();
-        let before = (interception.inspect().await.unwrap(), intercept::show().await.unwrap());
-        interception.spare_no_more().await.unwrap();
-        (before, (interception.inspect().await.unwrap(), intercept::show().await.unwrap()))
-    });
-    for ((inspection, report), spares) in [(before, true), (after, false)] {
-        assert!(inspection.damage.is_empty(), "{inspection:?}");
-        assert_eq!(inspection.spares_earlier, spares);
-        assert_eq!(inspection.intercepts, [Some(true); 2]);
-        let report = report.to_string();
-        assert_eq!(report.contains("older than the interception: ignored"), spares, "{report}");
-    }
-    // SYN cookies work without the exception as well.
-    lab.gateway_sh("echo 2 > /proc/sys/net/ipv4/tcp_syncookies");
-    let _mta = lab.greeting_servers(&[25]);
-    let _gateway = lab.transparent_gateway();
-    for (server, client) in PATHS {
-        assert_eq!(lab.dialogue(server, 25), format!("gateway {client}"));
-    }
 }
 
 fn without_the_capability_the_error_names_it() {

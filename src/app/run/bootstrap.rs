@@ -29,13 +29,21 @@ impl Bootstrap {
     /// Capabilities belong to a thread, so all other threads must be started after this.
     pub(super) async fn run(config: &Config) -> anyhow::Result<Self> {
         let sockets = inherited::take()?;
-        capabilities::change_user(config)?;
-        // Before everything else: a second gateway fails here, before its listeners take connections of the first.
-        let control = control::bind(&config.control)?;
+        // Before its listeners take connections of the first, a second gateway fails here.
         let interception = match &config.intercept {
-            Some(settings) => Some(Interception::claim(settings.clone())?.shared()),
+            Some(settings) => {
+                let interception = Interception::claim(settings.clone())?;
+                // nft(8) inherits the privileges that this still has. Clients may wait at inherited sockets, to which the rules
+                // lead them.
+                if sockets.addresses().next().is_none() {
+                    interception.remove_leftover()?;
+                }
+                Some(interception.shared())
+            }
             None => None,
         };
+        capabilities::change_user(config)?;
+        let control = control::bind(&config.control)?;
         let listeners = Listeners::open(&config.relay, sockets)?;
         let metrics_listener = match config.metrics {
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| {

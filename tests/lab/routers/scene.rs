@@ -7,15 +7,16 @@ use super::outside::{self, OutsideServer};
 use super::recipe::Recipe;
 use super::senders::Senders;
 use super::topology::Network;
-use crate::support::{Config, DOMAIN, Family, Gateway, Mode, Postfix, Stored, port};
+use crate::support::{Config, DOMAIN, Family, Gateway, Mode, Postfix, Stored, port, until};
 
 /// The rows, in the order in which they run in one network.
-pub(super) const ROWS: [(&str, fn(&mut Scene<'_>)); 6] = [
+pub(super) const ROWS: [(&str, fn(&mut Scene<'_>)); 7] = [
     ("the first mail", first_mail),
     ("a large mail over a hop of 1280 behind the gateway", large_mail),
     ("a large reply over a hop of 1280 in front of the gateway", large_reply),
     ("outbound mail of the mail server", outbound_mail),
     ("a restart under load", restart_under_load),
+    ("the loss of the gateway's table", loss_of_table),
     ("kill -9", kill),
 ];
 
@@ -189,7 +190,20 @@ fn difference(sent: &[String], stored: &[String]) -> Vec<String> {
     all
 }
 
-/// Mail goes to the mail server directly, path MTU discovery included, until the gateway is back.
+/// As by `nft flush ruleset`: mail goes to the mail server directly until the gateway has installed its rules again.
+fn loss_of_table(scene: &mut Scene<'_>) {
+    scene.network.lab.gateway.run(["nft", "delete", "table", "inet", "gatepost"]);
+    let mut sent = 0;
+    for family in Family::ALL {
+        until("mail through the gateway again", || {
+            sent += 1;
+            scene.deliver(family, &format!("after-loss-{sent}"), &small());
+            scene.passed_gateway(&format!("after-loss-{sent}-{family}@{DOMAIN}")).then_some(())
+        });
+    }
+}
+
+/// Mail goes to the mail server directly, path MTU discovery included, until the gateway is back; sessions that run then go on.
 fn kill(scene: &mut Scene<'_>) {
     scene.gateway.kill();
     scene.network.with_small_mtu_behind(|| {
@@ -197,8 +211,15 @@ fn kill(scene: &mut Scene<'_>) {
             scene.deliver(family, "direct", &large());
         }
     });
+    let mut running = Family::ALL.map(|family| {
+        let mut smtp = scene.network.lab.client.smtp(scene.entrance(family));
+        smtp.begin("sender@example.net", &format!("running-{family}@{DOMAIN}"));
+        smtp
+    });
     scene.gateway.start_again();
-    for family in Family::ALL {
+    for (smtp, family) in running.iter_mut().zip(Family::ALL) {
+        assert_eq!(smtp.data(&small()).code, 250);
+        scene.postfix.message_to(&format!("running-{family}@{DOMAIN}"));
         scene.deliver_through_gateway(family, "again", &small());
     }
 }
