@@ -1,16 +1,84 @@
-//! `gatepost intercept show|clean`
+//! `gatepost intercept check|show|clean`
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use super::host_addresses::ThisHost;
 use super::output::print;
-use crate::cli::InterceptCommand;
-use crate::intercept;
+use crate::cli::{InterceptCommand, OutputFormat};
+use crate::config::Config;
+use crate::intercept::{self, InterceptCheckReport, InterceptFinding, InterceptUpstream};
+use crate::readiness::CheckStatus;
 
 pub(super) async fn intercept(command: InterceptCommand) -> anyhow::Result<ExitCode> {
     let text = match command {
+        InterceptCommand::Check { config, format } => return check(&config, format).await,
         InterceptCommand::Show => intercept::show().await?.to_string(),
-        InterceptCommand::Clean => intercept::remove().await?.to_string(),
+        InterceptCommand::Clean => {
+            intercept::remove_check_leftovers().await;
+            intercept::remove().await?.to_string()
+        }
     };
     print(&format!("{}\n", text.trim_end()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn check(file: &Path, format: OutputFormat) -> anyhow::Result<ExitCode> {
+    let config = Config::load_for(file, &ThisHost::new())?;
+    let Some(settings) = &config.intercept else {
+        bail!(
+            "{} does not intercept: it needs mode = \"tproxy\" in [listen], and [intercept]",
+            file.display()
+        );
+    };
+    let report = intercept::check(settings, upstream(&config)).await?;
+    print(&match format {
+        OutputFormat::Text => report.to_string(),
+        OutputFormat::Json => json(&report)?,
+    })?;
+    Ok(if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Key names are stable.
+#[derive(Serialize)]
+struct CheckObject<'a> {
+    outcome: CheckStatus,
+    findings: &'a [InterceptFinding],
+}
+
+fn json(report: &InterceptCheckReport) -> anyhow::Result<String> {
+    let outcome = report.findings.iter().map(|one| one.outcome).max();
+    let outcome = outcome.unwrap_or(CheckStatus::Unknown);
+    let object = CheckObject { outcome, findings: &report.findings };
+    Ok(serde_json::to_string(&object)? + "\n")
+}
+
+fn upstream(config: &Config) -> InterceptUpstream {
+    if config.relay.upstream.addresses.is_empty() {
+        InterceptUpstream::Destinations
+    } else {
+        InterceptUpstream::Configured
+    }
+}
+
+/// Checks this host before an interception starts or changes. Returns what should be logged.
+///
+/// # Errors
+/// Intercepted mail would be lost.
+pub(super) async fn check_before_start(config: &Config) -> anyhow::Result<Vec<String>> {
+    let Some(settings) = &config.intercept else { return Ok(Vec::new()) };
+    let report = intercept::check_before_start(settings, upstream(config)).await;
+    let report = report.context("cannot check this host")?;
+    if report.has_failed() {
+        let failed: Vec<String> =
+            report.of(CheckStatus::Fail).map(|finding| format!("\n  {finding}")).collect();
+        bail!(
+            "this host would lose intercepted mail (`gatepost intercept check` shows more):{}",
+            failed.concat()
+        );
+    }
+    Ok(report.problems().iter().map(ToString::to_string).collect())
 }

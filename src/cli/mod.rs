@@ -24,6 +24,10 @@ pub use self::vantage::VantageArgs;
 use self::watch::WATCH_PRIVILEGES;
 pub use self::watch::{WatchArgs, WatchSource};
 
+const INTERCEPT_CHECK: &str = "Each line begins with pass, warn, fail or unknown. The commands below a line are those that help; \
+    they are printed, not run. The last check connects to each server. Exit status: 1 if a check fails or the command cannot run, \
+    otherwise 0.";
+
 /// A transparent SMTP gateway for dual-stack mail.
 #[derive(Debug, Parser)]
 #[command(name = "gatepost", version, about, max_term_width = 100, arg_required_else_help = true)]
@@ -54,7 +58,7 @@ pub enum CliCommand {
     /// Check configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Show or remove the kernel rules of transparent mode.
+    /// Check a host for transparent mode, and show or remove its kernel rules.
     #[command(subcommand)]
     Intercept(InterceptCommand),
     /// Show or set the state of the door of each address family.
@@ -95,8 +99,18 @@ pub enum ConfigCommand {
     },
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum InterceptCommand {
+    /// Check whether anything on this host would lose intercepted mail, and print the commands that help; changes nothing.
+    #[command(after_long_help = INTERCEPT_CHECK)]
+    Check {
+        /// Configuration file (TOML).
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+        /// Output format: one line per check, or one JSON object.
+        #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+        format: OutputFormat,
+    },
     /// Print gatepost's nftables table, routing rules and routes.
     Show,
     /// Remove gatepost's nftables table, routing rules and routes.

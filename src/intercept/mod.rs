@@ -25,25 +25,29 @@
 //!   belongs to no socket yet, so a small SYN flood would stop all mail.
 //! - *`socket transparent 1` alone also matches wildcard listeners*, and would intercept other hosts' traffic to the port of
 //!   our own listener. Hence the earlier rule with `socket wildcard 1`.
-//! - *`net.ipv4.conf.*.src_valid_mark = 1`* (set by wg-quick) breaks IPv4 with every value of rp_filter: the source is looked up
-//!   with our mark, is found to be local, and the packet is dropped.
+//! - *`net.ipv4.conf.*.src_valid_mark = 1`* (set by wg-quick) on an interface of clients or servers breaks IPv4: the source is
+//!   looked up with our mark, is found to be local, and the packet is dropped, unless accept_local is on and rp_filter not
+//!   strict.
+//! - *Clients on a bridge with br_netfilter* (`net.bridge.bridge-nf-call-iptables = 1`): the hooks of IP run before the host
+//!   receives the frame, and then the kernel forgets the socket that `tproxy` found: mail is refused or times out.
+//! - *`net.ipv6.conf.lo.disable_ipv6 = 1`* removes the IPv6 route to `lo`, and with it all interception of IPv6.
 //! - *Strict rp_filter breaks nothing by itself*, neither towards clients nor towards servers. A client whose return route is
 //!   another interface is dropped, as without the gateway.
-//! - *`net.ipv4.tcp_fwmark_accept = 1`* breaks both families, as accepted sockets take our mark and their replies are routed to
-//!   this host, unless the listener has a mark of its own (SO_MARK). `fwmark_reflect` is harmless.
+//! - *`net.ipv4.tcp_fwmark_accept = 1`* would break both families, as accepted sockets would take our mark and their replies be
+//!   routed to this host. Hence the listener has a mark of its own (SO_MARK). `fwmark_reflect` is harmless.
 //! - *An upstream MTA on the gateway host* cannot see the client's address: its replies are routed to the client, past the
 //!   gateway's socket. Use PROXY or XCLIENT there.
 //!
 //! The listener must be bound to the wildcard address of its family and be transparent (IP_TRANSPARENT). To stop: close the
 //! listener, let sessions end, then [`remove`]; open sessions need the rules.
 
+mod check;
 mod counters;
 pub mod door;
 mod dynamic_sets;
 mod error;
 mod events;
 mod interception;
-mod kernel;
 mod listing;
 mod losses;
 mod nft;
@@ -54,6 +58,10 @@ mod ruleset;
 mod settings;
 pub mod watch;
 
+pub use self::check::{
+    InterceptCheckName, InterceptCheckReport, InterceptFinding, InterceptUpstream,
+    before_start as check_before_start, full as check, remove_leftovers as remove_check_leftovers,
+};
 pub use self::counters::InterceptCounters;
 pub use self::error::InterceptError;
 pub use self::events::InterceptEvents;
@@ -81,9 +89,15 @@ pub async fn remove() -> Result<RemovalReport, InterceptError> {
 
 /// The installed state, with warnings about problems.
 pub async fn show() -> Result<InterceptReport, InterceptError> {
+    let mut report = installed().await?;
+    let checks = check::of_installed(&report).await;
+    report.warnings.extend(checks.problems().iter().map(ToString::to_string));
+    Ok(report)
+}
+
+/// The installed state, with warnings about inconsistencies only.
+async fn installed() -> Result<InterceptReport, InterceptError> {
     let chains = nft::list().await?.map(|table| table.chains());
     let routing = Routing::open()?.ours().await?;
-    let mut report = InterceptReport::new(chains, &routing);
-    report.warnings.extend(kernel::warnings(&report));
-    Ok(report)
+    Ok(InterceptReport::new(chains, &routing))
 }

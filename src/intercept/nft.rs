@@ -109,6 +109,27 @@ fn recent_elements(listing: &Value, age: Duration) -> usize {
     seconds.filter(|&seen| seen < age.as_secs()).count()
 }
 
+/// The tables of everyone, as `nft -j list ruleset` prints them.
+pub(super) async fn list_all() -> Result<Value, InterceptError> {
+    let stdout = run(&["-j", "list", "ruleset"], None).await?;
+    let stdout = stdout.map_err(|stderr| refused("list the ruleset", stderr, &[]))?;
+    serde_json::from_str(&stdout).map_err(InterceptError::NftOutput)
+}
+
+/// The same as text, with handles.
+pub(super) async fn list_all_as_text() -> Result<String, InterceptError> {
+    let stdout = run(&["-a", "list", "ruleset"], None).await?;
+    stdout.map_err(|stderr| refused("list the ruleset", stderr, &[]))
+}
+
+/// Applies commands of nft's own language.
+pub(super) async fn apply_text(script: String) -> Result<(), InterceptError> {
+    match run(&["-f", "-"], Some(script)).await? {
+        Ok(_) => Ok(()),
+        Err(stderr) => Err(refused("apply rules", stderr, &[])),
+    }
+}
+
 async fn missing_modules() -> Result<Vec<&'static str>, InterceptError> {
     let mut missing = Vec::new();
     for (module, probe) in ruleset::probes() {

@@ -22,12 +22,16 @@ impl Ownership {
         match UnixListener::bind_addr(&name) {
             Ok(held) => Ok(Self(held)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let pid = UnixStream::connect_addr(&name)
-                    .ok()
-                    .and_then(|peer| getsockopt(&peer, sockopt::PeerCredentials).ok());
-                Err(InterceptError::Owned { pid: pid.map(|peer| peer.pid()) })
+                Err(InterceptError::Owned { pid: holder() })
             }
             Err(error) => Err(InterceptError::Netlink(error)),
         }
     }
+}
+
+/// The process that intercepts in the network namespace of this thread.
+pub(super) fn holder() -> Option<i32> {
+    let name = SocketAddr::from_abstract_name(NAME).ok()?;
+    let peer = UnixStream::connect_addr(&name).ok()?;
+    getsockopt(&peer, sockopt::PeerCredentials).ok().map(|peer| peer.pid())
 }

@@ -144,7 +144,11 @@ impl Routing {
     }
 
     /// Rejects a table with foreign routes: they would misroute intercepted packets, and ours their packets.
-    async fn check_free(&self, family: Family, table: u32) -> Result<(), InterceptError> {
+    pub(super) async fn check_free(
+        &self,
+        family: Family,
+        table: u32,
+    ) -> Result<(), InterceptError> {
         let routes = self.routes_of(family, table).await?;
         let foreign =
             routes.into_iter().find(|route| !RoutingEntry::Route(route.clone()).is_ours());

@@ -69,10 +69,10 @@ const ARRIVED: &str = "arrived";
 const SPOOFED: &str = "spoofed";
 
 /// After the chains of others, whose highest customary priority is that of connection tracking helpers (300).
-const LAST: i32 = 1000;
+pub(super) const LAST: i32 = 1000;
 
 /// Just before the kernel's priority "srcnat" (100): the first NAT chain that decides is the only one.
-const BEFORE_NAT: i32 = 99;
+pub(super) const BEFORE_NAT: i32 = 99;
 
 /// What the table is made from.
 #[derive(Clone, Debug)]

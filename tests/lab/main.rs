@@ -22,6 +22,7 @@ mod door_evidence;
 mod door_mail;
 mod harness;
 mod intercept;
+mod intercept_check;
 mod intercept_watch;
 mod live_source;
 mod metrics;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         door_evidence::TESTS,
         door_mail::TESTS,
         intercept::TESTS,
+        intercept_check::TESTS,
         intercept_watch::TESTS,
         live_source::TESTS,
         metrics::TESTS,

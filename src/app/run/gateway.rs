@@ -29,11 +29,12 @@ use crate::addr::Family;
 use crate::app::door::{DoorController, DoorHandle, SharedEvidence};
 use crate::app::host_addresses::ThisHost;
 use crate::app::host_checks;
+use crate::app::intercept::check_before_start;
 use crate::app::metrics_endpoint::{self, HttpEndpoint};
 use crate::app::signals::{Shutdown, on};
 use crate::app::watch::BackgroundWatch;
 use crate::config::{Config, UpstreamTrust};
-use crate::intercept::{self, InterceptSettings, Interception, SharedInterception};
+use crate::intercept::{InterceptSettings, Interception, SharedInterception};
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
@@ -121,12 +122,12 @@ impl Gateway {
         let provider = Arc::clone(&router) as _;
         let relay = Relay::start(config.relay.clone(), listeners, observer, provider)?;
         // After the relay: intercepted connections need a listener.
+        for warning in check_before_start(&config).await? {
+            log.notice(LogLevel::Warn, &warning);
+        }
         let interception = match interception {
             Some(interception) => {
                 interception.lock().await.install().await?;
-                for warning in intercept::show().await?.warnings {
-                    log.notice(LogLevel::Warn, &warning.to_string());
-                }
                 Some(watched(interception, &metrics, &log))
             }
             None => None,
@@ -303,6 +304,9 @@ impl Gateway {
     async fn try_reload(&mut self) -> anyhow::Result<()> {
         let config = Config::load_for(&self.path, &ThisHost::new())?;
         self.capabilities.check(&config)?;
+        for warning in check_before_start(&config).await? {
+            self.log.notice(LogLevel::Warn, &warning);
+        }
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
         // Also if they are the same: what others changed is installed again.
         self.change_interception(config.intercept.as_ref()).await?;
