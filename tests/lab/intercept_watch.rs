@@ -244,7 +244,7 @@ fn a_second_gateway_does_not_start_and_names_the_first() {
     let second = lab.path("second.toml");
     let config = Config::new(&lab, Mode::Tproxy).metrics("[::1]:9626");
     std::fs::write(&second, config.toml()).unwrap();
-    let output = lab.gateway.output(&[GATEPOST, "run", "--config", second.to_str().unwrap()]);
+    let output = lab.gateway.output([GATEPOST, "run", "--config", second.to_str().unwrap()]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{error}");
     let owner = format!("another gatepost (process {}) intercepts", gateway.id());
@@ -287,9 +287,21 @@ fn sessions_from_before_a_start_end_unharmed() {
 
 /// A session in the middle of its message.
 fn half_sent(lab: &Lab, family: Family, time: &str) -> Smtp {
-    let mut smtp = lab.client.smtp(lab.entrance(Mode::Tproxy, family));
-    smtp.begin("sender@example.net", &format!("{time}-{family}@example.org"));
-    smtp.dialogue("C: DATA\n S: 354");
+    // A child that a killed gateway was starting holds its listener for a moment, and resets who connects then.
+    let mut smtp = until("a greeting", || {
+        let mut smtp = lab.client.smtp(lab.entrance(Mode::Tproxy, family));
+        smtp.reply().is_ok_and(|greeting| greeting.code == 220).then_some(smtp)
+    });
+    smtp.dialogue(&format!(
+        "C: EHLO client.example.net
+         S: 250
+         C: MAIL FROM:<sender@example.net>
+         S: 250
+         C: RCPT TO:<{time}-{family}@example.org>
+         S: 250
+         C: DATA
+         S: 354"
+    ));
     smtp.raw(b"Subject: slow\r\n\r\none half\r\n").unwrap();
     smtp
 }
