@@ -10,9 +10,8 @@
 //! or with it but of another shape, are never touched.
 //!
 //! **Scope.** New connections to one of `ports` that arrive on one of `interfaces` and are not for an address of this host:
-//! mail to the gateway host goes to the host's own listener. Outbound mail of the MTA behind is routed through this host as
-//! well, and is intercepted only if it arrives on one of the interfaces. Naming the interfaces that face the clients excludes
-//! it; without names, mail in both directions is intercepted.
+//! mail to the gateway host goes to the host's own listener. Only connections to `destinations` count, so outbound mail of
+//! the MTA behind passes. Without `interfaces` those of the default routes count.
 //!
 //! **Observed behaviour.** Found by experiment on Linux 6.18 with nft 1.0.6; the explanations are our reading.
 //! `tests/lab/intercept.rs` covers forwarding without a gateway, the wildcard listener, strict rp_filter and SYN cookies (always on).
@@ -20,9 +19,9 @@
 //!   forwarded, and mail goes to the servers directly, in both families. Interception fails open; the last rules of chain
 //!   `intercept` count these packets. This needs forwarding: with `ip_forward = 0` intercepted sessions still work, but
 //!   nothing passes while the gateway is dead.
-//! - *Sessions that bypass a dead gateway are reset when the listener returns*: their packets then match the listener, which
-//!   has no such connection. Clients get a reset and retry. Matching only SYNs would avoid that, but the ACK of a SYN cookie
-//!   belongs to no socket yet, so a small SYN flood would stop all mail.
+//! - *The rules of a dead gateway reset sessions that bypass it* as soon as a listener is there again and until the rules are
+//!   replaced: those match the listener, which has no such connection. So a start removes the table first, and a new one
+//!   spares them. Matching only SYNs would lose connections that were accepted by SYN cookies.
 //! - *`socket transparent 1` alone also matches wildcard listeners*, and would intercept other hosts' traffic to the port of
 //!   our own listener. Hence the earlier rule with `socket wildcard 1`.
 //! - *`net.ipv4.conf.*.src_valid_mark = 1`* (set by wg-quick) on an interface of clients or servers breaks IPv4: the source is
