@@ -2,7 +2,7 @@
 
 #[allow(dead_code, reason = "tests/core/docs uses the rest")]
 #[path = "../core/docs/page.rs"]
-mod page;
+pub(crate) mod page;
 
 use std::fs;
 use std::net::SocketAddr;

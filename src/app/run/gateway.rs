@@ -178,7 +178,7 @@ impl Gateway {
             }
             None => None,
         };
-        let mut gateway = Self {
+        Ok(Self {
             path: path.to_owned(),
             config,
             relay,
@@ -197,9 +197,7 @@ impl Gateway {
             upstream_log: UpstreamLog::default(),
             missed_bytes: 0,
             ticks: 0,
-        };
-        gateway.report_ready();
-        Ok(gateway)
+        })
     }
 
     fn report_ready(&mut self) {
@@ -243,6 +241,8 @@ impl Gateway {
         let mut hangup = on(SignalKind::hangup())?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // Whoever learns that it is ready may send a signal.
+        self.report_ready();
         loop {
             tokio::select! {
                 _ = shutdown.requested() => return Ok(()),

@@ -3,9 +3,6 @@
 //! A set-up is a recipe of docs/transparent-mode.md, which the test follows, on top of the rules that a package installs.
 
 mod outside;
-#[allow(dead_code, reason = "tests/core/docs uses the rest")]
-#[path = "../../core/docs/page.rs"]
-mod page;
 pub(crate) mod path_mtu;
 pub(crate) mod ports;
 mod recipe;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::page::{Block, Page};
+use crate::docs::page::{Block, Page};
 use crate::support::{Host, Lab, require_program};
 
 const PAGE: &str = "docs/transparent-mode.md";

@@ -9,8 +9,11 @@ use super::senders::Senders;
 use super::topology::Network;
 use crate::support::{Config, DOMAIN, Family, Gateway, Mode, Postfix, Stored, port, until};
 
+/// What is tried in each set-up.
+type Row = (&'static str, fn(&mut Scene<'_>));
+
 /// The rows, in the order in which they run in one network.
-pub(super) const ROWS: [(&str, fn(&mut Scene<'_>)); 7] = [
+pub(super) const ROWS: [Row; 7] = [
     ("the first mail", first_mail),
     ("a large mail over a hop of 1280 behind the gateway", large_mail),
     ("a large reply over a hop of 1280 in front of the gateway", large_reply),
