@@ -29,6 +29,10 @@ pub enum InterceptError {
         pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
     )]
     Owned { pid: Option<i32> },
+    #[error(
+        "cannot claim the interception of this network namespace: {0}; are Unix sockets allowed for this service?"
+    )]
+    Claim(#[source] io::Error),
     #[error("cannot open a netlink socket for routing: {0}; is netlink allowed for this service?")]
     Netlink(#[source] io::Error),
     #[error("the kernel refused to {what}: {reason}{hint}")]

@@ -33,7 +33,7 @@ pub struct Interception {
     has_table: bool,
     /// By family, whether the rule of its closed door was there then.
     refuses: [bool; 2],
-    _ownership: Ownership,
+    ownership: Ownership,
 }
 
 /// What is in the kernel, compared with what was installed.
@@ -74,7 +74,7 @@ impl Interception {
             counters: CounterTotals::default(),
             has_table: false,
             refuses: [false; 2],
-            _ownership: Ownership::take()?,
+            ownership: Ownership::take()?,
         })
     }
 
@@ -89,11 +89,6 @@ impl Interception {
 
     pub fn shared(self) -> SharedInterception {
         Arc::new(Mutex::new(self))
-    }
-
-    /// Interfaces on which connections are intercepted; empty before [`Interception::install`].
-    pub fn interfaces(&self) -> &[String] {
-        &self.wanted.interfaces
     }
 
     /// Replaces whatever an earlier run left; idempotent. Connections that are open already pass by until
@@ -244,6 +239,7 @@ impl Interception {
             counters: self.counters.total(),
             ..Inspection::default()
         };
+        self.ownership.drain();
         if !self.is_installed {
             return Ok(inspection);
         }

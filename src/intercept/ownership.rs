@@ -12,20 +12,26 @@ use super::error::InterceptError;
 const NAME: &str = "gatepost-intercept";
 
 /// Held for as long as this process intercepts.
-pub(super) struct Ownership(#[expect(dead_code, reason = "holds the name")] UnixListener);
+pub(super) struct Ownership(UnixListener);
 
 impl Ownership {
     /// # Errors
     /// Another process holds it in the network namespace of this thread.
     pub(super) fn take() -> Result<Self, InterceptError> {
-        let name = SocketAddr::from_abstract_name(NAME).map_err(InterceptError::Netlink)?;
-        match UnixListener::bind_addr(&name) {
+        let name = SocketAddr::from_abstract_name(NAME).map_err(InterceptError::Claim)?;
+        let bound = UnixListener::bind_addr(&name);
+        match bound.and_then(|held| held.set_nonblocking(true).map(|()| held)) {
             Ok(held) => Ok(Self(held)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(InterceptError::Owned { pid: holder() })
             }
-            Err(error) => Err(InterceptError::Netlink(error)),
+            Err(error) => Err(InterceptError::Claim(error)),
         }
+    }
+
+    /// Accepts and closes the connections of [`holder`]: once the queue is full, the next one would wait for ever.
+    pub(super) fn drain(&self) {
+        while self.0.accept().is_ok() {}
     }
 }
 
@@ -34,4 +40,22 @@ pub(super) fn holder() -> Option<i32> {
     let name = SocketAddr::from_abstract_name(NAME).ok()?;
     let peer = UnixStream::connect_addr(&name).ok()?;
     getsockopt(&peer, sockopt::PeerCredentials).ok().map(|peer| peer.pid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where no gateway intercepts.
+    #[test]
+    fn the_second_learns_who_is_first_however_often_it_asks() {
+        let first = Ownership::take().unwrap();
+        for _ in 0..10_000 {
+            assert_eq!(holder(), i32::try_from(std::process::id()).ok());
+            first.drain();
+        }
+        assert!(matches!(Ownership::take(), Err(InterceptError::Owned { .. })));
+        drop(first);
+        assert_eq!(holder(), None);
+    }
 }
