@@ -1,5 +1,6 @@
 //! `gatepost intercept check|show|clean`
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use crate::cli::{InterceptCommand, OutputFormat};
 use crate::config::Config;
 use crate::intercept::{self, InterceptCheckReport, InterceptFinding, InterceptUpstream};
 use crate::readiness::CheckStatus;
+use crate::report::columns::{WIDTH, wrapped};
 
 pub(super) async fn intercept(command: InterceptCommand) -> anyhow::Result<ExitCode> {
     let text = match command {
@@ -36,10 +38,29 @@ async fn check(file: &Path, format: OutputFormat) -> anyhow::Result<ExitCode> {
     };
     let report = intercept::check(settings, upstream(&config)).await?;
     print(&match format {
-        OutputFormat::Text => report.to_string(),
+        OutputFormat::Text => text(&report),
         OutputFormat::Json => json(&report)?,
     })?;
     Ok(if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Columns before the sentences.
+const INDENT: usize = 9;
+
+/// Each finding with the commands that help, which are not wrapped so that they can be copied.
+fn text(report: &InterceptCheckReport) -> String {
+    let mut out = String::new();
+    for finding in &report.findings {
+        let mut head = finding.outcome.as_str();
+        for line in wrapped(&finding.seen, WIDTH - INDENT) {
+            let _ = writeln!(out, "{head:INDENT$}{line}");
+            head = "";
+        }
+        for command in &finding.commands {
+            let _ = writeln!(out, "{:INDENT$}$ {command}", "");
+        }
+    }
+    out
 }
 
 /// Key names are stable.
@@ -81,4 +102,30 @@ pub(super) async fn check_before_start(config: &Config) -> anyhow::Result<Vec<St
         );
     }
     Ok(report.problems().iter().map(ToString::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intercept::InterceptCheckName;
+
+    #[test]
+    fn lines_are_short_and_commands_whole() {
+        let command = "c".repeat(150);
+        let finding = |outcome, seen: String, commands| InterceptFinding {
+            check: InterceptCheckName::Input,
+            outcome,
+            seen,
+            commands,
+        };
+        let long = finding(CheckStatus::Pass, "word ".repeat(60), Vec::new());
+        let short = finding(CheckStatus::Warn, "a chain".to_owned(), vec![command.clone()]);
+        assert_eq!(short.to_string(), format!("a chain; run: {command}"));
+        let report = InterceptCheckReport { findings: vec![long, short] };
+        let text = text(&report);
+        assert!(text.contains(&format!("warn     a chain\n         $ {command}\n")), "{text}");
+        let lines = text.lines().filter(|line| !line.contains('$'));
+        assert!(lines.into_iter().all(|line| line.len() <= WIDTH), "{text}");
+        assert!(!report.has_failed());
+    }
 }

@@ -18,6 +18,13 @@ use crate::addr::Family;
 /// PATH of services and unprivileged users often lacks /usr/sbin.
 const PROGRAMS: [&str; 2] = ["nft", "/usr/sbin/nft"];
 
+/// Tables of iptables-legacy, which nft does not list: a file with their names, absent if the kernel has none and readable for
+/// root only, and the program.
+pub(super) const LEGACY: [(&str, &str); 2] = [
+    ("/proc/thread-self/net/ip_tables_names", "iptables-legacy"),
+    ("/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"),
+];
+
 /// Replaces our table in one transaction.
 pub(super) async fn replace(ruleset: &Ruleset) -> Result<(), InterceptError> {
     let what = "install the table `inet gatepost`";
@@ -39,12 +46,10 @@ pub(super) async fn set_door(ruleset: &Ruleset, family: Family) -> Result<(), In
 
 /// Whether a chain of another table translates source addresses.
 pub(super) async fn translates() -> Result<bool, InterceptError> {
-    // iptables-legacy has tables of its own.
-    let legacy =
-        ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"].into_iter().any(|file| {
-            read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == "nat"))
-        });
-    if legacy {
+    let has_nat = |file: &str| {
+        read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == "nat"))
+    };
+    if LEGACY.into_iter().any(|(file, _)| has_nat(file)) {
         return Ok(true);
     }
     let stdout = run(&["-j", "list", "chains"], None).await?;

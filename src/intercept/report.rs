@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::routing::RoutingEntry;
 use super::settings::TABLE;
 use crate::addr::Family;
+use crate::humanize;
 
 /// The result of [`remove`](super::remove).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl InterceptReport {
                 warnings.push(format!(
                     "{} mail is lost: its packets are marked, but the ip rule or route is missing; restart the \
                      gateway, or run `gatepost intercept clean`",
-                    tproxy.family
+                    humanize::family(tproxy.family)
                 ));
             }
         }
@@ -178,7 +179,7 @@ impl fmt::Display for RuleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.description)?;
         if let Some(TproxyReport { family, listen, .. }) = &self.tproxy {
-            write!(f, " ({family}, local port {listen})")?;
+            write!(f, " ({}, local port {listen})", humanize::family(*family))?;
         }
         if !self.ports.is_empty() {
             let ports: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
@@ -307,7 +308,7 @@ mod tests {
     fn report_text() {
         let report = InterceptReport {
             chains: Some(listing()),
-            routing: vec!["ipv4 rule: fwmark 0x40/0xc0 lookup table 26480".into()],
+            routing: vec!["IPv4 rule: fwmark 0x40/0xc0 lookup table 26480".into()],
             warnings: vec!["something is wrong; do this".into()],
         };
         insta::assert_snapshot!(report);
@@ -326,6 +327,6 @@ mod tests {
     fn rules_without_routes_cause_warnings() {
         let warnings = InterceptReport::new(Some(listing()), &[]).warnings;
         assert_eq!(warnings.len(), 2, "{warnings:?}");
-        assert!(warnings[0].starts_with("ipv4 mail is lost"), "{warnings:?}");
+        assert!(warnings[0].starts_with("IPv4 mail is lost"), "{warnings:?}");
     }
 }

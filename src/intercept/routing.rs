@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::error::InterceptError;
 use super::settings::{InterceptSettings, PRIORITY, PROTOCOL};
 use crate::addr::Family;
+use crate::humanize;
 
 /// Index of `lo`, the same in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -157,7 +158,8 @@ impl Routing {
             Some(route) => Err(InterceptError::TableInUse {
                 table,
                 found: format!(
-                    "an {family} route of protocol {} with a prefix of {} bits",
+                    "an {} route of protocol {} with a prefix of {} bits",
+                    humanize::family(family),
                     u8::from(route.header.protocol),
                     route.header.destination_prefix_length
                 ),
@@ -191,8 +193,9 @@ impl Routing {
             Family::Ipv6 => IpVersion::V6,
         };
         let rules = self.handle.rule().get(version).execute().try_collect().await;
-        listed_or_empty(rules)
-            .map_err(|error| refused(format!("list the {family} ip rules"), &error))
+        listed_or_empty(rules).map_err(|error| {
+            refused(format!("list the {} rules", humanize::family(family)), &error)
+        })
     }
 
     async fn routes_of(
@@ -312,7 +315,7 @@ impl RoutingEntry {
 
 impl fmt::Display for RoutingEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (family, table) = (self.family(), self.table());
+        let (family, table) = (humanize::family(self.family()), self.table());
         match self {
             Self::Rule(_) => {
                 let mark = self.mark().unwrap_or_default();

@@ -45,7 +45,7 @@ fn mail_is_intercepted_in_both_families_and_all_rules_are_removed() {
         assert_eq!(lab.dialogue(server, 25), format!("direct {client}"));
     }
     let report = lab.show();
-    for family in ["ipv4", "ipv6"] {
+    for family in ["IPv4", "IPv6"] {
         let warning = format!("no socket listens on port 2525 of the {family} wildcard address");
         assert!(report.contains(&warning), "{report}");
     }
@@ -158,7 +158,7 @@ fn only_named_interfaces_are_intercepted_and_obstacles_are_reported() {
     lab.gateway_sh("ip route add 192.0.2.0/24 dev lo table 26481");
     let before = lab.state();
     let error = lab.install(&InterceptSettings { table: 26481, ..settings() }).unwrap_err();
-    assert!(error.contains("table 26481 already holds an ipv4 route"), "{error}");
+    assert!(error.contains("table 26481 already holds an IPv4 route"), "{error}");
     assert_eq!(lab.state(), before);
 }
 

@@ -44,19 +44,19 @@ const CASES: [Case; 22] = [
     case(
         "sysctl -w net.ipv6.conf.all.forwarding=0",
         "warn forwarding",
-        "does not forward ipv6",
+        "does not forward IPv6",
         "",
     ),
     case(
         "sysctl -w net.ipv6.conf.all.disable_ipv6=1",
         "fail family",
-        "ipv6 is disabled (net.ipv6.conf.all.disable_ipv6)",
+        "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6)",
         "ip addr add 2001:db8:1::1/64 dev client nodad; ip addr add 2001:db8:2::1/64 dev server nodad",
     ),
     case(
         "sysctl -w net.ipv6.conf.lo.disable_ipv6=1",
         "fail family",
-        "ipv6 is disabled (net.ipv6.conf.lo.disable_ipv6)",
+        "IPv6 is disabled (net.ipv6.conf.lo.disable_ipv6)",
         "",
     ),
     case(
@@ -154,13 +154,13 @@ const CASES: [Case; 22] = [
     case(
         "ip rule add priority 50 lookup main",
         "fail routing",
-        "ipv4 ip rule with priority 50 precedes gatepost's",
+        "IPv4 rule with priority 50 precedes gatepost's",
         "ip rule del priority 50",
     ),
     case(
         "ip -6 rule add priority 50 from 2001:db8:1::/64 lookup main",
         "warn routing",
-        "ipv6 ip rule with priority 50 precedes gatepost's (100) and may take",
+        "IPv6 rule with priority 50 precedes gatepost's (100) and may take",
         "ip -6 rule del priority 50",
     ),
     case(
@@ -172,7 +172,7 @@ const CASES: [Case; 22] = [
     case(
         "ip route add 192.0.2.128/25 dev client table 26480",
         "fail routing",
-        "routing table 26480 already holds an ipv4 route",
+        "routing table 26480 already holds an IPv4 route",
         "ip route del 192.0.2.128/25 dev client table 26480",
     ),
     case(

@@ -13,6 +13,7 @@ use super::packet::MailPacket;
 use super::remedy;
 use super::truth::Truth;
 use crate::addr::Family;
+use crate::humanize;
 use crate::readiness::CheckStatus;
 
 /// What a chain does with a packet.
@@ -98,8 +99,7 @@ fn check_hook(host: &Host<'_>, listing: &Listing, hook: Hook, report: &mut Inter
     let mut is_fine = true;
     for ((fate, cause), group) in groups {
         let finding = match hook {
-            Hook::Input => input(host, fate, &cause, &group),
-            Hook::Output => output(host, fate, &cause, &group),
+            Hook::Input | Hook::Output => own_packets(host, hook, fate, &cause, &group),
             _ => forward(fate, &cause, &group),
         };
         if let Some((outcome, seen, commands)) = finding {
@@ -127,48 +127,37 @@ fn fine(hook: Hook, chains: usize) -> String {
 
 type Found = (CheckStatus, String, Vec<String>);
 
-fn input(host: &Host<'_>, fate: Fate, cause: &Cause, group: &Group) -> Option<Found> {
-    let commands = group.families.iter().flat_map(|&family| {
-        remedy::accept_marked(host.settings, cause, Hook::Input, family, &group.ports)
-    });
-    let commands = without_repetition(commands);
-    let mail = mail(host, group);
-    Some(match fate {
+/// At INPUT and OUTPUT.
+fn own_packets(
+    host: &Host<'_>,
+    hook: Hook,
+    fate: Fate,
+    cause: &Cause,
+    group: &Group,
+) -> Option<Found> {
+    let (what, clients, lost) = match hook {
+        Hook::Output => {
+            let what = format!("the gateway's connections to {}", destinations(group));
+            (what, "for clients", "each session gets a 421")
+        }
+        _ => (mail(host, group), "of clients", "it would time out"),
+    };
+    let (outcome, seen) = match fate {
         Fate::Accepted | Fate::DroppedForSome => return None,
-        Fate::Dropped => {
-            (CheckStatus::Fail, format!("{cause} drops {mail}: it would time out"), commands)
-        }
+        Fate::Dropped => (CheckStatus::Fail, format!("{cause} drops {what}: {lost}")),
         Fate::AcceptedForSome => {
-            let seen = format!("{cause} drops {mail} of clients that no earlier rule accepts");
-            (CheckStatus::Warn, seen, commands)
-        }
-        Fate::PerhapsDropped => {
-            let seen = format!("{cause} decides on {mail}, and could not be evaluated");
-            (CheckStatus::Warn, seen, commands)
-        }
-    })
-}
-
-fn output(host: &Host<'_>, fate: Fate, cause: &Cause, group: &Group) -> Option<Found> {
-    let commands = group.families.iter().flat_map(|&family| {
-        remedy::accept_marked(host.settings, cause, Hook::Output, family, &group.ports)
-    });
-    let commands = without_repetition(commands);
-    let what = format!("the gateway's connections to {}", destinations(group));
-    Some(match fate {
-        Fate::Accepted | Fate::DroppedForSome => return None,
-        Fate::Dropped => {
-            (CheckStatus::Fail, format!("{cause} drops {what}: each session gets a 421"), commands)
-        }
-        Fate::AcceptedForSome => {
-            let seen = format!("{cause} drops {what} for clients that no earlier rule accepts");
-            (CheckStatus::Warn, seen, commands)
+            let seen = format!("{cause} drops {what} {clients} that no earlier rule accepts");
+            (CheckStatus::Warn, seen)
         }
         Fate::PerhapsDropped => {
             let seen = format!("{cause} decides on {what}, and could not be evaluated");
-            (CheckStatus::Warn, seen, commands)
+            (CheckStatus::Warn, seen)
         }
-    })
+    };
+    let commands = group.families.iter().flat_map(|&family| {
+        remedy::accept_marked(host.settings, cause, hook, family, &group.ports)
+    });
+    Some((outcome, seen, without_repetition(commands)))
 }
 
 fn forward(fate: Fate, cause: &Cause, group: &Group) -> Option<Found> {
@@ -226,7 +215,9 @@ fn packets(host: &Host<'_>, hook: Hook) -> Vec<(MailPacket, Option<String>, IpNe
                 }
                 _ => {
                     for name in &host.interfaces {
-                        let packet = MailPacket::forwarded(name, network, port, outgoing.clone());
+                        let outgoing = outgoing.clone();
+                        let packet =
+                            MailPacket::forwarded(host.settings, name, network, port, outgoing);
                         packets.push((packet, Some(name.clone()), network, port));
                     }
                 }
@@ -241,7 +232,7 @@ fn mail(host: &Host<'_>, group: &Group) -> String {
         return format!("the replies of {}", destinations(group));
     }
     let families = match group.families.iter().collect::<Vec<_>>().as_slice() {
-        [family] => format!(" over {}", protocol(**family)),
+        [family] => format!(" over {}", humanize::family(**family)),
         _ => String::new(),
     };
     if group.interfaces.len() == host.interfaces.len() {
@@ -249,13 +240,6 @@ fn mail(host: &Host<'_>, group: &Group) -> String {
     } else {
         let names: Vec<&str> = group.interfaces.iter().map(String::as_str).collect();
         format!("intercepted mail{families} from {}", names.join(", "))
-    }
-}
-
-pub(super) const fn protocol(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4 => "IPv4",
-        Family::Ipv6 => "IPv6",
     }
 }
 

@@ -4,6 +4,7 @@ use super::finding::{InterceptCheckName, InterceptCheckReport};
 use super::host::Host;
 use super::remedy;
 use crate::addr::Family;
+use crate::humanize;
 use crate::intercept::error::InterceptError;
 use crate::readiness::CheckStatus;
 
@@ -46,6 +47,7 @@ fn destinations(host: &Host<'_>, report: &mut InterceptCheckReport) {
     for family in host.settings.families() {
         let none = !host.destinations.iter().any(|one| Family::of(one.network.addr()) == family);
         if none {
+            let family = humanize::family(family);
             let seen = format!(
                 "intercept.destinations has no {family} address: {family} mail passes the gateway by; leave \
                  the family out of listen.addresses, or add the servers' addresses"

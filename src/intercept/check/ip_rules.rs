@@ -10,6 +10,7 @@ use super::finding::{InterceptCheckName, InterceptCheckReport};
 use super::host::Host;
 use super::routes::RouteLookup;
 use crate::addr::Family;
+use crate::humanize;
 use crate::intercept::routing::Routing;
 use crate::intercept::settings::{PRIORITY, PROTOCOL};
 
@@ -94,7 +95,8 @@ pub(super) async fn check(
         for rule in rules.iter().map(IpRule::parse).filter(|rule| !rule.is_ours) {
             let version = if family == Family::Ipv4 { 4 } else { 6 };
             let command = format!("ip -{version} rule show priority {}", rule.priority);
-            let about = format!("{family} ip rule with priority {}", rule.priority);
+            let about =
+                format!("{} rule with priority {}", humanize::family(family), rule.priority);
             if rule.priority < PRIORITY && !(rule.is_lookup && rule.table == LOCAL) {
                 match takes(host, routes, family, &rule).await {
                     Taken::No => {}

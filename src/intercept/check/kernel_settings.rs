@@ -7,6 +7,7 @@ use std::fs;
 use super::finding::{InterceptCheckName, InterceptCheckReport};
 use super::routes::Link;
 use crate::addr::Family;
+use crate::humanize;
 use crate::readiness::CheckStatus;
 
 /// For clients on `clients`, and packets of both sides on `interfaces`.
@@ -21,7 +22,8 @@ pub(super) fn check(
     for &family in families {
         if let Some(name) = disabled_on(family) {
             let seen = format!(
-                "{family} is disabled ({name}.disable_ipv6): leave it out of listen.addresses, or enable it"
+                "{} is disabled ({name}.disable_ipv6): leave it out of listen.addresses, or enable it",
+                humanize::family(family)
             );
             report.fail(
                 InterceptCheckName::Family,
@@ -34,12 +36,13 @@ pub(super) fn check(
         match read(&path(key)).as_deref() {
             Some("0") => {
                 let seen = format!(
-                    "{key} is 0: this host does not forward {family}, so no mail passes while the gateway \
-                     is stopped"
+                    "{key} is 0: this host does not forward {}, so no mail passes while the gateway is \
+                     stopped",
+                    humanize::family(family)
                 );
                 report.warn(InterceptCheckName::Forwarding, seen, format!("sysctl -w {key}=1"));
             }
-            Some(_) => forwarding.push(family.as_str()),
+            Some(_) => forwarding.push(humanize::family(family)),
             None => report.unknown(InterceptCheckName::Forwarding, format!("cannot read {key}")),
         }
     }

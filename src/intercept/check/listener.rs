@@ -4,6 +4,7 @@ use std::fs;
 
 use super::finding::{InterceptCheckName, InterceptCheckReport};
 use crate::addr::Family;
+use crate::humanize;
 use crate::intercept::report::{InterceptReport, TproxyReport};
 
 pub(super) fn check(installed: &InterceptReport, report: &mut InterceptCheckReport) {
@@ -32,7 +33,8 @@ fn check_listener(tproxy: &TproxyReport, report: &mut InterceptCheckReport) {
         let seen = format!(
             "no socket listens on port {} of the {} wildcard address: mail bypasses the gateway and goes to \
              the servers directly; start the gateway, or remove its rules",
-            tproxy.listen, tproxy.family
+            tproxy.listen,
+            humanize::family(tproxy.family)
         );
         report.warn(InterceptCheckName::Gateway, seen, "gatepost intercept clean");
     }

@@ -40,12 +40,6 @@ use super::{nft, ownership, report::InterceptReport};
 use crate::addr::Family;
 use crate::readiness::CheckStatus;
 
-/// The names of their tables, one a line; absent if the kernel has none.
-const LEGACY: [(&str, &str); 2] = [
-    ("/proc/thread-self/net/ip_tables_names", "iptables-legacy"),
-    ("/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"),
-];
-
 /// Checks this host before anything is installed: fast, and without sending a packet.
 ///
 /// # Errors
@@ -55,9 +49,8 @@ pub async fn before_start(
     upstream: InterceptUpstream,
 ) -> Result<InterceptCheckReport, InterceptError> {
     let routes = RouteLookup::open()?;
-    let host = Host::read(settings, upstream, &routes).await?;
     let mut report = InterceptCheckReport::default();
-    examine(&host, &routes, &mut report).await;
+    examine(settings, upstream, &routes, &mut report).await?;
     Ok(report)
 }
 
@@ -70,10 +63,9 @@ pub async fn full(
     upstream: InterceptUpstream,
 ) -> Result<InterceptCheckReport, InterceptError> {
     let routes = RouteLookup::open()?;
-    let host = Host::read(settings, upstream, &routes).await?;
     let mut report = InterceptCheckReport::default();
     let runs = gateway(&mut report).await;
-    examine(&host, &routes, &mut report).await;
+    let host = examine(settings, upstream, &routes, &mut report).await?;
     legacy_unreadable(&mut report);
     if upstream == InterceptUpstream::Configured {
         let seen = "replies of the servers: not tested, since sessions go to upstream.addresses";
@@ -87,16 +79,23 @@ pub async fn full(
     Ok(report)
 }
 
-async fn examine(host: &Host<'_>, routes: &RouteLookup, report: &mut InterceptCheckReport) {
+/// Returns what is known of the host.
+async fn examine<'a>(
+    settings: &'a InterceptSettings,
+    upstream: InterceptUpstream,
+    routes: &RouteLookup,
+    report: &mut InterceptCheckReport,
+) -> Result<Host<'a>, InterceptError> {
+    let host = Host::read(settings, upstream, routes).await?;
     let families: Vec<Family> = host.settings.families().collect();
     let clients: Vec<&str> = host.interfaces.iter().map(String::as_str).collect();
     kernel_settings::check(&families, &clients, &host.all_interfaces(), &host.links, report);
-    interfaces::check(host, report);
-    ip_rules::check(host, routes, report).await;
+    interfaces::check(&host, report);
+    ip_rules::check(&host, routes, report).await;
     legacy(report);
     match ruleset().await {
         Ok(listing) => {
-            filters::check(host, &listing, report);
+            filters::check(&host, &listing, report);
             chain_order::check(&families, &listing, report);
         }
         Err(error) => report.unknown(
@@ -104,6 +103,7 @@ async fn examine(host: &Host<'_>, routes: &RouteLookup, report: &mut InterceptCh
             format!("the rules of this host's firewall: {error}"),
         ),
     }
+    Ok(host)
 }
 
 /// The rules of others.
@@ -118,7 +118,7 @@ async fn ruleset() -> Result<Listing, InterceptError> {
 
 /// Tables of iptables-legacy, which nft does not list.
 fn legacy(report: &mut InterceptCheckReport) {
-    for (file, program) in LEGACY {
+    for (file, program) in nft::LEGACY {
         let names = read_to_string(file).unwrap_or_default();
         if names.lines().next().is_none() {
             continue;
@@ -135,7 +135,7 @@ fn legacy(report: &mut InterceptCheckReport) {
 
 /// Only root may see whether there are such tables. The gateway itself need not be root, and would log this at each start.
 fn legacy_unreadable(report: &mut InterceptCheckReport) {
-    for (file, program) in LEGACY {
+    for (file, program) in nft::LEGACY {
         if read_to_string(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
             let seen = format!("whether {program} has rules: run this as root");
             report.unknown(InterceptCheckName::Firewall, seen);

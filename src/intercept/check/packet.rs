@@ -82,23 +82,17 @@ impl MailPacket {
 
     /// The same packet, forwarded as it would be without the gateway.
     pub(super) fn forwarded(
+        settings: &InterceptSettings,
         interface: &str,
         destination: IpNet,
         port: u16,
         outgoing: Option<String>,
     ) -> Self {
         Self {
-            family: Family::of(destination.addr()),
-            incoming: FieldValue::Interface(interface.to_owned()),
             outgoing: outgoing.map_or(FieldValue::Unknown, FieldValue::Interface),
-            source: FieldValue::Client,
-            destination: FieldValue::Network(destination),
-            source_port: FieldValue::Client,
-            destination_port: FieldValue::number(port.into()),
-            tcp_flags: SYN,
-            state: NEW,
             mark: FieldValue::Unknown,
             is_ours: false,
+            ..Self::arriving(settings, interface, destination, port)
         }
     }
 
