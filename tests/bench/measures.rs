@@ -6,18 +6,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 
+use crate::bulk::{self, Direction};
 use crate::net::Lab;
 use crate::proxies::{Peer, Proxy};
 use crate::results::Figures;
-use crate::session::{Direction, Session, message_of};
 use crate::sink::{Counters, Sink};
-
-/// Concurrent bulk transfers, one for each of a proxy's two threads.
-pub(crate) const STREAMS: u32 = 2;
-/// 20 MB as smtp-source's `-l 20971520` has it.
-const LARGE: usize = 20 * 1024 * 1024;
+use crate::smtp_client::{Session, message_of};
+use crate::timing::{LARGE, STREAMS, in_parallel, percentiles};
 
 /// Complete sessions one after another, connect to 221, each with one message of 2 kB.
 pub(crate) fn latency(
@@ -28,7 +25,7 @@ pub(crate) fn latency(
 ) -> Result<Figures> {
     let content = message_of(2048);
     let before = counters.messages();
-    let mut times = lab.client.within(|| {
+    let times = lab.client.within(|| {
         let mut times = Vec::new();
         for _ in 0..sessions {
             let started = Instant::now();
@@ -36,24 +33,13 @@ pub(crate) fn latency(
             session.hello()?;
             session.message(&content)?;
             session.quit()?;
-            times.push(started.elapsed().as_secs_f64() * 1e6);
+            times.push(started.elapsed());
         }
         Ok(times)
     })?;
     let arrived = counters.messages() - before;
     ensure!(arrived == u64::from(sessions), "{sessions} messages sent, the sink counted {arrived}");
-    times.sort_by(f64::total_cmp);
-    Ok(vec![
-        ("p50_us", percentile(&times, 0.50)),
-        ("p99_us", percentile(&times, 0.99)),
-        ("mean_us", times.iter().sum::<f64>() / f64::from(sessions)),
-    ])
-}
-
-/// The smallest value that at least this share of the sorted values does not exceed.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    Ok(percentiles(times))
 }
 
 /// `messages` of 20 MB on each of the parallel sessions.
@@ -88,7 +74,7 @@ pub(crate) fn opaque(
     let bytes = (each * u64::from(STREAMS)) as f64;
     bulk(lab, proxy, bytes, |session| {
         session.command("STARTTLS", "220")?;
-        session.transfer(direction, each)
+        bulk::transfer(session.socket(), direction, each)
     })
 }
 
@@ -100,14 +86,14 @@ fn spliced(proxy: &Proxy) -> Result<Option<u64>> {
     }
 }
 
-/// Opens the sessions, then runs `work` on all of them at once and measures from the first byte to the last answer.
+/// Opens the sessions, then runs `work` on all of them at once.
 fn bulk(
     lab: &Lab,
     proxy: &Proxy,
     bytes: f64,
     work: impl Fn(&mut Session) -> Result<()> + Sync,
 ) -> Result<Figures> {
-    let mut sessions = lab.client.within(|| {
+    let sessions = lab.client.within(|| {
         let mut sessions = Vec::new();
         for _ in 0..STREAMS {
             let mut session = Session::connect(proxy.address)?;
@@ -117,23 +103,7 @@ fn bulk(
         Ok(sessions)
     })?;
     let spliced_before = spliced(proxy)?;
-    let cpu = proxy.cpu()?;
-    let started = Instant::now();
-    thread::scope(|scope| {
-        let threads: Vec<_> =
-            sessions.iter_mut().map(|session| scope.spawn(|| work(session))).collect();
-        threads.into_iter().try_for_each(|thread| {
-            thread.join().map_err(|_panic| anyhow!("a client thread panicked"))?
-        })
-    })?;
-    let took = started.elapsed().as_secs_f64();
-    let cpu = proxy.cpu()? - cpu;
-    let mut figures = vec![
-        ("gb_per_s", bytes / took / 1e9),
-        ("cpu_s_per_gb", cpu / (bytes / 1e9)),
-        ("wall_s", took),
-        ("cpu_s", cpu),
-    ];
+    let mut figures = in_parallel(proxy, sessions, bytes, work)?;
     if let (Some(before), Some(after)) = (spliced_before, spliced(proxy)?) {
         let share = (after - before) as f64 / bytes;
         let must_splice = proxy.peer == Peer::HaproxySplicing;

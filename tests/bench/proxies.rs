@@ -20,8 +20,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::net::Lab;
 use crate::process::Daemon;
-use crate::session::Session;
 use crate::sink::Sink;
+use crate::smtp_client::Session;
 
 /// Each proxy's session limit: above the sessions of any measure, and within HAProxy's limit of open files.
 const SESSIONS: u32 = 6_000;

@@ -2,12 +2,13 @@
 //!
 //! `cargo bench --bench relay` takes about six minutes and needs root, haproxy, nginx with its stream module, Postfix's
 //! smtp-source and smtp-sink, iproute2 and util-linux. `-- --quick` checks in under a minute that the benchmark itself
-//! works; `-- --ipv4` runs it over IPv4. Every raw figure goes to `target/bench/relay.json`.
+//! works; `-- --ipv4` runs it over IPv4; `-- --only-mail` leaves out all but the 2 kB messages. Every raw figure goes to `target/bench/relay.json`.
 //!
 //! The paths take turns within each measure, and the medians of the rounds are compared, so that other load affects all of
 //! them. A missed target is printed, and is no failure; a measure that did not run is one.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+mod bulk;
 mod mail;
 mod measures;
 mod net;
@@ -15,36 +16,37 @@ mod process;
 mod proxies;
 mod report;
 mod results;
-mod session;
+mod rounds;
+mod setup;
 mod sink;
+#[path = "../smtp_client/mod.rs"]
+mod smtp_client;
+mod smtp_sink;
+mod tables;
+mod timing;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, available_parallelism};
+use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
 
+use bulk::Direction;
 use mail::Batch;
 use net::{Family, Lab};
 use proxies::{Peer, Proxy};
-use results::{Figures, Results};
-use session::Direction;
+use results::Results;
+use rounds::{rounds, rounds_of_new_proxies};
+use setup::{check_interrupted, folder, raise_open_files, watch_signals};
 use sink::Sink;
-
-/// Two sockets for each of the sessions that the proxies allow, pipes for splicing, and room.
-const OPEN_FILES: u64 = 20_000;
-
-/// Set by SIGINT and SIGTERM; the run ends before its next step, and everything is cleaned up on the way out.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The size of the measures.
 pub(crate) struct Plan {
     quick: bool,
+    /// Only the measures of 2 kB messages.
+    only_mail: bool,
     family: Family,
     threads: usize,
     rounds: u32,
@@ -62,19 +64,21 @@ impl Plan {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         // cargo bench passes --bench; without it (cargo test --benches) this only checks that the benchmark works.
         let mut quick = !arguments.iter().any(|argument| argument == "--bench");
-        let mut family = Family::Ipv6;
+        let (mut only_mail, mut family) = (false, Family::Ipv6);
         for argument in &arguments {
             match argument.as_str() {
                 "--bench" => {}
                 "--quick" => quick = true,
                 "--ipv4" => family = Family::Ipv4,
-                other => bail!("unknown argument {other}: there are --quick and --ipv4"),
+                "--only-mail" => only_mail = true,
+                other => bail!("unknown argument {other}: --quick, --ipv4, --only-mail"),
             }
         }
         let threads = available_parallelism()?.get();
         Ok(if quick {
             Self {
                 quick,
+                only_mail,
                 family,
                 threads,
                 rounds: 1,
@@ -89,6 +93,7 @@ impl Plan {
         } else {
             Self {
                 quick,
+                only_mail,
                 family,
                 threads,
                 rounds: 7,
@@ -126,52 +131,21 @@ fn bench() -> Result<bool> {
     let mut run = Run { lab, plan, folder, results: Results::default() };
     let outcome = run.everything();
     let Run { plan, folder, results, .. } = run;
-    print!("\n{}{}", report::heading(&plan, &machine), report::table(&results)?);
+    print!(
+        "\n{}{}",
+        report::heading(plan.family, plan.threads, plan.rounds, &machine),
+        tables::table(&results)?
+    );
     for failure in results.failures() {
         println!("did not run: {failure}");
     }
     let path = folder.join("relay.json");
     let complete = outcome.is_ok() && results.complete();
-    let json = report::json(&results, &plan, &machine, complete);
+    let json = tables::json(&results, &plan, &machine, complete);
     fs::write(&path, format!("{json:#}\n")).with_context(|| path.display().to_string())?;
     println!("every figure: {}", path.display());
     outcome?;
     Ok(complete)
-}
-
-/// Sets the limit of open files, for this process and the proxies, which inherit it.
-fn raise_open_files() -> Result<()> {
-    let found = getrlimit(Resource::Nofile).maximum;
-    // None means unlimited.
-    let maximum = found.map(|found| found.max(OPEN_FILES));
-    setrlimit(Resource::Nofile, Rlimit { current: Some(OPEN_FILES), maximum })
-        .with_context(|| format!("open files: {OPEN_FILES} needed, at most {found:?} allowed"))
-}
-
-/// `target/bench`, which also keeps the proxies' configurations and logs of the last run.
-fn folder() -> Result<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target folder")?;
-    let folder = target.join("bench");
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    Ok(folder)
-}
-
-fn watch_signals() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        INTERRUPTED.store(true, Ordering::Relaxed);
-    })?;
-    Ok(())
 }
 
 struct Run {
@@ -184,37 +158,41 @@ struct Run {
 impl Run {
     fn everything(&mut self) -> Result<()> {
         let mut proxies = self.start_proxies()?;
-        let (lab, folder) = (Arc::clone(&self.lab), self.folder.clone());
-
-        let messages = self.plan.short_messages;
-        self.rounds("message_per_session", &mut proxies, |proxy| {
-            mail::batch(&lab, proxy, Batch::OneMessageEach, messages, &folder)
+        let Self { lab, plan, folder, results } = self;
+        let count = plan.rounds;
+        for (measure, batch, messages) in [
+            ("message_per_session", Batch::OneMessageEach, plan.short_messages),
+            ("many_per_session", Batch::ManyMessagesEach, plan.long_messages),
+        ] {
+            rounds(results, count, measure, &mut proxies, |proxy| {
+                mail::batch(lab, proxy, batch, messages, folder)
+            })?;
+        }
+        if plan.only_mail {
+            return Ok(());
+        }
+        let sink = Sink::start(lab)?;
+        let sessions = plan.latency_sessions;
+        rounds(results, count, "latency", &mut proxies, |proxy| {
+            measures::latency(lab, proxy, sink.counters(), sessions)
         })?;
-        let messages = self.plan.long_messages;
-        self.rounds("many_per_session", &mut proxies, |proxy| {
-            mail::batch(&lab, proxy, Batch::ManyMessagesEach, messages, &folder)
+        results.add_differences("latency");
+        let messages = plan.large_messages;
+        rounds(results, count, "large_messages", &mut proxies, |proxy| {
+            measures::large(lab, proxy, sink.counters(), messages)
         })?;
-
-        let sink = Sink::start(&lab)?;
-        let sessions = self.plan.latency_sessions;
-        self.rounds("latency", &mut proxies, |proxy| {
-            measures::latency(&lab, proxy, sink.counters(), sessions)
-        })?;
-        self.results.add_differences("latency");
-        let messages = self.plan.large_messages;
-        self.rounds("large_messages", &mut proxies, |proxy| {
-            measures::large(&lab, proxy, sink.counters(), messages)
-        })?;
-        let length = self.plan.opaque_bytes;
-        self.rounds("opaque_up", &mut proxies, |proxy| {
-            measures::opaque(&lab, proxy, Direction::Up, length)
-        })?;
-        self.rounds("opaque_down", &mut proxies, |proxy| {
-            measures::opaque(&lab, proxy, Direction::Down, length)
-        })?;
+        let length = plan.opaque_bytes;
+        for (measure, direction) in [("opaque_up", Direction::Up), ("opaque_down", Direction::Down)]
+        {
+            rounds(results, count, measure, &mut proxies, |proxy| {
+                measures::opaque(lab, proxy, direction, length)
+            })?;
+        }
         drop(sink);
         drop(proxies);
-        self.idle_sessions()
+        rounds_of_new_proxies(results, plan.idle_rounds, "idle_sessions", &Peer::ALL, |peer| {
+            measures::idle(lab, peer, plan.threads, plan.idle_sessions, folder)
+        })
     }
 
     /// The proxies that start and are in the path; failures of the others are recorded.
@@ -224,7 +202,7 @@ impl Run {
             check_interrupted()?;
             let started =
                 Proxy::start(&self.lab, peer, self.plan.threads, &self.folder).and_then(|proxy| {
-                    mail::check_path(&self.lab, &proxy, &self.folder)?;
+                    mail::check(&self.lab, &proxy, &self.folder)?;
                     Ok(proxy)
                 });
             match started {
@@ -239,53 +217,4 @@ impl Run {
         ensure!(!proxies.is_empty(), "not even the direct path works");
         Ok(proxies)
     }
-
-    /// Measures every path in turn, round by round. A path that fails is left out of this measure's later rounds.
-    fn rounds(
-        &mut self,
-        measure: &'static str,
-        proxies: &mut [Proxy],
-        mut work: impl FnMut(&Proxy) -> Result<Figures>,
-    ) -> Result<()> {
-        for round in 1..=self.plan.rounds {
-            println!("{measure}: round {round} of {}", self.plan.rounds);
-            for proxy in &mut *proxies {
-                check_interrupted()?;
-                if self.results.failed(measure, proxy.peer) {
-                    continue;
-                }
-                let load = report::load();
-                match proxy.check_alive().and_then(|()| work(proxy)) {
-                    Ok(figures) => self.results.add(measure, proxy.peer, round, load, figures),
-                    Err(error) => self.results.fail(measure, proxy.peer, &error),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn idle_sessions(&mut self) -> Result<()> {
-        let measure = "idle_sessions";
-        for round in 1..=self.plan.idle_rounds {
-            println!("{measure}: round {round} of {}", self.plan.idle_rounds);
-            for peer in Peer::ALL.into_iter().filter(|peer| *peer != Peer::Direct) {
-                check_interrupted()?;
-                if self.results.failed(measure, peer) {
-                    continue;
-                }
-                let (threads, count) = (self.plan.threads, self.plan.idle_sessions);
-                let load = report::load();
-                match measures::idle(&self.lab, peer, threads, count, &self.folder) {
-                    Ok(figures) => self.results.add(measure, peer, round, load, figures),
-                    Err(error) => self.results.fail(measure, peer, &error),
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check_interrupted() -> Result<()> {
-    ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted: the figures above are incomplete");
-    Ok(())
 }

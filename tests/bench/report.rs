@@ -1,19 +1,16 @@
-//! The table on standard output and the JSON file.
+//! The table on standard output, and what describes the run.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
-use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
-use crate::mail::PARALLEL;
-use crate::measures::STREAMS;
+use crate::net::Family;
 use crate::proxies::Peer;
-use crate::results::{Bound, Results, TARGETS};
-use crate::{Plan, net::Family};
+use crate::results::Results;
 
 /// Widths: a label, the direct path's figures without a ratio and four cells make 99 columns.
 const LABEL: usize = 30;
@@ -21,74 +18,36 @@ const DIRECT: usize = 9;
 const CELL: usize = 15;
 
 #[derive(Clone, Copy)]
-struct Row {
+pub(crate) struct Row {
     label: &'static str,
-    figure: &'static str,
+    pub(crate) figure: &'static str,
     decimals: usize,
 }
 
-const fn row(label: &'static str, figure: &'static str, decimals: usize) -> Row {
+pub(crate) const fn row(label: &'static str, figure: &'static str, decimals: usize) -> Row {
     Row { label, figure, decimals }
 }
 
-/// Sections of the table: title, measure, rows.
-const SECTIONS: [(&str, &str, &[Row]); 7] = [
-    (
-        "2 kB messages, one a session",
-        "message_per_session",
-        &[
-            row("CPU s per 10,000 messages", "cpu_s_per_10000_messages", 3),
-            row("sessions per second", "sessions_per_s", 0),
-        ],
-    ),
-    (
-        "2 kB messages, many a session",
-        "many_per_session",
-        &[
-            row("CPU s per 10,000 messages", "cpu_s_per_10000_messages", 3),
-            row("messages per second", "messages_per_s", 0),
-        ],
-    ),
-    (
-        "sessions one after another, each with one message of 2 kB",
-        "latency",
-        &[
-            row("time per session, p50, µs", "p50_us", 0),
-            row("added to direct, p50, µs", "added_p50_us", 0),
-            row("time per session, p99, µs", "p99_us", 0),
-            row("added to direct, p99, µs", "added_p99_us", 0),
-        ],
-    ),
-    ("20 MB messages", "large_messages", &BULK),
-    ("opaque bytes after STARTTLS, to the server", "opaque_up", &BULK),
-    ("opaque bytes after STARTTLS, to the client", "opaque_down", &BULK),
-    (
-        "idle sessions after EHLO",
-        "idle_sessions",
-        &[
-            row("resident KiB per session", "rss_kib_per_session", 2),
-            row("proportional KiB per session", "pss_kib_per_session", 2),
-        ],
-    ),
-];
+/// A section of the table: title, measure, rows.
+pub(crate) type Section = (&'static str, &'static str, &'static [Row]);
 
-const BULK: [Row; 3] = [
-    row("throughput, GB per second", "gb_per_s", 3),
-    row("CPU s per GB", "cpu_s_per_gb", 3),
-    row("of it spliced, percent", "spliced_percent", 0),
-];
-
-/// Every figure's median, with its ratio to HAProxy's in brackets, and every target.
-pub(crate) fn table(results: &Results) -> Result<String> {
+/// Every figure's median, with its ratio to HAProxy's in brackets; sections that were not measured are left out.
+pub(crate) fn medians(results: &Results, sections: &[Section]) -> Result<String> {
     let mut text = String::new();
     write!(text, "{:LABEL$}", "median (times haproxy's)")?;
     for peer in Peer::ALL {
         write!(text, "{:>width$}", peer.name(), width = width(peer))?;
     }
     writeln!(text)?;
-    for (title, measure, rows) in SECTIONS {
+    for (title, measure, rows) in sections {
+        let was_measured = |row: &Row| {
+            Peer::ALL.iter().any(|peer| results.median(measure, *peer, row.figure).is_some())
+        };
+        if !rows.iter().any(was_measured) {
+            continue;
+        }
         writeln!(text, "{title}")?;
-        for row in rows {
+        for row in *rows {
             write!(text, "  {:width$}", row.label, width = LABEL - 2)?;
             for peer in Peer::ALL {
                 let cell = cell(results, measure, peer, row);
@@ -96,28 +55,6 @@ pub(crate) fn table(results: &Results) -> Result<String> {
             }
             writeln!(text)?;
         }
-    }
-    let title = "what gatepost is to reach, in haproxy's";
-    writeln!(text, "\n{title:50}{:20}{:14}with haproxy+splice", "bound", "reached")?;
-    for target in &TARGETS {
-        let bound = match target.bound {
-            Bound::TimesAtMost(bound) => format!("at most {bound:.2} ×"),
-            Bound::TimesAtLeast(bound) => format!("at least {bound:.2} ×"),
-            Bound::Most(bound) => format!("at most {bound:.2} KiB"),
-        };
-        let verdict = match target.reached(results, Peer::Haproxy) {
-            Some(reached) if target.met(reached) => format!("met: {reached:.2}"),
-            Some(reached) => format!("MISSED: {reached:.2}"),
-            None => "not measured".to_owned(),
-        };
-        let other = match (target.bound, target.reached(results, Peer::HaproxySplicing)) {
-            (Bound::TimesAtMost(_) | Bound::TimesAtLeast(_), Some(ratio)) => {
-                format!("{ratio:.2} ×")
-            }
-            _ => String::new(),
-        };
-        let line = format!("  {:48}{bound:20}{verdict:14}{other}", target.what);
-        writeln!(text, "{}", line.trim_end())?;
     }
     Ok(text)
 }
@@ -140,12 +77,12 @@ fn cell(results: &Results, measure: &str, peer: Peer, row: &Row) -> String {
     }
 }
 
-/// The whole run: machine, settings, medians, targets and every raw figure.
-pub(crate) fn json(results: &Results, plan: &Plan, machine: &Value, complete: bool) -> Value {
+/// As [`medians`], by measure, figure and path.
+pub(crate) fn medians_json(results: &Results, sections: &[Section]) -> Value {
     let mut medians = Map::new();
-    for (_, measure, rows) in SECTIONS {
+    for (_, measure, rows) in sections {
         let mut by_figure = Map::new();
-        for row in rows {
+        for row in *rows {
             let mut by_peer = Map::new();
             for peer in Peer::ALL {
                 let value = results.median(measure, peer, row.figure);
@@ -155,50 +92,9 @@ pub(crate) fn json(results: &Results, plan: &Plan, machine: &Value, complete: bo
             }
             by_figure.insert(row.figure.to_owned(), Value::Object(by_peer));
         }
-        medians.insert(measure.to_owned(), Value::Object(by_figure));
+        medians.insert((*measure).to_owned(), Value::Object(by_figure));
     }
-    let targets = TARGETS.iter().map(|target| {
-        let (kind, bound) = match target.bound {
-            Bound::TimesAtMost(bound) => ("at_most_times_haproxy", bound),
-            Bound::TimesAtLeast(bound) => ("at_least_times_haproxy", bound),
-            Bound::Most(bound) => ("at_most", bound),
-        };
-        let reached = target.reached(results, Peer::Haproxy);
-        json!({
-            "what": target.what,
-            "measure": target.measure,
-            "figure": target.figure,
-            kind: bound,
-            "reached": reached,
-            "reached_with_haproxy_splicing": target.reached(results, Peer::HaproxySplicing),
-            "met": reached.map(|reached| target.met(reached)),
-        })
-    });
-    json!({
-        "benchmark": "relay",
-        "complete": complete,
-        "finished": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        "machine": machine,
-        "load_after": load(),
-        "settings": {
-            "quick": plan.quick,
-            "family": plan.family.name(),
-            "threads": plan.threads,
-            "rounds": plan.rounds,
-            "idle_rounds": plan.idle_rounds,
-            "messages_one_a_session": plan.short_messages,
-            "messages_many_a_session": plan.long_messages,
-            "parallel_sessions": PARALLEL,
-            "latency_sessions": plan.latency_sessions,
-            "bulk_streams": STREAMS,
-            "large_messages_per_stream": plan.large_messages,
-            "opaque_bytes": plan.opaque_bytes,
-            "idle_sessions": plan.idle_sessions,
-        },
-        "medians": medians,
-        "targets": targets.collect::<Vec<_>>(),
-        "raw": results.json(),
-    })
+    Value::Object(medians)
 }
 
 /// The environment of the run.
@@ -238,14 +134,12 @@ pub(crate) fn load() -> f64 {
 }
 
 /// The line above the table: the programs and the machine.
-pub(crate) fn heading(plan: &Plan, machine: &Value) -> String {
-    let family = if plan.family == Family::Ipv6 { "IPv6" } else { "IPv4" };
+pub(crate) fn heading(family: Family, threads: usize, rounds: u32, machine: &Value) -> String {
+    let family = if family == Family::Ipv6 { "IPv6" } else { "IPv4" };
     let fact = |name: &str| machine[name].as_str().unwrap_or("unknown").to_owned();
     let load = machine["load_before"].as_f64().unwrap_or(f64::NAN);
     let mut text = format!(
-        "{family}, {} threads each, {} rounds; Linux {}, {} × {}, load {load:.2} before\n",
-        plan.threads,
-        plan.rounds,
+        "{family}, {threads} threads each, {rounds} rounds; Linux {}, {} × {}, load {load:.2} before\n",
         fact("kernel"),
         machine["cpus"],
         fact("cpu"),

@@ -1,4 +1,4 @@
-//! The results: every raw figure, the medians, and the targets.
+//! The results: every raw figure, the medians, and what a target is.
 
 use serde_json::{Value, json};
 
@@ -135,9 +135,9 @@ impl Sample {
 /// A bound for gatepost's figure.
 #[derive(Clone, Copy)]
 pub(crate) enum Bound {
-    /// At most this multiple of HAProxy's figure.
+    /// At most this multiple of the smallest figure of the bases.
     TimesAtMost(f64),
-    /// At least this multiple of HAProxy's figure.
+    /// At least this multiple of the largest figure of the bases.
     TimesAtLeast(f64),
     /// At most this, in the figure's own unit.
     Most(f64),
@@ -151,63 +151,16 @@ pub(crate) struct Target {
     pub(crate) bound: Bound,
 }
 
-pub(crate) const TARGETS: [Target; 8] = [
-    Target {
-        what: "CPU of inspected 2 kB messages, one a session",
-        measure: "message_per_session",
-        figure: "cpu_s_per_10000_messages",
-        bound: Bound::TimesAtMost(1.0),
-    },
-    Target {
-        what: "CPU of inspected 2 kB messages, many a session",
-        measure: "many_per_session",
-        figure: "cpu_s_per_10000_messages",
-        bound: Bound::TimesAtMost(1.0),
-    },
-    Target {
-        what: "CPU of inspected 20 MB messages",
-        measure: "large_messages",
-        figure: "cpu_s_per_gb",
-        bound: Bound::TimesAtMost(1.0),
-    },
-    Target {
-        what: "throughput of opaque bytes to the server",
-        measure: "opaque_up",
-        figure: "gb_per_s",
-        bound: Bound::TimesAtLeast(1.5),
-    },
-    Target {
-        what: "throughput of opaque bytes to the client",
-        measure: "opaque_down",
-        figure: "gb_per_s",
-        bound: Bound::TimesAtLeast(1.5),
-    },
-    Target {
-        what: "CPU of opaque bytes to the server",
-        measure: "opaque_up",
-        figure: "cpu_s_per_gb",
-        bound: Bound::TimesAtMost(0.7),
-    },
-    Target {
-        what: "CPU of opaque bytes to the client",
-        measure: "opaque_down",
-        figure: "cpu_s_per_gb",
-        bound: Bound::TimesAtMost(0.7),
-    },
-    Target {
-        what: "resident memory of an idle session",
-        measure: "idle_sessions",
-        figure: "rss_kib_per_session",
-        bound: Bound::Most(12.0),
-    },
-];
-
 impl Target {
-    /// Gatepost's figure in the bound's terms, multiples being those of `base`; none if it was not measured.
-    pub(crate) fn reached(&self, results: &Results, base: Peer) -> Option<f64> {
+    /// Gatepost's figure in the bound's terms, multiples being those of the best of `bases`; none if it was not measured.
+    pub(crate) fn reached(&self, results: &Results, bases: &[Peer]) -> Option<f64> {
+        let ratios = bases
+            .iter()
+            .filter_map(|base| results.ratio(self.measure, Peer::Gatepost, *base, self.figure));
         match self.bound {
             Bound::Most(_) => results.median(self.measure, Peer::Gatepost, self.figure),
-            _ => results.ratio(self.measure, Peer::Gatepost, base, self.figure),
+            Bound::TimesAtMost(_) => ratios.max_by(f64::total_cmp),
+            Bound::TimesAtLeast(_) => ratios.min_by(f64::total_cmp),
         }
     }
 
@@ -215,6 +168,24 @@ impl Target {
         match self.bound {
             Bound::Most(bound) | Bound::TimesAtMost(bound) => reached <= bound,
             Bound::TimesAtLeast(bound) => reached >= bound,
+        }
+    }
+
+    /// The bound for people: `at most 0.90 ×`.
+    pub(crate) fn bound_text(&self) -> String {
+        match self.bound {
+            Bound::TimesAtMost(bound) => format!("at most {bound:.2} ×"),
+            Bound::TimesAtLeast(bound) => format!("at least {bound:.2} ×"),
+            Bound::Most(bound) => format!("at most {bound:.2} KiB"),
+        }
+    }
+
+    /// Whether it was reached, for people.
+    pub(crate) fn verdict(&self, results: &Results, bases: &[Peer]) -> String {
+        match self.reached(results, bases) {
+            Some(reached) if self.met(reached) => format!("met: {reached:.2}"),
+            Some(reached) => format!("MISSED: {reached:.2}"),
+            None => "not measured".to_owned(),
         }
     }
 }

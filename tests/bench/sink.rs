@@ -15,8 +15,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::bulk::{Direction, discard, pour};
 use crate::net::Lab;
-use crate::session::{Direction, discard, pour, prepare};
+use crate::smtp_client::prepare;
 
 /// The sink's counters since its start.
 #[derive(Default)]

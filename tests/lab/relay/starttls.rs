@@ -6,13 +6,22 @@ use std::path::Path;
 use std::process::Output;
 
 use crate::harness::tests;
-use crate::support::{Authority, Config, Family, Gateway, Lab, Mode, Postfix, port};
+use crate::support::smtp_client::{
+    Load, LoadClients, MessageTransfer, Security, TlsClient, TlsOptions, TlsVersions,
+};
+use crate::support::{
+    Authority, CertificateRequest, Config, Family, Gateway, KeyType, Lab, Mode, Postfix, Validity,
+    port,
+};
 
 tests![
     swaks_verifies_postfix_certificate_proxy,
     swaks_verifies_postfix_certificate_tproxy,
     postfix_sends_to_postfix_proxy,
     postfix_sends_to_postfix_tproxy,
+    every_kind_of_handshake_proxy,
+    every_kind_of_handshake_tproxy,
+    a_client_refuses_what_it_cannot_verify,
     a_slow_acceptance_inside_tls_is_waited_for,
     a_refused_client_learns_the_reason_in_plaintext,
 ];
@@ -90,6 +99,119 @@ fn postfix_sends_to_postfix(mode: Mode) {
                 sender.wait_for_log(words, |line| {
                     line.contains(words) && line.contains(&format!("[{to}]"))
                 });
+            }
+        }
+    }
+}
+
+fn every_kind_of_handshake_proxy() {
+    every_kind_of_handshake(Mode::Proxy);
+}
+
+fn every_kind_of_handshake_tproxy() {
+    every_kind_of_handshake(Mode::Tproxy);
+}
+
+/// TLS 1.2 and 1.3, full and resumed, DATA and BDAT.
+fn every_kind_of_handshake(mode: Mode) {
+    let lab = Lab::new();
+    let authority = Authority::new(lab.folder("ca"), HOSTNAME);
+    let trusted = authority.certificate();
+    let postfix = receiver(&lab, &authority);
+    let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+    for family in Family::ALL {
+        for (versions, name) in [(TlsVersions::Only12, "TLSv1_2"), (TlsVersions::Only13, "TLSv1_3")]
+        {
+            let options = TlsOptions {
+                trusted: Some(&trusted),
+                versions,
+                resume: true,
+                ..TlsOptions::default()
+            };
+            let tls = TlsClient::new(&options);
+            for resumed in [false, true] {
+                eprintln!("case: {family}, {name}, resumed {resumed}");
+                let recipient = format!("{name}-{resumed}-{family}@example.org");
+                let mut smtp = lab.client.smtp(lab.entrance(mode, family));
+                let handshake = smtp.start_tls(&tls, HOSTNAME);
+                assert_eq!(format!("{:?}", handshake.version), name);
+                assert_eq!(handshake.resumed, resumed);
+                smtp.dialogue(&format!(
+                    "C: EHLO client.example.net\n S: 250\n C: MAIL FROM:<sender@example.net>\n S: 250
+                     C: RCPT TO:<{recipient}>\n S: 250"
+                ));
+                let message = crlf(&body());
+                let reply = if resumed { smtp.bdat(&message, 65_536) } else { smtp.data(&message) };
+                assert_eq!(reply.code, 250, "{reply:?}");
+                smtp.dialogue("C: QUIT\n S: 221");
+                let stored = postfix.take_message_to(&recipient);
+                assert!(stored.content.ends_with(&body()), "the message is another one");
+            }
+        }
+        // Under TLS 1.3 Postfix issues no ticket to a client that resumed, so that every second session would be a full one.
+        let options = TlsOptions {
+            trusted: Some(&trusted),
+            versions: TlsVersions::Only12,
+            resume: true,
+            ..TlsOptions::default()
+        };
+        let clients = LoadClients::new(4, Security::StartTls, &options);
+        let report = lab.client.in_thread(|| {
+            clients.connect_once(lab.entrance(mode, family))?;
+            clients.run(&Load {
+                to: lab.entrance(mode, family),
+                sessions: 12,
+                messages_per_session: 2,
+                recipient: "load@example.org",
+                transfer: MessageTransfer::Chunks(10),
+                ..Load::default()
+            })
+        });
+        let report = report.unwrap();
+        assert_eq!((report.full, report.resumed), (0, 12));
+    }
+}
+
+/// The certificates of the lab are what their tests take them for, and its client verifies them.
+fn a_client_refuses_what_it_cannot_verify() {
+    let lab = Lab::new();
+    let authority = Authority::new(lab.folder("ca"), HOSTNAME);
+    let intermediate = authority.intermediate("intermediate");
+    let trusted = authority.certificate();
+    let options = TlsOptions { trusted: Some(&trusted), ..TlsOptions::default() };
+    let tls = TlsClient::new(&options);
+    let valid = Validity::Days(1);
+    for (file, key, names, validity, refused) in [
+        ("rsa", KeyType::Rsa2048, ["mx.example.org", "mx.example.net"], valid, None),
+        ("p384", KeyType::EcdsaP384, ["mx.example.net", "mx.example.org"], valid, None),
+        ("ed25519", KeyType::Ed25519, ["*.example.org", "example.org"], valid, None),
+        ("expired", KeyType::EcdsaP256, [HOSTNAME; 2], Validity::Expired, Some("Expired")),
+        ("future", KeyType::EcdsaP256, [HOSTNAME; 2], Validity::Future, Some("NotValidYet")),
+        ("other", KeyType::EcdsaP256, ["mx.example.net"; 2], valid, Some("NotValidForName")),
+    ] {
+        eprintln!("case: {file}");
+        let issued = intermediate.issue(&CertificateRequest { file, names: &names, key, validity });
+        let at = SocketAddr::new(lab.server_ip(Family::Ipv6), 4650);
+        let _server = lab.server.spawn([
+            "openssl",
+            "s_server",
+            "-quiet",
+            "-accept",
+            &format!("{at}"),
+            "-cert_chain",
+            intermediate.certificate().to_str().unwrap(),
+            "-cert",
+            issued.certificate.to_str().unwrap(),
+            "-key",
+            issued.key.to_str().unwrap(),
+        ]);
+        lab.server.wait_for_listener(at);
+        let handshake = lab.client.smtp(at).handshake(&tls, HOSTNAME);
+        match refused {
+            None => assert_eq!(handshake.unwrap().certificates.len(), 2),
+            Some(reason) => {
+                let error = format!("{:?}", handshake.unwrap_err());
+                assert!(error.contains(reason), "{error}");
             }
         }
     }

@@ -30,6 +30,8 @@ mod reverse_proxy;
 pub(crate) mod shared;
 pub(crate) mod sites;
 mod smtp;
+#[path = "../../smtp_client/mod.rs"]
+pub(crate) mod smtp_client;
 pub(crate) mod watcher;
 pub(crate) mod world;
 
@@ -44,7 +46,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use requirements::is_failing;
 
-pub(crate) use ca::Authority;
+pub(crate) use ca::{Authority, CertificateRequest, IssuedCertificate, KeyType, Validity};
 pub(crate) use exim::Exim;
 pub(crate) use gateway::{Config, Gateway, METRICS};
 pub(crate) use host::Host;

@@ -1,9 +1,11 @@
-//! A blocking SMTP client that sends exactly the given bytes: no Debian tool supports BDAT or smuggling.
+//! A blocking SMTP client that sends exactly the given bytes, in plaintext or under TLS: no Debian tool supports BDAT or
+//! smuggling.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
+use super::smtp_client::{Connection, Handshake, TlsClient};
 
 /// The server's reply to one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ impl Reply {
 }
 
 pub(crate) struct Smtp {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Connection>,
 }
 
 impl Smtp {
@@ -35,12 +37,35 @@ impl Smtp {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream: BufReader::new(stream) }
+        Self { stream: BufReader::new(Connection::new(stream)) }
     }
 
     /// The client's address and port.
     pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.stream.get_ref().local_addr().unwrap()
+        self.stream.get_ref().socket().local_addr().unwrap()
+    }
+
+    /// The connection, for what a test does to it below SMTP.
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        self.stream.get_mut()
+    }
+
+    /// Starts TLS with the server `name`: after the reply to STARTTLS, or at once where TLS is implicit.
+    ///
+    /// # Errors
+    /// Those of [`Connection::start_tls`].
+    pub(crate) fn handshake(&mut self, tls: &TlsClient, name: &str) -> io::Result<Handshake> {
+        let early = self.stream.buffer();
+        assert!(early.is_empty(), "plaintext before the handshake: {:?}", early.escape_ascii());
+        self.stream.get_mut().start_tls(tls, name)
+    }
+
+    /// Greeting, EHLO, STARTTLS, handshake; EHLO is next.
+    #[track_caller]
+    pub(crate) fn start_tls(&mut self, tls: &TlsClient, name: &str) -> Handshake {
+        self.dialogue("S: 220\n C: EHLO client.example.net\n S: 250\n C: STARTTLS\n S: 220");
+        let handshake = self.handshake(tls, name);
+        handshake.unwrap_or_else(|error| panic!("the TLS handshake: {error}"))
     }
 
     /// Sends bytes unchanged.
@@ -165,6 +190,22 @@ impl Smtp {
         self.dialogue("C: DATA\n S: 354");
         self.raw(&dot_stuffed(message)).unwrap();
         self.reply().expect("a reply to the end of data")
+    }
+
+    /// Sends a message by BDAT (RFC 3030) in chunks of `size` bytes and returns the reply to the last one.
+    #[track_caller]
+    pub(crate) fn bdat(&mut self, message: &[u8], size: usize) -> Reply {
+        let (mut left, mut reply) = (message.len(), None);
+        for chunk in message.chunks(size) {
+            left -= chunk.len();
+            let last = if left == 0 { " LAST" } else { "" };
+            let command = format!("BDAT {}{last}\r\n", chunk.len());
+            self.raw(&[command.as_bytes(), chunk].concat()).unwrap();
+            let answer = self.reply().expect("a reply to a chunk");
+            assert!(left == 0 || answer.code == 250, "before the last chunk: {answer:?}");
+            reply = Some(answer);
+        }
+        reply.expect("a message that is not empty")
     }
 }
 
