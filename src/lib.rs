@@ -9,7 +9,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
-//! | 4 | `relay`, `control`, `source`, `reenact`, `lookup`, `intercept`, `privilege`, `metrics`, `report` |
+//! | 4 | `relay`, `tls`, `control`, `source`, `reenact`, `lookup`, `intercept`, `privilege`, `metrics`, `report` |
 //! | 3 | `engine`, `analyzer` |
 //! | 2 | `policy`, `traffic`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
@@ -46,6 +46,7 @@ pub mod smtp;
 pub mod source;
 pub mod stream;
 pub mod time;
+pub mod tls;
 #[doc(hidden)]
 pub mod traffic;
 pub mod wire;

@@ -37,8 +37,8 @@ impl FinishedSession {
             tls: match smtp.tls {
                 TlsState::None => StarttlsState::NotOffered,
                 TlsState::Offered => StarttlsState::Offered,
-                TlsState::Started => StarttlsState::Started,
-                TlsState::Refused => StarttlsState::Refused,
+                TlsState::Started | TlsState::Established => StarttlsState::Started,
+                TlsState::Refused | TlsState::Failed => StarttlsState::Refused,
             },
             outcome: delivery_facts(&self.record).outcome(),
         }

@@ -9,6 +9,7 @@ use nix::unistd::{Gid, Group, User, geteuid};
 
 use crate::config::Config;
 use crate::lookup::vantage::SharedKey;
+use crate::tls::{LoadedTls, TicketKeys};
 
 const GROUP_READS: u32 = 0o040;
 const OTHERS_READ: u32 = 0o004;
@@ -16,8 +17,10 @@ const OTHERS_READ: u32 = 0o004;
 /// Why a gateway with this configuration would not start, or would lack a part.
 pub(super) fn errors(config: &Config) -> Vec<String> {
     let key = config.vantage.as_ref().map(|vantage| SharedKey::read(&vantage.key));
-    let error = key.and_then(Result::err);
-    error.map(|error| format!("vantage.key_file: {error}")).into_iter().collect()
+    let error = key.and_then(Result::err).map(|error| format!("vantage.key_file: {error}"));
+    let tls = config.tls.as_ref().map(|tls| LoadedTls::load(tls, &TicketKeys::new()?));
+    let tls_error = tls.and_then(Result::err).map(|error| format!("[tls]: {error}"));
+    error.into_iter().chain(tls_error).collect()
 }
 
 /// Secrets that other accounts of this host can read; `path` is the configuration file.
@@ -39,6 +42,12 @@ pub(super) fn warnings(config: &Config, path: &Path) -> Vec<String> {
             "vantage.key_file: {key} can be read by {readers}; {}",
             remedy(&vantage.key)
         ));
+    }
+    for pair in config.tls.iter().flat_map(|tls| &tls.certificates) {
+        if let Some(readers) = readers(&pair.key) {
+            let key = pair.key.display();
+            warnings.push(format!("[tls]: {key} can be read by {readers}; {}", remedy(&pair.key)));
+        }
     }
     warnings
 }

@@ -58,6 +58,8 @@ fn table(families: &[MetricDescription]) -> String {
 fn values(label: &MetricLabel) -> String {
     match label.name.as_str() {
         "rule" => "the names of the active policy rules".to_owned(),
+        "certificate" => "the number of the certificate in the configuration, from 1".to_owned(),
+        "name" => "the first name in the certificate".to_owned(),
         "version" => "the version of the gateway".to_owned(),
         _ => label.values.join(", "),
     }

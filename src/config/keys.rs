@@ -153,7 +153,7 @@ pub const SECTIONS: &[SectionSpec] = &[
             Unset("`\"none\"`; with `mode = \"tproxy\"` `\"transparent\"`", r#""none""#),
             "How the MTA learns the client's address: not at all, from the source address of the connection, from a PROXY \
              header, or from XCLIENT. `\"none\"` is an error where strangers would look like a host that the MTA trusts; \
-             `\"xclient\"` is accepted only where STARTTLS is hidden; prefer `\"proxy-v2\"`."),
+             `\"xclient\"` is not accepted where TLS passes through; prefer `\"proxy-v2\"`."),
         spec("trusted_by_address", "boolean", Value("true"),
             "Whether the MTA may trust clients by their address (Postfix: `mynetworks`). `false`, together with \
              `identity = \"none\"`, states that it trusts none, also not this host: otherwise strangers can relay mail."),
@@ -169,6 +169,29 @@ pub const SECTIONS: &[SectionSpec] = &[
             "How the MTA is checked while there is no mail: `\"smtp\"` connects to each address, waits for the greeting and \
              sends QUIT. `/readyz`, the status page and the metrics report the result."),
         spec("check_interval", "duration, 1s to 1h", Text("30s"), "Time between two checks."),
+    ] },
+    SectionSpec { header: "[tls]",
+        help: "TLS with clients. With this section the gateway offers STARTTLS and ends TLS itself, so that sessions under TLS \
+               are inspected like others; without it TLS passes through to the MTA.",
+        keys: &[
+        spec("certificate", "path", Unset("required with `mode = \"terminate\"`", r#""/etc/gatepost/fullchain.pem""#),
+            "Certificate chain in PEM, the server's own certificate first. For several certificates write \
+             `[[tls.certificate]]` instead. The file is read again by itself when it changes."),
+        spec("key", "path", Unset("required with `certificate`", r#""/etc/gatepost/privkey.pem""#),
+            "Its private key in PEM, without a passphrase: ECDSA, RSA or Ed25519."),
+        spec("mode", r#""terminate", "passthrough""#, Text("terminate"),
+            "`\"passthrough\"` relays the MTA's own STARTTLS and TLS, which nobody on the way can inspect."),
+        spec("min_version", r#""1.2", "1.3""#, Text("1.2"), "The oldest version of TLS that clients may use."),
+        spec("require", "boolean", Value("false"),
+            "Whether mail is rejected (530 5.7.0) before STARTTLS. Not for a public MX (RFC 3207 section 4): senders without \
+             TLS cannot deliver."),
+    ] },
+    SectionSpec { header: "[[tls.certificate]]",
+        help: "One of several certificates, chosen by the server name (SNI) that a client sends and by the algorithms that it \
+               knows. The first is the default, for clients that send no name or an unknown one.",
+        keys: &[
+        spec("file", "path", Required(r#""/etc/gatepost/fullchain.pem""#), "Certificate chain in PEM."),
+        spec("key", "path", Required(r#""/etc/gatepost/privkey.pem""#), "Its private key in PEM."),
     ] },
     SectionSpec { header: "[proxy_protocol]", help: "PROXY protocol on connections from clients.", keys: &[
         spec("trusted", "list of networks", Value("[]"),

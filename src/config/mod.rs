@@ -30,12 +30,15 @@ use crate::relay;
 use crate::report;
 use crate::smtp::Keyword;
 use crate::source::live;
+use crate::tls;
 
 /// The content of one file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub relay: relay::RelaySettings,
     pub upstream_trust: UpstreamTrust,
+    /// `[tls]`, if the gateway ends the TLS of clients.
+    pub tls: Option<tls::TlsSettings>,
     /// Present exactly with `listen.mode = "tproxy"`.
     pub intercept: Option<intercept::InterceptSettings>,
     pub log: report::LogSettings,
@@ -121,7 +124,7 @@ impl Config {
         let mut warnings = Vec::new();
         if self.relay.smtp.hide.contains(&Keyword::Starttls) {
             warnings.push(self.hidden_starttls());
-        } else {
+        } else if !self.relay.tls.terminates() {
             warnings.extend(self.rules_without_envelope());
         }
         warnings.extend(self.identity_warning());
@@ -168,7 +171,7 @@ impl Config {
         };
         Some(format!(
             "policy {rule} {} {needs} MAIL or RCPT, which is not visible after STARTTLS: sessions that use TLS are not \
-             judged by it; have the mail server apply such a rule to them",
+             judged by it; add [tls], or have the mail server apply such a rule to them",
             rules.join(", ")
         ))
     }

@@ -8,7 +8,7 @@ use crate::label::labels;
 use crate::policy::PolicyAction;
 use crate::policy::facts::{FactState, Source};
 use crate::policy::rules::{FactName, RuleMode};
-use crate::smtp::Verb;
+use crate::smtp::{TlsState, Verb};
 
 labels! {
     /// How a session ended.
@@ -20,6 +20,8 @@ labels! {
         /// No upstream accepted the connection, or it closed before its greeting.
         UpstreamUnavailable = "upstream_unavailable",
         Timeout = "timeout",
+        /// The gateway's TLS with the client: the handshake, or a later record.
+        TlsFailed = "tls_failed",
         /// Rejected at connect or at STARTTLS, by an access or policy rule, or by the door.
         Refused = "refused",
         /// A limit of `[limits]`.
@@ -110,6 +112,8 @@ labels! {
         /// The server may read the path as one of another domain, and policy rules depend on it.
         PathRouting = "path_routing",
         Xclient = "xclient",
+        /// A command before STARTTLS, with `tls.require`.
+        TlsRequired = "tls_required",
         LimitSessions = "limit_sessions",
         LimitClientSessions = "limit_client_sessions",
         LimitClientRate = "limit_client_rate",
@@ -136,6 +140,58 @@ labels! {
     pub enum ReplySource {
         Upstream = "upstream",
         Gateway = "gateway",
+    }
+}
+
+labels! {
+    /// Result of a handshake of the gateway's own TLS with a client.
+    pub enum TlsHandshake {
+        /// With a certificate.
+        Full = "full",
+        /// By a session ticket.
+        Resumed = "resumed",
+        /// The client sent an alert, such as `bad certificate`.
+        ClientAlert = "client_alert",
+        /// No version in common: the client's are older than TLS 1.2, or than `tls.min_version`.
+        NoCommonVersion = "no_common_version",
+        /// No cipher suite, group or signature scheme in common.
+        NoCommonAlgorithm = "no_common_algorithm",
+        /// What the client sent is not TLS.
+        NotTls = "not_tls",
+        /// It is TLS that breaks the protocol.
+        Protocol = "protocol",
+        /// The client closed before the handshake was complete.
+        Closed = "closed",
+        Timeout = "timeout",
+        /// A fault of the gateway, such as no usable certificate.
+        Internal = "internal",
+    }
+}
+
+impl TlsHandshake {
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Self::Full | Self::Resumed)
+    }
+}
+
+labels! {
+    /// Version of the gateway's own TLS with a client.
+    pub enum TlsVersion {
+        Tls12 = "1.2",
+        Tls13 = "1.3",
+        /// No handshake came that far.
+        Unknown = "unknown",
+    }
+}
+
+impl TlsVersion {
+    /// As records write it; `None` if there is none.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Tls12 => Some("TLSv1.2"),
+            Self::Tls13 => Some("TLSv1.3"),
+            Self::Unknown => None,
+        }
     }
 }
 
@@ -171,6 +227,8 @@ labels! {
         Connect = "connect",
         /// From the upstream connection to its greeting.
         Greeting = "greeting",
+        /// From the gateway's 220 to STARTTLS to the end of its handshake with the client.
+        TlsHandshake = "tls_handshake",
         /// From MAIL to the reply to DATA, or to the first BDAT.
         Envelope = "envelope",
         /// From the reply to DATA (or the first BDAT) to the end of data.
@@ -219,6 +277,13 @@ pub enum Event {
     Anomaly(Anomaly),
     Refusal(Refusal),
     Starttls(Starttls),
+    /// A handshake of the gateway's own TLS with the client.
+    TlsHandshake {
+        version: TlsVersion,
+        result: TlsHandshake,
+    },
+    /// Once, at the end of a session.
+    SessionTls(TlsState),
     /// `family` is the upstream's, which need not be the client's.
     Attempt {
         family: Family,

@@ -15,19 +15,20 @@ mod record;
 
 pub use self::event::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Outcome, Phase, Refusal, ReplySource,
-    Starttls, UpstreamFailure,
+    Starttls, TlsHandshake, TlsVersion, UpstreamFailure,
 };
 pub use self::observe::Observe;
 pub use self::observer::Observer;
 pub use self::options::{
-    EarlyData, Limits, PathSyntax, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts,
+    EarlyData, Limits, PathSyntax, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts, TlsMode,
 };
 pub use self::output::{Action, Output};
 pub use self::policy::{Evaluated, evaluate_record};
 pub use self::proxy::Proxy;
 pub use self::record::{
     EncryptedBytes, Endpoint, Phases, PolicyQuestion, RecipientRecord, SessionRecord, ShadowRecord,
-    SmtpFacts, TcpFacts, TransactionRecord, TranscriptEntry, TranscriptItem, VerdictRecord,
+    SmtpFacts, TcpFacts, TlsFacts, TlsFailure, TransactionRecord, TranscriptEntry, TranscriptItem,
+    VerdictRecord,
 };
 pub use crate::addr::Side;
 pub use crate::smtp::{BareNewlines, TlsState};

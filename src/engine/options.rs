@@ -147,4 +147,25 @@ pub struct Profile {
     pub rules: Arc<PolicyRules>,
     /// The client's address goes to upstream by XCLIENT.
     pub xclient: bool,
+    /// What STARTTLS does.
+    pub tls: TlsMode,
+}
+
+/// Who ends a client's TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// The MTA: its offer and its TLS pass through.
+    #[default]
+    Passthrough,
+    /// The gateway, so that the session is inspected as in plaintext. The MTA is reached without STARTTLS of the client's.
+    Terminate {
+        /// Without TLS only EHLO, HELO, NOOP, RSET, QUIT and STARTTLS are accepted (RFC 3207 §4: not on a public MX).
+        required: bool,
+    },
+}
+
+impl TlsMode {
+    pub const fn terminates(self) -> bool {
+        matches!(self, Self::Terminate { .. })
+    }
 }

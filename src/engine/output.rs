@@ -17,6 +17,8 @@ pub enum Action {
     /// Discard all unread client bytes, also those in the kernel's receive buffer (RFC 3207 §4.2: nothing sent in plaintext may
     /// count after STARTTLS).
     DiscardClient,
+    /// After what was written to the client so far, TLS begins. See [`super::Proxy::on_tls_established`].
+    StartTls,
     /// Shut down the write half.
     ShutdownUpstream,
     ShutdownClient,

@@ -6,6 +6,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 use serde::Serialize;
 
 use super::{Metrics, MetricsError};
+use crate::time::Timestamp;
 
 /// A metric family.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,7 +29,7 @@ pub struct MetricLabel {
 }
 
 /// Labels whose values come from the configuration or the build.
-const OPEN: [&str; 2] = ["rule", "version"];
+const OPEN: [&str; 4] = ["certificate", "name", "rule", "version"];
 
 /// All families, by name.
 ///
@@ -37,6 +38,7 @@ const OPEN: [&str; 2] = ["rule", "version"];
 pub fn catalogue() -> Result<Vec<MetricDescription>, MetricsError> {
     let metrics = Metrics::new()?;
     metrics.verdicts.create_all()?;
+    metrics.set_certificates(&[(String::new(), Timestamp::default())]);
     let families = metrics.registry.gather();
     Ok(families.iter().map(description).collect())
 }

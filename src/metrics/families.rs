@@ -42,6 +42,10 @@ pub(super) struct Families {
     pub(super) upstream_attempts: IntCounterVec,
     pub(super) accept_errors: IntCounter,
     pub(super) starttls: IntCounterVec,
+    pub(super) tls_handshakes: IntCounterVec,
+    pub(super) session_tls: IntCounterVec,
+    pub(super) tls_certificates: IntGaugeVec,
+    pub(super) tls_refused: IntGauge,
     pub(super) anomalies: IntCounterVec,
     pub(super) parser_desyncs: IntCounterVec,
     pub(super) connections: IntCounterVec,
@@ -162,6 +166,25 @@ impl Families {
                 "starttls_total",
                 "STARTTLS commands, by outcome.",
                 &["family", "outcome"],
+            )?,
+            tls_handshakes: to.counters(
+                "tls_handshakes_total",
+                "Handshakes of the gateway's own TLS with clients, by version and result.",
+                &["family", "tls_version", "result"],
+            )?,
+            session_tls: to.counters(
+                "session_tls_total",
+                "Sessions that ended, by how far STARTTLS came.",
+                &["family", "tls"],
+            )?,
+            tls_certificates: to.gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "End of validity of a certificate in use; `name` is the first name in it.",
+                &["certificate", "name"],
+            )?,
+            tls_refused: to.gauge(
+                "tls_reload_refused",
+                "1 while a changed certificate or key does not fit and the old one stays in use.",
             )?,
             anomalies: to.counters(
                 "anomalies_total",

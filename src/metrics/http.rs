@@ -38,6 +38,8 @@ pub enum ReadyState {
     NoUpstream,
     /// Mail goes past the gateway, to the servers.
     NotIntercepting,
+    /// The certificate that most senders get has expired.
+    NoCertificate,
     /// Shutting down.
     Draining,
 }
@@ -48,7 +50,8 @@ impl ReadyState {
             1 => Self::Ready,
             2 => Self::NoUpstream,
             3 => Self::NotIntercepting,
-            4 => Self::Draining,
+            4 => Self::NoCertificate,
+            5 => Self::Draining,
             _ => Self::Starting,
         }
     }
@@ -64,6 +67,7 @@ impl ReadyState {
             Self::NotIntercepting => {
                 "not ready: mail is not intercepted and goes to the servers directly, see the log"
             }
+            Self::NoCertificate => "not ready: the TLS certificate has expired, see the log",
             Self::Draining => "not ready: draining, no new sessions are accepted",
         }
     }
@@ -284,6 +288,7 @@ mod tests {
             ReadyState::Ready,
             ReadyState::NoUpstream,
             ReadyState::NotIntercepting,
+            ReadyState::NoCertificate,
             ReadyState::Draining,
             ReadyState::Ready,
         ] {

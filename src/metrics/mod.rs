@@ -19,7 +19,7 @@ mod session;
 mod tests;
 mod traffic;
 
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry};
 
 pub use catalogue::{MetricDescription, MetricLabel, catalogue};
 pub use exposition::ExpositionFormat;
@@ -32,6 +32,7 @@ use self::policy::{PolicySeries, VerdictSeries};
 use self::session::SessionSeries;
 use self::traffic::TrafficSeries;
 use crate::addr::Family;
+use crate::time::Timestamp;
 
 /// A bug in this module, never an error in the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,8 @@ pub struct Metrics {
     /// By family: up, down.
     upstreams: [[IntGauge; 2]; Family::ALL.len()],
     ready: IntGauge,
+    tls_certificates: IntGaugeVec,
+    tls_refused: IntGauge,
 }
 
 impl Metrics {
@@ -117,6 +120,8 @@ impl Metrics {
             sessions_limit: families.sessions_limit,
             upstreams: [upstreams(Family::Ipv4)?, upstreams(Family::Ipv6)?],
             ready: families.ready,
+            tls_certificates: families.tls_certificates,
+            tls_refused: families.tls_refused,
             registry,
         })
     }
@@ -155,6 +160,21 @@ impl Metrics {
     }
 
     /// Whether the gateway accepts sessions.
+    /// The certificates in use, by their position from 1 on: first name and end of validity.
+    pub fn set_certificates(&self, certificates: &[(String, Timestamp)]) {
+        self.tls_certificates.reset();
+        for (number, (name, end)) in (1_u32..).zip(certificates) {
+            let labels = [number.to_string(), name.clone()];
+            let seconds = i64::try_from(end.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX);
+            self.tls_certificates.with_label_values(&labels).set(seconds);
+        }
+    }
+
+    /// Whether changed certificates do not fit, so that those before stay in use.
+    pub fn set_certificates_refused(&self, refused: bool) {
+        self.tls_refused.set(i64::from(refused));
+    }
+
     pub fn set_ready(&self, ready: bool) {
         self.ready.set(i64::from(ready));
     }

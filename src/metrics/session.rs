@@ -7,11 +7,11 @@ use super::{Metrics, MetricsError, array, reply_code};
 use crate::addr::Family;
 use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
-    ReplySource, SessionRecord, Starttls,
+    ReplySource, SessionRecord, Starttls, TlsHandshake, TlsVersion,
 };
 use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMode;
-use crate::smtp::Verb;
+use crate::smtp::{TlsState, Verb};
 
 /// The handles of one address family's series, in arrays by the `index()` of their label.
 pub(super) struct SessionSeries {
@@ -28,6 +28,9 @@ pub(super) struct SessionSeries {
     refusals: [IntCounter; Refusal::ALL.len()],
     upstream_attempts: [IntCounter; AttemptOutcome::ALL.len()],
     starttls: [IntCounter; Starttls::ALL.len()],
+    /// By version, then by result.
+    tls_handshakes: [[IntCounter; TlsHandshake::ALL.len()]; TlsVersion::ALL.len()],
+    session_tls: [IntCounter; TlsState::ALL.len()],
     anomalies: [IntCounter; Anomaly::ALL.len()],
     parser_desyncs: [IntCounter; Desync::ALL.len()],
 }
@@ -51,6 +54,12 @@ impl SessionSeries {
                 families.replies.get_metric_with_label_values(&labels)
             }))
         };
+        let handshakes = |version: TlsVersion| {
+            array(TlsHandshake::ALL.iter().map(|result| {
+                let labels = [family, version.as_str(), result.as_str()];
+                families.tls_handshakes.get_metric_with_label_values(&labels)
+            }))
+        };
         Ok(Self {
             sessions_total: each!(sessions_total, Outcome::ALL),
             sessions: families.sessions.get_metric_with_label_values(&[family])?,
@@ -68,6 +77,13 @@ impl SessionSeries {
             refusals: each!(refusals, Refusal::ALL),
             upstream_attempts: each!(upstream_attempts, AttemptOutcome::ALL),
             starttls: each!(starttls, Starttls::ALL),
+            // In the order of their index.
+            tls_handshakes: [
+                handshakes(TlsVersion::Tls12)?,
+                handshakes(TlsVersion::Tls13)?,
+                handshakes(TlsVersion::Unknown)?,
+            ],
+            session_tls: each!(session_tls, TlsState::ALL),
             anomalies: each!(anomalies, Anomaly::ALL),
             parser_desyncs: each!(parser_desyncs, Desync::ALL),
         })
@@ -102,6 +118,10 @@ impl Observe for Metrics {
             }
             Event::Desync(reason) => of.parser_desyncs[reason.index()].inc(),
             Event::Starttls(outcome) => of.starttls[outcome.index()].inc(),
+            Event::TlsHandshake { version, result } => {
+                of.tls_handshakes[version.index()][result.index()].inc();
+            }
+            Event::SessionTls(state) => of.session_tls[state.index()].inc(),
             Event::Attempt { family: upstream, outcome } => {
                 self.sessions[upstream as usize].upstream_attempts[outcome.index()].inc()
             }

@@ -10,7 +10,7 @@ use super::*;
 use crate::addr::{Networks, Side};
 use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Outcome, Phase, Refusal,
-    ReplySource, Starttls,
+    ReplySource, Starttls, TlsHandshake, TlsVersion,
 };
 use crate::policy::PolicyAction;
 use crate::policy::door::{self, Door, DoorTransition, Signals};
@@ -21,7 +21,7 @@ use crate::policy::facts::{
 use crate::policy::rules::{
     FactName, PolicyRule, PolicyRules, PolicyStage, Requirement, RuleMode, When,
 };
-use crate::smtp::Verb;
+use crate::smtp::{TlsState, Verb};
 use crate::stream::{FlowFacts, FlowOutcome, FlowStart, StreamCounters};
 use crate::time::Timestamp;
 use crate::traffic::fallback::{DeliveryOutcome, Fallback, FallbackReason, ServerMatch};
@@ -88,6 +88,14 @@ fn feed_everything(metrics: &Metrics) {
         for outcome in Starttls::ALL {
             count(Event::Starttls(outcome));
         }
+        for result in TlsHandshake::ALL {
+            for version in TlsVersion::ALL {
+                count(Event::TlsHandshake { version, result });
+            }
+        }
+        for state in TlsState::ALL {
+            count(Event::SessionTls(state));
+        }
         for outcome in AttemptOutcome::ALL {
             for family in Family::ALL {
                 count(Event::Attempt { family, outcome });
@@ -137,6 +145,7 @@ fn feed_everything(metrics: &Metrics) {
     }
     metrics.on_interception_repaired();
     metrics.set_ready(true);
+    metrics.set_certificates_refused(true);
 }
 
 /// Every kind of lookup with every result and answer.

@@ -9,13 +9,19 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::splice::Pipe;
+use super::tls::{TlsLeg, with_buffer};
+use crate::engine::TlsFacts;
 
+/// Bytes of ciphertext that may wait while a client does not read.
+const MAX_TLS_OUTGOING: usize = 128 * 1024;
 /// A read of this size or more makes splice worth its system calls.
 pub(super) const BULK: usize = 32 * 1024;
 
 #[derive(Debug)]
 pub(super) struct RelayEndpoint {
     pub(super) stream: TcpStream,
+    /// Of a client whose STARTTLS the gateway answered; the other bytes here are plaintext, but for `outgoing`.
+    tls: Option<Box<TlsLeg>>,
     /// Bytes that were read and that the engine has not consumed yet.
     pub(super) unconsumed: Vec<u8>,
     /// Bytes to write, from `written` on.
@@ -31,6 +37,7 @@ pub(super) struct RelayEndpoint {
     pub(super) reset: bool,
     /// Shut down the sending side once everything is written.
     pub(super) shutdown_requested: bool,
+    close_notify_sent: bool,
     /// The last read was at least [`BULK`]: the next one may be spliced.
     pub(super) bulk: bool,
     /// The last read filled its buffer.
@@ -43,6 +50,8 @@ pub(super) enum Read {
     Bytes(usize),
     /// Bytes passed on by splice.
     Spliced(usize),
+    /// The TLS handshake is complete.
+    TlsEstablished(TlsFacts),
     End,
 }
 
@@ -50,6 +59,7 @@ impl RelayEndpoint {
     pub(super) const fn new(stream: TcpStream, unconsumed: Vec<u8>, outgoing: Vec<u8>) -> Self {
         Self {
             stream,
+            tls: None,
             unconsumed,
             outgoing,
             written: 0,
@@ -58,6 +68,7 @@ impl RelayEndpoint {
             write_failed: false,
             reset: false,
             shutdown_requested: false,
+            close_notify_sent: false,
             bulk: false,
             filled: false,
         }
@@ -68,8 +79,26 @@ impl RelayEndpoint {
         self.outgoing.is_empty() && self.pipe.is_none()
     }
 
+    /// From now on the peer is spoken to through `tls`.
+    pub(super) fn start_tls(&mut self, tls: TlsLeg) {
+        self.tls = Some(Box::new(tls));
+        (self.bulk, self.filled) = (false, false);
+    }
+
+    /// Its bytes are not what the other side sends or receives.
+    pub(super) const fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Writes as much of `bytes` as the socket accepts now, and buffers the rest.
     pub(super) fn write(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        if let Some(tls) = &mut self.tls {
+            if !bytes.is_empty() && !self.write_failed {
+                self.write_failed = tls.send(bytes, &mut self.outgoing).is_err();
+                self.flush(cx);
+            }
+            return;
+        }
         let mut rest = bytes;
         while self.is_flushed() && !self.write_failed && !rest.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
@@ -98,6 +127,12 @@ impl RelayEndpoint {
             changed = true;
         }
         if self.shutdown_requested && !self.write_failed {
+            if let Some(tls) = &mut self.tls
+                && !std::mem::replace(&mut self.close_notify_sent, true)
+            {
+                tls.close(&mut self.outgoing);
+                return self.flush(cx) | changed;
+            }
             self.shutdown_requested = false;
             let _already_closed = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
         }
@@ -131,12 +166,51 @@ impl RelayEndpoint {
         buffer: &mut [u8],
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Read>> {
+        if self.tls.is_some() {
+            return self.poll_read_tls(buffer, cx);
+        }
         let mut buffer = ReadBuf::new(buffer);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         let count = buffer.filled().len();
         self.bulk = count >= BULK;
         self.filled = buffer.remaining() == 0;
         Poll::Ready(Ok(if count == 0 { Read::End } else { Read::Bytes(count) }))
+    }
+
+    fn poll_read_tls(&mut self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<Read>> {
+        loop {
+            let Some(tls) = &mut self.tls else { return Poll::Pending };
+            let count = tls.take(buffer);
+            if count > 0 {
+                self.filled = count == buffer.len();
+                return Poll::Ready(Ok(Read::Bytes(count)));
+            }
+            // A client that lets the gateway write and does not read gets no further.
+            if tls.is_closed() || self.outgoing.len() > MAX_TLS_OUTGOING {
+                return if tls.is_closed() { Poll::Ready(Ok(Read::End)) } else { Poll::Pending };
+            }
+            let received = with_buffer(|ciphertext| {
+                let mut read = ReadBuf::new(ciphertext);
+                ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+                if read.filled().is_empty() {
+                    return Poll::Ready(Ok(None));
+                }
+                let received = tls.receive(read.filled_mut(), &mut self.outgoing);
+                Poll::Ready(received.map(Some).map_err(io::Error::other))
+            });
+            let established = match ready!(received) {
+                Ok(Some(established)) => established,
+                Ok(None) => return Poll::Ready(Ok(Read::End)),
+                Err(error) => {
+                    self.flush(cx); // The alert.
+                    return Poll::Ready(Err(error));
+                }
+            };
+            self.flush(cx);
+            if let Some(facts) = established {
+                return Poll::Ready(Ok(Read::TlsEstablished(facts)));
+            }
+        }
     }
 
     /// Moves up to `limit` bytes to the pipe of `to`, which is flushed.

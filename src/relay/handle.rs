@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustls::ServerConfig;
+
 use super::clock::RelayClock;
 use super::health::UpstreamHealth;
 use super::settings::UpstreamIdentity;
@@ -62,6 +64,11 @@ impl RelayHandle {
     pub fn listens_on(&self, family: Family) -> bool {
         let active = self.0.active.load();
         active.settings.listen.addresses.iter().any(|own| Family::of(own.ip()) == family)
+    }
+
+    /// Puts certificates and versions in force for handshakes of sessions that begin from now on.
+    pub fn set_tls(&self, config: Arc<ServerConfig>) {
+        self.0.tls.store(Some(config));
     }
 
     /// The clock that timestamps all records.

@@ -19,6 +19,7 @@ mod session;
 mod settings;
 mod splice;
 mod state;
+mod tls;
 mod upstream;
 mod upstream_check;
 mod worker;
@@ -27,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::time::{Instant, sleep};
 
 pub use self::capture_tap::{Tap, Taps, TooManyTaps};
@@ -64,20 +66,21 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Serves `listeners`, which were opened for `settings`. `lookups` answers the lookups that policy rules need.
+    /// Serves `listeners`, which were opened for `settings`, with the certificates of `tls` where the gateway ends TLS. `lookups` answers the lookups that policy rules need.
     ///
     /// # Errors
     /// A worker cannot be started.
     pub fn start(
         settings: RelaySettings,
         listeners: Listeners,
+        tls: Option<Arc<ServerConfig>>,
         observer: Arc<dyn Observe>,
         lookups: Arc<dyn LookupProvider>,
     ) -> Result<Self, RelayError> {
         let threads = settings.listen.threads.max(1);
         let transparent = settings.listen.transparent;
         let Listeners { bound, inherited, .. } = listeners;
-        let state = Arc::new(RelayState::new(settings, observer, lookups));
+        let state = Arc::new(RelayState::new(settings, tls, observer, lookups));
         let workers = (0..threads)
             .map(|number| Worker::start(number, Arc::clone(&state)).map_err(RelayError::Thread))
             .collect::<Result<_, _>>()?;

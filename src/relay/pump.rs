@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use memchr::memchr;
+use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -21,6 +22,7 @@ use super::capture_tap::SessionTap;
 use super::clock::RelayClock;
 use super::endpoint::{BULK, Read, RelayEndpoint};
 use super::lookups::PendingLookups;
+use super::tls::{TlsLeg, failure};
 use crate::addr::Family;
 use crate::engine::{Action, Event, Observe, Outcome, Output, Proxy, Side};
 use crate::policy::facts::Answers;
@@ -67,6 +69,8 @@ pub(super) struct Pump {
     clock: RelayClock,
     /// `limits.line_length`, in bytes.
     line_length: usize,
+    /// For STARTTLS, if the gateway answers it.
+    tls: Option<Arc<ServerConfig>>,
     client: RelayEndpoint,
     upstream: Option<RelayEndpoint>,
     timer: Pin<Box<Sleep>>,
@@ -86,12 +90,13 @@ pub(super) struct PumpParts {
     pub(super) lookups: PendingLookups,
     pub(super) clock: RelayClock,
     pub(super) line_length: usize,
+    pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) client: RelayEndpoint,
 }
 
 impl Pump {
     pub(super) fn new(parts: PumpParts) -> Self {
-        let PumpParts { engine, family, observer, tap, lookups, clock, line_length, client } =
+        let PumpParts { engine, family, observer, tap, lookups, clock, line_length, tls, client } =
             parts;
         let timer_at = engine.deadline().unwrap_or_default();
         let timer = Box::pin(sleep_until(Instant::from_std(clock.instant(timer_at))));
@@ -103,6 +108,7 @@ impl Pump {
             lookups,
             clock,
             line_length,
+            tls,
             client,
             upstream: None,
             timer,
@@ -214,9 +220,12 @@ impl Pump {
     fn pump_side(&mut self, side: Side, scratch: &mut Scratch, cx: &mut Context<'_>) -> bool {
         let read = match self.poll_read(side, &mut scratch.input, cx) {
             Poll::Ready(Ok(read)) => read,
-            Poll::Ready(Err(_)) => {
+            Poll::Ready(Err(error)) => {
                 if let Some(endpoint) = self.endpoint(side) {
                     endpoint.reset = true;
+                }
+                if let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                    self.fail_tls(reason, &mut scratch.work, cx);
                 }
                 Read::End
             }
@@ -238,6 +247,10 @@ impl Pump {
                 self.engine.on_spliced(side, count as u64, now, &mut work.out);
                 self.apply_actions(side, &[], work, cx);
             }
+            Read::TlsEstablished(facts) => {
+                self.engine.on_tls_established(&facts, now, &mut work.out);
+                self.apply_actions(side, &[], work, cx);
+            }
             Read::End => {
                 if let Some(endpoint) = self.endpoint(side) {
                     endpoint.read_closed = true;
@@ -250,6 +263,12 @@ impl Pump {
             }
         }
         true
+    }
+
+    fn fail_tls(&mut self, reason: &rustls::Error, work: &mut Work, cx: &mut Context<'_>) {
+        work.out.clear();
+        self.engine.on_tls_failed(failure(reason), &mut work.out);
+        self.apply_actions(Side::Client, &[], work, cx);
     }
 
     fn endpoint(&mut self, side: Side) -> Option<&mut RelayEndpoint> {
@@ -287,6 +306,8 @@ impl Pump {
             Some(to)
                 if from.bulk
                     && backlog == 0
+                    && !from.is_tls()
+                    && !to.is_tls()
                     && splice_budget >= BULK as u64
                     && !self.tap.wants_content() =>
             {
@@ -386,7 +407,7 @@ impl Pump {
         } else {
             to_client.clear();
             to_upstream.clear();
-            let mut discarded = 0;
+            let (mut discarded, mut starts_tls) = (0, false);
             for action in out.actions.drain(..) {
                 let other = match side {
                     Side::Client => &mut *to_upstream,
@@ -400,6 +421,7 @@ impl Pump {
                     Action::ToClient(bytes) => to_client.extend_from_slice(&bytes),
                     Action::ToUpstream(bytes) => to_upstream.extend_from_slice(&bytes),
                     Action::DiscardClient => discarded += self.discard(),
+                    Action::StartTls => starts_tls = true,
                     Action::ShutdownClient => self.client.shutdown_requested = true,
                     Action::ShutdownUpstream => {
                         if let Some(upstream) = &mut self.upstream {
@@ -423,6 +445,12 @@ impl Pump {
             self.write_client(to_client, cx);
             if let Some(upstream) = &mut self.upstream {
                 upstream.write(to_upstream, cx);
+            }
+            if starts_tls && let Some(config) = self.tls.clone() {
+                match TlsLeg::new(config) {
+                    Ok(tls) => self.client.start_tls(tls),
+                    Err(error) => self.engine.on_tls_failed(failure(&error), out),
+                }
             }
         }
         for event in out.events.drain(..) {

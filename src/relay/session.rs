@@ -153,6 +153,7 @@ async fn begin(
         lookups: PendingLookups::new(Arc::clone(&state.lookups), client.ip()),
         clock: state.clock,
         line_length: limits.session.line_length,
+        tls: state.tls.load_full(),
         client: RelayEndpoint::new(stream, early_data, Vec::new()),
     });
 

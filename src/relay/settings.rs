@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::thread::CapabilitySet;
 
 use crate::addr::Networks;
-use crate::engine::{Limits as SessionLimits, Profile, SmtpOptions, Timeouts};
+use crate::engine::{Limits as SessionLimits, Profile, SmtpOptions, Timeouts, TlsMode};
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
 
@@ -22,6 +22,8 @@ pub struct RelaySettings {
     pub smtp: SmtpOptions,
     pub limits: RelayLimits,
     pub timeouts: TimeoutSets,
+    /// Whether the gateway ends the clients' TLS. Its certificates come by [`super::RelayHandle::set_tls`].
+    pub tls: TlsMode,
     /// Time for transactions in progress to end after SIGTERM.
     pub drain: Duration,
 }
@@ -35,6 +37,7 @@ impl RelaySettings {
             access: self.access.clone(),
             rules: Arc::clone(&self.rules),
             xclient: self.upstream.identity == UpstreamIdentity::Xclient,
+            tls: self.tls,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::admission::{Admission, RateLimit};
@@ -50,6 +51,8 @@ pub(super) struct RelayState {
     /// Clients that are admitted even while the door of their family is closed.
     pub(super) exempt: ArcSwap<Networks>,
     pub(super) taps: Arc<Taps>,
+    /// Certificates and versions in force, if the gateway ends TLS.
+    pub(super) tls: ArcSwapOption<ServerConfig>,
     pub(super) clock: RelayClock,
     pub(super) lifecycle: watch::Sender<Lifecycle>,
 }
@@ -58,6 +61,7 @@ impl RelayState {
     /// With both doors open.
     pub(super) fn new(
         settings: RelaySettings,
+        tls: Option<Arc<ServerConfig>>,
         observer: Arc<dyn Observe>,
         lookups: Arc<dyn LookupProvider>,
     ) -> Self {
@@ -70,6 +74,7 @@ impl RelayState {
             doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
             exempt: ArcSwap::default(),
             taps: Arc::default(),
+            tls: ArcSwapOption::new(tls),
             clock: RelayClock::start(),
             lifecycle: watch::Sender::new(Lifecycle::Running),
         }

@@ -143,6 +143,8 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
             extensions: smtp.extensions.clone(),
             tls: smtp.tls,
             tls_version: smtp.tls_version,
+            tls_handshake: smtp.tls_handshake,
+            tls_error: smtp.tls_error.as_deref().map(truncated),
             sni: smtp.sni.as_deref().map(truncated),
             auth: smtp.auth,
             transactions: transactions.map(shortened_transaction).collect(),

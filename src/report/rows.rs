@@ -259,7 +259,8 @@ impl Phrase {
         }
         let mut rest = String::new();
         match smtp.tls {
-            TlsState::Started => rest.push_str(", TLS"),
+            TlsState::Started | TlsState::Established => rest.push_str(", TLS"),
+            TlsState::Failed => rest.push_str(", TLS failed"),
             TlsState::Refused => rest.push_str(", TLS refused"),
             TlsState::None | TlsState::Offered => {}
         }

@@ -71,7 +71,7 @@ fn write_session(line: &mut String, record: &SessionRecord) {
         Some(helo) => push(line, helo, EscapeContext::Word, MAX_VALUE),
     }
     write_transactions(line, record);
-    put!(line, " tls={}", tls(smtp.tls));
+    put!(line, " tls={}", smtp.tls);
     if smtp.tls == TlsState::Started {
         // The rest of the session is encrypted.
         put!(line, " client_bytes={}", record.tcp.client_bytes);
@@ -149,13 +149,4 @@ fn write_transaction(line: &mut String, transaction: &TransactionRecord) {
 
 fn socket(endpoint: Endpoint) -> SocketAddr {
     SocketAddr::new(endpoint.address, endpoint.port)
-}
-
-const fn tls(tls: TlsState) -> &'static str {
-    match tls {
-        TlsState::None => "none",
-        TlsState::Offered => "offered",
-        TlsState::Started => "started",
-        TlsState::Refused => "refused",
-    }
 }

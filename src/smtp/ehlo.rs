@@ -125,8 +125,13 @@ impl Extensions {
         self.smtputf8 |= keyword == Keyword::SmtpUtf8;
     }
 
-    /// Rewrites a 250 to EHLO without keywords that the gateway cannot relay or is configured to hide (RFC 5321 §4.1.1.1).
-    pub fn filter(reply: &Reply<'_>, hide: &[Keyword]) -> (Self, Vec<u8>) {
+    /// Rewrites a 250 to EHLO without keywords that the gateway cannot relay or is configured to hide (RFC 5321 §4.1.1.1),
+    /// and with those of `own`, which the gateway itself offers.
+    pub fn filter(
+        reply: &Reply<'_>,
+        is_hidden: impl Fn(Keyword) -> bool,
+        own: &[Keyword],
+    ) -> (Self, Vec<u8>) {
         let mut offered = Self::default();
         let mut lines: Vec<&[u8]> = Vec::new();
         for (number, text) in reply.texts().enumerate() {
@@ -135,11 +140,17 @@ impl Extensions {
                 continue;
             }
             let keyword = std::str::from_utf8(keyword_of(text)).ok().and_then(Keyword::parse);
-            let Some(keyword) = keyword.filter(|keyword| !hide.contains(keyword)) else {
+            let Some(keyword) = keyword.filter(|&keyword| !is_hidden(keyword)) else {
                 continue;
             };
             offered.note(keyword);
             lines.push(text);
+        }
+        for &keyword in own {
+            if let Some((name, _)) = KEYWORDS.iter().find(|(_, known)| *known == keyword) {
+                offered.note(keyword);
+                lines.push(name.as_bytes());
+            }
         }
         let mut out = Vec::with_capacity(reply.raw.len());
         for (number, text) in lines.iter().enumerate() {
@@ -164,7 +175,7 @@ mod tests {
 
     fn filtered(reply: &str, hide: &[Keyword]) -> (Extensions, String) {
         let ReplyParse::Complete(reply) = Reply::parse(reply.as_bytes()) else { panic!("{reply}") };
-        let (offered, out) = Extensions::filter(&reply, hide);
+        let (offered, out) = Extensions::filter(&reply, |keyword| hide.contains(&keyword), &[]);
         (offered, String::from_utf8(out).unwrap())
     }
 

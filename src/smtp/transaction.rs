@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::{EnhancedCode, ExpectedReply, Extensions};
+use crate::label::labels;
 
 /// Bytes of envelope that one session keeps; recipients and transactions beyond it are only counted.
 const ENVELOPE_BUDGET: usize = 32 * 1024;
@@ -24,15 +23,28 @@ pub struct Helo {
     pub esmtp: bool,
 }
 
-/// How far STARTTLS came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TlsState {
-    #[default]
-    None,
-    Offered,
-    Started,
-    Refused,
+labels! {
+    /// How far STARTTLS came.
+    #[derive(Default)]
+    pub enum TlsState {
+        #[default]
+        None = "none",
+        Offered = "offered",
+        /// The server's 220 was relayed, and with it the session became opaque.
+        Started = "started",
+        Refused = "refused",
+        /// The gateway is one end of it, so that the session goes on readable.
+        Established = "established",
+        /// The gateway is one end of it, and the handshake did not complete.
+        Failed = "failed",
+    }
+}
+
+impl TlsState {
+    /// The client's bytes are encrypted.
+    pub const fn is_encrypted(self) -> bool {
+        matches!(self, Self::Started | Self::Established)
+    }
 }
 
 /// One RCPT and its reply.
@@ -200,6 +212,20 @@ impl SessionState {
         if self.tls == TlsState::None && extensions.starttls {
             self.tls = TlsState::Offered;
         }
+    }
+
+    /// The gateway's handshake with the client begins.
+    pub(super) const fn on_handshake(&mut self) {
+        self.tls = TlsState::Failed; // Until it is complete.
+    }
+
+    /// The gateway's TLS with the client begins: what the client said before is forgotten (RFC 3207 §4.2).
+    pub(super) fn on_tls_established(&mut self) {
+        self.end_transaction();
+        (self.helo, self.helo_accepted) = (None, false);
+        self.extensions = Extensions::default();
+        self.authenticated = false;
+        self.tls = TlsState::Established;
     }
 
     /// TLS records were seen; the reply to STARTTLS was not.

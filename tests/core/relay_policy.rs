@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gatepost::addr::{Family, Networks};
 use gatepost::engine::{
     Event, Limits as SessionLimits, Observe, RefuseAt, SessionRecord, SmtpOptions, Timeouts,
+    TlsMode,
 };
 use gatepost::policy::facts::{
     Answer, FamilyRequirement, Lookup, LookupResult, Reason, ReturnPathLevel, Source,
@@ -141,6 +142,7 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
             stress: Timeouts::STRESS,
             stress_above: 80,
         },
+        tls: TlsMode::Passthrough,
         drain: Duration::from_secs(1),
     }
 }
@@ -240,8 +242,13 @@ fn start(
 ) -> (Relay, Arc<SlowLookups>) {
     let lookups = Arc::new(lookups);
     let listeners = Listeners::open(&settings, InheritedSockets::default()).unwrap();
-    let relay =
-        Relay::start(settings, listeners, Arc::clone(reports) as _, Arc::clone(&lookups) as _);
+    let relay = Relay::start(
+        settings,
+        listeners,
+        None,
+        Arc::clone(reports) as _,
+        Arc::clone(&lookups) as _,
+    );
     (relay.unwrap(), lookups)
 }
 

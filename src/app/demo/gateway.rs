@@ -13,7 +13,7 @@ use super::clients::{LISTED, LISTED_RULE};
 use super::environment::RecordSender;
 use crate::addr::Networks;
 use crate::app::metrics_endpoint::{HttpEndpoint, serve_with_index};
-use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts};
+use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts, TlsMode};
 use crate::metrics::Metrics;
 use crate::policy::{AccessRule, AccessRules, PolicyAction};
 use crate::relay::{
@@ -42,7 +42,7 @@ impl DemoGateway {
         metrics.set_sessions_limit(settings.limits.sessions);
         let listeners = Listeners::open(&settings, InheritedSockets::default())?;
         let observer = Arc::new((Arc::clone(&metrics), records));
-        let relay = Relay::start(settings, listeners, observer, Arc::new(()))?;
+        let relay = Relay::start(settings, listeners, None, observer, Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
         let endpoint = serve_with_index(listener, metrics);
         Ok(Self { metrics: address, relay, _endpoint: endpoint })
@@ -94,6 +94,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
             stress: Timeouts::STRESS,
             stress_above: 80,
         },
+        tls: TlsMode::Passthrough,
         drain: Duration::from_secs(1),
     }
 }

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use super::capabilities::{self, KeptCapabilities};
+use super::certificates::Certificates;
 use super::door_config::{door_config, ingress};
 use super::{control, inherited};
 use crate::config::{Config, DoorConfig};
@@ -22,6 +23,8 @@ pub(super) struct Bootstrap {
     pub(super) doors: Option<(DoorConfig, (DoorEnforcer, Option<DoorError>))>,
     /// Claimed, not installed: intercepted connections need a relay.
     pub(super) interception: Option<SharedInterception>,
+    /// If the gateway ends the TLS of clients.
+    pub(super) certificates: Option<Certificates>,
     pub(super) capabilities: KeptCapabilities,
 }
 
@@ -42,6 +45,8 @@ impl Bootstrap {
             }
             None => None,
         };
+        // Keys are usually for root alone.
+        let certificates = config.tls.as_ref().map(Certificates::load).transpose()?;
         capabilities::change_user(config)?;
         let control = control::bind(&config.control)?;
         let listeners = Listeners::open(&config.relay, sockets)?;
@@ -58,6 +63,14 @@ impl Bootstrap {
         });
         let capabilities = KeptCapabilities::choose(config);
         capabilities.drop_others()?;
-        Ok(Self { control, listeners, metrics_listener, doors, interception, capabilities })
+        Ok(Self {
+            control,
+            listeners,
+            metrics_listener,
+            doors,
+            interception,
+            certificates,
+            capabilities,
+        })
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::SignalKind;
 use tokio::task::JoinHandle;
@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::bootstrap::Bootstrap;
 use super::capabilities::KeptCapabilities;
+use super::certificates::{CertificateChange, Certificates};
 use super::control::ControlService;
 use super::door_config::ingress;
 use super::evidence::evidence_sources;
@@ -41,11 +42,15 @@ use crate::metrics::http::{HealthState, ReadyState};
 use crate::relay::{Relay, RelayError};
 use crate::report::status::StatusCollector;
 use crate::report::{LogLevel, SessionLog};
+use crate::time::Timestamp;
+use crate::tls::{CertificateFacts, TlsSettings};
 
 /// Interval at which metrics, `/readyz` and the service manager are updated.
 const TICK: Duration = Duration::from_secs(1);
 /// Interval, in ticks, at which the addresses of the interfaces are read again.
 const OWN_ADDRESSES_EVERY: u32 = 10;
+/// Interval, in ticks, at which the files of certificates are examined.
+const CERTIFICATES_EVERY: u32 = 2;
 /// Time to write the last lines of the log, and the last frames to recorders.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -65,6 +70,8 @@ pub(super) struct Gateway {
     doors: Option<(DoorHandle, JoinHandle<()>)>,
     /// With the task that watches it.
     interception: Option<(SharedInterception, InterceptionWatcher)>,
+    /// If the gateway ends the TLS of clients.
+    certificates: Option<Certificates>,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -77,8 +84,15 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) async fn start(path: &Path, config: Config) -> anyhow::Result<Self> {
-        let Bootstrap { control, listeners, metrics_listener, doors, interception, capabilities } =
-            Bootstrap::run(&config).await?;
+        let Bootstrap {
+            control,
+            listeners,
+            metrics_listener,
+            doors,
+            interception,
+            certificates,
+            capabilities,
+        } = Bootstrap::run(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
         metrics.set_not_intercepting();
         let log = start_log(&config, &metrics)?;
@@ -92,6 +106,9 @@ impl Gateway {
                 "another program listens on the port of {address} at an overlapping address, perhaps a second gateway: \
                  `ss -ltnp` shows which"
             );
+            log.notice(LogLevel::Warn, &warning);
+        }
+        if let Some(warning) = certificates.as_ref().and_then(Certificates::unreadable) {
             log.notice(LogLevel::Warn, &warning);
         }
         if let Some(warning) = raise_descriptor_limit(config.relay.limits.sessions) {
@@ -120,7 +137,8 @@ impl Gateway {
         let session_observers = (Arc::clone(&log), (Arc::clone(&evidence), status));
         let observer = Arc::new((Arc::clone(&metrics), session_observers));
         let provider = Arc::clone(&router) as _;
-        let relay = Relay::start(config.relay.clone(), listeners, observer, provider)?;
+        let tls = certificates.as_ref().map(Certificates::config);
+        let relay = Relay::start(config.relay.clone(), listeners, tls, observer, provider)?;
         // After the relay: intercepted connections need a listener.
         for warning in check_before_start(&config).await? {
             log.notice(LogLevel::Warn, &warning);
@@ -191,6 +209,7 @@ impl Gateway {
             watch,
             doors,
             interception,
+            certificates,
             lookup,
             capabilities,
             manager: ServiceManager::new(),
@@ -207,6 +226,7 @@ impl Gateway {
         }
         let addresses: Vec<String> = listening.iter().map(ToString::to_string).collect();
         let mode = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
+        self.on_certificates(None);
         self.health.set(self.ready_state());
         let notice = format!("ready: listening on {}{mode}", addresses.join(", "));
         self.log.notice(LogLevel::Info, &notice);
@@ -230,6 +250,8 @@ impl Gateway {
             ReadyState::NoUpstream
         } else if self.outage().is_some() {
             ReadyState::NotIntercepting
+        } else if self.certificates.as_ref().is_some_and(|own| !own.is_usable(self.now())) {
+            ReadyState::NoCertificate
         } else {
             ReadyState::Ready
         }
@@ -259,6 +281,11 @@ impl Gateway {
         {
             lookup.set_own_addresses(own_addresses(&self.config));
         }
+        if self.ticks.is_multiple_of(CERTIFICATES_EVERY) {
+            let now = self.now();
+            let change = self.certificates.as_mut().map(|own| own.check_files(now));
+            self.on_certificates(change);
+        }
         self.health.set(self.ready_state());
         self.sources.set_outage(self.outage());
         let upstreams = self.relay.handle().upstream_health();
@@ -276,6 +303,52 @@ impl Gateway {
         self.missed_bytes = missed;
         let status = self.status();
         self.manager.on_tick(status, &self.relay);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.relay.handle().clock().now()
+    }
+
+    /// Puts new certificates in use, and reports those that do not fit and those that expire.
+    fn on_certificates(&mut self, change: Option<CertificateChange>) {
+        let now = self.now();
+        let Some(own) = &mut self.certificates else { return self.metrics.set_certificates(&[]) };
+        match change {
+            Some(CertificateChange::Loaded) => {
+                self.relay.handle().set_tls(own.config());
+                self.log.notice(LogLevel::Info, "new certificates are in use");
+            }
+            Some(CertificateChange::Refused(why)) => {
+                let notice = format!("certificates not reloaded, those before stay in use: {why}");
+                self.log.notice(LogLevel::Error, &notice);
+            }
+            Some(CertificateChange::None) | None => {}
+        }
+        if let Some((level, notice)) = own.expiry_notice(now) {
+            self.log.notice(level, &notice);
+        }
+        let facts: Vec<_> = own.facts().iter().map(CertificateFacts::name_and_end).collect();
+        self.metrics.set_certificates(&facts);
+        self.metrics.set_certificates_refused(own.refused().is_some());
+        self.sources.set_certificates(own.warning(now));
+    }
+
+    /// The section `[tls]` of a new configuration.
+    fn reload_certificates(&mut self, settings: Option<&TlsSettings>) -> anyhow::Result<()> {
+        let now = self.now();
+        match (&mut self.certificates, settings) {
+            (Some(own), Some(settings)) => {
+                if let CertificateChange::Refused(why) = own.reload(settings, now) {
+                    self.on_certificates(None);
+                    bail!("[tls]: {why}");
+                }
+            }
+            (_, Some(settings)) => self.certificates = Some(Certificates::load(settings)?),
+            (_, None) => self.certificates = None,
+        }
+        let change = self.certificates.is_some().then_some(CertificateChange::Loaded);
+        self.on_certificates(change);
+        Ok(())
     }
 
     /// SIGHUP: applies the new configuration, or keeps the old one and logs the error.
@@ -307,6 +380,7 @@ impl Gateway {
         for warning in check_before_start(&config).await? {
             self.log.notice(LogLevel::Warn, &warning);
         }
+        self.reload_certificates(config.tls.as_ref())?;
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
         // Also if they are the same: what others changed is installed again.
         self.change_interception(config.intercept.as_ref()).await?;

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod capabilities;
+mod certificates;
 mod control;
 mod door_config;
 mod evidence;

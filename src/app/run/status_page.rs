@@ -22,6 +22,8 @@ pub(super) struct StatusSources {
     warning: Arc<Mutex<Option<String>>>,
     /// Why mail is not intercepted, if so.
     outage: Arc<Mutex<Option<String>>>,
+    /// What is wrong with the certificates.
+    certificates: Arc<Mutex<Option<String>>>,
 }
 
 impl StatusSources {
@@ -39,6 +41,10 @@ impl StatusSources {
 
     pub(super) fn set_outage(&self, reason: Option<String>) {
         *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    pub(super) fn set_certificates(&self, warning: Option<String>) {
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = warning;
     }
 
     /// The route `/` of a gateway that starts now, with `config` from the file at `path`.
@@ -71,6 +77,7 @@ impl StatusSources {
         let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let outage = outage.map(|reason| format!("Mail is not intercepted: {reason}"));
         let warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone();
         LiveState {
             // The relay's clock, by which the session records are dated.
             at: self.relay.get().map_or_else(wall_clock, |relay| relay.clock().now()),
@@ -78,7 +85,7 @@ impl StatusSources {
             readiness: ready.sentence(),
             doors,
             upstreams: upstreams.into_iter().map(upstream).collect(),
-            warning: outage.or(warning),
+            warning: outage.or(certificates).or(warning),
         }
     }
 }

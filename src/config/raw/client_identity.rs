@@ -12,6 +12,7 @@ use super::sections::{ListenSection, Mode, UpstreamSection};
 use crate::addr::Networks;
 use crate::config::UpstreamTrust;
 use crate::config::host::HostAddresses;
+use crate::engine::TlsMode;
 use crate::relay::UpstreamIdentity;
 use crate::smtp::Keyword;
 
@@ -101,18 +102,19 @@ fn trusting_place(
 pub(super) fn check_impersonation(
     upstream: &UpstreamSection,
     hidden: &[Keyword],
+    tls: TlsMode,
     diagnostics: &mut Diagnostics<'_>,
 ) {
     let Some(identity) = upstream.identity.given() else { return };
     let is_xclient = *identity.get_ref() == UpstreamIdentity::Xclient;
     // With an invalid list it is not known what is hidden, with invalid addresses not from whom.
     let is_unknown = diagnostics.has("smtp.hide") || matches!(upstream.addresses, Field::Invalid);
-    if !is_xclient || is_unknown || hidden.contains(&Keyword::Starttls) {
+    if !is_xclient || is_unknown || hidden.contains(&Keyword::Starttls) || tls.terminates() {
         return;
     }
     let problem = "identity = \"xclient\" while STARTTLS is passed through: a client can send XCLIENT inside TLS and claim any \
                    address (impersonation)";
-    let remedy = "set identity = \"proxy-v2\"";
+    let remedy = "set identity = \"proxy-v2\", or have the gateway end TLS ([tls])";
     diagnostics.error(identity.span().start, "upstream.identity", problem, remedy);
 }
 

@@ -16,6 +16,7 @@ mod reader;
 mod sections;
 mod syntax;
 mod text;
+mod tls;
 mod unknown;
 mod value;
 mod values;
@@ -104,6 +105,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     let policies = root.sections("policy", |rule| policy::policy(rule, &mut names, &mut count));
     let site = policy::site(&mut root.section("site"));
     let smtp = sections::smtp(&mut root.section("smtp"));
+    let tls = tls::tls(&mut root.section("tls"));
     let limits = sections::limits(&mut root.section("limits"));
     let timeouts = sections::timeouts(&mut root.section("timeouts"));
     let log = sections::log(&mut root.section("log"));
@@ -120,7 +122,8 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     intercept::check(&listen, &intercept, &mut diagnostics);
     cross_checks::upstream(&listen, &upstream, &proxy_trusted, &mut diagnostics);
     client_identity::check_open_relay(&listen, &upstream, &proxy_trusted, host, &mut diagnostics);
-    client_identity::check_impersonation(&upstream, &smtp.options.hide, &mut diagnostics);
+    tls::check(&tls, &smtp, &mut diagnostics);
+    client_identity::check_impersonation(&upstream, &smtp.options.hide, tls.mode, &mut diagnostics);
     cross_checks::policies(&listen, &policies, &proxy_trusted, &mut diagnostics);
     cross_checks::paths(&smtp.paths, &policies, &mut diagnostics);
     cross_checks::metrics(&listen, &metrics, &mut diagnostics);
@@ -161,6 +164,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         ),
         smtp: smtp.options,
         limits,
+        tls: tls.mode,
         drain: timeouts.drain.clone().or(sections::DRAIN),
         timeouts: timeout_sets(timeouts),
     };
@@ -170,6 +174,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     Ok(Config {
         relay,
         upstream_trust,
+        tls: tls.settings,
         intercept,
         log,
         metrics,

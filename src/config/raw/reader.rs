@@ -179,6 +179,23 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         Section { path, table, at, diagnostics: self.diagnostics }
     }
 
+    /// Whether the file has `key`, valid or not, or may have lost it to broken syntax.
+    pub(super) fn has(&self, key: &str) -> bool {
+        match self.table {
+            TableState::Given(table) => {
+                table.get(key).is_some() || self.diagnostics.is_incomplete()
+            }
+            TableState::Absent => false,
+            TableState::Unknown => true,
+        }
+    }
+
+    /// Whether `key` is written as `[[path.key]]`, or as another list.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        let TableState::Given(table) = self.table else { return false };
+        table.get(key).is_some_and(|value| matches!(value.get_ref(), DeValue::Array(_)))
+    }
+
     /// The tables of `[[path.key]]`, each read by `read`.
     pub(super) fn sections<T>(
         &mut self,

@@ -17,7 +17,8 @@ fn walk(table: &DeTable<'_>, written: &str, path: &str, diagnostics: &mut Diagno
     for (key, value) in table {
         let (at, key) = (key.span().start, key.get_ref());
         let (field, full) = (join(written, &printable(key)), join(path, key));
-        if keys::key(path, key).is_some() {
+        let is_section = keys::section(&full).is_some() && tables(value).next().is_some();
+        if keys::key(path, key).is_some() && !is_section {
             continue;
         }
         let renamed = keys::renamed(&full);

@@ -219,6 +219,18 @@ pub(super) fn path(value: &Value<'_>) -> ValueResult<PathBuf> {
     Ok(path.into())
 }
 
+/// The path of a file that has to exist; `example` is one, in TOML.
+pub(super) fn file(example: &str) -> impl Fn(&Value<'_>) -> ValueResult<PathBuf> {
+    move |value| {
+        let path = string(value, "a path", example)?;
+        if path.is_empty() || path.contains('\0') || path.ends_with('/') {
+            let problem = format!("\"{}\" cannot be the name of a file", printable(path));
+            return invalid(value, problem, format!("write a path such as {example}"));
+        }
+        Ok(path.into())
+    }
+}
+
 /// The elements of a list without their positions.
 pub(super) fn into_values<T>(list: Vec<Spanned<T>>) -> Vec<T> {
     list.into_iter().map(Spanned::into_inner).collect()

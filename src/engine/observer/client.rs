@@ -98,10 +98,7 @@ impl Observer {
                 self.on_chunk_bytes(len as u64, out);
                 Progress::Consumed(len)
             }
-            ClientEvent::Plaintext { len } => {
-                self.on_plaintext_after_starttls(out);
-                Progress::Consumed(len)
-            }
+            ClientEvent::Plaintext { len } => self.on_plaintext(rest, len, out),
             ClientEvent::Opaque => {
                 self.on_tls_bytes(Side::Client, rest);
                 Progress::Consumed(rest.len())
@@ -131,7 +128,7 @@ impl Observer {
             _ => ExpectedReply::to(command),
         };
         let is_question =
-            refusal.is_none() && !self.checks.has_ended() && !self.checks.hides(command.verb);
+            refusal.is_none() && !self.checks.has_ended() && self.checks.asks_policy(command.verb);
         self.expect(if is_question { expected.as_question() } else { expected });
     }
 
@@ -301,6 +298,31 @@ impl Observer {
         count
     }
 
+    /// No TLS after STARTTLS: sent before the 220 already, or the dialogue goes on decrypted, with EHLO (RFC 3207 §4.2), as a
+    /// gateway that ends TLS records it.
+    fn on_plaintext(&mut self, rest: &[u8], len: usize, out: &mut Output) -> Progress {
+        if self.sent_before_tls > 0 {
+            let count = len.min(self.sent_before_tls);
+            self.sent_before_tls -= count;
+            self.on_plaintext_after_starttls(out);
+            return Progress::Consumed(count);
+        }
+        let goes_on =
+            if self.checks.terminates_tls() { Some(true) } else { begins_with_ehlo(rest) };
+        match goes_on {
+            None => Progress::Stop,
+            Some(true) => {
+                self.session.on_tls_established();
+                self.record.on_own_starttls(self.now);
+                Progress::Again
+            }
+            Some(false) => {
+                self.on_plaintext_after_starttls(out);
+                Progress::Consumed(len)
+            }
+        }
+    }
+
     pub(super) fn on_plaintext_after_starttls(&mut self, out: &mut Output) {
         if !self.plaintext_counted {
             self.plaintext_counted = true;
@@ -313,4 +335,13 @@ impl Observer {
             self.record.on_tls_hello(hello);
         }
     }
+}
+
+/// `None`: the bytes do not suffice.
+fn begins_with_ehlo(bytes: &[u8]) -> Option<bool> {
+    let length = bytes.len().min(b"EHLO ".len());
+    let head = bytes.get(..length)?;
+    let fits = |verb: &[u8]| verb.get(..length).is_some_and(|verb| verb.eq_ignore_ascii_case(head));
+    let fits = fits(b"EHLO ") || fits(b"HELO ");
+    (length == b"EHLO ".len() || !fits).then_some(fits)
 }

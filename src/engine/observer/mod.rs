@@ -111,6 +111,8 @@ pub struct Observer {
     /// Since then an ambiguous end of data waits for the server's reply, and what follows it with it.
     ambiguous_end: Option<Timestamp>,
     plaintext_counted: bool,
+    /// Bytes that the client sent before the 220 to its STARTTLS.
+    sent_before_tls: usize,
     /// An HTTP or PROXY line is recognised before it is complete.
     junk_counted: bool,
     /// QUIT was answered: whatever the client sends now, no server reads it.
@@ -153,6 +155,7 @@ impl Observer {
             content_omitted: false,
             ambiguous_end: None,
             plaintext_counted: false,
+            sent_before_tls: 0,
             junk_counted: false,
             quit: false,
             closed: None,

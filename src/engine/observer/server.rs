@@ -149,6 +149,9 @@ impl Observer {
                 self.checks.on_message_accepted();
             }
             ExpectedReply::Quit if reply.is_positive() => self.quit = true,
+            ExpectedReply::Starttls { .. } => {
+                self.sent_before_tls = self.held_by(Side::Client).len();
+            }
             // An exchange like that of AUTH, under an unknown name (`X-EXPS`).
             ExpectedReply::Other if reply.code == 334 => {
                 self.note_unanswered(false);

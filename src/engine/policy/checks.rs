@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::fault::CommandFault;
 use crate::engine::event::{Event, Refusal};
-use crate::engine::options::{EarlyData, PathSyntax, Pregreet, Profile, RefuseAt};
+use crate::engine::options::{EarlyData, PathSyntax, Pregreet, Profile, RefuseAt, TlsMode};
 use crate::engine::output::Output;
 use crate::engine::record::VerdictRecord;
 use crate::policy::PolicyAction;
-use crate::smtp::{BareNewlines, Command, Keyword, Line, Session, Verb};
+use crate::smtp::{BareNewlines, Command, Keyword, Line, Session, TlsState, Verb};
 
 /// The checks of one session, and its verdict so far.
 #[derive(Debug)]
@@ -100,14 +100,27 @@ impl SessionChecks {
             Verb::Rcpt => self.rejection,
             // These would let a rejected client guess passwords and addresses.
             Verb::Auth | Verb::Vrfy | Verb::Expn | Verb::Etrn => self.rejection,
-            // Under TLS no RCPT is visible.
-            Verb::Starttls if !self.hides(Verb::Starttls) => self.rejection,
+            // Under TLS that passes through no RCPT is visible.
+            Verb::Starttls if !self.hides(Verb::Starttls) && !self.terminates_tls() => {
+                self.rejection
+            }
             // Only a trusted gateway may report another client, and none stands in front of this one (rule 4 of ARCHITECTURE.md).
             Verb::Xclient | Verb::Xforward => Some(Refusal::Xclient),
             Verb::Bdat if command.chunk().is_err() => Some(Refusal::CommandSyntax),
             _ => None,
         };
+        let refusal = refusal.or_else(|| self.lacks_tls(command.verb, session));
         refusal.or_else(|| Some(self.fault(line, command, session)?.refusal()))
+    }
+
+    /// `tls.require`, RFC 3207 §4. A chunk's bytes follow whatever the reply to BDAT is, and without MAIL the server rejects it.
+    fn lacks_tls(&self, verb: Verb, session: &Session) -> Option<Refusal> {
+        use Verb::{Bdat, Ehlo, Helo, Help, Noop, Quit, Rset, Starttls, Unknown};
+        let is_harmless =
+            matches!(verb, Ehlo | Helo | Noop | Rset | Quit | Help | Starttls | Bdat | Unknown);
+        let is_missing = self.profile.tls == TlsMode::Terminate { required: true }
+            && session.state().tls() != TlsState::Established;
+        (is_missing && !is_harmless).then_some(Refusal::TlsRequired)
     }
 
     /// What is wrong with a command line, for the server might read it in another way.
@@ -145,6 +158,17 @@ impl SessionChecks {
             _ => return false, // BDAT's bytes have to be read first.
         };
         self.profile.smtp.hide.contains(&keyword)
+    }
+
+    /// Whether a command that is not rejected puts a question to the policy rules: STARTTLS only where what follows it is hidden.
+    pub(in crate::engine) fn asks_policy(&self, verb: Verb) -> bool {
+        let is_own_tls = verb == Verb::Starttls && self.terminates_tls();
+        !self.hides(verb) && !is_own_tls
+    }
+
+    /// The gateway ends TLS: what follows STARTTLS is readable.
+    pub(in crate::engine) fn terminates_tls(&self) -> bool {
+        self.profile.tls.terminates()
     }
 
     /// Why the gateway rejects a command line over the limit.
@@ -257,6 +281,7 @@ const fn action_for(refusal: Refusal) -> PolicyAction {
         | Refusal::PathSyntax
         | Refusal::PathRouting
         | Refusal::Xclient
+        | Refusal::TlsRequired
         | Refusal::LimitLine => PolicyAction::Reject,
         Refusal::AccessTempfail
         | Refusal::LimitSessions

@@ -224,6 +224,8 @@ impl Proxy {
         }
         if self.state == State::RejectedGreeting {
             self.close(Outcome::Refused, out);
+        } else if self.session.in_handshake() {
+            self.on_closed_in_handshake(out);
         } else if matches!(self.state, State::DiscardingData | State::RejectedMessage) {
             self.close(Outcome::ClientClosed, out);
         } else if self.session.is_opaque() {

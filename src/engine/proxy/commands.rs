@@ -57,6 +57,11 @@ impl Proxy {
                 self.look_ahead(PolicyQuestion { stage: PolicyStage::Helo, ..helo }, out);
                 self.forward(line, from, expected, out);
             }
+            (Verb::Mail, _) if self.lacks_ehlo() => {
+                let text = "EHLO comes first: STARTTLS began a new session";
+                self.checks.count_error();
+                self.answer(expected, 503, EnhancedCode::new(5, 5, 1), text, out);
+            }
             (Verb::Mail, ExpectedReply::Mail { sender, .. }) => {
                 let mail = PolicyQuestion { sender: Some(sender.clone()), ..self.question() };
                 self.look_ahead(PolicyQuestion { stage: PolicyStage::Mail, ..mail }, out);
@@ -82,6 +87,9 @@ impl Proxy {
                 if let Ok(chunk) = command.chunk() {
                     self.on_bdat(line, chunk, from, out);
                 }
+            }
+            (Verb::Starttls, _) if self.profile.tls.terminates() => {
+                self.on_own_starttls(command, expected, out);
             }
             (Verb::Starttls, _) => {
                 if let Some((refusal, text)) = self.starttls_rejection(out) {
@@ -111,6 +119,7 @@ impl Proxy {
             Refusal::Xclient => {
                 (550, EnhancedCode::new(5, 7, 0), "XCLIENT and XFORWARD are not accepted here")
             }
+            Refusal::TlsRequired => (530, EnhancedCode::new(5, 7, 0), "STARTTLS is required first"),
             Refusal::Pregreet => (550, EnhancedCode::new(5, 5, 1), PREGREET),
             Refusal::AccessTempfail => (450, EnhancedCode::new(4, 7, 1), self.access_text()),
             _ => (550, EnhancedCode::new(5, 7, 1), self.access_text()),

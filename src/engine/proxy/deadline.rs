@@ -70,6 +70,9 @@ impl Proxy {
         }
         match self.state {
             State::Quitting => return self.close(Outcome::Quit, out),
+            State::Running if self.session.in_handshake() => {
+                return self.on_handshake_timeout(out);
+            }
             State::Running if self.session.is_opaque() => {
                 return self.close(Outcome::Timeout, out);
             }

@@ -14,6 +14,7 @@ mod data;
 mod deadline;
 mod policy;
 mod server;
+mod tls;
 mod xclient;
 
 use std::sync::Arc;
@@ -419,7 +420,9 @@ impl Proxy {
         let idle = match self.state {
             State::RejectedGreeting | State::RejectedMessage => true,
             State::Running => {
-                let busy = self.session.has_pending() || self.session.in_content();
+                let busy = self.session.has_pending()
+                    || self.session.in_content()
+                    || self.session.in_handshake();
                 !busy && !self.session.state().in_transaction() && !self.session.is_opaque()
             }
             State::DiscardingData | State::Quitting | State::Closing(_) => false,

@@ -173,6 +173,9 @@ impl Proxy {
                 self.awaits_decision(question, out)
             }
             Verb::Data | Verb::Bdat => self.session.recipients_are_uncertain(),
+            Verb::Mail if self.lacks_ehlo() => self.session.has_pending(),
+            // Its reply is the last in plaintext.
+            Verb::Starttls if self.profile.tls.terminates() => self.session.has_pending(),
             Verb::Starttls if !self.checks.hides(Verb::Starttls) => {
                 if self.checks.reject_all() || self.evaluator.is_none() {
                     return false;

@@ -5,7 +5,8 @@ use crate::addr::Side;
 use crate::engine::event::{Anomaly, Outcome, Refusal, ReplySource, UpstreamFailure};
 use crate::engine::output::{Action, Output};
 use crate::smtp::{
-    EnhancedCode, ExpectedReply, Extensions, OwnCommand, Reply, ReplyParse, ServerEvent,
+    EnhancedCode, ExpectedReply, Extensions, Keyword, OwnCommand, Reply, ReplyParse, ServerEvent,
+    TlsState,
 };
 use crate::time::Timestamp;
 
@@ -137,7 +138,15 @@ impl Proxy {
             Some(tagger) => tagger.hidden_keywords(),
             None => &self.profile.smtp.hide,
         };
-        let (extensions, filtered) = Extensions::filter(reply, hidden);
+        let terminates = self.profile.tls.terminates();
+        let is_hidden = |keyword: Keyword| {
+            hidden.contains(&keyword) || terminates && keyword == Keyword::Starttls
+        };
+        let is_offered = terminates
+            && self.session.state().tls() != TlsState::Established
+            && !hidden.contains(&Keyword::Starttls);
+        let own: &[Keyword] = if is_offered { &[Keyword::Starttls] } else { &[] };
+        let (extensions, filtered) = Extensions::filter(reply, is_hidden, own);
         self.session.on_extensions(extensions);
         let mut cleaned = None;
         if let ReplyParse::Complete(relayed) = Reply::parse(&filtered) {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::tls_hello::HelloInfo;
 use super::{
-    EncryptedBytes, PolicyQuestion, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts,
-    TransactionRecord, VerdictRecord,
+    EncryptedBytes, PolicyQuestion, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, TlsFacts,
+    TlsFailure, TransactionRecord, VerdictRecord,
 };
 use crate::addr::{ClientAddr, Family, OriginalDst, Side, UpstreamAddr};
 use crate::engine::event::{
-    Anomaly, Desync, Direction, Event, Outcome, Phase, ReplySource, Starttls,
+    Anomaly, Desync, Direction, Event, Outcome, Phase, ReplySource, Starttls, TlsHandshake,
+    TlsVersion,
 };
 use crate::engine::output::Output;
 use crate::smtp::{
@@ -234,6 +235,40 @@ impl RecordBuilder {
         }
     }
 
+    /// The gateway answered STARTTLS itself: its session goes on readable.
+    pub(in crate::engine) fn on_own_starttls(&mut self, at: Timestamp) {
+        self.encrypted = None;
+        self.phase_start = at;
+    }
+
+    /// The gateway's own TLS with the client is established.
+    pub(in crate::engine) fn on_own_tls(
+        &mut self,
+        facts: &TlsFacts,
+        hello: Option<HelloInfo>,
+        at: Timestamp,
+        out: &mut Output,
+    ) {
+        self.smtp.tls_version = facts.version.name();
+        if let Some(hello) = hello {
+            self.on_tls_hello(hello);
+        }
+        let result = if facts.resumed { TlsHandshake::Resumed } else { TlsHandshake::Full };
+        self.smtp.tls_handshake = Some(result);
+        self.phase(Phase::TlsHandshake, at - self.phase_start, out);
+        out.event(Event::TlsHandshake { version: facts.version, result });
+    }
+
+    /// It failed: its handshake, or a later record.
+    pub(in crate::engine) fn on_tls_failure(&mut self, failure: TlsFailure, out: &mut Output) {
+        let TlsFailure { result, reason } = failure;
+        if self.smtp.tls_handshake.is_none() {
+            self.smtp.tls_handshake = Some(result);
+            out.event(Event::TlsHandshake { version: TlsVersion::Unknown, result });
+        }
+        self.smtp.tls_error = Some(reason);
+    }
+
     /// The policy decided on this, or would have.
     pub(in crate::engine) fn on_question(&mut self, question: PolicyQuestion) {
         let left = self.question_budget.checked_sub(question.cost());
@@ -318,6 +353,7 @@ impl RecordBuilder {
         self.phase(Phase::Session, at - self.start, out);
         out.event(Event::SessionClosed(outcome));
         let state = session.finish();
+        out.event(Event::SessionTls(state.tls()));
         let commands = Verb::ALL.into_iter().zip(self.commands);
         let smtp = SmtpFacts {
             helo: state.helo().map(|helo| helo.name.to_string()),

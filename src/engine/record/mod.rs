@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 
 pub use self::question::PolicyQuestion;
 pub use self::transcript_entry::{TranscriptEntry, TranscriptItem};
-use super::event::{Anomaly, Outcome, Phase};
+use super::event::{Anomaly, Outcome, Phase, TlsHandshake, TlsVersion};
 use crate::addr::{Family, Side};
 use crate::smtp::{EnhancedCode, TlsState, Verb};
 use crate::stream::{FlowFacts, FlowOutcome};
@@ -75,6 +75,25 @@ impl EncryptedBytes {
         }
         (self.last, self.last_at) = (Some(side), at);
     }
+}
+
+/// What a handshake of the gateway's own TLS agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    pub version: TlsVersion,
+    /// A session ticket replaced the certificate.
+    pub resumed: bool,
+    /// The first bytes of the client, which hold its hello.
+    pub client_hello: Vec<u8>,
+}
+
+/// Why the gateway's own TLS with a client ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFailure {
+    /// The class of the failure.
+    pub result: TlsHandshake,
+    /// In words, for the log.
+    pub reason: String,
 }
 
 /// An address and a port, as two JSON fields.
@@ -152,6 +171,10 @@ pub struct SmtpFacts {
     pub tls: TlsState,
     /// Version chosen in the ServerHello, such as `TLSv1.3`; null if none was seen.
     pub tls_version: Option<&'static str>,
+    /// Of the gateway's own TLS with the client; null where it passes TLS through, and without STARTTLS.
+    pub tls_handshake: Option<TlsHandshake>,
+    /// Why it failed.
+    pub tls_error: Option<String>,
     /// Server name in the ClientHello (SNI).
     pub sni: Option<String>,
     /// An AUTH that succeeded.
@@ -176,6 +199,8 @@ pub struct Phases {
     pub connect: Option<Duration>,
     #[serde(rename = "greeting_s", serialize_with = "optional_seconds")]
     pub greeting: Option<Duration>,
+    #[serde(rename = "tls_handshake_s", serialize_with = "optional_seconds")]
+    pub tls_handshake: Option<Duration>,
     #[serde(rename = "envelope_s", serialize_with = "optional_seconds")]
     pub envelope: Option<Duration>,
     #[serde(rename = "data_s", serialize_with = "optional_seconds")]
@@ -189,6 +214,7 @@ impl Phases {
         let sum = match phase {
             Phase::Connect => &mut self.connect,
             Phase::Greeting => &mut self.greeting,
+            Phase::TlsHandshake => &mut self.tls_handshake,
             Phase::Envelope => &mut self.envelope,
             Phase::Data => &mut self.data,
             Phase::Acceptance => &mut self.acceptance,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::policy::rules::{PolicyStage, Subject};
-use crate::smtp::{SessionState, TlsState};
+use crate::smtp::SessionState;
 
 /// One question. The proxy notes it with the decision; the observer of the same dialogue notes an equal one from the
 /// replies.
@@ -45,7 +45,7 @@ impl PolicyQuestion {
             sender: sender.cloned(),
             recipient: recipient.cloned(),
             authenticated: state.is_authenticated(),
-            tls: state.tls() == TlsState::Started,
+            tls: state.tls().is_encrypted(),
         }
     }
 

@@ -80,6 +80,7 @@ impl Fixture {
             lookups: PendingLookups::new(Arc::new(gate), address.ip()),
             clock,
             line_length: LINE_LENGTH,
+            tls: None,
             client: RelayEndpoint::new(at_client, Vec::new(), Vec::new()),
         });
         assert!(pump.with_engine(|engine, _, out| engine.open(None, out)).await);

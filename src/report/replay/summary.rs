@@ -4,7 +4,6 @@ use std::io;
 
 use super::{FAMILIES, NumberedSession, family_row, number};
 use crate::addr::Family;
-use crate::engine::TlsState;
 use crate::humanize::{self, short_duration};
 use crate::policy::PolicyAction;
 use crate::report::page::{BOLD, PLAIN, Page, RED, YELLOW};
@@ -156,7 +155,7 @@ impl FamilyCounts {
     fn add_smtp(&mut self, session: &NumberedSession<'_>) {
         let smtp = &session.record.smtp;
         self.sessions += u64::from(has_smtp(session.record));
-        self.tls += u64::from(smtp.tls == TlsState::Started);
+        self.tls += u64::from(smtp.tls.is_encrypted());
         for (&code, &n) in &smtp.replies {
             let class = usize::from(code / 100).checked_sub(2);
             if let Some(replies) = class.and_then(|class| self.replies.get_mut(class)) {

@@ -64,6 +64,8 @@ fn write_head(session: &NumberedSession<'_>, page: &mut Page<'_>) -> io::Result<
             TlsState::Offered => "STARTTLS offered, not used",
             TlsState::Started => "STARTTLS started",
             TlsState::Refused => "STARTTLS refused",
+            TlsState::Established => "TLS established",
+            TlsState::Failed => "TLS failed",
         };
         let helo = smtp.helo.as_deref().map_or_else(
             || "no HELO".to_owned(),

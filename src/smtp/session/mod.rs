@@ -53,6 +53,8 @@ enum Phase {
     Opaque {
         begun: bool,
     },
+    /// After the gateway's own 220 to STARTTLS, until its TLS with the client is established.
+    Handshake,
 }
 
 /// A place in the queue of replies.
@@ -145,6 +147,7 @@ impl Session {
                 let len = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
                 ClientEvent::Chunk { len, wanted: *wanted }
             }
+            Phase::Handshake => ClientEvent::Plaintext { len: input.len() },
             Phase::Opaque { begun } => {
                 let plaintext = input.iter().take_while(|&&b| !*begun && !begins_tls(b));
                 match plaintext.count() {
@@ -507,6 +510,23 @@ impl Session {
             Phase::Chunk { remaining, wanted: true, .. } => remaining,
             _ => 0,
         }
+    }
+
+    /// The gateway has answered STARTTLS with 220: what the client sends in plaintext no longer counts.
+    pub fn begin_handshake(&mut self) {
+        self.phase = Phase::Handshake;
+        self.state.on_handshake();
+    }
+
+    /// The gateway's TLS with the client is established: a new session begins, in the middle of the server's.
+    pub fn on_tls_established(&mut self) {
+        self.phase = Phase::Command;
+        self.state.on_tls_established();
+    }
+
+    /// The client's handshake with the gateway is not complete.
+    pub const fn in_handshake(&self) -> bool {
+        matches!(self.phase, Phase::Handshake)
     }
 
     pub const fn is_opaque(&self) -> bool {

@@ -110,8 +110,9 @@ fn full_file() -> String {
             continue;
         }
         before = section.keys;
-        // It contradicts the mode of this file.
-        let mark = if section.header == "[intercept]" { "# " } else { "" };
+        // They contradict the mode of this file, and its one certificate.
+        let contradicts = ["[intercept]", "[[tls.certificate]]"].contains(&section.header);
+        let mark = if contradicts { "# " } else { "" };
         out.push('\n');
         wrap(&mut out, section.help);
         writeln!(out, "{mark}{}", section.header).unwrap();

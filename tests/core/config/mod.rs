@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use gatepost::addr::Family;
 use gatepost::config::Config;
-use gatepost::engine::{Limits, Timeouts};
+use gatepost::engine::{Limits, Timeouts, TlsMode};
 use gatepost::intercept::door::RefuseMethod;
 use gatepost::policy::facts::{DomainName, FamilyRequirement, ReturnPathLevel};
 use gatepost::policy::rules::{
@@ -22,6 +22,8 @@ use gatepost::policy::rules::{
 use gatepost::policy::{PolicyAction, door};
 use gatepost::relay::UpstreamIdentity;
 use gatepost::source::live::SourceChoice;
+use gatepost::tls::MinVersion;
+
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -145,6 +147,10 @@ fn defaults_of_the_key_table_are_those_in_force() {
     assert_eq!(vantage.domains.len(), 1);
     assert_eq!(vantage.timeout, Duration::from_secs(20));
     assert_eq!(smallest.vantage, None);
+
+    assert_eq!(full.relay.tls, TlsMode::Terminate { required: false });
+    assert_eq!(full.tls.take().unwrap().min_version, MinVersion::Tls12);
+    full.relay.tls = smallest.relay.tls;
 
     full.relay.listen.threads = smallest.relay.listen.threads;
     full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gatepost::addr::{ClientAddr, OriginalDst, UpstreamAddr};
 use gatepost::engine::{
     Action, Event, Observer, Outcome, Output, Profile, Proxy, SessionRecord, Side, TcpFacts,
-    Timeouts, evaluate_record,
+    Timeouts, TlsFacts, TlsVersion, evaluate_record,
 };
 use gatepost::policy;
 use gatepost::policy::facts::{Lookup, LookupResult};
@@ -318,6 +318,7 @@ impl Driver {
 
     /// `input`: the bytes from `side` that the engine consumed in this call.
     fn apply_actions(&mut self, input: &[u8], side: Side) {
+        let mut starts_tls = false;
         for action in std::mem::take(&mut self.out.actions) {
             assert!(!self.closed, "{action:?} after the end");
             match action {
@@ -329,6 +330,7 @@ impl Driver {
                     let count = std::mem::take(&mut self.from_client).len();
                     self.engine.on_discarded(count, &mut self.out);
                 }
+                Action::StartTls => starts_tls = true,
                 Action::ShutdownUpstream => {
                     assert!(!self.shut_upstream, "shut down twice");
                     self.shut_upstream = true;
@@ -352,6 +354,13 @@ impl Driver {
                     self.closed = true;
                 }
             }
+        }
+        if starts_tls {
+            // The client's bytes are the decrypted ones from now on.
+            let facts =
+                TlsFacts { version: TlsVersion::Tls13, resumed: false, client_hello: Vec::new() };
+            self.engine.on_tls_established(&facts, self.now, &mut self.out);
+            return self.apply_actions(&[], Side::Client);
         }
         self.events.append(&mut self.out.events);
         assert_eq!(self.closed, self.engine.is_closing());

@@ -17,5 +17,6 @@ mod policy;
 mod policy_model;
 mod refusals;
 mod sessions;
+mod tls;
 mod transaction;
 mod transaction_model;

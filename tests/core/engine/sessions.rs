@@ -92,7 +92,9 @@ fn the_record_as_json() {
         "smtp": {
             "greeting": 220, "helo": "a.example", "esmtp": true, "tls": "offered", "auth": false,
             "extensions": ["PIPELINING", "CHUNKING", "STARTTLS", "AUTH", "ENHANCEDSTATUSCODES"],
-            "tls_version": null, "sni": null,
+            "tls_version": null,
+            "tls_handshake": null,
+            "tls_error": null, "sni": null,
             "transactions": [{
                 "mail_from": "a@a.example", "mail_code": 250,
                 "rcpt_to": [
@@ -105,7 +107,7 @@ fn the_record_as_json() {
             "commands": {"EHLO": 1, "MAIL": 1, "RCPT": 2, "DATA": 1, "QUIT": 1},
             "replies": {"220": 1, "221": 1, "250": 4, "354": 1, "550": 1},
             "phases": {
-                "connect_s": 0.0, "greeting_s": 0.0, "envelope_s": 0.0, "data_s": 0.0, "acceptance_s": 0.0,
+                "connect_s": 0.0, "greeting_s": 0.0, "tls_handshake_s": null, "envelope_s": 0.0, "data_s": 0.0, "acceptance_s": 0.0,
             },
             "anomalies": [], "desyncs": 0, "resyncs": 0,
         },

@@ -1,0 +1,83 @@
+//! TLS that the gateway ends: STARTTLS is its own command, and the session goes on readable (RFC 3207).
+
+use super::Proxy;
+use crate::addr::Side;
+use crate::engine::event::{Outcome, TlsHandshake};
+use crate::engine::output::{Action, Output};
+use crate::engine::record::{TlsFacts, TlsFailure};
+use crate::smtp::{Command, EnhancedCode, ExpectedReply, TlsState};
+use crate::time::Timestamp;
+
+impl Proxy {
+    /// Nothing is pending: its reply is the last in plaintext.
+    pub(super) fn on_own_starttls(
+        &mut self,
+        command: &Command<'_>,
+        expected: ExpectedReply,
+        out: &mut Output,
+    ) {
+        let state = self.session.state();
+        let refusal = if state.tls() == TlsState::Established {
+            Some((554, "TLS is active already"))
+        } else if !command.argument.is_empty() {
+            Some((501, "syntax: STARTTLS"))
+        } else if state.in_transaction() {
+            Some((503, "a mail transaction is in progress"))
+        } else if state.is_authenticated() {
+            // Upstream would keep for the client inside TLS what somebody proved outside of it.
+            Some((503, "STARTTLS comes before AUTH"))
+        } else {
+            None
+        };
+        if let Some((code, text)) = refusal {
+            let enhanced = EnhancedCode::new(5, 5, if code == 501 { 4 } else { 1 });
+            return self.answer(expected, code, enhanced, text, out);
+        }
+        // Before the client has the 220: what it sends after that is TLS.
+        out.act(Action::DiscardClient);
+        self.answer(expected, 220, EnhancedCode::new(2, 0, 0), "ready to start TLS", out);
+        self.session.begin_handshake();
+        self.record.on_own_starttls(self.now);
+        out.act(Action::StartTls);
+    }
+
+    /// The handshake that [`Action::StartTls`] began is complete.
+    pub fn on_tls_established(&mut self, facts: &TlsFacts, at: Timestamp, out: &mut Output) {
+        (self.now, self.active) = (at, at);
+        self.session.on_tls_established();
+        self.early_data_counted = false;
+        self.early_data_rejected = false;
+        let hello = self.tls_hellos.on_bytes(Side::Client, &facts.client_hello);
+        self.record.on_own_tls(facts, hello, at, out);
+        self.end_if_drained(out);
+    }
+
+    /// It failed, or a later record did.
+    pub fn on_tls_failed(&mut self, failure: TlsFailure, out: &mut Output) {
+        self.record.on_tls_failure(failure, out);
+        if self.session.in_content() || self.session.in_handshake() {
+            out.act(Action::AbandonUpstream);
+        }
+        self.close(Outcome::TlsFailed, out);
+    }
+
+    /// Upstream still has the name that somebody gave it outside of TLS (RFC 3207 §4.2).
+    pub(super) fn lacks_ehlo(&self) -> bool {
+        let state = self.session.state();
+        state.tls() == TlsState::Established && state.helo().is_none()
+    }
+
+    /// The client closed during the handshake.
+    pub(super) fn on_closed_in_handshake(&mut self, out: &mut Output) {
+        let reason = "the client closed the connection during the handshake".to_owned();
+        self.on_tls_failed(TlsFailure { result: TlsHandshake::Closed, reason }, out);
+    }
+
+    /// The handshake took too long.
+    pub(super) fn on_handshake_timeout(&mut self, out: &mut Output) {
+        let reason = "the handshake was not complete in time".to_owned();
+        self.record.on_tls_failure(TlsFailure { result: TlsHandshake::Timeout, reason }, out);
+        out.act(Action::AbandonUpstream);
+        self.close(Outcome::Timeout, out);
+    }
+}

@@ -1,0 +1,104 @@
+//! The gateway's own TLS towards clients: certificates, and which of them a client receives.
+//!
+//! The keys stay in memory and appear in no message. What is loaded is complete and usable, or nothing is: a renewal that
+//! does not fit never replaces what works.
+
+mod certificate;
+mod error;
+mod selection;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::{ServerConfig, version};
+
+pub use self::certificate::CertificateFacts;
+use self::certificate::load_certificate;
+pub use self::error::TlsError;
+use self::selection::CertificateStore;
+use crate::label::labels;
+use crate::time::Timestamp;
+
+labels! {
+    /// `tls.min_version`: the oldest version that clients may use.
+    #[derive(Default)]
+    pub enum MinVersion {
+        #[default]
+        Tls12 = "1.2",
+        Tls13 = "1.3",
+    }
+}
+
+/// A certificate chain and its key, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The server's certificate first, then those that lead to a root.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Never empty; the first is the default.
+    pub certificates: Vec<CertificateFiles>,
+    pub min_version: MinVersion,
+}
+
+/// Keys of session tickets, which change every six hours. They outlive a reload, so that clients can go on resuming.
+#[derive(Clone, Debug)]
+pub struct TicketKeys(Arc<dyn ProducesTickets>);
+
+impl TicketKeys {
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn new() -> Result<Self, TlsError> {
+        Ok(Self(aws_lc_rs::Ticketer::new().map_err(TlsError::Rustls)?))
+    }
+}
+
+/// What was loaded from the files of [`TlsSettings`].
+#[derive(Clone, Debug)]
+pub struct LoadedTls {
+    pub config: Arc<ServerConfig>,
+    /// In the order of the settings.
+    pub certificates: Vec<CertificateFacts>,
+}
+
+impl LoadedTls {
+    /// Reads certificates and keys.
+    ///
+    /// # Errors
+    /// The first file that cannot be read, is no certificate or key, or does not fit the other.
+    pub fn load(settings: &TlsSettings, tickets: &TicketKeys) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let loaded: Vec<_> = settings
+            .certificates
+            .iter()
+            .map(|files| load_certificate(files, &provider))
+            .collect::<Result<_, _>>()?;
+        let certificates = loaded.iter().map(|(facts, _)| facts.clone()).collect();
+        let versions: &[_] = match settings.min_version {
+            MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
+            MinVersion::Tls13 => &[&version::TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_protocol_versions(versions).map_err(TlsError::Rustls)?;
+        let store = Arc::new(CertificateStore::new(loaded));
+        let mut config = builder.with_no_client_auth().with_cert_resolver(store);
+        config.ticketer = Arc::clone(&tickets.0);
+        // A server that resumes by tickets keeps no sessions.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { config: Arc::new(config), certificates })
+    }
+
+    /// The first certificate that is out of date at `now`.
+    pub fn expired(&self, now: Timestamp) -> Option<&CertificateFacts> {
+        self.certificates.iter().find(|certificate| certificate.not_after < now)
+    }
+}
+
+#[cfg(test)]
+mod tests;
