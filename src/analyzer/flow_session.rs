@@ -35,13 +35,14 @@ pub(super) struct FlowSession {
 impl FlowSession {
     pub(super) fn new(
         start: &FlowStart,
+        listener: Option<&str>,
         settings: &AnalyzerSettings,
         all_held: HeldBytes,
         keep_transcript: bool,
     ) -> Self {
         let client = ClientAddr::new(start.client);
         let server = OriginalDst::new(start.server);
-        let profile = Arc::clone(&settings.profile);
+        let profile = Arc::clone(settings.profiles.of(listener, start.server));
         let mut observer = Observer::new(profile, client, server, start.at, start.midstream);
         if keep_transcript {
             observer.keep_transcript();

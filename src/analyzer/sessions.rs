@@ -13,7 +13,7 @@ use crate::stream::{
     FlowFacts, FlowSink, FlowStart, FlowTable, PendingFlows, SocketEvent, StreamCounters,
 };
 use crate::time::Timestamp;
-use crate::wire::{Datagram, Decoded, Decoder, Packet};
+use crate::wire::{Datagram, Decoded, Decoder, Packet, PacketNote};
 
 /// Source port of DNS answers.
 const DNS: u16 = 53;
@@ -32,8 +32,8 @@ pub struct FinishedSession {
     pub record: SessionRecord,
     /// Empty unless [`AnalyzerSettings::transcripts`] includes this session.
     pub transcript: Vec<TranscriptEntry>,
-    /// The note of the recorder: lookup answers for a replay.
-    pub note: Option<String>,
+    /// The lookup answers that the recorder noted, in JSON.
+    pub answers: Option<String>,
 }
 
 /// Turns packets into sessions.
@@ -55,7 +55,8 @@ impl Analyzer {
                 held: HeldBytes::default(),
                 open: Default::default(),
                 over: Vec::new(),
-                notes: HashMap::new(),
+                answers: HashMap::new(),
+                listeners: HashMap::new(),
             },
             packets: PacketCounts::default(),
         }
@@ -141,7 +142,9 @@ struct SessionSink {
     open: [usize; Family::ALL.len()],
     over: Vec<FinishedSession>,
     /// By the two ends of the connection.
-    notes: HashMap<[SocketAddr; 2], String>,
+    answers: HashMap<[SocketAddr; 2], String>,
+    /// The same, of connections that begin with the next segment.
+    listeners: HashMap<[SocketAddr; 2], String>,
     last_number: u64,
 }
 
@@ -151,9 +154,13 @@ impl SessionSink {
     }
 
     #[cold]
-    fn note(&mut self, src: SocketAddr, dst: SocketAddr, note: &str) {
-        if self.notes.len() < MAX_NOTES {
-            self.notes.insert(ends(src, dst), note.to_owned());
+    fn note(&mut self, src: SocketAddr, dst: SocketAddr, note: PacketNote<'_>) {
+        let (notes, text) = match note {
+            PacketNote::Answers(json) => (&mut self.answers, json),
+            PacketNote::Listener(name) => (&mut self.listeners, name),
+        };
+        if notes.len() < MAX_NOTES {
+            notes.insert(ends(src, dst), text.to_owned());
         }
     }
 }
@@ -168,7 +175,12 @@ impl FlowSink<FlowSession> for SessionSink {
             Transcripts::One(number) => number == self.settings.numbered + start.number,
             Transcripts::All => true,
         };
-        FlowSession::new(start, &self.settings, self.held.clone(), keep_transcript)
+        let listener = match self.listeners.is_empty() {
+            true => None,
+            false => self.listeners.remove(&ends(start.client, start.server)),
+        };
+        let held = self.held.clone();
+        FlowSession::new(start, listener.as_deref(), &self.settings, held, keep_transcript)
     }
 
     fn is_greeting(&self, bytes: &[u8]) -> Option<bool> {
@@ -187,11 +199,11 @@ impl FlowSink<FlowSession> for SessionSink {
         }
         let (record, transcript) = session.finish(TcpFacts::from(&facts), facts.end);
         self.settings.observer.session(&record);
-        let note = match self.notes.is_empty() {
+        let answers = match self.answers.is_empty() {
             true => None,
-            false => self.notes.remove(&ends(facts.start.client, facts.start.server)),
+            false => self.answers.remove(&ends(facts.start.client, facts.start.server)),
         };
-        self.over.push(FinishedSession { number, flow: facts, record, transcript, note });
+        self.over.push(FinishedSession { number, flow: facts, record, transcript, answers });
     }
 }
 

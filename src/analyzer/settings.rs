@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Observe, Profile};
+use crate::engine::{ListenerProfiles, Observe};
 use crate::stream::{FlowLimits, WatchedPorts};
 
 #[derive(Clone)]
 pub struct AnalyzerSettings {
-    /// Policy evaluated in shadow; the default profile accepts everything.
-    pub profile: Arc<Profile>,
+    /// Policy evaluated in shadow; the default profiles accept everything.
+    pub profiles: Arc<ListenerProfiles>,
     pub ports: WatchedPorts,
     pub limits: FlowLimits,
     /// Receives every event and every record, as in the live relay.
@@ -31,7 +31,7 @@ pub enum Transcripts {
 impl Default for AnalyzerSettings {
     fn default() -> Self {
         Self {
-            profile: Arc::default(),
+            profiles: Arc::default(),
             ports: WatchedPorts::default(),
             limits: FlowLimits::default(),
             observer: Arc::new(()),

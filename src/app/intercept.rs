@@ -78,7 +78,8 @@ fn json(report: &InterceptCheckReport) -> anyhow::Result<String> {
 }
 
 fn upstream(config: &Config) -> InterceptUpstream {
-    if config.relay.upstream.addresses.is_empty() {
+    let mut transparent = config.relay.listeners.iter().filter(|listener| listener.transparent);
+    if transparent.any(|listener| listener.upstream.addresses.is_empty()) {
         InterceptUpstream::Destinations
     } else {
         InterceptUpstream::Configured

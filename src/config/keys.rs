@@ -118,10 +118,41 @@ const HOUR: &str = "duration, 1s to 1h";
 const YEAR: &str = "duration, 1s to 1year";
 const MILLION: &str = "integer, 1 to 1000000";
 
+/// Of `[upstream]` and `[listener.upstream]`.
+#[rustfmt::skip]
+const UPSTREAM: &[KeySpec] = &[
+    spec("addresses", "list of addresses",
+        Unset("required with `mode = \"proxy\"`; with `\"tproxy\"` the original destination",
+            r#"["[::1]:25", "127.0.0.1:25"]"#),
+        "Addresses and ports of the MTA."),
+    spec("identity", r#""none", "transparent", "proxy-v1", "proxy-v2", "xclient""#,
+        Unset("`\"none\"`; with `mode = \"tproxy\"` `\"transparent\"`", r#""none""#),
+        "How the MTA learns the client's address: not at all, from the source address of the connection, from a PROXY \
+         header, or from XCLIENT. `\"none\"` is an error where strangers would look like a host that the MTA trusts; \
+         `\"xclient\"` is not accepted where TLS passes through; prefer `\"proxy-v2\"`."),
+    spec("trusted_by_address", "boolean", Value("true"),
+        "Whether the MTA may trust clients by their address (Postfix: `mynetworks`). `false`, together with \
+         `identity = \"none\"`, states that it trusts none, also not this host: otherwise strangers can relay mail."),
+    spec("trusted_networks", "list of networks", Value("[]"),
+        "Networks that the MTA trusts, besides its own host (Postfix: `mynetworks`). With `identity = \"none\"` neither \
+         the MTA nor this host may be in one."),
+    spec("attempt_delay", "duration, 10ms to 2s", Text("250ms"),
+        "Delay before the next address is tried in parallel (RFC 8305)."),
+    spec("connect_timeout", "duration, 100ms to 1h", Text("30s"), "Time limit for all connection attempts together."),
+    spec("retry_after", "duration, 0s to 1h", Text("10s"),
+        "Time for which an address is tried last after a failed connection."),
+    spec("check", r#""smtp", "none""#, Text("smtp"),
+        "How the MTA is checked while there is no mail: `\"smtp\"` connects to each address, waits for the greeting and \
+         sends QUIT. `/readyz`, the status page and the metrics report the result."),
+    spec("check_interval", "duration, 1s to 1h", Text("30s"), "Time between two checks."),
+];
+
 /// In the order of the reference.
 #[rustfmt::skip]
 pub const SECTIONS: &[SectionSpec] = &[
-    SectionSpec { header: "[listen]", help: "Listeners for SMTP clients.", keys: &[
+    SectionSpec { header: "[listen]",
+        help: "The only listener for SMTP clients, with the name `default`. A file with `[[listener]]` has only `threads` here.",
+        keys: &[
         spec("addresses", "list of addresses", Required(r#"["[::1]:2525", "127.0.0.1:2525"]"#),
             "Addresses and ports to listen on. Port 0 lets the kernel choose; the log line `ready` shows the port. \
              With `mode = \"tproxy\"`: `\"[::]:PORT\"`, `\"0.0.0.0:PORT\"` or both."),
@@ -130,7 +161,19 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("threads", "integer, 1 to 1024", Unset("number of CPUs", "2"),
             "Worker threads, each with its own listening sockets."),
     ] },
-    SectionSpec { header: "[intercept]", help: "Interception. Allowed only with `listen.mode = \"tproxy\"`.", keys: &[
+    SectionSpec { header: "[[listener]]",
+        help: "One of several listeners, in place of `[listen]`: addresses, and what becomes of their sessions. At most 16.",
+        keys: &[
+        spec("name", "string", Required(r#""submission""#),
+            "Name in logs, records, metrics and rules: 1 to 32 lower-case letters, digits, `-` and `_`, a letter first; unique."),
+        spec("addresses", "list of addresses", Required(r#"["[2001:db8::25]:587", "192.0.2.25:587"]"#),
+            "As in `[listen]`. No two listeners have a common address."),
+        spec("mode", r#""proxy", "tproxy""#, Text("proxy"),
+            "As in `[listen]`. Of all listeners, one of each family may intercept."),
+        spec("proxy_trusted", "list of networks", Unset("those of `proxy_protocol.trusted`", r#"["192.0.2.80"]"#),
+            "As `trusted` in `[proxy_protocol]`, for this listener."),
+    ] },
+    SectionSpec { header: "[intercept]", help: "Interception. Allowed only with a listener in `mode = \"tproxy\"`.", keys: &[
         spec("ports", "list of ports", Value("[25]"), "Destination ports to intercept."),
         spec("destinations", "list of networks",
             Unset("required with `mode = \"tproxy\"`", r#"["192.0.2.25", "2001:db8::25"]"#),
@@ -144,32 +187,11 @@ pub const SECTIONS: &[SectionSpec] = &[
             "The bits of the firewall mark that gatepost uses. Those that `mark` leaves mark the gateway's own connections."),
         spec("table", "integer, 1 to 4294967295", Value("26480"), "Routing table, reserved for gatepost."),
     ] },
-    SectionSpec { header: "[upstream]", help: "The MTA behind the gateway.", keys: &[
-        spec("addresses", "list of addresses",
-            Unset("required with `mode = \"proxy\"`; with `\"tproxy\"` the original destination",
-                r#"["[::1]:25", "127.0.0.1:25"]"#),
-            "Addresses and ports of the MTA."),
-        spec("identity", r#""none", "transparent", "proxy-v1", "proxy-v2", "xclient""#,
-            Unset("`\"none\"`; with `mode = \"tproxy\"` `\"transparent\"`", r#""none""#),
-            "How the MTA learns the client's address: not at all, from the source address of the connection, from a PROXY \
-             header, or from XCLIENT. `\"none\"` is an error where strangers would look like a host that the MTA trusts; \
-             `\"xclient\"` is not accepted where TLS passes through; prefer `\"proxy-v2\"`."),
-        spec("trusted_by_address", "boolean", Value("true"),
-            "Whether the MTA may trust clients by their address (Postfix: `mynetworks`). `false`, together with \
-             `identity = \"none\"`, states that it trusts none, also not this host: otherwise strangers can relay mail."),
-        spec("trusted_networks", "list of networks", Value("[]"),
-            "Networks that the MTA trusts, besides its own host (Postfix: `mynetworks`). With `identity = \"none\"` neither \
-             the MTA nor this host may be in one."),
-        spec("attempt_delay", "duration, 10ms to 2s", Text("250ms"),
-            "Delay before the next address is tried in parallel (RFC 8305)."),
-        spec("connect_timeout", "duration, 100ms to 1h", Text("30s"), "Time limit for all connection attempts together."),
-        spec("retry_after", "duration, 0s to 1h", Text("10s"),
-            "Time for which an address is tried last after a failed connection."),
-        spec("check", r#""smtp", "none""#, Text("smtp"),
-            "How the MTA is checked while there is no mail: `\"smtp\"` connects to each address, waits for the greeting and \
-             sends QUIT. `/readyz`, the status page and the metrics report the result."),
-        spec("check_interval", "duration, 1s to 1h", Text("30s"), "Time between two checks."),
-    ] },
+    SectionSpec { header: "[upstream]",
+        help: "The MTA behind the gateway: of `[listen]`, or of each `[[listener]]` without a `[listener.upstream]`.",
+        keys: UPSTREAM },
+    SectionSpec { header: "[listener.upstream]",
+        help: "The same for the `[[listener]]` before it. Nothing of `[upstream]` applies to that listener.", keys: UPSTREAM },
     SectionSpec { header: "[tls]",
         help: "TLS with clients. With this section the gateway offers STARTTLS and ends TLS itself, so that sessions under TLS \
                are inspected like others; without it TLS passes through to the MTA.",
@@ -199,12 +221,14 @@ pub const SECTIONS: &[SectionSpec] = &[
     ] },
     SectionSpec { header: "[[access]]",
         help: "Rules on client addresses. The first rule that matches decides; without a match the client is accepted. \
-               A rule needs `family` or `networks`.",
+               A rule needs `family`, `networks` or `listeners`.",
         keys: &[
         spec("name", "string", Required(r#""no mail from there""#),
             "Name in replies and logs: 1 to 64 printable ASCII characters, unique among all rules."),
         spec("family", FAMILY, Unset("both", r#""ipv6""#), "Client address family to match."),
         spec("networks", "list of networks", Unset("all", r#"["2001:db8::/32"]"#), "Client networks to match."),
+        spec("listeners", "list of listeners", Unset("all", r#"["default", "[::1]:2525"]"#),
+            "Names of listeners, or addresses and ports that the client connected to."),
         spec("action", r#""accept", "tempfail", "reject""#, Required(r#""reject""#), "Verdict."),
     ] },
     SectionSpec { header: "[[policy]]",
@@ -237,8 +261,8 @@ pub const SECTIONS: &[SectionSpec] = &[
             "Stage at which the rule is evaluated."),
         spec("family", FAMILY, Unset("both", r#""ipv6""#), "Client address family."),
         spec("networks", "list of networks", Unset("all", r#"["2001:db8::/32"]"#), "Client networks."),
-        spec("listeners", "list of addresses", Unset("all", r#"["[::1]:2525"]"#),
-            "Addresses and ports that the client connected to."),
+        spec("listeners", "list of listeners", Unset("all", r#"["default", "[::1]:2525"]"#),
+            "Names of listeners, or addresses and ports that the client connected to."),
         spec("helo", DOMAINS, Unset("all", r#"["client.example"]"#),
             "Domains of the HELO name: `\"a.example\"`, or `\".a.example\"` for all subdomains."),
         spec("sender", DOMAINS, Unset("all", r#"["sender.example", ".sender.example"]"#), "Domains of MAIL FROM."),

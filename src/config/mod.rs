@@ -36,10 +36,11 @@ use crate::tls;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub relay: relay::RelaySettings,
-    pub upstream_trust: UpstreamTrust,
+    /// By listener.
+    pub upstream_trust: Vec<UpstreamTrust>,
     /// `[tls]`, if the gateway ends the TLS of clients.
     pub tls: Option<tls::TlsSettings>,
-    /// Present exactly with `listen.mode = "tproxy"`.
+    /// Present exactly with a listener in `mode = "tproxy"`.
     pub intercept: Option<intercept::InterceptSettings>,
     pub log: report::LogSettings,
     /// `[metrics] address`; absent without the section.
@@ -127,14 +128,33 @@ impl Config {
         } else if !self.relay.tls.terminates() {
             warnings.extend(self.rules_without_envelope());
         }
-        warnings.extend(self.identity_warning());
+        warnings.extend(
+            [UpstreamTrust::Denied, UpstreamTrust::Unknown]
+                .map(|trust| self.trust_warning(trust))
+                .into_iter()
+                .flatten(),
+        );
         warnings
     }
 
-    /// The MTA does not know who the clients are.
+    /// An MTA does not know who the clients are, and is known, or stated, not to trust them by address.
     pub fn identity_warning(&self) -> Option<String> {
+        let danger = || self.trust_warning(UpstreamTrust::Denied);
+        danger().or_else(|| self.trust_warning(UpstreamTrust::Unknown))
+    }
+
+    /// Whether safety depends on a statement about an MTA, `trusted_by_address = false`.
+    pub fn depends_on_trust(&self) -> bool {
+        self.upstream_trust.contains(&UpstreamTrust::Denied)
+    }
+
+    fn trust_warning(&self, of: UpstreamTrust) -> Option<String> {
+        let listeners = self.relay.listeners.iter().zip(&self.upstream_trust);
+        let names: Vec<&str> =
+            listeners.filter(|(_, trust)| **trust == of).map(|(one, _)| &*one.name).collect();
         let danger = "every client looks like this host to the MTA";
-        Some(match self.upstream_trust {
+        let warning = match of {
+            _ if names.is_empty() => return None,
             UpstreamTrust::Irrelevant => return None,
             UpstreamTrust::Unknown => format!(
                 "identity = \"none\": {danger}, which must not trust its address (Postfix: mynetworks), or strangers can \
@@ -144,11 +164,18 @@ impl Config {
                 "trusted_by_address = false: {danger}, and strangers can relay mail if it trusts that address after all \
                  (Postfix: mynetworks)"
             ),
+        };
+        Some(match self.relay.listeners.len() {
+            1 => warning,
+            _ => format!("{}: {warning}", listener_names(&names)),
         })
     }
 
     fn hidden_starttls(&self) -> String {
-        let remedy = if self.relay.upstream.identity == relay::UpstreamIdentity::Xclient {
+        let is_xclient = |one: &relay::ListenerSettings| {
+            one.upstream.identity == relay::UpstreamIdentity::Xclient
+        };
+        let remedy = if self.relay.listeners.iter().any(is_xclient) {
             "set identity = \"proxy-v2\" in [upstream], and remove it"
         } else {
             "remove it"
@@ -175,4 +202,10 @@ impl Config {
             rules.join(", ")
         ))
     }
+}
+
+/// `listener mx`, `listeners mx, submission`
+fn listener_names(names: &[&str]) -> String {
+    let noun = if names.len() == 1 { "listener" } else { "listeners" };
+    format!("{noun} {}", names.join(", "))
 }

@@ -20,7 +20,8 @@ pub use self::event::{
 pub use self::observe::Observe;
 pub use self::observer::Observer;
 pub use self::options::{
-    EarlyData, Limits, PathSyntax, Pregreet, Profile, RefuseAt, SmtpOptions, Timeouts, TlsMode,
+    EarlyData, Limits, ListenerProfiles, PathSyntax, Pregreet, Profile, RefuseAt, SmtpOptions,
+    Timeouts, TlsMode,
 };
 pub use self::output::{Action, Output};
 pub use self::policy::{Evaluated, evaluate_record};

@@ -1,5 +1,6 @@
 //! Options, limits and timeouts of a session: plain data with the usual defaults.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,7 +139,48 @@ impl Timeouts {
     };
 }
 
-/// Everything about the handling of a session that is the same for all sessions.
+/// The profiles of a configuration's listeners, for sessions in captures.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerProfiles {
+    /// With the addresses of each.
+    listeners: Vec<(Arc<Profile>, Vec<SocketAddr>)>,
+    /// Of sessions whose listener is not known.
+    other: Arc<Profile>,
+}
+
+impl ListenerProfiles {
+    /// `other` is that of sessions whose listener is not known.
+    pub fn new(listeners: Vec<(Arc<Profile>, Vec<SocketAddr>)>, other: Arc<Profile>) -> Self {
+        Self { listeners, other }
+    }
+
+    /// The profile of a session with `destination`: that of the listener `recorded` by the gateway, or of the one that has the
+    /// address.
+    pub fn of(&self, recorded: Option<&str>, destination: SocketAddr) -> &Arc<Profile> {
+        let by_name = recorded.and_then(|name| {
+            self.find(|profile, _| profile.listener.as_deref().is_some_and(|own| own == name))
+        });
+        let wildcard: IpAddr = match destination {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        // As the kernel does: the exact address before the wildcard.
+        let by_address = || {
+            [destination.ip(), wildcard].into_iter().find_map(|ip| {
+                let address = SocketAddr::new(ip, destination.port());
+                self.find(|_, addresses| addresses.contains(&address))
+            })
+        };
+        by_name.or_else(by_address).unwrap_or(&self.other)
+    }
+
+    fn find(&self, matches: impl Fn(&Profile, &[SocketAddr]) -> bool) -> Option<&Arc<Profile>> {
+        let mut listeners = self.listeners.iter();
+        listeners.find(|(profile, addresses)| matches(profile, addresses)).map(|(found, _)| found)
+    }
+}
+
+/// Everything about the handling of a session that is the same for all sessions of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
     pub smtp: SmtpOptions,
@@ -147,6 +189,8 @@ pub struct Profile {
     pub rules: Arc<PolicyRules>,
     /// The client's address goes to upstream by XCLIENT.
     pub xclient: bool,
+    /// The name of the listener; `None` if it is not known, as in a capture.
+    pub listener: Option<Arc<str>>,
     /// What STARTTLS does.
     pub tls: TlsMode,
 }

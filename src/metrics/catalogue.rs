@@ -29,7 +29,7 @@ pub struct MetricLabel {
 }
 
 /// Labels whose values come from the configuration or the build.
-const OPEN: [&str; 4] = ["certificate", "name", "rule", "version"];
+const OPEN: [&str; 5] = ["certificate", "listener", "name", "rule", "version"];
 
 /// All families, by name.
 ///
@@ -39,6 +39,7 @@ pub fn catalogue() -> Result<Vec<MetricDescription>, MetricsError> {
     let metrics = Metrics::new()?;
     metrics.verdicts.create_all()?;
     metrics.set_certificates(&[(String::new(), Timestamp::default())]);
+    metrics.set_listeners(&["default".into()])?;
     let families = metrics.registry.gather();
     Ok(families.iter().map(description).collect())
 }

@@ -32,6 +32,8 @@ const LOOKUP_BUCKETS: [f64; 8] = [0.000_01, 0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.
 pub(super) struct Families {
     pub(super) sessions_total: IntCounterVec,
     pub(super) sessions: IntGaugeVec,
+    pub(super) listener_sessions: IntCounterVec,
+    pub(super) listener_messages: IntCounterVec,
     pub(super) commands: IntCounterVec,
     pub(super) replies: IntCounterVec,
     pub(super) messages: IntCounterVec,
@@ -117,6 +119,16 @@ impl Families {
                 &["family", "outcome"],
             )?,
             sessions: to.gauges("sessions_open", "Open sessions.", &["family"])?,
+            listener_sessions: to.counters(
+                "listener_sessions_total",
+                "Finished sessions of each listener, by the gateway's verdict.",
+                &["listener", "family", "action"],
+            )?,
+            listener_messages: to.counters(
+                "listener_messages_total",
+                "Messages that the upstream of each listener accepted, in transactions that the gateway can see.",
+                &["listener", "family"],
+            )?,
             commands: to.counters(
                 "commands_total",
                 "Client commands before STARTTLS, by verb.",

@@ -10,6 +10,7 @@ mod exposition;
 mod families;
 pub mod http;
 mod intercept;
+mod listener;
 mod lookup;
 mod openmetrics;
 mod policy;
@@ -27,6 +28,7 @@ pub use exposition::ExpositionFormat;
 use self::door::DoorSeries;
 use self::families::Families;
 use self::intercept::InterceptSeries;
+use self::listener::ListenerSeries;
 use self::lookup::LookupSeries;
 use self::policy::{PolicySeries, VerdictSeries};
 use self::session::SessionSeries;
@@ -52,6 +54,7 @@ pub struct Metrics {
     /// By family.
     policy: [PolicySeries; Family::ALL.len()],
     verdicts: VerdictSeries,
+    listeners: ListenerSeries,
     traffic: TrafficSeries,
     /// By family.
     doors: [DoorSeries; Family::ALL.len()],
@@ -99,6 +102,7 @@ impl Metrics {
                 PolicySeries::resolve(&families, Family::Ipv6)?,
             ],
             verdicts: VerdictSeries::new(families.policy_verdicts.clone()),
+            listeners: ListenerSeries::new(&families),
             traffic: TrafficSeries::resolve(&families)?,
             doors: [
                 DoorSeries::resolve(&families, Family::Ipv4)?,

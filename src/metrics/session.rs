@@ -142,8 +142,10 @@ impl Observe for Metrics {
         self.verdicts.on_verdict(family, rule, action, mode);
     }
 
-    /// Everything in the record was already counted by its event.
-    fn session(&self, _: &SessionRecord) {}
+    /// All else in the record was already counted by its event.
+    fn session(&self, record: &SessionRecord) {
+        self.listeners.on_session(record);
+    }
 
     fn accept_error(&self, _: &str) {
         self.accept_errors.inc();

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::addr::{Networks, Side};
+use crate::addr::{ClientAddr, Networks, OriginalDst, Side};
 use crate::engine::{
-    Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Outcome, Phase, Refusal,
-    ReplySource, Starttls, TlsHandshake, TlsVersion,
+    Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Observer, Outcome, Output,
+    Phase, Profile, Refusal, ReplySource, SessionRecord, Starttls, TcpFacts, TlsHandshake,
+    TlsVersion, TransactionRecord,
 };
 use crate::policy::PolicyAction;
 use crate::policy::door::{self, Door, DoorTransition, Signals};
@@ -32,6 +34,29 @@ use crate::traffic::{
 /// The maximum number of rules, each with two actions.
 fn rules() -> PolicyRules {
     PolicyRules::new((0..64).map(|n| rule(&format!("rule {n}"), n)).collect(), Networks::default())
+}
+
+/// As many as a configuration may have.
+fn listeners() -> Vec<Arc<str>> {
+    (0..16).map(|n| format!("listener-{n}").into()).collect()
+}
+
+/// A session with two messages, one of them accepted.
+fn session(listener: &Arc<str>, family: Family, action: PolicyAction) -> SessionRecord {
+    let client = match family {
+        Family::Ipv4 => "192.0.2.1:4000",
+        Family::Ipv6 => "[2001:db8::1]:4000",
+    };
+    let client = ClientAddr::new(client.parse().unwrap());
+    let profile = Profile { listener: Some(Arc::clone(listener)), ..Profile::default() };
+    let (server, at) = (OriginalDst::new("[::1]:25".parse().unwrap()), Timestamp::default());
+    let mut observer = Observer::new(Arc::new(profile), client, server, at, false);
+    let mut record = observer.finish(TcpFacts::default(), at, &mut Output::default());
+    record.verdict.action = action;
+    let message =
+        |code| TransactionRecord { data_code: Some(code), ..TransactionRecord::default() };
+    record.smtp.transactions = vec![message(250), message(550)];
+    record
 }
 
 fn rules_named(name: &str) -> PolicyRules {
@@ -128,6 +153,11 @@ fn feed_everything(metrics: &Metrics) {
             }
         }
         count(Event::Waited(seconds));
+        for name in listeners() {
+            for action in PolicyAction::ALL {
+                metrics.session(&session(&name, family, action));
+            }
+        }
         feed_door(metrics, family);
     }
     feed_traffic(metrics);
@@ -333,6 +363,7 @@ fn changed(metrics: &Metrics, before: &BTreeMap<String, f64>) -> String {
 fn every_series_exists_from_the_start_and_no_event_adds_one() {
     let metrics = Metrics::new().unwrap();
     metrics.set_rules(&rules()).unwrap();
+    metrics.set_listeners(&listeners()).unwrap();
     let before = series(&metrics);
     let ours = |name: &str| name.starts_with("gatepost_") && !name.contains("build_info");
     for (name, value) in before.iter().filter(|(name, _)| ours(name)) {
@@ -381,6 +412,36 @@ fn verdicts_count_by_active_rules() {
     let verdicts = now.iter().filter(|(name, _)| name.contains("policy_verdicts"));
     assert_eq!(verdicts.map(|(_, count)| *count).sum::<f64>(), 2.0);
     assert!(!now.keys().any(|name| name.contains("rule 3")));
+}
+
+#[test]
+fn sessions_count_by_listener() {
+    let metrics = Metrics::new().unwrap();
+    let names: [Arc<str>; 2] = ["mx".into(), "submission".into()];
+    metrics.set_listeners(&names).unwrap();
+    let before = series(&metrics);
+    metrics.session(&session(&names[0], Family::Ipv6, PolicyAction::Accept));
+    metrics.session(&session(&names[0], Family::Ipv6, PolicyAction::Accept));
+    metrics.session(&session(&names[1], Family::Ipv4, PolicyAction::Tempfail));
+    metrics.session(&session(
+        &"of an earlier configuration".into(),
+        Family::Ipv4,
+        PolicyAction::Tag,
+    ));
+    insta::assert_snapshot!(changed(&metrics, &before), @r#"
+    gatepost_listener_messages_total{family="ipv4",listener="submission"} 1
+    gatepost_listener_messages_total{family="ipv6",listener="mx"} 2
+    gatepost_listener_sessions_total{action="accept",family="ipv6",listener="mx"} 2
+    gatepost_listener_sessions_total{action="tempfail",family="ipv4",listener="submission"} 1
+    "#);
+
+    // A listener that stays keeps its counts; a removed one leaves no series.
+    metrics.set_listeners(&names[..1]).unwrap();
+    let now = series(&metrics);
+    let of =
+        |name: &str| now.iter().filter(|(key, _)| key.contains(name)).map(|(_, n)| *n).sum::<f64>();
+    assert_eq!(of("listener=\"mx\""), 4.0);
+    assert!(!now.keys().any(|key| key.contains("submission")));
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Access rules: accept, tempfail or reject a client by family and network. The first matching rule decides.
+//! Access rules: accept, tempfail or reject a client by family, network and listener. The first matching rule decides.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::listener::ListenerCondition;
 use crate::addr::{Family, Networks};
 use crate::label::labels;
 
@@ -30,14 +31,27 @@ pub struct AccessRule {
     pub family: Option<Family>,
     /// Empty matches every address.
     pub networks: Networks,
+    pub listeners: ListenerCondition,
     pub action: PolicyAction,
 }
 
 impl AccessRule {
-    fn matches(&self, client: IpAddr) -> bool {
+    fn matches(&self, arrival: &ClientArrival<'_>) -> bool {
+        let &ClientArrival { client, listener, destination } = arrival;
         self.family.is_none_or(|family| family == Family::of(client))
             && (self.networks.is_empty() || self.networks.contains(client))
+            && self.listeners.match_or_empty(listener, destination)
     }
+}
+
+/// The connection that access rules decide on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientArrival<'a> {
+    pub client: IpAddr,
+    /// The name of the listener that accepted it; `None` if it is not known.
+    pub listener: Option<&'a str>,
+    /// The address that the client connected to.
+    pub destination: SocketAddr,
 }
 
 /// The action and the rule it comes from; without a rule it is the default, accept.
@@ -57,8 +71,8 @@ impl AccessRules {
     }
 
     /// The first matching rule decides; without one the client is accepted.
-    pub fn decide(&self, client: IpAddr) -> Verdict {
-        self.0.iter().find(|rule| rule.matches(client)).map_or_else(Verdict::default, |rule| {
+    pub fn decide(&self, arrival: &ClientArrival<'_>) -> Verdict {
+        self.0.iter().find(|rule| rule.matches(arrival)).map_or_else(Verdict::default, |rule| {
             Verdict { action: rule.action, rule: Some(Arc::clone(&rule.name)) }
         })
     }
@@ -75,7 +89,36 @@ mod tests {
         action: PolicyAction,
     ) -> AccessRule {
         let networks = Networks::new(networks.iter().map(|n| n.parse().unwrap()));
-        AccessRule { name: name.into(), family, networks, action }
+        let listeners = ListenerCondition::default();
+        AccessRule { name: name.into(), family, networks, listeners, action }
+    }
+
+    fn from<'a>(client: &str, listener: Option<&'a str>) -> ClientArrival<'a> {
+        let destination = "[2001:db8::25]:587".parse().unwrap();
+        ClientArrival { client: client.parse().unwrap(), listener, destination }
+    }
+
+    #[test]
+    fn a_rule_names_listeners_or_addresses() {
+        let only = |names: &[&str], addresses: &[&str]| {
+            let names = names.iter().map(|&name| name.into()).collect();
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let listeners = ListenerCondition { names, addresses };
+            AccessRules::new(vec![AccessRule {
+                listeners,
+                ..rule("r", None, &[], PolicyAction::Reject)
+            }])
+        };
+        let rejects = |rules: &AccessRules, listener| {
+            rules.decide(&from("192.0.2.1", listener)).action == PolicyAction::Reject
+        };
+        let named = only(&["submission"], &[]);
+        assert!(rejects(&named, Some("submission")));
+        assert!(!rejects(&named, Some("mx")));
+        assert!(!rejects(&named, None), "a listener that is not known");
+        let there = only(&["mx"], &["[2001:db8::25]:587"]);
+        assert!(rejects(&there, None) && rejects(&there, Some("submission")));
+        assert!(!rejects(&only(&["mx"], &["[2001:db8::25]:25"]), Some("submission")));
     }
 
     #[test]
@@ -86,7 +129,7 @@ mod tests {
             rule("no ipv6 yet", Some(Family::Ipv6), &[], PolicyAction::Tempfail),
         ]);
         let decide = |ip: &str| {
-            let verdict = rules.decide(ip.parse().unwrap());
+            let verdict = rules.decide(&from(ip, None));
             (verdict.action, verdict.rule.as_deref().map(str::to_owned))
         };
         let by = |rule: &str| Some(rule.to_owned());

@@ -5,8 +5,10 @@
 mod access;
 pub mod door;
 pub mod facts;
+mod listener;
 mod reply;
 pub mod rules;
 
-pub use access::{AccessRule, AccessRules, PolicyAction, Verdict};
+pub use access::{AccessRule, AccessRules, ClientArrival, PolicyAction, Verdict};
+pub use listener::ListenerCondition;
 pub use reply::{MAX_TEXT, reply};

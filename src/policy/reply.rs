@@ -203,7 +203,8 @@ mod tests {
     fn subject() -> Subject<'static> {
         Subject {
             client: "2001:db8::25".parse().unwrap(),
-            listener: "[2001:db8::1]:25".parse().unwrap(),
+            destination: "[2001:db8::1]:25".parse().unwrap(),
+            listener: Some("mx"),
             helo: Some("mta.sender.example"),
             sender: Some("alice@sender.example"),
             recipient: Some("bob@receiver.example"),

@@ -5,7 +5,7 @@
 //! kind    u8    1 begin, 2 data, 3 omitted, 4 client closed, 5 end, 6 missed
 //! session u64
 //! at      u64   nanoseconds since 1970
-//! begin         client and server, each: family u8 (4 or 6), address 4 or 16 bytes, port u16
+//! begin         client and server, each: family u8 (4 or 6), address 4 or 16 bytes, port u16; the listener's name
 //! data          side u8 (0 client, 1 server), bytes
 //! omitted       side u8, reason u8 (0 uninspected, 1 overflow, 2 redacted), count u64
 //! end           reset u8, the summary in JSON
@@ -48,9 +48,10 @@ impl Frame {
         let Self { session, at, body } = self;
         let head = (*session, *at);
         match body {
-            FrameBody::Begin { client, server } => frame(out, BEGIN, head, |out| {
+            FrameBody::Begin { client, server, listener } => frame(out, BEGIN, head, |out| {
                 address(out, *client);
                 address(out, *server);
+                out.extend(listener.as_bytes());
             }),
             FrameBody::Data { from, bytes } => encode_data(out, *session, *at, *from, bytes),
             FrameBody::Omitted { from, count, reason } => frame(out, OMITTED, head, |out| {
@@ -168,7 +169,11 @@ fn decode(frame: &[u8]) -> Option<Frame> {
     let session = fields.number()?;
     let at = Timestamp::from_nanos(fields.number()?);
     let body = match kind {
-        BEGIN => FrameBody::Begin { client: fields.address()?, server: fields.address()? },
+        BEGIN => FrameBody::Begin {
+            client: fields.address()?,
+            server: fields.address()?,
+            listener: str::from_utf8(fields.rest()).ok()?.into(),
+        },
         DATA => FrameBody::Data { from: fields.side()?, bytes: fields.rest().to_vec() },
         OMITTED => FrameBody::Omitted {
             from: fields.side()?,
@@ -240,10 +245,13 @@ mod tests {
     fn body() -> impl Strategy<Value = FrameBody> {
         let text = proptest::option::of(".{0,20}");
         prop_oneof![
-            any::<(SocketAddr, SocketAddr)>().prop_map(|(client, server)| FrameBody::Begin {
-                // The encoding has neither scope nor flow label.
-                client: SocketAddr::new(client.ip(), client.port()),
-                server: SocketAddr::new(server.ip(), server.port()),
+            any::<(SocketAddr, SocketAddr, String)>().prop_map(|(client, server, listener)| {
+                FrameBody::Begin {
+                    listener: listener.into(),
+                    // The encoding has neither scope nor flow label.
+                    client: SocketAddr::new(client.ip(), client.port()),
+                    server: SocketAddr::new(server.ip(), server.port()),
+                }
             }),
             (side(), proptest::collection::vec(any::<u8>(), 1..50))
                 .prop_map(|(from, bytes)| FrameBody::Data { from, bytes }),

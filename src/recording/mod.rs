@@ -10,6 +10,7 @@ mod framing;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -55,8 +56,8 @@ pub struct Frame {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameBody {
-    /// First frame of each session.
-    Begin { client: SocketAddr, server: SocketAddr },
+    /// First frame of each session. `listener` is the name of the one that accepted it.
+    Begin { client: SocketAddr, server: SocketAddr, listener: Arc<str> },
     /// Bytes as sent on the client's connection.
     Data { from: Side, bytes: Vec<u8> },
     /// `count` bytes that were sent and are not recorded.

@@ -66,11 +66,11 @@ impl Redactor {
     pub fn on_frame(&mut self, frame: Frame, emit: &mut dyn FnMut(Frame)) {
         let Frame { session, at, body } = frame;
         match body {
-            FrameBody::Begin { client, server } => {
+            FrameBody::Begin { client, server, listener } => {
                 let redactor = SessionRedactor::new(self.local_parts.clone(), client, server);
                 self.sessions.insert(session, redactor);
                 let (client, server) = (self.address(client), self.address(server));
-                emit(Frame { session, at, body: FrameBody::Begin { client, server } });
+                emit(Frame { session, at, body: FrameBody::Begin { client, server, listener } });
             }
             FrameBody::Missed { .. } => emit(Frame { session, at, body }),
             FrameBody::End { reset, summary: mut ending } => {

@@ -20,7 +20,7 @@ fn frame(at: u64, body: FrameBody) -> Frame {
 
 fn begin() -> Frame {
     let (client, server) = (CLIENT.parse().unwrap(), SERVER.parse().unwrap());
-    frame(0, FrameBody::Begin { client, server })
+    frame(0, FrameBody::Begin { client, server, listener: "mx".into() })
 }
 
 fn end(at: u64) -> Frame {

@@ -7,7 +7,6 @@
 //!
 //! Without a tap a session pays one atomic load.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,8 +21,8 @@ use crate::time::Timestamp;
 
 /// Bytes that may wait for one recorder.
 const QUEUE: usize = 8 << 20;
-/// Upper bound of a frame's size without its payload, in bytes.
-const FRAME: usize = 64;
+/// Upper bound of a frame's size without its payload, in bytes; the name of a listener fits.
+const FRAME: usize = 96;
 /// Each tap costs every session that it selects a copy.
 const MAX_TAPS: usize = 4;
 const FLUSH_POLL: Duration = Duration::from_millis(20);
@@ -83,6 +82,7 @@ impl Taps {
     /// The taps of a session that begins.
     pub(super) fn begin(
         self: &Arc<Self>,
+        listener: &Arc<str>,
         client: ClientAddr,
         destination: OriginalDst,
         at: Timestamp,
@@ -91,11 +91,12 @@ impl Taps {
             return SessionTap::default();
         }
         let (client, server) = (client.socket(), destination.socket());
+        let begin = FrameBody::Begin { client, server, listener: Arc::clone(listener) };
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let queues = self.lock();
         let selected = queues.iter().filter(|queue| queue.filter.matches(client));
-        let writers =
-            selected.filter_map(|queue| TapWriter::begin(self, queue, session, client, server, at));
+        let frame = Frame { session, at, body: begin };
+        let writers = selected.filter_map(|queue| TapWriter::begin(self, queue, &frame));
         SessionTap(writers.collect())
     }
 
@@ -261,15 +262,8 @@ struct TapWriter {
 }
 
 impl TapWriter {
-    fn begin(
-        taps: &Arc<Taps>,
-        queue: &Arc<Queue>,
-        session: u64,
-        client: SocketAddr,
-        server: SocketAddr,
-        at: Timestamp,
-    ) -> Option<Self> {
-        let frame = Frame { session, at, body: FrameBody::Begin { client, server } };
+    fn begin(taps: &Arc<Taps>, queue: &Arc<Queue>, frame: &Frame) -> Option<Self> {
+        let (session, at) = (frame.session, frame.at);
         if !queue.push(FRAME, |out| frame.encode(out)) {
             let mut state = queue.lock();
             state.missed = (state.missed.0 + 1, at);
@@ -350,7 +344,7 @@ mod tests {
 
     fn begin(taps: &Arc<Taps>) -> SessionTap {
         let destination = OriginalDst::new("192.0.2.25:25".parse().unwrap());
-        taps.begin(client("192.0.2.1:1000"), destination, Timestamp::from_nanos(1))
+        taps.begin(&"mx".into(), client("192.0.2.1:1000"), destination, Timestamp::from_nanos(1))
     }
 
     fn queued(tap: &mut Tap) -> Vec<FrameBody> {
@@ -414,7 +408,7 @@ mod tests {
     #[test]
     fn a_session_that_finds_no_room_is_counted_as_missed() {
         let taps = Arc::new(Taps::default());
-        let mut slow = taps.attach_with(RecordingFilter::default(), 80).unwrap();
+        let mut slow = taps.attach_with(RecordingFilter::default(), FRAME).unwrap();
         let _first = begin(&taps);
         assert!(begin(&taps).is_empty());
         assert!(begin(&taps).is_empty());

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 
 use super::clock::RelayClock;
 use super::health::UpstreamHealth;
-use super::settings::UpstreamIdentity;
+use super::settings::{ListenerSettings, UpstreamIdentity};
 use super::state::RelayState;
 use super::upstream_check;
 use crate::addr::{Family, Networks};
@@ -28,42 +28,50 @@ impl RelayHandle {
         self.0.exempt.store(Arc::new(networks));
     }
 
-    /// Whether every upstream that accepts sessions of `family` failed lately; always false if the original destination is
-    /// the upstream.
+    /// Whether every upstream that accepts sessions of `family` failed lately, of every listener that has such sessions; always
+    /// false if the original destination is one.
     pub fn is_without_upstream(&self, family: Family) -> bool {
         let active = self.0.active.load();
-        let upstream = &active.settings.upstream;
-        let keeps_family = upstream.identity == UpstreamIdentity::Transparent;
-        let usable = |address: &&SocketAddr| !keeps_family || Family::of(address.ip()) == family;
-        let addresses: Vec<_> = upstream.addresses.iter().filter(usable).copied().collect();
-        self.0.health.all_down(&addresses)
+        let mut listeners = active.settings.listeners.iter().filter(|one| listens_on(one, family));
+        let mut any = false;
+        let all_down = listeners.all(|listener| {
+            any = true;
+            let upstream = &listener.upstream;
+            let keeps_family = upstream.identity == UpstreamIdentity::Transparent;
+            let usable =
+                |address: &&SocketAddr| !keeps_family || Family::of(address.ip()) == family;
+            let addresses: Vec<_> = upstream.addresses.iter().filter(usable).copied().collect();
+            self.0.health.all_down(&addresses)
+        });
+        any && all_down
     }
 
     /// Whether it depends on the client if a session finds an upstream: on the destination that it chose, or on the way back to
     /// its address.
     pub fn upstream_depends_on_client(&self) -> bool {
         let active = self.0.active.load();
-        let upstream = &active.settings.upstream;
-        upstream.addresses.is_empty() || upstream.identity == UpstreamIdentity::Transparent
+        active.settings.upstreams().into_iter().any(|upstream| {
+            upstream.addresses.is_empty() || upstream.identity == UpstreamIdentity::Transparent
+        })
     }
 
     /// State of the configured upstreams, in their order; empty if the original destination is the upstream.
     pub fn upstream_health(&self) -> Vec<UpstreamHealth> {
         let active = self.0.active.load();
-        self.0.health.report(&active.settings.upstream.addresses)
+        self.0.health.report(&active.settings.upstream_addresses())
     }
 
     /// Whether `upstream`, any MTA, accepts a connection from the gateway's own address. A fault of this host, such as a lack
     /// of descriptors, says nothing: then it counts as reached.
     pub async fn is_reached(&self, upstream: SocketAddr) -> bool {
-        let mark = self.0.active.load().settings.upstream.mark;
+        let mark = self.0.active.load().settings.mark;
         upstream_check::is_reached(upstream, mark).await
     }
 
     /// Whether a configured listening address is of `family`.
     pub fn listens_on(&self, family: Family) -> bool {
         let active = self.0.active.load();
-        active.settings.listen.addresses.iter().any(|own| Family::of(own.ip()) == family)
+        active.settings.listeners.iter().any(|listener| listens_on(listener, family))
     }
 
     /// Puts certificates and versions in force for handshakes of sessions that begin from now on.
@@ -75,4 +83,8 @@ impl RelayHandle {
     pub fn clock(&self) -> RelayClock {
         self.0.clock
     }
+}
+
+fn listens_on(listener: &ListenerSettings, family: Family) -> bool {
+    listener.addresses.iter().any(|own| Family::of(own.ip()) == family)
 }

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::error::RelayError;
-use super::settings::{ListenSettings, RelaySettings};
+use super::settings::RelaySettings;
 
 /// The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -22,11 +22,29 @@ pub struct Listeners {
     overlapping: Vec<SocketAddr>,
 }
 
-/// An address with a listener for each worker.
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WantedAddress {
+    pub(super) address: SocketAddr,
+    /// Its listener's, see [`ListenerSettings`](super::settings::ListenerSettings).
+    pub(super) transparent: bool,
+}
+
+impl WantedAddress {
+    pub(super) fn all(settings: &RelaySettings) -> Vec<Self> {
+        let each = settings.listeners.iter().flat_map(|listener| {
+            let transparent = listener.transparent;
+            listener.addresses.iter().map(move |&address| Self { address, transparent })
+        });
+        each.collect()
+    }
+}
+
+/// An address with a socket for each worker.
 pub(super) struct BoundAddress {
-    pub(super) configured: SocketAddr,
+    pub(super) configured: WantedAddress,
     pub(super) bound: SocketAddr,
-    pub(super) listeners: Vec<TcpListener>,
+    pub(super) sockets: Vec<TcpListener>,
 }
 
 impl Listeners {
@@ -35,9 +53,8 @@ impl Listeners {
     /// # Errors
     /// An address cannot be bound; all sockets opened here are closed again.
     pub fn open(settings: &RelaySettings, inherited: InheritedSockets) -> Result<Self, RelayError> {
-        let listen = &settings.listen;
-        let (bound, overlapping) =
-            inherited.open(&listen.addresses, listen, settings.upstream.mark, &[])?;
+        let wanted = WantedAddress::all(settings);
+        let (bound, overlapping) = inherited.open(&wanted, settings.threads, settings.mark, &[])?;
         Ok(Self { bound, inherited, overlapping })
     }
 
@@ -80,44 +97,48 @@ impl InheritedSockets {
         self.0.iter().map(|(address, socket)| (address, socket)).filter(is_dual).map(|(a, _)| *a)
     }
 
-    /// A listener per worker for each address, and the addresses that overlap with another process's. `mark` is `upstream.mark`; `own` are the addresses that this process listens on
-    /// already.
+    /// A socket per worker for each address, and the addresses that overlap with another process's. `mark` is that of the
+    /// settings; `own` are the addresses that this process listens on already.
     pub(super) fn open(
         &self,
-        addresses: &[SocketAddr],
-        listen: &ListenSettings,
+        wanted: &[WantedAddress],
+        workers: usize,
         mark: Option<u32>,
         own: &[SocketAddr],
     ) -> Result<(Vec<BoundAddress>, Vec<SocketAddr>), RelayError> {
-        let (transparent, workers) = (listen.transparent, listen.threads.max(1));
         // Before the first is opened: they may overlap with each other, and with our own of the same port, which a reload closes.
-        let is_inherited = |new: &SocketAddr| self.0.iter().any(|(address, _)| address == new);
-        let is_own = |new: &SocketAddr| own.iter().any(|own| own.port() == new.port());
+        let is_inherited = |new: SocketAddr| self.0.iter().any(|&(address, _)| address == new);
+        let is_own = |new: SocketAddr| own.iter().any(|own| own.port() == new.port());
         let mut overlapping = Vec::new();
-        for &new in addresses.iter().filter(|new| !is_inherited(new) && !is_own(new)) {
-            let port = check_free(new, transparent);
-            match port.map_err(|why| RelayError::Listen { address: new, why })? {
+        for &WantedAddress { address, transparent } in wanted {
+            if is_inherited(address) || is_own(address) {
+                continue;
+            }
+            let port = check_free(address, transparent);
+            match port.map_err(|why| RelayError::Listen { address, why })? {
                 PortUse::Free => {}
-                PortUse::Overlapping => overlapping.push(new),
+                PortUse::Overlapping => overlapping.push(address),
             }
         }
-        let one = |&configured: &SocketAddr| {
-            let failed = |why| RelayError::Listen { address: configured, why };
-            if let Some((_, socket)) = self.0.iter().find(|(address, _)| *address == configured) {
+        let one = |&configured: &WantedAddress| {
+            let WantedAddress { address, transparent } = configured;
+            let failed = |why| RelayError::Listen { address, why };
+            if let Some((_, socket)) = self.0.iter().find(|(inherited, _)| *inherited == address) {
                 adopt(socket, transparent, mark).map_err(failed)?;
-                let shared = (0..workers).map(|_| socket.try_clone()).collect::<io::Result<_>>();
-                let listeners = shared.map_err(failed)?;
-                return Ok(BoundAddress { configured, bound: configured, listeners });
+                let shared =
+                    (0..workers.max(1)).map(|_| socket.try_clone()).collect::<io::Result<_>>();
+                let sockets = shared.map_err(failed)?;
+                return Ok(BoundAddress { configured, bound: address, sockets });
             }
-            let first = open(configured, transparent, mark).map_err(failed)?;
+            let first = open(address, transparent, mark).map_err(failed)?;
             let bound = first.local_addr().map_err(failed)?;
-            let mut listeners = vec![first];
+            let mut sockets = vec![first];
             for _ in 1..workers {
-                listeners.push(open(bound, transparent, mark).map_err(failed)?);
+                sockets.push(open(bound, transparent, mark).map_err(failed)?);
             }
-            Ok(BoundAddress { configured, bound, listeners })
+            Ok(BoundAddress { configured, bound, sockets })
         };
-        let bound: Result<Vec<_>, _> = addresses.iter().map(one).collect();
+        let bound: Result<Vec<_>, _> = wanted.iter().map(one).collect();
         Ok((bound?, overlapping))
     }
 }
@@ -230,30 +251,27 @@ fn open(address: SocketAddr, transparent: bool, mark: Option<u32>) -> io::Result
 mod tests {
     use super::*;
 
-    fn listen(address: &str) -> ListenSettings {
-        let addresses = vec![address.parse().unwrap()];
-        ListenSettings { addresses, transparent: false, threads: 2 }
+    fn wanted(address: &str) -> [WantedAddress; 1] {
+        [WantedAddress { address: address.parse().unwrap(), transparent: false }]
     }
 
     #[test]
     fn a_second_process_cannot_share_an_address() {
         let none = InheritedSockets::default();
-        let open = |listen: &ListenSettings, own: &[SocketAddr]| {
-            none.open(&listen.addresses, listen, None, own)
-        };
+        let open = |wanted: &[WantedAddress], own: &[SocketAddr]| none.open(wanted, 2, None, own);
         for (loopback, wildcard) in [("127.0.0.1", "0.0.0.0"), ("[::1]", "[::]")] {
-            let (bound, overlapping) = open(&listen(&format!("{loopback}:0")), &[]).unwrap();
-            assert_eq!(bound[0].listeners.len(), 2, "its workers share the port");
+            let (bound, overlapping) = open(&wanted(&format!("{loopback}:0")), &[]).unwrap();
+            assert_eq!(bound[0].sockets.len(), 2, "its workers share the port");
             assert_eq!(overlapping, []);
             let taken = bound[0].bound;
-            let same = listen(&taken.to_string());
+            let same = wanted(&taken.to_string());
             let Err(error) = open(&same, &[]) else { panic!("{taken} is shared") };
             assert!(error.to_string().contains("another program uses it"), "{error}");
             // A reload of the process that has it.
             open(&same, &[taken]).unwrap();
             // The more specific address wins: nobody gets only some of the clients.
-            let wider = listen(&format!("{wildcard}:{}", taken.port()));
-            assert_eq!(open(&wider, &[]).unwrap().1, wider.addresses);
+            let wider = wanted(&format!("{wildcard}:{}", taken.port()));
+            assert_eq!(open(&wider, &[]).unwrap().1, [wider[0].address]);
             drop(bound);
             assert_eq!(open(&same, &[]).unwrap().1, []);
         }

@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::time::{Instant, sleep};
 
@@ -39,12 +40,12 @@ pub use self::health::UpstreamHealth;
 pub use self::listen::{InheritedSockets, Listeners};
 pub use self::lookups::{LookupFuture, LookupProvider};
 pub use self::settings::{
-    ListenSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity,
+    ListenerSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity,
     UpstreamSettings,
 };
 
-use self::listen::BoundAddress;
-use self::state::{ActiveConfig, Lifecycle, RelayState};
+use self::listen::{BoundAddress, WantedAddress};
+use self::state::{ActiveConfig, Lifecycle, ListenerCell, RelayState};
 use self::worker::Worker;
 use crate::engine::Observe;
 
@@ -59,10 +60,15 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Relay {
     state: Arc<RelayState>,
     workers: Vec<Worker>,
-    /// As configured, and as bound: they differ for port 0.
-    listening: Vec<(SocketAddr, SocketAddr)>,
-    transparent: bool,
+    listening: Vec<ListeningAddress>,
     inherited: InheritedSockets,
+}
+
+struct ListeningAddress {
+    configured: WantedAddress,
+    /// Differs from it for port 0.
+    bound: SocketAddr,
+    listener: ListenerCell,
 }
 
 impl Relay {
@@ -77,57 +83,69 @@ impl Relay {
         observer: Arc<dyn Observe>,
         lookups: Arc<dyn LookupProvider>,
     ) -> Result<Self, RelayError> {
-        let threads = settings.listen.threads.max(1);
-        let transparent = settings.listen.transparent;
+        let threads = settings.threads.max(1);
         let Listeners { bound, inherited, .. } = listeners;
         let state = Arc::new(RelayState::new(settings, tls, observer, lookups));
         let workers = (0..threads)
             .map(|number| Worker::start(number, Arc::clone(&state)).map_err(RelayError::Thread))
             .collect::<Result<_, _>>()?;
-        let mut relay = Self { state, workers, listening: Vec::new(), transparent, inherited };
+        let mut relay = Self { state, workers, listening: Vec::new(), inherited };
         relay.listen(bound);
         Ok(relay)
     }
 
     /// The bound listening addresses.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.listening.iter().map(|&(_, bound)| bound)
+        self.listening.iter().map(|address| address.bound)
     }
 
-    /// Puts `settings` in force for sessions that begin from now on. The number of threads does not change.
+    /// The same, each with the name of its listener.
+    pub fn listening(&self) -> impl Iterator<Item = (Arc<str>, SocketAddr)> {
+        self.listening.iter().map(|address| {
+            let name = Arc::clone(&address.listener.load().settings.name);
+            (name, address.bound)
+        })
+    }
+
+    /// Puts `settings` in force for sessions that begin from now on. The number of threads does not change. The sockets of an
+    /// address that stays remain open, also if another listener gets it.
     ///
     /// # Errors
     /// A new address cannot be bound; the old settings stay in force.
     pub fn reload(&mut self, settings: RelaySettings) -> Result<(), RelayError> {
-        let transparent = settings.listen.transparent;
-        let wanted = &settings.listen.addresses;
-        let is_kept = |&(configured, _): &(SocketAddr, SocketAddr)| {
-            transparent == self.transparent && wanted.contains(&configured)
-        };
-        let (kept, removed): (Vec<_>, Vec<_>) = self.listening.iter().copied().partition(is_kept);
+        let wanted = WantedAddress::all(&settings);
         let is_new =
-            |address: &&SocketAddr| kept.iter().all(|(configured, _)| configured != *address);
-        let new: Vec<SocketAddr> = wanted.iter().filter(is_new).copied().collect();
-        let mark = settings.upstream.mark;
-        // One listener for each running worker, whatever the new file sets.
-        let listen = ListenSettings { threads: self.workers.len(), ..settings.listen.clone() };
+            |new: &&WantedAddress| self.listening.iter().all(|old| old.configured != **new);
+        let new: Vec<WantedAddress> = wanted.iter().filter(is_new).copied().collect();
         let own: Vec<SocketAddr> = self.addresses().collect();
-        let (bound, _) = self.inherited.open(&new, &listen, mark, &own)?;
-        self.state.active.store(Arc::new(ActiveConfig::new(settings)));
-        for (configured, _) in removed {
-            self.workers.iter().for_each(|worker| worker.stop_listening(configured));
+        // One socket for each running worker, whatever the new file sets.
+        let (bound, _) = self.inherited.open(&new, self.workers.len(), settings.mark, &own)?;
+        let active = ActiveConfig::new(settings);
+        let (kept, removed): (Vec<_>, Vec<_>) =
+            self.listening.drain(..).partition(|old| wanted.contains(&old.configured));
+        for address in &kept {
+            if let Some(listener) = active.listener(address.configured.address) {
+                address.listener.store(Arc::clone(listener));
+            }
         }
-        (self.listening, self.transparent) = (kept, transparent);
+        self.listening = kept;
+        self.state.active.store(Arc::new(active));
+        for address in removed {
+            self.workers.iter().for_each(|worker| worker.stop_listening(address.configured));
+        }
         self.listen(bound);
         Ok(())
     }
 
     fn listen(&mut self, addresses: Vec<BoundAddress>) {
-        for BoundAddress { configured, bound, listeners } in addresses {
-            for (worker, listener) in self.workers.iter().zip(listeners) {
-                worker.listen(configured, listener);
+        let active = self.state.active.load_full();
+        for BoundAddress { configured, bound, sockets } in addresses {
+            let Some(listener) = active.listener(configured.address) else { continue };
+            let listener: ListenerCell = Arc::new(ArcSwap::new(Arc::clone(listener)));
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                worker.listen(configured, socket, Arc::clone(&listener));
             }
-            self.listening.push((configured, bound));
+            self.listening.push(ListeningAddress { configured, bound, listener });
         }
     }
 
@@ -141,10 +159,11 @@ impl Relay {
         self.workers.iter().map(Worker::heartbeats)
     }
 
-    /// Whether every upstream failed lately; always false if the original destination is the upstream.
+    /// Whether every upstream of every listener failed lately; always false if the original destination is one.
     pub fn is_without_upstream(&self) -> bool {
         let active = self.state.active.load();
-        self.state.health.all_down(&active.settings.upstream.addresses)
+        let mut listeners = active.settings.listeners.iter();
+        listeners.all(|listener| self.state.health.all_down(&listener.upstream.addresses))
     }
 
     pub fn handle(&self) -> RelayHandle {

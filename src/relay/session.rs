@@ -17,8 +17,8 @@ use super::endpoint::RelayEndpoint;
 use super::identity::{self, MAX_HEADER, ProxyHeader, ProxySender};
 use super::lookups::PendingLookups;
 use super::pump::{Pump, PumpParts};
-use super::settings::{RelaySettings, UpstreamIdentity, UpstreamSettings};
-use super::state::{ActiveConfig, Lifecycle, RelayState};
+use super::settings::{ListenerSettings, UpstreamIdentity, UpstreamSettings};
+use super::state::{ActiveConfig, ActiveListener, Lifecycle, RelayState};
 use super::upstream::connect;
 use crate::addr::{ClientAddr, OriginalDst, Side};
 use crate::engine::{Outcome, Profile, Proxy, Refusal, UpstreamFailure};
@@ -28,10 +28,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the input of a client that still sends is discarded, so that it can read the last reply before the reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Runs the session of an accepted connection to its end, when `_in_progress` is dropped.
+/// Runs the session of a connection that `listener` accepted to its end, when `_in_progress` is dropped.
 pub(super) async fn run(
     stream: TcpStream,
     peer: SocketAddr,
+    listener: Arc<ActiveListener>,
     state: Arc<RelayState>,
     _in_progress: Sender<()>,
 ) {
@@ -50,10 +51,10 @@ pub(super) async fn run(
         is_local: false,
     };
     let mut stream = stream;
-    if active.settings.proxy_trusted.contains(peer.ip()) {
+    if listener.settings.proxy_trusted.contains(peer.ip()) {
         arrival.read_proxy_header(&mut stream).await;
     }
-    let mut pump = begin(stream, arrival, &mut permit, &active, &state).await;
+    let mut pump = begin(stream, arrival, &mut permit, (&active, &listener), &state).await;
     let mut lifecycle = state.lifecycle.subscribe();
     let mut drained = *lifecycle.borrow_and_update() != Lifecycle::Running;
     if drained {
@@ -129,7 +130,7 @@ async fn begin(
     stream: TcpStream,
     arrival: Arrival,
     permit: &mut SessionPermit,
-    active: &ActiveConfig,
+    (active, listener): (&ActiveConfig, &ActiveListener),
     state: &Arc<RelayState>,
 ) -> Pump {
     let Arrival { client, destination, early_data, is_valid, is_local } = arrival;
@@ -137,12 +138,12 @@ async fn begin(
     let limits = &settings.limits;
     let stressed = state.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
     let timeouts = if stressed { settings.timeouts.stress } else { settings.timeouts.normal };
-    let mut profile = Arc::clone(&active.profile);
+    let mut profile = Arc::clone(&listener.profile);
     if is_local && profile.xclient {
         profile = Arc::new(Profile { xclient: false, ..(*profile).clone() });
     }
     let now = state.clock.now();
-    let mut tap = state.taps.begin(client, destination, now);
+    let mut tap = state.taps.begin(&listener.settings.name, client, destination, now);
     tap.on_bytes(Side::Client, &early_data, now);
     let family = client.family();
     let mut pump = Pump::new(PumpParts {
@@ -167,7 +168,7 @@ async fn begin(
     if !pump.with_engine(|engine, _, out| engine.open(refusal, out)).await {
         return pump;
     }
-    if is_direct(settings, destination) {
+    if is_direct(&listener.settings, destination) {
         let detail =
             format!("{destination} is the gateway's own listener, for intercepted mail only");
         let failure = UpstreamFailure { detail, is_local: false };
@@ -175,9 +176,10 @@ async fn begin(
         return pump;
     }
     let observe = |event| state.observer.event(family, event);
-    let upstream = settings_for(&settings.upstream, is_local);
+    let upstream = settings_for(&listener.settings.upstream, is_local);
     let identity = upstream.identity;
-    let connecting = connect(&upstream, &state.health, client, destination, observe);
+    let connecting =
+        connect((&upstream, settings.mark), &state.health, client, destination, observe);
     // Boxed: the race is the largest part of a session's future, and over before the session is.
     let mut connecting = Box::pin(connecting);
     let connected = tokio::select! {
@@ -223,9 +225,8 @@ fn settings_for(upstream: &UpstreamSettings, is_local: bool) -> Cow<'_, Upstream
 
 /// Whether a client connected to a transparent listener itself: its port is never intercepted. Without `[upstream] addresses`
 /// the gateway would connect to itself.
-fn is_direct(settings: &RelaySettings, destination: OriginalDst) -> bool {
-    let listen = &settings.listen;
-    listen.transparent && listen.addresses.iter().any(|own| own.port() == destination.port())
+fn is_direct(listener: &ListenerSettings, destination: OriginalDst) -> bool {
+    listener.transparent && listener.addresses.iter().any(|own| own.port() == destination.port())
 }
 
 /// Discards input for a while: a close with unread bytes in the socket sends a reset, which may overtake the last reply.

@@ -7,16 +7,20 @@ use std::time::Duration;
 use rustix::thread::CapabilitySet;
 
 use crate::addr::Networks;
-use crate::engine::{Limits as SessionLimits, Profile, SmtpOptions, Timeouts, TlsMode};
+use crate::engine::{
+    Limits as SessionLimits, ListenerProfiles, Profile, SmtpOptions, Timeouts, TlsMode,
+};
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelaySettings {
-    pub listen: ListenSettings,
-    pub upstream: UpstreamSettings,
-    /// Peers that must send a PROXY header first; all others must not.
-    pub proxy_trusted: Networks,
+    /// In the order of the file. Never empty; no two have the same name or a common address.
+    pub listeners: Vec<ListenerSettings>,
+    /// Worker threads, each with its own socket for each address (SO_REUSEPORT); never zero.
+    pub threads: usize,
+    /// Firewall mark (SO_MARK) of the gateway's own connections, so that they are not intercepted.
+    pub mark: Option<u32>,
     pub access: AccessRules,
     pub rules: Arc<PolicyRules>,
     pub smtp: SmtpOptions,
@@ -29,16 +33,55 @@ pub struct RelaySettings {
 }
 
 impl RelaySettings {
-    /// The engine's part of the settings; a replay evaluates with the same.
-    pub fn profile(&self) -> Profile {
+    /// The profiles for sessions in captures.
+    pub fn profiles(&self) -> ListenerProfiles {
+        let listeners = self.listeners.iter().map(|listener| {
+            // A transparent listener's sessions have other destinations.
+            let addresses = if listener.transparent { &[][..] } else { &listener.addresses };
+            (Arc::new(self.profile(Some(listener))), addresses.to_vec())
+        });
+        ListenerProfiles::new(listeners.collect(), Arc::new(self.profile(None)))
+    }
+
+    /// The engine's part of the settings for sessions of `listener`. If it is not known, as in a capture from another host, rules
+    /// that name listeners do not match.
+    pub fn profile(&self, listener: Option<&ListenerSettings>) -> Profile {
         Profile {
             smtp: self.smtp.clone(),
             limits: self.limits.session,
             access: self.access.clone(),
             rules: Arc::clone(&self.rules),
-            xclient: self.upstream.identity == UpstreamIdentity::Xclient,
+            xclient: listener.is_some_and(|one| one.upstream.identity == UpstreamIdentity::Xclient),
+            listener: listener.map(|one| Arc::clone(&one.name)),
             tls: self.tls,
         }
+    }
+
+    /// The listening addresses of all listeners.
+    pub fn listen_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listeners.iter().flat_map(|listener| listener.addresses.iter().copied())
+    }
+
+    /// The upstreams of all listeners; those that listeners share once.
+    pub fn upstreams(&self) -> Vec<&UpstreamSettings> {
+        let mut distinct: Vec<&UpstreamSettings> = Vec::new();
+        for listener in &self.listeners {
+            if !distinct.contains(&&listener.upstream) {
+                distinct.push(&listener.upstream);
+            }
+        }
+        distinct
+    }
+
+    /// The addresses of [`Self::upstreams`], each once.
+    pub fn upstream_addresses(&self) -> Vec<SocketAddr> {
+        let mut distinct = Vec::new();
+        for &address in self.upstreams().into_iter().flat_map(|upstream| &upstream.addresses) {
+            if !distinct.contains(&address) {
+                distinct.push(address);
+            }
+        }
+        distinct
     }
 
     /// The capabilities that a running relay needs: one of each set. Binding ports below 1024 happens before and is not among
@@ -46,25 +89,36 @@ impl RelaySettings {
     pub fn required_capabilities(&self) -> Vec<CapabilitySet> {
         const RAW: CapabilitySet = CapabilitySet::NET_RAW.union(CapabilitySet::NET_ADMIN);
         // IP_TRANSPARENT needs either; SO_MARK accepts CAP_NET_RAW only since Linux 5.17.
-        let transparent = self.upstream.identity == UpstreamIdentity::Transparent;
-        let mark = self.upstream.mark.is_some();
-        let required = [(transparent, RAW), (mark, CapabilitySet::NET_ADMIN)];
+        let is_transparent =
+            |one: &ListenerSettings| one.upstream.identity == UpstreamIdentity::Transparent;
+        let transparent = self.listeners.iter().any(is_transparent);
+        let required = [(transparent, RAW), (self.mark.is_some(), CapabilitySet::NET_ADMIN)];
         required.into_iter().filter(|&(is_needed, _)| is_needed).map(|(_, any)| any).collect()
     }
 }
 
-/// `[listen]`
+/// One `[[listener]]`, or `[listen]` with the sections that belong to it: sockets, and what becomes of their sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenSettings {
+pub struct ListenerSettings {
+    /// In logs, records, metrics and rules; unique.
+    pub name: Arc<str>,
     /// Never empty, no duplicates.
     pub addresses: Vec<SocketAddr>,
     /// Accept intercepted connections to other hosts' addresses (IP_TRANSPARENT).
     pub transparent: bool,
-    /// Worker threads, each with its own listener (SO_REUSEPORT); never zero.
-    pub threads: usize,
+    /// Peers that must send a PROXY header first; all others must not.
+    pub proxy_trusted: Networks,
+    pub upstream: UpstreamSettings,
 }
 
-/// `[upstream]`
+impl ListenerSettings {
+    /// The name of the listener of `[listen]`.
+    pub const DEFAULT_NAME: &str = "default";
+    /// Names are labels of metrics.
+    pub const MOST: usize = 16;
+}
+
+/// `[upstream]` or `[listener.upstream]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// Empty only with a transparent listener: then the original destination is the upstream.
@@ -78,8 +132,6 @@ pub struct UpstreamSettings {
     pub retry_after: Duration,
     pub check: UpstreamCheck,
     pub check_interval: Duration,
-    /// Firewall mark (SO_MARK) of connections to upstream, so that they are not intercepted.
-    pub mark: Option<u32>,
 }
 
 /// How upstreams are checked while no mail shows whether they work.

@@ -1,5 +1,6 @@
 //! State that all sessions of a relay share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +13,7 @@ use super::capture_tap::Taps;
 use super::clock::RelayClock;
 use super::health::HealthTable;
 use super::lookups::LookupProvider;
-use super::settings::RelaySettings;
+use super::settings::{ListenerSettings, RelaySettings};
 use crate::addr::{ClientAddr, Family, Networks};
 use crate::engine::{Observe, Profile};
 
@@ -28,15 +29,35 @@ pub(super) enum Lifecycle {
 /// The configuration in force; a session keeps the one that it began with.
 pub(super) struct ActiveConfig {
     pub(super) settings: RelaySettings,
-    pub(super) profile: Arc<Profile>,
+    /// By listener, in the order of the settings.
+    pub(super) listeners: Vec<Arc<ActiveListener>>,
     pub(super) rate: RateLimit,
 }
 
+/// A listener's part of it. Its sockets have it in a cell, so that a connection that is accepted while the listener is
+/// removed still has its settings.
+pub(super) struct ActiveListener {
+    pub(super) settings: ListenerSettings,
+    pub(super) profile: Arc<Profile>,
+}
+
+/// The listener that a socket belongs to: a reload may give an address to another one.
+pub(super) type ListenerCell = Arc<ArcSwap<ActiveListener>>;
+
 impl ActiveConfig {
     pub(super) fn new(settings: RelaySettings) -> Self {
-        let profile = Arc::new(settings.profile());
+        let active = |listener: &ListenerSettings| {
+            let profile = Arc::new(settings.profile(Some(listener)));
+            Arc::new(ActiveListener { settings: listener.clone(), profile })
+        };
+        let listeners = settings.listeners.iter().map(active).collect();
         let rate = RateLimit::new(&settings.limits);
-        Self { settings, profile, rate }
+        Self { settings, listeners, rate }
+    }
+
+    /// The listener with the configured address `address`.
+    pub(super) fn listener(&self, address: SocketAddr) -> Option<&Arc<ActiveListener>> {
+        self.listeners.iter().find(|listener| listener.settings.addresses.contains(&address))
     }
 }
 

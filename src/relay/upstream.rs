@@ -45,12 +45,12 @@ fn order(
     ordered
 }
 
-/// Connects to upstream for one client; `report` receives the outcome of every attempt.
+/// Connects to upstream for one client, by sockets with the firewall mark; `report` receives the outcome of every attempt.
 ///
 /// # Errors
 /// No address accepted the connection in time; each with its error.
 pub(super) async fn connect(
-    settings: &UpstreamSettings,
+    (settings, mark): (&UpstreamSettings, Option<u32>),
     health: &HealthTable,
     client: ClientAddr,
     destination: OriginalDst,
@@ -87,9 +87,7 @@ pub(super) async fn connect(
             let another = waiting.next();
             unfinished.extend(another);
             attempts.extend(
-                another.map(async |address| {
-                    (address, connect_to(address, source, settings.mark).await)
-                }),
+                another.map(async |address| (address, connect_to(address, source, mark).await)),
             );
             tokio::select! {
                 biased;

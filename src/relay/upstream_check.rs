@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::identity;
 use super::settings::{UpstreamCheck, UpstreamIdentity, UpstreamSettings};
@@ -26,21 +26,49 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Two SYNs are not answered by then.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Checks all upstreams at the configured interval, without end; spawn it.
+/// How often a reload is noticed that changes what is checked.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Checks all upstreams, each at its configured interval, without end; spawn it.
 pub(super) async fn run(state: Arc<RelayState>) {
+    // When the next check of each is due.
+    let mut due: Vec<(UpstreamSettings, Instant)> = Vec::new();
     loop {
         let active = state.active.load_full();
-        let upstream = &active.settings.upstream;
-        if upstream.check == UpstreamCheck::Smtp {
-            join_all(upstream.addresses.iter().map(|&address| check(&state, upstream, address)))
-                .await;
+        let now = Instant::now();
+        let checked = active.settings.upstreams().into_iter();
+        let checked = checked.filter(|upstream| upstream.check == UpstreamCheck::Smtp);
+        let mut next = Vec::new();
+        let mut start = Vec::new();
+        for upstream in checked {
+            let known = due.iter().find(|(known, _)| known == upstream).map(|&(_, at)| at);
+            let at = match known {
+                Some(at) if at > now => at,
+                _ => {
+                    start.push(upstream);
+                    now + upstream.check_interval
+                }
+            };
+            next.push((upstream.clone(), at));
         }
-        sleep(upstream.check_interval).await;
+        due = next;
+        join_all(start.into_iter().flat_map(|upstream| {
+            let addresses = upstream.addresses.iter();
+            let (state, mark) = (&state, active.settings.mark);
+            addresses.map(move |&address| check(state, upstream, address, mark))
+        }))
+        .await;
+        sleep(TICK).await;
     }
 }
 
-async fn check(state: &RelayState, upstream: &UpstreamSettings, address: SocketAddr) {
-    let result = match timeout(TIMEOUT, greeting(upstream, address)).await {
+async fn check(
+    state: &RelayState,
+    upstream: &UpstreamSettings,
+    address: SocketAddr,
+    mark: Option<u32>,
+) {
+    let result = match timeout(TIMEOUT, greeting(upstream, address, mark)).await {
         Ok(result) => result,
         Err(_elapsed) => Err(AttemptOutcome::Timeout),
     };
@@ -66,8 +94,12 @@ pub(super) async fn is_reached(upstream: SocketAddr, mark: Option<u32>) -> bool 
 
 /// # Errors
 /// No connection, or no greeting with a 2xx code.
-async fn greeting(upstream: &UpstreamSettings, address: SocketAddr) -> Result<(), AttemptOutcome> {
-    let connecting = async { socket(address, upstream.mark)?.connect(address).await };
+async fn greeting(
+    upstream: &UpstreamSettings,
+    address: SocketAddr,
+    mark: Option<u32>,
+) -> Result<(), AttemptOutcome> {
+    let connecting = async { socket(address, mark)?.connect(address).await };
     let mut stream = connecting.await.map_err(|error| outcome_of(address, &error))?;
     let code = read_greeting(&mut stream, upstream.identity, address).await;
     if code.is_ok_and(|code| (200..300).contains(&code)) {

@@ -2,7 +2,6 @@
 //!
 //! Sessions are plain tasks, not local ones: waking a task of a `LocalSet` costs a system call even from its own thread.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -10,14 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{
     Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel,
 };
 use tokio::task::JoinHandle as Task;
 
+use super::listen::WantedAddress;
 use super::session;
-use super::state::RelayState;
+use super::state::{ListenerCell, RelayState};
 use super::upstream::describe;
 
 /// Shorter than any timer of a session: tokio wakes its own thread, by a system call, for each timer that becomes the first
@@ -27,8 +28,8 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 enum WorkerCommand {
-    Listen(SocketAddr, StdListener),
-    StopListening(SocketAddr),
+    Listen(WantedAddress, StdListener, ListenerCell),
+    StopListening(WantedAddress),
     /// Accept no more sessions; the thread ends with its last one.
     Finish,
 }
@@ -52,11 +53,17 @@ impl Worker {
         Ok(Self { commands, thread, heartbeats })
     }
 
-    pub(super) fn listen(&self, address: SocketAddr, listener: StdListener) {
-        self.send(WorkerCommand::Listen(address, listener));
+    pub(super) fn listen(
+        &self,
+        address: WantedAddress,
+        socket: StdListener,
+        listener: ListenerCell,
+    ) {
+        self.send(WorkerCommand::Listen(address, socket, listener));
     }
 
-    pub(super) fn stop_listening(&self, address: SocketAddr) {
+    /// Connections that the kernel has accepted already are served.
+    pub(super) fn stop_listening(&self, address: WantedAddress) {
         self.send(WorkerCommand::StopListening(address));
     }
 
@@ -83,7 +90,7 @@ async fn run(
     state: Arc<RelayState>,
     heartbeats: Arc<AtomicU64>,
 ) {
-    let mut accepting: HashMap<SocketAddr, Task<()>> = HashMap::new();
+    let mut accepting: Vec<(WantedAddress, Arc<Notify>, Task<()>)> = Vec::new();
     // Every session holds a sender until its end; nothing is ever sent.
     let (in_progress, mut all_ended): (Sender<()>, Receiver<()>) = channel(1);
     let heartbeat = tokio::spawn(async move {
@@ -94,24 +101,34 @@ async fn run(
     });
     while let Some(command) = inbox.recv().await {
         match command {
-            WorkerCommand::Listen(address, listener) => {
+            WorkerCommand::Listen(address, socket, listener) => {
                 // Registration fails only if the process has no descriptor left for epoll itself.
-                let Ok(listener) = TcpListener::from_std(listener) else {
+                let Ok(socket) = TcpListener::from_std(socket) else {
                     continue;
                 };
-                let task = accept(listener, Arc::clone(&state), in_progress.clone());
-                let task = tokio::spawn(task);
-                accepting.insert(address, task);
+                let stop = Arc::new(Notify::new());
+                let acceptor = Acceptor {
+                    socket,
+                    listener,
+                    state: Arc::clone(&state),
+                    in_progress: in_progress.clone(),
+                };
+                let task = tokio::spawn(acceptor.run(Arc::clone(&stop)));
+                accepting.push((address, stop, task));
             }
             WorkerCommand::StopListening(address) => {
-                if let Some(task) = accepting.remove(&address) {
-                    task.abort();
-                }
+                accepting.retain(|(accepted, stop, _)| {
+                    let is_other = *accepted != address;
+                    if !is_other {
+                        stop.notify_one();
+                    }
+                    is_other
+                });
             }
             WorkerCommand::Finish => break,
         }
     }
-    for task in accepting.into_values() {
+    for (_, _, task) in accepting {
         task.abort();
     }
     drop(in_progress);
@@ -119,18 +136,36 @@ async fn run(
     heartbeat.abort();
 }
 
-async fn accept(listener: TcpListener, state: Arc<RelayState>, in_progress: Sender<()>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                tokio::spawn(session::run(stream, peer, Arc::clone(&state), in_progress.clone()));
-            }
-            // The client gave up between its SYN and our accept.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(out_of_resources) => {
-                state.observer.accept_error(&describe(&out_of_resources));
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
+/// Accepts the connections of one socket.
+struct Acceptor {
+    socket: TcpListener,
+    listener: ListenerCell,
+    state: Arc<RelayState>,
+    in_progress: Sender<()>,
+}
+
+impl Acceptor {
+    async fn run(self, stop: Arc<Notify>) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = self.socket.accept() => accepted,
+                () = stop.notified() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.serve(stream, peer),
+                // The client gave up between its SYN and our accept.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(out_of_resources) => {
+                    self.state.observer.accept_error(&describe(&out_of_resources));
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
             }
         }
+    }
+
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+        let (listener, state) = (self.listener.load_full(), Arc::clone(&self.state));
+        tokio::spawn(session::run(stream, peer, listener, state, self.in_progress.clone()));
     }
 }

@@ -132,6 +132,7 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
         family: record.family,
         client: record.client,
         server: record.server,
+        listener: record.listener.clone(),
         upstream: record.upstream,
         upstream_error: record.upstream_error.as_deref().map(truncated),
         outcome: record.outcome,

@@ -46,6 +46,7 @@ fn ordinary() -> SessionRecord {
         family: Family::Ipv6,
         client: endpoint("[2001:db8::1]:40000"),
         server: endpoint("[2001:db8:1::25]:25"),
+        listener: Some("mx".into()),
         upstream: Some(endpoint("[2001:db8:2::25]:25")),
         upstream_error: None,
         outcome: Outcome::Quit,

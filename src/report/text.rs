@@ -58,6 +58,10 @@ fn write_session(line: &mut String, record: &SessionRecord) {
         Some(upstream) => put!(line, " upstream={}", socket(upstream)),
         None => line.push_str(" upstream=-"),
     }
+    if let Some(listener) = &record.listener {
+        // Its characters need no escape.
+        put!(line, " listener={listener}");
+    }
     if let Some(error) = &record.upstream_error {
         quoted(line, "upstream_error", error);
     }

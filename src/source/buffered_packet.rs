@@ -17,7 +17,7 @@ pub(super) struct BufferedPacket {
     pub(super) omitted: u32,
     /// Interface number within the section.
     pub(super) interface: u32,
-    /// [`Packet::note`](crate::wire::Packet::note), as a range of the window's buffer.
+    /// The comment of a [`PacketNote`](crate::wire::PacketNote), as a range of the window's buffer.
     pub(super) note: Option<Range<usize>>,
 }
 

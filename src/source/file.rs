@@ -14,7 +14,7 @@ use super::packet_source::PacketSource;
 use super::pcap_reader::PcapReader;
 use super::pcapng_reader::{PcapngReader, SkippedBlocks};
 use super::window::{ShortRead, Window};
-use crate::wire::Packet;
+use crate::wire::{Packet, PacketNote};
 
 /// A capture file opened for reading.
 pub struct CaptureFile<R = File> {
@@ -139,6 +139,7 @@ impl<R: Read> PacketSource for CaptureFile<R> {
                 let bytes = self.window.consumed(bytes);
                 let note =
                     note.and_then(|note| std::str::from_utf8(self.window.consumed(note)).ok());
+                let note = note.and_then(PacketNote::parse);
                 Ok(Some(Packet { at, link, bytes, wire_len, omitted, interface, note }))
             }
             Ok(None) => self.finish().map(|()| None),

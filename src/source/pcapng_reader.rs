@@ -273,9 +273,8 @@ fn own_comments(options: &[u8], order: ByteOrder) -> (u32, Option<Range<usize>>)
         if code == COMMENT {
             if let Some(rest) = value.strip_prefix(OMITTED_PREFIX.as_bytes()) {
                 omitted.get_or_insert_with(|| leading_number(rest));
-            } else if let Some(text) = value.strip_prefix(NOTE_PREFIX.as_bytes()) {
-                let end = at + 4 + value.len();
-                note.get_or_insert(end - text.len()..end);
+            } else if value.starts_with(NOTE_PREFIX.as_bytes()) {
+                note.get_or_insert(at + 4..at + 4 + value.len());
             }
         }
         at += 4 + value.len().next_multiple_of(4);

@@ -11,7 +11,7 @@ use pcap_parser::{
 
 use super::packet_source::MAX_PACKET;
 use crate::time::Timestamp;
-use crate::wire::LinkType;
+use crate::wire::{LinkType, PacketNote};
 
 /// `if_tsresol` of nanoseconds: 10^-9 s.
 const NANOSECONDS: u8 = 9;
@@ -21,8 +21,8 @@ const MAX_OPTION: usize = 0xfffc;
 /// Prefix of a comment with [`Packet::omitted`](crate::wire::Packet::omitted) in decimal.
 pub(super) const OMITTED_PREFIX: &str = "gatepost: omitted=";
 
-/// Prefix of a comment with a [`Packet::note`](crate::wire::Packet::note).
-pub(super) const NOTE_PREFIX: &str = "gatepost-answers: ";
+/// Prefix of a comment with a [`PacketNote`].
+pub(super) const NOTE_PREFIX: &str = "gatepost-";
 
 /// Writer of a pcapng file. Each block is written with one `write_all`; nothing is buffered here.
 pub struct PcapngWriter<W: Write> {
@@ -109,7 +109,7 @@ impl<W: Write> PcapngWriter<W> {
         self.packet_of(0, at, bytes, wire_len, comment)
     }
 
-    /// Like [`Self::packet`], with a note for a replay ([`Packet::note`](crate::wire::Packet::note)).
+    /// Like [`Self::packet`], with a note for a replay.
     ///
     /// # Errors
     /// As for [`Self::packet`].
@@ -119,9 +119,9 @@ impl<W: Write> PcapngWriter<W> {
         bytes: &[u8],
         wire_len: u32,
         comment: Option<&str>,
-        note: &str,
+        note: PacketNote<'_>,
     ) -> io::Result<()> {
-        let note = format!("{NOTE_PREFIX}{note}");
+        let note = note.to_string();
         let comments: Vec<&str> = comment.into_iter().chain([note.as_str()]).collect();
         self.packet_with_comments(0, at, bytes, wire_len, &comments)
     }

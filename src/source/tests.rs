@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::byte_order::ByteOrder::{self, Big, Little};
 use super::{CaptureFile, MAX_PACKET, PacketSource, PcapngWriter};
 use crate::time::Timestamp;
-use crate::wire::LinkType;
+use crate::wire::{LinkType, PacketNote};
 
 const MICROS: u32 = 0xa1b2_c3d4;
 const NANOS: u32 = 0xa1b2_3c4d;
@@ -542,7 +542,7 @@ fn the_writer_rejects_unreadable_packets() {
     // The longest packet, with comments beyond the limit.
     let bytes = vec![0; MAX_PACKET as usize - (3 << 16)];
     let long = "é".repeat(40_000);
-    writer.packet_with_note(at, &bytes, 0, Some(&long), &long).unwrap();
+    writer.packet_with_note(at, &bytes, 0, Some(&long), PacketNote::Answers(&long)).unwrap();
     assert_eq!(read(&writer.finish().unwrap()).1, None);
 }
 
@@ -552,7 +552,8 @@ fn a_note_is_read_with_its_packet() {
         let mut file = CaptureFile::from_reader(Path::new("a"), bytes, 0).unwrap();
         let mut notes = Vec::new();
         while let Some(packet) = file.next().unwrap() {
-            notes.push((packet.note.map(str::to_owned), packet.omitted, packet.bytes.to_vec()));
+            let note = packet.note.map(|note| note.to_string());
+            notes.push((note, packet.omitted, packet.bytes.to_vec()));
         }
         notes
     };
@@ -560,17 +561,27 @@ fn a_note_is_read_with_its_packet() {
     let at = Timestamp::default();
     let odd = b"odd".as_slice();
     writer.packet(at, odd, 9, Some("gatepost: verdict=accept")).unwrap();
-    writer.packet_with_note(at, odd, 9, Some("gatepost: verdict=accept"), "[\"é\"]").unwrap();
-    writer.packet_with_note(at, b"even", 9, None, "").unwrap();
-    writer.packet_with_note(at, odd, 9, Some("gatepost: omitted=6 bytes"), "x").unwrap();
+    writer
+        .packet_with_note(
+            at,
+            odd,
+            9,
+            Some("gatepost: verdict=accept"),
+            PacketNote::Answers("[\"é\"]"),
+        )
+        .unwrap();
+    writer.packet_with_note(at, b"even", 9, None, PacketNote::Listener("mx")).unwrap();
+    writer
+        .packet_with_note(at, odd, 9, Some("gatepost: omitted=6 bytes"), PacketNote::Answers("x"))
+        .unwrap();
     writer.packet(at, odd, 9, Some("gatepost-answers:")).unwrap();
     writer.packet(at, odd, 9, None).unwrap();
     let file = writer.finish().unwrap();
     let expected = [
         (None, 0, odd),
-        (Some("[\"é\"]"), 0, odd),
-        (Some(""), 0, b"even".as_slice()),
-        (Some("x"), 6, odd),
+        (Some("gatepost-answers: [\"é\"]"), 0, odd),
+        (Some("gatepost-listener: mx"), 0, b"even".as_slice()),
+        (Some("gatepost-answers: x"), 6, odd),
         (None, 0, odd),
         (None, 0, odd),
     ];

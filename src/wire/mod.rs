@@ -17,6 +17,7 @@ mod synth;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 pub use self::decode::Decoder;
@@ -54,8 +55,33 @@ pub struct Packet<'a> {
     pub omitted: u32,
     /// Index of the capturing interface of the source; 0 if there is only one.
     pub interface: u32,
-    /// Note of the session's recorder for a replay, without the prefix that marks it in the file.
-    pub note: Option<&'a str>,
+    pub note: Option<PacketNote<'a>>,
+}
+
+/// A note of the session's recorder, for a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketNote<'a> {
+    /// The name of the listener that accepted the session; with its first packet.
+    Listener(&'a str),
+    /// The lookup answers on which the policy decided, in JSON.
+    Answers(&'a str),
+}
+
+impl<'a> PacketNote<'a> {
+    /// The comment of a packet that is such a note.
+    pub fn parse(comment: &'a str) -> Option<Self> {
+        let listener = || comment.strip_prefix("gatepost-listener: ").map(Self::Listener);
+        listener().or_else(|| comment.strip_prefix("gatepost-answers: ").map(Self::Answers))
+    }
+}
+
+impl fmt::Display for PacketNote<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listener(name) => write!(f, "gatepost-listener: {name}"),
+            Self::Answers(json) => write!(f, "gatepost-answers: {json}"),
+        }
+    }
 }
 
 impl<'a> Packet<'a> {

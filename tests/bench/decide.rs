@@ -307,7 +307,8 @@ fn main() -> Result<ExitCode> {
     let client: IpAddr = CLIENT.parse()?;
     let subject = Subject {
         client,
-        listener: LISTENER.parse()?,
+        destination: LISTENER.parse()?,
+        listener: Some("mx"),
         helo: Some(HOST),
         sender: Some("alice@sender.example"),
         recipient: Some("bob@receiver.example"),

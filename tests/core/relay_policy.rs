@@ -19,8 +19,8 @@ use gatepost::policy::rules::{FactName, PolicyRule, PolicyRules, Requirement, Ru
 use gatepost::policy::{AccessRules, PolicyAction};
 use gatepost::recording::{FrameBody, FrameDecoder, RecordingFilter};
 use gatepost::relay::{
-    InheritedSockets, ListenSettings, Listeners, LookupFuture, LookupProvider, Relay, RelayLimits,
-    RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity, UpstreamSettings,
+    InheritedSockets, ListenerSettings, Listeners, LookupFuture, LookupProvider, Relay,
+    RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity, UpstreamSettings,
 };
 
 /// The duration of a lookup.
@@ -110,22 +110,23 @@ fn rule(fact: FactName) -> PolicyRule {
 
 fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
     RelaySettings {
-        listen: ListenSettings {
+        listeners: vec![ListenerSettings {
+            name: "mx".into(),
             addresses: vec!["127.0.0.1:0".parse().unwrap()],
             transparent: false,
-            threads: 1,
-        },
-        upstream: UpstreamSettings {
-            addresses: vec![upstream],
-            identity: UpstreamIdentity::None,
-            attempt_delay: Duration::from_millis(250),
-            connect_timeout: Duration::from_secs(5),
-            retry_after: Duration::from_secs(10),
-            check: UpstreamCheck::None,
-            check_interval: Duration::from_secs(30),
-            mark: None,
-        },
-        proxy_trusted: Networks::default(),
+            proxy_trusted: Networks::default(),
+            upstream: UpstreamSettings {
+                addresses: vec![upstream],
+                identity: UpstreamIdentity::None,
+                attempt_delay: Duration::from_millis(250),
+                connect_timeout: Duration::from_secs(5),
+                retry_after: Duration::from_secs(10),
+                check: UpstreamCheck::None,
+                check_interval: Duration::from_secs(30),
+            },
+        }],
+        threads: 1,
+        mark: None,
         access: AccessRules::default(),
         rules: PolicyRules::new(rules, Networks::default()).into(),
         smtp: SmtpOptions { hostname: "gate.example".to_owned(), ..SmtpOptions::default() },

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use gatepost::addr::Side;
 use gatepost::source::{CaptureFile, PacketSource, PcapngWriter};
 use gatepost::time::Timestamp;
-use gatepost::wire::{LinkType, SyntheticConnection};
+use gatepost::wire::{LinkType, PacketNote, SyntheticConnection};
 use serde_json::Value;
 
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures");
@@ -386,6 +386,11 @@ fn a_full_disk_is_reported() {
 
 /// A session recorded by a gateway with policy rules, with or without the lookup results of its decision.
 fn recorded_session(answers: Option<&str>) -> Vec<u8> {
+    recorded_at(None, answers)
+}
+
+/// The same, accepted by the listener of that name.
+fn recorded_at(listener: Option<&str>, answers: Option<&str>) -> Vec<u8> {
     let mut writer = PcapngWriter::new(Vec::new(), LinkType::Raw, 0, "gatepost").unwrap();
     let (client, server) =
         ("[2001:db8:a::25]:40000".parse().unwrap(), "[2001:db8:b::25]:25".parse().unwrap());
@@ -407,10 +412,13 @@ fn recorded_session(answers: Option<&str>) -> Vec<u8> {
     let last = packets.len() - 1;
     for (n, (at, octets, wire_len)) in packets.iter().enumerate() {
         let comment = "gatepost: verdict=reject rule=\"named\" reason=fcrdns.no_ptr outcome=quit";
-        match answers.filter(|_| n == last) {
-            Some(answers) => {
-                writer.packet_with_note(*at, octets, *wire_len, Some(comment), answers).unwrap();
-            }
+        let (note, comment) = match n {
+            0 => (listener.map(PacketNote::Listener), None),
+            n if n == last => (answers.map(PacketNote::Answers), Some(comment)),
+            _ => (None, None),
+        };
+        match note {
+            Some(note) => writer.packet_with_note(*at, octets, *wire_len, comment, note).unwrap(),
             None => writer.packet(*at, octets, *wire_len, None).unwrap(),
         }
     }
@@ -431,6 +439,50 @@ name = "named"
 require = ["fcrdns"]
 otherwise = "reject"
 "#;
+
+/// The listener of a captured session is the recorded one, or the one at its destination. Otherwise it is not known, and no
+/// rule matches that names one.
+#[test]
+fn rules_on_listeners_are_evaluated_in_a_replay() {
+    let folder = Folder::new("replay-listeners");
+    let config = |mx: &str, submission: &str| {
+        format!(
+            "[[listener]]\nname = \"mx\"\naddresses = [\"{mx}\"]\n[[listener]]\nname = \"submission\"\naddresses = [\"{submission}\"]\n\
+             [upstream]\naddresses = [\"[2001:db8:c::25]:25\"]\n\
+             [[access]]\nname = \"access\"\nlisteners = [\"submission\"]\naction = \"tempfail\"\n\
+             [[policy]]\nname = \"policy\"\nwhen = {{ listeners = [\"mx\"] }}\notherwise = \"reject\"\n"
+        )
+    };
+    let (there, elsewhere) = ("[2001:db8:b::25]:25", "[2001:db8:b::26]:25");
+    let wildcard = "[::]:25";
+    for (n, (config, recorded, expected)) in [
+        (config(there, elsewhere), None, Some("mx")),
+        (config(elsewhere, there), None, Some("submission")),
+        (config(there, wildcard), None, Some("mx")),
+        (config(elsewhere, wildcard), None, Some("submission")),
+        (config(elsewhere, "[2001:db8:b::25]:587"), None, None),
+        (config(elsewhere, there), Some("mx"), Some("mx")),
+        // Of an earlier configuration.
+        (config(there, elsewhere), Some("internal"), Some("mx")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let config = folder.file(&format!("{n}.toml"), config.as_bytes());
+        let capture = folder.file(&format!("{n}.pcapng"), &recorded_at(recorded, None));
+        let printed = replay(&["--config", &config, "--format", "json", &capture]);
+        assert!(printed.success, "{}", printed.err);
+        let session = &json(&printed)[0];
+        assert_eq!(session["listener"], serde_json::json!(expected), "case {n}");
+        let verdict = match expected {
+            Some("mx") => serde_json::json!(["reject", "policy"]),
+            Some(_) => serde_json::json!(["tempfail", "access"]),
+            None => serde_json::json!(["accept", null]),
+        };
+        let found = serde_json::json!([session["verdict"]["action"], session["verdict"]["rule"]]);
+        assert_eq!(found, verdict, "case {n}");
+    }
+}
 
 /// A replay uses the recorded lookup results, not the current ones.
 #[test]

@@ -80,6 +80,7 @@ fn main() -> ExitCode {
         relay::delivery::TESTS,
         relay::identity::TESTS,
         relay::limits::TESTS,
+        relay::listeners::TESTS,
         relay::load::TESTS,
         relay::open_relay::TESTS,
         relay::mta_checks::TESTS,

@@ -14,7 +14,7 @@ use crate::harness::tests;
 use crate::support::{require_program, shared};
 use gatepost::addr::Side;
 use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, PacketCounts, Transcripts};
-use gatepost::engine::{Anomaly, Profile, TlsState, TransactionRecord, TranscriptItem};
+use gatepost::engine::{Anomaly, TlsState, TransactionRecord, TranscriptItem};
 use gatepost::source::{CaptureFile, PacketSource};
 use gatepost::stream::{FlowLimits, FlowOutcome, WatchedPorts};
 use gatepost::wire::{Decoded, Decoder, IcmpKind};
@@ -354,7 +354,7 @@ fn single_captures() {
 /// Every session of a capture; the whole file must be readable.
 fn replay(file: &Path) -> (Vec<FinishedSession>, PacketCounts) {
     let mut analyzer = Analyzer::new(AnalyzerSettings {
-        profile: Arc::new(Profile::default()),
+        profiles: Arc::default(),
         ports: WatchedPorts::default(),
         limits: FlowLimits::default(),
         observer: Arc::new(()),

@@ -15,9 +15,9 @@ use crate::addr::Networks;
 use crate::app::metrics_endpoint::{HttpEndpoint, serve_with_index};
 use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts, TlsMode};
 use crate::metrics::Metrics;
-use crate::policy::{AccessRule, AccessRules, PolicyAction};
+use crate::policy::{AccessRule, AccessRules, ListenerCondition, PolicyAction};
 use crate::relay::{
-    InheritedSockets, ListenSettings, Listeners, Relay, RelayLimits, RelaySettings, TimeoutSets,
+    InheritedSockets, ListenerSettings, Listeners, Relay, RelayLimits, RelaySettings, TimeoutSets,
     UpstreamCheck, UpstreamIdentity, UpstreamSettings,
 };
 
@@ -59,21 +59,27 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
         name: LISTED_RULE.into(),
         family: None,
         networks: Networks::new([IpAddr::from(LISTED).into()]),
+        listeners: ListenerCondition::default(),
         action: PolicyAction::Reject,
     };
     RelaySettings {
-        listen: ListenSettings { addresses: listen, transparent: false, threads: 1 },
-        upstream: UpstreamSettings {
-            addresses: upstream,
-            identity: UpstreamIdentity::None,
-            attempt_delay: Duration::from_millis(250),
-            connect_timeout: Duration::from_secs(30),
-            retry_after: Duration::from_secs(10),
-            check: UpstreamCheck::None,
-            check_interval: Duration::from_secs(30),
-            mark: None,
-        },
-        proxy_trusted: Networks::default(),
+        listeners: vec![ListenerSettings {
+            name: ListenerSettings::DEFAULT_NAME.into(),
+            addresses: listen,
+            transparent: false,
+            proxy_trusted: Networks::default(),
+            upstream: UpstreamSettings {
+                addresses: upstream,
+                identity: UpstreamIdentity::None,
+                attempt_delay: Duration::from_millis(250),
+                connect_timeout: Duration::from_secs(30),
+                retry_after: Duration::from_secs(10),
+                check: UpstreamCheck::None,
+                check_interval: Duration::from_secs(30),
+            },
+        }],
+        threads: 1,
+        mark: None,
         access: AccessRules::new(vec![listed]),
         rules: Arc::default(),
         smtp: SmtpOptions {

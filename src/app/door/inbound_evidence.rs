@@ -1,7 +1,7 @@
 //! Collects the evidence of the relay's own sessions for the doors.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::{Family, NetworkKey, Networks, Side};
 use crate::engine::{EncryptedBytes, Event, Observe, Outcome, SessionRecord};
@@ -20,8 +20,8 @@ pub(in crate::app) struct SharedEvidence {
     /// Ports of the gateway's own listeners, where it relays to original destinations: a client that connects to one of them
     /// reaches no upstream.
     own_ports: Vec<u16>,
-    /// The configured upstreams; empty where the original destination is the upstream.
-    upstreams: Vec<SocketAddr>,
+    /// By the name of the listener: the configured upstreams; empty where the original destination is the upstream.
+    upstreams: Vec<(Arc<str>, Vec<SocketAddr>)>,
 }
 
 #[derive(Debug)]
@@ -33,9 +33,16 @@ pub(super) struct CollectedEvidence {
 impl SharedEvidence {
     /// Sessions of `exempt` clients are not evidence.
     pub(in crate::app) fn new(exempt: Networks, relay: &RelaySettings) -> Self {
-        let upstreams = relay.upstream.addresses.clone();
-        let listen = relay.listen.addresses.iter().map(SocketAddr::port);
-        let own_ports = if upstreams.is_empty() { listen.collect() } else { Vec::new() };
+        let upstreams = relay
+            .listeners
+            .iter()
+            .map(|listener| (Arc::clone(&listener.name), listener.upstream.addresses.clone()));
+        let upstreams = upstreams.collect();
+        let to_destinations =
+            relay.listeners.iter().filter(|listener| listener.upstream.addresses.is_empty());
+        let own_ports = to_destinations
+            .flat_map(|listener| listener.addresses.iter().map(SocketAddr::port))
+            .collect();
         let inbound = InboundEvidence::new(exempt);
         let silence = Family::ALL.map(SilenceDetector::new);
         let collected = Mutex::new(CollectedEvidence { inbound, silence });
@@ -108,7 +115,10 @@ impl Observe for SharedEvidence {
         let mut session = inbound(record, &self.own_ports);
         // The address that was tried; of several, one of the client's family.
         let family = Family::of(record.client.address);
-        let configured = self.upstreams.iter().find(|address| Family::of(address.ip()) == family);
+        let of_listener =
+            self.upstreams.iter().find(|(name, _)| record.listener.as_ref() == Some(name));
+        let mut configured = of_listener.into_iter().flat_map(|(_, addresses)| addresses);
+        let configured = configured.find(|address| Family::of(address.ip()) == family);
         let upstream = record.upstream.map(SocketAddr::from).or(configured.copied());
         session.destination = upstream.unwrap_or(session.destination);
         self.lock().on_session(&session);

@@ -10,7 +10,7 @@ use crate::addr::Side;
 use crate::recording::{EndSummary, Frame, FrameBody, Omission};
 use crate::source::PcapngWriter;
 use crate::time::Timestamp;
-use crate::wire::{LinkType, SyntheticConnection};
+use crate::wire::{LinkType, PacketNote, SyntheticConnection};
 
 /// The interface's name in the file.
 const INTERFACE: &str = "gatepost";
@@ -48,15 +48,22 @@ impl<W: Write> RecordingWriter<W> {
     pub(super) fn frame(&mut self, frame: Frame) -> io::Result<()> {
         let Frame { session, at, body } = frame;
         match body {
-            FrameBody::Begin { client, server } => {
+            FrameBody::Begin { client, server, listener } => {
                 if self.wanted.is_some_and(|wanted| self.totals.begun >= wanted) {
                     return Ok(());
                 }
                 self.totals.begun += 1;
                 let mut connection = SyntheticConnection::new(client, server);
-                let written = self.write(|emit| connection.open(at, emit));
+                let mut packets = Vec::new();
+                connection.open(at, &mut |at, packet: &[u8], wire_len| {
+                    packets.push((at, packet.to_vec(), wire_len));
+                });
                 self.connections.insert(session, connection);
-                written
+                let mut note = Some(PacketNote::Listener(&listener));
+                packets.into_iter().try_for_each(|(at, packet, wire_len)| match note.take() {
+                    Some(note) => self.writer.packet_with_note(at, &packet, wire_len, None, note),
+                    None => self.writer.packet(at, &packet, wire_len, None),
+                })
             }
             FrameBody::Data { from, bytes } => self.extend(session, |connection, totals, emit| {
                 totals.bytes += bytes.len() as u64;
@@ -116,7 +123,8 @@ impl<W: Write> RecordingWriter<W> {
             // With the first packet: a replay needs the answers before its session ends.
             match ending.answers.as_deref().filter(|_| n == 0) {
                 Some(answers) => {
-                    self.writer.packet_with_note(at, &packet, wire_len, comment, answers)?;
+                    let note = PacketNote::Answers(answers);
+                    self.writer.packet_with_note(at, &packet, wire_len, comment, note)?;
                 }
                 None => self.writer.packet(at, &packet, wire_len, comment)?,
             }
@@ -190,11 +198,13 @@ impl fmt::Display for RecordingTotals {
 mod tests {
     use std::net::SocketAddr;
     use std::path::Path;
+    use std::sync::Arc;
 
     use super::*;
     use crate::addr::Networks;
-    use crate::analyzer::AnalyzerSettings;
+    use crate::analyzer::{AnalyzerSettings, FinishedSession};
     use crate::app::pipeline::AnalysisPipeline;
+    use crate::engine::{ListenerProfiles, Profile};
     use crate::recording::EndSummary;
     use crate::source::{CaptureFile, PacketSource as _};
     use crate::stream::WatchedPorts;
@@ -213,7 +223,7 @@ mod tests {
             answers: answers.map(str::to_owned),
         };
         let bodies = [
-            FrameBody::Begin { client, server },
+            FrameBody::Begin { client, server, listener: "mx".into() },
             data(Side::Server, "220 mx.b.example\r\n"),
             data(Side::Client, "QUIT\r\n"),
             data(Side::Server, "221 bye\r\n"),
@@ -224,18 +234,26 @@ mod tests {
         numbered.map(|(n, body)| Frame { session, at: at(n), body }).collect()
     }
 
-    /// The note of each session in the file.
-    fn notes(file: &[u8]) -> Vec<Option<String>> {
+    /// The lookup answers and the listener of each session in the file.
+    fn notes(file: &[u8]) -> Vec<(Option<String>, Option<String>)> {
         let mut file = CaptureFile::from_reader(Path::new("a"), file, 0).unwrap();
-        let settings =
-            AnalyzerSettings { ports: WatchedPorts::new(vec![25]), ..AnalyzerSettings::default() };
+        let profile = Profile { listener: Some("mx".into()), ..Profile::default() };
+        let profiles = ListenerProfiles::new(vec![(profile.into(), Vec::new())], Arc::default());
+        let settings = AnalyzerSettings {
+            profiles: profiles.into(),
+            ports: WatchedPorts::new(vec![25]),
+            ..AnalyzerSettings::default()
+        };
         let traffic = Traffic::new(Networks::default());
         let mut pipeline = AnalysisPipeline::new(settings, traffic, Vec::new());
         while let Some(packet) = file.next().unwrap() {
             pipeline.packet(&packet);
         }
         pipeline.finish();
-        pipeline.sessions().into_iter().map(|session| session.note).collect()
+        let listener =
+            |session: &FinishedSession| session.record.listener.as_deref().map(str::to_owned);
+        let sessions = pipeline.sessions().into_iter();
+        sessions.map(|session| (session.answers.clone(), listener(&session))).collect()
     }
 
     #[test]
@@ -254,7 +272,8 @@ mod tests {
             }
         }
         let file = writer.writer.finish().unwrap();
-        let expected = sessions.map(|(_, answers)| answers.map(str::to_owned));
+        let expected =
+            sessions.map(|(_, answers)| (answers.map(str::to_owned), Some("mx".to_owned())));
         assert_eq!(notes(&file), expected);
     }
 }

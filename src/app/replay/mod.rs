@@ -22,7 +22,7 @@ use crate::addr::Networks;
 use crate::analyzer::{AnalyzerSettings, FinishedSession, Transcripts};
 use crate::cli::ReplayArgs;
 use crate::config::Config;
-use crate::engine::{Observe, Profile};
+use crate::engine::Observe;
 use crate::metrics::{ExpositionFormat, Metrics};
 use crate::source::{CaptureFile, PacketSource as _};
 use crate::stream::WatchedPorts;
@@ -44,7 +44,7 @@ async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         None => Arc::new(()),
     };
     let settings = AnalyzerSettings {
-        profile: Arc::new(config.map_or_else(Profile::default, |config| config.relay.profile())),
+        profiles: config.map_or_else(Arc::default, |config| Arc::new(config.relay.profiles())),
         ports: WatchedPorts::new(WatchedPorts::with_defaults(&args.ports)),
         observer,
         ..AnalyzerSettings::default()
@@ -150,9 +150,10 @@ impl Replayer {
         for mut session in pipeline.sessions() {
             let mut unknown = Vec::new();
             if let Some(policy) = &self.policy {
-                let FinishedSession { record, note, .. } = &mut session;
-                let profile = &self.settings.profile;
-                policy.evaluate(profile, record, note.as_deref(), pipeline.dns()).await;
+                let FinishedSession { record, answers, .. } = &mut session;
+                let profiles = &self.settings.profiles;
+                let profile = profiles.of(record.listener.as_deref(), record.server.into());
+                policy.evaluate(profile, record, answers.as_deref(), pipeline.dns()).await;
                 unknown = record.facts.as_ref().map(unknown_facts).unwrap_or_default();
             }
             if let Some(reenactment) = &self.reenactment {

@@ -28,7 +28,7 @@ pub(super) fn evidence_sources(
         ..EvidenceSources::default()
     };
     if let Some(settings) = &config.vantage {
-        let vantage = Vantage::new(settings, config.relay.upstream.mark).context("[vantage]")?;
+        let vantage = Vantage::new(settings, config.relay.mark).context("[vantage]")?;
         let prober = Arc::new(VantageProber { vantage, domains: settings.domains.clone() });
         sources.vantage = Some(Box::new(move |family| {
             let prober = Arc::clone(&prober);

@@ -34,7 +34,7 @@ use crate::app::intercept::check_before_start;
 use crate::app::metrics_endpoint::{self, HttpEndpoint};
 use crate::app::signals::{Shutdown, on};
 use crate::app::watch::BackgroundWatch;
-use crate::config::{Config, UpstreamTrust};
+use crate::config::Config;
 use crate::intercept::{InterceptSettings, Interception, SharedInterception};
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
@@ -126,6 +126,7 @@ impl Gateway {
         metrics.set_sessions_limit(config.relay.limits.sessions);
         metrics.set_vantage_up(config.vantage.as_ref().map(|_| false));
         metrics.set_rules(&config.relay.rules)?;
+        metrics.set_listeners(&listener_names(&config))?;
         let lookup_observer = Arc::new((Arc::clone(&metrics), Arc::clone(&status)));
         let lookup = start_lookups(&config.lookup, lookup_observer, &log);
         if let Some(lookup) = &lookup {
@@ -183,7 +184,7 @@ impl Gateway {
         });
         let watch = match &config.watch {
             Some(settings) => {
-                let upstreams = &config.relay.upstream.addresses;
+                let upstreams = &config.relay.upstream_addresses();
                 let (metrics, log) = (Arc::clone(&metrics), Arc::clone(&log));
                 let watch = BackgroundWatch::start(
                     settings.clone(),
@@ -224,14 +225,31 @@ impl Gateway {
         for (level, notice) in inherited::notices(self.relay.inherited(), &listening) {
             self.log.notice(level, &notice);
         }
-        let addresses: Vec<String> = listening.iter().map(ToString::to_string).collect();
-        let mode = if self.config.intercept.is_some() { " for intercepted mail" } else { "" };
         self.on_certificates(None);
         self.health.set(self.ready_state());
-        let notice = format!("ready: listening on {}{mode}", addresses.join(", "));
+        let notice = format!("ready: listening on {}", self.listening());
         self.log.notice(LogLevel::Info, &notice);
         let status = self.status();
         self.manager.notify_ready(status);
+    }
+
+    /// `[::1]:2525, 127.0.0.1:2525`; of several listeners each with its name: `[::]:25 (mx), [::]:587 (submission)`
+    fn listening(&self) -> String {
+        let settings = &self.config.relay.listeners;
+        let transparent = settings.iter().filter(|listener| listener.transparent);
+        let transparent: Vec<_> = transparent.map(|listener| &listener.name).collect();
+        let all_transparent = transparent.len() == settings.len();
+        let each = self.relay.listening().map(|(name, address)| {
+            let intercepts = !all_transparent && transparent.contains(&&name);
+            match (settings.len(), intercepts) {
+                (1, _) => address.to_string(),
+                (_, false) => format!("{address} ({name})"),
+                (_, true) => format!("{address} ({name}, for intercepted mail)"),
+            }
+        });
+        let each: Vec<String> = each.collect();
+        let mode = if all_transparent { " for intercepted mail" } else { "" };
+        format!("{}{mode}", each.join(", "))
     }
 
     fn status(&self) -> String {
@@ -400,7 +418,7 @@ impl Gateway {
             (config.watch != old.watch, "[watch]"),
             (config.lookup != old.lookup, "[lookup]"),
             (config.vantage != old.vantage, "[vantage]"),
-            (config.relay.listen.threads != old.relay.listen.threads, "listen.threads"),
+            (config.relay.threads != old.relay.threads, "listen.threads"),
         ] {
             if changed {
                 let notice = format!("{key} changed: restart gatepost to apply it");
@@ -413,6 +431,7 @@ impl Gateway {
         self.sources.set_warning(danger(&config));
         self.metrics.set_sessions_limit(config.relay.limits.sessions);
         self.metrics.set_rules(&config.relay.rules)?;
+        self.metrics.set_listeners(&listener_names(&config))?;
         self.config = config;
         Ok(())
     }
@@ -488,6 +507,10 @@ impl Gateway {
     }
 }
 
+fn listener_names(config: &Config) -> Vec<Arc<str>> {
+    config.relay.listeners.iter().map(|listener| Arc::clone(&listener.name)).collect()
+}
+
 /// An installed interception, with the task that watches it.
 fn watched(
     interception: SharedInterception,
@@ -501,7 +524,7 @@ fn watched(
 
 /// The setting on which the site's safety hangs, for the status page.
 fn danger(config: &Config) -> Option<String> {
-    config.identity_warning().filter(|_| config.upstream_trust == UpstreamTrust::Denied)
+    config.identity_warning().filter(|_| config.depends_on_trust())
 }
 
 fn start_log(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<SessionLog>> {

@@ -61,9 +61,9 @@ pub(super) fn notices(
     );
     notice(
         LogLevel::Warn,
-        "inherited sockets that are not in [listen] addresses, where clients wait in vain: ",
+        "inherited sockets that no listener uses, where clients wait in vain: ",
         &unused,
-        "; add them there, or remove them from the .socket unit",
+        "; add them to the addresses of a listener, or remove them from the .socket unit",
     );
     notice(
         LogLevel::Warn,
@@ -96,8 +96,8 @@ mod tests {
             (
                 LogLevel::Warn,
                 format!(
-                    "inherited sockets that are not in [listen] addresses, where clients wait in vain: {unused}; add them \
-                     there, or remove them from the .socket unit"
+                    "inherited sockets that no listener uses, where clients wait in vain: {unused}; add them to \
+                     the addresses of a listener, or remove them from the .socket unit"
                 ),
             ),
         ];

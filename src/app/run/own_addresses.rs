@@ -9,7 +9,7 @@ use crate::config::Config;
 /// The addresses of all interfaces, the listeners and the upstreams of `config`. Interfaces change, so it is called regularly.
 pub(super) fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
     let relay = &config.relay;
-    let configured = relay.listen.addresses.iter().chain(&relay.upstream.addresses);
+    let configured = relay.listen_addresses().chain(relay.upstream_addresses());
     let configured = configured.map(|address| address.ip().to_canonical());
     configured.chain(ThisHost::new().addresses()).collect()
 }

@@ -7,9 +7,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::diagnostics::Diagnostics;
+use super::listeners::{ListenerSection, Mode, UpstreamSection};
 use super::reader::Field;
-use super::sections::{ListenSection, Mode, UpstreamSection};
-use crate::addr::Networks;
 use crate::config::UpstreamTrust;
 use crate::config::host::HostAddresses;
 use crate::engine::TlsMode;
@@ -18,20 +17,28 @@ use crate::smtp::Keyword;
 
 /// Strangers reach the gateway, and the MTA would see all of them as a host that it may trust: an open relay.
 pub(super) fn check_open_relay(
-    listen: &ListenSection,
-    upstream: &UpstreamSection,
-    proxy_trusted: &Networks,
+    listeners: &[ListenerSection],
     host: &dyn HostAddresses,
     diagnostics: &mut Diagnostics<'_>,
 ) {
-    let Some(mode) = listen.mode.effective(Mode::default()) else { return };
-    let identity = upstream.identity.effective(mode.default_identity());
-    if identity != Some(UpstreamIdentity::None) || !is_reachable(mode, listen, proxy_trusted) {
-        return;
+    for listener in listeners {
+        let upstream = &listener.upstream;
+        // Only a chosen identity makes the statement valid.
+        let is_denied = upstream.trusted_by_address.effective(true) != Some(true)
+            && !upstream.identity.is_absent();
+        if trust(listener) != UpstreamTrust::Irrelevant && !is_denied {
+            open_relay(listener, listeners, host, diagnostics);
+        }
     }
-    if upstream.trusted_by_address.effective(true) != Some(true) && !upstream.identity.is_absent() {
-        return;
-    }
+}
+
+fn open_relay(
+    listener: &ListenerSection,
+    listeners: &[ListenerSection],
+    host: &dyn HostAddresses,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let upstream = &listener.upstream;
     let identity = match upstream.identity.is_absent() {
         true => "identity = \"none\", the default,",
         false => "identity = \"none\"",
@@ -39,48 +46,49 @@ pub(super) fn check_open_relay(
     let danger = format!(
         "with {identity} the MTA sees every client as this host, and strangers can relay mail through it (open relay)"
     );
-    let mut remedy = String::from("set identity = \"proxy-v2\" or \"xclient\"");
-    remedy.push_str(", or let the client's address reach the MTA by mode = \"tproxy\"");
-    remedy.push_str(
-        "; if the MTA trusts no client by its address (Postfix: mynetworks), write both ",
+    let remedy = format!(
+        "set identity = \"proxy-v2\" or \"xclient\", or let the client's address reach the MTA by mode = \"tproxy\"; if the \
+         MTA trusts no client by its address (Postfix: mynetworks), write both identity = \"none\" and \
+         trusted_by_address = false in [{}]",
+        upstream.path
     );
-    remedy.push_str("identity = \"none\" and trusted_by_address = false in [upstream]");
     for addr in upstream.addresses.items() {
-        if let Some(place) = trusting_place(addr.get_ref().ip(), listen, upstream, host) {
+        if let Some(place) = trusting_place(addr.get_ref().ip(), listeners, upstream, host) {
             let problem = format!("{} is {place}: {danger}", addr.get_ref());
-            diagnostics.error(addr.span().start, "upstream.addresses", problem, &remedy);
+            diagnostics.error(addr.span().start, &upstream.field("addresses"), problem, &remedy);
         }
     }
     // The MTA is whichever host the client connects to.
     if upstream.addresses.is_absent()
-        && mode == Mode::Tproxy
+        && listener.mode() == Some(Mode::Tproxy)
         && let Some(first) = upstream.trusted_networks.items().next()
     {
         let problem = format!("the MTA trusts {}: {danger}", first.get_ref());
-        diagnostics.error(first.span().start, "upstream.trusted_networks", problem, &remedy);
+        let field = upstream.field("trusted_networks");
+        diagnostics.error(first.span().start, &field, problem, &remedy);
     }
 }
 
 /// Whether others than this host can be clients: also those of a trusted proxy, whatever address it connects from.
-fn is_reachable(mode: Mode, listen: &ListenSection, proxy_trusted: &Networks) -> bool {
+fn is_reachable(listener: &ListenerSection) -> bool {
     let beyond = |addr: &SocketAddr| !addr.ip().is_loopback();
-    mode == Mode::Tproxy
-        || !proxy_trusted.is_empty()
-        || listen.addresses.items().any(|addr| beyond(addr.get_ref()))
+    listener.mode() == Some(Mode::Tproxy)
+        || !listener.proxy_trusted.is_empty()
+        || listener.addresses.items().any(|addr| beyond(addr.get_ref()))
 }
 
 /// Why an MTA at `ip` is likely to trust this host, in words that follow "is".
 fn trusting_place(
     ip: IpAddr,
-    listen: &ListenSection,
+    listeners: &[ListenerSection],
     upstream: &UpstreamSection,
     host: &dyn HostAddresses,
 ) -> Option<String> {
     if ip.is_loopback() {
         return Some("a loopback address".to_owned());
     }
-    let own = listen.addresses.items().any(|own| own.get_ref().ip() == ip);
-    if own || host.contains(ip) {
+    let mut all = listeners.iter().flat_map(|listener| listener.addresses.items());
+    if all.any(|own| own.get_ref().ip() == ip) || host.contains(ip) {
         return Some("an address of this host".to_owned());
     }
     let trusted = |ip: IpAddr| {
@@ -100,36 +108,33 @@ fn trusting_place(
 
 /// XCLIENT inside TLS reaches an MTA that accepts it from the gateway: any client could claim any address.
 pub(super) fn check_impersonation(
-    upstream: &UpstreamSection,
+    listeners: &[ListenerSection],
     hidden: &[Keyword],
     tls: TlsMode,
     diagnostics: &mut Diagnostics<'_>,
 ) {
-    let Some(identity) = upstream.identity.given() else { return };
-    let is_xclient = *identity.get_ref() == UpstreamIdentity::Xclient;
-    // With an invalid list it is not known what is hidden, with invalid addresses not from whom.
-    let is_unknown = diagnostics.has("smtp.hide") || matches!(upstream.addresses, Field::Invalid);
-    if !is_xclient || is_unknown || hidden.contains(&Keyword::Starttls) || tls.terminates() {
-        return;
+    for upstream in listeners.iter().map(|listener| &listener.upstream) {
+        let Some(identity) = upstream.identity.given() else { continue };
+        let is_xclient = *identity.get_ref() == UpstreamIdentity::Xclient;
+        // With an invalid list it is not known what is hidden, with invalid addresses not from whom.
+        let is_unknown =
+            diagnostics.has("smtp.hide") || matches!(upstream.addresses, Field::Invalid);
+        if !is_xclient || is_unknown || hidden.contains(&Keyword::Starttls) || tls.terminates() {
+            continue;
+        }
+        let problem = "identity = \"xclient\" while STARTTLS is passed through: a client can send XCLIENT inside TLS and claim any \
+                       address (impersonation)";
+        let remedy = "set identity = \"proxy-v2\", or have the gateway end TLS ([tls])";
+        diagnostics.error(identity.span().start, &upstream.field("identity"), problem, remedy);
     }
-    let problem = "identity = \"xclient\" while STARTTLS is passed through: a client can send XCLIENT inside TLS and claim any \
-                   address (impersonation)";
-    let remedy = "set identity = \"proxy-v2\", or have the gateway end TLS ([tls])";
-    diagnostics.error(identity.span().start, "upstream.identity", problem, remedy);
 }
 
-/// `[upstream] trusted_by_address`, as far as it matters: whether strangers would be local if the MTA trusted this host.
-pub(super) fn trust(
-    listen: &ListenSection,
-    upstream: &UpstreamSection,
-    proxy_trusted: &Networks,
-) -> UpstreamTrust {
-    let mode = listen.mode.effective(Mode::default()).unwrap_or_default();
-    let identity = upstream.identity.effective(mode.default_identity());
-    if identity != Some(UpstreamIdentity::None) || !is_reachable(mode, listen, proxy_trusted) {
+/// `trusted_by_address` of the upstream, as far as it matters: whether strangers would be local if the MTA trusted this host.
+pub(super) fn trust(listener: &ListenerSection) -> UpstreamTrust {
+    if listener.identity() != Some(UpstreamIdentity::None) || !is_reachable(listener) {
         return UpstreamTrust::Irrelevant;
     }
-    match upstream.trusted_by_address.effective(true) {
+    match listener.upstream.trusted_by_address.effective(true) {
         Some(false) => UpstreamTrust::Denied,
         Some(true) | None => UpstreamTrust::Unknown,
     }

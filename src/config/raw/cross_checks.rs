@@ -8,43 +8,60 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::diagnostics::Diagnostics;
+use super::listeners::{
+    ATTEMPT_DELAY, CONNECT_TIMEOUT, ListenerReference, ListenerSection, Mode, UpstreamSection,
+};
 use super::policy::PolicySection;
 use super::reader::Field;
-use super::sections::{
-    ATTEMPT_DELAY, CONNECT_TIMEOUT, ListenSection, Mode, TimeoutSection, TimeoutsSection,
-    UpstreamSection,
-};
+use super::sections::{AccessSection, TimeoutSection, TimeoutsSection};
+use super::text::{closest, listed};
 use super::values::format_duration;
-use crate::addr::{Family, Networks};
+use crate::addr::Family;
 use crate::engine::{self, PathSyntax};
+use crate::policy::ListenerCondition;
 use crate::policy::rules::{Exemption, FactName};
-use crate::relay::UpstreamIdentity;
+use crate::relay::{ListenerSettings, UpstreamIdentity};
 
-/// The mode in force; `None` if it is invalid.
-fn mode(listen: &ListenSection) -> Option<Mode> {
-    listen.mode.effective(Mode::default())
+/// No two listeners have a common address.
+pub(super) fn addresses(listeners: &[ListenerSection], diagnostics: &mut Diagnostics<'_>) {
+    for (n, listener) in listeners.iter().enumerate() {
+        let earlier = listeners.iter().take(n).flat_map(|one| one.addresses.items());
+        let earlier: Vec<_> = earlier.collect();
+        for addr in listener.addresses.items() {
+            let Some(other) = earlier.iter().find(|one| one.get_ref() == addr.get_ref()) else {
+                continue;
+            };
+            let line = diagnostics.position(other.span().start).line;
+            let problem =
+                format!("the listener on line {line} listens on {} as well", addr.get_ref());
+            let (field, at) = (listener.field("addresses"), addr.span().start);
+            diagnostics.error(at, &field, problem, "remove one of them");
+        }
+    }
 }
 
 /// The upstream must not be the gateway itself, and must be reachable with `identity`.
-pub(super) fn upstream(
-    listen: &ListenSection,
-    upstream: &UpstreamSection,
-    trusted: &Networks,
-    diagnostics: &mut Diagnostics<'_>,
-) {
-    const FIELD: &str = "upstream.addresses";
-    for addr in upstream.addresses.items() {
-        let (at, addr) = (addr.span().start, *addr.get_ref());
-        if let Some(own) = listen.addresses.items().find(|own| reaches(addr, *own.get_ref())) {
-            let problem = format!("{addr} is the gateway itself (it listens on {})", own.get_ref());
-            diagnostics.error(
-                at,
-                FIELD,
-                problem,
-                "write the address and port of the MTA behind it",
-            );
+pub(super) fn upstreams(listeners: &[ListenerSection], diagnostics: &mut Diagnostics<'_>) {
+    for listener in listeners {
+        let upstream = &listener.upstream;
+        for addr in upstream.addresses.items() {
+            let (at, addr) = (addr.span().start, *addr.get_ref());
+            let mut all = listeners.iter().flat_map(|one| one.addresses.items());
+            if let Some(own) = all.find(|own| reaches(addr, *own.get_ref())) {
+                let problem =
+                    format!("{addr} is the gateway itself (it listens on {})", own.get_ref());
+                let remedy = "write the address and port of the MTA behind it";
+                diagnostics.error(at, &upstream.field("addresses"), problem, remedy);
+            }
+        }
+        attempt_delay(upstream, diagnostics);
+        if listener.identity() == Some(UpstreamIdentity::Transparent) {
+            transparent_identity(listener, diagnostics);
         }
     }
+}
+
+fn attempt_delay(upstream: &UpstreamSection, diagnostics: &mut Diagnostics<'_>) {
     let delays = (
         upstream.attempt_delay.effective(ATTEMPT_DELAY),
         upstream.connect_timeout.effective(CONNECT_TIMEOUT),
@@ -59,24 +76,15 @@ pub(super) fn upstream(
             format_duration(delay)
         );
         let remedy = "make it longer than attempt_delay";
-        diagnostics.error(at, "upstream.connect_timeout", problem, remedy);
-    }
-    let Some(mode) = mode(listen) else { return };
-    if upstream.identity.effective(mode.default_identity()) == Some(UpstreamIdentity::Transparent) {
-        transparent_identity(mode, listen, upstream, trusted, diagnostics);
+        diagnostics.error(at, &upstream.field("connect_timeout"), problem, remedy);
     }
 }
 
 /// A connection from the client's own address reaches neither loopback nor the other family.
-fn transparent_identity(
-    mode: Mode,
-    listen: &ListenSection,
-    upstream: &UpstreamSection,
-    trusted: &Networks,
-    diagnostics: &mut Diagnostics<'_>,
-) {
-    const FIELD: &str = "upstream.addresses";
-    let why = if upstream.identity.is_absent() && mode == Mode::Tproxy {
+fn transparent_identity(listener: &ListenerSection, diagnostics: &mut Diagnostics<'_>) {
+    let upstream = &listener.upstream;
+    let field = upstream.field("addresses");
+    let why = if upstream.identity.is_absent() && listener.mode() == Some(Mode::Tproxy) {
         "identity = \"transparent\", the default with mode = \"tproxy\","
     } else {
         "identity = \"transparent\""
@@ -85,13 +93,13 @@ fn transparent_identity(
         let problem = format!("{why} cannot reach the loopback address {}", addr.get_ref());
         let remedy =
             "write another address of the MTA, or set identity = \"proxy-v2\" or \"xclient\"";
-        diagnostics.error(addr.span().start, FIELD, problem, remedy);
+        diagnostics.error(addr.span().start, &field, problem, remedy);
     }
     // A trusted proxy may carry clients of one family over the other.
-    let (Some(own), Some(peers)) = (listen.addresses.given(), upstream.addresses.given()) else {
+    let (Some(own), Some(peers)) = (listener.addresses.given(), upstream.addresses.given()) else {
         return;
     };
-    if !trusted.is_empty() {
+    if !listener.proxy_trusted.is_empty() {
         return;
     }
     for family in Family::ALL {
@@ -102,14 +110,14 @@ fn transparent_identity(
             let problem =
                 format!("{why} keeps the client's family, and no address here is {family}");
             let remedy = format!("add an {family} address, or set identity = \"proxy-v2\"");
-            diagnostics.error(peers.span().start, FIELD, problem, remedy);
+            diagnostics.error(peers.span().start, &field, problem, remedy);
         }
     }
 }
 
 /// The address of the metrics must be free.
 pub(super) fn metrics(
-    listen: &ListenSection,
+    listeners: &[ListenerSection],
     metrics: &Field<SocketAddr>,
     diagnostics: &mut Diagnostics<'_>,
 ) {
@@ -117,42 +125,136 @@ pub(super) fn metrics(
         return;
     };
     let (at, address) = (metrics.span().start, *metrics.get_ref());
-    let taken = listen.addresses.items().map(|own| *own.get_ref()).find(|own| {
-        let overlap = own.ip() == address.ip()
-            || (own.ip().is_unspecified() || address.ip().is_unspecified())
-                && Family::of(own.ip()) == Family::of(address.ip());
-        overlap && own.port() == address.port() && own.port() != 0
-    });
-    if let Some(own) = taken {
-        let problem = format!("{address} is already used by {own} in listen.addresses");
-        diagnostics.error(at, "metrics.address", problem, "write another port, such as 9625");
+    for listener in listeners {
+        let taken = listener.addresses.items().map(|own| *own.get_ref()).find(|own| {
+            let overlap = own.ip() == address.ip()
+                || (own.ip().is_unspecified() || address.ip().is_unspecified())
+                    && Family::of(own.ip()) == Family::of(address.ip());
+            overlap && own.port() == address.port() && own.port() != 0
+        });
+        if let Some(own) = taken {
+            let problem =
+                format!("{address} is already used by {own} in {}", listener.field("addresses"));
+            diagnostics.error(at, "metrics.address", problem, "write another port, such as 9625");
+        }
     }
 }
 
 /// A rule on a listener needs that listener. Behind a trusted proxy or with interception, the original destination of a client can
 /// be any address.
-pub(super) fn policies(
-    listen: &ListenSection,
+pub(super) fn rule_listeners(
+    listeners: &[ListenerSection],
+    access: &[AccessSection],
     policies: &[PolicySection],
-    trusted: &Networks,
     diagnostics: &mut Diagnostics<'_>,
 ) {
-    if mode(listen) != Some(Mode::Proxy) || !trusted.is_empty() {
-        return;
-    }
-    let Some(own) = listen.addresses.given() else { return };
-    for addr in policies.iter().flat_map(|policy| policy.listeners.items()) {
-        let (at, addr) = (addr.span().start, *addr.get_ref());
-        let takes = |own: &Spanned<SocketAddr>| {
-            let own = *own.get_ref();
-            own == addr || own == SocketAddr::new(wildcard(Family::of(addr.ip())), addr.port())
-        };
-        if !own.get_ref().iter().any(takes) {
-            let problem = format!("the gateway does not listen on {addr}");
-            let remedy = "write one of listen.addresses, or leave it out for any";
-            diagnostics.error(at, "policy.when.listeners", problem, remedy);
+    let of_access = access.iter().map(|rule| ("access.listeners", &rule.listeners));
+    let of_policies = policies.iter().map(|rule| ("policy.when.listeners", &rule.listeners));
+    for (field, references) in of_access.chain(of_policies) {
+        for reference in references.items() {
+            let at = reference.span().start;
+            let error = match reference.get_ref() {
+                ListenerReference::Name(name) => unknown_name(name, listeners),
+                ListenerReference::Address(address) => unknown_address(*address, listeners),
+            };
+            if let Some((problem, remedy)) = error {
+                diagnostics.error(at, field, problem, remedy);
+            }
         }
     }
+}
+
+/// A problem and its remedy.
+fn unknown_name(name: &str, listeners: &[ListenerSection]) -> Option<(String, String)> {
+    if listeners.iter().any(|listener| matches!(listener.name, Field::Invalid)) {
+        return None;
+    }
+    let names = || {
+        listeners.iter().map(|listener| {
+            let name = listener.name.given().map(|name| name.get_ref().as_str());
+            name.unwrap_or(ListenerSettings::DEFAULT_NAME)
+        })
+    };
+    if names().any(|known| known == name) {
+        return None;
+    }
+    let remedy = match closest(name, names()) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None => format!("write one of {}", listed(names().map(|name| format!("\"{name}\"")))),
+    };
+    Some((format!("no listener has the name \"{name}\""), remedy))
+}
+
+/// A problem and its remedy.
+fn unknown_address(address: SocketAddr, listeners: &[ListenerSection]) -> Option<(String, String)> {
+    let is_certain = listeners.iter().all(|listener| {
+        listener.mode() == Some(Mode::Proxy)
+            && listener.proxy_trusted.is_empty()
+            && listener.addresses.given().is_some()
+    });
+    if !is_certain || listeners.iter().any(|listener| listens_at(listener, address)) {
+        return None;
+    }
+    let place = listeners.first().map(|listener| listener.field("addresses")).unwrap_or_default();
+    let problem = format!("the gateway does not listen on {address}");
+    Some((problem, format!("write one of {place}, or leave it out for any")))
+}
+
+/// Whether sessions of `listener` may match the condition.
+fn may_match(condition: &ListenerCondition, listener: &ListenerSection) -> bool {
+    let name = listener.name.given().map(|name| name.get_ref().as_str());
+    let name = name.unwrap_or(ListenerSettings::DEFAULT_NAME);
+    let is_certain = listener.mode() == Some(Mode::Proxy) && listener.proxy_trusted.is_empty();
+    condition.is_empty()
+        || condition.names.iter().any(|one| **one == *name)
+        || condition.addresses.iter().any(|address| !is_certain || listens_at(listener, *address))
+}
+
+/// Whether clients can connect to `address` there. Only those of trusted proxies and intercepted ones have other destinations.
+fn listens_at(listener: &ListenerSection, address: SocketAddr) -> bool {
+    let wildcard = SocketAddr::new(wildcard(Family::of(address.ip())), address.port());
+    listener.addresses.items().any(|own| [address, wildcard].contains(own.get_ref()))
+}
+
+/// The listener whose upstream answers for recipients: one MTA does not know those of another. Rules that ask must concern
+/// sessions of listeners with the same upstream.
+pub(super) fn call_ahead(
+    listeners: &[ListenerSection],
+    policies: &[PolicySection],
+    diagnostics: &mut Diagnostics<'_>,
+) -> usize {
+    let mut chosen: Option<usize> = None;
+    for policy in policies {
+        let Some(rule) = &policy.rule else { continue };
+        if !rule.require.iter().any(|require| require.fact == FactName::Recipient) {
+            continue;
+        }
+        for (n, listener) in listeners.iter().enumerate() {
+            if !may_match(&rule.when.listeners, listener) {
+                continue;
+            }
+            let first = *chosen.get_or_insert(n);
+            let same = listeners.get(first).is_none_or(|first| {
+                let (one, other) = (&first.upstream, &listener.upstream);
+                let values = |section: &UpstreamSection| {
+                    section.addresses.items().map(|addr| *addr.get_ref()).collect::<Vec<_>>()
+                };
+                values(one) == values(other) && first.identity() == listener.identity()
+            });
+            if let (false, Some(at)) = (same, policy.start) {
+                let problem = format!(
+                    "rule \"{}\" requires `recipient`, and its sessions go to upstreams that differ: only one can be asked \
+                     whether it has a recipient",
+                    rule.name
+                );
+                let remedy =
+                    "limit all such rules by `when.listeners` to listeners with the same upstream";
+                diagnostics.error(at, "[[policy]]", problem, remedy);
+                return first;
+            }
+        }
+    }
+    chosen.unwrap_or_default()
 }
 
 /// With lenient paths the gateway and the server may read different senders and recipients, so no rule may depend on one.

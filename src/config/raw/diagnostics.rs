@@ -22,7 +22,7 @@ impl<'t> Diagnostics<'t> {
         self.lines.position(offset)
     }
 
-    /// Records an error of `field` at the byte offset `at`.
+    /// Records an error of `field` at the byte offset `at`; once, if several listeners share the value.
     pub(super) fn error(
         &mut self,
         at: usize,
@@ -36,7 +36,9 @@ impl<'t> Diagnostics<'t> {
             problem: problem.into(),
             remedy: remedy.into(),
         };
-        self.errors.push((at, error));
+        if !self.errors.contains(&(at, error.clone())) {
+            self.errors.push((at, error));
+        }
     }
 
     /// Whether there is an error of `field`.

@@ -1,4 +1,4 @@
-//! `[intercept]`, and what it and `[listen] mode = "tproxy"` demand of each other.
+//! `[intercept]`, and what it and listeners with `mode = "tproxy"` demand of each other.
 
 use std::net::SocketAddr;
 
@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::cross_checks::wildcard;
 use super::diagnostics::Diagnostics;
+use super::listeners::{ListenerSection, Mode};
 use super::net::{interface, network};
-use super::reader::{Field, Section};
-use super::sections::{List, ListenSection, Mode};
+use super::reader::{Field, List, Section};
 use super::value::{Value, ValueResult, invalid};
 use super::values::{integer, into_values, list, non_empty};
 use crate::addr::{Family, Networks};
@@ -35,12 +35,15 @@ pub(super) struct InterceptSection {
 }
 
 /// Its destinations are required if connections are intercepted.
-pub(super) fn intercept(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) -> InterceptSection {
+pub(super) fn intercept(
+    section: &mut Section<'_, '_, '_>,
+    listeners: &[ListenerSection],
+) -> InterceptSection {
     let networks = non_empty(network, "write the addresses of the mail servers");
     InterceptSection {
         ports: section
             .read("ports", non_empty(integer(1..=u16::MAX), "write [25], or leave it out")),
-        destinations: if mode == Some(Mode::Tproxy) {
+        destinations: if transparent(listeners).next().is_some() {
             section.require("destinations", networks)
         } else {
             section.read("destinations", networks)
@@ -67,7 +70,7 @@ fn routing_table(value: &Value<'_>) -> ValueResult<u32> {
 }
 
 impl InterceptSection {
-    /// For a gateway that listens at `listen`.
+    /// For a gateway whose transparent listeners are at `listen`.
     pub(super) fn settings(self, listen: &[SocketAddr]) -> InterceptSettings {
         let port =
             |family| listen.iter().find(|own| Family::of(own.ip()) == family).map(|own| own.port());
@@ -87,64 +90,75 @@ impl InterceptSection {
     }
 }
 
+fn transparent(listeners: &[ListenerSection]) -> impl Iterator<Item = &ListenerSection> {
+    listeners.iter().filter(|listener| listener.mode() == Some(Mode::Tproxy))
+}
+
 /// Interception needs transparent listeners, and those need interception.
 pub(super) fn check(
-    listen: &ListenSection,
+    listeners: &[ListenerSection],
     intercept: &InterceptSection,
     diagnostics: &mut Diagnostics<'_>,
 ) {
-    match (listen.mode.effective(Mode::default()), intercept.start) {
-        (Some(Mode::Proxy), Some(at)) => {
-            let problem = "allowed only with listen.mode = \"tproxy\"";
-            let remedy = "remove the section, or set mode = \"tproxy\" in [listen]";
-            diagnostics.error(at, "[intercept]", problem, remedy);
-        }
-        (Some(Mode::Tproxy), _) => {
-            transparent_listeners(listen, diagnostics);
-            ports(listen, &intercept.ports, diagnostics);
-            mark(intercept, diagnostics);
-        }
-        (Some(Mode::Proxy) | None, _) => {}
+    if transparent(listeners).next().is_some() {
+        transparent_listeners(listeners, diagnostics);
+        ports(listeners, &intercept.ports, diagnostics);
+        mark(intercept, diagnostics);
+        return;
+    }
+    let all_proxy = listeners.iter().all(|listener| listener.mode() == Some(Mode::Proxy));
+    if let (true, Some(at), Some(first)) = (all_proxy, intercept.start, listeners.first()) {
+        let (mode, header) = match first.path {
+            "listen" => (first.field("mode"), "[listen]"),
+            _ => (first.field("mode"), "a [[listener]]"),
+        };
+        let problem = format!("allowed only with {mode} = \"tproxy\"");
+        let remedy = format!("remove the section, or set mode = \"tproxy\" in {header}");
+        diagnostics.error(at, "[intercept]", problem, remedy);
     }
 }
 
-fn transparent_listeners(listen: &ListenSection, diagnostics: &mut Diagnostics<'_>) {
-    const FIELD: &str = "listen.addresses";
+/// Of each family one, to which the rules of the kernel lead its connections.
+fn transparent_listeners(listeners: &[ListenerSection], diagnostics: &mut Diagnostics<'_>) {
     let mut families = Vec::new();
-    for addr in listen.addresses.items() {
+    let all = transparent(listeners)
+        .flat_map(|one| one.addresses.items().map(|addr| (one.field("addresses"), addr)));
+    for (field, addr) in all {
         let (at, addr) = (addr.span().start, *addr.get_ref());
         let family = Family::of(addr.ip());
         let wildcard = SocketAddr::new(wildcard(family), addr.port());
         if !addr.ip().is_unspecified() {
             let problem = format!("mode = \"tproxy\" needs a wildcard address instead of {addr}");
-            diagnostics.error(at, FIELD, problem, format!("write \"{wildcard}\""));
+            diagnostics.error(at, &field, problem, format!("write \"{wildcard}\""));
         } else if addr.port() == 0 {
             let problem = "mode = \"tproxy\" needs a fixed port";
-            diagnostics.error(at, FIELD, problem, "write a free port, such as 2525");
+            diagnostics.error(at, &field, problem, "write a free port, such as 2525");
         }
         if families.contains(&family) {
             let problem = format!("mode = \"tproxy\" allows only one listener for {family}");
-            diagnostics.error(at, FIELD, problem, "keep one of them");
+            diagnostics.error(at, &field, problem, "keep one of them");
         }
         families.push(family);
     }
 }
 
 /// A session that was intercepted must be told from one with the listener itself, and start in plain text.
-fn ports(listen: &ListenSection, ports: &List<u16>, diagnostics: &mut Diagnostics<'_>) {
+fn ports(listeners: &[ListenerSection], ports: &List<u16>, diagnostics: &mut Diagnostics<'_>) {
     let intercepted: Vec<u16> = match ports.given() {
         Some(ports) => ports.get_ref().iter().map(|port| *port.get_ref()).collect(),
         None if ports.is_absent() => vec![PORT],
         None => return,
     };
-    for addr in listen.addresses.items() {
+    let all = transparent(listeners)
+        .flat_map(|one| one.addresses.items().map(|addr| (one.field("addresses"), addr)));
+    for (field, addr) in all {
         let (at, port) = (addr.span().start, addr.get_ref().port());
         if intercepted.contains(&port) {
             let problem = format!(
                 "port {port} is intercepted: a connection to the gateway itself would be sent back to it"
             );
             let remedy = "listen on another port, such as 2525: clients never see it";
-            diagnostics.error(at, "listen.addresses", problem, remedy);
+            diagnostics.error(at, &field, problem, remedy);
         }
     }
     for port in ports.items().filter(|port| *port.get_ref() == SUBMISSIONS) {

@@ -100,11 +100,17 @@ fn ttls(section: &mut Section<'_, '_, '_>) -> Ttls {
 }
 
 /// Adds the settings that follow from the relay's.
-pub(super) fn with_relay(lookup: LookupSettings, relay: &relay::RelaySettings) -> LookupSettings {
-    let upstream = &relay.upstream;
+/// `asked` is the number of the listener whose upstream is asked for recipients.
+pub(super) fn with_relay(
+    lookup: LookupSettings,
+    relay: &relay::RelaySettings,
+    asked: usize,
+) -> LookupSettings {
+    let lookup =
+        LookupSettings { hostname: relay.smtp.hostname.clone(), mark: relay.mark, ..lookup };
+    let Some(listener) = relay.listeners.get(asked) else { return lookup };
+    let upstream = &listener.upstream;
     LookupSettings {
-        hostname: relay.smtp.hostname.clone(),
-        mark: upstream.mark,
         upstreams: upstream.addresses.clone(),
         upstream_proxy_header: match upstream.identity {
             // LOCAL, without addresses (proxy-protocol.txt §2.2).

@@ -1,6 +1,6 @@
 //! TOML to a checked [`Config`], with all errors at once.
 //!
-//! `toml` parses and recovers from errors (`syntax`). `sections`, `intercept`, `policy`, `lookup` and `door` read the tables through `reader`,
+//! `toml` parses and recovers from errors (`syntax`). `listeners`, `sections`, `intercept`, `policy`, `lookup` and `door` read the tables through `reader`,
 //! which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
 //! compares sections with each other. Without an error, [`Config::parse`] puts the parts together.
 
@@ -9,6 +9,7 @@ mod cross_checks;
 mod diagnostics;
 mod door;
 mod intercept;
+mod listeners;
 mod lookup;
 mod net;
 mod policy;
@@ -30,9 +31,9 @@ use std::thread::available_parallelism;
 use toml::de::DeTable;
 
 use self::diagnostics::Diagnostics;
+use self::listeners::{ListenerSection, ListenersSection};
 use self::reader::Section;
-use self::sections::{Mode, TimeoutSection, TimeoutsSection};
-use self::values::into_values;
+use self::sections::{TimeoutSection, TimeoutsSection};
 use super::host::HostAddresses;
 use super::{Config, ConfigErrors};
 use crate::intercept::InterceptSettings;
@@ -94,11 +95,8 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     syntax::check(&errors, document.get_ref(), text, &mut diagnostics);
 
     let mut root = Section::document(document.get_ref(), &mut diagnostics);
-    let listen = sections::listen(&mut root.section("listen"));
-    let mode = listen.mode.effective(Mode::default());
-    let intercept = intercept::intercept(&mut root.section("intercept"), mode);
-    let upstream = sections::upstream(&mut root.section("upstream"), mode);
-    let proxy_trusted = sections::proxy_protocol(&mut root.section("proxy_protocol"));
+    let ListenersSection { listeners, threads } = listeners::listeners(&mut root);
+    let intercept = intercept::intercept(&mut root.section("intercept"), &listeners);
     let mut names = Vec::new();
     let access = root.sections("access", |rule| sections::access(rule, &mut names));
     let mut count = 0;
@@ -119,42 +117,38 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
     unknown::check(document.get_ref(), &mut diagnostics);
-    intercept::check(&listen, &intercept, &mut diagnostics);
-    cross_checks::upstream(&listen, &upstream, &proxy_trusted, &mut diagnostics);
-    client_identity::check_open_relay(&listen, &upstream, &proxy_trusted, host, &mut diagnostics);
+    intercept::check(&listeners, &intercept, &mut diagnostics);
+    cross_checks::addresses(&listeners, &mut diagnostics);
+    cross_checks::upstreams(&listeners, &mut diagnostics);
+    client_identity::check_open_relay(&listeners, host, &mut diagnostics);
     tls::check(&tls, &smtp, &mut diagnostics);
-    client_identity::check_impersonation(&upstream, &smtp.options.hide, tls.mode, &mut diagnostics);
-    cross_checks::policies(&listen, &policies, &proxy_trusted, &mut diagnostics);
+    client_identity::check_impersonation(
+        &listeners,
+        &smtp.options.hide,
+        tls.mode,
+        &mut diagnostics,
+    );
+    cross_checks::rule_listeners(&listeners, &access, &policies, &mut diagnostics);
+    let asked = cross_checks::call_ahead(&listeners, &policies, &mut diagnostics);
     cross_checks::paths(&smtp.paths, &policies, &mut diagnostics);
-    cross_checks::metrics(&listen, &metrics, &mut diagnostics);
+    cross_checks::metrics(&listeners, &metrics, &mut diagnostics);
     cross_checks::timeouts(&timeouts, &mut diagnostics);
     let errors = diagnostics.finish();
     if !errors.is_empty() {
         return Err(ConfigErrors::new(file, errors));
     }
 
-    let mode = mode.unwrap_or_default();
-    let upstream_trust = client_identity::trust(&listen, &upstream, &proxy_trusted);
-    let addresses = into_values(listen.addresses.or_default());
-    let intercept = (mode == Mode::Tproxy).then(|| intercept.settings(&addresses));
+    let upstream_trust = listeners.iter().map(client_identity::trust).collect();
+    let listeners: Vec<_> = listeners.into_iter().map(ListenerSection::settings).collect();
+    let transparent = listeners.iter().filter(|listener| listener.transparent);
+    let transparent: Vec<_> =
+        transparent.flat_map(|listener| listener.addresses.iter().copied()).collect();
+    let intercept = (!transparent.is_empty()).then(|| intercept.settings(&transparent));
     let relay = relay::RelaySettings {
-        listen: relay::ListenSettings {
-            addresses,
-            transparent: mode == Mode::Tproxy,
-            threads: listen.threads.or(available_parallelism().map_or(1, NonZero::get)),
-        },
-        upstream: relay::UpstreamSettings {
-            addresses: into_values(upstream.addresses.or_default()),
-            identity: upstream.identity.or(mode.default_identity()),
-            attempt_delay: upstream.attempt_delay.or(sections::ATTEMPT_DELAY),
-            connect_timeout: upstream.connect_timeout.or(sections::CONNECT_TIMEOUT),
-            retry_after: upstream.retry_after.or(sections::RETRY_AFTER),
-            check: upstream.check.or_default(),
-            check_interval: upstream.check_interval.or(sections::CHECK_INTERVAL),
-            mark: intercept.as_ref().map(InterceptSettings::own_mark),
-        },
-        proxy_trusted,
-        access: AccessRules::new(access.into_iter().flatten().collect()),
+        listeners,
+        threads: threads.or(available_parallelism().map_or(1, NonZero::get)),
+        mark: intercept.as_ref().map(InterceptSettings::own_mark),
+        access: AccessRules::new(access.into_iter().filter_map(|access| access.rule).collect()),
         rules: Arc::new(
             PolicyRules::new(
                 policies.into_iter().filter_map(|policy| policy.rule).collect(),
@@ -170,7 +164,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     };
     let metrics = metrics.given().map(|address| *address.get_ref());
     let own_networks = site.addresses.clone();
-    let lookup = LookupSettings { own_networks, ..lookup::with_relay(lookup, &relay) };
+    let lookup = LookupSettings { own_networks, ..lookup::with_relay(lookup, &relay, asked) };
     Ok(Config {
         relay,
         upstream_trust,

@@ -1,14 +1,13 @@
 //! `[[policy]]` and `[site]`.
 
-use std::net::SocketAddr;
-
 use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::net::{domain, listener, network};
-use super::reader::{Field, Section};
-use super::sections::{List, check_networks_of_family, check_unique_name, rule_name};
+use super::listeners::{ListenerReference, listener_or_address, named_listeners};
+use super::net::{domain, network};
+use super::reader::{Field, List, Section};
+use super::sections::{check_networks_of_family, check_unique_name, rule_name};
 use super::text::{closest, listed, printable};
 use super::value::{Value, ValueError, ValueResult, invalid};
 use super::values::{boolean, into_values, list, non_empty, one_of, string};
@@ -27,7 +26,9 @@ const MAX_RULES: usize = 64;
 pub(super) struct PolicySection {
     pub(super) rule: Option<PolicyRule>,
     /// `when.listeners`
-    pub(super) listeners: List<SocketAddr>,
+    pub(super) listeners: List<ListenerReference>,
+    /// Byte offset.
+    pub(super) start: Option<usize>,
 }
 
 /// `names` are those of the access and policy rules before it, with their positions; `count` is the number of policy rules.
@@ -84,7 +85,7 @@ pub(super) fn policy(
         mode: mode.or(RuleMode::Enforce),
         url: url.into_option().map(Into::into),
     });
-    PolicySection { rule, listeners: when.listeners }
+    PolicySection { rule, listeners: when.listeners, start }
 }
 
 fn exemption(value: &Value<'_>) -> ValueResult<Exemption> {
@@ -102,7 +103,7 @@ struct Conditions {
     at: Field<PolicyStage>,
     family: Field<Family>,
     networks: List<IpNet>,
-    listeners: List<SocketAddr>,
+    listeners: List<ListenerReference>,
     helo: List<Pattern>,
     sender: List<Pattern>,
     recipient: List<Pattern>,
@@ -121,7 +122,7 @@ fn conditions(section: &mut Section<'_, '_, '_>) -> Conditions {
         at: section.read("at", one_of(&stages)),
         family,
         networks,
-        listeners: section.read("listeners", non_empty(listener, ANY)),
+        listeners: section.read("listeners", non_empty(listener_or_address, ANY)),
         helo: section.read("helo", non_empty(pattern, ANY)),
         sender: section.read("sender", non_empty(pattern, ANY)),
         recipient: section.read("recipient", non_empty(pattern, ANY)),
@@ -159,7 +160,7 @@ impl Conditions {
         When {
             family: self.family.clone().into_option(),
             networks: Networks::new(into_values(self.networks.clone().or_default())),
-            listeners: into_values(self.listeners.clone().or_default()),
+            listeners: named_listeners(&self.listeners),
             helo: domains(&self.helo),
             sender: domains(&self.sender),
             recipient: domains(&self.recipient),

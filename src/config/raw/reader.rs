@@ -17,6 +17,9 @@ pub(super) enum Field<T> {
     Given(Spanned<T>),
 }
 
+/// The value of a key that is a list.
+pub(super) type List<T> = Field<Vec<Spanned<T>>>;
+
 impl<T> Field<T> {
     /// The value or, without one, the default; also if it is invalid, since no `Config` is made then.
     pub(super) fn or(self, default: T) -> T {
@@ -161,6 +164,11 @@ impl<'d, 'n, 't> Section<'d, 'n, 't> {
         };
         let field = self.field(key);
         self.diagnostics.error(self.at, &field, "missing, and there is no default", remedy);
+    }
+
+    /// Whether there is anything with this key, also if it is not a section.
+    pub(super) fn contains(&self, key: &str) -> bool {
+        matches!(self.table, TableState::Given(table) if table.get(key).is_some())
     }
 
     /// The table `[path.key]`.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
+use super::listeners::{ListenerReference, listener_or_address, named_listeners};
 use super::net::{
-    host_name_or_address, hostname, interface, is_domain, keyword, listener, network, peer,
+    host_name_or_address, hostname, interface, is_domain, keyword, listener, network,
 };
-use super::reader::{Field, Section};
+use super::reader::{Field, List, Section};
 use super::text::printable;
 use super::value::{Value, ValueResult, invalid};
 use super::values::{
@@ -24,126 +25,55 @@ use crate::engine::{
     BareNewlines, EarlyData, Limits as SessionLimits, PathSyntax, Pregreet, RefuseAt, SmtpOptions,
 };
 use crate::policy::{AccessRule, PolicyAction};
-use crate::relay::{RelayLimits, UpstreamCheck, UpstreamIdentity};
+use crate::relay::RelayLimits;
 use crate::report::{LogFormat, LogSettings, status};
 use crate::source::live;
 use crate::stream::WatchedPorts;
 
-pub(super) type List<T> = Field<Vec<Spanned<T>>>;
-
-pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
-pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) const DRAIN: Duration = Duration::from_secs(30);
 pub(super) const STRESS_ABOVE: u8 = 80;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mode {
-    #[default]
-    Proxy,
-    Tproxy,
-}
-
-impl Mode {
-    /// The default of `upstream.identity`: interception makes sense only if the MTA sees the client's address.
-    pub(super) const fn default_identity(self) -> UpstreamIdentity {
-        match self {
-            Self::Proxy => UpstreamIdentity::None,
-            Self::Tproxy => UpstreamIdentity::Transparent,
-        }
-    }
-}
-
-pub(super) struct ListenSection {
-    pub(super) addresses: List<SocketAddr>,
-    pub(super) mode: Field<Mode>,
-    pub(super) threads: Field<usize>,
-}
-
-pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> ListenSection {
-    let addresses = non_empty(listener, "write at least one address such as \"[::1]:2525\"");
-    ListenSection {
-        addresses: section.require("addresses", addresses),
-        mode: section.read("mode", one_of(&[("proxy", Mode::Proxy), ("tproxy", Mode::Tproxy)])),
-        threads: section.read("threads", integer(1..=1024)),
-    }
-}
-
-pub(super) struct UpstreamSection {
-    pub(super) addresses: List<SocketAddr>,
-    pub(super) identity: Field<UpstreamIdentity>,
-    pub(super) trusted_by_address: Field<bool>,
-    pub(super) trusted_networks: List<IpNet>,
-    pub(super) attempt_delay: Field<Duration>,
-    pub(super) connect_timeout: Field<Duration>,
-    pub(super) retry_after: Field<Duration>,
-    pub(super) check: Field<UpstreamCheck>,
-    pub(super) check_interval: Field<Duration>,
-}
-
-pub(super) fn upstream(section: &mut Section<'_, '_, '_>, mode: Option<Mode>) -> UpstreamSection {
-    let identities = [
-        ("none", UpstreamIdentity::None),
-        ("transparent", UpstreamIdentity::Transparent),
-        ("proxy-v1", UpstreamIdentity::ProxyV1),
-        ("proxy-v2", UpstreamIdentity::ProxyV2),
-        ("xclient", UpstreamIdentity::Xclient),
-    ];
-    let checks = [("smtp", UpstreamCheck::Smtp), ("none", UpstreamCheck::None)];
-    // RFC 8305 §5: at least 10 ms, and no more than 2 s recommended.
-    let attempt_delay = Duration::from_millis(10)..=2 * SECOND;
-    let upstream = UpstreamSection {
-        addresses: section
-            .read("addresses", non_empty(peer, "write at least one address such as \"[::1]:25\"")),
-        identity: section.read("identity", one_of(&identities)),
-        trusted_by_address: section.read("trusted_by_address", boolean),
-        trusted_networks: section.read("trusted_networks", list(network)),
-        attempt_delay: section.read("attempt_delay", duration(attempt_delay)),
-        connect_timeout: section
-            .read("connect_timeout", duration(Duration::from_millis(100)..=HOUR)),
-        retry_after: section.read("retry_after", duration(Duration::ZERO..=HOUR)),
-        check: section.read("check", one_of(&checks)),
-        check_interval: section.read("check_interval", duration(SECOND..=HOUR)),
-    };
-    if upstream.addresses.is_absent() && mode == Some(Mode::Proxy) {
-        section.missing("addresses");
-    }
-    upstream
-}
-
-pub(super) fn proxy_protocol(section: &mut Section<'_, '_, '_>) -> Networks {
-    Networks::new(into_values(section.read("trusted", list(network)).or_default()))
-}
-
-/// One `[[access]]` rule; `None` if it is invalid. `names` are those of the rules before it, with their positions.
+/// `names` are those of the rules before it, with their positions.
 pub(super) fn access(
     section: &mut Section<'_, '_, '_>,
     names: &mut Vec<Spanned<String>>,
-) -> Option<AccessRule> {
+) -> AccessSection {
     let actions = [PolicyAction::Accept, PolicyAction::Tempfail, PolicyAction::Reject]
         .map(|a| (a.as_str(), a));
     let families = Family::ALL.map(|family| (family.as_str(), family));
     let name = section.require("name", rule_name);
     let family = section.read("family", one_of(&families));
     let networks = section.read("networks", non_empty(network, "leave it out for every address"));
+    let listeners = section
+        .read("listeners", non_empty(listener_or_address, "leave it out for every listener"));
     let action = section.require("action", one_of(&actions));
 
     check_unique_name(section, &name, names);
-    if let (Field::Absent, Field::Absent, Some(at)) = (&family, &networks, section.start()) {
-        let remedy = "add `family` or `networks`";
+    let is_unconditional = family.is_absent() && networks.is_absent() && listeners.is_absent();
+    if let (true, Some(at)) = (is_unconditional, section.start()) {
+        let remedy = "add `family`, `networks` or `listeners`";
         section.diagnostics.error(at, "[[access]]", "the rule has no condition", remedy);
     }
     check_networks_of_family(section, &family, &networks);
-    Some(AccessRule {
-        name: name.given()?.get_ref().as_str().into(),
-        family: family.given().map(|family| *family.get_ref()),
-        networks: Networks::new(into_values(networks.or_default())),
-        action: *action.given()?.get_ref(),
-    })
+    let rule = || {
+        Some(AccessRule {
+            name: name.given()?.get_ref().as_str().into(),
+            family: family.given().map(|family| *family.get_ref()),
+            networks: Networks::new(into_values(networks.or_default())),
+            listeners: named_listeners(&listeners),
+            action: *action.given()?.get_ref(),
+        })
+    };
+    AccessSection { rule: rule(), listeners }
+}
+
+/// One `[[access]]` rule, `None` if it is invalid, and its condition for cross-checks.
+pub(super) struct AccessSection {
+    pub(super) rule: Option<AccessRule>,
+    pub(super) listeners: List<ListenerReference>,
 }
 
 /// Verdicts and metrics identify a rule by its name. `names` are those before it, with their positions.

@@ -135,8 +135,8 @@ impl Observer {
         }
         Self {
             session,
-            record: RecordBuilder::new(client, server, at),
-            checks: SessionChecks::new(Arc::clone(&profile), client.ip()),
+            record: RecordBuilder::new(profile.listener.clone(), client, server, at),
+            checks: SessionChecks::new(Arc::clone(&profile), client, server),
             profile,
             tls_hellos: TlsHellos::default(),
             tracking: if midstream { Tracking::Resync } else { Tracking::Paired },

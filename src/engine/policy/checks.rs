@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::fault::CommandFault;
+use crate::addr::{ClientAddr, OriginalDst};
 use crate::engine::event::{Event, Refusal};
 use crate::engine::options::{EarlyData, PathSyntax, Pregreet, Profile, RefuseAt, TlsMode};
 use crate::engine::output::Output;
 use crate::engine::record::VerdictRecord;
-use crate::policy::PolicyAction;
+use crate::policy::{ClientArrival, PolicyAction};
 use crate::smtp::{BareNewlines, Command, Keyword, Line, Session, TlsState, Verb};
 
 /// The checks of one session, and its verdict so far.
@@ -31,8 +32,16 @@ pub(in crate::engine) struct SessionChecks {
 }
 
 impl SessionChecks {
-    pub(in crate::engine) fn new(profile: Arc<Profile>, client: IpAddr) -> Self {
-        let verdict = profile.access.decide(client);
+    pub(in crate::engine) fn new(
+        profile: Arc<Profile>,
+        client: ClientAddr,
+        destination: OriginalDst,
+    ) -> Self {
+        let verdict = profile.access.decide(&ClientArrival {
+            client: client.ip(),
+            listener: profile.listener.as_deref(),
+            destination: destination.socket(),
+        });
         let rejection = match verdict.action {
             PolicyAction::Accept | PolicyAction::Tag => None,
             PolicyAction::Tempfail => Some(Refusal::AccessTempfail),
@@ -40,7 +49,7 @@ impl SessionChecks {
         };
         Self {
             profile,
-            client,
+            client: client.ip(),
             rule: verdict.rule,
             rejection,
             commands: 0,

@@ -18,9 +18,9 @@ use crate::engine::event::Event;
 use crate::engine::options::Profile;
 use crate::engine::output::{Action, Output};
 use crate::engine::record::{PolicyQuestion, VerdictRecord};
-use crate::policy;
 use crate::policy::facts::{Answer, Answers, Fact, Facts, Lookup, LookupResult, Reason, Source};
 use crate::policy::rules::{Decision, FactName, PolicyRules, PolicyStage, RuleMatch, RuleMode};
+use crate::policy::{self, ClientArrival};
 use crate::smtp::EnhancedCode;
 use crate::time::Timestamp;
 
@@ -58,6 +58,10 @@ impl Decided {
     }
 }
 
+fn arrival(profile: &Profile, client: IpAddr, destination: SocketAddr) -> ClientArrival<'_> {
+    ClientArrival { client, listener: profile.listener.as_deref(), destination }
+}
+
 fn rejects(matched: &RuleMatch) -> bool {
     matched.action >= policy::PolicyAction::Tempfail
 }
@@ -66,7 +70,7 @@ fn rejects(matched: &RuleMatch) -> bool {
 pub(in crate::engine) struct PolicyEvaluator {
     profile: Arc<Profile>,
     client: IpAddr,
-    listener: SocketAddr,
+    destination: SocketAddr,
     /// The latest stage that the session reached, for lookups ahead of a decision.
     reached: PolicyQuestion,
     known: Answers,
@@ -90,6 +94,10 @@ pub(in crate::engine) struct PolicyEvaluator {
 }
 
 impl PolicyEvaluator {
+    fn arrival(&self) -> ClientArrival<'_> {
+        arrival(&self.profile, self.client, self.destination)
+    }
+
     /// `None` without rules.
     pub(in crate::engine) fn new(
         profile: &Arc<Profile>,
@@ -102,7 +110,7 @@ impl PolicyEvaluator {
         Some(Box::new(Self {
             profile: Arc::clone(profile),
             client: client.ip(),
-            listener: destination.socket(),
+            destination: destination.socket(),
             reached: PolicyQuestion::at_connect(),
             known: Answers::default(),
             known_count: 0,
@@ -190,7 +198,7 @@ impl PolicyEvaluator {
         matched: &RuleMatch,
         question: &PolicyQuestion,
     ) -> (u16, EnhancedCode, String) {
-        policy::reply(matched, &question.subject(self.client, self.listener))
+        policy::reply(matched, &question.subject(self.arrival()))
     }
 
     /// Answers arrived. The lookups that they lead to are requested.
@@ -270,7 +278,7 @@ impl PolicyEvaluator {
     }
 
     fn decide(&self, question: &PolicyQuestion) -> Decision {
-        let subject = question.subject(self.client, self.listener);
+        let subject = question.subject(self.arrival());
         self.rules().decide(question.stage, &subject, &self.known)
     }
 
@@ -353,8 +361,9 @@ impl PolicyEvaluator {
 
     /// Reports the facts that a decision rests on.
     fn report_facts(&mut self, number: u64, question: &PolicyQuestion, out: &mut Output) {
-        let subject = question.subject(self.client, self.listener);
-        for (name, fact) in self.profile.rules.facts(question.stage, &subject, &self.known) {
+        let profile = Arc::clone(&self.profile);
+        let subject = question.subject(arrival(&profile, self.client, self.destination));
+        for (name, fact) in profile.rules.facts(question.stage, &subject, &self.known) {
             let bit = fact_bit(name, &fact);
             if self.reported_facts & bit == 0 {
                 self.reported_facts |= bit;

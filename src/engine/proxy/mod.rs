@@ -107,9 +107,9 @@ impl Proxy {
     ) -> Self {
         Self {
             session: Session::new(profile.smtp.bare_newlines, profile.limits.line_length),
-            record: RecordBuilder::new(client, destination, at),
+            record: RecordBuilder::new(profile.listener.clone(), client, destination, at),
             identity: ClientIdentity::new(profile.xclient, client, destination),
-            checks: SessionChecks::new(Arc::clone(&profile), client.ip()),
+            checks: SessionChecks::new(Arc::clone(&profile), client, destination),
             evaluator: PolicyEvaluator::new(&profile, client, destination),
             tagger: HeaderTagger::new(&profile),
             greeting_is_held: false,

@@ -1,6 +1,7 @@
 //! Builds the record of a session while it happens, and emits the events that go with it. The proxy and the observer of a
 //! capture use the same builder; the transactions in the record are those of the [`SessionState`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::tls_hello::HelloInfo;
@@ -32,6 +33,7 @@ struct MessageProgress {
 
 #[derive(Debug)]
 pub(in crate::engine) struct RecordBuilder {
+    listener: Option<Arc<str>>,
     client: ClientAddr,
     destination: OriginalDst,
     upstream: Option<UpstreamAddr>,
@@ -51,11 +53,13 @@ pub(in crate::engine) struct RecordBuilder {
 
 impl RecordBuilder {
     pub(in crate::engine) fn new(
+        listener: Option<Arc<str>>,
         client: ClientAddr,
         destination: OriginalDst,
         at: Timestamp,
     ) -> Self {
         Self {
+            listener,
             client,
             destination,
             upstream: None,
@@ -375,6 +379,7 @@ impl RecordBuilder {
             family: self.client.family(),
             client: self.client.socket().into(),
             server: self.destination.socket().into(),
+            listener: self.listener.clone(),
             upstream: self.upstream.map(|upstream| upstream.socket().into()),
             upstream_error: self.upstream_error.take(),
             outcome,

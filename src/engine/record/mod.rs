@@ -11,6 +11,7 @@ mod transcript_entry;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -19,6 +20,7 @@ pub use self::question::PolicyQuestion;
 pub use self::transcript_entry::{TranscriptEntry, TranscriptItem};
 use super::event::{Anomaly, Outcome, Phase, TlsHandshake, TlsVersion};
 use crate::addr::{Family, Side};
+use crate::policy::ClientArrival;
 use crate::smtp::{EnhancedCode, TlsState, Verb};
 use crate::stream::{FlowFacts, FlowOutcome};
 use crate::time::Timestamp;
@@ -33,6 +35,9 @@ pub struct SessionRecord {
     pub client: Endpoint,
     /// The original destination.
     pub server: Endpoint,
+    /// The name of the gateway's listener; null in a capture, unless the configuration or the recording has it.
+    #[serde(serialize_with = "optional_text")]
+    pub listener: Option<Arc<str>>,
     /// The MTA that accepted the connection; null if none did, or in a capture.
     pub upstream: Option<Endpoint>,
     /// Why there was no upstream, or no greeting from it: each address with its error. Null otherwise.
@@ -49,6 +54,14 @@ pub struct SessionRecord {
     /// The questions put to the policy, in order; see [`super::evaluate_record`]. Not in the JSON form.
     #[serde(skip)]
     pub questions: Vec<PolicyQuestion>,
+}
+
+impl SessionRecord {
+    /// The connection as the rules take it.
+    pub fn arrival(&self) -> ClientArrival<'_> {
+        let listener = self.listener.as_deref();
+        ClientArrival { client: self.client.address, listener, destination: self.server.into() }
+    }
 }
 
 /// Bytes that are passed through, and whose turn it is.
@@ -283,6 +296,10 @@ pub struct ShadowRecord {
     pub action: crate::policy::PolicyAction,
     /// As in [`VerdictRecord`].
     pub reason: Option<String>,
+}
+
+fn optional_text<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(to)
 }
 
 fn optional_seconds<S: Serializer>(

@@ -1,8 +1,8 @@
 //! The questions that a session puts to the policy: what the rules decide on, as it stood when they were asked.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::policy::ClientArrival;
 use crate::policy::rules::{PolicyStage, Subject};
 use crate::smtp::SessionState;
 
@@ -49,10 +49,12 @@ impl PolicyQuestion {
         }
     }
 
-    /// The question with the addresses of its session, as the rules take it.
-    pub fn subject(&self, client: IpAddr, listener: SocketAddr) -> Subject<'_> {
+    /// The question on a session that arrived as `arrival`, as the rules take it.
+    pub fn subject<'a>(&'a self, arrival: ClientArrival<'a>) -> Subject<'a> {
+        let ClientArrival { client, listener, destination } = arrival;
         Subject {
             client,
+            destination,
             listener,
             helo: self.helo.as_deref(),
             sender: self.sender.as_deref(),

@@ -25,7 +25,9 @@ labels! {
 pub struct Subject<'a> {
     pub client: IpAddr,
     /// The address that the client connected to.
-    pub listener: SocketAddr,
+    pub destination: SocketAddr,
+    /// The name of the listener that accepted the connection; `None` if it is not known.
+    pub listener: Option<&'a str>,
     pub helo: Option<&'a str>,
     /// The reverse-path without brackets; empty for `<>`.
     pub sender: Option<&'a str>,

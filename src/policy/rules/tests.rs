@@ -8,11 +8,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::{Family, Networks};
-use crate::policy::PolicyAction;
 use crate::policy::facts::{
     Answer, Answers, DnsRecord, DomainName, FactState, FamilyRequirement, Lookup, LookupResult,
     Reason, ReturnPathLevel, Source,
 };
+use crate::policy::{ListenerCondition, PolicyAction};
 
 const CLIENT: &str = "2001:db8::25";
 
@@ -38,7 +38,8 @@ fn rule(name: &str, facts: &[FactName], otherwise: PolicyAction) -> PolicyRule {
 fn subject() -> Subject<'static> {
     Subject {
         client: CLIENT.parse().unwrap(),
-        listener: "[2001:db8::1]:25".parse().unwrap(),
+        destination: "[2001:db8::1]:25".parse().unwrap(),
+        listener: Some("mx"),
         helo: Some("mta.a.example"),
         sender: Some("u@a.example"),
         recipient: Some("bob@b.example"),
@@ -240,9 +241,25 @@ fn conditions() {
     let v4 = Subject { client: "::ffff:192.0.2.1".parse().unwrap(), ..subject() };
     let six = || When { family: Some(Family::Ipv6), ..any() };
     assert!(matches(six(), &subject()) && !matches(six(), &v4));
-    let here = || When { listeners: vec!["[2001:db8::1]:25".parse().unwrap()], ..any() };
-    let there = Subject { listener: "[2001:db8::1]:587".parse().unwrap(), ..subject() };
+    let listeners = |names: &[&str], addresses: &[&str]| When {
+        listeners: ListenerCondition {
+            names: names.iter().map(|&name| name.into()).collect(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        },
+        ..any()
+    };
+    let here = || listeners(&[], &["[2001:db8::1]:25"]);
+    let named = || listeners(&["mx"], &[]);
+    let there = Subject {
+        destination: "[2001:db8::1]:587".parse().unwrap(),
+        listener: Some("submission"),
+        ..subject()
+    };
     assert!(matches(here(), &subject()) && !matches(here(), &there));
+    assert!(matches(named(), &subject()) && !matches(named(), &there));
+    assert!(!matches(named(), &Subject { listener: None, ..subject() }), "not known");
+    let either = || listeners(&["mx"], &["[2001:db8::1]:587"]);
+    assert!(matches(either(), &subject()) && matches(either(), &there));
     let domains = |exact: &[&str], below: &[&str]| Domains {
         exact: exact.iter().copied().map(name).collect(),
         below: below.iter().copied().map(name).collect(),

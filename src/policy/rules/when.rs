@@ -1,11 +1,12 @@
 //! Match conditions and exemptions of a rule.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::subject::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
 use crate::label::labels;
 use crate::policy::facts::{DomainName, DomainOrLiteral};
+use crate::policy::listener::ListenerCondition;
 
 /// All given conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,8 +14,7 @@ pub struct When {
     pub family: Option<Family>,
     /// Of the client; empty matches every address.
     pub networks: Networks,
-    /// Addresses that clients connect to; empty matches every listener.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: ListenerCondition,
     /// The HELO name; empty matches every name.
     pub helo: Domains,
     /// The domain of MAIL FROM; empty matches every domain.
@@ -50,7 +50,7 @@ impl When {
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         let domain = |path: Option<&str>| path.and_then(DomainOrLiteral::of_path);
         self.matches_client(subject.client)
-            && (self.listeners.is_empty() || self.listeners.contains(&subject.listener))
+            && self.listeners.match_or_empty(subject.listener, subject.destination)
             && self.helo.match_or_empty(|| subject.helo.and_then(DomainOrLiteral::parse))
             && self.sender.match_or_empty(|| domain(subject.sender))
             && self.recipient.match_or_empty(|| domain(subject.recipient))

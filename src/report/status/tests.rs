@@ -57,6 +57,7 @@ pub(super) mod records {
             family: Family::of(address),
             client: Endpoint { address, port: 40_000 },
             server: Endpoint { address, port: 25 },
+            listener: None,
             upstream: None,
             upstream_error: None,
             outcome: Outcome::Quit,

@@ -71,6 +71,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
         family: Family::of(client.ip()),
         client: client.into(),
         server: address(server).into(),
+        listener: None,
         upstream: None,
         upstream_error: None,
         outcome: if established { Outcome::Quit } else { Outcome::CaptureEnded },

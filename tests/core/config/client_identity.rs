@@ -162,7 +162,7 @@ fn xclient_needs_hidden_starttls() {
         let hidden = "[smtp]\nhide = [\"STARTTLS\"]\nhostname = \"mx.example.org\"\n";
         let text = format!("{hidden}[listen]\naddresses = [{listen}]\n[upstream]\n{xclient}\n");
         let config = Config::parse(&text, "t").unwrap_or_else(|errors| panic!("{errors}"));
-        assert_eq!(config.relay.upstream.identity, UpstreamIdentity::Xclient);
+        assert_eq!(config.relay.listeners[0].upstream.identity, UpstreamIdentity::Xclient);
     }
 }
 
@@ -180,7 +180,7 @@ fn documented_configurations_are_safe_on_public_addresses() {
     let pages = files(root, "md").into_iter().chain(files(&root.join("docs"), "md"));
     for page in pages.chain(files(&root.join("dashboards"), "md")) {
         for block in toml_blocks(&fs::read_to_string(&page).unwrap()) {
-            if block.contains("[listen]") {
+            if block.contains("[listen]") || block.contains("[[listener]]") {
                 configurations.push((page.display().to_string(), block));
             }
         }
@@ -189,10 +189,10 @@ fn documented_configurations_are_safe_on_public_addresses() {
     let (mut safe, mut rejected) = (0, 0);
     for (name, text) in configurations {
         let given = Config::parse(&text, &name).unwrap_or_else(|errors| panic!("{errors}"));
-        if given.relay.listen.transparent {
+        if given.relay.listeners[0].transparent || given.relay.listeners.len() > 1 {
             assert!(shows_clients(&given), "{name}");
             safe += 1;
-            continue; // It has wildcard addresses.
+            continue; // It has wildcard or public addresses.
         }
         for public in
             ["[\"[::]:25\", \"0.0.0.0:25\"]", "[\"[2001:db8:99::25]:25\", \"192.0.2.99:25\"]"]
@@ -218,7 +218,8 @@ fn documented_configurations_are_safe_on_public_addresses() {
 /// The MTA sees the clients' own addresses, or a person wrote that it trusts none.
 fn shows_clients(config: &Config) -> bool {
     let written = "trusted_by_address = false";
-    config.relay.upstream.identity != UpstreamIdentity::None
+    let mut listeners = config.relay.listeners.iter();
+    listeners.all(|listener| listener.upstream.identity != UpstreamIdentity::None)
         || config.identity_warning().is_some_and(|warning| warning.starts_with(written))
 }
 

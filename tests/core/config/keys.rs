@@ -15,7 +15,11 @@ fn keys() -> impl Iterator<Item = (&'static SectionSpec, &'static KeySpec)> {
 
 /// The error about `key` of `section` with `value`.
 fn error(section: &SectionSpec, key: &KeySpec, value: &str) -> ConfigError {
-    let parent = if section.header == "[policy.when]" { "[[policy]]\n" } else { "" };
+    let parent = match section.header {
+        "[policy.when]" => "[[policy]]\n",
+        "[listener.upstream]" => "[[listener]]\n",
+        _ => "",
+    };
     let text = format!("{parent}{}\n{} = {value}\n", section.header, key.name);
     let field = Some(format!("{}.{}", section.path(), key.name));
     let errors = Config::parse(&text, "t").unwrap_err();
@@ -110,9 +114,9 @@ fn full_file() -> String {
             continue;
         }
         before = section.keys;
-        // They contradict the mode of this file, and its one certificate.
-        let contradicts = ["[intercept]", "[[tls.certificate]]"].contains(&section.header);
-        let mark = if contradicts { "# " } else { "" };
+        // They contradict the mode and the form of this file, and its one certificate.
+        let contradicts = ["[intercept]", "[[listener]]", "[[tls.certificate]]"];
+        let mark = if contradicts.contains(&section.header) { "# " } else { "" };
         out.push('\n');
         wrap(&mut out, section.help);
         writeln!(out, "{mark}{}", section.header).unwrap();

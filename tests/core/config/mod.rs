@@ -5,6 +5,7 @@
 
 mod client_identity;
 mod keys;
+mod listeners;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use gatepost::policy::facts::{DomainName, FamilyRequirement, ReturnPathLevel};
 use gatepost::policy::rules::{
     Exemption, FactName, PolicyRule, PolicyStage, Requirement, RuleMode, When,
 };
-use gatepost::policy::{PolicyAction, door};
+use gatepost::policy::{ClientArrival, PolicyAction, door};
 use gatepost::relay::UpstreamIdentity;
 use gatepost::source::live::SourceChoice;
 use gatepost::tls::MinVersion;
@@ -88,16 +89,16 @@ fn the_smallest_file_has_the_documented_defaults() {
     let addresses = |list: &[&str]| -> Vec<std::net::SocketAddr> {
         list.iter().map(|addr| addr.parse().unwrap()).collect()
     };
-    assert_eq!(relay.listen.addresses, addresses(&["[::1]:2525", "127.0.0.1:2525"]));
-    assert!(!relay.listen.transparent);
-    assert!(relay.listen.threads >= 1);
-    assert_eq!(relay.upstream.addresses, addresses(&["[::1]:25", "127.0.0.1:25"]));
-    assert_eq!(relay.upstream.identity, UpstreamIdentity::None);
-    assert_eq!(relay.upstream.attempt_delay, Duration::from_millis(250));
-    assert_eq!(relay.upstream.connect_timeout, Duration::from_secs(30));
-    assert_eq!(relay.upstream.retry_after, Duration::from_secs(10));
-    assert_eq!(relay.upstream.mark, None);
-    assert!(relay.proxy_trusted.is_empty());
+    assert_eq!(relay.listeners[0].addresses, addresses(&["[::1]:2525", "127.0.0.1:2525"]));
+    assert!(!relay.listeners[0].transparent);
+    assert!(relay.threads >= 1);
+    assert_eq!(relay.listeners[0].upstream.addresses, addresses(&["[::1]:25", "127.0.0.1:25"]));
+    assert_eq!(relay.listeners[0].upstream.identity, UpstreamIdentity::None);
+    assert_eq!(relay.listeners[0].upstream.attempt_delay, Duration::from_millis(250));
+    assert_eq!(relay.listeners[0].upstream.connect_timeout, Duration::from_secs(30));
+    assert_eq!(relay.listeners[0].upstream.retry_after, Duration::from_secs(10));
+    assert_eq!(relay.mark, None);
+    assert!(relay.listeners[0].proxy_trusted.is_empty());
     assert!(!relay.smtp.hostname.is_empty());
     assert_eq!(relay.limits.sessions, 10_000);
     assert_eq!(relay.limits.sessions_per_client, 50);
@@ -117,10 +118,14 @@ fn the_smallest_file_has_the_documented_defaults() {
 #[test]
 fn defaults_of_the_key_table_are_those_in_force() {
     let (mut full, smallest) = (valid("full.toml"), valid("smallest.toml"));
-    assert_eq!(full.relay.listen.threads, 2);
+    assert_eq!(full.relay.threads, 2);
     assert_eq!(full.relay.smtp.hostname, "mx.example.org");
     assert_eq!(full.log.file.take(), Some("/var/log/gatepost.log".into()));
-    let decide = |ip: &str| full.relay.access.decide(ip.parse().unwrap());
+    let destination = "[::1]:2525".parse().unwrap();
+    let decide = |ip: &str| {
+        let (client, listener) = (ip.parse().unwrap(), Some("default"));
+        full.relay.access.decide(&ClientArrival { client, listener, destination })
+    };
     assert_eq!(decide("2001:db8::1").action, PolicyAction::Reject);
     assert_eq!(decide("2001:db8::1").rule.as_deref(), Some("no mail from there"));
     assert_eq!(decide("2001:db9::1").action, PolicyAction::Accept);
@@ -152,7 +157,7 @@ fn defaults_of_the_key_table_are_those_in_force() {
     assert_eq!(full.tls.take().unwrap().min_version, MinVersion::Tls12);
     full.relay.tls = smallest.relay.tls;
 
-    full.relay.listen.threads = smallest.relay.listen.threads;
+    full.relay.threads = smallest.relay.threads;
     full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);
     full.relay.smtp.early_data = smallest.relay.smtp.early_data;
     let names: Vec<_> = full.relay.rules.iter().map(|rule| &*rule.name).collect();
@@ -205,7 +210,8 @@ fn policy_rules_have_defaults() {
         (PolicyStage::Rcpt, Some(false)),
         "as configured, later than necessary"
     );
-    assert_eq!(other.when.listeners, ["[::1]:2525".parse().unwrap()]);
+    assert_eq!(other.when.listeners.addresses, ["[::1]:2525".parse().unwrap()]);
+    assert!(other.when.listeners.names.is_empty());
     assert_eq!(other.url.as_deref(), Some("https://mx.example.org/why"));
 
     assert!(policies.site.addresses.contains("2001:db8::7".parse().unwrap()));
@@ -258,10 +264,10 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!(intercept.ports, [25]);
     assert!(intercept.interfaces.is_empty());
     assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (Some(2525), Some(2525)));
-    assert!(both.relay.listen.transparent);
-    assert!(both.relay.upstream.addresses.is_empty());
-    assert_eq!(both.relay.upstream.identity, UpstreamIdentity::Transparent);
-    assert_eq!(both.relay.upstream.mark, Some(0x80));
+    assert!(both.relay.listeners[0].transparent);
+    assert!(both.relay.listeners[0].upstream.addresses.is_empty());
+    assert_eq!(both.relay.listeners[0].upstream.identity, UpstreamIdentity::Transparent);
+    assert_eq!(both.relay.mark, Some(0x80));
 
     let one = valid("tproxy-one-family.toml");
     let intercept = one.intercept.unwrap();
@@ -269,9 +275,12 @@ fn tproxy_derives_marks_ports_and_identity() {
     assert_eq!(intercept.ports, [25, 587]);
     assert_eq!(intercept.interfaces, ["eth0"]);
     assert_eq!((intercept.listen_ipv4, intercept.listen_ipv6), (None, Some(2525)));
-    assert_eq!(one.relay.upstream.mark, Some(0x20));
+    assert_eq!(one.relay.mark, Some(0x20));
 
-    assert_eq!(valid("tproxy-proxy-v2.toml").relay.upstream.identity, UpstreamIdentity::ProxyV2);
+    assert_eq!(
+        valid("tproxy-proxy-v2.toml").relay.listeners[0].upstream.identity,
+        UpstreamIdentity::ProxyV2
+    );
 }
 
 #[test]
@@ -285,7 +294,7 @@ fn lookup_settings_have_defaults_and_those_of_other_sections() {
     };
     assert_eq!(smallest, expected);
     let both = valid("tproxy-proxy-v2.toml");
-    assert_eq!(both.lookup.mark, both.relay.upstream.mark);
+    assert_eq!(both.lookup.mark, both.relay.mark);
     // PROXY v2, LOCAL, no addresses: proxy-protocol.txt §2.2.
     let header = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x20\x00\x00\x00";
     assert_eq!(both.lookup.upstream_proxy_header, header);
@@ -334,7 +343,7 @@ fn watch_has_defaults() {
 
 #[test]
 fn trusted_networks_are_canonical() {
-    let trusted = valid("proxy-trusted.toml").relay.proxy_trusted;
+    let trusted = valid("proxy-trusted.toml").relay.listeners[0].proxy_trusted.clone();
     for inside in ["2001:db8:1::7", "192.0.2.9", "::ffff:192.0.2.9", "10.0.0.1"] {
         assert!(trusted.contains(inside.parse().unwrap()), "{inside}");
     }

@@ -535,6 +535,7 @@ fn a_client_that_an_access_rule_rejects_causes_no_lookups() {
                 name: "listed".into(),
                 family: None,
                 networks: Networks::default(),
+                listeners: Default::default(),
                 action: PolicyAction::Reject,
             }]);
         });

@@ -14,6 +14,7 @@ fn rule(action: PolicyAction) -> impl FnOnce(&mut Profile) {
             name: "no mail from there".into(),
             family: None,
             networks: Networks::new(["2001:db8::/32".parse().unwrap()]),
+            listeners: Default::default(),
             action,
         }]);
     }

@@ -85,6 +85,7 @@ fn the_record_as_json() {
         "start": "2026-01-02T03:04:05.000000Z", "duration_s": 0.0, "family": "ipv6",
         "client": {"address": "2001:db8::1", "port": 40000},
         "server": {"address": "2001:db8::2", "port": 25},
+        "listener": null,
         "upstream": {"address": "2001:db8::25", "port": 25},
         "upstream_error": null,
         "outcome": "quit",

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use gatepost::addr::Family;
 use gatepost::analyzer::{Analyzer, AnalyzerSettings, FinishedSession, Transcripts};
-use gatepost::engine::{BareNewlines, Event, Observe, Pregreet, Profile, SessionRecord};
+use gatepost::engine::{
+    BareNewlines, Event, ListenerProfiles, Observe, Pregreet, Profile, SessionRecord,
+};
 use gatepost::lookup::PassiveDns;
 use gatepost::report::replay::{
     InputSummary, NumberedSession, ReplayReport, json_damage, json_session,
@@ -49,7 +51,7 @@ pub(crate) struct Contents {
 pub(crate) fn read(octets: &[u8], limits: FlowLimits) -> Contents {
     let events = Arc::new(EventCounts::default());
     let mut analyzer = Analyzer::new(AnalyzerSettings {
-        profile: strict(),
+        profiles: strict(),
         ports: WatchedPorts::default(),
         limits,
         observer: Arc::clone(&events) as _,
@@ -105,12 +107,12 @@ pub(crate) fn read(octets: &[u8], limits: FlowLimits) -> Contents {
 }
 
 /// A profile that rejects whatever it can.
-fn strict() -> Arc<Profile> {
+fn strict() -> Arc<ListenerProfiles> {
     let mut profile = Profile::default();
     profile.smtp.pregreet = Pregreet::Reject;
     profile.smtp.bare_newlines = BareNewlines::Reject;
     (profile.limits.commands, profile.limits.errors) = (20, 3);
-    Arc::new(profile)
+    Arc::new(ListenerProfiles::new(Vec::new(), Arc::new(profile)))
 }
 
 /// Counts the events.

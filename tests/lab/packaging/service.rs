@@ -120,7 +120,9 @@ fn an_inherited_socket_is_used_when_the_configuration_names_it() {
     let service = manager.start(&path, sockets);
     manager.wait_for("READY=1");
     service.wait_for_log("info own sockets, closed during a restart: [::1]:2600; ");
-    service.wait_for_log(&format!("warn inherited sockets that are not in [listen] addresses, where clients wait in vain: {v4}; add"));
+    service.wait_for_log(&format!(
+        "warn inherited sockets that no listener uses, where clients wait in vain: {v4}; add"
+    ));
     lab.client.smtp(v6).dialogue("S: 220");
 
     fs::write(&path, config.listen(&[v6, v4]).toml()).unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod client_name;
 pub(crate) mod delivery;
 pub(crate) mod identity;
 pub(crate) mod limits;
+pub(crate) mod listeners;
 pub(crate) mod load;
 pub(crate) mod mta_checks;
 pub(crate) mod open_relay;

@@ -51,7 +51,7 @@ pub fn evaluate_record(profile: &Profile, record: &SessionRecord, known: &Answer
 /// Whether every recipient was rejected whatever the rules decide: then they are not asked.
 fn rejected_anyway(profile: &Profile, record: &SessionRecord) -> bool {
     let early = || record.smtp.anomalies.contains(&Anomaly::Pregreet);
-    profile.access.decide(record.client.address).action >= PolicyAction::Tempfail
+    profile.access.decide(&record.arrival()).action >= PolicyAction::Tempfail
         || profile.smtp.pregreet == Pregreet::Reject && early()
 }
 
@@ -77,7 +77,7 @@ impl Evaluation<'_> {
 
     /// Returns whether the rules accept, as far as is known.
     fn decide(&mut self, question: &PolicyQuestion, record: &SessionRecord) -> bool {
-        let subject = question.subject(record.client.address, record.server.into());
+        let subject = question.subject(record.arrival());
         let decision = self.profile.rules.decide(question.stage, &subject, self.known);
         for matched in decision.shadow {
             self.outcome.in_shadow(&capped(matched));

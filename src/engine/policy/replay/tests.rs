@@ -232,6 +232,7 @@ fn what_is_refused_anyway_is_not_judged() {
         name: "listed".into(),
         family: None,
         networks: Networks::new(["2001:db8::/32".parse().unwrap()]),
+        listeners: Default::default(),
         action: PolicyAction::Tempfail,
     };
     let mut rules = profile(&[rule("known", FactName::Recipient, PolicyAction::Reject)]);

@@ -344,6 +344,7 @@ fn rule(action: PolicyAction) -> impl FnOnce(&mut Profile) {
             name: "no mail from there".into(),
             family: None,
             networks: Networks::default(),
+            listeners: Default::default(),
             action,
         }]);
     }
