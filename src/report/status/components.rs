@@ -213,17 +213,26 @@ const fn upstream_state(upstream: &UpstreamRow) -> (Tone, &'static str) {
 }
 
 pub(super) fn sessions(snapshot: &Snapshot) -> Markup {
-    const COLUMNS: [&str; 10] =
-        ["Ended", "Family", "Client", "Verdict", "HELO", "From", "To", "Reply", "Messages", "Time"];
-    let [ended, of, client, verdict, helo, from, to, reply, messages, time] = COLUMNS;
+    const COLUMNS: [&str; 11] = [
+        "Ended", "Family", "Listener", "Client", "Verdict", "HELO", "From", "To", "Reply",
+        "Messages", "Time",
+    ];
+    let [ended, of, listener, client, verdict, helo, from, to, reply, messages, time] = COLUMNS;
     let shows_clients = snapshot.sessions.iter().any(|row| row.client.is_some());
-    let columns: Vec<&str> =
-        COLUMNS.into_iter().filter(|column| shows_clients || *column != client).collect();
+    // Sessions of one listener need no column.
+    let mut names = snapshot.sessions.iter().map(|row| &row.listener);
+    let first = names.next();
+    let shows_listeners = names.any(|name| Some(name) != first);
+    let is_shown = |column: &&str| {
+        (shows_clients || *column != client) && (shows_listeners || *column != listener)
+    };
+    let columns: Vec<&str> = COLUMNS.into_iter().filter(is_shown).collect();
     let rows = html! {
         @for row in &snapshot.sessions {
             tr role="row" {
                 (cell(ended, html! { time datetime=(row.end) { (clock(row.end)) } }))
                 (cell(of, html! { (family(row.family)) }))
+                @if shows_listeners { (optional_cell(listener, row.listener.as_deref())) }
                 @if shows_clients { (optional_cell(client, row.client.as_deref())) }
                 (cell(verdict, html! {
                     (badge(row.tone, row.verdict))

@@ -1,5 +1,6 @@
 //! One row of the latest sessions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::masking::AddressMasking;
@@ -42,6 +43,7 @@ pub(super) struct SessionRow {
     pub(super) end: Timestamp,
     pub(super) duration: Duration,
     pub(super) family: Family,
+    pub(super) listener: Option<Arc<str>>,
     /// `None` if addresses are hidden.
     pub(super) client: Option<String>,
     pub(super) tone: Tone,
@@ -71,6 +73,7 @@ impl SessionRow {
             end: summary.end,
             duration: record.duration,
             family: record.family,
+            listener: record.listener.clone(),
             client: masking.show_addresses.then(|| masking.address(record.client.address)),
             tone,
             verdict,

@@ -204,6 +204,21 @@ fn page_with_problems() {
 }
 
 #[test]
+fn the_listener_is_shown_where_there_are_several() {
+    let status = StatusCollector::new(&StatusSettings::default());
+    let observe = |name: &str| {
+        status.session(&SessionRecord { listener: Some(name.into()), ..a_session() });
+        rendered(&status, &quiet(at(10)))
+    };
+    assert!(!observe("mx").contains("data-label=\"Listener\""), "of the only one");
+    assert!(!observe("mx").contains("data-label=\"Listener\""), "of the only one, twice");
+    let html = observe("submission");
+    for name in ["mx", "submission"] {
+        assert!(html.contains(&format!("data-label=\"Listener\"><div>{name}</div>")), "{html}");
+    }
+}
+
+#[test]
 fn client_data_is_not_markup() {
     for show_addresses in [false, true] {
         let (status, live) = busy(&StatusSettings { show_addresses, ..StatusSettings::default() });

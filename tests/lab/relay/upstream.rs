@@ -153,6 +153,10 @@ fn checks_find_an_upstream_that_is_down_without_mail() {
     let postfix = Postfix::receiver(&lab);
     let gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Proxy).with_upstream_checks());
     gateway.wait_for_readiness(200);
+    // Without a check on its way: one that Postfix ends has no greeting.
+    until("checks of both families", || {
+        (postfix.log().matches(" quit=1").count() >= 2).then_some(())
+    });
     postfix.stop();
     gateway.wait_for_readiness(503);
     for family in Family::ALL {
