@@ -9,7 +9,7 @@ RUNNER := $(if $(ROOT),CARGO_TARGET_$(shell $(CARGO) -vV | sed -n 's/^host: //p'
 BUILD_PACKAGES := gcc libc6-dev libpcap-dev clang libbpf-dev linux-libc-dev
 # swaks only suggests what it needs for TLS and IPv6.
 TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables iptables postfix openssl ca-certificates procps prometheus haproxy curl \
-	swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
+	gnutls-bin swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
 	systemd man-db groff-base zsh fish libidn12 libgnutls-dane0
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream

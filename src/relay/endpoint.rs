@@ -112,6 +112,18 @@ impl RelayEndpoint {
         }
     }
 
+    /// Ends TLS, so that the peer can tell the end from a connection that was cut off. Returns whether something has to be
+    /// written for that.
+    pub(super) fn close_tls(&mut self) -> bool {
+        match &mut self.tls {
+            Some(tls) if !std::mem::replace(&mut self.close_notify_sent, true) => {
+                tls.close(&mut self.outgoing);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Writes buffered bytes. Returns whether anything changed.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> bool {
         let mut changed = false;
@@ -127,10 +139,7 @@ impl RelayEndpoint {
             changed = true;
         }
         if self.shutdown_requested && !self.write_failed {
-            if let Some(tls) = &mut self.tls
-                && !std::mem::replace(&mut self.close_notify_sent, true)
-            {
-                tls.close(&mut self.outgoing);
+            if self.close_tls() {
                 return self.flush(cx) | changed;
             }
             self.shutdown_requested = false;

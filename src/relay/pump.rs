@@ -195,6 +195,9 @@ impl Pump {
 
     fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            if self.engine.is_closing() {
+                self.client.close_tls();
+            }
             let mut changed = self.client.flush(cx);
             if let Some(upstream) = &mut self.upstream {
                 let progress = upstream.flush(cx);

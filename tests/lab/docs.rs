@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::tests;
-use crate::support::{Family, Host, Lab, Mode, Postfix, Process, until};
+use crate::support::{Authority, Family, HOSTNAME, Host, Lab, Mode, Postfix, Process, until};
+use nix::sys::signal::Signal;
 use page::{DocumentedCommand, Page, Section};
 
 tests![
@@ -21,6 +22,7 @@ tests![
     on_a_router,
     the_door,
     recording_sessions,
+    tls_from_postfix_to_the_gateway,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -30,6 +32,7 @@ const SMALLEST: (&str, &str) = ("README.md", "The smallest deployment");
 const POSTFIX: (&str, &str) = ("docs/getting-started.md", "Step by step");
 const ROUTER: (&str, &str) = ("docs/transparent-mode.md", "Step by step");
 const DOOR: (&str, &str) = ("docs/policy.md", "The door");
+const TLS: (&str, &str) = ("docs/tls.md", "Moving TLS from Postfix to the gateway");
 const RECORDING: (&str, &str) = ("docs/recording.md", "Recording sessions");
 
 /// Sections whose commands run elsewhere.
@@ -48,7 +51,7 @@ const ELSEWHERE: [(&str, &str); 8] = [
 ];
 
 fn every_documented_command_runs() {
-    let here = [COMMANDS, SMALLEST, POSTFIX, ROUTER, DOOR, RECORDING];
+    let here = [COMMANDS, SMALLEST, POSTFIX, ROUTER, DOOR, RECORDING, TLS];
     for page in Page::all() {
         for section in &page.sections {
             let has_commands = section.blocks.iter().any(|block| block.language == "console");
@@ -133,6 +136,28 @@ fn recording_sessions() {
     assert!(holds(b"FROM:<") && !holds(b"FROM:<root@"));
 }
 
+/// After the guide to a gateway in front of Postfix. DANE's digest stays the same, and the messages arrive through TLS that
+/// the gateway ends.
+fn tls_from_postfix_to_the_gateway() {
+    let lab = Lab::new();
+    lab.server.configure("addr add 2001:db8::25/128 dev lo nodad\naddr add 192.0.2.25/32 dev lo\n");
+    let authority = Authority::new(lab.folder("ca"), HOSTNAME);
+    let postfix = Postfix::start(&lab, &lab.server, "receiver", Some(&authority), "");
+    let mut reader = Reader::new(&lab, &lab.server, &postfix);
+    for command in commands(POSTFIX).iter().filter(|command| command.line.starts_with("post")) {
+        reader.run(command);
+    }
+    reader.follow(TLS, |text| {
+        let (certificate, key) = (authority.server_certificate(), authority.server_key());
+        text.replace("/etc/gatepost/fullchain.pem", certificate.to_str().unwrap())
+            .replace("/etc/gatepost/privkey.pem", key.to_str().unwrap())
+    });
+    assert_eq!(postfix.count_to("postmaster@example.org"), 2);
+    let log = reader.gateway.as_ref().unwrap().log();
+    let delivered = log.lines().filter(|line| line.contains("to=<postmaster@example.org>"));
+    assert_eq!(delivered.filter(|line| line.contains(" tls=established ")).count(), 2, "{log}");
+}
+
 /// Follows a guide on one host.
 struct Reader<'lab> {
     host: &'lab Host,
@@ -174,6 +199,13 @@ impl<'lab> Reader<'lab> {
             until("the gateway's ready line", || gateway.log().contains("ready: ").then_some(()));
             self.gateway = Some(gateway);
             return;
+        }
+        if command.line == "systemctl reload gatepost" {
+            let gateway = self.gateway.as_ref().expect("a gateway that runs");
+            gateway.signal(Signal::SIGHUP);
+            return until("the reload", || {
+                gateway.log().contains("configuration reloaded").then_some(())
+            });
         }
         if let Some(shell) = shell.strip_suffix(" &") {
             let recorder = self.host.spawn(["sh", "-c", shell]);

@@ -260,7 +260,7 @@ fn recorder_command(config: &Config, file: &Path, options: &[&str]) -> Vec<Strin
 }
 
 /// Starts a recorder and waits until it is attached.
-fn record(lab: &Lab, config: &Config, file: &Path, options: &[&str]) -> Process {
+pub(crate) fn record(lab: &Lab, config: &Config, file: &Path, options: &[&str]) -> Process {
     let mut recorder = lab.gateway.spawn(recorder_command(config, file, options));
     crate::support::until("a recorder that records", || {
         assert!(!recorder.has_ended(), "{}", recorder.log());

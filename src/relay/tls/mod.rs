@@ -47,6 +47,8 @@ pub(super) struct TlsLeg {
     is_established: bool,
     /// The client sends no more (close_notify, RFC 8446 §6.1).
     is_closed: bool,
+    /// The connection may not be used any more.
+    has_failed: bool,
 }
 
 impl TlsLeg {
@@ -62,6 +64,7 @@ impl TlsLeg {
             first_flight: Vec::new(),
             is_established: false,
             is_closed: false,
+            has_failed: false,
         })
     }
 
@@ -107,7 +110,8 @@ impl TlsLeg {
         }))
     }
 
-    /// Processes whole records. Returns the number of bytes that are done with.
+    /// Processes whole records. Returns the number of bytes that are done with. rustls keeps positions within what it has not
+    /// discarded, so it always gets those bytes again, also where there are no new ones.
     fn process(&mut self, input: &mut [u8], outgoing: &mut Vec<u8>) -> Result<usize, Error> {
         let mut used = 0;
         loop {
@@ -136,17 +140,21 @@ impl TlsLeg {
                 Ok(_) => return Ok(used),
                 Err(error) => {
                     self.take_alert(outgoing);
+                    self.has_failed = true;
                     return Err(error);
                 }
             }
         }
     }
 
-    /// After an error: what the client still has to read.
+    /// After an error: what the client still has to read. No record may be processed any more.
     fn take_alert(&mut self, outgoing: &mut Vec<u8>) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.connection.process_tls_records(&mut []).state
-        {
+        while self.connection.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut data)) =
+                self.connection.process_tls_records(&mut []).state
+            else {
+                return;
+            };
             append(outgoing, RECORD, |room| data.encode(room).map_err(|_too_small| 0));
         }
     }
@@ -178,11 +186,15 @@ impl TlsLeg {
             self.held.extend_from_slice(plaintext);
             return Ok(());
         }
+        if self.has_failed {
+            return Err(Error::EncryptError);
+        }
         for piece in plaintext.chunks(RECORD) {
-            self.process(&mut [], outgoing)?; // What TLS has to send comes first.
+            self.flush_own(outgoing)?; // What TLS has to send comes first.
+            let Self { connection, partial, .. } = self;
             let mut result = Ok(());
             append(outgoing, piece.len() + OVERHEAD, |room| {
-                match self.connection.process_tls_records(&mut []).state {
+                match connection.process_tls_records(partial).state {
                     Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                         match traffic.encrypt(piece, room) {
                             Ok(count) => Ok(count),
@@ -205,10 +217,22 @@ impl TlsLeg {
         Ok(())
     }
 
-    /// Tells the client that nothing more comes (close_notify).
+    /// Appends what TLS itself has to send, such as a new key.
+    fn flush_own(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Error> {
+        let mut partial = std::mem::take(&mut self.partial);
+        let used = self.process(&mut partial, outgoing)?;
+        partial.drain(..used);
+        self.partial = partial;
+        Ok(())
+    }
+
+    /// Ends what the client receives (close_notify).
     pub(super) fn close(&mut self, outgoing: &mut Vec<u8>) {
+        if self.has_failed {
+            return;
+        }
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
-            self.connection.process_tls_records(&mut []).state
+            self.connection.process_tls_records(&mut self.partial).state
         {
             append(outgoing, OVERHEAD, |room| {
                 traffic.queue_close_notify(room).map_err(|_too_small| 0)

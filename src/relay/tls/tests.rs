@@ -189,3 +189,35 @@ fn a_record_that_is_too_long_is_an_error() {
     let mut input = [&[0x16, 3, 1, 0xff, 0xff][..], &[0; 1000]].concat();
     assert!(leg.receive(&mut input, &mut outgoing).is_err());
 }
+
+/// Found by a client that sends a message of 16 MB as its hello.
+#[test]
+fn a_hello_that_is_too_long_is_an_error() {
+    let body = [&[1, 0xff, 0xff, 0xff][..], &[0; 16_000]].concat();
+    let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+    let records = [&[0x16, 3, 1][..], &length, &body].concat().repeat(20);
+    for piece in [1, 100, RECORD + OVERHEAD, 1_000_000] {
+        let mut leg = TlsLeg::new(server()).unwrap();
+        let mut input = records.clone();
+        let mut pieces = input.chunks_mut(piece);
+        let failed = pieces.any(|piece| leg.receive(piece, &mut Vec::new()).is_err());
+        assert!(failed, "pieces of {piece}");
+    }
+}
+
+/// A message of TLS itself that spans records, with mail of ours in between: positions within it stay valid.
+#[test]
+fn an_unfinished_key_update_does_not_disturb_what_is_sent() {
+    let mut pair = Pair::new(client(&[&version::TLS13]), 1_000_000);
+    pair.exchange(Vec::new()).unwrap();
+    pair.client.refresh_traffic_keys().unwrap();
+    let mut sent = Vec::new();
+    pair.client.write_tls(&mut sent).unwrap();
+    let mut outgoing = Vec::new();
+    for byte in sent.chunks_mut(1) {
+        pair.leg.receive(byte, &mut outgoing).unwrap();
+        pair.leg.send(b"250 ok\r\n", &mut outgoing).unwrap();
+    }
+    pair.exchange(outgoing).unwrap();
+    assert_eq!(pair.at_client.len(), sent.len() * 8);
+}

@@ -4,17 +4,22 @@
 //! Postfix's trace fields.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::tests;
-use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, dot_stuffed};
+use crate::support::{
+    Config, Family, Gateway, Lab, Mode, OwnTls, Postfix, Smtp, connect, dot_stuffed,
+};
 
 tests![
     small_messages_arrive_byte_for_byte_proxy,
     small_messages_arrive_byte_for_byte_tproxy,
     large_messages_arrive_byte_for_byte_proxy,
     large_messages_arrive_byte_for_byte_tproxy,
+    small_messages_inside_tls_arrive_byte_for_byte_proxy,
+    small_messages_inside_tls_arrive_byte_for_byte_tproxy,
+    large_messages_inside_tls_arrive_byte_for_byte_proxy,
+    large_messages_inside_tls_arrive_byte_for_byte_tproxy,
 ];
 
 const MB: usize = 1_000_000;
@@ -46,39 +51,84 @@ impl fmt::Display for Transfer {
 }
 
 fn small_messages_arrive_byte_for_byte_proxy() {
-    small_messages(Mode::Proxy);
+    small_messages(Mode::Proxy, Security::Plain);
 }
 
 fn small_messages_arrive_byte_for_byte_tproxy() {
-    small_messages(Mode::Tproxy);
+    small_messages(Mode::Tproxy, Security::Plain);
 }
 
 fn large_messages_arrive_byte_for_byte_proxy() {
-    large_messages(Mode::Proxy);
+    large_messages(Mode::Proxy, Security::Plain);
 }
 
 fn large_messages_arrive_byte_for_byte_tproxy() {
-    large_messages(Mode::Tproxy);
+    large_messages(Mode::Tproxy, Security::Plain);
 }
 
-fn small_messages(mode: Mode) {
+fn small_messages_inside_tls_arrive_byte_for_byte_proxy() {
+    small_messages(Mode::Proxy, Security::OwnTls);
+}
+
+fn small_messages_inside_tls_arrive_byte_for_byte_tproxy() {
+    small_messages(Mode::Tproxy, Security::OwnTls);
+}
+
+fn large_messages_inside_tls_arrive_byte_for_byte_proxy() {
+    large_messages(Mode::Proxy, Security::OwnTls);
+}
+
+fn large_messages_inside_tls_arrive_byte_for_byte_tproxy() {
+    large_messages(Mode::Tproxy, Security::OwnTls);
+}
+
+/// How the client reaches the gateway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Security {
+    Plain,
+    OwnTls,
+}
+
+/// What a case needs.
+struct Site<'lab> {
+    lab: &'lab Lab,
+    postfix: Postfix<'lab>,
+    mode: Mode,
+    /// For sessions through the gateway.
+    tls: Option<OwnTls>,
+    _gateway: Gateway<'lab>,
+}
+
+impl<'lab> Site<'lab> {
+    fn new(lab: &'lab Lab, mode: Mode, security: Security) -> Self {
+        let postfix = Postfix::receiver(lab);
+        let tls = (security == Security::OwnTls).then(|| OwnTls::new(lab));
+        let config = Config::new(lab, mode);
+        let config = match &tls {
+            Some(tls) => tls.configure(config),
+            None => config,
+        };
+        let _gateway = Gateway::start(lab, &config);
+        Self { lab, postfix, mode, tls, _gateway }
+    }
+}
+
+fn small_messages(mode: Mode, security: Security) {
     let lab = Lab::new();
-    let postfix = Postfix::receiver(&lab);
-    let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+    let site = Site::new(&lab, mode, security);
     for family in Family::ALL {
         for transfer in Transfer::ALL {
             for (name, message) in small() {
                 let case = format!("{name}, {family}, {transfer}");
-                arrives_the_same(&case, &lab, &postfix, (mode, family), transfer, &message);
+                arrives_the_same(&case, &site, family, transfer, &message);
             }
         }
     }
 }
 
-fn large_messages(mode: Mode) {
+fn large_messages(mode: Mode, security: Security) {
     let lab = Lab::new();
-    let postfix = Postfix::receiver(&lab);
-    let _gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+    let site = Site::new(&lab, mode, security);
     let cases = [
         (Family::Ipv6, Transfer::Data, MB),
         (Family::Ipv4, Transfer::Data, MB),
@@ -90,21 +140,22 @@ fn large_messages(mode: Mode) {
     for (family, transfer, size) in cases {
         let case = format!("{} MB, {family}, {transfer}", size / MB);
         let message = of_size(size);
-        arrives_the_same(&case, &lab, &postfix, (mode, family), transfer, &message);
+        arrives_the_same(&case, &site, family, transfer, &message);
     }
 }
 
 fn arrives_the_same(
     case: &str,
-    lab: &Lab,
-    postfix: &Postfix<'_>,
-    (mode, family): (Mode, Family),
+    site: &Site<'_>,
+    family: Family,
     transfer: Transfer,
     message: &[u8],
 ) {
     eprintln!("case: {case}");
-    let directly = deliver(lab, postfix, lab.direct(family), transfer, message);
-    let through = deliver(lab, postfix, lab.entrance(mode, family), transfer, message);
+    let Site { lab, postfix, mode, tls, .. } = site;
+    let directly = deliver(postfix, connect(lab, lab.direct(family), None), transfer, message);
+    let smtp = connect(lab, lab.entrance(*mode, family), tls.as_ref());
+    let through = deliver(postfix, smtp, transfer, message);
     if directly == through {
         return;
     }
@@ -123,18 +174,12 @@ fn arrives_the_same(
 }
 
 /// Sends the message to a new recipient and returns the stored message.
-fn deliver(
-    lab: &Lab,
-    postfix: &Postfix<'_>,
-    to: SocketAddr,
-    transfer: Transfer,
-    message: &[u8],
-) -> Vec<u8> {
+fn deliver(postfix: &Postfix<'_>, smtp: Smtp, transfer: Transfer, message: &[u8]) -> Vec<u8> {
     static COUNTER: AtomicUsize = AtomicUsize::new(0);
 
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let recipient = format!("recipient-{number}@example.org");
-    send(lab.client.smtp(to), transfer, &recipient, message);
+    send(smtp, transfer, &recipient, message);
     postfix.take_message_to(&recipient).content
 }
 

@@ -15,5 +15,8 @@ pub(crate) mod proxied;
 pub(crate) mod recovery;
 pub(crate) mod smuggling;
 pub(crate) mod starttls;
+pub(crate) mod tls;
+pub(crate) mod tls_hostile;
+pub(crate) mod tls_renewal;
 pub(crate) mod upstream;
 pub(crate) mod upstream_lost;

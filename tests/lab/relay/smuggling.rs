@@ -5,13 +5,15 @@ use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
 use std::net::SocketAddr;
 
 use crate::harness::tests;
-use crate::support::{Config, Family, Gateway, Haproxy, Lab, Mode, Postfix};
+use crate::support::{Config, Family, Gateway, Haproxy, Lab, Mode, OwnTls, Postfix, connect};
 
 tests![
     smuggling_sequences_reach_postfix_as_one_message_normalize_proxy,
     smuggling_sequences_reach_postfix_as_one_message_normalize_tproxy,
     smuggling_sequences_are_refused_with_reject_proxy,
     smuggling_sequences_are_refused_with_reject_tproxy,
+    smuggling_sequences_inside_tls_reach_postfix_as_one_message,
+    smuggling_sequences_inside_tls_are_refused_with_reject,
     a_client_with_a_long_message_receives_the_rejection,
     smuggling_works_through_a_blind_relay,
 ];
@@ -37,19 +39,27 @@ impl Attempt {
 }
 
 fn smuggling_sequences_reach_postfix_as_one_message_normalize_proxy() {
-    one_message(Mode::Proxy);
+    one_message(Mode::Proxy, false);
 }
 
 fn smuggling_sequences_reach_postfix_as_one_message_normalize_tproxy() {
-    one_message(Mode::Tproxy);
+    one_message(Mode::Tproxy, false);
 }
 
 fn smuggling_sequences_are_refused_with_reject_proxy() {
-    refused(Mode::Proxy);
+    refused(Mode::Proxy, false);
 }
 
 fn smuggling_sequences_are_refused_with_reject_tproxy() {
-    refused(Mode::Tproxy);
+    refused(Mode::Tproxy, false);
+}
+
+fn smuggling_sequences_inside_tls_reach_postfix_as_one_message() {
+    one_message(Mode::Proxy, true);
+}
+
+fn smuggling_sequences_inside_tls_are_refused_with_reject() {
+    refused(Mode::Proxy, true);
 }
 
 /// The gateway reads the rest of a rejected message, so that the client receives the 550: after a broken connection it would
@@ -76,7 +86,8 @@ fn smuggling_works_through_a_blind_relay() {
     let postfix = Postfix::receiver(&lab);
     let _haproxy = Haproxy::start(&lab);
     for family in Family::ALL {
-        let attempts = attempt_all(&lab, &postfix, lab.entrance(Mode::Proxy, family), family);
+        let attempts =
+            attempt_all(&lab, &postfix, (lab.entrance(Mode::Proxy, family), None), family);
         let smuggled = smuggled(&postfix, &attempts);
         for published in ["\n.\n", "\n.\r\n", "\r\n.\n"] {
             assert!(smuggled.contains(&published), "{family}: only {smuggled:?}");
@@ -84,14 +95,14 @@ fn smuggling_works_through_a_blind_relay() {
     }
 }
 
-fn one_message(mode: Mode) {
-    through_the_gateway(mode, "normalize", |attempt| {
+fn one_message(mode: Mode, inside_tls: bool) {
+    through_the_gateway((mode, inside_tls), "normalize", |attempt| {
         assert_eq!(attempt.codes, [250, 221], "{:?}", attempt.variant);
     });
 }
 
-fn refused(mode: Mode) {
-    through_the_gateway(mode, "reject", |attempt| {
+fn refused(mode: Mode, inside_tls: bool) {
+    through_the_gateway((mode, inside_tls), "reject", |attempt| {
         let Attempt { variant, codes, .. } = attempt;
         if has_bare_newline(variant) {
             // One reply at the true end of data, then the reply to QUIT.
@@ -102,14 +113,21 @@ fn refused(mode: Mode) {
     });
 }
 
-fn through_the_gateway(mode: Mode, bare_newlines: &str, check: impl Fn(&Attempt)) {
+fn through_the_gateway(
+    (mode, inside_tls): (Mode, bool),
+    bare_newlines: &str,
+    check: impl Fn(&Attempt),
+) {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let config = Config::new(&lab, mode).set("smtp", &format!("bare_newlines = {bare_newlines:?}"));
+    let tls = inside_tls.then(|| OwnTls::new(&lab));
+    let config = tls.iter().fold(config, |config, tls| tls.configure(config));
     let _gateway = Gateway::start(&lab, &config);
     for family in Family::ALL {
         eprintln!("case: {family}");
-        let attempts = attempt_all(&lab, &postfix, lab.entrance(mode, family), family);
+        let to = lab.entrance(mode, family);
+        let attempts = attempt_all(&lab, &postfix, (to, tls.as_ref()), family);
         attempts.iter().for_each(&check);
         assert_eq!(smuggled(&postfix, &attempts), [""; 0], "{family}");
 
@@ -138,7 +156,12 @@ fn has_bare_newline(variant: &str) -> bool {
 }
 
 /// Sends every variant to `to` in a separate session; returns when Postfix has stored all accepted messages.
-fn attempt_all(lab: &Lab, postfix: &Postfix<'_>, to: SocketAddr, family: Family) -> Vec<Attempt> {
+fn attempt_all(
+    lab: &Lab,
+    postfix: &Postfix<'_>,
+    to: (SocketAddr, Option<&OwnTls>),
+    family: Family,
+) -> Vec<Attempt> {
     let attempt = |(number, variant): (usize, String)| {
         let honest = format!("honest-{family}-{number}@example.org");
         let smuggled = format!("smuggled-{family}-{number}@example.org");
@@ -150,8 +173,14 @@ fn attempt_all(lab: &Lab, postfix: &Postfix<'_>, to: SocketAddr, family: Family)
     attempts
 }
 
-fn attempt(lab: &Lab, to: SocketAddr, variant: &str, honest: &str, smuggled: &str) -> Vec<u16> {
-    let mut smtp = lab.client.smtp(to);
+fn attempt(
+    lab: &Lab,
+    (to, tls): (SocketAddr, Option<&OwnTls>),
+    variant: &str,
+    honest: &str,
+    smuggled: &str,
+) -> Vec<u16> {
+    let mut smtp = connect(lab, to, tls);
     smtp.begin("sender@example.net", honest);
     smtp.dialogue("C: DATA\n S: 354");
     let message = format!(

@@ -232,6 +232,16 @@ impl<'lab> Gateway<'lab> {
         self.process.signal(Signal::SIGHUP);
     }
 
+    /// SIGHUP, with the configuration as it is.
+    pub(crate) fn hang_up(&self) {
+        self.process.signal(Signal::SIGHUP);
+    }
+
+    /// The configuration file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// `gatepost intercept clean` on the gateway host.
     pub(crate) fn intercept_clean(lab: &Lab) {
         lab.gateway.run([GATEPOST, "intercept", "clean"]);

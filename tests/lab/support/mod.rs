@@ -32,6 +32,7 @@ pub(crate) mod sites;
 mod smtp;
 #[path = "../../smtp_client/mod.rs"]
 pub(crate) mod smtp_client;
+mod tls;
 pub(crate) mod watcher;
 pub(crate) mod world;
 
@@ -56,6 +57,7 @@ pub(crate) use process::Process;
 pub(crate) use requirements::{CannotRun, cannot_run, is_root, require_program, require_root};
 pub(crate) use reverse_proxy::Haproxy;
 pub(crate) use smtp::{Reply, Smtp, dot_stuffed};
+pub(crate) use tls::{HOSTNAME, OwnTls, connect};
 
 /// Long enough for a busy machine; only a test that fails waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -30,6 +30,8 @@ impl Reply {
 
 pub(crate) struct Smtp {
     stream: BufReader<Connection>,
+    /// STARTTLS was the last command: the greeting that a dialogue begins with does not come again.
+    is_greeted: bool,
 }
 
 impl Smtp {
@@ -37,7 +39,7 @@ impl Smtp {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream: BufReader::new(Connection::new(stream)) }
+        Self { stream: BufReader::new(Connection::new(stream)), is_greeted: false }
     }
 
     /// The client's address and port.
@@ -65,6 +67,7 @@ impl Smtp {
     pub(crate) fn start_tls(&mut self, tls: &TlsClient, name: &str) -> Handshake {
         self.dialogue("S: 220\n C: EHLO client.example.net\n S: 250\n C: STARTTLS\n S: 220");
         let handshake = self.handshake(tls, name);
+        self.is_greeted = true;
         handshake.unwrap_or_else(|error| panic!("the TLS handshake: {error}"))
     }
 
@@ -115,12 +118,15 @@ impl Smtp {
     }
 
     /// Sends `C:` lines and expects `S:` lines; `S: 250` is a reply with that code, and text after it is the beginning of
-    /// its last line.
+    /// its last line. After [`Smtp::start_tls`] a greeting at the beginning is left out.
     #[track_caller]
     pub(crate) fn dialogue(&mut self, script: &str) {
         let mut sent = "nothing".to_owned();
         for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
-            if let Some(command) = line.strip_prefix("C: ") {
+            let is_greeted = std::mem::take(&mut self.is_greeted);
+            if is_greeted && line == "S: 220" {
+                continue;
+            } else if let Some(command) = line.strip_prefix("C: ") {
                 self.raw(format!("{command}\r\n").as_bytes()).unwrap();
                 sent = format!("{command:?}");
             } else if let Some(expected) = line.strip_prefix("S: ") {
@@ -167,6 +173,14 @@ impl Smtp {
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         let _ = self.stream.read_to_end(&mut rest);
+        rest
+    }
+
+    /// All bytes until the server's close_notify; under TLS an end without one is an error.
+    #[track_caller]
+    pub(crate) fn rest_until_close_notify(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("close_notify");
         rest
     }
 
