@@ -12,7 +12,7 @@ TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables iptables postfix openssl ca
 	gnutls-bin swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
 	systemd man-db groff-base zsh fish libidn12 libgnutls-dane0
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
-BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream
+BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream libnginx-mod-mail stunnel4
 NEEDED = $(BUILD_PACKAGES)
 # Exim conflicts with Postfix as a package: only its program is unpacked, and the user that it demands created.
 EXIM := target/exim4/usr/sbin/exim4
@@ -74,8 +74,9 @@ lint: ## Formatting, clippy, documentation, dependencies: no warnings; installs 
 	@if [ -d "$(ADVISORIES)" ]; then $(CARGO) deny --locked check --disable-fetch advisories; fi
 
 bench: NEEDED = $(BENCH_PACKAGES)
-bench: packages ## The relay beside HAProxy and nginx, replay beside tshark, watch beside dumpcap, a decision, the door; writes target/bench/*.json
+bench: packages ## The relay beside HAProxy and nginx, also under TLS and beside stunnel, replay beside tshark, watch beside dumpcap, a decision, the door; writes target/bench/*.json
 	$(RUNNER) $(CARGO) bench --locked --bench relay -- $(BENCH)
+	$(RUNNER) $(CARGO) bench --locked --bench tls -- $(BENCH)
 	$(RUNNER) $(CARGO) bench --locked --bench replay -- $(BENCH)
 	$(RUNNER) $(CARGO) bench --locked --bench watch -- $(BENCH)
 	$(CARGO) bench --locked --bench decide
