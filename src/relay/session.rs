@@ -52,9 +52,12 @@ pub(super) async fn run(
     };
     let mut stream = stream;
     if listener.settings.proxy_trusted.contains(peer.ip()) {
-        arrival.read_proxy_header(&mut stream).await;
+        Box::pin(arrival.read_proxy_header(&mut stream)).await;
     }
-    let mut pump = begin(stream, arrival, &mut permit, (&active, &listener), &state).await;
+    // Boxed, as the header's reader and `linger`: each has a buffer or a pump of its own, for which an idle session would keep
+    // room.
+    let beginning = begin(stream, arrival, &mut permit, (&active, &listener), &state);
+    let mut pump = Box::pin(beginning).await;
     let mut lifecycle = state.lifecycle.subscribe();
     let mut drained = *lifecycle.borrow_and_update() != Lifecycle::Running;
     if drained {
@@ -77,7 +80,7 @@ pub(super) async fn run(
     }
     pump.finish();
     if pump.needs_lingering_close() {
-        linger(&pump.client().stream).await;
+        Box::pin(linger(&pump.client().stream)).await;
     }
 }
 
