@@ -71,11 +71,13 @@ fn tshark_reads_sessions_and_verdicts() {
     let comments = by_client(&file, "frame.comment", "frame.comment");
     for family in Family::ALL {
         let comment = &comments[&lab.client_ip(family)];
-        assert_eq!(comment, "gatepost: verdict=accept outcome=quit", "{family}");
+        let expected = "gatepost-listener: default gatepost: verdict=accept outcome=quit";
+        assert_eq!(comment, expected, "{family}");
     }
     assert_eq!(
         comments[&listed],
-        "gatepost: verdict=reject rule=\"no mail from there\" reason=access_reject outcome=quit"
+        "gatepost-listener: default gatepost: verdict=reject rule=\"no mail from there\" reason=access_reject \
+         outcome=quit"
     );
     assert_eq!(tshark(&file, "tcp.analysis.lost_segment || _ws.malformed", &["frame.number"]), "");
     // The recording has the client's original destination.
