@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::unistd::{Gid, Group, User, geteuid};
 
+use crate::app::upstream_tls::upstream_tls;
 use crate::config::Config;
 use crate::lookup::vantage::SharedKey;
 use crate::tls::{LoadedTls, TicketKeys};
@@ -20,7 +21,8 @@ pub(super) fn errors(config: &Config) -> Vec<String> {
     let error = key.and_then(Result::err).map(|error| format!("vantage.key_file: {error}"));
     let tls = config.tls.as_ref().map(|tls| LoadedTls::load(tls, &TicketKeys::new()?));
     let tls_error = tls.and_then(Result::err).map(|error| format!("[tls]: {error}"));
-    error.into_iter().chain(tls_error).collect()
+    let upstream_error = upstream_tls(config).err().map(|error| format!("{error:#}"));
+    error.into_iter().chain(tls_error).chain(upstream_error).collect()
 }
 
 /// Secrets that other accounts of this host can read; `path` is the configuration file.

@@ -145,6 +145,15 @@ const UPSTREAM: &[KeySpec] = &[
         "How the MTA is checked while there is no mail: `\"smtp\"` connects to each address, waits for the greeting and \
          sends QUIT. `/readyz`, the status page and the metrics report the result."),
     spec("check_interval", "duration, 1s to 1h", Text("30s"), "Time between two checks."),
+    spec("tls", r#""off", "opportunistic", "require", "verify""#,
+        Unset("`\"off\"` for loopback addresses, else `\"opportunistic\"`", r#""verify""#),
+        "Whether the gateway itself uses TLS with the MTA, by STARTTLS. `\"opportunistic\"`: if the MTA offers it, with \
+         any certificate. `\"require\"`: always, with any certificate. `\"verify\"`: always, with a certificate of \
+         `tls_ca` for `tls_name`. Only where the gateway ends the clients' TLS (`[tls]`), else an error."),
+    spec("tls_ca", "path", Unset("the authorities that the system trusts", r#""/etc/gatepost/ca.pem""#),
+        "Certificates in PEM of the authorities that `tls = \"verify\"` trusts."),
+    spec("tls_name", "host name", Unset("required with `tls = \"verify\"`", r#""mx.example.org""#),
+        "Name in the MTA's certificate; the gateway sends it as server name (SNI)."),
 ];
 
 /// In the order of the reference.

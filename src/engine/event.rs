@@ -126,6 +126,8 @@ labels! {
         /// The gateway lacks the file descriptors, memory or local ports for a connection.
         Resources = "resources",
         UpstreamLost = "upstream_lost",
+        /// No TLS with upstream, and plaintext is not accepted.
+        UpstreamTls = "upstream_tls",
         /// Upstream did not accept the gateway's XCLIENT.
         Identity = "identity",
         Timeout = "timeout",
@@ -171,6 +173,36 @@ labels! {
 impl TlsHandshake {
     pub const fn is_failure(self) -> bool {
         !matches!(self, Self::Full | Self::Resumed)
+    }
+}
+
+labels! {
+    /// Result of the gateway's attempt to use TLS with an upstream.
+    pub enum UpstreamTlsResult {
+        /// With a certificate.
+        Full = "full",
+        /// By a session ticket.
+        Resumed = "resumed",
+        /// Upstream does not offer STARTTLS.
+        NotOffered = "not_offered",
+        /// Upstream offers STARTTLS, and did not answer it with 220.
+        Refused = "refused",
+        /// Upstream's certificate is not one of `upstream.tls_ca` for `upstream.tls_name`.
+        Certificate = "certificate",
+        /// Upstream sent an alert.
+        Alert = "alert",
+        NoCommonVersion = "no_common_version",
+        /// No cipher suite, group or signature scheme in common.
+        NoCommonAlgorithm = "no_common_algorithm",
+        /// What upstream sent is not TLS.
+        NotTls = "not_tls",
+        /// It is TLS that breaks the protocol.
+        Protocol = "protocol",
+        /// Upstream closed before the handshake was complete.
+        Closed = "closed",
+        Timeout = "timeout",
+        /// A fault of the gateway.
+        Internal = "internal",
     }
 }
 
@@ -282,6 +314,8 @@ pub enum Event {
         version: TlsVersion,
         result: TlsHandshake,
     },
+    /// Whether the gateway used TLS with upstream, if it was to try.
+    UpstreamTls(UpstreamTlsResult),
     /// Once, at the end of a session.
     SessionTls(TlsState),
     /// `family` is the upstream's, which need not be the client's.

@@ -15,13 +15,13 @@ mod record;
 
 pub use self::event::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Outcome, Phase, Refusal, ReplySource,
-    Starttls, TlsHandshake, TlsVersion, UpstreamFailure,
+    Starttls, TlsHandshake, TlsVersion, UpstreamFailure, UpstreamTlsResult,
 };
 pub use self::observe::Observe;
 pub use self::observer::Observer;
 pub use self::options::{
     EarlyData, Limits, ListenerProfiles, PathSyntax, Pregreet, Profile, RefuseAt, SmtpOptions,
-    Timeouts, TlsMode,
+    Timeouts, TlsMode, UpstreamTls,
 };
 pub use self::output::{Action, Output};
 pub use self::policy::{Evaluated, evaluate_record};
@@ -29,7 +29,7 @@ pub use self::proxy::Proxy;
 pub use self::record::{
     EncryptedBytes, Endpoint, Phases, PolicyQuestion, RecipientRecord, SessionRecord, ShadowRecord,
     SmtpFacts, TcpFacts, TlsFacts, TlsFailure, TransactionRecord, TranscriptEntry, TranscriptItem,
-    VerdictRecord,
+    UpstreamTlsFailure, VerdictRecord,
 };
 pub use crate::addr::Side;
 pub use crate::smtp::{BareNewlines, TlsState};

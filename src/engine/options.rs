@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::label::labels;
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
 use crate::smtp::{BareNewlines, Keyword};
@@ -211,5 +212,20 @@ pub enum TlsMode {
 impl TlsMode {
     pub const fn terminates(self) -> bool {
         matches!(self, Self::Terminate { .. })
+    }
+}
+
+labels! {
+    /// TLS between the gateway and an upstream.
+    #[derive(Default)]
+    pub enum UpstreamTls {
+        #[default]
+        Off = "off",
+        /// If upstream offers it, without regard to its certificate.
+        Opportunistic = "opportunistic",
+        /// Always, without regard to the certificate.
+        Require = "require",
+        /// Always, with a certificate that is verified.
+        Verify = "verify",
     }
 }

@@ -19,6 +19,11 @@ pub enum Action {
     DiscardClient,
     /// After what was written to the client so far, TLS begins. See [`super::Proxy::on_tls_established`].
     StartTls,
+    /// Discard all that upstream has sent and nobody read; then TLS begins, with the gateway as the client. See
+    /// [`super::Proxy::on_upstream_discarded`] and [`super::Proxy::on_upstream_tls_established`].
+    StartUpstreamTls,
+    /// TLS that is only preferred failed: for a while the next sessions use plaintext with this upstream.
+    AvoidUpstreamTls,
     /// Shut down the write half.
     ShutdownUpstream,
     ShutdownClient,

@@ -45,6 +45,7 @@ pub(super) struct Families {
     pub(super) accept_errors: IntCounter,
     pub(super) starttls: IntCounterVec,
     pub(super) tls_handshakes: IntCounterVec,
+    pub(super) upstream_tls: IntCounterVec,
     pub(super) session_tls: IntCounterVec,
     pub(super) tls_certificates: IntGaugeVec,
     pub(super) tls_refused: IntGauge,
@@ -183,6 +184,11 @@ impl Families {
                 "tls_handshakes_total",
                 "Handshakes of the gateway's own TLS with clients, by version and result.",
                 &["family", "tls_version", "result"],
+            )?,
+            upstream_tls: to.counters(
+                "upstream_tls_handshakes_total",
+                "Sessions in which the gateway was to use TLS with the upstream, by result.",
+                &["family", "result"],
             )?,
             session_tls: to.counters(
                 "session_tls_total",

@@ -7,7 +7,7 @@ use super::{Metrics, MetricsError, array, reply_code};
 use crate::addr::Family;
 use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
-    ReplySource, SessionRecord, Starttls, TlsHandshake, TlsVersion,
+    ReplySource, SessionRecord, Starttls, TlsHandshake, TlsVersion, UpstreamTlsResult,
 };
 use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMode;
@@ -30,6 +30,7 @@ pub(super) struct SessionSeries {
     starttls: [IntCounter; Starttls::ALL.len()],
     /// By version, then by result.
     tls_handshakes: [[IntCounter; TlsHandshake::ALL.len()]; TlsVersion::ALL.len()],
+    upstream_tls: [IntCounter; UpstreamTlsResult::ALL.len()],
     session_tls: [IntCounter; TlsState::ALL.len()],
     anomalies: [IntCounter; Anomaly::ALL.len()],
     parser_desyncs: [IntCounter; Desync::ALL.len()],
@@ -83,6 +84,7 @@ impl SessionSeries {
                 handshakes(TlsVersion::Tls13)?,
                 handshakes(TlsVersion::Unknown)?,
             ],
+            upstream_tls: each!(upstream_tls, UpstreamTlsResult::ALL),
             session_tls: each!(session_tls, TlsState::ALL),
             anomalies: each!(anomalies, Anomaly::ALL),
             parser_desyncs: each!(parser_desyncs, Desync::ALL),
@@ -121,6 +123,7 @@ impl Observe for Metrics {
             Event::TlsHandshake { version, result } => {
                 of.tls_handshakes[version.index()][result.index()].inc();
             }
+            Event::UpstreamTls(result) => of.upstream_tls[result.index()].inc(),
             Event::SessionTls(state) => of.session_tls[state.index()].inc(),
             Event::Attempt { family: upstream, outcome } => {
                 self.sessions[upstream as usize].upstream_attempts[outcome.index()].inc()

@@ -12,7 +12,7 @@ use crate::addr::{ClientAddr, Networks, OriginalDst, Side};
 use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe as _, Observer, Outcome, Output,
     Phase, Profile, Refusal, ReplySource, SessionRecord, Starttls, TcpFacts, TlsHandshake,
-    TlsVersion, TransactionRecord,
+    TlsVersion, TransactionRecord, UpstreamTlsResult,
 };
 use crate::policy::PolicyAction;
 use crate::policy::door::{self, Door, DoorTransition, Signals};
@@ -117,6 +117,9 @@ fn feed_everything(metrics: &Metrics) {
             for version in TlsVersion::ALL {
                 count(Event::TlsHandshake { version, result });
             }
+        }
+        for result in UpstreamTlsResult::ALL {
+            count(Event::UpstreamTls(result));
         }
         for state in TlsState::ALL {
             count(Event::SessionTls(state));

@@ -12,7 +12,7 @@ use super::splice::Pipe;
 use super::tls::{TlsLeg, with_buffer};
 use crate::engine::TlsFacts;
 
-/// Bytes of ciphertext that may wait while a client does not read.
+/// Bytes of ciphertext that may wait while a peer does not read.
 const MAX_TLS_OUTGOING: usize = 128 * 1024;
 /// A read of this size or more makes splice worth its system calls.
 pub(super) const BULK: usize = 32 * 1024;
@@ -20,7 +20,7 @@ pub(super) const BULK: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct RelayEndpoint {
     pub(super) stream: TcpStream,
-    /// Of a client whose STARTTLS the gateway answered; the other bytes here are plaintext, but for `outgoing`.
+    /// Of a client whose STARTTLS the gateway answered, or an upstream that answered its own; the other bytes here are plaintext, but for `outgoing`.
     tls: Option<Box<TlsLeg>>,
     /// Bytes that were read and that the engine has not consumed yet.
     pub(super) unconsumed: Vec<u8>,
@@ -80,9 +80,19 @@ impl RelayEndpoint {
     }
 
     /// From now on the peer is spoken to through `tls`.
-    pub(super) fn start_tls(&mut self, tls: TlsLeg) {
+    ///
+    /// # Errors
+    /// Those of [`TlsLeg::start`].
+    pub(super) fn start_tls(
+        &mut self,
+        mut tls: TlsLeg,
+        cx: &mut Context<'_>,
+    ) -> Result<(), rustls::Error> {
+        tls.start(&mut self.outgoing)?;
         self.tls = Some(Box::new(tls));
         (self.bulk, self.filled) = (false, false);
+        self.flush(cx);
+        Ok(())
     }
 
     /// Its bytes are not what the other side sends or receives.
@@ -194,7 +204,7 @@ impl RelayEndpoint {
                 self.filled = count == buffer.len();
                 return Poll::Ready(Ok(Read::Bytes(count)));
             }
-            // A client that lets the gateway write and does not read gets no further.
+            // A peer that lets the gateway write and does not read gets no further.
             if tls.is_closed() || self.outgoing.len() > MAX_TLS_OUTGOING {
                 return if tls.is_closed() { Poll::Ready(Ok(Read::End)) } else { Poll::Pending };
             }

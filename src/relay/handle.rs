@@ -11,6 +11,7 @@ use super::health::UpstreamHealth;
 use super::settings::{ListenerSettings, UpstreamIdentity};
 use super::state::RelayState;
 use super::upstream_check;
+use super::upstream_tls::UpstreamTlsConfigs;
 use crate::addr::{Family, Networks};
 
 #[derive(Clone)]
@@ -77,6 +78,11 @@ impl RelayHandle {
     /// Puts certificates and versions in force for handshakes of sessions that begin from now on.
     pub fn set_tls(&self, config: Arc<ServerConfig>) {
         self.0.tls.store(Some(config));
+    }
+
+    /// Puts what is verified in TLS with upstreams in force for sessions that begin from now on.
+    pub fn set_upstream_tls(&self, configs: UpstreamTlsConfigs) {
+        self.0.upstream_tls.store(Arc::new(configs));
     }
 
     /// The clock that timestamps all records.

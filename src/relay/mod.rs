@@ -22,6 +22,7 @@ mod state;
 mod tls;
 mod upstream;
 mod upstream_check;
+mod upstream_tls;
 mod worker;
 
 use std::net::SocketAddr;
@@ -29,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use tokio::time::{Instant, sleep};
 
 pub use self::capture_tap::{Tap, Taps, TooManyTaps};
@@ -41,8 +41,10 @@ pub use self::listen::{InheritedSockets, Listeners};
 pub use self::lookups::{LookupFuture, LookupProvider};
 pub use self::settings::{
     ListenerSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity,
-    UpstreamSettings,
+    UpstreamSettings, UpstreamTlsSettings,
 };
+pub use self::state::TlsConfigs;
+pub use self::upstream_tls::UpstreamTlsConfigs;
 
 use self::listen::{BoundAddress, WantedAddress};
 use self::state::{ActiveConfig, Lifecycle, ListenerCell, RelayState};
@@ -72,14 +74,15 @@ struct ListeningAddress {
 }
 
 impl Relay {
-    /// Serves `listeners`, which were opened for `settings`, with the certificates of `tls` where the gateway ends TLS. `lookups` answers the lookups that policy rules need.
+    /// Serves `listeners`, which were opened for `settings`, with `tls` where the gateway ends TLS. `lookups` answers the
+    /// lookups that policy rules need.
     ///
     /// # Errors
     /// A worker cannot be started.
     pub fn start(
         settings: RelaySettings,
         listeners: Listeners,
-        tls: Option<Arc<ServerConfig>>,
+        tls: TlsConfigs,
         observer: Arc<dyn Observe>,
         lookups: Arc<dyn LookupProvider>,
     ) -> Result<Self, RelayError> {

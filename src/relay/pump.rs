@@ -22,7 +22,8 @@ use super::capture_tap::SessionTap;
 use super::clock::RelayClock;
 use super::endpoint::{BULK, Read, RelayEndpoint};
 use super::lookups::PendingLookups;
-use super::tls::{TlsLeg, failure};
+use super::tls::{TlsLeg, failure, upstream_failure};
+use super::upstream_tls::UpstreamTlsPlan;
 use crate::addr::Family;
 use crate::engine::{Action, Event, Observe, Outcome, Output, Proxy, Side};
 use crate::policy::facts::Answers;
@@ -73,6 +74,8 @@ pub(super) struct Pump {
     tls: Option<Arc<ServerConfig>>,
     client: RelayEndpoint,
     upstream: Option<RelayEndpoint>,
+    /// For the gateway's own STARTTLS.
+    upstream_tls: Option<UpstreamTlsPlan>,
     timer: Pin<Box<Sleep>>,
     /// When `timer` fires: never after the deadline, possibly before it.
     timer_at: Timestamp,
@@ -111,6 +114,7 @@ impl Pump {
             tls,
             client,
             upstream: None,
+            upstream_tls: None,
             timer,
             timer_at,
             last_reply_deadline: None,
@@ -118,8 +122,9 @@ impl Pump {
         }
     }
 
-    pub(super) fn set_upstream(&mut self, upstream: RelayEndpoint) {
+    pub(super) fn set_upstream(&mut self, upstream: RelayEndpoint, tls: Option<UpstreamTlsPlan>) {
         self.upstream = Some(upstream);
+        self.upstream_tls = tls;
     }
 
     pub(super) const fn client(&self) -> &RelayEndpoint {
@@ -228,7 +233,7 @@ impl Pump {
                     endpoint.reset = true;
                 }
                 if let Some(reason) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
-                    self.fail_tls(reason, &mut scratch.work, cx);
+                    self.fail_tls(side, reason, &mut scratch.work, cx);
                 }
                 Read::End
             }
@@ -250,10 +255,17 @@ impl Pump {
                 self.engine.on_spliced(side, count as u64, now, &mut work.out);
                 self.apply_actions(side, &[], work, cx);
             }
-            Read::TlsEstablished(facts) => {
-                self.engine.on_tls_established(&facts, now, &mut work.out);
-                self.apply_actions(side, &[], work, cx);
-            }
+            Read::TlsEstablished(facts) => match side {
+                Side::Client => {
+                    self.engine.on_tls_established(&facts, now, &mut work.out);
+                    self.apply_actions(side, &[], work, cx);
+                }
+                Side::Server => {
+                    self.engine.on_upstream_tls_established(&facts, now, &mut work.out);
+                    self.apply_actions(side, &[], work, cx);
+                    self.feed_after_wait(now, work, cx);
+                }
+            },
             Read::End => {
                 if let Some(endpoint) = self.endpoint(side) {
                     endpoint.read_closed = true;
@@ -268,10 +280,21 @@ impl Pump {
         true
     }
 
-    fn fail_tls(&mut self, reason: &rustls::Error, work: &mut Work, cx: &mut Context<'_>) {
+    fn fail_tls(
+        &mut self,
+        side: Side,
+        reason: &rustls::Error,
+        work: &mut Work,
+        cx: &mut Context<'_>,
+    ) {
         work.out.clear();
-        self.engine.on_tls_failed(failure(reason), &mut work.out);
-        self.apply_actions(Side::Client, &[], work, cx);
+        match side {
+            Side::Client => self.engine.on_tls_failed(failure(reason), &mut work.out),
+            Side::Server => {
+                self.engine.on_upstream_tls_failed(upstream_failure(reason), &mut work.out);
+            }
+        }
+        self.apply_actions(side, &[], work, cx);
     }
 
     fn endpoint(&mut self, side: Side) -> Option<&mut RelayEndpoint> {
@@ -400,6 +423,7 @@ impl Pump {
     fn apply_actions(&mut self, side: Side, input: &[u8], work: &mut Work, cx: &mut Context<'_>) {
         let Work { out, to_client, to_upstream } = work;
         // The common case, one range to one side, is written from where it was read.
+        let is_list = !matches!(out.actions.as_slice(), [Action::Forward(_)]);
         if let [Action::Forward(range)] = out.actions.as_slice() {
             let bytes = input.get(range.clone()).unwrap_or_default();
             match (side, &mut self.upstream) {
@@ -410,7 +434,7 @@ impl Pump {
         } else {
             to_client.clear();
             to_upstream.clear();
-            let (mut discarded, mut starts_tls) = (0, false);
+            let (mut discarded, mut starts_tls, mut starts_upstream_tls) = (0, false, false);
             for action in out.actions.drain(..) {
                 let other = match side {
                     Side::Client => &mut *to_upstream,
@@ -425,6 +449,12 @@ impl Pump {
                     Action::ToUpstream(bytes) => to_upstream.extend_from_slice(&bytes),
                     Action::DiscardClient => discarded += self.discard(),
                     Action::StartTls => starts_tls = true,
+                    Action::StartUpstreamTls => starts_upstream_tls = true,
+                    Action::AvoidUpstreamTls => {
+                        if let Some(tls) = &self.upstream_tls {
+                            tls.avoid();
+                        }
+                    }
                     Action::ShutdownClient => self.client.shutdown_requested = true,
                     Action::ShutdownUpstream => {
                         if let Some(upstream) = &mut self.upstream {
@@ -450,14 +480,20 @@ impl Pump {
                 upstream.write(to_upstream, cx);
             }
             if starts_tls && let Some(config) = self.tls.clone() {
-                match TlsLeg::new(config) {
-                    Ok(tls) => self.client.start_tls(tls),
-                    Err(error) => self.engine.on_tls_failed(failure(&error), out),
+                let started = TlsLeg::with_client(config);
+                if let Err(error) = started.and_then(|tls| self.client.start_tls(tls, cx)) {
+                    self.engine.on_tls_failed(failure(&error), out);
                 }
+            }
+            if starts_upstream_tls {
+                self.start_upstream_tls(out, cx);
             }
         }
         for event in out.events.drain(..) {
             report(&*self.observer, self.family, &self.engine, event);
+        }
+        if !out.actions.is_empty() && is_list {
+            self.apply_actions(side, &[], work, cx); // Of a failed start of TLS.
         }
     }
 
@@ -466,6 +502,20 @@ impl Pump {
             self.tap.on_bytes(Side::Server, bytes, self.clock.now());
         }
         self.client.write(bytes, cx);
+    }
+
+    /// Nothing of upstream's plaintext is left when TLS begins.
+    fn start_upstream_tls(&mut self, out: &mut Output, cx: &mut Context<'_>) {
+        let (Some(upstream), Some(plan)) = (&mut self.upstream, &self.upstream_tls) else { return };
+        let mut discarded = std::mem::take(&mut upstream.unconsumed).len();
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = upstream.stream.try_read(&mut buffer) {
+            discarded += read;
+        }
+        self.engine.on_upstream_discarded(discarded, out);
+        if let Err(error) = plan.leg().and_then(|tls| upstream.start_tls(tls, cx)) {
+            self.engine.on_upstream_tls_failed(upstream_failure(&error), out);
+        }
     }
 
     /// Discards all that the client has sent so far, read or not. Returns the number of bytes.

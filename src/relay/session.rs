@@ -20,6 +20,7 @@ use super::pump::{Pump, PumpParts};
 use super::settings::{ListenerSettings, UpstreamIdentity, UpstreamSettings};
 use super::state::{ActiveConfig, ActiveListener, Lifecycle, RelayState};
 use super::upstream::connect;
+use super::upstream_tls::UpstreamTlsPlan;
 use crate::addr::{ClientAddr, OriginalDst, Side};
 use crate::engine::{Outcome, Profile, Proxy, Refusal, UpstreamFailure};
 
@@ -206,8 +207,14 @@ async fn begin(
                 false => identity::encode(version, client, destination),
             });
             let header = header.unwrap_or_default();
-            pump.with_engine(|engine, at, out| engine.on_connected(address, at, out)).await;
-            pump.set_upstream(RelayEndpoint::new(stream, Vec::new(), header));
+            let shared = (&**state.upstream_tls.load(), &state.failed_tls);
+            let tls = UpstreamTlsPlan::new(settings.tls, &upstream.tls, address.socket(), shared);
+            pump.with_engine(|engine, at, out| {
+                engine.on_connected(address, at, out);
+                engine.use_upstream_tls(tls.level);
+            })
+            .await;
+            pump.set_upstream(RelayEndpoint::new(stream, Vec::new(), header), Some(tls));
             pump.feed_early_data().await;
         }
         Err(failure) => {

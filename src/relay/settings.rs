@@ -1,6 +1,7 @@
 //! Settings of the relay: plain data, checked by `config/`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::addr::Networks;
 use crate::engine::{
-    Limits as SessionLimits, ListenerProfiles, Profile, SmtpOptions, Timeouts, TlsMode,
+    Limits as SessionLimits, ListenerProfiles, Profile, SmtpOptions, Timeouts, TlsMode, UpstreamTls,
 };
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
@@ -132,6 +133,28 @@ pub struct UpstreamSettings {
     pub retry_after: Duration,
     pub check: UpstreamCheck,
     pub check_interval: Duration,
+    /// Applies where the gateway ends the clients' TLS.
+    pub tls: UpstreamTlsSettings,
+}
+
+/// The keys `tls`, `tls_ca` and `tls_name` of `[upstream]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTlsSettings {
+    /// `None`: off for loopback addresses, opportunistic for others.
+    pub level: Option<UpstreamTls>,
+    /// Certificates of the authorities that may vouch for upstream; `None`: those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// The name in upstream's certificate, also sent as SNI.
+    pub name: Option<String>,
+}
+
+impl UpstreamTlsSettings {
+    /// What applies to an upstream at `address`. What stays on this host needs no encryption.
+    pub fn level_for(&self, address: SocketAddr) -> UpstreamTls {
+        let default =
+            if address.ip().is_loopback() { UpstreamTls::Off } else { UpstreamTls::Opportunistic };
+        self.level.unwrap_or(default)
+    }
 }
 
 /// How upstreams are checked while no mail shows whether they work.

@@ -14,6 +14,7 @@ use super::clock::RelayClock;
 use super::health::HealthTable;
 use super::lookups::LookupProvider;
 use super::settings::{ListenerSettings, RelaySettings};
+use super::upstream_tls::{FailedTls, UpstreamTlsConfigs};
 use crate::addr::{ClientAddr, Family, Networks};
 use crate::engine::{Observe, Profile};
 
@@ -61,6 +62,14 @@ impl ActiveConfig {
     }
 }
 
+/// The gateway's own TLS on both sides, each if it is used.
+#[derive(Clone, Debug, Default)]
+pub struct TlsConfigs {
+    /// With clients.
+    pub clients: Option<Arc<ServerConfig>>,
+    pub upstreams: UpstreamTlsConfigs,
+}
+
 pub(super) struct RelayState {
     pub(super) active: ArcSwap<ActiveConfig>,
     pub(super) admission: Arc<Admission>,
@@ -74,6 +83,9 @@ pub(super) struct RelayState {
     pub(super) taps: Arc<Taps>,
     /// Certificates and versions in force, if the gateway ends TLS.
     pub(super) tls: ArcSwapOption<ServerConfig>,
+    /// What is verified in TLS with upstreams, if the gateway may use it.
+    pub(super) upstream_tls: ArcSwap<UpstreamTlsConfigs>,
+    pub(super) failed_tls: Arc<FailedTls>,
     pub(super) clock: RelayClock,
     pub(super) lifecycle: watch::Sender<Lifecycle>,
 }
@@ -82,7 +94,7 @@ impl RelayState {
     /// With both doors open.
     pub(super) fn new(
         settings: RelaySettings,
-        tls: Option<Arc<ServerConfig>>,
+        tls: TlsConfigs,
         observer: Arc<dyn Observe>,
         lookups: Arc<dyn LookupProvider>,
     ) -> Self {
@@ -95,7 +107,9 @@ impl RelayState {
             doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
             exempt: ArcSwap::default(),
             taps: Arc::default(),
-            tls: ArcSwapOption::new(tls),
+            tls: ArcSwapOption::new(tls.clients),
+            upstream_tls: ArcSwap::from_pointee(tls.upstreams),
+            failed_tls: Arc::default(),
             clock: RelayClock::start(),
             lifecycle: watch::Sender::new(Lifecycle::Running),
         }

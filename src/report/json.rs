@@ -135,6 +135,7 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
         listener: record.listener.clone(),
         upstream: record.upstream,
         upstream_error: record.upstream_error.as_deref().map(truncated),
+        upstream_tls: record.upstream_tls,
         outcome: record.outcome,
         tcp: record.tcp.clone(),
         smtp: SmtpFacts {

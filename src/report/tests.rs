@@ -49,6 +49,7 @@ fn ordinary() -> SessionRecord {
         listener: Some("mx".into()),
         upstream: Some(endpoint("[2001:db8:2::25]:25")),
         upstream_error: None,
+        upstream_tls: None,
         outcome: Outcome::Quit,
         tcp: TcpFacts { client_bytes: 1400, server_bytes: 300, ..TcpFacts::default() },
         smtp: SmtpFacts {

@@ -65,6 +65,9 @@ fn write_session(line: &mut String, record: &SessionRecord) {
     if let Some(error) = &record.upstream_error {
         quoted(line, "upstream_error", error);
     }
+    if let Some(version) = record.upstream_tls {
+        put!(line, " upstream_tls={version}");
+    }
     if let Some(greeting) = smtp.greeting.filter(|&code| code != 220) {
         put!(line, " greeting={greeting}");
     }

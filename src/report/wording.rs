@@ -153,6 +153,7 @@ pub(super) fn refusal(label: &str) -> Option<&'static str> {
         Refusal::UpstreamUnavailable => "no upstream accepted the connection",
         Refusal::Resources => "the gateway lacks file descriptors, memory or ports",
         Refusal::UpstreamLost => "the upstream closed the connection",
+        Refusal::UpstreamTls => "no TLS with the upstream",
         Refusal::Identity => "the upstream rejected our XCLIENT",
         Refusal::Timeout => "timeout",
         Refusal::ProxyHeader => "no valid PROXY header from a trusted peer",

@@ -94,6 +94,8 @@ impl ExpectedReply {
 pub enum OwnCommand {
     Ehlo,
     Xclient,
+    /// Begins TLS with the server.
+    Starttls,
     /// Represents data that the client sent before the greeting and that cannot be forwarded as it is.
     Noop,
 }

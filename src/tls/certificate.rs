@@ -62,7 +62,11 @@ pub(super) fn load_certificate(
     Ok((facts, Arc::new(certified)))
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates of a file, in their order.
+///
+/// # Errors
+/// It cannot be read, or is damaged.
+pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()

@@ -27,6 +27,10 @@ pub enum TlsError {
     UnusableKey { path: PathBuf, why: rustls::Error },
     #[error("the certificate in {} expired {at}: renew it", path.display())]
     Expired { path: PathBuf, at: String },
+    #[error(
+        "this host has no certificates of authorities: install ca-certificates, or set upstream.tls_ca to a PEM file"
+    )]
+    NoSystemRoots,
     #[error("{0}")]
     Rustls(rustls::Error),
 }

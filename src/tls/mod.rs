@@ -1,4 +1,4 @@
-//! The gateway's own TLS towards clients: certificates, and which of them a client receives.
+//! The gateway's own TLS: certificates and which of them a client receives, and what is verified of an upstream.
 //!
 //! The keys stay in memory and appear in no message. What is loaded is complete and usable, or nothing is: a renewal that
 //! does not fit never replaces what works.
@@ -6,6 +6,7 @@
 mod certificate;
 mod error;
 mod selection;
+mod upstream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use self::certificate::CertificateFacts;
 use self::certificate::load_certificate;
 pub use self::error::TlsError;
 use self::selection::CertificateStore;
+pub use self::upstream::{UpstreamVerification, upstream_config};
 use crate::label::labels;
 use crate::time::Timestamp;
 

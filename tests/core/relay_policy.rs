@@ -20,7 +20,8 @@ use gatepost::policy::{AccessRules, PolicyAction};
 use gatepost::recording::{FrameBody, FrameDecoder, RecordingFilter};
 use gatepost::relay::{
     InheritedSockets, ListenerSettings, Listeners, LookupFuture, LookupProvider, Relay,
-    RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity, UpstreamSettings,
+    RelayLimits, RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck, UpstreamIdentity,
+    UpstreamSettings, UpstreamTlsSettings,
 };
 
 /// The duration of a lookup.
@@ -123,6 +124,7 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
                 retry_after: Duration::from_secs(10),
                 check: UpstreamCheck::None,
                 check_interval: Duration::from_secs(30),
+                tls: UpstreamTlsSettings::default(),
             },
         }],
         threads: 1,
@@ -246,7 +248,7 @@ fn start(
     let relay = Relay::start(
         settings,
         listeners,
-        None,
+        TlsConfigs::default(),
         Arc::clone(reports) as _,
         Arc::clone(&lookups) as _,
     );

@@ -95,6 +95,7 @@ fn main() -> ExitCode {
         relay::tls_renewal::TESTS,
         relay::upstream::TESTS,
         relay::upstream_lost::TESTS,
+        relay::upstream_tls::TESTS,
         routers::TESTS,
         routers::path_mtu::TESTS,
         routers::ports::TESTS,

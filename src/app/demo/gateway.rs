@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::policy::{AccessRule, AccessRules, ListenerCondition, PolicyAction};
 use crate::relay::{
     InheritedSockets, ListenerSettings, Listeners, Relay, RelayLimits, RelaySettings, TimeoutSets,
-    UpstreamCheck, UpstreamIdentity, UpstreamSettings,
+    TlsConfigs, UpstreamCheck, UpstreamIdentity, UpstreamSettings, UpstreamTlsSettings,
 };
 
 pub(super) struct DemoGateway {
@@ -42,7 +42,8 @@ impl DemoGateway {
         metrics.set_sessions_limit(settings.limits.sessions);
         let listeners = Listeners::open(&settings, InheritedSockets::default())?;
         let observer = Arc::new((Arc::clone(&metrics), records));
-        let relay = Relay::start(settings, listeners, None, observer, Arc::new(()))?;
+        let relay =
+            Relay::start(settings, listeners, TlsConfigs::default(), observer, Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
         let endpoint = serve_with_index(listener, metrics);
         Ok(Self { metrics: address, relay, _endpoint: endpoint })
@@ -76,6 +77,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
                 retry_after: Duration::from_secs(10),
                 check: UpstreamCheck::None,
                 check_interval: Duration::from_secs(30),
+                tls: UpstreamTlsSettings::default(),
             },
         }],
         threads: 1,

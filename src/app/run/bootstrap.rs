@@ -7,11 +7,12 @@ use super::capabilities::{self, KeptCapabilities};
 use super::certificates::Certificates;
 use super::door_config::{door_config, ingress};
 use super::{control, inherited};
+use crate::app::upstream_tls::upstream_tls;
 use crate::config::{Config, DoorConfig};
 use crate::control::ControlListener;
 use crate::intercept::door::{DoorEnforcer, DoorError};
 use crate::intercept::{Interception, SharedInterception};
-use crate::relay::Listeners;
+use crate::relay::{Listeners, UpstreamTlsConfigs};
 
 /// The parts of a gateway that need privileges to be created.
 pub(super) struct Bootstrap {
@@ -25,6 +26,8 @@ pub(super) struct Bootstrap {
     pub(super) interception: Option<SharedInterception>,
     /// If the gateway ends the TLS of clients.
     pub(super) certificates: Option<Certificates>,
+    /// Of TLS with upstreams.
+    pub(super) upstream_tls: UpstreamTlsConfigs,
     pub(super) capabilities: KeptCapabilities,
 }
 
@@ -47,6 +50,7 @@ impl Bootstrap {
         };
         // Keys are usually for root alone.
         let certificates = config.tls.as_ref().map(Certificates::load).transpose()?;
+        let upstream_tls = upstream_tls(config)?;
         capabilities::change_user(config)?;
         let control = control::bind(&config.control)?;
         let listeners = Listeners::open(&config.relay, sockets)?;
@@ -70,6 +74,7 @@ impl Bootstrap {
             doors,
             interception,
             certificates,
+            upstream_tls,
             capabilities,
         })
     }

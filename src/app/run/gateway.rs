@@ -33,13 +33,14 @@ use crate::app::host_checks;
 use crate::app::intercept::check_before_start;
 use crate::app::metrics_endpoint::{self, HttpEndpoint};
 use crate::app::signals::{Shutdown, on};
+use crate::app::upstream_tls::upstream_tls;
 use crate::app::watch::BackgroundWatch;
 use crate::config::Config;
 use crate::intercept::{InterceptSettings, Interception, SharedInterception};
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
-use crate::relay::{Relay, RelayError};
+use crate::relay::{Relay, RelayError, TlsConfigs};
 use crate::report::status::StatusCollector;
 use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
@@ -91,6 +92,7 @@ impl Gateway {
             doors,
             interception,
             certificates,
+            upstream_tls: upstreams,
             capabilities,
         } = Bootstrap::run(&config).await?;
         let metrics = Arc::new(Metrics::new()?);
@@ -138,7 +140,8 @@ impl Gateway {
         let session_observers = (Arc::clone(&log), (Arc::clone(&evidence), status));
         let observer = Arc::new((Arc::clone(&metrics), session_observers));
         let provider = Arc::clone(&router) as _;
-        let tls = certificates.as_ref().map(Certificates::config);
+        let clients = certificates.as_ref().map(Certificates::config);
+        let tls = TlsConfigs { clients, upstreams };
         let relay = Relay::start(config.relay.clone(), listeners, tls, observer, provider)?;
         // After the relay: intercepted connections need a listener.
         for warning in check_before_start(&config).await? {
@@ -398,7 +401,9 @@ impl Gateway {
         for warning in check_before_start(&config).await? {
             self.log.notice(LogLevel::Warn, &warning);
         }
+        let upstreams = upstream_tls(&config)?;
         self.reload_certificates(config.tls.as_ref())?;
+        self.relay.handle().set_upstream_tls(upstreams);
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
         // Also if they are the same: what others changed is installed again.
         self.change_interception(config.intercept.as_ref()).await?;

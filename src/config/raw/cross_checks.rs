@@ -17,7 +17,7 @@ use super::sections::{AccessSection, TimeoutSection, TimeoutsSection};
 use super::text::{closest, listed};
 use super::values::format_duration;
 use crate::addr::Family;
-use crate::engine::{self, PathSyntax};
+use crate::engine::{self, PathSyntax, TlsMode};
 use crate::policy::ListenerCondition;
 use crate::policy::rules::{Exemption, FactName};
 use crate::relay::{ListenerSettings, UpstreamIdentity};
@@ -350,5 +350,21 @@ pub(super) fn wildcard(family: Family) -> IpAddr {
     match family {
         Family::Ipv4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
         Family::Ipv6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// TLS with the MTA, once for each `[upstream]`: several listeners may share it.
+pub(super) fn upstream_tls(
+    listeners: &[ListenerSection],
+    tls: TlsMode,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let mut checked = Vec::new();
+    for upstream in listeners.iter().map(|listener| &listener.upstream) {
+        let at = upstream.tls.start();
+        if at.is_some() && !checked.contains(&at) {
+            checked.push(at);
+            upstream.tls.check(upstream.path, tls, diagnostics);
+        }
     }
 }

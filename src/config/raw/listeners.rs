@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::net::{listener, network, peer};
 use super::reader::{Field, List, Section};
 use super::text::printable;
+use super::upstream_tls::{UpstreamTlsKeys, upstream_tls};
 use super::value::{Value, ValueResult, invalid};
 use super::values::{boolean, duration, integer, into_values, list, non_empty, one_of, string};
 use crate::addr::Networks;
@@ -72,6 +73,7 @@ pub(super) struct UpstreamSection {
     pub(super) retry_after: Field<Duration>,
     pub(super) check: Field<UpstreamCheck>,
     pub(super) check_interval: Field<Duration>,
+    pub(super) tls: UpstreamTlsKeys,
 }
 
 /// Reads both forms. A file has one of them; `[listen] threads` belongs to both.
@@ -214,6 +216,7 @@ fn upstream(
         retry_after: section.read("retry_after", duration(Duration::ZERO..=HOUR)),
         check: section.read("check", one_of(&checks)),
         check_interval: section.read("check_interval", duration(SECOND..=HOUR)),
+        tls: upstream_tls(section),
     };
     if upstream.addresses.is_absent() && needs_addresses {
         section.missing("addresses");
@@ -258,6 +261,7 @@ impl ListenerSection {
                 retry_after: upstream.retry_after.or(RETRY_AFTER),
                 check: upstream.check.or_default(),
                 check_interval: upstream.check_interval.or(CHECK_INTERVAL),
+                tls: upstream.tls.settings(),
             },
         }
     }

@@ -308,6 +308,7 @@ const fn action_for(refusal: Refusal) -> PolicyAction {
         | Refusal::Resources
         | Refusal::UpstreamLost
         | Refusal::Identity
+        | Refusal::UpstreamTls
         | Refusal::Timeout
         | Refusal::Shutdown => PolicyAction::Accept,
     }

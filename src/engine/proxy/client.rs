@@ -75,7 +75,8 @@ impl Proxy {
                         self.session.admit_early_data();
                         return Progress::Consumed(0); // The wait is over.
                     }
-                    if self.greeting_is_held && rest.contains(&b'\n') {
+                    let waits = self.greeting_is_held || self.upstream_tls.is_pending();
+                    if waits && rest.contains(&b'\n') {
                         self.announce_early_data(out);
                     }
                 }
@@ -90,7 +91,7 @@ impl Proxy {
                 Progress::Consumed(rest.len())
             }
             ClientEvent::Command { line, command } => {
-                if self.begin_xclient(&command, out) || self.must_wait(line, &command, out) {
+                if self.begin_exchanges(&command, out) || self.must_wait(line, &command, out) {
                     self.announce_early_data(out);
                     return Progress::Stop { blocked: true };
                 }
@@ -138,11 +139,12 @@ impl Proxy {
 
     /// Data that the client sends before the greeting goes to upstream when it comes, so that a test of upstream's own detects
     /// it (rule 1 of ARCHITECTURE.md): not if the gateway's test replaces that one, not while the policy may yet reject in place
-    /// of the greeting, and not before XCLIENT, which names the client.
+    /// of the greeting, not before XCLIENT, which names the client, and not where TLS with upstream comes first.
     fn forwards_early_data(&self) -> bool {
         self.has_upstream
             && !self.greeting_is_held
             && !self.profile.xclient
+            && !self.upstream_tls.is_pending()
             && self.profile.smtp.pregreet == Pregreet::Accept
     }
 

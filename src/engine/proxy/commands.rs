@@ -88,6 +88,11 @@ impl Proxy {
                     self.on_bdat(line, chunk, from, out);
                 }
             }
+            (Verb::Auth, _) if self.hides_auth() => {
+                self.checks.count_error();
+                let text = "encryption is required for AUTH: STARTTLS comes first";
+                self.answer(expected, 538, EnhancedCode::new(5, 7, 11), text, out);
+            }
             (Verb::Starttls, _) if self.profile.tls.terminates() => {
                 self.on_own_starttls(command, expected, out);
             }

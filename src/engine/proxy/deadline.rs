@@ -41,6 +41,7 @@ impl Proxy {
                 Some(Side::Client) => self.timeouts.acceptance.max(self.timeouts.opaque),
                 Some(Side::Server) | None => self.timeouts.opaque,
             },
+            State::Running if self.upstream_tls.in_handshake() => self.upstream_handshake_timeout(),
             State::Running if self.upstream_blocked => self.timeouts.reply,
             State::Running if self.session.in_content() => self.data_timeout(),
             State::Running => match self.session.oldest_pending() {
@@ -70,6 +71,9 @@ impl Proxy {
         }
         match self.state {
             State::Quitting => return self.close(Outcome::Quit, out),
+            State::Running if self.upstream_tls.in_handshake() => {
+                return self.on_upstream_handshake_timeout(out);
+            }
             State::Running if self.session.in_handshake() => {
                 return self.on_handshake_timeout(out);
             }

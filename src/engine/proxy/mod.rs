@@ -15,11 +15,13 @@ mod deadline;
 mod policy;
 mod server;
 mod tls;
+mod upstream_tls;
 mod xclient;
 
 use std::sync::Arc;
 
 use self::deadline::MessagePace;
+use self::upstream_tls::UpstreamTlsExchange;
 use self::xclient::ClientIdentity;
 use super::event::{Anomaly, Event, Outcome, Refusal, ReplySource, UpstreamFailure};
 use super::options::{Profile, Timeouts};
@@ -70,6 +72,7 @@ pub struct Proxy {
     closed_early: bool,
     tls_hellos: TlsHellos,
     identity: ClientIdentity,
+    upstream_tls: UpstreamTlsExchange,
     state: State,
     /// The expected reply to the current chunk, if upstream does not receive it.
     local_chunk_reply: ExpectedReply,
@@ -109,6 +112,7 @@ impl Proxy {
             session: Session::new(profile.smtp.bare_newlines, profile.limits.line_length),
             record: RecordBuilder::new(profile.listener.clone(), client, destination, at),
             identity: ClientIdentity::new(profile.xclient, client, destination),
+            upstream_tls: UpstreamTlsExchange::default(),
             checks: SessionChecks::new(Arc::clone(&profile), client, destination),
             evaluator: PolicyEvaluator::new(&profile, client, destination),
             tagger: HeaderTagger::new(&profile),

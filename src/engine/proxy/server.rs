@@ -25,6 +25,12 @@ impl Proxy {
             return 0;
         }
         while used < input.len() && !self.is_closing() {
+            if self.upstream_tls.in_handshake() {
+                // Behind its 220 to the gateway's STARTTLS (rule 3 of ARCHITECTURE.md).
+                self.on_plaintext_after_starttls(out);
+                used = input.len();
+                break;
+            }
             let rest = input.get(used..).unwrap_or_default();
             used += match self.session.server(rest) {
                 ServerEvent::Incomplete => break,
@@ -106,7 +112,7 @@ impl Proxy {
                 }
                 return self.send_local_replies(out);
             }
-            ExpectedReply::Own(command) => return self.on_xclient_reply(*command, reply, out),
+            ExpectedReply::Own(command) => return self.on_own_reply(*command, reply, out),
             ExpectedReply::Starttls { .. } if reply.code == 220 => {
                 // Before the client has the 220: what it sends after that is TLS.
                 out.act(Action::DiscardClient);
@@ -139,8 +145,11 @@ impl Proxy {
             None => &self.profile.smtp.hide,
         };
         let terminates = self.profile.tls.terminates();
+        let hides_auth = self.hides_auth();
         let is_hidden = |keyword: Keyword| {
-            hidden.contains(&keyword) || terminates && keyword == Keyword::Starttls
+            hidden.contains(&keyword)
+                || terminates && keyword == Keyword::Starttls
+                || hides_auth && keyword == Keyword::Auth
         };
         let is_offered = terminates
             && self.session.state().tls() != TlsState::Established
@@ -205,6 +214,9 @@ impl Proxy {
             | State::DiscardingData
             | State::RejectedMessage => {}
             State::Quitting => self.close(Outcome::Quit, out),
+            State::Running if self.upstream_tls.in_handshake() => {
+                self.on_upstream_closed_in_handshake(out);
+            }
             State::Running if self.server_closing => self.close(Outcome::UpstreamClosed, out),
             State::Running if self.awaits_greeting() => {
                 let detail = "closed the connection before its greeting".to_owned();

@@ -118,7 +118,7 @@ impl Proxy {
             }
             OwnCommand::Xclient if reply.code == 220 => self.send_xclient(out),
             OwnCommand::Xclient => self.fail_xclient(out),
-            OwnCommand::Noop => {} // Not of this exchange.
+            OwnCommand::Noop | OwnCommand::Starttls => {} // Not of this exchange.
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::addr::{ClientAddr, Family, OriginalDst, Side, UpstreamAddr};
 use crate::engine::event::{
     Anomaly, Desync, Direction, Event, Outcome, Phase, ReplySource, Starttls, TlsHandshake,
-    TlsVersion,
+    TlsVersion, UpstreamTlsResult,
 };
 use crate::engine::output::Output;
 use crate::smtp::{
@@ -38,6 +38,7 @@ pub(in crate::engine) struct RecordBuilder {
     destination: OriginalDst,
     upstream: Option<UpstreamAddr>,
     upstream_error: Option<String>,
+    upstream_tls: Option<&'static str>,
     start: Timestamp,
     /// When the upstream connection was established, then when MAIL was sent.
     phase_start: Timestamp,
@@ -64,6 +65,7 @@ impl RecordBuilder {
             destination,
             upstream: None,
             upstream_error: None,
+            upstream_tls: None,
             start: at,
             phase_start: at,
             tcp: TcpFacts::default(),
@@ -273,6 +275,17 @@ impl RecordBuilder {
         self.smtp.tls_error = Some(reason);
     }
 
+    /// The gateway tried to use TLS with upstream. `version`: of the TLS that is established.
+    pub(in crate::engine) fn on_upstream_tls(
+        &mut self,
+        version: Option<&'static str>,
+        result: UpstreamTlsResult,
+        out: &mut Output,
+    ) {
+        self.upstream_tls = version;
+        out.event(Event::UpstreamTls(result));
+    }
+
     /// The policy decided on this, or would have.
     pub(in crate::engine) fn on_question(&mut self, question: PolicyQuestion) {
         let left = self.question_budget.checked_sub(question.cost());
@@ -382,6 +395,7 @@ impl RecordBuilder {
             listener: self.listener.clone(),
             upstream: self.upstream.map(|upstream| upstream.socket().into()),
             upstream_error: self.upstream_error.take(),
+            upstream_tls: self.upstream_tls,
             outcome,
             tcp: std::mem::take(&mut self.tcp),
             smtp,

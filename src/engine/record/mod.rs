@@ -18,7 +18,7 @@ use serde::{Serialize, Serializer};
 
 pub use self::question::PolicyQuestion;
 pub use self::transcript_entry::{TranscriptEntry, TranscriptItem};
-use super::event::{Anomaly, Outcome, Phase, TlsHandshake, TlsVersion};
+use super::event::{Anomaly, Outcome, Phase, TlsHandshake, TlsVersion, UpstreamTlsResult};
 use crate::addr::{Family, Side};
 use crate::policy::ClientArrival;
 use crate::smtp::{EnhancedCode, TlsState, Verb};
@@ -40,8 +40,11 @@ pub struct SessionRecord {
     pub listener: Option<Arc<str>>,
     /// The MTA that accepted the connection; null if none did, or in a capture.
     pub upstream: Option<Endpoint>,
-    /// Why there was no upstream, or no greeting from it: each address with its error. Null otherwise.
+    /// Why there was no upstream, no greeting from it, or no TLS with it: each address with its error. Null otherwise.
     pub upstream_error: Option<String>,
+    /// Version of the gateway's own TLS with the MTA, such as `TLSv1.3`; absent without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_tls: Option<&'static str>,
     pub outcome: Outcome,
     pub tcp: TcpFacts,
     pub smtp: SmtpFacts,
@@ -96,7 +99,7 @@ pub struct TlsFacts {
     pub version: TlsVersion,
     /// A session ticket replaced the certificate.
     pub resumed: bool,
-    /// The first bytes of the client, which hold its hello.
+    /// The first bytes of the client, which hold its hello; empty where the gateway is the client.
     pub client_hello: Vec<u8>,
 }
 
@@ -105,6 +108,15 @@ pub struct TlsFacts {
 pub struct TlsFailure {
     /// The class of the failure.
     pub result: TlsHandshake,
+    /// In words, for the log.
+    pub reason: String,
+}
+
+/// Why the gateway's own TLS with an upstream did not begin, or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTlsFailure {
+    /// The class of the failure.
+    pub result: UpstreamTlsResult,
     /// In words, for the log.
     pub reason: String,
 }

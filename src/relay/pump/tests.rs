@@ -86,7 +86,7 @@ impl Fixture {
         assert!(pump.with_engine(|engine, _, out| engine.open(None, out)).await);
         let address = UpstreamAddr::new(destination.socket());
         pump.with_engine(|engine, at, out| engine.on_connected(address, at, out)).await;
-        pump.set_upstream(RelayEndpoint::new(at_upstream, Vec::new(), Vec::new()));
+        pump.set_upstream(RelayEndpoint::new(at_upstream, Vec::new(), Vec::new()), None);
         Self { pump, client, upstream, open_gate }
     }
 

@@ -1,20 +1,23 @@
-//! The gateway's end of a client's TLS: ciphertext in, plaintext out, and back. It does no input or output itself.
+//! The gateway's end of TLS, with a client or with an upstream: ciphertext in, plaintext out, and back. It does no input or
+//! output itself.
 //!
 //! It keeps nothing but an unfinished record and what its reader has not taken yet, so that an idle session holds no
 //! buffer.
+
+mod connection;
+mod failure;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::server::UnbufferedServerConnection;
+use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{
-    AlertDescription, Error, HandshakeKind, InvalidMessage, PeerIncompatible, ProtocolVersion,
-    ServerConfig,
-};
+use rustls::{ClientConfig, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
-use crate::engine::{TlsFacts, TlsFailure, TlsHandshake, TlsVersion};
+use self::connection::{TlsConnection, UnbufferedTls};
+pub(super) use self::failure::{failure, upstream_failure};
+use crate::engine::{TlsFacts, TlsVersion};
 
 /// Most plaintext of one record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
@@ -33,9 +36,9 @@ pub(super) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     CIPHERTEXT.with_borrow_mut(|buffer| work(buffer))
 }
 
-/// One client's TLS.
+/// TLS with one peer: a client or an upstream.
 pub(super) struct TlsLeg {
-    connection: Box<UnbufferedServerConnection>,
+    connection: TlsConnection,
     /// The start of a record whose rest has not arrived.
     partial: Vec<u8>,
     /// Decrypted, from `taken` on not taken yet.
@@ -43,20 +46,38 @@ pub(super) struct TlsLeg {
     taken: usize,
     /// Written before the handshake was complete.
     held: Vec<u8>,
+    /// Of a client.
     first_flight: Vec<u8>,
     is_established: bool,
-    /// The client sends no more (close_notify, RFC 8446 §6.1).
+    /// The peer sends no more (close_notify, RFC 8446 §6.1).
     is_closed: bool,
     /// The connection may not be used any more.
     has_failed: bool,
 }
 
 impl TlsLeg {
+    /// With a client.
+    ///
     /// # Errors
     /// The configuration has no certificate that can be used.
-    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Ok(Self {
-            connection: Box::new(UnbufferedServerConnection::new(config)?),
+    pub(super) fn with_client(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        Ok(Self::new(TlsConnection::with_client(config)?))
+    }
+
+    /// With an upstream of this name.
+    ///
+    /// # Errors
+    /// There are no random numbers.
+    pub(super) fn with_upstream(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, Error> {
+        Ok(Self::new(TlsConnection::with_upstream(config, name)?))
+    }
+
+    const fn new(connection: TlsConnection) -> Self {
+        Self {
+            connection,
             partial: Vec::new(),
             plaintext: Vec::new(),
             taken: 0,
@@ -65,20 +86,28 @@ impl TlsLeg {
             is_established: false,
             is_closed: false,
             has_failed: false,
-        })
+        }
     }
 
-    /// Takes ciphertext of the client, and appends to `outgoing` what TLS itself has to send. Returns the facts of a handshake
+    /// Appends to `outgoing` what this side sends first: with an upstream, its hello.
+    ///
+    /// # Errors
+    /// A fault of the configuration.
+    pub(super) fn start(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Error> {
+        self.process(&mut [], outgoing).map(|_| ())
+    }
+
+    /// Takes ciphertext of the peer, and appends to `outgoing` what TLS itself has to send. Returns the facts of a handshake
     /// that this completes.
     ///
     /// # Errors
-    /// The client breaks the protocol, or has no version or algorithm in common; the alert is in `outgoing`.
+    /// The peer breaks the protocol, or has no version or algorithm in common; the alert is in `outgoing`.
     pub(super) fn receive(
         &mut self,
         ciphertext: &mut [u8],
         outgoing: &mut Vec<u8>,
     ) -> Result<Option<TlsFacts>, Error> {
-        if !self.is_established {
+        if !self.is_established && self.connection.is_with_client() {
             let room = FIRST_FLIGHT.saturating_sub(self.first_flight.len());
             let kept = ciphertext.get(..room.min(ciphertext.len())).unwrap_or_default();
             self.first_flight.extend_from_slice(kept);
@@ -93,19 +122,19 @@ impl TlsLeg {
             input.drain(..used);
             self.partial = if input.is_empty() { Vec::new() } else { input };
         }
-        if self.is_established || self.connection.is_handshaking() {
+        if self.is_established || self.connection.common().is_handshaking() {
             return Ok(None);
         }
         self.is_established = true;
         let held = std::mem::take(&mut self.held);
         self.send(&held, outgoing)?;
         Ok(Some(TlsFacts {
-            version: match self.connection.protocol_version() {
+            version: match self.connection.common().protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
                 Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,
                 _ => TlsVersion::Unknown,
             },
-            resumed: self.connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            resumed: self.connection.common().handshake_kind() == Some(HandshakeKind::Resumed),
             client_hello: std::mem::take(&mut self.first_flight),
         }))
     }
@@ -113,50 +142,17 @@ impl TlsLeg {
     /// Processes whole records. Returns the number of bytes that are done with. rustls keeps positions within what it has not
     /// discarded, so it always gets those bytes again, also where there are no new ones.
     fn process(&mut self, input: &mut [u8], outgoing: &mut Vec<u8>) -> Result<usize, Error> {
-        let mut used = 0;
-        loop {
-            let rest = input.get_mut(used..).unwrap_or_default();
-            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(rest);
-            used += discard;
-            match state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        used += record.discard;
-                        self.plaintext.extend_from_slice(record.payload);
-                    }
-                }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    let encode = |room: &mut [u8]| match data.encode(room) {
-                        Ok(count) => Ok(count),
-                        Err(EncodeError::InsufficientSize(size)) => Err(size.required_size),
-                        Err(EncodeError::AlreadyEncoded) => Ok(0),
-                    };
-                    append(outgoing, RECORD, encode);
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::PeerClosed) => self.is_closed = true,
-                // Nothing is left to process. Early data is never enabled.
-                Ok(_) => return Ok(used),
-                Err(error) => {
-                    self.take_alert(outgoing);
-                    self.has_failed = true;
-                    return Err(error);
-                }
+        let Self { connection, plaintext, is_closed, .. } = self;
+        let processed = match connection {
+            TlsConnection::Client(tls) => {
+                process_records(&mut **tls, input, outgoing, plaintext, is_closed)
             }
-        }
-    }
-
-    /// After an error: what the client still has to read. No record may be processed any more.
-    fn take_alert(&mut self, outgoing: &mut Vec<u8>) {
-        while self.connection.wants_write() {
-            let Ok(ConnectionState::EncodeTlsData(mut data)) =
-                self.connection.process_tls_records(&mut []).state
-            else {
-                return;
-            };
-            append(outgoing, RECORD, |room| data.encode(room).map_err(|_too_small| 0));
-        }
+            TlsConnection::Upstream(tls) => {
+                process_records(&mut **tls, input, outgoing, plaintext, is_closed)
+            }
+        };
+        self.has_failed |= processed.is_err();
+        processed
     }
 
     /// Decrypted bytes that were not taken yet, at most as many as `buffer` holds.
@@ -192,27 +188,10 @@ impl TlsLeg {
         for piece in plaintext.chunks(RECORD) {
             self.flush_own(outgoing)?; // What TLS has to send comes first.
             let Self { connection, partial, .. } = self;
-            let mut result = Ok(());
-            append(outgoing, piece.len() + OVERHEAD, |room| {
-                match connection.process_tls_records(partial).state {
-                    Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                        match traffic.encrypt(piece, room) {
-                            Ok(count) => Ok(count),
-                            Err(EncryptError::InsufficientSize(size)) => Err(size.required_size),
-                            Err(EncryptError::EncryptExhausted) => {
-                                result = Err(Error::EncryptError);
-                                Ok(0)
-                            }
-                        }
-                    }
-                    Ok(_) => Ok(0),
-                    Err(error) => {
-                        result = Err(error);
-                        Ok(0)
-                    }
-                }
-            });
-            result?;
+            match connection {
+                TlsConnection::Client(tls) => encrypt(&mut **tls, piece, partial, outgoing)?,
+                TlsConnection::Upstream(tls) => encrypt(&mut **tls, piece, partial, outgoing)?,
+            }
         }
         Ok(())
     }
@@ -226,17 +205,15 @@ impl TlsLeg {
         Ok(())
     }
 
-    /// Ends what the client receives (close_notify).
+    /// Ends what the peer receives (close_notify).
     pub(super) fn close(&mut self, outgoing: &mut Vec<u8>) {
         if self.has_failed {
             return;
         }
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
-            self.connection.process_tls_records(&mut self.partial).state
-        {
-            append(outgoing, OVERHEAD, |room| {
-                traffic.queue_close_notify(room).map_err(|_too_small| 0)
-            });
+        let Self { connection, partial, .. } = self;
+        match connection {
+            TlsConnection::Client(tls) => close_notify(&mut **tls, partial, outgoing),
+            TlsConnection::Upstream(tls) => close_notify(&mut **tls, partial, outgoing),
         }
     }
 }
@@ -250,30 +227,89 @@ impl fmt::Debug for TlsLeg {
     }
 }
 
-/// The class of an error, and its text.
-pub(super) fn failure(error: &Error) -> TlsFailure {
-    let result = match error {
-        Error::AlertReceived(AlertDescription::ProtocolVersion) => TlsHandshake::NoCommonVersion,
-        Error::AlertReceived(_) => TlsHandshake::ClientAlert,
-        Error::PeerIncompatible(
-            PeerIncompatible::Tls12NotOffered
-            | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::Tls13RequiredForQuic
-            | PeerIncompatible::SupportedVersionsExtensionRequired
-            // Every hello of TLS 1.2 has it.
-            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        ) => TlsHandshake::NoCommonVersion,
-        Error::PeerIncompatible(_) => TlsHandshake::NoCommonAlgorithm,
-        Error::InvalidMessage(
-            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
-        ) => TlsHandshake::NotTls,
-        Error::General(_) | Error::FailedToGetRandomBytes | Error::EncryptError => {
-            TlsHandshake::Internal
+/// See [`TlsLeg::process`]; decrypted bytes are appended to `plaintext`.
+fn process_records<T: UnbufferedTls>(
+    tls: &mut T,
+    input: &mut [u8],
+    outgoing: &mut Vec<u8>,
+    plaintext: &mut Vec<u8>,
+    is_closed: &mut bool,
+) -> Result<usize, Error> {
+    let mut used = 0;
+    loop {
+        let rest = input.get_mut(used..).unwrap_or_default();
+        let UnbufferedStatus { discard, state } = tls.process_records(rest);
+        used += discard;
+        match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record?;
+                    used += record.discard;
+                    plaintext.extend_from_slice(record.payload);
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                let encode = |room: &mut [u8]| match data.encode(room) {
+                    Ok(count) => Ok(count),
+                    Err(EncodeError::InsufficientSize(size)) => Err(size.required_size),
+                    Err(EncodeError::AlreadyEncoded) => Ok(0),
+                };
+                append(outgoing, RECORD, encode);
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => *is_closed = true,
+            // Nothing is left to process. Early data is never enabled.
+            Ok(_) => return Ok(used),
+            Err(error) => {
+                take_alert(tls, outgoing);
+                return Err(error);
+            }
         }
-        _ => TlsHandshake::Protocol,
-    };
-    TlsFailure { result, reason: error.to_string() }
+    }
+}
+
+/// After an error: what the peer still has to read. No record may be processed any more.
+fn take_alert<T: UnbufferedTls>(tls: &mut T, outgoing: &mut Vec<u8>) {
+    while tls.has_to_write() {
+        let Ok(ConnectionState::EncodeTlsData(mut data)) = tls.process_records(&mut []).state
+        else {
+            return;
+        };
+        append(outgoing, RECORD, |room| data.encode(room).map_err(|_too_small| 0));
+    }
+}
+
+/// Encrypts `piece`, one record, to `outgoing`. `partial` is the input that is not done with, see [`TlsLeg::process`].
+fn encrypt<T: UnbufferedTls>(
+    tls: &mut T,
+    piece: &[u8],
+    partial: &mut [u8],
+    outgoing: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    append(outgoing, piece.len() + OVERHEAD, |room| match tls.process_records(partial).state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => match traffic.encrypt(piece, room) {
+            Ok(count) => Ok(count),
+            Err(EncryptError::InsufficientSize(size)) => Err(size.required_size),
+            Err(EncryptError::EncryptExhausted) => {
+                result = Err(Error::EncryptError);
+                Ok(0)
+            }
+        },
+        Ok(_) => Ok(0),
+        Err(error) => {
+            result = Err(error);
+            Ok(0)
+        }
+    });
+    result
+}
+
+/// `partial`: see [`encrypt`].
+fn close_notify<T: UnbufferedTls>(tls: &mut T, partial: &mut [u8], outgoing: &mut Vec<u8>) {
+    if let Ok(ConnectionState::WriteTraffic(mut traffic)) = tls.process_records(partial).state {
+        append(outgoing, OVERHEAD, |room| traffic.queue_close_notify(room).map_err(|_too_small| 0));
+    }
 }
 
 /// Appends what `write` puts into a room of `guess` bytes; it returns how many it needs where these are too few, or 0 to

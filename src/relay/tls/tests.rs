@@ -10,6 +10,7 @@ use rustls::{
 };
 
 use super::*;
+use crate::engine::{TlsHandshake, UpstreamTlsResult};
 
 /// A client that trusts whatever certificate it gets.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ struct Pair {
 
 impl Pair {
     fn new(client: ClientConnection, piece: usize) -> Self {
-        let leg = TlsLeg::new(server()).unwrap();
+        let leg = TlsLeg::with_client(server()).unwrap();
         Self { leg, client, piece, facts: None, at_leg: Vec::new(), at_client: Vec::new() }
     }
 
@@ -164,7 +165,7 @@ fn a_close_notify_is_the_end_and_is_answered() {
 
 fn error_of(bytes: &[u8]) -> (TlsHandshake, Vec<u8>) {
     let mut outgoing = Vec::new();
-    let error = TlsLeg::new(server()).unwrap().receive(&mut bytes.to_vec(), &mut outgoing);
+    let error = TlsLeg::with_client(server()).unwrap().receive(&mut bytes.to_vec(), &mut outgoing);
     (failure(&error.unwrap_err()).result, outgoing)
 }
 
@@ -184,7 +185,7 @@ fn failures_have_a_class_and_an_alert() {
 /// Half a record, then nothing: it is kept, up to the size of a record.
 #[test]
 fn a_record_that_is_too_long_is_an_error() {
-    let mut leg = TlsLeg::new(server()).unwrap();
+    let mut leg = TlsLeg::with_client(server()).unwrap();
     let mut outgoing = Vec::new();
     let mut input = [&[0x16, 3, 1, 0xff, 0xff][..], &[0; 1000]].concat();
     assert!(leg.receive(&mut input, &mut outgoing).is_err());
@@ -197,7 +198,7 @@ fn a_hello_that_is_too_long_is_an_error() {
     let length = u16::try_from(body.len()).unwrap().to_be_bytes();
     let records = [&[0x16, 3, 1][..], &length, &body].concat().repeat(20);
     for piece in [1, 100, RECORD + OVERHEAD, 1_000_000] {
-        let mut leg = TlsLeg::new(server()).unwrap();
+        let mut leg = TlsLeg::with_client(server()).unwrap();
         let mut input = records.clone();
         let mut pieces = input.chunks_mut(piece);
         let failed = pieces.any(|piece| leg.receive(piece, &mut Vec::new()).is_err());
@@ -220,4 +221,86 @@ fn an_unfinished_key_update_does_not_disturb_what_is_sent() {
     }
     pair.exchange(outgoing).unwrap();
     assert_eq!(pair.at_client.len(), sent.len() * 8);
+}
+
+/// A leg with an upstream and one with a client, on the same wire.
+#[test]
+fn both_kinds_of_legs_speak_with_each_other() {
+    let message: Vec<u8> = (0..50_000_u32).flat_map(u32::to_le_bytes).collect();
+    for (version, expected) in
+        [(&version::TLS12, TlsVersion::Tls12), (&version::TLS13, TlsVersion::Tls13)]
+    {
+        for piece in [1, 300, 1_000_000] {
+            let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+            let builder = builder.with_protocol_versions(&[version]).unwrap().dangerous();
+            let config = builder.with_custom_certificate_verifier(Arc::new(Trusting));
+            let config = Arc::new(config.with_no_client_auth());
+            let name = ServerName::try_from("mx.example.org").unwrap();
+            let mut near = TlsLeg::with_upstream(config, name).unwrap();
+            let mut far = TlsLeg::with_client(server()).unwrap();
+            let (mut to_far, mut to_near) = (Vec::new(), Vec::new());
+            near.start(&mut to_far).unwrap();
+            assert_eq!(to_far.first(), Some(&0x16), "the hello comes first");
+            near.send(&message, &mut to_far).unwrap();
+            far.send(&message, &mut to_near).unwrap();
+            let (mut at_near, mut at_far) = (Vec::new(), Vec::new());
+            let mut facts = None;
+            while !to_far.is_empty() || !to_near.is_empty() {
+                for part in std::mem::take(&mut to_far).chunks_mut(piece) {
+                    far.receive(part, &mut to_near).unwrap();
+                    take_all(&mut far, &mut at_far);
+                }
+                for part in std::mem::take(&mut to_near).chunks_mut(piece) {
+                    let new = near.receive(part, &mut to_far).unwrap();
+                    facts = new.or(facts);
+                    take_all(&mut near, &mut at_near);
+                }
+            }
+            let expected = TlsFacts { version: expected, resumed: false, client_hello: Vec::new() };
+            assert_eq!(facts, Some(expected));
+            assert!(at_near == message && at_far == message, "{piece}");
+        }
+    }
+}
+
+fn take_all(leg: &mut TlsLeg, to: &mut Vec<u8>) {
+    let mut room = [0; 1000];
+    while let count @ 1.. = leg.take(&mut room) {
+        to.extend_from_slice(&room[..count]);
+    }
+}
+
+#[test]
+fn an_upstream_that_is_not_who_it_should_be_has_a_class() {
+    let class = |answer: &[u8]| {
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let roots = rustls::RootCertStore::empty();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("mx.example.org").unwrap();
+        let mut near = TlsLeg::with_upstream(Arc::new(config), name).unwrap();
+        let mut to_far = Vec::new();
+        near.start(&mut to_far).unwrap();
+        let mut to_near = answer.to_vec();
+        if answer.is_empty() {
+            let mut far = TlsLeg::with_client(server()).unwrap();
+            far.receive(&mut to_far, &mut to_near).unwrap();
+        }
+        upstream_failure(&near.receive(&mut to_near, &mut to_far).unwrap_err()).result
+    };
+    assert_eq!(class(b""), UpstreamTlsResult::Certificate);
+    assert_eq!(class(b"250 injected\r\n"), UpstreamTlsResult::NotTls);
+    assert_eq!(class(&[0x15, 3, 3, 0, 2, 2, 70]), UpstreamTlsResult::NoCommonVersion);
+    assert_eq!(class(&[0x15, 3, 3, 0, 2, 2, 40]), UpstreamTlsResult::Alert);
+}
+
+/// The start of a hello whose rest never comes: the end of the session must not need it.
+#[test]
+fn a_fragment_of_a_hello_does_not_disturb_the_end() {
+    let mut leg = TlsLeg::with_client(server()).unwrap();
+    let mut outgoing = Vec::new();
+    let mut fragment = [&[0x16, 3, 1, 0, 6][..], &[1, 0, 1, 0, 3, 3]].concat();
+    assert_eq!(leg.receive(&mut fragment, &mut outgoing), Ok(None));
+    leg.close(&mut outgoing);
+    assert!(outgoing.is_empty(), "there are no keys for a close_notify yet");
 }

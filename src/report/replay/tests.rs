@@ -38,6 +38,7 @@ fn record(client: &str, server: &str, started_ms: u64) -> SessionRecord {
         listener: None,
         upstream: None,
         upstream_error: None,
+        upstream_tls: None,
         outcome: Outcome::Quit,
         tcp: TcpFacts {
             outcome: Some(FlowOutcome::Established),
@@ -588,6 +589,7 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
                 listener: None,
                 upstream: None,
                 upstream_error: None,
+                upstream_tls: None,
                 outcome: Outcome::Timeout,
                 tcp,
                 smtp,

@@ -60,6 +60,7 @@ pub(super) mod records {
             listener: None,
             upstream: None,
             upstream_error: None,
+            upstream_tls: None,
             outcome: Outcome::Quit,
             tcp: TcpFacts::default(),
             smtp,

@@ -74,6 +74,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
         listener: None,
         upstream: None,
         upstream_error: None,
+        upstream_tls: None,
         outcome: if established { Outcome::Quit } else { Outcome::CaptureEnded },
         tcp: TcpFacts {
             outcome: Some(outcome),

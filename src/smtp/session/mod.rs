@@ -261,7 +261,7 @@ impl Session {
             ExpectedReply::Data => Some(Wait::Data),
             ExpectedReply::Auth => Some(Wait::Auth),
             ExpectedReply::Starttls { .. } => Some(Wait::Starttls),
-            ExpectedReply::Own(OwnCommand::Ehlo | OwnCommand::Xclient) => {
+            ExpectedReply::Own(OwnCommand::Ehlo | OwnCommand::Xclient | OwnCommand::Starttls) => {
                 Some(Wait::GatewayCommand)
             }
             _ => self.wait,

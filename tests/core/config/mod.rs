@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use gatepost::addr::Family;
 use gatepost::config::Config;
-use gatepost::engine::{Limits, Timeouts, TlsMode};
+use gatepost::engine::{Limits, Timeouts, TlsMode, UpstreamTls};
 use gatepost::intercept::door::RefuseMethod;
 use gatepost::policy::facts::{DomainName, FamilyRequirement, ReturnPathLevel};
 use gatepost::policy::rules::{
@@ -156,6 +156,10 @@ fn defaults_of_the_key_table_are_those_in_force() {
     assert_eq!(full.relay.tls, TlsMode::Terminate { required: false });
     assert_eq!(full.tls.take().unwrap().min_version, MinVersion::Tls12);
     full.relay.tls = smallest.relay.tls;
+    let verified = std::mem::take(&mut full.relay.listeners[0].upstream.tls);
+    assert_eq!(verified.level, Some(UpstreamTls::Verify));
+    assert_eq!(verified.ca, Some("/etc/gatepost/ca.pem".into()));
+    assert_eq!(verified.name.as_deref(), Some("mx.example.org"));
 
     full.relay.threads = smallest.relay.threads;
     full.relay.smtp.hostname.clone_from(&smallest.relay.smtp.hostname);

@@ -24,7 +24,9 @@
 
 use std::time::Duration;
 
-use gatepost::engine::{Outcome, Profile, SessionRecord, SmtpOptions, TcpFacts, Timeouts};
+use gatepost::engine::{
+    Outcome, Profile, SessionRecord, SmtpOptions, TcpFacts, Timeouts, UpstreamTls,
+};
 use gatepost::policy::facts::{Lookup, LookupResult};
 
 use crate::engine::driver::Driver;
@@ -72,6 +74,7 @@ pub(crate) struct Dialogue {
     pub(crate) profile: Profile,
     pub(crate) timeouts: Timeouts,
     pub(crate) client: &'static str,
+    upstream_tls: UpstreamTls,
     oracle: Option<fn(&Lookup) -> LookupResult>,
     steps: Vec<ExpectedStep>,
     client_receives: Vec<u8>,
@@ -94,6 +97,7 @@ impl Dialogue {
             },
             timeouts: Timeouts::RFC_5321,
             client: "[2001:db8::1]:40000",
+            upstream_tls: UpstreamTls::Off,
             oracle: None,
             steps: Vec::new(),
             client_receives: Vec::new(),
@@ -108,6 +112,12 @@ impl Dialogue {
 
     pub(crate) fn with(mut self, set: impl FnOnce(&mut Profile)) -> Self {
         set(&mut self.profile);
+        self
+    }
+
+    /// The gateway uses TLS with upstream in this way.
+    pub(crate) const fn upstream_tls(mut self, level: UpstreamTls) -> Self {
+        self.upstream_tls = level;
         self
     }
 
@@ -206,6 +216,7 @@ impl Dialogue {
         let destination = "[2001:db8::2]:25";
         let (profile, client) = (self.profile.clone(), self.client);
         let mut driver = Driver::new(profile, self.timeouts, client, destination, splice);
+        driver.use_upstream_tls(self.upstream_tls);
         let answer_all = |driver: &mut Driver| {
             while let (false, Some(oracle)) = (driver.needs.is_empty(), self.oracle) {
                 driver.answer(driver.needs.len() - 1, oracle);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use gatepost::addr::{ClientAddr, OriginalDst, UpstreamAddr};
 use gatepost::engine::{
     Action, Event, Observer, Outcome, Output, Profile, Proxy, SessionRecord, Side, TcpFacts,
-    Timeouts, TlsFacts, TlsVersion, evaluate_record,
+    Timeouts, TlsFacts, TlsVersion, UpstreamTls, UpstreamTlsFailure, UpstreamTlsResult,
+    evaluate_record,
 };
 use gatepost::policy;
 use gatepost::policy::facts::{Lookup, LookupResult};
@@ -45,6 +46,10 @@ pub(crate) struct Driver {
     pub(crate) to_upstream: Vec<u8>,
     pub(crate) events: Vec<Event>,
     pub(crate) closed: bool,
+    /// How often the engine gave up TLS with this upstream for a while.
+    pub(crate) avoided_tls: u32,
+    /// Upstream does not complete the handshake by itself.
+    holds_handshake: bool,
     abandoned: bool,
     shut_upstream: bool,
     shut_client: bool,
@@ -80,6 +85,8 @@ impl Driver {
             to_upstream: Vec::new(),
             events: Vec::new(),
             closed: false,
+            avoided_tls: 0,
+            holds_handshake: false,
             abandoned: false,
             shut_upstream: false,
             shut_client: false,
@@ -94,6 +101,25 @@ impl Driver {
             driver.abandoned = true;
         }
         driver
+    }
+
+    /// The gateway uses TLS with upstream in this way, whose handshake is complete at once.
+    pub(crate) fn use_upstream_tls(&mut self, level: UpstreamTls) {
+        if !self.abandoned {
+            self.engine.use_upstream_tls(level);
+        }
+    }
+
+    /// The handshake stays incomplete until [`Driver::fail_handshake`].
+    pub(crate) fn hold_handshake(&mut self) {
+        self.holds_handshake = true;
+    }
+
+    pub(crate) fn fail_handshake(&mut self, result: UpstreamTlsResult) {
+        let failure = UpstreamTlsFailure { result, reason: "as the test has it".to_owned() };
+        self.engine.on_upstream_tls_failed(failure, &mut self.out);
+        self.apply_actions(&[], Side::Server);
+        self.feed_client();
     }
 
     pub(crate) fn client_sends(&mut self, bytes: &[u8]) {
@@ -318,7 +344,7 @@ impl Driver {
 
     /// `input`: the bytes from `side` that the engine consumed in this call.
     fn apply_actions(&mut self, input: &[u8], side: Side) {
-        let mut starts_tls = false;
+        let (mut starts_tls, mut starts_upstream_tls) = (false, false);
         for action in std::mem::take(&mut self.out.actions) {
             assert!(!self.closed, "{action:?} after the end");
             match action {
@@ -331,6 +357,8 @@ impl Driver {
                     self.engine.on_discarded(count, &mut self.out);
                 }
                 Action::StartTls => starts_tls = true,
+                Action::StartUpstreamTls => starts_upstream_tls = true,
+                Action::AvoidUpstreamTls => self.avoided_tls += 1,
                 Action::ShutdownUpstream => {
                     assert!(!self.shut_upstream, "shut down twice");
                     self.shut_upstream = true;
@@ -353,6 +381,20 @@ impl Driver {
                     self.capture(Captured::Closed(Side::Server));
                     self.closed = true;
                 }
+            }
+        }
+        if starts_upstream_tls {
+            let count = std::mem::take(&mut self.from_upstream).len();
+            self.engine.on_upstream_discarded(count, &mut self.out);
+            if !self.holds_handshake {
+                // Upstream's bytes are the decrypted ones from now on.
+                let facts = TlsFacts {
+                    version: TlsVersion::Tls13,
+                    resumed: false,
+                    client_hello: Vec::new(),
+                };
+                self.engine.on_upstream_tls_established(&facts, self.now, &mut self.out);
+                return self.apply_actions(&[], Side::Server);
             }
         }
         if starts_tls {

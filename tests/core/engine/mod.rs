@@ -20,3 +20,4 @@ mod sessions;
 mod tls;
 mod transaction;
 mod transaction_model;
+mod upstream_tls;

@@ -5,7 +5,9 @@ pub(super) mod driver;
 
 use std::time::Duration;
 
-use gatepost::engine::{BareNewlines, Event, Outcome, Pregreet, Profile, Timeouts};
+use gatepost::engine::{
+    BareNewlines, Event, Outcome, Pregreet, Profile, Timeouts, TlsMode, UpstreamTls,
+};
 
 use self::driver::Driver;
 use super::unescaped;
@@ -25,9 +27,15 @@ pub(crate) fn engine(input: &[u8]) {
         1 => BareNewlines::Reject,
         _ => BareNewlines::Pass,
     };
+    if options & 32 != 0 {
+        profile.tls = TlsMode::Terminate { required: false };
+    }
     let (client, server) = ("[2001:db8::1]:4000", "[2001:db8::2]:25");
     let splice = options & 16 != 0;
     let mut driver = Driver::new(profile, Timeouts::RFC_5321, client, server, splice);
+    if options & 32 != 0 {
+        driver.use_upstream_tls(UpstreamTls::Opportunistic);
+    }
     let (mut accepted_by_upstream, mut client_closed, mut upstream_closed) = (0, false, false);
     for line in script.split(|&b| b == b'\n') {
         let Some((&what, text)) = line.split_first() else {
