@@ -1,7 +1,7 @@
 //! A finished session as traffic: the input of windows, evidence, metrics and the detection of fallbacks.
 
 use super::sessions::FinishedSession;
-use crate::engine::{SessionRecord, TlsState};
+use crate::engine::{Outcome, SessionRecord, TlsState};
 use crate::traffic::fallback::Attempt;
 use crate::traffic::{DeliveryFacts, FlowSummary, MailDirection, MessageCounts, StarttlsState};
 
@@ -34,11 +34,13 @@ impl FinishedSession {
             greeting: smtp.greeting,
             messages,
             replies,
-            tls: match smtp.tls {
-                TlsState::None => StarttlsState::NotOffered,
-                TlsState::Offered => StarttlsState::Offered,
-                TlsState::Started | TlsState::Established => StarttlsState::Started,
-                TlsState::Refused | TlsState::Failed => StarttlsState::Refused,
+            tls: match (self.record.outcome, smtp.tls) {
+                (Outcome::TlsCompleted, _) => StarttlsState::Completed,
+                (Outcome::TlsFailed, _) | (_, TlsState::Failed) => StarttlsState::Failed,
+                (_, TlsState::None) => StarttlsState::NotOffered,
+                (_, TlsState::Offered) => StarttlsState::Offered,
+                (_, TlsState::Started | TlsState::Established) => StarttlsState::Started,
+                (_, TlsState::Refused) => StarttlsState::Refused,
             },
             outcome: delivery_facts(&self.record).outcome(),
         }

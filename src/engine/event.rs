@@ -20,7 +20,9 @@ labels! {
         /// No upstream accepted the connection, or it closed before its greeting.
         UpstreamUnavailable = "upstream_unavailable",
         Timeout = "timeout",
-        /// The gateway's TLS with the client: the handshake, or a later record.
+        /// TLS with the client passed through, and its handshake was seen to complete, whoever closed the connection then.
+        TlsCompleted = "tls_completed",
+        /// TLS with the client: the handshake failed, or a later record.
         TlsFailed = "tls_failed",
         /// Rejected at connect or at STARTTLS, by an access or policy rule, or by the door.
         Refused = "refused",
@@ -33,6 +35,13 @@ labels! {
         Error = "error",
         /// The capture ends before the session does.
         CaptureEnded = "capture_ended",
+    }
+}
+
+impl Outcome {
+    /// A reset of the connection shows nothing more. Clients often reset after QUIT and at the end of TLS.
+    pub const fn explains_reset(self) -> bool {
+        matches!(self, Self::Quit | Self::TlsCompleted | Self::TlsFailed)
     }
 }
 

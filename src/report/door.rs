@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::columns::{WIDTH, wrapped};
 use super::escape::{EscapeContext, fitted};
-use crate::humanize::{ago, count, date_time, duration, family};
+use crate::humanize::{ago, count, counted, date_time, duration, family};
 use crate::policy::door::{
     DoorReport, DoorStatus, OperatorMode, PathProof, ProofSource, VantageStatus,
 };
@@ -89,16 +89,24 @@ fn guarded(text: &mut String, name: &str, status: &DoorStatus, door: &DoorReport
 fn proof(proof: Option<PathProof>, now: Timestamp) -> String {
     match proof {
         None => {
-            "none since the start: no message, encrypted session or probe has arrived".to_owned()
+            "none since the start: no message, session under TLS or probe has arrived".to_owned()
         }
-        Some(PathProof { at, by }) => {
-            let event = match by {
-                ProofSource::Message => "message accepted",
-                ProofSource::Session => "encrypted session completed",
-                ProofSource::Probe => "vantage probe arrived",
-            };
+        Some(proof) => {
+            let (event, at) = (proof_event(proof), proof.at);
             format!("{event} at {} UTC ({})", date_time(at), ago(now.since(at)))
         }
+    }
+}
+
+/// The latest proof, without its time.
+pub(super) fn proof_event(proof: PathProof) -> String {
+    match proof.by {
+        ProofSource::Message => "message accepted".to_owned(),
+        ProofSource::Session if proof.under_tls > 1 => {
+            format!("{} under TLS, the last completed", counted(proof.under_tls, "session"))
+        }
+        ProofSource::Session => "session under TLS completed".to_owned(),
+        ProofSource::Probe => "vantage probe arrived".to_owned(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::escape::{EscapeContext, fitted};
 use super::page::{PLAIN, RED, YELLOW};
 use super::session::{SessionSummary, SignificantCode, is_unconnected};
 use crate::addr::Family;
-use crate::engine::{Endpoint, SessionRecord, TlsState};
+use crate::engine::{Endpoint, Outcome, SessionRecord, TlsState};
 use crate::humanize::{clock_millis, count, short_duration};
 use crate::policy::PolicyAction;
 use crate::time::Timestamp;
@@ -66,7 +66,8 @@ impl SessionTableRow {
     pub(super) fn new(record: &SessionRecord, policy_applied: bool) -> Self {
         let summary = SessionSummary::new(record);
         let refused = summary.code.is_some_and(SignificantCode::is_refusal);
-        let severity = if is_unconnected(record) || refused {
+        let failed = record.outcome == Outcome::TlsFailed;
+        let severity = if is_unconnected(record) || refused || failed {
             RowSeverity::Failed
         } else if record.smtp.anomalies.is_empty() {
             RowSeverity::Normal
@@ -259,6 +260,8 @@ impl Phrase {
         }
         let mut rest = String::new();
         match smtp.tls {
+            // The ending says the same.
+            _ if matches!(record.outcome, Outcome::TlsCompleted | Outcome::TlsFailed) => {}
             TlsState::Started | TlsState::Established => rest.push_str(", TLS"),
             TlsState::Failed => rest.push_str(", TLS failed"),
             TlsState::Refused => rest.push_str(", TLS refused"),

@@ -116,6 +116,7 @@ fn session_lines() {
         r.smtp.transactions.clear();
         r.smtp.transactions_total = 0;
         r.smtp.tls = TlsState::Started;
+        (r.outcome, r.tcp.closed_by) = (Outcome::TlsCompleted, Some(crate::addr::Side::Client));
     });
     let many = with(|r| {
         let to: Vec<_> =

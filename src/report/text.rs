@@ -14,8 +14,9 @@ use std::net::SocketAddr;
 
 use super::escape::{EscapeContext, push};
 use super::session::{end, is_refusal};
+use super::wording;
 use super::{LogLevel, MAX_NOTICE};
-use crate::engine::{Endpoint, SessionRecord, TlsState, TransactionRecord};
+use crate::engine::{Endpoint, Outcome, SessionRecord, TlsState, TransactionRecord};
 use crate::time::Timestamp;
 
 /// Bytes of one escaped value; the longest address of RFC 5321 fits (64 + 1 + 255).
@@ -89,6 +90,11 @@ fn write_session(line: &mut String, record: &SessionRecord) {
     }
     put!(line, " duration={:.3}", record.duration.as_secs_f64());
     put!(line, " outcome={}", record.outcome);
+    if let (Outcome::TlsCompleted | Outcome::TlsFailed, Some(side)) =
+        (record.outcome, record.tcp.closed_by)
+    {
+        put!(line, " closed_by={}", wording::side(side));
+    }
     for (i, anomaly) in smtp.anomalies.iter().enumerate() {
         line.push_str(if i == 0 { " anomalies=" } else { "," });
         line.push_str(anomaly.as_str());

@@ -68,7 +68,7 @@ pub(super) const fn ending(record: &SessionRecord) -> &'static str {
         Some(FlowOutcome::Unanswered) => return "SYN unanswered",
         Some(FlowOutcome::Refused) => return "connection refused",
         Some(FlowOutcome::Unreachable) => return "unreachable",
-        Some(FlowOutcome::Reset) if !matches!(record.outcome, Outcome::Quit) => return "reset",
+        Some(FlowOutcome::Reset) if !record.outcome.explains_reset() => return "reset",
         Some(FlowOutcome::Established | FlowOutcome::Midstream | FlowOutcome::Reset) | None => {}
     }
     match record.outcome {
@@ -77,6 +77,7 @@ pub(super) const fn ending(record: &SessionRecord) -> &'static str {
         Outcome::UpstreamClosed => "server closed",
         Outcome::UpstreamUnavailable => "no greeting",
         Outcome::Timeout => "timed out",
+        Outcome::TlsCompleted => "TLS completed",
         Outcome::TlsFailed => "TLS failed",
         Outcome::Refused => "refused",
         Outcome::Limit => "limit exceeded",

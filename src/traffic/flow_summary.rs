@@ -49,7 +49,12 @@ labels! {
         #[default]
         NotOffered = "not_offered",
         Offered = "offered",
+        /// Nothing more is known of its TLS.
         Started = "started",
+        /// The handshake of its TLS completed; its messages are not known.
+        Completed = "completed",
+        /// The handshake of its TLS failed.
+        Failed = "failed",
         Refused = "refused",
     }
 }

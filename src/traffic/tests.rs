@@ -156,6 +156,23 @@ fn the_receive_path_is_proven_from_outside_only() {
     }
 }
 
+/// The messages of a session under TLS are not known: it counts by itself.
+#[test]
+fn sessions_under_tls_arrive_too() {
+    let mut traffic = Traffic::new(ours());
+    let flow = flow(MX6, OUR6, 15, Established);
+    for tls in [StarttlsState::Completed, StarttlsState::Failed, StarttlsState::Started] {
+        traffic.on_flow(&FlowSummary { tls, ..summary(&flow, None, 0) });
+    }
+    let Evidence { receive, .. } = traffic.evidence();
+    assert_eq!(receive.ipv6.accepted, AcceptedCounts::default());
+    assert_eq!(
+        receive.ipv6.under_tls,
+        AcceptedCounts { minute: 1, ten_minutes: 1, hour: 1, total: 1 }
+    );
+    assert_eq!(receive.ipv6.last_under_tls, Some(at(15)));
+}
+
 #[test]
 fn the_return_path_lists_responses_over_each_family() {
     let mut traffic = Traffic::new(ours());

@@ -142,14 +142,17 @@ fn inbound(record: &SessionRecord, own_ports: &[u16]) -> InboundSession {
         content_started: smtp.replies.contains_key(&354) || sent_bdat,
         content_complete: smtp.phases.data.is_some(),
         client_bytes: record.tcp.client_bytes,
-        ended_by: match record.outcome {
-            Outcome::ClientClosed => SessionEnd::Client,
-            Outcome::UpstreamClosed => SessionEnd::Upstream,
-            Outcome::Timeout => SessionEnd::Timeout,
-            _ => SessionEnd::Other,
+        ended_by: match (record.outcome, record.tcp.closed_by) {
+            (Outcome::Timeout, _) => SessionEnd::Timeout,
+            (_, Some(Side::Client)) => SessionEnd::Client,
+            (_, Some(Side::Server)) => SessionEnd::Upstream,
+            (_, None) => SessionEnd::Other,
         },
         last_transaction: smtp.transactions.last().map(|last| last.deciding_code()),
-        encrypted: record.encrypted.map(|bytes| exchange(bytes, smtp.tls_version, end)),
+        encrypted: record.encrypted.map(|bytes| EncryptedExchange {
+            is_complete: record.outcome == Outcome::TlsCompleted,
+            ..exchange(bytes, smtp.tls_version, end)
+        }),
         upstream: match record.upstream {
             Some(_) => UpstreamContact::Connected,
             None if record.outcome == Outcome::UpstreamUnavailable
@@ -174,6 +177,7 @@ fn exchange(
         server_bytes: bytes.server,
         replies: bytes.server_turns.saturating_sub(handshake),
         has_hello: version.is_some(),
+        is_complete: false,
         client_is_due: bytes.last != Some(Side::Client),
         silence: end.since(bytes.last_at),
     }

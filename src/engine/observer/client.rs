@@ -181,6 +181,7 @@ impl Observer {
         if junk == Junk::Tls {
             self.note_unanswered(false);
             self.session.assume_tls(true);
+            self.record.on_tls_start(self.now);
             return Progress::Again;
         }
         match Line::split(rest, MAX_LINE) {
@@ -331,6 +332,7 @@ impl Observer {
     }
 
     pub(super) fn on_tls_bytes(&mut self, side: Side, bytes: &[u8]) {
+        self.record.on_tls_bytes(side, bytes, self.now);
         if let Some(hello) = self.tls_hellos.on_bytes(side, bytes) {
             self.record.on_tls_hello(hello);
         }

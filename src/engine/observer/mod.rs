@@ -78,6 +78,15 @@ enum Skipping {
     Record(usize),
 }
 
+impl Skipping {
+    const fn record_left(self) -> usize {
+        match self {
+            Self::Record(left) => left,
+            Self::Nothing | Self::Line => 0,
+        }
+    }
+}
+
 /// Both sides of one recorded dialogue.
 #[derive(Debug)]
 pub struct Observer {
@@ -197,6 +206,7 @@ impl Observer {
         }
         if self.session.is_opaque() {
             self.transcript.gap(side, length, at);
+            self.record.on_unseen_tls(side, length, at);
             return self.tls_hellos.on_gap(side);
         }
         if side == Side::Client {
@@ -231,6 +241,7 @@ impl Observer {
         }
         if self.session.is_opaque() {
             self.transcript.encrypted(side, length, at);
+            self.record.on_unseen_tls(side, length, at);
             return self.tls_hellos.on_gap(side);
         }
         let mut left = length - self.skip_omitted_record(side, length, at);

@@ -43,6 +43,7 @@ impl Observer {
             Wait::Auth if !is_command => self.session.assume_auth_line(),
             Wait::Starttls if Junk::recognise(rest) == Some(Junk::Tls) => {
                 self.session.assume_starttls();
+                self.record.on_tls_found([0; 2], self.now);
                 out.event(Event::Starttls(Starttls::Started));
             }
             Wait::Greeting
@@ -163,6 +164,7 @@ impl Observer {
         if self.tls_seen == [true; 2] {
             self.regain();
             self.session.on_tls_records();
+            self.record.on_tls_found(self.skipping.map(Skipping::record_left), self.now);
         }
         Some(true)
     }

@@ -208,10 +208,17 @@ impl Proxy {
         self.fail(EnhancedCode::new(4, 3, 2), text, refusal, outcome, out);
     }
 
-    /// Bytes from `side` that the driver may pass on without feeding them: all of an opaque session, the rest of a chunk.
+    /// Bytes from `side` that the driver may pass on without feeding them: all of an opaque session once its handshake is over,
+    /// the rest of a chunk.
     pub fn splice_budget(&self, side: Side) -> u64 {
         match (self.state, side) {
-            (State::Running, _) if self.session.is_encrypted() => u64::MAX,
+            (State::Running, _) if self.session.is_encrypted() => {
+                if self.record.tls_is_decided() {
+                    u64::MAX
+                } else {
+                    0
+                }
+            }
             (State::Running, Side::Client) => self.session.chunk_remaining(),
             _ => 0,
         }
@@ -223,7 +230,7 @@ impl Proxy {
         self.on_progress(side, count);
         self.record.count_bytes(side, count, out);
         if self.session.is_opaque() {
-            self.record.on_encrypted(side, count, at);
+            self.record.on_unseen_tls(side, count, at);
         } else if side == Side::Client {
             self.on_chunk_bytes(count, out);
         }
@@ -405,9 +412,9 @@ impl Proxy {
         self.record.on_reply(expected, code, in_transaction, self.now, out);
     }
 
-    /// The rest of TLS passes uninspected.
+    /// Only its handshake is followed.
     fn on_tls_bytes(&mut self, side: Side, bytes: &[u8]) {
-        self.record.on_encrypted(side, bytes.len() as u64, self.now);
+        self.record.on_tls_bytes(side, bytes, self.now);
         if let Some(hello) = self.tls_hellos.on_bytes(side, bytes) {
             self.record.on_tls_hello(hello);
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tls_exchange::{TlsExchange, TlsResult};
 use super::tls_hello::HelloInfo;
 use super::{
     EncryptedBytes, PolicyQuestion, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, TlsFacts,
@@ -48,6 +49,7 @@ pub(in crate::engine) struct RecordBuilder {
     replies: Vec<(u16, u64)>,
     message: MessageProgress,
     encrypted: Option<EncryptedBytes>,
+    tls: TlsExchange,
     questions: Vec<PolicyQuestion>,
     question_budget: usize,
 }
@@ -74,6 +76,7 @@ impl RecordBuilder {
             replies: Vec::new(),
             message: MessageProgress::default(),
             encrypted: None,
+            tls: TlsExchange::default(),
             questions: Vec::new(),
             question_budget: QUESTION_BUDGET,
         }
@@ -176,8 +179,9 @@ impl RecordBuilder {
             }
             ExpectedReply::Starttls { .. } => {
                 let outcome = if code == 220 { Starttls::Started } else { Starttls::Refused };
-                self.encrypted =
-                    (code == 220).then(|| EncryptedBytes { last_at: at, ..Default::default() });
+                if code == 220 {
+                    self.on_tls_start(at);
+                }
                 out.event(Event::Starttls(outcome));
             }
             _ => {}
@@ -221,11 +225,42 @@ impl RecordBuilder {
         }
     }
 
-    /// Bytes after STARTTLS were passed through.
-    pub(in crate::engine) fn on_encrypted(&mut self, side: Side, count: u64, at: Timestamp) {
+    /// TLS between client and server begins.
+    pub(in crate::engine) fn on_tls_start(&mut self, at: Timestamp) {
+        self.encrypted = Some(EncryptedBytes { last_at: at, ..Default::default() });
+        self.tls = TlsExchange::default();
+    }
+
+    /// TLS between client and server is found after bytes were missed. `left`: bytes of each side's current record that follow,
+    /// by [`Side::index`].
+    pub(in crate::engine) fn on_tls_found(&mut self, left: [usize; 2], at: Timestamp) {
+        self.encrypted = Some(EncryptedBytes { last_at: at, ..Default::default() });
+        self.tls = TlsExchange::midway(left);
+    }
+
+    /// The next bytes of TLS that passes through.
+    pub(in crate::engine) fn on_tls_bytes(&mut self, side: Side, bytes: &[u8], at: Timestamp) {
+        if let Some(encrypted) = &mut self.encrypted {
+            encrypted.add(side, bytes.len() as u64, at);
+            if !self.tls.is_decided(self.smtp.tls_version) {
+                self.tls.on_bytes(side, bytes);
+            }
+        }
+    }
+
+    /// Bytes of TLS passed through unseen.
+    pub(in crate::engine) fn on_unseen_tls(&mut self, side: Side, count: u64, at: Timestamp) {
         if let Some(encrypted) = &mut self.encrypted {
             encrypted.add(side, count, at);
+            if !self.tls.is_decided(self.smtp.tls_version) {
+                self.tls.on_unseen(side, count);
+            }
         }
+    }
+
+    /// Whether the bytes of TLS need not be seen any more: its handshake is over, however it ended.
+    pub(in crate::engine) fn tls_is_decided(&self) -> bool {
+        self.tls.is_decided(self.smtp.tls_version)
     }
 
     /// Who sent last after STARTTLS; `None` if nobody did.
@@ -368,6 +403,7 @@ impl RecordBuilder {
         out: &mut Output,
     ) -> SessionRecord {
         self.phase(Phase::Session, at - self.start, out);
+        let outcome = self.outcome_under_tls(outcome);
         out.event(Event::SessionClosed(outcome));
         let state = session.finish();
         out.event(Event::SessionTls(state.tls()));
@@ -403,6 +439,27 @@ impl RecordBuilder {
             verdict,
             encrypted: self.encrypted,
             questions: std::mem::take(&mut self.questions),
+        }
+    }
+}
+
+impl RecordBuilder {
+    /// The result of TLS that passed through takes the place of who closed first, which says nothing about the session.
+    /// Other outcomes stay: the gateway ended the session, or the capture did.
+    fn outcome_under_tls(&mut self, outcome: Outcome) -> Outcome {
+        let closed_by = match outcome {
+            Outcome::ClientClosed => Side::Client,
+            Outcome::UpstreamClosed => Side::Server,
+            _ => return outcome,
+        };
+        self.tcp.closed_by.get_or_insert(closed_by);
+        if self.encrypted.is_none() {
+            return outcome;
+        }
+        match self.tls.result(self.smtp.tls_version, closed_by) {
+            Some(TlsResult::Completed) => Outcome::TlsCompleted,
+            Some(TlsResult::Failed) => Outcome::TlsFailed,
+            None => outcome,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub(super) mod builder;
 mod question;
+mod tls_exchange;
 pub(super) mod tls_hello;
 mod transcript_entry;
 
@@ -51,7 +52,7 @@ pub struct SessionRecord {
     /// Null without policy rules.
     pub facts: Option<crate::policy::facts::Facts>,
     pub verdict: VerdictRecord,
-    /// The bytes after STARTTLS, if the gateway passes TLS through. Not in the JSON form.
+    /// The bytes after STARTTLS, if TLS passes through, or of TLS from the start in a capture. Not in the JSON form.
     #[serde(skip)]
     pub encrypted: Option<EncryptedBytes>,
     /// The questions put to the policy, in order; see [`super::evaluate_record`]. Not in the JSON form.
@@ -140,7 +141,7 @@ impl From<Endpoint> for SocketAddr {
     }
 }
 
-/// The TCP connection below SMTP. The live relay has only its own byte counts.
+/// The TCP connection below SMTP. The live relay has only its own byte counts, and who closed a session without QUIT.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TcpFacts {
     pub outcome: Option<FlowOutcome>,

@@ -5,7 +5,7 @@
 //! only a session in which [`LARGE`] bytes of the client arrived disproves one. After STARTTLS the gateway sees the number of
 //! bytes and who sent last:
 //!
-//! - An encrypted session is proof if its handshake succeeded, data passed both ways after it, and one side closed it.
+//! - A session under TLS is proof if its handshake completed, data passed both ways after it, and one side closed it.
 //! - It stalled if the server spoke last, within a dialogue or in reply to STARTTLS, and the client, whose turn it was, sent
 //!   nothing until it or the gateway gave up.
 
@@ -71,6 +71,8 @@ pub struct EncryptedExchange {
     pub replies: u32,
     /// A ServerHello was seen.
     pub has_hello: bool,
+    /// The handshake was seen to complete, and client or server closed the session.
+    pub is_complete: bool,
     /// The server sent last, or nobody sent anything.
     pub client_is_due: bool,
     /// From the last byte to the end of the session.
@@ -98,6 +100,8 @@ pub struct FamilyEvidence {
     pub accepted: Option<Timestamp>,
     /// End of the latest completed session that was encrypted.
     pub encrypted: Option<Timestamp>,
+    /// All of these.
+    pub encrypted_total: u64,
     /// End of the latest session in which large segments arrived.
     pub large: Option<Timestamp>,
     /// Stalled sessions since then.
@@ -158,6 +162,7 @@ impl InboundEvidence {
         }
         if is_encrypted_proof {
             evidence.encrypted = evidence.encrypted.max(Some(session.end));
+            evidence.encrypted_total += 1;
         }
         if session.has_large() {
             evidence.large = evidence.large.max(Some(session.end));
@@ -196,8 +201,7 @@ impl InboundSession {
 
 impl EncryptedExchange {
     fn is_proof(&self, ended_by: SessionEnd) -> bool {
-        matches!(ended_by, SessionEnd::Client | SessionEnd::Upstream)
-            && self.has_hello
+        self.is_complete
             && self.replies >= 1
             && self.client_bytes >= MIN_ENCRYPTED
             && self.server_bytes >= MIN_ENCRYPTED
@@ -317,6 +321,7 @@ mod tests {
         server_bytes: 2_600,
         replies: 5,
         has_hello: true,
+        is_complete: true,
         client_is_due: true,
         silence: Duration::from_millis(1),
     };
@@ -337,14 +342,13 @@ mod tests {
         for (exchange, ended_by, expected) in [
             (TLS, SessionEnd::Upstream, true),
             (TLS, SessionEnd::Client, true),
-            (TLS, SessionEnd::Timeout, false),
-            (TLS, SessionEnd::Other, false),
+            (EncryptedExchange { is_complete: false, ..TLS }, SessionEnd::Timeout, false),
+            // The handshake failed.
+            (EncryptedExchange { is_complete: false, ..TLS }, SessionEnd::Client, false),
             (EncryptedExchange { client_bytes: 300, ..TLS }, SessionEnd::Client, false),
             (EncryptedExchange { server_bytes: 300, ..TLS }, SessionEnd::Client, false),
             // The client gave the handshake up.
             (EncryptedExchange { replies: 0, ..TLS }, SessionEnd::Client, false),
-            // Not TLS.
-            (EncryptedExchange { has_hello: false, ..TLS }, SessionEnd::Client, false),
         ] {
             let mut evidence = InboundEvidence::default();
             let proof = evidence.on_session(&encrypted(exchange, ended_by));

@@ -59,6 +59,7 @@ impl From<FamilyEvidence> for Signals {
         Self {
             accepted: evidence.accepted,
             encrypted: evidence.encrypted,
+            encrypted_total: evidence.encrypted_total,
             upstream_down: evidence.upstream_down,
             stalled: evidence.stalled,
             ..Self::default()

@@ -45,13 +45,21 @@ struct Play {
 }
 
 fn exchange() -> impl Strategy<Value = EncryptedExchange> {
-    (0_u64..10_000, 0_u64..10_000, 0_u32..8, any::<bool>(), any::<bool>(), 0_u64..400).prop_map(
-        |(client_bytes, server_bytes, replies, has_hello, client_is_due, silence)| {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (0_u64..10_000, 0_u64..10_000, 0_u32..8, flags, 0_u64..400).prop_map(
+        |(
+            client_bytes,
+            server_bytes,
+            replies,
+            (has_hello, is_complete, client_is_due),
+            silence,
+        )| {
             EncryptedExchange {
                 client_bytes,
                 server_bytes,
                 replies,
                 has_hello,
+                is_complete,
                 client_is_due,
                 silence: Duration::from_secs(silence),
             }

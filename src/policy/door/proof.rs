@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::humanize::ago;
+use crate::humanize::{ago, counted};
 use crate::label::labels;
 use crate::time::Timestamp;
 
@@ -11,13 +11,16 @@ use crate::time::Timestamp;
 pub struct PathProof {
     pub at: Timestamp,
     pub by: ProofSource,
+    /// Completed sessions under TLS since the start: their messages are not known.
+    #[serde(default)]
+    pub under_tls: u64,
 }
 
 labels! {
     pub enum ProofSource {
         /// A message was accepted.
         Message = "message",
-        /// An encrypted session was completed: TLS that the gateway passes through.
+        /// A session under TLS was completed: TLS that the gateway passes through.
         Session = "session",
         /// A vantage reached us.
         Probe = "probe",
@@ -28,9 +31,12 @@ impl PathProof {
     /// `a message was accepted 5 min ago`
     pub(super) fn text(self, now: Timestamp) -> String {
         let event = match self.by {
-            ProofSource::Message => "a message was accepted",
-            ProofSource::Session => "an encrypted session was completed",
-            ProofSource::Probe => "a probe reached us",
+            ProofSource::Message => "a message was accepted".to_owned(),
+            ProofSource::Session if self.under_tls > 1 => {
+                format!("{} under TLS, the last completed", counted(self.under_tls, "session"))
+            }
+            ProofSource::Session => "a session under TLS was completed".to_owned(),
+            ProofSource::Probe => "a probe reached us".to_owned(),
         };
         format!("{event} {}", ago(now.since(self.at)))
     }

@@ -13,6 +13,8 @@ pub struct Signals {
     pub accepted: Option<Timestamp>,
     /// End of the latest completed encrypted session from outside.
     pub encrypted: Option<Timestamp>,
+    /// All of these since the start.
+    pub encrypted_total: u64,
     /// Results of the vantage; `None` before the first, and without a vantage.
     pub probes: Option<ProbeResults>,
     /// A vantage is configured.
@@ -83,10 +85,11 @@ pub(super) enum Assessment {
 
 impl Signals {
     pub fn proof(&self) -> Option<PathProof> {
-        let message = self.accepted.map(|at| PathProof { at, by: ProofSource::Message });
-        let session = self.encrypted.map(|at| PathProof { at, by: ProofSource::Session });
+        let proof = |at, by| PathProof { at, by, under_tls: self.encrypted_total };
+        let message = self.accepted.map(|at| proof(at, ProofSource::Message));
+        let session = self.encrypted.map(|at| proof(at, ProofSource::Session));
         let reached = self.probes.as_ref().and_then(|probes| probes.last_reached);
-        let probe = reached.map(|at| PathProof { at, by: ProofSource::Probe });
+        let probe = reached.map(|at| proof(at, ProofSource::Probe));
         [session, message, probe].into_iter().flatten().max_by_key(|proof| proof.at)
     }
 

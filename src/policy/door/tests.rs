@@ -205,7 +205,10 @@ fn an_encrypted_session_is_a_proof_like_a_message() {
     assert_eq!(changes, ["10: open (proven)"]);
     let proof = door.status(at(20)).proof.unwrap();
     assert_eq!((proof.at, proof.by), (at(10), ProofSource::Session));
-    assert_eq!(door.status(at(20)).detail, "an encrypted session was completed 10 s ago");
+    assert_eq!(door.status(at(20)).detail, "a session under TLS was completed 10 s ago");
+    let several = Signals { encrypted_total: 34, ..encrypted(10) };
+    door.update(&several, at(21));
+    assert_eq!(door.status(at(21)).detail, "34 sessions under TLS, the last completed 11 s ago");
     // It outweighs a vantage whose own path fails.
     let mut door = self::door();
     let changes = run(&mut door, 1_000, |s| Signals {

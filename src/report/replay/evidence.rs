@@ -22,8 +22,18 @@ pub(super) fn write(evidence: &Evidence<'_>, page: &mut Page<'_>) -> io::Result<
     let received = FAMILIES.map(|family| evidence.receive.of(family));
     let accepted = received.map(|path| number(path.accepted.total));
     page.line(PLAIN, &family_row("inbound sessions with accepted mail", accepted))?;
+    if received.iter().any(|path| path.under_tls.total > 0) {
+        let sessions = received.map(|path| number(path.under_tls.total));
+        page.line(PLAIN, &family_row("  under TLS, mail not visible", sessions))?;
+    }
     if received.iter().any(|path| path.last_connection.is_some()) {
-        page.line(PLAIN, &family_row("  last", received.map(|path| time(path.last_accepted))))?;
+        page.line(
+            PLAIN,
+            &family_row(
+                "  last",
+                received.map(|path| time(path.last_accepted.max(path.last_under_tls))),
+            ),
+        )?;
         let last = received.map(|path| time(path.last_connection));
         page.line(PLAIN, &family_row("  last inbound connection", last))?;
     }

@@ -34,6 +34,7 @@ enum FindingKind {
     BlackHole,
     Verdict,
     Refused,
+    TlsFailed,
     Reset,
     Icmp,
     Damage,
@@ -53,6 +54,7 @@ impl FindingKind {
             Self::BlackHole => "suspected black holes",
             Self::Verdict => "verdicts other than accept",
             Self::Refused => "sessions with refused mail",
+            Self::TlsFailed => "sessions whose TLS failed",
             Self::Reset => "resets",
             Self::Icmp => "sessions with ICMP errors",
             Self::Damage => "damaged parts of files",
@@ -67,7 +69,12 @@ impl FindingKind {
     const fn style(self) -> Style {
         match self {
             Self::Fallback | Self::Unconnected | Self::BlackHole | Self::Verdict => RED,
-            Self::Refused | Self::Reset | Self::Icmp | Self::Damage | Self::Anomaly => YELLOW,
+            Self::Refused
+            | Self::TlsFailed
+            | Self::Reset
+            | Self::Icmp
+            | Self::Damage
+            | Self::Anomaly => YELLOW,
             Self::Gaps | Self::Midstream | Self::Unrecorded | Self::Race => PLAIN,
         }
     }
@@ -217,7 +224,7 @@ impl Findings {
             );
             self.add(FindingKind::BlackHole, n, line);
         }
-        if tcp.outcome == Some(FlowOutcome::Reset) && record.outcome != Outcome::Quit {
+        if tcp.outcome == Some(FlowOutcome::Reset) && !record.outcome.explains_reset() {
             let by = tcp
                 .closed_by
                 .map_or_else(String::new, |by| format!(" by the {}", wording::side(by)));
@@ -256,6 +263,13 @@ impl Findings {
                 counted(smtp.transactions_total, "message")
             );
             self.add(FindingKind::Refused, n, line);
+        }
+        if record.outcome == Outcome::TlsFailed {
+            let is_reset = record.tcp.outcome == Some(FlowOutcome::Reset);
+            let how = if is_reset { "reset" } else { "closed" };
+            let by = record.tcp.closed_by.map(|by| format!(", {how} by the {}", wording::side(by)));
+            let line = format!("#{n} {family} TLS failed{}", by.unwrap_or_default());
+            self.add(FindingKind::TlsFailed, n, line);
         }
         // Gaps that are counted have a finding of their own.
         let is_reported =

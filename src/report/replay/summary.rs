@@ -4,6 +4,7 @@ use std::io;
 
 use super::{FAMILIES, NumberedSession, family_row, number};
 use crate::addr::Family;
+use crate::engine::Outcome;
 use crate::humanize::{self, short_duration};
 use crate::policy::PolicyAction;
 use crate::report::page::{BOLD, PLAIN, Page, RED, YELLOW};
@@ -41,6 +42,8 @@ struct FamilyCounts {
     /// 2xx to 5xx.
     replies: [u64; 4],
     tls: u64,
+    tls_completed: u64,
+    tls_failed: u64,
     retransmits: u64,
     gaps: u64,
     black_holes: u64,
@@ -156,6 +159,8 @@ impl FamilyCounts {
         let smtp = &session.record.smtp;
         self.sessions += u64::from(has_smtp(session.record));
         self.tls += u64::from(smtp.tls.is_encrypted());
+        self.tls_completed += u64::from(session.record.outcome == Outcome::TlsCompleted);
+        self.tls_failed += u64::from(session.record.outcome == Outcome::TlsFailed);
         for (&code, &n) in &smtp.replies {
             let class = usize::from(code / 100).checked_sub(2);
             if let Some(replies) = class.and_then(|class| self.replies.get_mut(class)) {
@@ -212,6 +217,8 @@ impl FamilyCounts {
             of("flows with gaps in the capture", Doubtful, self.gaps, self.flows),
             plain("SMTP sessions", Always, self.sessions),
             of("  with STARTTLS", Always, self.tls, self.sessions),
+            of("  under TLS, mail not visible", IfAny, self.tls_completed, self.sessions),
+            of("  TLS failed", Failure, self.tls_failed, self.sessions),
             of("messages accepted", Always, self.accepted, messages),
             of("  deferred (4xx)", Failure, self.deferred, messages),
             of("  rejected (5xx)", Failure, self.rejected, messages),

@@ -133,6 +133,12 @@ fn troubled() -> Vec<SessionRecord> {
         r.smtp = SmtpFacts { tls: TlsState::Started, ..mail("d.example", 250, None) };
         r.smtp.transactions.clear();
         r.smtp.transactions_total = 0;
+        // As a client ends TLS that does not wait for the server's close_notify.
+        (r.outcome, r.tcp.outcome) = (Outcome::TlsCompleted, Some(FlowOutcome::Reset));
+    });
+    let tls_failed = with(under_tls.clone(), |r| {
+        r.outcome = Outcome::TlsFailed;
+        r.tcp.closed_by = Some(Client);
     });
     let gaps = with(record("192.0.2.4:40000", MX4, 9500), |r| {
         r.smtp = mail("e.example", 452, None);
@@ -145,7 +151,7 @@ fn troubled() -> Vec<SessionRecord> {
         r.tcp.closed_by = Some(Server);
         r.outcome = Outcome::UpstreamClosed;
     });
-    vec![unanswered, retry, no_ptr, retry_of_it, black_hole, under_tls, gaps, anomalous]
+    vec![unanswered, retry, no_ptr, retry_of_it, black_hole, under_tls, gaps, anomalous, tls_failed]
 }
 
 fn fallback(
@@ -333,6 +339,8 @@ fn evidence_section() {
     let received = |accepted, last| ReceivePathEvidence {
         accepted: AcceptedCounts { total: accepted, ..AcceptedCounts::default() },
         last_accepted: last,
+        under_tls: AcceptedCounts { total: 34, ..AcceptedCounts::default() },
+        last_under_tls: Some(at(9400)),
         last_connection: Some(at(9500)),
     };
     let evidence = Evidence {

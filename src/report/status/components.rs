@@ -10,10 +10,8 @@ use super::session::Tone;
 use super::{LiveState, Snapshot, UpstreamRow};
 use crate::addr::Family;
 use crate::humanize::{ago, clock, count, date_time, duration, family, short_duration};
-use crate::policy::door::{
-    DoorReport, DoorState, DoorStatus, OperatorMode, PathProof, ProofSource,
-};
-use crate::report::door::{NOT_ENFORCED, vantage_sentence};
+use crate::policy::door::{DoorReport, DoorState, DoorStatus, OperatorMode};
+use crate::report::door::{NOT_ENFORCED, proof_event, vantage_sentence};
 use crate::report::wording;
 use crate::time::Timestamp;
 
@@ -157,13 +155,9 @@ fn proof(status: &DoorStatus) -> Markup {
     html! {
         @match status.proof {
             None => { "none since the start" },
-            Some(PathProof { at, by }) => {
-                @let event = match by {
-                    ProofSource::Message => "message accepted",
-                    ProofSource::Session => "encrypted session completed",
-                    ProofSource::Probe => "vantage probe arrived",
-                };
-                (event) " " span title={ (date_time(at)) " UTC" } { (ago(status.at.since(at))) }
+            Some(proof) => {
+                (proof_event(proof)) " "
+                span title={ (date_time(proof.at)) " UTC" } { (ago(status.at.since(proof.at))) }
             },
         }
     }

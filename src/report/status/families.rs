@@ -48,8 +48,11 @@ pub(super) fn families(snapshot: &Snapshot) -> Markup {
                         (total("Finished sessions", SessionCounts::sessions))
                         (total("… refused by the gateway", |all| all.refused))
                         (total("… failed", |all| all.failed))
-                        (total("Accepted messages", |all| all.messages_accepted))
-                        (total("Refused messages", |all| all.messages_refused))
+                        @if both.iter().any(|(_, of)| of.hour.all.under_tls > 0) {
+                            (total("… under TLS, mail not visible", |all| all.under_tls))
+                        }
+                        (row("Accepted messages", &|_, of| messages(of.hour.all, of.hour.all.messages_accepted)))
+                        (row("Refused messages", &|_, of| messages(of.hour.all, of.hour.all.messages_refused)))
                         (row("Accepted share of messages", &|_, of| accepted_share(of.hour.all)))
                         (row("Time to greeting, median / p95", &|_, of| quantiles(of.hour.greeting)))
                         (row("Reply to a message, median / p95", &|_, of| quantiles(of.hour.reply)))
@@ -63,6 +66,14 @@ pub(super) fn families(snapshot: &Snapshot) -> Markup {
             }
         },
     )
+}
+
+/// No number where messages went by unseen, and no other was seen.
+fn messages(all: SessionCounts, number: u32) -> Markup {
+    let seen = all.messages_accepted.saturating_add(all.messages_refused) > 0;
+    html! {
+        @if seen || all.under_tls == 0 { (count(number.into())) } @else { span class="none" { "–" } }
+    }
 }
 
 fn accepted_share(all: SessionCounts) -> Markup {

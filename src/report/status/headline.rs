@@ -1,5 +1,6 @@
 //! The headline: the most serious problem in one sentence, or that there is none.
 
+use super::hour::SessionCounts;
 use super::masking::sentence;
 use super::session::Tone;
 use super::{LiveState, Snapshot, UpstreamRow};
@@ -76,9 +77,17 @@ fn no_problems(live: &LiveState, snapshot: &Snapshot) -> String {
         }
         0 => "No problems, no sessions in the last hour.".to_owned(),
         _ => {
-            let accepted = snapshot.families.iter().map(|of| of.hour.all.messages_accepted);
-            let messages = counted(accepted.sum::<u32>().into(), "message");
-            format!("No problems: {messages} accepted in the last hour.")
+            let all = |count: fn(&SessionCounts) -> u32| -> u64 {
+                snapshot.families.iter().map(|of| u64::from(count(&of.hour.all))).sum()
+            };
+            let messages = counted(all(|of| of.messages_accepted), "message");
+            let under_tls = counted(all(|of| of.under_tls), "session");
+            let mail = match (all(|of| of.messages_accepted), all(|of| of.under_tls)) {
+                (_, 0) => format!("{messages} accepted"),
+                (0, _) => format!("{under_tls} under TLS"),
+                _ => format!("{messages} accepted and {under_tls} under TLS"),
+            };
+            format!("No problems: {mail} in the last hour.")
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::SessionRecord;
+use crate::engine::{Outcome, SessionRecord};
 use crate::report::session::{SessionResult, SessionSummary};
 use crate::time::Timestamp;
 use crate::traffic::DurationHistogram;
@@ -18,6 +18,8 @@ pub(super) struct SessionCounts {
     pub(super) failed: u32,
     pub(super) messages_accepted: u32,
     pub(super) messages_refused: u32,
+    /// Of `succeeded`: their TLS passed through, so that their messages are not known.
+    pub(super) under_tls: u32,
 }
 
 impl SessionCounts {
@@ -32,6 +34,7 @@ impl SessionCounts {
             (&mut self.failed, other.failed),
             (&mut self.messages_accepted, other.messages_accepted),
             (&mut self.messages_refused, other.messages_refused),
+            (&mut self.under_tls, other.under_tls),
         ] {
             *sum = sum.saturating_add(more);
         }
@@ -85,6 +88,7 @@ impl LastHour {
             failed: one(SessionResult::Failed),
             messages_accepted: messages.accepted,
             messages_refused: messages.refused(),
+            under_tls: u32::from(record.outcome == Outcome::TlsCompleted),
         });
         let phases = &record.smtp.phases;
         if let (Some(connect), Some(greeting)) = (phases.connect, phases.greeting) {

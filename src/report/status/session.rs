@@ -101,6 +101,7 @@ fn verdict(record: &SessionRecord, summary: &SessionSummary) -> (Tone, &'static 
     }
     match result {
         SessionResult::Refused => (Tone::Fair, "deferred"),
+        SessionResult::Failed if record.outcome == Outcome::TlsFailed => (Tone::Bad, "TLS failed"),
         SessionResult::Failed => (Tone::Bad, "failed"),
         SessionResult::Succeeded if accepted => (Tone::Good, "accepted"),
         SessionResult::Succeeded if messages.refused() > 0 => (Tone::Fair, "refused by the MTA"),
@@ -108,6 +109,17 @@ fn verdict(record: &SessionRecord, summary: &SessionSummary) -> (Tone, &'static 
             (Tone::Plain, "relayed under TLS")
         }
         SessionResult::Succeeded => (Tone::Plain, "no message"),
+    }
+}
+
+/// What the verdict leaves open about the end.
+fn ending(record: &SessionRecord, summary: &SessionSummary) -> Option<String> {
+    match record.outcome {
+        Outcome::Quit | Outcome::TlsCompleted => None,
+        Outcome::TlsFailed => {
+            record.tcp.closed_by.map(|by| format!("{} closed", wording::side(by)))
+        }
+        _ => Some(summary.ending.to_owned()),
     }
 }
 
@@ -125,8 +137,8 @@ fn reason(record: &SessionRecord, summary: &SessionSummary, masking: AddressMask
     let by_access_rule = |label: &&str| verdict.rule.is_some() && label.starts_with("access_");
     let label = verdict.reason.as_deref().filter(|label| !by_access_rule(label));
     parts.extend(label.map(text));
-    if parts.is_empty() && record.outcome != Outcome::Quit {
-        parts.push(summary.ending.to_owned());
+    if parts.is_empty() {
+        parts.extend(ending(record, summary));
     }
     for shadow in verdict.shadow.iter().take(SHADOWS) {
         let reason = shadow.reason.as_deref().map(text);

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use self::records::{a_session, at, from};
 use super::page::page;
 use super::*;
-use crate::engine::{Outcome, RecipientRecord, TransactionRecord};
+use crate::addr::Side;
+use crate::engine::{Outcome, RecipientRecord, TlsState, TransactionRecord};
 use crate::policy::PolicyAction;
 use crate::policy::door::{
     Door, DoorReport, DoorSettings, ProbeResults, Signals, SilenceSign, VantageStatus,
@@ -305,6 +306,55 @@ fn headlines() {
         &LiveState { doors, ..quiet(at(3200)) },
     );
     insta::assert_snapshot!(text);
+}
+
+/// A session of second `start` over IPv6, whose TLS passed through.
+fn under_tls(start: u64, outcome: Outcome) -> SessionRecord {
+    let mut record = a_session();
+    (record.start, record.outcome) = (at(start), outcome);
+    record.tcp.closed_by = Some(Side::Client);
+    record.smtp.tls = TlsState::Started;
+    record.smtp.transactions.clear();
+    record
+}
+
+#[test]
+fn sessions_under_tls_are_neither_failed_nor_without_messages() {
+    let status = StatusCollector::new(&StatusSettings::default());
+    let live = quiet(at(60));
+    for second in 0..19 {
+        status.session(&under_tls(second, Outcome::TlsCompleted));
+    }
+    let headline = || headline::Headline::new(&live, &status.snapshot(live.at));
+    assert_eq!(headline().sentence, "No problems: 19 sessions under TLS in the last hour.");
+    let snapshot = status.snapshot(live.at);
+    assert_eq!(snapshot.families[Family::Ipv6 as usize].hour.all.failed, 0);
+    assert_eq!(snapshot.sessions[0].verdict, "relayed under TLS");
+    assert_eq!(snapshot.sessions[0].reason, "");
+    let html = rendered(&status, &live);
+    let row = |name: &str| {
+        let after = html.split_once(name).unwrap_or_else(|| panic!("no row {name}")).1;
+        after.split_once("</tr>").unwrap().0.to_owned()
+    };
+    assert!(row("… under TLS, mail not visible").contains(">19<"), "{html}");
+    let accepted = row("Accepted messages");
+    assert!(
+        accepted.contains("–") && accepted.contains(">0<"),
+        "IPv6 unknown, IPv4 none: {accepted}"
+    );
+
+    status.session(&a_session());
+    assert_eq!(
+        headline().sentence,
+        "No problems: 1 message accepted and 19 sessions under TLS in the last hour."
+    );
+    for second in 20..41 {
+        status.session(&under_tls(second, Outcome::TlsFailed));
+    }
+    assert_eq!(headline().sentence, "21 of 41 IPv6 sessions in the last 10 min failed.");
+    let snapshot = status.snapshot(live.at);
+    let latest = &snapshot.sessions[0];
+    assert_eq!((latest.verdict, &*latest.reason), ("TLS failed", "client closed"));
 }
 
 fn vantage_down(since: Timestamp) -> VantageStatus {

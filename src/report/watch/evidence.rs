@@ -33,17 +33,29 @@ fn receive_path(
     now: Timestamp,
 ) -> EvidenceLine {
     let ago = |at: Timestamp| ago(now.since(at));
-    let state = match (path.last_accepted, path.last_connection) {
-        (Some(last), _) => format!(
+    let accepted = path.last_accepted.map(|last| {
+        format!(
             "last message accepted {}, {} in the last hour",
             ago(last),
             count(path.accepted.hour)
-        ),
-        (None, Some(last)) => format!("no message accepted, last connection {}", ago(last)),
-        (None, None) => "no connection yet".to_owned(),
+        )
+    });
+    let under_tls = path.last_under_tls.map(|last| {
+        let sessions = counted(path.under_tls.hour, "session");
+        format!("{sessions} under TLS in the last hour, the last {}", ago(last))
+    });
+    let state = match (accepted, under_tls, path.last_connection) {
+        (Some(accepted), Some(_), _) => {
+            let sessions = counted(path.under_tls.hour, "session");
+            format!("{accepted}, and {sessions} under TLS")
+        }
+        (Some(state), None, _) | (None, Some(state), _) => state,
+        (None, None, Some(last)) => format!("no message accepted, last connection {}", ago(last)),
+        (None, None, None) => "no connection yet".to_owned(),
     };
     let sentence = format!("{} receive path: {state}", family_name(family));
-    let doubtful = path.last_accepted.is_none() && other.last_accepted.is_some();
+    let arrives = |path: &ReceivePathEvidence| path.last_accepted.or(path.last_under_tls).is_some();
+    let doubtful = !arrives(path) && arrives(other);
     EvidenceLine { sentence, doubtful }
 }
 
@@ -88,4 +100,39 @@ fn return_path(family: Family, responses: &PerResponse<u64>) -> Option<EvidenceL
     let (name, all_counted) = (family_name(family), counted(all, "destination"));
     let sentence = format!("{name} return path: {all_counted}: {}", counts.join(", "));
     (all > 0).then_some(EvidenceLine { sentence, doubtful: responses.answered == 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traffic::AcceptedCounts;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn mail_under_tls_arrives_uncounted() {
+        let hour = |hour| AcceptedCounts { hour, ..AcceptedCounts::default() };
+        let nothing = ReceivePathEvidence { last_connection: Some(at(90)), ..Default::default() };
+        let under_tls =
+            ReceivePathEvidence { under_tls: hour(34), last_under_tls: Some(at(80)), ..nothing };
+        let both =
+            ReceivePathEvidence { accepted: hour(2), last_accepted: Some(at(70)), ..under_tls };
+        for (path, other, sentence, doubtful) in [
+            (nothing, nothing, "no message accepted, last connection 10 s ago", false),
+            (nothing, under_tls, "no message accepted, last connection 10 s ago", true),
+            (under_tls, both, "34 sessions under TLS in the last hour, the last 20 s ago", false),
+            (
+                both,
+                nothing,
+                "last message accepted 30 s ago, 2 in the last hour, and 34 sessions under TLS",
+                false,
+            ),
+        ] {
+            let line = receive_path(Family::Ipv6, &path, &other, at(100));
+            assert_eq!(line.sentence, format!("IPv6 receive path: {sentence}"));
+            assert_eq!(line.doubtful, doubtful, "{sentence}");
+        }
+    }
 }

@@ -36,28 +36,28 @@ static COLUMNS: [PathColumn; 13] = [
     column(0, "CONNS", 5, |t| short(t.connections()), plain),
     column(1, "NO ANSWER", 9, |t| short(t.outcome(Unanswered)), |t| red(t.outcome(Unanswered))),
     column(2, "REFUSED", 7, |t| short(t.outcome(Refused)), |t| red(t.outcome(Refused))),
-    column(8, "UNREACH", 7, |t| short(t.outcome(Unreachable)), |t| red(t.outcome(Unreachable))),
-    column(7, "RESET", 5, |t| short(resets(t)), |t| yellow(resets(t))),
-    column(4, "SYN p50", 7, |t| handshake(t, 50), plain),
-    column(9, "p95", 6, |t| handshake(t, 95), plain),
-    column(6, "RETRANS", 7, |t| percent(t.retransmitted, t.data_segments), retransmissions),
+    column(9, "UNREACH", 7, |t| short(t.outcome(Unreachable)), |t| red(t.outcome(Unreachable))),
+    column(8, "RESET", 5, |t| short(resets(t)), |t| yellow(resets(t))),
+    column(5, "SYN p50", 7, |t| handshake(t, 50), plain),
+    column(10, "p95", 6, |t| handshake(t, 95), plain),
+    column(7, "RETRANS", 7, |t| percent(t.retransmitted, t.data_segments), retransmissions),
     column(3, "MAIL", 5, |t| short(t.messages.accepted), plain),
+    column(4, "TLS", 5, |t| short(tls(t)), plain),
     column(12, "2xx", 5, |t| percent(replies(t, 2), t.replies.iter().sum()), plain),
     column(
-        10,
+        11,
         "4xx",
         5,
         |t| percent(replies(t, 4), t.replies.iter().sum()),
         |t| yellow(replies(t, 4)),
     ),
     column(
-        5,
+        6,
         "5xx",
         5,
         |t| percent(replies(t, 5), t.replies.iter().sum()),
         |t| yellow(replies(t, 5)),
     ),
-    column(11, "TLS", 5, |t| percent(tls(t), t.sessions), plain),
 ];
 
 /// A header and four lines.
@@ -107,8 +107,10 @@ fn replies(tally: &FlowCounts, class: usize) -> u64 {
     tally.replies.get(class - 2).copied().unwrap_or_default()
 }
 
+/// Sessions under TLS, whose messages are not in MAIL.
 fn tls(tally: &FlowCounts) -> u64 {
-    tally.tls.get(StarttlsState::Started.index()).copied().unwrap_or_default()
+    let states = [StarttlsState::Started, StarttlsState::Completed];
+    states.iter().filter_map(|state| tally.tls.get(state.index())).sum()
 }
 
 const fn plain(_: &FlowCounts) -> Style {

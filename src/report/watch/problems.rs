@@ -11,7 +11,7 @@ use crate::report::escape::printable;
 use crate::report::losses::CaptureLosses;
 use crate::report::page::{PLAIN, RED, YELLOW};
 use crate::stream::FlowOutcome;
-use crate::traffic::{FlowCounts, TrafficWindow};
+use crate::traffic::{FlowCounts, StarttlsState, TrafficWindow};
 
 /// A younger SYN is still on its way; the first retransmission is after a second (RFC 6298 §2).
 const PENDING: Duration = Duration::from_secs(1);
@@ -24,11 +24,14 @@ type Count = fn(&FlowCounts) -> u64;
 pub(super) fn problems(view: &WatchView) -> Vec<(Style, String)> {
     let mut lines = pending(view);
     lines.extend(view.problems.iter().map(|problem| (RED, printable(problem))));
-    let kinds: [(&str, Count); 4] = [
+    let kinds: [(&str, Count); 5] = [
         ("SUSPECTED BLACK HOLE", |tally| tally.black_holes),
         ("NO ANSWER", |tally| tally.outcome(FlowOutcome::Unanswered)),
         ("UNREACHABLE", |tally| tally.outcome(FlowOutcome::Unreachable)),
         ("REFUSED", |tally| tally.outcome(FlowOutcome::Refused)),
+        ("TLS FAILED", |tally| {
+            tally.tls.get(StarttlsState::Failed.index()).copied().unwrap_or_default()
+        }),
     ];
     for (kind, of) in kinds {
         for (family, bound) in ORDER {

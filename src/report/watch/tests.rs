@@ -142,7 +142,9 @@ fn busy() -> WatchView {
             },
             replies: if established { [6, 1, 0, u64::from(n.is_multiple_of(7))] } else { [0; 4] },
             tls: if n.is_multiple_of(3) {
-                traffic::StarttlsState::Started
+                traffic::StarttlsState::Completed
+            } else if n.is_multiple_of(17) {
+                traffic::StarttlsState::Failed
             } else {
                 traffic::StarttlsState::Offered
             },

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::time::Timestamp;
-use crate::traffic::flow_summary::FlowSummary;
+use crate::traffic::flow_summary::{FlowSummary, StarttlsState};
 use crate::traffic::windows::{TrafficWindow, Windows};
 
 /// Evidence of one family.
@@ -13,6 +13,10 @@ pub struct ReceivePathEvidence {
     pub accepted: AcceptedCounts,
     /// When the last of them ended.
     pub last_accepted: Option<Timestamp>,
+    /// Sessions whose handshake of TLS completed: their messages are not known.
+    pub under_tls: AcceptedCounts,
+    /// When the last of these ended.
+    pub last_under_tls: Option<Timestamp>,
     /// When the last connection began, whatever its outcome.
     pub last_connection: Option<Timestamp>,
 }
@@ -29,10 +33,33 @@ pub struct AcceptedCounts {
 
 #[derive(Clone, Debug, Default)]
 pub(in crate::traffic) struct ReceiveTracker {
-    accepted: Windows<u64>,
-    total: u64,
-    last_accepted: Option<Timestamp>,
+    accepted: CountedSessions,
+    under_tls: CountedSessions,
     last_connection: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct CountedSessions {
+    windows: Windows<u64>,
+    total: u64,
+    last: Option<Timestamp>,
+}
+
+impl CountedSessions {
+    fn add(&mut self, end: Timestamp, now: Timestamp) {
+        self.windows.count_at(end, now, |count| *count += 1);
+        self.total += 1;
+        self.last = self.last.max(Some(end));
+    }
+
+    fn counts(&self, now: Timestamp) -> AcceptedCounts {
+        AcceptedCounts {
+            minute: self.windows.sum(TrafficWindow::Minute, now),
+            ten_minutes: self.windows.sum(TrafficWindow::TenMinutes, now),
+            hour: self.windows.sum(TrafficWindow::Hour, now),
+            total: self.total,
+        }
+    }
 }
 
 impl ReceiveTracker {
@@ -40,21 +67,18 @@ impl ReceiveTracker {
         let (start, end) = (summary.flow.start.at, summary.flow.end);
         self.last_connection = self.last_connection.max(Some(start));
         if summary.messages.accepted > 0 {
-            self.accepted.count_at(end, now, |count| *count += 1);
-            self.total += 1;
-            self.last_accepted = self.last_accepted.max(Some(end));
+            self.accepted.add(end, now);
+        } else if summary.tls == StarttlsState::Completed {
+            self.under_tls.add(end, now);
         }
     }
 
     pub(in crate::traffic) fn evidence(&self, now: Timestamp) -> ReceivePathEvidence {
         ReceivePathEvidence {
-            accepted: AcceptedCounts {
-                minute: self.accepted.sum(TrafficWindow::Minute, now),
-                ten_minutes: self.accepted.sum(TrafficWindow::TenMinutes, now),
-                hour: self.accepted.sum(TrafficWindow::Hour, now),
-                total: self.total,
-            },
-            last_accepted: self.last_accepted,
+            accepted: self.accepted.counts(now),
+            last_accepted: self.accepted.last,
+            under_tls: self.under_tls.counts(now),
+            last_under_tls: self.under_tls.last,
             last_connection: self.last_connection,
         }
     }

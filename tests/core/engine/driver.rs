@@ -264,9 +264,9 @@ impl Driver {
             expected.phases.connect = None; // The observer sees no connection to upstream.
             assert_eq!(observer.smtp, expected, "the SMTP record, {what}");
             assert_eq!((observer.start, observer.duration), (engine.start, engine.duration));
-            if let Outcome::Quit | Outcome::ClientClosed | Outcome::UpstreamClosed = engine.outcome
-                && self.closed
-            {
+            use Outcome::{ClientClosed, Quit, TlsCompleted, TlsFailed, UpstreamClosed};
+            let ended = [Quit, ClientClosed, UpstreamClosed, TlsCompleted, TlsFailed];
+            if ended.contains(&engine.outcome) && self.closed {
                 assert_eq!(observer.outcome, engine.outcome, "{what}");
             }
         }

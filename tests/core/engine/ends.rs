@@ -53,7 +53,7 @@ fn shutdown_ends_idle_sessions_at_once_and_others_after_their_transaction() {
         "C: BDAT 1\nC: x\\\nS: 250 ok\ndrain\nC: BDAT 1 LAST\nC: x\\\nS: 250 ok\n",
         SHUTDOWN,
     ]);
-    ends(&["S: 220 a\nC: STARTTLS\nS: 220 go\ndrain\nC: \\x16\nS: \\x16\nC.\nS.\n= client_closed"]);
+    ends(&["S: 220 a\nC: STARTTLS\nS: 220 go\ndrain\nC: \\x16\nS: \\x16\nC.\nS.\n= tls_failed"]);
     ends(&["S: 220 a\nC: STARTTLS\nS: 220 go\nC: \\x16\nabort\n= shutdown"]);
     ends(&[HELLO, ENVELOPE, "abort\n", SHUTDOWN]);
     // A rejected nested MAIL leaves the transaction open.

@@ -11,6 +11,7 @@ mod hostile;
 mod identity;
 mod model;
 mod observer;
+mod passthrough;
 mod path_forms;
 mod paths;
 mod policy;

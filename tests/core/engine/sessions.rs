@@ -1,6 +1,6 @@
 //! Sessions without errors.
 
-use gatepost::engine::{Anomaly, TlsState};
+use gatepost::engine::{Anomaly, Side, TlsState};
 use serde_json::json;
 
 use crate::engine::dialogue::{Dialogue, dialogue};
@@ -348,7 +348,7 @@ fn everything_after_starttls_is_opaque() {
             C.
             S: more
             S.
-            = client_closed",
+            = tls_failed",
         ]
         .concat(),
     );
@@ -358,9 +358,10 @@ fn everything_after_starttls_is_opaque() {
 
 #[test]
 fn an_opaque_session_may_be_closed_by_upstream_first() {
-    dialogue(
-        "S: 220 a\nC: STARTTLS\nS: 220 go\nC: \\x16\nS: \\x16\nS.\nC: more\nC.\n= upstream_closed",
+    let record = dialogue(
+        "S: 220 a\nC: STARTTLS\nS: 220 go\nC: \\x16\nS: \\x16\nS.\nC: more\nC.\n= tls_failed",
     );
+    assert_eq!(record.tcp.closed_by, Some(Side::Server));
 }
 
 #[test]

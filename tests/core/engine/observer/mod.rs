@@ -5,6 +5,7 @@
 //! in whole flights, one octet at a time and cut at every point: the record must be the same.
 
 mod left_out;
+mod passthrough;
 
 use proptest::prelude::*;
 
