@@ -14,7 +14,7 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
         Ok(config) => {
             let errors = host_checks::errors(&config);
             if errors.is_empty() {
-                print(&format!("{}: OK\n", file.display()))?;
+                print(&format!("{}{}: OK\n", not_applied(&config), file.display()))?;
             }
             let warnings =
                 config.warnings().into_iter().chain(host_checks::warnings(&config, file));
@@ -28,4 +28,15 @@ pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// What sessions under TLS escape, as lines; empty if nothing does.
+fn not_applied(config: &Config) -> String {
+    let phrases = config.not_applied_under_tls();
+    if phrases.is_empty() {
+        return String::new();
+    }
+    let lines = phrases.iter().map(|phrase| format!("  {phrase}\n"));
+    let heading = "TLS passes through to the mail server, unless [tls] ends it here. Not applied to sessions under TLS:\n";
+    std::iter::once(heading.to_owned()).chain(lines).collect()
 }

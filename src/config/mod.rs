@@ -6,6 +6,7 @@
 mod error;
 mod host;
 mod keys;
+mod passthrough;
 mod raw;
 mod size;
 
@@ -25,7 +26,6 @@ use crate::intercept::door::RefuseMethod;
 use crate::lookup::{self, vantage};
 use crate::policy;
 use crate::policy::facts::DomainName;
-use crate::policy::rules::{PolicyRule, PolicyStage};
 use crate::relay;
 use crate::report;
 use crate::smtp::Keyword;
@@ -125,8 +125,6 @@ impl Config {
         let mut warnings = Vec::new();
         if self.relay.smtp.hide.contains(&Keyword::Starttls) {
             warnings.push(self.hidden_starttls());
-        } else if !self.relay.tls.terminates() {
-            warnings.extend(self.rules_without_envelope());
         }
         warnings.extend(
             [UpstreamTrust::Denied, UpstreamTrust::Unknown]
@@ -184,23 +182,6 @@ impl Config {
             "hide = [\"STARTTLS\"] in [smtp]: senders that require TLS (MTA-STS, DANE, `smtp_tls_security_level = \
              encrypt`) cannot deliver, and all other mail arrives unencrypted; {remedy}"
         )
-    }
-
-    /// Rules that sessions under TLS escape, because these hide the envelope.
-    fn rules_without_envelope(&self) -> Option<String> {
-        let envelope = |rule: &&PolicyRule| rule.at >= PolicyStage::Mail;
-        let rules = self.relay.rules.iter().filter(envelope);
-        let rules: Vec<_> = rules.map(|rule| format!("\"{}\"", rule.name)).collect();
-        let (rule, needs) = match rules.len() {
-            0 => return None,
-            1 => ("rule", "needs"),
-            _ => ("rules", "need"),
-        };
-        Some(format!(
-            "policy {rule} {} {needs} MAIL or RCPT, which is not visible after STARTTLS: sessions that use TLS are not \
-             judged by it; add [tls], or have the mail server apply such a rule to them",
-            rules.join(", ")
-        ))
     }
 }
 

@@ -84,6 +84,7 @@ fn main() -> ExitCode {
         relay::load::TESTS,
         relay::open_relay::TESTS,
         relay::mta_checks::TESTS,
+        relay::passthrough::TESTS,
         relay::paths::TESTS,
         relay::postscreen::TESTS,
         relay::proxied::TESTS,

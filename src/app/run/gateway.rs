@@ -103,6 +103,7 @@ impl Gateway {
         for warning in warnings.chain(host_checks::root_warning()) {
             log.notice(LogLevel::Warn, &warning);
         }
+        report_passthrough(&config, &log);
         for address in listeners.overlapping() {
             let warning = format!(
                 "another program listens on the port of {address} at an overlapping address, perhaps a second gateway: \
@@ -433,6 +434,7 @@ impl Gateway {
         for warning in config.warnings() {
             self.log.notice(LogLevel::Warn, &warning);
         }
+        report_passthrough(&config, &self.log);
         self.sources.set_warning(danger(&config));
         self.metrics.set_sessions_limit(config.relay.limits.sessions);
         self.metrics.set_rules(&config.relay.rules)?;
@@ -545,6 +547,14 @@ fn explain_permission(error: RelayError) -> anyhow::Error {
             anyhow!("{error}; a running gateway has dropped that privilege: restart it")
         }
         _ => error.into(),
+    }
+}
+
+/// A warning if policy rules do not apply to sessions under TLS.
+fn report_passthrough(config: &Config, log: &SessionLog) {
+    if let Some(notice) = config.passthrough_notice() {
+        let escapes = !config.rules_without_envelope().is_empty();
+        log.notice(if escapes { LogLevel::Warn } else { LogLevel::Info }, &notice);
     }
 }
 

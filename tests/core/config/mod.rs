@@ -223,16 +223,67 @@ fn policy_rules_have_defaults() {
 }
 
 #[test]
-fn rules_that_need_the_envelope_are_warned_about_starttls() {
+fn what_sessions_under_tls_escape_is_listed() {
     let smallest = fs::read_to_string(folder("valid").join("smallest.toml")).unwrap();
-    let warnings = |more: &str| Config::parse(&(smallest.clone() + more), "t").unwrap().warnings();
-    let path = "[[policy]]\nname = \"back\"\nrequire = [\"return_path\"]\n";
-    let named = "[[policy]]\nname = \"named\"\nrequire = [\"fcrdns\"]\n";
-    assert_eq!(warnings(named), Vec::<String>::new());
-    let given = warnings(&format!("{path}{named}"));
-    assert_eq!(given.len(), 1);
-    assert!(given[0].starts_with("policy rule \"back\" needs MAIL or RCPT"), "{given:?}");
-    assert!(!given[0].contains("hide"), "never recommended: {given:?}");
+    let config = |more: &str| Config::parse(&(smallest.clone() + more), "t").unwrap();
+    let always = [
+        "[smtp] bare_newlines, paths, early_data",
+        "[limits] commands, errors and line_length",
+        "[timeouts] command, data and min_data_rate: passthrough_idle applies",
+        "the rejection of XCLIENT and XFORWARD",
+        "sender, recipients and replies in the log; the count of messages",
+    ];
+    assert_eq!(config("").not_applied_under_tls(), always);
+
+    let rules = r#"
+        [smtp]
+        hide = ["CHUNKING", "DSN"]
+        bare_newlines = "pass"
+        [[policy]]
+        name = "back"
+        require = ["return_path"]
+        [[policy]]
+        name = "named"
+        require = ["fcrdns"]
+        exempt = ["postmaster", "authenticated"]
+        [[policy]]
+        name = "tagged"
+        require = ["reverse_name"]
+        otherwise = "tag"
+        on_unknown = "accept"
+        [[policy]]
+        name = "without exceptions"
+        require = ["helo_resolves"]
+        exempt = []
+        [[policy]]
+        name = "only under TLS"
+        when = { tls = true }
+        require = ["fcrdns"]
+    "#;
+    let with_rules = config(rules);
+    let expected = [
+        "policy rule \"back\": it needs MAIL or RCPT",
+        "policy rule \"named\": exempt (postmaster, authenticated)",
+        "policy rule \"tagged\": the header of tag",
+        "policy rule \"only under TLS\": it needs MAIL or RCPT",
+        "[smtp] paths, early_data, hide = [\"CHUNKING\", \"DSN\"]",
+    ];
+    let listed = with_rules.not_applied_under_tls();
+    assert_eq!(listed[..5], expected);
+    assert_eq!(listed[5..], always[1..]);
+    assert!(listed.iter().all(|phrase| phrase.len() <= 98));
+    let named: Vec<_> =
+        with_rules.rules_without_envelope().iter().map(|rule| &*rule.name).collect();
+    assert_eq!(named, ["back", "only under TLS"]);
+    let notice = with_rules.passthrough_notice().unwrap();
+    assert!(notice.contains("policy rule \"back\": it needs MAIL or RCPT; policy"), "{notice}");
+    assert_eq!(with_rules.warnings(), Vec::<String>::new());
+
+    // Without STARTTLS every session is inspected.
+    let hidden = config(&rules.replace("\"DSN\"", "\"STARTTLS\""));
+    assert_eq!(hidden.not_applied_under_tls(), Vec::<String>::new());
+    assert_eq!(hidden.passthrough_notice(), None);
+    assert_eq!(hidden.rules_without_envelope().len(), 0);
 }
 
 #[test]

@@ -41,7 +41,6 @@ fn each_passes_config_check_without_a_warning() {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 128), "{}", file.display());
     }
-    // Rules that need MAIL or RCPT would give a warning about STARTTLS; these examples have none.
 }
 
 /// Starts a gateway with `text`, with the host's files moved to the lab's folder.

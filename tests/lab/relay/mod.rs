@@ -9,6 +9,7 @@ pub(crate) mod listeners;
 pub(crate) mod load;
 pub(crate) mod mta_checks;
 pub(crate) mod open_relay;
+pub(crate) mod passthrough;
 pub(crate) mod paths;
 pub(crate) mod postscreen;
 pub(crate) mod proxied;
