@@ -212,12 +212,8 @@ impl Proxy {
     /// the rest of a chunk.
     pub fn splice_budget(&self, side: Side) -> u64 {
         match (self.state, side) {
-            (State::Running, _) if self.session.is_encrypted() => {
-                if self.record.tls_is_decided() {
-                    u64::MAX
-                } else {
-                    0
-                }
+            (State::Running, _) if self.session.is_encrypted() && self.record.tls_is_decided() => {
+                u64::MAX
             }
             (State::Running, Side::Client) => self.session.chunk_remaining(),
             _ => 0,

@@ -284,6 +284,12 @@ fn what_sessions_under_tls_escape_is_listed() {
     assert_eq!(hidden.not_applied_under_tls(), Vec::<String>::new());
     assert_eq!(hidden.passthrough_notice(), None);
     assert_eq!(hidden.rules_without_envelope().len(), 0);
+    // So it is where the gateway ends TLS.
+    let tls = fs::read_to_string(folder("valid").join("tls.toml")).unwrap();
+    let path = "[[policy]]\nname = \"back\"\nrequire = [\"return_path\"]\n";
+    let terminated = Config::parse(&(tls + path), "t").unwrap();
+    assert_eq!(terminated.not_applied_under_tls(), Vec::<String>::new());
+    assert_eq!(terminated.rules_without_envelope().len(), 0);
 }
 
 #[test]
