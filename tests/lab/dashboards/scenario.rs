@@ -65,6 +65,8 @@ impl<'lab> Scenario<'lab> {
         );
         let config = Config::new(lab, Mode::Proxy)
             .set("site", "addresses = [\"198.51.100.0/24\", \"2001:db8:2::/64\"]")
+            .set("tls", &format!("certificate = {:?}", authority.server_certificate()))
+            .set("tls", &format!("key = {:?}", authority.server_key()))
             .set("smtp", "bare_newlines = \"reject\"")
             .set("smtp", "pregreet = \"reject\"")
             .set("limits", "errors = 3")

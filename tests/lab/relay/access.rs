@@ -273,6 +273,7 @@ fn json_log() {
             "server": endpoint(entrance),
             "upstream": endpoint(upstream),
             "upstream_error": null,
+            "listener": "default",
             "outcome": "quit",
             "smtp": {
                 "greeting": 220,
@@ -280,6 +281,8 @@ fn json_log() {
                 "esmtp": true,
                 "tls": "none",
                 "tls_version": null,
+                "tls_handshake": null,
+                "tls_error": null,
                 "sni": null,
                 "auth": false,
                 "transactions": [{
