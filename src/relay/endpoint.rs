@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::splice::Pipe;
-use super::tls::{TlsLeg, with_buffer};
+use super::tls::{TlsLeg, ciphertext_size, with_buffer};
 use crate::engine::TlsFacts;
 
 /// Bytes of ciphertext that may wait while a peer does not read.
@@ -201,7 +201,7 @@ impl RelayEndpoint {
             let Some(tls) = &mut self.tls else { return Poll::Pending };
             let count = tls.take(buffer);
             if count > 0 {
-                self.filled = count == buffer.len();
+                self.filled |= count == buffer.len();
                 return Poll::Ready(Ok(Read::Bytes(count)));
             }
             // A peer that lets the gateway write and does not read gets no further.
@@ -209,12 +209,17 @@ impl RelayEndpoint {
                 return if tls.is_closed() { Poll::Ready(Ok(Read::End)) } else { Poll::Pending };
             }
             let received = with_buffer(|ciphertext| {
-                let mut read = ReadBuf::new(ciphertext);
+                let kept = tls.copy_partial(ciphertext);
+                let end = kept + ciphertext_size(buffer.len());
+                let mut read = ReadBuf::new(ciphertext.get_mut(kept..end).unwrap_or_default());
                 ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-                if read.filled().is_empty() {
+                let count = read.filled().len();
+                self.filled = read.remaining() == 0;
+                if count == 0 {
                     return Poll::Ready(Ok(None));
                 }
-                let received = tls.receive(read.filled_mut(), &mut self.outgoing);
+                let input = ciphertext.get_mut(..kept + count).unwrap_or_default();
+                let received = tls.receive_behind_partial(input, &mut self.outgoing);
                 Poll::Ready(received.map(Some).map_err(io::Error::other))
             });
             let established = match ready!(received) {

@@ -44,6 +44,7 @@ pub use self::settings::{
     UpstreamSettings, UpstreamTlsSettings,
 };
 pub use self::state::TlsConfigs;
+pub use self::tls::TlsLeg;
 pub use self::upstream_tls::UpstreamTlsConfigs;
 
 use self::listen::{BoundAddress, WantedAddress};

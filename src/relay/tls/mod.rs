@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, Error, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig};
 
 use self::connection::{TlsConnection, UnbufferedTls};
 pub(super) use self::failure::{failure, upstream_failure};
@@ -23,21 +23,32 @@ use crate::engine::{TlsFacts, TlsVersion};
 const RECORD: usize = 16 * 1024;
 /// What encryption adds to a record, at most: header, IV, padding, tag.
 const OVERHEAD: usize = 256;
+/// Most ciphertext of one read: whole records with the plaintext of a read of bulk data.
+const READ: usize = 4 * (RECORD + OVERHEAD);
+/// Most bytes of an unfinished record or handshake message. A hello needs less; one that arrives in records of a byte each
+/// would have six times its size.
+const MAX_PARTIAL: usize = 64 * 1024;
 /// Bytes of the client's first flight that are kept until the handshake is complete: its hello names the server.
 const FIRST_FLIGHT: usize = 4096;
 
 thread_local! {
     static CIPHERTEXT: RefCell<Box<[u8]>> =
-        RefCell::new(vec![0; RECORD + OVERHEAD].into_boxed_slice());
+        RefCell::new(vec![0; MAX_PARTIAL + READ].into_boxed_slice());
 }
 
-/// Calls `work` with a buffer of this thread for one read of ciphertext.
+/// Calls `work` with a buffer of this thread: it has room for what a leg keeps of unfinished records and for one read.
 pub(super) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     CIPHERTEXT.with_borrow_mut(|buffer| work(buffer))
 }
 
-/// TLS with one peer: a client or an upstream.
-pub(super) struct TlsLeg {
+/// The size of the records with that much plaintext; never more than one read.
+pub(super) const fn ciphertext_size(plaintext: usize) -> usize {
+    let size = plaintext + plaintext.div_ceil(RECORD) * OVERHEAD;
+    if size < READ { size } else { READ }
+}
+
+/// TLS with one peer: a client or an upstream. Public for its fuzz target.
+pub struct TlsLeg {
     connection: TlsConnection,
     /// The start of a record whose rest has not arrived.
     partial: Vec<u8>,
@@ -60,7 +71,7 @@ impl TlsLeg {
     ///
     /// # Errors
     /// The configuration has no certificate that can be used.
-    pub(super) fn with_client(config: Arc<ServerConfig>) -> Result<Self, Error> {
+    pub fn with_client(config: Arc<ServerConfig>) -> Result<Self, Error> {
         Ok(Self::new(TlsConnection::with_client(config)?))
     }
 
@@ -68,7 +79,7 @@ impl TlsLeg {
     ///
     /// # Errors
     /// There are no random numbers.
-    pub(super) fn with_upstream(
+    pub fn with_upstream(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, Error> {
@@ -93,7 +104,7 @@ impl TlsLeg {
     ///
     /// # Errors
     /// A fault of the configuration.
-    pub(super) fn start(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn start(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Error> {
         self.process(&mut [], outgoing).map(|_| ())
     }
 
@@ -102,25 +113,51 @@ impl TlsLeg {
     ///
     /// # Errors
     /// The peer breaks the protocol, or has no version or algorithm in common; the alert is in `outgoing`.
-    pub(super) fn receive(
+    pub fn receive(
         &mut self,
         ciphertext: &mut [u8],
         outgoing: &mut Vec<u8>,
     ) -> Result<Option<TlsFacts>, Error> {
+        if self.partial.is_empty() {
+            return self.receive_behind_partial(ciphertext, outgoing);
+        }
+        let mut input = [&self.partial[..], ciphertext].concat();
+        self.receive_behind_partial(&mut input, outgoing)
+    }
+
+    /// Copies what is kept of an unfinished record to the start of `buffer`, and returns its length: what is read behind it
+    /// goes with it to [`Self::receive_behind_partial`].
+    pub(super) fn copy_partial(&self, buffer: &mut [u8]) -> usize {
+        let count = self.partial.len();
+        if let Some(room) = buffer.get_mut(..count) {
+            room.copy_from_slice(&self.partial);
+        }
+        count
+    }
+
+    /// As [`Self::receive`], with input that starts with what is kept of an unfinished record.
+    pub(super) fn receive_behind_partial(
+        &mut self,
+        input: &mut [u8],
+        outgoing: &mut Vec<u8>,
+    ) -> Result<Option<TlsFacts>, Error> {
         if !self.is_established && self.connection.is_with_client() {
+            let fresh = input.get(self.partial.len()..).unwrap_or_default();
             let room = FIRST_FLIGHT.saturating_sub(self.first_flight.len());
-            let kept = ciphertext.get(..room.min(ciphertext.len())).unwrap_or_default();
+            let kept = fresh.get(..room.min(fresh.len())).unwrap_or_default();
             self.first_flight.extend_from_slice(kept);
         }
-        if self.partial.is_empty() {
-            let used = self.process(ciphertext, outgoing)?;
-            self.partial = ciphertext.get(used..).unwrap_or_default().to_vec();
+        let used = self.process(input, outgoing)?;
+        let rest = input.get(used..).unwrap_or_default();
+        if rest.len() > MAX_PARTIAL {
+            self.has_failed = true;
+            return Err(InvalidMessage::HandshakePayloadTooLarge.into());
+        }
+        if rest.is_empty() {
+            self.partial = Vec::new();
         } else {
-            let mut input = std::mem::take(&mut self.partial);
-            input.extend_from_slice(ciphertext);
-            let used = self.process(&mut input, outgoing)?;
-            input.drain(..used);
-            self.partial = if input.is_empty() { Vec::new() } else { input };
+            self.partial.clear();
+            self.partial.extend_from_slice(rest);
         }
         if self.is_established || self.connection.common().is_handshaking() {
             return Ok(None);
@@ -156,7 +193,7 @@ impl TlsLeg {
     }
 
     /// Decrypted bytes that were not taken yet, at most as many as `buffer` holds.
-    pub(super) fn take(&mut self, buffer: &mut [u8]) -> usize {
+    pub fn take(&mut self, buffer: &mut [u8]) -> usize {
         let rest = self.plaintext.get(self.taken..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
@@ -169,7 +206,7 @@ impl TlsLeg {
         count
     }
 
-    pub(super) const fn is_closed(&self) -> bool {
+    pub const fn is_closed(&self) -> bool {
         self.is_closed
     }
 
@@ -177,7 +214,7 @@ impl TlsLeg {
     ///
     /// # Errors
     /// So much was encrypted with one key that the connection has to end.
-    pub(super) fn send(&mut self, plaintext: &[u8], outgoing: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn send(&mut self, plaintext: &[u8], outgoing: &mut Vec<u8>) -> Result<(), Error> {
         if !self.is_established {
             self.held.extend_from_slice(plaintext);
             return Ok(());
@@ -206,7 +243,7 @@ impl TlsLeg {
     }
 
     /// Ends what the peer receives (close_notify).
-    pub(super) fn close(&mut self, outgoing: &mut Vec<u8>) {
+    pub fn close(&mut self, outgoing: &mut Vec<u8>) {
         if self.has_failed {
             return;
         }
@@ -238,10 +275,15 @@ fn process_records<T: UnbufferedTls>(
     let mut used = 0;
     loop {
         let rest = input.get_mut(used..).unwrap_or_default();
+        let remaining = rest.len();
         let UnbufferedStatus { discard, state } = tls.process_records(rest);
         used += discard;
         match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                // Once for all records of this input.
+                if plaintext.is_empty() {
+                    plaintext.reserve(remaining);
+                }
                 while let Some(record) = traffic.next_record() {
                     let record = record?;
                     used += record.discard;
@@ -254,7 +296,7 @@ fn process_records<T: UnbufferedTls>(
                     Err(EncodeError::InsufficientSize(size)) => Err(size.required_size),
                     Err(EncodeError::AlreadyEncoded) => Ok(0),
                 };
-                append(outgoing, RECORD, encode);
+                append(outgoing, 0, encode);
             }
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             Ok(ConnectionState::PeerClosed) => *is_closed = true,

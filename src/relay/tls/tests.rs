@@ -304,3 +304,18 @@ fn a_fragment_of_a_hello_does_not_disturb_the_end() {
     leg.close(&mut outgoing);
     assert!(outgoing.is_empty(), "there are no keys for a close_notify yet");
 }
+
+/// Each byte has a record of its own, so that the message never becomes complete within reasonable memory.
+#[test]
+fn a_hello_in_tiny_records_is_not_kept_without_end() {
+    let mut leg = TlsLeg::with_client(server()).unwrap();
+    let hello = [&[1, 0, 0xff, 0xff][..], &[0; 60_000]].concat();
+    let mut input: Vec<u8> = hello.iter().flat_map(|&byte| [0x16, 3, 1, 0, 1, byte]).collect();
+    let mut outgoing = Vec::new();
+    let received = input.chunks_mut(1_000).try_for_each(|piece| {
+        let received = leg.receive(piece, &mut outgoing);
+        assert!(leg.partial.len() <= MAX_PARTIAL);
+        received.map(|_| ())
+    });
+    assert!(received.is_err());
+}
