@@ -78,3 +78,8 @@ fn capture() {
 fn dns() {
     over_seeds("dns", bodies::dns);
 }
+
+#[test]
+fn tls() {
+    over_seeds("tls", bodies::tls);
+}

@@ -10,6 +10,7 @@ mod packets;
 mod session;
 mod smtp;
 mod stream;
+mod tls;
 
 pub(crate) use self::dns::dns;
 pub(crate) use self::engine::engine;
@@ -17,6 +18,7 @@ pub(crate) use self::packets::{file, wire};
 pub(crate) use self::session::session;
 pub(crate) use self::smtp::{command, data, path, reply};
 pub(crate) use self::stream::stream;
+pub(crate) use self::tls::tls;
 
 /// Any octets as a capture file.
 pub(crate) fn capture(input: &[u8]) {

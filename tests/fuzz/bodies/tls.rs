@@ -111,7 +111,7 @@ impl Pair {
     fn new(config: Arc<ClientConfig>, piece: usize) -> Self {
         let name = ServerName::try_from("mx.example.org").unwrap();
         Self {
-            leg: TlsLeg::new(Arc::clone(&CONFIGS.server)).unwrap(),
+            leg: TlsLeg::with_client(Arc::clone(&CONFIGS.server)).unwrap(),
             client: ClientConnection::new(config, name).unwrap(),
             piece,
             outgoing: Vec::new(),
