@@ -16,15 +16,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
+use crate::gatepost::{self, SESSIONS};
 use crate::net::Lab;
 use crate::process::Daemon;
 use crate::sink::Sink;
 use crate::smtp_client::Session;
-
-/// Each proxy's session limit: above the sessions of any measure, and within HAProxy's limit of open files.
-const SESSIONS: u32 = 6_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Peer {
@@ -221,27 +219,7 @@ impl Place<'_> {
 
     fn gatepost(&self, lab: &Lab) -> Result<Command> {
         let Self { listen, upstream, threads, folder } = self;
-        let log = folder.join("session.log");
-        if let Err(error) = fs::remove_file(&log)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            bail!("{}: {error}", log.display());
-        }
-        let file = self.write(
-            "gatepost.toml",
-            &format!(
-                "[listen]\naddresses = [\"{listen}\"]\nthreads = {threads}\n\n\
-                 [upstream]\naddresses = [\"{upstream}\"]\n\n\
-                 [limits]\nsessions = {SESSIONS}\nsessions_per_client = {SESSIONS}\n\
-                 commands = 1000000\n\n\
-                 [timeouts]\nstress_above = 100\n\n\
-                 [log]\nfile = \"{}\"\n",
-                log.display()
-            ),
-        )?;
-        let mut command = lab.gateway.command(&[], env!("CARGO_BIN_EXE_gatepost"));
-        command.args(["run", "--config"]).arg(file);
-        Ok(command)
+        gatepost::command(lab, (*listen, *upstream), *threads, folder, "")
     }
 
     fn write(&self, name: &str, text: &str) -> Result<PathBuf> {

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod bulk;
+mod gatepost;
 mod mail;
 mod measures;
 mod net;
@@ -17,6 +18,7 @@ mod proxies;
 mod report;
 mod results;
 mod rounds;
+mod server;
 mod setup;
 mod sink;
 #[path = "../smtp_client/mod.rs"]
@@ -110,14 +112,7 @@ impl Plan {
 }
 
 fn main() -> ExitCode {
-    match bench() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    setup::exit_code(bench())
 }
 
 /// Returns true if every measure ran.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -14,6 +15,18 @@ const OPEN_FILES: u64 = 20_000;
 
 /// Set by SIGINT and SIGTERM; the run ends before its next step, and everything is cleaned up on the way out.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Of a run that returns whether it is complete.
+pub(crate) fn exit_code(run: Result<bool>) -> ExitCode {
+    match run {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Sets the limit of open files, for this process and the proxies, which inherit it.
 pub(crate) fn raise_open_files() -> Result<()> {

@@ -7,16 +7,15 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::oneshot;
 
 use crate::bulk::{Direction, discard, pour};
 use crate::net::Lab;
+use crate::server::Server;
 use crate::smtp_client::prepare;
 
 /// The sink's counters since its start.
@@ -39,74 +38,27 @@ impl Counters {
 /// A running sink; it stops when dropped.
 pub(crate) struct Sink {
     counters: Arc<Counters>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _server: Server,
 }
 
 impl Sink {
     /// Listens in the server's namespace; connections are accepted when this returns.
     pub(crate) fn start(lab: &Arc<Lab>) -> Result<Self> {
         let counters = Arc::new(Counters::default());
-        let (stop, stopped) = oneshot::channel();
-        let (report, ready) = mpsc::channel();
-        let thread = thread::Builder::new().name("sink".to_owned()).spawn({
-            let (lab, counters) = (Arc::clone(lab), Arc::clone(&counters));
-            move || serve(&lab, counters, stopped, &report)
-        })?;
-        let sink = Self { counters, stop: Some(stop), thread: Some(thread) };
-        ready.recv().context("the sink's thread ended")??;
-        Ok(sink)
+        let counted = Arc::clone(&counters);
+        let _server = Server::start(
+            "the sink",
+            lab,
+            |lab| lab.server.enter(),
+            |lab| listen(lab.sink_address()),
+            async move |listener| accept(&listener, &counted).await,
+        )?;
+        Ok(Self { counters, _server })
     }
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // The thread may have ended already.
-            let _gone = stop.send(());
-        }
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            eprintln!("bench: the sink's thread panicked");
-        }
-    }
-}
-
-fn serve(
-    lab: &Lab,
-    counters: Arc<Counters>,
-    stopped: oneshot::Receiver<()>,
-    report: &mpsc::Sender<Result<()>>,
-) {
-    let address = lab.sink_address();
-    let prepared = lab
-        .server
-        .enter()
-        .and_then(|()| Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?));
-    let runtime = match prepared {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let _gone = report.send(Err(error));
-            return;
-        }
-    };
-    runtime.block_on(async {
-        let listener = match listen(address) {
-            Ok(listener) => listener,
-            Err(error) => {
-                let _gone = report.send(Err(error));
-                return;
-            }
-        };
-        let _gone = report.send(Ok(()));
-        tokio::select! {
-            () = accept(&listener, &counters) => {}
-            _ = stopped => {}
-        }
-    });
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {

@@ -1,86 +1,37 @@
 //! The HTTP server that nginx mail asks for the upstream of each session (its `auth_http`).
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 
 use crate::net::Lab;
+use crate::server::Server;
 
 /// On the gateway's host, where nginx runs.
 pub(crate) const AUTH_ADDRESS: &str = "127.0.0.1:2540";
 
-/// A running server; it stops when dropped.
-pub(crate) struct AuthServer {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl AuthServer {
-    /// Answers that every session goes to the sink.
-    pub(crate) fn start(lab: &Arc<Lab>) -> Result<Self> {
-        let (stop, stopped) = oneshot::channel();
-        let (report, ready) = mpsc::channel();
-        let thread = thread::Builder::new().name("auth".to_owned()).spawn({
-            let lab = Arc::clone(lab);
-            move || serve(&lab, stopped, &report)
-        })?;
-        let server = Self { stop: Some(stop), thread: Some(thread) };
-        ready.recv().context("the thread of nginx's auth_http ended")??;
-        Ok(server)
-    }
-}
-
-impl Drop for AuthServer {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // The thread may have ended already.
-            let _gone = stop.send(());
-        }
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            eprintln!("bench: the thread of nginx's auth_http panicked");
-        }
-    }
-}
-
-fn serve(lab: &Lab, stopped: oneshot::Receiver<()>, report: &mpsc::Sender<Result<()>>) {
+/// Starts it; it answers that every session goes to the sink.
+pub(crate) fn start(lab: &Arc<Lab>) -> Result<Server> {
     let sink = lab.sink_address();
-    let prepared = lab
-        .gateway
-        .enter()
-        .and_then(|()| Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?));
-    let runtime = match prepared {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let _gone = report.send(Err(error));
-            return;
-        }
-    };
-    runtime.block_on(async {
-        let listener = match TcpListener::bind(AUTH_ADDRESS).await.context(AUTH_ADDRESS) {
-            Ok(listener) => listener,
-            Err(error) => {
-                let _gone = report.send(Err(error));
-                return;
-            }
-        };
-        let _gone = report.send(Ok(()));
-        let accept = async {
+    Server::start(
+        "nginx's auth_http",
+        lab,
+        |lab| lab.gateway.enter(),
+        |_| {
+            let listener = StdListener::bind(AUTH_ADDRESS).context(AUTH_ADDRESS)?;
+            listener.set_nonblocking(true)?;
+            Ok(TcpListener::from_std(listener)?)
+        },
+        async move |listener| {
             while let Ok((stream, _peer)) = listener.accept().await {
                 // nginx reports what fails here.
                 tokio::spawn(async move { answer(stream, sink).await.ok() });
             }
-        };
-        tokio::select! {
-            () = accept => {}
-            _ = stopped => {}
-        }
-    });
+        },
+    )
 }
 
 async fn answer(mut stream: TcpStream, sink: SocketAddr) -> Result<()> {

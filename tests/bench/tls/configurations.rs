@@ -4,19 +4,16 @@
 //! session, and no setting for it.
 
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::auth::AUTH_ADDRESS;
 use crate::ca::IssuedCertificate;
+use crate::gatepost::{self, SESSIONS};
 use crate::net::Lab;
-
-/// Each proxy's session limit: above the sessions of any measure.
-const SESSIONS: u32 = 6_000;
 
 /// The values in every configuration.
 pub(crate) struct Place<'a> {
@@ -102,29 +99,9 @@ impl Place<'_> {
 
     pub(crate) fn gatepost(&self) -> Result<Command> {
         let Self { lab, listen, threads, certificate, folder } = self;
-        let log = folder.join("session.log");
-        if let Err(error) = fs::remove_file(&log)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            bail!("{}: {error}", log.display());
-        }
         let (chain, key) = (certificate.fullchain.display(), certificate.key.display());
-        let (upstream, log) = (lab.sink_address(), log.display());
-        let file = self.write(
-            "gatepost.toml",
-            &format!(
-                "[listen]\naddresses = [\"{listen}\"]\nthreads = {threads}\n\n\
-                 [tls]\ncertificate = \"{chain}\"\nkey = \"{key}\"\n\n\
-                 [upstream]\naddresses = [\"{upstream}\"]\n\n\
-                 [limits]\nsessions = {SESSIONS}\nsessions_per_client = {SESSIONS}\n\
-                 commands = 1000000\n\n\
-                 [timeouts]\nstress_above = 100\n\n\
-                 [log]\nfile = \"{log}\"\n",
-            ),
-        )?;
-        let mut command = lab.gateway.command(&[], env!("CARGO_BIN_EXE_gatepost"));
-        command.args(["run", "--config"]).arg(file);
-        Ok(command)
+        let tls = format!("[tls]\ncertificate = \"{chain}\"\nkey = \"{key}\"\n");
+        gatepost::command(lab, (*listen, lab.sink_address()), *threads, folder, &tls)
     }
 
     fn write(&self, name: &str, text: &str) -> Result<PathBuf> {

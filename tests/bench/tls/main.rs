@@ -30,6 +30,8 @@ mod bulk;
 #[path = "../../lab/support/ca.rs"]
 mod ca;
 mod configurations;
+#[path = "../gatepost.rs"]
+mod gatepost;
 mod measures;
 #[path = "../net.rs"]
 mod net;
@@ -44,6 +46,8 @@ mod report;
 mod results;
 #[path = "../rounds.rs"]
 mod rounds;
+#[path = "../server.rs"]
+mod server;
 #[path = "../setup.rs"]
 mod setup;
 #[path = "../sink.rs"]
@@ -140,14 +144,7 @@ impl Plan {
 }
 
 fn main() -> ExitCode {
-    match bench() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    setup::exit_code(bench())
 }
 
 /// Returns true if every measure ran.

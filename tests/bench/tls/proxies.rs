@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustls::NamedGroup;
 
-use crate::auth::AuthServer;
+use crate::auth;
 use crate::ca::IssuedCertificate;
 use crate::configurations::Place;
 use crate::net::Lab;
 use crate::process::Daemon;
+use crate::server::Server;
 use crate::sink::Sink;
 use crate::smtp_client::{LoadClients, Security, TlsOptions, TlsVersions};
 
@@ -114,7 +115,7 @@ pub(crate) struct Proxy {
     /// The proxy; none on the direct path.
     pub(crate) daemon: Option<Daemon>,
     /// Ends after the proxy.
-    _auth: Option<AuthServer>,
+    _auth: Option<Server>,
 }
 
 impl Proxy {
@@ -136,7 +137,7 @@ impl Proxy {
             Peer::Stunnel => Some(place.stunnel()?),
             Peer::Gatepost => Some(place.gatepost()?),
         };
-        let auth = (peer == Peer::Nginx).then(|| AuthServer::start(lab)).transpose()?;
+        let auth = (peer == Peer::Nginx).then(|| auth::start(lab)).transpose()?;
         let log = folder.join("output");
         let daemon =
             command.map(|command| Daemon::start(peer.name(), command, &log)).transpose()?;
