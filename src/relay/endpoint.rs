@@ -20,7 +20,8 @@ pub(super) const BULK: usize = 32 * 1024;
 #[derive(Debug)]
 pub(super) struct RelayEndpoint {
     pub(super) stream: TcpStream,
-    /// Of a client whose STARTTLS the gateway answered, or an upstream that answered its own; the other bytes here are plaintext, but for `outgoing`.
+    /// Of a client whose STARTTLS the gateway answered, or of an upstream that answered the gateway's. The other bytes here
+    /// are plaintext, but for `outgoing`.
     tls: Option<Box<TlsLeg>>,
     /// Bytes that were read and that the engine has not consumed yet.
     pub(super) unconsumed: Vec<u8>,

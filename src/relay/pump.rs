@@ -5,6 +5,8 @@
 //! session holds no buffer. Backpressure: while one side does not accept its output, the other side is not read; and while
 //! the engine waits (for the greeting, a lookup, a reply) about one line of the client is read, not more.
 
+mod tls;
+
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
@@ -22,7 +24,6 @@ use super::capture_tap::SessionTap;
 use super::clock::RelayClock;
 use super::endpoint::{BULK, Read, RelayEndpoint};
 use super::lookups::PendingLookups;
-use super::tls::{TlsLeg, failure, upstream_failure};
 use super::upstream_tls::UpstreamTlsPlan;
 use crate::addr::Family;
 use crate::engine::{Action, Event, Observe, Outcome, Output, Proxy, Side};
@@ -280,23 +281,6 @@ impl Pump {
         true
     }
 
-    fn fail_tls(
-        &mut self,
-        side: Side,
-        reason: &rustls::Error,
-        work: &mut Work,
-        cx: &mut Context<'_>,
-    ) {
-        work.out.clear();
-        match side {
-            Side::Client => self.engine.on_tls_failed(failure(reason), &mut work.out),
-            Side::Server => {
-                self.engine.on_upstream_tls_failed(upstream_failure(reason), &mut work.out);
-            }
-        }
-        self.apply_actions(side, &[], work, cx);
-    }
-
     fn endpoint(&mut self, side: Side) -> Option<&mut RelayEndpoint> {
         match side {
             Side::Client => Some(&mut self.client),
@@ -423,7 +407,6 @@ impl Pump {
     fn apply_actions(&mut self, side: Side, input: &[u8], work: &mut Work, cx: &mut Context<'_>) {
         let Work { out, to_client, to_upstream } = work;
         // The common case, one range to one side, is written from where it was read.
-        let is_list = !matches!(out.actions.as_slice(), [Action::Forward(_)]);
         if let [Action::Forward(range)] = out.actions.as_slice() {
             let bytes = input.get(range.clone()).unwrap_or_default();
             match (side, &mut self.upstream) {
@@ -431,6 +414,7 @@ impl Pump {
                 (Side::Client, None) => {}
                 (Side::Server, _) => self.write_client(bytes, cx),
             }
+            out.actions.clear();
         } else {
             to_client.clear();
             to_upstream.clear();
@@ -447,7 +431,7 @@ impl Pump {
                     Action::Insert(bytes) => other.extend_from_slice(bytes),
                     Action::ToClient(bytes) => to_client.extend_from_slice(&bytes),
                     Action::ToUpstream(bytes) => to_upstream.extend_from_slice(&bytes),
-                    Action::DiscardClient => discarded += self.discard(),
+                    Action::DiscardClient => discarded += self.discard_client(),
                     Action::StartTls => starts_tls = true,
                     Action::StartUpstreamTls => starts_upstream_tls = true,
                     Action::AvoidUpstreamTls => {
@@ -479,11 +463,8 @@ impl Pump {
             if let Some(upstream) = &mut self.upstream {
                 upstream.write(to_upstream, cx);
             }
-            if starts_tls && let Some(config) = self.tls.clone() {
-                let started = TlsLeg::with_client(config);
-                if let Err(error) = started.and_then(|tls| self.client.start_tls(tls, cx)) {
-                    self.engine.on_tls_failed(failure(&error), out);
-                }
+            if starts_tls {
+                self.start_client_tls(out, cx);
             }
             if starts_upstream_tls {
                 self.start_upstream_tls(out, cx);
@@ -492,7 +473,7 @@ impl Pump {
         for event in out.events.drain(..) {
             report(&*self.observer, self.family, &self.engine, event);
         }
-        if !out.actions.is_empty() && is_list {
+        if !out.actions.is_empty() {
             self.apply_actions(side, &[], work, cx); // Of a failed start of TLS.
         }
     }
@@ -502,33 +483,6 @@ impl Pump {
             self.tap.on_bytes(Side::Server, bytes, self.clock.now());
         }
         self.client.write(bytes, cx);
-    }
-
-    /// Nothing of upstream's plaintext is left when TLS begins.
-    fn start_upstream_tls(&mut self, out: &mut Output, cx: &mut Context<'_>) {
-        let (Some(upstream), Some(plan)) = (&mut self.upstream, &self.upstream_tls) else { return };
-        let mut discarded = std::mem::take(&mut upstream.unconsumed).len();
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = upstream.stream.try_read(&mut buffer) {
-            discarded += read;
-        }
-        self.engine.on_upstream_discarded(discarded, out);
-        if let Err(error) = plan.leg().and_then(|tls| upstream.start_tls(tls, cx)) {
-            self.engine.on_upstream_tls_failed(upstream_failure(&error), out);
-        }
-    }
-
-    /// Discards all that the client has sent so far, read or not. Returns the number of bytes.
-    fn discard(&mut self) -> usize {
-        let mut count = self.client.unconsumed.len();
-        self.client.unconsumed = Vec::new();
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = self.client.stream.try_read(&mut buffer) {
-            let bytes = buffer.get(..read).unwrap_or_default();
-            self.tap.on_bytes(Side::Client, bytes, self.clock.now());
-            count += read;
-        }
-        count
     }
 
     /// Calls the engine when its deadline is over. Returns whether it was.

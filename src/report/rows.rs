@@ -260,7 +260,7 @@ impl Phrase {
         }
         let mut rest = String::new();
         match smtp.tls {
-            // The ending says the same.
+            // The ending has it.
             _ if matches!(record.outcome, Outcome::TlsCompleted | Outcome::TlsFailed) => {}
             TlsState::Started | TlsState::Established => rest.push_str(", TLS"),
             TlsState::Failed => rest.push_str(", TLS failed"),

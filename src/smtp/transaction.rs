@@ -219,7 +219,7 @@ impl SessionState {
         self.tls = TlsState::Failed; // Until it is complete.
     }
 
-    /// The gateway's TLS with the client begins: what the client said before is forgotten (RFC 3207 §4.2).
+    /// The gateway's TLS with the client begins: the commands before it are forgotten (RFC 3207 §4.2).
     pub(super) fn on_tls_established(&mut self) {
         self.end_transaction();
         (self.helo, self.helo_accepted) = (None, false);

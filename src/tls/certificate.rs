@@ -19,7 +19,7 @@ use super::CertificateFiles;
 use super::error::TlsError;
 use crate::time::Timestamp;
 
-/// What a certificate says.
+/// Names and validity of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
     pub files: CertificateFiles,

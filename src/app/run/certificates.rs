@@ -93,9 +93,12 @@ impl Certificates {
         self.reload(&self.settings.clone(), now)
     }
 
-    /// Loads the files of `settings` now, as on SIGHUP.
+    /// Loads the files of `settings` now, as on SIGHUP, unless they are the ones in use.
     pub(super) fn reload(&mut self, settings: &TlsSettings, now: Timestamp) -> CertificateChange {
         let found = stamps(settings);
+        if found == self.stamps && *settings == self.settings && self.refused.is_none() {
+            return CertificateChange::None;
+        }
         let loaded = LoadedTls::load(settings, &self.tickets).map_err(|error| error.to_string());
         let fitting = loaded.and_then(|loaded| match loaded.expired(now) {
             // A renewal that is out of date replaces nothing that is not.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::SignalKind;
 use tokio::task::JoinHandle;
@@ -15,7 +15,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::bootstrap::Bootstrap;
 use super::capabilities::KeptCapabilities;
-use super::certificates::{CertificateChange, Certificates};
+use super::certificate_updates::CertificateUpdates;
+use super::certificates::Certificates;
 use super::control::ControlService;
 use super::door_config::ingress;
 use super::evidence::evidence_sources;
@@ -43,8 +44,6 @@ use crate::metrics::http::{HealthState, ReadyState};
 use crate::relay::{Relay, RelayError, TlsConfigs};
 use crate::report::status::StatusCollector;
 use crate::report::{LogLevel, SessionLog};
-use crate::time::Timestamp;
-use crate::tls::{CertificateFacts, TlsSettings};
 
 /// Interval at which metrics, `/readyz` and the service manager are updated.
 const TICK: Duration = Duration::from_secs(1);
@@ -71,8 +70,7 @@ pub(super) struct Gateway {
     doors: Option<(DoorHandle, JoinHandle<()>)>,
     /// With the task that watches it.
     interception: Option<(SharedInterception, InterceptionWatcher)>,
-    /// If the gateway ends the TLS of clients.
-    certificates: Option<Certificates>,
+    certificates: CertificateUpdates,
     /// `None` if lookups are disabled.
     lookup: Option<LookupService>,
     capabilities: KeptCapabilities,
@@ -201,6 +199,9 @@ impl Gateway {
             }
             None => None,
         };
+        let observers = (&metrics, &log);
+        let certificates =
+            CertificateUpdates::new(certificates, relay.handle(), observers, sources.clone());
         Ok(Self {
             path: path.to_owned(),
             config,
@@ -229,7 +230,6 @@ impl Gateway {
         for (level, notice) in inherited::notices(self.relay.inherited(), &listening) {
             self.log.notice(level, &notice);
         }
-        self.on_certificates(None);
         self.health.set(self.ready_state());
         let notice = format!("ready: listening on {}", self.listening());
         self.log.notice(LogLevel::Info, &notice);
@@ -272,7 +272,7 @@ impl Gateway {
             ReadyState::NoUpstream
         } else if self.outage().is_some() {
             ReadyState::NotIntercepting
-        } else if self.certificates.as_ref().is_some_and(|own| !own.is_usable(self.now())) {
+        } else if !self.certificates.is_usable() {
             ReadyState::NoCertificate
         } else {
             ReadyState::Ready
@@ -304,9 +304,7 @@ impl Gateway {
             lookup.set_own_addresses(own_addresses(&self.config));
         }
         if self.ticks.is_multiple_of(CERTIFICATES_EVERY) {
-            let now = self.now();
-            let change = self.certificates.as_mut().map(|own| own.check_files(now));
-            self.on_certificates(change);
+            self.certificates.check_files();
         }
         self.health.set(self.ready_state());
         self.sources.set_outage(self.outage());
@@ -325,52 +323,6 @@ impl Gateway {
         self.missed_bytes = missed;
         let status = self.status();
         self.manager.on_tick(status, &self.relay);
-    }
-
-    fn now(&self) -> Timestamp {
-        self.relay.handle().clock().now()
-    }
-
-    /// Puts new certificates in use, and reports those that do not fit and those that expire.
-    fn on_certificates(&mut self, change: Option<CertificateChange>) {
-        let now = self.now();
-        let Some(own) = &mut self.certificates else { return self.metrics.set_certificates(&[]) };
-        match change {
-            Some(CertificateChange::Loaded) => {
-                self.relay.handle().set_tls(own.config());
-                self.log.notice(LogLevel::Info, "new certificates are in use");
-            }
-            Some(CertificateChange::Refused(why)) => {
-                let notice = format!("certificates not reloaded, those before stay in use: {why}");
-                self.log.notice(LogLevel::Error, &notice);
-            }
-            Some(CertificateChange::None) | None => {}
-        }
-        if let Some((level, notice)) = own.expiry_notice(now) {
-            self.log.notice(level, &notice);
-        }
-        let facts: Vec<_> = own.facts().iter().map(CertificateFacts::name_and_end).collect();
-        self.metrics.set_certificates(&facts);
-        self.metrics.set_certificates_refused(own.refused().is_some());
-        self.sources.set_certificates(own.warning(now));
-    }
-
-    /// The section `[tls]` of a new configuration.
-    fn reload_certificates(&mut self, settings: Option<&TlsSettings>) -> anyhow::Result<()> {
-        let now = self.now();
-        match (&mut self.certificates, settings) {
-            (Some(own), Some(settings)) => {
-                if let CertificateChange::Refused(why) = own.reload(settings, now) {
-                    self.on_certificates(None);
-                    bail!("[tls]: {why}");
-                }
-            }
-            (_, Some(settings)) => self.certificates = Some(Certificates::load(settings)?),
-            (_, None) => self.certificates = None,
-        }
-        let change = self.certificates.is_some().then_some(CertificateChange::Loaded);
-        self.on_certificates(change);
-        Ok(())
     }
 
     /// SIGHUP: applies the new configuration, or keeps the old one and logs the error.
@@ -403,7 +355,7 @@ impl Gateway {
             self.log.notice(LogLevel::Warn, &warning);
         }
         let upstreams = upstream_tls(&config)?;
-        self.reload_certificates(config.tls.as_ref())?;
+        self.certificates.reload(config.tls.as_ref())?;
         self.relay.handle().set_upstream_tls(upstreams);
         self.relay.reload(config.relay.clone()).map_err(explain_permission)?;
         // Also if they are the same: what others changed is installed again.

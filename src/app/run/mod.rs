@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod capabilities;
+mod certificate_updates;
 mod certificates;
 mod control;
 mod door_config;

@@ -1,7 +1,7 @@
 //! TOML to a checked [`Config`], with all errors at once.
 //!
-//! `toml` parses and recovers from errors (`syntax`). `listeners`, `sections`, `intercept`, `policy`, `lookup` and `door` read the tables through `reader`,
-//! which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
+//! `toml` parses and recovers from errors (`syntax`). `listeners`, `tls`, `sections`, `intercept`, `policy`, `lookup` and
+//! `door` read the tables through `reader`, which records errors in `diagnostics`; `unknown` compares the keys of the file with the table in `config::keys`; `cross_checks`
 //! compares sections with each other. Without an error, [`Config::parse`] puts the parts together.
 
 mod client_identity;

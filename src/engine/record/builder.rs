@@ -444,7 +444,7 @@ impl RecordBuilder {
 }
 
 impl RecordBuilder {
-    /// The result of TLS that passed through takes the place of who closed first, which says nothing about the session.
+    /// The result of TLS that passed through takes the place of who closed first, which is no result of the session.
     /// Other outcomes stay: the gateway ended the session, or the capture did.
     fn outcome_under_tls(&mut self, outcome: Outcome) -> Outcome {
         let closed_by = match outcome {

@@ -106,7 +106,7 @@ fn commands_behind_starttls_are_discarded() {
     assert_eq!(record.smtp.transactions_total, 0);
 }
 
-/// RFC 3207 §4.2: nothing that was said in plaintext counts.
+/// RFC 3207 §4.2: nothing from before TLS counts.
 #[test]
 fn a_new_session_begins() {
     run(&[

@@ -70,7 +70,7 @@ fn an_unseen_answer_that_is_longer_than_an_alert_completes() {
     assert_eq!(outcome(without_answer, Side::Server), Outcome::UpstreamClosed);
 }
 
-/// Whether the handshake completed is not known, so it is not said to have failed.
+/// Whether the handshake completed is not known, so it is not reported as failed.
 #[test]
 fn a_gap_in_the_clients_handshake_leaves_the_outcome_open() {
     let hello = |n: usize, octets: &[u8]| {

@@ -1,0 +1,63 @@
+//! TLS of a session's two sides: its start, after which no plaintext counts, and its failures.
+
+use std::task::Context;
+
+use super::{Pump, Work};
+use crate::engine::{Output, Side};
+use crate::relay::tls::{TlsLeg, failure, upstream_failure};
+
+impl Pump {
+    /// The client has the 220 to its STARTTLS.
+    pub(super) fn start_client_tls(&mut self, out: &mut Output, cx: &mut Context<'_>) {
+        let Some(config) = self.tls.clone() else { return };
+        let started = TlsLeg::with_client(config);
+        if let Err(error) = started.and_then(|tls| self.client.start_tls(tls, cx)) {
+            self.engine.on_tls_failed(failure(&error), out);
+        }
+    }
+
+    /// Nothing of upstream's plaintext is left when TLS begins.
+    pub(super) fn start_upstream_tls(&mut self, out: &mut Output, cx: &mut Context<'_>) {
+        let (Some(upstream), Some(plan)) = (&mut self.upstream, &self.upstream_tls) else { return };
+        let mut discarded = std::mem::take(&mut upstream.unconsumed).len();
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = upstream.stream.try_read(&mut buffer) {
+            discarded += read;
+        }
+        self.engine.on_upstream_discarded(discarded, out);
+        if let Err(error) = plan.leg().and_then(|tls| upstream.start_tls(tls, cx)) {
+            self.engine.on_upstream_tls_failed(upstream_failure(&error), out);
+        }
+    }
+
+    /// Discards all that the client has sent so far, read or not. Returns the number of bytes.
+    pub(super) fn discard_client(&mut self) -> usize {
+        let mut count = self.client.unconsumed.len();
+        self.client.unconsumed = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = self.client.stream.try_read(&mut buffer) {
+            let bytes = buffer.get(..read).unwrap_or_default();
+            self.tap.on_bytes(Side::Client, bytes, self.clock.now());
+            count += read;
+        }
+        count
+    }
+
+    /// A handshake failed, or a later record.
+    pub(super) fn fail_tls(
+        &mut self,
+        side: Side,
+        reason: &rustls::Error,
+        work: &mut Work,
+        cx: &mut Context<'_>,
+    ) {
+        work.out.clear();
+        match side {
+            Side::Client => self.engine.on_tls_failed(failure(reason), &mut work.out),
+            Side::Server => {
+                self.engine.on_upstream_tls_failed(upstream_failure(reason), &mut work.out);
+            }
+        }
+        self.apply_actions(side, &[], work, cx);
+    }
+}
