@@ -16,6 +16,7 @@ tests![
     a_hundred_renewals_under_load_lose_no_session,
     what_does_not_fit_leaves_the_certificate_before_in_use,
     an_expired_certificate_is_reported_and_not_ready,
+    a_reload_reports_only_what_changed,
 ];
 
 const RENEWALS: u32 = 100;
@@ -133,4 +134,23 @@ fn an_expired_certificate_is_reported_and_not_ready() {
     issue(&tls, "server", KeyType::EcdsaP256, Validity::Days(60));
     gateway.wait_for_log("new certificates are in use");
     gateway.wait_for_readiness(200);
+}
+
+/// A SIGHUP with the same files puts nothing new in use, and without `[tls]` no certificate is left to warn of.
+fn a_reload_reports_only_what_changed() {
+    let lab = Lab::new();
+    let tls = OwnTls::new(&lab);
+    let _postfix = Postfix::receiver(&lab);
+    let plain = Config::new(&lab, Mode::Proxy);
+    let without_tls = plain.toml();
+    let gateway = Gateway::start(&lab, &tls.configure(plain));
+    gateway.hang_up();
+    gateway.wait_for_log("configuration reloaded");
+    assert!(!gateway.log().contains("new certificates are in use"), "{}", gateway.log());
+
+    fs::write(tls.authority.server_key(), "no key").unwrap();
+    gateway.wait_for_metric("gatepost_tls_reload_refused", &[], 1.0);
+    gateway.reload(&without_tls);
+    gateway.wait_for_metric("gatepost_tls_reload_refused", &[], 0.0);
+    assert_eq!(gateway.metric("gatepost_tls_certificate_not_after_timestamp_seconds", &[]), 0.0);
 }
