@@ -297,6 +297,11 @@ impl<'lab> Gateway<'lab> {
         wanted.map(|(_, value)| value).sum()
     }
 
+    /// Whether a metric has any series.
+    pub(crate) fn has_metric(&self, name: &str) -> bool {
+        self.get("/metrics").lines().any(|line| sample(line, name).is_some())
+    }
+
     /// Waits until a metric has a value: an event is counted just after the client receives the reply.
     #[track_caller]
     pub(crate) fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
