@@ -1,5 +1,6 @@
 //! Many sessions on parallel threads.
 
+use std::borrow::Cow;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -34,6 +35,8 @@ pub(crate) struct Load<'a> {
     pub(crate) messages_per_session: u32,
     /// Of every message.
     pub(crate) recipient: &'a str,
+    /// Puts the number of the session in front of its recipient, as `smtp-source -N` does.
+    pub(crate) numbered: bool,
     /// Ends with CRLF.CRLF.
     pub(crate) content: &'a [u8],
     pub(crate) transfer: MessageTransfer,
@@ -46,6 +49,7 @@ impl Default for Load<'_> {
             sessions: 1,
             messages_per_session: 1,
             recipient: RECIPIENT,
+            numbered: false,
             content: b"Subject: load\r\n\r\nload\r\n.\r\n",
             transfer: MessageTransfer::Data,
         }
@@ -87,7 +91,7 @@ impl LoadClients {
     pub(crate) fn connect_once(&self, to: SocketAddr) -> Result<()> {
         let nothing = Load { to, messages_per_session: 0, ..Load::default() };
         for client in &self.clients {
-            session(self.security, client, &nothing)?;
+            session(self.security, client, &nothing, 0)?;
         }
         Ok(())
     }
@@ -171,7 +175,7 @@ fn take_sessions(
         }
         let started = Instant::now();
         let handshake =
-            session(security, client, load).with_context(|| format!("session {number}"))?;
+            session(security, client, load, number).with_context(|| format!("session {number}"))?;
         report.times.push(started.elapsed());
         match &handshake {
             Some(handshake) if handshake.resumed => report.resumed += 1,
@@ -183,10 +187,20 @@ fn take_sessions(
 }
 
 /// One whole session.
-fn session(security: Security, client: &TlsClient, load: &Load<'_>) -> Result<Option<Handshake>> {
+fn session(
+    security: Security,
+    client: &TlsClient,
+    load: &Load<'_>,
+    number: u32,
+) -> Result<Option<Handshake>> {
     let (mut session, handshake) = connect(security, client, load.to)?;
+    let recipient = if load.numbered {
+        Cow::Owned(format!("{number}{}", load.recipient))
+    } else {
+        Cow::Borrowed(load.recipient)
+    };
     for _ in 0..load.messages_per_session {
-        session.message_by(load.transfer, load.recipient, load.content)?;
+        session.message_by(load.transfer, &recipient, load.content)?;
     }
     session.quit()?;
     Ok(handshake)

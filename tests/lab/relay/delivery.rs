@@ -7,9 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::tests;
-use crate::support::{
-    Config, Family, Gateway, Lab, Mode, OwnTls, Postfix, Smtp, connect, dot_stuffed,
-};
+use crate::support::{Entrance, Family, Gateway, Lab, Mode, Postfix, Smtp, Transport, dot_stuffed};
 
 tests![
     small_messages_arrive_byte_for_byte_proxy,
@@ -51,71 +49,57 @@ impl fmt::Display for Transfer {
 }
 
 fn small_messages_arrive_byte_for_byte_proxy() {
-    small_messages(Mode::Proxy, Security::Plain);
+    small_messages(Mode::Proxy, Transport::Plaintext);
 }
 
 fn small_messages_arrive_byte_for_byte_tproxy() {
-    small_messages(Mode::Tproxy, Security::Plain);
+    small_messages(Mode::Tproxy, Transport::Plaintext);
 }
 
 fn large_messages_arrive_byte_for_byte_proxy() {
-    large_messages(Mode::Proxy, Security::Plain);
+    large_messages(Mode::Proxy, Transport::Plaintext);
 }
 
 fn large_messages_arrive_byte_for_byte_tproxy() {
-    large_messages(Mode::Tproxy, Security::Plain);
+    large_messages(Mode::Tproxy, Transport::Plaintext);
 }
 
 fn small_messages_inside_tls_arrive_byte_for_byte_proxy() {
-    small_messages(Mode::Proxy, Security::OwnTls);
+    small_messages(Mode::Proxy, Transport::OwnTls);
 }
 
 fn small_messages_inside_tls_arrive_byte_for_byte_tproxy() {
-    small_messages(Mode::Tproxy, Security::OwnTls);
+    small_messages(Mode::Tproxy, Transport::OwnTls);
 }
 
 fn large_messages_inside_tls_arrive_byte_for_byte_proxy() {
-    large_messages(Mode::Proxy, Security::OwnTls);
+    large_messages(Mode::Proxy, Transport::OwnTls);
 }
 
 fn large_messages_inside_tls_arrive_byte_for_byte_tproxy() {
-    large_messages(Mode::Tproxy, Security::OwnTls);
-}
-
-/// How the client reaches the gateway.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Security {
-    Plain,
-    OwnTls,
+    large_messages(Mode::Tproxy, Transport::OwnTls);
 }
 
 /// What a case needs.
 struct Site<'lab> {
     lab: &'lab Lab,
     postfix: Postfix<'lab>,
-    mode: Mode,
-    /// For sessions through the gateway.
-    tls: Option<OwnTls>,
+    entrance: Entrance<'lab>,
     _gateway: Gateway<'lab>,
 }
 
 impl<'lab> Site<'lab> {
-    fn new(lab: &'lab Lab, mode: Mode, security: Security) -> Self {
+    fn new(lab: &'lab Lab, mode: Mode, transport: Transport) -> Self {
         let postfix = Postfix::receiver(lab);
-        let tls = (security == Security::OwnTls).then(|| OwnTls::new(lab));
-        let config = Config::new(lab, mode);
-        let config = match &tls {
-            Some(tls) => tls.configure(config),
-            None => config,
-        };
-        let _gateway = Gateway::start(lab, &config);
-        Self { lab, postfix, mode, tls, _gateway }
+        let entrance = Entrance::new(lab, mode, transport);
+        let _gateway = Gateway::start(lab, &entrance.config());
+        Self { lab, postfix, entrance, _gateway }
     }
 }
 
-fn small_messages(mode: Mode, security: Security) {
+fn small_messages(mode: Mode, transport: Transport) {
     let lab = Lab::new();
-    let site = Site::new(&lab, mode, security);
+    let site = Site::new(&lab, mode, transport);
     for family in Family::ALL {
         for transfer in Transfer::ALL {
             for (name, message) in small() {
@@ -126,9 +110,9 @@ fn small_messages(mode: Mode, security: Security) {
     }
 }
 
-fn large_messages(mode: Mode, security: Security) {
+fn large_messages(mode: Mode, transport: Transport) {
     let lab = Lab::new();
-    let site = Site::new(&lab, mode, security);
+    let site = Site::new(&lab, mode, transport);
     let cases = [
         (Family::Ipv6, Transfer::Data, MB),
         (Family::Ipv4, Transfer::Data, MB),
@@ -152,10 +136,9 @@ fn arrives_the_same(
     message: &[u8],
 ) {
     eprintln!("case: {case}");
-    let Site { lab, postfix, mode, tls, .. } = site;
-    let directly = deliver(postfix, connect(lab, lab.direct(family), None), transfer, message);
-    let smtp = connect(lab, lab.entrance(*mode, family), tls.as_ref());
-    let through = deliver(postfix, smtp, transfer, message);
+    let Site { lab, postfix, entrance, .. } = site;
+    let directly = deliver(postfix, lab.client.smtp(lab.direct(family)), transfer, message);
+    let through = deliver(postfix, entrance.connect(family), transfer, message);
     if directly == through {
         return;
     }

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::tests;
-use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, port};
+use crate::support::{
+    Config, Entrance, Family, Gateway, Lab, Mode, Postfix, Smtp, Transport, port,
+};
 
 tests![
     postfix_logs_the_true_client_proxy_v1,
@@ -17,30 +19,25 @@ tests![
 ];
 
 fn postfix_logs_the_true_client_proxy_v1() {
-    for mode in Mode::ALL {
-        postfix_logs_the_true_client(mode, "proxy-v1", port::PROXY_PROTOCOL);
-    }
+    postfix_logs_the_true_client("proxy-v1", port::PROXY_PROTOCOL);
 }
 
 fn postfix_logs_the_true_client_proxy_v2() {
-    for mode in Mode::ALL {
-        postfix_logs_the_true_client(mode, "proxy-v2", port::PROXY_PROTOCOL);
-    }
+    postfix_logs_the_true_client("proxy-v2", port::PROXY_PROTOCOL);
 }
 
 fn postfix_logs_the_true_client_xclient() {
-    for mode in Mode::ALL {
-        postfix_logs_the_true_client(mode, "xclient", port::XCLIENT);
-    }
+    postfix_logs_the_true_client("xclient", port::XCLIENT);
 }
 
 /// Interception is transparent by default: no identity, and no upstream but the original destination.
 fn postfix_logs_the_true_client_transparent_tproxy() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let _gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
-    for family in Family::ALL {
-        expect_client(&lab, &postfix, Mode::Tproxy, family, lab.client_ip(family));
+    for transport in Transport::ALL {
+        let entrance = Entrance::new(&lab, Mode::Tproxy, transport);
+        let _gateway = Gateway::start(&lab, &entrance.config());
+        expect_true_clients(&postfix, &entrance);
     }
 }
 
@@ -59,10 +56,11 @@ fn postfix_logs_the_true_client_transparent_proxy() {
          add rule inet answers in iif server tcp sport 25 socket transparent 1 meta mark set 7",
     ]);
     let postfix = Postfix::receiver(&lab);
-    let config = Config::new(&lab, Mode::Proxy).set("upstream", "identity = \"transparent\"");
-    let _gateway = Gateway::start(&lab, &config);
-    for family in Family::ALL {
-        expect_client(&lab, &postfix, Mode::Proxy, family, lab.client_ip(family));
+    for transport in Transport::ALL {
+        let entrance = Entrance::new(&lab, Mode::Proxy, transport);
+        let config = entrance.config().set("upstream", "identity = \"transparent\"");
+        let _gateway = Gateway::start(&lab, &config);
+        expect_true_clients(&postfix, &entrance);
     }
 }
 
@@ -70,12 +68,13 @@ fn postfix_logs_the_true_client_transparent_proxy() {
 fn postfix_logs_the_gateway_without_an_identity() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
+    let entrance = Entrance::new(&lab, Mode::Proxy, Transport::Plaintext);
     for family in Family::ALL {
         let upstream = SocketAddr::new(lab.server_ip(family), port::SMTP);
-        let config = Config::new(&lab, Mode::Proxy).upstreams(&[upstream]);
+        let config = entrance.config().upstreams(&[upstream]);
         let _gateway = Gateway::start(&lab, &config);
         let gateway = lab.gateway_ip_at_server(family);
-        expect_client(&lab, &postfix, Mode::Proxy, family, gateway);
+        expect_client(&postfix, &entrance, family, gateway);
     }
 }
 
@@ -83,45 +82,62 @@ fn postfix_logs_the_gateway_without_an_identity() {
 fn postfix_logs_the_true_client_of_the_other_family() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    for (identity, port) in [("proxy-v2", port::PROXY_PROTOCOL), ("xclient", port::XCLIENT)] {
-        for [family, other] in [[Family::Ipv4, Family::Ipv6], [Family::Ipv6, Family::Ipv4]] {
-            eprintln!("case: {family} client, {other} upstream, {identity}");
-            let config = Config::new(&lab, Mode::Proxy)
-                .upstreams(&[SocketAddr::new(lab.server_ip(other), port)])
-                .set("upstream", &format!("identity = {identity:?}"))
-                .set("smtp", "hide = [\"STARTTLS\"]");
-            let _gateway = Gateway::start(&lab, &config);
-            expect_client(&lab, &postfix, Mode::Proxy, family, lab.client_ip(family));
+    for transport in Transport::ALL {
+        let entrance = Entrance::new(&lab, Mode::Proxy, transport);
+        for (identity, port) in [("proxy-v2", port::PROXY_PROTOCOL), ("xclient", port::XCLIENT)] {
+            for [family, other] in [[Family::Ipv4, Family::Ipv6], [Family::Ipv6, Family::Ipv4]] {
+                eprintln!("case: {family} client, {other} upstream, {identity}, {transport}");
+                let config = with_identity(&entrance, identity)
+                    .upstreams(&[SocketAddr::new(lab.server_ip(other), port)]);
+                let _gateway = Gateway::start(&lab, &config);
+                expect_client(&postfix, &entrance, family, lab.client_ip(family));
+            }
         }
     }
 }
 
-fn postfix_logs_the_true_client(mode: Mode, identity: &str, port: u16) {
-    let lab = Lab::new();
-    let postfix = Postfix::receiver(&lab);
-    let config = Config::new(&lab, mode)
-        .upstream_port(&lab, port)
-        .set("upstream", &format!("identity = {identity:?}"))
-        // XCLIENT requires it.
-        .set("smtp", "hide = [\"STARTTLS\"]");
-    let _gateway = Gateway::start(&lab, &config);
+fn postfix_logs_the_true_client(identity: &str, port: u16) {
+    for mode in Mode::ALL {
+        let lab = Lab::new();
+        let postfix = Postfix::receiver(&lab);
+        for transport in Transport::ALL {
+            eprintln!("case: {mode}, {identity}, {transport}");
+            let entrance = Entrance::new(&lab, mode, transport);
+            let config = with_identity(&entrance, identity).upstream_port(&lab, port);
+            let _gateway = Gateway::start(&lab, &config);
+            expect_true_clients(&postfix, &entrance);
+        }
+    }
+}
+
+fn with_identity(entrance: &Entrance<'_>, identity: &str) -> Config {
+    let config = entrance.config().set("upstream", &format!("identity = {identity:?}"));
+    if entrance.is_tls() {
+        return config;
+    }
+    // XCLIENT requires it where the gateway does not end TLS.
+    config.set("smtp", "hide = [\"STARTTLS\"]")
+}
+
+fn expect_true_clients(postfix: &Postfix<'_>, entrance: &Entrance<'_>) {
     for family in Family::ALL {
-        eprintln!("case: {family}, {mode}, {identity}");
-        expect_client(&lab, &postfix, mode, family, lab.client_ip(family));
+        expect_client(postfix, entrance, family, entrance.client_ip(family));
     }
 }
 
 /// Delivers a message after each form of EHLO and HELO, and checks Postfix's log.
-fn expect_client(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, client: IpAddr) {
+fn expect_client(postfix: &Postfix<'_>, entrance: &Entrance<'_>, family: Family, client: IpAddr) {
     static COUNTER: AtomicUsize = AtomicUsize::new(0);
 
-    let literal = match lab.client_ip(family) {
+    let literal = match entrance.client_ip(family) {
         IpAddr::V4(v4) => format!("[{v4}]"),
         IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
     };
+    // Postfix keeps ESMTP once EHLO was sent, as it is before STARTTLS.
+    let after_helo = if entrance.is_tls() { "ESMTP" } else { "SMTP" };
     let hellos = [
         ("EHLO client.example.net".to_owned(), "ESMTP", "client.example.net"),
-        ("HELO old.example.net".to_owned(), "SMTP", "old.example.net"),
+        ("HELO old.example.net".to_owned(), after_helo, "old.example.net"),
         (format!("EHLO {literal}"), "ESMTP", literal.as_str()),
         (
             "EHLO first.example.net\r\nEHLO second.example.net".to_owned(),
@@ -132,7 +148,7 @@ fn expect_client(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, c
     for (hello, protocol, name) in &hellos {
         let recipient =
             format!("recipient-{}@example.org", COUNTER.fetch_add(1, Ordering::Relaxed));
-        deliver(lab.client.smtp(lab.entrance(mode, family)), hello, &recipient);
+        deliver(entrance.connect(family), hello, &recipient);
         let line = postfix.wait_for_log(&recipient, |line| {
             line.contains("info: RCPT from ") && line.contains(&format!("to=<{recipient}>"))
         });

@@ -1,9 +1,14 @@
 //! Limits and timeouts: the client that exceeds one gets a reply with the reason, and other clients are not affected.
+//!
+//! Most tests run in plaintext and under TLS that the gateway ends. A session that is refused in place of the greeting is in
+//! plaintext in either case; those that are held, and those that exceed a limit later, are under TLS.
 
 use std::net::IpAddr;
 
 use crate::harness::tests;
-use crate::support::{Config, Exim, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
+use crate::support::{
+    Config, Entrance, Exim, Family, Gateway, Lab, Mode, Postfix, Smtp, Transport, until,
+};
 
 tests![
     sessions_in_all,
@@ -21,11 +26,10 @@ tests![
 ];
 
 fn sessions_in_all() {
-    for_each_family("limits", "sessions = 2", |setup| {
+    for_each_entrance(&[("limits", "sessions = 2")], |setup| {
         let first = setup.greeted();
-        let other = setup.lab.entrance(Mode::Proxy, setup.family.other());
-        let mut second = setup.lab.client.smtp(other);
-        second.dialogue("S: 220");
+        let mut second = setup.entrance.connect(setup.family.other());
+        second.greeting();
         setup.connect().expect_last_reply("421 4.3.2 ");
         setup.expect_refusals("limit_sessions", 1);
 
@@ -38,12 +42,12 @@ fn sessions_in_all() {
 }
 
 fn sessions_per_client() {
-    for_each_family("limits", "sessions_per_client = 1", |setup| {
+    for_each_entrance(&[("limits", "sessions_per_client = 1")], |setup| {
         let mut first = setup.greeted();
         setup.connect_from(setup.same_client()).expect_last_reply("421 4.7.0 ");
         setup.expect_refusals("limit_client_sessions", 1);
 
-        setup.connect_from(setup.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        setup.greeted_from(setup.another_client()).dialogue("C: QUIT\n S: 221");
         first.dialogue("C: NOOP\n S: 250\n C: QUIT\n S: 221");
         until("a place that is free again", || {
             let mut next = setup.connect_from(setup.same_client());
@@ -55,13 +59,13 @@ fn sessions_per_client() {
 /// Rejected sessions that stay connected do not count.
 fn rejected_sessions_do_not_count() {
     let limits = "sessions = 3\nsessions_per_client = 1";
-    for_each_family("limits", limits, |setup| {
+    for_each_entrance(&[("limits", limits)], |setup| {
         let mut held = setup.greeted();
         let mut refused = [setup.connect(), setup.connect()];
         for smtp in &mut refused {
             smtp.expect_last_reply("421 4.7.0 ");
         }
-        setup.connect_from(setup.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        setup.greeted_from(setup.another_client()).dialogue("C: QUIT\n S: 221");
         held.dialogue("C: QUIT\n S: 221");
         drop(refused);
     });
@@ -70,22 +74,22 @@ fn rejected_sessions_do_not_count() {
 /// Each session ends before the next begins: only their rate exceeds the limit.
 fn new_sessions_per_client() {
     let limit = "new_sessions_per_client_per_minute = 2";
-    for_each_family("limits", limit, |setup| {
+    for_each_entrance(&[("limits", limit)], |setup| {
         for client in [setup.lab.client_ip(setup.family), setup.same_client()] {
-            setup.connect_from(client).dialogue("S: 220\n C: QUIT\n S: 221");
+            setup.greeted_from(client).dialogue("C: QUIT\n S: 221");
         }
         setup.connect().expect_last_reply("421 4.7.0 ");
         setup.expect_refusals("limit_client_rate", 1);
-        setup.connect_from(setup.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+        setup.greeted_from(setup.another_client()).dialogue("C: QUIT\n S: 221");
     });
 }
 
 /// Of an IPv6 /48, whichever /64 they come from; IPv4 has no such limit.
 fn sessions_per_network() {
-    for_each_family("limits", "sessions_per_network = 1", |setup| {
+    for_each_entrance(&[("limits", "sessions_per_network = 1")], |setup| {
         let first = setup.greeted();
         if setup.family == Family::Ipv4 {
-            setup.connect_from(setup.another_client()).dialogue("S: 220\n C: QUIT\n S: 221");
+            setup.greeted_from(setup.another_client()).dialogue("C: QUIT\n S: 221");
             return;
         }
         setup.connect_from(setup.another_client()).expect_last_reply("421 4.7.0 ");
@@ -127,8 +131,8 @@ fn without_descriptors_connections_wait() {
 
 /// An accepted message resets the count.
 fn commands() {
-    for_each_family("limits", "commands = 5", |setup| {
-        let mut smtp = setup.connect();
+    for_each_entrance(&[("limits", "commands = 5")], |setup| {
+        let mut smtp = setup.greeted();
         smtp.begin("sender@example.net", "first@example.org");
         assert_eq!(smtp.data(b"Subject: one\r\n\r\n").code, 250);
         smtp.dialogue(
@@ -149,7 +153,7 @@ fn commands() {
 
 /// The errors that the gateway answers count. Postfix counts its own: it ends the session at `smtpd_hard_error_limit` (20).
 fn errors() {
-    for_each_family("limits", "errors = 2", |setup| {
+    for_each_entrance(&[("limits", "errors = 2")], |setup| {
         let mut smtp = setup.greeted();
         smtp.dialogue(
             "C: EHLO client.example.net
@@ -203,7 +207,7 @@ fn exim_takes_any_number_of_rejected_recipients() {
 
 /// The limit includes the CRLF. A longer line is one error, and the next line is a command again.
 fn line_length() {
-    for_each_family("limits", "line_length = 512", |setup| {
+    for_each_entrance(&[("limits", "line_length = 512")], |setup| {
         let noop = |bytes: usize| format!("NOOP {}", "x".repeat(bytes - "NOOP \r\n".len()));
         let mut smtp = setup.greeted();
         smtp.dialogue(&format!(
@@ -226,9 +230,9 @@ fn line_length() {
 }
 
 fn a_silent_client_gets_a_timeout_reply() {
-    for_each_family("timeouts", "command = \"1s\"", |setup| {
+    for_each_entrance(&[("timeouts", "command = \"1s\"")], |setup| {
         let mut after_greeting = setup.greeted();
-        let mut in_transaction = setup.connect();
+        let mut in_transaction = setup.greeted();
         in_transaction.begin("sender@example.net", "silent@example.org");
         after_greeting.expect_last_reply("421 4.4.2 ");
         in_transaction.expect_last_reply("421 4.4.2 ");
@@ -238,61 +242,71 @@ fn a_silent_client_gets_a_timeout_reply() {
 
 /// Under load the shorter timeouts apply to new sessions.
 fn stress() {
-    let lab = Lab::new();
-    let _postfix = Postfix::receiver(&lab);
-    let config = Config::new(&lab, Mode::Proxy)
-        .set("limits", "sessions = 10")
-        .set("timeouts", "stress_above = 20")
-        .set("timeouts.stress", "command = \"1s\"");
-    for family in Family::ALL {
-        eprintln!("case: {family}");
-        let gateway = Gateway::start(&lab, &config);
-        let setup = Setup { lab: &lab, gateway: &gateway, family };
+    let settings = [
+        ("limits", "sessions = 10"),
+        ("timeouts", "stress_above = 20"),
+        ("timeouts.stress", "command = \"1s\""),
+    ];
+    for_each_entrance(&settings, |setup| {
         let mut earlier = [setup.greeted(), setup.greeted()];
         setup.greeted().expect_last_reply("421 4.4.2 ");
         setup.expect_refusals("timeout", 1);
         for smtp in &mut earlier {
             smtp.dialogue("C: NOOP\n S: 250\n C: QUIT\n S: 221");
         }
-    }
+    });
 }
 
-/// Runs `check` in each family with a new gateway, which has one more line of configuration.
-fn for_each_family(section: &str, line: &str, check: impl Fn(&Setup<'_>)) {
-    let lab = Lab::new();
-    let _postfix = Postfix::receiver(&lab);
-    let config = Config::new(&lab, Mode::Proxy).set(section, line);
-    for family in Family::ALL {
-        eprintln!("case: {family}");
-        let gateway = Gateway::start(&lab, &config);
-        let setup = Setup { lab: &lab, gateway: &gateway, family };
-        for ip in [setup.same_client(), setup.another_client()] {
-            if ip != lab.client_ip(family) {
-                lab.add_client_ip(ip);
+/// Runs `check` in plaintext and under TLS, in each family with a new gateway, whose configuration has more lines.
+fn for_each_entrance(settings: &[(&str, &str)], check: impl Fn(&Setup<'_>)) {
+    for (mode, transport) in
+        [(Mode::Proxy, Transport::Plaintext), (Mode::Tproxy, Transport::OwnTls)]
+    {
+        let lab = Lab::new();
+        let _postfix = Postfix::receiver(&lab);
+        let entrance = Entrance::new(&lab, mode, transport);
+        let config = settings
+            .iter()
+            .fold(entrance.config(), |config, (section, lines)| config.set(section, lines));
+        for family in Family::ALL {
+            eprintln!("case: {family}, {mode}, {transport}");
+            let gateway = Gateway::start(&lab, &config);
+            let setup = Setup { lab: &lab, entrance: &entrance, gateway: &gateway, family };
+            for ip in [setup.same_client(), setup.another_client()] {
+                if ip != lab.client_ip(family) {
+                    lab.add_client_ip(ip);
+                }
             }
+            check(&setup);
         }
-        check(&setup);
     }
 }
 
 struct Setup<'a> {
     lab: &'a Lab,
+    entrance: &'a Entrance<'a>,
     gateway: &'a Gateway<'a>,
     family: Family,
 }
 
 impl Setup<'_> {
+    /// In plaintext, before the greeting.
     fn connect(&self) -> Smtp {
         self.connect_from(self.lab.client_ip(self.family))
     }
 
     fn connect_from(&self, client: IpAddr) -> Smtp {
-        self.lab.client.smtp_from(client, self.lab.entrance(Mode::Proxy, self.family))
+        self.lab.client.smtp_from(client, self.entrance.address(self.family))
     }
 
+    /// Behind the greeting, and inside TLS if the test is.
     fn greeted(&self) -> Smtp {
-        let mut smtp = self.connect();
-        smtp.dialogue("S: 220");
+        self.greeted_from(self.lab.client_ip(self.family))
+    }
+
+    fn greeted_from(&self, client: IpAddr) -> Smtp {
+        let mut smtp = self.entrance.connect_from(client, self.family);
+        smtp.greeting();
         smtp
     }
 

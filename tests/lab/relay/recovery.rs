@@ -1,37 +1,51 @@
 //! Stops and restarts of the gateway: kill -9, `intercept clean`, SIGTERM, SIGHUP.
 
 use crate::harness::tests;
-use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Smtp, until};
+use crate::support::{
+    Config, Entrance, Family, Gateway, Lab, Mode, Postfix, Smtp, Transport, until,
+};
 
 tests![
     mail_flows_again_after_kill_9_proxy,
     mail_flows_again_after_kill_9_tproxy,
+    mail_inside_tls_flows_again_after_kill_9_proxy,
+    mail_inside_tls_flows_again_after_kill_9_tproxy,
     intercept_clean_leaves_no_rule_behind,
     sigterm_leaves_no_rule_behind,
     mail_takes_the_direct_path_when_interception_ends,
     sigterm_finishes_transactions_and_closes_idle_sessions_proxy,
     sigterm_finishes_transactions_and_closes_idle_sessions_tproxy,
+    sigterm_finishes_transactions_and_closes_idle_sessions_inside_tls,
     sigterm_does_not_wait_for_ever,
     sighup_with_a_wrong_file_keeps_the_old_configuration,
 ];
 
 fn mail_flows_again_after_kill_9_proxy() {
-    mail_flows_again_after_kill_9(Mode::Proxy);
+    mail_flows_again_after_kill_9(Mode::Proxy, Transport::Plaintext);
 }
 
 fn mail_flows_again_after_kill_9_tproxy() {
-    mail_flows_again_after_kill_9(Mode::Tproxy);
+    mail_flows_again_after_kill_9(Mode::Tproxy, Transport::Plaintext);
 }
 
-fn mail_flows_again_after_kill_9(mode: Mode) {
+fn mail_inside_tls_flows_again_after_kill_9_proxy() {
+    mail_flows_again_after_kill_9(Mode::Proxy, Transport::OwnTls);
+}
+
+fn mail_inside_tls_flows_again_after_kill_9_tproxy() {
+    mail_flows_again_after_kill_9(Mode::Tproxy, Transport::OwnTls);
+}
+
+fn mail_flows_again_after_kill_9(mode: Mode, transport: Transport) {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let mut gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+    let entrance = Entrance::new(&lab, mode, transport);
+    let mut gateway = Gateway::start(&lab, &entrance.config());
     for round in 0..3 {
         for family in Family::ALL {
             eprintln!("case: {family}, after {round} times kill -9");
-            let interrupted = begun(&lab, mode, family, "interrupted@example.org");
-            deliver(&lab, &postfix, mode, family, &format!("{family}-{round}@example.org"));
+            let interrupted = begun(&entrance, family, "interrupted@example.org");
+            deliver(&postfix, &entrance, family, &format!("{family}-{round}@example.org"));
             gateway.kill_and_start_again();
             drop(interrupted);
         }
@@ -65,30 +79,36 @@ fn sigterm_leaves_no_rule_behind() {
 fn mail_takes_the_direct_path_when_interception_ends() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let mut gateway = Gateway::start(&lab, &Config::new(&lab, Mode::Tproxy));
+    let entrance = Entrance::new(&lab, Mode::Tproxy, Transport::Plaintext);
+    let mut gateway = Gateway::start(&lab, &entrance.config());
     gateway.terminate();
     assert!(gateway.wait().success());
     for family in Family::ALL {
-        deliver(&lab, &postfix, Mode::Tproxy, family, &format!("{family}@example.org"));
+        deliver(&postfix, &entrance, family, &format!("{family}@example.org"));
     }
 }
 
 fn sigterm_finishes_transactions_and_closes_idle_sessions_proxy() {
-    sigterm_drains(Mode::Proxy);
+    sigterm_drains(Mode::Proxy, Transport::Plaintext);
 }
 
 fn sigterm_finishes_transactions_and_closes_idle_sessions_tproxy() {
-    sigterm_drains(Mode::Tproxy);
+    sigterm_drains(Mode::Tproxy, Transport::Plaintext);
 }
 
-fn sigterm_drains(mode: Mode) {
+fn sigterm_finishes_transactions_and_closes_idle_sessions_inside_tls() {
+    sigterm_drains(Mode::Tproxy, Transport::OwnTls);
+}
+
+fn sigterm_drains(mode: Mode, transport: Transport) {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let mut gateway = Gateway::start(&lab, &Config::new(&lab, mode));
+    let entrance = Entrance::new(&lab, mode, transport);
+    let mut gateway = Gateway::start(&lab, &entrance.config());
     let mut sessions = Family::ALL.map(|family| {
-        let mut idle = lab.client.smtp(lab.entrance(mode, family));
+        let mut idle = entrance.connect(family);
         idle.dialogue("S: 220\n C: EHLO client.example.net\n S: 250");
-        let mut busy = begun(&lab, mode, family, &format!("{family}@example.org"));
+        let mut busy = begun(&entrance, family, &format!("{family}@example.org"));
         busy.dialogue("C: DATA\n S: 354");
         busy.raw(b"Subject: draining\r\n\r\nhalf of it,\r\n").unwrap();
         (family, idle, busy)
@@ -111,9 +131,10 @@ fn sigterm_drains(mode: Mode) {
 fn sigterm_does_not_wait_for_ever() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let config = Config::new(&lab, Mode::Proxy).set("timeouts", "drain = \"1s\"");
+    let entrance = Entrance::new(&lab, Mode::Proxy, Transport::Plaintext);
+    let config = entrance.config().set("timeouts", "drain = \"1s\"");
     let mut gateway = Gateway::start(&lab, &config);
-    let mut stuck = begun(&lab, Mode::Proxy, Family::Ipv6, "stuck@example.org");
+    let mut stuck = begun(&entrance, Family::Ipv6, "stuck@example.org");
     stuck.dialogue("C: DATA\n S: 354");
 
     gateway.terminate();
@@ -126,14 +147,15 @@ fn sigterm_does_not_wait_for_ever() {
 fn sighup_with_a_wrong_file_keeps_the_old_configuration() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let config = Config::new(&lab, Mode::Proxy);
+    let entrance = Entrance::new(&lab, Mode::Proxy, Transport::Plaintext);
+    let config = entrance.config();
     let gateway = Gateway::start(&lab, &config);
-    let mut opened_before = begun(&lab, Mode::Proxy, Family::Ipv6, "before@example.org");
+    let mut opened_before = begun(&entrance, Family::Ipv6, "before@example.org");
 
     gateway.reload(&config.clone().set("smtp", "no_such_key = true").toml());
     gateway.wait_for_log("no_such_key");
     for family in Family::ALL {
-        deliver(&lab, &postfix, Mode::Proxy, family, &format!("{family}@example.org"));
+        deliver(&postfix, &entrance, family, &format!("{family}@example.org"));
     }
 
     let refuse = format!(
@@ -142,7 +164,7 @@ fn sighup_with_a_wrong_file_keeps_the_old_configuration() {
     );
     gateway.reload(&refuse);
     until("the new configuration", || {
-        let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, Family::Ipv4));
+        let mut smtp = entrance.connect(Family::Ipv4);
         smtp.dialogue(
             "S: 220
              C: EHLO client.example.net
@@ -153,7 +175,7 @@ fn sighup_with_a_wrong_file_keeps_the_old_configuration() {
         let reply = smtp.ask("RCPT TO:<refused@example.org>");
         (reply.code == 550 && reply.lines[0].contains("no mail from there")).then_some(())
     });
-    deliver(&lab, &postfix, Mode::Proxy, Family::Ipv6, "other-family@example.org");
+    deliver(&postfix, &entrance, Family::Ipv6, "other-family@example.org");
 
     // A session of the old configuration goes on.
     assert_eq!(opened_before.data(b"Subject: before\r\n\r\nx\r\n").code, 250);
@@ -174,14 +196,14 @@ fn kernel_rules(lab: &Lab) -> String {
 }
 
 /// A session with an envelope, before DATA.
-fn begun(lab: &Lab, mode: Mode, family: Family, recipient: &str) -> Smtp {
-    let mut smtp = lab.client.smtp(lab.entrance(mode, family));
+fn begun(entrance: &Entrance<'_>, family: Family, recipient: &str) -> Smtp {
+    let mut smtp = entrance.connect(family);
     smtp.begin("sender@example.net", recipient);
     smtp
 }
 
-fn deliver(lab: &Lab, postfix: &Postfix<'_>, mode: Mode, family: Family, recipient: &str) {
-    let mut smtp = begun(lab, mode, family, recipient);
+fn deliver(postfix: &Postfix<'_>, entrance: &Entrance<'_>, family: Family, recipient: &str) {
+    let mut smtp = begun(entrance, family, recipient);
     assert_eq!(smtp.data(b"Subject: flows\r\n\r\nhello\r\n").code, 250);
     smtp.dialogue("C: QUIT\n S: 221");
     postfix.message_to(recipient);

@@ -2,10 +2,11 @@
 //! behind the gateway has its own protection off.
 
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-use std::net::SocketAddr;
 
 use crate::harness::tests;
-use crate::support::{Config, Family, Gateway, Haproxy, Lab, Mode, OwnTls, Postfix, connect};
+use crate::support::{
+    Config, Entrance, Family, Gateway, Haproxy, Lab, Mode, Postfix, Smtp, Transport,
+};
 
 tests![
     smuggling_sequences_reach_postfix_as_one_message_normalize_proxy,
@@ -39,27 +40,27 @@ impl Attempt {
 }
 
 fn smuggling_sequences_reach_postfix_as_one_message_normalize_proxy() {
-    one_message(Mode::Proxy, false);
+    one_message(Mode::Proxy, Transport::Plaintext);
 }
 
 fn smuggling_sequences_reach_postfix_as_one_message_normalize_tproxy() {
-    one_message(Mode::Tproxy, false);
+    one_message(Mode::Tproxy, Transport::Plaintext);
 }
 
 fn smuggling_sequences_are_refused_with_reject_proxy() {
-    refused(Mode::Proxy, false);
+    refused(Mode::Proxy, Transport::Plaintext);
 }
 
 fn smuggling_sequences_are_refused_with_reject_tproxy() {
-    refused(Mode::Tproxy, false);
+    refused(Mode::Tproxy, Transport::Plaintext);
 }
 
 fn smuggling_sequences_inside_tls_reach_postfix_as_one_message() {
-    one_message(Mode::Proxy, true);
+    one_message(Mode::Proxy, Transport::OwnTls);
 }
 
 fn smuggling_sequences_inside_tls_are_refused_with_reject() {
-    refused(Mode::Proxy, true);
+    refused(Mode::Tproxy, Transport::OwnTls);
 }
 
 /// The gateway reads the rest of a rejected message, so that the client receives the 550: after a broken connection it would
@@ -85,9 +86,9 @@ fn smuggling_works_through_a_blind_relay() {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
     let _haproxy = Haproxy::start(&lab);
+    let entrance = Entrance::new(&lab, Mode::Proxy, Transport::Plaintext);
     for family in Family::ALL {
-        let attempts =
-            attempt_all(&lab, &postfix, (lab.entrance(Mode::Proxy, family), None), family);
+        let attempts = attempt_all(&postfix, &entrance, family);
         let smuggled = smuggled(&postfix, &attempts);
         for published in ["\n.\n", "\n.\r\n", "\r\n.\n"] {
             assert!(smuggled.contains(&published), "{family}: only {smuggled:?}");
@@ -95,14 +96,14 @@ fn smuggling_works_through_a_blind_relay() {
     }
 }
 
-fn one_message(mode: Mode, inside_tls: bool) {
-    through_the_gateway((mode, inside_tls), "normalize", |attempt| {
+fn one_message(mode: Mode, transport: Transport) {
+    through_the_gateway((mode, transport), "normalize", |attempt| {
         assert_eq!(attempt.codes, [250, 221], "{:?}", attempt.variant);
     });
 }
 
-fn refused(mode: Mode, inside_tls: bool) {
-    through_the_gateway((mode, inside_tls), "reject", |attempt| {
+fn refused(mode: Mode, transport: Transport) {
+    through_the_gateway((mode, transport), "reject", |attempt| {
         let Attempt { variant, codes, .. } = attempt;
         if has_bare_newline(variant) {
             // One reply at the true end of data, then the reply to QUIT.
@@ -114,20 +115,18 @@ fn refused(mode: Mode, inside_tls: bool) {
 }
 
 fn through_the_gateway(
-    (mode, inside_tls): (Mode, bool),
+    (mode, transport): (Mode, Transport),
     bare_newlines: &str,
     check: impl Fn(&Attempt),
 ) {
     let lab = Lab::new();
     let postfix = Postfix::receiver(&lab);
-    let config = Config::new(&lab, mode).set("smtp", &format!("bare_newlines = {bare_newlines:?}"));
-    let tls = inside_tls.then(|| OwnTls::new(&lab));
-    let config = tls.iter().fold(config, |config, tls| tls.configure(config));
+    let entrance = Entrance::new(&lab, mode, transport);
+    let config = entrance.config().set("smtp", &format!("bare_newlines = {bare_newlines:?}"));
     let _gateway = Gateway::start(&lab, &config);
     for family in Family::ALL {
         eprintln!("case: {family}");
-        let to = lab.entrance(mode, family);
-        let attempts = attempt_all(&lab, &postfix, (to, tls.as_ref()), family);
+        let attempts = attempt_all(&postfix, &entrance, family);
         attempts.iter().for_each(&check);
         assert_eq!(smuggled(&postfix, &attempts), [""; 0], "{family}");
 
@@ -155,17 +154,12 @@ fn has_bare_newline(variant: &str) -> bool {
     variant.replace("\r\n", "").contains(['\r', '\n'])
 }
 
-/// Sends every variant to `to` in a separate session; returns when Postfix has stored all accepted messages.
-fn attempt_all(
-    lab: &Lab,
-    postfix: &Postfix<'_>,
-    to: (SocketAddr, Option<&OwnTls>),
-    family: Family,
-) -> Vec<Attempt> {
+/// Sends every variant in a separate session; returns when Postfix has stored all accepted messages.
+fn attempt_all(postfix: &Postfix<'_>, entrance: &Entrance<'_>, family: Family) -> Vec<Attempt> {
     let attempt = |(number, variant): (usize, String)| {
         let honest = format!("honest-{family}-{number}@example.org");
         let smuggled = format!("smuggled-{family}-{number}@example.org");
-        let codes = attempt(lab, to, &variant, &honest, &smuggled);
+        let codes = attempt(entrance.connect(family), &variant, &honest, &smuggled);
         Attempt { variant, honest, smuggled, codes }
     };
     let attempts = variants().into_iter().enumerate().map(attempt).collect();
@@ -173,14 +167,7 @@ fn attempt_all(
     attempts
 }
 
-fn attempt(
-    lab: &Lab,
-    (to, tls): (SocketAddr, Option<&OwnTls>),
-    variant: &str,
-    honest: &str,
-    smuggled: &str,
-) -> Vec<u16> {
-    let mut smtp = connect(lab, to, tls);
+fn attempt(mut smtp: Smtp, variant: &str, honest: &str, smuggled: &str) -> Vec<u16> {
     smtp.begin("sender@example.net", honest);
     smtp.dialogue("C: DATA\n S: 354");
     let message = format!(

@@ -3,9 +3,16 @@
 use std::fmt;
 
 use crate::harness::tests;
-use crate::support::{Config, Family, Gateway, Lab, Mode, PolicyGate, Postfix, Reply, Smtp};
+use crate::support::{
+    Entrance, Family, Gateway, Lab, Mode, PolicyGate, Postfix, Reply, Smtp, Transport,
+};
 
-tests![no_250_without_postfix_proxy, no_250_without_postfix_tproxy];
+tests![
+    no_250_without_postfix_proxy,
+    no_250_without_postfix_tproxy,
+    no_250_without_postfix_inside_tls_proxy,
+    no_250_without_postfix_inside_tls_tproxy,
+];
 
 /// How Postfix stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,19 +76,28 @@ impl fmt::Display for PolicyStage {
 }
 
 fn no_250_without_postfix_proxy() {
-    no_250_without_postfix(Mode::Proxy);
+    no_250_without_postfix(Mode::Proxy, Transport::Plaintext);
 }
 
 fn no_250_without_postfix_tproxy() {
-    no_250_without_postfix(Mode::Tproxy);
+    no_250_without_postfix(Mode::Tproxy, Transport::Plaintext);
 }
 
-fn no_250_without_postfix(mode: Mode) {
+fn no_250_without_postfix_inside_tls_proxy() {
+    no_250_without_postfix(Mode::Proxy, Transport::OwnTls);
+}
+
+fn no_250_without_postfix_inside_tls_tproxy() {
+    no_250_without_postfix(Mode::Tproxy, Transport::OwnTls);
+}
+
+fn no_250_without_postfix(mode: Mode, transport: Transport) {
     let lab = Lab::new();
     let gate = PolicyGate::open(lab.path("policy"));
     let restriction = format!("smtpd_end_of_data_restrictions = {}", gate.restriction());
     let postfix = Postfix::start(&lab, &lab.server, "postfix", None, &restriction);
-    let config = Config::new(&lab, mode).set("upstream", "retry_after = \"1s\"");
+    let entrance = Entrance::new(&lab, mode, transport);
+    let config = entrance.config().set("upstream", "retry_after = \"1s\"");
     let _gateway = Gateway::start(&lab, &config);
 
     for family in Family::ALL {
@@ -92,7 +108,7 @@ fn no_250_without_postfix(mode: Mode) {
                     lab: &lab,
                     postfix: &postfix,
                     gate: &gate,
-                    mode,
+                    entrance: &entrance,
                     family,
                     recipient: format!("{family}-{moment}-{end:?}@example.org").to_lowercase(),
                 };
@@ -120,18 +136,14 @@ struct Setup<'a> {
     lab: &'a Lab,
     postfix: &'a Postfix<'a>,
     gate: &'a PolicyGate,
-    mode: Mode,
+    entrance: &'a Entrance<'a>,
     family: Family,
     recipient: String,
 }
 
 impl Setup<'_> {
-    fn connect(&self) -> Smtp {
-        self.lab.client.smtp(self.lab.entrance(self.mode, self.family))
-    }
-
     fn begin(&self) -> Smtp {
-        let mut smtp = self.connect();
+        let mut smtp = self.entrance.connect(self.family);
         smtp.begin("sender@example.net", &self.recipient);
         smtp
     }
@@ -173,8 +185,8 @@ impl Setup<'_> {
     fn up_to(&self, moment: PolicyStage, accepted: &mut Vec<Reply>) -> Smtp {
         let message = b"Subject: lost\r\n\r\nhello\r\n";
         if moment == PolicyStage::AfterGreeting {
-            let mut smtp = self.connect();
-            smtp.dialogue("S: 220");
+            let mut smtp = self.entrance.connect(self.family);
+            smtp.greeting();
             return smtp;
         }
         let mut smtp = self.begin();
@@ -234,9 +246,10 @@ impl Setup<'_> {
         assert_eq!(self.postfix.count_to(&self.recipient), accepted.len());
     }
 
-    /// Without a Postfix the client gets a 4xx reply.
+    /// Without a Postfix the client gets a 4xx reply in place of the greeting.
     fn expect_unavailable(&self) {
-        let replies = self.connect().replies_until_closed();
+        let mut smtp = self.lab.client.smtp(self.entrance.address(self.family));
+        let replies = smtp.replies_until_closed();
         let codes: Vec<u16> = replies.iter().map(|reply| reply.code).collect();
         assert_eq!(codes, [421], "{replies:?}");
         assert!(replies[0].lines[0].starts_with("4.3.2 "), "{replies:?}");

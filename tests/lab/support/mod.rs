@@ -57,7 +57,7 @@ pub(crate) use process::Process;
 pub(crate) use requirements::{CannotRun, cannot_run, is_root, require_program, require_root};
 pub(crate) use reverse_proxy::Haproxy;
 pub(crate) use smtp::{Reply, Smtp, dot_stuffed};
-pub(crate) use tls::{HOSTNAME, OwnTls, connect};
+pub(crate) use tls::{Entrance, HOSTNAME, OwnTls, Transport};
 
 /// Long enough for a busy machine; only a test that fails waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

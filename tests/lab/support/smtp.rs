@@ -30,7 +30,7 @@ impl Reply {
 
 pub(crate) struct Smtp {
     stream: BufReader<Connection>,
-    /// STARTTLS was the last command: the greeting that a dialogue begins with does not come again.
+    /// The greeting that a dialogue begins with has been read.
     is_greeted: bool,
 }
 
@@ -69,6 +69,15 @@ impl Smtp {
         let handshake = self.handshake(tls, name);
         self.is_greeted = true;
         handshake.unwrap_or_else(|error| panic!("the TLS handshake: {error}"))
+    }
+
+    /// Reads the greeting, unless TLS has been started, which is behind it.
+    #[track_caller]
+    pub(crate) fn greeting(&mut self) {
+        if !self.is_greeted {
+            self.dialogue("S: 220");
+            self.is_greeted = true;
+        }
     }
 
     /// Sends bytes unchanged.
@@ -118,7 +127,7 @@ impl Smtp {
     }
 
     /// Sends `C:` lines and expects `S:` lines; `S: 250` is a reply with that code, and text after it is the beginning of
-    /// its last line. After [`Smtp::start_tls`] a greeting at the beginning is left out.
+    /// its last line. After [`Smtp::start_tls`] and [`Smtp::greeting`] a greeting at the beginning is left out.
     #[track_caller]
     pub(crate) fn dialogue(&mut self, script: &str) {
         let mut sent = "nothing".to_owned();
