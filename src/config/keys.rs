@@ -216,6 +216,10 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("require", "boolean", Value("false"),
             "Whether mail is rejected (530 5.7.0) before STARTTLS. Not for a public MX (RFC 3207 section 4): senders without \
              TLS cannot deliver."),
+        spec("after_failures", r#""offer", "hide""#, Text("offer"),
+            "Whether a client (IPv4 address or IPv6 /64) is still offered STARTTLS after 3 handshakes in a row, each within \
+             4 hours of the one before, that failed as those of old software do. `\"hide\"`: not for an hour, so that it falls \
+             back to plaintext; not together with `require`."),
     ] },
     SectionSpec { header: "[[tls.certificate]]",
         help: "One of several certificates, chosen by the server name (SNI) that a client sends and by the algorithms that it \

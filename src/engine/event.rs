@@ -323,6 +323,8 @@ pub enum Event {
         version: TlsVersion,
         result: TlsHandshake,
     },
+    /// The session is offered no STARTTLS, as handshakes of its client failed again and again.
+    StarttlsHidden,
     /// Whether the gateway used TLS with upstream, if it was to try.
     UpstreamTls(UpstreamTlsResult),
     /// Once, at the end of a session.

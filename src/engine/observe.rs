@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::event::Event;
 use super::record::SessionRecord;
-use crate::addr::Family;
+use crate::addr::{ClientAddr, Family};
 use crate::policy::PolicyAction;
 use crate::policy::rules::RuleMode;
 
@@ -20,6 +20,11 @@ pub trait Observe: Send + Sync {
 
     /// A session ended.
     fn session(&self, record: &SessionRecord);
+
+    /// From now on STARTTLS is hidden from a client, after `failures` handshakes in a row.
+    fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
+        let _ = (client, failures);
+    }
 
     /// A connection could not be accepted, for lack of file descriptors or memory; it waits in the kernel and is tried
     /// again.
@@ -48,6 +53,10 @@ impl<T: Observe + ?Sized> Observe for Arc<T> {
         (**self).session(record);
     }
 
+    fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
+        (**self).starttls_hidden(client, failures);
+    }
+
     fn accept_error(&self, error: &str) {
         (**self).accept_error(error);
     }
@@ -68,6 +77,11 @@ impl<A: Observe, B: Observe> Observe for (A, B) {
     fn session(&self, record: &SessionRecord) {
         self.0.session(record);
         self.1.session(record);
+    }
+
+    fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
+        self.0.starttls_hidden(client, failures);
+        self.1.starttls_hidden(client, failures);
     }
 
     fn accept_error(&self, error: &str) {

@@ -45,6 +45,8 @@ pub(super) struct Families {
     pub(super) accept_errors: IntCounter,
     pub(super) starttls: IntCounterVec,
     pub(super) tls_handshakes: IntCounterVec,
+    pub(super) starttls_hidden_sessions: IntCounterVec,
+    pub(super) starttls_hidden_clients: IntCounterVec,
     pub(super) upstream_tls: IntCounterVec,
     pub(super) session_tls: IntCounterVec,
     pub(super) tls_certificates: IntGaugeVec,
@@ -184,6 +186,16 @@ impl Families {
                 "tls_handshakes_total",
                 "Handshakes of the gateway's own TLS with clients, by version and result.",
                 &["family", "tls_version", "result"],
+            )?,
+            starttls_hidden_sessions: to.counters(
+                "starttls_hidden_sessions_total",
+                "Sessions without an offer of STARTTLS because handshakes of the client failed again and again.",
+                &["family"],
+            )?,
+            starttls_hidden_clients: to.counters(
+                "starttls_hidden_clients_total",
+                "Clients (IPv4 addresses, IPv6 /64s) from which STARTTLS began to be hidden for an hour.",
+                &["family"],
             )?,
             upstream_tls: to.counters(
                 "upstream_tls_handshakes_total",

@@ -4,7 +4,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::families::Families;
 use super::{Metrics, MetricsError, array, reply_code};
-use crate::addr::Family;
+use crate::addr::{ClientAddr, Family};
 use crate::engine::{
     Anomaly, AttemptOutcome, Desync, Direction, Event, Observe, Outcome, Phase, Refusal,
     ReplySource, SessionRecord, Starttls, TlsHandshake, TlsVersion, UpstreamTlsResult,
@@ -30,6 +30,8 @@ pub(super) struct SessionSeries {
     starttls: [IntCounter; Starttls::ALL.len()],
     /// By version, then by result.
     tls_handshakes: [[IntCounter; TlsHandshake::ALL.len()]; TlsVersion::ALL.len()],
+    starttls_hidden_sessions: IntCounter,
+    starttls_hidden_clients: IntCounter,
     upstream_tls: [IntCounter; UpstreamTlsResult::ALL.len()],
     session_tls: [IntCounter; TlsState::ALL.len()],
     anomalies: [IntCounter; Anomaly::ALL.len()],
@@ -84,6 +86,12 @@ impl SessionSeries {
                 handshakes(TlsVersion::Tls13)?,
                 handshakes(TlsVersion::Unknown)?,
             ],
+            starttls_hidden_sessions: families
+                .starttls_hidden_sessions
+                .get_metric_with_label_values(&[family])?,
+            starttls_hidden_clients: families
+                .starttls_hidden_clients
+                .get_metric_with_label_values(&[family])?,
             upstream_tls: each!(upstream_tls, UpstreamTlsResult::ALL),
             session_tls: each!(session_tls, TlsState::ALL),
             anomalies: each!(anomalies, Anomaly::ALL),
@@ -123,6 +131,7 @@ impl Observe for Metrics {
             Event::TlsHandshake { version, result } => {
                 of.tls_handshakes[version.index()][result.index()].inc();
             }
+            Event::StarttlsHidden => of.starttls_hidden_sessions.inc(),
             Event::UpstreamTls(result) => of.upstream_tls[result.index()].inc(),
             Event::SessionTls(state) => of.session_tls[state.index()].inc(),
             Event::Attempt { family: upstream, outcome } => {
@@ -148,6 +157,10 @@ impl Observe for Metrics {
     /// All else in the record was already counted by its event.
     fn session(&self, record: &SessionRecord) {
         self.listeners.on_session(record);
+    }
+
+    fn starttls_hidden(&self, client: ClientAddr, _: u32) {
+        self.sessions[client.family() as usize].starttls_hidden_clients.inc();
     }
 
     fn accept_error(&self, _: &str) {

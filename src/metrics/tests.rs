@@ -41,13 +41,17 @@ fn listeners() -> Vec<Arc<str>> {
     (0..16).map(|n| format!("listener-{n}").into()).collect()
 }
 
-/// A session with two messages, one of them accepted.
-fn session(listener: &Arc<str>, family: Family, action: PolicyAction) -> SessionRecord {
+fn client(family: Family) -> ClientAddr {
     let client = match family {
         Family::Ipv4 => "192.0.2.1:4000",
         Family::Ipv6 => "[2001:db8::1]:4000",
     };
-    let client = ClientAddr::new(client.parse().unwrap());
+    ClientAddr::new(client.parse().unwrap())
+}
+
+/// A session with two messages, one of them accepted.
+fn session(listener: &Arc<str>, family: Family, action: PolicyAction) -> SessionRecord {
+    let client = client(family);
     let profile = Profile { listener: Some(Arc::clone(listener)), ..Profile::default() };
     let (server, at) = (OriginalDst::new("[::1]:25".parse().unwrap()), Timestamp::default());
     let mut observer = Observer::new(Arc::new(profile), client, server, at, false);
@@ -118,6 +122,8 @@ fn feed_everything(metrics: &Metrics) {
                 count(Event::TlsHandshake { version, result });
             }
         }
+        count(Event::StarttlsHidden);
+        metrics.starttls_hidden(client(family), 3);
         for result in UpstreamTlsResult::ALL {
             count(Event::UpstreamTls(result));
         }

@@ -9,6 +9,7 @@ mod client_source;
 mod clock;
 mod endpoint;
 mod error;
+mod failed_handshakes;
 mod handle;
 mod health;
 mod identity;
@@ -40,8 +41,8 @@ pub use self::health::UpstreamHealth;
 pub use self::listen::{InheritedSockets, Listeners};
 pub use self::lookups::{LookupFuture, LookupProvider};
 pub use self::settings::{
-    ListenerSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck, UpstreamIdentity,
-    UpstreamSettings, UpstreamTlsSettings,
+    AfterTlsFailures, ListenerSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck,
+    UpstreamIdentity, UpstreamSettings, UpstreamTlsSettings,
 };
 pub use self::state::TlsConfigs;
 pub use self::tls::TlsLeg;
@@ -184,13 +185,15 @@ impl Relay {
         self.state.admission.sessions()
     }
 
-    /// Removes idle clients from the rate limiter, without end; spawn it.
+    /// Removes clients whose state is of no use any more from the rate limiter and the failed handshakes, without end; spawn
+    /// it.
     pub fn forget_idle_clients(&self) -> impl Future<Output = ()> + use<> {
         let state = Arc::clone(&self.state);
         async move {
             loop {
                 sleep(CLEANUP_INTERVAL).await;
                 state.active.load().rate.forget_idle();
+                state.failed_handshakes.forget_old(std::time::Instant::now());
             }
         }
     }

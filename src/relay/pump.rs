@@ -23,9 +23,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::capture_tap::SessionTap;
 use super::clock::RelayClock;
 use super::endpoint::{BULK, Read, RelayEndpoint};
+use super::failed_handshakes::FailedHandshakes;
 use super::lookups::PendingLookups;
 use super::upstream_tls::UpstreamTlsPlan;
-use crate::addr::Family;
+use crate::addr::{ClientAddr, Family};
 use crate::engine::{Action, Event, Observe, Outcome, Output, Proxy, Side};
 use crate::policy::facts::Answers;
 use crate::time::Timestamp;
@@ -64,7 +65,6 @@ thread_local! {
 /// A session's engine between its two sockets.
 pub(super) struct Pump {
     engine: Proxy,
-    family: Family,
     observer: Arc<dyn Observe>,
     tap: SessionTap,
     lookups: PendingLookups,
@@ -73,6 +73,9 @@ pub(super) struct Pump {
     line_length: usize,
     /// For STARTTLS, if the gateway answers it.
     tls: Option<Arc<ServerConfig>>,
+    /// With `tls.after_failures = "hide"`.
+    failed_handshakes: Option<Arc<FailedHandshakes>>,
+    address: ClientAddr,
     client: RelayEndpoint,
     upstream: Option<RelayEndpoint>,
     /// For the gateway's own STARTTLS.
@@ -88,31 +91,33 @@ pub(super) struct Pump {
 /// The parts of a session that its pump needs.
 pub(super) struct PumpParts {
     pub(super) engine: Proxy,
-    pub(super) family: Family,
+    pub(super) address: ClientAddr,
     pub(super) observer: Arc<dyn Observe>,
     pub(super) tap: SessionTap,
     pub(super) lookups: PendingLookups,
     pub(super) clock: RelayClock,
     pub(super) line_length: usize,
     pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) failed_handshakes: Option<Arc<FailedHandshakes>>,
     pub(super) client: RelayEndpoint,
 }
 
 impl Pump {
     pub(super) fn new(parts: PumpParts) -> Self {
-        let PumpParts { engine, family, observer, tap, lookups, clock, line_length, tls, client } =
-            parts;
+        let PumpParts { engine, address, observer, tap, lookups, clock, line_length, .. } = parts;
+        let PumpParts { tls, failed_handshakes, client, .. } = parts;
         let timer_at = engine.deadline().unwrap_or_default();
         let timer = Box::pin(sleep_until(Instant::from_std(clock.instant(timer_at))));
         Self {
             engine,
-            family,
             observer,
             tap,
             lookups,
             clock,
             line_length,
             tls,
+            failed_handshakes,
+            address,
             client,
             upstream: None,
             upstream_tls: None,
@@ -258,6 +263,9 @@ impl Pump {
             }
             Read::TlsEstablished(facts) => match side {
                 Side::Client => {
+                    if let Some(failed) = &self.failed_handshakes {
+                        failed.on_success(self.address);
+                    }
                     self.engine.on_tls_established(&facts, now, &mut work.out);
                     self.apply_actions(side, &[], work, cx);
                 }
@@ -471,7 +479,7 @@ impl Pump {
             }
         }
         for event in out.events.drain(..) {
-            report(&*self.observer, self.family, &self.engine, event);
+            report(&*self.observer, self.address.family(), &self.engine, event);
         }
         if !out.actions.is_empty() {
             self.apply_actions(side, &[], work, cx); // Of a failed start of TLS.
@@ -542,7 +550,7 @@ impl Pump {
         let now = self.clock.now();
         let record = self.engine.finish(now, &mut out);
         for event in out.events {
-            report(&*self.observer, self.family, &self.engine, event);
+            report(&*self.observer, self.address.family(), &self.engine, event);
         }
         self.observer.session(&record);
         if !self.tap.is_empty() {

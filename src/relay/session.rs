@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
@@ -17,7 +17,7 @@ use super::endpoint::RelayEndpoint;
 use super::identity::{self, MAX_HEADER, ProxyHeader, ProxySender};
 use super::lookups::PendingLookups;
 use super::pump::{Pump, PumpParts};
-use super::settings::{ListenerSettings, UpstreamIdentity, UpstreamSettings};
+use super::settings::{AfterTlsFailures, ListenerSettings, UpstreamIdentity, UpstreamSettings};
 use super::state::{ActiveConfig, ActiveListener, Lifecycle, RelayState};
 use super::upstream::connect;
 use super::upstream_tls::UpstreamTlsPlan;
@@ -149,16 +149,20 @@ async fn begin(
     let now = state.clock.now();
     let mut tap = state.taps.begin(&listener.settings.name, client, destination, now);
     tap.on_bytes(Side::Client, &early_data, now);
-    let family = client.family();
+    let hides = settings.after_tls_failures == AfterTlsFailures::Hide && settings.tls.terminates();
+    let failed_handshakes = hides.then(|| Arc::clone(&state.failed_handshakes));
+    let is_hidden =
+        failed_handshakes.as_ref().is_some_and(|failed| failed.hide_from(client, Instant::now()));
     let mut pump = Pump::new(PumpParts {
         engine: Proxy::new(profile, timeouts, client, destination, now),
-        family,
+        address: client,
         observer: Arc::clone(&state.observer),
         tap,
         lookups: PendingLookups::new(Arc::clone(&state.lookups), client.ip()),
         clock: state.clock,
         line_length: limits.session.line_length,
         tls: state.tls.load_full(),
+        failed_handshakes,
         client: RelayEndpoint::new(stream, early_data, Vec::new()),
     });
 
@@ -172,6 +176,9 @@ async fn begin(
     if !pump.with_engine(|engine, _, out| engine.open(refusal, out)).await {
         return pump;
     }
+    if is_hidden {
+        pump.with_engine(|engine, _, out| engine.hide_starttls(out)).await;
+    }
     if is_direct(&listener.settings, destination) {
         let detail =
             format!("{destination} is the gateway's own listener, for intercepted mail only");
@@ -179,7 +186,7 @@ async fn begin(
         pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await;
         return pump;
     }
-    let observe = |event| state.observer.event(family, event);
+    let observe = |event| state.observer.event(client.family(), event);
     let upstream = settings_for(&listener.settings.upstream, is_local);
     let identity = upstream.identity;
     let connecting =

@@ -11,6 +11,7 @@ use crate::addr::Networks;
 use crate::engine::{
     Limits as SessionLimits, ListenerProfiles, Profile, SmtpOptions, Timeouts, TlsMode, UpstreamTls,
 };
+use crate::label::labels;
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
 
@@ -29,6 +30,7 @@ pub struct RelaySettings {
     pub timeouts: TimeoutSets,
     /// Whether the gateway ends the clients' TLS. Its certificates come by [`super::RelayHandle::set_tls`].
     pub tls: TlsMode,
+    pub after_tls_failures: AfterTlsFailures,
     /// Time for transactions in progress to end after SIGTERM.
     pub drain: Duration,
 }
@@ -193,6 +195,17 @@ pub struct RelayLimits {
     /// Per IPv6 /48; `None` is no limit.
     pub new_sessions_per_network_per_minute: Option<u32>,
     pub session: SessionLimits,
+}
+
+labels! {
+    /// `tls.after_failures`: whether STARTTLS is offered to a client whose handshakes fail again and again.
+    #[derive(Default)]
+    pub enum AfterTlsFailures {
+        #[default]
+        Offer = "offer",
+        /// Not for an hour, so that the client uses plaintext.
+        Hide = "hide",
+    }
 }
 
 /// `[timeouts]` and `[timeouts.stress]`.

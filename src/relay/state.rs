@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::admission::{Admission, RateLimit};
 use super::capture_tap::Taps;
 use super::clock::RelayClock;
+use super::failed_handshakes::FailedHandshakes;
 use super::health::HealthTable;
 use super::lookups::LookupProvider;
 use super::settings::{ListenerSettings, RelaySettings};
@@ -86,6 +87,8 @@ pub(super) struct RelayState {
     /// What is verified in TLS with upstreams, if the gateway may use it.
     pub(super) upstream_tls: ArcSwap<UpstreamTlsConfigs>,
     pub(super) failed_tls: Arc<FailedTls>,
+    /// Of clients, for `tls.after_failures`.
+    pub(super) failed_handshakes: Arc<FailedHandshakes>,
     pub(super) clock: RelayClock,
     pub(super) lifecycle: watch::Sender<Lifecycle>,
 }
@@ -110,6 +113,7 @@ impl RelayState {
             tls: ArcSwapOption::new(tls.clients),
             upstream_tls: ArcSwap::from_pointee(tls.upstreams),
             failed_tls: Arc::default(),
+            failed_handshakes: Arc::default(),
             clock: RelayClock::start(),
             lifecycle: watch::Sender::new(Lifecycle::Running),
         }

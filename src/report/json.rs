@@ -147,6 +147,7 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
             tls_version: smtp.tls_version,
             tls_handshake: smtp.tls_handshake,
             tls_error: smtp.tls_error.as_deref().map(truncated),
+            starttls_hidden: smtp.starttls_hidden,
             sni: smtp.sni.as_deref().map(truncated),
             auth: smtp.auth,
             transactions: transactions.map(shortened_transaction).collect(),

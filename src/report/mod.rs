@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::addr::Family;
+use crate::addr::{ClientAddr, Family, PrefixKey};
 use crate::engine::{Event, Observe, SessionRecord};
 use crate::label::labels;
 use crate::time::Timestamp;
@@ -172,6 +172,14 @@ impl Observe for SessionLog {
 
     fn session(&self, record: &SessionRecord) {
         self.push(self.format.session(record));
+    }
+
+    fn starttls_hidden(&self, client: ClientAddr, failures: u32) {
+        let network = PrefixKey::of(client.ip());
+        let notice = format!(
+            "STARTTLS is hidden from {network} for an hour: its last {failures} handshakes failed as those of old software do"
+        );
+        self.notice(LogLevel::Warn, &notice);
     }
 
     /// Logged once a minute.

@@ -80,6 +80,9 @@ fn write_session(line: &mut String, record: &SessionRecord) {
     }
     write_transactions(line, record);
     put!(line, " tls={}", smtp.tls);
+    if smtp.starttls_hidden {
+        line.push_str(" starttls=hidden");
+    }
     if smtp.tls == TlsState::Started {
         // The rest of the session is encrypted.
         put!(line, " client_bytes={}", record.tcp.client_bytes);

@@ -19,8 +19,8 @@ use gatepost::policy::rules::{FactName, PolicyRule, PolicyRules, Requirement, Ru
 use gatepost::policy::{AccessRules, PolicyAction};
 use gatepost::recording::{FrameBody, FrameDecoder, RecordingFilter};
 use gatepost::relay::{
-    InheritedSockets, ListenerSettings, Listeners, LookupFuture, LookupProvider, Relay,
-    RelayLimits, RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck, UpstreamIdentity,
+    AfterTlsFailures, InheritedSockets, ListenerSettings, Listeners, LookupFuture, LookupProvider,
+    Relay, RelayLimits, RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck, UpstreamIdentity,
     UpstreamSettings, UpstreamTlsSettings,
 };
 
@@ -146,6 +146,7 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
             stress_above: 80,
         },
         tls: TlsMode::Passthrough,
+        after_tls_failures: AfterTlsFailures::Offer,
         drain: Duration::from_secs(1),
     }
 }

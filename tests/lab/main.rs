@@ -92,6 +92,7 @@ fn main() -> ExitCode {
         relay::smuggling::TESTS,
         relay::starttls::TESTS,
         relay::tls::TESTS,
+        relay::tls_after_failures::TESTS,
         relay::tls_hostile::TESTS,
         relay::tls_renewal::TESTS,
         relay::upstream::TESTS,

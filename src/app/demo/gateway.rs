@@ -17,8 +17,9 @@ use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts, Tl
 use crate::metrics::Metrics;
 use crate::policy::{AccessRule, AccessRules, ListenerCondition, PolicyAction};
 use crate::relay::{
-    InheritedSockets, ListenerSettings, Listeners, Relay, RelayLimits, RelaySettings, TimeoutSets,
-    TlsConfigs, UpstreamCheck, UpstreamIdentity, UpstreamSettings, UpstreamTlsSettings,
+    AfterTlsFailures, InheritedSockets, ListenerSettings, Listeners, Relay, RelayLimits,
+    RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck, UpstreamIdentity, UpstreamSettings,
+    UpstreamTlsSettings,
 };
 
 pub(super) struct DemoGateway {
@@ -103,6 +104,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
             stress_above: 80,
         },
         tls: TlsMode::Passthrough,
+        after_tls_failures: AfterTlsFailures::Offer,
         drain: Duration::from_secs(1),
     }
 }

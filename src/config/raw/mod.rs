@@ -161,6 +161,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         smtp: smtp.options,
         limits,
         tls: tls.mode,
+        after_tls_failures: tls.after_failures,
         drain: timeouts.drain.clone().or(sections::DRAIN),
         timeouts: timeout_sets(timeouts),
     };

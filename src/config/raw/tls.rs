@@ -7,6 +7,7 @@ use super::reader::{Field, Section};
 use super::sections::SmtpSection;
 use super::values::{boolean, file, one_of};
 use crate::engine::TlsMode;
+use crate::relay::AfterTlsFailures;
 use crate::smtp::Keyword;
 use crate::tls::{CertificateFiles, MinVersion, TlsSettings};
 
@@ -21,6 +22,7 @@ enum Mode {
 #[derive(Default)]
 pub(super) struct TlsSection {
     pub(super) mode: TlsMode,
+    pub(super) after_failures: AfterTlsFailures,
     /// With [`TlsMode::Terminate`].
     pub(super) settings: Option<TlsSettings>,
     /// Byte offset of the section.
@@ -34,6 +36,8 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
     let versions = MinVersion::ALL.map(|version| (version.as_str(), version));
     let min_version = section.read("min_version", one_of(&versions));
     let require = section.read("require", boolean);
+    let after = AfterTlsFailures::ALL.map(|after| (after.as_str(), after));
+    let after_failures = section.read("after_failures", one_of(&after));
 
     let Some(at) = section.start() else { return TlsSection::default() };
     if mode.effective(Mode::Terminate) == Some(Mode::Passthrough) {
@@ -43,7 +47,22 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
             let remedy = "remove it, and have the mail server require TLS (Postfix: smtpd_tls_security_level = encrypt)";
             section.diagnostics.error(at, "tls.require", problem, remedy);
         }
+        if let (Some(AfterTlsFailures::Hide), Some(at)) =
+            (after_failures.effective(AfterTlsFailures::Offer), after_failures.start())
+        {
+            let problem = "with mode = \"passthrough\" the mail server offers STARTTLS, and the gateway ends no handshake";
+            section.diagnostics.error(at, "tls.after_failures", problem, "remove it");
+        }
         return TlsSection { at: Some(at), ..TlsSection::default() };
+    }
+    if let (Some(AfterTlsFailures::Hide), Some(true), Some(at)) = (
+        after_failures.effective(AfterTlsFailures::Offer),
+        require.effective(false),
+        after_failures.start(),
+    ) {
+        let problem = "with `require = true` a client from which STARTTLS is hidden could not send mail at all";
+        let remedy = "write \"offer\", or remove `require`";
+        section.diagnostics.error(at, "tls.after_failures", problem, remedy);
     }
     if !section.has("certificate") && !section.has("key") {
         section.missing("certificate");
@@ -51,6 +70,7 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
     let min_version = min_version.or_default();
     TlsSection {
         mode: TlsMode::Terminate { required: require.or(false) },
+        after_failures: after_failures.or_default(),
         settings: Some(TlsSettings { certificates, min_version }),
         at: Some(at),
     }

@@ -73,6 +73,8 @@ pub struct Proxy {
     tls_hellos: TlsHellos,
     identity: ClientIdentity,
     upstream_tls: UpstreamTlsExchange,
+    /// Handshakes of the client failed again and again: it is offered none.
+    starttls_hidden: bool,
     state: State,
     /// The expected reply to the current chunk, if upstream does not receive it.
     local_chunk_reply: ExpectedReply,
@@ -113,6 +115,7 @@ impl Proxy {
             record: RecordBuilder::new(profile.listener.clone(), client, destination, at),
             identity: ClientIdentity::new(profile.xclient, client, destination),
             upstream_tls: UpstreamTlsExchange::default(),
+            starttls_hidden: false,
             checks: SessionChecks::new(Arc::clone(&profile), client, destination),
             evaluator: PolicyEvaluator::new(&profile, client, destination),
             tagger: HeaderTagger::new(&profile),

@@ -152,6 +152,7 @@ impl Proxy {
                 || hides_auth && keyword == Keyword::Auth
         };
         let is_offered = terminates
+            && !self.starttls_hidden
             && self.session.state().tls() != TlsState::Established
             && !hidden.contains(&Keyword::Starttls);
         let own: &[Keyword] = if is_offered { &[Keyword::Starttls] } else { &[] };

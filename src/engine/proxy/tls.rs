@@ -9,6 +9,18 @@ use crate::smtp::{Command, EnhancedCode, ExpectedReply, TlsState};
 use crate::time::Timestamp;
 
 impl Proxy {
+    /// Handshakes of the client failed again and again (`tls.after_failures`): it is offered no STARTTLS, so that it goes on in
+    /// plaintext. Before the client has said anything.
+    pub fn hide_starttls(&mut self, out: &mut Output) {
+        self.starttls_hidden = true;
+        self.record.on_starttls_hidden(out);
+    }
+
+    /// Whether a handshake that [`Action::StartTls`] began goes on.
+    pub fn in_tls_handshake(&self) -> bool {
+        self.session.in_handshake()
+    }
+
     /// Nothing is pending: its reply is the last in plaintext.
     pub(super) fn on_own_starttls(
         &mut self,
@@ -29,6 +41,12 @@ impl Proxy {
         } else {
             None
         };
+        if self.starttls_hidden && refusal.is_none() {
+            // RFC 3207 §4: "TLS not available due to temporary reason". 502 would be wrong, as the command is implemented, and
+            // might bounce mail of a client that requires TLS.
+            let text = "TLS is not available for now: handshakes of this client failed";
+            return self.answer(expected, 454, EnhancedCode::new(4, 7, 0), text, out);
+        }
         if let Some((code, text)) = refusal {
             let enhanced = EnhancedCode::new(5, 5, if code == 501 { 4 } else { 1 });
             return self.answer(expected, code, enhanced, text, out);
@@ -70,13 +88,17 @@ impl Proxy {
     /// The client closed during the handshake.
     pub(super) fn on_closed_in_handshake(&mut self, out: &mut Output) {
         let reason = "the client closed the connection during the handshake".to_owned();
-        self.on_tls_failed(TlsFailure { result: TlsHandshake::Closed, reason }, out);
+        self.on_tls_failed(
+            TlsFailure { result: TlsHandshake::Closed, reason, is_of_old_client: false },
+            out,
+        );
     }
 
     /// The handshake took too long.
     pub(super) fn on_handshake_timeout(&mut self, out: &mut Output) {
         let reason = "the handshake was not complete in time".to_owned();
-        self.record.on_tls_failure(TlsFailure { result: TlsHandshake::Timeout, reason }, out);
+        let failure = TlsFailure { result: TlsHandshake::Timeout, reason, is_of_old_client: false };
+        self.record.on_tls_failure(failure, out);
         out.act(Action::AbandonUpstream);
         self.close(Outcome::Timeout, out);
     }

@@ -276,6 +276,12 @@ impl RecordBuilder {
         }
     }
 
+    /// STARTTLS is not offered, as handshakes of the client failed.
+    pub(in crate::engine) fn on_starttls_hidden(&mut self, out: &mut Output) {
+        self.smtp.starttls_hidden = true;
+        out.event(Event::StarttlsHidden);
+    }
+
     /// The gateway answered STARTTLS itself: its session goes on readable.
     pub(in crate::engine) fn on_own_starttls(&mut self, at: Timestamp) {
         self.encrypted = None;
@@ -302,7 +308,7 @@ impl RecordBuilder {
 
     /// It failed: its handshake, or a later record.
     pub(in crate::engine) fn on_tls_failure(&mut self, failure: TlsFailure, out: &mut Output) {
-        let TlsFailure { result, reason } = failure;
+        let TlsFailure { result, reason, .. } = failure;
         if self.smtp.tls_handshake.is_none() {
             self.smtp.tls_handshake = Some(result);
             out.event(Event::TlsHandshake { version: TlsVersion::Unknown, result });

@@ -111,6 +111,8 @@ pub struct TlsFailure {
     pub result: TlsHandshake,
     /// In words, for the log.
     pub reason: String,
+    /// It looks as if the client knows nothing newer: another attempt would fail as well.
+    pub is_of_old_client: bool,
 }
 
 /// Why the gateway's own TLS with an upstream did not begin, or ended.
@@ -201,6 +203,9 @@ pub struct SmtpFacts {
     pub tls_handshake: Option<TlsHandshake>,
     /// Why it failed.
     pub tls_error: Option<String>,
+    /// STARTTLS was not offered because the client's handshakes failed again and again; absent otherwise.
+    #[serde(skip_serializing_if = "is_false")]
+    pub starttls_hidden: bool,
     /// Server name in the ClientHello (SNI).
     pub sni: Option<String>,
     /// An AUTH that succeeded.
@@ -309,6 +314,12 @@ pub struct ShadowRecord {
     pub action: crate::policy::PolicyAction,
     /// As in [`VerdictRecord`].
     pub reason: Option<String>,
+}
+
+/// serde passes a reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn optional_text<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {

@@ -74,13 +74,14 @@ impl Fixture {
                 destination,
                 clock.now(),
             ),
-            family: Family::Ipv4,
+            address,
             observer: Arc::new(()),
             tap: SessionTap::default(),
             lookups: PendingLookups::new(Arc::new(gate), address.ip()),
             clock,
             line_length: LINE_LENGTH,
             tls: None,
+            failed_handshakes: None,
             client: RelayEndpoint::new(at_client, Vec::new(), Vec::new()),
         });
         assert!(pump.with_engine(|engine, _, out| engine.open(None, out)).await);

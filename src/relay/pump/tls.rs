@@ -1,6 +1,7 @@
 //! TLS of a session's two sides: its start, after which no plaintext counts, and its failures.
 
 use std::task::Context;
+use std::time::Instant;
 
 use super::{Pump, Work};
 use crate::engine::{Output, Side};
@@ -53,11 +54,25 @@ impl Pump {
     ) {
         work.out.clear();
         match side {
-            Side::Client => self.engine.on_tls_failed(failure(reason), &mut work.out),
+            Side::Client => {
+                let failure = failure(reason);
+                if failure.is_of_old_client && self.engine.in_tls_handshake() {
+                    self.count_failed_handshake();
+                }
+                self.engine.on_tls_failed(failure, &mut work.out);
+            }
             Side::Server => {
                 self.engine.on_upstream_tls_failed(upstream_failure(reason), &mut work.out);
             }
         }
         self.apply_actions(side, &[], work, cx);
+    }
+
+    /// Towards `tls.after_failures`.
+    fn count_failed_handshake(&self) {
+        let Some(failed) = &self.failed_handshakes else { return };
+        if let Some(failures) = failed.on_failure(self.address, Instant::now()) {
+            self.observer.starttls_hidden(self.address, failures);
+        }
     }
 }

@@ -27,7 +27,33 @@ pub(in crate::relay) fn failure(error: &Error) -> TlsFailure {
         }
         _ => TlsHandshake::Protocol,
     };
-    TlsFailure { result, reason: error.to_string() }
+    TlsFailure { result, reason: error.to_string(), is_of_old_client: is_of_old_client(error) }
+}
+
+/// Whether the client can do nothing that the gateway can: it has no version or algorithm in common, or cannot read what the
+/// gateway sends. Not a client that verifies the certificate and rejects it (it has a reason to use TLS, and the fault may be the
+/// operator's), nor what breaks off, or is no TLS at all: scanners do that.
+fn is_of_old_client(error: &Error) -> bool {
+    use AlertDescription::{
+        DecodeError, DecryptError, HandshakeFailure, IllegalParameter, InsufficientSecurity,
+        ProtocolVersion, UnexpectedMessage, UnsupportedCertificate, UnsupportedExtension,
+    };
+    match error {
+        Error::PeerIncompatible(_) => true,
+        Error::AlertReceived(alert) => matches!(
+            alert,
+            DecodeError
+                | DecryptError
+                | HandshakeFailure
+                | IllegalParameter
+                | InsufficientSecurity
+                | ProtocolVersion
+                | UnexpectedMessage
+                | UnsupportedCertificate
+                | UnsupportedExtension
+        ),
+        _ => false,
+    }
 }
 
 /// The same for TLS with an upstream.
@@ -52,4 +78,31 @@ pub(in crate::relay) fn upstream_failure(error: &Error) -> UpstreamTlsFailure {
         _ => UpstreamTlsResult::Protocol,
     };
     UpstreamTlsFailure { result, reason: format!("TLS with the mail server: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_software_differs_from_a_client_that_rejects_the_certificate() {
+        use AlertDescription::{
+            BadCertificate, CertificateExpired, CertificateUnknown, HandshakeFailure,
+            InsufficientSecurity, ProtocolVersion, UnknownCA, UserCanceled,
+        };
+        for old in [HandshakeFailure, InsufficientSecurity, ProtocolVersion] {
+            assert!(failure(&Error::AlertReceived(old)).is_of_old_client, "{old:?}");
+        }
+        for other in
+            [BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA, UserCanceled]
+        {
+            assert!(!failure(&Error::AlertReceived(other)).is_of_old_client, "{other:?}");
+        }
+        for incompatible in
+            [PeerIncompatible::Tls12NotOffered, PeerIncompatible::NoCipherSuitesInCommon]
+        {
+            assert!(failure(&incompatible.into()).is_of_old_client);
+        }
+        assert!(!failure(&InvalidMessage::InvalidContentType.into()).is_of_old_client);
+    }
 }

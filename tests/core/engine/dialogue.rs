@@ -75,6 +75,7 @@ pub(crate) struct Dialogue {
     pub(crate) timeouts: Timeouts,
     pub(crate) client: &'static str,
     upstream_tls: UpstreamTls,
+    starttls_hidden: bool,
     oracle: Option<fn(&Lookup) -> LookupResult>,
     steps: Vec<ExpectedStep>,
     client_receives: Vec<u8>,
@@ -98,6 +99,7 @@ impl Dialogue {
             timeouts: Timeouts::RFC_5321,
             client: "[2001:db8::1]:40000",
             upstream_tls: UpstreamTls::Off,
+            starttls_hidden: false,
             oracle: None,
             steps: Vec::new(),
             client_receives: Vec::new(),
@@ -118,6 +120,12 @@ impl Dialogue {
     /// The gateway uses TLS with upstream in this way.
     pub(crate) const fn upstream_tls(mut self, level: UpstreamTls) -> Self {
         self.upstream_tls = level;
+        self
+    }
+
+    /// Handshakes of the client failed again and again.
+    pub(crate) const fn starttls_hidden(mut self) -> Self {
+        self.starttls_hidden = true;
         self
     }
 
@@ -217,6 +225,9 @@ impl Dialogue {
         let (profile, client) = (self.profile.clone(), self.client);
         let mut driver = Driver::new(profile, self.timeouts, client, destination, splice);
         driver.use_upstream_tls(self.upstream_tls);
+        if self.starttls_hidden {
+            driver.hide_starttls();
+        }
         let answer_all = |driver: &mut Driver| {
             while let (false, Some(oracle)) = (driver.needs.is_empty(), self.oracle) {
                 driver.answer(driver.needs.len() - 1, oracle);

@@ -103,6 +103,12 @@ impl Driver {
         driver
     }
 
+    /// Handshakes of the client failed again and again.
+    pub(crate) fn hide_starttls(&mut self) {
+        self.engine.hide_starttls(&mut self.out);
+        self.apply_actions(&[], Side::Client);
+    }
+
     /// The gateway uses TLS with upstream in this way, whose handshake is complete at once.
     pub(crate) fn use_upstream_tls(&mut self, level: UpstreamTls) {
         if !self.abandoned {

@@ -87,6 +87,29 @@ fn starttls_is_offered_also_for_an_mta_without_it() {
     ]);
 }
 
+/// `tls.after_failures = "hide"`: the client goes on in plaintext, and a STARTTLS without offer is a temporary failure.
+#[test]
+fn starttls_is_hidden_from_a_client_whose_handshakes_failed() {
+    let text = r"S: 220 a
+        C: EHLO client.example
+        S- 250-mx.example
+        S- 250-PIPELINING
+        S- 250 STARTTLS
+        +C 250-mx.example
+        +C 250 PIPELINING
+        C- STARTTLS
+        +C 454 4.7.0 TLS is not available for now: handshakes of this client failed
+        C: MAIL FROM:<a@client.example>
+        S: 250 ok
+        C: QUIT
+        S: 221 bye
+        S.
+        = quit";
+    let record = Dialogue::new(text).with(terminate).starttls_hidden().run();
+    assert!(record.smtp.starttls_hidden);
+    assert_eq!(record.smtp.tls, TlsState::Refused);
+}
+
 /// CVE-2011-0411 and its kind: what was pipelined behind STARTTLS never counts inside TLS.
 #[test]
 fn commands_behind_starttls_are_discarded() {

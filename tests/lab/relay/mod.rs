@@ -17,6 +17,7 @@ pub(crate) mod recovery;
 pub(crate) mod smuggling;
 pub(crate) mod starttls;
 pub(crate) mod tls;
+pub(crate) mod tls_after_failures;
 pub(crate) mod tls_hostile;
 pub(crate) mod tls_renewal;
 pub(crate) mod upstream;
