@@ -37,6 +37,6 @@ fn not_applied(config: &Config) -> String {
         return String::new();
     }
     let lines = phrases.iter().map(|phrase| format!("  {phrase}\n"));
-    let heading = "TLS passes through to the mail server, unless [tls] ends it here. Not applied to sessions under TLS:\n";
-    std::iter::once(heading.to_owned()).chain(lines).collect()
+    let heading = format!("{}. Not applied to sessions under TLS:\n", config.passthrough_heading());
+    std::iter::once(heading).chain(lines).collect()
 }

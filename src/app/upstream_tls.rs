@@ -13,7 +13,7 @@ use crate::tls::{UpstreamVerification, upstream_config};
 /// A file of them cannot be read or holds no certificate, or the system has none.
 pub(super) fn upstream_tls(config: &Config) -> anyhow::Result<UpstreamTlsConfigs> {
     let mut configs = UpstreamTlsConfigs::default();
-    if !config.relay.tls.terminates() {
+    if !config.relay.may_use_upstream_tls() {
         return Ok(configs);
     }
     configs.any = Some(upstream_config(&UpstreamVerification::None)?);

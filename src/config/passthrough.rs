@@ -4,18 +4,43 @@ use super::Config;
 use crate::engine::{BareNewlines, PathSyntax};
 use crate::policy::PolicyAction;
 use crate::policy::rules::{PolicyRule, PolicyStage};
+use crate::relay::{ListenerSettings, ListenerTls};
 use crate::smtp::Keyword;
 
 impl Config {
-    /// A client's TLS ends at the MTA.
+    /// The TLS of clients of at least one listener ends at the MTA.
     pub fn passes_tls_through(&self) -> bool {
-        !self.relay.tls.terminates() && !self.relay.smtp.hide.contains(&Keyword::Starttls)
+        self.passthrough_listeners().next().is_some()
+    }
+
+    fn passthrough_listeners(&self) -> impl Iterator<Item = &ListenerSettings> {
+        let is_hidden = self.relay.smtp.hide.contains(&Keyword::Starttls);
+        let listeners = self.relay.listeners.iter();
+        listeners.filter(move |one| one.tls == ListenerTls::Passthrough && !is_hidden)
     }
 
     /// Rules that are not evaluated in sessions under TLS: they need the envelope.
     pub fn rules_without_envelope(&self) -> Vec<&PolicyRule> {
-        let rules = self.relay.rules.iter();
-        rules.filter(|rule| self.passes_tls_through() && needs_envelope(rule)).collect()
+        self.escaped_rules().filter(|rule| needs_envelope(rule)).collect()
+    }
+
+    /// The rules for listeners whose clients' TLS passes through.
+    fn escaped_rules(&self) -> impl Iterator<Item = &PolicyRule> {
+        self.relay.rules.iter().filter(|rule| {
+            self.passthrough_listeners().any(|one| {
+                let matches = |address| rule.when.listeners.matches(Some(&*one.name), address);
+                one.transparent || one.addresses.iter().any(|address| matches(*address))
+            })
+        })
+    }
+
+    /// What passes through, as the heading of the list of what does not apply to it.
+    pub fn passthrough_heading(&self) -> String {
+        let names: Vec<_> = self.passthrough_listeners().map(|one| &*one.name).collect();
+        if names.len() == self.relay.listeners.len() {
+            return "TLS passes through to the mail server, unless [tls] ends it here".to_owned();
+        }
+        format!("TLS of listener {} passes through to the mail server", names.join(", "))
     }
 
     /// The configured rules and active features that do not apply to sessions under TLS, one phrase of at most 98 columns each
@@ -25,7 +50,7 @@ impl Config {
             return Vec::new();
         }
         let mut phrases = Vec::new();
-        for rule in self.relay.rules.iter() {
+        for rule in self.escaped_rules() {
             phrases.extend(self.not_applied_of(rule));
         }
         phrases.push(self.smtp_options());
@@ -42,11 +67,8 @@ impl Config {
     pub fn passthrough_notice(&self) -> Option<String> {
         let phrases = self.not_applied_under_tls();
         (!phrases.is_empty()).then(|| {
-            format!(
-                "TLS passes through to the mail server, unless [tls] ends it here; not applied to sessions \
-                 under TLS: {}",
-                phrases.join("; ")
-            )
+            let heading = self.passthrough_heading();
+            format!("{heading}; not applied to sessions under TLS: {}", phrases.join("; "))
         })
     }
 

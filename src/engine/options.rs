@@ -207,11 +207,13 @@ pub enum TlsMode {
         /// Without TLS only EHLO, HELO, NOOP, RSET, QUIT and STARTTLS are accepted (RFC 3207 §4: not on a public MX).
         required: bool,
     },
+    /// The gateway, from the client's first byte on (RFC 8314 §3); STARTTLS is not offered.
+    Implicit,
 }
 
 impl TlsMode {
     pub const fn terminates(self) -> bool {
-        matches!(self, Self::Terminate { .. })
+        matches!(self, Self::Terminate { .. } | Self::Implicit)
     }
 }
 

@@ -40,7 +40,7 @@ impl AccessRule {
         let &ClientArrival { client, listener, destination } = arrival;
         self.family.is_none_or(|family| family == Family::of(client))
             && (self.networks.is_empty() || self.networks.contains(client))
-            && self.listeners.match_or_empty(listener, destination)
+            && self.listeners.matches(listener, destination)
     }
 }
 

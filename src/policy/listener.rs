@@ -16,7 +16,7 @@ impl ListenerCondition {
     }
 
     /// A listener that is not known matches no name: like every condition on what is not known, it makes no rule match.
-    pub(super) fn match_or_empty(&self, name: Option<&str>, destination: SocketAddr) -> bool {
+    pub fn matches(&self, name: Option<&str>, destination: SocketAddr) -> bool {
         self.is_empty()
             || name.is_some_and(|name| self.names.iter().any(|one| **one == *name))
             || self.addresses.contains(&destination)

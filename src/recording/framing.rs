@@ -261,14 +261,15 @@ mod tests {
                 reason: Omission::Overflow
             }),
             Just(FrameBody::ClientClosed),
-            (any::<bool>(), ".{0,9}", text.clone(), text.clone(), text).prop_map(
-                |(reset, verdict, rule, reason, answers)| FrameBody::End {
+            (any::<bool>(), ".{0,9}", text.clone(), text.clone(), text.clone(), text).prop_map(
+                |(reset, verdict, rule, reason, decrypted, answers)| FrameBody::End {
                     reset,
                     summary: EndSummary {
                         verdict,
                         rule,
                         reason,
                         outcome: "quit".to_owned(),
+                        decrypted,
                         answers
                     },
                 }

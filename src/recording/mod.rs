@@ -88,6 +88,8 @@ pub struct EndSummary {
     pub rule: Option<String>,
     pub reason: Option<String>,
     pub outcome: String,
+    /// The version of the TLS that the gateway ended: what was inside it is recorded.
+    pub decrypted: Option<String>,
     /// The answers on which the policy decided, in JSON; only their length if they exceed [`MAX_ANSWERS`] bytes.
     pub answers: Option<String>,
 }
@@ -115,7 +117,8 @@ impl fmt::Display for EndSummary {
         if let Some(reason) = &self.reason {
             write!(f, " reason={reason}")?;
         }
-        write!(f, " outcome={}", self.outcome)
+        write!(f, " outcome={}", self.outcome)?;
+        self.decrypted.as_ref().map_or(Ok(()), |version| write!(f, " decrypted={version}"))
     }
 }
 
@@ -152,8 +155,12 @@ mod tests {
             rule: None,
             reason: None,
             outcome: "quit".to_owned(),
+            decrypted: Some("TLSv1.3".to_owned()),
             answers: None,
         };
+        let expected = "gatepost: verdict=accept outcome=quit decrypted=TLSv1.3";
+        assert_eq!(summary.to_string(), expected);
+        summary.decrypted = None;
         assert_eq!(summary.to_string(), "gatepost: verdict=accept outcome=quit");
         summary.verdict = "reject".to_owned();
         summary.rule = Some("no \"mail\"".to_owned());

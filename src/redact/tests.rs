@@ -29,6 +29,7 @@ fn end(at: u64) -> Frame {
         rule: Some("192.0.2.7 is bad".to_owned()),
         reason: None,
         outcome: "quit".to_owned(),
+        decrypted: None,
         answers: Some("[[{\"reverse\":\"192.0.2.7\"}]]".to_owned()),
     };
     frame(at, FrameBody::End { reset: false, summary: ending })

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::addr::{ClientAddr, OriginalDst, Side};
-use crate::engine::SessionRecord;
+use crate::engine::{SessionRecord, TlsState};
 use crate::recording::{EndSummary, Frame, FrameBody, Omission, RecordingFilter, encode_data};
 use crate::time::Timestamp;
 
@@ -244,6 +244,8 @@ impl SessionTap {
                 rule: record.verdict.rule.clone(),
                 reason: record.verdict.reason.clone(),
                 outcome: record.outcome.to_string(),
+                decrypted: (record.smtp.tls == TlsState::Established)
+                    .then(|| record.smtp.tls_version.unwrap_or("TLS").to_owned()),
                 answers: answers.clone(),
             };
             writer.push_always(at, FrameBody::End { reset, summary: ending });

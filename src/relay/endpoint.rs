@@ -80,7 +80,7 @@ impl RelayEndpoint {
         self.outgoing.is_empty() && self.pipe.is_none()
     }
 
-    /// From now on the peer is spoken to through `tls`.
+    /// From now on the peer is spoken to through `tls`, to which what was read and not consumed belongs.
     ///
     /// # Errors
     /// Those of [`TlsLeg::start`].
@@ -90,10 +90,16 @@ impl RelayEndpoint {
         cx: &mut Context<'_>,
     ) -> Result<(), rustls::Error> {
         tls.start(&mut self.outgoing)?;
+        let received = tls.receive(&mut std::mem::take(&mut self.unconsumed), &mut self.outgoing);
         self.tls = Some(Box::new(tls));
         (self.bulk, self.filled) = (false, false);
         self.flush(cx);
-        Ok(())
+        received.map(|_incomplete| ())
+    }
+
+    /// The peer began no TLS yet.
+    pub(super) fn awaits_hello(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.awaits_hello())
     }
 
     /// Its bytes are not what the other side sends or receives.

@@ -41,8 +41,8 @@ pub use self::health::UpstreamHealth;
 pub use self::listen::{InheritedSockets, Listeners};
 pub use self::lookups::{LookupFuture, LookupProvider};
 pub use self::settings::{
-    AfterTlsFailures, ListenerSettings, RelayLimits, RelaySettings, TimeoutSets, UpstreamCheck,
-    UpstreamIdentity, UpstreamSettings, UpstreamTlsSettings,
+    AfterTlsFailures, ListenerSettings, ListenerTls, RelayLimits, RelaySettings, TimeoutSets,
+    UpstreamCheck, UpstreamIdentity, UpstreamSettings, UpstreamTlsSettings,
 };
 pub use self::state::TlsConfigs;
 pub use self::tls::TlsLeg;

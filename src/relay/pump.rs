@@ -282,7 +282,11 @@ impl Pump {
                 if side == Side::Client && !self.client.reset {
                     self.tap.on_client_closed(now);
                 }
-                self.engine.on_closed(side, &mut work.out);
+                if side == Side::Client && self.client.awaits_hello() {
+                    self.engine.on_closed_before_hello(&mut work.out);
+                } else {
+                    self.engine.on_closed(side, &mut work.out);
+                }
                 self.apply_actions(side, &[], work, cx);
             }
         }

@@ -22,7 +22,7 @@ use super::state::{ActiveConfig, ActiveListener, Lifecycle, RelayState};
 use super::upstream::connect;
 use super::upstream_tls::UpstreamTlsPlan;
 use crate::addr::{ClientAddr, OriginalDst, Side};
-use crate::engine::{Outcome, Profile, Proxy, Refusal, UpstreamFailure};
+use crate::engine::{Outcome, Profile, Proxy, Refusal, TlsMode, UpstreamFailure};
 
 /// A trusted peer sends its PROXY header at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,10 +146,21 @@ async fn begin(
     if is_local && profile.xclient {
         profile = Arc::new(Profile { xclient: false, ..(*profile).clone() });
     }
+    let refusal = if !is_valid {
+        Some(Refusal::ProxyHeader)
+    } else if !state.door_admits(client) {
+        Some(Refusal::Door)
+    } else {
+        permit.admit(client, limits, &active.rate).err()
+    };
     let now = state.clock.now();
     let mut tap = state.taps.begin(&listener.settings.name, client, destination, now);
-    tap.on_bytes(Side::Client, &early_data, now);
-    let hides = settings.after_tls_failures == AfterTlsFailures::Hide && settings.tls.terminates();
+    let has_tls_first = profile.tls == TlsMode::Implicit;
+    if !has_tls_first {
+        tap.on_bytes(Side::Client, &early_data, now);
+    }
+    let hides = settings.after_tls_failures == AfterTlsFailures::Hide
+        && matches!(profile.tls, TlsMode::Terminate { .. });
     let failed_handshakes = hides.then(|| Arc::clone(&state.failed_handshakes));
     let is_hidden =
         failed_handshakes.as_ref().is_some_and(|failed| failed.hide_from(client, Instant::now()));
@@ -165,14 +176,9 @@ async fn begin(
         failed_handshakes,
         client: RelayEndpoint::new(stream, early_data, Vec::new()),
     });
-
-    let refusal = if !is_valid {
-        Some(Refusal::ProxyHeader)
-    } else if !state.door_admits(client) {
-        Some(Refusal::Door)
-    } else {
-        permit.admit(client, limits, &active.rate).err()
-    };
+    if has_tls_first && !secure(&mut pump, state).await {
+        return pump;
+    }
     if !pump.with_engine(|engine, _, out| engine.open(refusal, out)).await {
         return pump;
     }
@@ -215,7 +221,12 @@ async fn begin(
             });
             let header = header.unwrap_or_default();
             let shared = (&**state.upstream_tls.load(), &state.failed_tls);
-            let tls = UpstreamTlsPlan::new(settings.tls, &upstream.tls, address.socket(), shared);
+            let tls = UpstreamTlsPlan::new(
+                listener.settings.tls,
+                &upstream.tls,
+                address.socket(),
+                shared,
+            );
             pump.with_engine(|engine, at, out| {
                 engine.on_connected(address, at, out);
                 engine.use_upstream_tls(tls.level);
@@ -229,6 +240,21 @@ async fn begin(
         }
     }
     pump
+}
+
+/// TLS that comes before anything else. Returns whether it is established; a gateway that stops does not wait for it.
+async fn secure(pump: &mut Pump, state: &RelayState) -> bool {
+    pump.with_engine(|engine, _, out| engine.begin_implicit_tls(out)).await;
+    let mut lifecycle = state.lifecycle.subscribe();
+    let stops = tokio::select! {
+        biased;
+        () = poll_fn(|cx| pump.poll_handshake(cx)) => false,
+        stops = lifecycle.wait_for(|now| *now != Lifecycle::Running) => stops.is_ok(),
+    };
+    if stops {
+        pump.with_engine(|engine, _, out| engine.abort(Outcome::Shutdown, out)).await;
+    }
+    pump.is_secured()
 }
 
 /// A peer that connects for itself has no client whose address the gateway could connect from.

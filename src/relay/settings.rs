@@ -14,6 +14,7 @@ use crate::engine::{
 use crate::label::labels;
 use crate::policy::AccessRules;
 use crate::policy::rules::PolicyRules;
+use crate::smtp::Keyword;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelaySettings {
@@ -28,7 +29,7 @@ pub struct RelaySettings {
     pub smtp: SmtpOptions,
     pub limits: RelayLimits,
     pub timeouts: TimeoutSets,
-    /// Whether the gateway ends the clients' TLS. Its certificates come by [`super::RelayHandle::set_tls`].
+    /// `[tls]`: what [`ListenerTls::Starttls`] does. The certificates come by [`super::RelayHandle::set_tls`].
     pub tls: TlsMode,
     pub after_tls_failures: AfterTlsFailures,
     /// Time for transactions in progress to end after SIGTERM.
@@ -49,15 +50,24 @@ impl RelaySettings {
     /// The engine's part of the settings for sessions of `listener`. If it is not known, as in a capture from another host, rules
     /// that name listeners do not match.
     pub fn profile(&self, listener: Option<&ListenerSettings>) -> Profile {
+        let mut smtp = self.smtp.clone();
+        if listener.is_some_and(|one| one.tls == ListenerTls::Off) {
+            smtp.hide.push(Keyword::Starttls);
+        }
         Profile {
-            smtp: self.smtp.clone(),
+            smtp,
             limits: self.limits.session,
             access: self.access.clone(),
             rules: Arc::clone(&self.rules),
             xclient: listener.is_some_and(|one| one.upstream.identity == UpstreamIdentity::Xclient),
             listener: listener.map(|one| Arc::clone(&one.name)),
-            tls: self.tls,
+            tls: listener.map_or(self.tls, |one| one.tls.mode(self.tls)),
         }
+    }
+
+    /// Whether the gateway may use TLS of its own with an upstream.
+    pub fn may_use_upstream_tls(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.tls != ListenerTls::Passthrough)
     }
 
     /// The listening addresses of all listeners.
@@ -111,7 +121,33 @@ pub struct ListenerSettings {
     pub transparent: bool,
     /// Peers that must send a PROXY header first; all others must not.
     pub proxy_trusted: Networks,
+    pub tls: ListenerTls,
     pub upstream: UpstreamSettings,
+}
+
+labels! {
+    /// The key `tls` of a listener.
+    pub enum ListenerTls {
+        /// STARTTLS, which the gateway answers (RFC 3207).
+        Starttls = "starttls",
+        /// TLS from the client's first byte on (RFC 8314 §3).
+        Implicit = "implicit",
+        /// The MTA's own STARTTLS.
+        Passthrough = "passthrough",
+        /// No TLS: STARTTLS is hidden.
+        Off = "off",
+    }
+}
+
+impl ListenerTls {
+    /// What clients get; `shared` is that of `[tls]`.
+    const fn mode(self, shared: TlsMode) -> TlsMode {
+        match self {
+            Self::Starttls => shared,
+            Self::Implicit => TlsMode::Implicit,
+            Self::Passthrough | Self::Off => TlsMode::Passthrough,
+        }
+    }
 }
 
 impl ListenerSettings {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::settings::UpstreamTlsSettings;
+use super::settings::{ListenerTls, UpstreamTlsSettings};
 use super::tls::TlsLeg;
-use crate::engine::{TlsMode, UpstreamTls};
+use crate::engine::UpstreamTls;
 
 /// How long plaintext is used after an opportunistic handshake failed: the senders of that time try again within it.
 const AVOIDED: Duration = Duration::from_secs(600);
@@ -73,15 +73,17 @@ pub(super) struct UpstreamTlsPlan {
 }
 
 impl UpstreamTlsPlan {
-    /// With `mode` passthrough the gateway's TLS never carries that of a client.
+    /// The TLS of clients that passes through is never carried by TLS of the gateway's.
     pub(super) fn new(
-        mode: TlsMode,
+        clients: ListenerTls,
         settings: &UpstreamTlsSettings,
         address: SocketAddr,
         (configs, failed): (&UpstreamTlsConfigs, &Arc<FailedTls>),
     ) -> Self {
-        let configured =
-            if mode.terminates() { settings.level_for(address) } else { UpstreamTls::Off };
+        let configured = match clients {
+            ListenerTls::Passthrough => UpstreamTls::Off,
+            _ => settings.level_for(address),
+        };
         let avoided =
             configured == UpstreamTls::Opportunistic && failed.is_recent(address, Instant::now());
         Self {

@@ -249,8 +249,9 @@ impl SessionState {
             ExpectedReply::Auth if reply.code == Some(235) => self.authenticated = true,
             ExpectedReply::Starttls { .. } => match reply.code {
                 Some(220) => self.tls = TlsState::Started,
-                Some(_) => self.tls = TlsState::Refused,
-                None => {}
+                // Inside TLS it is refused because TLS goes on.
+                Some(_) if self.tls != TlsState::Established => self.tls = TlsState::Refused,
+                _ => {}
             },
             _ => {}
         }

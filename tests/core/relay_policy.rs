@@ -19,9 +19,9 @@ use gatepost::policy::rules::{FactName, PolicyRule, PolicyRules, Requirement, Ru
 use gatepost::policy::{AccessRules, PolicyAction};
 use gatepost::recording::{FrameBody, FrameDecoder, RecordingFilter};
 use gatepost::relay::{
-    AfterTlsFailures, InheritedSockets, ListenerSettings, Listeners, LookupFuture, LookupProvider,
-    Relay, RelayLimits, RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck, UpstreamIdentity,
-    UpstreamSettings, UpstreamTlsSettings,
+    AfterTlsFailures, InheritedSockets, ListenerSettings, ListenerTls, Listeners, LookupFuture,
+    LookupProvider, Relay, RelayLimits, RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck,
+    UpstreamIdentity, UpstreamSettings, UpstreamTlsSettings,
 };
 
 /// The duration of a lookup.
@@ -116,6 +116,7 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
             addresses: vec!["127.0.0.1:0".parse().unwrap()],
             transparent: false,
             proxy_trusted: Networks::default(),
+            tls: ListenerTls::Passthrough,
             upstream: UpstreamSettings {
                 addresses: vec![upstream],
                 identity: UpstreamIdentity::None,

@@ -91,6 +91,7 @@ fn main() -> ExitCode {
         relay::recovery::TESTS,
         relay::smuggling::TESTS,
         relay::starttls::TESTS,
+        relay::submission::TESTS,
         relay::tls::TESTS,
         relay::tls_after_failures::TESTS,
         relay::tls_hostile::TESTS,

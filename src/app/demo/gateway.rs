@@ -17,9 +17,9 @@ use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts, Tl
 use crate::metrics::Metrics;
 use crate::policy::{AccessRule, AccessRules, ListenerCondition, PolicyAction};
 use crate::relay::{
-    AfterTlsFailures, InheritedSockets, ListenerSettings, Listeners, Relay, RelayLimits,
-    RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck, UpstreamIdentity, UpstreamSettings,
-    UpstreamTlsSettings,
+    AfterTlsFailures, InheritedSockets, ListenerSettings, ListenerTls, Listeners, Relay,
+    RelayLimits, RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck, UpstreamIdentity,
+    UpstreamSettings, UpstreamTlsSettings,
 };
 
 pub(super) struct DemoGateway {
@@ -70,6 +70,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
             addresses: listen,
             transparent: false,
             proxy_trusted: Networks::default(),
+            tls: ListenerTls::Passthrough,
             upstream: UpstreamSettings {
                 addresses: upstream,
                 identity: UpstreamIdentity::None,

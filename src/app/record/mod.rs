@@ -38,7 +38,7 @@ pub(super) async fn record(args: RecordArgs) -> anyhow::Result<ExitCode> {
         "recording new sessions of {} to {}{}",
         socket.display(),
         args.write.display(),
-        if args.redact { ", redacted" } else { "" },
+        if args.redact { ", redacted" } else { "; mail and passwords are in it as they are" },
     ));
 
     let mut shutdown = Shutdown::new(args.duration)?;

@@ -220,6 +220,7 @@ mod tests {
             rule: None,
             reason: None,
             outcome: "quit".to_owned(),
+            decrypted: None,
             answers: answers.map(str::to_owned),
         };
         let bodies = [

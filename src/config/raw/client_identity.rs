@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::cross_checks::passes_tls_through;
 use super::diagnostics::Diagnostics;
 use super::listeners::{ListenerSection, Mode, UpstreamSection};
 use super::reader::Field;
@@ -113,13 +114,18 @@ pub(super) fn check_impersonation(
     tls: TlsMode,
     diagnostics: &mut Diagnostics<'_>,
 ) {
-    for upstream in listeners.iter().map(|listener| &listener.upstream) {
+    for listener in listeners {
+        let upstream = &listener.upstream;
         let Some(identity) = upstream.identity.given() else { continue };
         let is_xclient = *identity.get_ref() == UpstreamIdentity::Xclient;
         // With an invalid list it is not known what is hidden, with invalid addresses not from whom.
         let is_unknown =
             diagnostics.has("smtp.hide") || matches!(upstream.addresses, Field::Invalid);
-        if !is_xclient || is_unknown || hidden.contains(&Keyword::Starttls) || tls.terminates() {
+        if !is_xclient
+            || is_unknown
+            || hidden.contains(&Keyword::Starttls)
+            || !passes_tls_through(listener, tls)
+        {
             continue;
         }
         let problem = "identity = \"xclient\" while STARTTLS is passed through: a client can send XCLIENT inside TLS and claim any \

@@ -20,7 +20,7 @@ use crate::addr::Family;
 use crate::engine::{self, PathSyntax, TlsMode};
 use crate::policy::ListenerCondition;
 use crate::policy::rules::{Exemption, FactName};
-use crate::relay::{ListenerSettings, UpstreamIdentity};
+use crate::relay::{ListenerSettings, ListenerTls, UpstreamIdentity};
 
 /// No two listeners have a common address.
 pub(super) fn addresses(listeners: &[ListenerSection], diagnostics: &mut Diagnostics<'_>) {
@@ -364,7 +364,14 @@ pub(super) fn upstream_tls(
         let at = upstream.tls.start();
         if at.is_some() && !checked.contains(&at) {
             checked.push(at);
-            upstream.tls.check(upstream.path, tls, diagnostics);
+            let mut sharing = listeners.iter().filter(|one| one.upstream.tls.start() == at);
+            let passes_through = sharing.any(|one| passes_tls_through(one, tls));
+            upstream.tls.check(upstream.path, passes_through, diagnostics);
         }
     }
+}
+
+/// A client's TLS with this listener ends at the MTA; `shared` is the mode of `[tls]`.
+pub(super) fn passes_tls_through(listener: &ListenerSection, shared: TlsMode) -> bool {
+    listener.tls(shared) == ListenerTls::Passthrough
 }

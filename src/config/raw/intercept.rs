@@ -9,10 +9,13 @@ use super::diagnostics::Diagnostics;
 use super::listeners::{ListenerSection, Mode};
 use super::net::{interface, network};
 use super::reader::{Field, List, Section};
+use super::tls::SUBMISSIONS;
 use super::value::{Value, ValueResult, invalid};
 use super::values::{integer, into_values, list, non_empty};
 use crate::addr::{Family, Networks};
+use crate::engine::TlsMode;
 use crate::intercept::InterceptSettings;
+use crate::relay::ListenerTls;
 
 const PORT: u16 = 25;
 /// Two bits that no well-known program takes: Kubernetes 0xc000, mwan3 0x3f00, Tailscale 0xff0000, Calico 0xffff0000; and
@@ -20,8 +23,6 @@ const PORT: u16 = 25;
 const MARK: u32 = 0x40;
 const MASK: u32 = 0xc0;
 const TABLE: u32 = 26_480;
-/// SMTP inside TLS from the first octet (RFC 8314, section 3.3).
-const SUBMISSIONS: u16 = 465;
 
 pub(super) struct InterceptSection {
     /// Byte offset, if the file has it.
@@ -98,11 +99,13 @@ fn transparent(listeners: &[ListenerSection]) -> impl Iterator<Item = &ListenerS
 pub(super) fn check(
     listeners: &[ListenerSection],
     intercept: &InterceptSection,
+    tls: TlsMode,
     diagnostics: &mut Diagnostics<'_>,
 ) {
     if transparent(listeners).next().is_some() {
         transparent_listeners(listeners, diagnostics);
         ports(listeners, &intercept.ports, diagnostics);
+        tls_of_ports(listeners, intercept, tls, diagnostics);
         mark(intercept, diagnostics);
         return;
     }
@@ -142,7 +145,7 @@ fn transparent_listeners(listeners: &[ListenerSection], diagnostics: &mut Diagno
     }
 }
 
-/// A session that was intercepted must be told from one with the listener itself, and start in plain text.
+/// A session that was intercepted must be told from one with the listener itself.
 fn ports(listeners: &[ListenerSection], ports: &List<u16>, diagnostics: &mut Diagnostics<'_>) {
     let intercepted: Vec<u16> = match ports.given() {
         Some(ports) => ports.get_ref().iter().map(|port| *port.get_ref()).collect(),
@@ -161,9 +164,33 @@ fn ports(listeners: &[ListenerSection], ports: &List<u16>, diagnostics: &mut Dia
             diagnostics.error(at, &field, problem, remedy);
         }
     }
-    for port in ports.items().filter(|port| *port.get_ref() == SUBMISSIONS) {
-        let problem = "465 is SMTP inside TLS, which the gateway cannot read: its own greeting would break every session";
-        diagnostics.error(port.span().start, "intercept.ports", problem, "leave 465 out");
+}
+
+/// Connections to all intercepted ports arrive at the same listeners, where TLS comes first in all sessions or in none.
+fn tls_of_ports(
+    listeners: &[ListenerSection],
+    intercept: &InterceptSection,
+    tls: TlsMode,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let is_implicit = |one: &ListenerSection| one.tls(tls) == ListenerTls::Implicit;
+    let all_implicit = transparent(listeners).all(is_implicit);
+    for port in intercept.ports.items() {
+        if *port.get_ref() == SUBMISSIONS && !all_implicit {
+            let problem = "clients of port 465 begin with TLS, for which the listeners with mode = \"tproxy\" do not wait";
+            let remedy = "leave 465 out, or set tls = \"implicit\" in each of them";
+            diagnostics.error(port.span().start, "intercept.ports", problem, remedy);
+        }
+    }
+    let has_smtp = match intercept.ports.given() {
+        Some(ports) => ports.get_ref().iter().any(|port| *port.get_ref() == PORT),
+        None => intercept.ports.is_absent(),
+    };
+    for listener in transparent(listeners).filter(|one| has_smtp && is_implicit(one)) {
+        let Some(at) = listener.tls.start() else { continue };
+        let problem = "clients of port 25, which is intercepted, do not begin with TLS";
+        let remedy = "write ports = [465] in [intercept], or tls = \"starttls\" here";
+        diagnostics.error(at, &listener.field("tls"), problem, remedy);
     }
 }
 

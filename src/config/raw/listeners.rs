@@ -13,8 +13,11 @@ use super::upstream_tls::{UpstreamTlsKeys, upstream_tls};
 use super::value::{Value, ValueResult, invalid};
 use super::values::{boolean, duration, integer, into_values, list, non_empty, one_of, string};
 use crate::addr::Networks;
+use crate::engine::TlsMode;
 use crate::policy::ListenerCondition;
-use crate::relay::{ListenerSettings, UpstreamCheck, UpstreamIdentity, UpstreamSettings};
+use crate::relay::{
+    ListenerSettings, ListenerTls, UpstreamCheck, UpstreamIdentity, UpstreamSettings,
+};
 
 pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,6 +59,7 @@ pub(super) struct ListenerSection {
     pub(super) addresses: List<SocketAddr>,
     pub(super) mode: Field<Mode>,
     pub(super) proxy_trusted: Networks,
+    pub(super) tls: Field<ListenerTls>,
     pub(super) upstream: UpstreamSection,
 }
 
@@ -84,13 +88,14 @@ pub(super) fn listeners(root: &mut Section<'_, '_, '_>) -> ListenersSection {
     let own = root.sections("listener", |section| own_sections(section, &mut names));
     let listen = &mut root.section("listen");
     let threads = listen.read("threads", integer(1..=1024));
-    let (addresses, mode) = if !has_own {
-        (listen.require("addresses", addresses), mode(listen))
+    let (addresses, mode, tls) = if !has_own {
+        (listen.require("addresses", addresses), mode(listen), tls(listen))
     } else {
-        (listen.read("addresses", addresses), mode(listen))
+        (listen.read("addresses", addresses), mode(listen), tls(listen))
     };
     if has_own {
-        let given = [("addresses", addresses.start()), ("mode", mode.start())];
+        let given =
+            [("addresses", addresses.start()), ("mode", mode.start()), ("tls", tls.start())];
         for (key, at) in given {
             let Some(at) = at else { continue };
             let problem = "the file has [[listener]] sections as well";
@@ -115,13 +120,14 @@ pub(super) fn listeners(root: &mut Section<'_, '_, '_>) -> ListenersSection {
     }
     let listeners = if !has_own {
         let (path, name) = ("listen", Field::Absent);
-        vec![ListenerSection { path, name, addresses, mode, proxy_trusted, upstream: shared }]
+        vec![ListenerSection { path, name, addresses, mode, proxy_trusted, tls, upstream: shared }]
     } else {
         let listener = |one: OwnSections| ListenerSection {
             path: "listener",
             name: one.name,
             addresses: one.addresses,
             mode: one.mode,
+            tls: one.tls,
             proxy_trusted: match one.proxy_trusted {
                 Field::Absent => proxy_trusted.clone(),
                 given => Networks::new(into_values(given.or_default())),
@@ -138,6 +144,7 @@ struct OwnSections {
     name: Field<String>,
     addresses: List<SocketAddr>,
     mode: Field<Mode>,
+    tls: Field<ListenerTls>,
     proxy_trusted: List<IpNet>,
     upstream: Option<UpstreamSection>,
 }
@@ -167,13 +174,14 @@ fn own_sections(
     }
     let addresses = section.require("addresses", addresses);
     let mode = mode(section);
+    let tls = tls(section);
     let proxy_trusted = section.read("proxy_trusted", list(network));
     let mut own_upstream = section.section("upstream");
     let upstream = own_upstream.start().map(|_| {
         let needs_addresses = mode.effective(Mode::default()) == Some(Mode::Proxy);
         upstream(&mut own_upstream, "listener.upstream", needs_addresses)
     });
-    OwnSections { name, addresses, mode, proxy_trusted, upstream }
+    OwnSections { name, addresses, mode, tls, proxy_trusted, upstream }
 }
 
 fn addresses(value: &Value<'_>) -> ValueResult<Vec<Spanned<SocketAddr>>> {
@@ -182,6 +190,10 @@ fn addresses(value: &Value<'_>) -> ValueResult<Vec<Spanned<SocketAddr>>> {
 
 fn mode(section: &mut Section<'_, '_, '_>) -> Field<Mode> {
     section.read("mode", one_of(&[("proxy", Mode::Proxy), ("tproxy", Mode::Tproxy)]))
+}
+
+fn tls(section: &mut Section<'_, '_, '_>) -> Field<ListenerTls> {
+    section.read("tls", one_of(&ListenerTls::ALL.map(|tls| (tls.as_str(), tls))))
 }
 
 fn proxy_protocol(section: &mut Section<'_, '_, '_>) -> Networks {
@@ -235,13 +247,24 @@ impl ListenerSection {
         self.upstream.identity.effective(self.mode()?.default_identity())
     }
 
+    /// What clients get; `shared` is the mode of `[tls]`.
+    pub(super) fn tls(&self, shared: TlsMode) -> ListenerTls {
+        let default = match shared.terminates() {
+            true => ListenerTls::Starttls,
+            false => ListenerTls::Passthrough,
+        };
+        self.tls.effective(default).unwrap_or(default)
+    }
+
     /// `section.key`, as messages name it.
     pub(super) fn field(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
 
-    pub(super) fn settings(self) -> ListenerSettings {
+    /// `shared` is the mode of `[tls]`.
+    pub(super) fn settings(self, shared: TlsMode) -> ListenerSettings {
         let mode = self.mode().unwrap_or_default();
+        let tls = self.tls(shared);
         let upstream = self.upstream;
         ListenerSettings {
             name: self
@@ -253,6 +276,7 @@ impl ListenerSection {
             addresses: into_values(self.addresses.or_default()),
             transparent: mode == Mode::Tproxy,
             proxy_trusted: self.proxy_trusted,
+            tls,
             upstream: UpstreamSettings {
                 addresses: into_values(upstream.addresses.or_default()),
                 identity: upstream.identity.or(mode.default_identity()),

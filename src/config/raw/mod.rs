@@ -32,7 +32,7 @@ use std::thread::available_parallelism;
 use toml::de::DeTable;
 
 use self::diagnostics::Diagnostics;
-use self::listeners::{ListenerSection, ListenersSection};
+use self::listeners::ListenersSection;
 use self::reader::Section;
 use self::sections::{TimeoutSection, TimeoutsSection};
 use super::host::HostAddresses;
@@ -118,11 +118,11 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     let door = door::door(&mut root.section("door"), vantage.as_ref());
 
     unknown::check(document.get_ref(), &mut diagnostics);
-    intercept::check(&listeners, &intercept, &mut diagnostics);
+    intercept::check(&listeners, &intercept, tls.mode, &mut diagnostics);
     cross_checks::addresses(&listeners, &mut diagnostics);
     cross_checks::upstreams(&listeners, &mut diagnostics);
     client_identity::check_open_relay(&listeners, host, &mut diagnostics);
-    tls::check(&tls, &smtp, &mut diagnostics);
+    tls::check(&tls, &listeners, &smtp, &mut diagnostics);
     cross_checks::upstream_tls(&listeners, tls.mode, &mut diagnostics);
     client_identity::check_impersonation(
         &listeners,
@@ -141,7 +141,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     }
 
     let upstream_trust = listeners.iter().map(client_identity::trust).collect();
-    let listeners: Vec<_> = listeners.into_iter().map(ListenerSection::settings).collect();
+    let listeners: Vec<_> = listeners.into_iter().map(|one| one.settings(tls.mode)).collect();
     let transparent = listeners.iter().filter(|listener| listener.transparent);
     let transparent: Vec<_> =
         transparent.flat_map(|listener| listener.addresses.iter().copied()).collect();

@@ -3,13 +3,18 @@
 use std::path::PathBuf;
 
 use super::diagnostics::Diagnostics;
+use super::listeners::ListenerSection;
 use super::reader::{Field, Section};
 use super::sections::SmtpSection;
 use super::values::{boolean, file, one_of};
 use crate::engine::TlsMode;
-use crate::relay::AfterTlsFailures;
+use crate::relay::{AfterTlsFailures, ListenerTls};
 use crate::smtp::Keyword;
 use crate::tls::{CertificateFiles, MinVersion, TlsSettings};
+
+const SMTP: u16 = 25;
+/// SMTP inside TLS from the first octet (RFC 8314 §3.3).
+pub(super) const SUBMISSIONS: u16 = 465;
 
 /// Who ends the TLS of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,13 +110,93 @@ fn pair(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Option<Certificat
     Some(CertificateFiles { certificate: certificate?, key: key? })
 }
 
-/// STARTTLS cannot be both offered and hidden.
-pub(super) fn check(tls: &TlsSection, smtp: &SmtpSection, diagnostics: &mut Diagnostics<'_>) {
-    if let Some(at) = tls.at
-        && tls.mode.terminates()
-        && smtp.options.hide.contains(&Keyword::Starttls)
-    {
+/// What `[tls]` and the listeners demand of each other, and what a listener's port does of its TLS.
+pub(super) fn check(
+    tls: &TlsSection,
+    listeners: &[ListenerSection],
+    smtp: &SmtpSection,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    if diagnostics.has("tls.mode") {
+        return;
+    }
+    if !tls.mode.terminates() {
+        certificate_is_there(listeners, diagnostics);
+    } else if let Some(at) = tls.at {
+        is_used(at, tls.mode, listeners, smtp, diagnostics);
+    }
+    for listener in listeners {
+        fits_ports(listener, tls.mode, diagnostics);
+    }
+}
+
+/// Listeners whose TLS the gateway ends need its certificate.
+fn certificate_is_there(listeners: &[ListenerSection], diagnostics: &mut Diagnostics<'_>) {
+    for listener in listeners {
+        let Some(given) = listener.tls.given() else { continue };
+        if let ListenerTls::Starttls | ListenerTls::Implicit = given.get_ref() {
+            let problem =
+                format!("tls = \"{}\" needs the gateway's own certificate", given.get_ref());
+            let remedy = "add [tls] with certificate and key, without mode = \"passthrough\"";
+            diagnostics.error(given.span().start, &listener.field("tls"), problem, remedy);
+        }
+    }
+}
+
+/// STARTTLS cannot be both offered and hidden; and a certificate that no client is shown is a mistake.
+fn is_used(
+    at: usize,
+    mode: TlsMode,
+    listeners: &[ListenerSection],
+    smtp: &SmtpSection,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let has = |tls| listeners.iter().any(|listener| listener.tls(mode) == tls);
+    if has(ListenerTls::Starttls) && smtp.options.hide.contains(&Keyword::Starttls) {
         let problem = "the gateway offers STARTTLS with this section, and hide in [smtp] hides it";
         diagnostics.error(at, "[tls]", problem, "remove \"STARTTLS\" from hide in [smtp]");
+    }
+    if !has(ListenerTls::Starttls) && !has(ListenerTls::Implicit) {
+        let problem = "no listener uses the certificate";
+        let remedy = "set tls = \"starttls\" or \"implicit\" in one, or remove the section";
+        diagnostics.error(at, "[tls]", problem, remedy);
+    }
+}
+
+/// Clients of port 465 begin with TLS (RFC 8314 §3.3), those of port 25 never do. Without TLS at all, somebody before the
+/// gateway may end it.
+fn fits_ports(listener: &ListenerSection, mode: TlsMode, diagnostics: &mut Diagnostics<'_>) {
+    for address in listener.addresses.items() {
+        let (port, at) = (address.get_ref().port(), address.span().start);
+        let (problem, remedy) = match (port, listener.tls(mode)) {
+            (SUBMISSIONS, tls @ (ListenerTls::Starttls | ListenerTls::Passthrough)) => (
+                format!("clients of port {port} begin with TLS, those of tls = \"{tls}\" do not"),
+                "set tls = \"implicit\" for this port, in a listener of its own if need be",
+            ),
+            (SMTP, tls @ ListenerTls::Implicit) => (
+                format!(
+                    "clients of port {port} do not begin with TLS, those of tls = \"{tls}\" do"
+                ),
+                "give tls = \"implicit\" to a listener of its own, on port 465",
+            ),
+            _ => continue,
+        };
+        diagnostics.error(at, &listener.field("addresses"), problem, remedy);
+    }
+    let upstream = &listener.upstream;
+    for address in upstream.addresses.items().filter(|one| one.get_ref().port() == SUBMISSIONS) {
+        let problem =
+            "port 465 of the MTA waits for TLS, which the gateway begins with it by STARTTLS only";
+        let remedy = "write the MTA's port 587 or 25";
+        let field = format!("{}.addresses", upstream.path);
+        diagnostics.error(address.span().start, &field, problem, remedy);
+    }
+    let is_implicit = listener.tls(mode) == ListenerTls::Implicit;
+    if let (true, Some(at)) = (is_implicit && upstream.addresses.is_absent(), listener.tls.start())
+    {
+        let problem = "without addresses in [upstream] mail goes to the port that the client connected to, 465, where the MTA \
+                       waits for TLS: the gateway begins it by STARTTLS only";
+        let remedy = "add addresses in [upstream] with the MTA's port 587 or 25";
+        diagnostics.error(at, &listener.field("tls"), problem, remedy);
     }
 }

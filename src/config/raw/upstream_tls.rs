@@ -6,7 +6,7 @@ use super::diagnostics::Diagnostics;
 use super::net::hostname;
 use super::reader::{Field, Section};
 use super::values::{file, one_of};
-use crate::engine::{TlsMode, UpstreamTls};
+use crate::engine::UpstreamTls;
 use crate::relay::UpstreamTlsSettings;
 
 #[derive(Clone)]
@@ -40,18 +40,23 @@ impl UpstreamTlsKeys {
     }
 
     /// Settings that would protect less than they appear to. `path`: the section as messages name it.
-    pub(super) fn check(&self, path: &str, tls: TlsMode, diagnostics: &mut Diagnostics<'_>) {
+    /// `passes_through`: the TLS of clients of a listener with it.
+    pub(super) fn check(
+        &self,
+        path: &str,
+        passes_through: bool,
+        diagnostics: &mut Diagnostics<'_>,
+    ) {
         let Self { level, ca, name } = self;
         let given = level.given().map(|level| *level.get_ref());
         let verifies = given == Some(UpstreamTls::Verify);
         if let (Some(at), Some(given)) = (level.start(), given)
             && given != UpstreamTls::Off
-            && !tls.terminates()
+            && passes_through
         {
-            let problem = "without [tls], or with mode = \"passthrough\" in it, the TLS of clients passes through to the MTA, and \
-                           the gateway uses none of its own";
-            let remedy =
-                "remove it, or have the gateway end the clients' TLS ([tls] with a certificate)";
+            let problem = "the TLS of clients passes through to the MTA here, and the gateway uses none of its own";
+            let remedy = "remove it, or have the gateway end the clients' TLS in each listener with this upstream \
+                          ([tls] with a certificate)";
             diagnostics.error(at, &format!("{path}.tls"), problem, remedy);
         }
         if let (Some(at), true, true) = (level.start(), verifies, name.is_absent()) {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use self::transcript::Transcript;
 use super::event::{Anomaly, Desync, Event, Outcome};
-use super::options::Profile;
+use super::options::{Profile, TlsMode};
 use super::output::Output;
 use super::policy::checks::SessionChecks;
 use super::policy::decides_at_connect;
@@ -141,6 +141,9 @@ impl Observer {
         let mut session = Session::new(BareNewlines::Pass, MAX_LINE);
         if midstream {
             session.assume_command();
+        }
+        if profile.tls == TlsMode::Implicit {
+            session.on_tls_established(); // A recording of the gateway's begins decrypted.
         }
         Self {
             session,

@@ -24,7 +24,7 @@ use self::deadline::MessagePace;
 use self::upstream_tls::UpstreamTlsExchange;
 use self::xclient::ClientIdentity;
 use super::event::{Anomaly, Event, Outcome, Refusal, ReplySource, UpstreamFailure};
-use super::options::{Profile, Timeouts};
+use super::options::{Profile, Timeouts, TlsMode};
 use super::output::{Action, Output};
 use super::policy::checks::SessionChecks;
 use super::policy::evaluator::PolicyEvaluator;
@@ -99,6 +99,8 @@ pub struct Proxy {
     upstream_shutdown_sent: bool,
     upstream_closed: bool,
     draining: bool,
+    /// TLS began within the session, of which upstream knows the part before.
+    has_restarted: bool,
 }
 
 impl Proxy {
@@ -139,13 +141,16 @@ impl Proxy {
             upstream_shutdown_sent: false,
             upstream_closed: false,
             draining: false,
+            has_restarted: false,
         }
     }
 
-    /// Before any upstream is involved. `over` is a limit that spans sessions, or a missing PROXY header. Returns whether an
+    /// Before any upstream is involved, and with [`TlsMode::Implicit`] after the handshake. `over` is a limit that spans sessions, or a missing PROXY header. Returns whether an
     /// upstream is needed: not for a client that is rejected in place of the greeting.
     pub fn open(&mut self, over: Option<Refusal>, out: &mut Output) -> bool {
-        out.event(Event::SessionOpened);
+        if self.profile.tls != TlsMode::Implicit {
+            out.event(Event::SessionOpened);
+        }
         match (over, self.checks.at_connect()) {
             (Some(refusal), _) => self.reject_connection(refusal, out),
             (None, Some(refusal)) => self.reject_in_place_of_greeting(refusal, out),

@@ -2,7 +2,8 @@
 
 use super::Proxy;
 use crate::addr::Side;
-use crate::engine::event::{Outcome, TlsHandshake};
+use crate::engine::event::{Event, Outcome, TlsHandshake};
+use crate::engine::options::TlsMode;
 use crate::engine::output::{Action, Output};
 use crate::engine::record::{TlsFacts, TlsFailure};
 use crate::smtp::{Command, EnhancedCode, ExpectedReply, TlsState};
@@ -63,11 +64,32 @@ impl Proxy {
     pub fn on_tls_established(&mut self, facts: &TlsFacts, at: Timestamp, out: &mut Output) {
         (self.now, self.active) = (at, at);
         self.session.on_tls_established();
+        self.has_restarted = self.profile.tls != TlsMode::Implicit;
         self.early_data_counted = false;
         self.early_data_rejected = false;
         let hello = self.tls_hellos.on_bytes(Side::Client, &facts.client_hello);
         self.record.on_own_tls(facts, hello, at, out);
         self.end_if_drained(out);
+    }
+
+    /// Begins TLS before anything else, with [`TlsMode::Implicit`]: [`Proxy::open`] comes once it is established.
+    pub fn begin_implicit_tls(&mut self, out: &mut Output) {
+        out.event(Event::SessionOpened);
+        self.session.begin_handshake();
+        out.act(Action::StartTls);
+    }
+
+    /// The handshake with the client is not complete.
+    pub const fn in_handshake(&self) -> bool {
+        self.session.in_handshake()
+    }
+
+    /// The client closed before it sent anything of TLS: where that comes first, a check of the port and no handshake.
+    pub fn on_closed_before_hello(&mut self, out: &mut Output) {
+        match self.profile.tls {
+            TlsMode::Implicit => self.close(Outcome::ClientClosed, out),
+            _ => self.on_closed_in_handshake(out),
+        }
     }
 
     /// It failed, or a later record did.
@@ -82,7 +104,7 @@ impl Proxy {
     /// Upstream still has the name that somebody gave it outside of TLS (RFC 3207 §4.2).
     pub(super) fn lacks_ehlo(&self) -> bool {
         let state = self.session.state();
-        state.tls() == TlsState::Established && state.helo().is_none()
+        self.has_restarted && state.helo().is_none()
     }
 
     /// The client closed during the handshake.

@@ -50,7 +50,7 @@ impl When {
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         let domain = |path: Option<&str>| path.and_then(DomainOrLiteral::of_path);
         self.matches_client(subject.client)
-            && self.listeners.match_or_empty(subject.listener, subject.destination)
+            && self.listeners.matches(subject.listener, subject.destination)
             && self.helo.match_or_empty(|| subject.helo.and_then(DomainOrLiteral::parse))
             && self.sender.match_or_empty(|| domain(subject.sender))
             && self.recipient.match_or_empty(|| domain(subject.recipient))

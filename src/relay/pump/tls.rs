@@ -1,16 +1,44 @@
 //! TLS of a session's two sides: its start, after which no plaintext counts, and its failures.
 
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::{Pump, Work};
-use crate::engine::{Output, Side};
+use super::{Pump, SCRATCH, Work};
+use crate::engine::{Output, Side, TlsFailure, TlsHandshake};
 use crate::relay::tls::{TlsLeg, failure, upstream_failure};
 
 impl Pump {
-    /// The client has the 220 to its STARTTLS.
+    /// Drives the client's handshake alone. Ready once it is over, or the session.
+    pub(in crate::relay) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                let mut changed = self.client.flush(cx);
+                let is_over = self.engine.is_closing() || !self.engine.in_handshake();
+                if is_over || self.client.write_failed {
+                    return Poll::Ready(());
+                }
+                changed |= self.pump_side(Side::Client, scratch, cx);
+                if !changed && !self.poll_timer(&mut scratch.work, cx) {
+                    return Poll::Pending;
+                }
+            }
+        })
+    }
+
+    /// The client's handshake is complete, and the session goes on.
+    pub(in crate::relay) fn is_secured(&self) -> bool {
+        !self.engine.is_closing() && !self.engine.in_handshake() && !self.client.write_failed
+    }
+
+    /// The client has the 220 to its STARTTLS, or TLS comes first.
     pub(super) fn start_client_tls(&mut self, out: &mut Output, cx: &mut Context<'_>) {
-        let Some(config) = self.tls.clone() else { return };
+        let Some(config) = self.tls.clone() else {
+            // A reload took the certificates away between this session's settings and them.
+            let reason = "the gateway has no certificate any more".to_owned();
+            let failure =
+                TlsFailure { result: TlsHandshake::Internal, reason, is_of_old_client: false };
+            return self.engine.on_tls_failed(failure, out);
+        };
         let started = TlsLeg::with_client(config);
         if let Err(error) = started.and_then(|tls| self.client.start_tls(tls, cx)) {
             self.engine.on_tls_failed(failure(&error), out);

@@ -192,6 +192,11 @@ impl TlsLeg {
         processed
     }
 
+    /// The client sent nothing yet.
+    pub(super) const fn awaits_hello(&self) -> bool {
+        !self.is_established && self.connection.is_with_client() && self.first_flight.is_empty()
+    }
+
     /// Decrypted bytes that were not taken yet, at most as many as `buffer` holds.
     pub fn take(&mut self, buffer: &mut [u8]) -> usize {
         let rest = self.plaintext.get(self.taken..).unwrap_or_default();

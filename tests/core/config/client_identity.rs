@@ -152,7 +152,7 @@ fn networks_that_the_mta_trusts_are_named() {
 fn xclient_needs_hidden_starttls() {
     let xclient = "addresses = [\"[::1]:10025\"]\nidentity = \"xclient\"";
     // Also a client of this host could claim another address.
-    for listen in [r#""[::]:25""#, r#""[::1]:2525""#, r#""[::]:465""#] {
+    for listen in [r#""[::]:25""#, r#""[::1]:2525""#, r#""[::]:587""#] {
         let errors = parse(listen, xclient, "", &Host::default()).unwrap_err().to_string();
         assert!(
             errors.contains("upstream.identity: identity = \"xclient\" while STARTTLS"),

@@ -21,7 +21,7 @@ use gatepost::policy::rules::{
     Exemption, FactName, PolicyRule, PolicyStage, Requirement, RuleMode, When,
 };
 use gatepost::policy::{ClientArrival, PolicyAction, door};
-use gatepost::relay::UpstreamIdentity;
+use gatepost::relay::{ListenerTls, UpstreamIdentity};
 use gatepost::source::live::SourceChoice;
 use gatepost::tls::MinVersion;
 
@@ -156,6 +156,8 @@ fn defaults_of_the_key_table_are_those_in_force() {
     assert_eq!(full.relay.tls, TlsMode::Terminate { required: false });
     assert_eq!(full.tls.take().unwrap().min_version, MinVersion::Tls12);
     full.relay.tls = smallest.relay.tls;
+    assert_eq!(full.relay.listeners[0].tls, ListenerTls::Starttls);
+    full.relay.listeners[0].tls = smallest.relay.listeners[0].tls;
     let verified = std::mem::take(&mut full.relay.listeners[0].upstream.tls);
     assert_eq!(verified.level, Some(UpstreamTls::Verify));
     assert_eq!(verified.ca, Some("/etc/gatepost/ca.pem".into()));

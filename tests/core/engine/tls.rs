@@ -67,6 +67,53 @@ fn a_message_inside_tls_is_relayed_and_recorded() {
     assert_eq!(transaction.data_code, Some(250));
 }
 
+/// RFC 8314 §3.3: as after STARTTLS, without it.
+#[test]
+fn a_message_inside_implicit_tls_is_relayed_and_recorded() {
+    let dialogue = r"S: 220 a
+        C: EHLO client.example
+        S- 250-mx.example
+        S- 250-STARTTLS
+        S- 250 8BITMIME
+        +C 250-mx.example
+        +C 250 8BITMIME
+        C- STARTTLS
+        +C 554 5.5.1 TLS is active already
+        C: MAIL FROM:<a@client.example>
+        S: 250 2.1.0 ok
+        C: RCPT TO:<b@mx.example>
+        S: 250 2.1.5 ok
+        C: DATA
+        S: 354 go
+        C: Subject: x
+        C:
+        C: text
+        C: .
+        S: 250 2.0.0 accepted
+        C: QUIT
+        S: 221 bye
+        S.
+        = quit";
+    let record = Dialogue::new(dialogue).with(|profile| profile.tls = TlsMode::Implicit).run();
+    assert_eq!(record.smtp.tls, TlsState::Established);
+    assert_eq!(record.smtp.tls_version, Some("TLSv1.3"));
+    let [transaction] = &record.smtp.transactions[..] else { panic!("{record:?}") };
+    assert_eq!(transaction.data_code, Some(250));
+}
+
+/// As outside of TLS: no session came before, so that nothing has to begin again.
+#[test]
+fn mail_without_ehlo_is_upstreams_to_judge_inside_implicit_tls() {
+    let dialogue = r"S: 220 a
+        C: MAIL FROM:<a@client.example>
+        S: 503 5.5.1 EHLO first
+        C: QUIT
+        S: 221 bye
+        S.
+        = quit";
+    Dialogue::new(dialogue).with(|profile| profile.tls = TlsMode::Implicit).run();
+}
+
 /// The MTA's own STARTTLS is for the way from the gateway to it.
 #[test]
 fn starttls_is_offered_also_for_an_mta_without_it() {
@@ -132,7 +179,7 @@ fn commands_behind_starttls_are_discarded() {
 /// RFC 3207 §4.2: nothing from before TLS counts.
 #[test]
 fn a_new_session_begins() {
-    run(&[
+    let record = run(&[
         HELLO,
         STARTTLS,
         r"C- MAIL FROM:<a@client.example>
@@ -145,6 +192,7 @@ fn a_new_session_begins() {
         +C 554 5.5.1 TLS is active already
         ",
     ]);
+    assert_eq!(record.smtp.tls, TlsState::Established, "a refused STARTTLS ends nothing");
 }
 
 #[test]

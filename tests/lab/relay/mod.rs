@@ -16,6 +16,7 @@ pub(crate) mod proxied;
 pub(crate) mod recovery;
 pub(crate) mod smuggling;
 pub(crate) mod starttls;
+pub(crate) mod submission;
 pub(crate) mod tls;
 pub(crate) mod tls_after_failures;
 pub(crate) mod tls_hostile;

@@ -1,5 +1,6 @@
 //! TLS that the gateway ends, with real peers: what clients verify, and what holds inside TLS.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::process::Output;
 
@@ -189,7 +190,7 @@ fn certificates_are_chosen_by_name_and_algorithm() {
                     at(to)
                 ),
             ]));
-            let own = std::fs::read_to_string(&issued[number].certificate).unwrap();
+            let own = fs::read_to_string(&issued[number].certificate).unwrap();
             let own = own.split_once("-----BEGIN").unwrap().1.trim_end();
             assert!(shown.contains(own), "{arguments}: {shown}");
         }
@@ -324,6 +325,10 @@ fn a_recorded_session_replays_to_the_same_decision() {
         gateway.wait_for_log(&format!(" client={} ", smtp.local_addr()));
     }
     assert!(recorder.wait().success(), "{}", recorder.log());
+    assert!(recorder.log().contains("; mail and passwords are in it"), "{}", recorder.log());
+    let comment = b"outcome=quit decrypted=TLSv1.3";
+    let written = fs::read(&capture).unwrap();
+    assert_eq!(written.windows(comment.len()).filter(|part| part == comment).count(), 2);
     let (config, capture) = (gateway.file().to_str().unwrap(), capture.to_str().unwrap());
     let words = [GATEPOST, "replay", "--config", config, "--format", "json", capture];
     let replayed = lab.gateway.run(words);

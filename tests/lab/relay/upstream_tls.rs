@@ -1,7 +1,5 @@
 //! The gateway's own TLS with a real Postfix that requires it, while it ends the TLS of clients with another certificate.
 
-use std::fs;
-
 use crate::harness::tests;
 use crate::support::smtp_client::{TlsClient, TlsOptions};
 use crate::support::{
@@ -20,16 +18,15 @@ const HANDSHAKES: &str = "gatepost_upstream_tls_handshakes_total";
 
 /// AUTH inside TLS only, and no mail outside of it.
 fn receiver<'lab>(lab: &'lab Lab, authority: &Authority) -> Postfix<'lab> {
-    let sasl = lab.folder("sasl");
+    let main_cf = "smtpd_tls_security_level = encrypt\nsmtpd_tls_auth_only = yes\nsmtpd_sasl_auth_enable = yes\n\
+         smtpd_tls_received_header = yes\nsmtpd_tls_loglevel = 1";
+    let postfix = Postfix::start(lab, &lab.server, "receiver", Some(authority), main_cf);
     // No password is known, so AUTH reaches Postfix and is rejected there.
-    fs::write(sasl.join("smtpd.conf"), "pwcheck_method: auxprop\nmech_list: PLAIN LOGIN\n")
-        .unwrap();
-    let main_cf = format!(
-        "smtpd_tls_security_level = encrypt\nsmtpd_tls_auth_only = yes\nsmtpd_sasl_auth_enable = yes\n\
-         cyrus_sasl_config_path = {}\nsmtpd_tls_received_header = yes\nsmtpd_tls_loglevel = 1",
-        sasl.display()
-    );
-    Postfix::start(lab, &lab.server, "receiver", Some(authority), &main_cf)
+    postfix.set_sasl(&format!(
+        "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN\nsasldb_path: {}\n",
+        lab.path("no-users").display()
+    ));
+    postfix
 }
 
 /// The certificate that clients receive from the gateway.

@@ -320,7 +320,7 @@ impl<'lab> Gateway<'lab> {
     }
 
     /// The response of the metrics endpoint, with its head.
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         let mut stream = self.lab.gateway.connect(METRICS.parse().unwrap()).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();

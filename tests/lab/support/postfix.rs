@@ -87,6 +87,13 @@ impl<'lab> Postfix<'lab> {
         postfix
     }
 
+    /// Sets up its Cyrus SASL, before its first session: Debian's reads no other folder than this.
+    pub(crate) fn set_sasl(&self, smtpd_conf: &str) {
+        let folder = self.config_directory().join("sasl");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("smtpd.conf"), smtpd_conf).unwrap();
+    }
+
     /// The receiving side of most tests: on the server, without TLS.
     pub(crate) fn receiver(lab: &'lab Lab) -> Self {
         Self::start(lab, &lab.server, "postfix", None, "")
