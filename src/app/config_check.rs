@@ -7,17 +7,21 @@ use std::process::ExitCode;
 use super::host_addresses::ThisHost;
 use super::host_checks;
 use super::output::print;
+use super::upstream_names;
 use crate::config::Config;
 
 pub(super) fn run(file: &Path) -> anyhow::Result<ExitCode> {
     match Config::load_for(file, &ThisHost::new()) {
         Ok(config) => {
-            let errors = host_checks::errors(&config);
+            let names = upstream_names::check(&config)?;
+            let mut errors = host_checks::errors(&config);
+            errors.extend(names.errors);
             if errors.is_empty() {
                 print(&format!("{}{}: OK\n", not_applied(&config), file.display()))?;
             }
             let warnings =
                 config.warnings().into_iter().chain(host_checks::warnings(&config, file));
+            let warnings = warnings.chain(names.warnings);
             for line in errors.iter().cloned().chain(warnings) {
                 writeln!(std::io::stderr(), "{}: {line}", file.display())?;
             }

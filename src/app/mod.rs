@@ -21,6 +21,7 @@ mod record;
 mod replay;
 mod run;
 mod signals;
+mod upstream_names;
 mod upstream_tls;
 mod vantage;
 mod watch;

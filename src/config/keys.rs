@@ -124,7 +124,10 @@ const UPSTREAM: &[KeySpec] = &[
     spec("addresses", "list of addresses",
         Unset("required with `mode = \"proxy\"`; with `\"tproxy\"` the original destination",
             r#"["[::1]:25", "127.0.0.1:25"]"#),
-        "Addresses and ports of the MTA."),
+        "Addresses of the MTA, or host names, each with its port: `\"postfix:25\"`. A name stands for all its addresses, of both \
+         families; see [host names](containers.md#host-names)."),
+    spec("resolve_interval", HOUR, Text("10s"),
+        "Time after which host names are looked up again. A shorter TTL of the DNS applies, at least 1s."),
     spec("identity", r#""none", "transparent", "proxy-v1", "proxy-v2", "xclient""#,
         Unset("`\"none\"`; with `mode = \"tproxy\"` `\"transparent\"`", r#""none""#),
         "How the MTA learns the client's address: not at all, from the source address of the connection, from a PROXY \

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::policy::facts::{Answer, Reason};
 
 #[derive(Debug)]
 pub(super) struct CallAhead {
-    upstreams: Vec<SocketAddr>,
+    upstreams: ArcSwap<Vec<SocketAddr>>,
     proxy_header: Vec<u8>,
     proxy_v1: bool,
     hostname: String,
@@ -28,7 +29,7 @@ pub(super) struct CallAhead {
 impl CallAhead {
     pub(super) fn new(settings: &LookupSettings) -> Self {
         Self {
-            upstreams: settings.upstreams.clone(),
+            upstreams: ArcSwap::from_pointee(settings.upstreams.clone()),
             proxy_header: settings.upstream_proxy_header.clone(),
             proxy_v1: settings.upstream_proxy_v1,
             hostname: settings.hostname.clone(),
@@ -38,17 +39,24 @@ impl CallAhead {
         }
     }
 
+    pub(super) fn set_upstreams(&self, addresses: Vec<SocketAddr>) {
+        if **self.upstreams.load() != addresses {
+            self.upstreams.store(Arc::new(addresses));
+        }
+    }
+
     /// Tries the upstreams in order until one answers. Each gets a share of the remaining time.
     pub(super) async fn verify(&self, path: &str) -> Answer {
-        if self.upstreams.is_empty() || !is_path(path) {
+        let upstreams = self.upstreams.load_full();
+        if upstreams.is_empty() || !is_path(path) {
             return Answer::Unknown(Reason::NoResolver);
         }
         let Ok(_pending) = self.pending.try_acquire() else {
             return Answer::Unknown(Reason::RateLimited);
         };
         let deadline = Instant::now() + self.deadline;
-        let mut left = u32::try_from(self.upstreams.len()).unwrap_or(u32::MAX);
-        for &upstream in &self.upstreams {
+        let mut left = u32::try_from(upstreams.len()).unwrap_or(u32::MAX);
+        for &upstream in upstreams.iter() {
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             left -= 1;
             match self.verify_with(upstream, path, share).await {

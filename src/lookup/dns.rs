@@ -263,7 +263,7 @@ pub(super) fn system_servers() -> Result<Vec<SocketAddr>, DnsError> {
 }
 
 /// The `nameserver` lines of resolv.conf(5).
-fn name_servers(text: &str) -> Vec<SocketAddr> {
+pub(super) fn name_servers(text: &str) -> Vec<SocketAddr> {
     let servers = text.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         (words.next() == Some("nameserver")).then(|| words.next()).flatten()

@@ -6,7 +6,7 @@
 //! the answer is unknown.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -149,6 +149,11 @@ impl LookupService {
     /// Sets this host's own addresses, which are not probed.
     pub fn set_own_addresses(&self, addresses: BTreeSet<IpAddr>) {
         self.0.prober.set_own_addresses(addresses);
+    }
+
+    /// Sets the servers that recipients are verified with: host names have other addresses now.
+    pub fn set_upstreams(&self, addresses: Vec<SocketAddr>) {
+        self.0.call_ahead.set_upstreams(addresses);
     }
 
     /// Records a response of `server` that was observed in traffic at `at`.

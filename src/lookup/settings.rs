@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::Networks;
@@ -38,6 +39,9 @@ pub struct LookupSettings {
     pub special_networks: Networks,
     /// Servers for recipient verification; without any there is none.
     pub upstreams: Vec<SocketAddr>,
+    /// The listener whose upstream they are, if it has host names: their addresses come by
+    /// [`super::LookupService::set_upstreams`].
+    pub named_upstream: Option<Arc<str>>,
     /// The PROXY header, without a client's address, that upstream expects first; or empty.
     pub upstream_proxy_header: Vec<u8>,
     /// Upstream expects a PROXY header of version 1, which has the addresses of our own connection: Postfix rejects `UNKNOWN`.
@@ -107,6 +111,7 @@ impl Default for LookupSettings {
             own_networks: Networks::default(),
             special_networks: Networks::default(),
             upstreams: Vec::new(),
+            named_upstream: None,
             upstream_proxy_header: Vec::new(),
             upstream_proxy_v1: false,
         }

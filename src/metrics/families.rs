@@ -101,6 +101,7 @@ pub(super) struct Families {
     pub(super) record_omitted_bytes: IntCounter,
     pub(super) sessions_limit: IntGauge,
     pub(super) upstreams: IntGaugeVec,
+    pub(super) upstream_names: IntGaugeVec,
     pub(super) ready: IntGauge,
 }
 
@@ -454,6 +455,11 @@ impl Families {
                 "upstreams",
                 "Configured upstreams, by last result; one that was never tried counts as up.",
                 &["family", "state"],
+            )?,
+            upstream_names: to.gauges(
+                "upstream_names",
+                "Host names of upstreams: resolved by the last lookup, with addresses of an earlier one (stale), or without any.",
+                &["state"],
             )?,
             ready: to.gauge("ready", "1 while `/readyz` reports ready.")?,
         })

@@ -72,6 +72,8 @@ pub struct Metrics {
     sessions_limit: IntGauge,
     /// By family: up, down.
     upstreams: [[IntGauge; 2]; Family::ALL.len()],
+    /// Resolved, stale, unresolved.
+    upstream_names: [IntGauge; 3],
     ready: IntGauge,
     tls_certificates: IntGaugeVec,
     tls_refused: IntGauge,
@@ -90,6 +92,7 @@ impl Metrics {
                 families.upstreams.get_metric_with_label_values(&[family.as_str(), state])
             }))
         };
+        let names = |state| families.upstream_names.get_metric_with_label_values(&[state]);
         let reloads = |result| families.config_reloads.get_metric_with_label_values(&[result]);
         Ok(Self {
             // In the order of `family as usize`.
@@ -123,6 +126,7 @@ impl Metrics {
             record_omitted_bytes: families.record_omitted_bytes,
             sessions_limit: families.sessions_limit,
             upstreams: [upstreams(Family::Ipv4)?, upstreams(Family::Ipv6)?],
+            upstream_names: [names("resolved")?, names("stale")?, names("unresolved")?],
             ready: families.ready,
             tls_certificates: families.tls_certificates,
             tls_refused: families.tls_refused,
@@ -159,6 +163,13 @@ impl Metrics {
     /// Numbers of configured upstreams of `family` whose last connection attempt succeeded and failed.
     pub fn set_upstreams(&self, family: Family, up: usize, down: usize) {
         for (gauge, count) in self.upstreams[family as usize].iter().zip([up, down]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Numbers of host names of upstreams that the last lookup found, that have addresses of an earlier one, and that have none.
+    pub fn set_upstream_names(&self, resolved: usize, stale: usize, unresolved: usize) {
+        for (gauge, count) in self.upstream_names.iter().zip([resolved, stale, unresolved]) {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

@@ -182,6 +182,7 @@ fn feed_everything(metrics: &Metrics) {
         metrics.add_bypassed_packets(family, 2);
         metrics.add_lost_syns(family, 3);
     }
+    metrics.set_upstream_names(3, 2, 1);
     metrics.on_interception_repaired();
     metrics.set_ready(true);
     metrics.set_certificates_refused(true);

@@ -8,6 +8,7 @@ use rustls::ServerConfig;
 
 use super::clock::RelayClock;
 use super::health::UpstreamHealth;
+use super::host_names::HostReport;
 use super::settings::{ListenerSettings, UpstreamIdentity};
 use super::state::RelayState;
 use super::upstream_check;
@@ -29,20 +30,17 @@ impl RelayHandle {
         self.0.exempt.store(Arc::new(networks));
     }
 
-    /// Whether every upstream that accepts sessions of `family` failed lately, of every listener that has such sessions; always
-    /// false if the original destination is one.
+    /// Whether every upstream that accepts sessions of `family` failed lately, or is a host name without an address, of every
+    /// listener that has such sessions; always false if the original destination is one.
     pub fn is_without_upstream(&self, family: Family) -> bool {
         let active = self.0.active.load();
-        let mut listeners = active.settings.listeners.iter().filter(|one| listens_on(one, family));
+        let mut listeners = active.listeners.iter().filter(|one| listens_on(&one.settings, family));
         let mut any = false;
         let all_down = listeners.all(|listener| {
             any = true;
-            let upstream = &listener.upstream;
-            let keeps_family = upstream.identity == UpstreamIdentity::Transparent;
-            let usable =
-                |address: &&SocketAddr| !keeps_family || Family::of(address.ip()) == family;
-            let addresses: Vec<_> = upstream.addresses.iter().filter(usable).copied().collect();
-            self.0.health.all_down(&addresses)
+            let identity = listener.settings.upstream.identity;
+            let only = (identity == UpstreamIdentity::Transparent).then_some(family);
+            self.0.is_down(&listener.targets, only)
         });
         any && all_down
     }
@@ -56,10 +54,53 @@ impl RelayHandle {
         })
     }
 
-    /// State of the configured upstreams, in their order; empty if the original destination is the upstream.
+    /// State of the configured upstreams, in their order, with the present addresses of host names; empty if the original
+    /// destination is the upstream.
     pub fn upstream_health(&self) -> Vec<UpstreamHealth> {
         let active = self.0.active.load();
-        self.0.health.report(&active.settings.upstream_addresses())
+        let mut report: Vec<UpstreamHealth> = Vec::new();
+        for (_, targets) in active.upstreams() {
+            for mut health in self.0.health.report(&targets.addresses()) {
+                if report.iter().all(|known| known.address != health.address) {
+                    health.name = targets.name_of(health.address).cloned();
+                    report.push(health);
+                }
+            }
+        }
+        report
+    }
+
+    /// State of the host names of upstreams, in their order.
+    pub fn upstream_hosts(&self) -> Vec<HostReport> {
+        let active = self.0.active.load();
+        let mut reports: Vec<HostReport> = Vec::new();
+        for host in active.upstreams().iter().flat_map(|(_, targets)| targets.hosts()) {
+            let report = host.report();
+            if reports.iter().all(|known| known.name != report.name) {
+                reports.push(report);
+            }
+        }
+        reports
+    }
+
+    /// The present addresses of the upstream of the listener with this name.
+    pub fn upstream_addresses_of(&self, listener: &str) -> Vec<SocketAddr> {
+        let active = self.0.active.load();
+        let found = active.listeners.iter().find(|one| *one.settings.name == *listener);
+        found.map(|one| one.targets.addresses().into_owned()).unwrap_or_default()
+    }
+
+    /// The present addresses of all upstreams, each once.
+    pub fn upstream_addresses(&self) -> Vec<SocketAddr> {
+        self.0.active.load().upstream_addresses()
+    }
+
+    /// Waits until each host name of an upstream was looked up once.
+    pub async fn wait_for_first_lookups(&self) {
+        let active = self.0.active.load_full();
+        for (_, targets) in active.upstreams() {
+            targets.newer(&vec![0; targets.hosts().count()]).await;
+        }
     }
 
     /// Whether `upstream`, any MTA, accepts a connection from the gateway's own address. A fault of this host, such as a lack

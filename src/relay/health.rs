@@ -1,8 +1,9 @@
 //! Health of the configured upstreams, as connections and active checks show it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::AttemptOutcome;
@@ -26,15 +27,27 @@ struct HealthEntry {
 }
 
 /// State of one upstream address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamHealth {
     pub address: SocketAddr,
+    /// The configured host name that has the address, such as `postfix:25`.
+    pub name: Option<Arc<str>>,
     /// Whether the last attempt succeeded; `None` before the first.
     pub up: Option<bool>,
     /// For how long `up` has had this value.
     pub lasts: Duration,
     /// The last failure, and how long ago it was.
     pub failed: Option<(AttemptOutcome, Duration)>,
+}
+
+/// The address, behind the name if there is one: `postfix:25 (192.0.2.1:25)`.
+impl fmt::Display for UpstreamHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.address),
+            None => self.address.fmt(f),
+        }
+    }
 }
 
 impl HealthTable {
@@ -94,7 +107,13 @@ impl HealthTable {
         !addresses.is_empty() && addresses.iter().all(|&address| self.is_down(address, now))
     }
 
-    /// State of each of `addresses`.
+    /// Forgets the addresses that are not `used` any more: those of host names change.
+    pub(super) fn retain(&self, used: &[SocketAddr]) {
+        let mut all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|address, _| used.contains(address));
+    }
+
+    /// State of each of `addresses`, without names.
     pub(super) fn report(&self, addresses: &[SocketAddr]) -> Vec<UpstreamHealth> {
         let now = Instant::now();
         let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +121,7 @@ impl HealthTable {
             let entry = all.get(&address);
             UpstreamHealth {
                 address,
+                name: None,
                 up: entry.map(|entry| entry.down_until.is_none()),
                 lasts: entry.map(|entry| now - entry.since).unwrap_or_default(),
                 failed: entry
@@ -151,7 +171,7 @@ mod tests {
         let health = HealthTable::default();
         let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
         let report = || {
-            let one = health.report(&[address])[0];
+            let one = &health.report(&[address])[0];
             (one.up, one.failed.map(|(outcome, _)| outcome))
         };
         assert_eq!(report(), (None, None));

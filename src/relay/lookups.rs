@@ -5,12 +5,24 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
+use crate::addr::Family;
 use crate::policy::facts::{Answer, Lookup, LookupResult, Reason, Source};
 
 pub type LookupFuture = Pin<Box<dyn Future<Output = LookupResult> + Send>>;
+pub type HostFuture = Pin<Box<dyn Future<Output = HostAnswer> + Send>>;
+
+/// The addresses of a host name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostAnswer {
+    /// By family (`Family as usize`): empty if the name has none, or does not exist; or why they are not known.
+    pub addresses: [Result<Vec<IpAddr>, Reason>; Family::ALL.len()],
+    /// For how long they are valid; `None` if they are not from the DNS.
+    pub ttl: Option<Duration>,
+}
 
 /// Answers lookups. The provider has a deadline of its own, shorter than the engine's, after which it answers
 /// [`Answer::Unknown`]. A future that is no longer needed is dropped.
@@ -21,6 +33,13 @@ pub trait LookupProvider: Send + Sync {
     fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> LookupFuture {
         let _any_client = client;
         self.lookup(lookup)
+    }
+
+    /// The addresses of an upstream's host name, as other programs of this host find them.
+    fn resolve(&self, name: Arc<str>) -> HostFuture {
+        let _nobody_knows = name;
+        let addresses = [Err(Reason::NoResolver), Err(Reason::NoResolver)];
+        Box::pin(ready(HostAnswer { addresses, ttl: None }))
     }
 }
 
@@ -39,6 +58,10 @@ impl<T: LookupProvider + ?Sized> LookupProvider for Arc<T> {
 
     fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> LookupFuture {
         (**self).lookup_for(lookup, client)
+    }
+
+    fn resolve(&self, name: Arc<str>) -> HostFuture {
+        (**self).resolve(name)
     }
 }
 

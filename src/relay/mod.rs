@@ -12,6 +12,7 @@ mod error;
 mod failed_handshakes;
 mod handle;
 mod health;
+mod host_names;
 mod identity;
 mod listen;
 mod lookups;
@@ -20,9 +21,11 @@ mod session;
 mod settings;
 mod splice;
 mod state;
+mod target;
 mod tls;
 mod upstream;
 mod upstream_check;
+mod upstream_targets;
 mod upstream_tls;
 mod worker;
 
@@ -38,18 +41,20 @@ pub use self::clock::RelayClock;
 pub use self::error::RelayError;
 pub use self::handle::RelayHandle;
 pub use self::health::UpstreamHealth;
+pub use self::host_names::{HostReport, HostState, describe_lookup_failure, is_own_listener};
 pub use self::listen::{InheritedSockets, Listeners};
-pub use self::lookups::{LookupFuture, LookupProvider};
+pub use self::lookups::{HostAnswer, HostFuture, LookupFuture, LookupProvider};
 pub use self::settings::{
     AfterTlsFailures, ListenerSettings, ListenerTls, RelayLimits, RelaySettings, TimeoutSets,
     UpstreamCheck, UpstreamIdentity, UpstreamSettings, UpstreamTlsSettings,
 };
 pub use self::state::TlsConfigs;
+pub use self::target::{UpstreamHost, UpstreamTarget};
 pub use self::tls::TlsLeg;
 pub use self::upstream_tls::UpstreamTlsConfigs;
 
 use self::listen::{BoundAddress, WantedAddress};
-use self::state::{ActiveConfig, Lifecycle, ListenerCell, RelayState};
+use self::state::{Lifecycle, ListenerCell, RelayState};
 use self::worker::Worker;
 use crate::engine::Observe;
 
@@ -125,7 +130,7 @@ impl Relay {
         let own: Vec<SocketAddr> = self.addresses().collect();
         // One socket for each running worker, whatever the new file sets.
         let (bound, _) = self.inherited.open(&new, self.workers.len(), settings.mark, &own)?;
-        let active = ActiveConfig::new(settings);
+        let active = self.state.activate(settings);
         let (kept, removed): (Vec<_>, Vec<_>) =
             self.listening.drain(..).partition(|old| wanted.contains(&old.configured));
         for address in &kept {
@@ -164,11 +169,11 @@ impl Relay {
         self.workers.iter().map(Worker::heartbeats)
     }
 
-    /// Whether every upstream of every listener failed lately; always false if the original destination is one.
+    /// Whether every upstream of every listener failed lately, or is a host name without an address; always false if the original
+    /// destination is one.
     pub fn is_without_upstream(&self) -> bool {
         let active = self.state.active.load();
-        let mut listeners = active.settings.listeners.iter();
-        listeners.all(|listener| self.state.health.all_down(&listener.upstream.addresses))
+        active.listeners.iter().all(|listener| self.state.is_down(&listener.targets, None))
     }
 
     pub fn handle(&self) -> RelayHandle {

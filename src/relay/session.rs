@@ -19,7 +19,7 @@ use super::lookups::PendingLookups;
 use super::pump::{Pump, PumpParts};
 use super::settings::{AfterTlsFailures, ListenerSettings, UpstreamIdentity, UpstreamSettings};
 use super::state::{ActiveConfig, ActiveListener, Lifecycle, RelayState};
-use super::upstream::connect;
+use super::upstream::{UpstreamChoice, connect};
 use super::upstream_tls::UpstreamTlsPlan;
 use crate::addr::{ClientAddr, OriginalDst, Side};
 use crate::engine::{Outcome, Profile, Proxy, Refusal, TlsMode, UpstreamFailure};
@@ -195,8 +195,9 @@ async fn begin(
     let observe = |event| state.observer.event(client.family(), event);
     let upstream = settings_for(&listener.settings.upstream, is_local);
     let identity = upstream.identity;
-    let connecting =
-        connect((&upstream, settings.mark), &state.health, client, destination, observe);
+    let targets = &listener.targets;
+    let choice = UpstreamChoice { settings: &upstream, targets, mark: settings.mark };
+    let connecting = connect(choice, &state.health, client, destination, observe);
     // Boxed: the race is the largest part of a session's future, and over before the session is.
     let mut connecting = Box::pin(connecting);
     let connected = tokio::select! {
@@ -220,6 +221,7 @@ async fn begin(
                 false => identity::encode(version, client, destination),
             });
             let header = header.unwrap_or_default();
+            let name = targets.name_of(address.socket()).cloned();
             let shared = (&**state.upstream_tls.load(), &state.failed_tls);
             let tls = UpstreamTlsPlan::new(
                 listener.settings.tls,
@@ -229,6 +231,7 @@ async fn begin(
             );
             pump.with_engine(|engine, at, out| {
                 engine.on_connected(address, at, out);
+                engine.name_upstream(name);
                 engine.use_upstream_tls(tls.level);
             })
             .await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
 
+use super::target::{UpstreamHost, UpstreamTarget};
 use crate::addr::Networks;
 use crate::engine::{
     Limits as SessionLimits, ListenerProfiles, Profile, SmtpOptions, Timeouts, TlsMode, UpstreamTls,
@@ -86,12 +87,13 @@ impl RelaySettings {
         distinct
     }
 
-    /// The addresses of [`Self::upstreams`], each once.
-    pub fn upstream_addresses(&self) -> Vec<SocketAddr> {
+    /// The host names of [`Self::upstreams`], each once.
+    pub fn upstream_hosts(&self) -> Vec<&UpstreamHost> {
         let mut distinct = Vec::new();
-        for &address in self.upstreams().into_iter().flat_map(|upstream| &upstream.addresses) {
-            if !distinct.contains(&address) {
-                distinct.push(address);
+        let targets = self.upstreams().into_iter().flat_map(|upstream| &upstream.addresses);
+        for host in targets.filter_map(UpstreamTarget::host) {
+            if !distinct.contains(&host) {
+                distinct.push(host);
             }
         }
         distinct
@@ -161,7 +163,9 @@ impl ListenerSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// Empty only with a transparent listener: then the original destination is the upstream.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<UpstreamTarget>,
+    /// Longest time between two lookups of a host name.
+    pub resolve_interval: Duration,
     pub identity: UpstreamIdentity,
     /// RFC 8305 §5 connection attempt delay.
     pub attempt_delay: Duration,
@@ -173,6 +177,15 @@ pub struct UpstreamSettings {
     pub check_interval: Duration,
     /// Applies where the gateway ends the clients' TLS.
     pub tls: UpstreamTlsSettings,
+}
+
+impl UpstreamSettings {
+    /// The default of `resolve_interval`.
+    pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(10);
+
+    pub fn has_names(&self) -> bool {
+        self.addresses.iter().any(|target| target.host().is_some())
+    }
 }
 
 /// The keys `tls`, `tls_ca` and `tls_name` of `[upstream]`.

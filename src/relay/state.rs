@@ -13,8 +13,10 @@ use super::capture_tap::Taps;
 use super::clock::RelayClock;
 use super::failed_handshakes::FailedHandshakes;
 use super::health::HealthTable;
+use super::host_names::HostTable;
 use super::lookups::LookupProvider;
-use super::settings::{ListenerSettings, RelaySettings};
+use super::settings::{ListenerSettings, RelaySettings, UpstreamSettings};
+use super::upstream_targets::UpstreamTargets;
 use super::upstream_tls::{FailedTls, UpstreamTlsConfigs};
 use crate::addr::{ClientAddr, Family, Networks};
 use crate::engine::{Observe, Profile};
@@ -40,6 +42,7 @@ pub(super) struct ActiveConfig {
 /// removed still has its settings.
 pub(super) struct ActiveListener {
     pub(super) settings: ListenerSettings,
+    pub(super) targets: UpstreamTargets,
     pub(super) profile: Arc<Profile>,
 }
 
@@ -47,14 +50,41 @@ pub(super) struct ActiveListener {
 pub(super) type ListenerCell = Arc<ArcSwap<ActiveListener>>;
 
 impl ActiveConfig {
-    pub(super) fn new(settings: RelaySettings) -> Self {
+    fn new(settings: RelaySettings, hosts: &HostTable, provider: &Arc<dyn LookupProvider>) -> Self {
+        hosts.set_listening(settings.listen_addresses().collect());
         let active = |listener: &ListenerSettings| {
             let profile = Arc::new(settings.profile(Some(listener)));
-            Arc::new(ActiveListener { settings: listener.clone(), profile })
+            let targets = UpstreamTargets::new(&listener.upstream, hosts, provider);
+            Arc::new(ActiveListener { settings: listener.clone(), targets, profile })
         };
         let listeners = settings.listeners.iter().map(active).collect();
         let rate = RateLimit::new(&settings.limits);
         Self { settings, listeners, rate }
+    }
+
+    /// The upstreams of all listeners with their present targets; those that listeners share once.
+    pub(super) fn upstreams(&self) -> Vec<(&UpstreamSettings, &UpstreamTargets)> {
+        let mut distinct: Vec<(&UpstreamSettings, &UpstreamTargets)> = Vec::new();
+        for listener in &self.listeners {
+            let upstream = &listener.settings.upstream;
+            if !distinct.iter().any(|(known, _)| *known == upstream) {
+                distinct.push((upstream, &listener.targets));
+            }
+        }
+        distinct
+    }
+
+    /// The present addresses of all upstreams, each once.
+    pub(super) fn upstream_addresses(&self) -> Vec<SocketAddr> {
+        let mut distinct = Vec::new();
+        for (_, targets) in self.upstreams() {
+            for &address in targets.addresses().iter() {
+                if !distinct.contains(&address) {
+                    distinct.push(address);
+                }
+            }
+        }
+        distinct
     }
 
     /// The listener with the configured address `address`.
@@ -75,6 +105,7 @@ pub(super) struct RelayState {
     pub(super) active: ArcSwap<ActiveConfig>,
     pub(super) admission: Arc<Admission>,
     pub(super) health: HealthTable,
+    hosts: HostTable,
     pub(super) observer: Arc<dyn Observe>,
     pub(super) lookups: Arc<dyn LookupProvider>,
     /// By family: whether the door is open to new sessions.
@@ -101,10 +132,12 @@ impl RelayState {
         observer: Arc<dyn Observe>,
         lookups: Arc<dyn LookupProvider>,
     ) -> Self {
+        let hosts = HostTable::default();
         Self {
-            active: ArcSwap::from_pointee(ActiveConfig::new(settings)),
+            active: ArcSwap::from_pointee(ActiveConfig::new(settings, &hosts, &lookups)),
             admission: Arc::default(),
             health: HealthTable::default(),
+            hosts,
             observer,
             lookups,
             doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
@@ -116,6 +149,28 @@ impl RelayState {
             failed_handshakes: Arc::default(),
             clock: RelayClock::start(),
             lifecycle: watch::Sender::new(Lifecycle::Running),
+        }
+    }
+
+    /// `settings`, ready to be put in force: host names of upstreams that are new are being resolved.
+    pub(super) fn activate(&self, settings: RelaySettings) -> ActiveConfig {
+        ActiveConfig::new(settings, &self.hosts, &self.lookups)
+    }
+
+    /// Whether each address of the upstream, or each of `family`, failed lately, or its names have none. Never if the original
+    /// destination is the upstream.
+    pub(super) fn is_down(&self, targets: &UpstreamTargets, family: Option<Family>) -> bool {
+        let addresses = targets.addresses();
+        if addresses.is_empty() {
+            return targets.has_names();
+        }
+        let usable = |address: &SocketAddr| family.is_none_or(|of| Family::of(address.ip()) == of);
+        match addresses.iter().all(usable) {
+            true => self.health.all_down(&addresses),
+            false => {
+                let of_family: Vec<_> = addresses.iter().copied().filter(usable).collect();
+                self.health.all_down(&of_family)
+            }
         }
     }
 

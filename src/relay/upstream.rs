@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -14,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::client_source;
 use super::health::HealthTable;
 use super::settings::{UpstreamIdentity, UpstreamSettings};
+use super::upstream_targets::UpstreamTargets;
 use crate::addr::{ClientAddr, Family, OriginalDst, UpstreamAddr};
 use crate::engine::{AttemptOutcome, Event, UpstreamFailure};
 
@@ -45,29 +47,43 @@ fn order(
     ordered
 }
 
-/// Connects to upstream for one client, by sockets with the firewall mark; `report` receives the outcome of every attempt.
+/// The upstream of one session.
+#[derive(Clone, Copy)]
+pub(super) struct UpstreamChoice<'a> {
+    pub(super) settings: &'a UpstreamSettings,
+    pub(super) targets: &'a UpstreamTargets,
+    /// Firewall mark of the sockets.
+    pub(super) mark: Option<u32>,
+}
+
+/// Connects to upstream for one client; `report` receives the outcome of every attempt. Once every known address was tried, host
+/// names are looked up again, and their new addresses join the race.
 ///
 /// # Errors
 /// No address accepted the connection in time; each with its error.
 pub(super) async fn connect(
-    (settings, mark): (&UpstreamSettings, Option<u32>),
+    UpstreamChoice { settings, targets, mark }: UpstreamChoice<'_>,
     health: &HealthTable,
     client: ClientAddr,
     destination: OriginalDst,
     mut report: impl FnMut(Event),
 ) -> Result<(TcpStream, UpstreamAddr), UpstreamFailure> {
     let original = [destination.socket()];
-    let addresses: &[SocketAddr] =
-        if settings.addresses.is_empty() { &original } else { &settings.addresses };
+    let rounds = targets.rounds();
+    let known = targets.addresses();
+    let addresses: &[SocketAddr] = if targets.is_destination() { &original } else { &known };
     let source = (settings.identity == UpstreamIdentity::Transparent).then(|| client.ip());
-    let now = Instant::now();
-    let mut waiting = order(addresses, client.family(), |a| health.is_down(a, now))
-        .into_iter()
+    let in_order = |addresses: &[SocketAddr]| {
+        let now = Instant::now();
+        let mut ordered = order(addresses, client.family(), |a| health.is_down(a, now));
         // The client's own address reaches only its own family.
-        .filter(|a| source.is_none() || Family::of(a.ip()) == client.family());
+        ordered.retain(|a| source.is_none() || Family::of(a.ip()) == client.family());
+        ordered.into_iter()
+    };
+    let mut waiting = in_order(addresses);
 
     // There may be any number of original destinations, and with one address there is no choice.
-    let records_health = !settings.addresses.is_empty();
+    let records_health = !targets.is_destination();
     let on_success = |address| {
         if records_health {
             health.record_success(address);
@@ -83,6 +99,8 @@ pub(super) async fn connect(
     let mut failures: Vec<(SocketAddr, AttemptOutcome, String)> = Vec::new();
     let race = async {
         let mut attempts = FuturesUnordered::new();
+        let mut may_resolve = targets.has_names();
+        let mut resolved_again = pin!(targets.newer(&rounds));
         loop {
             let another = waiting.next();
             unfinished.extend(another);
@@ -113,6 +131,13 @@ pub(super) async fn connect(
                     }
                 }
                 () = sleep(settings.attempt_delay), if another.is_some() => {}
+                () = &mut resolved_again, if another.is_none() && may_resolve => {
+                    may_resolve = false;
+                    let present = targets.addresses();
+                    let new: Vec<_> =
+                        present.iter().copied().filter(|new| !known.contains(new)).collect();
+                    waiting = in_order(&new);
+                }
                 else => return None,
             }
         }
@@ -128,12 +153,18 @@ pub(super) async fn connect(
             failures.push((address, outcome, "no response".to_owned()));
         }
     }
-    winner.ok().flatten().ok_or_else(|| failure(&failures))
+    winner.ok().flatten().ok_or_else(|| failure(&failures, targets))
 }
 
-fn failure(failures: &[(SocketAddr, AttemptOutcome, String)]) -> UpstreamFailure {
-    let each = failures.iter().map(|(address, _, error)| format!("{address}: {error}"));
-    let detail = each.collect::<Vec<_>>().join("; ");
+fn failure(
+    failures: &[(SocketAddr, AttemptOutcome, String)],
+    targets: &UpstreamTargets,
+) -> UpstreamFailure {
+    let each = failures.iter().map(|(address, _, error)| match targets.name_of(*address) {
+        Some(name) => format!("{name} ({address}): {error}"),
+        None => format!("{address}: {error}"),
+    });
+    let detail = each.chain(targets.unresolved()).collect::<Vec<_>>().join("; ");
     UpstreamFailure {
         is_local: !failures.is_empty()
             && failures.iter().all(|(_, outcome, _)| *outcome == AttemptOutcome::Resources),

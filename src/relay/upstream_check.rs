@@ -29,35 +29,46 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a reload is noticed that changes what is checked.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Checks all upstreams, each at its configured interval, without end; spawn it.
+/// When the next check of each upstream is due, as long as it has these addresses.
+type DueChecks = Vec<(UpstreamSettings, Vec<SocketAddr>, Instant)>;
+
+/// Checks all upstreams, each at its configured interval, without end; spawn it. New addresses of a host name are checked at
+/// once.
 pub(super) async fn run(state: Arc<RelayState>) {
-    // When the next check of each is due.
-    let mut due: Vec<(UpstreamSettings, Instant)> = Vec::new();
+    let mut due: DueChecks = Vec::new();
     loop {
         let active = state.active.load_full();
+        state.health.retain(&active.upstream_addresses());
         let now = Instant::now();
-        let checked = active.settings.upstreams().into_iter();
-        let checked = checked.filter(|upstream| upstream.check == UpstreamCheck::Smtp);
         let mut next = Vec::new();
         let mut start = Vec::new();
-        for upstream in checked {
-            let known = due.iter().find(|(known, _)| known == upstream).map(|&(_, at)| at);
-            let at = match known {
-                Some(at) if at > now => at,
+        for (upstream, targets) in active.upstreams() {
+            if upstream.check != UpstreamCheck::Smtp {
+                continue;
+            }
+            let addresses = targets.addresses().into_owned();
+            let is_same = |(known, of, _): &&(_, _, _)| *known == *upstream && *of == addresses;
+            let at = match due.iter().find(is_same) {
+                Some(&(_, _, at)) if at > now => at,
                 _ => {
-                    start.push(upstream);
+                    start.push((upstream, targets, addresses.clone()));
                     now + upstream.check_interval
                 }
             };
-            next.push((upstream.clone(), at));
+            next.push((upstream.clone(), addresses, at));
         }
         due = next;
-        join_all(start.into_iter().flat_map(|upstream| {
-            let addresses = upstream.addresses.iter();
-            let (state, mark) = (&state, active.settings.mark);
-            addresses.map(move |&address| check(state, upstream, address, mark))
+        let mark = active.settings.mark;
+        join_all(start.iter().flat_map(|(upstream, _, addresses)| {
+            let state = &state;
+            addresses.iter().map(move |&address| check(state, upstream, address, mark))
         }))
         .await;
+        for (_, targets, addresses) in start {
+            if targets.has_names() && state.health.all_down(&addresses) {
+                targets.refresh();
+            }
+        }
         sleep(TICK).await;
     }
 }

@@ -134,6 +134,7 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
         server: record.server,
         listener: record.listener.clone(),
         upstream: record.upstream,
+        upstream_name: record.upstream_name.clone(),
         upstream_error: record.upstream_error.as_deref().map(truncated),
         upstream_tls: record.upstream_tls,
         outcome: record.outcome,

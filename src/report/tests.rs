@@ -48,6 +48,7 @@ fn ordinary() -> SessionRecord {
         server: endpoint("[2001:db8:1::25]:25"),
         listener: Some("mx".into()),
         upstream: Some(endpoint("[2001:db8:2::25]:25")),
+        upstream_name: None,
         upstream_error: None,
         upstream_tls: None,
         outcome: Outcome::Quit,

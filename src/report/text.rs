@@ -59,6 +59,10 @@ fn write_session(line: &mut String, record: &SessionRecord) {
         Some(upstream) => put!(line, " upstream={}", socket(upstream)),
         None => line.push_str(" upstream=-"),
     }
+    if let Some(name) = &record.upstream_name {
+        // Its characters need no escape.
+        put!(line, " upstream_name={name}");
+    }
     if let Some(listener) = &record.listener {
         // Its characters need no escape.
         put!(line, " listener={listener}");

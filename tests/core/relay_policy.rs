@@ -118,7 +118,8 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
             proxy_trusted: Networks::default(),
             tls: ListenerTls::Passthrough,
             upstream: UpstreamSettings {
-                addresses: vec![upstream],
+                addresses: vec![upstream.into()],
+                resolve_interval: UpstreamSettings::RESOLVE_INTERVAL,
                 identity: UpstreamIdentity::None,
                 attempt_delay: Duration::from_millis(250),
                 connect_timeout: Duration::from_secs(5),

@@ -98,6 +98,7 @@ fn main() -> ExitCode {
         relay::tls_renewal::TESTS,
         relay::upstream::TESTS,
         relay::upstream_lost::TESTS,
+        relay::upstream_names::TESTS,
         relay::upstream_tls::TESTS,
         routers::TESTS,
         routers::path_mtu::TESTS,

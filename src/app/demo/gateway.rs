@@ -72,7 +72,8 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
             proxy_trusted: Networks::default(),
             tls: ListenerTls::Passthrough,
             upstream: UpstreamSettings {
-                addresses: upstream,
+                addresses: upstream.into_iter().map(Into::into).collect(),
+                resolve_interval: UpstreamSettings::RESOLVE_INTERVAL,
                 identity: UpstreamIdentity::None,
                 attempt_delay: Duration::from_millis(250),
                 connect_timeout: Duration::from_secs(30),

@@ -9,7 +9,7 @@ use crate::policy::door::{
     DoorSettings, EncryptedExchange, FamilyEvidence, InboundEvidence, InboundSession, SessionEnd,
     SilenceDetector, SilenceSign, UpstreamContact,
 };
-use crate::relay::RelaySettings;
+use crate::relay::{RelaySettings, UpstreamTarget};
 use crate::smtp::Verb;
 use crate::time::Timestamp;
 
@@ -20,7 +20,7 @@ pub(in crate::app) struct SharedEvidence {
     /// Ports of the gateway's own listeners, where it relays to original destinations: a client that connects to one of them
     /// reaches no upstream.
     own_ports: Vec<u16>,
-    /// By the name of the listener: the configured upstreams; empty where the original destination is the upstream.
+    /// By the name of the listener: the configured addresses of the upstream; empty where the original destination is the upstream.
     upstreams: Vec<(Arc<str>, Vec<SocketAddr>)>,
 }
 
@@ -33,10 +33,11 @@ pub(super) struct CollectedEvidence {
 impl SharedEvidence {
     /// Sessions of `exempt` clients are not evidence.
     pub(in crate::app) fn new(exempt: Networks, relay: &RelaySettings) -> Self {
-        let upstreams = relay
-            .listeners
-            .iter()
-            .map(|listener| (Arc::clone(&listener.name), listener.upstream.addresses.clone()));
+        let upstreams = relay.listeners.iter().map(|listener| {
+            let targets = listener.upstream.addresses.iter();
+            let literal = targets.filter_map(UpstreamTarget::address).collect();
+            (Arc::clone(&listener.name), literal)
+        });
         let upstreams = upstreams.collect();
         let to_destinations =
             relay.listeners.iter().filter(|listener| listener.upstream.addresses.is_empty());

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::SignalKind;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::bootstrap::Bootstrap;
 use super::capabilities::KeptCapabilities;
@@ -20,6 +20,7 @@ use super::certificates::Certificates;
 use super::control::ControlService;
 use super::door_config::ingress;
 use super::evidence::evidence_sources;
+use super::host_log::HostLog;
 use super::inherited;
 use super::interception_watch::InterceptionWatcher;
 use super::lookup_router::{LookupRouter, start_lookups};
@@ -41,7 +42,7 @@ use crate::intercept::{InterceptSettings, Interception, SharedInterception};
 use crate::lookup::LookupService;
 use crate::metrics::Metrics;
 use crate::metrics::http::{HealthState, ReadyState};
-use crate::relay::{Relay, RelayError, TlsConfigs};
+use crate::relay::{HostState, Relay, RelayError, RelayHandle, TlsConfigs};
 use crate::report::status::StatusCollector;
 use crate::report::{LogLevel, SessionLog};
 
@@ -51,6 +52,8 @@ const TICK: Duration = Duration::from_secs(1);
 const OWN_ADDRESSES_EVERY: u32 = 10;
 /// Interval, in ticks, at which the files of certificates are examined.
 const CERTIFICATES_EVERY: u32 = 2;
+/// Time for the first lookup of each host name; sessions that need it wait for it longer.
+const FIRST_LOOKUPS: Duration = Duration::from_secs(6);
 /// Time to write the last lines of the log, and the last frames to recorders.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -76,6 +79,7 @@ pub(super) struct Gateway {
     capabilities: KeptCapabilities,
     manager: ServiceManager,
     upstream_log: UpstreamLog,
+    host_log: HostLog,
     /// Bytes that recorders missed, as reported to the metrics.
     missed_bytes: u64,
     ticks: u32,
@@ -130,9 +134,6 @@ impl Gateway {
         metrics.set_listeners(&listener_names(&config))?;
         let lookup_observer = Arc::new((Arc::clone(&metrics), Arc::clone(&status)));
         let lookup = start_lookups(&config.lookup, lookup_observer, &log);
-        if let Some(lookup) = &lookup {
-            lookup.set_own_addresses(own_addresses(&config));
-        }
         let router = Arc::new(LookupRouter::new(lookup.clone()));
         let exempt = config.door.as_ref().map(|door| door.exempt.clone()).unwrap_or_default();
         let evidence = Arc::new(SharedEvidence::new(exempt, &config.relay));
@@ -153,6 +154,12 @@ impl Gateway {
             }
             None => None,
         };
+        // A name that is found now is no reason for a warning.
+        let first_lookups = relay.handle();
+        let _too_slow = timeout(FIRST_LOOKUPS, first_lookups.wait_for_first_lookups()).await;
+        if let Some(lookup) = &lookup {
+            set_addresses(lookup, &config, &relay.handle());
+        }
         tokio::spawn(relay.forget_idle_clients());
         tokio::spawn(relay.check_upstreams());
         let doors = match doors {
@@ -186,7 +193,7 @@ impl Gateway {
         });
         let watch = match &config.watch {
             Some(settings) => {
-                let upstreams = &config.relay.upstream_addresses();
+                let upstreams = &relay.handle().upstream_addresses();
                 let (metrics, log) = (Arc::clone(&metrics), Arc::clone(&log));
                 let watch = BackgroundWatch::start(
                     settings.clone(),
@@ -220,6 +227,7 @@ impl Gateway {
             capabilities,
             manager: ServiceManager::new(),
             upstream_log: UpstreamLog::default(),
+            host_log: HostLog::default(),
             missed_bytes: 0,
             ticks: 0,
         })
@@ -301,7 +309,7 @@ impl Gateway {
         if let Some(lookup) = &self.lookup
             && self.ticks.is_multiple_of(OWN_ADDRESSES_EVERY)
         {
-            lookup.set_own_addresses(own_addresses(&self.config));
+            set_addresses(lookup, &self.config, &self.relay.handle());
         }
         if self.ticks.is_multiple_of(CERTIFICATES_EVERY) {
             self.certificates.check_files();
@@ -315,7 +323,12 @@ impl Gateway {
             let down = of_family.clone().filter(|known| known.up == Some(false)).count();
             self.metrics.set_upstreams(family, of_family.count() - down, down);
         }
-        for (level, notice) in self.upstream_log.changes(&upstreams) {
+        let hosts = self.relay.handle().upstream_hosts();
+        let count = |state| hosts.iter().filter(|host| host.state == state).count();
+        use HostState::{Resolved, Stale, Unresolved};
+        self.metrics.set_upstream_names(count(Resolved), count(Stale), count(Unresolved));
+        let notices = self.host_log.changes(&hosts).into_iter();
+        for (level, notice) in notices.chain(self.upstream_log.changes(&upstreams)) {
             self.log.notice(level, &notice);
         }
         let missed = self.relay.taps().dropped_bytes();
@@ -463,6 +476,14 @@ impl Gateway {
         drop(self.endpoint);
         self.log.flush(FLUSH_TIMEOUT);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Passes the addresses of this host and its upstreams on: of interfaces and host names they change.
+fn set_addresses(lookup: &LookupService, config: &Config, relay: &RelayHandle) {
+    lookup.set_own_addresses(own_addresses(config, relay.upstream_addresses()));
+    if let Some(listener) = &config.lookup.named_upstream {
+        lookup.set_upstreams(relay.upstream_addresses_of(listener));
     }
 }
 

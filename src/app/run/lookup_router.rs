@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::app::door::DoorHandle;
-use crate::lookup::{LookupService, LookupSettings};
+use crate::lookup::{HostNames, LookupService, LookupSettings};
 use crate::policy::facts::{Lookup, LookupObserver, LookupResult, Source};
-use crate::relay::{LookupFuture, LookupProvider};
+use crate::relay::{HostAnswer, HostFuture, LookupFuture, LookupProvider};
 use crate::report::{LogLevel, SessionLog};
 use crate::time::Timestamp;
 
@@ -33,12 +33,14 @@ pub(super) fn start_lookups(
 pub(super) struct LookupRouter {
     /// `None` if lookups are disabled.
     service: Option<LookupService>,
+    /// Of upstreams.
+    hosts: Arc<HostNames>,
     doors: OnceLock<DoorHandle>,
 }
 
 impl LookupRouter {
-    pub(super) const fn new(service: Option<LookupService>) -> Self {
-        Self { service, doors: OnceLock::new() }
+    pub(super) fn new(service: Option<LookupService>) -> Self {
+        Self { service, hosts: Arc::default(), doors: OnceLock::new() }
     }
 
     pub(super) fn set_doors(&self, doors: DoorHandle) {
@@ -73,5 +75,13 @@ impl LookupProvider for LookupRouter {
 
     fn lookup_for(&self, lookup: Lookup, client: IpAddr) -> LookupFuture {
         self.route(lookup, Some(client))
+    }
+
+    fn resolve(&self, name: Arc<str>) -> HostFuture {
+        let hosts = Arc::clone(&self.hosts);
+        Box::pin(async move {
+            let (addresses, ttl) = hosts.resolve(&name).await;
+            HostAnswer { addresses, ttl }
+        })
     }
 }

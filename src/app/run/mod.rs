@@ -8,6 +8,7 @@ mod control;
 mod door_config;
 mod evidence;
 mod gateway;
+mod host_log;
 mod inherited;
 mod interception_watch;
 mod lookup_router;

@@ -1,15 +1,15 @@
 //! This host's own addresses, which no probe may go to: found without `[site]`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::app::host_addresses::ThisHost;
 use crate::config::Config;
 
-/// The addresses of all interfaces, the listeners and the upstreams of `config`. Interfaces change, so it is called regularly.
-pub(super) fn own_addresses(config: &Config) -> BTreeSet<IpAddr> {
-    let relay = &config.relay;
-    let configured = relay.listen_addresses().chain(relay.upstream_addresses());
+/// The addresses of all interfaces, of the listeners of `config`, and of `upstreams`. Interfaces and host names change, so it is
+/// called regularly.
+pub(super) fn own_addresses(config: &Config, upstreams: Vec<SocketAddr>) -> BTreeSet<IpAddr> {
+    let configured = config.relay.listen_addresses().chain(upstreams);
     let configured = configured.map(|address| address.ip().to_canonical());
     configured.chain(ThisHost::new().addresses()).collect()
 }
@@ -22,7 +22,7 @@ mod tests {
     fn interfaces_listeners_and_upstreams_are_ours() {
         let text = "[listen]\naddresses = [\"[2001:db8::1]:25\"]\n[upstream]\naddresses = [\"192.0.2.25:25\"]\n";
         let config = Config::parse(text, "test").unwrap();
-        let own = own_addresses(&config);
+        let own = own_addresses(&config, vec!["192.0.2.25:25".parse().unwrap()]);
         for ip in ["2001:db8::1", "192.0.2.25", "127.0.0.1"] {
             assert!(own.contains(&ip.parse().unwrap()), "{ip}: {own:?}");
         }

@@ -107,10 +107,11 @@ pub(super) fn status(
     let listens = |family: &Family| relay.addresses().any(|own| Family::of(own.ip()) == *family);
     // IPv6 first: it is the family that usually has a door.
     let doors: Vec<String> = Family::ALL.iter().rev().filter(|f| listens(f)).map(door).collect();
-    let upstream = match config.relay.upstream_addresses().len() {
-        0 => "relaying to original destinations",
-        _ if relay.is_without_upstream() => "no upstream accepts connections",
-        _ => "upstream accepts connections",
+    let mut upstreams = config.relay.upstreams().into_iter();
+    let upstream = match upstreams.all(|upstream| upstream.addresses.is_empty()) {
+        true => "relaying to original destinations",
+        false if relay.is_without_upstream() => "no upstream accepts connections",
+        false => "upstream accepts connections",
     };
     format!("doors: {}; {upstream}", doors.join(", "))
 }

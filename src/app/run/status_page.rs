@@ -9,8 +9,9 @@ use axum::Router;
 use crate::app::door::DoorHandle;
 use crate::config::Config;
 use crate::metrics::http::{HealthState, ReadyState};
-use crate::relay::{RelayHandle, UpstreamHealth};
+use crate::relay::{HostReport, RelayHandle, UpstreamHealth};
 use crate::report::status::{self, GatewayInfo, LiveState, StatusCollector, UpstreamRow};
+use crate::report::upstream_error;
 use crate::time::Timestamp;
 
 /// Created before the relay and the doors; clones share it.
@@ -73,7 +74,7 @@ impl StatusSources {
             Some(doors) => doors.report().await.unwrap_or_default(),
             None => Vec::new(),
         };
-        let upstreams = self.relay.get().map(RelayHandle::upstream_health).unwrap_or_default();
+        let upstreams = self.relay.get().map(upstream_rows).unwrap_or_default();
         let outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let outage = outage.map(|reason| format!("Mail is not intercepted: {reason}"));
         let warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -84,15 +85,29 @@ impl StatusSources {
             ready: ready == ReadyState::Ready,
             readiness: ready.sentence(),
             doors,
-            upstreams: upstreams.into_iter().map(upstream).collect(),
+            upstreams,
             warning: outage.or(certificates).or(warning),
         }
     }
 }
 
-fn upstream(health: UpstreamHealth) -> UpstreamRow {
-    let UpstreamHealth { address, up, lasts, failed } = health;
-    UpstreamRow { address, up, unchanged_for: lasts, last_error: failed }
+/// The addresses of all upstreams, then the host names without any.
+fn upstream_rows(relay: &RelayHandle) -> Vec<UpstreamRow> {
+    let address = |health: UpstreamHealth| UpstreamRow {
+        name: health.to_string(),
+        up: health.up,
+        unchanged_for: health.lasts,
+        last_error: health.failed.map(|(outcome, age)| (upstream_error(outcome), age)),
+    };
+    let without_address = |host: &HostReport| host.addresses.is_empty();
+    let name = |host: HostReport| UpstreamRow {
+        name: host.name.to_string(),
+        up: Some(false),
+        unchanged_for: host.lasts,
+        last_error: host.failure.map(|failure| (failure, host.lasts)),
+    };
+    let names = relay.upstream_hosts().into_iter().filter(without_address).map(name);
+    relay.upstream_health().into_iter().map(address).chain(names).collect()
 }
 
 fn wall_clock() -> Timestamp {

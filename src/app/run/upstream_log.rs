@@ -16,17 +16,18 @@ impl UpstreamLog {
         self.0.retain(|known, _| upstreams.iter().any(|upstream| upstream.address == *known));
         let mut lines = Vec::new();
         for upstream in upstreams {
-            let (address, Some(up)) = (upstream.address, upstream.up) else { continue };
-            let was_up = self.0.insert(address, up).unwrap_or(true);
+            let Some(up) = upstream.up else { continue };
+            let was_up = self.0.insert(upstream.address, up).unwrap_or(true);
             if up == was_up {
                 continue;
             }
+            let name = upstream.to_string();
             lines.push(if up {
-                (LogLevel::Info, format!("upstream {address} is up again"))
+                (LogLevel::Info, format!("upstream {name} is up again"))
             } else {
                 let error =
                     upstream.failed.map_or("unknown", |(outcome, _)| upstream_error(outcome));
-                (LogLevel::Error, format!("upstream {address} is down: {error}"))
+                (LogLevel::Error, format!("upstream {name} is down: {error}"))
             });
         }
         lines
@@ -45,6 +46,7 @@ mod tests {
         let address = "192.0.2.1:25".parse().unwrap();
         let health = |up| UpstreamHealth {
             address,
+            name: None,
             up,
             lasts: Duration::ZERO,
             failed: Some((AttemptOutcome::Refused, Duration::ZERO)),

@@ -53,11 +53,18 @@ fn open_relay(
          trusted_by_address = false in [{}]",
         upstream.path
     );
-    for addr in upstream.addresses.items() {
-        if let Some(place) = trusting_place(addr.get_ref().ip(), listeners, upstream, host) {
-            let problem = format!("{} is {place}: {danger}", addr.get_ref());
-            diagnostics.error(addr.span().start, &upstream.field("addresses"), problem, &remedy);
+    let field = upstream.field("addresses");
+    for (at, addr) in upstream.literal() {
+        if let Some(place) = trusting_place(addr.ip(), listeners, upstream, host) {
+            diagnostics.error(at, &field, format!("{addr} is {place}: {danger}"), &remedy);
         }
+    }
+    // Containers of one network usually trust each other.
+    for (at, name) in upstream.hosts() {
+        let problem = format!(
+            "the addresses of the host name {name} may be of this host or a network that the MTA trusts: {danger}"
+        );
+        diagnostics.error(at, &field, problem, &remedy);
     }
     // The MTA is whichever host the client connects to.
     if upstream.addresses.is_absent()

@@ -5,8 +5,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use toml::Spanned;
-
 use super::diagnostics::Diagnostics;
 use super::listeners::{
     ATTEMPT_DELAY, CONNECT_TIMEOUT, ListenerReference, ListenerSection, Mode, UpstreamSection,
@@ -15,7 +13,7 @@ use super::policy::PolicySection;
 use super::reader::Field;
 use super::sections::{AccessSection, TimeoutSection, TimeoutsSection};
 use super::text::{closest, listed};
-use super::values::format_duration;
+use super::values::{format_duration, into_values};
 use crate::addr::Family;
 use crate::engine::{self, PathSyntax, TlsMode};
 use crate::policy::ListenerCondition;
@@ -44,8 +42,7 @@ pub(super) fn addresses(listeners: &[ListenerSection], diagnostics: &mut Diagnos
 pub(super) fn upstreams(listeners: &[ListenerSection], diagnostics: &mut Diagnostics<'_>) {
     for listener in listeners {
         let upstream = &listener.upstream;
-        for addr in upstream.addresses.items() {
-            let (at, addr) = (addr.span().start, *addr.get_ref());
+        for (at, addr) in upstream.literal() {
             let mut all = listeners.iter().flat_map(|one| one.addresses.items());
             if let Some(own) = all.find(|own| reaches(addr, *own.get_ref())) {
                 let problem =
@@ -89,11 +86,22 @@ fn transparent_identity(listener: &ListenerSection, diagnostics: &mut Diagnostic
     } else {
         "identity = \"transparent\""
     };
-    for addr in upstream.addresses.items().filter(|addr| addr.get_ref().ip().is_loopback()) {
-        let problem = format!("{why} cannot reach the loopback address {}", addr.get_ref());
+    for (at, addr) in upstream.literal().filter(|(_, addr)| addr.ip().is_loopback()) {
+        let problem = format!("{why} cannot reach the loopback address {addr}");
         let remedy =
             "write another address of the MTA, or set identity = \"proxy-v2\" or \"xclient\"";
-        diagnostics.error(addr.span().start, &field, problem, remedy);
+        diagnostics.error(at, &field, problem, remedy);
+    }
+    for (at, host) in upstream.hosts() {
+        let problem = format!(
+            "{why} needs an MTA whose family is the client's and whose replies are routed through this host, and the addresses \
+             of the host name {host} may change"
+        );
+        let remedy = "write the addresses of the MTA, or set identity = \"proxy-v2\"";
+        diagnostics.error(at, &field, problem, remedy);
+    }
+    if upstream.hosts().next().is_some() {
+        return;
     }
     // A trusted proxy may carry clients of one family over the other.
     let (Some(own), Some(peers)) = (listener.addresses.given(), upstream.addresses.given()) else {
@@ -103,10 +111,9 @@ fn transparent_identity(listener: &ListenerSection, diagnostics: &mut Diagnostic
         return;
     }
     for family in Family::ALL {
-        let has = |list: &[Spanned<SocketAddr>]| {
-            list.iter().any(|addr| Family::of(addr.get_ref().ip()) == family)
-        };
-        if has(own.get_ref()) && !has(peers.get_ref()) {
+        let is_of = |addr: SocketAddr| Family::of(addr.ip()) == family;
+        let listens = own.get_ref().iter().any(|addr| is_of(*addr.get_ref()));
+        if listens && !upstream.literal().any(|(_, addr)| is_of(addr)) {
             let problem =
                 format!("{why} keeps the client's family, and no address here is {family}");
             let remedy = format!("add an {family} address, or set identity = \"proxy-v2\"");
@@ -236,10 +243,10 @@ pub(super) fn call_ahead(
             let first = *chosen.get_or_insert(n);
             let same = listeners.get(first).is_none_or(|first| {
                 let (one, other) = (&first.upstream, &listener.upstream);
-                let values = |section: &UpstreamSection| {
-                    section.addresses.items().map(|addr| *addr.get_ref()).collect::<Vec<_>>()
+                let targets = |section: &UpstreamSection| {
+                    section.addresses.given().map(|list| into_values(list.get_ref().clone()))
                 };
-                values(one) == values(other) && first.identity() == listener.identity()
+                targets(one) == targets(other) && first.identity() == listener.identity()
             });
             if let (false, Some(at)) = (same, policy.start) {
                 let problem = format!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::net::{listener, network, peer};
+use super::net::{listener, network, upstream_target};
 use super::reader::{Field, List, Section};
 use super::text::printable;
 use super::upstream_tls::{UpstreamTlsKeys, upstream_tls};
@@ -16,7 +16,8 @@ use crate::addr::Networks;
 use crate::engine::TlsMode;
 use crate::policy::ListenerCondition;
 use crate::relay::{
-    ListenerSettings, ListenerTls, UpstreamCheck, UpstreamIdentity, UpstreamSettings,
+    ListenerSettings, ListenerTls, UpstreamCheck, UpstreamHost, UpstreamIdentity, UpstreamSettings,
+    UpstreamTarget,
 };
 
 pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -68,7 +69,8 @@ pub(super) struct ListenerSection {
 pub(super) struct UpstreamSection {
     /// `upstream` or `listener.upstream`.
     pub(super) path: &'static str,
-    pub(super) addresses: List<SocketAddr>,
+    pub(super) addresses: List<UpstreamTarget>,
+    pub(super) resolve_interval: Field<Duration>,
     pub(super) identity: Field<UpstreamIdentity>,
     pub(super) trusted_by_address: Field<bool>,
     pub(super) trusted_networks: List<IpNet>,
@@ -217,8 +219,11 @@ fn upstream(
     let attempt_delay = Duration::from_millis(10)..=2 * SECOND;
     let upstream = UpstreamSection {
         path,
-        addresses: section
-            .read("addresses", non_empty(peer, "write at least one address such as \"[::1]:25\"")),
+        addresses: section.read(
+            "addresses",
+            non_empty(upstream_target, "write at least one address such as \"[::1]:25\""),
+        ),
+        resolve_interval: section.read("resolve_interval", duration(SECOND..=HOUR)),
         identity: section.read("identity", one_of(&identities)),
         trusted_by_address: section.read("trusted_by_address", boolean),
         trusted_networks: section.read("trusted_networks", list(network)),
@@ -279,6 +284,7 @@ impl ListenerSection {
             tls,
             upstream: UpstreamSettings {
                 addresses: into_values(upstream.addresses.or_default()),
+                resolve_interval: upstream.resolve_interval.or(UpstreamSettings::RESOLVE_INTERVAL),
                 identity: upstream.identity.or(mode.default_identity()),
                 attempt_delay: upstream.attempt_delay.or(ATTEMPT_DELAY),
                 connect_timeout: upstream.connect_timeout.or(CONNECT_TIMEOUT),
@@ -292,6 +298,20 @@ impl ListenerSection {
 }
 
 impl UpstreamSection {
+    /// The addresses in the file, with their positions.
+    pub(super) fn literal(&self) -> impl Iterator<Item = (usize, SocketAddr)> {
+        self.addresses.items().filter_map(|target| {
+            target.get_ref().address().map(|address| (target.span().start, address))
+        })
+    }
+
+    /// The host names in the file, with their positions.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = (usize, &UpstreamHost)> {
+        self.addresses
+            .items()
+            .filter_map(|target| target.get_ref().host().map(|host| (target.span().start, host)))
+    }
+
     /// `section.key`, as messages name it.
     pub(super) fn field(&self, key: &str) -> String {
         format!("{}.{key}", self.path)

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::net::{domain, network, peer};
@@ -16,7 +17,7 @@ use crate::addr::Networks;
 use crate::lookup::{
     CacheLimits, LookupSettings, ProbeSettings, Ttls, check_redis_url, parse_server, vantage,
 };
-use crate::relay::{self, UpstreamIdentity};
+use crate::relay::{self, UpstreamIdentity, UpstreamTarget};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -111,7 +112,8 @@ pub(super) fn with_relay(
     let Some(listener) = relay.listeners.get(asked) else { return lookup };
     let upstream = &listener.upstream;
     LookupSettings {
-        upstreams: upstream.addresses.clone(),
+        upstreams: upstream.addresses.iter().filter_map(UpstreamTarget::address).collect(),
+        named_upstream: upstream.has_names().then(|| Arc::clone(&listener.name)),
         upstream_proxy_header: match upstream.identity {
             // LOCAL, without addresses (proxy-protocol.txt §2.2).
             UpstreamIdentity::ProxyV2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec(),

@@ -11,6 +11,7 @@ use super::value::{Value, ValueResult, invalid};
 use super::values::string;
 use crate::addr::{canonical, canonical_network};
 use crate::policy::facts::DomainName;
+use crate::relay::{UpstreamHost, UpstreamTarget};
 use crate::smtp::Keyword;
 
 /// An address to listen on; port 0 lets the kernel choose.
@@ -30,6 +31,36 @@ pub(super) fn peer(value: &Value<'_>) -> ValueResult<SocketAddr> {
         return invalid(value, "nothing listens on port 0", remedy);
     }
     Ok(addr)
+}
+
+/// An entry of `[upstream] addresses`: an address or a host name, with a port.
+pub(super) fn upstream_target(value: &Value<'_>) -> ValueResult<UpstreamTarget> {
+    let written = string(value, "an address with a port", "\"[::1]:25\"")?;
+    let shown = printable(written);
+    if is_host_name(written) {
+        let problem = format!("\"{shown}\" has no port");
+        return invalid(value, problem, format!("write \"{shown}:25\" for port 25"));
+    }
+    let Some((name, port)) = written.rsplit_once(':').filter(|(name, _)| is_host_name(name)) else {
+        return peer(value).map(UpstreamTarget::Address);
+    };
+    match port.parse() {
+        Ok(port) if port > 0 => {
+            Ok(UpstreamTarget::Host(UpstreamHost { name: name.to_ascii_lowercase().into(), port }))
+        }
+        _ => {
+            let problem = format!("\"{}\" is not a port", printable(port));
+            invalid(value, problem, "write a number from 1 to 65535, usually 25")
+        }
+    }
+}
+
+/// A name that resolvers look up: one label or several, of which the last is not a number; underscores are common among
+/// containers. A final dot makes it complete.
+fn is_host_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    is_domain(&name.replace('_', "-")) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn socket(value: &Value<'_>) -> ValueResult<SocketAddr> {

@@ -169,6 +169,11 @@ impl Proxy {
         (self.now, self.active) = (at, at);
     }
 
+    /// The configured host name, such as `postfix:25`, whose address accepted the connection.
+    pub fn name_upstream(&mut self, name: Option<Arc<str>>) {
+        self.record.set_upstream_name(name);
+    }
+
     /// No upstream accepted the connection.
     pub fn on_unavailable(&mut self, failure: UpstreamFailure, out: &mut Output) {
         if self.state == State::RejectedGreeting {

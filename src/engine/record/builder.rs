@@ -38,6 +38,7 @@ pub(in crate::engine) struct RecordBuilder {
     client: ClientAddr,
     destination: OriginalDst,
     upstream: Option<UpstreamAddr>,
+    upstream_name: Option<Arc<str>>,
     upstream_error: Option<String>,
     upstream_tls: Option<&'static str>,
     start: Timestamp,
@@ -66,6 +67,7 @@ impl RecordBuilder {
             client,
             destination,
             upstream: None,
+            upstream_name: None,
             upstream_error: None,
             upstream_tls: None,
             start: at,
@@ -96,6 +98,10 @@ impl RecordBuilder {
         self.upstream = Some(upstream);
         self.phase(Phase::Connect, at - self.start, out);
         self.phase_start = at;
+    }
+
+    pub(in crate::engine) fn set_upstream_name(&mut self, name: Option<Arc<str>>) {
+        self.upstream_name = name;
     }
 
     pub(in crate::engine) fn on_upstream_failure(&mut self, detail: String) {
@@ -436,6 +442,7 @@ impl RecordBuilder {
             server: self.destination.socket().into(),
             listener: self.listener.clone(),
             upstream: self.upstream.map(|upstream| upstream.socket().into()),
+            upstream_name: self.upstream_name.take(),
             upstream_error: self.upstream_error.take(),
             upstream_tls: self.upstream_tls,
             outcome,

@@ -41,6 +41,9 @@ pub struct SessionRecord {
     pub listener: Option<Arc<str>>,
     /// The MTA that accepted the connection; null if none did, or in a capture.
     pub upstream: Option<Endpoint>,
+    /// The configured host name that has this address, such as `postfix:25`; absent if the address is configured.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_text")]
+    pub upstream_name: Option<Arc<str>>,
     /// Why there was no upstream, no greeting from it, or no TLS with it: each address with its error. Null otherwise.
     pub upstream_error: Option<String>,
     /// Version of the gateway's own TLS with the MTA, such as `TLSv1.3`; absent without it.

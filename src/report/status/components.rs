@@ -12,7 +12,6 @@ use crate::addr::Family;
 use crate::humanize::{ago, clock, count, date_time, duration, family, short_duration};
 use crate::policy::door::{DoorReport, DoorState, DoorStatus, OperatorMode};
 use crate::report::door::{NOT_ENFORCED, proof_event, vantage_sentence};
-use crate::report::wording;
 use crate::time::Timestamp;
 
 /// A coloured label.
@@ -170,13 +169,13 @@ pub(super) fn upstreams(live: &LiveState) -> Markup {
         @for upstream in &live.upstreams {
             @let (tone, word) = upstream_state(upstream);
             tr role="row" {
-                (cell(address, html! { code { (upstream.address) } }))
+                (cell(address, html! { code { (upstream.name) } }))
                 (cell(state, badge(tone, word)))
                 @let time = upstream.up.map(|_| duration(upstream.unchanged_for));
                 (optional_cell(unchanged_for, time.as_deref()))
                 (cell(error, html! {
                     @match upstream.last_error {
-                        Some((error, before)) => { (wording::attempt(error)) ", " (ago(before)) },
+                        Some((error, before)) => { (error) ", " (ago(before)) },
                         None => { "none since the start" },
                     }
                 }))

@@ -8,7 +8,6 @@ use crate::addr::Family;
 use crate::humanize::{counted, duration, family};
 use crate::policy::door::{DoorReport, DoorState, DoorStatus, OperatorMode};
 use crate::report::door::NOT_ENFORCED;
-use crate::report::wording;
 
 /// Minutes in which the share of failed sessions is measured.
 const MINUTES: usize = 10;
@@ -98,9 +97,7 @@ fn upstreams(live: &LiveState) -> Option<(Tone, String)> {
     let first = down.iter().max_by_key(|one| one.unchanged_for)?;
     let (all, count) = (live.upstreams.len(), down.len());
     let time = duration(first.unchanged_for);
-    let error = first
-        .last_error
-        .map_or_else(String::new, |(error, _)| format!(": {}", wording::attempt(error)));
+    let error = first.last_error.map_or_else(String::new, |(error, _)| format!(": {error}"));
     Some(if count == all {
         let subject = match all {
             1 => "The upstream has".to_owned(),
@@ -108,9 +105,9 @@ fn upstreams(live: &LiveState) -> Option<(Tone, String)> {
         };
         (Tone::Bad, format!("{subject} been down for {time}{error}. No mail is accepted."))
     } else {
-        let (verb, address) = (if count == 1 { "is" } else { "are" }, first.address);
+        let (verb, name) = (if count == 1 { "is" } else { "are" }, &first.name);
         let sentence = format!(
-            "{count} of {all} upstreams {verb} down, {address} for {time}{error}. The others accept mail."
+            "{count} of {all} upstreams {verb} down, {name} for {time}{error}. The others accept mail."
         );
         (Tone::Fair, sentence)
     })

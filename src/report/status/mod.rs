@@ -23,7 +23,6 @@ mod session;
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -35,7 +34,7 @@ use self::lookup::LookupRow;
 use self::masking::AddressMasking;
 use self::session::SessionRow;
 use crate::addr::Family;
-use crate::engine::{AttemptOutcome, Event, Observe, SessionRecord};
+use crate::engine::{Event, Observe, SessionRecord};
 use crate::policy::door::DoorReport;
 use crate::policy::facts::{
     AnswerKind, Lookup, LookupKind, LookupObserver, LookupResult, Resolution,
@@ -80,15 +79,16 @@ pub struct LiveState {
     pub warning: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamRow {
-    pub address: SocketAddr,
+    /// Its address, behind its host name if it has one; or a host name without an address.
+    pub name: String,
     /// Whether the last connection attempt succeeded; `None` before the first.
     pub up: Option<bool>,
     /// Time since `up` changed.
     pub unchanged_for: Duration,
-    /// The last failed attempt, and its age.
-    pub last_error: Option<(AttemptOutcome, Duration)>,
+    /// The error of the last failed attempt, and its age.
+    pub last_error: Option<(&'static str, Duration)>,
 }
 
 /// Collects sessions and lookups for the page. Sessions call it, so each call is short.

@@ -10,12 +10,13 @@ use self::records::{a_session, at, from};
 use super::page::page;
 use super::*;
 use crate::addr::Side;
-use crate::engine::{Outcome, RecipientRecord, TlsState, TransactionRecord};
+use crate::engine::{AttemptOutcome, Outcome, RecipientRecord, TlsState, TransactionRecord};
 use crate::policy::PolicyAction;
 use crate::policy::door::{
     Door, DoorReport, DoorSettings, ProbeResults, Signals, SilenceSign, VantageStatus,
 };
 use crate::policy::facts::{Answer, DnsRecord, DomainName, Reason, Source};
+use crate::report::wording;
 
 pub(super) mod records {
     use crate::addr::Family;
@@ -60,6 +61,7 @@ pub(super) mod records {
             server: Endpoint { address, port: 25 },
             listener: None,
             upstream: None,
+            upstream_name: None,
             upstream_error: None,
             upstream_tls: None,
             outcome: Outcome::Quit,
@@ -183,12 +185,12 @@ fn busy(settings: &StatusSettings) -> (StatusCollector, LiveState) {
         enforced: true,
     };
     let upstream = |address: &str, up, seconds, last_error| UpstreamRow {
-        address: address.parse().unwrap(),
+        name: address.to_owned(),
         up,
         unchanged_for: Duration::from_secs(seconds),
         last_error,
     };
-    let refused = Some((AttemptOutcome::Refused, Duration::from_secs(30)));
+    let refused = Some((wording::attempt(AttemptOutcome::Refused), Duration::from_secs(30)));
     let upstreams = vec![
         upstream("[2001:db8:2::25]:25", Some(false), 200, refused),
         upstream("198.51.100.25:25", Some(true), 3100, None),

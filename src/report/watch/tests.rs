@@ -73,6 +73,7 @@ fn record(client: &str, server: &str, outcome: FlowOutcome, end: u64) -> Session
         server: address(server).into(),
         listener: None,
         upstream: None,
+        upstream_name: None,
         upstream_error: None,
         upstream_tls: None,
         outcome: if established { Outcome::Quit } else { Outcome::CaptureEnded },

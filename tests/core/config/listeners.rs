@@ -6,12 +6,16 @@ use std::time::Duration;
 use gatepost::addr::Networks;
 use gatepost::config::Config;
 use gatepost::policy::{ClientArrival, PolicyAction};
-use gatepost::relay::{ListenerSettings, UpstreamIdentity};
+use gatepost::relay::{ListenerSettings, UpstreamHost, UpstreamIdentity, UpstreamTarget};
 
 use super::valid;
 
 fn addresses(list: &[&str]) -> Vec<SocketAddr> {
     list.iter().map(|addr| addr.parse().unwrap()).collect()
+}
+
+fn targets(list: &[&str]) -> Vec<UpstreamTarget> {
+    addresses(list).into_iter().map(UpstreamTarget::Address).collect()
 }
 
 #[test]
@@ -23,10 +27,10 @@ fn each_listener_has_its_own_settings_or_the_shared_ones() {
     assert_eq!(relay.threads, 3);
     let [mx, submission, internal] = relay.listeners.as_slice() else { panic!("{names:?}") };
     assert_eq!(mx.addresses, addresses(&["[2001:db8::25]:25", "192.0.2.25:25"]));
-    assert_eq!(mx.upstream.addresses, addresses(&["[2001:db8:1::25]:25", "192.0.2.26:25"]));
+    assert_eq!(mx.upstream.addresses, targets(&["[2001:db8:1::25]:25", "192.0.2.26:25"]));
     assert_eq!(mx.upstream.identity, UpstreamIdentity::ProxyV1);
     assert_eq!(internal.upstream, mx.upstream);
-    assert_eq!(submission.upstream.addresses, addresses(&["[2001:db8:1::26]:587"]));
+    assert_eq!(submission.upstream.addresses, targets(&["[2001:db8:1::26]:587"]));
     assert_eq!(submission.upstream.identity, UpstreamIdentity::ProxyV2);
     assert_eq!(submission.upstream.check_interval, Duration::from_secs(10));
     let shared = Networks::new(["2001:db8:5::/48".parse().unwrap()]);
@@ -36,10 +40,9 @@ fn each_listener_has_its_own_settings_or_the_shared_ones() {
     );
     assert_eq!((&submission.proxy_trusted, &internal.proxy_trusted), (&shared, &shared));
     assert_eq!(relay.upstreams().len(), 2, "a shared upstream is one");
-    let upstreams = ["[2001:db8:1::25]:25", "192.0.2.26:25", "[2001:db8:1::26]:587"];
-    assert_eq!(relay.upstream_addresses(), addresses(&upstreams));
     // The upstream of the listeners whose rules ask for recipients.
-    assert_eq!(config.lookup.upstreams, mx.upstream.addresses);
+    assert_eq!(config.lookup.upstreams, addresses(&["[2001:db8:1::25]:25", "192.0.2.26:25"]));
+    assert_eq!(config.lookup.named_upstream, None);
     assert!(config.lookup.upstream_proxy_v1);
     let decide = |listener| {
         let (client, destination) = ("2001:db8:6::1".parse().unwrap(), submission.addresses[0]);
@@ -47,6 +50,19 @@ fn each_listener_has_its_own_settings_or_the_shared_ones() {
     };
     assert_eq!(decide(Some("submission")), PolicyAction::Reject);
     assert_eq!(decide(Some("mx")), PolicyAction::Accept);
+}
+
+#[test]
+fn an_upstream_may_be_host_names_among_addresses() {
+    let relay = &valid("upstream-names.toml").relay;
+    let [mx, internal] = relay.listeners.as_slice() else { panic!("{relay:?}") };
+    let host = |name: &str, port| UpstreamHost { name: name.into(), port };
+    let [first, second] = [host("postfix", 10025), host("mail.svc.cluster.local.", 25)];
+    let literal = UpstreamTarget::Address("[2001:db8:1::25]:25".parse().unwrap());
+    assert_eq!(mx.upstream.addresses, [first.clone().into(), literal, second.clone().into()]);
+    assert_eq!(mx.upstream.resolve_interval, Duration::from_secs(30));
+    assert_eq!(internal.upstream.addresses, [host("my_postfix", 25).into()]);
+    assert_eq!(relay.upstream_hosts(), [&first, &second, &host("my_postfix", 25)]);
 }
 
 #[test]

@@ -92,7 +92,9 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!(relay.listeners[0].addresses, addresses(&["[::1]:2525", "127.0.0.1:2525"]));
     assert!(!relay.listeners[0].transparent);
     assert!(relay.threads >= 1);
-    assert_eq!(relay.listeners[0].upstream.addresses, addresses(&["[::1]:25", "127.0.0.1:25"]));
+    let upstream = &relay.listeners[0].upstream;
+    let literal: Vec<_> = upstream.addresses.iter().map(|one| one.address().unwrap()).collect();
+    assert_eq!(literal, addresses(&["[::1]:25", "127.0.0.1:25"]));
     assert_eq!(relay.listeners[0].upstream.identity, UpstreamIdentity::None);
     assert_eq!(relay.listeners[0].upstream.attempt_delay, Duration::from_millis(250));
     assert_eq!(relay.listeners[0].upstream.connect_timeout, Duration::from_secs(30));

@@ -23,4 +23,5 @@ pub(crate) mod tls_hostile;
 pub(crate) mod tls_renewal;
 pub(crate) mod upstream;
 pub(crate) mod upstream_lost;
+pub(crate) mod upstream_names;
 pub(crate) mod upstream_tls;

@@ -275,10 +275,10 @@ fn sighup_moves_new_sessions_and_leaves_those_in_progress() {
 }
 
 /// Upstream's port 25 drops SYNs, in those families.
-struct BlackHole<'lab>(&'lab Lab);
+pub(super) struct BlackHole<'lab>(&'lab Lab);
 
 impl<'lab> BlackHole<'lab> {
-    fn dig(lab: &'lab Lab, families: &[Family]) -> Self {
+    pub(super) fn dig(lab: &'lab Lab, families: &[Family]) -> Self {
         let mut script = "add table inet hole;
              add chain inet hole in { type filter hook input priority 0; };\n"
             .to_owned();
@@ -309,7 +309,7 @@ fn expect_upstream(lab: &Lab, gateway: &Gateway<'_>, family: Family, upstream: S
 }
 
 #[track_caller]
-fn expect_unavailable(lab: &Lab, family: Family) {
+pub(super) fn expect_unavailable(lab: &Lab, family: Family) {
     let mut smtp = lab.client.smtp(lab.entrance(Mode::Proxy, family));
     smtp.expect_last_reply("421 4.3.2 ");
 }

@@ -94,6 +94,11 @@ impl Config {
         self.addresses("upstream", upstreams)
     }
 
+    /// Relays to these addresses or host names, each with its port.
+    pub(crate) fn targets(self, targets: &[&str]) -> Self {
+        self.replace("upstream", "addresses", format!("addresses = {targets:?}"))
+    }
+
     /// Checks the upstreams every second.
     pub(crate) fn with_upstream_checks(mut self) -> Self {
         let lines = self.sections.entry("upstream".to_owned()).or_default();
@@ -317,6 +322,11 @@ impl<'lab> Gateway<'lab> {
         until(format_args!("{wanted:?} from /readyz"), || {
             self.get("/readyz").starts_with(&wanted).then_some(())
         });
+    }
+
+    /// The status page.
+    pub(crate) fn page(&self) -> String {
+        self.get("/")
     }
 
     /// The response of the metrics endpoint, with its head.

@@ -95,8 +95,13 @@ impl Host {
 
     /// Processes started here from now on query that DNS server, by a private `/etc/resolv.conf`.
     pub(crate) fn resolve_at(&self, server: IpAddr) {
+        self.resolve_by(&format!("nameserver {server}\n"));
+    }
+
+    /// The same, by a whole resolv.conf(5).
+    pub(crate) fn resolve_by(&self, resolv_conf: &str) {
         let file = self.logs.join(format!("{}-resolv.conf", self.name));
-        fs::write(&file, format!("nameserver {server}\n")).unwrap();
+        fs::write(&file, resolv_conf).unwrap();
         self.resolver.set(file).expect("a host has one resolver");
     }
 
