@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ppp::v2;
+use rustls::ClientConfig;
 use tokio::time::sleep;
 
 use super::connection::{Connection, ReplyResult};
@@ -30,6 +32,8 @@ pub struct RecordedClient {
     pub timeout: Duration,
     /// Source and destination for a PROXY header (version 2): the recorded client and server.
     pub proxy_header: Option<(SocketAddr, SocketAddr)>,
+    /// For sessions that were recorded decrypted: they start TLS again.
+    pub tls: Arc<ClientConfig>,
 }
 
 /// A live response of another class than the recorded one.
@@ -66,7 +70,12 @@ impl RecordedClient {
             );
             connection.send(&header.build()?).await?;
         }
-        let mut run = ClientRun { connection, pace: self.pace, report: RunReport::default() };
+        let mut run = ClientRun {
+            connection,
+            pace: self.pace,
+            tls: Arc::clone(&self.tls),
+            report: RunReport::default(),
+        };
         run.run(scenario).await;
         Ok(run.report)
     }
@@ -77,19 +86,23 @@ enum AfterReply {
     Continue,
     /// The live server rejected DATA: skip the content and the reply to it.
     SkipMessage,
+    /// Both servers start TLS.
+    StartTls,
     Stop(Option<&'static str>),
 }
 
 struct ClientRun {
     connection: Connection,
     pace: Pace,
+    tls: Arc<ClientConfig>,
     report: RunReport,
 }
 
 impl ClientRun {
     async fn run(&mut self, scenario: &Scenario) {
         let mut skip_message = false;
-        for step in &scenario.steps {
+        let mut steps = scenario.steps.iter().peekable();
+        while let Some(step) = steps.next() {
             let next = match step {
                 ScenarioStep::Line { bytes, pause } => {
                     skip_message = false;
@@ -106,6 +119,14 @@ impl ClientRun {
             match next {
                 AfterReply::Continue => {}
                 AfterReply::SkipMessage => skip_message = true,
+                // Without the dialogue inside it TLS would be started for nothing.
+                AfterReply::StartTls if steps.peek().is_none() => {}
+                AfterReply::StartTls => {
+                    if let Some(reason) = self.start_tls(step).await {
+                        self.report.cut_short = Some(reason);
+                        return;
+                    }
+                }
                 AfterReply::Stop(reason) => {
                     self.report.cut_short = reason;
                     return;
@@ -127,6 +148,17 @@ impl ClientRun {
         // A server that closed has sent its reason before; the next read returns it.
         let _read_reports_it = self.connection.send(bytes).await;
         AfterReply::Continue
+    }
+
+    /// Returns why the session ends here.
+    async fn start_tls(&mut self, step: &ScenarioStep) -> Option<&'static str> {
+        let failed = self.connection.start_tls(Arc::clone(&self.tls)).await.is_err();
+        if failed && let ScenarioStep::Reply { bytes, to } = step {
+            let (recorded, now) = (parse_response(bytes), ReplyResult::Closed);
+            let after = format!("the TLS handshake after {to}");
+            self.report.differences.push(ReplyDifference { after, recorded, now });
+        }
+        failed.then_some("the TLS handshake failed")
     }
 
     /// Reads the next reply and compares it with the recorded one.
@@ -159,8 +191,9 @@ fn next(to: &ReplyTo, recorded: &ReplyResult, now: &ReplyResult) -> AfterReply {
         (Some(Verb::Auth), recorded, now) if (recorded == 334) != (now == 334) => {
             AfterReply::Stop(Some("the AUTH exchange differs"))
         }
-        (Some(Verb::Starttls), 220, code) if code != 220 => {
-            AfterReply::Stop(Some("what follows STARTTLS is encrypted"))
+        (Some(Verb::Starttls), 220, 220) => AfterReply::StartTls,
+        (Some(Verb::Starttls), 220, _) => {
+            AfterReply::Stop(Some("the server starts no TLS and the capture does"))
         }
         (Some(Verb::Starttls), code, 220) if code != 220 => {
             AfterReply::Stop(Some("the server starts TLS and the capture does not"))

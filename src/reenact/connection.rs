@@ -3,12 +3,15 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::client_tls::ClientTls;
 use crate::smtp::{EnhancedCode, Reply, ReplyParse};
 
 /// The server's answer to a command, or its absence.
@@ -76,6 +79,7 @@ impl fmt::Display for ReplyResult {
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    tls: Option<ClientTls>,
     received: Vec<u8>,
     /// Bytes of `received` that are complete lines of an incomplete reply.
     parsed: usize,
@@ -98,7 +102,7 @@ impl Connection {
         }
         let stream = timeout(limit, socket.connect(server)).await??;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new(), parsed: 0, timeout: limit })
+        Ok(Self { stream, tls: None, received: Vec::new(), parsed: 0, timeout: limit })
     }
 
     pub const fn stream(&self) -> &TcpStream {
@@ -110,7 +114,24 @@ impl Connection {
     /// # Errors
     /// The server does not read, or the connection is gone.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        timeout(self.timeout, self.stream.write_all(bytes)).await?
+        let sent = async {
+            match &mut self.tls {
+                None => self.stream.write_all(bytes).await,
+                Some(tls) => tls.send(&mut self.stream, bytes).await,
+            }
+        };
+        timeout(self.timeout, sent).await?
+    }
+
+    /// Makes the TLS handshake. Plaintext that was received and not read is dropped (RFC 3207 §6).
+    ///
+    /// # Errors
+    /// The handshake fails, or takes longer than the time limit.
+    pub async fn start_tls(&mut self, config: Arc<ClientConfig>) -> io::Result<()> {
+        self.received.clear();
+        self.parsed = 0;
+        self.tls = Some(timeout(self.timeout, ClientTls::start(&mut self.stream, config)).await??);
+        Ok(())
     }
 
     /// Ends the client's direction; replies can still be read.
@@ -135,11 +156,19 @@ impl Connection {
                 ReplyParse::Malformed => return ReplyResult::Closed,
                 ReplyParse::Incomplete => {}
             }
-            match timeout(self.timeout, self.stream.read_buf(&mut self.received)).await {
+            match timeout(self.timeout, self.receive()).await {
                 Err(_elapsed) => return ReplyResult::Timeout,
                 Ok(Ok(0) | Err(_)) => return ReplyResult::Closed,
                 Ok(Ok(_)) => {}
             }
+        }
+    }
+
+    /// Appends what the server sent to `received`. Returns the number of bytes, 0 at the end of the connection.
+    async fn receive(&mut self) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.read_buf(&mut self.received).await,
+            Some(tls) => tls.receive(&mut self.stream, &mut self.received).await,
         }
     }
 }

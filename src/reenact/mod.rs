@@ -3,9 +3,11 @@
 //!
 //! Layer 4. The client sends when the recorded client sent: after the replies it had waited for, not by the clock, unless
 //! recorded pauses are requested. Where the live reply rules out the next step (content after a rejected DATA), the client
-//! skips it. A message that was rejected in the capture is never completed.
+//! skips it. A message that was rejected in the capture is never completed. What was recorded decrypted behind STARTTLS is
+//! sent inside TLS.
 
 mod client;
+mod client_tls;
 mod connection;
 mod scenario;
 mod server;

@@ -132,7 +132,11 @@ impl<'a> ServerRun<'a> {
                     }
                 }
                 // The scenario ends here: the client leaves, and the gateway after it.
-                (Verb::Starttls, b'2') => return self.skip(usize::MAX).await,
+                (Verb::Starttls, b'2') if self.next == self.exchanges.len() => {
+                    return self.skip(usize::MAX).await;
+                }
+                // It goes on inside TLS, which this server does not have.
+                (Verb::Starttls, b'2') => return self.stream.shutdown().await,
                 _ => {}
             }
         }

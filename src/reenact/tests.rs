@@ -1,6 +1,9 @@
 //! Recorded clients against recorded servers: of the same capture, and of one with other replies.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::{ClientConfig, RootCertStore};
 
 use super::*;
 use crate::addr::Side;
@@ -41,6 +44,11 @@ fn client_of(server: &RecordedServer, pace: Pace) -> RecordedClient {
         pace,
         timeout: Duration::from_secs(10),
         proxy_header: None,
+        tls: Arc::new(
+            ClientConfig::builder()
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth(),
+        ),
     }
 }
 
@@ -167,6 +175,30 @@ async fn nothing_is_sent_after_starttls() {
     assert_eq!(differences(&report), []);
     assert_eq!(report.replies, 3);
     assert!(report.cut_short.unwrap().contains("encrypted"));
+}
+
+const DECRYPTED: &str = "
+    S: 220 mx.example ESMTP
+    C: EHLO a.example
+    S: 250-mx.example\\n250 STARTTLS
+    C: STARTTLS
+    S: 220 go ahead
+    C: EHLO a.example
+    S: 250 mx.example
+    C: QUIT
+    S: 221 bye";
+
+#[tokio::test]
+async fn what_was_recorded_inside_tls_is_never_sent_in_plaintext() {
+    let refused = DECRYPTED.replace("220 go ahead", "454 4.7.0 not now");
+    let report = run(DECRYPTED, &refused).await;
+    assert_eq!(differences(&report), [("STARTTLS", 2, 4)]);
+    assert_eq!(report.cut_short, Some("the server starts no TLS and the capture does"));
+
+    // The recorded server has no TLS to go on with, and closes.
+    let report = run(DECRYPTED, DECRYPTED).await;
+    assert_eq!(differences(&report), [("the TLS handshake after STARTTLS", 2, 0)]);
+    assert_eq!((report.replies, report.cut_short), (3, Some("the TLS handshake failed")));
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::harness::tests;
-use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, port, until};
+use crate::record::record;
+use crate::support::{
+    Config, Entrance, Family, Gateway, Lab, Mode, Postfix, Transport, port, until,
+};
 use serde_json::Value;
 
 tests![
@@ -15,6 +18,7 @@ tests![
     a_real_server_answers_as_recorded_over_either_family,
     a_recipient_that_no_longer_exists_is_a_difference,
     sessions_that_cannot_be_sent_again_are_skipped_with_the_reason,
+    sessions_recorded_inside_tls_are_sent_again_inside_tls,
 ];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -56,17 +60,17 @@ fn recording(name: &str) -> PathBuf {
     Path::new(CAPTURES).join(name).join("input.pcap")
 }
 
-/// Re-sends every recording through a gateway with that configuration and compares verdicts. Returns the verdicts compared,
-/// as `action/reason`.
-fn verdicts_agree(lab: &Lab, config: &Config) -> Vec<String> {
+/// Re-sends recordings through a gateway with that configuration and compares verdicts. Returns the verdicts compared, as
+/// `action/reason`.
+fn verdicts_agree(lab: &Lab, config: &Config, recordings: &[PathBuf]) -> Vec<String> {
     let file = lab.path("policy.toml");
     fs::write(&file, config.toml()).unwrap();
     let gateway = Gateway::start(lab, config);
     let mut compared = Vec::new();
-    for recording in recordings() {
+    for recording in recordings {
         let name = recording.display();
-        let offline = replay(lab, &recording, &["--config", file.to_str().unwrap()]);
-        let again = again(lab, &recording);
+        let offline = replay(lab, recording, &["--config", file.to_str().unwrap()]);
+        let again = again(lab, recording);
         for performed in again.iter().filter(|line| line["to"].is_string()) {
             let offline =
                 sessions(&offline).find(|session| session["number"] == performed["number"]);
@@ -130,7 +134,7 @@ fn access_rules_give_the_same_verdicts() {
     let config = config(&lab)
         .rule("name = \"documentation\"\nnetworks = [\"2001:db8:1::/48\"]\naction = \"reject\"")
         .rule("name = \"later\"\nfamily = \"ipv4\"\naction = \"tempfail\"");
-    let verdicts = verdicts_agree(&lab, &config);
+    let verdicts = verdicts_agree(&lab, &config, &recordings());
     assert!(count(&verdicts, "reject/access_reject") >= 5, "{verdicts:?}");
     assert!(count(&verdicts, "tempfail/access_tempfail") >= 5, "{verdicts:?}");
 }
@@ -139,7 +143,7 @@ fn pregreet_and_bare_newlines_give_the_same_verdicts() {
     let lab = Lab::new();
     let config =
         config(&lab).set("smtp", "pregreet = \"reject\"").set("smtp", "bare_newlines = \"reject\"");
-    let verdicts = verdicts_agree(&lab, &config);
+    let verdicts = verdicts_agree(&lab, &config, &recordings());
     assert!(count(&verdicts, "accept/-") >= 5, "{verdicts:?}");
     assert!(count(&verdicts, "reject/pregreet") >= 1, "{verdicts:?}");
     assert!(count(&verdicts, "reject/bare_newline") >= 1, "{verdicts:?}");
@@ -212,4 +216,71 @@ fn sessions_that_cannot_be_sent_again_are_skipped_with_the_reason() {
         let left = left(name);
         assert!(left.contains(&(number, why.to_owned())), "{name}: {left:?}");
     }
+}
+
+/// A recording of what was decrypted leads a client through STARTTLS again: to the recorded replies and the same verdicts, and
+/// to no word in plaintext where there is no TLS.
+fn sessions_recorded_inside_tls_are_sent_again_inside_tls() {
+    const RULE: &str = "[[policy]]\nname = \"not from there\"\notherwise = \"reject\"\n\
+                        when = { sender = [\"blocked.example\"] }\n";
+    let lab = Lab::new();
+    let postfix = Postfix::receiver(&lab);
+    let recording = lab.path("inside-tls.pcapng");
+    let entrance = Entrance::new(&lab, Mode::Proxy, Transport::OwnTls);
+    record_inside_tls(&lab, &entrance, RULE, &recording);
+
+    let config = entrance.tls().configure(config(&lab)).policies(RULE);
+    let verdicts = verdicts_agree(&lab, &config, std::slice::from_ref(&recording));
+    assert_eq!(count(&verdicts, "reject/-"), 2, "{verdicts:?}");
+    let gateway = Gateway::start(&lab, &config);
+    let again = again(&lab, &recording);
+    assert_eq!(again.len(), 2, "{again:?}");
+    for performed in &again {
+        assert_eq!(performed["differences"].as_array().unwrap(), &[Value::Null; 0], "{performed}");
+        assert!(performed["cut_short"].is_null(), "{performed}");
+        assert_eq!(performed["replies"], 14, "{performed}");
+    }
+    until("two sessions under TLS in the gateway's log", || {
+        let log = json(&gateway.log());
+        let inside_tls = sessions(&log).filter(|session| session["smtp"]["tls"] == "established");
+        (inside_tls.count() == 2).then_some(())
+    });
+
+    let (printed, same) = reenact(&lab, &recording, &[]);
+    assert!(
+        !same && printed.contains("the server starts no TLS and the capture does"),
+        "{printed}"
+    );
+    assert_eq!(postfix.recipients().len(), 2, "only the messages of the recording itself");
+}
+
+/// Records a session of each family with a recipient that the policy rejects, a message, and a recipient that Postfix rejects.
+fn record_inside_tls(lab: &Lab, entrance: &Entrance<'_>, rule: &str, recording: &Path) {
+    let config = entrance.config().policies(rule);
+    let gateway = Gateway::start(lab, &config);
+    let mut recorder = record(lab, &config, recording, &["--count", "2"]);
+    for family in Family::ALL {
+        let mut smtp = entrance.connect(family);
+        smtp.dialogue(
+            "C: EHLO client.example.net
+             S: 250
+             C: MAIL FROM:<a@blocked.example>
+             S: 250
+             C: RCPT TO:<b@example.org>
+             S: 550 5.7.1
+             C: RSET
+             S: 250
+             C: MAIL FROM:<a@allowed.example>
+             S: 250
+             C: RCPT TO:<b@example.org>
+             S: 250",
+        );
+        assert_eq!(smtp.data(b"Subject: one\r\n\r\n.dots\r\n..\r\n").code, 250);
+        smtp.dialogue(
+            "C: MAIL FROM:<a@allowed.example>\n S: 250\n C: RCPT TO:<unknown@example.net>\n S: 554",
+        );
+        smtp.dialogue("C: QUIT\n S: 221");
+        gateway.wait_for_log(&format!(" client={} ", smtp.local_addr()));
+    }
+    assert!(recorder.wait().success(), "{}", recorder.log());
 }

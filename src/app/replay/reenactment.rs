@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustls::ClientConfig;
 use serde_json::json;
 use tokio::net::lookup_host;
 
@@ -14,6 +16,7 @@ use crate::cli::{OutputFormat, ReenactArgs, ReenactFamily, ReenactPace};
 use crate::reenact::{Pace, RecordedClient, RecordedServer, RunReport, Scenario};
 use crate::report::printable;
 use crate::stream::FlowOutcome;
+use crate::tls::{UpstreamVerification, upstream_config};
 
 /// For connecting and for each reply: less than RFC 5321 §4.5.3.2 grants a server, more than a healthy one needs.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,6 +27,7 @@ pub(super) struct Reenactment {
     family: ReenactFamily,
     pace: Pace,
     proxy_header: bool,
+    tls: Arc<ClientConfig>,
     server: Option<RecordedServer>,
 }
 
@@ -59,6 +63,8 @@ impl Reenactment {
             family: options.family,
             pace,
             proxy_header: options.proxy_header,
+            // A target on loopback or in a test network has no certificate that anybody could verify.
+            tls: upstream_config(&UpstreamVerification::None)?,
             server,
         })
     }
@@ -87,6 +93,7 @@ impl Reenactment {
             pace: self.pace,
             timeout: TIMEOUT,
             proxy_header: self.proxy_header.then_some(recorded),
+            tls: Arc::clone(&self.tls),
         };
         let report = match &self.server {
             None => client.run(&scenario).await,

@@ -96,6 +96,12 @@ impl<'lab> Entrance<'lab> {
         self.tls.is_some()
     }
 
+    /// The certificate of the gateway, for another one.
+    #[track_caller]
+    pub(crate) fn tls(&self) -> &OwnTls {
+        self.tls.as_ref().expect("an entrance to sessions under TLS")
+    }
+
     /// A session whose dialogue begins with the greeting, or inside TLS with EHLO: see [`Smtp::dialogue`].
     #[track_caller]
     pub(crate) fn connect(&self, family: Family) -> Smtp {
