@@ -1,5 +1,5 @@
 //! Accept only if reachable: senders of every kind against rules of every kind, with the same verdict from a live gateway and
-//! from a replay of its recording.
+//! from a replay of its recording. Under TLS that the gateway ends the recording holds what was decrypted.
 
 pub(crate) mod load;
 pub(crate) mod memory;
@@ -9,15 +9,18 @@ mod table;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use crate::harness::tests;
+use crate::record::record;
 use crate::support::world::{ASKED, World, sender_ip};
-use crate::support::{Config, Family, Gateway, Lab, Mode, Postfix, Process, until};
+use crate::support::{Entrance, Family, Gateway, Lab, Mode, Postfix, Process, Transport, port};
 use serde_json::Value;
 use table::{Case, RULES, cases};
 
-tests![verdicts_are_as_listed_live_and_in_a_replay];
+tests![
+    verdicts_are_as_listed_live_and_in_a_replay,
+    verdicts_inside_tls_are_as_listed_live_and_in_a_replay,
+];
 
 const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
@@ -30,7 +33,16 @@ smtpd_recipient_restrictions = check_recipient_access inline:{
 ";
 
 fn verdicts_are_as_listed_live_and_in_a_replay() {
+    verdicts_are_as_listed(Mode::Proxy, Transport::Plaintext);
+}
+
+fn verdicts_inside_tls_are_as_listed_live_and_in_a_replay() {
+    verdicts_are_as_listed(Mode::Tproxy, Transport::OwnTls);
+}
+
+fn verdicts_are_as_listed(mode: Mode, transport: Transport) {
     let lab = Lab::new();
+    let entrance = Entrance::new(&lab, mode, transport);
     let _world = World::new(&lab);
     let _upstream = Postfix::start(&lab, &lab.server, "upstream", None, UPSTREAM);
     let cases = cases();
@@ -38,11 +50,11 @@ fn verdicts_are_as_listed_live_and_in_a_replay() {
     let mut wrong = Vec::new();
     for (name, rules) in RULES {
         let cases: Vec<Case> = cases.iter().filter(|case| case.rules == name).copied().collect();
-        let site = Site::open(&lab, name, rules, cases.len());
+        let site = Site::open(&lab, &entrance, (name, rules), cases.len());
         let replies: Vec<(SocketAddr, Case, String)> = cases
             .into_iter()
             .map(|case| {
-                let (client, reply) = site.send(&lab, &case);
+                let (client, reply) = site.send(&case);
                 if !reply.starts_with(case.reply) {
                     wrong.push(format!("{case:?}\n    live: {reply}"));
                 }
@@ -57,6 +69,7 @@ fn verdicts_are_as_listed_live_and_in_a_replay() {
 /// A gateway with some rules, and a recorder of its traffic.
 struct Site<'lab> {
     lab: &'lab Lab,
+    entrance: &'lab Entrance<'lab>,
     gateway: Gateway<'lab>,
     recorder: Process,
     config: std::path::PathBuf,
@@ -64,9 +77,17 @@ struct Site<'lab> {
 }
 
 impl<'lab> Site<'lab> {
-    fn open(lab: &'lab Lab, name: &str, rules: &str, sessions: usize) -> Self {
+    fn open(
+        lab: &'lab Lab,
+        entrance: &'lab Entrance<'lab>,
+        (name, rules): (&str, &str),
+        sessions: usize,
+    ) -> Self {
         let name = name.replace(' ', "-");
-        let config = Config::new(lab, Mode::Proxy)
+        let config = entrance
+            .config()
+            // Recipients are verified there; the original destination of tproxy mode is the same server.
+            .upstream_port(lab, port::SMTP)
             .for_crowds()
             .set("log", "format = \"json\"")
             .set("site", "addresses = [\"198.51.100.0/24\", \"2001:db8:2::/64\"]")
@@ -80,15 +101,15 @@ impl<'lab> Site<'lab> {
         let capture = lab.path(&format!("{name}.pcapng"));
         let file = lab.path(&format!("{name}.toml"));
         fs::write(&file, config.toml()).unwrap();
-        let recorder = record(lab, &config, &capture, sessions);
-        Self { lab, gateway, recorder, config: file, capture }
+        let recorder = record(lab, &config, &capture, &["--count", &sessions.to_string()]);
+        Self { lab, entrance, gateway, recorder, config: file, capture }
     }
 
     /// Returns the client's address and port, and the reply to RCPT in one line.
-    fn send(&self, lab: &Lab, case: &Case) -> (SocketAddr, String) {
+    fn send(&self, case: &Case) -> (SocketAddr, String) {
         let family = if case.family == "ipv6" { Family::Ipv6 } else { Family::Ipv4 };
         let from = sender_ip(case.client, family);
-        let mut smtp = lab.client.smtp_from(from, lab.entrance(Mode::Proxy, family));
+        let mut smtp = self.entrance.connect_from(from, family);
         let client = smtp.local_addr();
         let Case { helo, sender, recipient, .. } = case;
         smtp.dialogue(&format!(
@@ -139,16 +160,4 @@ fn verdicts(lines: &str) -> BTreeMap<SocketAddr, Value> {
             Some((SocketAddr::new(address, port), session["verdict"].clone()))
         })
         .collect()
-}
-
-fn record(lab: &Lab, config: &Config, file: &Path, sessions: usize) -> Process {
-    let (socket, file) = (config.socket().to_str().unwrap(), file.to_str().unwrap());
-    let count = sessions.to_string();
-    let words = [GATEPOST, "record", "--socket", socket, "-w", file, "--count", &count];
-    let mut recorder = lab.gateway.spawn(words);
-    until("a recorder that records", || {
-        assert!(!recorder.has_ended(), "{}", recorder.log());
-        recorder.log().contains("recording new sessions").then_some(())
-    });
-    recorder
 }
