@@ -10,12 +10,15 @@ BUILD_PACKAGES := gcc libc6-dev libpcap-dev clang libbpf-dev linux-libc-dev
 # swaks only suggests what it needs for TLS and IPv6.
 TEST_PACKAGES := $(BUILD_PACKAGES) iproute2 nftables iptables postfix openssl ca-certificates procps prometheus haproxy curl \
 	gnutls-bin swaks libnet-ssleay-perl libio-socket-inet6-perl tshark knot redis-server python3-prometheus-client chromium \
-	systemd man-db groff-base zsh fish libidn12 libgnutls-dane0 sasl2-bin libsasl2-modules
+	systemd man-db groff-base zsh fish libidn12 libgnutls-dane0 sasl2-bin libsasl2-modules \
+	nodejs testssl.sh sslscan
 CAPTURE_PACKAGES := $(TEST_PACKAGES) ethtool
 BENCH_PACKAGES := $(TEST_PACKAGES) nginx-light libnginx-mod-stream libnginx-mod-mail stunnel4
 NEEDED = $(BUILD_PACKAGES)
 # Exim conflicts with Postfix as a package: only its program is unpacked, and the user that it demands created.
 EXIM := target/exim4/usr/sbin/exim4
+# A mail client of applications, in exactly the version of the lock file.
+NODEMAILER := target/nodemailer/node_modules/.package-lock.json
 # Where `cargo deny fetch` puts the database of advisories.
 ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 
@@ -45,7 +48,7 @@ check: packages ## Unit tests, engine, configuration, captures, replay: no root,
 test: NEEDED = $(TEST_PACKAGES)
 # From a clean clone that is faster by a tenth: every file is compiled once.
 test: export CARGO_INCREMENTAL ?= 0
-test: packages $(EXIM) ## Every test, with real Postfix, kernel and Prometheus; as root, or with sudo
+test: packages $(EXIM) $(NODEMAILER) ## Every test, with real Postfix, kernel and Prometheus; as root, or with sudo
 	$(CARGO) test --locked --no-run
 	$(RUNNER) $(CARGO) test --locked --lib -- --include-ignored
 	$(RUNNER) $(CARGO) test --locked --test core --test constant_memory --test lab
@@ -53,6 +56,13 @@ test: packages $(EXIM) ## Every test, with real Postfix, kernel and Prometheus; 
 $(EXIM):
 	mkdir -p target/exim4 && cd target/exim4 && apt-get -qq download exim4-daemon-light && dpkg-deb -x exim4-daemon-light_*.deb .
 	id Debian-exim >/dev/null 2>&1 || $(ROOT) useradd --system --no-create-home --shell /usr/sbin/nologin Debian-exim
+
+# nodejs of NodeSource has npm in it, and conflicts with Debian's package npm.
+$(NODEMAILER): tests/lab/nodemailer/package-lock.json | packages
+	command -v npm >/dev/null || sh tests/packages.sh npm
+	mkdir -p target/nodemailer && cp tests/lab/nodemailer/package*.json target/nodemailer
+	npm ci --prefix target/nodemailer --ignore-scripts --no-audit --no-fund
+	touch $@
 
 soak: NEEDED = $(TEST_PACKAGES)
 soak: packages ## Ordinary mail beside hostile clients, upstreams and resolvers for SOAK_MINUTES (120); as root, or with sudo

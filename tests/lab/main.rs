@@ -1,4 +1,4 @@
-//! Tests with real peers (Postfix, Knot, Prometheus, Chromium, tshark), most of them in network namespaces.
+//! Tests with real peers (Postfix, Exim, Knot, Prometheus, Chromium, tshark), most of them in network namespaces.
 //!
 //! `make test` installs the programs and runs the tests as root. What a test lacks makes it ignored, with the reason: see
 //! `harness`. A new test goes into the `tests!` list of its file, a new file's list into `main`.
@@ -95,7 +95,9 @@ fn main() -> ExitCode {
         relay::tls::TESTS,
         relay::tls_after_failures::TESTS,
         relay::tls_hostile::TESTS,
+        relay::tls_peers::TESTS,
         relay::tls_renewal::TESTS,
+        relay::tls_scanners::TESTS,
         relay::upstream::TESTS,
         relay::upstream_lost::TESTS,
         relay::upstream_names::TESTS,

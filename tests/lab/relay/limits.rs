@@ -183,7 +183,7 @@ fn errors() {
 /// Exim has no limit on rejected recipients, so the gateway in front of it has none.
 fn exim_takes_any_number_of_rejected_recipients() {
     let lab = Lab::new();
-    let exim = Exim::start(&lab);
+    let exim = Exim::start(&lab, None);
     let config = Config::new(&lab, Mode::Proxy).upstreams(&exim.addresses);
     let _gateway = Gateway::start(&lab, &config);
     for family in Family::ALL {

@@ -1,57 +1,50 @@
-//! An Exim of the test's own. It queues what it accepts, and rejects recipients whose names begin with "unknown".
+//! An Exim of the test's own: a server that queues what it accepts and rejects recipients whose names begin with "unknown",
+//! and a client that delivers one message.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
 
-use super::{Family, Lab, Process, cannot_run, port};
+use super::{Authority, Family, HOSTNAME, Lab, Process, cannot_run, port, until};
 
 /// `make test` unpacks it there: as a package it conflicts with Postfix.
 const EXIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/exim4/usr/sbin/exim4");
 
+/// The chain is verified, not the name: the client's route is an address.
+const VERIFIED: &str =
+    "tls_verify_hosts = *\n  tls_verify_cert_hostnames = :\n  hosts_require_tls = *";
+
 pub(crate) struct Exim {
     /// One for each family.
     pub(crate) addresses: [SocketAddr; 2],
+    log: PathBuf,
     _process: Process,
 }
 
 impl Exim {
-    /// On the lab's server.
-    pub(crate) fn start(lab: &Lab) -> Self {
-        if !Path::new(EXIM).exists() {
-            cannot_run(format!("needs {EXIM}: make test unpacks it"));
-        }
-        let Some(user) = User::from_name("Debian-exim").unwrap() else {
-            cannot_run("needs the user Debian-exim: make test creates it");
-        };
-        let folder = lab.folder("exim");
-        for part in ["spool", "log"] {
-            let part = folder.join(part);
-            fs::create_dir(&part).unwrap();
-            chown(&part, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-        }
-        let folder = folder.display();
+    /// On the lab's server; with an authority, whose certificate it has, it offers STARTTLS with the version `1.2` or `1.3`.
+    pub(crate) fn start(lab: &Lab, tls: Option<(&Authority, &str)>) -> Self {
+        let folder = Folder::new(lab, "exim");
+        let tls = tls.map(|(authority, version)| folder.offer_tls(authority, version));
+        let tls = tls.unwrap_or_default();
         let configuration = format!(
-            "primary_hostname = mx.example.org
-exim_user = {}
-exim_group = {}
-spool_directory = {folder}/spool
-log_file_path = {folder}/log/%s
+            "{}primary_hostname = mx.example.org
 local_interfaces = <; 0.0.0.0 ; ::0
 host_lookup =
 rfc1413_query_timeout = 0s
 queue_only = true
 acl_smtp_rcpt = recipient
+{tls}
 begin acl
 recipient:
   deny local_parts = ^unknown
        message = unknown user
   accept
 ",
-            user.uid, user.gid,
+            folder.settings(),
         );
         let file = lab.path("exim.conf");
         fs::write(&file, configuration).unwrap();
@@ -62,6 +55,125 @@ recipient:
         for address in addresses {
             lab.gateway.wait_for_listener(address);
         }
-        Self { addresses, _process: process }
+        Self { addresses, log: folder.log(), _process: process }
+    }
+
+    /// Waits for a line of its log.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, wanted: &str) -> String {
+        wait_for_log(&self.log, wanted)
+    }
+}
+
+/// Delivers a message from the lab's client to the server at `to`, under TLS of `version` (`1.2` or `1.3`) with a certificate
+/// of the authority. Returns Exim's line about the delivery.
+#[track_caller]
+pub(crate) fn deliver_by_exim(
+    lab: &Lab,
+    to: SocketAddr,
+    (authority, version): (&Authority, &str),
+    recipient: &str,
+    message: &str,
+) -> String {
+    let folder = Folder::new(lab, &format!("exim-{recipient}"));
+    let configuration = format!(
+        "{}primary_hostname = client.example.net
+begin routers
+gateway:
+  driver = manualroute
+  transport = gateway
+  route_list = * \"<+ {}\"
+begin transports
+gateway:
+  driver = smtp
+  port = {}
+  {VERIFIED}
+  tls_sni = {HOSTNAME}
+  tls_verify_certificates = {}
+  {}
+",
+        folder.settings(),
+        to.ip(),
+        to.port(),
+        authority.certificate().display(),
+        only_version(version),
+    );
+    let (file, text) = (folder.path.join("exim.conf"), folder.path.join("message"));
+    fs::write(&file, configuration).unwrap();
+    fs::write(&text, message).unwrap();
+    // In two steps: a delivery at once would start Exim again as its own user, which may name no configuration.
+    let script = format!(
+        "{EXIM} -C {file} -odq -oi -f sender@example.net {recipient} <{text} && {EXIM} -C {file} -qff",
+        file = file.display(),
+        text = text.display(),
+    );
+    lab.client.run(["sh", "-c", &script]);
+    wait_for_log(&folder.log(), &format!(" => {recipient} "))
+}
+
+/// A priority string of GnuTLS.
+fn only_version(version: &str) -> String {
+    format!("tls_require_ciphers = NORMAL:-VERS-ALL:+VERS-TLS{version}")
+}
+
+fn wait_for_log(log: &Path, wanted: &str) -> String {
+    until(format_args!("{wanted:?} in Exim's log"), || {
+        let log = fs::read_to_string(log).unwrap_or_default();
+        log.lines().find(|line| line.contains(wanted)).map(str::to_owned)
+    })
+}
+
+/// The folder of one Exim, with its queue and log.
+struct Folder {
+    path: PathBuf,
+    user: User,
+}
+
+impl Folder {
+    fn new(lab: &Lab, name: &str) -> Self {
+        if !Path::new(EXIM).exists() {
+            cannot_run(format!("needs {EXIM}: make test unpacks it"));
+        }
+        let Some(user) = User::from_name("Debian-exim").unwrap() else {
+            cannot_run("needs the user Debian-exim: make test creates it");
+        };
+        let folder = Self { path: lab.folder(name), user };
+        for part in ["spool", "log"] {
+            fs::create_dir(folder.path.join(part)).unwrap();
+            folder.hand_over(part);
+        }
+        folder
+    }
+
+    fn hand_over(&self, part: &str) {
+        let User { uid, gid, .. } = &self.user;
+        chown(self.path.join(part), Some(uid.as_raw()), Some(gid.as_raw())).unwrap();
+    }
+
+    /// Main settings of every Exim of the lab.
+    fn settings(&self) -> String {
+        let User { uid, gid, .. } = &self.user;
+        format!(
+            "exim_path = {EXIM}\nexim_user = {uid}\nexim_group = {gid}\nkeep_environment =\n\
+             spool_directory = {folder}/spool\nlog_file_path = {folder}/log/%s\n\
+             log_selector = +tls_cipher +tls_certificate_verified\n",
+            folder = self.path.display()
+        )
+    }
+
+    /// Settings that offer STARTTLS, with a copy of the key for Exim's user.
+    fn offer_tls(&self, authority: &Authority, version: &str) -> String {
+        fs::copy(authority.server_key(), self.path.join("key")).unwrap();
+        self.hand_over("key");
+        format!(
+            "tls_advertise_hosts = *\ntls_certificate = {}\ntls_privatekey = {}/key\n{}",
+            authority.server_certificate().display(),
+            self.path.display(),
+            only_version(version),
+        )
+    }
+
+    fn log(&self) -> PathBuf {
+        self.path.join("log/main")
     }
 }
