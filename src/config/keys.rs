@@ -230,6 +230,12 @@ pub const SECTIONS: &[SectionSpec] = &[
             "Whether a client (IPv4 address or IPv6 /64) is still offered STARTTLS after 3 handshakes in a row, each within \
              4 hours of the one before, that failed as those of old software do. `\"hide\"`: not for an hour, so that it falls \
              back to plaintext; not together with `require`."),
+        spec("client_certificate", r#""off", "request""#, Unset("`\"off\"`", r#""request""#),
+            "`\"request\"` asks clients for a certificate. They need none, and any is accepted: it appears in the log, and \
+             rules can use it (`when.client_certificate`). Some old software cannot complete a handshake in which it is asked."),
+        spec("client_ca", "path", Unset("none", r#""/etc/gatepost/clients-ca.pem""#),
+            "Certificates in PEM of the authorities that vouch for the names in clients' certificates. Without it no name is \
+             verified, and rules can use fingerprints only."),
     ] },
     SectionSpec { header: "[[tls.certificate]]",
         help: "One of several certificates, chosen by the server name (SNI) that a client sends and by the algorithms that it \
@@ -292,6 +298,9 @@ pub const SECTIONS: &[SectionSpec] = &[
         spec("recipient", DOMAINS, Unset("all", r#"["example.org"]"#), "Domains of RCPT TO."),
         spec("tls", "boolean", Unset("both", "false"), "Whether the session uses TLS."),
         spec("auth", "boolean", Unset("both", "false"), "Whether the client is authenticated."),
+        spec("client_certificate", r#"list of "sha256:HEX", domains"#, Unset("all", r#"["sha256:6a09e667f3bcc908bb67ae8584caa73b3c6ef372fe94f82ba54ff53a5f1d36f1"]"#),
+            "TLS certificates of clients: by SHA-256 of the certificate or of its public key, or by a DNS name in a certificate \
+             of `tls.client_ca`, which names need. With `client_certificate = \"request\"` in `[tls]`."),
     ] },
     SectionSpec { header: "[site]", help: "Own networks and domains.", keys: &[
         spec("addresses", "list of networks", Unset("none", r#"["2001:db8:25::/48", "192.0.2.0/24"]"#),

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustls::ServerConfig;
-
 use super::clock::RelayClock;
 use super::health::UpstreamHealth;
 use super::host_names::HostReport;
 use super::settings::{ListenerSettings, UpstreamIdentity};
 use super::state::RelayState;
+use super::tls::ClientTls;
 use super::upstream_check;
 use super::upstream_tls::UpstreamTlsConfigs;
 use crate::addr::{Family, Networks};
@@ -117,8 +116,8 @@ impl RelayHandle {
     }
 
     /// Puts certificates and versions in force for handshakes of sessions that begin from now on.
-    pub fn set_tls(&self, config: Arc<ServerConfig>) {
-        self.0.tls.store(Some(config));
+    pub fn set_tls(&self, tls: ClientTls) {
+        self.0.tls.store(Some(Arc::new(tls)));
     }
 
     /// Puts what is verified in TLS with upstreams in force for sessions that begin from now on.

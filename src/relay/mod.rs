@@ -50,7 +50,7 @@ pub use self::settings::{
 };
 pub use self::state::TlsConfigs;
 pub use self::target::{UpstreamHost, UpstreamTarget};
-pub use self::tls::TlsLeg;
+pub use self::tls::{CertificateInspector, ClientTls, TlsLeg};
 pub use self::upstream_tls::UpstreamTlsConfigs;
 
 use self::listen::{BoundAddress, WantedAddress};

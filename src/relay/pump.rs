@@ -15,7 +15,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use memchr::memchr;
-use rustls::ServerConfig;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -25,6 +24,7 @@ use super::clock::RelayClock;
 use super::endpoint::{BULK, Read, RelayEndpoint};
 use super::failed_handshakes::FailedHandshakes;
 use super::lookups::PendingLookups;
+use super::tls::ClientTls;
 use super::upstream_tls::UpstreamTlsPlan;
 use crate::addr::{ClientAddr, Family};
 use crate::engine::{Action, Event, Observe, Outcome, Output, Proxy, Side};
@@ -72,7 +72,7 @@ pub(super) struct Pump {
     /// `limits.line_length`, in bytes.
     line_length: usize,
     /// For STARTTLS, if the gateway answers it.
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ClientTls>>,
     /// With `tls.after_failures = "hide"`.
     failed_handshakes: Option<Arc<FailedHandshakes>>,
     address: ClientAddr,
@@ -97,7 +97,7 @@ pub(super) struct PumpParts {
     pub(super) lookups: PendingLookups,
     pub(super) clock: RelayClock,
     pub(super) line_length: usize,
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<Arc<ClientTls>>,
     pub(super) failed_handshakes: Option<Arc<FailedHandshakes>>,
     pub(super) client: RelayEndpoint,
 }

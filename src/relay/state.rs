@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::admission::{Admission, RateLimit};
@@ -16,6 +15,7 @@ use super::health::HealthTable;
 use super::host_names::HostTable;
 use super::lookups::LookupProvider;
 use super::settings::{ListenerSettings, RelaySettings, UpstreamSettings};
+use super::tls::ClientTls;
 use super::upstream_targets::UpstreamTargets;
 use super::upstream_tls::{FailedTls, UpstreamTlsConfigs};
 use crate::addr::{ClientAddr, Family, Networks};
@@ -97,7 +97,7 @@ impl ActiveConfig {
 #[derive(Clone, Debug, Default)]
 pub struct TlsConfigs {
     /// With clients.
-    pub clients: Option<Arc<ServerConfig>>,
+    pub clients: Option<ClientTls>,
     pub upstreams: UpstreamTlsConfigs,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct RelayState {
     pub(super) exempt: ArcSwap<Networks>,
     pub(super) taps: Arc<Taps>,
     /// Certificates and versions in force, if the gateway ends TLS.
-    pub(super) tls: ArcSwapOption<ServerConfig>,
+    pub(super) tls: ArcSwapOption<ClientTls>,
     /// What is verified in TLS with upstreams, if the gateway may use it.
     pub(super) upstream_tls: ArcSwap<UpstreamTlsConfigs>,
     pub(super) failed_tls: Arc<FailedTls>,
@@ -143,7 +143,7 @@ impl RelayState {
             doors: [const { AtomicBool::new(true) }; Family::ALL.len()],
             exempt: ArcSwap::default(),
             taps: Arc::default(),
-            tls: ArcSwapOption::new(tls.clients),
+            tls: ArcSwapOption::from_pointee(tls.clients),
             upstream_tls: ArcSwap::from_pointee(tls.upstreams),
             failed_tls: Arc::default(),
             failed_handshakes: Arc::default(),

@@ -149,6 +149,7 @@ fn shortened(record: &SessionRecord) -> SessionRecord {
             tls_handshake: smtp.tls_handshake,
             tls_error: smtp.tls_error.as_deref().map(truncated),
             starttls_hidden: smtp.starttls_hidden,
+            client_certificate: smtp.client_certificate.clone(),
             sni: smtp.sni.as_deref().map(truncated),
             auth: smtp.auth,
             transactions: transactions.map(shortened_transaction).collect(),

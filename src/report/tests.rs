@@ -15,6 +15,7 @@ use crate::engine::{
     TransactionRecord, VerdictRecord,
 };
 use crate::policy::PolicyAction;
+use crate::policy::facts::ClientCertificate;
 use crate::smtp::{EnhancedCode, Verb};
 
 fn endpoint(address: &str) -> Endpoint {
@@ -119,6 +120,11 @@ fn session_lines() {
         r.smtp.tls = TlsState::Started;
         (r.outcome, r.tcp.closed_by) = (Outcome::TlsCompleted, Some(crate::addr::Side::Client));
     });
+    let certified = with(|r| {
+        r.smtp.tls = TlsState::Established;
+        r.smtp.client_certificate = Some(certificate(&["mx.partner.example", "a b\"=c"]));
+    });
+    let without_starttls = with(|r| r.smtp.starttls_hidden = true);
     let many = with(|r| {
         let to: Vec<_> =
             (0..12).map(|i| recipient(&format!("user{i}@b.example"), 250, None)).collect();
@@ -148,6 +154,8 @@ fn session_lines() {
         r.smtp.transactions[0].rcpt_to[0].address = "b".repeat(400);
     });
     let lines: String = [
+        ("certified", certified),
+        ("without STARTTLS", without_starttls),
         ("ordinary", ordinary()),
         ("in shadow", in_shadow),
         ("several transactions", several),
@@ -226,6 +234,16 @@ fn hostile() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
+fn certificate(names: &[&str]) -> ClientCertificate {
+    ClientCertificate {
+        sha256: "1a".repeat(32),
+        public_key_sha256: "2b".repeat(32),
+        common_name: None,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        verified: true,
+    }
+}
+
 fn hostile_record() -> impl Strategy<Value = SessionRecord> {
     let code = || prop::option::of(any::<u16>());
     let to = (hostile(), code()).prop_map(|(address, code)| RecipientRecord {
@@ -243,10 +261,11 @@ fn hostile_record() -> impl Strategy<Value = SessionRecord> {
         prop::option::of(hostile()),
         prop::collection::vec(message, 0..13),
         prop::option::of(hostile()),
-        any::<u64>(),
+        (any::<u64>(), hostile()),
     )
-        .prop_map(|(helo, transactions, rule, nanos)| {
+        .prop_map(|(helo, transactions, rule, (nanos, name))| {
             with(|r| {
+                r.smtp.client_certificate = Some(certificate(&[&name, "x"]));
                 r.start = Timestamp::from_nanos(nanos);
                 r.smtp.helo = helo;
                 r.smtp.transactions_total = transactions.len() as u64;
@@ -266,6 +285,7 @@ fn keys(line: &str) -> Vec<&str> {
 /// The same record from a harmless client.
 fn harmless(mut record: SessionRecord) -> SessionRecord {
     record.smtp.helo = record.smtp.helo.map(|_| "x".to_owned());
+    record.smtp.client_certificate = Some(certificate(&["x"]));
     for transaction in &mut record.smtp.transactions {
         transaction.mail_from = "x".to_owned();
         for to in &mut transaction.rcpt_to {

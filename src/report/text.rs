@@ -87,6 +87,14 @@ fn write_session(line: &mut String, record: &SessionRecord) {
     if smtp.starttls_hidden {
         line.push_str(" starttls=hidden");
     }
+    if let Some(certificate) = &smtp.client_certificate {
+        put!(line, " client_certificate=sha256:{}", certificate.sha256);
+        for (i, name) in certificate.names.iter().enumerate() {
+            line.push_str(if i == 0 { " certificate_names=" } else { "," });
+            push(line, name, EscapeContext::Word, MAX_VALUE);
+        }
+        put!(line, " certificate_verified={}", if certificate.verified { "yes" } else { "no" });
+    }
     if smtp.tls == TlsState::Started {
         // The rest of the session is encrypted.
         put!(line, " client_bytes={}", record.tcp.client_bytes);

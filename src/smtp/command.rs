@@ -175,6 +175,13 @@ impl<'a> Command<'a> {
         starts_with_ignore_case(self.argument, keyword) && self.path().is_some()
     }
 
+    /// AUTH with the mechanism EXTERNAL (RFC 4422 appendix A).
+    pub fn requests_external(&self) -> bool {
+        let mut words = self.argument.split(u8::is_ascii_whitespace);
+        self.verb == Verb::Auth
+            && words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"EXTERNAL"))
+    }
+
     /// The argument of BDAT (RFC 3030 §2).
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! EHLO keywords: which service extensions the gateway can carry, and the filter that passes on only those.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::Reply;
@@ -126,22 +127,30 @@ impl Extensions {
     }
 
     /// Rewrites a 250 to EHLO without keywords that the gateway cannot relay or is configured to hide (RFC 5321 §4.1.1.1),
-    /// and with those of `own`, which the gateway itself offers.
+    /// and with those of `own`, which the gateway itself offers. `keeps_external`: AUTH EXTERNAL is not hidden.
     pub fn filter(
         reply: &Reply<'_>,
         is_hidden: impl Fn(Keyword) -> bool,
+        keeps_external: bool,
         own: &[Keyword],
     ) -> (Self, Vec<u8>) {
         let mut offered = Self::default();
-        let mut lines: Vec<&[u8]> = Vec::new();
+        let mut lines: Vec<Cow<'_, [u8]>> = Vec::new();
         for (number, text) in reply.texts().enumerate() {
             if number == 0 {
-                lines.push(text);
+                lines.push(text.into());
                 continue;
             }
             let keyword = std::str::from_utf8(keyword_of(text)).ok().and_then(Keyword::parse);
             let Some(keyword) = keyword.filter(|&keyword| !is_hidden(keyword)) else {
                 continue;
+            };
+            let text = match keyword {
+                Keyword::Auth if !keeps_external => match without_external(text) {
+                    Some(text) => text,
+                    None => continue,
+                },
+                _ => text.into(),
             };
             offered.note(keyword);
             lines.push(text);
@@ -149,7 +158,7 @@ impl Extensions {
         for &keyword in own {
             if let Some((name, _)) = KEYWORDS.iter().find(|(_, known)| *known == keyword) {
                 offered.note(keyword);
-                lines.push(name.as_bytes());
+                lines.push(name.as_bytes().into());
             }
         }
         let mut out = Vec::with_capacity(reply.raw.len());
@@ -161,6 +170,20 @@ impl Extensions {
         }
         (offered, out)
     }
+}
+
+/// A line with AUTH without the mechanism EXTERNAL; `None` if no other is left.
+fn without_external(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (keyword, mechanisms) = text.split_at_checked(keyword_of(text).len())?;
+    let Some((separator, mechanisms)) = mechanisms.split_first() else { return Some(text.into()) };
+    let all = || mechanisms.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let is_external = |word: &&[u8]| word.eq_ignore_ascii_case(b"EXTERNAL");
+    if !all().any(|word| is_external(&word)) {
+        return Some(text.into());
+    }
+    let others: Vec<_> = all().filter(|word| !is_external(word)).collect();
+    let line = || [keyword, &[*separator], &others.join(&b' ')].concat().into();
+    (!others.is_empty()).then(line)
 }
 
 /// The first word of a line. `AUTH=PLAIN` is how servers before RFC 2554 wrote it; some clients still look for it.
@@ -175,7 +198,8 @@ mod tests {
 
     fn filtered(reply: &str, hide: &[Keyword]) -> (Extensions, String) {
         let ReplyParse::Complete(reply) = Reply::parse(reply.as_bytes()) else { panic!("{reply}") };
-        let (offered, out) = Extensions::filter(&reply, |keyword| hide.contains(&keyword), &[]);
+        let (offered, out) =
+            Extensions::filter(&reply, |keyword| hide.contains(&keyword), true, &[]);
         (offered, String::from_utf8(out).unwrap())
     }
 
@@ -206,5 +230,25 @@ mod tests {
     fn nothing_left_is_still_a_reply() {
         assert_eq!(filtered("250-mx.example\r\n250 BURL imap\r\n", &[]).1, "250 mx.example\r\n");
         assert_eq!(filtered("250 mx.example\r\n", &[]).1, "250 mx.example\r\n");
+    }
+
+    #[test]
+    fn external_is_one_mechanism_of_auth() {
+        let offered = |auth: &str| {
+            let reply = format!("250-mx.example\r\n250 {auth}\r\n");
+            let ReplyParse::Complete(reply) = Reply::parse(reply.as_bytes()) else {
+                panic!("{auth}")
+            };
+            let (_, out) = Extensions::filter(&reply, |_| false, false, &[]);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            offered("AUTH PLAIN external LOGIN"),
+            "250-mx.example\r\n250 AUTH PLAIN LOGIN\r\n"
+        );
+        assert_eq!(offered("AUTH=EXTERNAL PLAIN"), "250-mx.example\r\n250 AUTH=PLAIN\r\n");
+        assert_eq!(offered("AUTH  PLAIN"), "250-mx.example\r\n250 AUTH  PLAIN\r\n");
+        assert_eq!(offered("AUTH EXTERNAL"), "250 mx.example\r\n");
+        assert_eq!(offered("AUTH"), "250-mx.example\r\n250 AUTH\r\n");
     }
 }

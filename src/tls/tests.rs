@@ -8,7 +8,12 @@ fn files(certificate: &str, key: &str) -> CertificateFiles {
 }
 
 fn load(certificates: Vec<CertificateFiles>) -> Result<LoadedTls, String> {
-    let settings = TlsSettings { certificates, min_version: MinVersion::Tls12 };
+    let settings = TlsSettings {
+        certificates,
+        min_version: MinVersion::Tls12,
+        client_certificate: ClientCertificateMode::Off,
+        client_ca: None,
+    };
     let loaded = LoadedTls::load(&settings, &TicketKeys::new().unwrap());
     let folder = format!("{}/", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").display());
     loaded.map_err(|error| error.to_string().replace(&folder, ""))

@@ -49,7 +49,7 @@ pub fn upstream_config(verification: &UpstreamVerification) -> Result<Arc<Client
     Ok(Arc::new(builder.with_no_client_auth()))
 }
 
-fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(super) fn roots_of(path: &Path) -> Result<RootCertStore, TlsError> {
     let certificates = chain(path)?;
     if certificates.is_empty() {
         return Err(TlsError::NoCertificate { path: path.to_owned() });
@@ -75,7 +75,7 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
 
 /// Accepts every certificate whose key the server proves to have.
 #[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
+pub(super) struct AnyCertificate(pub(super) WebPkiSupportedAlgorithms);
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(

@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         record::TESTS,
         reenactment::TESTS,
         relay::access::TESTS,
+        relay::client_certificate::TESTS,
         relay::client_name::TESTS,
         relay::delivery::TESTS,
         relay::identity::TESTS,

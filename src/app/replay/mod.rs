@@ -14,7 +14,7 @@ use anyhow::Context as _;
 
 use self::output::ReplayReporter;
 use self::progress::FileProgress;
-use self::record_evaluator::{RecordEvaluator, unknown_facts};
+use self::record_evaluator::RecordEvaluator;
 use self::reenactment::Reenactment;
 use super::output::is_closed_pipe;
 use super::pipeline::AnalysisPipeline;
@@ -153,8 +153,8 @@ impl Replayer {
                 let FinishedSession { record, answers, .. } = &mut session;
                 let profiles = &self.settings.profiles;
                 let profile = profiles.of(record.listener.as_deref(), record.server.into());
-                policy.evaluate(profile, record, answers.as_deref(), pipeline.dns()).await;
-                unknown = record.facts.as_ref().map(unknown_facts).unwrap_or_default();
+                let answers = answers.as_deref();
+                unknown = policy.evaluate(profile, record, answers, pipeline.dns()).await;
             }
             if let Some(reenactment) = &self.reenactment {
                 let result = reenactment.run(&session).await?;

@@ -10,8 +10,8 @@ use crate::cli::PolicyArgs;
 use crate::engine::{Profile, SessionRecord, evaluate_record};
 use crate::lookup::{Dns, PassiveDns, Sources, ZoneFile, parse_server};
 use crate::policy::facts::{
-    Answers, FactState, Facts, FamilyRequirement, ReturnPathCheck, ReturnPathLevel, fcrdns,
-    helo_resolves, return_path, reverse_name,
+    Answers, FactState, Facts, FamilyRequirement, PresentedCertificate, ReturnPathCheck,
+    ReturnPathLevel, fcrdns, helo_resolves, return_path, reverse_name,
 };
 
 /// Limit of one DNS query.
@@ -41,14 +41,15 @@ impl RecordEvaluator {
     }
 
     /// Evaluates the rules of `profile` on `record`, and sets its facts and verdict. `recorded` are the lookup answers of the
-    /// gateway's own decision, if the capture has them; they take precedence over present answers.
+    /// gateway's own decision, if the capture has them; they take precedence over present answers. Returns the names of what
+    /// is not known.
     pub(super) async fn evaluate(
         &self,
         profile: &Profile,
         record: &mut SessionRecord,
         recorded: Option<&str>,
         dns_in_capture: &PassiveDns,
-    ) {
+    ) -> Vec<&'static str> {
         // The server looks up its client after the connection, so answers until the end count.
         let end = record.start + record.duration;
         let sources = Sources {
@@ -68,9 +69,21 @@ impl RecordEvaluator {
             }
             sources.fetch(&mut known, reviewed.need).await;
         };
+        if let Some(certificate) = known.client_certificate().certificate() {
+            record.smtp.client_certificate = Some(certificate.clone());
+        }
         let facts = reviewed.facts;
         record.verdict = reviewed.verdict;
-        record.facts = Some(with_common_facts(facts, record, &sources, &mut known).await);
+        let facts = with_common_facts(facts, record, &sources, &mut known).await;
+        let mut unknown = unknown_facts(&facts);
+        if profile.rules.use_client_certificate()
+            && record.smtp.tls.is_encrypted()
+            && *known.client_certificate() == PresentedCertificate::NotKnown
+        {
+            unknown.push("client_certificate");
+        }
+        record.facts = Some(facts);
+        unknown
     }
 }
 
@@ -108,7 +121,7 @@ async fn with_common_facts(
 }
 
 /// The names of the unknown facts.
-pub(super) fn unknown_facts(facts: &Facts) -> Vec<&'static str> {
+fn unknown_facts(facts: &Facts) -> Vec<&'static str> {
     let unknown = facts.named().filter(|(_, fact)| fact.state == FactState::Unknown);
     unknown.map(|(name, _)| name).collect()
 }

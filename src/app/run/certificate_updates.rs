@@ -89,7 +89,7 @@ impl CertificateUpdates {
 
     fn put_in_use(&self) {
         if let Some(own) = &self.certificates {
-            self.relay.set_tls(own.config());
+            self.relay.set_tls(own.client_tls());
             self.log.notice(LogLevel::Info, "new certificates are in use");
         }
         self.report();

@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use anyhow::Context as _;
-use rustls::ServerConfig;
 
 use crate::humanize::duration;
+use crate::relay::{CertificateInspector, ClientTls};
 use crate::report::LogLevel;
 use crate::time::Timestamp;
 use crate::tls::{CertificateFacts, LoadedTls, TicketKeys, TlsSettings};
@@ -60,8 +60,12 @@ impl Certificates {
         Ok(Self { settings, tickets, loaded, stamps, changing, refused, warned_on })
     }
 
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.loaded.config)
+    pub(super) fn client_tls(&self) -> ClientTls {
+        let inspector = self.loaded.client_certificates.clone().map(|requested| {
+            let inspect: CertificateInspector = Arc::new(move |chain| requested.inspect(chain));
+            inspect
+        });
+        ClientTls { config: Arc::clone(&self.loaded.config), inspector }
     }
 
     /// Those in use.
@@ -178,7 +182,9 @@ fn sentence(notice: &str) -> String {
 }
 
 fn files(settings: &TlsSettings) -> impl Iterator<Item = &Path> {
-    settings.certificates.iter().flat_map(|pair| [pair.certificate.as_path(), pair.key.as_path()])
+    let pairs = settings.certificates.iter();
+    let own = pairs.flat_map(|pair| [pair.certificate.as_path(), pair.key.as_path()]);
+    own.chain(settings.client_ca.as_deref())
 }
 
 fn stamps(settings: &TlsSettings) -> Vec<FileStamp> {

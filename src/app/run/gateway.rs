@@ -140,7 +140,7 @@ impl Gateway {
         let session_observers = (Arc::clone(&log), (Arc::clone(&evidence), status));
         let observer = Arc::new((Arc::clone(&metrics), session_observers));
         let provider = Arc::clone(&router) as _;
-        let clients = certificates.as_ref().map(Certificates::config);
+        let clients = certificates.as_ref().map(Certificates::client_tls);
         let tls = TlsConfigs { clients, upstreams };
         let relay = Relay::start(config.relay.clone(), listeners, tls, observer, provider)?;
         // After the relay: intercepted connections need a listener.

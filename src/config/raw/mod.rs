@@ -123,6 +123,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
     cross_checks::upstreams(&listeners, &mut diagnostics);
     client_identity::check_open_relay(&listeners, host, &mut diagnostics);
     tls::check(&tls, &listeners, &smtp, &mut diagnostics);
+    tls::check_rules(&tls, &policies, &mut diagnostics);
     cross_checks::upstream_tls(&listeners, tls.mode, &mut diagnostics);
     client_identity::check_impersonation(
         &listeners,

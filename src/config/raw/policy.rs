@@ -16,7 +16,8 @@ use crate::config::Site;
 use crate::policy::PolicyAction;
 use crate::policy::facts::{DomainName, FamilyRequirement, ReturnPathLevel};
 use crate::policy::rules::{
-    Domains, Exemption, FactName, PolicyRule, PolicyStage, Requirement, RuleMode, When,
+    CertificateCondition, Domains, Exemption, FactName, PolicyRule, PolicyStage, Requirement,
+    RuleMode, When,
 };
 
 /// The names of the rules become labels of metrics.
@@ -27,6 +28,8 @@ pub(super) struct PolicySection {
     pub(super) rule: Option<PolicyRule>,
     /// `when.listeners`
     pub(super) listeners: List<ListenerReference>,
+    /// Byte offset of `when.client_certificate`.
+    pub(super) client_certificate: Option<usize>,
     /// Byte offset.
     pub(super) start: Option<usize>,
 }
@@ -85,7 +88,8 @@ pub(super) fn policy(
         mode: mode.or(RuleMode::Enforce),
         url: url.into_option().map(Into::into),
     });
-    PolicySection { rule, listeners: when.listeners, start }
+    let client_certificate = when.client_certificate.start();
+    PolicySection { rule, listeners: when.listeners, client_certificate, start }
 }
 
 fn exemption(value: &Value<'_>) -> ValueResult<Exemption> {
@@ -109,6 +113,7 @@ struct Conditions {
     recipient: List<Pattern>,
     tls: Field<bool>,
     auth: Field<bool>,
+    client_certificate: List<CertificatePattern>,
 }
 
 fn conditions(section: &mut Section<'_, '_, '_>) -> Conditions {
@@ -128,6 +133,7 @@ fn conditions(section: &mut Section<'_, '_, '_>) -> Conditions {
         recipient: section.read("recipient", non_empty(pattern, ANY)),
         tls: section.read("tls", boolean),
         auth: section.read("auth", boolean),
+        client_certificate: section.read("client_certificate", non_empty(certificate_pattern, ANY)),
     }
 }
 
@@ -142,6 +148,7 @@ impl Conditions {
             && self.recipient.is_absent()
             && self.tls.is_absent()
             && self.auth.is_absent()
+            && self.client_certificate.is_absent()
     }
 
     /// The stage at which each key can be evaluated.
@@ -150,6 +157,7 @@ impl Conditions {
             ("helo", !self.helo.is_absent(), PolicyStage::Helo),
             ("tls", !self.tls.is_absent(), PolicyStage::Mail),
             ("auth", !self.auth.is_absent(), PolicyStage::Mail),
+            ("client_certificate", !self.client_certificate.is_absent(), PolicyStage::Mail),
             ("sender", !self.sender.is_absent(), PolicyStage::Mail),
             ("recipient", !self.recipient.is_absent(), PolicyStage::Rcpt),
         ];
@@ -166,6 +174,7 @@ impl Conditions {
             recipient: domains(&self.recipient),
             tls: self.tls.clone().into_option(),
             auth: self.auth.clone().into_option(),
+            client_certificate: certificate_condition(&self.client_certificate),
         }
     }
 }
@@ -175,6 +184,15 @@ impl Conditions {
 enum Pattern {
     Exact(DomainName),
     Below(DomainName),
+}
+
+impl Pattern {
+    fn add_to(self, domains: &mut Domains) {
+        match self {
+            Self::Exact(domain) => domains.exact.push(domain),
+            Self::Below(domain) => domains.below.push(domain),
+        }
+    }
 }
 
 fn pattern(value: &Value<'_>) -> ValueResult<Pattern> {
@@ -199,12 +217,45 @@ fn pattern(value: &Value<'_>) -> ValueResult<Pattern> {
 fn domains(patterns: &List<Pattern>) -> Domains {
     let mut domains = Domains::default();
     for pattern in patterns.items() {
-        match pattern.get_ref().clone() {
-            Pattern::Exact(domain) => domains.exact.push(domain),
-            Pattern::Below(domain) => domains.below.push(domain),
-        }
+        pattern.get_ref().clone().add_to(&mut domains);
     }
     domains
+}
+
+/// `"sha256:HEX"` of a certificate or its public key, or a name in a verified certificate.
+#[derive(Clone, Debug, PartialEq)]
+enum CertificatePattern {
+    Fingerprint(String),
+    Name(Pattern),
+}
+
+fn certificate_pattern(value: &Value<'_>) -> ValueResult<CertificatePattern> {
+    const DIGITS: usize = 64;
+    let written = string(value, "a fingerprint or a name", "\"sha256:…\"")?;
+    let Some(digest) = written.strip_prefix("sha256:") else {
+        return pattern(value).map(CertificatePattern::Name);
+    };
+    // Postfix and openssl write colons.
+    let digits: String = digest.chars().filter(|letter| *letter != ':').collect();
+    if digits.len() != DIGITS || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        let problem = format!("\"{}\" is not a SHA-256 fingerprint", printable(written));
+        let remedy = format!("write \"sha256:\" and {DIGITS} hexadecimal digits");
+        return invalid(value, problem, remedy);
+    }
+    Ok(CertificatePattern::Fingerprint(digits.to_ascii_lowercase()))
+}
+
+fn certificate_condition(patterns: &List<CertificatePattern>) -> CertificateCondition {
+    let mut condition = CertificateCondition::default();
+    for pattern in patterns.items() {
+        match pattern.get_ref().clone() {
+            CertificatePattern::Fingerprint(fingerprint) => {
+                condition.fingerprints.push(fingerprint);
+            }
+            CertificatePattern::Name(name) => name.add_to(&mut condition.names),
+        }
+    }
+    condition
 }
 
 /// `"fcrdns"`, or `{ fact = "return_path", level = "smtp", over = "any" }`.

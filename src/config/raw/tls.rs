@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use super::diagnostics::Diagnostics;
 use super::listeners::ListenerSection;
+use super::policy::PolicySection;
 use super::reader::{Field, Section};
 use super::sections::SmtpSection;
 use super::values::{boolean, file, one_of};
 use crate::engine::TlsMode;
 use crate::relay::{AfterTlsFailures, ListenerTls};
 use crate::smtp::Keyword;
-use crate::tls::{CertificateFiles, MinVersion, TlsSettings};
+use crate::tls::{CertificateFiles, ClientCertificateMode, MinVersion, TlsSettings};
 
 const SMTP: u16 = 25;
 /// SMTP inside TLS from the first octet (RFC 8314 §3.3).
@@ -44,6 +45,10 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
     let after = AfterTlsFailures::ALL.map(|after| (after.as_str(), after));
     let after_failures = section.read("after_failures", one_of(&after));
 
+    let modes = ClientCertificateMode::ALL.map(|mode| (mode.as_str(), mode));
+    let client_certificate = section.read("client_certificate", one_of(&modes));
+    let client_ca = section.read("client_ca", file("\"/etc/gatepost/clients-ca.pem\""));
+
     let Some(at) = section.start() else { return TlsSection::default() };
     if mode.effective(Mode::Terminate) == Some(Mode::Passthrough) {
         if let (Some(true), Some(at)) = (require.effective(false), require.start()) {
@@ -57,6 +62,13 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
         {
             let problem = "with mode = \"passthrough\" the mail server offers STARTTLS, and the gateway ends no handshake";
             section.diagnostics.error(at, "tls.after_failures", problem, "remove it");
+        }
+        if let (Some(ClientCertificateMode::Request), Some(at)) =
+            (client_certificate.effective(ClientCertificateMode::Off), client_certificate.start())
+        {
+            let problem = "with mode = \"passthrough\" the mail server ends TLS";
+            let remedy = "remove it, and have the mail server request certificates (Postfix: smtpd_tls_ask_ccert)";
+            section.diagnostics.error(at, "tls.client_certificate", problem, remedy);
         }
         return TlsSection { at: Some(at), ..TlsSection::default() };
     }
@@ -72,11 +84,20 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
     if !section.has("certificate") && !section.has("key") {
         section.missing("certificate");
     }
+    if let (Some(ClientCertificateMode::Off), Some(at)) =
+        (client_certificate.effective(ClientCertificateMode::Off), client_ca.start())
+    {
+        let problem = "clients are not asked for a certificate";
+        let remedy = "set client_certificate = \"request\", or remove it";
+        section.diagnostics.error(at, "tls.client_ca", problem, remedy);
+    }
     let min_version = min_version.or_default();
+    let client_certificate = client_certificate.or_default();
+    let client_ca = client_ca.into_option();
     TlsSection {
         mode: TlsMode::Terminate { required: require.or(false) },
         after_failures: after_failures.or_default(),
-        settings: Some(TlsSettings { certificates, min_version }),
+        settings: Some(TlsSettings { certificates, min_version, client_certificate, client_ca }),
         at: Some(at),
     }
 }
@@ -198,5 +219,31 @@ fn fits_ports(listener: &ListenerSection, mode: TlsMode, diagnostics: &mut Diagn
                        waits for TLS: the gateway begins it by STARTTLS only";
         let remedy = "add addresses in [upstream] with the MTA's port 587 or 25";
         diagnostics.error(at, &listener.field("tls"), problem, remedy);
+    }
+}
+
+/// Rules about clients' certificates need these.
+pub(super) fn check_rules(
+    tls: &TlsSection,
+    policies: &[PolicySection],
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let settings = tls.settings.as_ref();
+    let is_requested = settings
+        .is_some_and(|settings| settings.client_certificate == ClientCertificateMode::Request);
+    let has_authorities = settings.is_some_and(|settings| settings.client_ca.is_some());
+    for policy in policies {
+        let (Some(rule), Some(at)) = (&policy.rule, policy.client_certificate) else { continue };
+        let condition = &rule.when.client_certificate;
+        let field = "policy.when.client_certificate";
+        if !is_requested {
+            let problem = "clients are not asked for a certificate";
+            let remedy = "set client_certificate = \"request\" in [tls]";
+            diagnostics.error(at, field, problem, remedy);
+        } else if !has_authorities && !condition.names.is_empty() {
+            let problem = "a client can put any name into a certificate of its own";
+            let remedy = "set client_ca in [tls] to the authorities that vouch for names, or write a fingerprint (\"sha256:…\")";
+            diagnostics.error(at, field, problem, remedy);
+        }
     }
 }

@@ -18,7 +18,10 @@ use crate::engine::event::Event;
 use crate::engine::options::Profile;
 use crate::engine::output::{Action, Output};
 use crate::engine::record::{PolicyQuestion, VerdictRecord};
-use crate::policy::facts::{Answer, Answers, Fact, Facts, Lookup, LookupResult, Reason, Source};
+use crate::policy::facts::{
+    Answer, Answers, ClientCertificate, Fact, Facts, Lookup, LookupResult, PresentedCertificate,
+    Reason, Source,
+};
 use crate::policy::rules::{Decision, FactName, PolicyRules, PolicyStage, RuleMatch, RuleMode};
 use crate::policy::{self, ClientArrival};
 use crate::smtp::EnhancedCode;
@@ -201,6 +204,16 @@ impl PolicyEvaluator {
         policy::reply(matched, &question.subject(self.arrival()))
     }
 
+    /// TLS that the gateway ends was established, with or without a certificate of the client.
+    pub(in crate::engine) fn on_client_certificate(
+        &mut self,
+        presented: Option<&ClientCertificate>,
+    ) {
+        if presented.is_some() || self.rules().use_client_certificate() {
+            self.known.set_client_certificate(PresentedCertificate::of(presented));
+        }
+    }
+
     /// Answers arrived. The lookups that they lead to are requested.
     pub(in crate::engine) fn on_answers(
         &mut self,
@@ -339,7 +352,8 @@ impl PolicyEvaluator {
 
     fn limit_answers(&mut self) {
         if self.known_count + self.requested.len() > MAX_ANSWERS {
-            (self.known, self.known_count) = (Answers::default(), 0);
+            self.known.clear_lookups();
+            self.known_count = 0;
             self.requested.clear();
             self.open.clear();
         }

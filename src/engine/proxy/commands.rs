@@ -93,6 +93,11 @@ impl Proxy {
                 let text = "encryption is required for AUTH: STARTTLS comes first";
                 self.answer(expected, 538, EnhancedCode::new(5, 7, 11), text, out);
             }
+            (Verb::Auth, _) if self.profile.tls.terminates() && command.requests_external() => {
+                self.checks.count_error();
+                let text = "AUTH EXTERNAL is not offered here";
+                self.answer(expected, 504, EnhancedCode::new(5, 5, 4), text, out);
+            }
             (Verb::Starttls, _) if self.profile.tls.terminates() => {
                 self.on_own_starttls(command, expected, out);
             }

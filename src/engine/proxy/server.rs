@@ -156,7 +156,7 @@ impl Proxy {
             && self.session.state().tls() != TlsState::Established
             && !hidden.contains(&Keyword::Starttls);
         let own: &[Keyword] = if is_offered { &[Keyword::Starttls] } else { &[] };
-        let (extensions, filtered) = Extensions::filter(reply, is_hidden, own);
+        let (extensions, filtered) = Extensions::filter(reply, is_hidden, !terminates, own);
         self.session.on_extensions(extensions);
         let mut cleaned = None;
         if let ReplyParse::Complete(relayed) = Reply::parse(&filtered) {

@@ -69,6 +69,9 @@ impl Proxy {
         self.early_data_rejected = false;
         let hello = self.tls_hellos.on_bytes(Side::Client, &facts.client_hello);
         self.record.on_own_tls(facts, hello, at, out);
+        if let Some(evaluator) = &mut self.evaluator {
+            evaluator.on_client_certificate(facts.client_certificate.as_ref());
+        }
         self.end_if_drained(out);
     }
 

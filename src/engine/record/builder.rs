@@ -306,6 +306,7 @@ impl RecordBuilder {
         if let Some(hello) = hello {
             self.on_tls_hello(hello);
         }
+        self.smtp.client_certificate.clone_from(&facts.client_certificate);
         let result = if facts.resumed { TlsHandshake::Resumed } else { TlsHandshake::Full };
         self.smtp.tls_handshake = Some(result);
         self.phase(Phase::TlsHandshake, at - self.phase_start, out);

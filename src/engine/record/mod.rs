@@ -22,6 +22,7 @@ pub use self::transcript_entry::{TranscriptEntry, TranscriptItem};
 use super::event::{Anomaly, Outcome, Phase, TlsHandshake, TlsVersion, UpstreamTlsResult};
 use crate::addr::{Family, Side};
 use crate::policy::ClientArrival;
+use crate::policy::facts::ClientCertificate;
 use crate::smtp::{EnhancedCode, TlsState, Verb};
 use crate::stream::{FlowFacts, FlowOutcome};
 use crate::time::Timestamp;
@@ -103,6 +104,8 @@ pub struct TlsFacts {
     pub version: TlsVersion,
     /// A session ticket replaced the certificate.
     pub resumed: bool,
+    /// Of the client, also in a resumed session; `None` where the gateway is the client.
+    pub client_certificate: Option<ClientCertificate>,
     /// The first bytes of the client, which hold its hello; empty where the gateway is the client.
     pub client_hello: Vec<u8>,
 }
@@ -209,6 +212,9 @@ pub struct SmtpFacts {
     /// STARTTLS was not offered because the client's handshakes failed again and again; absent otherwise.
     #[serde(skip_serializing_if = "is_false")]
     pub starttls_hidden: bool,
+    /// Presented to the gateway's own TLS; absent without one, and in a capture that does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
     /// Server name in the ClientHello (SNI).
     pub sni: Option<String>,
     /// An AUTH that succeeded.

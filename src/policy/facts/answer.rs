@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DomainName, Reason, Source};
+use super::{ClientCertificate, DomainName, PresentedCertificate, Reason, Source};
 use crate::addr::Family;
 use crate::time::Timestamp;
 
@@ -101,24 +101,62 @@ pub struct LookupResult {
     pub at: Option<Timestamp>,
 }
 
-/// The answers available so far.
+/// The answers available so far, and the client's certificate: all that a decision depends on beside its question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answers(BTreeMap<Lookup, LookupResult>);
+pub struct Answers {
+    lookups: BTreeMap<Lookup, LookupResult>,
+    client_certificate: PresentedCertificate,
+}
+
+/// One entry of the list in a recording.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum RecordedAnswer {
+    Lookup(Lookup, LookupResult),
+    /// `null`: the client presented none.
+    ClientCertificate {
+        client_certificate: Option<Box<ClientCertificate>>,
+    },
+}
 
 impl Answers {
     pub fn insert(&mut self, lookup: Lookup, result: LookupResult) {
-        self.0.insert(lookup, result);
+        self.lookups.insert(lookup, result);
     }
 
     pub fn get(&self, lookup: &Lookup) -> Option<&LookupResult> {
-        self.0.get(lookup)
+        self.lookups.get(lookup)
     }
 
-    /// The form in a recording: a JSON list of pairs, each a lookup and its result.
+    pub const fn client_certificate(&self) -> &PresentedCertificate {
+        &self.client_certificate
+    }
+
+    pub fn set_client_certificate(&mut self, presented: PresentedCertificate) {
+        self.client_certificate = presented;
+    }
+
+    /// Removes all answers to lookups.
+    pub fn clear_lookups(&mut self) {
+        self.lookups.clear();
+    }
+
+    /// The form in a recording: a JSON list of pairs, each a lookup and its result, and of the client's certificate if it is
+    /// known.
     pub fn to_json(&self) -> String {
-        let pairs: Vec<_> = self.iter().collect();
+        let lookups = self
+            .iter()
+            .map(|(lookup, result)| RecordedAnswer::Lookup(lookup.clone(), result.clone()));
+        let certificate = match &self.client_certificate {
+            PresentedCertificate::NotKnown => None,
+            PresentedCertificate::None => Some(None),
+            PresentedCertificate::Certificate(certificate) => Some(Some(certificate.clone())),
+        };
+        let certificate = certificate
+            .map(|client_certificate| RecordedAnswer::ClientCertificate { client_certificate });
+        let all: Vec<_> = lookups.chain(certificate).collect();
         // Cannot fail: strings, numbers and names only.
-        serde_json::to_string(&pairs).unwrap_or_default()
+        serde_json::to_string(&all).unwrap_or_default()
     }
 
     /// Parses the output of [`Self::to_json`].
@@ -126,15 +164,26 @@ impl Answers {
     /// # Errors
     /// The text has another form.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
-        let pairs: Vec<(Lookup, LookupResult)> = serde_json::from_str(text)?;
-        Ok(Self(pairs.into_iter().collect()))
+        let recorded: Vec<RecordedAnswer> = serde_json::from_str(text)?;
+        let mut answers = Self::default();
+        for one in recorded {
+            match one {
+                RecordedAnswer::Lookup(lookup, result) => answers.insert(lookup, result),
+                RecordedAnswer::ClientCertificate { client_certificate } => {
+                    answers.client_certificate =
+                        PresentedCertificate::of(client_certificate.as_deref());
+                }
+            }
+        }
+        Ok(answers)
     }
 
+    /// Nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.lookups.is_empty() && self.client_certificate == PresentedCertificate::NotKnown
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Lookup, &LookupResult)> {
-        self.0.iter()
+        self.lookups.iter()
     }
 }

@@ -9,6 +9,7 @@
 
 mod address_search;
 mod answer;
+mod client_certificate;
 mod detail;
 mod fact;
 mod helo;
@@ -26,6 +27,7 @@ mod site_mx;
 mod tests;
 
 pub use self::answer::{Answer, Answers, DnsRecord, Lookup, LookupResult};
+pub use self::client_certificate::{ClientCertificate, PresentedCertificate};
 pub use self::detail::Detail;
 pub use self::fact::{Evaluation, Fact, FactState, Facts};
 pub use self::helo::helo_resolves;

@@ -8,7 +8,7 @@ use super::rule::{PolicyRule, RuleEvaluation, RuleMatch, RuleMode};
 use super::subject::{PolicyStage, Subject};
 use crate::addr::Networks;
 use crate::policy::PolicyAction;
-use crate::policy::facts::{Answers, DomainName, Evaluation, Fact, Lookup};
+use crate::policy::facts::{Answers, DomainName, Evaluation, Fact, FactState, Lookup};
 use crate::smtp::{PathKind, Rerouting};
 
 /// The decision with the answers available so far.
@@ -61,6 +61,11 @@ impl PolicyRules {
         self.rules.iter()
     }
 
+    /// Whether a rule has a condition on the client's certificate.
+    pub fn use_client_certificate(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.when.client_certificate.is_empty())
+    }
+
     /// Whether an enforced rule may tag a message.
     pub fn may_tag(&self) -> bool {
         let tags =
@@ -75,8 +80,11 @@ impl PolicyRules {
         subject: &'a Subject<'_>,
         known: &'a Answers,
     ) -> impl Iterator<Item = (FactName, Fact)> + 'a {
-        let applicable =
-            self.rules.iter().filter(move |rule| rule.applies(stage, subject, &self.site));
+        let applicable = self.rules.iter().filter(move |rule| {
+            let presented = known.client_certificate();
+            rule.applies(stage, subject, &self.site)
+                && rule.when.client_certificate.state(subject, presented) == FactState::True
+        });
         let required = applicable.flat_map(|rule| &rule.require);
         required.filter_map(move |require| match require.evaluate(subject, &self.ours, known) {
             Evaluation::Known(fact) => Some((require.fact, fact)),

@@ -6,7 +6,9 @@
 //! A rule is evaluated from its [`PolicyStage`] on. The refusal is sent at RCPT, when envelope and exemptions are known,
 //! unless `smtp.refuse_at` or STARTTLS require it earlier.
 
+mod client_certificate;
 mod decision;
+mod domains;
 mod require;
 mod rule;
 mod subject;
@@ -14,8 +16,10 @@ mod subject;
 mod tests;
 mod when;
 
+pub use self::client_certificate::CertificateCondition;
 pub use self::decision::{Decision, PolicyRules};
+pub use self::domains::Domains;
 pub use self::require::{FactName, Requirement};
 pub use self::rule::{PolicyRule, RuleMatch, RuleMode};
 pub use self::subject::{PolicyStage, Subject};
-pub use self::when::{Domains, Exemption, When};
+pub use self::when::{Exemption, When};

@@ -96,6 +96,16 @@ impl PolicyRule {
         ours: &Networks,
         known: &Answers,
     ) -> RuleEvaluation {
+        match self.when.client_certificate.state(subject, known.client_certificate()) {
+            FactState::True => {}
+            FactState::False => return RuleEvaluation::NoMatch,
+            FactState::Unknown if self.on_unknown == PolicyAction::Accept => {
+                return RuleEvaluation::NoMatch;
+            }
+            FactState::Unknown => {
+                return RuleEvaluation::Match(self.matched(self.on_unknown, None));
+            }
+        }
         if self.require.is_empty() {
             return RuleEvaluation::Match(self.matched(self.otherwise, None));
         }

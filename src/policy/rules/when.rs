@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::client_certificate::CertificateCondition;
+use super::domains::Domains;
 use super::subject::{PolicyStage, Subject};
 use crate::addr::{Family, Networks};
 use crate::label::labels;
@@ -25,6 +27,8 @@ pub struct When {
     pub tls: Option<bool>,
     /// AUTH succeeded.
     pub auth: Option<bool>,
+    /// Evaluated with the answers, see [`CertificateCondition::state`].
+    pub client_certificate: CertificateCondition,
 }
 
 impl When {
@@ -32,7 +36,11 @@ impl When {
     pub fn stage(&self) -> PolicyStage {
         if !self.recipient.is_empty() {
             PolicyStage::Rcpt
-        } else if !self.sender.is_empty() || self.auth.is_some() || self.tls.is_some() {
+        } else if !self.sender.is_empty()
+            || self.auth.is_some()
+            || self.tls.is_some()
+            || !self.client_certificate.is_empty()
+        {
             PolicyStage::Mail
         } else if !self.helo.is_empty() {
             PolicyStage::Helo
@@ -47,6 +55,7 @@ impl When {
             && (self.networks.is_empty() || self.networks.contains(client))
     }
 
+    /// All but that on the client's certificate.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         let domain = |path: Option<&str>| path.and_then(DomainOrLiteral::of_path);
         self.matches_client(subject.client)
@@ -56,35 +65,6 @@ impl When {
             && self.recipient.match_or_empty(|| domain(subject.recipient))
             && self.tls.is_none_or(|tls| tls == subject.tls)
             && self.auth.is_none_or(|auth| auth == subject.authenticated)
-    }
-}
-
-/// Exact domains (`a.example`), and domains whose subdomains match (`.a.example`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Domains {
-    pub exact: Vec<DomainName>,
-    /// Subdomains of each match, the domain itself does not.
-    pub below: Vec<DomainName>,
-}
-
-impl Domains {
-    pub fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.below.is_empty()
-    }
-
-    pub fn contain(&self, domain: &DomainName) -> bool {
-        self.exact.contains(domain)
-            || self.below.iter().any(|above| domain != above && domain.is_within(above))
-    }
-
-    fn match_or_empty(&self, domain: impl FnOnce() -> Option<DomainOrLiteral>) -> bool {
-        if self.is_empty() {
-            return true;
-        }
-        match domain() {
-            Some(DomainOrLiteral::Domain(domain)) => self.contain(&domain),
-            Some(DomainOrLiteral::Literal(_)) | None => false,
-        }
     }
 }
 

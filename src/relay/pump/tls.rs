@@ -1,5 +1,6 @@
 //! TLS of a session's two sides: its start, after which no plaintext counts, and its failures.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -32,14 +33,15 @@ impl Pump {
 
     /// The client has the 220 to its STARTTLS, or TLS comes first.
     pub(super) fn start_client_tls(&mut self, out: &mut Output, cx: &mut Context<'_>) {
-        let Some(config) = self.tls.clone() else {
+        let Some(tls) = &self.tls else {
             // A reload took the certificates away between this session's settings and them.
             let reason = "the gateway has no certificate any more".to_owned();
             let failure =
                 TlsFailure { result: TlsHandshake::Internal, reason, is_of_old_client: false };
             return self.engine.on_tls_failed(failure, out);
         };
-        let started = TlsLeg::with_client(config);
+        let started = TlsLeg::with_client(Arc::clone(&tls.config));
+        let started = started.map(|leg| leg.with_inspector(tls.inspector.clone()));
         if let Err(error) = started.and_then(|tls| self.client.start_tls(tls, cx)) {
             self.engine.on_tls_failed(failure(&error), out);
         }

@@ -4,6 +4,7 @@
 //! It keeps nothing but an unfinished record and what its reader has not taken yet, so that an idle session holds no
 //! buffer.
 
+mod client;
 mod connection;
 mod failure;
 
@@ -15,6 +16,7 @@ use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ClientConfig, Error, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig};
 
+pub use self::client::{CertificateInspector, ClientTls};
 use self::connection::{TlsConnection, UnbufferedTls};
 pub(super) use self::failure::{failure, upstream_failure};
 use crate::engine::{TlsFacts, TlsVersion};
@@ -59,6 +61,8 @@ pub struct TlsLeg {
     held: Vec<u8>,
     /// Of a client.
     first_flight: Vec<u8>,
+    /// Until the handshake is complete.
+    inspector: Option<CertificateInspector>,
     is_established: bool,
     /// The peer sends no more (close_notify, RFC 8446 §6.1).
     is_closed: bool,
@@ -73,6 +77,12 @@ impl TlsLeg {
     /// The configuration has no certificate that can be used.
     pub fn with_client(config: Arc<ServerConfig>) -> Result<Self, Error> {
         Ok(Self::new(TlsConnection::with_client(config)?))
+    }
+
+    /// With the function for a certificate that the client presents.
+    #[must_use]
+    pub fn with_inspector(self, inspector: Option<CertificateInspector>) -> Self {
+        Self { inspector, ..self }
     }
 
     /// With an upstream of this name.
@@ -94,6 +104,7 @@ impl TlsLeg {
             taken: 0,
             held: Vec::new(),
             first_flight: Vec::new(),
+            inspector: None,
             is_established: false,
             is_closed: false,
             has_failed: false,
@@ -165,7 +176,10 @@ impl TlsLeg {
         self.is_established = true;
         let held = std::mem::take(&mut self.held);
         self.send(&held, outgoing)?;
+        let presented = self.connection.common().peer_certificates().unwrap_or_default();
+        let client_certificate = self.inspector.take().and_then(|inspect| inspect(presented));
         Ok(Some(TlsFacts {
+            client_certificate,
             version: match self.connection.common().protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
                 Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,

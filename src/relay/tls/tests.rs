@@ -256,7 +256,12 @@ fn both_kinds_of_legs_speak_with_each_other() {
                     take_all(&mut near, &mut at_near);
                 }
             }
-            let expected = TlsFacts { version: expected, resumed: false, client_hello: Vec::new() };
+            let expected = TlsFacts {
+                version: expected,
+                resumed: false,
+                client_certificate: None,
+                client_hello: Vec::new(),
+            };
             assert_eq!(facts, Some(expected));
             assert!(at_near == message && at_far == message, "{piece}");
         }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use gatepost::engine::{
     Outcome, Profile, SessionRecord, SmtpOptions, TcpFacts, Timeouts, UpstreamTls,
 };
-use gatepost::policy::facts::{Lookup, LookupResult};
+use gatepost::policy::facts::{ClientCertificate, Lookup, LookupResult};
 
 use crate::engine::driver::Driver;
 
@@ -76,6 +76,7 @@ pub(crate) struct Dialogue {
     pub(crate) client: &'static str,
     upstream_tls: UpstreamTls,
     starttls_hidden: bool,
+    client_certificate: Option<ClientCertificate>,
     oracle: Option<fn(&Lookup) -> LookupResult>,
     steps: Vec<ExpectedStep>,
     client_receives: Vec<u8>,
@@ -100,6 +101,7 @@ impl Dialogue {
             client: "[2001:db8::1]:40000",
             upstream_tls: UpstreamTls::Off,
             starttls_hidden: false,
+            client_certificate: None,
             oracle: None,
             steps: Vec::new(),
             client_receives: Vec::new(),
@@ -126,6 +128,12 @@ impl Dialogue {
     /// Handshakes of the client failed again and again.
     pub(crate) const fn starttls_hidden(mut self) -> Self {
         self.starttls_hidden = true;
+        self
+    }
+
+    /// The client presents it in its handshake.
+    pub(crate) fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.client_certificate = Some(certificate);
         self
     }
 
@@ -225,6 +233,7 @@ impl Dialogue {
         let (profile, client) = (self.profile.clone(), self.client);
         let mut driver = Driver::new(profile, self.timeouts, client, destination, splice);
         driver.use_upstream_tls(self.upstream_tls);
+        driver.client_certificate.clone_from(&self.client_certificate);
         if self.starttls_hidden {
             driver.hide_starttls();
         }

@@ -13,7 +13,7 @@ use gatepost::engine::{
     evaluate_record,
 };
 use gatepost::policy;
-use gatepost::policy::facts::{Lookup, LookupResult};
+use gatepost::policy::facts::{Answers, ClientCertificate, Lookup, LookupResult};
 use gatepost::time::Timestamp;
 
 /// 2026-01-02T03:04:05Z.
@@ -48,6 +48,8 @@ pub(crate) struct Driver {
     pub(crate) closed: bool,
     /// How often the engine gave up TLS with this upstream for a while.
     pub(crate) avoided_tls: u32,
+    /// What the client presents in its handshake.
+    pub(crate) client_certificate: Option<ClientCertificate>,
     /// Upstream does not complete the handshake by itself.
     holds_handshake: bool,
     abandoned: bool,
@@ -86,6 +88,7 @@ impl Driver {
             events: Vec::new(),
             closed: false,
             avoided_tls: 0,
+            client_certificate: None,
             holds_handshake: false,
             abandoned: false,
             shut_upstream: false,
@@ -285,6 +288,11 @@ impl Driver {
         }
     }
 
+    /// What the gateway decided on.
+    pub(crate) fn answers(&self) -> Answers {
+        self.engine.answers().cloned().unwrap_or_default()
+    }
+
     /// Checks that the observer's record, with the gateway's lookup results, leads to the same verdict.
     #[track_caller]
     pub(crate) fn check_verdict_replays(
@@ -297,7 +305,7 @@ impl Driver {
         if verdict.action == policy::PolicyAction::Accept {
             verdict.reason = None; // A capture does not show it.
         }
-        let known = self.engine.answers().cloned().unwrap_or_default();
+        let known = self.answers();
         let evaluated = evaluate_record(&self.profile, observer, &known);
         assert_eq!(evaluated.verdict, verdict, "verdict, {what}");
         assert!(evaluated.is_decided, "the answers do not suffice, {what}");
@@ -404,6 +412,7 @@ impl Driver {
                 let facts = TlsFacts {
                     version: TlsVersion::Tls13,
                     resumed: false,
+                    client_certificate: None,
                     client_hello: Vec::new(),
                 };
                 self.engine.on_upstream_tls_established(&facts, self.now, &mut self.out);
@@ -412,8 +421,12 @@ impl Driver {
         }
         if starts_tls {
             // The client's bytes are the decrypted ones from now on.
-            let facts =
-                TlsFacts { version: TlsVersion::Tls13, resumed: false, client_hello: Vec::new() };
+            let facts = TlsFacts {
+                version: TlsVersion::Tls13,
+                resumed: false,
+                client_certificate: self.client_certificate.clone(),
+                client_hello: Vec::new(),
+            };
             self.engine.on_tls_established(&facts, self.now, &mut self.out);
             return self.apply_actions(&[], Side::Client);
         }

@@ -264,3 +264,23 @@ fn xclient_inside_tls_is_rejected() {
 fn a_session_in_plaintext_is_as_without_tls() {
     run(&[HELLO, "C: MAIL FROM:<a@client.example>\nS: 250 ok\n"]);
 }
+
+/// The mail server would prove the gateway's identity, not the client's.
+#[test]
+fn auth_external_is_not_passed_through() {
+    run(&[
+        HELLO,
+        STARTTLS,
+        r"C: EHLO client.example
+        S- 250-mx.example
+        S- 250 AUTH PLAIN EXTERNAL
+        +C 250-mx.example
+        +C 250 AUTH PLAIN
+        C- AUTH EXTERNAL =
+        +C 504 5.5.4 AUTH EXTERNAL is not offered here
+        C: QUIT
+        S: 221 bye
+        S.
+        = quit",
+    ]);
+}

@@ -74,7 +74,7 @@ pub(crate) fn reply(input: &[u8]) {
         !cleaned.contains(&0)
             && !String::from_utf8_lossy(&cleaned).replace("\r\n", "").contains(['\r', '\n'])
     );
-    let (_, filtered) = Extensions::filter(&reply, |_| false, &[]);
+    let (_, filtered) = Extensions::filter(&reply, |_| false, true, &[]);
     let ReplyParse::Complete(again) = Reply::parse(&filtered) else {
         panic!("the filtered reply does not parse");
     };

@@ -1,6 +1,7 @@
 //! `gatepost run` between a client and a real Postfix.
 
 pub(crate) mod access;
+pub(crate) mod client_certificate;
 pub(crate) mod client_name;
 pub(crate) mod delivery;
 pub(crate) mod identity;
