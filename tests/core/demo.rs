@@ -32,8 +32,8 @@ fn get(url: &str) -> String {
     response
 }
 
-/// `ipv4: 7 sessions, 5 messages relayed, rejections in 4 sessions`
-fn totals(line: &str) -> (&str, [u64; 3]) {
+/// `ipv4: 7 sessions, 3 inside TLS, 5 messages relayed, rejections in 4 sessions`
+fn totals(line: &str) -> (&str, [u64; 4]) {
     let (family, counts) = line.split_once(": ").unwrap();
     let numbers = counts.split(' ').filter_map(|word| word.parse().ok());
     (family, numbers.collect::<Vec<_>>().try_into().unwrap())
@@ -47,9 +47,11 @@ fn the_table_agrees_with_the_metrics() {
     let metrics = get(table.iter().find_map(|line| line.strip_prefix("metrics: ")).unwrap());
     let families = table.iter().filter(|line| line.starts_with("ipv") && line.contains(" relayed"));
     let mut sessions_of_all = 0;
-    for (family, [sessions, messages, _]) in families.map(|line| totals(line)) {
+    for (family, [sessions, inside_tls, messages, _]) in families.map(|line| totals(line)) {
         let family = format!("family=\"{family}\"");
         assert_eq!(sum(&metrics, "gatepost_sessions_total", &[&family]), sessions, "{metrics}");
+        let established = [&family, "tls=\"established\""];
+        assert_eq!(sum(&metrics, "gatepost_session_tls_total", &established), inside_tls);
         let accepted = [&family, "class=\"2xx\""];
         assert_eq!(sum(&metrics, "gatepost_messages_total", &accepted), messages, "{metrics}");
         sessions_of_all += sessions;

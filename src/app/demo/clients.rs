@@ -79,8 +79,8 @@ pub(super) fn all(ipv6: bool, run: u64) -> Vec<DemoClient> {
         plain(Family::Ipv4, run),
         group(run),
         binary(run),
-        smuggler(Family::Ipv6, "SMTP smuggling with LF.LF", b"\n.\n", run),
-        smuggler(Family::Ipv4, "SMTP smuggling with CRLF.LF", b"\r\n.\n", run),
+        smuggler(Family::Ipv6, "SMTP smuggling LF.LF in TLS", b"\n.\n", true, run),
+        smuggler(Family::Ipv4, "SMTP smuggling with CRLF.LF", b"\r\n.\n", false, run),
         listed(run),
         dual(run),
         web(run),
@@ -92,9 +92,9 @@ pub(super) fn all(ipv6: bool, run: u64) -> Vec<DemoClient> {
 
 /// One message, one command at a time.
 pub(super) fn plain(family: Family, run: u64) -> DemoClient {
-    let mut client = DemoClient::new("plain", family, 0, "one message with DATA", run);
+    let mut client = DemoClient::new("plain", family, 0, "one message inside TLS", run);
     let content = client.content("Gr\u{fc}\u{df}e.\r\n.A line that begins with a dot.\r\n");
-    client.hello();
+    client.hello_with_tls();
     client.command("MAIL", "MAIL FROM:<ann@sender.test> BODY=8BITMIME\r\n", 250, &["2.1.0"]);
     client.command("RCPT", "RCPT TO:<info@demo.test>\r\n", 250, &["2.1.5"]);
     client.data(&content, 250, &["2.0.0"]);
@@ -105,9 +105,10 @@ pub(super) fn plain(family: Family, run: u64) -> DemoClient {
 
 /// PIPELINING (RFC 2920) with the largest groups it allows.
 fn group(run: u64) -> DemoClient {
-    let mut client = DemoClient::new("pipelining", Family::Ipv4, 1, "3 recipients, 1 unknown", run);
+    let mut client =
+        DemoClient::new("pipelining", Family::Ipv4, 1, "TLS, 3 recipients, 1 unknown", run);
     let content = client.content("To three of you.\r\n");
-    client.hello();
+    client.hello_with_tls();
     client.send(
         b"MAIL FROM:<ann@sender.test>\r\nRCPT TO:<info@demo.test>\r\n\
           RCPT TO:<nobody@demo.test>\r\nRCPT TO:<sales@demo.test>\r\nDATA\r\n",
@@ -128,11 +129,11 @@ fn group(run: u64) -> DemoClient {
 
 /// BDAT: bytes that DATA cannot carry, among them end-of-data sequences.
 fn binary(run: u64) -> DemoClient {
-    let mut client = DemoClient::new("binary", Family::Ipv6, 0, "BDAT, two chunks, all bytes", run);
+    let mut client = DemoClient::new("binary", Family::Ipv6, 0, "TLS, BDAT with every byte", run);
     let mut content = client.content("\r\n.\r\n\n.\n");
     let first = content.len();
     content.extend(0..=u8::MAX);
-    client.hello();
+    client.hello_with_tls();
     let (head, tail) = content.split_at(first);
     client.send(
         &[
@@ -154,7 +155,13 @@ fn binary(run: u64) -> DemoClient {
 }
 
 /// SMTP smuggling: the message contains an end of data that only a lax MTA accepts, followed by a second message.
-fn smuggler(family: Family, action: &'static str, end: &[u8], run: u64) -> DemoClient {
+fn smuggler(
+    family: Family,
+    action: &'static str,
+    end: &[u8],
+    inside_tls: bool,
+    run: u64,
+) -> DemoClient {
     let mut client = DemoClient::new("smuggler", family, 2, action, run);
     let mut content = client.content("The first.");
     content.extend_from_slice(end);
@@ -162,7 +169,10 @@ fn smuggler(family: Family, action: &'static str, end: &[u8], run: u64) -> DemoC
         b"MAIL FROM:<chief@demo.test>\r\nRCPT TO:<payroll@demo.test>\r\nDATA\r\n",
     );
     content.extend(client.content("The second, forged.\r\n"));
-    client.hello();
+    match inside_tls {
+        true => client.hello_with_tls(),
+        false => client.hello(),
+    }
     client.command("MAIL", "MAIL FROM:<ann@sender.test>\r\n", 250, &["2.1.0"]);
     client.command("RCPT", "RCPT TO:<info@demo.test>\r\n", 250, &["2.1.5"]);
     client.command("DATA", "DATA\r\n", 354, &[]);
@@ -194,7 +204,7 @@ fn dual(run: u64) -> DemoClient {
     client.stack = Stack::Dual;
     client.domain = HALF_DOMAIN;
     let content = client.content("Over IPv4, then.\r\n");
-    client.hello();
+    client.hello_with_tls();
     client.command("MAIL", "MAIL FROM:<ann@sender.test>\r\n", 250, &["2.1.0"]);
     client.command("RCPT", "RCPT TO:<info@half.test>\r\n", 250, &["2.1.5"]);
     client.data(&content, 250, &["2.0.0"]);
@@ -275,6 +285,7 @@ impl DemoClient {
             expected: Expectation {
                 family,
                 unreachable: 0,
+                tls: false,
                 reply: "250 2.0.0",
                 reason: "-",
                 mail_from: "ann@sender.test",
@@ -319,6 +330,13 @@ impl DemoClient {
     ) {
         self.send(command.as_bytes());
         self.reply(to, code, contains);
+    }
+
+    /// As [`Self::hello`], and STARTTLS as most senders use it.
+    fn hello_with_tls(&mut self) {
+        self.hello();
+        self.steps.push(DemoStep::TlsIfOffered { ehlo: self.ehlo().into_bytes() });
+        self.expected.tls = true;
     }
 
     /// The greeting, and an EHLO reply with every extension that some client uses.

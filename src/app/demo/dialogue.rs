@@ -2,10 +2,12 @@
 //!
 //! Layer 5. A pipelined group (RFC 2920) is one [`DemoStep::Send`] followed by several [`DemoStep::Reply`].
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::reenact::{Connection, ReplyResult};
+use crate::tls::{UpstreamVerification, upstream_config};
 
 /// For connecting and for each reply; far above what loopback takes.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +28,10 @@ pub(super) enum DemoStep {
     Reply(Expected),
     /// A reply that a greeting may precede.
     ReplyAfterGreeting(Expected),
+    /// STARTTLS if the last reply offers it, as senders use it; and EHLO again (RFC 3207 §4.2).
+    TlsIfOffered {
+        ehlo: Vec<u8>,
+    },
     /// The server closes the connection.
     Closed,
 }
@@ -38,6 +44,8 @@ pub(super) struct ClientView {
     /// Destinations tried before that accepted no connection.
     pub unreachable: Vec<SocketAddr>,
     pub replies: Vec<ReplyResult>,
+    /// The session went on inside TLS.
+    pub tls: bool,
     /// The first unexpected reply; the client sent nothing after it.
     pub problem: Option<String>,
 }
@@ -61,10 +69,10 @@ pub(super) async fn run(
             continue;
         };
         let local = connection.stream().local_addr().map_err(|error| error.to_string())?;
-        let mut dialogue = ClientDialogue { connection, replies: Vec::new() };
+        let mut dialogue = ClientDialogue { connection, replies: Vec::new(), tls: false };
         let problem = dialogue.run(steps).await.err();
-        let replies = dialogue.replies;
-        return Ok(ClientView { local, server, unreachable, replies, problem });
+        let ClientDialogue { replies, tls, .. } = dialogue;
+        return Ok(ClientView { local, server, unreachable, replies, tls, problem });
     }
     let tried: Vec<_> = unreachable.iter().map(ToString::to_string).collect();
     Err(format!("no connection to any of {}", tried.join(", ")))
@@ -73,6 +81,7 @@ pub(super) async fn run(
 struct ClientDialogue {
     connection: Connection,
     replies: Vec<ReplyResult>,
+    tls: bool,
 }
 
 impl ClientDialogue {
@@ -105,11 +114,33 @@ impl ClientDialogue {
                 }
                 expected.check(&response)
             }
+            DemoStep::TlsIfOffered { ehlo } => {
+                if self.replies.last().is_some_and(offers_starttls) {
+                    self.start_tls(ehlo).await?;
+                }
+                Ok(())
+            }
             DemoStep::Closed => match self.read().await {
                 ReplyResult::Closed => Ok(()),
                 other => Err(format!("the server sent \"{other}\" and does not close")),
             },
         }
+    }
+
+    /// Most senders verify no certificate (RFC 7435), and this one is of the gateway's own making.
+    async fn start_tls(&mut self, ehlo: &[u8]) -> Result<(), String> {
+        let failed = |error: &dyn Display| format!("TLS: {error}");
+        let config =
+            upstream_config(&UpstreamVerification::None).map_err(|error| failed(&error))?;
+        self.ask(b"STARTTLS\r\n", &Expected { to: "STARTTLS", code: 220, contains: &[] }).await?;
+        self.connection.start_tls(config).await.map_err(|error| failed(&error))?;
+        self.tls = true;
+        self.ask(ehlo, &Expected { to: "EHLO inside TLS", code: 250, contains: &[] }).await
+    }
+
+    async fn ask(&mut self, command: &[u8], expected: &Expected) -> Result<(), String> {
+        self.connection.send(command).await.map_err(|error| format!("cannot send: {error}"))?;
+        expected.check(&self.read().await)
     }
 
     async fn read(&mut self) -> ReplyResult {
@@ -119,6 +150,10 @@ impl ClientDialogue {
         }
         response
     }
+}
+
+fn offers_starttls(reply: &ReplyResult) -> bool {
+    matches!(reply, ReplyResult::Reply { code: 250, text } if text.lines().any(|line| line == "STARTTLS"))
 }
 
 impl Expected {

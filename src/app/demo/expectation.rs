@@ -7,7 +7,7 @@ use super::dialogue::ClientView;
 use super::mailbox::StoredMessage;
 use super::result::ClientResult;
 use crate::addr::Family;
-use crate::engine::SessionRecord;
+use crate::engine::{SessionRecord, TlsState};
 
 /// The content that arrives at the MTA.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) struct Expectation {
     pub family: Family,
     /// Destinations that refuse the connection before one accepts it.
     pub unreachable: usize,
+    /// Inside TLS, for the client and for the gateway.
+    pub tls: bool,
     /// Column REPLY.
     pub reply: &'static str,
     /// Column REASON.
@@ -74,6 +76,11 @@ impl Expectation {
         compare("family", row.family, self.family.as_str());
         let unreachable = view.unreachable.len().to_string();
         compare("unreachable destinations", &unreachable, &self.unreachable.to_string());
+        let by_gateway =
+            result.record.as_ref().is_some_and(|record| record.smtp.tls == TlsState::Established);
+        for (what, found) in [("TLS of the client", view.tls), ("TLS of the gateway", by_gateway)] {
+            compare(what, yes_or_no(found), yes_or_no(self.tls));
+        }
         if view.problem.is_none() {
             compare("reply", &row.reply, self.reply);
             compare("reason", &row.reason, self.reason);
@@ -119,6 +126,10 @@ impl Expectation {
         }
         differences
     }
+}
+
+const fn yes_or_no(answer: bool) -> &'static str {
+    if answer { "yes" } else { "no" }
 }
 
 /// The last reply other than the one to QUIT.

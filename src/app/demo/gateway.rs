@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::net::TcpListener;
 
 use super::clients::{LISTED, LISTED_RULE};
@@ -17,10 +21,12 @@ use crate::engine::{Limits as SessionLimits, Pregreet, SmtpOptions, Timeouts, Tl
 use crate::metrics::Metrics;
 use crate::policy::{AccessRule, AccessRules, ListenerCondition, PolicyAction};
 use crate::relay::{
-    AfterTlsFailures, InheritedSockets, ListenerSettings, ListenerTls, Listeners, Relay,
+    AfterTlsFailures, ClientTls, InheritedSockets, ListenerSettings, ListenerTls, Listeners, Relay,
     RelayLimits, RelaySettings, TimeoutSets, TlsConfigs, UpstreamCheck, UpstreamIdentity,
     UpstreamSettings, UpstreamTlsSettings,
 };
+
+const HOSTNAME: &str = "mx.demo.test";
 
 pub(super) struct DemoGateway {
     /// Serves `/metrics`.
@@ -43,8 +49,9 @@ impl DemoGateway {
         metrics.set_sessions_limit(settings.limits.sessions);
         let listeners = Listeners::open(&settings, InheritedSockets::default())?;
         let observer = Arc::new((Arc::clone(&metrics), records));
-        let relay =
-            Relay::start(settings, listeners, TlsConfigs::default(), observer, Arc::new(()))?;
+        let clients = ClientTls { config: server_config()?, inspector: None };
+        let tls = TlsConfigs { clients: Some(clients), ..TlsConfigs::default() };
+        let relay = Relay::start(settings, listeners, tls, observer, Arc::new(()))?;
         tokio::spawn(relay.forget_idle_clients());
         let endpoint = serve_with_index(listener, metrics);
         Ok(Self { metrics: address, relay, _endpoint: endpoint })
@@ -53,6 +60,18 @@ impl DemoGateway {
     pub(super) async fn stop(self) {
         self.relay.drain().await;
     }
+}
+
+/// TLS with a new certificate, signed by itself.
+fn server_config() -> anyhow::Result<Arc<ServerConfig>> {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([HOSTNAME.to_owned()])?;
+    let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let versions =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config =
+        versions.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key.into())?;
+    Ok(Arc::new(config))
 }
 
 /// The configuration: relays from `listen` to `upstream`, rejects the listed host and early talkers.
@@ -70,7 +89,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
             addresses: listen,
             transparent: false,
             proxy_trusted: Networks::default(),
-            tls: ListenerTls::Passthrough,
+            tls: ListenerTls::Starttls,
             upstream: UpstreamSettings {
                 addresses: upstream.into_iter().map(Into::into).collect(),
                 resolve_interval: UpstreamSettings::RESOLVE_INTERVAL,
@@ -88,7 +107,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
         access: AccessRules::new(vec![listed]),
         rules: Arc::default(),
         smtp: SmtpOptions {
-            hostname: "mx.demo.test".to_owned(),
+            hostname: HOSTNAME.to_owned(),
             pregreet: Pregreet::Reject,
             ..SmtpOptions::default()
         },
@@ -105,7 +124,7 @@ pub(super) fn settings(listen: Vec<SocketAddr>, upstream: Vec<SocketAddr>) -> Re
             stress: Timeouts::STRESS,
             stress_above: 80,
         },
-        tls: TlsMode::Passthrough,
+        tls: TlsMode::Terminate { required: false },
         after_tls_failures: AfterTlsFailures::Offer,
         drain: Duration::from_secs(1),
     }

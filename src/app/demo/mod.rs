@@ -68,6 +68,7 @@ async fn show<W: Write>(table: &mut DemoTable<W>, once: bool) -> anyhow::Result<
         if let Ok(view) = &result.view {
             let totals = &mut totals[Family::of(view.server.ip()) as usize];
             totals.sessions += 1;
+            totals.inside_tls += u64::from(view.tls);
             totals.messages += result.arrived.len() as u64;
             totals.rejected += u64::from(view.rejection().is_some());
         }

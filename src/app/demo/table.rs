@@ -44,6 +44,8 @@ const GREEN: &str = "32";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub sessions: u64,
+    /// Whose client made a TLS handshake.
+    pub inside_tls: u64,
     /// Stored by the MTA.
     pub messages: u64,
     /// Sessions with a 4xx or 5xx reply.
@@ -108,10 +110,10 @@ impl<W: Write> DemoTable<W> {
 
     /// The totals of `family` on one line.
     pub(super) fn totals(&mut self, family: Family, totals: Totals) -> io::Result<()> {
-        let Totals { sessions, messages, rejected } = totals;
+        let Totals { sessions, inside_tls, messages, rejected } = totals;
         let plural = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let line = format!(
-            "{family}: {}, {} relayed, rejections in {}",
+            "{family}: {}, {inside_tls} inside TLS, {} relayed, rejections in {}",
             plural(sessions, "session"),
             plural(messages, "message"),
             plural(rejected, "session"),
