@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 const PIECE: usize = 16 * 1024;
 
 #[derive(Debug)]
-pub(super) struct ClientTls(Box<ClientConnection>);
+pub(super) struct RecordedClientTls(Box<ClientConnection>);
 
-impl ClientTls {
+impl RecordedClientTls {
     /// Makes the whole handshake. The server is not named (SNI): a target is an address.
     ///
     /// # Errors
