@@ -240,6 +240,19 @@ pub(super) fn call_ahead(
             if !may_match(&rule.when.listeners, listener) {
                 continue;
             }
+            if listener.mode() == Some(Mode::Tproxy)
+                && listener.upstream.addresses.given().is_none()
+                && let Some(at) = policy.start
+            {
+                let problem = format!(
+                    "rule \"{}\" requires `recipient`, and [{}] names no mail server to ask: every recipient would be unknown",
+                    rule.name, listener.upstream.path
+                );
+                let remedy =
+                    "write the mail server's addresses there; mode \"tproxy\" accepts them";
+                diagnostics.error(at, "[[policy]]", problem, remedy);
+                return n;
+            }
             let first = *chosen.get_or_insert(n);
             let same = listeners.get(first).is_none_or(|first| {
                 let (one, other) = (&first.upstream, &listener.upstream);
