@@ -51,17 +51,20 @@ fn real_clients_verify_the_gateways_certificate(mode: Mode) {
         assert!(line.contains(" tls=established ") && line.contains("outcome=quit"), "{line}");
 
         for (version, expected) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
-            let shown = succeeds(lab.client.output([
-                "sh",
-                "-c",
-                &format!(
-                    "printf 'QUIT\\r\\n' | timeout 20 openssl s_client -starttls smtp -connect {} {version} \
-                     -verify_return_error -verify_hostname {HOSTNAME} -CAfile {ca}",
-                    at(to)
-                ),
-            ]));
-            assert!(shown.contains("Verification: OK"), "{shown}");
-            assert!(shown.contains(expected), "{shown}");
+            let session = lab.path("session.pem").display().to_string();
+            for (option, handshake) in [("-sess_out", "New, "), ("-sess_in", "Reused, ")] {
+                let shown = succeeds(lab.client.output([
+                    "sh",
+                    "-c",
+                    &format!(
+                        "printf 'QUIT\\r\\n' | timeout 20 openssl s_client -ign_eof -starttls smtp -connect {} {version} \
+                         -verify_return_error -verify_hostname {HOSTNAME} -CAfile {ca} {option} {session}",
+                        at(to)
+                    ),
+                ]));
+                assert!(shown.contains("Verification: OK"), "{shown}");
+                assert!(shown.contains(&format!("{handshake}{expected}")), "{shown}");
+            }
         }
         let shown = succeeds(lab.client.output([
             "sh",
