@@ -34,6 +34,8 @@ pub struct RecordedClient {
     pub proxy_header: Option<(SocketAddr, SocketAddr)>,
     /// For sessions that were recorded decrypted: they start TLS again.
     pub tls: Arc<ClientConfig>,
+    /// Before the greeting (RFC 8314 §3.3).
+    pub tls_first: bool,
 }
 
 /// A live response of another class than the recorded one.
@@ -76,7 +78,9 @@ impl RecordedClient {
             tls: Arc::clone(&self.tls),
             report: RunReport::default(),
         };
-        run.run(scenario).await;
+        if !self.tls_first || run.start_tls(&ReplyTo::Connection, scenario.greeting()).await {
+            run.run(scenario).await;
+        }
         Ok(run.report)
     }
 }
@@ -122,8 +126,9 @@ impl ClientRun {
                 // Without the dialogue inside it TLS would be started for nothing.
                 AfterReply::StartTls if steps.peek().is_none() => {}
                 AfterReply::StartTls => {
-                    if let Some(reason) = self.start_tls(step).await {
-                        self.report.cut_short = Some(reason);
+                    if let ScenarioStep::Reply { bytes, to } = step
+                        && !self.start_tls(to, bytes).await
+                    {
                         return;
                     }
                 }
@@ -150,15 +155,18 @@ impl ClientRun {
         AfterReply::Continue
     }
 
-    /// Returns why the session ends here.
-    async fn start_tls(&mut self, step: &ScenarioStep) -> Option<&'static str> {
-        let failed = self.connection.start_tls(Arc::clone(&self.tls)).await.is_err();
-        if failed && let ScenarioStep::Reply { bytes, to } = step {
-            let (recorded, now) = (parse_response(bytes), ReplyResult::Closed);
-            let after = format!("the TLS handshake after {to}");
-            self.report.differences.push(ReplyDifference { after, recorded, now });
+    /// After `to`, which was answered with `recorded`. Returns whether the session goes on.
+    async fn start_tls(&mut self, to: &ReplyTo, recorded: &[u8]) -> bool {
+        if self.connection.start_tls(Arc::clone(&self.tls)).await.is_ok() {
+            return true;
         }
-        failed.then_some("the TLS handshake failed")
+        self.report.differences.push(ReplyDifference {
+            after: format!("the TLS handshake after {to}"),
+            recorded: parse_response(recorded),
+            now: ReplyResult::Closed,
+        });
+        self.report.cut_short = Some("the TLS handshake failed");
+        false
     }
 
     /// Reads the next reply and compares it with the recorded one.

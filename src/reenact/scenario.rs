@@ -110,6 +110,15 @@ impl Scenario {
         }
     }
 
+    /// The first reply; empty if there is none.
+    pub(super) fn greeting(&self) -> &[u8] {
+        let greeting = self.steps.iter().find_map(|step| match step {
+            ScenarioStep::Reply { bytes, to: ReplyTo::Connection } => Some(bytes.as_slice()),
+            _ => None,
+        });
+        greeting.unwrap_or_default()
+    }
+
     fn from_complete(transcript: &[TranscriptEntry]) -> Self {
         let mut steps = Vec::new();
         let mut pending = VecDeque::from([ReplyTo::Connection]);

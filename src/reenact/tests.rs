@@ -49,6 +49,7 @@ fn client_of(server: &RecordedServer, pace: Pace) -> RecordedClient {
                 .with_root_certificates(RootCertStore::empty())
                 .with_no_client_auth(),
         ),
+        tls_first: false,
     }
 }
 

@@ -20,6 +20,8 @@ use crate::tls::{UpstreamVerification, upstream_config};
 
 /// For connecting and for each reply: less than RFC 5321 §4.5.3.2 grants a server, more than a healthy one needs.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// SMTP inside TLS from the first octet (RFC 8314 §3.3).
+const SUBMISSIONS: u16 = 465;
 
 /// The target of re-enacted clients, and the recorded server behind it.
 pub(super) struct Reenactment {
@@ -94,6 +96,7 @@ impl Reenactment {
             timeout: TIMEOUT,
             proxy_header: self.proxy_header.then_some(recorded),
             tls: Arc::clone(&self.tls),
+            tls_first: [target.port(), record.server.port].contains(&SUBMISSIONS),
         };
         let report = match &self.server {
             None => client.run(&scenario).await,

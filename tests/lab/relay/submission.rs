@@ -15,6 +15,7 @@ tests![
     real_clients_verify_the_certificate_of_port_465,
     implicit_tls_behind_a_proxy_header,
     what_is_no_tls_ends_its_own_session,
+    a_recording_of_port_465_is_sent_again_inside_tls,
     intercepted_submissions,
     a_gateway_that_stops_waits_for_no_handshake,
     a_reload_changes_what_a_port_speaks,
@@ -323,6 +324,49 @@ fn what_is_no_tls_ends_its_own_session() {
     let failed = gateway.metric("gatepost_tls_handshakes_total", &["tls_version=\"unknown\""]);
     assert_eq!(failed, 6.0);
     assert_eq!(gateway.metric("gatepost_tls_handshakes_total", &["result=\"closed\""]), 2.0);
+}
+
+/// And never in plaintext. Without the configuration it is a dialogue like others.
+fn a_recording_of_port_465_is_sent_again_inside_tls() {
+    let lab = Lab::new();
+    let tls = OwnTls::new(&lab);
+    let postfix = Postfix::receiver(&lab);
+    let config = config(&lab, &tls);
+    let gateway = Gateway::start(&lab, &config);
+    let capture = lab.path("submissions.pcapng");
+    let mut recorder = record(&lab, &config, &capture, &["--count", "2"]);
+    let mut clients = Vec::new();
+    for family in Family::ALL {
+        let mut smtp = lab.client.smtp(at_gateway(&lab, family, SUBMISSIONS));
+        smtp.handshake(tls.client(), HOSTNAME).unwrap();
+        smtp.begin("sender@example.net", &format!("{family}@example.org"));
+        assert_eq!(smtp.data(b"Subject: x\r\n\r\n.dots\r\n..\r\n").code, 250);
+        smtp.dialogue("C: QUIT\n S: 221");
+        postfix.take_message_to(&format!("{family}@example.org"));
+        clients.push(smtp);
+    }
+    assert!(recorder.wait().success(), "{}", recorder.log());
+    let gatepost = env!("CARGO_BIN_EXE_gatepost");
+    let file = capture.to_str().unwrap();
+    let replayed = lab.client.run([gatepost, "replay", "--format", "json", file]);
+    assert_eq!(replayed.matches("\"data_code\":250").count(), 2, "{replayed}");
+    assert_eq!(replayed.matches("\"anomalies\":[]").count(), 2, "{replayed}");
+
+    let targets = |port| Family::ALL.map(|family| at_gateway(&lab, family, port).to_string());
+    let again = |[ipv6, ipv4]: [String; 2]| {
+        let words = [gatepost, "replay", "--target", &ipv6, "--target", &ipv4, file];
+        let output = lab.client.output(words);
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (same, printed) = again(targets(SUBMISSIONS));
+    assert!(same, "{printed}");
+    for family in Family::ALL {
+        postfix.take_message_to(&format!("{family}@example.org"));
+    }
+    let (same, printed) = again(targets(SUBMISSION));
+    assert!(!same && printed.contains("the TLS handshake failed"), "{printed}");
+    assert_eq!(postfix.recipients(), [""; 0]);
+    drop(gateway);
 }
 
 fn intercepted_submissions() {
