@@ -1,28 +1,39 @@
-//! `config check` for host names of upstreams: whether they can be resolved here, and not to the gateway itself.
+//! `config check` for upstreams: whether host names can be resolved here, and not to the gateway itself, and whether a Unix
+//! socket accepts connections.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixStream;
 
 use crate::addr::{Family, canonical};
 use crate::config::Config;
 use crate::lookup::HostNames;
 use crate::policy::facts::Reason;
-use crate::relay::{UpstreamHost, describe_lookup_failure, is_own_listener};
+use crate::relay::{
+    UpstreamHost, UpstreamSocket, UpstreamTarget, describe_lookup_failure, describe_socket_failure,
+    is_own_listener,
+};
 
-/// Host names of upstreams that a gateway with this configuration could not use.
+/// Host names and Unix sockets of upstreams that a gateway with this configuration could not use.
 #[derive(Debug, Default)]
-pub(super) struct NameProblems {
+pub(super) struct UpstreamProblems {
     /// Names that lead to the gateway itself only: mail would go in circles.
     pub(super) errors: Vec<String>,
     /// Names without an address at the moment, and some that also lead to the gateway: their state may change.
     pub(super) warnings: Vec<String>,
 }
 
-/// Looks up every host name of the configuration, once.
+/// Looks up every host name of the configuration once, and connects to every Unix socket.
 ///
 /// # Errors
 /// No runtime can be created for it.
-pub(super) fn check(config: &Config) -> anyhow::Result<NameProblems> {
-    let mut problems = NameProblems::default();
+pub(super) fn check(config: &Config) -> anyhow::Result<UpstreamProblems> {
+    let mut problems = UpstreamProblems::default();
+    let targets = config.relay.upstreams().into_iter().flat_map(|upstream| &upstream.addresses);
+    for socket in targets.filter_map(UpstreamTarget::socket) {
+        problems.add_socket(socket);
+    }
     let hosts = config.relay.upstream_hosts();
     if hosts.is_empty() {
         return Ok(problems);
@@ -36,7 +47,17 @@ pub(super) fn check(config: &Config) -> anyhow::Result<NameProblems> {
     Ok(problems)
 }
 
-impl NameProblems {
+impl UpstreamProblems {
+    /// A file that is no socket is an error; the rest depends on whether the MTA runs, and on the account of the gateway.
+    fn add_socket(&mut self, socket: &UpstreamSocket) {
+        let Err(error) = UnixStream::connect(&socket.path) else { return };
+        let detail = describe_socket_failure(&socket.path, &error);
+        let is_other_file =
+            fs::metadata(&socket.path).is_ok_and(|file| !file.file_type().is_socket());
+        let list = if is_other_file { &mut self.errors } else { &mut self.warnings };
+        list.push(format!("upstream.addresses: {socket}: {detail}"));
+    }
+
     fn add(
         &mut self,
         host: &UpstreamHost,
@@ -68,10 +89,10 @@ impl NameProblems {
 mod tests {
     use super::*;
 
-    fn problems(ipv4: Result<&[&str], Reason>) -> NameProblems {
+    fn problems(ipv4: Result<&[&str], Reason>) -> UpstreamProblems {
         let host = UpstreamHost { name: "postfix".into(), port: 25 };
         let ipv4 = ipv4.map(|ips| ips.iter().map(|ip| ip.parse().unwrap()).collect());
-        let mut problems = NameProblems::default();
+        let mut problems = UpstreamProblems::default();
         problems.add(&host, [ipv4, Ok(Vec::new())], &["0.0.0.0:25".parse().unwrap()]);
         problems
     }

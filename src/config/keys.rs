@@ -125,7 +125,7 @@ const UPSTREAM: &[KeySpec] = &[
         Unset("required with `mode = \"proxy\"`; with `\"tproxy\"` the original destination",
             r#"["[::1]:25", "127.0.0.1:25"]"#),
         "Addresses of the MTA, or host names, each with its port: `\"postfix:25\"`. A name stands for all its addresses, of both \
-         families; see [host names](containers.md#host-names)."),
+         families; see [host names](containers.md#host-names). Or one [Unix socket](listeners.md#unix-sockets): `\"unix:/var/spool/postfix/public/smtpd\"`."),
     spec("resolve_interval", HOUR, Text("10s"),
         "Time after which host names are looked up again. A shorter TTL of the DNS applies, at least 1s."),
     spec("identity", r#""none", "transparent", "proxy-v1", "proxy-v2", "xclient""#,
@@ -149,7 +149,7 @@ const UPSTREAM: &[KeySpec] = &[
          sends QUIT. `/readyz`, the status page and the metrics report the result."),
     spec("check_interval", "duration, 1s to 1h", Text("30s"), "Time between two checks."),
     spec("tls", r#""off", "opportunistic", "require", "verify""#,
-        Unset("`\"off\"` for loopback addresses, else `\"opportunistic\"`", r#""verify""#),
+        Unset("`\"off\"` for loopback addresses and Unix sockets, else `\"opportunistic\"`", r#""verify""#),
         "Whether the gateway itself uses TLS with the MTA, by STARTTLS. `\"opportunistic\"`: if the MTA offers it, with \
          any certificate. `\"require\"`: always, with any certificate. `\"verify\"`: always, with a certificate of \
          `tls_ca` for `tls_name`. Only where the gateway ends the clients' TLS (`[tls]`), else an error."),

@@ -175,7 +175,7 @@ impl Families {
             )?,
             upstream_attempts: to.counters(
                 "upstream_attempts_total",
-                "Connection attempts to upstreams, by outcome; `family` is the upstream's.",
+                "Connection attempts to upstreams, by outcome; `family` is the upstream's, for a Unix socket the client's.",
                 &["family", "outcome"],
             )?,
             starttls: to.counters(
@@ -453,7 +453,7 @@ impl Families {
             )?,
             upstreams: to.gauges(
                 "upstreams",
-                "Configured upstreams, by last result; one that was never tried counts as up.",
+                "Configured upstreams, by last result; one that was never tried counts as up, a Unix socket for both families.",
                 &["family", "state"],
             )?,
             upstream_names: to.gauges(

@@ -6,9 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::splice::Pipe;
+use super::stream::RelayStream;
 use super::tls::{TlsLeg, ciphertext_size, with_buffer};
 use crate::engine::TlsFacts;
 
@@ -19,7 +19,7 @@ pub(super) const BULK: usize = 32 * 1024;
 
 #[derive(Debug)]
 pub(super) struct RelayEndpoint {
-    pub(super) stream: TcpStream,
+    pub(super) stream: RelayStream,
     /// Of a client whose STARTTLS the gateway answered, or of an upstream that answered the gateway's. The other bytes here
     /// are plaintext, but for `outgoing`.
     tls: Option<Box<TlsLeg>>,
@@ -57,7 +57,7 @@ pub(super) enum Read {
 }
 
 impl RelayEndpoint {
-    pub(super) const fn new(stream: TcpStream, unconsumed: Vec<u8>, outgoing: Vec<u8>) -> Self {
+    pub(super) const fn new(stream: RelayStream, unconsumed: Vec<u8>, outgoing: Vec<u8>) -> Self {
         Self {
             stream,
             tls: None,

@@ -59,9 +59,16 @@ impl RelayHandle {
         let active = self.0.active.load();
         let mut report: Vec<UpstreamHealth> = Vec::new();
         for (_, targets) in active.upstreams() {
+            if let Some(socket) = targets.socket() {
+                let health = self.0.health.report_socket(socket);
+                if report.iter().all(|known| known.name != health.name) {
+                    report.push(health);
+                }
+            }
             for mut health in self.0.health.report(&targets.addresses()) {
                 if report.iter().all(|known| known.address != health.address) {
-                    health.name = targets.name_of(health.address).cloned();
+                    let name = health.address.and_then(|address| targets.name_of(address));
+                    health.name = name.cloned();
                     report.push(health);
                 }
             }

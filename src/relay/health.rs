@@ -6,13 +6,33 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::target::UpstreamSocket;
 use crate::engine::AttemptOutcome;
 
 /// State of the configured upstreams.
 #[derive(Debug, Default)]
 pub(super) struct HealthTable {
     /// Addresses without an attempt are missing.
-    entries: Mutex<HashMap<SocketAddr, HealthEntry>>,
+    entries: Mutex<HashMap<HealthKey, HealthEntry>>,
+}
+
+/// An upstream that is up or down by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum HealthKey {
+    Address(SocketAddr),
+    Socket(UpstreamSocket),
+}
+
+impl From<SocketAddr> for HealthKey {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<&UpstreamSocket> for HealthKey {
+    fn from(socket: &UpstreamSocket) -> Self {
+        Self::Socket(socket.clone())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +46,12 @@ struct HealthEntry {
     failed_check: bool,
 }
 
-/// State of one upstream address.
+/// State of one upstream address or Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamHealth {
-    pub address: SocketAddr,
-    /// The configured host name that has the address, such as `postfix:25`.
+    /// `None` for a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// The configured host name that has the address, such as `postfix:25`, or the Unix socket: `unix:/run/smtpd`.
     pub name: Option<Arc<str>>,
     /// Whether the last attempt succeeded; `None` before the first.
     pub up: Option<bool>,
@@ -43,9 +64,11 @@ pub struct UpstreamHealth {
 /// The address, behind the name if there is one: `postfix:25 (192.0.2.1:25)`.
 impl fmt::Display for UpstreamHealth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "{name} ({})", self.address),
-            None => self.address.fmt(f),
+        match (&self.name, self.address) {
+            (Some(name), Some(address)) => write!(f, "{name} ({address})"),
+            (Some(name), None) => f.write_str(name),
+            (None, Some(address)) => address.fmt(f),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -53,11 +76,11 @@ impl fmt::Display for UpstreamHealth {
 impl HealthTable {
     pub(super) fn record_failure(
         &self,
-        address: SocketAddr,
+        upstream: impl Into<HealthKey>,
         outcome: AttemptOutcome,
         retry_after: Duration,
     ) {
-        self.update(address, |entry, now| {
+        self.update(upstream.into(), |entry, now| {
             if entry.down_until.is_none() {
                 entry.since = now;
             }
@@ -66,8 +89,8 @@ impl HealthTable {
         });
     }
 
-    pub(super) fn record_success(&self, address: SocketAddr) {
-        self.update(address, |entry, now| {
+    pub(super) fn record_success(&self, upstream: impl Into<HealthKey>) {
+        self.update(upstream.into(), |entry, now| {
             if !entry.failed_check && entry.down_until.take().is_some() {
                 entry.since = now;
             }
@@ -77,28 +100,31 @@ impl HealthTable {
     /// The result of an active check; the next one follows within `valid`.
     pub(super) fn record_check(
         &self,
-        address: SocketAddr,
+        upstream: impl Into<HealthKey>,
         result: Result<(), AttemptOutcome>,
         valid: Duration,
     ) {
-        self.update(address, |entry, _| entry.failed_check = result.is_err());
+        let upstream = upstream.into();
+        self.update(upstream.clone(), |entry, _| entry.failed_check = result.is_err());
         match result {
-            Ok(()) => self.record_success(address),
-            Err(outcome) => self.record_failure(address, outcome, valid),
+            Ok(()) => self.record_success(upstream),
+            Err(outcome) => self.record_failure(upstream, outcome, valid),
         }
     }
 
-    fn update(&self, address: SocketAddr, change: impl FnOnce(&mut HealthEntry, Instant)) {
+    fn update(&self, upstream: HealthKey, change: impl FnOnce(&mut HealthEntry, Instant)) {
         let now = Instant::now();
         let mut all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let new =
             HealthEntry { since: now, down_until: None, last_failure: None, failed_check: false };
-        change(all.entry(address).or_insert(new), now);
+        change(all.entry(upstream).or_insert(new), now);
     }
 
-    pub(super) fn is_down(&self, address: SocketAddr, now: Instant) -> bool {
+    pub(super) fn is_down(&self, upstream: impl Into<HealthKey>, now: Instant) -> bool {
         let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&address).and_then(|entry| entry.down_until).is_some_and(|until| until > now)
+        all.get(&upstream.into())
+            .and_then(|entry| entry.down_until)
+            .is_some_and(|until| until > now)
     }
 
     /// Whether each of `addresses` failed lately; false without addresses.
@@ -110,26 +136,41 @@ impl HealthTable {
     /// Forgets the addresses that are not `used` any more: those of host names change.
     pub(super) fn retain(&self, used: &[SocketAddr]) {
         let mut all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|address, _| used.contains(address));
+        // A reload that removes a socket is rare.
+        all.retain(|upstream, _| match upstream {
+            HealthKey::Address(address) => used.contains(address),
+            HealthKey::Socket(_) => true,
+        });
     }
 
     /// State of each of `addresses`, without names.
     pub(super) fn report(&self, addresses: &[SocketAddr]) -> Vec<UpstreamHealth> {
-        let now = Instant::now();
-        let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let report = |&address: &SocketAddr| {
-            let entry = all.get(&address);
-            UpstreamHealth {
-                address,
-                name: None,
-                up: entry.map(|entry| entry.down_until.is_none()),
-                lasts: entry.map(|entry| now - entry.since).unwrap_or_default(),
-                failed: entry
-                    .and_then(|entry| entry.last_failure)
-                    .map(|(outcome, at)| (outcome, now - at)),
-            }
+        let report = |&address: &SocketAddr| UpstreamHealth {
+            address: Some(address),
+            ..self.report_of(&address.into())
         };
         addresses.iter().map(report).collect()
+    }
+
+    /// State of a Unix socket.
+    pub(super) fn report_socket(&self, socket: &UpstreamSocket) -> UpstreamHealth {
+        let name = Some(socket.to_string().into());
+        UpstreamHealth { name, ..self.report_of(&socket.into()) }
+    }
+
+    fn report_of(&self, upstream: &HealthKey) -> UpstreamHealth {
+        let now = Instant::now();
+        let all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = all.get(upstream);
+        UpstreamHealth {
+            address: None,
+            name: None,
+            up: entry.map(|entry| entry.down_until.is_none()),
+            lasts: entry.map(|entry| now - entry.since).unwrap_or_default(),
+            failed: entry
+                .and_then(|entry| entry.last_failure)
+                .map(|(outcome, at)| (outcome, now - at)),
+        }
     }
 }
 

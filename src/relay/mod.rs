@@ -21,8 +21,10 @@ mod session;
 mod settings;
 mod splice;
 mod state;
+mod stream;
 mod target;
 mod tls;
+mod unix_socket;
 mod upstream;
 mod upstream_check;
 mod upstream_targets;
@@ -49,8 +51,9 @@ pub use self::settings::{
     UpstreamCheck, UpstreamIdentity, UpstreamSettings, UpstreamTlsSettings,
 };
 pub use self::state::TlsConfigs;
-pub use self::target::{UpstreamHost, UpstreamTarget};
+pub use self::target::{UpstreamHost, UpstreamSocket, UpstreamTarget};
 pub use self::tls::{CertificateInspector, ClientTls, TlsLeg};
+pub use self::unix_socket::describe_socket_failure;
 pub use self::upstream_tls::UpstreamTlsConfigs;
 
 use self::listen::{BoundAddress, WantedAddress};

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use memchr::memchr;
 use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::capture_tap::SessionTap;
@@ -24,6 +23,7 @@ use super::clock::RelayClock;
 use super::endpoint::{BULK, Read, RelayEndpoint};
 use super::failed_handshakes::FailedHandshakes;
 use super::lookups::PendingLookups;
+use super::stream::RelayStream;
 use super::tls::ClientTls;
 use super::upstream_tls::UpstreamTlsPlan;
 use crate::addr::{ClientAddr, Family};
@@ -590,7 +590,7 @@ fn report(observer: &dyn Observe, family: Family, engine: &Proxy, event: Event) 
 }
 
 /// Closing sends a reset: upstream must not take a partial message for a whole one, and no TIME_WAIT holds our port.
-fn reset_connection(stream: &TcpStream) {
+fn reset_connection(stream: &RelayStream) {
     let _already_closed = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 

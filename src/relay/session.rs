@@ -19,9 +19,11 @@ use super::lookups::PendingLookups;
 use super::pump::{Pump, PumpParts};
 use super::settings::{AfterTlsFailures, ListenerSettings, UpstreamIdentity, UpstreamSettings};
 use super::state::{ActiveConfig, ActiveListener, Lifecycle, RelayState};
+use super::stream::RelayStream;
+use super::unix_socket::{self, ADDRESS_OF_SOCKETS};
 use super::upstream::{UpstreamChoice, connect};
 use super::upstream_tls::UpstreamTlsPlan;
-use crate::addr::{ClientAddr, OriginalDst, Side};
+use crate::addr::{ClientAddr, OriginalDst, Side, UpstreamAddr};
 use crate::engine::{Outcome, Profile, Proxy, Refusal, TlsMode, UpstreamFailure};
 
 /// A trusted peer sends its PROXY header at once.
@@ -174,7 +176,7 @@ async fn begin(
         line_length: limits.session.line_length,
         tls: state.tls.load_full(),
         failed_handshakes,
-        client: RelayEndpoint::new(stream, early_data, Vec::new()),
+        client: RelayEndpoint::new(RelayStream::Tcp(stream), early_data, Vec::new()),
     });
     if has_tls_first && !secure(&mut pump, state).await {
         return pump;
@@ -197,7 +199,19 @@ async fn begin(
     let identity = upstream.identity;
     let targets = &listener.targets;
     let choice = UpstreamChoice { settings: &upstream, targets, mark: settings.mark };
-    let connecting = connect(choice, &state.health, client, destination, observe);
+    let connecting = async {
+        match targets.socket() {
+            Some(socket) => {
+                let (family, health) = (client.family(), &state.health);
+                let connected = unix_socket::connect(socket, &upstream, health, family, observe);
+                connected.await.map(|stream| (RelayStream::Unix(stream), None))
+            }
+            None => {
+                let connected = connect(choice, &state.health, client, destination, observe);
+                connected.await.map(|(stream, to)| (RelayStream::Tcp(stream), Some(to)))
+            }
+        }
+    };
     // Boxed: the race is the largest part of a session's future, and over before the session is.
     let mut connecting = Box::pin(connecting);
     let connected = tokio::select! {
@@ -215,20 +229,22 @@ async fn begin(
                 | UpstreamIdentity::Transparent
                 | UpstreamIdentity::Xclient => None,
             };
-            let own = stream.local_addr().unwrap_or_else(|_| client.socket());
+            let to = address.map_or(ADDRESS_OF_SOCKETS, UpstreamAddr::socket);
+            let own = match &stream {
+                RelayStream::Tcp(tcp) => tcp.local_addr().unwrap_or_else(|_| client.socket()),
+                RelayStream::Unix(_) => ADDRESS_OF_SOCKETS,
+            };
             let header = version.map(|version| match is_local {
-                true => identity::encode_own(version, own, address.socket()),
+                true => identity::encode_own(version, own, to),
                 false => identity::encode(version, client, destination),
             });
             let header = header.unwrap_or_default();
-            let name = targets.name_of(address.socket()).cloned();
+            let name = match targets.socket() {
+                Some(socket) => Some(socket.to_string().into()),
+                None => targets.name_of(to).cloned(),
+            };
             let shared = (&**state.upstream_tls.load(), &state.failed_tls);
-            let tls = UpstreamTlsPlan::new(
-                listener.settings.tls,
-                &upstream.tls,
-                address.socket(),
-                shared,
-            );
+            let tls = UpstreamTlsPlan::new(listener.settings.tls, &upstream.tls, to, shared);
             pump.with_engine(|engine, at, out| {
                 engine.on_connected(address, at, out);
                 engine.name_upstream(name);
@@ -276,7 +292,7 @@ fn is_direct(listener: &ListenerSettings, destination: OriginalDst) -> bool {
 }
 
 /// Discards input for a while: a close with unread bytes in the socket sends a reset, which may overtake the last reply.
-async fn linger(stream: &TcpStream) {
+async fn linger(stream: &RelayStream) {
     let _already_closed = SockRef::from(stream).shutdown(std::net::Shutdown::Write);
     let mut discard = [0; 4096];
     let until_end = async {

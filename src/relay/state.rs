@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
@@ -160,6 +161,9 @@ impl RelayState {
     /// Whether each address of the upstream, or each of `family`, failed lately, or its names have none. Never if the original
     /// destination is the upstream.
     pub(super) fn is_down(&self, targets: &UpstreamTargets, family: Option<Family>) -> bool {
+        if let Some(socket) = targets.socket() {
+            return self.health.is_down(socket, Instant::now());
+        }
         let addresses = targets.addresses();
         if addresses.is_empty() {
             return targets.has_names();

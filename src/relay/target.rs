@@ -1,7 +1,8 @@
-//! The entries of `[upstream] addresses`: an address, or a host name whose addresses may change.
+//! The entries of `[upstream] addresses`: an address, a host name whose addresses may change, or a Unix socket.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +10,14 @@ pub enum UpstreamTarget {
     Address(SocketAddr),
     /// All addresses that the name has.
     Host(UpstreamHost),
+    /// Never beside other targets.
+    Socket(UpstreamSocket),
+}
+
+/// `unix:/var/spool/postfix/public/smtpd`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamSocket {
+    pub path: Arc<Path>,
 }
 
 /// `postfix:25`
@@ -24,21 +33,30 @@ impl UpstreamTarget {
     pub const fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Address(address) => Some(*address),
-            Self::Host(_) => None,
+            Self::Host(_) | Self::Socket(_) => None,
         }
     }
 
-    pub const fn port(&self) -> u16 {
+    /// `None` for a Unix socket.
+    pub const fn port(&self) -> Option<u16> {
         match self {
-            Self::Address(address) => address.port(),
-            Self::Host(host) => host.port,
+            Self::Address(address) => Some(address.port()),
+            Self::Host(host) => Some(host.port),
+            Self::Socket(_) => None,
+        }
+    }
+
+    pub const fn socket(&self) -> Option<&UpstreamSocket> {
+        match self {
+            Self::Socket(socket) => Some(socket),
+            Self::Address(_) | Self::Host(_) => None,
         }
     }
 
     pub const fn host(&self) -> Option<&UpstreamHost> {
         match self {
-            Self::Address(_) => None,
             Self::Host(host) => Some(host),
+            Self::Address(_) | Self::Socket(_) => None,
         }
     }
 }
@@ -61,7 +79,14 @@ impl fmt::Display for UpstreamTarget {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Host(host) => host.fmt(f),
+            Self::Socket(socket) => socket.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for UpstreamSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix:{}", self.path.display())
     }
 }
 

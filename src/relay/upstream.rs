@@ -183,12 +183,19 @@ pub(super) fn describe(error: &io::Error) -> String {
     text.to_lowercase()
 }
 
+/// Whether this host lacks descriptors, memory or ports.
+pub(super) fn is_lack_of_resources(error: &io::Error) -> bool {
+    use Errno as E;
+    let errno = E::from_io_error(error);
+    matches!(errno, Some(E::MFILE | E::NFILE | E::NOBUFS | E::NOMEM | E::ADDRINUSE))
+}
+
 /// The outcome of an attempt to connect to `address` that failed with `error`.
 pub(super) fn outcome_of(address: SocketAddr, error: &io::Error) -> AttemptOutcome {
+    if is_lack_of_resources(error) {
+        return AttemptOutcome::Resources;
+    }
     match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRINUSE) => {
-            return AttemptOutcome::Resources;
-        }
         // The local ports are used up, or there is no address to connect from: IPv6 is disabled here.
         Some(Errno::ADDRNOTAVAIL) if has_source(address) => return AttemptOutcome::Resources,
         Some(Errno::ADDRNOTAVAIL) => return AttemptOutcome::Unreachable,

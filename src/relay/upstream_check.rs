@@ -6,14 +6,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use futures_util::future::{join, join_all};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::identity;
 use super::settings::{UpstreamCheck, UpstreamIdentity, UpstreamSettings};
 use super::state::RelayState;
+use super::target::UpstreamSocket;
+use super::unix_socket::{self, ADDRESS_OF_SOCKETS};
 use super::upstream::{outcome_of, socket};
 use crate::engine::AttemptOutcome;
 use crate::smtp::{Reply, ReplyParse};
@@ -42,8 +44,19 @@ pub(super) async fn run(state: Arc<RelayState>) {
         let now = Instant::now();
         let mut next = Vec::new();
         let mut start = Vec::new();
+        let mut sockets = Vec::new();
         for (upstream, targets) in active.upstreams() {
             if upstream.check != UpstreamCheck::Smtp {
+                continue;
+            }
+            if let Some(socket) = targets.socket() {
+                let is_due = |(known, _, at): &&(_, _, Instant)| *known == *upstream && *at > now;
+                let at = due.iter().find(is_due).map(|&(_, _, at)| at);
+                if at.is_none() {
+                    sockets.push((upstream, socket));
+                }
+                let at = at.unwrap_or(now + upstream.check_interval);
+                next.push((upstream.clone(), Vec::new(), at));
                 continue;
             }
             let addresses = targets.addresses().into_owned();
@@ -59,11 +72,14 @@ pub(super) async fn run(state: Arc<RelayState>) {
         }
         due = next;
         let mark = active.settings.mark;
-        join_all(start.iter().flat_map(|(upstream, _, addresses)| {
+        let of_sockets = join_all(
+            sockets.iter().map(|(upstream, socket)| check_socket(&state, upstream, socket)),
+        );
+        let of_addresses = join_all(start.iter().flat_map(|(upstream, _, addresses)| {
             let state = &state;
             addresses.iter().map(move |&address| check(state, upstream, address, mark))
-        }))
-        .await;
+        }));
+        join(of_sockets, of_addresses).await;
         for (_, targets, addresses) in start {
             if targets.has_names() && state.health.all_down(&addresses) {
                 targets.refresh();
@@ -90,6 +106,20 @@ async fn check(
     }
 }
 
+async fn check_socket(state: &RelayState, upstream: &UpstreamSettings, socket: &UpstreamSocket) {
+    let greeting = async {
+        let connecting = UnixStream::connect(&socket.path).await;
+        let mut stream = connecting.map_err(|error| unix_socket::outcome_of(&error))?;
+        let addresses = (ADDRESS_OF_SOCKETS, ADDRESS_OF_SOCKETS);
+        is_greeted(read_greeting(&mut stream, upstream.identity, addresses).await)
+    };
+    let result = timeout(TIMEOUT, greeting).await.unwrap_or(Err(AttemptOutcome::Timeout));
+    if result != Err(AttemptOutcome::Resources) {
+        let valid = upstream.check_interval + TIMEOUT + QUIT_TIMEOUT;
+        state.health.record_check(socket, result, valid);
+    }
+}
+
 /// See [`super::RelayHandle::is_reached`].
 pub(super) async fn is_reached(upstream: SocketAddr, mark: Option<u32>) -> bool {
     let connecting = async { socket(upstream, mark)?.connect(upstream).await };
@@ -112,7 +142,11 @@ async fn greeting(
 ) -> Result<(), AttemptOutcome> {
     let connecting = async { socket(address, mark)?.connect(address).await };
     let mut stream = connecting.await.map_err(|error| outcome_of(address, &error))?;
-    let code = read_greeting(&mut stream, upstream.identity, address).await;
+    let own = stream.local_addr().map_err(|_closed| AttemptOutcome::Greeting)?;
+    is_greeted(read_greeting(&mut stream, upstream.identity, (own, address)).await)
+}
+
+fn is_greeted(code: io::Result<u16>) -> Result<(), AttemptOutcome> {
     if code.is_ok_and(|code| (200..300).contains(&code)) {
         Ok(())
     } else {
@@ -120,12 +154,12 @@ async fn greeting(
     }
 }
 
+/// `own` and `address` are those of the connection.
 async fn read_greeting(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     identity: UpstreamIdentity,
-    address: SocketAddr,
+    (own, address): (SocketAddr, SocketAddr),
 ) -> io::Result<u16> {
-    let own = stream.local_addr()?;
     let header = match identity {
         UpstreamIdentity::ProxyV1 => identity::encode_own(1, own, address),
         UpstreamIdentity::ProxyV2 => identity::encode_own(2, own, address),
@@ -141,7 +175,7 @@ async fn read_greeting(
 }
 
 /// The code of the next reply. What follows it is discarded.
-async fn read_reply(stream: &mut TcpStream) -> io::Result<u16> {
+async fn read_reply(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<u16> {
     let mut received = Vec::new();
     loop {
         match Reply::parse(&received) {

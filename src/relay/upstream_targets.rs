@@ -9,13 +9,15 @@ use futures_util::future::join_all;
 use super::host_names::{HostTable, TrackedHost};
 use super::lookups::LookupProvider;
 use super::settings::UpstreamSettings;
-use super::target::UpstreamTarget;
+use super::target::{UpstreamSocket, UpstreamTarget};
 
 pub(super) struct UpstreamTargets {
     /// All, if there is no host name among them.
     literal: Vec<SocketAddr>,
     /// All in the order of the file, if there is.
     named: Vec<TargetSource>,
+    /// Then it is the only one.
+    socket: Option<UpstreamSocket>,
 }
 
 enum TargetSource {
@@ -33,20 +35,27 @@ impl UpstreamTargets {
         let targets = settings.addresses.iter();
         if !settings.has_names() {
             let literal = targets.filter_map(UpstreamTarget::address).collect();
-            return Self { literal, named: Vec::new() };
+            let socket = settings.addresses.iter().find_map(UpstreamTarget::socket).cloned();
+            return Self { literal, named: Vec::new(), socket };
         }
-        let named = targets.map(|target| match target {
-            UpstreamTarget::Address(address) => TargetSource::Address(*address),
+        let named = targets.filter_map(|target| match target {
+            UpstreamTarget::Address(address) => Some(TargetSource::Address(*address)),
             UpstreamTarget::Host(host) => {
-                TargetSource::Host(hosts.track(host, settings.resolve_interval, provider))
+                Some(TargetSource::Host(hosts.track(host, settings.resolve_interval, provider)))
             }
+            UpstreamTarget::Socket(_) => None,
         });
-        Self { literal: Vec::new(), named: named.collect() }
+        Self { literal: Vec::new(), named: named.collect(), socket: None }
     }
 
     /// Whether the original destination is the upstream.
     pub(super) const fn is_destination(&self) -> bool {
-        self.literal.is_empty() && self.named.is_empty()
+        self.literal.is_empty() && self.named.is_empty() && self.socket.is_none()
+    }
+
+    /// The Unix socket that is the upstream.
+    pub(super) const fn socket(&self) -> Option<&UpstreamSocket> {
+        self.socket.as_ref()
     }
 
     pub(super) const fn has_names(&self) -> bool {

@@ -55,11 +55,15 @@ fn write_session(line: &mut String, record: &SessionRecord) {
     put!(line, " family={}", record.family);
     put!(line, " client={}", socket(record.client));
     put!(line, " server={}", socket(record.server));
-    match record.upstream {
-        Some(upstream) => put!(line, " upstream={}", socket(upstream)),
-        None => line.push_str(" upstream=-"),
+    match (record.upstream, &record.upstream_name) {
+        (Some(upstream), _) => put!(line, " upstream={}", socket(upstream)),
+        (None, Some(unix)) => {
+            line.push_str(" upstream=");
+            push(line, unix, EscapeContext::Word, MAX_VALUE);
+        }
+        (None, None) => line.push_str(" upstream=-"),
     }
-    if let Some(name) = &record.upstream_name {
+    if let (Some(name), Some(_)) = (&record.upstream_name, record.upstream) {
         // Its characters need no escape.
         put!(line, " upstream_name={name}");
     }

@@ -102,6 +102,7 @@ fn main() -> ExitCode {
         relay::upstream::TESTS,
         relay::upstream_lost::TESTS,
         relay::upstream_names::TESTS,
+        relay::upstream_sockets::TESTS,
         relay::upstream_tls::TESTS,
         routers::TESTS,
         routers::path_mtu::TESTS,

@@ -154,8 +154,9 @@ fn inbound(record: &SessionRecord, own_ports: &[u16]) -> InboundSession {
             is_complete: record.outcome == Outcome::TlsCompleted,
             ..exchange(bytes, smtp.tls_version, end)
         }),
-        upstream: match record.upstream {
-            Some(_) => UpstreamContact::Connected,
+        // Of a Unix socket there is only the name.
+        upstream: match record.upstream_name.as_ref().map(drop).or(record.upstream.map(drop)) {
+            Some(()) => UpstreamContact::Connected,
             None if record.outcome == Outcome::UpstreamUnavailable
                 && !own_ports.contains(&record.server.port) =>
             {

@@ -318,8 +318,9 @@ impl Gateway {
         self.sources.set_outage(self.outage());
         let upstreams = self.relay.handle().upstream_health();
         for family in Family::ALL {
-            let of_family =
-                upstreams.iter().filter(|known| Family::of(known.address.ip()) == family);
+            // A Unix socket has none, and counts for both.
+            let is_of = |address: SocketAddr| Family::of(address.ip()) == family;
+            let of_family = upstreams.iter().filter(|known| known.address.is_none_or(is_of));
             let down = of_family.clone().filter(|known| known.up == Some(false)).count();
             self.metrics.set_upstreams(family, of_family.count() - down, down);
         }

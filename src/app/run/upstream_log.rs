@@ -1,27 +1,26 @@
 //! Log lines for upstreams that go down and come back.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use crate::relay::UpstreamHealth;
 use crate::report::{LogLevel, upstream_error};
 
 /// The states that were logged last.
 #[derive(Debug, Default)]
-pub(super) struct UpstreamLog(HashMap<SocketAddr, bool>);
+pub(super) struct UpstreamLog(HashMap<String, bool>);
 
 impl UpstreamLog {
     /// A line for each upstream whose state changed. The first state is logged only if it is down.
     pub(super) fn changes(&mut self, upstreams: &[UpstreamHealth]) -> Vec<(LogLevel, String)> {
-        self.0.retain(|known, _| upstreams.iter().any(|upstream| upstream.address == *known));
+        self.0.retain(|known, _| upstreams.iter().any(|upstream| upstream.to_string() == *known));
         let mut lines = Vec::new();
         for upstream in upstreams {
             let Some(up) = upstream.up else { continue };
-            let was_up = self.0.insert(upstream.address, up).unwrap_or(true);
+            let name = upstream.to_string();
+            let was_up = self.0.insert(name.clone(), up).unwrap_or(true);
             if up == was_up {
                 continue;
             }
-            let name = upstream.to_string();
             lines.push(if up {
                 (LogLevel::Info, format!("upstream {name} is up again"))
             } else {
@@ -43,7 +42,7 @@ mod tests {
 
     #[test]
     fn changes_are_logged_once() {
-        let address = "192.0.2.1:25".parse().unwrap();
+        let address = Some("192.0.2.1:25".parse().unwrap());
         let health = |up| UpstreamHealth {
             address,
             name: None,

@@ -59,6 +59,10 @@ fn open_relay(
             diagnostics.error(at, &field, format!("{addr} is {place}: {danger}"), &remedy);
         }
     }
+    if let Some((at, socket)) = upstream.socket() {
+        let problem = format!("{socket} is on this host, and its clients are localhost: {danger}");
+        diagnostics.error(at, &field, problem, &remedy);
+    }
     // Containers of one network usually trust each other.
     for (at, name) in upstream.hosts() {
         let problem = format!(

@@ -52,6 +52,13 @@ pub(super) fn upstreams(listeners: &[ListenerSection], diagnostics: &mut Diagnos
             }
         }
         attempt_delay(upstream, diagnostics);
+        if let (Some((at, socket)), true) =
+            (upstream.socket(), upstream.addresses.items().count() > 1)
+        {
+            let problem = format!("{socket} is listed with other addresses");
+            let remedy = "write the Unix socket alone: it has no others to fall back on";
+            diagnostics.error(at, &upstream.field("addresses"), problem, remedy);
+        }
         if listener.identity() == Some(UpstreamIdentity::Transparent) {
             transparent_identity(listener, diagnostics);
         }
@@ -100,7 +107,12 @@ fn transparent_identity(listener: &ListenerSection, diagnostics: &mut Diagnostic
         let remedy = "write the addresses of the MTA, or set identity = \"proxy-v2\"";
         diagnostics.error(at, &field, problem, remedy);
     }
-    if upstream.hosts().next().is_some() {
+    if let Some((at, socket)) = upstream.socket() {
+        let problem = format!("{why} cannot reach {socket}: a Unix socket has no source address");
+        let remedy = "set identity = \"proxy-v2\" or \"xclient\", or write an address of the MTA";
+        diagnostics.error(at, &field, problem, remedy);
+    }
+    if upstream.hosts().next().is_some() || upstream.socket().is_some() {
         return;
     }
     // A trusted proxy may carry clients of one family over the other.
@@ -254,6 +266,15 @@ pub(super) fn call_ahead(
                 return n;
             }
             let first = *chosen.get_or_insert(n);
+            if let (Some((_, socket)), Some(at)) = (listener.upstream.socket(), policy.start) {
+                let problem = format!(
+                    "rule \"{}\" requires `recipient`, and no recipient can be verified through {socket}",
+                    rule.name
+                );
+                let remedy = "write an address of the MTA, or limit the rule by `when.listeners`";
+                diagnostics.error(at, "[[policy]]", problem, remedy);
+                return first;
+            }
             let same = listeners.get(first).is_none_or(|first| {
                 let (one, other) = (&first.upstream, &listener.upstream);
                 let targets = |section: &UpstreamSection| {

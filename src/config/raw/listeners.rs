@@ -17,7 +17,7 @@ use crate::engine::TlsMode;
 use crate::policy::ListenerCondition;
 use crate::relay::{
     ListenerSettings, ListenerTls, UpstreamCheck, UpstreamHost, UpstreamIdentity, UpstreamSettings,
-    UpstreamTarget,
+    UpstreamSocket, UpstreamTarget,
 };
 
 pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -303,6 +303,12 @@ impl UpstreamSection {
         self.addresses.items().filter_map(|target| {
             target.get_ref().address().map(|address| (target.span().start, address))
         })
+    }
+
+    /// The Unix socket in the file, with its position.
+    pub(super) fn socket(&self) -> Option<(usize, &UpstreamSocket)> {
+        let mut targets = self.addresses.items();
+        targets.find_map(|one| one.get_ref().socket().map(|socket| (one.span().start, socket)))
     }
 
     /// The host names in the file, with their positions.

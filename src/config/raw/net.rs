@@ -3,6 +3,7 @@
 //! RFC 5321 §4.1.2 (Domain) and §4.1.3 (address literals).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -11,7 +12,7 @@ use super::value::{Value, ValueResult, invalid};
 use super::values::string;
 use crate::addr::{canonical, canonical_network};
 use crate::policy::facts::DomainName;
-use crate::relay::{UpstreamHost, UpstreamTarget};
+use crate::relay::{UpstreamHost, UpstreamSocket, UpstreamTarget};
 use crate::smtp::Keyword;
 
 /// An address to listen on; port 0 lets the kernel choose.
@@ -37,6 +38,9 @@ pub(super) fn peer(value: &Value<'_>) -> ValueResult<SocketAddr> {
 pub(super) fn upstream_target(value: &Value<'_>) -> ValueResult<UpstreamTarget> {
     let written = string(value, "an address with a port", "\"[::1]:25\"")?;
     let shown = printable(written);
+    if let Some(path) = written.strip_prefix("unix:").filter(|rest| rest.parse::<u16>().is_err()) {
+        return unix_socket(value, path).map(UpstreamTarget::Socket);
+    }
     if is_host_name(written) {
         let problem = format!("\"{shown}\" has no port");
         return invalid(value, problem, format!("write \"{shown}:25\" for port 25"));
@@ -53,6 +57,21 @@ pub(super) fn upstream_target(value: &Value<'_>) -> ValueResult<UpstreamTarget> 
             invalid(value, problem, "write a number from 1 to 65535, usually 25")
         }
     }
+}
+
+fn unix_socket(value: &Value<'_>, path: &str) -> ValueResult<UpstreamSocket> {
+    // unix(7): sun_path, with its final NUL.
+    const LONGEST: usize = 107;
+    if !path.starts_with('/') || path.contains('\0') || path.ends_with('/') {
+        let problem = format!("\"{}\" is not the absolute path of a Unix socket", printable(path));
+        return invalid(value, problem, "write it as \"unix:/var/spool/postfix/public/smtpd\"");
+    }
+    if path.len() > LONGEST {
+        let problem =
+            format!("the path has {} bytes, that of a socket at most {LONGEST}", path.len());
+        return invalid(value, problem, "write a shorter one");
+    }
+    Ok(UpstreamSocket { path: Path::new(path).into() })
 }
 
 /// A name that resolvers look up: one label or several, of which the last is not a number; underscores are common among

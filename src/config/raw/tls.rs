@@ -205,7 +205,9 @@ fn fits_ports(listener: &ListenerSection, mode: TlsMode, diagnostics: &mut Diagn
         diagnostics.error(at, &listener.field("addresses"), problem, remedy);
     }
     let upstream = &listener.upstream;
-    for address in upstream.addresses.items().filter(|one| one.get_ref().port() == SUBMISSIONS) {
+    for address in
+        upstream.addresses.items().filter(|one| one.get_ref().port() == Some(SUBMISSIONS))
+    {
         let problem =
             "port 465 of the MTA waits for TLS, which the gateway begins with it by STARTTLS only";
         let remedy = "write the MTA's port 587 or 25";

@@ -162,14 +162,19 @@ impl Proxy {
         self.needs_upstream()
     }
 
-    /// An upstream accepted the connection; its greeting comes next.
-    pub fn on_connected(&mut self, upstream: UpstreamAddr, at: Timestamp, out: &mut Output) {
-        self.record.on_connected(upstream, at, out);
+    /// An upstream accepted the connection, `None` if on a Unix socket; its greeting comes next.
+    pub fn on_connected(
+        &mut self,
+        upstream: impl Into<Option<UpstreamAddr>>,
+        at: Timestamp,
+        out: &mut Output,
+    ) {
+        self.record.on_connected(upstream.into(), at, out);
         self.has_upstream = true;
         (self.now, self.active) = (at, at);
     }
 
-    /// The configured host name, such as `postfix:25`, whose address accepted the connection.
+    /// The configured host name, such as `postfix:25`, whose address accepted the connection, or the Unix socket.
     pub fn name_upstream(&mut self, name: Option<Arc<str>>) {
         self.record.set_upstream_name(name);
     }

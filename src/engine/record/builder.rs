@@ -91,11 +91,11 @@ impl RecordBuilder {
     /// The upstream connection was established.
     pub(in crate::engine) fn on_connected(
         &mut self,
-        upstream: UpstreamAddr,
+        upstream: Option<UpstreamAddr>,
         at: Timestamp,
         out: &mut Output,
     ) {
-        self.upstream = Some(upstream);
+        self.upstream = upstream;
         self.phase(Phase::Connect, at - self.start, out);
         self.phase_start = at;
     }

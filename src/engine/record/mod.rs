@@ -40,9 +40,10 @@ pub struct SessionRecord {
     /// The name of the gateway's listener; null in a capture, unless the configuration or the recording has it.
     #[serde(serialize_with = "optional_text")]
     pub listener: Option<Arc<str>>,
-    /// The MTA that accepted the connection; null if none did, or in a capture.
+    /// The address of the MTA that accepted the connection; null if none did, or in a capture.
     pub upstream: Option<Endpoint>,
-    /// The configured host name that has this address, such as `postfix:25`; absent if the address is configured.
+    /// The configured host name that has this address, such as `postfix:25`; or the Unix socket, `unix:/path`, and `upstream` is
+    /// null. Absent if the address is configured.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "optional_text")]
     pub upstream_name: Option<Arc<str>>,
     /// Why there was no upstream, no greeting from it, or no TLS with it: each address with its error. Null otherwise.

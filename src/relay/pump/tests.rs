@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpListener;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
@@ -82,12 +82,15 @@ impl Fixture {
             line_length: LINE_LENGTH,
             tls: None,
             failed_handshakes: None,
-            client: RelayEndpoint::new(at_client, Vec::new(), Vec::new()),
+            client: RelayEndpoint::new(RelayStream::Tcp(at_client), Vec::new(), Vec::new()),
         });
         assert!(pump.with_engine(|engine, _, out| engine.open(None, out)).await);
         let address = UpstreamAddr::new(destination.socket());
         pump.with_engine(|engine, at, out| engine.on_connected(address, at, out)).await;
-        pump.set_upstream(RelayEndpoint::new(at_upstream, Vec::new(), Vec::new()), None);
+        pump.set_upstream(
+            RelayEndpoint::new(RelayStream::Tcp(at_upstream), Vec::new(), Vec::new()),
+            None,
+        );
         Self { pump, client, upstream, open_gate }
     }
 

@@ -66,6 +66,16 @@ fn an_upstream_may_be_host_names_among_addresses() {
 }
 
 #[test]
+fn an_upstream_may_be_a_unix_socket() {
+    let relay = valid("upstream-socket.toml").relay;
+    let upstream = &relay.listeners[0].upstream;
+    let [target] = upstream.addresses.as_slice() else { panic!("{upstream:?}") };
+    assert_eq!(target.to_string(), "unix:/var/spool/postfix/public/smtpd-proxied");
+    assert_eq!((target.address(), target.host(), target.port()), (None, None, None));
+    assert_eq!(target.socket().unwrap().path.to_str(), target.to_string().strip_prefix("unix:"));
+}
+
+#[test]
 fn one_listener_may_intercept_beside_others() {
     let relay = valid("tproxy-and-submission.toml").relay;
     let [intercepted, submission] = relay.listeners.as_slice() else { panic!("{relay:?}") };

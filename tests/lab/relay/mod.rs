@@ -27,4 +27,5 @@ pub(crate) mod tls_scanners;
 pub(crate) mod upstream;
 pub(crate) mod upstream_lost;
 pub(crate) mod upstream_names;
+pub(crate) mod upstream_sockets;
 pub(crate) mod upstream_tls;

@@ -52,7 +52,7 @@ pub(crate) use exim::{Exim, deliver_by_exim};
 pub(crate) use gateway::{Config, Gateway, METRICS};
 pub(crate) use host::Host;
 pub(crate) use policy_gate::PolicyGate;
-pub(crate) use postfix::{Postfix, Stored, port};
+pub(crate) use postfix::{Postfix, Stored, UNIX, UNIX_PROXIED, UNIX_XCLIENT, port};
 pub(crate) use process::Process;
 pub(crate) use requirements::{CannotRun, cannot_run, is_root, require_program, require_root};
 pub(crate) use reverse_proxy::Haproxy;

@@ -31,6 +31,11 @@ pub(crate) mod port {
     pub(crate) const POSTSCREEN_PROXIED: u16 = 2504;
 }
 
+/// Services on Unix sockets in its folder `queue/public`: as on [`port::DIRECT`], with a PROXY header first, and with XCLIENT.
+pub(crate) const UNIX: &str = "unix-direct";
+pub(crate) const UNIX_PROXIED: &str = "unix-proxied";
+pub(crate) const UNIX_XCLIENT: &str = "unix-xclient";
+
 /// The user `nobody`: virtual(8) never delivers as root.
 const MAILBOX_OWNER: u32 = 65534;
 
@@ -102,6 +107,11 @@ impl<'lab> Postfix<'lab> {
     /// The folder of its `main.cf`: `MAIL_CONFIG` for Postfix's own commands.
     pub(crate) fn config_directory(&self) -> PathBuf {
         self.folder.join("etc")
+    }
+
+    /// The Unix socket of a service.
+    pub(crate) fn socket(&self, service: &str) -> PathBuf {
+        self.folder.join("queue/public").join(service)
     }
 
     /// Starts it; it listens when this returns.
@@ -332,6 +342,11 @@ fn services(lab: &Lab) -> String {
   -o postscreen_upstream_proxy_protocol=haproxy
   -o postscreen_cache_map=btree:$data_directory/postscreen_proxied
 smtpd pass - - n - - smtpd
+{UNIX} unix n - n - - smtpd
+{UNIX_PROXIED} unix n - n - - smtpd
+  -o smtpd_upstream_proxy_protocol=haproxy
+{UNIX_XCLIENT} unix n - n - - smtpd
+  -o smtpd_authorized_xclient_hosts=127.0.0.1
 dnsblog unix - - n - 0 dnsblog
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
