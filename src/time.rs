@@ -33,6 +33,22 @@ impl Timestamp {
         UNIX_EPOCH + Duration::from_nanos(self.0)
     }
 
+    /// Date and time of RFC 5322 §3.3, in UTC: `Fri, 02 Jan 2026 03:04:05 +0000`.
+    pub fn rfc5322(self) -> String {
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let days = self.0 / (24 * 3600 * 1_000_000_000);
+        let day = DAYS.get((days % 7) as usize).copied().unwrap_or_default();
+        // `2026-01-02T03:04:05Z`
+        let plain = humantime::format_rfc3339_seconds(self.to_system_time()).to_string();
+        let part = |range: std::ops::Range<usize>| plain.get(range).unwrap_or_default();
+        let month =
+            part(5..7).parse::<usize>().ok().and_then(|month| MONTHS.get(month.checked_sub(1)?));
+        let month = month.copied().unwrap_or_default();
+        format!("{day}, {} {month} {} {} +0000", part(8..10), part(0..4), part(11..19))
+    }
+
     /// Time elapsed since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -230,6 +230,9 @@ pub const SECTIONS: &[SectionSpec] = &[
             "Whether a client (IPv4 address or IPv6 /64) is still offered STARTTLS after 3 handshakes in a row, each within \
              4 hours of the one before, that failed as those of old software do. `\"hide\"`: not for an hour, so that it falls \
              back to plaintext; not together with `require`."),
+        spec("trace_header", "boolean", Value("false"),
+            "Whether a `Received:` field of the gateway goes before each message, with the client's TLS: the MTA's own cannot \
+             know of it."),
         spec("client_certificate", r#""off", "request""#, Unset("`\"off\"`", r#""request""#),
             "`\"request\"` asks clients for a certificate. They need none, and any is accepted: it appears in the log, and \
              rules can use it (`when.client_certificate`). Some old software cannot complete a handshake in which it is asked."),

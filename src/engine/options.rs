@@ -194,6 +194,8 @@ pub struct Profile {
     pub listener: Option<Arc<str>>,
     /// What STARTTLS does.
     pub tls: TlsMode,
+    /// A `Received:` field of the gateway goes before each message.
+    pub trace_header: bool,
 }
 
 /// Who ends a client's TLS.

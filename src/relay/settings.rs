@@ -33,6 +33,8 @@ pub struct RelaySettings {
     /// `[tls]`: what [`ListenerTls::Starttls`] does. The certificates come by [`super::RelayHandle::set_tls`].
     pub tls: TlsMode,
     pub after_tls_failures: AfterTlsFailures,
+    /// Where the gateway ends TLS, a `Received:` field goes before each message.
+    pub trace_header: bool,
     /// Time for transactions in progress to end after SIGTERM.
     pub drain: Duration,
 }
@@ -51,6 +53,7 @@ impl RelaySettings {
     /// The engine's part of the settings for sessions of `listener`. If it is not known, as in a capture from another host, rules
     /// that name listeners do not match.
     pub fn profile(&self, listener: Option<&ListenerSettings>) -> Profile {
+        let tls = listener.map_or(self.tls, |one| one.tls.mode(self.tls));
         let mut smtp = self.smtp.clone();
         if listener.is_some_and(|one| one.tls == ListenerTls::Off) {
             smtp.hide.push(Keyword::Starttls);
@@ -62,7 +65,8 @@ impl RelaySettings {
             rules: Arc::clone(&self.rules),
             xclient: listener.is_some_and(|one| one.upstream.identity == UpstreamIdentity::Xclient),
             listener: listener.map(|one| Arc::clone(&one.name)),
-            tls: listener.map_or(self.tls, |one| one.tls.mode(self.tls)),
+            tls,
+            trace_header: self.trace_header && tls.terminates(),
         }
     }
 

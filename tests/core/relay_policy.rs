@@ -149,6 +149,7 @@ fn settings(upstream: SocketAddr, rules: Vec<PolicyRule>) -> RelaySettings {
         },
         tls: TlsMode::Passthrough,
         after_tls_failures: AfterTlsFailures::Offer,
+        trace_header: false,
         drain: Duration::from_secs(1),
     }
 }

@@ -99,6 +99,7 @@ fn main() -> ExitCode {
         relay::tls_peers::TESTS,
         relay::tls_renewal::TESTS,
         relay::tls_scanners::TESTS,
+        relay::trace_header::TESTS,
         relay::upstream::TESTS,
         relay::upstream_lost::TESTS,
         relay::upstream_names::TESTS,

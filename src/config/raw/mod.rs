@@ -163,6 +163,7 @@ fn parse(text: &str, file: &str, host: &dyn HostAddresses) -> Result<Config, Con
         limits,
         tls: tls.mode,
         after_tls_failures: tls.after_failures,
+        trace_header: tls.trace_header,
         drain: timeouts.drain.clone().or(sections::DRAIN),
         timeouts: timeout_sets(timeouts),
     };

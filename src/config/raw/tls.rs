@@ -29,6 +29,7 @@ enum Mode {
 pub(super) struct TlsSection {
     pub(super) mode: TlsMode,
     pub(super) after_failures: AfterTlsFailures,
+    pub(super) trace_header: bool,
     /// With [`TlsMode::Terminate`].
     pub(super) settings: Option<TlsSettings>,
     /// Byte offset of the section.
@@ -48,6 +49,8 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
     let modes = ClientCertificateMode::ALL.map(|mode| (mode.as_str(), mode));
     let client_certificate = section.read("client_certificate", one_of(&modes));
     let client_ca = section.read("client_ca", file("\"/etc/gatepost/clients-ca.pem\""));
+
+    let trace_header = section.read("trace_header", boolean);
 
     let Some(at) = section.start() else { return TlsSection::default() };
     if mode.effective(Mode::Terminate) == Some(Mode::Passthrough) {
@@ -69,6 +72,10 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
             let problem = "with mode = \"passthrough\" the mail server ends TLS";
             let remedy = "remove it, and have the mail server request certificates (Postfix: smtpd_tls_ask_ccert)";
             section.diagnostics.error(at, "tls.client_certificate", problem, remedy);
+        }
+        if let (Some(true), Some(at)) = (trace_header.effective(false), trace_header.start()) {
+            let problem = "with mode = \"passthrough\" the gateway does not see messages under TLS";
+            section.diagnostics.error(at, "tls.trace_header", problem, "remove it");
         }
         return TlsSection { at: Some(at), ..TlsSection::default() };
     }
@@ -97,6 +104,7 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
     TlsSection {
         mode: TlsMode::Terminate { required: require.or(false) },
         after_failures: after_failures.or_default(),
+        trace_header: trace_header.or(false),
         settings: Some(TlsSettings { certificates, min_version, client_certificate, client_ca }),
         at: Some(at),
     }

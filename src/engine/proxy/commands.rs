@@ -55,6 +55,7 @@ impl Proxy {
             (Verb::Ehlo | Verb::Helo, ExpectedReply::Ehlo(name) | ExpectedReply::Helo(name)) => {
                 let helo = PolicyQuestion { helo: Some(name.clone()), ..self.question() };
                 self.look_ahead(PolicyQuestion { stage: PolicyStage::Helo, ..helo }, out);
+                self.trace_command(command);
                 self.forward(line, from, expected, out);
             }
             (Verb::Mail, _) if self.lacks_ehlo() => {
@@ -65,6 +66,10 @@ impl Proxy {
             (Verb::Mail, ExpectedReply::Mail { sender, .. }) => {
                 let mail = PolicyQuestion { sender: Some(sender.clone()), ..self.question() };
                 self.look_ahead(PolicyQuestion { stage: PolicyStage::Mail, ..mail }, out);
+                if let Some(mail) = self.trace_command(command) {
+                    out.act(Action::ToUpstream(format!("{mail}\r\n").into_bytes()));
+                    return self.session.expect(expected);
+                }
                 self.forward(line, from, expected, out);
             }
             (Verb::Rcpt, ExpectedReply::Rcpt { .. }) => {
@@ -105,6 +110,10 @@ impl Proxy {
                 if let Some((refusal, text)) = self.starttls_rejection(out) {
                     return self.reject_starttls(refusal, &text, out);
                 }
+                self.forward(line, from, expected, out);
+            }
+            (Verb::Rset, _) => {
+                self.trace_command(command);
                 self.forward(line, from, expected, out);
             }
             (Verb::Unknown, _) => self.on_unknown_command(line, expected, out),

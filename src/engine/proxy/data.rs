@@ -14,8 +14,12 @@ impl Proxy {
         let state = self.session.state();
         let wanted = state.extensions().chunking && !state.all_recipients_rejected_locally();
         let expected = self.session.begin_chunk(chunk, wanted, self.now);
+        let traced = if wanted { self.trace_chunk(chunk) } else { None };
         if !wanted {
             self.local_chunk_reply = expected;
+        } else if let Some(command) = traced {
+            out.act(Action::ToUpstream(command));
+            self.session.expect(expected);
         } else if line.text.eq_ignore_ascii_case(chunk.as_command().as_bytes()) {
             self.forward(line, from, expected, out);
         } else {
@@ -57,6 +61,7 @@ impl Proxy {
     pub(super) fn on_content(&mut self, rest: &[u8], from: usize, out: &mut Output) -> usize {
         // The 354 had to come first, so content is always the first thing in an input, and no action precedes its own.
         let before = out.actions.len();
+        self.trace_content(out);
         let transaction = self.session.state().current().map(|current| current.number);
         let mut filter = self.tagger.as_mut().map(|tagger| tagger.take_filter(transaction, out));
         let (end, findings) = self

@@ -15,12 +15,15 @@ mod deadline;
 mod policy;
 mod server;
 mod tls;
+mod trace_header;
 mod upstream_tls;
 mod xclient;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::deadline::MessagePace;
+use self::trace_header::TraceHeader;
 use self::upstream_tls::UpstreamTlsExchange;
 use self::xclient::ClientIdentity;
 use super::event::{Anomaly, Event, Outcome, Refusal, ReplySource, UpstreamFailure};
@@ -73,6 +76,8 @@ pub struct Proxy {
     tls_hellos: TlsHellos,
     identity: ClientIdentity,
     upstream_tls: UpstreamTlsExchange,
+    client_ip: IpAddr,
+    trace: TraceHeader,
     /// Handshakes of the client failed again and again: it is offered none.
     starttls_hidden: bool,
     state: State,
@@ -117,6 +122,8 @@ impl Proxy {
             record: RecordBuilder::new(profile.listener.clone(), client, destination, at),
             identity: ClientIdentity::new(profile.xclient, client, destination),
             upstream_tls: UpstreamTlsExchange::default(),
+            client_ip: client.ip(),
+            trace: TraceHeader::default(),
             starttls_hidden: false,
             checks: SessionChecks::new(Arc::clone(&profile), client, destination),
             evaluator: PolicyEvaluator::new(&profile, client, destination),

@@ -68,6 +68,7 @@ impl Proxy {
         self.early_data_counted = false;
         self.early_data_rejected = false;
         let hello = self.tls_hellos.on_bytes(Side::Client, &facts.client_hello);
+        self.trace.cipher_suite.clone_from(&facts.cipher_suite);
         self.record.on_own_tls(facts, hello, at, out);
         if let Some(evaluator) = &mut self.evaluator {
             evaluator.on_client_certificate(facts.client_certificate.as_ref());

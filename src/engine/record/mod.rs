@@ -105,6 +105,8 @@ pub struct TlsFacts {
     pub version: TlsVersion,
     /// A session ticket replaced the certificate.
     pub resumed: bool,
+    /// IANA's name of the cipher suite.
+    pub cipher_suite: Option<String>,
     /// Of the client, also in a resumed session; `None` where the gateway is the client.
     pub client_certificate: Option<ClientCertificate>,
     /// The first bytes of the client, which hold its hello; empty where the gateway is the client.

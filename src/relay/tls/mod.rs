@@ -180,6 +180,13 @@ impl TlsLeg {
         let client_certificate = self.inspector.take().and_then(|inspect| inspect(presented));
         Ok(Some(TlsFacts {
             client_certificate,
+            // rustls has names of its own for TLS 1.3.
+            cipher_suite: self
+                .connection
+                .common()
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .map(|name| name.replacen("TLS13_", "TLS_", 1)),
             version: match self.connection.common().protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
                 Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,

@@ -412,6 +412,7 @@ impl Driver {
                 let facts = TlsFacts {
                     version: TlsVersion::Tls13,
                     resumed: false,
+                    cipher_suite: None,
                     client_certificate: None,
                     client_hello: Vec::new(),
                 };
@@ -425,6 +426,7 @@ impl Driver {
                 version: TlsVersion::Tls13,
                 resumed: false,
                 client_certificate: self.client_certificate.clone(),
+                cipher_suite: Some("TLS_AES_256_GCM_SHA384".to_owned()),
                 client_hello: Vec::new(),
             };
             self.engine.on_tls_established(&facts, self.now, &mut self.out);

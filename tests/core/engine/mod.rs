@@ -20,6 +20,7 @@ mod policy_model;
 mod refusals;
 mod sessions;
 mod tls;
+mod trace_header;
 mod transaction;
 mod transaction_model;
 mod upstream_tls;

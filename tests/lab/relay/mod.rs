@@ -24,6 +24,7 @@ pub(crate) mod tls_hostile;
 pub(crate) mod tls_peers;
 pub(crate) mod tls_renewal;
 pub(crate) mod tls_scanners;
+pub(crate) mod trace_header;
 pub(crate) mod upstream;
 pub(crate) mod upstream_lost;
 pub(crate) mod upstream_names;
