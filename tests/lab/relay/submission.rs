@@ -101,11 +101,14 @@ fn users_authenticate_over_587_and_465_and_no_output_has_their_password() {
             }
         }
         assert!(recorder.wait().success(), "{}", recorder.log());
-        let log = gateway.log();
         let (listener, established, auth) = match format {
             "text" => (" listener=", " tls=established ", " auth=yes "),
             _ => ("\"listener\":\"", "\"tls\":\"established\"", "\"auth\":true"),
         };
+        let log = until("every session in the log", || {
+            let log = gateway.log();
+            (log.matches(listener).count() >= 16).then_some(log)
+        });
         for name in ["submission", "submissions"] {
             let end = if format == "text" { ' ' } else { '"' };
             let wanted = format!("{listener}{name}{end}");
