@@ -275,9 +275,11 @@ impl Driver {
         if self.is_untouched() && engine.smtp.anomalies.is_empty() {
             let mut expected = engine.smtp.clone();
             expected.phases.connect = None; // The observer sees no connection to upstream.
-            // Nor a handshake: what it sees is decrypted.
-            (expected.tls_version, expected.tls_handshake) = (None, None);
-            expected.phases.tls_handshake = None;
+            if self.profile.tls == TlsMode::Implicit {
+                // Nor a handshake: what it sees is decrypted.
+                (expected.tls_version, expected.tls_handshake) = (None, None);
+                expected.phases.tls_handshake = None;
+            }
             assert_eq!(observer.smtp, expected, "the SMTP record, {what}");
             assert_eq!((observer.start, observer.duration), (engine.start, engine.duration));
             use Outcome::{ClientClosed, Quit, TlsCompleted, TlsFailed, UpstreamClosed};
