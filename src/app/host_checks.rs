@@ -118,9 +118,9 @@ mod tests {
     struct Folder(PathBuf);
 
     impl Folder {
-        fn new() -> Self {
-            let path =
-                std::env::temp_dir().join(format!("gatepost-secrets-{}", std::process::id()));
+        fn new(test: &str) -> Self {
+            let name = format!("gatepost-{test}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
             fs::create_dir_all(&path).unwrap();
             Self(path)
         }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn secrets_that_others_can_read_are_named() {
-        let folder = Folder::new();
+        let folder = Folder::new("secrets");
         let hex = "0f".repeat(32);
         for (mode, is_exposed) in
             [(0o600, false), (0o400, false), (0o644, true), (0o640, true), (0o604, true)]
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_used_is_an_error() {
-        let folder = Folder::new();
+        let folder = Folder::new("keys");
         let missing = folder.0.join("no-key");
         let given = errors(&config("redis://192.0.2.6/", &missing));
         assert_eq!(given.len(), 1);
