@@ -27,9 +27,9 @@ pub use self::output::{Action, Output};
 pub use self::policy::{Evaluated, evaluate_record};
 pub use self::proxy::Proxy;
 pub use self::record::{
-    EncryptedBytes, Endpoint, Phases, PolicyQuestion, RecipientRecord, SessionRecord, ShadowRecord,
-    SmtpFacts, TcpFacts, TlsFacts, TlsFailure, TransactionRecord, TranscriptEntry, TranscriptItem,
-    UpstreamTlsFailure, VerdictRecord,
+    ClientTlsFacts, EncryptedBytes, Endpoint, Phases, PolicyQuestion, RecipientRecord,
+    SessionRecord, ShadowRecord, SmtpFacts, TcpFacts, TlsFacts, TlsFailure, TransactionRecord,
+    TranscriptEntry, TranscriptItem, UpstreamTlsFailure, VerdictRecord,
 };
 pub use crate::addr::Side;
 pub use crate::smtp::{BareNewlines, TlsState};

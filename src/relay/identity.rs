@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use ppp::{HeaderResult, PartialResult, v1, v2};
 
 use crate::addr::{ClientAddr, OriginalDst};
+use crate::engine::ClientTlsFacts;
 
 /// Longest header that is accepted, in bytes. Version 1 needs 107, version 2 the addresses and a few TLVs.
 pub(super) const MAX_HEADER: usize = 4096;
@@ -117,7 +118,7 @@ impl ProxyHeader {
 /// addresses of the connection, as the specification advises for health checks (§2.1).
 pub(super) fn encode_own(version: u8, own: SocketAddr, upstream: SocketAddr) -> Vec<u8> {
     if version == 1 {
-        return encode(1, ClientAddr::new(own), OriginalDst::new(upstream));
+        return encode(1, ClientAddr::new(own), OriginalDst::new(upstream), None);
     }
     let command = v2::Version::Two | v2::Command::Local;
     let family = v2::AddressFamily::Unspecified | v2::Protocol::Unspecified;
@@ -125,8 +126,13 @@ pub(super) fn encode_own(version: u8, own: SocketAddr, upstream: SocketAddr) -> 
 }
 
 /// Encodes our header, version 1 or 2. Mixed families cannot be expressed: a destination of the other family is replaced by
-/// the unspecified address of the client's family.
-pub(super) fn encode(version: u8, client: ClientAddr, destination: OriginalDst) -> Vec<u8> {
+/// the unspecified address of the client's family. Version 2 also says with which TLS the client came (§2.2.6).
+pub(super) fn encode(
+    version: u8,
+    client: ClientAddr,
+    destination: OriginalDst,
+    tls: Option<ClientTlsFacts<'_>>,
+) -> Vec<u8> {
     let source = client.socket();
     let destination = match (source, destination.socket()) {
         (SocketAddr::V4(_), to @ SocketAddr::V4(_))
@@ -138,22 +144,87 @@ pub(super) fn encode(version: u8, client: ClientAddr, destination: OriginalDst) 
         return v1::Addresses::from((source, destination)).to_string().into_bytes();
     }
     let command = v2::Version::Two | v2::Command::Proxy;
-    let built =
-        v2::Builder::with_addresses(command, v2::Protocol::Stream, (source, destination)).build();
-    // Fails only with more than 64 KiB of TLVs; there are none.
-    built.unwrap_or_default()
+    let header = v2::Builder::with_addresses(command, v2::Protocol::Stream, (source, destination));
+    let header = match tls {
+        None => Ok(header),
+        Some(tls) => header.write_tlv(v2::Type::SSL, &ssl_value(&tls)),
+    };
+    // Fails only with more than 64 KiB of TLVs; a common name has 64 characters at most.
+    header.and_then(v2::Builder::build).unwrap_or_default()
+}
+
+/// The value of PP2_TYPE_SSL (§2.2.6). Certificates are only requested: one that does not verify says so.
+fn ssl_value(tls: &ClientTlsFacts<'_>) -> Vec<u8> {
+    const CLIENT_SSL: u8 = 1;
+    /// On this connection, and in this session of TLS.
+    const CLIENT_CERT: u8 = 2 | 4;
+
+    let has_certificate = tls.certificate.is_some();
+    let is_verified = tls.certificate.is_some_and(|certificate| certificate.verified);
+    let mut value = vec![CLIENT_SSL | if has_certificate { CLIENT_CERT } else { 0 }];
+    value.extend(u32::from(!is_verified).to_be_bytes());
+    let name = tls.certificate.and_then(|certificate| certificate.common_name.as_deref());
+    for (kind, text) in [
+        (v2::Type::SSLVersion, tls.version),
+        (v2::Type::SSLCommonName, name),
+        (v2::Type::SSLCipher, tls.cipher_suite),
+    ] {
+        if let Some(text) = text
+            && let Ok(length) = u16::try_from(text.len())
+        {
+            value.push(kind.into());
+            value.extend(length.to_be_bytes());
+            value.extend(text.as_bytes());
+        }
+    }
+    value
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::facts::ClientCertificate;
 
     fn encoded(version: u8, client: &str, destination: &str) -> Vec<u8> {
         encode(
             version,
             ClientAddr::new(client.parse().unwrap()),
             OriginalDst::new(destination.parse().unwrap()),
+            None,
         )
+    }
+
+    /// The example of §2.2.6, with our values.
+    #[test]
+    fn version_2_says_how_the_client_came_by_tls() {
+        let certificate = ClientCertificate {
+            sha256: String::new(),
+            public_key_sha256: String::new(),
+            common_name: Some("mx.example".to_owned()),
+            names: Vec::new(),
+            verified: true,
+        };
+        let tls = ClientTlsFacts {
+            version: Some("TLSv1.3"),
+            cipher_suite: Some("TLS_AES_128_GCM_SHA256"),
+            certificate: None,
+        };
+        let value = |tls: ClientTlsFacts<'_>| {
+            let client = ClientAddr::new("192.0.2.1:4000".parse().unwrap());
+            let destination = OriginalDst::new("192.0.2.25:465".parse().unwrap());
+            let header = encode(2, client, destination, Some(tls));
+            let parsed = v2::Header::try_from(header.as_slice()).unwrap();
+            let tlvs: Vec<_> = parsed.tlvs().map(Result::unwrap).collect();
+            assert_eq!(tlvs.len(), 1);
+            assert_eq!(tlvs[0].kind, u8::from(v2::Type::SSL));
+            tlvs[0].value.to_vec()
+        };
+        let version = b"\x21\x00\x07TLSv1.3";
+        let cipher = b"\x23\x00\x16TLS_AES_128_GCM_SHA256";
+        assert_eq!(value(tls), [&b"\x01\x00\x00\x00\x01"[..], version, cipher].concat());
+        let tls = ClientTlsFacts { certificate: Some(&certificate), ..tls };
+        let name = b"\x22\x00\x0amx.example";
+        assert_eq!(value(tls), [&b"\x07\x00\x00\x00\x00"[..], version, name, cipher].concat());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::unix_socket::{self, ADDRESS_OF_SOCKETS};
 use super::upstream::{UpstreamChoice, connect};
 use super::upstream_tls::UpstreamTlsPlan;
 use crate::addr::{ClientAddr, OriginalDst, Side, UpstreamAddr};
-use crate::engine::{Outcome, Profile, Proxy, Refusal, TlsMode, UpstreamFailure};
+use crate::engine::{ClientTlsFacts, Outcome, Profile, Proxy, Refusal, TlsMode, UpstreamFailure};
 
 /// A trusted peer sends its PROXY header at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -134,12 +134,13 @@ impl Arrival {
 /// The pump of a new session: with an upstream if the session gets one, else with its last reply.
 async fn begin(
     stream: TcpStream,
-    arrival: Arrival,
+    mut arrival: Arrival,
     permit: &mut SessionPermit,
     (active, listener): (&ActiveConfig, &ActiveListener),
     state: &Arc<RelayState>,
 ) -> Pump {
-    let Arrival { client, destination, early_data, is_valid, is_local } = arrival;
+    let Arrival { client, destination, is_valid, is_local, .. } = arrival;
+    let early_data = std::mem::take(&mut arrival.early_data);
     let settings = &active.settings;
     let limits = &settings.limits;
     let stressed = state.admission.is_stressed(limits.sessions, settings.timeouts.stress_above);
@@ -187,18 +188,28 @@ async fn begin(
     if is_hidden {
         pump.with_engine(|engine, _, out| engine.hide_starttls(out)).await;
     }
+    join_upstream(&mut pump, &arrival, (active, listener), state).await;
+    pump
+}
+
+/// Connects the session to an upstream; without one the client has its last reply afterwards.
+async fn join_upstream(
+    pump: &mut Pump,
+    arrival: &Arrival,
+    (active, listener): (&ActiveConfig, &ActiveListener),
+    state: &Arc<RelayState>,
+) {
+    let Arrival { client, destination, is_local, .. } = *arrival;
     if is_direct(&listener.settings, destination) {
         let detail =
             format!("{destination} is the gateway's own listener, for intercepted mail only");
         let failure = UpstreamFailure { detail, is_local: false };
-        pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await;
-        return pump;
+        return pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await;
     }
     let observe = |event| state.observer.event(client.family(), event);
     let upstream = settings_for(&listener.settings.upstream, is_local);
-    let identity = upstream.identity;
     let targets = &listener.targets;
-    let choice = UpstreamChoice { settings: &upstream, targets, mark: settings.mark };
+    let choice = UpstreamChoice { settings: &upstream, targets, mark: active.settings.mark };
     let connecting = async {
         match targets.socket() {
             Some(socket) => {
@@ -217,48 +228,55 @@ async fn begin(
     let connected = tokio::select! {
         biased;
         connected = &mut connecting => connected,
-        () = poll_fn(|cx| pump.poll_without_upstream(cx)) => return pump,
+        () = poll_fn(|cx| pump.poll_without_upstream(cx)) => return,
     };
     drop(connecting);
-    match connected {
-        Ok((stream, address)) => {
-            let version = match identity {
-                UpstreamIdentity::ProxyV1 => Some(1),
-                UpstreamIdentity::ProxyV2 => Some(2),
-                UpstreamIdentity::None
-                | UpstreamIdentity::Transparent
-                | UpstreamIdentity::Xclient => None,
-            };
-            let to = address.map_or(ADDRESS_OF_SOCKETS, UpstreamAddr::socket);
-            let own = match &stream {
-                RelayStream::Tcp(tcp) => tcp.local_addr().unwrap_or_else(|_| client.socket()),
-                RelayStream::Unix(_) => ADDRESS_OF_SOCKETS,
-            };
-            let header = version.map(|version| match is_local {
-                true => identity::encode_own(version, own, to),
-                false => identity::encode(version, client, destination),
-            });
-            let header = header.unwrap_or_default();
-            let name = match targets.socket() {
-                Some(socket) => Some(socket.to_string().into()),
-                None => targets.name_of(to).cloned(),
-            };
-            let shared = (&**state.upstream_tls.load(), &state.failed_tls);
-            let tls = UpstreamTlsPlan::new(listener.settings.tls, &upstream.tls, to, shared);
-            pump.with_engine(|engine, at, out| {
-                engine.on_connected(address, at, out);
-                engine.name_upstream(name);
-                engine.use_upstream_tls(tls.level);
-            })
-            .await;
-            pump.set_upstream(RelayEndpoint::new(stream, Vec::new(), header), Some(tls));
-            pump.feed_early_data().await;
-        }
+    let (stream, address) = match connected {
+        Ok(connected) => connected,
         Err(failure) => {
-            pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await
+            return pump.with_engine(|engine, _, out| engine.on_unavailable(failure, out)).await;
         }
+    };
+    let to = address.map_or(ADDRESS_OF_SOCKETS, UpstreamAddr::socket);
+    let own = match &stream {
+        RelayStream::Tcp(tcp) => tcp.local_addr().unwrap_or_else(|_| client.socket()),
+        RelayStream::Unix(_) => ADDRESS_OF_SOCKETS,
+    };
+    let name = match targets.socket() {
+        Some(socket) => Some(socket.to_string().into()),
+        None => targets.name_of(to).cloned(),
+    };
+    let header = proxy_header(upstream.identity, arrival, (own, to), pump.implicit_tls());
+    let shared = (&**state.upstream_tls.load(), &state.failed_tls);
+    let tls = UpstreamTlsPlan::new(listener.settings.tls, &upstream.tls, to, shared);
+    pump.with_engine(|engine, at, out| {
+        engine.on_connected(address, at, out);
+        engine.name_upstream(name);
+        engine.use_upstream_tls(tls.level);
+    })
+    .await;
+    pump.set_upstream(RelayEndpoint::new(stream, Vec::new(), header), Some(tls));
+    pump.feed_early_data().await;
+}
+
+/// What upstream receives first, over a connection from `own` to `upstream`; empty without the PROXY protocol.
+fn proxy_header(
+    identity: UpstreamIdentity,
+    arrival: &Arrival,
+    (own, upstream): (SocketAddr, SocketAddr),
+    tls: Option<ClientTlsFacts<'_>>,
+) -> Vec<u8> {
+    let version = match identity {
+        UpstreamIdentity::ProxyV1 => 1,
+        UpstreamIdentity::ProxyV2 => 2,
+        UpstreamIdentity::None | UpstreamIdentity::Transparent | UpstreamIdentity::Xclient => {
+            return Vec::new();
+        }
+    };
+    match arrival.is_local {
+        true => identity::encode_own(version, own, upstream),
+        false => identity::encode(version, arrival.client, arrival.destination, tls),
     }
-    pump
 }
 
 /// TLS that comes before anything else. Returns whether it is established; a gateway that stops does not wait for it.

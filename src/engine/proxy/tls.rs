@@ -5,7 +5,7 @@ use crate::addr::Side;
 use crate::engine::event::{Event, Outcome, TlsHandshake};
 use crate::engine::options::TlsMode;
 use crate::engine::output::{Action, Output};
-use crate::engine::record::{TlsFacts, TlsFailure};
+use crate::engine::record::{ClientTlsFacts, TlsFacts, TlsFailure};
 use crate::smtp::{Command, EnhancedCode, ExpectedReply, TlsState};
 use crate::time::Timestamp;
 
@@ -81,6 +81,13 @@ impl Proxy {
         out.event(Event::SessionOpened);
         self.session.begin_handshake();
         out.act(Action::StartTls);
+    }
+
+    /// TLS that was established before upstream is connected: only then can a PROXY header have it.
+    pub fn implicit_tls(&self) -> Option<ClientTlsFacts<'_>> {
+        let is_established = self.session.state().tls() == TlsState::Established;
+        (is_established && self.profile.tls == TlsMode::Implicit)
+            .then(|| self.record.client_tls(self.trace.cipher_suite.as_deref()))
     }
 
     /// The handshake with the client is not complete.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::tls_exchange::{TlsExchange, TlsResult};
 use super::tls_hello::HelloInfo;
 use super::{
-    EncryptedBytes, PolicyQuestion, RecipientRecord, SessionRecord, SmtpFacts, TcpFacts, TlsFacts,
-    TlsFailure, TransactionRecord, VerdictRecord,
+    ClientTlsFacts, EncryptedBytes, PolicyQuestion, RecipientRecord, SessionRecord, SmtpFacts,
+    TcpFacts, TlsFacts, TlsFailure, TransactionRecord, VerdictRecord,
 };
 use crate::addr::{ClientAddr, Family, OriginalDst, Side, UpstreamAddr};
 use crate::engine::event::{
@@ -311,6 +311,19 @@ impl RecordBuilder {
         self.smtp.tls_handshake = Some(result);
         self.phase(Phase::TlsHandshake, at - self.phase_start, out);
         out.event(Event::TlsHandshake { version: facts.version, result });
+    }
+
+    /// Of the TLS that is established. The record does not hold the cipher suite.
+    pub(in crate::engine) fn client_tls<'a>(
+        &'a self,
+        cipher_suite: Option<&'a str>,
+    ) -> ClientTlsFacts<'a> {
+        let SmtpFacts { tls_version, client_certificate, .. } = &self.smtp;
+        ClientTlsFacts {
+            version: *tls_version,
+            cipher_suite,
+            certificate: client_certificate.as_ref(),
+        }
     }
 
     /// It failed: its handshake, or a later record.

@@ -113,6 +113,16 @@ pub struct TlsFacts {
     pub client_hello: Vec<u8>,
 }
 
+/// A client's TLS with the gateway, for upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientTlsFacts<'a> {
+    /// Such as `TLSv1.3`.
+    pub version: Option<&'static str>,
+    /// IANA's name.
+    pub cipher_suite: Option<&'a str>,
+    pub certificate: Option<&'a ClientCertificate>,
+}
+
 /// Why the gateway's own TLS with a client ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFailure {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::{Pump, SCRATCH, Work};
-use crate::engine::{Output, Side, TlsFailure, TlsHandshake};
+use crate::engine::{ClientTlsFacts, Output, Side, TlsFailure, TlsHandshake};
 use crate::relay::tls::{TlsLeg, failure, upstream_failure};
 
 impl Pump {
@@ -29,6 +29,11 @@ impl Pump {
     /// The client's handshake is complete, and the session goes on.
     pub(in crate::relay) fn is_secured(&self) -> bool {
         !self.engine.is_closing() && !self.engine.in_handshake() && !self.client.write_failed
+    }
+
+    /// See [`crate::engine::Proxy::implicit_tls`].
+    pub(in crate::relay) fn implicit_tls(&self) -> Option<ClientTlsFacts<'_>> {
+        self.engine.implicit_tls()
     }
 
     /// The client has the 220 to its STARTTLS, or TLS comes first.

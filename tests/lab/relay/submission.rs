@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use crate::harness::tests;
 use crate::record::record;
@@ -14,6 +14,7 @@ tests![
     users_authenticate_over_587_and_465_and_no_output_has_their_password,
     real_clients_verify_the_certificate_of_port_465,
     implicit_tls_behind_a_proxy_header,
+    the_mail_servers_proxy_header_has_the_clients_tls,
     what_is_no_tls_ends_its_own_session,
     a_recording_of_port_465_is_sent_again_inside_tls,
     intercepted_submissions,
@@ -290,6 +291,63 @@ fn implicit_tls_behind_a_proxy_header() {
         let line = gateway.wait_for_log(&format!(" to=<{recipient}> "));
         assert!(line.contains(" client=[2001:db8:7::7]:4000 "), "{line}");
     }
+}
+
+/// Only implicit TLS is known when the header is sent. Postfix accepts it, and skips what it does not use.
+fn the_mail_servers_proxy_header_has_the_clients_tls() {
+    let lab = Lab::new();
+    let tls = OwnTls::new(&lab);
+    let postfix = Postfix::receiver(&lab);
+    let at = lab.server_socket(Family::Ipv6, 2599);
+    let listening = lab.server.in_thread(|| TcpListener::bind(at)).unwrap();
+    let listener = |name: &str, port, kind: &str, upstreams: &[SocketAddr]| {
+        let upstreams: Vec<_> = upstreams.iter().map(ToString::to_string).collect();
+        format!(
+            "[[listener]]\nname = {name:?}\naddresses = {}\ntls = {kind:?}\n[listener.upstream]\n\
+             addresses = {upstreams:?}\nidentity = \"proxy-v2\"\ntls = \"off\"\ncheck = \"none\"\n\n",
+            addresses(&lab, port)
+        )
+    };
+    let postfixes = Family::ALL.map(|family| lab.server_socket(family, port::PROXY_PROTOCOL));
+    let listeners = [
+        listener("submissions", SUBMISSIONS, "implicit", &postfixes),
+        listener("shown", 2465, "implicit", &[at]),
+        listener("submission", SUBMISSION, "starttls", &[at]),
+    ];
+    let config = Config::new(&lab, Mode::Proxy).without("listen").without("upstream");
+    let _gateway = Gateway::start(&lab, &tls.configure(config.policies(&listeners.concat())));
+    for family in Family::ALL {
+        let mut smtp = lab.client.smtp(at_gateway(&lab, family, SUBMISSIONS));
+        smtp.handshake(tls.client(), HOSTNAME).unwrap();
+        let recipient = format!("{family}@example.org");
+        smtp.begin("sender@example.net", &recipient);
+        assert_eq!(smtp.data(b"Subject: x\r\n\r\nx\r\n").code, 250);
+        let stored = postfix.take_message_to(&recipient);
+        assert!(stored.trace.contains(&lab.client_ip(family).to_string()), "{}", stored.trace);
+
+        let mut smtp = lab.client.smtp(at_gateway(&lab, family, 2465));
+        smtp.handshake(tls.client(), HOSTNAME).unwrap();
+        let header = received_header(&listening);
+        assert!(header.ends_with(b"TLS_AES_256_GCM_SHA384"), "{}", header.escape_ascii());
+        let version = b"\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3\x23";
+        let found = header.windows(version.len()).any(|part| part == version);
+        assert!(found, "{}", header.escape_ascii());
+
+        let _plain = lab.client.connect(at_gateway(&lab, family, SUBMISSION)).unwrap();
+        let header = received_header(&listening);
+        assert_eq!(header.len(), if family == Family::Ipv6 { 52 } else { 28 }, "addresses only");
+    }
+}
+
+/// The header with which the next connection begins, version 2.
+fn received_header(listening: &TcpListener) -> Vec<u8> {
+    let (mut stream, _) = listening.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut header = vec![0; 16];
+    stream.read_exact(&mut header).unwrap();
+    let mut rest = vec![0; usize::from(u16::from_be_bytes([header[14], header[15]]))];
+    stream.read_exact(&mut rest).unwrap();
+    [header, rest].concat()
 }
 
 /// Each with a reason; a connection without a byte is a check of the port, not a failed handshake.
