@@ -227,9 +227,11 @@ fn an_unfinished_key_update_does_not_disturb_what_is_sent() {
 #[test]
 fn both_kinds_of_legs_speak_with_each_other() {
     let message: Vec<u8> = (0..50_000_u32).flat_map(u32::to_le_bytes).collect();
-    for (version, expected) in
-        [(&version::TLS12, TlsVersion::Tls12), (&version::TLS13, TlsVersion::Tls13)]
-    {
+    let ecdsa = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
+    for (version, expected, suite) in [
+        (&version::TLS12, TlsVersion::Tls12, ecdsa),
+        (&version::TLS13, TlsVersion::Tls13, "TLS_AES_256_GCM_SHA384"),
+    ] {
         for piece in [1, 300, 1_000_000] {
             let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
             let builder = builder.with_protocol_versions(&[version]).unwrap().dangerous();
@@ -260,7 +262,7 @@ fn both_kinds_of_legs_speak_with_each_other() {
                 version: expected,
                 resumed: false,
                 client_certificate: None,
-                cipher_suite: None,
+                cipher_suite: Some(suite.to_owned()),
                 client_hello: Vec::new(),
             };
             assert_eq!(facts, Some(expected));
