@@ -27,7 +27,7 @@ pub struct When {
     pub tls: Option<bool>,
     /// AUTH succeeded.
     pub auth: Option<bool>,
-    /// Evaluated with the answers, see [`CertificateCondition::state`].
+    /// Evaluated with the answers, see `CertificateCondition::state`.
     pub client_certificate: CertificateCondition,
 }
 

@@ -63,7 +63,9 @@ fn fault(name: &str, expr: &str, result: Result<Vec<Series>, String>) -> Option<
     let may_be_zero =
         selectors(expr).iter().all(|selector| MAY_BE_ZERO.contains(&selector.metric.as_str()));
     if values().next().is_none() {
-        fault("no result")
+        // Its series are looked for by themselves below.
+        let only_shown_if_positive = may_be_zero && expr.ends_with(" > 0");
+        if only_shown_if_positive { None } else { fault("no result") }
     } else if !values().all(|value| value.is_finite()) {
         fault("not a number")
     } else if !may_be_zero && values().all(|value| *value == 0.0) {
