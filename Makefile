@@ -19,8 +19,8 @@ NEEDED = $(BUILD_PACKAGES)
 EXIM := target/exim4/usr/sbin/exim4
 # A mail client of applications, in exactly the version of the lock file.
 NODEMAILER := target/nodemailer/node_modules/.package-lock.json
-# Where `cargo deny fetch` puts the database of advisories.
-ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
+# The database of advisories, where `cargo deny fetch` has put one. Its folder alone says nothing: a fetch that failed leaves it too.
+ADVISORIES = $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs/advisory-db-*)
 
 .PHONY: help build deb demo check test soak captures dashboards lint bench fuzz packages
 
@@ -81,7 +81,7 @@ lint: ## Formatting, clippy, documentation, dependencies: no warnings; installs 
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check licenses bans sources
-	@if [ -d "$(ADVISORIES)" ]; then $(CARGO) deny --locked check --disable-fetch advisories; fi
+	@if [ -n "$(ADVISORIES)" ]; then $(CARGO) deny --offline --locked check advisories; fi
 
 bench: NEEDED = $(BENCH_PACKAGES)
 bench: packages ## The relay beside HAProxy and nginx, also under TLS and beside stunnel, replay beside tshark, watch beside dumpcap, a decision, the door; writes target/bench/*.json
