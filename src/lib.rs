@@ -9,9 +9,9 @@
 //! | layer | modules |
 //! |---|---|
 //! | 5 | `cli`, `config`, `app` |
-//! | 4 | `relay`, `tls`, `control`, `source`, `reenact`, `lookup`, `intercept`, `privilege`, `metrics`, `report` |
+//! | 4 | `relay`, `tls`, `control`, `source`, `reenact`, `lookup`, `intercept`, `postfix`, `privilege`, `metrics`, `report` |
 //! | 3 | `engine`, `analyzer` |
-//! | 2 | `policy`, `traffic`, `redact`, `readiness` |
+//! | 2 | `policy`, `traffic`, `outbound`, `redact`, `readiness` |
 //! | 1 | `smtp`, `stream`, `wire`, `recording` |
 //! | 0 | `addr`, `time`, `humanize`, `label` |
 
@@ -30,7 +30,10 @@ mod label;
 pub mod lookup;
 #[doc(hidden)]
 pub mod metrics;
+pub mod outbound;
 pub mod policy;
+#[doc(hidden)]
+pub mod postfix;
 #[doc(hidden)]
 pub mod privilege;
 #[doc(hidden)]

@@ -1,0 +1,1 @@
+//! What Postfix says and asks: its mail log, socketmap lookups and policy delegation. Layer 4.
