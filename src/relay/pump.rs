@@ -104,8 +104,18 @@ pub(super) struct PumpParts {
 
 impl Pump {
     pub(super) fn new(parts: PumpParts) -> Self {
-        let PumpParts { engine, address, observer, tap, lookups, clock, line_length, .. } = parts;
-        let PumpParts { tls, failed_handshakes, client, .. } = parts;
+        let PumpParts {
+            engine,
+            address,
+            observer,
+            tap,
+            lookups,
+            clock,
+            line_length,
+            tls,
+            failed_handshakes,
+            client,
+        } = parts;
         let timer_at = engine.deadline().unwrap_or_default();
         let timer = Box::pin(sleep_until(Instant::from_std(clock.instant(timer_at))));
         Self {

@@ -152,8 +152,9 @@ impl Proxy {
         }
     }
 
-    /// Before any upstream is involved, and with [`TlsMode::Implicit`] after the handshake. `over` is a limit that spans sessions, or a missing PROXY header. Returns whether an
-    /// upstream is needed: not for a client that is rejected in place of the greeting.
+    /// Before any upstream is involved, and with [`TlsMode::Implicit`] after the handshake. `over` is a limit that spans sessions,
+    /// or a missing PROXY header. Returns whether an upstream is needed: not for a client that is rejected in place of the
+    /// greeting.
     pub fn open(&mut self, over: Option<Refusal>, out: &mut Output) -> bool {
         if self.profile.tls != TlsMode::Implicit {
             out.event(Event::SessionOpened);

@@ -17,11 +17,6 @@ impl Proxy {
         self.record.on_starttls_hidden(out);
     }
 
-    /// Whether a handshake that [`Action::StartTls`] began goes on.
-    pub fn in_tls_handshake(&self) -> bool {
-        self.session.in_handshake()
-    }
-
     /// Nothing is pending: its reply is the last in plaintext.
     pub(super) fn on_own_starttls(
         &mut self,
@@ -68,7 +63,7 @@ impl Proxy {
         self.early_data_counted = false;
         self.early_data_rejected = false;
         let hello = self.tls_hellos.on_bytes(Side::Client, &facts.client_hello);
-        self.trace.cipher_suite.clone_from(&facts.cipher_suite);
+        self.trace.cipher_suite = facts.cipher_suite;
         self.record.on_own_tls(facts, hello, at, out);
         if let Some(evaluator) = &mut self.evaluator {
             evaluator.on_client_certificate(facts.client_certificate.as_ref());
@@ -87,10 +82,10 @@ impl Proxy {
     pub fn implicit_tls(&self) -> Option<ClientTlsFacts<'_>> {
         let is_established = self.session.state().tls() == TlsState::Established;
         (is_established && self.profile.tls == TlsMode::Implicit)
-            .then(|| self.record.client_tls(self.trace.cipher_suite.as_deref()))
+            .then(|| self.record.client_tls(self.trace.cipher_suite))
     }
 
-    /// The handshake with the client is not complete.
+    /// The handshake with the client that [`Action::StartTls`] began is not complete.
     pub const fn in_handshake(&self) -> bool {
         self.session.in_handshake()
     }

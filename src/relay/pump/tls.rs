@@ -91,7 +91,7 @@ impl Pump {
         match side {
             Side::Client => {
                 let failure = failure(reason);
-                if failure.is_of_old_client && self.engine.in_tls_handshake() {
+                if failure.is_of_old_client && self.engine.in_handshake() {
                     self.count_failed_handshake();
                 }
                 self.engine.on_tls_failed(failure, &mut work.out);

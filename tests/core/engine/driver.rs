@@ -428,7 +428,7 @@ impl Driver {
                 version: TlsVersion::Tls13,
                 resumed: false,
                 client_certificate: self.client_certificate.clone(),
-                cipher_suite: Some("TLS_AES_256_GCM_SHA384".to_owned()),
+                cipher_suite: Some("TLS_AES_256_GCM_SHA384"),
                 client_hello: Vec::new(),
             };
             self.engine.on_tls_established(&facts, self.now, &mut self.out);
