@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::addr::{ClientAddr, PrefixKey};
 
 /// Failures in a row from which on STARTTLS is hidden.
-const MOST_FAILURES: u32 = 3;
+const HIDING_FAILURES: u32 = 3;
 /// Longest time between two of them. Senders try again after half an hour or more (RFC 5321 §4.5.4.1), ever later.
 const WITHIN: Duration = Duration::from_secs(4 * 3600);
 /// How long STARTTLS is hidden. Every further failure begins it again.
@@ -49,7 +49,7 @@ impl FailedHandshakes {
                     if before.is_relevant(now) { before.count.saturating_add(1) } else { 1 };
                 known.insert(Failures { count, last: now });
                 let was_hidden = is_hidden(before, now);
-                (count >= MOST_FAILURES && !was_hidden).then_some(count)
+                (count >= HIDING_FAILURES && !was_hidden).then_some(count)
             }
             Entry::Vacant(new) => {
                 if !is_full {
@@ -81,7 +81,7 @@ impl FailedHandshakes {
 }
 
 fn is_hidden(failures: Failures, now: Instant) -> bool {
-    failures.count >= MOST_FAILURES && now < failures.last + HIDDEN
+    failures.count >= HIDING_FAILURES && now < failures.last + HIDDEN
 }
 
 #[cfg(test)]

@@ -15,13 +15,12 @@ use crate::analyzer::FinishedSession;
 use crate::cli::{OutputFormat, ReenactArgs, ReenactFamily, ReenactPace};
 use crate::reenact::{Pace, RecordedClient, RecordedServer, RunReport, Scenario};
 use crate::report::printable;
+use crate::smtp::SUBMISSIONS;
 use crate::stream::FlowOutcome;
 use crate::tls::{UpstreamVerification, upstream_config};
 
 /// For connecting and for each reply: less than RFC 5321 §4.5.3.2 grants a server, more than a healthy one needs.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// SMTP inside TLS from the first octet (RFC 8314 §3.3).
-const SUBMISSIONS: u16 = 465;
 
 /// The target of re-enacted clients, and the recorded server behind it.
 pub(super) struct Reenactment {

@@ -30,7 +30,7 @@ struct Trace<'a> {
 #[derive(Debug, Default)]
 pub(super) struct TraceHeader {
     /// IANA's name.
-    pub(super) cipher_suite: Option<String>,
+    pub(super) cipher_suite: Option<&'static str>,
     /// Of the message that follows; taken with its first bytes.
     field: Option<Vec<u8>>,
     /// A message has begun with BDAT and not ended: a nested MAIL, which the mail server rejects, changes nothing.
@@ -79,7 +79,7 @@ impl Proxy {
             client: self.client_ip,
             hostname: &self.profile.smtp.hostname,
             protocol,
-            cipher_suite: self.trace.cipher_suite.as_deref().filter(|_| has_tls),
+            cipher_suite: self.trace.cipher_suite.filter(|_| has_tls),
             at: self.now,
         }
         .field()

@@ -314,10 +314,10 @@ impl RecordBuilder {
     }
 
     /// Of the TLS that is established. The record does not hold the cipher suite.
-    pub(in crate::engine) fn client_tls<'a>(
-        &'a self,
-        cipher_suite: Option<&'a str>,
-    ) -> ClientTlsFacts<'a> {
+    pub(in crate::engine) fn client_tls(
+        &self,
+        cipher_suite: Option<&'static str>,
+    ) -> ClientTlsFacts<'_> {
         let SmtpFacts { tls_version, client_certificate, .. } = &self.smtp;
         ClientTlsFacts {
             version: *tls_version,

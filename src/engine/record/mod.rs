@@ -106,7 +106,7 @@ pub struct TlsFacts {
     /// A session ticket replaced the certificate.
     pub resumed: bool,
     /// IANA's name of the cipher suite.
-    pub cipher_suite: Option<String>,
+    pub cipher_suite: Option<&'static str>,
     /// Of the client, also in a resumed session; `None` where the gateway is the client.
     pub client_certificate: Option<ClientCertificate>,
     /// The first bytes of the client, which hold its hello; empty where the gateway is the client.
@@ -119,7 +119,7 @@ pub struct ClientTlsFacts<'a> {
     /// Such as `TLSv1.3`.
     pub version: Option<&'static str>,
     /// IANA's name.
-    pub cipher_suite: Option<&'a str>,
+    pub cipher_suite: Option<&'static str>,
     pub certificate: Option<&'a ClientCertificate>,
 }
 

@@ -14,7 +14,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, Error, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig};
+use rustls::{
+    CipherSuite, ClientConfig, Error, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig,
+    SupportedCipherSuite,
+};
 
 pub use self::client::{CertificateInspector, ClientTls};
 use self::connection::{TlsConnection, UnbufferedTls};
@@ -180,13 +183,7 @@ impl TlsLeg {
         let client_certificate = self.inspector.take().and_then(|inspect| inspect(presented));
         Ok(Some(TlsFacts {
             client_certificate,
-            // rustls has names of its own for TLS 1.3.
-            cipher_suite: self
-                .connection
-                .common()
-                .negotiated_cipher_suite()
-                .and_then(|suite| suite.suite().as_str())
-                .map(|name| name.replacen("TLS13_", "TLS_", 1)),
+            cipher_suite: self.connection.common().negotiated_cipher_suite().and_then(name_of),
             version: match self.connection.common().protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
                 Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,
@@ -287,6 +284,16 @@ impl fmt::Debug for TlsLeg {
         f.debug_struct("TlsLeg")
             .field("is_established", &self.is_established)
             .finish_non_exhaustive()
+    }
+}
+
+/// IANA's name; rustls has others for those of TLS 1.3.
+fn name_of(suite: SupportedCipherSuite) -> Option<&'static str> {
+    match suite.suite() {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        suite => suite.as_str(),
     }
 }
 

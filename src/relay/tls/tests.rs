@@ -262,7 +262,7 @@ fn both_kinds_of_legs_speak_with_each_other() {
                 version: expected,
                 resumed: false,
                 client_certificate: None,
-                cipher_suite: Some(suite.to_owned()),
+                cipher_suite: Some(suite),
                 client_hello: Vec::new(),
             };
             assert_eq!(facts, Some(expected));
