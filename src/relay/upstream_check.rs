@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::health::HealthKey;
 use super::identity;
 use super::settings::{UpstreamCheck, UpstreamIdentity, UpstreamSettings};
 use super::state::RelayState;
@@ -31,8 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a reload is noticed that changes what is checked.
 const TICK: Duration = Duration::from_secs(1);
 
-/// When the next check of each upstream is due, as long as it has these addresses.
-type DueChecks = Vec<(UpstreamSettings, Vec<SocketAddr>, Instant)>;
+/// When the next check of each upstream is due, as long as it has these addresses, or this Unix socket.
+type DueChecks = Vec<(UpstreamSettings, Vec<HealthKey>, Instant)>;
 
 /// Checks all upstreams, each at its configured interval, without end; spawn it. New addresses of a host name are checked at
 /// once.
@@ -44,44 +45,28 @@ pub(super) async fn run(state: Arc<RelayState>) {
         let now = Instant::now();
         let mut next = Vec::new();
         let mut start = Vec::new();
-        let mut sockets = Vec::new();
-        for (upstream, targets) in active.upstreams() {
-            if upstream.check != UpstreamCheck::Smtp {
-                continue;
-            }
-            if let Some(socket) = targets.socket() {
-                let is_due = |(known, _, at): &&(_, _, Instant)| *known == *upstream && *at > now;
-                let at = due.iter().find(is_due).map(|&(_, _, at)| at);
-                if at.is_none() {
-                    sockets.push((upstream, socket));
-                }
-                let at = at.unwrap_or(now + upstream.check_interval);
-                next.push((upstream.clone(), Vec::new(), at));
-                continue;
-            }
-            let addresses = targets.addresses().into_owned();
-            let is_same = |(known, of, _): &&(_, _, _)| *known == *upstream && *of == addresses;
+        let upstreams = active.upstreams().into_iter();
+        for (upstream, targets) in upstreams.filter(|(one, _)| one.check == UpstreamCheck::Smtp) {
+            let keys = targets.health_keys();
+            let is_same = |(known, of, _): &&(_, _, _)| *known == *upstream && *of == keys;
             let at = match due.iter().find(is_same) {
                 Some(&(_, _, at)) if at > now => at,
                 _ => {
-                    start.push((upstream, targets, addresses.clone()));
+                    start.push((upstream, targets, keys.clone()));
                     now + upstream.check_interval
                 }
             };
-            next.push((upstream.clone(), addresses, at));
+            next.push((upstream.clone(), keys, at));
         }
         due = next;
         let mark = active.settings.mark;
-        let of_sockets = join_all(
-            sockets.iter().map(|(upstream, socket)| check_socket(&state, upstream, socket)),
-        );
-        let of_addresses = join_all(start.iter().flat_map(|(upstream, _, addresses)| {
+        join_all(start.iter().flat_map(|(upstream, _, keys)| {
             let state = &state;
-            addresses.iter().map(move |&address| check(state, upstream, address, mark))
-        }));
-        join(of_sockets, of_addresses).await;
-        for (_, targets, addresses) in start {
-            if targets.has_names() && state.health.all_down(&addresses) {
+            keys.iter().map(move |key| check(state, upstream, key, mark))
+        }))
+        .await;
+        for (_, targets, _) in start {
+            if targets.has_names() && state.health.all_down(&targets.addresses()) {
                 targets.refresh();
             }
         }
@@ -92,31 +77,20 @@ pub(super) async fn run(state: Arc<RelayState>) {
 async fn check(
     state: &RelayState,
     upstream: &UpstreamSettings,
-    address: SocketAddr,
+    key: &HealthKey,
     mark: Option<u32>,
 ) {
-    let result = match timeout(TIMEOUT, greeting(upstream, address, mark)).await {
-        Ok(result) => result,
-        Err(_elapsed) => Err(AttemptOutcome::Timeout),
+    let greeting = async {
+        match key {
+            HealthKey::Address(address) => greeting(upstream, *address, mark).await,
+            HealthKey::Socket(socket) => greeting_of_socket(upstream, socket).await,
+        }
     };
+    let result = timeout(TIMEOUT, greeting).await.unwrap_or(Err(AttemptOutcome::Timeout));
     // A lack of resources here says nothing about the upstream.
     if result != Err(AttemptOutcome::Resources) {
         let valid = upstream.check_interval + TIMEOUT + QUIT_TIMEOUT;
-        state.health.record_check(address, result, valid);
-    }
-}
-
-async fn check_socket(state: &RelayState, upstream: &UpstreamSettings, socket: &UpstreamSocket) {
-    let greeting = async {
-        let connecting = UnixStream::connect(&socket.path).await;
-        let mut stream = connecting.map_err(|error| unix_socket::outcome_of(&error))?;
-        let addresses = (ADDRESS_OF_SOCKETS, ADDRESS_OF_SOCKETS);
-        is_greeted(read_greeting(&mut stream, upstream.identity, addresses).await)
-    };
-    let result = timeout(TIMEOUT, greeting).await.unwrap_or(Err(AttemptOutcome::Timeout));
-    if result != Err(AttemptOutcome::Resources) {
-        let valid = upstream.check_interval + TIMEOUT + QUIT_TIMEOUT;
-        state.health.record_check(socket, result, valid);
+        state.health.record_check(key.clone(), result, valid);
     }
 }
 
@@ -144,6 +118,16 @@ async fn greeting(
     let mut stream = connecting.await.map_err(|error| outcome_of(address, &error))?;
     let own = stream.local_addr().map_err(|_closed| AttemptOutcome::Greeting)?;
     is_greeted(read_greeting(&mut stream, upstream.identity, (own, address)).await)
+}
+
+async fn greeting_of_socket(
+    upstream: &UpstreamSettings,
+    socket: &UpstreamSocket,
+) -> Result<(), AttemptOutcome> {
+    let connecting = UnixStream::connect(&socket.path).await;
+    let mut stream = connecting.map_err(|error| unix_socket::outcome_of(&error))?;
+    let addresses = (ADDRESS_OF_SOCKETS, ADDRESS_OF_SOCKETS);
+    is_greeted(read_greeting(&mut stream, upstream.identity, addresses).await)
 }
 
 fn is_greeted(code: io::Result<u16>) -> Result<(), AttemptOutcome> {

@@ -6,21 +6,22 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
+use super::health::HealthKey;
 use super::host_names::{HostTable, TrackedHost};
 use super::lookups::LookupProvider;
 use super::settings::UpstreamSettings;
 use super::target::{UpstreamSocket, UpstreamTarget};
 
-pub(super) struct UpstreamTargets {
-    /// All, if there is no host name among them.
-    literal: Vec<SocketAddr>,
-    /// All in the order of the file, if there is.
-    named: Vec<TargetSource>,
-    /// Then it is the only one.
-    socket: Option<UpstreamSocket>,
+pub(super) enum UpstreamTargets {
+    /// The original destination of each session.
+    Destination,
+    Addresses(Vec<SocketAddr>),
+    /// At least one host name, in the order of the file.
+    Named(Vec<TargetSource>),
+    Socket(UpstreamSocket),
 }
 
-enum TargetSource {
+pub(super) enum TargetSource {
     Address(SocketAddr),
     Host(Arc<TrackedHost>),
 }
@@ -32,43 +33,58 @@ impl UpstreamTargets {
         hosts: &HostTable,
         provider: &Arc<dyn LookupProvider>,
     ) -> Self {
-        let targets = settings.addresses.iter();
-        if !settings.has_names() {
-            let literal = targets.filter_map(UpstreamTarget::address).collect();
-            let socket = settings.addresses.iter().find_map(UpstreamTarget::socket).cloned();
-            return Self { literal, named: Vec::new(), socket };
+        let targets = &settings.addresses;
+        if targets.is_empty() {
+            return Self::Destination;
         }
-        let named = targets.filter_map(|target| match target {
+        // The configuration has it alone.
+        if let Some(socket) = targets.iter().find_map(UpstreamTarget::socket) {
+            return Self::Socket(socket.clone());
+        }
+        if !settings.has_names() {
+            return Self::Addresses(targets.iter().filter_map(UpstreamTarget::address).collect());
+        }
+        let sources = targets.iter().filter_map(|target| match target {
             UpstreamTarget::Address(address) => Some(TargetSource::Address(*address)),
             UpstreamTarget::Host(host) => {
                 Some(TargetSource::Host(hosts.track(host, settings.resolve_interval, provider)))
             }
             UpstreamTarget::Socket(_) => None,
         });
-        Self { literal: Vec::new(), named: named.collect(), socket: None }
+        Self::Named(sources.collect())
     }
 
     /// Whether the original destination is the upstream.
     pub(super) const fn is_destination(&self) -> bool {
-        self.literal.is_empty() && self.named.is_empty() && self.socket.is_none()
+        matches!(self, Self::Destination)
     }
 
     /// The Unix socket that is the upstream.
     pub(super) const fn socket(&self) -> Option<&UpstreamSocket> {
-        self.socket.as_ref()
+        match self {
+            Self::Socket(socket) => Some(socket),
+            _ => None,
+        }
     }
 
     pub(super) const fn has_names(&self) -> bool {
-        !self.named.is_empty()
+        matches!(self, Self::Named(_))
     }
 
-    /// The present addresses, each once; those of a name that has none are missing.
+    fn sources(&self) -> &[TargetSource] {
+        match self {
+            Self::Named(sources) => sources,
+            _ => &[],
+        }
+    }
+
+    /// The present addresses, each once; those of a name that has none are missing. A Unix socket has none.
     pub(super) fn addresses(&self) -> Cow<'_, [SocketAddr]> {
-        if !self.has_names() {
-            return Cow::Borrowed(&self.literal);
+        if let Self::Addresses(literal) = self {
+            return Cow::Borrowed(literal);
         }
         let mut addresses: Vec<SocketAddr> = Vec::new();
-        for source in &self.named {
+        for source in self.sources() {
             let of_source = match source {
                 TargetSource::Address(address) => vec![*address],
                 TargetSource::Host(host) => host.addresses(),
@@ -79,8 +95,16 @@ impl UpstreamTargets {
         Cow::Owned(addresses)
     }
 
+    /// What is up or down by itself: the present addresses, or the Unix socket.
+    pub(super) fn health_keys(&self) -> Vec<HealthKey> {
+        match self {
+            Self::Socket(socket) => vec![socket.into()],
+            _ => self.addresses().iter().map(|&address| address.into()).collect(),
+        }
+    }
+
     pub(super) fn hosts(&self) -> impl Iterator<Item = &Arc<TrackedHost>> {
-        self.named.iter().filter_map(|source| match source {
+        self.sources().iter().filter_map(|source| match source {
             TargetSource::Address(_) => None,
             TargetSource::Host(host) => Some(host),
         })
@@ -89,7 +113,7 @@ impl UpstreamTargets {
     /// The configured name whose address this is; `None` if the address itself is configured.
     pub(super) fn name_of(&self, address: SocketAddr) -> Option<&Arc<str>> {
         let is_literal = |source: &TargetSource| matches!(source, TargetSource::Address(literal) if *literal == address);
-        if self.named.iter().any(is_literal) {
+        if self.sources().iter().any(is_literal) {
             return None;
         }
         self.hosts().find(|host| host.addresses().contains(&address)).map(|host| host.label())
