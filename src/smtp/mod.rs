@@ -31,3 +31,6 @@ pub use reply::{MAX_REPLY, OwnReply, Reply, ReplyParse};
 pub use session::{ChunkProgress, ClientEvent, ServerEvent, Session, Wait};
 pub use transaction::{Helo, Recipient, SessionState, TlsState, Transaction};
 pub use xclient::{XclientAttributes, XclientName, XclientNames, XclientOffer};
+
+/// The port of SMTP inside TLS from the first octet (RFC 8314 §3.3).
+pub const SUBMISSIONS: u16 = 465;

@@ -9,13 +9,13 @@ use super::diagnostics::Diagnostics;
 use super::listeners::{ListenerSection, Mode};
 use super::net::{interface, network};
 use super::reader::{Field, List, Section};
-use super::tls::SUBMISSIONS;
 use super::value::{Value, ValueResult, invalid};
 use super::values::{integer, into_values, list, non_empty};
 use crate::addr::{Family, Networks};
 use crate::engine::TlsMode;
 use crate::intercept::InterceptSettings;
 use crate::relay::ListenerTls;
+use crate::smtp::SUBMISSIONS;
 
 const PORT: u16 = 25;
 /// Two bits that no well-known program takes: Kubernetes 0xc000, mwan3 0x3f00, Tailscale 0xff0000, Calico 0xffff0000; and

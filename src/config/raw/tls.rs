@@ -10,12 +10,10 @@ use super::sections::SmtpSection;
 use super::values::{boolean, file, one_of};
 use crate::engine::TlsMode;
 use crate::relay::{AfterTlsFailures, ListenerTls};
-use crate::smtp::Keyword;
+use crate::smtp::{Keyword, SUBMISSIONS};
 use crate::tls::{CertificateFiles, ClientCertificateMode, MinVersion, TlsSettings};
 
 const SMTP: u16 = 25;
-/// SMTP inside TLS from the first octet (RFC 8314 §3.3).
-pub(super) const SUBMISSIONS: u16 = 465;
 
 /// Who ends the TLS of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,28 +52,42 @@ pub(super) fn tls(section: &mut Section<'_, '_, '_>) -> TlsSection {
 
     let Some(at) = section.start() else { return TlsSection::default() };
     if mode.effective(Mode::Terminate) == Some(Mode::Passthrough) {
-        if let (Some(true), Some(at)) = (require.effective(false), require.start()) {
-            let problem =
-                "with mode = \"passthrough\" the gateway does not see whether a client uses TLS";
-            let remedy = "remove it, and have the mail server require TLS (Postfix: smtpd_tls_security_level = encrypt)";
-            section.diagnostics.error(at, "tls.require", problem, remedy);
-        }
-        if let (Some(AfterTlsFailures::Hide), Some(at)) =
-            (after_failures.effective(AfterTlsFailures::Offer), after_failures.start())
-        {
-            let problem = "with mode = \"passthrough\" the mail server offers STARTTLS, and the gateway ends no handshake";
-            section.diagnostics.error(at, "tls.after_failures", problem, "remove it");
-        }
-        if let (Some(ClientCertificateMode::Request), Some(at)) =
-            (client_certificate.effective(ClientCertificateMode::Off), client_certificate.start())
-        {
-            let problem = "with mode = \"passthrough\" the mail server ends TLS";
-            let remedy = "remove it, and have the mail server request certificates (Postfix: smtpd_tls_ask_ccert)";
-            section.diagnostics.error(at, "tls.client_certificate", problem, remedy);
-        }
-        if let (Some(true), Some(at)) = (trace_header.effective(false), trace_header.start()) {
-            let problem = "with mode = \"passthrough\" the gateway does not see messages under TLS";
-            section.diagnostics.error(at, "tls.trace_header", problem, "remove it");
+        let asks = client_certificate.effective(ClientCertificateMode::Off);
+        let hides = after_failures.effective(AfterTlsFailures::Offer);
+        for (is_set, at, key, problem, remedy) in [
+            (
+                require.effective(false) == Some(true),
+                require.start(),
+                "tls.require",
+                "the gateway does not see whether a client uses TLS",
+                "remove it, and have the mail server require TLS (Postfix: smtpd_tls_security_level = encrypt)",
+            ),
+            (
+                hides == Some(AfterTlsFailures::Hide),
+                after_failures.start(),
+                "tls.after_failures",
+                "the mail server offers STARTTLS, and the gateway ends no handshake",
+                "remove it",
+            ),
+            (
+                asks == Some(ClientCertificateMode::Request),
+                client_certificate.start(),
+                "tls.client_certificate",
+                "the mail server ends TLS",
+                "remove it, and have the mail server request certificates (Postfix: smtpd_tls_ask_ccert)",
+            ),
+            (
+                trace_header.effective(false) == Some(true),
+                trace_header.start(),
+                "tls.trace_header",
+                "the gateway does not see messages under TLS",
+                "remove it",
+            ),
+        ] {
+            if let (true, Some(at)) = (is_set, at) {
+                let problem = format!("with mode = \"passthrough\" {problem}");
+                section.diagnostics.error(at, key, problem, remedy);
+            }
         }
         return TlsSection { at: Some(at), ..TlsSection::default() };
     }
@@ -156,6 +168,7 @@ pub(super) fn check(
     }
     for listener in listeners {
         fits_ports(listener, tls.mode, diagnostics);
+        upstream_has_starttls(listener, tls.mode, diagnostics);
     }
 }
 
@@ -212,6 +225,14 @@ fn fits_ports(listener: &ListenerSection, mode: TlsMode, diagnostics: &mut Diagn
         };
         diagnostics.error(at, &listener.field("addresses"), problem, remedy);
     }
+}
+
+/// The gateway's own TLS with the MTA begins with STARTTLS, so that no port of implicit TLS can be its upstream.
+fn upstream_has_starttls(
+    listener: &ListenerSection,
+    mode: TlsMode,
+    diagnostics: &mut Diagnostics<'_>,
+) {
     let upstream = &listener.upstream;
     for address in
         upstream.addresses.items().filter(|one| one.get_ref().port() == Some(SUBMISSIONS))
