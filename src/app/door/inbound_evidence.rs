@@ -154,16 +154,20 @@ fn inbound(record: &SessionRecord, own_ports: &[u16]) -> InboundSession {
             is_complete: record.outcome == Outcome::TlsCompleted,
             ..exchange(bytes, smtp.tls_version, end)
         }),
-        // Of a Unix socket there is only the name.
-        upstream: match record.upstream_name.as_ref().map(drop).or(record.upstream.map(drop)) {
-            Some(()) => UpstreamContact::Connected,
-            None if record.outcome == Outcome::UpstreamUnavailable
-                && !own_ports.contains(&record.server.port) =>
-            {
-                UpstreamContact::Failed
-            }
-            None => UpstreamContact::Unknown,
-        },
+        upstream: upstream(record, own_ports),
+    }
+}
+
+fn upstream(record: &SessionRecord, own_ports: &[u16]) -> UpstreamContact {
+    // Of a Unix socket there is only the name.
+    if record.upstream.is_some() || record.upstream_name.is_some() {
+        UpstreamContact::Connected
+    } else if record.outcome == Outcome::UpstreamUnavailable
+        && !own_ports.contains(&record.server.port)
+    {
+        UpstreamContact::Failed
+    } else {
+        UpstreamContact::Unknown
     }
 }
 
