@@ -183,26 +183,11 @@ fn encrypted_sessions_are_proof_and_their_stalls_close_the_door() {
     let config = config(&lab, Mode::Proxy);
     let gateway = Gateway::start(&lab, &config);
     let [v6, v4] = Family::ALL.map(|family| lab.entrance(Mode::Proxy, family));
-    let swaks = |family: &str, to: SocketAddr| {
-        let (server, port) = (to.ip().to_string(), to.port().to_string());
-        let sent = lab.client.output([
-            "swaks",
-            family,
-            "--server",
-            &server,
-            "--port",
-            &port,
-            "--tls",
-            "--ehlo",
-            "client.example.net",
-            "--from",
-            "sender@example.net",
-            "--to",
-            "tls@example.org",
-        ]);
+    let swaks = |to: SocketAddr| {
+        let sent = lab.client.swaks(to, "tls@example.org", &["--tls"]);
         assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stdout));
     };
-    swaks("-6", v6);
+    swaks(v6);
     until("a proof", || (state(&lab, &config) == "open").then_some(()));
     let proof = report(&lab, &config, "ipv6")["status"]["proof"].clone();
     assert_eq!(proof["by"], "session", "{proof}");
@@ -220,7 +205,7 @@ fn encrypted_sessions_are_proof_and_their_stalls_close_the_door() {
         drop(held);
     }
     assert!(!gateway.log().contains("closing"), "IPv4 has delivered nothing yet");
-    swaks("-4", v4);
+    swaks(v4);
     gateway.wait_for_log("door ipv6: closed, was closing: ");
 }
 

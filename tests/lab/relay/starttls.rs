@@ -328,31 +328,12 @@ fn crlf(text: &[u8]) -> Vec<u8> {
     String::from_utf8_lossy(text).replace('\n', "\r\n").into_bytes()
 }
 
+/// swaks writes the certificate that it received to `shown`.
 fn swaks(lab: &Lab, to: SocketAddr, recipient: &str, trusted: &Path, shown: &Path) -> Output {
     let _ = fs::remove_file(shown);
-    let (server, port) = (to.ip().to_string(), to.port().to_string());
     let (trusted, shown) = (trusted.to_str().unwrap(), shown.to_str().unwrap());
-    let family = if to.is_ipv6() { "-6" } else { "-4" };
-    lab.client.output([
-        "swaks",
-        family,
-        "--server",
-        &server,
-        "--port",
-        &port,
-        "--tls",
-        "--tls-verify",
-        "--tls-ca-path",
-        trusted,
-        "--tls-get-peer-cert",
-        shown,
-        "--ehlo",
-        "client.example.net",
-        "--from",
-        "sender@example.net",
-        "--to",
-        recipient,
-    ])
+    let options = ["--tls", "--tls-verify", "--tls-ca-path", trusted, "--tls-get-peer-cert", shown];
+    lab.client.swaks(to, recipient, &options)
 }
 
 /// The first certificate of a file, in base64.

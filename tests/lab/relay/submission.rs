@@ -186,29 +186,14 @@ fn swaks(
     recipient: &str,
     login: &Login<'_>,
 ) -> (bool, String) {
-    let output = lab.client.output([
-        "swaks",
-        "--server",
-        &to.ip().to_string(),
-        "--port",
-        &to.port().to_string(),
-        "--from",
-        "alice@example.org",
-        "--to",
-        recipient,
-        if to.port() == SUBMISSIONS { "--tls-on-connect" } else { "--tls" },
-        "--tls-verify",
-        "--tls-ca-path",
-        tls.authority.certificate().to_str().unwrap(),
-        "--tls-sni",
-        HOSTNAME,
-        "--auth",
-        login.mechanism,
-        "--auth-user",
-        USER,
-        "--auth-password",
-        login.password,
-    ]);
+    let begin = if to.port() == SUBMISSIONS { "--tls-on-connect" } else { "--tls" };
+    let trusted = tls.authority.certificate();
+    let trusted = trusted.to_str().unwrap();
+    let verify = [begin, "--tls-verify", "--tls-ca-path", trusted, "--tls-sni", HOSTNAME];
+    let credentials = ["--auth-user", USER, "--auth-password", login.password];
+    let user = ["--from", "alice@example.org", "--auth", login.mechanism];
+    let options = [&verify[..], &user, &credentials].concat();
+    let output = lab.client.swaks(to, recipient, &options);
     let shown = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&shown).into_owned())
 }

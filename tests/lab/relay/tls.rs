@@ -41,11 +41,11 @@ fn real_clients_verify_the_gateways_certificate(mode: Mode) {
     let postfix = Postfix::receiver(&lab);
     let gateway = Gateway::start(&lab, &tls.configure(Config::new(&lab, mode)));
     let ca = tls.authority.certificate().display().to_string();
+    let verify = ["--tls", "--tls-verify", "--tls-ca-path", &ca, "--tls-sni", HOSTNAME];
     for family in Family::ALL {
         let to = lab.entrance(mode, family);
         let recipient = format!("swaks-{family}@example.org");
-        let sent = swaks(&lab, to, &recipient, &ca);
-        succeeds(sent);
+        succeeds(lab.client.swaks(to, &recipient, &verify));
         postfix.take_message_to(&recipient);
         let line = gateway.wait_for_log(&format!("to=<{recipient}>"));
         assert!(line.contains(" tls=established ") && line.contains("outcome=quit"), "{line}");
@@ -57,9 +57,8 @@ fn real_clients_verify_the_gateways_certificate(mode: Mode) {
                     "sh",
                     "-c",
                     &format!(
-                        "printf 'QUIT\\r\\n' | timeout 20 openssl s_client -ign_eof -starttls smtp -connect {} {version} \
+                        "printf 'QUIT\\r\\n' | timeout 20 openssl s_client -ign_eof -starttls smtp -connect {to} {version} \
                          -verify_return_error -verify_hostname {HOSTNAME} -CAfile {ca} {option} {session}",
-                        at(to)
                     ),
                 ]));
                 assert!(shown.contains("Verification: OK"), "{shown}");
@@ -189,8 +188,7 @@ fn certificates_are_chosen_by_name_and_algorithm() {
                 "sh",
                 "-c",
                 &format!(
-                    "printf 'QUIT\\r\\n' | timeout 20 openssl s_client -starttls smtp -connect {} {arguments}",
-                    at(to)
+                    "printf 'QUIT\\r\\n' | timeout 20 openssl s_client -starttls smtp -connect {to} {arguments}",
                 ),
             ]));
             let own = fs::read_to_string(&issued[number].certificate).unwrap();
@@ -338,31 +336,6 @@ fn a_recorded_session_replays_to_the_same_decision() {
     assert_eq!(replayed.matches("a@blocked.example").count(), 2, "{replayed}");
     assert_eq!(replayed.matches("\"rule\":\"not from there\"").count(), 2, "{replayed}");
     assert_eq!(replayed.matches("\"tls\":\"established\"").count(), 2, "{replayed}");
-}
-
-fn swaks(lab: &Lab, to: SocketAddr, recipient: &str, ca: &str) -> Output {
-    lab.client.output([
-        "swaks",
-        "--server",
-        &to.ip().to_string(),
-        "--port",
-        &to.port().to_string(),
-        "--from",
-        "sender@example.net",
-        "--to",
-        recipient,
-        "--tls",
-        "--tls-verify",
-        "--tls-ca-path",
-        ca,
-        "--tls-sni",
-        HOSTNAME,
-    ])
-}
-
-/// As openssl writes an address.
-fn at(to: SocketAddr) -> String {
-    to.to_string()
 }
 
 /// Both outputs of a command that has to succeed.

@@ -105,20 +105,7 @@ fn clients_that_reject_the_certificate_or_break_off_are_offered_starttls() {
 }
 
 fn old_swaks(lab: &Lab, to: SocketAddr, recipient: &str) -> Output {
-    lab.client.output([
-        "swaks",
-        "--server",
-        &to.ip().to_string(),
-        "--port",
-        &to.port().to_string(),
-        "--from",
-        "sender@example.net",
-        "--to",
-        recipient,
-        "--tls-optional-strict",
-        "--tls-protocol",
-        "tlsv1_2",
-        "--tls-cipher",
-        "AES128-SHA256",
-    ])
+    let options =
+        ["--tls-optional-strict", "--tls-protocol", "tlsv1_2", "--tls-cipher", "AES128-SHA256"];
+    lab.client.swaks(to, recipient, &options)
 }

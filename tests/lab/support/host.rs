@@ -139,6 +139,16 @@ impl Host {
         self.in_thread(|| limited.output()).unwrap()
     }
 
+    /// Sends a message with swaks; its output has the dialogue.
+    pub(crate) fn swaks(&self, to: SocketAddr, recipient: &str, options: &[&str]) -> Output {
+        let (server, port) = (to.ip().to_string(), to.port().to_string());
+        let mut command = vec!["swaks", "--server", &server, "--port", &port];
+        command.extend(["--ehlo", "client.example.net", "--from", "sender@example.net"]);
+        command.extend(["--to", recipient]);
+        command.extend(options);
+        self.output(command)
+    }
+
     /// Runs a command that must succeed; returns its standard output.
     #[track_caller]
     pub(crate) fn run<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> String {
