@@ -15,7 +15,8 @@ tests![
     Alone:
     twenty_thousand_messages_in_a_thousand_sessions_at_once_proxy,
     twenty_thousand_messages_in_a_thousand_sessions_at_once_tproxy,
-    four_thousand_messages_in_a_thousand_sessions_at_once_inside_tls
+    a_thousand_sessions_at_once_inside_tls_proxy,
+    a_thousand_sessions_at_once_inside_tls_tproxy
 ];
 
 const SESSIONS: usize = 1_000;
@@ -31,8 +32,12 @@ fn twenty_thousand_messages_in_a_thousand_sessions_at_once_tproxy() {
     many_messages(Mode::Tproxy, Transport::Plaintext, 10_000);
 }
 
-fn four_thousand_messages_in_a_thousand_sessions_at_once_inside_tls() {
-    many_messages(Mode::Tproxy, Transport::OwnTls, 2_000);
+fn a_thousand_sessions_at_once_inside_tls_proxy() {
+    many_messages(Mode::Proxy, Transport::OwnTls, 1_200);
+}
+
+fn a_thousand_sessions_at_once_inside_tls_tproxy() {
+    many_messages(Mode::Tproxy, Transport::OwnTls, 1_200);
 }
 
 /// `messages` in each family. The families follow each other, and memory is compared between them.
