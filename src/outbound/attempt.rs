@@ -36,6 +36,35 @@ labels! {
     }
 }
 
+/// What an outcome means for the path that it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Delivered,
+    /// The path works; this message was not accepted.
+    Answered,
+    /// No session came to a decision.
+    PathFailed,
+    /// The server accepts no such mail from our address of this family.
+    SenderRefused,
+}
+
+impl AttemptOutcome {
+    pub const fn effect(self) -> Effect {
+        match self {
+            Self::Delivered => Effect::Delivered,
+            Self::Rejected | Self::Deferred => Effect::Answered,
+            Self::PolicyRefused => Effect::SenderRefused,
+            Self::TimedOut
+            | Self::Refused
+            | Self::Unreachable
+            | Self::GreetingRefused
+            | Self::Stalled
+            | Self::Lost
+            | Self::TlsFailed => Effect::PathFailed,
+        }
+    }
+}
+
 /// Where Postfix says that the time went (`delays=a/b/c/d`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delays {

@@ -4,7 +4,23 @@
 //! them, and answers Postfix's questions from the result.
 
 mod attempt;
+mod host;
+mod hosts;
+mod outcome_counts;
+mod path_health;
+mod recent_map;
 mod refusal;
+mod refused_messages;
+mod report;
+mod settings;
+#[cfg(test)]
+mod tests;
 
-pub use self::attempt::{Attempt, AttemptOutcome, Delays};
+pub use self::attempt::{Attempt, AttemptOutcome, Delays, Effect};
+pub use self::hosts::{Hosts, MAX_HOSTS};
+pub use self::outcome_counts::OutcomeCounts;
+pub use self::path_health::{Avoidance, Decision};
 pub use self::refusal::is_policy_refusal;
+pub use self::refused_messages::{MAX_REFUSALS, RefusedMessage, RefusedMessages};
+pub use self::report::{AddressReport, FamilyReport, HostReport, LastAttempt, OutboundReport};
+pub use self::settings::SteeringSettings;

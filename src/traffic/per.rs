@@ -23,7 +23,7 @@ impl<T> PerFamily<T> {
         }
     }
 
-    pub(super) const fn of_mut(&mut self, family: Family) -> &mut T {
+    pub const fn of_mut(&mut self, family: Family) -> &mut T {
         match family {
             Family::Ipv4 => &mut self.ipv4,
             Family::Ipv6 => &mut self.ipv6,

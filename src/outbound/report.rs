@@ -1,0 +1,101 @@
+//! What is known of hosts, for people and programs. The serde form is the public JSON form.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::path_health::Avoidance;
+use super::{AttemptOutcome, OutcomeCounts};
+use crate::time::Timestamp;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastAttempt {
+    pub at: Timestamp,
+    pub outcome: AttemptOutcome,
+    /// What the server replied, shortened; null if nothing, or not known.
+    pub reply: Option<String>,
+}
+
+/// One family of a host, or of all hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyReport {
+    /// Attempts by outcome.
+    pub counts: OutcomeCounts,
+    pub last: Option<LastAttempt>,
+    /// Medians of the latest deliveries: until the transaction began, and the transaction.
+    #[serde(rename = "connection_seconds", with = "seconds")]
+    pub connection: Option<Duration>,
+    #[serde(rename = "transmission_seconds", with = "seconds")]
+    pub transmission: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressReport {
+    pub ip: IpAddr,
+    pub counts: OutcomeCounts,
+    pub last: LastAttempt,
+    pub avoided: Option<Avoidance>,
+    /// A message is trying it.
+    pub on_trial: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostReport {
+    pub host: String,
+    /// Of recipients, the latest.
+    pub domains: Vec<String>,
+    pub ipv6: FamilyReport,
+    pub ipv4: FamilyReport,
+    /// Of IPv6: of the host as a whole, or of all its addresses that were tried.
+    pub avoided: Option<Avoidance>,
+    pub addresses: Vec<AddressReport>,
+}
+
+impl HostReport {
+    /// When it was last tried.
+    pub fn last(&self) -> Option<Timestamp> {
+        let last = |family: &FamilyReport| family.last.as_ref().map(|last| last.at);
+        last(&self.ipv4).max(last(&self.ipv6))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboundReport {
+    pub at: Timestamp,
+    /// Attempts to all hosts since the start, those of forgotten hosts included.
+    pub ipv6: OutcomeCounts,
+    pub ipv4: OutcomeCounts,
+    /// Hosts that are known; the list may be shorter.
+    pub hosts_total: usize,
+    /// Whose IPv6 is avoided.
+    pub hosts_avoided: usize,
+    /// Hosts that delivered over IPv6, or refused it for the sending address, when they were last tried.
+    pub hosts_ipv6_delivered: usize,
+    pub hosts_ipv6_refused: usize,
+    /// Hosts that were not reached over IPv6 when they were last tried.
+    pub hosts_ipv6_failed: usize,
+    /// Those that are avoided first, then the last tried.
+    pub hosts: Vec<HostReport>,
+}
+
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(|time| time.as_secs_f64()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+    }
+}
